@@ -1,0 +1,62 @@
+"""The Device protocol: what the tuner and the runtime ask of any device, real or emulated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from hktune.model import Identity, Launch
+
+
+class Buffer(Protocol):
+    """Device memory. `address` is what a kernel sees; the memory lives as long as the Buffer."""
+
+    @property
+    def address(self) -> int: ...
+
+    @property
+    def size_bytes(self) -> int: ...
+
+
+class Kernel(Protocol):
+    """A loaded kernel of one code object; unloaded when the last reference goes."""
+
+    @property
+    def symbol(self) -> str: ...
+
+
+Binding = Mapping[str, "Buffer | int | float"]
+"""What fills a launch's arguments, by `Argument.name`. A missing or unused name is a DeviceError."""
+
+
+class Device(Protocol):
+    """One device. Calls may come from several threads; none of them changes an argument.
+
+    Every method raises DeviceError (one line: the rule, the value, the next step) when the device refuses or faults.
+    `stream` is the native stream handle (hipStream_t, cuStream_t), None the default; the emulated device ignores it
+    and launches synchronously.
+    """
+
+    @property
+    def identity(self) -> Identity: ...
+
+    def allocate(self, size_bytes: int) -> Buffer: ...
+
+    def write(self, buffer: Buffer, data: npt.NDArray[Any]) -> None:
+        """Copy host bytes to the start of `buffer`."""
+
+    def read(self, buffer: Buffer, out: npt.NDArray[Any]) -> None:
+        """Copy the start of `buffer` into `out`; waits for launches before it."""
+
+    def borrow(self, tensor: Any) -> Buffer:
+        """A torch tensor's own memory as a Buffer, without a copy; valid while the tensor lives."""
+
+    def load(self, data: bytes, symbol: str) -> Kernel:
+        """Load a code object. Raises DeviceError when it is for another architecture or lacks `symbol`."""
+
+    def launch(self, kernel: Kernel, launch: Launch, binding: Binding, stream: int | None = None) -> None: ...
+
+    def synchronize(self) -> None: ...

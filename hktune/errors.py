@@ -1,0 +1,53 @@
+"""Every exception hktune raises on purpose.
+
+    HktuneError
+    ├── InputError          what the caller handed us is wrong (exit code 2)
+    │   ├── ShapesError     shapes.yaml
+    │   ├── SpaceError      a search space, a config or an expression
+    │   ├── TemplateError   a kernel template
+    │   ├── TableError      a dispatch table or one of its code objects
+    │   └── StoreError      trials.csv or the output directory
+    ├── ToolchainError      a compiler or its headers are missing or unusable (exit code 2)
+    └── DeviceError         a device refused, faulted or timed out
+
+A message is one line: the rule, the value that broke it, the next step. What happens to one variant
+(it does not compile, it is wrong, it hangs) is not an exception but a `model.Failure` in its trial.
+"""
+
+from __future__ import annotations
+
+
+class HktuneError(Exception):
+    """Base of everything hktune raises on purpose."""
+
+
+class InputError(HktuneError):
+    """The caller's input breaks a rule; the command line prints the line and exits with 2."""
+
+
+class ShapesError(InputError):
+    """shapes.yaml is missing, malformed or asks for an impossible problem."""
+
+
+class SpaceError(InputError):
+    """A search space, one of its expressions, or a config against it is not legal."""
+
+
+class TemplateError(InputError):
+    """A template's description is malformed, or its source and its fields disagree."""
+
+
+class TableError(InputError):
+    """A dispatch table or a code object beside it cannot be used."""
+
+
+class StoreError(InputError):
+    """The results directory or a file in it cannot be read or written."""
+
+
+class ToolchainError(HktuneError):
+    """A compiler, or headers that it needs, cannot be found or used."""
+
+
+class DeviceError(HktuneError):
+    """A device refused a call, faulted, or did not finish in time."""

@@ -1,0 +1,258 @@
+"""The words of the design as values: problems, configs, code objects, failures, timings, trials.
+
+Everything here is immutable and printable on one line. GEMM convention everywhere:
+C[M,N] = A[M,K] @ Bt[N,K]^T, row-major, bf16 in and out, float32 accumulation.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+Value = int | str | bool
+
+
+def compact_json(value: Any) -> str:
+    """Sorted, without spaces: the one spelling that hashes and diffs use."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+class Status(str, Enum):
+    """How a trial ended. `ok` means proved right and timed."""
+
+    OK = "ok"
+    INVALID = "invalid"
+    COMPILE_ERROR = "compile_error"
+    OVER_BUDGET = "over_budget"
+    WRONG = "wrong"
+    HAZARD = "hazard"
+    TIMEOUT = "timeout"
+    CRASHED = "crashed"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+class Source(str, Enum):
+    """Where a time comes from. A modelled time is never called measured."""
+
+    MEASURED = "measured"
+    MODELLED = "modelled"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+@dataclass(frozen=True, order=True)
+class Problem:
+    """One GEMM to be tuned for: C[m,n] = A[m,k] @ Bt[n,k]^T (+ bias[n])."""
+
+    m: int
+    n: int
+    k: int
+    dtype: str = "bf16"
+    epilogue: str = "none"
+
+    @property
+    def flops(self) -> int:
+        return 2 * self.m * self.n * self.k
+
+    @property
+    def key(self) -> tuple[int, int, int, str, str]:
+        """What a dispatch table looks up."""
+        return (self.m, self.n, self.k, self.dtype, self.epilogue)
+
+    def __str__(self) -> str:
+        tail = "" if self.epilogue == "none" else f"+{self.epilogue}"
+        return f"{self.m}x{self.n}x{self.k} {self.dtype}{tail}"
+
+
+class Config(Mapping[str, Value]):
+    """One point of a search space: parameter name -> value. Hashable; equal values mean equal ids."""
+
+    __slots__ = ("_values", "id")
+
+    def __init__(self, values: Mapping[str, Value]) -> None:
+        self._values = dict(sorted(values.items()))
+        self.id = hashlib.sha256(self.json.encode()).hexdigest()[:16]
+
+    @property
+    def json(self) -> str:
+        """Sorted compact JSON: what the id is the hash of, and what trials.csv holds."""
+        return compact_json(self._values)
+
+    @classmethod
+    def from_json(cls, text: str) -> Config:
+        return cls(json.loads(text))
+
+    def __getitem__(self, name: str) -> Value:
+        return self._values[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Config) and self.id == other.id
+
+    def __reduce__(self) -> tuple[type[Config], tuple[dict[str, Value]]]:
+        return (Config, (self._values,))
+
+    def __repr__(self) -> str:
+        return "Config(" + " ".join(f"{name}={value}" for name, value in self._values.items()) + ")"
+
+
+@dataclass(frozen=True)
+class Argument:
+    """One kernel argument, in order. `kind` is pointer, u32, i32, u64 or f32; `name` says what fills it:
+    a, bt, c, bias, workspace (pointers); m, n, k, lda, ldb, ldc (sizes and row strides in elements)."""
+
+    name: str
+    kind: str
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How one code object is launched for one problem. Grid in workgroups, block in work-items."""
+
+    grid: tuple[int, int, int]
+    block: tuple[int, int, int]
+    dynamic_lds_bytes: int
+    arguments: tuple[Argument, ...]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A template rendered with one config: everything a compiler needs, and nothing about a problem's size."""
+
+    template: str
+    template_sha256: str
+    arch: str
+    language: str
+    symbol: str
+    source: str
+    config: Config
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a code object asks of a compute unit, read back from the object itself."""
+
+    vgprs: int
+    agprs: int
+    sgprs: int
+    vgpr_spills: int
+    sgpr_spills: int
+    lds_bytes: int
+    scratch_bytes: int
+    max_workgroup_size: int
+
+    @property
+    def spills(self) -> int:
+        return self.vgpr_spills + self.sgpr_spills
+
+
+@dataclass(frozen=True)
+class CodeObject:
+    """A compiled variant: loadable bytes, their identity, the kernel's symbol and what it needs."""
+
+    data: bytes
+    sha256: str
+    symbol: str
+    arch: str
+    resources: Resources
+    compiler: str
+    compile_s: float
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a variant did not get a time: a value that lands in its trial."""
+
+    status: Status
+    detail: str
+
+
+@dataclass(frozen=True)
+class Timing:
+    """The time of one launch of a proved kernel, with where it comes from."""
+
+    source: Source
+    time_us: float
+    time_us_low: float | None = None
+    time_us_high: float | None = None
+    samples: int | None = None
+    cache: str | None = None
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Exactly which device: `kind` is emulated, hip or cuda; `pci_id` is absent where nothing is plugged in."""
+
+    kind: str
+    arch: str
+    name: str
+    compute_units: int
+    pci_id: str | None = None
+    partition: str | None = None
+
+    @property
+    def slug(self) -> str:
+        """The folder name of its results."""
+        return f"{self.arch}-{self.kind}" if self.kind == "emulated" else f"{self.arch}-{self.name.lower().replace(' ', '-')}"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One row of trials.csv. A field that does not apply is None and an empty cell, never 0."""
+
+    trial: int
+    m: int
+    n: int
+    k: int
+    dtype: str
+    epilogue: str
+    config_id: str
+    config: str
+    status: Status
+    detail: str | None = None
+    source: Source | None = None
+    time_us: float | None = None
+    time_us_low: float | None = None
+    time_us_high: float | None = None
+    samples: int | None = None
+    cache: str | None = None
+    tflops: float | None = None
+    baseline: str | None = None
+    baseline_us: float | None = None
+    relative_error: float | None = None
+    vgprs: int | None = None
+    agprs: int | None = None
+    sgprs: int | None = None
+    spills: int | None = None
+    lds_bytes: int | None = None
+    scratch_bytes: int | None = None
+    waves_per_simd: int | None = None
+    compile_s: float | None = None
+    object_sha256: str | None = None
+    template: str | None = None
+    template_sha256: str | None = None
+    compiler: str | None = None
+    target: str | None = None
+    device: str | None = None
+    strategy: str | None = None
+    seed: int | None = None
+    started_at: str | None = None
+
+    @property
+    def problem(self) -> Problem:
+        return Problem(self.m, self.n, self.k, self.dtype, self.epilogue)

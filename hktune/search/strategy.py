@@ -1,0 +1,33 @@
+"""The Strategy protocol: ask/tell over configs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from hktune.model import Config, Status
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a strategy is told: the config, how it ended, and its time if it has one."""
+
+    config: Config
+    status: Status
+    time_us: float | None = None
+
+
+class Strategy(Protocol):
+    """Chooses what to try next for one problem. Knows configs and numbers; no kernel, clock, GPU or file.
+
+    `ask` may return fewer than `n` configs, and none means done; it never repeats a config, its own or one it was told of.
+    `tell` accepts failed outcomes (`time_us` is None) and outcomes of configs that it never asked for (from another
+    shape's search, or from an earlier run). Equal seeds and equal tellings give equal sequences, in a fresh process too.
+    """
+
+    name: str
+
+    def ask(self, n: int) -> list[Config]: ...
+
+    def tell(self, outcomes: Sequence[Outcome]) -> None: ...
