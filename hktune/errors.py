@@ -8,7 +8,8 @@
     │   ├── TableError      a dispatch table or one of its code objects
     │   └── StoreError      trials.csv or the output directory
     ├── ToolchainError      a compiler or its headers are missing or unusable (exit code 2)
-    └── DeviceError         a device refused, faulted or timed out
+    └── DeviceError         a device refused a call
+        └── KernelFault     a launched kernel faulted; carries the word for its trial
 
 A message is one line: the rule, the value that broke it, the next step. What happens to one variant
 (it does not compile, it is wrong, it hangs) is not an exception but a `model.Failure` in its trial.
@@ -50,4 +51,16 @@ class ToolchainError(HktuneError):
 
 
 class DeviceError(HktuneError):
-    """A device refused a call, faulted, or did not finish in time."""
+    """A device refused a call."""
+
+
+class KernelFault(DeviceError):
+    """A launched kernel faulted. `status` is the word for its trial: hazard, timeout or crashed."""
+
+    def __init__(self, status: str, detail: str) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+
+    def __reduce__(self) -> tuple[type[KernelFault], tuple[str, str]]:
+        return (KernelFault, (self.status, self.detail))

@@ -131,6 +131,15 @@ class Launch:
 
 
 @dataclass(frozen=True)
+class Tile:
+    """What one workgroup computes (m x n of C) and how deep one step of its main loop is (k), in elements."""
+
+    m: int
+    n: int
+    k: int
+
+
+@dataclass(frozen=True)
 class Variant:
     """A template rendered with one config: everything a compiler needs, and nothing about a problem's size."""
 
@@ -208,7 +217,8 @@ class Identity:
     @property
     def slug(self) -> str:
         """The folder name of its results."""
-        return f"{self.arch}-{self.kind}" if self.kind == "emulated" else f"{self.arch}-{self.name.lower().replace(' ', '-')}"
+        tail = self.kind if self.kind == "emulated" else self.name.lower().replace(" ", "-")
+        return f"{self.arch}-{tail}"
 
 
 @dataclass(frozen=True)

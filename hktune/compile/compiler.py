@@ -11,8 +11,8 @@ class Compiler(Protocol):
     """Turns a variant into a device-only code object, or into a typed failure.
 
     `identity` names compiler, version, target and every flag and header that change the output: two compilers of equal
-    identity give interchangeable objects, so it is part of the object cache's key. `compile` may be called from many threads and
-    processes at once. It returns `Failure(COMPILE_ERROR)` with the first error line, `Failure(TIMEOUT)` past
+    identity give interchangeable objects, so it is part of the object cache's key. `compile` may be called from many
+    threads and processes at once. It returns `Failure(COMPILE_ERROR)` with the first error line, `Failure(TIMEOUT)` past
     `deadline_s`, and raises ToolchainError only when the compiler itself cannot be run.
     """
 

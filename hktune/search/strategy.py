@@ -21,9 +21,10 @@ class Outcome:
 class Strategy(Protocol):
     """Chooses what to try next for one problem. Knows configs and numbers; no kernel, clock, GPU or file.
 
-    `ask` may return fewer than `n` configs, and none means done; it never repeats a config, its own or one it was told of.
-    `tell` accepts failed outcomes (`time_us` is None) and outcomes of configs that it never asked for (from another
-    shape's search, or from an earlier run). Equal seeds and equal tellings give equal sequences, in a fresh process too.
+    `ask` may return fewer than `n` configs, and none means done; it never repeats a config, its own or one it was
+    told of. `tell` accepts failed outcomes (`time_us` is None) and outcomes of configs that it never asked for (from
+    another shape's search, or from an earlier run). Equal seeds and equal tellings give equal sequences, in a fresh
+    process too.
     """
 
     name: str
