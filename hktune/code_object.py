@@ -15,6 +15,7 @@ import msgpack
 from elftools.common.exceptions import ELFError
 from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import SymbolTableSection
+from elftools.elf.segments import NoteSegment
 
 from hktune.errors import TableError
 from hktune.model import Argument, Resources
@@ -102,7 +103,8 @@ def read_code_object(data: bytes) -> AmdCodeObject:
 
 
 def _metadata(elf: ELFFile) -> dict[str, Any]:
-    for segment in elf.iter_segments("PT_NOTE"):
+    notes = (segment for segment in elf.iter_segments("PT_NOTE") if isinstance(segment, NoteSegment))
+    for segment in notes:
         for note in segment.iter_notes():
             if note["n_name"] == "AMDGPU" and note["n_type"] in (_NT_AMDGPU_METADATA, "NT_AMDGPU_METADATA"):
                 unpacked: dict[str, Any] = msgpack.unpackb(note["n_descdata"], strict_map_key=False)
