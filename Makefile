@@ -1,0 +1,7 @@
+.PHONY: setup tune test
+setup:
+	@sh scripts/setup
+tune: setup
+	@sh scripts/tune
+test: setup
+	@sh scripts/test

@@ -1,0 +1,8 @@
+"""`python tune.py --shapes shapes.yaml` is `hktune tune --shapes shapes.yaml`."""
+
+import sys
+
+from hktune.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["tune", *sys.argv[1:]]))
