@@ -64,8 +64,8 @@ def verify(device: Device, kernel: Kernel, launch: Launch, problem: Problem, see
     mismatch = compare(output, operands, outside=int(np.count_nonzero(guard != POISON)))
     if mismatch is not None:
         return Failure(Status.WRONG, str(mismatch))
-    error = bf16_values(output).astype(np.float64) - operands.expected
-    return Proof(problem, float(np.linalg.norm(error) / np.linalg.norm(operands.expected)))
+    difference = bf16_values(output).astype(np.float64) - operands.expected
+    return Proof(problem, float(np.linalg.norm(difference) / np.linalg.norm(operands.expected)))
 
 
 def compare(output: npt.NDArray[np.uint16], operands: Operands, outside: int = 0) -> Mismatch | None:
