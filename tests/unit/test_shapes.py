@@ -1,0 +1,117 @@
+"""shapes.yaml: what it means, and one clear line for everything that is not legal in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hktune.errors import ShapesError
+from hktune.model import Problem
+from hktune.shapes import Shape, load_shapes
+
+SHIPPED = Path(__file__).parents[2] / "shapes.yaml"
+
+
+def shapes_of(directory: Path, text: str) -> list[Shape]:
+    path = directory / "shapes.yaml"
+    path.write_text(text, encoding="utf-8")
+    return list(load_shapes(path))
+
+
+def test_lists_multiply_out_in_order_and_defaults_apply(tmp_path: Path) -> None:
+    text = """
+    dtype: bf16
+    epilogue: bias
+    shapes:
+      - {name: qkv, m: [16, 1], n: [256, 512], k: 64, weight: 80}
+      - {m: 8, n: 8, k: 8, epilogue: none}
+    """
+    assert shapes_of(tmp_path, text) == [
+        Shape(Problem(16, 256, 64, "bf16", "bias"), "qkv", 80),
+        Shape(Problem(16, 512, 64, "bf16", "bias"), "qkv", 80),
+        Shape(Problem(1, 256, 64, "bf16", "bias"), "qkv", 80),
+        Shape(Problem(1, 512, 64, "bf16", "bias"), "qkv", 80),
+        Shape(Problem(8, 8, 8), "8x8x8 bf16", 1),
+    ]
+
+
+def test_one_problem_asked_for_twice_is_tuned_once_with_both_names_and_weights(tmp_path: Path) -> None:
+    text = """
+    shapes:
+      - {name: o, m: 8, n: 16, k: 16, weight: 32}
+      - {name: other, m: 4, n: 16, k: 16}
+      - {name: q, m: 8, n: 16, k: 16, weight: 2.5}
+    """
+    assert shapes_of(tmp_path, text) == [
+        Shape(Problem(8, 16, 16), "o, q", 34.5),
+        Shape(Problem(4, 16, 16), "other", 1),
+    ]
+
+
+def test_the_shipped_list_is_legal_and_fits_every_block_of_the_template() -> None:
+    shapes = load_shapes(SHIPPED)
+    assert 20 <= len(shapes) <= 24
+    assert len(set(shapes.problems)) == len(shapes)
+    for problem in shapes.problems:
+        assert (problem.m % 128, problem.n % 256, problem.k % 128) == (0, 0, 0), problem
+        assert 128 <= problem.m <= 8192
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("shapes: [{m: -4096, n: 4096, k: 4096}]", "shapes[0]: m: must be an integer from 1 to 16777216, got -4096"),
+        ("shapes: [{m: 1, n: 1, k: 1}, {m: 0, n: 1, k: 1}]", "shapes[1]: m: must be an integer"),
+        ("shapes: [{m: true, n: 1, k: 1}]", "got True"),
+        ("shapes: [{m: 1.0, n: 1, k: 1}]", "got 1.0"),
+        ("shapes: [{m: '1', n: 1, k: 1}]", "got '1'"),
+        ("shapes: [{m: [1, no], n: 1, k: 1}]", "got False"),
+        ("shapes: [{m: [], n: 1, k: 1}]", "m: the list is empty"),
+        ("shapes: [{m: 16777217, n: 1, k: 1}]", "got 16777217"),
+        ("shapes: [{m: 65536, n: 65536, k: 1}]", "C[m,n] has at most 2147483648 elements, got 65536x65536"),
+        ("shapes: [{m: 1, n: 1048576, k: 4096}]", "Bt[n,k] has at most"),
+        ("shapes: [{m: 1, n: 1}]", "shapes[0]: k missing"),
+        ("shapes: [{m: 1, n: 1, k: 1, batch: 2}]", "shapes[0]: unknown key 'batch': known are dtype, epilogue, k,"),
+        ("shapes: [{m: 1, n: 1, k: 1, weight: 0}]", "weight: must be a number above 0"),
+        ("shapes: [{m: 1, n: 1, k: 1, weight: .nan}]", "weight: must be"),
+        ("shapes: [{m: 1, n: 1, k: 1, weight: true}]", "weight: must be"),
+        ("shapes: [{m: 1, n: 1, k: 1, dtype: fp8}]", "dtype: must be one of bf16, got 'fp8'"),
+        ("shapes: [{m: 1, n: 1, k: 1, epilogue: [bias]}]", "epilogue: must be one of none, bias"),
+        ("{epilogue: gelu, shapes: [{m: 1, n: 1, k: 1}]}", "shapes.yaml: epilogue: must be one of"),
+        ("shapes: [{m: 1, n: 1, k: 1, name: 7}]", "name: must be 1 to 100 printable characters, got 7"),
+        ("shapes: [{m: 1, n: 1, k: 1, name: a}, {m: 2, n: 1, k: 1, name: a}]", "shapes[1]: name 'a' is taken by"),
+        ("shapes: []", "`shapes` must be a list of at least one entry, got []"),
+        ("shapes: {m: 1}", "`shapes` must be a list"),
+        ("shapes: [17]", "shapes[0]: must be a mapping"),
+        ("shape: [{m: 1, n: 1, k: 1}]", "unknown key 'shape': known are dtype, epilogue, shapes"),
+        ("- {m: 1, n: 1, k: 1}", "must be a mapping with a list `shapes`"),
+        ("", "must be a mapping with a list `shapes`, got None"),
+        ("shapes: [{m: 1, n: 1, k: 1", "line 1: not YAML"),
+        ("shapes: [!!python/object:os.system {}]", "line 1: not YAML that hktune reads: could not determine a constr"),
+        ("shapes: [{m: 1, m: 2, n: 1, k: 1}]", "line 1: not YAML that hktune reads: the key 'm' stands twice"),
+        ("a: &a [1]\nshapes: *a", "line 2: not YAML that hktune reads: aliases are not supported"),
+        ("shapes: " + "[" * 5000, "not YAML that hktune reads: maximum recursion"),
+        ("shapes: [{m: 2026-13-45, n: 1, k: 1}]", "not YAML that hktune reads: month must be in 1..12"),
+        ("# " + "x" * (1 << 20), "at most 1048576 bytes"),
+        (f"shapes: [{{m: {list(range(1, 102))}, n: {list(range(1, 101))}, k: 1}}]", "multiply out to over 10000"),
+        (f"shapes: [{', '.join(['{m: [1,2,3,4,5,6], n: ' + str(list(range(1, 1001))) + ', k: 1}'] * 2)}]", "shapes[1]"),
+    ],
+)
+def test_bad_input_is_one_line_with_rule_value_and_place(tmp_path: Path, text: str, says: str) -> None:
+    with pytest.raises(ShapesError) as caught:
+        shapes_of(tmp_path, text)
+    message = str(caught.value)
+    assert says in message
+    assert "\n" not in message
+    assert str(tmp_path / "shapes.yaml") in message
+
+
+def test_a_missing_file_a_directory_and_bytes_that_are_not_text(tmp_path: Path) -> None:
+    with pytest.raises(ShapesError, match="No such file"):
+        load_shapes(tmp_path / "absent.yaml")
+    with pytest.raises(ShapesError, match="Is a directory"):
+        load_shapes(tmp_path)
+    (tmp_path / "binary.yaml").write_bytes(b"shapes: \xff\xfe")
+    with pytest.raises(ShapesError, match="UTF-8 text, byte 8"):
+        load_shapes(tmp_path / "binary.yaml")
