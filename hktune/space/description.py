@@ -1,0 +1,28 @@
+"""The schema of a search space's YAML. Unknown keys are errors."""
+
+from __future__ import annotations
+
+import msgspec
+
+Scalar = int | str | bool
+
+
+class ParameterDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    values: list[Scalar]
+    default: Scalar
+    help: str
+
+
+class ConstraintDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    name: str
+    require: Scalar
+    reason: str
+
+
+class SpaceDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    name: str
+    template: str
+    parameters: dict[str, ParameterDescription]
+    constraints: list[ConstraintDescription] = []
+    derived: dict[str, Scalar] = {}
+    seeds: list[dict[str, Scalar]] = []

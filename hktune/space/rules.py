@@ -1,0 +1,122 @@
+"""Parameters, constraints, and the order in which a partly chosen config can be judged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hktune.errors import SpaceError
+from hktune.expression import Derived, Expression, Message, Scope
+from hktune.model import Value
+from hktune.template.template import PROBLEM_NAMES
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One knob: its legal values, all of one type, in the order that makes neighbours of similar values."""
+
+    name: str
+    values: tuple[Value, ...]
+    default: Value
+    help: str
+
+    def __post_init__(self) -> None:
+        where = f"parameter {self.name}"
+        if self.name in PROBLEM_NAMES | {"arch"} or not self.name.isidentifier():
+            raise SpaceError(f"{where}: not a free name: m, n, k and arch are taken; use letters, digits and _")
+        if not self.values or len({(type(value), value) for value in self.values}) < len(self.values):
+            raise SpaceError(f"{where}: values {list(self.values)} must be a list without repeats")
+        if len({type(value) for value in self.values}) > 1:
+            raise SpaceError(f"{where}: values {list(self.values)} mix types: use integers, strings or booleans only")
+        self.index(self.default)
+
+    def index(self, value: object) -> int:
+        """The position of `value` among the legal values. Raises SpaceError, naming them, if it is not there."""
+        if type(value) is type(self.values[0]) and value in self.values:
+            return self.values.index(value)
+        legal = ", ".join(map(str, self.values))
+        raise SpaceError(f"{self.name}={value!r} is not a legal value: legal are {legal}")
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """A named rule and the reason to give when it is broken.
+
+    `parameters` are those it depends on, through derived names too. A `per_problem` one needs a problem.
+    """
+
+    name: str
+    require: Expression
+    reason: Message
+    parameters: frozenset[str]
+    per_problem: bool
+
+
+@dataclass(frozen=True)
+class Violation:
+    """A constraint that a config breaks, and why."""
+
+    name: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.reason}"
+
+
+Step = tuple[str | None, Expression]  # a derived value to bind under its name, or (None) a condition that must hold
+
+
+def schedule(
+    parameters: Sequence[Parameter], derived: Derived, constraints: Sequence[Constraint], with_problem: bool
+) -> list[list[Step]]:
+    """What can be computed or judged once the first i parameters are chosen, for i from 0 to all of them.
+
+    Without a problem, whatever depends on one is left out.
+    """
+    level_of: dict[str, int] = {parameter.name: level for level, parameter in enumerate(parameters, start=1)}
+    level_of |= dict.fromkeys(PROBLEM_NAMES, 0) if with_problem else {}
+    level_of["arch"] = 0
+    steps: list[list[Step]] = [[] for _ in range(len(parameters) + 1)]
+
+    def place(name: str | None, expression: Expression) -> None:
+        if expression.names <= level_of.keys():
+            level = max((level_of[needed] for needed in expression.names), default=0)
+            steps[level].append((name, expression))
+            if name is not None:
+                level_of[name] = level
+
+    for name, expression in derived.expressions.items():
+        place(name, expression)
+    for constraint in constraints:
+        place(None, constraint.require)
+    return steps
+
+
+def passes(steps: Sequence[Step], scope: dict[str, Any]) -> bool:
+    """Binds the derived values of `steps` in `scope`; false as soon as a condition does not hold."""
+    for name, expression in steps:
+        value = expression.value(scope)
+        if name is not None:
+            scope[name] = value
+        elif not value:
+            return False
+    return True
+
+
+def roots(names: Iterable[str], derived: Derived) -> frozenset[str]:
+    """The names that `names` come from once derived ones are traced back."""
+    found: set[str] = set()
+    pending = list(names)
+    while pending:
+        name = pending.pop()
+        if name in derived.expressions:
+            pending.extend(derived.expressions[name].names)
+        else:
+            found.add(name)
+    return frozenset(found)
+
+
+def filled(constraint: Constraint, scope: Scope) -> Violation:
+    """The violation of `constraint` by the config in `scope`."""
+    return Violation(constraint.name, constraint.reason.filled(scope))

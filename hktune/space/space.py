@@ -1,0 +1,160 @@
+"""A search space: parameters, named constraints with reasons, and seeds, read from YAML beside its template."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from hktune.arch import arch_named
+from hktune.errors import InputError, SpaceError
+from hktune.expression import Derived, Expression, Message
+from hktune.model import Config, Problem, Value
+from hktune.space.description import ConstraintDescription, SpaceDescription
+from hktune.space.domain import Domain
+from hktune.space.rules import Constraint, Parameter, Violation, roots
+from hktune.template import Template, load_template
+from hktune.template.template import PROBLEM_NAMES
+from hktune.yaml_file import read_yaml
+
+
+def load_space(path: Path, templates_root: Path | None = None) -> SearchSpace:
+    """The search space in the file `path`, with its template from `templates_root`/<arch>/<name>/.
+
+    `templates_root` is by default the folder kernels/ beside the file's own folder. Raises SpaceError or TemplateError.
+    """
+    description = read_yaml(path, SpaceDescription, SpaceError)
+    root = templates_root if templates_root is not None else path.resolve().parent.parent / "kernels"
+    template = load_template(root / description.template)
+    if template.name != description.template:
+        raise SpaceError(f"{path}: template {description.template!r} calls itself {template.name!r}: name that one")
+    try:
+        return SearchSpace(description, template)
+    except InputError as mistake:
+        raise SpaceError(f"{path}: {mistake}") from None
+
+
+class SearchSpace:
+    """What can be tried for a template. Configs are made and judged here; `domain` narrows it to one problem."""
+
+    def __init__(self, description: SpaceDescription, template: Template) -> None:
+        self.name = description.name
+        self.template = template
+        self.arch = arch_named(template.arch)
+        self.parameters = tuple(
+            Parameter(name, tuple(parameter.values), parameter.default, parameter.help)
+            for name, parameter in description.parameters.items()
+        )
+        self._parameter = {parameter.name: parameter for parameter in self.parameters}
+        self.derived = self._all_derived(description.derived)
+        self.constraints = tuple(self._constraint(constraint) for constraint in description.constraints)
+        self._check_use()
+        self._domains: dict[Problem | None, Domain] = {}
+        self.seeds = tuple(self._legal_seed(seed) for seed in [{}, *description.seeds])[1:]
+
+    @property
+    def raw_count(self) -> int:
+        """How many configs there would be without constraints."""
+        return math.prod(len(parameter.values) for parameter in self.parameters)
+
+    def config(self, values: Mapping[str, object]) -> Config:
+        """A config from `values`, defaults filled in. Raises SpaceError for an unknown parameter or illegal value."""
+        unknown = [name for name in values if name not in self._parameter]
+        if unknown:
+            raise SpaceError(f"unknown parameter {unknown[0]!r}: known are {', '.join(self._parameter)}")
+        chosen = {name: values.get(name, parameter.default) for name, parameter in self._parameter.items()}
+        positions = {name: parameter.index(chosen[name]) for name, parameter in self._parameter.items()}
+        return Config({name: self._parameter[name].values[position] for name, position in positions.items()})
+
+    def parse(self, assignments: Iterable[str]) -> Config:
+        """A config from words like `block_m=256`, defaults filled in. Raises SpaceError as `config` does."""
+        values: dict[str, object] = {}
+        for assignment in assignments:
+            name, equals, text = assignment.partition("=")
+            if not equals:
+                raise SpaceError(f"{assignment!r} is not an assignment: write parameter=value")
+            legal = self._parameter[name].values if name in self._parameter else ()
+            values[name] = next((value for value in legal if str(value).lower() == text.lower()), text)
+        return self.config(values)
+
+    def domain(self, problem: Problem | None) -> Domain:
+        """The legal configs of `problem`; with None, by the constraints that need no problem."""
+        if problem not in self._domains:
+            self._domains[problem] = Domain(self, problem)
+        return self._domains[problem]
+
+    def violations(self, config: Mapping[str, Value], problem: Problem | None = None) -> tuple[Violation, ...]:
+        """See `Domain.violations`; without a problem, constraints that need one are not judged."""
+        return self.domain(problem).violations(config)
+
+    def is_legal(self, config: Mapping[str, Value], problem: Problem | None = None) -> bool:
+        """See `Domain.is_legal`."""
+        return self.domain(problem).is_legal(config)
+
+    def enumerate(self, problem: Problem | None = None) -> Iterator[Config]:
+        """See `Domain.enumerate`."""
+        return self.domain(problem).enumerate()
+
+    def count(self, problem: Problem | None = None) -> int:
+        """See `Domain.count`."""
+        return self.domain(problem).count
+
+    def sample(self, rng: random.Random, problem: Problem | None = None) -> Config:
+        """See `Domain.sample`."""
+        return self.domain(problem).sample(rng)
+
+    def neighbours(self, config: Mapping[str, Value], problem: Problem | None = None) -> list[Config]:
+        """See `Domain.neighbours`."""
+        return self.domain(problem).neighbours(config)
+
+    def _all_derived(self, own: Mapping[str, Value]) -> Derived:
+        texts = {name: expression.text for name, expression in self.template.derived.expressions.items()}
+        for name in own:
+            if name in texts:
+                raise SpaceError(f"derived {name}: the template derives it already: use that, or another name")
+        derived = Derived({**texts, **own})
+        taken = derived.expressions.keys() & (self._parameter.keys() | PROBLEM_NAMES | {"arch"})
+        if taken:
+            raise SpaceError(f"derived {min(taken)}: the name is a parameter's or the problem's: choose another")
+        for expression in derived.expressions.values():
+            expression.check_names(self._parameter.keys() | derived.expressions.keys() | PROBLEM_NAMES)
+        return derived
+
+    def _constraint(self, description: ConstraintDescription) -> Constraint:
+        where = f"constraint {description.name}"
+        require = Expression(description.require, f"{where}, require")
+        reason = Message(description.reason, f"{where}, reason")
+        require.check_names(self._parameter.keys() | self.derived.expressions.keys() | PROBLEM_NAMES)
+        sources = roots(require.names, self.derived)
+        per_problem = bool(sources & PROBLEM_NAMES)
+        reason.check_names(self._sayable(per_problem))
+        return Constraint(description.name, require, reason, sources & self._parameter.keys(), per_problem)
+
+    def _sayable(self, per_problem: bool) -> set[str]:
+        """The names a reason may use: those that have a value whenever its constraint is judged."""
+        names = {*self._parameter, *self.derived.expressions, *PROBLEM_NAMES}
+        return names if per_problem else {name for name in names if not roots({name}, self.derived) & PROBLEM_NAMES}
+
+    def _check_use(self) -> None:
+        names = [constraint.name for constraint in self.constraints]
+        repeated = [name for name in names if names.count(name) > 1]
+        if repeated:
+            raise SpaceError(f"constraint {repeated[0]!r} appears twice: rename one")
+        absent = self.template.parameter_names - self._parameter.keys()
+        if absent:
+            raise SpaceError(f"template {self.template.name} needs {min(absent)!r}: add it under `parameters`")
+        idle = self._parameter.keys() - self.template.parameter_names
+        if idle:
+            raise SpaceError(f"parameter {min(idle)!r} changes nothing in template {self.template.name}: drop it")
+
+    def _legal_seed(self, seed: Mapping[str, Value]) -> Config:
+        config = self.config(seed)
+        for violation in self.violations(config):
+            raise SpaceError(f"seed {seed or 'of defaults alone'} breaks {violation}: change it")
+        return config
+
+
+def explain(space: SearchSpace, config: Mapping[str, Value], problem: Problem | None = None) -> list[str]:
+    """One line for each constraint that `config` breaks, as in `lds_fits: needs lds_bytes=196608, but ...`."""
+    return [str(violation) for violation in space.violations(config, problem)]

@@ -1,0 +1,44 @@
+"""The schema of template.yaml. Unknown keys are errors."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+Text = str | int | bool
+
+
+class ArgumentDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    name: Literal["a", "bt", "c", "bias", "workspace", "m", "n", "k", "lda", "ldb", "ldc"]
+    kind: Literal["pointer", "u32", "i32", "u64", "f32"]
+
+
+class Extent(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Expressions for an m x n x k box: a tile, or the problem of a proof."""
+
+    m: Text
+    n: Text
+    k: Text
+
+
+class LaunchDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Expressions for a launch; only here may a problem's m, n and k be named."""
+
+    grid: tuple[Text, Text, Text]
+    block: tuple[Text, Text, Text]
+    dynamic_lds_bytes: Text = 0
+
+
+class TemplateDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    name: str
+    arch: str
+    language: Literal["hip", "cuda"]
+    source: str
+    symbol: str
+    arguments: tuple[ArgumentDescription, ...]
+    fields: dict[str, Text]
+    tile: Extent
+    launch: LaunchDescription
+    proof: Extent
+    derived: dict[str, Text] = {}

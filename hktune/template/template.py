@@ -1,0 +1,139 @@
+"""A template: its description, its source, and what a config makes of them."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from hktune.arch import arch_named
+from hktune.errors import InputError, SpaceError, TemplateError
+from hktune.expression import Derived, Expression, Scope
+from hktune.model import Argument, Config, Launch, Problem, Tile, Value, Variant
+from hktune.template.description import Extent, TemplateDescription, Text
+from hktune.yaml_file import read_yaml
+
+PROBLEM_NAMES = frozenset({"m", "n", "k"})
+_FIELD = re.compile(r"\$\{(\w*)\}")
+
+
+def load_template(path: Path) -> Template:
+    """The template in the folder `path` (kernels/<arch>/<name>/). Raises TemplateError for any mistake in it."""
+    description = read_yaml(path / "template.yaml", TemplateDescription, TemplateError)
+    try:
+        source = (path / description.source).read_bytes()
+        return Template(description, (path / "template.yaml").read_bytes(), source)
+    except OSError as absent:
+        raise TemplateError(f"{path}: source {description.source!r}: {absent.strerror}: name a file there") from None
+    except InputError as mistake:
+        raise TemplateError(f"{path / 'template.yaml'}: {mistake}") from None
+
+
+class Template:
+    """Renders configs to variants, and says how a variant is launched and proved.
+
+    `parameter_names` are the config's names it needs; `derived` names are computed from them, in order. `sha256` covers
+    the description's bytes and the source's. Every method raises TemplateError if `config` cannot be evaluated.
+    """
+
+    def __init__(self, description: TemplateDescription, description_bytes: bytes, source_bytes: bytes) -> None:
+        self.name = f"{description.arch}/{description.name}"
+        self.arch = description.arch
+        self.language = description.language
+        self.symbol = description.symbol
+        self.arguments = tuple(Argument(argument.name, argument.kind) for argument in description.arguments)
+        self.derived = Derived(description.derived)
+        digests = (hashlib.sha256(part).digest() for part in (description_bytes, source_bytes))
+        self.sha256 = hashlib.sha256(b"".join(digests)).hexdigest()
+        self._arch_record = arch_named(description.arch)
+        self._source = source_bytes.decode()
+        self._fields = _expressions("fields", description.fields)
+        self._tile = _extent("tile", description.tile)
+        self._proof = _extent("proof", description.proof)
+        self._grid = _triple("launch grid", description.launch.grid)
+        self._block = _triple("launch block", description.launch.block)
+        self._dynamic_lds_bytes = Expression(description.launch.dynamic_lds_bytes, "launch dynamic_lds_bytes")
+        self._check_fields()
+        self.parameter_names = self._free_names()
+
+    def derived_values(self, config: Mapping[str, Value]) -> dict[str, Value]:
+        """The geometry that `derived` computes from `config`."""
+        try:
+            return self.derived.values({**config, "arch": self._arch_record})
+        except SpaceError as error:
+            raise TemplateError(f"{self.name}: {error}") from None
+
+    def render(self, config: Config) -> Variant:
+        """The source with every ${field} filled in; booleans become true and false."""
+        scope = self._scope(config)
+        texts = {name: self._text(expression, scope) for name, expression in self._fields.items()}
+        source = _FIELD.sub(lambda match: texts[match[1]], self._source)
+        return Variant(self.name, self.sha256, self.arch, self.language, self.symbol, source, config)
+
+    def launch(self, config: Mapping[str, Value], problem: Problem) -> Launch:
+        """Grid (workgroups), block (work-items), dynamic LDS (bytes) and arguments for `problem`."""
+        scope = {**self._scope(config), "m": problem.m, "n": problem.n, "k": problem.k}
+        grid = self._positive(self._grid, scope)
+        block = self._positive(self._block, scope)
+        dynamic_lds_bytes = int(self._value(self._dynamic_lds_bytes, scope))
+        return Launch(grid, block, dynamic_lds_bytes, self.arguments)
+
+    def tile(self, config: Mapping[str, Value]) -> Tile:
+        """What one workgroup computes with `config`."""
+        return Tile(*self._positive(self._tile, self._scope(config)))
+
+    def proof_problem(self, config: Mapping[str, Value]) -> Problem:
+        """The problem a variant is proved on: small, yet with every phase of the kernel in it."""
+        return Problem(*self._positive(self._proof, self._scope(config)))
+
+    def _scope(self, config: Mapping[str, Value]) -> dict[str, object]:
+        return {**config, **self.derived_values(config), "arch": self._arch_record}
+
+    def _value(self, expression: Expression, scope: Scope) -> Value:
+        try:
+            return expression.value(scope)
+        except SpaceError as error:
+            raise TemplateError(f"{self.name}: {error}") from None
+
+    def _text(self, expression: Expression, scope: Scope) -> str:
+        value = self._value(expression, scope)
+        return str(value).lower() if isinstance(value, bool) else str(value)
+
+    def _positive(self, expressions: tuple[Expression, ...], scope: Scope) -> tuple[int, int, int]:
+        values = [self._value(expression, scope) for expression in expressions]
+        for expression, value in zip(expressions, values, strict=True):
+            if not isinstance(value, int) or value < 1:
+                raise TemplateError(f"{self.name}: {expression.where} is {value!r}: it must be a positive integer")
+        x, y, z = (int(value) for value in values)
+        return x, y, z
+
+    def _check_fields(self) -> None:
+        placed = set(_FIELD.findall(self._source))
+        if placed - self._fields.keys():
+            raise TemplateError(f"source has ${{{min(placed - self._fields.keys())}}}: add it under `fields`")
+        if self._fields.keys() - placed:
+            raise TemplateError(
+                f"field {min(self._fields.keys() - placed)!r} is not in the source: place it or drop it"
+            )
+
+    def _free_names(self) -> frozenset[str]:
+        shared = [*self._fields.values(), *self._tile, *self._proof, *self.derived.expressions.values()]
+        for expression in shared:
+            if expression.names & PROBLEM_NAMES:
+                raise TemplateError(f"{expression.where} needs the problem: only `launch` may name m, n and k")
+        launch = [*self._grid, *self._block, self._dynamic_lds_bytes]
+        needed = frozenset().union(*(expression.names for expression in [*shared, *launch]))
+        return needed - self.derived.expressions.keys() - PROBLEM_NAMES - {"arch"}
+
+
+def _expressions(where: str, texts: Mapping[str, Text]) -> dict[str, Expression]:
+    return {name: Expression(text, f"{where} {name}") for name, text in texts.items()}
+
+
+def _extent(where: str, extent: Extent) -> tuple[Expression, ...]:
+    return tuple(Expression(getattr(extent, axis), f"{where} {axis}") for axis in ("m", "n", "k"))
+
+
+def _triple(where: str, texts: tuple[Text, Text, Text]) -> tuple[Expression, ...]:
+    return tuple(Expression(text, f"{where} {axis}") for axis, text in zip("xyz", texts, strict=True))
