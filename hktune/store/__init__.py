@@ -1,0 +1,26 @@
+"""What a run leaves behind: trials.csv, its merging, and environment.json."""
+
+from hktune.store.environment import (
+    Environment,
+    Mismatch,
+    capture_environment,
+    judge_environment,
+    read_environment,
+    write_environment,
+)
+from hktune.store.merge import merge
+from hktune.store.trials import TrialStore, index, read_frame, read_trials
+
+__all__ = [
+    "Environment",
+    "Mismatch",
+    "TrialStore",
+    "capture_environment",
+    "index",
+    "judge_environment",
+    "merge",
+    "read_environment",
+    "read_frame",
+    "read_trials",
+    "write_environment",
+]

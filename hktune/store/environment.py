@@ -1,0 +1,125 @@
+"""environment.json: what a run's numbers were made with, and whether a later run may go on from them."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from hktune.errors import StoreError
+from hktune.model import Identity
+from hktune.publish import publish
+
+FILE_NAME = "environment.json"
+PACKAGES = ("hktune", "torch", "numpy", "optuna", "ziglang", "tinygrad")
+
+
+@dataclass(frozen=True)
+class Environment:
+    """Everything that makes two runs' trials comparable, or not. `commit` is absent outside a git checkout, and ends
+    in -dirty when its tree was changed. `versions` holds python, the platform, and the packages that are installed."""
+
+    identity: Identity
+    compiler: str
+    command: tuple[str, ...]
+    seed: int
+    started_at: str
+    commit: str | None
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """One field in which two environments differ. hard: their times must not be compared; soft: worth saying."""
+
+    level: Literal["hard", "soft"]
+    field: str
+    saved: str
+    current: str
+
+    def __str__(self) -> str:
+        return f"{self.field}: saved={self.saved} current={self.current}"
+
+
+def capture_environment(
+    identity: Identity, compiler: str, command: Sequence[str], seed: int, started_at: str
+) -> Environment:
+    """The environment of this process. `compiler` is `Compiler.identity`; `started_at` is ISO 8601."""
+    versions = {"python": platform.python_version(), "platform": f"{platform.system()}-{platform.machine()}"}
+    installed = {package: _version(package) for package in PACKAGES}
+    versions |= {package: version for package, version in installed.items() if version}
+    return Environment(identity, compiler, tuple(command), seed, started_at, _commit(), versions)
+
+
+def write_environment(environment: Environment, directory: Path) -> None:
+    """Publish environment.json into `directory`. Raises StoreError when it cannot be written."""
+    text = msgspec.json.format(msgspec.json.encode(environment), indent=2) + b"\n"
+    try:
+        publish(directory / FILE_NAME, text)
+    except OSError as error:
+        raise StoreError(f"{directory / FILE_NAME}: cannot be written ({error.strerror}): pass another DIR") from None
+
+
+def read_environment(directory: Path) -> Environment | None:
+    """The saved environment of `directory`, or None when it has none. Raises StoreError for a malformed one."""
+    path = directory / FILE_NAME
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Environment)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read ({error.strerror}): check it, or pass another DIR") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise StoreError(f"{path}: not an environment of hktune ({error}): delete it, or pass another DIR") from None
+
+
+def judge_environment(saved: Environment, current: Environment) -> list[Mismatch]:
+    """How `current` differs from `saved`, hard differences first; empty when one may go on from the other.
+
+    Device and compiler decide what a time means, so they are hard. Package versions, platform and commit are soft.
+    Command, seed and start differ between runs by design and are not judged.
+    """
+    hard = _differences("hard", _hard_fields(saved), _hard_fields(current))
+    return hard + _differences("soft", _soft_fields(saved), _soft_fields(current))
+
+
+def _hard_fields(environment: Environment) -> dict[str, object]:
+    return {**asdict(environment.identity), "compiler": environment.compiler}
+
+
+def _soft_fields(environment: Environment) -> dict[str, object]:
+    return {**environment.versions, "commit": environment.commit}
+
+
+def _differences(
+    level: Literal["hard", "soft"], saved: Mapping[str, object], current: Mapping[str, object]
+) -> list[Mismatch]:
+    names = sorted(saved.keys() | current.keys())
+    pairs = [(name, saved.get(name), current.get(name)) for name in names]
+    return [Mismatch(level, name, str(old), str(new)) for name, old, new in pairs if old != new]
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """The commit of hktune's own checkout; None when it is installed elsewhere, even inside another repository."""
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():
+        return None
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None

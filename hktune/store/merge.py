@@ -1,0 +1,41 @@
+"""Shards of trials, made on several GPUs or nodes, become one file: the same file whatever their order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from filelock import FileLock
+
+from hktune.errors import StoreError
+from hktune.model import Trial
+from hktune.publish import publish
+from hktune.store.rows import HEADER, encode
+from hktune.store.trials import FILE_NAME, read_trials
+
+
+def merge(shards: Iterable[Path], directory: Path) -> list[Trial]:
+    """Merge shards (results directories, or trials.csv files) with what `directory` already holds, into it.
+
+    Rows that agree in everything but their number are one row. The rest are ordered by start time, then by content, and
+    numbered afresh, so the result does not depend on the shards' order and merging again changes nothing. Raises
+    StoreError for a shard that cannot be read, before anything is written.
+    """
+    target = directory / FILE_NAME
+    sources = [shard / FILE_NAME if shard.is_dir() else shard for shard in shards]
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with FileLock(directory / f"{FILE_NAME}.lock"):
+            kept = [target] if target.exists() else []
+            trials = _merged(trial for source in kept + sources for trial in read_trials(source))
+            publish(target, HEADER + b"".join(map(encode, trials)))
+    except OSError as error:
+        raise StoreError(f"{directory}: cannot be written ({error.strerror}): pass another DIR") from None
+    return trials
+
+
+def _merged(trials: Iterable[Trial]) -> list[Trial]:
+    distinct = {replace(trial, trial=0) for trial in trials}
+    ordered = sorted(distinct, key=lambda trial: (trial.started_at or "", encode(trial)))
+    return [replace(trial, trial=number) for number, trial in enumerate(ordered)]
