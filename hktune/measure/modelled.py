@@ -1,0 +1,25 @@
+"""The stopwatch of the emulated device: times are modelled, and say so."""
+
+from __future__ import annotations
+
+from hktune.arch import arch_named
+from hktune.emulator import clock
+from hktune.measure.stopwatch import Attempt
+from hktune.model import Failure, Problem, Source, Timing
+from hktune.template.template import Template
+
+
+class ModelledStopwatch:
+    """Applies the clock to the profile that the proof of a variant left. Deterministic; runs nothing."""
+
+    source = Source.MODELLED
+
+    def __init__(self, template: Template) -> None:
+        self._template = template
+        self._arch = arch_named(template.arch)
+
+    def time(self, attempt: Attempt, problem: Problem) -> Timing | Failure:
+        assert attempt.profile is not None, "only proved variants are timed"
+        launch = self._template.launch(attempt.config, problem)
+        tile = self._template.tile(attempt.config)
+        return clock.modelled_time(attempt.profile, problem, launch, tile, self._arch).timing

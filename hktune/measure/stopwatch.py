@@ -1,0 +1,39 @@
+"""The Stopwatch protocol, and what it is handed: a variant that was proved right."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from hktune.emulator.clock import Profile
+from hktune.model import Config, Failure, Problem, Resources, Source, Timing
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What became of one config on the way to a time: how far it got, and `failure` where it stopped.
+
+    `profile` is what the clock needs to model it, and only an emulated device leaves one. Seconds are wall clock;
+    `compile_s` is that of the compilation itself, also when the object came from the cache.
+    """
+
+    config: Config
+    failure: Failure | None = None
+    object_sha256: str | None = None
+    resources: Resources | None = None
+    compiler: str | None = None
+    compile_s: float | None = None
+    prove_s: float | None = None
+    relative_error: float | None = None
+    profile: Profile | None = None
+
+
+class Stopwatch(Protocol):
+    """Times proved variants. `source` says what its times are, and every Timing it gives carries the same word.
+
+    `time` takes an attempt without failure and returns a Failure, not an exception, when the launch fails.
+    """
+
+    source: Source
+
+    def time(self, attempt: Attempt, problem: Problem) -> Timing | Failure: ...

@@ -1,0 +1,89 @@
+"""One config on its way to a time: rendered, compiled, checked against its budget, proved, profiled."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+
+from hktune.arch import Arch, arch_named
+from hktune.compile.compiler import Compiler
+from hktune.device.emulated import EmulatedDevice
+from hktune.emulator import clock
+from hktune.errors import HktuneError
+from hktune.measure.stopwatch import Attempt
+from hktune.model import CodeObject, Config, Failure, Status
+from hktune.template.template import Template
+from hktune.verify.record import Record, RecordStore
+from hktune.verify.verify import verify
+
+COMPILE_DEADLINE_S = 60.0
+EMULATION_DEADLINE_S = 60.0
+
+
+@dataclass(frozen=True)
+class Prover:
+    """Config -> Attempt on the emulated device. Raises only what stops the whole run (ToolchainError)."""
+
+    template: Template
+    compiler: Compiler
+    records: RecordStore
+    seed: int
+
+    def __call__(self, config: Config) -> Attempt:
+        started = time.monotonic()
+        code = self.compiler.compile(self.template.render(config), COMPILE_DEADLINE_S)
+        if isinstance(code, Failure):
+            return Attempt(config, code, compiler=self.compiler.identity)
+        attempt = Attempt(
+            config,
+            object_sha256=code.sha256,
+            resources=code.resources,
+            compiler=code.compiler,
+            compile_s=code.compile_s,
+        )
+        record = over_budget(code, arch_named(self.template.arch)) or self._proved(code, config)
+        return replace(
+            attempt,
+            failure=record.failure,
+            relative_error=record.relative_error,
+            profile=record.profile,
+            prove_s=time.monotonic() - started,
+        )
+
+    def _proved(self, code: CodeObject, config: Config) -> Record:
+        key = self.records.key(code.sha256, self.template.proof_problem(config), self.seed)
+        record = self.records.get(key)
+        if record is None:
+            record = self._prove(code, config)
+            self.records.put(key, record)
+        return record
+
+    def _prove(self, code: CodeObject, config: Config) -> Record:
+        problem = self.template.proof_problem(config)
+        launch = self.template.launch(config, problem)
+        device = EmulatedDevice(self.template.arch, deadline_s=EMULATION_DEADLINE_S, record_trace=True)
+        try:
+            kernel = device.load(code.data, code.symbol)
+        except HktuneError as error:
+            return Record(Failure(Status.CRASHED, str(error)))
+        proof = verify(device, kernel, launch, problem, self.seed)
+        if isinstance(proof, Failure):
+            return Record(proof)
+        tile = self.template.tile(config)
+        assert device.trace is not None, "a launch that was proved has been traced"
+        profile = clock.profile(
+            device.trace, code.resources, launch, tile, problem.k // tile.k, arch_named(self.template.arch)
+        )
+        return Record(None, proof.relative_error, profile)
+
+
+def over_budget(code: CodeObject, arch: Arch) -> Record | None:
+    """A variant that spills or uses scratch is not worth proving: its registers do not fit."""
+    needs = code.resources
+    if not needs.spills and not needs.scratch_bytes:
+        return None
+    detail = (
+        f"{needs.spills} spilled registers and {needs.scratch_bytes} bytes of scratch, "
+        f"with {needs.vgprs} VGPRs and {needs.agprs} AGPRs of {arch.vgprs_per_wave}"
+    )
+    return Record(Failure(Status.OVER_BUDGET, detail))

@@ -1,0 +1,130 @@
+"""The loop: ask every problem's strategy, prove what it names, time it, write it down, tell."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from hktune.measure.stopwatch import Attempt, Stopwatch
+from hktune.model import Config, Failure, Problem, Status, Timing, Trial
+from hktune.search.strategy import Outcome, Strategy
+from hktune.workers import Executor
+
+POLL_S = 0.5
+
+
+@dataclass(frozen=True)
+class Budget:
+    """When to stop: trials per problem, and wall-clock seconds for the whole run (None: no limit)."""
+
+    trials: int
+    time_s: float | None = None
+
+
+@dataclass
+class Search:
+    """One problem's search: its strategy, which configs are legal for it, and the ids it has an outcome for."""
+
+    problem: Problem
+    strategy: Strategy
+    legal: Callable[[Config], bool]
+    tried: set[str] = field(default_factory=set)
+    exhausted: bool = False
+
+
+class Listener(Protocol):
+    """Told what the loop does, as it does it; `variants` are the configs being compiled and proved."""
+
+    def working(self, variants: int) -> None: ...
+
+    def recorded(self, trial: Trial) -> None: ...
+
+
+Record = Callable[[Attempt, Problem, Timing | Failure], Trial]
+"""Writes one outcome down for good and returns the row."""
+
+
+class Tuner:
+    """Searches several problems at once over one pool of variants.
+
+    A variant is compiled and proved once, whichever problem asked for it, and its time on every other problem that it
+    is legal for is told to that problem's strategy too: proving costs seconds, a modelled time microseconds.
+    """
+
+    def __init__(
+        self,
+        searches: Sequence[Search],
+        executor: Executor,
+        stopwatch: Stopwatch,
+        record: Record,
+        budget: Budget,
+        listener: Listener,
+    ) -> None:
+        self._searches = searches
+        self._executor = executor
+        self._stopwatch = stopwatch
+        self._record = record
+        self._budget = budget
+        self._listener = listener
+        self._attempts: dict[str, Attempt | None] = {}
+        self._until = time.monotonic() + budget.time_s if budget.time_s is not None else None
+
+    def replay(self, trials: Sequence[Trial]) -> None:
+        """Tell the strategies what an earlier run of the same directory found, without running it again."""
+        for search in self._searches:
+            own = [trial for trial in trials if trial.problem == search.problem and trial.config_id not in search.tried]
+            search.tried.update(trial.config_id for trial in own)
+            search.strategy.tell([Outcome(Config.from_json(row.config), row.status, row.time_us) for row in own])
+
+    def run(self) -> None:
+        """Search until every budget is spent or every space exhausted. KeyboardInterrupt passes through: all that
+        was found is written down by then."""
+        while self._fill() or self._executor.pending:
+            self._listener.working(self._executor.pending)
+            for attempt in self._executor.collect(POLL_S):
+                self._attempts[attempt.config.id] = attempt
+                for search in self._searches:
+                    self._settle(search, attempt)
+
+    def _fill(self) -> bool:
+        """Keep the executor busy; whether anything is left to ask for."""
+        if self._until is not None and time.monotonic() >= self._until:
+            return False
+        while self._executor.pending < self._executor.capacity:
+            open_searches = [search for search in self._searches if self._wants_more(search)]
+            if not open_searches:
+                return False
+            self._ask(min(open_searches, key=lambda search: len(search.tried)))
+        return True
+
+    def _wants_more(self, search: Search) -> bool:
+        in_flight = sum(attempt is None for attempt in self._attempts.values())
+        return not search.exhausted and len(search.tried) + in_flight < self._budget.trials
+
+    def _ask(self, search: Search) -> None:
+        configs = search.strategy.ask(1)
+        search.exhausted = not configs
+        for config in configs:
+            if config.id not in self._attempts:
+                self._attempts[config.id] = None
+                self._executor.submit(config)
+            elif (attempt := self._attempts[config.id]) is not None:
+                self._settle(search, attempt)
+
+    def _settle(self, search: Search, attempt: Attempt) -> None:
+        """Give `search` the outcome of `attempt`, if it has room for it and the config is legal for its problem."""
+        config = attempt.config
+        if config.id in search.tried or len(search.tried) >= self._budget.trials or not search.legal(config):
+            return
+        outcome = attempt.failure or self._stopwatch.time(attempt, search.problem)
+        trial = self._record(attempt, search.problem, outcome)
+        search.tried.add(config.id)
+        search.strategy.tell([Outcome(config, trial.status, trial.time_us)])
+        self._listener.recorded(trial)
+
+
+def invalid(config: Config, reason: str) -> Attempt:
+    """The attempt of a config that breaks a rule before anything is compiled."""
+    return Attempt(config, Failure(Status.INVALID, reason))

@@ -1,0 +1,65 @@
+"""The folder list is the pipeline: nothing imports what comes after it, and production needs no tuning room."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import hktune
+
+ROOT = Path(hktune.__file__).parent
+LEAVES = {"errors", "model", "arch", "bf16", "expression", "code_object", "yaml_file", "publish", "settings"}
+DESCRIPTIONS = {"template", "space", "shapes"}
+MACHINERY = {"compile", "emulator", "device", "verify", "measure", "search", "store"}
+PRODUCTION = {"dispatch", "runtime"}
+ASSEMBLY = {"prove", "workers", "tuner", "report", "doctor"}
+
+MAY_IMPORT = {
+    **dict.fromkeys(LEAVES, LEAVES),
+    **dict.fromkeys(DESCRIPTIONS, LEAVES | DESCRIPTIONS),
+    **dict.fromkeys(MACHINERY, LEAVES | DESCRIPTIONS | MACHINERY),
+    "search": LEAVES | {"space", "search"},
+    "device": LEAVES | {"device", "emulator"},
+    "emulator": LEAVES | {"emulator"},
+    "dispatch": {"errors", "model", "arch", "bf16", "code_object", "publish", "device", "dispatch"},
+    "runtime": {"errors", "model", "arch", "bf16", "code_object", "publish", "device", "dispatch", "runtime"},
+    **dict.fromkeys(ASSEMBLY, LEAVES | DESCRIPTIONS | MACHINERY | PRODUCTION | ASSEMBLY),
+    "run": LEAVES | DESCRIPTIONS | MACHINERY | PRODUCTION | ASSEMBLY | {"run"},
+    "cli": LEAVES | DESCRIPTIONS | MACHINERY | PRODUCTION | ASSEMBLY | {"run", "cli"},
+}
+
+
+def rooms_imported_by(file: Path) -> set[str]:
+    """The rooms (files and folders directly under hktune) that `file` imports, anywhere in it."""
+    modules: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            modules.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            modules.update([node.module, *(f"{node.module}.{alias.name}" for alias in node.names)])
+    parts = [module.split(".") for module in modules]
+    known = {path.stem for path in ROOT.iterdir()}
+    return {part[1] for part in parts if part[0] == "hktune" and len(part) > 1 and part[1] in known}
+
+
+def room_of(file: Path) -> str:
+    return file.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("file", sorted(ROOT.rglob("*.py")), ids=lambda file: str(file.relative_to(ROOT)))
+def test_imports_point_one_way(file: Path) -> None:
+    room = room_of(file)
+    if room == "__init__":
+        return
+    assert room in MAY_IMPORT, f"{room} is a new room: say in this test what it may import"
+    assert rooms_imported_by(file) - {room} <= MAY_IMPORT[room] - {room}
+
+
+def test_importing_hktune_loads_nothing_heavy() -> None:
+    code = "import sys, hktune; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"torch", "numpy", "optuna", "pandas", "msgspec", "rich", "tinygrad"} & set(loaded)

@@ -1,0 +1,158 @@
+"""The loop, on a fake executor and a fake stopwatch: budgets, sharing, failures, replay."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from hktune.measure.stopwatch import Attempt
+from hktune.model import Config, Failure, Problem, Source, Status, Timing, Trial
+from hktune.search.strategy import Outcome
+from hktune.tuner import Budget, Search, Tuner
+
+SMALL, LARGE = Problem(128, 128, 128), Problem(256, 256, 256)
+
+
+class InOrder:
+    """A strategy that goes through a list and remembers what it was told."""
+
+    name = "in order"
+
+    def __init__(self, configs: Sequence[Config]) -> None:
+        self._left = list(configs)
+        self.told: list[Outcome] = []
+
+    def ask(self, n: int) -> list[Config]:
+        known = {outcome.config for outcome in self.told}
+        self._left = [config for config in self._left if config not in known]
+        asked, self._left = self._left[:n], self._left[n:]
+        return asked
+
+    def tell(self, outcomes: Sequence[Outcome]) -> None:
+        self.told += outcomes
+
+
+class Immediate:
+    """An executor that finishes everything at the next collect."""
+
+    capacity = 2
+
+    def __init__(self, outcome: Callable[[Config], Failure | None]) -> None:
+        self._outcome = outcome
+        self._waiting: list[Config] = []
+        self.submitted: list[Config] = []
+
+    @property
+    def pending(self) -> int:
+        return len(self._waiting)
+
+    def submit(self, config: Config) -> None:
+        assert self.pending < self.capacity
+        self._waiting.append(config)
+        self.submitted.append(config)
+
+    def collect(self, timeout_s: float) -> list[Attempt]:
+        done, self._waiting = self._waiting, []
+        return [Attempt(config, self._outcome(config)) for config in done]
+
+    def close(self) -> None: ...
+
+
+class BlockTime:
+    """A stopwatch whose time is the config's block plus the problem's m."""
+
+    source = Source.MODELLED
+
+    def time(self, attempt: Attempt, problem: Problem) -> Timing | Failure:
+        return Timing(Source.MODELLED, float(int(attempt.config["block"]) + problem.m))
+
+
+class Quiet:
+    def working(self, variants: int) -> None: ...
+
+    def recorded(self, trial: Trial) -> None: ...
+
+
+def configs(count: int) -> list[Config]:
+    return [Config({"block": block}) for block in range(count)]
+
+
+def search(problem: Problem, candidates: Sequence[Config], legal: Callable[[Config], bool] = lambda _: True) -> Search:
+    return Search(problem, InOrder(candidates), legal)
+
+
+def run(
+    searches: Sequence[Search],
+    budget: Budget,
+    outcome: Callable[[Config], Failure | None] = lambda _: None,
+    replayed: Sequence[Trial] = (),
+) -> tuple[list[Trial], Immediate]:
+    rows: list[Trial] = []
+
+    def record(attempt: Attempt, problem: Problem, result: Timing | Failure) -> Trial:
+        timed = isinstance(result, Timing)
+        rows.append(
+            Trial(
+                trial=len(rows),
+                m=problem.m,
+                n=problem.n,
+                k=problem.k,
+                dtype=problem.dtype,
+                epilogue=problem.epilogue,
+                config_id=attempt.config.id,
+                config=attempt.config.json,
+                status=Status.OK if timed else result.status,
+                time_us=result.time_us if timed else None,
+            )
+        )
+        return rows[-1]
+
+    executor = Immediate(outcome)
+    tuner = Tuner(searches, executor, BlockTime(), record, budget, Quiet())
+    tuner.replay(replayed)
+    tuner.run()
+    return rows, executor
+
+
+def test_one_proof_serves_every_problem_it_is_legal_for() -> None:
+    shared = configs(6)
+    searches = [search(SMALL, shared), search(LARGE, shared)]
+    rows, executor = run(searches, Budget(trials=100))
+    assert len(executor.submitted) == 6
+    assert sorted((row.m, row.time_us) for row in rows) == sorted(
+        (problem.m, block + problem.m) for problem in (SMALL, LARGE) for block in range(6)
+    )
+
+
+def test_a_config_illegal_for_a_problem_never_becomes_its_trial() -> None:
+    even = search(SMALL, configs(6)[::2], legal=lambda config: int(config["block"]) % 2 == 0)
+    rows, _ = run([even, search(LARGE, configs(6))], Budget(trials=100))
+    assert {row.config for row in rows if row.m == SMALL.m} == {config.json for config in configs(6)[::2]}
+
+
+def test_the_trial_budget_holds_for_each_problem() -> None:
+    rows, executor = run([search(SMALL, configs(50)), search(LARGE, configs(50))], Budget(trials=7))
+    assert [sum(row.m == problem.m for row in rows) for problem in (SMALL, LARGE)] == [7, 7]
+    assert len(executor.submitted) <= 8
+
+
+def test_no_time_no_trials() -> None:
+    rows, _ = run([search(SMALL, configs(5))], Budget(trials=100, time_s=0.0))
+    assert rows == []
+
+
+def test_failures_are_recorded_and_told() -> None:
+    failing = search(SMALL, configs(4))
+    rows, _ = run([failing], Budget(trials=100), lambda _: Failure(Status.WRONG, "bad"))
+    assert [row.status for row in rows] == [Status.WRONG] * 4
+    assert isinstance(failing.strategy, InOrder)
+    assert [outcome.time_us for outcome in failing.strategy.told] == [None] * 4
+
+
+def test_a_replayed_trial_is_told_and_not_run_again() -> None:
+    first, _ = run([search(SMALL, configs(3))], Budget(trials=3))
+    again = search(SMALL, configs(5))
+    rows, executor = run([again], Budget(trials=5), replayed=first)
+    assert [config["block"] for config in executor.submitted] == [3, 4]
+    assert len(rows) == 2
+    assert isinstance(again.strategy, InOrder)
+    assert again.strategy.told[0].time_us == SMALL.m
