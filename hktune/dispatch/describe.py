@@ -1,0 +1,45 @@
+"""A table as rows for a reader: one per entry, skipped ones with the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from hktune.dispatch.table import Entry, Table
+from hktune.dispatch.validate import Skipped
+
+
+@dataclass(frozen=True)
+class Row:
+    """One entry. `vs_baseline` is the vendor's time over the choice's (above 1: faster than the vendor)."""
+
+    shape: str
+    choice: str
+    config: str
+    time_us: float
+    source: str
+    tflops: float
+    vs_baseline: float | None
+    object_sha256: str
+    skipped: str
+
+
+def describe(table: Table, skipped: Iterable[Skipped] = ()) -> list[Row]:
+    """The rows of `hktune table show`, in the table's order; object hashes cut to 12 digits."""
+    reasons = {item.entry.problem.key: f"{item.reason}: {item.detail}" for item in skipped}
+    return [_row(entry, reasons.get(entry.problem.key, "")) for entry in table.entries]
+
+
+def _row(entry: Entry, skipped: str) -> Row:
+    kernel = entry.kernel
+    return Row(
+        shape=str(entry.problem),
+        choice=entry.choice if kernel else entry.baseline or "vendor",
+        config=" ".join(f"{name}={value}" for name, value in kernel.config.items()) if kernel else "",
+        time_us=entry.time_us,
+        source=str(entry.source),
+        tflops=entry.problem.flops / entry.time_us / 1e6,
+        vs_baseline=entry.baseline_us / entry.time_us if entry.baseline_us is not None else None,
+        object_sha256=kernel.object_sha256[:12] if kernel else "",
+        skipped=skipped,
+    )

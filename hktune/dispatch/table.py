@@ -1,0 +1,153 @@
+"""What table.json says, as typed values: which kernel, or the vendor library, runs each GEMM of one device.
+
+Every string and number is bounded, and an unknown key is an error. A kernel is named by the sha256 of its code object,
+which is the only part of a table that ever becomes part of a path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+from hktune import model
+
+ENTRIES_MAX = 100_000
+
+Key = tuple[int, int, int, str, str]
+
+Word = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"\A[\w.+:/-]+\Z")]
+Text = Annotated[str, Meta(max_length=4096, pattern=r"\A[^\x00-\x1f\x7f]+\Z")]
+Sha256 = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
+ConfigId = Annotated[str, Meta(pattern=r"\A[0-9a-f]{16}\Z")]
+Symbol = Annotated[str, Meta(pattern=r"\A[A-Za-z_$.][\w$.]{0,4095}\Z")]
+Dimension = Annotated[int, Meta(ge=1, le=2**24)]
+Micros = Annotated[float, Meta(gt=0, le=1e12)]
+GridSize = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+BlockSize = Annotated[int, Meta(ge=1, le=1024)]
+LdsBytes = Annotated[int, Meta(ge=0, le=1 << 20)]
+
+
+class Strict(Struct, frozen=True, forbid_unknown_fields=True):
+    """Immutable, and a key that it does not know is an error."""
+
+
+class Argument(Strict, frozen=True):
+    """As `model.Argument`: matrices and bias are pointers, sizes and row strides are numbers."""
+
+    name: Literal["a", "bt", "c", "bias", "m", "n", "k", "lda", "ldb", "ldc"]
+    kind: Literal["pointer", "u32", "i32", "u64"]
+
+    def __post_init__(self) -> None:
+        if (self.name in ("a", "bt", "c", "bias")) != (self.kind == "pointer"):
+            raise ValueError(f"argument {self.name} cannot be a {self.kind}")
+
+
+class Launch(Strict, frozen=True):
+    """As `model.Launch`: grid in workgroups, block in work-items."""
+
+    grid: tuple[GridSize, GridSize, GridSize]
+    block: tuple[BlockSize, BlockSize, BlockSize]
+    dynamic_lds_bytes: LdsBytes
+    arguments: Annotated[tuple[Argument, ...], Meta(max_length=32)]
+
+    def __post_init__(self) -> None:
+        names = [argument.name for argument in self.arguments]
+        if len(set(names)) != len(names) or not {"a", "bt", "c"} <= set(names):
+            raise ValueError(f"arguments {names} must be a, bt, c and others, each once")
+
+    def as_model(self) -> model.Launch:
+        arguments = tuple(model.Argument(argument.name, argument.kind) for argument in self.arguments)
+        return model.Launch(self.grid, self.block, self.dynamic_lds_bytes, arguments)
+
+
+class Kernel(Strict, frozen=True):
+    """The kernel of one entry: what it was made from, which bytes it is, how it is launched."""
+
+    config: dict[Word, int | bool | Word]
+    config_id: ConfigId
+    template: Word
+    template_sha256: Sha256
+    object_sha256: Sha256
+    symbol: Symbol
+    launch: Launch
+
+
+class Entry(Strict, frozen=True):
+    """What one problem runs. `kernel` is absent when the vendor library is the choice.
+
+    `time_us` (with its interval where measured) is the choice's own time; `ties` are the ids of other configs that
+    cannot be told from it.
+    """
+
+    m: Dimension
+    n: Dimension
+    k: Dimension
+    dtype: Word
+    epilogue: Word
+    choice: Literal["kernel", "vendor"]
+    source: model.Source
+    time_us: Micros
+    time_us_low: Micros | None = None
+    time_us_high: Micros | None = None
+    baseline: Text | None = None
+    baseline_us: Micros | None = None
+    ties: Annotated[tuple[ConfigId, ...], Meta(max_length=10_000)] = ()
+    kernel: Kernel | None = None
+
+    @property
+    def problem(self) -> model.Problem:
+        return model.Problem(self.m, self.n, self.k, self.dtype, self.epilogue)
+
+    def __post_init__(self) -> None:
+        if (self.choice == "kernel") != (self.kernel is not None):
+            raise ValueError(f"choice {self.choice!r} and its kernel must agree")
+        takes_bias = self.kernel is not None and any(each.name == "bias" for each in self.kernel.launch.arguments)
+        if self.kernel and takes_bias != (self.epilogue == "bias"):
+            raise ValueError(f"epilogue {self.epilogue!r} and the kernel's arguments must agree on a bias")
+
+
+class DeviceIdentity(Strict, frozen=True):
+    """The device that the table was made on, SKU-exact: as `model.Identity`."""
+
+    kind: Literal["emulated", "hip", "cuda"]
+    name: Text
+    compute_units: Annotated[int, Meta(ge=1, le=65536)]
+    pci_id: Word | None = None
+    partition: Word | None = None
+
+
+class Table(Strict, frozen=True, kw_only=True):
+    """A dispatch table. Raises ValueError when a problem has two entries."""
+
+    format: Literal["hktune-table"] = "hktune-table"
+    version: Literal[1] = 1
+    arch: Word
+    device: DeviceIdentity
+    compiler: Text
+    hktune: Word
+    created_at: Text
+    entries: Annotated[tuple[Entry, ...], Meta(max_length=ENTRIES_MAX)]
+
+    @property
+    def identity(self) -> model.Identity:
+        device = self.device
+        return model.Identity(
+            device.kind, self.arch, device.name, device.compute_units, device.pci_id, device.partition
+        )
+
+    @property
+    def object_sha256s(self) -> frozenset[str]:
+        return frozenset(entry.kernel.object_sha256 for entry in self.entries if entry.kernel)
+
+    def lookup(self) -> Mapping[Key, Entry]:
+        """The entries by the key of their problem."""
+        return {entry.problem.key: entry for entry in self.entries}
+
+    def __post_init__(self) -> None:
+        seen: set[Key] = set()
+        for entry in self.entries:
+            if entry.problem.key in seen:
+                raise ValueError(f"{entry.problem} has two entries: keep one")
+            seen.add(entry.problem.key)
