@@ -1,0 +1,6 @@
+"""Strategies: what to try next for one problem, behind ask/tell."""
+
+from hktune.search.registry import STRATEGIES, create_strategy
+from hktune.search.strategy import Outcome, Strategy
+
+__all__ = ["STRATEGIES", "Outcome", "Strategy", "create_strategy"]

@@ -52,6 +52,10 @@ class Domain:
         free = math.prod(len(parameter.values) for parameter in self.parameters[judged:])
         return free * sum(1 for _ in self._walk(0, judged, dict(self._fixed)))
 
+    def has_values_of(self, config: Mapping[str, Value]) -> bool:
+        """Whether `config` is a point of the space at all, legal or not: its parameters, each at one of its values."""
+        return len(config) == len(self.parameters) and all(p.has(config.get(p.name)) for p in self.parameters)
+
     def is_legal(self, config: Mapping[str, Value]) -> bool:
         """Whether every constraint holds. `config` must have a value for each parameter."""
         return passes(self._steps, {**self._fixed, **config})

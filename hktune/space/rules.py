@@ -31,9 +31,13 @@ class Parameter:
             raise SpaceError(f"{where}: values {list(self.values)} mix types: use integers, strings or booleans only")
         self.index(self.default)
 
+    def has(self, value: object) -> bool:
+        """Whether `value` is a legal value; true is not 1."""
+        return type(value) is type(self.values[0]) and value in self.values
+
     def index(self, value: object) -> int:
         """The position of `value` among the legal values. Raises SpaceError, naming them, if it is not there."""
-        if type(value) is type(self.values[0]) and value in self.values:
+        if self.has(value):
             return self.values.index(value)
         legal = ", ".join(map(str, self.values))
         raise SpaceError(f"{self.name}={value!r} is not a legal value: legal are {legal}")

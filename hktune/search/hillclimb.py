@@ -1,0 +1,43 @@
+"""Hill climbing with restarts."""
+
+from __future__ import annotations
+
+from hktune.model import Config
+from hktune.search.strategy import Outcome
+from hktune.search.unique import UniqueStrategy
+from hktune.space import Domain
+
+
+class HillClimbStrategy(UniqueStrategy):
+    """First-improvement descent from the best config of this climb.
+
+    Its neighbours are asked in random order, and the first faster one that is told becomes the new centre. Once all
+    are told, or illegal, or known before, and none is faster, the climb is over: the next starts from a uniform draw.
+    A climb starts at any time that is told, so seeds and foreign outcomes start one too. Draws also fill a batch
+    while the last neighbours are in flight.
+    """
+
+    name = "hillclimb"
+
+    def __init__(self, domain: Domain, seed: int) -> None:
+        super().__init__(domain, seed)
+        self._best: tuple[float, Config] | None = None
+        self._to_try: list[Config] = []
+        self._in_flight: set[str] = set()
+
+    def _propose(self) -> Config | None:
+        while self._to_try:
+            config = self._to_try.pop()
+            if self._is_new(config):
+                self._in_flight.add(config.id)
+                return config
+        if not self._in_flight:
+            self._best = None
+        return None
+
+    def _learn(self, outcome: Outcome) -> None:
+        self._in_flight.discard(outcome.config.id)
+        if outcome.time_us is not None and (self._best is None or outcome.time_us < self._best[0]):
+            self._best = (outcome.time_us, outcome.config)
+            self._to_try = self.domain.neighbours(outcome.config)
+            self.rng.shuffle(self._to_try)

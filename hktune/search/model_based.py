@@ -1,0 +1,165 @@
+"""Optuna's samplers as strategies.
+
+Every parameter is an integer, the position of its value in the space's list, because the lists are ordered; a list
+of three or more strings has no order and is a category. Times are told as log2(us): the samplers then see ratios. A
+failure is told as twice the worst time so far, once there is one: Optuna drops failed trials, and would propose their
+surroundings again.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from hktune.model import Config, Value
+from hktune.search.strategy import Outcome
+from hktune.search.unique import UniqueStrategy
+from hktune.space import Domain, Parameter
+
+if TYPE_CHECKING:
+    import optuna
+
+_STARTUP_TRIALS = 10  # told outcomes before a model is believed; Optuna's own default
+_FAILURE_FACTOR_LOG2 = 1.0  # a failure counts as twice the worst time
+
+
+class ModelBasedStrategy(UniqueStrategy, ABC):
+    """Proposals from an Optuna sampler; repair, uniqueness and seeds from the base class."""
+
+    has_categories = True
+
+    def __init__(self, domain: Domain, seed: int) -> None:
+        super().__init__(domain, seed)
+        import optuna
+
+        self._free = [parameter for parameter in domain.parameters if len(parameter.values) > 1]
+        self._distributions = {parameter.name: self._distribution(parameter) for parameter in self._free}
+        self._pending: dict[str, int] = {}
+        self._asked: optuna.Trial | None = None
+        self._failures: list[Config] = []
+        self._worst: float | None = None
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            self._study = optuna.create_study(sampler=self._sampler(seed))
+
+    @abstractmethod
+    def _sampler(self, seed: int) -> optuna.samplers.BaseSampler: ...
+
+    def _distribution(self, parameter: Parameter) -> optuna.distributions.BaseDistribution:
+        from optuna.distributions import CategoricalDistribution, IntDistribution
+
+        last = len(parameter.values) - 1
+        if self.has_categories and isinstance(parameter.values[0], str) and last > 1:
+            return CategoricalDistribution(range(last + 1))
+        return IntDistribution(0, last)
+
+    def _propose(self) -> Mapping[str, Value]:
+        self._asked = self._study.ask(self._distributions)
+        positions = self._asked.params
+        return {p.name: p.values[positions.get(p.name, 0)] for p in self.domain.parameters}
+
+    def _chosen(self, proposal: Mapping[str, Value], config: Config) -> None:
+        """A repaired proposal is replaced by a running trial of what was asked in its place."""
+        from optuna.trial import TrialState
+
+        assert self._asked is not None
+        self._pending[config.id] = self._asked.number
+        if config != Config(proposal):
+            self._study.tell(self._asked, state=TrialState.FAIL)
+            self._pending[config.id] = self._add(config, None)
+
+    def _learn(self, outcome: Outcome) -> None:
+        if outcome.time_us is None:
+            self._failures.append(outcome.config)
+        else:
+            value = math.log2(outcome.time_us)
+            self._worst = value if self._worst is None else max(value, self._worst)
+            self._record(outcome.config, value)
+        if self._worst is not None:
+            for config in self._failures:
+                self._record(config, self._worst + _FAILURE_FACTOR_LOG2)
+            self._failures.clear()
+
+    def _record(self, config: Config, value: float) -> None:
+        number = self._pending.pop(config.id, None)
+        if number is None:
+            self._add(config, value)
+        else:
+            self._study.tell(number, value)
+
+    def _add(self, config: Config, value: float | None) -> int:
+        """Adds a trial of `config`, running if it has no value yet, and returns its number."""
+        from optuna.trial import TrialState, create_trial
+
+        positions = {parameter.name: parameter.index(config[parameter.name]) for parameter in self._free}
+        trial = create_trial(
+            state=TrialState.RUNNING if value is None else TrialState.COMPLETE,
+            value=value,
+            params=positions,
+            distributions=self._distributions,
+        )
+        self._study.add_trial(trial)
+        return len(self._study.get_trials(deepcopy=False)) - 1
+
+
+class TpeStrategy(ModelBasedStrategy):
+    """Tree-structured Parzen estimator over all parameters jointly; configs in flight count as bad, so that a batch
+    spreads out (Bergstra et al., NeurIPS 2011)."""
+
+    name = "tpe"
+
+    def _sampler(self, seed: int) -> optuna.samplers.BaseSampler:
+        from optuna.samplers import TPESampler
+
+        return TPESampler(seed=seed, n_startup_trials=_STARTUP_TRIALS, multivariate=True, constant_liar=True)
+
+
+class GpStrategy(ModelBasedStrategy):
+    """Gaussian process with expected improvement. Needs torch and SciPy."""
+
+    name = "gp"
+
+    def _sampler(self, seed: int) -> optuna.samplers.BaseSampler:
+        from optuna.samplers import GPSampler
+
+        return GPSampler(seed=seed, n_startup_trials=_STARTUP_TRIALS, warn_independent_sampling=False)
+
+
+class CmaEsStrategy(ModelBasedStrategy):
+    """CMA-ES with margin over the ordered parameters; categories come from TPE. Needs the package cmaes.
+
+    The evolution path must see its own samples: a repaired config's time counts for the proposal that it replaced.
+    """
+
+    name = "cmaes"
+
+    def _sampler(self, seed: int) -> optuna.samplers.BaseSampler:
+        from optuna.samplers import CmaEsSampler, TPESampler
+
+        return CmaEsSampler(
+            seed=seed,
+            n_startup_trials=1,
+            with_margin=True,
+            warn_independent_sampling=False,
+            independent_sampler=TPESampler(seed=seed, n_startup_trials=_STARTUP_TRIALS),
+        )
+
+    def _chosen(self, proposal: Mapping[str, Value], config: Config) -> None:  # noqa: ARG002
+        assert self._asked is not None
+        self._pending[config.id] = self._asked.number
+
+
+class QmcStrategy(ModelBasedStrategy):
+    """Scrambled Sobol points: even coverage, learns nothing. Needs SciPy."""
+
+    name = "qmc"
+    has_categories = False  # coverage needs no order, and the sampler draws categories at random
+
+    def _sampler(self, seed: int) -> optuna.samplers.BaseSampler:
+        from optuna.samplers import QMCSampler
+
+        return QMCSampler(seed=seed, scramble=True, warn_independent_sampling=False, warn_asynchronous_seeding=False)
