@@ -1,0 +1,286 @@
+// C[M,N] = A[M,K] @ Bt[N,K]^T on gfx950: row-major, bf16 in and out, float32 accumulation.
+//
+// One workgroup computes one BLOCK_M x BLOCK_N block of C. Its warps move a ring of STAGES K-tiles from global memory to
+// LDS and multiply out of it, K_STEP at a time. README.md draws the tiles, the pipeline and what every knob is for.
+
+#include <hip/hip_runtime.h>
+#include <utility>
+#include "kittens.cuh"
+using namespace kittens;
+
+// ---------------------------------------------------------------- knobs
+
+enum class Priority { none, cluster, phase };
+
+constexpr int      BLOCK_M        = ${block_m};
+constexpr int      BLOCK_N        = ${block_n};
+constexpr int      K_STEP         = ${k_step};
+constexpr int      WARPS_M        = ${warps_m};
+constexpr int      WARPS_N        = ${warps_n};
+constexpr int      MFMA           = ${mfma};            // rows and columns of one MFMA: 16 or 32
+constexpr int      SPLIT          = ${split};           // parts a block's rows and columns are staged and multiplied in
+constexpr int      SLICES         = ${slices};          // parts of K_STEP that are held in registers one at a time
+constexpr int      STAGES         = ${stages};          // K-tiles that LDS holds
+constexpr int      PREFETCH       = ${prefetch};        // K-tiles between issuing a load and multiplying it
+constexpr int      VMCNT_TILES    = ${vmcnt_tiles};     // K-tiles still in flight when a steady-state step starts
+constexpr int      LGKMCNT_CLUSTERS = ${lgkmcnt_clusters}; // clusters whose LDS reads are in flight under an MFMA cluster
+constexpr Priority SETPRIO        = Priority::${setprio};
+constexpr bool     SCHED_BARRIER  = ${sched_barrier};
+
+// ---------------------------------------------------------------- geometry
+
+template<int rows> struct mfma_shape;
+template<> struct mfma_shape<16> { using operand = rt_16x32_s; using accumulator = rt_16x16_s; using shared = st_16x32_s; };
+template<> struct mfma_shape<32> { using operand = rt_32x16_s; using accumulator = rt_32x32_s; using shared = st_32x16_s; };
+using shape = mfma_shape<MFMA>;
+
+constexpr int NUM_WARPS      = WARPS_M * WARPS_N;
+constexpr int NUM_THREADS    = NUM_WARPS * kittens::WARP_THREADS;
+constexpr int WAVES_PER_SIMD = (NUM_WARPS + 3) / 4;
+constexpr int PART_M         = BLOCK_M / SPLIT;
+constexpr int PART_N         = BLOCK_N / SPLIT;
+constexpr int REG_M          = PART_M / WARPS_M;
+constexpr int REG_N          = PART_N / WARPS_N;
+constexpr int SLICE_K        = K_STEP / SLICES;
+constexpr int CLUSTERS       = SLICES * SPLIT;          // a cluster: one part of A times both parts of B, one slice deep
+
+using G    = kittens::group<NUM_WARPS>;
+using ST_A = st_bf<PART_M, K_STEP, shape::shared>;
+using ST_B = st_bf<PART_N, K_STEP, shape::shared>;
+using RT_A = rt_bf<REG_M, SLICE_K, row_l, shape::operand>;
+using RT_B = rt_bf<REG_N, SLICE_K, row_l, shape::operand>;
+using RT_C = rt_bf<REG_M, REG_N, row_l, shape::accumulator>;
+// C is accumulated transposed, Ct = B A^T: a lane then owns four neighbours of a row of C and stores them at once.
+using RT_Ct = rt_fl<REG_N, REG_M, col_l, shape::accumulator>;
+
+constexpr int BYTES_PER_LOAD = ST_A::underlying_subtile_bytes_per_thread * NUM_THREADS;
+constexpr int LOADS_A        = sizeof(ST_A) / BYTES_PER_LOAD;
+constexpr int LOADS_B        = sizeof(ST_B) / BYTES_PER_LOAD;
+constexpr int LOADS_PER_TILE = SPLIT * (LOADS_A + LOADS_B);
+
+static_assert(PREFETCH >= 1 && (PREFETCH == STAGES - 1 || PREFETCH == STAGES));
+static_assert(VMCNT_TILES < PREFETCH, "a step must wait for the tile it multiplies");
+static_assert(LGKMCNT_CLUSTERS < CLUSTERS);
+static_assert(LOADS_A * BYTES_PER_LOAD == sizeof(ST_A) && LOADS_B * BYTES_PER_LOAD == sizeof(ST_B));
+
+// A row-major matrix of 2-byte elements that quacks like a kittens::gl, whose own constructor runs on the host only.
+struct matrix {
+    using identifier = ducks::gl::identifier;
+    using T = bf16;
+    using T2 = bf16_2;
+    using dtype = bf16;
+
+    bf16 *raw_ptr;
+    int num_rows, num_cols;
+
+    __device__ static constexpr int batch() { return 1; }
+    __device__ static constexpr int depth() { return 1; }
+    __device__ int rows() const { return num_rows; }
+    __device__ int cols() const { return num_cols; }
+    template<int axis> __device__ int stride() const { static_assert(axis == 2); return num_cols; }
+    __device__ bf16 &operator[](const coord<> &at) const { return raw_ptr[int64_t(at.r) * num_cols + at.c]; }
+};
+
+// ---------------------------------------------------------------- small pieces
+
+template<int count, typename F> __device__ __forceinline__ void static_for(F &&body) {
+    [&]<int... i>(std::integer_sequence<int, i...>) __attribute__((always_inline)) {
+        (body.template operator()<i>(), ...);
+    }(std::make_integer_sequence<int, count>{});
+}
+
+template<int pending> __device__ __forceinline__ void wait_global() {
+    asm volatile("s_waitcnt vmcnt(%0)" :: "n"(pending) : "memory");
+}
+
+template<int pending> __device__ __forceinline__ void wait_shared() {
+    asm volatile("s_waitcnt lgkmcnt(%0)" :: "n"(pending) : "memory");
+}
+
+__device__ __forceinline__ void scheduling_fence() {
+    if constexpr (SCHED_BARRIER) __builtin_amdgcn_sched_barrier(0);
+}
+
+template<Priority where, int level> __device__ __forceinline__ void set_priority() {
+    if constexpr (SETPRIO == where) __builtin_amdgcn_s_setprio(level);
+}
+
+// HipKittens reads LDS in assembly, so the compiler does not know when a fragment arrives. Naming its registers after
+// the wait keeps every MFMA that uses them behind it, with or without a sched_barrier.
+template<ducks::rt::all RT> __device__ __forceinline__ void arrived(RT &fragment) {
+    #pragma unroll
+    for (int i = 0; i < RT::height; i++) {
+        #pragma unroll
+        for (int j = 0; j < RT::width; j++) {
+            asm volatile("" : "+v"(*reinterpret_cast<i32x4 *>(fragment.tiles[i][j].data)));
+        }
+    }
+}
+
+// Rounds to nearest even and transposes back, which moves no data: a column of Ct and a row of C are the same registers.
+// The conversion is left to the compiler because it must put wait states between the last MFMA and its first reader.
+__device__ __forceinline__ void round_transposed(RT_C &c, const RT_Ct &ct) {
+    using f32x2 = float __attribute__((ext_vector_type(2)));
+    using bf16x2 = __bf16 __attribute__((ext_vector_type(2)));
+    #pragma unroll
+    for (int i = 0; i < RT_C::height; i++) {
+        #pragma unroll
+        for (int j = 0; j < RT_C::width; j++) {
+            #pragma unroll
+            for (int p = 0; p < RT_C::packed_per_base_tile; p++) {
+                const float2 wide = ct.tiles[j][i].data[p];
+                const bf16x2 rounded = __builtin_convertvector((f32x2{wide.x, wide.y}), bf16x2);
+                __builtin_memcpy(&c.tiles[i][j].data[p], &rounded, sizeof(rounded));
+            }
+        }
+    }
+}
+
+// ---------------------------------------------------------------- one step of K: LDS to registers to MFMA
+
+struct warp_place { int row, col; };
+
+struct fragments {
+    RT_A a[SLICES][SPLIT];
+    RT_B b[SLICES][SPLIT];
+};
+
+// Cluster c multiplies slice c / SPLIT, part c % SPLIT of A. The first cluster of a slice also reads the slice of B.
+template<int c> constexpr int SLICE_OF = c / SPLIT;
+template<int c> constexpr int PART_OF = c % SPLIT;
+
+constexpr int reads_of(int c) {
+    const int reads_a = RT_A::height * RT_A::width, reads_b = RT_B::height * RT_B::width;
+    return reads_a + (c % SPLIT == 0 ? SPLIT * reads_b : 0);
+}
+
+constexpr int reads_in_flight_under(int c) {
+    int reads = 0;
+    for (int later = c + 1; later <= c + LGKMCNT_CLUSTERS && later < CLUSTERS; later++) reads += reads_of(later);
+    return reads;
+}
+
+template<int c> __device__ __forceinline__ void read_cluster(fragments &f, ST_A (&As)[SPLIT], ST_B (&Bs)[SPLIT], warp_place warp) {
+    constexpr int slice = SLICE_OF<c>, part = PART_OF<c>;
+    if constexpr (part == 0) {
+        #pragma unroll
+        for (int h = 0; h < SPLIT; h++) {
+            load(f.b[slice][h], subtile_inplace<REG_N, SLICE_K>(Bs[h], {warp.col, slice}));
+        }
+    }
+    load(f.a[slice][part], subtile_inplace<REG_M, SLICE_K>(As[part], {warp.row, slice}));
+}
+
+template<int c> __device__ __forceinline__ void await_cluster(fragments &f) {
+    constexpr int slice = SLICE_OF<c>, part = PART_OF<c>;
+    wait_shared<reads_in_flight_under(c)>();
+    if constexpr (part == 0) {
+        #pragma unroll
+        for (int h = 0; h < SPLIT; h++) arrived(f.b[slice][h]);
+    }
+    arrived(f.a[slice][part]);
+}
+
+template<int c> __device__ __forceinline__ void multiply_cluster(RT_Ct (&ct)[SPLIT][SPLIT], const fragments &f) {
+    constexpr int slice = SLICE_OF<c>, part = PART_OF<c>;
+    scheduling_fence();
+    set_priority<Priority::cluster, 1>();
+    #pragma unroll
+    for (int h = 0; h < SPLIT; h++) {
+        mma_ABt(ct[part][h], f.b[slice][h], f.a[slice][part], ct[part][h]);
+    }
+    set_priority<Priority::cluster, 0>();
+    scheduling_fence();
+}
+
+// `all_read` runs once this warp has read the whole tile, before the last cluster is multiplied.
+template<typename F> __device__ __forceinline__ void multiply_tile(RT_Ct (&ct)[SPLIT][SPLIT], ST_A (&As)[SPLIT], ST_B (&Bs)[SPLIT], warp_place warp, F &&all_read) {
+    fragments f;
+    set_priority<Priority::phase, 1>();
+    static_for<LGKMCNT_CLUSTERS>([&]<int c>() __attribute__((always_inline)) { read_cluster<c>(f, As, Bs, warp); });
+    static_for<CLUSTERS>([&]<int c>() __attribute__((always_inline)) {
+        if constexpr (c + LGKMCNT_CLUSTERS < CLUSTERS) read_cluster<c + LGKMCNT_CLUSTERS>(f, As, Bs, warp);
+        await_cluster<c>(f);
+        if constexpr (c == CLUSTERS - 1) all_read();
+        multiply_cluster<c>(ct, f);
+    });
+    set_priority<Priority::phase, 0>();
+}
+
+// ---------------------------------------------------------------- the kernel
+
+extern "C" __global__ __launch_bounds__(NUM_THREADS, WAVES_PER_SIMD)
+void hktune_gemm_bf16(const bf16 *a, const bf16 *bt, bf16 *c, int m, int n, int k) {
+    extern __shared__ alignment_dummy __shm[];
+    shared_allocator al((int *)&__shm[0]);
+    ST_A (&As)[STAGES][SPLIT] = al.allocate<ST_A, STAGES, SPLIT>();
+    ST_B (&Bs)[STAGES][SPLIT] = al.allocate<ST_B, STAGES, SPLIT>();
+
+    const matrix A{const_cast<bf16 *>(a), m, k}, Bt{const_cast<bf16 *>(bt), n, k}, C{c, m, n};
+    const int blocks_n = n / BLOCK_N, k_tiles = k / K_STEP;
+    const int row = blockIdx.x / blocks_n, col = blockIdx.x % blocks_n;
+    const int warp_id = __builtin_amdgcn_readfirstlane(kittens::warpid());
+    const warp_place warp{warp_id / WARPS_N, warp_id % WARPS_N};
+
+    uint32_t offsets_a[LOADS_A], offsets_b[LOADS_B];
+    G::prefill_swizzled_offsets(As[0][0], A, offsets_a);
+    G::prefill_swizzled_offsets(Bs[0][0], Bt, offsets_b);
+
+    const auto fetch = [&](int tile, int stage) __attribute__((always_inline)) {
+        #pragma unroll
+        for (int h = 0; h < SPLIT; h++) {
+            G::load(As[stage][h], A, {0, 0, row * SPLIT + h, tile}, offsets_a);
+            G::load(Bs[stage][h], Bt, {0, 0, col * SPLIT + h, tile}, offsets_b);
+        }
+    };
+
+    RT_Ct ct[SPLIT][SPLIT];
+    #pragma unroll
+    for (int i = 0; i < SPLIT; i++) {
+        #pragma unroll
+        for (int j = 0; j < SPLIT; j++) zero(ct[i][j]);
+    }
+
+    // Prologue: the first PREFETCH tiles set out.
+    static_for<PREFETCH>([&]<int tile>() __attribute__((always_inline)) {
+        if (tile == 0 || tile < k_tiles) fetch(tile, tile);
+    });
+
+    // Steady state: every step sends for a tile and multiplies one.
+    int tile = 0, stage = 0;
+    for (; tile + PREFETCH < k_tiles; tile++) {
+        const int refill = PREFETCH == STAGES ? stage : (stage == 0 ? STAGES : stage) - 1;
+        wait_global<VMCNT_TILES * LOADS_PER_TILE>();
+        __builtin_amdgcn_s_barrier();
+        if constexpr (PREFETCH < STAGES) fetch(tile + PREFETCH, refill);
+        multiply_tile(ct, As[stage], Bs[stage], warp, [&]() __attribute__((always_inline)) {
+            if constexpr (PREFETCH == STAGES) {
+                __builtin_amdgcn_s_barrier();
+                fetch(tile + PREFETCH, refill);
+            }
+        });
+        stage = stage + 1 == STAGES ? 0 : stage + 1;
+    }
+
+    // Drain: the last tiles, with ever fewer behind them.
+    static_for<PREFETCH>([&]<int step>() __attribute__((always_inline)) {
+        constexpr int tiles_behind = PREFETCH - 1 - step;
+        if (tiles_behind == 0 || tiles_behind < k_tiles) {
+            wait_global<(tiles_behind < VMCNT_TILES ? tiles_behind : VMCNT_TILES) * LOADS_PER_TILE>();
+            __builtin_amdgcn_s_barrier();
+            multiply_tile(ct, As[stage], Bs[stage], warp, [] {});
+            stage = stage + 1 == STAGES ? 0 : stage + 1;
+        }
+    });
+
+    // Epilogue: round and store.
+    #pragma unroll
+    for (int i = 0; i < SPLIT; i++) {
+        #pragma unroll
+        for (int j = 0; j < SPLIT; j++) {
+            RT_C c_tile;
+            round_transposed(c_tile, ct[i][j]);
+            store(C, c_tile, {0, 0, (row * SPLIT + i) * WARPS_M + warp.row, (col * SPLIT + j) * WARPS_N + warp.col});
+        }
+    }
+}
