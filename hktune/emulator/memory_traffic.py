@@ -1,0 +1,80 @@
+"""What a grid of workgroups asks of L2, fabric and memory: which panels of A and Bt are wanted, by whom, at once.
+
+A panel is the rows of A (or of Bt) that one row (or column) of tiles needs. Workgroup i runs on accelerator die
+(XCD) i mod 8 (HipKittens; AMD's Gluon tutorials) and computes tile (i // tiles_n, i mod tiles_n). Workgroups that run
+at once walk k together, so an XCD's L2 fetches each panel once for all of its workgroups, and the memory-side cache
+(MALL) once for all XCDs. Assumed: they stay in step closely enough, and L2 keeps nothing from one round to the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+from hktune.arch import Arch
+
+Indices = npt.NDArray[np.int64]
+Order = Callable[[Indices, int, int], tuple[Indices, Indices]]
+"""Tile rows and columns of workgroup ids, given the grid's tiles_m and tiles_n."""
+
+
+@dataclass(frozen=True)
+class Round:
+    """`count` rounds of workgroups that run at once, alike; panels are means over those rounds.
+
+    `xcd_panels_*` are summed over the XCDs, each of which fetches its own; `panels_*` are distinct in the whole round.
+    """
+
+    count: int
+    workgroups: int
+    xcd_panels_a: float
+    xcd_panels_b: float
+    panels_a: float
+    panels_b: float
+
+
+def row_major(ids: Indices, tiles_m: int, tiles_n: int) -> tuple[Indices, Indices]:
+    """Columns fastest; ids beyond the grid's tiles (a split of k) start over."""
+    tile = ids % (tiles_m * tiles_n)
+    return tile // tiles_n, tile % tiles_n
+
+
+@lru_cache(maxsize=4096)
+def rounds_of(
+    workgroups: int, tiles_m: int, tiles_n: int, at_once: int, arch: Arch, order: Order = row_major
+) -> tuple[Round, ...]:
+    """Full rounds of `at_once` workgroups, then what is left as a round of its own."""
+    full, rest = divmod(workgroups, at_once)
+    rounds = []
+    if full:
+        rounds.append(_round(0, full, at_once, tiles_m, tiles_n, arch, order))
+    if rest:
+        rounds.append(_round(full * at_once, 1, rest, tiles_m, tiles_n, arch, order))
+    return tuple(rounds)
+
+
+def _round(start: int, count: int, workgroups: int, tiles_m: int, tiles_n: int, arch: Arch, order: Order) -> Round:
+    ids = np.arange(start, start + count * workgroups, dtype=np.int64)
+    rows, columns = order(ids, tiles_m, tiles_n)
+    number, xcd = (ids - start) // workgroups, ids % arch.xcds
+    die = number * arch.xcds + xcd
+    dies = count * arch.xcds
+    return Round(
+        count,
+        workgroups,
+        _distinct(die, dies, rows, tiles_m) / count,
+        _distinct(die, dies, columns, tiles_n) / count,
+        _distinct(number, count, rows, tiles_m) / count,
+        _distinct(number, count, columns, tiles_n) / count,
+    )
+
+
+def _distinct(groups: Indices, group_count: int, panels: Indices, panel_count: int) -> int:
+    """Distinct panels in each group, summed over the groups."""
+    seen = np.zeros(group_count * panel_count, dtype=bool)
+    seen[groups * panel_count + panels] = True
+    return int(np.count_nonzero(seen))

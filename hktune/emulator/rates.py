@@ -1,0 +1,105 @@
+"""Rates and latencies of the compute units and memories, which only the clock needs: one record per architecture.
+
+Units are in the names: `clk` is a shader clock, `bytes_per_clk` is per the unit named. Beside each value stands
+where it comes from: documented (AMD's CDNA4 ISA guide of August 2025 or white paper), measured (by whom, on gfx950
+unless said otherwise), assumed (nobody publishes it), or fitted (chosen here; docs/clock.md says against what).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hktune.arch import GFX950, Arch
+from hktune.errors import InputError
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What an instruction costs one compute unit (CU), and what the memories behind it deliver."""
+
+    issue_slot_clk: int
+    valu_clk: int
+    transcendental_clk: int
+    branch_clk: int
+    sleep_unit_clk: int
+    barrier_clk: int
+    mfma_clk: dict[str, int]
+    mfma_flops_per_clk_cu: int
+    mfma_result_clk: dict[str, int]
+
+    lds_bus_bytes_per_clk: int
+    lds_fifo_entries: int
+    lds_latency_clk: int
+    lds_dma_bytes_per_clk: int
+
+    tcp_bytes_per_clk: int
+    tcp_line_clk: int
+    tcp_store_line_clk: int
+    tcp_in_flight_bytes: int
+    store_ack_clk: int
+    scalar_load_clk: int
+
+    line_bytes: int
+    l2_bytes_per_clk_cu: float
+    l2_write_bytes_per_clk_xcd: float
+    fabric_bytes_per_clk_xcd: float
+    mall_tb_per_s: float
+    mall_bytes: int
+    hbm_tb_per_s: float
+    hbm_saturating_cus: int
+
+    mall_ns: float
+    hbm_ns: float
+    cold_ns: float
+    latency_growth: float
+
+    launch_us: float
+    workgroup_start_clk: int
+    clock_ghz: tuple[tuple[float, float], ...]
+
+
+_GFX950 = Rates(
+    issue_slot_clk=4,  # measured: tinygrad's gfx950 thread traces
+    valu_clk=4,  # measured: tinygrad's gfx950 thread traces, dependent operations included
+    transcendental_clk=16,  # documented as quarter rate; LLVM's scheduling model agrees
+    branch_clk=16,  # assumed: a taken branch refills the wave's instruction buffer
+    sleep_unit_clk=64,  # documented: ISA guide, S_SLEEP
+    barrier_clk=30,  # assumed: last arrival to release
+    mfma_clk={"16x16x32": 16, "32x32x16": 32, "16x16x16": 16, "32x32x8": 32},  # documented: ISA guide, table 28
+    mfma_flops_per_clk_cu=4096,  # documented: white paper, dense bf16
+    mfma_result_clk={"16x16x32": 36, "32x32x16": 52, "16x16x16": 36, "32x32x8": 52},  # documented: ISA guide, table 38
+    lds_bus_bytes_per_clk=128,  # measured: AMD's gfx950 Gluon tutorials, one bus for each pair of SIMDs
+    lds_fifo_entries=8,  # measured: AMD's gfx950 Gluon tutorials, for each pair of SIMDs
+    lds_latency_clk=64,  # measured: AMD's gfx950 Gluon tutorials (50 to 70)
+    lds_dma_bytes_per_clk=128,  # assumed: the write port of a load that goes straight to LDS
+    tcp_bytes_per_clk=64,  # documented: white paper; AMD's gfx950 Gluon tutorials measure it
+    tcp_line_clk=2,  # derived: a 128-byte line at 64 bytes per clk, whatever part of it is asked for
+    tcp_store_line_clk=4,  # assumed: a quarter wave for each line of a scattered store
+    tcp_in_flight_bytes=45056,  # measured: AMD's gfx950 Gluon tutorials, 32 KB of data and 12 queued requests
+    store_ack_clk=240,  # measured: tinygrad's gfx950 thread traces (200 to 280)
+    scalar_load_clk=200,  # measured on MI300X as 83 ns for an L2 hit; scalar loads stand in prologues only
+    line_bytes=128,  # documented: white paper
+    l2_bytes_per_clk_cu=57.6,  # documented as 64; TensileLite's formocast takes 0.9 of it
+    l2_write_bytes_per_clk_xcd=1024.0,  # documented for CDNA3: 16 channels of 64
+    fabric_bytes_per_clk_xcd=1024.0,  # documented for CDNA3: 16 channels of 64
+    mall_tb_per_s=8.53,  # rocm_origami 0.0.3's constant for gfx950; CDNA4's own figure is not published
+    mall_bytes=256 << 20,  # documented: white paper
+    hbm_tb_per_s=6.0,  # rocm_origami 0.0.3's constant for gfx950; the peak of 8.0 is documented
+    hbm_saturating_cus=125,  # rocm_origami 0.0.3: each CU draws 0.008 of it
+    mall_ns=259.0,  # measured on MI300X (256 to 262)
+    hbm_ns=347.0,  # measured on MI300X (341 to 353)
+    cold_ns=770.0,  # measured: tinygrad's gfx950 thread traces, 1780 to 1900 clk with a TLB miss
+    latency_growth=2.4,  # fitted: 400 clk unloaded, about 1000 at 0.55 of L2 (AMD's gfx950 Gluon tutorials)
+    launch_us=2.5,  # fitted: the shortest device times in AITER's tables are 2.9 us
+    workgroup_start_clk=600,  # measured: tinygrad's gfx950 thread traces (430 to 720 to the first instruction)
+    clock_ghz=((0.09, 2.40), (0.52, 1.85), (0.69, 1.78), (0.82, 1.73), (1.00, 1.52)),  # fitted: docs/clock.md
+)
+
+_RATES = {GFX950.name: _GFX950}
+
+
+def rates_of(arch: Arch) -> Rates:
+    """The record of `arch`. Raises InputError for an architecture whose rates nobody has written down here."""
+    if arch.name not in _RATES:
+        raise InputError(f"no clock rates for architecture {arch.name!r}: known are {', '.join(sorted(_RATES))}")
+    return _RATES[arch.name]
