@@ -1,0 +1,34 @@
+"""Source to code objects: which compiler, which headers, and a cache so that nothing is built twice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hktune.compile.batch import compile_many
+from hktune.compile.compiler import Compiler
+from hktune.compile.hip import HipCompiler
+from hktune.compile.hipkittens import find_hipkittens
+from hktune.compile.object_cache import AbsentCompiler, CachedCompiler, recorded_identities
+from hktune.compile.toolchain import find_hip_toolchain
+from hktune.errors import ToolchainError
+from hktune.settings import Settings
+
+__all__ = ["AbsentCompiler", "CachedCompiler", "Compiler", "HipCompiler", "compile_many", "hip_compiler"]
+
+
+def hip_compiler(settings: Settings, hipkittens: Path | None = None) -> CachedCompiler:
+    """The compiler found here, behind the object cache. `hipkittens` is a header root that wins over the settings'.
+
+    Where there is nothing to compile with, but the cache holds one compiler's objects, those can still be had.
+    Raises ToolchainError otherwise.
+    """
+    try:
+        compiler: Compiler = HipCompiler(
+            find_hip_toolchain(settings), find_hipkittens(settings, hipkittens), settings.cache_dir
+        )
+    except ToolchainError as error:
+        identities = recorded_identities(settings.cache_dir)
+        if len(identities) != 1:
+            raise
+        compiler = AbsentCompiler(identities[0], str(error))
+    return CachedCompiler(compiler, settings.cache_dir)

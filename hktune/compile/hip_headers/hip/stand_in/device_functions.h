@@ -77,7 +77,7 @@ HKTUNE_DEVICE_ unsigned __float_as_uint(float x) { return __builtin_bit_cast(uns
 
 // ---- maths: v_exp_f32 and v_log_f32 work in base 2, the other bases are one multiplication away ----
 
-HKTUNE_DEVICE_ float exp2f(float x) { return __builtin_amdgcn_exp2f(x); }
+HKTUNE_DEVICE_ float exp2f(float x) { return __builtin_elementwise_exp2(x); }
 HKTUNE_DEVICE_ float __log2f(float x) { return __builtin_amdgcn_logf(x); }
 HKTUNE_DEVICE_ float __expf(float x) { return __builtin_amdgcn_exp2f(x * 1.44269504088896340736f); }
 HKTUNE_DEVICE_ float __logf(float x) { return __builtin_amdgcn_logf(x) * 0.693147180559945309417f; }

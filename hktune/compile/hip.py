@@ -1,0 +1,117 @@
+"""HIP source to a gfx950 code object."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
+
+from hktune.code_object import read_code_object
+from hktune.compile.diagnostics import first_error
+from hktune.compile.hipkittens import HipKittens
+from hktune.compile.precompiled import PrecompiledHeader, starts_with_prefix
+from hktune.compile.process import Finished, run_to_end
+from hktune.compile.toolchain import HIP_HEADERS, HipToolchain
+from hktune.errors import TableError
+from hktune.model import CodeObject, Failure, Status, Variant
+
+OBJECT_NAME = "kernel.hsaco"
+
+
+class HipCompiler:
+    """Compiler for variants whose language is hip.
+
+    Works in a private temporary folder and with relative names, so equal sources give equal bytes wherever they are
+    compiled. `cache_dir` keeps the precompiled headers; without one every compile parses them.
+    """
+
+    def __init__(self, toolchain: HipToolchain, headers: HipKittens, cache_dir: Path | None = None) -> None:
+        self._toolchain = toolchain
+        self._headers = headers
+        flags = hashlib.sha256("\0".join([*toolchain.flags, *toolchain.emit]).encode()).hexdigest()[:12]
+        self.identity = f"{toolchain.identity} hipkittens={headers.sha256[:12]} flags={flags}"
+        self._cache_dir = cache_dir / "precompiled" if cache_dir and toolchain.precompile else None
+
+    def compile(self, variant: Variant, deadline_s: float) -> CodeObject | Failure:
+        """Build `variant`; see Compiler."""
+        started = time.monotonic()
+        until = started + deadline_s
+        with TemporaryDirectory(prefix="hktune-") as name:
+            folder = Path(name)
+            source = folder / f"{PurePosixPath(variant.template).name}.hip"
+            source.write_text(variant.source)
+            finished = self._build(variant, source, until)
+            if finished is None:
+                return Failure(Status.TIMEOUT, f"{source.name}: still compiling after {deadline_s:g} s")
+            built = folder / OBJECT_NAME
+            if finished.status != 0 or not built.is_file():
+                headers = self._headers.include
+                detail = first_error(finished.stderr, source.name, headers, finished.status)
+                return Failure(Status.COMPILE_ERROR, detail)
+            data = built.read_bytes()
+        return self._described(variant, data, time.monotonic() - started)
+
+    def _build(self, variant: Variant, source: Path, until: float) -> Finished | None:
+        """Leave OBJECT_NAME beside `source`, first with precompiled headers; None past `until`.
+
+        A failure with precompiled headers is only believed when it repeats without them: if it does not, they were
+        damaged, and go.
+        """
+        argv = self._compile_argv(variant.arch)
+        if self._cache_dir is not None and starts_with_prefix(variant.source):
+            precompiled = PrecompiledHeader(argv, self._toolchain.precompile, self.identity, self._cache_dir)
+            flags = precompiled.flags()
+            finished = self._compile_and_link([*argv, *flags], source, until) if flags else None
+            if finished is not None and finished.status == 0:
+                return finished
+            repeated = self._compile_and_link(argv, source, until)
+            if flags and repeated is not None and repeated.status == 0:
+                precompiled.discard()
+            return repeated
+        return self._compile_and_link(argv, source, until)
+
+    def _compile_and_link(self, argv: Sequence[str], source: Path, until: float) -> Finished | None:
+        folder, linker = source.parent, self._toolchain.linker
+        output = "kernel.o" if linker else OBJECT_NAME
+        finished = run_to_end(
+            [*argv, *self._toolchain.emit, "-o", output, source.name], folder, until - time.monotonic()
+        )
+        if linker and finished is not None and finished.status == 0:
+            finished = run_to_end([*linker, output, "-o", OBJECT_NAME], folder, until - time.monotonic())
+        return finished
+
+    def _compile_argv(self, arch: str) -> list[str]:
+        """The compiler's command, without input and output. File names that a source asks for by __FILE__ lose the
+        folders of this machine."""
+        toolchain, include = self._toolchain, self._headers.include
+        return [
+            *toolchain.driver,
+            *toolchain.flags,
+            f"--offload-arch={arch}",
+            f"-ffile-prefix-map={include}=hipkittens",
+            f"-ffile-prefix-map={HIP_HEADERS}=hip",
+            *toolchain.includes,
+            "-I",
+            str(include),
+        ]
+
+    def _described(self, variant: Variant, data: bytes, compile_s: float) -> CodeObject | Failure:
+        try:
+            kernels = read_code_object(data).kernels
+        except TableError as error:
+            return Failure(Status.COMPILE_ERROR, f"{variant.template}: error: {error}")
+        if variant.symbol not in kernels:
+            found = ", ".join(sorted(kernels)) or "none"
+            detail = f'{variant.template}: error: no kernel {variant.symbol}, found {found}: declare it extern "C"'
+            return Failure(Status.COMPILE_ERROR, detail)
+        return CodeObject(
+            data=data,
+            sha256=hashlib.sha256(data).hexdigest(),
+            symbol=variant.symbol,
+            arch=variant.arch,
+            resources=kernels[variant.symbol].resources,
+            compiler=self.identity,
+            compile_s=compile_s,
+        )

@@ -1,0 +1,156 @@
+"""Finds what can compile HIP for gfx950 here: ROCm's own compiler, else the clang inside the `ziglang` package."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from hktune.compile.process import run_to_end
+from hktune.errors import ToolchainError
+from hktune.settings import Settings
+
+OLDEST_ROCM = 7  # ROCm 7.0 is the first release for MI350X and MI355X (its release notes, "hardware support")
+HIP_HEADERS = Path(__file__).parent / "hip_headers"
+_VERSION_TIMEOUT_S = 60.0
+
+_FLAGS = (
+    "-x",
+    "hip",
+    "--offload-device-only",
+    "-O3",
+    "-std=c++20",
+    "-DKITTENS_CDNA4",
+    "-DHIP_ENABLE_WARP_SYNC_BUILTINS",
+    "-fuse-cuid=none",  # the default hashes the absolute path of the source into a symbol
+    "-w",
+)
+# Device code reads host headers for declarations only, so they can be one platform's everywhere.
+_ZIG_FLAGS = (
+    *_FLAGS,
+    "--target=x86_64-unknown-linux-gnu",
+    "-D__HIP_PLATFORM_AMD__",
+    "-nogpulib",
+    "-nogpuinc",
+    "-nostdinc++",
+    "-nostdlibinc",
+    "-S",  # stops the driver before it links, for which it would want tools that the package lacks
+)
+_ROCM_FLAGS = (*_FLAGS, "--no-gpu-bundle-output")
+
+
+@dataclass(frozen=True)
+class HipToolchain:
+    """One installed way from HIP source to a device code object.
+
+    `identity`, `flags` and `emit` hold no path of this machine; `driver`, `includes` and `linker` are this machine's.
+    `emit` asks for an object; with `precompile` in its place the output is a precompiled header (empty: it cannot).
+    An empty `linker` means that the driver links.
+    """
+
+    name: str
+    identity: str
+    driver: tuple[str, ...]
+    flags: tuple[str, ...]
+    includes: tuple[str, ...]
+    emit: tuple[str, ...] = ()
+    linker: tuple[str, ...] = ()
+    precompile: tuple[str, ...] = ()
+
+
+def find_hip_toolchain(settings: Settings) -> HipToolchain:
+    """The toolchain to use: ROCm's where one new enough is installed, else ziglang's. Raises ToolchainError."""
+    toolchain = find_rocm(settings) or find_zig()
+    if toolchain is None:
+        raise ToolchainError("no compiler for gfx950: pip install 'hktune[gfx950]'")
+    return toolchain
+
+
+def find_rocm(settings: Settings) -> HipToolchain | None:
+    """ROCm's hipcc or amdclang++, from ROCM_PATH, /opt/rocm or PATH; None when absent or older than gfx950."""
+    for driver in _rocm_drivers(settings):
+        version = _version(str(driver))
+        release = re.search(r"HIP version: (\d+)|roc-(\d+)", version)
+        if release and int(release[1] or release[2]) < OLDEST_ROCM:
+            continue
+        clang = re.search(r"clang version (\S+)", version)
+        headers = driver.resolve().parent.parent / "include" / "hip"
+        return HipToolchain(
+            name=driver.name,
+            identity=f"{driver.name} {clang[1] if clang else 'unknown'} {_digest(version.encode())}",
+            driver=(str(driver),),
+            flags=_ROCM_FLAGS,
+            includes=("-I", str(headers)) if headers.is_dir() else (),
+        )
+    return None
+
+
+def find_zig() -> HipToolchain | None:
+    """The clang of the PyPI package `ziglang`, with hktune's own HIP headers; None when it is not installed."""
+    spec = importlib.util.find_spec("ziglang")
+    if spec is None or spec.origin is None:
+        return None
+    package = Path(spec.origin).parent
+    zig = str(package / "zig")
+    clang = re.search(r"clang version (\S+)", _version(zig, "clang"))
+    if clang is None:
+        raise ToolchainError(f"{zig} does not run clang: pip install --force-reinstall 'hktune[gfx950]'")
+    libc = package / "lib" / "libc" / "include"
+    standard = (package / "lib" / "libcxx" / "include", libc / "x86_64-linux-musl", libc / "generic-musl")
+    release = importlib.metadata.version("ziglang")
+    return HipToolchain(
+        name="zig clang",
+        identity=f"zig-clang {clang[1]} ziglang={release} hip={tree_sha256(HIP_HEADERS)[:12]}",
+        driver=(zig, "clang"),
+        flags=_ZIG_FLAGS,
+        includes=(
+            *(part for folder in standard for part in ("-isystem", str(folder))),
+            "-include",
+            str(HIP_HEADERS / "libcxx_config.h"),
+            *(part for folder in (HIP_HEADERS, HIP_HEADERS / "hip") for part in ("-I", str(folder))),
+        ),
+        emit=("-Xclang", "-emit-obj"),
+        linker=(zig, "ld.lld", "-shared"),
+        precompile=("-Xclang", "-emit-pch", "-Xclang", "-fno-pch-timestamp"),
+    )
+
+
+def tree_sha256(folder: Path) -> str:
+    """Hash of every header below `folder`, by relative path and content: equal trees, equal hashes, anywhere."""
+    total = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.suffix in (".h", ".hpp", ".cuh") and path.is_file():
+            total.update(f"{path.relative_to(folder).as_posix()}\0".encode())
+            total.update(hashlib.sha256(path.read_bytes()).digest())
+    return total.hexdigest()
+
+
+def _rocm_drivers(settings: Settings) -> Iterator[Path]:
+    roots = [root for root in (settings.rocm_path, Path("/opt/rocm")) if root is not None]
+    for name in ("hipcc", "amdclang++"):
+        candidates = [root / "bin" / name for root in roots]
+        on_path = shutil.which(name)
+        candidates += [Path(on_path)] if on_path else []
+        yield from (path for path in candidates if path.is_file())
+
+
+@lru_cache
+def _version(*driver: str) -> str:
+    """What `driver --version` prints, without the lines that name folders of this machine; empty when it fails."""
+    with tempfile.TemporaryDirectory(prefix="hktune-") as folder:
+        finished = run_to_end([*driver, "--version"], Path(folder), _VERSION_TIMEOUT_S)
+    if finished is None or finished.status != 0:
+        return ""
+    host_lines = ("InstalledDir", "Configuration file")
+    return "\n".join(line for line in finished.stdout.splitlines() if not line.startswith(host_lines))
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:12]
