@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -113,13 +114,13 @@ def _tune(options: argparse.Namespace) -> int:
 
     names = ("shapes", "space", "device", "strategy", "trials", "out", "seed", "fresh", "workers", "hipkittens")
     chosen = RunOptions(**{name: getattr(options, name) for name in names}, time_budget_s=options.time_budget)
-    summary = tune(chosen, Settings.from_environment(), ["hktune", *options.words], _console())
+    summary = tune(chosen, Settings.from_environment(os.environ), ["hktune", *options.words], _console())
     print_summary(_console(), summary)
     return FAILED if summary.without_kernel else DONE
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from hktune.run import RunOptions, prover
+    from hktune.run import Bench
     from hktune.space import load_space
 
     space = load_space(options.space)
@@ -127,8 +128,8 @@ def _verify(options: argparse.Namespace) -> int:
     reasons = [str(violation) for violation in space.violations(config)]
     if reasons:
         raise InputError(f"{'; '.join(reasons)}: change it, or see hktune explain")
-    chosen = RunOptions(Path(), space=options.space, seed=options.seed, hipkittens=options.hipkittens)
-    attempt = prover(chosen, Settings.from_environment())(config)
+    settings = Settings.from_environment(os.environ)
+    attempt = Bench(options.space, options.seed, settings, options.hipkittens)()(config)
     if attempt.failure:
         print(f"{attempt.failure.status}: {attempt.failure.detail}")
         return FAILED
@@ -149,7 +150,8 @@ def _explain(options: argparse.Namespace) -> int:
 def _table_show(options: argparse.Namespace) -> int:
     from hktune.report.tables import print_table
 
-    return DONE if print_table(_console(), options.directory) else FAILED
+    print_table(_console(), options.directory)
+    return DONE
 
 
 def _merge(options: argparse.Namespace) -> int:
@@ -164,8 +166,10 @@ def _doctor(options: argparse.Namespace) -> int:
     from hktune.doctor import examine
     from hktune.report.tables import print_findings
 
-    findings = examine(Settings.from_environment(hipkittens_root=options.hipkittens))
-    return DONE if print_findings(_console(), findings) else FAILED
+    settings = Settings.from_environment(os.environ)
+    findings = examine(replace(settings, hipkittens_root=options.hipkittens or settings.hipkittens_root))
+    print_findings(_console(), findings)
+    return DONE
 
 
 def _console() -> Console:

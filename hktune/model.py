@@ -193,7 +193,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Timing:
-    """The time of one launch of a proved kernel, with where it comes from."""
+    """The time of one launch of a proved kernel, with where it comes from. `bound` is what limits it, where known."""
 
     source: Source
     time_us: float
@@ -201,6 +201,7 @@ class Timing:
     time_us_high: float | None = None
     samples: int | None = None
     cache: str | None = None
+    bound: str | None = None
 
 
 @dataclass(frozen=True)

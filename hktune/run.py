@@ -5,43 +5,43 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timezone
-from functools import partial
+from importlib import metadata
 from pathlib import Path
 
 from rich.console import Console
 
-from hktune.arch import arch_named
 from hktune.compile import CachedCompiler, hip_compiler
 from hktune.device.emulated import EmulatedDevice
 from hktune.dispatch import build_table, write_table
-from hktune.errors import InputError
+from hktune.errors import InputError, StoreError
 from hktune.measure.modelled import ModelledStopwatch
 from hktune.measure.stopwatch import Attempt
-from hktune.model import CodeObject, Config, Failure, Identity, Problem, Source, Status, Timing, Trial
+from hktune.model import Config, Failure, Identity, Launch, Problem, Timing, Trial
 from hktune.prove import COMPILE_DEADLINE_S, EMULATION_DEADLINE_S, Prover
 from hktune.report.progress import RunProgress
 from hktune.report.summary import RunSummary
+from hktune.rows import RowContext, now
 from hktune.search import create_strategy
 from hktune.settings import Settings
-from hktune.shapes import ShapeList, load_shapes
+from hktune.shapes import load_shapes
 from hktune.space import SearchSpace, load_space
 from hktune.store import TrialStore, capture_environment, judge_environment, read_environment, write_environment
-from hktune.tuner import Budget, Search, Tuner, invalid
+from hktune.template import Template
+from hktune.tuner import Budget, Search, Tuner
 from hktune.verify.record import RecordStore
-from hktune.workers import LocalExecutor, Prove
+from hktune.workers import LocalExecutor
 
-CHECKOUT = Path(__file__).resolve().parent.parent
 WORKER_DEADLINE_S = COMPILE_DEADLINE_S + EMULATION_DEADLINE_S + 60.0
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What the command line asks of a run. `out` None is results/<device> in the working directory."""
+    """What the command line asks of a run; `out` None is results/<device> in the working directory."""
 
     shapes: Path
-    space: Path = CHECKOUT / "search_spaces" / "gfx950_gemm_bf16.yaml"
+    space: Path
     device: str = "auto"
     strategy: str = "tpe"
     trials: int = 96
@@ -53,84 +53,143 @@ class RunOptions:
     hipkittens: Path | None = None
 
 
-def tune(options: RunOptions, settings: Settings, command: Sequence[str], console: Console) -> RunSummary:
-    """Tune every shape of `options.shapes` and leave trials, table, objects and environment in the results directory.
-
-    Ctrl-C ends the search, not the run: the table is built from what was found. Raises InputError or ToolchainError
-    before anything is tried.
-    """
-    started = time.monotonic()
-    identity = _identity(options)
-    shapes = load_shapes(options.shapes)
-    space = load_space(options.space)
-    bench = _Bench(options, settings)
-    run = _Run(options, shapes, space, bench, identity, command)
-    progress = RunProgress(console, run.names, options.trials * len(shapes))
-    with progress:
-        interrupted = run.search(progress)
-    trials = run.store.read()
-    _publish(trials, space, bench, identity, run.directory)
-    return RunSummary(run.names, trials, run.directory, time.monotonic() - started, run.variants, interrupted)
-
-
 @dataclass(frozen=True)
-class _Bench:
-    """Builds the same prover in this process and, pickled, in every worker."""
+class Bench:
+    """What compiles and proves the variants of a space. Calling it makes a prover, here or, pickled, in a worker."""
 
-    options: RunOptions
+    space: Path
+    seed: int
     settings: Settings
+    hipkittens: Path | None = None
 
-    def __call__(self) -> Prove:
-        compiler = self.compiler()
+    def __call__(self) -> Prover:
         records = RecordStore(self.settings.cache_dir / "proofs")
-        return Prover(load_space(self.options.space).template, compiler, records, self.options.seed)
+        return Prover(load_space(self.space).template, self.compiler(), records, self.seed)
 
     def compiler(self) -> CachedCompiler:
-        return hip_compiler(self.settings, self.options.hipkittens)
+        return hip_compiler(self.settings, self.hipkittens)
 
 
-class _Run:
-    """The state of one run: where rows go, and how many variants were proved for them."""
+def tune(options: RunOptions, settings: Settings, command: Sequence[str], console: Console) -> RunSummary:
+    """Tune every shape of `options.shapes`; leave trials, table, objects and environment in the results directory.
 
-    def __init__(
-        self,
-        options: RunOptions,
-        shapes: ShapeList,
-        space: SearchSpace,
-        bench: _Bench,
-        identity: Identity,
-        command: Sequence[str],
-    ) -> None:
-        self._options = options
-        self._space = space
-        self._bench = bench
-        self._stopwatch = ModelledStopwatch(space.template)
-        self.names = {shape.problem: shape.name for shape in shapes}
-        self.directory = options.out or Path("results") / identity.slug
-        self.variants = 0
-        self._started_at = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        compiler = bench.compiler()
-        self._identity = identity
-        self.store = _open_store(self.directory, options.fresh)
-        environment = capture_environment(identity, compiler.identity, command, options.seed, space.template.sha256)
-        _check_environment(self.directory, environment)
-        write_environment(environment, self.directory)
+    Ctrl-C ends the search, not the run: the table is built from what was found. Raises HktuneError, one line, before
+    anything is tried.
+    """
+    started = time.monotonic()
+    identity = identify(options.device)
+    names = {shape.problem: shape.name for shape in load_shapes(options.shapes)}
+    space = load_space(options.space)
+    searches = _searches(space, names, options)
+    bench = Bench(options.space, options.seed, settings, options.hipkittens)
+    compiler = bench.compiler()
+    directory = options.out or Path("results") / identity.slug
+    ledger = _Ledger(directory, RowContext(space.template, identity, options.strategy, options.seed), options.fresh)
+    _check_environment(directory, identity, compiler.identity, command, options.seed)
 
-    def search(self, progress: RunProgress) -> bool:
-        """Run the loop to its end; True when Ctrl-C ended it."""
-        done = self.store.read()
-        searches = [self._search(problem) for problem in self.names]
-        options = self._options
-        executor = LocalExecutor(self._bench, options.workers, WORKER_DEADLINE_S)
+    before = ledger.rows()
+    with RunProgress(console, names, options.trials * len(names)) as progress:
+        interrupted = _search(options, bench, searches, ledger, progress)
+    ledger.explain_unservable(space, names)
+    trials = ledger.rows()
+    _publish(trials, space.template, compiler, identity, directory)
+    proved = {trial.config_id for trial in trials} - {trial.config_id for trial in before}
+    return RunSummary(names, trials, directory, time.monotonic() - started, len(proved), interrupted)
+
+
+def identify(device: str) -> Identity:
+    """The device to tune for. `auto` is the emulated gfx950, the only device of this version."""
+    if device not in ("auto", "emulated"):
+        raise InputError(f"device {device!r} cannot be tuned for by this version: use --device emulated")
+    return EmulatedDevice().identity
+
+
+class _Ledger:
+    """The rows of one results directory that were made from one template."""
+
+    def __init__(self, directory: Path, context: RowContext, fresh: bool) -> None:
+        if fresh:
+            _set_aside(directory)
+        self._store = TrialStore(directory)
+        self._context = context
+
+    def rows(self) -> list[Trial]:
+        sha256 = self._context.template.sha256
+        return [trial for trial in self._store.read() if trial.template_sha256 == sha256]
+
+    def record(self, attempt: Attempt, problem: Problem, outcome: Timing | Failure) -> Trial:
+        return self._store.append(self._context.row(attempt, problem, outcome))
+
+    def explain_unservable(self, space: SearchSpace, names: dict[Problem, str]) -> None:
+        """A shape that no config is legal for gets one row, with the reason."""
+        tried = {trial.problem for trial in self.rows()}
+        for problem in names:
+            domain = space.domain(problem)
+            if problem in tried or domain.count:
+                continue
+            config = next(iter(space.seeds), space.config({}))
+            reason = "; ".join(str(violation) for violation in domain.violations(config))
+            self._store.append(self._context.invalid(config, problem, reason))
+
+
+def _set_aside(directory: Path) -> None:
+    """Rename the trials of `directory` after the time of their last change, so that starting afresh loses nothing."""
+    previous = directory / "trials.csv"
+    if previous.exists():
+        changed = datetime.fromtimestamp(previous.stat().st_mtime, timezone.utc)
+        previous.rename(directory / f"trials-{changed:%Y%m%dT%H%M%SZ}.csv")
+        (directory / "environment.json").unlink(missing_ok=True)
+
+
+def _check_environment(directory: Path, identity: Identity, compiler: str, command: Sequence[str], seed: int) -> None:
+    """Save this run's environment, unless an earlier one's times must not stand beside it."""
+    current = capture_environment(identity, compiler, command, seed, now())
+    saved = read_environment(directory)
+    hard = [mismatch for mismatch in judge_environment(saved, current) if mismatch.level == "hard"] if saved else []
+    if hard:
+        raise StoreError(f"{directory} holds trials of another set-up ({hard[0]}): pass --fresh or another --out")
+    write_environment(current, directory)
+
+
+def _searches(space: SearchSpace, names: dict[Problem, str], options: RunOptions) -> list[Search]:
+    domains = {problem: space.domain(problem) for problem in names}
+    return [
+        Search(problem, create_strategy(options.strategy, domain, options.seed), domain.is_legal)
+        for problem, domain in domains.items()
+    ]
+
+
+def _search(options: RunOptions, bench: Bench, searches: list[Search], ledger: _Ledger, progress: RunProgress) -> bool:
+    """Run the loop to its end; True when Ctrl-C ended it."""
+    executor = LocalExecutor(bench, options.workers, WORKER_DEADLINE_S)
+    try:
         budget = Budget(options.trials, options.time_budget_s)
-        tuner = Tuner(searches, executor, self._stopwatch, self._record, budget, progress)
-        tuner.replay(done)
+        stopwatch = ModelledStopwatch(load_space(options.space).template)
+        tuner = Tuner(searches, executor, stopwatch, ledger.record, budget, progress)
+        tuner.replay(ledger.rows())
         progress.skipped(sum(len(search.tried) for search in searches))
-        try:
-            self._record_unservable(searches)
-            tuner.run()
-        except KeyboardInterrupt:
-            return True
-        finally:
-            executor.close()
-        return False
+        tuner.run()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        executor.close()
+    return False
+
+
+def _publish(
+    trials: Sequence[Trial], template: Template, compiler: CachedCompiler, identity: Identity, directory: Path
+) -> None:
+    """Write table and objects; the objects come from the cache, or from the same compiler again."""
+    objects: dict[str, bytes] = {}
+
+    def launch_of(trial: Trial) -> tuple[str, Launch]:
+        config = Config.from_json(trial.config)
+        code = compiler.compile(template.render(config), COMPILE_DEADLINE_S)
+        if isinstance(code, Failure) or code.sha256 != trial.object_sha256:
+            raise StoreError(f"trial {trial.trial} cannot be built again to the same bytes: pass --fresh")
+        objects[code.sha256] = code.data
+        return code.symbol, template.launch(config, trial.problem)
+
+    version = metadata.version("hktune")
+    table = build_table(trials, launch_of, identity, compiler.identity, version, now())
+    write_table(table, objects, directory)

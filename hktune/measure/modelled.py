@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hktune.arch import arch_named
 from hktune.emulator import clock
 from hktune.measure.stopwatch import Attempt
@@ -22,4 +24,5 @@ class ModelledStopwatch:
         assert attempt.profile is not None, "only proved variants are timed"
         launch = self._template.launch(attempt.config, problem)
         tile = self._template.tile(attempt.config)
-        return clock.modelled_time(attempt.profile, problem, launch, tile, self._arch).timing
+        modelled = clock.modelled_time(attempt.profile, problem, launch, tile, self._arch)
+        return replace(modelled.timing, bound=modelled.bound)

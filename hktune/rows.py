@@ -1,0 +1,96 @@
+"""How an outcome becomes a row of trials.csv."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any
+
+from hktune.arch import arch_named
+from hktune.measure.stopwatch import Attempt
+from hktune.model import Config, Failure, Identity, Launch, Problem, Resources, Status, Timing, Trial
+from hktune.template.template import Template
+
+
+@dataclass(frozen=True)
+class RowContext:
+    """What all rows of one run share."""
+
+    template: Template
+    identity: Identity
+    strategy: str
+    seed: int
+
+    def row(self, attempt: Attempt, problem: Problem, outcome: Timing | Failure) -> Trial:
+        """The row of one attempt on one problem, still without a number."""
+        timed = outcome if isinstance(outcome, Timing) else None
+        return Trial(
+            trial=0,
+            m=problem.m,
+            n=problem.n,
+            k=problem.k,
+            dtype=problem.dtype,
+            epilogue=problem.epilogue,
+            config_id=attempt.config.id,
+            config=attempt.config.json,
+            **(_timed(timed, problem) if timed else _failed(outcome)),
+            **(self._resources(attempt.resources, attempt.config, problem) if attempt.resources else {}),
+            relative_error=attempt.relative_error,
+            compile_s=attempt.compile_s,
+            object_sha256=attempt.object_sha256,
+            template=self.template.name,
+            template_sha256=self.template.sha256,
+            compiler=attempt.compiler,
+            target=self.template.arch,
+            device=self.identity.name,
+            strategy=self.strategy,
+            seed=self.seed,
+            started_at=now(),
+        )
+
+    def invalid(self, config: Config, problem: Problem, reason: str) -> Trial:
+        """The row of a config that breaks a rule before anything is compiled."""
+        return self.row(Attempt(config), problem, Failure(Status.INVALID, reason))
+
+    def _resources(self, needs: Resources, config: Config, problem: Problem) -> dict[str, Any]:
+        launch = self.template.launch(config, problem)
+        return {
+            "vgprs": needs.vgprs,
+            "agprs": needs.agprs,
+            "sgprs": needs.sgprs,
+            "spills": needs.spills,
+            "lds_bytes": needs.lds_bytes + launch.dynamic_lds_bytes,
+            "scratch_bytes": needs.scratch_bytes,
+            "waves_per_simd": _waves_per_simd(self.template.arch, needs, launch),
+        }
+
+
+def now() -> str:
+    """This moment in UTC, ISO 8601 to the second."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def _timed(timing: Timing, problem: Problem) -> dict[str, Any]:
+    return {
+        "status": Status.OK,
+        "detail": f"bound by {timing.bound}" if timing.bound else None,
+        "source": timing.source,
+        "time_us": timing.time_us,
+        "time_us_low": timing.time_us_low,
+        "time_us_high": timing.time_us_high,
+        "samples": timing.samples,
+        "cache": timing.cache,
+        "tflops": problem.flops / timing.time_us * 1e-6,
+    }
+
+
+def _failed(failure: Timing | Failure) -> dict[str, Any]:
+    assert isinstance(failure, Failure)
+    return {"status": failure.status, "detail": failure.detail}
+
+
+def _waves_per_simd(arch: str, needs: Resources, launch: Launch) -> int:
+    record = arch_named(arch)
+    waves = -(-launch.block[0] * launch.block[1] * launch.block[2] // record.wave_size)
+    lds_bytes = needs.lds_bytes + launch.dynamic_lds_bytes
+    return record.waves_that_fit(needs.vgprs, needs.agprs, lds_bytes, waves)
