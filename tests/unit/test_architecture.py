@@ -16,7 +16,7 @@ LEAVES = {"errors", "model", "arch", "bf16", "expression", "code_object", "yaml_
 DESCRIPTIONS = {"template", "space", "shapes"}
 MACHINERY = {"compile", "emulator", "device", "verify", "measure", "search", "store"}
 PRODUCTION = {"dispatch", "runtime"}
-ASSEMBLY = {"prove", "workers", "tuner", "report", "doctor"}
+ASSEMBLY = {"prove", "workers", "tuner", "rows", "report", "doctor"}
 
 MAY_IMPORT = {
     **dict.fromkeys(LEAVES, LEAVES),
