@@ -36,7 +36,7 @@ using shape = mfma_shape<MFMA>;
 
 constexpr int NUM_WARPS      = WARPS_M * WARPS_N;
 constexpr int NUM_THREADS    = NUM_WARPS * kittens::WARP_THREADS;
-constexpr int WAVES_PER_SIMD = (NUM_WARPS + 3) / 4;
+constexpr int WAVES_PER_SIMD = NUM_WARPS > 8 ? 4 : 2; // so a wave gets 128 or 256 registers, all architectural
 constexpr int PART_M         = BLOCK_M / SPLIT;
 constexpr int PART_N         = BLOCK_N / SPLIT;
 constexpr int REG_M          = PART_M / WARPS_M;
