@@ -6,13 +6,11 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from filelock import FileLock
-
 from hktune.errors import StoreError
 from hktune.model import Trial
 from hktune.publish import publish
 from hktune.store.rows import HEADER, encode
-from hktune.store.trials import FILE_NAME, read_trials
+from hktune.store.trials import FILE_NAME, lock_of, read_trials
 
 
 def merge(shards: Iterable[Path], directory: Path) -> list[Trial]:
@@ -26,12 +24,12 @@ def merge(shards: Iterable[Path], directory: Path) -> list[Trial]:
     sources = [shard / FILE_NAME if shard.is_dir() else shard for shard in shards]
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        with FileLock(directory / f"{FILE_NAME}.lock"):
+        with lock_of(directory):
             kept = [target] if target.exists() else []
             trials = _merged(trial for source in kept + sources for trial in read_trials(source))
             publish(target, HEADER + b"".join(map(encode, trials)))
     except OSError as error:
-        raise StoreError(f"{directory}: cannot be written ({error.strerror}): pass another DIR") from None
+        raise StoreError(f"{directory}: cannot be written ({error.strerror or error}): pass another DIR") from None
     return trials
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FILE_NAME = "trials.csv"
+LOCK_TIMEOUT_S = 60
 TrialKey = tuple[tuple[int, int, int, str, str], str]
 
 
@@ -36,17 +37,19 @@ class TrialStore:
 
     def __init__(self, directory: Path, fresh: bool = False) -> None:
         self.path = directory / FILE_NAME
+        self._lock = lock_of(directory)
+        self._seen_inode = 0
         self._seen_bytes = 0
         self._next_trial = 0
         try:
             directory.mkdir(parents=True, exist_ok=True)
-            self._lock = FileLock(directory / f"{FILE_NAME}.lock")
+            self.path.touch()  # fails where a lock would wait
             with self._lock, self.path.open("a+b") as file:
                 _start(file, self.path, fresh)
         except FileExistsError:
             raise StoreError(f"{directory}: the results directory must be a directory: pass another DIR") from None
         except OSError as error:
-            raise StoreError(f"{directory}: cannot be written ({error.strerror}): pass another DIR") from None
+            raise StoreError(f"{directory}: cannot be written ({error.strerror or error}): pass another DIR") from None
 
     def append(self, trial: Trial) -> Trial:
         """Store one trial under the next free number; returns it with that number. On disk when this returns."""
@@ -55,6 +58,7 @@ class TrialStore:
     def extend(self, trials: Iterable[Trial]) -> list[Trial]:
         """`append` for several at the price of one. Raises StoreError, and stores none, if one breaks a rule."""
         try:
+            self.path.stat()  # fails where a lock would wait
             with self._lock, self.path.open("r+b") as file:
                 self._catch_up(file)
                 numbered = [replace(trial, trial=self._next_trial + i) for i, trial in enumerate(trials)]
@@ -77,9 +81,9 @@ class TrialStore:
 
     def _catch_up(self, file: BinaryIO) -> None:
         """Learn what other processes appended since, and cut off a torn tail."""
-        size = os.fstat(file.fileno()).st_size
-        if size < self._seen_bytes:  # another run started the file afresh
-            self._seen_bytes = self._next_trial = 0
+        size, inode = os.fstat(file.fileno()).st_size, os.fstat(file.fileno()).st_ino
+        if size < self._seen_bytes or inode != self._seen_inode:  # emptied, or merged into
+            self._seen_inode, self._seen_bytes, self._next_trial = inode, 0, 0
         file.seek(self._seen_bytes)
         *whole, torn = file.read().split(b"\n")
         numbers = [line.partition(b",")[0] for line in whole]
@@ -87,6 +91,11 @@ class TrialStore:
         self._seen_bytes = size - len(torn)
         if self._seen_bytes < size:
             file.truncate(self._seen_bytes)
+
+
+def lock_of(directory: Path) -> FileLock:
+    """What everybody who writes a directory's trials.csv holds meanwhile: for milliseconds, so a minute's wait is long."""
+    return FileLock(directory / f"{FILE_NAME}.lock", timeout=LOCK_TIMEOUT_S)
 
 
 def read_trials(path: Path) -> list[Trial]:
@@ -102,17 +111,24 @@ def read_trials(path: Path) -> list[Trial]:
 
 
 def read_frame(path: Path) -> pd.DataFrame:
-    """trials.csv as pandas reads it, with types that keep absent cells and exact floats (nullable integers)."""
+    """trials.csv as pandas reads it, with types that keep absent cells (nullable integers) and floats to the last bit."""
     import pandas as pd
 
     words = {int: "Int64", float: "float64"}
     types = {name: words.get(kind, "string") for name, kind in TYPES.items()}
-    return pd.read_csv(path, dtype=types, float_precision="round_trip", keep_default_na=False, na_values=[""])
+    exact = {name: _float for name, kind in TYPES.items() if kind is float}
+    texts = {name: word for name, word in types.items() if name not in exact}
+    frame = pd.read_csv(path, dtype=texts, converters=exact, keep_default_na=False, na_values=[""])
+    return frame.astype(types)
 
 
 def index(trials: Iterable[Trial]) -> dict[TrialKey, Trial]:
     """What is already done, by problem key and config id; the latest row of each stands."""
     return {(trial.problem.key, trial.config_id): trial for trial in trials}
+
+
+def _float(cell: str) -> float:
+    return float(cell or "nan")
 
 
 def _start(file: BinaryIO, path: Path, fresh: bool) -> None:

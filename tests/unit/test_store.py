@@ -1,0 +1,278 @@
+"""trials.csv: nothing lost, nothing guessed, whatever else is happening to the file."""
+
+from __future__ import annotations
+
+import csv
+import math
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from hktune.errors import StoreError
+from hktune.model import Config, Source, Status, Trial
+from hktune.store import TrialStore, index, merge, read_frame, read_trials
+
+CONFIG = Config({"block_m": 256, "pipeline": "ping-pong", "swizzle": True})
+OK = Trial(
+    0, 256, 512, 64, "bf16", "none", CONFIG.id, CONFIG.json, Status.OK,
+    source=Source.MODELLED, time_us=0.1 + 0.2, samples=3, lds_bytes=65536, seed=0, started_at="2026-11-22T18:00:00Z",
+)  # fmt: skip
+WRONG = replace(OK, status=Status.WRONG, source=None, time_us=None, samples=None, detail='768 of 1024, "C" unwritten\n')
+
+
+def test_rows_come_back_as_they_went_numbered_in_order(tmp_path: Path) -> None:
+    store = TrialStore(tmp_path / "new" / "run")
+    stored = [store.append(OK), *store.extend([WRONG, OK])]
+    assert stored == [OK, replace(WRONG, trial=1), replace(OK, trial=2)]
+    assert TrialStore(tmp_path / "new" / "run").read() == stored
+
+
+def test_every_row_is_one_line_and_absent_is_an_empty_cell(tmp_path: Path) -> None:
+    TrialStore(tmp_path).append(WRONG)
+    header, row = (tmp_path / "trials.csv").read_text().splitlines()
+    cells = dict(zip(header.split(","), next(csv.reader([row])), strict=True))
+    assert cells["detail"] == '768 of 1024, "C" unwritten\\n'
+    assert cells["config"] == CONFIG.json
+    assert cells["seed"] == "0"
+    assert {name for name, cell in cells.items() if cell == ""} >= {"source", "time_us", "vgprs", "device"}
+
+
+def test_pandas_reads_the_file_with_types_and_exact_floats(tmp_path: Path) -> None:
+    digits = replace(OK, config_id="0000000000000012", detail="NA")
+    TrialStore(tmp_path).extend([digits, WRONG])
+    frame = read_frame(tmp_path / "trials.csv")
+    assert frame["config_id"].tolist() == ["0000000000000012", CONFIG.id]
+    assert frame["time_us"].iloc[0] == 0.1 + 0.2
+    assert math.isnan(frame["time_us"].iloc[1])
+    assert frame["detail"].iloc[0] == "NA"
+    assert str(frame["lds_bytes"].dtype) == "Int64"
+    assert frame["vgprs"].isna().all()
+    plain = pd.read_csv(tmp_path / "trials.csv")
+    assert plain["m"].tolist() == [256, 256]
+    assert plain["epilogue"].tolist() == ["none", "none"]
+    assert plain["time_us"].dtype == "float64"
+
+
+@pytest.mark.parametrize(
+    ("trial", "says"),
+    [
+        (replace(OK, source=None), "status ok needs both source and time_us"),
+        (replace(OK, time_us=None), "status ok needs both source and time_us"),
+        (replace(WRONG, time_us=1.0), "needs a source, measured or modelled"),
+        (replace(OK, time_us=0.0), "time_us must be above 0, got 0.0"),
+        (replace(OK, relative_error=math.nan), "relative_error=nan"),
+        (replace(OK, tflops=math.inf), "tflops=inf"),
+        (replace(OK, config='{"a":\n1}'), "config must be JSON on one line"),
+        (replace(OK, config_id=""), "config_id is empty"),
+    ],
+)
+def test_a_trial_that_breaks_a_rule_is_refused_and_stores_nothing(tmp_path: Path, trial: Trial, says: str) -> None:
+    store = TrialStore(tmp_path)
+    with pytest.raises(StoreError, match=says):
+        store.extend([OK, trial])
+    assert store.read() == []
+    assert store.append(OK).trial == 0
+
+
+@pytest.mark.parametrize("kept", [1, 30, -1])
+def test_a_torn_last_line_is_left_out_and_cut_off_by_the_next_append(tmp_path: Path, kept: int) -> None:
+    TrialStore(tmp_path).extend([OK, WRONG])
+    path = tmp_path / "trials.csv"
+    *whole, last = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(whole) + last[:kept])
+    assert read_trials(path) == [OK]
+    assert TrialStore(tmp_path).append(WRONG).trial == 1
+    assert read_trials(path) == [OK, replace(WRONG, trial=1)]
+
+
+@pytest.mark.parametrize("kept", [0, 1, 40])
+def test_a_torn_header_is_written_again(tmp_path: Path, kept: int) -> None:
+    TrialStore(tmp_path)
+    path = tmp_path / "trials.csv"
+    header = path.read_bytes()
+    path.write_bytes(header[:kept])
+    assert TrialStore(tmp_path).append(OK).trial == 0
+    assert path.read_bytes().startswith(header)
+
+
+def torn(lines: list[bytes]) -> list[bytes]:
+    return [lines[0], lines[1][:50] + b"\n", *lines[2:]]
+
+
+def overwritten(lines: list[bytes]) -> list[bytes]:
+    return [lines[0], lines[1][:50] + lines[2], *lines[2:]]
+
+
+def open_quote(lines: list[bytes]) -> list[bytes]:
+    return [lines[0], lines[1][:-1] + b',"\n', *lines[2:]]
+
+
+def other_word(lines: list[bytes]) -> list[bytes]:
+    return [lines[0], lines[1].replace(b",modelled,", b",guessed,"), *lines[2:]]
+
+
+def no_source(lines: list[bytes]) -> list[bytes]:
+    return [lines[0], lines[1].replace(b",modelled,", b",,"), *lines[2:]]
+
+
+def not_a_number(lines: list[bytes]) -> list[bytes]:
+    return [lines[0], lines[1].replace(b",512,", b",5l2,"), *lines[2:]]
+
+
+def not_text(lines: list[bytes]) -> list[bytes]:
+    return [lines[0], b"\xff" + lines[1], *lines[2:]]
+
+
+@pytest.mark.parametrize("damage", [torn, overwritten, open_quote, other_word, no_source, not_a_number, not_text])
+def test_a_damaged_middle_line_is_an_error_that_names_it(
+    tmp_path: Path, damage: Callable[[list[bytes]], list[bytes]]
+) -> None:
+    TrialStore(tmp_path).extend([OK, WRONG, OK])
+    path = tmp_path / "trials.csv"
+    path.write_bytes(b"".join(damage(path.read_bytes().splitlines(keepends=True))))
+    with pytest.raises(StoreError, match=r"trials\.csv: line 2 is torn or edited: .*delete that line"):
+        read_trials(path)
+
+
+def test_other_columns_are_an_error_that_names_them(tmp_path: Path) -> None:
+    (tmp_path / "trials.csv").write_text("trial,m,n,speed\n")
+    with pytest.raises(StoreError, match=r"missing k, dtype, .*; unknown speed\).*--fresh"):
+        TrialStore(tmp_path)
+    assert TrialStore(tmp_path, fresh=True).read() == []
+
+
+def test_fresh_empties_the_file_and_numbering_starts_again(tmp_path: Path) -> None:
+    old = TrialStore(tmp_path)
+    old.extend([OK, OK])
+    TrialStore(tmp_path, fresh=True)
+    assert old.append(OK).trial == 0
+    assert len(old.read()) == 1
+
+
+def test_a_directory_that_cannot_be_used_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="must be a directory"):
+        TrialStore(tmp_path / "file")
+    with pytest.raises(StoreError, match="cannot be written"):
+        TrialStore(tmp_path / "file" / "below")
+    with pytest.raises(StoreError, match="cannot be written"):
+        TrialStore(Path("/proc/self"))
+    with pytest.raises(StoreError, match="cannot be read"):
+        read_trials(tmp_path / "absent.csv")
+
+
+def test_a_directory_removed_under_a_run_is_one_line(tmp_path: Path) -> None:
+    store = TrialStore(tmp_path / "run")
+    shutil.rmtree(tmp_path / "run")
+    with pytest.raises(StoreError, match=r"cannot be appended to \(No such file"):
+        store.append(OK)
+
+
+def test_the_index_holds_the_latest_row_of_each_problem_and_config() -> None:
+    later = replace(OK, trial=7, time_us=2.0)
+    other = replace(OK, trial=3, m=512)
+    assert index([OK, other, later]) == {
+        ((256, 512, 64, "bf16", "none"), CONFIG.id): later,
+        ((512, 512, 64, "bf16", "none"), CONFIG.id): other,
+    }
+
+
+APPENDER = """
+import sys
+from pathlib import Path
+from hktune.model import Status, Trial
+from hktune.store import TrialStore
+store = TrialStore(Path(sys.argv[1]))
+print("ready", flush=True)
+sys.stdin.readline()
+for step in range(int(sys.argv[3])):
+    row = Trial(0, 1, 1, 1, "bf16", "none", "ab" * 8, "{}", Status.INVALID, detail="x" * 3000, seed=int(sys.argv[2]))
+    store.append(row)
+    print(step, flush=True)
+"""
+
+
+def appender(directory: Path, seed: int, rows: int) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-c", APPENDER, str(directory), str(seed), str(rows)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"ready\n"
+    return process
+
+
+def test_two_processes_on_one_directory_keep_every_row_and_every_number_once(tmp_path: Path) -> None:
+    processes = [appender(tmp_path, seed, 150) for seed in (1, 2)]
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write(b"go\n")
+        process.stdin.flush()
+    assert [process.communicate() and process.returncode for process in processes] == [0, 0]
+    trials = read_trials(tmp_path / "trials.csv")
+    assert [trial.trial for trial in trials] == list(range(300))
+    assert sorted(trial.seed or 0 for trial in trials) == [1] * 150 + [2] * 150
+
+
+def test_threads_of_one_store_keep_every_row_and_every_number_once(tmp_path: Path) -> None:
+    store = TrialStore(tmp_path)
+    threads = [threading.Thread(target=lambda: [store.append(OK) for _ in range(50)]) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [trial.trial for trial in store.read()] == list(range(200))
+
+
+def test_a_run_killed_while_appending_loses_nothing_that_append_returned_for(tmp_path: Path) -> None:
+    process = appender(tmp_path, 1, 1_000_000)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(b"go\n")
+    process.stdin.flush()
+    done = [int(process.stdout.readline()) for _ in range(20)]
+    process.send_signal(signal.SIGKILL)
+    tail = process.communicate()[0].splitlines()
+    acknowledged = len(done) + len(tail)
+    with (tmp_path / "trials.csv").open("ab") as file:  # what a kill between two pages of a write leaves
+        file.write(b"99,1,1,1,bf16,no")
+    store = TrialStore(tmp_path)
+    kept = len(store.read())
+    assert acknowledged <= kept <= acknowledged + 1
+    assert store.append(OK).trial == kept
+    assert [trial.trial for trial in store.read()] == list(range(kept + 1))
+
+
+def test_shards_merge_to_the_same_bytes_in_any_order_and_again(tmp_path: Path) -> None:
+    early, late = replace(OK, started_at="2026-11-22T17:00:00Z"), replace(WRONG, started_at="2026-11-22T19:00:00Z")
+    TrialStore(tmp_path / "a").extend([late, OK])
+    TrialStore(tmp_path / "b").extend([OK, early])
+    merged = merge([tmp_path / "a", tmp_path / "b" / "trials.csv"], tmp_path / "ab")
+    assert merged == [early, replace(OK, trial=1), replace(late, trial=2)]
+    assert merge([tmp_path / "b", tmp_path / "a", tmp_path / "b"], tmp_path / "ba") == merged
+    first = (tmp_path / "ab" / "trials.csv").read_bytes()
+    assert (tmp_path / "ba" / "trials.csv").read_bytes() == first
+    assert merge([tmp_path / "a"], tmp_path / "ab") == merged
+    assert (tmp_path / "ab" / "trials.csv").read_bytes() == first
+
+
+def test_a_store_that_is_merged_into_goes_on_after_the_merged_rows(tmp_path: Path) -> None:
+    store = TrialStore(tmp_path / "a")
+    store.append(OK)
+    TrialStore(tmp_path / "b").extend([replace(OK, seed=seed) for seed in (1, 2)])
+    merge([tmp_path / "b"], tmp_path / "a")
+    assert store.append(WRONG).trial == 3
+    assert [trial.trial for trial in store.read()] == [0, 1, 2, 3]
+
+
+def test_a_merge_with_a_bad_shard_writes_nothing(tmp_path: Path) -> None:
+    TrialStore(tmp_path / "a").append(OK)
+    with pytest.raises(StoreError, match="cannot be read"):
+        merge([tmp_path / "a", tmp_path / "absent"], tmp_path / "out")
+    assert not (tmp_path / "out" / "trials.csv").exists()

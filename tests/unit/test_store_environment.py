@@ -1,0 +1,67 @@
+"""environment.json: saved, read back, and judged."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from hktune.errors import StoreError
+from hktune.model import Identity
+from hktune.store import Environment, capture_environment, judge_environment, read_environment, write_environment
+
+MI355X = Identity("hip", "gfx950", "AMD Instinct MI355X", 256, "0x75a3", "SPX")
+
+
+def environment() -> Environment:
+    return capture_environment(MI355X, "hipcc 7.2 -O3", ["tune.py", "--seed", "3"], 3, "2026-11-22T18:00:00Z")
+
+
+def test_it_is_written_read_back_and_says_what_was_installed(tmp_path: Path) -> None:
+    assert read_environment(tmp_path) is None
+    saved = environment()
+    write_environment(saved, tmp_path)
+    assert read_environment(tmp_path) == saved
+    fields = json.loads((tmp_path / "environment.json").read_text())
+    assert fields["identity"]["pci_id"] == "0x75a3"
+    assert fields["command"] == ["tune.py", "--seed", "3"]
+    assert {"python", "platform", "numpy", "torch"} <= fields["versions"].keys()
+    assert [path.name for path in tmp_path.iterdir()] == ["environment.json"]
+
+
+def test_device_and_compiler_are_hard_versions_and_commit_soft_and_the_rest_not_judged() -> None:
+    saved = replace(environment(), commit="aaa", versions={"python": "3.11.7", "torch": "2.9"})
+    current = replace(
+        saved,
+        identity=replace(MI355X, name="AMD Instinct MI350X", pci_id="0x75a0"),
+        compiler="hipcc 7.3 -O3",
+        commit=None,
+        versions={"python": "3.11.7", "numpy": "2.4"},
+        command=("other",),
+        seed=4,
+        started_at="later",
+    )
+    assert judge_environment(saved, saved) == []
+    assert [(mismatch.level, str(mismatch)) for mismatch in judge_environment(saved, current)] == [
+        ("hard", "compiler: saved=hipcc 7.2 -O3 current=hipcc 7.3 -O3"),
+        ("hard", "name: saved=AMD Instinct MI355X current=AMD Instinct MI350X"),
+        ("hard", "pci_id: saved=0x75a3 current=0x75a0"),
+        ("soft", "commit: saved=aaa current=None"),
+        ("soft", "numpy: saved=None current=2.4"),
+        ("soft", "torch: saved=2.9 current=None"),
+    ]
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"seed": "three"}', "\xff"])
+def test_a_malformed_file_is_one_line(tmp_path: Path, text: str) -> None:
+    (tmp_path / "environment.json").write_text(text, encoding="latin-1")
+    with pytest.raises(StoreError, match=r"environment\.json: not an environment of hktune .*: delete it") as caught:
+        read_environment(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_directory_that_is_not_there_cannot_be_written(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="cannot be written"):
+        write_environment(environment(), tmp_path / "absent")
