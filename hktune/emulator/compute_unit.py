@@ -3,8 +3,10 @@
 Rules (AMD's CDNA4 ISA guide where not said otherwise; figures in `rates`): a SIMD looks at its waves once per slot,
 by priority and then age, and issues at most one instruction of each class, at most one per wave. Loads and LDS reads
 return in the order they were issued; s_waitcnt stalls its own wave. s_barrier counts arrivals, wherever they stand.
-Since every queue here is first come, first served, an operation's completion is known when it issues, and time need
-only stop where a wave can issue. Not modelled: register port conflicts, instruction fetch, SMEM out of order.
+
+Queues are first come, first served, so that an operation's completion is known when it issues, and time need only
+stop where a wave can issue; a wave whose operation finds its queue full issues nothing more until it has entered.
+Not modelled: register port conflicts, instruction fetch, scalar loads out of order.
 """
 
 from __future__ import annotations
@@ -30,10 +32,8 @@ from hktune.emulator.instruction_stream import (
     VALU,
     WAIT,
     Operation,
-    Stream,
 )
 from hktune.emulator.rates import Rates
-from hktune.errors import InputError
 
 _NEVER = 1 << 60
 
@@ -43,8 +43,8 @@ class Wave:
 
     __slots__ = ("age", "issued", "lgkm", "operations", "priority", "ready", "simd", "vm", "workgroup")
 
-    def __init__(self, stream: Stream, age: int, simd: Simd, workgroup: _Arrivals) -> None:
-        self.operations = stream.operations
+    def __init__(self, operations: list[Operation], age: int, simd: Simd, workgroup: _Arrivals) -> None:
+        self.operations = operations
         self.age = age
         self.priority = 0
         self.ready = 0
@@ -89,17 +89,15 @@ class Lds:
         self._entries: list[deque[int]] = [deque([0] * depth, depth) for _ in range(pairs)]
         self._booked: dict[int, int] = {}
 
-    def accepts_at(self, pair: int) -> int:
-        """When the pair's FIFO has an entry free."""
-        return self._entries[pair][0]
-
-    def access(self, pair: int, now: int, bus_clk: int, bank_clk: int) -> int:
-        """Queue one instruction; when its data is back."""
-        start = max(now, self._bus_free[pair])
+    def access(self, pair: int, now: int, bus_clk: int, bank_clk: int) -> tuple[int, int]:
+        """Queue one instruction: when it enters the pair's FIFO, and when its data is back."""
+        entries = self._entries[pair]
+        entered = max(now, entries[0])
+        start = max(entered, self._bus_free[pair])
         end = self._book(start, bank_clk)
         self._bus_free[pair] = end = max(start + bus_clk, end)
-        self._entries[pair].append(start)
-        return max(start + self._latency_clk, end + self._latency_clk - bus_clk)
+        entries.append(start)
+        return entered, max(start + self._latency_clk, end + self._latency_clk - bus_clk)
 
     def deposit(self, now: int, size_bytes: int) -> int:
         """Take banks for data that arrives straight from memory; when it is written."""
@@ -127,8 +125,17 @@ class Tcp:
         self._in_flight: deque[tuple[int, int]] = deque()
         self._in_flight_bytes = 0
 
-    def accepts_at(self, now: int, size_bytes: int) -> int:
-        """When so many more bytes may be in flight; at most `now` if they may at once."""
+    def request(self, now: int, busy_clk: int, size_bytes: int, latency_clk: int) -> tuple[int, int]:
+        """Queue one instruction: when there is room for it, and when its data is back, or its store acknowledged."""
+        entered = max(now, self._room_at(now, size_bytes))
+        self._free = max(entered, self._free) + busy_clk
+        done = self._free + latency_clk
+        self._in_flight.append((done, size_bytes))
+        self._in_flight_bytes += size_bytes
+        return entered, done
+
+    def _room_at(self, now: int, size_bytes: int) -> int:
+        """When so many more bytes may be in flight; 0 if they may at once."""
         queue = self._in_flight
         while queue and queue[0][0] <= now:
             self._in_flight_bytes -= queue.popleft()[1]
@@ -140,15 +147,6 @@ class Tcp:
             at = done
             excess -= held_bytes
         return at
-
-    def request(self, now: int, busy_clk: int, size_bytes: int, latency_clk: int) -> int:
-        """Queue one instruction; when its data is back, or its store acknowledged."""
-        start = max(now, self._free)
-        self._free = start + busy_clk
-        done = self._free + latency_clk
-        self._in_flight.append((done, size_bytes))
-        self._in_flight_bytes += size_bytes
-        return done
 
 
 class ComputeUnit:
@@ -179,20 +177,19 @@ class ComputeUnit:
             END: self._end,
         }
 
-    def run(self, workgroups: Sequence[Sequence[Stream]]) -> tuple[list[list[Wave]], int]:
+    def run(self, workgroups: Sequence[Sequence[list[Operation]]]) -> tuple[list[list[Wave]], int]:
         """The waves of each workgroup as they ended, and the clk at which the last one did.
 
         Wave w of a workgroup is on SIMD w mod 4 (measured up to a permutation: tinygrad's gfx950 thread traces).
-        Raises InputError when waves are left waiting at a barrier that never fills.
         """
         resident: list[list[Wave]] = []
-        for streams in workgroups:
-            arrivals = _Arrivals(len(streams))
+        for group in workgroups:
+            arrivals = _Arrivals(len(group))
             age = len(resident) * 16
             waves = []
-            for number, stream in enumerate(streams):
+            for number, operations in enumerate(group):
                 simd = self._simds[number % len(self._simds)]
-                waves.append(Wave(stream, age + number, simd, arrivals))
+                waves.append(Wave(operations, age + number, simd, arrivals))
                 simd.waves.append(waves[-1])
             resident.append(waves)
         for simd in self._simds:
@@ -202,10 +199,6 @@ class ComputeUnit:
             now, number = heapq.heappop(visits)
             if simds[number].visit == now:
                 self._visit(simds[number], now)
-        if any(simd.waves for simd in simds):
-            raise InputError(
-                "the trace ends with waves at a barrier that the others never reach: trace the kernel anew"
-            )
         return resident, self._end_clk
 
     def _look(self, simd: Simd, at: int) -> None:
@@ -261,10 +254,11 @@ class ComputeUnit:
         return simd.valu_free
 
     def _lds_access(self, wave: Wave, operation: Operation, now: int) -> int:
-        pair = wave.simd.number >> 1
-        earliest = max(self._lds.accepts_at(pair), _counter_room(wave.lgkm, self._lgkmcnt_max))
+        earliest = _counter_room(wave.lgkm, self._lgkmcnt_max)
         if earliest <= now:
-            wave.lgkm.append(self._lds.access(pair, now, operation.first, operation.busy_clk))
+            entered, done = self._lds.access(wave.simd.number >> 1, now, operation.first, operation.busy_clk)
+            wave.ready = max(wave.ready, entered)
+            wave.lgkm.append(done)
         return earliest
 
     def _scalar_load(self, wave: Wave, _operation: Operation, now: int) -> int:
@@ -273,18 +267,18 @@ class ComputeUnit:
         return now
 
     def _load(self, wave: Wave, operation: Operation, now: int) -> int:
-        earliest = max(self._tcp.accepts_at(now, operation.first), _counter_room(wave.vm, self._vmcnt_max))
-        if earliest <= now:
-            done = self._tcp.request(now, operation.busy_clk, operation.first, self._latency_clk)
-            if operation.second:
-                done = self._lds.deposit(done, operation.second)
-            wave.vm.append(max(done, wave.vm[-1]) if wave.vm else done)
-        return earliest
+        return self._request(wave, operation, now, self._latency_clk)
 
     def _store(self, wave: Wave, operation: Operation, now: int) -> int:
-        earliest = max(self._tcp.accepts_at(now, operation.first), _counter_room(wave.vm, self._vmcnt_max))
+        return self._request(wave, operation, now, self._rates.store_ack_clk)
+
+    def _request(self, wave: Wave, operation: Operation, now: int, latency_clk: int) -> int:
+        earliest = _counter_room(wave.vm, self._vmcnt_max)
         if earliest <= now:
-            done = self._tcp.request(now, operation.busy_clk, operation.first, self._rates.store_ack_clk)
+            entered, done = self._tcp.request(now, operation.busy_clk, operation.first, latency_clk)
+            wave.ready = max(wave.ready, entered)
+            if operation.second:
+                done = self._lds.deposit(done, operation.second)
             wave.vm.append(max(done, wave.vm[-1]) if wave.vm else done)
         return earliest
 

@@ -7,6 +7,7 @@ iterations to reach a steady state, so a middle one (neither the first nor a las
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -49,22 +50,16 @@ class Operation(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Stream:
-    """One wave's operations, and where in them each whole iteration of the main loop begins and the last one ends."""
-
-    operations: list[Operation]
-    headers: list[int]
-
-
-@dataclass(frozen=True)
 class Workgroup:
-    """The streams of one workgroup's waves.
+    """What one workgroup's waves issue, and how its main loop lies in it.
 
-    `steps_per_iteration` is in k-steps; `peeled_steps` is how many of the k-steps stand outside the whole iterations.
-    `load_lines`: memory lines that one iteration reads. `store_bytes`: what the workgroup stores in all.
+    `operations` has one list per wave; `headers`, also per wave, where each whole iteration begins and the last one
+    ends. `steps_per_iteration` is in k-steps; `peeled_steps`: k-steps outside the whole iterations. `load_lines`:
+    memory lines that one iteration reads. `store_bytes`: what the workgroup stores in all.
     """
 
-    streams: tuple[Stream, ...]
+    operations: tuple[list[Operation], ...]
+    headers: tuple[list[int], ...]
     steps_per_iteration: float
     peeled_steps: float
     load_lines: int
@@ -84,25 +79,37 @@ def workgroup_of(
     if issued == 0 or k_steps < 2:
         raise InputError(f"a profile needs a trace with MFMAs over at least 2 k-steps: got {issued} over {k_steps}")
     cuts = [_headers(wave.steps, mfma, k_steps) for wave in trace.waves]
-    first = cuts[0]
-    body = int(mfma[trace.waves[0].steps[first[0] : first[1]]].sum())
-    per_iteration = body * k_steps / issued
-    iterations = len(first) - 1
-    extra = max(0, least_iterations - iterations, int(np.ceil(least_steps / per_iteration)) - iterations)
+    body = int(mfma[trace.waves[0].steps[cuts[0][0] : cuts[0][1]]].sum())
+    steps_per_iteration = body * k_steps / issued
+    iterations = len(cuts[0]) - 1
+    extra = max(0, least_iterations - iterations, math.ceil(least_steps / steps_per_iteration) - iterations)
     middle = (iterations - 1) // 2
-    static = tuple(_static_operation(step, rates) for step in trace.program)
-    known: dict[tuple[bytes, ...], Stream] = {}
-    streams = []
-    for wave, headers in zip(trace.waves, cuts, strict=True):
-        longer, marks = _extended(wave, headers, middle, extra)
-        key = (longer.steps.tobytes(), longer.lds_bank_clocks.tobytes(), longer.lines.tobytes())
-        if key not in known:
-            known[key] = Stream(_operations(longer, trace.program, static, rates), marks)
-        streams.append(known[key])
-    load_lines = _load_lines(trace, static, [cut[middle : middle + 2] for cut in cuts])
+    longer = [_extended(wave, cut, middle, extra) for wave, cut in zip(trace.waves, cuts, strict=True)]
     return Workgroup(
-        tuple(streams), per_iteration, k_steps - iterations * per_iteration, load_lines, _store_bytes(trace, static)
+        operations=operations_of(Trace(trace.program, tuple(wave for wave, _ in longer)), rates),
+        headers=tuple(headers for _, headers in longer),
+        steps_per_iteration=steps_per_iteration,
+        peeled_steps=k_steps - iterations * steps_per_iteration,
+        load_lines=_load_lines(trace, [cut[middle : middle + 2] for cut in cuts]),
+        store_bytes=_store_bytes(trace),
     )
+
+
+def operations_of(trace: Trace, rates: Rates) -> tuple[list[Operation], ...]:
+    """What each wave issues. Waves that did the same share one list. Raises InputError when one did not end."""
+    static = tuple(_static_operation(step, rates) for step in trace.program)
+    known: dict[tuple[bytes, ...], list[Operation]] = {}
+    operations: list[list[Operation]] = []
+    for wave in trace.waves:
+        key = (wave.steps.tobytes(), wave.lds_bank_clocks.tobytes(), wave.lines.tobytes())
+        if key not in known:
+            known[key] = _operations(wave, trace.program, static, rates)
+            if not known[key] or known[key][-1].kind != END:
+                raise InputError(
+                    f"each wave's trace ends with s_endpgm: wave {len(operations)}'s does not, so trace anew"
+                )
+        operations.append(known[key])
+    return tuple(operations)
 
 
 def _headers(steps: npt.NDArray[np.int32], mfma: npt.NDArray[np.bool_], k_steps: int) -> list[int]:
@@ -119,19 +126,16 @@ def _headers(steps: npt.NDArray[np.int32], mfma: npt.NDArray[np.bool_], k_steps:
     return [int(issued[step * len(issued) // k_steps]) for step in range(k_steps)]
 
 
-def _load_lines(trace: Trace, static: tuple[Operation, ...], spans: list[list[int]]) -> int:
+def _load_lines(trace: Trace, spans: list[list[int]]) -> int:
     """Lines that the loads of each wave touched within its span of steps."""
-    is_load = np.array([operation.kind == LOAD for operation in static])
+    loads = np.array([step.mnemonic.startswith(_LOADS) for step in trace.program], dtype=bool)
     parts = zip(trace.waves, spans, strict=True)
-    return sum(int(wave.lines[start:stop][is_load[wave.steps[start:stop]]].sum()) for wave, (start, stop) in parts)
+    return sum(int(wave.lines[start:stop][loads[wave.steps[start:stop]]].sum()) for wave, (start, stop) in parts)
 
 
-def _store_bytes(trace: Trace, static: tuple[Operation, ...]) -> int:
+def _store_bytes(trace: Trace) -> int:
     widths = np.array(
-        [
-            step.bytes_per_lane if operation.kind == STORE else 0
-            for step, operation in zip(trace.program, static, strict=True)
-        ]
+        [step.bytes_per_lane if step.mnemonic.startswith(_STORES) else 0 for step in trace.program], dtype=np.int64
     )
     return sum(int(widths[wave.steps].sum()) for wave in trace.waves) * WAVE
 
@@ -160,9 +164,9 @@ def _static_operation(step: Step, rates: Rates) -> Operation:
         return Operation(VALU, clk, clk)
     if name.startswith("ds_"):
         return Operation(LDS, slot, 0, -(-step.bytes_per_lane * WAVE // rates.lds_bus_bytes_per_clk))
-    if name.startswith(("buffer_load", "global_load", "flat_load", "scratch_load")):
+    if name.startswith(_LOADS):
         return Operation(LOAD, slot, 0, step.bytes_per_lane * WAVE, step.bytes_per_lane * WAVE * step.to_lds)
-    if name.startswith(("buffer_", "global_", "flat_", "scratch_")):
+    if name.startswith(_STORES):
         return Operation(STORE, slot)
     return _scalar_operation(step, rates)
 
@@ -186,6 +190,8 @@ def _scalar_operation(step: Step, rates: Rates) -> Operation:
     return Operation(BRANCH if name.startswith(("s_branch", "s_cbranch")) else SCALAR, slot)
 
 
+_LOADS = ("buffer_load", "global_load", "flat_load", "scratch_load")
+_STORES = ("buffer_store", "global_store", "flat_store", "scratch_store", "buffer_atomic", "global_atomic")
 _TRANSCENDENTAL = ("v_exp", "v_log", "v_rcp", "v_rsq", "v_sqrt", "v_sin", "v_cos")
 
 

@@ -19,7 +19,7 @@ from hktune.errors import InputError
 from hktune.model import Launch, Resources, Tile
 
 VERSION = 1
-LATENCIES_CLK = (250, 500, 1000, 2000)
+LATENCIES_CLK = (400, 800, 1200, 1600, 2400)
 """Memory latencies that a profile is simulated at; in between it is interpolated."""
 
 
@@ -128,8 +128,8 @@ def _residency(group: Workgroup, count: int, arch: Arch, rates: Rates) -> Reside
 
 def _parts(group: Workgroup, count: int, unit: ComputeUnit) -> tuple[float, float, float]:
     """Clk of the prologue, of one k-step and of the epilogue. The second half of the iterations is the steady state."""
-    resident, end_clk = unit.run([group.streams] * count)
-    iterations = len(group.streams[0].headers) - 1
+    resident, end_clk = unit.run([group.operations] * count)
+    iterations = len(group.headers[0]) - 1
     middle = iterations // 2
     early, late = (_mean_clk(resident, group, header) for header in (middle, iterations))
     iteration_clk = (late - early) / (iterations - middle)
@@ -140,9 +140,7 @@ def _parts(group: Workgroup, count: int, unit: ComputeUnit) -> tuple[float, floa
 def _mean_clk(resident: Sequence[Sequence[Wave]], group: Workgroup, header: int) -> float:
     """When the waves issued the first instruction of an iteration, on average."""
     marks = [
-        wave.issued[stream.headers[header]]
-        for waves in resident
-        for wave, stream in zip(waves, group.streams, strict=True)
+        wave.issued[headers[header]] for waves in resident for wave, headers in zip(waves, group.headers, strict=True)
     ]
     return sum(marks) / len(marks)
 
@@ -151,8 +149,8 @@ def _demands(group: Workgroup, rates: Rates, arch: Arch) -> dict[str, float]:
     """What one k-step of one workgroup asks of each unit, counted over one iteration of the main loop."""
     mfma_clk = [0] * arch.simds_per_cu
     issue_clk = lds_clk = tcp_clk = 0
-    for number, stream in enumerate(group.streams):
-        body = stream.operations[stream.headers[0] : stream.headers[1]]
+    for number, (operations, headers) in enumerate(zip(group.operations, group.headers, strict=True)):
+        body = operations[headers[0] : headers[1]]
         mfma_clk[number % len(mfma_clk)] += sum(part.busy_clk for part in body if part.kind == MFMA)
         issue_clk = max(issue_clk, sum(part.delay_clk for part in body))
         loads = [part for part in body if part.kind == LOAD]

@@ -46,7 +46,6 @@ class Rates:
     mall_tb_per_s: float
     mall_bytes: int
     hbm_tb_per_s: float
-    hbm_saturating_cus: int
 
     mall_ns: float
     hbm_ns: float
@@ -64,7 +63,7 @@ _GFX950 = Rates(
     transcendental_clk=16,  # documented as quarter rate; LLVM's scheduling model agrees
     branch_clk=16,  # assumed: a taken branch refills the wave's instruction buffer
     sleep_unit_clk=64,  # documented: ISA guide, S_SLEEP
-    barrier_clk=30,  # assumed: last arrival to release
+    barrier_clk=8,  # inferred: a loop of AMD's Gluon tutorials, 8 barriers a k-step, is 99.8 % MFMA: at most 12 fit
     mfma_clk={"16x16x32": 16, "32x32x16": 32, "16x16x16": 16, "32x32x8": 32},  # documented: ISA guide, table 28
     mfma_flops_per_clk_cu=4096,  # documented: white paper, dense bf16
     mfma_result_clk={"16x16x32": 36, "32x32x16": 52, "16x16x16": 36, "32x32x8": 52},  # documented: ISA guide, table 38
@@ -85,11 +84,10 @@ _GFX950 = Rates(
     mall_tb_per_s=8.53,  # rocm_origami 0.0.3's constant for gfx950; CDNA4's own figure is not published
     mall_bytes=256 << 20,  # documented: white paper
     hbm_tb_per_s=6.0,  # rocm_origami 0.0.3's constant for gfx950; the peak of 8.0 is documented
-    hbm_saturating_cus=125,  # rocm_origami 0.0.3: each CU draws 0.008 of it
     mall_ns=259.0,  # measured on MI300X (256 to 262)
     hbm_ns=347.0,  # measured on MI300X (341 to 353)
     cold_ns=770.0,  # measured: tinygrad's gfx950 thread traces, 1780 to 1900 clk with a TLB miss
-    latency_growth=2.4,  # fitted: 400 clk unloaded, about 1000 at 0.55 of L2 (AMD's gfx950 Gluon tutorials)
+    latency_growth=1.6,  # fitted: about 1000 clk at 0.55 of L2 and 1.55 GHz (AMD's gfx950 Gluon tutorials)
     launch_us=2.5,  # fitted: the shortest device times in AITER's tables are 2.9 us
     workgroup_start_clk=600,  # measured: tinygrad's gfx950 thread traces (430 to 720 to the first instruction)
     clock_ghz=((0.09, 2.40), (0.52, 1.85), (0.69, 1.78), (0.82, 1.73), (1.00, 1.52)),  # fitted: docs/clock.md

@@ -1,4 +1,4 @@
-"""Traces written by hand: a prologue, a loop body repeated, an epilogue, per wave, with the costs of each step given."""
+"""Traces written by hand: a prologue, a loop body repeated and an epilogue per wave, each step with its costs."""
 
 from __future__ import annotations
 

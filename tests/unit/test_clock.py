@@ -1,0 +1,222 @@
+"""The clock from trace to microseconds: what a profile says, how a time follows from it, and which way each moves."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+from clock_traces import BARRIER, Code, ds_read_b128, load_to_lds, mfma, store, trace_of, wait
+
+from hktune.arch import GFX950
+from hktune.emulator import clock
+from hktune.emulator.memory_traffic import Indices, rounds_of, row_major
+from hktune.emulator.trace import Trace
+from hktune.errors import InputError
+from hktune.model import Launch, Problem, Resources, Source, Tile
+
+TILE = Tile(256, 256, 64)
+
+
+def gemm(vmcnt: int, iterations: int = 4, loads: int = 8, mfmas: int = 64) -> Trace:
+    """A double-buffered 256x256x64 loop of 8 waves that leaves `vmcnt` loads in flight at the end of each step."""
+    epilogue = [store("global_store_short_d16_hi", 2, 4) for _ in range(128)]
+    prologue = [*[load_to_lds()] * loads, wait(vmcnt=0), BARRIER]
+    cluster = [mfma(100 + 4 * (at % 16)) for at in range(mfmas // 4)]
+    quarter = [*[load_to_lds()] * (loads // 4), *[ds_read_b128()] * 6, wait(lgkmcnt=0), *cluster]
+    body = [*quarter * 4, wait(vmcnt=vmcnt), BARRIER]
+    return trace_of(*[Code(prologue, body, iterations, epilogue)] * 8)
+
+
+def profiled(
+    trace: Trace, tile: Tile = TILE, lds_bytes: int = 131072, k_steps: int = 4, vgprs: int = 206
+) -> clock.Profile:
+    resources = Resources(vgprs, 0, 100, 0, 0, 0, 0, 512)
+    return clock.profile(trace, resources, Launch((4, 1, 1), (512, 1, 1), lds_bytes, ()), tile, k_steps, GFX950)
+
+
+def launch_for(problem: Problem, tile: Tile) -> Launch:
+    return Launch((problem.m // tile.m * problem.n // tile.n, 1, 1), (512, 1, 1), 131072, ())
+
+
+def modelled(profile: clock.Profile, m: int, n: int, k: int, tile: Tile = TILE) -> clock.Modelled:
+    problem = Problem(m, n, k)
+    return clock.modelled_time(profile, problem, launch_for(problem, tile), tile, GFX950)
+
+
+@pytest.fixture(scope="module")
+def in_flight() -> clock.Profile:
+    return profiled(gemm(vmcnt=8))
+
+
+@pytest.fixture(scope="module")
+def drained() -> clock.Profile:
+    return profiled(gemm(vmcnt=0))
+
+
+def test_a_loop_of_mfmas_alone_takes_their_clk_per_step_and_nothing_for_latency() -> None:
+    profile = profiled(trace_of(*[Code([], [*[mfma()] * 64, BARRIER], 4)] * 8))
+    (alone,) = profile.residencies
+    assert profile.mfma_clk == 2048
+    assert alone.step_clk == pytest.approx([2048] * 5, rel=0.02)
+
+
+def test_demands_are_those_of_the_traced_instructions(in_flight: clock.Profile) -> None:
+    assert in_flight.mfma_clk == 2 * 64 * 16
+    assert in_flight.lds_clk == 8 * (24 * 4 + 8 * 8)
+    assert in_flight.tcp_clk == 8 * 8 * 16
+    assert in_flight.load_bytes == (256 + 256) * 64 * 2
+    assert in_flight.store_bytes == 256 * 256 * 2
+    assert in_flight.peeled_steps == 1  # the last iteration is left to the epilogue
+
+
+def test_the_traced_number_of_steps_does_not_change_the_profile() -> None:
+    short, long = profiled(gemm(8, iterations=4)), profiled(gemm(8, iterations=16), k_steps=16)
+    assert short.residencies[0].step_clk == pytest.approx(long.residencies[0].step_clk, rel=0.02)
+    assert short.residencies[0].epilogue_clk == pytest.approx(long.residencies[0].epilogue_clk, rel=0.02)
+
+
+def test_an_unrolled_loop_counts_its_k_steps() -> None:
+    once = Code([], [mfma()] * 64, 8)
+    twice = Code([], [mfma()] * 128, 4)
+    straight = Code([mfma()] * 512)
+    steps = [profiled(trace_of(*[code] * 8), k_steps=8).residencies[0].step_clk for code in (once, twice, straight)]
+    assert steps[1] == pytest.approx(steps[0], rel=0.01)
+    assert steps[2] == pytest.approx(steps[0], rel=0.01)
+
+
+def test_draining_every_load_exposes_latency_that_loads_in_flight_hide(
+    in_flight: clock.Profile, drained: clock.Profile
+) -> None:
+    for quick, slow in zip(in_flight.residencies[0].step_clk[1:4], drained.residencies[0].step_clk[1:4], strict=True):
+        assert slow > 1.1 * quick
+    quick, slow = (modelled(profile, 8192, 8192, 8192).timing.time_us for profile in (in_flight, drained))
+    assert slow > 1.08 * quick
+
+
+def test_a_longer_latency_is_never_faster(in_flight: clock.Profile, drained: clock.Profile) -> None:
+    for profile in (in_flight, drained):
+        costs = [profile.at(1, latency) for latency in range(100, 4000, 50)]
+        for shorter, longer in itertools.pairwise(costs):
+            assert all(one <= other for one, other in zip(shorter, longer, strict=True))
+
+
+def test_a_drained_loop_pays_the_whole_of_a_longer_latency_simulated_or_not() -> None:
+    profile = profiled(gemm(vmcnt=0, loads=4))
+    assert profile.at(1, 2400)[1] - profile.at(1, 1600)[1] == pytest.approx(800, rel=0.02)
+    assert profile.at(1, 4000)[1] - profile.at(1, 3000)[1] == pytest.approx(1000, rel=0.02)
+
+
+def test_as_many_workgroups_as_fit_are_simulated_together() -> None:
+    small = Tile(128, 128, 64)
+    trace = gemm(vmcnt=4, loads=4, mfmas=16)
+    one = profiled(trace, small, lds_bytes=98304, vgprs=128)
+    two = profiled(trace, small, lds_bytes=65536, vgprs=128)
+    assert [part.workgroups for part in one.residencies] == [1]
+    assert [part.workgroups for part in two.residencies] == [1, 2]
+    assert two.residencies[0] == one.residencies[0]
+    step_one, step_two = (part.step_clk[1] for part in two.residencies)
+    assert step_one < step_two < 2 * step_one
+    assert modelled(two, 8192, 8192, 8192, small).timing.time_us < modelled(one, 8192, 8192, 8192, small).timing.time_us
+
+
+def test_a_profile_survives_json(in_flight: clock.Profile) -> None:
+    assert clock.Profile.from_json(in_flight.to_json()) == in_flight
+    assert in_flight.model == clock.model_id(GFX950)
+
+
+def test_a_trace_without_mfmas_or_of_one_step_is_refused() -> None:
+    with pytest.raises(InputError, match="MFMA"):
+        profiled(trace_of(Code([load_to_lds()])))
+    with pytest.raises(InputError, match="2 k-steps"):
+        profiled(gemm(0), k_steps=1)
+
+
+def test_a_tile_that_the_mfmas_cannot_have_computed_is_refused() -> None:
+    with pytest.raises(InputError, match="k_steps=8"):
+        profiled(gemm(0), k_steps=8)
+
+
+def test_a_modelled_time_says_so_and_is_at_least_the_mfmas_at_the_highest_clock(in_flight: clock.Profile) -> None:
+    result = modelled(in_flight, 8192, 8192, 8192)
+    floor_us = 2 * 8192**3 / (4096 * 256 * 2.4e3)
+    assert result.timing.source is Source.MODELLED
+    assert result.timing.time_us > floor_us
+    assert result.peak_fraction == pytest.approx(floor_us / result.timing.time_us)
+    assert result.rounds == 4
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_larger_problem_is_never_faster(in_flight: clock.Profile, axis: int) -> None:
+    times = []
+    for size in range(512, 9000, 512):
+        shape = [2048, 2048, 2048]
+        shape[axis] = size
+        times.append(modelled(in_flight, *shape).timing.time_us)
+    assert all(one <= other * 1.002 for one, other in itertools.pairwise(times))
+
+
+def test_one_tile_more_than_fits_at_once_costs_another_round(in_flight: clock.Profile) -> None:
+    full, over = modelled(in_flight, 256 * 256, 256, 4096), modelled(in_flight, 257 * 256, 256, 4096)
+    assert (full.rounds, over.rounds) == (1, 2)
+    assert over.timing.time_us > 1.6 * full.timing.time_us
+
+
+def test_fewer_compute_units_are_never_faster(in_flight: clock.Profile) -> None:
+    problem = Problem(4096, 4096, 4096)
+    times = [
+        clock.modelled_time(
+            in_flight, problem, launch_for(problem, TILE), TILE, dataclasses.replace(GFX950, compute_units=count)
+        ).timing.time_us
+        for count in (256, 192, 128, 64)
+    ]
+    assert times == sorted(times)
+
+
+def test_a_thin_problem_takes_at_least_its_bytes_from_hbm(in_flight: clock.Profile) -> None:
+    result = modelled(in_flight, 256, 57344, 8192)
+    assert result.timing.time_us > 2 * 57344 * 8192 / 6.0e6
+
+
+def test_a_short_problem_is_bound_by_what_is_not_its_loop(in_flight: clock.Profile) -> None:
+    assert modelled(in_flight, 256, 256, 256).timing.bound == "launch"
+    mfmas_alone = profiled(trace_of(*[Code([], [*[mfma()] * 64, BARRIER], 4)] * 8))
+    assert modelled(mfmas_alone, 8192, 8192, 8192).timing.bound == "mfma"
+
+
+def test_busier_mfma_pipes_run_at_a_lower_clock(in_flight: clock.Profile) -> None:
+    clocks = [modelled(in_flight, size, size, 8192).clock_ghz for size in (512, 1024, 2048, 4096)]
+    assert clocks == sorted(clocks, reverse=True)
+    assert 1.5 <= clocks[-1] < clocks[0] <= 2.4
+
+
+def test_panels_are_those_that_counting_by_hand_finds() -> None:
+    # 16 x 16 tiles: die x holds columns x and x + 8 of every row, so 16 + 2. 32 x 32: 8 rows and 4 columns a round.
+    (only,) = rounds_of(256, 16, 16, 256, GFX950)
+    assert (only.xcd_panels_a, only.xcd_panels_b, only.panels_a, only.panels_b) == (8 * 16, 8 * 2, 16, 16)
+    (each,) = rounds_of(1024, 32, 32, 256, GFX950)
+    assert (each.count, each.xcd_panels_a, each.xcd_panels_b, each.panels_a, each.panels_b) == (4, 8 * 8, 8 * 4, 8, 32)
+
+
+def test_panels_of_an_odd_grid_match_a_count_with_sets() -> None:
+    tiles_m, tiles_n, at_once = 13, 37, 256
+    full, tail = rounds_of(tiles_m * tiles_n, tiles_m, tiles_n, at_once, GFX950)
+    for part, first in ((full, 0), (tail, at_once)):
+        ids = range(first, min(first + at_once, tiles_m * tiles_n))
+        assert part.workgroups == len(ids)
+        assert part.xcd_panels_a == len({(wg % 8, wg // tiles_n) for wg in ids})
+        assert part.xcd_panels_b == len({(wg % 8, wg % tiles_n) for wg in ids})
+        assert (part.panels_a, part.panels_b) == (len({wg // 37 for wg in ids}), len({wg % 37 for wg in ids}))
+
+
+def test_an_order_that_scatters_each_dies_tiles_is_bound_by_the_fabric(in_flight: clock.Profile) -> None:
+    def scattered(ids: Indices, tiles_m: int, tiles_n: int) -> tuple[Indices, Indices]:
+        return row_major(np.random.default_rng(7).permutation(tiles_m * tiles_n)[ids], tiles_m, tiles_n)
+
+    problem = Problem(16384, 16384, 4096)
+    launch = launch_for(problem, TILE)
+    near = clock.modelled_time(in_flight, problem, launch, TILE, GFX950)
+    far = clock.modelled_time(in_flight, problem, launch, TILE, GFX950, scattered)
+    assert far.timing.bound == "mall"
+    assert far.timing.time_us > 1.03 * near.timing.time_us

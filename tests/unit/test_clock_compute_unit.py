@@ -1,0 +1,173 @@
+"""One compute unit against figures that others measured on gfx950, or that a hand can count."""
+
+from __future__ import annotations
+
+import pytest
+from clock_traces import BARRIER, Code, Instruction, ds_read_b128, load_to_lds, mfma, priority, trace_of, wait
+
+from hktune.arch import GFX950
+from hktune.emulator.compute_unit import ComputeUnit, Wave
+from hktune.emulator.instruction_stream import operations_of
+from hktune.emulator.rates import rates_of
+from hktune.emulator.trace import Trace, WaveTrace
+from hktune.errors import InputError
+
+RATES = rates_of(GFX950)
+VALU = Instruction("v_add_u32_e32", writes=(9,))
+
+
+def run(*waves: Code, latency_clk: int = 500) -> list[Wave]:
+    operations = operations_of(trace_of(*waves), RATES)
+    return ComputeUnit(GFX950, RATES, latency_clk).run([operations])[0][0]
+
+
+def spacing(wave: Wave, first: int, last: int) -> float:
+    """Mean clk between the issues of consecutive instructions."""
+    return (wave.issued[last] - wave.issued[first]) / (last - first)
+
+
+@pytest.mark.parametrize(("shape", "clk"), [("16x16x32", 16), ("32x32x16", 32)])
+def test_a_chain_of_mfmas_into_one_accumulator_takes_exactly_the_documented_clk_each(shape: str, clk: int) -> None:
+    (wave,) = run(Code([mfma(shape=shape)] * 50))
+    assert wave.issued[:50] == [clk * at for at in range(50)]
+
+
+def test_two_waves_of_one_simd_share_its_mfma_pipe_and_waves_of_two_do_not() -> None:
+    chain = Code([mfma()] * 40)
+    alone = run(chain)[0].issued[-1]
+    assert {wave.issued[-1] for wave in run(chain, chain)} == {alone}
+    assert max(wave.issued[-1] for wave in run(*[chain] * 5)) == pytest.approx(2 * alone, rel=0.03)
+
+
+# AMD's gfx950 Gluon tutorials, LDS throughput: clk per ds_read_b128 of 1 wave, and of each of 4 waves.
+@pytest.mark.parametrize(
+    ("bank_clk", "one_wave", "four_waves"), [(4, 8, 16), (8, 8, 32), (16, 16, 64), (32, 32, 128), (64, 64, 256)]
+)
+def test_lds_reads_take_what_was_measured_at_every_degree_of_bank_conflict(
+    bank_clk: int, one_wave: int, four_waves: int
+) -> None:
+    reads = Code([ds_read_b128(bank_clk)] * 80)
+    assert spacing(run(reads)[0], 20, 60) == pytest.approx(one_wave, rel=0.02)
+    for wave in run(*[reads] * 4):
+        assert spacing(wave, 20, 60) == pytest.approx(four_waves, rel=0.05)
+
+
+def test_the_first_lds_data_is_back_64_clk_after_its_issue_and_later_data_at_the_service_rate() -> None:
+    (one,) = run(Code([ds_read_b128(), wait(lgkmcnt=0)]))
+    (eight,) = run(Code([ds_read_b128()] * 8 + [wait(lgkmcnt=0)]))
+    assert one.issued[1] - one.issued[0] == 64
+    assert eight.issued[8] - eight.issued[0] == 64 + 7 * 8
+
+
+def test_lgkmcnt_lets_the_reads_it_names_stay_in_flight() -> None:
+    (wave,) = run(Code([ds_read_b128()] * 8 + [wait(lgkmcnt=3)]))
+    assert wave.issued[8] - wave.issued[0] == 64 + 4 * 8
+
+
+def test_loads_issue_every_4_clk_until_the_queue_is_full_and_then_at_64_bytes_per_clk() -> None:
+    waves = run(*[Code([load_to_lds()] * 60)] * 4, latency_clk=500)
+    for wave in waves:
+        assert spacing(wave, 0, 5) == 4
+        assert spacing(wave, 30, 58) == pytest.approx(64, rel=0.03)  # 4 waves x 1024 bytes / 64 bytes per clk
+
+
+def test_a_load_of_half_lines_takes_as_long_as_one_of_whole_lines_twice_the_size() -> None:
+    whole, halves = (run(*[Code([load_to_lds(lines)] * 60)] * 4)[0] for lines in (8, 16))
+    assert spacing(halves, 30, 58) == pytest.approx(2 * spacing(whole, 30, 58), rel=0.03)
+
+
+def test_at_a_long_latency_the_bytes_in_flight_bound_the_loads() -> None:
+    (wave, *_) = run(*[Code([load_to_lds()] * 60)] * 4, latency_clk=1984)
+    in_flight = 44  # instructions of 1024 bytes: what 44 KB hold, each for latency and its own transfer
+    assert spacing(wave, 20, 53) == pytest.approx((1984 + 16) * 4 / in_flight, rel=0.03)
+
+
+def test_a_wait_exposes_the_latency_of_the_load_that_it_names_and_only_of_that() -> None:
+    def issued_after(vmcnt: int, latency_clk: int) -> int:
+        return run(Code([load_to_lds(), load_to_lds(), wait(vmcnt=vmcnt)]), latency_clk=latency_clk)[0].issued[2]
+
+    assert issued_after(2, 500) == 8
+    assert issued_after(1, 500) == pytest.approx(500 + 16, abs=12)
+    assert issued_after(0, 500) == pytest.approx(500 + 2 * 16, abs=12)
+    assert issued_after(0, 900) - issued_after(0, 500) == 400
+
+
+def test_the_64th_outstanding_load_waits_for_the_first() -> None:
+    dword = Instruction("buffer_load_dword", lines=2, bytes_per_lane=4, writes=(4,))
+    (wave,) = run(Code([dword] * 64), latency_clk=3000)
+    assert wave.issued[62] < 3000 < wave.issued[63]
+
+
+def test_reading_an_mfma_result_waits_36_clk_and_nops_that_cover_it_cost_nothing_more() -> None:
+    consume = Instruction("v_cvt_pk_bf16_f32", reads=(100, 101), writes=(8,))
+    nop = Instruction("s_nop", immediate=7)
+    (bare,) = run(Code([mfma(), consume]))
+    (covered,) = run(Code([mfma(), nop, consume]))
+    (unrelated,) = run(Code([mfma(), VALU]))
+    assert (bare.issued[1], covered.issued[2], unrelated.issued[1]) == (36, 36, 4)
+
+
+def test_s_nop_takes_one_slot_more_than_it_says() -> None:
+    (wave,) = run(Code([Instruction("s_nop", immediate=4), VALU]))
+    assert wave.issued[1] == 20
+
+
+def test_one_slot_takes_one_instruction_of_each_class_from_different_waves() -> None:
+    valu, scalar = Code([VALU] * 20), Code([Instruction("s_add_u32")] * 20)
+    idle = Code()
+    alike = run(valu, idle, idle, idle, valu)
+    unlike = run(valu, idle, idle, idle, scalar)
+    assert alike[4].issued[19] == 2 * 20 * 4 - 4
+    assert unlike[4].issued[19] == 20 * 4 - 4
+
+
+def test_setprio_lets_the_younger_wave_go_first() -> None:
+    old = Code([Instruction("s_nop", immediate=3), *[VALU] * 30])
+    idle = Code()
+    plain = run(old, idle, idle, idle, Code([Instruction("s_nop", immediate=3), *[VALU] * 30]))
+    raised = run(old, idle, idle, idle, Code([priority(2), Instruction("s_nop", immediate=2), *[VALU] * 30]))
+    assert plain[0].issued[-1] < plain[4].issued[-1]
+    assert raised[4].issued[-1] < raised[0].issued[-1]
+
+
+def test_a_barrier_holds_the_early_wave_for_the_late_one() -> None:
+    early, late = Code([BARRIER, VALU]), Code([*[VALU] * 50, BARRIER, VALU])
+    waves = run(early, late)
+    assert waves[0].issued[1] == waves[1].issued[51] == 50 * 4 + RATES.barrier_clk
+
+
+def test_barriers_count_arrivals_wherever_they_stand() -> None:
+    work = [VALU] * 10
+    ahead = Code(body=[*work, BARRIER], iterations=4, epilogue=[BARRIER])
+    behind = Code(prologue=[BARRIER], body=[*work, BARRIER], iterations=4)
+    waves = run(ahead, behind)
+    assert waves[1].issued[1] == waves[0].issued[11]  # its work begins as the other leaves its first barrier
+    assert waves[1].issued[12] == waves[0].issued[23]
+
+
+def test_an_ended_wave_is_not_waited_for() -> None:
+    waves = run(Code([VALU]), Code([*[VALU] * 9, BARRIER, VALU]))
+    assert waves[1].issued[10] == 9 * 4 + RATES.barrier_clk
+
+
+def test_a_trace_that_was_cut_short_is_refused() -> None:
+    whole = trace_of(Code([VALU, VALU]))
+    wave = whole.waves[0]
+    cut = WaveTrace(wave.steps[:2], wave.lds_bank_clocks[:2], wave.lines[:2])
+    with pytest.raises(InputError, match="s_endpgm"):
+        operations_of(Trace(whole.program, (cut,)), RATES)
+
+
+# AMD's gfx950 Gluon tutorials, tile model of the vector memory path at a loaded latency of 1000 clk:
+# measured share of the MFMA rate that a loop of each tile reaches when its loads stay in flight, k-step 64.
+@pytest.mark.parametrize(
+    ("m", "n", "measured", "tolerance"), [(128, 128, 0.69, 0.03), (256, 64, 0.55, 0.03), (128, 64, 0.47, 0.03)]
+)
+def test_loops_that_keep_loads_in_flight_reach_the_measured_share_of_the_mfma_rate(
+    m: int, n: int, measured: float, tolerance: float
+) -> None:
+    loads, mfmas = (m + n) * 64 * 2 // 1024 // 4, m * n * 64 // (16 * 16 * 32) // 4
+    body = [*[mfma(100 + 4 * (at % 16)) for at in range(mfmas)], *[load_to_lds()] * loads]
+    waves = run(*[Code([], body, 24)] * 4, latency_clk=1000)
+    step_clk = (waves[0].issued[20 * (len(body) + 1)] - waves[0].issued[8 * (len(body) + 1)]) / 12
+    assert 16 * mfmas / step_clk == pytest.approx(measured, abs=tolerance)
