@@ -1,0 +1,225 @@
+"""The emulated device: code objects executed instruction by instruction on this machine's CPU."""
+
+from __future__ import annotations
+
+import struct
+import threading
+import weakref
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hktune.arch import Arch, arch_named
+from hktune.code_object import AmdCodeObject, KernelImage, read_code_object
+from hktune.device.device import Binding, Buffer, Kernel
+from hktune.emulator.launch import Descriptor, Dispatch, argument_bytes, dispatch_packet, entry_address
+from hktune.emulator.machine import Limits, run_dispatch
+from hktune.emulator.memory import AddressSpace, Region
+from hktune.emulator.program import Program
+from hktune.emulator.trace import Trace
+from hktune.errors import DeviceError, InputError
+from hktune.model import Argument, Identity, Launch
+
+_PACK = {"u32": "<I", "i32": "<i", "u64": "<Q", "f32": "<f", "pointer": "<Q"}
+_MAX_WORKGROUP_SIZE = 1024
+_MAX_BUFFER_BYTES = 1 << 36
+
+
+class EmulatedBuffer:
+    """Device memory that is a numpy array; leaves the address space with its last reference."""
+
+    def __init__(self, space: AddressSpace, data: npt.NDArray[np.uint8]) -> None:
+        self._region = space.map(data)
+        self.data = data
+        weakref.finalize(self, space.unmap, self._region)
+
+    @property
+    def address(self) -> int:
+        return self._region.base
+
+    @property
+    def size_bytes(self) -> int:
+        return self.data.size
+
+
+@dataclass(frozen=True)
+class EmulatedKernel:
+    """A kernel whose code lies in the device's memory."""
+
+    symbol: str
+    image: KernelImage
+    descriptor: Descriptor
+    program: Program
+    code: _LoadedCode
+
+
+class _LoadedCode:
+    """The segments of a code object in the address space, read-only; leave it with the last kernel that uses them."""
+
+    def __init__(self, space: AddressSpace, code: AmdCodeObject) -> None:
+        size = max((address + len(data) for address, data in code.segments), default=0)
+        memory = np.zeros(size, np.uint8)
+        for address, data in code.segments:
+            memory[address : address + len(data)] = np.frombuffer(data, np.uint8)
+        self.region = space.map(memory, writable=False)
+        weakref.finalize(self, space.unmap, self.region)
+
+
+class EmulatedDevice:
+    """A gfx950 in software. Launches run on the calling thread, one at a time.
+
+    `deadline_s` and `max_steps` (instructions executed by groups of waves) bound a launch, which is a KernelFault
+    "timeout" past either. With `record_trace`, `trace` holds the last launch's workgroup 0.
+    """
+
+    def __init__(
+        self,
+        arch: str = "gfx950",
+        deadline_s: float | None = None,
+        *,
+        max_steps: int | None = None,
+        record_trace: bool = False,
+    ) -> None:
+        if arch != "gfx950":
+            raise InputError(f"no emulator for architecture {arch!r}: known is gfx950")
+        self._arch: Arch = arch_named(arch)
+        self._space = AddressSpace()
+        self._lock = threading.Lock()
+        self._deadline_s = deadline_s
+        self._max_steps = max_steps
+        self._record_trace = record_trace
+        self.trace: Trace | None = None
+
+    @property
+    def identity(self) -> Identity:
+        name = self._arch.name
+        return Identity(kind="emulated", arch=name, name=f"emulated {name}", compute_units=self._arch.compute_units)
+
+    def allocate(self, size_bytes: int) -> EmulatedBuffer:
+        if not 0 < size_bytes <= _MAX_BUFFER_BYTES:
+            raise DeviceError(f"cannot allocate {size_bytes} bytes: ask for 1 to {_MAX_BUFFER_BYTES}")
+        padded = np.zeros(-(-size_bytes // 16) * 16, np.uint8)
+        return EmulatedBuffer(self._space, padded[:size_bytes])
+
+    def write(self, buffer: Buffer, data: npt.NDArray[Any]) -> None:
+        target = self._own(buffer)
+        source = np.ascontiguousarray(data).reshape(-1).view(np.uint8)
+        if source.size > target.size:
+            raise DeviceError(f"cannot write {source.size} bytes into a buffer of {target.size}: allocate a larger one")
+        target[: source.size] = source
+
+    def read(self, buffer: Buffer, out: npt.NDArray[Any]) -> None:
+        source = self._own(buffer)
+        if out.nbytes > source.size:
+            raise DeviceError(f"cannot read {out.nbytes} bytes from a buffer of {source.size}: pass a smaller array")
+        if not out.flags.c_contiguous:
+            raise DeviceError("cannot read into an array that is not contiguous: pass a contiguous one")
+        out.reshape(-1).view(np.uint8)[:] = source[: out.nbytes]
+
+    def borrow(self, tensor: Any) -> EmulatedBuffer:
+        import torch
+
+        if tensor.device.type != "cpu" or not tensor.is_contiguous() or not tensor.numel():
+            raise DeviceError(
+                f"cannot borrow a tensor of shape {tuple(tensor.shape)} on {tensor.device}: it must be contiguous, "
+                "on the CPU and not empty"
+            )
+        return EmulatedBuffer(self._space, tensor.detach().reshape(-1).view(torch.uint8).numpy())
+
+    def load(self, data: bytes, symbol: str) -> EmulatedKernel:
+        code = _parsed(data)
+        if code.arch != self._arch.name:
+            raise DeviceError(f"the code object is for {code.arch}, this device is {self._arch.name}: rebuild it")
+        if symbol not in code.kernels:
+            raise DeviceError(f"no kernel {symbol!r} in the code object: it has {', '.join(sorted(code.kernels))}")
+        image = code.kernels[symbol]
+        descriptor = Descriptor.read(image.descriptor)
+        descriptor.check(symbol)
+        loaded = _LoadedCode(self._space, code)
+        entry = entry_address(descriptor, loaded.region.base + image.entry_address)
+        return EmulatedKernel(symbol, image, descriptor, Program(self._space, entry), loaded)
+
+    def launch(self, kernel: Kernel, launch: Launch, binding: Binding, stream: int | None = None) -> None:
+        del stream
+        if not isinstance(kernel, EmulatedKernel):
+            raise DeviceError(f"{kernel.symbol} was loaded by another device: load it here")
+        self._check(kernel, launch)
+        explicit = _explicit_bytes(kernel.image, launch.arguments, binding)
+        with self._lock:
+            self._run(kernel, launch, explicit)
+
+    def synchronize(self) -> None:
+        """Launches are synchronous: there is nothing to wait for."""
+
+    def _run(self, kernel: EmulatedKernel, launch: Launch, explicit: bytes) -> None:
+        image, scratch_bytes = kernel.image, kernel.image.resources.scratch_bytes
+        data = argument_bytes(image, explicit, launch.grid, launch.block, launch.dynamic_lds_bytes)
+        arguments = self._place(data)
+        lds_bytes = image.resources.lds_bytes + launch.dynamic_lds_bytes
+        dispatch = Dispatch(launch.grid, launch.block, lds_bytes, launch.dynamic_lds_bytes, arguments.base, 0)
+        packet = self._place(dispatch_packet(dispatch, scratch_bytes))
+        try:
+            placed = Dispatch(
+                launch.grid, launch.block, lds_bytes, launch.dynamic_lds_bytes, arguments.base, packet.base
+            )
+            limits = Limits(self._deadline_s, self._max_steps)
+            run_dispatch(self._space, kernel.program, kernel.descriptor, placed, scratch_bytes, limits)
+        finally:
+            self._space.unmap(arguments)
+            self._space.unmap(packet)
+
+    def _place(self, data: bytes) -> Region:
+        return self._space.map(np.frombuffer(data.ljust(-(-max(len(data), 1) // 16) * 16, b"\0"), np.uint8), False)
+
+    def _check(self, kernel: EmulatedKernel, launch: Launch) -> None:
+        """Refuse what the hardware's dispatcher would refuse. Raises DeviceError."""
+        size = launch.block[0] * launch.block[1] * launch.block[2]
+        limit = min(kernel.image.resources.max_workgroup_size, _MAX_WORKGROUP_SIZE)
+        if min(launch.block) < 1 or size > limit:
+            raise DeviceError(f"block {launch.block} has {size} work-items: {kernel.symbol} allows 1 to {limit}")
+        if min(launch.grid) < 1:
+            raise DeviceError(f"grid {launch.grid} has no workgroups: every side must be at least 1")
+        lds_bytes = kernel.image.resources.lds_bytes + launch.dynamic_lds_bytes
+        if launch.dynamic_lds_bytes < 0 or lds_bytes > self._arch.lds_bytes:
+            raise DeviceError(f"{kernel.symbol} asks for {lds_bytes} bytes of LDS: {self._arch.lds_bytes} is the most")
+        mismatch = kernel.image.mismatch(launch.arguments)
+        if mismatch:
+            raise DeviceError(f"{mismatch}: launch it with the arguments it was compiled for")
+
+    def _own(self, buffer: Buffer) -> npt.NDArray[np.uint8]:
+        if not isinstance(buffer, EmulatedBuffer):
+            raise DeviceError("the buffer belongs to another device: allocate it here")
+        return buffer.data
+
+
+def _parsed(data: bytes) -> AmdCodeObject:
+    try:
+        return read_code_object(data)
+    except InputError as error:
+        raise DeviceError(str(error)) from error
+
+
+def _explicit_bytes(image: KernelImage, arguments: tuple[Argument, ...], binding: Binding) -> bytes:
+    """The explicit part of the kernarg segment. Raises DeviceError for a missing, unused or misfit binding."""
+    names = [argument.name for argument in arguments]
+    missing, unused = sorted(set(names) - set(binding)), sorted(set(binding) - set(names))
+    if missing or unused:
+        raise DeviceError(f"the binding lacks {missing} and has unused {unused}: bind exactly {names}")
+    data = bytearray(image.kernarg_bytes)
+    slots = [slot for slot in image.arguments if not slot.hidden]
+    for slot, argument in zip(slots, arguments, strict=True):
+        packed = _packed(argument, binding[argument.name])
+        data[slot.offset_bytes : slot.offset_bytes + len(packed)] = packed
+    return bytes(data)
+
+
+def _packed(argument: Argument, value: Buffer | int | float) -> bytes:
+    pointer = argument.kind == "pointer"
+    if isinstance(value, (int, float)) == pointer:
+        raise DeviceError(f"argument {argument.name} is a {argument.kind}: {type(value).__name__} does not fit")
+    try:
+        return struct.pack(_PACK[argument.kind], value.address if not isinstance(value, (int, float)) else value)
+    except struct.error as error:
+        raise DeviceError(f"argument {argument.name} is a {argument.kind}: {value} does not fit ({error})") from error

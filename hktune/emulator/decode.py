@@ -1,0 +1,168 @@
+"""Bytes to instructions: the CDNA4 encodings of `cdna4.json`, applied to the words of a code object.
+
+Encodings: AMD CDNA4 ISA guide, chapter 13. The table's source is named in scripts/generate_cdna4_table.py.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hktune.errors import KernelFault
+
+LITERAL = 255
+_SDWA, _DPP = 249, 250
+_ALWAYS_LITERAL = frozenset({"v_fmamk_f32", "v_fmaak_f32", "v_madmk_f16", "v_madak_f16", "s_setreg_imm32_b32"})
+_LITERAL_SOURCES = {
+    "SOP1": ("ssrc0",),
+    "SOP2": ("ssrc0", "ssrc1"),
+    "SOPC": ("ssrc0", "ssrc1"),
+    "VOP1": ("src0",),
+    "VOP2": ("src0",),
+    "VOPC": ("src0",),
+}
+
+
+@dataclass(frozen=True)
+class Operand:
+    """Width in bits and number format of one operand, in the ISA's words (u32, f16, pk8_bf16, any, ...)."""
+
+    bits: int
+    format: str
+
+    @property
+    def registers(self) -> int:
+        return max(1, self.bits // 32)
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """One decoded instruction. `fields` are raw encoding fields by name, `literal` the 32-bit constant if one follows;
+    `variant` is "", "sdwa" or "dpp"."""
+
+    address: int
+    words: tuple[int, ...]
+    format: str
+    mnemonic: str
+    fields: Mapping[str, int]
+    operands: Mapping[str, Operand]
+    literal: int = 0
+    variant: str = ""
+
+    @property
+    def size_bytes(self) -> int:
+        return 4 * len(self.words)
+
+    @property
+    def next_address(self) -> int:
+        return self.address + self.size_bytes
+
+    def operand(self, name: str) -> Operand:
+        return self.operands.get(name, _DWORD)
+
+    def __str__(self) -> str:
+        return f"{self.mnemonic} at {self.address:#x} ({' '.join(f'{word:08x}' for word in self.words)})"
+
+
+_DWORD = Operand(32, "b32")
+
+
+@dataclass(frozen=True)
+class _Format:
+    name: str
+    words: int
+    match: tuple[tuple[int, int, int], ...]
+    fields: Mapping[str, tuple[int, int]]
+    opcodes: Mapping[int, tuple[str, Mapping[str, Operand]]]
+
+    def accepts(self, word: int) -> bool:
+        return all(_bits(word, high, low) == value for high, low, value in self.match)
+
+    def read(self, raw: int) -> dict[str, int]:
+        return {name: _bits(raw, high, low) for name, (high, low) in self.fields.items()}
+
+
+def decode(code: bytes, address: int) -> Instruction:
+    """The instruction at the start of `code`, which lies at `address`. Raises KernelFault for an unknown encoding."""
+    word = int.from_bytes(code[:4], "little")
+    form = _format_of(word)
+    if form is None:
+        raise KernelFault(
+            "crashed", f"no CDNA4 encoding matches word {word:08x} at {address:#x}; the code is not gfx950"
+        )
+    raw = int.from_bytes(code[: 4 * form.words], "little")
+    fields = form.read(raw)
+    mnemonic, operands = form.opcodes.get(fields["op"], ("", {}))
+    if not mnemonic:
+        raise KernelFault("crashed", f"no {form.name} opcode {fields['op']} (word {word:08x}) at {address:#x}")
+    if mnemonic.startswith(("v_mfma", "v_smfmac", "v_accvgpr_read", "v_accvgpr_write")):
+        fields |= _formats()["VOP3P_MFMA"].read(raw)
+    return _with_suffix(code, address, form, mnemonic, fields, operands)
+
+
+def _with_suffix(
+    code: bytes, address: int, form: _Format, mnemonic: str, fields: dict[str, int], operands: Mapping[str, Operand]
+) -> Instruction:
+    """Reads the second word of a short encoding: a literal, an SDWA or a DPP control word."""
+    words, literal, variant = form.words, 0, ""
+    wide = int.from_bytes(code[:8], "little")
+    if form.name in ("VOP1", "VOP2", "VOPC") and fields["src0"] in (_SDWA, _DPP):
+        variant = "sdwa" if fields["src0"] == _SDWA else "dpp"
+        fields |= _formats()[_variant_format(form.name, variant)].read(wide)
+        words = 2
+    elif mnemonic in _ALWAYS_LITERAL or LITERAL in (fields[name] for name in _LITERAL_SOURCES.get(form.name, ())):
+        literal = wide >> 32
+        words += 1
+    parts = tuple(int.from_bytes(code[4 * i : 4 * i + 4], "little") for i in range(words))
+    return Instruction(address, parts, form.name, mnemonic, fields, operands, literal, variant)
+
+
+def _variant_format(name: str, variant: str) -> str:
+    if variant == "dpp":
+        return "VOP2_DPP16" if name == "VOPC" else f"{name}_DPP16"
+    return "VOPC_SDWA_SDST" if name == "VOPC" else f"{name}_SDWA"
+
+
+def _bits(word: int, high: int, low: int) -> int:
+    return (word >> low) & ((1 << (high - low + 1)) - 1)
+
+
+@functools.cache
+def _formats() -> Mapping[str, _Format]:
+    table: dict[str, Any] = json.loads(Path(__file__).with_name("cdna4.json").read_text())
+    return {
+        name: _Format(
+            name,
+            entry["bytes"] // 4,
+            tuple((high, low, value) for high, low, value in entry["match"]),
+            {key: (high, low) for key, (high, low) in entry["fields"].items()},
+            {
+                int(op): (mnemonic, {key: Operand(*value) for key, value in operands.items()})
+                for op, (mnemonic, operands) in entry["opcodes"].items()
+            },
+        )
+        for name, entry in table.items()
+    }
+
+
+@functools.cache
+def _by_specificity() -> tuple[_Format, ...]:
+    """Formats with opcodes, the ones that fix most bits first: VOP2 and SOP2 are what is left."""
+    formats = [form for form in _formats().values() if form.opcodes]
+    return tuple(sorted(formats, key=lambda form: -sum(high - low + 1 for high, low, _ in form.match)))
+
+
+@functools.lru_cache(maxsize=4096)
+def _format_of(word: int) -> _Format | None:
+    for form in _by_specificity():
+        if form.accepts(word):
+            if form.name == "VOP3" and _bits(word, 25, 16) in _formats()["VOP3SD"].opcodes:
+                return _formats()["VOP3SD"]
+            if form.name == "VOP3SD" and _bits(word, 25, 16) not in form.opcodes:
+                return _formats()["VOP3"]
+            return form
+    return None

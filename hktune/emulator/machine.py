@@ -1,0 +1,164 @@
+"""Runs a dispatch: batches of workgroups, and inside a batch whichever waves stand at the same instruction together.
+
+Among ready waves those with the lowest program counter go first, so that waves parted by a branch meet again where
+the paths join. A barrier counts arrivals and does not look at program counters: on gfx950 the waves of a workgroup
+may wait at different barriers, as staggered kernels do.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hktune.emulator.launch import Descriptor, Dispatch, start
+from hktune.emulator.memory import AddressError, AddressSpace
+from hktune.emulator.program import Program
+from hktune.emulator.waves import Lanes, Waves
+from hktune.errors import KernelFault
+
+_BATCH_WAVES = 64
+_BATCH_BYTES = 1 << 29
+_BLOCKS_BETWEEN_TURNS = 4096
+"""After so many blocks of one group while others are ready, another group gets a turn: it may be waited for."""
+
+
+@dataclass
+class Limits:
+    """When to give up: seconds of a launch, and instructions executed by groups of waves. None means never."""
+
+    deadline_s: float | None = None
+    max_steps: int | None = None
+    started: float = 0.0
+    steps: int = 0
+
+    def spend(self, steps: int, where: int) -> None:
+        self.steps += steps
+        if self.max_steps is not None and self.steps > self.max_steps:
+            raise KernelFault("timeout", f"still running after {self.max_steps} steps, at {where:#x}; it may not end")
+        if self.deadline_s is not None and time.monotonic() - self.started > self.deadline_s:
+            raise KernelFault("timeout", f"still running after {self.deadline_s} s, at {where:#x}; it may not end")
+
+
+def run_dispatch(
+    space: AddressSpace,
+    program: Program,
+    descriptor: Descriptor,
+    dispatch: Dispatch,
+    scratch_bytes: int,
+    limits: Limits,
+    recorder: Any = None,
+) -> None:
+    """Execute every workgroup. Raises KernelFault: crashed, hazard or timeout."""
+    limits.started = time.monotonic()
+    size = batch_workgroups(dispatch, scratch_bytes)
+    with np.errstate(all="ignore"):
+        for first in range(0, dispatch.workgroups, size):
+            count = min(size, dispatch.workgroups - first)
+            waves = Waves(space, count, dispatch.waves_per_workgroup, dispatch.lds_bytes, scratch_bytes)
+            waves.recorder = recorder if first == 0 else None
+            start(waves, descriptor, dispatch, first, program.entry)
+            _Batch(waves, program, dispatch, first, limits).run()
+
+
+def batch_workgroups(dispatch: Dispatch, scratch_bytes: int) -> int:
+    """How many workgroups run side by side: enough to amortise Python, few enough to stay in memory."""
+    waves = dispatch.waves_per_workgroup
+    each = waves * (512 * 64 * 4 + 64 * scratch_bytes) + dispatch.lds_bytes
+    return max(1, min(_BATCH_WAVES // waves, _BATCH_BYTES // each, dispatch.workgroups))
+
+
+class _Batch:
+    """Scheduler of one batch."""
+
+    def __init__(self, waves: Waves, program: Program, dispatch: Dispatch, first: int, limits: Limits) -> None:
+        self._waves = waves
+        self._program = program
+        self._dispatch = dispatch
+        self._first = first
+        self._limits = limits
+        self._turns = 0
+
+    def run(self) -> None:
+        m = self._waves
+        while not m.done.all():
+            ready = np.flatnonzero(~(m.done | m.waiting | m.halted))
+            if not len(ready):
+                raise KernelFault("timeout", self._stuck())
+            chosen = self._choose(ready)
+            group = as_slice(chosen)
+            m.full = bool(m.active[group].all())
+            if m.recorder is not None:
+                m.recorder.enter(m, chosen)
+            self._run_group(group, len(chosen) == len(ready))
+            self._release()
+
+    def _choose(self, ready: Any) -> Any:
+        places = self._waves.pc[ready]
+        self._turns += 1
+        late = self._turns % _BLOCKS_BETWEEN_TURNS == 0
+        return ready[places == (places.max() if late else places.min())]
+
+    def _run_group(self, group: Lanes, alone: bool) -> None:
+        """Run a group block by block for as long as it stays whole and no other group may be waiting to join."""
+        m, program = self._waves, self._program
+        address: int | None = int(m.pc[group][0])
+        try:
+            while address is not None:
+                block = program.block_at(address)
+                self._limits.spend(len(block.instructions), address)
+                if m.recorder is not None:
+                    m.recorder.block(block)
+                for step in block.steps:
+                    step(m, group)
+                address = block.terminate(m, group) if block.terminate else block.next_address
+                if address is not None and not alone:
+                    m.pc[group] = address
+                    return
+        except AddressError as error:
+            raise KernelFault("hazard", self._describe(error, group)) from None
+
+    def _release(self) -> None:
+        m = self._waves
+        waiting = m.waiting.reshape(-1, m.workgroups)
+        met = (waiting | m.done.reshape(-1, m.workgroups)).all(axis=0)
+        waiting[:, met] = False
+
+    def _name(self, wave: int) -> str:
+        m = self._waves
+        return f"wave {wave // m.workgroups} of workgroup {self._dispatch.workgroup(self._first + wave % m.workgroups)}"
+
+    def _describe(self, error: AddressError, group: Lanes) -> str:
+        """Which instruction of which wave and lane went astray."""
+        m = self._waves
+        access = m.access
+        position = error.position
+        if access.chosen is not None:
+            position = int(np.flatnonzero(access.chosen)[position])
+        wave = int(np.arange(m.count)[group][position // access.lanes])
+        lane = f", lane {position % access.lanes}" if access.lanes > 1 else ""
+        return f"{access.instruction}, {self._name(wave)}{lane}: {error}"
+
+    def _stuck(self) -> str:
+        m = self._waves
+        halted = np.flatnonzero(m.halted & ~m.done)
+        waiting = np.flatnonzero(m.waiting)
+        if not len(waiting):
+            return f"{self._name(int(halted[0]))} halted itself before {int(m.pc[halted[0]]):#x} and never ends"
+        return (
+            f"a barrier can never release: {self._name(int(waiting[0]))} waits before {int(m.pc[waiting[0]]):#x}, "
+            f"{self._name(int(halted[0]))} halted itself before {int(m.pc[halted[0]]):#x}"
+        )
+
+
+def as_slice(columns: Any) -> Lanes:
+    """The same columns as a slice where they are evenly spaced: numpy then works on views, not copies."""
+    if len(columns) == 1:
+        return slice(int(columns[0]), int(columns[0]) + 1)
+    step = int(columns[1] - columns[0])
+    if (np.diff(columns) == step).all():
+        return slice(int(columns[0]), int(columns[-1]) + 1, step)
+    picked: Lanes = columns
+    return picked

@@ -1,0 +1,169 @@
+"""Memories as numpy sees them: a block of bytes with wide views, and the address space made of such blocks."""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+Words = npt.NDArray[np.uint32]
+
+_PAGE_BYTES = 4096
+_FIRST_ADDRESS = 1 << 32
+# A copy of one complex128 moves 16 bytes untouched: numpy has no 128-bit integer.
+_WIDE_VIEWS: dict[int, np.dtype[Any]] = {
+    16: np.dtype(np.complex128),
+    8: np.dtype(np.uint64),
+    4: np.dtype(np.uint32),
+    2: np.dtype(np.uint16),
+}
+
+
+class Block:
+    """Bytes that are gathered and scattered by byte index; indices must lie inside.
+
+    A gather of `size` bytes (1, 2, or a multiple of 4) at indices of shape (...) gives uint32 (..., max(1, size / 4)),
+    zero-extended; a scatter takes the same shape and stores the low `size` bytes.
+    """
+
+    def __init__(self, data: npt.NDArray[np.uint8]) -> None:
+        self.data = data
+        self.size_bytes = data.size
+        self.views: dict[int, Array] = {1: data}
+        for width, dtype in _WIDE_VIEWS.items():
+            self.views[width] = data[: data.size // width * width].view(dtype)
+
+    def gather(self, index: Array, size: int) -> Words:
+        view, spread = self._view(index, size)
+        values = view.take(spread)
+        if size < 4:
+            return values.astype(np.uint32)[..., None]
+        return values.view(np.uint32).reshape(*index.shape, size // 4)
+
+    def scatter(self, index: Array, size: int, words: Words) -> None:
+        view, spread = self._view(index, size)
+        if size < 4:
+            view[spread] = words[..., 0]
+        else:
+            view[spread] = np.ascontiguousarray(words).view(view.dtype).reshape(spread.shape)
+
+    def _view(self, index: Array, size: int) -> tuple[Array, Array]:
+        """The widest view that every access of this call is aligned to, and the elements of it to touch."""
+        low_bits = int(np.bitwise_or.reduce(index, axis=None)) | size
+        unit = min(low_bits & -low_bits, 16)
+        while self.size_bytes % unit:
+            unit //= 2
+        elements = index >> (unit.bit_length() - 1)
+        if unit != size:
+            elements = elements[..., None] + np.arange(size // unit)
+        return self.views[unit], elements
+
+
+@dataclass(frozen=True)
+class Region:
+    """One allocation: where it lies in the address space, and its bytes."""
+
+    base: int
+    block: Block
+    writable: bool
+
+    @property
+    def end(self) -> int:
+        return self.base + self.block.size_bytes
+
+
+class AddressError(Exception):
+    """An access left every allocation: `position` is its flat index in the access, `address` what it asked for."""
+
+    def __init__(self, position: int, address: int, rule: str) -> None:
+        super().__init__(f"address {address & (1 << 64) - 1:#x} {rule}")
+        self.position = position
+        self.address = address
+
+
+class AddressSpace:
+    """The device's memory: regions at deterministic addresses, a page of nothing between neighbours."""
+
+    def __init__(self) -> None:
+        self._bases: list[int] = []
+        self._regions: list[Region] = []
+        self._next = _FIRST_ADDRESS
+
+    def map(self, data: npt.NDArray[np.uint8], writable: bool = True) -> Region:
+        """Give `data` an address; the memory stays the caller's."""
+        region = Region(self._next, Block(data), writable)
+        self._next += (data.size // _PAGE_BYTES + 2) * _PAGE_BYTES
+        self._bases.append(region.base)
+        self._regions.append(region)
+        return region
+
+    def unmap(self, region: Region) -> None:
+        at = bisect.bisect_left(self._bases, region.base)
+        del self._bases[at], self._regions[at]
+
+    def gather(self, addresses: Array, size: int) -> Words:
+        """uint32 (..., dwords) from byte addresses (...), as Block.gather. Raises AddressError."""
+        if addresses.size == 0:
+            return np.empty((*addresses.shape, max(1, size // 4)), np.uint32)
+        region = self._home(addresses, size)
+        if region is not None:
+            return region.block.gather(addresses - region.base, size)
+        out = np.empty((*addresses.shape, max(1, size // 4)), np.uint32)
+        for found, chosen in self._split(addresses, size):
+            out[chosen] = found.block.gather(addresses[chosen] - found.base, size)
+        return out
+
+    def scatter(self, addresses: Array, size: int, words: Words) -> None:
+        """The reverse of gather. Raises AddressError, also for memory that is read-only."""
+        if addresses.size == 0:
+            return
+        region = self._home(addresses, size)
+        if region is not None and region.writable:
+            region.block.scatter(addresses - region.base, size, words)
+            return
+        for found, chosen in self._split(addresses, size, writes=True):
+            found.block.scatter(addresses[chosen] - found.base, size, words[chosen])
+
+    def apply(self, operation: Callable[..., Words], addresses: Array, size: int, words: Words) -> Words:
+        """Run an atomic (block, index, words) -> words on flat addresses (k,). Raises AddressError."""
+        out = np.empty((len(addresses), size // 4), np.uint32)
+        for found, chosen in self._split(addresses, size, writes=True):
+            out[chosen] = operation(found.block, addresses[chosen] - found.base, words[chosen])
+        return out
+
+    def region_of(self, address: int) -> Region | None:
+        at = bisect.bisect_right(self._bases, address) - 1
+        if at < 0 or address >= self._regions[at].end:
+            return None
+        return self._regions[at]
+
+    def _home(self, addresses: Array, size: int) -> Region | None:
+        """The one region that holds every access, if there is one."""
+        region = self.region_of(int(addresses.min()))
+        return region if region is not None and int(addresses.max()) + size <= region.end else None
+
+    def _split(self, addresses: Array, size: int, writes: bool = False) -> list[tuple[Region, npt.NDArray[np.bool_]]]:
+        """The regions that hold the accesses, each with a mask of the accesses it holds."""
+        left = np.ones(addresses.shape, bool)
+        parts = []
+        while left.any():
+            first = int(np.flatnonzero(left)[0])
+            address = int(addresses.reshape(-1)[first])
+            region = self.region_of(address)
+            if region is None:
+                raise AddressError(first, address, "is in no allocation")
+            if writes and not region.writable:
+                raise AddressError(first, address, "is read-only")
+            chosen = left & (addresses >= region.base) & (addresses < region.end)
+            over = np.flatnonzero(chosen & (addresses + size > region.end))
+            if over.size:
+                address = int(addresses.reshape(-1)[over[0]])
+                raise AddressError(int(over[0]), address, f"and the {size} bytes from it run past their allocation")
+            parts.append((region, chosen))
+            left &= ~chosen
+        return parts
