@@ -102,7 +102,7 @@ class Expression:
             raise self._error(f"unknown name {unknown[0]!r}: known are {', '.join(sorted(known))}")
 
     def _error(self, rule: str) -> SpaceError:
-        return SpaceError(f"{self.where}: `{self.text[:80]}`: {rule}")
+        return SpaceError(f"{self.where}: `{' '.join(self.text.split())[:80]}`: {rule}")
 
     def _parse(self) -> ast.expr:
         if len(self.text) > _LONGEST:

@@ -110,13 +110,10 @@ class SearchSpace:
 
     def _all_derived(self, own: Mapping[str, Value]) -> Derived:
         texts = {name: expression.text for name, expression in self.template.derived.expressions.items()}
-        for name in own:
-            if name in texts:
-                raise SpaceError(f"derived {name}: the template derives it already: use that, or another name")
-        derived = Derived({**texts, **own})
-        taken = derived.expressions.keys() & (self._parameter.keys() | PROBLEM_NAMES | {"arch"})
+        taken = own.keys() & (texts.keys() | self._parameter.keys() | PROBLEM_NAMES | {"arch"})
         if taken:
-            raise SpaceError(f"derived {min(taken)}: the name is a parameter's or the problem's: choose another")
+            raise SpaceError(f"derived {min(taken)}: a parameter, the template or the problem has that name: rename it")
+        derived = Derived({**texts, **own})
         for expression in derived.expressions.values():
             expression.check_names(self._parameter.keys() | derived.expressions.keys() | PROBLEM_NAMES)
         return derived

@@ -15,7 +15,7 @@ from hktune.template.description import Extent, TemplateDescription, Text
 from hktune.yaml_file import read_yaml
 
 PROBLEM_NAMES = frozenset({"m", "n", "k"})
-_FIELD = re.compile(r"\$\{(\w*)\}")
+_FIELD = re.compile(r"\$\{([^}]*)\}")
 
 
 def load_template(path: Path) -> Template:

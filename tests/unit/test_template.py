@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import hashlib
+import pickle
+from pathlib import Path
+
+import pytest
+
+from hktune.errors import TemplateError
+from hktune.model import Argument, Config, Problem, Tile
+from hktune.template import Template, load_template
+
+CONFIG = Config(
+    {"block_m": 128, "block_n": 256, "warps_m": 2, "warps_n": 4, "stages": 2, "order": "rows", "eager": True}
+)
+
+
+@pytest.fixture
+def folder(toy_space_path: Path, tmp_path: Path) -> Path:
+    """A copy of the toy template that a test may break."""
+    original = toy_space_path.parent.parent / "kernels" / "gfx950" / "toy"
+    copy = tmp_path / "gfx950" / "toy"
+    copy.mkdir(parents=True)
+    for file in original.iterdir():
+        (copy / file.name).write_bytes(file.read_bytes())
+    return copy
+
+
+@pytest.fixture
+def template(folder: Path) -> Template:
+    return load_template(folder)
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+def test_reads_its_description(template: Template) -> None:
+    assert (template.name, template.arch, template.language) == ("gfx950/toy", "gfx950", "hip")
+    assert template.arguments == (Argument("a", "pointer"), Argument("m", "i32"))
+    assert template.parameter_names == set(CONFIG)
+
+
+def test_renders_every_field(template: Template) -> None:
+    variant = template.render(CONFIG)
+    assert variant.source == (
+        "\nconstexpr int block_m = 128, block_n = 256, warps_m = 2, warps_n = 4;\n"
+        "constexpr int stages = 2, lds_bytes = 98304;\n"
+        'constexpr auto order = "rows";\n'
+        "constexpr bool eager = true;\n"
+    )
+    assert (variant.template, variant.symbol, variant.config) == ("gfx950/toy", "hktune_toy", CONFIG)
+    assert variant.template_sha256 == template.sha256
+
+
+def test_launches_for_a_problem(template: Template) -> None:
+    launch = template.launch(CONFIG, Problem(512, 1024, 64))
+    assert (launch.grid, launch.block, launch.dynamic_lds_bytes) == ((16, 1, 1), (512, 1, 1), 98304)
+    assert launch.arguments == template.arguments
+
+
+def test_tile_and_proof(template: Template) -> None:
+    assert template.tile(CONFIG) == Tile(128, 256, 64)
+    assert template.proof_problem(CONFIG) == Problem(256, 512, 384)
+    assert template.derived_values(CONFIG) == {"warps": 8, "lds_bytes": 98304}
+
+
+def test_identity_covers_description_and_source(folder: Path, template: Template) -> None:
+    parts = [(folder / name).read_bytes() for name in ("template.yaml", "toy.hip")]
+    digests = b"".join(hashlib.sha256(part).digest() for part in parts)
+    assert template.sha256 == hashlib.sha256(digests).hexdigest()
+    for name in ("template.yaml", "toy.hip"):
+        before = load_template(folder).sha256
+        (folder / name).write_text((folder / name).read_text() + "\n")
+        assert load_template(folder).sha256 != before
+
+
+def test_survives_pickling(template: Template) -> None:
+    assert pickle.loads(pickle.dumps(template)).render(CONFIG) == template.render(CONFIG)
+
+
+def test_a_grid_of_nothing_is_refused(template: Template) -> None:
+    with pytest.raises(TemplateError, match="launch grid x is 0: it must be a positive integer"):
+        template.launch(CONFIG, Problem(64, 64, 64))
+
+
+def test_a_config_without_a_parameter_is_refused(template: Template) -> None:
+    with pytest.raises(TemplateError, match=r"gfx950/toy: derived warps: .* name 'warps_m' has no value"):
+        template.render(Config({"block_m": 128}))
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "rule"),
+    [
+        ("toy.hip", "${stages}", "2", "field 'stages' is not in the source: place it or drop it"),
+        ("toy.hip", "${stages}", "${stages} + ${depth}", r"source has \$\{depth\}: add it under `fields`"),
+        ("toy.hip", "${stages}", "${stages} + ${a b}", "source has .*a b"),
+        ("template.yaml", "name: toy", "nmae: toy", "unknown field `nmae`"),
+        ("template.yaml", "language: hip", "language: opencl", "Invalid enum value 'opencl'"),
+        ("template.yaml", "arch: gfx950", "arch: gfx000", "unknown architecture 'gfx000': known are"),
+        ("template.yaml", "source: toy.hip", "source: toi.hip", "source 'toi.hip': No such file"),
+        ("template.yaml", "{name: m, kind: i32}", "{name: m, kind: i8}", "Invalid enum value 'i8'"),
+        ("template.yaml", "block_m: block_m", "block_m: block_m * m", "only `launch` may name m, n and k"),
+        ("template.yaml", "block_m: block_m", "block_m: block_m **2", "fields block_m: .* operator Pow"),
+        ("template.yaml", "k: 64}", "k: [64]}", "Expected `.*`, got `array`"),
+        ("template.yaml", "symbol: hktune_toy", "symbol: a\nsymbol: b", "key 'symbol' is repeated"),
+        ("template.yaml", "symbol: hktune_toy", "symbol: [", "not YAML"),
+    ],
+)
+def test_mistakes_are_one_line(folder: Path, file: str, old: str, new: str, rule: str) -> None:
+    edit(folder / file, old, new)
+    with pytest.raises(TemplateError, match=rule) as caught:
+        load_template(folder)
+    assert "\n" not in str(caught.value)
+    assert str(folder) in str(caught.value)
+
+
+def test_an_absent_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TemplateError, match="cannot be read"):
+        load_template(tmp_path / "nothing")
