@@ -28,13 +28,14 @@ _ITERATIONS = 24  # of clock and latency against each other, both damped by half
 class Modelled:
     """A modelled time and what it is made of.
 
-    `timing.bound` is what limits most of it: mfma, lds, tcp, issue, l2, mall or hbm; latency when none of them is
+    `bound` is what limits most of it: mfma, lds, tcp, issue, l2, mall or hbm; latency when none of them is
     within a tenth of the k-step's clk; launch when launch, prologues and epilogues outweigh the main loop. `clocks` has
     the clk that one k-step of the longest-running kind of round holds each of them, and `step`, what it takes.
     `peak_fraction` is against every MFMA pipe busy at the highest clock.
     """
 
     timing: Timing
+    bound: str
     clocks: dict[str, float]
     rounds: int
     latency_clk: float
@@ -107,7 +108,8 @@ def _modelled(
     bound = "launch" if loop_us < time_us / 2 else unit if clocks[unit] >= 0.9 * longest.step_clk else "latency"
     peak_flops_per_us = arch.compute_units * rates.mfma_flops_per_clk_cu * rates.clock_ghz[0][1] * 1e3
     return Modelled(
-        timing=Timing(Source.MODELLED, time_us, cache="cold", bound=bound),
+        timing=Timing(Source.MODELLED, time_us, cache="cold"),
+        bound=bound,
         clocks={**clocks, "step": longest.step_clk},
         rounds=sum(round_.count for round_ in rounds),
         latency_clk=longest.latency_clk,

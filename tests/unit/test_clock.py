@@ -180,9 +180,9 @@ def test_a_thin_problem_takes_at_least_its_bytes_from_hbm(in_flight: clock.Profi
 
 
 def test_a_short_problem_is_bound_by_what_is_not_its_loop(in_flight: clock.Profile) -> None:
-    assert modelled(in_flight, 256, 256, 256).timing.bound == "launch"
+    assert modelled(in_flight, 256, 256, 256).bound == "launch"
     mfmas_alone = profiled(trace_of(*[Code([], [*[mfma()] * 64, BARRIER], 4)] * 8))
-    assert modelled(mfmas_alone, 8192, 8192, 8192).timing.bound == "mfma"
+    assert modelled(mfmas_alone, 8192, 8192, 8192).bound == "mfma"
 
 
 def test_busier_mfma_pipes_run_at_a_lower_clock(in_flight: clock.Profile) -> None:
@@ -218,5 +218,5 @@ def test_an_order_that_scatters_each_dies_tiles_is_bound_by_the_fabric(in_flight
     launch = launch_for(problem, TILE)
     near = clock.modelled_time(in_flight, problem, launch, TILE, GFX950)
     far = clock.modelled_time(in_flight, problem, launch, TILE, GFX950, scattered)
-    assert far.timing.bound == "mall"
+    assert far.bound == "mall"
     assert far.timing.time_us > 1.03 * near.timing.time_us
