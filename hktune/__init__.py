@@ -1,1 +1,23 @@
 """hktune finds, proves and dispatches the fastest correct GEMM kernel for every shape a model runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hktune.runtime import linear, load, matmul, stats
+
+__all__ = ["linear", "load", "matmul", "stats"]
+
+
+def __getattr__(name: str) -> Any:
+    """The runtime's functions, imported at first use: `import hktune` alone loads neither torch nor numpy."""
+    if name not in __all__:
+        raise AttributeError(f"module 'hktune' has no attribute {name!r}")
+    from hktune import runtime
+
+    return getattr(runtime, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,163 @@
+"""A loaded dispatch table: torch tensors in, the shape's kernel launched, the vendor library for everything else."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+import torch
+from torch import Tensor
+
+from hktune.device.device import Buffer, Device, Kernel
+from hktune.dispatch import Entry, Validated
+from hktune.dispatch.table import Key
+from hktune.model import Launch
+
+_TENSOR_DEVICE = {"emulated": "cpu", "hip": "cuda", "cuda": "cuda"}
+# The widest load that a kernel may make of its operands: a dwordx4.
+_ALIGNMENT_BYTES = 16
+
+
+class Fallback(str, Enum):
+    """Why a call went to the vendor library."""
+
+    NO_ENTRY = "no entry for the shape"
+    VENDOR_CHOSEN = "vendor chosen by the table"
+    SHAPE = "operand shapes"
+    TENSOR_TYPE = "tensor type"
+    DTYPE = "dtype"
+    DEVICE = "device"
+    STRIDES = "strides"
+    ALIGNMENT = "alignment"
+    GRAD = "requires grad"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+@dataclass(frozen=True)
+class Stats:
+    """Since the table was loaded: calls that ran a kernel, calls that went to the vendor and why, entries not used
+    and why. Counted without a lock, so threads may lose a count."""
+
+    hits: int
+    fallbacks: dict[str, int]
+    skipped: dict[str, int]
+
+
+class _Route:
+    """One entry made ready: its launch, the numbers that it binds, and its kernel once loaded."""
+
+    def __init__(self, sha256: str, symbol: str, launch: Launch, key: Key) -> None:
+        m, n, k, *_ = key
+        numbers = {"m": m, "n": n, "k": k, "lda": k, "ldb": k, "ldc": n}
+        self.sha256 = sha256
+        self.symbol = symbol
+        self.launch = launch
+        self.numbers = {name: numbers[name] for name in (each.name for each in launch.arguments) if name in numbers}
+        self.kernel: Kernel | None = None
+
+
+class LoadedTable:
+    """The usable entries of a table on one device.
+
+    Kernels are loaded at their first use, or all by `warm`. Calls may come from several threads. Raises DeviceError
+    when the device refuses a kernel that validation let pass.
+    """
+
+    def __init__(self, validated: Validated, device: Device) -> None:
+        self._device = device
+        self._tensor_device = _TENSOR_DEVICE[device.identity.kind]
+        self._objects = validated.objects
+        self._routes = {entry.problem.key: _route(entry) for entry in validated.usable}
+        self._kernels: dict[tuple[str, str], Kernel] = {}
+        self._loading = threading.Lock()
+        self._hits = 0
+        self._fallbacks: Counter[Fallback] = Counter()
+        self._skipped = validated.skipped_by_reason
+
+    def matmul(self, a: Tensor, bt: Tensor) -> Tensor:
+        """a [..., K] @ bt [N, K]^T -> [..., N]."""
+        return self.linear(a, bt)
+
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """x [..., K] @ weight [N, K]^T (+ bias [N]) -> [..., N]; leading dimensions count as one M."""
+        if weight.dim() != 2:
+            return self._vendor(Fallback.SHAPE, x, weight, bias)
+        n, k = weight.shape
+        key = (x.numel() // (k or 1), n, k, "bf16", "none" if bias is None else "bias")
+        route = self._routes.get(key, Fallback.NO_ENTRY)
+        if isinstance(route, Fallback):
+            return self._vendor(route, x, weight, bias)
+        operands = (x, weight) if bias is None else (x, weight, bias)
+        refusal = self._refusal(operands, n, k)
+        if refusal is not None:
+            return self._vendor(refusal, x, weight, bias)
+        return self._launch(route, operands, n)
+
+    def warm(self) -> None:
+        """Load every kernel now, so that no call does."""
+        for route in self._routes.values():
+            if isinstance(route, _Route):
+                self._load(route)
+
+    def stats(self) -> Stats:
+        return Stats(self._hits, {str(why): count for why, count in self._fallbacks.items()}, dict(self._skipped))
+
+    def _refusal(self, operands: Sequence[Tensor], n: int, k: int) -> Fallback | None:
+        """Why the kernel of this shape cannot take these operands (x, weight and perhaps bias), or None when it can."""
+        if operands[0].shape[-1:] != (k,) or (len(operands) == 3 and operands[2].shape != (n,)):
+            return Fallback.SHAPE
+        grad = torch.is_grad_enabled()
+        for tensor in operands:
+            refusal = self._unfit(tensor, grad)
+            if refusal is not None:
+                return refusal
+        return None
+
+    def _unfit(self, tensor: Tensor, grad: bool) -> Fallback | None:
+        if type(tensor) not in (Tensor, torch.nn.Parameter) or tensor.layout is not torch.strided:
+            return Fallback.TENSOR_TYPE
+        if tensor.dtype is not torch.bfloat16:
+            return Fallback.DTYPE
+        if tensor.device.type != self._tensor_device:
+            return Fallback.DEVICE
+        if not tensor.is_contiguous():
+            return Fallback.STRIDES
+        if tensor.data_ptr() % _ALIGNMENT_BYTES:
+            return Fallback.ALIGNMENT
+        return Fallback.GRAD if grad and tensor.requires_grad else None
+
+    def _launch(self, route: _Route, operands: Sequence[Tensor], n: int) -> Tensor:
+        x = operands[0]
+        out = torch.empty((*x.shape[:-1], n), dtype=x.dtype, device=x.device)
+        pointers = zip(("a", "bt", "bias"), operands, strict=False)
+        binding: dict[str, Buffer | int | float] = {name: self._device.borrow(tensor) for name, tensor in pointers}
+        binding["c"] = self._device.borrow(out)
+        binding.update(route.numbers)
+        self._device.launch(route.kernel or self._load(route), route.launch, binding)
+        self._hits += 1
+        return out
+
+    def _load(self, route: _Route) -> Kernel:
+        """Load the kernel of `route`, once for all entries that share it."""
+        name = (route.sha256, route.symbol)
+        with self._loading:
+            if name not in self._kernels:
+                self._kernels[name] = self._device.load(self._objects[route.sha256], route.symbol)
+            route.kernel = self._kernels[name]
+            return route.kernel
+
+    def _vendor(self, why: Fallback, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        self._fallbacks[why] += 1
+        return torch.nn.functional.linear(x, weight, bias)
+
+
+def _route(entry: Entry) -> _Route | Fallback:
+    if entry.kernel is None:
+        return Fallback.VENDOR_CHOSEN
+    kernel = entry.kernel
+    return _Route(kernel.object_sha256, kernel.symbol, kernel.launch.as_model(), entry.problem.key)

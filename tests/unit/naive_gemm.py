@@ -1,0 +1,45 @@
+"""A real gfx950 code object small enough to keep (tests/recorded/naive_gemm), and trials and tables that name it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from hktune.dispatch import Table, build_table, write_table
+from hktune.model import Argument, Config, Identity, Launch, Problem, Source, Status, Trial
+
+OBJECT = (Path(__file__).parents[1] / "recorded" / "naive_gemm" / "naive_gemm.hsaco").read_bytes()
+SHA256 = hashlib.sha256(OBJECT).hexdigest()
+EMULATED = Identity("emulated", "gfx950", "emulated gfx950", 256)
+MI355X = Identity("hip", "gfx950", "AMD Instinct MI355X", 256, "0x75a3", "SPX")
+
+
+def trial(problem: Problem, time_us: float | None = 1.0, variant: int = 0, **fields: Any) -> Trial:
+    """An ok, modelled trial of the naive kernel; `variant` makes another config."""
+    config = Config({"variant": variant})
+    row = Trial(
+        trial=0, m=problem.m, n=problem.n, k=problem.k, dtype=problem.dtype, epilogue=problem.epilogue,
+        config_id=config.id, config=config.json, status=Status.OK, source=Source.MODELLED, time_us=time_us,
+        object_sha256=SHA256, template="naive_gemm", template_sha256="0" * 64, target="gfx950", device=EMULATED.name,
+    )  # fmt: skip
+    return replace(row, **fields)
+
+
+def launch_of(row: Trial) -> tuple[str, Launch]:
+    """One work-item per element of C, 64 columns a workgroup."""
+    bias = row.epilogue == "bias"
+    pointers = [Argument(name, "pointer") for name in (["a", "bt", "c", "bias"] if bias else ["a", "bt", "c"])]
+    arguments = (*pointers, Argument("n", "u32"), Argument("k", "u32"))
+    return "naive_gemm_bias" if bias else "naive_gemm", Launch((-(-row.n // 64), row.m, 1), (64, 1, 1), 0, arguments)
+
+
+def table_of(*trials: Trial, identity: Identity = EMULATED) -> Table:
+    return build_table(trials, launch_of, identity, "clang 22", "0.1.0", "2026-11-22T18:00:00+00:00")
+
+
+def published(directory: Path, *trials: Trial, identity: Identity = EMULATED) -> Table:
+    table = table_of(*trials, identity=identity)
+    write_table(table, {SHA256: OBJECT}, directory)
+    return table

@@ -1,0 +1,243 @@
+"""table.json and its objects: published whole, read strictly, trusted row by row."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from naive_gemm import EMULATED, MI355X, OBJECT, SHA256, published, table_of, trial
+
+from hktune.dispatch import describe, read_table, validate, write_table
+from hktune.errors import TableError
+from hktune.model import Problem, Source
+
+SMALL = Problem(8, 128, 64)
+BIASED = Problem(8, 128, 64, epilogue="bias")
+
+Edit = Callable[[dict[str, Any]], object]
+
+
+def edited(directory: Path, edit: Edit) -> None:
+    path = directory / "table.json"
+    document = json.loads(path.read_text())
+    edit(document)
+    path.write_text(json.dumps(document))
+
+
+def test_a_table_comes_back_as_it_went_with_a_line_per_entry(tmp_path: Path) -> None:
+    table = published(tmp_path, trial(SMALL), trial(BIASED), trial(Problem(4, 64, 32)))
+    assert read_table(tmp_path) == table
+    lines = (tmp_path / "table.json").read_text().splitlines()
+    assert [json.loads(line.rstrip(","))["m"] for line in lines if line.startswith("  {")] == [4, 8, 8]
+    assert sorted(path.name for path in tmp_path.rglob("*")) == [f"{SHA256}.hsaco", "objects", "table.json"]
+
+
+def test_objects_no_longer_named_go_and_others_in_the_folder_stay(tmp_path: Path) -> None:
+    published(tmp_path, trial(SMALL))
+    (tmp_path / "objects" / "README").write_text("mine")
+    write_table(table_of(), {}, tmp_path)
+    assert [path.name for path in (tmp_path / "objects").iterdir()] == ["README"]
+    assert read_table(tmp_path).entries == ()
+
+
+def test_an_object_already_there_need_not_be_given_again_but_must_be_the_right_one(tmp_path: Path) -> None:
+    table = published(tmp_path, trial(SMALL))
+    write_table(table, {}, tmp_path)
+    before = (tmp_path / "table.json").read_bytes()
+    with pytest.raises(TableError, match=r"sha256: saved=.* current=.*: build it again"):
+        write_table(table, {SHA256: OBJECT + b"\0"}, tmp_path)
+    (tmp_path / "objects" / f"{SHA256}.hsaco").unlink()
+    with pytest.raises(TableError, match="was not given: build it first"):
+        write_table(table, {}, tmp_path)
+    assert (tmp_path / "table.json").read_bytes() == before
+
+
+def test_a_directory_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(TableError, match="table cannot be written"):
+        write_table(table_of(), {}, tmp_path / "file")
+
+
+def test_a_missing_table_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(TableError, match=r"cannot be read \(No such file or directory\)"):
+        read_table(tmp_path)
+
+
+@pytest.mark.parametrize("kept", [0, 1, 0.5, -3])
+def test_a_truncated_table_is_one_line(tmp_path: Path, kept: float) -> None:
+    published(tmp_path, trial(SMALL))
+    path = tmp_path / "table.json"
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * kept) if kept == 0.5 else int(kept)])
+    with pytest.raises(TableError, match="truncated or not JSON") as caught:
+        read_table(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (b"[]", "malformed table: Expected `object`, got `array`"),
+        (b'{"format": "hktune-table", "format": "x"}', "a key stands twice"),
+        (b'{"version": NaN}', "NaN is not a number of JSON"),
+        (b"[" * 100_000, "truncated or not JSON"),
+        (b"\xff\xfe\x00", "truncated or not JSON"),
+        (b'{"version": 2, "entries": []}', "table version saved=2 current=1"),
+    ],
+)
+def test_bytes_that_are_no_table_are_one_line(tmp_path: Path, text: bytes, says: str) -> None:
+    (tmp_path / "table.json").write_bytes(text)
+    with pytest.raises(TableError, match=says) as caught:
+        read_table(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def kernel(document: dict[str, Any]) -> dict[str, Any]:
+    fields: dict[str, Any] = document["entries"][0]["kernel"]
+    return fields
+
+
+def argument(document: dict[str, Any], at: int) -> dict[str, Any]:
+    fields: dict[str, Any] = kernel(document)["launch"]["arguments"][at]
+    return fields
+
+
+@pytest.mark.parametrize(
+    ("edit", "says"),
+    [
+        (lambda table: table.update(colour="red"), "unknown field `colour`"),
+        (lambda table: kernel(table).update(path="/bin/sh"), "unknown field `path`"),
+        (lambda table: table.pop("arch"), "missing required field `arch`"),
+        (lambda table: table.update(format="csv"), "format"),
+        (lambda table: table["entries"].append(table["entries"][0]), "8x128x64 bf16 has two entries"),
+        (lambda table: table["entries"][0].update(m=2**24 + 1), "<= 16777216"),
+        (lambda table: table["entries"][0].update(m=-8), ">= 1"),
+        (lambda table: table["entries"][0].update(m=8.5), "Expected `int`"),
+        (lambda table: table["entries"][0].update(m=True), "Expected `int`"),
+        (lambda table: table["entries"][0].update(time_us=0), "time_us"),
+        (lambda table: table["entries"][0].update(source="guessed"), "source"),
+        (lambda table: table["entries"][0].update(choice="vendor"), "choice 'vendor' and its kernel must agree"),
+        (lambda table: table["entries"][0].pop("kernel"), "choice 'kernel' and its kernel must agree"),
+        (lambda table: table["entries"][0].update(epilogue="bias"), "must agree on a bias"),
+        (lambda table: kernel(table).update(object_sha256="../../../etc/passwd"), "object_sha256"),
+        (lambda table: kernel(table).update(object_sha256="../" * 21 + "a"), "object_sha256"),
+        (lambda table: kernel(table).update(object_sha256=SHA256 + "\n"), "object_sha256"),
+        (lambda table: kernel(table).update(object_sha256=SHA256.upper()), "object_sha256"),
+        (lambda table: kernel(table).update(symbol="a b"), "symbol"),
+        (lambda table: kernel(table)["launch"].update(grid=[1, 1]), "grid"),
+        (lambda table: kernel(table)["launch"].update(grid=[2**31, 1, 1]), "grid"),
+        (lambda table: kernel(table)["launch"].update(block=[0, 1, 1]), "block"),
+        (lambda table: kernel(table)["launch"].update(dynamic_lds_bytes=1 << 30), "dynamic_lds_bytes"),
+        (lambda table: argument(table, 3).update(name="stream"), "arguments"),
+        (lambda table: argument(table, 3).update(kind="pointer"), "argument n cannot be a pointer"),
+        (lambda table: argument(table, 0).update(kind="u64"), "argument a cannot be a u64"),
+        (lambda table: argument(table, 3).update(name="k"), "each once"),
+    ],
+)
+def test_a_malformed_table_is_one_line_that_names_the_place(tmp_path: Path, edit: Edit, says: str) -> None:
+    published(tmp_path, trial(SMALL))
+    edited(tmp_path, edit)
+    with pytest.raises(TableError, match=says) as caught:
+        read_table(tmp_path)
+    assert "\n" not in str(caught.value)
+    assert "build it again" in str(caught.value)
+
+
+def test_everything_is_usable_where_it_was_made(tmp_path: Path) -> None:
+    table = published(tmp_path, trial(SMALL), trial(BIASED))
+    judged = validate(table, tmp_path, EMULATED, allow_modelled=True)
+    assert judged.usable == table.entries
+    assert judged.objects == {SHA256: OBJECT}
+    assert judged.skipped == ()
+
+
+def test_another_architecture_refuses_the_whole_table(tmp_path: Path) -> None:
+    table = published(tmp_path, trial(SMALL, target="gfx942"), identity=replace(EMULATED, arch="gfx942"))
+    with pytest.raises(TableError, match="another architecture: saved=gfx942 current=gfx950: pass a table tuned for"):
+        validate(table, tmp_path, EMULATED, allow_modelled=True)
+
+
+def test_modelled_rows_are_skipped_unless_allowed_and_measured_ones_stay(tmp_path: Path) -> None:
+    measured = trial(BIASED, source=Source.MEASURED)
+    table = published(tmp_path, trial(SMALL), measured, identity=MI355X)
+    judged = validate(table, tmp_path, MI355X, allow_modelled=False)
+    assert [entry.problem for entry in judged.usable] == [BIASED]
+    assert judged.skipped_by_reason == {"modelled": 1}
+    rows = describe(table, judged.skipped)
+    assert [(row.source, row.skipped.split(":")[0]) for row in rows] == [("measured", ""), ("modelled", "modelled")]
+
+
+@pytest.mark.parametrize("field", [{"pci_id": "0x75a0"}, {"compute_units": 304}, {"partition": "CPX"}])
+def test_rows_measured_on_another_sku_are_skipped(tmp_path: Path, field: dict[str, Any]) -> None:
+    table = published(tmp_path, trial(SMALL, source=Source.MEASURED), identity=MI355X)
+    other = replace(MI355X, **field)
+    judged = validate(table, tmp_path, other, allow_modelled=False)
+    assert judged.skipped_by_reason == {"other device": 1}
+    assert "saved=compute_units:256 pci_id:0x75a3 partition:SPX current=" in judged.skipped[0].detail
+    same = validate(table, tmp_path, replace(MI355X, name="MI355X"), allow_modelled=False)
+    assert same.skipped == ()
+
+
+def object_file(directory: Path) -> Path:
+    return directory / "objects" / f"{SHA256}.hsaco"
+
+
+def flip_a_bit(directory: Path) -> None:
+    data = bytearray(OBJECT)
+    data[len(data) // 2] ^= 1
+    object_file(directory).write_bytes(data)
+
+
+def make_it_a_directory(directory: Path) -> None:
+    object_file(directory).unlink()
+    object_file(directory).mkdir()
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason", "detail"),
+    [
+        (flip_a_bit, "object changed", f"sha256 saved={SHA256} current="),
+        (lambda directory: object_file(directory).write_bytes(OBJECT[:100]), "object changed", "current="),
+        (lambda directory: object_file(directory).unlink(), "object missing", "is not there"),
+        (make_it_a_directory, "object missing", "is not there"),
+    ],
+)
+def test_an_object_that_is_not_the_named_bytes_skips_its_rows(
+    tmp_path: Path, damage: Callable[[Path], None], reason: str, detail: str
+) -> None:
+    table = published(tmp_path, trial(SMALL), trial(BIASED))
+    damage(tmp_path)
+    judged = validate(table, tmp_path, EMULATED, allow_modelled=True)
+    assert judged.usable == ()
+    assert judged.objects == {}
+    assert judged.skipped_by_reason == {reason: 2}
+    assert detail in judged.skipped[0].detail
+
+
+@pytest.mark.parametrize(
+    ("edit", "reason", "detail"),
+    [
+        (lambda table: kernel(table).update(symbol="gemm_kernel"), "symbol missing", "has no kernel gemm_kernel"),
+        (lambda table: kernel(table).update(symbol="naive_gemm_bias"), "arguments", "takes 6 arguments, the launch"),
+        (lambda table: argument(table, 3).update(kind="u64"), "arguments", "at offset 24"),
+        (lambda table: kernel(table)["launch"].update(block=[512, 1, 1]), "arguments", "512 work-items"),
+    ],
+)
+def test_a_row_that_its_object_cannot_serve_is_skipped(tmp_path: Path, edit: Edit, reason: str, detail: str) -> None:
+    published(tmp_path, trial(SMALL))
+    edited(tmp_path, edit)
+    judged = validate(read_table(tmp_path), tmp_path, EMULATED, allow_modelled=True)
+    assert judged.skipped_by_reason == {reason: 1}
+    assert detail in judged.skipped[0].detail
+
+
+def test_an_object_of_the_right_sha256_that_is_no_code_object_is_skipped(tmp_path: Path) -> None:
+    sha256 = hashlib.sha256(b"not an ELF").hexdigest()
+    write_table(table_of(trial(SMALL, object_sha256=sha256)), {sha256: b"not an ELF"}, tmp_path)
+    judged = validate(read_table(tmp_path), tmp_path, EMULATED, allow_modelled=True)
+    assert judged.skipped_by_reason == {"object unreadable": 1}
