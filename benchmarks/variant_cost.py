@@ -1,0 +1,103 @@
+"""Seconds per variant: compile, emulate (prove), model; and the same kernel built as a torch extension.
+
+    python benchmarks/variant_cost.py [--variants 12] [--torch-extension]
+
+Every variant is built and proved from nothing, in one process, on one core: an empty cache in a temporary folder. The
+torch extension is what the usual way of building such a kernel costs: `torch.utils.cpp_extension.load_inline` with
+the kernel's host wrapper (needs g++ and ninja). No ROCm is assumed, so its device half is counted at what hktune's
+own device-only compile takes and its second, host-side pass over the kernel source is not counted: a lower bound.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import statistics
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from hktune.compile import hip_compiler
+from hktune.device.emulated import EmulatedDevice
+from hktune.emulator import clock
+from hktune.model import Config, Failure, Problem
+from hktune.settings import Settings
+from hktune.space import SearchSpace, load_space
+from hktune.verify import verify
+
+SPACE = Path(__file__).resolve().parent.parent / "search_spaces" / "gfx950_gemm_bf16.yaml"
+PROBLEM = Problem(4096, 4096, 4096)
+
+EXTENSION_SOURCE = """
+#include <torch/extension.h>
+torch::Tensor gemm_forward(torch::Tensor a, torch::Tensor bt) {
+  auto c = torch::empty({a.size(0), bt.size(0)}, a.options());
+  TORCH_CHECK(a.size(1) == bt.size(1), "k differs");
+  return c;
+}
+"""
+
+
+def seconds_per_variant(space: SearchSpace, config: Config, cache: Path) -> dict[str, float]:
+    """Wall-clock seconds of each stage for one variant, nothing cached."""
+    template, arch = space.template, space.arch
+    stages: dict[str, float] = {}
+    settings = replace(Settings.from_environment(os.environ), cache_dir=cache)
+    started = time.perf_counter()
+    code = hip_compiler(settings).compile(template.render(config), 120.0)
+    stages["compile"] = time.perf_counter() - started
+    if isinstance(code, Failure):
+        raise SystemExit(f"{config}: {code.detail}")
+
+    problem = template.proof_problem(config)
+    launch = template.launch(config, problem)
+    started = time.perf_counter()
+    device = EmulatedDevice(template.arch, record_trace=True)
+    proof = verify(device, device.load(code.data, code.symbol), launch, problem, seed=0)
+    stages["emulate"] = time.perf_counter() - started
+    if isinstance(proof, Failure) or device.trace is None:
+        raise SystemExit(f"{config}: {proof}")
+
+    started = time.perf_counter()
+    tile = template.tile(config)
+    profile = clock.profile(device.trace, code.resources, launch, tile, problem.k // tile.k, arch)
+    clock.modelled_time(profile, PROBLEM, template.launch(config, PROBLEM), tile, arch)
+    stages["model"] = time.perf_counter() - started
+    return stages
+
+
+def torch_extension_seconds() -> float:
+    """Building the host half of the kernel as a torch extension, from nothing."""
+    from torch.utils.cpp_extension import load_inline
+
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        load_inline("hktune_bench", cpp_sources=EXTENSION_SOURCE, functions=["gemm_forward"], build_directory=folder)
+        return time.perf_counter() - started
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--variants", type=int, default=12)
+    parser.add_argument("--torch-extension", action="store_true")
+    options = parser.parse_args()
+    space, rng = load_space(SPACE), random.Random(0)
+    configs = [*space.seeds, *(space.sample(rng, PROBLEM) for _ in range(options.variants))][: options.variants]
+    with tempfile.TemporaryDirectory() as folder:
+        seconds_per_variant(space, configs[0], Path(folder))  # fetches headers and precompiles them, once per machine
+        rows = [seconds_per_variant(space, config, Path(folder)) for config in configs[1:]]
+    for stage in rows[0]:
+        values = [row[stage] for row in rows]
+        print(f"{stage:8} median {statistics.median(values):6.2f} s   max {max(values):6.2f} s")
+    total = statistics.mean(sum(row.values()) for row in rows)
+    print(f"variant  mean   {total:6.2f} s: {60 / total:.0f} variants a minute on one core")
+    if options.torch_extension:
+        compile_s = statistics.median(row["compile"] for row in rows)
+        extension_s = torch_extension_seconds() + compile_s
+        print(f"torch extension: at least {extension_s:.1f} s, {extension_s / compile_s:.0f} times the compile")
+
+
+if __name__ == "__main__":
+    main()

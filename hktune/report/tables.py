@@ -1,0 +1,55 @@
+"""A dispatch table and the doctor's findings, printed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from hktune.arch import arch_named
+from hktune.dispatch import Reason, describe, read_table, validate
+from hktune.doctor import Finding
+from hktune.errors import TableError
+
+DAMAGED = {
+    Reason.OBJECT_MISSING,
+    Reason.OBJECT_CHANGED,
+    Reason.OBJECT_UNREADABLE,
+    Reason.SYMBOL_MISSING,
+    Reason.ARGUMENTS,
+}
+
+
+def print_table(console: Console, directory: Path) -> None:
+    """Print the table in `directory`. Raises TableError when it, its architecture or one of its objects is no good;
+    of damaged objects, after printing, for the first."""
+    table = read_table(directory)
+    arch_named(table.arch)
+    judged = validate(table, directory, table.identity, allow_modelled=True)
+    device = table.device
+    title = f"{table.arch}, {device.name}: {len(table.entries)} shapes; made {table.created_at} with {table.compiler}"
+    printed = Table(title=title, title_justify="left")
+    printed.add_column("shape")
+    printed.add_column("choice")
+    for column in ("time us", "TFLOP/s", "vs vendor"):
+        printed.add_column(column, justify="right")
+    for column in ("time is", "object", "config"):
+        printed.add_column(column)
+    for row in describe(table, judged.skipped):
+        ratio = f"{row.vs_baseline:.2f}x" if row.vs_baseline is not None else "-"
+        cells = (f"{row.time_us:.1f}", f"{row.tflops:.0f}", ratio, row.source, row.object_sha256)
+        printed.add_row(row.shape, row.choice, *cells, row.config or row.skipped)
+    console.print(printed)
+    for skipped in judged.skipped:
+        if skipped.reason in DAMAGED:
+            raise TableError(f"{skipped.entry.problem}: {skipped.reason}: {skipped.detail}")
+
+
+def print_findings(console: Console, findings: Sequence[Finding]) -> None:
+    """Print what was found, and the line to type for what was not."""
+    printed = Table(show_header=False, box=None)
+    for finding in findings:
+        printed.add_row(finding.name, finding.found or "[yellow]not found[/]", finding.fix or "")
+    console.print(printed)
