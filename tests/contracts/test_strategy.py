@@ -109,6 +109,9 @@ class TestStrategyContract:
         assert set(asked) == set(unknown)
         assert strategy.ask(1) == []
 
+    def test_asks_nothing_where_nothing_is_legal(self, name: str, domain: Domain) -> None:
+        assert create_strategy(name, domain.space.domain(Problem(100, 512, 64)), 0).ask(3) == []
+
     def test_equal_seeds_give_equal_sequences(self, name: str, domain: Domain) -> None:
         assert ids_of_run(name, domain) == first_run(name, domain)
 
