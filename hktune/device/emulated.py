@@ -14,10 +14,11 @@ import numpy.typing as npt
 from hktune.arch import Arch, arch_named
 from hktune.code_object import AmdCodeObject, KernelImage, read_code_object
 from hktune.device.device import Binding, Buffer, Kernel
-from hktune.emulator.launch import Descriptor, Dispatch, argument_bytes, dispatch_packet, entry_address
-from hktune.emulator.machine import Limits, run_dispatch
+from hktune.emulator.launch import Descriptor, Dispatch, Pointers, argument_bytes, dispatch_packet, entry_address
+from hktune.emulator.machine import Limits, Machine, run_dispatch
 from hktune.emulator.memory import AddressSpace, Region
 from hktune.emulator.program import Program
+from hktune.emulator.recorder import Recorder
 from hktune.emulator.trace import Trace
 from hktune.errors import DeviceError, InputError
 from hktune.model import Argument, Identity, Launch
@@ -154,21 +155,25 @@ class EmulatedDevice:
         """Launches are synchronous: there is nothing to wait for."""
 
     def _run(self, kernel: EmulatedKernel, launch: Launch, explicit: bytes) -> None:
-        image, scratch_bytes = kernel.image, kernel.image.resources.scratch_bytes
-        data = argument_bytes(image, explicit, launch.grid, launch.block, launch.dynamic_lds_bytes)
-        arguments = self._place(data)
+        image = kernel.image
         lds_bytes = image.resources.lds_bytes + launch.dynamic_lds_bytes
-        dispatch = Dispatch(launch.grid, launch.block, lds_bytes, launch.dynamic_lds_bytes, arguments.base, 0)
-        packet = self._place(dispatch_packet(dispatch, scratch_bytes))
+        dispatch = Dispatch(launch.grid, launch.block, lds_bytes, image.resources.scratch_bytes)
+        arguments = self._place(argument_bytes(image, explicit, dispatch, launch.dynamic_lds_bytes))
+        packet = self._place(dispatch_packet(dispatch, arguments.base))
+        recorder = Recorder(dispatch.waves_per_workgroup) if self._record_trace else None
+        self.trace = None
         try:
-            placed = Dispatch(
-                launch.grid, launch.block, lds_bytes, launch.dynamic_lds_bytes, arguments.base, packet.base
+            run_dispatch(
+                Machine(self._space, kernel.program, kernel.descriptor, Pointers(arguments.base, packet.base)),
+                dispatch,
+                Limits(self._deadline_s, self._max_steps),
+                recorder,
             )
-            limits = Limits(self._deadline_s, self._max_steps)
-            run_dispatch(self._space, kernel.program, kernel.descriptor, placed, scratch_bytes, limits)
         finally:
             self._space.unmap(arguments)
             self._space.unmap(packet)
+        if recorder is not None:
+            self.trace = recorder.trace()
 
     def _place(self, data: bytes) -> Region:
         return self._space.map(np.frombuffer(data.ljust(-(-max(len(data), 1) // 16) * 16, b"\0"), np.uint8), False)

@@ -62,14 +62,12 @@ class Descriptor:
 
 @dataclass(frozen=True)
 class Dispatch:
-    """One launch: grid in workgroups, block in work-items, LDS of a workgroup, and where the arguments lie."""
+    """One launch: grid in workgroups, block in work-items, LDS of a workgroup, private bytes of a work-item."""
 
     grid: tuple[int, int, int]
     block: tuple[int, int, int]
     lds_bytes: int
-    dynamic_lds_bytes: int
-    arguments_address: int
-    packet_address: int
+    scratch_bytes: int
 
     @property
     def waves_per_workgroup(self) -> int:
@@ -79,19 +77,31 @@ class Dispatch:
     def workgroups(self) -> int:
         return self.grid[0] * self.grid[1] * self.grid[2]
 
+    @property
+    def work_items(self) -> tuple[int, int, int]:
+        """The grid in work-items."""
+        (x, y, z), (width, height, depth) = self.grid, self.block
+        return x * width, y * height, z * depth
+
     def workgroup(self, index: int) -> tuple[int, int, int]:
         """Coordinates of the workgroup with linear number `index`: x runs fastest."""
         return index % self.grid[0], index // self.grid[0] % self.grid[1], index // (self.grid[0] * self.grid[1])
 
 
-def argument_bytes(
-    image: KernelImage, explicit: bytes, grid: tuple[int, int, int], block: tuple[int, int, int], dynamic_lds_bytes: int
-) -> bytes:
+@dataclass(frozen=True)
+class Pointers:
+    """Where a launch's kernel arguments and dispatch packet lie."""
+
+    arguments: int
+    packet: int
+
+
+def argument_bytes(image: KernelImage, explicit: bytes, dispatch: Dispatch, dynamic_lds_bytes: int) -> bytes:
     """The kernarg segment: `explicit` as given, hidden arguments filled in for this launch."""
     data = bytearray(max(image.kernarg_bytes, len(explicit)))
     data[: len(explicit)] = explicit
-    values = {"hidden_dynamic_lds_size": dynamic_lds_bytes, "hidden_grid_dims": _dimensions(grid, block)}
-    for axis, count, size in zip("xyz", grid, block, strict=True):
+    values = {"hidden_dynamic_lds_size": dynamic_lds_bytes, "hidden_grid_dims": _dimensions(dispatch)}
+    for axis, count, size in zip("xyz", dispatch.grid, dispatch.block, strict=True):
         values[f"hidden_block_count_{axis}"] = count
         values[f"hidden_group_size_{axis}"] = size
     for slot in image.arguments:
@@ -101,17 +111,16 @@ def argument_bytes(
     return bytes(data)
 
 
-def _dimensions(grid: tuple[int, int, int], block: tuple[int, int, int]) -> int:
-    sizes = [count * size for count, size in zip(grid, block, strict=True)]
+def _dimensions(dispatch: Dispatch) -> int:
+    sizes = dispatch.work_items
     return 3 if sizes[2] > 1 else 2 if sizes[1] > 1 else 1
 
 
-def dispatch_packet(dispatch: Dispatch, scratch_bytes: int) -> bytes:
+def dispatch_packet(dispatch: Dispatch, arguments: int) -> bytes:
     """The packet a queue would hold for this launch; kernels read their sizes from it."""
-    sizes = [count * size for count, size in zip(dispatch.grid, dispatch.block, strict=True)]
     head = struct.pack("<HHHHHH", 2, 3, *dispatch.block, 0)
-    body = struct.pack("<IIIII", *sizes, scratch_bytes, dispatch.lds_bytes)
-    return (head + body + struct.pack("<QQ", 0, dispatch.arguments_address)).ljust(_PACKET_BYTES, b"\0")
+    body = struct.pack("<IIIII", *dispatch.work_items, dispatch.scratch_bytes, dispatch.lds_bytes)
+    return (head + body + struct.pack("<QQ", 0, arguments)).ljust(_PACKET_BYTES, b"\0")
 
 
 def entry_address(descriptor: Descriptor, address: int) -> int:
@@ -119,10 +128,9 @@ def entry_address(descriptor: Descriptor, address: int) -> int:
     return address + (_PRELOAD_PROLOGUE_BYTES if descriptor.preload_dwords else 0)
 
 
-def start(m: Waves, descriptor: Descriptor, dispatch: Dispatch, first: int, entry: int) -> None:
+def start(m: Waves, descriptor: Descriptor, dispatch: Dispatch, pointers: Pointers, first: int) -> None:
     """Set the registers of a batch that begins at linear workgroup `first`."""
-    m.pc[:] = entry
-    at = _user_registers(m, descriptor, dispatch)
+    at = _user_registers(m, descriptor, pointers)
     columns = np.arange(m.count)
     coordinates = np.array([dispatch.workgroup(first + i) for i in range(m.workgroups)], np.uint32)
     for axis, enabled in enumerate(descriptor.workgroup_ids):
@@ -146,13 +154,13 @@ def _packed_item(item: Array, block: tuple[int, int, int], extra_axes: int) -> A
     return packed.astype(np.uint32)
 
 
-def _user_registers(m: Waves, descriptor: Descriptor, dispatch: Dispatch) -> int:
+def _user_registers(m: Waves, descriptor: Descriptor, pointers: Pointers) -> int:
     """Fill the user SGPRs in their fixed order; returns the first register after them."""
     values = (
         (0, 4, 0),
-        (1, 2, dispatch.packet_address),
+        (1, 2, pointers.packet),
         (2, 2, 0),
-        (3, 2, dispatch.arguments_address),
+        (3, 2, pointers.arguments),
         (4, 2, 0),
         (5, 2, 0),
         (6, 1, 0),
@@ -164,7 +172,7 @@ def _user_registers(m: Waves, descriptor: Descriptor, dispatch: Dispatch) -> int
                 m.scalars[at + i] = np.uint32(value >> (32 * i) & 0xFFFFFFFF)
             at += count
     if descriptor.preload_dwords:
-        address = np.array([dispatch.arguments_address + 4 * descriptor.preload_offset_dwords])
+        address = np.array([pointers.arguments + 4 * descriptor.preload_offset_dwords])
         words = m.space.gather(address, 4 * descriptor.preload_dwords)
         m.scalars[at : at + descriptor.preload_dwords] = words.T
     return descriptor.user_sgprs

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from hktune.emulator.launch import Descriptor, Dispatch, start
+from hktune.emulator.launch import Descriptor, Dispatch, Pointers, start
 from hktune.emulator.memory import AddressError, AddressSpace
 from hktune.emulator.program import Program
+from hktune.emulator.recorder import Recorder
 from hktune.emulator.waves import Lanes, Waves
 from hktune.errors import KernelFault
 
@@ -42,31 +43,35 @@ class Limits:
             raise KernelFault("timeout", f"still running after {self.deadline_s} s, at {where:#x}; it may not end")
 
 
-def run_dispatch(
-    space: AddressSpace,
-    program: Program,
-    descriptor: Descriptor,
-    dispatch: Dispatch,
-    scratch_bytes: int,
-    limits: Limits,
-    recorder: Any = None,
-) -> None:
+@dataclass(frozen=True)
+class Machine:
+    """What a dispatch runs on: memory, code, what the kernel expects at its start, and where its arguments lie."""
+
+    space: AddressSpace
+    program: Program
+    descriptor: Descriptor
+    pointers: Pointers
+
+
+def run_dispatch(machine: Machine, dispatch: Dispatch, limits: Limits, recorder: Recorder | None = None) -> None:
     """Execute every workgroup. Raises KernelFault: crashed, hazard or timeout."""
     limits.started = time.monotonic()
-    size = batch_workgroups(dispatch, scratch_bytes)
+    size = batch_workgroups(dispatch)
+    sizes = (dispatch.waves_per_workgroup, dispatch.lds_bytes, dispatch.scratch_bytes)
     with np.errstate(all="ignore"):
         for first in range(0, dispatch.workgroups, size):
             count = min(size, dispatch.workgroups - first)
-            waves = Waves(space, count, dispatch.waves_per_workgroup, dispatch.lds_bytes, scratch_bytes)
+            waves = Waves(machine.space, count, *sizes)
             waves.recorder = recorder if first == 0 else None
-            start(waves, descriptor, dispatch, first, program.entry)
-            _Batch(waves, program, dispatch, first, limits).run()
+            waves.pc[:] = machine.program.entry
+            start(waves, machine.descriptor, dispatch, machine.pointers, first)
+            _Batch(waves, machine.program, dispatch, first, limits).run()
 
 
-def batch_workgroups(dispatch: Dispatch, scratch_bytes: int) -> int:
+def batch_workgroups(dispatch: Dispatch) -> int:
     """How many workgroups run side by side: enough to amortise Python, few enough to stay in memory."""
     waves = dispatch.waves_per_workgroup
-    each = waves * (512 * 64 * 4 + 64 * scratch_bytes) + dispatch.lds_bytes
+    each = waves * (512 * 64 * 4 + 64 * dispatch.scratch_bytes) + dispatch.lds_bytes
     return max(1, min(_BATCH_WAVES // waves, _BATCH_BYTES // each, dispatch.workgroups))
 
 
@@ -91,7 +96,7 @@ class _Batch:
             group = as_slice(chosen)
             m.full = bool(m.active[group].all())
             if m.recorder is not None:
-                m.recorder.enter(m, chosen)
+                m.recorder.enter(chosen, m.workgroups)
             self._run_group(group, len(chosen) == len(ready))
             self._release()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -90,21 +91,23 @@ class AddressSpace:
     """The device's memory: regions at deterministic addresses, a page of nothing between neighbours."""
 
     def __init__(self) -> None:
-        self._bases: list[int] = []
-        self._regions: list[Region] = []
+        self._lock = threading.RLock()
+        self._map: tuple[tuple[int, ...], tuple[Region, ...]] = ((), ())
         self._next = _FIRST_ADDRESS
 
     def map(self, data: npt.NDArray[np.uint8], writable: bool = True) -> Region:
-        """Give `data` an address; the memory stays the caller's."""
-        region = Region(self._next, Block(data), writable)
-        self._next += (data.size // _PAGE_BYTES + 2) * _PAGE_BYTES
-        self._bases.append(region.base)
-        self._regions.append(region)
+        """Give `data` an address; the memory stays the caller's. May be called while a kernel runs, as may unmap."""
+        with self._lock:
+            region = Region(self._next, Block(data), writable)
+            self._next += (data.size // _PAGE_BYTES + 2) * _PAGE_BYTES
+            bases, regions = self._map
+            self._map = ((*bases, region.base), (*regions, region))
         return region
 
     def unmap(self, region: Region) -> None:
-        at = bisect.bisect_left(self._bases, region.base)
-        del self._bases[at], self._regions[at]
+        with self._lock:
+            kept = tuple(each for each in self._map[1] if each is not region)
+            self._map = (tuple(each.base for each in kept), kept)
 
     def gather(self, addresses: Array, size: int) -> Words:
         """uint32 (..., dwords) from byte addresses (...), as Block.gather. Raises AddressError."""
@@ -137,10 +140,9 @@ class AddressSpace:
         return out
 
     def region_of(self, address: int) -> Region | None:
-        at = bisect.bisect_right(self._bases, address) - 1
-        if at < 0 or address >= self._regions[at].end:
-            return None
-        return self._regions[at]
+        bases, regions = self._map
+        at = bisect.bisect_right(bases, address) - 1
+        return regions[at] if at >= 0 and address < regions[at].end else None
 
     def _home(self, addresses: Array, size: int) -> Region | None:
         """The one region that holds every access, if there is one."""

@@ -42,6 +42,21 @@ def build_lds(instruction: Instruction) -> Step:
     return _atomic(instruction)
 
 
+def touches_lds(instruction: Instruction) -> bool:
+    """Whether the instruction accesses LDS through the DS pipe: lane permutes pass through it but touch no bank."""
+    return instruction.format == "DS" and instruction.mnemonic not in ("ds_nop", "ds_bpermute_b32", "ds_permute_b32")
+
+
+def lds_bytes_per_lane(instruction: Instruction) -> int:
+    """Bytes a lane moves in a DS instruction."""
+    name = instruction.mnemonic
+    found = _PAIR.match(name)
+    if found is not None:
+        return int(found[3]) // 4
+    kind = name.removeprefix("ds_read_").removeprefix("ds_write_").partition("_")[0]
+    return (_READS | _WRITES).get(kind, 8 if name.endswith("64") else 4)
+
+
 def read_lds(m: Waves, w: Lanes, address: Array, size: int) -> Words:
     """`size` bytes at LDS `address` (n, 64) as uint32 (n, 64, dwords); 0 outside the workgroup's LDS."""
     index = address + m.lds_base[w]
@@ -72,10 +87,10 @@ def _register(instruction: Instruction, name: str) -> int:
     return instruction.fields[name] + (AGPR if instruction.fields["acc"] else 0)
 
 
-def _addresses(m: Waves, w: Lanes, instruction: Instruction, offset: int, size: int) -> Array:
+def _addresses(m: Waves, w: Lanes, instruction: Instruction, offset: int, size: int, writes: bool = False) -> Array:
     address: Array = m.registers[instruction.fields["addr"], w].astype(np.int64) + offset
     if m.recorder is not None:
-        m.recorder.lds(m, w, instruction, address, size)
+        m.recorder.lds(address, m.active[w], size, writes)
     return address
 
 
@@ -115,7 +130,7 @@ def _write(instruction: Instruction) -> Step:
 
     def step(m: Waves, w: Lanes) -> None:
         words = np.moveaxis(m.registers[source : source + count, w], 0, -1)
-        address = _addresses(m, w, instruction, offset, size)
+        address = _addresses(m, w, instruction, offset, size, writes=True)
         write_lds(m, w, address, size, words >> shift if half else words, None if m.full else m.active[w])
 
     return step
@@ -131,20 +146,21 @@ def _pair(instruction: Instruction) -> Step:
     target = _register(instruction, "vdst")
     sources = (_register(instruction, "data0"), _register(instruction, "data1"))
 
-    def read(m: Waves, w: Lanes) -> None:
+    def addresses(m: Waves, w: Lanes, writes: bool) -> tuple[Array, Array]:
         base = m.registers[instruction.fields["addr"], w].astype(np.int64)
-        parts = [read_lds(m, w, base + offset, size) for offset in offsets]
+        both = (base + offsets[0], base + offsets[1])
         if m.recorder is not None:
-            m.recorder.lds_pair(m, w, instruction, base + offsets[0], base + offsets[1], size)
+            m.recorder.lds_pair(both, m.active[w], size, writes)
+        return both
+
+    def read(m: Waves, w: Lanes) -> None:
+        parts = [read_lds(m, w, address, size) for address in addresses(m, w, False)]
         m.deliver(target, w, np.concatenate(parts, axis=-1))
 
     def write(m: Waves, w: Lanes) -> None:
-        base = m.registers[instruction.fields["addr"], w].astype(np.int64)
-        if m.recorder is not None:
-            m.recorder.lds_pair(m, w, instruction, base + offsets[0], base + offsets[1], size)
-        for source, offset in zip(sources, offsets, strict=True):
+        for source, address in zip(sources, addresses(m, w, True), strict=True):
             words = np.moveaxis(m.registers[source : source + count, w], 0, -1)
-            write_lds(m, w, base + offset, size, words, None if m.full else m.active[w])
+            write_lds(m, w, address, size, words, None if m.full else m.active[w])
 
     return read if found[1] == "read" else write
 
@@ -195,7 +211,7 @@ def _atomic(instruction: Instruction) -> Step:
     data, target = _register(instruction, "data0"), _register(instruction, "vdst")
 
     def step(m: Waves, w: Lanes) -> None:
-        address = _addresses(m, w, instruction, offset, size)
+        address = _addresses(m, w, instruction, offset, size, writes=True)
         active = m.active[w] & (address + size <= m.lds_bytes)
         index = (address + m.lds_base[w])[active]
         words = np.moveaxis(m.registers[data : data + size // 4, w], 0, -1)[active]

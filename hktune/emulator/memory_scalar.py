@@ -24,6 +24,12 @@ def build_scalar_memory(instruction: Instruction) -> Step:
     return _load(instruction, _COUNTS[width], buffered)
 
 
+def scalar_bytes(instruction: Instruction) -> int:
+    """Bytes that a scalar load brings; 0 for other instructions."""
+    name = instruction.mnemonic
+    return 4 * _COUNTS.get(name.removeprefix("s_buffer_load_").removeprefix("s_load_"), 0)
+
+
 def _load(instruction: Instruction, count: int, buffered: bool) -> Step:
     fields = instruction.fields
     base, target = fields["sbase"] * 2, fields["sdata"]

@@ -50,10 +50,19 @@ def build_vector_memory(instruction: Instruction) -> Step:
     return _load(instruction, size, _SIGNS.get(found[3]), half)
 
 
-def access_bytes(mnemonic: str) -> int:
-    """Bytes a lane moves in a load or store of this name; 0 for other instructions."""
-    found = _ACCESS.match(mnemonic)
-    return _BYTES.get(found[3], 0) if found else 0
+def touches_lines(instruction: Instruction) -> bool:
+    """Whether the instruction accesses memory through the vector caches."""
+    vector = instruction.format in ("MUBUF", "FLAT", "GLOBAL", "SCRATCH")
+    return vector and instruction.mnemonic not in _NOTHING_TO_DO
+
+
+def access_bytes(instruction: Instruction) -> int:
+    """Bytes a lane moves in a vector memory instruction; 0 for others."""
+    found = _ACCESS.match(instruction.mnemonic)
+    if found is not None:
+        return _BYTES.get(found[3], 0)
+    atomic = global_atomic(instruction.mnemonic)
+    return 4 * atomic[1] if atomic else 0
 
 
 def _data_register(instruction: Instruction, name: str) -> int:
@@ -148,7 +157,7 @@ def _start(m: Waves, w: Lanes, instruction: Instruction, access: _Access, size: 
     where, allowed = access.whole(m, w)
     m.access = Access(instruction, allowed)
     if m.recorder is not None:
-        m.recorder.lines(m, w, where, allowed, size)
+        m.recorder.lines(where, m.active[w] if allowed is None else allowed, size)
     return where, allowed
 
 
@@ -259,6 +268,8 @@ def _scratch(instruction: Instruction) -> Step:
             where = where + m.scalars[fields["saddr"], w].astype(np.int64)[:, None]
         chosen = m.active[w]
         m.check_scratch(where, size, w)
+        if m.recorder is not None:
+            m.recorder.lines(*_interleaved(where - m.scratch_base[w], chosen, size), 4)
         if loads:
             words = np.zeros((*where.shape, max(1, size // 4)), np.uint32)
             words[chosen] = m.scratch.gather(where[chosen], size)
@@ -270,3 +281,12 @@ def _scratch(instruction: Instruction) -> Step:
             m.scratch.scatter(where[chosen], size, words >> np.uint32(16) if half else words)
 
     return step
+
+
+def _interleaved(own: Array, active: Array, size: int) -> tuple[Array, Array]:
+    """Private offsets (n, 64) as the hardware lays them out, dword by dword: a dword of the 64 lanes is 256 bytes
+    side by side (ISA guide, section 10.3). Addresses and lanes as (n, 64 * dwords)."""
+    count = max(1, size // 4)
+    dwords = (own >> 2)[..., None] + np.arange(count)
+    address = dwords * (4 * LANES) + 4 * np.arange(LANES)[:, None]
+    return address.reshape(len(own), -1), np.repeat(active, count, axis=1)

@@ -36,7 +36,7 @@ _ORDERED: dict[str, Callable[[Any, Any], Any]] = {
     "t": lambda a, b: np.ones(np.broadcast(a, b).shape, bool),
     "tru": lambda a, b: np.ones(np.broadcast(a, b).shape, bool),
 }
-_CARRIES = {
+_CARRIES: dict[str, Callable[[Any, Any, Any], Any]] = {
     "v_add_co_u32": lambda a, b, c: a + b + c,
     "v_sub_co_u32": lambda a, b, c: a - b - c,
     "v_subrev_co_u32": lambda a, b, c: b - a - c,

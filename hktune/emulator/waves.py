@@ -8,13 +8,16 @@ every workgroup are neighbours, so a group of them is a slice.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from hktune.emulator.decode import Instruction
 from hktune.emulator.memory import AddressError, AddressSpace, Array, Block
+
+if TYPE_CHECKING:
+    from hktune.emulator.recorder import Recorder
 
 LANES = 64
 AGPR = 256
@@ -69,7 +72,7 @@ class Waves:
         self.scratch = Block(np.zeros(count * LANES * _align16(scratch_bytes), np.uint8))
         lanes = np.arange(count * LANES, dtype=np.int64).reshape(count, LANES)
         self.scratch_base = lanes * _align16(scratch_bytes)
-        self.recorder: Any = None
+        self.recorder: Recorder | None = None
 
     def set_exec(self, waves: Lanes, mask: Array) -> None:
         """EXEC of `waves` from booleans (n, 64)."""
