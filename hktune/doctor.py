@@ -106,9 +106,7 @@ def _headers(headers: HipKittens) -> str:
 
 
 def _emulated() -> Finding:
-    version = _version("msgpack")
-    found = f"{GFX950.name}, {GFX950.compute_units} CUs, modelled time" if version else None
-    return Finding("emulated GPU", found, None if version else "pip install msgpack")
+    return Finding("emulated GPU", f"{GFX950.name}, {GFX950.compute_units} CUs, modelled time")
 
 
 def _amd_gpu() -> Finding:
@@ -117,9 +115,8 @@ def _amd_gpu() -> Finding:
     if count:
         return Finding("AMD GPU", f"{count} by libamdhip64")
     if _KFD.exists():
-        return Finding(
-            "AMD GPU", f"{_KFD} is there, but no HIP runtime that sees a GPU", "install ROCm 7 and log in again"
-        )
+        found = f"{_KFD}, but no HIP runtime that sees a GPU"
+        return Finding("AMD GPU", found, f"install ROCm {OLDEST_ROCM}: https://rocm.docs.amd.com")
     return Finding("AMD GPU", None)
 
 

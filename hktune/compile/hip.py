@@ -62,7 +62,7 @@ class HipCompiler:
         argv = self._compile_argv(variant.arch)
         if self._cache_dir is not None and starts_with_prefix(variant.source):
             precompiled = PrecompiledHeader(argv, self._toolchain.precompile, self.identity, self._cache_dir)
-            flags = precompiled.flags()
+            flags = precompiled.flags(until - time.monotonic())
             finished = self._compile_and_link([*argv, *flags], source, until) if flags else None
             if finished is not None and finished.status == 0:
                 return finished
@@ -73,14 +73,12 @@ class HipCompiler:
         return self._compile_and_link(argv, source, until)
 
     def _compile_and_link(self, argv: Sequence[str], source: Path, until: float) -> Finished | None:
-        folder, linker = source.parent, self._toolchain.linker
-        output = "kernel.o" if linker else OBJECT_NAME
-        finished = run_to_end(
-            [*argv, *self._toolchain.emit, "-o", output, source.name], folder, until - time.monotonic()
-        )
-        if linker and finished is not None and finished.status == 0:
-            finished = run_to_end([*linker, output, "-o", OBJECT_NAME], folder, until - time.monotonic())
-        return finished
+        compile_argv = [*argv, *self._toolchain.emit, "-o", "kernel.o", source.name]
+        finished = run_to_end(compile_argv, source.parent, until - time.monotonic())
+        if finished is None or finished.status != 0:
+            return finished
+        link_argv = [*self._toolchain.linker, "kernel.o", "-o", OBJECT_NAME]
+        return run_to_end(link_argv, source.parent, until - time.monotonic())
 
     def _compile_argv(self, arch: str) -> list[str]:
         """The compiler's command, without input and output. File names that a source asks for by __FILE__ lose the

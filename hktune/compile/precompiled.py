@@ -14,7 +14,6 @@ from hktune.compile.process import run_to_end
 from hktune.compile.toolchain import HIP_HEADERS
 
 PREFIX = HIP_HEADERS / "kittens_prefix.h"  # must stay where it was when precompiled: clang looks for it again
-_BUILD_TIMEOUT_S = 120.0
 
 
 def starts_with_prefix(source: str) -> bool:
@@ -41,14 +40,14 @@ class PrecompiledHeader:
         key = hashlib.sha256("\0".join([*self._argv, contents]).encode()).hexdigest()[:16]
         self._path = folder / f"kittens-{key}.pch"
 
-    def flags(self) -> list[str]:
-        """What makes a compile use it, building it if need be; empty when it cannot be built here."""
+    def flags(self, timeout_s: float) -> list[str]:
+        """What makes a compile use it, building it if need be; empty when it cannot be built, or not in `timeout_s`."""
         try:
             if not self._path.is_file():
                 self._path.parent.mkdir(parents=True, exist_ok=True)
-                with FileLock(f"{self._path}.lock", timeout=_BUILD_TIMEOUT_S):
+                with FileLock(f"{self._path}.lock", timeout=max(timeout_s, 0.0)):
                     if not self._path.is_file():
-                        self._build()
+                        self._build(timeout_s)
         except (OSError, Timeout):
             return []
         return ["-Xclang", "-include-pch", "-Xclang", str(self._path)] if self._path.is_file() else []
@@ -58,9 +57,9 @@ class PrecompiledHeader:
         with contextlib.suppress(OSError):
             self._path.unlink(missing_ok=True)
 
-    def _build(self) -> None:
+    def _build(self, timeout_s: float) -> None:
         with TemporaryDirectory(dir=self._path.parent, prefix=".build-") as name:
             built = Path(name) / "kittens.pch"
-            finished = run_to_end([*self._argv, "-o", str(built), str(PREFIX)], built.parent, _BUILD_TIMEOUT_S)
+            finished = run_to_end([*self._argv, "-o", str(built), str(PREFIX)], built.parent, timeout_s)
             if finished is not None and finished.status == 0 and built.is_file():
                 built.rename(self._path)

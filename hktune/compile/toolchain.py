@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import importlib.util
+import os
 import re
 import shutil
 import tempfile
@@ -18,6 +19,8 @@ from hktune.errors import ToolchainError
 from hktune.settings import Settings
 
 OLDEST_ROCM = 7  # ROCm 7.0 is the first release for MI350X and MI355X (its release notes, "hardware support")
+ROCM_HOME = Path("/opt/rocm")
+_ROCM_LINKERS = ("llvm/bin", "lib/llvm/bin", "bin")
 HIP_HEADERS = Path(__file__).parent / "hip_headers"
 _VERSION_TIMEOUT_S = 60.0
 
@@ -25,6 +28,7 @@ _FLAGS = (
     "-x",
     "hip",
     "--offload-device-only",
+    "--no-gpu-bundle-output",
     "-O3",
     "-std=c++20",
     "-DKITTENS_CDNA4",
@@ -32,6 +36,10 @@ _FLAGS = (
     "-fuse-cuid=none",  # the default hashes the absolute path of the source into a symbol
     "-w",
 )
+# The driver is told to stop at assembly and its compiler proper to write an object: told to link, newer drivers wrap
+# the result in an offload bundle whatever they are asked, and ziglang's lacks the tool for that.
+_EMIT_OBJECT = ("-S", "-Xclang", "-emit-obj")
+_EMIT_PRECOMPILED = ("-S", "-Xclang", "-emit-pch", "-Xclang", "-fno-pch-timestamp")
 # Device code reads host headers for declarations only, so they can be one platform's everywhere.
 _ZIG_FLAGS = (
     *_FLAGS,
@@ -41,18 +49,15 @@ _ZIG_FLAGS = (
     "-nogpuinc",
     "-nostdinc++",
     "-nostdlibinc",
-    "-S",  # stops the driver before it links, for which it would want tools that the package lacks
 )
-_ROCM_FLAGS = (*_FLAGS, "--no-gpu-bundle-output")
 
 
 @dataclass(frozen=True)
 class HipToolchain:
     """One installed way from HIP source to a device code object.
 
-    `identity`, `flags` and `emit` hold no path of this machine; `driver`, `includes` and `linker` are this machine's.
-    `emit` asks for an object; with `precompile` in its place the output is a precompiled header (empty: it cannot).
-    An empty `linker` means that the driver links.
+    `driver` takes `flags`, `includes` and then `emit` for an object or `precompile` for a precompiled header (empty: it
+    makes none); `linker` takes the object. `identity`, `flags` and `emit` hold no path of this machine.
     """
 
     name: str
@@ -60,8 +65,8 @@ class HipToolchain:
     driver: tuple[str, ...]
     flags: tuple[str, ...]
     includes: tuple[str, ...]
-    emit: tuple[str, ...] = ()
-    linker: tuple[str, ...] = ()
+    linker: tuple[str, ...]
+    emit: tuple[str, ...] = _EMIT_OBJECT
     precompile: tuple[str, ...] = ()
 
 
@@ -76,18 +81,21 @@ def find_hip_toolchain(settings: Settings) -> HipToolchain:
 def find_rocm(settings: Settings) -> HipToolchain | None:
     """ROCm's hipcc or amdclang++, from ROCM_PATH, /opt/rocm or PATH; None when absent or older than gfx950."""
     for driver in _rocm_drivers(settings):
+        root = driver.resolve().parent.parent
+        linker = shutil.which("ld.lld", path=os.pathsep.join(str(root / place) for place in _ROCM_LINKERS))
         version = _version(str(driver))
         release = re.search(r"HIP version: (\d+)|roc-(\d+)", version)
-        if release and int(release[1] or release[2]) < OLDEST_ROCM:
+        if linker is None or (release and int(release[1] or release[2]) < OLDEST_ROCM):
             continue
         clang = re.search(r"clang version (\S+)", version)
-        headers = driver.resolve().parent.parent / "include" / "hip"
+        headers = root / "include" / "hip"
         return HipToolchain(
             name=driver.name,
             identity=f"{driver.name} {clang[1] if clang else 'unknown'} {_digest(version.encode())}",
             driver=(str(driver),),
-            flags=_ROCM_FLAGS,
+            flags=_FLAGS,
             includes=("-I", str(headers)) if headers.is_dir() else (),
+            linker=(linker, "-shared"),
         )
     return None
 
@@ -116,9 +124,8 @@ def find_zig() -> HipToolchain | None:
             str(HIP_HEADERS / "libcxx_config.h"),
             *(part for folder in (HIP_HEADERS, HIP_HEADERS / "hip") for part in ("-I", str(folder))),
         ),
-        emit=("-Xclang", "-emit-obj"),
         linker=(zig, "ld.lld", "-shared"),
-        precompile=("-Xclang", "-emit-pch", "-Xclang", "-fno-pch-timestamp"),
+        precompile=_EMIT_PRECOMPILED,
     )
 
 
@@ -133,7 +140,7 @@ def tree_sha256(folder: Path) -> str:
 
 
 def _rocm_drivers(settings: Settings) -> Iterator[Path]:
-    roots = [root for root in (settings.rocm_path, Path("/opt/rocm")) if root is not None]
+    roots = [root for root in (settings.rocm_path, ROCM_HOME) if root is not None]
     for name in ("hipcc", "amdclang++"):
         candidates = [root / "bin" / name for root in roots]
         on_path = shutil.which(name)
