@@ -68,7 +68,9 @@ def _broken_rule(trial: Trial) -> str | None:
     for name in COLUMNS:
         value = getattr(trial, name)
         if isinstance(value, float) and not math.isfinite(value):
-            return f"{name}={value} is not a number to keep, leave it absent"
+            return f"{name}={value} is not finite, leave it absent"
+        if isinstance(value, int) and not -(2**63) <= value < 2**63:
+            return f"{name}={value} does not fit 64 bits, as readers hold it"
         if name in _REQUIRED and value == "":
             return f"{name} is empty"
     return None if trial.config.isprintable() else "config must be JSON on one line"

@@ -31,11 +31,11 @@ class TrialStore:
     """The trials of one results directory, open for appending.
 
     Several processes may append to one directory, and several threads through one store: a file lock orders them, and
-    trial numbers are given under it. Creates the directory and the file if absent; `fresh` empties an existing file.
-    Raises StoreError when the directory cannot be written or the file's columns are not hktune's.
+    trial numbers are given under it. Creates the directory and the file if absent. Raises StoreError when the directory
+    cannot be written or the file's columns are not hktune's.
     """
 
-    def __init__(self, directory: Path, fresh: bool = False) -> None:
+    def __init__(self, directory: Path) -> None:
         self.path = directory / FILE_NAME
         self._lock = lock_of(directory)
         self._seen_inode = 0
@@ -45,7 +45,7 @@ class TrialStore:
             directory.mkdir(parents=True, exist_ok=True)
             self.path.touch()  # fails where a lock would wait
             with self._lock, self.path.open("a+b") as file:
-                _start(file, self.path, fresh)
+                _start(file, self.path)
         except FileExistsError:
             raise StoreError(f"{directory}: the results directory must be a directory: pass another DIR") from None
         except OSError as error:
@@ -82,7 +82,7 @@ class TrialStore:
     def _catch_up(self, file: BinaryIO) -> None:
         """Learn what other processes appended since, and cut off a torn tail."""
         size, inode = os.fstat(file.fileno()).st_size, os.fstat(file.fileno()).st_ino
-        if size < self._seen_bytes or inode != self._seen_inode:  # emptied, or merged into
+        if size < self._seen_bytes or inode != self._seen_inode:  # set aside, or merged into
             self._seen_inode, self._seen_bytes, self._next_trial = inode, 0, 0
         file.seek(self._seen_bytes)
         *whole, torn = file.read().split(b"\n")
@@ -94,7 +94,7 @@ class TrialStore:
 
 
 def lock_of(directory: Path) -> FileLock:
-    """What everybody who writes a directory's trials.csv holds meanwhile: for milliseconds, so a minute's wait is long."""
+    """The lock of whoever writes a directory's trials.csv: held for milliseconds, so a minute's wait is an error."""
     return FileLock(directory / f"{FILE_NAME}.lock", timeout=LOCK_TIMEOUT_S)
 
 
@@ -111,7 +111,7 @@ def read_trials(path: Path) -> list[Trial]:
 
 
 def read_frame(path: Path) -> pd.DataFrame:
-    """trials.csv as pandas reads it, with types that keep absent cells (nullable integers) and floats to the last bit."""
+    """trials.csv as pandas reads it: absent cells stay absent (nullable integers), floats keep their last bit."""
     import pandas as pd
 
     words = {int: "Int64", float: "float64"}
@@ -131,10 +131,10 @@ def _float(cell: str) -> float:
     return float(cell or "nan")
 
 
-def _start(file: BinaryIO, path: Path, fresh: bool) -> None:
+def _start(file: BinaryIO, path: Path) -> None:
     """Write the header into an empty file or over a torn header; refuse a file with other columns."""
     file.seek(0)
-    first = b"" if fresh else file.readline()
+    first = file.readline()
     if first.endswith(b"\n"):
         _check_header(first[:-1], path)
         return

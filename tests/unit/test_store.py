@@ -70,6 +70,7 @@ def test_pandas_reads_the_file_with_types_and_exact_floats(tmp_path: Path) -> No
         (replace(OK, time_us=0.0), "time_us must be above 0, got 0.0"),
         (replace(OK, relative_error=math.nan), "relative_error=nan"),
         (replace(OK, tflops=math.inf), "tflops=inf"),
+        (replace(OK, seed=2**63), "seed=9223372036854775808 does not fit 64 bits"),
         (replace(OK, config='{"a":\n1}'), "config must be JSON on one line"),
         (replace(OK, config_id=""), "config_id is empty"),
     ],
@@ -146,15 +147,15 @@ def test_other_columns_are_an_error_that_names_them(tmp_path: Path) -> None:
     (tmp_path / "trials.csv").write_text("trial,m,n,speed\n")
     with pytest.raises(StoreError, match=r"missing k, dtype, .*; unknown speed\).*--fresh"):
         TrialStore(tmp_path)
-    assert TrialStore(tmp_path, fresh=True).read() == []
 
 
-def test_fresh_empties_the_file_and_numbering_starts_again(tmp_path: Path) -> None:
+def test_a_file_set_aside_under_a_store_starts_numbering_again(tmp_path: Path) -> None:
     old = TrialStore(tmp_path)
     old.extend([OK, OK])
-    TrialStore(tmp_path, fresh=True)
-    assert old.append(OK).trial == 0
-    assert len(old.read()) == 1
+    (tmp_path / "trials.csv").rename(tmp_path / "trials-before.csv")
+    assert TrialStore(tmp_path).append(WRONG).trial == 0
+    assert old.append(OK).trial == 1
+    assert [trial.trial for trial in read_trials(tmp_path / "trials-before.csv")] == [0, 1]
 
 
 def test_a_directory_that_cannot_be_used_is_one_line(tmp_path: Path) -> None:

@@ -1,0 +1,170 @@
+"""Every file format comes back as it went, whatever is in it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import string
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hktune.dispatch import Table, read_table, table_json
+from hktune.errors import TableError
+from hktune.model import Config, Source, Status, Trial
+from hktune.store import TrialStore, merge, read_frame
+from hktune.store.rows import COLUMNS, TYPES, decode, encode
+
+# Any character, half a surrogate pair and NUL included: a compiler's message is not under our control.
+TEXT = st.text(st.characters(), min_size=1, max_size=40)
+NASTY = st.sampled_from(
+    ["a,b", '"', '""', "\n", "\r\n", "\\n", "\\", "NA", "nan", " ", "\x00", "\ud800", "\u2028", "é漢"]
+)
+FLOATS = st.floats(allow_nan=False, allow_infinity=False)
+TIMES = st.floats(min_value=5e-324, allow_infinity=False)
+SIZES = st.integers(1, 2**40)
+CONFIGS = st.dictionaries(TEXT, st.one_of(st.integers(), st.booleans(), TEXT | NASTY), max_size=4).map(Config)
+
+
+def _field(name: str) -> st.SearchStrategy[Any]:
+    if name in ("trial", "m", "n", "k"):
+        return SIZES
+    if name.startswith("time_us"):
+        return st.none() | TIMES
+    kinds = {int: st.integers(-(2**63), 2**63 - 1), float: FLOATS, str: TEXT | NASTY}
+    return st.none() | kinds[TYPES[name]]
+
+
+@st.composite
+def trials(draw: st.DrawFn) -> Trial:
+    """Any trial that obeys the rules: an ok one has a source and a time, and a time has a source."""
+    config = draw(CONFIGS)
+    fixed = ("config_id", "config", "status", "source", "dtype", "epilogue")
+    fields = {name: draw(_field(name)) for name in COLUMNS if name not in fixed}
+    row = Trial(
+        **fields,
+        config_id=config.id,
+        config=config.json,
+        status=draw(st.sampled_from(Status)),
+        source=draw(st.none() | st.sampled_from(Source)),
+        dtype=draw(TEXT),
+        epilogue=draw(TEXT),
+    )
+    if row.status is Status.OK:
+        return replace(row, source=row.source or Source.MODELLED, time_us=row.time_us or 1.0)
+    return row if row.source else replace(row, time_us=None)
+
+
+@given(trials())
+def test_a_trial_is_one_line_of_csv_and_comes_back(trial: Trial) -> None:
+    line = encode(trial)
+    assert line.count(b"\n") == 1
+    assert line.endswith(b"\n")
+    assert decode(line[:-1]) == trial
+    assert json.loads(next(csv.reader([line.decode()]))[COLUMNS.index("config")]) == json.loads(trial.config)
+
+
+@given(trials(), st.data())
+def test_a_torn_line_is_never_taken_for_another_trial(trial: Trial, data: st.DataObject) -> None:
+    """Cut anywhere up to its last comma, a row is refused: a cell is missing, or a quote is open."""
+    line = encode(trial)
+    with pytest.raises(ValueError, match=r"cells, not|unexpected end|is empty"):
+        decode(line[: data.draw(st.integers(0, line.rindex(b",")))])
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(trials(), max_size=5))
+def test_a_file_comes_back_through_the_store_through_pandas_and_through_a_merge(rows: list[Trial]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        store = TrialStore(Path(folder) / "a")
+        stored = store.extend(rows)
+        assert store.read() == stored
+        assert [replace(row, trial=0) for row in stored] == [replace(row, trial=0) for row in rows]
+        frame = read_frame(store.path)
+        assert len(frame) == len(rows)
+        for name in ("time_us", "relative_error", "config_id", "config"):
+            read = [None if missing else value for value, missing in zip(frame[name], frame[name].isna(), strict=True)]
+            assert read == [getattr(row, name) for row in rows]
+        distinct = {replace(row, trial=0) for row in rows}
+        assert {replace(row, trial=0) for row in merge([Path(folder) / "a"], Path(folder) / "b")} == distinct
+
+
+HEX = st.text("0123456789abcdef", min_size=64, max_size=64)
+ID = st.text("0123456789abcdef", min_size=16, max_size=16)
+WORD = st.text(string.ascii_letters + string.digits + "_.+:/-", min_size=1, max_size=64)
+PRINTABLE = st.text(st.characters(min_codepoint=32, exclude_characters="\x7f", codec="utf-8"), min_size=1, max_size=40)
+MICROS = st.floats(min_value=1e-9, max_value=1e12)
+POINTERS = [{"name": name, "kind": "pointer"} for name in ("a", "bt", "c")]
+NUMBERS = st.lists(st.sampled_from(["m", "n", "k", "lda", "ldb", "ldc"]), unique=True)
+
+
+@st.composite
+def entries(draw: st.DrawFn) -> dict[str, Any]:
+    entry: dict[str, Any] = {name: draw(st.integers(1, 2**24)) for name in ("m", "n", "k")}
+    entry |= {"dtype": "bf16", "epilogue": "none", "source": draw(st.sampled_from(Source)).value}
+    entry |= {name: draw(MICROS) for name in ("time_us", "baseline_us")}
+    entry |= {"baseline": draw(PRINTABLE), "ties": draw(st.lists(ID, max_size=3)), "choice": "vendor"}
+    if draw(st.booleans()):
+        kinds = st.sampled_from(["u32", "i32", "u64"])
+        numbers = [{"name": name, "kind": draw(kinds)} for name in draw(NUMBERS)]
+        side = st.integers(1, 1024)
+        launch = {
+            "grid": [draw(st.integers(1, 2**31 - 1)) for _ in range(3)],
+            "block": [draw(side) for _ in range(3)],
+            "dynamic_lds_bytes": draw(st.integers(0, 1 << 20)),
+            "arguments": POINTERS + numbers,
+        }
+        config = draw(st.dictionaries(WORD, st.one_of(st.integers(-(2**63), 2**63 - 1), st.booleans(), WORD)))
+        names = {"config": config, "config_id": draw(ID), "template": draw(WORD), "symbol": "kernel"}
+        hashes = {"template_sha256": draw(HEX), "object_sha256": draw(HEX)}
+        entry |= {"choice": "kernel", "kernel": {**names, **hashes, "launch": launch}}
+    return entry
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> Table:
+    fields = {
+        "arch": draw(WORD),
+        "device": {
+            "kind": draw(st.sampled_from(["emulated", "hip", "cuda"])),
+            "name": draw(PRINTABLE),
+            "compute_units": draw(st.integers(1, 65536)),
+            "pci_id": draw(st.none() | WORD),
+        },
+        "compiler": draw(PRINTABLE),
+        "hktune": draw(WORD),
+        "created_at": draw(PRINTABLE),
+        "entries": draw(st.lists(entries(), max_size=3, unique_by=lambda entry: (entry["m"], entry["n"], entry["k"]))),
+    }
+    return msgspec.convert(fields, Table)
+
+
+@settings(max_examples=50, deadline=None)
+@given(tables())
+def test_a_table_comes_back_through_its_json(table: Table) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "table.json").write_bytes(table_json(table))
+        assert read_table(Path(folder)) == table
+
+
+@settings(max_examples=50, deadline=None)
+@given(tables(), st.data())
+def test_a_table_cut_anywhere_is_an_error(table: Table, data: st.DataObject) -> None:
+    whole = table_json(table)
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "table.json").write_bytes(whole[: data.draw(st.integers(0, len(whole) - 2))])
+        with pytest.raises(TableError, match=r"\A[^\n]*truncated or not JSON[^\n]*\Z"):
+            read_table(Path(folder))
+
+
+def test_the_header_names_the_fields_of_a_trial_in_order(tmp_path: Path) -> None:
+    TrialStore(tmp_path)
+    header = next(csv.reader(io.StringIO((tmp_path / "trials.csv").read_text())))
+    assert header == list(Trial.__dataclass_fields__)
