@@ -1,7 +1,8 @@
 // C[M,N] = A[M,K] @ Bt[N,K]^T on gfx950: row-major, bf16 in and out, float32 accumulation.
 //
-// One workgroup computes one BLOCK_M x BLOCK_N block of C. Its warps move a ring of STAGES K-tiles from global memory to
-// LDS and multiply out of it, K_STEP at a time. README.md draws the tiles, the pipeline and what every knob is for.
+// One workgroup computes one BLOCK_M x BLOCK_N block of C. Its warps keep a ring of STAGES K-tiles in LDS filled from
+// global memory and multiply out of it, K_STEP at a time. README.md draws the tiles and the pipeline and explains every
+// knob; search_spaces/gfx950_gemm_bf16.yaml says which settings fit together.
 
 #include <hip/hip_runtime.h>
 #include <utility>
@@ -12,46 +13,53 @@ using namespace kittens;
 
 enum class Priority { none, cluster, phase };
 
-constexpr int      BLOCK_M        = ${block_m};
-constexpr int      BLOCK_N        = ${block_n};
-constexpr int      K_STEP         = ${k_step};
-constexpr int      WARPS_M        = ${warps_m};
-constexpr int      WARPS_N        = ${warps_n};
-constexpr int      MFMA           = ${mfma};            // rows and columns of one MFMA: 16 or 32
-constexpr int      SPLIT          = ${split};           // parts a block's rows and columns are staged and multiplied in
-constexpr int      SLICES         = ${slices};          // parts of K_STEP that are held in registers one at a time
-constexpr int      STAGES         = ${stages};          // K-tiles that LDS holds
-constexpr int      PREFETCH       = ${prefetch};        // K-tiles between issuing a load and multiplying it
-constexpr int      VMCNT_TILES    = ${vmcnt_tiles};     // K-tiles still in flight when a steady-state step starts
-constexpr int      LGKMCNT_CLUSTERS = ${lgkmcnt_clusters}; // clusters whose LDS reads are in flight under an MFMA cluster
-constexpr Priority SETPRIO        = Priority::${setprio};
-constexpr bool     SCHED_BARRIER  = ${sched_barrier};
+constexpr int      BLOCK_M          = ${block_m};
+constexpr int      BLOCK_N          = ${block_n};
+constexpr int      K_STEP           = ${k_step};
+constexpr int      WARPS_M          = ${warps_m};
+constexpr int      WARPS_N          = ${warps_n};
+constexpr int      MFMA             = ${mfma};              // rows and columns of one MFMA
+constexpr int      SPLIT            = ${split};             // parts of a block's rows, and of its columns
+constexpr int      SLICES           = ${slices};            // parts of K_STEP, each read into registers by itself
+constexpr int      STAGES           = ${stages};            // K-tiles that LDS holds
+constexpr int      PREFETCH         = ${prefetch};          // steps between sending for a tile and multiplying it
+constexpr int      VMCNT_TILES      = ${vmcnt_tiles};       // tiles that may still be on their way when a step starts
+constexpr int      LGKMCNT_CLUSTERS = ${lgkmcnt_clusters};  // clusters whose fragments may be, when one starts
+constexpr Priority SETPRIO          = Priority::${setprio};
+constexpr bool     SCHED_BARRIER    = ${sched_barrier};
 
 // ---------------------------------------------------------------- geometry
 
 template<int rows> struct mfma_shape;
-template<> struct mfma_shape<16> { using operand = rt_16x32_s; using accumulator = rt_16x16_s; using shared = st_16x32_s; };
-template<> struct mfma_shape<32> { using operand = rt_32x16_s; using accumulator = rt_32x32_s; using shared = st_32x16_s; };
+template<> struct mfma_shape<16> {  // v_mfma_f32_16x16x32_bf16
+    using operand = rt_16x32_s;
+    using accumulator = rt_16x16_s;
+    using shared = st_16x32_s;
+};
+template<> struct mfma_shape<32> {  // v_mfma_f32_32x32x16_bf16
+    using operand = rt_32x16_s;
+    using accumulator = rt_32x32_s;
+    using shared = st_32x16_s;
+};
 using shape = mfma_shape<MFMA>;
 
 constexpr int NUM_WARPS      = WARPS_M * WARPS_N;
 constexpr int NUM_THREADS    = NUM_WARPS * kittens::WARP_THREADS;
-constexpr int WAVES_PER_SIMD = NUM_WARPS > 8 ? 4 : 2; // so a wave gets 128 or 256 registers, all architectural
+constexpr int WAVES_PER_SIMD = NUM_WARPS > 8 ? 4 : 2;  // at least: a wave then has 128 or 256 VGPRs and no AGPRs
 constexpr int PART_M         = BLOCK_M / SPLIT;
 constexpr int PART_N         = BLOCK_N / SPLIT;
 constexpr int REG_M          = PART_M / WARPS_M;
 constexpr int REG_N          = PART_N / WARPS_N;
 constexpr int SLICE_K        = K_STEP / SLICES;
-constexpr int CLUSTERS       = SLICES * SPLIT;          // a cluster: one part of A times both parts of B, one slice deep
+constexpr int CLUSTERS       = SLICES * SPLIT;  // a cluster: one part of A times every part of B, one slice deep
 
-using G    = kittens::group<NUM_WARPS>;
-using ST_A = st_bf<PART_M, K_STEP, shape::shared>;
-using ST_B = st_bf<PART_N, K_STEP, shape::shared>;
-using RT_A = rt_bf<REG_M, SLICE_K, row_l, shape::operand>;
-using RT_B = rt_bf<REG_N, SLICE_K, row_l, shape::operand>;
-using RT_C = rt_bf<REG_M, REG_N, row_l, shape::accumulator>;
-// C is accumulated transposed, Ct = B A^T: a lane then owns four neighbours of a row of C and stores them at once.
-using RT_Ct = rt_fl<REG_N, REG_M, col_l, shape::accumulator>;
+using G     = kittens::group<NUM_WARPS>;
+using ST_A  = st_bf<PART_M, K_STEP, shape::shared>;
+using ST_B  = st_bf<PART_N, K_STEP, shape::shared>;
+using RT_A  = rt_bf<REG_M, SLICE_K, row_l, shape::operand>;
+using RT_B  = rt_bf<REG_N, SLICE_K, row_l, shape::operand>;
+using RT_Ct = rt_fl<REG_N, REG_M, col_l, shape::accumulator>;  // C is accumulated transposed: Ct = B A^T
+using RT_C  = rt_bf<REG_M, REG_N, row_l, shape::accumulator>;
 
 constexpr int BYTES_PER_LOAD = ST_A::underlying_subtile_bytes_per_thread * NUM_THREADS;
 constexpr int LOADS_A        = sizeof(ST_A) / BYTES_PER_LOAD;
@@ -60,7 +68,7 @@ constexpr int LOADS_PER_TILE = SPLIT * (LOADS_A + LOADS_B);
 
 static_assert(PREFETCH >= 1 && (PREFETCH == STAGES - 1 || PREFETCH == STAGES));
 static_assert(VMCNT_TILES < PREFETCH, "a step must wait for the tile it multiplies");
-static_assert(LGKMCNT_CLUSTERS < CLUSTERS);
+static_assert(LGKMCNT_CLUSTERS < CLUSTERS, "a step must wait for every fragment it multiplies");
 static_assert(LOADS_A * BYTES_PER_LOAD == sizeof(ST_A) && LOADS_B * BYTES_PER_LOAD == sizeof(ST_B));
 
 // A row-major matrix of 2-byte elements that quacks like a kittens::gl, whose own constructor runs on the host only.
@@ -117,8 +125,9 @@ template<ducks::rt::all RT> __device__ __forceinline__ void arrived(RT &fragment
     }
 }
 
-// Rounds to nearest even and transposes back, which moves no data: a column of Ct and a row of C are the same registers.
-// The conversion is left to the compiler because it must put wait states between the last MFMA and its first reader.
+// Rounds to nearest even, and transposes without moving anything: four neighbours in a column of Ct, held by one lane,
+// are four neighbours in a row of C. The conversion is the compiler's, which puts wait states between an MFMA and what
+// reads its result; before HipKittens' own convertor, an assembly statement, it would put none.
 __device__ __forceinline__ void round_transposed(RT_C &c, const RT_Ct &ct) {
     using f32x2 = float __attribute__((ext_vector_type(2)));
     using bf16x2 = __bf16 __attribute__((ext_vector_type(2)));
@@ -140,18 +149,23 @@ __device__ __forceinline__ void round_transposed(RT_C &c, const RT_Ct &ct) {
 
 struct warp_place { int row, col; };
 
+struct staged_tile {
+    ST_A (&a)[SPLIT];
+    ST_B (&b)[SPLIT];
+};
+
 struct fragments {
     RT_A a[SLICES][SPLIT];
     RT_B b[SLICES][SPLIT];
 };
 
-// Cluster c multiplies slice c / SPLIT, part c % SPLIT of A. The first cluster of a slice also reads the slice of B.
-template<int c> constexpr int SLICE_OF = c / SPLIT;
-template<int c> constexpr int PART_OF = c % SPLIT;
+// Cluster c multiplies part c % SPLIT of A in slice c / SPLIT. The first cluster of a slice reads the slice of B, too.
+constexpr int slice_of(int c) { return c / SPLIT; }
+constexpr int part_of(int c) { return c % SPLIT; }
 
 constexpr int reads_of(int c) {
-    const int reads_a = RT_A::height * RT_A::width, reads_b = RT_B::height * RT_B::width;
-    return reads_a + (c % SPLIT == 0 ? SPLIT * reads_b : 0);
+    constexpr int reads_a = RT_A::height * RT_A::width, reads_b = SPLIT * RT_B::height * RT_B::width;
+    return part_of(c) == 0 ? reads_a + reads_b : reads_a;
 }
 
 constexpr int reads_in_flight_under(int c) {
@@ -160,19 +174,19 @@ constexpr int reads_in_flight_under(int c) {
     return reads;
 }
 
-template<int c> __device__ __forceinline__ void read_cluster(fragments &f, ST_A (&As)[SPLIT], ST_B (&Bs)[SPLIT], warp_place warp) {
-    constexpr int slice = SLICE_OF<c>, part = PART_OF<c>;
+template<int c> __device__ __forceinline__ void read_cluster(fragments &f, const staged_tile &tile, warp_place warp) {
+    constexpr int slice = slice_of(c), part = part_of(c);
     if constexpr (part == 0) {
         #pragma unroll
         for (int h = 0; h < SPLIT; h++) {
-            load(f.b[slice][h], subtile_inplace<REG_N, SLICE_K>(Bs[h], {warp.col, slice}));
+            load(f.b[slice][h], subtile_inplace<REG_N, SLICE_K>(tile.b[h], {warp.col, slice}));
         }
     }
-    load(f.a[slice][part], subtile_inplace<REG_M, SLICE_K>(As[part], {warp.row, slice}));
+    load(f.a[slice][part], subtile_inplace<REG_M, SLICE_K>(tile.a[part], {warp.row, slice}));
 }
 
 template<int c> __device__ __forceinline__ void await_cluster(fragments &f) {
-    constexpr int slice = SLICE_OF<c>, part = PART_OF<c>;
+    constexpr int slice = slice_of(c), part = part_of(c);
     wait_shared<reads_in_flight_under(c)>();
     if constexpr (part == 0) {
         #pragma unroll
@@ -182,7 +196,7 @@ template<int c> __device__ __forceinline__ void await_cluster(fragments &f) {
 }
 
 template<int c> __device__ __forceinline__ void multiply_cluster(RT_Ct (&ct)[SPLIT][SPLIT], const fragments &f) {
-    constexpr int slice = SLICE_OF<c>, part = PART_OF<c>;
+    constexpr int slice = slice_of(c), part = part_of(c);
     scheduling_fence();
     set_priority<Priority::cluster, 1>();
     #pragma unroll
@@ -193,15 +207,17 @@ template<int c> __device__ __forceinline__ void multiply_cluster(RT_Ct (&ct)[SPL
     scheduling_fence();
 }
 
-// `all_read` runs once this warp has read the whole tile, before the last cluster is multiplied.
-template<typename F> __device__ __forceinline__ void multiply_tile(RT_Ct (&ct)[SPLIT][SPLIT], ST_A (&As)[SPLIT], ST_B (&Bs)[SPLIT], warp_place warp, F &&all_read) {
+// Calls `on_all_read` once this warp has read the whole tile, just before it multiplies the last cluster.
+template<typename F>
+__device__ __forceinline__ void multiply_tile(RT_Ct (&ct)[SPLIT][SPLIT], staged_tile tile, warp_place warp,
+                                              F &&on_all_read) {
     fragments f;
     set_priority<Priority::phase, 1>();
-    static_for<LGKMCNT_CLUSTERS>([&]<int c>() __attribute__((always_inline)) { read_cluster<c>(f, As, Bs, warp); });
+    static_for<LGKMCNT_CLUSTERS>([&]<int c>() __attribute__((always_inline)) { read_cluster<c>(f, tile, warp); });
     static_for<CLUSTERS>([&]<int c>() __attribute__((always_inline)) {
-        if constexpr (c + LGKMCNT_CLUSTERS < CLUSTERS) read_cluster<c + LGKMCNT_CLUSTERS>(f, As, Bs, warp);
+        if constexpr (c + LGKMCNT_CLUSTERS < CLUSTERS) read_cluster<c + LGKMCNT_CLUSTERS>(f, tile, warp);
         await_cluster<c>(f);
-        if constexpr (c == CLUSTERS - 1) all_read();
+        if constexpr (c == CLUSTERS - 1) on_all_read();
         multiply_cluster<c>(ct, f);
     });
     set_priority<Priority::phase, 0>();
@@ -246,17 +262,17 @@ void hktune_gemm_bf16(const bf16 *a, const bf16 *bt, bf16 *c, int m, int n, int 
         if (tile == 0 || tile < k_tiles) fetch(tile, tile);
     });
 
-    // Steady state: every step sends for a tile and multiplies one.
+    // Steady state: every step sends for one tile and multiplies another. With PREFETCH == STAGES the tile that is sent
+    // for takes the place of the one being multiplied, so it waits until every warp has read that.
     int tile = 0, stage = 0;
     for (; tile + PREFETCH < k_tiles; tile++) {
-        const int refill = PREFETCH == STAGES ? stage : (stage == 0 ? STAGES : stage) - 1;
         wait_global<VMCNT_TILES * LOADS_PER_TILE>();
         __builtin_amdgcn_s_barrier();
-        if constexpr (PREFETCH < STAGES) fetch(tile + PREFETCH, refill);
-        multiply_tile(ct, As[stage], Bs[stage], warp, [&]() __attribute__((always_inline)) {
+        if constexpr (PREFETCH < STAGES) fetch(tile + PREFETCH, (stage == 0 ? STAGES : stage) - 1);
+        multiply_tile(ct, {As[stage], Bs[stage]}, warp, [&]() __attribute__((always_inline)) {
             if constexpr (PREFETCH == STAGES) {
                 __builtin_amdgcn_s_barrier();
-                fetch(tile + PREFETCH, refill);
+                fetch(tile + PREFETCH, stage);
             }
         });
         stage = stage + 1 == STAGES ? 0 : stage + 1;
@@ -268,7 +284,7 @@ void hktune_gemm_bf16(const bf16 *a, const bf16 *bt, bf16 *c, int m, int n, int 
         if (tiles_behind == 0 || tiles_behind < k_tiles) {
             wait_global<(tiles_behind < VMCNT_TILES ? tiles_behind : VMCNT_TILES) * LOADS_PER_TILE>();
             __builtin_amdgcn_s_barrier();
-            multiply_tile(ct, As[stage], Bs[stage], warp, [] {});
+            multiply_tile(ct, {As[stage], Bs[stage]}, warp, [] {});
             stage = stage + 1 == STAGES ? 0 : stage + 1;
         }
     });

@@ -1,0 +1,70 @@
+"""The gfx950 GEMM's space, and its configs compiled, for the tests of kernels/gfx950/gemm_bf16."""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from pathlib import Path
+
+from hktune.code_object import read_code_object
+from hktune.compile import CachedCompiler, hip_compiler
+from hktune.device.emulated import EmulatedDevice
+from hktune.emulator.decode import Instruction, decode
+from hktune.emulator.trace import Trace
+from hktune.model import CodeObject, Config, Failure, Launch, Problem, Variant
+from hktune.settings import Settings
+from hktune.space.space import SearchSpace, load_space
+from hktune.verify import Proof, verify
+
+ROOT = Path(__file__).resolve().parents[2]
+COMPILE_DEADLINE_S = 300.0
+
+
+@lru_cache
+def space() -> SearchSpace:
+    return load_space(ROOT / "search_spaces" / "gfx950_gemm_bf16.yaml")
+
+
+@lru_cache
+def compiler() -> CachedCompiler:
+    return hip_compiler(Settings.from_environment(os.environ))
+
+
+def compiled(variant: Variant) -> CodeObject:
+    code = compiler().compile(variant, COMPILE_DEADLINE_S)
+    assert isinstance(code, CodeObject), code
+    return code
+
+
+@lru_cache
+def built(config: Config) -> CodeObject:
+    return compiled(space().template.render(config))
+
+
+def proof(code: CodeObject, launch: Launch, problem: Problem) -> Proof | Failure:
+    return traced_proof(code, launch, problem)[0]
+
+
+def traced_proof(code: CodeObject, launch: Launch, problem: Problem) -> tuple[Proof | Failure, Trace]:
+    device = EmulatedDevice(record_trace=True)
+    outcome = verify(device, device.load(code.data, code.symbol), launch, problem, seed=1)
+    assert device.trace is not None, outcome
+    return outcome, device.trace
+
+
+def model(config: Config) -> dict[str, int]:
+    """What the space derives from `config` without a problem: geometry, resource model."""
+    scope = space().derived.values({**config, "arch": space().arch})
+    return {name: value for name, value in scope.items() if isinstance(value, int)}
+
+
+def disassembled(code: CodeObject) -> list[Instruction]:
+    """Every instruction of the kernel, in order of address, up to the end of the program."""
+    image = read_code_object(code.data)
+    address = image.kernels[code.symbol].entry_address
+    start, data = next(part for part in image.segments if part[0] <= address < part[0] + len(part[1]))
+    instructions = []
+    while not instructions or instructions[-1].mnemonic != "s_endpgm":
+        instructions.append(decode(data[address - start :], address))
+        address = instructions[-1].next_address
+    return instructions

@@ -1,0 +1,158 @@
+"""Every knob of the gfx950 GEMM is visible in the instructions that its variants are made of.
+
+A variant's code holds one copy of a step for the steady state and one for each of the `prefetch` steps of the drain.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from gemm_bf16_variants import built, disassembled, model, space
+
+from hktune.emulator.decode import Instruction
+from hktune.model import Config, Problem
+
+ALL_VMCNT, ALL_LGKMCNT = 63, 15  # an s_waitcnt that leaves this counter alone
+PROBLEM = Problem(512, 512, 512)
+
+BASE = space().config({"block_m": 128, "block_n": 128, "split": 2, "warps_n": 2})
+CHANGES = [
+    {},
+    {"block_m": 256},
+    {"block_n": 256},
+    {"k_step": 32},
+    {"k_step": 128},
+    {"warps_m": 4},
+    {"warps_n": 4},
+    {"mfma": 32},
+    {"split": 1},
+    {"slices": 2},
+    {"stages": 1, "refill": "late"},
+    {"stages": 3},
+    {"refill": "late"},
+    {"refill": "late", "vmcnt_tiles": 1},
+    {"stages": 3, "refill": "late", "vmcnt_tiles": 2},
+    {"lgkmcnt_clusters": 1},
+    {"slices": 2, "lgkmcnt_clusters": 2},
+    {"setprio": "none"},
+    {"setprio": "phase"},
+    {"setprio": "none", "sched_barrier": False},
+    {"setprio": "phase", "sched_barrier": False},
+]
+
+
+def changed(change: dict[str, object]) -> Config:
+    config = space().config({**BASE, **change})
+    assert not space().violations(config)
+    return config
+
+
+@pytest.fixture(params=CHANGES, ids=lambda change: " ".join(f"{name}={value}" for name, value in change.items()))
+def config(request: pytest.FixtureRequest) -> Config:
+    return changed(request.param)
+
+
+def vmcnt(wait: Instruction) -> int:
+    """ISA guide, section 4.4: bits 15:14 over 3:0."""
+    bits = wait.fields["simm16"]
+    return (bits >> 14 & 3) << 4 | bits & 15
+
+
+def lgkmcnt(wait: Instruction) -> int:
+    return wait.fields["simm16"] >> 8 & 15
+
+
+def waits(config: Config) -> list[Instruction]:
+    return [one for one in disassembled(built(config)) if one.mnemonic == "s_waitcnt"]
+
+
+def vmcnt_waits(config: Config) -> list[int]:
+    return [vmcnt(wait) for wait in waits(config) if vmcnt(wait) != ALL_VMCNT]
+
+
+def test_instruction_counts_follow_from_the_geometry(config: Config) -> None:
+    derived = model(config)
+    code = disassembled(built(config))
+    count = Counter(one.mnemonic for one in code)
+    to_lds = sum(1 for one in code if one.mnemonic == "buffer_load_dwordx4" and one.fields["lds"])
+    steps = 1 + derived["prefetch"]
+    mfma_per_wave = config["block_m"] * config["block_n"] * config["k_step"] // derived["warps"]
+    mnemonic = {16: "v_mfma_f32_16x16x32_bf16", 32: "v_mfma_f32_32x32x16_bf16"}[config["mfma"]]
+    flops_of_one = config["mfma"] ** 2 * derived["mfma_k"]
+    reads = derived["clusters"] * derived["fragments_a"] + config["slices"] * derived["fragments_b"]
+    late = config["refill"] == "late"
+    expected = {
+        "loads to LDS": (to_lds, steps * derived["loads_per_tile"]),
+        mnemonic: (count[mnemonic], steps * mfma_per_wave // flops_of_one),
+        "any MFMA": (sum(n for name, n in count.items() if "mfma" in name), count[mnemonic]),
+        "ds_read_b128": (count["ds_read_b128"], steps * reads),
+        "s_barrier": (count["s_barrier"], steps + late),
+        "v_cvt_pk_bf16_f32": (count["v_cvt_pk_bf16_f32"], derived["accumulator_vgprs"] // 2),
+        "buffer_store_dwordx2": (count["buffer_store_dwordx2"], derived["accumulator_vgprs"] // 4),
+        "scratch": (sum(n for name, n in count.items() if name.startswith("scratch")), 0),
+    }
+    assert {name: got for name, (got, _) in expected.items()} == {name: want for name, (_, want) in expected.items()}
+
+
+def test_vmcnt_leaves_as_many_loads_in_flight_as_asked_and_fewer_in_the_drain(config: Config) -> None:
+    derived = model(config)
+    tiles = config["vmcnt_tiles"]
+    behind = [tiles, *(min(tiles, left) for left in reversed(range(derived["prefetch"])))]
+    assert sorted(vmcnt_waits(config)) == sorted(left * derived["loads_per_tile"] for left in behind)
+
+
+def test_lgkmcnt_leaves_the_reads_of_the_clusters_ahead(config: Config) -> None:
+    derived = model(config)
+    split = config["split"]
+
+    def reads(cluster: int) -> int:
+        return derived["fragments_a"] + (derived["fragments_b"] if cluster % split == 0 else 0)
+
+    def ahead(cluster: int) -> range:
+        return range(cluster + 1, min(cluster + config["lgkmcnt_clusters"] + 1, derived["clusters"]))
+
+    in_flight = [sum(map(reads, ahead(cluster))) for cluster in range(derived["clusters"])]
+    assert max(in_flight) == derived["reads_in_flight"]
+    found = Counter(lgkmcnt(wait) for wait in waits(config) if vmcnt(wait) == ALL_VMCNT)
+    steps = 1 + derived["prefetch"]
+    for depth, times in Counter(in_flight).items():
+        if depth:
+            assert found[depth] == times * steps
+        else:
+            assert found[0] >= times * steps, "the compiler adds its own for kernel arguments"
+    assert set(found) <= {0, *in_flight, ALL_LGKMCNT}
+
+
+def test_setprio_stands_where_asked(config: Config) -> None:
+    levels = [one.fields["simm16"] for one in disassembled(built(config)) if one.mnemonic == "s_setprio"]
+    steps = 1 + model(config)["prefetch"]
+    pairs = {"none": 0, "cluster": steps * model(config)["clusters"], "phase": steps}[config["setprio"]]
+    assert levels == [1, 0] * pairs
+
+
+def test_stages_are_lds_bytes_of_the_launch(config: Config) -> None:
+    launch = space().template.launch(config, PROBLEM)
+    bytes_per_stage = (config["block_m"] + config["block_n"]) * config["k_step"] * 2
+    assert launch.dynamic_lds_bytes == config["stages"] * bytes_per_stage
+    assert launch.block == (64 * config["warps_m"] * config["warps_n"], 1, 1)
+    assert launch.grid == (PROBLEM.m // config["block_m"] * (PROBLEM.n // config["block_n"]), 1, 1)
+
+
+def mfmas_between_memory_instructions(config: Config) -> list[int]:
+    runs = [0]
+    for one in disassembled(built(config)):
+        if one.mnemonic.startswith(("ds_", "buffer_", "s_barrier", "s_waitcnt")):
+            runs.append(0)
+        runs[-1] += "mfma" in one.mnemonic
+    return [run for run in runs if run]
+
+
+@pytest.mark.parametrize("setprio", ["none", "phase"])
+def test_a_sched_barrier_keeps_each_cluster_in_one_piece(setprio: str) -> None:
+    """It is no instruction of its own: without it the compiler moves MFMAs in among reads and loads."""
+    fenced = changed({"setprio": setprio, "sched_barrier": True})
+    clusters = (1 + model(fenced)["prefetch"]) * model(fenced)["clusters"]
+    assert len(mfmas_between_memory_instructions(fenced)) == clusters
+    free = changed({"setprio": setprio, "sched_barrier": False})
+    assert len(mfmas_between_memory_instructions(free)) > clusters
