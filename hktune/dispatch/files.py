@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from filelock import FileLock
 
 from hktune.dispatch.table import Table
 from hktune.errors import TableError
@@ -18,6 +19,7 @@ FILE_NAME = "table.json"
 VERSION = 1
 FILE_BYTES_MAX = 64 << 20
 OBJECT_BYTES_MAX = 64 << 20
+LOCK_TIMEOUT_S = 60  # it is held for milliseconds
 _REBUILD = "build it again with `hktune table build`"
 
 
@@ -61,17 +63,21 @@ def write_table(table: Table, objects: Mapping[str, bytes], directory: Path) -> 
     """Publish a table and its code objects (sha256 -> bytes): objects first, then table.json, each by atomic rename.
 
     An object already there need not be given again. Objects that the new table does not name are removed last, so a
-    reader of the old table may lose one but never reads a wrong one. Raises TableError when an object is neither given
-    nor there, when bytes and sha256 disagree, and when the directory cannot be written.
+    reader of the old table may lose one but never reads a wrong one. A file lock orders those who write one directory.
+    Raises TableError when an object is neither given nor there, when bytes and sha256 disagree, and when the directory
+    cannot be written.
     """
     try:
         (directory / "objects").mkdir(parents=True, exist_ok=True)
-        for sha256 in sorted(table.object_sha256s):
-            _put_object(object_path(directory, table, sha256), sha256, objects.get(sha256))
-        publish(directory / FILE_NAME, table_json(table))
-        _remove_unnamed(directory, table)
+        with FileLock(directory / f"{FILE_NAME}.lock", timeout=LOCK_TIMEOUT_S):
+            for sha256 in sorted(table.object_sha256s):
+                _put_object(object_path(directory, table, sha256), sha256, objects.get(sha256))
+            publish(directory / FILE_NAME, table_json(table))
+            _remove_unnamed(directory, table)
     except OSError as error:
-        raise TableError(f"{directory}: table cannot be written ({error.strerror}): pass another DIR") from None
+        raise TableError(
+            f"{directory}: table cannot be written ({error.strerror or error}): pass another DIR"
+        ) from None
 
 
 def table_json(table: Table) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 from collections.abc import Callable
@@ -34,7 +35,12 @@ def test_a_table_comes_back_as_it_went_with_a_line_per_entry(tmp_path: Path) -> 
     assert read_table(tmp_path) == table
     lines = (tmp_path / "table.json").read_text().splitlines()
     assert [json.loads(line.rstrip(","))["m"] for line in lines if line.startswith("  {")] == [4, 8, 8]
-    assert sorted(path.name for path in tmp_path.rglob("*")) == [f"{SHA256}.hsaco", "objects", "table.json"]
+    assert sorted(path.name for path in tmp_path.rglob("*")) == [
+        f"{SHA256}.hsaco",
+        "objects",
+        "table.json",
+        "table.json.lock",
+    ]
 
 
 def test_objects_no_longer_named_go_and_others_in_the_folder_stay(tmp_path: Path) -> None:
@@ -43,6 +49,30 @@ def test_objects_no_longer_named_go_and_others_in_the_folder_stay(tmp_path: Path
     write_table(table_of(), {}, tmp_path)
     assert [path.name for path in (tmp_path / "objects").iterdir()] == ["README"]
     assert read_table(tmp_path).entries == ()
+
+
+def test_a_crash_before_the_new_table_leaves_the_old_one_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = published(tmp_path, trial(SMALL))
+    data = OBJECT + b"\0"
+    sha256 = hashlib.sha256(data).hexdigest()
+    new = table_of(trial(SMALL, object_sha256=sha256))
+
+    rename = Path.replace
+
+    def full(source: Path, target: Path) -> None:
+        if target.name == "table.json":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        rename(source, target)
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(TableError, match=r"table cannot be written \(No space left on device\)"):
+        write_table(new, {sha256: data}, tmp_path)
+    assert read_table(tmp_path) == old
+    assert validate(old, tmp_path, EMULATED, allow_modelled=True).skipped == ()
+    assert not list(tmp_path.glob(".table.json*"))
+    monkeypatch.undo()
+    write_table(new, {}, tmp_path)
+    assert [path.stem for path in (tmp_path / "objects").iterdir()] == [sha256]
 
 
 def test_an_object_already_there_need_not_be_given_again_but_must_be_the_right_one(tmp_path: Path) -> None:
