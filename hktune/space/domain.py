@@ -6,6 +6,7 @@ import math
 import random
 from collections.abc import Iterator, Mapping
 from functools import cached_property
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from hktune.errors import SpaceError
@@ -15,7 +16,7 @@ from hktune.space.rules import Constraint, Parameter, Step, Violation, filled, p
 if TYPE_CHECKING:
     from hktune.space.space import SearchSpace
 
-_DRAWS = 200  # rejection sampling before the legal configs are listed: a list of 10^5 takes about a second
+_DRAWS = 200  # of rejection sampling, about 10 us each, before a walk over the legal configs, about 10 us each too
 
 
 class Domain:
@@ -78,9 +79,9 @@ class Domain:
             values = {parameter.name: rng.choice(parameter.values) for parameter in self.parameters}
             if self.is_legal(values):
                 return Config(values)
-        if not self._legal:
+        if not self.count:
             raise SpaceError(f"{self}: no config is legal: {self._first_obstacle()}")
-        return rng.choice(self._legal)
+        return next(islice(self.enumerate(), rng.randrange(self.count), None))
 
     def neighbours(self, config: Mapping[str, Value]) -> list[Config]:
         """Legal configs one step away: every single change of a parameter, in order.
@@ -117,10 +118,6 @@ class Domain:
     def _involved(self, values: Mapping[str, Value]) -> frozenset[str]:
         broken = {violation.name for violation in self.violations(values)}
         return frozenset().union(*(rule.parameters for rule in self.space.constraints if rule.name in broken))
-
-    @cached_property
-    def _legal(self) -> list[Config]:
-        return list(self.enumerate())
 
     def _judged(self) -> Iterator[Constraint]:
         return (rule for rule in self.space.constraints if self.problem is not None or not rule.per_problem)

@@ -10,7 +10,7 @@ import pytest
 
 from hktune.errors import InputError
 from hktune.model import Config, Problem, Status, Value
-from hktune.search import Outcome, Strategy, create_strategy
+from hktune.search import STRATEGIES, Outcome, Strategy, create_strategy
 from hktune.search.unique import UniqueStrategy
 from hktune.space import Domain, load_space
 
@@ -140,3 +140,8 @@ def test_optuna_says_nothing(domain: Domain, capfd: pytest.CaptureFixture[str]) 
     for name in ("tpe", "cmaes", "qmc"):
         best_time_us(create_strategy(name, domain, 0), batches=4)
     assert capfd.readouterr() == ("", "")
+
+
+def test_every_strategy_is_documented() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "space.md").read_text()
+    assert all(f"| `{name}` |" in text for name in STRATEGIES)
