@@ -20,7 +20,7 @@ def hip_compiler(settings: Settings, hipkittens: Path | None = None) -> CachedCo
     """The compiler found here, behind the object cache. `hipkittens` is a header root that wins over the settings'.
 
     Where there is nothing to compile with, but the cache holds one compiler's objects, those can still be had.
-    Raises ToolchainError otherwise.
+    Raises ToolchainError otherwise, and always for a header root that was asked for and is none.
     """
     try:
         compiler: Compiler = HipCompiler(
@@ -28,7 +28,7 @@ def hip_compiler(settings: Settings, hipkittens: Path | None = None) -> CachedCo
         )
     except ToolchainError as error:
         identities = recorded_identities(settings.cache_dir)
-        if len(identities) != 1:
+        if hipkittens or settings.hipkittens_root or len(identities) != 1:
             raise
         compiler = AbsentCompiler(identities[0], str(error))
     return CachedCompiler(compiler, settings.cache_dir)

@@ -146,6 +146,13 @@ def test_with_no_compiler_the_default_is_the_cache_alone(tmp_path: Path, monkeyp
     built = CachedCompiler(CountingCompiler(), tmp_path).compile(VARIANT, 1)
     assert hip_compiler(settings).identity == "counting 1"
     assert hip_compiler(settings).compile(VARIANT, 1) == built
+    with pytest.raises(ToolchainError, match="no compiler"):
+        hip_compiler(replace(settings, hipkittens_root=tmp_path / "mistyped"))
+    another = CountingCompiler()
+    another.identity = "counting 2"
+    CachedCompiler(another, tmp_path).compile(VARIANT, 1)
+    with pytest.raises(ToolchainError, match="no compiler"):
+        hip_compiler(settings)
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
