@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 DONE, FAILED, BAD_INPUT = 0, 1, 2
+LOG_COLUMNS = 140  # of a file or a pipe; rich assumes 80, which cuts the summary's columns
 CHECKOUT = Path(__file__).resolve().parent.parent
 DEFAULT_SPACE = CHECKOUT / "search_spaces" / "gfx950_gemm_bf16.yaml"
 
@@ -175,7 +176,10 @@ def _doctor(options: argparse.Namespace) -> int:
 def _console() -> Console:
     from rich.console import Console
 
-    return Console()
+    console = Console()
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = LOG_COLUMNS
+    return console
 
 
 def _positive(text: str) -> int:

@@ -33,7 +33,7 @@ class RunSummary:
         """The fastest proved trial of each shape that has one."""
         best: dict[Problem, Trial] = {}
         for trial in self.trials:
-            if trial.time_us is not None and trial.time_us < (_time_us(best.get(trial.problem))):
+            if trial.time_us is not None and trial.time_us < _time_us(best.get(trial.problem)):
                 best[trial.problem] = trial
         return best
 
@@ -48,49 +48,55 @@ def print_summary(console: Console, summary: RunSummary) -> None:
     """Print the closing summary of a run."""
     best = summary.best
     console.print(_best_table(summary, best))
+    for config_id, config in sorted({(trial.config_id, trial.config) for trial in best.values()}):
+        _line(console, f"{config_id[:8]}  {brief(config)}")
     failures = Counter(trial.status for trial in summary.trials if trial.status is not Status.OK)
     for status, count in sorted(failures.items()):
         example = next(trial.detail for trial in summary.trials if trial.status is status)
-        console.print(f"{count} trials {status}, for example: {example}", highlight=False, soft_wrap=True)
+        _line(console, f"{count} trials {status}, for example: {example}")
     for problem in summary.without_kernel:
         reason = next((trial.detail for trial in summary.trials if trial.problem == problem), "nothing tried yet")
-        console.print(
-            f"no kernel for {summary.names[problem]} ({problem}), it takes the vendor path: {reason}", soft_wrap=True
-        )
-    word = "interrupted, everything so far is kept; run the same command to continue" if summary.interrupted else "done"
-    console.print(
-        f"{word}: {len(summary.trials)} trials, {summary.variants} variants compiled and proved by this run, "
-        f"{summary.elapsed_s:.0f} s",
-        highlight=False,
-        soft_wrap=True,
+        _line(console, f"no kernel for {summary.names[problem]} ({problem}), it takes the vendor path: {reason}")
+    word = "interrupted, everything so far is kept; run the same command to go on" if summary.interrupted else "done"
+    _line(
+        console,
+        f"{word}: {len(summary.trials)} trials of {len(summary.names)} shapes; "
+        f"{summary.variants} new variants compiled and proved in {summary.elapsed_s:.0f} s",
     )
-    console.print(f"table, objects and trials are in {summary.directory}", highlight=False, soft_wrap=True)
-    console.print(f"next: hktune table show {summary.directory}", highlight=False, soft_wrap=True)
+    _line(console, f"trials, table and code objects are in {summary.directory}")
+    _line(console, f"next: hktune table show {summary.directory}")
+
+
+def brief(config: str) -> str:
+    """A config's JSON as words."""
+    return " ".join(f"{name}={value}" for name, value in json.loads(config).items())
+
+
+def _line(console: Console, text: str) -> None:
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def _best_table(summary: RunSummary, best: Mapping[Problem, Trial]) -> Table:
     sources = sorted({str(trial.source) for trial in best.values()})
-    table = Table(title=f"best kernel per shape ({' and '.join(sources) or 'none'} time)", title_justify="left")
-    table.add_column("shape")
-    table.add_column("m x n x k")
+    title = f"best kernel per shape ({' and '.join(sources) or 'none'} time)"
+    table = Table(title=title, title_justify="left", box=None)
+    table.add_column("shape", no_wrap=True)
+    table.add_column("m x n x k", no_wrap=True)
     for column in ("time us", "TFLOP/s", "tried", "failed"):
-        table.add_column(column, justify="right")
-    table.add_column("config")
+        table.add_column(column, justify="right", no_wrap=True)
+    for column in ("config", "limit"):
+        table.add_column(column, no_wrap=True)
     for problem, name in summary.names.items():
         rows = [trial for trial in summary.trials if trial.problem == problem]
-        failed = sum(trial.status is not Status.OK for trial in rows)
+        counts = (str(len(rows)), str(sum(trial.status is not Status.OK for trial in rows)))
         size = f"{problem.m} x {problem.n} x {problem.k}"
-        if problem not in best:
-            table.add_row(name, size, "-", "-", str(len(rows)), str(failed), "-")
-            continue
-        trial = best[problem]
-        cells = (f"{trial.time_us:.1f}", f"{trial.tflops:.0f}", str(len(rows)), str(failed))
-        table.add_row(name, size, *cells, _brief(trial.config))
+        if problem in best:
+            trial = best[problem]
+            times = (f"{trial.time_us:.1f}", f"{trial.tflops:.0f}")
+            table.add_row(name, size, *times, *counts, trial.config_id[:8], trial.detail)
+        else:
+            table.add_row(name, size, "-", "-", *counts, "-", "-")
     return table
-
-
-def _brief(config: str) -> str:
-    return " ".join(f"{name}={value}" for name, value in json.loads(config).items())
 
 
 def _time_us(trial: Trial | None) -> float:

@@ -29,19 +29,23 @@ def print_table(console: Console, directory: Path) -> None:
     arch_named(table.arch)
     judged = validate(table, directory, table.identity, allow_modelled=True)
     device = table.device
-    title = f"{table.arch}, {device.name}: {len(table.entries)} shapes; made {table.created_at} with {table.compiler}"
-    printed = Table(title=title, title_justify="left")
-    printed.add_column("shape")
-    printed.add_column("choice")
+    console.print(f"{table.arch}, {device.name}: {len(table.entries)} shapes, made {table.created_at}", highlight=False)
+    console.print(f"compiler: {table.compiler}", highlight=False)
+    printed = Table(box=None)
+    for column in ("shape", "choice"):
+        printed.add_column(column, no_wrap=True)
     for column in ("time us", "TFLOP/s", "vs vendor"):
-        printed.add_column(column, justify="right")
-    for column in ("time is", "object", "config"):
-        printed.add_column(column)
-    for row in describe(table, judged.skipped):
+        printed.add_column(column, justify="right", no_wrap=True)
+    for column in ("time is", "object"):
+        printed.add_column(column, no_wrap=True)
+    rows = describe(table, judged.skipped)
+    for row in rows:
         ratio = f"{row.vs_baseline:.2f}x" if row.vs_baseline is not None else "-"
         cells = (f"{row.time_us:.1f}", f"{row.tflops:.0f}", ratio, row.source, row.object_sha256)
-        printed.add_row(row.shape, row.choice, *cells, row.config or row.skipped)
+        printed.add_row(row.shape, row.choice, *cells)
     console.print(printed)
+    for object_sha256, config in sorted({(row.object_sha256, row.config) for row in rows if row.config}):
+        console.print(f"{object_sha256}  {config}", highlight=False, markup=False, soft_wrap=True)
     for skipped in judged.skipped:
         if skipped.reason in DAMAGED:
             raise TableError(f"{skipped.entry.problem}: {skipped.reason}: {skipped.detail}")
