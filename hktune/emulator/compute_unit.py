@@ -5,7 +5,8 @@ by priority and then age, and issues at most one instruction of each class, at m
 return in the order they were issued; s_waitcnt stalls its own wave. s_barrier counts arrivals, wherever they stand.
 
 Queues are first come, first served, so that an operation's completion is known when it issues, and time need only
-stop where a wave can issue; a wave whose operation finds its queue full issues nothing more until it has entered.
+stop where a wave can issue. An operation that finds its queue full holds its wave, and its SIMD's port to that queue,
+until it has entered: SIMDs take turns at a full queue, and the oldest wave of each goes first.
 Not modelled: register port conflicts, instruction fetch, scalar loads out of order.
 """
 
@@ -56,15 +57,17 @@ class Wave:
 
 
 class Simd:
-    """One SIMD: its waves by priority and age, its MFMA pipe and VALU, and when it next looks at its waves."""
+    """One SIMD: its waves by priority and age, when each of its units is free, and when it next looks at its waves."""
 
-    __slots__ = ("mfma_free", "number", "valu_free", "visit", "waves")
+    __slots__ = ("lds_free", "memory_free", "mfma_free", "number", "valu_free", "visit", "waves")
 
     def __init__(self, number: int) -> None:
         self.number = number
         self.waves: list[Wave] = []
         self.mfma_free = 0
         self.valu_free = 0
+        self.lds_free = 0
+        self.memory_free = 0
         self.visit = _NEVER
 
 
@@ -254,10 +257,12 @@ class ComputeUnit:
         return simd.valu_free
 
     def _lds_access(self, wave: Wave, operation: Operation, now: int) -> int:
-        earliest = _counter_room(wave.lgkm, self._lgkmcnt_max)
+        simd = wave.simd
+        earliest = max(simd.lds_free, _counter_room(wave.lgkm, self._lgkmcnt_max))
         if earliest <= now:
-            entered, done = self._lds.access(wave.simd.number >> 1, now, operation.first, operation.busy_clk)
+            entered, done = self._lds.access(simd.number >> 1, now, operation.first, operation.busy_clk)
             wave.ready = max(wave.ready, entered)
+            simd.lds_free = entered
             wave.lgkm.append(done)
         return earliest
 
@@ -273,10 +278,12 @@ class ComputeUnit:
         return self._request(wave, operation, now, self._rates.store_ack_clk)
 
     def _request(self, wave: Wave, operation: Operation, now: int, latency_clk: int) -> int:
-        earliest = _counter_room(wave.vm, self._vmcnt_max)
+        simd = wave.simd
+        earliest = max(simd.memory_free, _counter_room(wave.vm, self._vmcnt_max))
         if earliest <= now:
             entered, done = self._tcp.request(now, operation.busy_clk, operation.first, latency_clk)
             wave.ready = max(wave.ready, entered)
+            simd.memory_free = entered
             if operation.second:
                 done = self._lds.deposit(done, operation.second)
             wave.vm.append(max(done, wave.vm[-1]) if wave.vm else done)

@@ -54,15 +54,14 @@ class Workgroup:
     """What one workgroup's waves issue, and how its main loop lies in it.
 
     `operations` has one list per wave; `headers`, also per wave, where each whole iteration begins and the last one
-    ends. `steps_per_iteration` is in k-steps; `peeled_steps`: k-steps outside the whole iterations. `load_lines`:
-    memory lines that one iteration reads. `store_bytes`: what the workgroup stores in all.
+    ends. `steps_per_iteration` is in k-steps; `peeled_steps`: k-steps outside the whole iterations. `store_bytes`:
+    what the workgroup stores in all.
     """
 
     operations: tuple[list[Operation], ...]
     headers: tuple[list[int], ...]
     steps_per_iteration: float
     peeled_steps: float
-    load_lines: int
     store_bytes: int
 
 
@@ -90,7 +89,6 @@ def workgroup_of(
         headers=tuple(headers for _, headers in longer),
         steps_per_iteration=steps_per_iteration,
         peeled_steps=k_steps - iterations * steps_per_iteration,
-        load_lines=_load_lines(trace, [cut[middle : middle + 2] for cut in cuts]),
         store_bytes=_store_bytes(trace),
     )
 
@@ -124,13 +122,6 @@ def _headers(steps: npt.NDArray[np.int32], mfma: npt.NDArray[np.bool_], k_steps:
             return [int(position) for position in headers]
     issued = np.flatnonzero(mfma[steps])
     return [int(issued[step * len(issued) // k_steps]) for step in range(k_steps)]
-
-
-def _load_lines(trace: Trace, spans: list[list[int]]) -> int:
-    """Lines that the loads of each wave touched within its span of steps."""
-    loads = np.array([step.mnemonic.startswith(_LOADS) for step in trace.program], dtype=bool)
-    parts = zip(trace.waves, spans, strict=True)
-    return sum(int(wave.lines[start:stop][loads[wave.steps[start:stop]]].sum()) for wave, (start, stop) in parts)
 
 
 def _store_bytes(trace: Trace) -> int:
@@ -233,13 +224,13 @@ def _operations(
 
 
 def _memory_operation(operation: Operation, step: Step, lines: int, rates: Rates) -> Operation:
-    """TCP clk of a global memory instruction: its data or its lines, whichever take longer.
+    """TCP clk of a global memory instruction: its data or its lines, whichever take longer; a lane at most one clk.
 
     Two dwords a lane cost as much as four (measured: AMD's gfx950 Gluon tutorials).
     """
     width = 16 if step.bytes_per_lane == 8 else step.bytes_per_lane
     data_clk = -(-width * WAVE // rates.tcp_bytes_per_clk)
-    line_clk = lines * (rates.tcp_line_clk if operation.kind == LOAD else rates.tcp_store_line_clk)
+    line_clk = lines * rates.tcp_line_clk if operation.kind == LOAD else min(lines * rates.tcp_store_line_clk, WAVE)
     busy_clk = max(data_clk, line_clk, rates.issue_slot_clk)
     in_flight = operation.first if operation.kind == LOAD else busy_clk * rates.tcp_bytes_per_clk
     return operation._replace(busy_clk=busy_clk, first=in_flight)

@@ -61,7 +61,7 @@ class Profile:
     `residencies` are one workgroup and, where more fit, as many as fit. `peeled_steps`: k-steps that prologue and
     epilogue contain. The rest is for one workgroup: clk that one k-step holds the busiest SIMD's MFMA pipe
     (`mfma_clk`) and its busiest wave's issue (`issue_clk`), the LDS banks and the TCP; bytes that one k-step reads
-    from L2, in whole lines; bytes stored at the end, in whole lines too.
+    from L2, in whole lines; bytes stored at the end.
     """
 
     model: str
@@ -104,7 +104,7 @@ def profile(trace: Trace, resources: Resources, launch: Launch, tile: Tile, k_st
     """
     rates = rates_of(arch)
     group = workgroup_of(trace, k_steps, rates)
-    demands = _demands(group, rates, arch)
+    demands = _demands(group, tile, rates, arch)
     least_clk = 2 * tile.m * tile.n * tile.k / rates.mfma_flops_per_clk_cu
     if demands["mfma_clk"] < 0.999 * least_clk:
         raise InputError(
@@ -145,10 +145,13 @@ def _mean_clk(resident: Sequence[Sequence[Wave]], group: Workgroup, header: int)
     return sum(marks) / len(marks)
 
 
-def _demands(group: Workgroup, rates: Rates, arch: Arch) -> dict[str, float]:
-    """What one k-step of one workgroup asks of each unit, counted over one iteration of the main loop."""
+def _demands(group: Workgroup, tile: Tile, rates: Rates, arch: Arch) -> dict[str, float]:
+    """What one k-step of one workgroup asks of each unit, counted over one iteration of the main loop.
+
+    L2 hands out whole lines. Parts of a line that belong to the same k-step are assumed to meet in L1, others are not.
+    """
     mfma_clk = [0] * arch.simds_per_cu
-    issue_clk = lds_clk = tcp_clk = 0
+    issue_clk = lds_clk = tcp_clk = load_bytes = 0
     for number, (operations, headers) in enumerate(zip(group.operations, group.headers, strict=True)):
         body = operations[headers[0] : headers[1]]
         mfma_clk[number % len(mfma_clk)] += sum(part.busy_clk for part in body if part.kind == MFMA)
@@ -157,12 +160,15 @@ def _demands(group: Workgroup, rates: Rates, arch: Arch) -> dict[str, float]:
         lds_clk += sum(part.busy_clk for part in body if part.kind == LDS)
         lds_clk += sum(part.second // rates.lds_dma_bytes_per_clk for part in loads)
         tcp_clk += sum(part.busy_clk for part in body if part.kind in (LOAD, STORE))
+        load_bytes += sum(part.first for part in loads)
     steps = group.steps_per_iteration
+    row_bytes = 2 * tile.k
+    whole_lines = -(-row_bytes // rates.line_bytes) * rates.line_bytes / row_bytes
     return {
         "mfma_clk": max(mfma_clk) / steps,
         "issue_clk": issue_clk / steps,
         "lds_clk": lds_clk / steps,
         "tcp_clk": tcp_clk / steps,
-        "load_bytes": group.load_lines * rates.line_bytes / steps,
+        "load_bytes": load_bytes * whole_lines / steps,
         "store_bytes": float(group.store_bytes),
     }

@@ -71,6 +71,11 @@ def test_demands_are_those_of_the_traced_instructions(in_flight: clock.Profile) 
     assert in_flight.peeled_steps == 1  # the last iteration is left to the epilogue
 
 
+def test_a_k_step_of_half_lines_reads_whole_ones_from_l2() -> None:
+    half = profiled(gemm(vmcnt=0, loads=4, mfmas=32), Tile(256, 256, 32))
+    assert half.load_bytes == (256 + 256) * 128
+
+
 def test_the_traced_number_of_steps_does_not_change_the_profile() -> None:
     short, long = profiled(gemm(8, iterations=4)), profiled(gemm(8, iterations=16), k_steps=16)
     assert short.residencies[0].step_clk == pytest.approx(long.residencies[0].step_clk, rel=0.02)
