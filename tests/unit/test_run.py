@@ -1,0 +1,128 @@
+"""The main job, for real and small: compile, prove, model, search, table, runtime."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+import hktune
+from hktune.cli import main
+
+ROOT = Path(__file__).resolve().parents[2]
+SHAPES = """
+shapes:
+  - {name: square, m: 256, n: 256, k: 512}
+  - {name: wide, m: 128, n: 512, k: 256}
+"""
+UNSERVABLE = "  - {name: odd, m: 33, n: 77, k: 19}\n"
+
+
+@pytest.fixture
+def shapes(tmp_path: Path) -> Path:
+    file = tmp_path / "shapes.yaml"
+    file.write_text(SHAPES)
+    return file
+
+
+def tune(shapes: Path, out: Path, *more: str) -> int:
+    return main(("tune", "--shapes", str(shapes), "--out", str(out), "--strategy", "random", *more))
+
+
+def rows(out: Path) -> list[dict[str, str]]:
+    with (out / "trials.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_run_leaves_a_table_whose_kernels_match_torch(
+    shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert tune(shapes, out, "--trials", "3") == 0
+    assert "square" in capsys.readouterr().out
+
+    frame = pd.read_csv(out / "trials.csv")
+    assert len(frame) == 6
+    done = frame[frame.status == "ok"]
+    assert set(done.source) == {"modelled"}
+    assert (done.relative_error < 2.0**-8).all()
+    assert done.baseline_us.isna().all()
+    entries = json.loads((out / "table.json").read_text())["entries"]
+    assert {(entry["m"], entry["n"], entry["k"]) for entry in entries} == {(256, 256, 512), (128, 512, 256)}
+    for entry in entries:
+        times = done[(done.m == entry["m"]) & (done.n == entry["n"])].time_us
+        assert entry["time_us"] == times.min()
+
+    hktune.load(out, allow_modelled=True)
+    generator = torch.Generator().manual_seed(5)
+    for m, n, k in ((256, 256, 512), (128, 512, 256)):
+        a = torch.randn(m, k, generator=generator).bfloat16()
+        bt = torch.randn(n, k, generator=generator).bfloat16()
+        torch.testing.assert_close(hktune.matmul(a, bt), a @ bt.T, rtol=2.0**-7, atol=2.0**-10 * k**0.5)
+    assert hktune.stats().hits == 2
+
+
+def test_a_second_run_goes_on_where_the_first_stopped(shapes: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    tune(shapes, out, "--trials", "2")
+    before = rows(out)
+    tune(shapes, out, "--trials", "2")
+    assert rows(out) == before
+    tune(shapes, out, "--trials", "4", "--resume")
+    after = rows(out)
+    assert after[: len(before)] == before
+    assert len(after) == 8
+    assert len({(row["m"], row["n"], row["k"], row["config_id"]) for row in after}) == 8
+
+
+def test_equal_seeds_try_equal_configs(shapes: Path, tmp_path: Path) -> None:
+    def tried(out: Path, seed: str) -> list[str]:
+        tune(shapes, out, "--trials", "8", "--workers", "1", "--seed", seed)
+        return [row["config_id"] for row in rows(out)]
+
+    first, again, other = tried(tmp_path / "1", "3"), tried(tmp_path / "2", "3"), tried(tmp_path / "3", "4")
+    assert first == again
+    assert first != other
+
+
+def test_fresh_sets_the_old_trials_aside(shapes: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    tune(shapes, out, "--trials", "1")
+    before = (out / "trials.csv").read_bytes()
+    tune(shapes, out, "--trials", "1", "--fresh")
+    kept = list(out.glob("trials-*.csv"))
+    assert [file.read_bytes() for file in kept] == [before]
+
+
+def test_a_shape_no_config_can_serve_is_a_trial_with_its_reason(
+    shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shapes.write_text(SHAPES + UNSERVABLE)
+    assert tune(shapes, tmp_path / "out", "--trials", "1") == 1
+    invalid = [row for row in rows(tmp_path / "out") if row["status"] == "invalid"]
+    assert [(row["m"], row["time_us"], row["source"]) for row in invalid] == [("33", "", "")]
+    assert "no kernel for odd" in capsys.readouterr().out
+
+
+def test_interrupt_keeps_everything_and_builds_the_table(shapes: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = [sys.executable, str(ROOT / "tune.py"), "--shapes", str(shapes), "--out", str(out), "--trials", "5000"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        until = time.monotonic() + 120
+        while time.monotonic() < until and not ((out / "trials.csv").exists() and len(rows(out)) >= 4):
+            time.sleep(0.2)
+        os.kill(process.pid, signal.SIGINT)
+        printed, complained = process.communicate(timeout=60)
+    assert process.returncode == 0, complained
+    assert "interrupted, everything so far is kept" in printed
+    assert len(rows(out)) >= 4
+    assert json.loads((out / "table.json").read_text())["entries"]
