@@ -16,10 +16,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hktune.dispatch import Table, read_table, table_json
+from hktune.dispatch import Entry, Reason, Table, read_table, table_json
+from hktune.dispatch.table import Kernel, Launch
 from hktune.errors import TableError
 from hktune.model import Config, Source, Status, Trial
-from hktune.store import TrialStore, merge, read_frame
+from hktune.shapes import ENTRY_KEYS
+from hktune.store import Environment, TrialStore, merge, read_frame
 from hktune.store.rows import COLUMNS, TYPES, decode, encode
 
 # Any character, half a surrogate pair and NUL included: a compiler's message is not under our control.
@@ -168,3 +170,10 @@ def test_the_header_names_the_fields_of_a_trial_in_order(tmp_path: Path) -> None
     TrialStore(tmp_path)
     header = next(csv.reader(io.StringIO((tmp_path / "trials.csv").read_text())))
     assert header == list(Trial.__dataclass_fields__)
+
+
+def test_the_documentation_names_every_column_field_and_reason() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "formats.md").read_text()
+    fields = {*Entry.__struct_fields__, *Kernel.__struct_fields__, *Launch.__struct_fields__, *Table.__struct_fields__}
+    words = {*COLUMNS, *map(str, Status), *map(str, Reason), *ENTRY_KEYS, *fields, *Environment.__dataclass_fields__}
+    assert {word for word in words if f"`{word}`" not in text} == set()

@@ -94,6 +94,14 @@ def test_a_torn_last_line_is_left_out_and_cut_off_by_the_next_append(tmp_path: P
     assert read_trials(path) == [OK, replace(WRONG, trial=1)]
 
 
+def test_a_torn_line_longer_than_the_next_row_leaves_nothing_behind(tmp_path: Path) -> None:
+    TrialStore(tmp_path).append(replace(WRONG, detail="x" * 5000))
+    path = tmp_path / "trials.csv"
+    path.write_bytes(path.read_bytes()[:-20])
+    TrialStore(tmp_path).extend([OK, WRONG])
+    assert read_trials(path) == [OK, replace(WRONG, trial=1)]
+
+
 @pytest.mark.parametrize("kept", [0, 1, 40])
 def test_a_torn_header_is_written_again(tmp_path: Path, kept: int) -> None:
     TrialStore(tmp_path)
@@ -252,10 +260,12 @@ def test_a_run_killed_while_appending_loses_nothing_that_append_returned_for(tmp
 
 def test_shards_merge_to_the_same_bytes_in_any_order_and_again(tmp_path: Path) -> None:
     early, late = replace(OK, started_at="2026-11-22T17:00:00Z"), replace(WRONG, started_at="2026-11-22T19:00:00Z")
-    TrialStore(tmp_path / "a").extend([late, OK])
-    TrialStore(tmp_path / "b").extend([OK, early])
+    together = [replace(OK, detail=detail) for detail in "abcdef"]
+    TrialStore(tmp_path / "a").extend([late, *together[:4]])
+    TrialStore(tmp_path / "b").extend([*reversed(together[2:]), early])
     merged = merge([tmp_path / "a", tmp_path / "b" / "trials.csv"], tmp_path / "ab")
-    assert merged == [early, replace(OK, trial=1), replace(late, trial=2)]
+    assert [replace(trial, trial=0) for trial in merged] == [early, *together, late]
+    assert [trial.trial for trial in merged] == list(range(8))
     assert merge([tmp_path / "b", tmp_path / "a", tmp_path / "b"], tmp_path / "ba") == merged
     first = (tmp_path / "ab" / "trials.csv").read_bytes()
     assert (tmp_path / "ba" / "trials.csv").read_bytes() == first
@@ -266,7 +276,7 @@ def test_shards_merge_to_the_same_bytes_in_any_order_and_again(tmp_path: Path) -
 def test_a_store_that_is_merged_into_goes_on_after_the_merged_rows(tmp_path: Path) -> None:
     store = TrialStore(tmp_path / "a")
     store.append(OK)
-    TrialStore(tmp_path / "b").extend([replace(OK, seed=seed) for seed in (1, 2)])
+    TrialStore(tmp_path / "b").extend([replace(OK, detail="x" * length, seed=length) for length in (1, 77)])
     merge([tmp_path / "b"], tmp_path / "a")
     assert store.append(WRONG).trial == 3
     assert [trial.trial for trial in store.read()] == [0, 1, 2, 3]
