@@ -100,6 +100,7 @@ def test_a_torn_line_longer_than_the_next_row_leaves_nothing_behind(tmp_path: Pa
     path.write_bytes(path.read_bytes()[:-20])
     TrialStore(tmp_path).extend([OK, WRONG])
     assert read_trials(path) == [OK, replace(WRONG, trial=1)]
+    assert path.read_bytes().endswith(b"\n")
 
 
 @pytest.mark.parametrize("kept", [0, 1, 40])
@@ -276,7 +277,8 @@ def test_shards_merge_to_the_same_bytes_in_any_order_and_again(tmp_path: Path) -
 def test_a_store_that_is_merged_into_goes_on_after_the_merged_rows(tmp_path: Path) -> None:
     store = TrialStore(tmp_path / "a")
     store.append(OK)
-    TrialStore(tmp_path / "b").extend([replace(OK, detail="x" * length, seed=length) for length in (1, 77)])
+    earlier = replace(OK, started_at="2026-11-22T01:00:00Z")
+    TrialStore(tmp_path / "b").extend([replace(earlier, detail="x" * length) for length in (1, 77)])
     merge([tmp_path / "b"], tmp_path / "a")
     assert store.append(WRONG).trial == 3
     assert [trial.trial for trial in store.read()] == [0, 1, 2, 3]
