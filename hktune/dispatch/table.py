@@ -6,7 +6,6 @@ which is the only part of a table that ever becomes part of a path.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
@@ -140,10 +139,6 @@ class Table(Strict, frozen=True, kw_only=True):
     @property
     def object_sha256s(self) -> frozenset[str]:
         return frozenset(entry.kernel.object_sha256 for entry in self.entries if entry.kernel)
-
-    def lookup(self) -> Mapping[Key, Entry]:
-        """The entries by the key of their problem."""
-        return {entry.problem.key: entry for entry in self.entries}
 
     def __post_init__(self) -> None:
         seen: set[Key] = set()

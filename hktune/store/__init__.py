@@ -9,14 +9,13 @@ from hktune.store.environment import (
     write_environment,
 )
 from hktune.store.merge import merge
-from hktune.store.trials import TrialStore, index, read_frame, read_trials
+from hktune.store.trials import TrialStore, read_frame, read_trials
 
 __all__ = [
     "Environment",
     "Mismatch",
     "TrialStore",
     "capture_environment",
-    "index",
     "judge_environment",
     "merge",
     "read_environment",

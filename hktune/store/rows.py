@@ -27,6 +27,9 @@ _ALTERNATIVES = {name: get_args(hint) or (hint,) for name, hint in get_type_hint
 TYPES: dict[str, type] = {name: kinds[0] for name, kinds in _ALTERNATIVES.items()}
 _REQUIRED = {name for name, kinds in _ALTERNATIVES.items() if type(None) not in kinds}
 
+# Six characters an escape at worst, and Python's csv reads cells of at most 131072.
+TEXT_MAX = 20_000
+
 # Control characters, and the halves of surrogate pairs, which UTF-8 cannot carry.
 _UNPRINTABLE = re.compile(r"[\\\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _ESCAPE = re.compile(r"\\(\\|n|u[0-9a-f]{4})")
@@ -71,6 +74,8 @@ def _broken_rule(trial: Trial) -> str | None:
             return f"{name}={value} is not finite, leave it absent"
         if isinstance(value, int) and not -(2**63) <= value < 2**63:
             return f"{name}={value} does not fit 64 bits, as readers hold it"
+        if isinstance(value, str) and len(value) > TEXT_MAX:
+            return f"{name} has {len(value)} characters, at most {TEXT_MAX} are kept"
         if name in _REQUIRED and value == "":
             return f"{name} is empty"
     return None if trial.config.isprintable() else "config must be JSON on one line"

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 FILE_NAME = "trials.csv"
 LOCK_TIMEOUT_S = 60
-TrialKey = tuple[tuple[int, int, int, str, str], str]
 
 
 class TrialStore:
@@ -120,11 +119,6 @@ def read_frame(path: Path) -> pd.DataFrame:
     texts = {name: word for name, word in types.items() if name not in exact}
     frame = pd.read_csv(path, dtype=texts, converters=exact, keep_default_na=False, na_values=[""])
     return frame.astype(types)
-
-
-def index(trials: Iterable[Trial]) -> dict[TrialKey, Trial]:
-    """What is already done, by problem key and config id; the latest row of each stands."""
-    return {(trial.problem.key, trial.config_id): trial for trial in trials}
 
 
 def _float(cell: str) -> float:

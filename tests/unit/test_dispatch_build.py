@@ -30,7 +30,6 @@ def test_the_lowest_time_of_each_problem_wins_and_an_entry_carries_what_a_launch
     assert kernel.launch.as_model() == launch_of(trial(LARGE))[1]
     assert (kernel.config, kernel.config_id, kernel.object_sha256) == ({"variant": 2}, IDS[2], SHA256)
     assert table.object_sha256s == {SHA256}
-    assert table.lookup()[8, 128, 64, "bf16", "none"].time_us == 2.0
     assert table.identity == EMULATED
 
 

@@ -18,7 +18,7 @@ import pytest
 
 from hktune.errors import StoreError
 from hktune.model import Config, Source, Status, Trial
-from hktune.store import TrialStore, index, merge, read_frame, read_trials
+from hktune.store import TrialStore, merge, read_frame, read_trials
 
 CONFIG = Config({"block_m": 256, "pipeline": "ping-pong", "swizzle": True})
 OK = Trial(
@@ -71,6 +71,7 @@ def test_pandas_reads_the_file_with_types_and_exact_floats(tmp_path: Path) -> No
         (replace(OK, relative_error=math.nan), "relative_error=nan"),
         (replace(OK, tflops=math.inf), "tflops=inf"),
         (replace(OK, seed=2**63), "seed=9223372036854775808 does not fit 64 bits"),
+        (replace(OK, detail="x" * 20_001), "detail has 20001 characters"),
         (replace(OK, config='{"a":\n1}'), "config must be JSON on one line"),
         (replace(OK, config_id=""), "config_id is empty"),
     ],
@@ -186,13 +187,10 @@ def test_a_directory_removed_under_a_run_is_one_line(tmp_path: Path) -> None:
         store.append(OK)
 
 
-def test_the_index_holds_the_latest_row_of_each_problem_and_config() -> None:
-    later = replace(OK, trial=7, time_us=2.0)
-    other = replace(OK, trial=3, m=512)
-    assert index([OK, other, later]) == {
-        ((256, 512, 64, "bf16", "none"), CONFIG.id): later,
-        ((512, 512, 64, "bf16", "none"), CONFIG.id): other,
-    }
+def test_the_longest_text_comes_back(tmp_path: Path) -> None:
+    worst = replace(WRONG, detail="\0" * 20_000)
+    assert TrialStore(tmp_path).append(worst) == worst
+    assert read_trials(tmp_path / "trials.csv") == [worst]
 
 
 APPENDER = """
