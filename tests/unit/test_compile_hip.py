@@ -9,7 +9,8 @@ import pytest
 from hktune.compile import HipCompiler
 from hktune.compile.hipkittens import HipKittens, find_hipkittens
 from hktune.compile.precompiled import starts_with_prefix
-from hktune.compile.toolchain import HipToolchain, find_zig
+from hktune.compile.process import run_to_end
+from hktune.compile.toolchain import HIP_HEADERS, HipToolchain, find_zig
 from hktune.errors import ToolchainError
 from hktune.model import CodeObject, Config, Failure, Status, Variant
 from hktune.settings import Settings
@@ -178,3 +179,14 @@ def test_a_compiler_that_cannot_be_started_is_no_failure_of_the_variant(zig: Hip
     gone = HipCompiler(dataclasses.replace(zig, driver=("/no/such/zig",)), headers)
     with pytest.raises(ToolchainError, match="cannot run /no/such/zig"):
         gone.compile(variant(TILES), DEADLINE_S)
+
+
+def test_no_header_of_this_machine_is_read(zig: HipToolchain, headers: HipKittens, tmp_path: Path) -> None:
+    (tmp_path / "probe.hip").write_text(TILES)
+    argv = [*zig.driver, *zig.flags, "--offload-arch=gfx950", *zig.includes, "-I", str(headers.include)]
+    listed = run_to_end([*argv, "-fsyntax-only", "-H", "probe.hip"], tmp_path, DEADLINE_S)
+    assert listed is not None
+    read = [Path(line.split(" ", 1)[1]) for line in listed.stderr.splitlines() if line.startswith(".")]
+    ours = (headers.include, HIP_HEADERS, Path(zig.driver[0]).parent)
+    assert len(read) > 100
+    assert [path for path in read if not any(path.is_relative_to(root) for root in ours)] == []

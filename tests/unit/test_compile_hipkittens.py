@@ -21,23 +21,11 @@ from hktune.compile.hipkittens import (
 )
 from hktune.compile.toolchain import find_zig, tree_sha256
 from hktune.errors import ToolchainError
-from hktune.model import CodeObject, Config, Variant
+from hktune.model import CodeObject
 from hktune.settings import Settings
+from hktune.space import load_space
 
-TILE_KERNEL = """
-#include <hip/hip_runtime.h>
-#include "kittens.cuh"
-using namespace kittens;
-using matrix = gl<bf16, 1, 1, -1, -1>;
-extern "C" __global__ __launch_bounds__(64) void square(const matrix a, const matrix c) {
-    rt_bf<32, 32, row_l, rt_16x32_s> left;
-    rt_fl<32, 32, col_l, rt_16x16_s> sum;
-    zero(sum);
-    load(left, a, {0, 0, (int)blockIdx.x, 0});
-    mma_ABt(sum, left, left, sum);
-    store(c, sum, {0, 0, (int)blockIdx.x, (int)blockIdx.y});
-}
-"""
+SPACE = Path(__file__).resolve().parents[2] / "search_spaces" / "gfx950_gemm_bf16.yaml"
 FILES = {"kittens.cuh": "entry", "cdna4/includes.cuh": "parts", "cdna4/ops/mma.cuh": "mma"}
 
 
@@ -65,20 +53,17 @@ def flattened(pinned: HipKittens, root: Path) -> Path:
     return root
 
 
-def build(headers: HipKittens) -> CodeObject:
-    toolchain = find_zig()
-    assert toolchain is not None
-    variant = Variant("tile", "0" * 64, "gfx950", "hip", "square", TILE_KERNEL, Config({}))
-    built = HipCompiler(toolchain, headers).compile(variant, 300)
-    assert isinstance(built, CodeObject), built
-    return built
-
-
-def test_both_layouts_build_the_same_kernel(pinned: HipKittens, tmp_path: Path) -> None:
+def test_the_shipped_kernel_is_the_same_with_either_layout(pinned: HipKittens, tmp_path: Path) -> None:
     flat = open_hipkittens(flattened(pinned, tmp_path), "checkout")
     assert (pinned.layout, flat.layout) == ("per-architecture", "flat")
     assert flat.sha256 != pinned.sha256
-    assert build(flat).data == build(pinned).data
+    toolchain, space = find_zig(), load_space(SPACE)
+    assert toolchain is not None
+    variant = space.template.render(space.seeds[0])
+    built = [HipCompiler(toolchain, headers).compile(variant, 300) for headers in (flat, pinned)]
+    assert isinstance(built[0], CodeObject), built[0]
+    assert isinstance(built[1], CodeObject), built[1]
+    assert built[0].data == built[1].data
 
 
 @pytest.mark.parametrize("below", ["", "include", "hk/include"])
