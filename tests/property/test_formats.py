@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hktune.dispatch import Entry, Reason, Table, read_table, table_json
@@ -23,6 +23,9 @@ from hktune.model import Config, Source, Status, Trial
 from hktune.shapes import ENTRY_KEYS
 from hktune.store import Environment, TrialStore, merge, read_frame
 from hktune.store.rows import COLUMNS, TYPES, decode, encode
+
+# A busy machine draws slowly; that is no failure.
+BUSY = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 # Any character, half a surrogate pair and NUL included: a compiler's message is not under our control.
 TEXT = st.text(st.characters(), min_size=1, max_size=40)
@@ -64,6 +67,7 @@ def trials(draw: st.DrawFn) -> Trial:
     return row if row.source else replace(row, time_us=None)
 
 
+@BUSY
 @given(trials())
 def test_a_trial_is_one_line_of_csv_and_comes_back(trial: Trial) -> None:
     line = encode(trial)
@@ -73,6 +77,7 @@ def test_a_trial_is_one_line_of_csv_and_comes_back(trial: Trial) -> None:
     assert json.loads(next(csv.reader([line.decode()]))[COLUMNS.index("config")]) == json.loads(trial.config)
 
 
+@BUSY
 @given(trials(), st.data())
 def test_a_torn_line_is_never_taken_for_another_trial(trial: Trial, data: st.DataObject) -> None:
     """Cut anywhere up to its last comma, a row is refused: a cell is missing, or a quote is open."""
@@ -81,7 +86,7 @@ def test_a_torn_line_is_never_taken_for_another_trial(trial: Trial, data: st.Dat
         decode(line[: data.draw(st.integers(0, line.rindex(b",")))])
 
 
-@settings(max_examples=30, deadline=None)
+@BUSY
 @given(st.lists(trials(), max_size=5))
 def test_a_file_comes_back_through_the_store_through_pandas_and_through_a_merge(rows: list[Trial]) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -148,7 +153,7 @@ def tables(draw: st.DrawFn) -> Table:
     return msgspec.convert(fields, Table)
 
 
-@settings(max_examples=50, deadline=None)
+@BUSY
 @given(tables())
 def test_a_table_comes_back_through_its_json(table: Table) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -156,7 +161,7 @@ def test_a_table_comes_back_through_its_json(table: Table) -> None:
         assert read_table(Path(folder)) == table
 
 
-@settings(max_examples=50, deadline=None)
+@BUSY
 @given(tables(), st.data())
 def test_a_table_cut_anywhere_is_an_error(table: Table, data: st.DataObject) -> None:
     whole = table_json(table)
