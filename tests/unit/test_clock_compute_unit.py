@@ -172,3 +172,14 @@ def test_loops_that_keep_loads_in_flight_reach_the_measured_share_of_the_mfma_ra
     waves = run(*[Code([], body, 24)] * 4, latency_clk=1000)
     step_clk = (waves[0].issued[20 * (len(body) + 1)] - waves[0].issued[8 * (len(body) + 1)]) / 12
     assert 16 * mfmas / step_clk == pytest.approx(measured, abs=tolerance)
+
+
+def test_a_burst_of_more_loads_than_the_queue_holds_stalls_the_loop_as_long_as_was_measured() -> None:
+    # AMD's gfx950 Gluon tutorials, GEMM v4: 4 waves prefetch 64 KB at the head of each 256x256x64 step and then read 32
+    # fragments and multiply; the thread trace has 3593 clk for 2048 of MFMA, at a round trip of about 1000.
+    cluster = [mfma(100 + 4 * (at % 16)) for at in range(32)]
+    multiply = [step for left in (12, 8, 4, 0) for step in (wait(lgkmcnt=left), *cluster)]
+    body = [*[load_to_lds()] * 16, wait(vmcnt=16), BARRIER, *[ds_read_b128()] * 32, *multiply, BARRIER]
+    waves = run(*[Code([load_to_lds()] * 16, body, 12)] * 4, latency_clk=1000)
+    heads = [wave.issued[16 + 11 * (len(body) + 1)] - wave.issued[16 + 5 * (len(body) + 1)] for wave in waves]
+    assert sum(heads) / 4 / 6 == pytest.approx(3593, rel=0.13)
