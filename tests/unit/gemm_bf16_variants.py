@@ -53,9 +53,9 @@ def traced_proof(code: CodeObject, launch: Launch, problem: Problem) -> tuple[Pr
 
 
 def model(config: Config) -> dict[str, int]:
-    """What the space derives from `config` without a problem: geometry, resource model."""
-    scope = space().derived.values({**config, "arch": space().arch})
-    return {name: value for name, value in scope.items() if isinstance(value, int)}
+    """The numbers of `config`, and those that the space derives from them without a problem."""
+    derived = space().derived.values({**config, "arch": space().arch})
+    return {name: value for name, value in {**config, **derived}.items() if isinstance(value, int)}
 
 
 def disassembled(code: CodeObject) -> list[Instruction]:
@@ -63,7 +63,7 @@ def disassembled(code: CodeObject) -> list[Instruction]:
     image = read_code_object(code.data)
     address = image.kernels[code.symbol].entry_address
     start, data = next(part for part in image.segments if part[0] <= address < part[0] + len(part[1]))
-    instructions = []
+    instructions: list[Instruction] = []
     while not instructions or instructions[-1].mnemonic != "s_endpgm":
         instructions.append(decode(data[address - start :], address))
         address = instructions[-1].next_address

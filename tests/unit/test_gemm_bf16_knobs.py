@@ -77,10 +77,10 @@ def test_instruction_counts_follow_from_the_geometry(config: Config) -> None:
     count = Counter(one.mnemonic for one in code)
     to_lds = sum(1 for one in code if one.mnemonic == "buffer_load_dwordx4" and one.fields["lds"])
     steps = 1 + derived["prefetch"]
-    mfma_per_wave = config["block_m"] * config["block_n"] * config["k_step"] // derived["warps"]
-    mnemonic = {16: "v_mfma_f32_16x16x32_bf16", 32: "v_mfma_f32_32x32x16_bf16"}[config["mfma"]]
-    flops_of_one = config["mfma"] ** 2 * derived["mfma_k"]
-    reads = derived["clusters"] * derived["fragments_a"] + config["slices"] * derived["fragments_b"]
+    mfma_per_wave = derived["block_m"] * derived["block_n"] * derived["k_step"] // derived["warps"]
+    mnemonic = {16: "v_mfma_f32_16x16x32_bf16", 32: "v_mfma_f32_32x32x16_bf16"}[derived["mfma"]]
+    flops_of_one = derived["mfma"] ** 2 * derived["mfma_k"]
+    reads = derived["clusters"] * derived["fragments_a"] + derived["slices"] * derived["fragments_b"]
     late = config["refill"] == "late"
     expected = {
         "loads to LDS": (to_lds, steps * derived["loads_per_tile"]),
@@ -97,20 +97,20 @@ def test_instruction_counts_follow_from_the_geometry(config: Config) -> None:
 
 def test_vmcnt_leaves_as_many_loads_in_flight_as_asked_and_fewer_in_the_drain(config: Config) -> None:
     derived = model(config)
-    tiles = config["vmcnt_tiles"]
+    tiles = derived["vmcnt_tiles"]
     behind = [tiles, *(min(tiles, left) for left in reversed(range(derived["prefetch"])))]
     assert sorted(vmcnt_waits(config)) == sorted(left * derived["loads_per_tile"] for left in behind)
 
 
 def test_lgkmcnt_leaves_the_reads_of_the_clusters_ahead(config: Config) -> None:
     derived = model(config)
-    split = config["split"]
+    split = derived["split"]
 
     def reads(cluster: int) -> int:
         return derived["fragments_a"] + (derived["fragments_b"] if cluster % split == 0 else 0)
 
     def ahead(cluster: int) -> range:
-        return range(cluster + 1, min(cluster + config["lgkmcnt_clusters"] + 1, derived["clusters"]))
+        return range(cluster + 1, min(cluster + derived["lgkmcnt_clusters"] + 1, derived["clusters"]))
 
     in_flight = [sum(map(reads, ahead(cluster))) for cluster in range(derived["clusters"])]
     assert max(in_flight) == derived["reads_in_flight"]
@@ -127,16 +127,17 @@ def test_lgkmcnt_leaves_the_reads_of_the_clusters_ahead(config: Config) -> None:
 def test_setprio_stands_where_asked(config: Config) -> None:
     levels = [one.fields["simm16"] for one in disassembled(built(config)) if one.mnemonic == "s_setprio"]
     steps = 1 + model(config)["prefetch"]
-    pairs = {"none": 0, "cluster": steps * model(config)["clusters"], "phase": steps}[config["setprio"]]
+    pairs = {"none": 0, "cluster": steps * model(config)["clusters"], "phase": steps}[str(config["setprio"])]
     assert levels == [1, 0] * pairs
 
 
 def test_stages_are_lds_bytes_of_the_launch(config: Config) -> None:
     launch = space().template.launch(config, PROBLEM)
-    bytes_per_stage = (config["block_m"] + config["block_n"]) * config["k_step"] * 2
-    assert launch.dynamic_lds_bytes == config["stages"] * bytes_per_stage
-    assert launch.block == (64 * config["warps_m"] * config["warps_n"], 1, 1)
-    assert launch.grid == (PROBLEM.m // config["block_m"] * (PROBLEM.n // config["block_n"]), 1, 1)
+    derived = model(config)
+    bytes_per_stage = (derived["block_m"] + derived["block_n"]) * derived["k_step"] * 2
+    assert launch.dynamic_lds_bytes == derived["stages"] * bytes_per_stage
+    assert launch.block == (64 * derived["warps_m"] * derived["warps_n"], 1, 1)
+    assert launch.grid == (PROBLEM.m // derived["block_m"] * (PROBLEM.n // derived["block_n"]), 1, 1)
 
 
 def mfmas_between_memory_instructions(config: Config) -> list[int]:

@@ -21,8 +21,8 @@ SAMPLED = [space().sample(random.Random(seed)) for seed in range(8)]
 
 def pipeline(config: Config) -> Pipeline:
     derived = model(config)
-    reads = derived["clusters"] * derived["fragments_a"] + config["slices"] * derived["fragments_b"]
-    return Pipeline(derived["loads_per_tile"], reads, config["stages"])
+    reads = derived["clusters"] * derived["fragments_a"] + derived["slices"] * derived["fragments_b"]
+    return Pipeline(derived["loads_per_tile"], reads, derived["stages"])
 
 
 @pytest.mark.parametrize("config", [*space().seeds, *SAMPLED], ids=lambda config: config.id)

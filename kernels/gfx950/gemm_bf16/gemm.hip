@@ -113,6 +113,14 @@ template<Priority where, int level> __device__ __forceinline__ void set_priority
     if constexpr (SETPRIO == where) __builtin_amdgcn_s_setprio(level);
 }
 
+// The compiler is kept from knowing that a single buffer's stage is always 0: it would hold every LDS address of a load in
+// a register of its own across the loop.
+__device__ __forceinline__ int next_stage(int stage) {
+    stage = stage + 1 == STAGES ? 0 : stage + 1;
+    asm volatile("" : "+s"(stage));
+    return stage;
+}
+
 // HipKittens reads LDS in assembly, so the compiler does not know when a fragment arrives. Naming its registers after
 // the wait keeps every MFMA that uses them behind it, with or without a sched_barrier.
 template<ducks::rt::all RT> __device__ __forceinline__ void arrived(RT &fragment) {
@@ -275,7 +283,7 @@ void hktune_gemm_bf16(const bf16 *a, const bf16 *bt, bf16 *c, int m, int n, int 
                 fetch(tile + PREFETCH, stage);
             }
         });
-        stage = stage + 1 == STAGES ? 0 : stage + 1;
+        stage = next_stage(stage);
     }
 
     // Drain: the last tiles, with ever fewer behind them.
@@ -285,7 +293,7 @@ void hktune_gemm_bf16(const bf16 *a, const bf16 *bt, bf16 *c, int m, int n, int 
             wait_global<(tiles_behind < VMCNT_TILES ? tiles_behind : VMCNT_TILES) * LOADS_PER_TILE>();
             __builtin_amdgcn_s_barrier();
             multiply_tile(ct, {As[stage], Bs[stage]}, warp, [] {});
-            stage = stage + 1 == STAGES ? 0 : stage + 1;
+            stage = next_stage(stage);
         }
     });
 
