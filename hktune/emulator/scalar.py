@@ -13,7 +13,7 @@ import numpy as np
 
 from hktune.emulator.decode import Instruction
 from hktune.emulator.operands import Step, scalar_destination, scalar_source, unimplemented
-from hktune.emulator.waves import EXEC, Lanes, Waves, unpack
+from hktune.emulator.waves import EXEC, Lanes, Waves
 
 Operation = Callable[..., Any]
 
@@ -99,9 +99,8 @@ def _high(a: Any, b: Any, wide: Any) -> Any:
     return ((a.astype(wide) * b.astype(wide)) >> wide(32)).astype(a.dtype)
 
 
-def _pack16(a: Any, b: Any, low_shift: int, high_shift: int) -> Any:
-    low = (a.view(np.uint32) >> np.uint32(low_shift)) & np.uint32(0xFFFF)
-    return low | (b.view(np.uint32) >> np.uint32(high_shift)) << np.uint32(16)
+def _pack16(low: Any, high: Any) -> Any:
+    return low.astype(np.uint32) | high.astype(np.uint32) << np.uint32(16)
 
 
 def _overflow_add(a: Any, b: Any) -> Any:
@@ -198,9 +197,9 @@ PLAIN: dict[str, Operation] = {
     "s_mulk_i32": lambda a, b: a * b,
     "s_mul_hi_u32": lambda a, b: _high(a, b, np.uint64),
     "s_mul_hi_i32": lambda a, b: _high(a, b, np.int64),
-    "s_pack_ll_b32_b16": lambda a, b: _pack16(a, b, 0, 0),
-    "s_pack_lh_b32_b16": lambda a, b: _pack16(a, b, 0, 16),
-    "s_pack_hh_b32_b16": lambda a, b: _pack16(a, b, 16, 16),
+    "s_pack_ll_b32_b16": _pack16,
+    "s_pack_lh_b32_b16": lambda a, b: _pack16(a, b >> np.uint32(16)),
+    "s_pack_hh_b32_b16": lambda a, b: _pack16(a >> np.uint32(16), b >> np.uint32(16)),
 }
 
 
@@ -348,19 +347,6 @@ def _bit_set(instruction: Instruction) -> Step:
     return step
 
 
-def _quad_mask(instruction: Instruction) -> Step:
-    """s_wqm_b64: every quad with an active lane becomes whole."""
-    code, write = instruction.fields["ssrc0"], scalar_destination(instruction)
-
-    def step(m: Waves, w: Lanes) -> None:
-        lanes = unpack(m.scalars[code : code + 2, w]).reshape(-1, 16, 4).any(axis=2)
-        words = np.packbits(lanes.repeat(4, axis=1), axis=1, bitorder="little").view(np.uint64)[:, 0]
-        m.scc[w] = words != 0
-        write(m, w, words)
-
-    return step
-
-
 _SPECIAL: dict[str, Callable[[Instruction], Step]] = {
     "s_cselect_b32": _select,
     "s_cselect_b64": _select,
@@ -370,5 +356,4 @@ _SPECIAL: dict[str, Callable[[Instruction], Step]] = {
     "s_subb_u32": _carry,
     "s_bitset0_b32": _bit_set,
     "s_bitset1_b32": _bit_set,
-    "s_wqm_b64": _quad_mask,
 }

@@ -173,8 +173,7 @@ def _scale_division(instruction: Instruction, sources: list[Read]) -> Step:
 def _scaled(value: Any, denominator: Any, numerator: Any) -> tuple[Any, Any]:
     tiny = np.finfo(np.float32).tiny
     gap = np.frexp(numerator)[1] - np.frexp(denominator)[1]
-    inverse = 1.0 / denominator.astype(np.float64)
-    tiny_inverse = np.abs(inverse) < np.finfo(np.float64).tiny
+    tiny_inverse = np.abs(1.0 / denominator.astype(np.float64)) < tiny
     quotient = np.abs(numerator / denominator)
     tiny_quotient = (quotient < tiny) & (quotient > 0)
     up, down = np.ldexp(value, 64).astype(np.float32), np.ldexp(value, -64).astype(np.float32)

@@ -95,9 +95,18 @@ def _fraction(value: Any) -> Any:
     return np.minimum(value - np.floor(value), np.nextafter(kind(1), kind(0)))
 
 
+def _biased_exponent(value: Any) -> Any:
+    return (value.view(np.int32) >> np.int32(23)) & np.int32(0xFF)
+
+
 def _fix_division(quotient: Any, denominator: Any, numerator: Any) -> Any:
-    """v_div_fixup_f32: the special cases of numerator / denominator, else the quotient with the right sign."""
+    """v_div_fixup_f32: the special cases of numerator / denominator, else the quotient with the right sign.
+
+    Of finite operands only an overflow leaves a NaN in the quotient's refinement (infinity minus infinity).
+    """
+    quotient = np.where(np.isnan(quotient), F32(np.inf), quotient)
     special = ~np.isfinite(denominator) | ~np.isfinite(numerator) | (denominator == 0) | (numerator == 0)
+    quotient = np.where(_biased_exponent(numerator) - _biased_exponent(denominator) < -150, F32(0), quotient)
     negative = np.signbit(denominator) ^ np.signbit(numerator)
     signed = np.where(negative, -np.abs(quotient), np.abs(quotient))
     return np.where(special, np.divide(numerator, denominator), signed)

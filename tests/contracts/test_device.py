@@ -1,0 +1,173 @@
+"""The contract of `Device`, run on every implementation that works on this machine."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from hktune.bf16 import bf16_bits, bf16_values
+from hktune.device.device import Device
+from hktune.device.emulated import EmulatedDevice
+from hktune.errors import DeviceError
+from hktune.model import Argument, Launch
+
+CODE = (Path(__file__).parents[1] / "recorded" / "naive_gemm" / "naive_gemm.hsaco").read_bytes()
+POINTERS = tuple(Argument(name, "pointer") for name in ("a", "bt", "c"))
+SIZES = (Argument("n", "u32"), Argument("k", "u32"))
+M, N, K = 3, 70, 33
+LAUNCH = Launch((2, M, 1), (64, 1, 1), 0, POINTERS + SIZES)
+
+
+@pytest.fixture(params=[EmulatedDevice], ids=["emulated"])
+def device(request: pytest.FixtureRequest) -> Device:
+    made: Device = request.param()
+    return made
+
+
+def operands() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """bf16 bits of A and Bt, and their product in float32."""
+    rng = np.random.default_rng(7)
+    a, bt = (bf16_bits(rng.standard_normal(shape).astype(np.float32)) for shape in ((M, K), (N, K)))
+    return a, bt, bf16_values(a) @ bf16_values(bt).T
+
+
+def bound(device: Device, a: np.ndarray, bt: np.ndarray) -> dict[str, object]:
+    """A binding of fresh buffers; C starts as NaN."""
+    binding: dict[str, object] = {"n": N, "k": K}
+    for name, data in (("a", a), ("bt", bt), ("c", np.full((M, N), 0x7FC0, np.uint16))):
+        buffer = device.allocate(data.nbytes)
+        device.write(buffer, data)
+        binding[name] = buffer
+    return binding
+
+
+class TestDevice:
+    def test_identity_names_the_device(self, device: Device) -> None:
+        identity = device.identity
+        assert identity == device.identity
+        assert identity.kind in ("emulated", "hip", "cuda")
+        assert identity.arch
+        assert identity.name
+        assert identity.compute_units > 0
+
+    @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32, np.int64])
+    def test_what_is_written_is_read(self, device: Device, dtype: type) -> None:
+        data = np.arange(60).astype(dtype).reshape(4, 15)
+        buffer = device.allocate(data.nbytes + 8)
+        assert buffer.size_bytes == data.nbytes + 8
+        device.write(buffer, data)
+        found = np.zeros_like(data)
+        device.read(buffer, found)
+        assert (found == data).all()
+
+    def test_writing_leaves_the_argument_and_the_rest_alone(self, device: Device) -> None:
+        buffer, start = device.allocate(16), np.full(4, 7, np.uint32)
+        device.write(buffer, start)
+        device.write(buffer, np.array([1, 2], np.uint32))
+        found = np.zeros(4, np.uint32)
+        device.read(buffer, found)
+        assert found.tolist() == [1, 2, 7, 7]
+        assert start.tolist() == [7] * 4
+
+    def test_buffers_do_not_overlap(self, device: Device) -> None:
+        buffers = [device.allocate(size) for size in (1, 4097, 16, 100_000)]
+        spans = sorted((buffer.address, buffer.address + buffer.size_bytes) for buffer in buffers)
+        assert all(end <= start for (_, end), (start, _) in itertools.pairwise(spans))
+
+    def test_accesses_past_a_buffer_are_refused(self, device: Device) -> None:
+        buffer = device.allocate(8)
+        for refused in (
+            lambda: device.write(buffer, np.zeros(9, np.uint8)),
+            lambda: device.read(buffer, np.zeros(9, np.uint8)),
+            lambda: device.allocate(0),
+        ):
+            with pytest.raises(DeviceError) as caught:
+                refused()
+            assert "\n" not in str(caught.value)
+
+    def test_a_kernel_computes(self, device: Device) -> None:
+        a, bt, exact = operands()
+        binding = bound(device, a, bt)
+        kernel = device.load(CODE, "naive_gemm")
+        assert kernel.symbol == "naive_gemm"
+        device.launch(kernel, LAUNCH, binding)  # type: ignore[arg-type]
+        device.synchronize()
+        found = np.zeros((M, N), np.uint16)
+        device.read(binding["c"], found)  # type: ignore[arg-type]
+        np.testing.assert_allclose(bf16_values(found), exact, rtol=2**-7, atol=2**-7)
+
+    def test_a_kernel_stays_loaded_and_launches_repeat(self, device: Device) -> None:
+        a, bt, _ = operands()
+        kernel = device.load(CODE, "naive_gemm")
+        other = device.load(CODE, "naive_gemm_bias")
+        del other
+        gc.collect()
+        results = []
+        for _ in range(2):
+            binding = bound(device, a, bt)
+            device.launch(kernel, LAUNCH, binding)  # type: ignore[arg-type]
+            found = np.zeros((M, N), np.uint16)
+            device.read(binding["c"], found)  # type: ignore[arg-type]
+            results.append(found)
+        assert (results[0] == results[1]).all()
+
+    def test_a_borrowed_tensor_is_the_memory_the_kernel_sees(self, device: Device) -> None:
+        where = "cpu" if device.identity.kind == "emulated" else "cuda"
+        a = torch.randn(M, K).to(torch.bfloat16).to(where)
+        bt = torch.randn(N, K).to(torch.bfloat16).to(where)
+        c = torch.full((M, N), float("nan"), dtype=torch.bfloat16, device=where)
+        binding = {name: device.borrow(tensor) for name, tensor in (("a", a), ("bt", bt), ("c", c))}
+        assert binding["a"].size_bytes == 2 * M * K
+        device.launch(device.load(CODE, "naive_gemm"), LAUNCH, {**binding, "n": N, "k": K})
+        device.synchronize()
+        torch.testing.assert_close(c.float(), a.float() @ bt.float().T, rtol=2**-7, atol=2**-7)
+
+    def test_a_tensor_that_is_not_contiguous_is_not_borrowed(self, device: Device) -> None:
+        with pytest.raises(DeviceError, match="contiguous"):
+            device.borrow(torch.zeros(4, 4)[:, ::2])
+
+    def test_unknown_symbols_and_broken_objects_are_refused(self, device: Device) -> None:
+        for data, symbol, part in (
+            (CODE, "gemm", "no kernel"),
+            (CODE[:600], "naive_gemm", "rebuild"),
+            (b"no", "x", "rebuild"),
+        ):
+            with pytest.raises(DeviceError, match=part) as caught:
+                device.load(data, symbol)
+            assert "\n" not in str(caught.value)
+
+    @pytest.mark.parametrize(
+        ("launch", "binding"),
+        [
+            (LAUNCH, {"bt": None}),
+            (LAUNCH, {"more": 1}),
+            (LAUNCH, {"n": "buffer"}),
+            (LAUNCH, {"a": 4096}),
+            (LAUNCH, {"n": -1}),
+            (Launch(LAUNCH.grid, LAUNCH.block, 0, POINTERS), {"n": None, "k": None}),
+            (Launch(LAUNCH.grid, LAUNCH.block, 0, (*POINTERS, Argument("n", "u64"), SIZES[1])), {}),
+            (Launch((0, 1, 1), LAUNCH.block, 0, LAUNCH.arguments), {}),
+            (Launch(LAUNCH.grid, (257, 1, 1), 0, LAUNCH.arguments), {}),
+            (Launch(LAUNCH.grid, (64, 0, 1), 0, LAUNCH.arguments), {}),
+            (Launch(LAUNCH.grid, LAUNCH.block, 1 << 20, LAUNCH.arguments), {}),
+        ],
+        ids=[
+            "missing", "unused", "buffer for size", "size for buffer", "negative", "too few", "wider", "empty grid",
+            "block too large", "empty block", "too much LDS",
+        ],
+    )  # fmt: skip
+    def test_misfit_launches_are_refused_in_one_line(
+        self, device: Device, launch: Launch, binding: dict[str, object]
+    ) -> None:
+        a, bt, _ = operands()
+        whole = bound(device, a, bt)
+        changed = {name: whole["a"] if value == "buffer" else value for name, value in binding.items()}
+        whole = {name: value for name, value in {**whole, **changed}.items() if value is not None}
+        with pytest.raises(DeviceError) as caught:
+            device.launch(device.load(CODE, "naive_gemm"), launch, whole)  # type: ignore[arg-type]
+        assert "\n" not in str(caught.value)

@@ -1,0 +1,164 @@
+"""Small gfx950 kernels for the emulator's tests, assembled or compiled by the clang in the `ziglang` package."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from hktune.device.emulated import EmulatedDevice
+from hktune.model import Argument, Launch
+
+pytest.importorskip("ziglang")
+
+Words = npt.NDArray[np.uint32]
+
+_SHELL = """
+.amdgcn_target "amdgcn-amd-amdhsa--gfx950"
+.text
+.globl kernel
+.p2align 8
+.type kernel,@function
+kernel:
+{body}
+.section .rodata
+.p2align 6
+.amdhsa_kernel kernel
+  .amdhsa_user_sgpr_kernarg_segment_ptr 1
+  .amdhsa_system_sgpr_workgroup_id_x 1
+  .amdhsa_system_sgpr_workgroup_id_y 1
+  .amdhsa_system_sgpr_workgroup_id_z 1
+  .amdhsa_system_vgpr_workitem_id {item_axes}
+  .amdhsa_group_segment_fixed_size {lds_bytes}
+  .amdhsa_private_segment_fixed_size {scratch_bytes}
+  .amdhsa_next_free_vgpr 512
+  .amdhsa_next_free_sgpr 96
+  .amdhsa_accum_offset 256
+  .amdhsa_float_denorm_mode_32 {denormals}
+.end_amdhsa_kernel
+.amdgpu_metadata
+---
+amdhsa.version: [1, 2]
+amdhsa.target: amdgcn-amd-amdhsa--gfx950
+amdhsa.kernels:
+  - .name: kernel
+    .symbol: kernel.kd
+    .kernarg_segment_size: {kernarg_bytes}
+    .kernarg_segment_align: 8
+    .group_segment_fixed_size: {lds_bytes}
+    .private_segment_fixed_size: {scratch_bytes}
+    .wavefront_size: 64
+    .sgpr_count: 96
+    .vgpr_count: 512
+    .agpr_count: 256
+    .max_flat_workgroup_size: 1024
+    .args:
+{arguments}
+...
+.end_amdgpu_metadata
+"""
+
+
+@cache
+def assemble(
+    body: str,
+    pointers: int = 2,
+    lds_bytes: int = 0,
+    scratch_bytes: int = 0,
+    item_axes: int = 0,
+    denormals: int = 3,
+    hidden: tuple[tuple[str, int], ...] = (),
+) -> bytes:
+    """A code object with one kernel, `kernel`: `pointers` pointer arguments (kernarg pointer in s[0:1], workgroup id
+    in s2, s3, s4), then `hidden` arguments as (kind, bytes)."""
+    slots = [("global_buffer", 8)] * pointers + list(hidden)
+    lines, offset = [], 0
+    for kind, size in slots:
+        offset = -(-offset // size) * size
+        lines.append(f"      - {{.offset: {offset}, .size: {size}, .value_kind: {kind}}}")
+        offset += size
+    text = _SHELL.format(
+        body=body,
+        item_axes=item_axes,
+        lds_bytes=lds_bytes,
+        scratch_bytes=scratch_bytes,
+        denormals=denormals,
+        kernarg_bytes=offset,
+        arguments="\n".join(lines) or "      []",
+    )
+    with TemporaryDirectory() as folder:
+        source = Path(folder) / "kernel.s"
+        source.write_text(text)
+        return link(source, ("--target=amdgcn-amd-amdhsa", "-mcpu=gfx950"))
+
+
+def link(source: Path, flags: Sequence[str]) -> bytes:
+    """A shared object from one source file: by clang with `flags`, then lld."""
+    target, output = source.with_suffix(".o"), source.with_suffix(".so")
+    for command in (["clang", *flags, "-c", "-o", target, source], ["ld.lld", "-shared", "-o", output, target]):
+        subprocess.run([sys.executable, "-m", "ziglang", *map(str, command)], check=True)
+    return output.read_bytes()
+
+
+def launch(
+    code: bytes,
+    *arrays: npt.NDArray[Any],
+    grid: tuple[int, int, int] = (1, 1, 1),
+    block: tuple[int, int, int] = (64, 1, 1),
+    device: EmulatedDevice | None = None,
+) -> list[npt.NDArray[Any]]:
+    """Run `kernel` with a buffer for each array, and return what the buffers hold then."""
+    device = device or EmulatedDevice(deadline_s=60.0)
+    buffers = [device.allocate(array.nbytes) for array in arrays]
+    for buffer, array in zip(buffers, arrays, strict=True):
+        device.write(buffer, array)
+    names = [f"argument{i}" for i in range(len(arrays))]
+    shape = Launch(grid, block, 0, tuple(Argument(name, "pointer") for name in names))
+    device.launch(device.load(code, "kernel"), shape, dict(zip(names, buffers, strict=True)))
+    results = [np.empty_like(array) for array in arrays]
+    for buffer, result in zip(buffers, results, strict=True):
+        device.read(buffer, result)
+    return results
+
+
+def vector_program(lines: str, inputs: int, outputs: int) -> str:
+    """A wave that loads v[10 + i] from row i of its first argument, runs `lines`, and stores v[20 + i] to row i of
+    its second. v0 is the lane, v1 four times the lane."""
+    loads = "\n".join(f"global_load_dword v{10 + i}, v1, s[6:7] offset:{256 * i}" for i in range(inputs))
+    # Rows go out one by one: 13 bits of offset hold 16 of them.
+    stores = "\n".join(
+        f"global_store_dword v1, v{20 + i}, s[8:9]\ns_add_u32 s8, s8, 256\ns_addc_u32 s9, s9, 0" for i in range(outputs)
+    )
+    return f"""
+    s_load_dwordx2 s[6:7], s[0:1], 0
+    s_load_dwordx2 s[8:9], s[0:1], 8
+    v_lshlrev_b32 v1, 2, v0
+    s_waitcnt lgkmcnt(0)
+    {loads}
+    s_waitcnt vmcnt(0)
+    {lines}
+    {stores}
+    s_endpgm
+    """
+
+
+def run_lanes(lines: str, inputs: Sequence[npt.NDArray[Any]], outputs: int = 1, lds_bytes: int = 0) -> Words:
+    """Run `lines` on one wave with (64,) 32-bit inputs; the (outputs, 64) words it leaves."""
+    code = assemble(vector_program(lines, len(inputs), outputs), lds_bytes=lds_bytes)
+    given = np.array([np.asarray(row).view(np.uint32) for row in inputs] or [np.zeros(64)], np.uint32)
+    found: Words = launch(code, given, np.zeros((outputs, 64), np.uint32))[1]
+    return found
+
+
+def run_scalar(lines: str, outputs: int = 1) -> list[int]:
+    """Run scalar `lines` and return s20, s21, ... of `outputs` registers."""
+    moves = "\n".join(f"v_mov_b32 v{20 + i}, s{20 + i}" for i in range(outputs))
+    return [int(row[0]) for row in run_lanes(f"{lines}\n{moves}", (), outputs)]

@@ -1,0 +1,142 @@
+"""LDS accesses of every width against a byte array, and transposed reads against the ISA's description."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from gfx950_code import run_lanes
+
+LANE = np.arange(64)
+RNG = np.random.default_rng(11)
+ROWS = [RNG.integers(0, 1 << 32, 64, dtype=np.uint32) for _ in range(4)]
+LDS_BYTES = 8192
+
+
+def filled(width: int) -> tuple[str, bytes]:
+    """Code that writes ROWS, `width` bytes a lane side by side, and the memory that gives."""
+    memory = np.array(ROWS[: max(1, width // 4)]).T.astype("<u4").tobytes()
+    size = {1: "b8", 2: "b16"}.get(width, f"b{8 * width}")
+    last = 10 + max(1, width // 4) - 1
+    data = "v10" if last == 10 else f"v[10:{last}]"
+    if width < 4:
+        memory = b"".join(int(word).to_bytes(4, "little")[:width] for word in ROWS[0])
+    return f"v_mul_u32_u24 v2, {width}, v0\nds_write_{size} v2, {data}\ns_waitcnt lgkmcnt(0)", memory
+
+
+@pytest.mark.parametrize("written", [1, 2, 4, 8, 12, 16])
+@pytest.mark.parametrize("read", [4, 8, 12, 16])
+def test_widths_meet_in_the_same_bytes(written: int, read: int) -> None:
+    """What one width writes, another reads, at addresses only dword-aligned."""
+    write, memory = filled(written)
+    count = len(memory) // 4 - read // 4
+    address = (RNG.integers(0, count, 64) * 4).astype(np.uint32)
+    target = f"v[20:{19 + read // 4}]" if read > 4 else "v20"
+    lines = f"{write}\nds_read_b{8 * read} {target}, v14\ns_waitcnt lgkmcnt(0)"
+    found = run_lanes(lines, (*ROWS, address), read // 4, LDS_BYTES)
+    for lane, start in enumerate(address.tolist()):
+        assert found[:, lane].tobytes() == memory[start : start + read]
+
+
+def test_small_reads_extend_or_fill_halves() -> None:
+    write, memory = filled(4)
+    lines = f"""
+    {write}
+    v_lshlrev_b32 v2, 2, v0
+    v_mov_b32 v24, -1
+    v_mov_b32 v25, -1
+    ds_read_u8 v20, v2 offset:1
+    ds_read_i8 v21, v2 offset:3
+    ds_read_u16 v22, v2 offset:2
+    ds_read_i16 v23, v2
+    ds_read_u16_d16 v24, v2
+    ds_read_u16_d16_hi v25, v2
+    s_waitcnt lgkmcnt(0)
+    """
+    found = run_lanes(lines, ROWS, 6, LDS_BYTES)
+    words = np.frombuffer(memory, "<u4")
+    low, high = words & 0xFFFF, words >> 16
+    assert found[0].tolist() == (words >> 8 & 0xFF).tolist()
+    assert found[1].view(np.int32).tolist() == (words >> 24).astype(np.uint8).view(np.int8).tolist()
+    assert found[2].tolist() == high.tolist()
+    assert found[3].view(np.int32).tolist() == low.astype(np.uint16).view(np.int16).tolist()
+    assert found[4].tolist() == (low | 0xFFFF0000).tolist()
+    assert found[5].tolist() == (low << 16 | 0xFFFF).tolist()
+
+
+def test_two_accesses_in_one_instruction() -> None:
+    lines = """
+    v_lshlrev_b32 v2, 3, v0
+    ds_write2_b32 v2, v10, v11 offset0:1 offset1:0
+    ds_write2st64_b64 v2, v[10:11], v[12:13] offset0:2 offset1:4
+    ds_read2_b32 v[20:21], v2 offset0:0 offset1:1
+    ds_read2st64_b64 v[22:25], v2 offset0:4 offset1:2
+    ds_read_b64 v[26:27], v2 offset:1024
+    s_waitcnt lgkmcnt(0)
+    """
+    found = run_lanes(lines, ROWS, 8, LDS_BYTES)
+    order = [1, 0, 2, 3, 0, 1, 0, 1]
+    assert found.tolist() == [ROWS[i].tolist() for i in order]
+
+
+def test_outside_the_allocation_reads_zero_and_writes_nothing() -> None:
+    lines = f"""
+    v_mov_b32 v2, {LDS_BYTES - 4}
+    v_mov_b32 v3, 0x77
+    ds_write_b32 v2, v3
+    ds_write_b64 v2, v[10:11]
+    ds_write_b32 v2, v10 offset:4
+    ds_read_b32 v20, v2
+    ds_read_b32 v21, v2 offset:4
+    ds_read_b64 v[22:23], v2
+    s_waitcnt lgkmcnt(0)
+    """
+    found = run_lanes(lines, ROWS, 4, LDS_BYTES)
+    assert [int(row[0]) for row in found] == [0x77, 0, 0, 0]
+
+
+def test_inactive_lanes_neither_write_nor_read() -> None:
+    lines = """
+    v_lshlrev_b32 v2, 2, v0
+    v_mov_b32 v20, 5
+    ds_write_b32 v2, v10
+    s_mov_b64 exec, 0xffff0000
+    ds_write_b32 v2, v11
+    ds_read_b32 v20, v2
+    s_mov_b64 exec, -1
+    ds_read_b32 v21, v2
+    s_waitcnt lgkmcnt(0)
+    """
+    found = run_lanes(lines, ROWS, 2, LDS_BYTES)
+    inside = (LANE >= 16) & (LANE < 32)
+    assert found[0].tolist() == np.where(inside, ROWS[1], 5).tolist()
+    assert found[1].tolist() == np.where(inside, ROWS[1], ROWS[0]).tolist()
+
+
+def test_transposed_read_gives_each_lane_a_column() -> None:
+    """16 lanes read a block of 4 rows of 16 values, 4 values a lane; lane i receives column i."""
+    write, memory = filled(8)
+    lines = f"{write}\nds_read_b64_tr_b16 v[20:21], v2\ns_waitcnt lgkmcnt(0)"
+    found = run_lanes(lines, ROWS, 2, LDS_BYTES)
+    blocks = np.frombuffer(memory, "<u2").reshape(4, 4, 16)
+    for lane in range(64):
+        column = blocks[lane // 16, :, lane % 16]
+        assert found[:, lane].tobytes() == column.tobytes()
+
+
+def test_atomics_on_lds_return_what_was_there() -> None:
+    """All lanes add to one counter: what they see is every partial sum once, and the total stays behind."""
+    lines = """
+    v_mov_b32 v2, 0
+    v_mov_b32 v3, 100
+    ds_write_b32 v2, v3
+    v_mov_b32 v3, 1
+    ds_add_rtn_u32 v20, v2, v3
+    ds_read_b32 v21, v2
+    ds_max_u32 v2, v10
+    ds_read_b32 v22, v2
+    s_waitcnt lgkmcnt(0)
+    """
+    found = run_lanes(lines, ROWS, 3, LDS_BYTES)
+    assert sorted(found[0].tolist()) == list(range(100, 164))
+    assert (found[1] == 164).all()
+    assert (found[2] == ROWS[0].max()).all()
