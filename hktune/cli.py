@@ -63,7 +63,7 @@ def _add_tune(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--strategy", default="tpe", metavar="NAME", help="how to search (default: %(default)s)")
     parser.add_argument("--trials", type=_positive, default=96, metavar="N", help="per shape (default: %(default)s)")
     parser.add_argument("--time-budget", type=_seconds, metavar="S", help="stop asking for more after S seconds")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="default: results/<device>")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="default: out/<device>")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=_positive, default=os.cpu_count(), metavar="N", help="default: one per core")
     parser.add_argument("--hipkittens", type=Path, metavar="DIR", help="HipKittens headers (default: pinned, fetched)")

@@ -27,10 +27,17 @@ from hktune.search import create_strategy
 from hktune.settings import Settings
 from hktune.shapes import load_shapes
 from hktune.space import SearchSpace, load_space
-from hktune.store import TrialStore, capture_environment, judge_environment, read_environment, write_environment
+from hktune.store import (
+    TrialStore,
+    capture_environment,
+    judge_environment,
+    lock_of,
+    read_environment,
+    write_environment,
+)
 from hktune.template import Template
 from hktune.tuner import Budget, Search, Tuner
-from hktune.verify.record import RecordStore
+from hktune.verify.record import RecordStore, judge_sha256
 from hktune.workers import LocalExecutor
 
 WORKER_DEADLINE_S = COMPILE_DEADLINE_S + EMULATION_DEADLINE_S + 60.0
@@ -38,7 +45,7 @@ WORKER_DEADLINE_S = COMPILE_DEADLINE_S + EMULATION_DEADLINE_S + 60.0
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What the command line asks of a run; `out` None is results/<device> in the working directory."""
+    """What the command line asks of a run; `out` None is out/<device> in the working directory."""
 
     shapes: Path
     space: Path
@@ -83,7 +90,7 @@ def tune(options: RunOptions, settings: Settings, command: Sequence[str], consol
     searches = _searches(space, names, options)
     bench = Bench(options.space, options.seed, settings, options.hipkittens)
     compiler = bench.compiler()
-    directory = options.out or Path("results") / identity.slug
+    directory = options.out or Path("out") / identity.slug
     ledger = _Ledger(directory, RowContext(space.template, identity, options.strategy, options.seed), options.fresh)
     _check_environment(directory, identity, compiler.identity, command, options.seed)
 
@@ -135,7 +142,9 @@ class _Ledger:
 def _set_aside(directory: Path) -> None:
     """Rename the trials of `directory` after the time of their last change, so that starting afresh loses nothing."""
     previous = directory / "trials.csv"
-    if previous.exists():
+    if not previous.exists():
+        return
+    with lock_of(directory):
         changed = datetime.fromtimestamp(previous.stat().st_mtime, timezone.utc)
         previous.rename(directory / f"trials-{changed:%Y%m%dT%H%M%SZ}.csv")
         (directory / "environment.json").unlink(missing_ok=True)
@@ -143,7 +152,7 @@ def _set_aside(directory: Path) -> None:
 
 def _check_environment(directory: Path, identity: Identity, compiler: str, command: Sequence[str], seed: int) -> None:
     """Save this run's environment, unless an earlier one's times must not stand beside it."""
-    current = capture_environment(identity, compiler, command, seed, now())
+    current = capture_environment(identity, compiler, judge_sha256(), command, seed, now())
     saved = read_environment(directory)
     hard = [mismatch for mismatch in judge_environment(saved, current) if mismatch.level == "hard"] if saved else []
     if hard:

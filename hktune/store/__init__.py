@@ -9,7 +9,7 @@ from hktune.store.environment import (
     write_environment,
 )
 from hktune.store.merge import merge
-from hktune.store.trials import TrialStore, read_frame, read_trials
+from hktune.store.trials import TrialStore, lock_of, read_frame, read_trials
 
 __all__ = [
     "Environment",
@@ -17,6 +17,7 @@ __all__ = [
     "TrialStore",
     "capture_environment",
     "judge_environment",
+    "lock_of",
     "merge",
     "read_environment",
     "read_frame",

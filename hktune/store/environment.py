@@ -23,10 +23,12 @@ PACKAGES = ("hktune", "torch", "numpy", "optuna", "ziglang", "tinygrad")
 @dataclass(frozen=True)
 class Environment:
     """Everything that makes two runs' trials comparable, or not. `commit` is absent outside a git checkout, and ends
-    in -dirty when its tree was changed. `versions` holds python, the platform, and the packages that are installed."""
+    in -dirty when its tree was changed. `versions` holds python, the platform, and the packages that are installed.
+    `judge` names what proved and modelled where nothing was measured (`verify.record.judge_sha256`)."""
 
     identity: Identity
     compiler: str
+    judge: str | None
     command: tuple[str, ...]
     seed: int
     started_at: str
@@ -48,13 +50,13 @@ class Mismatch:
 
 
 def capture_environment(
-    identity: Identity, compiler: str, command: Sequence[str], seed: int, started_at: str
+    identity: Identity, compiler: str, judge: str | None, command: Sequence[str], seed: int, started_at: str
 ) -> Environment:
     """The environment of this process. `compiler` is `Compiler.identity`; `started_at` is ISO 8601."""
     versions = {"python": platform.python_version(), "platform": f"{platform.system()}-{platform.machine()}"}
     installed = {package: _version(package) for package in PACKAGES}
     versions |= {package: version for package, version in installed.items() if version}
-    return Environment(identity, compiler, tuple(command), seed, started_at, _commit(), versions)
+    return Environment(identity, compiler, judge, tuple(command), seed, started_at, _commit(), versions)
 
 
 def write_environment(environment: Environment, directory: Path) -> None:
@@ -82,15 +84,15 @@ def read_environment(directory: Path) -> Environment | None:
 def judge_environment(saved: Environment, current: Environment) -> list[Mismatch]:
     """How `current` differs from `saved`, hard differences first; empty when one may go on from the other.
 
-    Device and compiler decide what a time means, so they are hard. Package versions, platform and commit are soft.
-    Command, seed and start differ between runs by design and are not judged.
+    Device, compiler and judge decide what a time means, so they are hard. Package versions, platform and commit are
+    soft. Command, seed and start differ between runs by design and are not judged.
     """
     hard = _differences("hard", _hard_fields(saved), _hard_fields(current))
     return hard + _differences("soft", _soft_fields(saved), _soft_fields(current))
 
 
 def _hard_fields(environment: Environment) -> dict[str, object]:
-    return {**asdict(environment.identity), "compiler": environment.compiler}
+    return {**asdict(environment.identity), "compiler": environment.compiler, "judge": environment.judge}
 
 
 def _soft_fields(environment: Environment) -> dict[str, object]:

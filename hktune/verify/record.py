@@ -31,7 +31,7 @@ class RecordStore:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._judge = _judge_sha256()
+        self._judge = judge_sha256()
 
     def key(self, object_sha256: str, problem: Problem, seed: int) -> str:
         return hashlib.sha256(compact_json([object_sha256, self._judge, problem.key, seed]).encode()).hexdigest()
@@ -53,7 +53,7 @@ class RecordStore:
         Path(temporary).replace(self._directory / f"{key}.json")
 
 
-def _judge_sha256() -> str:
+def judge_sha256() -> str:
     """Content hash of every source file that decides an outcome."""
     folders = (Path(str(room.__file__)).parent for room in (emulator, verify))
     files = sorted(file for folder in folders for file in folder.iterdir() if file.suffix in (".py", ".json"))

@@ -16,7 +16,9 @@ MI355X = Identity("hip", "gfx950", "AMD Instinct MI355X", 256, "0x75a3", "SPX")
 
 
 def environment() -> Environment:
-    return capture_environment(MI355X, "hipcc 7.2 -O3", ["tune.py", "--seed", "3"], 3, "2026-11-22T18:00:00Z")
+    return capture_environment(
+        MI355X, "hipcc 7.2 -O3", "judge-1", ["tune.py", "--seed", "3"], 3, "2026-11-22T18:00:00Z"
+    )
 
 
 def test_it_is_written_read_back_and_says_what_was_installed(tmp_path: Path) -> None:
@@ -37,6 +39,7 @@ def test_device_and_compiler_are_hard_versions_and_commit_soft_and_the_rest_not_
         saved,
         identity=replace(MI355X, name="AMD Instinct MI350X", pci_id="0x75a0"),
         compiler="hipcc 7.3 -O3",
+        judge="judge-2",
         commit=None,
         versions={"python": "3.11.7", "numpy": "2.4"},
         command=("other",),
@@ -46,6 +49,7 @@ def test_device_and_compiler_are_hard_versions_and_commit_soft_and_the_rest_not_
     assert judge_environment(saved, saved) == []
     assert [(mismatch.level, str(mismatch)) for mismatch in judge_environment(saved, current)] == [
         ("hard", "compiler: saved=hipcc 7.2 -O3 current=hipcc 7.3 -O3"),
+        ("hard", "judge: saved=judge-1 current=judge-2"),
         ("hard", "name: saved=AMD Instinct MI355X current=AMD Instinct MI350X"),
         ("hard", "pci_id: saved=0x75a3 current=0x75a0"),
         ("soft", "commit: saved=aaa current=None"),
