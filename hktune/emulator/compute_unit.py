@@ -183,18 +183,19 @@ class ComputeUnit:
     def run(self, workgroups: Sequence[Sequence[list[Operation]]]) -> tuple[list[list[Wave]], int]:
         """The waves of each workgroup as they ended, and the clk at which the last one did.
 
-        Wave w of a workgroup is on SIMD w mod 4 (measured up to a permutation: tinygrad's gfx950 thread traces).
+        Waves go to the SIMDs in turn (measured up to a permutation: tinygrad's gfx950 thread traces).
         """
         resident: list[list[Wave]] = []
+        age = 0
         for group in workgroups:
             arrivals = _Arrivals(len(group))
-            age = len(resident) * 16
-            waves = []
-            for number, operations in enumerate(group):
-                simd = self._simds[number % len(self._simds)]
-                waves.append(Wave(operations, age + number, simd, arrivals))
-                simd.waves.append(waves[-1])
-            resident.append(waves)
+            resident.append([])
+            for operations in group:
+                simd = self._simds[age % len(self._simds)]
+                wave = Wave(operations, age, simd, arrivals)
+                simd.waves.append(wave)
+                resident[-1].append(wave)
+                age += 1
         for simd in self._simds:
             self._look(simd, 0)
         visits, simds = self._visits, self._simds

@@ -70,16 +70,18 @@ def workgroup_of(
 ) -> Workgroup:
     """The operations of `trace`, its main loop extended to at least so many k-steps and iterations.
 
-    `k_steps` is how many the traced problem had. Raises InputError when no wave issued an MFMA, or fewer than two
-    k-steps were traced: there is nothing then to tell a loop by.
+    `k_steps` is how many the traced problem had. Raises InputError when a wave issued no MFMA or fewer than two k-steps
+    were traced, since there is nothing then to tell a loop by, and when the waves walked it unequally often.
     """
     mfma = np.array(["v_mfma" in step.mnemonic for step in trace.program], dtype=bool)
-    issued = int(mfma[trace.waves[0].steps].sum()) if trace.waves else 0
-    if issued == 0 or k_steps < 2:
-        raise InputError(f"a profile needs a trace with MFMAs over at least 2 k-steps: got {issued} over {k_steps}")
+    issued = [int(mfma[wave.steps].sum()) for wave in trace.waves]
+    if min(issued, default=0) == 0 or k_steps < 2:
+        raise InputError(f"a profile needs MFMAs in every wave over at least 2 k-steps: got {issued} over {k_steps}")
     cuts = [_headers(wave.steps, mfma, k_steps) for wave in trace.waves]
+    if len({len(cut) for cut in cuts}) > 1:
+        raise InputError(f"a profile needs waves that walk the main loop together: got {[len(cut) for cut in cuts]}")
     body = int(mfma[trace.waves[0].steps[cuts[0][0] : cuts[0][1]]].sum())
-    steps_per_iteration = body * k_steps / issued
+    steps_per_iteration = body * k_steps / issued[0]
     iterations = len(cuts[0]) - 1
     extra = max(0, least_iterations - iterations, math.ceil(least_steps / steps_per_iteration) - iterations)
     middle = (iterations - 1) // 2

@@ -99,8 +99,8 @@ class Profile:
 def profile(trace: Trace, resources: Resources, launch: Launch, tile: Tile, k_steps: int, arch: Arch) -> Profile:
     """Simulate one compute unit running the workgroup of `trace`, which walked `k_steps` steps of `tile.k`.
 
-    Raises InputError when the trace has no MFMA or fewer than 2 k-steps, or when a k-step's MFMAs cannot have computed
-    m x n x k of `tile`.
+    Raises InputError when a wave has no MFMA or walks the main loop more often than another, when fewer than 2 k-steps
+    were traced, and when a k-step's MFMAs cannot have computed m x n x k of `tile`.
     """
     rates = rates_of(arch)
     group = workgroup_of(trace, k_steps, rates)
@@ -111,12 +111,17 @@ def profile(trace: Trace, resources: Resources, launch: Launch, tile: Tile, k_st
             f"a k-step of {tile} takes at least {least_clk:.0f} MFMA clk: the trace has {demands['mfma_clk']:.0f}, "
             f"so check the tile and k_steps={k_steps}"
         )
-    waves = len(trace.waves)
-    lds_bytes = resources.lds_bytes + launch.dynamic_lds_bytes
-    waves_per_simd = arch.waves_that_fit(resources.vgprs, resources.agprs, lds_bytes, waves)
-    fit = max(1, waves_per_simd // -(-waves // arch.simds_per_cu))
+    fit = workgroups_that_fit(resources, launch, len(trace.waves), arch)
     residencies = tuple(_residency(group, count, arch, rates) for count in sorted({1, fit}))
     return Profile(model_id(arch), residencies, group.peeled_steps, **demands)
+
+
+def workgroups_that_fit(resources: Resources, launch: Launch, waves: int, arch: Arch) -> int:
+    """Workgroups of so many waves that a compute unit's registers, wave slots and LDS hold at once; at least 1."""
+    lds_bytes = resources.lds_bytes + launch.dynamic_lds_bytes
+    by_lds = arch.lds_bytes // max(-(-lds_bytes // arch.lds_granule_bytes) * arch.lds_granule_bytes, 1)
+    wave_slots = arch.waves_that_fit(resources.vgprs, resources.agprs, 0, waves) * arch.simds_per_cu
+    return max(1, min(by_lds if lds_bytes else wave_slots, wave_slots // waves))
 
 
 def _residency(group: Workgroup, count: int, arch: Arch, rates: Rates) -> Residency:

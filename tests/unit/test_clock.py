@@ -12,6 +12,7 @@ from clock_traces import BARRIER, Code, ds_read_b128, load_to_lds, mfma, store, 
 from hktune.arch import GFX950
 from hktune.emulator import clock
 from hktune.emulator.memory_traffic import Indices, rounds_of, row_major
+from hktune.emulator.profile import workgroups_that_fit
 from hktune.emulator.trace import Trace
 from hktune.errors import InputError
 from hktune.model import Launch, Problem, Resources, Source, Tile
@@ -126,6 +127,25 @@ def test_as_many_workgroups_as_fit_are_simulated_together() -> None:
     assert modelled(two, 8192, 8192, 8192, small).timing.time_us < modelled(one, 8192, 8192, 8192, small).timing.time_us
 
 
+@pytest.mark.parametrize(
+    ("vgprs", "lds_bytes", "waves", "fit"),
+    [
+        (256, 131072, 8, 1),
+        (128, 65536, 8, 2),
+        (200, 32768, 4, 2),
+        (120, 24576, 2, 6),
+        (128, 0, 4, 4),
+        (512, 1280, 8, 1),
+    ],
+)
+def test_workgroups_that_fit_are_those_that_registers_slots_and_lds_leave(
+    vgprs: int, lds_bytes: int, waves: int, fit: int
+) -> None:
+    resources = Resources(vgprs, 0, 100, 0, 0, 0, 0, 512)
+    launch = Launch((1, 1, 1), (64 * waves, 1, 1), lds_bytes, ())
+    assert workgroups_that_fit(resources, launch, waves, GFX950) == fit
+
+
 def test_a_profile_survives_json(in_flight: clock.Profile) -> None:
     assert clock.Profile.from_json(in_flight.to_json()) == in_flight
     assert in_flight.model == clock.model_id(GFX950)
@@ -136,6 +156,11 @@ def test_a_trace_without_mfmas_or_of_one_step_is_refused() -> None:
         profiled(trace_of(Code([load_to_lds()])))
     with pytest.raises(InputError, match="2 k-steps"):
         profiled(gemm(0), k_steps=1)
+
+
+def test_waves_that_do_not_walk_the_main_loop_together_are_refused() -> None:
+    with pytest.raises(InputError, match="together"):
+        profiled(trace_of(*[Code([], [mfma()] * 64, 4)] * 4, *[Code([], [mfma()] * 64, 5)] * 4))
 
 
 def test_a_tile_that_the_mfmas_cannot_have_computed_is_refused() -> None:
