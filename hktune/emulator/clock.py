@@ -14,12 +14,12 @@ from dataclasses import dataclass
 
 from hktune.arch import Arch
 from hktune.emulator.memory_traffic import Order, rounds_of, row_major
-from hktune.emulator.profile import LATENCIES_CLK, Profile, Residency, model_id, profile
+from hktune.emulator.profile import LATENCIES_CLK, Profile, Residency, profile
 from hktune.emulator.rates import Rates, rates_of
 from hktune.emulator.workgroup_round import WorkgroupRound, operand_bytes
 from hktune.model import Launch, Problem, Source, Tile, Timing
 
-__all__ = ["LATENCIES_CLK", "Modelled", "Profile", "Residency", "model_id", "modelled_time", "profile"]
+__all__ = ["LATENCIES_CLK", "Modelled", "Profile", "Residency", "modelled_time", "profile"]
 
 _ITERATIONS = 24  # of clock and latency against each other, both damped by half: converged far below 0.1 %
 
@@ -28,9 +28,9 @@ _ITERATIONS = 24  # of clock and latency against each other, both damped by half
 class Modelled:
     """A modelled time and what it is made of.
 
-    `bound` is what limits most of it: mfma, lds, tcp, issue, l2, mall or hbm; latency when none of them is
-    within a tenth of the k-step's clk; launch when launch, prologues and epilogues outweigh the main loop. `clocks` has
-    the clk that one k-step of the longest-running kind of round holds each of them, and `step`, what it takes.
+    `bound` is what limits most of it: mfma, lds, tcp, issue, l2, mall or hbm; latency when none of them is within a
+    tenth of the k-step's clk; launch when launch, prologues and epilogues outweigh the main loop. `clocks` has the clk
+    that one k-step of the longest-running kind of round holds each of them, and `step`, what it takes.
     `peak_fraction` is against every MFMA pipe busy at the highest clock.
     """
 
@@ -61,8 +61,8 @@ def modelled_time(
     wanted_bytes = sum(
         part.count * operand_bytes(part.panels_a * tile.m, part.panels_b * tile.n, problem.k) for part in grid
     )
-    fetched_again = min(1.0, read_bytes / wanted_bytes) if read_bytes <= rates.mall_bytes else 1.0
-    rounds = [WorkgroupRound(profile, part, tile, steps, fetched_again, arch, rates) for part in grid]
+    from_hbm = min(1.0, read_bytes / wanted_bytes) if read_bytes <= rates.mall_bytes else 1.0
+    rounds = [WorkgroupRound(profile, part, tile, steps, from_hbm, arch, rates) for part in grid]
     mfma_clk = workgroups * steps * profile.mfma_clk / arch.compute_units
     clock_ghz, rounds_clk = _settled(rounds, mfma_clk, rates)
     moved_bytes = read_bytes + 2 * problem.m * problem.n
@@ -79,11 +79,10 @@ def _settled(rounds: list[WorkgroupRound], mfma_clk: float, rates: Rates) -> tup
     clock_ghz = rates.clock_ghz[0][1]
     rounds_clk = 0.0
     for _ in range(_ITERATIONS):
-        rounds_clk, hidden = 0.0, False
-        for round_ in rounds:
+        rounds_clk = 0.0
+        for number, round_ in enumerate(rounds):
             round_.settle(clock_ghz)
-            rounds_clk += round_.clk(clock_ghz, follows=hidden)
-            hidden = True
+            rounds_clk += round_.clk(clock_ghz, follows=number > 0)
         busy = mfma_clk / (rounds_clk + rates.launch_us * clock_ghz * 1e3)
         clock_ghz = (clock_ghz + _clock_at(busy, rates)) / 2
     return clock_ghz, rounds_clk

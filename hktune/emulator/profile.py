@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import accumulate
 
 import msgspec
@@ -18,15 +17,8 @@ from hktune.emulator.trace import Trace
 from hktune.errors import InputError
 from hktune.model import Launch, Resources, Tile
 
-VERSION = 1
 LATENCIES_CLK = (400, 800, 1200, 1600, 2400)
 """Memory latencies that a profile is simulated at; in between it is interpolated."""
-
-
-def model_id(arch: Arch) -> str:
-    """Names the model and every rate in it: profiles of another id are not comparable and must be made anew."""
-    rates = msgspec.json.encode(asdict(rates_of(arch)), order="sorted")
-    return f"clock-{VERSION}-{hashlib.sha256(rates).hexdigest()[:12]}"
 
 
 @dataclass(frozen=True)
@@ -64,7 +56,6 @@ class Profile:
     from L2, in whole lines; bytes stored at the end.
     """
 
-    model: str
     residencies: tuple[Residency, ...]
     peeled_steps: float
     mfma_clk: float
@@ -113,7 +104,7 @@ def profile(trace: Trace, resources: Resources, launch: Launch, tile: Tile, k_st
         )
     fit = workgroups_that_fit(resources, launch, len(trace.waves), arch)
     residencies = tuple(_residency(group, count, arch, rates) for count in sorted({1, fit}))
-    return Profile(model_id(arch), residencies, group.peeled_steps, **demands)
+    return Profile(residencies, group.peeled_steps, **demands)
 
 
 def workgroups_that_fit(resources: Resources, launch: Launch, waves: int, arch: Arch) -> int:

@@ -20,12 +20,12 @@ class WorkgroupRound:
     `step_clk` is one k-step of every workgroup resident on a compute unit: what the simulation says at the present
     latency, or what the most demanded of L2, fabric, MALL and HBM delivers, whichever is longer. The latency grows
     with how much of that memory level is used: workgroups in step wait for the slowest of them, the one whose request
-    misses L2. `fetched` is the part of the round's distinct bytes that comes from HBM; the rest is in the MALL from an
+    misses L2. `from_hbm` is the part of the round's distinct bytes that comes from HBM; the rest is in the MALL from an
     earlier round.
     """
 
     def __init__(
-        self, profile: Profile, part: Round, tile: Tile, steps: float, fetched: float, arch: Arch, rates: Rates
+        self, profile: Profile, part: Round, tile: Tile, steps: float, from_hbm: float, arch: Arch, rates: Rates
     ) -> None:
         self._profile, self._rates = profile, rates
         self.count = part.count
@@ -33,12 +33,12 @@ class WorkgroupRound:
         self._per_cu = -(-part.workgroups // arch.compute_units)
         busy_xcds = min(part.workgroups, arch.xcds)
         missed_bytes = operand_bytes(part.xcd_panels_a * tile.m, part.xcd_panels_b * tile.n, tile.k)
-        distinct_bytes = operand_bytes(part.panels_a * tile.m, part.panels_b * tile.n, tile.k) * fetched
+        distinct_bytes = operand_bytes(part.panels_a * tile.m, part.panels_b * tile.n, tile.k) * from_hbm
         self._l2_clk = self._per_cu * profile.load_bytes / rates.l2_bytes_per_clk_cu
         self._fabric_clk = missed_bytes / busy_xcds / rates.fabric_bytes_per_clk_xcd
         self._mall_us = missed_bytes / rates.mall_tb_per_s * 1e-6
         self._hbm_us = distinct_bytes / rates.hbm_tb_per_s * 1e-6
-        self._latency_ns = rates.mall_ns + (rates.hbm_ns - rates.mall_ns) * fetched
+        self._latency_ns = rates.mall_ns + (rates.hbm_ns - rates.mall_ns) * from_hbm
         stored_bytes = part.workgroups / busy_xcds * profile.store_bytes
         self._store_clk = stored_bytes / rates.l2_write_bytes_per_clk_xcd
         self.latency_clk = self._latency_ns * rates.clock_ghz[0][1]

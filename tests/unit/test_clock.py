@@ -148,7 +148,6 @@ def test_workgroups_that_fit_are_those_that_registers_slots_and_lds_leave(
 
 def test_a_profile_survives_json(in_flight: clock.Profile) -> None:
     assert clock.Profile.from_json(in_flight.to_json()) == in_flight
-    assert in_flight.model == clock.model_id(GFX950)
 
 
 def test_a_trace_without_mfmas_or_of_one_step_is_refused() -> None:
