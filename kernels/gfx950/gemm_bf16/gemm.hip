@@ -113,8 +113,8 @@ template<Priority where, int level> __device__ __forceinline__ void set_priority
     if constexpr (SETPRIO == where) __builtin_amdgcn_s_setprio(level);
 }
 
-// The compiler is kept from knowing that a single buffer's stage is always 0: it would hold every LDS address of a load in
-// a register of its own across the loop.
+// The compiler is kept from knowing that a single buffer's stage is always 0: it would hold each LDS address of a load
+// in a register of its own across the loop.
 __device__ __forceinline__ int next_stage(int stage) {
     stage = stage + 1 == STAGES ? 0 : stage + 1;
     asm volatile("" : "+s"(stage));
@@ -133,34 +133,36 @@ template<ducks::rt::all RT> __device__ __forceinline__ void arrived(RT &fragment
     }
 }
 
-// Rounds to nearest even, and transposes without moving anything: four neighbours in a column of Ct, held by one lane,
-// are four neighbours in a row of C. The conversion is the compiler's, which puts wait states between an MFMA and what
-// reads its result; before HipKittens' own convertor, an assembly statement, it would put none.
-__device__ __forceinline__ void round_transposed(RT_C &c, const RT_Ct &ct) {
-    using f32x2 = float __attribute__((ext_vector_type(2)));
-    using bf16x2 = __bf16 __attribute__((ext_vector_type(2)));
-    #pragma unroll
-    for (int i = 0; i < RT_C::height; i++) {
-        #pragma unroll
-        for (int j = 0; j < RT_C::width; j++) {
-            #pragma unroll
-            for (int p = 0; p < RT_C::packed_per_base_tile; p++) {
-                const float2 wide = ct.tiles[j][i].data[p];
-                const bf16x2 rounded = __builtin_convertvector((f32x2{wide.x, wide.y}), bf16x2);
-                __builtin_memcpy(&c.tiles[i][j].data[p], &rounded, sizeof(rounded));
-            }
-        }
-    }
-}
-
-// ---------------------------------------------------------------- one step of K: LDS to registers to MFMA
-
-struct warp_place { int row, col; };
+// ---------------------------------------------------------------- global memory to LDS
 
 struct staged_tile {
     ST_A (&a)[SPLIT];
     ST_B (&b)[SPLIT];
 };
+
+// The rows of A and Bt that a workgroup multiplies, and where in a part of them each load of this thread lies.
+struct block_source {
+    matrix a, bt;
+    int row, col;
+    uint32_t offsets_a[LOADS_A], offsets_b[LOADS_B];
+
+    __device__ __forceinline__ void prepare(staged_tile tile) {
+        G::prefill_swizzled_offsets(tile.a[0], a, offsets_a);
+        G::prefill_swizzled_offsets(tile.b[0], bt, offsets_b);
+    }
+
+    __device__ __forceinline__ void fetch(staged_tile tile, int k_tile) const {
+        #pragma unroll
+        for (int h = 0; h < SPLIT; h++) {
+            G::load(tile.a[h], a, {0, 0, row * SPLIT + h, k_tile}, offsets_a);
+            G::load(tile.b[h], bt, {0, 0, col * SPLIT + h, k_tile}, offsets_b);
+        }
+    }
+};
+
+// ---------------------------------------------------------------- one step of K: LDS to registers to MFMA
+
+struct warp_place { int row, col; };
 
 struct fragments {
     RT_A a[SLICES][SPLIT];
@@ -231,6 +233,49 @@ __device__ __forceinline__ void multiply_tile(RT_Ct (&ct)[SPLIT][SPLIT], staged_
     set_priority<Priority::phase, 0>();
 }
 
+// ---------------------------------------------------------------- registers to global memory
+
+__device__ __forceinline__ void clear_block(RT_Ct (&ct)[SPLIT][SPLIT]) {
+    #pragma unroll
+    for (int i = 0; i < SPLIT; i++) {
+        #pragma unroll
+        for (int j = 0; j < SPLIT; j++) zero(ct[i][j]);
+    }
+}
+
+// Rounds to nearest even, and transposes without moving anything: four neighbours in a column of Ct, held by one lane,
+// are four neighbours in a row of C. The conversion is the compiler's, which puts wait states between an MFMA and what
+// reads its result; before HipKittens' own convertor, an assembly statement, it would put none.
+__device__ __forceinline__ void round_transposed(RT_C &c, const RT_Ct &ct) {
+    using f32x2 = float __attribute__((ext_vector_type(2)));
+    using bf16x2 = __bf16 __attribute__((ext_vector_type(2)));
+    #pragma unroll
+    for (int i = 0; i < RT_C::height; i++) {
+        #pragma unroll
+        for (int j = 0; j < RT_C::width; j++) {
+            #pragma unroll
+            for (int p = 0; p < RT_C::packed_per_base_tile; p++) {
+                const float2 wide = ct.tiles[j][i].data[p];
+                const bf16x2 rounded = __builtin_convertvector((f32x2{wide.x, wide.y}), bf16x2);
+                __builtin_memcpy(&c.tiles[i][j].data[p], &rounded, sizeof(rounded));
+            }
+        }
+    }
+}
+
+__device__ __forceinline__ void store_block(const matrix &c, const RT_Ct (&ct)[SPLIT][SPLIT], int row, int col,
+                                            warp_place warp) {
+    #pragma unroll
+    for (int i = 0; i < SPLIT; i++) {
+        #pragma unroll
+        for (int j = 0; j < SPLIT; j++) {
+            RT_C tile;
+            round_transposed(tile, ct[i][j]);
+            store(c, tile, {0, 0, (row * SPLIT + i) * WARPS_M + warp.row, (col * SPLIT + j) * WARPS_N + warp.col});
+        }
+    }
+}
+
 // ---------------------------------------------------------------- the kernel
 
 extern "C" __global__ __launch_bounds__(NUM_THREADS, WAVES_PER_SIMD)
@@ -240,47 +285,35 @@ void hktune_gemm_bf16(const bf16 *a, const bf16 *bt, bf16 *c, int m, int n, int 
     ST_A (&As)[STAGES][SPLIT] = al.allocate<ST_A, STAGES, SPLIT>();
     ST_B (&Bs)[STAGES][SPLIT] = al.allocate<ST_B, STAGES, SPLIT>();
 
-    const matrix A{const_cast<bf16 *>(a), m, k}, Bt{const_cast<bf16 *>(bt), n, k}, C{c, m, n};
-    const int blocks_n = n / BLOCK_N, k_tiles = k / K_STEP;
-    const int row = blockIdx.x / blocks_n, col = blockIdx.x % blocks_n;
+    const int k_tiles = k / K_STEP;
+    const int row = blockIdx.x / (n / BLOCK_N), col = blockIdx.x % (n / BLOCK_N);
     const int warp_id = __builtin_amdgcn_readfirstlane(kittens::warpid());
     const warp_place warp{warp_id / WARPS_N, warp_id % WARPS_N};
 
-    uint32_t offsets_a[LOADS_A], offsets_b[LOADS_B];
-    G::prefill_swizzled_offsets(As[0][0], A, offsets_a);
-    G::prefill_swizzled_offsets(Bs[0][0], Bt, offsets_b);
-
-    const auto fetch = [&](int tile, int stage) __attribute__((always_inline)) {
-        #pragma unroll
-        for (int h = 0; h < SPLIT; h++) {
-            G::load(As[stage][h], A, {0, 0, row * SPLIT + h, tile}, offsets_a);
-            G::load(Bs[stage][h], Bt, {0, 0, col * SPLIT + h, tile}, offsets_b);
-        }
-    };
-
+    block_source source{{const_cast<bf16 *>(a), m, k}, {const_cast<bf16 *>(bt), n, k}, row, col};
+    source.prepare({As[0], Bs[0]});
     RT_Ct ct[SPLIT][SPLIT];
-    #pragma unroll
-    for (int i = 0; i < SPLIT; i++) {
-        #pragma unroll
-        for (int j = 0; j < SPLIT; j++) zero(ct[i][j]);
-    }
+    clear_block(ct);
 
     // Prologue: the first PREFETCH tiles set out.
     static_for<PREFETCH>([&]<int tile>() __attribute__((always_inline)) {
-        if (tile == 0 || tile < k_tiles) fetch(tile, tile);
+        if (tile == 0 || tile < k_tiles) source.fetch({As[tile], Bs[tile]}, tile);
     });
 
-    // Steady state: every step sends for one tile and multiplies another. With PREFETCH == STAGES the tile that is sent
-    // for takes the place of the one being multiplied, so it waits until every warp has read that.
-    int tile = 0, stage = 0;
-    for (; tile + PREFETCH < k_tiles; tile++) {
+    // Steady state: every step sends for one tile and multiplies another. With PREFETCH == STAGES the one sent for
+    // takes the place of the one being multiplied, once every warp has read that.
+    int stage = 0;
+    for (int tile = 0; tile + PREFETCH < k_tiles; tile++) {
         wait_global<VMCNT_TILES * LOADS_PER_TILE>();
         __builtin_amdgcn_s_barrier();
-        if constexpr (PREFETCH < STAGES) fetch(tile + PREFETCH, (stage == 0 ? STAGES : stage) - 1);
+        if constexpr (PREFETCH < STAGES) {
+            const int freed = (stage == 0 ? STAGES : stage) - 1;
+            source.fetch({As[freed], Bs[freed]}, tile + PREFETCH);
+        }
         multiply_tile(ct, {As[stage], Bs[stage]}, warp, [&]() __attribute__((always_inline)) {
             if constexpr (PREFETCH == STAGES) {
                 __builtin_amdgcn_s_barrier();
-                fetch(tile + PREFETCH, stage);
+                source.fetch({As[stage], Bs[stage]}, tile + PREFETCH);
             }
         });
         stage = next_stage(stage);
@@ -298,13 +331,5 @@ void hktune_gemm_bf16(const bf16 *a, const bf16 *bt, bf16 *c, int m, int n, int 
     });
 
     // Epilogue: round and store.
-    #pragma unroll
-    for (int i = 0; i < SPLIT; i++) {
-        #pragma unroll
-        for (int j = 0; j < SPLIT; j++) {
-            RT_C c_tile;
-            round_transposed(c_tile, ct[i][j]);
-            store(C, c_tile, {0, 0, (row * SPLIT + i) * WARPS_M + warp.row, (col * SPLIT + j) * WARPS_N + warp.col});
-        }
-    }
+    store_block({c, m, n}, ct, row, col, warp);
 }
