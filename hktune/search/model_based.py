@@ -121,8 +121,8 @@ class TpeStrategy(ModelBasedStrategy):
 class GpStrategy(ModelBasedStrategy):
     """Gaussian process with expected improvement. Needs torch and SciPy.
 
-    Its matrices are small, and the cores are busy compiling: beside other busy processes, OpenBLAS's own threads make 28
-    asks take 43 to 92 s in place of 4 to 15 (2-core x86-64, NumPy 2.4, SciPy 1.17), so linear algebra stays on one.
+    Its matrices are small, and the cores are busy compiling. Beside other busy processes, OpenBLAS's own threads made
+    28 asks take 43 to 92 s in place of 4 to 15 (2-core x86-64, NumPy 2.4, SciPy 1.17): linear algebra stays on one.
     """
 
     name = "gp"
