@@ -9,7 +9,7 @@ from hktune.arch import Arch, arch_named
 from hktune.compile.compiler import Compiler
 from hktune.device.emulated import EmulatedDevice
 from hktune.emulator import clock
-from hktune.errors import HktuneError
+from hktune.errors import HktuneError, InputError
 from hktune.measure.stopwatch import Attempt
 from hktune.model import CodeObject, Config, Failure, Status
 from hktune.template.template import Template
@@ -71,9 +71,12 @@ class Prover:
             return Record(proof)
         tile = self.template.tile(config)
         assert device.trace is not None, "a launch that was proved has been traced"
-        profile = clock.profile(
-            device.trace, code.resources, launch, tile, problem.k // tile.k, arch_named(self.template.arch)
-        )
+        try:
+            profile = clock.profile(
+                device.trace, code.resources, launch, tile, problem.k // tile.k, arch_named(self.template.arch)
+            )
+        except InputError as error:
+            return Record(Failure(Status.CRASHED, f"right, but its time cannot be modelled: {error}"))
         return Record(None, proof.relative_error, profile)
 
 
