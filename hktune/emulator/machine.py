@@ -20,7 +20,7 @@ from hktune.emulator.recorder import Recorder
 from hktune.emulator.waves import Lanes, Waves
 from hktune.errors import KernelFault
 
-_BATCH_WAVES = 64
+_BATCH_WAVES = 128
 _BATCH_BYTES = 1 << 29
 _BLOCKS_BETWEEN_TURNS = 4096
 """After so many blocks of one group while others are ready, another group gets a turn: it may be waited for."""

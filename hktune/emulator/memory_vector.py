@@ -16,7 +16,7 @@ from hktune.emulator.atomics import global_atomic
 from hktune.emulator.decode import Instruction
 from hktune.emulator.memory import Array, Words
 from hktune.emulator.memory_lds import into_half, write_lds
-from hktune.emulator.operands import Step, pair, scalar_source, unimplemented
+from hktune.emulator.operands import LDS_APERTURE, PRIVATE_APERTURE, Step, pair, scalar_source, unimplemented
 from hktune.emulator.waves import AGPR, LANES, M0, Access, Lanes, Waves
 
 Address = Callable[[Waves, Lanes], tuple[Array, Array | None]]
@@ -28,6 +28,7 @@ _BYTES |= {"dword": 4, "dwordx2": 8, "dwordx3": 12, "dwordx4": 16}
 _SIGNS = {"sbyte": np.int8, "sshort": np.int16}
 _NOTHING_TO_DO = frozenset({"buffer_wbl2", "buffer_inv"})
 _NO_SCALAR_ADDRESS = 127
+_APERTURES = (LDS_APERTURE >> 48, PRIVATE_APERTURE >> 48)
 _LDS_ADDRESS_MASK = np.uint32(0x3FFFF)
 
 
@@ -90,10 +91,13 @@ def _global_address(instruction: Instruction) -> Address:
     fields = instruction.fields
     register, scalar = fields["addr"], fields["saddr"]
     offset = fields["offset"] - (1 << 13 if instruction.format == "GLOBAL" and fields["offset"] >> 12 else 0)
-    if instruction.format == "FLAT" or scalar == _NO_SCALAR_ADDRESS:
+    flat = instruction.format == "FLAT"
+    if flat or scalar == _NO_SCALAR_ADDRESS:
 
         def from_vector(m: Waves, w: Lanes) -> tuple[Array, Array | None]:
             address = pair(m.registers[register, w], m.registers[register + 1, w]).view(np.int64) + offset
+            if flat and (m.active[w] & np.isin(address >> 48, _APERTURES)).any():
+                raise unimplemented(instruction, "a generic address of LDS or private memory")
             return address, None if m.full else m.active[w]
 
         return from_vector

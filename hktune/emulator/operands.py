@@ -24,9 +24,14 @@ Step = Callable[[Waves, Lanes], None]
 VGPR = 256
 _VCCZ, _EXECZ, _SCC = 251, 252, 253
 _INLINE_FLOATS = {240: 0.5, 241: -0.5, 242: 1.0, 243: -1.0, 244: 2.0, 245: -2.0, 246: 4.0, 247: -4.0, 248: 0.15915494}
-_APERTURES = {235: 1 << 48, 236: (1 << 48) + 0xFFFFFFFF, 237: 2 << 48, 238: (2 << 48) + 0xFFFFFFFF}
-"""Where generic addresses mean LDS or private memory: base and limit of each. The hardware's driver chooses them; here
-they lie above every allocation."""
+LDS_APERTURE, PRIVATE_APERTURE = 1 << 48, 2 << 48
+"""Where generic addresses mean LDS or private memory. The hardware's driver chooses; here, above every allocation."""
+_APERTURES = {
+    235: LDS_APERTURE,
+    236: LDS_APERTURE + 0xFFFFFFFF,
+    237: PRIVATE_APERTURE,
+    238: PRIVATE_APERTURE + 0xFFFFFFFF,
+}
 
 DTYPES: dict[str, Any] = {
     "f64": np.float64,

@@ -149,6 +149,8 @@ FLOAT: dict[str, Operation] = {
     "v_exp_f32": _in_double(np.exp2),
     "v_log_f32": _in_double(np.log2),
     "v_div_fixup_f32": _fix_division,
+    "v_minimum3_f32": lambda a, b, c: np.minimum(np.minimum(a, b), c),
+    "v_maximum3_f32": lambda a, b, c: np.maximum(np.maximum(a, b), c),
     "v_cvt_f32_i32": lambda a: a.astype(F32),
     "v_cvt_f32_u32": lambda a: a.astype(F32),
     "v_cvt_f64_i32": lambda a: a.astype(F64),

@@ -171,6 +171,16 @@ def test_an_unimplemented_instruction_is_named() -> None:
     assert "d3b9" in fault.detail
 
 
+def test_generic_addresses_of_lds_are_named() -> None:
+    lines = (
+        "s_mov_b64 s[10:11], src_shared_base\nv_mov_b32 v2, 0\nv_mov_b32 v3, s11\nflat_load_dword v4, v[2:3]\ns_endpgm"
+    )
+    fault = fault_of(lines)
+    assert fault.status == "crashed"
+    assert "flat_load_dword" in fault.detail
+    assert "generic address of LDS" in fault.detail
+
+
 def test_an_unimplemented_instruction_that_is_not_reached_does_no_harm() -> None:
     assert run_scalar("s_mov_b32 s20, 3\ns_branch past\ns_memtime s[10:11]\npast:\ns_nop 0") == [3]
 

@@ -172,7 +172,7 @@ def close_cases() -> tuple[Words, Words, Words]:
     b = RNG.standard_normal(64).astype(np.float32)
     c = (-(a.astype(np.float64) * b) * (1 + RNG.standard_normal(64) * 1e-7)).astype(np.float32)
     c[::3] = (RNG.standard_normal(22) * 1e8).astype(np.float32)
-    a[:3], b[:3], c[:3] = 1 + 2**-12, 1 + 2**-12, (2**-40, -(2**-40), 2.0**30)
+    a[:3], b[:3], c[:3] = 1 + 2**-12, 1 + 2**-12, (2**-80, -(2**-80), 2.0**30)
     a[3:5], b[3:5], c[3:5] = 2.0**-100, 2.0**-45, (2.0**-149, -(2.0**-126))
     return a, b, c
 
@@ -220,12 +220,20 @@ def test_float_specials_keep_ieee_rules() -> None:
     a = np.array([inf, nan, 1.0, -0.0, inf, 3.0] + [0.0] * 58, np.float32)
     b = np.array([-inf, 1.0, nan, 0.0, 0.0, 2.0] + [0.0] * 58, np.float32)
     found = run_each(
-        ["v_min_f32 v20, v10, v11", "v_max_f32 v20, v10, v11", "v_mul_f32 v20, v10, v11", "v_rcp_f32 v20, v10"], (a, b)
+        [
+            "v_min_f32 v20, v10, v11",
+            "v_max_f32 v20, v10, v11",
+            "v_mul_f32 v20, v10, v11",
+            "v_rcp_f32 v20, v10",
+            "v_minimum3_f32 v20, v10, v11, v11",
+        ],
+        (a, b),
     ).view(np.float32)[:, :6]
     assert found[0].tolist() == [-inf, 1.0, 1.0, 0.0, 0.0, 2.0]
     assert found[1].tolist() == [inf, 1.0, 1.0, 0.0, inf, 3.0]
     assert math.isnan(found[2][4])
     assert found[3].tolist()[2:5] == [1.0, -inf, 0.0]
+    assert np.isnan(found[4]).tolist() == [False, True, True, False, False, False]
 
 
 def test_bf16_conversion_rounds_to_nearest_even() -> None:
