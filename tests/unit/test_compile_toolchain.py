@@ -93,7 +93,7 @@ def test_zig_says_its_versions() -> None:
 
 
 def test_no_compiler_at_all_is_one_line_to_type(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(toolchain.importlib.util, "find_spec", lambda name: None)  # noqa: ARG005
+    monkeypatch.setattr(toolchain.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ToolchainError, match=r"^no compiler for gfx950: pip install 'hktune\[gfx950\]'$"):
         find_hip_toolchain(settings)
 
