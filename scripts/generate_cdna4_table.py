@@ -20,14 +20,15 @@ TARGET = Path(__file__).parent.parent / "hktune" / "emulator" / "cdna4.json"
 SKIPPED = ("_LIT", "VOP3PX2", "VOP3_SDST", "VOP2_SDWA_SDST")
 
 
-def main() -> None:
+def table() -> str:
+    """The text of the table."""
     formats = {
         name: cls
         for name, cls in vars(ins).items()
         if isinstance(cls, type) and issubclass(cls, Inst) and cls is not Inst and not name.endswith(SKIPPED)
     }
     lines = [f"{json.dumps(name)}: {_format(name, cls)}" for name, cls in sorted(formats.items())]
-    TARGET.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+    return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
 def _format(name: str, cls: Any) -> str:
@@ -51,4 +52,4 @@ def _opcode(op: Any) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    TARGET.write_text(table())
