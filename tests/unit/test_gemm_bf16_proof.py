@@ -51,9 +51,9 @@ def test_fewer_tiles_than_the_pipeline_is_deep_are_right_too(stages: int, k_tile
 @pytest.mark.parametrize(
     ("right", "wrong", "complaint"),
     [
-        ("wait_global<VMCNT_TILES * LOADS_PER_TILE>", "wait_global<VMCNT_TILES * LOADS_PER_TILE + 1>", "has landed"),
-        ("wait_shared<reads_in_flight_under(c)>", "wait_shared<reads_in_flight_under(c) + 1>", "read is in flight"),
-        ("                __builtin_amdgcn_s_barrier();\n", "", "its place is free"),
+        ('"n"(tiles_left * LOADS_PER_TILE)', '"n"(tiles_left * LOADS_PER_TILE + 1)', "has landed"),
+        ("reads_in_flight_under(c, next_follows)>", "reads_in_flight_under(c, next_follows) + 1>", "read is in flight"),
+        ("                    __builtin_amdgcn_s_barrier();\n", "", "its place is free"),
     ],
     ids=["vmcnt one too deep", "lgkmcnt one too deep", "no barrier before a refill"],
 )

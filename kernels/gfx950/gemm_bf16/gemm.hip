@@ -25,6 +25,7 @@ constexpr int      STAGES           = ${stages};            // K-tiles that LDS 
 constexpr int      PREFETCH         = ${prefetch};          // steps between sending for a tile and multiplying it
 constexpr int      VMCNT_TILES      = ${vmcnt_tiles};       // tiles that may still be on their way when a step starts
 constexpr int      LGKMCNT_CLUSTERS = ${lgkmcnt_clusters};  // clusters whose fragments may be, when one starts
+constexpr bool     READ_ACROSS      = ${read_across};       // whether clusters are also read ahead into the next tile
 constexpr Priority SETPRIO          = Priority::${setprio};
 constexpr bool     SCHED_BARRIER    = ${sched_barrier};
 
@@ -67,8 +68,9 @@ constexpr int LOADS_B        = sizeof(ST_B) / BYTES_PER_LOAD;
 constexpr int LOADS_PER_TILE = SPLIT * (LOADS_A + LOADS_B);
 
 static_assert(PREFETCH >= 1 && (PREFETCH == STAGES - 1 || PREFETCH == STAGES));
-static_assert(VMCNT_TILES < PREFETCH, "a step must wait for the tile it multiplies");
+static_assert(VMCNT_TILES < PREFETCH - READ_ACROSS, "a step must wait for the tile it reads");
 static_assert(LGKMCNT_CLUSTERS < CLUSTERS, "a step must wait for every fragment it multiplies");
+static_assert(!READ_ACROSS || (PREFETCH == STAGES && LGKMCNT_CLUSTERS >= 1 && LGKMCNT_CLUSTERS <= CLUSTERS - SPLIT));
 static_assert(LOADS_A * BYTES_PER_LOAD == sizeof(ST_A) && LOADS_B * BYTES_PER_LOAD == sizeof(ST_B));
 
 // A row-major matrix of 2-byte elements that quacks like a kittens::gl, whose own constructor runs on the host only.
@@ -97,8 +99,10 @@ template<int count, typename F> __device__ __forceinline__ void static_for(F &&b
     }(std::make_integer_sequence<int, count>{});
 }
 
-template<int pending> __device__ __forceinline__ void wait_global() {
-    asm volatile("s_waitcnt vmcnt(%0)" :: "n"(pending) : "memory");
+// Returns when every warp's loads have landed but for those of the last `tiles_left` tiles sent for.
+template<int tiles_left> __device__ __forceinline__ void await_tile() {
+    asm volatile("s_waitcnt vmcnt(%0)" :: "n"(tiles_left * LOADS_PER_TILE) : "memory");
+    __builtin_amdgcn_s_barrier();
 }
 
 template<int pending> __device__ __forceinline__ void wait_shared() {
@@ -116,9 +120,8 @@ template<Priority where, int level> __device__ __forceinline__ void set_priority
 // The compiler is kept from knowing that a single buffer's stage is always 0: it would hold each LDS address of a load
 // in a register of its own across the loop.
 __device__ __forceinline__ int next_stage(int stage) {
-    stage = stage + 1 == STAGES ? 0 : stage + 1;
-    asm volatile("" : "+s"(stage));
-    return stage;
+    if constexpr (STAGES == 1) asm volatile("" : "+s"(stage));
+    return stage + 1 == STAGES ? 0 : stage + 1;
 }
 
 // HipKittens reads LDS in assembly, so the compiler does not know when a fragment arrives. Naming its registers after
@@ -178,9 +181,12 @@ constexpr int reads_of(int c) {
     return part_of(c) == 0 ? reads_a + reads_b : reads_a;
 }
 
-constexpr int reads_in_flight_under(int c) {
+// With `next_follows`, the first clusters of the next tile come after the last ones of this.
+constexpr int reads_in_flight_under(int c, bool next_follows) {
     int reads = 0;
-    for (int later = c + 1; later <= c + LGKMCNT_CLUSTERS && later < CLUSTERS; later++) reads += reads_of(later);
+    for (int later = c + 1; later <= c + LGKMCNT_CLUSTERS; later++) {
+        if (later < CLUSTERS || next_follows) reads += reads_of(later % CLUSTERS);
+    }
     return reads;
 }
 
@@ -195,9 +201,9 @@ template<int c> __device__ __forceinline__ void read_cluster(fragments &f, const
     load(f.a[slice][part], subtile_inplace<REG_M, SLICE_K>(tile.a[part], {warp.row, slice}));
 }
 
-template<int c> __device__ __forceinline__ void await_cluster(fragments &f) {
+template<int c, bool next_follows> __device__ __forceinline__ void await_cluster(fragments &f) {
     constexpr int slice = slice_of(c), part = part_of(c);
-    wait_shared<reads_in_flight_under(c)>();
+    wait_shared<reads_in_flight_under(c, next_follows)>();
     if constexpr (part == 0) {
         #pragma unroll
         for (int h = 0; h < SPLIT; h++) arrived(f.b[slice][h]);
@@ -217,16 +223,26 @@ template<int c> __device__ __forceinline__ void multiply_cluster(RT_Ct (&ct)[SPL
     scheduling_fence();
 }
 
-// Calls `on_all_read` once this warp has read the whole tile, just before it multiplies the last cluster.
-template<typename F>
-__device__ __forceinline__ void multiply_tile(RT_Ct (&ct)[SPLIT][SPLIT], staged_tile tile, warp_place warp,
-                                              F &&on_all_read) {
-    fragments f;
-    set_priority<Priority::phase, 1>();
+__device__ __forceinline__ void read_ahead(fragments &f, const staged_tile &tile, warp_place warp) {
     static_for<LGKMCNT_CLUSTERS>([&]<int c>() __attribute__((always_inline)) { read_cluster<c>(f, tile, warp); });
+}
+
+// Multiplies a tile whose first clusters have been read ahead. Calls `before_next` before it reads ahead into the next
+// tile, if that follows, and `on_all_read` once this warp has read all of its own, before the last cluster's MFMAs.
+template<bool next_follows, typename Before, typename After>
+__device__ __forceinline__ void multiply_tile(RT_Ct (&ct)[SPLIT][SPLIT], fragments &f, staged_tile tile,
+                                              staged_tile next, warp_place warp, Before &&before_next,
+                                              After &&on_all_read) {
+    set_priority<Priority::phase, 1>();
     static_for<CLUSTERS>([&]<int c>() __attribute__((always_inline)) {
-        if constexpr (c + LGKMCNT_CLUSTERS < CLUSTERS) read_cluster<c + LGKMCNT_CLUSTERS>(f, tile, warp);
-        await_cluster<c>(f);
+        constexpr int ahead = c + LGKMCNT_CLUSTERS;
+        if constexpr (ahead < CLUSTERS) {
+            read_cluster<ahead>(f, tile, warp);
+        } else if constexpr (next_follows) {
+            if constexpr (ahead == CLUSTERS) before_next();
+            read_cluster<ahead - CLUSTERS>(f, next, warp);
+        }
+        await_cluster<c, next_follows>(f);
         if constexpr (c == CLUSTERS - 1) on_all_read();
         multiply_cluster<c>(ct, f);
     });
@@ -276,7 +292,67 @@ __device__ __forceinline__ void store_block(const matrix &c, const RT_Ct (&ct)[S
     }
 }
 
-// ---------------------------------------------------------------- the kernel
+// ---------------------------------------------------------------- the pipeline
+
+struct pipeline {
+    ST_A (&As)[STAGES][SPLIT];
+    ST_B (&Bs)[STAGES][SPLIT];
+    block_source source;
+    warp_place warp;
+    int k_tiles;
+    int stage = 0;
+    fragments f;
+    RT_Ct ct[SPLIT][SPLIT];
+
+    __device__ __forceinline__ staged_tile staged(int at) { return {As[at], Bs[at]}; }
+
+    // The first PREFETCH tiles set out.
+    __device__ __forceinline__ void prologue() {
+        source.prepare(staged(0));
+        clear_block(ct);
+        static_for<PREFETCH>([&]<int tile>() __attribute__((always_inline)) {
+            if (tile == 0 || tile < k_tiles) source.fetch(staged(tile), tile);
+        });
+        if constexpr (READ_ACROSS) {
+            VMCNT_TILES == 0 || k_tiles > VMCNT_TILES ? await_tile<VMCNT_TILES>() : await_tile<0>();
+            read_ahead(f, staged(0), warp);
+        }
+    }
+
+    // Every step sends for one tile and multiplies another. With PREFETCH == STAGES the one sent for takes the place of
+    // the one being multiplied, once every warp has read that.
+    __device__ __forceinline__ void steady_state() {
+        for (int tile = 0; tile + PREFETCH < k_tiles; tile++) {
+            if constexpr (!READ_ACROSS) await_tile<VMCNT_TILES>();
+            if constexpr (PREFETCH < STAGES) source.fetch(staged((stage == 0 ? STAGES : stage) - 1), tile + PREFETCH);
+            step<READ_ACROSS, VMCNT_TILES>([&]() __attribute__((always_inline)) {
+                if constexpr (PREFETCH == STAGES) {
+                    __builtin_amdgcn_s_barrier();
+                    source.fetch(staged(stage), tile + PREFETCH);
+                }
+            });
+        }
+    }
+
+    // The last tiles, with ever fewer behind them.
+    __device__ __forceinline__ void drain() {
+        static_for<PREFETCH>([&]<int drained>() __attribute__((always_inline)) {
+            constexpr int behind = PREFETCH - 1 - drained, behind_next = behind == 0 ? 0 : behind - 1;
+            if (behind == 0 || behind < k_tiles) {
+                if constexpr (!READ_ACROSS) await_tile<behind < VMCNT_TILES ? behind : VMCNT_TILES>();
+                step<READ_ACROSS && behind != 0, behind_next < VMCNT_TILES ? behind_next : VMCNT_TILES>([] {});
+            }
+        });
+    }
+
+    // Multiplies the tile in `stage`. If it reads ahead into the next, the wait for that leaves `tiles_left` in flight.
+    template<bool next_follows, int tiles_left, typename F> __device__ __forceinline__ void step(F &&on_all_read) {
+        const int next = next_stage(stage);
+        if constexpr (!READ_ACROSS) read_ahead(f, staged(stage), warp);
+        multiply_tile<next_follows>(ct, f, staged(stage), staged(next), warp, await_tile<tiles_left>, on_all_read);
+        stage = next;
+    }
+};
 
 extern "C" __global__ __launch_bounds__(NUM_THREADS, WAVES_PER_SIMD)
 void hktune_gemm_bf16(const bf16 *a, const bf16 *bt, bf16 *c, int m, int n, int k) {
@@ -285,51 +361,14 @@ void hktune_gemm_bf16(const bf16 *a, const bf16 *bt, bf16 *c, int m, int n, int 
     ST_A (&As)[STAGES][SPLIT] = al.allocate<ST_A, STAGES, SPLIT>();
     ST_B (&Bs)[STAGES][SPLIT] = al.allocate<ST_B, STAGES, SPLIT>();
 
-    const int k_tiles = k / K_STEP;
     const int row = blockIdx.x / (n / BLOCK_N), col = blockIdx.x % (n / BLOCK_N);
     const int warp_id = __builtin_amdgcn_readfirstlane(kittens::warpid());
     const warp_place warp{warp_id / WARPS_N, warp_id % WARPS_N};
+    const block_source source{{const_cast<bf16 *>(a), m, k}, {const_cast<bf16 *>(bt), n, k}, row, col};
 
-    block_source source{{const_cast<bf16 *>(a), m, k}, {const_cast<bf16 *>(bt), n, k}, row, col};
-    source.prepare({As[0], Bs[0]});
-    RT_Ct ct[SPLIT][SPLIT];
-    clear_block(ct);
-
-    // Prologue: the first PREFETCH tiles set out.
-    static_for<PREFETCH>([&]<int tile>() __attribute__((always_inline)) {
-        if (tile == 0 || tile < k_tiles) source.fetch({As[tile], Bs[tile]}, tile);
-    });
-
-    // Steady state: every step sends for one tile and multiplies another. With PREFETCH == STAGES the one sent for
-    // takes the place of the one being multiplied, once every warp has read that.
-    int stage = 0;
-    for (int tile = 0; tile + PREFETCH < k_tiles; tile++) {
-        wait_global<VMCNT_TILES * LOADS_PER_TILE>();
-        __builtin_amdgcn_s_barrier();
-        if constexpr (PREFETCH < STAGES) {
-            const int freed = (stage == 0 ? STAGES : stage) - 1;
-            source.fetch({As[freed], Bs[freed]}, tile + PREFETCH);
-        }
-        multiply_tile(ct, {As[stage], Bs[stage]}, warp, [&]() __attribute__((always_inline)) {
-            if constexpr (PREFETCH == STAGES) {
-                __builtin_amdgcn_s_barrier();
-                source.fetch({As[stage], Bs[stage]}, tile + PREFETCH);
-            }
-        });
-        stage = next_stage(stage);
-    }
-
-    // Drain: the last tiles, with ever fewer behind them.
-    static_for<PREFETCH>([&]<int step>() __attribute__((always_inline)) {
-        constexpr int tiles_behind = PREFETCH - 1 - step;
-        if (tiles_behind == 0 || tiles_behind < k_tiles) {
-            wait_global<(tiles_behind < VMCNT_TILES ? tiles_behind : VMCNT_TILES) * LOADS_PER_TILE>();
-            __builtin_amdgcn_s_barrier();
-            multiply_tile(ct, {As[stage], Bs[stage]}, warp, [] {});
-            stage = next_stage(stage);
-        }
-    });
-
-    // Epilogue: round and store.
-    store_block({c, m, n}, ct, row, col, warp);
+    pipeline p{As, Bs, source, warp, k / K_STEP};
+    p.prologue();
+    p.steady_state();
+    p.drain();
+    store_block({c, m, n}, p.ct, row, col, warp);  // the epilogue
 }
