@@ -27,6 +27,12 @@ shapes:
 UNSERVABLE = "  - {name: odd, m: 33, n: 77, k: 19}\n"
 
 
+@pytest.fixture(autouse=True)
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Room for every column of what is printed."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+
 @pytest.fixture
 def shapes(tmp_path: Path) -> Path:
     file = tmp_path / "shapes.yaml"
