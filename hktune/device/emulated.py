@@ -33,6 +33,7 @@ class EmulatedBuffer:
 
     def __init__(self, space: AddressSpace, data: npt.NDArray[np.uint8]) -> None:
         self._region = space.map(data)
+        self.space = space
         self.data = data
         weakref.finalize(self, space.unmap, self._region)
 
@@ -64,6 +65,7 @@ class _LoadedCode:
         memory = np.zeros(size, np.uint8)
         for address, data in code.segments:
             memory[address : address + len(data)] = np.frombuffer(data, np.uint8)
+        self.space = space
         self.region = space.map(memory, writable=False)
         weakref.finalize(self, space.unmap, self.region)
 
@@ -101,8 +103,11 @@ class EmulatedDevice:
     def allocate(self, size_bytes: int) -> EmulatedBuffer:
         if not 0 < size_bytes <= _MAX_BUFFER_BYTES:
             raise DeviceError(f"cannot allocate {size_bytes} bytes: ask for 1 to {_MAX_BUFFER_BYTES}")
-        padded = np.zeros(-(-size_bytes // 16) * 16, np.uint8)
-        return EmulatedBuffer(self._space, padded[:size_bytes])
+        try:
+            data = np.zeros(size_bytes, np.uint8)
+        except MemoryError as error:
+            raise DeviceError(f"cannot allocate {size_bytes} bytes: this machine has less to spare") from error
+        return EmulatedBuffer(self._space, data)
 
     def write(self, buffer: Buffer, data: npt.NDArray[Any]) -> None:
         target = self._own(buffer)
@@ -144,10 +149,13 @@ class EmulatedDevice:
 
     def launch(self, kernel: Kernel, launch: Launch, binding: Binding, stream: int | None = None) -> None:
         del stream
-        if not isinstance(kernel, EmulatedKernel):
+        if not isinstance(kernel, EmulatedKernel) or kernel.code.space is not self._space:
             raise DeviceError(f"{kernel.symbol} was loaded by another device: load it here")
         self._check(kernel, launch)
         explicit = _explicit_bytes(kernel.image, launch.arguments, binding)
+        for value in binding.values():
+            if not isinstance(value, (int, float)):
+                self._own(value)
         with self._lock:
             self._run(kernel, launch, explicit)
 
@@ -194,7 +202,7 @@ class EmulatedDevice:
             raise DeviceError(f"{mismatch}: launch it with the arguments it was compiled for")
 
     def _own(self, buffer: Buffer) -> npt.NDArray[np.uint8]:
-        if not isinstance(buffer, EmulatedBuffer):
+        if not isinstance(buffer, EmulatedBuffer) or buffer.space is not self._space:
             raise DeviceError("the buffer belongs to another device: allocate it here")
         return buffer.data
 

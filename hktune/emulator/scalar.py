@@ -314,10 +314,7 @@ def _select(instruction: Instruction) -> Step:
 
 
 def _conditional_move(instruction: Instruction) -> Step:
-    new = _sources(instruction)[0]
-    old = scalar_source(instruction, "sdst") if instruction.operand("sdst").bits == 32 else None
-    if old is None:
-        raise unimplemented(instruction)
+    new, old = _sources(instruction)[0], scalar_source(instruction, "sdst")
     write = scalar_destination(instruction)
     return lambda m, w: write(m, w, np.where(m.scc[w], new(m, w), old(m, w)))
 

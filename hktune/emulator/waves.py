@@ -25,7 +25,6 @@ AGPR = 256
 TEMPORARY = 512
 """First of three registers that no program names, for values on their way between lanes or parts of a register."""
 VCC, M0, EXEC = 106, 124, 126
-FLAT_SCRATCH = 102
 
 _UNSET = 0xFFF5FFF5
 """What registers and LDS hold before anything is written: a NaN as float32 and as two bf16."""

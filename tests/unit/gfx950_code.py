@@ -43,6 +43,7 @@ kernel:
   .amdhsa_next_free_sgpr 96
   .amdhsa_accum_offset 256
   .amdhsa_float_denorm_mode_32 {denormals}
+  .amdhsa_user_sgpr_kernarg_preload_length {preload_dwords}
 .end_amdhsa_kernel
 .amdgpu_metadata
 ---
@@ -75,6 +76,7 @@ def assemble(
     scratch_bytes: int = 0,
     item_axes: int = 0,
     denormals: int = 3,
+    preload_dwords: int = 0,
     hidden: tuple[tuple[str, int], ...] = (),
 ) -> bytes:
     """A code object with one kernel, `kernel`: `pointers` pointer arguments (kernarg pointer in s[0:1], workgroup id
@@ -91,6 +93,7 @@ def assemble(
         lds_bytes=lds_bytes,
         scratch_bytes=scratch_bytes,
         denormals=denormals,
+        preload_dwords=preload_dwords,
         kernarg_bytes=offset,
         arguments="\n".join(lines) or "      []",
     )

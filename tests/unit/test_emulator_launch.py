@@ -55,6 +55,42 @@ def test_ids_and_hidden_block_counts() -> None:
     assert groups.tolist() == expected
 
 
+def test_hidden_arguments_describe_the_launch() -> None:
+    kinds = ("group_size_x", "group_size_y", "grid_dims", "remainder_x")
+    hidden = (*((f"hidden_{kind}", 2) for kind in kinds), ("hidden_dynamic_lds_size", 4))
+    lines = """
+    s_load_dwordx2 s[6:7], s[0:1], 0
+    s_load_dwordx2 s[8:9], s[0:1], 8
+    s_load_dword s10, s[0:1], 16
+    v_mov_b32 v1, 0
+    v_mov_b32 v2, s8
+    v_mov_b32 v3, s9
+    v_mov_b32 v4, s10
+    global_store_dwordx2 v1, v[2:3], s[6:7]
+    global_store_dword v1, v4, s[6:7] offset:8
+    s_endpgm
+    """
+    code = assemble(lines, pointers=1, hidden=hidden)
+    found = launch(code, np.zeros(6, np.uint16), grid=(1, 3, 1), block=(32, 4, 1))[0]
+    assert found.tolist() == [32, 4, 2, 0, 0, 0]
+
+
+def test_preloaded_arguments_skip_the_prologue() -> None:
+    """Arguments come in registers, and the first 256 bytes are for hardware that does not bring them."""
+    lines = """
+    s_endpgm
+    .fill 63, 4, 0xbf800000
+    v_lshlrev_b32 v1, 2, v0
+    s_lshl_b32 s5, s4, 8
+    v_add_u32 v1, s5, v1
+    v_mov_b32 v2, s4
+    global_store_dword v1, v2, s[2:3]
+    s_endpgm
+    """
+    code = assemble(lines, pointers=1, preload_dwords=2)
+    assert launch(code, np.full(192, 9, np.uint32), grid=(2, 1, 1))[0].tolist() == [0] * 64 + [1] * 64 + [9] * 64
+
+
 def test_the_last_wave_has_only_its_work_items() -> None:
     lines = "s_load_dwordx2 s[6:7], s[0:1], 0\nv_lshlrev_b32 v1, 2, v0\nv_mov_b32 v2, 1\n"
     code = assemble(f"{lines}global_store_dword v1, v2, s[6:7]\ns_endpgm", pointers=1)
@@ -103,6 +139,12 @@ def test_buffers_and_kernels_of_another_device_are_refused() -> None:
         device.write(Foreign(), np.zeros(1))
     with pytest.raises(DeviceError, match="another device"):
         device.launch(Foreign(), Launch((1, 1, 1), (64, 1, 1), 0, ()), {})
+    other, code = EmulatedDevice(), assemble("s_endpgm", pointers=1)
+    shape = Launch((1, 1, 1), (64, 1, 1), 0, (Argument("a", "pointer"),))
+    here, there = device.load(code, "kernel"), other.load(code, "kernel")
+    for kernel, buffer in ((there, device.allocate(4)), (here, other.allocate(4))):
+        with pytest.raises(DeviceError, match="another device"):
+            device.launch(kernel, shape, {"a": buffer})
 
 
 def test_many_workgroups_run_in_batches() -> None:
