@@ -144,38 +144,58 @@ def test_structured_buffers_are_checked_by_index() -> None:
     assert run(lines)[0].tolist() == [int(flat[(32 * lane + 4) // 4]) if lane < 10 else 0 for lane in range(64)]
 
 
-@pytest.mark.parametrize(("width", "spacing"), [("dword", 4), ("dwordx4", 16)])
-def test_loads_to_lds_go_where_m0_says(width: str, spacing: int) -> None:
+# The first 1280 bytes of LDS, filled with 0x55 before a snippet runs and stored after it.
+FILL = """
+v_lshlrev_b32 v4, 2, v0
+v_mov_b32 v3, 0x55
+ds_write_b32 v4, v3
+ds_write_b32 v4, v3 offset:256
+ds_write_b32 v4, v3 offset:512
+ds_write_b32 v4, v3 offset:768
+ds_write_b32 v4, v3 offset:1024
+"""
+
+
+def lds_after(lines: str) -> npt.NDArray[np.uint32]:
+    reads = "\n".join(f"ds_read_b32 v{20 + i}, v4 offset:{256 * i}" for i in range(5))
+    return run(f"{FILL}\n{lines}\n{reads}\ns_waitcnt lgkmcnt(0)", 5, 8192).reshape(-1)
+
+
+@pytest.mark.parametrize(("width", "count", "spacing"), [("dword", 1, 4), ("dwordx3", 3, 16), ("dwordx4", 4, 16)])
+def test_loads_to_lds_go_where_m0_says(width: str, count: int, spacing: int) -> None:
     """LDS address is M0 + inst_offset + lane * spacing; inst_offset moves the memory address too. Lanes outside the
     buffer bring zeros, inactive lanes nothing."""
-    count = spacing // 4
-    lines = (
-        RESOURCE.format(records=16 + 40 * spacing)
-        + f"""
+    resource = RESOURCE.format(records=16 + 40 * spacing)
+    lines = f"""{resource}
     v_mul_u32_u24 v2, {spacing}, v0
-    v_lshlrev_b32 v4, 2, v0
-    v_mov_b32 v3, 0x55
-    ds_write_b32 v4, v3
-    ds_write_b32 v4, v3 offset:256
-    ds_write_b32 v4, v3 offset:512
-    ds_write_b32 v4, v3 offset:768
-    ds_write_b32 v4, v3 offset:1024
     s_mov_b32 m0, 64
     s_mov_b64 exec, 0xfffffffffffffff0
     buffer_load_{width} v2, s[12:15], 0 offen offset:16 lds
     s_mov_b64 exec, -1
     s_waitcnt vmcnt(0)
     """
-    )
-    reads = "\n".join(f"ds_read_b32 v{20 + i}, v4 offset:{256 * i}" for i in range(5))
-    found = run(f"{lines}{reads}\ns_waitcnt lgkmcnt(0)", 5, 8192).reshape(-1)
     expected = np.full(320, 0x55, np.uint32)
     flat = DATA.reshape(-1)
     for lane in range(4, 64):
         at = (64 + 16 + lane * spacing) // 4
         source = (16 + lane * spacing) // 4
         expected[at : at + count] = flat[source : source + count] if lane < 40 else 0
-    assert found.tolist() == expected.tolist()
+    assert lds_after(lines).tolist() == expected.tolist()
+
+
+def test_global_loads_to_lds() -> None:
+    """The same, addressed by a register pair and a scattered offset: LDS still fills lane after lane."""
+    lines = """
+    v_lshlrev_b32 v2, 4, v0
+    v_xor_b32 v2, 0x30, v2
+    s_mov_b32 m0, 128
+    global_load_lds_dwordx4 v2, s[6:7] offset:64
+    s_waitcnt vmcnt(0)
+    """
+    flat = DATA.reshape(-1)
+    expected = np.full(320, 0x55, np.uint32)
+    expected[48:304] = flat[16:272].reshape(16, 4, 4)[:, ::-1].reshape(-1)
+    assert lds_after(lines).tolist() == expected.tolist()
 
 
 def test_scalar_loads() -> None:
@@ -183,13 +203,13 @@ def test_scalar_loads() -> None:
     s_load_dwordx8 s[16:23], s[6:7], 0x100
     s_mov_b32 s10, 0x204
     s_load_dword s24, s[6:7], s10
+    s_buffer_load_dwordx2 s[26:27], s[12:15], 20
     s_waitcnt lgkmcnt(0)
-    v_mov_b32 v20, s16
-    v_mov_b32 v21, s23
-    v_mov_b32 v22, s24
     """
-    found = run(lines, 3)
-    assert [int(row[0]) for row in found] == [int(DATA[1, 0]), int(DATA[1, 7]), int(DATA[2, 1])]
+    moves = [f"v_mov_b32 v{20 + i}, s{register}" for i, register in enumerate((16, 23, 24, 26, 27))]
+    found = run("\n".join([RESOURCE.format(records=24), lines, *moves]), 5)
+    expected = [DATA[1, 0], DATA[1, 7], DATA[2, 1], DATA[0, 5], 0]
+    assert [int(row[0]) for row in found] == [int(word) for word in expected]
 
 
 def test_private_memory_belongs_to_the_lane() -> None:
@@ -218,12 +238,15 @@ def test_global_atomics() -> None:
     v_mov_b32 v6, 77
     v_mov_b32 v7, 0
     global_atomic_cmpswap v2, v[6:7], s[8:9] offset:1032
+    v_mov_b32 v3, 0x3f804000
+    global_atomic_pk_add_bf16 v2, v3, s[8:9] offset:1036
     s_waitcnt vmcnt(0)
     """
     code = assemble(vector_program(lines, 0, 1))
     out = launch(code, DATA, np.zeros(300, np.uint32))[1]
     assert sorted(out[:64].tolist()) == list(range(0, 128, 2))
     assert (out[256], out[257:258].view(np.float32)[0], out[258]) == (128, 64.0, 77)
+    assert out[259] == 0x42804300  # 64 times 1.0, and 64 times 2.0, as bf16
 
 
 @pytest.mark.parametrize(
