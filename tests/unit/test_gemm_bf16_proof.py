@@ -35,12 +35,18 @@ def test_a_legal_config_is_right_in_every_element_and_every_wait(config: Config)
 
 
 @pytest.mark.parametrize("k_tiles", [1, 2, 3])
-@pytest.mark.parametrize("stages", [1, 2, 3])
-def test_fewer_tiles_than_the_pipeline_is_deep_are_right_too(stages: int, k_tiles: int) -> None:
-    config = space().config(
-        {"block_m": 64, "block_n": 64, "warps_n": 2, "stages": stages, "refill": "late", "split": 1}
-    )
-    config = space().config({**config, "vmcnt_tiles": stages - 1})
+@pytest.mark.parametrize(
+    "pipelining",
+    [
+        {"stages": 1, "refill": "late"},
+        {"stages": 2, "refill": "late", "vmcnt_tiles": 1},
+        {"stages": 3, "refill": "late", "vmcnt_tiles": 2},
+        {"stages": 3, "refill": "late", "vmcnt_tiles": 1, "slices": 2, "lgkmcnt_clusters": 1, "read_across": True},
+    ],
+    ids=lambda pipelining: " ".join(f"{name}={value}" for name, value in pipelining.items()),
+)
+def test_fewer_tiles_than_the_pipeline_is_deep_are_right_too(pipelining: dict[str, object], k_tiles: int) -> None:
+    config = space().config({"block_m": 64, "block_n": 64, "warps_n": 2, "split": 1, **pipelining})
     assert not space().violations(config)
     problem = Problem(64, 128, 64 * k_tiles)
     outcome, trace = traced_proof(built(config), space().template.launch(config, problem), problem)
