@@ -72,15 +72,3 @@ def test_a_pipeline_with_one_wait_too_short_is_seen(right: str, wrong: str, comp
     _, trace = traced_proof(code, space().template.launch(config, problem), problem)
     found = disorders(trace, pipeline(config))
     assert any(complaint in line for line in found), found
-
-
-def test_sizes_that_are_not_whole_blocks_are_refused_with_the_reason() -> None:
-    config = space().config({})
-    for problem, rule in [
-        (Problem(4000, 4096, 4096), "whole_block_rows"),
-        (Problem(4096, 4000, 4096), "whole_block_columns"),
-        (Problem(4096, 4096, 4000), "whole_k_tiles"),
-        (Problem(65536, 65536, 4096), "output_offsets"),
-        (Problem(256, 256, 2**24), "operand_offsets"),
-    ]:
-        assert [violation.name for violation in space().violations(config, problem)] == [rule]
