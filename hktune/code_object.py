@@ -102,6 +102,24 @@ def read_code_object(data: bytes) -> AmdCodeObject:
         raise TableError(f"not a readable AMD code object ({reason}); rebuild it") from error
 
 
+def source_line(data: bytes, address: int) -> str | None:
+    """The nearest `file:line` at or before virtual `address`, from the object's debug lines; None without any."""
+    elf = ELFFile(io.BytesIO(data))
+    if not elf.has_dwarf_info():
+        return None
+    dwarf, best = elf.get_dwarf_info(), (-1, "")
+    for unit in dwarf.iter_CUs():
+        program = dwarf.line_program_for_CU(unit)
+        files = program["file_entry"] if program else []
+        first_file = 0 if program and program["version"] >= 5 else 1
+        for entry in program.get_entries() if program else ():
+            state = entry.state
+            if state is not None and state.line and best[0] < state.address <= address:
+                name = files[state.file - first_file].name.decode(errors="replace")
+                best = (state.address, f"{name}:{state.line}")
+    return best[1] or None
+
+
 def _metadata(elf: ELFFile) -> dict[str, Any]:
     notes = (segment for segment in elf.iter_segments("PT_NOTE") if isinstance(segment, NoteSegment))
     for segment in notes:

@@ -61,7 +61,9 @@ class Prover:
     def _prove(self, code: CodeObject, config: Config) -> Record:
         problem = self.template.proof_problem(config)
         launch = self.template.launch(config, problem)
-        device = EmulatedDevice(self.template.arch, deadline_s=EMULATION_DEADLINE_S, record_trace=True)
+        device = EmulatedDevice(
+            self.template.arch, deadline_s=EMULATION_DEADLINE_S, record_trace=True, find_hazards=True
+        )
         try:
             kernel = device.load(code.data, code.symbol)
         except HktuneError as error:

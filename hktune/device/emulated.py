@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hktune.arch import Arch, arch_named
-from hktune.code_object import AmdCodeObject, KernelImage, read_code_object
+from hktune.code_object import AmdCodeObject, KernelImage, read_code_object, source_line
 from hktune.device.device import Binding, Buffer, Kernel
 from hktune.emulator.launch import Descriptor, Dispatch, Pointers, argument_bytes, dispatch_packet, entry_address
 from hktune.emulator.machine import Limits, Machine, run_dispatch
@@ -55,6 +55,12 @@ class EmulatedKernel:
     descriptor: Descriptor
     program: Program
     code: _LoadedCode
+    data: bytes
+
+    def locate(self, address: int) -> str:
+        """Where an instruction lies: its offset in the kernel, and the source line if the object has debug lines."""
+        line = source_line(self.data, address - self.code.region.base)
+        return f" [{self.symbol}+{address - self.program.entry:#x}{f', {line}' if line else ''}]"
 
 
 class _LoadedCode:
@@ -74,7 +80,8 @@ class EmulatedDevice:
     """A gfx950 in software. Launches run on the calling thread, one at a time.
 
     `deadline_s` and `max_steps` (instructions executed by groups of waves) bound a launch, which is a KernelFault
-    "timeout" past either. With `record_trace`, `trace` holds the last launch's workgroup 0.
+    "timeout" past either. With `record_trace`, `trace` holds the last launch's workgroup 0. With `find_hazards`, what
+    only timing makes right is a KernelFault "hazard".
     """
 
     def __init__(
@@ -84,6 +91,7 @@ class EmulatedDevice:
         *,
         max_steps: int | None = None,
         record_trace: bool = False,
+        find_hazards: bool = False,
     ) -> None:
         if arch != "gfx950":
             raise InputError(f"no emulator for architecture {arch!r}: known is gfx950")
@@ -93,6 +101,7 @@ class EmulatedDevice:
         self._deadline_s = deadline_s
         self._max_steps = max_steps
         self._record_trace = record_trace
+        self._find_hazards = find_hazards
         self.trace: Trace | None = None
 
     @property
@@ -145,7 +154,7 @@ class EmulatedDevice:
         descriptor.check(symbol)
         loaded = _LoadedCode(self._space, code)
         entry = entry_address(descriptor, loaded.region.base + image.entry_address)
-        return EmulatedKernel(symbol, image, descriptor, Program(self._space, entry), loaded)
+        return EmulatedKernel(symbol, image, descriptor, Program(self._space, entry), loaded, data)
 
     def launch(self, kernel: Kernel, launch: Launch, binding: Binding, stream: int | None = None) -> None:
         del stream
@@ -172,10 +181,17 @@ class EmulatedDevice:
         self.trace = None
         try:
             run_dispatch(
-                Machine(self._space, kernel.program, kernel.descriptor, Pointers(arguments.base, packet.base)),
+                Machine(
+                    self._space,
+                    kernel.program,
+                    kernel.descriptor,
+                    Pointers(arguments.base, packet.base),
+                    kernel.locate,
+                ),
                 dispatch,
                 Limits(self._deadline_s, self._max_steps),
                 recorder,
+                self._find_hazards,
             )
         finally:
             self._space.unmap(arguments)

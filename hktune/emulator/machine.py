@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from hktune.emulator.hazards import Hazards, Locate, shadow_of
 from hktune.emulator.launch import Descriptor, Dispatch, Pointers, start
 from hktune.emulator.memory import AddressError, AddressSpace
-from hktune.emulator.program import Program
+from hktune.emulator.program import Block, Program
 from hktune.emulator.recorder import Recorder
 from hktune.emulator.waves import Lanes, Waves
 from hktune.errors import KernelFault
@@ -51,18 +52,28 @@ class Machine:
     program: Program
     descriptor: Descriptor
     pointers: Pointers
+    locate: Locate = lambda _address: ""
 
 
-def run_dispatch(machine: Machine, dispatch: Dispatch, limits: Limits, recorder: Recorder | None = None) -> None:
+def run_dispatch(
+    machine: Machine,
+    dispatch: Dispatch,
+    limits: Limits,
+    recorder: Recorder | None = None,
+    find_hazards: bool = False,
+) -> None:
     """Execute every workgroup. Raises KernelFault: crashed, hazard or timeout."""
     limits.started = time.monotonic()
     size = batch_workgroups(dispatch)
     sizes = (dispatch.waves_per_workgroup, dispatch.lds_bytes, dispatch.scratch_bytes)
+    shadow = shadow_of(machine.space, dispatch) if find_hazards else None
     with np.errstate(all="ignore"):
         for first in range(0, dispatch.workgroups, size):
             count = min(size, dispatch.workgroups - first)
             waves = Waves(machine.space, count, *sizes)
             waves.recorder = recorder if first == 0 else None
+            if shadow is not None:
+                waves.hazards = Hazards(waves, dispatch, first, machine.descriptor, shadow, machine.locate)
             waves.pc[:] = machine.program.entry
             start(waves, machine.descriptor, dispatch, machine.pointers, first)
             _Batch(waves, machine.program, dispatch, first, limits).run()
@@ -97,6 +108,8 @@ class _Batch:
             m.full = bool(m.active[group].all())
             if m.recorder is not None:
                 m.recorder.enter(chosen, m.workgroups)
+            if m.hazards is not None:
+                m.hazards.enter(chosen)
             self._run_group(group, len(chosen) == len(ready))
             self._release()
 
@@ -116,8 +129,11 @@ class _Batch:
                 self._limits.spend(len(block.instructions), address)
                 if m.recorder is not None:
                     m.recorder.block(block)
-                for step in block.steps:
-                    step(m, group)
+                if m.hazards is None:
+                    for step in block.steps:
+                        step(m, group)
+                else:
+                    self._run_checked(block, group)
                 address = block.terminate(m, group) if block.terminate else block.next_address
                 if address is not None and not alone:
                     m.pc[group] = address
@@ -125,10 +141,22 @@ class _Batch:
         except AddressError as error:
             raise KernelFault("hazard", self._describe(error, group)) from None
 
+    def _run_checked(self, block: Block, group: Lanes) -> None:
+        """The block's steps, each after the check that it is safe; the terminator's check comes last."""
+        m = self._waves
+        assert m.hazards is not None
+        for step, footprint in zip(block.steps, block.footprints, strict=False):
+            m.hazards.issue(footprint, group)
+            step(m, group)
+        if block.terminate:
+            m.hazards.issue(block.footprints[-1], group)
+
     def _release(self) -> None:
         m = self._waves
-        waiting = m.waiting.reshape(-1, m.workgroups)
-        met = (waiting | m.done.reshape(-1, m.workgroups)).all(axis=0)
+        waiting, done = m.waiting.reshape(-1, m.workgroups), m.done.reshape(-1, m.workgroups)
+        met = (waiting | done).all(axis=0)
+        if m.hazards is not None and met.any():
+            m.hazards.order.release((done & met).reshape(-1))
         waiting[:, met] = False
 
     def _name(self, wave: int) -> str:

@@ -91,6 +91,8 @@ def _addresses(m: Waves, w: Lanes, instruction: Instruction, offset: int, size: 
     address: Array = m.registers[instruction.fields["addr"], w].astype(np.int64) + offset
     if m.recorder is not None:
         m.recorder.lds(address, m.active[w], size, writes)
+    if m.hazards is not None:
+        m.hazards.lds(w, address, size)
     return address
 
 
@@ -151,6 +153,9 @@ def _pair(instruction: Instruction) -> Step:
         both = (base + offsets[0], base + offsets[1])
         if m.recorder is not None:
             m.recorder.lds_pair(both, m.active[w], size, writes)
+        if m.hazards is not None:
+            for address in both:
+                m.hazards.lds(w, address, size)
         return both
 
     def read(m: Waves, w: Lanes) -> None:

@@ -162,6 +162,8 @@ def _start(m: Waves, w: Lanes, instruction: Instruction, access: _Access, size: 
     m.access = Access(instruction, allowed)
     if m.recorder is not None:
         m.recorder.lines(where, m.active[w] if allowed is None else allowed, size)
+    if m.hazards is not None:
+        m.hazards.memory(where, allowed, size)
     return where, allowed
 
 
@@ -224,7 +226,10 @@ def _load_to_lds(instruction: Instruction, size: int) -> Step:
     def step(m: Waves, w: Lanes) -> None:
         words = _fetch(m, w, instruction, access, size)
         start = (m.scalars[M0, w] & _LDS_ADDRESS_MASK).astype(np.int64) + offset
-        write_lds(m, w, start[:, None] + spacing, max(size, 4), words, None if m.full else m.active[w])
+        target = start[:, None] + spacing
+        if m.hazards is not None:
+            m.hazards.lds(w, target, max(size, 4))
+        write_lds(m, w, target, max(size, 4), words, None if m.full else m.active[w])
 
     return step
 

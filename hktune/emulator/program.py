@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 from hktune.emulator.control import (
     Terminator,
@@ -15,6 +16,7 @@ from hktune.emulator.control import (
     get_program_counter,
 )
 from hktune.emulator.decode import Instruction, decode
+from hktune.emulator.footprint import Footprint, footprint_of
 from hktune.emulator.matrix import build_matrix
 from hktune.emulator.memory import AddressSpace
 from hktune.emulator.memory_lds import build_lds
@@ -66,6 +68,11 @@ class Block:
     steps: tuple[Step, ...]
     terminate: Terminator | None
     next_address: int
+
+    @cached_property
+    def footprints(self) -> tuple[Footprint, ...]:
+        """One per instruction."""
+        return tuple(footprint_of(each) for each in self.instructions)
 
 
 class Program:

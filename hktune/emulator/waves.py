@@ -17,6 +17,7 @@ from hktune.emulator.decode import Instruction
 from hktune.emulator.memory import AddressError, AddressSpace, Array, Block
 
 if TYPE_CHECKING:
+    from hktune.emulator.hazards import Hazards
     from hktune.emulator.recorder import Recorder
 
 LANES = 64
@@ -72,6 +73,7 @@ class Waves:
         lanes = np.arange(count * LANES, dtype=np.int64).reshape(count, LANES)
         self.scratch_base = lanes * _align16(scratch_bytes)
         self.recorder: Recorder | None = None
+        self.hazards: Hazards | None = None
 
     def set_exec(self, waves: Lanes, mask: Array) -> None:
         """EXEC of `waves` from booleans (n, 64)."""

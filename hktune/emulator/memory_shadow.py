@@ -1,0 +1,180 @@
+"""Races in global memory: for every granule who stored it last, and who loaded it.
+
+Waves of one workgroup are ordered by barriers, as for LDS. Workgroups are not ordered at all, unless they exchange
+atomics: from the first global atomic of a dispatch on, only races inside a workgroup are looked for. Loads count as
+done at the next barrier, and scalar loads are not looked at.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from hktune.emulator.memory import AddressSpace, Array, Region
+from hktune.emulator.order import ON_VECTOR, Order
+
+LOAD, STORE = range(2)
+_GRANULE_BYTES = 16
+_SEQUENCE_BITS = 32
+_SEQUENCE_MASK = (1 << _SEQUENCE_BITS) - 1
+_SEVERAL = -1
+"""A granule that waves of several workgroups, or several waves, have loaded."""
+
+
+@dataclass
+class _Granules:
+    """Of one region, by granule: the last store as (wave of the dispatch + 1, number), the wave (+ 1) and workgroup
+    (+ 1) that loaded it, and the barrier count of that load."""
+
+    size_bytes: int
+    granule: int = _GRANULE_BYTES
+    arrays: dict[str, Array] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        count = -(-self.size_bytes // self.granule)
+        self.arrays = {name: np.zeros(count, np.int64) for name in ("stored", "wave", "workgroup", "barriers")}
+
+    def refine(self, unit: int) -> None:
+        self.arrays = {name: array.repeat(self.granule // unit) for name, array in self.arrays.items()}
+        self.granule = unit
+
+
+@dataclass(frozen=True)
+class MemoryRace:
+    """The access of row `row` to `address` meets an earlier one by `wave` of the dispatch (None: by several)."""
+
+    row: int
+    address: int
+    wave: int | None
+    before: str
+    sequence: int = 0
+
+
+class MemoryShadow:
+    """Global memory during one dispatch of workgroups of `waves` waves."""
+
+    def __init__(self, space: AddressSpace, waves: int) -> None:
+        self._space, self._waves = space, waves
+        self._regions: dict[int, _Granules] = {}
+        self._atomics = False
+
+    def atomic(self) -> None:
+        """An atomic was executed: workgroups may have agreed on an order."""
+        self._atomics = True
+
+    def access(
+        self, batch: tuple[Order, int, int], columns: Array, where: Array, active: Array | None, size: int, how: int
+    ) -> MemoryRace | None:
+        """Addresses (n, 64) by `columns` of `batch` (its order, workgroups and first workgroup)."""
+        rows = np.broadcast_to(np.arange(len(columns))[:, None], where.shape)
+        if active is not None:
+            where, rows = where[active], rows[active]
+        while where.size:
+            region = self._space.region_of(int(where.min()))
+            if region is None:
+                return None  # the access itself will fault
+            if int(where.max()) + size <= region.end:
+                return self._in_region(region, batch, columns, (where, rows), size, how)
+            inside = where < region.end
+            if int(where[inside].max()) + size > region.end:
+                return None
+            race = self._in_region(region, batch, columns, (where[inside], rows[inside]), size, how)
+            if race is not None:
+                return race
+            where, rows = where[~inside], rows[~inside]
+        return None
+
+    def _in_region(
+        self,
+        region: Region,
+        batch: tuple[Order, int, int],
+        columns: Array,
+        places: tuple[Array, Array],
+        size: int,
+        how: int,
+    ) -> MemoryRace | None:
+        order, workgroups, first = batch
+        known = self._regions.get(region.base)
+        if known is None:
+            known = self._regions[region.base] = _Granules(region.block.size_bytes)
+        index, rows = _granules(known, places[0] - region.base, places[1], size)
+        group = first + columns % workgroups
+        wave = group * self._waves + columns // workgroups
+        race = self._stores_before(known, order, columns, (index, rows), wave, group)
+        if race is None and how == STORE:
+            race = self._loads_before(known, order, columns, (index, rows), wave, group)
+        if race is not None:
+            return MemoryRace(race.row, region.base + race.address, race.wave, race.before, race.sequence)
+        if how == LOAD:
+            _note_loads(known, order.passed[columns], (index, rows), wave, group)
+            return None
+        stamp = ((wave + 1) << _SEQUENCE_BITS | order.issued[ON_VECTOR, columns])[rows]
+        known.arrays["stored"][index] = stamp
+        beaten = known.arrays["stored"][index] != stamp
+        return self._race(known, (index, rows), beaten) if beaten.any() else None
+
+    def _stores_before(
+        self, known: _Granules, order: Order, columns: Array, places: tuple[Array, Array], wave: Array, group: Array
+    ) -> MemoryRace | None:
+        index, rows = places
+        stored = known.arrays["stored"][index]
+        writer = (stored >> _SEQUENCE_BITS) - 1
+        foreign = (writer >= 0) & (writer != wave[rows])
+        if not foreign.any():
+            return None
+        same = writer // self._waves == group[rows]
+        told = order.known(columns)[:, ON_VECTOR][rows, writer % self._waves]
+        unordered = foreign & np.where(same, (stored & _SEQUENCE_MASK) > told, not self._atomics)
+        return self._race(known, places, unordered) if unordered.any() else None
+
+    def _loads_before(
+        self, known: _Granules, order: Order, columns: Array, places: tuple[Array, Array], wave: Array, group: Array
+    ) -> MemoryRace | None:
+        index, rows = places
+        loader = known.arrays["workgroup"][index]
+        if not loader.any():
+            return None
+        elsewhere = (loader == _SEVERAL) | ((loader > 0) & (loader - 1 != group[rows]))
+        reader = known.arrays["wave"][index]
+        beside = (loader - 1 == group[rows]) & (reader - 1 != wave[rows])
+        beside &= known.arrays["barriers"][index] >= order.passed[columns][rows]
+        unordered = beside | (elsewhere & (not self._atomics))
+        if not unordered.any():
+            return None
+        at = int(np.flatnonzero(unordered)[0])
+        number = int(reader.reshape(-1)[at])
+        place = int(index.reshape(-1)[at]) * known.granule
+        return MemoryRace(int(rows.reshape(-1)[at]), place, number - 1 if number > 0 else None, "loaded")
+
+    def _race(self, known: _Granules, places: tuple[Array, Array], found: Array) -> MemoryRace:
+        index, rows = places
+        at = int(np.flatnonzero(found)[0])
+        stamp = int(known.arrays["stored"][index].reshape(-1)[at])
+        place = int(index.reshape(-1)[at]) * known.granule
+        number = (stamp >> _SEQUENCE_BITS) - 1
+        return MemoryRace(int(rows.reshape(-1)[at]), place, number, "stored", stamp & _SEQUENCE_MASK)
+
+
+def _granules(known: _Granules, index: Array, rows: Array, size: int) -> tuple[Array, Array]:
+    low_bits = int(np.bitwise_or.reduce(index, axis=None)) | size
+    unit = low_bits & -low_bits
+    if unit < known.granule:
+        known.refine(unit)
+    first = index >> (known.granule.bit_length() - 1)
+    if size <= known.granule:
+        return first, rows
+    spread = first[..., None] + np.arange(size // known.granule)
+    return spread, np.broadcast_to(rows[..., None], spread.shape)
+
+
+def _note_loads(known: _Granules, passed: Array, places: tuple[Array, Array], wave: Array, group: Array) -> None:
+    index, rows = places
+    for name, mine in (("workgroup", group + 1), ("wave", wave + 1)):
+        array = known.arrays[name]
+        before, new = array[index], mine[rows]
+        array[index] = np.where((before == 0) | (before == new), new, _SEVERAL)
+        lost = array[index] != new
+        if lost.any():
+            array[index[lost]] = _SEVERAL
+    known.arrays["barriers"][index] = passed[rows]
