@@ -7,7 +7,7 @@ done at the next barrier, and scalar loads are not looked at.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -104,15 +104,24 @@ class MemoryShadow:
         race = self._stores_before(known, order, columns, (index, rows), wave, group)
         if race is None and how == STORE:
             race = self._loads_before(known, order, columns, (index, rows), wave, group)
-        if race is not None:
-            return MemoryRace(race.row, region.base + race.address, race.wave, race.before, race.sequence)
-        if how == LOAD:
+        if race is None and how == STORE:
+            race = self._note_stores(known, order.issued[ON_VECTOR, columns], (index, rows), wave)
+        elif race is None:
             _note_loads(known, order.passed[columns], (index, rows), wave, group)
-            return None
-        stamp = ((wave + 1) << _SEQUENCE_BITS | order.issued[ON_VECTOR, columns])[rows]
-        known.arrays["stored"][index] = stamp
-        beaten = known.arrays["stored"][index] != stamp
-        return self._race(known, (index, rows), beaten) if beaten.any() else None
+        return replace(race, address=region.base + race.address) if race is not None else None
+
+    def _note_stores(
+        self, known: _Granules, issued: Array, places: tuple[Array, Array], wave: Array
+    ) -> MemoryRace | None:
+        """Leaves the stores' mark; the first place that several waves of this very instruction store to."""
+        index, rows = places
+        stored, stamp = known.arrays["stored"], ((wave + 1) << _SEQUENCE_BITS | issued)[rows]
+        stored[index] = stamp
+        beaten = stored[index] != stamp
+        if self._atomics:
+            winner = (stored[index] >> _SEQUENCE_BITS) - 1
+            beaten &= winner // self._waves == wave[rows] // self._waves
+        return self._race(known, places, beaten) if beaten.any() else None
 
     def _stores_before(
         self, known: _Granules, order: Order, columns: Array, places: tuple[Array, Array], wave: Array, group: Array

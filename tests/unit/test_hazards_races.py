@@ -1,0 +1,217 @@
+"""Waves that share LDS and memory: barriers order them, and what barriers do not order is a hazard with both sides."""
+
+from __future__ import annotations
+
+import pytest
+from hazard_kernels import BUFFER, hazard
+
+WAVE = "v_readfirstlane_b32 s20, v0\ns_lshr_b32 s20, s20, 6\ns_cmp_eq_u32 s20, 0"
+"""SCC: whether this is wave 0."""
+
+EXCHANGE = """
+v_xor_b32 v3, 0x100, v1
+ds_write_b32 v1, v1
+s_waitcnt lgkmcnt(0)
+s_barrier
+ds_read_b32 v10, v3
+s_waitcnt lgkmcnt(0)
+s_barrier
+ds_write_b32 v1, v10
+"""
+"""Two waves swap 256 bytes each, then write their own place again."""
+
+
+def test_waves_that_exchange_through_lds_are_right() -> None:
+    assert hazard(EXCHANGE, waves=2) is None
+
+
+@pytest.mark.parametrize(
+    ("lost", "complaint"),
+    [
+        ("s_waitcnt lgkmcnt(0)\ns_barrier\nds_read", "ds_write_b32"),
+        ("s_barrier\nds_read", "ds_write_b32"),
+        ("s_barrier\nds_write", "ds_read_b32"),
+        ("s_waitcnt lgkmcnt(0)\ns_barrier\nds_write", "reads v10"),
+    ],
+    ids=["no wait before the first barrier", "no first barrier", "no second barrier", "no wait for the read"],
+)
+def test_an_exchange_without_one_of_its_parts_is_a_race(lost: str, complaint: str) -> None:
+    whole, kept = lost.split("\n")[0] + "\n", lost.split("\n", 1)[1]
+    assert lost in EXCHANGE
+    found = hazard(EXCHANGE.replace(lost, kept), waves=2)
+    assert found is not None, whole
+    assert complaint in found
+
+
+def test_a_race_names_both_sides_and_the_remedy() -> None:
+    found = hazard(EXCHANGE.replace("s_barrier\nds_read", "ds_read"), waves=2)
+    assert found is not None
+    assert "ds_read_b32" in found
+    assert "wave 0 of workgroup (0, 0, 0): reads LDS address 256, which ds_write_b32" in found
+    assert "of wave 1 wrote" in found
+    assert "s_barrier" in found
+
+
+STAGGERED = f"""
+{WAVE}
+s_cbranch_scc1 first
+s_barrier
+first:
+ds_write_b32 v1, v1
+s_waitcnt lgkmcnt(0)
+s_barrier
+s_barrier
+v_xor_b32 v3, 0x100, v1
+ds_read_b32 v10, v3
+s_waitcnt lgkmcnt(0)
+{WAVE}
+s_cbranch_scc0 last
+s_barrier
+last:
+s_nop 0
+"""
+"""Wave 1 waits at one barrier more at the start, wave 0 at the end: wave 0 runs one barrier ahead of wave 1."""
+
+
+def test_staggered_waves_are_ordered_by_how_many_barriers_they_passed() -> None:
+    """Wave 0 writes before barrier 1 and reads after barrier 2; wave 1 writes after barrier 1, arrives at barrier 2
+    having waited, and reads after barrier 3."""
+    assert hazard(STAGGERED, waves=2) is None
+
+
+def test_a_stagger_without_the_barrier_that_makes_up_for_it_is_a_race() -> None:
+    one_barrier = STAGGERED.replace("s_barrier\ns_barrier\nv_xor", "s_barrier\nv_xor")
+    found = hazard(one_barrier, waves=2)
+    assert found is not None
+    assert "wave 0 of workgroup (0, 0, 0): reads LDS address 256, which ds_write" in found or "nothing has" in found
+
+
+TO_LDS = f"""
+{BUFFER}
+v_xor_b32 v3, 0x400, v2
+v_readfirstlane_b32 s20, v2
+s_mov_b32 m0, s20
+s_nop 0
+buffer_load_dwordx4 v2, s[12:15], 0 offen lds
+s_waitcnt vmcnt(0)
+s_barrier
+ds_read_b128 v[20:23], v3
+s_waitcnt lgkmcnt(0)
+s_barrier
+buffer_load_dwordx4 v2, s[12:15], 0 offen lds
+"""
+"""Each of two waves loads 1 KiB to LDS, reads the other's and loads its own again."""
+
+
+def test_loads_to_lds_are_seen_after_wait_and_barrier() -> None:
+    assert hazard(TO_LDS, waves=2) is None
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "complaint"),
+    [
+        ("s_waitcnt vmcnt(0)\n", "", "wave 1 must wait for it with s_waitcnt vmcnt, then both pass an s_barrier"),
+        ("s_waitcnt vmcnt(0)\n", "s_waitcnt vmcnt(1)\n", "with s_waitcnt vmcnt"),
+        ("s_waitcnt vmcnt(0)\ns_barrier\n", "s_barrier\ns_waitcnt vmcnt(0)\n", "no s_barrier lies between"),
+        ("s_barrier\nds_read", "ds_read", "no s_barrier lies between"),
+        (
+            "s_waitcnt lgkmcnt(0)\ns_barrier\nbuffer",
+            "s_barrier\nbuffer",
+            "wave 1 must wait for it with s_waitcnt lgkmcnt",
+        ),
+        ("s_barrier\nbuffer", "buffer", "no s_barrier lies between"),
+    ],
+)
+def test_loads_to_lds_without_order_are_races(right: str, wrong: str, complaint: str) -> None:
+    assert TO_LDS.count(right) == 1
+    found = hazard(TO_LDS.replace(right, wrong), waves=2)
+    assert found is not None
+    assert complaint in found
+
+
+def test_a_wave_alone_waits_for_its_own_load_to_lds() -> None:
+    alone = TO_LDS.replace("v_xor_b32 v3, 0x400, v2", "v_mov_b32 v3, v2").replace("s_barrier\n", "")
+    assert hazard(alone) is None
+    found = hazard(alone.replace("s_waitcnt vmcnt(0)\n", ""))
+    assert found is not None
+    assert "this wave must wait for it with s_waitcnt vmcnt" in found
+    late_read = hazard(alone.replace("s_waitcnt lgkmcnt(0)\n", ""))
+    assert late_read is not None
+    assert "this wave must wait for it with s_waitcnt lgkmcnt" in late_read
+
+
+def test_lds_keeps_the_order_of_one_wave() -> None:
+    assert hazard("ds_write_b32 v1, v1\nds_read_b32 v10, v1\nds_write_b32 v1, v2") is None
+
+
+def test_waves_that_write_one_place_at_once_race() -> None:
+    assert hazard("ds_write_b32 v1, v1", waves=2) is None
+    found = hazard("v_and_b32 v3, 0xff, v1\nds_write_b32 v3, v1", waves=2)
+    assert found is not None
+    assert "writes LDS address" in found
+
+
+def test_bytes_beside_each_other_are_not_one_place() -> None:
+    """Two waves write the two halves of the same dwords."""
+    lines = f"v_and_b32 v3, 0xff, v1\n{WAVE}\ns_cselect_b32 s21, 0, 2\nv_add_u32 v3, s21, v3\nds_write_b16 v3, v1"
+    assert hazard(lines, waves=2) is None
+
+
+def test_atomics_on_lds_do_not_race_with_each_other() -> None:
+    start = f"{WAVE}\ns_cbranch_scc0 wait\nds_write_b32 v1, v1\ns_waitcnt lgkmcnt(0)\nwait:\ns_barrier\n"
+    add = "v_and_b32 v3, 0xff, v1\nv_mov_b32 v4, 1\nds_add_u32 v3, v4"
+    assert hazard(start + add, waves=2) is None
+    found = hazard(f"{start}{add}\nds_read_b32 v10, v3", waves=2)
+    assert found is not None
+    assert "ds_add_u32" in found
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ("ds_read_b32 v10, v1", "reads LDS address 0, which nothing has written"),
+        ("ds_write_b32 v1, v1 offset:8192", "runs past the workgroup's 8192 bytes"),
+        ("v_add_u32 v3, 4, v2\nds_write_b128 v3, v[20:23]", "LDS address 4, which is not aligned to the 16 bytes"),
+    ],
+)
+def test_lds_addresses_are_judged(line: str, complaint: str) -> None:
+    values = "\n".join(f"v_mov_b32 v{register}, 0" for register in range(20, 24))
+    found = hazard(f"{values}\n{line}")
+    assert found is not None
+    assert complaint in found
+
+
+OWN = "v_lshl_add_u32 v3, s2, 8, v1"
+"""A place of its own for each workgroup of one wave."""
+
+
+def test_workgroups_that_store_apart_are_right_and_together_are_not() -> None:
+    assert hazard(f"{OWN}\nglobal_store_dword v3, v1, s[8:9]", groups=4) is None
+    found = hazard("global_store_dword v1, v1, s[8:9]", groups=4)
+    assert found is not None
+    assert "workgroups run in any order" in found
+
+
+def test_a_load_of_what_another_workgroup_stores_is_a_race_either_way_round() -> None:
+    later = f"{OWN}\nglobal_store_dword v3, v1, s[8:9]\ns_waitcnt vmcnt(0)\nglobal_load_dword v10, v1, s[8:9]"
+    assert "stored" in str(hazard(later, groups=2))
+    first = f"{OWN}\nglobal_load_dword v10, v1, s[8:9]\ns_waitcnt vmcnt(0)\nglobal_store_dword v3, v1, s[8:9]"
+    assert "loaded" in str(hazard(first, groups=2))
+
+
+def test_waves_of_a_workgroup_exchange_through_memory_in_order() -> None:
+    exchange = """
+    global_store_dword v1, v1, s[8:9]
+    s_waitcnt vmcnt(0)
+    s_barrier
+    v_xor_b32 v3, 0x100, v1
+    global_load_dword v10, v3, s[8:9]
+    """
+    assert hazard(exchange, waves=2) is None
+    assert "stored" in str(hazard(exchange.replace("s_barrier\n", ""), waves=2))
+    assert "stored" in str(hazard(exchange.replace("s_waitcnt vmcnt(0)\n", ""), waves=2))
+
+
+def test_after_an_atomic_workgroups_may_have_agreed() -> None:
+    lines = "v_mov_b32 v4, 1\nglobal_atomic_add v1, v4, s[6:7]\nglobal_store_dword v1, v1, s[8:9]"
+    assert hazard(lines, groups=2) is None
