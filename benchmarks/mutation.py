@@ -1,0 +1,176 @@
+"""Mutation testing of the hazard checker: right kernels, made wrong in one place at a time.
+
+    python benchmarks/mutation.py [--variants 24] [--loads 6] [--workers 2] [--seed 0]
+
+Takes the space's seeds and random legal configs, compiles each to assembly, and judges it and its mutants: every
+counter of every s_waitcnt raised by 1 and by 2, every s_waitcnt and every s_barrier removed, `--loads` LDS reads and as
+many loads to LDS shifted by 16 bytes (all are alike; the sample is drawn with the seed), and the tile that a step sends
+for one too early and one too late. Each is run on the problem of a proof and on problems of 1 to 3 K-tiles, which
+reach the code for short pipelines. A mutant is flagged (hazard or wrong); or shown equivalent, with a reason that
+equivalence.py finds from the trace without the checker; or missed. Prints a table in Markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import time
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from equivalence import reason
+from mutants import Mutant, assembled, assembly_of, mutants, source_mutants
+
+from hktune.compile.hipkittens import find_hipkittens
+from hktune.compile.toolchain import find_hip_toolchain
+from hktune.device.emulated import EmulatedDevice
+from hktune.emulator.trace import Trace
+from hktune.model import Config, Failure, Problem
+from hktune.settings import Settings
+from hktune.space.space import SearchSpace, load_space
+from hktune.verify import verify
+
+SPACE = Path(__file__).resolve().parent.parent / "search_spaces" / "gfx950_gemm_bf16.yaml"
+SHORT_TILES = (1, 2, 3)
+SYMBOL = "hktune_gemm_bf16"
+
+
+@dataclass
+class Tally:
+    """Outcomes of one variant's mutants: (kind, outcome) -> how many; equivalent ones also by reason."""
+
+    outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
+    missed: list[str] = field(default_factory=list)
+    flagged_right: list[str] = field(default_factory=list)
+
+
+def problems_of(space: SearchSpace, config: Config) -> list[Problem]:
+    """The proof's, then short ones of one block: K of 1, 2 and 3 tiles."""
+    tile = space.template.tile(config)
+    return [space.template.proof_problem(config), *(Problem(tile.m, tile.n, tile.k * n) for n in SHORT_TILES)]
+
+
+def judge(space: SearchSpace, config: Config, data: bytes, problem: Problem) -> tuple[str, Trace | None]:
+    """The checker's word on a code object: "right", or a failure's status and detail; and the trace."""
+    device = EmulatedDevice(deadline_s=60.0, record_trace=True, find_hazards=True)
+    outcome = verify(device, device.load(data, SYMBOL), space.template.launch(config, problem), problem, seed=1)
+    return ("right" if not isinstance(outcome, Failure) else f"{outcome.status}: {outcome.detail}"), device.trace
+
+
+def judged(space: SearchSpace, config: Config, data: bytes) -> str:
+    """The first complaint over all problems, or "right"."""
+    for problem in problems_of(space, config):
+        word, _ = judge(space, config, data, problem)
+        if word != "right":
+            return word
+    return "right"
+
+
+def tally_variant(config: Config, loads: int, seed: int) -> Tally:
+    space, tally = load_space(SPACE), Tally()
+    settings = Settings.from_environment(os.environ)
+    toolchain, headers = find_hip_toolchain(settings), find_hipkittens(settings)
+    variant = space.template.render(config)
+    text = assembly_of(toolchain, headers, variant)
+    right = assembled(toolchain, text)
+    traces: list[Trace] = []
+    for problem in problems_of(space, config):
+        word, trace = judge(space, config, right, problem)
+        if word != "right" or trace is None:
+            tally.flagged_right.append(f"{config}: {word}")
+            return tally
+        traces.append(trace)
+    for mutant in mutants(text, SYMBOL, loads, random.Random(seed)):
+        word = judged(space, config, assembled(toolchain, mutant.text))
+        note(tally, config, mutant, word, [place_of(mutant, trace, right) for trace in traces])
+    for kind, changed in source_mutants(variant):
+        word = judged(space, config, assembled(toolchain, assembly_of(toolchain, headers, changed)))
+        note(tally, config, Mutant(kind, -1, ""), word, [])
+    return tally
+
+
+def place_of(mutant: Mutant, trace: Trace, right: bytes) -> tuple[Mutant, Trace] | None:
+    """The mutant with its instruction's index in the trace's program, which lists executed code only."""
+    address = addresses(right)[mutant.index]
+    base = trace.program[0].address - addresses(right)[0]
+    index = next((i for i, step in enumerate(trace.program) if step.address == base + address), None)
+    if index is None:
+        return None
+    return Mutant(mutant.kind, index, "", mutant.original, mutant.counts), trace
+
+
+def addresses(data: bytes) -> list[int]:
+    """Addresses of the kernel's instructions in its code object."""
+    from hktune.code_object import read_code_object
+    from hktune.emulator.decode import decode
+
+    image = read_code_object(data)
+    address = image.kernels[SYMBOL].entry_address
+    start, code = next(part for part in image.segments if part[0] <= address < part[0] + len(part[1]))
+    found: list[int] = []
+    while True:
+        instruction = decode(code[address - start :], address)
+        found.append(address)
+        address = instruction.next_address
+        if instruction.mnemonic == "s_endpgm":
+            return found
+
+
+def note(tally: Tally, config: Config, mutant: Mutant, word: str, places: list[tuple[Mutant, Trace] | None]) -> None:
+    if word != "right":
+        tally.outcomes[mutant.kind, word.split(":")[0]] += 1
+        return
+    reached = [place for place in places if place is not None]
+    why = [reason(*place) for place in reached]
+    if reached and all(why):
+        tally.outcomes[mutant.kind, "equivalent"] += 1
+        tally.reasons[str(max(why, key=str))] += 1
+        return
+    tally.outcomes[mutant.kind, "missed"] += 1
+    tally.missed.append(f"{config}: {mutant.kind} at instruction {mutant.index} ({mutant.original})")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--variants", type=int, default=24)
+    parser.add_argument("--loads", type=int, default=6)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    space = load_space(SPACE)
+    more = (space.sample(random.Random(options.seed + i)) for i in range(options.variants))
+    configs = [*space.seeds, *more][: options.variants]
+    started = time.perf_counter()
+    total = Tally()
+    with ProcessPoolExecutor(options.workers) as pool:
+        count = len(configs)
+        for tally in pool.map(tally_variant, configs, [options.loads] * count, [options.seed] * count):
+            total.outcomes += tally.outcomes
+            total.reasons += tally.reasons
+            total.missed += tally.missed
+            total.flagged_right += tally.flagged_right
+    report(total, len(configs), time.perf_counter() - started)
+
+
+def report(total: Tally, variants: int, seconds: float) -> None:
+    columns = ("hazard", "wrong", "crashed", "timeout", "equivalent", "missed")
+    print(f"{variants} right variants, {len(total.flagged_right)} of them flagged; {seconds:.0f} s\n")
+    print("| mutation | mutants | " + " | ".join(columns) + " |")
+    print("|---|" + "---|" * (len(columns) + 1))
+    kinds = sorted({kind for kind, _ in total.outcomes})
+    for kind in (*kinds, "all"):
+        counts = [sum(n for (k, o), n in total.outcomes.items() if kind in (k, "all") and o == c) for c in columns]
+        print(f"| {kind} | {sum(counts)} | " + " | ".join(map(str, counts)) + " |")
+    print()
+    for why, count in total.reasons.most_common():
+        print(f"* {count}: {why}")
+    for line in (*total.missed, *total.flagged_right):
+        print(f"! {line}")
+
+
+if __name__ == "__main__":
+    main()
