@@ -13,7 +13,11 @@ from hktune.errors import InputError
 
 @dataclass(frozen=True)
 class Arch:
-    """What one GPU architecture offers a workgroup. Sizes in bytes, counts per compute unit (CU) or SIMD."""
+    """What one GPU architecture offers a workgroup. Sizes in bytes, counts per compute unit (CU) or SIMD.
+
+    On NVIDIA a compute unit is a streaming multiprocessor (SM), a SIMD one of its four partitions, a wave a warp, LDS
+    shared memory, and a workgroup a thread block. A counter that an architecture does not have counts to 0.
+    """
 
     name: str
     compute_units: int
@@ -63,7 +67,24 @@ GFX950 = Arch(  # AMD CDNA4 ISA guide (2025-08) and white paper; granules from L
     lgkmcnt_max=15,
 )
 
-ARCHS = {arch.name: arch for arch in (GFX950,)}
+SM90A = Arch(  # NVIDIA CUDA C++ programming guide 13.0, table "Technical Specifications per Compute Capability", 9.0
+    name="sm90a",
+    compute_units=132,  # H100 SXM5 and H200 (NVIDIA H100 white paper); the PCIe card has 114
+    xcds=1,
+    simds_per_cu=4,
+    wave_size=32,
+    waves_per_simd=16,
+    waves_per_workgroup=32,
+    vgprs_per_simd=512,  # 64 K 32-bit registers an SM, over 4 partitions of 32 lanes
+    vgprs_per_wave=255,
+    vgpr_granule=8,
+    lds_bytes=232448,
+    lds_granule_bytes=1024,  # also what the driver reserves of an SM's 228 KiB for each block
+    vmcnt_max=0,
+    lgkmcnt_max=0,
+)
+
+ARCHS = {arch.name: arch for arch in (GFX950, SM90A)}
 
 
 def arch_named(name: str) -> Arch:

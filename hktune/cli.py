@@ -26,7 +26,7 @@ class _Parser(argparse.ArgumentParser):
     """An argument parser whose complaints are one line, like every other."""
 
     def error(self, message: str) -> NoReturn:
-        raise InputError(f"{self.prog}: {message}; see {self.prog} --help")
+        raise InputError(f"{message}; see {self.prog} --help")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

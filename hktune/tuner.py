@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from hktune.measure.stopwatch import Attempt, Stopwatch
-from hktune.model import Config, Failure, Problem, Status, Timing, Trial
+from hktune.model import Config, Failure, Problem, Timing, Trial
 from hktune.search.strategy import Outcome, Strategy
 from hktune.workers import Executor
 
 POLL_S = 0.5
+LOOKAHEAD = 8
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,9 @@ class Tuner:
 
     A variant is compiled and proved once, whichever problem asked for it, and its time on every other problem that it
     is legal for is told to that problem's strategy too: proving costs seconds, a modelled time microseconds.
+
+    Outcomes are told in the order in which their configs were asked for, and always as many asks ahead of them, so
+    equal seeds give equal runs however long each variant takes (with up to LOOKAHEAD workers, on any machine).
     """
 
     def __init__(
@@ -68,7 +73,10 @@ class Tuner:
         self._record = record
         self._budget = budget
         self._listener = listener
-        self._attempts: dict[str, Attempt | None] = {}
+        self._lookahead = max(LOOKAHEAD, executor.capacity)
+        self._in_order: deque[Config] = deque()
+        self._unsubmitted: deque[Config] = deque()
+        self._attempts: dict[str, Attempt] = {}
         self._until = time.monotonic() + budget.time_s if budget.time_s is not None else None
 
     def replay(self, trials: Sequence[Trial]) -> None:
@@ -81,37 +89,42 @@ class Tuner:
     def run(self) -> None:
         """Search until every budget is spent or every space exhausted. KeyboardInterrupt passes through: all that
         was found is written down by then."""
-        while self._fill() or self._executor.pending:
+        self._look_ahead()
+        while self._in_order:
+            while self._unsubmitted and self._executor.pending < self._executor.capacity:
+                self._executor.submit(self._unsubmitted.popleft())
             self._listener.working(self._executor.pending)
             for attempt in self._executor.collect(POLL_S):
                 self._attempts[attempt.config.id] = attempt
+            while self._in_order and self._in_order[0].id in self._attempts:
+                attempt = self._attempts[self._in_order.popleft().id]
                 for search in self._searches:
                     self._settle(search, attempt)
+                self._look_ahead()
 
-    def _fill(self) -> bool:
-        """Keep the executor busy; whether anything is left to ask for."""
-        if self._until is not None and time.monotonic() >= self._until:
-            return False
-        while self._executor.pending < self._executor.capacity:
+    def _look_ahead(self) -> None:
+        """Ask until enough configs are on their way, nothing is left to ask for, or time is up."""
+        while len(self._in_order) < self._lookahead and not self._time_is_up():
             open_searches = [search for search in self._searches if self._wants_more(search)]
             if not open_searches:
-                return False
+                return
             self._ask(min(open_searches, key=lambda search: len(search.tried)))
-        return True
+
+    def _time_is_up(self) -> bool:
+        return self._until is not None and time.monotonic() >= self._until
 
     def _wants_more(self, search: Search) -> bool:
-        in_flight = sum(attempt is None for attempt in self._attempts.values())
-        return not search.exhausted and len(search.tried) + in_flight < self._budget.trials
+        return not search.exhausted and len(search.tried) + len(self._in_order) < self._budget.trials
 
     def _ask(self, search: Search) -> None:
         configs = search.strategy.ask(1)
         search.exhausted = not configs
         for config in configs:
-            if config.id not in self._attempts:
-                self._attempts[config.id] = None
-                self._executor.submit(config)
-            elif (attempt := self._attempts[config.id]) is not None:
-                self._settle(search, attempt)
+            if config.id in self._attempts:
+                self._settle(search, self._attempts[config.id])
+            elif config not in self._in_order:
+                self._in_order.append(config)
+                self._unsubmitted.append(config)
 
     def _settle(self, search: Search, attempt: Attempt) -> None:
         """Give `search` the outcome of `attempt`, if it has room for it and the config is legal for its problem."""
@@ -123,8 +136,3 @@ class Tuner:
         search.tried.add(config.id)
         search.strategy.tell([Outcome(config, trial.status, trial.time_us)])
         self._listener.recorded(trial)
-
-
-def invalid(config: Config, reason: str) -> Attempt:
-    """The attempt of a config that breaks a rule before anything is compiled."""
-    return Attempt(config, Failure(Status.INVALID, reason))

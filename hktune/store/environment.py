@@ -17,7 +17,7 @@ from hktune.model import Identity
 from hktune.publish import publish
 
 FILE_NAME = "environment.json"
-PACKAGES = ("hktune", "torch", "numpy", "optuna", "ziglang", "tinygrad")
+PACKAGES = ("hktune", "torch", "numpy", "optuna", "ziglang")
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import pytest
 import hktune
 
 ROOT = Path(hktune.__file__).parent
-LEAVES = {"errors", "model", "arch", "bf16", "expression", "code_object", "yaml_file", "publish", "settings"}
+LEAVES = {"errors", "model", "arch", "bf16", "expression", "code_object", "cubin", "yaml_file", "publish", "settings"}
 DESCRIPTIONS = {"template", "space", "shapes"}
 MACHINERY = {"compile", "emulator", "device", "verify", "measure", "search", "store"}
 PRODUCTION = {"dispatch", "runtime"}

@@ -54,6 +54,13 @@ def test_fewer_tiles_than_the_pipeline_is_deep_are_right_too(pipelining: dict[st
     assert disorders(trace, pipeline(config)) == []
 
 
+def test_a_grid_that_is_not_square_is_covered() -> None:
+    config = space().config({"block_m": 64, "block_n": 128, "warps_n": 2, "split": 1})
+    problem = Problem(3 * 64, 5 * 128, 128)
+    outcome, _ = traced_proof(built(config), space().template.launch(config, problem), problem)
+    assert isinstance(outcome, Proof), outcome
+
+
 @pytest.mark.parametrize(
     ("right", "wrong", "complaint"),
     [

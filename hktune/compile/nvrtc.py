@@ -1,0 +1,105 @@
+"""CUDA source to a cubin, with NVRTC from PyPI: no CUDA toolkit and no GPU."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import re
+import sys
+import time
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
+
+from hktune.compile.process import Finished, run_to_end
+from hktune.cubin import read_cubin
+from hktune.errors import TableError, ToolchainError
+from hktune.model import CodeObject, Failure, Status, Variant
+
+OBJECT_NAME = "kernel.cubin"
+OPTIONS = ("--std=c++17", "--no-source-include")  # a source stands alone: no header of this machine is found
+
+_CHILD = Path(__file__).with_name("nvrtc_child.py")
+_LOCATED = re.compile(
+    r"^(?P<file>[^(\s][^(]*)\((?P<line>\d+)\): (?:catastrophic )?error(?: #[\w-]+)?: (?P<message>.*)$"
+)
+_PLAIN = re.compile(r"^(?:ptxas|nvrtc)\b(?:[^;]*;)?\s*(?:fatal|error)\s*:\s*(?P<message>.*)$")
+_LIMIT_CHARS = 400
+
+
+class NvrtcCompiler:
+    """Compiler for variants whose language is cuda. Each compile is a process of its own.
+
+    Raises ToolchainError where NVRTC or its bindings are not installed.
+    """
+
+    def __init__(self) -> None:
+        version = nvrtc_version()
+        flags = hashlib.sha256("\0".join(OPTIONS).encode()).hexdigest()[:12]
+        self.identity = f"nvrtc {version} headers=none flags={flags}"
+
+    def compile(self, variant: Variant, deadline_s: float) -> CodeObject | Failure:
+        """Build `variant`; see Compiler."""
+        started = time.monotonic()
+        name = f"{PurePosixPath(variant.template).name}.cu"
+        with TemporaryDirectory(prefix="hktune-") as folder:
+            source = Path(folder) / name
+            source.write_text(variant.source)
+            argv = [sys.executable, str(_CHILD), name, OBJECT_NAME, f"--gpu-architecture={nvidia_name(variant.arch)}"]
+            finished = run_to_end([*argv, *OPTIONS], source.parent, deadline_s)
+            if finished is None:
+                return Failure(Status.TIMEOUT, f"{name}: still compiling after {deadline_s:g} s")
+            built = source.with_name(OBJECT_NAME)
+            if finished.status != 0 or not built.is_file():
+                return Failure(Status.COMPILE_ERROR, first_error(finished, name))
+            data = built.read_bytes()
+        return self._described(variant, data, time.monotonic() - started)
+
+    def _described(self, variant: Variant, data: bytes, compile_s: float) -> CodeObject | Failure:
+        try:
+            kernels = read_cubin(data).kernels
+        except TableError as error:
+            return Failure(Status.COMPILE_ERROR, f"{variant.template}: error: {error}")
+        if variant.symbol not in kernels:
+            found = ", ".join(sorted(kernels)) or "none"
+            detail = f'{variant.template}: error: no kernel {variant.symbol}, found {found}: declare it extern "C"'
+            return Failure(Status.COMPILE_ERROR, detail)
+        return CodeObject(
+            data=data,
+            sha256=hashlib.sha256(data).hexdigest(),
+            symbol=variant.symbol,
+            arch=variant.arch,
+            resources=kernels[variant.symbol].resources,
+            compiler=self.identity,
+            compile_s=compile_s,
+        )
+
+
+def nvidia_name(arch: str) -> str:
+    """NVIDIA's spelling of an architecture: sm90a is sm_90a."""
+    return arch.replace("sm", "sm_", 1)
+
+
+def nvrtc_version() -> str:
+    """The version of the installed NVRTC. Raises ToolchainError where it or its bindings are absent."""
+    try:
+        version = importlib.metadata.version("nvidia-cuda-nvrtc")
+        bindings = importlib.util.find_spec("cuda.bindings.nvrtc")
+    except ModuleNotFoundError:
+        bindings = None
+    if bindings is None:
+        raise ToolchainError("no compiler for CUDA: pip install 'hktune[cuda]'")
+    return version
+
+
+def first_error(finished: Finished, source_name: str) -> str:
+    """The first error that NVRTC or its assembler printed, as `file:line: error: message`."""
+    lines = finished.stderr.splitlines()
+    for line in lines:
+        located, plain = _LOCATED.match(line), _PLAIN.match(line)
+        if located:
+            return f"{located['file']}:{located['line']}: error: {located['message']}"[:_LIMIT_CHARS]
+        if plain:
+            return f"{source_name}: error: {plain['message']}"[:_LIMIT_CHARS]
+    said = next((line.strip() for line in lines if line.strip()), "and it said nothing")
+    return f"{source_name}: the compiler ended with status {finished.status}: {said}"[:_LIMIT_CHARS]

@@ -1,0 +1,301 @@
+"""An NVIDIA GPU, through the CUDA driver API.
+
+A kernel gets pointers and sizes like any other. Where its parameter is a tensor map (cubin.py), the map is encoded here
+from the pointer, the sizes of the launch and the box that the cubin carries: on the host and once for each matrix. The
+driver's encoder is the one documented way to make a map, and a kernel that builds its own pays for it at every start.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import importlib
+import struct
+import threading
+import weakref
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hktune.cubin import TENSOR_MAP_BYTES, Box, Cubin, CudaKernel, read_cubin
+from hktune.device.device import Binding, Buffer, Kernel
+from hktune.errors import DeviceError, InputError, KernelFault
+from hktune.model import Argument, Identity, Launch
+
+_PACK = {"u32": "<I", "i32": "<i", "u64": "<Q", "f32": "<f", "pointer": "<Q"}
+_MATRICES = {"a": ("m", "k"), "bt": ("n", "k"), "c": ("m", "n")}  # rows and columns, model.Argument
+_ELEMENT_BYTES = 2
+_TMA_ALIGNMENT_BYTES = 16  # of addresses and row strides, cuTensorMapEncodeTiled
+# Errors that a kernel causes and that leave the context unusable (CUDA driver API, CUresult).
+_FAULTS = {
+    "CUDA_ERROR_ILLEGAL_ADDRESS": "crashed",
+    "CUDA_ERROR_MISALIGNED_ADDRESS": "crashed",
+    "CUDA_ERROR_ILLEGAL_INSTRUCTION": "crashed",
+    "CUDA_ERROR_INVALID_ADDRESS_SPACE": "crashed",
+    "CUDA_ERROR_INVALID_PC": "crashed",
+    "CUDA_ERROR_HARDWARE_STACK_ERROR": "crashed",
+    "CUDA_ERROR_ASSERT": "crashed",
+    "CUDA_ERROR_LAUNCH_FAILED": "crashed",
+    "CUDA_ERROR_LAUNCH_TIMEOUT": "timeout",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class CudaBuffer:
+    """Device memory; given back with its last reference if it was allocated here. `owner` keeps borrowed memory."""
+
+    address: int
+    size_bytes: int
+    owner: object = None
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedKernel:
+    """A kernel in the device's memory; its module is unloaded with the last reference."""
+
+    symbol: str
+    image: CudaKernel
+    boxes: Mapping[str, Box]
+    function: Any
+
+
+class CudaDevice:
+    """GPU number `ordinal` of this process. Shares torch's (primary) context, so its tensors and streams work here.
+
+    A fault is sticky: after a KernelFault every call to the GPU fails until the process ends.
+    """
+
+    def __init__(self, ordinal: int = 0) -> None:
+        self._driver = _driver()
+        count = _checked(self._driver.cuDeviceGetCount())
+        if not 0 <= ordinal < count:
+            raise DeviceError(f"no CUDA device {ordinal}: this process sees {count}")
+        self._device = _checked(self._driver.cuDeviceGet(ordinal))
+        self._context = _checked(self._driver.cuDevicePrimaryCtxRetain(self._device))
+        self._ordinal = ordinal
+        self._entered = threading.local()
+        self._lds_bytes = self._attribute("MAX_SHARED_MEMORY_PER_BLOCK_OPTIN")
+        self._capability = 10 * self._attribute("COMPUTE_CAPABILITY_MAJOR") + self._attribute(
+            "COMPUTE_CAPABILITY_MINOR"
+        )
+
+    @property
+    def identity(self) -> Identity:
+        """`pci_id` is vendor:device:subsystem, which tells one SKU from another of the same name."""
+        name = _checked(self._driver.cuDeviceGetName(256, self._device)).split(b"\0")[0].decode()
+        device, subsystem = self._attribute("GPU_PCI_DEVICE_ID"), self._attribute("GPU_PCI_SUBSYSTEM_ID")
+        pci_id = f"{device & 0xFFFF:04x}:{device >> 16 & 0xFFFF:04x}:{subsystem >> 16 & 0xFFFF:04x}"
+        arch = f"sm{self._capability}" + ("a" if self._capability >= 90 else "")
+        return Identity("cuda", arch, name, self._attribute("MULTIPROCESSOR_COUNT"), pci_id)
+
+    def allocate(self, size_bytes: int) -> CudaBuffer:
+        self._enter()
+        if size_bytes < 1:
+            raise DeviceError(f"cannot allocate {size_bytes} bytes: ask for at least 1")
+        address = int(_checked(self._driver.cuMemAlloc(size_bytes)))
+        buffer = CudaBuffer(address, size_bytes)
+        weakref.finalize(buffer, _release, self._context, self._driver.cuMemFree, address).atexit = False
+        return buffer
+
+    def write(self, buffer: Buffer, data: npt.NDArray[Any]) -> None:
+        source = np.ascontiguousarray(data)
+        if source.nbytes > buffer.size_bytes:
+            raise DeviceError(
+                f"cannot write {source.nbytes} bytes into a buffer of {buffer.size_bytes}: allocate a larger one"
+            )
+        self._enter()
+        _checked(self._driver.cuMemcpyHtoD(buffer.address, source.ctypes.data, source.nbytes))
+
+    def read(self, buffer: Buffer, out: npt.NDArray[Any]) -> None:
+        if out.nbytes > buffer.size_bytes:
+            raise DeviceError(
+                f"cannot read {out.nbytes} bytes from a buffer of {buffer.size_bytes}: pass a smaller array"
+            )
+        if not out.flags.c_contiguous:
+            raise DeviceError("cannot read into an array that is not contiguous: pass a contiguous one")
+        self.synchronize()
+        _checked(self._driver.cuMemcpyDtoH(out.ctypes.data, buffer.address, out.nbytes))
+
+    def borrow(self, tensor: Any) -> CudaBuffer:
+        here = tensor.device.type == "cuda" and tensor.device.index == self._ordinal
+        if not here or not tensor.is_contiguous() or not tensor.numel():
+            raise DeviceError(
+                f"cannot borrow a tensor of shape {tuple(tensor.shape)} on {tensor.device}: it must be contiguous, "
+                f"on cuda:{self._ordinal} and not empty"
+            )
+        return CudaBuffer(tensor.data_ptr(), tensor.numel() * tensor.element_size(), tensor)
+
+    def load(self, data: bytes, symbol: str) -> LoadedKernel:
+        cubin = _parsed(data)
+        if cubin.capability != self._capability:
+            raise DeviceError(
+                f"the cubin is for sm_{cubin.capability}, this device is sm_{self._capability}: rebuild it"
+            )
+        if symbol not in cubin.kernels:
+            raise DeviceError(f"no kernel {symbol!r} in the cubin: it has {', '.join(sorted(cubin.kernels)) or 'none'}")
+        self._enter()
+        module = _checked(self._driver.cuModuleLoadData(data))
+        function = _checked(self._driver.cuModuleGetFunction(module, symbol.encode()))
+        image = cubin.kernels[symbol]
+        largest = self._driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+        spare = self._lds_bytes - image.resources.lds_bytes
+        _checked(self._driver.cuFuncSetAttribute(function, largest, spare))
+        kernel = LoadedKernel(symbol, image, cubin.boxes, function)
+        weakref.finalize(kernel, _release, self._context, self._driver.cuModuleUnload, module).atexit = False
+        return kernel
+
+    def launch(self, kernel: Kernel, launch: Launch, binding: Binding, stream: int | None = None) -> None:
+        if not isinstance(kernel, LoadedKernel):
+            raise DeviceError(f"{kernel.symbol} was loaded by another device: load it here")
+        self._check_launch(kernel.image, launch)
+        values, addresses = self._parameters(kernel, launch.arguments, binding)
+        self._enter()
+        stream_handle = self._driver.CUstream(stream or 0)
+        result = self._driver.cuLaunchKernel(
+            kernel.function, *launch.grid, *launch.block, launch.dynamic_lds_bytes, stream_handle, addresses, 0
+        )
+        del values  # until here: the addresses point into it
+        _checked(result)
+
+    def synchronize(self) -> None:
+        self._enter()
+        _checked(self._driver.cuCtxSynchronize())
+
+    def _check_launch(self, image: CudaKernel, launch: Launch) -> None:
+        """Refuse with the reason what the driver would refuse without one. Raises DeviceError."""
+        size, limit = launch.block[0] * launch.block[1] * launch.block[2], image.resources.max_workgroup_size
+        if min(launch.block) < 1 or size > limit:
+            raise DeviceError(f"block {launch.block} has {size} threads: {image.symbol} allows 1 to {limit}")
+        if min(launch.grid) < 1 or any(blocks % per for blocks, per in zip(launch.grid, image.cluster, strict=True)):
+            raise DeviceError(f"grid {launch.grid} is not whole clusters of {image.cluster} blocks: round it up")
+        lds_bytes = image.resources.lds_bytes + launch.dynamic_lds_bytes
+        if launch.dynamic_lds_bytes < 0 or lds_bytes > self._lds_bytes:
+            raise DeviceError(
+                f"{image.symbol} asks for {lds_bytes} bytes of shared memory: {self._lds_bytes} is the most"
+            )
+        mismatch = image.mismatch(launch.arguments)
+        if mismatch:
+            raise DeviceError(f"{mismatch}: launch it with the arguments it was compiled for")
+
+    def _parameters(
+        self, kernel: LoadedKernel, arguments: tuple[Argument, ...], binding: Binding
+    ) -> tuple[ctypes.Array[ctypes.c_char], Any]:
+        """The parameter buffer, and an array of the address of each parameter in it."""
+        names = [argument.name for argument in arguments]
+        missing, unused = sorted(set(names) - set(binding)), sorted(set(binding) - set(names))
+        if missing or unused:
+            raise DeviceError(f"the binding lacks {missing} and has unused {unused}: bind exactly {names}")
+        end = max((slot.offset_bytes + slot.size_bytes for slot in kernel.image.parameters), default=0)
+        values = bytearray(max(end, 1))
+        for slot, argument in zip(kernel.image.parameters, arguments, strict=True):
+            packed = _packed(argument, binding[argument.name])
+            if slot.is_tensor_map:
+                packed = self._tensor_map(kernel, argument, binding)
+            values[slot.offset_bytes : slot.offset_bytes + slot.size_bytes] = packed
+        buffer = (ctypes.c_char * len(values)).from_buffer(values)
+        base = ctypes.addressof(buffer)
+        addresses = (ctypes.c_void_p * len(names))(*(base + slot.offset_bytes for slot in kernel.image.parameters))
+        return buffer, addresses
+
+    def _tensor_map(self, kernel: LoadedKernel, argument: Argument, binding: Binding) -> bytes:
+        buffer, name = binding[argument.name], argument.name
+        if name not in kernel.boxes or name not in _MATRICES:
+            raise DeviceError(f"{kernel.symbol} takes {name} as a tensor map: declare hktune_box_{name} in its source")
+        rows, columns = (binding.get(side) for side in _MATRICES[name])
+        if isinstance(buffer, (int, float)) or not isinstance(rows, int) or not isinstance(columns, int):
+            raise DeviceError(f"{kernel.symbol} takes {name} as a tensor map: bind its buffer and {_MATRICES[name]}")
+        if rows < 1 or columns < 1 or rows * columns * _ELEMENT_BYTES > buffer.size_bytes:
+            raise DeviceError(
+                f"{name} is {rows} x {columns} elements, its buffer {buffer.size_bytes} bytes: allocate it"
+            )
+        if buffer.address % _TMA_ALIGNMENT_BYTES or columns * _ELEMENT_BYTES % _TMA_ALIGNMENT_BYTES:
+            raise DeviceError(
+                f"{name} at {buffer.address:#x} has rows of {columns} elements: tensor copies need the address and the "
+                f"row to be multiples of {_TMA_ALIGNMENT_BYTES} bytes"
+            )
+        return _encoded(buffer.address, rows, columns, kernel.boxes[name])
+
+    def _enter(self) -> None:
+        """Make the context this thread's current one."""
+        _checked(self._driver.cuCtxSetCurrent(self._context))
+
+    def _attribute(self, name: str) -> int:
+        attribute = getattr(self._driver.CUdevice_attribute, f"CU_DEVICE_ATTRIBUTE_{name}")
+        return int(_checked(self._driver.cuDeviceGetAttribute(attribute, self._device)))
+
+
+@functools.cache
+def _driver() -> Any:
+    """The driver's bindings, initialised. Raises DeviceError where they or the driver are absent."""
+    try:
+        driver = importlib.import_module("cuda.bindings.driver")
+        status = driver.cuInit(0)
+    except ImportError as absent:
+        raise DeviceError("no CUDA bindings: pip install 'hktune[cuda]'") from absent
+    except RuntimeError as absent:
+        raise DeviceError("no CUDA driver on this machine: install NVIDIA's, or use the emulated device") from absent
+    _checked(status)
+    return driver
+
+
+def _checked(result: tuple[Any, ...]) -> Any:
+    """What a driver call returned besides its status. Raises KernelFault or DeviceError."""
+    status, *values = result
+    if status:
+        detail = f"the CUDA driver says {status.name}"
+        if status.name in _FAULTS:
+            raise KernelFault(_FAULTS[status.name], detail)
+        raise DeviceError(f"{detail}: see `nvidia-smi` for the device's state")
+    return values[0] if values else None
+
+
+def _release(context: Any, free: Any, handle: Any) -> None:
+    """Give memory or a module back. After a fault the driver refuses, and there is nothing left to give back."""
+    driver = _driver()
+    if not driver.cuCtxSetCurrent(context)[0]:
+        free(handle)
+
+
+def _parsed(data: bytes) -> Cubin:
+    try:
+        return read_cubin(data)
+    except InputError as error:
+        raise DeviceError(str(error)) from error
+
+
+def _packed(argument: Argument, value: Buffer | int | float) -> bytes:
+    pointer = argument.kind == "pointer"
+    if isinstance(value, (int, float)) == pointer:
+        raise DeviceError(f"argument {argument.name} is a {argument.kind}: {type(value).__name__} does not fit")
+    try:
+        return struct.pack(_PACK[argument.kind], value.address if not isinstance(value, (int, float)) else value)
+    except struct.error as error:
+        raise DeviceError(f"argument {argument.name} is a {argument.kind}: {value} does not fit ({error})") from error
+
+
+@functools.lru_cache(maxsize=4096)
+def _encoded(address: int, rows: int, columns: int, box: Box) -> bytes:
+    """The tensor map of a row-major bf16 matrix. What a box covers beyond the matrix reads as zeros and is not written.
+
+    Rows of a box of 128, 64 or 32 bytes are swizzled over their own length (PTX ISA, 5.5.7), so that eight rows of a
+    column of 16 bytes lie in different banks.
+    """
+    driver = _driver()
+    swizzle = {128: "128B", 64: "64B", 32: "32B"}.get(box.columns * _ELEMENT_BYTES, "NONE")
+    encoded = driver.cuTensorMapEncodeTiled(
+        driver.CUtensorMapDataType.CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
+        2,
+        address,
+        [driver.cuuint64_t(columns), driver.cuuint64_t(rows)],
+        [driver.cuuint64_t(columns * _ELEMENT_BYTES)],
+        [driver.cuuint32_t(box.columns), driver.cuuint32_t(box.rows)],
+        [driver.cuuint32_t(1), driver.cuuint32_t(1)],
+        driver.CUtensorMapInterleave.CU_TENSOR_MAP_INTERLEAVE_NONE,
+        getattr(driver.CUtensorMapSwizzle, f"CU_TENSOR_MAP_SWIZZLE_{swizzle}"),
+        driver.CUtensorMapL2promotion.CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+        driver.CUtensorMapFloatOOBfill.CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
+    )
+    return ctypes.string_at(int(_checked(encoded).getPtr()), TENSOR_MAP_BYTES)

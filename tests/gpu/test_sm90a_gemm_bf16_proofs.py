@@ -1,0 +1,133 @@
+"""The sm90a GEMM on a real GPU: every element of every seed's output against float64."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from hktune.compile.nvrtc import NvrtcCompiler
+from hktune.device.cuda import CudaDevice, LoadedKernel
+from hktune.errors import DeviceError
+from hktune.model import CodeObject, Config, Problem
+from hktune.space.space import SearchSpace, load_space
+from hktune.template import Template, load_template
+from hktune.verify import Proof, random_operands, verify
+
+ROOT = Path(__file__).resolve().parents[2]
+SPLIT = {"block_m": 16, "block_n": 64, "swapped": True, "schedule": "single", "cluster_rows": 1, "split_k": 4}
+RAGGED = [
+    Problem(1, 8, 8),
+    Problem(7, 4096, 512),
+    Problem(133, 200, 72),
+    Problem(513, 1536, 1048),
+    Problem(16, 64, 4096),
+]
+
+
+@lru_cache
+def space() -> SearchSpace:
+    return load_space(ROOT / "search_spaces" / "sm90a_gemm_bf16.yaml")
+
+
+@lru_cache
+def configs() -> list[Config]:
+    split = [{**SPLIT, "persistent": False, "block_m": m, "split_k": parts} for m, parts in ((8, 8), (16, 4), (32, 2))]
+    clusters = [{"block_n": 128, "cluster_rows": 2, "cluster_columns": 2}, {"cluster_rows": 1, "cluster_columns": 2}]
+    direct = [{"store": "direct", "swapped": True, "block_m": 32, "block_n": 128, "cluster_rows": 1}]
+    narrow = [{"block_n": n, "cluster_rows": 1, "stages": 6} for n in (16, 32, 96)]
+    two = [{"block_n": 128, "schedule": "single", "stages": 3, "blocks_per_sm": 2, "producer_registers": 40}]
+    chosen = [space().config(values) for values in [{}, *split, *clusters, *direct, *narrow, *two]]
+    return [*chosen, *space().seeds]
+
+
+@lru_cache
+def built(template: Template, config: Config) -> CodeObject:
+    code = NvrtcCompiler().compile(template.render(config), 120.0)
+    assert isinstance(code, CodeObject), code
+    return code
+
+
+def loaded(device: CudaDevice, config: Config) -> LoadedKernel:
+    code = built(space().template, config)
+    return device.load(code.data, code.symbol)
+
+
+def label(config: Config) -> str:
+    usual = space().config({})
+    return " ".join(f"{name}={value}" for name, value in config.items() if value != usual[name]) or "default"
+
+
+@pytest.mark.parametrize("config", configs(), ids=label)
+def test_every_element_is_right(hopper: CudaDevice, config: Config) -> None:
+    kernel, template = loaded(hopper, config), space().template
+    for problem in [template.proof_problem(config), *RAGGED]:
+        if space().is_legal(config, problem):
+            proof = verify(hopper, kernel, template.launch(config, problem), problem, seed=1)
+            assert isinstance(proof, Proof), f"{problem}: {proof}"
+
+
+@pytest.mark.parametrize("problem", [Problem(77, 131, 264), Problem(1, 1, 8), Problem(300, 257, 520)], ids=str)
+def test_direct_stores_reach_any_n(hopper: CudaDevice, problem: Problem) -> None:
+    for config in (config for config in configs() if config["store"] == "direct"):
+        launch = space().template.launch(config, problem)
+        proof = verify(hopper, loaded(hopper, config), launch, problem, seed=2)
+        assert isinstance(proof, Proof), f"{label(config)}: {proof}"
+
+
+def outputs(device: CudaDevice, config: Config, problem: Problem, runs: int) -> list[npt.NDArray[np.uint16]]:
+    operands, kernel = random_operands(problem, seed=3), loaded(device, config)
+    buffers = {"a": device.allocate(operands.a.nbytes), "bt": device.allocate(operands.bt.nbytes)}
+    device.write(buffers["a"], operands.a)
+    device.write(buffers["bt"], operands.bt)
+    results = []
+    for _ in range(runs):
+        out = np.zeros((problem.m, problem.n), np.uint16)
+        c = device.allocate(out.nbytes)
+        binding = {**buffers, "c": c, "m": problem.m, "n": problem.n, "k": problem.k}
+        device.launch(kernel, space().template.launch(config, problem), binding)
+        device.read(c, out)
+        results.append(out)
+    return results
+
+
+def test_a_split_sum_is_the_same_every_time(hopper: CudaDevice) -> None:
+    config = space().config({**SPLIT, "persistent": False})
+    first, *others = outputs(hopper, config, Problem(16, 1024, 4096), runs=20)
+    assert all(np.array_equal(first, other) for other in others)
+
+
+def test_operands_that_a_tensor_map_cannot_describe_are_refused(hopper: CudaDevice) -> None:
+    config, problem = space().config({}), Problem(64, 64, 64)
+    kernel, launch = loaded(hopper, config), space().template.launch(config, problem)
+    buffer = hopper.allocate(2 * 64 * 64)
+    binding = {"a": buffer, "bt": buffer, "c": buffer, "m": 64, "n": 64, "k": 64}
+    with pytest.raises(DeviceError, match="multiples of 16 bytes"):
+        hopper.launch(kernel, launch, {**binding, "k": 60})
+    with pytest.raises(DeviceError, match="allocate it"):
+        hopper.launch(kernel, launch, {**binding, "m": 65})
+
+
+@pytest.mark.parametrize("values", [{}, {**SPLIT, "persistent": False}], ids=["rows", "swapped"])
+def test_a_template_with_bias_adds_it_before_the_one_rounding(
+    hopper: CudaDevice, values: dict[str, int | str | bool], tmp_path: Path
+) -> None:
+    folder, config = ROOT / "kernels" / "sm90a" / "gemm_bf16", space().config(values)
+    text = (folder / "template.yaml").read_text()
+    for old, new in (
+        ("biased: false", "biased: true"),
+        ("bias_parameter: \"''\"", "bias_parameter: \"', const u16* bias'\""),
+        ("bias_argument: \"'nullptr'\"", "bias_argument: \"'bias'\""),
+        ("  - {name: k, kind: i32}\n", "  - {name: k, kind: i32}\n  - {name: bias, kind: pointer}\n"),
+    ):
+        assert text.count(old) == 1
+        text = text.replace(old, new)
+    (tmp_path / "template.yaml").write_text(text)
+    (tmp_path / "gemm.cu").write_bytes((folder / "gemm.cu").read_bytes())
+    template, problem = load_template(tmp_path), Problem(133, 200, 520, epilogue="bias")
+    code = built(template, config)
+    proof = verify(hopper, hopper.load(code.data, code.symbol), template.launch(config, problem), problem, seed=4)
+    assert isinstance(proof, Proof), proof

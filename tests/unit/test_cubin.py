@@ -1,0 +1,135 @@
+"""The cubin reader against kernels whose answers are written in their source."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import struct
+import subprocess
+from functools import lru_cache
+from pathlib import Path
+
+import pytest
+from cuda_tools import nvdisasm
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hktune.compile.nvrtc import NvrtcCompiler
+from hktune.cubin import Box, Parameter, read_cubin
+from hktune.errors import TableError
+from hktune.model import Argument, CodeObject, Config, Variant
+
+pytest.importorskip("cuda.bindings.nvrtc", reason="pip install 'hktune[cuda]'")
+
+SOURCE = """
+struct alignas(64) Map { unsigned long long opaque[16]; };
+struct Box { unsigned rows, columns; };
+extern "C" __constant__ Box hktune_box_a = {96, 64};
+extern "C" __constant__ Box hktune_box_bt = {256, 32};
+
+extern "C" __global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(384, 1)
+first(const __grid_constant__ Map a, int m, float scale, long long* out) {
+    __shared__ float staged[700];
+    staged[threadIdx.x] = scale * m;
+    __syncthreads();
+    out[threadIdx.x] = staged[383 - threadIdx.x] + a.opaque[m % 16];
+}
+
+extern "C" __global__ void __launch_bounds__(64) second(int* x, int i) {
+    volatile int kept[100];
+    for (int j = 0; j < 100; ++j) kept[(i + j) % 100] = x[j];
+    x[i] = kept[i % 7];
+}
+"""
+
+
+@lru_cache
+def built(symbol: str = "first", arch: str = "sm90a") -> CodeObject:
+    variant = Variant("sm90a/sample", "0" * 64, arch, "cuda", symbol, SOURCE, Config({}))
+    code = NvrtcCompiler().compile(variant, 120.0)
+    assert isinstance(code, CodeObject), code
+    return code
+
+
+def test_kernels_are_read_as_their_source_says() -> None:
+    cubin = read_cubin(built().data)
+    assert cubin.capability == 90
+    assert sorted(cubin.kernels) == ["first", "second"]
+    first, second = cubin.kernels["first"], cubin.kernels["second"]
+    assert (first.cluster, second.cluster) == ((2, 1, 1), (1, 1, 1))
+    assert [slot.size_bytes for slot in first.parameters] == [128, 4, 4, 8]
+    base = first.parameters[0].offset_bytes
+    assert [slot.offset_bytes - base for slot in first.parameters] == [0, 128, 132, 136]
+    assert [slot.is_tensor_map for slot in first.parameters] == [True, False, False, False]
+    assert second.parameters == (Parameter(0, 8), Parameter(8, 4))
+
+
+def test_resources_are_what_the_source_declares() -> None:
+    kernels = read_cubin(built().data).kernels
+    first, second = kernels["first"].resources, kernels["second"].resources
+    assert (first.lds_bytes, first.scratch_bytes, first.max_workgroup_size) == (700 * 4, 0, 384)
+    assert (second.lds_bytes, second.scratch_bytes, second.max_workgroup_size) == (0, 100 * 4, 64)
+    assert (first.spills, second.spills) == (0, 100)
+    assert first.agprs == first.sgprs == 0
+
+
+def test_registers_cover_those_that_the_machine_code_names(tmp_path: Path) -> None:
+    path = tmp_path / "sample.cubin"
+    path.write_bytes(built().data)
+    listing = subprocess.run([nvdisasm(), "-c", path], capture_output=True, text=True, check=True).stdout
+    for symbol, kernel in read_cubin(built().data).kernels.items():
+        body = listing.split(f".text.{symbol}:")[1].split(".section")[0]
+        highest = max(int(number) for number in re.findall(r"\bR(\d+)\b", body))
+        assert highest < kernel.resources.vgprs <= highest + 1 + 8  # allocated in steps of 8
+
+
+def test_an_older_architecture_reserves_no_shared_memory() -> None:
+    source = """extern "C" __global__ void k(int* x) {
+        __shared__ int s[64];
+        s[threadIdx.x] = *x;
+        __syncthreads();
+        *x = s[1];
+    }"""
+    code = NvrtcCompiler().compile(Variant("t", "0" * 64, "sm80", "cuda", "k", source, Config({})), 120.0)
+    assert isinstance(code, CodeObject), code
+    assert (read_cubin(code.data).capability, code.resources.lds_bytes) == (80, 256)
+
+
+def test_boxes_are_read_by_argument() -> None:
+    assert read_cubin(built().data).boxes == {"a": Box(96, 64), "bt": Box(256, 32)}
+
+
+def test_arguments_that_do_not_fit_are_named() -> None:
+    kernel = read_cubin(built().data).kernels["first"]
+    a, m, scale, out = Argument("a", "pointer"), Argument("m", "i32"), Argument("n", "f32"), Argument("c", "pointer")
+    assert kernel.mismatch((a, m, scale, out)) is None
+    assert kernel.mismatch((a, m, scale)) == "first takes 4 arguments, the launch gives 3"
+    offset = kernel.parameters[3].offset_bytes
+    expected = f"first takes 8 bytes at offset {offset}, the launch gives k (i32)"
+    assert kernel.mismatch((a, m, scale, Argument("k", "i32"))) == expected
+    assert kernel.mismatch((m, m, scale, out)) is not None
+
+
+@pytest.mark.parametrize("data", [b"", b"not a cubin", b"\x7fELF" + bytes(60)])
+def test_what_is_no_cubin_is_one_line(data: bytes) -> None:
+    with pytest.raises(TableError, match="rebuild it"):
+        read_cubin(data)
+
+
+def test_another_machines_object_is_refused() -> None:
+    data = bytearray(built().data)
+    struct.pack_into("<H", data, 18, 224)  # e_machine: an AMD GPU
+    with pytest.raises(TableError, match="not a cubin"):
+        read_cubin(bytes(data))
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_damaged_bytes_are_read_or_refused_and_nothing_else(data: st.DataObject) -> None:
+    damaged = bytearray(built().data)
+    for _ in range(data.draw(st.integers(1, 4))):
+        damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
+    if data.draw(st.booleans()):
+        del damaged[data.draw(st.integers(0, len(damaged))) :]
+    with contextlib.suppress(TableError):
+        read_cubin(bytes(damaged))

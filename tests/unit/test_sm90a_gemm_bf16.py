@@ -1,0 +1,210 @@
+"""The sm90a GEMM without a GPU: its space, and its objects' machine code and needs."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from functools import lru_cache
+from pathlib import Path
+
+import pytest
+from cuda_tools import nvdisasm
+
+from hktune.arch import SM90A
+from hktune.compile.nvrtc import NvrtcCompiler
+from hktune.cubin import TENSOR_MAP_BYTES, Box, Cubin, read_cubin
+from hktune.model import CodeObject, Config, Problem, Value
+from hktune.space.space import SearchSpace, load_space
+
+pytest.importorskip("cuda.bindings.nvrtc", reason="pip install 'hktune[cuda]'")
+
+ROOT = Path(__file__).resolve().parents[2]
+LARGE = Problem(4096, 4096, 4096)
+SWAPPED: dict[str, Value] = {
+    "swapped": True,
+    "block_m": 16,
+    "block_n": 64,
+    "schedule": "single",
+    "k_step": 128,
+    "stages": 5,
+    "cluster_rows": 1,
+    "split_k": 4,
+    "persistent": False,
+}
+PING_PONG: dict[str, Value] = {"schedule": "ping_pong", "block_n": 192, "store_buffers": 2}
+
+
+@lru_cache
+def space() -> SearchSpace:
+    return load_space(ROOT / "search_spaces" / "sm90a_gemm_bf16.yaml")
+
+
+def config(**values: Value) -> Config:
+    return space().config(values)
+
+
+@lru_cache
+def built(chosen: Config) -> CodeObject:
+    code = NvrtcCompiler().compile(space().template.render(chosen), 120.0)
+    assert isinstance(code, CodeObject), code
+    return code
+
+
+def derived(chosen: Config) -> dict[str, Value]:
+    return space().derived.values({**chosen, "arch": SM90A})
+
+
+def machine_code(chosen: Config, folder: Path) -> list[str]:
+    """The instructions' names, in order."""
+    path = folder / "gemm.cubin"
+    path.write_bytes(built(chosen).data)
+    listing = subprocess.run([nvdisasm(), "-c", path], capture_output=True, text=True, check=True).stdout
+    return re.findall(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\d\s+)?([A-Z][\w.]*)", listing)
+
+
+def test_the_seeds_build_without_spills_and_need_what_the_space_says() -> None:
+    for seed in (config(), *space().seeds):
+        code, needs = built(seed), derived(seed)
+        assert not code.resources.spills, dict(seed)
+        assert code.resources.max_workgroup_size == needs["threads"]
+        kernel = read_cubin(code.data).kernels[code.symbol]
+        assert kernel.cluster == (needs["cluster_size"], 1, 1)
+        assert kernel.mismatch(space().template.arguments) is None
+
+
+@pytest.mark.parametrize(
+    "values", [{}, PING_PONG, {"block_m": 256, "block_n": 128}, {"schedule": "single", "stages": 2}]
+)
+def test_registers_start_where_their_reallocation_expects_them(values: dict[str, Value]) -> None:
+    chosen = config(**values)
+    needs, registers = derived(chosen), built(chosen).resources.vgprs
+    start, consumer = int(needs["start_registers"]), int(needs["consumer_registers"])
+    if not consumer:
+        assert registers <= start
+        return
+    assert registers == start
+    given = int(needs["consumers"]) * consumer + int(chosen["producer_registers"])
+    assert given <= start * int(needs["warpgroups"])
+
+
+@pytest.mark.parametrize(
+    ("values", "columns", "loads"),
+    [
+        ({}, 256, "UTMALDG.2D.MULTICAST"),
+        ({"cluster_rows": 1}, 256, "UTMALDG.2D"),
+        (PING_PONG, 192, "UTMALDG.2D.MULTICAST"),
+    ],
+)
+def test_the_machine_code_is_hoppers_own(values: dict[str, Value], columns: int, loads: str, tmp_path: Path) -> None:
+    code = machine_code(config(**values), tmp_path)
+    multiplies = [name for name in code if name.startswith("HGMMA")]
+    assert set(multiplies) == {f"HGMMA.64x{columns}x16.F32.BF16"}
+    fragments = int(derived(config(**values))["fragments"])
+    assert len(multiplies) == fragments * 64 // 16, "one multiply a slice and fragment: the loop is not duplicated"
+    assert {name for name in code if name.startswith("UTMALDG")} == {loads}
+    assert "UTMASTG.2D" in code
+    assert any(name.startswith("USETMAXREG.DEALLOC") for name in code)
+    assert any(name.startswith("USETMAXREG.TRY_ALLOC") for name in code)
+    assert not [name for name in code if name.split(".")[0] in ("HMMA", "STL", "LDL")]
+
+
+def test_multiplies_of_a_step_are_waited_for_once(tmp_path: Path) -> None:
+    """Where the compiler cannot prove the accumulators untouched, it waits after every wgmma (its warning C7510)."""
+    code = machine_code(config(), tmp_path)
+    assert code.count("WARPGROUP.ARRIVE") == 1
+    assert sum(name.startswith("WARPGROUP.DEPBAR") for name in code) == 2  # in the loop, and after it
+
+
+def test_a_swapped_split_kernel_reads_its_peers(tmp_path: Path) -> None:
+    code = machine_code(config(**SWAPPED), tmp_path)
+    assert {name for name in code if name.startswith("HGMMA")} == {"HGMMA.64x16x16.F32.BF16"}
+    assert any(name.startswith("UCGABAR") for name in code)
+    assert any(name.startswith("STSM.16.MT88") for name in code), "the tile is stored transposed"
+
+
+def parsed(chosen: Config) -> Cubin:
+    return read_cubin(built(chosen).data)
+
+
+def test_boxes_and_parameters_follow_the_config() -> None:
+    plain = parsed(config())
+    assert plain.boxes == {"a": Box(128, 64), "bt": Box(128, 64), "c": Box(64, 64)}
+    swapped = parsed(config(**SWAPPED))
+    assert swapped.boxes == {"a": Box(16, 64), "bt": Box(64, 64), "c": Box(8, 64)}, (
+        "four blocks share 16 columns: two store"
+    )
+    direct = parsed(config(store="direct"))
+    assert sorted(direct.boxes) == ["a", "bt"]
+    sizes = [slot.size_bytes for slot in direct.kernels["hktune_gemm_bf16"].parameters]
+    assert sizes == [TENSOR_MAP_BYTES, TENSOR_MAP_BYTES, 8, 4, 4, 4]
+
+
+def test_a_launch_covers_every_tile_in_whole_clusters() -> None:
+    template = space().template
+    persistent = template.launch(config(), LARGE)
+    assert (persistent.grid, persistent.block) == ((132, 1, 1), (384, 1, 1))
+    once = template.launch(config(persistent=False), Problem(4096 + 1, 4096, 64))
+    assert once.grid == (17 * 2 * 16, 1, 1), "33 tiles down are 17 clusters of two"
+    split = template.launch(config(**SWAPPED), Problem(16, 4096, 4096))
+    assert (split.grid, split.block) == ((64 * 4, 1, 1), (256, 1, 1))
+    assert split.dynamic_lds_bytes <= SM90A.lds_bytes
+
+
+@pytest.mark.parametrize(
+    ("values", "rule"),
+    [
+        ({"block_m": 96}, "whole_fragments"),
+        ({"block_m": 192}, "whole_rows_a_consumer"),
+        ({"block_m": 256, "block_n": 256}, "accumulators_fit"),
+        ({"block_n": 128, "blocks_per_sm": 2, "stages": 2}, "one_multiply_fits"),
+        ({"cluster_rows": 4, "cluster_columns": 2}, "multicast_small"),
+        ({**SWAPPED, "cluster_columns": 4}, "cluster_fits"),
+        ({"split_k": 2}, "split_alone"),
+        ({**SWAPPED, "schedule": "ping_pong"}, "split_shares_tiles"),
+        ({**PING_PONG, "persistent": False}, "ping_pong_persists"),
+        ({**SWAPPED, "block_m": 16, "split_k": 1, "cluster_rows": 4}, "whole_shares"),
+        ({"stages": 5}, "lds_fits"),
+        ({"split_k": 2, "cluster_rows": 1, "persistent": False, "stages": 2}, "split_sums_fit"),
+        ({"store": "direct", "store_buffers": 2}, "direct_has_no_buffers"),
+        ({"swapped": True, "block_m": 192, "block_n": 128}, "swapped_is_narrow"),
+    ],
+)
+def test_every_rule_of_a_config_can_be_broken(values: dict[str, Value], rule: str) -> None:
+    assert rule in {violation.name for violation in space().violations(config(**values))}
+
+
+@pytest.mark.parametrize(
+    ("problem", "rule"),
+    [
+        (Problem(64, 64, 100), "aligned_k"),
+        (Problem(64, 100, 64), "aligned_n"),
+        (Problem(2**31 - 1, 64, 64), "sizes_fit"),
+    ],
+)
+def test_every_rule_of_a_problem_can_be_broken(problem: Problem, rule: str) -> None:
+    assert [violation.name for violation in space().violations(config(), problem)] == [rule]
+
+
+def test_ragged_problems_are_legal_and_any_n_with_direct_stores() -> None:
+    assert space().is_legal(config(), Problem(1, 8, 8))
+    assert space().is_legal(config(), Problem(77, 4104, 4104))
+    assert space().is_legal(config(store="direct"), Problem(1, 1, 8))
+
+
+def test_proofs_are_ragged_legal_and_go_round_everything_that_turns() -> None:
+    for chosen in (config(), *space().seeds):
+        problem, needs = space().template.proof_problem(chosen), derived(chosen)
+        assert space().is_legal(chosen, problem)
+        assert problem.m % int(chosen["block_m"])
+        assert problem.k % int(chosen["k_step"])
+        steps = -(-problem.k // int(chosen["k_step"])) // int(chosen["split_k"])
+        assert steps >= 2 * int(chosen["stages"]), "the ring's parity comes back"
+        if chosen["persistent"]:
+            tiles = -(-problem.m // int(chosen["block_m"])) * -(-problem.n // int(chosen["block_n"]))
+            blocks = space().template.launch(chosen, problem).grid[0]
+            assert tiles > 2 * blocks // int(chosen["blocks_per_sm"]), dict(needs)
+
+
+def test_rules_are_each_broken_by_a_test() -> None:
+    source = Path(__file__).read_text()
+    assert not [rule.name for rule in space().constraints if f'"{rule.name}"' not in source]
