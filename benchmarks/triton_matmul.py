@@ -32,7 +32,7 @@ VARIANTS: list[tuple[int, int, int, dict[str, int]]] = [
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def matmul(a, bt, c, m, n, k, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr):  # type: ignore[no-untyped-def] # noqa: ANN201, ARG001, N803
+def matmul(a, bt, c, m, n, k, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr):  # type: ignore[no-untyped-def] # noqa: ARG001, N803
     block = tl.program_id(0)
     rows = block // (n // BN) * BM + tl.arange(0, BM)
     columns = block % (n // BN) * BN + tl.arange(0, BN)
