@@ -34,9 +34,10 @@ Every instruction that the emulator implements, by encoding, and the tests that 
 modifier of one that is not emulated, ends a kernel with the status `crashed` and its name, when it is reached.
 
 The tests' truths: `differential`: C functions that clang compiles for gfx950 and for the host give the same bits on
-random inputs. `vector`, `scalar`, `lanes`: Python's integers and fractions, numpy's IEEE arithmetic. `matrix`: the ISA
-guide's layout formulas. `memory`, `lds`, `control`: byte arrays and paths written out by hand. `GEMMs`: compiled GEMMs,
-every element against float64. `hazards`: executed by the checker's tests, values not compared.
+random inputs. `vector`, `vector_types`, `scalar`, `scalar_bits`, `compare`, `lanes`: Python's integers and fractions,
+numpy's IEEE arithmetic. `matrix`: the ISA guide's layout formulas. `memory`, `widths`, `lds`, `atomics`, `control`:
+byte arrays, Python's arithmetic and paths written out by hand. `GEMMs`: compiled GEMMs, every element against float64.
+`hazards`: executed by the checker's tests, values not compared. "none" is implemented from the ISA guide alone.
 """
 
 
