@@ -136,12 +136,13 @@ class EmulatedDevice:
     def borrow(self, tensor: Any) -> EmulatedBuffer:
         import torch
 
-        if tensor.device.type != "cpu" or not tensor.is_contiguous() or not tensor.numel():
+        if tensor.device.type != "cpu" or not tensor.numel():
             raise DeviceError(
-                f"cannot borrow a tensor of shape {tuple(tensor.shape)} on {tensor.device}: it must be contiguous, "
-                "on the CPU and not empty"
+                f"cannot borrow a tensor of shape {tuple(tensor.shape)} on {tensor.device}: it must be on the CPU and "
+                "not empty"
             )
-        return EmulatedBuffer(self._space, tensor.detach().reshape(-1).view(torch.uint8).numpy())
+        span = 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+        return EmulatedBuffer(self._space, tensor.detach().as_strided((span,), (1,)).view(torch.uint8).numpy())
 
     def load(self, data: bytes, symbol: str) -> EmulatedKernel:
         code = _parsed(data)
@@ -163,7 +164,7 @@ class EmulatedDevice:
         self._check(kernel, launch)
         explicit = _explicit_bytes(kernel.image, launch.arguments, binding)
         for value in binding.values():
-            if not isinstance(value, (int, float)):
+            if value is not None and not isinstance(value, (int, float)):
                 self._own(value)
         with self._lock:
             self._run(kernel, launch, explicit)
@@ -244,9 +245,11 @@ def _explicit_bytes(image: KernelImage, arguments: tuple[Argument, ...], binding
     return bytes(data)
 
 
-def _packed(argument: Argument, value: Buffer | int | float) -> bytes:
+def _packed(argument: Argument, value: Buffer | int | float | None) -> bytes:
     pointer = argument.kind == "pointer"
-    if isinstance(value, (int, float)) == pointer:
+    if value is None and pointer:
+        return bytes(8)
+    if value is None or isinstance(value, (int, float)) == pointer:
         raise DeviceError(f"argument {argument.name} is a {argument.kind}: {type(value).__name__} does not fit")
     try:
         return struct.pack(_PACK[argument.kind], value.address if not isinstance(value, (int, float)) else value)

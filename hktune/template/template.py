@@ -10,7 +10,7 @@ from pathlib import Path
 from hktune.arch import arch_named
 from hktune.errors import InputError, SpaceError, TemplateError
 from hktune.expression import Derived, Expression, Scope
-from hktune.model import Argument, Config, Launch, Problem, Tile, Value, Variant
+from hktune.model import Argument, Config, Launch, Problem, ProofProblem, Tile, Value, Variant
 from hktune.template.description import Extent, TemplateDescription, Text
 from hktune.yaml_file import read_yaml
 
@@ -50,10 +50,14 @@ class Template:
         self._source = source_bytes.decode()
         self._fields = _expressions("fields", description.fields)
         self._tile = _extent("tile", description.tile)
-        self._proof = _extent("proof", description.proof)
+        self._proofs = [
+            (_extent("proof", proof), proof.epilogue, Expression(proof.padding, "proof padding"))
+            for proof in description.proof
+        ]
         self._grid = _triple("launch grid", description.launch.grid)
         self._block = _triple("launch block", description.launch.block)
         self._dynamic_lds_bytes = Expression(description.launch.dynamic_lds_bytes, "launch dynamic_lds_bytes")
+        self._workspace_bytes = Expression(description.launch.workspace_bytes, "launch workspace_bytes")
         self._check_fields()
         self.parameter_names = self._free_names()
 
@@ -71,21 +75,35 @@ class Template:
         source = _FIELD.sub(lambda match: texts[match[1]], self._source)
         return Variant(self.name, self.sha256, self.arch, self.language, self.symbol, source, config)
 
+    @property
+    def epilogues(self) -> tuple[str, ...]:
+        """What a kernel of this template can do with C before it is rounded."""
+        return ("none", "bias") if any(argument.name == "bias" for argument in self.arguments) else ("none",)
+
     def launch(self, config: Mapping[str, Value], problem: Problem) -> Launch:
-        """Grid (workgroups), block (work-items), dynamic LDS (bytes) and arguments for `problem`."""
+        """Grid (workgroups), block (work-items), dynamic LDS and workspace (bytes) and arguments for `problem`."""
         scope = {**self._scope(config), "m": problem.m, "n": problem.n, "k": problem.k}
         grid = self._positive(self._grid, scope)
         block = self._positive(self._block, scope)
-        dynamic_lds_bytes = int(self._value(self._dynamic_lds_bytes, scope))
-        return Launch(grid, block, dynamic_lds_bytes, self.arguments)
+        dynamic_lds_bytes, workspace_bytes = (
+            int(self._value(expression, scope)) for expression in (self._dynamic_lds_bytes, self._workspace_bytes)
+        )
+        return Launch(grid, block, dynamic_lds_bytes, self.arguments, workspace_bytes)
 
     def tile(self, config: Mapping[str, Value]) -> Tile:
         """What one workgroup computes with `config`."""
         return Tile(*self._positive(self._tile, self._scope(config)))
 
-    def proof_problem(self, config: Mapping[str, Value]) -> Problem:
-        """The problem a variant is proved on: small, yet with every phase of the kernel in it."""
-        return Problem(*self._positive(self._proof, self._scope(config)))
+    def proof_problems(self, config: Mapping[str, Value]) -> tuple[ProofProblem, ...]:
+        """The problems a variant is proved on: small, yet with every phase of the kernel in them. The first, of whole
+        tiles, is the one that is profiled."""
+        scope = self._scope(config)
+        return tuple(
+            ProofProblem(
+                Problem(*self._positive(extent, scope), epilogue=epilogue), int(self._value(padding, scope))
+            )
+            for extent, epilogue, padding in self._proofs
+        )
 
     def _scope(self, config: Mapping[str, Value]) -> dict[str, object]:
         return {**config, **self.derived_values(config), "arch": self._arch_record}
@@ -118,11 +136,12 @@ class Template:
             )
 
     def _free_names(self) -> frozenset[str]:
-        shared = [*self._fields.values(), *self._tile, *self._proof, *self.derived.expressions.values()]
+        proofs = [expression for extent, _, padding in self._proofs for expression in (*extent, padding)]
+        shared = [*self._fields.values(), *self._tile, *proofs, *self.derived.expressions.values()]
         for expression in shared:
             if expression.names & PROBLEM_NAMES:
                 raise TemplateError(f"{expression.where} needs the problem: only `launch` may name m, n and k")
-        launch = [*self._grid, *self._block, self._dynamic_lds_bytes]
+        launch = [*self._grid, *self._block, self._dynamic_lds_bytes, self._workspace_bytes]
         needed = frozenset().union(*(expression.names for expression in [*shared, *launch]))
         return needed - self.derived.expressions.keys() - PROBLEM_NAMES - {"arch"}
 

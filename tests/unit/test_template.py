@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hktune.errors import TemplateError
-from hktune.model import Argument, Config, Problem, Tile
+from hktune.model import Argument, Config, Problem, ProofProblem, Tile
 from hktune.template import Template, load_template
 
 CONFIG = Config(
@@ -63,7 +63,7 @@ def test_launches_for_a_problem(template: Template) -> None:
 
 def test_tile_and_proof(template: Template) -> None:
     assert template.tile(CONFIG) == Tile(128, 256, 64)
-    assert template.proof_problem(CONFIG) == Problem(256, 512, 384)
+    assert template.proof_problems(CONFIG) == (ProofProblem(Problem(256, 512, 384)),)
     assert template.derived_values(CONFIG) == {"warps": 8, "lds_bytes": 98304}
 
 

@@ -28,6 +28,8 @@ constexpr int      LGKMCNT_CLUSTERS = ${lgkmcnt_clusters};  // clusters whose fr
 constexpr bool     READ_ACROSS      = ${read_across};       // whether clusters are also read ahead into the next tile
 constexpr Priority SETPRIO          = Priority::${setprio};
 constexpr bool     SCHED_BARRIER    = ${sched_barrier};
+constexpr int      SPLIT_K          = ${split_k};           // workgroups that share the K-tiles of one block
+constexpr int      COUNTERS         = ${counters};        // of the workspace, 4 bytes each
 
 // ---------------------------------------------------------------- geometry
 
@@ -60,7 +62,6 @@ using ST_B  = st_bf<PART_N, K_STEP, shape::shared>;
 using RT_A  = rt_bf<REG_M, SLICE_K, row_l, shape::operand>;
 using RT_B  = rt_bf<REG_N, SLICE_K, row_l, shape::operand>;
 using RT_Ct = rt_fl<REG_N, REG_M, col_l, shape::accumulator>;  // C is accumulated transposed: Ct = B A^T
-using RT_C  = rt_bf<REG_M, REG_N, row_l, shape::accumulator>;
 
 constexpr int BYTES_PER_LOAD = ST_A::underlying_subtile_bytes_per_thread * NUM_THREADS;
 constexpr int LOADS_A        = sizeof(ST_A) / BYTES_PER_LOAD;
@@ -73,22 +74,24 @@ static_assert(LGKMCNT_CLUSTERS < CLUSTERS, "a step must wait for every fragment 
 static_assert(!READ_ACROSS || (PREFETCH == STAGES && LGKMCNT_CLUSTERS >= 1 && LGKMCNT_CLUSTERS <= CLUSTERS - SPLIT));
 static_assert(LOADS_A * BYTES_PER_LOAD == sizeof(ST_A) && LOADS_B * BYTES_PER_LOAD == sizeof(ST_B));
 
-// A row-major matrix of 2-byte elements that quacks like a kittens::gl, whose own constructor runs on the host only.
-struct matrix {
+// A lane accumulates quads: four neighbours in a row of C. The lanes of one row, side by side, hold QUAD_COLS columns.
+constexpr int LANES_PER_ROW = kittens::WARP_THREADS / MFMA;
+constexpr int QUAD_COLS     = 4 * LANES_PER_ROW;
+constexpr int QUADS         = REG_N / QUAD_COLS;  // of a lane in one row of its warp's part
+
+constexpr uint32_t OUTSIDE = 0x80000000u;  // an offset beyond every range, whatever offset of a row is added to it
+
+// Just enough of a kittens::gl, whose own constructor runs on the host only, to ask HipKittens for load offsets.
+struct row_layout {
     using identifier = ducks::gl::identifier;
     using T = bf16;
     using T2 = bf16_2;
     using dtype = bf16;
 
     bf16 *raw_ptr;
-    int num_rows, num_cols;
+    int row_stride;
 
-    __device__ static constexpr int batch() { return 1; }
-    __device__ static constexpr int depth() { return 1; }
-    __device__ int rows() const { return num_rows; }
-    __device__ int cols() const { return num_cols; }
-    template<int axis> __device__ int stride() const { static_assert(axis == 2); return num_cols; }
-    __device__ bf16 &operator[](const coord<> &at) const { return raw_ptr[int64_t(at.r) * num_cols + at.c]; }
+    template<int axis> __device__ int stride() const { static_assert(axis == 2); return row_stride; }
 };
 
 // ---------------------------------------------------------------- small pieces
@@ -143,22 +146,74 @@ struct staged_tile {
     ST_B (&b)[SPLIT];
 };
 
-// The rows of A and Bt that a workgroup multiplies, and where in a part of them each load of this thread lies.
-struct block_source {
-    matrix a, bt;
-    int row, col;
-    uint32_t offsets_a[LOADS_A], offsets_b[LOADS_B];
+// The rows of A, or of Bt, that a workgroup multiplies: `first` is the first one's beginning, `rows` counts from there to
+// the last of the matrix, `offsets` are where each load of this thread lies in a part.
+template<typename ST, int LOADS> struct operand {
+    const bf16 *first;
+    int row_stride, rows;
+    uint32_t offsets[LOADS];
 
-    __device__ __forceinline__ void prepare(staged_tile tile) {
-        G::prefill_swizzled_offsets(tile.a[0], a, offsets_a);
-        G::prefill_swizzled_offsets(tile.b[0], bt, offsets_b);
+    __device__ __forceinline__ void prepare(ST &part) {
+        G::prefill_swizzled_offsets(part, row_layout{nullptr, row_stride}, offsets);
     }
 
-    __device__ __forceinline__ void fetch(staged_tile tile, int k_tile) const {
+    // The offsets for a tile with only `k_left` columns. A load lies in one row and K is a multiple of its 8 elements.
+    __device__ __forceinline__ void mask(ST &part, int k_left, uint32_t (&masked)[LOADS]) const {
+        uint32_t columns[LOADS];
+        G::prefill_swizzled_offsets(part, row_layout{nullptr, 0}, columns);
+        #pragma unroll
+        for (int i = 0; i < LOADS; i++) masked[i] = columns[i] < uint32_t(k_left) * sizeof(bf16) ? offsets[i] : OUTSIDE;
+    }
+
+    // Rows past the matrix's last lie beyond the descriptor's range, and read as 0.
+    __device__ __forceinline__ i32x4 descriptor(int h, int k) const {
+        const int present = min(rows - h * ST::rows, ST::rows);
+        const uint32_t elements = present > 0 ? (present - 1) * row_stride + min(K_STEP, row_stride) : 0;
+        return make_srsrc(first + int64_t(h * ST::rows) * row_stride + k, elements * sizeof(bf16));
+    }
+
+    __device__ __forceinline__ void fetch(ST &part, int h, int k, const uint32_t (&at)[LOADS]) const {
+        const i32x4 srsrc = descriptor(h, k);
+        const uint32_t to = reinterpret_cast<uintptr_t>(&part.data[0]) + kittens::warpid() * BYTES_PER_LOAD / NUM_WARPS;
+        #pragma unroll
+        for (int i = 0; i < LOADS; i++) {
+            llvm_amdgcn_raw_buffer_load_lds(srsrc, (as3_uint32_ptr)uintptr_t(to + i * BYTES_PER_LOAD), 16, at[i], 0, 0,
+                                            static_cast<int>(coherency::cache_all));
+        }
+    }
+};
+
+// The K-tiles of a workgroup. It begins with its last one, which may be only partly there: the steady state then
+// fetches whole tiles alone, and masks nothing.
+struct block_source {
+    operand<ST_A, LOADS_A> a;
+    operand<ST_B, LOADS_B> b;
+    int k, first_tile, last_tile;
+
+    __device__ __forceinline__ void prepare(staged_tile tile) {
+        a.prepare(tile.a[0]);
+        b.prepare(tile.b[0]);
+    }
+
+    __device__ __forceinline__ void fetch_last(staged_tile tile) const {
+        const int at = last_tile * K_STEP;
+        uint32_t offsets_a[LOADS_A], offsets_b[LOADS_B];
+        a.mask(tile.a[0], k - at, offsets_a);
+        b.mask(tile.b[0], k - at, offsets_b);
         #pragma unroll
         for (int h = 0; h < SPLIT; h++) {
-            G::load(tile.a[h], a, {0, 0, row * SPLIT + h, k_tile}, offsets_a);
-            G::load(tile.b[h], bt, {0, 0, col * SPLIT + h, k_tile}, offsets_b);
+            a.fetch(tile.a[h], h, at, offsets_a);
+            b.fetch(tile.b[h], h, at, offsets_b);
+        }
+    }
+
+    // Tile `number` of the order in which they are multiplied, from 1.
+    __device__ __forceinline__ void fetch(staged_tile tile, int number) const {
+        const int at = (first_tile + number - 1) * K_STEP;
+        #pragma unroll
+        for (int h = 0; h < SPLIT; h++) {
+            a.fetch(tile.a[h], h, at, a.offsets);
+            b.fetch(tile.b[h], h, at, b.offsets);
         }
     }
 };
@@ -259,36 +314,177 @@ __device__ __forceinline__ void clear_block(RT_Ct (&ct)[SPLIT][SPLIT]) {
     }
 }
 
-// Rounds to nearest even, and transposes without moving anything: four neighbours in a column of Ct, held by one lane,
-// are four neighbours in a row of C. The conversion is the compiler's, which puts wait states between an MFMA and what
-// reads its result; before HipKittens' own convertor, an assembly statement, it would put none.
-__device__ __forceinline__ void round_transposed(RT_C &c, const RT_Ct &ct) {
-    using f32x2 = float __attribute__((ext_vector_type(2)));
-    using bf16x2 = __bf16 __attribute__((ext_vector_type(2)));
+// Calls body(index, a lane's quad as two pairs) for all its accumulators.
+template<typename F> __device__ __forceinline__ void for_each_quad(RT_Ct (&ct)[SPLIT][SPLIT], F &&body) {
+    constexpr int pairs = RT_Ct::packed_per_base_tile, tiles = RT_Ct::height * RT_Ct::width;
     #pragma unroll
-    for (int i = 0; i < RT_C::height; i++) {
+    for (int part = 0; part < SPLIT * SPLIT; part++) {
         #pragma unroll
-        for (int j = 0; j < RT_C::width; j++) {
+        for (int t = 0; t < tiles; t++) {
+            auto &data = ct[part / SPLIT][part % SPLIT].tiles[t / RT_Ct::width][t % RT_Ct::width].data;
             #pragma unroll
-            for (int p = 0; p < RT_C::packed_per_base_tile; p++) {
-                const float2 wide = ct.tiles[j][i].data[p];
-                const bf16x2 rounded = __builtin_convertvector((f32x2{wide.x, wide.y}), bf16x2);
-                __builtin_memcpy(&c.tiles[i][j].data[p], &rounded, sizeof(rounded));
-            }
+            for (int p = 0; p < pairs; p += 2) body(((part * tiles + t) * pairs + p) / 2, data[p], data[p + 1]);
         }
     }
 }
 
-__device__ __forceinline__ void store_block(const matrix &c, const RT_Ct (&ct)[SPLIT][SPLIT], int row, int col,
-                                            warp_place warp) {
-    #pragma unroll
-    for (int i = 0; i < SPLIT; i++) {
+// Whether this warp comes last of the SPLIT_K that share its part of a block; then what the others stored can be read.
+// The counter wraps to 0, ready for the next launch.
+__device__ __forceinline__ bool arrives_last(uint32_t *counter) {
+    __builtin_amdgcn_fence(__ATOMIC_RELEASE, "agent");
+    uint32_t earlier = 0;
+    if (kittens::laneid() == 0) {
+        earlier = __builtin_amdgcn_atomic_inc32(counter, SPLIT_K - 1, __ATOMIC_RELAXED, "agent");
+    }
+    __builtin_amdgcn_fence(__ATOMIC_ACQUIRE, "agent");
+    return __builtin_amdgcn_readfirstlane(earlier) == SPLIT_K - 1;
+}
+
+// Adds up the sums of the workgroups that share a block, in the order of their K-tiles, whoever comes last: the bits of C
+// do not depend on timing. The workspace holds a counter for each warp of each block, in bytes that the launch finds and
+// leaves zero; from COUNTERS on, SPLIT_K slabs of float32 for each block.
+__device__ __forceinline__ bool gather_block(RT_Ct (&ct)[SPLIT][SPLIT], float *workspace, int block, int share,
+                                             int warp_id) {
+    using f32x4 = float __attribute__((ext_vector_type(4)));
+    constexpr int slab = BLOCK_M * BLOCK_N;
+    f32x4 *const slabs = reinterpret_cast<f32x4 *>(workspace + COUNTERS + int64_t(block) * SPLIT_K * slab) + threadIdx.x;
+    uint32_t *const counters = reinterpret_cast<uint32_t *>(workspace);
+    for_each_quad(ct, [&](int i, float2 &low, float2 &high) {
+        slabs[share * slab / 4 + i * NUM_THREADS] = f32x4{low.x, low.y, high.x, high.y};
+    });
+    if (!arrives_last(counters + block * NUM_WARPS + warp_id)) return false;
+    clear_block(ct);
+    #pragma unroll 1
+    for (int s = 0; s < SPLIT_K; s++) {
+        for_each_quad(ct, [&](int i, float2 &low, float2 &high) {
+            const f32x4 sum = slabs[s * slab / 4 + i * NUM_THREADS];
+            low = {low.x + sum.x, low.y + sum.y};
+            high = {high.x + sum.z, high.y + sum.w};
+        });
+    }
+    return true;
+}
+
+__device__ uint16_t raw_buffer_load_b16(i32x4 srsrc, uint32_t voffset, uint32_t soffset, uint32_t coherency)
+    __asm("llvm.amdgcn.raw.buffer.load.i16");
+
+// The block of C that a workgroup stores: `first` is its corner, `rows` and `cols` count from there to the matrix's ends.
+struct block_target {
+    bf16 *first;
+    const bf16 *bias;  // of the block's first column; or null
+    int row_stride, rows, cols;
+    bool whole_vectors;  // whether no 8 columns from a multiple of 8 on straddle a row's end or 16 bytes
+
+    // Beyond the block's last row nothing is stored; beyond its last column, nothing at OUTSIDE.
+    __device__ __forceinline__ i32x4 descriptor() const {
+        return make_srsrc(first, ((min(rows, BLOCK_M) - 1) * row_stride + min(cols, BLOCK_N)) * sizeof(bf16));
+    }
+
+    __device__ __forceinline__ uint32_t column_offset(int col) const { return col < cols ? col * sizeof(bf16) : OUTSIDE; }
+};
+
+__device__ __forceinline__ float2 *quad_of(RT_Ct &ct, int row_tile, int quad) {
+    constexpr int quads_per_tile = MFMA / QUAD_COLS;
+    return &ct.tiles[quad / quads_per_tile][row_tile].data[quad % quads_per_tile * 2];
+}
+
+// The bias of a quad's columns, 0 where C has none. Nothing but these is decided at run time: a branch around all the
+// accumulators would cost registers.
+struct quad_bias { float2 pairs[2]; };
+
+__device__ __forceinline__ quad_bias bias_at(const block_target &c, int col) {
+    quad_bias bias{};
+    if (c.bias) {
+        const i32x4 srsrc = make_srsrc(c.bias, min(c.cols, BLOCK_N) * sizeof(bf16));
+        float columns[4];
         #pragma unroll
-        for (int j = 0; j < SPLIT; j++) {
-            RT_C tile;
-            round_transposed(tile, ct[i][j]);
-            store(c, tile, {0, 0, (row * SPLIT + i) * WARPS_M + warp.row, (col * SPLIT + j) * WARPS_N + warp.col});
+        for (int e = 0; e < 4; e++) {
+            const uint32_t bits = raw_buffer_load_b16(srsrc, (col + e) * sizeof(bf16), 0, 0);
+            columns[e] = __builtin_bit_cast(float, bits << 16);
         }
+        bias = {{{columns[0], columns[1]}, {columns[2], columns[3]}}};
+    }
+    return bias;
+}
+
+// Two sums as bf16, rounded to nearest even. The conversion is the compiler's, which puts wait states between an MFMA
+// and what reads its result; before HipKittens' own convertor, an assembly statement, it would put none.
+__device__ __forceinline__ uint32_t rounded(float2 sum, float2 bias) {
+    using f32x2 = float __attribute__((ext_vector_type(2)));
+    using bf16x2 = __bf16 __attribute__((ext_vector_type(2)));
+    return __builtin_bit_cast(uint32_t, __builtin_convertvector((f32x2{sum.x + bias.x, sum.y + bias.y}), bf16x2));
+}
+
+// Trades halves of two quads with the neighbouring lane of the row, so that each lane ends up with 8 columns in a row.
+__device__ __forceinline__ void pair_up(uint32_t &left, uint32_t &right) {
+    const auto swapped = MFMA == 16 ? __builtin_amdgcn_permlane16_swap(left, right, false, false)
+                                    : __builtin_amdgcn_permlane32_swap(left, right, false, false);
+    left = swapped[0];
+    right = swapped[1];
+}
+
+template<int quads> __device__ __forceinline__ int lane_column() {
+    const int lane = kittens::laneid() / MFMA;
+    return quads == 1 ? lane * 4 : lane % 2 * QUAD_COLS + lane / 2 * 8;
+}
+
+// Stores `quads` neighbouring quads, 8 bytes each, with one instruction.
+template<int quads> __device__ __forceinline__ void store_vector(i32x4 srsrc, uint32_t at, RT_Ct &ct, int t, int q,
+                                                                 const quad_bias (&bias)[quads]) {
+    uint32_t words[4];
+    #pragma unroll
+    for (int w = 0; w < 2 * quads; w++) words[w] = rounded(quad_of(ct, t, q + w / 2)[w % 2], bias[w / 2].pairs[w % 2]);
+    if constexpr (quads == 1) {
+        llvm_amdgcn_raw_buffer_store_b64(uint64_t(words[1]) << 32 | words[0], srsrc, at, 0, 0);
+    } else {
+        pair_up(words[0], words[2]);
+        pair_up(words[1], words[3]);
+        __uint128_t vector;
+        __builtin_memcpy(&vector, words, sizeof(vector));
+        llvm_amdgcn_raw_buffer_store_b128(vector, srsrc, at, 0, 0);
+    }
+}
+
+// For rows of C that begin, or end, anywhere: element by element.
+__device__ __forceinline__ void store_elements(i32x4 srsrc, uint32_t row, const uint32_t (&columns)[4], RT_Ct &ct, int t,
+                                               int q, const quad_bias &bias) {
+    #pragma unroll
+    for (int e = 0; e < 4; e++) {
+        const uint32_t pair = rounded(quad_of(ct, t, q)[e / 2], bias.pairs[e / 2]);
+        llvm_amdgcn_raw_buffer_store_b16(e % 2 ? pair >> 16 : pair, srsrc, row + columns[e], 0, 0);
+    }
+}
+
+__device__ __forceinline__ void store_block(const block_target &c, RT_Ct (&ct)[SPLIT][SPLIT], warp_place warp) {
+    constexpr int vector_quads = QUADS % 2 == 0 ? 2 : 1, row_tiles = RT_Ct::width;
+    const i32x4 srsrc = c.descriptor();
+    const auto row_offset = [&](int it) __attribute__((always_inline)) {
+        const int row = it / row_tiles * PART_M + warp.row * REG_M + it % row_tiles * MFMA + kittens::laneid() % MFMA;
+        return uint32_t(row * c.row_stride) * sizeof(bf16);
+    };
+    const auto column_of = [&](int j, int q) { return j * PART_N + warp.col * REG_N + q * QUAD_COLS; };
+    if (c.whole_vectors) {
+        static_for<SPLIT * QUADS / vector_quads>([&]<int v>() __attribute__((always_inline)) {
+            constexpr int j = v * vector_quads / QUADS, q = v * vector_quads % QUADS;
+            const uint32_t column = c.column_offset(column_of(j, q) + lane_column<vector_quads>());
+            quad_bias bias[vector_quads];
+            for (int i = 0; i < vector_quads; i++) bias[i] = bias_at(c, column_of(j, q + i) + lane_column<1>());
+            static_for<SPLIT * row_tiles>([&]<int it>() __attribute__((always_inline)) {
+                store_vector<vector_quads>(srsrc, row_offset(it) + column, ct[it / row_tiles][j], it % row_tiles, q, bias);
+            });
+            __builtin_amdgcn_sched_barrier(0);
+        });
+    } else {
+        static_for<SPLIT * QUADS>([&]<int jq>() __attribute__((always_inline)) {
+            constexpr int j = jq / QUADS, q = jq % QUADS;
+            const quad_bias bias = bias_at(c, column_of(j, q) + lane_column<1>());
+            uint32_t columns[4];
+            for (int e = 0; e < 4; e++) columns[e] = c.column_offset(column_of(j, q) + lane_column<1>() + e);
+            static_for<SPLIT * row_tiles>([&]<int it>() __attribute__((always_inline)) {
+                store_elements(srsrc, row_offset(it), columns, ct[it / row_tiles][j], it % row_tiles, q, bias);
+            });
+            __builtin_amdgcn_sched_barrier(0);
+        });
     }
 }
 
@@ -311,7 +507,8 @@ struct pipeline {
         source.prepare(staged(0));
         clear_block(ct);
         static_for<PREFETCH>([&]<int tile>() __attribute__((always_inline)) {
-            if (tile == 0 || tile < k_tiles) source.fetch(staged(tile), tile);
+            if constexpr (tile == 0) source.fetch_last(staged(0));
+            else if (tile < k_tiles) source.fetch(staged(tile), tile);
         });
         if constexpr (READ_ACROSS) {
             VMCNT_TILES == 0 || k_tiles > VMCNT_TILES ? await_tile<VMCNT_TILES>() : await_tile<0>();
@@ -355,20 +552,30 @@ struct pipeline {
 };
 
 extern "C" __global__ __launch_bounds__(NUM_THREADS, WAVES_PER_SIMD)
-void hktune_gemm_bf16(const bf16 *a, const bf16 *bt, bf16 *c, int m, int n, int k) {
+void hktune_gemm_bf16(const bf16 *a, const bf16 *bt, bf16 *c, const bf16 *bias, float *workspace, int m, int n, int k,
+                      int lda, int ldb, int ldc) {
     extern __shared__ alignment_dummy __shm[];
     shared_allocator al((int *)&__shm[0]);
     ST_A (&As)[STAGES][SPLIT] = al.allocate<ST_A, STAGES, SPLIT>();
     ST_B (&Bs)[STAGES][SPLIT] = al.allocate<ST_B, STAGES, SPLIT>();
 
-    const int row = blockIdx.x / (n / BLOCK_N), col = blockIdx.x % (n / BLOCK_N);
+    const int blocks_n = (n + BLOCK_N - 1) / BLOCK_N, blocks = (m + BLOCK_M - 1) / BLOCK_M * blocks_n;
+    const int share = SPLIT_K == 1 ? 0 : blockIdx.x / blocks, block = blockIdx.x - share * blocks;
+    const int row = block / blocks_n * BLOCK_M, col = block % blocks_n * BLOCK_N;
+    const int k_tiles = (k + K_STEP - 1) / K_STEP;
+    const int first_tile = share * k_tiles / SPLIT_K, end_tile = (share + 1) * k_tiles / SPLIT_K;
     const int warp_id = __builtin_amdgcn_readfirstlane(kittens::warpid());
     const warp_place warp{warp_id / WARPS_N, warp_id % WARPS_N};
-    const block_source source{{const_cast<bf16 *>(a), m, k}, {const_cast<bf16 *>(bt), n, k}, row, col};
+    const block_source source{{a + int64_t(row) * lda, lda, m - row}, {bt + int64_t(col) * ldb, ldb, n - col},
+                              k, first_tile, end_tile - 1};
 
-    pipeline p{As, Bs, source, warp, k / K_STEP};
+    pipeline p{As, Bs, source, warp, end_tile - first_tile};
     p.prologue();
     p.steady_state();
     p.drain();
-    store_block({c, m, n}, p.ct, row, col, warp);  // the epilogue
+
+    if (SPLIT_K > 1 && !gather_block(p.ct, workspace, block, share, warp_id)) return;
+    const block_target target{c + int64_t(row) * ldc + col, bias ? bias + col : nullptr, ldc, m - row, n - col,
+                              n % 8 == 0 && ldc % 8 == 0};
+    store_block(target, p.ct, warp);
 }
