@@ -22,6 +22,13 @@ class Extent(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     k: Text
 
 
+class OrderDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Expressions for the order in which workgroups take tiles, as `hktune.model.WorkgroupOrder` has it."""
+
+    xcd_chunk: Text = 1
+    group_rows: Text = 1
+
+
 class LaunchDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """Expressions for a launch; only here may a problem's m, n and k be named."""
 
@@ -42,3 +49,4 @@ class TemplateDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=Tru
     launch: LaunchDescription
     proof: Extent
     derived: dict[str, Text] = {}
+    order: OrderDescription = OrderDescription()
