@@ -544,11 +544,12 @@ template<int split> struct pingpong : staging {
             if constexpr (waits_for_loads(c)) wait_loads<loads_in_flight(c, behind)>();
             if constexpr (LGKMCNT_CLUSTERS == 0) wait_shared<0>();
             else if constexpr (c == 0 && !READ_ACROSS) wait_shared<READS_A>();  // B0 is refilled in the next cluster
+            if constexpr (c == PARTS - 1) stage = next_stage(stage);
             __builtin_amdgcn_s_barrier();
             multiply<c>();
             __builtin_amdgcn_s_barrier();
+            scheduling_fence();
         });
-        stage = next_stage(stage);
     }
 
     template<int part> __device__ __forceinline__ void read_part(staged_tile tile) {
