@@ -438,8 +438,8 @@ template<int clusters> struct pipeline : staging {
         multiply_cluster<c>(ct, f, [] {});
     }
 
-    // The reads of the next cluster and the loads go out between the rows of MFMAs. The barrier of the last cluster says
-    // both that the next tile has landed and that this one has been read.
+    // The loads go out between the rows of MFMAs, and in the first half of them the reads of the next cluster. The barrier
+    // of the last cluster says both that the next tile has landed and that this one has been read.
     template<int c, int behind> __device__ __forceinline__ void interleaved_cluster(int tile) {
         constexpr bool last = c == clusters - 1;
         constexpr int reads = last && behind == 0 ? 0 : reads_of((c + 1) % clusters);
@@ -447,7 +447,7 @@ template<int clusters> struct pipeline : staging {
         if constexpr (last && behind > 0) await_next<behind>();
         const staged_tile read_from = last ? next() : current();
         multiply_cluster<c>(ct, f, [&]<int row>() __attribute__((always_inline)) {
-            constexpr int first = row * reads / MFMA_ROWS, end = (row + 1) * reads / MFMA_ROWS;
+            constexpr int first = reads_before(row, reads), end = reads_before(row + 1, reads);
             static_for<end - first>([&]<int i>() __attribute__((always_inline)) {
                 read_one<(c + 1) % clusters, first + i>(f, read_from, warp);
             });
@@ -458,6 +458,10 @@ template<int clusters> struct pipeline : staging {
                 source.fetch<portion + part, portion + part_end>(previous(), tile + PREFETCH - 1);
             }
         });
+    }
+
+    static constexpr int reads_before(int row, int reads) {
+        return 2 * row >= MFMA_ROWS ? reads : 2 * row * reads / MFMA_ROWS;
     }
 
     // Waits for the tile after this one, leaving those behind it in flight.
