@@ -163,6 +163,18 @@ class Tile:
 
 
 @dataclass(frozen=True)
+class WorkgroupOrder:
+    """Which tile of C a workgroup computes; the default is row by row.
+
+    `xcd_chunk`: so many neighbouring tiles go to one accelerator die (XCD) in a row. `group_rows`: tiles are numbered
+    down the columns of so many rows at a time. `hktune.emulator.memory_traffic.tiles_of` has the formula.
+    """
+
+    xcd_chunk: int = 1
+    group_rows: int = 1
+
+
+@dataclass(frozen=True)
 class Variant:
     """A template rendered with one config: everything a compiler needs, and nothing about a problem's size."""
 

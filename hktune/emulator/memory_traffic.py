@@ -1,7 +1,7 @@
 """What a grid of workgroups asks of L2, fabric and memory: which panels of A and Bt are wanted, by whom, at once.
 
 A panel is the rows of A (or of Bt) that one row (or column) of tiles needs. Workgroup i runs on accelerator die
-(XCD) i mod 8 (HipKittens; AMD's Gluon tutorials) and computes tile (i // tiles_n, i mod tiles_n). Workgroups that run
+(XCD) i mod 8 (HipKittens; AMD's Gluon tutorials) and computes the tile that its order says. Workgroups that run
 at once walk k together, so an XCD's L2 fetches each panel once for all of its workgroups, and the memory-side cache
 (MALL) once for all XCDs. Assumed: they stay in step closely enough, and L2 keeps nothing from one round to the next.
 """
@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 import numpy.typing as npt
 
 from hktune.arch import Arch
+from hktune.model import WorkgroupOrder
 
 Indices = npt.NDArray[np.int64]
 Order = Callable[[Indices, int, int], tuple[Indices, Indices]]
@@ -41,6 +42,31 @@ def row_major(ids: Indices, tiles_m: int, tiles_n: int) -> tuple[Indices, Indice
     """Columns fastest; ids beyond the grid's tiles (a split of k) start over."""
     tile = ids % (tiles_m * tiles_n)
     return tile // tiles_n, tile % tiles_n
+
+
+def tiles_of(
+    ids: Indices, tiles_m: int, tiles_n: int, xcds: int, xcd_chunk: int, group_rows: int
+) -> tuple[Indices, Indices]:
+    """The order of `WorkgroupOrder`: neighbouring tiles on one XCD, down the columns of a few rows at a time.
+
+    Both steps are one to one for every grid. Ids beyond the grid's tiles (a split of k) start over. The first is
+    HipKittens' chunked remap of workgroups over dies, the second the grouping of Triton's matrix multiplication.
+    """
+    tile = ids % (tiles_m * tiles_n)
+    run = xcds * xcd_chunk
+    chunked = tile // run * run + tile % xcds * xcd_chunk + tile % run // xcds
+    tile = np.where(tile < tiles_m * tiles_n // run * run, chunked, tile)
+    first, within = tile // (group_rows * tiles_n) * group_rows, tile % (group_rows * tiles_n)
+    rows = np.minimum(group_rows, tiles_m - first)
+    return first + within % rows, within // rows
+
+
+@lru_cache(maxsize=256)
+def tile_order(order: WorkgroupOrder, arch: Arch) -> Order:
+    """`order` on `arch`, the same object each time, so that what depends on it can be remembered."""
+    if order == WorkgroupOrder():
+        return row_major
+    return partial(tiles_of, xcds=arch.xcds, xcd_chunk=order.xcd_chunk, group_rows=order.group_rows)
 
 
 @lru_cache(maxsize=4096)

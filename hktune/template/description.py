@@ -29,6 +29,13 @@ class ProofDescription(Extent, forbid_unknown_fields=True, frozen=True):
     padding: Text = 0
 
 
+class OrderDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Expressions for the order in which workgroups take tiles, as `hktune.model.WorkgroupOrder` has it."""
+
+    xcd_chunk: Text = 1
+    group_rows: Text = 1
+
+
 class LaunchDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """Expressions for a launch; only here may a problem's m, n and k be named."""
 
@@ -50,3 +57,4 @@ class TemplateDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=Tru
     launch: LaunchDescription
     proof: Annotated[tuple[ProofDescription, ...], msgspec.Meta(min_length=1)]
     derived: dict[str, Text] = {}
+    order: OrderDescription = OrderDescription()

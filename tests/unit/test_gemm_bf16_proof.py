@@ -21,8 +21,11 @@ SAMPLED = [space().sample(random.Random(seed)) for seed in range(8)]
 
 def pipeline(config: Config) -> Pipeline:
     derived = model(config)
+    if config["schedule"] == "pingpong":  # B0 A0 B1 A1; fragments_b counts both parts of B
+        parts = 2 * (derived["loads_b"], derived["loads_a"])
+        return Pipeline(parts, 2 * (derived["fragments_b"] // 2, derived["fragments_a"]), derived["stages"])
     reads = derived["clusters"] * derived["fragments_a"] + derived["slices"] * derived["fragments_b"]
-    return Pipeline(derived["loads_per_tile"], reads, derived["stages"])
+    return Pipeline((derived["loads_per_tile"],), (reads,), derived["stages"])
 
 
 @pytest.mark.parametrize("config", [*space().seeds, *SAMPLED], ids=lambda config: config.id)

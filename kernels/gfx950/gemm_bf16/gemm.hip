@@ -11,6 +11,8 @@ using namespace kittens;
 
 // ---------------------------------------------------------------- knobs
 
+enum class Schedule { pipeline, interleave, pingpong };
+enum class Wait { step, cluster };
 enum class Priority { none, cluster, phase };
 
 constexpr int      BLOCK_M          = ${block_m};
@@ -19,10 +21,13 @@ constexpr int      K_STEP           = ${k_step};
 constexpr int      WARPS_M          = ${warps_m};
 constexpr int      WARPS_N          = ${warps_n};
 constexpr int      MFMA             = ${mfma};              // rows and columns of one MFMA
+constexpr Schedule SCHEDULE         = Schedule::${schedule};
 constexpr int      SPLIT            = ${split};             // parts of a block's rows, and of its columns
 constexpr int      SLICES           = ${slices};            // parts of K_STEP, each read into registers by itself
 constexpr int      STAGES           = ${stages};            // K-tiles that LDS holds
 constexpr int      PREFETCH         = ${prefetch};          // steps between sending for a tile and multiplying it
+constexpr int      SPREAD           = ${spread};            // clusters over which the loads of one tile are sent for
+constexpr Wait     VMCNT_WAITS      = Wait::${vmcnt_waits};
 constexpr int      VMCNT_TILES      = ${vmcnt_tiles};       // tiles that may still be on their way when a step starts
 constexpr int      LGKMCNT_CLUSTERS = ${lgkmcnt_clusters};  // clusters whose fragments may be, when one starts
 constexpr bool     READ_ACROSS      = ${read_across};       // whether clusters are also read ahead into the next tile
@@ -30,6 +35,9 @@ constexpr Priority SETPRIO          = Priority::${setprio};
 constexpr bool     SCHED_BARRIER    = ${sched_barrier};
 constexpr int      SPLIT_K          = ${split_k};           // workgroups that share the K-tiles of one block
 constexpr int      COUNTERS         = ${counters};        // of the workspace, 4 bytes each
+constexpr int      XCD_CHUNK        = ${xcd_chunk};         // neighbouring tiles of C that one XCD takes in a row
+constexpr int      GROUP_ROWS       = ${group_rows};        // rows of tiles that are walked column by column
+constexpr int      XCDS             = ${xcds};
 
 // ---------------------------------------------------------------- geometry
 
@@ -68,10 +76,10 @@ constexpr int LOADS_A        = sizeof(ST_A) / BYTES_PER_LOAD;
 constexpr int LOADS_B        = sizeof(ST_B) / BYTES_PER_LOAD;
 constexpr int LOADS_PER_TILE = SPLIT * (LOADS_A + LOADS_B);
 
+constexpr int PARTS_PER_TILE = 2 * SPLIT;                   // sent for in the order B0 A0 B1 A1
+
 static_assert(PREFETCH >= 1 && (PREFETCH == STAGES - 1 || PREFETCH == STAGES));
-static_assert(VMCNT_TILES < PREFETCH - READ_ACROSS, "a step must wait for the tile it reads");
-static_assert(LGKMCNT_CLUSTERS < CLUSTERS, "a step must wait for every fragment it multiplies");
-static_assert(!READ_ACROSS || (PREFETCH == STAGES && LGKMCNT_CLUSTERS >= 1 && LGKMCNT_CLUSTERS <= CLUSTERS - SPLIT));
+static_assert(PARTS_PER_TILE % SPREAD == 0, "every cluster that sends for parts sends for equally many");
 static_assert(LOADS_A * BYTES_PER_LOAD == sizeof(ST_A) && LOADS_B * BYTES_PER_LOAD == sizeof(ST_B));
 
 // A lane accumulates quads: four neighbours in a row of C. The lanes of one row, side by side, hold QUAD_COLS columns.
@@ -102,9 +110,14 @@ template<int count, typename F> __device__ __forceinline__ void static_for(F &&b
     }(std::make_integer_sequence<int, count>{});
 }
 
+// Returns when this warp's loads have landed but for the last `pending`.
+template<int pending> __device__ __forceinline__ void wait_loads() {
+    asm volatile("s_waitcnt vmcnt(%0)" :: "n"(pending) : "memory");
+}
+
 // Returns when every warp's loads have landed but for those of the last `tiles_left` tiles sent for.
 template<int tiles_left> __device__ __forceinline__ void await_tile() {
-    asm volatile("s_waitcnt vmcnt(%0)" :: "n"(tiles_left * LOADS_PER_TILE) : "memory");
+    wait_loads<tiles_left * LOADS_PER_TILE>();
     __builtin_amdgcn_s_barrier();
 }
 
@@ -137,6 +150,24 @@ template<ducks::rt::all RT> __device__ __forceinline__ void arrived(RT &fragment
             asm volatile("" : "+v"(*reinterpret_cast<i32x4 *>(fragment.tiles[i][j].data)));
         }
     }
+}
+
+// ---------------------------------------------------------------- which tile of C a workgroup computes
+
+struct block_place { int row, col; };
+
+// Workgroups go to the XCDs in turn, each of which has an L2 of its own. Within each whole run of XCDS * XCD_CHUNK of
+// them, those of one XCD get neighbouring tiles. Tiles are numbered down the columns of GROUP_ROWS rows at a time. Both
+// steps are one to one for every grid; a chunk of 1 in rows of 1 leaves the plain order.
+__device__ __forceinline__ block_place place_of(int workgroup, int tiles_m, int tiles_n) {
+    constexpr int run = XCDS * XCD_CHUNK;
+    int tile = workgroup;
+    if (XCD_CHUNK > 1 && workgroup < tiles_m * tiles_n / run * run) {
+        tile = workgroup / run * run + workgroup % XCDS * XCD_CHUNK + workgroup % run / XCDS;
+    }
+    const int first = tile / (GROUP_ROWS * tiles_n) * GROUP_ROWS, within = tile % (GROUP_ROWS * tiles_n);
+    const int rows = min(GROUP_ROWS, tiles_m - first);
+    return {first + within % rows, within / rows};
 }
 
 // ---------------------------------------------------------------- global memory to LDS
@@ -195,26 +226,34 @@ struct block_source {
         b.prepare(tile.b[0]);
     }
 
-    __device__ __forceinline__ void fetch_last(staged_tile tile) const {
+    template<int part> __device__ __forceinline__ void fetch_part_of_last(staged_tile tile) const {
+        constexpr int h = part / 2;
         const int at = last_tile * K_STEP;
-        uint32_t offsets_a[LOADS_A], offsets_b[LOADS_B];
-        a.mask(tile.a[0], k - at, offsets_a);
-        b.mask(tile.b[0], k - at, offsets_b);
-        #pragma unroll
-        for (int h = 0; h < SPLIT; h++) {
-            a.fetch(tile.a[h], h, at, offsets_a);
-            b.fetch(tile.b[h], h, at, offsets_b);
+        if constexpr (part % 2 == 0) {
+            uint32_t masked[LOADS_B];
+            b.mask(tile.b[h], k - at, masked);
+            b.fetch(tile.b[h], h, at, masked);
+        } else {
+            uint32_t masked[LOADS_A];
+            a.mask(tile.a[h], k - at, masked);
+            a.fetch(tile.a[h], h, at, masked);
         }
     }
 
     // Tile `number` of the order in which they are multiplied, from 1.
-    __device__ __forceinline__ void fetch(staged_tile tile, int number) const {
+    template<int part> __device__ __forceinline__ void fetch_part(staged_tile tile, int number) const {
+        constexpr int h = part / 2;
         const int at = (first_tile + number - 1) * K_STEP;
-        #pragma unroll
-        for (int h = 0; h < SPLIT; h++) {
-            a.fetch(tile.a[h], h, at, a.offsets);
-            b.fetch(tile.b[h], h, at, b.offsets);
-        }
+        if constexpr (part % 2 == 0) b.fetch(tile.b[h], h, at, b.offsets);
+        else a.fetch(tile.a[h], h, at, a.offsets);
+    }
+
+    template<int first, int last> __device__ __forceinline__ void fetch_last(staged_tile tile) const {
+        static_for<last - first>([&]<int i>() __attribute__((always_inline)) { fetch_part_of_last<first + i>(tile); });
+    }
+
+    template<int first, int last> __device__ __forceinline__ void fetch(staged_tile tile, int number) const {
+        static_for<last - first>([&]<int i>() __attribute__((always_inline)) { fetch_part<first + i>(tile, number); });
     }
 };
 
@@ -231,9 +270,10 @@ struct fragments {
 constexpr int slice_of(int c) { return c / SPLIT; }
 constexpr int part_of(int c) { return c % SPLIT; }
 
+constexpr int reads_b_of(int c) { return part_of(c) == 0 ? SPLIT * RT_B::height * RT_B::width : 0; }
+
 constexpr int reads_of(int c) {
-    constexpr int reads_a = RT_A::height * RT_A::width, reads_b = SPLIT * RT_B::height * RT_B::width;
-    return part_of(c) == 0 ? reads_a + reads_b : reads_a;
+    return reads_b_of(c) + RT_A::height * RT_A::width;
 }
 
 // With `next_follows`, the first clusters of the next tile come after the last ones of this.
@@ -266,42 +306,56 @@ template<int c, bool next_follows> __device__ __forceinline__ void await_cluster
     arrived(f.a[slice][part]);
 }
 
-template<int c> __device__ __forceinline__ void multiply_cluster(RT_Ct (&ct)[SPLIT][SPLIT], const fragments &f) {
+// Read `i` of cluster c alone: one base tile, in the order of read_cluster.
+template<int c, int i> __device__ __forceinline__ void read_one(fragments &f, const staged_tile &tile, warp_place warp) {
     constexpr int slice = slice_of(c), part = part_of(c);
+    if constexpr (i < reads_b_of(c)) {
+        constexpr int h = i / (RT_B::height * RT_B::width), y = i / RT_B::width % RT_B::height, x = i % RT_B::width;
+        using one = rt_bf<MFMA, RT_B::base_tile_cols, row_l, shape::operand>;
+        load(reinterpret_cast<one &>(f.b[slice][h].tiles[y][x]),
+             subtile_inplace<MFMA, RT_B::base_tile_cols>(tile.b[h], {warp.col * RT_B::height + y, slice * RT_B::width + x}));
+    } else {
+        constexpr int y = (i - reads_b_of(c)) / RT_A::width, x = (i - reads_b_of(c)) % RT_A::width;
+        using one = rt_bf<MFMA, RT_A::base_tile_cols, row_l, shape::operand>;
+        load(reinterpret_cast<one &>(f.a[slice][part].tiles[y][x]),
+             subtile_inplace<MFMA, RT_A::base_tile_cols>(tile.a[part], {warp.row * RT_A::height + y, slice * RT_A::width + x}));
+    }
+}
+
+constexpr int MFMA_ROWS = SPLIT * RT_Ct::height;  // of a cluster: what runs between two pieces of other work
+
+template<int c, int row>
+__device__ __forceinline__ void multiply_row(RT_Ct (&ct)[SPLIT][SPLIT], const fragments &f) {
+    constexpr int slice = slice_of(c), part = part_of(c), h = row / RT_Ct::height, y = row % RT_Ct::height;
+    #pragma unroll
+    for (int x = 0; x < RT_Ct::width; x++) {
+        #pragma unroll
+        for (int k = 0; k < RT_A::width; k++) {
+            auto &sum = ct[part][h].tiles[y][x];
+            mma_ABt_base(sum, f.b[slice][h].tiles[y][k], f.a[slice][part].tiles[x][k], sum);
+        }
+    }
+}
+
+// The MFMAs of a cluster, with `between.operator()<row>()` after each of its rows.
+template<int c, typename F>
+__device__ __forceinline__ void multiply_cluster(RT_Ct (&ct)[SPLIT][SPLIT], const fragments &f, F &&between) {
     scheduling_fence();
     set_priority<Priority::cluster, 1>();
-    #pragma unroll
-    for (int h = 0; h < SPLIT; h++) {
-        mma_ABt(ct[part][h], f.b[slice][h], f.a[slice][part], ct[part][h]);
-    }
+    static_for<MFMA_ROWS>([&]<int row>() __attribute__((always_inline)) {
+        multiply_row<c, row>(ct, f);
+        if constexpr (SCHEDULE == Schedule::interleave) {
+            scheduling_fence();
+            between.template operator()<row>();
+            scheduling_fence();
+        }
+    });
     set_priority<Priority::cluster, 0>();
     scheduling_fence();
 }
 
 __device__ __forceinline__ void read_ahead(fragments &f, const staged_tile &tile, warp_place warp) {
     static_for<LGKMCNT_CLUSTERS>([&]<int c>() __attribute__((always_inline)) { read_cluster<c>(f, tile, warp); });
-}
-
-// Multiplies a tile whose first clusters have been read ahead. Calls `before_next` before it reads ahead into the next
-// tile, if that follows, and `on_all_read` once this warp has read all of its own, before the last cluster's MFMAs.
-template<bool next_follows, typename Before, typename After>
-__device__ __forceinline__ void multiply_tile(RT_Ct (&ct)[SPLIT][SPLIT], fragments &f, staged_tile tile,
-                                              staged_tile next, warp_place warp, Before &&before_next,
-                                              After &&on_all_read) {
-    set_priority<Priority::phase, 1>();
-    static_for<CLUSTERS>([&]<int c>() __attribute__((always_inline)) {
-        constexpr int ahead = c + LGKMCNT_CLUSTERS;
-        if constexpr (ahead < CLUSTERS) {
-            read_cluster<ahead>(f, tile, warp);
-        } else if constexpr (next_follows) {
-            if constexpr (ahead == CLUSTERS) before_next();
-            read_cluster<ahead - CLUSTERS>(f, next, warp);
-        }
-        await_cluster<c, next_follows>(f);
-        if constexpr (c == CLUSTERS - 1) on_all_read();
-        multiply_cluster<c>(ct, f);
-    });
-    set_priority<Priority::phase, 0>();
 }
 
 // ---------------------------------------------------------------- registers to global memory
@@ -488,27 +542,49 @@ __device__ __forceinline__ void store_block(const block_target &c, RT_Ct (&ct)[S
     }
 }
 
-// ---------------------------------------------------------------- the pipeline
+// ---------------------------------------------------------------- what every schedule of the main loop works on
 
-struct pipeline {
+struct staging {
     ST_A (&As)[STAGES][SPLIT];
     ST_B (&Bs)[STAGES][SPLIT];
     block_source source;
     warp_place warp;
     int k_tiles;
-    int stage = 0;
-    fragments f;
+    int stage = 0;  // of the tile being multiplied
     RT_Ct ct[SPLIT][SPLIT];
 
     __device__ __forceinline__ staged_tile staged(int at) { return {As[at], Bs[at]}; }
+    __device__ __forceinline__ staged_tile current() { return staged(stage); }
+    __device__ __forceinline__ staged_tile previous() { return staged((stage == 0 ? STAGES : stage) - 1); }
+    __device__ __forceinline__ staged_tile next() { return staged(next_stage(stage)); }
+};
 
-    // The first PREFETCH tiles set out.
+// ---------------------------------------------------------------- schedules pipeline and interleave
+
+// Every step sends for one tile and multiplies another. With PREFETCH == STAGES (refilling late) the one sent for takes
+// the place of the one being multiplied, once every warp has read that. With SPREAD > 1 the parts of a tile go out one
+// portion a cluster; of a late refill only the first portion in that step, the rest in the next.
+template<int clusters> struct pipeline : staging {
+    static_assert(VMCNT_TILES < PREFETCH - READ_ACROSS, "a step must wait for the tile it reads");
+    static_assert(LGKMCNT_CLUSTERS < clusters, "a step must wait for every fragment it multiplies");
+    static_assert(!READ_ACROSS || (PREFETCH == STAGES && LGKMCNT_CLUSTERS >= 1 && LGKMCNT_CLUSTERS <= clusters - SPLIT));
+    static_assert(SCHEDULE != Schedule::interleave || (READ_ACROSS && LGKMCNT_CLUSTERS == 1));
+
+    static constexpr bool late = PREFETCH == STAGES;
+    static constexpr int PORTION = PARTS_PER_TILE / SPREAD;
+    static_assert(SPREAD <= (READ_ACROSS ? clusters - LGKMCNT_CLUSTERS + 1 : clusters));
+    static_assert(!late || READ_ACROSS || SPREAD == 1 || VMCNT_TILES < PREFETCH - 1);
+
+    fragments f;
+
+    // The first PREFETCH tiles set out, but for what the first step sends of them.
     __device__ __forceinline__ void prologue() {
         source.prepare(staged(0));
         clear_block(ct);
         static_for<PREFETCH>([&]<int tile>() __attribute__((always_inline)) {
-            if constexpr (tile == 0) source.fetch_last(staged(0));
-            else if (tile < k_tiles) source.fetch(staged(tile), tile);
+            constexpr int parts = late && tile == PREFETCH - 1 ? PORTION : PARTS_PER_TILE;
+            if constexpr (tile == 0) source.fetch_last<0, parts>(staged(0));
+            else if (tile < k_tiles) source.fetch<0, parts>(staged(tile), tile);
         });
         if constexpr (READ_ACROSS) {
             VMCNT_TILES == 0 || k_tiles > VMCNT_TILES ? await_tile<VMCNT_TILES>() : await_tile<0>();
@@ -516,38 +592,216 @@ struct pipeline {
         }
     }
 
-    // Every step sends for one tile and multiplies another. With PREFETCH == STAGES the one sent for takes the place of
-    // the one being multiplied, once every warp has read that.
     __device__ __forceinline__ void steady_state() {
-        for (int tile = 0; tile + PREFETCH < k_tiles; tile++) {
-            if constexpr (!READ_ACROSS) await_tile<VMCNT_TILES>();
-            if constexpr (PREFETCH < STAGES) source.fetch(staged((stage == 0 ? STAGES : stage) - 1), tile + PREFETCH);
-            step<READ_ACROSS, VMCNT_TILES>([&]() __attribute__((always_inline)) {
-                if constexpr (PREFETCH == STAGES) {
-                    __builtin_amdgcn_s_barrier();
-                    source.fetch(staged(stage), tile + PREFETCH);
-                }
-            });
-        }
+        for (int tile = 0; tile + PREFETCH < k_tiles; tile++) step<PREFETCH>(tile);
     }
 
     // The last tiles, with ever fewer behind them.
     __device__ __forceinline__ void drain() {
         static_for<PREFETCH>([&]<int drained>() __attribute__((always_inline)) {
-            constexpr int behind = PREFETCH - 1 - drained, behind_next = behind == 0 ? 0 : behind - 1;
-            if (behind == 0 || behind < k_tiles) {
-                if constexpr (!READ_ACROSS) await_tile<behind < VMCNT_TILES ? behind : VMCNT_TILES>();
-                step<READ_ACROSS && behind != 0, behind_next < VMCNT_TILES ? behind_next : VMCNT_TILES>([] {});
+            constexpr int behind = PREFETCH - 1 - drained;
+            if (behind == 0 || behind < k_tiles) step<behind>(k_tiles - 1 - behind);
+        });
+    }
+
+    // Multiplies `tile`, which is in `stage`, with `behind` tiles after it; with PREFETCH of them there may be more.
+    template<int behind> __device__ __forceinline__ void step(int tile) {
+        if constexpr (!READ_ACROSS) {
+            await_tile<behind < VMCNT_TILES ? behind : VMCNT_TILES>();
+            send_spread<0, behind>(tile);
+            read_ahead(f, current(), warp);
+        }
+        set_priority<Priority::phase, 1>();
+        static_for<clusters>([&]<int c>() __attribute__((always_inline)) {
+            if constexpr (SCHEDULE == Schedule::interleave) interleaved_cluster<c, behind>(tile);
+            else pipelined_cluster<c, behind>(tile);
+        });
+        set_priority<Priority::phase, 0>();
+        stage = next_stage(stage);
+    }
+
+    template<int c, int behind> __device__ __forceinline__ void pipelined_cluster(int tile) {
+        constexpr bool next_follows = READ_ACROSS && behind > 0;
+        constexpr int ahead = c + LGKMCNT_CLUSTERS;
+        if constexpr (c > 0 || READ_ACROSS) send_spread<c, behind>(tile);
+        if constexpr (ahead < clusters) {
+            read_cluster<ahead>(f, current(), warp);
+        } else if constexpr (next_follows) {
+            if constexpr (ahead == clusters) await_next<behind>();
+            read_cluster<ahead - clusters>(f, next(), warp);
+        }
+        await_cluster<c, next_follows>(f);
+        if constexpr (late && c == clusters - 1 && behind == PREFETCH) {
+            __builtin_amdgcn_s_barrier();
+            source.fetch<0, PORTION>(current(), tile + PREFETCH);
+        }
+        multiply_cluster<c>(ct, f, [] {});
+    }
+
+    // The loads go out between the rows of MFMAs, and in the first half of them the reads of the next cluster. The barrier
+    // of the last cluster says both that the next tile has landed and that this one has been read.
+    template<int c, int behind> __device__ __forceinline__ void interleaved_cluster(int tile) {
+        constexpr bool last = c == clusters - 1;
+        constexpr int reads = last && behind == 0 ? 0 : reads_of((c + 1) % clusters);
+        await_cluster<c, false>(f);
+        if constexpr (last && behind > 0) await_next<behind>();
+        const staged_tile read_from = last ? next() : current();
+        multiply_cluster<c>(ct, f, [&]<int row>() __attribute__((always_inline)) {
+            constexpr int first = reads_before(row, reads), end = reads_before(row + 1, reads);
+            static_for<end - first>([&]<int i>() __attribute__((always_inline)) {
+                read_one<(c + 1) % clusters, first + i>(f, read_from, warp);
+            });
+            constexpr int part = row * PORTION / MFMA_ROWS, part_end = (row + 1) * PORTION / MFMA_ROWS;
+            if constexpr (last && behind == PREFETCH) source.fetch<part, part_end>(current(), tile + PREFETCH);
+            if constexpr (sends<c, behind>()) {
+                constexpr int portion = (c + 1) * PORTION;
+                source.fetch<portion + part, portion + part_end>(previous(), tile + PREFETCH - 1);
             }
         });
     }
 
-    // Multiplies the tile in `stage`. If it reads ahead into the next, the wait for that leaves `tiles_left` in flight.
-    template<bool next_follows, int tiles_left, typename F> __device__ __forceinline__ void step(F &&on_all_read) {
-        const int next = next_stage(stage);
-        if constexpr (!READ_ACROSS) read_ahead(f, staged(stage), warp);
-        multiply_tile<next_follows>(ct, f, staged(stage), staged(next), warp, await_tile<tiles_left>, on_all_read);
-        stage = next;
+    static constexpr int reads_before(int row, int reads) {
+        return 2 * row >= MFMA_ROWS ? reads : 2 * row * reads / MFMA_ROWS;
+    }
+
+    // Waits for the tile after this one, leaving those behind it in flight.
+    template<int behind> __device__ __forceinline__ void await_next() {
+        await_tile<behind - 1 < VMCNT_TILES ? behind - 1 : VMCNT_TILES>();
+    }
+
+    // Whether cluster c sends for a portion into the stage that the step before has freed.
+    template<int c, int behind> static constexpr bool sends() {
+        return late ? behind >= PREFETCH - 1 && c < SPREAD - 1 : behind == PREFETCH && c < SPREAD;
+    }
+
+    template<int c, int behind> __device__ __forceinline__ void send_spread(int tile) {
+        if constexpr (sends<c, behind>()) {
+            constexpr int portion = (late ? c + 1 : c) * PORTION;
+            source.fetch<portion, portion + PORTION>(previous(), tile + STAGES - 1);
+        }
+    }
+};
+
+// ---------------------------------------------------------------- schedule pingpong
+
+// Two groups of four warps, one warp of each on every SIMD, half a phase apart: between two barriers one group reads LDS
+// and sends for loads while the other one multiplies. Cluster c multiplies part c / 2 of A with part c % 2 of B.
+//
+// The parts of all tiles are one stream, B0 A0 B1 A1 B0' ...; a cluster sends for one of them, LEAD parts ahead. Refilled
+// late, each part takes the place of the one of its kind that has just been read.
+template<int split> struct pingpong : staging {
+    static_assert(split == 2 && SLICES == 1 && NUM_WARPS == 8 && STAGES >= 2 && SPREAD == PARTS_PER_TILE);
+    static_assert(VMCNT_TILES <= STAGES - 2);
+    static_assert(VMCNT_TILES >= 1 || PREFETCH == STAGES || !READ_ACROSS || VMCNT_WAITS == Wait::cluster,
+                  "a wait must come after what it waits for has been sent for");
+
+    static constexpr int PARTS = PARTS_PER_TILE;
+    static constexpr int LEAD = PREFETCH == STAGES ? PARTS * STAGES - 1 : PARTS * (STAGES - 1);
+    static constexpr int SPARE = PARTS * (STAGES - 2 - VMCNT_TILES);  // parts that are waited for before they must be
+    static constexpr int READS_A = RT_A::height * RT_A::width;
+
+    RT_A a;
+    RT_B b[split];
+
+    // Loads of the parts after `from` up to `to` of the stream.
+    static constexpr int loads_between(int from, int to) {
+        int loads = 0;
+        for (int part = from + 1; part <= to; part++) loads += part % 2 == 0 ? LOADS_B : LOADS_A;
+        return loads;
+    }
+
+    __device__ __forceinline__ bool second_group() const { return warp.row * WARPS_N + warp.col >= NUM_WARPS / 2; }
+
+    __device__ __forceinline__ void prologue() {
+        source.prepare(staged(0));
+        clear_block(ct);
+        static_for<LEAD>([&]<int part>() __attribute__((always_inline)) {
+            constexpr int tile = part / PARTS;
+            if constexpr (tile == 0) source.template fetch_part_of_last<part>(staged(0));
+            else if (tile < k_tiles) source.template fetch_part<part % PARTS>(staged(tile), tile);
+        });
+        constexpr int landed = VMCNT_WAITS == Wait::step ? PARTS - 1 : 1;
+        k_tiles >= STAGES ? wait_loads<loads_between(landed, LEAD - 1)>() : wait_loads<0>();
+        __builtin_amdgcn_s_barrier();
+        if constexpr (READ_ACROSS) {
+            read_part<0>(staged(0));
+            wait_shared<0>();
+        }
+        if (second_group()) __builtin_amdgcn_s_barrier();
+    }
+
+    __device__ __forceinline__ void steady_state() {
+        for (int tile = 0; tile + PREFETCH < k_tiles; tile++) step<PREFETCH>(tile);
+    }
+
+    __device__ __forceinline__ void drain() {
+        static_for<PREFETCH>([&]<int drained>() __attribute__((always_inline)) {
+            constexpr int behind = PREFETCH - 1 - drained;
+            if (behind == 0 || behind < k_tiles) step<behind>(k_tiles - 1 - behind);
+        });
+        if (!second_group()) __builtin_amdgcn_s_barrier();
+    }
+
+    template<int behind> __device__ __forceinline__ void step(int tile) {
+        static_for<PARTS>([&]<int c>() __attribute__((always_inline)) {
+            read_cluster<c, behind>();
+            send_part<c, behind>(tile);
+            if constexpr (waits_for_loads(c)) wait_loads<loads_in_flight(c, behind)>();
+            if constexpr (LGKMCNT_CLUSTERS == 0) wait_shared<0>();
+            else if constexpr (c == 0 && !READ_ACROSS) wait_shared<READS_A>();  // B0 is refilled in the next cluster
+            if constexpr (c == PARTS - 1) stage = next_stage(stage);
+            __builtin_amdgcn_s_barrier();
+            multiply<c>();
+            __builtin_amdgcn_s_barrier();
+            scheduling_fence();
+        });
+    }
+
+    template<int part> __device__ __forceinline__ void read_part(staged_tile tile) {
+        constexpr int h = part / 2;
+        if constexpr (part % 2 == 0) load(b[h], subtile_inplace<REG_N, SLICE_K>(tile.b[h], {warp.col, 0}));
+        else load(a, subtile_inplace<REG_M, SLICE_K>(tile.a[h], {warp.row, 0}));
+    }
+
+    // A cluster reads the one part that its MFMAs need and no earlier cluster has read; the first of a tile both, unless
+    // the last cluster of the tile before, which needs none, has read across.
+    template<int c, int behind> __device__ __forceinline__ void read_cluster() {
+        if constexpr (c == 0 && !READ_ACROSS) read_part<0>(current());
+        if constexpr (c < PARTS - 1) read_part<c + 1>(current());
+        else if constexpr (READ_ACROSS && behind > 0) read_part<0>(next());
+    }
+
+    static constexpr int last_part(int behind) { return PARTS * (behind + 1) - 1; }
+
+    template<int c, int behind> __device__ __forceinline__ void send_part(int tile) {
+        constexpr int part = c + LEAD, tiles_on = part / PARTS;
+        if constexpr (part <= last_part(behind)) {
+            source.template fetch_part<part % PARTS>(tiles_on == STAGES ? current() : previous(), tile + tiles_on);
+        }
+    }
+
+    static constexpr bool waits_for_loads(int c) {
+        if (VMCNT_WAITS == Wait::step) return c == PARTS - 1 - READ_ACROSS;
+        return READ_ACROSS || c != PARTS - 2;  // the cluster after that one reads nothing
+    }
+
+    // What the wait of cluster c leaves: all but what the next cluster, or the next step, reads.
+    static constexpr int loads_in_flight(int c, int behind) {
+        const int last = last_part(behind), sent = c + LEAD < last ? c + LEAD : last;
+        const int read = (VMCNT_WAITS == Wait::step ? 2 * PARTS - 1 : c + 2) + SPARE;
+        return loads_between(read, sent);
+    }
+
+    template<int c> __device__ __forceinline__ void multiply() {
+        constexpr int i = c / split, j = c % split;
+        wait_shared<0>();
+        arrived(a);
+        arrived(b[j]);
+        scheduling_fence();
+        set_priority<Priority::cluster, 1>();
+        mma_ABt(ct[i][j], b[j], a, ct[i][j]);
+        set_priority<Priority::cluster, 0>();
+        scheduling_fence();
     }
 };
 
@@ -559,9 +813,10 @@ void hktune_gemm_bf16(const bf16 *a, const bf16 *bt, bf16 *c, const bf16 *bias, 
     ST_A (&As)[STAGES][SPLIT] = al.allocate<ST_A, STAGES, SPLIT>();
     ST_B (&Bs)[STAGES][SPLIT] = al.allocate<ST_B, STAGES, SPLIT>();
 
-    const int blocks_n = (n + BLOCK_N - 1) / BLOCK_N, blocks = (m + BLOCK_M - 1) / BLOCK_M * blocks_n;
+    const int blocks_m = (m + BLOCK_M - 1) / BLOCK_M, blocks_n = (n + BLOCK_N - 1) / BLOCK_N, blocks = blocks_m * blocks_n;
     const int share = SPLIT_K == 1 ? 0 : blockIdx.x / blocks, block = blockIdx.x - share * blocks;
-    const int row = block / blocks_n * BLOCK_M, col = block % blocks_n * BLOCK_N;
+    const auto [block_row, block_col] = place_of(block, blocks_m, blocks_n);
+    const int row = block_row * BLOCK_M, col = block_col * BLOCK_N;
     const int k_tiles = (k + K_STEP - 1) / K_STEP;
     const int first_tile = share * k_tiles / SPLIT_K, end_tile = (share + 1) * k_tiles / SPLIT_K;
     const int warp_id = __builtin_amdgcn_readfirstlane(kittens::warpid());
@@ -569,13 +824,14 @@ void hktune_gemm_bf16(const bf16 *a, const bf16 *bt, bf16 *c, const bf16 *bias, 
     const block_source source{{a + int64_t(row) * lda, lda, m - row}, {bt + int64_t(col) * ldb, ldb, n - col},
                               k, first_tile, end_tile - 1};
 
-    pipeline p{As, Bs, source, warp, end_tile - first_tile};
-    p.prologue();
-    p.steady_state();
-    p.drain();
+    using main_loop = std::conditional_t<SCHEDULE == Schedule::pingpong, pingpong<SPLIT>, pipeline<CLUSTERS>>;
+    main_loop loop{{As, Bs, source, warp, end_tile - first_tile}};
+    loop.prologue();
+    loop.steady_state();
+    loop.drain();
 
-    if (SPLIT_K > 1 && !gather_block(p.ct, workspace, block, share, warp_id)) return;
+    if (SPLIT_K > 1 && !gather_block(loop.ct, workspace, block, share, warp_id)) return;
     const block_target target{c + int64_t(row) * ldc + col, bias ? bias + col : nullptr, ldc, m - row, n - col,
                               n % 8 == 0 && ldc % 8 == 0};
-    store_block(target, p.ct, warp);
+    store_block(target, loop.ct, warp);
 }
