@@ -132,7 +132,7 @@ class _Ledger:
         tried = {trial.problem for trial in self.rows()}
         for problem in names:
             domain = space.domain(problem)
-            if problem in tried or domain.count:
+            if problem in tried or not domain.is_empty:
                 continue
             config = next(iter(space.seeds), space.config({}))
             reason = "; ".join(str(violation) for violation in domain.violations(config))

@@ -11,7 +11,6 @@ import ctypes
 import functools
 import importlib
 import struct
-import threading
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -54,7 +53,8 @@ class CudaBuffer:
 
 @dataclass(frozen=True, eq=False)
 class LoadedKernel:
-    """A kernel in the device's memory; its module is unloaded with the last reference."""
+    """A kernel in the device's memory. Its module is unloaded with the last reference: keep one for as long as a graph
+    that captured a launch of it."""
 
     symbol: str
     image: CudaKernel
@@ -76,7 +76,6 @@ class CudaDevice:
         self._device = _checked(self._driver.cuDeviceGet(ordinal))
         self._context = _checked(self._driver.cuDevicePrimaryCtxRetain(self._device))
         self._ordinal = ordinal
-        self._entered = threading.local()
         self._lds_bytes = self._attribute("MAX_SHARED_MEMORY_PER_BLOCK_OPTIN")
         self._capability = 10 * self._attribute("COMPUTE_CAPABILITY_MAJOR") + self._attribute(
             "COMPUTE_CAPABILITY_MINOR"

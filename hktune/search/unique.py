@@ -83,7 +83,7 @@ class UniqueStrategy:
 
     def _uniform(self) -> Config | None:
         """A legal config not seen yet, each equally likely; None if there is none."""
-        if not self.domain.count:
+        if self.domain.is_empty:
             return None
         for _ in range(_DRAWS):
             config = self.domain.sample(self.rng)

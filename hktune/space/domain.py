@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
-from itertools import islice
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from hktune.errors import SpaceError
@@ -16,7 +16,11 @@ from hktune.space.rules import Constraint, Parameter, Step, Violation, filled, p
 if TYPE_CHECKING:
     from hktune.space.space import SearchSpace
 
-_DRAWS = 200  # of rejection sampling, about 10 us each, before a walk over the legal configs, about 10 us each too
+_DRAWS = 5000  # some 10 us each, most being left at their first illegal value
+
+
+def _declared(parameter: Parameter) -> Sequence[Value]:
+    return parameter.values
 
 
 class Domain:
@@ -47,6 +51,11 @@ class Domain:
         return tuple(seed for seed in self.space.seeds if self.is_legal(seed))
 
     @cached_property
+    def is_empty(self) -> bool:
+        """Whether no config is legal; as fast as finding the first one."""
+        return next(self.enumerate(), None) is None
+
+    @cached_property
     def count(self) -> int:
         """How many configs are legal, exactly."""
         judged = max((level for level, steps in enumerate(self._levels) if steps), default=0)
@@ -74,14 +83,16 @@ class Domain:
             yield Config({name: scope[name] for name in names})
 
     def sample(self, rng: random.Random) -> Config:
-        """One legal config, each equally likely. Raises SpaceError if there is none."""
-        for _ in range(_DRAWS):
-            values = {parameter.name: rng.choice(parameter.values) for parameter in self.parameters}
-            if self.is_legal(values):
-                return Config(values)
-        if not self.count:
+        """One legal config. Raises SpaceError if there is none.
+
+        Each is equally likely, unless _DRAWS draws find none: then one is searched for in a random order of values,
+        which favours configs whose neighbours are illegal but never lists the space.
+        """
+        descents = chain((self._descent(rng, retreats=False) for _ in range(_DRAWS)), [self._descent(rng, True)])
+        scope = next((found for descent in descents for found in descent), None)
+        if scope is None:
             raise SpaceError(f"{self}: no config is legal: {self._first_obstacle()}")
-        return next(islice(self.enumerate(), rng.randrange(self.count), None))
+        return Config({parameter.name: scope[parameter.name] for parameter in self.parameters})
 
     def neighbours(self, config: Mapping[str, Value]) -> list[Config]:
         """Legal configs one step away: every single change of a parameter, in order.
@@ -126,7 +137,17 @@ class Domain:
         default = {parameter.name: parameter.default for parameter in self.parameters}
         return f"the default one breaks {self.violations(default)[0]}"
 
-    def _walk(self, level: int, last: int, scope: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    def _descent(self, rng: random.Random, retreats: bool) -> Iterator[dict[str, Any]]:
+        """The walk through values in random order; without `retreats`, only one value of each parameter."""
+
+        def shuffled(parameter: Parameter) -> Sequence[Value]:
+            return rng.sample(parameter.values, len(parameter.values) if retreats else 1)
+
+        return self._walk(0, len(self.parameters), dict(self._fixed), shuffled)
+
+    def _walk(
+        self, level: int, last: int, scope: dict[str, Any], order: Callable[[Parameter], Sequence[Value]] = _declared
+    ) -> Iterator[dict[str, Any]]:
         """Yields `scope` with the first `last` parameters bound, for each way that breaks no rule so far."""
         if not passes(self._levels[level], scope):
             return
@@ -134,6 +155,6 @@ class Domain:
             yield scope
             return
         parameter = self.parameters[level]
-        for value in parameter.values:
+        for value in order(parameter):
             scope[parameter.name] = value
-            yield from self._walk(level + 1, last, scope)
+            yield from self._walk(level + 1, last, scope, order)

@@ -74,15 +74,15 @@ def test_what_a_cubin_says_is_what_the_driver_says(device: CudaDevice) -> None:
     from cuda.bindings import driver
 
     code = built(device.identity.arch)
-    for symbol, kernel in read_cubin(code.data).kernels.items():
-        function = device.load(code.data, symbol).function
+    for symbol, image in read_cubin(code.data).kernels.items():
+        kernel = device.load(code.data, symbol)
         said = {
             name: driver.cuFuncGetAttribute(
-                getattr(driver.CUfunction_attribute, f"CU_FUNC_ATTRIBUTE_{name}"), function
+                getattr(driver.CUfunction_attribute, f"CU_FUNC_ATTRIBUTE_{name}"), kernel.function
             )[1]
             for name in ("NUM_REGS", "SHARED_SIZE_BYTES", "LOCAL_SIZE_BYTES", "MAX_THREADS_PER_BLOCK")
         }
-        needs = kernel.resources
+        needs = image.resources
         assert said["NUM_REGS"] == needs.vgprs
         assert said["SHARED_SIZE_BYTES"] == needs.lds_bytes
         assert said["LOCAL_SIZE_BYTES"] == needs.scratch_bytes
