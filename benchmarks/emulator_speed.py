@@ -28,10 +28,15 @@ PROBLEM = Problem(512, 512, 512)
 
 
 def launched(
-    space: SearchSpace, config: Config, code: CodeObject, problem: Problem, record_trace: bool
+    space: SearchSpace,
+    config: Config,
+    code: CodeObject,
+    problem: Problem,
+    record_trace: bool = False,
+    find_hazards: bool = False,
 ) -> tuple[float, EmulatedDevice]:
     """Seconds of one launch on random operands, without loading, allocation and checking; and the device."""
-    device = EmulatedDevice(space.arch.name, record_trace=record_trace)
+    device = EmulatedDevice(space.arch.name, record_trace=record_trace, find_hazards=find_hazards)
     kernel = device.load(code.data, code.symbol)
     m, n, k = problem.m, problem.n, problem.k
     values: dict[str, Any] = {"m": m, "n": n, "k": k, "lda": k, "ldb": k, "ldc": n}
@@ -60,18 +65,19 @@ def main() -> None:
     repeats = parser.parse_args().repeats
     space = load_space(SPACE)
     compiler = hip_compiler(Settings.from_environment(os.environ))
-    print(f"{'problem':>22} {'wave instr.':>11} {'plain s':>8} {'traced s':>8} {'instr./s':>9}  config")
+    print(f"{'problem':>22} {'wave instr.':>11} {'plain s':>8} {'traced s':>8} {'proof s':>8} {'instr./s':>9}  config")
     for config in space.seeds:
         code = compiler.compile(space.template.render(config), 120.0)
         if isinstance(code, Failure):
             raise SystemExit(f"{config}: {code.detail}")
         for problem in (PROBLEM, space.template.proof_problem(config)):
             count = wave_instructions(space, config, code, problem)
-            plain, traced = (
-                min(launched(space, config, code, problem, record)[0] for _ in range(repeats))
-                for record in (False, True)
+            plain, traced, proof = (
+                min(launched(space, config, code, problem, *how)[0] for _ in range(repeats))
+                for how in ((False, False), (True, False), (True, True))
             )
-            print(f"{problem!s:>22} {count:11d} {plain:8.3f} {traced:8.3f} {count / plain:9.0f}  {config!r}")
+            times = f"{plain:8.3f} {traced:8.3f} {proof:8.3f}"
+            print(f"{problem!s:>22} {count:11d} {times} {count / plain:9.0f}  {config!r}")
 
 
 if __name__ == "__main__":

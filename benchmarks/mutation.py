@@ -24,9 +24,11 @@ from pathlib import Path
 from equivalence import reason
 from mutants import Mutant, assembled, assembly_of, mutants, source_mutants
 
+from hktune.code_object import read_code_object
 from hktune.compile.hipkittens import find_hipkittens
 from hktune.compile.toolchain import find_hip_toolchain
 from hktune.device.emulated import EmulatedDevice
+from hktune.emulator.decode import decode
 from hktune.emulator.trace import Trace
 from hktune.model import Config, Failure, Problem
 from hktune.settings import Settings
@@ -86,49 +88,45 @@ def tally_variant(config: Config, loads: int, seed: int) -> Tally:
         traces.append(trace)
     for mutant in mutants(text, SYMBOL, loads, random.Random(seed)):
         word = judged(space, config, assembled(toolchain, mutant.text))
-        note(tally, config, mutant, word, [place_of(mutant, trace, right) for trace in traces])
+        if word == "right":
+            note_survivor(tally, config, mutant, [place_of(mutant, trace, right) for trace in traces])
+        else:
+            tally.outcomes[mutant.kind, word.split(":")[0]] += 1
     for kind, changed in source_mutants(variant):
         word = judged(space, config, assembled(toolchain, assembly_of(toolchain, headers, changed)))
-        note(tally, config, Mutant(kind, -1, ""), word, [])
+        tally.outcomes[kind, "missed" if word == "right" else word.split(":")[0]] += 1
+        if word == "right":
+            tally.missed.append(f"{config}: {kind}")
     return tally
 
 
 def place_of(mutant: Mutant, trace: Trace, right: bytes) -> tuple[Mutant, Trace] | None:
     """The mutant with its instruction's index in the trace's program, which lists executed code only."""
-    address = addresses(right)[mutant.index]
-    base = trace.program[0].address - addresses(right)[0]
+    entry, address = span_of(right, mutant.index)
+    base = trace.program[0].address - entry
     index = next((i for i, step in enumerate(trace.program) if step.address == base + address), None)
     if index is None:
         return None
     return Mutant(mutant.kind, index, "", mutant.original, mutant.counts), trace
 
 
-def addresses(data: bytes) -> list[int]:
-    """Addresses of the kernel's instructions in its code object."""
-    from hktune.code_object import read_code_object
-    from hktune.emulator.decode import decode
-
+def span_of(data: bytes, index: int) -> tuple[int, int]:
+    """Addresses of the kernel's first instruction and of number `index`, in its code object."""
     image = read_code_object(data)
-    address = image.kernels[SYMBOL].entry_address
+    entry = address = image.kernels[SYMBOL].entry_address
     start, code = next(part for part in image.segments if part[0] <= address < part[0] + len(part[1]))
-    found: list[int] = []
-    while True:
-        instruction = decode(code[address - start :], address)
-        found.append(address)
-        address = instruction.next_address
-        if instruction.mnemonic == "s_endpgm":
-            return found
+    for _ in range(index):
+        address = decode(code[address - start : address - start + 16], address).next_address
+    return entry, address
 
 
-def note(tally: Tally, config: Config, mutant: Mutant, word: str, places: list[tuple[Mutant, Trace] | None]) -> None:
-    if word != "right":
-        tally.outcomes[mutant.kind, word.split(":")[0]] += 1
-        return
+def note_survivor(tally: Tally, config: Config, mutant: Mutant, places: list[tuple[Mutant, Trace] | None]) -> None:
+    """Equivalent, when every problem that reaches the place gives a reason; missed otherwise."""
     reached = [place for place in places if place is not None]
     why = [reason(*place) for place in reached]
     if reached and all(why):
         tally.outcomes[mutant.kind, "equivalent"] += 1
-        tally.reasons[str(max(why, key=str))] += 1
+        tally.reasons[max(map(str, why))] += 1
         return
     tally.outcomes[mutant.kind, "missed"] += 1
     tally.missed.append(f"{config}: {mutant.kind} at instruction {mutant.index} ({mutant.original})")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from hktune.errors import HktuneError, InputError
 from hktune.settings import Settings
+from hktune.verify_command import add_kernel_options, verify_kernel
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -48,7 +49,7 @@ def _parser() -> _Parser:
     parser = _Parser(prog="hktune", description="Tune, prove and dispatch GEMM kernels.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_tune(commands.add_parser("tune", help="search the fastest proved kernel of every shape"))
-    _add_verify(commands.add_parser("verify", help="compile one config and prove it"))
+    _add_verify(commands.add_parser("verify", help="compile one config, or a kernel of your own, and prove it"))
     _add_explain(commands.add_parser("explain", help="say why a config is illegal"))
     _add_table(commands.add_parser("table", help="look at a dispatch table"))
     _add_merge(commands.add_parser("merge", help="merge the trials of several results directories"))
@@ -77,6 +78,7 @@ def _add_verify(parser: argparse.ArgumentParser) -> None:
     _add_config(parser)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--hipkittens", type=Path, metavar="DIR")
+    add_kernel_options(parser)
     parser.set_defaults(run=_verify)
 
 
@@ -124,6 +126,8 @@ def _verify(options: argparse.Namespace) -> int:
     from hktune.run import Bench
     from hktune.space import load_space
 
+    if options.kernel:
+        return verify_kernel(options)
     space = load_space(options.space)
     config = space.parse(options.config)
     reasons = [str(violation) for violation in space.violations(config)]

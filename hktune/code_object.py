@@ -95,7 +95,7 @@ def read_code_object(data: bytes) -> AmdCodeObject:
         for record in metadata["amdhsa.kernels"]:
             image = _kernel(record, symbols, segments)
             kernels[image.symbol] = image
-        arch = str(metadata["amdhsa.target"]).rpartition("--")[2].partition(":")[0]
+        arch = str(metadata["amdhsa.target"]).partition(":")[0].rpartition("-")[2]
         return AmdCodeObject(arch, segments, kernels)
     except (ELFError, KeyError, ValueError, TypeError, AttributeError, IndexError, OverflowError) as error:
         reason = f"{type(error).__name__} {error}".strip()

@@ -76,7 +76,7 @@ def run_dispatch(
                 waves.hazards = Hazards(waves, dispatch, first, machine.descriptor, shadow, machine.locate)
             waves.pc[:] = machine.program.entry
             start(waves, machine.descriptor, dispatch, machine.pointers, first)
-            _Batch(waves, machine.program, dispatch, first, limits).run()
+            _Batch(waves, machine, dispatch, first, limits).run()
 
 
 def batch_workgroups(dispatch: Dispatch) -> int:
@@ -89,9 +89,10 @@ def batch_workgroups(dispatch: Dispatch) -> int:
 class _Batch:
     """Scheduler of one batch."""
 
-    def __init__(self, waves: Waves, program: Program, dispatch: Dispatch, first: int, limits: Limits) -> None:
+    def __init__(self, waves: Waves, machine: Machine, dispatch: Dispatch, first: int, limits: Limits) -> None:
         self._waves = waves
-        self._program = program
+        self._program = machine.program
+        self._locate = machine.locate
         self._dispatch = dispatch
         self._first = first
         self._limits = limits
@@ -172,7 +173,8 @@ class _Batch:
             position = int(np.flatnonzero(access.chosen)[position])
         wave = int(np.arange(m.count)[group][position // access.lanes])
         lane = f", lane {position % access.lanes}" if access.lanes > 1 else ""
-        return f"{access.instruction}, {self._name(wave)}{lane}: {error}"
+        place = self._locate(access.instruction.address) if access.instruction else ""
+        return f"{access.instruction}{place}, {self._name(wave)}{lane}: {error}"
 
     def _stuck(self) -> str:
         m = self._waves

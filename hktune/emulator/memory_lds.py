@@ -21,7 +21,7 @@ _READS = {"b32": 4, "b64": 8, "b96": 12, "b128": 16, "u8": 1, "i8": 1, "u16": 2,
 _SIGNS = {"i8": np.int8, "i16": np.int16}
 _WRITES = {"b8": 1, "b16": 2, "b32": 4, "b64": 8, "b96": 12, "b128": 16}
 _PAIR = re.compile(r"ds_(read|write)2(st64)?_b(32|64)$")
-_ATOMIC = re.compile(r"ds_(\w+?)(_rtn)?_([uifb]\d+)$")
+_ATOMIC = re.compile(r"ds_(\w+?)(_rtn)?_((?:[uifb]|bf)\d+)$")
 
 
 def build_lds(instruction: Instruction) -> Step:
@@ -212,7 +212,7 @@ def _atomic(instruction: Instruction) -> Step:
     if found is None or kind not in ATOMICS:
         raise unimplemented(instruction)
     operation, offset, returns = ATOMICS[kind], _offset(instruction), bool(found[2])
-    size = int(found[3][1:]) // 8
+    size = max(4, int(found[3].lstrip("uifb")) // 8)
     data, target = _register(instruction, "data0"), _register(instruction, "vdst")
 
     def step(m: Waves, w: Lanes) -> None:

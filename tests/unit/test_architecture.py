@@ -28,8 +28,9 @@ MAY_IMPORT = {
     "dispatch": {"errors", "model", "arch", "bf16", "code_object", "publish", "device", "dispatch"},
     "runtime": {"errors", "model", "arch", "bf16", "code_object", "publish", "device", "dispatch", "runtime"},
     **dict.fromkeys(ASSEMBLY, LEAVES | DESCRIPTIONS | MACHINERY | PRODUCTION | ASSEMBLY),
+    "verify_command": LEAVES | MACHINERY,
     "run": LEAVES | DESCRIPTIONS | MACHINERY | PRODUCTION | ASSEMBLY | {"run"},
-    "cli": LEAVES | DESCRIPTIONS | MACHINERY | PRODUCTION | ASSEMBLY | {"run", "cli"},
+    "cli": LEAVES | DESCRIPTIONS | MACHINERY | PRODUCTION | ASSEMBLY | {"run", "verify_command", "cli"},
 }
 
 

@@ -1,0 +1,146 @@
+"""Writes docs/instructions.md: every instruction the emulator implements, and the tests that executed it.
+
+    python scripts/instruction_table.py [--check]
+
+An instruction is implemented when its step can be built. Which tests executed it is recorded while they run. `--check`
+compares the list of instructions alone, which takes a second, and exits with 1 when the document is not current.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+from hktune.emulator import control, decode, program
+from hktune.emulator.decode import Instruction
+from hktune.errors import KernelFault
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCUMENT = ROOT / "docs" / "instructions.md"
+TABLE = ROOT / "hktune" / "emulator" / "cdna4.json"
+TESTS = ("tests/unit/test_emulator_*.py", "tests/unit/test_gemm_bf16_proof.py", "tests/unit/test_hazards_*.py")
+SHORT = {"test_emulator_": "", "test_gemm_bf16_proof": "GEMMs", "test_hazards_": "hazards "}
+
+HEADER = """# Instructions
+
+Every instruction that the emulator implements, by encoding, and the tests that executed it. Written by
+`python scripts/instruction_table.py`; a test checks that the list is current. An instruction that is not here, or a
+modifier of one that is not emulated, ends a kernel with the status `crashed` and its name, when it is reached.
+
+The tests' truths: `differential`: C functions that clang compiles for gfx950 and for the host give the same bits on
+random inputs. `vector`, `scalar`, `lanes`: Python's integers and fractions, numpy's IEEE arithmetic. `matrix`: the ISA
+guide's layout formulas. `memory`, `lds`, `control`: byte arrays and paths written out by hand. `GEMMs`: compiled GEMMs,
+every element against float64. `hazards`: executed by the checker's tests, values not compared.
+"""
+
+
+def implemented() -> dict[str, list[str]]:
+    """Mnemonics by format, of everything whose step can be built from an encoding with all other fields zero."""
+    found: dict[str, list[str]] = {}
+    for name, form in json.loads(TABLE.read_text()).items():
+        for opcode, (mnemonic, _) in sorted(form["opcodes"].items(), key=lambda item: int(item[0])):
+            if mnemonic in found.get(name, ()):
+                continue
+            if buildable(encoded(form, int(opcode))):
+                found.setdefault(name, []).append(mnemonic)
+    return found
+
+
+def encoded(form: dict[str, list[list[int]]], opcode: int) -> bytes:
+    word = 0
+    for _, low, value in form["match"]:
+        word |= value << low
+    word |= opcode << form["fields"]["op"][1]  # type: ignore[call-overload]
+    return word.to_bytes(16, "little")
+
+
+def buildable(code: bytes) -> bool:
+    try:
+        instruction = decode.decode(code, 0)
+        if control.ends_block(instruction):
+            control.build_terminator(instruction)
+            return True
+        return not is_fault(instruction)
+    except KernelFault:
+        return False
+
+
+def is_fault(instruction: Instruction) -> bool:
+    """Whether the step would raise at once: `build` wraps what it cannot build."""
+    return program.build(instruction).__qualname__.startswith("_faulting")
+
+
+class Recorder:
+    """A pytest plugin that notes which test file makes the emulator execute which instruction."""
+
+    def __init__(self) -> None:
+        self.seen: dict[str, set[str]] = defaultdict(set)
+        self._file = ""
+
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        self._file = item.path.stem
+
+    def watch(self) -> None:
+        cut = program.Program._cut
+
+        def recording(this: program.Program, start: int) -> program.Block:
+            block = cut(this, start)
+            for each in block.instructions:
+                self.seen[each.mnemonic].add(self._file)
+            return block
+
+        program.Program._cut = recording  # type: ignore[method-assign]
+
+
+def short(stem: str) -> str:
+    for long, brief in SHORT.items():
+        stem = stem.replace(long, brief)
+    return stem.strip()
+
+
+def document(seen: dict[str, set[str]]) -> str:
+    lines, total, executed = [HEADER], 0, 0
+    for form, mnemonics in sorted(implemented().items()):
+        lines += [f"\n## {form}\n", "| instruction | executed by |", "|---|---|"]
+        for mnemonic in sorted(mnemonics):
+            tests = ", ".join(sorted(short(stem) for stem in seen.get(mnemonic, ())))
+            lines.append(f"| `{mnemonic}` | {tests or 'none'} |")
+            total, executed = total + 1, executed + bool(tests)
+    lines.insert(1, f"\n{total} encodings, {executed} of them of instructions that a test executes.")
+    return "\n".join(lines) + "\n"
+
+
+def listed(text: str) -> dict[str, list[str]]:
+    """The instructions a document lists, by format."""
+    found: dict[str, list[str]] = {}
+    form = ""
+    for line in text.splitlines():
+        if line.startswith("## "):
+            form = line[3:]
+        elif line.startswith("| `"):
+            found.setdefault(form, []).append(line.split("`")[1])
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true")
+    if parser.parse_args().check:
+        current = {form: sorted(mnemonics) for form, mnemonics in implemented().items()}
+        return int(listed(DOCUMENT.read_text()) != current)
+    recorder = Recorder()
+    recorder.watch()
+    files = [str(path) for pattern in TESTS for path in sorted(ROOT.glob(pattern))]
+    if pytest.main([*files, "-n", "0", "-q", "-p", "no:cacheprovider"], plugins=[recorder]):
+        return 1
+    DOCUMENT.write_text(document(recorder.seen))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
