@@ -204,7 +204,12 @@ class CudaDevice:
         if name not in kernel.boxes or name not in _MATRICES:
             raise DeviceError(f"{kernel.symbol} takes {name} as a tensor map: declare hktune_box_{name} in its source")
         rows, columns = (binding.get(side) for side in _MATRICES[name])
-        if isinstance(buffer, (int, float)) or not isinstance(rows, int) or not isinstance(columns, int):
+        if (
+            buffer is None
+            or isinstance(buffer, (int, float))
+            or not isinstance(rows, int)
+            or not isinstance(columns, int)
+        ):
             raise DeviceError(f"{kernel.symbol} takes {name} as a tensor map: bind its buffer and {_MATRICES[name]}")
         if rows < 1 or columns < 1 or rows * columns * _ELEMENT_BYTES > buffer.size_bytes:
             raise DeviceError(
@@ -265,12 +270,12 @@ def _parsed(data: bytes) -> Cubin:
         raise DeviceError(str(error)) from error
 
 
-def _packed(argument: Argument, value: Buffer | int | float) -> bytes:
-    pointer = argument.kind == "pointer"
-    if isinstance(value, (int, float)) == pointer:
+def _packed(argument: Argument, value: Buffer | int | float | None) -> bytes:
+    if isinstance(value, (int, float)) == (argument.kind == "pointer"):
         raise DeviceError(f"argument {argument.name} is a {argument.kind}: {type(value).__name__} does not fit")
+    number = value if isinstance(value, (int, float)) else value.address if value is not None else 0
     try:
-        return struct.pack(_PACK[argument.kind], value.address if not isinstance(value, (int, float)) else value)
+        return struct.pack(_PACK[argument.kind], number)
     except struct.error as error:
         raise DeviceError(f"argument {argument.name} is a {argument.kind}: {value} does not fit ({error})") from error
 

@@ -114,8 +114,9 @@ class Template:
         tiles, is the one that is profiled."""
         scope = self._scope(config)
         return tuple(
-            ProofProblem(Problem(*self._positive(extent, scope), epilogue=epilogue), int(self._value(padding, scope)))
+            ProofProblem(Problem(m, n, k, epilogue=epilogue), int(self._value(padding, scope)))
             for extent, epilogue, padding in self._proofs
+            for m, n, k in [self._positive(extent, scope)]
         )
 
     def order(self, config: Mapping[str, Value]) -> WorkgroupOrder:
