@@ -346,7 +346,7 @@ __device__ __forceinline__ bool arrives_last(uint32_t *counter) {
 __device__ __forceinline__ bool gather_block(RT_Ct (&ct)[SPLIT][SPLIT], float *workspace, int block, int share,
                                              int warp_id) {
     using f32x4 = float __attribute__((ext_vector_type(4)));
-    constexpr int slab = BLOCK_M * BLOCK_N;
+    constexpr int slab = BLOCK_M * BLOCK_N, LOADS_AT_ONCE = 8;  // more would not fit beside all accumulators
     f32x4 *const slabs = reinterpret_cast<f32x4 *>(workspace + COUNTERS + int64_t(block) * SPLIT_K * slab) + threadIdx.x;
     uint32_t *const counters = reinterpret_cast<uint32_t *>(workspace);
     for_each_quad(ct, [&](int i, float2 &low, float2 &high) {
@@ -360,6 +360,7 @@ __device__ __forceinline__ bool gather_block(RT_Ct (&ct)[SPLIT][SPLIT], float *w
             const f32x4 sum = slabs[s * slab / 4 + i * NUM_THREADS];
             low = {low.x + sum.x, low.y + sum.y};
             high = {high.x + sum.z, high.y + sum.w};
+            if (i % LOADS_AT_ONCE == LOADS_AT_ONCE - 1) __builtin_amdgcn_sched_barrier(0);
         });
     }
     return true;
