@@ -157,14 +157,6 @@ template<typename ST, int LOADS> struct operand {
         G::prefill_swizzled_offsets(part, row_layout{nullptr, row_stride}, offsets);
     }
 
-    // The offsets for a tile with only `k_left` columns. A load lies in one row and K is a multiple of its 8 elements.
-    __device__ __forceinline__ void mask(ST &part, int k_left, uint32_t (&masked)[LOADS]) const {
-        uint32_t columns[LOADS];
-        G::prefill_swizzled_offsets(part, row_layout{nullptr, 0}, columns);
-        #pragma unroll
-        for (int i = 0; i < LOADS; i++) masked[i] = columns[i] < uint32_t(k_left) * sizeof(bf16) ? offsets[i] : OUTSIDE;
-    }
-
     // Rows past the matrix's last lie beyond the descriptor's range, and read as 0.
     __device__ __forceinline__ i32x4 descriptor(int h, int k) const {
         const int present = min(rows - h * ST::rows, ST::rows);
@@ -172,13 +164,19 @@ template<typename ST, int LOADS> struct operand {
         return make_srsrc(first + int64_t(h * ST::rows) * row_stride + k, elements * sizeof(bf16));
     }
 
-    __device__ __forceinline__ void fetch(ST &part, int h, int k, const uint32_t (&at)[LOADS]) const {
+    // Part h of a K-tile of which only the first `k_left` columns are there, if it is `masked`. A load lies in one row, and
+    // K is a multiple of its 8 elements.
+    template<bool masked> __device__ __forceinline__ void fetch(ST &part, int h, int k, int k_left) const {
+        uint32_t columns[LOADS];
+        if constexpr (masked) G::prefill_swizzled_offsets(part, row_layout{nullptr, 0}, columns);
         const i32x4 srsrc = descriptor(h, k);
         const uint32_t to = reinterpret_cast<uintptr_t>(&part.data[0]) + kittens::warpid() * BYTES_PER_LOAD / NUM_WARPS;
         #pragma unroll
         for (int i = 0; i < LOADS; i++) {
-            llvm_amdgcn_raw_buffer_load_lds(srsrc, (as3_uint32_ptr)uintptr_t(to + i * BYTES_PER_LOAD), 16, at[i], 0, 0,
+            const uint32_t at = !masked || columns[i] < uint32_t(k_left) * sizeof(bf16) ? offsets[i] : OUTSIDE;
+            llvm_amdgcn_raw_buffer_load_lds(srsrc, (as3_uint32_ptr)uintptr_t(to + i * BYTES_PER_LOAD), 16, at, 0, 0,
                                             static_cast<int>(coherency::cache_all));
+            if constexpr (masked) __builtin_amdgcn_sched_barrier(0);  // not all masked offsets are to be alive at once
         }
     }
 };
@@ -195,25 +193,18 @@ struct block_source {
         b.prepare(tile.b[0]);
     }
 
-    __device__ __forceinline__ void fetch_last(staged_tile tile) const {
-        const int at = last_tile * K_STEP;
-        uint32_t offsets_a[LOADS_A], offsets_b[LOADS_B];
-        a.mask(tile.a[0], k - at, offsets_a);
-        b.mask(tile.b[0], k - at, offsets_b);
-        #pragma unroll
-        for (int h = 0; h < SPLIT; h++) {
-            a.fetch(tile.a[h], h, at, offsets_a);
-            b.fetch(tile.b[h], h, at, offsets_b);
-        }
-    }
+    __device__ __forceinline__ void fetch_last(staged_tile tile) const { fetch_at<true>(tile, last_tile * K_STEP); }
 
     // Tile `number` of the order in which they are multiplied, from 1.
     __device__ __forceinline__ void fetch(staged_tile tile, int number) const {
-        const int at = (first_tile + number - 1) * K_STEP;
+        fetch_at<false>(tile, (first_tile + number - 1) * K_STEP);
+    }
+
+    template<bool masked> __device__ __forceinline__ void fetch_at(staged_tile tile, int at) const {
         #pragma unroll
         for (int h = 0; h < SPLIT; h++) {
-            a.fetch(tile.a[h], h, at, a.offsets);
-            b.fetch(tile.b[h], h, at, b.offsets);
+            a.template fetch<masked>(tile.a[h], h, at, k - at);
+            b.template fetch<masked>(tile.b[h], h, at, k - at);
         }
     }
 };
