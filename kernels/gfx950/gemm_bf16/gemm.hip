@@ -336,22 +336,28 @@ __device__ __forceinline__ bool arrives_last(uint32_t *counter) {
 // leaves zero; from COUNTERS on, SPLIT_K slabs of float32 for each block.
 __device__ __forceinline__ bool gather_block(RT_Ct (&ct)[SPLIT][SPLIT], float *workspace, int block, int share,
                                              int warp_id) {
-    using f32x4 = float __attribute__((ext_vector_type(4)));
-    constexpr int slab = BLOCK_M * BLOCK_N, LOADS_AT_ONCE = 8;  // more would not fit beside all accumulators
-    f32x4 *const slabs = reinterpret_cast<f32x4 *>(workspace + COUNTERS + int64_t(block) * SPLIT_K * slab) + threadIdx.x;
-    uint32_t *const counters = reinterpret_cast<uint32_t *>(workspace);
+    constexpr int slab = BLOCK_M * BLOCK_N, quads_at_once = 8;  // more would not fit beside all accumulators
+    float *const slabs = workspace + COUNTERS + int64_t(block) * SPLIT_K * slab;
+    const auto descriptor = [&](int s) { return make_srsrc(slabs + s * slab, slab * sizeof(float)); };
+    const uint32_t lane_offset = threadIdx.x * sizeof(float4);
+    const i32x4 own = descriptor(share);
     for_each_quad(ct, [&](int i, float2 &low, float2 &high) {
-        slabs[share * slab / 4 + i * NUM_THREADS] = f32x4{low.x, low.y, high.x, high.y};
+        const float4 sum{low.x, low.y, high.x, high.y};
+        const uint32_t quad_offset = i * NUM_THREADS * sizeof(float4);
+        llvm_amdgcn_raw_buffer_store_b128(__builtin_bit_cast(__uint128_t, sum), own, lane_offset, quad_offset, 0);
     });
-    if (!arrives_last(counters + block * NUM_WARPS + warp_id)) return false;
+    if (!arrives_last(reinterpret_cast<uint32_t *>(workspace) + block * NUM_WARPS + warp_id)) return false;
     clear_block(ct);
     #pragma unroll 1
     for (int s = 0; s < SPLIT_K; s++) {
+        const i32x4 shared = descriptor(s);
         for_each_quad(ct, [&](int i, float2 &low, float2 &high) {
-            const f32x4 sum = slabs[s * slab / 4 + i * NUM_THREADS];
+            const uint32_t quad_offset = i * NUM_THREADS * sizeof(float4);
+            const __uint128_t words = llvm_amdgcn_raw_buffer_load_b128(shared, lane_offset, quad_offset, 0);
+            const auto sum = __builtin_bit_cast(float4, words);
             low = {low.x + sum.x, low.y + sum.y};
             high = {high.x + sum.z, high.y + sum.w};
-            if (i % LOADS_AT_ONCE == LOADS_AT_ONCE - 1) __builtin_amdgcn_sched_barrier(0);
+            if (i % quads_at_once == quads_at_once - 1) __builtin_amdgcn_sched_barrier(0);
         });
     }
     return true;
