@@ -9,9 +9,9 @@ from hktune.arch import Arch, arch_named
 from hktune.compile.compiler import Compiler
 from hktune.device.emulated import EmulatedDevice
 from hktune.emulator import clock
+from hktune.emulator.trace import Trace
 from hktune.errors import HktuneError, InputError
 from hktune.measure.stopwatch import Attempt
-from hktune.emulator.trace import Trace
 from hktune.model import CodeObject, Config, Failure, Problem, ProofProblem, Status
 from hktune.template.template import Template
 from hktune.verify.record import Record, RecordStore

@@ -99,9 +99,7 @@ class Template:
         tiles, is the one that is profiled."""
         scope = self._scope(config)
         return tuple(
-            ProofProblem(
-                Problem(*self._positive(extent, scope), epilogue=epilogue), int(self._value(padding, scope))
-            )
+            ProofProblem(Problem(*self._positive(extent, scope), epilogue=epilogue), int(self._value(padding, scope)))
             for extent, epilogue, padding in self._proofs
         )
 

@@ -54,7 +54,7 @@ def traced_proof(code: CodeObject, launch: Launch, problem: Problem) -> tuple[Pr
 
 
 def model(config: Config) -> dict[str, int]:
-    """The numbers of `config`, and those that the space derives from them; where these need a problem, for 4096 cubed."""
+    """The numbers of `config`, and those that the space derives from them, for a problem of 4096 cubed."""
     derived = space().derived.values({**config, "arch": space().arch, "m": 4096, "n": 4096, "k": 4096})
     return {name: value for name, value in {**config, **derived}.items() if isinstance(value, int)}
 
