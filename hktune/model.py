@@ -116,8 +116,8 @@ class Config(Mapping[str, Value]):
 @dataclass(frozen=True)
 class Argument:
     """One kernel argument, in order. `kind` is pointer, u32, i32, u64 or f32; `name` says what fills it:
-    a, bt, c, bias, workspace (pointers); m, n, k, lda, ldb, ldc (sizes and row strides in elements). A bias or workspace
-    that a launch does not have is null."""
+    a, bt, c, bias, workspace (pointers); m, n, k, lda, ldb, ldc (sizes and row strides in elements). A bias or
+    workspace that a launch does not have is null."""
 
     name: str
     kind: str
@@ -127,9 +127,9 @@ class Argument:
 class Launch:
     """How one code object is launched for one problem. Grid in workgroups, block in work-items.
 
-    A launch of 0 workspace bytes has none: an argument of that name is null. Else the first WORKSPACE_COUNTER_BYTES of it
-    are zero when the launch begins and when it ends, and the rest is scratch: launches that follow one another may share
-    a workspace, two that run at once may not.
+    A launch of 0 workspace bytes has none: an argument of that name is null. Else its first WORKSPACE_COUNTER_BYTES are
+    zero when the launch begins and when it ends, and the rest is scratch: launches that follow one another may share a
+    workspace, two that run at once may not.
     """
 
     grid: tuple[int, int, int]

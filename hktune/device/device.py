@@ -28,7 +28,7 @@ class Kernel(Protocol):
 
 
 Binding = Mapping[str, "Buffer | int | float | None"]
-"""What fills a launch's arguments, by `Argument.name`; None is a null pointer. A missing or unused name is a DeviceError."""
+"""What fills a launch's arguments, by `Argument.name`; None is a null pointer. A missing or unused name is an error."""
 
 
 class Device(Protocol):

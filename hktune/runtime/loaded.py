@@ -189,8 +189,8 @@ class LoadedTable:
 
 
 def row_stride(tensor: Tensor, k: int) -> int | None:
-    """Elements from one row of k to the next, the leading dimensions taken as one; None where rows lie otherwise, do not
-    begin on 16 bytes, or lie too far apart."""
+    """Elements from one row of k to the next, the leading dimensions taken as one; None where rows lie otherwise, do
+    not begin on 16 bytes, or lie too far apart."""
     sizes, strides = tensor.shape[:-1], tensor.stride()[:-1]
     if k > 1 and tensor.stride(-1) != 1:
         return None

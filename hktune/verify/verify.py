@@ -54,8 +54,8 @@ def verify(
 ) -> Proof | Failure:
     """Run `kernel` on random operands over a poisoned output and judge every element.
 
-    The rows of every matrix lie `padding` elements apart; in A and Bt these are NaN, in C they must stay as they were. A
-    launch with a workspace runs twice on the same one, and must give the same bits.
+    The rows of every matrix lie `padding` elements apart; in A and Bt these are NaN, in C they must stay as they were.
+    A launch with a workspace runs twice on the same one, and must give the same bits.
     Returns Failure(WRONG) with counts and the first bad element, or the fault that the device reported.
     """
     operands = random_operands(problem, seed)
@@ -107,10 +107,11 @@ class _Run:
         self._problem, self._padding = problem, padding
         m, n, k = problem.m, problem.n, problem.k
         sizes = {"m": m, "n": n, "k": k, "lda": k + padding, "ldb": k + padding, "ldc": n + padding}
+        self._c = device.allocate(self._poisoned().nbytes)
         pointers = {
             "a": self._placed(padded(operands.a, padding)),
             "bt": self._placed(padded(operands.bt, padding)),
-            "c": device.allocate(self._poisoned().nbytes),
+            "c": self._c,
             "bias": None if operands.bias is None else self._placed(operands.bias),
             "workspace": self._workspace(),
         }
@@ -123,11 +124,9 @@ class _Run:
     def _output(self) -> tuple[npt.NDArray[np.uint16], int]:
         m, n = self._problem.m, self._problem.n
         result = self._poisoned()
-        c = self._binding["c"]
-        assert c is not None and not isinstance(c, (int, float)), "C is always bound"
-        self._device.write(c, result)
+        self._device.write(self._c, result)
         self._device.launch(self._kernel, self._launch, self._binding)
-        self._device.read(c, result)
+        self._device.read(self._c, result)
         rows = result[: m * (n + self._padding)].reshape(m, n + self._padding)
         written = int(np.count_nonzero(result != POISON)) - int(np.count_nonzero(rows[:, :n] != POISON))
         return rows[:, :n], written

@@ -30,7 +30,7 @@ def pipeline(config: Config) -> Pipeline:
 
 @pytest.mark.parametrize("config", [*space().seeds, *SAMPLED], ids=lambda config: config.id)
 def test_a_legal_config_is_right_in_every_element_and_every_wait(config: Config) -> None:
-    problem = space().template.proof_problem(config)
+    problem = space().template.proof_problems(config)[0].problem
     outcome, trace = traced_proof(built(config), space().template.launch(config, problem), problem)
     assert isinstance(outcome, Proof), (config, outcome)
     assert outcome.relative_error < BF16_RELATIVE_ERROR
@@ -78,7 +78,7 @@ def test_a_pipeline_with_one_wait_too_short_is_seen(right: str, wrong: str, comp
     variant = space().template.render(config)
     assert variant.source.count(right) == 1
     code = compiled(dataclasses.replace(variant, source=variant.source.replace(right, wrong)))
-    problem = space().template.proof_problem(config)
+    problem = space().template.proof_problems(config)[0].problem
     _, trace = traced_proof(code, space().template.launch(config, problem), problem)
     found = disorders(trace, pipeline(config))
     assert any(complaint in line for line in found), found

@@ -31,18 +31,22 @@ BREAKS: dict[str, tuple[dict[str, object], set[str]]] = {
     "lgkmcnt_counts": ({"split": 1, "slices": 2, "k_step": 128, "lgkmcnt_clusters": 1}, {"registers_fit", "lds_fits"}),
     "registers_fit": ({"warps_m": 2, "warps_n": 2}, set()),
     "sched_barrier_adds_something": ({"sched_barrier": False}, set()),
-    "whole_block_rows": ({}, set()),
-    "whole_block_columns": ({}, set()),
-    "whole_k_tiles": ({}, set()),
+    "whole_vectors_of_k": ({}, set()),
+    "split_k_has_tiles": ({"split_k": 8}, set()),
+    "counters_suffice": ({"split_k": 2}, {"workspace_fits"}),
+    "workspace_fits": ({"split_k": 16}, set()),
     "output_offsets": ({}, set()),
     "operand_offsets": ({}, set()),
+    "grid_fits": ({"block_m": 64, "block_n": 64, "split": 1, "warps_n": 2}, set()),
 }
 PROBLEMS = {
-    "whole_block_rows": Problem(4000, 4096, 4096),
-    "whole_block_columns": Problem(4096, 4000, 4096),
-    "whole_k_tiles": Problem(4096, 4096, 4000),
-    "output_offsets": Problem(65536, 65536, 4096),
-    "operand_offsets": Problem(256, 256, 2**24),
+    "whole_vectors_of_k": Problem(4096, 4096, 4004),
+    "split_k_has_tiles": Problem(4096, 4096, 7 * 64),
+    "counters_suffice": Problem(65536, 4096, 4096),
+    "workspace_fits": Problem(8192, 8192, 4096),
+    "output_offsets": Problem(256, 2**22, 64),
+    "operand_offsets": Problem(256, 256, 2**23),
+    "grid_fits": Problem(2**24, 2**23, 64),
 }
 
 

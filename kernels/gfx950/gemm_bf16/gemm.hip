@@ -188,14 +188,6 @@ template<typename ST, int LOADS> struct operand {
         G::prefill_swizzled_offsets(part, row_layout{nullptr, row_stride}, offsets);
     }
 
-    // The offsets for a tile with only `k_left` columns. A load lies in one row and K is a multiple of its 8 elements.
-    __device__ __forceinline__ void mask(ST &part, int k_left, uint32_t (&masked)[LOADS]) const {
-        uint32_t columns[LOADS];
-        G::prefill_swizzled_offsets(part, row_layout{nullptr, 0}, columns);
-        #pragma unroll
-        for (int i = 0; i < LOADS; i++) masked[i] = columns[i] < uint32_t(k_left) * sizeof(bf16) ? offsets[i] : OUTSIDE;
-    }
-
     // Rows past the matrix's last lie beyond the descriptor's range, and read as 0.
     __device__ __forceinline__ i32x4 descriptor(int h, int k) const {
         const int present = min(rows - h * ST::rows, ST::rows);
@@ -203,13 +195,19 @@ template<typename ST, int LOADS> struct operand {
         return make_srsrc(first + int64_t(h * ST::rows) * row_stride + k, elements * sizeof(bf16));
     }
 
-    __device__ __forceinline__ void fetch(ST &part, int h, int k, const uint32_t (&at)[LOADS]) const {
+    // Part h of a K-tile of which only the first `k_left` columns are there, if it is `masked`. A load lies in one row, and
+    // K is a multiple of its 8 elements.
+    template<bool masked> __device__ __forceinline__ void fetch(ST &part, int h, int k, int k_left) const {
+        uint32_t columns[LOADS];
+        if constexpr (masked) G::prefill_swizzled_offsets(part, row_layout{nullptr, 0}, columns);
         const i32x4 srsrc = descriptor(h, k);
         const uint32_t to = reinterpret_cast<uintptr_t>(&part.data[0]) + kittens::warpid() * BYTES_PER_LOAD / NUM_WARPS;
         #pragma unroll
         for (int i = 0; i < LOADS; i++) {
-            llvm_amdgcn_raw_buffer_load_lds(srsrc, (as3_uint32_ptr)uintptr_t(to + i * BYTES_PER_LOAD), 16, at[i], 0, 0,
+            const uint32_t at = !masked || columns[i] < uint32_t(k_left) * sizeof(bf16) ? offsets[i] : OUTSIDE;
+            llvm_amdgcn_raw_buffer_load_lds(srsrc, (as3_uint32_ptr)uintptr_t(to + i * BYTES_PER_LOAD), 16, at, 0, 0,
                                             static_cast<int>(coherency::cache_all));
+            if constexpr (masked) __builtin_amdgcn_sched_barrier(0);  // not all masked offsets are to be alive at once
         }
     }
 };
@@ -226,34 +224,19 @@ struct block_source {
         b.prepare(tile.b[0]);
     }
 
-    template<int part> __device__ __forceinline__ void fetch_part_of_last(staged_tile tile) const {
+    // Tile `number` of the order in which they are multiplied: 0 is the last one.
+    template<int part, bool masked> __device__ __forceinline__ void fetch_part(staged_tile tile, int number) const {
         constexpr int h = part / 2;
-        const int at = last_tile * K_STEP;
-        if constexpr (part % 2 == 0) {
-            uint32_t masked[LOADS_B];
-            b.mask(tile.b[h], k - at, masked);
-            b.fetch(tile.b[h], h, at, masked);
-        } else {
-            uint32_t masked[LOADS_A];
-            a.mask(tile.a[h], k - at, masked);
-            a.fetch(tile.a[h], h, at, masked);
-        }
+        const int at = (masked ? last_tile : first_tile + number - 1) * K_STEP;
+        if constexpr (part % 2 == 0) b.template fetch<masked>(tile.b[h], h, at, k - at);
+        else a.template fetch<masked>(tile.a[h], h, at, k - at);
     }
 
-    // Tile `number` of the order in which they are multiplied, from 1.
-    template<int part> __device__ __forceinline__ void fetch_part(staged_tile tile, int number) const {
-        constexpr int h = part / 2;
-        const int at = (first_tile + number - 1) * K_STEP;
-        if constexpr (part % 2 == 0) b.fetch(tile.b[h], h, at, b.offsets);
-        else a.fetch(tile.a[h], h, at, a.offsets);
-    }
-
-    template<int first, int last> __device__ __forceinline__ void fetch_last(staged_tile tile) const {
-        static_for<last - first>([&]<int i>() __attribute__((always_inline)) { fetch_part_of_last<first + i>(tile); });
-    }
-
-    template<int first, int last> __device__ __forceinline__ void fetch(staged_tile tile, int number) const {
-        static_for<last - first>([&]<int i>() __attribute__((always_inline)) { fetch_part<first + i>(tile, number); });
+    template<int first, int last, bool masked = false>
+    __device__ __forceinline__ void fetch(staged_tile tile, int number) const {
+        static_for<last - first>([&]<int i>() __attribute__((always_inline)) {
+            fetch_part<first + i, masked>(tile, number);
+        });
     }
 };
 
@@ -399,21 +382,28 @@ __device__ __forceinline__ bool arrives_last(uint32_t *counter) {
 // leaves zero; from COUNTERS on, SPLIT_K slabs of float32 for each block.
 __device__ __forceinline__ bool gather_block(RT_Ct (&ct)[SPLIT][SPLIT], float *workspace, int block, int share,
                                              int warp_id) {
-    using f32x4 = float __attribute__((ext_vector_type(4)));
-    constexpr int slab = BLOCK_M * BLOCK_N;
-    f32x4 *const slabs = reinterpret_cast<f32x4 *>(workspace + COUNTERS + int64_t(block) * SPLIT_K * slab) + threadIdx.x;
-    uint32_t *const counters = reinterpret_cast<uint32_t *>(workspace);
+    constexpr int slab = BLOCK_M * BLOCK_N, quads_at_once = 8;  // more would not fit beside all accumulators
+    float *const slabs = workspace + COUNTERS + int64_t(block) * SPLIT_K * slab;
+    const auto descriptor = [&](int s) { return make_srsrc(slabs + s * slab, slab * sizeof(float)); };
+    const uint32_t lane_offset = threadIdx.x * sizeof(float4);
+    const i32x4 own = descriptor(share);
     for_each_quad(ct, [&](int i, float2 &low, float2 &high) {
-        slabs[share * slab / 4 + i * NUM_THREADS] = f32x4{low.x, low.y, high.x, high.y};
+        const float4 sum{low.x, low.y, high.x, high.y};
+        const uint32_t quad_offset = i * NUM_THREADS * sizeof(float4);
+        llvm_amdgcn_raw_buffer_store_b128(__builtin_bit_cast(__uint128_t, sum), own, lane_offset, quad_offset, 0);
     });
-    if (!arrives_last(counters + block * NUM_WARPS + warp_id)) return false;
+    if (!arrives_last(reinterpret_cast<uint32_t *>(workspace) + block * NUM_WARPS + warp_id)) return false;
     clear_block(ct);
     #pragma unroll 1
     for (int s = 0; s < SPLIT_K; s++) {
+        const i32x4 shared = descriptor(s);
         for_each_quad(ct, [&](int i, float2 &low, float2 &high) {
-            const f32x4 sum = slabs[s * slab / 4 + i * NUM_THREADS];
+            const uint32_t quad_offset = i * NUM_THREADS * sizeof(float4);
+            const __uint128_t words = llvm_amdgcn_raw_buffer_load_b128(shared, lane_offset, quad_offset, 0);
+            const auto sum = __builtin_bit_cast(float4, words);
             low = {low.x + sum.x, low.y + sum.y};
             high = {high.x + sum.z, high.y + sum.w};
+            if (i % quads_at_once == quads_at_once - 1) __builtin_amdgcn_sched_barrier(0);
         });
     }
     return true;
@@ -583,8 +573,7 @@ template<int clusters> struct pipeline : staging {
         clear_block(ct);
         static_for<PREFETCH>([&]<int tile>() __attribute__((always_inline)) {
             constexpr int parts = late && tile == PREFETCH - 1 ? PORTION : PARTS_PER_TILE;
-            if constexpr (tile == 0) source.fetch_last<0, parts>(staged(0));
-            else if (tile < k_tiles) source.fetch<0, parts>(staged(tile), tile);
+            if (tile == 0 || tile < k_tiles) source.fetch<0, parts, tile == 0>(staged(tile), tile);
         });
         if constexpr (READ_ACROSS) {
             VMCNT_TILES == 0 || k_tiles > VMCNT_TILES ? await_tile<VMCNT_TILES>() : await_tile<0>();
@@ -717,8 +706,7 @@ template<int split> struct pingpong : staging {
         clear_block(ct);
         static_for<LEAD>([&]<int part>() __attribute__((always_inline)) {
             constexpr int tile = part / PARTS;
-            if constexpr (tile == 0) source.template fetch_part_of_last<part>(staged(0));
-            else if (tile < k_tiles) source.template fetch_part<part % PARTS>(staged(tile), tile);
+            if (tile == 0 || tile < k_tiles) source.template fetch_part<part % PARTS, tile == 0>(staged(tile), tile);
         });
         constexpr int landed = VMCNT_WAITS == Wait::step ? PARTS - 1 : 1;
         k_tiles >= STAGES ? wait_loads<loads_between(landed, LEAD - 1)>() : wait_loads<0>();
@@ -776,7 +764,7 @@ template<int split> struct pingpong : staging {
     template<int c, int behind> __device__ __forceinline__ void send_part(int tile) {
         constexpr int part = c + LEAD, tiles_on = part / PARTS;
         if constexpr (part <= last_part(behind)) {
-            source.template fetch_part<part % PARTS>(tiles_on == STAGES ? current() : previous(), tile + tiles_on);
+            source.template fetch_part<part % PARTS, false>(tiles_on == STAGES ? current() : previous(), tile + tiles_on);
         }
     }
 
