@@ -20,7 +20,7 @@ from statistics import geometric_mean
 
 from rich.progress import track
 
-from hktune.measure import ModelledStopwatch
+from hktune.measure.modelled import ModelledStopwatch
 from hktune.measure.stopwatch import Attempt
 from hktune.model import Config, Failure, Problem, Timing
 from hktune.run import Bench
@@ -28,12 +28,15 @@ from hktune.settings import Settings
 from hktune.shapes import load_shapes
 from hktune.space import SearchSpace, load_space
 
-PROBLEMS = [Problem(8192, 8192, 8192), Problem(4096, 4096, 4096), Problem(2048, 28672, 4096)] + [
+PROBLEMS = [
+    Problem(8192, 8192, 8192),
+    Problem(4096, 4096, 4096),
+    Problem(2048, 28672, 4096),
     Problem(16, 7168, 16384),
     Problem(1000, 1000, 1000),
 ]
 TECHNIQUES: dict[str, Callable[[Config], bool]] = {
-    "everything": lambda config: True,
+    "everything": lambda _: True,
     "without ping-pong": lambda config: config["schedule"] != "pingpong",
     "without interleave": lambda config: config["schedule"] != "interleave",
     "simple pipeline, unspread": lambda config: config["schedule"] == "pipeline" and config["spread"] == 1,
@@ -79,7 +82,7 @@ def parsed() -> argparse.Namespace:
 
 
 def pool(space: SearchSpace, count: int, rng: random.Random) -> list[Config]:
-    """The seeds and what the specification fixed, then as many of their neighbours and random configs, half and half."""
+    """The seeds and what the specification fixed, then their neighbours and random configs, half and half."""
     named = {config.id: config for config in [*space.seeds, *(specified(space, problem) for problem in PROBLEMS)]}
     near = {config.id: config for seed in named.values() for config in space.neighbours(seed) if plain(config)}
     found = {**named, **{config.id: config for config in rng.sample(list(near.values()), min(len(near), count // 2))}}
@@ -136,7 +139,7 @@ def compare(table: Table, problems: tuple[Problem, ...]) -> None:
     """Every problem's best, what bounds it, and how much faster it is than the specification's choice."""
     speedups = []
     for problem in problems:
-        best, fixed = table.fastest(problem, lambda config: True), table.specified(problem)
+        best, fixed = table.fastest(problem, lambda _: True), table.specified(problem)
         if best is None or fixed is None:
             print(f"{problem}: n/a")
             continue

@@ -16,7 +16,7 @@ from hktune.space.rules import Constraint, Parameter, Step, Violation, filled, p
 if TYPE_CHECKING:
     from hktune.space.space import SearchSpace
 
-_DRAWS = 20_000  # of rejection sampling, about 10 us each: enough where one config in 2,000 is legal; then comes a whole walk
+_DRAWS = 20_000  # of rejection sampling, about 10 us each: enough where one in 2,000 is legal; then a walk over all
 
 
 class Domain:

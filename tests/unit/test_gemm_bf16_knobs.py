@@ -176,7 +176,7 @@ def test_pingpong_waits_leave_all_but_what_the_next_cluster_or_step_reads(change
     for behind in (derived["prefetch"], *range(derived["prefetch"] - 1, -1, -1)):
         for cluster in range(4):
             reads_next = {0: (2,), 1: (3,), 2: (4,) if across else (), 3: (5,) if across else (4, 5)}[cluster]
-            if by_cluster and reads_next or not by_cluster and cluster == (2 if across else 3):
+            if (by_cluster and reads_next) or (not by_cluster and cluster == (2 if across else 3)):
                 needed = max(reads_next) if by_cluster else 7
                 spare = 4 * (stages - 2 - derived["vmcnt_tiles"])
                 sent = min(cluster + lead, 4 * behind + 3)
