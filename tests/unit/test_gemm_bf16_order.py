@@ -21,7 +21,7 @@ GRIDS = [(1, 1), (3, 5), (7, 3), (2, 17), (13, 2)]
 
 
 def one_tile(workgroup: int, tiles_m: int, tiles_n: int, chunk: int, group: int) -> tuple[int, int]:
-    """The order said another way: hand tiles out chunk by chunk to the XCDs in turn, as long as whole turns are left."""
+    """The order said another way: tiles go chunk by chunk to the XCDs in turn, as long as whole turns are left."""
     turn, whole = XCDS * chunk, tiles_m * tiles_n // (XCDS * chunk)
     tile = workgroup
     if workgroup // turn < whole:
