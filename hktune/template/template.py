@@ -93,7 +93,8 @@ class Template:
 
     def proof_problem(self, config: Mapping[str, Value]) -> Problem:
         """The problem a variant is proved on: small, yet with every phase of the kernel in it."""
-        return Problem(*self._positive(self._proof, self._scope(config)))
+        m, n, k = self._positive(self._proof, self._scope(config))
+        return Problem(m, n, k)
 
     def _scope(self, config: Mapping[str, Value]) -> dict[str, object]:
         return {**config, **self.derived_values(config), "arch": self._arch_record}
