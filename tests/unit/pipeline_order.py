@@ -15,8 +15,8 @@ from hktune.emulator.trace import Step, Trace
 
 @dataclass(frozen=True)
 class Pipeline:
-    """Per wave: loads to LDS and reads from LDS of each part of a K-tile, in the order in which the kernel sends for the
-    parts and reads them; and how many tiles LDS holds. A part is what is refilled by itself."""
+    """Per wave: loads to LDS and reads from LDS of each part of a K-tile, in the order in which they are sent for
+    and reads them; and how many tiles LDS holds. A part is what is refilled by itself."""
 
     loads_of_part: tuple[int, ...]
     reads_of_part: tuple[int, ...]

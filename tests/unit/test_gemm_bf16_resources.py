@@ -13,7 +13,7 @@ from gemm_bf16_variants import built, model, space
 from hktune.model import Config, Resources
 
 EXTREMES = 3  # configs of the most registers, for each count of warps, with and without fences
-DRAWS = 3000
+DRAWS = 1000
 
 
 @lru_cache

@@ -259,8 +259,10 @@ constexpr int reads_of(int c) {
     return reads_b_of(c) + RT_A::height * RT_A::width;
 }
 
-// With `next_follows`, the first clusters of the next tile come after the last ones of this.
+// With `next_follows`, the first clusters of the next tile come after the last ones of this. Interleaved reads have not
+// set out yet when their cluster is waited for.
 constexpr int reads_in_flight_under(int c, bool next_follows) {
+    if (SCHEDULE == Schedule::interleave) return 0;
     int reads = 0;
     for (int later = c + 1; later <= c + LGKMCNT_CLUSTERS; later++) {
         if (later < CLUSTERS || next_follows) reads += reads_of(later % CLUSTERS);
