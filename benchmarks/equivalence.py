@@ -1,14 +1,16 @@
 """Why a mutant that the checker passes is equivalent: judged from the trace of the right kernel, by other means.
 
 The judgement uses no part of the checker. It replays the counters over each wave's executed instructions, once as the
-kernel is and once as mutated, and compares from when on each operation is known to be complete.
+kernel is and once as mutated, and compares from when on each operation is known to be complete. Loads to LDS, which
+name no register, are judged by K-tiles, as the template's tests do (tests/unit/pipeline_order.py).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mutants import Mutant
+from pipeline_order import Pipeline, disorders
 
 from hktune.emulator.trace import Step, Trace
 
@@ -26,7 +28,7 @@ class _Operation:
     done: int = _NEVER
 
 
-def reason(mutant: Mutant, trace: Trace) -> str | None:
+def reason(mutant: Mutant, trace: Trace, pipeline: Pipeline) -> str | None:
     """The class of reasons why `mutant` never changes a result; None when none was found."""
     address = trace.program[mutant.index].address
     if not any((wave.steps == mutant.index).any() for wave in trace.waves):
@@ -43,12 +45,25 @@ def reason(mutant: Mutant, trace: Trace) -> str | None:
         for one, other in zip(before, after, strict=True):
             if other.done > one.done:
                 why = _covered(steps, one, other)
+                if why is None and steps[one.issued].to_lds:
+                    why = _later_tile(mutant, trace, pipeline)
                 if why is None:
                     return None
                 found.add(why)
     if not found:
         return "nothing left to wait for: the operations are complete before, or fewer are outstanding than it allows"
     return "; ".join(sorted(found))
+
+
+def _later_tile(mutant: Mutant, trace: Trace, pipeline: Pipeline) -> str | None:
+    """Whether every K-tile still lands for all waves before any reads it, and is read before it is overwritten."""
+    counts = dict(mutant.counts)
+    step = trace.program[mutant.index]
+    changed = replace(step, vmcnt=counts.get("vmcnt"), lgkmcnt=counts.get("lgkmcnt"))
+    program = (*trace.program[: mutant.index], changed, *trace.program[mutant.index + 1 :])
+    if disorders(Trace(program, trace.waves), pipeline):
+        return None
+    return "the loads left in flight are of a later K-tile, whose own wait comes before any wave reads it"
 
 
 def _replay(steps: list[Step], address: int, counts: tuple[tuple[str, int], ...]) -> list[_Operation]:

@@ -15,13 +15,13 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import sys
 import time
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from equivalence import reason
 from mutants import Mutant, assembled, assembly_of, mutants, source_mutants
 
 from hktune.code_object import read_code_object
@@ -34,6 +34,10 @@ from hktune.model import Config, Failure, Problem
 from hktune.settings import Settings
 from hktune.space.space import SearchSpace, load_space
 from hktune.verify import verify
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "unit"))
+from equivalence import reason
+from pipeline_order import Pipeline
 
 SPACE = Path(__file__).resolve().parent.parent / "search_spaces" / "gfx950_gemm_bf16.yaml"
 SHORT_TILES = (1, 2, 3)
@@ -89,7 +93,8 @@ def tally_variant(config: Config, loads: int, seed: int) -> Tally:
     for mutant in mutants(text, SYMBOL, loads, random.Random(seed)):
         word = judged(space, config, assembled(toolchain, mutant.text))
         if word == "right":
-            note_survivor(tally, config, mutant, [place_of(mutant, trace, right) for trace in traces])
+            pipeline = pipeline_of(space, config)
+            note_survivor(tally, config, mutant, pipeline, [place_of(mutant, trace, right) for trace in traces])
         else:
             tally.outcomes[mutant.kind, word.split(":")[0]] += 1
     for kind, changed in source_mutants(variant):
@@ -98,6 +103,14 @@ def tally_variant(config: Config, loads: int, seed: int) -> Tally:
         if word == "right":
             tally.missed.append(f"{config}: {kind}")
     return tally
+
+
+def pipeline_of(space: SearchSpace, config: Config) -> Pipeline:
+    """Loads and LDS reads that a K-tile is for a wave, and how many tiles LDS holds."""
+    values = {**config, **space.derived.values({**config, "arch": space.arch})}
+    number = {name: int(value) for name, value in values.items() if isinstance(value, int)}
+    reads = number["clusters"] * number["fragments_a"] + number["slices"] * number["fragments_b"]
+    return Pipeline(number["loads_per_tile"], reads, number["stages"])
 
 
 def place_of(mutant: Mutant, trace: Trace, right: bytes) -> tuple[Mutant, Trace] | None:
@@ -120,10 +133,12 @@ def span_of(data: bytes, index: int) -> tuple[int, int]:
     return entry, address
 
 
-def note_survivor(tally: Tally, config: Config, mutant: Mutant, places: list[tuple[Mutant, Trace] | None]) -> None:
+def note_survivor(
+    tally: Tally, config: Config, mutant: Mutant, pipeline: Pipeline, places: list[tuple[Mutant, Trace] | None]
+) -> None:
     """Equivalent, when every problem that reaches the place gives a reason; missed otherwise."""
     reached = [place for place in places if place is not None]
-    why = [reason(*place) for place in reached]
+    why = [reason(*place, pipeline) for place in reached]
     if reached and all(why):
         tally.outcomes[mutant.kind, "equivalent"] += 1
         tally.reasons[max(map(str, why))] += 1

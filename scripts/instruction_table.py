@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DOCUMENT = ROOT / "docs" / "instructions.md"
 TABLE = ROOT / "hktune" / "emulator" / "cdna4.json"
 TESTS = ("tests/unit/test_emulator_*.py", "tests/unit/test_gemm_bf16_proof.py", "tests/unit/test_hazards_*.py")
+_VGPR = 256
 SHORT = {"test_emulator_": "", "test_gemm_bf16_proof": "GEMMs", "test_hazards_": "hazards "}
 
 HEADER = """# Instructions
@@ -33,29 +34,34 @@ Every instruction that the emulator implements, by encoding, and the tests that 
 modifier of one that is not emulated, ends a kernel with the status `crashed` and its name, when it is reached.
 
 The tests' truths: `differential`: C functions that clang compiles for gfx950 and for the host give the same bits on
-random inputs. `vector`, `scalar`, `lanes`: Python's integers and fractions, numpy's IEEE arithmetic. `matrix`: the ISA
-guide's layout formulas. `memory`, `lds`, `control`: byte arrays and paths written out by hand. `GEMMs`: compiled GEMMs,
-every element against float64. `hazards`: executed by the checker's tests, values not compared.
+random inputs. `vector`, `vector_types`, `scalar`, `scalar_bits`, `compare`, `lanes`: Python's integers and fractions,
+numpy's IEEE arithmetic. `matrix`: the ISA guide's layout formulas. `memory`, `widths`, `lds`, `atomics`, `control`:
+byte arrays, Python's arithmetic and paths written out by hand. `GEMMs`: compiled GEMMs, every element against float64.
+`hazards`: executed by the checker's tests, values not compared. "none" is implemented from the ISA guide alone.
 """
 
 
 def implemented() -> dict[str, list[str]]:
-    """Mnemonics by format, of everything whose step can be built from an encoding with all other fields zero."""
+    """Mnemonics by format, of everything whose step can be built from an encoding with all operands alike."""
     found: dict[str, list[str]] = {}
     for name, form in json.loads(TABLE.read_text()).items():
         for opcode, (mnemonic, _) in sorted(form["opcodes"].items(), key=lambda item: int(item[0])):
             if mnemonic in found.get(name, ()):
                 continue
-            if buildable(encoded(form, int(opcode))):
+            if any(buildable(encoded(form, int(opcode), source)) for source in (0, _VGPR)):
                 found.setdefault(name, []).append(mnemonic)
     return found
 
 
-def encoded(form: dict[str, list[list[int]]], opcode: int) -> bytes:
+def encoded(form: dict[str, list[list[int]]], opcode: int, source: int) -> bytes:
+    """An instruction whose sources are all register `source`, every other field zero."""
     word = 0
     for _, low, value in form["match"]:
         word |= value << low
     word |= opcode << form["fields"]["op"][1]  # type: ignore[call-overload]
+    for name in ("src0", "src1", "src2"):
+        if name in form["fields"]:
+            word |= source << form["fields"][name][1]  # type: ignore[call-overload]
     return word.to_bytes(16, "little")
 
 

@@ -1,0 +1,114 @@
+"""Vector loads and stores of every width in every addressing, and in LDS: against the bytes they must move."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from gfx950_code import run_lanes
+
+LOADS = {"ubyte": (1, False), "sbyte": (1, True), "ushort": (2, False), "sshort": (2, True)}
+HALVES = {"ubyte": (1, False), "sbyte": (1, True), "short": (2, False)}
+WIDE = {"dword": 4, "dwordx2": 8, "dwordx3": 12, "dwordx4": 16}
+LDS_LOADS = {"u8": (1, False), "i8": (1, True), "u16": (2, False), "i16": (2, True)}
+LDS_HALVES = {"u8": (1, False), "i8": (1, True), "u16": (2, False)}
+LDS_WIDE = {"b32": 4, "b64": 8, "b96": 12, "b128": 16}
+
+SETUP = """
+v_lshlrev_b32 v3, 4, v0
+v_mov_b32 v5, s7
+v_add_co_u32 v4, vcc, s6, v3
+v_addc_co_u32 v5, vcc, 0, v5, vcc
+v_add_co_u32 v4, vcc, 0x800, v4
+v_addc_co_u32 v5, vcc, 0, v5, vcc
+s_mov_b32 s12, s6
+s_and_b32 s13, s7, 0xffff
+s_mov_b32 s14, 0x2000
+s_mov_b32 s15, 0x20000
+"""
+"""Each lane has 16 bytes of its own, 2048 bytes into the first argument (and from 0 in LDS)."""
+
+PLACES = {
+    "global": ("global_{} {}, v3, s[6:7] offset:2048", "global_{} v3, {}, s[6:7] offset:2048"),
+    "flat": ("flat_{} {}, v[4:5]", "flat_{} v[4:5], {}"),
+    "buffer": ("buffer_{} {}, v3, s[12:15], 0 offen offset:2048", "buffer_{} {}, v3, s[12:15], 0 offen offset:2048"),
+    "LDS": ("ds_{} {}, v3", "ds_{} v3, {}"),
+}
+RNG = np.random.default_rng(9)
+MEMORY = RNG.integers(0, 1 << 32, (4, 64), dtype=np.uint32)  # what the lanes' 16 bytes hold first
+DATA = RNG.integers(0, 1 << 32, (4, 64), dtype=np.uint32)  # what is stored, or loaded into
+WAIT = "s_waitcnt vmcnt(0) lgkmcnt(0)"
+
+
+def span(first: int, size: int) -> str:
+    count = max(1, size // 4)
+    return f"v[{first}:{first + count - 1}]" if count > 1 else f"v{first}"
+
+
+def run(place: str, cases: list[str]) -> npt.NDArray[np.uint32]:
+    """Every case works on fresh memory and fresh v[80:83], which come back with what it loads to v[84:87]."""
+    load, store = PLACES[place]
+    wide = "b128" if place == "LDS" else "dwordx4"
+    words = ("read", "write") if place == "LDS" else ("load", "store")
+    lines = [SETUP]
+    for i, case in enumerate(cases):
+        lines.append("\n".join(f"v_mov_b32 v{80 + j}, v{14 + j}" for j in range(4)))
+        lines += [store.format(f"{words[1]}_{wide}", "v[10:13]"), WAIT, case, WAIT]
+        if "v[80:8" not in case and " v80" not in case:
+            raise AssertionError(case)
+        if words[1] in case.split()[0]:
+            lines += [load.format(f"{words[0]}_{wide}", "v[80:83]"), WAIT]
+        lines.append("\n".join(f"v_mov_b32 v{20 + 4 * i + j}, v{80 + j}" for j in range(4)))
+    filler = [np.zeros(64, np.uint32)] * 8  # the lanes' own bytes
+    found = run_lanes("\n".join(lines), [*MEMORY, *DATA, *filler], 4 * len(cases), lds_bytes=1024)
+    return found.reshape(len(cases), 4, 64)
+
+
+def names(place: str) -> tuple[dict[str, tuple[int, bool]], dict[str, tuple[int, bool]], dict[str, int], str, str]:
+    if place == "LDS":
+        return LDS_LOADS, LDS_HALVES, LDS_WIDE, "read", "write"
+    return LOADS, HALVES, WIDE, "load", "store"
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_loads(place: str) -> None:
+    small, halves, wide, verb, _ = names(place)
+    template = PLACES[place][0]
+    cases = [template.format(f"{verb}_{name}", "v80") for name in small]
+    cases += [template.format(f"{verb}_{name}_d16{half}", "v80") for name in halves for half in ("", "_hi")]
+    cases += [template.format(f"{verb}_{name}", span(80, size)) for name, size in wide.items()]
+    found = run(place, cases)
+    at = 0
+    for size, signed in small.values():
+        assert (found[at, 0] == loaded(size, signed, 32)).all(), cases[at]
+        at += 1
+    for size, signed in halves.values():
+        value = loaded(size, signed, 16)
+        assert (found[at, 0] == (DATA[0] & 0xFFFF0000 | value)).all(), cases[at]
+        assert (found[at + 1, 0] == (DATA[0] & 0xFFFF | value << 16)).all(), cases[at + 1]
+        at += 2
+    for size in wide.values():
+        expected = np.concatenate([MEMORY[: size // 4], DATA[size // 4 :]])
+        assert (found[at] == expected).all(), cases[at]
+        at += 1
+
+
+def loaded(size: int, signed: bool, bits: int) -> npt.NDArray[np.uint32]:
+    values = [int.from_bytes(int(word).to_bytes(4, "little")[:size], "little", signed=signed) for word in MEMORY[0]]
+    return np.array([value & (1 << bits) - 1 for value in values], np.uint32)
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_stores(place: str) -> None:
+    _, _, wide, _, verb = names(place)
+    template = PLACES[place][1]
+    small = {"b8": 1, "b16": 2} if place == "LDS" else {"byte": 1, "short": 2}
+    cases = [template.format(f"{verb}_{name}{half}", "v80") for name in small for half in ("", "_d16_hi")]
+    cases += [template.format(f"{verb}_{name}", span(80, size)) for name, size in wide.items()]
+    found = run(place, cases)
+    moved = [(size, shift) for size in small.values() for shift in (0, 16)] + [(size, 0) for size in wide.values()]
+    for case, got, (size, shift) in zip(cases, found, moved, strict=True):
+        for lane in range(64):
+            data = b"".join(int(word).to_bytes(4, "little") for word in DATA[:, lane])[shift // 8 :][:size]
+            kept = b"".join(int(word).to_bytes(4, "little") for word in MEMORY[:, lane])[size:]
+            assert np.ascontiguousarray(got[:, lane]).tobytes() == data + kept, (case, lane)
