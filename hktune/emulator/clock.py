@@ -58,8 +58,9 @@ def modelled_time(
     at_once = arch.compute_units * profile.residencies[-1].workgroups
     grid = rounds_of(workgroups, tiles_m, tiles_n, at_once, arch, order)
     read_bytes = operand_bytes(problem.m, problem.n, problem.k)
+    walked_k = problem.k * tiles_m * tiles_n / workgroups
     wanted_bytes = sum(
-        part.count * operand_bytes(part.panels_a * tile.m, part.panels_b * tile.n, problem.k) for part in grid
+        part.count * operand_bytes(part.panels_a * tile.m, part.panels_b * tile.n, walked_k) for part in grid
     )
     from_hbm = min(1.0, read_bytes / wanted_bytes) if read_bytes <= rates.mall_bytes else 1.0
     rounds = [WorkgroupRound(profile, part, tile, steps, from_hbm, arch, rates) for part in grid]

@@ -1,9 +1,10 @@
 """What a grid of workgroups asks of L2, fabric and memory: which panels of A and Bt are wanted, by whom, at once.
 
-A panel is the rows of A (or of Bt) that one row (or column) of tiles needs. Workgroup i runs on accelerator die
-(XCD) i mod 8 (HipKittens; AMD's Gluon tutorials) and computes the tile that its order says. Workgroups that run
-at once walk k together, so an XCD's L2 fetches each panel once for all of its workgroups, and the memory-side cache
-(MALL) once for all XCDs. Assumed: they stay in step closely enough, and L2 keeps nothing from one round to the next.
+A panel is the rows of A (or of Bt) that one row (or column) of tiles needs, over the k that one workgroup walks.
+Workgroup i runs on accelerator die (XCD) i mod 8 (HipKittens; AMD's Gluon tutorials) and computes the tile that its
+order says. Workgroups that run at once walk k together, so an XCD's L2 fetches each panel once for all of its
+workgroups, and the memory-side cache (MALL) once for all XCDs. Assumed: they stay in step closely enough, and L2 keeps
+nothing from one round to the next.
 """
 
 from __future__ import annotations
@@ -86,16 +87,19 @@ def rounds_of(
 def _round(start: int, count: int, workgroups: int, tiles_m: int, tiles_n: int, arch: Arch, order: Order) -> Round:
     ids = np.arange(start, start + count * workgroups, dtype=np.int64)
     rows, columns = order(ids, tiles_m, tiles_n)
+    share = ids // (tiles_m * tiles_n)  # of a split k: another part of the same panels
+    shares = int(share[-1]) + 1
+    rows, columns = rows + share * tiles_m, columns + share * tiles_n
     number, xcd = (ids - start) // workgroups, ids % arch.xcds
     die = number * arch.xcds + xcd
     dies = count * arch.xcds
     return Round(
         count,
         workgroups,
-        _distinct(die, dies, rows, tiles_m) / count,
-        _distinct(die, dies, columns, tiles_n) / count,
-        _distinct(number, count, rows, tiles_m) / count,
-        _distinct(number, count, columns, tiles_n) / count,
+        _distinct(die, dies, rows, tiles_m * shares) / count,
+        _distinct(die, dies, columns, tiles_n * shares) / count,
+        _distinct(number, count, rows, tiles_m * shares) / count,
+        _distinct(number, count, columns, tiles_n * shares) / count,
     )
 
 
