@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import geometric_mean
@@ -22,7 +22,7 @@ from rich.progress import track
 
 from hktune.measure.modelled import ModelledStopwatch
 from hktune.measure.stopwatch import Attempt
-from hktune.model import Config, Failure, Problem, Timing
+from hktune.model import Config, Failure, Problem, Timing, Value
 from hktune.run import Bench
 from hktune.settings import Settings
 from hktune.shapes import load_shapes
@@ -35,22 +35,20 @@ PROBLEMS = [
     Problem(16, 7168, 16384),
     Problem(1000, 1000, 1000),
 ]
-TECHNIQUES: dict[str, Callable[[Config], bool]] = {
-    "everything": lambda _: True,
-    "without ping-pong": lambda config: config["schedule"] != "pingpong",
-    "without interleave": lambda config: config["schedule"] != "interleave",
-    "simple pipeline, unspread": lambda config: config["schedule"] == "pipeline" and config["spread"] == 1,
-    "refill early": lambda config: config["refill"] == "early",
-    "without reads across": lambda config: not config["read_across"],
-    "without reads under MFMAs": lambda config: config["lgkmcnt_clusters"] == 0,
-    "waits for a whole step": lambda config: config["vmcnt_waits"] == "step" and config["vmcnt_tiles"] == 0,
-    "at most 2 stages": lambda config: int(config["stages"]) <= 2,
-    "16x16x32 alone": lambda config: config["mfma"] == 16,
-    "without setprio": lambda config: config["setprio"] == "none",
-    "plain workgroup order": lambda config: config["xcd_chunk"] == 1 and config["group_rows"] == 1,
-    "square blocks of 128 or 256": lambda config: (
-        config["block_m"] == config["block_n"] and int(config["block_m"]) > 64
-    ),
+TECHNIQUES: dict[str, dict[str, list[Value]]] = {  # what each knob may be when the technique is off
+    "everything": {},
+    "without ping-pong": {"schedule": ["interleave", "pipeline"]},
+    "without ping-pong and interleave": {"schedule": ["pipeline"]},
+    "simple pipeline, loads in one burst": {"schedule": ["pipeline"], "spread": [1]},
+    "without late refills": {"refill": ["early"]},
+    "without reads across steps": {"read_across": [False]},
+    "without reads in flight under MFMAs": {"lgkmcnt_clusters": [0], "read_across": [False]},
+    "no tile more in flight than needed": {"vmcnt_tiles": [0], "vmcnt_waits": ["step"]},
+    "at most 2 stages": {"stages": [1, 2]},
+    "16x16x32 alone": {"mfma": [16]},
+    "without setprio": {"setprio": ["none"]},
+    "plain workgroup order": {"xcd_chunk": [1], "group_rows": [1]},
+    "blocks of 128 and 256 alone": {"block_m": [128, 256], "block_n": [128, 256]},
 }
 ORDERS = [(1, 1), (1, 4), (1, 8), (4, 4), (8, 4), (8, 8), (16, 8), (32, 8), (32, 16)]
 
@@ -64,8 +62,8 @@ def main() -> None:
     table = Table(space, attempts)
     print("| technique | " + " | ".join(f"{problem.m} x {problem.n} x {problem.k}" for problem in PROBLEMS) + " |")
     print("|---|" + "---|" * len(PROBLEMS))
-    for name, allowed in TECHNIQUES.items():
-        print(row(name, [table.fastest(problem, allowed) for problem in PROBLEMS]))
+    for name, off in TECHNIQUES.items():
+        print(row(name, [table.fastest(problem, off) for problem in PROBLEMS]))
     print(row("the specification's choice", [table.specified(problem) for problem in PROBLEMS]))
     print(f"\n{len(attempts)} proved configs")
     compare(table, load_shapes(options.shapes).problems)
@@ -82,10 +80,15 @@ def parsed() -> argparse.Namespace:
 
 
 def pool(space: SearchSpace, count: int, rng: random.Random) -> list[Config]:
-    """The seeds and what the specification fixed, then their neighbours and random configs, half and half."""
-    named = {config.id: config for config in [*space.seeds, *(specified(space, problem) for problem in PROBLEMS)]}
-    near = {config.id: config for seed in named.values() for config in space.neighbours(seed) if plain(config)}
-    found = {**named, **{config.id: config for config in rng.sample(list(near.values()), min(len(near), count // 2))}}
+    """The seeds, also with each technique off, and what the specification fixed; then their neighbours and a sample."""
+    named = [*space.seeds, *(specified(space, problem) for problem in PROBLEMS)]
+    found = {config.id: config for config in named}
+    for off in TECHNIQUES.values():
+        changed = [space.config({**seed, **{name: values[-1] for name, values in off.items()}}) for seed in named]
+        found.update({config.id: config for config in changed if space.is_legal(config)})
+    near = [config for seed in named for config in space.neighbours(seed) if plain(config)]
+    for config in rng.sample(near, min(len(near), max(0, count - len(found)) // 2)):
+        found[config.id] = config
     while len(found) < count:
         sampled = space.config({**space.sample(rng), "xcd_chunk": 1, "group_rows": 1})
         found[sampled.id] = sampled
@@ -115,19 +118,20 @@ class Table:
             for chunk, rows in ORDERS
         ]
 
-    def fastest(self, problem: Problem, allowed: Callable[[Config], bool]) -> tuple[Timing, Config] | None:
-        """The best modelled time with its config; None where no config is legal for `problem`."""
+    def fastest(self, problem: Problem, off: Mapping[str, Sequence[Value]]) -> tuple[Timing, Config] | None:
+        """The best modelled time with its config, of those with one of `off`'s values; None where none is legal."""
         timed = [
             (time, attempt.config)
             for attempt in self._attempts
-            if allowed(attempt.config) and self._space.is_legal(attempt.config, problem)
+            if all(attempt.config[name] in values for name, values in off.items())
+            if self._space.is_legal(attempt.config, problem)
             if not isinstance(time := self._stopwatch.time(attempt, problem), Failure)
         ]
         return min(timed, key=lambda one: one[0].time_us, default=None)
 
     def specified(self, problem: Problem) -> tuple[Timing, Config] | None:
         choice = specified(self._space, problem)
-        return self.fastest(problem, lambda config: config == choice)
+        return self.fastest(problem, {name: [value] for name, value in choice.items()})
 
 
 def row(name: str, found: list[tuple[Timing, Config] | None]) -> str:
@@ -139,7 +143,7 @@ def compare(table: Table, problems: tuple[Problem, ...]) -> None:
     """Every problem's best, what bounds it, and how much faster it is than the specification's choice."""
     speedups = []
     for problem in problems:
-        best, fixed = table.fastest(problem, lambda _: True), table.specified(problem)
+        best, fixed = table.fastest(problem, {}), table.specified(problem)
         if best is None or fixed is None:
             print(f"{problem}: n/a")
             continue

@@ -291,19 +291,24 @@ template<int c, bool next_follows> __device__ __forceinline__ void await_cluster
     arrived(f.a[slice][part]);
 }
 
-// Read `i` of cluster c alone: one base tile, in the order of read_cluster.
-template<int c, int i> __device__ __forceinline__ void read_one(fragments &f, const staged_tile &tile, warp_place warp) {
-    constexpr int slice = slice_of(c), part = part_of(c);
-    if constexpr (i < reads_b_of(c)) {
+// Base tile (y, x) of a fragment, alone. `at` is where the fragment begins in the part of the tile, in base tiles.
+template<int y, int x, ducks::rt::all RT, ducks::st::all ST>
+__device__ __forceinline__ void read_base_tile(RT &fragment, ST &part, int2 at) {
+    using one = rt_bf<RT::base_tile_rows, RT::base_tile_cols, row_l, shape::operand>;
+    load(reinterpret_cast<one &>(fragment.tiles[y][x]),
+         subtile_inplace<RT::base_tile_rows, RT::base_tile_cols>(part, {at.x + y, at.y + x}));
+}
+
+// Read `i` of cluster c, in the order of read_cluster.
+template<int c, int i>
+__device__ __forceinline__ void read_one(fragments &f, const staged_tile &tile, warp_place warp) {
+    constexpr int slice = slice_of(c), part = part_of(c), reads_b = reads_b_of(c);
+    if constexpr (i < reads_b) {
         constexpr int h = i / (RT_B::height * RT_B::width), y = i / RT_B::width % RT_B::height, x = i % RT_B::width;
-        using one = rt_bf<MFMA, RT_B::base_tile_cols, row_l, shape::operand>;
-        load(reinterpret_cast<one &>(f.b[slice][h].tiles[y][x]),
-             subtile_inplace<MFMA, RT_B::base_tile_cols>(tile.b[h], {warp.col * RT_B::height + y, slice * RT_B::width + x}));
+        read_base_tile<y, x>(f.b[slice][h], tile.b[h], {warp.col * RT_B::height, slice * RT_B::width});
     } else {
-        constexpr int y = (i - reads_b_of(c)) / RT_A::width, x = (i - reads_b_of(c)) % RT_A::width;
-        using one = rt_bf<MFMA, RT_A::base_tile_cols, row_l, shape::operand>;
-        load(reinterpret_cast<one &>(f.a[slice][part].tiles[y][x]),
-             subtile_inplace<MFMA, RT_A::base_tile_cols>(tile.a[part], {warp.row * RT_A::height + y, slice * RT_A::width + x}));
+        constexpr int y = (i - reads_b) / RT_A::width, x = (i - reads_b) % RT_A::width;
+        read_base_tile<y, x>(f.a[slice][part], tile.a[part], {warp.row * RT_A::height, slice * RT_A::width});
     }
 }
 
@@ -559,7 +564,8 @@ struct staging {
 template<int clusters> struct pipeline : staging {
     static_assert(VMCNT_TILES < PREFETCH - READ_ACROSS, "a step must wait for the tile it reads");
     static_assert(LGKMCNT_CLUSTERS < clusters, "a step must wait for every fragment it multiplies");
-    static_assert(!READ_ACROSS || (PREFETCH == STAGES && LGKMCNT_CLUSTERS >= 1 && LGKMCNT_CLUSTERS <= clusters - SPLIT));
+    static_assert(!READ_ACROSS || PREFETCH == STAGES);
+    static_assert(!READ_ACROSS || (LGKMCNT_CLUSTERS >= 1 && LGKMCNT_CLUSTERS <= clusters - SPLIT));
     static_assert(SCHEDULE != Schedule::interleave || (READ_ACROSS && LGKMCNT_CLUSTERS == 1));
 
     static constexpr bool late = PREFETCH == STAGES;
@@ -629,8 +635,8 @@ template<int clusters> struct pipeline : staging {
         multiply_cluster<c>(ct, f, [] {});
     }
 
-    // The loads go out between the rows of MFMAs, and in the first half of them the reads of the next cluster. The barrier
-    // of the last cluster says both that the next tile has landed and that this one has been read.
+    // The loads go out between the rows of MFMAs, and in the first half of them the reads of the next cluster. The
+    // barrier of the last cluster says both that the next tile has landed and that this one has been read.
     template<int c, int behind> __device__ __forceinline__ void interleaved_cluster(int tile) {
         constexpr bool last = c == clusters - 1;
         constexpr int reads = last && behind == 0 ? 0 : reads_of((c + 1) % clusters);
@@ -675,11 +681,11 @@ template<int clusters> struct pipeline : staging {
 
 // ---------------------------------------------------------------- schedule pingpong
 
-// Two groups of four warps, one warp of each on every SIMD, half a phase apart: between two barriers one group reads LDS
-// and sends for loads while the other one multiplies. Cluster c multiplies part c / 2 of A with part c % 2 of B.
+// Two groups of four warps, one warp of each on every SIMD, half a phase apart: between two barriers one group reads
+// LDS and sends for loads while the other one multiplies. Cluster c multiplies part c / 2 of A with part c % 2 of B.
 //
-// The parts of all tiles are one stream, B0 A0 B1 A1 B0' ...; a cluster sends for one of them, LEAD parts ahead. Refilled
-// late, each part takes the place of the one of its kind that has just been read.
+// The parts of all tiles are one stream, B0 A0 B1 A1 B0' ...; a cluster sends for one of them, LEAD parts ahead.
+// Refilled late, each part takes the place of the one of its kind that has just been read.
 template<int split> struct pingpong : staging {
     static_assert(split == 2 && SLICES == 1 && NUM_WARPS == 8 && STAGES >= 2 && SPREAD == PARTS_PER_TILE);
     static_assert(VMCNT_TILES <= STAGES - 2);
@@ -753,8 +759,8 @@ template<int split> struct pingpong : staging {
         else load(a, subtile_inplace<REG_M, SLICE_K>(tile.a[h], {warp.row, 0}));
     }
 
-    // A cluster reads the one part that its MFMAs need and no earlier cluster has read; the first of a tile both, unless
-    // the last cluster of the tile before, which needs none, has read across.
+    // A cluster reads the one part that its MFMAs need and no earlier cluster has read; the first of a tile both,
+    // unless the last cluster of the tile before, which needs none, has read across.
     template<int c, int behind> __device__ __forceinline__ void read_cluster() {
         if constexpr (c == 0 && !READ_ACROSS) read_part<0>(current());
         if constexpr (c < PARTS - 1) read_part<c + 1>(current());
