@@ -3,5 +3,5 @@ setup:
 	@sh scripts/setup
 tune: setup
 	@sh scripts/tune
-test: setup
+test:
 	@sh scripts/test
