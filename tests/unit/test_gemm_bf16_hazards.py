@@ -55,7 +55,7 @@ def without_guards(variant: Variant) -> Variant:
 
 @pytest.mark.parametrize("config", [*space().seeds, *SAMPLED], ids=lambda config: config.id)
 def test_no_legal_config_is_flagged(config: Config) -> None:
-    outcome = watched(space().template.render(config), config, space().template.proof_problem(config))
+    outcome = watched(space().template.render(config), config, space().template.proof_problems(config)[0].problem)
     assert isinstance(outcome, Proof), outcome
 
 
@@ -63,7 +63,7 @@ def test_no_legal_config_is_flagged(config: Config) -> None:
 def test_the_deepest_legal_waits_are_safe_and_one_deeper_is_not(knobs: dict[str, object]) -> None:
     config = space().config(knobs)
     assert not space().violations(config), space().violations(config)
-    problem = space().template.proof_problem(config)
+    problem = space().template.proof_problems(config)[0].problem
     variant = space().template.render(config)
     assert isinstance(watched(variant, config, problem), Proof)
     for right, wrong in (
@@ -83,7 +83,7 @@ def test_one_more_tile_in_flight_than_vmcnt_leaves_the_tile_allows_is_a_hazard(k
     variant = without_guards(space().template.render(config))
     line = next(line for line in variant.source.splitlines() if line.startswith("constexpr int      VMCNT_TILES"))
     broken = changed(variant, line, line.replace(f"= {tiles};", f"= {tiles + 1};"))
-    outcome = watched(broken, config, space().template.proof_problem(config))
+    outcome = watched(broken, config, space().template.proof_problems(config)[0].problem)
     assert isinstance(outcome, Failure)
     assert outcome.status is Status.HAZARD, outcome
     assert "s_waitcnt vmcnt" in outcome.detail
