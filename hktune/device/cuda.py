@@ -10,7 +10,6 @@ from __future__ import annotations
 import ctypes
 import functools
 import importlib
-import struct
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,11 +19,11 @@ import numpy as np
 import numpy.typing as npt
 
 from hktune.cubin import TENSOR_MAP_BYTES, Box, Cubin, CudaKernel, read_cubin
+from hktune.device.arguments import pack_argument
 from hktune.device.device import Binding, Buffer, Kernel
 from hktune.errors import DeviceError, InputError, KernelFault
 from hktune.model import Argument, Identity, Launch
 
-_PACK = {"u32": "<I", "i32": "<i", "u64": "<Q", "f32": "<f", "pointer": "<Q"}
 _MATRICES = {"a": ("m", "k"), "bt": ("n", "k"), "c": ("m", "n")}  # rows and columns, model.Argument
 _ELEMENT_BYTES = 2
 _TMA_ALIGNMENT_BYTES = 16  # of addresses and row strides, cuTensorMapEncodeTiled
@@ -190,7 +189,7 @@ class CudaDevice:
         end = max((slot.offset_bytes + slot.size_bytes for slot in kernel.image.parameters), default=0)
         values = bytearray(max(end, 1))
         for slot, argument in zip(kernel.image.parameters, arguments, strict=True):
-            packed = _packed(argument, binding[argument.name])
+            packed = pack_argument(argument, binding[argument.name])
             if slot.is_tensor_map:
                 packed = self._tensor_map(kernel, argument, binding)
             values[slot.offset_bytes : slot.offset_bytes + slot.size_bytes] = packed
@@ -263,16 +262,6 @@ def _parsed(data: bytes) -> Cubin:
         return read_cubin(data)
     except InputError as error:
         raise DeviceError(str(error)) from error
-
-
-def _packed(argument: Argument, value: Buffer | int | float) -> bytes:
-    pointer = argument.kind == "pointer"
-    if isinstance(value, (int, float)) == pointer:
-        raise DeviceError(f"argument {argument.name} is a {argument.kind}: {type(value).__name__} does not fit")
-    try:
-        return struct.pack(_PACK[argument.kind], value.address if not isinstance(value, (int, float)) else value)
-    except struct.error as error:
-        raise DeviceError(f"argument {argument.name} is a {argument.kind}: {value} does not fit ({error})") from error
 
 
 @functools.lru_cache(maxsize=4096)

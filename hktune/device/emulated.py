@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 import threading
 import weakref
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import numpy.typing as npt
 
 from hktune.arch import Arch, arch_named
 from hktune.code_object import AmdCodeObject, KernelImage, read_code_object, source_line
+from hktune.device.arguments import pack_argument
 from hktune.device.device import Binding, Buffer, Kernel
 from hktune.emulator.launch import Descriptor, Dispatch, Pointers, argument_bytes, dispatch_packet, entry_address
 from hktune.emulator.machine import Limits, Machine, run_dispatch
@@ -23,7 +23,6 @@ from hktune.emulator.trace import Trace
 from hktune.errors import DeviceError, InputError
 from hktune.model import Argument, Identity, Launch
 
-_PACK = {"u32": "<I", "i32": "<i", "u64": "<Q", "f32": "<f", "pointer": "<Q"}
 _MAX_WORKGROUP_SIZE = 1024
 _MAX_BUFFER_BYTES = 1 << 36
 
@@ -239,16 +238,6 @@ def _explicit_bytes(image: KernelImage, arguments: tuple[Argument, ...], binding
     data = bytearray(image.kernarg_bytes)
     slots = [slot for slot in image.arguments if not slot.hidden]
     for slot, argument in zip(slots, arguments, strict=True):
-        packed = _packed(argument, binding[argument.name])
+        packed = pack_argument(argument, binding[argument.name])
         data[slot.offset_bytes : slot.offset_bytes + len(packed)] = packed
     return bytes(data)
-
-
-def _packed(argument: Argument, value: Buffer | int | float) -> bytes:
-    pointer = argument.kind == "pointer"
-    if isinstance(value, (int, float)) == pointer:
-        raise DeviceError(f"argument {argument.name} is a {argument.kind}: {type(value).__name__} does not fit")
-    try:
-        return struct.pack(_PACK[argument.kind], value.address if not isinstance(value, (int, float)) else value)
-    except struct.error as error:
-        raise DeviceError(f"argument {argument.name} is a {argument.kind}: {value} does not fit ({error})") from error
