@@ -24,6 +24,7 @@ from rich.progress import track
 
 from hktune.arch import Arch, arch_named
 from hktune.emulator import clock
+from hktune.emulator.memory_traffic import tile_order
 from hktune.measure.stopwatch import Attempt
 from hktune.model import Problem
 from hktune.run import Bench
@@ -82,7 +83,8 @@ def best(
     for attempt in attempts:
         if attempt.profile is not None and space.is_legal(attempt.config, problem):
             launch, tile = template.launch(attempt.config, problem), template.tile(attempt.config)
-            times.append((clock.modelled_time(attempt.profile, problem, launch, tile, arch), attempt))
+            order = tile_order(template.order(attempt.config), arch)
+            times.append((clock.modelled_time(attempt.profile, problem, launch, tile, arch, order), attempt))
     return min(times, key=lambda time: time[0].timing.time_us)
 
 

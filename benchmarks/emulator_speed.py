@@ -45,6 +45,7 @@ def launched(
         values[name] = device.allocate(2 * size)
         device.write(values[name], rng.integers(0x3F00, 0x3F80, size, dtype=np.uint16))
     launch = space.template.launch(config, problem)
+    values |= {"bias": None, "workspace": device.allocate(launch.workspace_bytes) if launch.workspace_bytes else None}
     binding = {argument.name: values[argument.name] for argument in launch.arguments}
     started = time.perf_counter()
     device.launch(kernel, launch, binding)
@@ -70,7 +71,7 @@ def main() -> None:
         code = compiler.compile(space.template.render(config), 120.0)
         if isinstance(code, Failure):
             raise SystemExit(f"{config}: {code.detail}")
-        for problem in (PROBLEM, space.template.proof_problem(config)):
+        for problem in (PROBLEM, space.template.proof_problems(config)[0].problem):
             count = wave_instructions(space, config, code, problem)
             plain, traced, proof = (
                 min(launched(space, config, code, problem, *how)[0] for _ in range(repeats))

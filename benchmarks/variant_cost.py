@@ -51,18 +51,23 @@ def seconds_per_variant(space: SearchSpace, config: Config, cache: Path) -> dict
     if isinstance(code, Failure):
         raise SystemExit(f"{config}: {code.detail}")
 
-    problem = template.proof_problem(config)
-    launch = template.launch(config, problem)
     started = time.perf_counter()
     device = EmulatedDevice(template.arch, record_trace=True)
-    proof = verify(device, device.load(code.data, code.symbol), launch, problem, seed=0)
+    profiled, *others = template.proof_problems(config)
+    for number, what in enumerate((profiled, *others)):
+        each = device if number == 0 else EmulatedDevice(template.arch)
+        launch = template.launch(config, what.problem)
+        proof = verify(each, each.load(code.data, code.symbol), launch, what.problem, 0, what.padding)
+        if isinstance(proof, Failure):
+            raise SystemExit(f"{config}: {proof}")
     stages["emulate"] = time.perf_counter() - started
-    if isinstance(proof, Failure) or device.trace is None:
-        raise SystemExit(f"{config}: {proof}")
+    assert device.trace is not None, "a launch that was proved has been traced"
 
     started = time.perf_counter()
     tile = template.tile(config)
-    profile = clock.profile(device.trace, code.resources, launch, tile, problem.k // tile.k, arch)
+    launch = template.launch(config, profiled.problem)
+    steps = int(clock.k_steps(profiled.problem, launch, tile))
+    profile = clock.profile(device.trace, code.resources, launch, tile, steps, arch)
     clock.modelled_time(profile, PROBLEM, template.launch(config, PROBLEM), tile, arch)
     stages["model"] = time.perf_counter() - started
     return stages

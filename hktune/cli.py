@@ -138,7 +138,8 @@ def _verify(options: argparse.Namespace) -> int:
     if attempt.failure:
         print(f"{attempt.failure.status}: {attempt.failure.detail}")
         return FAILED
-    print(f"proved on {space.template.proof_problem(config)}: relative error {attempt.relative_error:.2e}")
+    proofs = "; ".join(str(proof) for proof in space.template.proof_problems(config))
+    print(f"proved on {proofs}: relative error {attempt.relative_error:.2e}")
     print(f"{attempt.resources}")
     return DONE
 

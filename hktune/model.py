@@ -15,6 +15,8 @@ from typing import Any
 
 Value = int | str | bool
 
+WORKSPACE_COUNTER_BYTES = 65536
+
 
 def compact_json(value: Any) -> str:
     """Sorted, without spaces: the one spelling that hashes and diffs use."""
@@ -114,7 +116,8 @@ class Config(Mapping[str, Value]):
 @dataclass(frozen=True)
 class Argument:
     """One kernel argument, in order. `kind` is pointer, u32, i32, u64 or f32; `name` says what fills it:
-    a, bt, c, bias, workspace (pointers); m, n, k, lda, ldb, ldc (sizes and row strides in elements)."""
+    a, bt, c, bias, workspace (pointers); m, n, k, lda, ldb, ldc (sizes and row strides in elements). A bias or
+    workspace that a launch does not have is null."""
 
     name: str
     kind: str
@@ -122,12 +125,32 @@ class Argument:
 
 @dataclass(frozen=True)
 class Launch:
-    """How one code object is launched for one problem. Grid in workgroups, block in work-items."""
+    """How one code object is launched for one problem. Grid in workgroups, block in work-items.
+
+    A launch of 0 workspace bytes has none: an argument of that name is null. Else its first WORKSPACE_COUNTER_BYTES are
+    zero when the launch begins and when it ends, and the rest is scratch: launches that follow one another may share a
+    workspace, two that run at once may not.
+    """
 
     grid: tuple[int, int, int]
     block: tuple[int, int, int]
     dynamic_lds_bytes: int
     arguments: tuple[Argument, ...]
+    workspace_bytes: int = 0
+
+    def takes(self, name: str) -> bool:
+        return any(argument.name == name for argument in self.arguments)
+
+
+@dataclass(frozen=True)
+class ProofProblem:
+    """A problem that a variant is proved on. The rows of every matrix lie `padding` elements apart."""
+
+    problem: Problem
+    padding: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.problem}, rows {self.padding} apart" if self.padding else str(self.problem)
 
 
 @dataclass(frozen=True)
@@ -137,6 +160,18 @@ class Tile:
     m: int
     n: int
     k: int
+
+
+@dataclass(frozen=True)
+class WorkgroupOrder:
+    """Which tile of C a workgroup computes; the default is row by row.
+
+    `xcd_chunk`: so many neighbouring tiles go to one accelerator die (XCD) in a row. `group_rows`: tiles are numbered
+    down the columns of so many rows at a time. `hktune.emulator.memory_traffic.tiles_of` has the formula.
+    """
+
+    xcd_chunk: int = 1
+    group_rows: int = 1
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,13 @@ from hktune.arch import Arch, arch_named
 from hktune.compile.compiler import Compiler
 from hktune.device.emulated import EmulatedDevice
 from hktune.emulator import clock
+from hktune.emulator.trace import Trace
 from hktune.errors import HktuneError, InputError
 from hktune.measure.stopwatch import Attempt
-from hktune.model import CodeObject, Config, Failure, Status
+from hktune.model import CodeObject, Config, Failure, Problem, ProofProblem, Status
 from hktune.template.template import Template
 from hktune.verify.record import Record, RecordStore
-from hktune.verify.verify import verify
+from hktune.verify.verify import Proof, verify
 
 COMPILE_DEADLINE_S = 60.0
 EMULATION_DEADLINE_S = 60.0
@@ -51,7 +52,7 @@ class Prover:
         )
 
     def _proved(self, code: CodeObject, config: Config) -> Record:
-        key = self.records.key(code.sha256, self.template.proof_problem(config), self.seed)
+        key = self.records.key(code.sha256, self.template.proof_problems(config), self.seed)
         record = self.records.get(key)
         if record is None:
             record = self._prove(code, config)
@@ -59,27 +60,40 @@ class Prover:
         return record
 
     def _prove(self, code: CodeObject, config: Config) -> Record:
-        problem = self.template.proof_problem(config)
-        launch = self.template.launch(config, problem)
+        profiled, *others = self.template.proof_problems(config)
         device = EmulatedDevice(
             self.template.arch, deadline_s=EMULATION_DEADLINE_S, record_trace=True, find_hazards=True
         )
-        try:
-            kernel = device.load(code.data, code.symbol)
-        except HktuneError as error:
-            return Record(Failure(Status.CRASHED, str(error)))
-        proof = verify(device, kernel, launch, problem, self.seed)
+        proof = self._run(device, code, config, profiled)
         if isinstance(proof, Failure):
             return Record(proof)
-        tile = self.template.tile(config)
+        for other in others:
+            device_of_other = EmulatedDevice(self.template.arch, deadline_s=EMULATION_DEADLINE_S, find_hazards=True)
+            outcome = self._run(device_of_other, code, config, other)
+            if isinstance(outcome, Failure):
+                return Record(outcome)
         assert device.trace is not None, "a launch that was proved has been traced"
         try:
-            profile = clock.profile(
-                device.trace, code.resources, launch, tile, problem.k // tile.k, arch_named(self.template.arch)
-            )
+            profile = self._profile(device.trace, code, config, profiled.problem)
         except InputError as error:
             return Record(Failure(Status.CRASHED, f"right, but its time cannot be modelled: {error}"))
         return Record(None, proof.relative_error, profile)
+
+    def _run(self, device: EmulatedDevice, code: CodeObject, config: Config, what: ProofProblem) -> Proof | Failure:
+        launch = self.template.launch(config, what.problem)
+        try:
+            kernel = device.load(code.data, code.symbol)
+        except HktuneError as error:
+            return Failure(Status.CRASHED, str(error))
+        outcome = verify(device, kernel, launch, what.problem, self.seed, what.padding)
+        if isinstance(outcome, Failure):
+            return replace(outcome, detail=f"{what}: {outcome.detail}")
+        return outcome
+
+    def _profile(self, trace: Trace, code: CodeObject, config: Config, problem: Problem) -> clock.Profile:
+        tile, launch = self.template.tile(config), self.template.launch(config, problem)
+        k_steps = clock.k_steps(problem, launch, tile)
+        return clock.profile(trace, code.resources, launch, tile, int(k_steps), arch_named(self.template.arch))
 
 
 def over_budget(code: CodeObject, arch: Arch) -> Record | None:

@@ -161,6 +161,10 @@ def _check_environment(directory: Path, identity: Identity, compiler: str, comma
 
 
 def _searches(space: SearchSpace, names: dict[Problem, str], options: RunOptions) -> list[Search]:
+    for problem, name in names.items():
+        if problem.epilogue not in space.template.epilogues:
+            known = ", ".join(space.template.epilogues)
+            raise InputError(f"{name}: {space.template.name} has no epilogue {problem.epilogue!r}: it has {known}")
     domains = {problem: space.domain(problem) for problem in names}
     return [
         Search(problem, create_strategy(options.strategy, domain, options.seed), domain.is_legal)

@@ -25,7 +25,7 @@ launch:
   grid: ["(m // block_m) * (n // block_n)", 1, 1]
   block: [warps * arch.wave_size, 1, 1]
   dynamic_lds_bytes: lds_bytes
-proof: {m: 2 * block_m, n: 2 * block_n, k: 64 * (stages + 4)}
+proof: [{m: 2 * block_m, n: 2 * block_n, k: 64 * (stages + 4)}]
 """
 
 TOY_SOURCE = """

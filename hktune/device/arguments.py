@@ -11,12 +11,15 @@ from hktune.model import Argument
 _PACK = {"u32": "<I", "i32": "<i", "u64": "<Q", "f32": "<f", "pointer": "<Q"}
 
 
-def pack_argument(argument: Argument, value: Buffer | int | float) -> bytes:
-    """`value` as the kernel sees it, a Buffer as its address. Raises DeviceError when it does not fit the argument."""
-    pointer = argument.kind == "pointer"
-    if isinstance(value, (int, float)) == pointer:
+def pack_argument(argument: Argument, value: Buffer | int | float | None) -> bytes:
+    """`value` as the kernel sees it: a Buffer as its address, None as the null pointer.
+
+    Raises DeviceError when it does not fit the argument.
+    """
+    if isinstance(value, (int, float)) == (argument.kind == "pointer"):
         raise DeviceError(f"argument {argument.name} is a {argument.kind}: {type(value).__name__} does not fit")
+    number = value if isinstance(value, (int, float)) else 0 if value is None else value.address
     try:
-        return struct.pack(_PACK[argument.kind], value.address if not isinstance(value, (int, float)) else value)
+        return struct.pack(_PACK[argument.kind], number)
     except struct.error as error:
-        raise DeviceError(f"argument {argument.name} is a {argument.kind}: {value} does not fit ({error})") from error
+        raise DeviceError(f"argument {argument.name} is a {argument.kind}: {number} does not fit ({error})") from error

@@ -203,7 +203,12 @@ class CudaDevice:
         if name not in kernel.boxes or name not in _MATRICES:
             raise DeviceError(f"{kernel.symbol} takes {name} as a tensor map: declare hktune_box_{name} in its source")
         rows, columns = (binding.get(side) for side in _MATRICES[name])
-        if isinstance(buffer, (int, float)) or not isinstance(rows, int) or not isinstance(columns, int):
+        if (
+            buffer is None
+            or isinstance(buffer, (int, float))
+            or not isinstance(rows, int)
+            or not isinstance(columns, int)
+        ):
             raise DeviceError(f"{kernel.symbol} takes {name} as a tensor map: bind its buffer and {_MATRICES[name]}")
         if rows < 1 or columns < 1 or rows * columns * _ELEMENT_BYTES > buffer.size_bytes:
             raise DeviceError(

@@ -27,8 +27,8 @@ class Kernel(Protocol):
     def symbol(self) -> str: ...
 
 
-Binding = Mapping[str, "Buffer | int | float"]
-"""What fills a launch's arguments, by `Argument.name`. A missing or unused name is a DeviceError."""
+Binding = Mapping[str, "Buffer | int | float | None"]
+"""What fills a launch's arguments, by `Argument.name`; None is a null pointer. A missing or unused name is an error."""
 
 
 class Device(Protocol):
@@ -51,7 +51,8 @@ class Device(Protocol):
         """Copy the start of `buffer` into `out`; waits for launches before it."""
 
     def borrow(self, tensor: Any) -> Buffer:
-        """A torch tensor's own memory as a Buffer, without a copy; valid while the tensor lives."""
+        """A torch tensor's own memory from its first element to its last, whatever its strides, as a Buffer without a
+        copy; valid while the tensor lives."""
 
     def load(self, data: bytes, symbol: str) -> Kernel:
         """Load a code object. Raises DeviceError when it is for another architecture or lacks `symbol`."""

@@ -135,12 +135,13 @@ class EmulatedDevice:
     def borrow(self, tensor: Any) -> EmulatedBuffer:
         import torch
 
-        if tensor.device.type != "cpu" or not tensor.is_contiguous() or not tensor.numel():
+        if tensor.device.type != "cpu" or not tensor.numel():
             raise DeviceError(
-                f"cannot borrow a tensor of shape {tuple(tensor.shape)} on {tensor.device}: it must be contiguous, "
-                "on the CPU and not empty"
+                f"cannot borrow a tensor of shape {tuple(tensor.shape)} on {tensor.device}: it must be on the CPU and "
+                "not empty"
             )
-        return EmulatedBuffer(self._space, tensor.detach().reshape(-1).view(torch.uint8).numpy())
+        span = 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+        return EmulatedBuffer(self._space, tensor.detach().as_strided((span,), (1,)).view(torch.uint8).numpy())
 
     def load(self, data: bytes, symbol: str) -> EmulatedKernel:
         code = _parsed(data)
@@ -162,7 +163,7 @@ class EmulatedDevice:
         self._check(kernel, launch)
         explicit = _explicit_bytes(kernel.image, launch.arguments, binding)
         for value in binding.values():
-            if not isinstance(value, (int, float)):
+            if value is not None and not isinstance(value, (int, float)):
                 self._own(value)
         with self._lock:
             self._run(kernel, launch, explicit)

@@ -26,6 +26,7 @@ Micros = Annotated[float, Meta(gt=0, le=1e12)]
 GridSize = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 BlockSize = Annotated[int, Meta(ge=1, le=1024)]
 LdsBytes = Annotated[int, Meta(ge=0, le=1 << 20)]
+WorkspaceBytes = Annotated[int, Meta(ge=0, le=1 << 36)]
 
 
 class Strict(Struct, frozen=True, forbid_unknown_fields=True):
@@ -33,13 +34,13 @@ class Strict(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Argument(Strict, frozen=True):
-    """As `model.Argument`: matrices and bias are pointers, sizes and row strides are numbers."""
+    """As `model.Argument`: matrices, bias and workspace are pointers, sizes and row strides are numbers."""
 
-    name: Literal["a", "bt", "c", "bias", "m", "n", "k", "lda", "ldb", "ldc"]
+    name: Literal["a", "bt", "c", "bias", "workspace", "m", "n", "k", "lda", "ldb", "ldc"]
     kind: Literal["pointer", "u32", "i32", "u64"]
 
     def __post_init__(self) -> None:
-        if (self.name in ("a", "bt", "c", "bias")) != (self.kind == "pointer"):
+        if (self.name in ("a", "bt", "c", "bias", "workspace")) != (self.kind == "pointer"):
             raise ValueError(f"argument {self.name} cannot be a {self.kind}")
 
 
@@ -50,15 +51,18 @@ class Launch(Strict, frozen=True):
     block: tuple[BlockSize, BlockSize, BlockSize]
     dynamic_lds_bytes: LdsBytes
     arguments: Annotated[tuple[Argument, ...], Meta(max_length=32)]
+    workspace_bytes: WorkspaceBytes = 0
 
     def __post_init__(self) -> None:
         names = [argument.name for argument in self.arguments]
         if len(set(names)) != len(names) or not {"a", "bt", "c"} <= set(names):
             raise ValueError(f"arguments {names} must be a, bt, c and others, each once")
+        if self.workspace_bytes and "workspace" not in names:
+            raise ValueError(f"workspace_bytes {self.workspace_bytes} and arguments {names} must agree on a workspace")
 
     def as_model(self) -> model.Launch:
         arguments = tuple(model.Argument(argument.name, argument.kind) for argument in self.arguments)
-        return model.Launch(self.grid, self.block, self.dynamic_lds_bytes, arguments)
+        return model.Launch(self.grid, self.block, self.dynamic_lds_bytes, arguments, self.workspace_bytes)
 
 
 class Kernel(Strict, frozen=True):
@@ -103,8 +107,8 @@ class Entry(Strict, frozen=True):
         if (self.choice == "kernel") != (self.kernel is not None):
             raise ValueError(f"choice {self.choice!r} and its kernel must agree")
         takes_bias = self.kernel is not None and any(each.name == "bias" for each in self.kernel.launch.arguments)
-        if self.kernel and takes_bias != (self.epilogue == "bias"):
-            raise ValueError(f"epilogue {self.epilogue!r} and the kernel's arguments must agree on a bias")
+        if self.kernel and self.epilogue == "bias" and not takes_bias:
+            raise ValueError(f"epilogue {self.epilogue!r} needs a kernel that takes a bias")
 
 
 class DeviceIdentity(Strict, frozen=True):

@@ -54,20 +54,42 @@ def modelled_time(
     rates = rates_of(arch)
     tiles_m, tiles_n = -(-problem.m // tile.m), -(-problem.n // tile.n)
     workgroups = math.prod(launch.grid)
-    steps = -(-problem.k // tile.k) * tiles_m * tiles_n / workgroups
+    steps = k_steps(problem, launch, tile)
     at_once = arch.compute_units * profile.residencies[-1].workgroups
     grid = rounds_of(workgroups, tiles_m, tiles_n, at_once, arch, order)
     read_bytes = operand_bytes(problem.m, problem.n, problem.k)
+    walked_k = problem.k * tiles_m * tiles_n / workgroups
     wanted_bytes = sum(
-        part.count * operand_bytes(part.panels_a * tile.m, part.panels_b * tile.n, problem.k) for part in grid
+        part.count * operand_bytes(part.panels_a * tile.m, part.panels_b * tile.n, walked_k) for part in grid
     )
     from_hbm = min(1.0, read_bytes / wanted_bytes) if read_bytes <= rates.mall_bytes else 1.0
     rounds = [WorkgroupRound(profile, part, tile, steps, from_hbm, arch, rates) for part in grid]
     mfma_clk = workgroups * steps * profile.mfma_clk / arch.compute_units
     clock_ghz, rounds_clk = _settled(rounds, mfma_clk, rates)
     moved_bytes = read_bytes + 2 * problem.m * problem.n
+    rounds_clk += _gathering_clk(workgroups, tiles_m * tiles_n, tile, arch, rates, clock_ghz)
     time_us = rates.launch_us + max(rounds_clk / clock_ghz * 1e-3, moved_bytes / rates.hbm_tb_per_s * 1e-6)
     return _modelled(rounds, problem, time_us, clock_ghz, arch, rates)
+
+
+def k_steps(problem: Problem, launch: Launch, tile: Tile) -> float:
+    """K-steps of one workgroup, on average: all of a tile's, or its share where workgroups split them."""
+    tiles = -(-problem.m // tile.m) * -(-problem.n // tile.n)
+    return -(-problem.k // tile.k) * tiles / math.prod(launch.grid)
+
+
+def _gathering_clk(workgroups: int, tiles: int, tile: Tile, arch: Arch, rates: Rates, clock_ghz: float) -> float:
+    """Clk in which the last of the workgroups that split a tile's k-steps read back what all of them have stored.
+
+    The traced workgroup is not the last of its own. Each compute unit reads float32 sums at the rate of an L2 hit, or
+    all together at the MALL's, whichever is slower, after one miss of L2: the sums come from other dies.
+    """
+    if workgroups == tiles:
+        return 0.0
+    tile_bytes = 4.0 * tile.m * tile.n * workgroups / tiles
+    by_cu = -(-tiles // arch.compute_units) * tile_bytes / rates.l2_bytes_per_clk_cu
+    by_mall = tiles * tile_bytes / rates.mall_tb_per_s * 1e-3 * clock_ghz
+    return max(by_cu, by_mall) + rates.mall_ns * clock_ghz
 
 
 def _settled(rounds: list[WorkgroupRound], mfma_clk: float, rates: Rates) -> tuple[float, float]:

@@ -1,21 +1,23 @@
 """What a grid of workgroups asks of L2, fabric and memory: which panels of A and Bt are wanted, by whom, at once.
 
-A panel is the rows of A (or of Bt) that one row (or column) of tiles needs. Workgroup i runs on accelerator die
-(XCD) i mod 8 (HipKittens; AMD's Gluon tutorials) and computes tile (i // tiles_n, i mod tiles_n). Workgroups that run
-at once walk k together, so an XCD's L2 fetches each panel once for all of its workgroups, and the memory-side cache
-(MALL) once for all XCDs. Assumed: they stay in step closely enough, and L2 keeps nothing from one round to the next.
+A panel is the rows of A (or of Bt) that one row (or column) of tiles needs, over the k that one workgroup walks.
+Workgroup i runs on accelerator die (XCD) i mod 8 (HipKittens; AMD's Gluon tutorials) and computes the tile that its
+order says. Workgroups that run at once walk k together, so an XCD's L2 fetches each panel once for all of its
+workgroups, and the memory-side cache (MALL) once for all XCDs. Assumed: they stay in step closely enough, and L2 keeps
+nothing from one round to the next.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 import numpy.typing as npt
 
 from hktune.arch import Arch
+from hktune.model import WorkgroupOrder
 
 Indices = npt.NDArray[np.int64]
 Order = Callable[[Indices, int, int], tuple[Indices, Indices]]
@@ -43,6 +45,31 @@ def row_major(ids: Indices, tiles_m: int, tiles_n: int) -> tuple[Indices, Indice
     return tile // tiles_n, tile % tiles_n
 
 
+def tiles_of(
+    ids: Indices, tiles_m: int, tiles_n: int, xcds: int, xcd_chunk: int, group_rows: int
+) -> tuple[Indices, Indices]:
+    """The order of `WorkgroupOrder`: neighbouring tiles on one XCD, down the columns of a few rows at a time.
+
+    Both steps are one to one for every grid. Ids beyond the grid's tiles (a split of k) start over. The first is
+    HipKittens' chunked remap of workgroups over dies, the second the grouping of Triton's matrix multiplication.
+    """
+    tile = ids % (tiles_m * tiles_n)
+    run = xcds * xcd_chunk
+    chunked = tile // run * run + tile % xcds * xcd_chunk + tile % run // xcds
+    tile = np.where(tile < tiles_m * tiles_n // run * run, chunked, tile)
+    first, within = tile // (group_rows * tiles_n) * group_rows, tile % (group_rows * tiles_n)
+    rows = np.minimum(group_rows, tiles_m - first)
+    return first + within % rows, within // rows
+
+
+@lru_cache(maxsize=256)
+def tile_order(order: WorkgroupOrder, arch: Arch) -> Order:
+    """`order` on `arch`, the same object each time, so that what depends on it can be remembered."""
+    if order == WorkgroupOrder():
+        return row_major
+    return partial(tiles_of, xcds=arch.xcds, xcd_chunk=order.xcd_chunk, group_rows=order.group_rows)
+
+
 @lru_cache(maxsize=4096)
 def rounds_of(
     workgroups: int, tiles_m: int, tiles_n: int, at_once: int, arch: Arch, order: Order = row_major
@@ -60,16 +87,19 @@ def rounds_of(
 def _round(start: int, count: int, workgroups: int, tiles_m: int, tiles_n: int, arch: Arch, order: Order) -> Round:
     ids = np.arange(start, start + count * workgroups, dtype=np.int64)
     rows, columns = order(ids, tiles_m, tiles_n)
+    share = ids // (tiles_m * tiles_n)  # of a split k: another part of the same panels
+    shares = int(share[-1]) + 1
+    rows, columns = rows + share * tiles_m, columns + share * tiles_n
     number, xcd = (ids - start) // workgroups, ids % arch.xcds
     die = number * arch.xcds + xcd
     dies = count * arch.xcds
     return Round(
         count,
         workgroups,
-        _distinct(die, dies, rows, tiles_m) / count,
-        _distinct(die, dies, columns, tiles_n) / count,
-        _distinct(number, count, rows, tiles_m) / count,
-        _distinct(number, count, columns, tiles_n) / count,
+        _distinct(die, dies, rows, tiles_m * shares) / count,
+        _distinct(die, dies, columns, tiles_n * shares) / count,
+        _distinct(number, count, rows, tiles_m * shares) / count,
+        _distinct(number, count, columns, tiles_n * shares) / count,
     )
 
 

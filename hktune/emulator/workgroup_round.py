@@ -74,14 +74,15 @@ class WorkgroupRound:
         Prologue and epilogue of the first round stand alone, their first loads cold. Those of a later one are hidden
         behind the other resident workgroups as far as these can use what it leaves free: not at all where one
         workgroup fits or where latency bounds the loop, entirely where a k-step of n workgroups takes n times as long
-        as one alone.
+        as one alone. The k-steps that they contain still take their units' time, hidden or not.
         """
         prologue_clk, _, epilogue_clk = self._profile.at(self._per_cu, self.latency_clk)
         cold_clk, _, _ = self._profile.at(self._per_cu, max(self.latency_clk, self._rates.cold_ns * clock_ghz))
         ends_clk = self._rates.workgroup_start_clk + prologue_clk + max(epilogue_clk, self._store_clk)
-        exposed = (self.count if follows else self.count - 1) * (1 - self._hidden())
+        later, hidden = self.count if follows else self.count - 1, self._hidden()
         first_clk = 0.0 if follows else ends_clk + cold_clk - prologue_clk
-        return self.loop_clk + first_clk + exposed * ends_clk
+        peeled_clk = self._profile.peeled_steps * self.step_clk
+        return self.loop_clk + first_clk + later * ((1 - hidden) * ends_clk + hidden * peeled_clk)
 
     def _hidden(self) -> float:
         """The part of a round's prologue and epilogue that the other resident workgroups cover."""

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from hktune.arch import arch_named
 from hktune.emulator import clock
+from hktune.emulator.memory_traffic import tile_order
 from hktune.measure.stopwatch import Attempt
 from hktune.model import Failure, Problem, Source, Timing
 from hktune.template.template import Template
@@ -24,5 +25,6 @@ class ModelledStopwatch:
         assert attempt.profile is not None, "only proved variants are timed"
         launch = self._template.launch(attempt.config, problem)
         tile = self._template.tile(attempt.config)
-        modelled = clock.modelled_time(attempt.profile, problem, launch, tile, self._arch)
+        order = tile_order(self._template.order(attempt.config), self._arch)
+        modelled = clock.modelled_time(attempt.profile, problem, launch, tile, self._arch, order)
         return replace(modelled.timing, bound=modelled.bound)

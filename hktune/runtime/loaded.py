@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from operator import attrgetter
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from hktune.device.device import Buffer, Device, Kernel
 from hktune.dispatch import Entry, Validated
 from hktune.dispatch.table import Key
-from hktune.model import Launch
+from hktune.model import WORKSPACE_COUNTER_BYTES, Launch
 
 # Whether a tensor lies where a kind of device computes; a flag of the tensor costs a tenth of its device's name.
 _IS_HERE = {"emulated": attrgetter("is_cpu"), "hip": attrgetter("is_cuda"), "cuda": attrgetter("is_cuda")}
 # The widest load that a kernel may make of its operands: a dwordx4.
 _ALIGNMENT_BYTES = 16
+_ALIGNMENT_ELEMENTS = 8
+# Kernels reach the rows of one workgroup, at most 256 of them, by 31-bit byte offsets. The rows of a contiguous operand
+# may be longer: its kernel was tuned for their length.
+_ROW_STRIDE_MAX = 2**22
+_CONTIGUOUS: Mapping[str, int] = {}
 
 
 class Fallback(str, Enum):
@@ -59,7 +66,9 @@ class _Route:
         self.sha256 = sha256
         self.symbol = symbol
         self.launch = launch
-        self.numbers = {name: numbers[name] for name in (each.name for each in launch.arguments) if name in numbers}
+        self.fixed = {name: value for name, value in numbers.items() if launch.takes(name)}
+        self.absent = {name: None for name in ("bias", "workspace") if launch.takes(name)}
+        self.strides = launch.takes("lda") and launch.takes("ldb")
         self.kernel: Kernel | None = None
 
 
@@ -76,6 +85,7 @@ class LoadedTable:
         self._objects = validated.objects
         self._routes = {entry.problem.key: _route(entry) for entry in validated.usable}
         self._kernels: dict[tuple[str, str], Kernel] = {}
+        self._workspace: Buffer | None = None
         self._loading = threading.Lock()
         self._hits = 0
         self._fallbacks: Counter[Fallback] = Counter()
@@ -98,7 +108,10 @@ class LoadedTable:
         refusal = self._refusal(operands, n, k)
         if refusal is not None:
             return self._vendor(refusal, x, weight, bias)
-        return self._launch(route, operands, n)
+        strides = self._strides(route, operands, k)
+        if strides is None:
+            return self._vendor(Fallback.STRIDES, x, weight, bias)
+        return self._launch(route, operands, n, strides)
 
     def warm(self) -> None:
         """Load every kernel now, so that no call does."""
@@ -127,22 +140,39 @@ class LoadedTable:
             return Fallback.DTYPE
         if not self._is_here(tensor):
             return Fallback.DEVICE
-        if not tensor.is_contiguous():
-            return Fallback.STRIDES
         if tensor.data_ptr() % _ALIGNMENT_BYTES:
             return Fallback.ALIGNMENT
         return Fallback.GRAD if grad and tensor.requires_grad else None
 
-    def _launch(self, route: _Route, operands: Sequence[Tensor], n: int) -> Tensor:
+    def _strides(self, route: _Route, operands: Sequence[Tensor], k: int) -> Mapping[str, int] | None:
+        """The row strides of operands that are not contiguous, by argument; None when this kernel cannot take them."""
+        if all(tensor.is_contiguous() for tensor in operands):
+            return _CONTIGUOUS
+        lda, ldb = row_stride(operands[0], k), row_stride(operands[1], k)
+        if lda is None or ldb is None or not route.strides or not all(each.is_contiguous() for each in operands[2:]):
+            return None
+        return {"lda": lda, "ldb": ldb}
+
+    def _launch(self, route: _Route, operands: Sequence[Tensor], n: int, strides: Mapping[str, int]) -> Tensor:
         x = operands[0]
         out = torch.empty((*x.shape[:-1], n), dtype=x.dtype, device=x.device)
-        pointers = zip(("a", "bt", "bias"), operands, strict=False)
-        binding: dict[str, Buffer | int | float] = {name: self._device.borrow(tensor) for name, tensor in pointers}
+        binding: dict[str, Buffer | int | float | None] = {**route.fixed, **route.absent, **strides}
+        for name, tensor in zip(("a", "bt", "bias"), operands, strict=False):
+            binding[name] = self._device.borrow(tensor)
         binding["c"] = self._device.borrow(out)
-        binding.update(route.numbers)
+        if route.launch.workspace_bytes:
+            binding["workspace"] = self._scratch(route.launch.workspace_bytes)
         self._device.launch(route.kernel or self._load(route), route.launch, binding)
         self._hits += 1
         return out
+
+    def _scratch(self, size_bytes: int) -> Buffer:
+        """The workspace of the default stream, where every launch goes: one after another, so they share it."""
+        with self._loading:
+            if self._workspace is None or self._workspace.size_bytes < size_bytes:
+                self._workspace = self._device.allocate(size_bytes)
+                self._device.write(self._workspace, np.zeros(WORKSPACE_COUNTER_BYTES, np.uint8))
+            return self._workspace
 
     def _load(self, route: _Route) -> Kernel:
         """Load the kernel of `route`, once for all entries that share it."""
@@ -156,6 +186,21 @@ class LoadedTable:
     def _vendor(self, why: Fallback, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         self._fallbacks[why] += 1
         return torch.nn.functional.linear(x, weight, bias)
+
+
+def row_stride(tensor: Tensor, k: int) -> int | None:
+    """Elements from one row of k to the next, the leading dimensions taken as one; None where rows lie otherwise, do
+    not begin on 16 bytes, or lie too far apart."""
+    sizes, strides = tensor.shape[:-1], tensor.stride()[:-1]
+    if k > 1 and tensor.stride(-1) != 1:
+        return None
+    rows = [(size, stride) for size, stride in zip(sizes, strides, strict=True) if size > 1]
+    for (_, outer), (size, inner) in itertools.pairwise(rows):
+        if outer != size * inner:
+            return None
+    stride = rows[-1][1] if rows else k
+    fits = stride == k or (stride > k and not stride % _ALIGNMENT_ELEMENTS and stride < _ROW_STRIDE_MAX)
+    return stride if fits else None
 
 
 def _route(entry: Entry) -> _Route | Fallback:

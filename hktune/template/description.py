@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -22,12 +22,27 @@ class Extent(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     k: Text
 
 
+class ProofDescription(Extent, forbid_unknown_fields=True, frozen=True):
+    """A problem to prove a variant on; `padding` is how many elements lie between the rows of each matrix."""
+
+    epilogue: Literal["none", "bias"] = "none"
+    padding: Text = 0
+
+
+class OrderDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Expressions for the order in which workgroups take tiles, as `hktune.model.WorkgroupOrder` has it."""
+
+    xcd_chunk: Text = 1
+    group_rows: Text = 1
+
+
 class LaunchDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """Expressions for a launch; only here may a problem's m, n and k be named."""
 
     grid: tuple[Text, Text, Text]
     block: tuple[Text, Text, Text]
     dynamic_lds_bytes: Text = 0
+    workspace_bytes: Text = 0
 
 
 class TemplateDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -40,5 +55,6 @@ class TemplateDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=Tru
     fields: dict[str, Text]
     tile: Extent
     launch: LaunchDescription
-    proof: Extent
+    proof: Annotated[tuple[ProofDescription, ...], msgspec.Meta(min_length=1)]
     derived: dict[str, Text] = {}
+    order: OrderDescription = OrderDescription()

@@ -10,7 +10,17 @@ from pathlib import Path
 from hktune.arch import arch_named
 from hktune.errors import InputError, SpaceError, TemplateError
 from hktune.expression import Derived, Expression, Scope
-from hktune.model import Argument, Config, Launch, Problem, Tile, Value, Variant
+from hktune.model import (
+    Argument,
+    Config,
+    Launch,
+    Problem,
+    ProofProblem,
+    Tile,
+    Value,
+    Variant,
+    WorkgroupOrder,
+)
 from hktune.template.description import Extent, TemplateDescription, Text
 from hktune.yaml_file import read_yaml
 
@@ -50,10 +60,18 @@ class Template:
         self._source = source_bytes.decode()
         self._fields = _expressions("fields", description.fields)
         self._tile = _extent("tile", description.tile)
-        self._proof = _extent("proof", description.proof)
+        self._proofs = [
+            (_extent("proof", proof), proof.epilogue, Expression(proof.padding, "proof padding"))
+            for proof in description.proof
+        ]
+        self._order = (
+            Expression(description.order.xcd_chunk, "order xcd_chunk"),
+            Expression(description.order.group_rows, "order group_rows"),
+        )
         self._grid = _triple("launch grid", description.launch.grid)
         self._block = _triple("launch block", description.launch.block)
         self._dynamic_lds_bytes = Expression(description.launch.dynamic_lds_bytes, "launch dynamic_lds_bytes")
+        self._workspace_bytes = Expression(description.launch.workspace_bytes, "launch workspace_bytes")
         self._check_fields()
         self.parameter_names = self._free_names()
 
@@ -71,21 +89,39 @@ class Template:
         source = _FIELD.sub(lambda match: texts[match[1]], self._source)
         return Variant(self.name, self.sha256, self.arch, self.language, self.symbol, source, config)
 
+    @property
+    def epilogues(self) -> tuple[str, ...]:
+        """What a kernel of this template can do with C before it is rounded."""
+        return ("none", "bias") if any(argument.name == "bias" for argument in self.arguments) else ("none",)
+
     def launch(self, config: Mapping[str, Value], problem: Problem) -> Launch:
-        """Grid (workgroups), block (work-items), dynamic LDS (bytes) and arguments for `problem`."""
+        """Grid (workgroups), block (work-items), dynamic LDS and workspace (bytes) and arguments for `problem`."""
         scope = {**self._scope(config), "m": problem.m, "n": problem.n, "k": problem.k}
-        grid = self._positive(self._grid, scope)
-        block = self._positive(self._block, scope)
-        dynamic_lds_bytes = int(self._value(self._dynamic_lds_bytes, scope))
-        return Launch(grid, block, dynamic_lds_bytes, self.arguments)
+        grid_x, grid_y, grid_z = self._positive(self._grid, scope)
+        block_x, block_y, block_z = self._positive(self._block, scope)
+        dynamic_lds_bytes, workspace_bytes = (
+            int(self._value(expression, scope)) for expression in (self._dynamic_lds_bytes, self._workspace_bytes)
+        )
+        grid, block = (grid_x, grid_y, grid_z), (block_x, block_y, block_z)
+        return Launch(grid, block, dynamic_lds_bytes, self.arguments, workspace_bytes)
 
     def tile(self, config: Mapping[str, Value]) -> Tile:
         """What one workgroup computes with `config`."""
         return Tile(*self._positive(self._tile, self._scope(config)))
 
-    def proof_problem(self, config: Mapping[str, Value]) -> Problem:
-        """The problem a variant is proved on: small, yet with every phase of the kernel in it."""
-        return Problem(*self._positive(self._proof, self._scope(config)))
+    def proof_problems(self, config: Mapping[str, Value]) -> tuple[ProofProblem, ...]:
+        """The problems a variant is proved on: small, yet with every phase of the kernel in them. The first, of whole
+        tiles, is the one that is profiled."""
+        scope = self._scope(config)
+        return tuple(
+            ProofProblem(Problem(m, n, k, epilogue=epilogue), int(self._value(padding, scope)))
+            for extent, epilogue, padding in self._proofs
+            for m, n, k in [self._positive(extent, scope)]
+        )
+
+    def order(self, config: Mapping[str, Value]) -> WorkgroupOrder:
+        """In which order workgroups take tiles with `config`."""
+        return WorkgroupOrder(*self._positive(self._order, self._scope(config)))
 
     def _scope(self, config: Mapping[str, Value]) -> dict[str, object]:
         return {**config, **self.derived_values(config), "arch": self._arch_record}
@@ -100,13 +136,12 @@ class Template:
         value = self._value(expression, scope)
         return str(value).lower() if isinstance(value, bool) else str(value)
 
-    def _positive(self, expressions: tuple[Expression, ...], scope: Scope) -> tuple[int, int, int]:
+    def _positive(self, expressions: tuple[Expression, ...], scope: Scope) -> tuple[int, ...]:
         values = [self._value(expression, scope) for expression in expressions]
         for expression, value in zip(expressions, values, strict=True):
             if not isinstance(value, int) or value < 1:
                 raise TemplateError(f"{self.name}: {expression.where} is {value!r}: it must be a positive integer")
-        x, y, z = (int(value) for value in values)
-        return x, y, z
+        return tuple(int(value) for value in values)
 
     def _check_fields(self) -> None:
         placed = set(_FIELD.findall(self._source))
@@ -118,11 +153,12 @@ class Template:
             )
 
     def _free_names(self) -> frozenset[str]:
-        shared = [*self._fields.values(), *self._tile, *self._proof, *self.derived.expressions.values()]
+        proofs = [expression for extent, _, padding in self._proofs for expression in (*extent, padding)]
+        shared = [*self._fields.values(), *self._tile, *proofs, *self._order, *self.derived.expressions.values()]
         for expression in shared:
             if expression.names & PROBLEM_NAMES:
                 raise TemplateError(f"{expression.where} needs the problem: only `launch` may name m, n and k")
-        launch = [*self._grid, *self._block, self._dynamic_lds_bytes]
+        launch = [*self._grid, *self._block, self._dynamic_lds_bytes, self._workspace_bytes]
         needed = frozenset().union(*(expression.names for expression in [*shared, *launch]))
         return needed - self.derived.expressions.keys() - PROBLEM_NAMES - {"arch"}
 

@@ -1,7 +1,7 @@
 """Proofs on disk: the same bytes under the same judge are not run again.
 
 A record is keyed by everything that decides its outcome: the code object, the sources of the judge (emulator, proof
-and clock), the problem and the seed. A changed emulator proves everything anew; only deterministic outcomes are kept.
+and clock), the problems and the seed. A changed emulator proves everything anew; only deterministic outcomes are kept.
 """
 
 from __future__ import annotations
@@ -9,17 +9,18 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
 from hktune import emulator, verify
 from hktune.emulator.clock import Profile
-from hktune.model import Failure, Problem, Status, compact_json
+from hktune.model import Failure, ProofProblem, Status, compact_json
 
 
 class Record(msgspec.Struct, frozen=True):
-    """The outcome of one proof: the profile and error of a right kernel, or why it failed."""
+    """The outcome of one variant's proofs: the profile and error of a right kernel, or why it failed."""
 
     failure: Failure | None = None
     relative_error: float | None = None
@@ -33,8 +34,9 @@ class RecordStore:
         self._directory = directory
         self._judge = judge_sha256()
 
-    def key(self, object_sha256: str, problem: Problem, seed: int) -> str:
-        return hashlib.sha256(compact_json([object_sha256, self._judge, problem.key, seed]).encode()).hexdigest()
+    def key(self, object_sha256: str, proofs: Sequence[ProofProblem], seed: int) -> str:
+        problems = [[proof.problem.key, proof.padding] for proof in proofs]
+        return hashlib.sha256(compact_json([object_sha256, self._judge, problems, seed]).encode()).hexdigest()
 
     def get(self, key: str) -> Record | None:
         try:

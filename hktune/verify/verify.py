@@ -10,7 +10,7 @@ import numpy.typing as npt
 from hktune.bf16 import bf16_values
 from hktune.device.device import Buffer, Device, Kernel
 from hktune.errors import DeviceError, KernelFault
-from hktune.model import Failure, Launch, Problem, Status
+from hktune.model import WORKSPACE_COUNTER_BYTES, Failure, Launch, Problem, Status
 from hktune.verify.operands import POISON, Operands, random_operands
 
 _GUARD_ELEMENTS = 4096
@@ -45,25 +45,34 @@ class Mismatch:
                 parts.append(f"{self.unwritten} of them never written")
             parts.append(f"first at [{row},{column}]: got {self.got:.6g}, expected {self.expected:.6g}")
         if self.outside:
-            parts.append(f"{self.outside} elements written past the end of C")
+            parts.append(f"{self.outside} elements written outside C")
         return "; ".join(parts)
 
 
-def verify(device: Device, kernel: Kernel, launch: Launch, problem: Problem, seed: int) -> Proof | Failure:
-    """Run `kernel` once on random operands over a poisoned output and judge every element.
+def verify(
+    device: Device, kernel: Kernel, launch: Launch, problem: Problem, seed: int, padding: int = 0
+) -> Proof | Failure:
+    """Run `kernel` on random operands over a poisoned output and judge every element.
 
+    The rows of every matrix lie `padding` elements apart; in A and Bt these are NaN, in C they must stay as they were.
+    A launch with a workspace runs twice on the same one, and must give the same bits.
     Returns Failure(WRONG) with counts and the first bad element, or the fault that the device reported.
     """
     operands = random_operands(problem, seed)
     try:
-        output, guard = _run(device, kernel, launch, problem, operands)
+        runs = _Run(device, kernel, launch, problem, padding, operands).outputs()
     except KernelFault as fault:
         return Failure(Status(fault.status), fault.detail)
     except DeviceError as error:
         return Failure(Status.CRASHED, str(error))
-    mismatch = compare(output, operands, outside=int(np.count_nonzero(guard != POISON)))
+    output, outside = runs[0]
+    mismatch = compare(output, operands, outside)
     if mismatch is not None:
         return Failure(Status.WRONG, str(mismatch))
+    for again, outside in runs[1:]:
+        changed = int(np.count_nonzero(again != output)) + outside
+        if changed:
+            return Failure(Status.WRONG, f"{changed} elements differ when the same workspace is used again")
     difference = bf16_values(output).astype(np.float64) - operands.expected
     return Proof(problem, float(np.linalg.norm(difference) / np.linalg.norm(operands.expected)))
 
@@ -88,23 +97,60 @@ def compare(output: npt.NDArray[np.uint16], operands: Operands, outside: int = 0
     )
 
 
-def _run(
-    device: Device, kernel: Kernel, launch: Launch, problem: Problem, operands: Operands
-) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint16]]:
-    """Launch once; C [m,n] and the guard behind it, as bf16 bits."""
-    size = problem.m * problem.n
-    poisoned = np.full(size + _GUARD_ELEMENTS, POISON, dtype=np.uint16)
-    arrays = {"a": operands.a, "bt": operands.bt, "c": poisoned}
-    if operands.bias is not None:
-        arrays["bias"] = operands.bias
-    buffers: dict[str, Buffer] = {}
-    for name, array in arrays.items():
-        buffers[name] = device.allocate(array.nbytes)
-        device.write(buffers[name], array)
-    sizes = {"m": problem.m, "n": problem.n, "k": problem.k, "lda": problem.k, "ldb": problem.k, "ldc": problem.n}
-    wanted = {argument.name for argument in launch.arguments}
-    binding = {name: value for name, value in (buffers | sizes).items() if name in wanted}
-    device.launch(kernel, launch, binding)
-    result = np.empty_like(poisoned)
-    device.read(buffers["c"], result)
-    return result[:size].reshape(problem.m, problem.n), result[size:]
+class _Run:
+    """One problem in device memory, ready to be launched on."""
+
+    def __init__(
+        self, device: Device, kernel: Kernel, launch: Launch, problem: Problem, padding: int, operands: Operands
+    ) -> None:
+        self._device, self._kernel, self._launch = device, kernel, launch
+        self._problem, self._padding = problem, padding
+        m, n, k = problem.m, problem.n, problem.k
+        sizes = {"m": m, "n": n, "k": k, "lda": k + padding, "ldb": k + padding, "ldc": n + padding}
+        self._c = device.allocate(self._poisoned().nbytes)
+        pointers = {
+            "a": self._placed(padded(operands.a, padding)),
+            "bt": self._placed(padded(operands.bt, padding)),
+            "c": self._c,
+            "bias": None if operands.bias is None else self._placed(operands.bias),
+            "workspace": self._workspace(),
+        }
+        self._binding = {name: value for name, value in (pointers | sizes).items() if launch.takes(name)}
+
+    def outputs(self) -> list[tuple[npt.NDArray[np.uint16], int]]:
+        """C [m,n] as bf16 bits, and how many elements were written outside it, of each launch."""
+        return [self._output() for _ in range(2 if self._launch.workspace_bytes else 1)]
+
+    def _output(self) -> tuple[npt.NDArray[np.uint16], int]:
+        m, n = self._problem.m, self._problem.n
+        result = self._poisoned()
+        self._device.write(self._c, result)
+        self._device.launch(self._kernel, self._launch, self._binding)
+        self._device.read(self._c, result)
+        rows = result[: m * (n + self._padding)].reshape(m, n + self._padding)
+        written = int(np.count_nonzero(result != POISON)) - int(np.count_nonzero(rows[:, :n] != POISON))
+        return rows[:, :n], written
+
+    def _poisoned(self) -> npt.NDArray[np.uint16]:
+        """What C holds before a launch: its rows, and a guard behind them."""
+        size = self._problem.m * (self._problem.n + self._padding) + _GUARD_ELEMENTS
+        return np.full(size, POISON, dtype=np.uint16)
+
+    def _workspace(self) -> Buffer | None:
+        """Zero counters, then NaN."""
+        if not self._launch.workspace_bytes:
+            return None
+        content = np.full(-(-self._launch.workspace_bytes // 2), POISON, np.uint16)
+        content[: WORKSPACE_COUNTER_BYTES // 2] = 0
+        return self._placed(content)
+
+    def _placed(self, data: npt.NDArray[np.uint16]) -> Buffer:
+        buffer = self._device.allocate(data.nbytes)
+        self._device.write(buffer, data)
+        return buffer
+
+
+def padded(rows: npt.NDArray[np.uint16], padding: int) -> npt.NDArray[np.uint16]:
+    """The rows of a matrix [r,c] one after another, `padding` NaNs between them and none behind the last."""
+    wide = np.pad(rows, ((0, 0), (0, padding)), constant_values=POISON)
+    return wide.reshape(-1)[: wide.size - padding]

@@ -64,7 +64,7 @@ def label(config: Config) -> str:
 @pytest.mark.parametrize("config", configs(), ids=label)
 def test_every_element_is_right(hopper: CudaDevice, config: Config) -> None:
     kernel, template = loaded(hopper, config), space().template
-    for problem in [template.proof_problem(config), *RAGGED]:
+    for problem in [template.proof_problems(config)[0].problem, *RAGGED]:
         if space().is_legal(config, problem):
             proof = verify(hopper, kernel, template.launch(config, problem), problem, seed=1)
             assert isinstance(proof, Proof), f"{problem}: {proof}"

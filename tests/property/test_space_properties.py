@@ -13,7 +13,7 @@ from hktune.model import Config, Problem
 from hktune.space import SearchSpace, explain
 from hktune.space.description import ConstraintDescription, ParameterDescription, SpaceDescription
 from hktune.template import Template
-from hktune.template.description import Extent, LaunchDescription, TemplateDescription
+from hktune.template.description import Extent, LaunchDescription, ProofDescription, TemplateDescription
 
 PROBLEM = Problem(384, 1024, 256)
 DERIVED = {"total": "p0 + 3 * p1", "load": "total * p2 % 7", "tiles": "ceil_div(m, 64 * p0)"}
@@ -43,7 +43,7 @@ def make_space(lists: tuple[list[int], ...], rules: set[str]) -> SearchSpace:
     extent = Extent(m="p0", n="p1", k="p2")
     template = TemplateDescription(
         name="t", arch="gfx950", language="hip", source="t.hip", symbol="t", arguments=(),
-        fields={name: name for name in names}, tile=extent, proof=extent,
+        fields={name: name for name in names}, tile=extent, proof=(ProofDescription(m="p0", n="p1", k="p2"),),
         launch=LaunchDescription(grid=(1, 1, 1), block=(64, 1, 1)),
     )  # fmt: skip
     description = SpaceDescription(

@@ -41,8 +41,9 @@ def built(config: Config) -> CodeObject:
     return compiled(space().template.render(config))
 
 
-def proof(code: CodeObject, launch: Launch, problem: Problem) -> Proof | Failure:
-    return traced_proof(code, launch, problem)[0]
+def proof(code: CodeObject, launch: Launch, problem: Problem, padding: int = 0) -> Proof | Failure:
+    device = EmulatedDevice()
+    return verify(device, device.load(code.data, code.symbol), launch, problem, seed=1, padding=padding)
 
 
 def traced_proof(code: CodeObject, launch: Launch, problem: Problem) -> tuple[Proof | Failure, Trace]:
@@ -53,18 +54,23 @@ def traced_proof(code: CodeObject, launch: Launch, problem: Problem) -> tuple[Pr
 
 
 def model(config: Config) -> dict[str, int]:
-    """The numbers of `config`, and those that the space derives from them without a problem."""
-    derived = space().derived.values({**config, "arch": space().arch})
+    """The numbers of `config`, and those that the space derives from them, for a problem of 4096 cubed."""
+    derived = space().derived.values({**config, "arch": space().arch, "m": 4096, "n": 4096, "k": 4096})
     return {name: value for name, value in {**config, **derived}.items() if isinstance(value, int)}
 
 
 def disassembled(code: CodeObject) -> list[Instruction]:
-    """Every instruction of the kernel, in order of address, up to the end of the program."""
+    """Every instruction of the kernel, in order of address, up to an end that no branch passes over."""
     image = read_code_object(code.data)
     address = image.kernels[code.symbol].entry_address
     start, data = next(part for part in image.segments if part[0] <= address < part[0] + len(part[1]))
     instructions: list[Instruction] = []
-    while not instructions or instructions[-1].mnemonic != "s_endpgm":
-        instructions.append(decode(data[address - start :], address))
-        address = instructions[-1].next_address
+    furthest = address
+    while not instructions or instructions[-1].mnemonic != "s_endpgm" or address <= furthest:
+        one = decode(data[address - start :], address)
+        instructions.append(one)
+        address = one.next_address
+        if one.mnemonic.startswith(("s_branch", "s_cbranch")):
+            distance = one.fields["simm16"]
+            furthest = max(furthest, address + 4 * (distance - (distance >> 15 << 16)))
     return instructions

@@ -15,11 +15,23 @@ from hktune.emulator.trace import Step, Trace
 
 @dataclass(frozen=True)
 class Pipeline:
-    """Per wave and K-tile: loads to LDS, reads from LDS; and how many tiles LDS holds."""
+    """Per wave: loads to LDS and reads from LDS of each part of a K-tile, in the order in which they are sent for
+    and reads them; and how many tiles LDS holds. A part is what is refilled by itself."""
 
-    loads_per_tile: int
-    reads_per_tile: int
+    loads_of_part: tuple[int, ...]
+    reads_of_part: tuple[int, ...]
     stages: int
+
+    def loads(self, tile: int, part: int) -> slice:
+        return _span(self.loads_of_part, tile, part)
+
+    def reads(self, tile: int, part: int) -> slice:
+        return _span(self.reads_of_part, tile, part)
+
+
+def _span(counts: tuple[int, ...], tile: int, part: int) -> slice:
+    start = tile * sum(counts) + sum(counts[:part])
+    return slice(start, start + counts[part])
 
 
 @dataclass
@@ -69,23 +81,30 @@ def disorders(trace: Trace, pipeline: Pipeline) -> list[str]:
     """What is out of order in `trace`, in words; empty for a pipeline that is right on any timing."""
     orders = [wave_order((trace.program[index] for index in wave.steps), len(trace.waves) == 1) for wave in trace.waves]
     found = [hazard for order in orders for hazard in order.hazards]
-    tiles = len(orders[0].load_issued) // pipeline.loads_per_tile
+    loads_per_tile, reads_per_tile = sum(pipeline.loads_of_part), sum(pipeline.reads_of_part)
+    tiles = len(orders[0].load_issued) // loads_per_tile
     for order in orders:
-        if len(order.load_issued) != tiles * pipeline.loads_per_tile:
-            found.append(f"{len(order.load_issued)} loads are not {tiles} tiles of {pipeline.loads_per_tile}")
-        if len(order.read_issued) != tiles * pipeline.reads_per_tile:
-            found.append(f"{len(order.read_issued)} reads are not {tiles} tiles of {pipeline.reads_per_tile}")
+        if len(order.load_issued) != tiles * loads_per_tile:
+            found.append(f"{len(order.load_issued)} loads are not {tiles} tiles of {loads_per_tile}")
+        if len(order.read_issued) != tiles * reads_per_tile:
+            found.append(f"{len(order.read_issued)} reads are not {tiles} tiles of {reads_per_tile}")
     for tile in range(tiles):
-        loads = slice(tile * pipeline.loads_per_tile, (tile + 1) * pipeline.loads_per_tile)
-        reads = slice(tile * pipeline.reads_per_tile, (tile + 1) * pipeline.reads_per_tile)
-        landed = max(done for order in orders for done in order.load_done[loads])
-        first_read = min(issued for order in orders for issued in order.read_issued[reads])
-        if first_read <= landed:
-            found.append(f"tile {tile} is read at {first_read}, but has landed for all waves at {landed}")
-        if tile >= pipeline.stages:
-            before = slice(*((tile - pipeline.stages + end) * pipeline.reads_per_tile for end in (0, 1)))
-            all_read = max(done for order in orders for done in order.read_done[before])
-            refilled = min(issued for order in orders for issued in order.load_issued[loads])
-            if refilled <= all_read:
-                found.append(f"tile {tile} is sent for at {refilled}, but its place is free at {all_read}")
+        for part in range(len(pipeline.loads_of_part)):
+            found += _disorders_of_part(orders, pipeline, tile, part)
+    return found
+
+
+def _disorders_of_part(orders: list[WaveOrder], pipeline: Pipeline, tile: int, part: int) -> list[str]:
+    found = []
+    loads, reads = pipeline.loads(tile, part), pipeline.reads(tile, part)
+    landed = max(done for order in orders for done in order.load_done[loads])
+    first_read = min(issued for order in orders for issued in order.read_issued[reads])
+    if first_read <= landed:
+        found.append(f"part {part} of tile {tile} is read at {first_read}, but has landed for all waves at {landed}")
+    if tile >= pipeline.stages:
+        before = pipeline.reads(tile - pipeline.stages, part)
+        all_read = max(done for order in orders for done in order.read_done[before])
+        refilled = min(issued for order in orders for issued in order.load_issued[loads])
+        if refilled <= all_read:
+            found.append(f"part {part} of tile {tile} is sent for at {refilled}, but its place is free at {all_read}")
     return found

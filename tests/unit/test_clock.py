@@ -13,6 +13,7 @@ from hktune.arch import GFX950
 from hktune.emulator import clock
 from hktune.emulator.memory_traffic import Indices, rounds_of, row_major
 from hktune.emulator.profile import workgroups_that_fit
+from hktune.emulator.rates import rates_of
 from hktune.emulator.trace import Trace
 from hktune.errors import InputError
 from hktune.model import Launch, Problem, Resources, Source, Tile
@@ -249,3 +250,18 @@ def test_an_order_that_scatters_each_dies_tiles_is_bound_by_the_fabric(in_flight
     far = clock.modelled_time(in_flight, problem, launch, TILE, GFX950, scattered)
     assert far.bound == "mall"
     assert far.timing.time_us > 1.03 * near.timing.time_us
+
+
+def split(profile: clock.Profile, k: int, shares: int) -> clock.Modelled:
+    """One tile, its k-steps shared."""
+    launch = Launch((shares, 1, 1), (512, 1, 1), 131072, ())
+    return clock.modelled_time(profile, Problem(TILE.m, TILE.n, k), launch, TILE, GFX950)
+
+
+def test_sharing_a_long_k_pays_and_the_last_workgroup_reads_every_share_back(in_flight: clock.Profile) -> None:
+    long_k, rates = 512 * TILE.k, rates_of(GFX950)
+    assert split(in_flight, long_k, 8).timing.time_us < split(in_flight, long_k, 1).timing.time_us / 2
+    few, many = (split(in_flight, 16 * TILE.k, shares) for shares in (8, 16))
+    read_clk = 8 * 4 * TILE.m * TILE.n / rates.l2_bytes_per_clk_cu
+    added_us = many.timing.time_us - few.timing.time_us
+    assert added_us > 0.9 * read_clk / many.clock_ghz * 1e-3, "8 more shares to read, one k-step each less to walk"

@@ -9,6 +9,22 @@ from hktune.model import Problem
 
 # One change of a legal config that breaks the rule, and what else it cannot help breaking.
 BREAKS: dict[str, tuple[dict[str, object], set[str]]] = {
+    "pingpong_groups": ({"schedule": "pingpong", "spread": 4, "warps_n": 2, "block_n": 128}, set()),
+    "pingpong_fences": ({"schedule": "pingpong", "spread": 4, "setprio": "phase"}, set()),
+    "pingpong_reads_half_a_phase_ahead": (
+        {"schedule": "pingpong", "spread": 4, "lgkmcnt_clusters": 2},
+        {"lgkmcnt_has_clusters"},
+    ),
+    "pingpong_spreads_its_loads": ({"schedule": "pingpong"}, set()),
+    "pingpong_waits_after_sending": ({"schedule": "pingpong", "spread": 4, "read_across": True}, set()),
+    "waits_by_cluster": ({"vmcnt_waits": "cluster"}, set()),
+    "interleave_waves": (
+        {"schedule": "interleave", "slices": 2, "refill": "late", "lgkmcnt_clusters": 1, "read_across": True},
+        set(),
+    ),
+    "interleave_reads_ahead": ({"schedule": "interleave", "block_m": 128, "warps_n": 2}, set()),
+    "spread_has_parts": ({"split": 1, "slices": 4, "k_step": 128, "block_m": 64, "block_n": 128, "spread": 4}, set()),
+    "spread_has_clusters": ({"spread": 4}, set()),
     "warp_tile_rows": ({"block_m": 64, "warps_m": 4, "warps_n": 2, "mfma": 32, "split": 1}, set()),
     "warp_tile_columns": ({"block_n": 64, "mfma": 32, "split": 1}, set()),
     "slice_depth": ({"k_step": 32, "slices": 2}, set()),
@@ -31,18 +47,22 @@ BREAKS: dict[str, tuple[dict[str, object], set[str]]] = {
     "lgkmcnt_counts": ({"split": 1, "slices": 2, "k_step": 128, "lgkmcnt_clusters": 1}, {"registers_fit", "lds_fits"}),
     "registers_fit": ({"warps_m": 2, "warps_n": 2}, set()),
     "sched_barrier_adds_something": ({"sched_barrier": False}, set()),
-    "whole_block_rows": ({}, set()),
-    "whole_block_columns": ({}, set()),
-    "whole_k_tiles": ({}, set()),
+    "whole_vectors_of_k": ({}, set()),
+    "split_k_has_tiles": ({"split_k": 8}, set()),
+    "counters_suffice": ({"split_k": 2}, {"workspace_fits"}),
+    "workspace_fits": ({"split_k": 16}, set()),
     "output_offsets": ({}, set()),
     "operand_offsets": ({}, set()),
+    "grid_fits": ({"block_m": 64, "block_n": 64, "split": 1, "warps_n": 2}, set()),
 }
 PROBLEMS = {
-    "whole_block_rows": Problem(4000, 4096, 4096),
-    "whole_block_columns": Problem(4096, 4000, 4096),
-    "whole_k_tiles": Problem(4096, 4096, 4000),
-    "output_offsets": Problem(65536, 65536, 4096),
-    "operand_offsets": Problem(256, 256, 2**24),
+    "whole_vectors_of_k": Problem(4096, 4096, 4004),
+    "split_k_has_tiles": Problem(4096, 4096, 7 * 64),
+    "counters_suffice": Problem(65536, 4096, 4096),
+    "workspace_fits": Problem(8192, 8192, 4096),
+    "output_offsets": Problem(256, 2**22, 64),
+    "operand_offsets": Problem(256, 256, 2**23),
+    "grid_fits": Problem(2**24, 2**23, 64),
 }
 
 
@@ -67,7 +87,7 @@ def test_every_rule_is_tried_here() -> None:
 def test_the_first_seeds_are_the_specified_configurations_made_right() -> None:
     large, *rest = space().seeds
     assert (model(large)["warp_m"], model(large)["warp_n"], large["split"]) == (64, 32, 2)
-    small = next(seed for seed in rest if (seed["block_m"], seed["block_n"]) == (128, 128))
+    small = next(seed for seed in rest if (seed["block_m"], seed["block_n"], seed["split"]) == (128, 128, 1))
     sizes = model(small)
     assert (sizes["warp_m"] * sizes["warps_m"], sizes["warp_n"] * sizes["warps_n"]) == (128, 128)
     assert len({seed.id for seed in space().seeds}) == len(space().seeds)

@@ -6,16 +6,20 @@ from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
-from gemm_bf16_variants import ROOT, compiled, proof, space
+from gemm_bf16_variants import ROOT, compiled, proof
 
 from hktune.bf16 import bf16_values
 from hktune.device.emulated import EmulatedDevice
-from hktune.model import CodeObject, Config, Failure, Launch, Problem, Status, Variant
+from hktune.model import Argument, CodeObject, Config, Failure, Launch, Problem, Status, Variant
 from hktune.verify import POISON, Operands, compare, random_operands
 
 GOLDEN = ROOT / "tests" / "golden" / "spec_gemm.hip"
 LDS_BYTES = 160000  # what the specification's host function asks for
 THREADS = 512
+ARGUMENTS = (
+    *(Argument(name, "pointer") for name in ("a", "bt", "c")),
+    *(Argument(name, "i32") for name in ("m", "n", "k")),
+)
 
 # The kernels take kittens::gl by value, which only its host compiler knows how to lay out in a launch. So they become
 # device functions, word for word, and a kernel with plain arguments calls the one under test.
@@ -45,7 +49,7 @@ def spec_kernel(block: int, problem: Problem) -> tuple[CodeObject, Launch]:
     source = BEFORE + GOLDEN.read_text() + AFTER.replace("@KERNEL@", f"gemm_kernel_{block}")
     code = compiled(Variant("gfx950/spec", "0" * 64, "gfx950", "hip", "spec_gemm", source, Config({})))
     grid = (problem.m // block, problem.n // block, 1)
-    return code, Launch(grid, (THREADS, 1, 1), LDS_BYTES, space().template.arguments)
+    return code, Launch(grid, (THREADS, 1, 1), LDS_BYTES, ARGUMENTS)
 
 
 def output_of(code: CodeObject, launch: Launch, problem: Problem, operands: Operands) -> npt.NDArray[np.uint16]:

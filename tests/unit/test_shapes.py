@@ -9,8 +9,10 @@ import pytest
 from hktune.errors import ShapesError
 from hktune.model import Problem
 from hktune.shapes import Shape, load_shapes
+from hktune.space import load_space
 
 SHIPPED = Path(__file__).parents[2] / "shapes.yaml"
+SPACE = Path(__file__).parents[2] / "search_spaces" / "gfx950_gemm_bf16.yaml"
 
 
 def shapes_of(directory: Path, text: str) -> list[Shape]:
@@ -49,13 +51,17 @@ def test_one_problem_asked_for_twice_is_tuned_once_with_both_names_and_weights(t
     ]
 
 
-def test_the_shipped_list_is_legal_and_fits_every_block_of_the_template() -> None:
+def test_the_shipped_list_is_legal_for_the_template_and_has_every_kind_of_shape() -> None:
     shapes = load_shapes(SHIPPED)
-    assert 20 <= len(shapes) <= 24
+    assert 20 <= len(shapes) <= 32
     assert len(set(shapes.problems)) == len(shapes)
+    space = load_space(SPACE)
     for problem in shapes.problems:
-        assert (problem.m % 128, problem.n % 256, problem.k % 128) == (0, 0, 0), problem
-        assert 128 <= problem.m <= 8192
+        assert problem.k % 128 == 0
+        assert any(space.is_legal(seed, problem) for seed in space.seeds), problem
+    assert {1, 16, 33} <= {problem.m for problem in shapes.problems}
+    assert {0, 1} <= {problem.n % 2 for problem in shapes.problems}
+    assert {"none", "bias"} == {problem.epilogue for problem in shapes.problems}
 
 
 @pytest.mark.parametrize(

@@ -193,7 +193,7 @@ def test_ragged_problems_are_legal_and_any_n_with_direct_stores() -> None:
 
 def test_proofs_are_ragged_legal_and_go_round_everything_that_turns() -> None:
     for chosen in (config(), *space().seeds):
-        problem, needs = space().template.proof_problem(chosen), derived(chosen)
+        problem, needs = space().template.proof_problems(chosen)[0].problem, derived(chosen)
         assert space().is_legal(chosen, problem)
         assert problem.m % int(chosen["block_m"])
         assert problem.k % int(chosen["k_step"])

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hktune.errors import TemplateError
-from hktune.model import Argument, Config, Problem, Tile
+from hktune.model import Argument, Config, Problem, ProofProblem, Tile, WorkgroupOrder
 from hktune.template import Template, load_template
 
 CONFIG = Config(
@@ -63,8 +63,14 @@ def test_launches_for_a_problem(template: Template) -> None:
 
 def test_tile_and_proof(template: Template) -> None:
     assert template.tile(CONFIG) == Tile(128, 256, 64)
-    assert template.proof_problem(CONFIG) == Problem(256, 512, 384)
+    assert template.proof_problems(CONFIG) == (ProofProblem(Problem(256, 512, 384)),)
     assert template.derived_values(CONFIG) == {"warps": 8, "lds_bytes": 98304}
+
+
+def test_the_order_of_workgroups_is_row_by_row_unless_stated(folder: Path, template: Template) -> None:
+    assert template.order(CONFIG) == WorkgroupOrder(1, 1)
+    edit(folder / "template.yaml", "tile:", "order: {xcd_chunk: 2 * warps_n, group_rows: warps_m}\ntile:")
+    assert load_template(folder).order(CONFIG) == WorkgroupOrder(xcd_chunk=8, group_rows=2)
 
 
 def test_identity_covers_description_and_source(folder: Path, template: Template) -> None:

@@ -93,7 +93,7 @@ def test_a_store_past_the_end_is_wrong_even_when_c_is_right() -> None:
 
     failure = judge(overrun)
     assert isinstance(failure, Failure)
-    assert failure.detail == "1 elements written past the end of C"
+    assert failure.detail == "1 elements written outside C"
 
 
 @pytest.mark.parametrize("lost", ["first", "last"])
