@@ -23,9 +23,19 @@ from hktune.errors import KernelFault
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENT = ROOT / "docs" / "instructions.md"
 TABLE = ROOT / "hktune" / "emulator" / "cdna4.json"
-TESTS = ("tests/unit/test_emulator_*.py", "tests/unit/test_gemm_bf16_proof.py", "tests/unit/test_hazards_*.py")
+TESTS = (
+    "tests/unit/test_emulator_*.py",
+    "tests/unit/test_gemm_bf16_proof.py",
+    "tests/unit/test_gemm_bf16_shapes.py",
+    "tests/unit/test_hazards_*.py",
+)
 _VGPR = 256
-SHORT = {"test_emulator_": "", "test_gemm_bf16_proof": "GEMMs", "test_hazards_": "hazards "}
+SHORT = {
+    "test_emulator_": "",
+    "test_gemm_bf16_proof": "GEMMs",
+    "test_gemm_bf16_shapes": "GEMMs",
+    "test_hazards_": "hazards ",
+}
 
 HEADER = """# Instructions
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -58,9 +57,7 @@ class Domain:
     @cached_property
     def count(self) -> int:
         """How many configs are legal, exactly."""
-        judged = max((level for level, steps in enumerate(self._levels) if steps), default=0)
-        free = math.prod(len(parameter.values) for parameter in self.parameters[judged:])
-        return free * sum(1 for _ in self._walk(0, judged, dict(self._fixed)))
+        return self._count(0, dict(self._fixed), [{} for _ in self._levels])
 
     def has_values_of(self, config: Mapping[str, Value]) -> bool:
         """Whether `config` is a point of the space at all, legal or not: its parameters, each at one of its values."""
@@ -144,6 +141,30 @@ class Domain:
             return rng.sample(parameter.values, len(parameter.values) if retreats else 1)
 
         return self._walk(0, len(self.parameters), dict(self._fixed), shuffled)
+
+    def _count(self, level: int, scope: dict[str, Any], known: list[dict[tuple[Any, ...], int]]) -> int:
+        """The legal ways to choose the parameters from `level` on; `known` has those found, by all they depend on."""
+        if not passes(self._levels[level], scope):
+            return 0
+        if level == len(self.parameters):
+            return 1
+        key = tuple(scope[name] for name in self._needed[level])
+        if key not in known[level]:
+            parameter = self.parameters[level]
+            ways = (self._count(level + 1, {**scope, parameter.name: value}, known) for value in parameter.values)
+            known[level][key] = sum(ways)
+        return known[level][key]
+
+    @cached_property
+    def _needed(self) -> list[tuple[str, ...]]:
+        """At each level, the names that have a value there and are asked for at a later one."""
+        bound, needed = set(self._fixed), []
+        for level, steps in enumerate(self._levels):
+            bound |= {name for name, _ in steps if name is not None}
+            bound |= {parameter.name for parameter in self.parameters[:level]}
+            later = (expression.names for steps in self._levels[level + 1 :] for _, expression in steps)
+            needed.append(tuple(sorted(bound & set().union(*later))))
+        return needed
 
     def _walk(
         self, level: int, last: int, scope: dict[str, Any], order: Callable[[Parameter], Sequence[Value]] = _declared

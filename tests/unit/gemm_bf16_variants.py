@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
 
 from hktune.code_object import read_code_object
 from hktune.compile import CachedCompiler, hip_compiler
 from hktune.device.emulated import EmulatedDevice
 from hktune.emulator.decode import Instruction, decode
 from hktune.emulator.trace import Trace
-from hktune.model import CodeObject, Config, Failure, Launch, Problem, Variant
+from hktune.model import WORKSPACE_COUNTER_BYTES, CodeObject, Config, Failure, Launch, Problem, Variant
 from hktune.settings import Settings
 from hktune.space.space import SearchSpace, load_space
-from hktune.verify import Proof, verify
+from hktune.verify import POISON, Operands, Proof, verify
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPILE_DEADLINE_S = 300.0
@@ -53,6 +57,27 @@ def traced_proof(code: CodeObject, launch: Launch, problem: Problem) -> tuple[Pr
     return outcome, device.trace
 
 
+def output_of(config: Config, problem: Problem, operands: Operands, grid: int | None = None) -> npt.NDArray[np.uint16]:
+    """C as the first `grid` workgroups (None: all) leave it, POISON where they do not write."""
+    device, code = EmulatedDevice(), built(config)
+    launch = space().template.launch(config, problem)
+    if grid is not None:
+        launch = replace(launch, grid=(grid, 1, 1))
+    workspace = np.zeros(max(1, launch.workspace_bytes), np.uint8)
+    c = np.full((problem.m, problem.n), POISON)
+    arrays = {"a": operands.a, "bt": operands.bt, "c": c, "workspace": workspace}
+    buffers = {name: device.allocate(array.nbytes) for name, array in arrays.items()}
+    for name, array in arrays.items():
+        device.write(buffers[name], array)
+    m, n, k = problem.m, problem.n, problem.k
+    sizes = {"m": m, "n": n, "k": k, "lda": k, "ldb": k, "ldc": n, "bias": None}
+    device.launch(device.load(code.data, code.symbol), launch, {**buffers, **sizes})
+    device.read(buffers["c"], c)
+    device.read(buffers["workspace"], workspace)
+    assert not workspace[:WORKSPACE_COUNTER_BYTES].any(), "a launch leaves the counters as it found them"
+    return c
+
+
 def model(config: Config) -> dict[str, int]:
     """The numbers of `config`, and those that the space derives from them, for a problem of 4096 cubed."""
     derived = space().derived.values({**config, "arch": space().arch, "m": 4096, "n": 4096, "k": 4096})
@@ -60,13 +85,13 @@ def model(config: Config) -> dict[str, int]:
 
 
 def disassembled(code: CodeObject) -> list[Instruction]:
-    """Every instruction of the kernel, in order of address, up to an end that no branch passes over."""
+    """Every instruction of the kernel, in order of address, up to an end or a jump that no branch passes over."""
     image = read_code_object(code.data)
     address = image.kernels[code.symbol].entry_address
     start, data = next(part for part in image.segments if part[0] <= address < part[0] + len(part[1]))
     instructions: list[Instruction] = []
     furthest = address
-    while not instructions or instructions[-1].mnemonic != "s_endpgm" or address <= furthest:
+    while not instructions or instructions[-1].mnemonic not in ("s_endpgm", "s_branch") or address <= furthest:
         one = decode(data[address - start :], address)
         instructions.append(one)
         address = one.next_address

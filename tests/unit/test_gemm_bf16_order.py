@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from gemm_bf16_variants import built, model, proof, space
+from gemm_bf16_variants import built, model, output_of, proof, space
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hktune.arch import GFX950
-from hktune.device.emulated import EmulatedDevice
 from hktune.emulator.memory_traffic import row_major, tile_order, tiles_of
-from hktune.model import Config, Launch, Problem, WorkgroupOrder
+from hktune.model import Config, Problem, WorkgroupOrder
 from hktune.verify import POISON, Proof, random_operands
 
 XCDS = 8
@@ -90,17 +89,7 @@ def test_the_first_workgroups_of_the_kernel_write_the_tiles_that_the_clock_expec
 
 
 def tiles_written(config: Config, problem: Problem, workgroups: int) -> set[tuple[int, int]]:
-    device, code = EmulatedDevice(), built(config)
-    operands = random_operands(problem, seed=1)
-    arrays = {"a": operands.a, "bt": operands.bt, "c": np.full((problem.m, problem.n), POISON)}
-    buffers = {name: device.allocate(array.nbytes) for name, array in arrays.items()}
-    for name, array in arrays.items():
-        device.write(buffers[name], array)
-    whole = space().template.launch(config, problem)
-    launch = Launch((workgroups, 1, 1), whole.block, whole.dynamic_lds_bytes, whole.arguments)
-    sizes = {"m": problem.m, "n": problem.n, "k": problem.k}
-    device.launch(device.load(code.data, code.symbol), launch, {**buffers, **sizes})
-    device.read(buffers["c"], arrays["c"])
-    block_m, block_n = model(config)["block_m"], model(config)["block_n"]
-    rows, columns = np.nonzero(arrays["c"] != POISON)
-    return set(zip((rows // block_m).tolist(), (columns // block_n).tolist(), strict=True))
+    c = output_of(config, problem, random_operands(problem, seed=1), workgroups)
+    rows, columns = np.nonzero(c != POISON)
+    derived = model(config)
+    return set(zip((rows // derived["block_m"]).tolist(), (columns // derived["block_n"]).tolist(), strict=True))

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
-from gemm_bf16_variants import built, compiler, proof, space
+from gemm_bf16_variants import built, compiler, output_of, proof, space
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -18,7 +17,7 @@ from hktune.dispatch.files import read_table
 from hktune.emulator import machine
 from hktune.model import Config, Problem, Source, Status, Trial
 from hktune.runtime import LoadedTable
-from hktune.verify import POISON, Operands, Proof, compare, random_operands
+from hktune.verify import Proof, compare, random_operands
 
 SMALL: dict[str, object] = {"block_m": 64, "block_n": 64, "warps_n": 2, "split": 1}
 CONFIGS = [
@@ -56,24 +55,6 @@ def test_any_m_and_n_and_k_in_eights_with_and_without_strides_and_bias(
 @pytest.mark.parametrize("problem", [Problem(1, 1, 1024), Problem(33, 8, 1032, epilogue="bias"), Problem(65, 63, 1016)])
 def test_a_row_a_column_and_a_tile_cut_off(config: Config, problem: Problem) -> None:
     judged(config, problem, padding=8)
-
-
-def output_of(config: Config, problem: Problem, operands: Operands) -> npt.NDArray[np.uint16]:
-    device, code = EmulatedDevice(), built(config)
-    launch = space().template.launch(config, problem)
-    c = np.full((problem.m, problem.n), POISON)
-    arrays = {"a": operands.a, "bt": operands.bt, "c": c, "workspace": np.zeros(launch.workspace_bytes, np.uint8)}
-    buffers = {name: device.allocate(array.nbytes) for name, array in arrays.items()}
-    for name, array in arrays.items():
-        device.write(buffers[name], array)
-    m, n, k = problem.m, problem.n, problem.k
-    sizes = {"m": m, "n": n, "k": k, "lda": k, "ldb": k, "ldc": n, "bias": None}
-    device.launch(device.load(code.data, code.symbol), launch, {**buffers, **sizes})
-    device.read(buffers["c"], c)
-    counters = np.empty(65536, np.uint8)
-    device.read(buffers["workspace"], counters)
-    assert not counters.any(), "a launch leaves the counters as it found them"
-    return c
 
 
 def test_a_shared_block_has_the_same_bits_in_every_order_of_workgroups(monkeypatch: pytest.MonkeyPatch) -> None:
