@@ -17,7 +17,7 @@ from hktune.dispatch.files import read_table
 from hktune.emulator import machine
 from hktune.model import Config, Problem, Source, Status, Trial
 from hktune.runtime import LoadedTable
-from hktune.verify import Proof, compare, random_operands
+from hktune.verify import POISON, Proof, compare, random_operands
 
 SMALL: dict[str, object] = {"block_m": 64, "block_n": 64, "warps_n": 2, "split": 1}
 CONFIGS = [
@@ -133,3 +133,28 @@ def test_the_runtime_serves_slices_biases_and_shared_blocks_without_a_copy(tmp_p
     for refused in (odd_rows, every_other):
         table.linear(refused, weight)
     assert table.stats().fallbacks == {"strides": 2}
+
+
+def test_rows_reach_past_2_to_the_31_elements() -> None:
+    """600 rows, each 2^22 elements from the next: the last block begins 4.3 GB from the first. Only what is read exists."""
+    problem, stride = Problem(600, 72, 136), 2**22 - 8
+    operands = random_operands(problem, seed=7)
+    device, code, config = EmulatedDevice(), built(CONFIGS[0]), CONFIGS[0]
+    wide = {name: torch.empty(600 * stride, dtype=torch.int16) for name in ("a", "c")}
+    rows = {
+        name: tensor.as_strided((600, width), (stride, 1))
+        for (name, tensor), width in zip(wide.items(), (136, 72), strict=True)
+    }
+    rows["a"].copy_(torch.from_numpy(operands.a.view(np.int16)))
+    rows["c"].fill_(int(POISON.view(np.int16)))
+    bt = device.allocate(operands.bt.nbytes)
+    device.write(bt, operands.bt)
+    buffers = {
+        **{name: device.borrow(tensor) for name, tensor in wide.items()},
+        "bt": bt,
+        "bias": None,
+        "workspace": None,
+    }
+    sizes = {"m": 600, "n": 72, "k": 136, "lda": stride, "ldb": 136, "ldc": stride}
+    device.launch(device.load(code.data, code.symbol), space().template.launch(config, problem), {**buffers, **sizes})
+    assert compare(rows["c"].contiguous().numpy().view(np.uint16), operands) is None
