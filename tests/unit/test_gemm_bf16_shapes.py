@@ -136,7 +136,7 @@ def test_the_runtime_serves_slices_biases_and_shared_blocks_without_a_copy(tmp_p
 
 
 def test_rows_reach_past_2_to_the_31_elements() -> None:
-    """600 rows, each 2^22 elements from the next: the last block begins 4.3 GB from the first. Only what is read exists."""
+    """600 rows, some 2^22 elements from each other: the last block begins 4.3 GB after the first."""
     problem, stride = Problem(600, 72, 136), 2**22 - 8
     operands = random_operands(problem, seed=7)
     device, code, config = EmulatedDevice(), built(CONFIGS[0]), CONFIGS[0]
