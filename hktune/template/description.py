@@ -46,10 +46,12 @@ class LaunchDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=True)
 
 
 class TemplateDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """`source` is a file beside template.yaml, or several that make one translation unit in this order."""
+
     name: str
     arch: str
     language: Literal["hip", "cuda"]
-    source: str
+    source: str | Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
     symbol: str
     arguments: tuple[ArgumentDescription, ...]
     fields: dict[str, Text]

@@ -31,11 +31,13 @@ _FIELD = re.compile(r"\$\{([^}]*)\}")
 def load_template(path: Path) -> Template:
     """The template in the folder `path` (kernels/<arch>/<name>/). Raises TemplateError for any mistake in it."""
     description = read_yaml(path / "template.yaml", TemplateDescription, TemplateError)
+    names = (description.source,) if isinstance(description.source, str) else description.source
     try:
-        source = (path / description.source).read_bytes()
+        source = b"".join((path / name).read_bytes() for name in names)
         return Template(description, (path / "template.yaml").read_bytes(), source)
     except OSError as absent:
-        raise TemplateError(f"{path}: source {description.source!r}: {absent.strerror}: name a file there") from None
+        name = Path(absent.filename).name
+        raise TemplateError(f"{path}: source {name!r}: {absent.strerror}: name a file there") from None
     except InputError as mistake:
         raise TemplateError(f"{path / 'template.yaml'}: {mistake}") from None
 

@@ -55,6 +55,17 @@ def test_renders_every_field(template: Template) -> None:
     assert variant.template_sha256 == template.sha256
 
 
+def test_files_of_a_source_are_one_in_their_order(folder: Path, template: Template) -> None:
+    first, rest = (folder / "toy.hip").read_text().split("constexpr auto", 1)
+    (folder / "first.hip").write_text(first)
+    (folder / "rest.hip").write_text("constexpr auto" + rest)
+    edit(folder / "template.yaml", "source: toy.hip", "source: [first.hip, rest.hip]")
+    assert load_template(folder).render(CONFIG).source == template.render(CONFIG).source
+    edit(folder / "template.yaml", "rest.hip", "last.hip")
+    with pytest.raises(TemplateError, match=r"source 'last\.hip': No such file"):
+        load_template(folder)
+
+
 def test_launches_for_a_problem(template: Template) -> None:
     launch = template.launch(CONFIG, Problem(512, 1024, 64))
     assert (launch.grid, launch.block, launch.dynamic_lds_bytes) == ((16, 1, 1), (512, 1, 1), 98304)

@@ -1,0 +1,172 @@
+// C[M,N] = A[M,K] @ Bt[N,K]^T on gfx950: row-major, bf16 in and out, float32 accumulation.
+//
+// One workgroup computes one BLOCK_M x BLOCK_N block of C. Its warps keep a ring of STAGES K-tiles in LDS filled from
+// global memory and multiply out of it, K_STEP at a time. README.md draws the tiles and the pipeline and explains every
+// knob; search_spaces/gfx950_gemm_bf16.yaml says which settings fit together.
+
+#include <hip/hip_runtime.h>
+#include <utility>
+#include "kittens.cuh"
+using namespace kittens;
+
+// ---------------------------------------------------------------- knobs
+
+enum class Schedule { pipeline, interleave, pingpong };
+enum class Wait { step, cluster };
+enum class Priority { none, cluster, phase };
+
+constexpr int      BLOCK_M          = ${block_m};
+constexpr int      BLOCK_N          = ${block_n};
+constexpr int      K_STEP           = ${k_step};
+constexpr int      WARPS_M          = ${warps_m};
+constexpr int      WARPS_N          = ${warps_n};
+constexpr int      MFMA             = ${mfma};              // rows and columns of one MFMA
+constexpr Schedule SCHEDULE         = Schedule::${schedule};
+constexpr int      SPLIT            = ${split};             // parts of a block's rows, and of its columns
+constexpr int      SLICES           = ${slices};            // parts of K_STEP, each read into registers by itself
+constexpr int      STAGES           = ${stages};            // K-tiles that LDS holds
+constexpr int      PREFETCH         = ${prefetch};          // steps between sending for a tile and multiplying it
+constexpr int      SPREAD           = ${spread};            // clusters over which the loads of one tile are sent for
+constexpr Wait     VMCNT_WAITS      = Wait::${vmcnt_waits};
+constexpr int      VMCNT_TILES      = ${vmcnt_tiles};       // tiles that may still be on their way when a step starts
+constexpr int      LGKMCNT_CLUSTERS = ${lgkmcnt_clusters};  // clusters whose fragments may be, when one starts
+constexpr bool     READ_ACROSS      = ${read_across};       // whether clusters are also read ahead into the next tile
+constexpr Priority SETPRIO          = Priority::${setprio};
+constexpr bool     SCHED_BARRIER    = ${sched_barrier};
+constexpr int      SPLIT_K          = ${split_k};           // workgroups that share the K-tiles of one block
+constexpr int      COUNTERS         = ${counters};        // of the workspace, 4 bytes each
+constexpr int      XCD_CHUNK        = ${xcd_chunk};         // neighbouring tiles of C that one XCD takes in a row
+constexpr int      GROUP_ROWS       = ${group_rows};        // rows of tiles that are walked column by column
+constexpr int      XCDS             = ${xcds};
+
+// ---------------------------------------------------------------- geometry
+
+template<int rows> struct mfma_shape;
+template<> struct mfma_shape<16> {  // v_mfma_f32_16x16x32_bf16
+    using operand = rt_16x32_s;
+    using accumulator = rt_16x16_s;
+    using shared = st_16x32_s;
+};
+template<> struct mfma_shape<32> {  // v_mfma_f32_32x32x16_bf16
+    using operand = rt_32x16_s;
+    using accumulator = rt_32x32_s;
+    using shared = st_32x16_s;
+};
+using shape = mfma_shape<MFMA>;
+
+constexpr int NUM_WARPS      = WARPS_M * WARPS_N;
+constexpr int NUM_THREADS    = NUM_WARPS * kittens::WARP_THREADS;
+constexpr int WAVES_PER_SIMD = NUM_WARPS > 8 ? 4 : 2;  // at least: a wave then has 128 or 256 VGPRs and no AGPRs
+constexpr int PART_M         = BLOCK_M / SPLIT;
+constexpr int PART_N         = BLOCK_N / SPLIT;
+constexpr int REG_M          = PART_M / WARPS_M;
+constexpr int REG_N          = PART_N / WARPS_N;
+constexpr int SLICE_K        = K_STEP / SLICES;
+constexpr int CLUSTERS       = SLICES * SPLIT;  // a cluster: one part of A times every part of B, one slice deep
+
+using G     = kittens::group<NUM_WARPS>;
+using ST_A  = st_bf<PART_M, K_STEP, shape::shared>;
+using ST_B  = st_bf<PART_N, K_STEP, shape::shared>;
+using RT_A  = rt_bf<REG_M, SLICE_K, row_l, shape::operand>;
+using RT_B  = rt_bf<REG_N, SLICE_K, row_l, shape::operand>;
+using RT_Ct = rt_fl<REG_N, REG_M, col_l, shape::accumulator>;  // C is accumulated transposed: Ct = B A^T
+
+constexpr int BYTES_PER_LOAD = ST_A::underlying_subtile_bytes_per_thread * NUM_THREADS;
+constexpr int LOADS_A        = sizeof(ST_A) / BYTES_PER_LOAD;
+constexpr int LOADS_B        = sizeof(ST_B) / BYTES_PER_LOAD;
+constexpr int LOADS_PER_TILE = SPLIT * (LOADS_A + LOADS_B);
+
+constexpr int PARTS_PER_TILE = 2 * SPLIT;                   // sent for in the order B0 A0 B1 A1
+
+static_assert(PREFETCH >= 1 && (PREFETCH == STAGES - 1 || PREFETCH == STAGES));
+static_assert(PARTS_PER_TILE % SPREAD == 0, "every cluster that sends for parts sends for equally many");
+static_assert(LOADS_A * BYTES_PER_LOAD == sizeof(ST_A) && LOADS_B * BYTES_PER_LOAD == sizeof(ST_B));
+
+// A lane accumulates quads: four neighbours in a row of C. The lanes of one row, side by side, hold QUAD_COLS columns.
+constexpr int LANES_PER_ROW = kittens::WARP_THREADS / MFMA;
+constexpr int QUAD_COLS     = 4 * LANES_PER_ROW;
+constexpr int QUADS         = REG_N / QUAD_COLS;  // of a lane in one row of its warp's part
+
+constexpr uint32_t OUTSIDE = 0x80000000u;  // an offset beyond every range, whatever offset of a row is added to it
+
+// Just enough of a kittens::gl, whose own constructor runs on the host only, to ask HipKittens for load offsets.
+struct row_layout {
+    using identifier = ducks::gl::identifier;
+    using T = bf16;
+    using T2 = bf16_2;
+    using dtype = bf16;
+
+    bf16 *raw_ptr;
+    int row_stride;
+
+    template<int axis> __device__ int stride() const { static_assert(axis == 2); return row_stride; }
+};
+
+// ---------------------------------------------------------------- small pieces
+
+template<int count, typename F> __device__ __forceinline__ void static_for(F &&body) {
+    [&]<int... i>(std::integer_sequence<int, i...>) __attribute__((always_inline)) {
+        (body.template operator()<i>(), ...);
+    }(std::make_integer_sequence<int, count>{});
+}
+
+// Returns when this warp's loads have landed but for the last `pending`.
+template<int pending> __device__ __forceinline__ void wait_loads() {
+    asm volatile("s_waitcnt vmcnt(%0)" :: "n"(pending) : "memory");
+}
+
+// Returns when every warp's loads have landed but for those of the last `tiles_left` tiles sent for.
+template<int tiles_left> __device__ __forceinline__ void await_tile() {
+    wait_loads<tiles_left * LOADS_PER_TILE>();
+    __builtin_amdgcn_s_barrier();
+}
+
+template<int pending> __device__ __forceinline__ void wait_shared() {
+    asm volatile("s_waitcnt lgkmcnt(%0)" :: "n"(pending) : "memory");
+}
+
+__device__ __forceinline__ void scheduling_fence() {
+    if constexpr (SCHED_BARRIER) __builtin_amdgcn_sched_barrier(0);
+}
+
+template<Priority where, int level> __device__ __forceinline__ void set_priority() {
+    if constexpr (SETPRIO == where) __builtin_amdgcn_s_setprio(level);
+}
+
+// The compiler is kept from knowing that a single buffer's stage is always 0: it would hold each LDS address of a load
+// in a register of its own across the loop.
+__device__ __forceinline__ int next_stage(int stage) {
+    if constexpr (STAGES == 1) asm volatile("" : "+s"(stage));
+    return stage + 1 == STAGES ? 0 : stage + 1;
+}
+
+// HipKittens reads LDS in assembly, so the compiler does not know when a fragment arrives. Naming its registers after
+// the wait keeps every MFMA that uses them behind it, with or without a sched_barrier.
+template<ducks::rt::all RT> __device__ __forceinline__ void arrived(RT &fragment) {
+    #pragma unroll
+    for (int i = 0; i < RT::height; i++) {
+        #pragma unroll
+        for (int j = 0; j < RT::width; j++) {
+            asm volatile("" : "+v"(*reinterpret_cast<i32x4 *>(fragment.tiles[i][j].data)));
+        }
+    }
+}
+
+// ---------------------------------------------------------------- which tile of C a workgroup computes
+
+struct block_place { int row, col; };
+
+// Workgroups go to the XCDs in turn, each of which has an L2 of its own. Within each whole run of XCDS * XCD_CHUNK of
+// them, those of one XCD get neighbouring tiles. Tiles are numbered down the columns of GROUP_ROWS rows at a time. Both
+// steps are one to one for every grid; a chunk of 1 in rows of 1 leaves the plain order.
+__device__ __forceinline__ block_place place_of(int workgroup, int tiles_m, int tiles_n) {
+    constexpr int run = XCDS * XCD_CHUNK;
+    int tile = workgroup;
+    if (XCD_CHUNK > 1 && workgroup < tiles_m * tiles_n / run * run) {
+        tile = workgroup / run * run + workgroup % XCDS * XCD_CHUNK + workgroup % run / XCDS;
+    }
+    const int first = tile / (GROUP_ROWS * tiles_n) * GROUP_ROWS, within = tile % (GROUP_ROWS * tiles_n);
+    const int rows = min(GROUP_ROWS, tiles_m - first);
+    return {first + within % rows, within / rows};
+}
+

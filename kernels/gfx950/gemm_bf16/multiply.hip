@@ -1,0 +1,108 @@
+// ---------------------------------------------------------------- one step of K: LDS to registers to MFMA
+
+struct warp_place { int row, col; };
+
+struct fragments {
+    RT_A a[SLICES][SPLIT];
+    RT_B b[SLICES][SPLIT];
+};
+
+// Cluster c multiplies part c % SPLIT of A in slice c / SPLIT. The first cluster of a slice reads the slice of B, too.
+constexpr int slice_of(int c) { return c / SPLIT; }
+constexpr int part_of(int c) { return c % SPLIT; }
+
+constexpr int reads_b_of(int c) { return part_of(c) == 0 ? SPLIT * RT_B::height * RT_B::width : 0; }
+
+constexpr int reads_of(int c) {
+    return reads_b_of(c) + RT_A::height * RT_A::width;
+}
+
+// With `next_follows`, the first clusters of the next tile come after the last ones of this. Interleaved reads have not
+// set out yet when their cluster is waited for.
+constexpr int reads_in_flight_under(int c, bool next_follows) {
+    if (SCHEDULE == Schedule::interleave) return 0;
+    int reads = 0;
+    for (int later = c + 1; later <= c + LGKMCNT_CLUSTERS; later++) {
+        if (later < CLUSTERS || next_follows) reads += reads_of(later % CLUSTERS);
+    }
+    return reads;
+}
+
+template<int c> __device__ __forceinline__ void read_cluster(fragments &f, const staged_tile &tile, warp_place warp) {
+    constexpr int slice = slice_of(c), part = part_of(c);
+    if constexpr (part == 0) {
+        #pragma unroll
+        for (int h = 0; h < SPLIT; h++) {
+            load(f.b[slice][h], subtile_inplace<REG_N, SLICE_K>(tile.b[h], {warp.col, slice}));
+        }
+    }
+    load(f.a[slice][part], subtile_inplace<REG_M, SLICE_K>(tile.a[part], {warp.row, slice}));
+}
+
+template<int c, bool next_follows> __device__ __forceinline__ void await_cluster(fragments &f) {
+    constexpr int slice = slice_of(c), part = part_of(c);
+    wait_shared<reads_in_flight_under(c, next_follows)>();
+    if constexpr (part == 0) {
+        #pragma unroll
+        for (int h = 0; h < SPLIT; h++) arrived(f.b[slice][h]);
+    }
+    arrived(f.a[slice][part]);
+}
+
+// Base tile (y, x) of a fragment, alone. `at` is where the fragment begins in the part of the tile, in base tiles.
+template<int y, int x, ducks::rt::all RT, ducks::st::all ST>
+__device__ __forceinline__ void read_base_tile(RT &fragment, ST &part, int2 at) {
+    using one = rt_bf<RT::base_tile_rows, RT::base_tile_cols, row_l, shape::operand>;
+    load(reinterpret_cast<one &>(fragment.tiles[y][x]),
+         subtile_inplace<RT::base_tile_rows, RT::base_tile_cols>(part, {at.x + y, at.y + x}));
+}
+
+// Read `i` of cluster c, in the order of read_cluster.
+template<int c, int i>
+__device__ __forceinline__ void read_one(fragments &f, const staged_tile &tile, warp_place warp) {
+    constexpr int slice = slice_of(c), part = part_of(c), reads_b = reads_b_of(c);
+    if constexpr (i < reads_b) {
+        constexpr int h = i / (RT_B::height * RT_B::width), y = i / RT_B::width % RT_B::height, x = i % RT_B::width;
+        read_base_tile<y, x>(f.b[slice][h], tile.b[h], {warp.col * RT_B::height, slice * RT_B::width});
+    } else {
+        constexpr int y = (i - reads_b) / RT_A::width, x = (i - reads_b) % RT_A::width;
+        read_base_tile<y, x>(f.a[slice][part], tile.a[part], {warp.row * RT_A::height, slice * RT_A::width});
+    }
+}
+
+constexpr int MFMA_ROWS = SPLIT * RT_Ct::height;  // of a cluster: what runs between two pieces of other work
+
+template<int c, int row>
+__device__ __forceinline__ void multiply_row(RT_Ct (&ct)[SPLIT][SPLIT], const fragments &f) {
+    constexpr int slice = slice_of(c), part = part_of(c), h = row / RT_Ct::height, y = row % RT_Ct::height;
+    #pragma unroll
+    for (int x = 0; x < RT_Ct::width; x++) {
+        #pragma unroll
+        for (int k = 0; k < RT_A::width; k++) {
+            auto &sum = ct[part][h].tiles[y][x];
+            mma_ABt_base(sum, f.b[slice][h].tiles[y][k], f.a[slice][part].tiles[x][k], sum);
+        }
+    }
+}
+
+// The MFMAs of a cluster, with `between.operator()<row>()` after each of its rows.
+template<int c, typename F>
+__device__ __forceinline__ void multiply_cluster(RT_Ct (&ct)[SPLIT][SPLIT], const fragments &f, F &&between) {
+    scheduling_fence();
+    set_priority<Priority::cluster, 1>();
+    static_for<MFMA_ROWS>([&]<int row>() __attribute__((always_inline)) {
+        multiply_row<c, row>(ct, f);
+        if constexpr (SCHEDULE == Schedule::interleave) {
+            scheduling_fence();
+            between.template operator()<row>();
+            scheduling_fence();
+        }
+    });
+    set_priority<Priority::cluster, 0>();
+    scheduling_fence();
+}
+
+__device__ __forceinline__ void read_ahead(fragments &f, const staged_tile &tile, warp_place warp) {
+    static_for<LGKMCNT_CLUSTERS>([&]<int c>() __attribute__((always_inline)) { read_cluster<c>(f, tile, warp); });
+}
+
