@@ -19,7 +19,7 @@ _INSTRUCTION = re.compile(r"^\t(?=[a-z]+_)(?!\.)")
 _COUNTER = re.compile(r"(vmcnt|lgkmcnt)\((\d+)\)")
 _FULL = {"vmcnt": 63, "lgkmcnt": 15}
 _SHIFT_BYTES = 16
-_PREFETCH = "tile + PREFETCH);"
+_SENT_FOR = "first_tile + number - 1)"
 
 
 @dataclass(frozen=True)
@@ -91,9 +91,10 @@ def mutants(text: str, symbol: str, loads: int, rng: random.Random) -> Iterator[
 
 def source_mutants(variant: Variant) -> Iterator[tuple[str, Variant]]:
     """The tile that a step sends for: one earlier, one later."""
-    assert variant.source.count(_PREFETCH) == 2, "the template sends for tiles in two places"
-    for kind, distance in (("prefetch one short", "- 1"), ("prefetch one far", "+ 1")):
-        yield kind, replace(variant, source=variant.source.replace(_PREFETCH, f"tile + PREFETCH {distance});"))
+    assert variant.source.count(_SENT_FOR) == 1, "the template says in one place which tile it sends for"
+    for kind, number in (("prefetch one short", "- 2)"), ("prefetch one far", ")")):
+        changed = variant.source.replace(_SENT_FOR, f"first_tile + number {number}")
+        yield kind, replace(variant, source=changed)
 
 
 def _wait_mutants(line: str) -> Iterator[tuple[str, str, tuple[tuple[str, int], ...]]]:

@@ -2,10 +2,10 @@
 
     python benchmarks/mutation.py [--variants 24] [--loads 6] [--workers 2] [--seed 0]
 
-Takes the space's seeds and random legal configs, compiles each to assembly, and judges it and its mutants: every
-counter of every s_waitcnt raised by 1 and by 2, every s_waitcnt and every s_barrier removed, `--loads` LDS reads and as
+Takes as many of the space's seeds as random legal configs, compiles each to assembly, and judges it and its mutants:
+every counter of every s_waitcnt raised by 1 and by 2, every s_waitcnt and every s_barrier removed, `--loads` LDS reads and as
 many loads to LDS shifted by 16 bytes (all are alike; the sample is drawn with the seed), and the tile that a step sends
-for one too early and one too late. Each is run on the problem of a proof and on problems of 1 to 3 K-tiles, which
+for one too early and one too late. Each is run on the problems of a proof and on problems of 1 to 3 K-tiles, which
 reach the code for short pipelines. A mutant is flagged (hazard or wrong); or shown equivalent, with a reason that
 equivalence.py finds from the trace without the checker; or missed. Prints a table in Markdown.
 """
@@ -30,13 +30,14 @@ from hktune.compile.toolchain import find_hip_toolchain
 from hktune.device.emulated import EmulatedDevice
 from hktune.emulator.decode import decode
 from hktune.emulator.trace import Trace
-from hktune.model import Config, Failure, Problem
+from hktune.model import Config, Failure, Problem, ProofProblem
 from hktune.settings import Settings
 from hktune.space.space import SearchSpace, load_space
 from hktune.verify import verify
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "unit"))
 from equivalence import reason
+from gemm_bf16_variants import pipeline_of
 from pipeline_order import Pipeline
 
 SPACE = Path(__file__).resolve().parent.parent / "search_spaces" / "gfx950_gemm_bf16.yaml"
@@ -54,19 +55,18 @@ class Tally:
     flagged_right: list[str] = field(default_factory=list)
 
 
-def problems_of(space: SearchSpace, config: Config) -> list[Problem]:
-    """The proof's, then short ones of one block: K of 1, 2 and 3 tiles."""
-    tile = space.template.tile(config)
-    return [
-        space.template.proof_problems(config)[0].problem,
-        *(Problem(tile.m, tile.n, tile.k * n) for n in SHORT_TILES),
-    ]
+def problems_of(space: SearchSpace, config: Config) -> list[ProofProblem]:
+    """The proof's, then short ones of one block: K of 1, 2 and 3 tiles for each workgroup that shares it."""
+    tile, split_k = space.template.tile(config), int(config["split_k"])
+    short = [ProofProblem(Problem(tile.m, tile.n, tile.k * split_k * n)) for n in SHORT_TILES]
+    return [*space.template.proof_problems(config), *short]
 
 
-def judge(space: SearchSpace, config: Config, data: bytes, problem: Problem) -> tuple[str, Trace | None]:
+def judge(space: SearchSpace, config: Config, data: bytes, what: ProofProblem) -> tuple[str, Trace | None]:
     """The checker's word on a code object: "right", or a failure's status and detail; and the trace."""
     device = EmulatedDevice(deadline_s=60.0, record_trace=True, find_hazards=True)
-    outcome = verify(device, device.load(data, SYMBOL), space.template.launch(config, problem), problem, seed=1)
+    launch = space.template.launch(config, what.problem)
+    outcome = verify(device, device.load(data, SYMBOL), launch, what.problem, seed=1, padding=what.padding)
     return ("right" if not isinstance(outcome, Failure) else f"{outcome.status}: {outcome.detail}"), device.trace
 
 
@@ -96,8 +96,9 @@ def tally_variant(config: Config, loads: int, seed: int) -> Tally:
     for mutant in mutants(text, SYMBOL, loads, random.Random(seed)):
         word = judged(space, config, assembled(toolchain, mutant.text))
         if word == "right":
-            pipeline = pipeline_of(space, config)
-            note_survivor(tally, config, mutant, pipeline, [place_of(mutant, trace, right) for trace in traces])
+            note_survivor(
+                tally, config, mutant, pipeline_of(config), [place_of(mutant, trace, right) for trace in traces]
+            )
         else:
             tally.outcomes[mutant.kind, word.split(":")[0]] += 1
     for kind, changed in source_mutants(variant):
@@ -106,14 +107,6 @@ def tally_variant(config: Config, loads: int, seed: int) -> Tally:
         if word == "right":
             tally.missed.append(f"{config}: {kind}")
     return tally
-
-
-def pipeline_of(space: SearchSpace, config: Config) -> Pipeline:
-    """Loads and LDS reads that a K-tile is for a wave, and how many tiles LDS holds."""
-    values = {**config, **space.derived.values({**config, "arch": space.arch})}
-    number = {name: int(value) for name, value in values.items() if isinstance(value, int)}
-    reads = number["clusters"] * number["fragments_a"] + number["slices"] * number["fragments_b"]
-    return Pipeline(number["loads_per_tile"], reads, number["stages"])
 
 
 def place_of(mutant: Mutant, trace: Trace, right: bytes) -> tuple[Mutant, Trace] | None:
@@ -158,8 +151,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     space = load_space(SPACE)
-    more = (space.sample(random.Random(options.seed + i)) for i in range(options.variants))
-    configs = [*space.seeds, *more][: options.variants]
+    half = options.variants // 2
+    more = [space.sample(random.Random(options.seed + i)) for i in range(options.variants - half)]
+    configs = [*random.Random(options.seed).sample(space.seeds, min(half, len(space.seeds))), *more]
     started = time.perf_counter()
     total = Tally()
     with ProcessPoolExecutor(options.workers) as pool:

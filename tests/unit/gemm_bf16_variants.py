@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from pipeline_order import Pipeline
 
 from hktune.code_object import read_code_object
 from hktune.compile import CachedCompiler, hip_compiler
@@ -82,6 +83,16 @@ def model(config: Config) -> dict[str, int]:
     """The numbers of `config`, and those that the space derives from them, for a problem of 4096 cubed."""
     derived = space().derived.values({**config, "arch": space().arch, "m": 4096, "n": 4096, "k": 4096})
     return {name: value for name, value in {**config, **derived}.items() if isinstance(value, int)}
+
+
+def pipeline_of(config: Config) -> Pipeline:
+    """Loads and LDS reads that a K-tile is for a wave, and how many tiles LDS holds."""
+    derived = model(config)
+    if config["schedule"] == "pingpong":  # B0 A0 B1 A1; fragments_b counts both parts of B
+        parts = 2 * (derived["loads_b"], derived["loads_a"])
+        return Pipeline(parts, 2 * (derived["fragments_b"] // 2, derived["fragments_a"]), derived["stages"])
+    reads = derived["clusters"] * derived["fragments_a"] + derived["slices"] * derived["fragments_b"]
+    return Pipeline((derived["loads_per_tile"],), (reads,), derived["stages"])
 
 
 def disassembled(code: CodeObject) -> list[Instruction]:

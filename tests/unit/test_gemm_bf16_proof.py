@@ -9,8 +9,8 @@ import dataclasses
 import random
 
 import pytest
-from gemm_bf16_variants import built, compiled, model, space, traced_proof
-from pipeline_order import Pipeline, disorders
+from gemm_bf16_variants import built, compiled, pipeline_of, space, traced_proof
+from pipeline_order import disorders
 
 from hktune.model import Config, Problem
 from hktune.verify import Proof
@@ -19,22 +19,13 @@ BF16_RELATIVE_ERROR = 0.0018  # rounding to nearest even leaves 0.00166 on norma
 SAMPLED = [space().sample(random.Random(seed)) for seed in range(10)]
 
 
-def pipeline(config: Config) -> Pipeline:
-    derived = model(config)
-    if config["schedule"] == "pingpong":  # B0 A0 B1 A1; fragments_b counts both parts of B
-        parts = 2 * (derived["loads_b"], derived["loads_a"])
-        return Pipeline(parts, 2 * (derived["fragments_b"] // 2, derived["fragments_a"]), derived["stages"])
-    reads = derived["clusters"] * derived["fragments_a"] + derived["slices"] * derived["fragments_b"]
-    return Pipeline((derived["loads_per_tile"],), (reads,), derived["stages"])
-
-
 @pytest.mark.parametrize("config", [*space().seeds, *SAMPLED], ids=lambda config: config.id)
 def test_a_legal_config_is_right_in_every_element_and_every_wait(config: Config) -> None:
     problem = space().template.proof_problems(config)[0].problem
     outcome, trace = traced_proof(built(config), space().template.launch(config, problem), problem)
     assert isinstance(outcome, Proof), (config, outcome)
     assert outcome.relative_error < BF16_RELATIVE_ERROR
-    assert disorders(trace, pipeline(config)) == []
+    assert disorders(trace, pipeline_of(config)) == []
 
 
 @pytest.mark.parametrize("k_tiles", [1, 2, 3])
@@ -63,7 +54,7 @@ def test_fewer_tiles_than_the_pipeline_is_deep_are_right_too(pipelining: dict[st
     problem = Problem(block["block_m"], 2 * block["block_n"], 64 * k_tiles)
     outcome, trace = traced_proof(built(config), space().template.launch(config, problem), problem)
     assert isinstance(outcome, Proof), outcome
-    assert disorders(trace, pipeline(config)) == []
+    assert disorders(trace, pipeline_of(config)) == []
 
 
 def test_a_grid_that_is_not_square_is_covered() -> None:
@@ -114,5 +105,5 @@ def test_a_pipeline_with_one_wait_too_short_is_seen(
     code = compiled(dataclasses.replace(variant, source=variant.source.replace(right, wrong)))
     problem = space().template.proof_problems(config)[0].problem
     _, trace = traced_proof(code, space().template.launch(config, problem), problem)
-    found = disorders(trace, pipeline(config))
+    found = disorders(trace, pipeline_of(config))
     assert any(complaint in line for line in found), found
