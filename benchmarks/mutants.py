@@ -69,7 +69,7 @@ def instruction_lines(text: str, symbol: str) -> list[int]:
 
 
 def mutants(text: str, symbol: str, loads: int, rng: random.Random) -> Iterator[Mutant]:
-    """Every wait and barrier of the kernel, and up to `loads` each of its LDS reads and loads to LDS."""
+    """Every wait, barrier and cache write-back or drop of the kernel, and up to `loads` each of its LDS reads and loads to LDS."""
     lines = text.split("\n")
     places = list(enumerate(instruction_lines(text, symbol)))
     for index, at in places:
@@ -77,8 +77,8 @@ def mutants(text: str, symbol: str, loads: int, rng: random.Random) -> Iterator[
         if line.startswith("s_waitcnt"):
             for kind, changed, counts in _wait_mutants(line):
                 yield Mutant(kind, index, _with(lines, at, changed), line, counts)
-        elif line.startswith("s_barrier"):
-            yield Mutant("s_barrier removed", index, _with(lines, at, ""), line)
+        elif line.startswith(("s_barrier", "buffer_wbl2", "buffer_inv")):
+            yield Mutant(f"{line.split()[0]} removed", index, _with(lines, at, ""), line)
     reads = [place for place in places if lines[place[1]].lstrip().startswith("ds_read_b128")]
     for index, at in rng.sample(reads, min(loads, len(reads))):
         yield Mutant("LDS read shifted", index, _with(lines, at, _shifted(lines[at])), lines[at].strip())

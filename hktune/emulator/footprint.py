@@ -19,6 +19,9 @@ Set = frozenset[int]
 VALU, MFMA, SALU, DS, VMEM, FLAT, SMEM, WAIT, BARRIER, END, OTHER = range(11)
 """Kinds of instruction."""
 
+WRITE_BACK, INVALIDATE = range(2)
+"""What buffer_wbl2 and buffer_inv do to the caches; with sc1, for all that the device's other XCDs may see."""
+
 _TRANSCENDENTAL = ("v_exp_", "v_log_", "v_rcp_", "v_rsq_", "v_sqrt_", "v_sin_", "v_cos_")
 _KEEPS_DESTINATION = ("v_writelane", "v_swap", "v_permlane")
 _MFMA_ROWS = re.compile(r"v_mfma_\w+?_(\d+)x")
@@ -51,6 +54,7 @@ class Footprint:
     stored: Set = frozenset()
     transcendental: bool = False
     lane_select: Set = frozenset()
+    device_cache: int | None = None
 
     @property
     def counted(self) -> bool:
@@ -90,6 +94,7 @@ def footprint_of(instruction: Instruction) -> Footprint:
         stored=_wide_store_data(instruction),
         transcendental=name.startswith(_TRANSCENDENTAL),
         lane_select=_lane_select(instruction),
+        device_cache=_device_cache(instruction),
     )
 
 
@@ -167,6 +172,11 @@ def _lane_select(instruction: Instruction) -> Set:
     if not instruction.mnemonic.startswith(("v_readlane", "v_writelane")) or instruction.fields["src1"] > EXEC + 1:
         return frozenset()
     return frozenset({SCALAR + instruction.fields["src1"]})
+
+
+def _device_cache(instruction: Instruction) -> int | None:
+    known = {"buffer_wbl2": WRITE_BACK, "buffer_inv": INVALIDATE}
+    return known.get(instruction.mnemonic) if instruction.fields.get("sc1") else None
 
 
 def _is_lds_atomic(instruction: Instruction) -> bool:

@@ -14,7 +14,7 @@ from typing import NoReturn
 
 import numpy as np
 
-from hktune.emulator.footprint import BARRIER, DS, END, FLAT, SCALAR, VMEM, WAIT, Footprint
+from hktune.emulator.footprint import BARRIER, DS, END, FLAT, SCALAR, VMEM, WAIT, WRITE_BACK, Footprint
 from hktune.emulator.launch import Descriptor, Dispatch
 from hktune.emulator.lds_shadow import ATOMIC, LOAD_TO_LDS, READ, WRITE, LdsShadow, Race
 from hktune.emulator.memory import AddressSpace, Array
@@ -49,6 +49,7 @@ class Hazards:
         self.order = Order(m.workgroups, waves)
         self._lds = LdsShadow(m.workgroups, waves, m.lds_bytes, self.order)
         self._memory = memory
+        self._batch = (self.order, m.workgroups, first)
         self._tracks = [Track(written_at_start(descriptor))] * m.count
         self._groups: dict[bytes, list[tuple[Track, Array]]] = {}
         self._here: list[tuple[Track, Array]] = []
@@ -104,6 +105,21 @@ class Hazards:
                 self._send(ON_LDS, footprint, group)
             if kind != DS:
                 self._send(ON_VECTOR, footprint, group)
+        elif footprint.device_cache is not None:
+            self._exchange(footprint)
+
+    def _exchange(self, footprint: Footprint) -> None:
+        """The group's L2 is written back, or its caches dropped, for the whole device."""
+        issued, completed = (
+            each[ON_VECTOR, self._columns].tolist() for each in (self.order.issued, self.order.completed)
+        )
+        for wave, sent, done in zip(
+            self._memory.waves(self._batch, self._columns).tolist(), issued, completed, strict=True
+        ):
+            if footprint.device_cache == WRITE_BACK:
+                self._memory.exchange.write_back(wave, sent)
+            else:
+                self._memory.exchange.invalidate(wave, done)
 
     def _advance(self, track: Track, footprint: Footprint, column: int) -> None:
         try:
@@ -153,11 +169,10 @@ class Hazards:
         footprint = self._current
         assert footprint is not None
         if footprint.atomic:
-            self._memory.atomic()
+            self._memory.atomic(self._batch, self._columns, where, active)
             return
         how = STORE if "store" in footprint.instruction.mnemonic else LOAD
-        batch = (self.order, self._m.workgroups, self._first)
-        race = self._memory.access(batch, self._columns, where, active, size, how)
+        race = self._memory.access(self._batch, self._columns, where, active, size, how)
         if race is not None:
             self._report_memory(race, "stores to" if how == STORE else "loads from")
 

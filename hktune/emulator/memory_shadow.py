@@ -1,8 +1,8 @@
 """Races in global memory: for every granule who stored it last, and who loaded it.
 
-Waves of one workgroup are ordered by barriers, as for LDS. Workgroups are not ordered at all, unless they exchange
-atomics: from the first global atomic of a dispatch on, only races inside a workgroup are looked for. Loads count as
-done at the next barrier, and scalar loads are not looked at.
+Waves of one workgroup are ordered by barriers, as for LDS; those of different workgroups only by what they exchange
+with atomics (exchange.py). Loads count as done at the next barrier, and for other workgroups from the first atomic of a
+dispatch on. Scalar loads are not looked at.
 """
 
 from __future__ import annotations
@@ -11,10 +11,13 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from hktune.emulator.exchange import Exchange
 from hktune.emulator.memory import AddressSpace, Array, Region
 from hktune.emulator.order import ON_VECTOR, Order
 
 LOAD, STORE = range(2)
+Batch = tuple[Order, int, int]
+"""Workgroups that run together: their order, their number, the first one's number in the dispatch."""
 _GRANULE_BYTES = 16
 _SEQUENCE_BITS = 32
 _SEQUENCE_MASK = (1 << _SEQUENCE_BITS) - 1
@@ -58,15 +61,28 @@ class MemoryShadow:
         self._space, self._waves = space, waves
         self._regions: dict[int, _Granules] = {}
         self._atomics = False
+        self.exchange = Exchange()
 
-    def atomic(self) -> None:
-        """An atomic was executed: workgroups may have agreed on an order."""
+    def waves(self, batch: Batch, columns: Array) -> Array:
+        """Their numbers in the dispatch."""
+        _, workgroups, first = batch
+        numbers: Array = (first + columns % workgroups) * self._waves + columns // workgroups
+        return numbers
+
+    def atomic(self, batch: Batch, columns: Array, where: Array, active: Array | None) -> None:
+        """Atomics of `columns` on addresses (n, 64): what the waves have released to each other."""
         self._atomics = True
+        order = batch[0]
+        issued, completed = order.issued[ON_VECTOR, columns], order.completed[ON_VECTOR, columns]
+        for row, wave in enumerate(self.waves(batch, columns).tolist()):
+            addresses = where[row] if active is None else where[row][active[row]]
+            for address in np.unique(addresses).tolist():
+                self.exchange.atomic(wave, address, int(issued[row]), int(completed[row]))
 
     def access(
-        self, batch: tuple[Order, int, int], columns: Array, where: Array, active: Array | None, size: int, how: int
+        self, batch: Batch, columns: Array, where: Array, active: Array | None, size: int, how: int
     ) -> MemoryRace | None:
-        """Addresses (n, 64) by `columns` of `batch` (its order, workgroups and first workgroup)."""
+        """Addresses (n, 64) by `columns` of `batch`."""
         rows = np.broadcast_to(np.arange(len(columns))[:, None], where.shape)
         if active is not None:
             where, rows = where[active], rows[active]
@@ -88,19 +104,19 @@ class MemoryShadow:
     def _in_region(
         self,
         region: Region,
-        batch: tuple[Order, int, int],
+        batch: Batch,
         columns: Array,
         places: tuple[Array, Array],
         size: int,
         how: int,
     ) -> MemoryRace | None:
-        order, workgroups, first = batch
+        order = batch[0]
         known = self._regions.get(region.base)
         if known is None:
             known = self._regions[region.base] = _Granules(region.block.size_bytes)
         index, rows = _granules(known, places[0] - region.base, places[1], size)
-        group = first + columns % workgroups
-        wave = group * self._waves + columns // workgroups
+        wave = self.waves(batch, columns)
+        group = wave // self._waves
         race = self._stores_before(known, order, columns, (index, rows), wave, group)
         if race is None and how == STORE:
             race = self._loads_before(known, order, columns, (index, rows), wave, group)
@@ -118,9 +134,6 @@ class MemoryShadow:
         stored, stamp = known.arrays["stored"], ((wave + 1) << _SEQUENCE_BITS | issued)[rows]
         stored[index] = stamp
         beaten = stored[index] != stamp
-        if self._atomics:
-            winner = (stored[index] >> _SEQUENCE_BITS) - 1
-            beaten &= winner // self._waves == wave[rows] // self._waves
         return self._race(known, places, beaten) if beaten.any() else None
 
     def _stores_before(
@@ -134,7 +147,11 @@ class MemoryShadow:
             return None
         same = writer // self._waves == group[rows]
         told = order.known(columns)[:, ON_VECTOR][rows, writer % self._waves]
-        unordered = foreign & np.where(same, (stored & _SEQUENCE_MASK) > told, not self._atomics)
+        if self._atomics and (foreign & ~same).any():
+            told = np.where(same, told, self.exchange.known(wave[rows], writer))
+        else:
+            told = np.where(same, told, 0)
+        unordered = foreign & ((stored & _SEQUENCE_MASK) > told)
         return self._race(known, places, unordered) if unordered.any() else None
 
     def _loads_before(

@@ -212,6 +212,58 @@ def test_waves_of_a_workgroup_exchange_through_memory_in_order() -> None:
     assert "stored" in str(hazard(exchange.replace("s_waitcnt vmcnt(0)\n", ""), waves=2))
 
 
-def test_after_an_atomic_workgroups_may_have_agreed() -> None:
+LAST_ONE_READS = f"""
+{OWN}
+global_store_dword v3, v1, s[8:9]
+buffer_wbl2 sc1
+s_waitcnt vmcnt(0)
+s_mov_b64 s[20:21], exec
+s_mov_b64 exec, 1
+v_mov_b32 v4, 1
+v_mov_b32 v5, 0
+global_atomic_add v6, v5, v4, s[6:7] sc0
+s_waitcnt vmcnt(0)
+buffer_inv sc1
+v_readfirstlane_b32 s22, v6
+s_mov_b64 exec, s[20:21]
+s_cmp_lg_u32 s22, 2
+s_cbranch_scc1 end
+global_load_dword v10, v1, s[8:9]
+global_load_dword v11, v1, s[8:9] offset:256
+global_load_dword v12, v1, s[8:9] offset:512
+end:
+"""
+"""Three workgroups store, count themselves in, and the last one reads what all have stored."""
+
+
+def test_workgroups_exchange_through_an_atomic_that_releases_and_acquires() -> None:
+    assert hazard(LAST_ONE_READS, groups=3) is None
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        ("buffer_wbl2 sc1\n", ""),
+        ("buffer_wbl2 sc1\n", "buffer_wbl2\n"),
+        ("buffer_wbl2 sc1\ns_waitcnt vmcnt(0)\n", "buffer_wbl2 sc1\n"),
+        ("buffer_wbl2 sc1\ns_waitcnt vmcnt(0)\n", "s_waitcnt vmcnt(0)\nglobal_store_dword v3, v1, s[8:9]\n"),
+        ("buffer_inv sc1\n", ""),
+        ("buffer_inv sc1\n", "buffer_inv\n"),
+        ("s_waitcnt vmcnt(0)\nbuffer_inv sc1\n", "buffer_inv sc1\ns_waitcnt vmcnt(0)\n"),
+        ("v_mov_b32 v5, 0\n", "v_mov_b32 v5, s2\nv_lshlrev_b32 v5, 2, v5\ns_mov_b32 s23, 2\n"),
+    ],
+)
+def test_each_step_of_such_an_exchange_is_needed(right: str, wrong: str) -> None:
+    """In the last case each counts at an address of its own, so that nobody is told anything."""
+    assert LAST_ONE_READS.count(right) == 1
+    kernel = LAST_ONE_READS.replace(right, wrong)
+    if "v5" in wrong:
+        kernel = kernel.replace("s_cmp_lg_u32 s22, 2", "s_cmp_lg_u32 s2, 2")
+    found = hazard(kernel, groups=3)
+    assert found is not None
+    assert "stored" in found
+
+
+def test_an_atomic_alone_orders_no_stores() -> None:
     lines = "v_mov_b32 v4, 1\nglobal_atomic_add v1, v4, s[6:7]\nglobal_store_dword v1, v1, s[8:9]"
-    assert hazard(lines, groups=2) is None
+    assert "workgroups run in any order" in str(hazard(lines, groups=2))
