@@ -69,7 +69,7 @@ def instruction_lines(text: str, symbol: str) -> list[int]:
 
 
 def mutants(text: str, symbol: str, loads: int, rng: random.Random) -> Iterator[Mutant]:
-    """Every wait, barrier and cache write-back or drop of the kernel, and up to `loads` each of its LDS reads and loads to LDS."""
+    """Every wait, barrier, cache write-back and drop, and up to `loads` each of LDS reads and loads to LDS."""
     lines = text.split("\n")
     places = list(enumerate(instruction_lines(text, symbol)))
     for index, at in places:
