@@ -12,6 +12,7 @@ import functools
 import importlib.util
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from ctypes import POINTER, byref, c_char_p, c_float, c_int, c_size_t, c_uint, c_void_p
 from pathlib import Path
 from typing import Any
@@ -152,9 +153,7 @@ def _candidates(rocm_path: Path | None) -> Iterator[str]:
     for root in (*packages, rocm_path, ROCM_HOME):
         if root is not None:
             yield from _in_folder(root / "lib")
-    on_loader_path = ctypes.util.find_library("amdhip64")
-    if on_loader_path:
-        yield on_loader_path
+    yield from _known_to_loader()
 
 
 def _loaded() -> list[str]:
@@ -163,6 +162,15 @@ def _loaded() -> list[str]:
     except OSError:
         return []
     return re.findall(rf"\s(/\S*/{re.escape(LIBRARY)}[.\d]*)$", maps, re.MULTILINE)[:1]
+
+
+def _known_to_loader() -> list[str]:
+    """By LD_LIBRARY_PATH under its plain name, else by the loader's cache under the name of its version."""
+    with suppress(OSError):
+        ctypes.CDLL(LIBRARY)
+        return [LIBRARY]
+    found = ctypes.util.find_library("amdhip64")
+    return [found] if found else []
 
 
 def _package_folder(name: str) -> Path | None:
