@@ -117,6 +117,12 @@ class HipLibrary:
         self.call(name, buffer, _TEXT_BYTES, ordinal)
         return buffer.value.decode(errors="replace")
 
+    @property
+    def version(self) -> str:
+        """HIP's own version, 7.0.51831; the first two parts are ROCm's."""
+        number = self.number("hipRuntimeGetVersion")  # HIP_VERSION of hip_version.h
+        return f"{number // 10**7}.{number // 10**5 % 100}.{number % 10**5}"
+
     def target(self, ordinal: int) -> str:
         """The LLVM target of a device with the features it runs with: gfx950:sramecc+:xnack-."""
         properties = ctypes.create_string_buffer(_PROPERTIES_BYTES)
