@@ -51,11 +51,12 @@ def build(folder: Path) -> Path:
 
 @dataclass
 class Work:
-    """A launch as the runtime copies it: the arguments' bytes are its own."""
+    """A launch as the runtime copies it: the arguments' bytes are its own, `size_bytes` of them handed over."""
 
     kernel: EmulatedKernel
     launch: Launch
     arguments: bytes
+    size_bytes: int
 
 
 @dataclass
@@ -85,6 +86,7 @@ class StandIn:
         self.streams: dict[int, Stream] = {}
         self.graphs: dict[int, list[Work]] = {}
         self.executables: dict[int, list[Work]] = {}
+        self.launched: list[Work] = []
         self.events: dict[int, float | None] = {}
         self.now_us = 1000.0
         self._handles = itertools.count(0x5000_0000, 16)
@@ -247,7 +249,7 @@ class StandIn:
         if (size > 0) != any(not slot.hidden for slot in kernel.image.arguments):
             return INVALID_VALUE
         data = ctypes.string_at(arguments, size).ljust(kernel.image.kernarg_bytes, b"\0")
-        work = Work(kernel, Launch(grid, block, lds_bytes, ()), data)
+        work = Work(kernel, Launch(grid, block, lds_bytes, ()), data, size)
         if stream and self.streams[stream].captured is not None:
             self.streams[stream].captured.append(work)
         else:
@@ -333,6 +335,7 @@ class StandIn:
 
     def _run(self, work: Work) -> None:
         self.now_us += LAUNCH_US
+        self.launched.append(work)
         try:
             self.gpu._run(work.kernel, work.launch, work.arguments)
         except KernelFault:

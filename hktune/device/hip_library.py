@@ -185,7 +185,6 @@ def _package_folder(name: str) -> Path | None:
 
 
 def _in_folder(folder: Path) -> list[str]:
-    """The library in `folder`: by its plain name, else its newest version (an installation without headers)."""
+    """The library in `folder`; of several names the one of the newest version."""
     found = sorted(folder.glob(f"{LIBRARY}*"), key=lambda path: [int(part) for part in re.findall(r"\d+", path.name)])
-    plain = [path for path in found if path.name == LIBRARY]
-    return [str(path) for path in plain or found[-1:]]
+    return [str(path) for path in found[-1:]]

@@ -140,9 +140,6 @@ class TestLaunching:
         assert (parameters, extra > 0) == (0, True)
 
     def test_arguments_arrive_at_their_offsets(self, device: HipDevice, stand_in: StandIn) -> None:
-        seen = []
-        run = stand_in._run
-        stand_in._run = lambda work: (seen.append(work.arguments), run(work))  # type: ignore[assignment,func-returns-value]
         rng = np.random.default_rng(3)
         a, bt = (bf16_bits(rng.standard_normal((rows, 8)).astype(np.float32)) for rows in (1, 2))
         buffers = {name: device.allocate(64) for name in ("a", "bt", "c")}
@@ -150,7 +147,7 @@ class TestLaunching:
         device.write(buffers["bt"], bt)
         launch = Launch((1, 1, 1), (64, 1, 1), 0, GEMM)
         device.launch(device.load(OBJECT, "naive_gemm"), launch, {**buffers, "n": 2, "k": 8})
-        words = np.frombuffer(seen[0][:32], np.uint64)
+        words = np.frombuffer(stand_in.launched[0].arguments[:32], np.uint64)
         assert words.tolist() == [*(buffer.address for buffer in buffers.values()), 2 | 8 << 32]
         out = np.zeros((1, 2), np.uint16)
         device.read(buffers["c"], out)
@@ -161,6 +158,7 @@ class TestLaunching:
         buffer = device.allocate(256)
         kernel = device.load(assemble(STORE, pointers=1, hidden=hidden), "kernel")
         device.launch(kernel, Launch((1, 1, 1), (64, 1, 1), 0, (POINTER,)), {"c": buffer})
+        assert stand_in.launched[0].size_bytes == 8
         out = np.zeros(64, np.uint32)
         device.read(buffer, out)
         assert (out == 7).all()

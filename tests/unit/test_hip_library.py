@@ -72,8 +72,8 @@ class TestSearch:
             "state"
         )
 
-    def test_an_installation_without_headers_has_only_versioned_names(self, library: Path, tmp_path: Path) -> None:
-        for name in ("libamdhip64.so.7", "libamdhip64.so.7.0.51831", "libamdhip64.so.10.1"):
+    def test_of_several_versions_the_newest_is_taken(self, library: Path, tmp_path: Path) -> None:
+        for name in ("libamdhip64.so", "libamdhip64.so.7", "libamdhip64.so.7.0.51831", "libamdhip64.so.10.1"):
             (tmp_path / "rocm" / "lib").mkdir(parents=True, exist_ok=True)
             shutil.copy(library, tmp_path / "rocm" / "lib" / name)
         assert found(tmp_path, tmp_path / "rocm")[0].endswith("/libamdhip64.so.10.1")
