@@ -104,8 +104,12 @@ def stand_in(stand_in_rocm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     import torch
     from hip_stand_in import StandIn
 
-    from hktune.device import hip_identity, hip_sensors
+    from hktune.device import hip_identity, hip_library, hip_sensors
 
+    # On a machine with ROCm the runtime that torch has loaded would come first.
+    monkeypatch.setattr(hip_library, "_loaded", list)
+    monkeypatch.setattr(hip_library, "_package_folder", lambda name: None)
+    hip_library.hip_library.cache_clear()
     for module in (hip_identity, hip_sensors):
         monkeypatch.setattr(module, "PCI_DEVICES", tmp_path / "pci")
     monkeypatch.setattr(torch.version, "hip", "7.0.51831", raising=False)
@@ -119,4 +123,5 @@ def stand_in(stand_in_rocm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     runtime = StandIn(stand_in_rocm)
     yield runtime
     runtime.close()
+    hip_library.hip_library.cache_clear()
     assert not runtime.broken
