@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import weakref
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from hktune.arch import Arch, arch_named
 from hktune.code_object import AmdCodeObject, KernelImage, read_code_object, source_line
 from hktune.device.arguments import pack_argument
 from hktune.device.device import Binding, Buffer, Kernel
+from hktune.device.prepared import BoundLaunch
 from hktune.emulator.launch import Descriptor, Dispatch, Pointers, argument_bytes, dispatch_packet, entry_address
 from hktune.emulator.machine import Limits, Machine, run_dispatch
 from hktune.emulator.memory import AddressSpace, Region
@@ -167,6 +169,9 @@ class EmulatedDevice:
                 self._own(value)
         with self._lock:
             self._run(kernel, launch, explicit)
+
+    def prepare(self, kernel: Kernel, launch: Launch, numbers: Mapping[str, int]) -> BoundLaunch:
+        return BoundLaunch(self, kernel, launch, numbers)
 
     def synchronize(self) -> None:
         """Launches are synchronous: there is nothing to wait for."""
