@@ -21,6 +21,7 @@ import numpy.typing as npt
 from hktune.cubin import TENSOR_MAP_BYTES, Box, Cubin, CudaKernel, read_cubin
 from hktune.device.arguments import pack_argument
 from hktune.device.device import Binding, Buffer, Kernel
+from hktune.device.prepared import BoundLaunch
 from hktune.errors import DeviceError, InputError, KernelFault
 from hktune.model import Argument, Identity, Launch
 
@@ -157,6 +158,9 @@ class CudaDevice:
         )
         del values  # until here: the addresses point into it
         _checked(result)
+
+    def prepare(self, kernel: Kernel, launch: Launch, numbers: Mapping[str, int]) -> BoundLaunch:
+        return BoundLaunch(self, kernel, launch, numbers)
 
     def synchronize(self) -> None:
         self._enter()

@@ -10,9 +10,6 @@ from enum import Enum
 
 from torch import Tensor
 
-# The frames of hktune that lie between a warning and the caller's line differ by path: a warning names the call instead.
-_STACK_LEVEL = 2
-
 
 class Fallback(str, Enum):
     """Why a call went to the vendor library."""
@@ -88,8 +85,9 @@ class Counts:
         self._fallbacks[why] += 1
         if self._fallbacks[why] == 1 and why in _NEXT_STEP:
             call = " and ".join(f"{str(each.dtype)[6:]} {list(each.shape)} on {each.device}" for each in (left, right))
-            text = f"hktune: torch serves {call}, for the cause: {why}: {_NEXT_STEP[why]} (said once, counted in stats())"
-            warnings.warn(text, FallbackWarning, stacklevel=_STACK_LEVEL)
+            text = f"torch serves {call}, because of: {why} (said once, counted in hktune.stats()): {_NEXT_STEP[why]}"
+            # How many frames lie between here and the caller differs; the text names the call instead.
+            warnings.warn(text, FallbackWarning, stacklevel=2)
 
     def stats(self) -> Stats:
         fallbacks = {str(why): count for why, count in self._fallbacks.items()}

@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from hktune.device import open_device
 from hktune.device.device import Device
+from hktune.device.opening import open_device
 from hktune.dispatch import Table, Validated, read_table, validate
 from hktune.errors import TableError
 from hktune.model import Source
@@ -95,4 +95,3 @@ def _report_skipped(validated: Validated, path: Path) -> None:
     if not validated.usable:
         raise TableError(f"{path}: none of {total} entries can be used ({counts}; {first}): build the table again here")
     warnings.warn(f"{path}: {len(skipped)} of {total} entries are not used ({counts}; {first})", stacklevel=3)
-

@@ -25,7 +25,7 @@ class Linear(nn.Linear):
     ) -> None:
         super().__init__(in_features, out_features, bias, device, dtype)
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - nn.Linear's name for it
+    def forward(self, input: Tensor) -> Tensor:
         return current.linear(input, self.weight, self.bias)
 
 

@@ -84,8 +84,8 @@ class LoadedTable:
 
     def warm(self) -> None:
         """Load every kernel now, on each device in use, so that no call does and a graph capture need not."""
-        for place in list(self._places.values()):
-            for entry in self._validated.usable if place else ():
+        for place in [place for place in self._places.values() if place is not None]:
+            for entry in self._validated.usable:
                 m, n, k, _, epilogue = entry.problem.key
                 place.make_ready(place.route((m, n, k, epilogue == "none")))
 
@@ -104,10 +104,11 @@ class LoadedTable:
             return self._vendor(Fallback.DEVICE, x, weight, bias)
         key = (x.numel() // (k or 1), n, k, bias is None)
         route = place.routes.get(key) or place.route(key)
+        prepared = route.prepared
         try:
             # One expression, ordered by what is likely to fail; `refusal` says which part did.
             ready = (
-                route.prepared is not None
+                prepared is not None
                 and x.dtype is _BF16
                 and weight.dtype is _BF16
                 and shape[-1] == k
@@ -124,9 +125,9 @@ class LoadedTable:
             )
         except RuntimeError:  # a tensor without memory of its own
             ready = False
-        if not ready:
+        if not ready or prepared is None:
             return self._serve_slowly(place, route, x, weight, bias)
-        return self._launch(place, route, route.prepared, x, weight, bias)
+        return self._launch(place, route, prepared, x, weight, bias)
 
     def serve_matmul(self, a: Tensor, b: Tensor) -> Tensor:
         """`matmul` outside of dispatcher and autograd."""
@@ -176,7 +177,7 @@ class LoadedTable:
     def _watched_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         operands = (x, weight) if bias is None else (x, weight, bias)
         if has_function_mode():
-            return handle_torch_function(self.linear, operands, *operands)  # type: ignore[no-any-return]
+            return handle_torch_function(self.linear, operands, *operands)
         if is_transformed():
             return self._vendor(Fallback.TRANSFORM, x, weight, bias)
         with autocast_done(x):
@@ -187,7 +188,7 @@ class LoadedTable:
 
     def _watched_matmul(self, a: Tensor, b: Tensor) -> Tensor:
         if has_function_mode():
-            return handle_torch_function(self.matmul, (a, b), a, b)  # type: ignore[no-any-return]
+            return handle_torch_function(self.matmul, (a, b), a, b)
         if is_transformed():
             return self._vendor_matmul(Fallback.TRANSFORM, a, b)
         with autocast_done(a):

@@ -1,4 +1,4 @@
-"""hktune's functions as torch operators: what a compiler, a dispatch mode and an export see of them; and their gradients.
+"""hktune's functions as torch operators, which compilers, dispatch modes and exports see; and their gradients.
 
 `hktune::linear` and `hktune::matmul` name their table by a number, for a graph holds tensors and numbers only. Number
 `CURRENT` is the table that is current when the graph runs. Eager calls do not come this way: torch's dispatcher calling
@@ -108,7 +108,7 @@ class Matmul(torch.autograd.Function):
         return *matmul_gradients(ctx.needs_input_grad, grad, *ctx.saved_tensors), None
 
 
-_library = torch.library.Library("hktune", "DEF")
+_library: Any = torch.library.Library("hktune", "DEF")  # type: ignore[no-untyped-call]
 _library.define("linear(Tensor x, Tensor weight, Tensor? bias, int table) -> Tensor")
 _library.define("matmul(Tensor a, Tensor b, int table) -> Tensor")
 

@@ -18,7 +18,7 @@ from hktune.runtime.workspaces import Workspaces
 Key = tuple[int, int, int, bool]
 """M, N, K, and whether there is no bias."""
 
-# Launches kept ready, so that a program with ever new M does not grow for ever: all are dropped beyond. About 1 KB each.
+# Launches kept ready; beyond, all are dropped, so that a program with ever new M does not grow. About 1 KB each.
 _ROUTES_MAX = 65536
 
 

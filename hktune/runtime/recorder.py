@@ -26,9 +26,9 @@ _aten = torch.ops.aten
 def record(path: str | PathLike[str]) -> Recorder:
     """A context that counts the bf16 GEMMs called within it on this thread, and at its end writes them to `path`.
 
-    Seen are linear, matmul, mm and addmm, under whatever module or function, before and after `patch`, under autocast as
-    it casts. Not seen: backward passes (no table serves them), replays of captured graphs, batched products, and what
-    torch.compile has fused away: record the model as it is, eager. Raises ShapesError at the end when there was none.
+    Seen are linear, matmul, mm and addmm, under whatever module or function, before and after `patch`, under autocast
+    as it casts. Not seen: backward passes (no table serves them), replays of captured graphs, batched products, and
+    what torch.compile has compiled: record the model eager. Raises ShapesError at the end when there was none.
     """
     return Recorder(Path(path))
 
@@ -47,14 +47,14 @@ class Recorder:
         if not self._path.parent.is_dir():
             raise ShapesError(f"{self._path}: there is no folder {self._path.parent}: make it")
         for mode in self._modes:
-            mode.__enter__()
+            mode.__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for mode in reversed(self._modes):
-            mode.__exit__(kind, error, trace)
+            mode.__exit__(kind, error, trace)  # type: ignore[no-untyped-call]
         if kind is None:
             publish(self._path, self.yaml().encode())
 
@@ -72,7 +72,9 @@ class Recorder:
         """The calls as shapes.yaml, `weight` their number. Raises ShapesError when there are none."""
         if not self.calls:
             others = ", ".join(f"{dtype}: {count}" for dtype, count in sorted(self.left_out.items())) or "none at all"
-            raise ShapesError(f"{self._path}: no bf16 GEMM was called ({others}): record a bf16 model, or under autocast")
+            raise ShapesError(
+                f"{self._path}: no bf16 GEMM was called ({others}): record a bf16 model, or under autocast"
+            )
         lines = ["dtype: bf16", "shapes:"]
         for problem, count in sorted(self.calls.items(), key=lambda item: (item[0].n, item[0].k, item[0])):
             sizes = f"m: {problem.m}, n: {problem.n}, k: {problem.k}"
@@ -80,11 +82,11 @@ class Recorder:
         return "\n".join(lines) + "\n"
 
 
-class _Operators(TorchDispatchMode):
+class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes products where torch dispatches them: below every module, and below autocast."""
 
     def __init__(self, recorder: Recorder) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._recorder = recorder
         self.is_quiet = False
 

@@ -18,7 +18,7 @@ grad_enabled = torch.is_grad_enabled
 
 _dispatch_modes: Any = torch._C._len_torch_dispatch_stack
 _function_modes: Any = torch._C._len_torch_function_stack
-_functorch: Any = torch._C._functorch.peek_interpreter_stack  # type: ignore[attr-defined]
+_functorch: Any = torch._C._functorch.peek_interpreter_stack
 _jit_trace: Any = torch._C._get_tracing_state
 _autocast: Any = torch._C._is_any_autocast_enabled
 
