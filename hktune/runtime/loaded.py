@@ -207,4 +207,6 @@ def _route(entry: Entry) -> _Route | Fallback:
     if entry.kernel is None:
         return Fallback.VENDOR_CHOSEN
     kernel = entry.kernel
-    return _Route(kernel.object_sha256, kernel.symbol, kernel.launch.as_model(), entry.problem.key)
+    launch = kernel.launch.rule.at(entry.m)
+    assert launch is not None, "an entry is only read with a legal launch"
+    return _Route(kernel.object_sha256, kernel.symbol, launch, entry.problem.key)
