@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from naive_gemm import EMULATED, MI355X, SHA256, published, trial
+from naive_gemm import EMULATED, MI355X, SHA256, published, reseal, trial
 from torch import Tensor
 
 import hktune
@@ -226,8 +226,7 @@ def test_a_row_that_cannot_be_used_is_warned_of_once_counted_and_served_by_torch
     tmp_path: Path, device: CountingDevice
 ) -> None:
     published(tmp_path, trial(SMALL), trial(BIASED))
-    path = tmp_path / "table.json"
-    path.write_text(path.read_text().replace('"naive_gemm_bias"', '"gone"'))
+    reseal(tmp_path, lambda text: text.replace('"naive_gemm_bias"', '"gone"'))
     with pytest.warns(UserWarning, match=r"1 of 2 entries are not used \(symbol missing: 1; first: 8x128x64") as caught:
         table = hktune.load(tmp_path, allow_modelled=True, device=device)
     assert len(caught) == 1
