@@ -42,10 +42,10 @@ def load(
     table = read_table(path)
     _check_any(table, path, allow_modelled)
     kind = table.device.kind
-    index = -1 if kind == "emulated" else torch.cuda.current_device()
-    device = device or open_device(kind, max(index, 0))
+    device = device or open_device(kind, _current_gpu())
     validated = validate(table, path, device.identity, allow_modelled)
     _report_skipped(validated, path)
+    index = -1 if device.identity.kind == "emulated" else _current_gpu()
     loaded = LoadedTable(
         validated, device, index, lambda other: open_device(kind, other), transpose_cache_bytes=transpose_cache_bytes
     )
@@ -75,6 +75,10 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
 def stats() -> Stats:
     """What the current table has served. Raises TableError when none is loaded."""
     return operators.table_numbered(operators.CURRENT).stats()
+
+
+def _current_gpu() -> int:
+    return torch.cuda.current_device() if torch.cuda.is_available() else 0
 
 
 def _check_any(table: Table, path: Path, allow_modelled: bool) -> None:

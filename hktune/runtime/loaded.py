@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from hktune.dispatch.choice import Choices
 from hktune.errors import DeviceError
 from hktune.runtime import operators
 from hktune.runtime.counts import Counts, Fallback, Stats
-from hktune.runtime.operands import ALIGNMENT_BYTES, PLAIN, refusal, row_stride
+from hktune.runtime.operands import ALIGNMENT_BYTES, PLAIN, refusal, row_strides
 from hktune.runtime.place import Place, Route
 from hktune.runtime.torch_state import (
     as_autocast,
@@ -165,12 +165,12 @@ class LoadedTable:
         """A call that is the first of its route, or whose operands are no contiguous bf16 of this device."""
         n, k = weight.shape
         operands = (x, weight) if bias is None else (x, weight, bias)
-        why = route.why or refusal(operands, n, k, place.where) or place.make_ready(route)
-        if why is not None or route.prepared is None:
+        why = route.why or refusal(operands, n, k, place.where)
+        strides = None if why else row_strides(operands, k, route.takes_strides)
+        why = why or (Fallback.STRIDES if strides is None else place.make_ready(route))
+        if why is not None or strides is None or route.prepared is None:
             return self._vendor(why or Fallback.NO_ENTRY, x, weight, bias)
-        prepared = _fitted(place, route, operands, k)
-        if prepared is None:
-            return self._vendor(Fallback.STRIDES, x, weight, bias)
+        prepared = place.strided(route, *strides) if strides else route.prepared
         with torch.cuda.device(place.where) if place.is_gpu else contextlib.nullcontext():
             return self._launch(place, route, prepared, x, weight, bias)
 
@@ -231,13 +231,3 @@ def _bias_fits(bias: Tensor, n: int, index: int) -> bool:
         and bias.is_contiguous()
         and not bias.data_ptr() & _MISALIGNED
     )
-
-
-def _fitted(place: Place, route: Route, operands: Sequence[Tensor], k: int) -> PreparedLaunch | None:
-    """The launch of a ready `route` for operands as they lie; None when its kernel cannot take them so."""
-    if all(tensor.is_contiguous() for tensor in operands):
-        return route.prepared
-    lda, ldb = row_stride(operands[0], k), row_stride(operands[1], k)
-    if lda is None or ldb is None or not route.takes_strides or not all(each.is_contiguous() for each in operands[2:]):
-        return None
-    return place.strided(route, lda, ldb)

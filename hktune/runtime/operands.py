@@ -42,6 +42,17 @@ def _unfit(tensor: Tensor, device: torch.device) -> Fallback | None:
     return Fallback.ALIGNMENT if not tensor.data_ptr() or tensor.data_ptr() % ALIGNMENT_BYTES else None
 
 
+def row_strides(operands: Sequence[Tensor], k: int, may_differ: bool) -> tuple[int, int] | tuple[()] | None:
+    """Elements from row to row of x and of weight: () where all is contiguous, None where no kernel takes them so, as
+    none does unless `may_differ`."""
+    if all(tensor.is_contiguous() for tensor in operands):
+        return ()
+    lda, ldb = row_stride(operands[0], k), row_stride(operands[1], k)
+    if lda is None or ldb is None or not may_differ or not all(each.is_contiguous() for each in operands[2:]):
+        return None
+    return lda, ldb
+
+
 def row_stride(tensor: Tensor, k: int) -> int | None:
     """Elements from one row of k to the next, the leading dimensions taken as one; None where rows lie otherwise, do
     not begin on 16 bytes, or lie too far apart."""
