@@ -180,8 +180,8 @@ class LoadedTable:
             return handle_torch_function(self.linear, operands, *operands)
         if is_transformed():
             return self._vendor(Fallback.TRANSFORM, x, weight, bias)
+        x, weight, bias = as_autocast(x, weight, bias)
         with autocast_done(x):
-            x, weight, bias = as_autocast(x, weight, bias)
             if has_dispatch_mode():
                 return operators.linear(x, weight, bias, self._number)  # type: ignore[no-any-return]
             return operators.Linear.apply(x, weight, bias, self)  # type: ignore[no-any-return, no-untyped-call]
@@ -191,8 +191,8 @@ class LoadedTable:
             return handle_torch_function(self.matmul, (a, b), a, b)
         if is_transformed():
             return self._vendor_matmul(Fallback.TRANSFORM, a, b)
+        a, b, _ = as_autocast(a, b, None)
         with autocast_done(a):
-            a, b, _ = as_autocast(a, b, None)
             if has_dispatch_mode():
                 return operators.matmul(a, b, self._number)  # type: ignore[no-any-return]
             return operators.Matmul.apply(a, b, self)  # type: ignore[no-any-return, no-untyped-call]
