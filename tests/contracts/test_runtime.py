@@ -1,4 +1,4 @@
-"""What a loaded table promises inside torch: one body, run on the emulated gfx950 here and on an H100 where there is one.
+"""What a loaded table promises inside torch: one body, for the emulated gfx950 and for an H100 where there is one.
 
 The truth is float32 arithmetic on the same bf16 operands. Graph capture and streams exist on the GPU only.
 """
