@@ -71,7 +71,7 @@ def examine_table(
     except TableError as error:
         return [Finding("table", str(error), "nothing of it can be used")]
     findings = [*_rows(validated.skipped, True), *_rows(validated.reported, False), *_unreachable(table)]
-    findings += _modelled(table, validated, calls)
+    findings += _modelled(table, calls)
     findings += _coverage(validated, calls)
     if not table.entries:
         findings.append(Finding("entries", "the table has none", "tune some shapes into it"))
@@ -103,14 +103,14 @@ def _unreachable(table: Table) -> list[Finding]:
     ]
 
 
-def _modelled(table: Table, validated: Validated, calls: Sequence[Call]) -> list[Finding]:
+def _modelled(table: Table, calls: Sequence[Call]) -> list[Finding]:
     rows = [entry for entry in table.entries if entry.source is Source.MODELLED]
     if not rows:
         return []
-    choices = Choices(validated)
+    choices = Choices(Validated(table.entries, {}, ()))
     found = [(call, choices.find(*call.problem.key)) for call in calls]
     share = _share([call for call, choice in found if choice and choice.entry.source is Source.MODELLED], calls)
-    value = f"{len(rows)} of {len(table.entries)} rows ({_first(rows)}) have modelled times{share}"
+    value = f"{len(rows)} of {len(table.entries)} rows ({_first(rows)}){share}"
     return [Finding("modelled rows", value, "measure them on the device, or load with allow_modelled=True")]
 
 
@@ -120,7 +120,7 @@ def _coverage(validated: Validated, calls: Sequence[Call]) -> list[Finding]:
     uncovered = [call for call, choice in found if choice is None]
     near = [call for call, choice in found if choice and choice.near]
     findings = [
-        Finding("uncovered shape", f"{call.problem} ({call.name}){_share([call], calls)} goes to the vendor", "tune it")
+        Finding("uncovered shape", f"{call.problem} ({call.name}){_share([call], calls)}", "tune it")
         for call in uncovered
     ]
     if len(uncovered) > 1:
