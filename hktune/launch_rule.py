@@ -66,6 +66,8 @@ def specialised(expression: Expression, known: Mapping[str, Any], definitions: M
     """
     node = _Folding(known, definitions, expression.where).visit(_tree(expression))
     if isinstance(node, ast.Constant):
+        if not isinstance(node.value, int):
+            raise SpaceError(f"{expression.where}: is {node.value!r:.40}: it must be an integer")
         return int(node.value)
     return compiled(ast.unparse(node)).text
 
