@@ -127,7 +127,8 @@ class LoadedTable:
             ready = False
         if not ready or prepared is None:
             return self._serve_slowly(place, route, x, weight, bias)
-        return self._launch(place, route, prepared, x, weight, bias)
+        rows = key[:1] if len(shape) == 2 else shape[:-1]
+        return self._launch(place, route, prepared, x, weight, bias, (*rows, n))
 
     def serve_matmul(self, a: Tensor, b: Tensor) -> Tensor:
         """`matmul` outside of dispatcher and autograd."""
@@ -148,10 +149,16 @@ class LoadedTable:
         return self._vendor_matmul(Fallback.TRANSPOSE, a, b) if bt is None else self.serve_linear(a, bt, None)
 
     def _launch(
-        self, place: Place, route: Route, prepared: PreparedLaunch, x: Tensor, weight: Tensor, bias: Tensor | None
+        self,
+        place: Place,
+        route: Route,
+        prepared: PreparedLaunch,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        shape: tuple[int, ...],
     ) -> Tensor:
-        n = weight.shape[0]
-        out = x.new_empty((*x.shape[:-1], n))
+        out = x.new_empty(shape)
         stream = place.stream()
         workspace = place.workspaces.of(stream, route.workspace_bytes) if route.workspace_bytes else None
         prepared(x, weight, out, bias, workspace, stream)
@@ -172,7 +179,7 @@ class LoadedTable:
             return self._vendor(why or Fallback.NO_ENTRY, x, weight, bias)
         prepared = place.strided(route, *strides) if strides else route.prepared
         with torch.cuda.device(place.where) if place.is_gpu else contextlib.nullcontext():
-            return self._launch(place, route, prepared, x, weight, bias)
+            return self._launch(place, route, prepared, x, weight, bias, (*x.shape[:-1], n))
 
     def _watched_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         operands = (x, weight) if bias is None else (x, weight, bias)
