@@ -25,7 +25,7 @@ import torch
 from torch.nn import functional
 
 import hktune
-from hktune.device.device import Kernel
+from hktune.device.device import Kernel, PreparedLaunch
 from hktune.device.emulated import EmulatedDevice
 from hktune.dispatch import Table, build_table, read_table, write_table
 from hktune.dispatch.choice import Choices
@@ -43,8 +43,13 @@ Call = Callable[[], object]
 class Stub(EmulatedDevice):
     """Launches nothing."""
 
-    def prepare(self, kernel: Kernel, launch: Launch, numbers: Mapping[str, int]) -> Call:
-        return lambda *tensors: None
+    def prepare(self, kernel: Kernel, launch: Launch, numbers: Mapping[str, int]) -> PreparedLaunch:
+        super().prepare(kernel, launch, numbers)
+        return nothing
+
+
+def nothing(a: object, bt: object, c: object, bias: object, workspace: object, stream: int | None) -> None:
+    del a, bt, c, bias, workspace, stream
 
 
 def nanoseconds(

@@ -34,7 +34,8 @@ Binding = Mapping[str, "Buffer | int | float | None"]
 
 class PreparedLaunch(Protocol):
     """A launch that lacks only tensors, of torch, which the caller answers for: contiguous or as the bound numbers say,
-    on the device, and aligned. One that the launch does not take, or takes as a null pointer, is None."""
+    on the device, which is the thread's current one, and aligned. One that the launch does not take, or takes as a null
+    pointer, is None. Keeps its kernel loaded."""
 
     def __call__(self, a: Any, bt: Any, c: Any, bias: Any, workspace: Any, stream: int | None) -> None: ...
 

@@ -30,6 +30,7 @@ class Reason(str, Enum):
     SYMBOL_MISSING = "symbol missing"
     ARGUMENTS = "arguments"
     RESOURCES = "resources"
+    NOT_REPRODUCIBLE = "not reproducible"
 
     def __str__(self) -> str:
         return self.value

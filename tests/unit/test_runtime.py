@@ -13,15 +13,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 import torch
-from naive_gemm import EMULATED, MI355X, SHA256, published, reseal, trial
+from naive_gemm import EMULATED, MI355X, OBJECT, SHA256, published, reseal, trial
 from torch import Tensor
 
 import hktune
 from hktune import runtime
 from hktune.device.device import Binding, Kernel
 from hktune.device.emulated import EmulatedDevice, EmulatedKernel
+from hktune.dispatch import Entry, Table, write_table
 from hktune.errors import DeviceError, TableError
 from hktune.model import Launch, Problem, Source
 from hktune.runtime import FallbackWarning, LoadedTable, Stats, operators
@@ -255,6 +257,42 @@ def test_a_row_that_cannot_be_used_is_warned_of_once_counted_and_served_by_torch
     assert torch.equal(served, torch.nn.functional.linear(x, weight, bias))
     assert table.stats().skipped == {"symbol missing": 1}
     assert table.stats().fallbacks == {"no entry for the shape": 1}
+
+
+def republished(directory: Path, table: Table, change: Callable[[Entry], Entry]) -> None:
+    entries = tuple(change(entry) for entry in table.entries)
+    write_table(msgspec.structs.replace(table, entries=entries), {SHA256: OBJECT}, directory)
+
+
+def test_other_row_counts_of_a_tuned_layer_run_its_kernel_and_are_counted_as_near(tmp_path: Path) -> None:
+    open_to_more = {"m_from": 1, "m_to": 20}
+    made = published(tmp_path, trial(SMALL))
+    republished(tmp_path, made, lambda entry: msgspec.structs.replace(entry, **open_to_more))
+    table, weight = hktune.load(tmp_path, allow_modelled=True), random_bf16(128, 64)
+    for m in (8, 1, 20):
+        assert_close(table.linear(random_bf16(m, 64), weight), truth(random_bf16(m, 64), weight))
+    with pytest.warns(FallbackWarning, match="no entry"):
+        table.linear(random_bf16(21, 64), weight)
+    assert table.stats() == Stats(hits=1, near_hits=2, fallbacks={"no entry for the shape": 1}, skipped={})
+
+
+def test_reproducible_leaves_out_kernels_whose_sums_have_no_fixed_order(tmp_path: Path) -> None:
+    def only_plain(entry: Entry) -> Entry:
+        kernel = msgspec.structs.replace(entry.kernel, reproducible=entry.epilogue == "none")
+        return msgspec.structs.replace(entry, kernel=kernel)
+
+    republished(tmp_path, published(tmp_path, trial(SMALL), trial(BIASED)), only_plain)
+    with pytest.warns(UserWarning, match=r"1 of 2 entries are not used \(not reproducible: 1; first: .*no fixed order"):
+        table = hktune.load(tmp_path, allow_modelled=True, reproducible=True)
+    assert table.stats().skipped == {"not reproducible": 1}
+    assert hktune.load(tmp_path, allow_modelled=True).stats().skipped == {}
+
+
+def test_a_summary_is_printed_at_exit_on_request(tmp_path: Path) -> None:
+    published(tmp_path, trial(SMALL))
+    code = f"import hktune; hktune.load({str(tmp_path)!r}, allow_modelled=True, summary_at_exit=True)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == "hktune: 0 calls, 0 hits, 0 near hits; fallbacks: none; rows not used: none\n"
 
 
 def test_an_object_whose_sha256_is_off_leaves_nothing_to_load(tmp_path: Path) -> None:
