@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from ctypes import byref, c_float, c_size_t, c_void_p
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from hktune.device.hip_identity import identify, pci_address
 from hktune.device.hip_library import hip_library
 from hktune.device.hip_sensors import Sensors
 from hktune.device.host_copies import check_target, source_of, span_elements
+from hktune.device.prepared import BoundLaunch
 from hktune.errors import DeviceError, KernelFault
 from hktune.model import Identity, Launch
 
@@ -148,6 +149,9 @@ class HipDevice:
             None,
             extra,
         )
+
+    def prepare(self, kernel: Kernel, launch: Launch, numbers: Mapping[str, int]) -> BoundLaunch:
+        return BoundLaunch(self, kernel, launch, numbers)
 
     def synchronize(self) -> None:
         self._call("hipDeviceSynchronize")
