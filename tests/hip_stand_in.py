@@ -34,6 +34,9 @@ MEMORY_BYTES = 1 << 30
 LAUNCH_US = 25.0
 ARCH_NAME_OFFSET = 1160  # tinygrad's hipDeviceProp_tR0600; test_hip_library.py compares
 _ATTRIBUTES = {19: 4 << 20, 63: 256, 10002: LDS_BYTES}
+# No two stand-ins of a process share an address or a handle: what one test leaves is given back during the next.
+_SPACES, _HANDLES = itertools.count(1), itertools.count(0x5000_0000, 16)
+_SPACE_BYTES = 1 << 36
 _HANDLER = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_char_p, ctypes.POINTER(ctypes.c_uint64))
 
 
@@ -80,6 +83,7 @@ class StandIn:
 
     def __post_init__(self) -> None:
         self.gpu = EmulatedDevice(deadline_s=60.0)
+        self.gpu._space._next += next(_SPACES) * _SPACE_BYTES
         self.memory: dict[int, EmulatedBuffer] = {}
         self.modules: dict[int, bytes] = {}
         self.functions: dict[int, tuple[int, EmulatedKernel]] = {}
@@ -89,7 +93,6 @@ class StandIn:
         self.launched: list[Work] = []
         self.events: dict[int, float | None] = {}
         self.now_us = 1000.0
-        self._handles = itertools.count(0x5000_0000, 16)
         self._thread = threading.local()
         self._refusals: dict[str, list[int]] = defaultdict(list)
         self._fault = SUCCESS
@@ -209,7 +212,7 @@ class StandIn:
     def hipModuleLoadData(self, out: int, image: int) -> int:
         if ctypes.string_at(image, 4) != b"\x7fELF":
             return INVALID_IMAGE
-        self.modules[handle := next(self._handles)] = _elf(image)
+        self.modules[handle := next(_HANDLES)] = _elf(image)
         return _put(ctypes.c_uint64, out, handle)
 
     def hipModuleUnload(self, module: int) -> int:
@@ -220,7 +223,7 @@ class StandIn:
             kernel = self.gpu.load(self.modules[module], ctypes.string_at(name).decode())
         except DeviceError:
             return NOT_FOUND
-        self.functions[handle := next(self._handles)] = (self.current, kernel)
+        self.functions[handle := next(_HANDLES)] = (self.current, kernel)
         return _put(ctypes.c_uint64, out, handle)
 
     def hipModuleLaunchKernel(
@@ -257,7 +260,7 @@ class StandIn:
         return SUCCESS
 
     def hipStreamCreateWithFlags(self, out: int, flags: int) -> int:
-        self.streams[handle := next(self._handles)] = Stream(self.current, flags)
+        self.streams[handle := next(_HANDLES)] = Stream(self.current, flags)
         return _put(ctypes.c_uint64, out, handle)
 
     def hipStreamDestroy(self, stream: int) -> int:
@@ -273,11 +276,11 @@ class StandIn:
         captured, self.streams[stream].captured = self.streams[stream].captured, None
         if captured is None:
             return INVALID_VALUE
-        self.graphs[handle := next(self._handles)] = captured
+        self.graphs[handle := next(_HANDLES)] = captured
         return _put(ctypes.c_uint64, out, handle)
 
     def hipGraphInstantiate(self, out: int, graph: int, node: int, log: int, size: int) -> int:
-        self.executables[handle := next(self._handles)] = list(self.graphs[graph])
+        self.executables[handle := next(_HANDLES)] = list(self.graphs[graph])
         return _put(ctypes.c_uint64, out, handle)
 
     def hipGraphLaunch(self, executable: int, stream: int) -> int:
@@ -292,7 +295,7 @@ class StandIn:
         return SUCCESS if self.executables.pop(executable, None) is not None else INVALID_VALUE
 
     def hipEventCreateWithFlags(self, out: int, flags: int) -> int:
-        self.events[handle := next(self._handles)] = None
+        self.events[handle := next(_HANDLES)] = None
         return _put(ctypes.c_uint64, out, handle)
 
     def hipEventRecord(self, event: int, stream: int) -> int:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import weakref
 from collections.abc import Callable, Mapping
-from ctypes import byref, c_float, c_size_t, c_void_p
+from ctypes import byref, c_float, c_void_p
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,10 @@ from hktune.code_object import KernelImage
 from hktune.device.amd_launch import check_launch, checked_code, explicit_bytes
 from hktune.device.device import Binding, Buffer, Clocks, Event, Graph, Kernel
 from hktune.device.hip_identity import identify, pci_address
+from hktune.device.hip_launch import KernelArguments, PreparedHipLaunch
 from hktune.device.hip_library import hip_library
 from hktune.device.hip_sensors import Sensors
 from hktune.device.host_copies import check_target, source_of, span_elements
-from hktune.device.prepared import BoundLaunch
 from hktune.errors import DeviceError, KernelFault
 from hktune.model import Identity, Launch
 
@@ -29,8 +28,6 @@ _INFINITY_CACHE_BYTES = {"gfx942": 256 << 20, "gfx950": 256 << 20}  # AMD CDNA3 
 _STREAM_NON_BLOCKING = 1
 # Relaxed: a hipFree that garbage collection makes in the middle of a capture does not break it.
 _CAPTURE_RELAXED = 2
-# The markers of hipModuleLaunchKernel's `extra`, in the one order that it takes; CUDA's end marker is 0, HIP's is not.
-_BUFFER_POINTER, _BUFFER_SIZE, _END = 1, 2, 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,25 +130,21 @@ class HipDevice:
     def launch(self, kernel: Kernel, launch: Launch, binding: Binding, stream: int | None = None) -> None:
         if not isinstance(kernel, HipKernel) or kernel.ordinal != self._ordinal:
             raise DeviceError(f"{kernel.symbol} was loaded by another device: load it here")
-        image = kernel.image
-        check_launch(image, launch, self._lds_bytes)
-        values = ctypes.create_string_buffer(explicit_bytes(image, launch.arguments, binding), image.kernarg_bytes or 1)
-        # The runtime fills in the hidden arguments, and refuses a kernel without arguments any bytes of them.
-        size = c_size_t(_explicit_size(image))
-        extra = (c_void_p * 5)(_BUFFER_POINTER, ctypes.addressof(values), _BUFFER_SIZE, ctypes.addressof(size), _END)
-        self._call(
-            "hipModuleLaunchKernel",
-            kernel.function,
-            *launch.grid,
-            *launch.block,
-            launch.dynamic_lds_bytes,
-            stream,
-            None,
-            extra,
-        )
+        check_launch(kernel.image, launch, self._lds_bytes)
+        arguments = KernelArguments(kernel.image, explicit_bytes(kernel.image, launch.arguments, binding))
+        shape = (*launch.grid, *launch.block, launch.dynamic_lds_bytes)
+        self._call("hipModuleLaunchKernel", kernel.function, *shape, stream, None, arguments.extra)
 
-    def prepare(self, kernel: Kernel, launch: Launch, numbers: Mapping[str, int]) -> BoundLaunch:
-        return BoundLaunch(self, kernel, launch, numbers)
+    def prepare(self, kernel: Kernel, launch: Launch, numbers: Mapping[str, int]) -> PreparedHipLaunch:
+        if not isinstance(kernel, HipKernel) or kernel.ordinal != self._ordinal:
+            raise DeviceError(f"{kernel.symbol} was loaded by another device: load it here")
+        check_launch(kernel.image, launch, self._lds_bytes)
+        shape = (*launch.grid, *launch.block, launch.dynamic_lds_bytes)
+
+        def start(stream: int | None, extra: Any) -> None:
+            self._call_here("hipModuleLaunchKernel", kernel.function, *shape, stream, None, extra)
+
+        return PreparedHipLaunch(start, kernel.image, launch, numbers)
 
     def synchronize(self) -> None:
         self._call("hipDeviceSynchronize")
@@ -205,19 +198,25 @@ class HipDevice:
 
         The thread's current device is torch's too, so it is put back.
         """
+        before = self._hip.number("hipGetDevice")
+        if before == self._ordinal:
+            self._call_here(name, *arguments)
+            return
+        self._hip.call("hipSetDevice", self._ordinal)
+        try:
+            self._call_here(name, *arguments)
+        finally:
+            self._hip.call("hipSetDevice", before)
+
+    def _call_here(self, name: str, *arguments: Any) -> None:
+        """The same where this device is the thread's current one already."""
         if self._fault:
             raise KernelFault(*self._fault)
-        before = self._hip.number("hipGetDevice")
-        if before != self._ordinal:
-            self._hip.call("hipSetDevice", self._ordinal)
         try:
             self._hip.call(name, *arguments)
         except KernelFault as fault:
             self._fault = fault.status, fault.detail
             raise
-        finally:
-            if before != self._ordinal:
-                self._hip.call("hipSetDevice", before)
 
     def _make(self, name: str, *arguments: Any) -> int:
         """Call a function that leaves a handle or an address where its first argument points; returns that."""
@@ -246,7 +245,3 @@ def _handle(made: Event | Graph) -> int:
     if not isinstance(made, _Made):
         raise DeviceError(f"{type(made).__name__} was made by another device: make it here")
     return made.handle
-
-
-def _explicit_size(image: KernelImage) -> int:
-    return max((slot.offset_bytes + slot.size_bytes for slot in image.arguments if not slot.hidden), default=0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -191,6 +192,63 @@ class TestLaunching:
         kernel = device.load(code.data, code.symbol)
         outcome = verify(device, kernel, space().template.launch(config, problem), problem, seed=1)
         assert isinstance(outcome, Proof), outcome
+
+
+class TestPrepared:
+    """A launch that is packed once, as production's calls use it."""
+
+    LAUNCH = Launch((1, 1, 1), (64, 1, 1), 0, GEMM)
+
+    def test_a_call_fills_in_its_tensors(self, device: HipDevice, stand_in: StandIn) -> None:
+        kernel, stream = device.load(OBJECT, "naive_gemm"), device.create_stream()
+        prepared = device.prepare(kernel, self.LAUNCH, {"m": 1, "n": 2, "k": 8, "lda": 8})
+        for seed in range(2):
+            torch.manual_seed(seed)
+            a, bt, c = (torch.randn(*shape).bfloat16() for shape in ((1, 8), (2, 8), (1, 2)))
+            prepared(*(stand_in.tensor(tensor) for tensor in (a, bt, c)), None, None, stream)
+            torch.testing.assert_close(c.float(), a.float() @ bt.float().T, rtol=2**-7, atol=2**-7)
+        assert stand_in.words["hipModuleLaunchKernel"][8] == stream
+        assert stand_in.calls[-2:] == ["hipModuleLaunchKernel"] * 2  # and nothing beside it
+
+    def test_an_operand_that_is_not_there_is_null(self, device: HipDevice, stand_in: StandIn) -> None:
+        arguments = (POINTER, Argument("bias", "pointer"))
+        kernel = device.load(assemble(STORE, pointers=2), "kernel")
+        prepared = device.prepare(kernel, Launch((1, 1, 1), (64, 1, 1), 0, arguments), {})
+        c = stand_in.tensor(torch.zeros(64, dtype=torch.int32))
+        for bias in (c, None):
+            prepared(None, None, c, bias, None, None)
+        filled = [np.frombuffer(work.arguments, np.uint64)[1] for work in stand_in.launched]
+        assert (filled[0] > 0, filled[1]) == (True, 0)
+
+    def test_every_thread_packs_its_own(self, device: HipDevice, stand_in: StandIn) -> None:
+        kernel = device.load(assemble(STORE, pointers=1), "kernel")
+        prepared = device.prepare(kernel, Launch((1, 1, 1), (64, 1, 1), 0, (POINTER,)), {})
+        outputs = [stand_in.tensor(torch.zeros(64, dtype=torch.int32)) for _ in range(4)]
+        threads = [threading.Thread(target=prepared, args=(None, None, c, None, None, None)) for c in outputs]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert all(bool((c.as_subclass(torch.Tensor) == 7).all()) for c in outputs)
+        assert len({work.arguments for work in stand_in.launched}) == 4
+
+    def test_what_does_not_fit_is_refused_when_it_is_prepared(self, device: HipDevice, stand_in: StandIn) -> None:
+        kernel = device.load(OBJECT, "naive_gemm")
+        assert "u32: NoneType does not fit" in refused(device.prepare, kernel, self.LAUNCH, {"n": 2})
+        assert "allows 1 to 256" in refused(device.prepare, kernel, replace(self.LAUNCH, block=(257, 1, 1)), {})
+        other = tuple(Argument("x", "pointer") if name.name == "bt" else name for name in GEMM)
+        unknown = replace(self.LAUNCH, arguments=other)
+        assert "argument x is no operand" in refused(device.prepare, kernel, unknown, {"n": 2, "k": 8})
+        elsewhere = HipDevice(1, stand_in.rocm_path)
+        assert "another device" in refused(elsewhere.prepare, kernel, self.LAUNCH, {"n": 2, "k": 8})
+
+    def test_a_fault_ends_its_calls_too(self, device: HipDevice, stand_in: StandIn) -> None:
+        kernel = device.load(assemble(STORE, pointers=1), "kernel")
+        prepared = device.prepare(kernel, Launch((1, 1, 1), (64, 1, 1), 0, (POINTER,)), {})
+        stand_in.refuse("hipModuleLaunchKernel", 700)
+        for _ in range(2):
+            with pytest.raises(KernelFault, match="hipErrorIllegalAddress"):
+                prepared(None, None, None, None, None, None)
 
 
 class TestFaults:
