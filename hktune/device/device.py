@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy.typing as npt
@@ -29,6 +30,14 @@ class Kernel(Protocol):
 
 Binding = Mapping[str, "Buffer | int | float | None"]
 """What fills a launch's arguments, by `Argument.name`; None is a null pointer. A missing or unused name is an error."""
+
+
+class PreparedLaunch(Protocol):
+    """A launch that lacks only tensors, of torch, which the caller answers for: contiguous or as the bound numbers say,
+    on the device, which is the thread's current one, and aligned. One that the launch does not take, or takes as a null
+    pointer, is None. Keeps its kernel loaded."""
+
+    def __call__(self, a: Any, bt: Any, c: Any, bias: Any, workspace: Any, stream: int | None) -> None: ...
 
 
 class Device(Protocol):
@@ -59,4 +68,62 @@ class Device(Protocol):
 
     def launch(self, kernel: Kernel, launch: Launch, binding: Binding, stream: int | None = None) -> None: ...
 
+    def prepare(self, kernel: Kernel, launch: Launch, numbers: Mapping[str, int]) -> PreparedLaunch:
+        """`launch` for many calls that differ in their tensors only. `numbers` may hold more than it takes."""
+
     def synchronize(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Clocks:
+    """What a GPU's sensors read at one moment; None or empty where it does not tell.
+
+    `throttled` names why its clock is held below what was asked for (power cap, thermal, ...); an idle GPU that saves
+    power is not throttled.
+    """
+
+    sm_mhz: int | None = None
+    memory_mhz: int | None = None
+    power_w: float | None = None
+    temperature_c: int | None = None
+    throttled: tuple[str, ...] = ()
+
+
+class Event(Protocol):
+    """A moment on a stream, once the work before it is done; destroyed with the last reference."""
+
+
+class Graph(Protocol):
+    """Captured work, ready to be launched again and again; destroyed with the last reference."""
+
+
+class TimedDevice(Device, Protocol):
+    """A real device, which a stopwatch can time on. Streams are native handles, as for `Device.launch`.
+
+    Capture, record and replay are for one thread at a time. All raise DeviceError or KernelFault as Device does.
+    """
+
+    @property
+    def last_level_cache_bytes(self) -> int:
+        """The largest cache between compute units and memory: what `cold` operands must exceed."""
+
+    def create_stream(self) -> int:
+        """A stream that waits for no other one, not even the default; lives as long as the device."""
+
+    def record(self, stream: int) -> Event:
+        """A new event on `stream`, behind the work queued there so far. Does not wait."""
+
+    def elapsed_us(self, start: Event, end: Event) -> float:
+        """Device time from `start` to `end`, two events of one stream. Waits for `end`."""
+
+    def capture(self, enqueue: Callable[[], None], stream: int) -> Graph:
+        """Call `enqueue` once, and keep what it puts on `stream` instead of running it.
+
+        The graph keeps no buffer or kernel alive: whoever replays it does.
+        """
+
+    def replay(self, graph: Graph, stream: int) -> None:
+        """Queue the whole graph on `stream`. Does not wait."""
+
+    def clocks(self) -> Clocks:
+        """The sensors now (NVML, AMD SMI); an empty Clocks where they cannot be read."""
