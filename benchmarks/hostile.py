@@ -1,6 +1,5 @@
 """Tables and code objects harmed at random, in numbers that a test has no time for: what became of each.
 
-
     python benchmarks/hostile.py [COUNT] [SEED]
 
 COUNT mutants of each kind (default 10000). A crash, a wrong load or a hang ends it with a traceback.
