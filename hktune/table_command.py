@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from hktune.space import SearchSpace
 
 DONE, FAILED = 0, 1
+REGRETS_SHOWN = 3  # the largest
 KERNELS = Path(__file__).resolve().parent.parent / "kernels"
 
 
@@ -76,23 +77,23 @@ def _build(options: argparse.Namespace) -> int:
     compilers = " | ".join(sorted({trial.compiler for trial in trials if trial.compiler})) or "unknown"
     table = build_table(trials, shelf.launch_of, identity, compilers, metadata.version("hktune"), now(), chosen)
     write_table(table, shelf.objects, options.out)
-    _print_built(table, options.out, len(merged) - len(trials))
-    for regret in sorted(regrets(trials), key=lambda each: -each.regret)[:3]:
+    _print_built(table, len(merged) - len(trials))
+    for regret in sorted(regrets(trials), key=lambda each: -each.regret)[:REGRETS_SHOWN]:
         print(f"regret: {regret}")
-    wanted = cross_trials(trials)
+    wanted = len(cross_trials(trials))
     if wanted:
-        print(f"{len(wanted)} trials of neighbours are missing, so gaps between their m stay with the vendor library")
+        print(f"{wanted} trials of neighbours are missing, so gaps between their m stay with the vendor library")
+    print(f"next: hktune table doctor {options.out}")
     return DONE
 
 
-def _print_built(table: Table, out: Path, others: int) -> None:
+def _print_built(table: Table, others: int) -> None:
     near = sum(entry.rows != (entry.m, entry.m) for entry in table.entries)
     vendor = sum(entry.choice == "vendor" for entry in table.entries)
     kernels = len(table.object_sha256s)
     print(f"{len(table.entries)} shapes by {kernels} kernels, {vendor} by the vendor library; {near} serve other m too")
     if others:
         print(f"{others} trials of other templates were left out")
-    print(f"next: hktune table doctor {out}")
 
 
 class _Shelf:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from naive_gemm import EMULATED, MI355X, SHA256, launch_of, table_of, trial
 
-from hktune.dispatch import build_table, describe, table_json
+from hktune.dispatch import BuildOptions, build_table, describe, table_json
 from hktune.errors import TableError
 from hktune.launch_rule import LaunchRule
 from hktune.model import Config, Problem, Source, Status, Trial
@@ -122,3 +122,38 @@ def test_launches_are_asked_for_winners_only() -> None:
 
     build_table([trial(SMALL, 2.0, 0), trial(SMALL, 1.0, 1)], count, EMULATED, "clang", "0.1.0", "now")
     assert asked == [IDS[1]]
+
+
+def test_tied_configs_are_chosen_so_that_the_fewest_kernels_serve_every_shape() -> None:
+    def near(problem: Problem, time_us: float, variant: int) -> Trial:
+        return trial(problem, time_us, variant, time_us_low=time_us - 0.2, time_us_high=time_us + 0.2)
+
+    third = Problem(32, 128, 64)
+    best_of_each = [near(SMALL, 2.0, 0), near(LARGE, 8.0, 1), near(third, 5.0, 2)]
+    table = table_of(*best_of_each, near(SMALL, 2.1, 3), near(LARGE, 8.3, 3), near(third, 5.1, 4))
+    used = {entry.problem: (entry.kernel.config_id, entry.time_us) for entry in table.entries if entry.kernel}
+    assert used == {SMALL: (IDS[3], 2.1), LARGE: (IDS[3], 8.3), third: (IDS[2], 5.0)}
+    assert table.entries[0].ties == (IDS[0],)
+    # Beyond the noise a shared kernel is no choice.
+    apart = table_of(*best_of_each, near(SMALL, 2.5, 3), near(LARGE, 8.5, 3))
+    assert {entry.kernel.config_id for entry in apart.entries if entry.kernel} == set(IDS[:3])
+
+
+def test_a_tied_config_that_does_not_beat_the_vendor_is_not_used() -> None:
+    wide = {"time_us_low": 4.0, "time_us_high": 6.0, "baseline": "hipBLASLt", "baseline_us": 5.5}
+    sure = {**wide, "time_us_high": 5.2}
+    table = table_of(measured(5.0, 0, **sure), measured(5.1, 1, **wide), identity=MI355X)
+    assert table.entries[0].kernel is not None
+    assert (table.entries[0].kernel.config_id, table.entries[0].ties) == (IDS[0], ())
+
+
+def test_only_reproducible_kernels_when_asked_and_each_says_what_it_is() -> None:
+    trials = [trial(SMALL, 1.0, 0, template="atomic"), trial(SMALL, 2.0, 1), trial(LARGE, 1.0, 0, template="atomic")]
+
+    def build(only: bool) -> list[tuple[str, bool]]:
+        options = BuildOptions(frozenset({"naive_gemm"}), reproducible_only=only)
+        table = build_table(trials, launch_of, EMULATED, "clang", "0.1.0", "now", options)
+        return [(entry.kernel.config_id, entry.kernel.reproducible) for entry in table.entries if entry.kernel]
+
+    assert build(only=False) == [(IDS[0], False), (IDS[0], False)]
+    assert build(only=True) == [(IDS[1], True)]

@@ -1,0 +1,60 @@
+"""The smallest set of kernels, against trying every set."""
+
+from __future__ import annotations
+
+import random
+from itertools import combinations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hktune.dispatch import cover
+from hktune.dispatch.cover import smallest_cover
+
+SLOWDOWN = st.sampled_from([1.0, 1.01, 1.02, 1.5])
+PROBLEMS = st.lists(st.dictionaries(st.sampled_from("abcdef"), SLOWDOWN, min_size=1), max_size=7)
+
+
+def covers(slowdowns: list[dict[str, float]], chosen: tuple[str, ...]) -> bool:
+    return all(set(chosen) & kernels.keys() for kernels in slowdowns)
+
+
+def loss(slowdowns: list[dict[str, float]], chosen: tuple[str, ...]) -> float:
+    return sum(sorted(min(kernels[name] for name in kernels if name in chosen) for kernels in slowdowns))
+
+
+@settings(max_examples=300, deadline=None)
+@given(PROBLEMS)
+def test_it_is_the_best_of_all_sets(slowdowns: list[dict[str, float]]) -> None:
+    names = sorted({name for kernels in slowdowns for name in kernels})
+    sets = [chosen for size in range(len(names) + 1) for chosen in combinations(names, size)]
+    fitting = [chosen for chosen in sets if covers(slowdowns, chosen)]
+    best = min(fitting, key=lambda chosen: (len(chosen), loss(slowdowns, chosen), chosen))
+    assert smallest_cover(slowdowns) == set(best)
+
+
+@settings(max_examples=100, deadline=None)
+@given(PROBLEMS, st.randoms(use_true_random=False))
+def test_the_order_of_the_problems_decides_nothing(slowdowns: list[dict[str, float]], rng: random.Random) -> None:
+    shuffled = [dict(rng.sample(sorted(kernels.items()), len(kernels))) for kernels in slowdowns]
+    rng.shuffle(shuffled)
+    assert smallest_cover(shuffled) == smallest_cover(slowdowns)
+
+
+@settings(max_examples=100, deadline=None)
+@given(PROBLEMS)
+def test_out_of_steps_it_still_covers_with_none_to_spare(slowdowns: list[dict[str, float]]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cover, "STEPS_MAX", 0)
+        chosen = tuple(smallest_cover(slowdowns))
+    assert covers(slowdowns, chosen)
+    assert not any(covers(slowdowns, tuple(set(chosen) - {name})) for name in chosen)
+
+
+def test_a_thousand_problems_are_no_trouble() -> None:
+    rng = random.Random(1)
+    names = [f"{number:04x}" for number in range(400)]
+    slowdowns = [{name: rng.uniform(1, 1.02) for name in rng.sample(names, 6)} for _ in range(1000)]
+    chosen = tuple(smallest_cover(slowdowns))
+    assert covers([dict(kernels) for kernels in slowdowns], chosen)

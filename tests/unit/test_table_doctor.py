@@ -1,0 +1,181 @@
+"""`hktune table doctor` and `build`, as a user meets them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from gemm_bf16_variants import built, space
+from naive_gemm import EMULATED, MI355X, OBJECT, SHA256, published, reseal, trial
+
+from hktune.cli import main
+from hktune.dispatch import read_table
+from hktune.dispatch.doctor import Call, Finding, examine_table
+from hktune.model import Config, Identity, Problem, Source, Status, Trial
+from hktune.store import TrialStore, capture_environment, write_environment
+
+SMALL, LARGE = Problem(8, 128, 64), Problem(64, 128, 64)
+CALLS = [Call(SMALL, "small", 3.0), Call(LARGE, "large", 1.0)]
+
+
+def measured(problem: Problem, **fields: Any) -> Trial:
+    return trial(problem, source=Source.MEASURED, device=MI355X.name, **fields)
+
+
+def findings(directory: Path, calls: list[Call] = CALLS, identity: Identity | None = MI355X) -> list[Finding]:
+    return examine_table(directory, calls, identity, {"naive_gemm": "0" * 64})
+
+
+def lines(directory: Path, calls: list[Call] = CALLS, identity: Identity | None = MI355X) -> list[str]:
+    return [str(finding) for finding in findings(directory, calls, identity)]
+
+
+def test_a_sound_table_has_nothing_wrong(tmp_path: Path) -> None:
+    published(tmp_path, measured(SMALL), measured(LARGE), identity=MI355X)
+    assert lines(tmp_path) == []
+    assert lines(tmp_path, [*CALLS, Call(Problem(16, 128, 64), "between", 4.0)]) == [
+        "note: near shape: 16x128x64 bf16 (between) is served by a neighbour: tune it to be sure"
+    ]
+    assert lines(tmp_path, CALLS[:1]) == [
+        "note: unused rows: 1 rows (64x128x64 bf16) serve none of these shapes: keep them, or build without"
+    ]
+
+
+def test_each_fault_is_one_line_with_a_next_step(tmp_path: Path) -> None:
+    published(tmp_path, measured(SMALL), identity=MI355X)
+    assert lines(tmp_path) == ["wrong: uncovered shape: 64x128x64 bf16 (large), 25.0% of calls: tune it"]
+    other = replace(MI355X, compute_units=304)
+    assert lines(tmp_path, CALLS[:1], other) == [
+        "wrong: other device (8x128x64 bf16): measured on another device: saved=compute_units:256 pci_id:0x75a3 "
+        "partition:SPX current=compute_units:304 pci_id:0x75a3 partition:SPX: tune on this device",
+        "wrong: uncovered shape: 8x128x64 bf16 (small), 100.0% of calls: tune it",
+    ]
+    sibling = replace(MI355X, pci_id="0x75a0")
+    assert [line.partition(" (")[0] for line in lines(tmp_path, CALLS[:1], sibling)] == ["note: sibling device"]
+    (tmp_path / "objects" / f"{SHA256}.hsaco").write_bytes(OBJECT[:-1])
+    assert lines(tmp_path, [])[0].startswith("wrong: object changed (8x128x64 bf16): ")
+    (tmp_path / "objects" / f"{SHA256}.hsaco").unlink()
+    assert lines(tmp_path, [])[0].endswith("is not there: copy objects/ along with table.json")
+    assert lines(tmp_path / "nowhere", [])[0].startswith("wrong: table: ")
+
+
+def test_rows_that_no_call_can_reach_modelled_ones_and_refused_kernels_are_wrong(tmp_path: Path) -> None:
+    published(tmp_path, trial(SMALL), trial(LARGE))
+    assert lines(tmp_path, CALLS, EMULATED) == [
+        "wrong: modelled rows: 2 of 2 rows (8x128x64 bf16 and 1 more), 100.0% of calls: measure them on the device, or "
+        "load with allow_modelled=True"
+    ]
+    published(tmp_path, measured(SMALL), measured(Problem(8, 128, 64, "fp8")), identity=MI355X)
+    assert lines(tmp_path, [])[0] == (
+        "wrong: unreachable row: 8x128x64 fp8, but calls have dtype bf16 and epilogue none or bias: leave it out of "
+        "the trials"
+    )
+    published(tmp_path, measured(SMALL), identity=MI355X)
+    reseal(tmp_path, lambda text: text.replace('"dynamic_lds_bytes": 0', '"dynamic_lds_bytes": 200000'))
+    assert lines(tmp_path, [])[0] == (
+        "wrong: resources (8x128x64 bf16): needs lds_bytes=200000, gfx950 has 163840: a driver would refuse it: tune "
+        "that shape again"
+    )
+    published(tmp_path, identity=MI355X)
+    assert lines(tmp_path, []) == ["wrong: entries: the table has none: tune some shapes into it"]
+
+
+def test_the_command_exits_with_1_when_something_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    published(tmp_path, measured(SMALL), identity=MI355X)
+    device = tmp_path / "environment.json"
+    write_environment(capture_environment(MI355X, "clang", None, ["hktune"], 0, "now"), tmp_path)
+    shapes = tmp_path / "shapes.yaml"
+    shapes.write_text("shapes:\n  - {m: [8, 64], n: 128, k: 64}\n")
+    words = ["table", "doctor", str(tmp_path), "--device", str(device)]
+    assert main(words) == 0
+    assert "0 wrong, 0 notes; judged for kind=hip arch=gfx950" in capsys.readouterr().out
+    assert main([*words, "--shapes", str(shapes)]) == 1
+    assert "uncovered shape: 64x128x64 bf16 (64x128x64 bf16), 50.0% of calls" in capsys.readouterr().out
+    assert main([*words[:-1], str(tmp_path / "gone" / "environment.json")]) == 2
+
+
+SEED = space().config({"block_m": 64, "block_n": 64, "warps_n": 2, "split": 1})
+
+
+def row(m: int, time_us: float, config: Config = SEED, **fields: Any) -> Trial:
+    code = built(config)
+    made = trial(Problem(m, 128, 256), time_us, **fields)
+    names = {"template": space().template.name, "template_sha256": space().template.sha256}
+    return replace(
+        made, config_id=config.id, config=config.json, object_sha256=code.sha256, compiler=code.compiler, **names
+    )
+
+
+def tuned(directory: Path, *trials: Trial, identity: Identity = EMULATED) -> Path:
+    TrialStore(directory).extend(trials)
+    write_environment(capture_environment(identity, "clang", None, ["hktune"], 0, "now"), directory)
+    return directory
+
+
+def test_a_table_is_built_of_shards_and_is_the_same_in_any_order(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = tuned(tmp_path / "a", row(16, 2.0)), tuned(tmp_path / "b", row(64, 3.0), row(16, 2.0))
+    out, again = tmp_path / "out", tmp_path / "again"
+    assert main(["table", "build", str(first), str(second / "trials.csv"), "-o", str(out), "--reproducible"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("2 shapes by 1 kernels, 0 by the vendor library; 1 serve other m too\n")
+    assert said.endswith(f"next: hktune table doctor {out}\n")
+    table = read_table(out)
+    assert [(entry.m, entry.rows) for entry in table.entries] == [(16, (16, 63)), (64, (64, 64))]
+    assert all(entry.kernel and entry.kernel.reproducible for entry in table.entries)
+    assert [path.stem for path in (out / "objects").iterdir()] == [built(SEED).sha256]
+    assert main(["table", "build", str(second), str(first), "-o", str(again)]) == 0
+
+    def content(directory: Path) -> dict[str, Any]:
+        document: dict[str, Any] = json.loads((directory / "table.json").read_text())
+        return {name: value for name, value in document.items() if name not in ("created_at", "content_sha256")}
+
+    assert content(out) == content(again)
+    assert main(["table", "show", str(out)]) == 0
+    assert "m=16..63" in capsys.readouterr().out
+
+
+def test_objects_beside_the_trials_are_taken_and_others_are_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sha256 = SHA256  # bytes that the compiler never makes of this config
+    directory = tuned(tmp_path / "a", replace(row(16, 2.0), object_sha256=sha256))
+    words = ["table", "build", str(directory), "-o", str(tmp_path / "out")]
+    assert main(words) == 2
+    assert f"cannot be built again: saved={sha256} current=" in capsys.readouterr().err
+    (directory / "objects").mkdir()
+    (directory / "objects" / f"{sha256}.hsaco").write_bytes(OBJECT)
+    assert main(words) == 0
+    assert (tmp_path / "out" / "objects" / f"{sha256}.hsaco").read_bytes() == OBJECT
+
+
+@pytest.mark.parametrize("missing", ["environment", "trials", "template", "ok"])
+def test_what_cannot_be_built_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], missing: str) -> None:
+    made = row(16, 2.0)
+    if missing == "template":
+        made = replace(made, template_sha256="1" * 64)
+    if missing == "ok":
+        made = replace(made, status=Status.WRONG)
+    directory = tuned(tmp_path / "a", made)
+    if missing in ("environment", "trials"):
+        next(directory.glob(f"{missing}.*")).unlink()
+    assert main(["table", "build", str(directory), "-o", str(tmp_path / "out")]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert {"environment": "keep it beside", "trials": "cannot be read"}.get(missing, "tune again") in err
+
+
+def test_trials_of_several_devices_are_refused_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = tuned(tmp_path / "a", row(16, 2.0))
+    second = tuned(tmp_path / "b", row(64, 2.0), identity=MI355X)
+    assert main(["table", "build", str(first), str(second), "-o", str(tmp_path / "out")]) == 2
+    err = capsys.readouterr().err
+    assert all(str(value) in err for value in [EMULATED.name, MI355X.name, asdict(MI355X)["pci_id"]])
+    mixed = [row(16, 2.0, source=Source.MEASURED, device=name) for name in ("AMD Instinct MI350X", MI355X.name)]
+    third = tuned(tmp_path / "c", mixed[0], replace(mixed[1], m=64), identity=MI355X)
+    assert main(["table", "build", str(third), "-o", str(tmp_path / "out")]) == 2
+    assert "measured on AMD Instinct MI350X and AMD Instinct MI355X" in capsys.readouterr().err
