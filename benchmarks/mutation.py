@@ -57,7 +57,10 @@ class Tally:
 def problems_of(space: SearchSpace, config: Config) -> list[Problem]:
     """The proof's, then short ones of one block: K of 1, 2 and 3 tiles."""
     tile = space.template.tile(config)
-    return [space.template.proof_problems(config)[0].problem, *(Problem(tile.m, tile.n, tile.k * n) for n in SHORT_TILES)]
+    return [
+        space.template.proof_problems(config)[0].problem,
+        *(Problem(tile.m, tile.n, tile.k * n) for n in SHORT_TILES),
+    ]
 
 
 def judge(space: SearchSpace, config: Config, data: bytes, problem: Problem) -> tuple[str, Trace | None]:
