@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from hktune.arch import Arch, arch_named
-from hktune.code_object import AmdCodeObject, KernelImage, read_code_object, source_line
-from hktune.device.arguments import pack_argument
+from hktune.code_object import AmdCodeObject, KernelImage, source_line
+from hktune.device.amd_launch import check_launch, checked_code, explicit_bytes
 from hktune.device.device import Binding, Buffer, Kernel
+from hktune.device.host_copies import check_target, source_of, span_elements
 from hktune.emulator.launch import Descriptor, Dispatch, Pointers, argument_bytes, dispatch_packet, entry_address
 from hktune.emulator.machine import Limits, Machine, run_dispatch
 from hktune.emulator.memory import AddressSpace, Region
@@ -21,9 +22,8 @@ from hktune.emulator.program import Program
 from hktune.emulator.recorder import Recorder
 from hktune.emulator.trace import Trace
 from hktune.errors import DeviceError, InputError
-from hktune.model import Argument, Identity, Launch
+from hktune.model import Identity, Launch
 
-_MAX_WORKGROUP_SIZE = 1024
 _MAX_BUFFER_BYTES = 1 << 36
 
 
@@ -119,17 +119,12 @@ class EmulatedDevice:
 
     def write(self, buffer: Buffer, data: npt.NDArray[Any]) -> None:
         target = self._own(buffer)
-        source = np.ascontiguousarray(data).reshape(-1).view(np.uint8)
-        if source.size > target.size:
-            raise DeviceError(f"cannot write {source.size} bytes into a buffer of {target.size}: allocate a larger one")
+        source = source_of(data, buffer).reshape(-1).view(np.uint8)
         target[: source.size] = source
 
     def read(self, buffer: Buffer, out: npt.NDArray[Any]) -> None:
         source = self._own(buffer)
-        if out.nbytes > source.size:
-            raise DeviceError(f"cannot read {out.nbytes} bytes from a buffer of {source.size}: pass a smaller array")
-        if not out.flags.c_contiguous:
-            raise DeviceError("cannot read into an array that is not contiguous: pass a contiguous one")
+        check_target(out, buffer)
         out.reshape(-1).view(np.uint8)[:] = source[: out.nbytes]
 
     def borrow(self, tensor: Any) -> EmulatedBuffer:
@@ -140,15 +135,11 @@ class EmulatedDevice:
                 f"cannot borrow a tensor of shape {tuple(tensor.shape)} on {tensor.device}: it must be on the CPU and "
                 "not empty"
             )
-        span = 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
-        return EmulatedBuffer(self._space, tensor.detach().as_strided((span,), (1,)).view(torch.uint8).numpy())
+        flat = tensor.detach().as_strided((span_elements(tensor),), (1,))
+        return EmulatedBuffer(self._space, flat.view(torch.uint8).numpy())
 
     def load(self, data: bytes, symbol: str) -> EmulatedKernel:
-        code = _parsed(data)
-        if code.arch != self._arch.name:
-            raise DeviceError(f"the code object is for {code.arch}, this device is {self._arch.name}: rebuild it")
-        if symbol not in code.kernels:
-            raise DeviceError(f"no kernel {symbol!r} in the code object: it has {', '.join(sorted(code.kernels))}")
+        code = checked_code(data, symbol, self._arch.name)
         image = code.kernels[symbol]
         descriptor = Descriptor.read(image.descriptor)
         descriptor.check(symbol)
@@ -160,8 +151,8 @@ class EmulatedDevice:
         del stream
         if not isinstance(kernel, EmulatedKernel) or kernel.code.space is not self._space:
             raise DeviceError(f"{kernel.symbol} was loaded by another device: load it here")
-        self._check(kernel, launch)
-        explicit = _explicit_bytes(kernel.image, launch.arguments, binding)
+        check_launch(kernel.image, launch, self._arch.lds_bytes)
+        explicit = explicit_bytes(kernel.image, launch.arguments, binding)
         for value in binding.values():
             if value is not None and not isinstance(value, (int, float)):
                 self._own(value)
@@ -202,43 +193,7 @@ class EmulatedDevice:
     def _place(self, data: bytes) -> Region:
         return self._space.map(np.frombuffer(data.ljust(-(-max(len(data), 1) // 16) * 16, b"\0"), np.uint8), False)
 
-    def _check(self, kernel: EmulatedKernel, launch: Launch) -> None:
-        """Refuse what the hardware's dispatcher would refuse. Raises DeviceError."""
-        size = launch.block[0] * launch.block[1] * launch.block[2]
-        limit = min(kernel.image.resources.max_workgroup_size, _MAX_WORKGROUP_SIZE)
-        if min(launch.block) < 1 or size > limit:
-            raise DeviceError(f"block {launch.block} has {size} work-items: {kernel.symbol} allows 1 to {limit}")
-        if min(launch.grid) < 1:
-            raise DeviceError(f"grid {launch.grid} has no workgroups: every side must be at least 1")
-        lds_bytes = kernel.image.resources.lds_bytes + launch.dynamic_lds_bytes
-        if launch.dynamic_lds_bytes < 0 or lds_bytes > self._arch.lds_bytes:
-            raise DeviceError(f"{kernel.symbol} asks for {lds_bytes} bytes of LDS: {self._arch.lds_bytes} is the most")
-        mismatch = kernel.image.mismatch(launch.arguments)
-        if mismatch:
-            raise DeviceError(f"{mismatch}: launch it with the arguments it was compiled for")
-
     def _own(self, buffer: Buffer) -> npt.NDArray[np.uint8]:
         if not isinstance(buffer, EmulatedBuffer) or buffer.space is not self._space:
             raise DeviceError("the buffer belongs to another device: allocate it here")
         return buffer.data
-
-
-def _parsed(data: bytes) -> AmdCodeObject:
-    try:
-        return read_code_object(data)
-    except InputError as error:
-        raise DeviceError(str(error)) from error
-
-
-def _explicit_bytes(image: KernelImage, arguments: tuple[Argument, ...], binding: Binding) -> bytes:
-    """The explicit part of the kernarg segment. Raises DeviceError for a missing, unused or misfit binding."""
-    names = [argument.name for argument in arguments]
-    missing, unused = sorted(set(names) - set(binding)), sorted(set(binding) - set(names))
-    if missing or unused:
-        raise DeviceError(f"the binding lacks {missing} and has unused {unused}: bind exactly {names}")
-    data = bytearray(image.kernarg_bytes)
-    slots = [slot for slot in image.arguments if not slot.hidden]
-    for slot, argument in zip(slots, arguments, strict=True):
-        packed = pack_argument(argument, binding[argument.name])
-        data[slot.offset_bytes : slot.offset_bytes + len(packed)] = packed
-    return bytes(data)

@@ -1,0 +1,60 @@
+"""What every AMD device, real or emulated, checks of code objects and launches, and the arguments that it hands over.
+
+Checked here, a refusal says its reason; the runtime has one word for most of them.
+"""
+
+from __future__ import annotations
+
+from hktune.code_object import AmdCodeObject, KernelImage, read_code_object
+from hktune.device.arguments import pack_argument
+from hktune.device.device import Binding
+from hktune.errors import DeviceError, InputError
+from hktune.model import Argument, Launch
+
+_MAX_WORKGROUP_SIZE = 1024
+
+
+def checked_code(data: bytes, symbol: str, arch: str) -> AmdCodeObject:
+    """The code object, for `arch` and with `symbol` in it. Raises DeviceError when it is not."""
+    try:
+        code = read_code_object(data)
+    except InputError as error:
+        raise DeviceError(str(error)) from error
+    if code.arch != arch:
+        raise DeviceError(f"the code object is for {code.arch}, this device is {arch}: rebuild it")
+    if symbol not in code.kernels:
+        raise DeviceError(f"no kernel {symbol!r} in the code object: it has {', '.join(sorted(code.kernels))}")
+    return code
+
+
+def check_launch(image: KernelImage, launch: Launch, lds_bytes: int) -> None:
+    """Raises DeviceError for a launch that the hardware's dispatcher would refuse; a workgroup has `lds_bytes`."""
+    size = launch.block[0] * launch.block[1] * launch.block[2]
+    limit = min(image.resources.max_workgroup_size, _MAX_WORKGROUP_SIZE)
+    if min(launch.block) < 1 or size > limit:
+        raise DeviceError(f"block {launch.block} has {size} work-items: {image.symbol} allows 1 to {limit}")
+    if min(launch.grid) < 1:
+        raise DeviceError(f"grid {launch.grid} has no workgroups: every side must be at least 1")
+    asked = image.resources.lds_bytes + launch.dynamic_lds_bytes
+    if launch.dynamic_lds_bytes < 0 or asked > lds_bytes:
+        raise DeviceError(f"{image.symbol} asks for {asked} bytes of LDS: {lds_bytes} is the most")
+    mismatch = image.mismatch(launch.arguments)
+    if mismatch:
+        raise DeviceError(f"{mismatch}: launch it with the arguments it was compiled for")
+
+
+def explicit_bytes(image: KernelImage, arguments: tuple[Argument, ...], binding: Binding) -> bytes:
+    """The kernarg segment with its explicit part filled in. Raises DeviceError for a missing, unused or misfit binding.
+
+    `arguments` have passed `check_launch`.
+    """
+    names = [argument.name for argument in arguments]
+    missing, unused = sorted(set(names) - set(binding)), sorted(set(binding) - set(names))
+    if missing or unused:
+        raise DeviceError(f"the binding lacks {missing} and has unused {unused}: bind exactly {names}")
+    data = bytearray(image.kernarg_bytes)
+    slots = [slot for slot in image.arguments if not slot.hidden]
+    for slot, argument in zip(slots, arguments, strict=True):
+        packed = pack_argument(argument, binding[argument.name])
+        data[slot.offset_bytes : slot.offset_bytes + len(packed)] = packed
+    return bytes(data)

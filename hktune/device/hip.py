@@ -1,0 +1,248 @@
+"""An AMD GPU, through the HIP runtime."""
+
+from __future__ import annotations
+
+import ctypes
+import weakref
+from collections.abc import Callable
+from ctypes import byref, c_float, c_size_t, c_void_p
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+
+from hktune.code_object import KernelImage
+from hktune.device.amd_launch import check_launch, checked_code, explicit_bytes
+from hktune.device.device import Binding, Buffer, Clocks, Event, Graph, Kernel
+from hktune.device.hip_identity import identify, pci_address
+from hktune.device.hip_library import hip_library
+from hktune.device.hip_sensors import Sensors
+from hktune.device.host_copies import check_target, source_of, span_elements
+from hktune.errors import DeviceError, KernelFault
+from hktune.model import Identity, Launch
+
+_L2_BYTES = 19  # hipDeviceAttributeL2CacheSize: of one die (XCD)
+_LDS_BYTES = 10002  # hipDeviceAttributeMaxSharedMemoryPerMultiprocessor: what the runtime holds a launch against
+_INFINITY_CACHE_BYTES = {"gfx942": 256 << 20, "gfx950": 256 << 20}  # AMD CDNA3 and CDNA4 white papers
+_STREAM_NON_BLOCKING = 1
+# Relaxed: a hipFree that garbage collection makes in the middle of a capture does not break it.
+_CAPTURE_RELAXED = 2
+# The markers of hipModuleLaunchKernel's `extra`, in the one order that it takes; CUDA's end marker is 0, HIP's is not.
+_BUFFER_POINTER, _BUFFER_SIZE, _END = 1, 2, 3
+
+
+@dataclass(frozen=True, eq=False)
+class HipBuffer:
+    """Device memory; given back with its last reference if it was allocated here. `owner` keeps borrowed memory."""
+
+    address: int
+    size_bytes: int
+    owner: object = None
+
+
+@dataclass(frozen=True, eq=False)
+class HipKernel:
+    """A kernel in the memory of device number `ordinal`. Its module is unloaded with the last reference: keep one for
+    as long as a graph that captured a launch of it."""
+
+    symbol: str
+    image: KernelImage
+    ordinal: int
+    function: int
+
+
+@dataclass(frozen=True, eq=False)
+class _Made:
+    """A native object (hipEvent_t, hipGraphExec_t), destroyed with the last reference."""
+
+    handle: int
+
+
+class HipDevice:
+    """GPU number `ordinal` of this process, in torch's numbering. Its tensors and streams work here.
+
+    Every call leaves the calling thread's current device as it was. A fault is sticky: after a KernelFault every call
+    fails until the process ends. `target` is the LLVM target with its features, gfx950:sramecc+:xnack-.
+    """
+
+    def __init__(self, ordinal: int = 0, rocm_path: Path | None = None) -> None:
+        self._hip = hip_library(rocm_path)
+        count = self._hip.number("hipGetDeviceCount")
+        if not 0 <= ordinal < count:
+            raise DeviceError(f"no HIP device {ordinal}: this process sees {count}")
+        self._ordinal = ordinal
+        self._fault: tuple[str, str] | None = None
+        self.target = self._hip.target(ordinal)
+        self._identity = identify(self._hip, ordinal)
+        self._lds_bytes = self._attribute(_LDS_BYTES)
+        self._sensors: Sensors | None = None
+
+    @property
+    def identity(self) -> Identity:
+        return self._identity
+
+    def allocate(self, size_bytes: int) -> HipBuffer:
+        if size_bytes < 1:
+            raise DeviceError(f"cannot allocate {size_bytes} bytes: ask for at least 1")
+        address = self._make("hipMalloc", size_bytes)
+        buffer = HipBuffer(address, size_bytes)
+        self._release_with(buffer, "hipFree", address)
+        return buffer
+
+    def write(self, buffer: Buffer, data: npt.NDArray[Any]) -> None:
+        source = source_of(data, buffer)
+        self._call("hipMemcpyHtoD", buffer.address, source.ctypes.data, source.nbytes)
+
+    def read(self, buffer: Buffer, out: npt.NDArray[Any]) -> None:
+        check_target(out, buffer)
+        self.synchronize()
+        self._call("hipMemcpyDtoH", out.ctypes.data, buffer.address, out.nbytes)
+
+    def borrow(self, tensor: Any) -> HipBuffer:
+        import torch
+
+        # A ROCm build of torch calls its devices cuda.
+        if torch.version.hip is None:
+            raise DeviceError(
+                f"cannot borrow from torch {torch.__version__}, which is not built for ROCm: install one that is"
+            )
+        here = tensor.device.type == "cuda" and tensor.device.index == self._ordinal
+        if not here or not tensor.numel():
+            raise DeviceError(
+                f"cannot borrow a tensor of shape {tuple(tensor.shape)} on {tensor.device}: it must be on "
+                f"cuda:{self._ordinal} and not empty"
+            )
+        return HipBuffer(tensor.data_ptr(), span_elements(tensor) * tensor.element_size(), tensor)
+
+    def load(self, data: bytes, symbol: str) -> HipKernel:
+        image = checked_code(data, symbol, self._identity.arch).kernels[symbol]
+        module = self._make("hipModuleLoadData", data)
+        try:
+            function = self._make("hipModuleGetFunction", module, symbol.encode())
+        except DeviceError:
+            self._hip.discard("hipModuleUnload", module)
+            raise
+        # Dynamic LDS needs no hipFuncSetAttribute: that takes host functions only, and the runtime holds a module's
+        # kernel against what the device has.
+        kernel = HipKernel(symbol, image, self._ordinal, function)
+        self._release_with(kernel, "hipModuleUnload", module)
+        return kernel
+
+    def launch(self, kernel: Kernel, launch: Launch, binding: Binding, stream: int | None = None) -> None:
+        if not isinstance(kernel, HipKernel) or kernel.ordinal != self._ordinal:
+            raise DeviceError(f"{kernel.symbol} was loaded by another device: load it here")
+        image = kernel.image
+        check_launch(image, launch, self._lds_bytes)
+        values = ctypes.create_string_buffer(explicit_bytes(image, launch.arguments, binding), image.kernarg_bytes or 1)
+        # The runtime fills in the hidden arguments, and refuses a kernel without arguments any bytes of them.
+        size = c_size_t(_explicit_size(image))
+        extra = (c_void_p * 5)(_BUFFER_POINTER, ctypes.addressof(values), _BUFFER_SIZE, ctypes.addressof(size), _END)
+        self._call(
+            "hipModuleLaunchKernel",
+            kernel.function,
+            *launch.grid,
+            *launch.block,
+            launch.dynamic_lds_bytes,
+            stream,
+            None,
+            extra,
+        )
+
+    def synchronize(self) -> None:
+        self._call("hipDeviceSynchronize")
+
+    @property
+    def last_level_cache_bytes(self) -> int:
+        """The Infinity Cache, which the runtime does not tell of; on other architectures L2."""
+        return _INFINITY_CACHE_BYTES.get(self._identity.arch) or self._attribute(_L2_BYTES)
+
+    def create_stream(self) -> int:
+        stream = self._make("hipStreamCreateWithFlags", _STREAM_NON_BLOCKING)
+        self._release_with(self, "hipStreamDestroy", stream)
+        return stream
+
+    def record(self, stream: int) -> _Made:
+        event = self._owned("hipEventDestroy", self._make("hipEventCreateWithFlags", 0))
+        self._call("hipEventRecord", event.handle, stream)
+        return event
+
+    def elapsed_us(self, start: Event, end: Event) -> float:
+        first, last = _handle(start), _handle(end)
+        self._call("hipEventSynchronize", last)
+        milliseconds = c_float()
+        self._call("hipEventElapsedTime", byref(milliseconds), first, last)
+        return milliseconds.value * 1000
+
+    def capture(self, enqueue: Callable[[], None], stream: int) -> _Made:
+        graph = c_void_p()
+        self._call("hipStreamBeginCapture", stream, _CAPTURE_RELAXED)
+        try:
+            enqueue()
+        except BaseException:
+            self._hip.discard("hipStreamEndCapture", stream, byref(graph))
+            self._destroy_graph(graph)
+            raise
+        self._call("hipStreamEndCapture", stream, byref(graph))
+        try:
+            return self._owned("hipGraphExecDestroy", self._make("hipGraphInstantiate", graph, None, None, 0))
+        finally:
+            self._destroy_graph(graph)
+
+    def replay(self, graph: Graph, stream: int) -> None:
+        self._call("hipGraphLaunch", _handle(graph), stream)
+
+    def clocks(self) -> Clocks:
+        self._sensors = self._sensors or Sensors(pci_address(self._hip, self._ordinal))
+        return self._sensors.read()
+
+    def _call(self, name: str, *arguments: Any) -> None:
+        """Call a function of the runtime with this device current. Raises DeviceError, and KernelFault ever after one.
+
+        The thread's current device is torch's too, so it is put back.
+        """
+        if self._fault:
+            raise KernelFault(*self._fault)
+        before = self._hip.number("hipGetDevice")
+        if before != self._ordinal:
+            self._hip.call("hipSetDevice", self._ordinal)
+        try:
+            self._hip.call(name, *arguments)
+        except KernelFault as fault:
+            self._fault = fault.status, fault.detail
+            raise
+        finally:
+            if before != self._ordinal:
+                self._hip.call("hipSetDevice", before)
+
+    def _make(self, name: str, *arguments: Any) -> int:
+        """Call a function that leaves a handle or an address where its first argument points; returns that."""
+        made = c_void_p()
+        self._call(name, byref(made), *arguments)
+        return made.value or 0
+
+    def _owned(self, destroy: str, handle: int) -> _Made:
+        made = _Made(handle)
+        self._release_with(made, destroy, handle)
+        return made
+
+    def _release_with(self, owner: object, name: str, handle: int) -> None:
+        """Call `name` on `handle` when `owner` goes, but not at exit, when the runtime may be gone already."""
+        weakref.finalize(owner, self._hip.discard, name, handle).atexit = False
+
+    def _destroy_graph(self, graph: c_void_p) -> None:
+        if graph.value:
+            self._hip.discard("hipGraphDestroy", graph)
+
+    def _attribute(self, attribute: int) -> int:
+        return self._hip.number("hipDeviceGetAttribute", attribute, self._ordinal)
+
+
+def _handle(made: Event | Graph) -> int:
+    if not isinstance(made, _Made):
+        raise DeviceError(f"{type(made).__name__} was made by another device: make it here")
+    return made.handle
+
+
+def _explicit_size(image: KernelImage) -> int:
+    return max((slot.offset_bytes + slot.size_bytes for slot in image.arguments if not slot.hidden), default=0)
