@@ -19,6 +19,9 @@ from hktune.workers import Executor, Worker, start_worker, stop_worker
 OPEN_DEADLINE_S = 180.0
 """For a worker's first words: it imports torch, makes a context and fills the arena."""
 
+QUARANTINED = "quarantined, reproduce: "
+"""How a failure's detail goes on that cost a worker; what follows is a command."""
+
 REQUEST_DEADLINE_S = 30.0
 """For one proof or one comparison."""
 
@@ -206,7 +209,7 @@ class ContainedStopwatch:
         return Confirmation(tuple(outcomes[attempt.config.id] for attempt in attempts), answer.rivals)
 
     def _quarantined(self, config: Config, problem: Problem | None, failure: Failure) -> Failure:
-        detail = f"{failure.detail}; quarantined, reproduce: {self.reproduce(config, problem)}"
+        detail = f"{failure.detail}; {QUARANTINED}{self.reproduce(config, problem)}"
         self.quarantine[config.id] = Failure(failure.status, detail)
         return self.quarantine[config.id]
 

@@ -209,9 +209,7 @@ class CudaDevice:
         self._enter()
         native = self._driver.CUstream(stream)
         _checked(
-            self._driver.cuStreamBeginCapture(
-                native, self._driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
-            )
+            self._driver.cuStreamBeginCapture(native, self._driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED)
         )
         try:
             enqueue()
