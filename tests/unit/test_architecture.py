@@ -16,7 +16,19 @@ LEAVES = {"errors", "model", "arch", "bf16", "expression", "code_object", "cubin
 DESCRIPTIONS = {"template", "space", "shapes"}
 MACHINERY = {"compile", "emulator", "device", "verify", "measure", "search", "store"}
 PRODUCTION = {"dispatch", "runtime"}
-ASSEMBLY = {"prove", "workers", "tuner", "rows", "report", "doctor"}
+ASSEMBLY = {
+    "prove",
+    "workers",
+    "tuner",
+    "rows",
+    "report",
+    "doctor",
+    "build",
+    "contained",
+    "serve_gpu",
+    "bench",
+    "confirm",
+}
 
 MAY_IMPORT = {
     **dict.fromkeys(LEAVES, LEAVES),
@@ -30,7 +42,14 @@ MAY_IMPORT = {
     **dict.fromkeys(ASSEMBLY, LEAVES | DESCRIPTIONS | MACHINERY | PRODUCTION | ASSEMBLY),
     "verify_command": LEAVES | MACHINERY,
     "run": LEAVES | DESCRIPTIONS | MACHINERY | PRODUCTION | ASSEMBLY | {"run"},
-    "cli": LEAVES | DESCRIPTIONS | MACHINERY | PRODUCTION | ASSEMBLY | {"run", "verify_command", "cli"},
+    "build_command": LEAVES | DESCRIPTIONS | MACHINERY | ASSEMBLY,
+    "bench_command": LEAVES | DESCRIPTIONS | MACHINERY | ASSEMBLY,
+    "cli": LEAVES
+    | DESCRIPTIONS
+    | MACHINERY
+    | PRODUCTION
+    | ASSEMBLY
+    | {"run", "verify_command", "build_command", "bench_command", "cli"},
 }
 
 
