@@ -50,9 +50,10 @@ def examine(
 ) -> None:
     """Compare the space's default config with itself, and with itself slowed."""
     attempt = bench()(load_space(bench.space).config({}))
-    first, second, slowed = (stretched(serving, serving.stopwatch.side(attempt, problem), extra) for extra in (0, 0, 1))
-    same = [serving.stopwatch.compared_graphs([first, second], rule)[0] for _ in range(comparisons)]
-    slower = [serving.stopwatch.compared_graphs([first, slowed], rule)[0] for _ in range(comparisons)]
+    pair = [serving.stopwatch.side(attempt, problem) for _ in range(2)]
+    unequal = [stretched(serving, side, extra) for side, extra in zip(pair, (0, 1), strict=True)]
+    same = [serving.stopwatch.compared_graphs(pair, rule)[0] for _ in range(comparisons)]
+    slower = [serving.stopwatch.compared_graphs(unequal, rule)[0] for _ in range(comparisons)]
     contained = sum(comparison.ratio.contains(1.0) for comparison in same)
     apart = sum(comparison.ratio.high < 1.0 for comparison in slower)
     expected = LAUNCHES / SLOWED_LAUNCHES

@@ -70,6 +70,9 @@ class Serving:
             return Answer(Failure(Status(fault.status), fault.detail), self._busy_s(), lost=True)
         except DeviceError as refused:
             return Answer(Failure(Status.CRASHED, str(refused)), self._busy_s())
+        except RuntimeError as error:  # torch may be the first to notice a fault
+            said = next(iter(str(error).splitlines()), type(error).__name__)
+            return Answer(Failure(Status.CRASHED, said), self._busy_s(), lost=True)
 
     def _value(self, request: Request | None) -> Attempt | Timing | Failure | Confirmation | None:
         if isinstance(request, Prove):

@@ -13,9 +13,12 @@ from hktune.measure.comparison import Comparison, Race, compare
 from hktune.measure.operands import Arena, OperandSet
 from hktune.measure.stopping import CONFIRMING, SCREENING, StoppingRule
 from hktune.measure.stopwatch import Attempt
-from hktune.measure.timer import GraphTimer, Side
+from hktune.measure.timer import HOST_US, GraphTimer, Side
 from hktune.model import Failure, Launch, Problem, Source, Status, Timing
 from hktune.template.template import Template
+
+HOPELESS = 2.0
+"""A candidate whose first timed launch takes so many times as long as the vendor's is not timed further."""
 
 CONFIRMED = "confirmed"
 """How the note of a time begins that was taken on fresh rounds, after the search."""
@@ -39,6 +42,7 @@ class _Bench:
     sets: list[OperandSet]
     enqueue_vendor: Callable[[OperandSet], None]
     vendor: Side
+    vendor_us: float
     best: float = 0.0
 
 
@@ -72,8 +76,8 @@ class MeasuredStopwatch:
     def time(self, attempt: Attempt, problem: Problem) -> Timing | Failure:
         """Screen one candidate: few rounds, and fewer if it is clearly slower than the best one of `problem`."""
         bench = self._bench(problem)
-        side = self._candidate(attempt, problem, bench)
-        if isinstance(side, Failure):
+        side = self._candidate(attempt, problem, bench, hopeless_us=HOPELESS * bench.vendor_us + HOST_US)
+        if not isinstance(side, Side):
             return side
         [comparison] = self._compared([side], bench, SCREENING, Race(best=bench.best))
         if not comparison.lost_race:
@@ -83,7 +87,7 @@ class MeasuredStopwatch:
     def confirm(self, attempts: Sequence[Attempt], problem: Problem) -> Confirmation:
         """Fresh rounds of the best candidates, together, beside all baselines; every output is checked again after."""
         bench = self._bench(problem)
-        sides = [self._candidate(attempt, problem, bench) for attempt in attempts]
+        sides = [self._sound(attempt, problem, bench) for attempt in attempts]
         good = [side for side in sides if isinstance(side, Side)]
         rivals = self._rival_sides(problem, bench)
         comparisons = iter(self._compared([*good, *rivals.values()], bench, CONFIRMING, Race()))
@@ -99,7 +103,7 @@ class MeasuredStopwatch:
 
     def side(self, attempt: Attempt, problem: Problem) -> Side:
         """The graph of one candidate. Raises DeviceError when it is wrong."""
-        side = self._candidate(attempt, problem, self._bench(problem))
+        side = self._sound(attempt, problem, self._bench(problem))
         if isinstance(side, Failure):
             raise DeviceError(f"{attempt.config.id} on {problem}: {side.detail}")
         return side
@@ -108,23 +112,38 @@ class MeasuredStopwatch:
         if problem not in self._benches:
             sets = self._arena.sets(problem)
             enqueue = self._baseline.prepare(problem, sets[0], self.timer.stream)
-            self._benches[problem] = _Bench(sets, enqueue, self._side(enqueue, sets))
+            vendor = self._side(enqueue, sets)
+            self._benches[problem] = _Bench(sets, enqueue, vendor, self.timer.launch_us(vendor))
         return self._benches[problem]
 
     def _side(self, enqueue: Callable[[OperandSet], None], sets: Sequence[OperandSet]) -> Side:
         def enqueue_set(index: int) -> None:
             enqueue(sets[index])
 
-        return self.timer.side(enqueue_set, len(sets), self.timer.estimate_us(enqueue_set))
+        return self.timer.side(enqueue_set, len(sets))
 
-    def _candidate(self, attempt: Attempt, problem: Problem, bench: _Bench) -> Side | Failure:
-        """The graph of a candidate whose first output is what the vendor's is."""
+    def _sound(self, attempt: Attempt, problem: Problem, bench: _Bench) -> Side | Failure:
+        """The graph of a candidate that is right."""
+        side = self._candidate(attempt, problem, bench, hopeless_us=float("inf"))
+        assert not isinstance(side, Timing), "nothing is hopeless here"
+        return side
+
+    def _candidate(
+        self, attempt: Attempt, problem: Problem, bench: _Bench, hopeless_us: float
+    ) -> Side | Timing | Failure:
+        """The graph of a candidate whose first output is what the vendor's is; its time, if one launch took longer than
+        `hopeless_us`."""
         launch = self._template.launch(attempt.config, problem)
         try:
             kernel = self._loaded(attempt)
             enqueue = self._enqueue(kernel, launch, problem)
             wrong = self._checked(lambda: enqueue(bench.sets[0]), problem, bench)
-            return Failure(Status.WRONG, f"{problem}: {wrong}") if wrong else self._side(enqueue, bench.sets)
+            if wrong:
+                return Failure(Status.WRONG, f"{problem}: {wrong}")
+            glance_us = self.timer.glance_us(lambda index: enqueue(bench.sets[index]))
+            if glance_us > hopeless_us:
+                return self._hopeless(glance_us, bench)
+            return self._side(enqueue, bench.sets)
         except KernelFault:
             raise
         except DeviceError as refused:
@@ -193,6 +212,18 @@ class MeasuredStopwatch:
         if wrong:
             return Failure(Status.WRONG, f"{problem}, after {comparison.rounds} rounds: {wrong}")
         return self._timing(comparison, CONFIRMED)
+
+    def _hopeless(self, time_us: float, bench: _Bench) -> Timing:
+        """The time of a candidate that one launch was enough for."""
+        return Timing(
+            source=self.source,
+            time_us=time_us,
+            samples=1,
+            cache=self._arena.cache,
+            baseline=self._baseline.name,
+            baseline_us=bench.vendor_us,
+            note=f"one launch, left at less than {1 / HOPELESS:g}x the vendor",
+        )
 
     def _timing(self, comparison: Comparison, kind: str = "screened") -> Timing:
         """The candidate's time as the baseline's over their ratio: clocks drift between rounds, not within one."""

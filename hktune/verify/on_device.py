@@ -20,11 +20,14 @@ if TYPE_CHECKING:
 def verify_on_device(
     device: Device, kernel: Kernel, launch: Launch, proof: ProofProblem, seed: int, torch_device: str = "cuda"
 ) -> Proof | Failure:
-    """`verify`, with everything but the launch done by torch on `torch_device`, which is where `device` can borrow."""
+    """`verify`, with everything but the launch done by torch on `torch_device`, which is where `device` can borrow.
+
+    A KernelFault passes through: no torch can be used after it.
+    """
     try:
         return _Proving(device, proof, seed, torch_device).judged(kernel, launch)
-    except KernelFault as fault:
-        return Failure(Status(fault.status), fault.detail)
+    except KernelFault:
+        raise
     except DeviceError as error:
         return Failure(Status.CRASHED, str(error))
 
