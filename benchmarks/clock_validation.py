@@ -23,11 +23,11 @@ import pandas as pd
 from rich.progress import track
 
 from hktune.arch import Arch, arch_named
+from hktune.bench import EmulatedBench
 from hktune.emulator import clock
 from hktune.emulator.memory_traffic import tile_order
 from hktune.measure.stopwatch import Attempt
 from hktune.model import Problem
-from hktune.run import Bench
 from hktune.settings import Settings
 from hktune.space import SearchSpace, load_space
 
@@ -69,7 +69,7 @@ def proved(space: SearchSpace, options: argparse.Namespace) -> list[Attempt]:
         config = space.sample(rng)
         sampled[config.id] = config
     settings = Settings.from_environment(os.environ)
-    prover = Bench(options.space, options.seed, settings, options.hipkittens)()
+    prover = EmulatedBench(options.space, options.seed, settings, options.hipkittens)()
     attempts = [prover(config) for config in track(sampled.values(), "proving", transient=True)]
     return [attempt for attempt in attempts if attempt.profile is not None]
 

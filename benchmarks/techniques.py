@@ -20,10 +20,10 @@ from statistics import geometric_mean
 
 from rich.progress import track
 
+from hktune.bench import EmulatedBench
 from hktune.measure.modelled import ModelledStopwatch
 from hktune.measure.stopwatch import Attempt
 from hktune.model import Config, Failure, Problem, Timing, Value
-from hktune.run import Bench
 from hktune.settings import Settings
 from hktune.shapes import load_shapes
 from hktune.space import SearchSpace, load_space
@@ -56,7 +56,7 @@ ORDERS = [(1, 1), (1, 4), (1, 8), (4, 4), (8, 4), (8, 8), (16, 8), (32, 8), (32,
 def main() -> None:
     options = parsed()
     space = load_space(options.space)
-    bench = Bench(options.space, options.seed, Settings.from_environment(os.environ), options.hipkittens)
+    bench = EmulatedBench(options.space, options.seed, Settings.from_environment(os.environ), options.hipkittens)
     configs = track(pool(space, options.configs, random.Random(options.seed)), "proving", transient=True)
     attempts = [attempt for attempt in map(bench(), configs) if attempt.profile is not None]
     table = Table(space, attempts)

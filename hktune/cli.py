@@ -10,6 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from hktune.bench_command import add_bench
+from hktune.build_command import add_build
 from hktune.errors import HktuneError, InputError
 from hktune.settings import Settings
 from hktune.table_command import add_table_commands
@@ -51,6 +53,8 @@ def _parser() -> _Parser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_tune(commands.add_parser("tune", help="search the fastest proved kernel of every shape"))
     _add_verify(commands.add_parser("verify", help="compile one config, or a kernel of your own, and prove it"))
+    add_build(commands.add_parser("build", help="compile here what another machine will measure, with no GPU"))
+    add_bench(commands.add_parser("bench", help="prove one config on a GPU and time it beside the vendor's"), _problem)
     _add_explain(commands.add_parser("explain", help="say why a config is illegal"))
     table = commands.add_parser("table", help="build, print, examine or sign a dispatch table")
     add_table_commands(table, DEFAULT_SPACE, _console)
@@ -61,7 +65,7 @@ def _parser() -> _Parser:
 
 def _add_tune(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--shapes", type=Path, required=True, metavar="FILE", help="the problems: shapes.yaml")
-    parser.add_argument("--space", type=Path, default=DEFAULT_SPACE, metavar="FILE", help="the search space")
+    parser.add_argument("--space", type=Path, metavar="FILE", help="the search space (default: the device's own)")
     parser.add_argument("--device", choices=("auto", "hip", "cuda", "emulated"), default="auto")
     parser.add_argument("--strategy", default="tpe", metavar="NAME", help="how to search (default: %(default)s)")
     parser.add_argument("--trials", type=_positive, default=96, metavar="N", help="per shape (default: %(default)s)")
@@ -70,10 +74,18 @@ def _add_tune(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=_positive, default=os.cpu_count(), metavar="N", help="default: one per core")
     parser.add_argument("--hipkittens", type=Path, metavar="DIR", help="HipKittens headers (default: pinned, fetched)")
+    _add_gpu(parser)
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--resume", action="store_true", help="go on from the trials in DIR (what happens anyway)")
     mode.add_argument("--fresh", action="store_true", help="set the trials in DIR aside and start again")
     parser.set_defaults(run=_tune)
+
+
+def _add_gpu(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--prebuilt", type=Path, metavar="DIR", help="try only what hktune build left in DIR")
+    parser.add_argument(
+        "--cache", choices=("cold", "warm"), default="cold", help="of a GPU, when timing (default: %(default)s)"
+    )
 
 
 def _add_verify(parser: argparse.ArgumentParser) -> None:
@@ -110,7 +122,8 @@ def _tune(options: argparse.Namespace) -> int:
     from hktune.report.summary import print_summary
     from hktune.run import RunOptions, tune
 
-    names = ("shapes", "space", "device", "strategy", "trials", "out", "seed", "fresh", "workers", "hipkittens")
+    common = ("shapes", "space", "device", "strategy", "trials", "out", "seed", "fresh", "workers")
+    names = (*common, "hipkittens", "prebuilt", "cache")
     chosen = RunOptions(**{name: getattr(options, name) for name in names}, time_budget_s=options.time_budget)
     summary = tune(chosen, Settings.from_environment(os.environ), ["hktune", *options.words], _console())
     print_summary(_console(), summary)
@@ -118,7 +131,7 @@ def _tune(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from hktune.run import Bench
+    from hktune.bench import EmulatedBench
     from hktune.space import load_space
 
     if options.kernel:
@@ -129,7 +142,7 @@ def _verify(options: argparse.Namespace) -> int:
     if reasons:
         raise InputError(f"{'; '.join(reasons)}: change it, or see hktune explain")
     settings = Settings.from_environment(os.environ)
-    attempt = Bench(options.space, options.seed, settings, options.hipkittens)()(config)
+    attempt = EmulatedBench(options.space, options.seed, settings, options.hipkittens)()(config)
     if attempt.failure:
         print(f"{attempt.failure.status}: {attempt.failure.detail}")
         return FAILED

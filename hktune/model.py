@@ -228,7 +228,10 @@ class Failure:
 
 @dataclass(frozen=True)
 class Timing:
-    """The time of one launch of a proved kernel, with where it comes from. `bound` is what limits it, where known."""
+    """The time of one launch of a proved kernel, with where it comes from. `bound` is what limits it, where known.
+
+    `baseline_us` is the vendor library's time in the same rounds; `note` is what else was seen, for the row's detail.
+    """
 
     source: Source
     time_us: float
@@ -237,6 +240,9 @@ class Timing:
     samples: int | None = None
     cache: str | None = None
     bound: str | None = None
+    baseline: str | None = None
+    baseline_us: float | None = None
+    note: str | None = None
 
 
 @dataclass(frozen=True)

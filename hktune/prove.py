@@ -33,15 +33,9 @@ class Prover:
     def __call__(self, config: Config) -> Attempt:
         started = time.monotonic()
         code = self.compiler.compile(self.template.render(config), COMPILE_DEADLINE_S)
+        attempt = attempted(config, code, self.compiler.identity)
         if isinstance(code, Failure):
-            return Attempt(config, code, compiler=self.compiler.identity)
-        attempt = Attempt(
-            config,
-            object_sha256=code.sha256,
-            resources=code.resources,
-            compiler=code.compiler,
-            compile_s=code.compile_s,
-        )
+            return attempt
         record = over_budget(code, arch_named(self.template.arch)) or self._proved(code, config)
         return replace(
             attempt,
@@ -94,6 +88,33 @@ class Prover:
         tile, launch = self.template.tile(config), self.template.launch(config, problem)
         k_steps = clock.k_steps(problem, launch, tile)
         return clock.profile(trace, code.resources, launch, tile, int(k_steps), arch_named(self.template.arch))
+
+
+@dataclass(frozen=True)
+class CompileOnly:
+    """Config -> Attempt, as far as a processor without the device can take it. Raises ToolchainError."""
+
+    template: Template
+    compiler: Compiler
+
+    def __call__(self, config: Config) -> Attempt:
+        code = self.compiler.compile(self.template.render(config), COMPILE_DEADLINE_S)
+        attempt = attempted(config, code, self.compiler.identity)
+        record = None if isinstance(code, Failure) else over_budget(code, arch_named(self.template.arch))
+        return replace(attempt, failure=record.failure) if record else attempt
+
+
+def attempted(config: Config, code: CodeObject | Failure, compiler: str) -> Attempt:
+    """The attempt that compiling `config` came to."""
+    if isinstance(code, Failure):
+        return Attempt(config, code, compiler=compiler)
+    return Attempt(
+        config,
+        object_sha256=code.sha256,
+        resources=code.resources,
+        compiler=code.compiler,
+        compile_s=code.compile_s,
+    )
 
 
 def over_budget(code: CodeObject, arch: Arch) -> Record | None:

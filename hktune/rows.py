@@ -33,7 +33,7 @@ class RowContext:
             epilogue=problem.epilogue,
             config_id=attempt.config.id,
             config=attempt.config.json,
-            **(_timed(timed, problem) if timed else _failed(outcome)),
+            **(timed_fields(timed, problem) if timed else failed_fields(outcome)),
             **(self._resources(attempt.resources, attempt.config, problem) if attempt.resources else {}),
             relative_error=attempt.relative_error,
             compile_s=attempt.compile_s,
@@ -70,21 +70,25 @@ def now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
-def _timed(timing: Timing, problem: Problem) -> dict[str, Any]:
+def timed_fields(timing: Timing, problem: Problem) -> dict[str, Any]:
+    """The cells of a row that a time fills."""
     return {
         "status": Status.OK,
-        "detail": f"bound by {timing.bound}" if timing.bound else None,
+        "detail": timing.note or (f"bound by {timing.bound}" if timing.bound else None),
         "source": timing.source,
         "time_us": timing.time_us,
         "time_us_low": timing.time_us_low,
         "time_us_high": timing.time_us_high,
         "samples": timing.samples,
         "cache": timing.cache,
+        "baseline": timing.baseline,
+        "baseline_us": timing.baseline_us,
         "tflops": problem.flops / timing.time_us * 1e-6,
     }
 
 
-def _failed(failure: Timing | Failure) -> dict[str, Any]:
+def failed_fields(failure: Timing | Failure) -> dict[str, Any]:
+    """The cells of a row that says why there is no time."""
     assert isinstance(failure, Failure)
     return {"status": failure.status, "detail": failure.detail}
 

@@ -12,15 +12,17 @@ from pathlib import Path
 
 from rich.console import Console
 
-from hktune.compile import CachedCompiler, hip_compiler
-from hktune.device.emulated import EmulatedDevice
+from hktune.bench import Bench, EmulatedBench, GpuBench, choose_device
+from hktune.build import read_built
+from hktune.compile import CachedCompiler
+from hktune.confirm import confirm, deciding
+from hktune.contained import QUARANTINED, Usage
 from hktune.dispatch import BuildOptions, build_table, write_table
 from hktune.errors import InputError, StoreError
 from hktune.launch_rule import LaunchRule
-from hktune.measure.modelled import ModelledStopwatch
 from hktune.measure.stopwatch import Attempt
-from hktune.model import Config, Failure, Identity, Problem, Timing, Trial
-from hktune.prove import COMPILE_DEADLINE_S, EMULATION_DEADLINE_S, Prover
+from hktune.model import Config, Failure, Identity, Problem, Status, Timing, Trial
+from hktune.prove import COMPILE_DEADLINE_S
 from hktune.report.progress import RunProgress
 from hktune.report.summary import RunSummary
 from hktune.rows import RowContext, now
@@ -28,6 +30,7 @@ from hktune.search import create_strategy
 from hktune.settings import Settings
 from hktune.shapes import load_shapes
 from hktune.space import SearchSpace, load_space
+from hktune.space.listed import ListedDomain
 from hktune.store import (
     TrialStore,
     capture_environment,
@@ -37,18 +40,15 @@ from hktune.store import (
     write_environment,
 )
 from hktune.tuner import Budget, Search, Tuner
-from hktune.verify.record import RecordStore, judge_sha256
-from hktune.workers import LocalExecutor
-
-WORKER_DEADLINE_S = COMPILE_DEADLINE_S + EMULATION_DEADLINE_S + 60.0
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What the command line asks of a run; `out` None is out/<device> in the working directory."""
+    """What the command line asks of a run; `out` None is out/<device> in the working directory, `space` None the one
+    that comes with hktune for the device."""
 
     shapes: Path
-    space: Path
+    space: Path | None = None
     device: str = "auto"
     strategy: str = "tpe"
     trials: int = 96
@@ -58,23 +58,8 @@ class RunOptions:
     fresh: bool = False
     workers: int = os.cpu_count() or 1
     hipkittens: Path | None = None
-
-
-@dataclass(frozen=True)
-class Bench:
-    """What compiles and proves the variants of a space. Calling it makes a prover, here or, pickled, in a worker."""
-
-    space: Path
-    seed: int
-    settings: Settings
-    hipkittens: Path | None = None
-
-    def __call__(self) -> Prover:
-        records = RecordStore(self.settings.cache_dir / "proofs")
-        return Prover(load_space(self.space).template, self.compiler(), records, self.seed)
-
-    def compiler(self) -> CachedCompiler:
-        return hip_compiler(self.settings, self.hipkittens)
+    prebuilt: Path | None = None
+    cache: str = "cold"
 
 
 def tune(options: RunOptions, settings: Settings, command: Sequence[str], console: Console) -> RunSummary:
@@ -84,31 +69,34 @@ def tune(options: RunOptions, settings: Settings, command: Sequence[str], consol
     anything is tried.
     """
     started = time.monotonic()
-    identity = identify(options.device)
+    device, space_file = choose_device(options.device, options.space, settings)
     names = {shape.problem: shape.name for shape in load_shapes(options.shapes)}
-    space = load_space(options.space)
+    space = load_space(space_file)
+    bench = _bench(device, space_file, options, settings)
     searches = _searches(space, names, options)
-    bench = Bench(options.space, options.seed, settings, options.hipkittens)
-    compiler = bench.compiler()
+    compiler, identity = bench.compiler, bench.identity
     directory = options.out or Path("out") / identity.slug
     ledger = _Ledger(directory, RowContext(space.template, identity, options.strategy, options.seed), options.fresh)
-    _check_environment(directory, identity, compiler.identity, command, options.seed)
+    _check_environment(directory, bench, command, options.seed)
 
     before = ledger.rows()
     with RunProgress(console, names, options.trials * len(names)) as progress:
-        interrupted = _search(options, bench, searches, ledger, progress)
+        interrupted, usage = _search(options, bench, searches, ledger, progress)
     ledger.explain_unservable(space, names)
     trials = ledger.rows()
-    _publish(trials, space, compiler, identity, directory)
+    _publish(deciding(trials), space, compiler, identity, directory)
     proved = {trial.config_id for trial in trials} - {trial.config_id for trial in before}
-    return RunSummary(names, trials, directory, time.monotonic() - started, len(proved), interrupted)
+    return RunSummary(names, trials, directory, time.monotonic() - started, len(proved), interrupted, usage)
 
 
-def identify(device: str) -> Identity:
-    """The device to tune for. `auto` is the emulated gfx950, the only device of this version."""
-    if device not in ("auto", "emulated"):
-        raise InputError(f"device {device!r} cannot be tuned for by this version: use --device emulated")
-    return EmulatedDevice().identity
+def _bench(device: str, space: Path, options: RunOptions, settings: Settings) -> Bench:
+    if device == "emulated":
+        if options.prebuilt:
+            raise InputError("--prebuilt objects are for a GPU: the emulated device keeps its own cache")
+        return EmulatedBench(space, options.seed, settings, options.hipkittens, options.workers)
+    return GpuBench(
+        device, space, options.seed, settings, options.hipkittens, options.workers, options.prebuilt, options.cache
+    )
 
 
 class _Ledger:
@@ -123,6 +111,16 @@ class _Ledger:
     def rows(self) -> list[Trial]:
         sha256 = self._context.template.sha256
         return [trial for trial in self._store.read() if trial.template_sha256 == sha256]
+
+    def append(self, trial: Trial) -> Trial:
+        return self._store.append(trial)
+
+    def quarantine(self) -> dict[str, Failure]:
+        """Configs that cost an earlier run its worker."""
+        failed = [row for row in self.rows() if row.status in (Status.CRASHED, Status.TIMEOUT)]
+        return {
+            row.config_id: Failure(row.status, row.detail) for row in failed if row.detail and QUARANTINED in row.detail
+        }
 
     def record(self, attempt: Attempt, problem: Problem, outcome: Timing | Failure) -> Trial:
         return self._store.append(self._context.row(attempt, problem, outcome))
@@ -150,9 +148,9 @@ def _set_aside(directory: Path) -> None:
         (directory / "environment.json").unlink(missing_ok=True)
 
 
-def _check_environment(directory: Path, identity: Identity, compiler: str, command: Sequence[str], seed: int) -> None:
+def _check_environment(directory: Path, bench: Bench, command: Sequence[str], seed: int) -> None:
     """Save this run's environment, unless an earlier one's times must not stand beside it."""
-    current = capture_environment(identity, compiler, judge_sha256(), command, seed, now())
+    current = capture_environment(bench.identity, bench.compiler.identity, bench.judge, command, seed, now())
     saved = read_environment(directory)
     hard = [mismatch for mismatch in judge_environment(saved, current) if mismatch.level == "hard"] if saved else []
     if hard:
@@ -165,28 +163,35 @@ def _searches(space: SearchSpace, names: dict[Problem, str], options: RunOptions
         if problem.epilogue not in space.template.epilogues:
             known = ", ".join(space.template.epilogues)
             raise InputError(f"{name}: {space.template.name} has no epilogue {problem.epilogue!r}: it has {known}")
-    domains = {problem: space.domain(problem) for problem in names}
+    built = read_built(options.prebuilt, space) if options.prebuilt else None
+    domains = {
+        problem: space.domain(problem) if built is None else ListedDomain(space, problem, built) for problem in names
+    }
     return [
         Search(problem, create_strategy(options.strategy, domain, options.seed), domain.is_legal)
         for problem, domain in domains.items()
     ]
 
 
-def _search(options: RunOptions, bench: Bench, searches: list[Search], ledger: _Ledger, progress: RunProgress) -> bool:
-    """Run the loop to its end; True when Ctrl-C ended it."""
-    executor = LocalExecutor(bench, options.workers, WORKER_DEADLINE_S)
+def _search(
+    options: RunOptions, bench: Bench, searches: list[Search], ledger: _Ledger, progress: RunProgress
+) -> tuple[bool, Usage | None]:
+    """Run the loop to its end and confirm what it found; whether Ctrl-C ended it, and what of a GPU it took."""
+    problems = [search.problem for search in searches]
+    work = bench.open(problems, ledger.quarantine())
     try:
         budget = Budget(options.trials, options.time_budget_s)
-        stopwatch = ModelledStopwatch(load_space(options.space).template)
-        tuner = Tuner(searches, executor, stopwatch, ledger.record, budget, progress)
+        tuner = Tuner(searches, work.executor, work.stopwatch, ledger.record, budget, progress)
         tuner.replay(ledger.rows())
         progress.skipped(sum(len(search.tried) for search in searches))
         tuner.run()
+        if work.confirming:
+            confirm(ledger.rows(), problems, work.confirming, ledger.append)
     except KeyboardInterrupt:
-        return True
+        return True, work.usage
     finally:
-        executor.close()
-    return False
+        work.close()
+    return False, work.usage
 
 
 def _publish(

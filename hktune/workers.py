@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing import connection
 from multiprocessing.context import SpawnProcess
-from typing import Protocol
+from typing import Any, Protocol
 
 from hktune.measure.stopwatch import Attempt
 from hktune.model import Config, Failure, Status
@@ -39,7 +39,9 @@ class Executor(Protocol):
 
 
 @dataclass
-class _Worker:
+class Worker:
+    """A child process that applies one function to what comes through its pipe."""
+
     process: SpawnProcess
     pipe: connection.Connection
     config: Config | None = None
@@ -57,7 +59,7 @@ class LocalExecutor:
         self.capacity = workers
         self._make_prove = make_prove
         self._deadline_s = deadline_s
-        self._workers = [self._start() for _ in range(workers)]
+        self._workers = [start_worker(self._make_prove) for _ in range(workers)]
 
     @property
     def pending(self) -> int:
@@ -79,23 +81,9 @@ class LocalExecutor:
 
     def close(self) -> None:
         for worker in self._workers:
-            self._stop(worker)
+            stop_worker(worker)
 
-    def _start(self) -> _Worker:
-        context = multiprocessing.get_context("spawn")
-        ours, theirs = context.Pipe()
-        process = context.Process(target=_serve, args=(self._make_prove, theirs), daemon=True)
-        saved = {name: os.environ.get(name) for name in _SINGLE_THREADED}
-        os.environ.update(_SINGLE_THREADED)  # a child's BLAS reads these when it is loaded
-        try:
-            process.start()
-        finally:
-            for name, value in saved.items():
-                os.environ.pop(name) if value is None else os.environ.update({name: value})
-        theirs.close()
-        return _Worker(process, ours)
-
-    def _result(self, worker: _Worker) -> Attempt | None:
+    def _result(self, worker: Worker) -> Attempt | None:
         """What `worker` has to say: its attempt, a failure in its place (and a new worker in its own), or nothing."""
         config = worker.config
         assert config is not None
@@ -112,24 +100,42 @@ class LocalExecutor:
             failure = Failure(Status.TIMEOUT, f"no result after {self._deadline_s:.0f} s; the worker was replaced")
         if failure is None:
             return None
-        self._stop(worker)
-        self._workers[self._workers.index(worker)] = self._start()
+        stop_worker(worker)
+        self._workers[self._workers.index(worker)] = start_worker(self._make_prove)
         return Attempt(config, failure)
 
-    @staticmethod
-    def _stop(worker: _Worker) -> None:
-        worker.process.kill()
-        worker.process.join()
-        worker.pipe.close()
+
+def start_worker(make_serve: Callable[[], Callable[[Any], Any]], single_threaded: bool = True) -> Worker:
+    """A new process that calls `make_serve` (picklable) once, and what it returned on everything that is sent."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_serve, args=(make_serve, theirs), daemon=True)
+    wanted = _SINGLE_THREADED if single_threaded else {}
+    saved = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)  # a child's BLAS reads these when it is loaded
+    try:
+        process.start()
+    finally:
+        for name, value in saved.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+    theirs.close()
+    return Worker(process, ours)
 
 
-def _serve(make_prove: Callable[[], Prove], pipe: connection.Connection) -> None:
-    """A worker's life: configs in, attempts out, until the other end closes."""
+def stop_worker(worker: Worker) -> None:
+    """End the process, whatever it does."""
+    worker.process.kill()
+    worker.process.join()
+    worker.pipe.close()
+
+
+def _serve(make_serve: Callable[[], Callable[[Any], Any]], pipe: connection.Connection) -> None:
+    """A worker's life: questions in, answers out, until the other end closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    prove = make_prove()
+    serve = make_serve()
     while True:
         try:
-            config = pipe.recv()
+            question = pipe.recv()
         except EOFError:
             return
-        pipe.send(prove(config))
+        pipe.send(serve(question))

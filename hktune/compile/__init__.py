@@ -8,12 +8,40 @@ from hktune.compile.batch import compile_many
 from hktune.compile.compiler import Compiler
 from hktune.compile.hip import HipCompiler
 from hktune.compile.hipkittens import find_hipkittens
+from hktune.compile.nvrtc import NvrtcCompiler
 from hktune.compile.object_cache import AbsentCompiler, CachedCompiler, recorded_identities
 from hktune.compile.toolchain import find_hip_toolchain
 from hktune.errors import ToolchainError
 from hktune.settings import Settings
 
-__all__ = ["AbsentCompiler", "CachedCompiler", "Compiler", "HipCompiler", "compile_many", "hip_compiler"]
+__all__ = [
+    "AbsentCompiler",
+    "CachedCompiler",
+    "Compiler",
+    "HipCompiler",
+    "compile_many",
+    "compiler_for",
+    "cuda_compiler",
+    "hip_compiler",
+]
+
+
+def cuda_compiler(settings: Settings) -> CachedCompiler:
+    """NVRTC behind the object cache. Where it is not installed, but the cache holds objects of one NVRTC, those can
+    still be had. Raises ToolchainError otherwise."""
+    try:
+        compiler: Compiler = NvrtcCompiler()
+    except ToolchainError as error:
+        identities = [name for name in recorded_identities(settings.cache_dir) if name.startswith("nvrtc ")]
+        if len(identities) != 1:
+            raise
+        compiler = AbsentCompiler(identities[0], str(error))
+    return CachedCompiler(compiler, settings.cache_dir)
+
+
+def compiler_for(language: str, settings: Settings, hipkittens: Path | None = None) -> CachedCompiler:
+    """The compiler of templates in `language`, hip or cuda."""
+    return cuda_compiler(settings) if language == "cuda" else hip_compiler(settings, hipkittens)
 
 
 def hip_compiler(settings: Settings, hipkittens: Path | None = None) -> CachedCompiler:

@@ -21,7 +21,8 @@ import numpy.typing as npt
 from hktune.cubin import TENSOR_MAP_BYTES, Box, Cubin, CudaKernel, read_cubin
 from hktune.device.arguments import pack_argument
 from hktune.device.cuda_prepared import PointerSlot, PreparedCudaLaunch
-from hktune.device.device import Binding, Buffer, Kernel
+from hktune.device.device import Binding, Buffer, Clocks, Event, Graph, Kernel
+from hktune.device.nvml import nvml_clocks
 from hktune.errors import DeviceError, InputError, KernelFault
 from hktune.model import Argument, Identity, Launch
 
@@ -63,6 +64,20 @@ class LoadedKernel:
     function: Any
 
 
+@dataclass(frozen=True, eq=False)
+class CudaEvent:
+    """A CUevent."""
+
+    handle: Any
+
+
+@dataclass(frozen=True, eq=False)
+class CudaGraph:
+    """A CUgraphExec."""
+
+    handle: Any
+
+
 class CudaDevice:
     """GPU number `ordinal` of this process. Shares torch's (primary) context, so its tensors and streams work here.
 
@@ -75,12 +90,17 @@ class CudaDevice:
         if not 0 <= ordinal < count:
             raise DeviceError(f"no CUDA device {ordinal}: this process sees {count}")
         self._device = _checked(self._driver.cuDeviceGet(ordinal))
-        self._context = _checked(self._driver.cuDevicePrimaryCtxRetain(self._device))
         self._ordinal = ordinal
+        self._streams: list[Any] = []
         self._lds_bytes = self._attribute("MAX_SHARED_MEMORY_PER_BLOCK_OPTIN")
         self._capability = 10 * self._attribute("COMPUTE_CAPABILITY_MAJOR") + self._attribute(
             "COMPUTE_CAPABILITY_MINOR"
         )
+
+    @functools.cached_property
+    def _context(self) -> Any:
+        """Made when first needed: who only asks for the identity leaves the GPU alone."""
+        return _checked(self._driver.cuDevicePrimaryCtxRetain(self._device))
 
     @property
     def identity(self) -> Identity:
@@ -199,6 +219,53 @@ class CudaDevice:
     def synchronize(self) -> None:
         self._enter()
         _checked(self._driver.cuCtxSynchronize())
+
+    @property
+    def last_level_cache_bytes(self) -> int:
+        return self._attribute("L2_CACHE_SIZE")
+
+    def create_stream(self) -> int:
+        self._enter()
+        stream = _checked(self._driver.cuStreamCreate(self._driver.CUstream_flags.CU_STREAM_NON_BLOCKING))
+        self._streams.append(stream)
+        return int(stream)
+
+    def record(self, stream: int) -> CudaEvent:
+        self._enter()
+        event = CudaEvent(_checked(self._driver.cuEventCreate(0)))
+        weakref.finalize(event, _release, self._context, self._driver.cuEventDestroy, event.handle).atexit = False
+        _checked(self._driver.cuEventRecord(event.handle, self._driver.CUstream(stream)))
+        return event
+
+    def elapsed_us(self, start: Event, end: Event) -> float:
+        assert isinstance(start, CudaEvent)
+        assert isinstance(end, CudaEvent)
+        _checked(self._driver.cuEventSynchronize(end.handle))
+        return 1e3 * float(_checked(self._driver.cuEventElapsedTime(start.handle, end.handle)))
+
+    def capture(self, enqueue: Callable[[], None], stream: int) -> CudaGraph:
+        self._enter()
+        native = self._driver.CUstream(stream)
+        _checked(
+            self._driver.cuStreamBeginCapture(native, self._driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED)
+        )
+        try:
+            enqueue()
+        finally:  # an unfinished capture would fail every later call on the stream
+            status, captured = self._driver.cuStreamEndCapture(native)
+        _checked((status,))
+        graph = CudaGraph(_checked(self._driver.cuGraphInstantiate(captured, 0)))
+        _checked(self._driver.cuGraphDestroy(captured))
+        weakref.finalize(graph, _release, self._context, self._driver.cuGraphExecDestroy, graph.handle).atexit = False
+        return graph
+
+    def replay(self, graph: Graph, stream: int) -> None:
+        assert isinstance(graph, CudaGraph)
+        _checked(self._driver.cuGraphLaunch(graph.handle, self._driver.CUstream(stream)))
+
+    def clocks(self) -> Clocks:
+        bus_id = _checked(self._driver.cuDeviceGetPCIBusId(32, self._device)).split(b"\0")[0].decode()
+        return nvml_clocks(bus_id)
 
     def _check_launch(self, image: CudaKernel, launch: Launch) -> None:
         """Refuse with the reason what the driver would refuse without one. Raises DeviceError."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy.typing as npt
 
@@ -97,6 +97,7 @@ class Graph(Protocol):
     """Captured work, ready to be launched again and again; destroyed with the last reference."""
 
 
+@runtime_checkable
 class TimedDevice(Device, Protocol):
     """A real device, which a stopwatch can time on. Streams are native handles, as for `Device.launch`.
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from hktune.contained import Usage
 from hktune.model import Problem, Status, Trial
 
 
@@ -27,6 +28,7 @@ class RunSummary:
     elapsed_s: float
     variants: int
     interrupted: bool
+    usage: Usage | None = None
 
     @property
     def best(self) -> dict[Problem, Trial]:
@@ -63,6 +65,13 @@ def print_summary(console: Console, summary: RunSummary) -> None:
         f"{word}: {len(summary.trials)} trials of {len(summary.names)} shapes; "
         f"{summary.variants} new variants compiled and proved in {summary.elapsed_s:.0f} s",
     )
+    if summary.usage:
+        used = summary.usage
+        _line(
+            console,
+            f"GPU: {used.busy_s:.1f} s in timed rounds, {used.asked_s:.1f} s in all with proofs and captures; "
+            f"{used.workers_lost} workers lost",
+        )
     _line(console, f"trials, table and code objects are in {summary.directory}")
     _line(console, f"next: hktune table show {summary.directory}")
 
@@ -82,7 +91,7 @@ def _best_table(summary: RunSummary, best: Mapping[Problem, Trial]) -> Table:
     table = Table(title=title, title_justify="left", box=None)
     table.add_column("shape", no_wrap=True)
     table.add_column("m x n x k", no_wrap=True)
-    for column in ("time us", "TFLOP/s", "tried", "failed"):
+    for column in ("time us", "TFLOP/s", "vs vendor", "tried", "failed"):
         table.add_column(column, justify="right", no_wrap=True)
     for column in ("config", "limit"):
         table.add_column(column, no_wrap=True)
@@ -92,10 +101,11 @@ def _best_table(summary: RunSummary, best: Mapping[Problem, Trial]) -> Table:
         size = f"{problem.m} x {problem.n} x {problem.k}"
         if problem in best:
             trial = best[problem]
-            times = (f"{trial.time_us:.1f}", f"{trial.tflops:.0f}")
+            ratio = f"{trial.baseline_us / trial.time_us:.3f}" if trial.baseline_us and trial.time_us else "-"
+            times = (f"{trial.time_us:.1f}", f"{trial.tflops:.0f}", ratio)
             table.add_row(name, size, *times, *counts, trial.config_id[:8], trial.detail)
         else:
-            table.add_row(name, size, "-", "-", *counts, "-", "-")
+            table.add_row(name, size, "-", "-", "-", *counts, "-", "-")
     return table
 
 

@@ -128,7 +128,7 @@ class GpStrategy(ModelBasedStrategy):
     name = "gp"
 
     def _propose(self) -> Mapping[str, Value]:
-        import scipy.optimize  # type: ignore[import-untyped]  # noqa: F401  the limit finds only libraries that are loaded
+        import scipy.optimize  # noqa: F401  the limit finds only libraries that are loaded
         from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
         with threadpool_limits(limits=1):

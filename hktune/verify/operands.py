@@ -13,8 +13,8 @@ from hktune.model import Problem
 POISON = np.uint16(0x7FD5)
 """A bf16 NaN that no arithmetic here produces, so an element that still holds it was never written."""
 
-_BF16_UNIT_ROUNDOFF = 2.0**-8  # 8 significant bits, round to nearest even
-_FLOAT32_UNIT_ROUNDOFF = 2.0**-24
+BF16_UNIT_ROUNDOFF = 2.0**-8  # 8 significant bits, round to nearest even
+FLOAT32_UNIT_ROUNDOFF = 2.0**-24
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,6 @@ def random_operands(problem: Problem, seed: int) -> Operands:
         exact_bias = bf16_values(bias).astype(np.float64)
         expected += exact_bias
         magnitude += np.abs(exact_bias)
-    accumulated = (problem.k + 1) * _FLOAT32_UNIT_ROUNDOFF * magnitude
-    tolerance = _BF16_UNIT_ROUNDOFF * np.abs(expected) + (1 + _BF16_UNIT_ROUNDOFF) * accumulated
+    accumulated = (problem.k + 1) * FLOAT32_UNIT_ROUNDOFF * magnitude
+    tolerance = BF16_UNIT_ROUNDOFF * np.abs(expected) + (1 + BF16_UNIT_ROUNDOFF) * accumulated
     return Operands(a, bt, bias, expected, tolerance)

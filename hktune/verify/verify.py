@@ -13,7 +13,7 @@ from hktune.errors import DeviceError, KernelFault
 from hktune.model import WORKSPACE_COUNTER_BYTES, Failure, Launch, Problem, Status
 from hktune.verify.operands import POISON, Operands, random_operands
 
-_GUARD_ELEMENTS = 4096
+GUARD_ELEMENTS = 4096
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ class _Run:
 
     def _poisoned(self) -> npt.NDArray[np.uint16]:
         """What C holds before a launch: its rows, and a guard behind them."""
-        size = self._problem.m * (self._problem.n + self._padding) + _GUARD_ELEMENTS
+        size = self._problem.m * (self._problem.n + self._padding) + GUARD_ELEMENTS
         return np.full(size, POISON, dtype=np.uint16)
 
     def _workspace(self) -> Buffer | None:

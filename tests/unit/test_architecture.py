@@ -19,7 +19,19 @@ LEAVES = {
 DESCRIPTIONS = {"template", "space", "shapes"}
 MACHINERY = {"compile", "emulator", "device", "verify", "measure", "search", "store"}
 PRODUCTION = {"dispatch", "runtime"}
-ASSEMBLY = {"prove", "workers", "tuner", "rows", "report", "doctor"}
+ASSEMBLY = {
+    "prove",
+    "workers",
+    "tuner",
+    "rows",
+    "report",
+    "doctor",
+    "build",
+    "contained",
+    "serve_gpu",
+    "bench",
+    "confirm",
+}
 
 MAY_IMPORT = {
     **dict.fromkeys(LEAVES, LEAVES),
@@ -34,12 +46,14 @@ MAY_IMPORT = {
     "verify_command": LEAVES | MACHINERY,
     "table_command": LEAVES | DESCRIPTIONS | MACHINERY | PRODUCTION | ASSEMBLY,
     "run": LEAVES | DESCRIPTIONS | MACHINERY | PRODUCTION | ASSEMBLY | {"run"},
+    "build_command": LEAVES | DESCRIPTIONS | MACHINERY | ASSEMBLY,
+    "bench_command": LEAVES | DESCRIPTIONS | MACHINERY | ASSEMBLY,
     "cli": LEAVES
     | DESCRIPTIONS
     | MACHINERY
     | PRODUCTION
     | ASSEMBLY
-    | {"run", "verify_command", "table_command", "cli"},
+    | {"run", "verify_command", "table_command", "build_command", "bench_command", "cli"},
 }
 
 

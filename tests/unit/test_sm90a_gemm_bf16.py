@@ -90,18 +90,22 @@ def test_registers_start_where_their_reallocation_expects_them(values: dict[str,
 @pytest.mark.parametrize(
     ("values", "columns", "loads"),
     [
-        ({}, 256, "UTMALDG.2D.MULTICAST"),
-        ({"cluster_rows": 1}, 256, "UTMALDG.2D"),
-        (PING_PONG, 192, "UTMALDG.2D.MULTICAST"),
+        ({}, 256, {"UTMALDG.2D", "UTMALDG.2D.MULTICAST"}),  # rows go to this block alone, columns to both
+        ({"cluster_rows": 1}, 256, {"UTMALDG.2D"}),
+        (PING_PONG, 192, {"UTMALDG.2D", "UTMALDG.2D.MULTICAST"}),
+        ({"block_n": 176, "store_buffers": 4}, 176, {"UTMALDG.2D", "UTMALDG.2D.MULTICAST"}),
+        ({"block_n": 128, "cluster_columns": 2}, 128, {"UTMALDG.2D.MULTICAST"}),
     ],
 )
-def test_the_machine_code_is_hoppers_own(values: dict[str, Value], columns: int, loads: str, tmp_path: Path) -> None:
+def test_the_machine_code_is_hoppers_own(
+    values: dict[str, Value], columns: int, loads: set[str], tmp_path: Path
+) -> None:
     code = machine_code(config(**values), tmp_path)
     multiplies = [name for name in code if name.startswith("HGMMA")]
     assert set(multiplies) == {f"HGMMA.64x{columns}x16.F32.BF16"}
     fragments = int(derived(config(**values))["fragments"])
     assert len(multiplies) == fragments * 64 // 16, "one multiply a slice and fragment: the loop is not duplicated"
-    assert {name for name in code if name.startswith("UTMALDG")} == {loads}
+    assert {name for name in code if name.startswith("UTMALDG")} == loads
     assert "UTMASTG.2D" in code
     assert any(name.startswith("USETMAXREG.DEALLOC") for name in code)
     assert any(name.startswith("USETMAXREG.TRY_ALLOC") for name in code)

@@ -99,8 +99,10 @@ DEVICE void prefetch(const TensorMap& map) {
 
 #define LOAD "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes"
 
+// A copy to this block alone is a plain one: a multicast to one receiver reads the L2 as often and arrives later.
+template <int SHARED_BY>
 DEVICE void load(u32 target, const TensorMap& map, int k, int row, u32 barrier, u32 receivers) {
-    if (MULTICAST == 1)
+    if (SHARED_BY == 1)
         asm volatile(LOAD " [%0], [%1, {%2, %3}], [%4];" ::"r"(target), "l"(&map), "r"(k), "r"(row), "r"(barrier)
                      : "memory");
     else
@@ -128,6 +130,7 @@ DEVICE void store(const TensorMap& map, u32 source, int column, int row) {
 #define ACCUMULATORS_48 THIRTY_TWO(0), SIXTEEN(32)
 #define ACCUMULATORS_64 SIXTY_FOUR(0)
 #define ACCUMULATORS_80 SIXTY_FOUR(0), SIXTEEN(64)
+#define ACCUMULATORS_88 SIXTY_FOUR(0), SIXTEEN(64), EIGHT(80)
 #define ACCUMULATORS_96 SIXTY_FOUR(0), THIRTY_TWO(64)
 #define ACCUMULATORS_112 SIXTY_FOUR(0), THIRTY_TWO(64), SIXTEEN(96)
 #define ACCUMULATORS_128 SIXTY_FOUR(0), SIXTY_FOUR(64)
@@ -147,6 +150,7 @@ DEVICE void store(const TensorMap& map, u32 source, int column, int row) {
 #define NAMES_64 FORTY "," TEN(4) "," TEN(5) "," FIRST4(6)
 #define EIGHTY FORTY "," TEN(4) "," TEN(5) "," TEN(6) "," TEN(7)
 #define NAMES_80 EIGHTY
+#define NAMES_88 EIGHTY "," FIRST8(8)
 #define NAMES_96 EIGHTY "," TEN(8) "," FIRST6(9)
 #define HUNDRED_TEN EIGHTY "," TEN(8) "," TEN(9) "," TEN(10)
 #define NAMES_112 HUNDRED_TEN "," FIRST2(11)
@@ -260,8 +264,8 @@ DEVICE void produce(const TensorMap& rows, const TensorMap& columns, const Sched
                 const int k = (schedule.k_first + step) * K_STEP + atom * ATOM;
                 const u32 to_rows = to + (atom * ROWS + rank_column * ROWS_SENT) * 128;
                 const u32 to_columns = to + ROW_BYTES + (atom * COLUMNS + rank_row * COLUMNS_SENT) * 128;
-                load(to_rows, rows, k, row, full, row_receivers);
-                load(to_columns, columns, k, column, full, column_receivers);
+                load<CLUSTER_COLUMNS>(to_rows, rows, k, row, full, row_receivers);
+                load<CLUSTER_ROWS>(to_columns, columns, k, column, full, column_receivers);
             }
         }
     }

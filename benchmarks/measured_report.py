@@ -1,0 +1,66 @@
+"""What a directory of measured trials says, shape by shape, as the table of its README.
+
+python benchmarks/measured_report.py results/sm90a-nvidia-h100-80gb-hbm3
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+from statistics import geometric_mean
+
+from hktune.confirm import deciding, finalists
+from hktune.dispatch import read_table
+from hktune.model import Problem, Status, Trial
+from hktune.store import read_trials
+
+_VENDOR_BEST = re.compile(r"the vendor's best: (?P<name>.+) at (?P<us>[\d.]+) us \((?P<ratio>[\d.]+)x\)")
+
+
+def main() -> None:
+    """Print a row per shape and the geometric means."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("directory", type=Path)
+    directory = parser.parse_args().directory
+    trials = read_trials(directory / "trials.csv")
+    choices = {entry.problem: entry.choice for entry in read_table(directory).entries}
+    rows = deciding(trials)
+    print(
+        "| m | n | k | vendor us | kernel us | vendor / kernel | interval | vendor / table | vendor's best / kernel |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|")
+    kernel, table, strongest = [], [], []
+    for problem in sorted({row.problem for row in rows}, key=lambda it: (it.n, it.k, it.m)):
+        close = finalists([row for row in rows if row.problem == problem])
+        if not close:
+            continue
+        best = close[0]
+        kernel.append(ratio(best))
+        table.append(ratio(best) if choices[problem] == "kernel" else 1.0)
+        found = _VENDOR_BEST.search(best.detail or "")
+        vendors_best = max(float(found["ratio"]), 1.0) if found else 1.0
+        strongest.append(ratio(best) / vendors_best)
+        print(line(problem, best, table[-1], strongest[-1]))
+    for name, values in (("kernel", kernel), ("table", table), ("kernel, vendor's best algorithm", strongest)):
+        print(f"\n{name}: geometric mean {geometric_mean(values):.4f}, worst {min(values):.4f}, {len(values)} shapes")
+    failures = [row for row in trials if row.status is not Status.OK]
+    print(f"\n{len(trials)} rows, {len({row.config_id for row in trials})} configs, {len(failures)} failures")
+
+
+def line(problem: Problem, best: Trial, of_table: float, of_strongest: float) -> str:
+    """One row."""
+    assert best.baseline_us is not None
+    assert best.time_us is not None
+    low, high = (best.baseline_us / (end or best.time_us) for end in (best.time_us_high, best.time_us_low))
+    times = f"{best.baseline_us:.2f} | {best.time_us:.2f} | {ratio(best):.3f} | {low:.3f}..{high:.3f}"
+    return f"| {problem.m} | {problem.n} | {problem.k} | {times} | {of_table:.3f} | {of_strongest:.3f} |"
+
+
+def ratio(row: Trial) -> float:
+    """The vendor's time over the kernel's, in the same rounds."""
+    return (row.baseline_us or float("nan")) / (row.time_us or float("nan"))
+
+
+if __name__ == "__main__":
+    main()

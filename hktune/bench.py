@@ -1,0 +1,180 @@
+"""What compiles, proves and times the variants of one space: an assembly for the emulated device, one for GPUs."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from hktune.build import built_compiler
+from hktune.compile import CachedCompiler, compiler_for
+from hktune.contained import ContainedStopwatch, GpuExecutor, GpuWorker, Usage
+from hktune.device.opening import open_device
+from hktune.errors import DeviceError, InputError
+from hktune.measure.modelled import ModelledStopwatch
+from hktune.measure.stopwatch import Stopwatch
+from hktune.model import Config, Failure, Identity, Problem
+from hktune.prove import COMPILE_DEADLINE_S, EMULATION_DEADLINE_S, CompileOnly, Prover
+from hktune.serve_gpu import GpuService
+from hktune.settings import Settings
+from hktune.space import load_space
+from hktune.verify.record import RecordStore, judge_sha256
+from hktune.workers import Executor, LocalExecutor
+
+SPACES = Path(__file__).resolve().parent.parent / "search_spaces"
+_SPACE_OF = {"gfx950": SPACES / "gfx950_gemm_bf16.yaml", "sm90a": SPACES / "sm90a_gemm_bf16.yaml"}
+_WORKER_DEADLINE_S = COMPILE_DEADLINE_S + EMULATION_DEADLINE_S + 60.0
+
+
+class Bench(Protocol):
+    """Everything that a search over one space needs of one device. `judge` names what models, where nothing is
+    measured; `usage` is what of a GPU was used, where there is one."""
+
+    @property
+    def identity(self) -> Identity: ...
+
+    @property
+    def space(self) -> Path: ...
+
+    @property
+    def compiler(self) -> CachedCompiler: ...
+
+    @property
+    def judge(self) -> str | None: ...
+
+    def open(self, problems: Sequence[Problem], quarantine: dict[str, Failure]) -> OpenBench: ...
+
+
+@dataclass(frozen=True)
+class OpenBench:
+    """A bench at work. Closing it ends every process that it started."""
+
+    executor: Executor
+    stopwatch: Stopwatch
+    confirming: ContainedStopwatch | None = None
+
+    @property
+    def usage(self) -> Usage | None:
+        return self.confirming.worker.usage if self.confirming else None
+
+    def close(self) -> None:
+        self.executor.close()
+
+
+@dataclass(frozen=True)
+class EmulatedBench:
+    """The emulated gfx950: proves on the emulator, in as many processes as asked for, and models times.
+
+    Calling it makes a prover, here or, pickled, in a worker.
+    """
+
+    space: Path
+    seed: int
+    settings: Settings
+    hipkittens: Path | None = None
+    workers: int = 1
+
+    @property
+    def identity(self) -> Identity:
+        return open_device("emulated").identity
+
+    def __call__(self) -> Prover:
+        records = RecordStore(self.settings.cache_dir / "proofs")
+        return Prover(load_space(self.space).template, self.compiler, records, self.seed)
+
+    @property
+    def compiler(self) -> CachedCompiler:
+        return compiler_for("hip", self.settings, self.hipkittens)
+
+    @property
+    def judge(self) -> str | None:
+        return judge_sha256()
+
+    def open(self, problems: Sequence[Problem], quarantine: dict[str, Failure]) -> OpenBench:
+        """Start the workers."""
+        del problems, quarantine
+        executor = LocalExecutor(self, self.workers, _WORKER_DEADLINE_S)
+        return OpenBench(executor, ModelledStopwatch(load_space(self.space).template))
+
+
+@dataclass(frozen=True)
+class GpuBench:
+    """A GPU of this machine: compiles in as many processes as asked for, proves and times in the one that owns the GPU.
+
+    `prebuilt` is a folder of `hktune build`, from which all objects are then taken.
+    """
+
+    kind: str
+    space: Path
+    seed: int
+    settings: Settings
+    hipkittens: Path | None = None
+    workers: int = 1
+    prebuilt: Path | None = None
+    cache: str = "cold"
+
+    @property
+    def identity(self) -> Identity:
+        return open_device(self.kind, settings=self.settings).identity
+
+    def __call__(self) -> CompileOnly:
+        return CompileOnly(load_space(self.space).template, self.compiler)
+
+    @property
+    def compiler(self) -> CachedCompiler:
+        if self.prebuilt:
+            return built_compiler(self.prebuilt)
+        return compiler_for(load_space(self.space).template.language, self.settings, self.hipkittens)
+
+    def make_compiler(self) -> CachedCompiler:
+        """The compiler, for the process that asks."""
+        return self.compiler
+
+    @property
+    def judge(self) -> str | None:
+        return None
+
+    def open(self, problems: Sequence[Problem], quarantine: dict[str, Failure]) -> OpenBench:
+        """Start the compiling workers; the GPU's own starts with the first proof."""
+        service = GpuService(
+            self.kind, self.space, self.make_compiler, tuple(problems), self.settings, self.cache, self.seed
+        )
+        stopwatch = ContainedStopwatch(GpuWorker(service), self._reproduce, quarantine)
+        compiling = LocalExecutor(self, self.workers, COMPILE_DEADLINE_S + 60.0)
+        return OpenBench(GpuExecutor(compiling, stopwatch), stopwatch, stopwatch)
+
+    def _reproduce(self, config: Config, problem: Problem | None) -> str:
+        where = f" --problem {problem.m}x{problem.n}x{problem.k}" if problem else ""
+        words = " ".join(f"{name}={str(value).lower()}" for name, value in config.items())
+        return f"hktune bench --device {self.kind} --space {self.space}{where} {words}"
+
+
+def choose_device(device: str, space: Path | None, settings: Settings) -> tuple[str, Path]:
+    """The kind of device to tune for, and the space: what was asked for, else what was found here.
+
+    `auto` is the GPU found here whose architecture is that of `space` (if that is None: of a space that hktune
+    brings), else the emulated gfx950. Raises InputError or DeviceError when what was asked for does not go together.
+    """
+    if device == "emulated":
+        return device, _fitting(space, "gfx950", device)
+    if device != "auto":
+        return device, _fitting(space, open_device(device, settings=settings).identity.arch, device)
+    for kind in ("hip", "cuda"):
+        with contextlib.suppress(DeviceError):
+            arch = open_device(kind, settings=settings).identity.arch
+            if (space is None and arch in _SPACE_OF) or (space is not None and load_space(space).arch.name == arch):
+                return kind, _fitting(space, arch, kind)
+    return "emulated", _fitting(space, "gfx950", "emulated")
+
+
+def _fitting(space: Path | None, arch: str, device: str) -> Path:
+    if space is None:
+        if arch not in _SPACE_OF:
+            raise InputError(f"no search space for {arch} comes with hktune: pass --space")
+        return _SPACE_OF[arch]
+    wanted = load_space(space).arch.name
+    if wanted != arch:
+        raise InputError(f"{space} is for {wanted}, the {device} device is {arch}: pass another --space or --device")
+    return space

@@ -1,0 +1,155 @@
+"""Compile on one machine what another will measure: a folder of code objects, and the list of configs in it."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+import msgspec
+
+from hktune.compile import AbsentCompiler, CachedCompiler, compile_many
+from hktune.errors import InputError, StoreError
+from hktune.model import Config, Failure, Problem, Status, Value
+from hktune.publish import publish
+from hktune.space import SearchSpace
+
+FILE_NAME = "built.json"
+COMPILE_DEADLINE_S = 120.0
+
+
+class Built(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a folder made by `build` holds. Configs that failed to compile are listed too: their failures are kept."""
+
+    space: str
+    template: str
+    template_sha256: str
+    compiler: str
+    configs: tuple[dict[str, Value], ...]
+
+
+@dataclass(frozen=True)
+class BuildSummary:
+    """Configs by what became of them (`ok`: there is an object), and the wall-clock seconds it took."""
+
+    statuses: Counter[Status]
+    elapsed_s: float
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which configs to build, beside the seeds: those of `listed`, the seeds' neighbours, `random` others, or all.
+    With `problems`, only those that are legal for one of them."""
+
+    listed: Sequence[Config] = ()
+    near_seeds: bool = False
+    random: int = 0
+    everything: bool = False
+    problems: Sequence[Problem] = ()
+    seed: int = 0
+
+    def configs(self, space: SearchSpace) -> list[Config]:
+        """Each once; seeds first."""
+        chosen = {config.id: config for config in self._candidates(space) if self._wanted(space, config)}
+        left = self.random
+        rng = random.Random(self.seed)
+        for _ in range(self.random * 20):  # of a space with few others, fewer are found
+            config = space.sample(rng, rng.choice(self.problems) if self.problems else None)
+            if left and config.id not in chosen:
+                chosen[config.id] = config
+                left -= 1
+        return list(chosen.values())
+
+    def _candidates(self, space: SearchSpace) -> Iterator[Config]:
+        yield from space.seeds
+        yield from self.listed
+        if self.near_seeds:
+            yield from chain.from_iterable(space.neighbours(seed) for seed in space.seeds)
+        if self.everything:
+            yield from space.enumerate()
+
+    def _wanted(self, space: SearchSpace, config: Config) -> bool:
+        if not self.problems:
+            return space.is_legal(config)
+        return any(space.is_legal(config, problem) for problem in self.problems)
+
+
+def build(
+    space: SearchSpace,
+    compiler: CachedCompiler,
+    configs: Sequence[Config],
+    directory: Path,
+    workers: int,
+    built: Callable[[int], None],
+) -> BuildSummary:
+    """Compile `configs` into `directory`, which `compiler` keeps its objects in; `built` hears how many are done.
+
+    What is there already is not compiled again; configs of an earlier build of the same template stay on the list.
+    """
+    started, statuses = time.monotonic(), Counter[Status]()
+    directory.mkdir(parents=True, exist_ok=True)
+    variants = (space.template.render(config) for config in configs)
+    for done, (_, outcome) in enumerate(compile_many(compiler, variants, COMPILE_DEADLINE_S, workers), start=1):
+        statuses[outcome.status if isinstance(outcome, Failure) else Status.OK] += 1
+        built(done)
+    earlier = _earlier(directory, space, compiler.identity)
+    everything = {config.id: config for config in [*earlier, *configs]}
+    template = space.template
+    listed = tuple(dict(config) for config in everything.values())
+    record = Built(space.name, template.name, template.sha256, compiler.identity, listed)
+    publish(directory / FILE_NAME, msgspec.json.encode(record))
+    return BuildSummary(statuses, time.monotonic() - started)
+
+
+def read_built(directory: Path, space: SearchSpace) -> list[Config]:
+    """The configs that `directory` holds for `space`. Raises StoreError when it is of another template, or no build."""
+    record = _record(directory)
+    if record.template_sha256 != space.template.sha256:
+        raise StoreError(
+            f"{directory} was built from another {record.template}: saved={record.template_sha256[:12]} "
+            f"current={space.template.sha256[:12]}: run hktune build again"
+        )
+    return [space.config(values) for values in record.configs]
+
+
+def built_compiler(directory: Path) -> CachedCompiler:
+    """A compiler that has what `directory` holds, and nothing else."""
+    return CachedCompiler(AbsentCompiler(_record(directory).compiler, "only --prebuilt objects are used"), directory)
+
+
+def read_configs(path: Path, space: SearchSpace) -> list[Config]:
+    """Configs of a text file, one a line as PARAMETER=VALUE words; # begins a comment. Raises InputError."""
+    try:
+        lines = path.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({error}): give a file with a config a line") from None
+    return [space.parse(words) for words in _words(lines)]
+
+
+def _words(lines: Iterable[str]) -> Iterator[list[str]]:
+    for line in lines:
+        words = line.partition("#")[0].split()
+        if words:
+            yield words
+
+
+def _earlier(directory: Path, space: SearchSpace, compiler: str) -> list[Config]:
+    if not (directory / FILE_NAME).exists():
+        return []
+    record = _record(directory)
+    if (record.template_sha256, record.compiler) != (space.template.sha256, compiler):
+        return []
+    return [space.config(values) for values in record.configs]
+
+
+def _record(directory: Path) -> Built:
+    try:
+        return msgspec.json.decode((directory / FILE_NAME).read_bytes(), type=Built)
+    except OSError as error:
+        raise StoreError(f"{directory / FILE_NAME}: {error.strerror}: make it with hktune build") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise StoreError(f"{directory / FILE_NAME}: not made by hktune build ({error})") from None

@@ -1,0 +1,57 @@
+"""`hktune build`: compile here what another machine will measure."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from hktune.model import Status
+from hktune.settings import Settings
+
+
+def add_build(parser: argparse.ArgumentParser) -> None:
+    """The options of `hktune build`."""
+    parser.add_argument("--space", type=Path, required=True, metavar="FILE", help="the search space")
+    parser.add_argument("-o", "--out", type=Path, required=True, metavar="DIR", help="for tune --prebuilt DIR")
+    parser.add_argument("--configs", type=Path, metavar="FILE", help="also these, a line of PARAMETER=VALUE words each")
+    parser.add_argument("--near-seeds", action="store_true", help="also what differs from a seed in one parameter")
+    parser.add_argument("--random", type=int, default=0, metavar="N", help="also N others, drawn at random")
+    parser.add_argument("--all", action="store_true", help="the whole space")
+    parser.add_argument("--shapes", type=Path, metavar="FILE", help="only what is legal for one of these problems")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="default: one per core")
+    parser.add_argument("--hipkittens", type=Path, metavar="DIR", help="HipKittens headers (default: pinned, fetched)")
+    parser.set_defaults(run=run_build)
+
+
+def run_build(options: argparse.Namespace) -> int:
+    """Build, print what it came to; 1 when nothing was built."""
+    from hktune.build import Wanted, build, read_configs
+    from hktune.compile import compiler_for
+    from hktune.shapes import load_shapes
+    from hktune.space import load_space
+
+    space = load_space(options.space)
+    wanted = Wanted(
+        listed=read_configs(options.configs, space) if options.configs else (),
+        near_seeds=options.near_seeds,
+        random=options.random,
+        everything=options.all,
+        problems=load_shapes(options.shapes).problems if options.shapes else (),
+        seed=options.seed,
+    )
+    configs = wanted.configs(space)
+    settings = replace(Settings.from_environment(os.environ), cache_dir=options.out)
+    compiler = compiler_for(space.template.language, settings, options.hipkittens)
+
+    def report(done: int) -> None:
+        if done % 50 == 0:
+            print(f"{done}/{len(configs)} configs", flush=True)
+
+    summary = build(space, compiler, configs, options.out, options.workers, report)
+    counts = ", ".join(f"{count} {status}" for status, count in sorted(summary.statuses.items()))
+    print(f"{options.out}: {counts or 'nothing wanted'}; {summary.elapsed_s:.0f} s")
+    print(f"next, where the GPU is: hktune tune --shapes FILE --space {options.space} --prebuilt {options.out}")
+    return 0 if summary.statuses[Status.OK] else 1

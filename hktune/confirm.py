@@ -1,0 +1,82 @@
+"""After the search: each shape's best few are measured again, together, and only these decide the table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from hktune.contained import ContainedStopwatch
+from hktune.measure.measured import CONFIRMED
+from hktune.measure.stopwatch import Attempt
+from hktune.model import Config, Failure, Problem, Status, Timing, Trial
+from hktune.rows import failed_fields, now, timed_fields
+
+FINALISTS = 6
+WITHIN = 0.03
+"""Screened ratios are good to some 2 %, so whoever came within 3 % of the best may be the best."""
+
+
+def confirm(
+    trials: Sequence[Trial],
+    problems: Iterable[Problem],
+    stopwatch: ContainedStopwatch,
+    append: Callable[[Trial], Trial],
+) -> None:
+    """Measure the finalists of every problem that has news since it was last confirmed; `append` stores each row."""
+    for problem in problems:
+        own = [trial for trial in trials if trial.problem == problem]
+        if not own or is_confirmed(own[-1]):
+            continue
+        rows = finalists(own)
+        attempts = [Attempt(Config.from_json(row.config), object_sha256=row.object_sha256) for row in rows]
+        confirmation = stopwatch.confirm(attempts, problem) if rows else None
+        for row, outcome in zip(rows, confirmation.finalists if confirmation else (), strict=True):
+            assert confirmation is not None
+            append(_again(row, problem, outcome, confirmation.rivals))
+
+
+def finalists(trials: Sequence[Trial]) -> list[Trial]:
+    """The proved configs of one problem that came close to its best, best first, each by its last row."""
+    last = {trial.config_id: trial for trial in trials}
+    ok = sorted((trial for trial in last.values() if trial.status is Status.OK), key=_slowness)
+    return [trial for trial in ok[:FINALISTS] if _slowness(trial) <= (1 + WITHIN) * _slowness(ok[0])]
+
+
+def deciding(trials: Sequence[Trial]) -> list[Trial]:
+    """The rows that a table is built from: where finalists were confirmed, only the confirmed.
+
+    Times of different rounds were taken at different clocks; a screened time may win by luck.
+    """
+    confirmed = {trial.problem for trial in trials if is_confirmed(trial)}
+    return [trial for trial in trials if trial.problem not in confirmed or is_confirmed(trial)]
+
+
+def is_confirmed(trial: Trial) -> bool:
+    """Whether the row was taken on fresh rounds after a search."""
+    return (trial.detail or "").startswith(CONFIRMED)
+
+
+def _slowness(trial: Trial) -> float:
+    """Time relative to the vendor's in the same rounds; the config's id is not needed, times never tie."""
+    if trial.time_us is None:
+        return float("inf")
+    return trial.time_us / (trial.baseline_us or 1.0)
+
+
+def _again(row: Trial, problem: Problem, outcome: Timing | Failure, rivals: dict[str, float]) -> Trial:
+    """`row` with its new outcome, and beside it the fastest of the vendor's other ways."""
+    fresh = replace(row, trial=0, started_at=now(), **_NO_TIME)
+    if isinstance(outcome, Failure):
+        failed = failed_fields(outcome)
+        return replace(fresh, status=failed["status"], detail=f"{CONFIRMED} as failing: {failed['detail']}")
+    fields = timed_fields(outcome, problem)
+    if rivals and outcome.baseline_us:
+        name, ratio = max(rivals.items(), key=lambda rival: rival[1])
+        fields["detail"] += f"; the vendor's best: {name} at {outcome.baseline_us / ratio:.2f} us ({ratio:.4f}x)"
+    return replace(fresh, **fields)
+
+
+_NO_TIME: dict[str, Any] = dict.fromkeys(
+    ("source", "time_us", "time_us_low", "time_us_high", "samples", "tflops", "cache")
+)

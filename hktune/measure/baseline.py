@@ -1,0 +1,89 @@
+"""The vendor's GEMM, timed beside every candidate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+from hktune.measure.operands import OperandSet
+from hktune.model import Problem
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Baseline(Protocol):
+    """A way to have a problem computed that hktune has to beat. `name` says whose, and which version."""
+
+    @property
+    def name(self) -> str: ...
+
+    def prepare(self, problem: Problem, operands: OperandSet, stream: int) -> Callable[[OperandSet], None]:
+        """What puts one launch on `stream`, for any set of operands of `problem`. Everything slow (handles, workspace,
+        the choice of an algorithm) is done before it is returned; nothing waits for the device after that."""
+
+
+class TorchBaseline:
+    """What torch.nn.functional.linear calls for these operands, into an output that is there already.
+
+    `library` is `cublas` or `cublaslt`, torch's words; on ROCm they mean rocBLAS and hipBLASLt, and `name` says so.
+    """
+
+    def __init__(self, library: str) -> None:
+        import torch
+
+        self._library = library
+        words = {"cublas": "rocBLAS", "cublaslt": "hipBLASLt"} if torch.version.hip else {}
+        called = words.get(library, {"cublas": "cuBLAS", "cublaslt": "cuBLASLt"}[library])
+        platform = f"ROCm {torch.version.hip}" if torch.version.hip else f"CUDA {torch.version.cuda}"
+        self.name = f"{called} of {platform} through torch {torch.__version__}"
+
+    def prepare(self, problem: Problem, operands: OperandSet, stream: int) -> Callable[[OperandSet], None]:
+        """See Baseline."""
+        import torch
+
+        del problem  # the operands say it
+        external = torch_stream(stream)
+
+        def enqueue(operands: OperandSet) -> None:
+            with torch.cuda.stream(external), preferring(self._library):
+                _linear(operands)
+
+        enqueue(operands)
+        external.synchronize()
+        return enqueue
+
+
+def torch_stream(stream: int) -> torch.cuda.Stream:
+    """A device's stream as torch's, by its native handle."""
+    import torch
+
+    external: torch.cuda.Stream = torch.cuda.ExternalStream(stream)  # type: ignore[no-untyped-call]
+    return external
+
+
+class preferring:  # noqa: N801 - reads as a statement
+    """Within it, torch's GEMMs go to `library`."""
+
+    def __init__(self, library: str) -> None:
+        self._library = library
+
+    def __enter__(self) -> None:
+        import torch
+
+        self._before: Any = torch.backends.cuda.preferred_blas_library()
+        torch.backends.cuda.preferred_blas_library(self._library)
+
+    def __exit__(self, *_: object) -> None:
+        import torch
+
+        torch.backends.cuda.preferred_blas_library(self._before)
+
+
+def _linear(operands: OperandSet) -> None:
+    import torch
+
+    if operands.bias is None:
+        torch.mm(operands.a, operands.bt.T, out=operands.c)
+    else:
+        torch.addmm(operands.bias, operands.a, operands.bt.T, out=operands.c)

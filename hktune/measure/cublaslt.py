@@ -1,0 +1,135 @@
+"""The algorithms that cuBLASLt's heuristic names for a problem, each a baseline of its own: torch takes the first.
+
+Through the libcublasLt that torch has loaded. Numbers are those of cublasLt.h and library_types.h, CUDA 13.0.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from hktune.errors import DeviceError
+from hktune.measure.operands import OperandSet
+from hktune.model import Problem
+
+if TYPE_CHECKING:
+    import torch
+
+ALGORITHMS = 8
+WORKSPACE_BYTES = 32 << 20  # what cuBLAS recommends for Hopper, and torch gives it
+_BF16, _FLOAT32, _COMPUTE_FLOAT32 = 14, 0, 68
+_TRANSPOSE_A, _TRANSPOSED, _MAX_WORKSPACE = 3, 1, 1
+
+
+class _Heuristic(ctypes.Structure):
+    """cublasLtMatmulHeuristicResult_t."""
+
+    _fields_ = (
+        ("algorithm", ctypes.c_uint64 * 8),
+        ("workspace_bytes", ctypes.c_size_t),
+        ("state", ctypes.c_int),
+        ("waves", ctypes.c_float),
+        ("reserved", ctypes.c_int * 4),
+    )
+
+
+@dataclass(frozen=True)
+class CublasLtAlgorithm:
+    """Baseline: the algorithm that the heuristic ranks at `rank` (0: its own pick). Without bias only."""
+
+    library: CublasLt
+    rank: int
+
+    @property
+    def name(self) -> str:
+        return f"cuBLASLt algorithm {self.rank}"
+
+    def prepare(self, problem: Problem, operands: OperandSet, stream: int) -> Callable[[OperandSet], None]:
+        """See Baseline. Raises DeviceError when the heuristic knows fewer algorithms."""
+        plan = self.library.plan(problem)
+        if self.rank >= len(plan.heuristics):
+            raise DeviceError(f"cuBLASLt names {len(plan.heuristics)} algorithms for {problem}: ask for one of those")
+
+        def enqueue(operands: OperandSet) -> None:
+            self.library.multiply(plan, self.rank, operands, stream)
+
+        enqueue(operands)
+        return enqueue
+
+
+@dataclass(frozen=True)
+class _Plan:
+    operation: ctypes.c_void_p
+    layouts: tuple[ctypes.c_void_p, ...]
+    heuristics: tuple[_Heuristic, ...]
+
+
+class CublasLt:
+    """One handle. C^T = Bt A^T in its column-major terms, so that all three matrices lie as they are."""
+
+    def __init__(self) -> None:
+        import torch
+
+        major = (torch.version.cuda or "0").partition(".")[0]
+        try:
+            self._library = ctypes.CDLL(f"libcublasLt.so.{major}")
+        except OSError as absent:
+            raise DeviceError(f"no cuBLASLt beside torch ({absent}): its algorithms cannot be asked for") from None
+        self._handle = ctypes.c_void_p()
+        self._call("cublasLtCreate", ctypes.byref(self._handle))
+        self._workspace: torch.Tensor = torch.empty(WORKSPACE_BYTES, dtype=torch.uint8, device="cuda")
+        self._one, self._zero = ctypes.c_float(1.0), ctypes.c_float(0.0)
+        self._plans: dict[Problem, _Plan] = {}
+
+    def plan(self, problem: Problem) -> _Plan:
+        """Descriptors of `problem` and what the heuristic names, best first by its own estimate."""
+        if problem not in self._plans:
+            self._plans[problem] = self._planned(problem)
+        return self._plans[problem]
+
+    def multiply(self, plan: _Plan, rank: int, operands: OperandSet, stream: int) -> None:
+        """Queue one product by algorithm `rank` of `plan`."""
+        bt, a, c = (ctypes.c_void_p(tensor.data_ptr()) for tensor in (operands.bt, operands.a, operands.c))
+        of_bt, of_a, of_c = plan.layouts
+        self._call(
+            "cublasLtMatmul",
+            *(self._handle, plan.operation, ctypes.byref(self._one), bt, of_bt, a, of_a),
+            *(ctypes.byref(self._zero), c, of_c, c, of_c, ctypes.byref(plan.heuristics[rank].algorithm)),
+            *(ctypes.c_void_p(self._workspace.data_ptr()), ctypes.c_size_t(WORKSPACE_BYTES), ctypes.c_void_p(stream)),
+        )
+
+    def _planned(self, problem: Problem) -> _Plan:
+        operation, preference = ctypes.c_void_p(), ctypes.c_void_p()
+        self._call("cublasLtMatmulDescCreate", ctypes.byref(operation), _COMPUTE_FLOAT32, _FLOAT32)
+        self._set("cublasLtMatmulDescSetAttribute", operation, _TRANSPOSE_A, ctypes.c_int32(_TRANSPOSED))
+        self._call("cublasLtMatmulPreferenceCreate", ctypes.byref(preference))
+        limit = ctypes.c_uint64(WORKSPACE_BYTES)
+        self._set("cublasLtMatmulPreferenceSetAttribute", preference, _MAX_WORKSPACE, limit)
+        m, n, k = problem.m, problem.n, problem.k
+        layouts = (self._layout(k, n), self._layout(k, m), self._layout(n, m))
+        found, count = (_Heuristic * ALGORITHMS)(), ctypes.c_int()
+        of_bt, of_a, of_c = layouts
+        self._call(
+            "cublasLtMatmulAlgoGetHeuristic",
+            *(self._handle, operation, of_bt, of_a, of_c, of_c, preference),
+            *(ALGORITHMS, found, ctypes.byref(count)),
+        )
+        self._call("cublasLtMatmulPreferenceDestroy", preference)
+        return _Plan(operation, layouts, tuple(result for result in found[: count.value] if result.state == 0))
+
+    def _layout(self, rows: int, columns: int) -> ctypes.c_void_p:
+        """A column-major bf16 matrix without gaps."""
+        layout = ctypes.c_void_p()
+        sizes = (ctypes.c_uint64(rows), ctypes.c_uint64(columns), ctypes.c_int64(rows))
+        self._call("cublasLtMatrixLayoutCreate", ctypes.byref(layout), _BF16, *sizes)
+        return layout
+
+    def _set(self, function: str, target: ctypes.c_void_p, attribute: int, value: Any) -> None:
+        self._call(function, target, attribute, ctypes.byref(value), ctypes.c_size_t(ctypes.sizeof(value)))
+
+    def _call(self, function: str, *arguments: Any) -> None:
+        status = getattr(self._library, function)(*arguments)
+        if status:
+            raise DeviceError(f"{function} answers {status} (cublasStatus_t): compare without its algorithms")

@@ -1,0 +1,246 @@
+"""The stopwatch of a real GPU: every candidate beside the vendor's library, in the same rounds, on rotated operands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from hktune.device.device import Buffer, Kernel, TimedDevice
+from hktune.errors import DeviceError, KernelFault
+from hktune.measure.agreement import disagreement
+from hktune.measure.baseline import Baseline, torch_stream
+from hktune.measure.comparison import Comparison, Race, compare
+from hktune.measure.operands import Arena, OperandSet
+from hktune.measure.stopping import CONFIRMING, SCREENING, StoppingRule
+from hktune.measure.stopwatch import Attempt
+from hktune.measure.timer import HOST_US, GraphTimer, Side
+from hktune.model import Failure, Launch, Problem, Source, Status, Timing
+from hktune.template.template import Template
+
+HOPELESS = 2.0
+"""A candidate whose first timed launch takes so many times as long as the vendor's is not timed further."""
+
+CONFIRMED = "confirmed"
+"""How the note of a time begins that was taken on fresh rounds, after the search."""
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """One problem's finalists and the vendor's other ways, all in the same rounds.
+
+    `finalists` are in the order asked for; `rivals` are baselines beside the first, by name, as baseline time / theirs.
+    """
+
+    finalists: tuple[Timing | Failure, ...]
+    rivals: dict[str, float]
+
+
+@dataclass
+class _Bench:
+    """One problem, ready to be timed: operands, and the baseline as a graph. `best` is the best ratio seen."""
+
+    sets: list[OperandSet]
+    enqueue_vendor: Callable[[OperandSet], None]
+    vendor: Side
+    vendor_us: float
+    best: float = 0.0
+
+
+class MeasuredStopwatch:
+    """Stopwatch over one device, in the process that owns it. A KernelFault passes through: the device is lost then.
+
+    `loaded` gives the kernel of an attempt; `baselines`[0] is what candidates are compared with. `problems` are all
+    that will be timed, which sizes the arena. `cache` is `cold` or `warm`, see `operands.set_count`.
+    """
+
+    source = Source.MEASURED
+
+    def __init__(
+        self,
+        device: TimedDevice,
+        template: Template,
+        loaded: Callable[[Attempt], Kernel],
+        baselines: Sequence[Baseline],
+        problems: Iterable[Problem],
+        cache: str = "cold",
+        seed: int = 0,
+    ) -> None:
+        self._device = device
+        self._template = template
+        self._loaded = loaded
+        self._baseline, *self._rivals = baselines
+        self._arena = Arena(problems, cache, device.last_level_cache_bytes, seed)
+        self.timer = GraphTimer(device)
+        self._benches: dict[Problem, _Bench] = {}
+
+    def time(self, attempt: Attempt, problem: Problem) -> Timing | Failure:
+        """Screen one candidate: few rounds, and fewer if it is clearly slower than the best one of `problem`."""
+        bench = self._bench(problem)
+        side = self._candidate(attempt, problem, bench, hopeless_us=HOPELESS * bench.vendor_us + HOST_US)
+        if not isinstance(side, Side):
+            return side
+        [comparison] = self._compared([side], bench, SCREENING, Race(best=bench.best))
+        if not comparison.lost_race:
+            bench.best = max(bench.best, comparison.ratio.median)
+        return self._timing(comparison)
+
+    def confirm(self, attempts: Sequence[Attempt], problem: Problem) -> Confirmation:
+        """Fresh rounds of the best candidates, together, beside all baselines; every output is checked again after."""
+        bench = self._bench(problem)
+        sides = [self._sound(attempt, problem, bench) for attempt in attempts]
+        good = [side for side in sides if isinstance(side, Side)]
+        rivals = self._rival_sides(problem, bench)
+        comparisons = iter(self._compared([*good, *rivals.values()], bench, CONFIRMING, Race()))
+        finalists = tuple(
+            side if isinstance(side, Failure) else self._still_right(side, next(comparisons), problem, bench)
+            for side in sides
+        )
+        return Confirmation(finalists, {name: next(comparisons).ratio.median for name in rivals})
+
+    def compared_graphs(self, sides: Sequence[Side], rule: StoppingRule) -> list[Comparison]:
+        """The first side as the baseline of the others, by `rule`: how the stopwatch itself is examined."""
+        return compare(lambda orders: self.timer.play(sides, orders), len(sides) - 1, rule)
+
+    def side(self, attempt: Attempt, problem: Problem) -> Side:
+        """The graph of one candidate. Raises DeviceError when it is wrong."""
+        side = self._sound(attempt, problem, self._bench(problem))
+        if isinstance(side, Failure):
+            raise DeviceError(f"{attempt.config.id} on {problem}: {side.detail}")
+        return side
+
+    def _bench(self, problem: Problem) -> _Bench:
+        if problem not in self._benches:
+            sets = self._arena.sets(problem)
+            enqueue = self._baseline.prepare(problem, sets[0], self.timer.stream)
+            vendor = self._side(enqueue, sets)
+            self._benches[problem] = _Bench(sets, enqueue, vendor, self.timer.launch_us(vendor))
+        return self._benches[problem]
+
+    def _side(self, enqueue: Callable[[OperandSet], None], sets: Sequence[OperandSet]) -> Side:
+        def enqueue_set(index: int) -> None:
+            enqueue(sets[index])
+
+        return self.timer.side(enqueue_set, len(sets))
+
+    def _sound(self, attempt: Attempt, problem: Problem, bench: _Bench) -> Side | Failure:
+        """The graph of a candidate that is right."""
+        side = self._candidate(attempt, problem, bench, hopeless_us=float("inf"))
+        assert not isinstance(side, Timing), "nothing is hopeless here"
+        return side
+
+    def _candidate(
+        self, attempt: Attempt, problem: Problem, bench: _Bench, hopeless_us: float
+    ) -> Side | Timing | Failure:
+        """The graph of a candidate whose first output is what the vendor's is; its time, if one launch took longer than
+        `hopeless_us`."""
+        launch = self._template.launch(attempt.config, problem)
+        try:
+            kernel = self._loaded(attempt)
+            enqueue = self._enqueue(kernel, launch, problem)
+            wrong = self._checked(lambda: enqueue(bench.sets[0]), problem, bench)
+            if wrong:
+                return Failure(Status.WRONG, f"{problem}: {wrong}")
+            glance_us = self.timer.glance_us(lambda index: enqueue(bench.sets[index]))
+            if glance_us > hopeless_us:
+                return self._hopeless(glance_us, bench)
+            return self._side(enqueue, bench.sets)
+        except KernelFault:
+            raise
+        except DeviceError as refused:
+            return Failure(Status.CRASHED, str(refused))
+
+    def _checked(self, run: Callable[[], None], problem: Problem, bench: _Bench) -> str | None:
+        """What is wrong with C of the first set after `run`."""
+        import torch
+
+        c, stream = bench.sets[0].c, torch_stream(self.timer.stream)
+        with torch.cuda.stream(stream):
+            bench.enqueue_vendor(bench.sets[0])
+            reference = c.clone()
+            c.fill_(float("nan"))
+            run()
+            wrong = disagreement(c, reference, problem.k)
+        stream.synchronize()
+        return wrong
+
+    def _enqueue(self, kernel: Kernel, launch: Launch, problem: Problem) -> Callable[[OperandSet], None]:
+        import torch
+
+        m, n, k = problem.m, problem.n, problem.k
+        shared: dict[str, Buffer | int | None] = {
+            "m": m,
+            "n": n,
+            "k": k,
+            "lda": k,
+            "ldb": k,
+            "ldc": n,
+            "bias": None,
+            "workspace": None,
+        }
+        if launch.workspace_bytes:
+            shared["workspace"] = self._device.borrow(
+                torch.zeros(launch.workspace_bytes, dtype=torch.uint8, device="cuda")
+            )
+
+        def enqueue(operands: OperandSet) -> None:
+            named = {"a": operands.a, "bt": operands.bt, "c": operands.c, "bias": operands.bias}
+            pointers = {name: self._device.borrow(tensor) for name, tensor in named.items() if tensor is not None}
+            binding = {name: value for name, value in {**shared, **pointers}.items() if launch.takes(name)}
+            self._device.launch(kernel, launch, binding, self.timer.stream)
+
+        return enqueue
+
+    def _rival_sides(self, problem: Problem, bench: _Bench) -> dict[str, Side]:
+        """The vendor's other ways to compute `problem`; those that it does not have are left out."""
+        sides: dict[str, Side] = {}
+        for rival in self._rivals:
+            try:
+                enqueue = rival.prepare(problem, bench.sets[0], self.timer.stream)
+            except KernelFault:
+                raise
+            except DeviceError:
+                continue
+            sides[rival.name] = self._side(enqueue, bench.sets)
+        return sides
+
+    def _compared(self, sides: Sequence[Side], bench: _Bench, rule: StoppingRule, race: Race) -> list[Comparison]:
+        contestants = [bench.vendor, *sides]
+        return compare(lambda orders: self.timer.play(contestants, orders), len(sides), rule, race)
+
+    def _still_right(self, side: Side, comparison: Comparison, problem: Problem, bench: _Bench) -> Timing | Failure:
+        wrong = self._checked(lambda: self._device.replay(side.graph, self.timer.stream), problem, bench)
+        if wrong:
+            return Failure(Status.WRONG, f"{problem}, after {comparison.rounds} rounds: {wrong}")
+        return self._timing(comparison, CONFIRMED)
+
+    def _hopeless(self, time_us: float, bench: _Bench) -> Timing:
+        """The time of a candidate that one launch was enough for."""
+        return Timing(
+            source=self.source,
+            time_us=time_us,
+            samples=1,
+            cache=self._arena.cache,
+            baseline=self._baseline.name,
+            baseline_us=bench.vendor_us,
+            note=f"one launch, left at less than {1 / HOPELESS:g}x the vendor",
+        )
+
+    def _timing(self, comparison: Comparison, kind: str = "screened") -> Timing:
+        """The candidate's time as the baseline's over their ratio: clocks drift between rounds, not within one."""
+        base_us, ratio, clocks = comparison.baseline_us.median, comparison.ratio, self.timer.clocks
+        seen = [f"{kind} at {ratio.median:.4f}x the vendor ({ratio.low:.4f}..{ratio.high:.4f})"]
+        seen += ["left early, clearly slower"] if comparison.lost_race else []
+        seen += [f"{clocks.sm_mhz} MHz"] if clocks.sm_mhz is not None else []
+        seen += [f"{clocks.power_w:.0f} W"] if clocks.power_w is not None else []
+        seen += [f"throttled: {', '.join(clocks.throttled)}"] if clocks.throttled else []
+        return Timing(
+            source=self.source,
+            time_us=base_us / ratio.median,
+            time_us_low=base_us / ratio.high,
+            time_us_high=base_us / ratio.low,
+            samples=comparison.rounds,
+            cache=self._arena.cache,
+            baseline=self._baseline.name,
+            baseline_us=base_us,
+            note="; ".join(seen),
+        )

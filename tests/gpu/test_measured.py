@@ -1,0 +1,84 @@
+"""The stopwatch on a real GPU: what it says of kernels whose relation is known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hktune.bench import GpuBench
+from hktune.device.cuda import CudaDevice
+from hktune.measure.cublaslt import CublasLtAlgorithm
+from hktune.measure.operands import COLD_FACTOR, ELEMENT_BYTES
+from hktune.measure.stopping import CONFIRMING
+from hktune.model import Problem, Timing
+from hktune.serve_gpu import GpuService, Serving, baselines
+from hktune.settings import Settings
+from hktune.space import load_space
+
+SPACE = Path(__file__).resolve().parents[2] / "search_spaces" / "sm90a_gemm_bf16.yaml"
+PROBLEMS = (Problem(1, 4096, 4096), Problem(4096, 4096, 4096), Problem(133, 2056, 1048))
+
+
+@pytest.fixture(scope="module")
+def bench(hopper: CudaDevice, tmp_path_factory: pytest.TempPathFactory) -> GpuBench:
+    return GpuBench("cuda", SPACE, 0, Settings(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture(scope="module")
+def serving(bench: GpuBench) -> Serving:
+    return GpuService("cuda", SPACE, bench.make_compiler, PROBLEMS, bench.settings)()
+
+
+@pytest.mark.parametrize("problem", PROBLEMS, ids=str)
+def test_a_kernel_is_timed_beside_the_vendor(serving: Serving, bench: GpuBench, problem: Problem) -> None:
+    attempt = bench()(load_space(SPACE).config({}))
+    assert serving.proved(attempt).failure is None
+    timing = serving.stopwatch.time(attempt, problem)
+    assert isinstance(timing, Timing), timing
+    assert timing.time_us_low is not None
+    assert timing.time_us_high is not None
+    assert timing.time_us_low <= timing.time_us <= timing.time_us_high
+    assert timing.cache == "cold"
+    assert "CUDA" in (timing.baseline or "")
+    assert "MHz" in (timing.note or "")
+    needed_us = problem.flops / 1.0e15 * 1e6  # no H100 multiplies 1 PFLOP/s of dense bf16
+    assert timing.time_us > needed_us
+
+
+def test_finalists_share_rounds_with_every_way_of_the_vendors(serving: Serving, bench: GpuBench) -> None:
+    space = load_space(SPACE)
+    attempts = [bench()(config) for config in (space.config({}), space.config({"store_buffers": 2}))]
+    confirmation = serving.stopwatch.confirm(attempts, PROBLEMS[1])
+    assert all(isinstance(time, Timing) for time in confirmation.finalists), confirmation
+    assert any(name.startswith("cuBLASLt algorithm") for name in confirmation.rivals)
+    assert all(0.2 < ratio < 1.5 for ratio in confirmation.rivals.values()), confirmation.rivals
+
+
+def test_an_algorithm_of_the_vendors_computes_the_product(serving: Serving) -> None:
+    import torch
+
+    lt = next(baseline for baseline in baselines("cuda") if isinstance(baseline, CublasLtAlgorithm))
+    stopwatch = serving.stopwatch
+    operands = stopwatch._arena.sets(PROBLEMS[2])[0]
+    operands.c.fill_(float("nan"))
+    torch.cuda.synchronize()
+    lt.prepare(PROBLEMS[2], operands, stopwatch.timer.stream)
+    torch.cuda.synchronize()
+    expected = operands.a.double() @ operands.bt.double().T
+    torch.testing.assert_close(operands.c.double(), expected, rtol=2.0**-7, atol=2.0**-9 * 1048**0.5)
+
+
+def test_cold_operands_exceed_the_cache(serving: Serving) -> None:
+    for problem in PROBLEMS:
+        sets = serving.stopwatch._arena.sets(problem)
+        touched = sum(ELEMENT_BYTES * (each.a.numel() + each.bt.numel() + each.c.numel()) for each in sets[1:])
+        assert touched >= COLD_FACTOR * serving.device.last_level_cache_bytes
+        assert len({each.a.data_ptr() for each in sets}) == len(sets)
+
+
+def test_a_graph_of_the_same_launches_takes_the_same_time(serving: Serving, bench: GpuBench) -> None:
+    attempt = bench()(load_space(SPACE).config({}))
+    sides = [serving.stopwatch.side(attempt, PROBLEMS[1]) for _ in range(2)]
+    [comparison] = serving.stopwatch.compared_graphs(sides, CONFIRMING)
+    assert abs(comparison.ratio.median - 1) < 0.01, comparison
