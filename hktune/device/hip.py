@@ -16,7 +16,7 @@ from hktune.device.amd_launch import check_launch, checked_code, explicit_bytes
 from hktune.device.device import Binding, Buffer, Clocks, Event, Graph, Kernel
 from hktune.device.hip_identity import identify, pci_address
 from hktune.device.hip_launch import KernelArguments, PreparedHipLaunch
-from hktune.device.hip_library import hip_library
+from hktune.device.hip_library import HipLibrary, hip_library
 from hktune.device.hip_sensors import Sensors
 from hktune.device.host_copies import check_target, source_of, span_elements
 from hktune.errors import DeviceError, KernelFault
@@ -124,7 +124,7 @@ class HipDevice:
         # Dynamic LDS needs no hipFuncSetAttribute: that takes host functions only, and the runtime holds a module's
         # kernel against what the device has.
         kernel = HipKernel(symbol, image, self._ordinal, function)
-        self._release_with(kernel, "hipModuleUnload", module)
+        self._release_with(kernel, "hipModuleUnload", module, kept=data)  # the runtime copies no image, it points to it
         return kernel
 
     def launch(self, kernel: Kernel, launch: Launch, binding: Binding, stream: int | None = None) -> None:
@@ -238,9 +238,10 @@ class HipDevice:
         self._release_with(made, destroy, handle)
         return made
 
-    def _release_with(self, owner: object, name: str, handle: int) -> None:
-        """Call `name` on `handle` when `owner` goes, but not at exit, when the runtime may be gone already."""
-        weakref.finalize(owner, self._hip.discard, name, handle).atexit = False
+    def _release_with(self, owner: object, name: str, handle: int, kept: object = None) -> None:
+        """Call `name` on `handle` when `owner` goes, and let go of `kept` after that. Not at exit, when the runtime may
+        be gone already."""
+        weakref.finalize(owner, _give_back, self._hip, name, handle, kept).atexit = False
 
     def _destroy_graph(self, graph: c_void_p) -> None:
         if graph.value:
@@ -248,6 +249,11 @@ class HipDevice:
 
     def _attribute(self, attribute: int) -> int:
         return self._hip.number("hipDeviceGetAttribute", attribute, self._ordinal)
+
+
+def _give_back(hip: HipLibrary, name: str, handle: int, kept: object) -> None:
+    hip.discard(name, handle)
+    del kept
 
 
 def _handle(made: Event | Graph) -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
+import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -108,6 +110,17 @@ class TestLoading:
         del kernel
         gc.collect()
         assert stand_in.modules == {}
+
+    def test_the_image_outlives_its_module(self, device: HipDevice, stand_in: StandIn) -> None:
+        image = bytes(bytearray(OBJECT))
+        before = sys.getrefcount(image)
+        kernel = device.load(image, "naive_gemm")
+        assert sys.getrefcount(image) > before
+        address = stand_in.words["hipModuleLoadData"][1]
+        assert ctypes.string_at(address, len(image)) == image
+        del kernel
+        gc.collect()
+        assert sys.getrefcount(image) == before
 
     def test_a_code_object_for_another_architecture_is_refused(self, stand_in: StandIn) -> None:
         stand_in.targets = ("gfx942:sramecc+:xnack-",)
