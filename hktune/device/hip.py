@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Mapping
-from ctypes import byref, c_float, c_void_p
+from ctypes import byref, c_float, c_uint, c_void_p
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy.typing as npt
 
@@ -16,7 +16,7 @@ from hktune.device.amd_launch import check_launch, checked_code, explicit_bytes
 from hktune.device.device import Binding, Buffer, Clocks, Event, Graph, Kernel
 from hktune.device.hip_identity import identify, pci_address
 from hktune.device.hip_launch import KernelArguments, PreparedHipLaunch
-from hktune.device.hip_library import hip_library
+from hktune.device.hip_library import HipLibrary, hip_library
 from hktune.device.hip_sensors import Sensors
 from hktune.device.host_copies import check_target, source_of, span_elements
 from hktune.errors import DeviceError, KernelFault
@@ -124,7 +124,7 @@ class HipDevice:
         # Dynamic LDS needs no hipFuncSetAttribute: that takes host functions only, and the runtime holds a module's
         # kernel against what the device has.
         kernel = HipKernel(symbol, image, self._ordinal, function)
-        self._release_with(kernel, "hipModuleUnload", module)
+        self._release_with(kernel, "hipModuleUnload", module, kept=data)  # the runtime copies no image, it points to it
         return kernel
 
     def launch(self, kernel: Kernel, launch: Launch, binding: Binding, stream: int | None = None) -> None:
@@ -140,9 +140,19 @@ class HipDevice:
             raise DeviceError(f"{kernel.symbol} was loaded by another device: load it here")
         check_launch(kernel.image, launch, self._lds_bytes)
         shape = (*launch.grid, *launch.block, launch.dynamic_lds_bytes)
+        name, fixed, no_parameters = (
+            "hipModuleLaunchKernel",
+            (c_void_p(kernel.function), *map(c_uint, shape)),
+            c_void_p(),
+        )
+        launch_kernel = self._hip.unconverted(name)
 
-        def start(stream: int | None, extra: Any) -> None:
-            self._call_here("hipModuleLaunchKernel", kernel.function, *shape, stream, None, extra)
+        def start(stream: c_void_p, extra: c_void_p) -> None:
+            if self._fault:
+                raise KernelFault(*self._fault)
+            status = launch_kernel(*fixed, stream, no_parameters, extra)
+            if status:
+                self._refused(name, status)
 
         return PreparedHipLaunch(start, kernel.image, launch, numbers)
 
@@ -198,25 +208,24 @@ class HipDevice:
 
         The thread's current device is torch's too, so it is put back.
         """
-        before = self._hip.number("hipGetDevice")
-        if before == self._ordinal:
-            self._call_here(name, *arguments)
-            return
-        self._hip.call("hipSetDevice", self._ordinal)
-        try:
-            self._call_here(name, *arguments)
-        finally:
-            self._hip.call("hipSetDevice", before)
-
-    def _call_here(self, name: str, *arguments: Any) -> None:
-        """The same where this device is the thread's current one already."""
         if self._fault:
             raise KernelFault(*self._fault)
+        before = self._hip.number("hipGetDevice")
+        if before != self._ordinal:
+            self._hip.call("hipSetDevice", self._ordinal)
         try:
-            self._hip.call(name, *arguments)
-        except KernelFault as fault:
-            self._fault = fault.status, fault.detail
-            raise
+            status = self._hip.status(name, *arguments)
+            if status:
+                self._refused(name, status)
+        finally:
+            if before != self._ordinal:
+                self._hip.call("hipSetDevice", before)
+
+    def _refused(self, name: str, status: int) -> NoReturn:
+        error = self._hip.error(name, status)
+        if isinstance(error, KernelFault):
+            self._fault = error.status, error.detail
+        raise error
 
     def _make(self, name: str, *arguments: Any) -> int:
         """Call a function that leaves a handle or an address where its first argument points; returns that."""
@@ -229,9 +238,10 @@ class HipDevice:
         self._release_with(made, destroy, handle)
         return made
 
-    def _release_with(self, owner: object, name: str, handle: int) -> None:
-        """Call `name` on `handle` when `owner` goes, but not at exit, when the runtime may be gone already."""
-        weakref.finalize(owner, self._hip.discard, name, handle).atexit = False
+    def _release_with(self, owner: object, name: str, handle: int, kept: object = None) -> None:
+        """Call `name` on `handle` when `owner` goes, and let go of `kept` after that. Not at exit, when the runtime may
+        be gone already."""
+        weakref.finalize(owner, _give_back, self._hip, name, handle, kept).atexit = False
 
     def _destroy_graph(self, graph: c_void_p) -> None:
         if graph.value:
@@ -239,6 +249,11 @@ class HipDevice:
 
     def _attribute(self, attribute: int) -> int:
         return self._hip.number("hipDeviceGetAttribute", attribute, self._ordinal)
+
+
+def _give_back(hip: HipLibrary, name: str, handle: int, kept: object) -> None:
+    hip.discard(name, handle)
+    del kept
 
 
 def _handle(made: Event | Graph) -> int:

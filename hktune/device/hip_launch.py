@@ -33,16 +33,22 @@ class KernelArguments:
         self.extra = (c_void_p * 5)(
             _BUFFER_POINTER, ctypes.addressof(buffer), _BUFFER_SIZE, ctypes.addressof(self._size), _END
         )
+        self.extra_address = c_void_p(ctypes.addressof(self.extra))
 
 
 class PreparedHipLaunch:
-    """A `PreparedLaunch`. `start` launches with a stream and an `extra`; the device must be the thread's current one,
-    as it is while torch works on it."""
+    """A `PreparedLaunch`. `start` launches on a stream with the `extra` at an address; the device must be the thread's
+    current one, as it is while torch works on it."""
 
     def __init__(
-        self, start: Callable[[int | None, Any], None], image: KernelImage, launch: Launch, numbers: Mapping[str, int]
+        self,
+        start: Callable[[c_void_p, c_void_p], None],
+        image: KernelImage,
+        launch: Launch,
+        numbers: Mapping[str, int],
     ) -> None:
         self._start = start
+        self._streams: dict[int | None, c_void_p] = {}
         binding = {
             argument.name: None if argument.kind == "pointer" else numbers.get(argument.name)
             for argument in launch.arguments
@@ -61,7 +67,10 @@ class PreparedHipLaunch:
         for operand, offset in self._pointers:
             tensor = operands[operand]
             _pack_pointer(arguments.values, offset, 0 if tensor is None else tensor.data_ptr())
-        self._start(stream, arguments.extra)
+        handle = self._streams.get(stream)
+        if handle is None:
+            handle = self._streams.setdefault(stream, c_void_p(stream))
+        self._start(handle, arguments.extra_address)
 
 
 class _EachThreads(threading.local, KernelArguments):

@@ -118,7 +118,7 @@ def test_the_templates_seeds_are_right_in_every_element(amd: HipDevice) -> None:
 FAULT = """
 import sys
 sys.path.insert(0, {folder!r})
-from test_hip_device import LAUNCH, OBJECT, bound
+from test_mi350x import LAUNCH, OBJECT, bound
 from hktune.device.hip import HipBuffer, HipDevice
 device = HipDevice()
 stray = HipBuffer(1 << 46, 1 << 20)
