@@ -19,7 +19,7 @@ LEAVES = {
 DESCRIPTIONS = {"template", "space", "shapes"}
 MACHINERY = {"compile", "emulator", "device", "verify", "measure", "search", "store"}
 PRODUCTION = {"dispatch", "runtime"}
-ASSEMBLY = {"prove", "workers", "tuner", "rows", "report", "doctor"}
+ASSEMBLY = {"export", "prove", "workers", "tuner", "rows", "report", "doctor"}
 
 MAY_IMPORT = {
     **dict.fromkeys(LEAVES, LEAVES),
@@ -32,6 +32,7 @@ MAY_IMPORT = {
     "runtime": LEAVES | {"device", "dispatch", "runtime"},
     **dict.fromkeys(ASSEMBLY, LEAVES | DESCRIPTIONS | MACHINERY | PRODUCTION | ASSEMBLY),
     "verify_command": LEAVES | MACHINERY,
+    "export_command": {"errors", "publish", "export"},
     "table_command": LEAVES | DESCRIPTIONS | MACHINERY | PRODUCTION | ASSEMBLY,
     "run": LEAVES | DESCRIPTIONS | MACHINERY | PRODUCTION | ASSEMBLY | {"run"},
     "cli": LEAVES
@@ -39,7 +40,7 @@ MAY_IMPORT = {
     | MACHINERY
     | PRODUCTION
     | ASSEMBLY
-    | {"run", "verify_command", "table_command", "cli"},
+    | {"run", "verify_command", "table_command", "export_command", "cli"},
 }
 
 
