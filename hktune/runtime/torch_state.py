@@ -70,4 +70,4 @@ def autocast_done(x: Tensor) -> AbstractContextManager[object]:
 
 def is_capturing() -> bool:
     """Whether this thread's current stream is being captured into a graph."""
-    return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
+    return torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()

@@ -122,38 +122,19 @@ def choice(module_text: str, tmp_path_factory: pytest.TempPathFactory) -> ctypes
             "SPLIT_K": config["split_k"], "PART_M": config["block_m"] // split, "PART_N": config["block_n"] // split,
             "NUM_WARPS": config["warps_m"] * config["warps_n"], "COUNTERS": 16384,
         }  # fmt: skip
-        generated = source.split(f"namespace {name} {{\nconstexpr int64_t ceil_div", 1)[1].split(
-            "inline void launch", 1
-        )[0]
+        generated = source.split(f"namespace {name} {{\nconstexpr int64_t ceil_div", 1)[1]
+        generated = generated.split("inline void launch", 1)[0]
         generated = re.sub(r"constexpr int64_t LDS_BYTES[^\n]*\n", "", generated)
         constants = "\n".join(f"constexpr int {key} = {value};" for key, value in numbers.items())
         kernels.append(f"namespace {name} {{\n{constants}\nconstexpr int64_t ceil_div{generated}}}")
     switches = source[source.index("inline bool can_run(int kernel") : source.index("inline void launch(int kernel")]
-    table = source[
-        source.index("struct table_row") : source.index(
-            "// ---------------------------------------------------------------- what PyTorch calls"
-        )
-    ]
+    table = source[source.index("struct table_row") : source.index("// Kernels read 16 bytes at once")]
     folder = tmp_path_factory.mktemp("choice")
     (folder / "choice.cpp").write_text(HOST_CHOICE.format(kernels="\n".join(kernels), choice=switches + table))
-    compile_host = [
-        sys.executable,
-        "-m",
-        "ziglang",
-        "c++",
-        "-std=c++20",
-        "-shared",
-        "-fPIC",
-        "-o",
-        "choice.so",
-        "choice.cpp",
-    ]
-    subprocess.run(compile_host, cwd=folder, check=True)
+    compile_host = [sys.executable, "-m", "ziglang", "c++", "-std=c++20", "-shared", "-fPIC"]
+    subprocess.run([*compile_host, "-o", "choice.so", "choice.cpp"], cwd=folder, check=True)
     library = ctypes.CDLL(str(folder / "choice.so"))
-    for name in ("choose", "workspace", "can"):
-        getattr(library, name).argtypes = (
-            [ctypes.c_int64] * 3 if name != "choose" else [*[ctypes.c_int64] * 3, ctypes.c_bool]
-        )
+    library.choose.argtypes = [*[ctypes.c_int64] * 3, ctypes.c_bool]
     library.can.argtypes = [ctypes.c_int, *[ctypes.c_int64] * 3]
     library.workspace.argtypes, library.workspace.restype = [ctypes.c_int, *[ctypes.c_int64] * 2], ctypes.c_int64
     library.can.restype = ctypes.c_bool
