@@ -27,7 +27,7 @@ from hktune.publish import publish
 
 FILE_NAME = "table.json"
 VERSION = 2
-FILE_BYTES_MAX = 64 << 20
+FILE_BYTES_MAX = 32 << 20
 OBJECT_BYTES_MAX = 16 << 20
 LOCK_TIMEOUT_S = 60  # it is held for milliseconds
 _REBUILD = "build it again with `hktune table build`"
@@ -58,7 +58,7 @@ def read_table(directory: Path, public_key: PublicKey | None = None) -> Table:
         raise TableError(f"{path}: table version saved={found} current={VERSION}: {_REBUILD}")
     try:
         table = msgspec.convert(document, Table)
-    except (msgspec.ValidationError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # ValidationError is a ValueError; so is what half a surrogate raises
         raise TableError(f"{path}: malformed table: {_line(error)}: {_REBUILD}") from None
     if saved_sha256 != content_sha256(table):
         found = repr(saved_sha256)[:80]
@@ -152,14 +152,15 @@ def _is_link(directory: Path, name: str) -> bool:
 
 
 def _put_object(path: Path, sha256: str, data: bytes | None) -> None:
-    if data is None and path.is_file():
+    ours = path.is_file() and not path.is_symlink()
+    if data is None and ours:
         data = path.read_bytes()
     if data is None:
         raise TableError(f"the table names code object {sha256}, which was not given: build it first")
     found = hashlib.sha256(data).hexdigest()
     if found != sha256:
         raise TableError(f"code object sha256: saved={sha256} current={found}: build it again")
-    if not path.is_file() or path.read_bytes() != data:
+    if not ours or path.read_bytes() != data:
         publish(path, data)
 
 

@@ -59,6 +59,12 @@ class Found:
 ObjectFound = AmdCodeObject | Cubin | Mismatch
 """The code object that a row names, parsed, or why there is none."""
 
+# Elements of a tensor map's box, and what its rows are multiples of in bf16 (cuTensorMapEncodeTiled, boxDim).
+_BOX_MAX, _BOX_GRANULE = 256, 8
+# Blocks along y and z, and threads along z (CUDA C++ programming guide 13.0, technical specifications).
+_CUDA_GRID_YZ_MAX, _CUDA_BLOCK_Z_MAX = 65535, 64
+_HIP_WORK_ITEMS = 2**32  # along each axis of a launch fewer than this: an AQL packet has 32 bits for them
+
 # CDNA4 accelerators that differ in clocks and power only (AMD's data sheets; PCI ids from the kernel's amdgpu driver).
 _SIBLINGS = ({"75a0": "MI350X", "75a3": "MI355X"},)
 
@@ -143,8 +149,27 @@ def _object(entry: Entry, kernel: Kernel, arch: str, code: ObjectFound) -> list[
 def _mapless(image: CudaKernel, kernel: Kernel, cubin: Cubin) -> str | None:
     """Why a tensor map of this kernel cannot be made, or None."""
     for parameter, argument in zip(image.parameters, kernel.launch.arguments, strict=False):
-        if parameter.is_tensor_map and (argument.name not in cubin.boxes or argument.name not in ("a", "bt", "c")):
+        if not parameter.is_tensor_map:
+            continue
+        box = cubin.boxes.get(argument.name)
+        if box is None or argument.name not in ("a", "bt", "c"):
             return f"{image.symbol} takes {argument.name} as a tensor map, and the cubin has no box for it"
+        if not (0 < box.rows <= _BOX_MAX and 0 < box.columns <= _BOX_MAX and box.columns % _BOX_GRANULE == 0):
+            return (
+                f"{image.symbol} copies {argument.name} in boxes of {box.rows} x {box.columns}, which no map can have"
+            )
+    return None
+
+
+def _grid_refused(launch: model.Launch, image: KernelImage | CudaKernel) -> str | None:
+    grid, block = launch.grid, launch.block
+    if isinstance(image, KernelImage):
+        too_many = any(a * b >= _HIP_WORK_ITEMS for a, b in zip(grid, block, strict=True))
+        return f"grid {grid} of {block} has 2**32 work-items or more along an axis" if too_many else None
+    if any(blocks % per for blocks, per in zip(grid, image.cluster, strict=True)):
+        return f"grid {grid} is not whole clusters of {image.cluster} blocks"
+    if max(grid[1:]) > _CUDA_GRID_YZ_MAX or block[2] > _CUDA_BLOCK_Z_MAX:
+        return f"grid {grid} of {block} has too many blocks along y or z, or threads along z"
     return None
 
 
@@ -154,9 +179,11 @@ def _refused(entry: Entry, kernel: Kernel, arch: str, image: KernelImage | CudaK
     work_items = math.prod(launch.block)
     if work_items > needs.max_workgroup_size:
         return f"launches {work_items} work-items a workgroup, {kernel.symbol} takes {needs.max_workgroup_size}"
-    grid = launch.rule.at(entry.m)
-    if isinstance(image, CudaKernel) and grid and any(a % b for a, b in zip(grid.grid, image.cluster, strict=True)):
-        return f"grid {grid.grid} is not whole clusters of {image.cluster} blocks"
+    for m in (entry.m, *entry.rows):
+        at_m = launch.rule.at(m)
+        refused = _grid_refused(at_m, image) if at_m else None
+        if refused:
+            return f"{refused} (m={m})"
     record = ARCHS.get(arch)
     if record is None:
         return None

@@ -15,7 +15,7 @@ from hktune import model
 from hktune.errors import SpaceError
 from hktune.launch_rule import GRID_MAX, WORKSPACE_BYTES_MAX, LaunchRule, compiled
 
-ENTRIES_MAX = 100_000
+ENTRIES_MAX = 20_000  # twice the problems of a shapes file
 
 Key = tuple[int, int, int, str, str]
 Family = tuple[int, int, str, str]
@@ -58,7 +58,7 @@ class Launch(Strict, frozen=True):
     dynamic_lds_bytes: LdsBytes
     arguments: Annotated[tuple[Argument, ...], Meta(max_length=32)]
     workspace_bytes: WorkspaceBytes | FormulaText = 0
-    requires: Annotated[tuple[FormulaText, ...], Meta(max_length=64)] = ()
+    requires: Annotated[tuple[FormulaText, ...], Meta(max_length=32)] = ()
 
     def __post_init__(self) -> None:
         names = [argument.name for argument in self.arguments]

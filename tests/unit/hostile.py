@@ -232,7 +232,7 @@ def change_and_seal(victim: Victim, data: st.DataObject) -> Outcome:
     path = victim.directory / "table.json"
     with contextlib.suppress(UnicodeEncodeError, OverflowError):
         path.write_bytes(json.dumps(document).encode())
-    with contextlib.suppress(msgspec.ValidationError):
+    with contextlib.suppress(msgspec.ValidationError, UnicodeEncodeError):
         path.write_bytes(table_json(msgspec.convert(document, Table)))
     outcome = victim.outcome()
     path.write_bytes(victim.table_bytes)

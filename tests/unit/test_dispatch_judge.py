@@ -12,7 +12,7 @@ import pytest
 from naive_gemm import EMULATED, MI355X, OBJECT, published, table_of, trial
 
 from hktune.code_object import AmdCodeObject, read_code_object
-from hktune.cubin import Cubin, read_cubin
+from hktune.cubin import Box, Cubin, read_cubin
 from hktune.dispatch import Entry, Found, Reason, judge, validate
 from hktune.dispatch.table import Kernel
 from hktune.model import CodeObject, Config, Identity, Problem, Source, Variant
@@ -84,6 +84,7 @@ def test_architecture_template_and_time_are_hard_and_come_first() -> None:
         ({"dynamic_lds_bytes": 163841}, "needs lds_bytes=163841, gfx950 has 163840"),
         ({"block": (1024, 1, 1)}, "launches 1024 work-items"),
         ({"block": (32, 32, 32)}, "launches 32768 work-items"),
+        ({"grid": ("m * 67108864", 1, 1)}, "has 2**32 work-items or more along an axis (m=8)"),
     ],
 )
 def test_what_a_driver_would_refuse_is_named(launch: dict[str, Any], says: str) -> None:
@@ -137,10 +138,15 @@ def test_a_cubin_is_held_against_the_same_rules() -> None:
         ({"arguments": swapped}, "arguments", "takes bt as a tensor map, and the cubin has no box for it"),
         ({"arguments": swapped[:3]}, "arguments", "takes 4 arguments, the launch gives 3"),
         ({"grid": ["m * 2 + 1", 1, 1]}, "resources", "grid (17, 1, 1) is not whole clusters of (2, 1, 1) blocks"),
+        ({"grid": [2, 65536, 1]}, "resources", "too many blocks along y or z"),
+        ({"grid": [2, 1, "m"], "block": [1, 1, 128]}, "resources", "threads along z"),
         ({"block": [256, 1, 1]}, "resources", "launches 256 work-items a workgroup, gemm takes 128"),
         ({"dynamic_lds_bytes": 232449}, "resources", "needs lds_bytes=232449, sm90a has 232448"),
     ]:
         (mismatch,) = judge(cuda_row(**changes), H100, Found(H100, False), cubin())
         assert (str(mismatch.reason), says in mismatch.detail) == (reason, True), mismatch
+    for box in (Box(257, 64), Box(64, 12), Box(0, 64)):
+        (mismatch,) = judge(cuda_row(), H100, Found(H100, False), replace(cubin(), boxes={"a": box}))
+        assert "which no map can have" in mismatch.detail
     older = replace(H100, arch="sm80")
     assert ("hard", "object unreadable") in judged(cuda_row(), older, older, cubin())

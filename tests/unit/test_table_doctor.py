@@ -62,6 +62,19 @@ def test_each_fault_is_one_line_with_a_next_step(tmp_path: Path) -> None:
     assert lines(tmp_path / "nowhere", [])[0].startswith("wrong: table: ")
 
 
+def test_duplicates_and_edits_are_wrong_whole(tmp_path: Path) -> None:
+    published(tmp_path, measured(SMALL), identity=MI355X)
+    path = tmp_path / "table.json"
+    row = path.read_text().split("[\n")[1].split("\n ]")[0]
+    path.write_text(path.read_text().replace(row, f"{row},\n{row}"))
+    (duplicate,) = lines(tmp_path, [])
+    assert "8x128x64 bf16 has two entries: keep one" in duplicate
+    published(tmp_path, measured(SMALL), identity=MI355X)
+    path.write_text(path.read_text().replace('"grid": [2, "m", 1]', '"grid": [3, "m", 1]'))
+    (edited,) = lines(tmp_path, [])
+    assert "damaged or edited: content_sha256 saved=" in edited
+
+
 def test_rows_that_no_call_can_reach_modelled_ones_and_refused_kernels_are_wrong(tmp_path: Path) -> None:
     published(tmp_path, trial(SMALL), trial(LARGE))
     assert lines(tmp_path, CALLS, EMULATED) == [
