@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 from hktune.bench_command import add_bench
 from hktune.build_command import add_build
 from hktune.errors import HktuneError, InputError
+from hktune.export_command import add_export_options
 from hktune.settings import Settings
 from hktune.table_command import add_table_commands
 from hktune.verify_command import add_kernel_options, verify_kernel
@@ -58,6 +59,7 @@ def _parser() -> _Parser:
     _add_explain(commands.add_parser("explain", help="say why a config is illegal"))
     table = commands.add_parser("table", help="build, print, examine or sign a dispatch table")
     add_table_commands(table, DEFAULT_SPACE, _console)
+    add_export_options(commands.add_parser("export", help="write a table as one PyTorch file with its kernels"))
     _add_merge(commands.add_parser("merge", help="merge the trials of several results directories"))
     _add_doctor(commands.add_parser("doctor", help="say what was found on this machine, and what to type for the rest"))
     return parser

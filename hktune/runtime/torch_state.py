@@ -70,4 +70,5 @@ def autocast_done(x: Tensor) -> AbstractContextManager[object]:
 
 def is_capturing() -> bool:
     """Whether this thread's current stream is being captured into a graph."""
-    return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
+    initialized = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    return bool(initialized) and torch.cuda.is_current_stream_capturing()

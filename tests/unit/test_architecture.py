@@ -31,6 +31,7 @@ ASSEMBLY = {
     "serve_gpu",
     "bench",
     "confirm",
+    "export",
 }
 
 MAY_IMPORT = {
@@ -44,6 +45,7 @@ MAY_IMPORT = {
     "runtime": LEAVES | {"device", "dispatch", "runtime"},
     **dict.fromkeys(ASSEMBLY, LEAVES | DESCRIPTIONS | MACHINERY | PRODUCTION | ASSEMBLY),
     "verify_command": LEAVES | MACHINERY,
+    "export_command": {"errors", "publish", "export"},
     "table_command": LEAVES | DESCRIPTIONS | MACHINERY | PRODUCTION | ASSEMBLY,
     "run": LEAVES | DESCRIPTIONS | MACHINERY | PRODUCTION | ASSEMBLY | {"run"},
     "build_command": LEAVES | DESCRIPTIONS | MACHINERY | ASSEMBLY,
@@ -53,7 +55,7 @@ MAY_IMPORT = {
     | MACHINERY
     | PRODUCTION
     | ASSEMBLY
-    | {"run", "verify_command", "table_command", "build_command", "bench_command", "cli"},
+    | {"run", "verify_command", "table_command", "build_command", "bench_command", "export_command", "cli"},
 }
 
 

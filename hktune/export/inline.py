@@ -1,0 +1,132 @@
+"""A gfx950 table as one self-contained Python file: kernels as HIP source, and the choice among them in C++."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from string import Template as Text
+
+from hktune.dispatch import Entry, Table, read_table
+from hktune.errors import TableError
+from hktune.export.lint import forbidden_habits, forbidden_python
+from hktune.model import WORKSPACE_COUNTER_BYTES, Config
+from hktune.template import Template, load_template
+
+TEMPLATE = "gfx950/gemm_bf16"
+FORMS = {"matmul": "MatmulModel", "matmul-bt": "TransposedMatmulModel", "linear": "LinearModel"}
+_INCLUDE = re.compile(r"^#include .*\n|^using namespace kittens;\n", re.MULTILINE)
+_OPERANDS = """
+#include <torch/extension.h>
+#include <ATen/cuda/CUDAContext.h>
+#include <c10/cuda/CUDAGuard.h>
+#include <hip/hip_runtime.h>
+#include <cmath>
+#include <limits>
+#include <utility>
+#include "kittens.cuh"
+using namespace kittens;
+
+constexpr int64_t WORKSPACE_COUNTER_BYTES = {counter_bytes};
+
+// One product, as a kernel is handed it. `bias` and `workspace` may be null.
+struct operands {{
+    const bf16 *a, *bt;
+    bf16 *c;
+    const bf16 *bias;
+    float *workspace;
+    int64_t m, n, k;
+}};
+"""
+
+
+def export_inline(directory: Path, kernels: Path, form: str) -> str:
+    """The table in `directory` as a Python module whose ModelNew has the given form, a key of `FORMS`.
+
+    `kernels` is the folder of the templates. Raises TableError for a table that this cannot be made of: of another
+    architecture, without a kernel, or of other templates than are there.
+    """
+    table = read_table(directory)
+    entries = [entry for entry in table.entries if entry.kernel is not None]
+    if table.arch != "gfx950" or not entries:
+        rule = f"{directory}: only gfx950 tables with a kernel have an inline form"
+        raise TableError(f"{rule}, this is {table.arch} with {len(entries)}: pass another directory")
+    template = load_template(kernels / TEMPLATE)
+    for entry in entries:
+        _check_template(entry, template, directory)
+    text = _module(table, entries, hip_source(entries, template), directory, FORMS[form])
+    habits = forbidden_python(text)
+    if habits:
+        raise TableError(f"{directory}: the exported module has a forbidden habit ({habits[0]}): mend hktune/export")
+    return text
+
+
+def hip_source(entries: Sequence[Entry], template: Template) -> str:
+    """Every kernel of `entries` in a namespace of its own, what launches it, and the choice among them."""
+    configs = {entry.kernel.config_id: Config(entry.kernel.config) for entry in entries if entry.kernel}
+    names = {config_id: f"gemm_{config_id[:8]}" for config_id in sorted(configs)}
+    order = list(names)
+    parts = [_OPERANDS.format(counter_bytes=WORKSPACE_COUNTER_BYTES).lstrip()]
+    for config_id, name in names.items():
+        parts += [_kernel(template, configs[config_id], name), _text("inline_kernel.hip").substitute(name=name)]
+    parts.append(_switches(list(names.values())))
+    rows = "\n".join(_row(entry, order) for entry in entries)
+    parts += [_text("inline_host.hip").substitute(rows=rows), _text("inline_forward.hip").template]
+    source = "\n".join(parts)
+    found = [str(habit) for habit in forbidden_habits(source)] + ["three quotes: leave them out"] * ("'''" in source)
+    if found:
+        raise TableError(f"the exported source has a forbidden habit ({found[0]}): mend the template")
+    return source
+
+
+def _check_template(entry: Entry, template: Template, directory: Path) -> None:
+    assert entry.kernel is not None
+    saved, current = (entry.kernel.template, entry.kernel.template_sha256), (template.name, template.sha256)
+    if saved != current:
+        rule = (
+            f"{directory}: {entry.problem} is of another template: saved={' '.join(saved)} current={' '.join(current)}"
+        )
+        raise TableError(f"{rule}: tune it again, or export from the checkout that made it")
+
+
+def _kernel(template: Template, config: Config, name: str) -> str:
+    """The rendered source within a namespace, without its includes, the kernel under a name of its own."""
+    body = _INCLUDE.sub("", template.render(config).source)
+    return f"namespace {name} {{\n{body.replace(template.symbol, f'{name}_kernel')}}}  // namespace {name}\n"
+
+
+def _switches(names: Sequence[str]) -> str:
+    """Functions that pass a call on to the kernel of a number."""
+    lines = []
+    for result, function, parameters, passed in (
+        ("bool", "can_run", "int64_t m, int64_t n, int64_t k", "m, n, k"),
+        ("int64_t", "workspace_bytes", "int64_t m, int64_t n", "m, n"),
+        ("void", "launch", "const operands &at, hipStream_t stream", "at, stream"),
+    ):
+        lines.append(f"inline {result} {function}(int kernel, {parameters}) {{\n    switch (kernel) {{")
+        lines += [f"        case {at}: return {name}::{function}({passed});" for at, name in enumerate(names)]
+        lines.append("    }\n    " + ("return {};" if result != "void" else "") + "\n}")
+    return "\n".join(lines) + "\n"
+
+
+def _row(entry: Entry, order: Sequence[str]) -> str:
+    assert entry.kernel is not None
+    least, most = entry.rows
+    biased = "true" if entry.epilogue == "bias" else "false"
+    return f"    {{{least}, {most}, {entry.n}, {entry.k}, {biased}, {order.index(entry.kernel.config_id)}}},"
+
+
+def _module(table: Table, entries: Sequence[Entry], hip_src: str, directory: Path, form: str) -> str:
+    sources = sorted({str(entry.source) for entry in entries})
+    text = _text("inline_module.txt").substitute(
+        arch=table.arch, version=table.hktune, count=len(entries), device=table.device.name,
+        source=f"Their times are {' and '.join(sources)}", hip_src=hip_src, form=form,
+    )  # fmt: skip
+    ast.parse(text, str(directory))
+    return text
+
+
+def _text(name: str) -> Text:
+    return Text(resources.files("hktune.export").joinpath(name).read_text())

@@ -1,0 +1,244 @@
+"""`hktune export`: the module as its users need it, its kernels built for gfx950 and run, its choice executed."""
+
+from __future__ import annotations
+
+import ast
+import ctypes
+import re
+import subprocess
+import sys
+import types
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from gemm_bf16_variants import ROOT, built, compiled, proof, space
+
+from hktune.cli import main
+from hktune.dispatch import build_table, write_table
+from hktune.export import FORMS, export_inline, forbidden_habits
+from hktune.export.lint import forbidden_python
+from hktune.launch_rule import LaunchRule
+from hktune.model import Config, Identity, Problem, Source, Status, Trial, Variant
+from hktune.verify import Proof
+
+KERNELS = ROOT / "kernels"
+IDENTITY = Identity("emulated", "gfx950", "emulated gfx950", 256)
+STAND_IN = (Path(__file__).parent / "export_stand_in.h").read_text()
+SMALL = {"block_m": 64, "block_n": 64, "warps_m": 2, "warps_n": 2, "split": 1}
+TUNED = {
+    Problem(256, 512, 256): {},
+    Problem(64, 512, 256, epilogue="bias"): SMALL,
+    Problem(16, 128, 2048): {**SMALL, "split_k": 4},
+}
+
+
+@lru_cache
+def configs() -> dict[Problem, Config]:
+    return {problem: space().config(values) for problem, values in TUNED.items()}
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A results directory of three shapes by three kernels."""
+    template, folder = space().template, tmp_path_factory.mktemp("export")
+    objects, trials = {}, []
+    for problem, config in configs().items():
+        assert space().is_legal(config, problem), config
+        code = built(config)
+        objects[code.sha256] = code.data
+        trials.append(
+            Trial(
+                trial=0, m=problem.m, n=problem.n, k=problem.k, dtype="bf16", epilogue=problem.epilogue,
+                config_id=config.id, config=config.json, status=Status.OK, source=Source.MODELLED, time_us=1.0,
+                object_sha256=code.sha256, template=template.name, template_sha256=template.sha256, target="gfx950",
+            )
+        )  # fmt: skip
+
+    def launch_of(row: Trial) -> tuple[str, LaunchRule]:
+        return template.symbol, space().launch_rule(Config.from_json(row.config), row.problem)
+
+    write_table(build_table(trials, launch_of, IDENTITY, "clang", "0.1.0", "now"), objects, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def module_text(directory: Path) -> str:
+    return export_inline(directory, KERNELS, "matmul")
+
+
+def assigned(module_text: str, name: str) -> str:
+    """The string that the module gives a name."""
+    for node in ast.parse(module_text).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name:
+            return str(ast.literal_eval(node.value))
+    raise AssertionError(name)
+
+
+def test_its_kernels_build_in_one_source_with_the_host_half_parsed_and_run_right(module_text: str) -> None:
+    source = assigned(module_text, "hip_src")
+    for header in ("torch/extension.h", "ATen/cuda/CUDAContext.h", "c10/cuda/CUDAGuard.h"):
+        assert source.count(f"#include <{header}>\n") == 1
+        source = source.replace(f"#include <{header}>\n", "")
+    for problem, config in configs().items():
+        name, launch = f"gemm_{config.id[:8]}", space().template.launch(config, problem)
+        same_launch = (
+            f"static_assert({name}::LDS_BYTES == {launch.dynamic_lds_bytes});\n"
+            f"static_assert({name}::NUM_THREADS == {launch.block[0]});\n"
+        )
+        code = compiled(
+            Variant("export", "0" * 64, "gfx950", "hip", f"{name}_kernel", STAND_IN + source + same_launch, config)
+        )
+        for shape in (problem, Problem(70, 72, 264, epilogue="bias")):
+            if space().is_legal(config, shape):
+                assert isinstance(proof(code, space().template.launch(config, shape), shape), Proof)
+        assert code.resources == built(config).resources
+
+
+HOST_CHOICE = """
+#include <cmath>
+#include <cstdint>
+#include <limits>
+{kernels}
+{choice}
+extern "C" int choose(int64_t m, int64_t n, int64_t k, bool biased) {{ return choose_kernel(m, n, k, biased); }}
+extern "C" int64_t workspace(int kernel, int64_t m, int64_t n) {{ return workspace_bytes(kernel, m, n); }}
+extern "C" bool can(int kernel, int64_t m, int64_t n, int64_t k) {{ return can_run(kernel, m, n, k); }}
+"""
+
+
+@pytest.fixture(scope="module")
+def choice(module_text: str, tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    """The module's choice among its kernels, compiled for this machine: the kernels themselves left out."""
+    source = assigned(module_text, "hip_src")
+    kernels = []
+    for name in re.findall(r"^namespace (gemm_\w{8}) \{$", source, re.MULTILINE)[::2]:
+        config = next(config for config in configs().values() if name == f"gemm_{config.id[:8]}")
+        split = config["split"]
+        numbers = {
+            "BLOCK_M": config["block_m"], "BLOCK_N": config["block_n"], "K_STEP": config["k_step"],
+            "SPLIT_K": config["split_k"], "PART_M": config["block_m"] // split, "PART_N": config["block_n"] // split,
+            "NUM_WARPS": config["warps_m"] * config["warps_n"], "COUNTERS": 16384,
+        }  # fmt: skip
+        generated = source.split(f"namespace {name} {{\nconstexpr int64_t ceil_div", 1)[1]
+        generated = generated.split("inline void launch", 1)[0]
+        generated = re.sub(r"constexpr int64_t LDS_BYTES[^\n]*\n", "", generated)
+        constants = "\n".join(f"constexpr int {key} = {value};" for key, value in numbers.items())
+        kernels.append(f"namespace {name} {{\n{constants}\nconstexpr int64_t ceil_div{generated}}}")
+    switches = source[source.index("inline bool can_run(int kernel") : source.index("inline void launch(int kernel")]
+    table = source[source.index("struct table_row") : source.index("// Kernels read 16 bytes at once")]
+    folder = tmp_path_factory.mktemp("choice")
+    (folder / "choice.cpp").write_text(HOST_CHOICE.format(kernels="\n".join(kernels), choice=switches + table))
+    compile_host = [sys.executable, "-m", "ziglang", "c++", "-std=c++20", "-shared", "-fPIC"]
+    subprocess.run([*compile_host, "-o", "choice.so", "choice.cpp"], cwd=folder, check=True)
+    library = ctypes.CDLL(str(folder / "choice.so"))
+    library.choose.argtypes = [*[ctypes.c_int64] * 3, ctypes.c_bool]
+    library.can.argtypes = [ctypes.c_int, *[ctypes.c_int64] * 3]
+    library.workspace.argtypes, library.workspace.restype = [ctypes.c_int, *[ctypes.c_int64] * 2], ctypes.c_int64
+    library.can.restype = ctypes.c_bool
+    return library
+
+
+def test_it_picks_the_kernel_of_the_shape_else_of_the_nearest_that_can(choice: ctypes.CDLL) -> None:
+    order = sorted({config.id for config in configs().values()})
+    for problem, config in configs().items():
+        biased = problem.epilogue == "bias"
+        assert choice.choose(problem.m, problem.n, problem.k, biased) == order.index(config.id)
+        assert choice.choose(problem.m + 1, problem.n + 8, problem.k, not biased) == order.index(config.id)
+    split = order.index(configs()[Problem(16, 128, 2048)].id)
+    assert choice.choose(16, 128, 64, False) not in (split, -1)  # too short for four to share
+    assert choice.choose(16, 128, 100, False) == -1
+
+
+def test_its_rules_and_sizes_are_the_spaces(choice: ctypes.CDLL) -> None:
+    order = sorted({config.id for config in configs().values()})
+    for config in configs().values():
+        at = order.index(config.id)
+        for m in (1, 64, 1000, 70_000):
+            for n in (8, 500, 30_000):
+                for k in (8, 64, 200, 4096, 1 << 20):
+                    problem = Problem(m, n, k)
+                    legal = space().is_legal(config, problem)
+                    assert choice.can(at, m, n, k) == legal, (problem, config)
+                    if legal:
+                        assert choice.workspace(at, m, n) == space().template.launch(config, problem).workspace_bytes
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_module_computes_what_torch_does(directory: Path, monkeypatch: pytest.MonkeyPatch, form: str) -> None:
+    """Its Python half, with torch in the place of the compiled one."""
+    from torch.utils import cpp_extension
+
+    asked: dict[str, Any] = {}
+    bound = types.SimpleNamespace(
+        gemm_forward=lambda a, bt, m, n: (a @ bt.T)[:m, :n], gemm_bias_forward=lambda a, bt, bias: a @ bt.T + bias
+    )
+    monkeypatch.setattr(cpp_extension, "load_inline", lambda **options: asked.update(options) or bound)
+    real = torch.empty, torch.zeros
+    for name, function in zip(("empty", "zeros"), real, strict=True):
+        monkeypatch.setattr(
+            torch, name, lambda *size, function=function, device=None, **options: function(*size, **options)
+        )
+    names: dict[str, Any] = {}
+    exec(export_inline(directory, KERNELS, form), names)
+    assert asked["functions"] == ["gemm_forward", "gemm_bias_forward"]
+    assert "--offload-arch=gfx950" in asked["extra_cuda_cflags"]
+    a, b = torch.randn(2, 3, 20).bfloat16(), torch.randn(20, 5).bfloat16()
+    if form == "linear":
+        model = names["ModelNew"](20, 5)
+        assert model.bias.abs().max() <= 1 / 20**0.5
+        torch.testing.assert_close(
+            model(a), torch.nn.functional.linear(a, model.weight, model.bias), rtol=0.02, atol=0.02
+        )
+        return
+    model = names["ModelNew"]()
+    for _ in range(2):
+        given = b if form == "matmul" else b.T.contiguous()
+        assert torch.equal(model(a, given), model(a, given))
+        torch.testing.assert_close(model(a, given), a @ b, rtol=0.02, atol=0.02)
+        b.add_(1)
+
+
+def test_what_the_command_says(directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "model_new.py"
+    assert main(["export", str(directory), "--format", "inline", "-o", str(out)]) == 0
+    assert "class ModelNew(MatmulModel)" in out.read_text()
+    assert main(["export", str(directory), "-o", str(tmp_path / "none" / "x.py")]) == 2
+    assert "cannot be written" in capsys.readouterr().err
+    assert main(["export", str(tmp_path), "-o", str(out)]) == 2
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("auto c = torch::mm(a, b);", "torch computes"),
+        ("PYBIND11_MODULE(x, m) {}", "PYBIND11_MODULE"),
+        ("acc.zero();", "tile.zero()"),
+        ("constexpr int n = NUM_WARPS * 32;", "waves of 32"),
+        ('#include "kittens.hpp"', "kittens.hpp"),
+        ("__shared__ float x[4];", "static shared"),
+        ("using G = kittens::group<NUM_THREADS>;", "group<NUM_THREADS>"),
+        ("hipFuncSetAttribute(kernel, x, y);", "hipFuncSetAttribute"),
+        ("int w = kittens::warp_id();", "kittens::warp_id"),
+        ("k<<<grid, block, smem>>>(a);", "default stream"),
+        ("auto c = torch::zeros({m, n});", "zeroing"),
+    ],
+)
+def test_every_habit_is_found_and_comments_are_not_code(source: str, name: str) -> None:
+    assert [habit.name for habit in forbidden_habits(source) if name in str(habit)]
+    assert not forbidden_habits(
+        f"// {source}\nextern __shared__ int x[]; hipFuncSetAttribute((void *)k, 1, 2); zero(c);"
+    )
+
+
+def test_pythons_habits_are_found() -> None:
+    for source in ("torch.matmul(a, b)", "F.linear(x, w)", "a @ b", "key = id(b)"):
+        assert forbidden_python(source)
+    assert not forbidden_python("module.gemm_forward(a, b)")
+
+
+@pytest.mark.parametrize("template", sorted(KERNELS.glob("*/*/gemm.hip")), ids=lambda path: path.parent.name)
+def test_templates_have_none(template: Path) -> None:
+    assert not forbidden_habits(template.read_text())

@@ -1,0 +1,89 @@
+"""The gfx950 kernel through the runtime where it needs a workspace, row strides and a bias."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+from gemm_bf16_variants import built, space
+from torch import Tensor
+
+import hktune
+from hktune.device.emulated import EmulatedDevice
+from hktune.dispatch import BuildOptions, build_table, write_table
+from hktune.launch_rule import LaunchRule
+from hktune.model import Config, Problem, Source, Status, Trial
+from hktune.runtime import LoadedTable, operators
+
+M, N, K = 20, 64, 256
+VALUES = {"block_m": 32, "block_n": 32, "warps_m": 1, "warps_n": 1, "split": 1, "split_k": 2}
+
+
+@pytest.fixture
+def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LoadedTable:
+    """One kernel, two workgroups for each block, with and without bias."""
+    monkeypatch.setattr(operators, "_current", None)
+    config, template = space().config(VALUES), space().template
+    code, identity = built(config), EmulatedDevice().identity
+    trials = [
+        Trial(
+            trial=0, m=M, n=N, k=K, dtype="bf16", epilogue=epilogue, config_id=config.id, config=config.json,
+            status=Status.OK, source=Source.MODELLED, time_us=1.0, object_sha256=code.sha256, template=template.name,
+            template_sha256=template.sha256, target=identity.arch,
+        )
+        for epilogue in ("none", "bias")
+    ]  # fmt: skip
+
+    def launch_of(row: Trial) -> tuple[str, LaunchRule]:
+        return code.symbol, space().launch_rule(Config.from_json(row.config), Problem(row.m, row.n, row.k))
+
+    options = BuildOptions(fixed_order=frozenset({template.name}))
+    write_table(
+        build_table(trials, launch_of, identity, "clang", "0", "now", options), {code.sha256: code.data}, tmp_path
+    )
+    return hktune.load(tmp_path, allow_modelled=True, reproducible=True)
+
+
+def bf16(*shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape))).bfloat16()
+
+
+def close(found: Tensor, exact: Tensor) -> None:
+    torch.testing.assert_close(found.float(), exact, rtol=2**-8, atol=1e-4)
+
+
+def test_launches_share_a_workspace_that_each_leaves_clean_and_repeat_to_the_bit(table: LoadedTable) -> None:
+    x, weight, bias = bf16(M, K), bf16(N, K), bf16(N)
+    found = [table.linear(x, weight, bias) for _ in range(3)]
+    close(found[0], x.float() @ weight.float().T + bias.float())
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
+    close(table.linear(x, weight), x.float() @ weight.float().T)
+    assert table.stats().hits == 4
+
+
+def test_threads_that_share_the_device_get_their_own_sums(table: LoadedTable) -> None:
+    weight, inputs = bf16(N, K), [bf16(M, K) * scale for scale in (1, 2, 4)]
+    found: dict[int, Tensor] = {}
+
+    def work(number: int) -> None:
+        found[number] = table.linear(inputs[number], weight)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert torch.equal(found[1], found[0] * 2)
+    assert torch.equal(found[2], found[0] * 4)
+
+
+def test_sliced_operands_are_read_as_they_lie(table: LoadedTable) -> None:
+    wide, weights = bf16(M, K + 24), bf16(2 * N, K + 8)
+    x, weight = wide[:, 16 : 16 + K], weights[::2, :K]
+    close(table.linear(x, weight), x.float() @ weight.float().T)
+    close(table.matmul(x, weight.T), x.float() @ weight.float().T)
+    assert table.stats().hits == 2
+    assert not table.stats().fallbacks
