@@ -146,5 +146,4 @@ class Tuner:
 
 def cost(trial: Trial) -> float | None:
     """What a strategy is told of a time: relative to a baseline's in the same rounds, if there is one: clocks drift."""
-    known = trial.time_us is not None and trial.baseline_us is not None
-    return trial.time_us / trial.baseline_us if known else trial.time_us
+    return trial.time_us / (trial.baseline_us or 1.0) if trial.time_us is not None else None
