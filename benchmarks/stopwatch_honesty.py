@@ -17,7 +17,7 @@ import numpy as np
 
 from hktune.bench import GpuBench, choose_device
 from hktune.measure.comparison import Comparison
-from hktune.measure.stopping import CONFIRMING, SCREENING, StoppingRule
+from hktune.measure.stopping import CONFIRMING, SCREENING
 from hktune.measure.timer import Side
 from hktune.model import Problem
 from hktune.serve_gpu import GpuService, Serving
@@ -25,6 +25,7 @@ from hktune.settings import Settings
 from hktune.space import load_space
 
 LAUNCHES, SLOWED_LAUNCHES = 50, 51
+RULES = {"screening": SCREENING, "confirming": CONFIRMING}
 
 
 def main() -> None:
@@ -32,6 +33,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--problem", action="append", required=True, metavar="MxNxK")
     parser.add_argument("--comparisons", type=int, default=100)
+    parser.add_argument("--rule", choices=sorted(RULES), action="append", help="default: each")
     parser.add_argument("--prebuilt", type=Path)
     parser.add_argument("--device", default="auto")
     options = parser.parse_args()
@@ -41,14 +43,13 @@ def main() -> None:
     problems = tuple(Problem(*map(int, text.split("x"))) for text in options.problem)
     serving = GpuService(kind, space, bench.make_compiler, problems, settings)()
     for problem in problems:
-        for name, rule in (("screening", SCREENING), ("confirming", CONFIRMING)):
-            examine(serving, bench, problem, name, rule, options.comparisons)
+        for name in options.rule or RULES:
+            examine(serving, bench, problem, name, options.comparisons)
 
 
-def examine(
-    serving: Serving, bench: GpuBench, problem: Problem, name: str, rule: StoppingRule, comparisons: int
-) -> None:
+def examine(serving: Serving, bench: GpuBench, problem: Problem, name: str, comparisons: int) -> None:
     """Compare the space's default config with itself, and with itself slowed."""
+    rule = RULES[name]
     attempt = bench()(load_space(bench.space).config({}))
     pair = [serving.stopwatch.side(attempt, problem) for _ in range(2)]
     unequal = [stretched(serving, side, extra) for side, extra in zip(pair, (0, 1), strict=True)]

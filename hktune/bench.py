@@ -56,6 +56,11 @@ class OpenBench:
     confirming: ContainedStopwatch | None = None
 
     @property
+    def shares(self) -> bool:
+        """Whether a variant that one problem asked for is timed on every other: where that costs nothing."""
+        return self.confirming is None
+
+    @property
     def usage(self) -> Usage | None:
         return self.confirming.worker.usage if self.confirming else None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from itertools import takewhile
 from typing import Any
 
 from hktune.contained import ContainedStopwatch
@@ -44,12 +45,18 @@ def finalists(trials: Sequence[Trial]) -> list[Trial]:
 
 
 def deciding(trials: Sequence[Trial]) -> list[Trial]:
-    """The rows that a table is built from: where finalists were confirmed, only the confirmed.
+    """The rows that a table is built from: of a problem whose last rows are a confirmation, these alone.
 
     Times of different rounds were taken at different clocks; a screened time may win by luck.
     """
-    confirmed = {trial.problem for trial in trials if is_confirmed(trial)}
-    return [trial for trial in trials if trial.problem not in confirmed or is_confirmed(trial)]
+    by_problem: dict[Problem, list[Trial]] = {}
+    for trial in trials:
+        by_problem.setdefault(trial.problem, []).append(trial)
+    chosen: list[Trial] = []
+    for own in by_problem.values():
+        last = list(takewhile(is_confirmed, reversed(own)))[::-1]
+        chosen += last or own
+    return chosen
 
 
 def is_confirmed(trial: Trial) -> bool:

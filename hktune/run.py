@@ -181,7 +181,7 @@ def _search(
     work = bench.open(problems, ledger.quarantine())
     try:
         budget = Budget(options.trials, options.time_budget_s)
-        tuner = Tuner(searches, work.executor, work.stopwatch, ledger.record, budget, progress)
+        tuner = Tuner(searches, work.executor, work.stopwatch, ledger.record, budget, progress, work.shares)
         tuner.replay(ledger.rows())
         progress.skipped(sum(len(search.tried) for search in searches))
         tuner.run()

@@ -49,13 +49,12 @@ Record = Callable[[Attempt, Problem, Timing | Failure], Trial]
 
 
 class Tuner:
-    """Searches several problems at once over one pool of variants.
+    """Searches several problems at once over one pool of variants: each is compiled and proved once, whoever asked.
 
-    A variant is compiled and proved once, whichever problem asked for it, and its time on every other problem that it
-    is legal for is told to that problem's strategy too: proving costs seconds, a modelled time microseconds.
-
-    Outcomes are told in the order in which their configs were asked for, and always as many asks ahead of them, so
-    equal seeds give equal runs however long each variant takes (with up to LOOKAHEAD workers, on any machine).
+    With `share`, its time on every other problem that it is legal for is told to that problem's strategy too: right
+    where proving costs seconds and a modelled time microseconds, wrong where a time is measured. Outcomes are told in
+    the order in which their configs were asked for, and always as many asks ahead of them, so equal seeds give equal
+    runs however long each variant takes (with up to LOOKAHEAD workers, on any machine).
     """
 
     def __init__(
@@ -66,6 +65,7 @@ class Tuner:
         record: Record,
         budget: Budget,
         listener: Listener,
+        share: bool = True,
     ) -> None:
         self._searches = searches
         self._executor = executor
@@ -73,6 +73,8 @@ class Tuner:
         self._record = record
         self._budget = budget
         self._listener = listener
+        self._share = share
+        self._asked_by: dict[str, list[Search]] = {}
         self._lookahead = max(LOOKAHEAD, executor.capacity)
         self._in_order: deque[Config] = deque()
         self._unsubmitted: deque[Config] = deque()
@@ -84,7 +86,7 @@ class Tuner:
         for search in self._searches:
             own = [trial for trial in trials if trial.problem == search.problem and trial.config_id not in search.tried]
             search.tried.update(trial.config_id for trial in own)
-            search.strategy.tell([Outcome(Config.from_json(row.config), row.status, row.time_us) for row in own])
+            search.strategy.tell([Outcome(Config.from_json(row.config), row.status, cost(row)) for row in own])
 
     def run(self) -> None:
         """Search until every budget is spent or every space exhausted. KeyboardInterrupt passes through: all that
@@ -98,7 +100,8 @@ class Tuner:
                 self._attempts[attempt.config.id] = attempt
             while self._in_order and self._in_order[0].id in self._attempts:
                 attempt = self._attempts[self._in_order.popleft().id]
-                for search in self._searches:
+                asked_by = self._asked_by.pop(attempt.config.id)
+                for search in self._searches if self._share else asked_by:
                     self._settle(search, attempt)
                 self._look_ahead()
 
@@ -120,9 +123,12 @@ class Tuner:
         configs = search.strategy.ask(1)
         search.exhausted = not configs
         for config in configs:
-            if config.id in self._attempts:
+            if config.id in self._asked_by:
+                self._asked_by[config.id].append(search)
+            elif config.id in self._attempts:
                 self._settle(search, self._attempts[config.id])
-            elif config not in self._in_order:
+            else:
+                self._asked_by[config.id] = [search]
                 self._in_order.append(config)
                 self._unsubmitted.append(config)
 
@@ -134,5 +140,10 @@ class Tuner:
         outcome = attempt.failure or self._stopwatch.time(attempt, search.problem)
         trial = self._record(attempt, search.problem, outcome)
         search.tried.add(config.id)
-        search.strategy.tell([Outcome(config, trial.status, trial.time_us)])
+        search.strategy.tell([Outcome(config, trial.status, cost(trial))])
         self._listener.recorded(trial)
+
+
+def cost(trial: Trial) -> float | None:
+    """What a strategy is told of a time: relative to a baseline's in the same rounds, if there is one: clocks drift."""
+    return trial.time_us / (trial.baseline_us or 1.0) if trial.time_us is not None else None

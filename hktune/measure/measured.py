@@ -82,7 +82,7 @@ class MeasuredStopwatch:
         [comparison] = self._compared([side], bench, SCREENING, Race(best=bench.best))
         if not comparison.lost_race:
             bench.best = max(bench.best, comparison.ratio.median)
-        return self._timing(comparison)
+        return self._timing(comparison, comparison.baseline_us.median, "screened")
 
     def confirm(self, attempts: Sequence[Attempt], problem: Problem) -> Confirmation:
         """Fresh rounds of the best candidates, together, beside all baselines; every output is checked again after."""
@@ -90,9 +90,12 @@ class MeasuredStopwatch:
         sides = [self._sound(attempt, problem, bench) for attempt in attempts]
         good = [side for side in sides if isinstance(side, Side)]
         rivals = self._rival_sides(problem, bench)
-        comparisons = iter(self._compared([*good, *rivals.values()], bench, CONFIRMING, Race()))
+        compared = self._compared([*good, *rivals.values()], bench, CONFIRMING, Race())
+        # Whoever left early saw other rounds: one baseline time for all, so that times order as ratios do.
+        base_us = max(compared, key=lambda comparison: comparison.rounds).baseline_us.median
+        comparisons = iter(compared)
         finalists = tuple(
-            side if isinstance(side, Failure) else self._still_right(side, next(comparisons), problem, bench)
+            side if isinstance(side, Failure) else self._still_right(side, next(comparisons), problem, bench, base_us)
             for side in sides
         )
         return Confirmation(finalists, {name: next(comparisons).ratio.median for name in rivals})
@@ -207,11 +210,13 @@ class MeasuredStopwatch:
         contestants = [bench.vendor, *sides]
         return compare(lambda orders: self.timer.play(contestants, orders), len(sides), rule, race)
 
-    def _still_right(self, side: Side, comparison: Comparison, problem: Problem, bench: _Bench) -> Timing | Failure:
+    def _still_right(
+        self, side: Side, comparison: Comparison, problem: Problem, bench: _Bench, base_us: float
+    ) -> Timing | Failure:
         wrong = self._checked(lambda: self._device.replay(side.graph, self.timer.stream), problem, bench)
         if wrong:
             return Failure(Status.WRONG, f"{problem}, after {comparison.rounds} rounds: {wrong}")
-        return self._timing(comparison, CONFIRMED)
+        return self._timing(comparison, base_us, CONFIRMED)
 
     def _hopeless(self, time_us: float, bench: _Bench) -> Timing:
         """The time of a candidate that one launch was enough for."""
@@ -225,9 +230,9 @@ class MeasuredStopwatch:
             note=f"one launch, left at less than {1 / HOPELESS:g}x the vendor",
         )
 
-    def _timing(self, comparison: Comparison, kind: str = "screened") -> Timing:
+    def _timing(self, comparison: Comparison, base_us: float, kind: str) -> Timing:
         """The candidate's time as the baseline's over their ratio: clocks drift between rounds, not within one."""
-        base_us, ratio, clocks = comparison.baseline_us.median, comparison.ratio, self.timer.clocks
+        ratio, clocks = comparison.ratio, self.timer.clocks
         seen = [f"{kind} at {ratio.median:.4f}x the vendor ({ratio.low:.4f}..{ratio.high:.4f})"]
         seen += ["left early, clearly slower"] if comparison.lost_race else []
         seen += [f"{clocks.sm_mhz} MHz"] if clocks.sm_mhz is not None else []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 
 from hktune.errors import SpaceError
 from hktune.model import Config, Problem, Value
@@ -14,7 +15,7 @@ from hktune.space.space import SearchSpace
 class ListedDomain(Domain):
     """Those of `configs` that are legal for `problem`, in the list's order.
 
-    Judging, neighbours and reasons are those of `Domain`; nothing off the list is legal here.
+    Judging and reasons are those of `Domain`; nothing off the list is legal here.
     """
 
     def __init__(self, space: SearchSpace, problem: Problem | None, configs: Iterable[Config]) -> None:
@@ -25,9 +26,19 @@ class ListedDomain(Domain):
         """Whether `config` is on the list, and legal."""
         return (config if isinstance(config, Config) else Config(config)).id in self._listed
 
+    @cached_property
+    def count(self) -> int:
+        """How many of the list are legal."""
+        return len(self._listed)
+
     def enumerate(self) -> Iterator[Config]:
         """The list."""
         return iter(self._listed.values())
+
+    def neighbours(self, config: Mapping[str, Value]) -> list[Config]:
+        """What on the list differs from `config` in one parameter, then what differs in two."""
+        differing = {id_: sum(other[name] != config[name] for name in other) for id_, other in self._listed.items()}
+        return [self._listed[id_] for count in (1, 2) for id_, differs in differing.items() if differs == count]
 
     def sample(self, rng: random.Random) -> Config:
         """One of the list, each equally likely. Raises SpaceError if there is none."""

@@ -1,0 +1,156 @@
+"""What a hang, a death or a fault of the process that owns a GPU costs: with stand-ins that do each."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from hktune.contained import Answer, Confirm, ContainedStopwatch, GpuExecutor, GpuWorker, Prove, Request, Screen, Serve
+from hktune.measure.measured import Confirmation
+from hktune.measure.stopwatch import Attempt
+from hktune.model import Config, Failure, Problem, Source, Status, Timing
+
+PROBLEM = Problem(256, 256, 256)
+FAULT = Failure(Status.CRASHED, "illegal address")
+
+
+def behave(attempts: tuple[Attempt, ...], when: str) -> bool:
+    """Do what the configs say is done `when`; True when that is a fault."""
+    for attempt in attempts:
+        does = attempt.config["does"]
+        if does == f"die when {when}":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if does == f"hang when {when}":
+            time.sleep(3600)
+        if does == f"fault when {when}":
+            return True
+    return False
+
+
+def serve(request: Request | None) -> Answer:
+    timing = Timing(Source.MEASURED, 10.0, note=str(os.getpid()))
+    if isinstance(request, Prove):
+        lost = behave((request.attempt,), "proved")
+        return Answer(FAULT if lost else request.attempt, 0.5, lost)
+    if isinstance(request, Screen):
+        lost = behave((request.attempt,), "timed")
+        return Answer(FAULT if lost else timing, 1.0, lost)
+    if isinstance(request, Confirm):
+        lost = behave(request.attempts, "confirmed")
+        return Answer(FAULT if lost else Confirmation((timing,) * len(request.attempts), {"other": 0.9}), 2.0, lost)
+    return Answer(None)
+
+
+def make_serve() -> Serve:
+    return serve
+
+
+@pytest.fixture
+def stopwatch() -> Iterator[ContainedStopwatch]:
+    worker = GpuWorker(make_serve, deadline_s=3.0)
+    yield ContainedStopwatch(worker, lambda config, problem: f"bench {config['does']} on {problem}")
+    worker.close()
+
+
+def attempt(does: str) -> Attempt:
+    return Attempt(Config({"does": does}), object_sha256="0" * 64)
+
+
+def pid(outcome: Timing | Failure) -> str | None:
+    assert isinstance(outcome, Timing), outcome
+    return outcome.note
+
+
+@pytest.mark.parametrize(
+    ("how", "status", "said"),
+    [
+        ("die", Status.CRASHED, "the worker died with exit code -9"),
+        ("hang", Status.TIMEOUT, "no answer after 3 s; the worker was replaced"),
+        ("fault", Status.CRASHED, "illegal address"),
+    ],
+)
+@pytest.mark.parametrize("when", ["proved", "timed"])
+def test_a_lost_worker_costs_its_config_and_no_other(
+    stopwatch: ContainedStopwatch, how: str, status: Status, said: str, when: str
+) -> None:
+    before = pid(stopwatch.time(attempt("work"), PROBLEM))
+    bad = attempt(f"{how} when {when}")
+    proved = stopwatch.prove(bad)
+    failure = proved.failure if when == "proved" else stopwatch.time(proved, PROBLEM)
+    where = "None" if when == "proved" else str(PROBLEM)
+    assert failure == Failure(status, f"{said}; quarantined, reproduce: bench {how} when {when} on {where}")
+    after = pid(stopwatch.time(attempt("work"), PROBLEM))
+    assert after != before
+    assert stopwatch.worker.usage.workers_lost == 1
+
+
+def test_a_quarantined_config_is_not_run_again(stopwatch: ContainedStopwatch) -> None:
+    bad = attempt("die when timed")
+    failure = stopwatch.time(bad, PROBLEM)
+    assert stopwatch.time(bad, Problem(1, 8, 8)) == failure
+    assert stopwatch.prove(bad).failure == failure
+    assert stopwatch.confirm([bad], PROBLEM).finalists == (failure,)
+    assert stopwatch.worker.usage.workers_lost == 1
+
+
+def test_what_was_measured_beside_a_culprit_is_measured_again(stopwatch: ContainedStopwatch) -> None:
+    culprit = attempt("die when confirmed")
+    first, second, third = stopwatch.confirm([attempt("work"), culprit, attempt("more work")], PROBLEM).finalists
+    assert isinstance(second, Failure)
+    assert "quarantined, reproduce: bench die when confirmed" in second.detail
+    assert pid(first) == pid(third), "in the same rounds"
+    assert list(stopwatch.quarantine) == [culprit.config.id]
+
+
+def test_a_failed_compile_is_not_proved(stopwatch: ContainedStopwatch) -> None:
+    failed = Attempt(Config({"does": "die when proved"}), Failure(Status.COMPILE_ERROR, "no"))
+    assert stopwatch.prove(failed) is failed
+    assert stopwatch.worker.usage.asked_s == 0
+
+
+def test_usage_survives_a_worker(stopwatch: ContainedStopwatch) -> None:
+    stopwatch.time(attempt("work"), PROBLEM)
+    stopwatch.time(attempt("fault when timed"), PROBLEM)
+    stopwatch.time(attempt("work"), PROBLEM)
+    assert stopwatch.worker.usage.busy_s == 2.0, "a second of each process"
+
+
+class Compiling:
+    """An executor that has compiled whatever it is given by the next time it is asked."""
+
+    capacity = 2
+
+    def __init__(self) -> None:
+        self._given: list[Config] = []
+        self.closed = False
+
+    @property
+    def pending(self) -> int:
+        return len(self._given)
+
+    def submit(self, config: Config) -> None:
+        self._given.append(config)
+
+    def collect(self, timeout_s: float) -> list[Attempt]:
+        done, self._given = self._given, []
+        return [Attempt(config, object_sha256="0" * 64) for config in done]
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_the_executor_proves_what_was_compiled(stopwatch: ContainedStopwatch) -> None:
+    compiling = Compiling()
+    executor = GpuExecutor(compiling, stopwatch)
+    for does in ("work", "die when proved"):
+        executor.submit(Config({"does": does}))
+    assert executor.pending == 2
+    outcomes = {done.config["does"]: done.failure for done in executor.collect(1.0)}
+    assert outcomes["work"] is None
+    assert outcomes["die when proved"] is not None
+    executor.close()
+    assert compiling.closed
