@@ -6,8 +6,8 @@ MEASURED.csv has a row per shape: m, n, k and time_us (the fastest library's dev
 out_dtype. The modelled best is over the space's seeds and a random sample of it, each compiled and proved on the
 emulator as in a tuning run (cached between runs). Shapes that no sampled config divides are left out and counted.
 
-The errors are of model and kernel together: the libraries may have a better kernel than the space, and a worse one. So
-widths that are no multiple of 64 stand apart, and rows of split_k > 1 or float32 output, which the space does not write.
+The errors are of model and kernel together: the libraries may have a better kernel than the space, and a worse one.
+Widths that are no multiple of 64 stand apart, and so do rows of split_k > 1 or float32 output.
 """
 
 from __future__ import annotations
