@@ -121,14 +121,14 @@ class LoadedTable:
                 and (weight_at := weight.data_ptr())
                 and not (at | weight_at) & _MISALIGNED
                 and (bias is None or _bias_fits(bias, n, index))
-                and not place.among_others
+                and place.is_current()
             )
-        except RuntimeError:  # a tensor without memory of its own
+        except (RuntimeError, IndexError):  # a tensor without memory of its own, or without dimensions
             ready = False
         if not ready or prepared is None:
             return self._serve_slowly(place, route, x, weight, bias)
-        rows = key[:1] if len(shape) == 2 else shape[:-1]
-        return self._launch(place, route, prepared, x, weight, bias, (*rows, n))
+        out = x.new_empty((key[0], n) if len(shape) == 2 else (*shape[:-1], n))
+        return self._launched(place, route, prepared, (x, weight, out, bias))
 
     def serve_matmul(self, a: Tensor, b: Tensor) -> Tensor:
         """`matmul` outside of dispatcher and autograd."""
@@ -148,25 +148,22 @@ class LoadedTable:
         bt = None if is_capturing() else self._transposes.of(b, place.stream())
         return self._vendor_matmul(Fallback.TRANSPOSE, a, b) if bt is None else self.serve_linear(a, bt, None)
 
-    def _launch(
+    def _launched(
         self,
         place: Place,
         route: Route,
         prepared: PreparedLaunch,
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        shape: tuple[int, ...],
+        tensors: tuple[Tensor, Tensor, Tensor, Tensor | None],
     ) -> Tensor:
-        out = x.new_empty(shape)
+        """The output, third of x, weight, output and bias, with its kernel on its way."""
         stream = place.stream()
         workspace = place.workspaces.of(stream, route.workspace_bytes) if route.workspace_bytes else None
-        prepared(x, weight, out, bias, workspace, stream)
+        prepared(*tensors, workspace, stream)
         if route.near:
             self._counts.near_hits += 1
         else:
             self._counts.hits += 1
-        return out
+        return tensors[2]
 
     def _serve_slowly(self, place: Place, route: Route, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """A call that is the first of its route, or whose operands are no contiguous bf16 of this device."""
@@ -179,7 +176,7 @@ class LoadedTable:
             return self._vendor(why or Fallback.NO_ENTRY, x, weight, bias)
         prepared = place.strided(route, *strides) if strides else route.prepared
         with torch.cuda.device(place.where) if place.is_gpu else contextlib.nullcontext():
-            return self._launch(place, route, prepared, x, weight, bias, (*x.shape[:-1], n))
+            return self._launched(place, route, prepared, (x, weight, x.new_empty((*x.shape[:-1], n)), bias))
 
     def _watched_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         operands = (x, weight) if bias is None else (x, weight, bias)
