@@ -118,9 +118,7 @@ class HipLibrary:
     def unconverted(self, name: str) -> Any:
         """One function, for arguments that are ctypes objects already; returns its status. Converting the eleven of a
         launch takes 60 % of the time of its call (Python 3.11, 2-core x86-64, 2026-11-22)."""
-        function = self._library[name]
-        function.restype = c_int
-        return function
+        return self._library[name]  # whose result is a C int where nothing else is said
 
     def discard(self, name: str, *arguments: Any) -> None:
         """Give something back. After a fault the runtime refuses, and there is nothing left to give back."""

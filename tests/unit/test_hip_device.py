@@ -234,16 +234,24 @@ class TestPrepared:
         assert (filled[0] > 0, filled[1]) == (True, 0)
 
     def test_every_thread_packs_its_own(self, device: HipDevice, stand_in: StandIn) -> None:
-        kernel = device.load(assemble(STORE, pointers=1), "kernel")
-        prepared = device.prepare(kernel, Launch((1, 1, 1), (64, 1, 1), 0, (POINTER,)), {})
-        outputs = [stand_in.tensor(torch.zeros(64, dtype=torch.int32)) for _ in range(4)]
-        threads = [threading.Thread(target=prepared, args=(None, None, c, None, None, None)) for c in outputs]
+        """Both have packed c before either launches."""
+        meeting = threading.Barrier(2, timeout=30)
+
+        class Awaited:
+            def data_ptr(self) -> int:
+                meeting.wait()
+                return 0
+
+        kernel = device.load(assemble(STORE, pointers=2), "kernel")
+        arguments = (POINTER, Argument("bias", "pointer"))
+        prepared = device.prepare(kernel, Launch((1, 1, 1), (64, 1, 1), 0, arguments), {})
+        outputs = [stand_in.tensor(torch.zeros(64, dtype=torch.int32)) for _ in range(2)]
+        threads = [threading.Thread(target=prepared, args=(None, None, c, Awaited(), None, None)) for c in outputs]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
         assert all(bool((c.as_subclass(torch.Tensor) == 7).all()) for c in outputs)
-        assert len({work.arguments for work in stand_in.launched}) == 4
 
     def test_what_does_not_fit_is_refused_when_it_is_prepared(self, device: HipDevice, stand_in: StandIn) -> None:
         kernel = device.load(OBJECT, "naive_gemm")

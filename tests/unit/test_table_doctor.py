@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gemm_bf16_variants import built, space
+from gemm_bf16_variants import ROOT, built, space
 from naive_gemm import EMULATED, MI355X, OBJECT, SHA256, published, reseal, trial
 
 from hktune.cli import main
 from hktune.dispatch import read_table
 from hktune.dispatch.doctor import Call, Finding, examine_table
-from hktune.model import Config, Identity, Problem, Source, Status, Trial
+from hktune.model import CodeObject, Config, Identity, Problem, Source, Status, Trial
+from hktune.space import load_space
 from hktune.store import TrialStore, capture_environment, write_environment
 
 SMALL, LARGE = Problem(8, 128, 64), Problem(64, 128, 64)
@@ -192,3 +193,25 @@ def test_trials_of_several_devices_are_refused_by_name(tmp_path: Path, capsys: p
     third = tuned(tmp_path / "c", mixed[0], replace(mixed[1], m=64), identity=MI355X)
     assert main(["table", "build", str(third), "-o", str(tmp_path / "out")]) == 2
     assert "measured on AMD Instinct MI350X and AMD Instinct MI355X" in capsys.readouterr().err
+
+
+def test_a_table_of_cubins_is_built_shown_and_examined(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("cuda.bindings.nvrtc", reason="pip install 'hktune[cuda]'")
+    from hktune.compile.nvrtc import NvrtcCompiler
+
+    path = ROOT / "search_spaces" / "sm90a_gemm_bf16.yaml"
+    cuda = load_space(path)
+    config = cuda.seeds[8]
+    code = NvrtcCompiler().compile(cuda.template.render(config), 120.0)
+    assert isinstance(code, CodeObject), code
+    h100 = Identity("cuda", "sm90a", "NVIDIA H100 80GB HBM3", 132, "10de:2330:16c1")
+    fields = {"config_id": config.id, "config": config.json, "object_sha256": code.sha256, "target": "sm90a"}
+    fields |= {"template": cuda.template.name, "template_sha256": cuda.template.sha256, "device": h100.name}
+    rows = [trial(Problem(m, 512, 256), float(m), source=Source.MEASURED, **fields) for m in (64, 256)]
+    directory, out = tuned(tmp_path / "a", *rows, identity=h100), tmp_path / "out"
+    assert main(["table", "build", str(directory), "-o", str(out), "--space", str(path)]) == 0
+    assert [entry.rows for entry in read_table(out).entries] == [(64, 255), (256, 256)]
+    assert (out / "objects" / f"{code.sha256}.cubin").read_bytes() == code.data
+    assert main(["table", "show", str(out)]) == 0
+    assert main(["table", "doctor", str(out), "--device", str(directory)]) == 0
+    assert "0 wrong, 0 notes; judged for kind=cuda arch=sm90a" in capsys.readouterr().out
