@@ -85,9 +85,10 @@ class LoadedTable:
     def warm(self) -> None:
         """Load every kernel now, on each device in use, so that no call does and a graph capture need not."""
         for place in [place for place in self._places.values() if place is not None]:
-            for entry in self._validated.usable:
-                m, n, k, _, epilogue = entry.problem.key
-                place.make_ready(place.route((m, n, k, epilogue == "none")))
+            with place.entered():
+                for entry in self._validated.usable:
+                    m, n, k, _, epilogue = entry.problem.key
+                    place.make_ready(place.route((m, n, k, epilogue == "none")))
 
     def stats(self) -> Stats:
         return self._counts.stats()
@@ -171,11 +172,13 @@ class LoadedTable:
         operands = (x, weight) if bias is None else (x, weight, bias)
         why = route.why or refusal(operands, n, k, place.where)
         strides = None if why else row_strides(operands, k, route.takes_strides)
-        why = why or (Fallback.STRIDES if strides is None else place.make_ready(route))
-        if why is not None or strides is None or route.prepared is None:
-            return self._vendor(why or Fallback.NO_ENTRY, x, weight, bias)
-        prepared = place.strided(route, *strides) if strides else route.prepared
-        with torch.cuda.device(place.where) if place.is_gpu else contextlib.nullcontext():
+        if why is not None or strides is None:
+            return self._vendor(why or Fallback.STRIDES, x, weight, bias)
+        with place.entered():
+            why = place.make_ready(route)
+            if why is not None or route.prepared is None:
+                return self._vendor(why or Fallback.NO_ENTRY, x, weight, bias)
+            prepared = place.strided(route, *strides) if strides else route.prepared
             return self._launched(place, route, prepared, (x, weight, x.new_empty((*x.shape[:-1], n)), bias))
 
     def _watched_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -219,7 +222,7 @@ class LoadedTable:
         if index not in self._places:
             self._places[index] = None
             if self._open_other is not None and x.is_cuda:
-                with contextlib.suppress(DeviceError):
+                with torch.cuda.device(index), contextlib.suppress(DeviceError):
                     other = self._open_other(index)
                     if other.identity == self._identity:
                         self._places[index] = self._place(other, index)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
@@ -78,6 +79,10 @@ class Place:
     def is_current(self) -> bool:
         """Whether this is the thread's current device, as a prepared launch needs it."""
         return self._current_index is None or self._current_index() == self.index
+
+    def entered(self) -> AbstractContextManager[object]:
+        """Makes this the thread's current device; what loads a kernel or opens a device leaves it so otherwise."""
+        return torch.cuda.device(self.where) if self.is_gpu else nullcontext()
 
     def route(self, key: Key) -> Route:
         """The route of `key`, found once."""
