@@ -85,9 +85,10 @@ class LoadedTable:
     def warm(self) -> None:
         """Load every kernel now, on each device in use, so that no call does and a graph capture need not."""
         for place in [place for place in self._places.values() if place is not None]:
-            for entry in self._validated.usable:
-                m, n, k, _, epilogue = entry.problem.key
-                place.make_ready(place.route((m, n, k, epilogue == "none")))
+            with place.entered():
+                for entry in self._validated.usable:
+                    m, n, k, _, epilogue = entry.problem.key
+                    place.make_ready(place.route((m, n, k, epilogue == "none")))
 
     def stats(self) -> Stats:
         return self._counts.stats()
@@ -121,14 +122,14 @@ class LoadedTable:
                 and (weight_at := weight.data_ptr())
                 and not (at | weight_at) & _MISALIGNED
                 and (bias is None or _bias_fits(bias, n, index))
-                and not place.among_others
+                and place.is_current()
             )
-        except RuntimeError:  # a tensor without memory of its own
+        except (RuntimeError, IndexError):  # a tensor without memory of its own, or without dimensions
             ready = False
         if not ready or prepared is None:
             return self._serve_slowly(place, route, x, weight, bias)
-        rows = key[:1] if len(shape) == 2 else shape[:-1]
-        return self._launch(place, route, prepared, x, weight, bias, (*rows, n))
+        out = x.new_empty((key[0], n) if len(shape) == 2 else (*shape[:-1], n))
+        return self._launched(place, route, prepared, (x, weight, out, bias))
 
     def serve_matmul(self, a: Tensor, b: Tensor) -> Tensor:
         """`matmul` outside of dispatcher and autograd."""
@@ -148,25 +149,22 @@ class LoadedTable:
         bt = None if is_capturing() else self._transposes.of(b, place.stream())
         return self._vendor_matmul(Fallback.TRANSPOSE, a, b) if bt is None else self.serve_linear(a, bt, None)
 
-    def _launch(
+    def _launched(
         self,
         place: Place,
         route: Route,
         prepared: PreparedLaunch,
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        shape: tuple[int, ...],
+        tensors: tuple[Tensor, Tensor, Tensor, Tensor | None],
     ) -> Tensor:
-        out = x.new_empty(shape)
+        """The output, third of x, weight, output and bias, with its kernel on its way."""
         stream = place.stream()
         workspace = place.workspaces.of(stream, route.workspace_bytes) if route.workspace_bytes else None
-        prepared(x, weight, out, bias, workspace, stream)
+        prepared(*tensors, workspace, stream)
         if route.near:
             self._counts.near_hits += 1
         else:
             self._counts.hits += 1
-        return out
+        return tensors[2]
 
     def _serve_slowly(self, place: Place, route: Route, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """A call that is the first of its route, or whose operands are no contiguous bf16 of this device."""
@@ -174,12 +172,14 @@ class LoadedTable:
         operands = (x, weight) if bias is None else (x, weight, bias)
         why = route.why or refusal(operands, n, k, place.where)
         strides = None if why else row_strides(operands, k, route.takes_strides)
-        why = why or (Fallback.STRIDES if strides is None else place.make_ready(route))
-        if why is not None or strides is None or route.prepared is None:
-            return self._vendor(why or Fallback.NO_ENTRY, x, weight, bias)
-        prepared = place.strided(route, *strides) if strides else route.prepared
-        with torch.cuda.device(place.where) if place.is_gpu else contextlib.nullcontext():
-            return self._launch(place, route, prepared, x, weight, bias, (*x.shape[:-1], n))
+        if why is not None or strides is None:
+            return self._vendor(why or Fallback.STRIDES, x, weight, bias)
+        with place.entered():
+            why = place.make_ready(route)
+            if why is not None or route.prepared is None:
+                return self._vendor(why or Fallback.NO_ENTRY, x, weight, bias)
+            prepared = place.strided(route, *strides) if strides else route.prepared
+            return self._launched(place, route, prepared, (x, weight, x.new_empty((*x.shape[:-1], n)), bias))
 
     def _watched_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         operands = (x, weight) if bias is None else (x, weight, bias)
@@ -222,7 +222,7 @@ class LoadedTable:
         if index not in self._places:
             self._places[index] = None
             if self._open_other is not None and x.is_cuda:
-                with contextlib.suppress(DeviceError):
+                with torch.cuda.device(index), contextlib.suppress(DeviceError):
                     other = self._open_other(index)
                     if other.identity == self._identity:
                         self._places[index] = self._place(other, index)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
@@ -58,8 +59,14 @@ class Place:
         self.where = where
         self.routes: dict[Key, Route] = {}
         self.workspaces = Workspaces(where)
+        self.index = -1 if where.index is None else where.index
         self.is_gpu = where.type == "cuda"
-        self.among_others = self.is_gpu and torch.cuda.device_count() > 1
+        self._raw_stream: Callable[[int], int] | None = None
+        self._current_index: Callable[[], int] | None = None
+        if self.is_gpu:
+            self._raw_stream = torch._C._cuda_getCurrentRawStream
+            if torch.cuda.device_count() > 1:
+                self._current_index = torch._C._cuda_getDevice
         self._choices = choices
         self._objects = objects
         self._kernels: dict[tuple[str, str], Kernel] = {}
@@ -67,9 +74,15 @@ class Place:
 
     def stream(self) -> int | None:
         """The handle of this thread's current stream here; None where launches are synchronous."""
-        if not self.is_gpu:
-            return None
-        return int(torch._C._cuda_getCurrentRawStream(self.where.index))
+        return None if self._raw_stream is None else self._raw_stream(self.index)
+
+    def is_current(self) -> bool:
+        """Whether this is the thread's current device, as a prepared launch needs it."""
+        return self._current_index is None or self._current_index() == self.index
+
+    def entered(self) -> AbstractContextManager[object]:
+        """Makes this the thread's current device; what loads a kernel or opens a device leaves it so otherwise."""
+        return torch.cuda.device(self.where) if self.is_gpu else nullcontext()
 
     def route(self, key: Key) -> Route:
         """The route of `key`, found once."""

@@ -140,6 +140,18 @@ class TestDevice:
         device.synchronize()
         torch.testing.assert_close(c.float(), a.float() @ bt.float().T, rtol=2**-7, atol=2**-7)
 
+    def test_a_prepared_launch_lacks_tensors_only(
+        self, device: Device, place: Callable[[torch.Tensor], torch.Tensor]
+    ) -> None:
+        numbers = {"m": M, "n": N, "k": K, "lda": K, "ldb": K, "ldc": N}  # more than it takes
+        prepared = device.prepare(device.load(CODE, "naive_gemm"), LAUNCH, numbers)
+        for _ in range(2):
+            a, bt = (torch.randn(rows, K).to(torch.bfloat16) for rows in (M, N))
+            c = torch.full((M, N), float("nan"), dtype=torch.bfloat16)
+            prepared(*(place(tensor) for tensor in (a, bt, c)), None, None, None)
+            device.synchronize()
+            torch.testing.assert_close(c.float(), a.float() @ bt.float().T, rtol=2**-7, atol=2**-7)
+
     def test_a_tensor_with_strides_is_borrowed_from_its_first_element_to_its_last(
         self, device: Device, place: Callable[[torch.Tensor], torch.Tensor]
     ) -> None:

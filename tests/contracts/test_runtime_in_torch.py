@@ -205,6 +205,17 @@ class TestRuntime:
         for x, out in zip(inputs, found, strict=True):
             assert_close(out, exact(x, weight))
 
+    def test_another_gpu_of_the_same_model_is_served_too(self, bench: Bench) -> None:
+        if bench.where.type != "cuda" or torch.cuda.device_count() < 2:
+            pytest.skip("needs two GPUs")
+        x, weight = bench.random(M, K).to("cuda:1"), bench.random(N, K).to("cuda:1")
+        with torch.no_grad():
+            found = [hktune.linear(x, weight) for _ in range(2)]
+        assert torch.cuda.current_device() == 0
+        for out in found:
+            assert_close(out, exact(x, weight))
+        assert bench.table.stats().hits == 2
+
     def test_a_captured_graph_reads_its_operands_at_replay(self, bench: Bench) -> None:
         if bench.where.type != "cuda":
             pytest.skip("the emulated device has no graphs")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from naive_gemm import EMULATED, SHA256, published, trial
 
 from hktune.cli import main
 from hktune.dispatch import read_table, sign_table, validate
-from hktune.errors import TableError
+from hktune.errors import TableError, ToolchainError
 from hktune.model import Problem
 
 SMALL = Problem(8, 128, 64)
@@ -93,6 +94,16 @@ def test_the_commands(tmp_path: Path, keys: Path, capsys: pytest.CaptureFixture[
     (tmp_path / "objects" / f"{SHA256}.hsaco").write_bytes(b"other")
     assert main(["table", "verify", str(tmp_path), "--key", str(keys / "ours.pub")]) == 1
     assert "object changed" in capsys.readouterr().out
+
+
+def test_without_the_library_the_line_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    published(tmp_path, trial(SMALL))
+    (tmp_path / "table.json.sig").write_bytes(bytes(64))
+    monkeypatch.setitem(sys.modules, "cryptography", None)
+    monkeypatch.setitem(sys.modules, "cryptography.exceptions", None)
+    with pytest.raises(ToolchainError, match=r"pip install 'hktune\[sign\]'"):
+        read_table(tmp_path, b"any key")
+    assert read_table(tmp_path).entries, "a signature that nobody asks for needs no library"
 
 
 def test_links_pipes_and_folders_are_not_read(tmp_path: Path) -> None:

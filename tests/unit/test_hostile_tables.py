@@ -23,7 +23,10 @@ BUSY = settings(
 @pytest.fixture(scope="module", params=["hsaco", "cubin"])
 def victim(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> hostile.Victim:
     folder = tmp_path_factory.mktemp(request.param)
-    return hostile.amd_victim(folder) if request.param == "hsaco" else hostile.nvidia_victim(folder)
+    if request.param == "hsaco":
+        return hostile.amd_victim(folder)
+    pytest.importorskip("cuda.bindings.nvrtc", reason="pip install 'hktune[cuda]'")
+    return hostile.nvidia_victim(folder)
 
 
 def test_the_unharmed_table_is_used(victim: hostile.Victim) -> None:

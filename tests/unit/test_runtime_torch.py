@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import hktune
 from hktune.errors import TableError
 from hktune.model import WORKSPACE_COUNTER_BYTES, Problem
-from hktune.runtime import FallbackWarning, LoadedTable, operators
+from hktune.runtime import FallbackWarning, LoadedTable, loaded, operators, place, workspaces
 from hktune.runtime.layers import PatchedLinear
 from hktune.runtime.transposes import Transposes
 from hktune.runtime.workspaces import Workspaces
@@ -272,15 +272,39 @@ def test_other_products_are_torchs(shapes: tuple[tuple[int, ...], tuple[int, ...
 
 
 def test_launches_that_may_run_at_once_do_not_share_a_workspace() -> None:
-    workspaces, bytes_needed = Workspaces(torch.device("cpu")), WORKSPACE_COUNTER_BYTES + 512
-    first, second = workspaces.of(7, bytes_needed), workspaces.of(8, bytes_needed)
+    made, bytes_needed = Workspaces(torch.device("cpu")), WORKSPACE_COUNTER_BYTES + 512
+    first, second = made.of(7, bytes_needed), made.of(8, bytes_needed)
     assert first.data_ptr() != second.data_ptr()
-    assert workspaces.of(7, bytes_needed - 1) is first
-    larger = workspaces.of(7, bytes_needed + 1)
+    assert made.of(7, bytes_needed - 1) is first
+    larger = made.of(7, bytes_needed + 1)
     assert larger is not first
-    assert workspaces.of(7, bytes_needed) is larger
+    assert made.of(7, bytes_needed) is larger
     for workspace in (first, second, larger):
         assert not workspace[:WORKSPACE_COUNTER_BYTES].any()
+
+
+def test_every_captured_launch_has_a_workspace_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, size = Workspaces(torch.device("cpu")), WORKSPACE_COUNTER_BYTES
+    eager = made.of(7, size)
+    monkeypatch.setattr(workspaces, "is_capturing", lambda: True)
+    captured = [made.of(7, size) for _ in range(3)]
+    assert len({each.data_ptr() for each in (eager, *captured)}) == 4
+    assert not any(each[:WORKSPACE_COUNTER_BYTES].any() for each in captured)
+
+
+def test_a_capture_loads_no_kernel_and_keeps_no_transpose(table: LoadedTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b, weight = bf16(M, K), bf16(K, N), bf16(N, K)
+    monkeypatch.setattr(place, "is_capturing", lambda: True)
+    monkeypatch.setattr(loaded, "is_capturing", lambda: True)
+    with pytest.warns(FallbackWarning, match=r"kernel not loaded before graph capture.*: call warm\(\)"):
+        hktune.linear(a, weight)
+    table.warm()  # as it would be before the capture
+    for _ in range(3):
+        hktune.matmul(a, b)
+    assert table.stats().fallbacks == {
+        "kernel not loaded before graph capture": 1,
+        "transpose of b not kept": 3,
+    }
 
 
 def test_threads_may_load_use_and_count_at_once(table: LoadedTable) -> None:
