@@ -58,11 +58,13 @@ class Comparison:
 class Race:
     """Who is left early: a candidate none of whose rounds came within `margin` of the best known ratio.
 
-    `best` is the best ratio known before (0: none); candidates of one comparison also race each other.
+    `best` is the best ratio known before (0: none); candidates of one comparison also race each other, except that
+    nobody races the last `rivals` of them (other baselines, say): these only must keep up with the rest.
     """
 
     best: float = 0.0
     margin: float = 0.03
+    rivals: int = 0
 
     def lost(self, ratios: Sequence[float], best_now: float) -> bool:
         """Whether a candidate with these ratios is out. `best_now` is the best median among its rivals."""
@@ -80,7 +82,8 @@ def compare(play: Play, candidates: int, rule: StoppingRule, race: Race | None =
     while open_sides:
         orders = [_order(open_sides, round_) for round_ in range(times.rounds, times.rounds + ROUNDS_AT_ONCE)]
         times.add(orders, play(orders))
-        best_now = max(times.median_ratio(side) for side in open_sides)
+        raced = [side for side in open_sides if race is None or side <= candidates - race.rivals]
+        best_now = max((times.median_ratio(side) for side in raced), default=0.0)
         for side in list(open_sides):
             ratios = times.ratios(side)
             lost = race is not None and race.lost(ratios, best_now)

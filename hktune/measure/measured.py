@@ -85,12 +85,16 @@ class MeasuredStopwatch:
         return self._timing(comparison, comparison.baseline_us.median, "screened")
 
     def confirm(self, attempts: Sequence[Attempt], problem: Problem) -> Confirmation:
-        """Fresh rounds of the best candidates, together, beside all baselines; every output is checked again after."""
+        """Fresh rounds of the best candidates, together, beside all baselines, under steady load.
+
+        Every output is checked again after.
+        """
         bench = self._bench(problem)
         sides = [self._sound(attempt, problem, bench) for attempt in attempts]
         good = [side for side in sides if isinstance(side, Side)]
         rivals = self._rival_sides(problem, bench)
-        compared = self._compared([*good, *rivals.values()], bench, CONFIRMING, Race())
+        self.timer.heat(bench.vendor)
+        compared = self._compared([*good, *rivals.values()], bench, CONFIRMING, Race(rivals=len(rivals)))
         # Whoever left early saw other rounds: one baseline time for all, so that times order as ratios do.
         base_us = max(compared, key=lambda comparison: comparison.rounds).baseline_us.median
         comparisons = iter(compared)

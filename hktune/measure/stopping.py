@@ -29,5 +29,5 @@ class StoppingRule:
 SCREENING = StoppingRule(confidence=0.99, relative_width=0.02, rounds_min=8, rounds_max=24)
 """For a search: 24 pairs of graphs at most, which tells 2 % apart on an H100."""
 
-CONFIRMING = StoppingRule(confidence=0.99, relative_width=0.006, rounds_min=16, rounds_max=96)
+CONFIRMING = StoppingRule(confidence=0.99, relative_width=0.006, rounds_min=16, rounds_max=64)
 """For what a table is built from: fresh rounds of the best few, all in the same rounds."""

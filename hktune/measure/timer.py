@@ -15,6 +15,9 @@ fall to the second, stay under 1 % of it and are the same for every side."""
 
 LAUNCHES_MAX = 64
 
+HEAT_US = 150_000.0
+"""An H100 that starts a large product at 1980 MHz is down to 1500 by its power cap within some 100 ms."""
+
 HOST_US = 200.0
 """What the host may add to the time of a single launch that the GPU waits for."""
 
@@ -68,6 +71,11 @@ class GraphTimer:
         spans = self._spans(sides, orders, read_clocks=True)
         flat = iter(spans)
         return [[next(flat) / sides[side].launches for side in order] for order in orders]
+
+    def heat(self, side: Side) -> None:
+        """Keep the device busy with `side` for HEAT_US, so that clock and power are those of steady load."""
+        graphs = math.ceil(HEAT_US / (self.launch_us(side) * side.launches))
+        self._spans([side], [[0] * graphs], read_clocks=False)
 
     def launch_us(self, side: Side) -> float:
         """us per launch, from one graph behind another: good to a few percent."""

@@ -92,6 +92,16 @@ def test_a_clear_loser_stops_early_and_says_so() -> None:
     assert best.ratio.median == pytest.approx(50 / 40, rel=0.01)
 
 
+def test_nobody_races_a_rival_but_rivals_must_keep_up() -> None:
+    candidate, fast_rival, slow_rival = compare(
+        SimulatedRounds([50.0, 48.0, 40.0, 60.0], 5), 3, CONFIRMING, Race(rivals=2)
+    )
+    assert not candidate.lost_race
+    assert not fast_rival.lost_race
+    assert slow_rival.lost_race
+    assert candidate.rounds >= CONFIRMING.rounds_min
+
+
 def test_a_candidate_races_what_was_known_before() -> None:
     [lost] = compare(SimulatedRounds([50.0, 50.0], 0), 1, SCREENING, Race(best=1.25))
     assert lost.lost_race

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from hktune.device.device import Clocks
-from hktune.measure.timer import GRAPH_US, LAUNCHES_MAX, GraphTimer
+from hktune.measure.timer import GRAPH_US, HEAT_US, LAUNCHES_MAX, GraphTimer
 
 
 class Replay:
@@ -111,6 +111,13 @@ def test_clocks_are_read_while_the_device_is_busy(timer: GraphTimer, device: Sim
     assert device.clocks_read == 1
     assert device.waited > waited
     assert timer.clocks.sm_mhz == 1980
+
+
+def test_heating_lasts_as_long_as_it_says(timer: GraphTimer, device: SimulatedDevice) -> None:
+    side = timer.side(lambda _: device.launch_us(30.0), 2)
+    before = timer.busy_us
+    timer.heat(side)
+    assert timer.busy_us - before >= HEAT_US
 
 
 def test_a_side_keeps_what_its_launches_refer_to(timer: GraphTimer, device: SimulatedDevice) -> None:

@@ -1,0 +1,103 @@
+"""Building with no GPU what a GPU machine then finds: which configs, what is left behind, what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hktune.build import Wanted, build, built_compiler, read_built, read_configs
+from hktune.compile import CachedCompiler
+from hktune.errors import InputError, StoreError, ToolchainError
+from hktune.model import CodeObject, Failure, Problem, Resources, Status, Variant
+from hktune.space import SearchSpace, load_space
+
+RESOURCES = Resources(32, 0, 16, 0, 0, 0, 0, 256)
+PROBLEM = Problem(512, 1024, 1024)
+
+
+class Counting:
+    """A compiler that remembers what it was asked, and cannot do three stages."""
+
+    identity = "counting 1"
+
+    def __init__(self) -> None:
+        self.asked: list[Variant] = []
+
+    def compile(self, variant: Variant, deadline_s: float) -> CodeObject | Failure:
+        self.asked.append(variant)
+        if variant.config["stages"] == 3:
+            return Failure(Status.COMPILE_ERROR, "toy.hip:3: error: too many stages")
+        data = variant.source.encode()
+        return CodeObject(data, variant.config.id * 4, variant.symbol, variant.arch, RESOURCES, self.identity, 0.1)
+
+
+@pytest.fixture
+def space(toy_space_path: Path) -> SearchSpace:
+    return load_space(toy_space_path)
+
+
+def quiet(done: int) -> None: ...
+
+
+def test_what_was_built_is_found_on_a_machine_with_no_compiler(space: SearchSpace, tmp_path: Path) -> None:
+    compiler, configs = Counting(), Wanted(random=5, seed=1).configs(space)
+    summary = build(space, CachedCompiler(compiler, tmp_path), configs, tmp_path, 2, quiet)
+    assert sum(summary.statuses.values()) == len(configs) == len(space.seeds) + 5
+    assert read_built(tmp_path, space) == configs
+    there = built_compiler(tmp_path)
+    assert there.identity == compiler.identity
+    outcomes = [there.compile(space.template.render(config), 1.0) for config in configs]
+    assert sum(isinstance(outcome, CodeObject) for outcome in outcomes) == summary.statuses[Status.OK]
+    absent = next(config for config in space.enumerate() if config not in configs)
+    with pytest.raises(ToolchainError, match="only --prebuilt objects are used"):
+        there.compile(space.template.render(absent), 1.0)
+
+
+def test_a_second_build_compiles_what_is_new_and_keeps_the_list(space: SearchSpace, tmp_path: Path) -> None:
+    first, second = Counting(), Counting()
+    seeds, more = Wanted().configs(space), Wanted(near_seeds=True).configs(space)
+    build(space, CachedCompiler(first, tmp_path), seeds, tmp_path, 1, quiet)
+    build(space, CachedCompiler(second, tmp_path), more, tmp_path, 1, quiet)
+    assert len(second.asked) == len(more) - len(seeds)
+    assert read_built(tmp_path, space) == more
+
+
+def test_with_problems_only_what_is_legal_for_one_of_them(space: SearchSpace) -> None:
+    everything = Wanted(everything=True).configs(space)
+    for_problem = Wanted(everything=True, problems=[PROBLEM]).configs(space)
+    assert set(for_problem) == set(space.enumerate(PROBLEM))
+    assert set(everything) == set(space.enumerate())
+    small = Problem(256, 512, 64)
+    assert 0 < len(Wanted(everything=True, problems=[small]).configs(space)) < len(everything)
+    assert all(space.is_legal(config, PROBLEM) for config in Wanted(random=9, problems=[PROBLEM]).configs(space))
+
+
+def test_a_build_of_another_template_is_refused(space: SearchSpace, tmp_path: Path) -> None:
+    build(space, CachedCompiler(Counting(), tmp_path), [space.config({})], tmp_path, 1, quiet)
+    record = (tmp_path / "built.json").read_text()
+    (tmp_path / "built.json").write_text(record.replace(space.template.sha256, "0" * 64))
+    with pytest.raises(StoreError, match=r"another gfx950/toy: saved=000000000000 current="):
+        read_built(tmp_path, space)
+
+
+@pytest.mark.parametrize("text", [None, "not json", '{"space": "toy"}'])
+def test_a_folder_that_is_no_build_is_refused(space: SearchSpace, tmp_path: Path, text: str | None) -> None:
+    if text is not None:
+        (tmp_path / "built.json").write_text(text)
+    with pytest.raises(StoreError, match="hktune build"):
+        read_built(tmp_path, space)
+
+
+def test_configs_are_read_a_line_each(space: SearchSpace, tmp_path: Path) -> None:
+    listed = tmp_path / "configs.txt"
+    listed.write_text("# favourites\nblock_m=256 stages=3  # tall\n\norder=columns\n")
+    assert read_configs(listed, space) == [
+        space.config({"block_m": 256, "stages": 3}),
+        space.config({"order": "columns"}),
+    ]
+    listed.write_text("block_m=255\n")
+    with pytest.raises(InputError, match="255"):
+        read_configs(listed, space)
+    with pytest.raises(InputError, match="give a file"):
+        read_configs(tmp_path / "absent.txt", space)

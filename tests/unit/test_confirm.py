@@ -1,0 +1,102 @@
+"""Which configs are measured again after a search, and which rows then decide."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from hktune.confirm import FINALISTS, confirm, deciding, finalists
+from hktune.contained import ContainedStopwatch
+from hktune.measure.measured import CONFIRMED, Confirmation
+from hktune.measure.stopwatch import Attempt
+from hktune.model import Config, Failure, Problem, Source, Status, Timing, Trial
+
+PROBLEM = Problem(256, 512, 1024)
+
+
+def row(name: str, time_us: float | None, baseline_us: float = 100.0, detail: str = "screened") -> Trial:
+    config = Config({"name": name})
+    return Trial(
+        trial=0,
+        m=PROBLEM.m,
+        n=PROBLEM.n,
+        k=PROBLEM.k,
+        dtype="bf16",
+        epilogue="none",
+        config_id=config.id,
+        config=config.json,
+        status=Status.OK if time_us else Status.WRONG,
+        detail=detail,
+        source=Source.MEASURED if time_us else None,
+        time_us=time_us,
+        baseline_us=baseline_us if time_us else None,
+        samples=8,
+        object_sha256="0" * 64,
+        relative_error=1e-3,
+    )
+
+
+class Again(ContainedStopwatch):
+    """Confirms what it is given at a fixed ratio; remembers what that was."""
+
+    def __init__(self, outcomes: dict[str, Timing | Failure]) -> None:
+        self.outcomes = outcomes
+        self.asked: list[list[str]] = []
+
+    def confirm(self, attempts: Sequence[Attempt], problem: Problem) -> Confirmation:
+        names = [str(attempt.config["name"]) for attempt in attempts]
+        self.asked.append(names)
+        return Confirmation(tuple(self.outcomes[name] for name in names), {"slower way": 0.9, "faster way": 1.25})
+
+
+def timing(time_us: float) -> Timing:
+    return Timing(Source.MEASURED, time_us, baseline="vendor", baseline_us=100.0, note=f"{CONFIRMED} at some ratio")
+
+
+def test_finalists_are_close_to_the_best_beside_the_vendor_of_their_own_rounds() -> None:
+    rows = [row("lucky clock", 40.0, 44.0), row("best", 50.0), row("close", 51.0), row("far", 60.0), row("bad", None)]
+    assert [trial.config_id for trial in finalists(rows)] == [rows[1].config_id, rows[2].config_id]
+
+
+def test_no_more_finalists_than_a_comparison_holds() -> None:
+    assert len(finalists([row(str(index), 50.0) for index in range(20)])) == FINALISTS
+
+
+def test_a_config_that_failed_since_is_no_finalist() -> None:
+    assert finalists([row("was good", 10.0), row("good", 50.0), row("was good", None)]) == [row("good", 50.0)]
+
+
+def test_confirmed_rows_are_added_and_alone_decide() -> None:
+    trials = [row("a", 50.0), row("b", 50.5), row("far", 80.0)]
+    stopwatch = Again({"a": timing(52.0), "b": timing(49.0)})
+    added: list[Trial] = []
+    confirm(trials, [PROBLEM], stopwatch, lambda trial: added.append(trial) or trial)
+    assert stopwatch.asked == [["a", "b"]]
+    assert [(trial.time_us, trial.relative_error) for trial in added] == [(52.0, 1e-3), (49.0, 1e-3)]
+    assert all("the vendor's best: faster way at 80.00 us (1.2500x)" in (trial.detail or "") for trial in added)
+    assert deciding([*trials, *added]) == added
+
+
+def test_what_is_confirmed_is_not_confirmed_again_until_there_is_news() -> None:
+    stopwatch = Again({"a": timing(52.0), "new": timing(40.0)})
+    trials = [row("a", 50.0)]
+    confirm(trials, [PROBLEM], stopwatch, lambda trial: trials.append(trial) or trial)
+    confirm(trials, [PROBLEM], stopwatch, lambda trial: trials.append(trial) or trial)
+    assert stopwatch.asked == [["a"]]
+    trials.append(row("new", 51.0))
+    confirm(list(trials), [PROBLEM], stopwatch, lambda trial: trials.append(trial) or trial)
+    assert stopwatch.asked == [["a"], ["new", "a"]]
+    assert [trial.time_us for trial in deciding(trials)] == [40.0, 52.0], "the latest rounds, all of them"
+
+
+def test_a_finalist_that_fails_leaves_a_row_without_a_time() -> None:
+    added: list[Trial] = []
+    stopwatch = Again({"a": Failure(Status.WRONG, "differs")})
+    confirm([row("a", 50.0)], [PROBLEM], stopwatch, lambda trial: added.append(trial) or trial)
+    [failed] = added
+    assert (failed.status, failed.time_us, failed.source) == (Status.WRONG, None, None)
+
+
+def test_problems_without_a_confirmation_are_decided_by_what_there_is() -> None:
+    other = replace(row("x", 5.0), m=1)
+    assert deciding([row("a", 50.0), other]) == [row("a", 50.0), other]
