@@ -221,7 +221,7 @@ def change_and_seal(victim: Victim, data: st.DataObject) -> Outcome:
         holder, key = data.draw(st.sampled_from(list(_places(document))))
         action = data.draw(st.sampled_from(["replace", "replace", "remove", "swap"]))
         if action == "replace":
-            holder[key] = data.draw(NASTY)
+            holder[key] = copy.deepcopy(data.draw(NASTY))  # the strategy hands out the same list each time
         elif action == "remove":
             del holder[key]
         else:
