@@ -30,18 +30,25 @@ def confirm(
         if not own or is_confirmed(own[-1]):
             continue
         rows = finalists(own)
-        attempts = [Attempt(Config.from_json(row.config), object_sha256=row.object_sha256) for row in rows]
-        confirmation = stopwatch.confirm(attempts, problem) if rows else None
-        for row, outcome in zip(rows, confirmation.finalists if confirmation else (), strict=True):
-            assert confirmation is not None
-            append(_again(row, problem, outcome, confirmation.rivals))
+        if rows:
+            measure_together(rows, problem, stopwatch, append)
+
+
+def measure_together(
+    rows: Sequence[Trial], problem: Problem, stopwatch: ContainedStopwatch, append: Callable[[Trial], Trial]
+) -> None:
+    """Measure the configs of `rows` on `problem` in rounds that they share; `append` stores a confirmed row of each."""
+    attempts = [Attempt(Config.from_json(row.config), object_sha256=row.object_sha256) for row in rows]
+    confirmation = stopwatch.confirm(attempts, problem)
+    for row, outcome in zip(rows, confirmation.finalists, strict=True):
+        append(_again(row, problem, outcome, confirmation.rivals))
 
 
 def finalists(trials: Sequence[Trial]) -> list[Trial]:
     """The proved configs of one problem that came close to its best, best first, each by its last row."""
     last = {trial.config_id: trial for trial in trials}
-    ok = sorted((trial for trial in last.values() if trial.status is Status.OK), key=_slowness)
-    return [trial for trial in ok[:FINALISTS] if _slowness(trial) <= (1 + WITHIN) * _slowness(ok[0])]
+    ok = sorted((trial for trial in last.values() if trial.status is Status.OK), key=slowness)
+    return [trial for trial in ok[:FINALISTS] if slowness(trial) <= (1 + WITHIN) * slowness(ok[0])]
 
 
 def deciding(trials: Sequence[Trial]) -> list[Trial]:
@@ -64,8 +71,8 @@ def is_confirmed(trial: Trial) -> bool:
     return (trial.detail or "").startswith(CONFIRMED)
 
 
-def _slowness(trial: Trial) -> float:
-    """Time relative to the vendor's in the same rounds; the config's id is not needed, times never tie."""
+def slowness(trial: Trial) -> float:
+    """Time relative to the vendor's in the same rounds; infinite where there is none."""
     if trial.time_us is None:
         return float("inf")
     return trial.time_us / (trial.baseline_us or 1.0)

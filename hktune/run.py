@@ -22,6 +22,7 @@ from hktune.errors import InputError, StoreError
 from hktune.launch_rule import LaunchRule
 from hktune.measure.stopwatch import Attempt
 from hktune.model import Config, Failure, Identity, Problem, Status, Timing, Trial
+from hktune.neighbours import time_neighbours
 from hktune.prove import COMPILE_DEADLINE_S
 from hktune.report.progress import RunProgress
 from hktune.report.summary import RunSummary
@@ -187,6 +188,8 @@ def _search(
         tuner.run()
         if work.confirming:
             confirm(ledger.rows(), problems, work.confirming, ledger.append)
+        space = load_space(bench.space)
+        time_neighbours(space, problems, work, ledger.rows, ledger.record, ledger.append)
     except KeyboardInterrupt:
         return True, work.usage
     finally:

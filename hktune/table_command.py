@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hktune.errors import DeviceError, InputError, StoreError, TableError
+from hktune.errors import InputError, StoreError, TableError
 from hktune.settings import Settings
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ def add_table_commands(parser: argparse.ArgumentParser, default_space: Path, con
 
 
 def _build(options: argparse.Namespace) -> int:
+    from hktune.confirm import deciding
     from hktune.dispatch import BuildOptions, build_table, cross_trials, regrets, write_table
     from hktune.model import Status
     from hktune.rows import now
@@ -75,6 +76,7 @@ def _build(options: argparse.Namespace) -> int:
     fixed_order = frozenset({space.template.name} if space.template.fixed_order else ())
     chosen = BuildOptions(fixed_order, options.reproducible, options.reach)
     compilers = " | ".join(sorted({trial.compiler for trial in trials if trial.compiler})) or "unknown"
+    trials = deciding(trials)
     table = build_table(trials, shelf.launch_of, identity, compilers, metadata.version("hktune"), now(), chosen)
     write_table(table, shelf.objects, options.out)
     _print_built(table, len(merged) - len(trials))
@@ -191,8 +193,8 @@ def _doctor(options: argparse.Namespace) -> int:
 
 
 def _identity(device: str) -> Identity | None:
-    """The device of an environment.json, or the one found here; None where there is neither."""
-    from hktune.device.cuda import CudaDevice
+    """The device of an environment.json, or the GPU found here; None where there is neither."""
+    from hktune.device.opening import find_device
     from hktune.store import read_environment
 
     if device != "auto":
@@ -201,10 +203,8 @@ def _identity(device: str) -> Identity | None:
         if environment is None:
             raise InputError(f"{device}: no environment.json there: pass one that `hktune tune` left on the device")
         return environment.identity
-    try:
-        return CudaDevice().identity
-    except DeviceError:
-        return None
+    found = find_device().identity
+    return None if found.kind == "emulated" else found
 
 
 def _templates() -> Mapping[str, str]:

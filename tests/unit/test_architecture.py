@@ -31,6 +31,7 @@ ASSEMBLY = {
     "serve_gpu",
     "bench",
     "confirm",
+    "neighbours",
     "export",
 }
 

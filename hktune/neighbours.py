@@ -1,0 +1,75 @@
+"""After the search: every shape's winner is timed at its neighbours' m too.
+
+So a table knows where, between two tuned m, one kernel hands over to the other.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Callable, Container, Sequence
+from dataclasses import replace
+
+from hktune.bench import OpenBench
+from hktune.confirm import deciding, measure_together, slowness
+from hktune.contained import ContainedStopwatch
+from hktune.dispatch import cross_trials
+from hktune.model import Config, Problem, Status, Trial
+from hktune.space import SearchSpace
+from hktune.tuner import POLL_S, Record
+
+ROUNDS = 3
+"""A cross trial may make a new winner, which its neighbours have not met."""
+
+
+def time_neighbours(
+    space: SearchSpace,
+    problems: Container[Problem],
+    work: OpenBench,
+    rows: Callable[[], list[Trial]],
+    record: Record,
+    append: Callable[[Trial], Trial],
+) -> None:
+    """Time what `dispatch.cross_trials` wants of `problems`, where it is legal; on a GPU beside the shape's own best.
+
+    `rows` reads the trials, `record` and `append` store one.
+    """
+    for _ in range(ROUNDS):
+        trials = rows()
+        wanted: defaultdict[Problem, list[Config]] = defaultdict(list)
+        for config, problem in cross_trials(deciding(trials)):
+            if problem in problems and space.is_legal(config, problem):
+                wanted[problem].append(config)
+        if not wanted:
+            return
+        if work.confirming:
+            _measure(wanted, trials, work.confirming, append)
+        else:
+            _model(wanted, work, record)
+
+
+def _model(wanted: dict[Problem, list[Config]], work: OpenBench, record: Record) -> None:
+    problems_of: defaultdict[Config, list[Problem]] = defaultdict(list)
+    for problem, configs in wanted.items():
+        for config in configs:
+            problems_of[config].append(problem)
+    waiting = deque(problems_of)
+    while waiting or work.executor.pending:
+        while waiting and work.executor.pending < work.executor.capacity:
+            work.executor.submit(waiting.popleft())
+        for attempt in work.executor.collect(POLL_S):
+            for problem in problems_of[attempt.config]:
+                record(attempt, problem, attempt.failure or work.stopwatch.time(attempt, problem))
+
+
+def _measure(
+    wanted: dict[Problem, list[Config]],
+    trials: Sequence[Trial],
+    stopwatch: ContainedStopwatch,
+    append: Callable[[Trial], Trial],
+) -> None:
+    ok = [trial for trial in trials if trial.status is Status.OK]
+    of_config = {trial.config_id: trial for trial in ok}
+    for problem, configs in wanted.items():
+        best = min((trial for trial in deciding(ok) if trial.problem == problem), key=slowness)
+        moved = [replace(of_config[config.id], m=problem.m) for config in configs]
+        measure_together([best, *moved], problem, stopwatch, append)

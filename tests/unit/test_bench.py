@@ -1,0 +1,90 @@
+"""Which device and which space a run takes, on a machine whose GPUs are made up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hktune import bench
+from hktune.bench import GpuBench, choose_device
+from hktune.errors import DeviceError, InputError
+from hktune.model import Config, Identity, Problem
+from hktune.settings import Settings
+
+SPACES = Path(__file__).resolve().parents[2] / "search_spaces"
+GFX950, SM90A = SPACES / "gfx950_gemm_bf16.yaml", SPACES / "sm90a_gemm_bf16.yaml"
+SETTINGS = Settings(Path("/nowhere"))
+H100 = Identity("cuda", "sm90a", "NVIDIA H100", 132)
+A100 = Identity("cuda", "sm80", "NVIDIA A100", 108)
+MI355X = Identity("hip", "gfx950", "AMD Instinct MI355X", 256)
+
+
+class Found:
+    """A device of which only the identity matters."""
+
+    def __init__(self, identity: Identity) -> None:
+        self.identity = identity
+
+
+def machine(monkeypatch: pytest.MonkeyPatch, *gpus: Identity) -> None:
+    def open_device(kind: str, ordinal: int = 0, settings: Settings | None = None) -> Found:
+        found = [gpu for gpu in gpus if gpu.kind == kind]
+        if not found:
+            raise DeviceError(f"no {kind} device: install a driver")
+        return Found(found[0])
+
+    monkeypatch.setattr(bench, "open_device", open_device)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "space", "chosen"),
+    [
+        ((), None, ("emulated", GFX950)),
+        ((H100,), None, ("cuda", SM90A)),
+        ((MI355X,), None, ("hip", GFX950)),
+        ((MI355X, H100), None, ("hip", GFX950)),
+        ((MI355X, H100), SM90A, ("cuda", SM90A)),
+        ((H100,), GFX950, ("emulated", GFX950)),
+        ((A100,), None, ("emulated", GFX950)),
+    ],
+)
+def test_auto_takes_the_gpu_that_the_space_is_for(
+    monkeypatch: pytest.MonkeyPatch, gpus: tuple[Identity, ...], space: Path | None, chosen: tuple[str, Path]
+) -> None:
+    machine(monkeypatch, *gpus)
+    assert choose_device("auto", space, SETTINGS) == chosen
+
+
+def test_a_space_follows_the_device_that_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine(monkeypatch, H100, MI355X)
+    assert choose_device("cuda", None, SETTINGS) == ("cuda", SM90A)
+    assert choose_device("hip", None, SETTINGS) == ("hip", GFX950)
+    assert choose_device("emulated", None, SETTINGS) == ("emulated", GFX950)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "device", "space", "said"),
+    [
+        ((), "auto", SM90A, "is for sm90a, the emulated device is gfx950"),
+        ((H100,), "cuda", GFX950, "is for gfx950, the cuda device is sm90a"),
+        ((A100,), "cuda", None, "no search space for sm80 comes with hktune"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(
+    monkeypatch: pytest.MonkeyPatch, gpus: tuple[Identity, ...], device: str, space: Path | None, said: str
+) -> None:
+    machine(monkeypatch, *gpus)
+    with pytest.raises(InputError, match=said):
+        choose_device(device, space, SETTINGS)
+
+
+def test_a_device_that_is_not_there_is_an_error_only_when_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine(monkeypatch)
+    with pytest.raises(DeviceError, match="no cuda device"):
+        choose_device("cuda", None, SETTINGS)
+
+
+def test_the_line_that_reproduces_a_failure_is_a_command_of_ours() -> None:
+    line = GpuBench("cuda", SM90A, 0, SETTINGS)._reproduce(Config({"block_m": 64, "swapped": True}), Problem(1, 2, 3))
+    assert line == f"hktune bench --device cuda --space {SM90A} --problem 1x2x3 block_m=64 swapped=true"
