@@ -45,9 +45,11 @@ modifier of one that is not emulated, ends a kernel with the status `crashed` an
 
 The tests' truths: `differential`: C functions that clang compiles for gfx950 and for the host give the same bits on
 random inputs. `vector`, `vector_types`, `scalar`, `scalar_bits`, `compare`, `lanes`: Python's integers and fractions,
-numpy's IEEE arithmetic. `matrix`: the ISA guide's layout formulas. `memory`, `widths`, `lds`, `atomics`, `control`:
-byte arrays, Python's arithmetic and paths written out by hand. `GEMMs`: compiled GEMMs, every element against float64.
-`hazards`: executed by the checker's tests, values not compared. "none" is implemented from the ISA guide alone.
+numpy's IEEE arithmetic. `conversions`: exact fractions, and the accuracy and examples that the ISA guide gives.
+`extremes`: the ISA guide's rules of v_min and v_max, bit for bit. `matrix`: the ISA guide's layout formulas. `memory`,
+`widths`, `lds`, `atomics`, `control`: byte arrays, Python's arithmetic and paths written out by hand. `GEMMs`: compiled
+GEMMs, every element against float64. `hazards`: executed by the checker's tests, values not compared. A test fails when
+an encoding is executed by no test with a truth of its own.
 """
 
 

@@ -1,4 +1,4 @@
-"""Scalar instructions that no other test reaches, against Python's integers."""
+"""Bits, fields, masks and short comparisons of scalars, and EXEC combined with them: against Python's integers."""
 
 from __future__ import annotations
 
@@ -186,17 +186,18 @@ def test_one_bit_of_a_pair(position: int) -> None:
     assert run_scalar("\n".join(lines), 2) == [1 - bit, bit]
 
 
-@pytest.mark.parametrize("value", [0, 5, 0x7FFF, 0x8000, 0xFFFF, 0xFFFFFFFF, 0xFFFF8000, 0x80000000])
 @pytest.mark.parametrize("constant", [5, 0x8000])
-def test_comparisons_with_a_short_constant(value: int, constant: int) -> None:
+def test_comparisons_with_a_short_constant(constant: int) -> None:
     """The constant is sign-extended by the signed comparisons, zero-extended by the others."""
     tests = {"eq": int.__eq__, "lg": int.__ne__, "gt": int.__gt__, "ge": int.__ge__, "lt": int.__lt__, "le": int.__le__}
-    cases = [(test, kind) for test in tests for kind in ("i32", "u32")]
-    lines = [f"s_mov_b32 s10, {value:#x}"]
-    lines += [
-        f"s_cmpk_{test}_{kind} s10, {constant:#x}\ns_cselect_b32 s{20 + i}, 1, 0"
-        for i, (test, kind) in enumerate(cases)
+    values = (0, 5, 0x7FFF, 0x8000, 0xFFFF, M32, 0xFFFF8000, 0x80000000)
+    cases = [(value, test, kind) for value in values for test in tests for kind in ("i32", "u32")]
+    lines = [
+        f"s_mov_b32 s10, {value:#x}\ns_cmpk_{test}_{kind} s10, {constant:#x}\n"
+        f"s_cselect_b32 s11, 1, 0\nv_mov_b32 v{20 + i}, s11"
+        for i, (value, test, kind) in enumerate(cases)
     ]
-    operands = {"u32": (value, constant), "i32": (signed(value), signed(constant, 16))}
-    expected = [int(tests[test](*operands[kind])) for test, kind in cases]
-    assert run_scalar("\n".join(lines), len(cases)) == expected
+    found = run_lanes("\n".join(lines), (), len(cases))[:, 0].tolist()
+    for got, (value, test, kind) in zip(found, cases, strict=True):
+        operands = (value, constant) if kind == "u32" else (signed(value), signed(constant, 16))
+        assert got == tests[test](*operands), (hex(value), test, kind)

@@ -41,6 +41,7 @@ PACKED: dict[str, Operation] = {
     "v_pk_mul_lo_u16": lambda a, b: a * b,
     "v_pk_lshlrev_b16": lambda a, b: b << (a & 15),
     "v_pk_lshrrev_b16": lambda a, b: (b & 0xFFFF) >> (a & 15),
+    "v_pk_ashrrev_i16": lambda a, b: ((b ^ 0x8000) - 0x8000) >> (a & 15),
     "v_pk_mad_u16": lambda a, b, c: a * b + c,
     "v_pk_mad_i16": lambda a, b, c: a * b + c,
 }
