@@ -45,9 +45,11 @@ modifier of one that is not emulated, ends a kernel with the status `crashed` an
 
 The tests' truths: `differential`: C functions that clang compiles for gfx950 and for the host give the same bits on
 random inputs. `vector`, `vector_types`, `scalar`, `scalar_bits`, `compare`, `lanes`: Python's integers and fractions,
-numpy's IEEE arithmetic. `matrix`: the ISA guide's layout formulas. `memory`, `widths`, `lds`, `atomics`, `control`:
-byte arrays, Python's arithmetic and paths written out by hand. `GEMMs`: compiled GEMMs, every element against float64.
-`hazards`: executed by the checker's tests, values not compared. "none" is implemented from the ISA guide alone.
+numpy's IEEE arithmetic. `conversions`: exact fractions, and the accuracy and examples that the ISA guide gives.
+`extremes`: the ISA guide's rules of v_min and v_max, bit for bit. `matrix`: the ISA guide's layout formulas. `memory`,
+`widths`, `lds`, `atomics`, `control`: byte arrays, Python's arithmetic and paths written out by hand. `GEMMs`: compiled
+GEMMs, every element against float64. `hazards`: executed by the checker's tests, values not compared. A test fails when
+an encoding is executed by no test with a truth of its own.
 """
 
 
@@ -95,7 +97,7 @@ class Recorder:
     """A pytest plugin that notes which test file makes the emulator execute which instruction."""
 
     def __init__(self) -> None:
-        self.seen: dict[str, set[str]] = defaultdict(set)
+        self.seen: dict[tuple[str, str], set[str]] = defaultdict(set)
         self._file = ""
 
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
@@ -107,7 +109,7 @@ class Recorder:
         def recording(this: program.Program, start: int) -> program.Block:
             block = cut(this, start)
             for each in block.instructions:
-                self.seen[each.mnemonic].add(self._file)
+                self.seen[each.format, each.mnemonic].add(self._file)
             return block
 
         program.Program._cut = recording  # type: ignore[method-assign]
@@ -119,15 +121,15 @@ def short(stem: str) -> str:
     return stem.strip()
 
 
-def document(seen: dict[str, set[str]]) -> str:
+def document(seen: dict[tuple[str, str], set[str]]) -> str:
     lines, total, executed = [HEADER], 0, 0
     for form, mnemonics in sorted(implemented().items()):
         lines += [f"\n## {form}\n", "| instruction | executed by |", "|---|---|"]
         for mnemonic in sorted(mnemonics):
-            tests = ", ".join(sorted(short(stem) for stem in seen.get(mnemonic, ())))
+            tests = ", ".join(sorted(short(stem) for stem in seen.get((form, mnemonic), ())))
             lines.append(f"| `{mnemonic}` | {tests or 'none'} |")
             total, executed = total + 1, executed + bool(tests)
-    lines.insert(1, f"\n{total} encodings, {executed} of them of instructions that a test executes.")
+    lines.insert(1, f"\n{total} encodings, {executed} of them executed by a test.")
     return "\n".join(lines) + "\n"
 
 

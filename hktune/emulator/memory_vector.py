@@ -44,7 +44,7 @@ def build_vector_memory(instruction: Instruction) -> Step:
         return _atomic(instruction)
     size = _BYTES[found[3]]
     if found[2] or instruction.fields.get("lds"):
-        return _load_to_lds(instruction, size)
+        return _load_to_lds(instruction, size, _SIGNS.get(found[3]))
     if found[1] == "store":
         return _store(instruction, size, bool(found[5]))
     half = (found[4] or "").removeprefix("_") + (found[5] or "")
@@ -212,20 +212,24 @@ def _store(instruction: Instruction, size: int, high: bool) -> Step:
     return step
 
 
-def _load_to_lds(instruction: Instruction, size: int) -> Step:
+def _load_to_lds(instruction: Instruction, size: int, sign: Any) -> Step:
     """Lane i's data go to LDS at M0 + inst_offset + i * 4, or i * 16 for three and four dwords (ISA guide, 9.1.9).
 
-    A lane outside the buffer stores 0; an inactive lane stores nothing.
+    Bytes and shorts are extended to a dword. Global loads take a multiple of four from M0 (10.3). A lane outside the
+    buffer stores 0; an inactive lane stores nothing.
     """
     access = _addressing(instruction, size)
     offset = instruction.fields["offset"]
     if instruction.format == "GLOBAL" and offset >> 12:
         offset -= 1 << 13
     spacing = np.arange(LANES, dtype=np.int64) * (16 if size > 4 else 4)
+    mask = _LDS_ADDRESS_MASK & ~np.uint32(3 if instruction.format == "GLOBAL" else 0)
 
     def step(m: Waves, w: Lanes) -> None:
         words = _fetch(m, w, instruction, access, size)
-        start = (m.scalars[M0, w] & _LDS_ADDRESS_MASK).astype(np.int64) + offset
+        if sign is not None:
+            words = words.astype(sign).astype(np.int32).view(np.uint32)
+        start = (m.scalars[M0, w] & mask).astype(np.int64) + offset
         target = start[:, None] + spacing
         if m.hazards is not None:
             m.hazards.lds(w, target, max(size, 4))

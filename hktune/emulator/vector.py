@@ -29,6 +29,9 @@ from hktune.emulator.vector_packed import PACKED, build_packed
 from hktune.emulator.waves import Lanes, Waves
 
 OPERATIONS: dict[str, Callable[..., Any]] = {**INTEGER, **FLOAT}
+_KEEP_OTHER_HALF = frozenset({"v_mad_u16", "v_fma_f16"})
+"""16-bit results that leave the other half of the register alone; the older operations clear the high half."""
+_ONLY_SHORT = frozenset({"v_accvgpr_mov_b32", "v_readfirstlane_b32", "v_swap_b32"})
 _OUTPUT_SCALE = {1: 2.0, 2: 4.0, 3: 0.5}
 
 
@@ -43,6 +46,8 @@ def build_vector(instruction: Instruction) -> Step:
 
 def _build(instruction: Instruction) -> Step:
     name = instruction.mnemonic
+    if instruction.format == "VOP3" and name in _ONLY_SHORT:
+        raise unimplemented(instruction, "assemblers know its short encoding only")
     if name in LANE_STEPS:
         return LANE_STEPS[name](instruction)
     if is_masked(name):
@@ -119,8 +124,8 @@ def destination_of(instruction: Instruction) -> Write:
     """Writer of the vector destination, output modifiers applied."""
     operand, fields = instruction.operand("vdst"), instruction.fields
     write = vector_destination(fields["vdst"], operand)
-    if operand.bits == 16 and fields.get("opsel", 0) & 8:
-        write = _high_half(fields["vdst"])
+    if operand.bits == 16 and (fields.get("opsel", 0) & 8 or instruction.mnemonic in _KEEP_OTHER_HALF):
+        write = _one_half(fields["vdst"], bool(fields["opsel"] & 8))
     scale, clamp = fields.get("omod", 0), fields.get("clmp", 0)
     if not (scale or clamp) or instruction.mnemonic.startswith("v_bitop3"):
         return write
@@ -135,10 +140,12 @@ def destination_of(instruction: Instruction) -> Write:
     return shaped
 
 
-def _high_half(register: int) -> Write:
+def _one_half(register: int, high: bool) -> Write:
+    kept, shift = np.uint32(0xFFFF if high else 0xFFFF0000), np.uint32(16 if high else 0)
+
     def write(m: Waves, w: Lanes, value: Any) -> None:
-        low = m.registers[register, w] & np.uint32(0xFFFF)
-        m.write(register, w, low | value.view(np.uint16).astype(np.uint32) << np.uint32(16))
+        other = m.registers[register, w] & kept
+        m.write(register, w, other | value.view(np.uint16).astype(np.uint32) << shift)
 
     return write
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from hktune.emulator.decode import Instruction
 from hktune.emulator.operands import Read, Step, vector_destination
-from hktune.emulator.vector_float import fused
+from hktune.emulator.vector_float import fused, quiet_bit
 from hktune.emulator.waves import EXEC, VCC, Lanes, Waves, pack, unpack
 
 _ORDERED: dict[str, Callable[[Any, Any], Any]] = {
@@ -101,13 +101,15 @@ def _compare(instruction: Instruction, sources: list[Read]) -> Step:
 def _class_of(value: Any, wanted: Any) -> Any:
     """v_cmp_class: bits 0-9 of `wanted` are signalling NaN, quiet NaN, -inf, -normal, -subnormal, -0, +0, ... +inf."""
     negative = np.signbit(value)
-    info = np.finfo(value.dtype)
-    bits = value.view(f"u{value.dtype.itemsize}")
-    quiet = (bits >> bits.dtype.type(info.nmant - 1)) & bits.dtype.type(1) == 1
+    bits, quiet = quiet_bit(value)
     magnitude = np.abs(value)
-    size = np.where(np.isinf(value), 3, np.where(magnitude >= info.tiny, 2, np.where(magnitude > 0, 1, 0)))
-    number = np.where(np.isnan(value), quiet.astype(int), np.where(negative, 5 - size, 6 + size))
-    return (wanted.astype(np.uint32) >> number.astype(np.uint32)) & np.uint32(1) == 1
+    normal = magnitude >= np.finfo(value.dtype).tiny
+    size = np.where(np.isinf(value), 3, np.where(normal, 2, np.where(magnitude > 0, 1, 0)))
+    number = np.where(np.isnan(value), bits & quiet != 0, np.where(negative, 5 - size, 6 + size))
+    classes = wanted.view(f"u{wanted.dtype.itemsize}").astype(
+        np.uint32
+    )  # v_cmp_class_f16's are called f16, and are not
+    return (classes >> number.astype(np.uint32)) & np.uint32(1) == 1
 
 
 def _carry(instruction: Instruction, sources: list[Read]) -> Step:

@@ -1,7 +1,8 @@
 """What the floating-point operations of the vector ALU compute (AMD CDNA4 ISA guide, sections 12.7 to 12.11).
 
-Rounding is to nearest even and subnormals are kept: the mode gfx950 kernels start in. Transcendentals (rcp, rsq, sqrt,
-exp, log) are the correctly rounded value where the hardware promises 1 ulp.
+Rounding is to nearest even, subnormals are kept and IEEE mode is on: the mode gfx950 kernels start in. Transcendentals
+(rcp, rsq, sqrt, exp, log) are the correctly rounded value where the hardware promises 1 ulp; in float32 they flush
+subnormals, in every mode.
 """
 
 from __future__ import annotations
@@ -70,15 +71,72 @@ def _byte(number: int) -> Operation:
     return lambda value: ((value.view(U32) >> U32(8 * number)) & U32(0xFF)).astype(F32)
 
 
-def _in_double(operation: Operation) -> Operation:
-    """A float32 transcendental by way of float64."""
-    return lambda value: operation(value.astype(F64)).astype(F32)
+def _transcendental(operation: Operation) -> Operation:
+    """A float32 transcendental by way of float64; subnormal sources and results count as zeros of their sign."""
+    return lambda value: _flushed(operation(_flushed(value).astype(F64)).astype(F32))
+
+
+def _flushed(value: Any) -> Any:
+    return np.where(np.abs(value) < np.finfo(F32).tiny, np.copysign(F32(0), value), value)
+
+
+def _below(a: Any, b: Any) -> Any:
+    return (a < b) | ((a == b) & np.signbit(a))
+
+
+def _above(a: Any, b: Any) -> Any:
+    return (a > b) | ((a == b) & ~np.signbit(a))
+
+
+def quiet_bit(value: Any) -> Any:
+    """The bits of `value` and the one that tells a quiet NaN from a signalling one, in its width."""
+    bits = np.asarray(value).view(f"u{value.dtype.itemsize}")
+    return bits, bits.dtype.type(1 << (np.finfo(value.dtype).nmant - 1))
+
+
+def _signals(value: Any) -> Any:
+    bits, quiet = quiet_bit(value)
+    return np.isnan(value) & (bits & quiet == 0)
+
+
+def _quieted(value: Any) -> Any:
+    bits, quiet = quiet_bit(value)
+    return (bits | quiet).view(value.dtype)
+
+
+def _number_of(first_wins: Operation) -> Operation:
+    """v_min and v_max: a number beats a quiet NaN, a signalling NaN comes out quiet, -0 lies below +0."""
+
+    def choose(a: Any, b: Any) -> Any:
+        number = np.where(np.isnan(a), b, np.where(np.isnan(b) | first_wins(a, b), a, b))
+        return np.where(_signals(a), _quieted(a), np.where(_signals(b), _quieted(b), number))
+
+    return choose
+
+
+def _nan_or(first_wins: Operation) -> Operation:
+    """v_minimum and v_maximum: any NaN comes out, quiet; -0 lies below +0 (IEEE 754-2019, minimum and maximum)."""
+
+    def choose(a: Any, b: Any) -> Any:
+        number = np.where(first_wins(a, b), a, b)
+        return np.where(np.isnan(a), _quieted(a), np.where(np.isnan(b), _quieted(b), number))
+
+    return choose
+
+
+def _of_three(choose: Operation) -> Operation:
+    return lambda a, b, c: choose(choose(a, b), c)
+
+
+least, greatest = _number_of(_below), _number_of(_above)
+_least3, _greatest3 = _of_three(least), _of_three(greatest)
 
 
 def _median(a: Any, b: Any, c: Any) -> Any:
-    lowest = np.fmin(np.fmin(a, b), c)
-    middle = np.fmax(np.fmin(a, b), np.fmin(np.fmax(a, b), c))
-    return np.where(np.isnan(a) | np.isnan(b) | np.isnan(c), lowest, middle)
+    """v_med3: the greater of what is left when the first greatest is taken away; with a NaN, v_min3."""
+    top = _greatest3(a, b, c)
+    middle = np.where(top == a, greatest(b, c), np.where(top == b, greatest(a, c), greatest(a, b)))
+    return np.where(np.isnan(a) | np.isnan(b) | np.isnan(c), _least3(a, b, c), middle)
 
 
 def _exponent(value: Any) -> Any:
@@ -121,10 +179,10 @@ _ARITHMETIC: dict[str, Operation] = {
     "sub": lambda a, b: a - b,
     "subrev": lambda a, b: b - a,
     "mul": lambda a, b: a * b,
-    "min": np.fmin,
-    "max": np.fmax,
-    "min3": lambda a, b, c: np.fmin(np.fmin(a, b), c),
-    "max3": lambda a, b, c: np.fmax(np.fmax(a, b), c),
+    "min": least,
+    "max": greatest,
+    "min3": _least3,
+    "max3": _greatest3,
     "med3": _median,
     "trunc": np.trunc,
     "ceil": np.ceil,
@@ -140,17 +198,17 @@ FLOAT: dict[str, Operation] = {
     "v_ldexp_f64": lambda a, b: np.ldexp(a, b),
     "v_frexp_exp_i32_f32": _exponent,
     "v_frexp_exp_i32_f64": _exponent,
-    "v_rcp_f32": _in_double(lambda x: 1.0 / x),
-    "v_rcp_iflag_f32": _in_double(lambda x: 1.0 / x),
+    "v_rcp_f32": _transcendental(lambda x: 1.0 / x),
+    "v_rcp_iflag_f32": _transcendental(lambda x: 1.0 / x),
     "v_rcp_f64": lambda x: 1.0 / x,
-    "v_rsq_f32": _in_double(lambda x: 1.0 / np.sqrt(x)),
-    "v_sqrt_f32": np.sqrt,
+    "v_rsq_f32": _transcendental(lambda x: 1.0 / np.sqrt(x)),
+    "v_sqrt_f32": _transcendental(np.sqrt),
     "v_sqrt_f64": np.sqrt,
-    "v_exp_f32": _in_double(np.exp2),
-    "v_log_f32": _in_double(np.log2),
+    "v_exp_f32": _transcendental(np.exp2),
+    "v_log_f32": _transcendental(np.log2),
     "v_div_fixup_f32": _fix_division,
-    "v_minimum3_f32": lambda a, b, c: np.minimum(np.minimum(a, b), c),
-    "v_maximum3_f32": lambda a, b, c: np.maximum(np.maximum(a, b), c),
+    "v_minimum3_f32": _of_three(_nan_or(_below)),
+    "v_maximum3_f32": _of_three(_nan_or(_above)),
     "v_cvt_f32_i32": lambda a: a.astype(F32),
     "v_cvt_f32_u32": lambda a: a.astype(F32),
     "v_cvt_f64_i32": lambda a: a.astype(F64),

@@ -63,6 +63,12 @@ def _permute_bytes(a: Any, b: Any, selector: Any) -> Any:
     return result
 
 
+def _shifted_add(value: Any, amount: Any, addend: Any) -> Any:
+    """v_lshl_add_u64 shifts by 0 to 4; by 5 to 7 it does not shift."""
+    amount = amount & U32(7)
+    return (value << np.where(amount > U32(4), U32(0), amount).astype(np.uint64)) + addend
+
+
 def _reverse32(value: Any) -> Any:
     value = ((value >> U32(1)) & U32(0x55555555)) | ((value & U32(0x55555555)) << U32(1))
     value = ((value >> U32(2)) & U32(0x33333333)) | ((value & U32(0x33333333)) << U32(2))
@@ -118,7 +124,7 @@ INTEGER: dict[str, Operation] = {
     "v_bfe_i32": _signed_field,
     "v_add3_u32": lambda a, b, c: a + b + c,
     "v_lshl_add_u32": lambda a, b, c: (a << (b & U32(31))) + c,
-    "v_lshl_add_u64": lambda a, b, c: (a << (b & U32(7)).astype(np.uint64)) + c,
+    "v_lshl_add_u64": _shifted_add,
     "v_add_lshl_u32": lambda a, b, c: (a + b) << (c & U32(31)),
     "v_lshl_or_b32": lambda a, b, c: (a << (b & U32(31))) | c,
     "v_xad_u32": lambda a, b, c: (a ^ b) + c,
@@ -141,10 +147,11 @@ INTEGER: dict[str, Operation] = {
     "v_cvt_pk_i16_i32": lambda a, b: pack16(_saturate(a, np.int16), _saturate(b, np.int16)),
     "v_pack_b32_f16": pack16,
 }
-for _type in ("u32", "i32", "u16", "i16"):
+for _type in ("u32", "i32", "u16"):  # not i16: whether v_add_i16 keeps the high half, the ISA guide does not say
     INTEGER[f"v_add_{_type}"] = lambda a, b: a + b
     INTEGER[f"v_sub_{_type}"] = lambda a, b: a - b
     INTEGER[f"v_subrev_{_type}"] = lambda a, b: b - a
+for _type in ("u32", "i32", "u16", "i16"):
     INTEGER[f"v_min_{_type}"] = np.minimum
     INTEGER[f"v_max_{_type}"] = np.maximum
     INTEGER[f"v_min3_{_type}"] = lambda a, b, c: np.minimum(np.minimum(a, b), c)

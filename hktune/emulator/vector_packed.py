@@ -10,7 +10,7 @@ import numpy as np
 
 from hktune.emulator.decode import Instruction, Operand
 from hktune.emulator.operands import VGPR, Read, Step, constant, unimplemented
-from hktune.emulator.vector_float import fused
+from hktune.emulator.vector_float import fused, greatest, least
 from hktune.emulator.vector_integer import pack16
 from hktune.emulator.waves import Lanes, Waves
 
@@ -28,8 +28,8 @@ _SHAPES: dict[str, tuple[Operation, Any]] = {
     "v_pk_fma_f16": (fused, np.float16),
     "v_pk_mul_f16": (operator.mul, np.float16),
     "v_pk_add_f16": (operator.add, np.float16),
-    "v_pk_min_f16": (np.fmin, np.float16),
-    "v_pk_max_f16": (np.fmax, np.float16),
+    "v_pk_min_f16": (least, np.float16),
+    "v_pk_max_f16": (greatest, np.float16),
     "v_pk_mad_u16": (lambda a, b, c: a * b + c, np.uint16),
     "v_pk_mad_i16": (lambda a, b, c: a * b + c, np.int16),
     "v_pk_mul_lo_u16": (operator.mul, np.uint16),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ import numpy.typing as npt
 import pytest
 
 from hktune.device.emulated import EmulatedDevice
+from hktune.emulator import decode
 from hktune.model import Argument, Launch
 
 pytest.importorskip("ziglang")
@@ -153,9 +155,27 @@ def vector_program(lines: str, inputs: int, outputs: int) -> str:
     """
 
 
-def run_lanes(lines: str, inputs: Sequence[npt.NDArray[Any]], outputs: int = 1, lds_bytes: int = 0) -> Words:
+@cache
+def mnemonics(form: str) -> frozenset[str]:
+    """What the encoding `form` of the ISA's table has."""
+    table = json.loads(Path(decode.__file__).with_name("cdna4.json").read_text())
+    return frozenset(name for name, _ in table[form]["opcodes"].values())
+
+
+def encodings(snippet: str) -> list[str]:
+    """`snippet`, and the same in VOP3 if its instructions have that beside a short encoding. VOP3 takes no literal."""
+    short, long = mnemonics("VOP1") | mnemonics("VOP2"), mnemonics("VOP3") | mnemonics("VOP3SD")
+    lines = [line.partition(" ") for line in snippet.split("\n")]
+    both = [name in short & long and "0x" not in rest for name, _, rest in lines]
+    again = "\n".join(f"{name}{'_e64' * longer} {rest}" for (name, _, rest), longer in zip(lines, both, strict=True))
+    return [snippet, again] if any(both) else [snippet]
+
+
+def run_lanes(
+    lines: str, inputs: Sequence[npt.NDArray[Any]], outputs: int = 1, lds_bytes: int = 0, scratch_bytes: int = 0
+) -> Words:
     """Run `lines` on one wave with (64,) 32-bit inputs; the (outputs, 64) words it leaves."""
-    code = assemble(vector_program(lines, len(inputs), outputs), lds_bytes=lds_bytes)
+    code = assemble(vector_program(lines, len(inputs), outputs), lds_bytes=lds_bytes, scratch_bytes=scratch_bytes)
     given = np.array([np.asarray(row).view(np.uint32) for row in inputs] or [np.zeros(64)], np.uint32)
     found: Words = launch(code, given, np.zeros((outputs, 64), np.uint32))[1]
     return found

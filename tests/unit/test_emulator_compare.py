@@ -86,3 +86,44 @@ def test_every_comparison(kind: str) -> None:
         expected = sum(int(holds(test, x, y)) << lane for lane, (x, y) in enumerate(zip(a, b, strict=True)))
         got = int(found[2 * i][0]) | int(found[2 * i + 1][0]) << 32
         assert got == expected, (name, form)
+
+
+# A number of each class, in the order of v_cmp_class's mask bits: exponent and mantissa fields, sign. -1 is all ones.
+CLASSES = [(-1, 1, 0), (-1, -1, 1), (-1, 0, 1), (5, 3, 1), (0, 9, 1), (0, 0, 1), (0, 0, 0), (0, -1, 0), (1, 0, 0)]
+CLASSES.append((-1, 0, 0))
+MANTISSA_BITS = {16: 10, 32: 23, 64: 52}
+
+
+def of_every_class(bits: int) -> npt.NDArray[Any]:
+    """(64,) floats as integers: lane i holds one of class i % 10."""
+    mantissa_bits = MANTISSA_BITS[bits]
+    exponent_mask, mantissa_mask = (1 << (bits - 1 - mantissa_bits)) - 1, (1 << mantissa_bits) - 1
+    made = [
+        sign << (bits - 1) | (exponent & exponent_mask) << mantissa_bits | mantissa & mantissa_mask
+        for exponent, mantissa, sign in CLASSES
+    ]
+    return np.array([made[lane % 10] for lane in range(64)], f"u{bits // 8}")
+
+
+@pytest.mark.parametrize("bits", MANTISSA_BITS)
+@pytest.mark.parametrize("name", ["v_cmp_class", "v_cmpx_class"])
+def test_every_class_of_numbers(bits: int, name: str) -> None:
+    """Every mask of one class, then some of several, in both encodings."""
+    masks = [1 << bit for bit in range(10)] + [0x3FF, 0, 0x155, 0x2C3]
+    source, spare = ("v[10:11]", "v12") if bits == 64 else ("v10", "v12")
+    cases = [(mask, form) for mask in masks for form in ("e32", "e64")]
+    lines = []
+    for i, (mask, form) in enumerate(cases):
+        target = "vcc" if form == "e32" else "s[10:11]"
+        lines += [
+            f"v_mov_b32 {spare}, {mask:#x}",
+            f"{name}_f{bits}_{form} {target}, {source}, {spare}",
+            f"s_mov_b64 s[12:13], {'exec' if 'cmpx' in name else target}",
+            "s_mov_b64 exec, -1",
+            f"v_mov_b32 v{20 + 2 * i}, s12",
+            f"v_mov_b32 v{21 + 2 * i}, s13",
+        ]
+    found = run_lanes("\n".join(lines), rows(of_every_class(bits)), 2 * len(cases))
+    for i, (mask, form) in enumerate(cases):
+        expected = sum((mask >> lane % 10 & 1) << lane for lane in range(64))
+        assert int(found[2 * i][0]) | int(found[2 * i + 1][0]) << 32 == expected, (hex(mask), form)

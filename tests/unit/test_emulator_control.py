@@ -48,6 +48,40 @@ def test_conditional_branches(line: str, taken: bool) -> None:
     assert run_scalar(lines) == [1 if taken else 2]
 
 
+SEEN_NOWHERE = [
+    "s_sleep 3",
+    "s_wakeup",
+    "s_icache_inv",
+    "s_incperflevel 1",
+    "s_decperflevel 1",
+    "s_ttracedata",
+    ".long 0xbf9f0001",  # s_set_valu_coexec_mode 1, which LLVM has no name for
+    "s_dcache_inv",
+    "s_dcache_inv_vol",
+    "s_dcache_wb",
+    "s_dcache_wb_vol",
+    "ds_nop",
+    "v_nop",
+    "v_nop_e64",
+]
+"""Instructions of timing, caches and tracing: no register, flag or memory shows that they ran."""
+
+
+def test_instructions_that_leave_the_state_alone() -> None:
+    """Registers around the fields these encodings have, EXEC, VCC, SCC, M0 and LDS hold what they held."""
+    fixed = {"s0": 3, "s20": 5, "vcc_lo": 7, "vcc_hi": 8, "m0": 64, "exec_lo": 0x0F0F0F0F, "exec_hi": 0xFFFF0000}
+    lines = ["v_mov_b32 v2, 17\nv_mov_b32 v3, 0\nds_write_b32 v3, v2", "v_mov_b32 v20, v10", "v_mov_b32 v0, v10"]
+    lines += [f"s_mov_b32 {name}, {value:#x}" for name, value in fixed.items()]
+    lines += ["s_cmp_eq_u32 0, 0", *SEEN_NOWHERE, "s_cselect_b32 s21, 1, 0"]
+    lines += [f"s_mov_b32 s{22 + i}, {name}" for i, name in enumerate(fixed)]
+    lines += ["s_mov_b64 exec, -1", "s_nop 0", "ds_read_b32 v22, v3\ns_waitcnt lgkmcnt(0)", "v_mov_b32 v21, v0"]
+    lines += [f"v_mov_b32 v{23 + i}, s{21 + i}" for i in range(1 + len(fixed))]
+    row = LANE.astype(np.uint32)
+    found = run_lanes("\n".join(lines), (row,), 4 + len(fixed), lds_bytes=16)
+    assert (found[:2] == row).all()
+    assert found[2:, 5].tolist() == [17, 1, *fixed.values()]
+
+
 def test_calls_return_where_they_came_from() -> None:
     lines = """
     s_getpc_b64 s[10:11]

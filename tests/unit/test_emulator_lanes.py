@@ -44,8 +44,16 @@ def test_swaps_between_rows() -> None:
     v_mov_b32 v24, v10
     v_mov_b32 v25, v11
     v_swap_b32 v24, v25
+    v_mov_b32 v26, v10
+    v_mov_b32 v27, v11
+    v_mov_b32 v28, v10
+    v_mov_b32 v29, v11
+    s_nop 1
+    v_permlane32_swap_b32_e64 v26, v27
+    v_permlane16_swap_b32_e64 v28, v29
     """
-    found = run_lanes(lines, (A, B), 6)
+    found = run_lanes(lines, (A, B), 10)
+    assert (found[6:] == found[:4]).all()
     assert found[0].tolist() == [*A[:32], *B[:32]]
     assert found[1].tolist() == [*A[32:], *B[32:]]
     assert found[2].tolist() == [*A[:16], *B[:16], *A[32:48], *B[32:48]]

@@ -78,6 +78,35 @@ def test_two_accesses_in_one_instruction() -> None:
     assert found.tolist() == [ROWS[i].tolist() for i in order]
 
 
+@pytest.mark.parametrize("strides", ["", "st64"])
+@pytest.mark.parametrize("bits", [32, 64])
+def test_pairs_lie_where_their_offsets_say(bits: int, strides: str) -> None:
+    """Offsets count elements, or 64 of them; a pair of writes meets a byte array, a pair of reads another."""
+    size, count = bits // 8, bits // 32
+    unit = size * (64 if strides else 1)
+    address = (RNG.permutation(64) * size).astype(np.uint32)
+    offsets = {"write": (3, 5), "read": (5, 4)} if strides else {"write": (0, 100), "read": (100, 36)}
+    spans = ("v10", "v11", "v[20:21]") if count == 1 else ("v[10:11]", "v[12:13]", "v[20:23]")
+    lines = f"""
+    v_lshlrev_b32 v3, 4, v0
+    ds_write_b128 v3, v[10:13]
+    ds_write_b128 v3, v[10:13] offset:1024
+    ds_write_b128 v3, v[10:13] offset:2048
+    ds_write2{strides}_b{bits} v14, {spans[0]}, {spans[1]} offset0:{offsets["write"][0]} offset1:{offsets["write"][1]}
+    ds_read2{strides}_b{bits} {spans[2]}, v14 offset0:{offsets["read"][0]} offset1:{offsets["read"][1]}
+    s_waitcnt lgkmcnt(0)
+    """
+    found = run_lanes(lines, (*ROWS, address), 2 * count, LDS_BYTES)
+    memory = bytearray(np.array(ROWS).T.astype("<u4").tobytes() * 3)
+    for source, offset in enumerate(offsets["write"]):
+        for lane, start in enumerate(address.tolist()):
+            words = np.array([ROWS[source * count + i][lane] for i in range(count)], "<u4")
+            memory[start + offset * unit : start + offset * unit + size] = words.tobytes()
+    for lane, start in enumerate(address.tolist()):
+        expected = b"".join(bytes(memory[start + at * unit : start + at * unit + size]) for at in offsets["read"])
+        assert found[:, lane].tobytes() == expected, lane
+
+
 def test_outside_the_allocation_reads_zero_and_writes_nothing() -> None:
     lines = f"""
     v_mov_b32 v2, {LDS_BYTES - 4}

@@ -198,6 +198,54 @@ def test_global_loads_to_lds() -> None:
     assert lds_after(lines).tolist() == expected.tolist()
 
 
+TO_LDS = {"ubyte": 1, "sbyte": 1, "ushort": 2, "sshort": 2, "dword": 4, "dwordx3": 12, "dwordx4": 16}
+
+
+@pytest.mark.parametrize(("width", "size"), TO_LDS.items())
+def test_widths_of_global_loads_to_lds(width: str, size: int) -> None:
+    """Bytes and shorts fill a dword, extended. M0 counts in dwords: its lowest two bits are not looked at."""
+    spacing, signed = 16 if size > 4 else 4, width.startswith("s")
+    lines = f"""
+    v_mul_u32_u24 v2, {max(size, 2)}, v0
+    s_mov_b32 m0, 66
+    s_mov_b64 exec, 0xfffffffffffffff0
+    global_load_lds_{width} v2, s[6:7] offset:16
+    s_mov_b64 exec, -1
+    s_waitcnt vmcnt(0)
+    """
+    memory = DATA.tobytes()
+    expected = np.full(320, 0x55, np.uint32)
+    for lane in range(4, 64):
+        source, at = 16 + max(size, 2) * lane, (64 + 16 + spacing * lane) // 4
+        data = memory[source : source + size]
+        if size < 4:
+            data = int.from_bytes(data, "little", signed=signed).to_bytes(4, "little", signed=signed)
+        expected[at : at + len(data) // 4] = np.frombuffer(data, "<u4")
+    assert lds_after(lines).tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("count", [1, 2, 4, 8, 16])
+def test_widths_of_scalar_loads(count: int) -> None:
+    """The byte offset is a constant, a register (its lowest two bits are not looked at), or both; buffers end at
+    num_records, dword by dword."""
+    kind = "dword" if count == 1 else f"dwordx{count}"
+    target = [f"s[{at}:{at + count - 1}]" if count > 1 else f"s{at}" for at in (32, 48, 64, 80)]
+    lines = f"""{RESOURCE.format(records=600)}
+    s_mov_b32 s10, 0x103
+    s_load_{kind} {target[0]}, s[6:7], s10
+    s_load_{kind} {target[1]}, s[6:7], 0x84
+    s_buffer_load_{kind} {target[2]}, s[12:15], 588
+    s_buffer_load_{kind} {target[3]}, s[12:15], s10
+    s_waitcnt lgkmcnt(0)
+    """
+    moves = [f"v_mov_b32 v{20 + i * count + j}, s{32 + 16 * i + j}" for i in range(4) for j in range(count)]
+    found = run("\n".join([lines, *moves]), 4 * count)[:, 0].reshape(4, count)
+    flat = DATA.reshape(-1)
+    for row, start, end in zip(found, (0x100, 0x84, 588, 0x100), (4096, 4096, 600, 600), strict=True):
+        words = [int(flat[at // 4]) if at + 4 <= end else 0 for at in range(start, start + 4 * count, 4)]
+        assert row.tolist() == words, start
+
+
 def test_scalar_loads() -> None:
     lines = """
     s_load_dwordx8 s[16:23], s[6:7], 0x100

@@ -9,7 +9,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from gfx950_code import Words, run_lanes
+from gfx950_code import Words, encodings, run_lanes
 
 M32, M64 = (1 << 32) - 1, (1 << 64) - 1
 RNG = np.random.default_rng(950)
@@ -45,6 +45,12 @@ INTEGER: dict[str, Callable[..., int]] = {
     "v_subrev_u32 v20, v10, v11": lambda a, b: b - a,
     "v_sub_u32 v20, 64, v10": lambda a: 64 - a,
     "v_and_b32 v20, 0xff00ff, v10": lambda a: 0xFF00FF & a,
+    "v_and_b32 v20, v10, v11": lambda a, b: a & b,
+    "v_or_b32 v20, v10, v11": lambda a, b: a | b,
+    "v_mov_b32 v20, v11": lambda a, b: b,
+    "v_nop\nv_mov_b32 v20, v11": lambda a, b: b,
+    "v_add_i32 v20, v10, v11": lambda a, b: a + b,
+    "v_sub_i32 v20, v10, v11": lambda a, b: a - b,
     "v_xor_b32 v20, v10, v11": lambda a, b: a ^ b,
     "v_xnor_b32 v20, v10, v11": lambda a, b: ~(a ^ b),
     "v_not_b32 v20, v10": lambda a: ~a,
@@ -72,9 +78,14 @@ INTEGER: dict[str, Callable[..., int]] = {
     "v_mul_u32_u24 v20, v10, v11": lambda a, b: (a & 0xFFFFFF) * (b & 0xFFFFFF),
     "v_mul_hi_u32_u24 v20, v10, v11": lambda a, b: (a & 0xFFFFFF) * (b & 0xFFFFFF) >> 32,
     "v_mul_i32_i24 v20, v10, v11": lambda a, b: sign24(a) * sign24(b),
+    "v_mul_hi_i32_i24 v20, v10, v11": lambda a, b: sign24(a) * sign24(b) >> 32,
     "v_mad_u32_u24 v20, v10, v11, v12": lambda a, b, c: (a & 0xFFFFFF) * (b & 0xFFFFFF) + c,
     "v_mad_i32_i24 v20, v10, v11, v12": lambda a, b, c: sign24(a) * sign24(b) + c,
+    "v_mad_u32_u16 v20, v10, v11, v12": lambda a, b, c: (a & 0xFFFF) * (b & 0xFFFF) + c,
+    "v_mad_i32_i16 v20, v10, v11, v12": lambda a, b, c: signed(a, 16) * signed(b, 16) + c,
     "v_min_i32 v20, v10, v11": lambda a, b: min(signed(a), signed(b)),
+    "v_max_i32 v20, v10, v11": lambda a, b: max(signed(a), signed(b)),
+    "v_min_u32 v20, v10, v11": lambda a, b: min(a, b),
     "v_max_u32 v20, v10, v11": lambda a, b: max(a, b),
     "v_min3_u32 v20, v10, v11, v12": lambda a, b, c: min(a, b, c),
     "v_max3_i32 v20, v10, v11, v12": lambda a, b, c: max(signed(a), signed(b), signed(c)),
@@ -82,10 +93,23 @@ INTEGER: dict[str, Callable[..., int]] = {
     "v_bcnt_u32_b32 v20, v10, v11": lambda a, b: bin(a).count("1") + b,
     "v_bfrev_b32 v20, v10": lambda a: int(f"{a:032b}"[::-1], 2),
     "v_ffbh_u32 v20, v10": lambda a: 32 - a.bit_length() if a else -1,
+    "v_ffbh_i32 v20, v10": lambda a: 32 - (a if a < 1 << 31 else ~a & M32).bit_length() if a not in (0, M32) else -1,
     "v_ffbl_b32 v20, v10": lambda a: (a & -a).bit_length() - 1,
     "v_add_u16 v20, v10, v11": lambda a, b: a + b & 0xFFFF,
+    "v_sub_u16 v20, v10, v11": lambda a, b: a - b & 0xFFFF,
+    "v_subrev_u16 v20, v10, v11": lambda a, b: b - a & 0xFFFF,
+    "v_lshlrev_b16 v20, v10, v11": lambda a, b: b << (a & 15) & 0xFFFF,
+    "v_lshrrev_b16 v20, v10, v11": lambda a, b: (b & 0xFFFF) >> (a & 15),
+    # Of the 16-bit sums of products, the older clears the high half and the newer leaves it alone.
+    "v_mov_b32 v20, v12\nv_mad_legacy_u16 v20, v10, v11, v12": lambda a, b, c: a * b + c & 0xFFFF,
+    "v_mov_b32 v20, v12\nv_mad_u16 v20, v10, v11, v12": lambda a, b, c: a * b + c & 0xFFFF | c & 0xFFFF0000,
+    "v_mov_b32 v20, v12\nv_mad_u16 v20, v10, v11, v12 op_sel:[0,1,0,1]": lambda a, b, c: (
+        a * (b >> 16) + c << 16 | c & 0xFFFF
+    ),
     "v_mul_lo_u16 v20, v10, v11": lambda a, b: a * b & 0xFFFF,
     "v_ashrrev_i16 v20, v10, v11": lambda a, b: signed(b, 16) >> (a & 15) & 0xFFFF,
+    "v_cvt_pk_u16_u32 v20, v10, v11": lambda a, b: min(a, 0xFFFF) | min(b, 0xFFFF) << 16,
+    "v_pack_b32_f16 v20, v10, v11 op_sel:[1,0]": lambda a, b: a >> 16 | b << 16,
     "v_cvt_pk_i16_i32 v20, v10, v11": lambda a, b: sum(
         (min(max(signed(x), -32768), 32767) & 0xFFFF) << 16 * i for i, x in enumerate((a, b))
     ),
@@ -117,8 +141,9 @@ def given(truth: Callable[..., int], lane: tuple[np.uint32, ...]) -> int:
 
 
 def test_integer_operations() -> None:
-    found = run_each(list(INTEGER), (A, B, C))
-    for row, (line, truth) in zip(found, INTEGER.items(), strict=True):
+    cases = [(line, truth) for snippet, truth in INTEGER.items() for line in encodings(snippet)]
+    found = run_each([line for line, _ in cases], (A, B, C))
+    for row, (line, truth) in zip(found, cases, strict=True):
         expected = [given(truth, lane) & M32 for lane in zip(A, B, C, strict=True)]
         assert row.tolist() == expected, line
 
@@ -134,6 +159,9 @@ WIDE: dict[str, Callable[..., int]] = {
     "v_lshrrev_b64 v[20:21], v12, v[10:11]": lambda a, b, c: (b << 32 | a) >> (c & 63),
     "v_ashrrev_i64 v[20:21], v12, v[10:11]": lambda a, b, c: signed(b << 32 | a, 64) >> (c & 63),
     "v_lshl_add_u64 v[20:21], v[10:11], 3, v[10:11]": lambda a, b: (b << 32 | a) * 9,
+    "v_lshl_add_u64 v[20:21], v[10:11], 5, v[10:11]": lambda a, b: (b << 32 | a) * 2,  # more than 4 counts as none
+    "v_pk_mov_b32 v[20:21], v[10:11], v[10:11] op_sel:[1,0]": lambda a, b: b | a << 32,
+    "v_pk_mov_b32 v[20:21], v[10:11], v[12:13] op_sel:[0,0]": lambda a, b, c: a | c << 32,
     "v_mad_u64_u32 v[20:21], s[10:11], v10, v12, v[10:11]": lambda a, b, c: a * c + (b << 32 | a),
     "v_mad_i64_i32 v[20:21], s[10:11], v10, v12, v[10:11]": lambda a, b, c: signed(a) * signed(c) + (b << 32 | a),
     "v_mov_b64 v[20:21], v[10:11]": lambda a, b: b << 32 | a,
@@ -143,12 +171,16 @@ WIDE: dict[str, Callable[..., int]] = {
     "v_sub_co_u32 v20, vcc, v10, v12\nv_subbrev_co_u32 v21, vcc, v11, v12, vcc": lambda a, b, c: (
         a - c & M32 | (c - b - (c > a)) << 32
     ),
+    "v_subrev_co_u32 v20, vcc, v10, v12\nv_subb_co_u32 v21, vcc, v11, v12, vcc": lambda a, b, c: (
+        c - a & M32 | (b - c - (a > c)) << 32
+    ),
 }
 
 
 def test_64_bit_operations() -> None:
-    found = run_each(list(WIDE), (A, B, C), results=2)
-    for i, (line, truth) in enumerate(WIDE.items()):
+    cases = [(line, truth) for snippet, truth in WIDE.items() for line in encodings(snippet)]
+    found = run_each([line for line, _ in cases], (A, B, C), results=2)
+    for i, (line, truth) in enumerate(cases):
         expected = [given(truth, lane) & M64 for lane in zip(A, B, C, strict=True)]
         assert [int(low) | int(high) << 32 for low, high in zip(*found[2 * i : 2 * i + 2], strict=True)] == expected, (
             line
@@ -179,39 +211,33 @@ def close_cases() -> tuple[Words, Words, Words]:
 
 def test_fused_multiply_add_rounds_once() -> None:
     a, b, c = close_cases()
-    lines = ["v_fma_f32 v20, v10, v11, v12", "v_mov_b32 v20, v12\nv_fmac_f32 v20, v10, v11"]
-    lines += ["v_fma_f32 v20, -v10, |v11|, v12"]
+    lines = ["v_fma_f32 v20, -v10, |v11|, v12", "v_fma_f32 v20, v10, v11, v12"]
+    lines += encodings("v_mov_b32 v20, v12\nv_fmac_f32 v20, v10, v11")
     found = run_each(lines, (a, b, c)).view(np.float32)
     exact = [tuple(map(Fraction, map(float, lane))) for lane in zip(a, b, c, strict=True)]
     plain = [float32_of(x * y + z) for x, y, z in exact]
-    assert found[0].tolist() == plain
-    assert found[1].tolist() == plain
-    assert found[2].tolist() == [float32_of(-x * abs(y) + z) for x, y, z in exact]
+    assert found[0].tolist() == [float32_of(-x * abs(y) + z) for x, y, z in exact]
+    assert found[1:].tolist() == [plain] * 3
+
+
+FLOATS: dict[str, Callable[[Fraction, Fraction], Fraction]] = {
+    "v_add_f32 v20, v10, v11": lambda x, y: x + y,
+    "v_mul_f32 v20, v10, v11": lambda x, y: x * y,
+    "v_sub_f32 v20, v10, v11": lambda x, y: x - y,
+    "v_subrev_f32 v20, v10, v11": lambda x, y: y - x,
+    "v_add_f32_e64 v20, v10, -|v11| mul:4": lambda x, y: 4 * Fraction(float32_of(x - abs(y))),
+    "v_add_f32_e64 v20, v10, v11 clamp": lambda x, y: min(max(x + y, Fraction(0)), Fraction(1)),
+    "v_fmaak_f32 v20, v10, v11, 0x3fc00000": lambda x, y: x * y + Fraction(3, 2),
+    "v_pk_mul_f32 v[20:21], v[10:11], v[10:11] op_sel:[0,1] op_sel_hi:[1,1]": lambda x, y: x * y,
+}
 
 
 def test_float_arithmetic_and_modifiers() -> None:
     a, b, c = close_cases()
-    lines = [
-        "v_add_f32 v20, v10, v11",
-        "v_mul_f32 v20, v10, v11",
-        "v_sub_f32 v20, v10, v11",
-        "v_add_f32_e64 v20, v10, -|v11| mul:4",
-        "v_add_f32_e64 v20, v10, v11 clamp",
-        "v_fmaak_f32 v20, v10, v11, 0x3fc00000",
-        "v_pk_mul_f32 v[20:21], v[10:11], v[10:11] op_sel:[0,1] op_sel_hi:[1,1]",
-    ]
-    found = run_each(lines, (a, b, c), results=2)[::2].view(np.float32)
+    cases = [(line, truth) for snippet, truth in FLOATS.items() for line in encodings(snippet)]
+    found = run_each([line for line, _ in cases], (a, b, c), results=2)[::2].view(np.float32)
     exact = [(Fraction(float(x)), Fraction(float(y))) for x, y in zip(a, b, strict=True)]
-    truths: list[Callable[[Fraction, Fraction], Fraction]] = [
-        lambda x, y: x + y,
-        lambda x, y: x * y,
-        lambda x, y: x - y,
-        lambda x, y: 4 * Fraction(float32_of(x - abs(y))),
-        lambda x, y: min(max(x + y, Fraction(0)), Fraction(1)),
-        lambda x, y: x * y + Fraction(3, 2),
-        lambda x, y: x * y,
-    ]
-    for row, truth, line in zip(found, truths, lines, strict=True):
+    for row, (line, truth) in zip(found, cases, strict=True):
         assert row.tolist() == [float32_of(truth(*lane)) for lane in exact], line
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-from gfx950_code import run_lanes
+from gfx950_code import encodings, run_lanes
 
 RNG = np.random.default_rng(77)
 Operation = Callable[..., Any]
@@ -19,13 +20,6 @@ def median(a: Any, b: Any, c: Any) -> Any:
     return sorted((a, b, c))[1]
 
 
-ROUNDING: dict[str, Operation] = {
-    "ceil": np.ceil,
-    "floor": np.floor,
-    "trunc": np.trunc,
-    "rndne": np.rint,
-    "fract": lambda x: x - np.floor(x),
-}
 HALF: dict[str, Operation] = {
     "v_add_f16": lambda a, b: a + b,
     "v_sub_f16": lambda a, b: a - b,
@@ -47,6 +41,7 @@ PACKED: dict[str, Operation] = {
     "v_pk_mul_lo_u16": lambda a, b: a * b,
     "v_pk_lshlrev_b16": lambda a, b: b << (a & 15),
     "v_pk_lshrrev_b16": lambda a, b: (b & 0xFFFF) >> (a & 15),
+    "v_pk_ashrrev_i16": lambda a, b: ((b ^ 0x8000) - 0x8000) >> (a & 15),
     "v_pk_mad_u16": lambda a, b, c: a * b + c,
     "v_pk_mad_i16": lambda a, b, c: a * b + c,
 }
@@ -66,55 +61,20 @@ def low(values: npt.NDArray[np.uint32], dtype: Any) -> npt.NDArray[Any]:
     return values.astype(np.uint16).view(dtype)
 
 
-@pytest.mark.parametrize("name", ROUNDING)
-def test_rounding_of_halves_and_doubles(name: str) -> None:
-    (half,), (double,), (single,) = numbers(np.float16), numbers(np.float64), numbers(np.float32)
-    words = double.view(np.uint32).reshape(64, 2)
-    rows = [half.view(np.uint16).astype(np.uint32), words[:, 0].copy(), words[:, 1].copy(), single]
-    lines = f"""
-    v_mov_b32 v14, v11
-    v_mov_b32 v15, v12
-    v_{name}_f16 v20, v10
-    v_{name}_f32 v21, v13
-    v_{name}_f64 v[22:23], v[14:15]
-    """
-    found = run_lanes(lines, rows, 4)
-    assert (low(found[0], np.float16) == ROUNDING[name](half).astype(np.float16)).all()
-    assert (found[1].view(np.float32) == ROUNDING[name](single)).all()
-    assert (np.ascontiguousarray(found[2:4].T).view(np.float64)[:, 0] == ROUNDING[name](double)).all()
-
-
-def test_mantissas_and_exponents() -> None:
-    (single,), (double,) = numbers(np.float32), numbers(np.float64)
-    words = double.view(np.uint32).reshape(64, 2)
-    lines = """
-    v_mov_b32 v14, v11
-    v_mov_b32 v15, v12
-    v_frexp_mant_f32 v20, v10
-    v_frexp_exp_i32_f32 v21, v10
-    v_frexp_mant_f64 v[22:23], v[14:15]
-    v_frexp_exp_i32_f64 v24, v[14:15]
-    """
-    found = run_lanes(lines, [single, words[:, 0].copy(), words[:, 1].copy()], 5)
-    assert found[0].view(np.float32).tolist() == [math.frexp(x)[0] for x in single.tolist()]
-    assert found[1].view(np.int32).tolist() == [math.frexp(x)[1] for x in single.tolist()]
-    mantissas = np.ascontiguousarray(found[2:4].T).view(np.float64)[:, 0]
-    assert mantissas.tolist() == [math.frexp(x)[0] for x in double.tolist()]
-    assert found[4].view(np.int32).tolist() == [math.frexp(x)[1] for x in double.tolist()]
-
-
 def test_half_precision_arithmetic() -> None:
     a, b, c = numbers(np.float16, 3)
     rows = [values.view(np.uint16).astype(np.uint32) for values in (a, b, c)]
-    lines = [f"{name} v{20 + i}, v10, v11" for i, name in enumerate(HALF)]
-    lines += [f"v_{name}_f16 v{20 + len(HALF) + i}, v10, v11, v12" for i, name in enumerate(THREE)]
-    found = run_lanes("\n".join(lines), rows, len(HALF) + len(THREE))
-    for i, (name, operation) in enumerate(HALF.items()):
-        expected = np.array([operation(x, y) for x, y in zip(a, b, strict=True)], np.float16)
-        assert (low(found[i], np.float16) == expected).all(), name
+    forms = [name + form for form in ("_e32", "_e64") for name in HALF]
+    lines = [f"{name} v{20 + i}, v10, v11" for i, name in enumerate(forms)]
+    lines += [f"v_{name}_f16 v{20 + len(forms) + i}, v10, v11, v12" for i, name in enumerate(THREE)]
+    found = run_lanes("\n".join(lines), rows, len(forms) + len(THREE))
+    for got, name in zip(found, forms, strict=False):
+        expected = np.array([HALF[name[:-4]](x, y) for x, y in zip(a, b, strict=True)], np.float16)
+        assert (got.view(np.uint16)[1::2] == 0).all(), name
+        assert (low(got, np.float16) == expected).all(), name
     for i, (name, operation) in enumerate(THREE.items()):
         expected = np.array([operation(x, y, z) for x, y, z in zip(a, b, c, strict=True)], np.float16)
-        assert (low(found[len(HALF) + i], np.float16) == expected).all(), name
+        assert (low(found[len(forms) + i], np.float16) == expected).all(), name
 
 
 @pytest.mark.parametrize("kind", ["f32", "i32", "u32", "i16", "u16"])
@@ -134,9 +94,9 @@ def test_least_greatest_and_middle_of_three(kind: str) -> None:
 @pytest.mark.parametrize("sign", ["i", "u"])
 def test_short_least_and_greatest(sign: str) -> None:
     a, b = (RNG.integers(0, 1 << 32, 64, dtype=np.uint32) for _ in range(2))
-    names = [name.format(sign) for name in SHORT]
-    found = run_lanes("\n".join(f"{name} v{20 + i}, v10, v11" for i, name in enumerate(names)), [a, b], len(names))
-    for name, operation, got in zip(names, SHORT.values(), found, strict=True):
+    cases = [(line, rule) for name, rule in SHORT.items() for line in encodings(f"{name.format(sign)} v{{}}, v10, v11")]
+    lines = "\n".join(line.format(20 + i) for i, (line, _) in enumerate(cases))
+    for (name, operation), got in zip(cases, run_lanes(lines, [a, b], len(cases)), strict=True):
         halves = [np.ascontiguousarray(values).view(f"{sign}2").reshape(64, 2) for values in (a, b, got)]
         for x, y, z in zip(*halves, strict=True):
             assert z[0] == operation(x[0], y[0]), name
@@ -151,3 +111,34 @@ def test_packed_integers(name: str) -> None:
     halves = [values.view(np.uint16).reshape(64, 2).astype(np.int64) for values in rows[:operands]]
     expected = PACKED[name](*halves) & 0xFFFF
     assert (np.ascontiguousarray(found).view(np.uint16).reshape(64, 2) == expected).all()
+
+
+def exact_fused(a: float, b: float, c: float) -> np.float16:
+    """a * b + c of float16 with one rounding, ties to even; results of normal size."""
+    exact = Fraction(a) * Fraction(b) + Fraction(c)
+    exponent = math.frexp(exact)[1] - 11  # frexp's double is exact enough to find the binade
+    return np.float16(float(round(exact / Fraction(2) ** exponent) * Fraction(2) ** exponent))
+
+
+def test_fused_half_precision_sums_of_products() -> None:
+    """Addends near the negated product, so that rounding the product first would show. The scalar-width operation
+    leaves the half of its destination that it does not write alone."""
+    a, b = (RNG.uniform(1, 2, (64, 2)).astype(np.float16) for _ in range(2))
+    c = (-(a.astype(np.float32) * b) * RNG.choice([0.999, 1.001, 3.0], (64, 2))).astype(np.float16)
+    rows = [np.ascontiguousarray(values).view(np.uint32)[:, 0] for values in (a, b, c)]
+    lines = """
+    v_pk_fma_f16 v20, v10, v11, v12
+    v_mov_b32 v21, v12
+    v_fma_f16 v21, v10, v11, v12
+    v_mov_b32 v22, v12
+    v_fma_f16 v22, -v10, v11, v12 op_sel:[1,0,1,1]
+    v_pk_fma_f16 v23, v10, v11, v12 op_sel:[1,0,0] op_sel_hi:[0,1,1] neg_lo:[0,1,0]
+    """
+    found = run_lanes(lines, rows, 4)
+    halves = [np.ascontiguousarray(row).view(np.float16).reshape(64, 2) for row in found]
+    for lane in range(64):
+        (a0, a1), (b0, b1), (c0, c1) = (values[lane].tolist() for values in (a, b, c))
+        assert halves[0][lane].tolist() == [exact_fused(a0, b0, c0), exact_fused(a1, b1, c1)]
+        assert halves[1][lane].tolist() == [exact_fused(a0, b0, c0), c1]
+        assert halves[2][lane].tolist() == [c0, exact_fused(-a1, b0, c1)]
+        assert halves[3][lane].tolist() == [exact_fused(a1, -b0, c0), exact_fused(a0, b1, c1)]

@@ -1,4 +1,4 @@
-"""Vector loads and stores of every width in every addressing, and in LDS: against the bytes they must move."""
+"""Vector loads and stores of every width in every addressing, LDS and private: against the bytes they must move."""
 
 from __future__ import annotations
 
@@ -26,13 +26,14 @@ s_and_b32 s13, s7, 0xffff
 s_mov_b32 s14, 0x2000
 s_mov_b32 s15, 0x20000
 """
-"""Each lane has 16 bytes of its own, 2048 bytes into the first argument (and from 0 in LDS)."""
+"""Each lane has 16 bytes of its own, 2048 bytes into the first argument (from 0 in LDS, from 8 in private memory)."""
 
 PLACES = {
     "global": ("global_{} {}, v3, s[6:7] offset:2048", "global_{} v3, {}, s[6:7] offset:2048"),
     "flat": ("flat_{} {}, v[4:5]", "flat_{} v[4:5], {}"),
     "buffer": ("buffer_{} {}, v3, s[12:15], 0 offen offset:2048", "buffer_{} {}, v3, s[12:15], 0 offen offset:2048"),
     "LDS": ("ds_{} {}, v3", "ds_{} v3, {}"),
+    "scratch": ("scratch_{} {}, off, off offset:8", "scratch_{} off, {}, off offset:8"),
 }
 RNG = np.random.default_rng(9)
 MEMORY = RNG.integers(0, 1 << 32, (4, 64), dtype=np.uint32)  # what the lanes' 16 bytes hold first
@@ -60,7 +61,7 @@ def run(place: str, cases: list[str]) -> npt.NDArray[np.uint32]:
             lines += [load.format(f"{words[0]}_{wide}", "v[80:83]"), WAIT]
         lines.append("\n".join(f"v_mov_b32 v{20 + 4 * i + j}, v{80 + j}" for j in range(4)))
     filler = [np.zeros(64, np.uint32)] * 8  # the lanes' own bytes
-    found = run_lanes("\n".join(lines), [*MEMORY, *DATA, *filler], 4 * len(cases), lds_bytes=1024)
+    found = run_lanes("\n".join(lines), [*MEMORY, *DATA, *filler], 4 * len(cases), lds_bytes=1024, scratch_bytes=32)
     return found.reshape(len(cases), 4, 64)
 
 
