@@ -126,12 +126,10 @@ def test_a_workspace_that_is_left_dirty_shows() -> None:
 
     def once_right(product: Floats, c: Bits) -> None:
         storing()(product, c)
-        if (
-            calls
-        ):  # the element closest to the middle of two bf16 numbers becomes the other one: as right, but not the same
+        if calls:  # what lies closest to the middle of two bf16 numbers becomes the other: as right, but not the same
             beyond = np.abs(product.ravel()) - np.abs(bf16_values(c[: product.size]))
             where = int(np.argmax(np.abs(beyond / product.ravel())))
-            c[where] += 1 if beyond[where] > 0 else -1
+            c[where] = int(c[where]) + (1 if beyond[where] > 0 else -1)
         calls.append(1)
 
     failure = judge(once_right, workspace_bytes=WORKSPACE_COUNTER_BYTES + 64)
