@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hktune.runtime import linear, load, matmul, stats
+    from hktune.runtime import Linear, linear, load, matmul, patch, record, stats, unpatch
 
-__all__ = ["linear", "load", "matmul", "stats"]
+__all__ = ["Linear", "linear", "load", "matmul", "patch", "record", "stats", "unpatch"]
 
 
 def __getattr__(name: str) -> Any:
@@ -16,7 +16,8 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'hktune' has no attribute {name!r}")
     from hktune import runtime
 
-    return getattr(runtime, name)
+    found = globals()[name] = getattr(runtime, name)  # from now on without this function
+    return found
 
 
 def __dir__() -> list[str]:

@@ -14,6 +14,7 @@ from hktune.bench_command import add_bench
 from hktune.build_command import add_build
 from hktune.errors import HktuneError, InputError
 from hktune.settings import Settings
+from hktune.table_command import add_table_commands
 from hktune.verify_command import add_kernel_options, verify_kernel
 
 if TYPE_CHECKING:
@@ -55,7 +56,8 @@ def _parser() -> _Parser:
     add_build(commands.add_parser("build", help="compile here what another machine will measure, with no GPU"))
     add_bench(commands.add_parser("bench", help="prove one config on a GPU and time it beside the vendor's"), _problem)
     _add_explain(commands.add_parser("explain", help="say why a config is illegal"))
-    _add_table(commands.add_parser("table", help="look at a dispatch table"))
+    table = commands.add_parser("table", help="build, print, examine or sign a dispatch table")
+    add_table_commands(table, DEFAULT_SPACE, _console)
     _add_merge(commands.add_parser("merge", help="merge the trials of several results directories"))
     _add_doctor(commands.add_parser("doctor", help="say what was found on this machine, and what to type for the rest"))
     return parser
@@ -103,13 +105,6 @@ def _add_explain(parser: argparse.ArgumentParser) -> None:
 def _add_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--space", type=Path, default=DEFAULT_SPACE, metavar="FILE")
     parser.add_argument("config", nargs="*", metavar="PARAMETER=VALUE", help="what differs from the defaults")
-
-
-def _add_table(parser: argparse.ArgumentParser) -> None:
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    show = commands.add_parser("show", help="print a table")
-    show.add_argument("directory", type=Path, metavar="DIR")
-    show.set_defaults(run=_table_show)
 
 
 def _add_merge(parser: argparse.ArgumentParser) -> None:
@@ -164,13 +159,6 @@ def _explain(options: argparse.Namespace) -> int:
     lines = explain(space, space.parse(options.config), options.problem)
     print("\n".join(lines) if lines else "legal")
     return FAILED if lines else DONE
-
-
-def _table_show(options: argparse.Namespace) -> int:
-    from hktune.report.tables import print_table
-
-    print_table(_console(), options.directory)
-    return DONE
 
 
 def _merge(options: argparse.Namespace) -> int:

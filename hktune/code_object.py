@@ -9,14 +9,13 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated
 
-import msgpack
-from elftools.common.exceptions import ELFError
+import msgspec
 from elftools.elf.elffile import ELFFile
-from elftools.elf.sections import SymbolTableSection
-from elftools.elf.segments import NoteSegment
+from msgspec import Meta, Struct, field
 
+from hktune.elf import PT_LOAD, SHT_DYNSYM, Elf
 from hktune.errors import TableError
 from hktune.model import Argument, Resources
 
@@ -25,6 +24,42 @@ _NT_AMDGPU_METADATA = 32
 _DESCRIPTOR_BYTES = 64
 _DESCRIPTOR_ENTRY_OFFSET = slice(16, 24)
 _SCALAR_BYTES = {"u32": 4, "i32": 4, "f32": 4, "u64": 8}
+_MEMORY_BYTES_MAX = 1 << 26  # of all segments: a kernel's machine code and constants
+_KERNELS_MAX = 4096
+
+_Count = Annotated[int, Meta(ge=0, lt=2**32)]
+_Short = Annotated[str, Meta(max_length=4096)]
+
+
+class _Slot(Struct):
+    """One explicit or hidden argument in the metadata (AMDGPUUsage, "Code Object V3+ Kernel Argument Metadata Map")."""
+
+    offset: _Count = field(name=".offset")
+    size: _Count = field(name=".size")
+    value_kind: _Short = field(name=".value_kind")
+    name: _Short = field(name=".name", default="")
+
+
+class _Record(Struct):
+    """One kernel in the metadata (the same, "Kernel Metadata Map"), as far as it is read here."""
+
+    name: _Short = field(name=".name")
+    symbol: _Short = field(name=".symbol")
+    kernarg_bytes: Annotated[int, Meta(ge=0, le=65536)] = field(name=".kernarg_segment_size")
+    vgprs: _Count = field(name=".vgpr_count")
+    sgprs: _Count = field(name=".sgpr_count")
+    lds_bytes: _Count = field(name=".group_segment_fixed_size")
+    scratch_bytes: _Count = field(name=".private_segment_fixed_size")
+    max_workgroup_size: _Count = field(name=".max_flat_workgroup_size")
+    agprs: _Count = field(name=".agpr_count", default=0)
+    vgpr_spills: _Count = field(name=".vgpr_spill_count", default=0)
+    sgpr_spills: _Count = field(name=".sgpr_spill_count", default=0)
+    slots: Annotated[tuple[_Slot, ...], Meta(max_length=256)] = field(name=".args", default=())
+
+
+class _Metadata(Struct):
+    target: _Short = field(name="amdhsa.target")
+    kernels: Annotated[tuple[_Record, ...], Meta(max_length=_KERNELS_MAX)] = field(name="amdhsa.kernels")
 
 
 @dataclass(frozen=True)
@@ -83,23 +118,20 @@ class AmdCodeObject:
 
 
 def read_code_object(data: bytes) -> AmdCodeObject:
-    """Parse an AMDGPU ELF. Raises TableError when the bytes are not a whole, well-formed code object."""
+    """Parse an AMDGPU ELF: a total function. Raises TableError when the bytes are not a whole, well-formed one."""
     try:
-        elf = ELFFile(io.BytesIO(data))
-        if elf.header["e_machine"] not in ("EM_AMDGPU", _EM_AMDGPU):
-            raise TableError(f"not an AMD code object: machine is {elf.header['e_machine']}; rebuild it")
-        metadata = _metadata(elf)
-        segments = tuple(_segments(elf))
-        symbols = _symbols(elf)
-        kernels = {}
-        for record in metadata["amdhsa.kernels"]:
-            image = _kernel(record, symbols, segments)
-            kernels[image.symbol] = image
-        arch = str(metadata["amdhsa.target"]).partition(":")[0].rpartition("-")[2]
-        return AmdCodeObject(arch, segments, kernels)
-    except (ELFError, KeyError, ValueError, TypeError, AttributeError, IndexError, OverflowError) as error:
-        reason = f"{type(error).__name__} {error}".strip()
-        raise TableError(f"not a readable AMD code object ({reason}); rebuild it") from error
+        return _parsed(Elf(data))
+    except TableError as error:
+        raise TableError(f"not a readable AMD code object: {error}") from None
+
+
+def _parsed(elf: Elf) -> AmdCodeObject:
+    if elf.machine != _EM_AMDGPU:
+        raise TableError(f"machine is {elf.machine}; rebuild it")
+    metadata, segments, symbols = _metadata(elf), _segments(elf), _symbols(elf)
+    images = [_kernel(record, symbols, segments) for record in metadata.kernels]
+    arch = metadata.target.partition(":")[0].rpartition("-")[2]
+    return AmdCodeObject(arch, segments, {image.symbol: image for image in images})
 
 
 def source_line(data: bytes, address: int) -> str | None:
@@ -120,59 +152,53 @@ def source_line(data: bytes, address: int) -> str | None:
     return best[1] or None
 
 
-def _metadata(elf: ELFFile) -> dict[str, Any]:
-    notes = (segment for segment in elf.iter_segments("PT_NOTE") if isinstance(segment, NoteSegment))
-    for segment in notes:
-        for note in segment.iter_notes():
-            if note["n_name"] == "AMDGPU" and note["n_type"] in (_NT_AMDGPU_METADATA, "NT_AMDGPU_METADATA"):
-                unpacked: dict[str, Any] = msgpack.unpackb(note["n_descdata"], strict_map_key=False)
-                return unpacked
-    raise TableError("the code object carries no AMDGPU metadata note; rebuild it")
+def _metadata(elf: Elf) -> _Metadata:
+    for owner, kind, content in elf.notes():
+        if owner == b"AMDGPU" and kind == _NT_AMDGPU_METADATA:
+            try:
+                return msgspec.msgpack.decode(content, type=_Metadata)
+            except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+                raise TableError(f"its metadata is malformed ({error}); rebuild it") from None
+    raise TableError("it carries no AMDGPU metadata note; rebuild it")
 
 
-def _segments(elf: ELFFile) -> list[tuple[int, bytes]]:
-    segments = []
-    for segment in elf.iter_segments("PT_LOAD"):
-        data = segment.data()
-        if segment["p_memsz"] > max(1 << 26, len(data)):
-            raise TableError(f"a segment of {segment['p_memsz']} bytes is no kernel's; rebuild the code object")
-        segments.append((segment["p_vaddr"], data.ljust(segment["p_memsz"], b"\0")))
-    return segments
+def _segments(elf: Elf) -> tuple[tuple[int, bytes], ...]:
+    loaded = [segment for segment in elf.segments if segment.kind == PT_LOAD]
+    memory_bytes = sum(max(segment.memory_bytes, len(segment.data)) for segment in loaded)
+    if memory_bytes > _MEMORY_BYTES_MAX:
+        raise TableError(f"segments of {memory_bytes} bytes are no kernel's; rebuild it")
+    return tuple((segment.address, bytes(segment.data).ljust(segment.memory_bytes, b"\0")) for segment in loaded)
 
 
-def _symbols(elf: ELFFile) -> dict[str, int]:
-    table = elf.get_section_by_name(".dynsym")
-    if not isinstance(table, SymbolTableSection):
-        raise TableError("the code object has no dynamic symbols; link it with -shared")
-    return {symbol.name: symbol["st_value"] for symbol in table.iter_symbols()}
+def _symbols(elf: Elf) -> dict[str, int]:
+    symbols = elf.symbols(SHT_DYNSYM)
+    if symbols is None:
+        raise TableError("it has no dynamic symbols; link it with -shared")
+    return {symbol.name: symbol.value for symbol in symbols}
 
 
-def _kernel(
-    record: Mapping[str, Any], symbols: Mapping[str, int], segments: tuple[tuple[int, bytes], ...]
-) -> KernelImage:
-    address = symbols[record[".symbol"]]
+def _kernel(record: _Record, symbols: Mapping[str, int], segments: tuple[tuple[int, bytes], ...]) -> KernelImage:
+    if record.symbol not in symbols or record.agprs > record.vgprs:
+        raise TableError(f"kernel {record.name[:80]!r} has no symbol, or more AGPRs than registers; rebuild it")
+    address = symbols[record.symbol]
     descriptor = _bytes_at(segments, address, _DESCRIPTOR_BYTES)
     entry = address + int.from_bytes(descriptor[_DESCRIPTOR_ENTRY_OFFSET], "little", signed=True)
-    arguments = tuple(
-        ArgumentSlot(str(slot.get(".name", "")), slot[".offset"], slot[".size"], slot[".value_kind"])
-        for slot in record.get(".args", ())
-    )
-    agprs = record.get(".agpr_count", 0)
+    arguments = tuple(ArgumentSlot(slot.name, slot.offset, slot.size, slot.value_kind) for slot in record.slots)
     resources = Resources(
-        vgprs=record[".vgpr_count"] - agprs,
-        agprs=agprs,
-        sgprs=record[".sgpr_count"],
-        vgpr_spills=record.get(".vgpr_spill_count", 0),
-        sgpr_spills=record.get(".sgpr_spill_count", 0),
-        lds_bytes=record[".group_segment_fixed_size"],
-        scratch_bytes=record[".private_segment_fixed_size"],
-        max_workgroup_size=record[".max_flat_workgroup_size"],
+        vgprs=record.vgprs - record.agprs,
+        agprs=record.agprs,
+        sgprs=record.sgprs,
+        vgpr_spills=record.vgpr_spills,
+        sgpr_spills=record.sgpr_spills,
+        lds_bytes=record.lds_bytes,
+        scratch_bytes=record.scratch_bytes,
+        max_workgroup_size=record.max_workgroup_size,
     )
-    return KernelImage(record[".name"], entry, descriptor, arguments, record[".kernarg_segment_size"], resources)
+    return KernelImage(record.name, entry, descriptor, arguments, record.kernarg_bytes, resources)
 
 
 def _bytes_at(segments: tuple[tuple[int, bytes], ...], address: int, size: int) -> bytes:
     for start, data in segments:
         if start <= address and address + size <= start + len(data):
             return data[address - start : address - start + size]
-    raise TableError(f"address {address:#x} lies outside the code object's segments; rebuild it")
+    raise TableError(f"address {address:#x} lies outside its segments; rebuild it")

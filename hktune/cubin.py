@@ -7,21 +7,19 @@ trusts the bytes: what is wrong is one TableError line.
 
 from __future__ import annotations
 
-import io
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from elftools.common.exceptions import ELFError
-from elftools.elf.elffile import ELFFile
-from elftools.elf.sections import Symbol, SymbolTableSection
-
+from hktune.elf import SHT_SYMTAB, STT_FUNC, STT_OBJECT, Elf, Symbol
 from hktune.errors import TableError
 from hktune.model import Argument, Resources
 
 TENSOR_MAP_BYTES = 128  # CUtensorMap, CUDA driver API
 BOX_PREFIX = "hktune_box_"
 
+_EM_CUDA = 190
+_PARAMETERS_MAX = 256
 _RESERVED_LDS_BYTES = 1024  # of each block's shared memory from compute capability 9.0 on; the section counts it
 _SCALAR_BYTES = {"u32": 4, "i32": 4, "f32": 4, "u64": 8, "pointer": 8}
 _WHOLE_VALUE = 4  # the form of a record that carries bytes; the others are one word long
@@ -92,35 +90,35 @@ class Cubin:
 
 
 def read_cubin(data: bytes) -> Cubin:
-    """Parse a cubin. Raises TableError when the bytes are not a whole, well-formed one.
+    """Parse a cubin: a total function. Raises TableError when the bytes are not a whole, well-formed one.
 
     A box is a constant of two 32-bit words, rows and columns, that a source names `hktune_box_<argument>`.
     """
     try:
-        elf = ELFFile(io.BytesIO(data))
-        if elf.header["e_machine"] != "EM_CUDA":
-            raise TableError(f"not a cubin: machine is {elf.header['e_machine']}; rebuild it")
-        symbols = _symbols(elf)
-        shared = _shared_records(elf)
-        kernels = {
-            symbol.name: _kernel(elf, symbol.name, shared.get(index, {}))
-            for index, symbol in enumerate(symbols)
-            if symbol["st_info"]["type"] == "STT_FUNC" and elf.get_section_by_name(f".nv.info.{symbol.name}")
-        }
-        return Cubin(elf.header["e_flags"] >> 8 & 0xFF, kernels, dict(_boxes(elf, symbols)))
-    except (ELFError, KeyError, ValueError, TypeError, AttributeError, IndexError, struct.error) as error:
-        reason = f"{type(error).__name__} {error}".strip()
-        raise TableError(f"not a readable cubin ({reason}); rebuild it") from error
+        return _parsed(Elf(data))
+    except struct.error as error:
+        raise TableError(f"not a readable cubin: a record has another length ({error}); rebuild it") from None
+    except TableError as error:
+        raise TableError(f"not a readable cubin: {error}") from None
 
 
-def _symbols(elf: ELFFile) -> list[Symbol]:
-    table = elf.get_section_by_name(".symtab")
-    if not isinstance(table, SymbolTableSection):
-        raise TableError("the cubin has no symbol table; rebuild it")
-    return list(table.iter_symbols())
+def _parsed(elf: Elf) -> Cubin:
+    if elf.machine != _EM_CUDA:
+        raise TableError(f"machine is {elf.machine}; rebuild it")
+    symbols = elf.symbols(SHT_SYMTAB)
+    if symbols is None:
+        raise TableError("it has no symbol table; rebuild it")
+    shared = _shared_records(elf)
+    functions = {
+        symbol.name: shared.get(index, {})
+        for index, symbol in enumerate(symbols)
+        if symbol.kind == STT_FUNC and elf.section(f".nv.info.{symbol.name}")
+    }
+    kernels = {name: _kernel(elf, name, said) for name, said in functions.items()}
+    return Cubin(elf.flags >> 8 & 0xFF, kernels, dict(_boxes(elf, symbols)))
 
 
-def _records(data: bytes) -> Iterator[tuple[int, bytes]]:
+def _records(data: memoryview) -> Iterator[tuple[int, memoryview]]:
     """The records of a `.nv.info` section: form and number, a byte each, then a 16-bit value or length."""
     offset = 0
     while offset < len(data):
@@ -130,28 +128,28 @@ def _records(data: bytes) -> Iterator[tuple[int, bytes]]:
             yield number, data[offset - 2 : offset]
             continue
         if offset + value > len(data):
-            raise TableError("a record of the cubin runs past its section; rebuild it")
+            raise TableError("a record runs past its section; rebuild it")
         yield number, data[offset : offset + value]
         offset += value
 
 
-def _shared_records(elf: ELFFile) -> dict[int, dict[int, int]]:
+def _shared_records(elf: Elf) -> dict[int, dict[int, int]]:
     """What `.nv.info` says of each function: symbol index -> record number -> value."""
-    section = elf.get_section_by_name(".nv.info")
+    section = elf.section(".nv.info")
     said: dict[int, dict[int, int]] = {}
-    for number, value in _records(section.data()) if section else ():
+    for number, value in _records(section.data) if section else ():
         if number in (_REGISTERS, _FRAME_SIZE):
             symbol, amount = struct.unpack("<II", value)
             said.setdefault(symbol, {})[number] = amount
     return said
 
 
-def _kernel(elf: ELFFile, symbol: str, said: Mapping[int, int]) -> CudaKernel:
+def _kernel(elf: Elf, symbol: str, said: Mapping[int, int]) -> CudaKernel:
     parameters: dict[int, Parameter] = {}
     cluster, threads = (1, 1, 1), (1024, 1, 1)
-    information = elf.get_section_by_name(f".nv.info.{symbol}")
+    information = elf.section(f".nv.info.{symbol}")
     assert information is not None, "the caller found it"
-    for number, value in _records(information.data()):
+    for number, value in _records(information.data):
         if number == _PARAMETER:
             _, ordinal, offset, packed = struct.unpack("<IHHI", value)
             parameters[ordinal] = Parameter(offset, packed >> 18)
@@ -159,23 +157,29 @@ def _kernel(elf: ELFFile, symbol: str, said: Mapping[int, int]) -> CudaKernel:
             cluster = struct.unpack("<III", value)
         elif number in (_MAX_THREADS, _REQUIRED_THREADS):
             threads = struct.unpack("<III", value)
-    section = elf.get_section_by_name(f".nv.shared.{symbol}")
-    reserved = _RESERVED_LDS_BYTES if elf.header["e_flags"] >> 8 & 0xFF >= 90 else 0
+    if sorted(parameters) != list(range(len(parameters))) or len(parameters) > _PARAMETERS_MAX:
+        raise TableError(f"the parameters of {symbol[:80]} are not numbered in a row; rebuild it")
+    if _REGISTERS not in said or 0 in cluster:
+        raise TableError(f"{symbol[:80]} names no registers, or a cluster of no blocks; rebuild it")
+    section = elf.section(f".nv.shared.{symbol}")
+    reserved = _RESERVED_LDS_BYTES if elf.flags >> 8 & 0xFF >= 90 else 0
     resources = Resources(
         vgprs=said[_REGISTERS],
         agprs=0,
         sgprs=0,
         vgpr_spills=said.get(_FRAME_SIZE, 0) // 4,
         sgpr_spills=0,
-        lds_bytes=max(section["sh_size"] - reserved, 0) if section else 0,
+        lds_bytes=max(section.size_bytes - reserved, 0) if section else 0,
         scratch_bytes=said.get(_FRAME_SIZE, 0),
         max_workgroup_size=threads[0] * threads[1] * threads[2],
     )
     return CudaKernel(symbol, tuple(parameters[ordinal] for ordinal in range(len(parameters))), resources, cluster)
 
 
-def _boxes(elf: ELFFile, symbols: list[Symbol]) -> Iterator[tuple[str, Box]]:
+def _boxes(elf: Elf, symbols: list[Symbol]) -> Iterator[tuple[str, Box]]:
     for symbol in symbols:
-        if symbol.name.startswith(BOX_PREFIX) and symbol["st_info"]["type"] == "STT_OBJECT":
-            data = elf.get_section(symbol["st_shndx"]).data()
-            yield symbol.name.removeprefix(BOX_PREFIX), Box(*struct.unpack_from("<II", data, symbol["st_value"]))
+        if symbol.name.startswith(BOX_PREFIX) and symbol.kind == STT_OBJECT:
+            if symbol.section >= len(elf.sections) or symbol.value >= len(elf.sections[symbol.section].data):
+                raise TableError(f"{symbol.name[:80]} lies outside its section; rebuild it")
+            data = elf.sections[symbol.section].data
+            yield symbol.name.removeprefix(BOX_PREFIX), Box(*struct.unpack_from("<II", data, symbol.value))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import platform
 import shutil
 import sys
@@ -15,7 +16,9 @@ from pathlib import Path
 from hktune.arch import GFX950
 from hktune.compile.hipkittens import HipKittens, find_hipkittens
 from hktune.compile.toolchain import OLDEST_ROCM, find_rocm, find_zig
-from hktune.errors import ToolchainError
+from hktune.device.hip import HipDevice
+from hktune.device.hip_library import hip_library
+from hktune.errors import DeviceError, ToolchainError
 from hktune.settings import Settings
 
 _KFD = Path("/dev/kfd")
@@ -47,7 +50,7 @@ def examine(settings: Settings, hipkittens: Path | None = None) -> list[Finding]
         *_compilers(settings),
         _guarded("HipKittens headers", lambda: _headers(find_hipkittens(settings, hipkittens))),
         _emulated(),
-        _amd_gpu(),
+        _amd_gpu(settings),
         _nvidia_gpu(),
         _cache(settings.cache_dir),
     ]
@@ -109,31 +112,40 @@ def _emulated() -> Finding:
     return Finding("emulated GPU", f"{GFX950.name}, {GFX950.compute_units} CUs, modelled time")
 
 
-def _amd_gpu() -> Finding:
-    """AMD GPUs by the HIP runtime where it is installed; the kernel driver alone can launch nothing."""
-    count = _device_count("libamdhip64.so", "hipInit", "hipGetDeviceCount")
-    if count:
-        return Finding("AMD GPU", f"{count} by libamdhip64")
-    if _KFD.exists():
-        found = f"{_KFD}, but no HIP runtime that sees a GPU"
-        return Finding("AMD GPU", found, f"install ROCm {OLDEST_ROCM}: https://rocm.docs.amd.com")
-    return Finding("AMD GPU", None)
+def _amd_gpu(settings: Settings) -> Finding:
+    """AMD GPUs as the HIP runtime sees them; the kernel driver alone can launch nothing."""
+    try:
+        found, fix = _hip_devices(settings), None
+    except DeviceError as error:
+        if not _KFD.exists():
+            return Finding("AMD GPU", None)
+        # The runtime sees no GPU either where it may not open the kernel driver's file.
+        allowed = os.access(_KFD, os.R_OK | os.W_OK)
+        found, fix = f"{_KFD}, but {error}", str(error) if allowed else "sudo usermod -aG render,video $USER"
+    return Finding("AMD GPU", found, fix)
+
+
+def _hip_devices(settings: Settings) -> str:
+    """Each device with what tells its kind from another's. Raises DeviceError when there is none."""
+    hip = hip_library(settings.rocm_path)
+    devices = [HipDevice(ordinal, settings.rocm_path) for ordinal in range(hip.number("hipGetDeviceCount"))]
+    listed = []
+    for ordinal, device in enumerate(devices):
+        gpu = device.identity
+        parts = (gpu.name, device.target, f"{gpu.compute_units} CUs", gpu.pci_id or "PCI id unknown", gpu.partition)
+        listed.append(f"{ordinal}: " + ", ".join(part for part in parts if part))
+    return "; ".join([*listed, f"HIP {hip.version} in {hip.path}"])
 
 
 def _nvidia_gpu() -> Finding:
-    count = _device_count("libcuda.so.1", "cuInit", "cuDeviceGetCount")
-    return Finding("NVIDIA GPU", f"{count} by libcuda" if count else None)
-
-
-def _device_count(library: str, initialise: str, count_devices: str) -> int:
-    """How many devices a driver library reports; 0 when it is absent or refuses."""
-    try:
-        driver = CDLL(library)
-    except OSError:
-        return 0
+    """NVIDIA GPUs by the driver's own library."""
     count = c_int()
-    ready = getattr(driver, initialise)(0) == 0
-    return count.value if ready and getattr(driver, count_devices)(byref(count)) == 0 else 0
+    try:
+        driver = CDLL("libcuda.so.1")
+    except OSError:
+        return Finding("NVIDIA GPU", None)
+    ready = driver.cuInit(0) == 0 and driver.cuDeviceGetCount(byref(count)) == 0
+    return Finding("NVIDIA GPU", f"{count.value} by libcuda" if ready and count.value else None)
 
 
 def _cache(folder: Path) -> Finding:

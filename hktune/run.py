@@ -17,10 +17,11 @@ from hktune.build import read_built
 from hktune.compile import CachedCompiler
 from hktune.confirm import confirm, deciding
 from hktune.contained import QUARANTINED, Usage
-from hktune.dispatch import build_table, write_table
+from hktune.dispatch import BuildOptions, build_table, write_table
 from hktune.errors import InputError, StoreError
+from hktune.launch_rule import LaunchRule
 from hktune.measure.stopwatch import Attempt
-from hktune.model import Config, Failure, Identity, Launch, Problem, Status, Timing, Trial
+from hktune.model import Config, Failure, Identity, Problem, Status, Timing, Trial
 from hktune.prove import COMPILE_DEADLINE_S
 from hktune.report.progress import RunProgress
 from hktune.report.summary import RunSummary
@@ -38,7 +39,6 @@ from hktune.store import (
     read_environment,
     write_environment,
 )
-from hktune.template import Template
 from hktune.tuner import Budget, Search, Tuner
 
 
@@ -84,7 +84,7 @@ def tune(options: RunOptions, settings: Settings, command: Sequence[str], consol
         interrupted, usage = _search(options, bench, searches, ledger, progress)
     ledger.explain_unservable(space, names)
     trials = ledger.rows()
-    _publish(deciding(trials), space.template, compiler, identity, directory)
+    _publish(deciding(trials), space, compiler, identity, directory)
     proved = {trial.config_id for trial in trials} - {trial.config_id for trial in before}
     return RunSummary(names, trials, directory, time.monotonic() - started, len(proved), interrupted, usage)
 
@@ -195,19 +195,20 @@ def _search(
 
 
 def _publish(
-    trials: Sequence[Trial], template: Template, compiler: CachedCompiler, identity: Identity, directory: Path
+    trials: Sequence[Trial], space: SearchSpace, compiler: CachedCompiler, identity: Identity, directory: Path
 ) -> None:
     """Write table and objects; the objects come from the cache, or from the same compiler again."""
     objects: dict[str, bytes] = {}
 
-    def launch_of(trial: Trial) -> tuple[str, Launch]:
+    def launch_of(trial: Trial) -> tuple[str, LaunchRule]:
         config = Config.from_json(trial.config)
-        code = compiler.compile(template.render(config), COMPILE_DEADLINE_S)
+        code = compiler.compile(space.template.render(config), COMPILE_DEADLINE_S)
         if isinstance(code, Failure) or code.sha256 != trial.object_sha256:
             raise StoreError(f"trial {trial.trial} cannot be built again to the same bytes: pass --fresh")
         objects[code.sha256] = code.data
-        return code.symbol, template.launch(config, trial.problem)
+        return code.symbol, space.launch_rule(config, trial.problem)
 
     version = metadata.version("hktune")
-    table = build_table(trials, launch_of, identity, compiler.identity, version, now())
+    options = BuildOptions(frozenset({space.template.name}) if space.template.fixed_order else frozenset())
+    table = build_table(trials, launch_of, identity, compiler.identity, version, now(), options)
     write_table(table, objects, directory)

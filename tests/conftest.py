@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from hip_stand_in import StandIn
 
 TOY_TEMPLATE = """
 name: toy
@@ -82,3 +87,41 @@ def toy_space_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     space.parent.mkdir()
     space.write_text(TOY_SPACE)
     return space
+
+
+@pytest.fixture(scope="session")
+def stand_in_rocm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder like ROCm's with a HIP runtime in it that has no device."""
+    pytest.importorskip("ziglang")
+    from hip_stand_in import build
+
+    return build(tmp_path_factory.mktemp("rocm")).parent.parent
+
+
+@pytest.fixture
+def stand_in(stand_in_rocm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
+    """Two emulated MI350X behind that runtime, and the kernel driver's files about them."""
+    import torch
+    from hip_stand_in import StandIn
+
+    from hktune.device import hip_identity, hip_library, hip_sensors
+
+    # On a machine with ROCm the runtime that torch has loaded would come first.
+    monkeypatch.setattr(hip_library, "_loaded", list)
+    monkeypatch.setattr(hip_library, "_package_folder", lambda name: None)
+    hip_library.hip_library.cache_clear()
+    for module in (hip_identity, hip_sensors):
+        monkeypatch.setattr(module, "PCI_DEVICES", tmp_path / "pci")
+    monkeypatch.setattr(torch.version, "hip", "7.0.51831", raising=False)
+    for address in ("0000:e5:00.0", "0000:e6:00.0"):
+        folder = tmp_path / "pci" / address
+        folder.mkdir(parents=True)
+        files = {"vendor": "0x1002", "device": "0x75a0", "subsystem_device": "0x0ee9"}
+        files |= {"current_compute_partition": "SPX", "current_memory_partition": "NPS1"}
+        for name, text in files.items():
+            (folder / name).write_text(f"{text}\n")
+    runtime = StandIn(stand_in_rocm)
+    yield runtime
+    runtime.close()
+    hip_library.hip_library.cache_clear()
+    assert not runtime.broken

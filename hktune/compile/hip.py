@@ -9,12 +9,12 @@ from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 
 from hktune.code_object import read_code_object
+from hktune.compile.described import described
 from hktune.compile.diagnostics import first_error
 from hktune.compile.hipkittens import HipKittens
 from hktune.compile.precompiled import PrecompiledHeader, starts_with_prefix
 from hktune.compile.process import Finished, run_to_end
 from hktune.compile.toolchain import HIP_HEADERS, HipToolchain
-from hktune.errors import TableError
 from hktune.model import CodeObject, Failure, Status, Variant
 
 OBJECT_NAME = "kernel.hsaco"
@@ -51,7 +51,7 @@ class HipCompiler:
                 detail = first_error(finished.stderr, source.name, headers, finished.status)
                 return Failure(Status.COMPILE_ERROR, detail)
             data = built.read_bytes()
-        return self._described(variant, data, time.monotonic() - started)
+        return described(variant, data, read_code_object, self.identity, time.monotonic() - started)
 
     def _build(self, variant: Variant, source: Path, until: float) -> Finished | None:
         """Leave OBJECT_NAME beside `source`, first with precompiled headers; None past `until`.
@@ -94,22 +94,3 @@ class HipCompiler:
             "-I",
             str(include),
         ]
-
-    def _described(self, variant: Variant, data: bytes, compile_s: float) -> CodeObject | Failure:
-        try:
-            kernels = read_code_object(data).kernels
-        except TableError as error:
-            return Failure(Status.COMPILE_ERROR, f"{variant.template}: error: {error}")
-        if variant.symbol not in kernels:
-            found = ", ".join(sorted(kernels)) or "none"
-            detail = f'{variant.template}: error: no kernel {variant.symbol}, found {found}: declare it extern "C"'
-            return Failure(Status.COMPILE_ERROR, detail)
-        return CodeObject(
-            data=data,
-            sha256=hashlib.sha256(data).hexdigest(),
-            symbol=variant.symbol,
-            arch=variant.arch,
-            resources=kernels[variant.symbol].resources,
-            compiler=self.identity,
-            compile_s=compile_s,
-        )

@@ -11,9 +11,10 @@ import time
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 
+from hktune.compile.described import described
 from hktune.compile.process import Finished, run_to_end
 from hktune.cubin import read_cubin
-from hktune.errors import TableError, ToolchainError
+from hktune.errors import ToolchainError
 from hktune.model import CodeObject, Failure, Status, Variant
 
 OBJECT_NAME = "kernel.cubin"
@@ -53,26 +54,7 @@ class NvrtcCompiler:
             if finished.status != 0 or not built.is_file():
                 return Failure(Status.COMPILE_ERROR, first_error(finished, name))
             data = built.read_bytes()
-        return self._described(variant, data, time.monotonic() - started)
-
-    def _described(self, variant: Variant, data: bytes, compile_s: float) -> CodeObject | Failure:
-        try:
-            kernels = read_cubin(data).kernels
-        except TableError as error:
-            return Failure(Status.COMPILE_ERROR, f"{variant.template}: error: {error}")
-        if variant.symbol not in kernels:
-            found = ", ".join(sorted(kernels)) or "none"
-            detail = f'{variant.template}: error: no kernel {variant.symbol}, found {found}: declare it extern "C"'
-            return Failure(Status.COMPILE_ERROR, detail)
-        return CodeObject(
-            data=data,
-            sha256=hashlib.sha256(data).hexdigest(),
-            symbol=variant.symbol,
-            arch=variant.arch,
-            resources=kernels[variant.symbol].resources,
-            compiler=self.identity,
-            compile_s=compile_s,
-        )
+        return described(variant, data, read_cubin, self.identity, time.monotonic() - started)
 
 
 def nvidia_name(arch: str) -> str:

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from hktune.cubin import TENSOR_MAP_BYTES, Box, Cubin, CudaKernel, read_cubin
 from hktune.device.arguments import pack_argument
+from hktune.device.cuda_prepared import PointerSlot, PreparedCudaLaunch
 from hktune.device.device import Binding, Buffer, Clocks, Event, Graph, Kernel
 from hktune.device.nvml import nvml_clocks
 from hktune.errors import DeviceError, InputError, KernelFault
@@ -28,6 +29,7 @@ from hktune.model import Argument, Identity, Launch
 _MATRICES = {"a": ("m", "k"), "bt": ("n", "k"), "c": ("m", "n")}  # rows and columns, model.Argument
 _ELEMENT_BYTES = 2
 _TMA_ALIGNMENT_BYTES = 16  # of addresses and row strides, cuTensorMapEncodeTiled
+_TENSOR_COPIES = f"tensor copies need the address and the row to be multiples of {_TMA_ALIGNMENT_BYTES} bytes"
 # Errors that a kernel causes and that leave the context unusable (CUDA driver API, CUresult).
 _FAULTS = {
     "CUDA_ERROR_ILLEGAL_ADDRESS": "crashed",
@@ -178,6 +180,42 @@ class CudaDevice:
         del values  # until here: the addresses point into it
         _checked(result)
 
+    def prepare(self, kernel: Kernel, launch: Launch, numbers: Mapping[str, int]) -> PreparedCudaLaunch:
+        if not isinstance(kernel, LoadedKernel):
+            raise DeviceError(f"{kernel.symbol} was loaded by another device: load it here")
+        self._check_launch(kernel.image, launch)
+        parameters, names = kernel.image.parameters, ("a", "bt", "c", "bias", "workspace")
+        template, slots = bytearray(max((each.offset_bytes + each.size_bytes for each in parameters), default=1)), []
+        for each, argument in zip(parameters, launch.arguments, strict=True):
+            if argument.kind == "pointer":
+                encode = self._map_encoder(kernel, argument.name, numbers) if each.is_tensor_map else None
+                slots.append(PointerSlot(names.index(argument.name), each.offset_bytes, encode))
+            else:
+                packed = pack_argument(argument, numbers[argument.name])
+                template[each.offset_bytes : each.offset_bytes + len(packed)] = packed
+        offsets = [each.offset_bytes for each in parameters]
+        return PreparedCudaLaunch(self._starter(kernel, launch), bytes(template), offsets, slots, self._enter)
+
+    def _map_encoder(self, kernel: LoadedKernel, name: str, numbers: Mapping[str, int]) -> Callable[[int], bytes]:
+        """What makes the tensor map of matrix `name`, whose sizes are known, from its address."""
+        if name not in kernel.boxes or name not in _MATRICES:
+            raise DeviceError(f"{kernel.symbol} takes {name} as a tensor map: declare hktune_box_{name} in its source")
+        rows, columns = (numbers[side] for side in _MATRICES[name])
+        if columns * _ELEMENT_BYTES % _TMA_ALIGNMENT_BYTES:
+            raise DeviceError(f"{name} has rows of {columns} elements: {_TENSOR_COPIES}")
+        box = kernel.boxes[name]
+        return lambda address: _encoded(address, rows, columns, box)
+
+    def _starter(self, kernel: LoadedKernel, launch: Launch) -> Callable[[int | None, Any], None]:
+        driver, shape = self._driver, (*launch.grid, *launch.block, launch.dynamic_lds_bytes)
+        streams: dict[int | None, Any] = {}
+
+        def start(stream: int | None, addresses: Any) -> None:
+            handle = streams.get(stream) or streams.setdefault(stream, driver.CUstream(stream or 0))
+            _checked(driver.cuLaunchKernel(kernel.function, *shape, handle, addresses, 0))
+
+        return start
+
     def synchronize(self) -> None:
         self._enter()
         _checked(self._driver.cuCtxSynchronize())
@@ -282,10 +320,7 @@ class CudaDevice:
                 f"{name} is {rows} x {columns} elements, its buffer {buffer.size_bytes} bytes: allocate it"
             )
         if buffer.address % _TMA_ALIGNMENT_BYTES or columns * _ELEMENT_BYTES % _TMA_ALIGNMENT_BYTES:
-            raise DeviceError(
-                f"{name} at {buffer.address:#x} has rows of {columns} elements: tensor copies need the address and the "
-                f"row to be multiples of {_TMA_ALIGNMENT_BYTES} bytes"
-            )
+            raise DeviceError(f"{name} at {buffer.address:#x} has rows of {columns} elements: {_TENSOR_COPIES}")
         return _encoded(buffer.address, rows, columns, kernel.boxes[name])
 
     def _enter(self) -> None:

@@ -32,6 +32,14 @@ Binding = Mapping[str, "Buffer | int | float | None"]
 """What fills a launch's arguments, by `Argument.name`; None is a null pointer. A missing or unused name is an error."""
 
 
+class PreparedLaunch(Protocol):
+    """A launch that lacks only tensors, of torch, which the caller answers for: contiguous or as the bound numbers say,
+    on the device, which is the thread's current one, and aligned. One that the launch does not take, or takes as a null
+    pointer, is None. Keeps its kernel loaded."""
+
+    def __call__(self, a: Any, bt: Any, c: Any, bias: Any, workspace: Any, stream: int | None) -> None: ...
+
+
 class Device(Protocol):
     """One device. Calls may come from several threads; none of them changes an argument.
 
@@ -59,6 +67,9 @@ class Device(Protocol):
         """Load a code object. Raises DeviceError when it is for another architecture or lacks `symbol`."""
 
     def launch(self, kernel: Kernel, launch: Launch, binding: Binding, stream: int | None = None) -> None: ...
+
+    def prepare(self, kernel: Kernel, launch: Launch, numbers: Mapping[str, int]) -> PreparedLaunch:
+        """`launch` for many calls that differ in their tensors only. `numbers` may hold more than it takes."""
 
     def synchronize(self) -> None: ...
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import weakref
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from hktune.code_object import AmdCodeObject, KernelImage, source_line
 from hktune.device.amd_launch import check_launch, checked_code, explicit_bytes
 from hktune.device.device import Binding, Buffer, Kernel
 from hktune.device.host_copies import check_target, source_of, span_elements
+from hktune.device.prepared import BoundLaunch
 from hktune.emulator.launch import Descriptor, Dispatch, Pointers, argument_bytes, dispatch_packet, entry_address
 from hktune.emulator.machine import Limits, Machine, run_dispatch
 from hktune.emulator.memory import AddressSpace, Region
@@ -158,6 +160,9 @@ class EmulatedDevice:
                 self._own(value)
         with self._lock:
             self._run(kernel, launch, explicit)
+
+    def prepare(self, kernel: Kernel, launch: Launch, numbers: Mapping[str, int]) -> BoundLaunch:
+        return BoundLaunch(self, kernel, launch, numbers)
 
     def synchronize(self) -> None:
         """Launches are synchronous: there is nothing to wait for."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
 import weakref
-from collections.abc import Callable
-from ctypes import byref, c_float, c_size_t, c_void_p
+from collections.abc import Callable, Mapping
+from ctypes import byref, c_float, c_uint, c_void_p
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy.typing as npt
 
@@ -16,7 +15,8 @@ from hktune.code_object import KernelImage
 from hktune.device.amd_launch import check_launch, checked_code, explicit_bytes
 from hktune.device.device import Binding, Buffer, Clocks, Event, Graph, Kernel
 from hktune.device.hip_identity import identify, pci_address
-from hktune.device.hip_library import hip_library
+from hktune.device.hip_launch import KernelArguments, PreparedHipLaunch
+from hktune.device.hip_library import HipLibrary, hip_library
 from hktune.device.hip_sensors import Sensors
 from hktune.device.host_copies import check_target, source_of, span_elements
 from hktune.errors import DeviceError, KernelFault
@@ -28,8 +28,6 @@ _INFINITY_CACHE_BYTES = {"gfx942": 256 << 20, "gfx950": 256 << 20}  # AMD CDNA3 
 _STREAM_NON_BLOCKING = 1
 # Relaxed: a hipFree that garbage collection makes in the middle of a capture does not break it.
 _CAPTURE_RELAXED = 2
-# The markers of hipModuleLaunchKernel's `extra`, in the one order that it takes; CUDA's end marker is 0, HIP's is not.
-_BUFFER_POINTER, _BUFFER_SIZE, _END = 1, 2, 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,28 +124,37 @@ class HipDevice:
         # Dynamic LDS needs no hipFuncSetAttribute: that takes host functions only, and the runtime holds a module's
         # kernel against what the device has.
         kernel = HipKernel(symbol, image, self._ordinal, function)
-        self._release_with(kernel, "hipModuleUnload", module)
+        self._release_with(kernel, "hipModuleUnload", module, kept=data)  # the runtime copies no image, it points to it
         return kernel
 
     def launch(self, kernel: Kernel, launch: Launch, binding: Binding, stream: int | None = None) -> None:
         if not isinstance(kernel, HipKernel) or kernel.ordinal != self._ordinal:
             raise DeviceError(f"{kernel.symbol} was loaded by another device: load it here")
-        image = kernel.image
-        check_launch(image, launch, self._lds_bytes)
-        values = ctypes.create_string_buffer(explicit_bytes(image, launch.arguments, binding), image.kernarg_bytes or 1)
-        # The runtime fills in the hidden arguments, and refuses a kernel without arguments any bytes of them.
-        size = c_size_t(_explicit_size(image))
-        extra = (c_void_p * 5)(_BUFFER_POINTER, ctypes.addressof(values), _BUFFER_SIZE, ctypes.addressof(size), _END)
-        self._call(
+        check_launch(kernel.image, launch, self._lds_bytes)
+        arguments = KernelArguments(kernel.image, explicit_bytes(kernel.image, launch.arguments, binding))
+        shape = (*launch.grid, *launch.block, launch.dynamic_lds_bytes)
+        self._call("hipModuleLaunchKernel", kernel.function, *shape, stream, None, arguments.extra)
+
+    def prepare(self, kernel: Kernel, launch: Launch, numbers: Mapping[str, int]) -> PreparedHipLaunch:
+        if not isinstance(kernel, HipKernel) or kernel.ordinal != self._ordinal:
+            raise DeviceError(f"{kernel.symbol} was loaded by another device: load it here")
+        check_launch(kernel.image, launch, self._lds_bytes)
+        shape = (*launch.grid, *launch.block, launch.dynamic_lds_bytes)
+        name, fixed, no_parameters = (
             "hipModuleLaunchKernel",
-            kernel.function,
-            *launch.grid,
-            *launch.block,
-            launch.dynamic_lds_bytes,
-            stream,
-            None,
-            extra,
+            (c_void_p(kernel.function), *map(c_uint, shape)),
+            c_void_p(),
         )
+        launch_kernel = self._hip.unconverted(name)
+
+        def start(stream: c_void_p, extra: c_void_p) -> None:
+            if self._fault:
+                raise KernelFault(*self._fault)
+            status = launch_kernel(*fixed, stream, no_parameters, extra)
+            if status:
+                self._refused(name, status)
+
+        return PreparedHipLaunch(start, kernel.image, launch, numbers)
 
     def synchronize(self) -> None:
         self._call("hipDeviceSynchronize")
@@ -207,13 +214,18 @@ class HipDevice:
         if before != self._ordinal:
             self._hip.call("hipSetDevice", self._ordinal)
         try:
-            self._hip.call(name, *arguments)
-        except KernelFault as fault:
-            self._fault = fault.status, fault.detail
-            raise
+            status = self._hip.status(name, *arguments)
+            if status:
+                self._refused(name, status)
         finally:
             if before != self._ordinal:
                 self._hip.call("hipSetDevice", before)
+
+    def _refused(self, name: str, status: int) -> NoReturn:
+        error = self._hip.error(name, status)
+        if isinstance(error, KernelFault):
+            self._fault = error.status, error.detail
+        raise error
 
     def _make(self, name: str, *arguments: Any) -> int:
         """Call a function that leaves a handle or an address where its first argument points; returns that."""
@@ -226,9 +238,10 @@ class HipDevice:
         self._release_with(made, destroy, handle)
         return made
 
-    def _release_with(self, owner: object, name: str, handle: int) -> None:
-        """Call `name` on `handle` when `owner` goes, but not at exit, when the runtime may be gone already."""
-        weakref.finalize(owner, self._hip.discard, name, handle).atexit = False
+    def _release_with(self, owner: object, name: str, handle: int, kept: object = None) -> None:
+        """Call `name` on `handle` when `owner` goes, and let go of `kept` after that. Not at exit, when the runtime may
+        be gone already."""
+        weakref.finalize(owner, _give_back, self._hip, name, handle, kept).atexit = False
 
     def _destroy_graph(self, graph: c_void_p) -> None:
         if graph.value:
@@ -238,11 +251,12 @@ class HipDevice:
         return self._hip.number("hipDeviceGetAttribute", attribute, self._ordinal)
 
 
+def _give_back(hip: HipLibrary, name: str, handle: int, kept: object) -> None:
+    hip.discard(name, handle)
+    del kept
+
+
 def _handle(made: Event | Graph) -> int:
     if not isinstance(made, _Made):
         raise DeviceError(f"{type(made).__name__} was made by another device: make it here")
     return made.handle
-
-
-def _explicit_size(image: KernelImage) -> int:
-    return max((slot.offset_bytes + slot.size_bytes for slot in image.arguments if not slot.hidden), default=0)

@@ -12,6 +12,7 @@ import functools
 import importlib.util
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from ctypes import POINTER, byref, c_char_p, c_float, c_int, c_size_t, c_uint, c_void_p
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,7 @@ class HipLibrary:
         missing = [name for name in (*_SIGNATURES, "hipGetErrorName") if not hasattr(library, name)]
         if missing:
             raise DeviceError(f"{path} is too old, it lacks {missing[0]}: install ROCm {OLDEST_ROCM} or newer")
+        self._library = library
         self._functions = {}
         for name, arguments in _SIGNATURES.items():
             function = library[name]
@@ -94,10 +96,29 @@ class HipLibrary:
         self._error_name.argtypes, self._error_name.restype = (c_int,), c_char_p
 
     def call(self, name: str, *arguments: Any) -> None:
-        """Call one function. Raises KernelFault for what a kernel caused, DeviceError for every other refusal."""
-        status = self._functions[name](*arguments)
+        """Call one function. Raises `error` when it does not answer success."""
+        status = self.status(name, *arguments)
         if status:
-            raise self._error(name, status)
+            raise self.error(name, status)
+
+    def status(self, name: str, *arguments: Any) -> int:
+        """Call one function; returns its hipError_t."""
+        return int(self._functions[name](*arguments))
+
+    def error(self, name: str, status: int) -> DeviceError:
+        """What the `status` of function `name` means: KernelFault for what a kernel caused, else DeviceError."""
+        # The runtime keeps the error for whoever asks next, and torch asks after each of its own launches.
+        self._functions["hipGetLastError"]()
+        error = (self._error_name(status) or b"an unknown error").decode()
+        detail = f"{name}: the HIP runtime says {error} ({status})"
+        if error in _FAULTS:
+            return KernelFault(_FAULTS[error], detail)
+        return DeviceError(f"{detail}: see `amd-smi` and dmesg for the device's state")
+
+    def unconverted(self, name: str) -> Any:
+        """One function, for arguments that are ctypes objects already; returns its status. Converting the eleven of a
+        launch takes 60 % of the time of its call (Python 3.11, 2-core x86-64, 2026-11-22)."""
+        return self._library[name]  # whose result is a C int where nothing else is said
 
     def discard(self, name: str, *arguments: Any) -> None:
         """Give something back. After a fault the runtime refuses, and there is nothing left to give back."""
@@ -116,20 +137,17 @@ class HipLibrary:
         self.call(name, buffer, _TEXT_BYTES, ordinal)
         return buffer.value.decode(errors="replace")
 
+    @property
+    def version(self) -> str:
+        """HIP's own version, 7.0.51831; the first two parts are ROCm's."""
+        number = self.number("hipRuntimeGetVersion")  # HIP_VERSION of hip_version.h
+        return f"{number // 10**7}.{number // 10**5 % 100}.{number % 10**5}"
+
     def target(self, ordinal: int) -> str:
         """The LLVM target of a device with the features it runs with: gfx950:sramecc+:xnack-."""
         properties = ctypes.create_string_buffer(_PROPERTIES_BYTES)
         self.call(_PROPERTIES, properties, ordinal)
         return properties.raw[_ARCH_NAME].split(b"\0")[0].decode(errors="replace")
-
-    def _error(self, name: str, status: int) -> DeviceError:
-        # The runtime keeps the error for whoever asks next, and torch asks after each of its own launches.
-        self._functions["hipGetLastError"]()
-        error = (self._error_name(status) or b"an unknown error").decode()
-        detail = f"{name}: the HIP runtime says {error} ({status})"
-        if error in _FAULTS:
-            return KernelFault(_FAULTS[error], detail)
-        return DeviceError(f"{detail}: see `amd-smi` and dmesg for the device's state")
 
 
 @functools.cache
@@ -152,9 +170,7 @@ def _candidates(rocm_path: Path | None) -> Iterator[str]:
     for root in (*packages, rocm_path, ROCM_HOME):
         if root is not None:
             yield from _in_folder(root / "lib")
-    on_loader_path = ctypes.util.find_library("amdhip64")
-    if on_loader_path:
-        yield on_loader_path
+    yield from _known_to_loader()
 
 
 def _loaded() -> list[str]:
@@ -165,13 +181,21 @@ def _loaded() -> list[str]:
     return re.findall(rf"\s(/\S*/{re.escape(LIBRARY)}[.\d]*)$", maps, re.MULTILINE)[:1]
 
 
+def _known_to_loader() -> list[str]:
+    """By LD_LIBRARY_PATH under its plain name, else by the loader's cache under the name of its version."""
+    with suppress(OSError):
+        ctypes.CDLL(LIBRARY)
+        return [LIBRARY]
+    found = ctypes.util.find_library("amdhip64")
+    return [found] if found else []
+
+
 def _package_folder(name: str) -> Path | None:
     spec = importlib.util.find_spec(name)
     return Path(spec.origin).parent if spec and spec.origin else None
 
 
 def _in_folder(folder: Path) -> list[str]:
-    """The library in `folder`: by its plain name, else its newest version (an installation without headers)."""
+    """The library in `folder`; of several names the one of the newest version."""
     found = sorted(folder.glob(f"{LIBRARY}*"), key=lambda path: [int(part) for part in re.findall(r"\d+", path.name)])
-    plain = [path for path in found if path.name == LIBRARY]
-    return [str(path) for path in plain or found[-1:]]
+    return [str(path) for path in found[-1:]]

@@ -1,46 +1,72 @@
-"""From trials to a table: the best proved config of every problem, or the vendor library where nothing beats it."""
+"""From trials to a table: the fewest proved configs that are best for every problem, or the vendor library where
+nothing beats it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import msgspec
 
 from hktune import model
+from hktune.dispatch.neighbours import Rows, served_rows
+from hktune.dispatch.standing import Chosen, choose, time_us
 from hktune.dispatch.table import DeviceIdentity, Table
 from hktune.errors import TableError
-from hktune.model import Config, Problem, Source, Status, Trial
+from hktune.launch_rule import LaunchRule
+from hktune.model import Config, Source, Status, Trial
 
-LaunchOf = Callable[[Trial], tuple[str, model.Launch]]
-"""The kernel's symbol and the launch of an ok trial; asked once per entry that a kernel wins."""
+LaunchOf = Callable[[Trial], tuple[str, LaunchRule]]
+"""The kernel's symbol and launch rule of an ok trial; asked once per entry that a kernel wins."""
+
+REACH_MAX = 4.0
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """`fixed_order`: the templates whose sums have a fixed order, so that their kernels are bit-reproducible;
+    `reproducible_only` leaves all others out. `reach`: how far beyond the outermost tuned m of an (n, k) its kernel
+    serves, as a factor; 1 is not at all."""
+
+    fixed_order: frozenset[str] = frozenset()
+    reproducible_only: bool = False
+    reach: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.reach <= REACH_MAX:
+            raise TableError(f"reach must be from 1 to {REACH_MAX:g}, got {self.reach}: it is a factor on the tuned m")
 
 
 def build_table(
-    trials: Iterable[Trial], launch_of: LaunchOf, identity: model.Identity, compiler: str, version: str, created_at: str
+    trials: Iterable[Trial],
+    launch_of: LaunchOf,
+    identity: model.Identity,
+    compiler: str,
+    version: str,
+    created_at: str,
+    options: BuildOptions = BuildOptions(),
 ) -> Table:
     """Fold trials into one entry per problem that has an ok trial.
 
-    The last trial of a config stands for it. Measured times beat modelled ones wholly: a problem with any measured
-    trial is decided among those. The lowest time wins, equal times by config id. A kernel whose time, at the upper end
-    of its interval, is not below the vendor's leaves the choice to the vendor. `compiler` is `Compiler.identity`,
-    `version` hktune's own, `created_at` ISO 8601. Raises TableError when trials are of another architecture than
-    `identity`, or were measured on more than one device.
+    `choose` says which config each uses, `served_rows` which m it serves. A kernel whose time, at the upper end of its
+    interval, is not below the vendor's leaves the choice to the vendor. `compiler` is `Compiler.identity`, `version`
+    hktune's own, `created_at` ISO 8601. Raises TableError when trials are of another architecture than `identity`, or
+    were measured on more than one device.
     """
-    by_problem: dict[Problem, list[Trial]] = {}
-    for trial in trials:
+    kept = [trial for trial in trials if _allowed(trial, options)]
+    for trial in kept:
         _check_arch(trial, identity)
-        by_problem.setdefault(trial.problem, []).append(trial)
-    standing = {problem: _standing(of_problem) for problem, of_problem in sorted(by_problem.items())}
-    _check_one_device([trial for candidates in standing.values() for trial in candidates])
+    chosen = choose(kept)
+    _check_one_device(trial for each in chosen for trial in each.standing.candidates)
+    rows = served_rows(chosen, options.reach)
     fields = {
         "arch": identity.arch,
         "device": {name: getattr(identity, name) for name in DeviceIdentity.__struct_fields__},
         "compiler": compiler,
         "hktune": version,
         "created_at": created_at,
-        "entries": [_entry(candidates, launch_of) for candidates in standing.values() if candidates],
+        "entries": [_entry(each, rows[each.standing.problem], launch_of, options) for each in chosen],
     }
     try:
         return msgspec.convert(fields, Table)
@@ -48,45 +74,35 @@ def build_table(
         raise TableError(f"these trials make no legal table: {error}: fix that value where it is made") from None
 
 
-def _standing(trials: Sequence[Trial]) -> list[Trial]:
-    """The ok trials that compete for one problem, best first: one per config, all of one source."""
-    measured = any(trial.source is Source.MEASURED for trial in trials if trial.status is Status.OK)
-    source = Source.MEASURED if measured else Source.MODELLED
-    last = {trial.config_id: trial for trial in trials if trial.status is not Status.OK or trial.source is source}
-    ok = [trial for trial in last.values() if trial.status is Status.OK]
-    return sorted(ok, key=lambda trial: (_time_us(trial), trial.config_id))
+def _allowed(trial: Trial, options: BuildOptions) -> bool:
+    return not options.reproducible_only or trial.status is not Status.OK or trial.template in options.fixed_order
 
 
-def _entry(candidates: Sequence[Trial], launch_of: LaunchOf) -> dict[str, Any]:
-    best = candidates[0]
+def _entry(chosen: Chosen, rows: Rows, launch_of: LaunchOf, options: BuildOptions) -> dict[str, Any]:
+    best, trial = chosen.standing.best, chosen.trial
     entry = dict(zip(("m", "n", "k", "dtype", "epilogue"), best.problem.key, strict=True))
     entry |= {"source": best.source, "baseline": best.baseline, "baseline_us": best.baseline_us}
-    if best.baseline_us is not None and _upper_us(best) >= best.baseline_us:
-        return {**entry, "choice": "vendor", "time_us": best.baseline_us}
-    times = {name: getattr(best, name) for name in ("time_us", "time_us_low", "time_us_high")}
-    ties = sorted(trial.config_id for trial in candidates[1:] if _lower_us(trial) <= _upper_us(best))
-    return {**entry, **times, "choice": "kernel", "ties": ties, "kernel": _kernel(best, launch_of)}
-
-
-def _kernel(trial: Trial, launch_of: LaunchOf) -> dict[str, Any]:
+    if trial is None:
+        return {**entry, "choice": "vendor", "time_us": chosen.time_us, **_served(best.m, rows)}
     symbol, launch = launch_of(trial)
+    times = {"time_us": time_us(trial), "time_us_low": trial.time_us_low, "time_us_high": trial.time_us_high}
+    ties = sorted(other.config_id for other in chosen.standing.tied if other is not trial)
+    kernel = _kernel(trial, symbol, launch, options)
+    # A launch without m in its grid is of this m alone, or of a kernel that cannot be told from one.
+    depends_on_m = any(isinstance(size, str) for size in launch.grid)
+    served = _served(best.m, rows) if depends_on_m else {}
+    return {**entry, **times, "choice": "kernel", "ties": ties, "kernel": kernel, **served}
+
+
+def _served(m: int, rows: Rows) -> dict[str, int]:
+    return {} if rows == (m, m) else {"m_from": rows[0], "m_to": rows[1]}
+
+
+def _kernel(trial: Trial, symbol: str, launch: LaunchRule, options: BuildOptions) -> dict[str, Any]:
     named = ("config_id", "template", "template_sha256", "object_sha256")
     made_from = {name: getattr(trial, name) for name in named}
+    made_from["reproducible"] = trial.template in options.fixed_order
     return {**made_from, "config": dict(Config.from_json(trial.config)), "symbol": symbol, "launch": asdict(launch)}
-
-
-def _time_us(trial: Trial) -> float:
-    if trial.time_us is None:
-        raise TableError(f"trial {trial.trial} of {trial.problem} is ok without a time_us: tune that shape again")
-    return trial.time_us
-
-
-def _lower_us(trial: Trial) -> float:
-    return _time_us(trial) if trial.time_us_low is None else trial.time_us_low
-
-
-def _upper_us(trial: Trial) -> float:
-    return _time_us(trial) if trial.time_us_high is None else trial.time_us_high
 
 
 def _check_arch(trial: Trial, identity: model.Identity) -> None:

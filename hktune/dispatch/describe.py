@@ -11,9 +11,11 @@ from hktune.dispatch.validate import Skipped
 
 @dataclass(frozen=True)
 class Row:
-    """One entry. `vs_baseline` is the vendor's time over the choice's (above 1: faster than the vendor)."""
+    """One entry. `serves`: the fewest and the most m it is used for. `vs_baseline`: the vendor's time over the choice's
+    (above 1: faster than the vendor)."""
 
     shape: str
+    serves: str
     choice: str
     config: str
     time_us: float
@@ -34,6 +36,7 @@ def _row(entry: Entry, skipped: str) -> Row:
     kernel = entry.kernel
     return Row(
         shape=str(entry.problem),
+        serves="m={}..{}".format(*entry.rows) if entry.rows != (entry.m, entry.m) else "",
         choice=entry.choice if kernel else entry.baseline or "vendor",
         config=" ".join(f"{name}={value}" for name, value in kernel.config.items()) if kernel else "",
         time_us=entry.time_us,

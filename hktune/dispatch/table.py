@@ -1,32 +1,38 @@
 """What table.json says, as typed values: which kernel, or the vendor library, runs each GEMM of one device.
 
 Every string and number is bounded, and an unknown key is an error. A kernel is named by the sha256 of its code object,
-which is the only part of a table that ever becomes part of a path.
+which is the only part of a table that ever becomes part of a path. Text holds nothing that a terminal would act on.
 """
 
 from __future__ import annotations
 
+import itertools
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
 from hktune import model
+from hktune.errors import SpaceError
+from hktune.launch_rule import GRID_MAX, WORKSPACE_BYTES_MAX, LaunchRule, compiled
 
 ENTRIES_MAX = 100_000
 
 Key = tuple[int, int, int, str, str]
+Family = tuple[int, int, str, str]
 
-Word = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"\A[\w.+:/-]+\Z")]
-Text = Annotated[str, Meta(max_length=4096, pattern=r"\A[^\x00-\x1f\x7f]+\Z")]
+Word = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"\A[A-Za-z0-9_.+:/-]+\Z")]
+Text = Annotated[str, Meta(max_length=4096, pattern=r"\A[^\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+\Z")]
 Sha256 = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 ConfigId = Annotated[str, Meta(pattern=r"\A[0-9a-f]{16}\Z")]
-Symbol = Annotated[str, Meta(pattern=r"\A[A-Za-z_$.][\w$.]{0,4095}\Z")]
+Symbol = Annotated[str, Meta(pattern=r"\A[A-Za-z_$.][A-Za-z0-9_$.]{0,4095}\Z")]
+# The language of `hktune.expression` without quotes, dots and numbers that run into names.
+FormulaText = Annotated[str, Meta(max_length=500, pattern=r"\A(?!.*[0-9][a-z_])[a-z0-9_ ()+*/%,<>=!-]+\Z")]
 Dimension = Annotated[int, Meta(ge=1, le=2**24)]
 Micros = Annotated[float, Meta(gt=0, le=1e12)]
-GridSize = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+GridSize = Annotated[int, Meta(ge=1, le=GRID_MAX)]
 BlockSize = Annotated[int, Meta(ge=1, le=1024)]
 LdsBytes = Annotated[int, Meta(ge=0, le=1 << 20)]
-WorkspaceBytes = Annotated[int, Meta(ge=0, le=1 << 36)]
+WorkspaceBytes = Annotated[int, Meta(ge=0, le=WORKSPACE_BYTES_MAX)]
 
 
 class Strict(Struct, frozen=True, forbid_unknown_fields=True):
@@ -45,13 +51,14 @@ class Argument(Strict, frozen=True):
 
 
 class Launch(Strict, frozen=True):
-    """As `model.Launch`: grid in workgroups, block in work-items."""
+    """As `launch_rule.LaunchRule`: grid in workgroups, block in work-items; text is a formula in m."""
 
-    grid: tuple[GridSize, GridSize, GridSize]
+    grid: tuple[GridSize | FormulaText, GridSize | FormulaText, GridSize | FormulaText]
     block: tuple[BlockSize, BlockSize, BlockSize]
     dynamic_lds_bytes: LdsBytes
     arguments: Annotated[tuple[Argument, ...], Meta(max_length=32)]
-    workspace_bytes: WorkspaceBytes = 0
+    workspace_bytes: WorkspaceBytes | FormulaText = 0
+    requires: Annotated[tuple[FormulaText, ...], Meta(max_length=64)] = ()
 
     def __post_init__(self) -> None:
         names = [argument.name for argument in self.arguments]
@@ -59,14 +66,24 @@ class Launch(Strict, frozen=True):
             raise ValueError(f"arguments {names} must be a, bt, c and others, each once")
         if self.workspace_bytes and "workspace" not in names:
             raise ValueError(f"workspace_bytes {self.workspace_bytes} and arguments {names} must agree on a workspace")
+        try:
+            for formula in (*self.grid, self.workspace_bytes, *self.requires):
+                if isinstance(formula, str):
+                    compiled(formula)
+        except SpaceError as error:
+            raise ValueError(str(error)) from None
 
-    def as_model(self) -> model.Launch:
+    @property
+    def rule(self) -> LaunchRule:
         arguments = tuple(model.Argument(argument.name, argument.kind) for argument in self.arguments)
-        return model.Launch(self.grid, self.block, self.dynamic_lds_bytes, arguments, self.workspace_bytes)
+        return LaunchRule(self.grid, self.block, self.dynamic_lds_bytes, arguments, self.workspace_bytes, self.requires)
 
 
 class Kernel(Strict, frozen=True):
-    """The kernel of one entry: what it was made from, which bytes it is, how it is launched."""
+    """The kernel of one entry: what it was made from, which bytes it is, how it is launched.
+
+    `reproducible`: equal operands give equal bits on every launch, since every sum has a fixed order.
+    """
 
     config: dict[Word, int | bool | Word]
     config_id: ConfigId
@@ -75,13 +92,15 @@ class Kernel(Strict, frozen=True):
     object_sha256: Sha256
     symbol: Symbol
     launch: Launch
+    reproducible: bool = False
 
 
 class Entry(Strict, frozen=True):
     """What one problem runs. `kernel` is absent when the vendor library is the choice.
 
     `time_us` (with its interval where measured) is the choice's own time; `ties` are the ids of other configs that
-    cannot be told from it.
+    cannot be told from it. The entry serves the n and k of its problem with `m_from` to `m_to` rows, both included;
+    where they are absent with m rows only.
     """
 
     m: Dimension
@@ -98,12 +117,28 @@ class Entry(Strict, frozen=True):
     baseline_us: Micros | None = None
     ties: Annotated[tuple[ConfigId, ...], Meta(max_length=10_000)] = ()
     kernel: Kernel | None = None
+    m_from: Dimension | None = None
+    m_to: Dimension | None = None
 
     @property
     def problem(self) -> model.Problem:
         return model.Problem(self.m, self.n, self.k, self.dtype, self.epilogue)
 
+    @property
+    def family(self) -> Family:
+        return (self.n, self.k, self.dtype, self.epilogue)
+
+    @property
+    def rows(self) -> tuple[int, int]:
+        """The fewest and the most rows of C that the entry serves."""
+        return (self.m_from or self.m, self.m_to or self.m)
+
     def __post_init__(self) -> None:
+        fewest, most = self.rows
+        if not fewest <= self.m <= most:
+            raise ValueError(f"m={self.m} must lie in m_from={fewest} to m_to={most}")
+        if self.kernel and self.kernel.launch.rule.at(self.m) is None:
+            raise ValueError(f"the kernel of {self.problem} has no legal launch for its own m")
         if (self.choice == "kernel") != (self.kernel is not None):
             raise ValueError(f"choice {self.choice!r} and its kernel must agree")
         takes_bias = self.kernel is not None and any(each.name == "bias" for each in self.kernel.launch.arguments)
@@ -122,10 +157,10 @@ class DeviceIdentity(Strict, frozen=True):
 
 
 class Table(Strict, frozen=True, kw_only=True):
-    """A dispatch table. Raises ValueError when a problem has two entries."""
+    """A dispatch table. Raises ValueError when two entries serve one problem."""
 
     format: Literal["hktune-table"] = "hktune-table"
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     arch: Word
     device: DeviceIdentity
     compiler: Text
@@ -145,8 +180,13 @@ class Table(Strict, frozen=True, kw_only=True):
         return frozenset(entry.kernel.object_sha256 for entry in self.entries if entry.kernel)
 
     def __post_init__(self) -> None:
-        seen: set[Key] = set()
+        families: dict[Family, list[Entry]] = {}
         for entry in self.entries:
-            if entry.problem.key in seen:
-                raise ValueError(f"{entry.problem} has two entries: keep one")
-            seen.add(entry.problem.key)
+            families.setdefault(entry.family, []).append(entry)
+        for entries in families.values():
+            entries.sort(key=lambda entry: entry.rows)
+            for lower, upper in itertools.pairwise(entries):
+                if lower.m == upper.m:
+                    raise ValueError(f"{lower.problem} has two entries: keep one")
+                if lower.rows[1] >= upper.rows[0]:
+                    raise ValueError(f"{lower.problem} and {upper.problem} both serve m={upper.rows[0]}: part them")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from hktune.arch import arch_named
 from hktune.dispatch import Reason, describe, read_table, validate
@@ -19,6 +20,7 @@ DAMAGED = {
     Reason.OBJECT_UNREADABLE,
     Reason.SYMBOL_MISSING,
     Reason.ARGUMENTS,
+    Reason.RESOURCES,
 }
 
 
@@ -29,10 +31,11 @@ def print_table(console: Console, directory: Path) -> None:
     arch_named(table.arch)
     judged = validate(table, directory, table.identity, allow_modelled=True)
     device = table.device
-    console.print(f"{table.arch}, {device.name}: {len(table.entries)} shapes, made {table.created_at}", highlight=False)
-    console.print(f"compiler: {table.compiler}", highlight=False)
+    made = f"{len(table.entries)} shapes, made {table.created_at}"
+    console.print(f"{table.arch}, {device.name}: {made}", highlight=False, markup=False)
+    console.print(f"compiler: {table.compiler}", highlight=False, markup=False)
     printed = Table(box=None)
-    for column in ("shape", "choice"):
+    for column in ("shape", "serves", "choice"):
         printed.add_column(column, no_wrap=True)
     for column in ("time us", "TFLOP/s", "vs vendor"):
         printed.add_column(column, justify="right", no_wrap=True)
@@ -42,7 +45,7 @@ def print_table(console: Console, directory: Path) -> None:
     for row in rows:
         ratio = f"{row.vs_baseline:.2f}x" if row.vs_baseline is not None else "-"
         cells = (f"{row.time_us:.1f}", f"{row.tflops:.0f}", ratio, row.source, row.object_sha256)
-        printed.add_row(row.shape, row.choice, *cells)
+        printed.add_row(*map(Text, (row.shape, row.serves, row.choice, *cells)))  # Text: nothing in it is markup
     console.print(printed)
     for object_sha256, config in sorted({(row.object_sha256, row.config) for row in rows if row.config}):
         console.print(f"{object_sha256}  {config}", highlight=False, markup=False, soft_wrap=True)

@@ -2,209 +2,239 @@
 
 from __future__ import annotations
 
-import itertools
-import threading
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from enum import Enum
-from operator import attrgetter
+import contextlib
+from collections.abc import Callable
 
-import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
+from torch.overrides import handle_torch_function
 
-from hktune.device.device import Buffer, Device, Kernel
-from hktune.dispatch import Entry, Validated
-from hktune.dispatch.table import Key
-from hktune.model import WORKSPACE_COUNTER_BYTES, Launch
+from hktune.device.device import Device, PreparedLaunch
+from hktune.dispatch import Validated
+from hktune.dispatch.choice import Choices
+from hktune.errors import DeviceError
+from hktune.runtime import operators
+from hktune.runtime.counts import Counts, Fallback, Stats
+from hktune.runtime.operands import ALIGNMENT_BYTES, PLAIN, refusal, row_strides
+from hktune.runtime.place import Place, Route
+from hktune.runtime.torch_state import (
+    as_autocast,
+    autocast_done,
+    compiling,
+    grad_enabled,
+    has_dispatch_mode,
+    has_function_mode,
+    is_capturing,
+    is_plain,
+    is_transformed,
+)
+from hktune.runtime.transposes import Transposes
 
-# Whether a tensor lies where a kind of device computes; a flag of the tensor costs a tenth of its device's name.
-_IS_HERE = {"emulated": attrgetter("is_cpu"), "hip": attrgetter("is_cuda"), "cuda": attrgetter("is_cuda")}
-# The widest load that a kernel may make of its operands: a dwordx4.
-_ALIGNMENT_BYTES = 16
-_ALIGNMENT_ELEMENTS = 8
-# Kernels reach the rows of one workgroup, at most 256 of them, by 31-bit byte offsets. The rows of a contiguous operand
-# may be longer: its kernel was tuned for their length.
-_ROW_STRIDE_MAX = 2**22
-_CONTIGUOUS: Mapping[str, int] = {}
-
-
-class Fallback(str, Enum):
-    """Why a call went to the vendor library."""
-
-    NO_ENTRY = "no entry for the shape"
-    VENDOR_CHOSEN = "vendor chosen by the table"
-    SHAPE = "operand shapes"
-    TENSOR_TYPE = "tensor type"
-    DTYPE = "dtype"
-    DEVICE = "device"
-    STRIDES = "strides"
-    ALIGNMENT = "alignment"
-    GRAD = "requires grad"
-
-    def __str__(self) -> str:
-        return self.value
-
-
-@dataclass(frozen=True)
-class Stats:
-    """Since the table was loaded: calls that ran a kernel, calls that went to the vendor and why, entries not used
-    and why. Counted without a lock, so threads may lose a count."""
-
-    hits: int
-    fallbacks: dict[str, int]
-    skipped: dict[str, int]
-
-
-class _Route:
-    """One entry made ready: its launch, the numbers that it binds, and its kernel once loaded."""
-
-    def __init__(self, sha256: str, symbol: str, launch: Launch, key: Key) -> None:
-        m, n, k, *_ = key
-        numbers = {"m": m, "n": n, "k": k, "lda": k, "ldb": k, "ldc": n}
-        self.sha256 = sha256
-        self.symbol = symbol
-        self.launch = launch
-        self.fixed = {name: value for name, value in numbers.items() if launch.takes(name)}
-        self.absent = {name: None for name in ("bias", "workspace") if launch.takes(name)}
-        self.strides = launch.takes("lda") and launch.takes("ldb")
-        self.kernel: Kernel | None = None
+TRANSPOSE_BYTES = 1 << 30
+_BF16 = torch.bfloat16
+_MISALIGNED = ALIGNMENT_BYTES - 1
 
 
 class LoadedTable:
-    """The usable entries of a table on one device.
+    """The usable entries of a table on one device, and on others of its model as their tensors come.
 
     Kernels are loaded at their first use, or all by `warm`. Calls may come from several threads. Raises DeviceError
     when the device refuses a kernel that validation let pass.
     """
 
-    def __init__(self, validated: Validated, device: Device) -> None:
-        self._device = device
-        self._is_here = _IS_HERE[device.identity.kind]
-        self._objects = validated.objects
-        self._routes = {entry.problem.key: _route(entry) for entry in validated.usable}
-        self._kernels: dict[tuple[str, str], Kernel] = {}
-        self._workspace: Buffer | None = None
-        self._loading = threading.Lock()
-        self._hits = 0
-        self._fallbacks: Counter[Fallback] = Counter()
-        self._skipped = validated.skipped_by_reason
-
-    def matmul(self, a: Tensor, bt: Tensor) -> Tensor:
-        """a [..., K] @ bt [N, K]^T -> [..., N]."""
-        return self.linear(a, bt)
+    def __init__(
+        self,
+        validated: Validated,
+        device: Device,
+        index: int = -1,
+        open_other: Callable[[int], Device] | None = None,
+        transpose_cache_bytes: int = TRANSPOSE_BYTES,
+    ) -> None:
+        """`index` is torch's number of `device`, -1 of the CPU; `open_other` opens the device of another number."""
+        self._identity = device.identity
+        self._choices = Choices(validated)
+        self._validated = validated
+        self._open_other = open_other
+        self._places: dict[int, Place | None] = {index: self._place(device, index)}
+        self._transposes = Transposes(transpose_cache_bytes)
+        self._counts = Counts(validated.skipped_by_reason)
+        self._number = operators.register(self)
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """x [..., K] @ weight [N, K]^T (+ bias [N]) -> [..., N]; leading dimensions count as one M."""
-        if weight.dim() != 2:
-            return self._vendor(Fallback.SHAPE, x, weight, bias)
-        n, k = weight.shape
-        key = (x.numel() // (k or 1), n, k, "bf16", "none" if bias is None else "bias")
-        route = self._routes.get(key, Fallback.NO_ENTRY)
-        if isinstance(route, Fallback):
-            return self._vendor(route, x, weight, bias)
-        operands = (x, weight) if bias is None else (x, weight, bias)
-        refusal = self._refusal(operands, n, k)
-        if refusal is not None:
-            return self._vendor(refusal, x, weight, bias)
-        strides = self._strides(route, operands, k)
-        if strides is None:
-            return self._vendor(Fallback.STRIDES, x, weight, bias)
-        return self._launch(route, operands, n, strides)
+        if compiling():
+            return operators.traced_linear(x, weight, bias, self._number)
+        if not is_plain():
+            return self._watched_linear(x, weight, bias)
+        if grad_enabled() and (x.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)):
+            return operators.Linear.apply(x, weight, bias, self)  # type: ignore[no-any-return, no-untyped-call]
+        return self.serve_linear(x, weight, bias)
+
+    def matmul(self, a: Tensor, b: Tensor) -> Tensor:
+        """a [..., K] @ b [K, N] -> [..., N], as torch.matmul. A b that is a transposed view of [N, K] is read as it
+        lies; another is transposed once it comes back unchanged, and the copy kept while it does (see Transposes)."""
+        if compiling():
+            return operators.traced_matmul(a, b, self._number)
+        if not is_plain():
+            return self._watched_matmul(a, b)
+        if grad_enabled() and (a.requires_grad or b.requires_grad):
+            return operators.Matmul.apply(a, b, self)  # type: ignore[no-any-return, no-untyped-call]
+        return self.serve_matmul(a, b)
 
     def warm(self) -> None:
-        """Load every kernel now, so that no call does."""
-        for route in self._routes.values():
-            if isinstance(route, _Route):
-                self._load(route)
+        """Load every kernel now, on each device in use, so that no call does and a graph capture need not."""
+        for place in [place for place in self._places.values() if place is not None]:
+            for entry in self._validated.usable:
+                m, n, k, _, epilogue = entry.problem.key
+                place.make_ready(place.route((m, n, k, epilogue == "none")))
 
     def stats(self) -> Stats:
-        return Stats(self._hits, {str(why): count for why, count in self._fallbacks.items()}, dict(self._skipped))
+        return self._counts.stats()
 
-    def _refusal(self, operands: Sequence[Tensor], n: int, k: int) -> Fallback | None:
-        """Why the kernel of this shape cannot take these operands (x, weight and perhaps bias), or None when it can."""
-        if not operands[0].dim() or operands[0].size(-1) != k or (len(operands) == 3 and operands[2].shape != (n,)):
-            return Fallback.SHAPE
-        grad = torch.is_grad_enabled()
-        for tensor in operands:
-            refusal = self._unfit(tensor, grad)
-            if refusal is not None:
-                return refusal
-        return None
+    def serve_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """`linear` outside of dispatcher and autograd."""
+        shape, weight_shape = x.shape, weight.shape
+        if len(weight_shape) != 2:
+            return self._vendor(Fallback.SHAPE, x, weight, bias)
+        n, k = weight_shape
+        index = x.get_device()
+        place = self._places.get(index) or self._other_place(x)
+        if place is None:
+            return self._vendor(Fallback.DEVICE, x, weight, bias)
+        key = (x.numel() // (k or 1), n, k, bias is None)
+        route = place.routes.get(key) or place.route(key)
+        prepared = route.prepared
+        try:
+            # One expression, ordered by what is likely to fail; `refusal` says which part did.
+            ready = (
+                prepared is not None
+                and x.dtype is _BF16
+                and weight.dtype is _BF16
+                and shape[-1] == k
+                and type(x) in PLAIN
+                and type(weight) in PLAIN
+                and weight.get_device() == index
+                and x.is_contiguous()
+                and weight.is_contiguous()
+                and (at := x.data_ptr())
+                and (weight_at := weight.data_ptr())
+                and not (at | weight_at) & _MISALIGNED
+                and (bias is None or _bias_fits(bias, n, index))
+                and not place.among_others
+            )
+        except RuntimeError:  # a tensor without memory of its own
+            ready = False
+        if not ready or prepared is None:
+            return self._serve_slowly(place, route, x, weight, bias)
+        rows = key[:1] if len(shape) == 2 else shape[:-1]
+        return self._launch(place, route, prepared, x, weight, bias, (*rows, n))
 
-    def _unfit(self, tensor: Tensor, grad: bool) -> Fallback | None:
-        if type(tensor) not in (Tensor, torch.nn.Parameter) or tensor.layout is not torch.strided:
-            return Fallback.TENSOR_TYPE
-        if tensor.dtype is not torch.bfloat16:
-            return Fallback.DTYPE
-        if not self._is_here(tensor):
-            return Fallback.DEVICE
-        if tensor.data_ptr() % _ALIGNMENT_BYTES:
-            return Fallback.ALIGNMENT
-        return Fallback.GRAD if grad and tensor.requires_grad else None
+    def serve_matmul(self, a: Tensor, b: Tensor) -> Tensor:
+        """`matmul` outside of dispatcher and autograd."""
+        if b.dim() != 2 or not a.dim():
+            return self._vendor_matmul(Fallback.SHAPE, a, b)
+        k, n = b.shape
+        if b.stride(0) == 1 and b.stride(1) >= k:
+            return self.serve_linear(a, b.t(), None)
+        place = self._places.get(a.get_device()) or self._other_place(a)
+        if place is None:
+            return self._vendor_matmul(Fallback.DEVICE, a, b)
+        route = place.route((a.numel() // (k or 1), n, k, True))
+        why = route.why or refusal((a, b), n, k, place.where)
+        if why is not None:
+            return self._vendor_matmul(why, a, b)
+        # A graph that read a kept copy would not see b change.
+        bt = None if is_capturing() else self._transposes.of(b, place.stream())
+        return self._vendor_matmul(Fallback.TRANSPOSE, a, b) if bt is None else self.serve_linear(a, bt, None)
 
-    def _strides(self, route: _Route, operands: Sequence[Tensor], k: int) -> Mapping[str, int] | None:
-        """The row strides of operands that are not contiguous, by argument; None when this kernel cannot take them."""
-        if all(tensor.is_contiguous() for tensor in operands):
-            return _CONTIGUOUS
-        lda, ldb = row_stride(operands[0], k), row_stride(operands[1], k)
-        if lda is None or ldb is None or not route.strides or not all(each.is_contiguous() for each in operands[2:]):
-            return None
-        return {"lda": lda, "ldb": ldb}
-
-    def _launch(self, route: _Route, operands: Sequence[Tensor], n: int, strides: Mapping[str, int]) -> Tensor:
-        x = operands[0]
-        out = torch.empty((*x.shape[:-1], n), dtype=x.dtype, device=x.device)
-        binding: dict[str, Buffer | int | float | None] = {**route.fixed, **route.absent, **strides}
-        for name, tensor in zip(("a", "bt", "bias"), operands, strict=False):
-            binding[name] = self._device.borrow(tensor)
-        binding["c"] = self._device.borrow(out)
-        if route.launch.workspace_bytes:
-            binding["workspace"] = self._scratch(route.launch.workspace_bytes)
-        self._device.launch(route.kernel or self._load(route), route.launch, binding)
-        self._hits += 1
+    def _launch(
+        self,
+        place: Place,
+        route: Route,
+        prepared: PreparedLaunch,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        shape: tuple[int, ...],
+    ) -> Tensor:
+        out = x.new_empty(shape)
+        stream = place.stream()
+        workspace = place.workspaces.of(stream, route.workspace_bytes) if route.workspace_bytes else None
+        prepared(x, weight, out, bias, workspace, stream)
+        if route.near:
+            self._counts.near_hits += 1
+        else:
+            self._counts.hits += 1
         return out
 
-    def _scratch(self, size_bytes: int) -> Buffer:
-        """The workspace of the default stream, where every launch goes: one after another, so they share it."""
-        with self._loading:
-            if self._workspace is None or self._workspace.size_bytes < size_bytes:
-                self._workspace = self._device.allocate(size_bytes)
-                self._device.write(self._workspace, np.zeros(WORKSPACE_COUNTER_BYTES, np.uint8))
-            return self._workspace
+    def _serve_slowly(self, place: Place, route: Route, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """A call that is the first of its route, or whose operands are no contiguous bf16 of this device."""
+        n, k = weight.shape
+        operands = (x, weight) if bias is None else (x, weight, bias)
+        why = route.why or refusal(operands, n, k, place.where)
+        strides = None if why else row_strides(operands, k, route.takes_strides)
+        why = why or (Fallback.STRIDES if strides is None else place.make_ready(route))
+        if why is not None or strides is None or route.prepared is None:
+            return self._vendor(why or Fallback.NO_ENTRY, x, weight, bias)
+        prepared = place.strided(route, *strides) if strides else route.prepared
+        with torch.cuda.device(place.where) if place.is_gpu else contextlib.nullcontext():
+            return self._launch(place, route, prepared, x, weight, bias, (*x.shape[:-1], n))
 
-    def _load(self, route: _Route) -> Kernel:
-        """Load the kernel of `route`, once for all entries that share it."""
-        name = (route.sha256, route.symbol)
-        with self._loading:
-            if name not in self._kernels:
-                self._kernels[name] = self._device.load(self._objects[route.sha256], route.symbol)
-            route.kernel = self._kernels[name]
-            return route.kernel
+    def _watched_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        operands = (x, weight) if bias is None else (x, weight, bias)
+        if has_function_mode():
+            return handle_torch_function(self.linear, operands, *operands)
+        if is_transformed():
+            return self._vendor(Fallback.TRANSFORM, x, weight, bias)
+        x, weight, bias = as_autocast(x, weight, bias)
+        with autocast_done(x):
+            if has_dispatch_mode():
+                return operators.linear(x, weight, bias, self._number)  # type: ignore[no-any-return]
+            return operators.Linear.apply(x, weight, bias, self)  # type: ignore[no-any-return, no-untyped-call]
+
+    def _watched_matmul(self, a: Tensor, b: Tensor) -> Tensor:
+        if has_function_mode():
+            return handle_torch_function(self.matmul, (a, b), a, b)
+        if is_transformed():
+            return self._vendor_matmul(Fallback.TRANSFORM, a, b)
+        a, b, _ = as_autocast(a, b, None)
+        with autocast_done(a):
+            if has_dispatch_mode():
+                return operators.matmul(a, b, self._number)  # type: ignore[no-any-return]
+            return operators.Matmul.apply(a, b, self)  # type: ignore[no-any-return, no-untyped-call]
 
     def _vendor(self, why: Fallback, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        self._fallbacks[why] += 1
-        return torch.nn.functional.linear(x, weight, bias)
+        self._counts.fell_back(why, x, weight)
+        return functional.linear(x, weight, bias)
+
+    def _vendor_matmul(self, why: Fallback, a: Tensor, b: Tensor) -> Tensor:
+        self._counts.fell_back(why, a, b)
+        return torch.matmul(a, b)
+
+    def _place(self, device: Device, index: int) -> Place:
+        where = torch.device("cpu") if index < 0 else torch.device("cuda", index)
+        return Place(device, where, self._choices, self._validated.objects)
+
+    def _other_place(self, x: Tensor) -> Place | None:
+        """The place of a tensor on a GPU that no call came from yet; None where the table does not hold there."""
+        index = x.get_device()
+        if index not in self._places:
+            self._places[index] = None
+            if self._open_other is not None and x.is_cuda:
+                with contextlib.suppress(DeviceError):
+                    other = self._open_other(index)
+                    if other.identity == self._identity:
+                        self._places[index] = self._place(other, index)
+        return self._places[index]
 
 
-def row_stride(tensor: Tensor, k: int) -> int | None:
-    """Elements from one row of k to the next, the leading dimensions taken as one; None where rows lie otherwise, do
-    not begin on 16 bytes, or lie too far apart."""
-    sizes, strides = tensor.shape[:-1], tensor.stride()[:-1]
-    if k > 1 and tensor.stride(-1) != 1:
-        return None
-    rows = [(size, stride) for size, stride in zip(sizes, strides, strict=True) if size > 1]
-    for (_, outer), (size, inner) in itertools.pairwise(rows):
-        if outer != size * inner:
-            return None
-    stride = rows[-1][1] if rows else k
-    fits = stride == k or (stride > k and not stride % _ALIGNMENT_ELEMENTS and stride < _ROW_STRIDE_MAX)
-    return stride if fits else None
-
-
-def _route(entry: Entry) -> _Route | Fallback:
-    if entry.kernel is None:
-        return Fallback.VENDOR_CHOSEN
-    kernel = entry.kernel
-    return _Route(kernel.object_sha256, kernel.symbol, kernel.launch.as_model(), entry.problem.key)
+def _bias_fits(bias: Tensor, n: int, index: int) -> bool:
+    return (
+        bias.dtype is _BF16
+        and type(bias) in PLAIN
+        and bias.get_device() == index
+        and bias.shape == (n,)
+        and bias.is_contiguous()
+        and not bias.data_ptr() & _MISALIGNED
+    )

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from hktune.arch import arch_named
 from hktune.errors import InputError, SpaceError
 from hktune.expression import Derived, Expression, Message
+from hktune.launch_rule import LaunchRule, specialised
 from hktune.model import Config, Problem, Value
 from hktune.space.description import ConstraintDescription, SpaceDescription
 from hktune.space.domain import Domain
@@ -91,6 +93,18 @@ class SearchSpace:
     def is_legal(self, config: Mapping[str, Value], problem: Problem | None = None) -> bool:
         """See `Domain.is_legal`."""
         return self.domain(problem).is_legal(config)
+
+    def launch_rule(self, config: Mapping[str, Value], problem: Problem) -> LaunchRule:
+        """How `config` is launched for any number of rows of `problem`'s n and k, and which rows the constraints allow.
+        Raises TemplateError as `Template.launch_rule` does."""
+        known = {**config, "n": problem.n, "k": problem.k, "arch": self.arch}
+        formulas = [
+            specialised(constraint.require, known, self.derived.expressions)
+            for constraint in self.constraints
+            if constraint.per_problem
+        ]
+        requires = tuple(str(formula) for formula in formulas if formula != 1)
+        return replace(self.template.launch_rule(config, problem.n, problem.k), requires=requires)
 
     def enumerate(self, problem: Problem | None = None) -> Iterator[Config]:
         """See `Domain.enumerate`."""

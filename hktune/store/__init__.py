@@ -8,7 +8,7 @@ from hktune.store.environment import (
     read_environment,
     write_environment,
 )
-from hktune.store.merge import merge
+from hktune.store.merge import merge, merged_trials
 from hktune.store.trials import TrialStore, lock_of, read_frame, read_trials
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "judge_environment",
     "lock_of",
     "merge",
+    "merged_trials",
     "read_environment",
     "read_frame",
     "read_trials",

@@ -21,19 +21,20 @@ def merge(shards: Iterable[Path], directory: Path) -> list[Trial]:
     StoreError for a shard that cannot be read, before anything is written.
     """
     target = directory / FILE_NAME
-    sources = [shard / FILE_NAME if shard.is_dir() else shard for shard in shards]
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with lock_of(directory):
             kept = [target] if target.exists() else []
-            trials = _merged(trial for source in kept + sources for trial in read_trials(source))
+            trials = merged_trials([*kept, *shards])
             publish(target, HEADER + b"".join(map(encode, trials)))
     except OSError as error:
         raise StoreError(f"{directory}: cannot be written ({error.strerror or error}): pass another DIR") from None
     return trials
 
 
-def _merged(trials: Iterable[Trial]) -> list[Trial]:
-    distinct = {replace(trial, trial=0) for trial in trials}
+def merged_trials(shards: Iterable[Path]) -> list[Trial]:
+    """The trials of shards as `merge` orders and numbers them. Raises StoreError for a shard that cannot be read."""
+    sources = [shard / FILE_NAME if shard.is_dir() else shard for shard in shards]
+    distinct = {replace(trial, trial=0) for source in sources for trial in read_trials(source)}
     ordered = sorted(distinct, key=lambda trial: (trial.started_at or "", encode(trial)))
     return [replace(trial, trial=number) for number, trial in enumerate(ordered)]

@@ -46,6 +46,9 @@ class LaunchDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=True)
 
 
 class TemplateDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """`fixed_order` is the rule for templates: no sum depends on the order in which workgroups finish. One that adds
+    with atomics must say false."""
+
     name: str
     arch: str
     language: Literal["hip", "cuda"]
@@ -58,3 +61,4 @@ class TemplateDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=Tru
     proof: Annotated[tuple[ProofDescription, ...], msgspec.Meta(min_length=1)]
     derived: dict[str, Text] = {}
     order: OrderDescription = OrderDescription()
+    fixed_order: bool = True

@@ -10,6 +10,7 @@ from pathlib import Path
 from hktune.arch import arch_named
 from hktune.errors import InputError, SpaceError, TemplateError
 from hktune.expression import Derived, Expression, Scope
+from hktune.launch_rule import LaunchRule, specialised
 from hktune.model import (
     Argument,
     Config,
@@ -44,7 +45,8 @@ class Template:
     """Renders configs to variants, and says how a variant is launched and proved.
 
     `parameter_names` are the config's names it needs; `derived` names are computed from them, in order. `sha256` covers
-    the description's bytes and the source's. Every method raises TemplateError if `config` cannot be evaluated.
+    the description's bytes and the source's. `fixed_order`: equal operands give equal bits on every launch. Every
+    method raises TemplateError if `config` cannot be evaluated.
     """
 
     def __init__(self, description: TemplateDescription, description_bytes: bytes, source_bytes: bytes) -> None:
@@ -52,6 +54,7 @@ class Template:
         self.arch = description.arch
         self.language = description.language
         self.symbol = description.symbol
+        self.fixed_order = description.fixed_order
         self.arguments = tuple(Argument(argument.name, argument.kind) for argument in description.arguments)
         self.derived = Derived(description.derived)
         digests = (hashlib.sha256(part).digest() for part in (description_bytes, source_bytes))
@@ -104,6 +107,21 @@ class Template:
         )
         grid, block = (grid_x, grid_y, grid_z), (block_x, block_y, block_z)
         return Launch(grid, block, dynamic_lds_bytes, self.arguments, workspace_bytes)
+
+    def launch_rule(self, config: Mapping[str, Value], n: int, k: int) -> LaunchRule:
+        """`launch` for any number of rows. Raises TemplateError where block or dynamic LDS depend on m: their kernel
+        would be another one."""
+        scope = {**self._scope(config), "n": n, "k": k}
+        parts = [*self._grid, self._workspace_bytes, *self._block, self._dynamic_lds_bytes]
+        try:
+            x, y, z, workspace_bytes, *fixed = (specialised(expression, scope, {}) for expression in parts)
+        except SpaceError as error:
+            raise TemplateError(f"{self.name}: {error}") from None
+        if not all(isinstance(value, int) for value in fixed):
+            raise TemplateError(f"{self.name}: launch block and dynamic_lds_bytes must not need m: use config and n, k")
+        block_x, block_y, block_z, dynamic_lds_bytes = (int(value) for value in fixed)
+        block = (block_x, block_y, block_z)
+        return LaunchRule((x, y, z), block, dynamic_lds_bytes, self.arguments, workspace_bytes)
 
     def tile(self, config: Mapping[str, Value]) -> Tile:
         """What one workgroup computes with `config`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import itertools
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from hktune.bf16 import bf16_bits, bf16_values
 from hktune.device.device import Device
 from hktune.device.emulated import EmulatedDevice
+from hktune.device.hip import HipDevice
 from hktune.errors import DeviceError
 from hktune.model import Argument, Launch
 
@@ -23,10 +25,21 @@ M, N, K = 3, 70, 33
 LAUNCH = Launch((2, M, 1), (64, 1, 1), 0, POINTERS + SIZES)
 
 
-@pytest.fixture(params=[EmulatedDevice], ids=["emulated"])
+@pytest.fixture(params=["emulated", "hip"])
 def device(request: pytest.FixtureRequest) -> Device:
-    made: Device = request.param()
-    return made
+    """The emulated device; the HIP device, over a runtime that stands in for AMD's."""
+    if request.param == "emulated":
+        return EmulatedDevice()
+    return HipDevice(rocm_path=request.getfixturevalue("stand_in").rocm_path)
+
+
+@pytest.fixture
+def place(device: Device, request: pytest.FixtureRequest) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Puts a tensor where the device can borrow it."""
+    if device.identity.kind == "emulated":
+        return lambda tensor: tensor
+    placed: Callable[[torch.Tensor], torch.Tensor] = request.getfixturevalue("stand_in").tensor
+    return placed
 
 
 def operands() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -116,23 +129,24 @@ class TestDevice:
             results.append(found)
         assert (results[0] == results[1]).all()
 
-    def test_a_borrowed_tensor_is_the_memory_the_kernel_sees(self, device: Device) -> None:
-        where = "cpu" if device.identity.kind == "emulated" else "cuda"
-        a = torch.randn(M, K).to(torch.bfloat16).to(where)
-        bt = torch.randn(N, K).to(torch.bfloat16).to(where)
-        c = torch.full((M, N), float("nan"), dtype=torch.bfloat16, device=where)
-        binding = {name: device.borrow(tensor) for name, tensor in (("a", a), ("bt", bt), ("c", c))}
+    def test_a_borrowed_tensor_is_the_memory_the_kernel_sees(
+        self, device: Device, place: Callable[[torch.Tensor], torch.Tensor]
+    ) -> None:
+        a, bt = (torch.randn(rows, K).to(torch.bfloat16) for rows in (M, N))
+        c = torch.full((M, N), float("nan"), dtype=torch.bfloat16)
+        binding = {name: device.borrow(place(tensor)) for name, tensor in (("a", a), ("bt", bt), ("c", c))}
         assert binding["a"].size_bytes == 2 * M * K
         device.launch(device.load(CODE, "naive_gemm"), LAUNCH, {**binding, "n": N, "k": K})
         device.synchronize()
         torch.testing.assert_close(c.float(), a.float() @ bt.float().T, rtol=2**-7, atol=2**-7)
 
-    def test_a_tensor_with_strides_is_borrowed_from_its_first_element_to_its_last(self, device: Device) -> None:
-        where = "cpu" if device.identity.kind == "emulated" else "cuda"
-        wide = torch.zeros(4, 5, dtype=torch.bfloat16, device=where)
-        assert device.borrow(wide[1:, :3]).size_bytes == 2 * (2 * 5 + 3)
+    def test_a_tensor_with_strides_is_borrowed_from_its_first_element_to_its_last(
+        self, device: Device, place: Callable[[torch.Tensor], torch.Tensor]
+    ) -> None:
+        wide = torch.zeros(4, 5, dtype=torch.bfloat16)
+        assert device.borrow(place(wide[1:, :3])).size_bytes == 2 * (2 * 5 + 3)
         with pytest.raises(DeviceError, match="not empty"):
-            device.borrow(wide[:0])
+            device.borrow(place(wide[:0]))
 
     def test_unknown_symbols_and_broken_objects_are_refused(self, device: Device) -> None:
         for data, symbol, part in (

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from hktune.device.cuda import CudaDevice
+from hktune.device.hip import HipDevice
 from hktune.errors import DeviceError
+from hktune.settings import Settings
 
 
 @pytest.fixture(scope="session")
@@ -21,4 +25,15 @@ def device() -> CudaDevice:
 def hopper(device: CudaDevice) -> CudaDevice:
     if device.identity.arch != "sm90a":
         pytest.skip(f"the kernels are for sm90a, this device is {device.identity.arch}")
+    return device
+
+
+@pytest.fixture(scope="session")
+def amd() -> HipDevice:
+    try:
+        device = HipDevice(rocm_path=Settings.from_environment(os.environ).rocm_path)
+    except DeviceError as absent:
+        pytest.skip(str(absent))
+    if device.identity.arch != "gfx950":
+        pytest.skip(f"the code objects are for gfx950, this device is {device.identity.arch}")
     return device

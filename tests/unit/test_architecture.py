@@ -12,7 +12,10 @@ import pytest
 import hktune
 
 ROOT = Path(hktune.__file__).parent
-LEAVES = {"errors", "model", "arch", "bf16", "expression", "code_object", "cubin", "yaml_file", "publish", "settings"}
+LEAVES = {
+    "errors", "model", "arch", "bf16", "expression", "launch_rule", "elf", "code_object", "cubin", "yaml_file",
+    "publish", "settings",
+}  # fmt: skip
 DESCRIPTIONS = {"template", "space", "shapes"}
 MACHINERY = {"compile", "emulator", "device", "verify", "measure", "search", "store"}
 PRODUCTION = {"dispatch", "runtime"}
@@ -37,10 +40,11 @@ MAY_IMPORT = {
     "search": LEAVES | {"space", "search"},
     "device": LEAVES | {"device", "emulator"},
     "emulator": LEAVES | {"emulator"},
-    "dispatch": {"errors", "model", "arch", "bf16", "code_object", "publish", "device", "dispatch"},
-    "runtime": {"errors", "model", "arch", "bf16", "code_object", "publish", "device", "dispatch", "runtime"},
+    "dispatch": LEAVES | {"device", "dispatch"},
+    "runtime": LEAVES | {"device", "dispatch", "runtime"},
     **dict.fromkeys(ASSEMBLY, LEAVES | DESCRIPTIONS | MACHINERY | PRODUCTION | ASSEMBLY),
     "verify_command": LEAVES | MACHINERY,
+    "table_command": LEAVES | DESCRIPTIONS | MACHINERY | PRODUCTION | ASSEMBLY,
     "run": LEAVES | DESCRIPTIONS | MACHINERY | PRODUCTION | ASSEMBLY | {"run"},
     "build_command": LEAVES | DESCRIPTIONS | MACHINERY | ASSEMBLY,
     "bench_command": LEAVES | DESCRIPTIONS | MACHINERY | ASSEMBLY,
@@ -49,7 +53,7 @@ MAY_IMPORT = {
     | MACHINERY
     | PRODUCTION
     | ASSEMBLY
-    | {"run", "verify_command", "build_command", "bench_command", "cli"},
+    | {"run", "verify_command", "build_command", "bench_command", "table_command", "cli"},
 }
 
 

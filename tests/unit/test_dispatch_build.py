@@ -10,7 +10,8 @@ from naive_gemm import EMULATED, MI355X, SHA256, launch_of, table_of, trial
 
 from hktune.dispatch import build_table, describe, table_json
 from hktune.errors import TableError
-from hktune.model import Config, Launch, Problem, Source, Status, Trial
+from hktune.launch_rule import LaunchRule
+from hktune.model import Config, Problem, Source, Status, Trial
 
 SMALL = Problem(8, 128, 64)
 LARGE = Problem(16, 256, 64)
@@ -27,7 +28,7 @@ def test_the_lowest_time_of_each_problem_wins_and_an_entry_carries_what_a_launch
     assert [(entry.problem, entry.time_us) for entry in table.entries] == [(SMALL, 2.0), (LARGE, 8.0)]
     kernel = table.entries[1].kernel
     assert kernel is not None
-    assert kernel.launch.as_model() == launch_of(trial(LARGE))[1]
+    assert kernel.launch.rule == launch_of(trial(LARGE))[1]
     assert (kernel.config, kernel.config_id, kernel.object_sha256) == ({"variant": 2}, IDS[2], SHA256)
     assert table.object_sha256s == {SHA256}
     assert table.identity == EMULATED
@@ -115,7 +116,7 @@ def test_what_could_not_be_read_back_is_not_built(fields: dict[str, object], say
 def test_launches_are_asked_for_winners_only() -> None:
     asked = []
 
-    def count(row: Trial) -> tuple[str, Launch]:
+    def count(row: Trial) -> tuple[str, LaunchRule]:
         asked.append(row.config_id)
         return launch_of(row)
 

@@ -3,14 +3,17 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hip_stand_in import StandIn
 
 from hktune import doctor
 from hktune.compile import toolchain
 from hktune.compile.process import run_to_end
 from hktune.doctor import Finding, examine
+from hktune.errors import DeviceError
 from hktune.settings import Settings
 
 
@@ -96,34 +99,47 @@ def test_a_cache_that_cannot_be_written_is_a_finding(settings: Settings) -> None
 
 # A driver library of the test's own, which reports three devices.
 DRIVER = """
-int hipInit(unsigned flags) { return flags == 0 ? 0 : 1; }
-int hipGetDeviceCount(int* count) { *count = 3; return 0; }
+int cuInit(unsigned flags) { return flags == 0 ? 0 : 1; }
+int cuDeviceGetCount(int* count) { *count = 3; return 0; }
 """
 
 
-def test_gpus_are_counted_by_the_driver(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nvidia_gpus_are_counted_by_the_driver(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     zig = toolchain.find_zig()
     assert zig is not None
     (tmp_path / "driver.c").write_text(DRIVER)
     compile_argv = [*zig.driver, "-fPIC", "-c", "driver.c", "-o", "driver.o"]
-    for argv in (compile_argv, [*zig.linker, "driver.o", "-o", "libamdhip64.so"]):
+    for argv in (compile_argv, [*zig.linker, "driver.o", "-o", "libcuda.so.1"]):
         finished = run_to_end(argv, tmp_path, 120)
         assert finished is not None
         assert finished.status == 0, finished.stderr
     real = doctor.CDLL
     monkeypatch.setattr(doctor, "CDLL", lambda name: real(str(tmp_path / name)))
-    found = found_by_name(settings)
-    assert found["AMD GPU"] == Finding("AMD GPU", "3 by libamdhip64")
-    assert found["NVIDIA GPU"] == Finding("NVIDIA GPU", None)
+    assert found_by_name(settings)["NVIDIA GPU"] == Finding("NVIDIA GPU", "3 by libcuda")
 
 
-def test_a_gpu_without_its_runtime_is_pointed_out(
-    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_amd_gpus_are_told_apart_to_the_sku(settings: Settings, stand_in: StandIn) -> None:
+    found = found_by_name(replace(settings, rocm_path=stand_in.rocm_path))["AMD GPU"]
+    gpu = "AMD Instinct MI350X, gfx950:sramecc+:xnack-, 256 CUs, 1002:75a0:0ee9, SPX/NPS1"
+    library = stand_in.rocm_path / "lib" / "libamdhip64.so"
+    assert found == Finding("AMD GPU", f"0: {gpu}; 1: {gpu}; HIP 7.0.51831 in {library}")
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_a_gpu_that_no_runtime_sees_is_pointed_out(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, allowed: bool
 ) -> None:
-    monkeypatch.setattr(doctor, "CDLL", lambda name: (_ for _ in ()).throw(OSError(name)))
+    absent = "no HIP runtime: install ROCm 7"
+
+    def no_runtime(path: Path | None) -> None:
+        raise DeviceError(absent)
+
+    monkeypatch.setattr(doctor, "hip_library", no_runtime)
     monkeypatch.setattr(doctor, "_KFD", tmp_path)
-    amd = found_by_name(settings)["AMD GPU"]
-    assert amd.found is not None
-    assert amd.fix == "install ROCm 7: https://rocm.docs.amd.com"
+    monkeypatch.setattr(os, "access", lambda path, mode: allowed)
+    fix = absent if allowed else "sudo usermod -aG render,video $USER"
+    assert found_by_name(settings)["AMD GPU"] == Finding("AMD GPU", f"{tmp_path}, but {absent}", fix)
     monkeypatch.setattr(doctor, "_KFD", tmp_path / "absent")
     assert found_by_name(settings)["AMD GPU"] == Finding("AMD GPU", None)

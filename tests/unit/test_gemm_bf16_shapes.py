@@ -121,7 +121,7 @@ def loaded(directory: Path, *served: tuple[Config, Problem]) -> LoadedTable:
         trials,
         lambda trial: (
             space().template.symbol,
-            space().template.launch(Config.from_json(trial.config), trial.problem),
+            space().launch_rule(Config.from_json(trial.config), trial.problem),
         ),
         device.identity,
         compiler().identity,

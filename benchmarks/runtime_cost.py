@@ -1,0 +1,172 @@
+"""What a call by a table costs the host, beside torch's own.
+
+    python benchmarks/runtime_cost.py                          # no GPU: the launch itself is left out
+    python benchmarks/runtime_cost.py --gpu results/<device>   # on a GPU, launches included, by that table
+
+Without a GPU it times the lookup alone; `hktune.linear` up to the device's launch, which is stubbed; torch's `linear`
+on the same CPU tensors, which computes 16x16x16 as well; what no call can do without (the output's allocation, the
+checks); and the loading of a table of 1,000 entries. On a GPU it times calls as they are enqueued, hktune's and torch's
+in turn, on the smallest kernel of the table, so that the device keeps up. The least of all rounds is printed: other
+programs only ever add.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import torch
+from torch.nn import functional
+
+import hktune
+from hktune.device.device import Kernel, PreparedLaunch
+from hktune.device.emulated import EmulatedDevice
+from hktune.dispatch import Table, build_table, read_table, write_table
+from hktune.dispatch.choice import Choices
+from hktune.dispatch.validate import validate
+from hktune.launch_rule import LaunchRule
+from hktune.model import Argument, Launch, Source, Status, Trial
+
+ROOT = Path(__file__).resolve().parent.parent
+OBJECT = ROOT / "tests" / "recorded" / "naive_gemm" / "naive_gemm.hsaco"
+ENTRIES = 1000
+M, N, K = 16, 16, 16
+Call = Callable[[], object]
+
+
+class Stub(EmulatedDevice):
+    """Launches nothing."""
+
+    def prepare(self, kernel: Kernel, launch: Launch, numbers: Mapping[str, int]) -> PreparedLaunch:
+        super().prepare(kernel, launch, numbers)
+        return nothing
+
+
+def nothing(a: object, bt: object, c: object, bias: object, workspace: object, stream: int | None) -> None:
+    del a, bt, c, bias, workspace, stream
+
+
+def nanoseconds(
+    calls: Mapping[str, Call], number: int, rounds: int = 300, settle: Call | None = None
+) -> dict[str, float]:
+    """The least time of each call, over rounds in which they take turns."""
+    best = dict.fromkeys(calls, float("inf"))
+    for _ in range(rounds):
+        for name, call in calls.items():
+            if settle:
+                settle()
+            start = time.perf_counter_ns()
+            for _ in range(number):
+                call()
+            best[name] = min(best[name], (time.perf_counter_ns() - start) / number)
+    return best
+
+
+def show(title: str, times: Mapping[str, float]) -> None:
+    print(title)
+    for name, value in times.items():
+        print(f"  {name:<48}{value:>10,.0f} ns")
+
+
+def table_of(entries: int) -> tuple[Table, dict[str, bytes]]:
+    """So many shapes of a plain kernel, the first open to other M, and one of a kernel with bias."""
+    data = OBJECT.read_bytes()
+    identity, sha256 = EmulatedDevice().identity, hashlib.sha256(data).hexdigest()
+    plain = Trial(
+        trial=0, m=M, n=N, k=K, dtype="bf16", epilogue="none", config_id="0" * 16, config="{}", status=Status.OK,
+        source=Source.MODELLED, time_us=1.0, object_sha256=sha256, template="naive_gemm", template_sha256="0" * 64,
+    )  # fmt: skip
+    trials = [replace(plain, k=K * number) for number in range(1, entries)]
+    table = build_table([*trials, replace(plain, n=2 * N, epilogue="bias")], launch_of, identity, "clang", "0", "now")
+    first, *others = table.entries
+    return msgspec.structs.replace(table, entries=(msgspec.structs.replace(first, m_to=64), *others)), {sha256: data}
+
+
+def launch_of(row: Trial) -> tuple[str, LaunchRule]:
+    bias = ["bias"] if row.epilogue == "bias" else []
+    arguments = [Argument(name, "pointer") for name in ("a", "bt", "c", *bias)]
+    sizes = [Argument(name, "u32") for name in ("n", "k")]
+    rule = LaunchRule((-(-row.n // 64), "m", 1), (64, 1, 1), 0, (*arguments, *sizes))
+    return "naive_gemm_bias" if bias else "naive_gemm", rule
+
+
+def on_this_machine() -> None:
+    torch.set_num_threads(1)
+    table, objects = table_of(ENTRIES)
+    with tempfile.TemporaryDirectory() as folder:
+        write_table(table, objects, Path(folder))
+        start = time.perf_counter()
+        hktune.load(folder, allow_modelled=True, device=Stub())
+        print(f"load a table of {len(table.entries)} entries: {(time.perf_counter() - start) * 1e3:.1f} ms")
+        choices = Choices(validate(table, Path(folder), EmulatedDevice().identity, True))
+    show(
+        "lookup",
+        nanoseconds(
+            {
+                "exact": lambda: choices.find(M, N, K, "bf16", "none"),
+                "near": lambda: choices.find(M + 3, N, K, "bf16", "none"),
+                "no entry": lambda: choices.find(M + 3, N, 7 * K + 1, "bf16", "none"),
+            },
+            500,
+        ),
+    )
+    with torch.no_grad():
+        host_costs("no gradients")
+    host_costs("a weight that requires a gradient", grad=True)
+
+
+def host_costs(title: str, grad: bool = False) -> None:
+    x, weight = torch.randn(M, K).bfloat16(), torch.randn(N, K).bfloat16().requires_grad_(grad)
+    wide, bias = torch.randn(2 * N, K).bfloat16().requires_grad_(grad), torch.randn(2 * N).bfloat16()
+    ours, theirs = hktune.Linear(K, N, bias=False), torch.nn.Linear(K, N, bias=False, dtype=torch.bfloat16)
+    calls: dict[str, Call] = {
+        "allocating the output": lambda: x.new_empty((M, N)),
+        "hktune.linear, launch left out": lambda: hktune.linear(x, weight),
+        "torch linear, 16x16x16 on the CPU": lambda: functional.linear(x, weight),
+        "hktune.linear with bias, launch left out": lambda: hktune.linear(x, wide, bias),
+        "torch linear with bias, 16x32x16 on the CPU": lambda: functional.linear(x, wide, bias),
+        "hktune.Linear, launch left out": lambda: ours(x),
+        "torch.nn.Linear, 16x16x16 on the CPU": lambda: theirs(x),
+    }
+    show(f"host time of a call, {title}", nanoseconds(calls, 100))
+
+
+def on_a_gpu(directory: Path) -> None:
+    table = hktune.load(directory, allow_modelled=True)
+    kernels = [entry for entry in read_table(directory).entries if entry.kernel and entry.epilogue == "none"]
+    entry = min(kernels, key=lambda entry: entry.problem.flops)
+    start = time.perf_counter()
+    table.warm()
+    torch.cuda.synchronize()
+    print(f"{torch.cuda.get_device_name()}, {entry.problem}; warm() took {(time.perf_counter() - start) * 1e3:.1f} ms")
+    x = torch.randn(entry.m, entry.k, device="cuda").bfloat16()
+    weight = torch.randn(entry.n, entry.k, device="cuda").bfloat16()
+    calls: dict[str, Call] = {
+        "allocating the output": lambda: x.new_empty((entry.m, entry.n)),
+        "hktune.linear": lambda: hktune.linear(x, weight),
+        "torch linear": lambda: functional.linear(x, weight),
+    }
+    with torch.no_grad():
+        # 200 calls do not fill the launch queue, so that no call waits for the device.
+        show("host time of a call", nanoseconds(calls, 200, rounds=100, settle=torch.cuda.synchronize))
+    print(table.stats())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--gpu", type=Path, metavar="DIR", help="a results directory tuned on this GPU")
+    options = parser.parse_args()
+    if options.gpu:
+        on_a_gpu(options.gpu)
+    else:
+        on_this_machine()
+
+
+if __name__ == "__main__":
+    main()

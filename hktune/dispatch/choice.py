@@ -1,0 +1,78 @@
+"""Which entry of a table serves a call: found by its sizes alone, without I/O, text or a lock."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from dataclasses import dataclass
+from typing import Final
+
+from hktune import model
+from hktune.dispatch.table import Entry, Family, Key
+from hktune.dispatch.validate import Validated
+from hktune.launch_rule import LaunchRule
+
+# Row counts whose near choice is remembered; others are worked out at every call, which costs microseconds.
+NEAR_REMEMBERED_MAX: Final = 65536
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What serves one (m, n, k): an entry and the launch of its kernel for that m, or no launch where the vendor won.
+    `near`: the entry was tuned at another m."""
+
+    entry: Entry
+    launch: model.Launch | None
+    near: bool
+
+
+class Choices:
+    """The usable entries of a table, ready to be looked up. May be shared by threads."""
+
+    def __init__(self, validated: Validated) -> None:
+        self._exact: dict[Key, Choice] = {}
+        self._families: dict[Family, _Rows] = {}
+        families: dict[Family, list[Entry]] = {}
+        for entry in validated.usable:
+            rule = entry.kernel.launch.rule if entry.kernel else None
+            self._exact[entry.problem.key] = Choice(entry, rule.at(entry.m) if rule else None, near=False)
+            if entry.rows != (entry.m, entry.m):
+                families.setdefault(entry.family, []).append(entry)
+        for family, entries in families.items():
+            self._families[family] = _Rows(sorted(entries, key=lambda entry: entry.rows))
+        self._near: dict[Key, Choice | None] = {}
+
+    def find(self, m: int, n: int, k: int, dtype: str, epilogue: str) -> Choice | None:
+        """The entry tuned for these sizes, else the one whose range of rows holds m; None where there is neither."""
+        key = (m, n, k, dtype, epilogue)
+        exact = self._exact.get(key)
+        if exact is not None:
+            return exact
+        rows = self._families.get((n, k, dtype, epilogue))
+        if rows is None:
+            return None
+        if key in self._near:
+            return self._near[key]
+        near = rows.choice(m)
+        if len(self._near) < NEAR_REMEMBERED_MAX:
+            self._near[key] = near
+        return near
+
+
+class _Rows:
+    """The entries of one (n, k, dtype, epilogue) that serve more rows than they were tuned at, in order."""
+
+    def __init__(self, entries: list[Entry]) -> None:
+        self._first = [entry.rows[0] for entry in entries]
+        self._entries: list[tuple[Entry, LaunchRule | None]] = [
+            (entry, entry.kernel.launch.rule if entry.kernel else None) for entry in entries
+        ]
+
+    def choice(self, m: int) -> Choice | None:
+        at = bisect_right(self._first, m) - 1
+        if at < 0:
+            return None
+        entry, rule = self._entries[at]
+        if m > entry.rows[1]:
+            return None
+        launch = rule.at(m) if rule else None
+        return None if rule and launch is None else Choice(entry, launch, near=True)

@@ -1,0 +1,172 @@
+"""Whether a row of a table can be trusted here: one pure function over what was saved and what was found."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Literal
+
+from hktune import model
+from hktune.arch import ARCHS
+from hktune.code_object import AmdCodeObject, KernelImage
+from hktune.cubin import Cubin, CudaKernel
+from hktune.dispatch.table import Entry, Kernel
+from hktune.model import Source
+
+
+class Reason(str, Enum):
+    """Why an entry is not used, or is used and reported."""
+
+    MODELLED = "modelled"
+    OTHER_ARCHITECTURE = "other architecture"
+    OTHER_DEVICE = "other device"
+    SIBLING_DEVICE = "sibling device"
+    OTHER_TEMPLATE = "other template"
+    OBJECT_MISSING = "object missing"
+    OBJECT_CHANGED = "object changed"
+    OBJECT_UNREADABLE = "object unreadable"
+    SYMBOL_MISSING = "symbol missing"
+    ARGUMENTS = "arguments"
+    RESOURCES = "resources"
+    NOT_REPRODUCIBLE = "not reproducible"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """One way in which a row and what was found differ; `detail` is one line. hard: the row is not used. soft: it is
+    used and reported."""
+
+    level: Literal["hard", "soft"]
+    reason: Reason
+    detail: str
+
+
+@dataclass(frozen=True)
+class Found:
+    """What is here to hold a row against. `templates`: name -> sha256 of the templates whose sources are known here;
+    rows of others are not judged by theirs."""
+
+    identity: model.Identity
+    allow_modelled: bool
+    templates: Mapping[str, str] = field(default_factory=dict)
+
+
+ObjectFound = AmdCodeObject | Cubin | Mismatch
+"""The code object that a row names, parsed, or why there is none."""
+
+# CDNA4 accelerators that differ in clocks and power only (AMD's data sheets; PCI ids from the kernel's amdgpu driver).
+_SIBLINGS = ({"75a0": "MI350X", "75a3": "MI355X"},)
+
+
+def judge(entry: Entry, saved: model.Identity, found: Found, code: ObjectFound | None) -> tuple[Mismatch, ...]:
+    """How `entry`, made on the device `saved`, and what is here differ; hard ones first. `code` is the entry's object,
+    None for an entry that chose the vendor library. Pure: no file, device or clock is asked."""
+    mismatches = [
+        *_architecture(saved, found.identity),
+        *_time(entry, saved, found),
+        *(_template(entry.kernel, found) if entry.kernel else ()),
+        *(_object(entry, entry.kernel, saved.arch, code) if entry.kernel and code else ()),
+    ]
+    return tuple(sorted(mismatches, key=lambda mismatch: mismatch.level))
+
+
+def _architecture(saved: model.Identity, current: model.Identity) -> list[Mismatch]:
+    if saved.arch == current.arch:
+        return []
+    detail = f"the table is of another architecture: saved={saved.arch} current={current.arch}"
+    return [Mismatch("hard", Reason.OTHER_ARCHITECTURE, detail)]
+
+
+def _time(entry: Entry, saved: model.Identity, found: Found) -> list[Mismatch]:
+    """Whether its time says something about the device that is here."""
+    if entry.source is Source.MODELLED:
+        if found.allow_modelled:
+            return []
+        return [Mismatch("hard", Reason.MODELLED, "its time is modelled, and allow_modelled is False")]
+    if _sku(saved) == _sku(found.identity):
+        return []
+    detail = f"saved={_sku(saved)} current={_sku(found.identity)}"
+    if _are_siblings(saved, found.identity):
+        return [Mismatch("soft", Reason.SIBLING_DEVICE, f"measured on a sibling of this device: {detail}")]
+    return [Mismatch("hard", Reason.OTHER_DEVICE, f"measured on another device: {detail}")]
+
+
+def _sku(identity: model.Identity) -> str:
+    """What decides whether a measured time holds: not the marketing name, which drivers spell differently."""
+    parts = {"compute_units": identity.compute_units, "pci_id": identity.pci_id, "partition": identity.partition}
+    return " ".join(f"{name}:{value}" for name, value in parts.items() if value is not None)
+
+
+def _are_siblings(saved: model.Identity, current: model.Identity) -> bool:
+    alike = (saved.compute_units, saved.partition) == (current.compute_units, current.partition)
+    return alike and any({_device_id(saved), _device_id(current)} <= group.keys() for group in _SIBLINGS)
+
+
+def _device_id(identity: model.Identity) -> str:
+    """The PCI device's four hex digits, of 0x75a3 or of vendor:device:subsystem."""
+    parts = (identity.pci_id or "").lower().removeprefix("0x").split(":")
+    return parts[1] if len(parts) > 1 else parts[0]
+
+
+def _template(kernel: Kernel, found: Found) -> list[Mismatch]:
+    current = found.templates.get(kernel.template, kernel.template_sha256)
+    if current == kernel.template_sha256:
+        return []
+    detail = f"{kernel.template} has changed: saved={kernel.template_sha256} current={current}"
+    return [Mismatch("hard", Reason.OTHER_TEMPLATE, detail)]
+
+
+def _object(entry: Entry, kernel: Kernel, arch: str, code: ObjectFound) -> list[Mismatch]:
+    if isinstance(code, Mismatch):
+        return [code]
+    current = code.arch if isinstance(code, AmdCodeObject) else f"sm{code.capability}"
+    if current != (arch if isinstance(code, AmdCodeObject) else arch.rstrip("abcdefghijklmnopqrstuvwxyz")):
+        detail = f"{kernel.object_sha256}: arch saved={arch} current={current}"
+        return [Mismatch("hard", Reason.OBJECT_UNREADABLE, detail)]
+    image = code.kernels.get(kernel.symbol)
+    if image is None:
+        detail = f"{kernel.object_sha256} has no kernel {kernel.symbol}"
+        return [Mismatch("hard", Reason.SYMBOL_MISSING, detail)]
+    mapless = _mapless(image, kernel, code) if isinstance(code, Cubin) and isinstance(image, CudaKernel) else None
+    unfit = image.mismatch(kernel.launch.rule.arguments) or mapless
+    if unfit:
+        return [Mismatch("hard", Reason.ARGUMENTS, unfit)]
+    refused = _refused(entry, kernel, arch, image)
+    return [Mismatch("hard", Reason.RESOURCES, refused)] if refused else []
+
+
+def _mapless(image: CudaKernel, kernel: Kernel, cubin: Cubin) -> str | None:
+    """Why a tensor map of this kernel cannot be made, or None."""
+    for parameter, argument in zip(image.parameters, kernel.launch.arguments, strict=False):
+        if parameter.is_tensor_map and (argument.name not in cubin.boxes or argument.name not in ("a", "bt", "c")):
+            return f"{image.symbol} takes {argument.name} as a tensor map, and the cubin has no box for it"
+    return None
+
+
+def _refused(entry: Entry, kernel: Kernel, arch: str, image: KernelImage | CudaKernel) -> str | None:
+    """Why a driver would refuse this launch, or None when it would not."""
+    launch, needs = kernel.launch, image.resources
+    work_items = math.prod(launch.block)
+    if work_items > needs.max_workgroup_size:
+        return f"launches {work_items} work-items a workgroup, {kernel.symbol} takes {needs.max_workgroup_size}"
+    grid = launch.rule.at(entry.m)
+    if isinstance(image, CudaKernel) and grid and any(a % b for a, b in zip(grid.grid, image.cluster, strict=True)):
+        return f"grid {grid.grid} is not whole clusters of {image.cluster} blocks"
+    record = ARCHS.get(arch)
+    if record is None:
+        return None
+    waves, lds_bytes = -(-work_items // record.wave_size), needs.lds_bytes + launch.dynamic_lds_bytes
+    if waves > record.waves_per_workgroup:
+        return f"a workgroup of {waves} waves, {arch} takes {record.waves_per_workgroup}"
+    if lds_bytes > record.lds_bytes:
+        return f"needs lds_bytes={lds_bytes}, {arch} has {record.lds_bytes}"
+    if needs.vgprs + needs.agprs > record.vgprs_per_wave:
+        return f"needs {needs.vgprs + needs.agprs} registers a work-item, {arch} has {record.vgprs_per_wave}"
+    if record.waves_that_fit(needs.vgprs, needs.agprs, lds_bytes, waves) < -(-waves // record.simds_per_cu):
+        return f"{waves} waves of {needs.vgprs + needs.agprs} registers do not fit one compute unit of {arch}"
+    return None

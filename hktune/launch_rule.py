@@ -1,0 +1,134 @@
+"""How a kernel is launched for any number of rows m of one (n, k): a launch whose sizes may be formulas in m.
+
+A formula is text in the language of `hktune.expression` whose only name is m. Templates and search spaces are known
+where a table is built, not where it is used: `specialised` folds all that is known there into the text.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hktune.errors import SpaceError
+from hktune.expression import Expression
+from hktune.model import Argument, Launch
+
+Formula = int | str
+
+GRID_MAX = 2**31 - 1  # workgroups along an axis, HIP and CUDA
+WORKSPACE_BYTES_MAX = 1 << 36
+
+
+@dataclass(frozen=True)
+class LaunchRule:
+    """As `model.Launch`, with grid and workspace as formulas. `requires` are formulas that must hold for an m to be
+    served: what a search space demands of the problem."""
+
+    grid: tuple[Formula, Formula, Formula]
+    block: tuple[int, int, int]
+    dynamic_lds_bytes: int
+    arguments: tuple[Argument, ...]
+    workspace_bytes: Formula = 0
+    requires: tuple[str, ...] = ()
+
+    def at(self, m: int) -> Launch | None:
+        """The launch for m rows; None when `requires` forbids it or a formula has no legal value there."""
+        try:
+            if not all(_value(formula, m) for formula in self.requires):
+                return None
+            x, y, z = (_value(formula, m) for formula in self.grid)
+            workspace_bytes = _value(self.workspace_bytes, m)
+        except SpaceError:
+            return None
+        if not (min(x, y, z) >= 1 and max(x, y, z) <= GRID_MAX and 0 <= workspace_bytes <= WORKSPACE_BYTES_MAX):
+            return None
+        return Launch((x, y, z), self.block, self.dynamic_lds_bytes, self.arguments, workspace_bytes)
+
+
+@functools.lru_cache(maxsize=65536)
+def compiled(text: str) -> Expression:
+    """The formula `text`, parsed once. Raises SpaceError for anything outside the language, other names than m too."""
+    expression = Expression(text, "formula")
+    unknown = sorted(expression.names - {"m"})
+    if unknown:
+        raise SpaceError(f"formula `{text[:80]}`: names {unknown[0]!r}, but only m is known where it is used")
+    return expression
+
+
+def specialised(expression: Expression, known: Mapping[str, Any], definitions: Mapping[str, Expression]) -> Formula:
+    """`expression` as a formula in m: names in `known` become their values (`arch` its fields), names in `definitions`
+    what they stand for, and everything without m in it is computed. Truth values become 0 and 1.
+
+    Raises SpaceError as `Expression.value` does, and for a name that is neither known nor defined nor m.
+    """
+    node = _Folding(known, definitions, expression.where).visit(_tree(expression))
+    if isinstance(node, ast.Constant):
+        if not isinstance(node.value, int):
+            raise SpaceError(f"{expression.where}: is {node.value!r:.40}: it must be an integer")
+        return int(node.value)
+    return compiled(ast.unparse(node)).text
+
+
+def _value(formula: Formula, m: int) -> int:
+    return formula if isinstance(formula, int) else int(compiled(formula).value({"m": m}))
+
+
+def _tree(expression: Expression) -> ast.expr:
+    return ast.parse(expression.text.strip(), mode="eval").body  # an Expression's text has been checked
+
+
+class _Folding(ast.NodeTransformer):
+    """Replaces what is known by its value, taking a branch or the rest of an `and` only where Python would."""
+
+    def __init__(self, known: Mapping[str, Any], definitions: Mapping[str, Expression], where: str) -> None:
+        self._known = known
+        self._definitions = definitions
+        self._where = where
+
+    def visit(self, node: ast.AST) -> Any:
+        folded = super().visit(node)
+        if not isinstance(folded, (ast.BinOp, ast.UnaryOp, ast.Compare, ast.Call)) or _names(folded):
+            return folded
+        return ast.Constant(Expression(ast.unparse(folded), self._where).value({}))
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        if node.id in self._known:
+            return ast.Constant(self._known[node.id])
+        if node.id in self._definitions:
+            return self.visit(_tree(self._definitions[node.id]))  # type: ignore[no-any-return]
+        return node
+
+    def visit_Attribute(self, node: ast.Attribute) -> ast.expr:
+        return ast.Constant(getattr(self._known["arch"], node.attr))
+
+    def visit_Call(self, node: ast.Call) -> ast.expr:
+        return ast.Call(node.func, [self.visit(argument) for argument in node.args], [])
+
+    def visit_IfExp(self, node: ast.IfExp) -> ast.expr:
+        test = self.visit(node.test)
+        if isinstance(test, ast.Constant):
+            return self.visit(node.body if test.value else node.orelse)  # type: ignore[no-any-return]
+        return ast.IfExp(test, self.visit(node.body), self.visit(node.orelse))
+
+    def visit_BoolOp(self, node: ast.BoolOp) -> ast.expr:
+        stops_on = isinstance(node.op, ast.Or)
+        open_values: list[ast.expr] = []
+        for value in node.values:
+            folded = self.visit(value)
+            if not isinstance(folded, ast.Constant):
+                open_values.append(folded)
+            elif bool(folded.value) is stops_on:
+                open_values.append(folded)
+                break
+        if not open_values:
+            return ast.Constant(not stops_on)
+        return open_values[0] if len(open_values) == 1 else ast.BoolOp(node.op, open_values)
+
+
+def _names(node: ast.AST) -> bool:
+    """Whether a value is open in `node`; the names of functions do not count."""
+    functions = {id(call.func) for call in ast.walk(node) if isinstance(call, ast.Call)}
+    return any(isinstance(part, ast.Name) and id(part) not in functions for part in ast.walk(node))

@@ -1,0 +1,94 @@
+"""What a loaded table has served, and why not more: counted on every call, said once for each cause."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+from torch import Tensor
+
+
+class Fallback(str, Enum):
+    """Why a call went to the vendor library."""
+
+    NO_ENTRY = "no entry for the shape"
+    VENDOR_CHOSEN = "vendor chosen by the table"
+    EMPTY = "empty operand"
+    SHAPE = "operand shapes"
+    TENSOR_TYPE = "tensor type"
+    DTYPE = "dtype"
+    DEVICE = "device"
+    STRIDES = "strides"
+    ALIGNMENT = "alignment"
+    TRANSFORM = "functorch, forward-mode AD or jit trace"
+    TRANSPOSE = "transpose of b not kept"
+    CAPTURE = "kernel not loaded before graph capture"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+_NEXT_STEP = {
+    Fallback.NO_ENTRY: "record the shapes with hktune.record() and tune them",
+    Fallback.SHAPE: "pass x [..., K], weight [N, K] and bias [N]",
+    Fallback.TENSOR_TYPE: "pass plain torch tensors",
+    Fallback.DTYPE: "cast to bfloat16, or use autocast",
+    Fallback.DEVICE: "move the operands to the table's device, or load a table for theirs",
+    Fallback.STRIDES: "pass rows whose elements are adjacent",
+    Fallback.ALIGNMENT: "pass operands that begin on 16 bytes",
+    Fallback.TRANSFORM: "call it outside of the transform",
+    Fallback.CAPTURE: "call warm() on the loaded table before capturing",
+}
+"""What to do about each cause that warns. The others are as they should be."""
+
+
+class FallbackWarning(UserWarning):
+    """A cause for which calls go to the vendor library, at its first call."""
+
+
+@dataclass(frozen=True)
+class Stats:
+    """Since the table was loaded: calls that ran the kernel of their own shape (`hits`) or of another M (`near_hits`),
+    calls that went to the vendor and why, entries not used and why. Replays of a captured graph are not calls. Counted
+    without a lock, so threads may lose a count."""
+
+    hits: int
+    near_hits: int
+    fallbacks: dict[str, int]
+    skipped: dict[str, int]
+
+    def __str__(self) -> str:
+        def listed(counts: Mapping[str, int]) -> str:
+            return ", ".join(f"{why}: {count}" for why, count in sorted(counts.items())) or "none"
+
+        calls = self.hits + self.near_hits + sum(self.fallbacks.values())
+        return (
+            f"hktune: {calls} calls, {self.hits} hits, {self.near_hits} near hits; "
+            f"fallbacks: {listed(self.fallbacks)}; rows not used: {listed(self.skipped)}"
+        )
+
+
+class Counts:
+    """The counters behind Stats."""
+
+    def __init__(self, skipped: Mapping[str, int]) -> None:
+        self.hits = 0
+        self.near_hits = 0
+        self._fallbacks: Counter[Fallback] = Counter()
+        self._skipped = dict(skipped)
+
+    def fell_back(self, why: Fallback, left: Tensor, right: Tensor) -> None:
+        """Count a call that went to the vendor; the first one for a cause warns."""
+        self._fallbacks[why] += 1
+        if self._fallbacks[why] == 1 and why in _NEXT_STEP:
+            call = " and ".join(f"{str(each.dtype)[6:]} {list(each.shape)} on {each.device}" for each in (left, right))
+            text = f"torch serves {call}, because of: {why} (said once, counted in hktune.stats()): {_NEXT_STEP[why]}"
+            # How many frames lie between here and the caller differs; the text names the call instead.
+            warnings.warn(text, FallbackWarning, stacklevel=2)
+
+    def stats(self) -> Stats:
+        fallbacks = {str(why): count for why, count in self._fallbacks.items()}
+        return Stats(self.hits, self.near_hits, fallbacks, dict(self._skipped))

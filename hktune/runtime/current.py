@@ -1,0 +1,128 @@
+"""The current table: loading one, and the functions that use it."""
+
+from __future__ import annotations
+
+import atexit
+import sys
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from os import PathLike
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from hktune.device.device import Device
+from hktune.device.opening import open_device
+from hktune.dispatch import Entry, Reason, Skipped, Table, Validated, read_table, validate
+from hktune.dispatch.sign import PublicKey
+from hktune.errors import TableError
+from hktune.model import Source
+from hktune.runtime import operators
+from hktune.runtime.counts import Stats
+from hktune.runtime.loaded import TRANSPOSE_BYTES, LoadedTable
+from hktune.runtime.torch_state import compiling
+
+
+def load(
+    directory: str | PathLike[str],
+    allow_modelled: bool = False,
+    device: Device | None = None,
+    *,
+    public_key: PublicKey | None = None,
+    reproducible: bool = False,
+    summary_at_exit: bool = False,
+    transpose_cache_bytes: int = TRANSPOSE_BYTES,
+) -> LoadedTable:
+    """Read the table of `directory`, check it against its device, and make it the current one.
+
+    Entries whose time is modelled are used only when `allow_modelled` says so. `device` overrides the device that the
+    table names; on a GPU it is torch's current one. An entry that cannot be used is left out, with one warning that
+    counts them, and so is one that is used although its device is only a sibling of this one. With `public_key` the
+    table must be signed by its owner. `reproducible` leaves out kernels whose sums have no fixed order, so that equal
+    operands give equal bits on every run (the vendor's own products are what its library makes them). `summary_at_exit`
+    prints the table's stats to stderr when the process ends. `matmul` keeps transposed
+    copies of at most `transpose_cache_bytes`. Raises TableError when the table is not readable, is of another
+    architecture, or has no usable entry at all; DeviceError when the table's device is not there.
+    """
+    path = Path(directory)
+    table = read_table(path, public_key)
+    _check_any(table, path, allow_modelled)
+    kind = table.device.kind
+    device = device or open_device(kind, _current_gpu())
+    validated = validate(table, path, device.identity, allow_modelled)
+    if reproducible:
+        validated = _reproducible(validated)
+    _report(validated, path)
+    index = -1 if device.identity.kind == "emulated" else _current_gpu()
+    loaded = LoadedTable(
+        validated, device, index, lambda other: open_device(kind, other), transpose_cache_bytes=transpose_cache_bytes
+    )
+    if summary_at_exit:
+        atexit.register(lambda: print(loaded.stats(), file=sys.stderr))
+    operators.make_current(loaded)
+    return loaded
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """As torch.nn.functional.linear (weight [N, K]), by the current table. Raises TableError when none is loaded."""
+    if compiling():
+        return operators.traced_linear(x, weight, bias, operators.CURRENT)
+    return operators.table_numbered(operators.CURRENT).linear(x, weight, bias)
+
+
+def matmul(a: Tensor, b: Tensor) -> Tensor:
+    """As torch.matmul (b [K, N]), by the current table. Raises TableError when none is loaded.
+
+    A b that is the transposed view of a [N, K], as in `matmul(a, w.T)`, is read as it lies.
+    """
+    if compiling():
+        return operators.traced_matmul(a, b, operators.CURRENT)
+    return operators.table_numbered(operators.CURRENT).matmul(a, b)
+
+
+def stats() -> Stats:
+    """What the current table has served. Raises TableError when none is loaded."""
+    return operators.table_numbered(operators.CURRENT).stats()
+
+
+def _current_gpu() -> int:
+    return torch.cuda.current_device() if torch.cuda.is_available() else 0
+
+
+def _check_any(table: Table, path: Path, allow_modelled: bool) -> None:
+    if not table.entries:
+        raise TableError(f"{path}: the table has no entries: tune some shapes into it")
+    if not allow_modelled and all(entry.source is Source.MODELLED for entry in table.entries):
+        rule = f"{path}: all {len(table.entries)} entries have modelled times, which are no proof of speed"
+        raise TableError(f"{rule}: pass allow_modelled=True to use them all the same")
+
+
+def _reproducible(validated: Validated) -> Validated:
+    fixed: list[Entry] = []
+    others: list[Entry] = []
+    for entry in validated.usable:
+        (fixed if entry.kernel is None or entry.kernel.reproducible else others).append(entry)
+    detail = "its sums have no fixed order, and reproducible is True"
+    skipped = (Skipped(entry, Reason.NOT_REPRODUCIBLE, detail) for entry in others)
+    return replace(validated, usable=tuple(fixed), skipped=(*validated.skipped, *skipped))
+
+
+def _report(validated: Validated, path: Path) -> None:
+    """Say in one line each which entries are not used, and which are although something differs."""
+    total = len(validated.skipped) + len(validated.usable)
+    if validated.skipped:
+        said = _said(validated.skipped, validated.skipped_by_reason)
+        if not validated.usable:
+            raise TableError(f"{path}: none of {total} entries can be used ({said}): build the table again here")
+        warnings.warn(f"{path}: {len(validated.skipped)} of {total} entries are not used ({said})", stacklevel=3)
+    if validated.reported:
+        said = _said(validated.reported, validated.reported_by_reason)
+        text = f"{path}: {len(validated.reported)} of {total} entries are used all the same ({said})"
+        warnings.warn(text, stacklevel=3)
+
+
+def _said(rows: Sequence[Skipped], by_reason: Mapping[str, int]) -> str:
+    counts = ", ".join(f"{reason}: {count}" for reason, count in by_reason.items())
+    return f"{counts}; first: {rows[0].entry.problem}, {rows[0].detail}"

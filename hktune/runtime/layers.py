@@ -1,0 +1,54 @@
+"""nn.Linear by the current table: a layer of its own, and a patch for the layers of a model that is there."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from hktune.runtime import current
+
+
+class Linear(nn.Linear):
+    """torch.nn.Linear in bfloat16 by the current table: weight [out, in], used as it lies, bias fused.
+
+    Initialised as nn.Linear is: weight by kaiming_uniform_(a=sqrt(5)), bias uniform within 1/sqrt(in). A call raises
+    TableError when no table is loaded.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = torch.bfloat16,
+    ) -> None:
+        super().__init__(in_features, out_features, bias, device, dtype)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return current.linear(input, self.weight, self.bias)
+
+
+class PatchedLinear(Linear):
+    """An nn.Linear that `patch` changed, and `unpatch` changes back."""
+
+
+def patch(model: nn.Module) -> int:
+    """Have every nn.Linear in `model` served by the current table; returns how many there were.
+
+    The very module objects stay, with their parameters (tied ones too), hooks, buffers and state_dict; only their class
+    changes. Subclasses of nn.Linear are left alone: what they add is not known here.
+    """
+    return _change(model, nn.Linear, PatchedLinear)
+
+
+def unpatch(model: nn.Module) -> int:
+    """Undo `patch`; returns how many layers it had changed. Layers made as hktune.Linear stay."""
+    return _change(model, PatchedLinear, nn.Linear)
+
+
+def _change(model: nn.Module, old: type[nn.Linear], new: type[nn.Linear]) -> int:
+    found = [module for module in model.modules() if type(module) is old]
+    for module in found:
+        module.__class__ = new
+    return len(found)

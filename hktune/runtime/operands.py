@@ -1,0 +1,68 @@
+"""Whether a kernel can take torch tensors as they lie."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from hktune.runtime.counts import Fallback
+
+# The widest load that a kernel may make of its operands: a dwordx4.
+ALIGNMENT_BYTES = 16
+_ALIGNMENT_ELEMENTS = 8
+# Kernels reach the rows of one workgroup, at most 256 of them, by 31-bit byte offsets. The rows of a contiguous operand
+# may be longer: its kernel was tuned for their length.
+_ROW_STRIDE_MAX = 2**22
+PLAIN = (Tensor, torch.nn.Parameter)
+
+
+def refusal(operands: Sequence[Tensor], n: int, k: int, device: torch.device) -> Fallback | None:
+    """Why a kernel on `device` cannot take x [..., k], weight [n, k] and perhaps bias [n]; None when it can, but for
+    their strides."""
+    x = operands[0]
+    if not x.dim() or x.size(-1) != k or (len(operands) == 3 and operands[2].shape != (n,)):
+        return Fallback.SHAPE
+    for tensor in operands:
+        why = _unfit(tensor, device)
+        if why is not None:
+            return why
+    return None
+
+
+def _unfit(tensor: Tensor, device: torch.device) -> Fallback | None:
+    if type(tensor) not in PLAIN or tensor.layout is not torch.strided:
+        return Fallback.TENSOR_TYPE
+    if tensor.dtype is not torch.bfloat16:
+        return Fallback.DTYPE
+    if tensor.device != device:
+        return Fallback.DEVICE
+    return Fallback.ALIGNMENT if not tensor.data_ptr() or tensor.data_ptr() % ALIGNMENT_BYTES else None
+
+
+def row_strides(operands: Sequence[Tensor], k: int, may_differ: bool) -> tuple[int, int] | tuple[()] | None:
+    """Elements from row to row of x and of weight: () where all is contiguous, None where no kernel takes them so, as
+    none does unless `may_differ`."""
+    if all(tensor.is_contiguous() for tensor in operands):
+        return ()
+    lda, ldb = row_stride(operands[0], k), row_stride(operands[1], k)
+    if lda is None or ldb is None or not may_differ or not all(each.is_contiguous() for each in operands[2:]):
+        return None
+    return lda, ldb
+
+
+def row_stride(tensor: Tensor, k: int) -> int | None:
+    """Elements from one row of k to the next, the leading dimensions taken as one; None where rows lie otherwise, do
+    not begin on 16 bytes, or lie too far apart."""
+    sizes, strides = tensor.shape[:-1], tensor.stride()[:-1]
+    if k > 1 and tensor.stride(-1) != 1:
+        return None
+    rows = [(size, stride) for size, stride in zip(sizes, strides, strict=True) if size > 1]
+    for (_, outer), (size, inner) in itertools.pairwise(rows):
+        if outer != size * inner:
+            return None
+    stride = rows[-1][1] if rows else k
+    fits = stride == k or (stride > k and not stride % _ALIGNMENT_ELEMENTS and stride < _ROW_STRIDE_MAX)
+    return stride if fits else None

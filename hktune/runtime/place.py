@@ -1,0 +1,107 @@
+"""One device of a loaded table: its kernels, and the launches made ready on it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+
+import torch
+
+from hktune.device.device import Device, Kernel, PreparedLaunch
+from hktune.device.prepared import BoundLaunch
+from hktune.dispatch.choice import Choice, Choices
+from hktune.model import Launch
+from hktune.runtime.counts import Fallback
+from hktune.runtime.torch_state import is_capturing
+from hktune.runtime.workspaces import Workspaces
+
+Key = tuple[int, int, int, bool]
+"""M, N, K, and whether there is no bias."""
+
+# Launches kept ready; beyond, all are dropped, so that a program with ever new M does not grow. About 1 KB each.
+_ROUTES_MAX = 65536
+
+
+class Route:
+    """What serves one key: a kernel, `prepared` once it is loaded, or the vendor library for the reason `why`."""
+
+    __slots__ = ("kernel", "launch", "name", "near", "numbers", "prepared", "why", "workspace_bytes")
+
+    def __init__(self, key: Key, choice: Choice | None) -> None:
+        m, n, k, _ = key
+        self.numbers = {"m": m, "n": n, "k": k, "lda": k, "ldb": k, "ldc": n}
+        self.why: Fallback | None = None
+        self.launch: Launch | None = None
+        self.name = ("", "")
+        if choice is None:
+            self.why = Fallback.NO_ENTRY if m and n and k else Fallback.EMPTY
+        elif choice.entry.kernel is None:
+            self.why = Fallback.VENDOR_CHOSEN
+        else:
+            self.launch = choice.launch
+            self.name = (choice.entry.kernel.object_sha256, choice.entry.kernel.symbol)
+        self.near = choice is not None and choice.near
+        self.workspace_bytes = self.launch.workspace_bytes if self.launch else 0
+        self.prepared: PreparedLaunch | None = None
+        self.kernel: Kernel | None = None
+
+    @property
+    def takes_strides(self) -> bool:
+        return self.launch is not None and self.launch.takes("lda") and self.launch.takes("ldb")
+
+
+class Place:
+    """A device, torch's name for it, and what was made ready there. May be used by several threads."""
+
+    def __init__(self, device: Device, where: torch.device, choices: Choices, objects: Mapping[str, bytes]) -> None:
+        self.device = device
+        self.where = where
+        self.routes: dict[Key, Route] = {}
+        self.workspaces = Workspaces(where)
+        self.is_gpu = where.type == "cuda"
+        self.among_others = self.is_gpu and torch.cuda.device_count() > 1
+        self._choices = choices
+        self._objects = objects
+        self._kernels: dict[tuple[str, str], Kernel] = {}
+        self._loading = threading.Lock()
+
+    def stream(self) -> int | None:
+        """The handle of this thread's current stream here; None where launches are synchronous."""
+        if not self.is_gpu:
+            return None
+        return int(torch._C._cuda_getCurrentRawStream(self.where.index))
+
+    def route(self, key: Key) -> Route:
+        """The route of `key`, found once."""
+        route = self.routes.get(key)
+        if route is None:
+            m, n, k, bare = key
+            real = bool(m and n and k)
+            choice = self._choices.find(m, n, k, "bf16", "none" if bare else "bias") if real else None
+            if len(self.routes) >= _ROUTES_MAX:
+                self.routes.clear()
+            route = self.routes[key] = Route(key, choice)
+        return route
+
+    def make_ready(self, route: Route) -> Fallback | None:
+        """Load and prepare the kernel of `route`; or why that cannot be done now."""
+        if route.prepared is None and route.launch is not None:
+            if route.name not in self._kernels and is_capturing():
+                return Fallback.CAPTURE
+            route.kernel = self._kernel(route.name)
+            route.prepared = self.device.prepare(route.kernel, route.launch, route.numbers)
+        return route.why
+
+    def strided(self, route: Route, lda: int, ldb: int) -> PreparedLaunch:
+        """The launch of a ready `route` for operands whose rows lie so many elements apart."""
+        assert route.kernel is not None
+        assert route.launch is not None
+        return BoundLaunch(self.device, route.kernel, route.launch, {**route.numbers, "lda": lda, "ldb": ldb})
+
+    def _kernel(self, name: tuple[str, str]) -> Kernel:
+        """Load a kernel, once for all entries that share it."""
+        with self._loading:
+            if name not in self._kernels:
+                sha256, symbol = name
+                self._kernels[name] = self.device.load(self._objects[sha256], symbol)
+            return self._kernels[name]

@@ -1,0 +1,39 @@
+"""Scratch memory of kernels that share a problem among workgroups.
+
+A workspace begins with counters that are zero before and after every launch (model.Launch). Launches of one stream
+follow one another and share it; streams have their own. All memory is torch's caching allocator's, so that what a
+launch still uses when a larger workspace replaces it goes to later work of the same stream only.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from hktune.model import WORKSPACE_COUNTER_BYTES
+from hktune.runtime.torch_state import is_capturing
+
+
+class Workspaces:
+    """The workspaces of one device, by stream."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._kept: dict[int | None, Tensor] = {}
+
+    def of(self, stream: int | None, size_bytes: int) -> Tensor:
+        """A workspace of at least `size_bytes` for the next launch on `stream`, this thread's current one.
+
+        A captured launch gets its own, from the graph's memory: the graph may be replayed beside anything.
+        """
+        if is_capturing():
+            return self._fresh(size_bytes)
+        kept = self._kept.get(stream)
+        if kept is None or kept.numel() < size_bytes:
+            kept = self._kept[stream] = self._fresh(size_bytes)
+        return kept
+
+    def _fresh(self, size_bytes: int) -> Tensor:
+        workspace = torch.empty(size_bytes, dtype=torch.uint8, device=self._device)
+        workspace[:WORKSPACE_COUNTER_BYTES].zero_()
+        return workspace

@@ -1,0 +1,234 @@
+"""`hktune table`: build, show, doctor, sign and verify a dispatch table. None of them needs a GPU."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hktune.errors import DeviceError, InputError, StoreError, TableError
+from hktune.settings import Settings
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from hktune.dispatch import Table
+    from hktune.launch_rule import LaunchRule
+    from hktune.model import Identity, Trial
+    from hktune.space import SearchSpace
+
+DONE, FAILED = 0, 1
+KERNELS = Path(__file__).resolve().parent.parent / "kernels"
+
+
+def add_table_commands(parser: argparse.ArgumentParser, default_space: Path, console: Callable[[], Console]) -> None:
+    """The subcommands of `hktune table`; each sets `run`. `console` makes what tables are printed on."""
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    build = commands.add_parser("build", help="make a table of trials")
+    build.add_argument("trials", nargs="+", type=Path, metavar="DIR_OR_CSV")
+    build.add_argument("-o", "--out", type=Path, required=True, metavar="DIR")
+    build.add_argument("--space", type=Path, default=default_space, metavar="FILE", help="of the trials")
+    build.add_argument("--reproducible", action="store_true", help="only kernels that give equal bits on every launch")
+    build.add_argument(
+        "--reach", type=float, default=1.0, metavar="X", help="factor beyond the outermost tuned m to serve"
+    )
+    build.add_argument("--hipkittens", type=Path, metavar="DIR")
+    build.set_defaults(run=_build)
+    show = commands.add_parser("show", help="print a table")
+    show.add_argument("directory", type=Path, metavar="DIR")
+    show.set_defaults(run=_show, console=console)
+    doctor = commands.add_parser("doctor", help="say what is wrong with a table")
+    doctor.add_argument("directory", type=Path, metavar="DIR")
+    doctor.add_argument("--shapes", type=Path, metavar="FILE", help="the shapes that will be called: shapes.yaml")
+    doctor.add_argument("--device", default="auto", metavar="FILE", help="the environment.json of where it will run")
+    doctor.add_argument("--key", type=Path, metavar="FILE", help="the public key that must have signed it")
+    doctor.set_defaults(run=_doctor)
+    sign = commands.add_parser("sign", help="sign a table")
+    verify = commands.add_parser("verify", help="check a table's signature and every code object")
+    for command, kind, run in ((sign, "private", _sign), (verify, "public", _verify)):
+        command.add_argument("directory", type=Path, metavar="DIR")
+        command.add_argument("--key", type=Path, required=True, metavar="FILE", help=f"ed25519 {kind} key, PEM")
+        command.set_defaults(run=run)
+
+
+def _build(options: argparse.Namespace) -> int:
+    from hktune.dispatch import BuildOptions, build_table, cross_trials, regrets, write_table
+    from hktune.model import Status
+    from hktune.rows import now
+    from hktune.space import load_space
+    from hktune.store import merged_trials
+
+    space = load_space(options.space)
+    merged = merged_trials(options.trials)
+    trials = [trial for trial in merged if trial.template_sha256 in (None, space.template.sha256)]
+    if not any(trial.status is Status.OK for trial in trials):
+        saved = ", ".join(sorted({str(trial.template_sha256) for trial in merged})) or "none"
+        rule = f"no ok trial is of {space.template.name}: saved={saved} current={space.template.sha256}"
+        raise StoreError(f"{rule}: pass the --space that they were drawn from, or tune again")
+    identity = _one_identity(options.trials)
+    shelf = _Shelf(options, space)
+    fixed_order = frozenset({space.template.name} if space.template.fixed_order else ())
+    chosen = BuildOptions(fixed_order, options.reproducible, options.reach)
+    compilers = " | ".join(sorted({trial.compiler for trial in trials if trial.compiler})) or "unknown"
+    table = build_table(trials, shelf.launch_of, identity, compilers, metadata.version("hktune"), now(), chosen)
+    write_table(table, shelf.objects, options.out)
+    _print_built(table, options.out, len(merged) - len(trials))
+    for regret in sorted(regrets(trials), key=lambda each: -each.regret)[:3]:
+        print(f"regret: {regret}")
+    wanted = cross_trials(trials)
+    if wanted:
+        print(f"{len(wanted)} trials of neighbours are missing, so gaps between their m stay with the vendor library")
+    return DONE
+
+
+def _print_built(table: Table, out: Path, others: int) -> None:
+    near = sum(entry.rows != (entry.m, entry.m) for entry in table.entries)
+    vendor = sum(entry.choice == "vendor" for entry in table.entries)
+    kernels = len(table.object_sha256s)
+    print(f"{len(table.entries)} shapes by {kernels} kernels, {vendor} by the vendor library; {near} serve other m too")
+    if others:
+        print(f"{others} trials of other templates were left out")
+    print(f"next: hktune table doctor {out}")
+
+
+class _Shelf:
+    """The code objects that a table asks for: from beside the trials, else from the compiler's cache, else built."""
+
+    def __init__(self, options: argparse.Namespace, space: SearchSpace) -> None:
+        self.objects: dict[str, bytes] = {}
+        self._folders = [_folder(path) / "objects" for path in options.trials]
+        self._hipkittens: Path | None = options.hipkittens
+        self._space = space
+
+    def launch_of(self, trial: Trial) -> tuple[str, LaunchRule]:
+        """See `dispatch.build.LaunchOf`. Raises StoreError when the trial's bytes cannot be had any more."""
+        from hktune.model import Config
+
+        config = Config.from_json(trial.config)
+        sha256 = str(trial.object_sha256)
+        if sha256 not in self.objects:
+            self.objects[sha256] = self._beside(sha256) or self._built(trial, config)
+        return self._space.template.symbol, self._space.launch_rule(config, trial.problem)
+
+    def _beside(self, sha256: str) -> bytes | None:
+        import hashlib
+
+        for path in (folder / f"{sha256}{suffix}" for folder in self._folders for suffix in (".hsaco", ".cubin")):
+            if path.is_file():
+                data = path.read_bytes()
+                if hashlib.sha256(data).hexdigest() == sha256:
+                    return data
+        return None
+
+    def _built(self, trial: Trial, config: Any) -> bytes:
+        from hktune.compile import CachedCompiler, hip_compiler
+        from hktune.compile.nvrtc import NvrtcCompiler
+        from hktune.model import Failure
+        from hktune.prove import COMPILE_DEADLINE_S
+
+        settings = Settings.from_environment(os.environ)
+        if self._space.template.language == "hip":
+            compiler = hip_compiler(settings, self._hipkittens)
+        else:
+            compiler = CachedCompiler(NvrtcCompiler(), settings.cache_dir)
+        code = compiler.compile(self._space.template.render(config), COMPILE_DEADLINE_S)
+        if isinstance(code, Failure) or code.sha256 != trial.object_sha256:
+            found = code.detail if isinstance(code, Failure) else code.sha256
+            rule = f"trial {trial.trial} cannot be built again: saved={trial.object_sha256} current={found}"
+            raise StoreError(f"{rule}: keep objects/ beside trials.csv, or tune that shape again")
+        return code.data
+
+
+def _one_identity(trials: Sequence[Path]) -> Identity:
+    """The device of all trials, from the environment.json beside each."""
+    from hktune.store import read_environment
+
+    identities: dict[str, Identity] = {}
+    for folder in map(_folder, trials):
+        environment = read_environment(folder)
+        if environment is None:
+            raise StoreError(f"{folder}: no environment.json says which device its trials are of: keep it beside them")
+        identities[_described(environment.identity)] = environment.identity
+    if len(identities) > 1:
+        raise TableError(f"trials are of several devices: {'; '.join(sorted(identities))}: build one table per device")
+    return next(iter(identities.values()))
+
+
+def _folder(path: Path) -> Path:
+    return path if path.is_dir() else path.parent
+
+
+def _described(identity: Identity) -> str:
+    return " ".join(f"{name}={value}" for name, value in asdict(identity).items() if value is not None)
+
+
+def _show(options: argparse.Namespace) -> int:
+    from hktune.report.tables import print_table
+
+    print_table(options.console(), options.directory)
+    return DONE
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from hktune.dispatch.doctor import Call, examine_table
+    from hktune.shapes import load_shapes
+
+    shapes = load_shapes(options.shapes) if options.shapes else ()
+    calls = [Call(shape.problem, shape.name, shape.weight) for shape in shapes]
+    identity = _identity(options.device)
+    findings = examine_table(options.directory, calls, identity, _templates(), options.key)
+    for finding in findings:
+        print(finding)
+    where = "the device it was made on" if identity is None else _described(identity)
+    wrong = sum(finding.wrong for finding in findings)
+    print(f"{wrong} wrong, {len(findings) - wrong} notes; judged for {where}")
+    return FAILED if wrong else DONE
+
+
+def _identity(device: str) -> Identity | None:
+    """The device of an environment.json, or the one found here; None where there is neither."""
+    from hktune.device.cuda import CudaDevice
+    from hktune.store import read_environment
+
+    if device != "auto":
+        path = Path(device)
+        environment = read_environment(path if path.is_dir() else path.parent)
+        if environment is None:
+            raise InputError(f"{device}: no environment.json there: pass one that `hktune tune` left on the device")
+        return environment.identity
+    try:
+        return CudaDevice().identity
+    except DeviceError:
+        return None
+
+
+def _templates() -> Mapping[str, str]:
+    """The templates of this checkout; none where hktune was installed without one."""
+    from hktune.template import load_template
+
+    templates = [load_template(path.parent) for path in sorted(KERNELS.glob("*/*/template.yaml"))]
+    return {template.name: template.sha256 for template in templates}
+
+
+def _sign(options: argparse.Namespace) -> int:
+    from hktune.dispatch import read_table, sign_table
+
+    read_table(options.directory)
+    print(f"signed: {sign_table(options.directory, options.key)}")
+    return DONE
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from hktune.dispatch import read_table, validate
+
+    table = read_table(options.directory, options.key)
+    skipped = validate(table, options.directory, table.identity, allow_modelled=True).skipped
+    for each in skipped:
+        print(f"{each.entry.problem}: {each.reason}: {each.detail}")
+    objects = len(table.object_sha256s)
+    print(f"signed by {options.key}: {len(table.entries)} shapes, {objects} code objects, {len(skipped)} not as signed")
+    return FAILED if skipped else DONE

@@ -1,0 +1,103 @@
+"""What a prepared CUDA launch hands to the driver, read back from the addresses that it hands over."""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+import threading
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from hktune.cubin import TENSOR_MAP_BYTES, Box, CudaKernel, Parameter
+from hktune.device import cuda
+from hktune.device.cuda import CudaDevice, LoadedKernel
+from hktune.errors import DeviceError
+from hktune.model import Argument, Launch, Resources
+
+RESOURCES = Resources(32, 0, 0, 0, 0, 0, 0, 128)
+POINTERS = [Argument(name, "pointer") for name in ("a", "bt", "c", "bias")]
+ARGUMENTS = (*POINTERS, Argument("m", "i32"), Argument("k", "u64"))
+NUMBERS = {"m": 3, "n": 8, "k": 16, "lda": 16, "ldb": 16, "ldc": 8}
+
+
+class Driver:
+    """Notes what is launched: grid, block, stream, and the bytes of every parameter."""
+
+    def __init__(self, sizes: list[int]) -> None:
+        self.sizes = sizes
+        self.launches: list[tuple[tuple[int, ...], int, list[bytes]]] = []
+        self.entered: list[int] = []
+
+    def CUstream(self, handle: int) -> int:  # noqa: N802 - the driver's name
+        return handle + 1000
+
+    def cuCtxSetCurrent(self, context: Any) -> tuple[int]:  # noqa: N802
+        self.entered.append(threading.get_ident())
+        return (0,)
+
+    def cuLaunchKernel(self, function: Any, *words: Any) -> tuple[int]:  # noqa: N802
+        *shape, stream, addresses, extra = words
+        assert (function, extra) == ("function", 0)
+        values = [ctypes.string_at(address, size) for address, size in zip(addresses, self.sizes, strict=True)]
+        self.launches.append((tuple(shape), stream, values))
+        return (0,)
+
+
+def prepared(monkeypatch: pytest.MonkeyPatch, map_of_a: bool, columns: int = 16) -> tuple[Driver, Any]:
+    first = TENSOR_MAP_BYTES if map_of_a else 8
+    sizes = [first, 8, 8, 8, 4, 8]
+    offsets = [0, first, first + 8, first + 16, first + 24, first + 32]
+    parameters = tuple(Parameter(offset, size) for offset, size in zip(offsets, sizes, strict=True))
+    image = CudaKernel("k", parameters, RESOURCES, (1, 1, 1))
+    kernel = LoadedKernel("k", image, {"a": Box(8, 64)}, "function")
+    driver = Driver(sizes)
+    device = CudaDevice.__new__(CudaDevice)
+    vars(device).update(_driver=driver, _lds_bytes=1 << 16, _context="context")
+    monkeypatch.setattr(cuda, "_encoded", lambda at, *more: struct.pack("<Q", at) * 15 + struct.pack("<II", *more[:2]))
+    return driver, device.prepare(kernel, Launch((2, 3, 4), (128, 1, 1), 64, ARGUMENTS), {**NUMBERS, "k": columns})
+
+
+@pytest.mark.parametrize("map_of_a", [False, True])
+def test_every_parameter_arrives(monkeypatch: pytest.MonkeyPatch, map_of_a: bool) -> None:
+    driver, launch = prepared(monkeypatch, map_of_a)
+    a, bt, c, bias = (torch.zeros(8) for _ in range(4))
+    launch(a, bt, c, bias, None, 77)
+    launch(bt, a, c, None, None, None)
+    (shape, stream, values), (_, default_stream, others) = driver.launches
+    assert (shape, stream, default_stream) == ((2, 3, 4, 128, 1, 1, 64), 1077, 1000)
+    pointers = [struct.unpack("<Q", value[:8])[0] for value in values[:4]]
+    assert pointers == [tensor.data_ptr() for tensor in (a, bt, c, bias)]
+    assert [struct.unpack("<Q", value[:8])[0] for value in others[:4]] == [bt.data_ptr(), a.data_ptr(), c.data_ptr(), 0]
+    assert (values[4], values[5]) == (struct.pack("<i", 3), struct.pack("<Q", 16))
+    if map_of_a:
+        assert values[0][-8:] == struct.pack("<II", 3, 16)
+
+
+def test_threads_fill_buffers_of_their_own_and_enter_the_context_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    driver, launch = prepared(monkeypatch, map_of_a=False)
+    tensors = [torch.zeros(8) for _ in range(4)]
+
+    def work(tensor: torch.Tensor) -> None:
+        for _ in range(200):
+            launch(tensor, tensor, tensor, tensor, None, tensor.data_ptr())
+
+    threads = [threading.Thread(target=work, args=(tensor,)) for tensor in tensors]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(driver.launches) == 800
+    for _, stream, values in driver.launches:
+        assert {struct.unpack("<Q", value)[0] for value in values[:4]} == {stream - 1000}
+    assert len(driver.entered) == len(tensors) + 1
+
+
+def test_what_cannot_be_launched_is_refused_when_it_is_prepared(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(DeviceError, match="a has rows of 12 elements: tensor copies need"):
+        prepared(monkeypatch, map_of_a=True, columns=12)
+    device = CudaDevice.__new__(CudaDevice)
+    with pytest.raises(DeviceError, match="loaded by another device"):
+        device.prepare(SimpleNamespace(symbol="k"), Launch((1, 1, 1), (1, 1, 1), 0, ()), {})

@@ -1,0 +1,301 @@
+"""What else torch may do around a call: modes, transforms, layers of a model, transposes of b."""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from naive_gemm import published, trial
+from torch import Tensor, nn
+from torch.func import grad, vmap
+from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import hktune
+from hktune.errors import TableError
+from hktune.model import WORKSPACE_COUNTER_BYTES, Problem
+from hktune.runtime import FallbackWarning, LoadedTable, operators
+from hktune.runtime.layers import PatchedLinear
+from hktune.runtime.transposes import Transposes
+from hktune.runtime.workspaces import Workspaces
+
+M, N, K = 4, 64, 32
+
+
+@pytest.fixture(autouse=True)
+def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LoadedTable:
+    monkeypatch.setattr(operators, "_current", None)
+    published(tmp_path, trial(Problem(M, N, K)), trial(Problem(M, N, K, epilogue="bias")))
+    return hktune.load(tmp_path, allow_modelled=True)
+
+
+def bf16(*shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape))).bfloat16()
+
+
+def close(found: Tensor, exact: Tensor) -> None:
+    assert found.dtype is torch.bfloat16
+    torch.testing.assert_close(found.float(), exact, rtol=2**-8, atol=1e-5)
+
+
+class Seen(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_dispatch_mode_sees_one_operator_and_may_fake_it(table: LoadedTable) -> None:
+    x, weight = bf16(M, K), bf16(N, K)
+    with Seen() as seen:
+        close(hktune.linear(x, weight), x.float() @ weight.float().T)
+        hktune.matmul(x, weight.T)
+    assert [name for name in seen.names if "hktune" in name] == ["hktune.linear.default", "hktune.matmul.default"]
+    with torch._subclasses.FakeTensorMode() as mode:
+        fake = hktune.linear(mode.from_tensor(x), mode.from_tensor(weight), mode.from_tensor(bf16(N)))
+        assert fake.shape == (M, N)
+        assert fake.dtype is torch.bfloat16
+    assert table.stats().hits == 2
+
+
+def test_the_operators_keep_torchs_rules_of_operators() -> None:
+    x, weight, bias = bf16(M, K).requires_grad_(), bf16(N, K).requires_grad_(), bf16(N).requires_grad_()
+    torch.library.opcheck(operators.linear, (x, weight, bias, operators.CURRENT))
+    torch.library.opcheck(operators.linear, (bf16(2, 2, K), weight, None, operators.CURRENT))
+    torch.library.opcheck(operators.matmul, (x, weight.detach().T, operators.CURRENT))
+
+
+def test_it_exports_as_one_operator() -> None:
+    layer = hktune.Linear(K, N)
+    program = torch.export.export(layer, (bf16(M, K),))
+    assert "hktune.linear" in str(program.graph)
+    with torch.no_grad():
+        assert torch.equal(program.module()(bf16(M, K)), layer(bf16(M, K)))
+
+
+def test_a_default_device_changes_nothing(table: LoadedTable) -> None:
+    x, weight = bf16(M, K), bf16(N, K)
+    with torch.device("meta"):
+        out = hktune.linear(x, weight)
+    close(out, x.float() @ weight.float().T)
+    assert table.stats().hits == 1
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # forward-mode AD's own use of it
+def test_transforms_and_traces_are_torchs(table: LoadedTable) -> None:
+    x, weight = bf16(3, M, K), bf16(N, K)
+    with pytest.warns(FallbackWarning, match="because of: functorch"):
+        batched = vmap(hktune.linear, in_dims=(0, None))(x, weight)
+    assert torch.equal(batched, functional.linear(x, weight))
+    slope = grad(lambda w: hktune.linear(x[0], w).float().sum())(weight)
+    assert slope.shape == weight.shape
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(x[0], torch.ones_like(x[0]))
+        tangent = torch.autograd.forward_ad.unpack_dual(hktune.linear(dual, weight)).tangent
+        assert tangent is not None
+    assert table.stats().hits == 0
+
+
+def test_gradients_agree_with_torchs_and_reach_only_who_asked() -> None:
+    for wanted in ((True, True, True), (True, False, False), (False, True, False), (False, False, True)):
+        ours = [
+            each.requires_grad_(want) for each, want in zip((bf16(2, 2, K), bf16(N, K), bf16(N)), wanted, strict=True)
+        ]
+        theirs = [each.detach().clone().requires_grad_(want) for each, want in zip(ours, wanted, strict=True)]
+        slope = bf16(2, 2, N)
+        hktune.linear(*ours).backward(slope)
+        functional.linear(*theirs).backward(slope)
+        for mine, torchs in zip(ours, theirs, strict=True):
+            assert (mine.grad is None) == (torchs.grad is None)
+            if mine.grad is not None and torchs.grad is not None:
+                torch.testing.assert_close(mine.grad, torchs.grad, rtol=2**-7, atol=2**-6)
+
+
+def test_gradients_of_matmul_agree_with_torchs() -> None:
+    a, b, slope = bf16(2, 2, K).requires_grad_(), bf16(K, N).requires_grad_(), bf16(2, 2, N)
+    a2, b2 = a.detach().clone().requires_grad_(), b.detach().clone().requires_grad_()
+    hktune.matmul(a, b).backward(slope)
+    torch.matmul(a2, b2).backward(slope)
+    for mine, torchs in ((a, a2), (b, b2)):
+        assert mine.grad is not None
+        torch.testing.assert_close(mine.grad, torchs.grad, rtol=2**-7, atol=2**-6)
+
+
+# ---------------------------------------------------------------- layers
+
+
+def test_a_layer_is_initialised_as_nn_linear_is() -> None:
+    torch.manual_seed(3)
+    ours = hktune.Linear(K, N)
+    torch.manual_seed(3)
+    theirs = nn.Linear(K, N, dtype=torch.bfloat16)
+    assert torch.equal(ours.weight, theirs.weight)
+    assert ours.bias is not None
+    assert torch.equal(ours.bias, theirs.bias)
+    assert ours.bias.abs().max() <= 1 / K**0.5
+    theirs.load_state_dict(ours.state_dict())
+
+
+class Special(nn.Linear):
+    pass
+
+
+class Model(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(N, K, dtype=torch.bfloat16)
+        self.head = nn.Linear(K, N, bias=False, dtype=torch.bfloat16)
+        self.head.weight = self.embedding.weight  # tied
+        self.twice = nn.ModuleList([self.head, nn.Linear(K, N, dtype=torch.bfloat16)])
+        self.special = Special(K, N, dtype=torch.bfloat16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.head(x) + self.twice[1](x) + self.special(x)
+        return out
+
+
+def test_patch_changes_the_class_and_nothing_else(table: LoadedTable) -> None:
+    model, x = Model(), bf16(M, K)
+    seen: list[str] = []
+    model.head.register_forward_hook(lambda module, inputs, output: seen.append("hook"))
+    before, state, modules = model(x), copy.deepcopy(model.state_dict()), list(model.modules())
+    assert hktune.patch(model) == 2
+    assert list(model.modules()) == modules
+    assert type(model.head) is PatchedLinear
+    assert type(model.special) is Special
+    assert model.head.weight is model.embedding.weight
+    assert list(model.state_dict()) == list(state)
+    with torch.no_grad():
+        torch.testing.assert_close(model(x), before, rtol=2**-6, atol=2**-6)
+    assert table.stats().hits == 2
+    assert seen == ["hook", "hook"]
+    model.load_state_dict(state)
+    assert hktune.patch(model) == 0
+    assert hktune.unpatch(model) == 2
+    assert type(model.head) is nn.Linear
+    assert torch.equal(model(x), before)
+
+
+def test_unpatch_leaves_layers_that_were_made_as_ours() -> None:
+    model = nn.Sequential(hktune.Linear(K, N), nn.Linear(N, K))
+    assert hktune.patch(model) == 1
+    assert hktune.unpatch(model) == 1
+    assert [type(layer) for layer in model] == [hktune.Linear, nn.Linear]
+
+
+def test_a_layer_without_a_table_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(operators, "_current", None)
+    with pytest.raises(TableError, match=r"call hktune\.load\(DIR\) first"):
+        hktune.Linear(K, N)(bf16(M, K))
+    with pytest.raises(TableError, match=r"call hktune\.load\(DIR\) first"):
+        torch.compile(lambda x: hktune.linear(x, x), fullgraph=True, backend="eager")(bf16(M, K))
+
+
+# ---------------------------------------------------------------- matmul and its transposes
+
+
+def test_b_is_transposed_when_it_comes_back_and_served_from_the_copy(table: LoadedTable) -> None:
+    a, b = bf16(M, K), bf16(K, N)
+    for _ in range(3):
+        close(hktune.matmul(a, b), a.float() @ b.float())
+    assert table.stats().hits == 2
+    assert table.stats().fallbacks == {"transpose of b not kept": 1}
+
+
+CHANGES: list[Callable[[Tensor], object]] = [
+    lambda b: b.add_(1),
+    lambda b: b.copy_(bf16(K + 1, N)[1:]),
+    lambda b: b[3].zero_(),
+    lambda b: b.t().mul_(2),
+    lambda b: setattr(b, "data", bf16(K, N) * 3),
+]
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=["add_", "copy_", "a slice", "a view", "data ="])
+def test_a_changed_b_is_seen(change: Callable[[Tensor], object]) -> None:
+    a, b = bf16(M, K), bf16(K, N)
+    for _ in range(3):
+        hktune.matmul(a, b)
+    change(b)
+    for _ in range(3):
+        close(hktune.matmul(a, b), a.float() @ b.float())
+
+
+def test_a_freed_b_takes_its_copy_along_and_a_reused_id_gets_none() -> None:
+    transposes, ids = Transposes(1 << 20), set()
+    for number in range(20):
+        b = torch.full((K, N), number).bfloat16()
+        assert transposes.of(b, None) is None
+        found = transposes.of(b, None)
+        assert found is not None
+        assert torch.equal(found, b.T)
+        ids.add(id(b))
+        del b, found
+        assert transposes.kept_bytes == 0
+    assert len(ids) < 20, "no id was reused, so nothing was shown"
+
+
+def test_the_copies_are_bounded_the_oldest_going_first_and_belong_to_a_stream() -> None:
+    tensors = [bf16(K, N) for _ in range(5)]
+    transposes = Transposes(3 * K * N * 2)
+    for b in tensors:
+        transposes.of(b, 1)
+        assert transposes.of(b, 1) is not None
+    assert transposes.kept_bytes == 3 * K * N * 2
+    assert transposes.of(tensors[0], 1) is None
+    assert transposes.of(tensors[4], 2) is None
+    assert transposes.of(tensors[4], 1) is not None
+    small = Transposes(10)
+    small.of(tensors[0], 1)
+    assert small.of(tensors[0], 1) is None
+    with torch.inference_mode():
+        unversioned = tensors[0] + 1
+    assert [transposes.of(unversioned, 1) for _ in range(3)] == [None] * 3
+
+
+@pytest.mark.parametrize("shapes", [((K,), (K, N)), ((2, 3, K), (2, K, N)), ((M, K), (K,))])
+def test_other_products_are_torchs(shapes: tuple[tuple[int, ...], tuple[int, ...]]) -> None:
+    a, b = bf16(*shapes[0]), bf16(*shapes[1])
+    with pytest.warns(FallbackWarning):
+        assert torch.equal(hktune.matmul(a, b), torch.matmul(a, b))
+
+
+# ---------------------------------------------------------------- workspaces
+
+
+def test_launches_that_may_run_at_once_do_not_share_a_workspace() -> None:
+    workspaces, bytes_needed = Workspaces(torch.device("cpu")), WORKSPACE_COUNTER_BYTES + 512
+    first, second = workspaces.of(7, bytes_needed), workspaces.of(8, bytes_needed)
+    assert first.data_ptr() != second.data_ptr()
+    assert workspaces.of(7, bytes_needed - 1) is first
+    larger = workspaces.of(7, bytes_needed + 1)
+    assert larger is not first
+    assert workspaces.of(7, bytes_needed) is larger
+    for workspace in (first, second, larger):
+        assert not workspace[:WORKSPACE_COUNTER_BYTES].any()
+
+
+def test_threads_may_load_use_and_count_at_once(table: LoadedTable) -> None:
+    weight, bias = bf16(N, K), bf16(N)
+
+    def work() -> None:
+        for _ in range(5):
+            close(
+                table.linear(bf16(M, K), weight, bias),
+                functional.linear(bf16(M, K).float(), weight.float(), bias.float()),
+            )
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert table.stats().hits == 20
