@@ -151,7 +151,9 @@ def test_a_refusal_is_a_failure_and_a_fault_passes_through() -> None:
 
 def test_both_judges_agree_on_a_code_object() -> None:
     problem = Problem(33, 70, 64)
-    symbol, launch = launch_of(trial(problem))
+    symbol, rule = launch_of(trial(problem))
+    launch = rule.at(problem.m)
+    assert launch is not None
     device = EmulatedDevice("gfx950")
     kernel = device.load(OBJECT, symbol)
     here = verify_on_device(device, kernel, launch, ProofProblem(problem), 3, "cpu")
