@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("directory", type=Path)
     directory = parser.parse_args().directory
     trials = read_trials(directory / "trials.csv")
-    choices = {entry.problem: entry.choice for entry in read_table(directory).entries}
+    entries = {entry.problem: entry for entry in read_table(directory).entries}
     rows = deciding(trials)
     print(
         "| m | n | k | vendor us | kernel us | vendor / kernel | interval | vendor / table | vendor's best / kernel |"
@@ -37,7 +37,8 @@ def main() -> None:
             continue
         best = close[0]
         kernel.append(ratio(best))
-        table.append(ratio(best) if choices[problem] == "kernel" else 1.0)
+        entry = entries[problem]
+        table.append((entry.baseline_us or entry.time_us) / entry.time_us)
         found = _VENDOR_BEST.search(best.detail or "")
         vendors_best = max(float(found["ratio"]), 1.0) if found else 1.0
         strongest.append(ratio(best) / vendors_best)

@@ -42,7 +42,8 @@ def main() -> None:
             times = [time for time in work.confirming.confirm(picks, problem).finalists if isinstance(time, Timing)]
             best_us = min(time.time_us for time in times)
             regrets[problem] = (times[0].time_us / best_us - 1, times[1].time_us / best_us - 1)
-            apart = times[0].time_us_low > times[1].time_us_high or times[1].time_us_low > times[0].time_us_high
+            faster, slower = sorted(times, key=lambda time: time.time_us)
+            apart = (faster.time_us_high or faster.time_us) < (slower.time_us_low or slower.time_us)
             print(f"{problem}: {times[0].time_us:.2f} and {times[1].time_us:.2f} us, apart: {apart}", flush=True)
     finally:
         work.close()

@@ -40,11 +40,17 @@ def main() -> None:
     settings = Settings.from_environment(os.environ)
     kind, space = choose_device(options.device, None, settings)
     bench = GpuBench(kind, space, 0, settings, prebuilt=options.prebuilt)
-    problems = tuple(Problem(*map(int, text.split("x"))) for text in options.problem)
+    problems = tuple(parsed(text) for text in options.problem)
     serving = GpuService(kind, space, bench.make_compiler, problems, settings)()
     for problem in problems:
         for name in options.rule or RULES:
             examine(serving, bench, problem, name, options.comparisons)
+
+
+def parsed(text: str) -> Problem:
+    """The problem of a word like 4096x4096x4096."""
+    m, n, k = map(int, text.split("x"))
+    return Problem(m, n, k)
 
 
 def examine(serving: Serving, bench: GpuBench, problem: Problem, name: str, comparisons: int) -> None:

@@ -71,5 +71,6 @@ def _measure(
     of_config = {trial.config_id: trial for trial in ok}
     for problem, configs in wanted.items():
         best = min((trial for trial in deciding(ok) if trial.problem == problem), key=slowness)
-        moved = [replace(of_config[config.id], m=problem.m) for config in configs]
+        shape = dict(zip(("m", "n", "k", "dtype", "epilogue"), problem.key, strict=True))
+        moved = [replace(of_config[config.id], **shape) for config in configs]
         measure_together([best, *moved], problem, stopwatch, append)

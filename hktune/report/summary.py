@@ -11,8 +11,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from hktune.confirm import deciding
 from hktune.contained import Usage
-from hktune.model import Problem, Status, Trial
+from hktune.model import Problem, Source, Status, Trial
 
 
 @dataclass(frozen=True)
@@ -32,9 +33,9 @@ class RunSummary:
 
     @property
     def best(self) -> dict[Problem, Trial]:
-        """The fastest proved trial of each shape that has one."""
+        """The fastest proved trial of each shape that has one, of those that decide (`confirm.deciding`)."""
         best: dict[Problem, Trial] = {}
-        for trial in self.trials:
+        for trial in deciding(self.trials):
             if trial.time_us is not None and trial.time_us < _time_us(best.get(trial.problem)):
                 best[trial.problem] = trial
         return best
@@ -103,10 +104,16 @@ def _best_table(summary: RunSummary, best: Mapping[Problem, Trial]) -> Table:
             trial = best[problem]
             ratio = f"{trial.baseline_us / trial.time_us:.3f}" if trial.baseline_us and trial.time_us else "-"
             times = (f"{trial.time_us:.1f}", f"{trial.tflops:.0f}", ratio)
-            table.add_row(name, size, *times, *counts, trial.config_id[:8], trial.detail)
+            table.add_row(name, size, *times, *counts, trial.config_id[:8], _limit(trial))
         else:
             table.add_row(name, size, "-", "-", "-", *counts, "-", "-")
     return table
+
+
+def _limit(trial: Trial) -> str:
+    """What a modelled time is bound by; of a measured one, what its clock was."""
+    detail = trial.detail or ""
+    return detail.partition("throttled: ")[2].partition(";")[0] if trial.source is Source.MEASURED else detail
 
 
 def _time_us(trial: Trial | None) -> float:

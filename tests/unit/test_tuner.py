@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from hktune.measure.stopwatch import Attempt
 from hktune.model import Config, Failure, Problem, Source, Status, Timing, Trial
 from hktune.search.strategy import Outcome
-from hktune.tuner import Budget, Search, Tuner
+from hktune.tuner import Budget, Search, Tuner, cost
 
 SMALL, LARGE = Problem(128, 128, 128), Problem(256, 256, 256)
 
@@ -93,6 +94,7 @@ def run(
     outcome: Callable[[Config], Failure | None] = lambda _: None,
     replayed: Sequence[Trial] = (),
     executor_type: type[Immediate] = Immediate,
+    share: bool = True,
 ) -> tuple[list[Trial], Immediate]:
     rows: list[Trial] = []
 
@@ -115,7 +117,7 @@ def run(
         return rows[-1]
 
     executor = executor_type(outcome)
-    tuner = Tuner(searches, executor, BlockTime(), record, budget, Quiet())
+    tuner = Tuner(searches, executor, BlockTime(), record, budget, Quiet(), share)
     tuner.replay(replayed)
     tuner.run()
     return rows, executor
@@ -129,6 +131,26 @@ def test_one_proof_serves_every_problem_it_is_legal_for() -> None:
     assert sorted((row.m, row.time_us) for row in rows) == sorted(
         (problem.m, block + problem.m) for problem in (SMALL, LARGE) for block in range(6)
     )
+
+
+def test_without_sharing_a_problem_is_timed_on_what_it_asked_for() -> None:
+    few, many = configs(10)[:3], configs(10)[2:]
+    rows, executor = run([search(SMALL, few), search(LARGE, many)], Budget(trials=100), share=False)
+    assert {row.config for row in rows if row.m == SMALL.m} == {config.json for config in few}
+    assert {row.config for row in rows if row.m == LARGE.m} == {config.json for config in many}
+    assert len(executor.submitted) == 10, "what both asked for is proved once"
+
+
+def test_without_sharing_every_problem_spends_its_budget() -> None:
+    rows, _ = run([search(SMALL, configs(50)), search(LARGE, configs(90)[40:])], Budget(trials=20), share=False)
+    assert [sum(row.m == problem.m for row in rows) for problem in (SMALL, LARGE)] == [20, 20]
+
+
+def test_a_strategy_is_told_times_relative_to_the_baseline_beside_them() -> None:
+    [row], _ = run([search(SMALL, configs(1))], Budget(trials=1))
+    assert cost(row) == row.time_us
+    assert cost(replace(row, time_us=30.0, baseline_us=40.0)) == 0.75
+    assert cost(replace(row, time_us=None)) is None
 
 
 def test_a_config_illegal_for_a_problem_never_becomes_its_trial() -> None:

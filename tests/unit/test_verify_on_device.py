@@ -126,12 +126,10 @@ def test_a_workspace_that_is_left_dirty_shows() -> None:
 
     def once_right(product: Floats, c: Bits) -> None:
         storing()(product, c)
-        if (
-            calls
-        ):  # the element closest to the middle of two bf16 numbers becomes the other one: as right, but not the same
+        if calls:  # what lies closest to the middle of two bf16 numbers becomes the other: as right, but not the same
             beyond = np.abs(product.ravel()) - np.abs(bf16_values(c[: product.size]))
             where = int(np.argmax(np.abs(beyond / product.ravel())))
-            c[where] += 1 if beyond[where] > 0 else -1
+            c[where] = int(c[where]) + (1 if beyond[where] > 0 else -1)
         calls.append(1)
 
     failure = judge(once_right, workspace_bytes=WORKSPACE_COUNTER_BYTES + 64)
@@ -153,7 +151,9 @@ def test_a_refusal_is_a_failure_and_a_fault_passes_through() -> None:
 
 def test_both_judges_agree_on_a_code_object() -> None:
     problem = Problem(33, 70, 64)
-    symbol, launch = launch_of(trial(problem))
+    symbol, rule = launch_of(trial(problem))
+    launch = rule.at(problem.m)
+    assert launch is not None
     device = EmulatedDevice("gfx950")
     kernel = device.load(OBJECT, symbol)
     here = verify_on_device(device, kernel, launch, ProofProblem(problem), 3, "cpu")
