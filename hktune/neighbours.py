@@ -71,6 +71,11 @@ def _measure(
     of_config = {trial.config_id: trial for trial in ok}
     for problem, configs in wanted.items():
         best = min((trial for trial in deciding(ok) if trial.problem == problem), key=slowness)
-        shape = dict(zip(("m", "n", "k", "dtype", "epilogue"), problem.key, strict=True))
-        moved = [replace(of_config[config.id], **shape) for config in configs]
+        moved = [_moved(of_config[config.id], problem) for config in configs]
         measure_together([best, *moved], problem, stopwatch, append)
+
+
+def _moved(trial: Trial, problem: Problem) -> Trial:
+    """`trial` as one of `problem`: the config may have been tried on other n and k alone."""
+    m, n, k, dtype, epilogue = problem.key
+    return replace(trial, m=m, n=n, k=k, dtype=dtype, epilogue=epilogue)
