@@ -1,0 +1,133 @@
+"""Winners meet their neighbours in m: what is asked for, of whom, and under which name it is written down."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, cast
+
+from hktune.bench import OpenBench
+from hktune.contained import ContainedStopwatch
+from hktune.dispatch import cross_trials
+from hktune.measure.measured import CONFIRMED, Confirmation
+from hktune.measure.stopwatch import Attempt
+from hktune.model import Config, Failure, Problem, Source, Status, Timing, Trial
+from hktune.neighbours import time_neighbours
+from hktune.space import SearchSpace
+from hktune.workers import Executor
+
+FAMILY = [Problem(m, 512, 1024) for m in (16, 64, 256)]
+ELSEWHERE = Problem(64, 4096, 4096)
+WINNERS = {16: "narrow", 64: "middle", 256: "wide"}
+ILLEGAL = ("wide", 64)
+
+
+class Lenient:
+    """A space in which one config is illegal for one m."""
+
+    def is_legal(self, config: Mapping[str, Any], problem: Problem) -> bool:
+        return (config["name"], problem.m) != ILLEGAL
+
+
+LENIENT = cast("SearchSpace", Lenient())
+
+
+def row(name: str, problem: Problem, source: Source, detail: str) -> Trial:
+    config = Config({"name": name})
+    m, n, k, dtype, epilogue = problem.key
+    return Trial(
+        0, m, n, k, dtype, epilogue, config.id, config.json, Status.OK, detail=detail, source=source,
+        time_us=10.0, baseline_us=12.0 if source is Source.MEASURED else None, object_sha256="0" * 64,
+    )  # fmt: skip
+
+
+def searched(source: Source, detail: str) -> list[Trial]:
+    """Each shape has its winner; "middle" has won on a shape of other n and k too, and last."""
+    return [row(WINNERS[problem.m], problem, source, detail) for problem in FAMILY] + [
+        row("middle", ELSEWHERE, source, detail)
+    ]
+
+
+class Together(ContainedStopwatch):
+    """Measures by a table of times; remembers who shared rounds."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[int, list[str]]] = []
+
+    def confirm(self, attempts: Sequence[Attempt], problem: Problem) -> Confirmation:
+        names = [str(attempt.config["name"]) for attempt in attempts]
+        self.asked.append((problem.m, names))
+        times = [10.0 if name == WINNERS[problem.m] else 11.0 for name in names]
+        notes = f"{CONFIRMED} at some ratio"
+        measured = (Timing(Source.MEASURED, time, baseline="vendor", baseline_us=12.0, note=notes) for time in times)
+        return Confirmation(tuple(measured), {})
+
+
+class Instant(Executor):
+    """Proves whatever it is given at once, one at a time."""
+
+    capacity = 1
+
+    def __init__(self) -> None:
+        self._given: list[Config] = []
+
+    @property
+    def pending(self) -> int:
+        return len(self._given)
+
+    def submit(self, config: Config) -> None:
+        assert not self._given
+        self._given.append(config)
+
+    def collect(self, timeout_s: float) -> list[Attempt]:
+        given, self._given = self._given, []
+        return [Attempt(config) for config in given]
+
+
+class Model:
+    source = Source.MODELLED
+
+    def time(self, attempt: Attempt, problem: Problem) -> Timing:
+        return Timing(Source.MODELLED, 11.0)
+
+
+def meetings(rows: Sequence[Trial]) -> list[tuple[str, int, int]]:
+    return sorted((Config.from_json(each.config)["name"], each.m, each.n) for each in rows)
+
+
+EXPECTED = [("middle", 16, 512), ("middle", 256, 512), ("narrow", 64, 512)]
+
+
+def test_on_a_gpu_a_winner_shares_rounds_with_the_shapes_own_best() -> None:
+    stopwatch, rows = Together(), searched(Source.MEASURED, f"{CONFIRMED} before")
+    before = len(rows)
+    work = OpenBench(cast("Executor", None), stopwatch, stopwatch)
+    time_neighbours(LENIENT, [*FAMILY, ELSEWHERE], work, lambda: rows, never, lambda trial: rows.append(trial) or trial)
+    assert stopwatch.asked == [(64, ["middle", "narrow"]), (16, ["narrow", "middle"]), (256, ["wide", "middle"])]
+    assert meetings(rows[before:]) == sorted([*EXPECTED, ("middle", 64, 512), ("narrow", 16, 512), ("wide", 256, 512)])
+    assert [config["name"] for config, _ in cross_trials(rows)] == ["wide"], "all but the illegal one have met"
+
+
+def test_where_time_is_modelled_each_is_proved_once_and_timed_alone() -> None:
+    rows = searched(Source.MODELLED, "")
+    before = len(rows)
+
+    def record(attempt: Attempt, problem: Problem, outcome: Timing | Failure) -> Trial:
+        assert isinstance(outcome, Timing)
+        rows.append(replace(row(str(attempt.config["name"]), problem, outcome.source, ""), time_us=outcome.time_us))
+        return rows[-1]
+
+    work = OpenBench(Instant(), Model())
+    time_neighbours(LENIENT, FAMILY, work, lambda: rows, record, lambda trial: trial)
+    assert meetings(rows[before:]) == EXPECTED
+    assert {trial.time_us for trial in rows[before:]} == {11.0}
+
+
+def test_shapes_of_another_run_are_left_alone() -> None:
+    rows = searched(Source.MODELLED, "")
+    time_neighbours(LENIENT, [ELSEWHERE], OpenBench(Instant(), Model()), lambda: rows, never, lambda trial: trial)
+    assert len(rows) == len(FAMILY) + 1
+
+
+def never(attempt: Attempt, problem: Problem, outcome: Timing | Failure) -> Trial:
+    raise AssertionError((attempt, problem, outcome))
