@@ -130,8 +130,9 @@ def tuned(directory: Path, *trials: Trial, identity: Identity = EMULATED) -> Pat
 
 
 def test_a_table_is_built_of_shards_and_is_the_same_in_any_order(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "200")  # what a terminal of 80 cuts off is asked for below
     first, second = tuned(tmp_path / "a", row(16, 2.0)), tuned(tmp_path / "b", row(64, 3.0), row(16, 2.0))
     out, again = tmp_path / "out", tmp_path / "again"
     assert main(["table", "build", str(first), str(second / "trials.csv"), "-o", str(out), "--reproducible"]) == 0
