@@ -92,6 +92,7 @@ def _add_gpu(parser: argparse.ArgumentParser) -> None:
 
 def _add_verify(parser: argparse.ArgumentParser) -> None:
     _add_config(parser)
+    parser.add_argument("--problem", type=_problem, metavar="MxNxK", help="prove the config on this problem too")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--hipkittens", type=Path, metavar="DIR")
     add_kernel_options(parser)
@@ -134,22 +135,26 @@ def _tune(options: argparse.Namespace) -> int:
 
 def _verify(options: argparse.Namespace) -> int:
     from hktune.bench import EmulatedBench
+    from hktune.model import Failure
     from hktune.space import load_space
 
     if options.kernel:
         return verify_kernel(options)
     space = load_space(options.space)
     config = space.parse(options.config)
-    reasons = [str(violation) for violation in space.violations(config)]
+    reasons = [str(violation) for violation in space.violations(config, options.problem)]
     if reasons:
         raise InputError(f"{'; '.join(reasons)}: change it, or see hktune explain")
     settings = Settings.from_environment(os.environ)
-    attempt = EmulatedBench(options.space, options.seed, settings, options.hipkittens)()(config)
-    if attempt.failure:
-        print(f"{attempt.failure.status}: {attempt.failure.detail}")
+    prover = EmulatedBench(options.space, options.seed, settings, options.hipkittens)()
+    attempt = prover(config)
+    own = None if attempt.failure or not options.problem else prover.on(config, options.problem)
+    failure = own if isinstance(own, Failure) else attempt.failure
+    if failure:
+        print(f"{failure.status}: {failure.detail}")
         return FAILED
-    proofs = "; ".join(str(proof) for proof in space.template.proof_problems(config))
-    print(f"proved on {proofs}: relative error {attempt.relative_error:.2e}")
+    proofs = [*map(str, space.template.proof_problems(config)), *([str(options.problem)] if own else [])]
+    print(f"proved on {'; '.join(proofs)}: relative error {attempt.relative_error:.2e}")
     print(f"{attempt.resources}")
     return DONE
 

@@ -45,6 +45,15 @@ class Prover:
             prove_s=time.monotonic() - started,
         )
 
+    def on(self, config: Config, problem: Problem) -> Proof | Failure:
+        """The proof of `config` on a problem of one's own, after those of the template."""
+        code = self.compiler.compile(self.template.render(config), COMPILE_DEADLINE_S)
+        return code if isinstance(code, Failure) else self._run(self._watched(), code, config, ProofProblem(problem))
+
+    def _watched(self, record_trace: bool = False) -> EmulatedDevice:
+        arch = self.template.arch
+        return EmulatedDevice(arch, deadline_s=EMULATION_DEADLINE_S, record_trace=record_trace, find_hazards=True)
+
     def _proved(self, code: CodeObject, config: Config) -> Record:
         key = self.records.key(code.sha256, self.template.proof_problems(config), self.seed)
         record = self.records.get(key)
@@ -55,15 +64,12 @@ class Prover:
 
     def _prove(self, code: CodeObject, config: Config) -> Record:
         profiled, *others = self.template.proof_problems(config)
-        device = EmulatedDevice(
-            self.template.arch, deadline_s=EMULATION_DEADLINE_S, record_trace=True, find_hazards=True
-        )
+        device = self._watched(record_trace=True)
         proof = self._run(device, code, config, profiled)
         if isinstance(proof, Failure):
             return Record(proof)
         for other in others:
-            device_of_other = EmulatedDevice(self.template.arch, deadline_s=EMULATION_DEADLINE_S, find_hazards=True)
-            outcome = self._run(device_of_other, code, config, other)
+            outcome = self._run(self._watched(), code, config, other)
             if isinstance(outcome, Failure):
                 return Record(outcome)
         assert device.trace is not None, "a launch that was proved has been traced"
