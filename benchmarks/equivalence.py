@@ -34,7 +34,7 @@ def reason(mutant: Mutant, trace: Trace, pipeline: Pipeline) -> str | None:
     if not any((wave.steps == mutant.index).any() for wave in trace.waves):
         return None
     if mutant.kind == "s_barrier removed":
-        return _barrier_reason(trace, address)
+        return _barrier_reason(trace, address) or _tiles_in_order(mutant, trace, pipeline)
     if "cnt" not in mutant.kind:
         return None
     found: set[str] = set()
@@ -45,8 +45,8 @@ def reason(mutant: Mutant, trace: Trace, pipeline: Pipeline) -> str | None:
         for one, other in zip(before, after, strict=True):
             if other.done > one.done:
                 why = _covered(steps, one, other)
-                if why is None and steps[one.issued].to_lds:
-                    why = _later_tile(mutant, trace, pipeline)
+                if why is None and _is_of_a_tile(steps[one.issued]):
+                    why = _tiles_in_order(mutant, trace, pipeline)
                 if why is None:
                     return None
                 found.add(why)
@@ -55,15 +55,23 @@ def reason(mutant: Mutant, trace: Trace, pipeline: Pipeline) -> str | None:
     return "; ".join(sorted(found))
 
 
-def _later_tile(mutant: Mutant, trace: Trace, pipeline: Pipeline) -> str | None:
-    """Whether every K-tile still lands for all waves before any reads it, and is read before it is overwritten."""
-    counts = dict(mutant.counts)
+def _is_of_a_tile(step: Step) -> bool:
+    return step.to_lds or step.mnemonic.startswith("ds_read")
+
+
+def _tiles_in_order(mutant: Mutant, trace: Trace, pipeline: Pipeline) -> str | None:
+    """Whether every part of a K-tile still lands for all waves before any reads it, is read before it is overwritten,
+    and is in its registers before they are used: by the barriers and waits that are left."""
     step = trace.program[mutant.index]
-    changed = replace(step, vmcnt=counts.get("vmcnt"), lgkmcnt=counts.get("lgkmcnt"))
+    if mutant.kind == "s_barrier removed":
+        changed = replace(step, mnemonic="s_nop")
+    else:
+        counts = dict(mutant.counts)
+        changed = replace(step, vmcnt=counts.get("vmcnt"), lgkmcnt=counts.get("lgkmcnt"))
     program = (*trace.program[: mutant.index], changed, *trace.program[mutant.index + 1 :])
     if disorders(Trace(program, trace.waves), pipeline):
         return None
-    return "the loads left in flight are of a later K-tile, whose own wait comes before any wave reads it"
+    return "other waits and barriers order every part of every K-tile: landed before read, read before overwritten"
 
 
 def _replay(steps: list[Step], address: int, counts: tuple[tuple[str, int], ...]) -> list[_Operation]:
