@@ -73,6 +73,7 @@ class Outcome:
 @torch.no_grad()
 def run(directory: Path, trials: int = 3) -> Outcome:
     """Record a model's shapes, tune them with so many trials each, load the table and serve the model by it."""
+    directory.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
     reference = Transformer()
     model = copy.deepcopy(reference).bfloat16()
