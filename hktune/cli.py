@@ -10,13 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from hktune.bench_command import add_bench
-from hktune.build_command import add_build
+from hktune.commands.bench import add_bench
+from hktune.commands.build import add_build
+from hktune.commands.export import add_export_options
+from hktune.commands.table import add_table_commands
+from hktune.commands.verify import add_kernel_options, verify_kernel
 from hktune.errors import HktuneError, InputError
-from hktune.export_command import add_export_options
 from hktune.settings import Settings
-from hktune.table_command import add_table_commands
-from hktune.verify_command import add_kernel_options, verify_kernel
 
 if TYPE_CHECKING:
     from rich.console import Console

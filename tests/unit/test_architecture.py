@@ -45,18 +45,9 @@ MAY_IMPORT = {
     "dispatch": LEAVES | {"device", "dispatch"},
     "runtime": LEAVES | {"device", "dispatch", "runtime"},
     **dict.fromkeys(ASSEMBLY, LEAVES | DESCRIPTIONS | MACHINERY | PRODUCTION | ASSEMBLY),
-    "verify_command": LEAVES | MACHINERY,
-    "export_command": {"errors", "publish", "export"},
-    "table_command": LEAVES | DESCRIPTIONS | MACHINERY | PRODUCTION | ASSEMBLY,
     "run": LEAVES | DESCRIPTIONS | MACHINERY | PRODUCTION | ASSEMBLY | {"run"},
-    "build_command": LEAVES | DESCRIPTIONS | MACHINERY | ASSEMBLY,
-    "bench_command": LEAVES | DESCRIPTIONS | MACHINERY | ASSEMBLY,
-    "cli": LEAVES
-    | DESCRIPTIONS
-    | MACHINERY
-    | PRODUCTION
-    | ASSEMBLY
-    | {"run", "verify_command", "table_command", "build_command", "bench_command", "export_command", "cli"},
+    "commands": LEAVES | DESCRIPTIONS | MACHINERY | PRODUCTION | ASSEMBLY | {"commands"},
+    "cli": LEAVES | DESCRIPTIONS | MACHINERY | PRODUCTION | ASSEMBLY | {"run", "commands", "cli"},
 }
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 DONE, FAILED = 0, 1
 REGRETS_SHOWN = 3  # the largest
-KERNELS = Path(__file__).resolve().parent.parent / "kernels"
+KERNELS = Path(__file__).resolve().parents[2] / "kernels"
 
 
 def add_table_commands(parser: argparse.ArgumentParser, default_space: Path, console: Callable[[], Console]) -> None:

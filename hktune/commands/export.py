@@ -9,7 +9,7 @@ from hktune.errors import TableError
 from hktune.publish import publish
 
 DONE = 0
-KERNELS = Path(__file__).resolve().parent.parent / "kernels"
+KERNELS = Path(__file__).resolve().parents[2] / "kernels"
 
 
 def add_export_options(parser: argparse.ArgumentParser) -> None:
