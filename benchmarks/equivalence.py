@@ -7,6 +7,7 @@ name no register, are judged by K-tiles, as the template's tests do (tests/unit/
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from mutants import Mutant
@@ -28,7 +29,11 @@ class _Operation:
     done: int = _NEVER
 
 
-def reason(mutant: Mutant, trace: Trace, pipeline: Pipeline) -> str | None:
+Scalars = Callable[[int], tuple[frozenset[int], frozenset[int]]]
+"""The scalar registers that the instruction at an address reads, and those it writes: a trace does not name them."""
+
+
+def reason(mutant: Mutant, trace: Trace, pipeline: Pipeline, scalars: Scalars) -> str | None:
     """The class of reasons why `mutant` never changes a result; None when none was found."""
     address = trace.program[mutant.index].address
     if not any((wave.steps == mutant.index).any() for wave in trace.waves):
@@ -44,7 +49,7 @@ def reason(mutant: Mutant, trace: Trace, pipeline: Pipeline) -> str | None:
         after = _replay(steps, address, mutant.counts)
         for one, other in zip(before, after, strict=True):
             if other.done > one.done:
-                why = _covered(steps, one, other)
+                why = _covered(steps, one, other, scalars)
                 if why is None and _is_of_a_tile(steps[one.issued]):
                     why = _tiles_in_order(mutant, trace, pipeline)
                 if why is None:
@@ -107,13 +112,15 @@ def _queue(step: Step) -> str | None:
     return None
 
 
-def _covered(steps: list[Step], original: _Operation, mutated: _Operation) -> str | None:
+def _covered(steps: list[Step], original: _Operation, mutated: _Operation, scalars: Scalars) -> str | None:
     """Why it does not matter that an operation is covered later."""
     first = steps[original.issued]
     end = min(mutated.done, len(steps))
-    if first.mnemonic.startswith("s_load"):
-        return None  # the trace names no scalar registers
     between = steps[original.done : end]
+    if first.mnemonic.startswith("s_load"):
+        _, loaded = scalars(first.address)
+        touched = any(loaded & registers for step in between for registers in scalars(step.address))
+        return None if touched else "another wait comes before the first use of what a scalar load brings"
     if any(original.registers.intersection((*step.reads, *step.writes)) for step in between):
         return None
     if "store" in first.mnemonic:

@@ -29,6 +29,7 @@ from hktune.compile.hipkittens import find_hipkittens
 from hktune.compile.toolchain import find_hip_toolchain
 from hktune.device.emulated import EmulatedDevice
 from hktune.emulator.decode import decode
+from hktune.emulator.scalar_registers import scalars_of
 from hktune.emulator.trace import Trace
 from hktune.model import Config, Failure, Problem, ProofProblem
 from hktune.settings import Settings
@@ -36,9 +37,8 @@ from hktune.space.space import SearchSpace, load_space
 from hktune.verify import verify
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "unit"))
-from equivalence import reason
+from equivalence import Scalars, reason
 from gemm_bf16_variants import pipeline_of
-from pipeline_order import Pipeline
 
 SPACE = Path(__file__).resolve().parent.parent / "search_spaces" / "gfx950_gemm_bf16.yaml"
 SHORT_TILES = (1, 2, 3)
@@ -96,9 +96,7 @@ def tally_variant(config: Config, loads: int, seed: int) -> Tally:
     for mutant in mutants(text, SYMBOL, loads, random.Random(seed)):
         word = judged(space, config, assembled(toolchain, mutant.text))
         if word == "right":
-            note_survivor(
-                tally, config, mutant, pipeline_of(config), [place_of(mutant, trace, right) for trace in traces]
-            )
+            note_survivor(tally, config, mutant, right, [place_of(mutant, trace, right) for trace in traces])
         else:
             tally.outcomes[mutant.kind, word.split(":")[0]] += 1
     for kind, changed in source_mutants(variant):
@@ -129,12 +127,25 @@ def span_of(data: bytes, index: int) -> tuple[int, int]:
     return entry, address
 
 
+def scalars_in(right: bytes, trace: Trace) -> Scalars:
+    """Of the instructions of `right`, by where they lay when it was traced."""
+    entry, _ = span_of(right, 0)
+    start, code = next(part for part in read_code_object(right).segments if part[0] <= entry < part[0] + len(part[1]))
+    moved = trace.program[0].address - entry + start
+
+    def scalars(address: int) -> tuple[frozenset[int], frozenset[int]]:
+        reads, writes = scalars_of(decode(code[address - moved : address - moved + 16], address))
+        return frozenset(reads), frozenset(writes)
+
+    return scalars
+
+
 def note_survivor(
-    tally: Tally, config: Config, mutant: Mutant, pipeline: Pipeline, places: list[tuple[Mutant, Trace] | None]
+    tally: Tally, config: Config, mutant: Mutant, right: bytes, places: list[tuple[Mutant, Trace] | None]
 ) -> None:
     """Equivalent, when every problem that reaches the place gives a reason; missed otherwise."""
     reached = [place for place in places if place is not None]
-    why = [reason(*place, pipeline) for place in reached]
+    why = [reason(*place, pipeline_of(config), scalars_in(right, place[1])) for place in reached]
     if reached and all(why):
         tally.outcomes[mutant.kind, "equivalent"] += 1
         tally.reasons[max(map(str, why))] += 1
