@@ -71,7 +71,8 @@ def main() -> None:
         code = compiler.compile(space.template.render(config), 120.0)
         if isinstance(code, Failure):
             raise SystemExit(f"{config}: {code.detail}")
-        for problem in (PROBLEM, space.template.proof_problems(config)[0].problem):
+        problems = (PROBLEM, space.template.proof_problems(config)[0].problem)
+        for problem in (problem for problem in problems if space.is_legal(config, problem)):
             count = wave_instructions(space, config, code, problem)
             plain, traced, proof = (
                 min(launched(space, config, code, problem, *how)[0] for _ in range(repeats))
