@@ -82,7 +82,7 @@ def tune(options: RunOptions, settings: Settings, command: Sequence[str], consol
 
     before = ledger.rows()
     with RunProgress(console, names, options.trials * len(names)) as progress:
-        interrupted, usage = _search(options, bench, searches, ledger, progress)
+        interrupted, usage = _search(options, bench, space, searches, ledger, progress)
     ledger.explain_unservable(space, names)
     trials = ledger.rows()
     _publish(deciding(trials), space, compiler, identity, directory)
@@ -175,7 +175,12 @@ def _searches(space: SearchSpace, names: dict[Problem, str], options: RunOptions
 
 
 def _search(
-    options: RunOptions, bench: Bench, searches: list[Search], ledger: _Ledger, progress: RunProgress
+    options: RunOptions,
+    bench: Bench,
+    space: SearchSpace,
+    searches: list[Search],
+    ledger: _Ledger,
+    progress: RunProgress,
 ) -> tuple[bool, Usage | None]:
     """Run the loop to its end and confirm what it found; whether Ctrl-C ended it, and what of a GPU it took."""
     problems = [search.problem for search in searches]
@@ -188,7 +193,6 @@ def _search(
         tuner.run()
         if work.confirming:
             confirm(ledger.rows(), problems, work.confirming, ledger.append)
-        space = load_space(bench.space)
         time_neighbours(space, problems, work, ledger.rows, ledger.record, ledger.append)
     except KeyboardInterrupt:
         return True, work.usage

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from hktune.commands import KERNELS
 from hktune.errors import TableError
 from hktune.publish import publish
 
 DONE = 0
-KERNELS = Path(__file__).resolve().parents[2] / "kernels"
 
 
 def add_export_options(parser: argparse.ArgumentParser) -> None:

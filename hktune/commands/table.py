@@ -10,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hktune.commands import KERNELS
 from hktune.errors import InputError, StoreError, TableError
 from hktune.settings import Settings
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 DONE, FAILED = 0, 1
 REGRETS_SHOWN = 3  # the largest
-KERNELS = Path(__file__).resolve().parents[2] / "kernels"
 
 
 def add_table_commands(parser: argparse.ArgumentParser, default_space: Path, console: Callable[[], Console]) -> None:
@@ -76,10 +76,10 @@ def _build(options: argparse.Namespace) -> int:
     fixed_order = frozenset({space.template.name} if space.template.fixed_order else ())
     chosen = BuildOptions(fixed_order, options.reproducible, options.reach)
     compilers = " | ".join(sorted({trial.compiler for trial in trials if trial.compiler})) or "unknown"
-    trials = deciding(trials)
+    others, trials = len(merged) - len(trials), deciding(trials)
     table = build_table(trials, shelf.launch_of, identity, compilers, metadata.version("hktune"), now(), chosen)
     write_table(table, shelf.objects, options.out)
-    _print_built(table, len(merged) - len(trials))
+    _print_built(table, others)
     for regret in sorted(regrets(trials), key=lambda each: -each.regret)[:REGRETS_SHOWN]:
         print(f"regret: {regret}")
     wanted = len(cross_trials(trials))
@@ -128,16 +128,12 @@ class _Shelf:
         return None
 
     def _built(self, trial: Trial, config: Any) -> bytes:
-        from hktune.compile import CachedCompiler, hip_compiler
-        from hktune.compile.nvrtc import NvrtcCompiler
+        from hktune.compile import compiler_for
         from hktune.model import Failure
         from hktune.prove import COMPILE_DEADLINE_S
 
         settings = Settings.from_environment(os.environ)
-        if self._space.template.language == "hip":
-            compiler = hip_compiler(settings, self._hipkittens)
-        else:
-            compiler = CachedCompiler(NvrtcCompiler(), settings.cache_dir)
+        compiler = compiler_for(self._space.template.language, settings, self._hipkittens)
         code = compiler.compile(self._space.template.render(config), COMPILE_DEADLINE_S)
         if isinstance(code, Failure) or code.sha256 != trial.object_sha256:
             found = code.detail if isinstance(code, Failure) else code.sha256

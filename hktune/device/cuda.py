@@ -15,13 +15,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from hktune.cubin import TENSOR_MAP_BYTES, Box, Cubin, CudaKernel, read_cubin
 from hktune.device.arguments import pack_argument
 from hktune.device.cuda_prepared import PointerSlot, PreparedCudaLaunch
 from hktune.device.device import Binding, Buffer, Clocks, Event, Graph, Kernel
+from hktune.device.device_buffer import DeviceBuffer
+from hktune.device.host_copies import check_target, source_of
 from hktune.device.nvml import nvml_clocks
 from hktune.errors import DeviceError, InputError, KernelFault
 from hktune.model import Argument, Identity, Launch
@@ -42,15 +43,6 @@ _FAULTS = {
     "CUDA_ERROR_LAUNCH_FAILED": "crashed",
     "CUDA_ERROR_LAUNCH_TIMEOUT": "timeout",
 }
-
-
-@dataclass(frozen=True, eq=False)
-class CudaBuffer:
-    """Device memory; given back with its last reference if it was allocated here. `owner` keeps borrowed memory."""
-
-    address: int
-    size_bytes: int
-    owner: object = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,42 +103,33 @@ class CudaDevice:
         arch = f"sm{self._capability}" + ("a" if self._capability >= 90 else "")
         return Identity("cuda", arch, name, self._attribute("MULTIPROCESSOR_COUNT"), pci_id)
 
-    def allocate(self, size_bytes: int) -> CudaBuffer:
+    def allocate(self, size_bytes: int) -> DeviceBuffer:
         self._enter()
         if size_bytes < 1:
             raise DeviceError(f"cannot allocate {size_bytes} bytes: ask for at least 1")
         address = int(_checked(self._driver.cuMemAlloc(size_bytes)))
-        buffer = CudaBuffer(address, size_bytes)
+        buffer = DeviceBuffer(address, size_bytes)
         weakref.finalize(buffer, _release, self._context, self._driver.cuMemFree, address).atexit = False
         return buffer
 
     def write(self, buffer: Buffer, data: npt.NDArray[Any]) -> None:
-        source = np.ascontiguousarray(data)
-        if source.nbytes > buffer.size_bytes:
-            raise DeviceError(
-                f"cannot write {source.nbytes} bytes into a buffer of {buffer.size_bytes}: allocate a larger one"
-            )
+        source = source_of(data, buffer)
         self._enter()
         _checked(self._driver.cuMemcpyHtoD(buffer.address, source.ctypes.data, source.nbytes))
 
     def read(self, buffer: Buffer, out: npt.NDArray[Any]) -> None:
-        if out.nbytes > buffer.size_bytes:
-            raise DeviceError(
-                f"cannot read {out.nbytes} bytes from a buffer of {buffer.size_bytes}: pass a smaller array"
-            )
-        if not out.flags.c_contiguous:
-            raise DeviceError("cannot read into an array that is not contiguous: pass a contiguous one")
+        check_target(out, buffer)
         self.synchronize()
         _checked(self._driver.cuMemcpyDtoH(out.ctypes.data, buffer.address, out.nbytes))
 
-    def borrow(self, tensor: Any) -> CudaBuffer:
+    def borrow(self, tensor: Any) -> DeviceBuffer:
         here = tensor.device.type == "cuda" and tensor.device.index == self._ordinal
         if not here or not tensor.is_contiguous() or not tensor.numel():
             raise DeviceError(
                 f"cannot borrow a tensor of shape {tuple(tensor.shape)} on {tensor.device}: it must be contiguous, "
                 f"on cuda:{self._ordinal} and not empty"
             )
-        return CudaBuffer(tensor.data_ptr(), tensor.numel() * tensor.element_size(), tensor)
+        return DeviceBuffer(tensor.data_ptr(), tensor.numel() * tensor.element_size(), tensor)
 
     def load(self, data: bytes, symbol: str) -> LoadedKernel:
         cubin = _parsed(data)

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from hktune.code_object import KernelImage
 from hktune.device.amd_launch import check_launch, checked_code, explicit_bytes
 from hktune.device.device import Binding, Buffer, Clocks, Event, Graph, Kernel
+from hktune.device.device_buffer import DeviceBuffer
 from hktune.device.hip_identity import identify, pci_address
 from hktune.device.hip_launch import KernelArguments, PreparedHipLaunch
 from hktune.device.hip_library import HipLibrary, hip_library
@@ -28,15 +29,6 @@ _INFINITY_CACHE_BYTES = {"gfx942": 256 << 20, "gfx950": 256 << 20}  # AMD CDNA3 
 _STREAM_NON_BLOCKING = 1
 # Relaxed: a hipFree that garbage collection makes in the middle of a capture does not break it.
 _CAPTURE_RELAXED = 2
-
-
-@dataclass(frozen=True, eq=False)
-class HipBuffer:
-    """Device memory; given back with its last reference if it was allocated here. `owner` keeps borrowed memory."""
-
-    address: int
-    size_bytes: int
-    owner: object = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,11 +72,11 @@ class HipDevice:
     def identity(self) -> Identity:
         return self._identity
 
-    def allocate(self, size_bytes: int) -> HipBuffer:
+    def allocate(self, size_bytes: int) -> DeviceBuffer:
         if size_bytes < 1:
             raise DeviceError(f"cannot allocate {size_bytes} bytes: ask for at least 1")
         address = self._make("hipMalloc", size_bytes)
-        buffer = HipBuffer(address, size_bytes)
+        buffer = DeviceBuffer(address, size_bytes)
         self._release_with(buffer, "hipFree", address)
         return buffer
 
@@ -97,7 +89,7 @@ class HipDevice:
         self.synchronize()
         self._call("hipMemcpyDtoH", out.ctypes.data, buffer.address, out.nbytes)
 
-    def borrow(self, tensor: Any) -> HipBuffer:
+    def borrow(self, tensor: Any) -> DeviceBuffer:
         import torch
 
         # A ROCm build of torch calls its devices cuda.
@@ -111,7 +103,7 @@ class HipDevice:
                 f"cannot borrow a tensor of shape {tuple(tensor.shape)} on {tensor.device}: it must be on "
                 f"cuda:{self._ordinal} and not empty"
             )
-        return HipBuffer(tensor.data_ptr(), span_elements(tensor) * tensor.element_size(), tensor)
+        return DeviceBuffer(tensor.data_ptr(), span_elements(tensor) * tensor.element_size(), tensor)
 
     def load(self, data: bytes, symbol: str) -> HipKernel:
         image = checked_code(data, symbol, self._identity.arch).kernels[symbol]

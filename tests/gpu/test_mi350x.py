@@ -13,7 +13,8 @@ import pytest
 
 from hktune.bf16 import bf16_bits, bf16_values
 from hktune.compile import hip_compiler
-from hktune.device.hip import HipBuffer, HipDevice
+from hktune.device.device_buffer import DeviceBuffer
+from hktune.device.hip import HipDevice
 from hktune.model import Argument, CodeObject, Launch
 from hktune.settings import Settings
 from hktune.space.space import load_space
@@ -32,7 +33,7 @@ def operands() -> tuple[np.ndarray, np.ndarray]:
     return a, bt
 
 
-def bound(device: HipDevice) -> dict[str, HipBuffer | int]:
+def bound(device: HipDevice) -> dict[str, DeviceBuffer | int]:
     a, bt = operands()
     buffers = {
         name: device.allocate(2 * rows * columns) for name, rows, columns in (("a", M, K), ("bt", N, K), ("c", M, N))
@@ -55,7 +56,7 @@ def test_a_kernel_computes_on_the_default_stream(amd: HipDevice) -> None:
     amd.launch(amd.load(OBJECT, "naive_gemm"), LAUNCH, binding)
     out = np.zeros((M, N), np.uint16)
     c = binding["c"]
-    assert isinstance(c, HipBuffer)
+    assert isinstance(c, DeviceBuffer)
     amd.read(c, out)
     a, bt = operands()
     np.testing.assert_allclose(bf16_values(out), bf16_values(a) @ bf16_values(bt).T, rtol=2**-7, atol=2**-5)
@@ -119,9 +120,10 @@ FAULT = """
 import sys
 sys.path.insert(0, {folder!r})
 from test_mi350x import LAUNCH, OBJECT, bound
-from hktune.device.hip import HipBuffer, HipDevice
+from hktune.device.device_buffer import DeviceBuffer
+from hktune.device.hip import HipDevice
 device = HipDevice()
-stray = HipBuffer(1 << 46, 1 << 20)
+stray = DeviceBuffer(1 << 46, 1 << 20)
 device.launch(device.load(OBJECT, "naive_gemm"), LAUNCH, {{**bound(device), "c": stray}})
 try:
     device.synchronize()

@@ -185,3 +185,20 @@ def run_scalar(lines: str, outputs: int = 1) -> list[int]:
     """Run scalar `lines` and return s20, s21, ... of `outputs` registers."""
     moves = "\n".join(f"v_mov_b32 v{20 + i}, s{20 + i}" for i in range(outputs))
     return [int(row[0]) for row in run_lanes(f"{lines}\n{moves}", (), outputs)]
+
+
+def own_bytes(shift: int) -> str:
+    """Each lane has 1 << shift bytes of its own: its offset is in v3, its place 2048 bytes into the first argument in
+    v[4:5], that argument as a buffer in s[12:15]."""
+    return f"""
+v_lshlrev_b32 v3, {shift}, v0
+v_mov_b32 v5, s7
+v_add_co_u32 v4, vcc, s6, v3
+v_addc_co_u32 v5, vcc, 0, v5, vcc
+v_add_co_u32 v4, vcc, 0x800, v4
+v_addc_co_u32 v5, vcc, 0, v5, vcc
+s_mov_b32 s12, s6
+s_and_b32 s13, s7, 0xffff
+s_mov_b32 s14, {512 << shift:#x}
+s_mov_b32 s15, 0x20000
+"""

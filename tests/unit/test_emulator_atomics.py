@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from gfx950_code import run_lanes
+from gfx950_code import own_bytes, run_lanes
 
 from hktune.bf16 import bf16_bits, bf16_values
 from hktune.emulator import decode
@@ -140,18 +140,7 @@ def _lines(place: str, name: str, wide: bool, compare: bool, target: int) -> lis
     ]
 
 
-SETUP = """
-v_lshlrev_b32 v3, 3, v0
-v_mov_b32 v5, s7
-v_add_co_u32 v4, vcc, s6, v3
-v_addc_co_u32 v5, vcc, 0, v5, vcc
-v_add_co_u32 v4, vcc, 0x800, v4
-v_addc_co_u32 v5, vcc, 0, v5, vcc
-s_mov_b32 s12, s6
-s_and_b32 s13, s7, 0xffff
-s_mov_b32 s14, 0x1000
-s_mov_b32 s15, 0x20000
-"""
+SETUP = own_bytes(3)
 CASES = [(place, kind) for place in PLACES for kind in sorted({_parsed(name)[1] for name in _mnemonics(place)})]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import pytest
-from gfx950_code import run_lanes
+from gfx950_code import own_bytes, run_lanes
 
 LOADS = {"ubyte": (1, False), "sbyte": (1, True), "ushort": (2, False), "sshort": (2, True)}
 HALVES = {"ubyte": (1, False), "sbyte": (1, True), "short": (2, False)}
@@ -14,18 +14,7 @@ LDS_LOADS = {"u8": (1, False), "i8": (1, True), "u16": (2, False), "i16": (2, Tr
 LDS_HALVES = {"u8": (1, False), "i8": (1, True), "u16": (2, False)}
 LDS_WIDE = {"b32": 4, "b64": 8, "b96": 12, "b128": 16}
 
-SETUP = """
-v_lshlrev_b32 v3, 4, v0
-v_mov_b32 v5, s7
-v_add_co_u32 v4, vcc, s6, v3
-v_addc_co_u32 v5, vcc, 0, v5, vcc
-v_add_co_u32 v4, vcc, 0x800, v4
-v_addc_co_u32 v5, vcc, 0, v5, vcc
-s_mov_b32 s12, s6
-s_and_b32 s13, s7, 0xffff
-s_mov_b32 s14, 0x2000
-s_mov_b32 s15, 0x20000
-"""
+SETUP = own_bytes(4)
 """Each lane has 16 bytes of its own, 2048 bytes into the first argument (from 0 in LDS, from 8 in private memory)."""
 
 PLACES = {

@@ -18,7 +18,8 @@ from hip_stand_in import StandIn
 from naive_gemm import OBJECT
 
 from hktune.bf16 import bf16_bits, bf16_values
-from hktune.device.hip import HipBuffer, HipDevice
+from hktune.device.device_buffer import DeviceBuffer
+from hktune.device.hip import HipDevice
 from hktune.errors import DeviceError, KernelFault
 from hktune.model import Argument, Config, Identity, Launch, Problem
 from hktune.verify import Proof, verify
@@ -314,7 +315,7 @@ class TestSeveralDevices:
 
     def test_a_thread_that_never_chose_a_device_is_served(self, stand_in: StandIn) -> None:
         device = HipDevice(1, stand_in.rocm_path)
-        made: list[HipBuffer] = []
+        made: list[DeviceBuffer] = []
         thread = threading.Thread(target=lambda: made.append(device.allocate(64)))
         thread.start()
         thread.join()

@@ -14,7 +14,8 @@ from hip_stand_in import LAUNCH_US, StandIn
 
 from hktune.device import hip_sensors
 from hktune.device.device import Clocks
-from hktune.device.hip import HipBuffer, HipDevice, HipKernel
+from hktune.device.device_buffer import DeviceBuffer
+from hktune.device.hip import HipDevice, HipKernel
 from hktune.errors import DeviceError
 from hktune.model import Argument, Launch
 
@@ -37,14 +38,14 @@ def device(stand_in: StandIn) -> HipDevice:
 
 
 @pytest.fixture
-def counting(device: HipDevice) -> tuple[HipKernel, HipBuffer]:
+def counting(device: HipDevice) -> tuple[HipKernel, DeviceBuffer]:
     """A kernel that counts its launches, and where it does so."""
     buffer = device.allocate(256)
     device.write(buffer, np.zeros(64, np.uint32))
     return device.load(assemble(INCREMENT, pointers=1), "kernel"), buffer
 
 
-def count(device: HipDevice, buffer: HipBuffer) -> int:
+def count(device: HipDevice, buffer: DeviceBuffer) -> int:
     out = np.zeros(64, np.uint32)
     device.read(buffer, out)
     assert len(set(out.tolist())) == 1
@@ -68,7 +69,7 @@ def test_streams_wait_for_no_other_and_go_with_the_device(stand_in: StandIn) -> 
 
 
 def test_events_time_what_lies_between_them(
-    device: HipDevice, stand_in: StandIn, counting: tuple[HipKernel, HipBuffer]
+    device: HipDevice, stand_in: StandIn, counting: tuple[HipKernel, DeviceBuffer]
 ) -> None:
     kernel, buffer = counting
     stream = device.create_stream()
@@ -84,7 +85,7 @@ def test_events_time_what_lies_between_them(
 
 
 def test_a_graph_runs_what_was_captured_when_it_is_replayed(
-    device: HipDevice, stand_in: StandIn, counting: tuple[HipKernel, HipBuffer]
+    device: HipDevice, stand_in: StandIn, counting: tuple[HipKernel, DeviceBuffer]
 ) -> None:
     kernel, buffer = counting
     stream = device.create_stream()
