@@ -176,7 +176,8 @@ for turn in range(10):
     for number in range(100):
         variant = replace(VARIANT, source=f"source {number}")
         assert cached.compile(variant, 1) == CountingCompiler().compile(variant, 1)
-    for entry in entries(folder)[turn::7]:
+    finished = [path for path in entries(folder) if path.suffix == ".entry"]  # the rest is in the other writer's hands
+    for entry in finished[turn::7]:
         entry.unlink(missing_ok=True)
 """
 
