@@ -21,6 +21,7 @@ ALGORITHMS = 8
 WORKSPACE_BYTES = 32 << 20  # what cuBLAS recommends for Hopper, and torch gives it
 _BF16, _FLOAT32, _COMPUTE_FLOAT32 = 14, 0, 68
 _TRANSPOSE_A, _TRANSPOSED, _MAX_WORKSPACE = 3, 1, 1
+_EPILOGUE, _ADDS_BIAS, _BIAS_POINTER = 7, 4, 8
 
 
 class _Heuristic(ctypes.Structure):
@@ -37,7 +38,7 @@ class _Heuristic(ctypes.Structure):
 
 @dataclass(frozen=True)
 class CublasLtAlgorithm:
-    """Baseline: the algorithm that the heuristic ranks at `rank` (0: its own pick). Without bias only."""
+    """Baseline: the algorithm that the heuristic ranks at `rank` (0: its own pick)."""
 
     library: CublasLt
     rank: int
@@ -93,6 +94,8 @@ class CublasLt:
         """Queue one product by algorithm `rank` of `plan`."""
         bt, a, c = (ctypes.c_void_p(tensor.data_ptr()) for tensor in (operands.bt, operands.a, operands.c))
         of_bt, of_a, of_c = plan.layouts
+        if operands.bias is not None:
+            self._set_operation(plan.operation, _BIAS_POINTER, ctypes.c_void_p(operands.bias.data_ptr()))
         self._call(
             "cublasLtMatmul",
             *(self._handle, plan.operation, ctypes.byref(self._one), bt, of_bt, a, of_a),
@@ -103,7 +106,9 @@ class CublasLt:
     def _planned(self, problem: Problem) -> _Plan:
         operation, preference = ctypes.c_void_p(), ctypes.c_void_p()
         self._call("cublasLtMatmulDescCreate", ctypes.byref(operation), _COMPUTE_FLOAT32, _FLOAT32)
-        self._set("cublasLtMatmulDescSetAttribute", operation, _TRANSPOSE_A, ctypes.c_int32(_TRANSPOSED))
+        self._set_operation(operation, _TRANSPOSE_A, ctypes.c_int32(_TRANSPOSED))
+        if problem.epilogue == "bias":
+            self._set_operation(operation, _EPILOGUE, ctypes.c_uint32(_ADDS_BIAS))
         self._call("cublasLtMatmulPreferenceCreate", ctypes.byref(preference))
         limit = ctypes.c_uint64(WORKSPACE_BYTES)
         self._set("cublasLtMatmulPreferenceSetAttribute", preference, _MAX_WORKSPACE, limit)
@@ -125,6 +130,9 @@ class CublasLt:
         sizes = (ctypes.c_uint64(rows), ctypes.c_uint64(columns), ctypes.c_int64(rows))
         self._call("cublasLtMatrixLayoutCreate", ctypes.byref(layout), _BF16, *sizes)
         return layout
+
+    def _set_operation(self, operation: ctypes.c_void_p, attribute: int, value: Any) -> None:
+        self._set("cublasLtMatmulDescSetAttribute", operation, attribute, value)
 
     def _set(self, function: str, target: ctypes.c_void_p, attribute: int, value: Any) -> None:
         self._call(function, target, attribute, ctypes.byref(value), ctypes.c_size_t(ctypes.sizeof(value)))

@@ -14,7 +14,7 @@ from hktune.device.cuda import CudaDevice, LoadedKernel
 from hktune.errors import DeviceError
 from hktune.model import CodeObject, Config, Problem
 from hktune.space.space import SearchSpace, load_space
-from hktune.template import Template, load_template
+from hktune.template import Template
 from hktune.verify import Proof, random_operands, verify
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,7 +40,15 @@ def configs() -> list[Config]:
     direct = [{"store": "direct", "swapped": True, "block_m": 32, "block_n": 128, "cluster_rows": 1}]
     narrow = [{"block_n": n, "cluster_rows": 1, "stages": 6} for n in (16, 32, 96)]
     two = [{"block_n": 128, "schedule": "single", "stages": 3, "blocks_per_sm": 2, "producer_registers": 40}]
-    chosen = [space().config(values) for values in [{}, *split, *clusters, *direct, *narrow, *two]]
+    once = [
+        {"block_n": 112, "persistent": False, "bt_lines": "stream"},
+        {"block_n": 240, "persistent": False, "cluster_rows": 1, "stages": 3},
+        {"block_m": 256, "block_n": 144, "persistent": False, "cluster_rows": 1, "stages": 3},
+        {**SPLIT, "persistent": False, "block_m": 48, "split_k": 2, "k_step": 256, "stages": 3, "bt_lines": "stream"},
+        {"swapped": True, "schedule": "single", "block_m": 40, "block_n": 64, "persistent": False, "cluster_rows": 1},
+        {"block_m": 128, "block_n": 128, "split_k": 4, "cluster_rows": 1, "persistent": False, "stages": 6},
+    ]
+    chosen = [space().config(values) for values in [{}, *split, *clusters, *direct, *narrow, *two, *once]]
     return [*chosen, *space().seeds]
 
 
@@ -64,7 +72,7 @@ def label(config: Config) -> str:
 @pytest.mark.parametrize("config", configs(), ids=label)
 def test_every_element_is_right(hopper: CudaDevice, config: Config) -> None:
     kernel, template = loaded(hopper, config), space().template
-    for problem in [template.proof_problems(config)[0].problem, *RAGGED]:
+    for problem in [*(proof.problem for proof in template.proof_problems(config)), *RAGGED]:
         if space().is_legal(config, problem):
             proof = verify(hopper, kernel, template.launch(config, problem), problem, seed=1)
             assert isinstance(proof, Proof), f"{problem}: {proof}"
@@ -87,7 +95,7 @@ def outputs(device: CudaDevice, config: Config, problem: Problem, runs: int) -> 
     for _ in range(runs):
         out = np.zeros((problem.m, problem.n), np.uint16)
         c = device.allocate(out.nbytes)
-        binding = {**buffers, "c": c, "m": problem.m, "n": problem.n, "k": problem.k}
+        binding = {**buffers, "c": c, "m": problem.m, "n": problem.n, "k": problem.k, "bias": None}
         device.launch(kernel, space().template.launch(config, problem), binding)
         device.read(c, out)
         results.append(out)
@@ -104,30 +112,16 @@ def test_operands_that_a_tensor_map_cannot_describe_are_refused(hopper: CudaDevi
     config, problem = space().config({}), Problem(64, 64, 64)
     kernel, launch = loaded(hopper, config), space().template.launch(config, problem)
     buffer = hopper.allocate(2 * 64 * 64)
-    binding = {"a": buffer, "bt": buffer, "c": buffer, "m": 64, "n": 64, "k": 64}
+    binding = {"a": buffer, "bt": buffer, "c": buffer, "m": 64, "n": 64, "k": 64, "bias": None}
     with pytest.raises(DeviceError, match="multiples of 16 bytes"):
         hopper.launch(kernel, launch, {**binding, "k": 60})
     with pytest.raises(DeviceError, match="allocate it"):
         hopper.launch(kernel, launch, {**binding, "m": 65})
 
 
-@pytest.mark.parametrize("values", [{}, {**SPLIT, "persistent": False}], ids=["rows", "swapped"])
-def test_a_template_with_bias_adds_it_before_the_one_rounding(
-    hopper: CudaDevice, values: dict[str, int | str | bool], tmp_path: Path
-) -> None:
-    folder, config = ROOT / "kernels" / "sm90a" / "gemm_bf16", space().config(values)
-    text = (folder / "template.yaml").read_text()
-    for old, new in (
-        ("biased: false", "biased: true"),
-        ("bias_parameter: \"''\"", "bias_parameter: \"', const u16* bias'\""),
-        ("bias_argument: \"'nullptr'\"", "bias_argument: \"'bias'\""),
-        ("  - {name: k, kind: i32}\n", "  - {name: k, kind: i32}\n  - {name: bias, kind: pointer}\n"),
-    ):
-        assert text.count(old) == 1
-        text = text.replace(old, new)
-    (tmp_path / "template.yaml").write_text(text)
-    (tmp_path / "gemm.cu").write_bytes((folder / "gemm.cu").read_bytes())
-    template, problem = load_template(tmp_path), Problem(133, 200, 520, epilogue="bias")
-    code = built(template, config)
-    proof = verify(hopper, hopper.load(code.data, code.symbol), template.launch(config, problem), problem, seed=4)
-    assert isinstance(proof, Proof), proof
+@pytest.mark.parametrize("config", configs(), ids=label)
+def test_a_bias_is_added_before_the_one_rounding(hopper: CudaDevice, config: Config) -> None:
+    problem = Problem(133, 200, 520, epilogue="bias")
+    if space().is_legal(config, problem):
+        proof = verify(hopper, loaded(hopper, config), space().template.launch(config, problem), problem, seed=4)
+        assert isinstance(proof, Proof), proof

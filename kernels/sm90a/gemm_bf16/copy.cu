@@ -1,0 +1,75 @@
+// ---- mbarriers and clusters
+
+DEVICE void initialise(u32 barrier, u32 arrivals) {
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals));
+}
+
+DEVICE void expect(u32 barrier, u32 bytes) {
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
+}
+
+// The address of block `rank`'s own copy of what lies at `address` in this block.
+DEVICE u32 address_in(u32 address, u32 rank) {
+    u32 remote;
+    asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(remote) : "r"(address), "r"(rank));
+    return remote;
+}
+
+DEVICE void arrive_in_cluster(u32 barrier) {
+    asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(barrier) : "memory");
+}
+
+DEVICE void arrive(u32 barrier) {
+    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
+}
+
+DEVICE void wait(u32 barrier, u32 parity) {
+    u32 done = 0;
+    while (!done)
+        asm volatile(
+            "{\n.reg .pred p;\nmbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\nselp.u32 %0, 1, 0, p;\n}"
+            : "=r"(done) : "r"(barrier), "r"(parity) : "memory");
+}
+
+DEVICE void cluster_sync() {
+    asm volatile("barrier.cluster.arrive.release;\nbarrier.cluster.wait.acquire;" ::: "memory");
+}
+
+// Barriers of one or all consumer warpgroups; 0 is __syncthreads's.
+DEVICE void warpgroup_sync(int name, int threads) {
+    asm volatile("bar.sync %0, %1;" ::"r"(name), "r"(threads) : "memory");
+}
+
+// ---- tensor copies
+
+DEVICE void prefetch(const TensorMap& map) {
+    asm volatile("prefetch.tensormap [%0];" ::"l"(&map) : "memory");
+}
+
+// What the L2 does with lines that a load brought: lines that nobody will read again may go first.
+DEVICE u64 cache_policy(bool streamed) {
+    u64 policy;
+    if (streamed) asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+    else asm volatile("createpolicy.fractional.L2::evict_normal.b64 %0, 1.0;" : "=l"(policy));
+    return policy;
+}
+
+#define LOAD "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes"
+
+// A copy to this block alone is a plain one: a multicast to one receiver reads the L2 as often and arrives later.
+template <int SHARED_BY>
+DEVICE void load(u32 target, const TensorMap& map, int k, int row, u32 barrier, u32 receivers, u64 policy) {
+    if constexpr (SHARED_BY == 1)
+        asm volatile(LOAD ".L2::cache_hint [%0], [%1, {%2, %3}], [%4], %5;" ::"r"(target), "l"(&map), "r"(k), "r"(row),
+                     "r"(barrier), "l"(policy) : "memory");
+    else
+        asm volatile(LOAD ".multicast::cluster.L2::cache_hint [%0], [%1, {%2, %3}], [%4], %5, %6;" ::"r"(target),
+                     "l"(&map), "r"(k), "r"(row), "r"(barrier), "h"(static_cast<u16>(receivers)), "l"(policy)
+                     : "memory");
+}
+
+DEVICE void store(const TensorMap& map, u32 source, int column, int row) {
+    asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [%0, {%1, %2}], [%3];" ::"l"(&map), "r"(column),
+                 "r"(row), "r"(source) : "memory");
+    asm volatile("cp.async.bulk.commit_group;" ::: "memory");
+}
