@@ -41,10 +41,11 @@ def configs() -> list[Config]:
     narrow = [{"block_n": n, "cluster_rows": 1, "stages": 6} for n in (16, 32, 96)]
     two = [{"block_n": 128, "schedule": "single", "stages": 3, "blocks_per_sm": 2, "producer_registers": 40}]
     once = [
-        {"block_n": 112, "persistent": False, "bt_lines": "stream"},
+        {"block_n": 112, "persistent": False},
+        {"block_n": 112, "persistent": False, "cluster_rows": 1, "launch": "clusters"},
         {"block_n": 240, "persistent": False, "cluster_rows": 1, "stages": 3},
         {"block_m": 256, "block_n": 144, "persistent": False, "cluster_rows": 1, "stages": 3},
-        {**SPLIT, "persistent": False, "block_m": 48, "split_k": 2, "k_step": 256, "stages": 3, "bt_lines": "stream"},
+        {**SPLIT, "persistent": False, "block_m": 48, "split_k": 2, "k_step": 256, "stages": 3},
         {"swapped": True, "schedule": "single", "block_m": 40, "block_n": 64, "persistent": False, "cluster_rows": 1},
         {"block_m": 128, "block_n": 128, "split_k": 4, "cluster_rows": 1, "persistent": False, "stages": 6},
     ]

@@ -162,6 +162,7 @@ def test_a_launch_covers_every_tile_in_whole_clusters() -> None:
         ({"block_m": 256, "block_n": 256}, "accumulators_fit"),
         ({"block_n": 128, "blocks_per_sm": 2, "stages": 2}, "one_multiply_fits"),
         ({"cluster_rows": 4, "cluster_columns": 2}, "multicast_small"),
+        ({"launch": "clusters"}, "clusters_launch_as_such"),
         ({**SWAPPED, "cluster_columns": 4}, "cluster_fits"),
         ({"split_k": 2}, "split_alone"),
         ({**SWAPPED, "schedule": "ping_pong"}, "split_shares_tiles"),

@@ -46,26 +46,17 @@ DEVICE void prefetch(const TensorMap& map) {
     asm volatile("prefetch.tensormap [%0];" ::"l"(&map) : "memory");
 }
 
-// What the L2 does with lines that a load brought: lines that nobody will read again may go first.
-DEVICE u64 cache_policy(bool streamed) {
-    u64 policy;
-    if (streamed) asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
-    else asm volatile("createpolicy.fractional.L2::evict_normal.b64 %0, 1.0;" : "=l"(policy));
-    return policy;
-}
-
 #define LOAD "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes"
 
 // A copy to this block alone is a plain one: a multicast to one receiver reads the L2 as often and arrives later.
 template <int SHARED_BY>
-DEVICE void load(u32 target, const TensorMap& map, int k, int row, u32 barrier, u32 receivers, u64 policy) {
-    if constexpr (SHARED_BY == 1)
-        asm volatile(LOAD ".L2::cache_hint [%0], [%1, {%2, %3}], [%4], %5;" ::"r"(target), "l"(&map), "r"(k), "r"(row),
-                     "r"(barrier), "l"(policy) : "memory");
-    else
-        asm volatile(LOAD ".multicast::cluster.L2::cache_hint [%0], [%1, {%2, %3}], [%4], %5, %6;" ::"r"(target),
-                     "l"(&map), "r"(k), "r"(row), "r"(barrier), "h"(static_cast<u16>(receivers)), "l"(policy)
+DEVICE void load(u32 target, const TensorMap& map, int k, int row, u32 barrier, u32 receivers) {
+    if (SHARED_BY == 1)
+        asm volatile(LOAD " [%0], [%1, {%2, %3}], [%4];" ::"r"(target), "l"(&map), "r"(k), "r"(row), "r"(barrier)
                      : "memory");
+    else
+        asm volatile(LOAD ".multicast::cluster [%0], [%1, {%2, %3}], [%4], %5;" ::"r"(target), "l"(&map), "r"(k),
+                     "r"(row), "r"(barrier), "h"(static_cast<u16>(receivers)) : "memory");
 }
 
 DEVICE void store(const TensorMap& map, u32 source, int column, int row) {

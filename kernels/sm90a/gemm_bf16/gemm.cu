@@ -32,7 +32,11 @@ DEVICE void consume(const Output& c, const Epilogue& epilogue, const Schedule& s
     if (TMA_STORE) asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
 }
 
-extern "C" __global__ __cluster_dims__(CLUSTER, 1, 1) __launch_bounds__(THREADS, ${blocks_per_sm})
+extern "C" __global__
+#if ${in_clusters}
+__cluster_dims__(CLUSTER, 1, 1)
+#endif
+__launch_bounds__(THREADS, ${blocks_per_sm})
 void hktune_gemm_bf16(const __grid_constant__ TensorMap a, const __grid_constant__ TensorMap bt,
                       const __grid_constant__ Output c, int m, int n, int k,
                       const u16* bias) {
@@ -69,5 +73,5 @@ void hktune_gemm_bf16(const __grid_constant__ TensorMap a, const __grid_constant
 #endif
         consume(c, {bias, rows, columns}, schedule, layout);
     }
-    if (CLUSTER > 1) cluster_sync();  // no block may leave while others send, arrive or read there
+    if (SPLIT_K > 1) cluster_sync();  // no block may leave while others read its sums
 }

@@ -13,8 +13,7 @@ using u64 = unsigned long long;
 constexpr int ROWS = ${rows}, COLUMNS = ${columns}, K_STEP = ${k_step}, STAGES = ${stages};
 constexpr int CONSUMERS = ${consumers}, CLUSTER_ROWS = ${cluster_rows}, CLUSTER_COLUMNS = ${cluster_columns};
 constexpr int SPLIT_K = ${split_k}, GROUP = ${group}, STORE_BUFFERS = ${store_buffers};
-constexpr bool PING_PONG = ${ping_pong}, PERSISTENT = ${persistent}, SWAPPED = ${swapped};
-constexpr bool TMA_STORE = ${tma_store}, STREAM_BT = ${stream_bt};
+constexpr bool PING_PONG = ${ping_pong}, PERSISTENT = ${persistent}, SWAPPED = ${swapped}, TMA_STORE = ${tma_store};
 
 constexpr int MULTICAST = CLUSTER_ROWS * CLUSTER_COLUMNS, CLUSTER = MULTICAST * SPLIT_K;
 constexpr int THREADS = 128 * (CONSUMERS + 1);

@@ -67,7 +67,6 @@ DEVICE void produce(const TensorMap& rows, const TensorMap& columns, const Sched
     const int rank_row = schedule.rank_row, rank_column = schedule.rank_column;
     for (int other = 0; other < CLUSTER_COLUMNS; ++other) row_receivers |= 1u << (rank_row + other * CLUSTER_ROWS);
     for (int other = 0; other < CLUSTER_ROWS; ++other) column_receivers |= 1u << (rank_column * CLUSTER_ROWS + other);
-    const u64 row_policy = cache_policy(STREAM_BT && SWAPPED), column_policy = cache_policy(STREAM_BT && !SWAPPED);
     Ring ring;
     for (int tile = schedule.first_tile; tile < schedule.tiles; tile += schedule.tile_step) {
         int row, column;
@@ -84,9 +83,12 @@ DEVICE void produce(const TensorMap& rows, const TensorMap& columns, const Sched
                 const int k = (schedule.k_first + step) * K_STEP + atom * ATOM;
                 const u32 to_rows = to + (atom * ROWS + rank_column * ROWS_SENT) * 128;
                 const u32 to_columns = to + ROW_BYTES + (atom * COLUMNS + rank_row * COLUMNS_SENT) * 128;
-                load<CLUSTER_COLUMNS>(to_rows, rows, k, row, full, row_receivers, row_policy);
-                load<CLUSTER_ROWS>(to_columns, columns, k, column, full, column_receivers, column_policy);
+                load<CLUSTER_COLUMNS>(to_rows, rows, k, row, full, row_receivers);
+                load<CLUSTER_ROWS>(to_columns, columns, k, column, full, column_receivers);
             }
         }
     }
+    // No block may leave while others still arrive at its barriers: all stages must have been released once more.
+    for (int stage = 0; MULTICAST > 1 && stage < STAGES; ++stage, ring.next())
+        wait(layout.empty + 8 * ring.stage, ring.parity ^ 1);
 }
