@@ -33,6 +33,8 @@ ASSEMBLY = {
     "confirm",
     "neighbours",
     "export",
+    "gpus",
+    "side_by_side",
 }
 
 MAY_IMPORT = {
