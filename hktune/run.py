@@ -14,6 +14,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from hktune.apart import StrategiesApart
 from hktune.bench import Bench, EmulatedBench, GpuBench, OpenBench, choose_device
 from hktune.build import read_built
 from hktune.compile import CachedCompiler
@@ -195,11 +196,16 @@ def _search(
     works: list[OpenBench] = []
     with ExitStack() as stack:
         tasks = []
-        for part, problems in bench.parts(list(search_of)):
+        parts = bench.parts(list(search_of))
+        for part, problems in parts:
             work = part.open(problems, quarantine)
             stack.callback(work.close)
             works.append(work)
             own = [search_of[problem] for problem in problems]
+            if len(parts) > 1:
+                apart = StrategiesApart(own)
+                stack.callback(apart.close)
+                own = apart.searches
             tuner = Tuner(own, work.executor, work.stopwatch, ledger.record, budget, progress.listener(), work.shares)
             tasks.append(partial(_search_part, tuner, own, work, space, ledger, progress))
         interrupted = side_by_side(tasks, [work.interrupt for work in works])

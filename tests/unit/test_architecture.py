@@ -33,6 +33,7 @@ ASSEMBLY = {
     "confirm",
     "neighbours",
     "export",
+    "apart",
     "gpus",
     "side_by_side",
 }
