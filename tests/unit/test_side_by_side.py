@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
+from collections.abc import Callable
 
 import pytest
 
@@ -53,16 +53,20 @@ def test_an_error_ends_all_and_is_raised() -> None:
         side_by_side([*loops, fail], [loop.interrupt for loop in loops])
 
 
-def test_ctrl_c_ends_all() -> None:
+def test_ctrl_c_ends_all(ctrl_c: Callable[[], None]) -> None:
     loops = [Loop(), Loop()]
 
     def press() -> None:
         assert all(loop.running.wait(60) for loop in loops)
-        os.kill(os.getpid(), signal.SIGINT)
+        ctrl_c()
 
     assert side_by_side([*loops, press], [loop.interrupt for loop in loops])
     assert all(loop.thread.startswith("gpu") for loop in loops)
 
 
-def test_ctrl_c_ends_one() -> None:
-    assert side_by_side([lambda: os.kill(os.getpid(), signal.SIGINT) or signal.pause()], [])
+def test_ctrl_c_ends_one(ctrl_c: Callable[[], None]) -> None:
+    def press() -> None:
+        ctrl_c()
+        signal.pause()
+
+    assert side_by_side([press], [])
