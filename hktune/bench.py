@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -13,6 +13,7 @@ from hktune.compile import CachedCompiler, compiler_for
 from hktune.contained import ContainedStopwatch, GpuExecutor, GpuWorker, Usage
 from hktune.device.opening import open_device
 from hktune.errors import DeviceError, InputError
+from hktune.gpus import share_out
 from hktune.measure.modelled import ModelledStopwatch
 from hktune.measure.stopwatch import Stopwatch
 from hktune.model import Config, Failure, Identity, Problem
@@ -44,7 +45,11 @@ class Bench(Protocol):
     @property
     def judge(self) -> str | None: ...
 
-    def open(self, problems: Sequence[Problem], quarantine: dict[str, Failure]) -> OpenBench: ...
+    def parts(self, problems: Sequence[Problem]) -> list[tuple[Bench, list[Problem]]]:
+        """The benches that may be at work side by side, and which of `problems` are each one's."""
+
+    def open(self, problems: Sequence[Problem], quarantine: dict[str, Failure]) -> OpenBench:
+        """Put it to work. Benches side by side share `quarantine`: what one adds, the others do not run."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,11 @@ class OpenBench:
     @property
     def usage(self) -> Usage | None:
         return self.confirming.worker.usage if self.confirming else None
+
+    def interrupt(self) -> None:
+        """Let the thread that uses a GPU's bench get KeyboardInterrupt soon; the emulated one's is the main thread."""
+        if self.confirming:
+            self.confirming.worker.interrupt()
 
     def close(self) -> None:
         self.executor.close()
@@ -97,6 +107,10 @@ class EmulatedBench:
     def judge(self) -> str | None:
         return judge_sha256()
 
+    def parts(self, problems: Sequence[Problem]) -> list[tuple[Bench, list[Problem]]]:
+        """The one, which has all workers."""
+        return [(self, list(problems))]
+
     def open(self, problems: Sequence[Problem], quarantine: dict[str, Failure]) -> OpenBench:
         """Start the workers."""
         del problems, quarantine
@@ -106,7 +120,8 @@ class EmulatedBench:
 
 @dataclass(frozen=True)
 class GpuBench:
-    """A GPU of this machine: compiles in as many processes as asked for, proves and times in the one that owns the GPU.
+    """GPUs of this machine, by their numbers, all of one model. Compiles in as many processes as asked for, proves and
+    times in one process for each GPU; what is opened is one GPU's (`parts`).
 
     `prebuilt` is a folder of `hktune build`, from which all objects are then taken.
     """
@@ -119,10 +134,11 @@ class GpuBench:
     workers: int = 1
     prebuilt: Path | None = None
     cache: str = "cold"
+    gpus: tuple[int, ...] = (0,)
 
     @property
     def identity(self) -> Identity:
-        return open_device(self.kind, settings=self.settings).identity
+        return open_device(self.kind, self.gpus[0], self.settings).identity
 
     def __call__(self) -> CompileOnly:
         return CompileOnly(load_space(self.space).template, self.compiler)
@@ -141,19 +157,28 @@ class GpuBench:
     def judge(self) -> str | None:
         return None
 
+    def parts(self, problems: Sequence[Problem]) -> list[tuple[Bench, list[Problem]]]:
+        """A bench for each GPU that there is work for, with its part of the compiling workers, one at least."""
+        shares = share_out(problems, len(self.gpus))
+        parts: list[tuple[Bench, list[Problem]]] = []
+        for index, share in enumerate(shares):
+            workers = max(1, (self.workers + len(shares) - 1 - index) // len(shares))
+            parts.append((replace(self, gpus=(self.gpus[index],), workers=workers), share))
+        return parts
+
     def open(self, problems: Sequence[Problem], quarantine: dict[str, Failure]) -> OpenBench:
         """Start the compiling workers; the GPU's own starts with the first proof."""
-        service = GpuService(
-            self.kind, self.space, self.make_compiler, tuple(problems), self.settings, self.cache, self.seed
-        )
-        stopwatch = ContainedStopwatch(GpuWorker(service), self._reproduce, quarantine)
+        [gpu] = self.gpus
+        given = (tuple(problems), self.settings, self.cache, self.seed, gpu)
+        service = GpuService(self.kind, self.space, self.make_compiler, *given)
+        stopwatch = ContainedStopwatch(GpuWorker(service, name=f"GPU {gpu}"), self._reproduce, quarantine)
         compiling = LocalExecutor(self, self.workers, COMPILE_DEADLINE_S + 60.0)
         return OpenBench(GpuExecutor(compiling, stopwatch), stopwatch, stopwatch)
 
     def _reproduce(self, config: Config, problem: Problem | None) -> str:
         where = f" --problem {problem.m}x{problem.n}x{problem.k}" if problem else ""
         words = " ".join(f"{name}={str(value).lower()}" for name, value in config.items())
-        return f"hktune bench --device {self.kind} --space {self.space}{where} {words}"
+        return f"hktune bench --device {self.kind} --space {self.space}{where} {words}  # on GPU {self.gpus[0]}"
 
 
 def choose_device(device: str, space: Path | None, settings: Settings) -> tuple[str, Path]:

@@ -84,6 +84,13 @@ def _add_tune(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_gpu(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--gpus",
+        type=_positive,
+        metavar="N",
+        help="share the shapes between the first N GPUs (default: all that are visible); 1 keeps another's heat and "
+        "power out of the times",
+    )
     parser.add_argument("--prebuilt", type=Path, metavar="DIR", help="try only what hktune build left in DIR")
     parser.add_argument(
         "--cache", choices=("cold", "warm"), default="cold", help="of a GPU, when timing (default: %(default)s)"
@@ -126,7 +133,7 @@ def _tune(options: argparse.Namespace) -> int:
     from hktune.run import RunOptions, tune
 
     common = ("shapes", "space", "device", "strategy", "trials", "out", "seed", "fresh", "workers")
-    names = (*common, "hipkittens", "prebuilt", "cache")
+    names = (*common, "hipkittens", "prebuilt", "cache", "gpus")
     chosen = RunOptions(**{name: getattr(options, name) for name in names}, time_budget_s=options.time_budget)
     summary = tune(chosen, Settings.from_environment(os.environ), ["hktune", *options.words], _console())
     print_summary(_console(), summary)

@@ -24,24 +24,32 @@ def confirm(
     stopwatch: ContainedStopwatch,
     append: Callable[[Trial], Trial],
 ) -> None:
-    """Measure the finalists of every problem that has news since it was last confirmed; `append` stores each row."""
+    """Measure the finalists of every problem that has news since it was last confirmed; `append` stores each row.
+
+    Where all of them fail now, those that were next best are finalists.
+    """
     for problem in problems:
         own = [trial for trial in trials if trial.problem == problem]
         if not own or is_confirmed(own[-1]):
             continue
-        rows = finalists(own)
-        if rows:
-            measure_together(rows, problem, stopwatch, append)
+        while rows := finalists(own):
+            confirmed = measure_together(rows, problem, stopwatch, append)
+            if any(row.status is Status.OK for row in confirmed):
+                break
+            own += confirmed
 
 
 def measure_together(
     rows: Sequence[Trial], problem: Problem, stopwatch: ContainedStopwatch, append: Callable[[Trial], Trial]
-) -> None:
-    """Measure the configs of `rows` on `problem` in rounds that they share; `append` stores a confirmed row of each."""
+) -> list[Trial]:
+    """Measure the configs of `rows` on `problem` in rounds that they share; `append` stores a confirmed row of each.
+
+    Returns these rows.
+    """
     attempts = [Attempt(Config.from_json(row.config), object_sha256=row.object_sha256) for row in rows]
     confirmation = stopwatch.confirm(attempts, problem)
-    for row, outcome in zip(rows, confirmation.finalists, strict=True):
-        append(_again(row, problem, outcome, confirmation.rivals))
+    outcomes = zip(rows, confirmation.finalists, strict=True)
+    return [append(_again(row, problem, outcome, confirmation.rivals)) for row, outcome in outcomes]
 
 
 def finalists(trials: Sequence[Trial]) -> list[Trial]:

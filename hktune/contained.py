@@ -6,15 +6,18 @@ its process. So whoever drives the search never touches the GPU itself.
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from multiprocessing.connection import Connection
 from typing import Protocol
 
+from hktune.errors import DeviceError
 from hktune.measure.measured import Confirmation
 from hktune.measure.stopwatch import Attempt
 from hktune.model import Config, Failure, Problem, Source, Status, Timing
-from hktune.workers import Executor, Worker, start_worker, stop_worker
+from hktune.workers import Executor, Worker, exit_code, start_worker, stop_worker
 
 OPEN_DEADLINE_S = 180.0
 """For a worker's first words: it imports torch, makes a context and fills the arena."""
@@ -22,8 +25,14 @@ OPEN_DEADLINE_S = 180.0
 QUARANTINED = "quarantined, reproduce: "
 """How a failure's detail goes on that cost a worker; what follows is a command."""
 
+OPEN_ATTEMPTS = 2
+"""The driver may still be clearing up after the process before."""
+
 REQUEST_DEADLINE_S = 30.0
 """For one proof or one comparison."""
+
+INTERRUPT_S = 0.2
+"""How soon someone who waits for an answer learns that the run is over."""
 
 
 @dataclass(frozen=True)
@@ -74,11 +83,25 @@ class Reproduce(Protocol):
 
 @dataclass
 class Usage:
-    """What of the GPU a run took: seconds in timed rounds, seconds that workers were asked for, workers lost."""
+    """What of `gpus` GPUs a run took: seconds in timed rounds, seconds that workers were asked for, workers lost."""
 
     busy_s: float = 0.0
     asked_s: float = 0.0
     workers_lost: int = 0
+    gpus: int = 1
+
+
+def total_usage(usages: Iterable[Usage]) -> Usage | None:
+    """The sum; None of none."""
+    used = list(usages)
+    if not used:
+        return None
+    return Usage(
+        busy_s=sum(usage.busy_s for usage in used),
+        asked_s=sum(usage.asked_s for usage in used),
+        workers_lost=sum(usage.workers_lost for usage in used),
+        gpus=sum(usage.gpus for usage in used),
+    )
 
 
 class GpuWorker:
@@ -86,6 +109,7 @@ class GpuWorker:
 
     `make_serve` is called once in each process and must be picklable. `ask` answers with what the worker said, or with
     a Failure in its place: crashed when the process died or the device faulted, timeout when it was past its deadline.
+    All calls come from one thread, but for `interrupt`.
     """
 
     def __init__(
@@ -93,20 +117,24 @@ class GpuWorker:
         make_serve: Callable[[], Serve],
         deadline_s: float = REQUEST_DEADLINE_S,
         open_deadline_s: float = OPEN_DEADLINE_S,
+        name: str = "the GPU",
     ) -> None:
+        self._name = name
         self._make_serve = make_serve
         self._deadline_s = deadline_s
         self._open_deadline_s = open_deadline_s
         self._worker: Worker | None = None
         self._busy_before_s = 0.0  # of workers that are gone
         self._busy_here_s = 0.0
+        self._interrupted = threading.Event()
         self.usage = Usage()
 
     def ask(self, request: Request) -> Attempt | Timing | Failure | Confirmation:
-        """Have `request` done. Raises nothing for what a kernel does; see the class."""
-        answer = self._open()
-        if not isinstance(answer, Failure):
-            answer = self._asked(request, self._deadline_s)
+        """Have `request` done. Raises nothing for what a kernel does; see the class. Raises DeviceError when no process
+        can be started, for which no config is to blame, and KeyboardInterrupt once `interrupt` was called."""
+        self.check_interrupt()
+        self._open()
+        answer = self._asked(request, self._deadline_s)
         if isinstance(answer, Failure):
             self._replace_next_time()
             return answer
@@ -117,17 +145,36 @@ class GpuWorker:
         assert answer.value is not None, "only the first question has no answer of its own"
         return answer.value
 
+    def interrupt(self) -> None:
+        """Let whoever asks, now or later, get KeyboardInterrupt: Ctrl-C itself reaches the main thread alone."""
+        self._interrupted.set()
+
+    def check_interrupt(self) -> None:
+        """Raise KeyboardInterrupt if `interrupt` was called."""
+        if self._interrupted.is_set():
+            raise KeyboardInterrupt
+
     def close(self) -> None:
         """End the process."""
         if self._worker is not None:
             stop_worker(self._worker)
             self._worker = None
 
-    def _open(self) -> Answer | Failure:
+    def _open(self) -> None:
         if self._worker is not None:
-            return Answer(None, self._busy_here_s)
-        self._worker = start_worker(self._make_serve, single_threaded=False)
-        return self._asked(None, self._open_deadline_s)
+            return
+        said = ""
+        for _ in range(OPEN_ATTEMPTS):
+            self._worker = start_worker(self._make_serve, single_threaded=False)
+            answer = self._asked(None, self._open_deadline_s)
+            if not isinstance(answer, Failure):
+                return
+            said = answer.detail
+            self.close()
+        raise DeviceError(
+            f"no process can use {self._name} ({OPEN_ATTEMPTS} times: {said}): mend what it printed, or choose GPUs "
+            "with CUDA_VISIBLE_DEVICES or HIP_VISIBLE_DEVICES"
+        )
 
     def _asked(self, request: Request | None, deadline_s: float) -> Answer | Failure:
         worker = self._worker
@@ -136,15 +183,24 @@ class GpuWorker:
         started_s = time.monotonic()
         try:
             worker.pipe.send(request)
-            if worker.pipe.poll(deadline_s):
+            if self._answered(worker.pipe, deadline_s):
                 answer = worker.pipe.recv()
             else:
                 answer = Failure(Status.TIMEOUT, f"no answer after {deadline_s:.0f} s; the worker was replaced")
         except (EOFError, OSError):
-            worker.process.join(timeout=5)
-            answer = Failure(Status.CRASHED, f"the worker died with exit code {worker.process.exitcode}")
+            self.check_interrupt()  # then it was closed, and no kernel is to blame
+            answer = Failure(Status.CRASHED, f"the worker died with exit code {exit_code(worker)}")
         self.usage.asked_s += time.monotonic() - started_s
         return answer
+
+    def _answered(self, pipe: Connection, deadline_s: float) -> bool:
+        """Wait until there is an answer; False when the deadline comes first."""
+        until = time.monotonic() + deadline_s
+        while not pipe.poll(max(0.0, min(INTERRUPT_S, until - time.monotonic()))):
+            self.check_interrupt()
+            if time.monotonic() >= until:
+                return False
+        return True
 
     def _replace_next_time(self) -> None:
         self.close()
@@ -157,7 +213,7 @@ class GpuWorker:
 class ContainedStopwatch:
     """Stopwatch whose device may die. A config that cost a worker is quarantined: it is not run again.
 
-    `quarantine` may start with what earlier runs found.
+    `quarantine` may start with what earlier runs found, and the stopwatches of several GPUs may share it.
     """
 
     worker: GpuWorker
@@ -215,7 +271,10 @@ class ContainedStopwatch:
 
 
 class GpuExecutor:
-    """Executor that compiles in parallel, as `compiling` does, and then proves on the one GPU, one by one."""
+    """Executor that compiles in parallel, as `compiling` does, and then proves on one GPU, one by one.
+
+    `collect` raises KeyboardInterrupt once the GPU's worker was interrupted.
+    """
 
     def __init__(self, compiling: Executor, stopwatch: ContainedStopwatch) -> None:
         self._compiling = compiling
@@ -230,6 +289,7 @@ class GpuExecutor:
         self._compiling.submit(config)
 
     def collect(self, timeout_s: float) -> list[Attempt]:
+        self._stopwatch.worker.check_interrupt()
         return [self._stopwatch.prove(attempt) for attempt in self._compiling.collect(timeout_s)]
 
     def close(self) -> None:

@@ -5,20 +5,24 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 
 from rich.console import Console
 
-from hktune.bench import Bench, EmulatedBench, GpuBench, choose_device
+from hktune.apart import StrategiesApart
+from hktune.bench import Bench, EmulatedBench, GpuBench, OpenBench, choose_device
 from hktune.build import read_built
 from hktune.compile import CachedCompiler
 from hktune.confirm import confirm, deciding
-from hktune.contained import QUARANTINED, Usage
+from hktune.contained import QUARANTINED, Usage, total_usage
 from hktune.dispatch import BuildOptions, build_table, write_table
 from hktune.errors import InputError, StoreError
+from hktune.gpus import choose_gpus
 from hktune.launch_rule import LaunchRule
 from hktune.measure.stopwatch import Attempt
 from hktune.model import Config, Failure, Identity, Problem, Status, Timing, Trial
@@ -30,6 +34,7 @@ from hktune.rows import RowContext, now
 from hktune.search import create_strategy
 from hktune.settings import Settings
 from hktune.shapes import load_shapes
+from hktune.side_by_side import side_by_side
 from hktune.space import SearchSpace, load_space
 from hktune.space.listed import ListedDomain
 from hktune.store import (
@@ -46,7 +51,7 @@ from hktune.tuner import Budget, Search, Tuner
 @dataclass(frozen=True)
 class RunOptions:
     """What the command line asks of a run; `out` None is out/<device> in the working directory, `space` None the one
-    that comes with hktune for the device."""
+    that comes with hktune for the device, `gpus` None all that this process sees."""
 
     shapes: Path
     space: Path | None = None
@@ -61,6 +66,7 @@ class RunOptions:
     hipkittens: Path | None = None
     prebuilt: Path | None = None
     cache: str = "cold"
+    gpus: int | None = None
 
 
 def tune(options: RunOptions, settings: Settings, command: Sequence[str], console: Console) -> RunSummary:
@@ -94,10 +100,12 @@ def _bench(device: str, space: Path, options: RunOptions, settings: Settings) ->
     if device == "emulated":
         if options.prebuilt:
             raise InputError("--prebuilt objects are for a GPU: the emulated device keeps its own cache")
+        if options.gpus and options.gpus > 1:
+            raise InputError(f"--gpus {options.gpus}: the emulated device is one; leave it out")
         return EmulatedBench(space, options.seed, settings, options.hipkittens, options.workers)
-    return GpuBench(
-        device, space, options.seed, settings, options.hipkittens, options.workers, options.prebuilt, options.cache
-    )
+    gpus = choose_gpus(device, options.gpus, settings)
+    how = (options.hipkittens, options.workers, options.prebuilt, options.cache, gpus)
+    return GpuBench(device, space, options.seed, settings, *how)
 
 
 class _Ledger:
@@ -182,23 +190,44 @@ def _search(
     ledger: _Ledger,
     progress: RunProgress,
 ) -> tuple[bool, Usage | None]:
-    """Run the loop to its end and confirm what it found; whether Ctrl-C ended it, and what of a GPU it took."""
+    """Search all there is, on every GPU its part; whether Ctrl-C ended it, and what of the GPUs it took."""
+    budget, quarantine = Budget(options.trials, options.time_budget_s), ledger.quarantine()
+    search_of = {search.problem: search for search in searches}
+    works: list[OpenBench] = []
+    with ExitStack() as stack:
+        tasks = []
+        parts = bench.parts(list(search_of))
+        for part, problems in parts:
+            work = part.open(problems, quarantine)
+            stack.callback(work.close)
+            works.append(work)
+            own = [search_of[problem] for problem in problems]
+            if len(parts) > 1:
+                apart = StrategiesApart(own)
+                stack.callback(apart.close)
+                own = apart.searches
+            tuner = Tuner(own, work.executor, work.stopwatch, ledger.record, budget, progress.listener(), work.shares)
+            tasks.append(partial(_search_part, tuner, own, work, space, ledger, progress))
+        interrupted = side_by_side(tasks, [work.interrupt for work in works])
+    return interrupted, total_usage(work.usage for work in works if work.usage)
+
+
+def _search_part(
+    tuner: Tuner,
+    searches: list[Search],
+    work: OpenBench,
+    space: SearchSpace,
+    ledger: _Ledger,
+    progress: RunProgress,
+) -> None:
+    """Run one loop to its end and confirm what it found."""
     problems = [search.problem for search in searches]
-    work = bench.open(problems, ledger.quarantine())
-    try:
-        budget = Budget(options.trials, options.time_budget_s)
-        tuner = Tuner(searches, work.executor, work.stopwatch, ledger.record, budget, progress, work.shares)
-        tuner.replay(ledger.rows())
-        progress.skipped(sum(len(search.tried) for search in searches))
-        tuner.run()
-        if work.confirming:
-            confirm(ledger.rows(), problems, work.confirming, ledger.append)
-        time_neighbours(space, problems, work, ledger.rows, ledger.record, ledger.append)
-    except KeyboardInterrupt:
-        return True, work.usage
-    finally:
-        work.close()
-    return False, work.usage
+    tuner.replay(ledger.rows())
+    progress.skipped(sum(len(search.tried) for search in searches))
+    tuner.run()
+    if work.confirming:
+        confirm(ledger.rows(), problems, work.confirming, ledger.append)
+    time_neighbours(space, problems, work, ledger.rows, ledger.record, ledger.append)
 
 
 def _publish(

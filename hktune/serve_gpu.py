@@ -26,7 +26,9 @@ from hktune.verify.on_device import verify_on_device
 
 @dataclass(frozen=True)
 class GpuService:
-    """Opens, where it is called, the GPU of `kind` and all that is needed to prove and time on it. Picklable."""
+    """Opens, where it is called, GPU number `ordinal` of `kind` and all that is needed to prove and time on it.
+    Picklable. The calling thread's torch is on that GPU from then on, and `Device.borrow` refuses tensors of another.
+    """
 
     kind: str
     space: Path
@@ -35,11 +37,15 @@ class GpuService:
     settings: Settings
     cache: str = "cold"
     seed: int = 0
+    ordinal: int = 0
 
     def __call__(self) -> Serving:
-        device = open_device(self.kind, settings=self.settings)
+        import torch
+
+        device = open_device(self.kind, self.ordinal, self.settings)
         if not isinstance(device, TimedDevice):
             raise DeviceError(f"the {self.kind} device has no clock of its own: nothing can be measured on it")
+        torch.cuda.set_device(self.ordinal)  # also on ROCm, whose GPUs torch calls cuda
         return Serving(device, load_space(self.space).template, self.make_compiler(), self)
 
 
@@ -78,10 +84,17 @@ class Serving:
         if isinstance(request, Prove):
             return self.proved(request.attempt)
         if isinstance(request, Screen):
-            return self.stopwatch.time(request.attempt, request.problem)
+            return self._placed(self.stopwatch.time(request.attempt, request.problem))
         if isinstance(request, Confirm):
-            return self.stopwatch.confirm(request.attempts, request.problem)
+            confirmation = self.stopwatch.confirm(request.attempts, request.problem)
+            return replace(confirmation, finalists=tuple(map(self._placed, confirmation.finalists)))
         return None
+
+    def _placed(self, outcome: Timing | Failure) -> Timing | Failure:
+        """With the number of the GPU, beside the clock that it ran at."""
+        if isinstance(outcome, Failure):
+            return outcome
+        return replace(outcome, note=f"{outcome.note}; GPU {self._service.ordinal}")
 
     def proved(self, attempt: Attempt) -> Attempt:
         """`attempt` with its error, or with why it is wrong. Raises KernelFault, DeviceError."""

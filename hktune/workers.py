@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from hktune.model import Config, Failure, Status
 
 Prove = Callable[[Config], Attempt]
 _SINGLE_THREADED = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+# Starting a process changes the environment for a moment, and reaps whatever other child has died.
+_PROCESSES = threading.Lock()
 
 
 class Executor(Protocol):
@@ -94,8 +97,7 @@ class LocalExecutor:
                 worker.config = None
                 return attempt
         except (EOFError, OSError):
-            worker.process.join(timeout=5)
-            failure = Failure(Status.CRASHED, f"the worker died with exit code {worker.process.exitcode}")
+            failure = Failure(Status.CRASHED, f"the worker died with exit code {exit_code(worker)}")
         if failure is None and time.monotonic() >= worker.deadline:
             failure = Failure(Status.TIMEOUT, f"no result after {self._deadline_s:.0f} s; the worker was replaced")
         if failure is None:
@@ -106,26 +108,38 @@ class LocalExecutor:
 
 
 def start_worker(make_serve: Callable[[], Callable[[Any], Any]], single_threaded: bool = True) -> Worker:
-    """A new process that calls `make_serve` (picklable) once, and what it returned on everything that is sent."""
+    """A new process that calls `make_serve` (picklable) once, and what it returned on everything that is sent.
+
+    Workers may be started and stopped by several threads, each its own.
+    """
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(make_serve, theirs), daemon=True)
     wanted = _SINGLE_THREADED if single_threaded else {}
-    saved = {name: os.environ.get(name) for name in wanted}
-    os.environ.update(wanted)  # a child's BLAS reads these when it is loaded
-    try:
-        process.start()
-    finally:
-        for name, value in saved.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
+    with _PROCESSES:
+        saved = {name: os.environ.get(name) for name in wanted}
+        os.environ.update(wanted)  # a child's BLAS reads these when it is loaded
+        try:
+            process.start()
+        finally:
+            for name, value in saved.items():
+                os.environ.pop(name) if value is None else os.environ.update({name: value})
     theirs.close()
     return Worker(process, ours)
 
 
+def exit_code(worker: Worker) -> int | None:
+    """What the process of a closed pipe ended with; None if it has not within seconds."""
+    with _PROCESSES:
+        worker.process.join(timeout=5)
+        return worker.process.exitcode
+
+
 def stop_worker(worker: Worker) -> None:
     """End the process, whatever it does."""
-    worker.process.kill()
-    worker.process.join()
+    with _PROCESSES:
+        worker.process.kill()
+        worker.process.join()
     worker.pipe.close()
 
 

@@ -78,7 +78,7 @@ class CudaDevice:
 
     def __init__(self, ordinal: int = 0) -> None:
         self._driver = _driver()
-        count = _checked(self._driver.cuDeviceGetCount())
+        count = count_cuda_devices()
         if not 0 <= ordinal < count:
             raise DeviceError(f"no CUDA device {ordinal}: this process sees {count}")
         self._device = _checked(self._driver.cuDeviceGet(ordinal))
@@ -313,6 +313,11 @@ class CudaDevice:
     def _attribute(self, name: str) -> int:
         attribute = getattr(self._driver.CUdevice_attribute, f"CU_DEVICE_ATTRIBUTE_{name}")
         return int(_checked(self._driver.cuDeviceGetAttribute(attribute, self._device)))
+
+
+def count_cuda_devices() -> int:
+    """How many NVIDIA GPUs this process sees. Raises DeviceError where the bindings or the driver are absent."""
+    return int(_checked(_driver().cuDeviceGetCount()))
 
 
 @functools.cache

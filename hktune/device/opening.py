@@ -30,6 +30,18 @@ def find_device(ordinal: int = 0, settings: Settings | None = None) -> Device:
     return open_device("emulated", settings=settings)
 
 
+def count_devices(kind: str, settings: Settings | None = None) -> int:
+    """How many devices of `kind` (hip or cuda) this process sees, numbered from 0. Raises DeviceError as `open_device`
+    does where there is no driver."""
+    if kind == "cuda":
+        from hktune.device.cuda import count_cuda_devices
+
+        return count_cuda_devices()
+    from hktune.device.hip_library import hip_library
+
+    return hip_library((settings or Settings.from_environment(os.environ)).rocm_path).number("hipGetDeviceCount")
+
+
 def _emulated(ordinal: int, settings: Settings) -> Device:
     from hktune.device.emulated import EmulatedDevice
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -13,12 +14,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from hktune.model import Problem, Status, Trial
+from hktune.tuner import Listener
 
 PLAIN_LINE_EVERY_S = 10.0
 
 
 class RunProgress:
-    """Listener of the tuner. On a terminal a live bar; elsewhere (a log file, CI) one line every few seconds.
+    """What the tuners of a run do, told through a `listener` each. On a terminal a live bar; elsewhere (a log file, CI)
+    one line every few seconds.
 
     `names` gives each problem its name in the shapes file; `total` is the most trials the run can record.
     """
@@ -29,7 +32,8 @@ class RunProgress:
         self._best: dict[Problem, Trial] = {}
         self._statuses: Counter[Status] = Counter()
         self._latest = ""
-        self._variants = 0
+        self._listeners: list[_Listener] = []
+        self._lock = threading.Lock()
         self._plain_due = time.monotonic() + PLAIN_LINE_EVERY_S
         self._progress = Progress(
             TextColumn("{task.description}"),
@@ -56,13 +60,24 @@ class RunProgress:
         if self._console.is_terminal:
             self._live.stop()
 
-    def working(self, variants: int) -> None:
-        self._variants = variants
-        if not self._console.is_terminal and time.monotonic() >= self._plain_due:
-            self._plain_due = time.monotonic() + PLAIN_LINE_EVERY_S
-            self._console.print(self._plain_line(), soft_wrap=True, highlight=False)
+    def listener(self) -> Listener:
+        """For one more tuner, in whichever thread it runs."""
+        self._listeners.append(_Listener(self))
+        return self._listeners[-1]
+
+    def tick(self) -> None:
+        """Print a line if it is time for one."""
+        with self._lock:
+            if not self._console.is_terminal and time.monotonic() >= self._plain_due:
+                self._plain_due = time.monotonic() + PLAIN_LINE_EVERY_S
+                self._console.print(self._plain_line(), soft_wrap=True, highlight=False)
 
     def recorded(self, trial: Trial) -> None:
+        """Count one trial."""
+        with self._lock:
+            self._count(trial)
+
+    def _count(self, trial: Trial) -> None:
         self._statuses[trial.status] += 1
         self._progress.advance(self._task)
         if trial.time_us is None:
@@ -92,8 +107,23 @@ class RunProgress:
 
     def _render(self) -> Group:
         lines = (
-            f"compiling and proving {self._variants} variants",
+            f"compiling and proving {sum(listener.variants for listener in self._listeners)} variants",
             f"newest best   {self._latest or 'none yet'}",
             f"failures      {self._failures()}",
         )
         return Group(self._progress, Text("\n".join(lines)))
+
+
+class _Listener:
+    """One tuner's; see Listener."""
+
+    def __init__(self, progress: RunProgress) -> None:
+        self._progress = progress
+        self.variants = 0
+
+    def working(self, variants: int) -> None:
+        self.variants = variants
+        self._progress.tick()
+
+    def recorded(self, trial: Trial) -> None:
+        self._progress.recorded(trial)

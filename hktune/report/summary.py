@@ -68,9 +68,10 @@ def print_summary(console: Console, summary: RunSummary) -> None:
     )
     if summary.usage:
         used = summary.usage
+        gpus = "GPU" if used.gpus == 1 else f"{used.gpus} GPUs together"
         _line(
             console,
-            f"GPU: {used.busy_s:.1f} s in timed rounds, {used.asked_s:.1f} s in all with proofs and captures; "
+            f"{gpus}: {used.busy_s:.1f} s in timed rounds, {used.asked_s:.1f} s in all with proofs and captures; "
             f"{used.workers_lost} workers lost",
         )
     _line(console, f"trials, table and code objects are in {summary.directory}")

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import cached_property
+
 from hktune.model import Config
 from hktune.search.unique import UniqueStrategy
-from hktune.space import Domain
 
 
 class ExhaustiveStrategy(UniqueStrategy):
     name = "exhaustive"
 
-    def __init__(self, domain: Domain, seed: int) -> None:
-        super().__init__(domain, seed)
-        self._remaining = domain.enumerate()
+    @cached_property
+    def _remaining(self) -> Iterator[Config]:
+        """Begun when first asked: a strategy can be pickled until then, an iterator cannot."""
+        return self.domain.enumerate()
 
     def _propose(self) -> Config | None:
         return next((config for config in self._remaining if config.id not in self._seen), None)

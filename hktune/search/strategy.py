@@ -24,7 +24,7 @@ class Strategy(Protocol):
     `ask` may return fewer than `n` configs, and none means done; it never repeats a config, its own or one it was
     told of. `tell` accepts failed outcomes (`time_us` is None) and outcomes of configs that it never asked for (from
     another shape's search, or from an earlier run). Equal seeds and equal tellings give equal sequences, in a fresh
-    process too.
+    process too. It can be pickled, and carried to another process, until it is first asked or told.
     """
 
     name: str

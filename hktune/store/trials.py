@@ -66,12 +66,12 @@ class TrialStore:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
+                self._seen_bytes += len(data)
+                self._next_trial += len(numbered)
         except OSError as error:
             raise StoreError(
                 f"{self.path}: cannot be appended to ({error.strerror}): free the disk, --resume"
             ) from None
-        self._seen_bytes += len(data)
-        self._next_trial += len(numbered)
         return numbered
 
     def read(self) -> list[Trial]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import subprocess
 import sys
 from functools import cache
@@ -119,6 +120,10 @@ class TestStrategyContract:
         self, name: str, domain: Domain, ids_alone: dict[str, list[str]]
     ) -> None:
         assert ids_alone[name] == first_run(name, domain)
+
+    def test_can_be_carried_to_another_process_before_it_is_asked(self, name: str, domain: Domain) -> None:
+        carried: Strategy = pickle.loads(pickle.dumps(create_strategy(name, domain, 3)))
+        assert [config.id for config in carried.ask(4)] == first_run(name, domain)[:4]
 
     def test_takes_failures_alone(self, name: str, domain: Domain) -> None:
         strategy = create_strategy(name, domain, 0)

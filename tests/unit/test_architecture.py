@@ -33,6 +33,9 @@ ASSEMBLY = {
     "confirm",
     "neighbours",
     "export",
+    "apart",
+    "gpus",
+    "side_by_side",
 }
 
 MAY_IMPORT = {

@@ -97,6 +97,14 @@ def test_a_finalist_that_fails_leaves_a_row_without_a_time() -> None:
     assert (failed.status, failed.time_us, failed.source) == (Status.WRONG, None, None)
 
 
+def test_where_every_finalist_fails_the_next_best_are_confirmed() -> None:
+    trials = [row("a", 50.0), row("far", 80.0), row("farther", 99.0)]
+    stopwatch = Again({"a": Failure(Status.CRASHED, "died"), "far": timing(81.0)})
+    confirm(list(trials), [PROBLEM], stopwatch, lambda trial: trials.append(trial) or trial)
+    assert stopwatch.asked == [["a"], ["far"]]
+    assert [trial.time_us for trial in deciding(trials)] == [None, 81.0]
+
+
 def test_problems_without_a_confirmation_are_decided_by_what_there_is() -> None:
     other = replace(row("x", 5.0), m=1)
     assert deciding([row("a", 50.0), other]) == [row("a", 50.0), other]

@@ -4,12 +4,26 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 
 import pytest
 
-from hktune.contained import Answer, Confirm, ContainedStopwatch, GpuExecutor, GpuWorker, Prove, Request, Screen, Serve
+from hktune.contained import (
+    Answer,
+    Confirm,
+    ContainedStopwatch,
+    GpuExecutor,
+    GpuWorker,
+    Prove,
+    Request,
+    Screen,
+    Serve,
+    Usage,
+    total_usage,
+)
+from hktune.errors import DeviceError
 from hktune.measure.measured import Confirmation
 from hktune.measure.stopwatch import Attempt
 from hktune.model import Config, Failure, Problem, Source, Status, Timing
@@ -47,6 +61,10 @@ def serve(request: Request | None) -> Answer:
 
 def make_serve() -> Serve:
     return serve
+
+
+def cannot_serve() -> Serve:
+    os._exit(7)
 
 
 @pytest.fixture
@@ -95,6 +113,41 @@ def test_a_quarantined_config_is_not_run_again(stopwatch: ContainedStopwatch) ->
     assert stopwatch.prove(bad).failure == failure
     assert stopwatch.confirm([bad], PROBLEM).finalists == (failure,)
     assert stopwatch.worker.usage.workers_lost == 1
+
+
+def test_what_one_gpu_quarantines_no_other_runs(stopwatch: ContainedStopwatch) -> None:
+    with_another = ContainedStopwatch(GpuWorker(make_serve), stopwatch.reproduce, stopwatch.quarantine)
+    bad = attempt("die when timed")
+    failure = stopwatch.time(bad, PROBLEM)
+    assert with_another.time(bad, PROBLEM) == failure
+    assert with_another.worker.usage.asked_s == 0, "its worker was never started"
+
+
+def test_a_process_that_cannot_be_started_is_no_configs_fault() -> None:
+    stopwatch = ContainedStopwatch(GpuWorker(cannot_serve, name="GPU 3"), lambda config, problem: "again")
+    with pytest.raises(DeviceError, match=r"^no process can use GPU 3 \(2 times: the worker died with exit code 7\)"):
+        stopwatch.time(attempt("work"), PROBLEM)
+    assert not stopwatch.quarantine
+    assert stopwatch.worker.usage.workers_lost == 0
+
+
+def test_an_interrupt_ends_what_is_waited_for_and_blames_nobody() -> None:
+    worker = GpuWorker(make_serve)
+    stopwatch = ContainedStopwatch(worker, lambda config, problem: "again")
+    assert pid(stopwatch.time(attempt("work"), PROBLEM))
+    threading.Timer(0.3, worker.interrupt).start()
+    with pytest.raises(KeyboardInterrupt):
+        stopwatch.time(attempt("hang when timed"), PROBLEM)
+    with pytest.raises(KeyboardInterrupt):
+        GpuExecutor(Compiling(), stopwatch).collect(0.0)
+    assert not stopwatch.quarantine
+    assert worker.usage.workers_lost == 0
+    worker.close()
+
+
+def test_usage_is_summed_over_gpus() -> None:
+    assert total_usage([]) is None
+    assert total_usage([Usage(1.0, 2.0, 3), Usage(10.0, 20.0, 30)]) == Usage(11.0, 22.0, 33, gpus=2)
 
 
 def test_what_was_measured_beside_a_culprit_is_measured_again(stopwatch: ContainedStopwatch) -> None:

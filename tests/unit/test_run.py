@@ -129,6 +129,11 @@ def test_a_shape_no_config_can_serve_is_a_trial_with_its_reason(
     assert "no kernel for odd" in capsys.readouterr().out
 
 
+def test_the_emulated_device_is_one(shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert tune(shapes, tmp_path / "out", "--device", "emulated", "--gpus", "2") == 2
+    assert capsys.readouterr().err == "hktune: --gpus 2: the emulated device is one; leave it out\n"
+
+
 def test_interrupt_keeps_everything_and_builds_the_table(shapes: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     command = [sys.executable, str(ROOT / "tune.py"), "--shapes", str(shapes), "--out", str(out), "--trials", "5000"]

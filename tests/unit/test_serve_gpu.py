@@ -1,16 +1,22 @@
-"""What the process that owns a GPU answers when something goes wrong in it."""
+"""What the process that owns a GPU answers, and which GPU that is."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
+from hip_stand_in import StandIn
 
-from hktune.contained import Answer, Prove
+from hktune.bench import SPACES
+from hktune.contained import Answer, Confirm, Prove, Screen
 from hktune.errors import DeviceError, KernelFault
+from hktune.measure.measured import Confirmation
 from hktune.measure.stopwatch import Attempt
-from hktune.model import Config, Failure, Status
+from hktune.model import Config, Failure, Problem, Source, Status, Timing
 from hktune.serve_gpu import GpuService, Serving
 from hktune.settings import Settings
 
@@ -49,3 +55,30 @@ def test_a_fault_loses_the_device_and_a_refusal_does_not(
     monkeypatch: pytest.MonkeyPatch, error: Exception, failure: Failure, lost: bool
 ) -> None:
     assert answer(monkeypatch, error) == Answer(failure, lost=lost)
+
+
+def test_the_process_is_on_its_own_gpu(stand_in: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen: list[int] = []
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    settings = Settings(tmp_path, rocm_path=stand_in.rocm_path)
+    compiler: Any = SimpleNamespace
+    serving = GpuService("hip", SPACES / "gfx950_gemm_bf16.yaml", compiler, (), settings, ordinal=1)()
+    assert chosen == [1]
+    with pytest.raises(DeviceError, match="on cuda:1"):
+        serving.device.borrow(stand_in.tensor(torch.zeros(8)))  # which is on cuda:0
+
+
+def test_every_time_says_which_gpu_took_it() -> None:
+    nothing: Any = None
+    service = GpuService("cuda", Path("x"), nothing, (), Settings(Path("x")), ordinal=3)
+    serving = Serving(nothing, nothing, nothing, service)
+    timing, failure = Timing(Source.MEASURED, 1.0, note="screened"), Failure(Status.WRONG, "differs")
+    serving.__dict__["stopwatch"] = SimpleNamespace(
+        time=lambda attempt, problem: timing,
+        confirm=lambda attempts, problem: Confirmation((timing, failure), {"other": 0.9}),
+        timer=SimpleNamespace(busy_us=2e6),
+    )
+    placed = replace(timing, note="screened; GPU 3")
+    assert serving(Screen(ATTEMPT, Problem(1, 2, 3))) == Answer(placed, 2.0)
+    confirmation = serving(Confirm((ATTEMPT, ATTEMPT), Problem(1, 2, 3)))
+    assert confirmation == Answer(Confirmation((placed, failure), {"other": 0.9}), 2.0)

@@ -1,0 +1,180 @@
+"""A run over two real GPUs of one model: who measured what, and what a worker's death costs."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import os
+import signal
+from collections import defaultdict
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from rich.console import Console
+
+from hktune import bench
+from hktune.bench import SPACES, GpuBench
+from hktune.contained import Answer, Request, Screen, Serve
+from hktune.device.cuda import CudaDevice
+from hktune.device.opening import count_devices, open_device
+from hktune.dispatch import read_table
+from hktune.measure.measured import CONFIRMED
+from hktune.model import Problem, Source, Status, Timing, Trial
+from hktune.report.summary import RunSummary
+from hktune.run import RunOptions, tune
+from hktune.serve_gpu import GpuService
+from hktune.settings import Settings
+from hktune.space import load_space
+
+SPACE = SPACES / "sm90a_gemm_bf16.yaml"
+SHAPES = """
+shapes:
+  - {m: [16, 256], n: 1024, k: 512}
+  - {m: [16, 256], n: 512, k: 1024}
+  - {m: 512, n: 512, k: 512}
+  - {m: 128, n: 2048, k: 256}
+"""
+SHAPE_COUNT = 6
+TRIALS = 4
+CONTEXT_BYTES = 64 << 20
+"""A context alone takes some hundreds of MB; what comes and goes on an idle GPU is less than this."""
+
+
+class Watched(GpuService):
+    """The service, which names its process in every time, and kills itself once where a file says so."""
+
+    def __call__(self) -> Serve:
+        serve, order = super().__call__(), self.settings.cache_dir / f"die-{self.ordinal}"
+
+        def watched(request: Request | None) -> Answer:
+            if isinstance(request, Screen) and order.exists():
+                order.unlink()
+                os.kill(os.getpid(), signal.SIGKILL)
+            answer = serve(request)
+            if isinstance(answer.value, Timing):
+                named = replace(answer.value, note=f"{answer.value.note}; process {os.getpid()}")
+                return replace(answer, value=named)
+            return answer
+
+        return watched
+
+
+@pytest.fixture(scope="module", autouse=True)
+def two(hopper: CudaDevice) -> None:
+    count = count_devices("cuda")
+    if count < 2:
+        pytest.skip(f"needs two GPUs, this process sees {count}")
+    if open_device("cuda", 1).identity != hopper.identity:
+        pytest.skip("needs two GPUs of one model")
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+def run(tmp_path: Path, cache: Path) -> RunSummary:
+    shapes = tmp_path / "shapes.yaml"
+    shapes.write_text(SHAPES)
+    options = RunOptions(shapes, device="cuda", strategy="random", trials=TRIALS, out=tmp_path / "out", gpus=2)
+    return tune(options, Settings(cache), ["hktune", "tune"], Console(file=io.StringIO()))
+
+
+def named(trial: Trial, word: str) -> str:
+    return (trial.detail or "").partition(f"{word} ")[2].partition(";")[0]
+
+
+def screened(summary: RunSummary) -> list[Trial]:
+    rows = [trial for trial in summary.trials if not (trial.detail or "").startswith(CONFIRMED)]
+    assert len({(trial.problem, trial.config_id) for trial in rows}) == len(rows) == SHAPE_COUNT * TRIALS
+    assert [trial.trial for trial in summary.trials] == list(range(len(summary.trials)))
+    return rows
+
+
+def assert_sane(trial: Trial) -> None:
+    assert trial.status is Status.OK, trial.detail
+    assert trial.source is Source.MEASURED
+    assert trial.relative_error is not None
+    assert trial.relative_error < 2.0**-8
+    assert trial.time_us
+    assert trial.baseline_us
+    assert 0.02 < trial.baseline_us / trial.time_us < 10, trial.detail
+
+
+def test_both_gpus_measure_their_own_shapes(tmp_path: Path, cache: Path) -> None:
+    summary = run(tmp_path, cache)
+    screened(summary)
+    owners: defaultdict[Problem, set[str]] = defaultdict(set)
+    for trial in summary.trials:
+        assert_sane(trial)
+        owners[trial.problem].add(named(trial, "GPU"))
+    assert all(len(gpus) == 1 for gpus in owners.values())
+    assert set().union(*owners.values()) == {"0", "1"}
+    families = {(problem.n, problem.k, gpu) for problem, gpus in owners.items() for gpu in gpus}
+    assert len(families) == len({family[:2] for family in families}), "one GPU for every m of an (n, k)"
+    assert all((trial.detail or "").startswith(CONFIRMED) for trial in summary.best.values())
+    assert {entry.problem for entry in read_table(summary.directory).entries} <= set(summary.names)
+    assert summary.usage is not None
+    assert (summary.usage.gpus, summary.usage.workers_lost) == (2, 0)
+    assert 0 < summary.usage.busy_s < summary.usage.asked_s
+
+
+def test_a_worker_killed_on_one_gpu_does_not_disturb_the_other(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench, "GpuService", Watched)
+    (cache / "die-1").touch()
+    summary = run(tmp_path, cache)
+    rows = screened(summary)
+    lost = [trial for trial in rows if trial.status is not Status.OK]
+    assert {(trial.status, trial.config_id) for trial in lost} == {(Status.CRASHED, lost[0].config_id)}
+    assert all("exit code -9; quarantined, reproduce: hktune bench" in (trial.detail or "") for trial in lost)
+    for trial in rows:
+        if trial not in lost:
+            assert_sane(trial)
+    processes: defaultdict[str, set[str]] = defaultdict(set)
+    for trial in rows:
+        if trial not in lost:
+            processes[named(trial, "GPU")].add(named(trial, "process"))
+    assert sorted(processes) == ["0", "1"]
+    assert len(processes["0"]) == 1, "its worker lived through it all"
+    assert len(set(itertools.chain(*processes.values()))) == 2, "GPU 1's first died before it had timed anything"
+    assert summary.usage is not None
+    assert summary.usage.workers_lost == 1
+    assert set(summary.best) == set(summary.names), "every shape has a kernel none the less"
+
+
+def test_a_worker_leaves_every_other_gpu_alone(cache: Path) -> None:
+    """By the driver's own account of who has how much memory in use."""
+    nvml = pytest.importorskip("pynvml")
+    problem, settings = Problem(2048, 2048, 2048), Settings(cache)
+    config = load_space(SPACE).domain(problem).seeds[0]
+    gpu_bench = GpuBench("cuda", SPACE, 0, settings, gpus=(1,))
+    attempt = gpu_bench()(config)
+    before = memory_in_use(nvml)
+    work = gpu_bench.open([problem], {})
+    try:
+        assert work.confirming is not None
+        timing = work.confirming.time(work.confirming.prove(attempt), problem)
+        assert isinstance(timing, Timing), timing
+        grown = [now - then for now, then in zip(memory_in_use(nvml), before, strict=True)]
+    finally:
+        work.close()
+    assert grown[1] > CONTEXT_BYTES
+    assert max(grown[:1] + grown[2:]) < CONTEXT_BYTES
+
+
+def memory_in_use(nvml: ModuleType) -> list[int]:
+    """Bytes in use on each GPU that this process sees, by CUDA's numbers; NVML has numbers of its own."""
+    from cuda.bindings import driver
+
+    nvml.nvmlInit()
+    in_use = []
+    for ordinal in range(count_devices("cuda")):
+        status, bus_id = driver.cuDeviceGetPCIBusId(32, ordinal)
+        assert not status
+        handle = nvml.nvmlDeviceGetHandleByPciBusId(bus_id.split(b"\0")[0].decode())
+        in_use.append(int(nvml.nvmlDeviceGetMemoryInfo(handle).used))
+    return in_use

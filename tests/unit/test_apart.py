@@ -1,0 +1,71 @@
+"""Strategies in another process choose what they would have chosen here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from hktune.apart import StrategiesApart
+from hktune.model import Config, Problem, Status
+from hktune.search import Outcome, Strategy, create_strategy
+from hktune.space import load_space
+from hktune.tuner import Search
+
+PROBLEMS = [Problem(512, 1024, 1024), Problem(512, 512, 256)]
+
+
+class Dying:
+    """A strategy that takes its process with it."""
+
+    name = "dying"
+
+    def ask(self, n: int) -> list[Config]:
+        os._exit(7)
+
+    def tell(self, outcomes: Sequence[Outcome]) -> None:
+        pass
+
+
+def searches(space: Path) -> list[Search]:
+    domains = {problem: load_space(space).domain(problem) for problem in PROBLEMS}
+    return [
+        Search(problem, create_strategy("tpe", domain, 3), domain.is_legal, {"tried before"})
+        for problem, domain in domains.items()
+    ]
+
+
+@pytest.fixture
+def apart(toy_space_path: Path) -> Iterator[list[Search]]:
+    process = StrategiesApart(searches(toy_space_path))
+    yield process.searches
+    process.close()
+
+
+def run(strategy: Strategy) -> list[str]:
+    """What it asks for, told of some times and a failure."""
+    asked: list[Config] = []
+    for step in range(15):
+        configs = strategy.ask(2)
+        asked += configs
+        strategy.tell([Outcome(configs[0], Status.OK, 1.0 + step % 4), Outcome(configs[1], Status.WRONG)])
+    return [config.id for config in asked]
+
+
+def test_the_same_searches_with_the_same_choices(apart: list[Search], toy_space_path: Path) -> None:
+    here = searches(toy_space_path)
+    assert [(each.problem, each.tried, each.strategy.name) for each in apart] == [
+        (each.problem, each.tried, "tpe") for each in here
+    ]
+    assert [run(each.strategy) for each in apart] == [run(each.strategy) for each in here]
+
+
+def test_a_process_that_dies_is_an_error_that_says_so(toy_space_path: Path) -> None:
+    [search, _] = searches(toy_space_path)
+    search.strategy = Dying()
+    process = StrategiesApart([search])
+    with pytest.raises(RuntimeError, match="died with exit code 7"):
+        process.searches[0].strategy.ask(1)
+    process.close()

@@ -1,0 +1,226 @@
+"""A run over two GPUs of which only the answers are made up: loops, compilers, processes, rows and table are real."""
+
+from __future__ import annotations
+
+import functools
+import io
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from hktune import bench, gpus
+from hktune.compile import CachedCompiler
+from hktune.contained import Answer, Confirm, Prove, Request, Screen, Serve
+from hktune.dispatch import read_table
+from hktune.errors import DeviceError
+from hktune.measure.measured import CONFIRMED, Confirmation
+from hktune.measure.stopwatch import Attempt
+from hktune.model import Identity, Problem, Source, Status, Timing, Trial
+from hktune.report.summary import RunSummary, print_summary
+from hktune.run import RunOptions, tune
+from hktune.settings import Settings
+from hktune.store import TrialStore
+
+pytest.importorskip("cuda.bindings.nvrtc", reason="pip install 'hktune[cuda]'")
+
+H200 = Identity("cuda", "sm90a", "NVIDIA H200", 132, "10de:2335:18be")
+SHAPES = """
+shapes:
+  - {m: [16, 64], n: 512, k: 1024}
+  - {m: [16, 64], n: 1024, k: 512}
+  - {m: 128, n: 256, k: 256}
+"""
+TRIALS = 3
+
+
+@dataclass(frozen=True)
+class StandInService:
+    """Takes GpuService's place, and its arguments: answers at once, or as a file in the cache folder orders."""
+
+    kind: str
+    space: Path
+    make_compiler: Callable[[], CachedCompiler]
+    problems: tuple[Problem, ...]
+    settings: Settings
+    cache: str
+    seed: int
+    ordinal: int
+
+    def __call__(self) -> Serve:
+        if (self.settings.cache_dir / f"broken-{self.ordinal}").exists():
+            raise DeviceError("fell off the bus")
+        return functools.partial(answer, self)
+
+
+def answer(service: StandInService, request: Request | None) -> Answer:
+    if isinstance(request, Prove):
+        return Answer(replace(request.attempt, relative_error=1e-3), 0.5)
+    if isinstance(request, Screen):
+        obey(service)
+        return Answer(timing(service, request.attempt, request.problem, "screened"), 0.5)
+    if isinstance(request, Confirm):
+        timings = [timing(service, attempt, request.problem, CONFIRMED) for attempt in request.attempts]
+        return Answer(Confirmation(tuple(timings), {}), 0.5)
+    return Answer(None)
+
+
+def obey(service: StandInService) -> None:
+    """Die once, or hang, if this GPU is ordered to."""
+    orders = service.settings.cache_dir
+    dies, hangs = orders / f"die-{service.ordinal}", orders / f"hang-{service.ordinal}"
+    if dies.exists():
+        dies.unlink()
+        os.kill(os.getpid(), signal.SIGKILL)
+    if hangs.exists():
+        time.sleep(3600)
+
+
+def timing(service: StandInService, attempt: Attempt, problem: Problem, how: str) -> Timing:
+    assert problem in service.problems, "the arena was made for others"
+    time_us = 10.0 + int(attempt.config.id[:3], 16) / 1000
+    where = f"{how}; GPU {service.ordinal}; process {os.getpid()}"
+    return Timing(
+        *(Source.MEASURED, time_us, time_us - 0.001, time_us + 0.001),
+        **{"samples": 8, "cache": "cold", "baseline": "vendor", "baseline_us": 20.0, "note": where},
+    )
+
+
+class Found:
+    identity = H200
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def machine(monkeypatch: pytest.MonkeyPatch, cache: Path) -> Iterator[None]:
+    """Two H200 that nobody has."""
+    monkeypatch.setattr(bench, "open_device", lambda *_, **__: Found())
+    monkeypatch.setattr(gpus, "open_device", lambda *_, **__: Found())
+    monkeypatch.setattr(gpus, "count_devices", lambda *_: 2)
+    monkeypatch.setattr(bench, "GpuService", StandInService)
+    before = set(multiprocessing.active_children())
+    yield
+    assert set(multiprocessing.active_children()) <= before, "every process has ended with the run"
+    for order in cache.glob("*-[01]"):
+        order.unlink()
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> RunOptions:
+    shapes = tmp_path / "shapes.yaml"
+    shapes.write_text(SHAPES)
+    return RunOptions(shapes, device="cuda", strategy="random", trials=TRIALS, out=tmp_path / "out", workers=2)
+
+
+def run(options: RunOptions, cache: Path) -> RunSummary:
+    return tune(options, Settings(cache), ["hktune", "tune"], Console(file=io.StringIO()))
+
+
+def gpu_of(trial: Trial) -> str:
+    return (trial.detail or "").partition("GPU ")[2][:1]
+
+
+def process_of(trial: Trial) -> str:
+    return (trial.detail or "").partition("process ")[2].partition(";")[0]
+
+
+def searched(summary: RunSummary) -> list[Trial]:
+    return [trial for trial in summary.trials if not (trial.detail or "").startswith(CONFIRMED)]
+
+
+def test_each_gpu_tunes_its_own_shapes_and_one_table_serves_all(
+    options: RunOptions, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    summary = run(options, cache)
+    rows = searched(summary)
+    assert len({(trial.problem, trial.config_id) for trial in rows}) == len(rows) == 5 * TRIALS
+    assert [trial.trial for trial in summary.trials] == list(range(len(summary.trials)))
+    by_gpu = {gpu: {trial.problem for trial in summary.trials if gpu_of(trial) == gpu} for gpu in ("0", "1")}
+    assert all(by_gpu.values())
+    assert not by_gpu["0"] & by_gpu["1"]
+    families = [{(problem.n, problem.k) for problem in own} for own in by_gpu.values()]
+    assert not families[0] & families[1]
+    assert len({process_of(trial) for trial in summary.trials}) == 2
+
+    assert set(summary.best) == set(summary.names)
+    assert all((trial.detail or "").startswith(CONFIRMED) for trial in summary.best.values())
+    served = {entry.problem for entry in read_table(options.out or Path()).entries}
+    assert served == set(summary.names)
+    assert summary.usage is not None
+    assert (summary.usage.gpus, summary.usage.busy_s, summary.usage.workers_lost) == (2, 1.0, 0)
+    print_summary(Console(width=200), summary)
+    assert "2 GPUs together: 1.0 s in timed rounds" in capsys.readouterr().out
+
+
+def test_the_same_configs_are_tried_on_one_gpu(options: RunOptions, cache: Path, tmp_path: Path) -> None:
+    def tried(gpus: int) -> set[tuple[Problem, str]]:
+        summary = run(replace(options, gpus=gpus, out=tmp_path / str(gpus)), cache)
+        assert summary.usage is not None
+        assert summary.usage.gpus == gpus
+        return {(trial.problem, trial.config_id) for trial in searched(summary)}
+
+    assert tried(1) == tried(2)
+
+
+def test_a_worker_killed_on_one_gpu_does_not_disturb_the_other(options: RunOptions, cache: Path) -> None:
+    (cache / "die-1").touch()
+    summary = run(options, cache)
+    rows = searched(summary)
+    assert len({(trial.problem, trial.config_id) for trial in rows}) == len(rows) == 5 * TRIALS
+    assert {process_of(trial) for trial in rows if gpu_of(trial) == "0"} == {
+        process_of(trial) for trial in summary.trials if gpu_of(trial) == "0"
+    }
+    assert len({process_of(trial) for trial in summary.trials if gpu_of(trial) == "0"}) == 1
+    failed = {(trial.status, trial.config_id) for trial in rows if trial.status is not Status.OK}
+    assert len(failed) == 1, "one config is to blame"
+    [(status, config_id)] = failed
+    assert status is Status.CRASHED
+    assert any("quarantined, reproduce: hktune bench" in (row.detail or "") for row in rows)
+    assert config_id not in {trial.config_id for trial in summary.best.values()}
+    assert summary.usage is not None
+    assert summary.usage.workers_lost == 1
+
+
+def test_ctrl_c_ends_both_and_keeps_everything(options: RunOptions, cache: Path, ctrl_c: Callable[[], None]) -> None:
+    (cache / "hang-1").touch()
+    assert options.out
+    store, over = TrialStore(options.out), threading.Event()
+
+    def press() -> None:
+        """When GPU 0 has served its shapes, while GPU 1's worker hangs."""
+        while not over.wait(0.1):
+            if len({trial.problem for trial in store.read()}) >= 2:
+                ctrl_c()
+                return
+
+    presser = threading.Thread(target=press)
+    presser.start()
+    try:
+        summary = run(replace(options, trials=5000), cache)
+    finally:
+        over.set()
+        presser.join()
+    assert summary.interrupted
+    assert {gpu_of(trial) for trial in summary.trials} == {"0"}, "no config is blamed for what Ctrl-C ended"
+    assert {entry.problem for entry in read_table(options.out).entries} == set(summary.best) != set()
+
+
+def test_a_gpu_that_cannot_be_used_ends_the_run_in_one_line_and_blames_no_config(
+    options: RunOptions, cache: Path
+) -> None:
+    (cache / "broken-1").touch()
+    with pytest.raises(DeviceError, match=r"^no process can use GPU 1 \(2 times: the worker died with exit code 1\)"):
+        run(replace(options, trials=5000), cache)
+    assert options.out
+    assert {trial.status for trial in TrialStore(options.out).read()} <= {Status.OK}
