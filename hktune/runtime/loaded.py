@@ -72,7 +72,9 @@ class LoadedTable:
         if not is_plain():
             return self._watched_linear(x, weight, bias)
         if grad_enabled() and (x.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)):
-            return operators.apply_linear(x, weight, bias, self)  # type: ignore[no-any-return]
+            if bias is None:
+                return operators.apply_linear(x, weight, self)  # type: ignore[no-any-return]
+            return operators.apply_linear(x, weight, self, bias)  # type: ignore[no-any-return]
         return self.serve_linear(x, weight, bias)
 
     def matmul(self, a: Tensor, b: Tensor) -> Tensor:
@@ -198,7 +200,7 @@ class LoadedTable:
         with autocast_done(x):
             if has_dispatch_mode():
                 return operators.linear(x, weight, bias, self._number)  # type: ignore[no-any-return]
-            return operators.Linear.apply(x, weight, bias, self)  # type: ignore[no-any-return, no-untyped-call]
+            return operators.Linear.apply(x, weight, self, bias)  # type: ignore[no-any-return, no-untyped-call]
 
     def _watched_matmul(self, a: Tensor, b: Tensor) -> Tensor:
         if has_function_mode():
