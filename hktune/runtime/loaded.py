@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ from hktune.errors import DeviceError
 from hktune.runtime import operators
 from hktune.runtime.counts import Counts, Fallback, Stats
 from hktune.runtime.operands import ALIGNMENT_BYTES, PLAIN, refusal, row_strides
-from hktune.runtime.place import Place, Served
+from hktune.runtime.place import Place, Route
 from hktune.runtime.torch_state import (
     as_autocast,
     autocast_done,
@@ -116,7 +117,7 @@ class LoadedTable:
         served = place.served.get(shapes) or place.serve(shapes)
         if served is None:
             return self._vendor(Fallback.SHAPE, x, weight, bias)
-        route = served[0]
+        route, out_shape = served
         prepared = route.prepared
         try:
             # One expression, ordered by what is likely to fail; `refusal` says which part did.
@@ -132,14 +133,25 @@ class LoadedTable:
                 and (at := x.data_ptr())
                 and (weight_at := weight.data_ptr())
                 and not (at | weight_at) & _MISALIGNED
-                and (bias is None or _bias_fits(bias, weight.shape[0], index))
+                and (bias is None or _bias_fits(bias, out_shape[-1], index))
                 and (place.current_index is None or place.current_index() == index)
             )
         except RuntimeError:  # a tensor without memory of its own
             ready = False
         if not ready or prepared is None:
-            return self._serve_slowly(place, served, x, weight, bias)
-        return self._launched(place, served, prepared, x, weight, bias)
+            found = _prepared_slowly(place, route, x, weight, bias)
+            if isinstance(found, Fallback):
+                return self._vendor(found, x, weight, bias)
+            prepared = found
+        out = x.new_empty(*out_shape)  # its sizes one by one: as one tuple they cost torch 0.45 us more
+        stream = place.stream()
+        workspace = place.workspaces.of(stream, route.workspace_bytes) if route.workspace_bytes else None
+        prepared(x, weight, out, bias, workspace, stream)
+        if route.near:
+            self._counts.near_hits += 1
+        else:
+            self._counts.hits += 1
+        return out
 
     def serve_matmul(self, a: Tensor, b: Tensor) -> Tensor:
         """`matmul` outside of dispatcher and autograd."""
@@ -158,37 +170,6 @@ class LoadedTable:
         # A graph that read a kept copy would not see b change.
         bt = None if is_capturing() else self._transposes.of(b, place.stream())
         return self._vendor_matmul(Fallback.TRANSPOSE, a, b) if bt is None else self.serve_linear(a, bt, None)
-
-    def _launched(
-        self, place: Place, served: Served, prepared: PreparedLaunch, x: Tensor, weight: Tensor, bias: Tensor | None
-    ) -> Tensor:
-        """The output, with its kernel on its way."""
-        route, out_shape = served
-        # Its sizes one by one: as one tuple they cost torch 0.45 us more.
-        out = x.new_empty(*out_shape)
-        stream = place.stream()
-        workspace = place.workspaces.of(stream, route.workspace_bytes) if route.workspace_bytes else None
-        prepared(x, weight, out, bias, workspace, stream)
-        if route.near:
-            self._counts.near_hits += 1
-        else:
-            self._counts.hits += 1
-        return out
-
-    def _serve_slowly(self, place: Place, served: Served, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """A call that is the first of its route, or whose operands are no contiguous bf16 of this device."""
-        route, (n, k) = served[0], weight.shape
-        operands = (x, weight) if bias is None else (x, weight, bias)
-        why = route.why or refusal(operands, n, k, place.where)
-        strides = None if why else row_strides(operands, k, route.takes_strides)
-        if why is not None or strides is None:
-            return self._vendor(why or Fallback.STRIDES, x, weight, bias)
-        with place.entered():
-            why = place.make_ready(route)
-            if why is not None or route.prepared is None:
-                return self._vendor(why or Fallback.NO_ENTRY, x, weight, bias)
-            prepared = place.strided(route, *strides) if strides else route.prepared
-            return self._launched(place, served, prepared, x, weight, bias)
 
     def _watched_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         operands = (x, weight) if bias is None else (x, weight, bias)
@@ -236,6 +217,30 @@ class LoadedTable:
                     if other.identity == self._identity:
                         self._places[index] = self._place(other, index)
         return self._places[index]
+
+
+def _prepared_slowly(
+    place: Place, route: Route, x: Tensor, weight: Tensor, bias: Tensor | None
+) -> PreparedLaunch | Fallback:
+    """The launch of a call that is the first of its route, whose operands are no contiguous bf16 of this device, or
+    that comes while another device is the current one; or why the vendor serves it."""
+    n, k = weight.shape
+    operands = (x, weight) if bias is None else (x, weight, bias)
+    why = route.why or refusal(operands, n, k, place.where)
+    strides = None if why else row_strides(operands, k, route.takes_strides)
+    if why is not None or strides is None:
+        return why or Fallback.STRIDES
+    with place.entered():
+        why = place.make_ready(route)
+        if why is not None or route.prepared is None:
+            return why or Fallback.NO_ENTRY
+        prepared = place.strided(route, *strides) if strides else route.prepared
+
+    def launch(a: Any, bt: Any, c: Any, bias: Any, workspace: Any, stream: int | None) -> None:
+        with place.entered():
+            prepared(a, bt, c, bias, workspace, stream)
+
+    return launch
 
 
 def _bias_fits(bias: Tensor, n: int, index: int) -> bool:
