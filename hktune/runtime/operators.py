@@ -69,19 +69,18 @@ def operand_gradients(grad: Tensor, x: Tensor | None, weight: Tensor | None) -> 
 
     Both products read an operand across its rows, which no kernel of a table does, so they are the vendor library's.
     """
-    return (
-        None if weight is None else grad @ weight,
-        None if x is None else _rows(grad).t() @ _rows(x),
-    )
+    for_x = None if weight is None else grad @ weight
+    return for_x, None if x is None else _rows(grad).t() @ _rows(x)
 
 
 def bias_gradient(grad: Tensor) -> Tensor:
     return _rows(grad).sum(0)
 
 
-def matmul_gradients(grad: Tensor, a: Tensor | None, b: Tensor | None) -> tuple[Tensor | None, ...]:
+def matmul_gradients(grad: Tensor, a: Tensor | None, b: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
     """Of a [..., K] and b [K, N] from that of the output [..., N]; an operand is None as for `operand_gradients`."""
-    return None if b is None else grad @ b.t(), None if a is None else _rows(a).t() @ _rows(grad)
+    for_a = None if b is None else grad @ b.t()
+    return for_a, None if a is None else _rows(a).t() @ _rows(grad)
 
 
 def _rows(tensor: Tensor) -> Tensor:
@@ -101,8 +100,10 @@ class Linear(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
-        needs_bias = ctx.needs_input_grad[3:] == (True,)
-        return *operand_gradients(grad, *ctx.saved_tensors), None, bias_gradient(grad) if needs_bias else None
+        x, weight = ctx.saved_tensors
+        for_x, for_weight = operand_gradients(grad, x, weight)
+        # Where there is no bias the last argument is the server, which needs none.
+        return for_x, for_weight, None, bias_gradient(grad) if ctx.needs_input_grad[-1] else None
 
 
 class Matmul(torch.autograd.Function):
