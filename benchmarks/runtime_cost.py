@@ -4,30 +4,35 @@
     python benchmarks/runtime_cost.py --gpu results/<device>   # on a GPU, launches included, by that table
 
 Without a GPU it times the lookup alone; `hktune.linear` up to the device's launch, which is stubbed; torch's `linear`
-on the same CPU tensors, which computes 16x16x16 as well; what no call can do without (the output's allocation, the
-checks); and the loading of a table of 1,000 entries. On a GPU it times calls as they are enqueued, hktune's and torch's
-in turn, on the smallest kernel of the table, so that the device keeps up. The least of all rounds is printed: other
-programs only ever add.
+on the same CPU tensors, which computes 16x16x16 as well; what no call can do without (the output's allocation, and an
+autograd function that does nothing else); and the loading of a table of 1,000 entries. On a GPU it times calls as they
+are enqueued, hktune's and torch's in turn, on the smallest kernel of the table, so that the device keeps up; without
+and with a gradient, and a layer's forward and backward pass together. Of each call it prints the least and the median
+of all rounds (other programs only ever add), and for torch's its median ratio to the call above, round by round: above
+1, torch takes longer.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import statistics
 import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import torch
+from torch import Tensor
 from torch.nn import functional
 
 import hktune
 from hktune.device.device import Kernel, PreparedLaunch
 from hktune.device.emulated import EmulatedDevice
-from hktune.dispatch import Table, build_table, read_table, write_table
+from hktune.dispatch import Entry, Table, build_table, read_table, write_table
 from hktune.dispatch.choice import Choices
 from hktune.dispatch.validate import validate
 from hktune.launch_rule import LaunchRule
@@ -38,6 +43,7 @@ OBJECT = ROOT / "tests" / "recorded" / "naive_gemm" / "naive_gemm.hsaco"
 ENTRIES = 1000
 M, N, K = 16, 16, 16
 Call = Callable[[], object]
+Rounds = dict[str, list[float]]
 
 
 class Stub(EmulatedDevice):
@@ -52,11 +58,9 @@ def nothing(a: object, bt: object, c: object, bias: object, workspace: object, s
     del a, bt, c, bias, workspace, stream
 
 
-def nanoseconds(
-    calls: Mapping[str, Call], number: int, rounds: int = 300, settle: Call | None = None
-) -> dict[str, float]:
-    """The least time of each call, over rounds in which they take turns."""
-    best = dict.fromkeys(calls, float("inf"))
+def rounds_ns(calls: Mapping[str, Call], number: int, rounds: int = 300, settle: Call | None = None) -> Rounds:
+    """The time of each call in each round, in which they take turns of `number` calls."""
+    times: Rounds = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
             if settle:
@@ -64,14 +68,33 @@ def nanoseconds(
             start = time.perf_counter_ns()
             for _ in range(number):
                 call()
-            best[name] = min(best[name], (time.perf_counter_ns() - start) / number)
-    return best
+            times[name].append((time.perf_counter_ns() - start) / number)
+    return times
 
 
-def show(title: str, times: Mapping[str, float]) -> None:
-    print(title)
-    for name, value in times.items():
-        print(f"  {name:<48}{value:>10,.0f} ns")
+def show(title: str, times: Rounds) -> None:
+    """Prints a line for each call; torch's follows the one that it is compared with."""
+    print(f"{title:<52}{'least':>10}{'median':>13}")
+    above: list[float] = []
+    for name, each in times.items():
+        line = f"  {name:<48}{min(each):>10,.0f}{statistics.median(each):>10,.0f} ns"
+        if name.startswith("torch"):
+            ratio = statistics.median(torchs / ours for torchs, ours in zip(each, above, strict=True))
+            line += f"   torch / hktune {ratio:.2f}"
+        print(line)
+        above = each
+
+
+class Least(torch.autograd.Function):
+    """What a call with a gradient cannot do without, as long as it is an autograd.Function."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x, None)
+        return x.new_empty(x.shape[0], weight.shape[0])
+
+
+least: Any = super(torch.autograd.Function, Least).apply  # as hktune calls its own, see operators.py
 
 
 def table_of(entries: int) -> tuple[Table, dict[str, bytes]]:
@@ -107,7 +130,7 @@ def on_this_machine() -> None:
         choices = Choices(validate(table, Path(folder), EmulatedDevice().identity, True))
     show(
         "lookup",
-        nanoseconds(
+        rounds_ns(
             {
                 "exact": lambda: choices.find(M, N, K, "bf16", "none"),
                 "near": lambda: choices.find(M + 3, N, K, "bf16", "none"),
@@ -126,7 +149,8 @@ def host_costs(title: str, grad: bool = False) -> None:
     wide, bias = torch.randn(2 * N, K).bfloat16().requires_grad_(grad), torch.randn(2 * N).bfloat16()
     ours, theirs = hktune.Linear(K, N, bias=False), torch.nn.Linear(K, N, bias=False, dtype=torch.bfloat16)
     calls: dict[str, Call] = {
-        "allocating the output": lambda: x.new_empty((M, N)),
+        "allocating the output": lambda: x.new_empty(M, N),
+        "an autograd function that allocates and saves": lambda: least(x, weight),
         "hktune.linear, launch left out": lambda: hktune.linear(x, weight),
         "torch linear, 16x16x16 on the CPU": lambda: functional.linear(x, weight),
         "hktune.linear with bias, launch left out": lambda: hktune.linear(x, wide, bias),
@@ -134,7 +158,7 @@ def host_costs(title: str, grad: bool = False) -> None:
         "hktune.Linear, launch left out": lambda: ours(x),
         "torch.nn.Linear, 16x16x16 on the CPU": lambda: theirs(x),
     }
-    show(f"host time of a call, {title}", nanoseconds(calls, 100))
+    show(f"host time of a call, {title}", rounds_ns(calls, 100))
 
 
 def on_a_gpu(directory: Path) -> None:
@@ -145,17 +169,29 @@ def on_a_gpu(directory: Path) -> None:
     table.warm()
     torch.cuda.synchronize()
     print(f"{torch.cuda.get_device_name()}, {entry.problem}; warm() took {(time.perf_counter() - start) * 1e3:.1f} ms")
-    x = torch.randn(entry.m, entry.k, device="cuda").bfloat16()
-    weight = torch.randn(entry.n, entry.k, device="cuda").bfloat16()
-    calls: dict[str, Call] = {
-        "allocating the output": lambda: x.new_empty((entry.m, entry.n)),
-        "hktune.linear": lambda: hktune.linear(x, weight),
-        "torch linear": lambda: functional.linear(x, weight),
-    }
     with torch.no_grad():
-        # 200 calls do not fill the launch queue, so that no call waits for the device.
-        show("host time of a call", nanoseconds(calls, 200, rounds=100, settle=torch.cuda.synchronize))
+        gpu_costs("no gradients", entry)
+    gpu_costs("a weight that requires a gradient", entry, grad=True)
     print(table.stats())
+
+
+def gpu_costs(title: str, entry: Entry, grad: bool = False) -> None:
+    x = torch.randn(entry.m, entry.k, device="cuda").bfloat16()
+    ours = hktune.Linear(entry.k, entry.n, bias=False, device="cuda").requires_grad_(grad)
+    theirs = torch.nn.Linear(entry.k, entry.n, bias=False, device="cuda", dtype=torch.bfloat16).requires_grad_(grad)
+    slope = torch.ones(entry.m, entry.n, device="cuda").bfloat16()
+    calls: dict[str, Call] = {
+        "allocating the output": lambda: x.new_empty(entry.m, entry.n),
+        "hktune.linear": lambda: hktune.linear(x, ours.weight),
+        "torch linear": lambda: functional.linear(x, theirs.weight),
+        "hktune.Linear": lambda: ours(x),
+        "torch.nn.Linear": lambda: theirs(x),
+    }
+    if grad:
+        calls["hktune.Linear, forward and backward"] = lambda: ours(x).backward(slope)
+        calls["torch.nn.Linear, forward and backward"] = lambda: theirs(x).backward(slope)
+    # 200 calls do not fill the launch queue, so that no call waits for the device.
+    show(f"host time of a call, {title}", rounds_ns(calls, 200, rounds=100, settle=torch.cuda.synchronize))
 
 
 def main() -> None:

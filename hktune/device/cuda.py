@@ -21,7 +21,7 @@ from hktune.cubin import TENSOR_MAP_BYTES, Box, Cubin, CudaKernel, read_cubin
 from hktune.device.arguments import pack_argument
 from hktune.device.cuda_prepared import PointerSlot, PreparedCudaLaunch
 from hktune.device.device import Binding, Buffer, Clocks, Event, Graph, Kernel
-from hktune.device.device_buffer import DeviceBuffer
+from hktune.device.device_buffer import DeviceBuffer, borrowed
 from hktune.device.host_copies import check_target, source_of
 from hktune.device.nvml import nvml_clocks
 from hktune.errors import DeviceError, InputError, KernelFault
@@ -123,13 +123,7 @@ class CudaDevice:
         _checked(self._driver.cuMemcpyDtoH(out.ctypes.data, buffer.address, out.nbytes))
 
     def borrow(self, tensor: Any) -> DeviceBuffer:
-        here = tensor.device.type == "cuda" and tensor.device.index == self._ordinal
-        if not here or not tensor.is_contiguous() or not tensor.numel():
-            raise DeviceError(
-                f"cannot borrow a tensor of shape {tuple(tensor.shape)} on {tensor.device}: it must be contiguous, "
-                f"on cuda:{self._ordinal} and not empty"
-            )
-        return DeviceBuffer(tensor.data_ptr(), tensor.numel() * tensor.element_size(), tensor)
+        return borrowed(tensor, self._ordinal)
 
     def load(self, data: bytes, symbol: str) -> LoadedKernel:
         cubin = _parsed(data)

@@ -61,7 +61,8 @@ class Device(Protocol):
 
     def borrow(self, tensor: Any) -> Buffer:
         """A torch tensor's own memory from its first element to its last, whatever its strides, as a Buffer without a
-        copy; valid while the tensor lives."""
+        copy; valid while the tensor lives. What lies where in it is the launch's to say. Refused are tensors of other
+        devices and empty ones."""
 
     def load(self, data: bytes, symbol: str) -> Kernel:
         """Load a code object. Raises DeviceError when it is for another architecture or lacks `symbol`."""

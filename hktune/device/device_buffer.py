@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
+
+from hktune.device.host_copies import span_elements
+from hktune.errors import DeviceError
 
 
 @dataclass(frozen=True, eq=False)
@@ -12,3 +16,15 @@ class DeviceBuffer:
     address: int
     size_bytes: int
     owner: object = None
+
+
+def borrowed(tensor: Any, ordinal: int) -> DeviceBuffer:
+    """The memory of a torch tensor on GPU `ordinal`, as `Device.borrow` has it. Raises DeviceError."""
+    # A ROCm build of torch calls its devices cuda too.
+    here = tensor.device.type == "cuda" and tensor.device.index == ordinal
+    if not here or not tensor.numel():
+        raise DeviceError(
+            f"cannot borrow a tensor of shape {tuple(tensor.shape)} on {tensor.device}: it must be on cuda:{ordinal} "
+            "and not empty"
+        )
+    return DeviceBuffer(tensor.data_ptr(), span_elements(tensor) * tensor.element_size(), tensor)

@@ -14,12 +14,12 @@ import numpy.typing as npt
 from hktune.code_object import KernelImage
 from hktune.device.amd_launch import check_launch, checked_code, explicit_bytes
 from hktune.device.device import Binding, Buffer, Clocks, Event, Graph, Kernel
-from hktune.device.device_buffer import DeviceBuffer
+from hktune.device.device_buffer import DeviceBuffer, borrowed
 from hktune.device.hip_identity import identify, pci_address
 from hktune.device.hip_launch import KernelArguments, PreparedHipLaunch
 from hktune.device.hip_library import HipLibrary, hip_library
 from hktune.device.hip_sensors import Sensors
-from hktune.device.host_copies import check_target, source_of, span_elements
+from hktune.device.host_copies import check_target, source_of
 from hktune.errors import DeviceError, KernelFault
 from hktune.model import Identity, Launch
 
@@ -92,18 +92,11 @@ class HipDevice:
     def borrow(self, tensor: Any) -> DeviceBuffer:
         import torch
 
-        # A ROCm build of torch calls its devices cuda.
         if torch.version.hip is None:
             raise DeviceError(
                 f"cannot borrow from torch {torch.__version__}, which is not built for ROCm: install one that is"
             )
-        here = tensor.device.type == "cuda" and tensor.device.index == self._ordinal
-        if not here or not tensor.numel():
-            raise DeviceError(
-                f"cannot borrow a tensor of shape {tuple(tensor.shape)} on {tensor.device}: it must be on "
-                f"cuda:{self._ordinal} and not empty"
-            )
-        return DeviceBuffer(tensor.data_ptr(), span_elements(tensor) * tensor.element_size(), tensor)
+        return borrowed(tensor, self._ordinal)
 
     def load(self, data: bytes, symbol: str) -> HipKernel:
         image = checked_code(data, symbol, self._identity.arch).kernels[symbol]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 import re
+import textwrap
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from string import Template as Text
@@ -18,7 +20,7 @@ from hktune.template import Template, load_template
 TEMPLATE = "gfx950/gemm_bf16"
 FORMS = {"matmul": "MatmulModel", "matmul-bt": "TransposedMatmulModel", "linear": "LinearModel"}
 _INCLUDE = re.compile(r"^#include .*\n|^using namespace kittens;\n", re.MULTILINE)
-_OPERANDS = """
+_OPERANDS = """\
 #include <torch/extension.h>
 #include <ATen/cuda/CUDAContext.h>
 #include <c10/cuda/CUDAGuard.h>
@@ -56,29 +58,51 @@ def export_inline(directory: Path, kernels: Path, form: str) -> str:
     template = load_template(kernels / TEMPLATE)
     for entry in entries:
         _check_template(entry, template, directory)
-    text = _module(table, entries, hip_source(entries, template), directory, FORMS[form])
+    text = _module(table, entries, _hip_text(entries, template), directory, FORMS[form])
     habits = forbidden_python(text)
     if habits:
         raise TableError(f"{directory}: the exported module has a forbidden habit ({habits[0]}): mend hktune/export")
     return text
 
 
-def hip_source(entries: Sequence[Entry], template: Template) -> str:
+@dataclass(frozen=True)
+class _HipText:
+    """The parts of the HIP source: what comes before the kernels, one kernel with ${fields}, what they are for each
+    kernel, and what comes after: the choice among them."""
+
+    head: str
+    kernel: str
+    fields: tuple[str, ...]
+    values: dict[str, tuple[str, ...]]
+    tail: str
+
+    def whole(self) -> str:
+        """As the module puts it together."""
+        kernels = (
+            Text(self.kernel).substitute(dict(zip(self.fields, values, strict=True)), name=name)
+            for name, values in self.values.items()
+        )
+        return "".join((self.head, *kernels, self.tail))
+
+
+def _hip_text(entries: Sequence[Entry], template: Template) -> _HipText:
     """Every kernel of `entries` in a namespace of its own, what launches it, and the choice among them."""
     configs = {entry.kernel.config_id: Config(entry.kernel.config) for entry in entries if entry.kernel}
-    names = {config_id: f"gemm_{config_id[:8]}" for config_id in sorted(configs)}
-    order = list(names)
-    parts = [_OPERANDS.format(counter_bytes=WORKSPACE_COUNTER_BYTES).lstrip()]
-    for config_id, name in names.items():
-        parts += [_kernel(template, configs[config_id], name), _text("inline_kernel.hip").substitute(name=name)]
-    parts.append(_switches(list(names.values())))
-    rows = "\n".join(_row(entry, order) for entry in entries)
-    parts += [_text("inline_host.hip").substitute(rows=rows), _text("inline_forward.hip").template]
-    source = "\n".join(parts)
+    texts = {f"gemm_{config_id[:8]}": template.field_texts(configs[config_id]) for config_id in sorted(configs)}
+    rows = "\n".join(_row(entry, sorted(configs)) for entry in entries)
+    host = (_text("inline_host.hip").substitute(rows=rows), _text("inline_forward.hip").template)
+    text = _HipText(
+        head=_OPERANDS.format(counter_bytes=WORKSPACE_COUNTER_BYTES),
+        kernel=f"\n{_kernel(template)}\n{_text('inline_kernel.hip').template}",
+        fields=tuple(next(iter(texts.values()))),
+        values={name: tuple(fields.values()) for name, fields in texts.items()},
+        tail="\n".join(("", _switches(list(texts)), *host)),
+    )
+    source = text.whole()
     found = [str(habit) for habit in forbidden_habits(source)] + ["three quotes: leave them out"] * ("'''" in source)
     if found:
         raise TableError(f"the exported source has a forbidden habit ({found[0]}): mend the template")
-    return source
+    return text
 
 
 def _check_template(entry: Entry, template: Template, directory: Path) -> None:
@@ -91,10 +115,10 @@ def _check_template(entry: Entry, template: Template, directory: Path) -> None:
         raise TableError(f"{rule}: tune it again, or export from the checkout that made it")
 
 
-def _kernel(template: Template, config: Config, name: str) -> str:
-    """The rendered source within a namespace, without its includes, the kernel under a name of its own."""
-    body = _INCLUDE.sub("", template.render(config).source)
-    return f"namespace {name} {{\n{body.replace(template.symbol, f'{name}_kernel')}}}  // namespace {name}\n"
+def _kernel(template: Template) -> str:
+    """The template's source within a namespace, without its includes, the kernel under a name of its own."""
+    body = _INCLUDE.sub("", template.source).replace(template.symbol, "${name}_kernel")
+    return f"namespace ${{name}} {{\n{body}}}  // namespace ${{name}}\n"
 
 
 def _switches(names: Sequence[str]) -> str:
@@ -118,11 +142,13 @@ def _row(entry: Entry, order: Sequence[str]) -> str:
     return f"    {{{least}, {most}, {entry.n}, {entry.k}, {biased}, {order.index(entry.kernel.config_id)}}},"
 
 
-def _module(table: Table, entries: Sequence[Entry], hip_src: str, directory: Path, form: str) -> str:
+def _module(table: Table, entries: Sequence[Entry], hip: _HipText, directory: Path, form: str) -> str:
     sources = sorted({str(entry.source) for entry in entries})
     text = _text("inline_module.txt").substitute(
         arch=table.arch, version=table.hktune, count=len(entries), device=table.device.name,
-        source=f"Their times are {' and '.join(sources)}", hip_src=hip_src, form=form,
+        source=f"Their times are {' and '.join(sources)}", head=hip.head, kernel=hip.kernel, tail=hip.tail, form=form,
+        fields=textwrap.fill(" ".join(hip.fields), 110, initial_indent=4 * " ", subsequent_indent=4 * " "),
+        values="\n".join(f'    "{name}": "{" ".join(values)}",' for name, values in hip.values.items()),
     )  # fmt: skip
     ast.parse(text, str(directory))
     return text

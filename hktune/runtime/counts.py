@@ -84,7 +84,7 @@ class Counts:
         """Count a call that went to the vendor; the first one for a cause warns."""
         self._fallbacks[why] += 1
         if self._fallbacks[why] == 1 and why in _NEXT_STEP:
-            call = " and ".join(f"{str(each.dtype)[6:]} {list(each.shape)} on {each.device}" for each in (left, right))
+            call = f"{_described(left)} and {_described(right)}"
             text = f"torch serves {call}, because of: {why} (said once, counted in hktune.stats()): {_NEXT_STEP[why]}"
             # How many frames lie between here and the caller differs; the text names the call instead.
             warnings.warn(text, FallbackWarning, stacklevel=2)
@@ -92,3 +92,7 @@ class Counts:
     def stats(self) -> Stats:
         fallbacks = {str(why): count for why, count in self._fallbacks.items()}
         return Stats(self.hits, self.near_hits, fallbacks, dict(self._skipped))
+
+
+def _described(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype)[6:]} {'nested' if tensor.is_nested else list(tensor.shape)} on {tensor.device}"

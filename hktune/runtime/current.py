@@ -69,7 +69,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """As torch.nn.functional.linear (weight [N, K]), by the current table. Raises TableError when none is loaded."""
     if compiling():
         return operators.traced_linear(x, weight, bias, operators.CURRENT)
-    return operators.table_numbered(operators.CURRENT).linear(x, weight, bias)
+    return operators.table_numbered(operators.CURRENT).eager_linear(x, weight, bias)
 
 
 def matmul(a: Tensor, b: Tensor) -> Tensor:
@@ -79,7 +79,7 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
     """
     if compiling():
         return operators.traced_matmul(a, b, operators.CURRENT)
-    return operators.table_numbered(operators.CURRENT).matmul(a, b)
+    return operators.table_numbered(operators.CURRENT).eager_matmul(a, b)
 
 
 def stats() -> Stats:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -65,10 +66,16 @@ class LoadedTable:
         """x [..., K] @ weight [N, K]^T (+ bias [N]) -> [..., N]; leading dimensions count as one M."""
         if compiling():
             return operators.traced_linear(x, weight, bias, self._number)
+        return self.eager_linear(x, weight, bias)
+
+    def eager_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """`linear` for who knows that no compiler traces it."""
         if not is_plain():
             return self._watched_linear(x, weight, bias)
         if grad_enabled() and (x.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)):
-            return operators.Linear.apply(x, weight, bias, self)  # type: ignore[no-any-return, no-untyped-call]
+            if bias is None:
+                return operators.apply_linear(x, weight, self)  # type: ignore[no-any-return]
+            return operators.apply_linear(x, weight, self, bias)  # type: ignore[no-any-return]
         return self.serve_linear(x, weight, bias)
 
     def matmul(self, a: Tensor, b: Tensor) -> Tensor:
@@ -76,10 +83,14 @@ class LoadedTable:
         lies; another is transposed once it comes back unchanged, and the copy kept while it does (see Transposes)."""
         if compiling():
             return operators.traced_matmul(a, b, self._number)
+        return self.eager_matmul(a, b)
+
+    def eager_matmul(self, a: Tensor, b: Tensor) -> Tensor:
+        """`matmul` for who knows that no compiler traces it."""
         if not is_plain():
             return self._watched_matmul(a, b)
         if grad_enabled() and (a.requires_grad or b.requires_grad):
-            return operators.Matmul.apply(a, b, self)  # type: ignore[no-any-return, no-untyped-call]
+            return operators.apply_matmul(a, b, self)  # type: ignore[no-any-return]
         return self.serve_matmul(a, b)
 
     def warm(self) -> None:
@@ -95,16 +106,18 @@ class LoadedTable:
 
     def serve_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """`linear` outside of dispatcher and autograd."""
-        shape, weight_shape = x.shape, weight.shape
-        if len(weight_shape) != 2:
-            return self._vendor(Fallback.SHAPE, x, weight, bias)
-        n, k = weight_shape
         index = x.get_device()
         place = self._places.get(index) or self._other_place(x)
         if place is None:
             return self._vendor(Fallback.DEVICE, x, weight, bias)
-        key = (x.numel() // (k or 1), n, k, bias is None)
-        route = place.routes.get(key) or place.route(key)
+        try:
+            shapes = (x.shape, weight.shape, bias is None)
+        except RuntimeError:  # nested tensors have none
+            return self._vendor(Fallback.TENSOR_TYPE, x, weight, bias)
+        served = place.served.get(shapes) or place.serve(shapes)
+        if served is None:
+            return self._vendor(Fallback.SHAPE, x, weight, bias)
+        route, out_shape = served
         prepared = route.prepared
         try:
             # One expression, ordered by what is likely to fail; `refusal` says which part did.
@@ -112,7 +125,6 @@ class LoadedTable:
                 prepared is not None
                 and x.dtype is _BF16
                 and weight.dtype is _BF16
-                and shape[-1] == k
                 and type(x) in PLAIN
                 and type(weight) in PLAIN
                 and weight.get_device() == index
@@ -121,15 +133,25 @@ class LoadedTable:
                 and (at := x.data_ptr())
                 and (weight_at := weight.data_ptr())
                 and not (at | weight_at) & _MISALIGNED
-                and (bias is None or _bias_fits(bias, n, index))
-                and place.is_current()
+                and (bias is None or _bias_fits(bias, out_shape[-1], index))
+                and (place.current_index is None or place.current_index() == index)
             )
-        except (RuntimeError, IndexError):  # a tensor without memory of its own, or without dimensions
+        except RuntimeError:  # a tensor without memory of its own
             ready = False
         if not ready or prepared is None:
-            return self._serve_slowly(place, route, x, weight, bias)
-        out = x.new_empty((key[0], n) if len(shape) == 2 else (*shape[:-1], n))
-        return self._launched(place, route, prepared, (x, weight, out, bias))
+            found = _prepared_slowly(place, route, x, weight, bias)
+            if isinstance(found, Fallback):
+                return self._vendor(found, x, weight, bias)
+            prepared = found
+        out = x.new_empty(*out_shape)  # its sizes one by one: as one tuple they cost torch 0.45 us more
+        stream = place.stream()
+        workspace = place.workspaces.of(stream, route.workspace_bytes) if route.workspace_bytes else None
+        prepared(x, weight, out, bias, workspace, stream)
+        if route.near:
+            self._counts.near_hits += 1
+        else:
+            self._counts.hits += 1
+        return out
 
     def serve_matmul(self, a: Tensor, b: Tensor) -> Tensor:
         """`matmul` outside of dispatcher and autograd."""
@@ -149,38 +171,6 @@ class LoadedTable:
         bt = None if is_capturing() else self._transposes.of(b, place.stream())
         return self._vendor_matmul(Fallback.TRANSPOSE, a, b) if bt is None else self.serve_linear(a, bt, None)
 
-    def _launched(
-        self,
-        place: Place,
-        route: Route,
-        prepared: PreparedLaunch,
-        tensors: tuple[Tensor, Tensor, Tensor, Tensor | None],
-    ) -> Tensor:
-        """The output, third of x, weight, output and bias, with its kernel on its way."""
-        stream = place.stream()
-        workspace = place.workspaces.of(stream, route.workspace_bytes) if route.workspace_bytes else None
-        prepared(*tensors, workspace, stream)
-        if route.near:
-            self._counts.near_hits += 1
-        else:
-            self._counts.hits += 1
-        return tensors[2]
-
-    def _serve_slowly(self, place: Place, route: Route, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """A call that is the first of its route, or whose operands are no contiguous bf16 of this device."""
-        n, k = weight.shape
-        operands = (x, weight) if bias is None else (x, weight, bias)
-        why = route.why or refusal(operands, n, k, place.where)
-        strides = None if why else row_strides(operands, k, route.takes_strides)
-        if why is not None or strides is None:
-            return self._vendor(why or Fallback.STRIDES, x, weight, bias)
-        with place.entered():
-            why = place.make_ready(route)
-            if why is not None or route.prepared is None:
-                return self._vendor(why or Fallback.NO_ENTRY, x, weight, bias)
-            prepared = place.strided(route, *strides) if strides else route.prepared
-            return self._launched(place, route, prepared, (x, weight, x.new_empty((*x.shape[:-1], n)), bias))
-
     def _watched_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         operands = (x, weight) if bias is None else (x, weight, bias)
         if has_function_mode():
@@ -191,7 +181,7 @@ class LoadedTable:
         with autocast_done(x):
             if has_dispatch_mode():
                 return operators.linear(x, weight, bias, self._number)  # type: ignore[no-any-return]
-            return operators.Linear.apply(x, weight, bias, self)  # type: ignore[no-any-return, no-untyped-call]
+            return operators.Linear.apply(x, weight, self, bias)  # type: ignore[no-any-return, no-untyped-call]
 
     def _watched_matmul(self, a: Tensor, b: Tensor) -> Tensor:
         if has_function_mode():
@@ -227,6 +217,30 @@ class LoadedTable:
                     if other.identity == self._identity:
                         self._places[index] = self._place(other, index)
         return self._places[index]
+
+
+def _prepared_slowly(
+    place: Place, route: Route, x: Tensor, weight: Tensor, bias: Tensor | None
+) -> PreparedLaunch | Fallback:
+    """The launch of a call that is the first of its route, whose operands are no contiguous bf16 of this device, or
+    that comes while another device is the current one; or why the vendor serves it."""
+    n, k = weight.shape
+    operands = (x, weight) if bias is None else (x, weight, bias)
+    why = route.why or refusal(operands, n, k, place.where)
+    strides = None if why else row_strides(operands, k, route.takes_strides)
+    if why is not None or strides is None:
+        return why or Fallback.STRIDES
+    with place.entered():
+        why = place.make_ready(route)
+        if why is not None or route.prepared is None:
+            return why or Fallback.NO_ENTRY
+        prepared = place.strided(route, *strides) if strides else route.prepared
+
+    def launch(a: Any, bt: Any, c: Any, bias: Any, workspace: Any, stream: int | None) -> None:
+        with place.entered():
+            prepared(a, bt, c, bias, workspace, stream)
+
+    return launch
 
 
 def _bias_fits(bias: Tensor, n: int, index: int) -> bool:

@@ -39,7 +39,11 @@ def _unfit(tensor: Tensor, device: torch.device) -> Fallback | None:
         return Fallback.DTYPE
     if tensor.device != device:
         return Fallback.DEVICE
-    return Fallback.ALIGNMENT if not tensor.data_ptr() or tensor.data_ptr() % ALIGNMENT_BYTES else None
+    try:
+        address = tensor.data_ptr()
+    except RuntimeError:  # a wrapper, such as a transform of torch.func leaves behind
+        return Fallback.TENSOR_TYPE
+    return Fallback.ALIGNMENT if not address or address % ALIGNMENT_BYTES else None
 
 
 def row_strides(operands: Sequence[Tensor], k: int, may_differ: bool) -> tuple[int, int] | tuple[()] | None:

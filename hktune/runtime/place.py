@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 
 import torch
 
@@ -18,6 +20,10 @@ from hktune.runtime.workspaces import Workspaces
 
 Key = tuple[int, int, int, bool]
 """M, N, K, and whether there is no bias."""
+Shapes = tuple[torch.Size, torch.Size, bool]
+"""Of x [..., K] and weight [N, K], and whether there is no bias."""
+Served = tuple["Route", tuple[int, ...]]
+"""What serves a call, and the shape of its output [..., N]."""
 
 # Launches kept ready; beyond, all are dropped, so that a program with ever new M does not grow. About 1 KB each.
 _ROUTES_MAX = 65536
@@ -57,43 +63,49 @@ class Place:
     def __init__(self, device: Device, where: torch.device, choices: Choices, objects: Mapping[str, bytes]) -> None:
         self.device = device
         self.where = where
-        self.routes: dict[Key, Route] = {}
+        self.served: dict[Shapes, Served] = {}
         self.workspaces = Workspaces(where)
         self.index = -1 if where.index is None else where.index
         self.is_gpu = where.type == "cuda"
-        self._raw_stream: Callable[[int], int] | None = None
-        self._current_index: Callable[[], int] | None = None
+        # The handle of this thread's current stream here; None where launches are synchronous.
+        self.stream: Callable[[], int | None] = _no_stream
+        # The thread's current device, which must be this one for a prepared launch; None where there is but one.
+        self.current_index: Callable[[], int] | None = None
         if self.is_gpu:
-            self._raw_stream = torch._C._cuda_getCurrentRawStream
+            self.stream = partial(torch._C._cuda_getCurrentRawStream, self.index)
             if torch.cuda.device_count() > 1:
-                self._current_index = torch._C._cuda_getDevice
+                self.current_index = torch._C._cuda_getDevice
+        self._routes: dict[Key, Route] = {}
         self._choices = choices
         self._objects = objects
         self._kernels: dict[tuple[str, str], Kernel] = {}
         self._loading = threading.Lock()
 
-    def stream(self) -> int | None:
-        """The handle of this thread's current stream here; None where launches are synchronous."""
-        return None if self._raw_stream is None else self._raw_stream(self.index)
-
-    def is_current(self) -> bool:
-        """Whether this is the thread's current device, as a prepared launch needs it."""
-        return self._current_index is None or self._current_index() == self.index
-
     def entered(self) -> AbstractContextManager[object]:
         """Makes this the thread's current device; what loads a kernel or opens a device leaves it so otherwise."""
         return torch.cuda.device(self.where) if self.is_gpu else nullcontext()
 
+    def serve(self, shapes: Shapes) -> Served | None:
+        """What serves calls of `shapes`, kept in `served`; None where they do not fit each other."""
+        x, weight, bare = shapes
+        if len(weight) != 2 or not x or x[-1] != weight[1]:
+            return None
+        rows, n = x[:-1], weight[0]
+        if len(self.served) >= _ROUTES_MAX:
+            self.served.clear()
+        served = self.served[shapes] = self.route((math.prod(rows), n, x[-1], bare)), (*rows, n)
+        return served
+
     def route(self, key: Key) -> Route:
         """The route of `key`, found once."""
-        route = self.routes.get(key)
+        route = self._routes.get(key)
         if route is None:
             m, n, k, bare = key
             real = bool(m and n and k)
             choice = self._choices.find(m, n, k, "bf16", "none" if bare else "bias") if real else None
-            if len(self.routes) >= _ROUTES_MAX:
-                self.routes.clear()
-            route = self.routes[key] = Route(key, choice)
+            if len(self._routes) >= _ROUTES_MAX:
+                self._routes.clear()
+            route = self._routes[key] = Route(key, choice)
         return route
 
     def make_ready(self, route: Route) -> Fallback | None:
@@ -118,3 +130,7 @@ class Place:
                 sha256, symbol = name
                 self._kernels[name] = self.device.load(self._objects[sha256], symbol)
             return self._kernels[name]
+
+
+def _no_stream() -> None:
+    return None

@@ -19,7 +19,7 @@ grad_enabled = torch.is_grad_enabled
 _dispatch_modes: Any = torch._C._len_torch_dispatch_stack
 _function_modes: Any = torch._C._len_torch_function_stack
 _functorch: Any = torch._C._functorch.peek_interpreter_stack
-_jit_trace: Any = torch._C._get_tracing_state
+_jit_trace: Any = torch._C._is_tracing
 _autocast: Any = torch._C._is_any_autocast_enabled
 
 
@@ -31,7 +31,7 @@ def is_plain() -> bool:
         or _functorch() is not None
         or _autocast()
         or forward_ad._current_level >= 0
-        or _jit_trace() is not None
+        or _jit_trace()
     )
 
 
@@ -45,7 +45,7 @@ def has_dispatch_mode() -> bool:
 
 def is_transformed() -> bool:
     """Under vmap, grad and their like, forward-mode AD, or torch.jit.trace."""
-    return _functorch() is not None or forward_ad._current_level >= 0 or _jit_trace() is not None
+    return _functorch() is not None or forward_ad._current_level >= 0 or _jit_trace()
 
 
 def as_autocast(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:

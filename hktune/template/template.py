@@ -47,8 +47,8 @@ class Template:
     """Renders configs to variants, and says how a variant is launched and proved.
 
     `parameter_names` are the config's names it needs; `derived` names are computed from them, in order. `sha256` covers
-    the description's bytes and the source's. `fixed_order`: equal operands give equal bits on every launch. Every
-    method raises TemplateError if `config` cannot be evaluated.
+    the description's bytes and the source's. `source` has its ${fields} still. `fixed_order`: equal operands give
+    equal bits on every launch. Every method raises TemplateError if `config` cannot be evaluated.
     """
 
     def __init__(self, description: TemplateDescription, description_bytes: bytes, source_bytes: bytes) -> None:
@@ -62,7 +62,7 @@ class Template:
         digests = (hashlib.sha256(part).digest() for part in (description_bytes, source_bytes))
         self.sha256 = hashlib.sha256(b"".join(digests)).hexdigest()
         self._arch_record = arch_named(description.arch)
-        self._source = source_bytes.decode()
+        self.source = source_bytes.decode()
         self._fields = _expressions("fields", description.fields)
         self._tile = _extent("tile", description.tile)
         self._proofs = [
@@ -89,10 +89,14 @@ class Template:
 
     def render(self, config: Config) -> Variant:
         """The source with every ${field} filled in; booleans become true and false."""
-        scope = self._scope(config)
-        texts = {name: self._text(expression, scope) for name, expression in self._fields.items()}
-        source = _FIELD.sub(lambda match: texts[match[1]], self._source)
+        texts = self.field_texts(config)
+        source = _FIELD.sub(lambda match: texts[match[1]], self.source)
         return Variant(self.name, self.sha256, self.arch, self.language, self.symbol, source, config)
+
+    def field_texts(self, config: Config) -> dict[str, str]:
+        """What `render` fills in for each field of `source`."""
+        scope = self._scope(config)
+        return {name: self._text(expression, scope) for name, expression in self._fields.items()}
 
     @property
     def epilogues(self) -> tuple[str, ...]:
@@ -164,7 +168,7 @@ class Template:
         return tuple(int(value) for value in values)
 
     def _check_fields(self) -> None:
-        placed = set(_FIELD.findall(self._source))
+        placed = set(_FIELD.findall(self.source))
         if placed - self._fields.keys():
             raise TemplateError(f"source has ${{{min(placed - self._fields.keys())}}}: add it under `fields`")
         if self._fields.keys() - placed:

@@ -156,9 +156,22 @@ class TestDevice:
         self, device: Device, place: Callable[[torch.Tensor], torch.Tensor]
     ) -> None:
         wide = torch.zeros(4, 5, dtype=torch.bfloat16)
-        assert device.borrow(place(wide[1:, :3])).size_bytes == 2 * (2 * 5 + 3)
-        with pytest.raises(DeviceError, match="not empty"):
-            device.borrow(place(wide[:0]))
+        for view, elements in (
+            (wide[1:, :3], 2 * 5 + 3),
+            (wide.t(), 4 * 5),
+            (wide[::2, 1:], 2 * 5 + 4),
+            (wide[2, 3].expand(7, 7), 1),
+            (wide[:, 4], 3 * 5 + 1),
+        ):
+            assert device.borrow(place(view)).size_bytes == 2 * elements
+
+    def test_tensors_of_other_devices_and_empty_ones_are_not_borrowed(
+        self, device: Device, place: Callable[[torch.Tensor], torch.Tensor]
+    ) -> None:
+        for refused in (place(torch.zeros(4, 5)[:0]), torch.zeros(4, device="meta")):
+            with pytest.raises(DeviceError, match=r"cannot borrow .* not empty") as caught:
+                device.borrow(refused)
+            assert "\n" not in str(caught.value)
 
     def test_unknown_symbols_and_broken_objects_are_refused(self, device: Device) -> None:
         for data, symbol, part in (

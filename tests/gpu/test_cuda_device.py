@@ -113,7 +113,10 @@ def test_a_launch_takes_torchs_tensors_and_stream(device: CudaDevice) -> None:
     device.launch(kernel, Launch((4, 1, 1), (256, 1, 1), 1024, ARGUMENTS), binding, stream.cuda_stream)
     stream.synchronize()
     assert torch.equal(c, a + 1)
-    for refused in (a.cpu(), a.reshape(10, 100).T, a[:0]):
+    rows = a.reshape(10, 100)[2:, :7]
+    strided = device.borrow(rows)
+    assert (strided.address, strided.size_bytes) == (a.data_ptr() + 4 * 200, 4 * (7 * 100 + 7))
+    for refused in (a.cpu(), a[:0]):
         with pytest.raises(DeviceError, match="cannot borrow"):
             device.borrow(refused)
 

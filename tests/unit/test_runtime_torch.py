@@ -14,6 +14,7 @@ from naive_gemm import published, trial
 from torch import Tensor, nn
 from torch.func import grad, vmap
 from torch.nn import functional
+from torch.nn.utils import parametrize, prune
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import hktune
@@ -142,6 +143,27 @@ def test_a_layer_is_initialised_as_nn_linear_is() -> None:
     assert torch.equal(ours.bias, theirs.bias)
     assert ours.bias.abs().max() <= 1 / K**0.5
     theirs.load_state_dict(ours.state_dict())
+
+
+class Doubled(nn.Module):
+    def forward(self, weight: Tensor) -> Tensor:
+        return 2 * weight
+
+
+def test_a_layer_uses_what_stands_in_for_its_parameters() -> None:
+    layer, x = hktune.Linear(K, N), bf16(M, K)
+    weight, bias = layer.weight.detach().clone(), layer.bias.detach().clone()
+    with torch.no_grad():
+        plain = layer(x)
+        given = torch.func.functional_call(layer, {"weight": 2 * weight, "bias": bias}, (x,))
+        parametrize.register_parametrization(layer, "weight", Doubled())
+        assert torch.equal(layer(x), given)
+        parametrize.remove_parametrizations(layer, "weight", leave_parametrized=False)
+        assert torch.equal(layer(x), plain)
+        layer.weight = nn.Parameter(2 * weight)
+        assert torch.equal(layer(x), given)
+        prune.random_unstructured(layer, "bias", amount=N)  # the mask leaves nothing
+        close(layer(x), x.float() @ (2 * weight).float().T)
 
 
 class Special(nn.Linear):

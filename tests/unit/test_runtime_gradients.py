@@ -1,0 +1,167 @@
+"""Autograd around an eager call: what torch's own linear and matmul do, ours do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+import torch
+from naive_gemm import published, trial
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+import hktune
+from hktune.model import Problem
+from hktune.runtime import FallbackWarning, LoadedTable, operators
+
+M, N, K = 4, 64, 32
+Product = Callable[[Tensor, Tensor], Tensor]
+PRODUCTS: list[tuple[Product, Product, tuple[int, int]]] = [
+    (hktune.linear, functional.linear, (N, K)),
+    (hktune.matmul, torch.matmul, (K, N)),
+]
+
+
+@pytest.fixture(autouse=True)
+def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LoadedTable:
+    monkeypatch.setattr(operators, "_current", None)
+    published(tmp_path, trial(Problem(M, N, K)), trial(Problem(M, N, K, epilogue="bias")))
+    return hktune.load(tmp_path, allow_modelled=True)
+
+
+def bf16(*shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape))).bfloat16()
+
+
+def leaves(shape: tuple[int, int], wanted: tuple[bool, bool] = (True, True)) -> tuple[Tensor, Tensor]:
+    return bf16(M, K).requires_grad_(wanted[0]), bf16(*shape).requires_grad_(wanted[1])
+
+
+def close(found: Tensor | None, expected: Tensor | None) -> None:
+    assert found is not None
+    assert expected is not None
+    torch.testing.assert_close(found, expected, rtol=2**-7, atol=2**-5)
+
+
+def kept_shapes(product: Product, x: Tensor, other: Tensor) -> set[tuple[int, ...]]:
+    """Of the tensors that a call keeps for its backward pass."""
+    shapes: set[tuple[int, ...]] = set()
+
+    def pack(tensor: Tensor) -> Tensor:
+        shapes.add(tuple(tensor.shape))
+        return tensor
+
+    with saved_tensors_hooks(pack, lambda tensor: tensor):
+        product(x, other)
+    return shapes
+
+
+@pytest.mark.parametrize(("ours", "theirs", "shape"), PRODUCTS, ids=["linear", "matmul"])
+class TestGradients:
+    def test_of_a_tensor_that_is_used_twice_are_summed(
+        self, ours: Product, theirs: Product, shape: tuple[int, int]
+    ) -> None:
+        found, expected = leaves(shape), leaves(shape)
+        for product, (x, other) in ((ours, found), (theirs, expected)):
+            (product(x, other) * product(x * 2, other)).float().sum().backward()
+        for mine, torchs in zip(found, expected, strict=True):
+            assert mine.grad is not None
+            assert torchs.grad is not None
+            error = (mine.grad - torchs.grad).float().norm() / torchs.grad.float().norm()
+            assert error < 0.02  # a few roundings to bf16, 2^-9 each
+
+    def test_come_again_from_a_retained_graph(self, ours: Product, theirs: Product, shape: tuple[int, int]) -> None:
+        x, other = leaves(shape)
+        out = ours(x, other)
+        first = torch.autograd.grad(out.sum(), (x, other), retain_graph=True)
+        again = torch.autograd.grad(out.sum(), (x, other))
+        assert all(torch.equal(*pair) for pair in zip(first, again, strict=True))
+        with pytest.raises(RuntimeError, match="second time"):
+            torch.autograd.grad(out.sum(), (x, other))
+        del theirs
+
+    def test_have_gradients(self, ours: Product, theirs: Product, shape: tuple[int, int]) -> None:
+        found = []
+        for product in (ours, theirs):
+            x, other = leaves(shape)
+            (slope,) = torch.autograd.grad(product(x, other).sum(), x, create_graph=True)
+            found.append(torch.autograd.grad(slope.float().square().sum(), other)[0])
+        close(*found)
+
+    @pytest.mark.parametrize("changed", [0, 1])
+    @pytest.mark.parametrize("wanted", [(True, True), (True, False), (False, True)])
+    def test_of_operands_changed_in_place_are_refused_where_torch_refuses(
+        self, ours: Product, theirs: Product, shape: tuple[int, int], changed: int, wanted: tuple[bool, bool]
+    ) -> None:
+        for product in (ours, theirs):
+            operands = leaves(shape, wanted)
+            out = product(*operands)
+            with torch.no_grad():
+                operands[changed].add_(1)
+            needed = wanted[1 - changed]
+            with pytest.raises(RuntimeError, match="modified by an inplace operation") if needed else nullcontext():
+                out.sum().backward()
+
+    @pytest.mark.parametrize("wanted", [(True, True), (True, False), (False, True)])
+    def test_keep_the_operands_that_torch_keeps(
+        self, ours: Product, theirs: Product, shape: tuple[int, int], wanted: tuple[bool, bool]
+    ) -> None:
+        kept = [kept_shapes(product, *leaves(shape, wanted)) for product in (ours, theirs)]
+        # torch may keep a transposed view
+        assert {tuple(sorted(each)) for each in kept[0]} == {tuple(sorted(each)) for each in kept[1]}
+
+    def test_pass_hooks_and_checkpoints(self, ours: Product, theirs: Product, shape: tuple[int, int]) -> None:
+        x, other = leaves(shape)
+        seen: list[tuple[int, ...]] = []
+        other.register_hook(lambda slope: seen.append(tuple(slope.shape)))
+        out = checkpoint(lambda x, other: ours(x, other).relu(), x, other, use_reentrant=False)
+        assert isinstance(out, Tensor)
+        out.register_hook(lambda slope: seen.append(tuple(slope.shape)))
+        out.sum().backward()
+        assert seen == [(M, N), shape]
+        expected = leaves(shape)
+        theirs(*expected).relu().sum().backward()
+        close(x.grad, expected[0].grad)
+
+
+def test_an_output_may_be_changed_in_place_and_viewed() -> None:
+    ours, theirs = leaves((N, K)), leaves((N, K))
+    for product, operands in ((hktune.linear, ours), (functional.linear, theirs)):
+        out = product(*operands)
+        out[1:].mul_(3)
+        assert out.grad_fn is not None
+        out.view(2, -1).sum().backward()
+    for mine, torchs in zip(ours, theirs, strict=True):
+        close(mine.grad, torchs.grad)
+
+
+def test_what_a_transform_left_behind_is_torchs(table: LoadedTable) -> None:
+    left: list[Tensor] = []
+
+    def leaves_its_argument(weight: Tensor) -> Tensor:
+        left.append(weight)
+        return weight.float().square().sum()
+
+    torch.func.grad(leaves_its_argument)(bf16(N, K))
+    x = bf16(M, K).requires_grad_()
+    with pytest.warns(FallbackWarning, match="tensor type"):
+        out = hktune.linear(x, left[0])
+    assert torch.equal(out, functional.linear(x, left[0]))
+    out.sum().backward()
+    close(x.grad, bf16(N, K).sum(0).expand(M, K))
+    with torch.no_grad():
+        assert torch.equal(hktune.linear(x, left[0]), out)
+    assert table.stats().fallbacks == {"tensor type": 2}
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_nested_tensors_are_torchs() -> None:
+    nested, weight = torch.nested.nested_tensor([bf16(2, K), bf16(3, K)]), bf16(N, K)
+    with pytest.warns(FallbackWarning, match="bfloat16 nested on cpu .* because of: tensor type"):
+        found = hktune.linear(nested, weight)
+    for mine, torchs in zip(found.unbind(), functional.linear(nested, weight).unbind(), strict=True):
+        assert torch.equal(mine, torchs)
