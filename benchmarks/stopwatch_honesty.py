@@ -33,6 +33,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--problem", action="append", required=True, metavar="MxNxK")
     parser.add_argument("--comparisons", type=int, default=100)
+    parser.add_argument("--slowed", type=int, help="of the slowed side; default: as many")
     parser.add_argument("--rule", choices=sorted(RULES), action="append", help="default: each")
     parser.add_argument("--prebuilt", type=Path)
     parser.add_argument("--device", default="auto")
@@ -44,7 +45,8 @@ def main() -> None:
     serving = GpuService(kind, space, bench.make_compiler, problems, settings)()
     for problem in problems:
         for name in options.rule or RULES:
-            examine(serving, bench, problem, name, options.comparisons)
+            slowed = options.comparisons if options.slowed is None else options.slowed
+            examine(serving, bench, problem, name, options.comparisons, slowed)
 
 
 def parsed(text: str) -> Problem:
@@ -53,21 +55,21 @@ def parsed(text: str) -> Problem:
     return Problem(m, n, k)
 
 
-def examine(serving: Serving, bench: GpuBench, problem: Problem, name: str, comparisons: int) -> None:
+def examine(serving: Serving, bench: GpuBench, problem: Problem, name: str, comparisons: int, slowed: int) -> None:
     """Compare the space's default config with itself, and with itself slowed."""
     rule = RULES[name]
     attempt = bench()(load_space(bench.space).config({}))
     pair = [serving.stopwatch.side(attempt, problem) for _ in range(2)]
     unequal = [stretched(serving, side, extra) for side, extra in zip(pair, (0, 1), strict=True)]
     same = [serving.stopwatch.compared_graphs(pair, rule)[0] for _ in range(comparisons)]
-    slower = [serving.stopwatch.compared_graphs(unequal, rule)[0] for _ in range(comparisons)]
+    slower = [serving.stopwatch.compared_graphs(unequal, rule)[0] for _ in range(slowed)]
     contained = sum(comparison.ratio.contains(1.0) for comparison in same)
     apart = sum(comparison.ratio.high < 1.0 for comparison in slower)
     expected = LAUNCHES / SLOWED_LAUNCHES
     right = sum(comparison.ratio.contains(expected) for comparison in slower)
     print(
         f"{problem} {name}: A/A interval contains 1.00 in {contained} of {comparisons}, medians {spread(same)}, "
-        f"{rounds(same)} rounds; {SLOWED_LAUNCHES}/{LAUNCHES} launches told apart in {apart} of {comparisons}, "
+        f"{rounds(same)} rounds; {SLOWED_LAUNCHES}/{LAUNCHES} launches told apart in {apart} of {slowed}, "
         f"interval contains {expected:.4f} in {right}, medians {spread(slower)}",
         flush=True,
     )

@@ -258,6 +258,15 @@ class Derived:
         needed = frozenset().union(*(expression.names for expression in self.expressions.values()))
         return needed - self.expressions.keys()
 
+    def reduced_to(self, name: str) -> Derived:
+        """Only what `name` needs, itself last."""
+        kept, open_names = {name}, [name]
+        while open_names:
+            needed = self.expressions[open_names.pop()].names & self.expressions.keys() - kept
+            kept |= needed
+            open_names += needed
+        return Derived({each: expression.text for each, expression in self.expressions.items() if each in kept})
+
     def values(self, scope: Scope) -> dict[str, Value]:
         """The derived values alone, in order. Raises SpaceError as `Expression.value` does."""
         full = dict(scope)

@@ -20,6 +20,9 @@ from hktune.template.template import Template
 HOPELESS = 2.0
 """A candidate whose first timed launch takes so many times as long as the vendor's is not timed further."""
 
+GLANCES = 3
+"""Launches that may show that a candidate is not hopeless: the host may hold up one of them."""
+
 CONFIRMED = "confirmed"
 """How the note of a time begins that was taken on fresh rounds, after the search."""
 
@@ -147,7 +150,7 @@ class MeasuredStopwatch:
             wrong = self._checked(lambda: enqueue(bench.sets[0]), problem, bench)
             if wrong:
                 return Failure(Status.WRONG, f"{problem}: {wrong}")
-            glance_us = self.timer.glance_us(lambda index: enqueue(bench.sets[index]))
+            glance_us = self._glance_us(enqueue, bench, hopeless_us)
             if glance_us > hopeless_us:
                 return self._hopeless(glance_us, bench)
             return self._side(enqueue, bench.sets)
@@ -155,6 +158,15 @@ class MeasuredStopwatch:
             raise
         except DeviceError as refused:
             return Failure(Status.CRASHED, str(refused))
+
+    def _glance_us(self, enqueue: Callable[[OperandSet], None], bench: _Bench, hopeless_us: float) -> float:
+        """The time of one launch, the least of several where it is hopeless."""
+        least_us = float("inf")
+        for _ in range(GLANCES):
+            least_us = min(least_us, self.timer.glance_us(lambda index: enqueue(bench.sets[index])))
+            if least_us <= hopeless_us:
+                break
+        return least_us
 
     def _checked(self, run: Callable[[], None], problem: Problem, bench: _Bench) -> str | None:
         """What is wrong with C of the first set after `run`."""

@@ -20,9 +20,13 @@ class ConstraintDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=T
 
 
 class SpaceDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """`estimate` are named expressions, the last of which says about how long a config takes for m, n and k, in any
+    unit: it orders what a search tries first, and is never reported as a time."""
+
     name: str
     template: str
     parameters: dict[str, ParameterDescription]
     constraints: list[ConstraintDescription] = []
     derived: dict[str, Scalar] = {}
     seeds: list[dict[str, Scalar]] = []
+    estimate: dict[str, Scalar] = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,9 @@ from hktune.space.rules import Constraint, Parameter, Step, Violation, filled, p
 
 if TYPE_CHECKING:
     from hktune.space.space import SearchSpace
+
+DESCENTS = 6
+"""From so many of the seeds, the best by the estimate, what else it favours is sought."""
 
 _DRAWS = 5000  # some 10 us each, most being left at their first illegal value
 
@@ -46,8 +49,23 @@ class Domain:
 
     @cached_property
     def seeds(self) -> tuple[Config, ...]:
-        """The space's named good configs that are legal here, best first."""
-        return tuple(seed for seed in self.space.seeds if self.is_legal(seed))
+        """What to try first, best first: the space's named good configs that are legal here; where it has an estimate,
+        also the configs that descents on it reach from them, all in its order."""
+        named = tuple(seed for seed in self.space.seeds if self.is_legal(seed))
+        if not self.has_estimate:
+            return named
+        in_order = sorted(named, key=self.estimate)
+        reached = (self._descended(seed) for seed in in_order[:DESCENTS])
+        return tuple(sorted(dict.fromkeys(chain(in_order, reached)), key=self.estimate))
+
+    @property
+    def has_estimate(self) -> bool:
+        return self.problem is not None and bool(self.space.estimate.expressions)
+
+    def estimate(self, config: Mapping[str, Value]) -> int:
+        """About how long `config` takes by the space's estimate, which it must have: good for an order only."""
+        *_, value = self.space.estimate.values({**self._fixed, **config}).values()
+        return int(value)
 
     @cached_property
     def is_empty(self) -> bool:
@@ -97,14 +115,26 @@ class Domain:
         Where constraints forbid a single change, one other parameter that they depend on moves with it, the least
         far along its values that makes the pair legal; coupled parameters would cut the space into islands otherwise.
         """
+        return self._neighbours(config, self.parameters)
+
+    def _neighbours(self, config: Mapping[str, Value], changing: Iterable[Parameter]) -> list[Config]:
         found: dict[Config, None] = {}
-        for parameter in self.parameters:
+        for parameter in changing:
             for value in parameter.values:
                 if value != config[parameter.name]:
                     moved = self._moved(config, parameter.name, value)
                     if moved is not None:
                         found[moved] = None
         return list(found)
+
+    def _descended(self, config: Config) -> Config:
+        """The last of the configs that each are the best neighbour of the one before, by the estimate."""
+        weighed = [each for each in self.parameters if each.name in self.space.estimate.free_names]
+        while True:
+            best = min(self._neighbours(config, weighed), key=self.estimate, default=config)
+            if self.estimate(best) >= self.estimate(config):
+                return config
+            config = best
 
     def _moved(self, config: Mapping[str, Value], name: str, value: Value) -> Config | None:
         changed = {**config, name: value}

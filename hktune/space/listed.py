@@ -5,26 +5,41 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
+from itertools import chain, islice
 
 from hktune.errors import SpaceError
 from hktune.model import Config, Problem, Value
 from hktune.space.domain import Domain
 from hktune.space.space import SearchSpace
 
+SUGGESTED = 16
+"""So many of a list are tried first for the estimate alone."""
+
 
 class ListedDomain(Domain):
-    """Those of `configs` that are legal for `problem`, in the list's order.
+    """Those of `configs` that are legal for `problem`, in the order of the space's estimate; without one, the list's.
 
     Judging and reasons are those of `Domain`; nothing off the list is legal here.
     """
 
     def __init__(self, space: SearchSpace, problem: Problem | None, configs: Iterable[Config]) -> None:
         super().__init__(space, problem)
-        self._listed = {config.id: config for config in configs if Domain.is_legal(self, config)}
+        listed = [config for config in configs if Domain.is_legal(self, config)]
+        in_order = sorted(listed, key=self.estimate) if self.has_estimate else listed
+        self._listed = {config.id: config for config in in_order}
 
     def is_legal(self, config: Mapping[str, Value]) -> bool:
         """Whether `config` is on the list, and legal."""
         return (config if isinstance(config, Config) else Config(config)).id in self._listed
+
+    @cached_property
+    def seeds(self) -> tuple[Config, ...]:
+        """The space's named good configs that are on the list, and the list's best by the estimate, in its order."""
+        named = tuple(seed for seed in self.space.seeds if self.is_legal(seed))
+        if not self.has_estimate:
+            return named
+        best = islice(self._listed.values(), SUGGESTED)
+        return tuple(sorted(dict.fromkeys(chain(named, best)), key=self.estimate))
 
     @cached_property
     def count(self) -> int:

@@ -50,6 +50,7 @@ class SearchSpace:
         )
         self._parameter = {parameter.name: parameter for parameter in self.parameters}
         self.derived = self._all_derived(description.derived)
+        self.estimate = self._estimate(description.estimate)
         self.constraints = tuple(self._constraint(constraint) for constraint in description.constraints)
         self._check_use()
         self._domains: dict[Problem | None, Domain] = {}
@@ -131,6 +132,15 @@ class SearchSpace:
         for expression in derived.expressions.values():
             expression.check_names(self._parameter.keys() | derived.expressions.keys() | PROBLEM_NAMES)
         return derived
+
+    def _estimate(self, own: Mapping[str, Value]) -> Derived:
+        known = self._parameter.keys() | self.derived.expressions.keys() | PROBLEM_NAMES | {"arch"}
+        if own.keys() & known:
+            raise SpaceError(f"estimate {min(own.keys() & known)}: something else has that name: rename it")
+        for expression in Derived(own, "estimate").expressions.values():
+            expression.check_names(known | own.keys())
+        needed = {name: expression.text for name, expression in self.derived.expressions.items()}
+        return Derived({**needed, **own}, "estimate").reduced_to(next(reversed(own))) if own else Derived({})
 
     def _constraint(self, description: ConstraintDescription) -> Constraint:
         where = f"constraint {description.name}"
