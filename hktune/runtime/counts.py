@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -26,6 +25,8 @@ class Fallback(str, Enum):
     TRANSFORM = "functorch, forward-mode AD or jit trace"
     TRANSPOSE = "transpose of b not kept"
     CAPTURE = "kernel not loaded before graph capture"
+
+    __hash__ = str.__hash__  # Enum's own is Python, and each fallback asks for it
 
     def __str__(self) -> str:
         return self.value
@@ -77,13 +78,14 @@ class Counts:
     def __init__(self, skipped: Mapping[str, int]) -> None:
         self.hits = 0
         self.near_hits = 0
-        self._fallbacks: Counter[Fallback] = Counter()
+        self._fallbacks: dict[Fallback, int] = {}
         self._skipped = dict(skipped)
 
     def fell_back(self, why: Fallback, left: Tensor, right: Tensor) -> None:
         """Count a call that went to the vendor; the first one for a cause warns."""
-        self._fallbacks[why] += 1
-        if self._fallbacks[why] == 1 and why in _NEXT_STEP:
+        count = self._fallbacks.get(why, 0)
+        self._fallbacks[why] = count + 1
+        if count == 0 and why in _NEXT_STEP:
             call = f"{_described(left)} and {_described(right)}"
             text = f"torch serves {call}, because of: {why} (said once, counted in hktune.stats()): {_NEXT_STEP[why]}"
             # How many frames lie between here and the caller differs; the text names the call instead.

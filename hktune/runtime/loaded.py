@@ -18,7 +18,7 @@ from hktune.errors import DeviceError
 from hktune.runtime import operators
 from hktune.runtime.counts import Counts, Fallback, Stats
 from hktune.runtime.operands import ALIGNMENT_BYTES, PLAIN, refusal, row_strides
-from hktune.runtime.place import Place, Route
+from hktune.runtime.place import ROUTES_MAX, Place, Route, Shapes
 from hktune.runtime.torch_state import (
     as_autocast,
     autocast_done,
@@ -60,6 +60,7 @@ class LoadedTable:
         self._places: dict[int, Place | None] = {index: self._place(device, index)}
         self._transposes = Transposes(transpose_cache_bytes)
         self._counts = Counts(validated.skipped_by_reason)
+        self._vendors: dict[Shapes, Fallback] = {}
         self._number = operators.register(self)
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -73,6 +74,11 @@ class LoadedTable:
         if not is_plain():
             return self._watched_linear(x, weight, bias)
         if grad_enabled() and (x.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)):
+            if x.is_nested:  # it has no shape
+                return self._vendor(Fallback.TENSOR_TYPE, x, weight, bias)
+            why = self._vendors.get((x.shape, weight.shape, bias is None)) if self._vendors else None
+            if why is not None:  # torch records its own products faster than a Function does
+                return self._vendor(why, x, weight, bias)
             if bias is None:
                 return operators.apply_linear(x, weight, self)  # type: ignore[no-any-return]
             return operators.apply_linear(x, weight, self, bias)  # type: ignore[no-any-return]
@@ -118,6 +124,11 @@ class LoadedTable:
         if served is None:
             return self._vendor(Fallback.SHAPE, x, weight, bias)
         route, out_shape = served
+        if route.why is not None:
+            if len(self._vendors) >= ROUTES_MAX:
+                self._vendors.clear()
+            self._vendors[shapes] = route.why
+            return self._vendor(route.why, x, weight, bias)
         prepared = route.prepared
         try:
             # One expression, ordered by what is likely to fail; `refusal` says which part did.

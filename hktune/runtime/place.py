@@ -26,7 +26,7 @@ Served = tuple["Route", tuple[int, ...]]
 """What serves a call, and the shape of its output [..., N]."""
 
 # Launches kept ready; beyond, all are dropped, so that a program with ever new M does not grow. About 1 KB each.
-_ROUTES_MAX = 65536
+ROUTES_MAX = 65536
 
 
 class Route:
@@ -91,7 +91,7 @@ class Place:
         if len(weight) != 2 or not x or x[-1] != weight[1]:
             return None
         rows, n = x[:-1], weight[0]
-        if len(self.served) >= _ROUTES_MAX:
+        if len(self.served) >= ROUTES_MAX:
             self.served.clear()
         served = self.served[shapes] = self.route((math.prod(rows), n, x[-1], bare)), (*rows, n)
         return served
@@ -103,7 +103,7 @@ class Place:
             m, n, k, bare = key
             real = bool(m and n and k)
             choice = self._choices.find(m, n, k, "bf16", "none" if bare else "bias") if real else None
-            if len(self._routes) >= _ROUTES_MAX:
+            if len(self._routes) >= ROUTES_MAX:
                 self._routes.clear()
             route = self._routes[key] = Route(key, choice)
         return route

@@ -11,10 +11,10 @@ from hktune.space import Domain
 class HillClimbStrategy(UniqueStrategy):
     """First-improvement descent from the best config of this climb.
 
-    Its neighbours are asked in random order, and the first faster one that is told becomes the new centre. Once all
-    are told, or illegal, or known before, and none is faster, the climb is over: the next starts from a uniform draw.
-    A climb starts at any time that is told, so seeds and foreign outcomes start one too. Draws also fill a batch
-    while the last neighbours are in flight.
+    Its neighbours are asked best first by the space's estimate, in random order without one, and the first faster one
+    that is told becomes the new centre. Once all are told, or illegal, or known before, and none is faster, the climb
+    is over: the next starts from a uniform draw. A climb starts at any time that is told, so seeds and foreign outcomes
+    start one too. Draws also fill a batch while the last neighbours are in flight.
     """
 
     name = "hillclimb"
@@ -41,3 +41,5 @@ class HillClimbStrategy(UniqueStrategy):
             self._best = (outcome.time_us, outcome.config)
             self._to_try = self.domain.neighbours(outcome.config)
             self.rng.shuffle(self._to_try)
+            if self.domain.has_estimate:
+                self._to_try.sort(key=self.domain.estimate, reverse=True)  # the last is asked first

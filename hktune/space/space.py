@@ -140,7 +140,7 @@ class SearchSpace:
         for expression in Derived(own, "estimate").expressions.values():
             expression.check_names(known | own.keys())
         needed = {name: expression.text for name, expression in self.derived.expressions.items()}
-        return Derived({**needed, **own}, "estimate").reduced_to(next(reversed(own))) if own else Derived({})
+        return Derived({**needed, **own}, "estimate").reduced_to(list(own)[-1]) if own else Derived({})
 
     def _constraint(self, description: ConstraintDescription) -> Constraint:
         where = f"constraint {description.name}"

@@ -165,3 +165,34 @@ def test_nested_tensors_are_torchs() -> None:
         found = hktune.linear(nested, weight)
     for mine, torchs in zip(found.unbind(), functional.linear(nested, weight).unbind(), strict=True):
         assert torch.equal(mine, torchs)
+
+
+class TestWhatTheTableLeavesToTorch:
+    """A shape without a kernel: known as such from its second call on."""
+
+    def test_is_recorded_by_torch_itself(self) -> None:
+        x, weight = bf16(M, 2 * K), bf16(N, 2 * K).requires_grad_()
+        with pytest.warns(FallbackWarning, match="no entry"):
+            first = hktune.linear(x, weight)
+        second, theirs = hktune.linear(x, weight), functional.linear(x, weight)
+        assert second.grad_fn is not None
+        assert type(second.grad_fn) is type(theirs.grad_fn)
+        assert torch.equal(first, second)
+        assert hktune.stats().fallbacks == {"no entry for the shape": 2}
+
+    def test_stays_what_it_is_with_another_bias_or_leading_dimensions(self) -> None:
+        x, weight = bf16(2, M, 2 * K), bf16(N, 2 * K).requires_grad_()
+        with pytest.warns(FallbackWarning, match="no entry"):
+            hktune.linear(x, weight)
+        bias = bf16(N).requires_grad_()
+        torch.testing.assert_close(hktune.linear(x, weight, bias), functional.linear(x, weight, bias))
+        close(hktune.linear(bf16(M, K), bf16(N, K).requires_grad_()), functional.linear(bf16(M, K), bf16(N, K)))
+        assert hktune.stats().hits == 1
+
+    def test_nested_tensors_are_torchs_after_it_too(self) -> None:
+        weight = bf16(N, 2 * K).requires_grad_()
+        with pytest.warns(FallbackWarning, match="no entry"):
+            hktune.linear(bf16(M, 2 * K), weight)
+        nested = torch.nested.nested_tensor([bf16(2, 2 * K), bf16(3, 2 * K)])
+        with pytest.warns(FallbackWarning, match="tensor type"):
+            assert hktune.linear(nested, weight).is_nested
