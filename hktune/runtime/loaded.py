@@ -125,9 +125,7 @@ class LoadedTable:
             return self._vendor(Fallback.SHAPE, x, weight, bias)
         route, out_shape = served
         if route.why is not None:
-            if len(self._vendors) >= ROUTES_MAX:
-                self._vendors.clear()
-            self._vendors[shapes] = route.why
+            self._remember(shapes, route.why)
             return self._vendor(route.why, x, weight, bias)
         prepared = route.prepared
         try:
@@ -163,6 +161,12 @@ class LoadedTable:
         else:
             self._counts.hits += 1
         return out
+
+    def _remember(self, shapes: Shapes, why: Fallback) -> None:
+        """No kernel will ever serve `shapes`: their next call need not ask."""
+        if len(self._vendors) >= ROUTES_MAX:
+            self._vendors.clear()
+        self._vendors[shapes] = why
 
     def serve_matmul(self, a: Tensor, b: Tensor) -> Tensor:
         """`matmul` outside of dispatcher and autograd."""

@@ -189,6 +189,7 @@ class TestWhatTheTableLeavesToTorch:
         close(hktune.linear(bf16(M, K), bf16(N, K).requires_grad_()), functional.linear(bf16(M, K), bf16(N, K)))
         assert hktune.stats().hits == 1
 
+    @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")
     def test_nested_tensors_are_torchs_after_it_too(self) -> None:
         weight = bf16(N, 2 * K).requires_grad_()
         with pytest.warns(FallbackWarning, match="no entry"):
