@@ -13,7 +13,7 @@ from hktune.measure.comparison import Comparison, Race, compare
 from hktune.measure.operands import Arena, OperandSet
 from hktune.measure.stopping import CONFIRMING, SCREENING, StoppingRule
 from hktune.measure.stopwatch import Attempt
-from hktune.measure.timer import HOST_US, GraphTimer, Side
+from hktune.measure.timer import LONE_US, GraphTimer, Side
 from hktune.model import Failure, Launch, Problem, Source, Status, Timing
 from hktune.template.template import Template
 
@@ -21,7 +21,7 @@ HOPELESS = 2.0
 """A candidate whose first timed launch takes so many times as long as the vendor's is not timed further."""
 
 GLANCES = 3
-"""Launches that may show that a candidate is not hopeless: the host may hold up one of them."""
+"""Launches that may show that a candidate is not hopeless: a busy host may hold up one of them."""
 
 CONFIRMED = "confirmed"
 """How the note of a time begins that was taken on fresh rounds, after the search."""
@@ -79,7 +79,7 @@ class MeasuredStopwatch:
     def time(self, attempt: Attempt, problem: Problem) -> Timing | Failure:
         """Screen one candidate: few rounds, and fewer if it is clearly slower than the best one of `problem`."""
         bench = self._bench(problem)
-        side = self._candidate(attempt, problem, bench, hopeless_us=HOPELESS * bench.vendor_us + HOST_US)
+        side = self._candidate(attempt, problem, bench, hopeless_us=HOPELESS * bench.vendor_us + LONE_US)
         if not isinstance(side, Side):
             return side
         [comparison] = self._compared([side], bench, SCREENING, Race(best=bench.best))
@@ -163,7 +163,7 @@ class MeasuredStopwatch:
         """The time of one launch, the least of several where it is hopeless."""
         least_us = float("inf")
         for _ in range(GLANCES):
-            least_us = min(least_us, self.timer.glance_us(lambda index: enqueue(bench.sets[index])))
+            least_us = min(least_us, self.timer.glance_us(lambda index: enqueue(bench.sets[index]), bench.vendor))
             if least_us <= hopeless_us:
                 break
         return least_us
