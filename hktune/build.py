@@ -43,7 +43,7 @@ class BuildSummary:
 @dataclass(frozen=True)
 class Wanted:
     """Which configs to build, beside the seeds: those of `listed`, the seeds' neighbours, `random` others, or all.
-    With `problems`, only those that are legal for one of them."""
+    With `problems`, only those that are legal for one of them, and what the space's estimate favours for each."""
 
     listed: Sequence[Config] = ()
     near_seeds: bool = False
@@ -66,6 +66,7 @@ class Wanted:
 
     def _candidates(self, space: SearchSpace) -> Iterator[Config]:
         yield from space.seeds
+        yield from chain.from_iterable(space.domain(problem).seeds for problem in self.problems)
         yield from self.listed
         if self.near_seeds:
             yield from chain.from_iterable(space.neighbours(seed) for seed in space.seeds)

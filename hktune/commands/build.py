@@ -19,7 +19,12 @@ def add_build(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--near-seeds", action="store_true", help="also what differs from a seed in one parameter")
     parser.add_argument("--random", type=int, default=0, metavar="N", help="also N others, drawn at random")
     parser.add_argument("--all", action="store_true", help="the whole space")
-    parser.add_argument("--shapes", type=Path, metavar="FILE", help="only what is legal for one of these problems")
+    parser.add_argument(
+        "--shapes",
+        type=Path,
+        metavar="FILE",
+        help="also what the space favours for these; only what is legal for one",
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="default: one per core")
     parser.add_argument("--hipkittens", type=Path, metavar="DIR", help="HipKittens headers (default: pinned, fetched)")

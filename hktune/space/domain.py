@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -115,11 +115,8 @@ class Domain:
         Where constraints forbid a single change, one other parameter that they depend on moves with it, the least
         far along its values that makes the pair legal; coupled parameters would cut the space into islands otherwise.
         """
-        return self._neighbours(config, self.parameters)
-
-    def _neighbours(self, config: Mapping[str, Value], changing: Iterable[Parameter]) -> list[Config]:
         found: dict[Config, None] = {}
-        for parameter in changing:
+        for parameter in self.parameters:
             for value in parameter.values:
                 if value != config[parameter.name]:
                     moved = self._moved(config, parameter.name, value)
@@ -128,11 +125,16 @@ class Domain:
         return list(found)
 
     def _descended(self, config: Config) -> Config:
-        """The last of the configs that each are the best neighbour of the one before, by the estimate."""
+        """The last of the configs that each are the best neighbour of the one before, by the estimate. A change that is
+        no gain by itself is not looked at."""
         weighed = [each for each in self.parameters if each.name in self.space.estimate.free_names]
         while True:
-            best = min(self._neighbours(config, weighed), key=self.estimate, default=config)
-            if self.estimate(best) >= self.estimate(config):
+            now = self.estimate(config)
+            changes = [(parameter.name, value) for parameter in weighed for value in parameter.values]
+            better = [change for change in changes if self.estimate({**config, change[0]: change[1]}) < now]
+            moved = (self._moved(config, name, value) for name, value in better)
+            best = min((each for each in moved if each is not None), key=self.estimate, default=config)
+            if self.estimate(best) >= now:
                 return config
             config = best
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
+from hktune.build import Wanted
 from hktune.errors import SpaceError
 from hktune.model import Config, Problem, Trial
 from hktune.search import STRATEGIES, create_strategy
@@ -78,6 +79,13 @@ def test_every_strategy_begins_with_the_best_of_it(toy: SearchSpace, name: str) 
     domain = toy.domain(PROBLEM)
     asked = create_strategy(name, domain, seed=1).ask(len(domain.seeds))
     assert asked == list(domain.seeds)
+
+
+def test_a_build_for_problems_has_what_it_favours_for_each(toy: SearchSpace) -> None:
+    other = Problem(64, 4096, 1024)
+    built = Wanted(problems=[PROBLEM, other]).configs(toy)
+    assert {*toy.domain(PROBLEM).seeds, *toy.domain(other).seeds} <= set(built)
+    assert all(toy.is_legal(config, PROBLEM) or toy.is_legal(config, other) for config in built)
 
 
 @pytest.mark.parametrize(
