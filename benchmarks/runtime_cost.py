@@ -158,6 +158,14 @@ def host_costs(title: str, grad: bool = False) -> None:
         "hktune.Linear, launch left out": lambda: ours(x),
         "torch.nn.Linear, 16x16x16 on the CPU": lambda: theirs(x),
     }
+    x_left = torch.randn(M, K + 8).bfloat16()
+    left, torchs = hktune.Linear(K + 8, N, bias=False), torch.nn.Linear(K + 8, N, bias=False, dtype=torch.bfloat16)
+    calls |= {
+        "hktune.linear, a shape left to torch": lambda: hktune.linear(x_left, left.weight),
+        "torch linear, the same": lambda: functional.linear(x_left, left.weight),
+        "hktune.Linear, a shape left to torch": lambda: left(x_left),
+        "torch.nn.Linear, the same": lambda: torchs(x_left),
+    }
     show(f"host time of a call, {title}", rounds_ns(calls, 100))
 
 
