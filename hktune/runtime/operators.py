@@ -23,7 +23,13 @@ from hktune.runtime.torch_state import as_autocast
 CURRENT = 0
 
 
-class Server(Protocol):
+class LinearServer(Protocol):
+    """Serves products of plain tensors, outside of torch's dispatcher and autograd."""
+
+    def serve_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor: ...
+
+
+class Server(LinearServer, Protocol):
     """A loaded table. The `eager` functions are not for a compiler to trace; the `serve` functions work on plain
     tensors, outside of torch's dispatcher and autograd."""
 
@@ -32,8 +38,6 @@ class Server(Protocol):
     def eager_matmul(self, a: Tensor, b: Tensor) -> Tensor: ...
 
     def stats(self) -> Stats: ...
-
-    def serve_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor: ...
 
     def serve_matmul(self, a: Tensor, b: Tensor) -> Tensor: ...
 
@@ -93,7 +97,7 @@ class Linear(torch.autograd.Function):
     0.13 us less than None."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, server: Server, bias: Tensor | None = None) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, server: LinearServer, bias: Tensor | None = None) -> Tensor:
         needed = ctx.needs_input_grad
         ctx.save_for_backward(x if needed[1] else None, weight if needed[0] else None)
         return server.serve_linear(x, weight, bias)

@@ -14,7 +14,8 @@ from hktune.device.device import Device, Kernel, PreparedLaunch
 from hktune.device.prepared import BoundLaunch
 from hktune.dispatch.choice import Choice, Choices
 from hktune.model import Launch
-from hktune.runtime.counts import Fallback
+from hktune.runtime.counts import Counts, Fallback
+from hktune.runtime.served_shapes import ServedShapes
 from hktune.runtime.torch_state import is_capturing
 from hktune.runtime.workspaces import Workspaces
 
@@ -22,11 +23,9 @@ Key = tuple[int, int, int, bool]
 """M, N, K, and whether there is no bias."""
 Shapes = tuple[torch.Size, torch.Size, bool]
 """Of x [..., K] and weight [N, K], and whether there is no bias."""
-Served = tuple["Route", tuple[int, ...]]
-"""What serves a call, and the shape of its output [..., N]."""
 
 # Launches kept ready; beyond, all are dropped, so that a program with ever new M does not grow. About 1 KB each.
-ROUTES_MAX = 65536
+_ROUTES_MAX = 65536
 
 
 class Route:
@@ -60,10 +59,12 @@ class Route:
 class Place:
     """A device, torch's name for it, and what was made ready there. May be used by several threads."""
 
-    def __init__(self, device: Device, where: torch.device, choices: Choices, objects: Mapping[str, bytes]) -> None:
+    def __init__(
+        self, device: Device, where: torch.device, choices: Choices, objects: Mapping[str, bytes], counts: Counts
+    ) -> None:
         self.device = device
         self.where = where
-        self.served: dict[Shapes, Served] = {}
+        self.served: dict[Shapes, ServedShapes | Fallback] = {}
         self.workspaces = Workspaces(where)
         self.index = -1 if where.index is None else where.index
         self.is_gpu = where.type == "cuda"
@@ -78,6 +79,7 @@ class Place:
         self._routes: dict[Key, Route] = {}
         self._choices = choices
         self._objects = objects
+        self._counts = counts
         self._kernels: dict[tuple[str, str], Kernel] = {}
         self._loading = threading.Lock()
 
@@ -85,15 +87,16 @@ class Place:
         """Makes this the thread's current device; what loads a kernel or opens a device leaves it so otherwise."""
         return torch.cuda.device(self.where) if self.is_gpu else nullcontext()
 
-    def serve(self, shapes: Shapes) -> Served | None:
-        """What serves calls of `shapes`, kept in `served`; None where they do not fit each other."""
+    def serve(self, shapes: Shapes) -> ServedShapes | Fallback:
+        """What serves calls of `shapes`, or why that is the vendor library; kept in `served`."""
         x, weight, bare = shapes
         if len(weight) != 2 or not x or x[-1] != weight[1]:
-            return None
+            return Fallback.SHAPE
         rows, n = x[:-1], weight[0]
-        if len(self.served) >= ROUTES_MAX:
+        route = self.route((math.prod(rows), n, x[-1], bare))
+        if len(self.served) >= _ROUTES_MAX:
             self.served.clear()
-        served = self.served[shapes] = self.route((math.prod(rows), n, x[-1], bare)), (*rows, n)
+        served = self.served[shapes] = route.why or ServedShapes(self, route, (*rows, n), self._counts)
         return served
 
     def route(self, key: Key) -> Route:
@@ -103,7 +106,7 @@ class Place:
             m, n, k, bare = key
             real = bool(m and n and k)
             choice = self._choices.find(m, n, k, "bf16", "none" if bare else "bias") if real else None
-            if len(self._routes) >= ROUTES_MAX:
+            if len(self._routes) >= _ROUTES_MAX:
                 self._routes.clear()
             route = self._routes[key] = Route(key, choice)
         return route
