@@ -14,9 +14,8 @@ from pathlib import Path
 from statistics import geometric_mean
 
 from hktune.bench import GpuBench, choose_device
-from hktune.confirm import deciding, finalists
-from hktune.measure.stopwatch import Attempt
-from hktune.model import Config, Problem, Timing, Trial
+from hktune.confirm import attempt_of, deciding, finalists
+from hktune.model import Problem, Timing, Trial
 from hktune.settings import Settings
 from hktune.store import read_trials
 
@@ -38,7 +37,7 @@ def main() -> None:
     try:
         for problem in differing:
             assert work.confirming is not None
-            picks = [attempt(rows[problem]) for rows in (first, second)]
+            picks = [attempt_of(rows[problem]) for rows in (first, second)]
             times = [time for time in work.confirming.confirm(picks, problem).finalists if isinstance(time, Timing)]
             best_us = min(time.time_us for time in times)
             regrets[problem] = (times[0].time_us / best_us - 1, times[1].time_us / best_us - 1)
@@ -63,11 +62,6 @@ def winners(directory: Path) -> dict[Problem, Trial]:
         if close:
             best[problem] = close[0]
     return best
-
-
-def attempt(row: Trial) -> Attempt:
-    """What a row was made from, for another measurement."""
-    return Attempt(Config.from_json(row.config), object_sha256=row.object_sha256)
 
 
 if __name__ == "__main__":

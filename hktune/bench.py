@@ -31,7 +31,7 @@ _WORKER_DEADLINE_S = COMPILE_DEADLINE_S + EMULATION_DEADLINE_S + 60.0
 
 class Bench(Protocol):
     """Everything that a search over one space needs of one device. `judge` names what models, where nothing is
-    measured; `usage` is what of a GPU was used, where there is one."""
+    measured."""
 
     @property
     def identity(self) -> Identity: ...

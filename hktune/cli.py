@@ -143,15 +143,13 @@ def _tune(options: argparse.Namespace) -> int:
 def _verify(options: argparse.Namespace) -> int:
     from hktune.bench import EmulatedBench
     from hktune.model import Failure
-    from hktune.space import load_space
+    from hktune.space import load_space, require_legal
 
     if options.kernel:
         return verify_kernel(options)
     space = load_space(options.space)
     config = space.parse(options.config)
-    reasons = [str(violation) for violation in space.violations(config, options.problem)]
-    if reasons:
-        raise InputError(f"{'; '.join(reasons)}: change it, or see hktune explain")
+    require_legal(space, config, [options.problem])
     settings = Settings.from_environment(os.environ)
     prover = EmulatedBench(options.space, options.seed, settings, options.hipkittens)()
     attempt = prover(config)

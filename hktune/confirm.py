@@ -46,10 +46,14 @@ def measure_together(
 
     Returns these rows.
     """
-    attempts = [Attempt(Config.from_json(row.config), object_sha256=row.object_sha256) for row in rows]
-    confirmation = stopwatch.confirm(attempts, problem)
+    confirmation = stopwatch.confirm([attempt_of(row) for row in rows], problem)
     outcomes = zip(rows, confirmation.finalists, strict=True)
     return [append(_again(row, problem, outcome, confirmation.rivals)) for row, outcome in outcomes]
+
+
+def attempt_of(row: Trial) -> Attempt:
+    """What a row was made from, for another measurement."""
+    return Attempt(Config.from_json(row.config), object_sha256=row.object_sha256)
 
 
 def finalists(trials: Sequence[Trial]) -> list[Trial]:

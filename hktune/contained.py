@@ -225,25 +225,26 @@ class ContainedStopwatch:
         """Prove what was compiled."""
         if attempt.failure:
             return attempt
-        if attempt.config.id in self.quarantine:
-            return replace(attempt, failure=self.quarantine[attempt.config.id])
-        lost_before = self.worker.usage.workers_lost
-        answer = self.worker.ask(Prove(attempt))
+        answer = self._asked(Prove(attempt), attempt.config, None)
         assert isinstance(answer, (Attempt, Failure))
-        failure = answer if isinstance(answer, Failure) else answer.failure
-        if failure and self.worker.usage.workers_lost > lost_before:
-            return replace(attempt, failure=self._quarantined(attempt.config, None, failure))
         return replace(attempt, failure=answer) if isinstance(answer, Failure) else answer
 
     def time(self, attempt: Attempt, problem: Problem) -> Timing | Failure:
         """See Stopwatch."""
-        if attempt.config.id in self.quarantine:
-            return self.quarantine[attempt.config.id]
-        lost_before = self.worker.usage.workers_lost
-        answer = self.worker.ask(Screen(attempt, problem))
+        answer = self._asked(Screen(attempt, problem), attempt.config, problem)
         assert isinstance(answer, (Timing, Failure))
+        return answer
+
+    def _asked(
+        self, request: Prove | Screen, config: Config, problem: Problem | None
+    ) -> Attempt | Timing | Failure | Confirmation:
+        """The answer about one config, which is quarantined when that cost the worker, and asked about no more."""
+        if config.id in self.quarantine:
+            return self.quarantine[config.id]
+        lost_before = self.worker.usage.workers_lost
+        answer = self.worker.ask(request)
         if isinstance(answer, Failure) and self.worker.usage.workers_lost > lost_before:
-            return self._quarantined(attempt.config, problem, answer)
+            return self._quarantined(config, problem, answer)
         return answer
 
     def confirm(self, attempts: Sequence[Attempt], problem: Problem) -> Confirmation:

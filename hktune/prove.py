@@ -110,6 +110,15 @@ class CompileOnly:
         return replace(attempt, failure=record.failure) if record else attempt
 
 
+def built_again(template: Template, compiler: Compiler, config: Config, sha256: str | None) -> CodeObject | str:
+    """The code object of `config` whose bytes `sha256` names, or what compiling came to instead: why it failed, or the
+    sha256 of other bytes."""
+    code = compiler.compile(template.render(config), COMPILE_DEADLINE_S)
+    if isinstance(code, Failure):
+        return code.detail
+    return code if code.sha256 == sha256 else code.sha256
+
+
 def attempted(config: Config, code: CodeObject | Failure, compiler: str) -> Attempt:
     """The attempt that compiling `config` came to."""
     if isinstance(code, Failure):

@@ -27,7 +27,7 @@ from hktune.launch_rule import LaunchRule
 from hktune.measure.stopwatch import Attempt
 from hktune.model import Config, Failure, Identity, Problem, Status, Timing, Trial
 from hktune.neighbours import time_neighbours
-from hktune.prove import COMPILE_DEADLINE_S
+from hktune.prove import built_again
 from hktune.report.progress import RunProgress
 from hktune.report.summary import RunSummary
 from hktune.rows import RowContext, now
@@ -238,8 +238,8 @@ def _publish(
 
     def launch_of(trial: Trial) -> tuple[str, LaunchRule]:
         config = Config.from_json(trial.config)
-        code = compiler.compile(space.template.render(config), COMPILE_DEADLINE_S)
-        if isinstance(code, Failure) or code.sha256 != trial.object_sha256:
+        code = built_again(space.template, compiler, config, trial.object_sha256)
+        if isinstance(code, str):
             raise StoreError(f"trial {trial.trial} cannot be built again to the same bytes: pass --fresh")
         objects[code.sha256] = code.data
         return code.symbol, space.launch_rule(config, trial.problem)

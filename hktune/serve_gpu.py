@@ -16,8 +16,8 @@ from hktune.measure.baseline import Baseline, TorchBaseline
 from hktune.measure.cublaslt import ALGORITHMS, CublasLt, CublasLtAlgorithm
 from hktune.measure.measured import Confirmation, MeasuredStopwatch
 from hktune.measure.stopwatch import Attempt
-from hktune.model import CodeObject, Failure, Problem, Status, Timing
-from hktune.prove import COMPILE_DEADLINE_S
+from hktune.model import Failure, Problem, Status, Timing
+from hktune.prove import built_again
 from hktune.settings import Settings
 from hktune.space import load_space
 from hktune.template import Template
@@ -109,8 +109,8 @@ class Serving:
         return replace(attempt, relative_error=error)
 
     def _load(self, attempt: Attempt) -> Kernel:
-        code = self._compiler.compile(self._template.render(attempt.config), COMPILE_DEADLINE_S)
-        if not isinstance(code, CodeObject) or code.sha256 != attempt.object_sha256:
+        code = built_again(self._template, self._compiler, attempt.config, attempt.object_sha256)
+        if isinstance(code, str):
             raise DeviceError(f"{attempt.config.id} cannot be built again to the same bytes: clear the object cache")
         return self.device.load(code.data, code.symbol)
 

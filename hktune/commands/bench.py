@@ -34,7 +34,7 @@ def add_bench(parser: argparse.ArgumentParser, problem: Callable[[str], object])
 def run_bench(options: argparse.Namespace) -> int:
     """Prove and time; 1 when the config fails."""
     from hktune.bench import GpuBench, choose_device
-    from hktune.space import load_space
+    from hktune.space import load_space, require_legal
 
     settings = Settings.from_environment(os.environ)
     kind, space_file = choose_device(options.device, options.space, settings)
@@ -43,9 +43,7 @@ def run_bench(options: argparse.Namespace) -> int:
     space = load_space(space_file)
     config = space.parse(options.config)
     problems: list[Problem] = options.problem or []
-    reasons = [str(why) for problem in [None, *problems] for why in space.violations(config, problem)]
-    if reasons:
-        raise InputError(f"{'; '.join(reasons)}: change it, or see hktune explain")
+    require_legal(space, config, [None, *problems])
     bench = GpuBench(kind, space_file, options.seed, settings, prebuilt=options.prebuilt, cache=options.cache)
     work = bench.open(problems, {})
     try:

@@ -129,15 +129,13 @@ class _Shelf:
 
     def _built(self, trial: Trial, config: Any) -> bytes:
         from hktune.compile import compiler_for
-        from hktune.model import Failure
-        from hktune.prove import COMPILE_DEADLINE_S
+        from hktune.prove import built_again
 
         settings = Settings.from_environment(os.environ)
         compiler = compiler_for(self._space.template.language, settings, self._hipkittens)
-        code = compiler.compile(self._space.template.render(config), COMPILE_DEADLINE_S)
-        if isinstance(code, Failure) or code.sha256 != trial.object_sha256:
-            found = code.detail if isinstance(code, Failure) else code.sha256
-            rule = f"trial {trial.trial} cannot be built again: saved={trial.object_sha256} current={found}"
+        code = built_again(self._space.template, compiler, config, trial.object_sha256)
+        if isinstance(code, str):
+            rule = f"trial {trial.trial} cannot be built again: saved={trial.object_sha256} current={code}"
             raise StoreError(f"{rule}: keep objects/ beside trials.csv, or tune that shape again")
         return code.data
 

@@ -2,6 +2,15 @@
 
 from hktune.space.domain import Domain
 from hktune.space.rules import Constraint, Parameter, Violation
-from hktune.space.space import SearchSpace, explain, load_space
+from hktune.space.space import SearchSpace, explain, load_space, require_legal
 
-__all__ = ["Constraint", "Domain", "Parameter", "SearchSpace", "Violation", "explain", "load_space"]
+__all__ = [
+    "Constraint",
+    "Domain",
+    "Parameter",
+    "SearchSpace",
+    "Violation",
+    "explain",
+    "load_space",
+    "require_legal",
+]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -50,13 +50,15 @@ class Domain:
     @cached_property
     def seeds(self) -> tuple[Config, ...]:
         """What to try first, best first: the space's named good configs that are legal here; where it has an estimate,
-        also the configs that descents on it reach from them, all in its order."""
+        also what else that favours, all in its order."""
         named = tuple(seed for seed in self.space.seeds if self.is_legal(seed))
         if not self.has_estimate:
             return named
-        in_order = sorted(named, key=self.estimate)
-        reached = (self._descended(seed) for seed in in_order[:DESCENTS])
-        return tuple(sorted(dict.fromkeys(chain(in_order, reached)), key=self.estimate))
+        return tuple(sorted(dict.fromkeys(chain(named, self._suggested(named))), key=self.estimate))
+
+    def _suggested(self, named: Sequence[Config]) -> Iterable[Config]:
+        """What else the estimate favours: where descents from the best of `named` end."""
+        return map(self._descended, sorted(named, key=self.estimate)[:DESCENTS])
 
     @property
     def has_estimate(self) -> bool:

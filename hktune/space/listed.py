@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from itertools import chain, islice
+from itertools import islice
 
 from hktune.errors import SpaceError
 from hktune.model import Config, Problem, Value
@@ -32,14 +32,10 @@ class ListedDomain(Domain):
         """Whether `config` is on the list, and legal."""
         return (config if isinstance(config, Config) else Config(config)).id in self._listed
 
-    @cached_property
-    def seeds(self) -> tuple[Config, ...]:
-        """The space's named good configs that are on the list, and the list's best by the estimate, in its order."""
-        named = tuple(seed for seed in self.space.seeds if self.is_legal(seed))
-        if not self.has_estimate:
-            return named
-        best = islice(self._listed.values(), SUGGESTED)
-        return tuple(sorted(dict.fromkeys(chain(named, best)), key=self.estimate))
+    def _suggested(self, named: Sequence[Config]) -> Iterable[Config]:
+        """The best of the list."""
+        del named
+        return islice(self._listed.values(), SUGGESTED)
 
     @cached_property
     def count(self) -> int:

@@ -176,6 +176,13 @@ class SearchSpace:
         return config
 
 
+def require_legal(space: SearchSpace, config: Config, problems: Iterable[Problem | None]) -> None:
+    """Raises InputError, with every rule that `config` breaks, unless it is legal for each of `problems`."""
+    reasons = [str(violation) for problem in problems for violation in space.violations(config, problem)]
+    if reasons:
+        raise InputError(f"{'; '.join(reasons)}: change it, or see hktune explain")
+
+
 def explain(space: SearchSpace, config: Mapping[str, Value], problem: Problem | None = None) -> list[str]:
     """One line for each constraint that `config` breaks, as in `lds_fits: needs lds_bytes=196608, but ...`."""
     return [str(violation) for violation in space.violations(config, problem)]
