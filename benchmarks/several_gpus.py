@@ -10,6 +10,7 @@ trials a second came of it, and how much of the loops' process a trial took.
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 import time
 from contextlib import ExitStack
@@ -27,32 +28,11 @@ from hktune.space import SearchSpace, load_space
 from hktune.store import TrialStore
 from hktune.tuner import Budget, Search, Tuner
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "unit"))
+from instant_executor import InstantExecutor  # type: ignore[import-not-found]
+
 TRIAL_S = 0.025
 TRIALS = 96
-
-
-class Compiled:
-    """An executor for which everything has been compiled before."""
-
-    capacity = 2
-
-    def __init__(self) -> None:
-        self._given: list[Config] = []
-
-    @property
-    def pending(self) -> int:
-        return len(self._given)
-
-    def submit(self, config: Config) -> None:
-        self._given.append(config)
-
-    def collect(self, timeout_s: float) -> list[Attempt]:
-        del timeout_s
-        given, self._given = self._given, []
-        return [Attempt(config, object_sha256="0" * 64) for config in given]
-
-    def close(self) -> None:
-        """Nothing to end."""
 
 
 class Silent:
@@ -105,7 +85,7 @@ def run(gpus: int, strategy: str, apart: bool) -> str:
                 own = process.searches
             stopwatch = ContainedStopwatch(GpuWorker(make_serve), unneeded)
             stopwatch.prove(Attempt(space.config({})))  # starts the worker
-            executor = GpuExecutor(Compiled(), stopwatch)
+            executor = GpuExecutor(InstantExecutor(capacity=2), stopwatch)
             stack.callback(executor.close)
 
             def record(attempt: Attempt, problem: Problem, outcome: object) -> Trial:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from instant_executor import InstantExecutor
 
 from hktune.contained import (
     Answer,
@@ -139,7 +140,7 @@ def test_an_interrupt_ends_what_is_waited_for_and_blames_nobody() -> None:
     with pytest.raises(KeyboardInterrupt):
         stopwatch.time(attempt("hang when timed"), PROBLEM)
     with pytest.raises(KeyboardInterrupt):
-        GpuExecutor(Compiling(), stopwatch).collect(0.0)
+        GpuExecutor(InstantExecutor(capacity=2), stopwatch).collect(0.0)
     assert not stopwatch.quarantine
     assert worker.usage.workers_lost == 0
     worker.close()
@@ -172,32 +173,8 @@ def test_usage_survives_a_worker(stopwatch: ContainedStopwatch) -> None:
     assert stopwatch.worker.usage.busy_s == 2.0, "a second of each process"
 
 
-class Compiling:
-    """An executor that has compiled whatever it is given by the next time it is asked."""
-
-    capacity = 2
-
-    def __init__(self) -> None:
-        self._given: list[Config] = []
-        self.closed = False
-
-    @property
-    def pending(self) -> int:
-        return len(self._given)
-
-    def submit(self, config: Config) -> None:
-        self._given.append(config)
-
-    def collect(self, timeout_s: float) -> list[Attempt]:
-        done, self._given = self._given, []
-        return [Attempt(config, object_sha256="0" * 64) for config in done]
-
-    def close(self) -> None:
-        self.closed = True
-
-
 def test_the_executor_proves_what_was_compiled(stopwatch: ContainedStopwatch) -> None:
-    compiling = Compiling()
+    compiling = InstantExecutor(capacity=2)
     executor = GpuExecutor(compiling, stopwatch)
     for does in ("work", "die when proved"):
         executor.submit(Config({"does": does}))

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
+from instant_executor import InstantExecutor
+
 from hktune.bench import OpenBench
 from hktune.contained import ContainedStopwatch
 from hktune.dispatch import cross_trials
@@ -63,27 +65,6 @@ class Together(ContainedStopwatch):
         return Confirmation(tuple(measured), {})
 
 
-class Instant(Executor):
-    """Proves whatever it is given at once, one at a time."""
-
-    capacity = 1
-
-    def __init__(self) -> None:
-        self._given: list[Config] = []
-
-    @property
-    def pending(self) -> int:
-        return len(self._given)
-
-    def submit(self, config: Config) -> None:
-        assert not self._given
-        self._given.append(config)
-
-    def collect(self, timeout_s: float) -> list[Attempt]:
-        given, self._given = self._given, []
-        return [Attempt(config) for config in given]
-
-
 class Model:
     source = Source.MODELLED
 
@@ -117,7 +98,7 @@ def test_where_time_is_modelled_each_is_proved_once_and_timed_alone() -> None:
         rows.append(replace(row(str(attempt.config["name"]), problem, outcome.source, ""), time_us=outcome.time_us))
         return rows[-1]
 
-    work = OpenBench(Instant(), Model())
+    work = OpenBench(InstantExecutor(), Model())
     time_neighbours(LENIENT, FAMILY, work, lambda: rows, record, lambda trial: trial)
     assert meetings(rows[before:]) == EXPECTED
     assert {trial.time_us for trial in rows[before:]} == {11.0}
@@ -125,7 +106,9 @@ def test_where_time_is_modelled_each_is_proved_once_and_timed_alone() -> None:
 
 def test_shapes_of_another_run_are_left_alone() -> None:
     rows = searched(Source.MODELLED, "")
-    time_neighbours(LENIENT, [ELSEWHERE], OpenBench(Instant(), Model()), lambda: rows, never, lambda trial: trial)
+    time_neighbours(
+        LENIENT, [ELSEWHERE], OpenBench(InstantExecutor(), Model()), lambda: rows, never, lambda trial: trial
+    )
     assert len(rows) == len(FAMILY) + 1
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
+from torch_operands import bf16
 
 import hktune
 from hktune.model import Problem
@@ -31,10 +32,6 @@ def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LoadedTable:
     monkeypatch.setattr(operators, "_current", None)
     published(tmp_path, trial(Problem(M, N, K)), trial(Problem(M, N, K, epilogue="bias")))
     return hktune.load(tmp_path, allow_modelled=True)
-
-
-def bf16(*shape: int) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape))).bfloat16()
 
 
 def leaves(shape: tuple[int, int], wanted: tuple[bool, bool] = (True, True)) -> tuple[Tensor, Tensor]:
@@ -168,7 +165,7 @@ def test_nested_tensors_are_torchs() -> None:
 
 
 class TestWhatTheTableLeavesToTorch:
-    """A shape without a kernel: known as such from its second call on."""
+    """A shape without a kernel."""
 
     def test_is_recorded_by_torch_itself(self) -> None:
         x, weight = bf16(M, 2 * K), bf16(N, 2 * K).requires_grad_()

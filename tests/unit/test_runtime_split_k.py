@@ -9,6 +9,7 @@ import pytest
 import torch
 from gemm_bf16_variants import built, space
 from torch import Tensor
+from torch_operands import bf16
 
 import hktune
 from hktune.device.emulated import EmulatedDevice
@@ -44,10 +45,6 @@ def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LoadedTable:
         build_table(trials, launch_of, identity, "clang", "0", "now", options), {code.sha256: code.data}, tmp_path
     )
     return hktune.load(tmp_path, allow_modelled=True, reproducible=True)
-
-
-def bf16(*shape: int) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape))).bfloat16()
 
 
 def close(found: Tensor, exact: Tensor) -> None:

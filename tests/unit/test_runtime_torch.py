@@ -16,6 +16,7 @@ from torch.func import grad, vmap
 from torch.nn import functional
 from torch.nn.utils import parametrize, prune
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch_operands import bf16
 
 import hktune
 from hktune.errors import TableError
@@ -33,10 +34,6 @@ def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LoadedTable:
     monkeypatch.setattr(operators, "_current", None)
     published(tmp_path, trial(Problem(M, N, K)), trial(Problem(M, N, K, epilogue="bias")))
     return hktune.load(tmp_path, allow_modelled=True)
-
-
-def bf16(*shape: int) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape))).bfloat16()
 
 
 def close(found: Tensor, exact: Tensor) -> None:
