@@ -51,6 +51,7 @@ MAY_IMPORT = {
     "run": LEAVES | DESCRIPTIONS | MACHINERY | PRODUCTION | ASSEMBLY | {"run"},
     "commands": LEAVES | DESCRIPTIONS | MACHINERY | PRODUCTION | ASSEMBLY | {"commands"},
     "cli": LEAVES | DESCRIPTIONS | MACHINERY | PRODUCTION | ASSEMBLY | {"run", "commands", "cli"},
+    "__main__": {"cli"},
 }
 
 
