@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from hktune import __version__
 from hktune.commands.bench import add_bench
 from hktune.commands.build import add_build
 from hktune.commands.export import add_export_options
@@ -51,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> _Parser:
     parser = _Parser(prog="hktune", description="Tune, prove and dispatch GEMM kernels.")
+    parser.add_argument("--version", action="version", version=f"hktune {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_tune(commands.add_parser("tune", help="search the fastest proved kernel of every shape"))
     _add_verify(commands.add_parser("verify", help="compile one config, or a kernel of your own, and prove it"))

@@ -6,10 +6,10 @@ import argparse
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hktune import __version__
 from hktune.commands import KERNELS
 from hktune.errors import InputError, StoreError, TableError
 from hktune.settings import Settings
@@ -77,7 +77,7 @@ def _build(options: argparse.Namespace) -> int:
     chosen = BuildOptions(fixed_order, options.reproducible, options.reach)
     compilers = " | ".join(sorted({trial.compiler for trial in trials if trial.compiler})) or "unknown"
     others, trials = len(merged) - len(trials), deciding(trials)
-    table = build_table(trials, shelf.launch_of, identity, compilers, metadata.version("hktune"), now(), chosen)
+    table = build_table(trials, shelf.launch_of, identity, compilers, __version__, now(), chosen)
     write_table(table, shelf.objects, options.out)
     _print_built(table, others)
     for regret in sorted(regrets(trials), key=lambda each: -each.regret)[:REGRETS_SHOWN]:

@@ -14,8 +14,8 @@ import hktune
 
 ROOT = Path(hktune.__file__).parent
 LEAVES = {
-    "errors", "model", "arch", "bf16", "expression", "launch_rule", "elf", "code_object", "cubin", "yaml_file",
-    "publish", "settings",
+    "errors", "model", "arch", "bf16", "expression", "launch_rule", "elf", "code_object", "cubin",
+    "outside_file", "yaml_file", "publish", "settings",
 }  # fmt: skip
 DESCRIPTIONS = {"template", "space", "shapes"}
 MACHINERY = {"compile", "emulator", "device", "verify", "measure", "search", "store"}
@@ -52,6 +52,7 @@ MAY_IMPORT = {
     "run": LEAVES | DESCRIPTIONS | MACHINERY | PRODUCTION | ASSEMBLY | {"run"},
     "commands": LEAVES | DESCRIPTIONS | MACHINERY | PRODUCTION | ASSEMBLY | {"commands"},
     "cli": LEAVES | DESCRIPTIONS | MACHINERY | PRODUCTION | ASSEMBLY | {"run", "commands", "cli"},
+    "__main__": {"cli"},
 }
 
 EMULATOR_MAY_IMPORT: dict[str, set[str]] = {
