@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hktune.runtime import Linear, linear, load, matmul, patch, record, stats, unpatch
 
+__version__ = "0.1.0"
 __all__ = ["Linear", "linear", "load", "matmul", "patch", "record", "stats", "unpatch"]
 
 

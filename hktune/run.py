@@ -9,11 +9,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 
 from rich.console import Console
 
+from hktune import __version__
 from hktune.apart import StrategiesApart
 from hktune.bench import Bench, EmulatedBench, GpuBench, OpenBench, choose_device
 from hktune.build import read_built
@@ -244,7 +244,6 @@ def _publish(
         objects[code.sha256] = code.data
         return code.symbol, space.launch_rule(config, trial.problem)
 
-    version = metadata.version("hktune")
     options = BuildOptions(frozenset({space.template.name}) if space.template.fixed_order else frozenset())
-    table = build_table(trials, launch_of, identity, compiler.identity, version, now(), options)
+    table = build_table(trials, launch_of, identity, compiler.identity, __version__, now(), options)
     write_table(table, objects, directory)

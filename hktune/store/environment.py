@@ -12,12 +12,13 @@ from typing import Literal
 
 import msgspec
 
+from hktune import __version__
 from hktune.errors import StoreError
 from hktune.model import Identity
 from hktune.publish import publish
 
 FILE_NAME = "environment.json"
-PACKAGES = ("hktune", "torch", "numpy", "optuna", "ziglang")
+PACKAGES = ("torch", "numpy", "optuna", "ziglang")
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,8 @@ def capture_environment(
     identity: Identity, compiler: str, judge: str | None, command: Sequence[str], seed: int, started_at: str
 ) -> Environment:
     """The environment of this process. `compiler` is `Compiler.identity`; `started_at` is ISO 8601."""
-    versions = {"python": platform.python_version(), "platform": f"{platform.system()}-{platform.machine()}"}
+    versions = {"hktune": __version__, "python": platform.python_version()}
+    versions["platform"] = f"{platform.system()}-{platform.machine()}"
     installed = {package: _version(package) for package in PACKAGES}
     versions |= {package: version for package, version in installed.items() if version}
     return Environment(identity, compiler, judge, tuple(command), seed, started_at, _commit(), versions)

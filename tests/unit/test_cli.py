@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from naive_gemm import reseal
 
+import hktune
 from hktune.cli import main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -92,6 +95,12 @@ def test_trials_of_somebody_else_are_refused_and_kept(tmp_path: Path, capsys: py
     (tmp_path / "trials.csv").write_text("a,b\n1,2\n")
     assert "columns" in refused(capsys, *tune(shapes, tmp_path))
     assert (tmp_path / "trials.csv").read_text() == "a,b\n1,2\n"
+
+
+def test_the_version_is_said(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "hktune", "--version"]
+    said = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert said.stdout == f"hktune {hktune.__version__}\n"
 
 
 def test_a_parameter_or_value_that_does_not_exist(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.metadata
 import json
 import os
 import signal
@@ -82,6 +83,28 @@ def test_a_run_leaves_a_table_whose_kernels_match_torch(
         bt = torch.randn(n, k, generator=generator).bfloat16()
         torch.testing.assert_close(hktune.matmul(a, bt.T), a @ bt.T, rtol=2.0**-7, atol=2.0**-10 * k**0.5)
     assert hktune.stats().hits == 2
+
+
+def test_a_checkout_runs_with_its_dependencies_alone(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`python tune.py` where hktune itself was never installed, so that no metadata names it."""
+    installed = importlib.metadata.distribution
+
+    def without_hktune(name: str) -> importlib.metadata.Distribution:
+        if name == "hktune":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return installed(name)
+
+    monkeypatch.setattr(importlib.metadata, "distribution", without_hktune)
+    with pytest.raises(importlib.metadata.PackageNotFoundError):
+        importlib.metadata.version("hktune")
+    out, built = tmp_path / "out", tmp_path / "built"
+    assert tune(shapes, out, "--trials", "1") == 0
+    assert main(("table", "build", str(out), "-o", str(built))) == 0
+    for folder in (out, built):
+        assert json.loads((folder / "table.json").read_text())["hktune"] == hktune.__version__
+    assert json.loads((out / "environment.json").read_text())["versions"]["hktune"] == hktune.__version__
 
 
 def test_a_second_run_goes_on_where_the_first_stopped(shapes: Path, tmp_path: Path) -> None:

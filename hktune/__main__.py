@@ -1,0 +1,8 @@
+"""`python -m hktune` is `hktune`."""
+
+import sys
+
+from hktune.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())
