@@ -50,7 +50,7 @@ MAY_IMPORT = {
     "runtime": LEAVES | {"device", "dispatch", "runtime"},
     **dict.fromkeys(ASSEMBLY, LEAVES | DESCRIPTIONS | MACHINERY | PRODUCTION | ASSEMBLY),
     "run": LEAVES | DESCRIPTIONS | MACHINERY | PRODUCTION | ASSEMBLY | {"run"},
-    "commands": LEAVES | DESCRIPTIONS | MACHINERY | PRODUCTION | ASSEMBLY | {"commands"},
+    "commands": LEAVES | DESCRIPTIONS | MACHINERY | PRODUCTION | ASSEMBLY | {"run", "commands"},
     "cli": LEAVES | DESCRIPTIONS | MACHINERY | PRODUCTION | ASSEMBLY | {"run", "commands", "cli"},
     "__main__": {"cli"},
 }
