@@ -17,7 +17,7 @@ from hktune.settings import Settings
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from hktune.dispatch import Table
+    from hktune.dispatch import Table, Trust
     from hktune.launch_rule import LaunchRule
     from hktune.model import Identity, Trial
     from hktune.space import SearchSpace
@@ -47,6 +47,7 @@ def add_table_commands(parser: argparse.ArgumentParser, default_space: Path, con
     doctor.add_argument("--shapes", type=Path, metavar="FILE", help="the shapes that will be called: shapes.yaml")
     doctor.add_argument("--device", default="auto", metavar="FILE", help="the environment.json of where it will run")
     doctor.add_argument("--key", type=Path, metavar="FILE", help="the public key that must have signed it")
+    _add_pins(doctor)
     doctor.set_defaults(run=_doctor)
     sign = commands.add_parser("sign", help="sign a table")
     verify = commands.add_parser("verify", help="check a table's signature and every code object")
@@ -54,6 +55,19 @@ def add_table_commands(parser: argparse.ArgumentParser, default_space: Path, con
         command.add_argument("directory", type=Path, metavar="DIR")
         command.add_argument("--key", type=Path, required=True, metavar="FILE", help=f"ed25519 {kind} key, PEM")
         command.set_defaults(run=run)
+    _add_pins(verify)
+
+
+def _add_pins(command: argparse.ArgumentParser) -> None:
+    """What tells a table from an older one of the same author."""
+    command.add_argument("--sha256", metavar="HEX", help="the content_sha256 that it must have")
+    command.add_argument("--created-after", metavar="TIME", help="the oldest that it may be, such as 2026-11-29")
+
+
+def _trust(options: argparse.Namespace) -> Trust:
+    from hktune.dispatch import Trust
+
+    return Trust(options.key, options.sha256, options.created_after)
 
 
 def _build(options: argparse.Namespace) -> int:
@@ -120,11 +134,12 @@ class _Shelf:
     def _beside(self, sha256: str) -> bytes | None:
         import hashlib
 
+        from hktune.dispatch.layout import OBJECT_FILE
+
         for path in (folder / f"{sha256}{suffix}" for folder in self._folders for suffix in (".hsaco", ".cubin")):
-            if path.is_file():
-                data = path.read_bytes()
-                if hashlib.sha256(data).hexdigest() == sha256:
-                    return data
+            data = OBJECT_FILE.read_if_there(path.parent.parent, f"{path.parent.name}/{path.name}")
+            if data is not None and hashlib.sha256(data).hexdigest() == sha256:
+                return data
         return None
 
     def _built(self, trial: Trial, config: Any) -> bytes:
@@ -177,7 +192,7 @@ def _doctor(options: argparse.Namespace) -> int:
     shapes = load_shapes(options.shapes) if options.shapes else ()
     calls = [Call(shape.problem, shape.name, shape.weight) for shape in shapes]
     identity = _identity(options.device)
-    findings = examine_table(options.directory, calls, identity, _templates(), options.key)
+    findings = examine_table(options.directory, calls, identity, _templates(), _trust(options))
     for finding in findings:
         print(finding)
     where = "the device it was made on" if identity is None else _described(identity)
@@ -218,12 +233,13 @@ def _sign(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from hktune.dispatch import read_table, validate
+    from hktune.dispatch import content_sha256, read_table, validate
 
-    table = read_table(options.directory, options.key)
+    table = read_table(options.directory, _trust(options))
     skipped = validate(table, options.directory, table.identity, allow_modelled=True).skipped
     for each in skipped:
         print(f"{each.entry.problem}: {each.reason}: {each.detail}")
     objects = len(table.object_sha256s)
     print(f"signed by {options.key}: {len(table.entries)} shapes, {objects} code objects, {len(skipped)} not as signed")
+    print(f"content_sha256 {content_sha256(table)}, made {table.created_at}: pin either, and no other replaces it")
     return FAILED if skipped else DONE
