@@ -18,14 +18,13 @@ from hktune.commands.table import add_table_commands
 from hktune.commands.verify import add_kernel_options, verify_kernel
 from hktune.errors import HktuneError, InputError
 from hktune.settings import Settings
+from hktune.shipped import DEFAULT_SPACE, space_file
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 DONE, FAILED, BAD_INPUT = 0, 1, 2
 LOG_COLUMNS = 140  # of a file or a pipe; rich assumes 80, which cuts the summary's columns
-CHECKOUT = Path(__file__).resolve().parent.parent
-DEFAULT_SPACE = CHECKOUT / "search_spaces" / "gfx950_gemm_bf16.yaml"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -60,7 +59,7 @@ def _parser() -> _Parser:
     add_bench(commands.add_parser("bench", help="prove one config on a GPU and time it beside the vendor's"), _problem)
     _add_explain(commands.add_parser("explain", help="say why a config is illegal"))
     table = commands.add_parser("table", help="build, print, examine or sign a dispatch table")
-    add_table_commands(table, DEFAULT_SPACE, _console)
+    add_table_commands(table, _console)
     add_export_options(commands.add_parser("export", help="write a table as one PyTorch file with its kernels"))
     _add_merge(commands.add_parser("merge", help="merge the trials of several results directories"))
     _add_doctor(commands.add_parser("doctor", help="say what was found on this machine, and what to type for the rest"))
@@ -69,7 +68,7 @@ def _parser() -> _Parser:
 
 def _add_tune(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--shapes", type=Path, required=True, metavar="FILE", help="the problems: shapes.yaml")
-    parser.add_argument("--space", type=Path, metavar="FILE", help="the search space (default: the device's own)")
+    parser.add_argument("--space", type=space_file, metavar="FILE", help="the search space (default: the device's own)")
     parser.add_argument("--device", choices=("auto", "hip", "cuda", "emulated"), default="auto")
     parser.add_argument("--strategy", default="tpe", metavar="NAME", help="how to search (default: %(default)s)")
     parser.add_argument("--trials", type=_positive, default=96, metavar="N", help="per shape (default: %(default)s)")
@@ -115,7 +114,7 @@ def _add_explain(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_config(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--space", type=Path, default=DEFAULT_SPACE, metavar="FILE")
+    parser.add_argument("--space", type=space_file, default=DEFAULT_SPACE, metavar="FILE")
     parser.add_argument("config", nargs="*", metavar="PARAMETER=VALUE", help="what differs from the defaults")
 
 

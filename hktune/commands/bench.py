@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from hktune.errors import InputError
 from hktune.model import Failure, Problem
 from hktune.settings import Settings
+from hktune.shipped import space_file
 
 if TYPE_CHECKING:
     from hktune.contained import ContainedStopwatch
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 def add_bench(parser: argparse.ArgumentParser, problem: Callable[[str], object]) -> None:
     """The options of `hktune bench`."""
-    parser.add_argument("--space", type=Path, metavar="FILE", help="the search space (default: the device's own)")
+    parser.add_argument("--space", type=space_file, metavar="FILE", help="the search space (default: the device's own)")
     parser.add_argument("--device", choices=("auto", "hip", "cuda"), default="auto")
     parser.add_argument(
         "--problem", type=problem, action="append", metavar="MxNxK", help="may be given again; without: only proved"

@@ -9,11 +9,12 @@ from pathlib import Path
 
 from hktune.model import Status
 from hktune.settings import Settings
+from hktune.shipped import space_file, space_word
 
 
 def add_build(parser: argparse.ArgumentParser) -> None:
     """The options of `hktune build`."""
-    parser.add_argument("--space", type=Path, required=True, metavar="FILE", help="the search space")
+    parser.add_argument("--space", type=space_file, required=True, metavar="FILE", help="the search space")
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="DIR", help="for tune --prebuilt DIR")
     parser.add_argument("--configs", type=Path, metavar="FILE", help="also these, a line of PARAMETER=VALUE words each")
     parser.add_argument("--near-seeds", action="store_true", help="also what differs from a seed in one parameter")
@@ -58,5 +59,6 @@ def run_build(options: argparse.Namespace) -> int:
     summary = build(space, compiler, configs, options.out, options.workers, report)
     counts = ", ".join(f"{count} {status}" for status, count in sorted(summary.statuses.items()))
     print(f"{options.out}: {counts or 'nothing wanted'}; {summary.elapsed_s:.0f} s")
-    print(f"next, where the GPU is: hktune tune --shapes FILE --space {options.space} --prebuilt {options.out}")
+    name = space_word(options.space)
+    print(f"next, where the GPU is: hktune tune --shapes FILE --space {name} --prebuilt {options.out}")
     return 0 if summary.statuses[Status.OK] else 1

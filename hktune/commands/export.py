@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from hktune.commands import KERNELS
 from hktune.errors import TableError
 from hktune.publish import publish
+from hktune.shipped import KERNELS
 
 DONE = 0
 

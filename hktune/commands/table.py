@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hktune import __version__
-from hktune.commands import KERNELS
 from hktune.errors import InputError, StoreError, TableError
 from hktune.settings import Settings
+from hktune.shipped import DEFAULT_SPACE, KERNELS, space_file
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,13 +26,13 @@ DONE, FAILED = 0, 1
 REGRETS_SHOWN = 3  # the largest
 
 
-def add_table_commands(parser: argparse.ArgumentParser, default_space: Path, console: Callable[[], Console]) -> None:
+def add_table_commands(parser: argparse.ArgumentParser, console: Callable[[], Console]) -> None:
     """The subcommands of `hktune table`; each sets `run`. `console` makes what tables are printed on."""
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     build = commands.add_parser("build", help="make a table of trials")
     build.add_argument("trials", nargs="+", type=Path, metavar="DIR_OR_CSV")
     build.add_argument("-o", "--out", type=Path, required=True, metavar="DIR")
-    build.add_argument("--space", type=Path, default=default_space, metavar="FILE", help="of the trials")
+    build.add_argument("--space", type=space_file, default=DEFAULT_SPACE, metavar="FILE", help="of the trials")
     build.add_argument("--reproducible", action="store_true", help="only kernels that give equal bits on every launch")
     build.add_argument(
         "--reach", type=float, default=1.0, metavar="X", help="factor beyond the outermost tuned m to serve"
@@ -202,7 +202,7 @@ def _identity(device: str) -> Identity | None:
 
 
 def _templates() -> Mapping[str, str]:
-    """The templates of this checkout; none where hktune was installed without one."""
+    """The templates that come with hktune."""
     from hktune.template import load_template
 
     templates = [load_template(path.parent) for path in sorted(KERNELS.glob("*/*/template.yaml"))]
