@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from hktune.arch import Arch, arch_named
 from hktune.compile.compiler import Compiler
 from hktune.device.emulated import EmulatedDevice
-from hktune.emulator import clock
-from hktune.emulator.trace import Trace
+from hktune.emulator.clock import launch_time
+from hktune.emulator.clock.trace import Trace
 from hktune.errors import HktuneError, InputError
 from hktune.measure.stopwatch import Attempt
 from hktune.model import CodeObject, Config, Failure, Problem, ProofProblem, Status
@@ -90,10 +90,10 @@ class Prover:
             return replace(outcome, detail=f"{what}: {outcome.detail}")
         return outcome
 
-    def _profile(self, trace: Trace, code: CodeObject, config: Config, problem: Problem) -> clock.Profile:
+    def _profile(self, trace: Trace, code: CodeObject, config: Config, problem: Problem) -> launch_time.Profile:
         tile, launch = self.template.tile(config), self.template.launch(config, problem)
-        k_steps = clock.k_steps(problem, launch, tile)
-        return clock.profile(trace, code.resources, launch, tile, int(k_steps), arch_named(self.template.arch))
+        k_steps = launch_time.k_steps(problem, launch, tile)
+        return launch_time.profile(trace, code.resources, launch, tile, int(k_steps), arch_named(self.template.arch))
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""The subcommands of `hktune` that bring options of their own; cli.py puts them together."""
+"""The commands of `hktune`, a file each; cli.py puts them together."""

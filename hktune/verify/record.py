@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from hktune import emulator, verify
-from hktune.emulator.clock import Profile
+from hktune.emulator.clock.launch_time import Profile
 from hktune.model import Failure, ProofProblem, Status, compact_json
 
 
@@ -58,8 +58,9 @@ class RecordStore:
 def judge_sha256() -> str:
     """Content hash of every source file that decides an outcome."""
     folders = (Path(str(room.__file__)).parent for room in (emulator, verify))
-    files = sorted(file for folder in folders for file in folder.iterdir() if file.suffix in (".py", ".json"))
     digest = hashlib.sha256()
-    for file in files:
-        digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
+    for folder in folders:
+        for file in sorted(file for file in folder.rglob("*") if file.suffix in (".py", ".json")):
+            name = f"{folder.name}/{file.relative_to(folder).as_posix()}"
+            digest.update(name.encode() + b"\0" + file.read_bytes() + b"\0")
     return digest.hexdigest()
