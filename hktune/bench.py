@@ -17,7 +17,7 @@ from hktune.gpus import share_out
 from hktune.measure.modelled import ModelledStopwatch
 from hktune.measure.stopwatch import Stopwatch
 from hktune.model import Config, Failure, Identity, Problem
-from hktune.prove import COMPILE_DEADLINE_S, EMULATION_DEADLINE_S, CompileOnly, Prover
+from hktune.prove import COMPILE_DEADLINE_S, DEADLINE_S, CompileOnly, Prover
 from hktune.serve_gpu import GpuService
 from hktune.settings import Settings
 from hktune.shipped import SPACE_OF, space_word
@@ -25,7 +25,7 @@ from hktune.space import load_space
 from hktune.verify.record import RecordStore, judge_sha256
 from hktune.workers import Executor, LocalExecutor
 
-_WORKER_DEADLINE_S = COMPILE_DEADLINE_S + EMULATION_DEADLINE_S + 60.0
+_WORKER_DEADLINE_S = DEADLINE_S + 60.0
 
 
 class Bench(Protocol):
