@@ -24,8 +24,8 @@ from rich.progress import track
 
 from hktune.arch import Arch, arch_named
 from hktune.bench import EmulatedBench
-from hktune.emulator import clock
-from hktune.emulator.memory_traffic import tile_order
+from hktune.emulator.clock import launch_time
+from hktune.emulator.clock.memory_traffic import tile_order
 from hktune.measure.stopwatch import Attempt
 from hktune.model import Problem
 from hktune.settings import Settings
@@ -76,7 +76,7 @@ def proved(space: SearchSpace, options: argparse.Namespace) -> list[Attempt]:
 
 def best(
     problem: Problem, attempts: Iterable[Attempt], space: SearchSpace, arch: Arch
-) -> tuple[clock.Modelled, Attempt]:
+) -> tuple[launch_time.Modelled, Attempt]:
     """The fastest modelled variant that is legal for `problem`. Raises ValueError when none is."""
     template = space.template
     times = []
@@ -84,7 +84,7 @@ def best(
         if attempt.profile is not None and space.is_legal(attempt.config, problem):
             launch, tile = template.launch(attempt.config, problem), template.tile(attempt.config)
             order = tile_order(template.order(attempt.config), arch)
-            times.append((clock.modelled_time(attempt.profile, problem, launch, tile, arch, order), attempt))
+            times.append((launch_time.modelled_time(attempt.profile, problem, launch, tile, arch, order), attempt))
     return min(times, key=lambda time: time[0].timing.time_us)
 
 

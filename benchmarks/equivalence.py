@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from mutants import Mutant
 from pipeline_order import Pipeline, disorders
 
-from hktune.emulator.trace import Step, Trace
+from hktune.emulator.clock.trace import Step, Trace
 
 _NEVER = 1 << 60
 

@@ -28,9 +28,9 @@ from hktune.code_object import read_code_object
 from hktune.compile.hipkittens import find_hipkittens
 from hktune.compile.toolchain import find_hip_toolchain
 from hktune.device.emulated import EmulatedDevice
-from hktune.emulator.decode import decode
-from hktune.emulator.scalar_registers import scalars_of
-from hktune.emulator.trace import Trace
+from hktune.emulator.clock.trace import Trace
+from hktune.emulator.instructions.decode import decode
+from hktune.emulator.instructions.scalar_registers import scalars_of
 from hktune.model import Config, Failure, Problem, ProofProblem
 from hktune.settings import Settings
 from hktune.space.space import SearchSpace, load_space

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from hktune.compile import hip_compiler
 from hktune.device.emulated import EmulatedDevice
-from hktune.emulator import clock
+from hktune.emulator.clock import launch_time
 from hktune.model import Config, Failure, Problem
 from hktune.settings import Settings
 from hktune.space import SearchSpace, load_space
@@ -66,9 +66,9 @@ def seconds_per_variant(space: SearchSpace, config: Config, cache: Path) -> dict
     started = time.perf_counter()
     tile = template.tile(config)
     launch = template.launch(config, profiled.problem)
-    steps = int(clock.k_steps(profiled.problem, launch, tile))
-    profile = clock.profile(device.trace, code.resources, launch, tile, steps, arch)
-    clock.modelled_time(profile, PROBLEM, template.launch(config, PROBLEM), tile, arch)
+    steps = int(launch_time.k_steps(profiled.problem, launch, tile))
+    profile = launch_time.profile(device.trace, code.resources, launch, tile, steps, arch)
+    launch_time.modelled_time(profile, PROBLEM, template.launch(config, PROBLEM), tile, arch)
     stages["model"] = time.perf_counter() - started
     return stages
 

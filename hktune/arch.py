@@ -1,7 +1,7 @@
 """Capacities of the architectures hktune knows: one record each, the only place they are written.
 
 Only facts that decide what is legal or how it is dispatched live here. Rates and latencies, which only a
-clock needs, are in `hktune.emulator.rates`.
+clock needs, are in `hktune.emulator.clock.rates`.
 """
 
 from __future__ import annotations

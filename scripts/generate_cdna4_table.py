@@ -1,4 +1,4 @@
-"""Writes hktune/emulator/cdna4.json: every CDNA4 encoding, opcode and operand width.
+"""Writes hktune/emulator/instructions/cdna4.json: every CDNA4 encoding, opcode and operand width.
 
 The facts are AMD's machine-readable CDNA4 ISA (gpuopen.com, "AMD GPU machine-readable ISA") as the PyPI package
 tinygrad 0.14.0 carries them (tinygrad/runtime/autogen/amd/cdna, MIT). Run once, with that package installed:
@@ -16,7 +16,7 @@ from tinygrad.renderer.amd.dsl import FixedBitField, Inst
 from tinygrad.runtime.autogen.amd.cdna import ins
 from tinygrad.runtime.autogen.amd.cdna.operands import OPERANDS
 
-TARGET = Path(__file__).parent.parent / "hktune" / "emulator" / "cdna4.json"
+TARGET = Path(__file__).parent.parent / "hktune" / "emulator" / "instructions" / "cdna4.json"
 SKIPPED = ("_LIT", "VOP3PX2", "VOP3_SDST", "VOP2_SDWA_SDST")
 
 

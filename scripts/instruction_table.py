@@ -16,13 +16,13 @@ from pathlib import Path
 
 import pytest
 
-from hktune.emulator import control, decode, program
-from hktune.emulator.decode import Instruction
+from hktune.emulator.instructions import control, decode, program
+from hktune.emulator.instructions.decode import Instruction
 from hktune.errors import KernelFault
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENT = ROOT / "docs" / "instructions.md"
-TABLE = ROOT / "hktune" / "emulator" / "cdna4.json"
+TABLE = ROOT / "hktune" / "emulator" / "instructions" / "cdna4.json"
 TESTS = (
     "tests/unit/test_emulator_*.py",
     "tests/unit/test_gemm_bf16_proof.py",

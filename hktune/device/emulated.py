@@ -17,12 +17,19 @@ from hktune.device.amd_launch import check_launch, checked_code, explicit_bytes
 from hktune.device.device import Binding, Buffer, Kernel
 from hktune.device.host_copies import check_target, source_of, span_elements
 from hktune.device.prepared import BoundLaunch
-from hktune.emulator.launch import Descriptor, Dispatch, Pointers, argument_bytes, dispatch_packet, entry_address
-from hktune.emulator.machine import Limits, Machine, run_dispatch
-from hktune.emulator.memory import AddressSpace, Region
-from hktune.emulator.program import Program
-from hktune.emulator.recorder import Recorder
-from hktune.emulator.trace import Trace
+from hktune.emulator.clock.trace import Trace
+from hktune.emulator.clock.trace_recorder import Recorder
+from hktune.emulator.execution import Limits, Machine, run_dispatch
+from hktune.emulator.instructions.program import Program
+from hktune.emulator.machine.launch import (
+    Descriptor,
+    Dispatch,
+    Pointers,
+    argument_bytes,
+    dispatch_packet,
+    entry_address,
+)
+from hktune.emulator.machine.memory import AddressSpace, Region
 from hktune.errors import DeviceError, InputError
 from hktune.model import Identity, Launch
 

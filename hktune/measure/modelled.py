@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from hktune.arch import arch_named
-from hktune.emulator import clock
-from hktune.emulator.memory_traffic import tile_order
+from hktune.emulator.clock import launch_time
+from hktune.emulator.clock.memory_traffic import tile_order
 from hktune.measure.stopwatch import Attempt
 from hktune.model import Failure, Problem, Source, Timing
 from hktune.template.template import Template
@@ -26,5 +26,5 @@ class ModelledStopwatch:
         launch = self._template.launch(attempt.config, problem)
         tile = self._template.tile(attempt.config)
         order = tile_order(self._template.order(attempt.config), self._arch)
-        modelled = clock.modelled_time(attempt.profile, problem, launch, tile, self._arch, order)
+        modelled = launch_time.modelled_time(attempt.profile, problem, launch, tile, self._arch, order)
         return replace(modelled.timing, bound=modelled.bound)

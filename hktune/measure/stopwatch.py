@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from hktune.emulator.clock import Profile
+from hktune.emulator.clock.launch_time import Profile
 from hktune.model import Config, Failure, Problem, Resources, Source, Timing
 
 

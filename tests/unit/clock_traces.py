@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hktune.emulator.trace import Step, Trace, WaveTrace
+from hktune.emulator.clock.trace import Step, Trace, WaveTrace
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from pipeline_order import Pipeline
 from hktune.code_object import read_code_object
 from hktune.compile import CachedCompiler, hip_compiler
 from hktune.device.emulated import EmulatedDevice
-from hktune.emulator.decode import Instruction, decode
-from hktune.emulator.trace import Trace
+from hktune.emulator.clock.trace import Trace
+from hktune.emulator.instructions.decode import Instruction, decode
 from hktune.model import WORKSPACE_COUNTER_BYTES, CodeObject, Config, Failure, Launch, Problem, Variant
 from hktune.settings import Settings
 from hktune.space.space import SearchSpace, load_space

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pytest
 
 from hktune.device.emulated import EmulatedDevice
-from hktune.emulator import decode
+from hktune.emulator.instructions import decode
 from hktune.model import Argument, Launch
 
 pytest.importorskip("ziglang")

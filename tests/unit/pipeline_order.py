@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from math import inf
 
-from hktune.emulator.trace import Step, Trace
+from hktune.emulator.clock.trace import Step, Trace
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ import hktune
 ROOT = Path(hktune.__file__).parent
 LEAVES = {
     "errors", "model", "arch", "bf16", "expression", "launch_rule", "elf", "code_object", "cubin",
-    "outside_file", "yaml_file", "json_file", "escaped", "publish", "settings",
+    "outside_file", "yaml_file", "json_file", "escaped", "publish", "settings", "shipped",
 }  # fmt: skip
 DESCRIPTIONS = {"template", "space", "shapes"}
 MACHINERY = {"compile", "emulator", "device", "verify", "measure", "search", "store"}
@@ -49,21 +50,34 @@ MAY_IMPORT = {
     "runtime": LEAVES | {"device", "dispatch", "runtime"},
     **dict.fromkeys(ASSEMBLY, LEAVES | DESCRIPTIONS | MACHINERY | PRODUCTION | ASSEMBLY),
     "run": LEAVES | DESCRIPTIONS | MACHINERY | PRODUCTION | ASSEMBLY | {"run"},
-    "commands": LEAVES | DESCRIPTIONS | MACHINERY | PRODUCTION | ASSEMBLY | {"commands"},
+    "commands": LEAVES | DESCRIPTIONS | MACHINERY | PRODUCTION | ASSEMBLY | {"run", "commands"},
     "cli": LEAVES | DESCRIPTIONS | MACHINERY | PRODUCTION | ASSEMBLY | {"run", "commands", "cli"},
     "__main__": {"cli"},
 }
 
+EMULATOR_MAY_IMPORT: dict[str, set[str]] = {
+    "machine": set(),
+    "instructions": {"machine"},
+    "hazards": {"machine", "instructions"},
+    "clock": {"machine", "instructions"},
+    "execution": {"machine", "instructions", "hazards", "clock"},
+}
 
-def rooms_imported_by(file: Path) -> set[str]:
-    """The rooms (files and folders directly under hktune) that `file` imports, anywhere in it."""
+
+def modules_imported_by(file: Path) -> set[str]:
+    """Dotted names that `file` imports, anywhere in it, and of what it imports from each."""
     modules: set[str] = set()
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
             modules.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
             modules.update([node.module, *(f"{node.module}.{alias.name}" for alias in node.names)])
-    parts = [module.split(".") for module in modules]
+    return modules
+
+
+def rooms_imported_by(file: Path) -> set[str]:
+    """The rooms (files and folders directly under hktune) that `file` imports."""
+    parts = [module.split(".") for module in modules_imported_by(file)]
     known = {path.stem for path in ROOT.iterdir()}
     return {part[1] for part in parts if part[0] == "hktune" and len(part) > 1 and part[1] in known}
 
@@ -79,6 +93,27 @@ def test_imports_point_one_way(file: Path) -> None:
         return
     assert room in MAY_IMPORT, f"{room} is a new room: say in this test what it may import"
     assert rooms_imported_by(file) - {room} <= MAY_IMPORT[room] - {room}
+
+
+EMULATOR = ROOT / "emulator"
+
+
+@pytest.mark.parametrize("file", sorted(EMULATOR.rglob("*.py")), ids=lambda file: str(file.relative_to(EMULATOR)))
+def test_the_emulators_rooms_import_one_way(file: Path) -> None:
+    room = file.relative_to(EMULATOR).parts[0].removesuffix(".py")
+    parts = [module.split(".") for module in modules_imported_by(file) if module.startswith("hktune.emulator.")]
+    imported = {part[2] for part in parts}
+    assert imported <= EMULATOR_MAY_IMPORT.get(room, set()) | {room}
+
+
+def test_no_file_of_the_emulator_imports_itself_by_way_of_others() -> None:
+    """Imports for type checking count: a cycle of those is a cycle of what must be understood together."""
+    names = {
+        "hktune." + str(file.relative_to(ROOT).with_suffix("")).replace("/", "."): file
+        for file in EMULATOR.rglob("*.py")
+    }
+    imports = {name: modules_imported_by(file) & names.keys() for name, file in names.items()}
+    TopologicalSorter(imports).prepare()
 
 
 def test_importing_hktune_loads_nothing_heavy() -> None:

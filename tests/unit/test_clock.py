@@ -10,11 +10,11 @@ import pytest
 from clock_traces import BARRIER, Code, ds_read_b128, load_to_lds, mfma, store, trace_of, wait
 
 from hktune.arch import GFX950
-from hktune.emulator import clock
-from hktune.emulator.memory_traffic import Indices, rounds_of, row_major
-from hktune.emulator.profile import workgroups_that_fit
-from hktune.emulator.rates import rates_of
-from hktune.emulator.trace import Trace
+from hktune.emulator.clock import launch_time
+from hktune.emulator.clock.memory_traffic import Indices, rounds_of, row_major
+from hktune.emulator.clock.profile import workgroups_that_fit
+from hktune.emulator.clock.rates import rates_of
+from hktune.emulator.clock.trace import Trace
 from hktune.errors import InputError
 from hktune.model import Launch, Problem, Resources, Source, Tile
 
@@ -33,27 +33,27 @@ def gemm(vmcnt: int, iterations: int = 4, loads: int = 8, mfmas: int = 64) -> Tr
 
 def profiled(
     trace: Trace, tile: Tile = TILE, lds_bytes: int = 131072, k_steps: int = 4, vgprs: int = 206
-) -> clock.Profile:
+) -> launch_time.Profile:
     resources = Resources(vgprs, 0, 100, 0, 0, 0, 0, 512)
-    return clock.profile(trace, resources, Launch((4, 1, 1), (512, 1, 1), lds_bytes, ()), tile, k_steps, GFX950)
+    return launch_time.profile(trace, resources, Launch((4, 1, 1), (512, 1, 1), lds_bytes, ()), tile, k_steps, GFX950)
 
 
 def launch_for(problem: Problem, tile: Tile) -> Launch:
     return Launch((problem.m // tile.m * problem.n // tile.n, 1, 1), (512, 1, 1), 131072, ())
 
 
-def modelled(profile: clock.Profile, m: int, n: int, k: int, tile: Tile = TILE) -> clock.Modelled:
+def modelled(profile: launch_time.Profile, m: int, n: int, k: int, tile: Tile = TILE) -> launch_time.Modelled:
     problem = Problem(m, n, k)
-    return clock.modelled_time(profile, problem, launch_for(problem, tile), tile, GFX950)
+    return launch_time.modelled_time(profile, problem, launch_for(problem, tile), tile, GFX950)
 
 
 @pytest.fixture(scope="module")
-def in_flight() -> clock.Profile:
+def in_flight() -> launch_time.Profile:
     return profiled(gemm(vmcnt=8))
 
 
 @pytest.fixture(scope="module")
-def drained() -> clock.Profile:
+def drained() -> launch_time.Profile:
     return profiled(gemm(vmcnt=0))
 
 
@@ -64,7 +64,7 @@ def test_a_loop_of_mfmas_alone_takes_their_clk_per_step_and_nothing_for_latency(
     assert alone.step_clk == pytest.approx([2048] * 5, rel=0.02)
 
 
-def test_demands_are_those_of_the_traced_instructions(in_flight: clock.Profile) -> None:
+def test_demands_are_those_of_the_traced_instructions(in_flight: launch_time.Profile) -> None:
     assert in_flight.mfma_clk == 2 * 64 * 16
     assert in_flight.lds_clk == 8 * (24 * 4 + 8 * 8)
     assert in_flight.tcp_clk == 8 * 8 * 16
@@ -94,7 +94,7 @@ def test_an_unrolled_loop_counts_its_k_steps() -> None:
 
 
 def test_draining_every_load_exposes_latency_that_loads_in_flight_hide(
-    in_flight: clock.Profile, drained: clock.Profile
+    in_flight: launch_time.Profile, drained: launch_time.Profile
 ) -> None:
     for quick, slow in zip(in_flight.residencies[0].step_clk[1:4], drained.residencies[0].step_clk[1:4], strict=True):
         assert slow > 1.1 * quick
@@ -102,7 +102,7 @@ def test_draining_every_load_exposes_latency_that_loads_in_flight_hide(
     assert slow > 1.08 * quick
 
 
-def test_a_longer_latency_is_never_faster(in_flight: clock.Profile, drained: clock.Profile) -> None:
+def test_a_longer_latency_is_never_faster(in_flight: launch_time.Profile, drained: launch_time.Profile) -> None:
     for profile in (in_flight, drained):
         costs = [profile.at(1, latency) for latency in range(100, 4000, 50)]
         for shorter, longer in itertools.pairwise(costs):
@@ -147,8 +147,8 @@ def test_workgroups_that_fit_are_those_that_registers_slots_and_lds_leave(
     assert workgroups_that_fit(resources, launch, waves, GFX950) == fit
 
 
-def test_a_profile_survives_json(in_flight: clock.Profile) -> None:
-    assert clock.Profile.from_json(in_flight.to_json()) == in_flight
+def test_a_profile_survives_json(in_flight: launch_time.Profile) -> None:
+    assert launch_time.Profile.from_json(in_flight.to_json()) == in_flight
 
 
 def test_a_trace_without_mfmas_or_of_one_step_is_refused() -> None:
@@ -168,7 +168,7 @@ def test_a_tile_that_the_mfmas_cannot_have_computed_is_refused() -> None:
         profiled(gemm(0), k_steps=8)
 
 
-def test_a_modelled_time_says_so_and_is_at_least_the_mfmas_at_the_highest_clock(in_flight: clock.Profile) -> None:
+def test_a_modelled_time_says_so_and_is_at_least_the_mfmas_at_the_highest_clock(in_flight: launch_time.Profile) -> None:
     result = modelled(in_flight, 8192, 8192, 8192)
     floor_us = 2 * 8192**3 / (4096 * 256 * 2.4e3)
     assert result.timing.source is Source.MODELLED
@@ -178,7 +178,7 @@ def test_a_modelled_time_says_so_and_is_at_least_the_mfmas_at_the_highest_clock(
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
-def test_a_larger_problem_is_never_faster(in_flight: clock.Profile, axis: int) -> None:
+def test_a_larger_problem_is_never_faster(in_flight: launch_time.Profile, axis: int) -> None:
     times = []
     for size in range(512, 9000, 512):
         shape = [2048, 2048, 2048]
@@ -187,16 +187,16 @@ def test_a_larger_problem_is_never_faster(in_flight: clock.Profile, axis: int) -
     assert all(one <= other * 1.002 for one, other in itertools.pairwise(times))
 
 
-def test_one_tile_more_than_fits_at_once_costs_another_round(in_flight: clock.Profile) -> None:
+def test_one_tile_more_than_fits_at_once_costs_another_round(in_flight: launch_time.Profile) -> None:
     full, over = modelled(in_flight, 256 * 256, 256, 4096), modelled(in_flight, 257 * 256, 256, 4096)
     assert (full.rounds, over.rounds) == (1, 2)
     assert over.timing.time_us > 1.6 * full.timing.time_us
 
 
-def test_fewer_compute_units_are_never_faster(in_flight: clock.Profile) -> None:
+def test_fewer_compute_units_are_never_faster(in_flight: launch_time.Profile) -> None:
     problem = Problem(4096, 4096, 4096)
     times = [
-        clock.modelled_time(
+        launch_time.modelled_time(
             in_flight, problem, launch_for(problem, TILE), TILE, dataclasses.replace(GFX950, compute_units=count)
         ).timing.time_us
         for count in (256, 192, 128, 64)
@@ -204,18 +204,18 @@ def test_fewer_compute_units_are_never_faster(in_flight: clock.Profile) -> None:
     assert times == sorted(times)
 
 
-def test_a_thin_problem_takes_at_least_its_bytes_from_hbm(in_flight: clock.Profile) -> None:
+def test_a_thin_problem_takes_at_least_its_bytes_from_hbm(in_flight: launch_time.Profile) -> None:
     result = modelled(in_flight, 256, 57344, 8192)
     assert result.timing.time_us > 2 * 57344 * 8192 / 6.0e6
 
 
-def test_a_short_problem_is_bound_by_what_is_not_its_loop(in_flight: clock.Profile) -> None:
+def test_a_short_problem_is_bound_by_what_is_not_its_loop(in_flight: launch_time.Profile) -> None:
     assert modelled(in_flight, 256, 256, 256).bound == "launch"
     mfmas_alone = profiled(trace_of(*[Code([], [*[mfma()] * 64, BARRIER], 4)] * 8))
     assert modelled(mfmas_alone, 8192, 8192, 8192).bound == "mfma"
 
 
-def test_busier_mfma_pipes_run_at_a_lower_clock(in_flight: clock.Profile) -> None:
+def test_busier_mfma_pipes_run_at_a_lower_clock(in_flight: launch_time.Profile) -> None:
     clocks = [modelled(in_flight, size, size, 8192).clock_ghz for size in (512, 1024, 2048, 4096)]
     assert clocks == sorted(clocks, reverse=True)
     assert 1.5 <= clocks[-1] < clocks[0] <= 2.4
@@ -240,25 +240,25 @@ def test_panels_of_an_odd_grid_match_a_count_with_sets() -> None:
         assert (part.panels_a, part.panels_b) == (len({wg // 37 for wg in ids}), len({wg % 37 for wg in ids}))
 
 
-def test_an_order_that_scatters_each_dies_tiles_is_bound_by_the_fabric(in_flight: clock.Profile) -> None:
+def test_an_order_that_scatters_each_dies_tiles_is_bound_by_the_fabric(in_flight: launch_time.Profile) -> None:
     def scattered(ids: Indices, tiles_m: int, tiles_n: int) -> tuple[Indices, Indices]:
         return row_major(np.random.default_rng(7).permutation(tiles_m * tiles_n)[ids], tiles_m, tiles_n)
 
     problem = Problem(16384, 16384, 4096)
     launch = launch_for(problem, TILE)
-    near = clock.modelled_time(in_flight, problem, launch, TILE, GFX950)
-    far = clock.modelled_time(in_flight, problem, launch, TILE, GFX950, scattered)
+    near = launch_time.modelled_time(in_flight, problem, launch, TILE, GFX950)
+    far = launch_time.modelled_time(in_flight, problem, launch, TILE, GFX950, scattered)
     assert far.bound == "mall"
     assert far.timing.time_us > 1.03 * near.timing.time_us
 
 
-def split(profile: clock.Profile, k: int, shares: int) -> clock.Modelled:
+def split(profile: launch_time.Profile, k: int, shares: int) -> launch_time.Modelled:
     """One tile, its k-steps shared."""
     launch = Launch((shares, 1, 1), (512, 1, 1), 131072, ())
-    return clock.modelled_time(profile, Problem(TILE.m, TILE.n, k), launch, TILE, GFX950)
+    return launch_time.modelled_time(profile, Problem(TILE.m, TILE.n, k), launch, TILE, GFX950)
 
 
-def test_sharing_a_long_k_pays_and_the_last_workgroup_reads_every_share_back(in_flight: clock.Profile) -> None:
+def test_sharing_a_long_k_pays_and_the_last_workgroup_reads_every_share_back(in_flight: launch_time.Profile) -> None:
     long_k, rates = 512 * TILE.k, rates_of(GFX950)
     assert split(in_flight, long_k, 8).timing.time_us < split(in_flight, long_k, 1).timing.time_us / 2
     few, many = (split(in_flight, 16 * TILE.k, shares) for shares in (8, 16))

@@ -6,10 +6,10 @@ import pytest
 from clock_traces import BARRIER, Code, Instruction, ds_read_b128, load_to_lds, mfma, priority, trace_of, wait
 
 from hktune.arch import GFX950
-from hktune.emulator.compute_unit import ComputeUnit, Wave
-from hktune.emulator.instruction_stream import operations_of
-from hktune.emulator.rates import rates_of
-from hktune.emulator.trace import Trace, WaveTrace
+from hktune.emulator.clock.compute_unit import ComputeUnit, Wave
+from hktune.emulator.clock.instruction_stream import operations_of
+from hktune.emulator.clock.rates import rates_of
+from hktune.emulator.clock.trace import Trace, WaveTrace
 from hktune.errors import InputError
 
 RATES = rates_of(GFX950)

@@ -14,8 +14,8 @@ import pytest
 from gfx950_code import own_bytes, run_lanes
 
 from hktune.bf16 import bf16_bits, bf16_values
-from hktune.emulator import decode
-from hktune.emulator.atomics import ATOMICS, global_atomic
+from hktune.emulator.instructions import decode
+from hktune.emulator.instructions.atomics import ATOMICS, global_atomic
 
 TABLE = json.loads(Path(decode.__file__).with_name("cdna4.json").read_text())
 PLACES = {"LDS": "DS", "global": "GLOBAL", "flat": "FLAT", "buffer": "MUBUF"}

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pytest
 from gfx950_code import run_lanes
 
-from hktune.emulator import decode
+from hktune.emulator.instructions import decode
 
 TABLE = json.loads(Path(decode.__file__).with_name("cdna4.json").read_text())
 NAMES = [name for name, _ in TABLE["VOPC"]["opcodes"].values() if "class" not in name]

@@ -9,7 +9,7 @@ import pytest
 from gfx950_code import assemble
 
 from hktune.code_object import read_code_object
-from hktune.emulator.decode import Instruction, decode
+from hktune.emulator.instructions.decode import Instruction, decode
 from hktune.errors import KernelFault
 
 ROOT = Path(__file__).parents[2]
@@ -93,4 +93,4 @@ def test_unknown_words_are_a_crash_that_shows_them(word: int) -> None:
 def test_the_table_is_what_its_generator_makes() -> None:
     pytest.importorskip("tinygrad")
     generator = runpy.run_path(str(ROOT / "scripts" / "generate_cdna4_table.py"))
-    assert generator["table"]() == (ROOT / "hktune" / "emulator" / "cdna4.json").read_text()
+    assert generator["table"]() == (ROOT / "hktune" / "emulator" / "instructions" / "cdna4.json").read_text()

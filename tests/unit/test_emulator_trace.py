@@ -7,8 +7,8 @@ import pytest
 from gfx950_code import assemble, launch, vector_program
 
 from hktune.device.emulated import EmulatedDevice
-from hktune.emulator.lds_banks import bank_clocks
-from hktune.emulator.trace import Step, Trace
+from hktune.emulator.clock.lds_banks import bank_clocks
+from hktune.emulator.clock.trace import Step, Trace
 
 LANE = np.arange(64, dtype=np.int64)
 ACTIVE = np.ones((1, 64), bool)

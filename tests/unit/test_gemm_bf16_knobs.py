@@ -10,7 +10,7 @@ from collections import Counter
 import pytest
 from gemm_bf16_variants import built, disassembled, model, space
 
-from hktune.emulator.decode import Instruction
+from hktune.emulator.instructions.decode import Instruction
 from hktune.model import Config, Problem
 
 ALL_VMCNT = 63  # an s_waitcnt that leaves this counter alone

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hktune.arch import GFX950
-from hktune.emulator.memory_traffic import row_major, tile_order, tiles_of
+from hktune.emulator.clock.memory_traffic import row_major, tile_order, tiles_of
 from hktune.model import Config, Problem, WorkgroupOrder
 from hktune.verify import POISON, Proof, random_operands
 

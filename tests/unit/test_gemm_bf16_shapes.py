@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hktune.device.emulated import EmulatedDevice
 from hktune.dispatch import build_table, validate, write_table
 from hktune.dispatch.files import read_table
-from hktune.emulator import machine
+from hktune.emulator import execution
 from hktune.model import Config, Problem, Source, Status, Trial
 from hktune.runtime import FallbackWarning, LoadedTable
 from hktune.verify import POISON, Proof, compare, random_operands
@@ -63,11 +63,11 @@ def test_a_shared_block_has_the_same_bits_in_every_order_of_workgroups(monkeypat
     operands = random_operands(problem, seed=3)
     together = output_of(config, problem, operands)
     assert compare(together, operands) is None
-    monkeypatch.setattr(machine, "batch_workgroups", lambda _dispatch: 1)
+    monkeypatch.setattr(execution, "batch_workgroups", lambda _dispatch: 1)
     assert np.array_equal(output_of(config, problem, operands), together)
-    start = machine.start
+    start = execution.start
     monkeypatch.setattr(
-        machine,
+        execution,
         "start",
         lambda waves, descriptor, dispatch, pointers, first: start(
             waves, descriptor, dispatch, pointers, dispatch.workgroups - 1 - first

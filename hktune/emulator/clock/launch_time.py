@@ -1,0 +1,140 @@
+"""Clock v1: how long a proved gfx950 GEMM kernel would take, modelled from the instructions that it executed.
+
+`profile` runs once per code object: it simulates one compute unit on the traced instruction stream and reduces it to
+prologue, one k-step and epilogue at several memory latencies. `modelled_time` runs once per problem: rounds of
+workgroups over all compute units, their traffic, the latency that this traffic brings about, and the shader clock that
+the MFMA activity leaves. docs/clock.md derives each rule, states the errors found and what the model cannot see.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+
+from hktune.arch import Arch
+from hktune.emulator.clock.memory_traffic import Order, rounds_of, row_major
+from hktune.emulator.clock.profile import LATENCIES_CLK, Profile, Residency, profile
+from hktune.emulator.clock.rates import Rates, rates_of
+from hktune.emulator.clock.workgroup_round import WorkgroupRound, operand_bytes
+from hktune.model import Launch, Problem, Source, Tile, Timing
+
+__all__ = ["LATENCIES_CLK", "Modelled", "Profile", "Residency", "modelled_time", "profile"]
+
+_ITERATIONS = 24  # of clock and latency against each other, both damped by half: converged far below 0.1 %
+
+
+@dataclass(frozen=True)
+class Modelled:
+    """A modelled time and what it is made of.
+
+    `bound` is what limits most of it: mfma, lds, tcp, issue, l2, mall or hbm; latency when none of them is within a
+    tenth of the k-step's clk; launch when launch, prologues and epilogues outweigh the main loop. `clocks` has the clk
+    that one k-step of the longest-running kind of round holds each of them, and `step`, what it takes.
+    `peak_fraction` is against every MFMA pipe busy at the highest clock.
+    """
+
+    timing: Timing
+    bound: str
+    clocks: dict[str, float]
+    rounds: int
+    latency_clk: float
+    clock_ghz: float
+    loop_us: float
+    peak_fraction: float
+
+
+def modelled_time(
+    profile: Profile, problem: Problem, launch: Launch, tile: Tile, arch: Arch, order: Order = row_major
+) -> Modelled:
+    """The time of one launch of the profiled kernel on `problem`, its operands not yet in any cache.
+
+    `launch.grid` has as many workgroups as the problem has tiles, or more that share the k-steps of a tile evenly.
+    """
+    rates = rates_of(arch)
+    tiles_m, tiles_n = -(-problem.m // tile.m), -(-problem.n // tile.n)
+    workgroups = math.prod(launch.grid)
+    steps = k_steps(problem, launch, tile)
+    at_once = arch.compute_units * profile.residencies[-1].workgroups
+    grid = rounds_of(workgroups, tiles_m, tiles_n, at_once, arch, order)
+    read_bytes = operand_bytes(problem.m, problem.n, problem.k)
+    walked_k = problem.k * tiles_m * tiles_n / workgroups
+    wanted_bytes = sum(
+        part.count * operand_bytes(part.panels_a * tile.m, part.panels_b * tile.n, walked_k) for part in grid
+    )
+    from_hbm = min(1.0, read_bytes / wanted_bytes) if read_bytes <= rates.mall_bytes else 1.0
+    rounds = [WorkgroupRound(profile, part, tile, steps, from_hbm, arch, rates) for part in grid]
+    mfma_clk = workgroups * steps * profile.mfma_clk / arch.compute_units
+    clock_ghz, rounds_clk = _settled(rounds, mfma_clk, rates)
+    moved_bytes = read_bytes + 2 * problem.m * problem.n
+    rounds_clk += _gathering_clk(workgroups, tiles_m * tiles_n, tile, arch, rates, clock_ghz)
+    time_us = rates.launch_us + max(rounds_clk / clock_ghz * 1e-3, moved_bytes / rates.hbm_tb_per_s * 1e-6)
+    return _modelled(rounds, problem, time_us, clock_ghz, arch, rates)
+
+
+def k_steps(problem: Problem, launch: Launch, tile: Tile) -> float:
+    """K-steps of one workgroup, on average: all of a tile's, or its share where workgroups split them."""
+    tiles = -(-problem.m // tile.m) * -(-problem.n // tile.n)
+    return -(-problem.k // tile.k) * tiles / math.prod(launch.grid)
+
+
+def _gathering_clk(workgroups: int, tiles: int, tile: Tile, arch: Arch, rates: Rates, clock_ghz: float) -> float:
+    """Clk in which the last of the workgroups that split a tile's k-steps read back what all of them have stored.
+
+    The traced workgroup is not the last of its own. Each compute unit reads float32 sums at the rate of an L2 hit, or
+    all together at the MALL's, whichever is slower, after one miss of L2: the sums come from other dies.
+    """
+    if workgroups == tiles:
+        return 0.0
+    tile_bytes = 4.0 * tile.m * tile.n * workgroups / tiles
+    by_cu = -(-tiles // arch.compute_units) * tile_bytes / rates.l2_bytes_per_clk_cu
+    by_mall = tiles * tile_bytes / rates.mall_tb_per_s * 1e-3 * clock_ghz
+    return max(by_cu, by_mall) + rates.mall_ns * clock_ghz
+
+
+def _settled(rounds: list[WorkgroupRound], mfma_clk: float, rates: Rates) -> tuple[float, float]:
+    """The shader clock at which power, latency and traffic agree, in GHz, and the clk of all rounds at it.
+
+    `mfma_clk` is the mean over all compute units. The clock follows the share of the whole launch that the MFMA pipes
+    are busy: launches are taken to follow one another, as the measurements behind the curve do.
+    """
+    clock_ghz = rates.clock_ghz[0][1]
+    rounds_clk = 0.0
+    for _ in range(_ITERATIONS):
+        rounds_clk = 0.0
+        for number, round_ in enumerate(rounds):
+            round_.settle(clock_ghz)
+            rounds_clk += round_.clk(clock_ghz, follows=number > 0)
+        busy = mfma_clk / (rounds_clk + rates.launch_us * clock_ghz * 1e3)
+        clock_ghz = (clock_ghz + _clock_at(busy, rates)) / 2
+    return clock_ghz, rounds_clk
+
+
+def _clock_at(mfma_share: float, rates: Rates) -> float:
+    """GHz sustained with the MFMA pipes of all compute units busy for `mfma_share` of the time; linear in between."""
+    points = rates.clock_ghz
+    for (low, fast), (high, slow) in itertools.pairwise(points):
+        if mfma_share <= high:
+            return fast + (slow - fast) * max(0.0, mfma_share - low) / (high - low)
+    return points[-1][1]
+
+
+def _modelled(
+    rounds: list[WorkgroupRound], problem: Problem, time_us: float, clock_ghz: float, arch: Arch, rates: Rates
+) -> Modelled:
+    longest = max(rounds, key=lambda round_: round_.loop_clk)
+    loop_us = sum(round_.loop_clk for round_ in rounds) / clock_ghz * 1e-3
+    clocks = longest.clocks(clock_ghz)
+    unit = max(clocks, key=lambda name: clocks[name])
+    bound = "launch" if loop_us < time_us / 2 else unit if clocks[unit] >= 0.9 * longest.step_clk else "latency"
+    peak_flops_per_us = arch.compute_units * rates.mfma_flops_per_clk_cu * rates.clock_ghz[0][1] * 1e3
+    return Modelled(
+        timing=Timing(Source.MODELLED, time_us, cache="cold"),
+        bound=bound,
+        clocks={**clocks, "step": longest.step_clk},
+        rounds=sum(round_.count for round_ in rounds),
+        latency_clk=longest.latency_clk,
+        clock_ghz=clock_ghz,
+        loop_us=loop_us,
+        peak_fraction=problem.flops / time_us / peak_flops_per_us,
+    )

@@ -1,0 +1,96 @@
+"""Workgroups that run at once on all compute units: what they take, given what they share and wait for."""
+
+from __future__ import annotations
+
+from hktune.arch import Arch
+from hktune.emulator.clock.memory_traffic import Round
+from hktune.emulator.clock.profile import Profile
+from hktune.emulator.clock.rates import Rates
+from hktune.model import Tile
+
+
+def operand_bytes(m: float, n: float, k: float) -> float:
+    """Bytes of an m x k and an n x k operand in bf16."""
+    return 2.0 * (m + n) * k
+
+
+class WorkgroupRound:
+    """The rounds of one kind in a grid (`Round`), in clk of a shader clock that `settle` is told.
+
+    `step_clk` is one k-step of every workgroup resident on a compute unit: what the simulation says at the present
+    latency, or what the most demanded of L2, fabric, MALL and HBM delivers, whichever is longer. The latency grows
+    with how much of that memory level is used: workgroups in step wait for the slowest of them, the one whose request
+    misses L2. `from_hbm` is the part of the round's distinct bytes that comes from HBM; the rest is in the MALL from an
+    earlier round.
+    """
+
+    def __init__(
+        self, profile: Profile, part: Round, tile: Tile, steps: float, from_hbm: float, arch: Arch, rates: Rates
+    ) -> None:
+        self._profile, self._rates = profile, rates
+        self.count = part.count
+        self._steps = max(steps - profile.peeled_steps, 0.0)
+        self._per_cu = -(-part.workgroups // arch.compute_units)
+        busy_xcds = min(part.workgroups, arch.xcds)
+        missed_bytes = operand_bytes(part.xcd_panels_a * tile.m, part.xcd_panels_b * tile.n, tile.k)
+        distinct_bytes = operand_bytes(part.panels_a * tile.m, part.panels_b * tile.n, tile.k) * from_hbm
+        self._l2_clk = self._per_cu * profile.load_bytes / rates.l2_bytes_per_clk_cu
+        self._fabric_clk = missed_bytes / busy_xcds / rates.fabric_bytes_per_clk_xcd
+        self._mall_us = missed_bytes / rates.mall_tb_per_s * 1e-6
+        self._hbm_us = distinct_bytes / rates.hbm_tb_per_s * 1e-6
+        self._latency_ns = rates.mall_ns + (rates.hbm_ns - rates.mall_ns) * from_hbm
+        stored_bytes = part.workgroups / busy_xcds * profile.store_bytes
+        self._store_clk = stored_bytes / rates.l2_write_bytes_per_clk_xcd
+        self.latency_clk = self._latency_ns * rates.clock_ghz[0][1]
+        self.step_clk = 0.0
+
+    @property
+    def loop_clk(self) -> float:
+        """Clk of the main loops of all rounds of this kind."""
+        return self.count * self._steps * self.step_clk
+
+    def clocks(self, clock_ghz: float) -> dict[str, float]:
+        """Clk that one k-step of the resident workgroups holds each unit and memory level."""
+        profile, per_cu = self._profile, self._per_cu
+        return {
+            "mfma": per_cu * profile.mfma_clk,
+            "issue": profile.issue_clk,
+            "lds": per_cu * profile.lds_clk,
+            "tcp": per_cu * profile.tcp_clk,
+            **self._memory_clocks(clock_ghz),
+        }
+
+    def settle(self, clock_ghz: float) -> None:
+        """Move latency and k-step half way towards what `clock_ghz` and the traffic make of them."""
+        needed_clk = max(self._memory_clocks(clock_ghz).values())
+        _, simulated_clk, _ = self._profile.at(self._per_cu, self.latency_clk)
+        self.step_clk = max(simulated_clk, needed_clk)
+        growth = 1 + self._rates.latency_growth * needed_clk / self.step_clk
+        self.latency_clk = (self.latency_clk + self._latency_ns * clock_ghz * growth) / 2
+
+    def clk(self, clock_ghz: float, follows: bool) -> float:
+        """Clk of all rounds of this kind. `follows`: other rounds run before it.
+
+        Prologue and epilogue of the first round stand alone, their first loads cold. Those of a later one are hidden
+        behind the other resident workgroups as far as these can use what it leaves free: not at all where one
+        workgroup fits or where latency bounds the loop, entirely where a k-step of n workgroups takes n times as long
+        as one alone. The k-steps that they contain still take their units' time, hidden or not.
+        """
+        prologue_clk, _, epilogue_clk = self._profile.at(self._per_cu, self.latency_clk)
+        cold_clk, _, _ = self._profile.at(self._per_cu, max(self.latency_clk, self._rates.cold_ns * clock_ghz))
+        ends_clk = self._rates.workgroup_start_clk + prologue_clk + max(epilogue_clk, self._store_clk)
+        later, hidden = self.count if follows else self.count - 1, self._hidden()
+        first_clk = 0.0 if follows else ends_clk + cold_clk - prologue_clk
+        peeled_clk = self._profile.peeled_steps * self.step_clk
+        return self.loop_clk + first_clk + later * ((1 - hidden) * ends_clk + hidden * peeled_clk)
+
+    def _hidden(self) -> float:
+        """The part of a round's prologue and epilogue that the other resident workgroups cover."""
+        if self._per_cu == 1:
+            return 0.0
+        _, alone_clk, _ = self._profile.at(1, self.latency_clk)
+        return min(max((self.step_clk / alone_clk - 1) / (self._per_cu - 1), 0.0), 1.0)
+
+    def _memory_clocks(self, clock_ghz: float) -> dict[str, float]:
+        mall_clk = self._mall_us * clock_ghz * 1e3
+        return {"l2": self._l2_clk, "mall": max(self._fabric_clk, mall_clk), "hbm": self._hbm_us * clock_ghz * 1e3}

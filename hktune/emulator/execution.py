@@ -1,0 +1,212 @@
+"""Runs a dispatch: batches of workgroups, and inside a batch whichever waves stand at the same instruction together.
+
+Among ready waves those with the lowest program counter go first, so that waves parted by a branch meet again where
+the paths join. A barrier counts arrivals and does not look at program counters: on gfx950 the waves of a workgroup
+may wait at different barriers, as staggered kernels do.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hktune.emulator.clock.trace_recorder import Recorder
+from hktune.emulator.hazards.checker import Hazards, Locate, shadow_of
+from hktune.emulator.hazards.footprint import footprints_of
+from hktune.emulator.instructions.program import Block, Program
+from hktune.emulator.machine.launch import Descriptor, Dispatch, Pointers, start
+from hktune.emulator.machine.memory import AddressError, AddressSpace
+from hktune.emulator.machine.waves import Lanes, Waves
+from hktune.errors import KernelFault
+
+_BATCH_WAVES = 128
+_BATCH_BYTES = 1 << 29
+_BLOCKS_BETWEEN_TURNS = 4096
+"""After so many blocks of one group while others are ready, another group gets a turn: it may be waited for."""
+
+
+@dataclass
+class Limits:
+    """When to give up: seconds of a launch, and instructions executed by groups of waves. None means never."""
+
+    deadline_s: float | None = None
+    max_steps: int | None = None
+    started: float = 0.0
+    steps: int = 0
+
+    def spend(self, steps: int, where: int) -> None:
+        self.steps += steps
+        if self.max_steps is not None and self.steps > self.max_steps:
+            raise KernelFault("timeout", f"still running after {self.max_steps} steps, at {where:#x}; it may not end")
+        if self.deadline_s is not None and time.monotonic() - self.started > self.deadline_s:
+            raise KernelFault("timeout", f"still running after {self.deadline_s} s, at {where:#x}; it may not end")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a dispatch runs on: memory, code, what the kernel expects at its start, and where its arguments lie."""
+
+    space: AddressSpace
+    program: Program
+    descriptor: Descriptor
+    pointers: Pointers
+    locate: Locate = lambda _address: ""
+
+
+def run_dispatch(
+    machine: Machine,
+    dispatch: Dispatch,
+    limits: Limits,
+    recorder: Recorder | None = None,
+    find_hazards: bool = False,
+) -> None:
+    """Execute every workgroup. Raises KernelFault: crashed, hazard or timeout."""
+    limits.started = time.monotonic()
+    size = batch_workgroups(dispatch)
+    sizes = (dispatch.waves_per_workgroup, dispatch.lds_bytes, dispatch.scratch_bytes)
+    shadow = shadow_of(machine.space, dispatch) if find_hazards else None
+    with np.errstate(all="ignore"):
+        for first in range(0, dispatch.workgroups, size):
+            count = min(size, dispatch.workgroups - first)
+            waves = Waves(machine.space, count, *sizes)
+            notes = waves.recorder = recorder if first == 0 else None
+            hazards = waves.hazards = (
+                None if shadow is None else Hazards(waves, dispatch, first, machine.descriptor, shadow, machine.locate)
+            )
+            waves.pc[:] = machine.program.entry
+            start(waves, machine.descriptor, dispatch, machine.pointers, first)
+            _Batch(waves, machine, dispatch, first, limits, notes, hazards).run()
+
+
+def batch_workgroups(dispatch: Dispatch) -> int:
+    """How many workgroups run side by side: enough to amortise Python, few enough to stay in memory."""
+    waves = dispatch.waves_per_workgroup
+    each = waves * (512 * 64 * 4 + 64 * dispatch.scratch_bytes) + dispatch.lds_bytes
+    return max(1, min(_BATCH_WAVES // waves, _BATCH_BYTES // each, dispatch.workgroups))
+
+
+class _Batch:
+    """Scheduler of one batch."""
+
+    def __init__(
+        self,
+        waves: Waves,
+        machine: Machine,
+        dispatch: Dispatch,
+        first: int,
+        limits: Limits,
+        recorder: Recorder | None,
+        hazards: Hazards | None,
+    ) -> None:
+        self._waves = waves
+        self._program = machine.program
+        self._locate = machine.locate
+        self._dispatch = dispatch
+        self._first = first
+        self._limits = limits
+        self._recorder = recorder
+        self._hazards = hazards
+        self._turns = 0
+
+    def run(self) -> None:
+        m = self._waves
+        while not m.done.all():
+            ready = np.flatnonzero(~(m.done | m.waiting | m.halted))
+            if not len(ready):
+                raise KernelFault("timeout", self._stuck())
+            chosen = self._choose(ready)
+            group = as_slice(chosen)
+            m.full = bool(m.active[group].all())
+            if self._recorder is not None:
+                self._recorder.enter(chosen, m.workgroups)
+            if self._hazards is not None:
+                self._hazards.enter(chosen)
+            self._run_group(group, len(chosen) == len(ready))
+            self._release()
+
+    def _choose(self, ready: Any) -> Any:
+        places = self._waves.pc[ready]
+        self._turns += 1
+        late = self._turns % _BLOCKS_BETWEEN_TURNS == 0
+        return ready[places == (places.max() if late else places.min())]
+
+    def _run_group(self, group: Lanes, alone: bool) -> None:
+        """Run a group block by block for as long as it stays whole and no other group may be waiting to join."""
+        m, program = self._waves, self._program
+        address: int | None = int(m.pc[group][0])
+        try:
+            while address is not None:
+                block = program.block_at(address)
+                self._limits.spend(len(block.instructions), address)
+                if self._recorder is not None:
+                    self._recorder.block(block)
+                if self._hazards is None:
+                    for step in block.steps:
+                        step(m, group)
+                else:
+                    self._run_checked(block, group)
+                address = block.terminate(m, group) if block.terminate else block.next_address
+                if address is not None and not alone:
+                    m.pc[group] = address
+                    return
+        except AddressError as error:
+            raise KernelFault("hazard", self._describe(error, group)) from None
+
+    def _run_checked(self, block: Block, group: Lanes) -> None:
+        """The block's steps, each after the check that it is safe; the terminator's check comes last."""
+        m, hazards, footprints = self._waves, self._hazards, footprints_of(block)
+        assert hazards is not None
+        for step, footprint in zip(block.steps, footprints, strict=False):
+            hazards.issue(footprint, group)
+            step(m, group)
+        if block.terminate:
+            hazards.issue(footprints[-1], group)
+
+    def _release(self) -> None:
+        m = self._waves
+        waiting, done = m.waiting.reshape(-1, m.workgroups), m.done.reshape(-1, m.workgroups)
+        met = (waiting | done).all(axis=0)
+        if self._hazards is not None and met.any():
+            self._hazards.order.release((done & met).reshape(-1))
+        waiting[:, met] = False
+
+    def _name(self, wave: int) -> str:
+        m = self._waves
+        return f"wave {wave // m.workgroups} of workgroup {self._dispatch.workgroup(self._first + wave % m.workgroups)}"
+
+    def _describe(self, error: AddressError, group: Lanes) -> str:
+        """Which instruction of which wave and lane went astray."""
+        m = self._waves
+        access = m.access
+        position = error.position
+        if access.chosen is not None:
+            position = int(np.flatnonzero(access.chosen)[position])
+        wave = int(np.arange(m.count)[group][position // access.lanes])
+        lane = f", lane {position % access.lanes}" if access.lanes > 1 else ""
+        place = self._locate(access.instruction.address) if access.instruction else ""
+        return f"{access.instruction}{place}, {self._name(wave)}{lane}: {error}"
+
+    def _stuck(self) -> str:
+        m = self._waves
+        halted = np.flatnonzero(m.halted & ~m.done)
+        waiting = np.flatnonzero(m.waiting)
+        if not len(waiting):
+            return f"{self._name(int(halted[0]))} halted itself before {int(m.pc[halted[0]]):#x} and never ends"
+        return (
+            f"a barrier can never release: {self._name(int(waiting[0]))} waits before {int(m.pc[waiting[0]]):#x}, "
+            f"{self._name(int(halted[0]))} halted itself before {int(m.pc[halted[0]]):#x}"
+        )
+
+
+def as_slice(columns: Any) -> Lanes:
+    """The same columns as a slice where they are evenly spaced: numpy then works on views, not copies."""
+    if len(columns) == 1:
+        return slice(int(columns[0]), int(columns[0]) + 1)
+    step = int(columns[1] - columns[0])
+    if (np.diff(columns) == step).all():
+        return slice(int(columns[0]), int(columns[-1]) + 1, step)
+    picked: Lanes = columns
+    return picked

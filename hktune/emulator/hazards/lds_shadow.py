@@ -1,0 +1,143 @@
+"""Races in LDS: for every granule who wrote it last and who has read it since, as operation numbers.
+
+An access is safe when the one before it is known to be complete (order.py), or when both come from one wave through
+one queue, which keeps their order. Loads straight to LDS go through the vector memory queue.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from hktune.emulator.hazards.order import ON_LDS, ON_VECTOR, Order
+from hktune.emulator.machine.memory import Array
+
+READ, WRITE, ATOMIC, LOAD_TO_LDS = range(4)
+"""How an instruction touches LDS."""
+
+_ALWAYS = 1 << 40
+_SOURCES = 3  # writers: LDS writes, loads straight to LDS, atomics
+_SOURCE_OF = {WRITE: 0, LOAD_TO_LDS: 1, ATOMIC: 2}
+_CODE_BITS = 6  # 3 kinds of writer in up to 16 waves, and nobody
+_CODE_MASK = (1 << _CODE_BITS) - 1
+_GRANULE_BYTES = 16
+
+
+@dataclass(frozen=True)
+class Race:
+    """The access at (row, `address`) meets an operation of `wave`: number `sequence` of queue `queue`; `wave` is None
+    when nothing was ever written. `before`: whether the earlier one wrote."""
+
+    row: int
+    address: int
+    wave: int | None
+    queue: int = ON_LDS
+    sequence: int = 0
+    before: str = "wrote"
+
+
+class LdsShadow:
+    """One batch's LDS. Granules are 16 bytes until an access is finer."""
+
+    def __init__(self, workgroups: int, waves: int, lds_bytes: int, order: Order) -> None:
+        self._workgroups, self._waves, self._order = workgroups, waves, order
+        self._granule = _GRANULE_BYTES
+        granules = workgroups * -(-lds_bytes // _GRANULE_BYTES)
+        self._nobody = _SOURCES * waves
+        self._written = np.full(granules, self._nobody, np.int64)
+        self._read = np.zeros((granules, waves), np.int64)
+        self._limits: dict[tuple[int, bytes], tuple[Array, Array]] = {}
+        self._version = -1
+
+    def access(self, columns: Array, index: Array, active: Array | None, size: int, how: int) -> Race | None:
+        """Byte `index` (n, 64) into the batch's LDS, by `columns`; the first race, if there is one."""
+        rows = np.broadcast_to(np.arange(len(columns))[:, None], index.shape)
+        if active is not None:
+            index, rows = index[active], rows[active]
+            if not index.size:
+                return None
+        granules, rows = self._granules(index, rows, size)
+        writers, readers = self._known(columns, how)
+        stamps = self._written[granules]
+        late = (stamps >> _CODE_BITS) > writers.take((stamps & _CODE_MASK) + rows * writers.shape[1])
+        if late.any():
+            return self._write_race(granules, rows, stamps, late)
+        wave = (columns // self._workgroups)[rows]
+        sequence = self._order.issued[ON_VECTOR if how == LOAD_TO_LDS else ON_LDS, columns][rows]
+        if how == READ:
+            self._read[granules, wave] = sequence
+            return None
+        early = self._read[granules] > readers[rows]
+        if early.any():
+            return self._read_race(granules, rows, early)
+        stamp = sequence << _CODE_BITS | (_SOURCE_OF[how] * self._waves + wave)
+        self._written[granules] = stamp
+        return self._collision(granules, rows, stamp) if how != ATOMIC else None
+
+    def _granules(self, index: Array, rows: Array, size: int) -> tuple[Array, Array]:
+        low_bits = int(np.bitwise_or.reduce(index, axis=None)) | size
+        unit = low_bits & -low_bits
+        if unit < self._granule:
+            factor = self._granule // unit
+            self._written, self._read = self._written.repeat(factor), self._read.repeat(factor, axis=0)
+            self._granule = unit
+        first = index >> (self._granule.bit_length() - 1)
+        if size <= self._granule:
+            return first, rows
+        spread = first[..., None] + np.arange(size // self._granule)
+        return spread, np.broadcast_to(rows[..., None], spread.shape)
+
+    def _known(self, columns: Array, how: int) -> tuple[Array, Array]:
+        """Up to which operation each column may rely on each writer (n, sources * waves + 1), and reader (n, waves)."""
+        if self._version != self._order.version:
+            self._limits.clear()
+            self._version = self._order.version
+        key = (how, columns.tobytes())
+        found = self._limits.get(key)
+        if found is None:
+            found = self._limits[key] = self._compute(columns, how)
+        return found
+
+    def _compute(self, columns: Array, how: int) -> tuple[Array, Array]:
+        known = self._order.known(columns)
+        rows, own = np.arange(len(columns)), columns // self._workgroups
+        by_lds, by_load = known[:, ON_LDS].copy(), known[:, ON_VECTOR].copy()
+        through_load = how == LOAD_TO_LDS
+        by_lds[rows, own] = self._order.completed[ON_LDS, columns] if through_load else _ALWAYS
+        by_load[rows, own] = _ALWAYS if through_load else self._order.completed[ON_VECTOR, columns]
+        by_atomic = np.full_like(by_lds, _ALWAYS) if how == ATOMIC else by_lds
+        nobody = np.full((len(columns), 1), -1 if how in (READ, ATOMIC) else _ALWAYS)
+        return np.concatenate([by_lds, by_load, by_atomic, nobody], axis=1), by_lds
+
+    def _write_race(self, granules: Array, rows: Array, stamps: Array, late: Array) -> Race:
+        at = int(np.flatnonzero(late)[0])
+        code = int(stamps.reshape(-1)[at]) & _CODE_MASK
+        row, address = int(rows.reshape(-1)[at]), self._address(granules, at)
+        if code == self._nobody:
+            return Race(row, address, None)
+        queue = ON_VECTOR if code // self._waves == _SOURCE_OF[LOAD_TO_LDS] else ON_LDS
+        return Race(row, address, code % self._waves, queue, int(stamps.reshape(-1)[at]) >> _CODE_BITS)
+
+    def _read_race(self, granules: Array, rows: Array, early: Array) -> Race:
+        at, wave = (int(part) for part in np.argwhere(early.reshape(-1, self._waves))[0])
+        granule = int(granules.reshape(-1)[at])
+        sequence = int(self._read[granule, wave])
+        return Race(int(rows.reshape(-1)[at]), self._address(granules, at), wave, ON_LDS, sequence, "read")
+
+    def _collision(self, granules: Array, rows: Array, stamp: Array) -> Race | None:
+        """Waves that store to one granule with one instruction."""
+        beaten = self._written[granules] != stamp
+        if not beaten.any():
+            return None
+        at = int(np.flatnonzero(beaten)[0])
+        winner = int(self._written[granules].reshape(-1)[at])
+        code = winner & _CODE_MASK
+        queue = ON_VECTOR if code // self._waves == _SOURCE_OF[LOAD_TO_LDS] else ON_LDS
+        row = int(rows.reshape(-1)[at])
+        return Race(row, self._address(granules, at), code % self._waves, queue, winner >> _CODE_BITS)
+
+    def _address(self, granules: Array, at: int) -> int:
+        """Byte address inside the workgroup's LDS."""
+        per_workgroup = len(self._written) // self._workgroups
+        return int(granules.reshape(-1)[at]) % per_workgroup * self._granule

@@ -1,0 +1,172 @@
+"""What one wave has under way, for all waves that executed the same instructions: those share one track.
+
+Nothing has to arrive late for a missing wait to show. A register that a load brings is poison from the load's issue to
+the s_waitcnt that covers it, whatever the data do. What the counters guarantee (CDNA4 ISA guide, section 4.4): vector
+memory returns in order of issue, loads and stores mixed; LDS returns in order; scalar loads return in any order, so
+that only lgkmcnt(0) covers one; flat accesses count in both and are covered by zero of both. Registers that a pending
+operation only reads may be overwritten: it took them at issue, for CDNA has no counter that would tell.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hktune.emulator.hazards.footprint import DS, FLAT, SMEM, VMEM, WAIT, Footprint, register_name
+from hktune.emulator.hazards.wait_states import Producer, conflict, producer_of
+
+
+class Unsafe(Exception):
+    """What the instruction at hand does that some timing makes wrong."""
+
+
+@dataclass(eq=False, slots=True)
+class Pending:
+    """An operation under way; `counters` that have yet to cover it."""
+
+    footprint: Footprint
+    counters: int
+
+
+class Track:
+    """Registers written, operations outstanding, and instructions that want wait states behind them."""
+
+    def __init__(self, written: set[int]) -> None:
+        self.written = written
+        self.vector: list[Pending] = []
+        self.lds: list[Pending] = []
+        self.scalar: list[Pending] = []
+        self._arriving: dict[int, Pending] = {}
+        self._recent: list[Producer] = []
+        self._now = 0
+
+    def copy(self) -> Track:
+        """A track of its own for waves that part from the rest. Pending flat accesses are shared no longer."""
+        twin = Track(set(self.written))
+        known = {id(each): Pending(each.footprint, each.counters) for each in (*self.vector, *self.lds, *self.scalar)}
+        twin.vector = [known[id(each)] for each in self.vector]
+        twin.lds = [known[id(each)] for each in self.lds]
+        twin.scalar = [known[id(each)] for each in self.scalar]
+        twin._arriving = {register: known[id(each)] for register, each in self._arriving.items()}
+        twin._recent, twin._now = list(self._recent), self._now
+        return twin
+
+    @property
+    def settled(self) -> bool:
+        """Nothing is under way: tracks that are settled and wrote the same registers are alike."""
+        return not (self.vector or self.lds or self.scalar or any(p.last > self._now for p in self._recent))
+
+    def issue(self, footprint: Footprint) -> None:
+        """Execute one instruction. Raises Unsafe."""
+        if self._arriving and not (
+            self._arriving.keys().isdisjoint(footprint.reads) and self._arriving.keys().isdisjoint(footprint.writes)
+        ):
+            self._check_arrivals(footprint)
+        if not footprint.strict <= self.written or footprint.lenient:
+            self._check_written(footprint)
+        if self._recent:
+            self._check_wait_states(footprint)
+        self._now += footprint.states
+        self.written |= footprint.writes
+        if footprint.kind == WAIT:
+            self.wait(footprint.vmcnt, footprint.lgkmcnt)
+        elif footprint.counted:
+            self._send(footprint)
+        producer = producer_of(footprint, self._now)
+        if producer is not None:
+            self._recent.append(producer)
+
+    def wait(self, vmcnt: int | None, lgkmcnt: int | None) -> None:
+        """An s_waitcnt that leaves so many operations outstanding."""
+        if vmcnt is not None:
+            self.vector = self._left(self.vector, vmcnt)
+        if lgkmcnt is not None:
+            self.lds = self._left(self.lds, lgkmcnt)
+            if lgkmcnt == 0:
+                self.scalar = self._left(self.scalar, 0)
+
+    def _left(self, queue: list[Pending], count: int) -> list[Pending]:
+        """What may still be outstanding with `count` left on the counter: the youngest, and flat ones of any age."""
+        if count >= len(queue):
+            return queue
+        ordered = [each for each in queue if each.footprint.kind != FLAT]
+        kept = set(map(id, ordered[len(ordered) - count :] if count else ()))
+        left = [each for each in queue if id(each) in kept or (count and each.footprint.kind == FLAT)]
+        staying = set(map(id, left))
+        for each in queue:
+            if id(each) not in staying:
+                each.counters -= 1
+                if not each.counters:
+                    self._arrive(each)
+        return left
+
+    def _arrive(self, pending: Pending) -> None:
+        for register in pending.footprint.writes:
+            if self._arriving.get(register) is pending:
+                del self._arriving[register]
+
+    def _send(self, footprint: Footprint) -> None:
+        pending = Pending(footprint, 2 if footprint.kind == FLAT else 1)
+        if footprint.kind in (VMEM, FLAT):
+            self.vector.append(pending)
+        if footprint.kind in (DS, FLAT):
+            self.lds.append(pending)
+        if footprint.kind == SMEM:
+            if not footprint.writes:
+                return
+            self.scalar.append(pending)
+        for register in footprint.writes:
+            self._arriving[register] = pending
+
+    def _check_arrivals(self, footprint: Footprint) -> None:
+        for register in sorted(footprint.reads | footprint.writes):
+            pending = self._arriving.get(register)
+            if pending is None:
+                continue
+            reads = register in footprint.reads
+            in_order = footprint.kind == pending.footprint.kind and footprint.kind in (VMEM, DS)
+            if not reads and in_order:
+                continue
+            act = "reads" if reads else "overwrites"
+            raise Unsafe(
+                f"{act} {register_name(register)}, which {pending.footprint.instruction} may still be writing: "
+                f"{self.outstanding()} outstanding, {self.cover(pending)} would cover it"
+            )
+
+    def outstanding(self) -> str:
+        """The counters' state in words."""
+        return (
+            f"{len(self.vector)} vector memory, {len(self.lds)} LDS and {len(self.scalar)} scalar memory operations are"
+        )
+
+    def cover(self, pending: Pending) -> str:
+        """The loosest wait that completes `pending`."""
+        kind = pending.footprint.kind
+        if kind == FLAT:
+            return "s_waitcnt vmcnt(0) lgkmcnt(0)"
+        if kind == SMEM:
+            return "s_waitcnt lgkmcnt(0)"
+        queue, name = (self.vector, "vmcnt") if kind == VMEM else (self.lds, "lgkmcnt")
+        return f"s_waitcnt {name}({len(queue) - 1 - queue.index(pending)})"
+
+    def _check_written(self, footprint: Footprint) -> None:
+        never = footprint.strict - self.written
+        if not never and footprint.lenient.isdisjoint(self.written):
+            never = footprint.lenient
+        if never:
+            raise Unsafe(f"reads {register_name(min(never))}, which nothing has written")
+
+    def _check_wait_states(self, footprint: Footprint) -> None:
+        now, expired = self._now, 0
+        for producer in self._recent:
+            if producer.last <= now:
+                expired += 1
+                continue
+            found = conflict(producer, footprint, now)
+            if found is not None:
+                needed, there, why = found
+                raise Unsafe(
+                    f"follows {producer.footprint.instruction} too closely, as {why}: {needed} wait states are needed, "
+                    f"{there} are there; put s_nop {needed - there - 1} before it"
+                )
+        if expired > 16:
+            self._recent = [producer for producer in self._recent if producer.last > now]

@@ -1,0 +1,118 @@
+"""Wait states that the program itself must leave between dependent instructions, as the hardware does not.
+
+One state is one issue slot: every instruction takes one, `s_nop n` takes n + 1. The counts are those of the AMD CDNA4
+ISA guide, table 38 ("Required software-inserted wait states"), as LLVM 22 puts them between gfx950 instructions.
+Compilers insert them; assembly statements are on their own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hktune.emulator.hazards.footprint import DS, FLAT, MFMA, SCALAR, VALU, VMEM, Footprint, Set, register_name
+from hktune.emulator.machine.waves import EXEC, M0, VCC
+
+_VCC = frozenset({SCALAR + VCC, SCALAR + VCC + 1})
+_EXEC = frozenset({SCALAR + EXEC, SCALAR + EXEC + 1})
+_M0 = frozenset({SCALAR + M0})
+_LONGEST_VALU = 5
+_NONE: Set = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Producer:
+    """An instruction whose results others must not touch yet. `after` is the state count right behind it."""
+
+    footprint: Footprint
+    after: int
+    last: int
+    scalars: Set
+
+
+def producer_of(footprint: Footprint, after: int) -> Producer | None:
+    """What must be remembered of an instruction; None when nothing can follow it too closely."""
+    scalars = frozenset(register for register in footprint.writes if register >= SCALAR)
+    if footprint.kind == MFMA:
+        return Producer(footprint, after, after + footprint.passes + 4, scalars)
+    if footprint.kind == VALU:
+        return Producer(footprint, after, after + (_LONGEST_VALU if scalars else 2), scalars)
+    if footprint.stored:
+        return Producer(footprint, after, after + 2, scalars)
+    if footprint.writes & _M0:
+        return Producer(footprint, after, after + 1, scalars)
+    return None
+
+
+def conflict(producer: Producer, consumer: Footprint, now: int) -> tuple[int, int, str] | None:
+    """(states needed, states there, why) when `consumer` at state `now` comes too early after `producer`."""
+    needed, registers, why = _required(producer, consumer)
+    there = now - producer.after
+    if there >= needed:
+        return None
+    return needed, there, f"{why} ({register_name(min(registers))})"
+
+
+def _required(producer: Producer, consumer: Footprint) -> tuple[int, Set, str]:
+    """The longest wait that any rule asks for between the two, on which registers, and why."""
+    kind = producer.footprint.kind
+    if kind == MFMA:
+        return _after_mfma(producer.footprint, consumer)
+    if kind == VALU:
+        return max(_after_valu(producer, consumer), key=lambda rule: rule[0], default=(0, _NONE, ""))
+    if producer.footprint.stored:
+        overwritten = producer.footprint.stored & consumer.writes if consumer.kind == VALU else _NONE
+        return (2, overwritten, "it overwrites data of a wide store") if overwritten else (0, _NONE, "")
+    if consumer.to_lds:
+        return 1, _M0, "it loads to LDS through M0"
+    return 0, _NONE, ""
+
+
+def _after_mfma(mfma: Footprint, consumer: Footprint) -> tuple[int, Set, str]:
+    result = mfma.writes
+    if consumer.kind == MFMA:
+        touched = result & consumer.factors
+        if touched:
+            return mfma.passes + 4, touched, "it multiplies the result of an MFMA"
+        overlap = result & consumer.addends
+        if overlap and consumer.addends != result:
+            return mfma.passes + 2, overlap, "it adds to a part of the result of an MFMA"
+        return 0, _NONE, ""
+    if consumer.kind in (VALU, DS, VMEM, FLAT):
+        touched = result & (consumer.reads | consumer.writes if consumer.kind == VALU else consumer.reads)
+        if touched:
+            return mfma.passes + 4, touched, "it uses the result of an MFMA"
+    if consumer.kind == VALU:
+        overwritten = mfma.addends & consumer.writes
+        if overwritten:
+            return mfma.passes - 1, overwritten, "it overwrites what an MFMA adds to"
+    return 0, _NONE, ""
+
+
+def _after_valu(producer: Producer, consumer: Footprint) -> list[tuple[int, Set, str]]:
+    """Every rule that applies."""
+    valu, rules = producer.footprint, []
+    read = valu.writes & consumer.reads
+
+    def rule(states: int, registers: Set, why: str) -> None:
+        if registers:
+            rules.append((states, registers, why))
+
+    if consumer.kind == MFMA:
+        rule(2, read, "an MFMA reads what a VALU instruction wrote")
+        rule(4, producer.scalars & _EXEC, "an MFMA follows a VALU write of EXEC")
+    elif consumer.kind in (VMEM, FLAT):
+        rule(5, producer.scalars & consumer.reads, "it addresses memory through a scalar that the VALU wrote")
+    elif consumer.kind == VALU:
+        name = consumer.instruction.mnemonic
+        rule(2, producer.scalars & consumer.reads, "it reads a scalar that the VALU wrote")
+        rule(4, producer.scalars & consumer.lane_select, "it selects a lane by a scalar that the VALU wrote")
+        if "div_fmas" in name:
+            rule(4, producer.scalars & _VCC, "v_div_fmas reads VCC")
+        if valu.transcendental and not consumer.transcendental:
+            rule(1, read, "it reads the result of a transcendental instruction")
+        if name.startswith(("v_readlane", "v_readfirstlane")):
+            rule(1, read, "it reads a lane of what the VALU wrote")
+        if consumer.instruction.variant == "dpp":
+            rule(2, read, "DPP reads what the VALU wrote")
+            rule(5, producer.scalars & _EXEC, "DPP follows a VALU write of EXEC")
+    return rules

@@ -1,0 +1,241 @@
+"""What the floating-point operations of the vector ALU compute (AMD CDNA4 ISA guide, sections 12.7 to 12.11).
+
+Rounding is to nearest even, subnormals are kept and IEEE mode is on: the mode gfx950 kernels start in. Transcendentals
+(rcp, rsq, sqrt, exp, log) are the correctly rounded value where the hardware promises 1 ulp; in float32 they flush
+subnormals, in every mode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from hktune.emulator.instructions.vector_integer import pack16
+
+Operation = Callable[..., Any]
+
+F32, F64, U32 = np.float32, np.float64, np.uint32
+
+
+def fused(a: Any, b: Any, c: Any) -> Any:
+    """a * b + c in float32 or float16 with one rounding.
+
+    The product is exact in float64. The float64 sum is rounded to odd (Boldo and Melquiond, "Emulation of FMA and
+    correctly rounded sums", 2008), after which rounding to the narrow type cannot round twice.
+    """
+    product, addend = np.multiply(a, b, dtype=F64), np.asarray(c, dtype=F64)
+    total = np.asarray(product + addend)
+    back = total - product
+    error = (product - (total - back)) + (addend - back)
+    bits = np.ascontiguousarray(total).view(np.int64)
+    inexact = (error != 0) & np.isfinite(total) & (bits & 1 == 0)
+    if inexact.any():
+        away = np.where((error > 0) == (total > 0), 1, -1)
+        bits = np.where(inexact, bits + away, bits)
+        total = bits.view(F64)
+    return total.astype(a.dtype)
+
+
+def round_to_bf16(value: Any) -> Any:
+    """float32 to bf16 bits as uint16, to nearest even; a NaN stays a quiet NaN."""
+    bits = np.asarray(value).view(U32)
+    rounded = (bits + U32(0x7FFF) + ((bits >> U32(16)) & U32(1))) >> U32(16)
+    return np.where(np.isnan(value), (bits >> U32(16)) | U32(0x40), rounded).astype(np.uint16)
+
+
+def toward_zero_f16(value: Any) -> Any:
+    """float32 to float16, towards zero; values too large for float16 become its largest."""
+    near = np.asarray(value).astype(np.float16)
+    past = np.abs(near.astype(F32)) > np.abs(value)
+    return np.where(past, (near.view(np.uint16) - np.uint16(1)).view(np.float16), near)
+
+
+def _to_integer(dtype: Any) -> Operation:
+    """Truncates, clamps to the range and turns NaN into 0."""
+    limits = np.iinfo(dtype)
+
+    def convert(value: Any) -> Any:
+        whole = np.nan_to_num(np.trunc(value.astype(F64)), nan=0.0, posinf=limits.max, neginf=limits.min)
+        return np.clip(whole, limits.min, limits.max).astype(dtype)
+
+    return convert
+
+
+def _rounded_to_integer(rounding: Operation) -> Operation:
+    return lambda value: _to_integer(np.int32)(rounding(value.astype(F64)))
+
+
+def _byte(number: int) -> Operation:
+    return lambda value: ((value.view(U32) >> U32(8 * number)) & U32(0xFF)).astype(F32)
+
+
+def _transcendental(operation: Operation) -> Operation:
+    """A float32 transcendental by way of float64; subnormal sources and results count as zeros of their sign."""
+    return lambda value: _flushed(operation(_flushed(value).astype(F64)).astype(F32))
+
+
+def _flushed(value: Any) -> Any:
+    return np.where(np.abs(value) < np.finfo(F32).tiny, np.copysign(F32(0), value), value)
+
+
+def _below(a: Any, b: Any) -> Any:
+    return (a < b) | ((a == b) & np.signbit(a))
+
+
+def _above(a: Any, b: Any) -> Any:
+    return (a > b) | ((a == b) & ~np.signbit(a))
+
+
+def quiet_bit(value: Any) -> Any:
+    """The bits of `value` and the one that tells a quiet NaN from a signalling one, in its width."""
+    bits = np.asarray(value).view(f"u{value.dtype.itemsize}")
+    return bits, bits.dtype.type(1 << (np.finfo(value.dtype).nmant - 1))
+
+
+def _signals(value: Any) -> Any:
+    bits, quiet = quiet_bit(value)
+    return np.isnan(value) & (bits & quiet == 0)
+
+
+def _quieted(value: Any) -> Any:
+    bits, quiet = quiet_bit(value)
+    return (bits | quiet).view(value.dtype)
+
+
+def _number_of(first_wins: Operation) -> Operation:
+    """v_min and v_max: a number beats a quiet NaN, a signalling NaN comes out quiet, -0 lies below +0."""
+
+    def choose(a: Any, b: Any) -> Any:
+        number = np.where(np.isnan(a), b, np.where(np.isnan(b) | first_wins(a, b), a, b))
+        return np.where(_signals(a), _quieted(a), np.where(_signals(b), _quieted(b), number))
+
+    return choose
+
+
+def _nan_or(first_wins: Operation) -> Operation:
+    """v_minimum and v_maximum: any NaN comes out, quiet; -0 lies below +0 (IEEE 754-2019, minimum and maximum)."""
+
+    def choose(a: Any, b: Any) -> Any:
+        number = np.where(first_wins(a, b), a, b)
+        return np.where(np.isnan(a), _quieted(a), np.where(np.isnan(b), _quieted(b), number))
+
+    return choose
+
+
+def _of_three(choose: Operation) -> Operation:
+    return lambda a, b, c: choose(choose(a, b), c)
+
+
+least, greatest = _number_of(_below), _number_of(_above)
+_least3, _greatest3 = _of_three(least), _of_three(greatest)
+
+
+def _median(a: Any, b: Any, c: Any) -> Any:
+    """v_med3: the greater of what is left when the first greatest is taken away; with a NaN, v_min3."""
+    top = _greatest3(a, b, c)
+    middle = np.where(top == a, greatest(b, c), np.where(top == b, greatest(a, c), greatest(a, b)))
+    return np.where(np.isnan(a) | np.isnan(b) | np.isnan(c), _least3(a, b, c), middle)
+
+
+def _exponent(value: Any) -> Any:
+    return np.where(np.isfinite(value), np.frexp(value)[1], 0).astype(np.int32)
+
+
+def _mantissa(value: Any) -> Any:
+    return np.where(np.isfinite(value), np.frexp(value)[0], value)
+
+
+def _fraction(value: Any) -> Any:
+    """x - floor(x), kept below one."""
+    kind = value.dtype.type
+    return np.minimum(value - np.floor(value), np.nextafter(kind(1), kind(0)))
+
+
+def _biased_exponent(value: Any) -> Any:
+    return (value.view(np.int32) >> np.int32(23)) & np.int32(0xFF)
+
+
+def _fix_division(quotient: Any, denominator: Any, numerator: Any) -> Any:
+    """v_div_fixup_f32: the special cases of numerator / denominator, else the quotient with the right sign.
+
+    Of finite operands only an overflow leaves a NaN in the quotient's refinement (infinity minus infinity).
+    """
+    quotient = np.where(np.isnan(quotient), F32(np.inf), quotient)
+    special = ~np.isfinite(denominator) | ~np.isfinite(numerator) | (denominator == 0) | (numerator == 0)
+    quotient = np.where(_biased_exponent(numerator) - _biased_exponent(denominator) < -150, F32(0), quotient)
+    negative = np.signbit(denominator) ^ np.signbit(numerator)
+    signed = np.where(negative, -np.abs(quotient), np.abs(quotient))
+    return np.where(special, np.divide(numerator, denominator), signed)
+
+
+def _bf16_value(value: Any) -> Any:
+    return (value.astype(U32) << U32(16)).view(F32)
+
+
+_ARITHMETIC: dict[str, Operation] = {
+    "add": lambda a, b: a + b,
+    "sub": lambda a, b: a - b,
+    "subrev": lambda a, b: b - a,
+    "mul": lambda a, b: a * b,
+    "min": least,
+    "max": greatest,
+    "min3": _least3,
+    "max3": _greatest3,
+    "med3": _median,
+    "trunc": np.trunc,
+    "ceil": np.ceil,
+    "floor": np.floor,
+    "rndne": np.rint,
+    "fract": _fraction,
+    "frexp_mant": _mantissa,
+}
+
+FLOAT: dict[str, Operation] = {
+    "v_fma_f32": fused,
+    "v_ldexp_f32": lambda a, b: np.ldexp(a, b).astype(F32),
+    "v_ldexp_f64": lambda a, b: np.ldexp(a, b),
+    "v_frexp_exp_i32_f32": _exponent,
+    "v_frexp_exp_i32_f64": _exponent,
+    "v_rcp_f32": _transcendental(lambda x: 1.0 / x),
+    "v_rcp_iflag_f32": _transcendental(lambda x: 1.0 / x),
+    "v_rcp_f64": lambda x: 1.0 / x,
+    "v_rsq_f32": _transcendental(lambda x: 1.0 / np.sqrt(x)),
+    "v_sqrt_f32": _transcendental(np.sqrt),
+    "v_sqrt_f64": np.sqrt,
+    "v_exp_f32": _transcendental(np.exp2),
+    "v_log_f32": _transcendental(np.log2),
+    "v_div_fixup_f32": _fix_division,
+    "v_minimum3_f32": _of_three(_nan_or(_below)),
+    "v_maximum3_f32": _of_three(_nan_or(_above)),
+    "v_cvt_f32_i32": lambda a: a.astype(F32),
+    "v_cvt_f32_u32": lambda a: a.astype(F32),
+    "v_cvt_f64_i32": lambda a: a.astype(F64),
+    "v_cvt_f64_u32": lambda a: a.astype(F64),
+    "v_cvt_f64_f32": lambda a: a.astype(F64),
+    "v_cvt_f32_f64": lambda a: a.astype(F32),
+    "v_cvt_f16_f32": lambda a: a.astype(np.float16),
+    "v_cvt_f32_f16": lambda a: a.astype(F32),
+    "v_cvt_f32_bf16": _bf16_value,
+    "v_cvt_i32_f32": _to_integer(np.int32),
+    "v_cvt_u32_f32": _to_integer(np.uint32),
+    "v_cvt_i32_f64": _to_integer(np.int32),
+    "v_cvt_u32_f64": _to_integer(np.uint32),
+    "v_cvt_rpi_i32_f32": _rounded_to_integer(lambda x: np.floor(x + 0.5)),
+    "v_cvt_flr_i32_f32": _rounded_to_integer(np.floor),
+    "v_cvt_f16_u16": lambda a: a.astype(np.float16),
+    "v_cvt_f16_i16": lambda a: a.astype(np.float16),
+    "v_cvt_u16_f16": _to_integer(np.uint16),
+    "v_cvt_i16_f16": _to_integer(np.int16),
+    "v_cvt_pk_bf16_f32": lambda a, b: pack16(round_to_bf16(a), round_to_bf16(b)),
+    "v_cvt_pk_f16_f32": lambda a, b: pack16(a.astype(np.float16), b.astype(np.float16)),
+    "v_cvt_pkrtz_f16_f32": lambda a, b: pack16(toward_zero_f16(a), toward_zero_f16(b)),
+    "v_fma_f16": fused,
+    "v_rcp_f16": lambda a: (1.0 / a.astype(F64)).astype(np.float16),
+}
+for _name, _operation in _ARITHMETIC.items():
+    for _type in ("f16", "f32", "f64"):
+        FLOAT[f"v_{_name}_{_type}"] = _operation
+for _number in range(4):
+    FLOAT[f"v_cvt_f32_ubyte{_number}"] = _byte(_number)

@@ -1,0 +1,1 @@
+"""What a kernel runs on: memory, waves and their registers, a launch's state. Imports no other room of emulator."""
