@@ -20,9 +20,15 @@ has, writes its table and ends with 1.
 
 from __future__ import annotations
 
+from hktune.escaped import escaped
+
 
 class HktuneError(Exception):
-    """Base of everything hktune raises on purpose."""
+    """Base of everything hktune raises on purpose. Its text is one line that a terminal prints as it stands, whatever a
+    file has put into it."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(escaped(message))
 
 
 class InputError(HktuneError):
