@@ -13,6 +13,7 @@ from hktune.errors import InputError, SpaceError
 from hktune.expression import Derived, Expression, Message
 from hktune.launch_rule import LaunchRule, specialised
 from hktune.model import Config, Problem, Value
+from hktune.outside_file import FileKind
 from hktune.shipped import KERNELS
 from hktune.space.description import ConstraintDescription, SpaceDescription
 from hktune.space.domain import Domain
@@ -21,6 +22,8 @@ from hktune.template import Template, load_template
 from hktune.template.template import PROBLEM_NAMES
 from hktune.yaml_file import read_yaml
 
+SPACE_FILE = FileKind("a search space", 1 << 20, SpaceError, "pass a file like those of search_spaces/")
+
 
 def load_space(path: Path, templates_root: Path | None = None) -> SearchSpace:
     """The search space in the file `path`, with its template from `templates_root`/<arch>/<name>/.
@@ -28,7 +31,7 @@ def load_space(path: Path, templates_root: Path | None = None) -> SearchSpace:
     `templates_root` is by default the folder kernels/ beside the file's own folder where that has the template, else
     that of hktune itself. Raises SpaceError or TemplateError.
     """
-    description = read_yaml(path, SpaceDescription, SpaceError)
+    description = read_yaml(path, SPACE_FILE, SpaceDescription)
     root = templates_root or _templates_root(path, description.template)
     template = load_template(root / description.template)
     if template.name != description.template:
