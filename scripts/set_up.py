@@ -41,8 +41,7 @@ def main(extras: str) -> None:
         say(f"setting up .venv for hktune[{extras}], once")
         system = find_torch(Path(sys.executable))
         make_environment(system)
-        install_torch(machine)
-        install_hktune(extras)
+        install_hktune(extras, install_torch(machine))
         with STAMPS.open("a") as stamps:
             stamps.write(f"{stamp}\n")
         say("set up")
@@ -94,13 +93,15 @@ def make_environment(system: tuple[Torch, Path] | None) -> None:
         _make_venv(["--system-site-packages"] if system and not system[0].too_old else [])
     if not _runs(["-m", "pip", "--version"]):
         say("fetching pip: this Python comes without it")
-        site = subprocess.run([PYTHON, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
-                              capture_output=True, text=True, check=True).stdout.strip()  # fmt: skip
-        run([sys.executable, "-m", "pip", "install", "--quiet", "--target", site, "pip"], "pip")
+        run([sys.executable, "-m", "pip", "install", "--quiet", "--target", _site_packages(), "pip"], "pip")
     if system and not system[0].too_old and find_torch(PYTHON) is None:
         # The Python that runs this is itself in an environment, which a .venv of its does not see.
-        [site_packages] = VENV.glob("lib/python*/site-packages")
-        (site_packages / "torch-of-the-parent.pth").write_text(f"{system[1]}\n")
+        Path(_site_packages(), "torch-of-the-parent.pth").write_text(f"{system[1]}\n")
+
+
+def _site_packages() -> str:
+    code = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    return subprocess.run([str(PYTHON), "-c", code], capture_output=True, text=True, check=True).stdout.strip()
 
 
 def _make_venv(options: Sequence[str]) -> None:
@@ -119,23 +120,24 @@ def _runs(words: Sequence[str]) -> bool:
     return subprocess.run([PYTHON, *words], capture_output=True, check=False).returncode == 0
 
 
-def install_torch(machine: Machine) -> None:
+def install_torch(machine: Machine) -> Torch:
     """The torch that `machine` needs, unless one is there; says what it does and what is left to type."""
     there = find_torch(PYTHON)
     machine = Machine(machine.rocms, machine.amd_gpus, machine.nvidia, there[0] if there else None)
     choice = choose(machine)
     for line in choice.lines:
         say(line)
-    if not choice.arguments:
-        return
-    if pip(choice.arguments, "torch", must=not choice.otherwise) != 0:
+    if there and not choice.arguments:
+        return there[0]
+    if pip(["--upgrade", *choice.arguments], "torch", must=not choice.otherwise) != 0:
         _warn_of_size(choice)
-        pip(choice.otherwise, "torch")
+        pip(["--upgrade", *choice.otherwise], "torch")
     there = find_torch(PYTHON)
     if there is None:
         raise SystemExit(f"setup: torch was installed, but does not import: {PYTHON} -c 'import torch' says why")
     wrong = complaint(machine, there[0])
-    say(f"torch {there[0].version}" + (f", but {wrong}" if wrong else ""))
+    say(f"torch {there[0].version} is in .venv" + (f", but {wrong}" if wrong else ""))
+    return there[0]
 
 
 def _warn_of_size(choice: Choice) -> None:
@@ -156,12 +158,10 @@ def _warn_of_size(choice: Choice) -> None:
         time.sleep(LEAVE_TIME_S)
 
 
-def install_hktune(extras: str) -> None:
+def install_hktune(extras: str, torch: Torch) -> None:
     """hktune itself, editable, with the packages it needs, and torch as it is."""
-    there = find_torch(PYTHON)
-    assert there is not None, "install_torch has put one there"
     constraints = VENV / "constraints.txt"
-    constraints.write_text(f"torch=={there[0].version}\n")
+    constraints.write_text(f"torch=={torch.version}\n")
     say("installing hktune and what it needs")
     pip(["--editable", f"{ROOT}[{extras}]", "--constraint", str(constraints)], "hktune's packages")
 
@@ -191,4 +191,7 @@ if __name__ == "__main__":
     try:
         main(sys.argv[1])
     except KeyboardInterrupt:
-        raise SystemExit("setup: interrupted; run it again to go on") from None
+        say("interrupted; run it again to go on")
+        sys.exit(130)
+    except OSError as error:
+        sys.exit(f"setup: {error}: mend that, and run this again")
