@@ -7,16 +7,16 @@ import sys
 from collections.abc import Sequence
 
 from hktune import __version__
-from hktune.commands import bench, build, doctor, explain, export, merge, tune, verify
 from hktune.commands.parser import BAD_INPUT, DONE, Parser
-from hktune.commands.table import add_table_group
 from hktune.errors import HktuneError
+from hktune.needs import require_packages
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
+        require_packages()
         options = make_parser().parse_args(words)
         options.words = words
         return int(options.run(options))
@@ -29,7 +29,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def make_parser() -> Parser:
-    """The parser of all commands."""
+    """The parser of all commands, which import what they need: `require_packages` comes first."""
+    from hktune.commands import bench, build, doctor, explain, export, merge, tune, verify
+    from hktune.commands.table import add_table_group
+
     parser = Parser(prog="hktune", description="Tune, prove and dispatch GEMM kernels.", epilog=_EPILOG)
     parser.add_argument("--version", action="version", version=f"hktune {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
