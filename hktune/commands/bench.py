@@ -4,34 +4,35 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hktune.commands.arguments import add_seed, problem
+from hktune.commands.parser import DONE, FAILED, Command
 from hktune.errors import InputError
 from hktune.model import Failure, Problem
 from hktune.settings import Settings
+from hktune.shipped import space_file
 
 if TYPE_CHECKING:
     from hktune.contained import ContainedStopwatch
     from hktune.measure.stopwatch import Attempt
 
 
-def add_bench(parser: argparse.ArgumentParser, problem: Callable[[str], object]) -> None:
+def _add_options(parser: argparse.ArgumentParser) -> None:
     """The options of `hktune bench`."""
-    parser.add_argument("--space", type=Path, metavar="FILE", help="the search space (default: the device's own)")
-    parser.add_argument("--device", choices=("auto", "hip", "cuda"), default="auto")
+    parser.add_argument("--space", type=space_file, metavar="FILE", help="the search space (default: the device's own)")
+    parser.add_argument("--device", choices=("auto", "hip", "cuda"), default="auto", help="default: the one here")
     parser.add_argument(
         "--problem", type=problem, action="append", metavar="MxNxK", help="may be given again; without: only proved"
     )
     parser.add_argument("--prebuilt", type=Path, metavar="DIR", help="take the object from what hktune build left")
-    parser.add_argument("--cache", choices=("cold", "warm"), default="cold")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--cache", choices=("cold", "warm"), default="cold", help="when timing (default: cold)")
+    add_seed(parser, "the random operands")
     parser.add_argument("config", nargs="*", metavar="PARAMETER=VALUE", help="what differs from the defaults")
-    parser.set_defaults(run=run_bench)
 
 
-def run_bench(options: argparse.Namespace) -> int:
+def _run(options: argparse.Namespace) -> int:
     """Prove and time; 1 when the config fails."""
     from hktune.bench import GpuBench, choose_device
     from hktune.space import load_space, require_legal
@@ -51,10 +52,10 @@ def run_bench(options: argparse.Namespace) -> int:
         attempt = work.confirming.prove(bench()(config))
         if attempt.failure:
             print(f"{attempt.failure.status}: {attempt.failure.detail}")
-            return 1
+            return FAILED
         print(f"proved: relative error {attempt.relative_error:.2e}")
         timed = [_timed(work.confirming, attempt, problem) for problem in problems]
-        return int(not all(timed))
+        return DONE if all(timed) else FAILED
     finally:
         work.close()
 
@@ -70,3 +71,16 @@ def _timed(stopwatch: ContainedStopwatch, attempt: Attempt, problem: Problem) ->
     for name, ratio in confirmation.rivals.items():
         print(f"    {name}: {ratio:.4f}x {outcome.baseline}")
     return True
+
+
+COMMAND = Command(
+    "bench",
+    "prove one config on a GPU and time it beside the vendor's library",
+    _add_options,
+    _run,
+    examples=(
+        "hktune bench block_m=128 block_n=128 split=1 --problem 4096x4096x4096",
+        "hktune bench --device cuda --problem 16x4096x4096 --problem 4096x4096x4096",
+    ),
+    failed="the config fails, or has no time on a problem",
+)

@@ -7,13 +7,16 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+from hktune.commands.arguments import add_hipkittens, add_seed, add_workers
+from hktune.commands.parser import DONE, FAILED, Command
 from hktune.model import Status
 from hktune.settings import Settings
+from hktune.shipped import space_file, space_word
 
 
-def add_build(parser: argparse.ArgumentParser) -> None:
+def _add_options(parser: argparse.ArgumentParser) -> None:
     """The options of `hktune build`."""
-    parser.add_argument("--space", type=Path, required=True, metavar="FILE", help="the search space")
+    parser.add_argument("--space", type=space_file, required=True, metavar="FILE", help="the search space")
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="DIR", help="for tune --prebuilt DIR")
     parser.add_argument("--configs", type=Path, metavar="FILE", help="also these, a line of PARAMETER=VALUE words each")
     parser.add_argument("--near-seeds", action="store_true", help="also what differs from a seed in one parameter")
@@ -25,13 +28,12 @@ def add_build(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="also what the space favours for these; only what is legal for one",
     )
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="default: one per core")
-    parser.add_argument("--hipkittens", type=Path, metavar="DIR", help="HipKittens headers (default: pinned, fetched)")
-    parser.set_defaults(run=run_build)
+    add_seed(parser, "what --random draws")
+    add_workers(parser)
+    add_hipkittens(parser)
 
 
-def run_build(options: argparse.Namespace) -> int:
+def _run(options: argparse.Namespace) -> int:
     """Build, print what it came to; 1 when nothing was built."""
     from hktune.build import Wanted, build, read_configs
     from hktune.compile import compiler_for
@@ -58,5 +60,20 @@ def run_build(options: argparse.Namespace) -> int:
     summary = build(space, compiler, configs, options.out, options.workers, report)
     counts = ", ".join(f"{count} {status}" for status, count in sorted(summary.statuses.items()))
     print(f"{options.out}: {counts or 'nothing wanted'}; {summary.elapsed_s:.0f} s")
-    print(f"next, where the GPU is: hktune tune --shapes FILE --space {options.space} --prebuilt {options.out}")
-    return 0 if summary.statuses[Status.OK] else 1
+    name = space_word(options.space)
+    print(f"next, where the GPU is: hktune tune --shapes FILE --space {name} --prebuilt {options.out}")
+    return DONE if summary.statuses[Status.OK] else FAILED
+
+
+COMMAND = Command(
+    "build",
+    "compile here, without a GPU, what another machine will measure",
+    _add_options,
+    _run,
+    examples=(
+        "hktune build --space sm90a_gemm_bf16 -o built",
+        "hktune build --space FILE --shapes shapes.yaml --random 200 -o built",
+    ),
+    failed="nothing was built",
+    about="The space's seeds are always built; what is in the folder already is not compiled again.",
+)

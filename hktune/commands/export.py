@@ -5,24 +5,24 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from hktune.commands import KERNELS
+from hktune.commands.parser import DONE, Command
 from hktune.errors import TableError
 from hktune.publish import publish
+from hktune.shipped import KERNELS
 
-DONE = 0
 
-
-def add_export_options(parser: argparse.ArgumentParser) -> None:
-    """The options of `hktune export`; sets `run`."""
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of `hktune export`."""
     parser.add_argument("directory", type=Path, metavar="DIR", help="the results directory with the table")
-    parser.add_argument("--format", choices=("inline",), default="inline", help="inline: one PyTorch file")
+    parser.add_argument(
+        "--format", choices=("inline",), default="inline", help="one PyTorch file (default: %(default)s)"
+    )
     forms = ("matmul", "matmul-bt", "linear")
     parser.add_argument("--form", choices=forms, default="matmul", help="what ModelNew is (default: %(default)s)")
-    parser.add_argument("-o", "--out", type=Path, required=True, metavar="FILE")
-    parser.set_defaults(run=export)
+    parser.add_argument("-o", "--out", type=Path, required=True, metavar="FILE", help="the file to write")
 
 
-def export(options: argparse.Namespace) -> int:
+def _run(options: argparse.Namespace) -> int:
     """Write the file. Raises TableError, one line, when it cannot be made or written."""
     from hktune.export import export_inline
 
@@ -33,3 +33,12 @@ def export(options: argparse.Namespace) -> int:
         raise TableError(f"{options.out}: cannot be written ({error.strerror}): pass another -o") from None
     print(f"{options.out}: {len(text.splitlines())} lines")
     return DONE
+
+
+COMMAND = Command(
+    "export",
+    "write a dispatch table as one PyTorch file with its kernels",
+    _add_options,
+    _run,
+    examples=("hktune export out/gfx950-emulated -o model_new.py",),
+)

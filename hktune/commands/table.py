@@ -4,56 +4,98 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hktune import __version__
-from hktune.commands import KERNELS
+from hktune.commands.arguments import add_hipkittens
+from hktune.commands.parser import DONE, FAILED, Command, Parser
 from hktune.errors import InputError, StoreError, TableError
 from hktune.settings import Settings
+from hktune.shipped import DEFAULT_SPACE, KERNELS, space_file
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-    from hktune.dispatch import Table
+    from hktune.dispatch import Table, Trust
     from hktune.launch_rule import LaunchRule
     from hktune.model import Identity, Trial
     from hktune.space import SearchSpace
 
-DONE, FAILED = 0, 1
 REGRETS_SHOWN = 3  # the largest
 
 
-def add_table_commands(parser: argparse.ArgumentParser, default_space: Path, console: Callable[[], Console]) -> None:
-    """The subcommands of `hktune table`; each sets `run`. `console` makes what tables are printed on."""
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    build = commands.add_parser("build", help="make a table of trials")
-    build.add_argument("trials", nargs="+", type=Path, metavar="DIR_OR_CSV")
-    build.add_argument("-o", "--out", type=Path, required=True, metavar="DIR")
-    build.add_argument("--space", type=Path, default=default_space, metavar="FILE", help="of the trials")
-    build.add_argument("--reproducible", action="store_true", help="only kernels that give equal bits on every launch")
-    build.add_argument(
-        "--reach", type=float, default=1.0, metavar="X", help="factor beyond the outermost tuned m to serve"
+def add_table_group(commands: argparse._SubParsersAction[Parser]) -> None:
+    """`hktune table` and its commands."""
+    names = " ".join(each.name for each in _COMMANDS)
+    group = commands.add_parser(
+        "table",
+        help="build, print, examine or sign a dispatch table",
+        description="Build, print, examine or sign a dispatch table. None of it needs a GPU.",
+        epilog=f"hktune table COMMAND --help says more of each: {names}",
     )
-    build.add_argument("--hipkittens", type=Path, metavar="DIR")
-    build.set_defaults(run=_build)
-    show = commands.add_parser("show", help="print a table")
-    show.add_argument("directory", type=Path, metavar="DIR")
-    show.set_defaults(run=_show, console=console)
-    doctor = commands.add_parser("doctor", help="say what is wrong with a table")
-    doctor.add_argument("directory", type=Path, metavar="DIR")
-    doctor.add_argument("--shapes", type=Path, metavar="FILE", help="the shapes that will be called: shapes.yaml")
-    doctor.add_argument("--device", default="auto", metavar="FILE", help="the environment.json of where it will run")
-    doctor.add_argument("--key", type=Path, metavar="FILE", help="the public key that must have signed it")
-    doctor.set_defaults(run=_doctor)
-    sign = commands.add_parser("sign", help="sign a table")
-    verify = commands.add_parser("verify", help="check a table's signature and every code object")
-    for command, kind, run in ((sign, "private", _sign), (verify, "public", _verify)):
-        command.add_argument("directory", type=Path, metavar="DIR")
-        command.add_argument("--key", type=Path, required=True, metavar="FILE", help=f"ed25519 {kind} key, PEM")
-        command.set_defaults(run=run)
+    own = group.add_subparsers(required=True, metavar="COMMAND", title="commands")
+    for command in _COMMANDS:
+        command.add_to(own)
+
+
+def _add_build_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "trials", nargs="+", type=Path, metavar="DIR_OR_CSV", help="results directories, or their trials.csv"
+    )
+    parser.add_argument("-o", "--out", type=Path, required=True, metavar="DIR", help="where the table goes")
+    parser.add_argument(
+        "--space", type=space_file, default=DEFAULT_SPACE, metavar="FILE", help="of the trials (default: gfx950's)"
+    )
+    parser.add_argument("--reproducible", action="store_true", help="only kernels that give equal bits on every launch")
+    parser.add_argument(
+        "--reach",
+        type=float,
+        default=1.0,
+        metavar="X",
+        help="factor beyond the outermost tuned m to serve (default: %(default)s)",
+    )
+    add_hipkittens(parser)
+
+
+def _add_directory(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("directory", type=Path, metavar="DIR", help="the results directory with the table")
+
+
+def _add_doctor_options(parser: argparse.ArgumentParser) -> None:
+    _add_directory(parser)
+    parser.add_argument("--shapes", type=Path, metavar="FILE", help="the shapes that will be called: shapes.yaml")
+    parser.add_argument(
+        "--device",
+        default="auto",
+        metavar="FILE",
+        help="the environment.json of where it will run (default: the GPU found here, else the table's own device)",
+    )
+    parser.add_argument("--key", type=Path, metavar="FILE", help="the public key that must have signed it")
+    _add_pins(parser)
+
+
+def _add_private_key(parser: argparse.ArgumentParser) -> None:
+    _add_directory(parser)
+    parser.add_argument("--key", type=Path, required=True, metavar="FILE", help="ed25519 private key, PEM")
+
+
+def _add_public_key(parser: argparse.ArgumentParser) -> None:
+    _add_directory(parser)
+    parser.add_argument("--key", type=Path, required=True, metavar="FILE", help="ed25519 public key, PEM")
+    _add_pins(parser)
+
+
+def _add_pins(parser: argparse.ArgumentParser) -> None:
+    """What tells a table from an older one of the same author."""
+    parser.add_argument("--sha256", metavar="HEX", help="the content_sha256 that it must have")
+    parser.add_argument("--created-after", metavar="TIME", help="the oldest that it may be, such as 2026-11-29")
+
+
+def _trust(options: argparse.Namespace) -> Trust:
+    from hktune.dispatch import Trust
+
+    return Trust(options.key, options.sha256, options.created_after)
 
 
 def _build(options: argparse.Namespace) -> int:
@@ -120,11 +162,12 @@ class _Shelf:
     def _beside(self, sha256: str) -> bytes | None:
         import hashlib
 
+        from hktune.dispatch.layout import OBJECT_FILE
+
         for path in (folder / f"{sha256}{suffix}" for folder in self._folders for suffix in (".hsaco", ".cubin")):
-            if path.is_file():
-                data = path.read_bytes()
-                if hashlib.sha256(data).hexdigest() == sha256:
-                    return data
+            data = OBJECT_FILE.read_if_there(path.parent.parent, f"{path.parent.name}/{path.name}")
+            if data is not None and hashlib.sha256(data).hexdigest() == sha256:
+                return data
         return None
 
     def _built(self, trial: Trial, config: Any) -> bytes:
@@ -164,9 +207,10 @@ def _described(identity: Identity) -> str:
 
 
 def _show(options: argparse.Namespace) -> int:
+    from hktune.report.console import make_console
     from hktune.report.tables import print_table
 
-    print_table(options.console(), options.directory)
+    print_table(make_console(), options.directory)
     return DONE
 
 
@@ -177,7 +221,7 @@ def _doctor(options: argparse.Namespace) -> int:
     shapes = load_shapes(options.shapes) if options.shapes else ()
     calls = [Call(shape.problem, shape.name, shape.weight) for shape in shapes]
     identity = _identity(options.device)
-    findings = examine_table(options.directory, calls, identity, _templates(), options.key)
+    findings = examine_table(options.directory, calls, identity, _templates(), _trust(options))
     for finding in findings:
         print(finding)
     where = "the device it was made on" if identity is None else _described(identity)
@@ -202,7 +246,7 @@ def _identity(device: str) -> Identity | None:
 
 
 def _templates() -> Mapping[str, str]:
-    """The templates of this checkout; none where hktune was installed without one."""
+    """The templates that come with hktune."""
     from hktune.template import load_template
 
     templates = [load_template(path.parent) for path in sorted(KERNELS.glob("*/*/template.yaml"))]
@@ -218,12 +262,54 @@ def _sign(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from hktune.dispatch import read_table, validate
+    from hktune.dispatch import content_sha256, read_table, validate
 
-    table = read_table(options.directory, options.key)
+    table = read_table(options.directory, _trust(options))
     skipped = validate(table, options.directory, table.identity, allow_modelled=True).skipped
     for each in skipped:
         print(f"{each.entry.problem}: {each.reason}: {each.detail}")
     objects = len(table.object_sha256s)
     print(f"signed by {options.key}: {len(table.entries)} shapes, {objects} code objects, {len(skipped)} not as signed")
+    print(f"content_sha256 {content_sha256(table)}, made {table.created_at}: pin either, and no older one replaces it")
     return FAILED if skipped else DONE
+
+
+_COMMANDS = (
+    Command(
+        "build",
+        "make one table of trials: the fewest kernels that serve every shape",
+        _add_build_options,
+        _build,
+        examples=("hktune table build out/gfx950-emulated -o table",),
+    ),
+    Command(
+        "show",
+        "print a table, and check its objects",
+        _add_directory,
+        _show,
+        examples=("hktune table show out/gfx950-emulated",),
+    ),
+    Command(
+        "doctor",
+        "say what is wrong with a table",
+        _add_doctor_options,
+        _doctor,
+        examples=("hktune table doctor out/gfx950-emulated --shapes shapes.yaml",),
+        failed="something is wrong with the table",
+    ),
+    Command(
+        "sign",
+        "sign a table (pip install 'hktune[sign]')",
+        _add_private_key,
+        _sign,
+        examples=("hktune table sign table --key key.pem",),
+    ),
+    Command(
+        "verify",
+        "check a table's signature and every code object",
+        _add_public_key,
+        _verify,
+        examples=("hktune table verify table --key key.pub",),
+        failed="an object is not as signed",
+    ),
+)

@@ -1,0 +1,37 @@
+"""`hktune doctor`: what was found on this machine, and what to type for the rest."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from dataclasses import replace
+
+from hktune.commands.arguments import add_hipkittens
+from hktune.commands.parser import DONE, Command
+from hktune.settings import Settings
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of `hktune doctor`."""
+    add_hipkittens(parser)
+
+
+def _run(options: argparse.Namespace) -> int:
+    """Look, and print one line for each thing looked for."""
+    from hktune.doctor import examine
+    from hktune.report.console import make_console
+    from hktune.report.tables import print_findings
+
+    settings = Settings.from_environment(os.environ)
+    findings = examine(replace(settings, hipkittens_root=options.hipkittens or settings.hipkittens_root))
+    print_findings(make_console(), findings)
+    return DONE
+
+
+COMMAND = Command(
+    "doctor",
+    "say what was found on this machine, and what to type for the rest",
+    _add_options,
+    _run,
+    examples=("hktune doctor",),
+)

@@ -1,0 +1,34 @@
+"""`hktune merge`: the trials of several results directories as one."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from hktune.commands.parser import DONE, Command
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of `hktune merge`."""
+    parser.add_argument(
+        "shards", nargs="+", type=Path, metavar="DIR_OR_CSV", help="results directories, or their trials.csv"
+    )
+    parser.add_argument("-o", "--out", type=Path, required=True, metavar="DIR", help="where the merged trials go")
+
+
+def _run(options: argparse.Namespace) -> int:
+    """Merge and say how many trials there are."""
+    from hktune.store import merge
+
+    trials = merge(options.shards, options.out)
+    print(f"{len(trials)} trials in {options.out}")
+    return DONE
+
+
+COMMAND = Command(
+    "merge",
+    "merge the trials of several results directories",
+    _add_options,
+    _run,
+    examples=("hktune merge out/first out/second -o out/both",),
+)

@@ -1,0 +1,95 @@
+"""`hktune tune`: search the fastest proved kernel of every shape."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from hktune.commands.arguments import add_hipkittens, add_seed, add_workers, positive, seconds
+from hktune.commands.parser import DONE, FAILED, Command
+from hktune.settings import Settings
+from hktune.shipped import space_file
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of `hktune tune`."""
+    parser.add_argument("--shapes", type=Path, required=True, metavar="FILE", help="the problems: shapes.yaml")
+    parser.add_argument("--space", type=space_file, metavar="FILE", help="the search space (default: the device's own)")
+    parser.add_argument(
+        "--device",
+        choices=("auto", "hip", "cuda", "emulated"),
+        default="auto",
+        help="what to tune on (default: a GPU that is found here, else the emulated gfx950)",
+    )
+    parser.add_argument("--strategy", default="tpe", metavar="NAME", help="how to search (default: %(default)s)")
+    parser.add_argument("--trials", type=positive, default=96, metavar="N", help="per shape (default: %(default)s)")
+    parser.add_argument(
+        "--time-budget", type=seconds, metavar="S", help="stop asking for more after S seconds (default: no limit)"
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where to (default: out/<device>)")
+    add_seed(parser, "the strategy and of random operands")
+    add_workers(parser)
+    add_hipkittens(parser)
+    _add_gpu(parser)
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument("--resume", action="store_true", help="go on from the trials in DIR (what happens anyway)")
+    mode.add_argument("--fresh", action="store_true", help="set the trials in DIR aside and start again")
+
+
+def _add_gpu(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--gpus",
+        type=positive,
+        metavar="N",
+        help="share the shapes between the first N GPUs (default: all that are visible); 1 keeps another's heat and "
+        "power out of the times",
+    )
+    parser.add_argument("--prebuilt", type=Path, metavar="DIR", help="try only what hktune build left in DIR")
+    parser.add_argument(
+        "--cache", choices=("cold", "warm"), default="cold", help="of a GPU, when timing (default: %(default)s)"
+    )
+
+
+def _run(options: argparse.Namespace) -> int:
+    """Tune and print the summary; 1 when a shape has no kernel."""
+    from hktune.report.console import make_console
+    from hktune.report.summary import print_summary
+    from hktune.run import RunOptions, tune
+
+    common = ("shapes", "space", "device", "strategy", "trials", "out", "seed", "fresh", "workers")
+    names = (*common, "hipkittens", "prebuilt", "cache", "gpus")
+    chosen = RunOptions(**{name: getattr(options, name) for name in names}, time_budget_s=options.time_budget)
+    summary = tune(chosen, Settings.from_environment(os.environ), ["hktune", *options.words], make_console())
+    print_summary(make_console(), summary)
+    return FAILED if summary.without_kernel else DONE
+
+
+_ABOUT = """Leaves trials.csv, table.json, objects/ and environment.json in the directory of --out, and goes \
+on from what an earlier run left there, an interrupted one too. On a GPU every time is measured beside the vendor \
+library's; without one the kernels run on an emulated gfx950 and their time is modelled.
+
+strategies:
+  tpe         tree-structured Parzen estimator: good with any number of trials
+  gp          Gaussian process: fewest trials, most thinking (a second each)
+  cmaes       evolution of a covariance: many trials of ordered parameters
+  hillclimb   step by step from the best so far: quick, for fine tuning
+  random      every legal config equally likely: the yardstick
+  qmc         evenly spread points: to chart a space
+  exhaustive  every legal config in order: small spaces, tune --prebuilt
+
+hktune explain (with no config) lists the parameters of a space."""
+
+COMMAND = Command(
+    "tune",
+    "search the fastest proved kernel of every shape",
+    _add_options,
+    _run,
+    examples=(
+        "hktune tune --shapes shapes.yaml",
+        "hktune tune --shapes shapes.yaml --trials 24 --time-budget 600",
+        "hktune tune --device cuda --shapes shapes-llm.yaml --out out/h100",
+    ),
+    failed="a shape has no kernel",
+    about=_ABOUT,
+)
