@@ -141,6 +141,7 @@ def test_a_library_that_does_not_load_is_not_taken_for_a_compiler(
     def not_loaded() -> None:
         raise RuntimeError("libnvrtc.so.13: not found")
 
+    monkeypatch.setattr(doctor, "_device", lambda settings: "emulated")
     monkeypatch.setattr(doctor, "nvrtc_version", lambda: "13.5.37")
     bindings = SimpleNamespace(nvrtcVersion=not_loaded)
     monkeypatch.setattr(doctor.importlib, "import_module", lambda name: bindings)
