@@ -23,7 +23,7 @@ class Fallback(str, Enum):
     STRIDES = "strides"
     ALIGNMENT = "alignment"
     TRANSFORM = "functorch, forward-mode AD or jit trace"
-    TRANSPOSE = "transpose of b not kept"
+    NOT_TRANSPOSED = "b lies as [K, N]"
     CAPTURE = "kernel not loaded before graph capture"
 
     __hash__ = str.__hash__  # Enum's own is Python, and each fallback asks for it
@@ -38,6 +38,7 @@ _NEXT_STEP = {
     Fallback.TENSOR_TYPE: "pass plain torch tensors",
     Fallback.DTYPE: "cast to bfloat16, or use autocast",
     Fallback.DEVICE: "move the operands to the table's device, or load a table for theirs",
+    Fallback.NOT_TRANSPOSED: "pass w.T of a w [N, K], or hktune.prepare(b) of frozen weights",
     Fallback.STRIDES: "pass rows whose elements are adjacent",
     Fallback.ALIGNMENT: "pass operands that begin on 16 bytes",
     Fallback.TRANSFORM: "call it outside of the transform",
@@ -97,4 +98,6 @@ class Counts:
 
 
 def _described(tensor: Tensor) -> str:
+    if not isinstance(tensor, Tensor):
+        return f"a {type(tensor).__name__}"
     return f"{str(tensor.dtype)[6:]} {'nested' if tensor.is_nested else list(tensor.shape)} on {tensor.device}"

@@ -20,10 +20,11 @@ from hktune.dispatch import Entry, Reason, Skipped, Table, Trust, Validated, rea
 from hktune.dispatch.sign import PublicKey
 from hktune.errors import TableError
 from hktune.model import Source
-from hktune.runtime import operators
+from hktune.runtime import operators, watched
 from hktune.runtime.counts import Stats
-from hktune.runtime.loaded import TRANSPOSE_BYTES, LoadedTable
-from hktune.runtime.torch_state import compiling
+from hktune.runtime.loaded import LoadedTable
+from hktune.runtime.prepared_matrix import PreparedMatrix
+from hktune.runtime.torch_state import compiling, is_plain
 
 
 def load(
@@ -36,7 +37,6 @@ def load(
     created_after: datetime | str | None = None,
     reproducible: bool = False,
     summary_at_exit: bool = False,
-    transpose_cache_bytes: int = TRANSPOSE_BYTES,
 ) -> LoadedTable:
     """Read the table of `directory`, check it against its device, and make it the current one.
 
@@ -46,9 +46,9 @@ def load(
     table must be signed by its owner; `sha256` pins one table by its content_sha256, and `created_after` (a datetime,
     or text in ISO 8601) refuses older ones, however well signed. `reproducible` leaves out kernels whose sums have no
     fixed order, so that equal operands give equal bits on every run (the vendor's own products are what its library
-    makes them). `summary_at_exit` prints the table's stats to stderr when the process ends. `matmul` keeps transposed
-    copies of at most `transpose_cache_bytes`. Raises TableError when the table is not readable, is of another
-    architecture, or has no usable entry at all; DeviceError when the table's device is not there.
+    makes them). `summary_at_exit` prints the table's stats to stderr when the process ends. Raises TableError
+    when the table is not readable, is of another architecture, or has no usable entry at all; DeviceError when the
+    table's device is not there.
     """
     path = Path(directory)
     table = read_table(path, Trust(public_key, sha256, created_after))
@@ -60,9 +60,7 @@ def load(
         validated = _reproducible(validated)
     _report(validated, path)
     index = -1 if device.identity.kind == "emulated" else _current_gpu()
-    loaded = LoadedTable(
-        validated, device, index, lambda other: open_device(kind, other), transpose_cache_bytes=transpose_cache_bytes
-    )
+    loaded = LoadedTable(validated, device, index, lambda other: open_device(kind, other))
     if summary_at_exit:
         atexit.register(lambda: print(loaded.stats(), file=sys.stderr))
     operators.make_current(loaded)
@@ -73,17 +71,25 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """As torch.nn.functional.linear (weight [N, K]), by the current table. Raises TableError when none is loaded."""
     if compiling():
         return operators.traced_linear(x, weight, bias, operators.CURRENT)
-    return operators.table_numbered(operators.CURRENT).eager_linear(x, weight, bias)
+    if not is_plain():
+        return watched.linear(linear, operators.CURRENT, x, weight, bias)
+    return operators.table_numbered(operators.CURRENT).plain_linear(x, weight, bias)
 
 
-def matmul(a: Tensor, b: Tensor) -> Tensor:
+def matmul(a: Tensor, b: Tensor | PreparedMatrix) -> Tensor:
     """As torch.matmul (b [K, N]), by the current table. Raises TableError when none is loaded.
 
-    A b that is the transposed view of a [N, K], as in `matmul(a, w.T)`, is read as it lies.
+    A b that is the transposed view of a [N, K], as in `matmul(a, w.T)`, is read as it lies, and so is what
+    `prepare(b)` made of a frozen b; any other is torch's.
     """
+    if isinstance(b, PreparedMatrix):
+        right, is_weight = b.operands()
+        return linear(a, right) if is_weight else matmul(a, right)
     if compiling():
         return operators.traced_matmul(a, b, operators.CURRENT)
-    return operators.table_numbered(operators.CURRENT).eager_matmul(a, b)
+    if not is_plain():
+        return watched.matmul(matmul, operators.CURRENT, a, b)
+    return operators.table_numbered(operators.CURRENT).plain_matmul(a, b)
 
 
 def stats() -> Stats:

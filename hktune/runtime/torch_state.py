@@ -15,12 +15,14 @@ from torch.autograd import forward_ad
 
 compiling = torch.compiler.is_dynamo_compiling
 grad_enabled = torch.is_grad_enabled
+profiling: Any = torch._C._autograd._profiler_enabled
 
 _dispatch_modes: Any = torch._C._len_torch_dispatch_stack
 _function_modes: Any = torch._C._len_torch_function_stack
 _functorch: Any = torch._C._functorch.peek_interpreter_stack
 _jit_trace: Any = torch._C._is_tracing
 _autocast: Any = torch._C._is_any_autocast_enabled
+_fx: Any = torch.fx._symbolic_trace
 
 
 def is_plain() -> bool:
@@ -32,6 +34,7 @@ def is_plain() -> bool:
         or _autocast()
         or forward_ad._current_level >= 0
         or _jit_trace()
+        or _fx._is_fx_tracing_flag
     )
 
 
@@ -46,6 +49,17 @@ def has_dispatch_mode() -> bool:
 def is_transformed() -> bool:
     """Under vmap, grad and their like, forward-mode AD, or torch.jit.trace."""
     return _functorch() is not None or forward_ad._current_level >= 0 or _jit_trace()
+
+
+def is_transformed_in_trace() -> bool:
+    """`is_transformed` in words that torch.compile's tracer knows: to it, what it finds on an empty stack is not
+    None."""
+    return isinstance(_functorch(), torch._C._functorch.CInterpreter) or forward_ad._current_level >= 0
+
+
+def operator_range(name: str, *operands: Tensor) -> AbstractContextManager[object]:
+    """What a profiler shows of a product that torch's dispatcher does not see."""
+    return torch._C._profiler._RecordFunctionFast(name, operands)
 
 
 def is_autocast(x: Tensor) -> bool:
