@@ -11,7 +11,6 @@ from types import TracebackType
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.text import Text
 
 from hktune.model import Problem, Status, Trial
 from hktune.tuner import Listener
@@ -111,7 +110,7 @@ class RunProgress:
             f"newest best   {self._latest or 'none yet'}",
             f"failures      {self._failures()}",
         )
-        return Group(self._progress, Text("\n".join(lines)))
+        return Group(self._progress, "\n".join(lines))
 
 
 class _Listener:

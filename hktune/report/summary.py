@@ -84,7 +84,7 @@ def brief(config: str) -> str:
 
 
 def _line(console: Console, text: str) -> None:
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
+    console.print(text, soft_wrap=True)
 
 
 def _best_table(summary: RunSummary, best: Mapping[Problem, Trial]) -> Table:

@@ -13,8 +13,6 @@ from hktune.arch import arch_named
 from hktune.dispatch import Reason, content_sha256, describe, read_table, validate
 from hktune.doctor import Finding
 from hktune.errors import TableError
-from hktune.escaped import escaped
-from hktune.report.plain import plain
 
 DAMAGED = {
     Reason.OBJECT_MISSING,
@@ -34,9 +32,9 @@ def print_table(console: Console, directory: Path) -> None:
     judged = validate(table, directory, table.identity, allow_modelled=True)
     device = table.device
     made = f"{len(table.entries)} shapes, made {table.created_at}"
-    console.print(escaped(f"{table.arch}, {device.name}: {made}"), highlight=False, markup=False)
-    console.print(f"compiler: {escaped(table.compiler)}", highlight=False, markup=False)
-    console.print(f"content_sha256: {content_sha256(table)}", highlight=False, markup=False)
+    console.print(f"{table.arch}, {device.name}: {made}")
+    console.print(f"compiler: {table.compiler}")
+    console.print(f"content_sha256: {content_sha256(table)}")
     printed = Table(box=None)
     for column in ("shape", "serves", "choice"):
         printed.add_column(column, no_wrap=True)
@@ -48,10 +46,10 @@ def print_table(console: Console, directory: Path) -> None:
     for row in rows:
         ratio = f"{row.vs_baseline:.2f}x" if row.vs_baseline is not None else "-"
         cells = (f"{row.time_us:.1f}", f"{row.tflops:.0f}", ratio, row.source, row.object_sha256)
-        printed.add_row(*map(plain, (row.shape, row.serves, row.choice, *cells)))
+        printed.add_row(row.shape, row.serves, row.choice, *cells)
     console.print(printed)
     for object_sha256, config in sorted({(row.object_sha256, row.config) for row in rows if row.config}):
-        console.print(escaped(f"{object_sha256}  {config}"), highlight=False, markup=False, soft_wrap=True)
+        console.print(f"{object_sha256}  {config}", soft_wrap=True)
     for skipped in judged.skipped:
         if skipped.reason in DAMAGED:
             raise TableError(f"{skipped.entry.problem}: {skipped.reason}: {skipped.detail}")
@@ -63,9 +61,9 @@ def print_findings(console: Console, findings: Sequence[Finding]) -> None:
     for finding in findings:
         row = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
         row.add_column(width=width, no_wrap=True)
-        row.add_row(plain(finding.name), plain(finding.found) if finding.found else Text("none", "yellow"))
+        row.add_row(finding.name, finding.found or Text("none", "yellow"))
         console.print(row)
         if finding.fix:
             word = "needed" if finding.needed else "but" if finding.found else "to have it"
-            line = f"{' ' * (width + 2)}{word}: {escaped(finding.fix)}"
-            console.print(line, style="red" if finding.needed else "", highlight=False, markup=False, soft_wrap=True)
+            style = "red" if finding.needed else ""
+            console.print(f"{' ' * (width + 2)}{word}: {finding.fix}", style=style, soft_wrap=True)
