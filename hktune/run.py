@@ -46,6 +46,7 @@ from hktune.store import (
     write_environment,
 )
 from hktune.tuner import Budget, Search, Tuner
+from hktune.yardsticks import time_yardsticks
 
 
 @dataclass(frozen=True)
@@ -225,6 +226,7 @@ def _search_part(
     tuner.replay(ledger.rows())
     progress.skipped(sum(len(search.tried) for search in searches))
     tuner.run()
+    time_yardsticks(space, searches, work, ledger.record)
     if work.confirming:
         confirm(ledger.rows(), problems, work.confirming, ledger.append)
     time_neighbours(space, problems, work, ledger.rows, ledger.record, ledger.append)

@@ -19,9 +19,20 @@ class ConstraintDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=T
     reason: str
 
 
+class FixedCaseDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    when: Scalar
+    config: dict[str, Scalar]
+
+
+class FixedChoiceDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    name: str
+    cases: list[FixedCaseDescription]
+
+
 class SpaceDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """`estimate` are named expressions, the last of which says about how long a config takes for m, n and k, in any
-    unit: it orders what a search tries first, and is never reported as a time."""
+    unit: it orders what a search tries first, and is never reported as a time. `fixed_choice` is what a summary compares
+    the best with, beside the defaults."""
 
     name: str
     template: str
@@ -30,3 +41,4 @@ class SpaceDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     derived: dict[str, Scalar] = {}
     seeds: list[dict[str, Scalar]] = []
     estimate: dict[str, Scalar] = {}
+    fixed_choice: FixedChoiceDescription | None = None

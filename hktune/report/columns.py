@@ -1,0 +1,80 @@
+"""Tables for a person that fit the width there is: what is empty is left out, then what matters least."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.cells import cell_len
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+_GAP = 2  # spaces between two columns
+_FOLDED_MIN = 12  # cells that a folded column keeps
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column. Of those that do not fit, the one of the highest `rank` goes first; rank 0 stays. `folds`: its cells
+    may be broken into several lines."""
+
+    header: str
+    cells: Sequence[str]
+    rank: int = 0
+    right: bool = False
+    folds: bool = False
+
+    @property
+    def width(self) -> int:
+        """Terminal cells that it takes unbroken."""
+        return max(cell_len(line) for text in (self.header, *self.cells) for line in text.split("\n"))
+
+
+def print_columns(console: Console, columns: Sequence[Column]) -> None:
+    """Print `columns` side by side, as many as fit, and name those that did not. One without any text is left out."""
+    told = [column for column in columns if any(column.cells)]
+    shown = _fitting(told, console.width)
+    table = Table(box=None, padding=(0, _GAP, 0, 0), pad_edge=False)
+    for column in shown:
+        table.add_column(
+            Text(column.header),
+            justify="right" if column.right else "left",
+            no_wrap=not column.folds,
+            overflow="fold",
+            min_width=min(column.width, _FOLDED_MIN) if column.folds else column.width,
+        )
+    for cells in zip(*(column.cells for column in shown), strict=True):
+        table.add_row(*map(Text, cells))  # Text: nothing in it is markup
+    console.print(table)
+    left_out = [column.header.replace("\n", " ") for column in told if column not in shown]
+    if left_out:
+        print_prose(console, f"({', '.join(left_out)}: no room in {console.width} columns; COLUMNS=160 shows all)")
+
+
+def print_prose(console: Console, text: str, indent: str = "") -> None:
+    """Print one paragraph, broken between words only; lines after the first begin with `indent`."""
+    for line in textwrap.wrap(
+        text,
+        max(console.width, len(indent) + 20),
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    ):
+        print_line(console, line)
+
+
+def print_line(console: Console, text: str) -> None:
+    """Print `text` as it is: to be copied, or searched for. A terminal breaks it where it must."""
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _fitting(columns: Sequence[Column], width: int) -> list[Column]:
+    shown = list(columns)
+    while sum(column.width + _GAP for column in shown) - _GAP > width:
+        least = max(shown, key=lambda column: column.rank)
+        if least.rank == 0:
+            break
+        shown.remove(least)
+    return shown
