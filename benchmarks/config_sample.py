@@ -21,7 +21,7 @@ from rich.progress import track
 from hktune.compile import hip_compiler
 from hktune.device.emulated import EmulatedDevice
 from hktune.model import Config, Failure, Problem
-from hktune.prove import COMPILE_DEADLINE_S, EMULATION_DEADLINE_S, over_budget
+from hktune.prove import COMPILE_DEADLINE_S, DEADLINE_S, over_budget
 from hktune.settings import Settings
 from hktune.space import SearchSpace, load_space
 from hktune.verify import verify
@@ -43,7 +43,7 @@ def main() -> None:
             print(f"{refused}: {config}")
             continue
         for kind, problem, padding in problems(space, config, rng):
-            device = EmulatedDevice(deadline_s=EMULATION_DEADLINE_S, find_hazards=True)
+            device = EmulatedDevice(deadline_s=DEADLINE_S, find_hazards=True)
             kernel = device.load(code.data, code.symbol)
             proof = verify(device, kernel, space.template.launch(config, problem), problem, options.seed, padding)
             failed = isinstance(proof, Failure)

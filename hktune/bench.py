@@ -17,7 +17,7 @@ from hktune.gpus import share_out
 from hktune.measure.modelled import ModelledStopwatch
 from hktune.measure.stopwatch import Stopwatch
 from hktune.model import Config, Failure, Identity, Problem
-from hktune.prove import COMPILE_DEADLINE_S, EMULATION_DEADLINE_S, CompileOnly, Prover
+from hktune.prove import COMPILE_DEADLINE_S, DEADLINE_S, CompileOnly, Prover
 from hktune.serve_gpu import GpuService
 from hktune.settings import Settings
 from hktune.space import load_space
@@ -26,7 +26,7 @@ from hktune.workers import Executor, LocalExecutor
 
 SPACES = Path(__file__).resolve().parent.parent / "search_spaces"
 _SPACE_OF = {"gfx950": SPACES / "gfx950_gemm_bf16.yaml", "sm90a": SPACES / "sm90a_gemm_bf16.yaml"}
-_WORKER_DEADLINE_S = COMPILE_DEADLINE_S + EMULATION_DEADLINE_S + 60.0
+_WORKER_DEADLINE_S = DEADLINE_S + 60.0
 
 
 class Bench(Protocol):

@@ -7,36 +7,37 @@ from dataclasses import dataclass, replace
 
 from hktune.arch import Arch, arch_named
 from hktune.compile.compiler import Compiler
-from hktune.device.emulated import EmulatedDevice
-from hktune.emulator.clock import launch_time
-from hktune.emulator.clock.trace import Trace
-from hktune.errors import HktuneError, InputError
 from hktune.measure.stopwatch import Attempt
 from hktune.model import CodeObject, Config, Failure, Problem, ProofProblem, Status
 from hktune.template.template import Template
+from hktune.verify.emulated_proof import ProofLaunch, ProofTask, prove_all, prove_one
 from hktune.verify.record import Record, RecordStore
-from hktune.verify.verify import Proof, verify
+from hktune.verify.verify import Proof
 
 COMPILE_DEADLINE_S = 60.0
-EMULATION_DEADLINE_S = 60.0
+DEADLINE_S = 120.0
+"""For one config on the emulated device, from its source to the end of its last proof: some 2 s are usual."""
 
 
 @dataclass(frozen=True)
 class Prover:
-    """Config -> Attempt on the emulated device. Raises only what stops the whole run (ToolchainError)."""
+    """Config -> Attempt on the emulated device, within `deadline_s` a config. Raises only what stops the whole run
+    (MachineError)."""
 
     template: Template
     compiler: Compiler
     records: RecordStore
     seed: int
+    deadline_s: float = DEADLINE_S
 
     def __call__(self, config: Config) -> Attempt:
         started = time.monotonic()
-        code = self.compiler.compile(self.template.render(config), COMPILE_DEADLINE_S)
+        until = started + self.deadline_s
+        code = self.compiler.compile(self.template.render(config), self.deadline_s)
         attempt = attempted(config, code, self.compiler.identity)
         if isinstance(code, Failure):
             return attempt
-        record = over_budget(code, arch_named(self.template.arch)) or self._proved(code, config)
+        record = over_budget(code, arch_named(self.template.arch)) or self._proved(code, config, until)
         return replace(
             attempt,
             failure=record.failure,
@@ -47,53 +48,39 @@ class Prover:
 
     def on(self, config: Config, problem: Problem) -> Proof | Failure:
         """The proof of `config` on a problem of one's own, after those of the template."""
-        code = self.compiler.compile(self.template.render(config), COMPILE_DEADLINE_S)
-        return code if isinstance(code, Failure) else self._run(self._watched(), code, config, ProofProblem(problem))
+        code = self.compiler.compile(self.template.render(config), self.deadline_s)
+        if isinstance(code, Failure):
+            return code
+        own = ProofLaunch(ProofProblem(problem), self.template.launch(config, problem))
+        return prove_one(code.data, self.task(code, config), own, time.monotonic() + self.deadline_s)
 
-    def _watched(self, record_trace: bool = False) -> EmulatedDevice:
-        arch = self.template.arch
-        return EmulatedDevice(arch, deadline_s=EMULATION_DEADLINE_S, record_trace=record_trace, find_hazards=True)
+    def task(self, code: CodeObject, config: Config) -> ProofTask:
+        """All that the proofs of `code`, the object of `config`, are handed beside its bytes."""
+        template = self.template
+        proofs = template.proof_problems(config)
+        launches = [ProofLaunch(what, template.launch(config, what.problem)) for what in proofs]
+        facts = (arch_named(template.arch), code.resources, template.tile(config))
+        return ProofTask(code.sha256, code.symbol, *facts, tuple(launches), self.seed)
 
-    def _proved(self, code: CodeObject, config: Config) -> Record:
-        key = self.records.key(code.sha256, self.template.proof_problems(config), self.seed)
+    def _proved(self, code: CodeObject, config: Config, until: float) -> Record:
+        task = self.task(code, config)
+        key = self.records.key(task)
         record = self.records.get(key)
         if record is None:
-            record = self._prove(code, config)
+            record = _record(code, task, until)
             self.records.put(key, record)
         return record
 
-    def _prove(self, code: CodeObject, config: Config) -> Record:
-        profiled, *others = self.template.proof_problems(config)
-        device = self._watched(record_trace=True)
-        proof = self._run(device, code, config, profiled)
-        if isinstance(proof, Failure):
-            return Record(proof)
-        for other in others:
-            outcome = self._run(self._watched(), code, config, other)
-            if isinstance(outcome, Failure):
-                return Record(outcome)
-        assert device.trace is not None, "a launch that was proved has been traced"
-        try:
-            profile = self._profile(device.trace, code, config, profiled.problem)
-        except InputError as error:
-            return Record(Failure(Status.CRASHED, f"right, but its time cannot be modelled: {error}"))
-        return Record(None, proof.relative_error, profile)
 
-    def _run(self, device: EmulatedDevice, code: CodeObject, config: Config, what: ProofProblem) -> Proof | Failure:
-        launch = self.template.launch(config, what.problem)
-        try:
-            kernel = device.load(code.data, code.symbol)
-        except HktuneError as error:
-            return Failure(Status.CRASHED, str(error))
-        outcome = verify(device, kernel, launch, what.problem, self.seed, what.padding)
-        if isinstance(outcome, Failure):
-            return replace(outcome, detail=f"{what}: {outcome.detail}")
-        return outcome
-
-    def _profile(self, trace: Trace, code: CodeObject, config: Config, problem: Problem) -> launch_time.Profile:
-        tile, launch = self.template.tile(config), self.template.launch(config, problem)
-        k_steps = launch_time.k_steps(problem, launch, tile)
-        return launch_time.profile(trace, code.resources, launch, tile, int(k_steps), arch_named(self.template.arch))
+def _record(code: CodeObject, task: ProofTask, until: float) -> Record:
+    """The outcome of the proofs. A kernel that asks for more memory than this process may have has failed."""
+    try:
+        outcome = prove_all(code.data, task, until)
+    except MemoryError as error:
+        return Record(Failure(Status.CRASHED, f"its proof takes more memory than a worker may have: {error}"))
+    if isinstance(outcome, Failure):
+        return Record(outcome)
+    return Record(None, outcome.relative_error, outcome.profile)
 
 
 @dataclass(frozen=True)

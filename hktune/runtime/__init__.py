@@ -10,8 +10,9 @@ Nothing that tunes is imported here.
 
 from hktune.runtime.counts import Fallback, FallbackWarning, Stats
 from hktune.runtime.current import linear, load, matmul, stats
-from hktune.runtime.layers import Linear, patch, unpatch
+from hktune.runtime.layers import Linear
 from hktune.runtime.loaded import LoadedTable
+from hktune.runtime.patching import PatchReport, patch, unpatch
 from hktune.runtime.recorder import Recorder, record
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "FallbackWarning",
     "Linear",
     "LoadedTable",
+    "PatchReport",
     "Recorder",
     "Stats",
     "linear",

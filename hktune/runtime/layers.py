@@ -1,4 +1,4 @@
-"""nn.Linear by the current table: a layer of its own, and a patch for the layers of a model that is there."""
+"""nn.Linear by the current table."""
 
 from __future__ import annotations
 
@@ -38,25 +38,4 @@ class Linear(nn.Linear):
 
 
 class PatchedLinear(Linear):
-    """An nn.Linear that `patch` changed, and `unpatch` changes back."""
-
-
-def patch(model: nn.Module) -> int:
-    """Have every nn.Linear in `model` served by the current table; returns how many there were.
-
-    The very module objects stay, with their parameters (tied ones too), hooks, buffers and state_dict; only their class
-    changes. Subclasses of nn.Linear are left alone: what they add is not known here.
-    """
-    return _change(model, nn.Linear, PatchedLinear)
-
-
-def unpatch(model: nn.Module) -> int:
-    """Undo `patch`; returns how many layers it had changed. Layers made as hktune.Linear stay."""
-    return _change(model, PatchedLinear, nn.Linear)
-
-
-def _change(model: nn.Module, old: type[nn.Linear], new: type[nn.Linear]) -> int:
-    found = [module for module in model.modules() if type(module) is old]
-    for module in found:
-        module.__class__ = new
-    return len(found)
+    """An nn.Linear that `patch` changed, and `unpatch` changes back (see patching.py)."""

@@ -1,22 +1,33 @@
 """Proofs on disk: the same bytes under the same judge are not run again.
 
-A record is keyed by everything that decides its outcome: the code object, the sources of the judge (emulator, proof
-and clock), the problems and the seed. A changed emulator proves everything anew; only deterministic outcomes are kept.
+A record is keyed by everything that decides its outcome: the ProofTask, which is all that a proof is handed beside the
+bytes whose sha256 it names; the sources of the judge; and numpy, which draws the operands and sums them. A changed
+emulator proves everything anew; only deterministic outcomes are kept.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import hashlib
-import os
-import tempfile
-from collections.abc import Sequence
+import importlib.util
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
+import numpy as np
 
-from hktune import emulator, verify
-from hktune.emulator.clock.launch_time import Profile
-from hktune.model import Failure, ProofProblem, Status, compact_json
+import hktune
+from hktune.emulator.clock.profile import Profile
+from hktune.model import Failure, Status, compact_json
+from hktune.publish import publish
+from hktune.verify.emulated_proof import ProofTask
+
+_ROOT = Path(str(hktune.__file__)).parent
+_JUDGE = "hktune.verify.emulated_proof"
+_IMPORT = re.compile(r"^[ \t]*(?:from\s+(\.*[\w.]*)\s+import\s+(\([^)]*\)|[^\n]+)|import\s+([^\n]+))", re.MULTILINE)
+_NAME = re.compile(r"[\w.]+")
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -32,35 +43,71 @@ class RecordStore:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._judge = judge_sha256()
 
-    def key(self, object_sha256: str, proofs: Sequence[ProofProblem], seed: int) -> str:
-        problems = [[proof.problem.key, proof.padding] for proof in proofs]
-        return hashlib.sha256(compact_json([object_sha256, self._judge, problems, seed]).encode()).hexdigest()
+    def key(self, task: ProofTask) -> str:
+        """The sha256 of everything that decides the outcome of `task`."""
+        parts = [msgspec.to_builtins(task), judge_sha256(), np.__version__]
+        return hashlib.sha256(compact_json(parts).encode()).hexdigest()
 
     def get(self, key: str) -> Record | None:
         try:
             return msgspec.json.decode((self._directory / f"{key}.json").read_bytes(), type=Record)
-        except (OSError, msgspec.DecodeError):
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError):
             return None
 
     def put(self, key: str, record: Record) -> None:
-        """Keep `record`, unless it is a timeout or a crash, which another run may not repeat."""
+        """Keep `record`, unless it is a timeout or a crash, which another run may not repeat. Where it cannot be
+        written it is not kept: proving again is all that this costs."""
         if record.failure and record.failure.status not in (Status.WRONG, Status.HAZARD):
             return
-        self._directory.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=self._directory)
-        with os.fdopen(handle, "wb") as file:
-            file.write(msgspec.json.encode(record))
-        Path(temporary).replace(self._directory / f"{key}.json")
+        with contextlib.suppress(OSError):
+            self._directory.mkdir(parents=True, exist_ok=True)
+            publish(self._directory / f"{key}.json", msgspec.json.encode(record))
 
 
+@functools.cache
 def judge_sha256() -> str:
-    """Content hash of every source file that decides an outcome."""
-    folders = (Path(str(room.__file__)).parent for room in (emulator, verify))
+    """Content hash of every source file that decides an outcome: `emulated_proof`, all of hktune that it imports, and
+    the tables beside them."""
     digest = hashlib.sha256()
-    for folder in folders:
-        for file in sorted(file for file in folder.rglob("*") if file.suffix in (".py", ".json")):
-            name = f"{folder.name}/{file.relative_to(folder).as_posix()}"
-            digest.update(name.encode() + b"\0" + file.read_bytes() + b"\0")
+    for file in judge_files():
+        digest.update(file.relative_to(_ROOT).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
     return digest.hexdigest()
+
+
+def judge_files() -> list[Path]:
+    """The files that `judge_sha256` covers, found by following the imports."""
+    found: set[Path] = set()
+    waiting = [_JUDGE]
+    while waiting:
+        file = _file_of(waiting.pop())
+        if file is None or file in found:
+            continue
+        found.add(file)
+        waiting += _imports_of(file)
+    tables = {table for file in found for table in file.parent.glob("*.json")}
+    return sorted(found | tables)
+
+
+def _file_of(module: str) -> Path | None:
+    """The source of a module of hktune; None of a name that is something inside a module. The root package, whose
+    names are loaded on use, decides nothing."""
+    if module == "hktune":
+        return None
+    path = _ROOT.joinpath(*module.split(".")[1:])
+    return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None)
+
+
+def _imports_of(file: Path) -> Iterator[str]:
+    """The modules of hktune that `file` names, and the packages that they are in; and perhaps names that are none.
+    Parsing Python for this would take every worker half a second."""
+    package = ".".join(("hktune", *file.relative_to(_ROOT).parent.parts))
+    for origin, several, modules in _IMPORT.findall(file.read_text()):
+        names = _NAME.findall(several or modules)
+        if origin:
+            origin = importlib.util.resolve_name(origin, package)
+            names = [origin, *(f"{origin}.{name}" for name in names)]
+        for name in names:
+            parts = name.split(".")
+            if parts[0] == "hktune":
+                yield from (".".join(parts[:end]) for end in range(2, len(parts) + 1))

@@ -132,7 +132,7 @@ def _kind(instruction: Instruction) -> int:
 def _must_be_written(instruction: Instruction, kind: int, reads: Set, writes: Set) -> tuple[Set, Set]:
     """Vector reads that must have been written: one by one, or at least one of them."""
     name = instruction.mnemonic
-    if name.startswith(_KEEPS_DESTINATION) or instruction.variant or "_d16" in name:
+    if name.startswith(_KEEPS_DESTINATION) or instruction.variant:
         reads = reads - writes
     if kind in (DS, VMEM, FLAT):
         data: set[int] = set()

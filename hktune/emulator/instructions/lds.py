@@ -108,18 +108,21 @@ def _read(instruction: Instruction) -> Step:
         if sign is not None:
             words = words.astype(sign).astype(np.int32).view(np.uint32)
         if half:
-            words = into_half(m.registers[target, w], words[..., 0], half)[..., None]
+            words = in_half(words, half)
         m.deliver(target, w, words)
 
     return step
 
 
-def into_half(old: Words, value: Words, half: str) -> Words:
-    """A 16-bit result in one half of a register, the other half kept (the _d16 loads)."""
-    value = value & np.uint32(0xFFFF)
-    if half == "d16_hi":
-        return (old & np.uint32(0xFFFF)) | value << np.uint32(16)
-    return (old & np.uint32(0xFFFF0000)) | value
+def in_half(words: Words, half: str) -> Words:
+    """What a d16 load leaves: 16 bits in one half of the register, zeros in the other.
+
+    gfx950 has SRAM-ECC, with which a register is written whole. LLVM counts on nothing in the other half
+    (d16PreservesUnusedBits is false); Tensile ORs two such loads together and says that the unused half is overwritten
+    with zero (StoreState and the packing under HasEccHalf).
+    """
+    low = words & np.uint32(0xFFFF)
+    return low << np.uint32(16) if half == "d16_hi" else low
 
 
 def _write(instruction: Instruction) -> Step:

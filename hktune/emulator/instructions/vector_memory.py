@@ -14,7 +14,7 @@ import numpy as np
 
 from hktune.emulator.instructions.atomics import global_atomic
 from hktune.emulator.instructions.decode import Instruction
-from hktune.emulator.instructions.lds import into_half, write_lds
+from hktune.emulator.instructions.lds import in_half, write_lds
 from hktune.emulator.instructions.operand_access import (
     LDS_APERTURE,
     PRIVATE_APERTURE,
@@ -194,7 +194,7 @@ def _load(instruction: Instruction, size: int, sign: Any, half: str) -> Step:
         if sign is not None:
             words = words.astype(sign).astype(np.int32).view(np.uint32)
         if half:
-            words = into_half(m.registers[target, w], words[..., 0], half)[..., None]
+            words = in_half(words, half)
         m.deliver(target, w, words)
 
     return step
@@ -294,7 +294,7 @@ def _scratch(instruction: Instruction) -> Step:
             words = np.zeros((*where.shape, max(1, size // 4)), np.uint32)
             words[chosen] = m.scratch.gather(where[chosen], size)
             words = words if sign is None else words.astype(sign).astype(np.int32).view(np.uint32)
-            words = into_half(m.registers[register, w], words[..., 0], half)[..., None] if half else words
+            words = in_half(words, half) if half else words
             m.deliver(register, w, words)
         else:
             words = np.moveaxis(m.registers[register : register + max(1, size // 4), w], 0, -1)[chosen]

@@ -84,8 +84,7 @@ def _of_memory(instruction: Instruction) -> tuple[Registers, Registers]:
     returns = returns or "_rtn" in instruction.mnemonic or ("atomic" in instruction.mnemonic and bool(fields["sc0"]))
     if not returns or fields.get("lds") or "_lds_" in instruction.mnemonic or target not in operands:
         return reads, ()
-    writes = _span(fields[target] + shift, operands[target].registers)
-    return (reads + writes if "_d16" in instruction.mnemonic else reads), writes
+    return reads, _span(fields[target] + shift, operands[target].registers)
 
 
 def _address(instruction: Instruction) -> Registers:

@@ -1,0 +1,195 @@
+"""Layers of a model that is there: served by the current table, or given back to torch; and a report of each."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from types import MethodType
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.conv import _ConvNd
+from torch.nn.modules.lazy import LazyModuleMixin
+from torch.nn.utils.parametrize import ParametrizationList
+
+from hktune.runtime.layers import Linear, PatchedLinear
+from hktune.runtime.operands import PLAIN
+
+_NOT_PRODUCTS = (nn.Embedding, nn.EmbeddingBag, _ConvNd, nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, ParametrizationList)
+"""Modules with matrices that they do not multiply by."""
+
+
+@dataclass(frozen=True)
+class PatchReport:
+    """What `patch` or `unpatch` did to a model, by the names of its modules. Its length is how many layers it changed;
+    printed, it is one block of text."""
+
+    verb: str
+    """`patched` or `unpatched`."""
+    changed: tuple[str, ...]
+    already: tuple[str, ...]
+    """Layers that were as asked before."""
+    left: Mapping[str, str]
+    """Modules that torch goes on computing, and why."""
+
+    def __len__(self) -> int:
+        return len(self.changed)
+
+    def __str__(self) -> str:
+        counts = [f"{_counted(len(self.changed), 'layer')} {self.verb}"]
+        if self.already:
+            counts.append(f"{len(self.already)} {self.verb} before")
+        counts.append(f"{_counted(len(self.left), 'module')} left to torch")
+        lines = ["hktune: " + ", ".join(counts)]
+        lines += [f"  {self.verb}  {each}" for each in _grouped((name, "") for name in self.changed)]
+        lines += [f"  left  {each}" for each in _grouped(self.left.items())]
+        return "\n".join(lines)
+
+    __repr__ = __str__  # what a notebook shows of a call's result
+
+
+def patch(model: nn.Module) -> PatchReport:
+    """Have every nn.Linear in `model` served by the current table; says which those are, and what it left.
+
+    The very module objects stay, with their parameters (tied ones too), hooks, buffers and state_dict; only their class
+    changes, and what kept hold of their `forward` (accelerate's hooks). Layers that torch gave a class of its own
+    (FSDP2, parametrizations) keep what it adds. Left are modules whose product this cannot see: subclasses of
+    nn.Linear, layers whose `forward` somebody replaced, weights of another tensor type, layers without a weight yet,
+    and modules that multiply by matrices of their own. Raises TypeError when `model` is no module.
+    """
+    report = _Changes(model, "patched")
+    for name, module in report.modules():
+        if isinstance(module, Linear):
+            report.already.append(name)
+        elif why := _why_left(module):
+            report.left[name] = why
+        elif isinstance(module, nn.Linear):
+            _change(module, nn.Linear, PatchedLinear, report.classes)
+            report.changed.append(name)
+    return report.done()
+
+
+def unpatch(model: nn.Module) -> PatchReport:
+    """Undo `patch`; says which layers it had changed. Layers made as hktune.Linear stay. Raises TypeError when `model`
+    is no module."""
+    report = _Changes(model, "unpatched")
+    for name, module in report.modules():
+        if isinstance(module, PatchedLinear):
+            _change(module, PatchedLinear, nn.Linear, report.classes)
+            report.changed.append(name)
+            if _has_foreign_forward(module):
+                report.left[name] = "its forward was replaced on the object, and may call hktune still"
+    return report.done()
+
+
+class _Changes:
+    """A report in the making."""
+
+    def __init__(self, model: nn.Module, verb: str) -> None:
+        if not isinstance(model, nn.Module):
+            function = verb.removesuffix("ed")
+            raise TypeError(f"{function}(): argument 'model' (position 1) must be Module, not {type(model).__name__}")
+        self._model = model
+        self._verb = verb
+        self.changed: list[str] = []
+        self.already: list[str] = []
+        self.left: dict[str, str] = {}
+        self.classes: dict[type, type] = {}
+
+    def modules(self) -> list[tuple[str, nn.Module]]:
+        """Every module once, but for the layer that nn.MultiheadAttention owns and never calls."""
+        named = list(self._model.named_modules())
+        uncalled = {id(module.out_proj) for _, module in named if isinstance(module, nn.MultiheadAttention)}
+        return [(name, module) for name, module in named if id(module) not in uncalled]
+
+    def done(self) -> PatchReport:
+        return PatchReport(self._verb, tuple(self.changed), tuple(self.already), self.left)
+
+
+def _why_left(module: nn.Module) -> str | None:
+    """Why torch goes on computing `module`; None of a layer that can be patched, and of what multiplies nothing."""
+    if isinstance(module, torch.jit.ScriptModule):
+        return "TorchScript has compiled it" if module.original_name == "Linear" else None
+    if isinstance(module, nn.Linear):
+        return _why_linear_left(module)
+    if isinstance(module, nn.MultiheadAttention):
+        return "passes its weights to torch without calling a layer"
+    if isinstance(module, nn.TransformerEncoderLayer):
+        return "calls its layers in training only: in eval mode without gradients it passes their weights to torch"
+    if isinstance(module, _NOT_PRODUCTS):
+        return None
+    if type(module).__name__ == "Conv1D" and type(module).__module__.startswith("transformers."):
+        return "its weight lies [K, N], which no kernel reads"
+    own = [name for name, each in module.named_parameters(recurse=False) if each.dim() > 1]
+    return f"holds {', '.join(own)} itself, and what it computes with that is not seen" if own else None
+
+
+def _why_linear_left(module: nn.Linear) -> str | None:
+    kind = type(module)
+    if isinstance(module, LazyModuleMixin):
+        return "has no weight before its first call: call the model once, then patch it"
+    if kind is not nn.Linear and not _is_wrapped_by_torch(kind):
+        return f"{kind.__name__} is a subclass of nn.Linear, and what it adds is not known"
+    weight = type(module._parameters.get("weight"))
+    # FSDP2 makes a plain tensor of its DTensors before it calls a layer; others' are left to torch call by call.
+    if weight not in (*PLAIN, type(None)) and weight.__name__ != "DTensor":
+        return f"its weight is a {weight.__name__}, which has a product of its own"
+    return "its forward was replaced on the object" if _has_foreign_forward(module) else None
+
+
+def _is_wrapped_by_torch(kind: type[nn.Linear]) -> bool:
+    """Whether torch made `kind` while running, around nn.Linear and with its forward, as FSDP2 and parametrizations
+    do. No name leads to such a class, so that nobody can miss it when another takes its place."""
+    holder = sys.modules.get(kind.__module__)
+    named = getattr(holder, kind.__qualname__, None) is kind
+    return kind.__module__.partition(".")[0] == "torch" and not named and kind.forward is nn.Linear.forward
+
+
+def _has_foreign_forward(module: nn.Module) -> bool:
+    """Whether `module` has a forward of its own that calls, as far as can be seen, no method of its class."""
+    own = vars(module)
+    return "forward" in own and not _bound_forwards(module, type(module).forward)
+
+
+def _bound_forwards(module: nn.Module, forward: Any) -> list[str]:
+    """The attributes of `module` that hold `forward` bound to it, as accelerate's `_old_forward` does."""
+    methods = ((name, value) for name, value in vars(module).items() if isinstance(value, MethodType))
+    return [name for name, method in methods if method.__self__ is module and method.__func__ is forward]
+
+
+def _change(module: nn.Linear, old: type[nn.Linear], new: type[nn.Linear], classes: dict[type, type]) -> None:
+    """Put `new` in the place of `old` in the class of `module`, and in the methods that were taken from it."""
+    bound = _bound_forwards(module, old.forward)
+    module.__class__ = _rebased(type(module), old, new, classes)
+    for name in bound:
+        vars(module)[name] = MethodType(new.forward, module)
+
+
+def _rebased(kind: type, old: type, new: type, classes: dict[type, type]) -> type:
+    """`kind` with `new` among its bases where `old` was; made once for each, into `classes`."""
+    if kind is old:
+        return new
+    if not issubclass(kind, old):
+        return kind
+    if kind not in classes:
+        bases = tuple(_rebased(base, old, new, classes) for base in kind.__bases__)
+        body = {name: value for name, value in vars(kind).items() if name not in ("__dict__", "__weakref__")}
+        classes[kind] = type(kind.__name__, bases, body)
+    return classes[kind]
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _grouped(named: Iterable[tuple[str, str]]) -> list[str]:
+    """One line for all names that differ in numbers only: `blocks.*.up (x12): why`."""
+    groups = Counter((re.sub(r"(?<![^.])\d+(?![^.])", "*", name) or "(the model itself)", why) for name, why in named)
+    return [
+        f"{name}{f' (x{count})' if count > 1 else ''}{f': {why}' if why else ''}"
+        for (name, why), count in groups.items()
+    ]
