@@ -12,13 +12,13 @@ from rich.table import Table
 from rich.text import Text
 
 _GAP = 2  # spaces between two columns
-_FOLDED_MIN = 12  # cells that a folded column keeps
+_NARROW = 20  # a column that folds is made as narrow as this before another is left out
 
 
 @dataclass(frozen=True)
 class Column:
     """One column. Of those that do not fit, the one of the highest `rank` goes first; rank 0 stays. `folds`: its cells
-    may be broken into several lines."""
+    may be broken into several lines, at spaces and hyphens first."""
 
     header: str
     cells: Sequence[str]
@@ -31,26 +31,30 @@ class Column:
         """Terminal cells that it takes unbroken."""
         return max(cell_len(line) for text in (self.header, *self.cells) for line in text.split("\n"))
 
+    @property
+    def width_min(self) -> int:
+        return min(self.width, _NARROW) if self.folds else self.width
+
 
 def print_columns(console: Console, columns: Sequence[Column]) -> None:
     """Print `columns` side by side, as many as fit, and name those that did not. One without any text is left out."""
     told = [column for column in columns if any(column.cells)]
     shown = _fitting(told, console.width)
+    spare = console.width - _total(shown)
     table = Table(box=None, padding=(0, _GAP, 0, 0), pad_edge=False)
+    texts = []
     for column in shown:
-        table.add_column(
-            Text(column.header),
-            justify="right" if column.right else "left",
-            no_wrap=not column.folds,
-            overflow="fold",
-            min_width=min(column.width, _FOLDED_MIN) if column.folds else column.width,
-        )
-    for cells in zip(*(column.cells for column in shown), strict=True):
+        # Wider than the console where even the narrowest do not fit: a terminal then breaks the line.
+        width = min(column.width, max(column.width_min + spare, _NARROW // 2)) if column.folds else column.width
+        table.add_column(Text(column.header), justify="right" if column.right else "left", no_wrap=True, width=width)
+        texts.append([_folded(cell, width) if column.folds else cell for cell in column.cells])
+    for cells in zip(*texts, strict=True):
         table.add_row(*map(Text, cells))  # Text: nothing in it is markup
-    console.print(table)
+    console.print(table, width=max(console.width, _total(shown)), crop=False, overflow="ignore")
     left_out = [column.header.replace("\n", " ") for column in told if column not in shown]
     if left_out:
-        print_prose(console, f"({', '.join(left_out)}: no room in {console.width} columns; COLUMNS=160 shows all)")
+        needed = sum(column.width + _GAP for column in told) - _GAP
+        print_prose(console, f"({', '.join(left_out)}: no room in {console.width} columns; COLUMNS={needed} shows all)")
 
 
 def print_prose(console: Console, text: str, indent: str = "") -> None:
@@ -72,9 +76,19 @@ def print_line(console: Console, text: str) -> None:
 
 def _fitting(columns: Sequence[Column], width: int) -> list[Column]:
     shown = list(columns)
-    while sum(column.width + _GAP for column in shown) - _GAP > width:
+    while _total(shown) > width:
         least = max(shown, key=lambda column: column.rank)
         if least.rank == 0:
             break
         shown.remove(least)
     return shown
+
+
+def _total(columns: Sequence[Column]) -> int:
+    """The fewest terminal cells that `columns` take."""
+    return sum(column.width_min + _GAP for column in columns) - _GAP
+
+
+def _folded(cell: str, width: int) -> str:
+    """`cell` in lines of at most `width` terminal cells."""
+    return "\n".join(textwrap.wrap(cell, width)) if cell_len(cell) > width else cell

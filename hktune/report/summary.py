@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,11 +12,11 @@ from rich.console import Console
 
 from hktune.confirm import deciding
 from hktune.contained import Usage
-from hktune.model import Problem, Source, Status, Trial
+from hktune.model import Config, Problem, Source, Status, Trial
 from hktune.report.columns import Column, print_columns, print_line, print_prose
 from hktune.report.failures import print_failures
 from hktune.report.gain import Yardstick, first_trials, trials_of
-from hktune.report.words import command_line
+from hktune.report.words import command_line, words_of
 from hktune.space import SearchSpace
 
 
@@ -81,22 +80,16 @@ def print_summary(console: Console, summary: RunSummary) -> None:
     print_prose(console, f"best kernel per shape; {_source(summary)}")
     _print_best(console, summary)
     _print_gain(console, summary)
-    if summary.best:
-        print_line(console, "configs:")
-    for config_id, config in sorted({(trial.config_id, trial.config) for trial in summary.best.values()}):
-        print_prose(console, f"{config_id[:8]}  {brief(config)}", indent=" " * 10)
+    _print_configs(console, summary)
     print_failures(console, summary.trials, summary.directory, summary.again)
     for problem in summary.without_kernel:
         reason = next((trial.detail for trial in summary.rows[problem]), "nothing tried yet")
         print_prose(
-            console, f"no kernel for {summary.names[problem]} ({problem}), it takes the vendor path: {reason}", indent="  "
+            console,
+            f"no kernel for {summary.names[problem]} ({problem}), it takes the vendor path: {reason}",
+            indent="  ",
         )
     _print_end(console, summary)
-
-
-def brief(config: str) -> str:
-    """A config's JSON as words."""
-    return " ".join(f"{name}={value}" for name, value in json.loads(config).items())
 
 
 def _source(summary: RunSummary) -> str:
@@ -115,6 +108,10 @@ def _print_best(console: Console, summary: RunSummary) -> None:
     rows = list(summary.rows.values())
     failed = [sum(trial.status is not Status.OK for trial in own) for own in rows]
     sizes = [f"{problem.m}x{problem.n}x{problem.k}" for problem in summary.names]
+
+    def gains(yardstick: Yardstick) -> list[str]:
+        return [_ratio(yardstick.gain(trial) if trial else None) for trial in best]
+
     several = len({trial.source for trial in summary.best.values()}) > 1
     columns = [
         Column("shape", list(summary.names.values()), folds=True),
@@ -123,7 +120,9 @@ def _print_best(console: Console, summary: RunSummary) -> None:
         Column("TFLOP/s", [f"{trial.tflops:.0f}" if trial else "" for trial in best], rank=5, right=True),
         Column("vs\nvendor", [_ratio(_vs_vendor(trial)) for trial in best], rank=1, right=True),
         *(
-            Column(f"vs\n{each.name}", [_ratio(each.gain(trial) if trial else None) for trial in best], rank, right=True)
+            Column(
+                f"vs\n{each.name}", [_ratio(each.gain(trial) if trial else None) for trial in best], rank, right=True
+            )
             for rank, each in enumerate(summary.yardsticks)
         ),
         Column("tried", [str(len(own)) for own in rows], rank=6, right=True),
@@ -137,15 +136,29 @@ def _print_best(console: Console, summary: RunSummary) -> None:
 
 def _print_gain(console: Console, summary: RunSummary) -> None:
     """What tuning gained over each yardstick in all: the geometric mean of the shapes that have both."""
-    word = " and ".join(sorted({str(trial.source) for trial in summary.best.values()}))
-    ratios = {"the vendor library": [_vs_vendor(trial) for trial in summary.best.values()]}
+    ratios = {"the vendor library (vs vendor)": [_vs_vendor(trial) for trial in summary.best.values()]}
     for each in summary.yardsticks:
         ratios[f"{each.meaning} (vs {each.name})"] = [each.gain(trial) for trial in summary.best.values()]
+    said: list[str] = []
     for meaning, gains in ratios.items():
         known = [gain for gain in gains if gain is not None]
         if known:
-            of = f"{len(known)} of {len(summary.names)} shapes" if len(known) < len(summary.names) else "all shapes"
-            print_prose(console, f"{geometric_mean(known):.2f} times as fast as {meaning}: mean of {of}, {word}", "  ")
+            few = f" ({len(known)} shapes)" if len(known) < len(summary.best) else ""
+            said.append(f"{geometric_mean(known):.2f} {'as' if said else 'times as fast as'} {meaning}{few}")
+    if said:
+        word = " and ".join(sorted({str(trial.source) for trial in summary.best.values()}))
+        print_prose(console, f"geometric mean of {len(summary.best)} shapes, {word}: {', '.join(said)}", indent="  ")
+
+
+def _print_configs(console: Console, summary: RunSummary) -> None:
+    """Every config of a best kernel, whole, by what differs from the default."""
+    default = summary.space.config({})
+    configs = sorted({(trial.config_id[:8], trial.config) for trial in summary.best.values()})
+    if configs:
+        print_prose(console, "configs, each by what differs from the default:")
+    for config_id, config in configs:
+        differs = [word for word in words_of(Config.from_json(config)) if word not in words_of(default)]
+        print_prose(console, f"{config_id}  {' '.join(differs) or 'the default'}", indent=" " * 10)
 
 
 def _print_end(console: Console, summary: RunSummary) -> None:

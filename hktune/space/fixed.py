@@ -24,9 +24,7 @@ class FixedChoice:
         return next((config for when, config in self.cases if when.value(scope)), None)
 
 
-def fixed_choice(
-    description: FixedChoiceDescription, legal: Callable[[Mapping[str, Value]], Config]
-) -> FixedChoice:
+def fixed_choice(description: FixedChoiceDescription, legal: Callable[[Mapping[str, Value]], Config]) -> FixedChoice:
     """What `description` says; `legal` makes a config of values. Raises SpaceError for a condition or a config that is
     no good."""
     cases = []
