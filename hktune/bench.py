@@ -20,12 +20,11 @@ from hktune.model import Config, Failure, Identity, Problem
 from hktune.prove import COMPILE_DEADLINE_S, DEADLINE_S, CompileOnly, Prover
 from hktune.serve_gpu import GpuService
 from hktune.settings import Settings
+from hktune.shipped import SPACE_OF, space_word
 from hktune.space import load_space
 from hktune.verify.record import RecordStore, judge_sha256
 from hktune.workers import Executor, LocalExecutor
 
-SPACES = Path(__file__).resolve().parent.parent / "search_spaces"
-_SPACE_OF = {"gfx950": SPACES / "gfx950_gemm_bf16.yaml", "sm90a": SPACES / "sm90a_gemm_bf16.yaml"}
 _WORKER_DEADLINE_S = DEADLINE_S + 60.0
 
 
@@ -178,7 +177,8 @@ class GpuBench:
     def _reproduce(self, config: Config, problem: Problem | None) -> str:
         where = f" --problem {problem.m}x{problem.n}x{problem.k}" if problem else ""
         words = " ".join(f"{name}={str(value).lower()}" for name, value in config.items())
-        return f"hktune bench --device {self.kind} --space {self.space}{where} {words}  # on GPU {self.gpus[0]}"
+        command = f"hktune bench --device {self.kind} --space {space_word(self.space)}{where} {words}"
+        return f"{command}  # on GPU {self.gpus[0]}"
 
 
 def choose_device(device: str, space: Path | None, settings: Settings) -> tuple[str, Path]:
@@ -194,16 +194,16 @@ def choose_device(device: str, space: Path | None, settings: Settings) -> tuple[
     for kind in ("hip", "cuda"):
         with contextlib.suppress(DeviceError):
             arch = open_device(kind, settings=settings).identity.arch
-            if (space is None and arch in _SPACE_OF) or (space is not None and load_space(space).arch.name == arch):
+            if (space is None and arch in SPACE_OF) or (space is not None and load_space(space).arch.name == arch):
                 return kind, _fitting(space, arch, kind)
     return "emulated", _fitting(space, "gfx950", "emulated")
 
 
 def _fitting(space: Path | None, arch: str, device: str) -> Path:
     if space is None:
-        if arch not in _SPACE_OF:
+        if arch not in SPACE_OF:
             raise InputError(f"no search space for {arch} comes with hktune: pass --space")
-        return _SPACE_OF[arch]
+        return SPACE_OF[arch]
     wanted = load_space(space).arch.name
     if wanted != arch:
         raise InputError(f"{space} is for {wanted}, the {device} device is {arch}: pass another --space or --device")

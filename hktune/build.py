@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from collections import Counter
@@ -14,11 +15,15 @@ import msgspec
 
 from hktune.compile import AbsentCompiler, CachedCompiler, compile_many
 from hktune.errors import InputError, StoreError
+from hktune.json_file import decoded
 from hktune.model import Config, Failure, Problem, Status, Value
+from hktune.outside_file import FileKind
 from hktune.publish import publish
 from hktune.space import SearchSpace
 
 FILE_NAME = "built.json"
+BUILT_FILE = FileKind("a list of built configs", 32 << 20, StoreError, "make it with hktune build")
+CONFIGS_FILE = FileKind("a list of configs", 4 << 20, InputError, "give a file with a config a line")
 COMPILE_DEADLINE_S = 120.0
 
 
@@ -124,11 +129,7 @@ def built_compiler(directory: Path) -> CachedCompiler:
 
 def read_configs(path: Path, space: SearchSpace) -> list[Config]:
     """Configs of a text file, one a line as PARAMETER=VALUE words; # begins a comment. Raises InputError."""
-    try:
-        lines = path.read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({error}): give a file with a config a line") from None
-    return [space.parse(words) for words in _words(lines)]
+    return [space.parse(words) for words in _words(CONFIGS_FILE.read_text(path).splitlines())]
 
 
 def _words(lines: Iterable[str]) -> Iterator[list[str]]:
@@ -139,7 +140,7 @@ def _words(lines: Iterable[str]) -> Iterator[list[str]]:
 
 
 def _earlier(directory: Path, space: SearchSpace, compiler: str) -> list[Config]:
-    if not (directory / FILE_NAME).exists():
+    if not os.path.lexists(directory / FILE_NAME):
         return []
     record = _record(directory)
     if (record.template_sha256, record.compiler) != (space.template.sha256, compiler):
@@ -149,8 +150,6 @@ def _earlier(directory: Path, space: SearchSpace, compiler: str) -> list[Config]
 
 def _record(directory: Path) -> Built:
     try:
-        return msgspec.json.decode((directory / FILE_NAME).read_bytes(), type=Built)
-    except OSError as error:
-        raise StoreError(f"{directory / FILE_NAME}: {error.strerror}: make it with hktune build") from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise StoreError(f"{directory / FILE_NAME}: not made by hktune build ({error})") from None
+        return decoded(BUILT_FILE.read_inside(directory, FILE_NAME), Built)
+    except ValueError as wrong:
+        raise BUILT_FILE.broken(directory / FILE_NAME, f"not what hktune build writes ({wrong})") from None

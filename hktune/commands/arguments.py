@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hktune.commands import DEFAULT_SPACE
+from hktune.shipped import DEFAULT_SPACE, space_file
 
 if TYPE_CHECKING:
     from hktune.model import Problem
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def add_config(parser: argparse.ArgumentParser) -> None:
     """--space and the words of a config."""
     parser.add_argument(
-        "--space", type=Path, default=DEFAULT_SPACE, metavar="FILE", help="the search space (default: gfx950's)"
+        "--space", type=space_file, default=DEFAULT_SPACE, metavar="FILE", help="the search space (default: gfx950's)"
     )
     parser.add_argument("config", nargs="*", metavar="PARAMETER=VALUE", help="what differs from the space's defaults")
 

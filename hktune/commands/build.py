@@ -11,11 +11,12 @@ from hktune.commands.arguments import add_hipkittens, add_seed, add_workers
 from hktune.commands.parser import DONE, FAILED, Command
 from hktune.model import Status
 from hktune.settings import Settings
+from hktune.shipped import space_file, space_word
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
     """The options of `hktune build`."""
-    parser.add_argument("--space", type=Path, required=True, metavar="FILE", help="the search space")
+    parser.add_argument("--space", type=space_file, required=True, metavar="FILE", help="the search space")
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="DIR", help="for tune --prebuilt DIR")
     parser.add_argument("--configs", type=Path, metavar="FILE", help="also these, a line of PARAMETER=VALUE words each")
     parser.add_argument("--near-seeds", action="store_true", help="also what differs from a seed in one parameter")
@@ -59,7 +60,8 @@ def _run(options: argparse.Namespace) -> int:
     summary = build(space, compiler, configs, options.out, options.workers, report)
     counts = ", ".join(f"{count} {status}" for status, count in sorted(summary.statuses.items()))
     print(f"{options.out}: {counts or 'nothing wanted'}; {summary.elapsed_s:.0f} s")
-    print(f"next, where the GPU is: hktune tune --shapes FILE --space {options.space} --prebuilt {options.out}")
+    name = space_word(options.space)
+    print(f"next, where the GPU is: hktune tune --shapes FILE --space {name} --prebuilt {options.out}")
     return DONE if summary.statuses[Status.OK] else FAILED
 
 
@@ -69,7 +71,7 @@ COMMAND = Command(
     _add_options,
     _run,
     examples=(
-        "hktune build --space search_spaces/sm90a_gemm_bf16.yaml -o built",
+        "hktune build --space sm90a_gemm_bf16 -o built",
         "hktune build --space FILE --shapes shapes.yaml --random 200 -o built",
     ),
     failed="nothing was built",

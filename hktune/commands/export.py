@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from hktune.commands import KERNELS
 from hktune.commands.parser import DONE, Command
 from hktune.errors import TableError
 from hktune.publish import publish
+from hktune.shipped import KERNELS
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:

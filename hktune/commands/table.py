@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hktune import __version__
-from hktune.commands import DEFAULT_SPACE, KERNELS
 from hktune.commands.arguments import add_hipkittens
 from hktune.commands.parser import DONE, FAILED, Command, Parser
 from hktune.errors import InputError, StoreError, TableError
 from hktune.settings import Settings
+from hktune.shipped import DEFAULT_SPACE, KERNELS, space_file
 
 if TYPE_CHECKING:
-    from hktune.dispatch import Table
+    from hktune.dispatch import Table, Trust
     from hktune.launch_rule import LaunchRule
     from hktune.model import Identity, Trial
     from hktune.space import SearchSpace
@@ -45,7 +45,7 @@ def _add_build_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="DIR", help="where the table goes")
     parser.add_argument(
-        "--space", type=Path, default=DEFAULT_SPACE, metavar="FILE", help="of the trials (default: gfx950's)"
+        "--space", type=space_file, default=DEFAULT_SPACE, metavar="FILE", help="of the trials (default: gfx950's)"
     )
     parser.add_argument("--reproducible", action="store_true", help="only kernels that give equal bits on every launch")
     parser.add_argument(
@@ -72,6 +72,7 @@ def _add_doctor_options(parser: argparse.ArgumentParser) -> None:
         help="the environment.json of where it will run (default: the GPU found here, else the table's own device)",
     )
     parser.add_argument("--key", type=Path, metavar="FILE", help="the public key that must have signed it")
+    _add_pins(parser)
 
 
 def _add_private_key(parser: argparse.ArgumentParser) -> None:
@@ -82,6 +83,19 @@ def _add_private_key(parser: argparse.ArgumentParser) -> None:
 def _add_public_key(parser: argparse.ArgumentParser) -> None:
     _add_directory(parser)
     parser.add_argument("--key", type=Path, required=True, metavar="FILE", help="ed25519 public key, PEM")
+    _add_pins(parser)
+
+
+def _add_pins(parser: argparse.ArgumentParser) -> None:
+    """What tells a table from an older one of the same author."""
+    parser.add_argument("--sha256", metavar="HEX", help="the content_sha256 that it must have")
+    parser.add_argument("--created-after", metavar="TIME", help="the oldest that it may be, such as 2026-11-29")
+
+
+def _trust(options: argparse.Namespace) -> Trust:
+    from hktune.dispatch import Trust
+
+    return Trust(options.key, options.sha256, options.created_after)
 
 
 def _build(options: argparse.Namespace) -> int:
@@ -148,11 +162,12 @@ class _Shelf:
     def _beside(self, sha256: str) -> bytes | None:
         import hashlib
 
+        from hktune.dispatch.layout import OBJECT_FILE
+
         for path in (folder / f"{sha256}{suffix}" for folder in self._folders for suffix in (".hsaco", ".cubin")):
-            if path.is_file():
-                data = path.read_bytes()
-                if hashlib.sha256(data).hexdigest() == sha256:
-                    return data
+            data = OBJECT_FILE.read_if_there(path.parent.parent, f"{path.parent.name}/{path.name}")
+            if data is not None and hashlib.sha256(data).hexdigest() == sha256:
+                return data
         return None
 
     def _built(self, trial: Trial, config: Any) -> bytes:
@@ -206,7 +221,7 @@ def _doctor(options: argparse.Namespace) -> int:
     shapes = load_shapes(options.shapes) if options.shapes else ()
     calls = [Call(shape.problem, shape.name, shape.weight) for shape in shapes]
     identity = _identity(options.device)
-    findings = examine_table(options.directory, calls, identity, _templates(), options.key)
+    findings = examine_table(options.directory, calls, identity, _templates(), _trust(options))
     for finding in findings:
         print(finding)
     where = "the device it was made on" if identity is None else _described(identity)
@@ -231,7 +246,7 @@ def _identity(device: str) -> Identity | None:
 
 
 def _templates() -> Mapping[str, str]:
-    """The templates of this checkout; none where hktune was installed without one."""
+    """The templates that come with hktune."""
     from hktune.template import load_template
 
     templates = [load_template(path.parent) for path in sorted(KERNELS.glob("*/*/template.yaml"))]
@@ -247,14 +262,15 @@ def _sign(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from hktune.dispatch import read_table, validate
+    from hktune.dispatch import content_sha256, read_table, validate
 
-    table = read_table(options.directory, options.key)
+    table = read_table(options.directory, _trust(options))
     skipped = validate(table, options.directory, table.identity, allow_modelled=True).skipped
     for each in skipped:
         print(f"{each.entry.problem}: {each.reason}: {each.detail}")
     objects = len(table.object_sha256s)
     print(f"signed by {options.key}: {len(table.entries)} shapes, {objects} code objects, {len(skipped)} not as signed")
+    print(f"content_sha256 {content_sha256(table)}, made {table.created_at}: pin either, and no older one replaces it")
     return FAILED if skipped else DONE
 
 

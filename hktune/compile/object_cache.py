@@ -11,7 +11,7 @@ import msgspec
 
 from hktune.compile.compiler import Compiler
 from hktune.compile.diagnostics import names_an_error
-from hktune.errors import StoreError, ToolchainError
+from hktune.errors import ToolchainError
 from hktune.model import CodeObject, Failure, Status, Variant, compact_json
 from hktune.publish import publish
 
@@ -32,12 +32,14 @@ class CachedCompiler:
 
     The key is the sha256 of the inner compiler's identity and of what is compiled, so the folder may be copied to
     another machine and hits there. Entries appear whole or not at all; a damaged one is a miss and gets replaced. An
-    error that the compiler would repeat is kept too; a timeout is not. Raises StoreError when the folder is unwritable.
+    error that the compiler would repeat is kept too; a timeout is not. Where the folder cannot be written, nothing is
+    kept and `trouble` says why.
     """
 
     def __init__(self, compiler: Compiler, cache_dir: Path) -> None:
         self._compiler = compiler
         self._folder = cache_dir / "objects"
+        self.trouble: str | None = None
 
     @property
     def identity(self) -> str:
@@ -47,10 +49,10 @@ class CachedCompiler:
         """Look `variant` up, else build and keep it; see Compiler."""
         path = self._path(variant)
         entry = _read(path)
-        if entry is None:
+        if entry is None or not _is_kept(entry):
             entry = self._build(variant, deadline_s)
-            if entry.failure is None or _repeats(entry.failure):
-                _write(path, entry)
+            if _is_kept(entry):
+                self._write(path, entry)
         outcome = entry.code_object or entry.failure
         assert outcome is not None
         return outcome
@@ -59,6 +61,14 @@ class CachedCompiler:
         outcome = self._compiler.compile(variant, deadline_s)
         failure = outcome if isinstance(outcome, Failure) else None
         return _Entry(self.identity, outcome if isinstance(outcome, CodeObject) else None, failure)
+
+    def _write(self, path: Path, entry: _Entry) -> None:
+        payload = msgspec.msgpack.encode(entry)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            publish(path, hashlib.sha256(payload).digest() + payload)
+        except OSError as error:
+            self.trouble = f"the object cache {self._folder} cannot be written ({error.strerror}): set HKTUNE_CACHE"
 
     def _path(self, variant: Variant) -> Path:
         named = [self.identity, variant.arch, variant.language, variant.template, variant.symbol, variant.source]
@@ -88,8 +98,10 @@ def recorded_identities(cache_dir: Path) -> list[str]:
     return sorted({entry.compiler for entry in entries if entry is not None})
 
 
-def _repeats(failure: Failure) -> bool:
-    return failure.status is Status.COMPILE_ERROR and names_an_error(failure.detail)
+def _is_kept(entry: _Entry) -> bool:
+    """Whether compiling again would come to the same."""
+    failure = entry.failure
+    return failure is None or (failure.status is Status.COMPILE_ERROR and names_an_error(failure.detail))
 
 
 def _read(path: Path) -> _Entry | None:
@@ -104,12 +116,3 @@ def _read(path: Path) -> _Entry | None:
     with contextlib.suppress(msgspec.DecodeError):
         return msgspec.msgpack.decode(payload, type=_Entry)
     return None
-
-
-def _write(path: Path, entry: _Entry) -> None:
-    payload = msgspec.msgpack.encode(entry)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        publish(path, hashlib.sha256(payload).digest() + payload)
-    except OSError as error:
-        raise StoreError(f"cannot write the object cache {path.parent} ({error.strerror}): set HKTUNE_CACHE") from error

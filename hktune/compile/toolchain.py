@@ -8,7 +8,6 @@ import importlib.util
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from hktune.compile.process import run_to_end
 from hktune.errors import ToolchainError
+from hktune.publish import scratch_folder
 from hktune.settings import Settings
 
 OLDEST_ROCM = 7  # ROCm 7.0 is the first release for MI350X and MI355X (its release notes, "hardware support")
@@ -151,8 +151,8 @@ def _rocm_drivers(settings: Settings) -> Iterator[Path]:
 @lru_cache
 def _version(*driver: str) -> str:
     """What `driver --version` prints, without the lines that name folders of this machine; empty when it fails."""
-    with tempfile.TemporaryDirectory(prefix="hktune-") as folder:
-        finished = run_to_end([*driver, "--version"], Path(folder), _VERSION_TIMEOUT_S)
+    with scratch_folder() as folder:
+        finished = run_to_end([*driver, "--version"], folder, _VERSION_TIMEOUT_S)
     if finished is None or finished.status != 0:
         return ""
     host_lines = ("InstalledDir", "Configuration file")

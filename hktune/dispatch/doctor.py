@@ -8,9 +8,8 @@ from pathlib import Path
 
 from hktune import model
 from hktune.dispatch.choice import Choices
-from hktune.dispatch.files import read_table
+from hktune.dispatch.files import ANY, Trust, read_table
 from hktune.dispatch.judge import Reason
-from hktune.dispatch.sign import PublicKey
 from hktune.dispatch.table import Entry, Table
 from hktune.dispatch.validate import Skipped, Validated, validate
 from hktune.errors import TableError
@@ -61,12 +60,12 @@ def examine_table(
     calls: Sequence[Call],
     identity: model.Identity | None,
     templates: Mapping[str, str],
-    public_key: PublicKey | None = None,
+    trust: Trust = ANY,
 ) -> list[Finding]:
     """Everything that is wrong with the table in `directory` for these calls on the device `identity` (None: the one it
     was made on). `templates` maps the names of templates known here to their sha256. Raises nothing for a bad table."""
     try:
-        table = read_table(directory, public_key)
+        table = read_table(directory, trust)
         validated = validate(table, directory, identity or table.identity, True, templates)
     except TableError as error:
         return [Finding("table", str(error), "nothing of it can be used")]

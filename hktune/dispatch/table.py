@@ -94,6 +94,11 @@ class Kernel(Strict, frozen=True):
     launch: Launch
     reproducible: bool = False
 
+    def __post_init__(self) -> None:
+        current = model.Config(self.config).id
+        if self.config_id != current:
+            raise ValueError(f"config_id saved={self.config_id} current={current}: the config is another")
+
 
 class Entry(Strict, frozen=True):
     """What one problem runs. `kernel` is absent when the vendor library is the choice.

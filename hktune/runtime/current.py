@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from os import PathLike
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from hktune.device.device import Device
 from hktune.device.opening import open_device
-from hktune.dispatch import Entry, Reason, Skipped, Table, Validated, read_table, validate
+from hktune.dispatch import Entry, Reason, Skipped, Table, Trust, Validated, read_table, validate
 from hktune.dispatch.sign import PublicKey
 from hktune.errors import TableError
 from hktune.model import Source
@@ -31,6 +32,8 @@ def load(
     device: Device | None = None,
     *,
     public_key: PublicKey | None = None,
+    sha256: str | None = None,
+    created_after: datetime | str | None = None,
     reproducible: bool = False,
     summary_at_exit: bool = False,
     transpose_cache_bytes: int = TRANSPOSE_BYTES,
@@ -40,14 +43,15 @@ def load(
     Entries whose time is modelled are used only when `allow_modelled` says so. `device` overrides the device that the
     table names; on a GPU it is torch's current one. An entry that cannot be used is left out, with one warning that
     counts them, and so is one that is used although its device is only a sibling of this one. With `public_key` the
-    table must be signed by its owner. `reproducible` leaves out kernels whose sums have no fixed order, so that equal
-    operands give equal bits on every run (the vendor's own products are what its library makes them). `summary_at_exit`
-    prints the table's stats to stderr when the process ends. `matmul` keeps transposed
+    table must be signed by its owner; `sha256` pins one table by its content_sha256, and `created_after` (a datetime,
+    or text in ISO 8601) refuses older ones, however well signed. `reproducible` leaves out kernels whose sums have no
+    fixed order, so that equal operands give equal bits on every run (the vendor's own products are what its library
+    makes them). `summary_at_exit` prints the table's stats to stderr when the process ends. `matmul` keeps transposed
     copies of at most `transpose_cache_bytes`. Raises TableError when the table is not readable, is of another
     architecture, or has no usable entry at all; DeviceError when the table's device is not there.
     """
     path = Path(directory)
-    table = read_table(path, public_key)
+    table = read_table(path, Trust(public_key, sha256, created_after))
     _check_any(table, path, allow_modelled)
     kind = table.device.kind
     device = device or open_device(kind, _current_gpu())

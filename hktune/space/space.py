@@ -13,6 +13,8 @@ from hktune.errors import InputError, SpaceError
 from hktune.expression import Derived, Expression, Message
 from hktune.launch_rule import LaunchRule, specialised
 from hktune.model import Config, Problem, Value
+from hktune.outside_file import FileKind
+from hktune.shipped import KERNELS
 from hktune.space.description import ConstraintDescription, SpaceDescription
 from hktune.space.domain import Domain
 from hktune.space.fixed import fixed_choice
@@ -21,14 +23,17 @@ from hktune.template import Template, load_template
 from hktune.template.template import PROBLEM_NAMES
 from hktune.yaml_file import read_yaml
 
+SPACE_FILE = FileKind("a search space", 1 << 20, SpaceError, "pass a file like those of search_spaces/")
+
 
 def load_space(path: Path, templates_root: Path | None = None) -> SearchSpace:
     """The search space in the file `path`, with its template from `templates_root`/<arch>/<name>/.
 
-    `templates_root` is by default the folder kernels/ beside the file's own folder. Raises SpaceError or TemplateError.
+    `templates_root` is by default the folder kernels/ beside the file's own folder where that has the template, else
+    that of hktune itself. Raises SpaceError or TemplateError.
     """
-    description = read_yaml(path, SpaceDescription, SpaceError)
-    root = templates_root if templates_root is not None else path.resolve().parent.parent / "kernels"
+    description = read_yaml(path, SPACE_FILE, SpaceDescription)
+    root = templates_root or _templates_root(path, description.template)
     template = load_template(root / description.template)
     if template.name != description.template:
         raise SpaceError(f"{path}: template {description.template!r} calls itself {template.name!r}: name that one")
@@ -36,6 +41,15 @@ def load_space(path: Path, templates_root: Path | None = None) -> SearchSpace:
         return SearchSpace(description, template)
     except InputError as mistake:
         raise SpaceError(f"{path}: {mistake}") from None
+
+
+def _templates_root(path: Path, template: str) -> Path:
+    roots = (path.resolve().parent.parent / "kernels", KERNELS)
+    for root in roots:
+        if (root / template / "template.yaml").exists():
+            return root
+    places = " nor ".join(str(root / template) for root in dict.fromkeys(roots))
+    raise SpaceError(f"{path}: template {template!r}: no template.yaml in {places}: put it there, or name another")
 
 
 class SearchSpace:

@@ -22,8 +22,12 @@ from hktune.model import (
     Variant,
     WorkgroupOrder,
 )
+from hktune.outside_file import FileKind
 from hktune.template.description import Extent, TemplateDescription, Text
-from hktune.yaml_file import read_yaml
+from hktune.yaml_file import struct_of
+
+TEMPLATE_FILE = FileKind("a template", 1 << 20, TemplateError, "name a folder like those of kernels/")
+SOURCE_FILE = FileKind("a source", 1 << 20, TemplateError, "name a file beside template.yaml")
 
 PROBLEM_NAMES = frozenset({"m", "n", "k"})
 _FIELD = re.compile(r"\$\{([^}]*)\}")
@@ -31,16 +35,15 @@ _FIELD = re.compile(r"\$\{([^}]*)\}")
 
 def load_template(path: Path) -> Template:
     """The template in the folder `path` (kernels/<arch>/<name>/). Raises TemplateError for any mistake in it."""
-    description = read_yaml(path / "template.yaml", TemplateDescription, TemplateError)
+    described = path / "template.yaml"
+    data = TEMPLATE_FILE.read(described)
+    description = struct_of(data, described, TEMPLATE_FILE, TemplateDescription)
     names = (description.source,) if isinstance(description.source, str) else description.source
+    source = "".join(SOURCE_FILE.read_text(path / name) for name in names)
     try:
-        source = b"".join((path / name).read_bytes() for name in names)
-        return Template(description, (path / "template.yaml").read_bytes(), source)
-    except OSError as absent:
-        name = Path(absent.filename).name
-        raise TemplateError(f"{path}: source {name!r}: {absent.strerror}: name a file there") from None
+        return Template(description, data, source.encode())
     except InputError as mistake:
-        raise TemplateError(f"{path / 'template.yaml'}: {mistake}") from None
+        raise TemplateError(f"{described}: {mistake}") from None
 
 
 class Template:

@@ -115,7 +115,7 @@ def test_a_truncated_table_is_one_line(tmp_path: Path, kept: float) -> None:
     path = tmp_path / "table.json"
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * kept) if kept == 0.5 else int(kept)])
-    with pytest.raises(TableError, match="truncated or not JSON") as caught:
+    with pytest.raises(TableError, match="truncated, malformed or not JSON") as caught:
         read_table(tmp_path)
     assert "\n" not in str(caught.value)
 
@@ -123,11 +123,12 @@ def test_a_truncated_table_is_one_line(tmp_path: Path, kept: float) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        (b"[]", "malformed table: Expected `object`, got `array`"),
-        (b'{"format": "hktune-table", "format": "x"}', "a key stands twice"),
-        (b'{"version": NaN}', "NaN is not a number of JSON"),
-        (b"[" * 100_000, "truncated or not JSON"),
-        (b"\xff\xfe\x00", "truncated or not JSON"),
+        (b"[]", "Expected `object`, got `array`"),
+        (b'{"version": NaN}', "JSON is malformed: invalid character"),
+        (b"[" * 100_000, "not JSON"),
+        (b'{"format": ' + b"[" * 100_000, "not JSON"),
+        (b'{"other": ' + b"[" * 100_000, "not JSON"),
+        (b"\xff\xfe\x00", "not JSON"),
         (b'{"version": 1, "entries": []}', "table version saved=1 current=2"),
     ],
 )
@@ -136,6 +137,16 @@ def test_bytes_that_are_no_table_are_one_line(tmp_path: Path, text: bytes, says:
     with pytest.raises(TableError, match=says) as caught:
         read_table(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_key_that_stands_twice_is_an_error_wherever_it_stands(tmp_path: Path) -> None:
+    published(tmp_path, trial(SMALL))
+    path = tmp_path / "table.json"
+    text = path.read_text()
+    for once in ('"arch": "gfx950"', '"m": 8', '"variant": 0', '"kind": "pointer"', '"name": "emulated gfx950"'):
+        path.write_text(text.replace(once, f"{once}, {once}", 1))
+        with pytest.raises(TableError, match="a key stands twice in one object"):
+            read_table(tmp_path)
 
 
 def kernel(document: dict[str, Any]) -> dict[str, Any]:
@@ -155,7 +166,7 @@ def argument(document: dict[str, Any], at: int) -> dict[str, Any]:
         (lambda table: kernel(table).update(path="/bin/sh"), "unknown field `path`"),
         (lambda table: table.pop("arch"), "missing required field `arch`"),
         (lambda table: table.update(format="csv"), "format"),
-        (lambda table: table.update(format="\ud800"), "surrogates not allowed"),
+        (lambda table: table.update(format="\ud800"), "surrogate"),
         (lambda table: table["device"].update(name="\ud800"), "malformed"),
         (lambda table: table["device"].update(name="\x1b[2J"), "device.name"),
         (lambda table: table["entries"].append(table["entries"][0]), "8x128x64 bf16 has two entries"),
@@ -250,7 +261,7 @@ def make_it_a_directory(directory: Path) -> None:
         (flip_a_bit, "object changed", f"sha256 saved={SHA256} current="),
         (lambda directory: object_file(directory).write_bytes(OBJECT[:100]), "object changed", "current="),
         (lambda directory: object_file(directory).unlink(), "object missing", "is not there"),
-        (make_it_a_directory, "object missing", "is not there"),
+        (make_it_a_directory, "object unreadable", "is a directory, not a code object"),
     ],
 )
 def test_an_object_that_is_not_the_named_bytes_skips_its_rows(

@@ -12,7 +12,7 @@ import pytest
 from naive_gemm import EMULATED, SHA256, published, trial
 
 from hktune.cli import main
-from hktune.dispatch import read_table, sign_table, validate
+from hktune.dispatch import Trust, read_table, sign_table, validate
 from hktune.errors import TableError, ToolchainError
 from hktune.model import Problem
 
@@ -41,20 +41,20 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_signed_table_is_read_with_its_key_and_with_no_other(tmp_path: Path, keys: Path) -> None:
     table = published(tmp_path, trial(SMALL))
     with pytest.raises(TableError, match=r"table\.json\.sig: cannot be read"):
-        read_table(tmp_path, keys / "ours.pub")
+        read_table(tmp_path, Trust(keys / "ours.pub"))
     sign_table(tmp_path, keys / "ours.pem")
-    assert read_table(tmp_path, keys / "ours.pub") == table
-    assert read_table(tmp_path, (keys / "ours.pub").read_bytes()) == table
+    assert read_table(tmp_path, Trust(keys / "ours.pub")) == table
+    assert read_table(tmp_path, Trust((keys / "ours.pub").read_bytes())) == table
     assert read_table(tmp_path) == table
     with pytest.raises(TableError, match=r"is not a signature of this file by .*other\.pub"):
-        read_table(tmp_path, keys / "other.pub")
+        read_table(tmp_path, Trust(keys / "other.pub"))
     for wrong in ("x25519.pub", "ours.pem"):
         with pytest.raises(TableError, match="is no unencrypted ed25519 public key in PEM"):
-            read_table(tmp_path, keys / wrong)
+            read_table(tmp_path, Trust(keys / wrong))
     with pytest.raises(TableError, match="is no unencrypted ed25519 private key in PEM"):
         sign_table(tmp_path, keys / "ours.pub")
     with pytest.raises(TableError, match=r"nowhere\.pub: cannot be read"):
-        read_table(tmp_path, keys / "nowhere.pub")
+        read_table(tmp_path, Trust(keys / "nowhere.pub"))
 
 
 def test_one_changed_byte_breaks_the_signature_even_where_json_does_not_mind(tmp_path: Path, keys: Path) -> None:
@@ -64,7 +64,7 @@ def test_one_changed_byte_breaks_the_signature_even_where_json_does_not_mind(tmp
     path.write_bytes(path.read_bytes() + b"\n")
     assert read_table(tmp_path) == table
     with pytest.raises(TableError, match="is not a signature of this file"):
-        read_table(tmp_path, keys / "ours.pub")
+        read_table(tmp_path, Trust(keys / "ours.pub"))
     published(tmp_path, trial(SMALL, 2.0))
     assert not (tmp_path / "table.json.sig").exists(), "a new table does not keep the old one's signature"
 
@@ -82,7 +82,7 @@ def test_openssl_agrees_both_ways(tmp_path: Path, keys: Path) -> None:
     signature.unlink()
     sign = [openssl, "pkeyutl", "-sign", "-inkey", keys / "ours.pem", *files, "-out", signature]
     subprocess.run(sign, check=True, capture_output=True)
-    read_table(tmp_path, keys / "ours.pub")
+    read_table(tmp_path, Trust(keys / "ours.pub"))
 
 
 def test_the_commands(tmp_path: Path, keys: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -102,8 +102,11 @@ def test_without_the_library_the_line_says_what_to_install(tmp_path: Path, monke
     monkeypatch.setitem(sys.modules, "cryptography", None)
     monkeypatch.setitem(sys.modules, "cryptography.exceptions", None)
     with pytest.raises(ToolchainError, match=r"pip install 'hktune\[sign\]'"):
-        read_table(tmp_path, b"any key")
+        read_table(tmp_path, Trust(b"any key"))
     assert read_table(tmp_path).entries, "a signature that nobody asks for needs no library"
+
+
+REBUILD = "build it again with `hktune table build`"
 
 
 def test_links_pipes_and_folders_are_not_read(tmp_path: Path) -> None:
@@ -121,7 +124,10 @@ def test_links_pipes_and_folders_are_not_read(tmp_path: Path) -> None:
     assert "symbolic link" in skipped()[1]
     name.unlink()
     os.mkfifo(name)
-    assert skipped()[0] == "object missing"
+    assert skipped() == (
+        "object unreadable",
+        f"{name}: is a pipe, not a code object: {REBUILD}",
+    )
     name.unlink()
     (directory / "objects").rmdir()
     (directory / "objects").symlink_to(elsewhere / "objects")
@@ -129,7 +135,7 @@ def test_links_pipes_and_folders_are_not_read(tmp_path: Path) -> None:
     assert "symbolic link" in skipped()[1]
     (directory / "table.json").unlink()
     os.mkfifo(directory / "table.json")
-    with pytest.raises(TableError, match="is no plain file"):
+    with pytest.raises(TableError, match="is a pipe, not a table"):
         read_table(directory)
     (directory / "table.json").unlink()
     (directory / "table.json").symlink_to("/dev/zero")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pickle
 import random
+import shutil
 from collections import Counter
 from itertools import product
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from hktune.errors import InputError, SpaceError
 from hktune.model import Config, Problem
+from hktune.shipped import KERNELS, SPACE_OF
 from hktune.space import SearchSpace, explain, load_space
 
 PROBLEM = Problem(512, 1024, 1024)
@@ -190,3 +192,25 @@ def test_mistakes_are_one_line(toy_space_path: Path, tmp_path: Path, old: str, n
     with pytest.raises(InputError, match=rule) as caught:
         load_space(broken, toy_space_path.parent.parent / "kernels")
     assert "\n" not in str(caught.value)
+
+
+def test_a_template_that_lies_not_beside_the_space_is_hktunes_own(tmp_path: Path, toy_space_path: Path) -> None:
+    own = SPACE_OF["gfx950"]
+    for place in (tmp_path / "mine.yaml", tmp_path / "deep" / "er" / "mine.yaml"):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(own, place)
+        assert load_space(place).template.sha256 == load_space(own).template.sha256
+    beside = tmp_path / "kernels" / "gfx950" / "gemm_bf16"
+    shutil.copytree(KERNELS / "gfx950" / "gemm_bf16", beside)
+    with (beside / "gemm.hip").open("a") as source:
+        source.write("// mine\n")
+    (tmp_path / "search_spaces").mkdir()
+    mine = Path(shutil.copy(own, tmp_path / "search_spaces"))
+    assert load_space(mine).template.sha256 != load_space(own).template.sha256
+
+    toy = Path(shutil.copy(toy_space_path, tmp_path / "toy.yaml"))
+    with pytest.raises(SpaceError) as raised:
+        load_space(toy)
+    places = [root / "gfx950" / "toy" for root in (tmp_path.parent / "kernels", KERNELS)]
+    rule = f"{toy}: template 'gfx950/toy': no template.yaml in {places[0]} nor {places[1]}: "
+    assert str(raised.value).startswith(rule)
