@@ -5,11 +5,14 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
-from rich.cells import cell_len
+from rich.cells import cell_len, chop_cells
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from hktune.escaped import escaped
 
 _GAP = 2  # spaces between two columns
 _NARROW = 20  # a column that folds is made as narrow as this before another is left out
@@ -26,10 +29,15 @@ class Column:
     right: bool = False
     folds: bool = False
 
-    @property
+    @cached_property
+    def texts(self) -> list[str]:
+        """The cells as they may be shown."""
+        return [escaped(cell) for cell in self.cells]
+
+    @cached_property
     def width(self) -> int:
         """Terminal cells that it takes unbroken."""
-        return max(cell_len(line) for text in (self.header, *self.cells) for line in text.split("\n"))
+        return max(map(cell_len, (*self.header.split("\n"), *self.texts)))
 
     @property
     def width_min(self) -> int:
@@ -47,7 +55,7 @@ def print_columns(console: Console, columns: Sequence[Column]) -> None:
         # Wider than the console where even the narrowest do not fit: a terminal then breaks the line.
         width = min(column.width, max(column.width_min + spare, _NARROW // 2)) if column.folds else column.width
         table.add_column(Text(column.header), justify="right" if column.right else "left", no_wrap=True, width=width)
-        texts.append([_folded(cell, width) if column.folds else cell for cell in column.cells])
+        texts.append([_folded(text, width) if column.folds else text for text in column.texts])
     for cells in zip(*texts, strict=True):
         table.add_row(*map(Text, cells))  # Text: nothing in it is markup
     console.print(table, width=max(console.width, _total(shown)), crop=False, overflow="ignore")
@@ -60,7 +68,7 @@ def print_columns(console: Console, columns: Sequence[Column]) -> None:
 def print_prose(console: Console, text: str, indent: str = "") -> None:
     """Print one paragraph, broken between words only; lines after the first begin with `indent`."""
     for line in textwrap.wrap(
-        text,
+        escaped(text),
         max(console.width, len(indent) + 20),
         subsequent_indent=indent,
         break_long_words=False,
@@ -71,7 +79,7 @@ def print_prose(console: Console, text: str, indent: str = "") -> None:
 
 def print_line(console: Console, text: str) -> None:
     """Print `text` as it is: to be copied, or searched for. A terminal breaks it where it must."""
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
+    console.print(escaped(text), highlight=False, markup=False, soft_wrap=True)
 
 
 def _fitting(columns: Sequence[Column], width: int) -> list[Column]:
@@ -89,6 +97,7 @@ def _total(columns: Sequence[Column]) -> int:
     return sum(column.width_min + _GAP for column in columns) - _GAP
 
 
-def _folded(cell: str, width: int) -> str:
-    """`cell` in lines of at most `width` terminal cells."""
-    return "\n".join(textwrap.wrap(cell, width)) if cell_len(cell) > width else cell
+def _folded(text: str, width: int) -> str:
+    """`text` in lines of at most `width` terminal cells, of which some characters take two."""
+    lines = textwrap.wrap(text, width) if cell_len(text) > width else [text]
+    return "\n".join(piece for line in lines for piece in chop_cells(line, width))

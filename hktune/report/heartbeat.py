@@ -9,6 +9,8 @@ from contextlib import contextmanager
 
 from rich.console import Console
 
+from hktune.escaped import escaped
+
 LINE_EVERY_S = 8.0  # at most 10 s apart, also on a busy machine
 
 
@@ -22,7 +24,7 @@ def heartbeat(console: Console, line: Callable[[], str]) -> Iterator[None]:
 
     def beat() -> None:
         while not over.wait(LINE_EVERY_S):
-            console.print(line(), soft_wrap=True, highlight=False, markup=False)
+            console.print(escaped(line()), soft_wrap=True, highlight=False, markup=False)
 
     thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
     thread.start()

@@ -14,6 +14,7 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
+from hktune.escaped import escaped
 from hktune.model import Problem, Status, Trial
 from hktune.report.heartbeat import heartbeat
 from hktune.tuner import Listener
@@ -86,7 +87,7 @@ class RunProgress:
         best = self._best.get(trial.problem)
         if best is None or best.time_us is None or trial.time_us < best.time_us:
             self._best[trial.problem] = trial
-            self._latest = f"{self._names[trial.problem]} {trial.time_us:.1f} us {trial.source}"
+            self._latest = f"{escaped(self._names[trial.problem])} {trial.time_us:.1f} us {trial.source}"
 
     def skipped(self, trials: int) -> None:
         """Count trials of an earlier run as done."""

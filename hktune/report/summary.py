@@ -118,7 +118,7 @@ def _print_best(console: Console, summary: RunSummary) -> None:
         Column("m x n x k", sizes),
         Column("time us", [f"{trial.time_us:.1f}" if trial else "none" for trial in best], right=True),
         Column("TFLOP/s", [f"{trial.tflops:.0f}" if trial else "" for trial in best], rank=5, right=True),
-        Column("vs\nvendor", [_ratio(_vs_vendor(trial)) for trial in best], rank=1, right=True),
+        Column("vs\nvendor", [_ratio(_vs_vendor(trial), 3) for trial in best], rank=1, right=True),
         *(
             Column(
                 f"vs\n{each.name}", [_ratio(each.gain(trial) if trial else None) for trial in best], rank, right=True
@@ -178,8 +178,8 @@ def _vs_vendor(trial: Trial | None) -> float | None:
     return trial.baseline_us / trial.time_us if trial and trial.baseline_us and trial.time_us else None
 
 
-def _ratio(ratio: float | None) -> str:
-    return f"{ratio:.2f}" if ratio is not None else ""
+def _ratio(ratio: float | None, digits: int = 2) -> str:
+    return f"{ratio:.{digits}f}" if ratio is not None else ""
 
 
 def _limit(trial: Trial) -> str:
