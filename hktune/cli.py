@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 
 from hktune import __version__
 from hktune.commands import bench, build, doctor, explain, export, merge, tune, verify
-from hktune.commands.parser import BAD_INPUT, DONE, Parser
+from hktune.commands.output import printing, why_lost
+from hktune.commands.parser import BAD_INPUT, DONE, FAILED, Parser
 from hktune.commands.table import add_table_group
 from hktune.errors import HktuneError
 
@@ -16,6 +16,17 @@ from hktune.errors import HktuneError
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    with printing() as output:
+        code = _run(words)
+        output.flush()
+        lost = why_lost(output)
+        if lost is None:
+            return code
+        print(f"hktune: {lost}", file=sys.stderr)
+        return code or FAILED
+
+
+def _run(words: list[str]) -> int:
     try:
         options = make_parser().parse_args(words)
         options.words = words
@@ -23,9 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except HktuneError as error:
         print(f"hktune: {error}", file=sys.stderr)
         return BAD_INPUT
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return DONE
+    except SystemExit as ended:  # argparse's, after --help and --version
+        return int(ended.code or DONE)
 
 
 def make_parser() -> Parser:

@@ -41,7 +41,7 @@ from hktune.store import (
     TrialStore,
     capture_environment,
     judge_environment,
-    lock_of,
+    locked,
     read_environment,
     write_environment,
 )
@@ -161,7 +161,7 @@ def _set_aside(directory: Path) -> None:
     previous = directory / "trials.csv"
     if not previous.exists():
         return
-    with lock_of(directory):
+    with locked(directory):
         changed = datetime.fromtimestamp(previous.stat().st_mtime, timezone.utc)
         previous.rename(directory / f"trials-{changed:%Y%m%dT%H%M%SZ}.csv")
         (directory / "environment.json").unlink(missing_ok=True)

@@ -119,12 +119,7 @@ def _print_best(console: Console, summary: RunSummary) -> None:
         Column("time us", [f"{trial.time_us:.1f}" if trial else "none" for trial in best], right=True),
         Column("TFLOP/s", [f"{trial.tflops:.0f}" if trial else "" for trial in best], rank=5, right=True),
         Column("vs\nvendor", [_ratio(_vs_vendor(trial), 3) for trial in best], rank=1, right=True),
-        *(
-            Column(
-                f"vs\n{each.name}", [_ratio(each.gain(trial) if trial else None) for trial in best], rank, right=True
-            )
-            for rank, each in enumerate(summary.yardsticks)
-        ),
+        *(Column(f"vs\n{each.name}", gains(each), rank, right=True) for rank, each in enumerate(summary.yardsticks)),
         Column("tried", [str(len(own)) for own in rows], rank=6, right=True),
         Column("failed", [str(count or "") for count in failed], rank=7, right=True),
         Column("config", [trial.config_id[:8] if trial else "" for trial in best]),
