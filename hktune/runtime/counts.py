@@ -101,7 +101,7 @@ def _described(tensor: Tensor) -> str:
     if not isinstance(tensor, Tensor):
         return f"a {type(tensor).__name__}"
     if tensor.is_nested:
-        return f"nested {str(tensor.dtype)[6:]} on {tensor.device}"
+        return f"{str(tensor.dtype)[6:]} nested on {tensor.device}"
     # Under torch.jit.trace sizes are tensors, whose values it warns of giving away.
     sizes = ", ".join(str(size).removeprefix("tensor(").removesuffix(")") for size in tensor.shape)
     return f"{str(tensor.dtype)[6:]} [{sizes}] on {tensor.device}"
