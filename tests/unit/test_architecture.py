@@ -37,6 +37,7 @@ ASSEMBLY = {
     "apart",
     "gpus",
     "side_by_side",
+    "yardsticks",
 }
 
 MAY_IMPORT = {
