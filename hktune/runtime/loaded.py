@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Callable
 
 import torch
@@ -39,8 +40,11 @@ class LoadedTable:
         device: Device,
         index: int = -1,
         open_other: Callable[[int], Device] | None = None,
+        origin: str = "in memory",
     ) -> None:
-        """`index` is torch's number of `device`, -1 of the CPU; `open_other` opens the device of another number."""
+        """`index` is torch's number of `device`, -1 of the CPU; `open_other` opens the device of another number;
+        `origin` says where the table was read."""
+        self._origin = origin
         self._identity = device.identity
         self._choices = Choices(validated)
         self._validated = validated
@@ -48,6 +52,14 @@ class LoadedTable:
         self._counts = Counts(validated.skipped_by_reason)
         self._places: dict[int, Place | None] = {index: self._place(device, index)}
         self._number = operators.register(self)
+
+    def __repr__(self) -> str:
+        usable, skipped = self._validated.usable, self._validated.skipped_by_reason
+        sources = Counter(str(entry.source) for entry in usable)
+        by_source = ", ".join(f"{source}: {count}" for source, count in sorted(sources.items()))
+        held = f"{len(usable)} of {len(usable) + sum(skipped.values())} entries usable ({by_source})"
+        not_used = "".join(f", {why}: {count}" for why, count in sorted(skipped.items()))
+        return f"<hktune table {self._origin} on {self._identity.name}: {held}{not_used}>"
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """x [..., K] @ weight [N, K]^T (+ bias [N]) -> [..., N]; leading dimensions count as one M."""

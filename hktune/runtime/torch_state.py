@@ -63,7 +63,9 @@ def operator_range(name: str, *operands: Tensor) -> AbstractContextManager[objec
 
 
 def is_autocast(x: Tensor) -> bool:
-    """Whether autocast is on where x lies; there is none for the meta device."""
+    """Whether autocast is on where x lies: for the meta device, as for what is no tensor, there is none."""
+    if not isinstance(x, Tensor):
+        return False
     kind = x.device.type
     return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
 
@@ -78,7 +80,9 @@ def as_autocast(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor,
 
 
 def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    return tensor.to(dtype) if tensor.is_floating_point() and tensor.dtype is not torch.float64 else tensor
+    if not isinstance(tensor, Tensor) or not tensor.is_floating_point() or tensor.dtype is torch.float64:
+        return tensor
+    return tensor.to(dtype)
 
 
 def autocast_done(x: Tensor) -> AbstractContextManager[object]:
