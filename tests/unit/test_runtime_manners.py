@@ -233,6 +233,8 @@ def test_every_public_name_is_documented_and_every_documented_one_is_there() -> 
     for name in hktune.__all__:
         if not name.startswith("__"):
             assert re.search(rf"`hktune\.{name}\b", text), f"docs/runtime.md does not name hktune.{name}"
+    for name in hktune.runtime.__all__:
+        assert re.search(rf"\b{name}\b", text), f"docs/runtime.md does not name {name} of hktune.runtime"
     for name in set(re.findall(r"hktune\.([a-zA-Z]\w*)\b(?=[(`])", text)):
         assert hasattr(hktune, name), f"docs/runtime.md names hktune.{name}, which is not there"
 
