@@ -46,6 +46,7 @@ from hktune.store import (
     write_environment,
 )
 from hktune.tuner import Budget, Search, Tuner
+from hktune.yardsticks import time_yardsticks
 
 
 @dataclass(frozen=True)
@@ -76,24 +77,33 @@ def tune(options: RunOptions, settings: Settings, command: Sequence[str], consol
     anything is tried.
     """
     started = time.monotonic()
-    device, space_file = choose_device(options.device, options.space, settings)
-    names = {shape.problem: shape.name for shape in load_shapes(options.shapes)}
-    space = load_space(space_file)
-    bench = _bench(device, space_file, options, settings)
-    searches = _searches(space, names, options)
-    compiler, identity = bench.compiler, bench.identity
-    directory = options.out or Path("out") / identity.slug
-    ledger = _Ledger(directory, RowContext(space.template, identity, options.strategy, options.seed), options.fresh)
-    _check_environment(directory, bench, command, options.seed)
+    with RunProgress(console) as progress:
+        device, space_file = choose_device(options.device, options.space, settings)
+        names = {shape.problem: shape.name for shape in load_shapes(options.shapes)}
+        space = load_space(space_file)
+        bench = _bench(device, space_file, options, settings)
+        searches = _searches(space, names, options)
+        compiler, identity = bench.compiler, bench.identity
+        directory = options.out or Path("out") / identity.slug
+        ledger = _Ledger(directory, RowContext(space.template, identity, options.strategy, options.seed), options.fresh)
+        _check_environment(directory, bench, command, options.seed)
 
-    before = ledger.rows()
-    with RunProgress(console, names, options.trials * len(names)) as progress:
+        before = ledger.rows()
+        progress.expect(names, options.trials * len(names))
         interrupted, usage = _search(options, bench, space, searches, ledger, progress)
-    ledger.explain_unservable(space, names)
-    trials = ledger.rows()
-    _publish(deciding(trials), space, compiler, identity, directory)
+        progress.phase("building the table")
+        ledger.explain_unservable(space, names)
+        trials = ledger.rows()
+        _publish(deciding(trials), space, compiler, identity, directory)
     proved = {trial.config_id for trial in trials} - {trial.config_id for trial in before}
-    return RunSummary(names, trials, directory, time.monotonic() - started, len(proved), interrupted, usage)
+    took = (time.monotonic() - started, len(proved), interrupted)
+    return RunSummary(names, trials, directory, *took, space, _again(device, options), usage)
+
+
+def _again(device: str, options: RunOptions) -> list[str]:
+    """The command that proves one config again, up to what names the config."""
+    command = ["verify"] if device == "emulated" else ["bench", "--device", device]
+    return ["hktune", *command, *(["--space", str(options.space)] if options.space else [])]
 
 
 def _bench(device: str, space: Path, options: RunOptions, settings: Settings) -> Bench:
@@ -224,9 +234,13 @@ def _search_part(
     problems = [search.problem for search in searches]
     tuner.replay(ledger.rows())
     progress.skipped(sum(len(search.tried) for search in searches))
+    progress.phase("searching")
     tuner.run()
+    time_yardsticks(space, searches, work, ledger.record)
     if work.confirming:
+        progress.phase("measuring the best again")
         confirm(ledger.rows(), problems, work.confirming, ledger.append)
+    progress.phase("timing winners at their neighbours' m")
     time_neighbours(space, problems, work, ledger.rows, ledger.record, ledger.append)
 
 

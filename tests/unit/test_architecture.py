@@ -15,7 +15,7 @@ import hktune
 ROOT = Path(hktune.__file__).parent
 LEAVES = {
     "errors", "model", "arch", "bf16", "expression", "launch_rule", "elf", "code_object", "cubin",
-    "outside_file", "yaml_file", "json_file", "escaped", "publish", "settings", "shipped",
+    "outside_file", "yaml_file", "json_file", "escaped", "publish", "settings", "shipped", "torch_choice", "needs",
 }  # fmt: skip
 DESCRIPTIONS = {"template", "space", "shapes"}
 MACHINERY = {"compile", "emulator", "device", "verify", "measure", "search", "store"}
@@ -37,6 +37,7 @@ ASSEMBLY = {
     "apart",
     "gpus",
     "side_by_side",
+    "yardsticks",
 }
 
 MAY_IMPORT = {
