@@ -34,6 +34,9 @@ def _run(words: list[str]) -> int:
     except HktuneError as error:
         print(f"hktune: {error}", file=sys.stderr)
         return BAD_INPUT
+    except MemoryError:
+        print("hktune: this machine has not the memory for that: make the problem smaller", file=sys.stderr)
+        return BAD_INPUT
     except SystemExit as ended:  # argparse's, after --help and --version
         return int(ended.code or DONE)
 
