@@ -68,6 +68,8 @@ def _numbers(words: list[str]) -> dict[str, float]:
     numbers: dict[str, float] = {}
     for word in words:
         name, _, value = word.partition("=")
+        if name in numbers:
+            raise InputError(f"{name} is given twice, again as {word!r}: keep one")
         try:
             numbers[name] = int(value, 0) if "." not in value else float(value)
         except ValueError:
