@@ -20,6 +20,8 @@ Formula = int | str
 
 GRID_MAX = 2**31 - 1  # workgroups along an axis, HIP and CUDA
 WORKSPACE_BYTES_MAX = 1 << 36
+BLOCK_MAX = 1024  # work-items of a workgroup, HIP and CUDA
+LDS_BYTES_MAX = 1 << 20  # of a workgroup; no architecture comes near
 FORMULAS_KEPT = 16384  # parsed, of all tables of a process
 _FOLDS_MAX = 10_000  # nodes of a folded formula and of all that it was made from; in use some hundred
 

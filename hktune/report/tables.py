@@ -56,9 +56,14 @@ def print_table(console: Console, directory: Path) -> None:
 
 
 def print_findings(console: Console, findings: Sequence[Finding]) -> None:
-    """Print what was found, and the line to type for what was not."""
-    printed = Table(show_header=False, box=None)
+    """Print what was found, and under what was not, the line to type, whole."""
+    width = max(len(finding.name) for finding in findings)
     for finding in findings:
-        found = finding.found or Text("not found", "yellow")
-        printed.add_row(finding.name, found, finding.fix or "")
-    console.print(printed)
+        row = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+        row.add_column(width=width, no_wrap=True)
+        row.add_row(finding.name, finding.found or Text("none", "yellow"))
+        console.print(row)
+        if finding.fix:
+            word = "needed" if finding.needed else "but" if finding.found else "to have it"
+            style = "red" if finding.needed else ""
+            console.print(f"{' ' * (width + 2)}{word}: {finding.fix}", style=style, soft_wrap=True)

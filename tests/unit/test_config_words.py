@@ -195,7 +195,7 @@ def test_one_parameter_twice_is_refused(tmp_path: Path, directory: Path, capsys:
 def test_a_number_of_a_kernel_given_twice_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     kernel = tmp_path / "kernel.hip"
     kernel.write_text("")
-    assert "n is given twice" in refused(capsys, "verify", "--kernel", str(kernel), "n=1", "n=2")
+    assert "'n' is given twice" in refused(capsys, "verify", "--kernel", str(kernel), "n=1", "n=2")
 
 
 def test_a_problem_may_have_a_bias(capsys: pytest.CaptureFixture[str]) -> None:
