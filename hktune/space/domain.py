@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from hktune.errors import SpaceError
 from hktune.model import Config, Problem, Value
-from hktune.space.rules import Constraint, Parameter, Step, Violation, filled, passes, schedule
+from hktune.space.rules import Constraint, Parameter, Violation, filled, passes
 
 if TYPE_CHECKING:
     from hktune.space.space import SearchSpace
@@ -37,8 +37,7 @@ class Domain:
         self._fixed: dict[str, Any] = {"arch": space.arch}
         if problem is not None:
             self._fixed |= {"m": problem.m, "n": problem.n, "k": problem.k}
-        self._levels = schedule(space.parameters, space.derived, space.constraints, problem is not None)
-        self._steps: list[Step] = [step for level in self._levels for step in level]
+        self._levels, self._steps = space.scheduled(problem is not None)
 
     def __str__(self) -> str:
         return f"{self.space.name} for {self.problem or 'any problem'}"
