@@ -34,6 +34,7 @@ from hktune.rows import RowContext, now, require_own
 from hktune.search import create_strategy
 from hktune.settings import Settings
 from hktune.shapes import load_shapes
+from hktune.shipped import space_word
 from hktune.side_by_side import side_by_side
 from hktune.space import SearchSpace, load_space
 from hktune.space.listed import ListedDomain
@@ -104,7 +105,7 @@ def tune(options: RunOptions, settings: Settings, command: Sequence[str], consol
 def _again(device: str, options: RunOptions) -> list[str]:
     """The command that proves one config again, up to what names the config."""
     command = ["verify"] if device == "emulated" else ["bench", "--device", device]
-    return ["hktune", *command, *(["--space", str(options.space)] if options.space else [])]
+    return ["hktune", *command, *(["--space", space_word(options.space)] if options.space else [])]
 
 
 def _bench(device: str, space: Path, options: RunOptions, settings: Settings) -> Bench:

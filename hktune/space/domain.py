@@ -92,6 +92,14 @@ class Domain:
         passes([step for step in self._steps if step[0] is not None], scope)
         return tuple(filled(constraint, scope) for constraint in self._judged() if not constraint.require.value(scope))
 
+    def derived_values(self, config: Mapping[str, Value]) -> dict[str, Value]:
+        """Everything that the space derives from `config`, the template's geometry first; what needs a problem only
+        where there is one."""
+        scope = {**self._fixed, **config}
+        steps = [step for step in self._steps if step[0] is not None]
+        passes(steps, scope)
+        return {name: scope[name] for name in self.space.derived.expressions if name in scope}
+
     def enumerate(self) -> Iterator[Config]:
         """Every legal config, in order; a branch is left as soon as a constraint on what is chosen fails."""
         names = [parameter.name for parameter in self.parameters]

@@ -90,18 +90,19 @@ class SearchSpace:
         positions = {name: parameter.index(chosen[name]) for name, parameter in self._parameter.items()}
         return Config({name: self._parameter[name].values[position] for name, position in positions.items()})
 
-    def parse(self, assignments: Iterable[str]) -> Config:
-        """A config from words like `block_m=256`, defaults filled in. Raises SpaceError as `config` does."""
+    def parse(self, assignments: Iterable[str], base: Mapping[str, object] | None = None) -> Config:
+        """A config from words like `block_m=256`, the rest from `base` or, without one, the defaults. Raises SpaceError
+        as `config` does, and where one parameter is given twice."""
         values: dict[str, object] = {}
         for assignment in assignments:
             name, equals, text = assignment.partition("=")
             if not equals:
-                raise SpaceError(f"{assignment!r} is not an assignment: write parameter=value")
+                raise SpaceError(f"{assignment!r} is no assignment: write PARAMETER=VALUE, or DIR:ID of what was tried")
             if name in values:
                 raise SpaceError(f"{name} is given twice: {name}={values[name]} and {assignment}: keep one")
             legal = self._parameter[name].values if name in self._parameter else ()
             values[name] = next((value for value in legal if str(value).lower() == text.lower()), text)
-        return self.config(values)
+        return self.config({**(base or {}), **values})
 
     def domain(self, problem: Problem | None) -> Domain:
         """The legal configs of `problem`; with None, by the constraints that need no problem."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from hktune.build import Built, Wanted, build, built_compiler, read_built, read_configs
+from hktune.cli import main
 from hktune.compile import CachedCompiler
 from hktune.errors import InputError, StoreError, ToolchainError
 from hktune.model import CodeObject, Failure, Problem, Resources, Status, Value, Variant
@@ -56,6 +58,27 @@ def test_what_was_built_is_found_on_a_machine_with_no_compiler(space: SearchSpac
     absent = next(config for config in space.enumerate() if config not in configs)
     with pytest.raises(ToolchainError, match="only --prebuilt objects are used"):
         there.compile(space.template.render(absent), 1.0)
+
+
+def test_the_command_shows_a_failure_of_each_kind_and_what_to_type(
+    space: SearchSpace,
+    toy_space_path: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out = tmp_path / "built here"
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr("hktune.compile.compiler_for", lambda *_: CachedCompiler(Counting(), out))
+    assert main(("build", "--space", str(toy_space_path), "--all", "-o", str(out))) == 0
+    lines = capsys.readouterr().out.splitlines()
+    failed = [config for config in read_built(out, space) if config["stages"] == 3]
+    said = " ".join(" ".join(lines).split())
+    assert f"{len(failed)} compile_error, for example {failed[0].id[:8]}: toy.hip:3: error: too many stages" in said
+    [again] = [shlex.split(line.partition("see it: ")[2]) for line in lines if "see it: " in line]
+    assert again == ["hktune", "verify", "--space", str(toy_space_path), f"{out}:{failed[0].id}"]
+    then = shlex.split(lines[-1].partition("hktune tune ")[2])
+    assert then == ["--shapes", "FILE", "--space", str(toy_space_path), "--prebuilt", str(out)]
 
 
 def test_a_second_build_compiles_what_is_new_and_keeps_the_list(space: SearchSpace, tmp_path: Path) -> None:

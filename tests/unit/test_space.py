@@ -74,7 +74,7 @@ def test_parses_assignments(space: SearchSpace) -> None:
     assert space.parse(["block_m=256", "eager=TRUE", "order=swizzled"]) == space.config(
         {"block_m": 256, "eager": True, "order": "swizzled"}
     )
-    with pytest.raises(SpaceError, match="write parameter=value"):
+    with pytest.raises(SpaceError, match="write PARAMETER=VALUE"):
         space.parse(["block_m"])
     with pytest.raises(SpaceError, match="block_m='12' is not a legal value"):
         space.parse(["block_m=12"])
