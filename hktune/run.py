@@ -30,7 +30,7 @@ from hktune.neighbours import time_neighbours
 from hktune.prove import built_again
 from hktune.report.progress import RunProgress
 from hktune.report.summary import RunSummary
-from hktune.rows import RowContext, now
+from hktune.rows import RowContext, now, require_own
 from hktune.search import create_strategy
 from hktune.settings import Settings
 from hktune.shapes import load_shapes
@@ -90,6 +90,7 @@ def tune(options: RunOptions, settings: Settings, command: Sequence[str], consol
         _check_environment(directory, bench, command, options.seed)
 
         before = ledger.rows()
+        require_own(space, before, directory / "trials.csv")
         progress.expect(names, options.trials * len(names))
         interrupted, usage = _search(options, bench, space, searches, ledger, progress)
         progress.phase("building the table")
