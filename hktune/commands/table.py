@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hktune import __version__
-from hktune.commands.arguments import COUNT_MAX, add_hipkittens, number
+from hktune.commands.arguments import COUNT_MAX, add_hipkittens, add_space, number
 from hktune.commands.parser import DONE, FAILED, Command, Parser
 from hktune.errors import InputError, StoreError, TableError
 from hktune.settings import Settings
-from hktune.shipped import DEFAULT_SPACE, KERNELS, space_file
+from hktune.shipped import DEFAULT_SPACE, KERNELS
 
 if TYPE_CHECKING:
     from hktune.dispatch import Table, Trust
@@ -43,9 +43,7 @@ def _add_build_options(parser: argparse.ArgumentParser) -> None:
         "trials", nargs="+", type=Path, metavar="DIR_OR_CSV", help="results directories, or their trials.csv"
     )
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="DIR", help="where the table goes")
-    parser.add_argument(
-        "--space", type=space_file, default=DEFAULT_SPACE, metavar="FILE", help="of the trials (default: gfx950's)"
-    )
+    add_space(parser, "the search space of the trials (default: gfx950's)", default=DEFAULT_SPACE)
     parser.add_argument("--reproducible", action="store_true", help="only kernels that give equal bits on every launch")
     parser.add_argument(
         "--reach",
