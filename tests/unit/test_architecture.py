@@ -15,7 +15,8 @@ import hktune
 ROOT = Path(hktune.__file__).parent
 LEAVES = {
     "errors", "model", "arch", "bf16", "expression", "launch_rule", "elf", "code_object", "debug_lines", "cubin",
-    "outside_file", "yaml_file", "json_file", "escaped", "publish", "settings", "shipped", "torch_choice", "needs",
+    "near", "outside_file", "yaml_file", "json_file", "escaped", "publish", "settings", "shipped", "torch_choice",
+    "needs",
 }  # fmt: skip
 DESCRIPTIONS = {"template", "space", "shapes"}
 MACHINERY = {"compile", "emulator", "device", "verify", "measure", "search", "store"}
