@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from hktune.compile import AbsentCompiler, CachedCompiler, compile_many
-from hktune.errors import InputError, StoreError
+from hktune.errors import InputError, SpaceError, StoreError
 from hktune.json_file import decoded
 from hktune.model import Config, Failure, Problem, Status, Value
 from hktune.outside_file import FileKind
@@ -124,7 +124,10 @@ def read_built(directory: Path, space: SearchSpace) -> list[Config]:
             f"{directory} was built from another {record.template}: saved={record.template_sha256[:12]} "
             f"current={space.template.sha256[:12]}: run hktune build again"
         )
-    return [space.config(values) for values in record.configs]
+    try:
+        return [space.config(values) for values in record.configs]
+    except SpaceError as foreign:
+        raise BUILT_FILE.broken(directory / FILE_NAME, f"lists a config of another space ({foreign})") from None
 
 
 def built_compiler(directory: Path) -> CachedCompiler:
@@ -149,9 +152,8 @@ def _earlier(directory: Path, space: SearchSpace, compiler: str) -> list[Config]
     if not os.path.lexists(directory / FILE_NAME):
         return []
     record = built_record(directory)
-    if (record.template_sha256, record.compiler) != (space.template.sha256, compiler):
-        return []
-    return [space.config(values) for values in record.configs]
+    ours = (record.template_sha256, record.compiler) == (space.template.sha256, compiler)
+    return read_built(directory, space) if ours else []
 
 
 def built_record(directory: Path) -> Built:

@@ -20,7 +20,7 @@ from hktune.build import read_built
 from hktune.compile import CachedCompiler
 from hktune.confirm import confirm, deciding
 from hktune.contained import QUARANTINED, Usage, total_usage
-from hktune.dispatch import BuildOptions, build_table, write_table
+from hktune.dispatch import BuildOptions, build_table, saved_names, write_table
 from hktune.errors import InputError, StoreError
 from hktune.gpus import choose_gpus
 from hktune.launch_rule import LaunchRule
@@ -30,7 +30,7 @@ from hktune.neighbours import time_neighbours
 from hktune.prove import built_again
 from hktune.report.progress import RunProgress
 from hktune.report.summary import RunSummary
-from hktune.rows import RowContext, now
+from hktune.rows import RowContext, now, require_own
 from hktune.search import create_strategy
 from hktune.settings import Settings
 from hktune.shapes import load_shapes
@@ -90,12 +90,13 @@ def tune(options: RunOptions, settings: Settings, command: Sequence[str], consol
         _check_environment(directory, bench, command, options.seed)
 
         before = ledger.rows()
+        require_own(space, before, directory / "trials.csv")
         progress.expect(names, options.trials * len(names))
         interrupted, usage = _search(options, bench, space, searches, ledger, progress)
         progress.phase("building the table")
         ledger.explain_unservable(space, names)
         trials = ledger.rows()
-        _publish(deciding(trials), space, compiler, identity, directory)
+        _publish(deciding(trials), space, compiler, identity, directory, names)
     proved = {trial.config_id for trial in trials} - {trial.config_id for trial in before}
     took = (time.monotonic() - started, len(proved), interrupted)
     return RunSummary(names, trials, directory, *took, space, _again(device, options), usage)
@@ -246,9 +247,15 @@ def _search_part(
 
 
 def _publish(
-    trials: Sequence[Trial], space: SearchSpace, compiler: CachedCompiler, identity: Identity, directory: Path
+    trials: Sequence[Trial],
+    space: SearchSpace,
+    compiler: CachedCompiler,
+    identity: Identity,
+    directory: Path,
+    names: dict[Problem, str],
 ) -> None:
-    """Write table and objects; the objects come from the cache, or from the same compiler again."""
+    """Write table and objects; the objects come from the cache, or from the same compiler again. Shapes of earlier runs
+    keep the names that they have there."""
     objects: dict[str, bytes] = {}
 
     def launch_of(trial: Trial) -> tuple[str, LaunchRule]:
@@ -259,6 +266,7 @@ def _publish(
         objects[code.sha256] = code.data
         return code.symbol, space.launch_rule(config, trial.problem)
 
-    options = BuildOptions(frozenset({space.template.name}) if space.template.fixed_order else frozenset())
+    fixed_order = frozenset({space.template.name} if space.template.fixed_order else ())
+    options = BuildOptions(fixed_order, names={**saved_names(directory), **names})
     table = build_table(trials, launch_of, identity, compiler.identity, __version__, now(), options)
     write_table(table, objects, directory)

@@ -127,13 +127,14 @@ class SearchSpace:
 
     def launch_rule(self, config: Mapping[str, Value], problem: Problem) -> LaunchRule:
         """How `config` is launched for any number of rows of `problem`'s n and k, and which rows the constraints allow.
-        Raises TemplateError as `Template.launch_rule` does."""
+        Raises TemplateError as `Template.launch_rule` does, SpaceError as `require_own` does."""
         key = (Config(config), problem.n, problem.k)
         if key not in self._launch_rules:
             self._launch_rules[key] = self._launch_rule(*key)
         return self._launch_rules[key]
 
     def _launch_rule(self, config: Config, n: int, k: int) -> LaunchRule:
+        self.require_own(config)
         known = {**config, "n": n, "k": k, "arch": self.arch}
         formulas = [
             specialised(constraint.require, known, self.derived.expressions)
@@ -167,7 +168,7 @@ class SearchSpace:
         for name, parameter in self._parameter.items():
             parameter.index(config[name])
         if not self.is_legal(config):
-            raise SpaceError(f"config {Config(config).id} is illegal: {'; '.join(explain(self, config))}: delete it")
+            raise SpaceError(f"config {Config(config).id} is illegal: {'; '.join(explain(self, config))}")
 
     def _all_derived(self, own: Mapping[str, Value]) -> Derived:
         texts = {name: expression.text for name, expression in self.template.derived.expressions.items()}

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import shlex
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from hktune.build import Wanted, build, built_compiler, read_built, read_configs
+from hktune.build import Built, Wanted, build, built_compiler, read_built, read_configs
 from hktune.cli import main
 from hktune.compile import CachedCompiler
 from hktune.errors import InputError, StoreError, ToolchainError
-from hktune.model import CodeObject, Failure, Problem, Resources, Status, Variant
+from hktune.model import CodeObject, Failure, Problem, Resources, Status, Value, Variant
 from hktune.space import SearchSpace, load_space
 
 RESOURCES = Resources(32, 0, 16, 0, 0, 0, 0, 256)
@@ -31,7 +34,8 @@ class Counting:
         if variant.config["stages"] == 3:
             return Failure(Status.COMPILE_ERROR, "toy.hip:3: error: too many stages")
         data = variant.source.encode()
-        return CodeObject(data, variant.config.id * 4, variant.symbol, variant.arch, RESOURCES, self.identity, 0.1)
+        sha256 = hashlib.sha256(data).hexdigest()
+        return CodeObject(data, sha256, variant.symbol, variant.arch, RESOURCES, self.identity, 0.1)
 
 
 @pytest.fixture
@@ -124,3 +128,33 @@ def test_configs_are_read_a_line_each(space: SearchSpace, tmp_path: Path) -> Non
         read_configs(listed, space)
     with pytest.raises(InputError, match="give a file"):
         read_configs(tmp_path / "absent.txt", space)
+
+
+@pytest.mark.parametrize("change", [{"block_m": 7}, {"order": "x; y"}, {"other": 1}, {"eager": "true"}])
+def test_a_list_of_configs_of_another_space_is_refused(
+    space: SearchSpace, tmp_path: Path, change: dict[str, Value]
+) -> None:
+    config = {**space.config({}), **change}
+    record = Built(space.name, space.template.name, space.template.sha256, "clang", (config,))
+    (tmp_path / "built.json").write_bytes(msgspec.json.encode(record))
+    with pytest.raises(StoreError, match=r"built\.json: lists a config of another space \("):
+        read_built(tmp_path, space)
+
+
+def test_a_list_that_is_a_link_a_pipe_or_of_repeated_keys_is_refused(space: SearchSpace, tmp_path: Path) -> None:
+    path, real = tmp_path / "built.json", tmp_path / "real"
+    record = Built(space.name, space.template.name, space.template.sha256, "clang", (dict(space.config({})),))
+    real.write_bytes(msgspec.json.encode(record))
+    path.symlink_to(real)
+    with pytest.raises(StoreError, match="symbolic link"):
+        read_built(tmp_path, space)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(StoreError, match="is a pipe, not a list of built configs"):
+        read_built(tmp_path, space)
+    path.unlink()
+    path.write_bytes(real.read_bytes().replace(b'"stages":2', b'"stages":2,"stages":2'))
+    with pytest.raises(StoreError, match="a key stands twice"):
+        read_built(tmp_path, space)
+    path.write_bytes(real.read_bytes())
+    assert read_built(tmp_path, space) == [space.config({})]
