@@ -15,13 +15,14 @@ import hktune
 ROOT = Path(hktune.__file__).parent
 LEAVES = {
     "errors", "model", "arch", "bf16", "expression", "launch_rule", "elf", "code_object", "cubin",
-    "outside_file", "yaml_file", "json_file", "escaped", "publish", "settings", "shipped",
+    "outside_file", "yaml_file", "json_file", "escaped", "publish", "settings", "shipped", "guard",
 }  # fmt: skip
 DESCRIPTIONS = {"template", "space", "shapes"}
 MACHINERY = {"compile", "emulator", "device", "verify", "measure", "search", "store"}
 PRODUCTION = {"dispatch", "runtime"}
 ASSEMBLY = {
     "prove",
+    "processes",
     "workers",
     "tuner",
     "rows",
