@@ -48,13 +48,18 @@ def is_transformed() -> bool:
     return _functorch() is not None or forward_ad._current_level >= 0 or _jit_trace()
 
 
+def is_autocast(x: Tensor) -> bool:
+    """Whether autocast is on where x lies; there is none for the meta device."""
+    kind = x.device.type
+    return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+
+
 def as_autocast(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
     """The operands as autocast would have them where x lies: in its dtype, but for float64; as they are where it is
     off."""
-    kind = x.device.type
-    if not torch.is_autocast_enabled(kind):
+    if not is_autocast(x):
         return x, weight, bias
-    dtype = torch.get_autocast_dtype(kind)
+    dtype = torch.get_autocast_dtype(x.device.type)
     return _cast(x, dtype), _cast(weight, dtype), None if bias is None else _cast(bias, dtype)
 
 
@@ -64,8 +69,7 @@ def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
 
 def autocast_done(x: Tensor) -> AbstractContextManager[object]:
     """What follows on operands that are cast already."""
-    kind = x.device.type
-    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
+    return torch.autocast(x.device.type, enabled=False) if is_autocast(x) else nullcontext()
 
 
 def is_capturing() -> bool:
