@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 
 from hktune import __version__
 from hktune.commands import bench, build, doctor, explain, export, merge, tune, verify
-from hktune.commands.parser import BAD_INPUT, DONE, Parser
+from hktune.commands.parser import BAD_INPUT, FAILED, INTERRUPTED, Parser
 from hktune.commands.table import add_table_group
 from hktune.errors import HktuneError
+from hktune.interruption import Interruption
+from hktune.report.standard_output import standard_output
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    with standard_output() as output, Interruption().heard():
+        code = _run(words)
+    if output.lost is None or isinstance(output.lost, BrokenPipeError):  # whoever closed it has read enough
+        return code
+    print(f"hktune: standard output cannot be written ({output.lost.strerror})", file=sys.stderr)
+    return code or FAILED
+
+
+def _run(words: list[str]) -> int:
     try:
         options = make_parser().parse_args(words)
         options.words = words
@@ -23,9 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except HktuneError as error:
         print(f"hktune: {error}", file=sys.stderr)
         return BAD_INPUT
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return DONE
+    except KeyboardInterrupt:
+        print("hktune: interrupted", file=sys.stderr)
+        return INTERRUPTED
 
 
 def make_parser() -> Parser:

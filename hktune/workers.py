@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,6 +25,27 @@ FAILED_STARTS_MAX = 3
 DEATHS_MAX = 2
 """So often a config may see its worker die before it is to blame: the first may be an operator's doing, or a machine's
 that was short of memory."""
+
+
+MEMORY_BYTES = 4 << 30
+"""Of a worker, where that is less than its share of the machine: a proof takes some 0.5 GiB, a compile as much."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one config may take: seconds (None: as long as is usual on its device), and bytes of its worker's memory
+    (None: MEMORY_BYTES, or a worker's share of this machine's if that is less)."""
+
+    deadline_s: float | None = None
+    memory_bytes: int | None = None
+
+    def memory_of_each(self, workers: int) -> int:
+        """Bytes of memory for each of so many workers."""
+        there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        return self.memory_bytes or min(MEMORY_BYTES, there // workers)
+
+
+NO_LIMITS_ASKED = Limits()
 
 
 class Executor(Protocol):

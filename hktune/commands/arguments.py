@@ -66,6 +66,14 @@ def seconds(text: str) -> float:
     return value
 
 
+def gibibytes(text: str) -> float:
+    """A positive, finite number of GiB."""
+    value = float(text)
+    if not 0 < value < 1 << 20:
+        raise argparse.ArgumentTypeError(f"must be a positive number of GiB, got {text}")
+    return value
+
+
 def problem(text: str) -> Problem:
     """A problem as MxNxK."""
     from hktune.model import Problem

@@ -18,7 +18,8 @@ from hktune.model import Problem, Source, Status, Trial
 
 @dataclass(frozen=True)
 class RunSummary:
-    """A finished or interrupted run. `trials` are all rows of its directory, `names` the shapes asked for.
+    """A finished, interrupted or stopped run. `trials` are all rows of its directory, `names` the shapes asked for, and
+    `stopped` says why it, or a part of it, could not go on.
 
     Seconds are wall clock; `variants` counts the distinct configs that were compiled and proved by this run.
     """
@@ -29,6 +30,7 @@ class RunSummary:
     elapsed_s: float
     variants: int
     interrupted: bool
+    stopped: tuple[str, ...] = ()
     usage: Usage | None = None
 
     @property
@@ -60,7 +62,8 @@ def print_summary(console: Console, summary: RunSummary) -> None:
     for problem in summary.without_kernel:
         reason = next((trial.detail for trial in summary.trials if trial.problem == problem), "nothing tried yet")
         _line(console, f"no kernel for {summary.names[problem]} ({problem}), it takes the vendor path: {reason}")
-    word = "interrupted, everything so far is kept; run the same command to go on" if summary.interrupted else "done"
+    ended = "interrupted" if summary.interrupted else "stopped" if summary.stopped else None
+    word = f"{ended}, everything so far is kept; run the same command to go on" if ended else "done"
     _line(
         console,
         f"{word}: {len(summary.trials)} trials of {len(summary.names)} shapes; "

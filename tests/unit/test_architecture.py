@@ -38,6 +38,8 @@ ASSEMBLY = {
     "apart",
     "gpus",
     "side_by_side",
+    "interruption",
+    "ledger",
 }
 
 MAY_IMPORT = {
