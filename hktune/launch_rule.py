@@ -20,6 +20,8 @@ Formula = int | str
 
 GRID_MAX = 2**31 - 1  # workgroups along an axis, HIP and CUDA
 WORKSPACE_BYTES_MAX = 1 << 36
+FORMULAS_KEPT = 16384  # parsed, of all tables of a process
+_FOLDS_MAX = 10_000  # nodes of a folded formula and of all that it was made from; in use some hundred
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class LaunchRule:
         return Launch((x, y, z), self.block, self.dynamic_lds_bytes, self.arguments, workspace_bytes)
 
 
-@functools.lru_cache(maxsize=65536)
+@functools.lru_cache(maxsize=FORMULAS_KEPT)
 def compiled(text: str) -> Expression:
     """The formula `text`, parsed once. Raises SpaceError for anything outside the language, other names than m too."""
     expression = Expression(text, "formula")
@@ -62,9 +64,13 @@ def specialised(expression: Expression, known: Mapping[str, Any], definitions: M
     """`expression` as a formula in m: names in `known` become their values (`arch` its fields), names in `definitions`
     what they stand for, and everything without m in it is computed. Truth values become 0 and 1.
 
-    Raises SpaceError as `Expression.value` does, and for a name that is neither known nor defined nor m.
+    Raises SpaceError as `Expression.value` does, for a name that is neither known nor defined nor m, and where
+    definitions made of one another grow without end.
     """
-    node = _Folding(known, definitions, expression.where).visit(_tree(expression))
+    try:
+        node = _Folding(known, definitions, expression.where).visit(_tree(expression))
+    except RecursionError:
+        raise SpaceError(f"{expression.where}: its definitions are nested too deep: shorten the chain") from None
     if isinstance(node, ast.Constant):
         if not isinstance(node.value, int):
             raise SpaceError(f"{expression.where}: is {node.value!r:.40}: it must be an integer")
@@ -87,8 +93,12 @@ class _Folding(ast.NodeTransformer):
         self._known = known
         self._definitions = definitions
         self._where = where
+        self._left = _FOLDS_MAX
 
     def visit(self, node: ast.AST) -> Any:
+        self._left -= 1
+        if self._left < 0:
+            raise SpaceError(f"{self._where}: has over {_FOLDS_MAX} parts with its definitions written out: shorten it")
         folded = super().visit(node)
         if not isinstance(folded, (ast.BinOp, ast.UnaryOp, ast.Compare, ast.Call)) or _names(folded):
             return folded

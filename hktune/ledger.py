@@ -11,7 +11,7 @@ from hktune.measure.stopwatch import Attempt
 from hktune.model import Failure, Problem, Status, Timing, Trial
 from hktune.rows import RowContext
 from hktune.space import SearchSpace
-from hktune.store import TrialStore, lock_of
+from hktune.store import TrialStore, locked
 
 
 class Ledger:
@@ -57,7 +57,7 @@ def _set_aside(directory: Path) -> None:
     previous = directory / "trials.csv"
     if not previous.exists():
         return
-    with lock_of(directory):
+    with locked(directory):
         if not previous.exists():  # somebody else has set it aside
             return
         changed = datetime.fromtimestamp(previous.stat().st_mtime, timezone.utc)

@@ -12,7 +12,7 @@ import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from hktune.errors import MachineError
@@ -21,15 +21,16 @@ _SUFFIX = ".part"
 _PREFIXES = (".", "hktune-")
 
 
-def publish(path: Path, data: bytes) -> None:
-    """Put `data` at `path` by temporary file, fsync and rename: a reader, or a crash, sees the old file or the new one.
+def publish(path: Path, data: bytes | Iterable[bytes]) -> None:
+    """Put `data`, whole or part by part, at `path` by temporary file, fsync and rename: a reader, or a crash, sees the
+    old file or the new one.
 
     Raises OSError. The directory must exist; its entry is synced too, so that the name survives a power cut.
     """
     handle, temporary = _own_temporary(path)
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(data)
+            file.writelines([data] if isinstance(data, bytes) else data)
             file.flush()
             os.fsync(file.fileno())
             os.fchmod(file.fileno(), 0o644)  # mkstemp makes 0600, and results are meant to be shared

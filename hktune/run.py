@@ -117,9 +117,10 @@ def tune(options: RunOptions, settings: Settings, command: Sequence[str], consol
         stopped += place.publish(deciding(trials), finished=not interruption.requested and not stopped)
         proved = {trial.config_id for trial in trials} - {trial.config_id for trial in before}
         usage = total_usage(work.usage for work in works if work.usage)
-        lines = tuple(dict.fromkeys([*map(str, stopped), *place.troubles]))
+        lines = tuple(dict.fromkeys(map(str, stopped)))
         took_s = time.monotonic() - started
-        return RunSummary(names, trials, place.directory, took_s, len(proved), interruption.requested, lines, usage)
+        ended = (len(proved), interruption.requested, lines, place.notes)
+        return RunSummary(names, trials, place.directory, took_s, *ended, usage)
 
 
 def _bench(device: str, space: Path, options: RunOptions, settings: Settings) -> Bench:
@@ -214,7 +215,7 @@ def _sweep(directory: Path, settings: Settings) -> None:
 
 @dataclass
 class _Place:
-    """Where the table of a run goes, and what it is made with. `troubles` are what was noticed on the way."""
+    """Where the table of a run goes, and what it is made with."""
 
     directory: Path
     space: SearchSpace
@@ -222,8 +223,9 @@ class _Place:
     identity: Identity
 
     @property
-    def troubles(self) -> list[str]:
-        return [self.compiler.trouble] if self.compiler.trouble else []
+    def notes(self) -> tuple[str, ...]:
+        """What was noticed on the way."""
+        return (self.compiler.trouble,) if self.compiler.trouble else ()
 
     def check(self, problems: Sequence[Problem]) -> None:
         """Raise now, InputError or MachineError, what would keep the table from being made at the end."""

@@ -29,10 +29,10 @@ def side_by_side(tasks: Sequence[Callable[[], None]], interrupts: Sequence[Calla
             for interrupt in interrupts:
                 interrupt()
     ended_by = [future.exception() for future in futures]
-    for error in ended_by:
-        if error is not None and not isinstance(error, HktuneError):
-            raise error
-    return [error for error in ended_by if isinstance(error, HktuneError)]
+    for raised in ended_by:
+        if raised is not None and not isinstance(raised, HktuneError | KeyboardInterrupt):
+            raise raised
+    return [raised for raised in ended_by if isinstance(raised, HktuneError)]
 
 
 def _wait_for(futures: Sequence[Future[None]]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -144,8 +143,10 @@ class _Shelf:
     """The code objects that a table asks for: from beside the trials, else from the compiler's cache, else built."""
 
     def __init__(self, options: argparse.Namespace, space: SearchSpace) -> None:
+        from hktune.store import folder_of
+
         self.objects: dict[str, bytes] = {}
-        self._folders = [_folder(path) / "objects" for path in options.trials]
+        self._folders = [folder_of(path) / "objects" for path in options.trials]
         self._hipkittens: Path | None = options.hipkittens
         self._space = space
 
@@ -185,25 +186,17 @@ class _Shelf:
 
 def _one_identity(trials: Sequence[Path]) -> Identity:
     """The device of all trials, from the environment.json beside each."""
-    from hktune.store import read_environment
+    from hktune.store import folder_of, read_environment
 
     identities: dict[str, Identity] = {}
-    for folder in map(_folder, trials):
+    for folder in map(folder_of, trials):
         environment = read_environment(folder)
         if environment is None:
             raise StoreError(f"{folder}: no environment.json says which device its trials are of: keep it beside them")
-        identities[_described(environment.identity)] = environment.identity
+        identities[str(environment.identity)] = environment.identity
     if len(identities) > 1:
         raise TableError(f"trials are of several devices: {'; '.join(sorted(identities))}: build one table per device")
     return next(iter(identities.values()))
-
-
-def _folder(path: Path) -> Path:
-    return path if path.is_dir() else path.parent
-
-
-def _described(identity: Identity) -> str:
-    return " ".join(f"{name}={value}" for name, value in asdict(identity).items() if value is not None)
 
 
 def _show(options: argparse.Namespace) -> int:
@@ -224,7 +217,7 @@ def _doctor(options: argparse.Namespace) -> int:
     findings = examine_table(options.directory, calls, identity, _templates(), _trust(options))
     for finding in findings:
         print(finding)
-    where = "the device it was made on" if identity is None else _described(identity)
+    where = "the device it was made on" if identity is None else str(identity)
     wrong = sum(finding.wrong for finding in findings)
     print(f"{wrong} wrong, {len(findings) - wrong} notes; judged for {where}")
     return FAILED if wrong else DONE

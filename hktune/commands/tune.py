@@ -74,7 +74,7 @@ def _run(options: argparse.Namespace) -> int:
     chosen = RunOptions(**{name: getattr(options, name) for name in names}, **limits)
     summary = tune(chosen, Settings.from_environment(os.environ), ["hktune", *options.words], make_console())
     print_summary(make_console(), summary)
-    for line in summary.stopped:
+    for line in (*summary.notes, *summary.stopped):
         print(f"hktune: {line}", file=sys.stderr)
     if summary.interrupted:
         return INTERRUPTED

@@ -146,7 +146,8 @@ def check_table_place(directory: Path) -> None:
     try:
         objects = own_folder(directory, OBJECTS_NAME, TableError)
         with FileLock(directory / f"{TABLE_NAME}.lock", timeout=LOCK_TIMEOUT_S):
-            _there(directory, TABLE_NAME, TABLE_FILE)
+            if (directory / TABLE_NAME).is_dir():
+                raise TableError(f"{directory / TABLE_NAME}: is a folder, where a table is to be: pass another DIR")
             with scratch_folder(directory), scratch_folder(objects):
                 pass
     except OSError as error:

@@ -16,6 +16,8 @@ from hktune.errors import SpaceError
 from hktune.launch_rule import GRID_MAX, WORKSPACE_BYTES_MAX, LaunchRule, compiled
 
 ENTRIES_MAX = 20_000  # twice the problems of a shapes file
+# Characters of all formulas of a table, and of those that differ. In use a row has some 80, most of them shared.
+FORMULAS_MAX, DISTINCT_FORMULAS_MAX = 4 << 20, 1 << 19
 
 Key = tuple[int, int, int, str, str]
 Family = tuple[int, int, str, str]
@@ -66,12 +68,10 @@ class Launch(Strict, frozen=True):
             raise ValueError(f"arguments {names} must be a, bt, c and others, each once")
         if self.workspace_bytes and "workspace" not in names:
             raise ValueError(f"workspace_bytes {self.workspace_bytes} and arguments {names} must agree on a workspace")
-        try:
-            for formula in (*self.grid, self.workspace_bytes, *self.requires):
-                if isinstance(formula, str):
-                    compiled(formula)
-        except SpaceError as error:
-            raise ValueError(str(error)) from None
+
+    @property
+    def formulas(self) -> list[str]:
+        return [size for size in (*self.grid, self.workspace_bytes, *self.requires) if isinstance(size, str)]
 
     @property
     def rule(self) -> LaunchRule:
@@ -142,8 +142,6 @@ class Entry(Strict, frozen=True):
         fewest, most = self.rows
         if not fewest <= self.m <= most:
             raise ValueError(f"m={self.m} must lie in m_from={fewest} to m_to={most}")
-        if self.kernel and self.kernel.launch.rule.at(self.m) is None:
-            raise ValueError(f"the kernel of {self.problem} has no legal launch for its own m")
         if (self.choice == "kernel") != (self.kernel is not None):
             raise ValueError(f"choice {self.choice!r} and its kernel must agree")
         takes_bias = self.kernel is not None and any(each.name == "bias" for each in self.kernel.launch.arguments)
@@ -185,6 +183,23 @@ class Table(Strict, frozen=True, kw_only=True):
         return frozenset(entry.kernel.object_sha256 for entry in self.entries if entry.kernel)
 
     def __post_init__(self) -> None:
+        self._check_rows()
+        self._check_formulas()
+
+    def _check_formulas(self) -> None:
+        """Their volume before any is parsed: what a table costs to load and to use is bounded by it."""
+        formulas = [(entry, text) for entry in self.entries if entry.kernel for text in entry.kernel.launch.formulas]
+        distinct = {text: entry for entry, text in formulas}
+        for most, texts in ((FORMULAS_MAX, [text for _, text in formulas]), (DISTINCT_FORMULAS_MAX, list(distinct))):
+            if sum(map(len, texts)) > most:
+                raise ValueError(f"its formulas have over {most} characters: split the table")
+        for text, entry in distinct.items():
+            _check_formula(text, entry)
+        for entry in self.entries:
+            if entry.kernel and entry.kernel.launch.rule.at(entry.m) is None:
+                raise ValueError(f"the kernel of {entry.problem} has no legal launch for its own m")
+
+    def _check_rows(self) -> None:
         families: dict[Family, list[Entry]] = {}
         for entry in self.entries:
             families.setdefault(entry.family, []).append(entry)
@@ -195,3 +210,10 @@ class Table(Strict, frozen=True, kw_only=True):
                     raise ValueError(f"{lower.problem} has two entries: keep one")
                 if lower.rows[1] >= upper.rows[0]:
                     raise ValueError(f"{lower.problem} and {upper.problem} both serve m={upper.rows[0]}: part them")
+
+
+def _check_formula(text: str, entry: Entry) -> None:
+    try:
+        compiled(text)
+    except SpaceError as error:
+        raise ValueError(f"{entry.problem}: {error}") from None

@@ -19,7 +19,7 @@ from hktune.model import Problem, Source, Status, Trial
 @dataclass(frozen=True)
 class RunSummary:
     """A finished, interrupted or stopped run. `trials` are all rows of its directory, `names` the shapes asked for, and
-    `stopped` says why it, or a part of it, could not go on.
+    `stopped` says why it, or a part of it, could not go on; `notes` what else was noticed.
 
     Seconds are wall clock; `variants` counts the distinct configs that were compiled and proved by this run.
     """
@@ -31,6 +31,7 @@ class RunSummary:
     variants: int
     interrupted: bool
     stopped: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     usage: Usage | None = None
 
     @property

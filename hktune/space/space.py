@@ -10,6 +10,7 @@ from pathlib import Path
 
 from hktune.arch import arch_named
 from hktune.errors import InputError, SpaceError
+from hktune.escaped import shown
 from hktune.expression import Derived, Expression, Message
 from hktune.launch_rule import LaunchRule, specialised
 from hktune.model import Config, Problem, Value
@@ -56,7 +57,7 @@ class SearchSpace:
 
     def __init__(self, description: SpaceDescription, template: Template) -> None:
         self.name = description.name
-        self.template = template
+        self.template = template.within(self.require_own)
         self.arch = arch_named(template.arch)
         self.parameters = tuple(
             Parameter(name, tuple(parameter.values), parameter.default, parameter.help)
@@ -136,6 +137,16 @@ class SearchSpace:
     def neighbours(self, config: Mapping[str, Value], problem: Problem | None = None) -> list[Config]:
         """See `Domain.neighbours`."""
         return self.domain(problem).neighbours(config)
+
+    def require_own(self, config: Mapping[str, Value]) -> None:
+        """Raises SpaceError unless `config` is a point of this space that keeps every rule that needs no problem."""
+        for name in config.keys() ^ self._parameter.keys():
+            how = "lacks" if name in self._parameter else "has an unknown"
+            raise SpaceError(f"config {Config(config).id} {how} {shown(name)}: it is of another space")
+        for name, parameter in self._parameter.items():
+            parameter.index(config[name])
+        if not self.is_legal(config):
+            raise SpaceError(f"config {Config(config).id} is illegal: {'; '.join(explain(self, config))}: delete it")
 
     def _all_derived(self, own: Mapping[str, Value]) -> Derived:
         texts = {name: expression.text for name, expression in self.template.derived.expressions.items()}

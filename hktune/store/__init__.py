@@ -8,16 +8,19 @@ from hktune.store.environment import (
     read_environment,
     write_environment,
 )
-from hktune.store.merge import merge, merged_trials
-from hktune.store.trials import TrialStore, lock_of, read_frame, read_trials
+from hktune.store.merge import Merged, folder_of, merge, merged_trials
+from hktune.store.trials import News, TrialStore, locked, read_frame, read_trials
 
 __all__ = [
     "Environment",
+    "Merged",
     "Mismatch",
+    "News",
     "TrialStore",
     "capture_environment",
+    "folder_of",
     "judge_environment",
-    "lock_of",
+    "locked",
     "merge",
     "merged_trials",
     "read_environment",

@@ -10,10 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from naive_gemm import EMULATED, MI355X, OBJECT, SHA256, published, reseal, table_of, trial
 
-from hktune.dispatch import Table, describe, read_table, validate, write_table
+from hktune.dispatch import Table, describe, read_table, table_json, validate, write_table
 from hktune.errors import TableError
 from hktune.model import Problem, Source
 
@@ -203,6 +204,40 @@ def test_a_malformed_table_is_one_line_that_names_the_place(tmp_path: Path, edit
         read_table(tmp_path)
     assert "\n" not in str(caught.value)
     assert "build it again" in str(caught.value)
+
+
+def test_formulas_are_bounded_in_their_volume_before_any_is_parsed(tmp_path: Path) -> None:
+    """150 rows of 32 different formulas, each as long as one may be."""
+    table = published(tmp_path, *(trial(Problem(8, 128, 64 * k)) for k in range(1, 151)))
+    path = tmp_path / "table.json"
+    document = json.loads(path.read_bytes())
+    for row, entry in enumerate(document["entries"]):
+        texts = [f"m + {row * 32 + each} + {'m + ' * 115}1 > 0" for each in range(32)]
+        entry["kernel"]["launch"]["requires"] = texts
+    path.write_bytes(json.dumps(document).encode())
+    with pytest.raises(TableError, match="its formulas have over 524288 characters: split the table"):
+        read_table(tmp_path)
+    for entry in document["entries"]:
+        entry["kernel"]["launch"]["requires"] = ["m > 0" + " " * 400] * 32
+    del document["content_sha256"]
+    path.write_bytes(table_json(msgspec.convert(document, Table)))
+    assert len(read_table(tmp_path).entries) == len(table.entries), "the same few, however often"
+
+
+def test_another_configs_id_is_an_error_and_so_are_ids_all_alike(tmp_path: Path) -> None:
+    published(tmp_path, *(trial(Problem(m, 128, 64), variant=m) for m in (8, 64, 512)))
+    path = tmp_path / "table.json"
+    good = json.loads(path.read_bytes())
+    ids = [entry["kernel"]["config_id"] for entry in good["entries"]]
+    for given in ([ids[1], ids[1], ids[2]], [ids[0]] * 3, ["0" * 16, *ids[1:]], [ids[2], ids[0], ids[1]]):
+        document = json.loads(json.dumps(good))
+        for entry, config_id in zip(document["entries"], given, strict=True):
+            entry["kernel"]["config_id"] = config_id
+        path.write_bytes(json.dumps(document).encode())
+        with pytest.raises(
+            TableError, match=r"config_id saved=[0-9a-f]{16} current=[0-9a-f]{16}: the config is another"
+        ):
+            read_table(tmp_path)
 
 
 def test_everything_is_usable_where_it_was_made(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import pickle
 import random
 import shutil
@@ -10,9 +11,11 @@ from pathlib import Path
 import pytest
 
 from hktune.errors import InputError, SpaceError
-from hktune.model import Config, Problem
+from hktune.expression import Derived
+from hktune.model import Config, Problem, Value
 from hktune.shipped import KERNELS, SPACE_OF
 from hktune.space import SearchSpace, explain, load_space
+from hktune.space.rules import roots
 
 PROBLEM = Problem(512, 1024, 1024)
 
@@ -180,7 +183,7 @@ def test_survives_pickling(space: SearchSpace) -> None:
         ("block_n: 256, stages: 2}", "block_n: 512, stages: 3}", "seed .* breaks lds_fits: needs"),
         ("default: 4, help: warps along the columns", "default: 8, help: warps", "seed of defaults alone breaks eight"),
         ("template: gfx950/toy", "template: gfx950/tory", "cannot be read"),
-        ("template: gfx950/toy", "template: gfx950/../gfx950/toy", "calls itself 'gfx950/toy'"),
+        ("template: gfx950/toy", "template: gfx950/../gfx950/toy", "Expected `str` matching regex"),
         ("values: [1, 2, 3], default: 2", "values: [1, 2, 3], default: 2, default: 3", "key 'default' is repeated"),
     ],
 )
@@ -214,3 +217,42 @@ def test_a_template_that_lies_not_beside_the_space_is_hktunes_own(tmp_path: Path
     places = [root / "gfx950" / "toy" for root in (tmp_path.parent / "kernels", KERNELS)]
     rule = f"{toy}: template 'gfx950/toy': no template.yaml in {places[0]} nor {places[1]}: "
     assert str(raised.value).startswith(rule)
+
+
+def test_names_that_lead_to_one_another_are_traced_once_each() -> None:
+    texts = {"a0": "x", "b0": "y"}
+    for n in range(1, 100):
+        texts |= {f"a{n}": f"a{n - 1} + b{n - 1}", f"b{n}": f"a{n - 1} - b{n - 1}"}
+    assert roots({"a99"}, Derived(texts)) == {"x", "y"}
+
+
+@pytest.mark.parametrize(
+    ("change", "rule"),
+    [
+        ({"block_m": 7}, "block_m=7 is not a legal value: legal are 64, 128, 256"),
+        ({"block_m": True}, "block_m=True is not a legal value"),
+        ({"block_m": "128"}, "block_m='128' is not a legal value"),
+        ({"order": 'rows"; #include "/etc/passwd'}, "is not a legal value: legal are rows, columns, swizzled"),
+        ({"eager": 1}, "eager=1 is not a legal value"),
+        ({"more": 1}, "has an unknown 'more'"),
+        ({"warps_m": 8}, "is illegal: eight_warps: 8 x 4 warps are 32, not 8"),
+        ({"block_m": 256, "block_n": 512, "stages": 3}, "is illegal: lds_fits"),
+    ],
+)
+def test_no_other_config_reaches_a_source(space: SearchSpace, change: dict[str, Value], rule: str) -> None:
+    good = space.config({})
+    assert "block_m = 128" in space.template.render(good).source
+    for ask in (space.template.render, space.template.field_texts):
+        with pytest.raises(SpaceError) as caught:
+            ask(Config({**good, **change}))
+        assert rule in str(caught.value)
+    with pytest.raises(SpaceError, match="lacks 'stages'"):
+        space.template.render(Config({name: value for name, value in good.items() if name != "stages"}))
+
+
+@pytest.mark.parametrize("word", ["a b", "a;b", "x\\n", "", "é", "a" * 65, "a-b", '"'])
+def test_text_that_is_no_word_is_no_value(toy_space_path: Path, tmp_path: Path, word: str) -> None:
+    text = toy_space_path.read_text().replace("values: [rows,", f"values: [{json.dumps(word)}, rows,")
+    (tmp_path / "toy.yaml").write_text(text)
+    with pytest.raises(SpaceError, match="text goes into source"):
+        load_space(tmp_path / "toy.yaml", toy_space_path.parent.parent / "kernels")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import pickle
 from pathlib import Path
 
@@ -137,3 +138,33 @@ def test_mistakes_are_one_line(folder: Path, file: str, old: str, new: str, rule
 def test_an_absent_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TemplateError, match="cannot be read"):
         load_template(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "rule"),
+    [
+        ("source: toy.hip", "source: ../toy/toy.hip", "matching regex"),
+        ("source: toy.hip", "source: /etc/passwd", "matching regex"),
+        ("source: toy.hip", "source: [toy.hip, '']", "matching regex"),
+        ("symbol: hktune_toy", 'symbol: "a;b"', "matching regex"),
+        ("name: toy", "name: ../toy", "matching regex"),
+        ("order: order", "order: \"'a b'\"", "field order is 'a b': it must be an integer or a word"),
+    ],
+)
+def test_what_goes_into_paths_and_sources_is_words(folder: Path, old: str, new: str, rule: str) -> None:
+    edit(folder / "template.yaml", old, new)
+    with pytest.raises(TemplateError, match=rule):
+        load_template(folder).render(CONFIG)
+
+
+def test_a_source_that_is_no_file_or_no_text_is_refused(folder: Path) -> None:
+    source = folder / "toy.hip"
+    text = source.read_bytes()
+    for data, rule in ((text + b"\xff", "must be UTF-8"), (text + b"\0", "NUL"), (b" " * (1 << 20) + text, "at most")):
+        source.write_bytes(data)
+        with pytest.raises(TemplateError, match=rule):
+            load_template(folder)
+    source.unlink()
+    os.mkfifo(source)
+    with pytest.raises(TemplateError, match="is a pipe, not a source"):
+        load_template(folder)
