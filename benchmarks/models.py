@@ -119,6 +119,7 @@ def mixtral() -> Model:
     config = transformers.MixtralConfig(
         vocab_size=VOCABULARY, hidden_size=WIDTH, intermediate_size=2 * WIDTH, num_hidden_layers=2,
         num_attention_heads=4, num_key_value_heads=2, num_local_experts=4, attn_implementation="eager",
+        experts_implementation="eager",
     )  # fmt: skip
     return transformers.MixtralForCausalLM(config)
 
@@ -127,7 +128,7 @@ def qwen_moe() -> Model:
     config = transformers.Qwen2MoeConfig(
         vocab_size=VOCABULARY, hidden_size=WIDTH, intermediate_size=2 * WIDTH, moe_intermediate_size=WIDTH,
         shared_expert_intermediate_size=2 * WIDTH, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
-        num_experts=4, num_experts_per_tok=2, attn_implementation="eager",
+        num_experts=4, num_experts_per_tok=2, attn_implementation="eager", experts_implementation="eager",
     )  # fmt: skip
     return transformers.Qwen2MoeForCausalLM(config)
 
@@ -309,7 +310,16 @@ def tune(case: Case, folder: Path, trials: int) -> None:
         model = case.after(case.before(model))
     with hktune.record(folder / "shapes.yaml"):
         run(case, model, 0) if case.ranks == 1 else model(**batch(0))
-    words = ["tune", "--shapes", str(folder / "shapes.yaml"), "--device", "emulated", "--trials", str(trials)]
+    words = [
+        "tune",
+        "--fresh",
+        "--shapes",
+        str(folder / "shapes.yaml"),
+        "--device",
+        "emulated",
+        "--trials",
+        str(trials),
+    ]
     if run_command([*words, "--strategy", "random", "--out", str(folder / "table")]) not in (0, 1):
         raise SystemExit("the tuning failed: its last lines say why")
 

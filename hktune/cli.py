@@ -6,27 +6,29 @@ import sys
 from collections.abc import Sequence
 
 from hktune import __version__
-from hktune.commands import bench, build, doctor, explain, export, merge, tune, verify
-from hktune.commands.parser import BAD_INPUT, FAILED, INTERRUPTED, Parser
-from hktune.commands.table import add_table_group
+from hktune.commands.output import printing, why_lost
+from hktune.commands.parser import BAD_INPUT, DONE, FAILED, INTERRUPTED, Parser
 from hktune.errors import HktuneError
 from hktune.interruption import Interruption
-from hktune.report.standard_output import standard_output
+from hktune.needs import require_packages
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    with standard_output() as output, Interruption().heard():
+    with printing() as output, Interruption().heard():
         code = _run(words)
-    if output.lost is None or isinstance(output.lost, BrokenPipeError):  # whoever closed it has read enough
-        return code
-    print(f"hktune: standard output cannot be written ({output.lost.strerror})", file=sys.stderr)
-    return code or FAILED
+        output.flush()
+        lost = why_lost(output)
+        if lost is None:
+            return code
+        print(f"hktune: {lost}", file=sys.stderr)
+        return code or FAILED
 
 
 def _run(words: list[str]) -> int:
     try:
+        require_packages()
         options = make_parser().parse_args(words)
         options.words = words
         return int(options.run(options))
@@ -36,10 +38,15 @@ def _run(words: list[str]) -> int:
     except KeyboardInterrupt:
         print("hktune: interrupted", file=sys.stderr)
         return INTERRUPTED
+    except SystemExit as ended:  # argparse's, after --help and --version
+        return int(ended.code or DONE)
 
 
 def make_parser() -> Parser:
-    """The parser of all commands."""
+    """The parser of all commands, which import what they need: `require_packages` comes first."""
+    from hktune.commands import bench, build, doctor, explain, export, merge, tune, verify
+    from hktune.commands.table import add_table_group
+
     parser = Parser(prog="hktune", description="Tune, prove and dispatch GEMM kernels.", epilog=_EPILOG)
     parser.add_argument("--version", action="version", version=f"hktune {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")

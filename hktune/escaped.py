@@ -12,6 +12,11 @@ def escaped(text: str) -> str:
     return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
+def escaped_lines(text: str) -> str:
+    """As `escaped`, newlines apart."""
+    return "\n".join(map(escaped, text.split("\n")))
+
+
 def shown(value: object, characters_max: int = 60) -> str:
     """`value` as an error's line shows it: as Python writes it, on one line, cut to `characters_max`."""
     if isinstance(value, str | bytes) and len(value) > characters_max:

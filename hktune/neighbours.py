@@ -6,7 +6,7 @@ So a table knows where, between two tuned m, one kernel hands over to the other.
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import replace
 
 from hktune.bench import OpenBench
@@ -44,14 +44,15 @@ def time_neighbours(
         if work.confirming:
             _measure(wanted, trials, work.confirming, append)
         else:
-            _model(wanted, work, record)
+            problems_of: defaultdict[Config, list[Problem]] = defaultdict(list)
+            for problem, configs in wanted.items():
+                for config in configs:
+                    problems_of[config].append(problem)
+            try_configs(problems_of, work, record)
 
 
-def _model(wanted: dict[Problem, list[Config]], work: OpenBench, record: Record) -> None:
-    problems_of: defaultdict[Config, list[Problem]] = defaultdict(list)
-    for problem, configs in wanted.items():
-        for config in configs:
-            problems_of[config].append(problem)
+def try_configs(problems_of: Mapping[Config, Sequence[Problem]], work: OpenBench, record: Record) -> None:
+    """Prove each config and time it on its problems; `record` stores each outcome."""
     waiting = deque(problems_of)
     while waiting or work.executor.pending:
         while waiting and work.executor.pending < work.executor.capacity:

@@ -46,6 +46,7 @@ from hktune.store import (
 )
 from hktune.tuner import Budget, Search, Tuner
 from hktune.workers import Limits
+from hktune.yardsticks import time_yardsticks
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def tune(options: RunOptions, settings: Settings, command: Sequence[str], consol
     """
     started = time.monotonic()
     interruption = Interruption()
-    with interruption.heard():
+    with interruption.heard(), RunProgress(console) as progress:
         device, space_file = choose_device(options.device, options.space, settings)
         names = {shape.problem: shape.name for shape in load_shapes(options.shapes)}
         space = load_space(space_file)
@@ -100,27 +101,34 @@ def tune(options: RunOptions, settings: Settings, command: Sequence[str], consol
         _sweep(place.directory, settings)
 
         before = ledger.rows()
+        progress.expect(names, options.trials * len(names))
         works: list[OpenBench] = []
         stopped: list[HktuneError] = []
         try:
-            with RunProgress(console, names, options.trials * len(names)) as progress:
-                stopped += _search(options, bench, space, searches, ledger, progress, works)
+            stopped += _search(options, bench, space, searches, ledger, progress, works)
             interruption.defer()
         except KeyboardInterrupt:
             interruption.requested = True
         except HktuneError as error:
             interruption.defer()
             stopped.append(error)
+        progress.phase("building the table")
         if not interruption.requested and not stopped:
             ledger.explain_unservable(space, names)
         trials = ledger.rows()
         stopped += place.publish(deciding(trials), finished=not interruption.requested and not stopped)
-        proved = {trial.config_id for trial in trials} - {trial.config_id for trial in before}
-        usage = total_usage(work.usage for work in works if work.usage)
-        lines = tuple(dict.fromkeys(map(str, stopped)))
-        took_s = time.monotonic() - started
-        ended = (len(proved), interruption.requested, lines, place.notes)
-        return RunSummary(names, trials, place.directory, took_s, *ended, usage)
+    proved = {trial.config_id for trial in trials} - {trial.config_id for trial in before}
+    took = (time.monotonic() - started, len(proved), interruption.requested)
+    usage = total_usage(work.usage for work in works if work.usage)
+    lines = tuple(dict.fromkeys(map(str, stopped)))
+    searched = (space, _again(device, options), usage)
+    return RunSummary(names, trials, place.directory, *took, *searched, lines, place.notes)
+
+
+def _again(device: str, options: RunOptions) -> list[str]:
+    """The command that proves one config again, up to what names the config."""
+    command = ["verify"] if device == "emulated" else ["bench", "--device", device]
+    return ["hktune", *command, *(["--space", str(options.space)] if options.space else [])]
 
 
 def _bench(device: str, space: Path, options: RunOptions, settings: Settings) -> Bench:
@@ -201,9 +209,13 @@ def _search_part(
     problems = [search.problem for search in searches]
     tuner.replay(ledger.rows())
     progress.skipped(sum(len(search.tried) for search in searches))
+    progress.phase("searching")
     tuner.run()
+    time_yardsticks(space, searches, work, ledger.record)
     if work.confirming:
+        progress.phase("measuring the best again")
         confirm(ledger.rows(), problems, work.confirming, ledger.append)
+    progress.phase("timing winners at their neighbours' m")
     time_neighbours(space, problems, work, ledger.rows, ledger.record, ledger.append)
 
 

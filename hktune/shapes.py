@@ -105,7 +105,7 @@ def _entry_shapes(entry: Any, defaults: Mapping[str, str], where: str) -> list[S
         raise ShapesError(f"{where}: its lists multiply out to over {PROBLEMS_MAX} problems: shorten them")
     problems = [Problem(m, n, k, dtype, epilogue) for m, n, k in product(*sizes)]
     for problem in problems:
-        _matrices_fit(problem, where)
+        matrices_fit(problem, where)
     return [Shape(problem, _name(entry, problem, where), weight) for problem in problems]
 
 
@@ -134,7 +134,8 @@ def _sizes(value: Any, where: str) -> list[int]:
     return values
 
 
-def _matrices_fit(problem: Problem, where: str) -> None:
+def matrices_fit(problem: Problem, where: str) -> None:
+    """Raises ShapesError, beginning with `where`, when a matrix of `problem` has more elements than one may."""
     m, n, k = problem.m, problem.n, problem.k
     for matrix, rows, columns in (("A[m,k]", m, k), ("Bt[n,k]", n, k), ("C[m,n]", m, n)):
         if rows * columns > MATRIX_ELEMENTS_MAX:

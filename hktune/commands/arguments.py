@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hktune.escaped import shown
 from hktune.shipped import DEFAULT_SPACE, space_file
 
 if TYPE_CHECKING:
     from hktune.model import Problem
+
+COUNT_MAX = 1_000_000_000
+SEED_MAX = 2**32 - 1  # numpy's, which optuna's samplers are given
+WORKERS_MAX = 1024  # processes; the largest machines have some 500 cores
+
+_INTEGER = re.compile(r"[-+]?[0-9]{1,18}\Z")
+_NUMBER = re.compile(r"[-+]?[0-9]{1,18}(\.[0-9]{1,18})?([eE][-+]?[0-9]{1,3})?\Z")
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +37,8 @@ def add_problem(parser: argparse.ArgumentParser, purpose: str) -> None:
 
 def add_seed(parser: argparse.ArgumentParser, of: str) -> None:
     """--seed."""
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help=f"of {of} (default: %(default)s)")
+    kind = integer(0, SEED_MAX)
+    parser.add_argument("--seed", type=kind, default=0, metavar="N", help=f"of {of} (default: %(default)s)")
 
 
 def add_hipkittens(parser: argparse.ArgumentParser) -> None:
@@ -43,27 +54,38 @@ def add_workers(parser: argparse.ArgumentParser) -> None:
 
     parser.add_argument(
         "--workers",
-        type=positive,
+        type=integer(1, WORKERS_MAX),
         default=os.cpu_count() or 1,
         metavar="N",
         help="processes that compile (default: one per core)",
     )
 
 
-def positive(text: str) -> int:
-    """An integer of at least 1."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
-    return value
+def integer(least: int, most: int) -> Callable[[str], int]:
+    """The type of an argument that is an integer in decimal digits from `least` to `most`, both included."""
+
+    def read(text: str) -> int:
+        if not _INTEGER.match(text) or not least <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"must be an integer from {least} to {most}, got {shown(text)}")
+        return int(text)
+
+    return read
 
 
-def seconds(text: str) -> float:
-    """A positive, finite number of seconds."""
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be a positive number of seconds, got {text}")
-    return value
+def number(least: float, most: float, unit: str = "") -> Callable[[str], float]:
+    """The type of an argument that is a decimal number from `least` to `most`, both included, of some `unit`."""
+
+    def read(text: str) -> float:
+        if not _NUMBER.match(text) or not least <= float(text) <= most:
+            rule = f"must be a number{f' of {unit}' if unit else ''} from {least:g} to {most:g}"
+            raise argparse.ArgumentTypeError(f"{rule}, got {shown(text)}")
+        return float(text)
+
+    return read
+
+
+positive = integer(1, COUNT_MAX)
+seconds = number(1e-3, 1e9, "seconds")
 
 
 def gibibytes(text: str) -> float:
@@ -75,11 +97,19 @@ def gibibytes(text: str) -> float:
 
 
 def problem(text: str) -> Problem:
-    """A problem as MxNxK."""
+    """A problem as MxNxK, of what a shapes file may ask for."""
+    from hktune.errors import ShapesError
     from hktune.model import Problem
+    from hktune.shapes import DIMENSION_MAX, matrices_fit
 
+    size = integer(1, DIMENSION_MAX)
+    parts = text.split("x")
+    if len(parts) != 3 or not all(map(_INTEGER.match, parts)):
+        raise argparse.ArgumentTypeError(f"must be MxNxK such as 4096x4096x4096, got {shown(text)}")
+    m, n, k = map(size, parts)
+    asked = Problem(m, n, k)
     try:
-        m, n, k = (positive(part) for part in text.split("x"))
-    except (ValueError, argparse.ArgumentTypeError):
-        raise argparse.ArgumentTypeError(f"must be MxNxK such as 4096x4096x4096, got {text!r}") from None
-    return Problem(m, n, k)
+        matrices_fit(asked, shown(text))
+    except ShapesError as large:
+        raise argparse.ArgumentTypeError(str(large)) from None
+    return asked

@@ -7,7 +7,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from hktune.commands.arguments import add_hipkittens, add_seed, add_workers
+from hktune.commands.arguments import COUNT_MAX, add_hipkittens, add_seed, add_workers, integer
 from hktune.commands.parser import DONE, FAILED, Command
 from hktune.model import Status
 from hktune.settings import Settings
@@ -20,7 +20,8 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="DIR", help="for tune --prebuilt DIR")
     parser.add_argument("--configs", type=Path, metavar="FILE", help="also these, a line of PARAMETER=VALUE words each")
     parser.add_argument("--near-seeds", action="store_true", help="also what differs from a seed in one parameter")
-    parser.add_argument("--random", type=int, default=0, metavar="N", help="also N others, drawn at random")
+    kind = integer(0, COUNT_MAX)
+    parser.add_argument("--random", type=kind, default=0, metavar="N", help="also N others, drawn at random")
     parser.add_argument("--all", action="store_true", help="the whole space")
     parser.add_argument(
         "--shapes",

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hktune import __version__
-from hktune.commands.arguments import add_hipkittens
+from hktune.commands.arguments import COUNT_MAX, add_hipkittens, number
 from hktune.commands.parser import DONE, FAILED, Command, Parser
 from hktune.errors import InputError, StoreError, TableError
 from hktune.settings import Settings
@@ -49,7 +49,7 @@ def _add_build_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--reproducible", action="store_true", help="only kernels that give equal bits on every launch")
     parser.add_argument(
         "--reach",
-        type=float,
+        type=number(0, COUNT_MAX),
         default=1.0,
         metavar="X",
         help="factor beyond the outermost tuned m to serve (default: %(default)s)",

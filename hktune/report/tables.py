@@ -13,8 +13,6 @@ from hktune.arch import arch_named
 from hktune.dispatch import Reason, content_sha256, describe, read_table, validate
 from hktune.doctor import Finding
 from hktune.errors import TableError
-from hktune.escaped import escaped
-from hktune.report.plain import plain
 
 DAMAGED = {
     Reason.OBJECT_MISSING,
@@ -34,9 +32,9 @@ def print_table(console: Console, directory: Path) -> None:
     judged = validate(table, directory, table.identity, allow_modelled=True)
     device = table.device
     made = f"{len(table.entries)} shapes, made {table.created_at}"
-    console.print(escaped(f"{table.arch}, {device.name}: {made}"), highlight=False, markup=False)
-    console.print(f"compiler: {escaped(table.compiler)}", highlight=False, markup=False)
-    console.print(f"content_sha256: {content_sha256(table)}", highlight=False, markup=False)
+    console.print(f"{table.arch}, {device.name}: {made}")
+    console.print(f"compiler: {table.compiler}")
+    console.print(f"content_sha256: {content_sha256(table)}")
     printed = Table(box=None)
     for column in ("shape", "serves", "choice"):
         printed.add_column(column, no_wrap=True)
@@ -48,19 +46,24 @@ def print_table(console: Console, directory: Path) -> None:
     for row in rows:
         ratio = f"{row.vs_baseline:.2f}x" if row.vs_baseline is not None else "-"
         cells = (f"{row.time_us:.1f}", f"{row.tflops:.0f}", ratio, row.source, row.object_sha256)
-        printed.add_row(*map(plain, (row.shape, row.serves, row.choice, *cells)))
+        printed.add_row(row.shape, row.serves, row.choice, *cells)
     console.print(printed)
     for object_sha256, config in sorted({(row.object_sha256, row.config) for row in rows if row.config}):
-        console.print(escaped(f"{object_sha256}  {config}"), highlight=False, markup=False, soft_wrap=True)
+        console.print(f"{object_sha256}  {config}", soft_wrap=True)
     for skipped in judged.skipped:
         if skipped.reason in DAMAGED:
             raise TableError(f"{skipped.entry.problem}: {skipped.reason}: {skipped.detail}")
 
 
 def print_findings(console: Console, findings: Sequence[Finding]) -> None:
-    """Print what was found, and the line to type for what was not."""
-    printed = Table(show_header=False, box=None)
+    """Print what was found, and under what was not, the line to type, whole."""
+    width = max(len(finding.name) for finding in findings)
     for finding in findings:
-        found = plain(finding.found) if finding.found else Text("not found", "yellow")
-        printed.add_row(plain(finding.name), found, plain(finding.fix or ""))
-    console.print(printed)
+        row = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+        row.add_column(width=width, no_wrap=True)
+        row.add_row(finding.name, finding.found or Text("none", "yellow"))
+        console.print(row)
+        if finding.fix:
+            word = "needed" if finding.needed else "but" if finding.found else "to have it"
+            style = "red" if finding.needed else ""
+            console.print(f"{' ' * (width + 2)}{word}: {finding.fix}", style=style, soft_wrap=True)

@@ -18,6 +18,7 @@ from hktune.outside_file import FileKind
 from hktune.shipped import KERNELS
 from hktune.space.description import ConstraintDescription, SpaceDescription
 from hktune.space.domain import Domain
+from hktune.space.fixed import fixed_choice
 from hktune.space.rules import Constraint, Parameter, Violation, roots
 from hktune.template import Template, load_template
 from hktune.template.template import PROBLEM_NAMES
@@ -70,6 +71,8 @@ class SearchSpace:
         self._check_use()
         self._domains: dict[Problem | None, Domain] = {}
         self.seeds = tuple(self._legal_seed(seed) for seed in [{}, *description.seeds])[1:]
+        fixed = description.fixed_choice
+        self.fixed_choice = fixed_choice(fixed, self._legal_seed) if fixed else None
 
     @property
     def raw_count(self) -> int:
@@ -92,6 +95,8 @@ class SearchSpace:
             name, equals, text = assignment.partition("=")
             if not equals:
                 raise SpaceError(f"{assignment!r} is not an assignment: write parameter=value")
+            if name in values:
+                raise SpaceError(f"{name} is given twice: {name}={values[name]} and {assignment}: keep one")
             legal = self._parameter[name].values if name in self._parameter else ()
             values[name] = next((value for value in legal if str(value).lower() == text.lower()), text)
         return self.config(values)
@@ -197,7 +202,7 @@ class SearchSpace:
     def _legal_seed(self, seed: Mapping[str, Value]) -> Config:
         config = self.config(seed)
         for violation in self.violations(config):
-            raise SpaceError(f"seed {seed or 'of defaults alone'} breaks {violation}: change it")
+            raise SpaceError(f"seed {dict(seed) or 'of defaults alone'} breaks {violation}: change it")
         return config
 
 

@@ -16,6 +16,7 @@ ROOT = Path(hktune.__file__).parent
 LEAVES = {
     "errors", "model", "arch", "bf16", "expression", "launch_rule", "elf", "code_object", "cubin",
     "outside_file", "yaml_file", "json_file", "escaped", "publish", "settings", "shipped", "guard",
+    "torch_choice", "needs",
 }  # fmt: skip
 DESCRIPTIONS = {"template", "space", "shapes"}
 MACHINERY = {"compile", "emulator", "device", "verify", "measure", "search", "store"}
@@ -40,6 +41,7 @@ ASSEMBLY = {
     "side_by_side",
     "interruption",
     "ledger",
+    "yardsticks",
 }
 
 MAY_IMPORT = {

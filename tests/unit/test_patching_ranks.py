@@ -1,4 +1,4 @@
-"""A patched model in two processes (gloo, on this machine): DDP, put around it before `patch` and after.
+"""A patched model in two processes (gloo, on this machine): DDP and FSDP2, put around it before `patch` and after.
 
 The truth is the same model, wrapped in the same way and never patched, through the same steps of a fused AdamW.
 """
@@ -15,6 +15,8 @@ import torch
 import torch.distributed as dist
 from naive_gemm import published, trial
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 from torch_operands import bf16
 
@@ -40,7 +42,18 @@ def data_parallel(model: nn.Module) -> nn.Module:
     return DistributedDataParallel(model)
 
 
-WRAPPERS: list[Callable[[nn.Module], nn.Module]] = [data_parallel]
+def sharded(model: nn.Module) -> nn.Module:
+    fully_shard(model, mesh=init_device_mesh("cpu", (2,)))
+    return model
+
+
+def sharded_by_layer(model: nn.Module) -> nn.Module:
+    for layer in list(model.children()):
+        fully_shard(layer, mesh=init_device_mesh("cpu", (2,)))
+    return sharded(model)
+
+
+WRAPPERS: list[Callable[[nn.Module], nn.Module]] = [data_parallel, sharded, sharded_by_layer]
 
 
 def losses(model: nn.Module, rank: int) -> list[float]:

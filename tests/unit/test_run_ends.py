@@ -206,7 +206,8 @@ def test_a_closed_standard_output_does_not_end_a_run(start: Start) -> None:
 def test_a_full_standard_output_is_said_and_the_table_is_written(start: Start) -> None:
     run = start("--trials", "2", shell="exec > /dev/full;")
     code, _, complained = run.end()
-    assert (code, complained) == (1, "hktune: standard output cannot be written (No space left on device)\n")
+    said = "hktune: standard output cannot be written (No space left on device): send it elsewhere\n"
+    assert (code, complained) == (1, said)
     assert table_serves(run.out) == {128, 256}
 
 

@@ -1,0 +1,24 @@
+"""Commands as a person types them."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from hktune.model import Config, Problem
+
+
+def command_line(*words: str | Path) -> str:
+    """`words` as one line for a shell: what holds a space, a quote or another special character is quoted."""
+    return shlex.join(map(str, words))
+
+
+def spelled(problem: Problem) -> str:
+    """`problem` as --problem takes it."""
+    tail = "" if problem.epilogue == "none" else f"+{problem.epilogue}"
+    return f"{problem.m}x{problem.n}x{problem.k}{tail}"
+
+
+def words_of(config: Config) -> list[str]:
+    """`config` as PARAMETER=VALUE words."""
+    return [f"{name}={str(value).lower() if isinstance(value, bool) else value}" for name, value in config.items()]
