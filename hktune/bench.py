@@ -18,6 +18,7 @@ from hktune.measure.modelled import ModelledStopwatch
 from hktune.measure.stopwatch import Stopwatch
 from hktune.model import Config, Failure, Identity, Problem
 from hktune.prove import COMPILE_DEADLINE_S, DEADLINE_S, CompileOnly, Prover
+from hktune.report.words import command_line, spelled, words_of
 from hktune.serve_gpu import GpuService
 from hktune.settings import Settings
 from hktune.shipped import SPACE_OF, space_word
@@ -186,10 +187,9 @@ class GpuBench:
         return OpenBench(GpuExecutor(compiling, stopwatch), stopwatch, stopwatch)
 
     def _reproduce(self, config: Config, problem: Problem | None) -> str:
-        where = f" --problem {problem.m}x{problem.n}x{problem.k}" if problem else ""
-        words = " ".join(f"{name}={str(value).lower()}" for name, value in config.items())
-        command = f"hktune bench --device {self.kind} --space {space_word(self.space)}{where} {words}"
-        return f"{command}  # on GPU {self.gpus[0]}"
+        where = ("--problem", spelled(problem)) if problem else ()
+        device = ("--device", self.kind, "--space", space_word(self.space))
+        return f"{command_line('hktune', 'bench', *device, *where, *words_of(config))}  # on GPU {self.gpus[0]}"
 
 
 def choose_device(device: str, space: Path | None, settings: Settings) -> tuple[str, Path]:

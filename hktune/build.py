@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from hktune.compile import AbsentCompiler, CachedCompiler, compile_many
-from hktune.errors import InputError, StoreError
+from hktune.errors import InputError, SpaceError, StoreError
 from hktune.json_file import decoded
 from hktune.model import Config, Failure, Problem, Status, Value
 from hktune.outside_file import FileKind
@@ -39,9 +39,11 @@ class Built(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True)
 class BuildSummary:
-    """Configs by what became of them (`ok`: there is an object), and the wall-clock seconds it took."""
+    """Configs by what became of them (`ok`: there is an object), the first that failed in each way and its detail, and
+    the wall-clock seconds it took."""
 
     statuses: Counter[Status]
+    examples: dict[Status, tuple[Config, str]]
     elapsed_s: float
 
 
@@ -97,10 +99,13 @@ def build(
     What is there already is not compiled again; configs of an earlier build of the same template stay on the list.
     """
     started, statuses = time.monotonic(), Counter[Status]()
+    examples: dict[Status, tuple[Config, str]] = {}
     directory.mkdir(parents=True, exist_ok=True)
     variants = (space.template.render(config) for config in configs)
-    for done, (_, outcome) in enumerate(compile_many(compiler, variants, COMPILE_DEADLINE_S, workers), start=1):
+    for done, (variant, outcome) in enumerate(compile_many(compiler, variants, COMPILE_DEADLINE_S, workers), 1):
         statuses[outcome.status if isinstance(outcome, Failure) else Status.OK] += 1
+        if isinstance(outcome, Failure):
+            examples.setdefault(outcome.status, (variant.config, outcome.detail))
         built(done)
     earlier = _earlier(directory, space, compiler.identity)
     everything = {config.id: config for config in [*earlier, *configs]}
@@ -108,23 +113,27 @@ def build(
     listed = tuple(dict(config) for config in everything.values())
     record = Built(space.name, template.name, template.sha256, compiler.identity, listed)
     publish(directory / FILE_NAME, msgspec.json.encode(record))
-    return BuildSummary(statuses, time.monotonic() - started)
+    return BuildSummary(statuses, examples, time.monotonic() - started)
 
 
 def read_built(directory: Path, space: SearchSpace) -> list[Config]:
     """The configs that `directory` holds for `space`. Raises StoreError when it is of another template, or no build."""
-    record = _record(directory)
+    record = built_record(directory)
     if record.template_sha256 != space.template.sha256:
         raise StoreError(
             f"{directory} was built from another {record.template}: saved={record.template_sha256[:12]} "
             f"current={space.template.sha256[:12]}: run hktune build again"
         )
-    return [space.config(values) for values in record.configs]
+    try:
+        return [space.config(values) for values in record.configs]
+    except SpaceError as foreign:
+        raise BUILT_FILE.broken(directory / FILE_NAME, f"lists a config of another space ({foreign})") from None
 
 
 def built_compiler(directory: Path) -> CachedCompiler:
     """A compiler that has what `directory` holds, and nothing else."""
-    return CachedCompiler(AbsentCompiler(_record(directory).compiler, "only --prebuilt objects are used"), directory)
+    absent = AbsentCompiler(built_record(directory).compiler, "only --prebuilt objects are used")
+    return CachedCompiler(absent, directory)
 
 
 def read_configs(path: Path, space: SearchSpace) -> list[Config]:
@@ -142,13 +151,13 @@ def _words(lines: Iterable[str]) -> Iterator[list[str]]:
 def _earlier(directory: Path, space: SearchSpace, compiler: str) -> list[Config]:
     if not os.path.lexists(directory / FILE_NAME):
         return []
-    record = _record(directory)
-    if (record.template_sha256, record.compiler) != (space.template.sha256, compiler):
-        return []
-    return [space.config(values) for values in record.configs]
+    record = built_record(directory)
+    ours = (record.template_sha256, record.compiler) == (space.template.sha256, compiler)
+    return read_built(directory, space) if ours else []
 
 
-def _record(directory: Path) -> Built:
+def built_record(directory: Path) -> Built:
+    """What `directory` was built from. Raises StoreError where it holds no build."""
     try:
         return decoded(BUILT_FILE.read_inside(directory, FILE_NAME), Built)
     except ValueError as wrong:

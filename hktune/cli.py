@@ -38,6 +38,9 @@ def _run(words: list[str]) -> int:
     except KeyboardInterrupt:
         print("hktune: interrupted", file=sys.stderr)
         return INTERRUPTED
+    except MemoryError:
+        print("hktune: this machine has not the memory for that: make the problem smaller", file=sys.stderr)
+        return BAD_INPUT
     except SystemExit as ended:  # argparse's, after --help and --version
         return int(ended.code or DONE)
 

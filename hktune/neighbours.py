@@ -13,7 +13,7 @@ from hktune.bench import OpenBench
 from hktune.confirm import deciding, measure_together, slowness
 from hktune.contained import ContainedStopwatch
 from hktune.dispatch import cross_trials
-from hktune.model import Config, Problem, Status, Trial
+from hktune.model import Config, Problem, Status, Trial, by_problem
 from hktune.space import SearchSpace
 from hktune.tuner import POLL_S, Record
 
@@ -70,8 +70,9 @@ def _measure(
 ) -> None:
     ok = [trial for trial in trials if trial.status is Status.OK]
     of_config = {trial.config_id: trial for trial in ok}
+    rows_of = by_problem(deciding(ok))
     for problem, configs in wanted.items():
-        best = min((trial for trial in deciding(ok) if trial.problem == problem), key=slowness)
+        best = min(rows_of[problem], key=slowness)
         moved = [_moved(of_config[config.id], problem) for config in configs]
         measure_together([best, *moved], problem, stopwatch, append)
 

@@ -31,10 +31,11 @@ from hktune.prove import built_again
 from hktune.publish import sweep, sweep_below, temporary_folder
 from hktune.report.progress import RunProgress
 from hktune.report.summary import RunSummary
-from hktune.rows import RowContext, now
+from hktune.rows import RowContext, now, require_own
 from hktune.search import create_strategy
 from hktune.settings import Settings
 from hktune.shapes import load_shapes
+from hktune.shipped import space_word
 from hktune.side_by_side import side_by_side
 from hktune.space import SearchSpace, load_space
 from hktune.space.listed import ListedDomain
@@ -101,6 +102,7 @@ def tune(options: RunOptions, settings: Settings, command: Sequence[str], consol
         _sweep(place.directory, settings)
 
         before = ledger.rows()
+        require_own(space, before, directory / "trials.csv")
         progress.expect(names, options.trials * len(names))
         works: list[OpenBench] = []
         stopped: list[HktuneError] = []
@@ -128,7 +130,7 @@ def tune(options: RunOptions, settings: Settings, command: Sequence[str], consol
 def _again(device: str, options: RunOptions) -> list[str]:
     """The command that proves one config again, up to what names the config."""
     command = ["verify"] if device == "emulated" else ["bench", "--device", device]
-    return ["hktune", *command, *(["--space", str(options.space)] if options.space else [])]
+    return ["hktune", *command, *(["--space", space_word(options.space)] if options.space else [])]
 
 
 def _bench(device: str, space: Path, options: RunOptions, settings: Settings) -> Bench:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import heapq
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from hktune.measure.stopwatch import Attempt, Stopwatch
-from hktune.model import Config, Failure, Problem, Timing, Trial
+from hktune.model import Config, Failure, Problem, Timing, Trial, by_problem
 from hktune.search.strategy import Outcome, Strategy
 from hktune.workers import Executor
 
@@ -27,12 +28,17 @@ class Budget:
 
 @dataclass
 class Search:
-    """One problem's search: its strategy, which configs are legal for it, and the ids it has an outcome for."""
+    """One problem's search: its strategy, which configs are legal for it, and the ids it has an outcome for.
+
+    A strategy hears of outcomes when it is next asked: of thousands of shapes most are not asked for long, and those
+    whose budget is spent never are. `untold` are the rows that it has not heard of.
+    """
 
     problem: Problem
     strategy: Strategy
     legal: Callable[[Config], bool]
     tried: set[str] = field(default_factory=set)
+    untold: list[Trial] = field(default_factory=list)
     exhausted: bool = False
 
 
@@ -79,14 +85,24 @@ class Tuner:
         self._in_order: deque[Config] = deque()
         self._unsubmitted: deque[Config] = deque()
         self._attempts: dict[str, Attempt] = {}
+        self._configs: dict[str, Config] = {}
+        # How much each search has tried and its place, least first; a search that has tried more since stands anew.
+        self._least: list[tuple[int, int]] = [(len(search.tried), place) for place, search in enumerate(searches)]
+        heapq.heapify(self._least)
+        self._place_of = {search.problem: place for place, search in enumerate(searches)}
         self._until = time.monotonic() + budget.time_s if budget.time_s is not None else None
 
-    def replay(self, trials: Sequence[Trial]) -> None:
-        """Tell the strategies what an earlier run of the same directory found, without running it again."""
-        for search in self._searches:
-            own = [trial for trial in trials if trial.problem == search.problem and trial.config_id not in search.tried]
-            search.tried.update(trial.config_id for trial in own)
-            search.strategy.tell([Outcome(Config.from_json(row.config), row.status, cost(row)) for row in own])
+    def replay(self, trials: Iterable[Trial]) -> None:
+        """Take in what an earlier run of the same directory found, without running it again."""
+        for problem, rows in by_problem(trials).items():
+            place = self._place_of.get(problem)
+            if place is None:
+                continue
+            search = self._searches[place]
+            own = [row for row in rows if row.config_id not in search.tried]
+            search.untold += own
+            search.tried.update(row.config_id for row in own)
+            heapq.heappush(self._least, (len(search.tried), place))
 
     def run(self) -> None:
         """Search until every budget is spent or every space exhausted. KeyboardInterrupt passes through: all that
@@ -108,18 +124,27 @@ class Tuner:
     def _look_ahead(self) -> None:
         """Ask until enough configs are on their way, nothing is left to ask for, or time is up."""
         while len(self._in_order) < self._lookahead and not self._time_is_up():
-            open_searches = [search for search in self._searches if self._wants_more(search)]
-            if not open_searches:
+            search = self._least_tried()
+            if search is None:
                 return
-            self._ask(min(open_searches, key=lambda search: len(search.tried)))
+            self._ask(search)
+
+    def _least_tried(self) -> Search | None:
+        """The search that has tried least, the first of several, if it wants more."""
+        while self._least:
+            tried, place = self._least[0]
+            search = self._searches[place]
+            if not search.exhausted and tried == len(search.tried):
+                return search if tried + len(self._in_order) < self._budget.trials else None
+            heapq.heappop(self._least)
+        return None
 
     def _time_is_up(self) -> bool:
         return self._until is not None and time.monotonic() >= self._until
 
-    def _wants_more(self, search: Search) -> bool:
-        return not search.exhausted and len(search.tried) + len(self._in_order) < self._budget.trials
-
     def _ask(self, search: Search) -> None:
+        search.strategy.tell([Outcome(self._config(row), row.status, cost(row)) for row in search.untold])
+        search.untold.clear()
         configs = search.strategy.ask(1)
         search.exhausted = not configs
         for config in configs:
@@ -140,8 +165,15 @@ class Tuner:
         outcome = attempt.failure or self._stopwatch.time(attempt, search.problem)
         trial = self._record(attempt, search.problem, outcome)
         search.tried.add(config.id)
-        search.strategy.tell([Outcome(config, trial.status, cost(trial))])
+        search.untold.append(trial)
+        heapq.heappush(self._least, (len(search.tried), self._place_of[search.problem]))
         self._listener.recorded(trial)
+
+    def _config(self, row: Trial) -> Config:
+        """The config of a row, made once for all rows of it."""
+        if row.config not in self._configs:
+            self._configs[row.config] = Config.from_json(row.config)
+        return self._configs[row.config]
 
 
 def cost(trial: Trial) -> float | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hktune.escaped import shown
-from hktune.shipped import DEFAULT_SPACE, space_file
+from hktune.shipped import space_file
 
 if TYPE_CHECKING:
     from hktune.model import Problem
@@ -25,9 +25,20 @@ _NUMBER = re.compile(r"[-+]?[0-9]{1,18}(\.[0-9]{1,18})?([eE][-+]?[0-9]{1,3})?\Z"
 def add_config(parser: argparse.ArgumentParser) -> None:
     """--space and the words of a config."""
     parser.add_argument(
-        "--space", type=space_file, default=DEFAULT_SPACE, metavar="FILE", help="the search space (default: gfx950's)"
+        "--space", type=space_file, metavar="FILE", help="the search space (default: that of DIR:ID, else gfx950's)"
     )
-    parser.add_argument("config", nargs="*", metavar="PARAMETER=VALUE", help="what differs from the space's defaults")
+    add_config_words(parser)
+
+
+def add_config_words(parser: argparse.ArgumentParser) -> None:
+    """The words that name a config."""
+    parser.add_argument(
+        "config",
+        nargs="*",
+        metavar="CONFIG",
+        help="PARAMETER=VALUE words for what differs from the space's defaults; or DIR:ID, a config of that "
+        "directory's trials, table or build by the first digits of its id, and words for what differs from it",
+    )
 
 
 def add_problem(parser: argparse.ArgumentParser, purpose: str) -> None:
@@ -97,17 +108,18 @@ def gibibytes(text: str) -> float:
 
 
 def problem(text: str) -> Problem:
-    """A problem as MxNxK, of what a shapes file may ask for."""
+    """A problem as MxNxK or, with a bias, MxNxK+bias: of what a shapes file may ask for."""
     from hktune.errors import ShapesError
     from hktune.model import Problem
-    from hktune.shapes import DIMENSION_MAX, matrices_fit
+    from hktune.shapes import DIMENSION_MAX, EPILOGUES, matrices_fit
 
     size = integer(1, DIMENSION_MAX)
-    parts = text.split("x")
-    if len(parts) != 3 or not all(map(_INTEGER.match, parts)):
-        raise argparse.ArgumentTypeError(f"must be MxNxK such as 4096x4096x4096, got {shown(text)}")
+    sizes, plus, epilogue = text.partition("+")
+    parts = sizes.split("x")
+    if len(parts) != 3 or not all(map(_INTEGER.match, parts)) or (plus and epilogue not in EPILOGUES):
+        raise argparse.ArgumentTypeError(f"must be MxNxK such as 4096x4096x4096, or MxNxK+bias, got {shown(text)}")
     m, n, k = map(size, parts)
-    asked = Problem(m, n, k)
+    asked = Problem(m, n, k, epilogue=epilogue or "none")
     try:
         matrices_fit(asked, shown(text))
     except ShapesError as large:

@@ -101,6 +101,7 @@ def _build(options: argparse.Namespace) -> int:
     from hktune.confirm import deciding
     from hktune.dispatch import BuildOptions, build_table, cross_trials, regrets, write_table
     from hktune.model import Status
+    from hktune.report.words import command_line
     from hktune.rows import now
     from hktune.space import load_space
     from hktune.store import merged_trials
@@ -126,7 +127,7 @@ def _build(options: argparse.Namespace) -> int:
     wanted = len(cross_trials(trials))
     if wanted:
         print(f"{wanted} trials of neighbours are missing, so gaps between their m stay with the vendor library")
-    print(f"next: hktune table doctor {options.out}")
+    print(f"next: {command_line('hktune', 'table', 'doctor', options.out)}")
     return DONE
 
 

@@ -13,7 +13,7 @@ from msgspec import Meta, Struct
 
 from hktune import model
 from hktune.errors import SpaceError
-from hktune.launch_rule import GRID_MAX, WORKSPACE_BYTES_MAX, LaunchRule, compiled
+from hktune.launch_rule import BLOCK_MAX, GRID_MAX, LDS_BYTES_MAX, WORKSPACE_BYTES_MAX, LaunchRule, compiled
 
 ENTRIES_MAX = 20_000  # twice the problems of a shapes file
 # Characters of all formulas of a table, and of those that differ. In use a row has some 80, most of them shared.
@@ -32,8 +32,8 @@ FormulaText = Annotated[str, Meta(max_length=500, pattern=r"\A(?!.*[0-9][a-z_])[
 Dimension = Annotated[int, Meta(ge=1, le=2**24)]
 Micros = Annotated[float, Meta(gt=0, le=1e12)]
 GridSize = Annotated[int, Meta(ge=1, le=GRID_MAX)]
-BlockSize = Annotated[int, Meta(ge=1, le=1024)]
-LdsBytes = Annotated[int, Meta(ge=0, le=1 << 20)]
+BlockSize = Annotated[int, Meta(ge=1, le=BLOCK_MAX)]
+LdsBytes = Annotated[int, Meta(ge=0, le=LDS_BYTES_MAX)]
 WorkspaceBytes = Annotated[int, Meta(ge=0, le=WORKSPACE_BYTES_MAX)]
 
 

@@ -54,6 +54,7 @@ def print_columns(console: Console, columns: Sequence[Column]) -> None:
     for column in shown:
         # Wider than the console where even the narrowest do not fit: a terminal then breaks the line.
         width = min(column.width, max(column.width_min + spare, _NARROW // 2)) if column.folds else column.width
+        spare -= width - column.width_min
         table.add_column(Text(column.header), justify="right" if column.right else "left", no_wrap=True, width=width)
         texts.append([_folded(text, width) if column.folds else text for text in column.texts])
     for cells in zip(*texts, strict=True):

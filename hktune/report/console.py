@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.text import Text
@@ -19,6 +19,7 @@ class PlainConsole(Console):
         return super().render_str(escaped_lines(text), **{**options, "markup": False, "emoji": False})
 
 
-def make_console() -> Console:
-    """Standard output, as wide as the terminal (COLUMNS, where that is set; 80 where there is no terminal at all)."""
-    return PlainConsole(file=getattr(sys.stdout, "unescaped", None), highlight=False)
+def make_console(stream: TextIO | None = None) -> Console:
+    """`stream`, else standard output, as wide as the terminal (COLUMNS, where that is set; 80 where there is no
+    terminal at all)."""
+    return PlainConsole(file=getattr(stream or sys.stdout, "unescaped", stream), highlight=False)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.live import Live
+from rich.spinner import Spinner
 
 from hktune.escaped import escaped
+from hktune.report.console import make_console
 
 LINE_EVERY_S = 8.0  # at most 10 s apart, also on a busy machine
 
@@ -36,12 +40,12 @@ def heartbeat(console: Console, line: Callable[[], str]) -> Iterator[None]:
 
 
 @contextmanager
-def working(what: str) -> Iterator[None]:
-    """Say on standard error that `what` goes on: on a terminal while it does, elsewhere every few seconds."""
-    console, started = Console(stderr=True), time.monotonic()
-    with heartbeat(console, lambda: f"{what}, {time.monotonic() - started:.0f} s so far"):
-        if console.is_terminal:
-            with console.status(f"{what} ..."):
-                yield
-        else:
+def working(what: Callable[[], str]) -> Iterator[None]:
+    """Say on standard error what goes on: on a terminal while it does, elsewhere every few seconds."""
+    console, started = make_console(sys.stderr), time.monotonic()
+    with heartbeat(console, lambda: f"{what()}, {time.monotonic() - started:.0f} s so far"):
+        if not console.is_terminal:
+            yield
+            return
+        with Live(console=console, get_renderable=lambda: Spinner("dots", escaped(what())), transient=True):
             yield

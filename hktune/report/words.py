@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 
-from hktune.model import Config, Problem
+from hktune.model import Problem, Value
 
 
 def command_line(*words: str | Path) -> str:
@@ -19,6 +20,11 @@ def spelled(problem: Problem) -> str:
     return f"{problem.m}x{problem.n}x{problem.k}{tail}"
 
 
-def words_of(config: Config) -> list[str]:
-    """`config` as PARAMETER=VALUE words."""
-    return [f"{name}={str(value).lower() if isinstance(value, bool) else value}" for name, value in config.items()]
+def words_of(values: Mapping[str, Value]) -> list[str]:
+    """`values`, such as a config, as PARAMETER=VALUE words."""
+    return [f"{name}={typed(value)}" for name, value in values.items()]
+
+
+def typed(value: Value) -> str:
+    """A parameter's value as a person types it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -14,7 +14,7 @@ import hktune
 
 ROOT = Path(hktune.__file__).parent
 LEAVES = {
-    "errors", "model", "arch", "bf16", "expression", "launch_rule", "elf", "code_object", "cubin",
+    "errors", "model", "arch", "bf16", "expression", "launch_rule", "elf", "code_object", "debug_lines", "cubin",
     "outside_file", "yaml_file", "json_file", "escaped", "publish", "settings", "shipped", "guard",
     "torch_choice", "needs",
 }  # fmt: skip

@@ -115,6 +115,19 @@ def test_a_fallback_is_warned_of_at_the_line_that_called(table: LoadedTable) -> 
     ]
 
 
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_so_is_a_fallback_of_a_compiled_model(backend: str, table: LoadedTable) -> None:
+    model = nn.Sequential(nn.Linear(K, N, dtype=torch.bfloat16))
+    hktune.patch(model)
+    compiled = torch.compile(model, backend=backend)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        compiled(bf16(9, K))
+        line = line_above()
+    torch._dynamo.reset()
+    assert [(each.filename, each.lineno) for each in caught if each.category is FallbackWarning] == [(__file__, line)]
+
+
 def test_loads_warning_points_at_the_call_of_load(tmp_path: Path) -> None:
     published(tmp_path, trial(Problem(M, N, K)), trial(Problem(M, N, K, epilogue="bias")))
     reseal(tmp_path, lambda text: text.replace('"naive_gemm_bias"', '"not_there"'))
@@ -220,6 +233,8 @@ def test_every_public_name_is_documented_and_every_documented_one_is_there() -> 
     for name in hktune.__all__:
         if not name.startswith("__"):
             assert re.search(rf"`hktune\.{name}\b", text), f"docs/runtime.md does not name hktune.{name}"
+    for name in hktune.runtime.__all__:
+        assert re.search(rf"\b{name}\b", text), f"docs/runtime.md does not name {name} of hktune.runtime"
     for name in set(re.findall(r"hktune\.([a-zA-Z]\w*)\b(?=[(`])", text)):
         assert hasattr(hktune, name), f"docs/runtime.md names hktune.{name}, which is not there"
 
