@@ -102,7 +102,7 @@ def tune(options: RunOptions, settings: Settings, command: Sequence[str], consol
         _sweep(place.directory, settings)
 
         before = ledger.rows()
-        require_own(space, before, directory / "trials.csv")
+        require_own(space, before, place.directory / "trials.csv")
         progress.expect(names, options.trials * len(names))
         works: list[OpenBench] = []
         stopped: list[HktuneError] = []
