@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +19,7 @@ from hktune.build import read_built
 from hktune.compile import CachedCompiler
 from hktune.confirm import confirm, deciding
 from hktune.contained import total_usage
-from hktune.dispatch import BuildOptions, build_table, check_table_place, write_table
+from hktune.dispatch import BuildOptions, build_table, check_table_place, saved_names, write_table
 from hktune.errors import HktuneError, InputError, StoreError
 from hktune.gpus import choose_gpus
 from hktune.interruption import Interruption
@@ -94,11 +94,12 @@ def tune(options: RunOptions, settings: Settings, command: Sequence[str], consol
         space = load_space(space_file)
         bench = _bench(device, space_file, options, settings)
         searches = _searches(space, names, options)
-        place = _Place(options.out or Path("out") / bench.identity.slug, space, bench.compiler, bench.identity)
+        directory = options.out or Path("out") / bench.identity.slug
+        place = _Place(directory, names, space, bench.compiler, bench.identity)
         context = RowContext(space.template, bench.identity, options.strategy, options.seed)
         ledger = Ledger(place.directory, context, options.fresh)
         _check_environment(place.directory, bench, command, options.seed)
-        place.check(list(names))
+        place.check()
         _sweep(place.directory, settings)
 
         before = ledger.rows()
@@ -229,9 +230,11 @@ def _sweep(directory: Path, settings: Settings) -> None:
 
 @dataclass
 class _Place:
-    """Where the table of a run goes, and what it is made with."""
+    """Where the table of a run goes, and what it is made with. Shapes of earlier runs keep the names that they have
+    there."""
 
     directory: Path
+    names: Mapping[Problem, str]
     space: SearchSpace
     compiler: CachedCompiler
     identity: Identity
@@ -241,10 +244,10 @@ class _Place:
         """What was noticed on the way."""
         return (self.compiler.trouble,) if self.compiler.trouble else ()
 
-    def check(self, problems: Sequence[Problem]) -> None:
+    def check(self) -> None:
         """Raise now, InputError or MachineError, what would keep the table from being made at the end."""
         check_table_place(self.directory)
-        for problem in problems[:1]:
+        for problem in list(self.names)[:1]:
             for config in self.space.domain(problem).seeds[:1]:
                 self.space.launch_rule(config, problem)
 
@@ -272,6 +275,7 @@ class _Place:
             objects[code.sha256] = code.data
             return code.symbol, self.space.launch_rule(config, trial.problem)
 
-        options = BuildOptions(frozenset({template.name}) if template.fixed_order else frozenset())
+        fixed_order = frozenset({template.name} if template.fixed_order else ())
+        options = BuildOptions(fixed_order, names={**saved_names(self.directory), **self.names})
         made_with = (self.identity, self.compiler.identity, __version__, now(), options)
         write_table(build_table(trials, launch_of, *made_with), objects, self.directory)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hktune.escaped import shown
-from hktune.shipped import space_file
+from hktune.shipped import SPACE_OF, space_file
 
 if TYPE_CHECKING:
     from hktune.model import Problem
@@ -22,11 +22,24 @@ _INTEGER = re.compile(r"[-+]?[0-9]{1,18}\Z")
 _NUMBER = re.compile(r"[-+]?[0-9]{1,18}(\.[0-9]{1,18})?([eE][-+]?[0-9]{1,3})?\Z")
 
 
+def add_space(
+    parser: argparse.ArgumentParser, purpose: str, *, default: Path | None = None, required: bool = False
+) -> None:
+    """--space."""
+    names = ", ".join(path.stem for path in SPACE_OF.values())
+    parser.add_argument(
+        "--space",
+        type=space_file,
+        default=default,
+        required=required,
+        metavar="FILE",
+        help=f"{purpose}; a file, or the name of one that comes with hktune: {names}",
+    )
+
+
 def add_config(parser: argparse.ArgumentParser) -> None:
     """--space and the words of a config."""
-    parser.add_argument(
-        "--space", type=space_file, metavar="FILE", help="the search space (default: that of DIR:ID, else gfx950's)"
-    )
+    add_space(parser, "the search space (default: that of DIR:ID, else gfx950's)")
     add_config_words(parser)
 
 

@@ -7,12 +7,11 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hktune.commands.arguments import add_config_words, add_seed, problem
+from hktune.commands.arguments import add_config_words, add_seed, add_space, problem
 from hktune.commands.parser import DONE, FAILED, Command
 from hktune.errors import InputError
 from hktune.model import Failure, Problem
 from hktune.settings import Settings
-from hktune.shipped import space_file
 
 if TYPE_CHECKING:
     from hktune.contained import ContainedStopwatch
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
     """The options of `hktune bench`."""
-    parser.add_argument("--space", type=space_file, metavar="FILE", help="the search space (default: the device's own)")
+    add_space(parser, "the search space (default: the device's own)")
     parser.add_argument("--device", choices=("auto", "hip", "cuda"), default="auto", help="default: the one here")
     parser.add_argument(
         "--problem", type=problem, action="append", metavar="MxNxK", help="may be given again; without: only proved"

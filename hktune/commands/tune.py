@@ -7,16 +7,15 @@ import os
 import sys
 from pathlib import Path
 
-from hktune.commands.arguments import add_hipkittens, add_seed, add_workers, gibibytes, positive, seconds
+from hktune.commands.arguments import add_hipkittens, add_seed, add_space, add_workers, gibibytes, positive, seconds
 from hktune.commands.parser import DONE, FAILED, INTERRUPTED, Command
 from hktune.settings import Settings
-from hktune.shipped import space_file
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
     """The options of `hktune tune`."""
     parser.add_argument("--shapes", type=Path, required=True, metavar="FILE", help="the problems: shapes.yaml")
-    parser.add_argument("--space", type=space_file, metavar="FILE", help="the search space (default: the device's own)")
+    add_space(parser, "the search space (default: the device's own)")
     parser.add_argument(
         "--device",
         choices=("auto", "hip", "cuda", "emulated"),

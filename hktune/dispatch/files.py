@@ -34,7 +34,7 @@ from hktune.dispatch.table import Sha256, Table
 from hktune.errors import TableError
 from hktune.escaped import shown
 from hktune.json_file import decoded
-from hktune.model import compact_json
+from hktune.model import Problem, compact_json
 from hktune.outside_file import FileKind, own_folder
 from hktune.publish import publish, scratch_folder
 
@@ -168,7 +168,19 @@ def table_json(table: Table) -> bytes:
 
 def content_sha256(table: Table) -> str:
     """The sha256 of all that a table says, however its file spells it."""
-    return hashlib.sha256(compact_json(msgspec.to_builtins(table)).encode()).hexdigest()
+    fields = msgspec.to_builtins(table)
+    for entry in fields["entries"]:
+        if entry["name"] is None:  # as before there were names: a table without any keeps its sha256
+            del entry["name"]
+    return hashlib.sha256(compact_json(fields).encode()).hexdigest()
+
+
+def saved_names(directory: Path) -> dict[Problem, str]:
+    """What the entries of the table in `directory` are called; of no table, or one that is no good, nothing."""
+    try:
+        return {entry.problem: entry.name for entry in read_table(directory).entries if entry.name}
+    except TableError:
+        return {}
 
 
 def _put_object(directory: Path, name: str, sha256: str, given: bytes | None) -> None:

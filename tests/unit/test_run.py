@@ -67,6 +67,7 @@ def test_a_run_leaves_a_table_whose_kernels_match_torch(
     assert done.baseline_us.isna().all()
     entries = json.loads((out / "table.json").read_text())["entries"]
     assert {(entry["m"], entry["n"], entry["k"]) for entry in entries} == {(256, 256, 512), (128, 512, 256)}
+    assert {entry["name"] for entry in entries} == {"square", "wide"}
     for entry in entries:
         times = done[(done.m == entry["m"]) & (done.n == entry["n"])].time_us
         assert entry["time_us"] == times.min()
