@@ -112,6 +112,14 @@ positive = integer(1, COUNT_MAX)
 seconds = number(1e-3, 1e9, "seconds")
 
 
+def gibibytes(text: str) -> float:
+    """A positive, finite number of GiB."""
+    value = float(text)
+    if not 0 < value < 1 << 20:
+        raise argparse.ArgumentTypeError(f"must be a positive number of GiB, got {text}")
+    return value
+
+
 def problem(text: str) -> Problem:
     """A problem as MxNxK or, with a bias, MxNxK+bias: of what a shapes file may ask for."""
     from hktune.errors import ShapesError

@@ -36,7 +36,7 @@ from hktune.escaped import shown
 from hktune.json_file import decoded
 from hktune.model import Problem, compact_json
 from hktune.outside_file import FileKind, own_folder
-from hktune.publish import publish
+from hktune.publish import publish, scratch_folder
 
 VERSION = 2
 LOCK_TIMEOUT_S = 60  # it is held for milliseconds
@@ -138,6 +138,21 @@ def write_table(table: Table, objects: Mapping[str, bytes], directory: Path) -> 
     except OSError as error:
         raise TableError(
             f"{directory}: table cannot be written ({error.strerror or error}): pass another DIR"
+        ) from None
+
+
+def check_table_place(directory: Path) -> None:
+    """Raise now, TableError or MachineError, what would keep `write_table` from writing into `directory`."""
+    try:
+        objects = own_folder(directory, OBJECTS_NAME, TableError)
+        with FileLock(directory / f"{TABLE_NAME}.lock", timeout=LOCK_TIMEOUT_S):
+            if (directory / TABLE_NAME).is_dir():
+                raise TableError(f"{directory / TABLE_NAME}: is a folder, where a table is to be: pass another DIR")
+            with scratch_folder(directory), scratch_folder(objects):
+                pass
+    except OSError as error:
+        raise TableError(
+            f"{directory}: no table can be written there ({error.strerror or error}): pass another DIR"
         ) from None
 
 

@@ -22,8 +22,9 @@ from hktune.space import SearchSpace
 
 @dataclass(frozen=True)
 class RunSummary:
-    """A finished or interrupted run. `trials` are all rows of its directory, `names` the shapes asked for, `space` what
-    was searched, `again` the words of the command that proves one config again on the same device.
+    """A finished, interrupted or stopped run. `trials` are all rows of its directory, `names` the shapes asked for,
+    `space` what was searched, `again` the words of the command that proves one config again on the same device.
+    `stopped` says why the run, or a part of it, could not go on; `notes` what else was noticed.
 
     Seconds are wall clock; `variants` counts the distinct configs that were compiled and proved by this run.
     """
@@ -37,6 +38,8 @@ class RunSummary:
     space: SearchSpace
     again: Sequence[str]
     usage: Usage | None = None
+    stopped: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @cached_property
     def rows(self) -> dict[Problem, list[Trial]]:
@@ -157,7 +160,8 @@ def _print_configs(console: Console, summary: RunSummary) -> None:
 
 
 def _print_end(console: Console, summary: RunSummary) -> None:
-    word = "interrupted, everything so far is kept; run the same command to go on" if summary.interrupted else "done"
+    ended = "interrupted" if summary.interrupted else "stopped" if summary.stopped else None
+    word = f"{ended}, everything so far is kept; run the same command to go on" if ended else "done"
     counts = f"{len(summary.trials)} trials of {len(summary.names)} shapes"
     new = f"{summary.variants} new variants compiled and proved in {summary.elapsed_s:.0f} s"
     print_prose(console, f"{word}: {counts}; {new}")
