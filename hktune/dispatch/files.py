@@ -35,9 +35,9 @@ from hktune.dispatch.table import Entry, Sha256, Table
 from hktune.errors import TableError
 from hktune.escaped import shown
 from hktune.json_file import check_keys, typed
-from hktune.model import compact_json
+from hktune.model import Problem, compact_json
 from hktune.outside_file import FileKind, own_folder
-from hktune.publish import publish
+from hktune.publish import publish, scratch_folder
 
 VERSION = 2
 LOCK_TIMEOUT_S = 60  # it is held for milliseconds
@@ -147,6 +147,21 @@ def write_table(table: Table, objects: Mapping[str, bytes], directory: Path) -> 
         ) from None
 
 
+def check_table_place(directory: Path) -> None:
+    """Raise now, TableError or MachineError, what would keep `write_table` from writing into `directory`."""
+    try:
+        objects = own_folder(directory, OBJECTS_NAME, TableError)
+        with FileLock(directory / f"{TABLE_NAME}.lock", timeout=LOCK_TIMEOUT_S):
+            if (directory / TABLE_NAME).is_dir():
+                raise TableError(f"{directory / TABLE_NAME}: is a folder, where a table is to be: pass another DIR")
+            with scratch_folder(directory), scratch_folder(objects):
+                pass
+    except OSError as error:
+        raise TableError(
+            f"{directory}: no table can be written there ({error.strerror or error}): pass another DIR"
+        ) from None
+
+
 def table_json(table: Table) -> bytes:
     """The bytes of table.json: one line per header field and per entry, so that a retuned shape is a one-line diff (and
     the line of content_sha256)."""
@@ -166,14 +181,18 @@ def content_sha256(table: Table) -> str:
 
 
 def _sorted_compact(entry: Entry) -> bytes:
-    """`compact_json` of an entry. msgspec's own is the same bytes, 20 times as fast, of ASCII and of times that Python
+    """`compact_json` of an entry, without its name where it has none: as before there were names, so that a table
+    without any keeps its sha256. msgspec's own is the same bytes, 20 times as fast, of ASCII and of times that Python
     writes without an exponent."""
     times = (entry.time_us, entry.time_us_low, entry.time_us_high, entry.baseline_us)
     if all(time is None or time >= 1e-3 for time in times):
         text = msgspec.json.encode(entry, order="sorted")
         if text.isascii():
-            return text
-    return compact_json(msgspec.to_builtins(entry)).encode()
+            return text.replace(b'"name":null,', b"")
+    fields = msgspec.to_builtins(entry)
+    if entry.name is None:
+        del fields["name"]
+    return compact_json(fields).encode()
 
 
 def _lines(table: Table, sha256: str) -> Iterator[bytes]:
@@ -199,6 +218,14 @@ def _is_as_written(data: bytes, table: Table, sha256: str) -> bool:
             return False
         at += len(line)
     return at == len(data)
+
+
+def saved_names(directory: Path) -> dict[Problem, str]:
+    """What the entries of the table in `directory` are called; of no table, or one that is no good, nothing."""
+    try:
+        return {entry.problem: entry.name for entry in read_table(directory).entries if entry.name}
+    except TableError:
+        return {}
 
 
 def _put_object(directory: Path, name: str, sha256: str, given: bytes | None) -> None:

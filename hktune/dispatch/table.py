@@ -17,6 +17,7 @@ from hktune import model
 from hktune.errors import SpaceError
 from hktune.launch_rule import BLOCK_MAX, GRID_MAX, LDS_BYTES_MAX, WORKSPACE_BYTES_MAX, LaunchRule, compiled
 
+NAME_CHARACTERS_MAX = 256
 ENTRIES_MAX = 20_000  # twice the problems of a shapes file
 # Characters of all formulas of a table, and of those that differ. In use a row has some 80, most of them shared.
 FORMULAS_MAX, DISTINCT_FORMULAS_MAX = 4 << 20, 1 << 19
@@ -25,7 +26,9 @@ Key = tuple[int, int, int, str, str]
 Family = tuple[int, int, str, str]
 
 Word = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"\A[A-Za-z0-9_.+:/-]+\Z")]
-Text = Annotated[str, Meta(max_length=4096, pattern=r"\A[^\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+\Z")]
+_PLAIN = r"\A[^\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+\Z"
+Text = Annotated[str, Meta(max_length=4096, pattern=_PLAIN)]
+Name = Annotated[str, Meta(max_length=NAME_CHARACTERS_MAX, pattern=_PLAIN)]
 Sha256 = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 ConfigId = Annotated[str, Meta(pattern=r"\A[0-9a-f]{16}\Z")]
 Symbol = Annotated[str, Meta(pattern=r"\A[A-Za-z_$.][A-Za-z0-9_$.]{0,4095}\Z")]
@@ -119,7 +122,7 @@ class Entry(Strict, frozen=True):
 
     `time_us` (with its interval where measured) is the choice's own time; `ties` are the ids of other configs that
     cannot be told from it. The entry serves the n and k of its problem with `m_from` to `m_to` rows, both included;
-    where they are absent with m rows only.
+    where they are absent with m rows only. `name` is what a person calls the problem; nothing is decided by it.
     """
 
     m: Dimension
@@ -138,6 +141,7 @@ class Entry(Strict, frozen=True):
     kernel: Kernel | None = None
     m_from: Dimension | None = None
     m_to: Dimension | None = None
+    name: Name | None = None
 
     @property
     def problem(self) -> model.Problem:

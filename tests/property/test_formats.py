@@ -183,6 +183,9 @@ def test_a_table_comes_back_through_its_json(table: Table) -> None:
 def test_a_table_is_hashed_entry_by_entry_as_if_it_were_whole(table: Table) -> None:
     """And written as the json module would."""
     whole = msgspec.to_builtins(table)
+    for entry in whole["entries"]:
+        if entry["name"] is None:
+            del entry["name"]
     sha256 = hashlib.sha256(compact_json(whole).encode()).hexdigest()
     assert content_sha256(table) == sha256
     rows = [{name: value for name, value in entry.items() if value is not None} for entry in whole.pop("entries")]

@@ -129,10 +129,11 @@ def test_a_near_launch_from_the_table_alone_computes_the_product(tmp_path: Path,
 
 def test_a_launch_is_worked_out_when_it_is_asked_for_and_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 20,000 entries a program calls some: the others cost no time when the table is loaded."""
+    made = (entry(8), entry(16), entry(32, (32, 60)))
     worked_out: list[int] = []
     at = LaunchRule.at
     monkeypatch.setattr(LaunchRule, "at", lambda rule, m: worked_out.append(m) or at(rule, m))
-    found = choices(entry(8), entry(16), entry(32, (32, 60)))
+    found = choices(*made)
     assert worked_out == []
     for _ in range(3):
         found.find(16, N, K, "bf16", "none")
