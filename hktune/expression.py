@@ -168,7 +168,7 @@ class Expression:
             if isinstance(first, int) and isinstance(second, int):
                 value: int = function(first, second)
                 return value if -_LARGEST <= value <= _LARGEST else self._bounded(value)
-            return _number(first) and _number(second)  # one of them says that it is none
+            return min(_number(first), _number(second))  # one of them says that it is none
 
         return compute
 
