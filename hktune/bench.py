@@ -10,7 +10,7 @@ from typing import Protocol
 
 from hktune.build import built_compiler
 from hktune.compile import CachedCompiler, compiler_for
-from hktune.contained import ContainedStopwatch, GpuExecutor, GpuWorker, Usage
+from hktune.contained import REQUEST_DEADLINE_S, ContainedStopwatch, GpuExecutor, GpuWorker, Usage
 from hktune.device.opening import open_device
 from hktune.errors import DeviceError, InputError
 from hktune.gpus import share_out
@@ -24,9 +24,10 @@ from hktune.settings import Settings
 from hktune.shipped import SPACE_OF, space_word
 from hktune.space import load_space
 from hktune.verify.record import RecordStore, judge_sha256
-from hktune.workers import Executor, LocalExecutor
+from hktune.workers import NO_LIMITS_ASKED, Executor, Limits, LocalExecutor
 
-_WORKER_DEADLINE_S = DEADLINE_S + 60.0
+_GRACE_S = 30.0
+"""So long after a config's deadline its worker is killed: the emulator looks at the clock itself, and says more."""
 
 
 class Bench(Protocol):
@@ -90,6 +91,7 @@ class EmulatedBench:
     settings: Settings
     hipkittens: Path | None = None
     workers: int = 1
+    limits: Limits = NO_LIMITS_ASKED
 
     @property
     def identity(self) -> Identity:
@@ -97,7 +99,11 @@ class EmulatedBench:
 
     def __call__(self) -> Prover:
         records = RecordStore(self.settings.cache_dir / "proofs")
-        return Prover(load_space(self.space).template, self.compiler, records, self.seed)
+        return Prover(load_space(self.space).template, self.compiler, records, self.seed, self._deadline_s)
+
+    @property
+    def _deadline_s(self) -> float:
+        return self.limits.deadline_s or DEADLINE_S
 
     @property
     def compiler(self) -> CachedCompiler:
@@ -114,7 +120,8 @@ class EmulatedBench:
     def open(self, problems: Sequence[Problem], quarantine: dict[str, Failure]) -> OpenBench:
         """Start the workers."""
         del problems, quarantine
-        executor = LocalExecutor(self, self.workers, _WORKER_DEADLINE_S)
+        memory_bytes = self.limits.memory_of_each(self.workers)
+        executor = LocalExecutor(self, self.workers, self._deadline_s + _GRACE_S, memory_bytes)
         return OpenBench(executor, ModelledStopwatch(load_space(self.space).template))
 
 
@@ -135,13 +142,15 @@ class GpuBench:
     prebuilt: Path | None = None
     cache: str = "cold"
     gpus: tuple[int, ...] = (0,)
+    limits: Limits = NO_LIMITS_ASKED
 
     @property
     def identity(self) -> Identity:
         return open_device(self.kind, self.gpus[0], self.settings).identity
 
     def __call__(self) -> CompileOnly:
-        return CompileOnly(load_space(self.space).template, self.compiler)
+        compile_s = self.limits.deadline_s or COMPILE_DEADLINE_S
+        return CompileOnly(load_space(self.space).template, self.compiler, compile_s)
 
     @property
     def compiler(self) -> CachedCompiler:
@@ -171,8 +180,10 @@ class GpuBench:
         [gpu] = self.gpus
         given = (tuple(problems), self.settings, self.cache, self.seed, gpu)
         service = GpuService(self.kind, self.space, self.make_compiler, *given)
-        stopwatch = ContainedStopwatch(GpuWorker(service, name=f"GPU {gpu}"), self._reproduce, quarantine)
-        compiling = LocalExecutor(self, self.workers, COMPILE_DEADLINE_S + 60.0)
+        worker = GpuWorker(service, self.limits.deadline_s or REQUEST_DEADLINE_S, name=f"GPU {gpu}")
+        stopwatch = ContainedStopwatch(worker, self._reproduce, quarantine)
+        compile_s = (self.limits.deadline_s or COMPILE_DEADLINE_S) + _GRACE_S
+        compiling = LocalExecutor(self, self.workers, compile_s, self.limits.memory_of_each(self.workers))
         return OpenBench(GpuExecutor(compiling, stopwatch), stopwatch, stopwatch)
 
     def _reproduce(self, config: Config, problem: Problem | None) -> str:

@@ -7,15 +7,16 @@ from collections.abc import Sequence
 
 from hktune import __version__
 from hktune.commands.output import printing, why_lost
-from hktune.commands.parser import BAD_INPUT, DONE, FAILED, Parser
+from hktune.commands.parser import BAD_INPUT, DONE, FAILED, INTERRUPTED, Parser
 from hktune.errors import HktuneError
+from hktune.interruption import Interruption
 from hktune.needs import require_packages
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    with printing() as output:
+    with printing() as output, Interruption().heard():
         code = _run(words)
         output.flush()
         lost = why_lost(output)
@@ -34,6 +35,9 @@ def _run(words: list[str]) -> int:
     except HktuneError as error:
         print(f"hktune: {error}", file=sys.stderr)
         return BAD_INPUT
+    except KeyboardInterrupt:
+        print("hktune: interrupted", file=sys.stderr)
+        return INTERRUPTED
     except MemoryError:
         print("hktune: this machine has not the memory for that: make the problem smaller", file=sys.stderr)
         return BAD_INPUT

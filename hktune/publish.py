@@ -62,17 +62,28 @@ def scratch_folder(parent: Path | None = None) -> Iterator[Path]:
 
 
 def sweep(*folders: Path) -> None:
-    """Remove, anywhere below `folders`, the temporary files and folders that nobody is writing any more. What cannot
-    be removed stays."""
+    """Remove from `folders` the temporary files and folders that nobody is writing any more. What cannot be removed
+    stays."""
     for folder in folders:
-        for place, _, _ in os.walk(folder):
-            _sweep_one(Path(place))
+        with contextlib.suppress(OSError), os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.endswith(_SUFFIX) and entry.name.startswith(_PREFIXES):
+                    with contextlib.suppress(OSError):
+                        _remove_if_left(Path(entry.path))
 
 
-def sweep_temporary() -> None:
-    """`sweep` of the folder where this machine keeps temporary files, not below it."""
-    with contextlib.suppress(OSError):
-        _sweep_one(Path(tempfile.gettempdir()))
+def sweep_below(*folders: Path) -> None:
+    """`sweep`, and of all folders in them."""
+    for folder in folders:
+        sweep(*(Path(place) for place, _, _ in os.walk(folder)))
+
+
+def temporary_folder() -> Path:
+    """Where `scratch_folder` makes its folders. Raises MachineError where there is no such place."""
+    try:
+        return Path(tempfile.gettempdir())
+    except OSError as error:
+        raise MachineError(f"no place for temporary files ({error.strerror}): set TMPDIR") from None
 
 
 def locked(handle: int) -> bool:
@@ -114,14 +125,6 @@ def _make_folder(parent: Path | None) -> str:
     except FileNotFoundError:
         tempfile.tempdir = None
         return tempfile.mkdtemp(prefix="hktune-", suffix=_SUFFIX)
-
-
-def _sweep_one(folder: Path) -> None:
-    with contextlib.suppress(OSError), os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.endswith(_SUFFIX) and entry.name.startswith(_PREFIXES):
-                with contextlib.suppress(OSError):
-                    _remove_if_left(Path(entry.path))
 
 
 def _remove_if_left(path: Path) -> None:

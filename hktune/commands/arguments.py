@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hktune.escaped import shown
-from hktune.shipped import space_file
+from hktune.shipped import SPACE_OF, space_file
 
 if TYPE_CHECKING:
     from hktune.model import Problem
@@ -22,11 +22,24 @@ _INTEGER = re.compile(r"[-+]?[0-9]{1,18}\Z")
 _NUMBER = re.compile(r"[-+]?[0-9]{1,18}(\.[0-9]{1,18})?([eE][-+]?[0-9]{1,3})?\Z")
 
 
+def add_space(
+    parser: argparse.ArgumentParser, purpose: str, *, default: Path | None = None, required: bool = False
+) -> None:
+    """--space."""
+    names = ", ".join(path.stem for path in SPACE_OF.values())
+    parser.add_argument(
+        "--space",
+        type=space_file,
+        default=default,
+        required=required,
+        metavar="FILE",
+        help=f"{purpose}; a file, or the name of one that comes with hktune: {names}",
+    )
+
+
 def add_config(parser: argparse.ArgumentParser) -> None:
     """--space and the words of a config."""
-    parser.add_argument(
-        "--space", type=space_file, metavar="FILE", help="the search space (default: that of DIR:ID, else gfx950's)"
-    )
+    add_space(parser, "the search space (default: that of DIR:ID, else gfx950's)")
     add_config_words(parser)
 
 
@@ -43,7 +56,7 @@ def add_config_words(parser: argparse.ArgumentParser) -> None:
 
 def add_problem(parser: argparse.ArgumentParser, purpose: str) -> None:
     """--problem, once."""
-    parser.add_argument("--problem", type=problem, metavar="MxNxK", help=purpose)
+    parser.add_argument("--problem", type=problem, metavar="MxNxK", help=f"{purpose}; with a bias: MxNxK+bias")
 
 
 def add_seed(parser: argparse.ArgumentParser, of: str) -> None:
@@ -99,6 +112,14 @@ positive = integer(1, COUNT_MAX)
 seconds = number(1e-3, 1e9, "seconds")
 
 
+def gibibytes(text: str) -> float:
+    """A positive, finite number of GiB."""
+    value = float(text)
+    if not 0 < value < 1 << 20:
+        raise argparse.ArgumentTypeError(f"must be a positive number of GiB, got {text}")
+    return value
+
+
 def problem(text: str) -> Problem:
     """A problem as MxNxK or, with a bias, MxNxK+bias: of what a shapes file may ask for."""
     from hktune.errors import ShapesError
@@ -109,7 +130,7 @@ def problem(text: str) -> Problem:
     sizes, plus, epilogue = text.partition("+")
     parts = sizes.split("x")
     if len(parts) != 3 or not all(map(_INTEGER.match, parts)) or (plus and epilogue not in EPILOGUES):
-        raise argparse.ArgumentTypeError(f"must be MxNxK such as 4096x4096x4096, or MxNxK+bias, got {shown(text)}")
+        raise argparse.ArgumentTypeError(f"must be MxNxK such as 4096x4096x4096, got {shown(text)}")
     m, n, k = map(size, parts)
     asked = Problem(m, n, k, epilogue=epilogue or "none")
     try:

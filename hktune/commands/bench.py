@@ -7,12 +7,11 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hktune.commands.arguments import add_config_words, add_seed, problem
+from hktune.commands.arguments import add_config_words, add_seed, add_space, problem
 from hktune.commands.parser import DONE, FAILED, Command
 from hktune.errors import InputError
 from hktune.model import Failure, Problem
 from hktune.settings import Settings
-from hktune.shipped import space_file
 
 if TYPE_CHECKING:
     from hktune.contained import ContainedStopwatch
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
     """The options of `hktune bench`."""
-    parser.add_argument("--space", type=space_file, metavar="FILE", help="the search space (default: the device's own)")
+    add_space(parser, "the search space (default: the device's own)")
     parser.add_argument("--device", choices=("auto", "hip", "cuda"), default="auto", help="default: the one here")
     parser.add_argument(
         "--problem", type=problem, action="append", metavar="MxNxK", help="may be given again; without: only proved"
@@ -36,6 +35,7 @@ def _run(options: argparse.Namespace) -> int:
     """Prove and time; 1 when the config fails."""
     from hktune.bench import GpuBench, choose_device
     from hktune.commands.config_words import ConfigWords
+    from hktune.report.heartbeat import working
     from hktune.space import load_space, require_legal
 
     settings = Settings.from_environment(os.environ)
@@ -53,7 +53,8 @@ def _run(options: argparse.Namespace) -> int:
     work = bench.open(problems, {})
     try:
         assert work.confirming is not None, "a GPU's bench confirms"
-        attempt = work.confirming.prove(bench()(config))
+        with working(lambda: f"compiling and proving {config.id[:8]}"):
+            attempt = work.confirming.prove(bench()(config))
         if attempt.failure:
             print(f"{attempt.failure.status}: {attempt.failure.detail}")
             return FAILED
@@ -66,7 +67,10 @@ def _run(options: argparse.Namespace) -> int:
 
 def _timed(stopwatch: ContainedStopwatch, attempt: Attempt, problem: Problem) -> bool:
     """Print the attempt's time on `problem`; whether it has one."""
-    confirmation = stopwatch.confirm([attempt], problem)
+    from hktune.report.heartbeat import working
+
+    with working(lambda: f"measuring {problem}"):
+        confirmation = stopwatch.confirm([attempt], problem)
     [outcome] = confirmation.finalists
     if isinstance(outcome, Failure):
         print(f"{problem}: {outcome.status}: {outcome.detail}")

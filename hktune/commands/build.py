@@ -8,11 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hktune.commands.arguments import COUNT_MAX, add_hipkittens, add_seed, add_workers, integer
+from hktune.commands.arguments import COUNT_MAX, add_hipkittens, add_seed, add_space, add_workers, integer
 from hktune.commands.parser import DONE, FAILED, Command
 from hktune.model import Status
 from hktune.settings import Settings
-from hktune.shipped import space_file, space_word
+from hktune.shipped import space_word
 
 if TYPE_CHECKING:
     from hktune.build import BuildSummary
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
     """The options of `hktune build`."""
-    parser.add_argument("--space", type=space_file, required=True, metavar="FILE", help="the search space")
+    add_space(parser, "the search space", required=True)
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="DIR", help="for tune --prebuilt DIR")
     parser.add_argument("--configs", type=Path, metavar="FILE", help="also these, a line of PARAMETER=VALUE words each")
     parser.add_argument("--near-seeds", action="store_true", help="also what differs from a seed in one parameter")

@@ -11,12 +11,14 @@ from hktune.dispatch.validate import Skipped
 
 @dataclass(frozen=True)
 class Row:
-    """One entry. `serves`: the fewest and the most m it is used for. `vs_baseline`: the vendor's time over the choice's
-    (above 1: faster than the vendor)."""
+    """One entry. `name`: what a person calls its problem. `serves`: the fewest and the most m it is used for.
+    `vs_baseline`: the vendor's time over the choice's (above 1: faster than the vendor)."""
 
+    name: str
     shape: str
     serves: str
     choice: str
+    config_id: str
     config: str
     time_us: float
     source: str
@@ -35,9 +37,11 @@ def describe(table: Table, skipped: Iterable[Skipped] = ()) -> list[Row]:
 def _row(entry: Entry, skipped: str) -> Row:
     kernel = entry.kernel
     return Row(
+        name=entry.name or "",
         shape=str(entry.problem),
         serves="m={}..{}".format(*entry.rows) if entry.rows != (entry.m, entry.m) else "",
         choice=entry.choice if kernel else entry.baseline or "vendor",
+        config_id=kernel.config_id if kernel else "",
         config=" ".join(f"{name}={value}" for name, value in kernel.config.items()) if kernel else "",
         time_us=entry.time_us,
         source=str(entry.source),

@@ -22,8 +22,9 @@ from hktune.space import SearchSpace
 
 @dataclass(frozen=True)
 class RunSummary:
-    """A finished or interrupted run. `trials` are all rows of its directory, `names` the shapes asked for, `space` what
-    was searched, `again` the words of the command that proves one config again on the same device.
+    """A finished, interrupted or stopped run. `trials` are all rows of its directory, `names` the shapes asked for,
+    `space` what was searched, `again` the words of the command that proves one config again on the same device.
+    `stopped` says why the run, or a part of it, could not go on; `notes` what else was noticed.
 
     Seconds are wall clock; `variants` counts the distinct configs that were compiled and proved by this run.
     """
@@ -37,6 +38,8 @@ class RunSummary:
     space: SearchSpace
     again: Sequence[str]
     usage: Usage | None = None
+    stopped: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @cached_property
     def rows(self) -> dict[Problem, list[Trial]]:
@@ -95,7 +98,7 @@ def print_summary(console: Console, summary: RunSummary) -> None:
 def _source(summary: RunSummary) -> str:
     """Whether times are measured or modelled, and of what."""
     sources = {trial.source for trial in summary.best.values()}
-    devices = ", ".join(sorted({str(trial.device) for trial in summary.best.values()}))
+    devices = ", ".join(sorted({trial.device or "of an unknown device" for trial in summary.best.values()}))
     if sources == {Source.MODELLED}:
         return f"every time is modelled ({devices}), none is measured"
     if sources == {Source.MEASURED}:
@@ -117,7 +120,7 @@ def _print_best(console: Console, summary: RunSummary) -> None:
         Column("shape", list(summary.names.values()), folds=True),
         Column("m x n x k", sizes),
         Column("time us", [f"{trial.time_us:.1f}" if trial else "none" for trial in best], right=True),
-        Column("TFLOP/s", [f"{trial.tflops:.0f}" if trial else "" for trial in best], rank=5, right=True),
+        Column("TFLOP/s", [_tflops(trial) if trial else "" for trial in best], rank=5, right=True),
         Column("vs\nvendor", [_ratio(_vs_vendor(trial), 3) for trial in best], rank=1, right=True),
         *(Column(f"vs\n{each.name}", gains(each), rank, right=True) for rank, each in enumerate(summary.yardsticks)),
         Column("tried", [str(len(own)) for own in rows], rank=6, right=True),
@@ -157,7 +160,8 @@ def _print_configs(console: Console, summary: RunSummary) -> None:
 
 
 def _print_end(console: Console, summary: RunSummary) -> None:
-    word = "interrupted, everything so far is kept; run the same command to go on" if summary.interrupted else "done"
+    ended = "interrupted" if summary.interrupted else "stopped" if summary.stopped else None
+    word = f"{ended}, everything so far is kept; run the same command to go on" if ended else "done"
     counts = f"{len(summary.trials)} trials of {len(summary.names)} shapes"
     new = f"{summary.variants} new variants compiled and proved in {summary.elapsed_s:.0f} s"
     print_prose(console, f"{word}: {counts}; {new}")
@@ -175,6 +179,10 @@ def _vs_vendor(trial: Trial | None) -> float | None:
 
 def _ratio(ratio: float | None, digits: int = 2) -> str:
     return f"{ratio:.{digits}f}" if ratio is not None else ""
+
+
+def _tflops(trial: Trial) -> str:
+    return f"{trial.problem.flops / trial.time_us * 1e-6:.0f}" if trial.time_us else ""
 
 
 def _limit(trial: Trial) -> str:

@@ -143,9 +143,8 @@ def yaml_mutant(good: bytes, rng: random.Random) -> bytes:
         return harmed(good, rng)
     document = changed(_yaml(good), rng)
     try:
-        text = yaml.dump(
-            document, None, _DUMPER, default_flow_style=rng.choice([True, False, None]), allow_unicode=rng.random() < 0.5
-        )
+        flow = rng.choice([True, False, None])
+        text = yaml.dump(document, None, _DUMPER, default_flow_style=flow, allow_unicode=rng.random() < 0.5)
     except (yaml.YAMLError, RecursionError, UnicodeEncodeError):
         text = good.decode()
     junk = [

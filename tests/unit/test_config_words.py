@@ -73,7 +73,8 @@ def test_a_table_and_a_build_name_configs_too(tmp_path: Path, capsys: pytest.Cap
     table.mkdir()
     shutil.copy(SHIPPED / "table.json", table)
     kernel = json.loads((table / "table.json").read_text())["entries"][0]["kernel"]
-    assert find_config(table, kernel["config_id"][:8]).config == Config(kernel["config"])
+    for named in (table, table / "table.json"):
+        assert find_config(named, kernel["config_id"][:8]).config == Config(kernel["config"])
 
     built = tmp_path / "built"
     built.mkdir()
@@ -106,6 +107,9 @@ def test_of_many_candidates_only_some_are_listed(capsys: pytest.CaptureFixture[s
     [
         ("nowhere:5357f7f5", "no such directory"),
         (f"{ROOT / 'docs'}:5357f7f5", "holds no trials.csv"),
+        (f"{'x' * 5000}:5357f7f5", "no such directory"),
+        ("\0:5357f7f5", "no such directory"),
+        ("/dev/zero:5357f7f5", "is a device"),
         (f"{SHIPPED}:xyz", "is no config id"),
         (f"{SHIPPED}:5357f7f558645f850", "is no config id"),
         (f"{SHIPPED}:\x1b[31m", "is no config id"),
@@ -201,4 +205,4 @@ def test_a_number_of_a_kernel_given_twice_is_refused(tmp_path: Path, capsys: pyt
 def test_a_problem_may_have_a_bias(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(("explain", "--problem", "16x4608x3584+bias")) == 0
     assert f"legal for {Problem(16, 4608, 3584, epilogue='bias')}" in capsys.readouterr().out
-    assert "+bias" in refused(capsys, "explain", "--problem", "16x4608x3584+gelu")
+    assert "'16x4608x3584+gelu'" in refused(capsys, "explain", "--problem", "16x4608x3584+gelu")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from hktune.publish import publish, scratch_folder, sweep
+from hktune.publish import publish, scratch_folder, sweep, sweep_below
 
 # Dies by signal 9 in the middle of what it writes.
 KILLED = """
@@ -52,7 +52,7 @@ def test_what_a_killed_writer_left_is_swept(tmp_path: Path, what: str) -> None:
     [left] = inner.iterdir()
     (inner / ".mine").write_text("a dot file of somebody else")
     publish(inner / "kept", b"whole")
-    sweep(tmp_path)
+    sweep_below(tmp_path)
     assert {path.name for path in inner.iterdir()} == {".mine", "kept"}
     assert not left.exists()
 
