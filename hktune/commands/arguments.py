@@ -56,7 +56,7 @@ def add_config_words(parser: argparse.ArgumentParser) -> None:
 
 def add_problem(parser: argparse.ArgumentParser, purpose: str) -> None:
     """--problem, once."""
-    parser.add_argument("--problem", type=problem, metavar="MxNxK", help=purpose)
+    parser.add_argument("--problem", type=problem, metavar="MxNxK", help=f"{purpose}; with a bias: MxNxK+bias")
 
 
 def add_seed(parser: argparse.ArgumentParser, of: str) -> None:
@@ -130,7 +130,7 @@ def problem(text: str) -> Problem:
     sizes, plus, epilogue = text.partition("+")
     parts = sizes.split("x")
     if len(parts) != 3 or not all(map(_INTEGER.match, parts)) or (plus and epilogue not in EPILOGUES):
-        raise argparse.ArgumentTypeError(f"must be MxNxK such as 4096x4096x4096, or MxNxK+bias, got {shown(text)}")
+        raise argparse.ArgumentTypeError(f"must be MxNxK such as 4096x4096x4096, got {shown(text)}")
     m, n, k = map(size, parts)
     asked = Problem(m, n, k, epilogue=epilogue or "none")
     try:

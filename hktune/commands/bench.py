@@ -35,6 +35,7 @@ def _run(options: argparse.Namespace) -> int:
     """Prove and time; 1 when the config fails."""
     from hktune.bench import GpuBench, choose_device
     from hktune.commands.config_words import ConfigWords
+    from hktune.report.heartbeat import working
     from hktune.space import load_space, require_legal
 
     settings = Settings.from_environment(os.environ)
@@ -52,7 +53,8 @@ def _run(options: argparse.Namespace) -> int:
     work = bench.open(problems, {})
     try:
         assert work.confirming is not None, "a GPU's bench confirms"
-        attempt = work.confirming.prove(bench()(config))
+        with working(lambda: f"compiling and proving {config.id[:8]}"):
+            attempt = work.confirming.prove(bench()(config))
         if attempt.failure:
             print(f"{attempt.failure.status}: {attempt.failure.detail}")
             return FAILED
@@ -65,7 +67,10 @@ def _run(options: argparse.Namespace) -> int:
 
 def _timed(stopwatch: ContainedStopwatch, attempt: Attempt, problem: Problem) -> bool:
     """Print the attempt's time on `problem`; whether it has one."""
-    confirmation = stopwatch.confirm([attempt], problem)
+    from hktune.report.heartbeat import working
+
+    with working(lambda: f"measuring {problem}"):
+        confirmation = stopwatch.confirm([attempt], problem)
     [outcome] = confirmation.finalists
     if isinstance(outcome, Failure):
         print(f"{problem}: {outcome.status}: {outcome.detail}")

@@ -32,6 +32,7 @@ def add_kernel_options(parser: argparse.ArgumentParser) -> None:
 
 def verify_kernel(options: argparse.Namespace) -> int:
     """Judge the kernel; 0 when nothing is wrong, 1 otherwise. Raises InputError, ToolchainError."""
+    from hktune.report.heartbeat import working
     from hktune.verify import kernel_file
 
     path: Path = options.kernel
@@ -51,7 +52,8 @@ def verify_kernel(options: argparse.Namespace) -> int:
     else:
         source = kind.text(data, path)
         data, symbol = kernel_file.compile_source(path, source, options.symbol, _compiler(options))
-    verdict = kernel_file.judge(data, symbol, run)
+    with working(lambda: f"executing {symbol}"):
+        verdict = kernel_file.judge(data, symbol, run)
     if verdict.failure:
         print(f"{verdict.failure.status}: {verdict.failure.detail}")
     else:
@@ -59,7 +61,7 @@ def verify_kernel(options: argparse.Namespace) -> int:
         print(f"{symbol}: no hazard found; {checked}")
     for note in verdict.notes:
         print(f"note: {note}")
-    print(f"{verdict.resources}")
+    print(f"takes {verdict.resources}")
     return 1 if verdict.failure else 0
 
 

@@ -55,7 +55,7 @@ def _run(options: argparse.Namespace) -> int:
         return FAILED
     proofs = [*map(str, space.template.proof_problems(config)), *([str(options.problem)] if own else [])]
     print(f"proved on {'; '.join(proofs)}: relative error {attempt.relative_error:.2e}")
-    print(f"{attempt.resources}")
+    print(f"takes {attempt.resources}")
     return DONE
 
 
@@ -69,7 +69,7 @@ def _compile_only(space: SearchSpace, config: Config, settings: Settings) -> int
         print(f"{attempt.failure.status}: {attempt.failure.detail}")
     else:
         print(f"compiled, not proved: the emulator is for gfx950, not {space.arch.name}: hktune bench proves on a GPU")
-        print(f"{attempt.resources}")
+        print(f"takes {attempt.resources}")
     return FAILED
 
 

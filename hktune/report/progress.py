@@ -9,9 +9,11 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from types import TracebackType
 
-from rich.console import Console, Group
+from rich.console import Console
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress
+from rich.progress_bar import ProgressBar
+from rich.table import Table
 from rich.text import Text
 
 from hktune.escaped import escaped
@@ -34,17 +36,7 @@ class RunProgress:
         self._latest = ""
         self._listeners: list[_Listener] = []
         self._lock = threading.Lock()
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
-            MofNCompleteColumn(),
-            TextColumn("trials"),
-            TimeElapsedColumn(),
-            TextColumn("elapsed,"),
-            TimeRemainingColumn(),
-            TextColumn("left"),
-            console=console,
-        )
+        self._progress = Progress(console=console)  # counts, and guesses the time that is left; never shown itself
         self._task = self._progress.add_task("tuning", total=None)
         self._live = Live(console=console, get_renderable=self._render, refresh_per_second=4, transient=True)
         self._open = ExitStack()
@@ -90,30 +82,36 @@ class RunProgress:
             self._latest = f"{escaped(self._names[trial.problem])} {trial.time_us:.1f} us {trial.source}"
 
     def skipped(self, trials: int) -> None:
-        """Count trials of an earlier run as done."""
-        self._progress.advance(self._task, trials)
+        """Count trials of an earlier run as done, at no speed."""
+        task = self._progress.tasks[0]
+        self._progress.reset(self._task, total=task.total, completed=int(task.completed) + trials)
 
     def line(self) -> str:
         """How far the run is."""
+        return "; ".join([self._done(), *([f"newest best {self._latest}"] if self._latest else []), *self._failures()])
+
+    def _done(self) -> str:
         elapsed_s = time.monotonic() - self._started
         task = self._progress.tasks[0]
         if task.total is None:
             return f"{self._phase}, {elapsed_s:.0f} s so far"
         left = f", {task.time_remaining:.0f} s left" if task.time_remaining else ""
-        newest = f"; newest best {self._latest}" if self._latest else ""
-        failed = f"; failed: {self._failures()}" if self._failures() else ""
-        return f"{self._phase}: {task.completed:.0f}/{task.total:.0f} trials, {elapsed_s:.0f} s{left}{newest}{failed}"
+        return f"{self._phase}: {task.completed:.0f}/{task.total:.0f} trials, {elapsed_s:.0f} s{left}"
 
-    def _failures(self) -> str:
+    def _failures(self) -> list[str]:
         failed = {status: count for status, count in self._statuses.items() if status is not Status.OK}
-        return ", ".join(f"{count} {status}" for status, count in sorted(failed.items()))
+        counts = ", ".join(f"{count} {status}" for status, count in sorted(failed.items()))
+        return [f"failed: {counts}"] if counts else []
 
-    def _render(self) -> Group:
+    def _render(self) -> Table:
+        task = self._progress.tasks[0]
         variants = sum(listener.variants for listener in self._listeners)
-        lines = [f"{self._phase}, {variants} variants at work" if variants else self._phase]
-        lines += [f"newest best   {self._latest}"] if self._latest else []
-        lines += [f"failures      {self._failures()}"] if self._failures() else []
-        return Group(self._progress, Text("\n".join(lines)))
+        lines = [self._done() + (f", {variants} variants at work" if variants else "")]
+        lines += [f"newest best {self._latest}"] if self._latest else []
+        grid = Table.grid()
+        grid.add_row(ProgressBar(task.total, task.completed, width=min(self._console.width, 60)))
+        grid.add_row(Text("\n".join([*lines, *self._failures()])))
+        return grid
 
 
 class _Listener:

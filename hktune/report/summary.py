@@ -98,7 +98,7 @@ def print_summary(console: Console, summary: RunSummary) -> None:
 def _source(summary: RunSummary) -> str:
     """Whether times are measured or modelled, and of what."""
     sources = {trial.source for trial in summary.best.values()}
-    devices = ", ".join(sorted({str(trial.device) for trial in summary.best.values()}))
+    devices = ", ".join(sorted({trial.device or "of an unknown device" for trial in summary.best.values()}))
     if sources == {Source.MODELLED}:
         return f"every time is modelled ({devices}), none is measured"
     if sources == {Source.MEASURED}:
@@ -120,7 +120,7 @@ def _print_best(console: Console, summary: RunSummary) -> None:
         Column("shape", list(summary.names.values()), folds=True),
         Column("m x n x k", sizes),
         Column("time us", [f"{trial.time_us:.1f}" if trial else "none" for trial in best], right=True),
-        Column("TFLOP/s", [f"{trial.tflops:.0f}" if trial else "" for trial in best], rank=5, right=True),
+        Column("TFLOP/s", [_tflops(trial) if trial else "" for trial in best], rank=5, right=True),
         Column("vs\nvendor", [_ratio(_vs_vendor(trial), 3) for trial in best], rank=1, right=True),
         *(Column(f"vs\n{each.name}", gains(each), rank, right=True) for rank, each in enumerate(summary.yardsticks)),
         Column("tried", [str(len(own)) for own in rows], rank=6, right=True),
@@ -179,6 +179,10 @@ def _vs_vendor(trial: Trial | None) -> float | None:
 
 def _ratio(ratio: float | None, digits: int = 2) -> str:
     return f"{ratio:.{digits}f}" if ratio is not None else ""
+
+
+def _tflops(trial: Trial) -> str:
+    return f"{trial.problem.flops / trial.time_us * 1e-6:.0f}" if trial.time_us else ""
 
 
 def _limit(trial: Trial) -> str:

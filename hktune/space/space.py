@@ -14,6 +14,7 @@ from hktune.escaped import shown
 from hktune.expression import Derived, Expression, Message
 from hktune.launch_rule import LaunchRule, specialised
 from hktune.model import Config, Problem, Value
+from hktune.near import meant
 from hktune.outside_file import FileKind
 from hktune.shipped import KERNELS
 from hktune.space.description import ConstraintDescription, SpaceDescription
@@ -85,7 +86,8 @@ class SearchSpace:
         """A config from `values`, defaults filled in. Raises SpaceError for an unknown parameter or illegal value."""
         unknown = [name for name in values if name not in self._parameter]
         if unknown:
-            raise SpaceError(f"unknown parameter {unknown[0]!r}: known are {', '.join(self._parameter)}")
+            near = meant(unknown[0], self._parameter)
+            raise SpaceError(f"unknown parameter {unknown[0]!r}{near}: known are {', '.join(self._parameter)}")
         chosen = {name: values.get(name, parameter.default) for name, parameter in self._parameter.items()}
         positions = {name: parameter.index(chosen[name]) for name, parameter in self._parameter.items()}
         return Config({name: self._parameter[name].values[position] for name, position in positions.items()})

@@ -16,7 +16,7 @@ ROOT = Path(hktune.__file__).parent
 LEAVES = {
     "errors", "model", "arch", "bf16", "expression", "launch_rule", "elf", "code_object", "debug_lines", "cubin",
     "outside_file", "yaml_file", "json_file", "escaped", "publish", "settings", "shipped", "guard",
-    "torch_choice", "needs",
+    "torch_choice", "needs", "near",
 }  # fmt: skip
 DESCRIPTIONS = {"template", "space", "shapes"}
 MACHINERY = {"compile", "emulator", "device", "verify", "measure", "search", "store"}

@@ -58,7 +58,7 @@ def test_a_config_gets_defaults_and_keeps_types(space: SearchSpace) -> None:
 @pytest.mark.parametrize(
     ("values", "rule"),
     [
-        ({"blok_m": 64}, "unknown parameter 'blok_m': known are block_m, block_n"),
+        ({"blok_m": 64}, "unknown parameter 'blok_m', did you mean block_m\\?: known are block_m, block_n"),
         ({"block_m": 96}, "block_m=96 is not a legal value: legal are 64, 128, 256"),
         ({"stages": True}, "stages=True is not a legal value: legal are 1, 2, 3"),
         ({"eager": 1}, "eager=1 is not a legal value: legal are False, True"),
