@@ -41,10 +41,13 @@ class LaunchRule:
     def at(self, m: int) -> Launch | None:
         """The launch for m rows; None when `requires` forbids it or a formula has no legal value there."""
         try:
-            if not all(_value(formula, m) for formula in self.requires):
+            scope = {"m": m}
+            if not all(compiled(formula).value(scope) for formula in self.requires):
                 return None
-            x, y, z = (_value(formula, m) for formula in self.grid)
-            workspace_bytes = _value(self.workspace_bytes, m)
+            x, y, z, workspace_bytes = [
+                size if isinstance(size, int) else int(compiled(size).value(scope))
+                for size in (*self.grid, self.workspace_bytes)
+            ]
         except SpaceError:
             return None
         if not (min(x, y, z) >= 1 and max(x, y, z) <= GRID_MAX and 0 <= workspace_bytes <= WORKSPACE_BYTES_MAX):
@@ -78,10 +81,6 @@ def specialised(expression: Expression, known: Mapping[str, Any], definitions: M
             raise SpaceError(f"{expression.where}: is {node.value!r:.40}: it must be an integer")
         return int(node.value)
     return compiled(ast.unparse(node)).text
-
-
-def _value(formula: Formula, m: int) -> int:
-    return formula if isinstance(formula, int) else int(compiled(formula).value({"m": m}))
 
 
 def _tree(expression: Expression) -> ast.expr:

@@ -6,9 +6,11 @@ which is the only part of a table that ever becomes part of a path. Text holds n
 
 from __future__ import annotations
 
+import functools
 import itertools
 from typing import Annotated, Literal
 
+import msgspec
 from msgspec import Meta, Struct
 
 from hktune import model
@@ -40,8 +42,9 @@ LdsBytes = Annotated[int, Meta(ge=0, le=LDS_BYTES_MAX)]
 WorkspaceBytes = Annotated[int, Meta(ge=0, le=WORKSPACE_BYTES_MAX)]
 
 
-class Strict(Struct, frozen=True, forbid_unknown_fields=True):
-    """Immutable, and a key that it does not know is an error."""
+class Strict(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
+    """Immutable, and a key that it does not know is an error. Holds nothing that could hold it, so Python's search for
+    cycles may pass over it: a table is some 300,000 objects."""
 
 
 class Argument(Strict, frozen=True):
@@ -78,8 +81,19 @@ class Launch(Strict, frozen=True):
 
     @property
     def rule(self) -> LaunchRule:
-        arguments = tuple(model.Argument(argument.name, argument.kind) for argument in self.arguments)
+        arguments = _plain(self.arguments)
         return LaunchRule(self.grid, self.block, self.dynamic_lds_bytes, arguments, self.workspace_bytes, self.requires)
+
+
+@functools.lru_cache(maxsize=256)
+def _plain(arguments: tuple[Argument, ...]) -> tuple[model.Argument, ...]:
+    """As `model.Launch` has them: one tuple for all entries with equal ones."""
+    return tuple(model.Argument(argument.name, argument.kind) for argument in arguments)
+
+
+@functools.lru_cache(maxsize=4096)
+def _config_id(config: bytes) -> str:
+    return model.Config(msgspec.json.decode(config)).id
 
 
 class Kernel(Strict, frozen=True):
@@ -98,7 +112,7 @@ class Kernel(Strict, frozen=True):
     reproducible: bool = False
 
     def __post_init__(self) -> None:
-        current = model.Config(self.config).id
+        current = _config_id(msgspec.json.encode(self.config))
         if self.config_id != current:
             raise ValueError(f"config_id saved={self.config_id} current={current}: the config is another")
 
