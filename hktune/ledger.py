@@ -2,30 +2,53 @@
 
 from __future__ import annotations
 
+import threading
+from collections import Counter
 from datetime import datetime, timezone
 from itertools import count
 from pathlib import Path
 
 from hktune.contained import QUARANTINED
 from hktune.measure.stopwatch import Attempt
-from hktune.model import Failure, Problem, Status, Timing, Trial
+from hktune.model import Failure, Problem, Status, Timing, Trial, by_problem
 from hktune.rows import RowContext
 from hktune.space import SearchSpace
-from hktune.store import TrialStore, locked
+from hktune.store import TrialStore, locked, named_template
 
 
 class Ledger:
-    """The rows of one results directory that were made from one template."""
+    """The rows of one results directory that were made from one template. Each row of the file is read once, whoever
+    wrote it. May be used by several threads."""
 
     def __init__(self, directory: Path, context: RowContext, fresh: bool) -> None:
         if fresh:
             _set_aside(directory)
         self._store = TrialStore(directory)
         self._context = context
+        self._rows: list[Trial] = []
+        self._others: Counter[str] = Counter()
+        self._reading = threading.Lock()
 
     def rows(self) -> list[Trial]:
+        """All that there are by now, in order."""
         sha256 = self._context.template.sha256
-        return [trial for trial in self._store.read() if trial.template_sha256 == sha256]
+        with self._reading:
+            news = self._store.read_new()
+            if news.anew:
+                self._rows.clear()
+                self._others.clear()
+            self._rows += (trial for trial in news.trials if trial.template_sha256 == sha256)
+            self._others.update(named_template(trial) for trial in news.trials if trial.template_sha256 != sha256)
+            return list(self._rows)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What else is in the file: rows of other templates, which this run neither goes on from nor takes."""
+        own = f"{self._context.template.name} {self._context.template.sha256[:12]}"
+        return tuple(
+            f"{count} trials of {template} in {self._store.path} are left out: this is {own}"
+            for template, count in sorted(self._others.items())
+        )
 
     def append(self, trial: Trial) -> Trial:
         return self._store.append(trial)
@@ -42,7 +65,7 @@ class Ledger:
 
     def explain_unservable(self, space: SearchSpace, names: dict[Problem, str]) -> None:
         """A shape that no config is legal for gets one row, with the reason."""
-        tried = {trial.problem for trial in self.rows()}
+        tried = by_problem(self.rows())
         for problem in names:
             domain = space.domain(problem)
             if problem in tried or not domain.is_empty:
