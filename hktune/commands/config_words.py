@@ -107,22 +107,21 @@ def _split(word: str) -> tuple[Path, str] | None:
     """The parts of DIR:ID; None for any other word. A directory's name may hold = and :, a value never holds a colon
     that is the last before hex digits."""
     directory, colon, prefix = word.rpartition(":")
-    if not colon or ("=" in word and not Path(directory).exists()):
+    if not colon or ("=" in word and not os.path.lexists(directory)):
         return None
     return Path(directory or "."), prefix.lower()
 
 
 def _configs(directory: Path) -> Iterator[Named]:
-    """Every config of `directory`, which may also be a trials.csv by another name."""
-    readers = {
-        directory / "trials.csv" if directory.is_dir() else directory: _tried,
-        directory / "table.json": _tabled,
-        directory / "built.json": _built,
-    }
-    present = [(read, path) for path, read in readers.items() if os.path.lexists(path)]
+    """Every config of `directory`, which may also be one of the files in it, trials.csv by any name."""
+    readers = {"trials.csv": _tried, "table.json": _tabled, "built.json": _built}
+    present = [(read, directory / name) for name, read in readers.items() if os.path.lexists(directory / name)]
+    there = os.path.lexists(directory)
+    if there and not directory.is_dir():
+        present = [(readers.get(directory.name, _tried), directory)]
     if not present:
-        what = "holds no trials.csv, table.json or built.json" if directory.exists() else "no such directory"
-        raise InputError(f"{directory}: {what}: name one that hktune tune or hktune build made")
+        what = "holds no trials.csv, table.json or built.json" if there else "no such directory"
+        raise InputError(f"{shown(str(directory))}: {what}: name one that hktune tune or hktune build made")
     for read, path in present:
         yield from read(path)
 

@@ -9,8 +9,6 @@ from functools import cached_property
 
 from rich.cells import cell_len, chop_cells
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from hktune.escaped import escaped
 
@@ -49,17 +47,17 @@ def print_columns(console: Console, columns: Sequence[Column]) -> None:
     told = [column for column in columns if any(column.cells)]
     shown = _fitting(told, console.width)
     spare = console.width - _total(shown)
-    table = Table(box=None, padding=(0, _GAP, 0, 0), pad_edge=False)
-    texts = []
+    laid_out = []
     for column in shown:
         # Wider than the console where even the narrowest do not fit: a terminal then breaks the line.
         width = min(column.width, max(column.width_min + spare, _NARROW // 2)) if column.folds else column.width
         spare -= width - column.width_min
-        table.add_column(Text(column.header), justify="right" if column.right else "left", no_wrap=True, width=width)
-        texts.append([_folded(text, width) if column.folds else text for text in column.texts])
-    for cells in zip(*texts, strict=True):
-        table.add_row(*map(Text, cells))  # Text: nothing in it is markup
-    console.print(table, width=max(console.width, _total(shown)), crop=False, overflow="ignore")
+        laid_out.append(_Laid(column, width))
+    heads = [column.header.split("\n") for column in shown]
+    lines = _lines(laid_out, [[""] * (max(map(len, heads)) - len(head)) + head for head in heads])
+    for row in zip(*(laid.cells for laid in laid_out), strict=True):
+        lines += _lines(laid_out, row)
+    console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
     left_out = [column.header.replace("\n", " ") for column in told if column not in shown]
     if left_out:
         needed = sum(column.width + _GAP for column in told) - _GAP
@@ -83,6 +81,31 @@ def print_line(console: Console, text: str) -> None:
     console.print(escaped(text), highlight=False, markup=False, soft_wrap=True)
 
 
+class _Laid:
+    """A column of one width, each of its cells in lines."""
+
+    def __init__(self, column: Column, width: int) -> None:
+        self._right = column.right
+        self._width = width
+        self.cells = [_folded(text, width) if cell_len(text) > width else [text] for text in column.texts]
+
+    def line(self, cell: Sequence[str], number: int) -> str:
+        """That line of `cell`, as wide as the column; blank where the cell has fewer."""
+        text = cell[number] if number < len(cell) else ""
+        blank = " " * (self._width - cell_len(text))
+        return blank + text if self._right else text + blank
+
+
+def _lines(columns: Sequence[_Laid], cells: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of one row."""
+    numbers = range(max(map(len, cells)))
+    between = " " * _GAP
+    return [
+        between.join(column.line(cell, number) for column, cell in zip(columns, cells, strict=True)).rstrip()
+        for number in numbers
+    ]
+
+
 def _fitting(columns: Sequence[Column], width: int) -> list[Column]:
     shown = list(columns)
     while _total(shown) > width:
@@ -98,7 +121,6 @@ def _total(columns: Sequence[Column]) -> int:
     return sum(column.width_min + _GAP for column in columns) - _GAP
 
 
-def _folded(text: str, width: int) -> str:
+def _folded(text: str, width: int) -> list[str]:
     """`text` in lines of at most `width` terminal cells, of which some characters take two."""
-    lines = textwrap.wrap(text, width) if cell_len(text) > width else [text]
-    return "\n".join(piece for line in lines for piece in chop_cells(line, width))
+    return [piece for line in textwrap.wrap(text, width) for piece in chop_cells(line, width)]

@@ -73,7 +73,8 @@ def test_a_table_and_a_build_name_configs_too(tmp_path: Path, capsys: pytest.Cap
     table.mkdir()
     shutil.copy(SHIPPED / "table.json", table)
     kernel = json.loads((table / "table.json").read_text())["entries"][0]["kernel"]
-    assert find_config(table, kernel["config_id"][:8]).config == Config(kernel["config"])
+    for named in (table, table / "table.json"):
+        assert find_config(named, kernel["config_id"][:8]).config == Config(kernel["config"])
 
     built = tmp_path / "built"
     built.mkdir()
@@ -106,6 +107,9 @@ def test_of_many_candidates_only_some_are_listed(capsys: pytest.CaptureFixture[s
     [
         ("nowhere:5357f7f5", "no such directory"),
         (f"{ROOT / 'docs'}:5357f7f5", "holds no trials.csv"),
+        (f"{'x' * 5000}:5357f7f5", "no such directory"),
+        ("\0:5357f7f5", "no such directory"),
+        ("/dev/zero:5357f7f5", "is a device"),
         (f"{SHIPPED}:xyz", "is no config id"),
         (f"{SHIPPED}:5357f7f558645f850", "is no config id"),
         (f"{SHIPPED}:\x1b[31m", "is no config id"),
