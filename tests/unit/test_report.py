@@ -193,3 +193,14 @@ def test_in_a_file_there_are_signs_of_life_in_every_phase(monkeypatch: pytest.Mo
     length = len(file.getvalue())
     time.sleep(0.05)
     assert len(file.getvalue()) == length
+
+
+def test_other_commands_tell_standard_error_that_they_work(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(beats, "LINE_EVERY_S", 0.01)
+    with beats.working(lambda: "compiling [/] 3/7"):
+        time.sleep(0.1)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("compiling [/] 3/7, 0 s so far\n")
