@@ -24,7 +24,7 @@ from hktune.errors import HktuneError, InputError, StoreError
 from hktune.gpus import choose_gpus
 from hktune.interruption import Interruption
 from hktune.launch_rule import LaunchRule
-from hktune.ledger import Ledger
+from hktune.ledger import Ledger, SharedDirectory
 from hktune.model import Config, Identity, Problem, Status, Trial
 from hktune.neighbours import time_neighbours
 from hktune.prove import built_again
@@ -108,7 +108,7 @@ def tune(options: RunOptions, settings: Settings, command: Sequence[str], consol
         works: list[OpenBench] = []
         stopped: list[HktuneError] = []
         try:
-            stopped += _search(options, bench, space, searches, ledger, progress, works)
+            stopped += _search(options, bench, space, searches, ledger, directory, progress, works)
             interruption.defer()
         except KeyboardInterrupt:
             interruption.requested = True
@@ -177,6 +177,7 @@ def _search(
     space: SearchSpace,
     searches: list[Search],
     ledger: Ledger,
+    directory: Path,
     progress: RunProgress,
     works: list[OpenBench],
 ) -> list[HktuneError]:
@@ -195,8 +196,12 @@ def _search(
                 apart = StrategiesApart(own)
                 stack.callback(apart.close)
                 own = apart.searches
-            tuner = Tuner(own, work.executor, work.stopwatch, ledger.record, budget, progress.listener(), work.shares)
-            tasks.append(partial(_search_part, tuner, own, work, space, ledger, progress))
+            shared = SharedDirectory(directory, ledger, problems)
+            stack.callback(shared.close)
+            record = partial(ledger.record_one_of, options.trials)
+            how = (budget, progress.listener(), work.shares, shared)
+            tuner = Tuner(own, work.executor, work.stopwatch, record, *how)
+            tasks.append(partial(_search_part, tuner, own, work, space, ledger, shared, progress))
         return side_by_side(tasks, [work.interrupt for work in works])
 
 
@@ -206,20 +211,22 @@ def _search_part(
     work: OpenBench,
     space: SearchSpace,
     ledger: Ledger,
+    shared: SharedDirectory,
     progress: RunProgress,
 ) -> None:
     """Run one loop to its end and confirm what it found."""
     problems = [search.problem for search in searches]
-    tuner.replay(ledger.rows())
+    tuner.replay(shared.news())
     progress.skipped(sum(len(search.tried) for search in searches))
     progress.phase("searching")
     tuner.run()
-    time_yardsticks(space, searches, work, ledger.record)
-    if work.confirming:
-        progress.phase("measuring the best again")
-        confirm(ledger.rows(), problems, work.confirming, ledger.append)
-    progress.phase("timing winners at their neighbours' m")
-    time_neighbours(space, problems, work, ledger.rows, ledger.record, ledger.append)
+    with shared.alone_at("finishing", work.check_interrupt):
+        time_yardsticks(space, searches, work, ledger.record)
+        if work.confirming:
+            progress.phase("measuring the best again")
+            confirm(ledger.rows(), problems, work.confirming, ledger.append)
+        progress.phase("timing winners at their neighbours' m")
+        time_neighbours(space, problems, work, ledger.rows, ledger.record, ledger.append)
 
 
 def _sweep(directory: Path, settings: Settings) -> None:

@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 import time
@@ -188,7 +189,9 @@ def pip(arguments: Sequence[str], what: str, *, must: bool = True) -> int:
 def run(command: Sequence[str], what: str, *, must: bool = True) -> int:
     """Run `command`, with a line every 15 s while it is at work."""
     started = time.monotonic()
-    with subprocess.Popen(command) as process:
+    # setuptools warns, over many lines, that an editable install is one.
+    environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
+    with subprocess.Popen(command, env=environment) as process:
         while True:
             try:
                 status = process.wait(SAY_EVERY_S)

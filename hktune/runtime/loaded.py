@@ -94,8 +94,12 @@ class LoadedTable:
 
     def vendor_linear(self, why: Fallback, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """What torch makes of a call that no kernel serves, for the reason `why`."""
+        if why is not Fallback.TENSOR_TYPE:
+            self._counts.fell_back(why, x, weight)
+            return functional.linear(x, weight, bias)
+        out = functional.linear(x, weight, bias)  # a TypeError where an operand is no tensor: nothing is served then
         self._counts.fell_back(why, x, weight)
-        return functional.linear(x, weight, bias)
+        return out
 
     def matmul(self, a: Tensor, b: Tensor | PreparedMatrix) -> Tensor:
         """a [..., K] @ b [K, N] -> [..., N], as torch.matmul. A b that is a transposed view of [N, K] is read as it
@@ -133,8 +137,13 @@ class LoadedTable:
         return served.result(launch, a, b, None)
 
     def vendor_matmul(self, why: Fallback, a: Tensor, b: Tensor) -> Tensor:
+        """As `vendor_linear`."""
+        if why is not Fallback.TENSOR_TYPE:
+            self._counts.fell_back(why, a, b)
+            return torch.matmul(a, b)
+        out = torch.matmul(a, b)
         self._counts.fell_back(why, a, b)
-        return torch.matmul(a, b)
+        return out
 
     def warm(self) -> None:
         """Load every kernel now, on each device in use, so that no call does and a graph capture need not."""

@@ -1,5 +1,6 @@
 """What a run leaves behind: trials.csv, its merging, and environment.json."""
 
+from hktune.store.claims import Claims
 from hktune.store.environment import (
     Environment,
     Mismatch,
@@ -12,6 +13,7 @@ from hktune.store.merge import Merged, folder_of, merge, merged_trials
 from hktune.store.trials import News, TrialStore, locked, read_frame, read_trials
 
 __all__ = [
+    "Claims",
     "Environment",
     "Merged",
     "Mismatch",

@@ -53,7 +53,6 @@ WRONG: list[tuple[Any, ...]] = [
 
 @pytest.mark.parametrize("operands", WRONG, ids=[" ".join(type(each).__name__ for each in case) for case in WRONG])
 @pytest.mark.parametrize("around", ["nothing", "autocast", "a mode"])
-@pytest.mark.filterwarnings("ignore::hktune.runtime.FallbackWarning")
 def test_what_is_no_tensor_raises_what_torch_raises(operands: tuple[Any, ...], around: str, table: LoadedTable) -> None:
     contexts: dict[str, Callable[[], Any]] = {
         "nothing": torch.no_grad,
@@ -69,6 +68,7 @@ def test_what_is_no_tensor_raises_what_torch_raises(operands: tuple[Any, ...], a
         for function in ours:
             with pytest.raises(TypeError, match=re.escape(str(expected.value).splitlines()[0])), contexts[around]():
                 function(*operands)
+    assert not table.stats().fallbacks
 
 
 class Boxed:
