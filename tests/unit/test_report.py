@@ -80,7 +80,7 @@ def test_every_width_shows_winner_time_and_gain(width: int) -> None:
 @pytest.mark.parametrize("width", [60, 80, 120])
 def test_configs_are_wrapped_whole_and_can_be_typed_again(width: int) -> None:
     text = printed(summary(TRIALS), width)
-    words = text.partition(f"\n{BEST.id[:8]}  ")[2].partition("\ndone")[0].split()
+    words = text.partition(f"\n{BEST.id[:8]}  ")[2].partition("\none of them")[0].split()
     assert SPACE.parse(words) == BEST
 
 
