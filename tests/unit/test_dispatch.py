@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -205,6 +206,18 @@ def test_a_malformed_table_is_one_line_that_names_the_place(tmp_path: Path, edit
         read_table(tmp_path)
     assert "\n" not in str(caught.value)
     assert "build it again" in str(caught.value)
+
+
+def test_a_full_file_of_nested_lists_is_refused_without_being_built(tmp_path: Path) -> None:
+    """As much as a table may hold: 1.7 GB as Python's own reader makes it."""
+    lists = b"[[],[[]],[]]," * (2 << 20)
+    for begin in (b"[", b'{"entries": [', b'{"format": "hktune-table", "extra": [', b'{"version": 2, "compiler": ['):
+        (tmp_path / "table.json").write_bytes(begin + lists)
+        tracemalloc.start()
+        with pytest.raises(TableError, match="truncated, malformed or not JSON"):
+            read_table(tmp_path)
+        assert tracemalloc.get_traced_memory()[1] < 80e6
+        tracemalloc.stop()
 
 
 def test_formulas_are_bounded_in_their_volume_before_any_is_parsed(tmp_path: Path) -> None:
