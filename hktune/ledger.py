@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
@@ -14,10 +14,10 @@ from pathlib import Path
 
 from hktune.contained import QUARANTINED
 from hktune.measure.stopwatch import Attempt
-from hktune.model import Config, Failure, Problem, Status, Timing, Trial, compact_json
+from hktune.model import Config, Failure, Problem, Status, Timing, Trial, by_problem, compact_json
 from hktune.rows import RowContext
 from hktune.space import SearchSpace
-from hktune.store import Claims, TrialStore, locked
+from hktune.store import Claims, TrialStore, locked, named_template
 from hktune.tuner import PEER_PATIENCE_S, PEER_POLL_S
 
 
@@ -35,6 +35,16 @@ class Ledger:
         self._lock = threading.Lock()
         self._rows: list[Trial] = []
         self._of: defaultdict[Problem, dict[str, Trial]] = defaultdict(dict)
+        self._others: Counter[str] = Counter()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What else is in the file: rows of other templates, which this run neither goes on from nor takes."""
+        own = f"{self._context.template.name} {self._context.template.sha256[:12]}"
+        return tuple(
+            f"{count} trials of {template} in {self._store.path} are left out: this is {own}"
+            for template, count in sorted(self._others.items())
+        )
 
     def rows(self) -> list[Trial]:
         """All rows so far."""
@@ -77,7 +87,7 @@ class Ledger:
 
     def explain_unservable(self, space: SearchSpace, names: dict[Problem, str]) -> None:
         """A shape that no config is legal for gets one row, with the reason."""
-        tried = {trial.problem for trial in self.rows()}
+        tried = by_problem(self.rows())
         for problem in names:
             domain = space.domain(problem)
             if problem in tried or not domain.is_empty:
@@ -97,10 +107,15 @@ class Ledger:
         if anew:
             self._rows.clear()
             self._of.clear()
-        for trial in trials:
-            if trial.template_sha256 == self._context.template.sha256:
-                self._rows.append(trial)
-                self._of[trial.problem].setdefault(trial.config_id, trial)
+            self._others.clear()
+        sha256 = self._context.template.sha256
+        own = [trial for trial in trials if trial.template_sha256 == sha256]
+        self._others.update(named_template(trial) for trial in trials if trial.template_sha256 != sha256)
+        self._rows += own
+        for problem, rows in by_problem(own).items():
+            first_of = self._of[problem]
+            for row in rows:
+                first_of.setdefault(row.config_id, row)
 
 
 class SharedDirectory:

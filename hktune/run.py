@@ -125,7 +125,7 @@ def tune(options: RunOptions, settings: Settings, command: Sequence[str], consol
     usage = total_usage(work.usage for work in works if work.usage)
     lines = tuple(dict.fromkeys(map(str, stopped)))
     searched = (space, _again(device, options), usage)
-    return RunSummary(names, trials, place.directory, *took, *searched, lines, place.notes)
+    return RunSummary(names, trials, place.directory, *took, *searched, lines, (*ledger.notes, *place.notes))
 
 
 def _again(device: str, options: RunOptions) -> list[str]:
@@ -276,11 +276,12 @@ class _Place:
 
         def launch_of(trial: Trial) -> tuple[str, LaunchRule]:
             config = Config.from_json(trial.config)
-            code = built_again(template, self.compiler, config, trial.object_sha256)
-            if isinstance(code, str):
-                raise StoreError(f"trial {trial.trial} cannot be built again to the same bytes: pass --fresh")
-            objects[code.sha256] = code.data
-            return code.symbol, self.space.launch_rule(config, trial.problem)
+            if trial.object_sha256 not in objects:
+                code = built_again(template, self.compiler, config, trial.object_sha256)
+                if isinstance(code, str):
+                    raise StoreError(f"trial {trial.trial} cannot be built again to the same bytes: pass --fresh")
+                objects[code.sha256] = code.data
+            return template.symbol, self.space.launch_rule(config, trial.problem)
 
         fixed_order = frozenset({template.name} if template.fixed_order else ())
         options = BuildOptions(fixed_order, names={**saved_names(self.directory), **self.names})

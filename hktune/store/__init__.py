@@ -9,7 +9,7 @@ from hktune.store.environment import (
     read_environment,
     write_environment,
 )
-from hktune.store.merge import Merged, folder_of, merge, merged_trials
+from hktune.store.merge import Merged, folder_of, merge, merged_trials, named_template
 from hktune.store.trials import News, TrialStore, locked, read_frame, read_trials
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "locked",
     "merge",
     "merged_trials",
+    "named_template",
     "read_environment",
     "read_frame",
     "read_trials",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import shutil
 import subprocess
@@ -225,3 +226,26 @@ def test_a_table_is_written_and_cleaned_up_in_its_own_folder_only(tmp_path: Path
     assert (elsewhere / "mine.hsaco").read_bytes() == b"mine"
     assert sorted(path.name for path in objects.iterdir()) == sorted([f"{SHA256}.hsaco", "mine.hsaco"])
     assert (objects / f"{SHA256}.hsaco").read_bytes() == OBJECT
+
+
+def _der(tag: int, *parts: bytes) -> bytes:
+    content = b"".join(parts)
+    return bytes([tag, len(content)]) + content
+
+
+@pytest.mark.parametrize("length", [0, 1, 31, 33, 64])
+def test_a_key_of_another_length_is_no_key(tmp_path: Path, length: int) -> None:
+    """OpenSSL has no word for it."""
+    pytest.importorskip("cryptography", reason="pip install 'hktune[sign]'")
+    published(tmp_path, trial(SMALL))
+    ed25519, key = _der(0x30, _der(6, bytes([0x2B, 0x65, 0x70]))), b"\1" * length
+    private = _der(0x30, _der(2, b"\0"), ed25519, _der(4, _der(4, key)))
+    public = _der(0x30, ed25519, _der(3, b"\0", key))
+    for kind, data in (("PRIVATE", private), ("PUBLIC", public)):
+        pem = f"-----BEGIN {kind} KEY-----\n{base64.b64encode(data).decode()}\n-----END {kind} KEY-----\n"
+        (tmp_path / kind).write_text(pem)
+    with pytest.raises(TableError, match="is no unencrypted ed25519 private key in PEM"):
+        sign_table(tmp_path, tmp_path / "PRIVATE")
+    (tmp_path / "table.json.sig").write_bytes(bytes(64))
+    with pytest.raises(TableError, match="is no unencrypted ed25519 public key in PEM"):
+        read_table(tmp_path, Trust(tmp_path / "PUBLIC"))

@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from hktune.escaped import escaped
 from hktune.model import Config, Problem, Source, Status, Trial
 from hktune.report import heartbeat as beats
 from hktune.report.columns import Column, print_columns
+from hktune.report.console import PlainConsole
 from hktune.report.progress import RunProgress
 from hktune.report.summary import RunSummary, print_summary
 from hktune.space import load_space
@@ -136,6 +138,22 @@ def test_a_name_is_no_markup_and_never_cut(name: str) -> None:
     text = printed(summary(TRIALS, {LARGE: name}), 80)
     cells = text.partition("config")[2].partition("\n")[2].partition("\n(")[0].splitlines()
     assert "".join("".join(line.split("4096x4096x4096")[0].split()) for line in cells) == "".join(name.split())
+
+
+@pytest.mark.parametrize(
+    "nasty", ["[/]", "[bold]x[/bold] :smile:", "\x1b[2J\x1b]0;x\x07", "a\u202egnp.exe", "\x9b2J\ud800"]
+)
+def test_names_and_details_from_files_are_text_to_the_terminal(nasty: str) -> None:
+    """A shape's name, a cell of trials.csv, a device: as rows of somebody else's directory have them."""
+    failed = trial(SMALL, LARGE, None, detail=nasty)
+    told = summary(
+        [*TRIALS, failed, trial(SMALL, Problem(1, 64, 64), None, detail=nasty)], {LARGE: nasty, NARROW: "decode"}
+    )
+    file = io.StringIO()
+    print_summary(PlainConsole(file=file, width=120, force_terminal=True, color_system=None), told)
+    said = file.getvalue()
+    assert said.replace("\n", "").isprintable()
+    assert said.count(escaped(nasty)) >= 2
 
 
 def test_next_is_quoted_for_a_shell() -> None:
