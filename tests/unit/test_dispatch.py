@@ -15,7 +15,8 @@ import msgspec
 import pytest
 from naive_gemm import EMULATED, MI355X, OBJECT, SHA256, published, reseal, table_of, trial
 
-from hktune.dispatch import Table, describe, read_table, table_json, validate, write_table
+from hktune.dispatch import Table, describe, files, read_table, table_json, validate, write_table
+from hktune.dispatch.layout import TABLE_FILE
 from hktune.errors import TableError
 from hktune.model import Problem, Source
 
@@ -345,3 +346,11 @@ def test_an_object_of_the_right_sha256_that_is_no_code_object_is_skipped(tmp_pat
     write_table(table_of(trial(SMALL, object_sha256=sha256)), {sha256: b"not an ELF"}, tmp_path)
     judged = validate(read_table(tmp_path), tmp_path, EMULATED, allow_modelled=True)
     assert judged.skipped_by_reason == {"object unreadable": 1}
+
+
+def test_a_table_that_no_reader_would_take_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = table_of(trial(SMALL))
+    monkeypatch.setattr(files, "TABLE_FILE", replace(TABLE_FILE, bytes_max=1000))
+    with pytest.raises(TableError, match=r"1 entries are \d+ bytes, a table has 1000: make two tables of them"):
+        write_table(table, {}, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
