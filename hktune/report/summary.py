@@ -144,13 +144,16 @@ def _print_gain(console: Console, summary: RunSummary) -> None:
 
 def _print_configs(console: Console, summary: RunSummary) -> None:
     """Every config of a best kernel, whole, by what differs from the default."""
-    default = summary.space.config({})
+    default = words_of(summary.space.config({}))
     configs = sorted({(trial.config_id[:8], trial.config) for trial in summary.best.values()})
     if configs:
         print_prose(console, "configs, each by what differs from the default:")
     for config_id, config in configs:
-        differs = [word for word in words_of(Config.from_json(config)) if word not in words_of(default)]
+        differs = [word for word in words_of(Config.from_json(config)) if word not in default]
         print_prose(console, f"{config_id}  {' '.join(differs) or 'the default'}", indent=" " * 10)
+    if configs:
+        whole = command_line("hktune", "explain", f"{summary.directory}:{configs[0][0]}")
+        print_line(console, f"one of them whole: {whole}")
 
 
 def _print_end(console: Console, summary: RunSummary) -> None:

@@ -82,7 +82,7 @@ def test_every_width_shows_winner_time_and_gain(width: int) -> None:
 @pytest.mark.parametrize("width", [60, 80, 120])
 def test_configs_are_wrapped_whole_and_can_be_typed_again(width: int) -> None:
     text = printed(summary(TRIALS), width)
-    words = text.partition(f"\n{BEST.id[:8]}  ")[2].partition("\ndone")[0].split()
+    words = text.partition(f"\n{BEST.id[:8]}  ")[2].partition("\none of them")[0].split()
     assert SPACE.parse(words) == BEST
 
 
@@ -211,3 +211,14 @@ def test_in_a_file_there_are_signs_of_life_in_every_phase(monkeypatch: pytest.Mo
     length = len(file.getvalue())
     time.sleep(0.05)
     assert len(file.getvalue()) == length
+
+
+def test_other_commands_tell_standard_error_that_they_work(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(beats, "LINE_EVERY_S", 0.01)
+    with beats.working(lambda: "compiling [/] 3/7"):
+        time.sleep(0.1)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("compiling [/] 3/7, 0 s so far\n")
