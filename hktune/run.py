@@ -205,7 +205,7 @@ def _search(
                 own = apart.searches
             shared = SharedDirectory(directory, ledger, problems)
             stack.callback(shared.close)
-            record = partial(ledger.record_one_of, options.trials)
+            record = partial(ledger.record_all, options.trials)
             how = (budget, progress.listener(), work.shares, shared)
             tuner = Tuner(own, work.executor, work.stopwatch, record, *how)
             tasks.append(partial(_search_part, tuner, own, work, space, ledger, shared, progress))
