@@ -18,6 +18,8 @@ grad_enabled = torch.is_grad_enabled
 profiling: Any = torch._C._autograd._profiler_enabled
 
 _dispatch_modes: Any = torch._C._len_torch_dispatch_stack
+_key_included: Any = torch._C._dispatch_tls_is_dispatch_key_included
+_PRE_DISPATCH = torch._C.DispatchKey.PreDispatch  # of make_fx(pre_dispatch=True), whose modes are on no stack
 _function_modes: Any = torch._C._len_torch_function_stack
 _functorch: Any = torch._C._functorch.peek_interpreter_stack
 _jit_trace: Any = torch._C._is_tracing
@@ -29,6 +31,7 @@ def is_plain() -> bool:
     """Whether nothing watches, and autocast is off."""
     return not (
         _dispatch_modes()
+        or _key_included(_PRE_DISPATCH)
         or _function_modes()
         or _functorch() is not None
         or _autocast()
@@ -43,7 +46,7 @@ def has_function_mode() -> bool:
 
 
 def has_dispatch_mode() -> bool:
-    return bool(_dispatch_modes())
+    return bool(_dispatch_modes() or _key_included(_PRE_DISPATCH))
 
 
 def is_transformed() -> bool:
