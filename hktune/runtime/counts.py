@@ -9,6 +9,8 @@ from enum import Enum
 
 from torch import Tensor
 
+from hktune.runtime.torch_state import is_jit_trace
+
 
 class Fallback(str, Enum):
     """Why a call went to the vendor library."""
@@ -100,4 +102,7 @@ class Counts:
 def _described(tensor: Tensor) -> str:
     if not isinstance(tensor, Tensor):
         return f"a {type(tensor).__name__}"
-    return f"{str(tensor.dtype)[6:]} {'nested' if tensor.is_nested else list(tensor.shape)} on {tensor.device}"
+    shape: object = "nested"
+    if not tensor.is_nested:
+        shape = "traced" if is_jit_trace() else list(tensor.shape)  # to a trace, reading a size is an event
+    return f"{str(tensor.dtype)[6:]} {shape} on {tensor.device}"

@@ -66,11 +66,14 @@ class LoadedTable:
 
     def autocast_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """`linear` under autocast, which what is left to torch meets with the operands as they came."""
+        served = self._served(x, weight, bias is None)
+        if isinstance(served, Fallback):
+            return self.vendor_linear(served, x, weight, bias)
         x_cast, weight_cast, bias_cast = as_autocast(x, weight, bias)
-        found = self._find(x_cast, weight_cast, bias_cast, bias is None)
-        if isinstance(found, Fallback):
-            return self.vendor_linear(found, x, weight, bias)
-        return linear_result(*found, x_cast, weight_cast, bias_cast)
+        launch = served.launch(x_cast, weight_cast, bias_cast)
+        if isinstance(launch, Fallback):
+            return self.vendor_linear(launch, x, weight, bias)
+        return linear_result(served, launch, x_cast, weight_cast, bias_cast)
 
     def serve_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """`linear` below torch's dispatcher and autograd, contiguous as its operator promises."""
@@ -106,11 +109,14 @@ class LoadedTable:
 
     def autocast_matmul(self, a: Tensor, b: Tensor) -> Tensor:
         """`matmul` under autocast."""
+        served = self._served(a, b, None)
+        if isinstance(served, Fallback):
+            return self.vendor_matmul(served, a, b)
         a_cast, b_cast, _ = as_autocast(a, b, None)
-        found = self._find(a_cast, b_cast, None, None)
-        if isinstance(found, Fallback):
-            return self.vendor_matmul(found, a, b)
-        return matmul_result(*found, a_cast, b_cast)
+        launch = served.launch(a_cast, b_cast, None)
+        if isinstance(launch, Fallback):
+            return self.vendor_matmul(launch, a, b)
+        return matmul_result(served, launch, a_cast, b_cast)
 
     def serve_matmul(self, a: Tensor, b: Tensor) -> Tensor:
         """`matmul` below torch's dispatcher and autograd, contiguous as its operator promises."""
@@ -137,6 +143,14 @@ class LoadedTable:
 
     def _find(self, left: Tensor, right: Tensor, bias: Tensor | None, bare: bool | None) -> Found | Fallback:
         """The launch that takes these very operands, or why torch does; `bare` as in place.Shapes."""
+        served = self._served(left, right, bare)
+        if isinstance(served, Fallback):
+            return served
+        launch = served.launch(left, right, bias)
+        return launch if isinstance(launch, Fallback) else (served, launch)
+
+    def _served(self, left: Tensor, right: Tensor, bare: bool | None) -> ServedShapes | Fallback:
+        """What serves operands of these shapes, or why that is the vendor library."""
         if type(left) not in PLAIN or type(right) not in PLAIN:
             return Fallback.TENSOR_TYPE
         place = self._places.get(left.get_device()) or self._other_place(left)
@@ -146,11 +160,7 @@ class LoadedTable:
             shapes = (left.shape, right.shape, bare)
         except RuntimeError:  # nested tensors have none
             return Fallback.TENSOR_TYPE
-        served = place.served.get(shapes) or place.serve(shapes)
-        if isinstance(served, Fallback):
-            return served
-        launch = served.launch(left, right, bias)
-        return launch if isinstance(launch, Fallback) else (served, launch)
+        return place.served.get(shapes) or place.serve(shapes)
 
     def _place(self, device: Device, index: int) -> Place:
         where = torch.device("cpu") if index < 0 else torch.device("cuda", index)

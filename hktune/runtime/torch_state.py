@@ -15,6 +15,7 @@ from torch.autograd import forward_ad
 
 compiling = torch.compiler.is_dynamo_compiling
 grad_enabled = torch.is_grad_enabled
+is_jit_trace: Any = torch._C._is_tracing
 profiling: Any = torch._C._autograd._profiler_enabled
 
 _dispatch_modes: Any = torch._C._len_torch_dispatch_stack
@@ -22,7 +23,6 @@ _key_included: Any = torch._C._dispatch_tls_is_dispatch_key_included
 _PRE_DISPATCH = torch._C.DispatchKey.PreDispatch  # of make_fx(pre_dispatch=True), whose modes are on no stack
 _function_modes: Any = torch._C._len_torch_function_stack
 _functorch: Any = torch._C._functorch.peek_interpreter_stack
-_jit_trace: Any = torch._C._is_tracing
 _autocast: Any = torch._C._is_any_autocast_enabled
 _fx: Any = torch.fx._symbolic_trace
 
@@ -36,7 +36,7 @@ def is_plain() -> bool:
         or _functorch() is not None
         or _autocast()
         or forward_ad._current_level >= 0
-        or _jit_trace()
+        or is_jit_trace()
         or _fx._is_fx_tracing_flag
     )
 
@@ -51,7 +51,7 @@ def has_dispatch_mode() -> bool:
 
 def is_transformed() -> bool:
     """Under vmap, grad and their like, forward-mode AD, or torch.jit.trace."""
-    return _functorch() is not None or forward_ad._current_level >= 0 or _jit_trace()
+    return _functorch() is not None or forward_ad._current_level >= 0 or is_jit_trace()
 
 
 def is_transformed_in_trace() -> bool:
@@ -81,7 +81,9 @@ def as_autocast(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor,
 
 
 def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    return tensor.to(dtype) if tensor.is_floating_point() and tensor.dtype is not torch.float64 else tensor
+    if tensor.dtype is dtype or tensor.dtype is torch.float64 or not tensor.is_floating_point():
+        return tensor
+    return tensor.to(dtype)
 
 
 def autocast_done(x: Tensor) -> AbstractContextManager[object]:
