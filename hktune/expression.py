@@ -158,8 +158,19 @@ class Expression:
         function = _BINARY.get(type(node.op))
         if function is None:
             raise self._error(f"operator {type(node.op).__name__} is not allowed: use + - * // %")
-        left, right = self._compile(node.left, depth), self._compile(node.right, depth)
-        return lambda scope: self._bounded(function(_number(left(scope)), _number(right(scope))))
+        return self._of_two(function, self._compile(node.left, depth), self._compile(node.right, depth))
+
+    def _of_two(self, function: Callable[[Any, Any], Any], left: _Closure, right: _Closure) -> _Closure:
+        """Nearly all of what is computed when a table is loaded, so it calls as little as it can."""
+
+        def compute(scope: Scope) -> int:
+            first, second = left(scope), right(scope)
+            if isinstance(first, int) and isinstance(second, int):
+                value: int = function(first, second)
+                return value if -_LARGEST <= value <= _LARGEST else self._bounded(value)
+            return min(_number(first), _number(second))  # one of them says that it is none
+
+        return compute
 
     def _unary(self, node: ast.UnaryOp, depth: int) -> _Closure:
         operand = self._compile(node.operand, depth)
@@ -221,6 +232,8 @@ class Expression:
             count = str(fewest) if fewest == most else f"{fewest} to {most}"
             raise self._error(f"{name} takes {count} arguments, by position")
         operands = [self._compile(argument, depth) for argument in node.args]
+        if len(operands) == 2:
+            return self._of_two(function, *operands)
         return lambda scope: self._bounded(function(*[_number(operand(scope)) for operand in operands]))
 
     def _bounded(self, value: int) -> int:

@@ -206,6 +206,10 @@ class Resources:
     def spills(self) -> int:
         return self.vgpr_spills + self.sgpr_spills
 
+    def __str__(self) -> str:
+        registers = f"{self.vgprs} VGPRs, {self.agprs} AGPRs, {self.sgprs} SGPRs, {self.spills} spills"
+        return f"{registers}; {self.lds_bytes} bytes of static LDS, {self.scratch_bytes} of scratch"
+
 
 @dataclass(frozen=True)
 class CodeObject:

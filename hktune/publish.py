@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from hktune.errors import MachineError
+from hktune.outside_file import nature
 
 _SUFFIX = ".part"
 _PREFIXES = (".", "hktune-")
@@ -25,8 +26,12 @@ def publish(path: Path, data: bytes | Iterable[bytes]) -> None:
     """Put `data`, whole or part by part, at `path` by temporary file, fsync and rename: a reader, or a crash, sees the
     old file or the new one.
 
-    Raises OSError. The directory must exist; its entry is synced too, so that the name survives a power cut.
+    Raises OSError, also where something other than a plain file has that name, a device say, which a rename would
+    replace. The directory must exist; its entry is synced too, so that the name survives a power cut.
     """
+    found = nature(path)
+    if found:
+        raise OSError(errno.EEXIST, f"is {found}, not a file to replace")
     handle, temporary = _own_temporary(path)
     try:
         with os.fdopen(handle, "wb") as file:
@@ -62,17 +67,28 @@ def scratch_folder(parent: Path | None = None) -> Iterator[Path]:
 
 
 def sweep(*folders: Path) -> None:
-    """Remove, anywhere below `folders`, the temporary files and folders that nobody is writing any more. What cannot
-    be removed stays."""
+    """Remove from `folders` the temporary files and folders that nobody is writing any more. What cannot be removed
+    stays."""
     for folder in folders:
-        for place, _, _ in os.walk(folder):
-            _sweep_one(Path(place))
+        with contextlib.suppress(OSError), os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.endswith(_SUFFIX) and entry.name.startswith(_PREFIXES):
+                    with contextlib.suppress(OSError):
+                        _remove_if_left(Path(entry.path))
 
 
-def sweep_temporary() -> None:
-    """`sweep` of the folder where this machine keeps temporary files, not below it."""
-    with contextlib.suppress(OSError):
-        _sweep_one(Path(tempfile.gettempdir()))
+def sweep_below(*folders: Path) -> None:
+    """`sweep`, and of all folders in them."""
+    for folder in folders:
+        sweep(*(Path(place) for place, _, _ in os.walk(folder)))
+
+
+def temporary_folder() -> Path:
+    """Where `scratch_folder` makes its folders. Raises MachineError where there is no such place."""
+    try:
+        return Path(tempfile.gettempdir())
+    except OSError as error:
+        raise MachineError(f"no place for temporary files ({error.strerror}): set TMPDIR") from None
 
 
 def locked(handle: int) -> bool:
@@ -114,14 +130,6 @@ def _make_folder(parent: Path | None) -> str:
     except FileNotFoundError:
         tempfile.tempdir = None
         return tempfile.mkdtemp(prefix="hktune-", suffix=_SUFFIX)
-
-
-def _sweep_one(folder: Path) -> None:
-    with contextlib.suppress(OSError), os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.endswith(_SUFFIX) and entry.name.startswith(_PREFIXES):
-                with contextlib.suppress(OSError):
-                    _remove_if_left(Path(entry.path))
 
 
 def _remove_if_left(path: Path) -> None:

@@ -32,6 +32,7 @@ EPILOGUES = ("none", "bias")
 DIMENSION_MAX = 2**24
 MATRIX_ELEMENTS_MAX = 2**31
 PROBLEMS_MAX = 10_000
+NAMES_SHOWN = 4  # of one problem
 SHAPES_FILE = FileKind("a shapes file", 1 << 20, ShapesError, "pass a file like shapes.yaml, or split it")
 
 FILE_KEYS = {"dtype", "epilogue", "shapes"}
@@ -105,17 +106,24 @@ def _entry_shapes(entry: Any, defaults: Mapping[str, str], where: str) -> list[S
         raise ShapesError(f"{where}: its lists multiply out to over {PROBLEMS_MAX} problems: shorten them")
     problems = [Problem(m, n, k, dtype, epilogue) for m, n, k in product(*sizes)]
     for problem in problems:
-        _matrices_fit(problem, where)
+        matrices_fit(problem, where)
     return [Shape(problem, _name(entry, problem, where), weight) for problem in problems]
 
 
 def _merge(shapes: list[Shape]) -> ShapeList:
-    merged: dict[Problem, Shape] = {}
+    merged: dict[Problem, list[Shape]] = {}
     for shape in shapes:
-        known = merged.get(shape.problem, Shape(shape.problem, "", 0))
-        names = [name for name in dict.fromkeys((known.name, shape.name)) if name]
-        merged[shape.problem] = Shape(shape.problem, ", ".join(names), known.weight + shape.weight)
-    return ShapeList(tuple(merged.values()))
+        merged.setdefault(shape.problem, []).append(shape)
+    return ShapeList(
+        tuple(Shape(problem, _joined(same), sum(each.weight for each in same)) for problem, same in merged.items())
+    )
+
+
+def _joined(shapes: list[Shape]) -> str:
+    """All names, each once; the first few where there are many."""
+    names = list(dict.fromkeys(shape.name for shape in shapes))
+    more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+    return ", ".join(names[:NAMES_SHOWN]) + more
 
 
 def _only_keys(mapping: Mapping[Any, Any], known: set[str], where: str) -> None:
@@ -134,7 +142,8 @@ def _sizes(value: Any, where: str) -> list[int]:
     return values
 
 
-def _matrices_fit(problem: Problem, where: str) -> None:
+def matrices_fit(problem: Problem, where: str) -> None:
+    """Raises ShapesError, beginning with `where`, when a matrix of `problem` has more elements than one may."""
     m, n, k = problem.m, problem.n, problem.k
     for matrix, rows, columns in (("A[m,k]", m, k), ("Bt[n,k]", n, k), ("C[m,n]", m, n)):
         if rows * columns > MATRIX_ELEMENTS_MAX:

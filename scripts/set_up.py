@@ -7,15 +7,29 @@ import fcntl
 import hashlib
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from choose_torch import CPU_MB, CUDA_GB, PIP, Choice, Machine, Torch, choose, complaint, find_machine
-
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from hktune.torch_choice import (  # noqa: E402, as hktune is not installed yet
+    CPU_MB,
+    CUDA_GB,
+    PIP,
+    Choice,
+    Machine,
+    Torch,
+    choose,
+    complaint,
+    find_machine,
+    in_venv,
+)
+
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 STAMPS = VENV / "stamps"
@@ -54,7 +68,7 @@ def say(line: str) -> None:
 
 def _fingerprint(machine: Machine) -> str:
     """Of all that a set-up depends on: it is done again when the machine, the checkout's place or its needs change."""
-    files = [ROOT / "pyproject.toml", *sorted((ROOT / "scripts").glob("*.py"))]
+    files = [ROOT / "pyproject.toml", Path(__file__), Path(sys.modules[Choice.__module__].__file__ or "")]
     digest = hashlib.sha256(repr((str(ROOT), machine)).encode())
     for file in files:
         digest.update(file.read_bytes())
@@ -136,7 +150,7 @@ def install_torch(machine: Machine) -> Torch:
     if there is None:
         raise SystemExit(f"setup: torch was installed, but does not import: {PYTHON} -c 'import torch' says why")
     wrong = complaint(machine, there[0])
-    say(f"torch {there[0].version} is in .venv" + (f", but {wrong}" if wrong else ""))
+    say(f"torch {there[0].version} is in .venv" + (f", but {in_venv(wrong)}" if wrong else ""))
     return there[0]
 
 
@@ -175,7 +189,9 @@ def pip(arguments: Sequence[str], what: str, *, must: bool = True) -> int:
 def run(command: Sequence[str], what: str, *, must: bool = True) -> int:
     """Run `command`, with a line every 15 s while it is at work."""
     started = time.monotonic()
-    with subprocess.Popen(command) as process:
+    # setuptools warns, over many lines, that an editable install is one.
+    environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
+    with subprocess.Popen(command, env=environment) as process:
         while True:
             try:
                 status = process.wait(SAY_EVERY_S)

@@ -19,9 +19,11 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 def _run(options: argparse.Namespace) -> int:
     """Merge and say how many trials there are."""
     from hktune.escaped import escaped
+    from hktune.report.heartbeat import working
     from hktune.store import merge
 
-    merged = merge(options.shards, options.out)
+    with working(lambda: "merging trials"):
+        merged = merge(options.shards, options.out)
     for remark in merged.remarks:
         print(escaped(remark))
     print(f"{len(merged.trials)} trials in {options.out}")

@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hktune import __version__
-from hktune.commands.arguments import add_hipkittens
+from hktune.commands.arguments import COUNT_MAX, add_hipkittens, add_space, number
 from hktune.commands.parser import DONE, FAILED, Command, Parser
 from hktune.errors import InputError, StoreError, TableError
 from hktune.settings import Settings
-from hktune.shipped import DEFAULT_SPACE, KERNELS, space_file
+from hktune.shipped import DEFAULT_SPACE, KERNELS
 
 if TYPE_CHECKING:
     from hktune.dispatch import Table, Trust
     from hktune.launch_rule import LaunchRule
-    from hktune.model import Identity, Trial
+    from hktune.model import Identity, Problem, Trial
     from hktune.space import SearchSpace
 
 REGRETS_SHOWN = 3  # the largest
@@ -43,16 +43,20 @@ def _add_build_options(parser: argparse.ArgumentParser) -> None:
         "trials", nargs="+", type=Path, metavar="DIR_OR_CSV", help="results directories, or their trials.csv"
     )
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="DIR", help="where the table goes")
-    parser.add_argument(
-        "--space", type=space_file, default=DEFAULT_SPACE, metavar="FILE", help="of the trials (default: gfx950's)"
-    )
+    add_space(parser, "the search space of the trials (default: gfx950's)", default=DEFAULT_SPACE)
     parser.add_argument("--reproducible", action="store_true", help="only kernels that give equal bits on every launch")
     parser.add_argument(
         "--reach",
-        type=float,
+        type=number(0, COUNT_MAX),
         default=1.0,
         metavar="X",
         help="factor beyond the outermost tuned m to serve (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--shapes",
+        type=Path,
+        metavar="FILE",
+        help="gives shapes names (default: tables beside the trials)",
     )
     add_hipkittens(parser)
 
@@ -69,6 +73,9 @@ def _add_doctor_options(parser: argparse.ArgumentParser) -> None:
         default="auto",
         metavar="FILE",
         help="the environment.json of where it will run (default: the GPU found here, else the table's own device)",
+    )
+    parser.add_argument(
+        "--allow-modelled", action="store_true", help="modelled times are no fault, as for load(allow_modelled=True)"
     )
     parser.add_argument("--key", type=Path, metavar="FILE", help="the public key that must have signed it")
     _add_pins(parser)
@@ -101,12 +108,15 @@ def _build(options: argparse.Namespace) -> int:
     from hktune.confirm import deciding
     from hktune.dispatch import BuildOptions, build_table, cross_trials, regrets, write_table
     from hktune.model import Status
+    from hktune.report.heartbeat import working
+    from hktune.report.words import command_line
     from hktune.rows import now
     from hktune.space import load_space
     from hktune.store import merged_trials
 
     space = load_space(options.space)
-    merged = merged_trials(options.trials)
+    with working(lambda: "reading trials"):
+        merged = merged_trials(options.trials)
     trials = [trial for trial in merged if trial.template_sha256 in (None, space.template.sha256)]
     if not any(trial.status is Status.OK for trial in trials):
         saved = ", ".join(sorted({str(trial.template_sha256) for trial in merged})) or "none"
@@ -115,19 +125,32 @@ def _build(options: argparse.Namespace) -> int:
     identity = _one_identity(options.trials)
     shelf = _Shelf(options, space)
     fixed_order = frozenset({space.template.name} if space.template.fixed_order else ())
-    chosen = BuildOptions(fixed_order, options.reproducible, options.reach)
+    chosen = BuildOptions(fixed_order, options.reproducible, options.reach, _names(options))
     compilers = " | ".join(sorted({trial.compiler for trial in trials if trial.compiler})) or "unknown"
     others, trials = len(merged) - len(trials), deciding(trials)
-    table = build_table(trials, shelf.launch_of, identity, compilers, __version__, now(), chosen)
-    write_table(table, shelf.objects, options.out)
+    with working(lambda: f"building the table, {len(shelf.objects)} objects so far"):
+        table = build_table(trials, shelf.launch_of, identity, compilers, __version__, now(), chosen)
+        write_table(table, shelf.objects, options.out)
     _print_built(table, others)
     for regret in sorted(regrets(trials), key=lambda each: -each.regret)[:REGRETS_SHOWN]:
         print(f"regret: {regret}")
     wanted = len(cross_trials(trials))
     if wanted:
         print(f"{wanted} trials of neighbours are missing, so gaps between their m stay with the vendor library")
-    print(f"next: hktune table doctor {options.out}")
+    print(f"next: {command_line('hktune', 'table', 'doctor', options.out)}")
     return DONE
+
+
+def _names(options: argparse.Namespace) -> dict[Problem, str]:
+    """What shapes are called: by --shapes, else by the table beside the trials."""
+    from hktune.dispatch import saved_names
+    from hktune.shapes import load_shapes
+    from hktune.store import folder_of
+
+    names: dict[Problem, str] = {}
+    for folder in map(folder_of, options.trials):
+        names |= saved_names(folder)
+    return names | ({shape.problem: shape.name for shape in load_shapes(options.shapes)} if options.shapes else {})
 
 
 def _print_built(table: Table, others: int) -> None:
@@ -214,7 +237,7 @@ def _doctor(options: argparse.Namespace) -> int:
     shapes = load_shapes(options.shapes) if options.shapes else ()
     calls = [Call(shape.problem, shape.name, shape.weight) for shape in shapes]
     identity = _identity(options.device)
-    findings = examine_table(options.directory, calls, identity, _templates(), _trust(options))
+    findings = examine_table(options.directory, calls, identity, _templates(), _trust(options), options.allow_modelled)
     for finding in findings:
         print(finding)
     where = "the device it was made on" if identity is None else str(identity)
@@ -287,8 +310,13 @@ _COMMANDS = (
         "say what is wrong with a table",
         _add_doctor_options,
         _doctor,
-        examples=("hktune table doctor out/gfx950-emulated --shapes shapes.yaml",),
+        examples=(
+            "hktune table doctor out/gfx950-emulated --shapes shapes.yaml",
+            "hktune table doctor out/gfx950-emulated --shapes shapes.yaml --allow-modelled",
+        ),
         failed="something is wrong with the table",
+        about="Every finding is a line: wrong or note, the rule, the value, the next step. Notes leave the exit code "
+        "0, so that the command can guard a pipeline; modelled times are wrong there unless --allow-modelled is given.",
     ),
     Command(
         "sign",

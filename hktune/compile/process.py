@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hktune.errors import MachineError, ToolchainError
+from hktune.guard import mark
 
 # Variables by which a user's shell adds headers or flags to clang and hipcc behind the caller's back (clang's user
 # manual; hipcc's documentation). An object must depend on what its identity names and on nothing else.
@@ -71,7 +72,7 @@ def run_to_end(argv: Sequence[str], cwd: Path, timeout_s: float) -> Finished | N
 
 def _run_once(argv: Sequence[str], cwd: Path, timeout_s: float) -> Finished | None:
     environment = {name: value for name, value in os.environ.items() if name not in STEERING}
-    environment |= {"TMPDIR": str(cwd), "LC_ALL": "C"}
+    environment |= {"TMPDIR": str(cwd), "LC_ALL": "C"} | mark()
     try:
         child = subprocess.Popen(
             argv,

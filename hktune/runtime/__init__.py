@@ -9,7 +9,7 @@ Nothing that tunes is imported here.
 """
 
 from hktune.runtime.counts import Fallback, FallbackWarning, Stats
-from hktune.runtime.current import linear, load, matmul, stats
+from hktune.runtime.current import linear, load, matmul, stats, unload
 from hktune.runtime.layers import Linear
 from hktune.runtime.loaded import LoadedTable
 from hktune.runtime.patching import PatchReport, patch, unpatch
@@ -32,5 +32,6 @@ __all__ = [
     "prepare",
     "record",
     "stats",
+    "unload",
     "unpatch",
 ]

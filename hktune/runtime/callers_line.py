@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import warnings
-
-import torch
-
-import hktune
-
-_INSIDE = tuple(os.path.dirname(str(package.__file__)) + os.sep for package in (hktune, torch))  # noqa: PTH120
+from types import FrameType
 
 
 def warn_caller(text: str, category: type[Warning] = UserWarning) -> None:
-    """Warn at the innermost line that is in neither hktune nor torch; a layer's call passes through both."""
+    """Warn at the innermost line that is in neither hktune nor torch nor code that torch generated: between a call of
+    a layer or of a compiled function and here lie frames of them all."""
     frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_INSIDE):
+    while frame.f_back is not None and _is_inside(frame):
         frame = frame.f_back
     names = frame.f_globals
     registry = names.setdefault("__warningregistry__", {})
     warnings.warn_explicit(
         text, category, frame.f_code.co_filename, frame.f_lineno, names.get("__name__"), registry, names
     )
+
+
+def _is_inside(frame: FrameType) -> bool:
+    """Generated code is in a module without a name, or in one of torch's."""
+    name = frame.f_globals.get("__name__")
+    return name is None or name.partition(".")[0] in ("hktune", "torch")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
 from torch import Tensor
 
-from hktune.runtime.torch_state import is_jit_trace
+from hktune.runtime.callers_line import warn_caller
 
 
 class Fallback(str, Enum):
@@ -91,8 +90,7 @@ class Counts:
         if count == 0 and why in _NEXT_STEP:
             call = f"{_described(left)} and {_described(right)}"
             text = f"torch serves {call}, because of: {why} (said once, counted in hktune.stats()): {_NEXT_STEP[why]}"
-            # How many frames lie between here and the caller differs; the text names the call instead.
-            warnings.warn(text, FallbackWarning, stacklevel=2)
+            warn_caller(text, FallbackWarning)
 
     def stats(self) -> Stats:
         fallbacks = {str(why): count for why, count in self._fallbacks.items()}
@@ -102,7 +100,8 @@ class Counts:
 def _described(tensor: Tensor) -> str:
     if not isinstance(tensor, Tensor):
         return f"a {type(tensor).__name__}"
-    shape: object = "nested"
-    if not tensor.is_nested:
-        shape = "traced" if is_jit_trace() else list(tensor.shape)  # to a trace, reading a size is an event
-    return f"{str(tensor.dtype)[6:]} {shape} on {tensor.device}"
+    if tensor.is_nested:
+        return f"{str(tensor.dtype)[6:]} nested on {tensor.device}"
+    # Under torch.jit.trace sizes are tensors, whose values it warns of giving away.
+    sizes = ", ".join(str(size).removeprefix("tensor(").removesuffix(")") for size in tensor.shape)
+    return f"{str(tensor.dtype)[6:]} [{sizes}] on {tensor.device}"

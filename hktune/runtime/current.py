@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import sys
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -21,6 +20,7 @@ from hktune.dispatch.sign import PublicKey
 from hktune.errors import TableError
 from hktune.model import Source
 from hktune.runtime import operators, watched
+from hktune.runtime.callers_line import warn_caller
 from hktune.runtime.counts import Stats
 from hktune.runtime.loaded import LoadedTable
 from hktune.runtime.prepared_matrix import PreparedMatrix
@@ -60,11 +60,18 @@ def load(
         validated = _reproducible(validated)
     _report(validated, path)
     index = -1 if device.identity.kind == "emulated" else _current_gpu()
-    loaded = LoadedTable(validated, device, index, lambda other: open_device(kind, other))
+    loaded = LoadedTable(validated, device, index, lambda other: open_device(kind, other), str(path))
     if summary_at_exit:
         atexit.register(lambda: print(loaded.stats(), file=sys.stderr))
     operators.make_current(loaded)
     return loaded
+
+
+def unload() -> None:
+    """Make no table the current one; nothing happens where none is. A table that somebody holds goes on serving by its
+    own methods; hktune.linear, hktune.matmul, layers made as hktune.Linear and patched ones raise TableError until
+    another is loaded, so `unpatch` a model that is to go on without."""
+    operators.make_current(None)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -128,11 +135,10 @@ def _report(validated: Validated, path: Path) -> None:
         said = _said(validated.skipped, validated.skipped_by_reason)
         if not validated.usable:
             raise TableError(f"{path}: none of {total} entries can be used ({said}): build the table again here")
-        warnings.warn(f"{path}: {len(validated.skipped)} of {total} entries are not used ({said})", stacklevel=3)
+        warn_caller(f"{path}: {len(validated.skipped)} of {total} entries are not used ({said})")
     if validated.reported:
         said = _said(validated.reported, validated.reported_by_reason)
-        text = f"{path}: {len(validated.reported)} of {total} entries are used all the same ({said})"
-        warnings.warn(text, stacklevel=3)
+        warn_caller(f"{path}: {len(validated.reported)} of {total} entries are used all the same ({said})")
 
 
 def _said(rows: Sequence[Skipped], by_reason: Mapping[str, int]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Callable
 
 import torch
@@ -39,8 +40,11 @@ class LoadedTable:
         device: Device,
         index: int = -1,
         open_other: Callable[[int], Device] | None = None,
+        origin: str = "in memory",
     ) -> None:
-        """`index` is torch's number of `device`, -1 of the CPU; `open_other` opens the device of another number."""
+        """`index` is torch's number of `device`, -1 of the CPU; `open_other` opens the device of another number;
+        `origin` says where the table was read."""
+        self._origin = origin
         self._identity = device.identity
         self._choices = Choices(validated)
         self._validated = validated
@@ -48,6 +52,14 @@ class LoadedTable:
         self._counts = Counts(validated.skipped_by_reason)
         self._places: dict[int, Place | None] = {index: self._place(device, index)}
         self._number = operators.register(self)
+
+    def __repr__(self) -> str:
+        usable, skipped = self._validated.usable, self._validated.skipped_by_reason
+        sources = Counter(str(entry.source) for entry in usable)
+        by_source = ", ".join(f"{source}: {count}" for source, count in sorted(sources.items()))
+        held = f"{len(usable)} of {len(usable) + sum(skipped.values())} entries usable ({by_source})"
+        not_used = "".join(f", {why}: {count}" for why, count in sorted(skipped.items()))
+        return f"<hktune table {self._origin} on {self._identity.name}: {held}{not_used}>"
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """x [..., K] @ weight [N, K]^T (+ bias [N]) -> [..., N]; leading dimensions count as one M."""
@@ -85,8 +97,12 @@ class LoadedTable:
 
     def vendor_linear(self, why: Fallback, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """What torch makes of a call that no kernel serves, for the reason `why`."""
+        if why is not Fallback.TENSOR_TYPE:
+            self._counts.fell_back(why, x, weight)
+            return functional.linear(x, weight, bias)
+        out = functional.linear(x, weight, bias)  # a TypeError where an operand is no tensor: nothing is served then
         self._counts.fell_back(why, x, weight)
-        return functional.linear(x, weight, bias)
+        return out
 
     def matmul(self, a: Tensor, b: Tensor | PreparedMatrix) -> Tensor:
         """a [..., K] @ b [K, N] -> [..., N], as torch.matmul. A b that is a transposed view of [N, K] is read as it
@@ -127,8 +143,13 @@ class LoadedTable:
         return served.result(launch, a, b, None)
 
     def vendor_matmul(self, why: Fallback, a: Tensor, b: Tensor) -> Tensor:
+        """As `vendor_linear`."""
+        if why is not Fallback.TENSOR_TYPE:
+            self._counts.fell_back(why, a, b)
+            return torch.matmul(a, b)
+        out = torch.matmul(a, b)
         self._counts.fell_back(why, a, b)
-        return torch.matmul(a, b)
+        return out
 
     def warm(self) -> None:
         """Load every kernel now, on each device in use, so that no call does and a graph capture need not."""

@@ -67,7 +67,7 @@ def register(server: Server) -> int:
     return number
 
 
-def make_current(server: Server) -> None:
+def make_current(server: Server | None) -> None:
     global _current
     _current = server
 

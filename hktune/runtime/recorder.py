@@ -18,12 +18,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from hktune.errors import ShapesError
 from hktune.model import Problem
 from hktune.publish import publish
-from hktune.runtime import current
+from hktune.runtime import current, operators
 from hktune.runtime.loaded import LoadedTable
 from hktune.runtime.operands import PLAIN
 from hktune.runtime.torch_state import as_autocast, is_transformed
 
 _aten = torch.ops.aten
+_CURRENTS: dict[Any, Any] = {current.linear: functional.linear, current.matmul: torch.matmul}
 _LINEARS = frozenset({functional.linear, current.linear, LoadedTable.linear})
 _MATMULS = frozenset({torch.matmul, Tensor.matmul, torch.linalg.matmul, current.matmul, LoadedTable.matmul})
 _LINEAR, _MATMUL = ("input", "weight", "bias"), ("input", "other")
@@ -145,6 +146,8 @@ class _Functions(TorchFunctionMode):
         called = getattr(func, "__func__", func)  # a table's method comes bound to it
         if called not in _LINEARS and called not in _MATMULS:
             return func(*args, **kwargs)
+        if called in _CURRENTS and operators.found_table(operators.CURRENT) is None:
+            func = _CURRENTS[called]  # a model can be recorded before there is a table
         was_quiet, self._below.is_quiet = self._below.is_quiet, True
         try:
             out = func(*args, **kwargs)

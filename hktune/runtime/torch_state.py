@@ -66,7 +66,9 @@ def operator_range(name: str, *operands: Tensor) -> AbstractContextManager[objec
 
 
 def is_autocast(x: Tensor) -> bool:
-    """Whether autocast is on where x lies; there is none for the meta device."""
+    """Whether autocast is on where x lies: for the meta device, as for what is no tensor, there is none."""
+    if not isinstance(x, Tensor):
+        return False
     kind = x.device.type
     return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
 
@@ -81,7 +83,9 @@ def as_autocast(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor,
 
 
 def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    if tensor.dtype is dtype or tensor.dtype is torch.float64 or not tensor.is_floating_point():
+    if not isinstance(tensor, Tensor) or tensor.dtype is dtype or tensor.dtype is torch.float64:
+        return tensor
+    if not tensor.is_floating_point():
         return tensor
     return tensor.to(dtype)
 

@@ -25,9 +25,20 @@ class ConstraintDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=T
     reason: Prose
 
 
+class FixedCaseDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    when: Scalar
+    config: Scalars
+
+
+class FixedChoiceDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    name: Prose
+    cases: Annotated[list[FixedCaseDescription], Meta(min_length=1, max_length=64)]
+
+
 class SpaceDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """`estimate` are named expressions, the last of which says about how long a config takes for m, n and k, in any
-    unit: it orders what a search tries first, and is never reported as a time."""
+    unit: it orders what a search tries first, and is never reported as a time. `fixed_choice` is what a summary
+    compares the best with, beside the defaults."""
 
     name: Name
     template: Annotated[str, Meta(pattern=r"\A[A-Za-z0-9_]{1,64}/[A-Za-z0-9_]{1,64}\Z")]
@@ -36,3 +47,4 @@ class SpaceDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     derived: Scalars = {}
     seeds: Annotated[list[Scalars], Meta(max_length=1024)] = []
     estimate: Scalars = {}
+    fixed_choice: FixedChoiceDescription | None = None

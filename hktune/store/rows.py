@@ -37,7 +37,8 @@ _REMEMBERED_MAX = 50_000
 _ALIKE = set(COLUMNS) - {"trial", "time_us", "time_us_low", "time_us_high", "tflops", "baseline_us"}
 
 # Control characters, and the halves of surrogate pairs, which UTF-8 cannot carry.
-_UNPRINTABLE = re.compile(r"[\\\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+# What a spreadsheet would take for a formula's beginning is escaped with them.
+_UNPRINTABLE = re.compile(r"[\\\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]|\A[=+@-]")
 _UNWRITTEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _ESCAPE = re.compile(r"\\(\\|n|u[0-9a-f]{4})")
 # What Python's int and float take and no writer of CSV means: underscores, spaces, other scripts' digits, nan.

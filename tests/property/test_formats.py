@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
+import re
 import string
 import tempfile
 from dataclasses import replace
@@ -17,9 +19,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hktune.dispatch import Entry, Reason, Table, read_table, table_json
+from hktune.dispatch.files import content_sha256
 from hktune.dispatch.table import Kernel, Launch
 from hktune.errors import TableError
-from hktune.model import Config, Source, Status, Trial
+from hktune.model import Config, Source, Status, Trial, compact_json
 from hktune.shapes import ENTRY_KEYS
 from hktune.store import Environment, TrialStore, merge, read_frame
 from hktune.store.rows import COLUMNS, TYPES, Decoder, Encoder
@@ -173,6 +176,43 @@ def test_a_table_comes_back_through_its_json(table: Table) -> None:
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "table.json").write_bytes(table_json(table))
         assert read_table(Path(folder)) == table
+
+
+@BUSY
+@given(tables())
+def test_a_table_is_hashed_entry_by_entry_as_if_it_were_whole(table: Table) -> None:
+    """And written as the json module would."""
+    whole = msgspec.to_builtins(table)
+    for entry in whole["entries"]:
+        if entry["name"] is None:
+            del entry["name"]
+    sha256 = hashlib.sha256(compact_json(whole).encode()).hexdigest()
+    assert content_sha256(table) == sha256
+    rows = [{name: value for name, value in entry.items() if value is not None} for entry in whole.pop("entries")]
+    header = "".join(f" {json.dumps(name)}: {json.dumps(value)},\n" for name, value in whole.items())
+    entries = ",\n".join(f"  {json.dumps(row)}" for row in rows)
+    wanted = f'{{\n{header} "content_sha256": "{sha256}",\n "entries": [\n{entries}\n ]\n}}\n'
+    assert table_json(table).decode() == wanted
+
+
+@BUSY
+@given(tables().filter(lambda table: table.entries), st.data())
+def test_a_key_that_stands_twice_is_refused_wherever_it_is(table: Table, data: st.DataObject) -> None:
+    text = table_json(table)
+    places = [match.start() for match in re.finditer(rb'"(m|n|choice|dtype|arch|kind|config|grid)": ', text)]
+    at = data.draw(st.sampled_from(places))
+    member = text[at : json_end(text, at)]
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "table.json").write_bytes(text[:at] + member + b", " + text[at:])
+        with pytest.raises(TableError, match="a key stands twice in one object"):
+            read_table(Path(folder))
+
+
+def json_end(text: bytes, at: int) -> int:
+    """Where the member that begins at `at` ends."""
+    decoder = json.JSONDecoder()
+    value = text.decode().index(": ", at) + 2
+    return decoder.raw_decode(text.decode(), value)[1]
 
 
 @BUSY

@@ -106,6 +106,57 @@ def test_a_damaged_entry_is_a_miss_and_is_replaced(tmp_path: Path, damage: str) 
     assert inner.calls == 2
 
 
+@pytest.mark.parametrize("change", ["data", "symbol", "arch", "nothing", "both"])
+def test_an_entry_that_fits_its_digest_and_not_its_variant_is_a_miss(tmp_path: Path, change: str) -> None:
+    inner = CountingCompiler()
+    cached = CachedCompiler(inner, tmp_path)
+    whole = cached.compile(VARIANT, 1)
+    assert isinstance(whole, CodeObject)
+    (entry,) = entries(tmp_path)
+    other = {
+        "data": replace(whole, data=whole.data + b"x"),
+        "symbol": replace(whole, symbol="other"),
+        "arch": replace(whole, arch="gfx000"),
+        "nothing": None,
+        "both": whole,
+    }[change]
+    failure = Failure(Status.COMPILE_ERROR, "a.hip:1: error: no") if change == "both" else None
+    payload = msgspec.msgpack.encode({"compiler": inner.identity, "code_object": other, "failure": failure})
+    entry.write_bytes(hashlib.sha256(payload).digest() + payload)
+    assert cached.compile(VARIANT, 1) == whole
+    assert inner.calls == 2
+
+
+def test_links_and_pipes_in_the_folder_are_neither_read_nor_written_through(tmp_path: Path) -> None:
+    other, mine = tmp_path / "other", tmp_path / "mine"
+    inner = CountingCompiler()
+    whole = CachedCompiler(inner, other).compile(VARIANT, 1)
+    before = {path: path.read_bytes() for path in entries(other)}
+    (mine / "objects").mkdir(parents=True)
+    (entry,) = before
+    name = mine / entry.relative_to(other)
+
+    def through(link: Path, target: Path) -> str | None:
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(target)
+        compiler = CachedCompiler(CountingCompiler(), mine)
+        assert compiler.compile(VARIANT, 1) == whole
+        assert {path: path.read_bytes() for path in entries(other)} == before
+        return compiler.trouble
+
+    assert through(name, entry) is None
+    assert not name.is_symlink(), "replaced by an entry of its own"
+    shutil.rmtree(name.parent)
+    assert "is a symbolic link, not a folder of its own" in str(through(name.parent, entry.parent))
+    name.parent.unlink()
+    (mine / "objects").rmdir()
+    assert "is a symbolic link, not a folder of its own" in str(through(mine / "objects", other / "objects"))
+    (mine / "objects").unlink()
+    name.parent.mkdir(parents=True)
+    os.mkfifo(name)
+    assert CachedCompiler(inner, mine).compile(VARIANT, 1) == whole
+
+
 @pytest.mark.parametrize(
     ("failure", "calls"),
     [

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from hktune.publish import publish, scratch_folder, sweep
+from hktune.publish import publish, scratch_folder, sweep, sweep_below
 
 # Dies by signal 9 in the middle of what it writes.
 KILLED = """
@@ -52,7 +52,7 @@ def test_what_a_killed_writer_left_is_swept(tmp_path: Path, what: str) -> None:
     [left] = inner.iterdir()
     (inner / ".mine").write_text("a dot file of somebody else")
     publish(inner / "kept", b"whole")
-    sweep(tmp_path)
+    sweep_below(tmp_path)
     assert {path.name for path in inner.iterdir()} == {".mine", "kept"}
     assert not left.exists()
 
@@ -100,3 +100,15 @@ def test_a_link_is_not_followed(tmp_path: Path) -> None:
     os.mkfifo(swept / ".pipe.part")
     sweep(swept)
     assert (precious / "file").read_text() == "kept"
+
+
+@pytest.mark.parametrize("what", ["pipe", "folder", "link to a device"])
+def test_what_is_no_file_is_not_replaced(tmp_path: Path, what: str) -> None:
+    """As root, renaming over /dev/null would take it from everybody."""
+    path = tmp_path / "file"
+    {"pipe": os.mkfifo, "folder": Path.mkdir, "link to a device": lambda path: path.symlink_to("/dev/full")}[what](path)
+    before = path.lstat()
+    with pytest.raises(OSError, match=r"is a (pipe|directory|device), not a file to replace"):
+        publish(path, b"data")
+    assert path.lstat() == before
+    assert list(tmp_path.iterdir()) == [path]

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 import set_up
-from choose_torch import Machine, Rocm, Torch
+
+from hktune.torch_choice import Machine, Rocm, Torch
 
 SETUP = Path(__file__).resolve().parents[2] / "scripts" / "setup"
 MI355X = Machine((Rocm("7.2.0", "/opt/rocm/.info/version"),), ("gfx950",))
@@ -88,7 +89,9 @@ def test_a_torch_that_is_there_is_left_alone(
     pip.there = CPU_TORCH
     assert set_up.install_torch(MI355X) == CPU_TORCH
     assert pip.installed == []
-    assert "stays, but it is built for the CPU only; for the AMD GPU: " in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "stays, but it is built for the CPU only, and this machine is for an AMD GPU: " in printed
+    assert ": .venv/bin/python -m pip install --force-reinstall torch --index-url https" in printed
 
 
 def test_what_the_index_gave_is_looked_at(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,10 +9,12 @@ from itertools import product
 from pathlib import Path
 
 import pytest
+from naive_gemm import trial
 
-from hktune.errors import InputError, SpaceError
+from hktune.errors import InputError, SpaceError, StoreError
 from hktune.expression import Derived
-from hktune.model import Config, Problem, Value
+from hktune.model import Config, Problem, Status, Value
+from hktune.rows import require_own
 from hktune.shipped import KERNELS, SPACE_OF
 from hktune.space import SearchSpace, explain, load_space
 from hktune.space.rules import roots
@@ -56,7 +58,7 @@ def test_a_config_gets_defaults_and_keeps_types(space: SearchSpace) -> None:
 @pytest.mark.parametrize(
     ("values", "rule"),
     [
-        ({"blok_m": 64}, "unknown parameter 'blok_m': known are block_m, block_n"),
+        ({"blok_m": 64}, "unknown parameter 'blok_m', did you mean block_m\\?: known are block_m, block_n"),
         ({"block_m": 96}, "block_m=96 is not a legal value: legal are 64, 128, 256"),
         ({"stages": True}, "stages=True is not a legal value: legal are 1, 2, 3"),
         ({"eager": 1}, "eager=1 is not a legal value: legal are False, True"),
@@ -72,7 +74,7 @@ def test_parses_assignments(space: SearchSpace) -> None:
     assert space.parse(["block_m=256", "eager=TRUE", "order=swizzled"]) == space.config(
         {"block_m": 256, "eager": True, "order": "swizzled"}
     )
-    with pytest.raises(SpaceError, match="write parameter=value"):
+    with pytest.raises(SpaceError, match="write PARAMETER=VALUE"):
         space.parse(["block_m"])
     with pytest.raises(SpaceError, match="block_m='12' is not a legal value"):
         space.parse(["block_m=12"])
@@ -248,6 +250,21 @@ def test_no_other_config_reaches_a_source(space: SearchSpace, change: dict[str, 
         assert rule in str(caught.value)
     with pytest.raises(SpaceError, match="lacks 'stages'"):
         space.template.render(Config({name: value for name, value in good.items() if name != "stages"}))
+
+
+def test_a_row_whose_config_is_of_no_space_is_named_before_anything_is_tried(space: SearchSpace) -> None:
+    good = Config(space.config({}))
+    rows = [trial(PROBLEM, config=good.json, config_id=good.id)]
+    require_own(space, rows, Path("trials.csv"))
+    for change in ({"block_m": 7}, {"order": "x"}, {"warps_m": 8}):
+        bad = Config({**good, **change})
+        rows.append(trial(PROBLEM, config=bad.json, config_id=bad.id, trial=len(rows), status=Status.WRONG))
+        require_own(space, rows, Path("trials.csv"))
+        row = trial(PROBLEM, config=bad.json, config_id=bad.id, trial=len(rows))
+        with pytest.raises(StoreError, match=rf"^trials\.csv: trial {len(rows)}: .*: delete that line$"):
+            require_own(space, [*rows, row], Path("trials.csv"))
+        with pytest.raises(SpaceError):
+            space.launch_rule(bad, PROBLEM)
 
 
 @pytest.mark.parametrize("word", ["a b", "a;b", "x\\n", "", "é", "a" * 65, "a-b", '"'])

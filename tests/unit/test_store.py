@@ -47,6 +47,16 @@ def test_every_row_is_one_line_and_absent_is_an_empty_cell(tmp_path: Path) -> No
     assert {name for name, cell in cells.items() if cell == ""} >= {"source", "time_us", "vgprs", "device"}
 
 
+@pytest.mark.parametrize("begin", ["=", "+", "-", "@"])
+def test_no_cell_of_text_begins_a_spreadsheets_formula(tmp_path: Path, begin: str) -> None:
+    text = f'{begin}HYPERLINK("http://x", 1)'
+    row = replace(WRONG, detail=text, device=text, strategy=f"a{begin}b")
+    TrialStore(tmp_path).append(row)
+    cells = next(csv.reader((tmp_path / "trials.csv").read_text().splitlines()[1:]))
+    assert not [cell for cell in cells if cell.startswith(("=", "+", "-", "@"))]
+    assert TrialStore(tmp_path).read() == [row]
+
+
 def test_pandas_reads_the_file_with_types_and_exact_floats(tmp_path: Path) -> None:
     digits = Config({"block_m": 1693})
     assert digits.id.isdigit()

@@ -5,9 +5,10 @@ from __future__ import annotations
 import importlib.metadata
 from pathlib import Path
 
-import choose_torch
 import pytest
-from choose_torch import Choice, Machine, Rocm, Torch, choose, complaint, find_machine
+
+from hktune import torch_choice
+from hktune.torch_choice import Choice, Machine, Rocm, Torch, choose, complaint, find_machine
 
 INDEX = "https://download.pytorch.org/whl/"
 GFX950 = ("gfx950",) * 8
@@ -150,7 +151,7 @@ def test_a_torch_that_does_not_fit_stays_too_with_the_line_to_type(
     assert line.startswith(f"torch {torch.version} is there already and stays, but it ")
     assert why in line
     assert remedy in line
-    assert complaint(machine, torch) in line
+    assert complaint(machine, torch).why in line
 
 
 def test_a_torch_older_than_hktune_takes_gets_a_newer_one_beside_it() -> None:
@@ -169,7 +170,7 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     def absent(name: str) -> str:
         raise importlib.metadata.PackageNotFoundError(name)
 
-    monkeypatch.setattr(choose_torch.metadata, "version", absent)
+    monkeypatch.setattr(torch_choice.metadata, "version", absent)
     return tmp_path
 
 
@@ -197,7 +198,8 @@ def test_what_is_on_a_machine_is_found(bare: Path, monkeypatch: pytest.MonkeyPat
 def test_rocm_is_found_through_pip_and_through_hipconfig(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(bare / "hipconfig", "#!/bin/sh\necho 7.1.25424-4179531dcd\n", 0o755)
     assert find_machine(bare).rocms == (Rocm("7.1.25424-4179531dcd", str(bare / "hipconfig")),)
-    monkeypatch.setattr(choose_torch.metadata, "version", {"rocm": "7.10.0a1", "rocm-sdk-core": "7.10.0a1"}.__getitem__)
+    packages = {"rocm": "7.10.0a1", "rocm-sdk-core": "7.10.0a1"}
+    monkeypatch.setattr(torch_choice.metadata, "version", packages.__getitem__)
     assert find_machine(bare).rocm == Rocm("7.10.0a1", "the Python package rocm")
     assert choose(find_machine(bare)).arguments[-1] == INDEX + "rocm7.2"
 

@@ -1,5 +1,5 @@
-"""Which torch a machine needs, as one function of what is found there. Runs before anything is installed: standard
-library only, Python 3.10."""
+"""Which torch a machine needs, as one function of what is found there. scripts/setup runs it before anything is
+installed: standard library only."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ WHEELS = "https://download.pytorch.org/whl"
 CPU_TORCH = "2.13.0"
 CPU_MB, CUDA_GB = 200, 5.4  # installed, by torch 2.13.0 on x86-64
 PIP = ".venv/bin/python -m pip"
+REINSTALL = "pip install --force-reinstall torch"
+NEWER_ROCM = f"install ROCm 7 or newer ({ROCM_PAGE})"
 _TEXT_BYTES = 200
 
 
@@ -84,6 +86,17 @@ class Machine:
 
 
 @dataclass(frozen=True)
+class Complaint:
+    """Why a torch is not the one for its machine, and what to do: a `pip install` line, or what to install by hand."""
+
+    why: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.why}: {self.remedy}"
+
+
+@dataclass(frozen=True)
 class Choice:
     """`arguments` for `pip install`, none where nothing is to be installed; `otherwise` those to try when they fail;
     `lines` to print before."""
@@ -94,35 +107,42 @@ class Choice:
 
 
 def choose(machine: Machine) -> Choice:
-    """The torch to install on `machine`."""
+    """The torch to install in .venv on `machine`."""
     torch = machine.torch
     if torch and not torch.too_old:
         kept = f"torch {torch.version} is there already and stays"
         wrong = complaint(machine, torch)
-        return Choice((), (f"{kept}, but {wrong}" if wrong else kept,))
+        return Choice((), (f"{kept}, but {in_venv(wrong)}" if wrong else kept,))
     old = (f"torch {torch.version} is too old (2.4 is needed): a newer one goes into .venv",) if torch else ()
     choice = _rocm(machine) if machine.wants_rocm else _cuda(machine) if machine.nvidia else _cpu(machine)
     return Choice(choice.arguments, (*old, *_oddities(machine), *choice.lines), choice.otherwise)
 
 
-def complaint(machine: Machine, torch: Torch) -> str | None:
-    """Why `torch` is not the one that `machine` needs, and what to type; None where it is."""
+def complaint(machine: Machine, torch: Torch) -> Complaint | None:
+    """What is wrong with `torch` on `machine`; None where it is the right one."""
     if machine.wants_rocm:
         wrong = _not_for_gfx950(torch)
         if wrong is None:
             return None
         if machine.rocm and (machine.rocm.release or OLDEST_ROCM) < OLDEST_ROCM:
-            return f"{wrong}: install ROCm 7 or newer ({ROCM_PAGE}), then rm -r .venv and run this again"
-        return f"{wrong}; for the AMD GPU: {PIP} install --force-reinstall torch --index-url {_index(machine)}"
+            return Complaint(wrong, NEWER_ROCM)
+        return Complaint(wrong, f"{REINSTALL} --index-url {_index(machine)}")
     if machine.nvidia and not torch.cuda:
-        built = f"is built for {'ROCm' if torch.hip else 'the CPU only'}"
-        return f"it {built}; for the NVIDIA GPU: {PIP} install --force-reinstall torch"
+        built = f"it is built for {'ROCm' if torch.hip else 'the CPU only'}, and an NVIDIA GPU is here"
+        return Complaint(built, REINSTALL)
     return None
+
+
+def in_venv(wrong: Complaint) -> str:
+    """`wrong` for somebody who set up .venv and has not activated it."""
+    if wrong.remedy == NEWER_ROCM:
+        return f"{wrong}, then rm -r .venv and run this again"
+    return str(wrong).replace(REINSTALL, f"{PIP} {REINSTALL.removeprefix('pip ')}")
 
 
 def _not_for_gfx950(torch: Torch) -> str | None:
     if torch.hip is None:
-        return f"it is built for {'CUDA' if torch.cuda else 'the CPU only'}"
+        return f"it is built for {'CUDA' if torch.cuda else 'the CPU only'}, and this machine is for an AMD GPU"
     release = Rocm(torch.hip, "torch").release
     if release and release < OLDEST_ROCM:
         return f"it is built for ROCm {release[0]}.{release[1]}, which knows no {TARGET}"
@@ -135,7 +155,7 @@ def _rocm(machine: Machine) -> Choice:
     found = machine.rocm
     if found is not None and (found.release or OLDEST_ROCM) < OLDEST_ROCM:
         rule = f"ROCm {found.version.strip()} ({found.place}) knows no {TARGET}"
-        line = f"{rule}: install ROCm 7 or newer ({ROCM_PAGE}), then rm -r .venv and run this again"
+        line = f"{rule}: {NEWER_ROCM}, then rm -r .venv and run this again"
         other = _cuda(machine) if machine.nvidia else _cpu(machine)
         return Choice(other.arguments, (line, "until then without it:", *other.lines), other.otherwise)
     index = _index(machine)
