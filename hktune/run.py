@@ -95,7 +95,7 @@ def tune(options: RunOptions, settings: Settings, command: Sequence[str], consol
         bench = _bench(device, space_file, options, settings)
         searches = _searches(space, names, options)
         directory = options.out or Path("out") / bench.identity.slug
-        place = _Place(directory, names, space, bench.compiler, bench.identity)
+        place = _Place(directory, names, space, bench.compiler, bench.identity, settings)
         context = RowContext(space.template, bench.identity, options.strategy, options.seed)
         ledger = Ledger(place.directory, context, options.fresh)
         _check_environment(place.directory, bench, command, options.seed)
@@ -245,11 +245,12 @@ class _Place:
     space: SearchSpace
     compiler: CachedCompiler
     identity: Identity
+    settings: Settings
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What was noticed on the way."""
-        return (self.compiler.trouble,) if self.compiler.trouble else ()
+        return tuple(note for note in (self.settings.note, self.compiler.trouble) if note)
 
     def check(self) -> None:
         """Raise now, InputError or MachineError, what would keep the table from being made at the end."""
