@@ -36,7 +36,7 @@ from hktune.dispatch import Entry, Table, build_table, read_table, write_table
 from hktune.dispatch.choice import Choices
 from hktune.dispatch.validate import validate
 from hktune.launch_rule import LaunchRule
-from hktune.model import Argument, Launch, Source, Status, Trial
+from hktune.model import Argument, Config, Launch, Source, Status, Trial
 
 ROOT = Path(__file__).resolve().parent.parent
 OBJECT = ROOT / "tests" / "recorded" / "naive_gemm" / "naive_gemm.hsaco"
@@ -102,7 +102,7 @@ def table_of(entries: int) -> tuple[Table, dict[str, bytes]]:
     data = OBJECT.read_bytes()
     identity, sha256 = EmulatedDevice().identity, hashlib.sha256(data).hexdigest()
     plain = Trial(
-        trial=0, m=M, n=N, k=K, dtype="bf16", epilogue="none", config_id="0" * 16, config="{}", status=Status.OK,
+        trial=0, m=M, n=N, k=K, dtype="bf16", epilogue="none", config_id=Config({}).id, config="{}", status=Status.OK,
         source=Source.MODELLED, time_us=1.0, object_sha256=sha256, template="naive_gemm", template_sha256="0" * 64,
     )  # fmt: skip
     trials = [replace(plain, k=K * number) for number in range(1, entries)]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hktune.runtime import Linear, linear, load, matmul, patch, record, stats, unpatch
+    from hktune.runtime import Linear, linear, load, matmul, patch, prepare, record, stats, unload, unpatch
 
 __version__ = "0.1.0"
-__all__ = ["Linear", "linear", "load", "matmul", "patch", "record", "stats", "unpatch"]
+__all__ = ["Linear", "linear", "load", "matmul", "patch", "prepare", "record", "stats", "unload", "unpatch"]
 
 
 def __getattr__(name: str) -> Any:

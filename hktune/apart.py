@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from hktune.errors import MachineError
 from hktune.model import Config
+from hktune.processes import Worker, WorkerDied, start_worker
 from hktune.search import Outcome, Strategy
 from hktune.tuner import Search
-from hktune.workers import exit_code, start_worker, stop_worker
 
 _Question = tuple[int, int | list[Outcome]]
 """Which strategy, and either how many configs it is asked for or what it is told."""
@@ -21,29 +22,54 @@ _Question = tuple[int, int | list[Outcome]]
 class StrategiesApart:
     """The strategies of `searches` in one new process; `self.searches` are the same searches with these instead.
 
-    None of them has been asked or told anything yet. One thread at a time.
+    None of them has been asked or told anything yet. One thread at a time. A process that dies is replaced by one that
+    is asked and told the same again: strategies repeat themselves.
     """
 
     def __init__(self, searches: Sequence[Search]) -> None:
-        self._worker = start_worker(_Served(tuple(search.strategy for search in searches)))
+        self._served = _Served(tuple(search.strategy for search in searches))
+        self._answered: list[_Question] = []
+        self._worker = start_worker(self._served)
         self.searches = [
             replace(search, strategy=_StrategyApart(search.strategy.name, index, self))
             for index, search in enumerate(searches)
         ]
 
     def answer(self, question: _Question) -> list[Config]:
-        """What the strategy asked for, nothing when it was told."""
+        """What the strategy asked for, nothing when it was told. Raises MachineError when it dies of this question."""
         try:
-            self._worker.pipe.send(question)
-            answer: list[Config] = self._worker.pipe.recv()
-        except (EOFError, OSError):
-            code = exit_code(self._worker)
-            raise RuntimeError(f"the strategies' process died with exit code {code}: see what it printed") from None
+            answer = _asked(self._worker, question)
+        except WorkerDied:
+            answer = self._once_more(question)
+        self._answered.append(question)
         return answer
+
+    @property
+    def pid(self) -> int:
+        """The process of now."""
+        return self._worker.pid
 
     def close(self) -> None:
         """End the process."""
-        stop_worker(self._worker)
+        self._worker.stop()
+
+    def _once_more(self, question: _Question) -> list[Config]:
+        self._worker.stop()
+        self._worker = start_worker(self._served)
+        try:
+            for earlier in self._answered:
+                _asked(self._worker, earlier)
+            return _asked(self._worker, question)
+        except WorkerDied as died:
+            raise MachineError(f"the strategies' process died twice ({died}): see what it printed") from None
+
+
+def _asked(worker: Worker, question: _Question) -> list[Config]:
+    worker.send(question)
+    while not worker.heard(timeout_s=60.0):
+        continue
+    answer: list[Config] = worker.receive()
+    return answer
 
 
 class _StrategyApart:

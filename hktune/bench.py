@@ -10,7 +10,7 @@ from typing import Protocol
 
 from hktune.build import built_compiler
 from hktune.compile import CachedCompiler, compiler_for
-from hktune.contained import ContainedStopwatch, GpuExecutor, GpuWorker, Usage
+from hktune.contained import REQUEST_DEADLINE_S, ContainedStopwatch, GpuExecutor, GpuWorker, Usage
 from hktune.device.opening import open_device
 from hktune.errors import DeviceError, InputError
 from hktune.gpus import share_out
@@ -18,15 +18,16 @@ from hktune.measure.modelled import ModelledStopwatch
 from hktune.measure.stopwatch import Stopwatch
 from hktune.model import Config, Failure, Identity, Problem
 from hktune.prove import COMPILE_DEADLINE_S, DEADLINE_S, CompileOnly, Prover
+from hktune.report.words import command_line, spelled, words_of
 from hktune.serve_gpu import GpuService
 from hktune.settings import Settings
+from hktune.shipped import SPACE_OF, space_word
 from hktune.space import load_space
 from hktune.verify.record import RecordStore, judge_sha256
-from hktune.workers import Executor, LocalExecutor
+from hktune.workers import NO_LIMITS_ASKED, Executor, Limits, LocalExecutor
 
-SPACES = Path(__file__).resolve().parent.parent / "search_spaces"
-_SPACE_OF = {"gfx950": SPACES / "gfx950_gemm_bf16.yaml", "sm90a": SPACES / "sm90a_gemm_bf16.yaml"}
-_WORKER_DEADLINE_S = DEADLINE_S + 60.0
+_GRACE_S = 30.0
+"""So long after a config's deadline its worker is killed: the emulator looks at the clock itself, and says more."""
 
 
 class Bench(Protocol):
@@ -74,6 +75,11 @@ class OpenBench:
         if self.confirming:
             self.confirming.worker.interrupt()
 
+    def check_interrupt(self) -> None:
+        """Raise KeyboardInterrupt if `interrupt` was called."""
+        if self.confirming:
+            self.confirming.worker.check_interrupt()
+
     def close(self) -> None:
         self.executor.close()
 
@@ -90,6 +96,7 @@ class EmulatedBench:
     settings: Settings
     hipkittens: Path | None = None
     workers: int = 1
+    limits: Limits = NO_LIMITS_ASKED
 
     @property
     def identity(self) -> Identity:
@@ -97,7 +104,11 @@ class EmulatedBench:
 
     def __call__(self) -> Prover:
         records = RecordStore(self.settings.cache_dir / "proofs")
-        return Prover(load_space(self.space).template, self.compiler, records, self.seed)
+        return Prover(load_space(self.space).template, self.compiler, records, self.seed, self._deadline_s)
+
+    @property
+    def _deadline_s(self) -> float:
+        return self.limits.deadline_s or DEADLINE_S
 
     @property
     def compiler(self) -> CachedCompiler:
@@ -114,7 +125,8 @@ class EmulatedBench:
     def open(self, problems: Sequence[Problem], quarantine: dict[str, Failure]) -> OpenBench:
         """Start the workers."""
         del problems, quarantine
-        executor = LocalExecutor(self, self.workers, _WORKER_DEADLINE_S)
+        memory_bytes = self.limits.memory_of_each(self.workers)
+        executor = LocalExecutor(self, self.workers, self._deadline_s + _GRACE_S, memory_bytes)
         return OpenBench(executor, ModelledStopwatch(load_space(self.space).template))
 
 
@@ -135,13 +147,15 @@ class GpuBench:
     prebuilt: Path | None = None
     cache: str = "cold"
     gpus: tuple[int, ...] = (0,)
+    limits: Limits = NO_LIMITS_ASKED
 
     @property
     def identity(self) -> Identity:
         return open_device(self.kind, self.gpus[0], self.settings).identity
 
     def __call__(self) -> CompileOnly:
-        return CompileOnly(load_space(self.space).template, self.compiler)
+        compile_s = self.limits.deadline_s or COMPILE_DEADLINE_S
+        return CompileOnly(load_space(self.space).template, self.compiler, compile_s)
 
     @property
     def compiler(self) -> CachedCompiler:
@@ -171,14 +185,16 @@ class GpuBench:
         [gpu] = self.gpus
         given = (tuple(problems), self.settings, self.cache, self.seed, gpu)
         service = GpuService(self.kind, self.space, self.make_compiler, *given)
-        stopwatch = ContainedStopwatch(GpuWorker(service, name=f"GPU {gpu}"), self._reproduce, quarantine)
-        compiling = LocalExecutor(self, self.workers, COMPILE_DEADLINE_S + 60.0)
+        worker = GpuWorker(service, self.limits.deadline_s or REQUEST_DEADLINE_S, name=f"GPU {gpu}")
+        stopwatch = ContainedStopwatch(worker, self._reproduce, quarantine)
+        compile_s = (self.limits.deadline_s or COMPILE_DEADLINE_S) + _GRACE_S
+        compiling = LocalExecutor(self, self.workers, compile_s, self.limits.memory_of_each(self.workers))
         return OpenBench(GpuExecutor(compiling, stopwatch), stopwatch, stopwatch)
 
     def _reproduce(self, config: Config, problem: Problem | None) -> str:
-        where = f" --problem {problem.m}x{problem.n}x{problem.k}" if problem else ""
-        words = " ".join(f"{name}={str(value).lower()}" for name, value in config.items())
-        return f"hktune bench --device {self.kind} --space {self.space}{where} {words}  # on GPU {self.gpus[0]}"
+        where = ("--problem", spelled(problem)) if problem else ()
+        device = ("--device", self.kind, "--space", space_word(self.space))
+        return f"{command_line('hktune', 'bench', *device, *where, *words_of(config))}  # on GPU {self.gpus[0]}"
 
 
 def choose_device(device: str, space: Path | None, settings: Settings) -> tuple[str, Path]:
@@ -194,16 +210,16 @@ def choose_device(device: str, space: Path | None, settings: Settings) -> tuple[
     for kind in ("hip", "cuda"):
         with contextlib.suppress(DeviceError):
             arch = open_device(kind, settings=settings).identity.arch
-            if (space is None and arch in _SPACE_OF) or (space is not None and load_space(space).arch.name == arch):
+            if (space is None and arch in SPACE_OF) or (space is not None and load_space(space).arch.name == arch):
                 return kind, _fitting(space, arch, kind)
     return "emulated", _fitting(space, "gfx950", "emulated")
 
 
 def _fitting(space: Path | None, arch: str, device: str) -> Path:
     if space is None:
-        if arch not in _SPACE_OF:
+        if arch not in SPACE_OF:
             raise InputError(f"no search space for {arch} comes with hktune: pass --space")
-        return _SPACE_OF[arch]
+        return SPACE_OF[arch]
     wanted = load_space(space).arch.name
     if wanted != arch:
         raise InputError(f"{space} is for {wanted}, the {device} device is {arch}: pass another --space or --device")

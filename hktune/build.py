@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from collections import Counter
@@ -13,12 +14,16 @@ from pathlib import Path
 import msgspec
 
 from hktune.compile import AbsentCompiler, CachedCompiler, compile_many
-from hktune.errors import InputError, StoreError
+from hktune.errors import InputError, MachineError, SpaceError, StoreError
+from hktune.json_file import decoded
 from hktune.model import Config, Failure, Problem, Status, Value
-from hktune.publish import publish
+from hktune.outside_file import FileKind
+from hktune.publish import publish, sweep, sweep_below, temporary_folder
 from hktune.space import SearchSpace
 
 FILE_NAME = "built.json"
+BUILT_FILE = FileKind("a list of built configs", 32 << 20, StoreError, "make it with hktune build")
+CONFIGS_FILE = FileKind("a list of configs", 4 << 20, InputError, "give a file with a config a line")
 COMPILE_DEADLINE_S = 120.0
 
 
@@ -34,9 +39,11 @@ class Built(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True)
 class BuildSummary:
-    """Configs by what became of them (`ok`: there is an object), and the wall-clock seconds it took."""
+    """Configs by what became of them (`ok`: there is an object), the first that failed in each way and its detail, and
+    the wall-clock seconds it took."""
 
     statuses: Counter[Status]
+    examples: dict[Status, tuple[Config, str]]
     elapsed_s: float
 
 
@@ -89,46 +96,81 @@ def build(
 ) -> BuildSummary:
     """Compile `configs` into `directory`, which `compiler` keeps its objects in; `built` hears how many are done.
 
-    What is there already is not compiled again; configs of an earlier build of the same template stay on the list.
+    What is there already is not compiled again; configs of an earlier build of the same template stay on the list. So
+    do those that were compiled before the build was ended: by an interrupt, or by what this machine lacks
+    (MachineError).
     """
-    started, statuses = time.monotonic(), Counter[Status]()
-    directory.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
+    failures: dict[str, Failure] = {}
+    _prepare(directory)
     variants = (space.template.render(config) for config in configs)
-    for done, (_, outcome) in enumerate(compile_many(compiler, variants, COMPILE_DEADLINE_S, workers), start=1):
-        statuses[outcome.status if isinstance(outcome, Failure) else Status.OK] += 1
-        built(done)
-    earlier = _earlier(directory, space, compiler.identity)
+    done: set[str] = set()
+    try:
+        for variant, outcome in compile_many(compiler, variants, COMPILE_DEADLINE_S, workers):
+            if compiler.trouble is not None:
+                raise MachineError(
+                    f"{directory}: {compiler.trouble.rpartition(':')[0]}: free the disk, or pass another DIR"
+                )
+            if isinstance(outcome, Failure):
+                failures[variant.config.id] = outcome
+            done.add(variant.config.id)
+            built(len(done))
+    finally:
+        _list_built(directory, space, compiler.identity, [config for config in configs if config.id in done])
+    failed = [(config, failures[config.id]) for config in configs if config.id in failures]
+    statuses = Counter(failure.status for _, failure in failed)
+    statuses[Status.OK] = len(done) - len(failed)
+    examples = {failure.status: (config, failure.detail) for config, failure in reversed(failed)}
+    return BuildSummary(+statuses, examples, time.monotonic() - started)
+
+
+def _prepare(directory: Path) -> None:
+    """Make the folder, and remove what a build that was killed left in it."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"{directory}: cannot be written ({error.strerror}): pass another DIR") from None
+    sweep(directory, temporary_folder())
+    sweep_below(directory / "objects")
+
+
+def _list_built(directory: Path, space: SearchSpace, compiler: str, configs: Sequence[Config]) -> None:
+    """Add `configs` to the list of what `directory` holds."""
+    earlier = _earlier(directory, space, compiler)
     everything = {config.id: config for config in [*earlier, *configs]}
-    template = space.template
     listed = tuple(dict(config) for config in everything.values())
-    record = Built(space.name, template.name, template.sha256, compiler.identity, listed)
-    publish(directory / FILE_NAME, msgspec.json.encode(record))
-    return BuildSummary(statuses, time.monotonic() - started)
+    record = Built(space.name, space.template.name, space.template.sha256, compiler, listed)
+    try:
+        publish(directory / FILE_NAME, msgspec.json.encode(record))
+    except OSError as error:
+        raise MachineError(
+            f"{directory / FILE_NAME}: cannot be written ({error.strerror}): free the disk, or pass another DIR"
+        ) from None
 
 
 def read_built(directory: Path, space: SearchSpace) -> list[Config]:
     """The configs that `directory` holds for `space`. Raises StoreError when it is of another template, or no build."""
-    record = _record(directory)
+    record = built_record(directory)
     if record.template_sha256 != space.template.sha256:
         raise StoreError(
             f"{directory} was built from another {record.template}: saved={record.template_sha256[:12]} "
             f"current={space.template.sha256[:12]}: run hktune build again"
         )
-    return [space.config(values) for values in record.configs]
+    try:
+        return [space.config(values) for values in record.configs]
+    except SpaceError as foreign:
+        raise BUILT_FILE.broken(directory / FILE_NAME, f"lists a config of another space ({foreign})") from None
 
 
 def built_compiler(directory: Path) -> CachedCompiler:
     """A compiler that has what `directory` holds, and nothing else."""
-    return CachedCompiler(AbsentCompiler(_record(directory).compiler, "only --prebuilt objects are used"), directory)
+    absent = AbsentCompiler(built_record(directory).compiler, "only --prebuilt objects are used")
+    return CachedCompiler(absent, directory)
 
 
 def read_configs(path: Path, space: SearchSpace) -> list[Config]:
     """Configs of a text file, one a line as PARAMETER=VALUE words; # begins a comment. Raises InputError."""
-    try:
-        lines = path.read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({error}): give a file with a config a line") from None
-    return [space.parse(words) for words in _words(lines)]
+    return [space.parse(words) for words in _words(CONFIGS_FILE.read_text(path).splitlines())]
 
 
 def _words(lines: Iterable[str]) -> Iterator[list[str]]:
@@ -139,18 +181,16 @@ def _words(lines: Iterable[str]) -> Iterator[list[str]]:
 
 
 def _earlier(directory: Path, space: SearchSpace, compiler: str) -> list[Config]:
-    if not (directory / FILE_NAME).exists():
+    if not os.path.lexists(directory / FILE_NAME):
         return []
-    record = _record(directory)
-    if (record.template_sha256, record.compiler) != (space.template.sha256, compiler):
-        return []
-    return [space.config(values) for values in record.configs]
+    record = built_record(directory)
+    ours = (record.template_sha256, record.compiler) == (space.template.sha256, compiler)
+    return read_built(directory, space) if ours else []
 
 
-def _record(directory: Path) -> Built:
+def built_record(directory: Path) -> Built:
+    """What `directory` was built from. Raises StoreError where it holds no build."""
     try:
-        return msgspec.json.decode((directory / FILE_NAME).read_bytes(), type=Built)
-    except OSError as error:
-        raise StoreError(f"{directory / FILE_NAME}: {error.strerror}: make it with hktune build") from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise StoreError(f"{directory / FILE_NAME}: not made by hktune build ({error})") from None
+        return decoded(BUILT_FILE.read_inside(directory, FILE_NAME), Built)
+    except ValueError as wrong:
+        raise BUILT_FILE.broken(directory / FILE_NAME, f"not what hktune build writes ({wrong})") from None

@@ -2,34 +2,54 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 
 from hktune import __version__
-from hktune.commands import bench, build, doctor, explain, export, merge, tune, verify
-from hktune.commands.parser import BAD_INPUT, DONE, Parser
-from hktune.commands.table import add_table_group
+from hktune.commands.output import printing, why_lost
+from hktune.commands.parser import BAD_INPUT, DONE, FAILED, INTERRUPTED, Parser
 from hktune.errors import HktuneError
+from hktune.interruption import Interruption
+from hktune.needs import require_packages
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    with printing() as output, Interruption().heard():
+        code = _run(words)
+        output.flush()
+        lost = why_lost(output)
+        if lost is None:
+            return code
+        print(f"hktune: {lost}", file=sys.stderr)
+        return code or FAILED
+
+
+def _run(words: list[str]) -> int:
     try:
+        require_packages()
         options = make_parser().parse_args(words)
         options.words = words
         return int(options.run(options))
     except HktuneError as error:
         print(f"hktune: {error}", file=sys.stderr)
         return BAD_INPUT
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return DONE
+    except KeyboardInterrupt:
+        print("hktune: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except MemoryError:
+        print("hktune: this machine has not the memory for that: make the problem smaller", file=sys.stderr)
+        return BAD_INPUT
+    except SystemExit as ended:  # argparse's, after --help and --version
+        return int(ended.code or DONE)
 
 
 def make_parser() -> Parser:
-    """The parser of all commands."""
+    """The parser of all commands, which import what they need: `require_packages` comes first."""
+    from hktune.commands import bench, build, doctor, explain, export, merge, tune, verify
+    from hktune.commands.table import add_table_group
+
     parser = Parser(prog="hktune", description="Tune, prove and dispatch GEMM kernels.", epilog=_EPILOG)
     parser.add_argument("--version", action="version", version=f"hktune {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")

@@ -6,14 +6,14 @@ trusts the bytes: every offset is checked, and what is wrong is one TableError l
 
 from __future__ import annotations
 
-import io
 import struct
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
 import msgspec
-from elftools.elf.elffile import ELFFile
 from msgspec import Meta, Struct, field
 
 from hktune.elf import PT_LOAD, SHT_DYNSYM, Elf
@@ -27,6 +27,9 @@ _DESCRIPTOR_ENTRY_OFFSET = slice(16, 24)
 _SCALAR_BYTES = {"u32": 4, "i32": 4, "f32": 4, "u64": 8}
 _MEMORY_BYTES_MAX = 1 << 26  # of all segments: a kernel's machine code and constants
 _KERNELS_MAX = 4096
+_DEBUG_LINES = ".debug_line"
+_DEBUG_LINES_DEADLINE_S = 10.0
+_LINE_CHARACTERS_MAX = 300
 
 # LLVM AMDGPUUsage, "AMDGPU ELF Header": EF_AMDGPU_MACH, EF_AMDGPU_FEATURE_*, EI_ABIVERSION. The GPUs of CDNA.
 _MACHINE_MASK, _ABI_V3 = 0xFF, 1
@@ -180,21 +183,18 @@ def _features(elf: Elf) -> tuple[str, ...]:
 
 
 def source_line(data: bytes, address: int) -> str | None:
-    """The nearest `file:line` at or before virtual `address`, from the object's debug lines; None without any."""
-    elf = ELFFile(io.BytesIO(data))
-    if not elf.has_dwarf_info():
+    """The nearest `file:line` at or before virtual `address`, from the object's debug lines; None without any.
+
+    They are read in a process of its own, whose time and memory are bounded: DWARF's counts and compressed sections
+    lead a general reader anywhere."""
+    if all(section.name != _DEBUG_LINES for section in Elf(data).sections):
         return None
-    dwarf, best = elf.get_dwarf_info(), (-1, "")
-    for unit in dwarf.iter_CUs():
-        program = dwarf.line_program_for_CU(unit)
-        files = program["file_entry"] if program else []
-        first_file = 0 if program and program["version"] >= 5 else 1
-        for entry in program.get_entries() if program else ():
-            state = entry.state
-            if state is not None and state.line and best[0] < state.address <= address:
-                name = files[state.file - first_file].name.decode(errors="replace")
-                best = (state.address, f"{name}:{state.line}")
-    return best[1] or None
+    command = [sys.executable, "-m", "hktune.debug_lines", str(address)]
+    try:
+        done = subprocess.run(command, input=data, capture_output=True, timeout=_DEBUG_LINES_DEADLINE_S, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.decode(errors="replace")[:_LINE_CHARACTERS_MAX] or None
 
 
 def _metadata(elf: Elf) -> _Metadata:
@@ -209,9 +209,10 @@ def _metadata(elf: Elf) -> _Metadata:
 
 def _segments(elf: Elf) -> tuple[tuple[int, bytes], ...]:
     loaded = [segment for segment in elf.segments if segment.kind == PT_LOAD]
-    memory_bytes = sum(max(segment.memory_bytes, len(segment.data)) for segment in loaded)
-    if memory_bytes > _MEMORY_BYTES_MAX:
-        raise TableError(f"segments of {memory_bytes} bytes are no kernel's; rebuild it")
+    sizes = [max(segment.memory_bytes, len(segment.data)) for segment in loaded]
+    ends = [segment.address + size for segment, size in zip(loaded, sizes, strict=True)]
+    if max([sum(sizes), *ends]) > _MEMORY_BYTES_MAX:
+        raise TableError(f"segments of {sum(sizes)} bytes up to address {max(ends):#x} are no kernel's; rebuild it")
     return tuple((segment.address, bytes(segment.data).ljust(segment.memory_bytes, b"\0")) for segment in loaded)
 
 
@@ -228,6 +229,10 @@ def _kernel(record: _Record, symbols: Mapping[str, int], segments: tuple[tuple[i
     address = symbols[record.symbol]
     descriptor = _bytes_at(segments, address, _DESCRIPTOR_BYTES)
     entry = address + int.from_bytes(descriptor[_DESCRIPTOR_ENTRY_OFFSET], "little", signed=True)
+    if any(slot.offset + slot.size > record.kernarg_bytes for slot in record.slots):
+        raise TableError(
+            f"an argument of {record.name[:80]!r} lies outside its {record.kernarg_bytes} bytes; rebuild it"
+        )
     arguments = tuple(ArgumentSlot(slot.name, slot.offset, slot.size, slot.value_kind) for slot in record.slots)
     vgprs, agprs = _registers(record, descriptor)
     resources = Resources(

@@ -10,7 +10,7 @@ from typing import Any
 from hktune.contained import ContainedStopwatch
 from hktune.measure.measured import CONFIRMED
 from hktune.measure.stopwatch import Attempt
-from hktune.model import Config, Failure, Problem, Status, Timing, Trial
+from hktune.model import Config, Failure, Problem, Status, Timing, Trial, by_problem
 from hktune.rows import failed_fields, now, timed_fields
 
 FINALISTS = 6
@@ -28,8 +28,9 @@ def confirm(
 
     Where all of them fail now, those that were next best are finalists.
     """
+    rows_of = by_problem(trials)
     for problem in problems:
-        own = [trial for trial in trials if trial.problem == problem]
+        own = rows_of.get(problem, [])
         if not own or is_confirmed(own[-1]):
             continue
         while rows := finalists(own):
@@ -68,11 +69,8 @@ def deciding(trials: Sequence[Trial]) -> list[Trial]:
 
     Times of different rounds were taken at different clocks; a screened time may win by luck.
     """
-    by_problem: dict[Problem, list[Trial]] = {}
-    for trial in trials:
-        by_problem.setdefault(trial.problem, []).append(trial)
     chosen: list[Trial] = []
-    for own in by_problem.values():
+    for own in by_problem(trials).values():
         last = list(takewhile(is_confirmed, reversed(own)))[::-1]
         chosen += last or own
     return chosen

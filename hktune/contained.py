@@ -10,14 +10,14 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from multiprocessing.connection import Connection
 from typing import Protocol
 
 from hktune.errors import DeviceError
 from hktune.measure.measured import Confirmation
 from hktune.measure.stopwatch import Attempt
 from hktune.model import Config, Failure, Problem, Source, Status, Timing
-from hktune.workers import Executor, Worker, exit_code, start_worker, stop_worker
+from hktune.processes import Worker, WorkerBroke, WorkerDied, start_worker
+from hktune.workers import Executor
 
 OPEN_DEADLINE_S = 180.0
 """For a worker's first words: it imports torch, makes a context and fills the arena."""
@@ -130,14 +130,31 @@ class GpuWorker:
         self.usage = Usage()
 
     def ask(self, request: Request) -> Attempt | Timing | Failure | Confirmation:
-        """Have `request` done. Raises nothing for what a kernel does; see the class. Raises DeviceError when no process
-        can be started, for which no config is to blame, and KeyboardInterrupt once `interrupt` was called."""
+        """Have `request` done. Raises nothing for what a kernel does; see the class. Raises HktuneError for what no
+        config is to blame for, a process that cannot be started among it, and KeyboardInterrupt once `interrupt` was
+        called. A process that was ended from outside is replaced and asked once more."""
+        answer = self._once(request)
+        if isinstance(answer, WorkerDied) and answer.from_outside:
+            answer = self._once(request)
+        if isinstance(answer, WorkerDied):
+            return Failure(Status.CRASHED, str(answer))
+        return answer if isinstance(answer, Failure) else self._counted(answer)
+
+    def _once(self, request: Request) -> Answer | Failure | WorkerDied:
+        """The answer; or what came instead, of a worker that will be replaced."""
         self.check_interrupt()
         self._open()
-        answer = self._asked(request, self._deadline_s)
-        if isinstance(answer, Failure):
+        answer: Answer | Failure | WorkerDied
+        try:
+            answer = self._asked(request, self._deadline_s)
+        except WorkerDied as died:
+            self.check_interrupt()  # then it was closed, and no kernel is to blame
+            answer = died
+        if not isinstance(answer, Answer):
             self._replace_next_time()
-            return answer
+        return answer
+
+    def _counted(self, answer: Answer) -> Attempt | Timing | Failure | Confirmation:
         self._busy_here_s = answer.busy_s
         self.usage.busy_s = self._busy_before_s + self._busy_here_s
         if answer.lost:
@@ -157,7 +174,7 @@ class GpuWorker:
     def close(self) -> None:
         """End the process."""
         if self._worker is not None:
-            stop_worker(self._worker)
+            self._worker.stop()
             self._worker = None
 
     def _open(self) -> None:
@@ -166,10 +183,15 @@ class GpuWorker:
         said = ""
         for _ in range(OPEN_ATTEMPTS):
             self._worker = start_worker(self._make_serve, single_threaded=False)
-            answer = self._asked(None, self._open_deadline_s)
-            if not isinstance(answer, Failure):
-                return
-            said = answer.detail
+            try:
+                answer = self._asked(None, self._open_deadline_s)
+            except (WorkerDied, DeviceError) as error:
+                self.check_interrupt()
+                said = str(error)
+            else:
+                if not isinstance(answer, Failure):
+                    return
+                said = answer.detail
             self.close()
         raise DeviceError(
             f"no process can use {self._name} ({OPEN_ATTEMPTS} times: {said}): mend what it printed, or choose GPUs "
@@ -177,30 +199,22 @@ class GpuWorker:
         )
 
     def _asked(self, request: Request | None, deadline_s: float) -> Answer | Failure:
+        """The answer, or the failure of one that did not come. Raises WorkerDied, and HktuneError as the worker did."""
         worker = self._worker
         assert worker is not None
-        answer: Answer | Failure
         started_s = time.monotonic()
+        worker.send(request)
         try:
-            worker.pipe.send(request)
-            if self._answered(worker.pipe, deadline_s):
-                answer = worker.pipe.recv()
-            else:
-                answer = Failure(Status.TIMEOUT, f"no answer after {deadline_s:.0f} s; the worker was replaced")
-        except (EOFError, OSError):
-            self.check_interrupt()  # then it was closed, and no kernel is to blame
-            answer = Failure(Status.CRASHED, f"the worker died with exit code {exit_code(worker)}")
-        self.usage.asked_s += time.monotonic() - started_s
+            while not worker.heard(max(0.0, min(INTERRUPT_S, started_s + deadline_s - time.monotonic()))):
+                self.check_interrupt()
+                if time.monotonic() >= started_s + deadline_s:
+                    return Failure(Status.TIMEOUT, f"no answer after {deadline_s:.0f} s; the worker was replaced")
+            answer: Answer = worker.receive()
+        except WorkerBroke as defect:
+            return Failure(Status.CRASHED, f"in the worker: {defect}")
+        finally:
+            self.usage.asked_s += time.monotonic() - started_s
         return answer
-
-    def _answered(self, pipe: Connection, deadline_s: float) -> bool:
-        """Wait until there is an answer; False when the deadline comes first."""
-        until = time.monotonic() + deadline_s
-        while not pipe.poll(max(0.0, min(INTERRUPT_S, until - time.monotonic()))):
-            self.check_interrupt()
-            if time.monotonic() >= until:
-                return False
-        return True
 
     def _replace_next_time(self) -> None:
         self.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import os
 import platform
@@ -13,82 +14,133 @@ from ctypes import CDLL, byref, c_int
 from dataclasses import dataclass
 from pathlib import Path
 
+from hktune import torch_choice
 from hktune.arch import GFX950
+from hktune.bench import choose_device
 from hktune.compile.hipkittens import HipKittens, find_hipkittens
+from hktune.compile.nvrtc import nvrtc_version
 from hktune.compile.toolchain import OLDEST_ROCM, find_rocm, find_zig
 from hktune.device.hip import HipDevice
 from hktune.device.hip_library import hip_library
-from hktune.errors import DeviceError, ToolchainError
+from hktune.errors import DeviceError, HktuneError, ToolchainError
+from hktune.needs import PACKAGES
 from hktune.settings import Settings
+from hktune.torch_choice import Machine, Torch, complaint, find_machine
 
 _KFD = Path("/dev/kfd")
+_NO_DEVICE = 100  # CUDA_ERROR_NO_DEVICE of cuda.h
 _OLDEST_PYTHON = (3, 10)
-_PACKAGES = ("optuna", "pandas", "msgspec", "pyelftools", "filelock")
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing looked for. `found` says what is there (None: nothing); `fix` is what to type when it is needed and
-    missing. Something optional that is absent has neither."""
+    """One thing looked for. `found` says what is there (None: nothing); `fix` is what to type for what is missing or
+    unfit; `needed`: without that, the main job cannot run here."""
 
     name: str
     found: str | None
     fix: str | None = None
+    needed: bool = False
+
+
+@dataclass(frozen=True)
+class Examination:
+    """All findings, and the kind of device that `hktune tune` would take here."""
+
+    findings: tuple[Finding, ...]
+    device: str
 
     @property
-    def ok(self) -> bool:
-        return self.fix is None
+    def lacking(self) -> tuple[str, ...]:
+        """What keeps the main job from running: empty where it can."""
+        return tuple(finding.name for finding in self.findings if finding.needed)
 
 
-def examine(settings: Settings, hipkittens: Path | None = None) -> list[Finding]:
+def examine(settings: Settings, hipkittens: Path | None = None) -> Examination:
     """Look for everything a run may use. Starts compilers to ask their version and may fetch the pinned headers, but
     raises nothing: what goes wrong is a finding."""
-    return [
+    machine = find_machine()
+    device = _device(settings)
+    for_gfx950 = device != "cuda"
+    findings = (
         _python(),
-        _torch(),
-        *(_package(name) for name in _PACKAGES),
-        *_compilers(settings),
-        _guarded("HipKittens headers", lambda: _headers(find_hipkittens(settings, hipkittens))),
+        _torch(machine),
+        _packages(),
+        _rocm(machine),
+        *_compilers(settings, for_gfx950),
+        _guarded("HipKittens headers", for_gfx950, lambda: _headers(find_hipkittens(settings, hipkittens))),
         _emulated(),
         _amd_gpu(settings),
         _nvidia_gpu(),
+        *_cuda_packages(),
+        _optional("cryptography", "cryptography", "pip install 'hktune[sign]'"),
+        Finding("git", shutil.which("git"), None if shutil.which("git") else "sudo apt install git"),
         _cache(settings.cache_dir),
-    ]
+    )
+    return Examination(findings, device)
 
 
-def _guarded(name: str, look: Callable[[], str]) -> Finding:
+def _device(settings: Settings) -> str:
+    try:
+        return choose_device("auto", None, settings)[0]
+    except HktuneError:
+        return "emulated"
+
+
+def _guarded(name: str, needed: bool, look: Callable[[], str]) -> Finding:
     """The finding of `look`; the message of a ToolchainError already ends with the next step."""
     try:
         return Finding(name, look())
     except ToolchainError as error:
-        return Finding(name, None, str(error))
+        return Finding(name, None, str(error), needed)
 
 
 def _python() -> Finding:
     found = f"{platform.python_version()} ({sys.executable})"
     oldest = ".".join(map(str, _OLDEST_PYTHON))
-    return Finding("Python", found, None if sys.version_info >= _OLDEST_PYTHON else f"install Python {oldest} or newer")
+    old = sys.version_info < _OLDEST_PYTHON
+    return Finding("Python", found, f"install Python {oldest} or newer" if old else None, old)
 
 
-def _torch() -> Finding:
-    """Which torch, and what it was built for; read from its metadata, for importing it takes seconds."""
-    version = _version("torch")
-    if version is None:
-        return Finding("torch", None, "pip install torch --index-url https://download.pytorch.org/whl/cpu")
-    build = version.partition("+")[2]
-    if build.startswith("rocm"):
-        return Finding("torch", f"{version} (ROCm)")
-    if build.startswith("cu") or _version("nvidia-cuda-runtime-cu12") or _version("nvidia-cuda-runtime"):
-        return Finding("torch", f"{version} (CUDA)")
-    return Finding("torch", f"{version} (CPU)")
+def _torch(machine: Machine) -> Finding:
+    """Which torch, what it was built for, and whether that is what this machine needs."""
+    try:
+        torch = _imported_torch()
+    except Exception as error:  # whatever keeps a torch from being imported: a library, its own version check
+        said = " ".join(str(error).split()) or type(error).__name__
+        return Finding("torch", None, f"import torch says: {said}: pip install --force-reinstall torch", needed=True)
+    build = "ROCm" if torch.hip else "CUDA" if torch.cuda else "CPU"
+    wrong = complaint(machine, torch)
+    return Finding("torch", f"{torch.version} ({build})", str(wrong) if wrong else None)
 
 
-def _package(name: str) -> Finding:
-    version = _version(name)
-    return Finding(name, version, None if version else f"pip install {name}")
+def _imported_torch() -> Torch:
+    import torch
+
+    # The list is empty where torch sees no GPU; what it was compiled for is known all the same.
+    flags = getattr(torch._C, "_cuda_getArchFlags", str)() or ""
+    return Torch(str(torch.__version__), torch.version.hip, torch.version.cuda, tuple(flags.split()))
 
 
-def _compilers(settings: Settings) -> list[Finding]:
+def _packages() -> Finding:
+    """Those without which the command line does not start, so they are there."""
+    names = sorted({*PACKAGES.values()} - {"torch"})
+    return Finding("packages", ", ".join(f"{name} {_version(name)}" for name in names))
+
+
+def _optional(name: str, package: str, fix: str) -> Finding:
+    version = _version(package)
+    return Finding(name, version, None if version else fix)
+
+
+def _rocm(machine: Machine) -> Finding:
+    found = "; ".join(f"{rocm.version} ({rocm.place})" for rocm in machine.rocms) or None
+    release = machine.rocm.release if machine.rocm else None
+    fit = release is not None and release >= torch_choice.OLDEST_ROCM
+    return Finding("ROCm", found, torch_choice.NEWER_ROCM if machine.wants_rocm and not fit else None)
+
+
+def _compilers(settings: Settings, needed: bool) -> list[Finding]:
     """ROCm's compiler and ziglang's: either is enough, so only the second one's absence can call for a fix."""
     rocm = find_rocm(settings)
     old = f"none new enough: gfx950 needs ROCm {OLDEST_ROCM}" if rocm is None and shutil.which("hipcc") else None
@@ -100,8 +152,28 @@ def _compilers(settings: Settings) -> list[Finding]:
         fix = fix or "pip install 'hktune[gfx950]'"
     return [
         Finding("ROCm compiler", f"{rocm.driver[0]}: {rocm.identity}" if rocm else old),
-        Finding("ziglang compiler", zig.identity if zig else None, fix),
+        Finding("ziglang compiler", zig.identity if zig else None, fix, needed and zig is None and rocm is None),
     ]
+
+
+def _cuda_packages() -> list[Finding]:
+    """What an NVIDIA GPU is compiled for, launched and watched with where there is no CUDA toolkit."""
+    extra = "pip install 'hktune[cuda]'"
+    return [
+        _guarded("NVRTC compiler", False, _nvrtc),
+        _optional("CUDA bindings", "cuda-bindings", extra),
+        _optional("NVML", "nvidia-ml-py", extra),
+    ]
+
+
+def _nvrtc() -> str:
+    """NVRTC's version, with its library loaded. Raises ToolchainError."""
+    version = nvrtc_version()
+    try:
+        importlib.import_module("cuda.bindings.nvrtc").nvrtcVersion()
+    except Exception as error:  # the bindings' own errors, of whichever part of the search failed
+        raise ToolchainError(f"nvrtc {version} does not load: pip install --force-reinstall 'hktune[cuda]'") from error
+    return version
 
 
 def _headers(headers: HipKittens) -> str:
@@ -144,8 +216,10 @@ def _nvidia_gpu() -> Finding:
         driver = CDLL("libcuda.so.1")
     except OSError:
         return Finding("NVIDIA GPU", None)
-    ready = driver.cuInit(0) == 0 and driver.cuDeviceGetCount(byref(count)) == 0
-    return Finding("NVIDIA GPU", f"{count.value} by libcuda" if ready and count.value else None)
+    status = driver.cuInit(0) or driver.cuDeviceGetCount(byref(count))
+    if status in (0, _NO_DEVICE):
+        return Finding("NVIDIA GPU", f"{count.value} by libcuda" if count.value else None)
+    return Finding("NVIDIA GPU", f"libcuda answers error {status}", "nvidia-smi  # says what the driver lacks")
 
 
 def _cache(folder: Path) -> Finding:
@@ -154,7 +228,9 @@ def _cache(folder: Path) -> Finding:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        return Finding("cache", f"{folder}: {error.strerror}", "export HKTUNE_CACHE=<a folder that you can write>")
+        return Finding(
+            "cache", f"{folder}: {error.strerror}", "export HKTUNE_CACHE=<a folder that you can write>", needed=True
+        )
     return Finding("cache", f"{folder} ({shutil.disk_usage(folder).free / 1e9:.0f} GB free)")
 
 

@@ -7,19 +7,28 @@
     │   ├── TemplateError   a kernel template
     │   ├── TableError      a dispatch table or one of its code objects
     │   └── StoreError      trials.csv or the output directory
-    ├── ToolchainError      a compiler or its headers are missing or unusable (exit code 2)
+    ├── MachineError        what this machine lacks or lost: disk, memory, a process. Never a config's fault
+    │   └── ToolchainError  a compiler or its headers are missing or unusable
     └── DeviceError         a device refused a call
         └── KernelFault     a launched kernel faulted; carries the word for its trial
 
 A message is one line: the rule, the value that broke it, the next step. What happens to one variant
-(it does not compile, it is wrong, it hangs) is not an exception but a `model.Failure` in its trial.
+(it does not compile, it is wrong, it hangs) is not an exception but a `model.Failure` in its trial. What the machine
+fails to do is not in any trial: before a run has begun it ends with exit code 2, and a run that has begun keeps what it
+has, writes its table and ends with 1.
 """
 
 from __future__ import annotations
 
+from hktune.escaped import escaped, shortened
+
 
 class HktuneError(Exception):
-    """Base of everything hktune raises on purpose."""
+    """Base of everything hktune raises on purpose. Its text is one line that a terminal prints as it stands, whatever a
+    file has put into it."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(shortened(escaped(message)))
 
 
 class InputError(HktuneError):
@@ -46,7 +55,11 @@ class StoreError(InputError):
     """The results directory or a file in it cannot be read or written."""
 
 
-class ToolchainError(HktuneError):
+class MachineError(HktuneError):
+    """This machine cannot go on: no disk, no memory, or a process that dies whatever it is given."""
+
+
+class ToolchainError(MachineError):
     """A compiler, or headers that it needs, cannot be found or used."""
 
 

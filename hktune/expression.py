@@ -26,6 +26,7 @@ _LONGEST = 500  # characters: constraints are one line of YAML; beyond that a de
 _DEEPEST = 24  # nested nodes
 _LARGEST = 2**63  # of any literal and any result, so that no text can ask for unbounded work
 _REFERENCE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)?")
+_RUN_ON = re.compile(r"(?<!\w)[0-9]+[A-Za-z_]")  # 0x10, 1_6, 1e3, 1in: Python reads them, YAML here does not
 _ARCH_FIELDS = frozenset(field.name for field in dataclasses.fields(Arch))
 
 
@@ -107,6 +108,10 @@ class Expression:
     def _parse(self) -> ast.expr:
         if len(self.text) > _LONGEST:
             raise self._error(f"longer than {_LONGEST} characters: name its parts under `derived`")
+        if not self.text.isascii() or "\\" in self.text:
+            raise self._error("not an expression (it has a backslash, or is not ASCII): write it plainly")
+        if _RUN_ON.search(self.text):
+            raise self._error("not an expression (a number runs into a letter or _): write numbers in decimal digits")
         try:
             return ast.parse(self.text.strip(), mode="eval").body
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
@@ -118,20 +123,10 @@ class Expression:
     def _compile(self, node: ast.expr, depth: int) -> _Closure:
         if depth > _DEEPEST:
             raise self._error(f"nested deeper than {_DEEPEST}: name its parts under `derived`")
-        rules: dict[type[ast.expr], Callable[[Any, int], _Closure]] = {
-            ast.Constant: self._constant,
-            ast.Name: self._name,
-            ast.Attribute: self._arch_field,
-            ast.BinOp: self._binary,
-            ast.UnaryOp: self._unary,
-            ast.BoolOp: self._boolean,
-            ast.Compare: self._comparison,
-            ast.IfExp: self._choice,
-            ast.Call: self._call,
-        }
-        if type(node) not in rules:
+        rule = _RULES.get(type(node))
+        if rule is None:
             raise self._error(f"{type(node).__name__} is not allowed: use integers, names, + - * // % and comparisons")
-        return rules[type(node)](node, depth + 1)
+        return rule(self, node, depth + 1)
 
     def _constant(self, node: ast.Constant, _depth: int) -> _Closure:
         value = node.value
@@ -163,8 +158,19 @@ class Expression:
         function = _BINARY.get(type(node.op))
         if function is None:
             raise self._error(f"operator {type(node.op).__name__} is not allowed: use + - * // %")
-        left, right = self._compile(node.left, depth), self._compile(node.right, depth)
-        return lambda scope: self._bounded(function(_number(left(scope)), _number(right(scope))))
+        return self._of_two(function, self._compile(node.left, depth), self._compile(node.right, depth))
+
+    def _of_two(self, function: Callable[[Any, Any], Any], left: _Closure, right: _Closure) -> _Closure:
+        """Nearly all of what is computed when a table is loaded, so it calls as little as it can."""
+
+        def compute(scope: Scope) -> int:
+            first, second = left(scope), right(scope)
+            if isinstance(first, int) and isinstance(second, int):
+                value: int = function(first, second)
+                return value if -_LARGEST <= value <= _LARGEST else self._bounded(value)
+            return min(_number(first), _number(second))  # one of them says that it is none
+
+        return compute
 
     def _unary(self, node: ast.UnaryOp, depth: int) -> _Closure:
         operand = self._compile(node.operand, depth)
@@ -226,12 +232,27 @@ class Expression:
             count = str(fewest) if fewest == most else f"{fewest} to {most}"
             raise self._error(f"{name} takes {count} arguments, by position")
         operands = [self._compile(argument, depth) for argument in node.args]
+        if len(operands) == 2:
+            return self._of_two(function, *operands)
         return lambda scope: self._bounded(function(*[_number(operand(scope)) for operand in operands]))
 
     def _bounded(self, value: int) -> int:
         if -_LARGEST <= value <= _LARGEST:
             return value
         raise self._error("a result is beyond 2**63: check the parameters' units")
+
+
+_RULES: dict[type[ast.expr], Callable[[Expression, Any, int], _Closure]] = {
+    ast.Constant: Expression._constant,
+    ast.Name: Expression._name,
+    ast.Attribute: Expression._arch_field,
+    ast.BinOp: Expression._binary,
+    ast.UnaryOp: Expression._unary,
+    ast.BoolOp: Expression._boolean,
+    ast.Compare: Expression._comparison,
+    ast.IfExp: Expression._choice,
+    ast.Call: Expression._call,
+}
 
 
 def _number(value: Any) -> int:

@@ -14,12 +14,16 @@ from typing import Any
 
 from hktune.errors import SpaceError
 from hktune.expression import Expression
-from hktune.model import Argument, Launch
+from hktune.model import Argument, Launch, Value
 
 Formula = int | str
 
 GRID_MAX = 2**31 - 1  # workgroups along an axis, HIP and CUDA
 WORKSPACE_BYTES_MAX = 1 << 36
+BLOCK_MAX = 1024  # work-items of a workgroup, HIP and CUDA
+LDS_BYTES_MAX = 1 << 20  # of a workgroup; no architecture comes near
+FORMULAS_KEPT = 16384  # parsed, of all tables of a process
+_FOLDS_MAX = 10_000  # nodes of a folded formula and of all that it was made from; in use some hundred
 
 
 @dataclass(frozen=True)
@@ -37,10 +41,13 @@ class LaunchRule:
     def at(self, m: int) -> Launch | None:
         """The launch for m rows; None when `requires` forbids it or a formula has no legal value there."""
         try:
-            if not all(_value(formula, m) for formula in self.requires):
+            scope = {"m": m}
+            if not all(compiled(formula).value(scope) for formula in self.requires):
                 return None
-            x, y, z = (_value(formula, m) for formula in self.grid)
-            workspace_bytes = _value(self.workspace_bytes, m)
+            x, y, z, workspace_bytes = [
+                size if isinstance(size, int) else int(compiled(size).value(scope))
+                for size in (*self.grid, self.workspace_bytes)
+            ]
         except SpaceError:
             return None
         if not (min(x, y, z) >= 1 and max(x, y, z) <= GRID_MAX and 0 <= workspace_bytes <= WORKSPACE_BYTES_MAX):
@@ -48,7 +55,7 @@ class LaunchRule:
         return Launch((x, y, z), self.block, self.dynamic_lds_bytes, self.arguments, workspace_bytes)
 
 
-@functools.lru_cache(maxsize=65536)
+@functools.lru_cache(maxsize=FORMULAS_KEPT)
 def compiled(text: str) -> Expression:
     """The formula `text`, parsed once. Raises SpaceError for anything outside the language, other names than m too."""
     expression = Expression(text, "formula")
@@ -62,18 +69,18 @@ def specialised(expression: Expression, known: Mapping[str, Any], definitions: M
     """`expression` as a formula in m: names in `known` become their values (`arch` its fields), names in `definitions`
     what they stand for, and everything without m in it is computed. Truth values become 0 and 1.
 
-    Raises SpaceError as `Expression.value` does, and for a name that is neither known nor defined nor m.
+    Raises SpaceError as `Expression.value` does, for a name that is neither known nor defined nor m, and where
+    definitions made of one another grow without end.
     """
-    node = _Folding(known, definitions, expression.where).visit(_tree(expression))
+    try:
+        node = _Folding(known, definitions, expression.where).visit(_tree(expression))
+    except RecursionError:
+        raise SpaceError(f"{expression.where}: its definitions are nested too deep: shorten the chain") from None
     if isinstance(node, ast.Constant):
         if not isinstance(node.value, int):
             raise SpaceError(f"{expression.where}: is {node.value!r:.40}: it must be an integer")
         return int(node.value)
     return compiled(ast.unparse(node)).text
-
-
-def _value(formula: Formula, m: int) -> int:
-    return formula if isinstance(formula, int) else int(compiled(formula).value({"m": m}))
 
 
 def _tree(expression: Expression) -> ast.expr:
@@ -87,12 +94,17 @@ class _Folding(ast.NodeTransformer):
         self._known = known
         self._definitions = definitions
         self._where = where
+        self._left = _FOLDS_MAX
 
     def visit(self, node: ast.AST) -> Any:
+        self._left -= 1
+        if self._left < 0:
+            raise SpaceError(f"{self._where}: has over {_FOLDS_MAX} parts with its definitions written out: shorten it")
         folded = super().visit(node)
-        if not isinstance(folded, (ast.BinOp, ast.UnaryOp, ast.Compare, ast.Call)) or _names(folded):
+        operands = _operands(folded)
+        if not operands or not all(isinstance(operand, ast.Constant) for operand in operands):
             return folded
-        return ast.Constant(Expression(ast.unparse(folded), self._where).value({}))
+        return ast.Constant(_computed(ast.unparse(folded), self._where))
 
     def visit_Name(self, node: ast.Name) -> ast.expr:
         if node.id in self._known:
@@ -128,7 +140,20 @@ class _Folding(ast.NodeTransformer):
         return open_values[0] if len(open_values) == 1 else ast.BoolOp(node.op, open_values)
 
 
-def _names(node: ast.AST) -> bool:
-    """Whether a value is open in `node`; the names of functions do not count."""
-    functions = {id(call.func) for call in ast.walk(node) if isinstance(call, ast.Call)}
-    return any(isinstance(part, ast.Name) and id(part) not in functions for part in ast.walk(node))
+def _operands(node: Any) -> list[ast.expr]:
+    """What an operation of folded parts is computed from: constants, unless something in it is open."""
+    if isinstance(node, ast.BinOp):
+        return [node.left, node.right]
+    if isinstance(node, ast.UnaryOp):
+        return [node.operand]
+    if isinstance(node, ast.Call):
+        return node.args
+    if isinstance(node, ast.Compare):
+        sides = [node.left, *node.comparators]
+        return [part for side in sides for part in (side.elts if isinstance(side, ast.List | ast.Tuple) else [side])]
+    return []
+
+
+@functools.lru_cache(maxsize=65536)
+def _computed(text: str, where: str) -> Value:
+    return Expression(text, where).value({})

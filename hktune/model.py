@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields
 from enum import Enum
+from operator import attrgetter
 from typing import Any
 
 Value = int | str | bool
@@ -204,6 +206,10 @@ class Resources:
     def spills(self) -> int:
         return self.vgpr_spills + self.sgpr_spills
 
+    def __str__(self) -> str:
+        registers = f"{self.vgprs} VGPRs, {self.agprs} AGPRs, {self.sgprs} SGPRs, {self.spills} spills"
+        return f"{registers}; {self.lds_bytes} bytes of static LDS, {self.scratch_bytes} of scratch"
+
 
 @dataclass(frozen=True)
 class CodeObject:
@@ -256,6 +262,10 @@ class Identity:
     pci_id: str | None = None
     partition: str | None = None
 
+    def __str__(self) -> str:
+        known = ((field.name, getattr(self, field.name)) for field in fields(self))
+        return " ".join(f"{name}={value}" for name, value in known if value is not None)
+
     @property
     def slug(self) -> str:
         """The folder name of its results."""
@@ -263,7 +273,7 @@ class Identity:
         return f"{self.arch}-{tail}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Trial:
     """One row of trials.csv. A field that does not apply is None and an empty cell, never 0."""
 
@@ -308,3 +318,18 @@ class Trial:
     @property
     def problem(self) -> Problem:
         return Problem(self.m, self.n, self.k, self.dtype, self.epilogue)
+
+    def numbered(self, number: int) -> Trial:
+        """The same row under another number."""
+        return Trial(number, *_unnumbered(self))
+
+
+_unnumbered: Callable[[Trial], tuple[Any, ...]] = attrgetter(*(field.name for field in fields(Trial)[1:]))
+
+
+def by_problem(trials: Iterable[Trial]) -> dict[Problem, list[Trial]]:
+    """The trials of each problem, in their order; problems in the order in which they come."""
+    grouped: dict[tuple[int, int, int, str, str], list[Trial]] = defaultdict(list)
+    for trial in trials:
+        grouped[trial.m, trial.n, trial.k, trial.dtype, trial.epilogue].append(trial)
+    return {Problem(*key): own for key, own in grouped.items()}

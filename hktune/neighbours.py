@@ -6,14 +6,14 @@ So a table knows where, between two tuned m, one kernel hands over to the other.
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import replace
 
 from hktune.bench import OpenBench
 from hktune.confirm import deciding, measure_together, slowness
 from hktune.contained import ContainedStopwatch
 from hktune.dispatch import cross_trials
-from hktune.model import Config, Problem, Status, Trial
+from hktune.model import Config, Problem, Status, Trial, by_problem
 from hktune.space import SearchSpace
 from hktune.tuner import POLL_S, Record
 
@@ -44,14 +44,15 @@ def time_neighbours(
         if work.confirming:
             _measure(wanted, trials, work.confirming, append)
         else:
-            _model(wanted, work, record)
+            problems_of: defaultdict[Config, list[Problem]] = defaultdict(list)
+            for problem, configs in wanted.items():
+                for config in configs:
+                    problems_of[config].append(problem)
+            try_configs(problems_of, work, record)
 
 
-def _model(wanted: dict[Problem, list[Config]], work: OpenBench, record: Record) -> None:
-    problems_of: defaultdict[Config, list[Problem]] = defaultdict(list)
-    for problem, configs in wanted.items():
-        for config in configs:
-            problems_of[config].append(problem)
+def try_configs(problems_of: Mapping[Config, Sequence[Problem]], work: OpenBench, record: Record) -> None:
+    """Prove each config and time it on its problems; `record` stores each outcome."""
     waiting = deque(problems_of)
     while waiting or work.executor.pending:
         while waiting and work.executor.pending < work.executor.capacity:
@@ -69,8 +70,9 @@ def _measure(
 ) -> None:
     ok = [trial for trial in trials if trial.status is Status.OK]
     of_config = {trial.config_id: trial for trial in ok}
+    rows_of = by_problem(deciding(ok))
     for problem, configs in wanted.items():
-        best = min((trial for trial in deciding(ok) if trial.problem == problem), key=slowness)
+        best = min(rows_of[problem], key=slowness)
         moved = [_moved(of_config[config.id], problem) for config in configs]
         measure_together([best, *moved], problem, stopwatch, append)
 

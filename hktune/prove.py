@@ -85,13 +85,14 @@ def _record(code: CodeObject, task: ProofTask, until: float) -> Record:
 
 @dataclass(frozen=True)
 class CompileOnly:
-    """Config -> Attempt, as far as a processor without the device can take it. Raises ToolchainError."""
+    """Config -> Attempt, as far as a processor without the device can take it. Raises MachineError."""
 
     template: Template
     compiler: Compiler
+    deadline_s: float = COMPILE_DEADLINE_S
 
     def __call__(self, config: Config) -> Attempt:
-        code = self.compiler.compile(self.template.render(config), COMPILE_DEADLINE_S)
+        code = self.compiler.compile(self.template.render(config), self.deadline_s)
         attempt = attempted(config, code, self.compiler.identity)
         record = None if isinstance(code, Failure) else over_budget(code, arch_named(self.template.arch))
         return replace(attempt, failure=record.failure) if record else attempt

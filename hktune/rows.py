@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any
 
 from hktune.arch import arch_named
+from hktune.errors import SpaceError, StoreError
 from hktune.measure.stopwatch import Attempt
 from hktune.model import Config, Failure, Identity, Launch, Problem, Resources, Status, Timing, Trial
+from hktune.space import SearchSpace
 from hktune.template.template import Template
 
 
@@ -47,10 +51,6 @@ class RowContext:
             seed=self.seed,
             started_at=now(),
         )
-
-    def invalid(self, config: Config, problem: Problem, reason: str) -> Trial:
-        """The row of a config that breaks a rule before anything is compiled."""
-        return self.row(Attempt(config), problem, Failure(Status.INVALID, reason))
 
     def _resources(self, needs: Resources, config: Config, problem: Problem) -> dict[str, Any]:
         launch = self.template.launch(config, problem)
@@ -98,3 +98,21 @@ def _waves_per_simd(arch: str, needs: Resources, launch: Launch) -> int:
     waves = -(-launch.block[0] * launch.block[1] * launch.block[2] // record.wave_size)
     lds_bytes = needs.lds_bytes + launch.dynamic_lds_bytes
     return record.waves_that_fit(needs.vgprs, needs.agprs, lds_bytes, waves)
+
+
+def require_own(space: SearchSpace, trials: Iterable[Trial], where: Path) -> None:
+    """Raises StoreError for the first ok trial, of the file `where`, whose config is not of `space` or is illegal: it
+    could win, and be compiled. Each config is judged once."""
+    firsts: dict[str, Trial] = {}
+    for trial in trials:
+        if trial.status is Status.OK:
+            firsts.setdefault(trial.config_id, trial)
+    for trial in firsts.values():
+        _require_own(space, trial, where)
+
+
+def _require_own(space: SearchSpace, trial: Trial, where: Path) -> None:
+    try:
+        space.require_own(Config.from_json(trial.config))
+    except SpaceError as foreign:
+        raise StoreError(f"{where}: trial {trial.trial}: {foreign}: delete that line") from None

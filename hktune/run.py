@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
 
@@ -19,33 +18,36 @@ from hktune.bench import Bench, EmulatedBench, GpuBench, OpenBench, choose_devic
 from hktune.build import read_built
 from hktune.compile import CachedCompiler
 from hktune.confirm import confirm, deciding
-from hktune.contained import QUARANTINED, Usage, total_usage
-from hktune.dispatch import BuildOptions, build_table, write_table
-from hktune.errors import InputError, StoreError
+from hktune.contained import total_usage
+from hktune.dispatch import BuildOptions, build_table, check_table_place, saved_names, write_table
+from hktune.errors import HktuneError, InputError, StoreError
 from hktune.gpus import choose_gpus
+from hktune.interruption import Interruption
 from hktune.launch_rule import LaunchRule
-from hktune.measure.stopwatch import Attempt
-from hktune.model import Config, Failure, Identity, Problem, Status, Timing, Trial
+from hktune.ledger import Ledger, SharedDirectory
+from hktune.model import Config, Identity, Problem, Status, Trial
 from hktune.neighbours import time_neighbours
 from hktune.prove import built_again
+from hktune.publish import sweep, sweep_below, temporary_folder
 from hktune.report.progress import RunProgress
 from hktune.report.summary import RunSummary
-from hktune.rows import RowContext, now
+from hktune.rows import RowContext, now, require_own
 from hktune.search import create_strategy
 from hktune.settings import Settings
 from hktune.shapes import load_shapes
+from hktune.shipped import space_word
 from hktune.side_by_side import side_by_side
 from hktune.space import SearchSpace, load_space
 from hktune.space.listed import ListedDomain
 from hktune.store import (
-    TrialStore,
     capture_environment,
     judge_environment,
-    lock_of,
     read_environment,
     write_environment,
 )
 from hktune.tuner import Budget, Search, Tuner
+from hktune.workers import Limits
+from hktune.yardsticks import time_yardsticks
 
 
 @dataclass(frozen=True)
@@ -67,33 +69,69 @@ class RunOptions:
     prebuilt: Path | None = None
     cache: str = "cold"
     gpus: int | None = None
+    deadline_s: float | None = None
+    worker_memory_gib: float | None = None
+
+    @property
+    def limits(self) -> Limits:
+        """What one config may take."""
+        given = self.worker_memory_gib
+        return Limits(self.deadline_s, None if given is None else int(given * (1 << 30)))
 
 
 def tune(options: RunOptions, settings: Settings, command: Sequence[str], console: Console) -> RunSummary:
     """Tune every shape of `options.shapes`; leave trials, table, objects and environment in the results directory.
 
-    Ctrl-C ends the search, not the run: the table is built from what was found. Raises HktuneError, one line, before
+    Ctrl-C, SIGTERM and SIGHUP end the search, not the run: the table is built from what was found. So does what this
+    machine cannot go on with; the summary says why. Raises HktuneError, one line, and KeyboardInterrupt, before
     anything is tried.
     """
     started = time.monotonic()
-    device, space_file = choose_device(options.device, options.space, settings)
-    names = {shape.problem: shape.name for shape in load_shapes(options.shapes)}
-    space = load_space(space_file)
-    bench = _bench(device, space_file, options, settings)
-    searches = _searches(space, names, options)
-    compiler, identity = bench.compiler, bench.identity
-    directory = options.out or Path("out") / identity.slug
-    ledger = _Ledger(directory, RowContext(space.template, identity, options.strategy, options.seed), options.fresh)
-    _check_environment(directory, bench, command, options.seed)
+    interruption = Interruption()
+    with interruption.heard(), RunProgress(console) as progress:
+        device, space_file = choose_device(options.device, options.space, settings)
+        names = {shape.problem: shape.name for shape in load_shapes(options.shapes)}
+        space = load_space(space_file)
+        bench = _bench(device, space_file, options, settings)
+        searches = _searches(space, names, options)
+        directory = options.out or Path("out") / bench.identity.slug
+        place = _Place(directory, names, space, bench.compiler, bench.identity)
+        context = RowContext(space.template, bench.identity, options.strategy, options.seed)
+        ledger = Ledger(place.directory, context, options.fresh)
+        _check_environment(place.directory, bench, command, options.seed)
+        place.check()
+        _sweep(place.directory, settings)
 
-    before = ledger.rows()
-    with RunProgress(console, names, options.trials * len(names)) as progress:
-        interrupted, usage = _search(options, bench, space, searches, ledger, progress)
-    ledger.explain_unservable(space, names)
-    trials = ledger.rows()
-    _publish(deciding(trials), space, compiler, identity, directory)
+        before = ledger.rows()
+        require_own(space, before, place.directory / "trials.csv")
+        progress.expect(names, options.trials * len(names))
+        works: list[OpenBench] = []
+        stopped: list[HktuneError] = []
+        try:
+            stopped += _search(options, bench, space, searches, ledger, directory, progress, works)
+            interruption.defer()
+        except KeyboardInterrupt:
+            interruption.requested = True
+        except HktuneError as error:
+            interruption.defer()
+            stopped.append(error)
+        progress.phase("building the table")
+        if not interruption.requested and not stopped:
+            ledger.explain_unservable(space, names)
+        trials = ledger.rows()
+        stopped += place.publish(deciding(trials), finished=not interruption.requested and not stopped)
     proved = {trial.config_id for trial in trials} - {trial.config_id for trial in before}
-    return RunSummary(names, trials, directory, time.monotonic() - started, len(proved), interrupted, usage)
+    took = (time.monotonic() - started, len(proved), interruption.requested)
+    usage = total_usage(work.usage for work in works if work.usage)
+    lines = tuple(dict.fromkeys(map(str, stopped)))
+    searched = (space, _again(device, options), usage)
+    return RunSummary(names, trials, place.directory, *took, *searched, lines, (*ledger.notes, *place.notes))
+
+
+def _again(device: str, options: RunOptions) -> list[str]:
+    """The command that proves one config again, up to what names the config."""
+    command = ["verify"] if device == "emulated" else ["bench", "--device", device]
+    return ["hktune", *command, *(["--space", space_word(options.space)] if options.space else [])]
 
 
 def _bench(device: str, space: Path, options: RunOptions, settings: Settings) -> Bench:
@@ -102,59 +140,10 @@ def _bench(device: str, space: Path, options: RunOptions, settings: Settings) ->
             raise InputError("--prebuilt objects are for a GPU: the emulated device keeps its own cache")
         if options.gpus and options.gpus > 1:
             raise InputError(f"--gpus {options.gpus}: the emulated device is one; leave it out")
-        return EmulatedBench(space, options.seed, settings, options.hipkittens, options.workers)
+        return EmulatedBench(space, options.seed, settings, options.hipkittens, options.workers, options.limits)
     gpus = choose_gpus(device, options.gpus, settings)
-    how = (options.hipkittens, options.workers, options.prebuilt, options.cache, gpus)
+    how = (options.hipkittens, options.workers, options.prebuilt, options.cache, gpus, options.limits)
     return GpuBench(device, space, options.seed, settings, *how)
-
-
-class _Ledger:
-    """The rows of one results directory that were made from one template."""
-
-    def __init__(self, directory: Path, context: RowContext, fresh: bool) -> None:
-        if fresh:
-            _set_aside(directory)
-        self._store = TrialStore(directory)
-        self._context = context
-
-    def rows(self) -> list[Trial]:
-        sha256 = self._context.template.sha256
-        return [trial for trial in self._store.read() if trial.template_sha256 == sha256]
-
-    def append(self, trial: Trial) -> Trial:
-        return self._store.append(trial)
-
-    def quarantine(self) -> dict[str, Failure]:
-        """Configs that cost an earlier run its worker."""
-        failed = [row for row in self.rows() if row.status in (Status.CRASHED, Status.TIMEOUT)]
-        return {
-            row.config_id: Failure(row.status, row.detail) for row in failed if row.detail and QUARANTINED in row.detail
-        }
-
-    def record(self, attempt: Attempt, problem: Problem, outcome: Timing | Failure) -> Trial:
-        return self._store.append(self._context.row(attempt, problem, outcome))
-
-    def explain_unservable(self, space: SearchSpace, names: dict[Problem, str]) -> None:
-        """A shape that no config is legal for gets one row, with the reason."""
-        tried = {trial.problem for trial in self.rows()}
-        for problem in names:
-            domain = space.domain(problem)
-            if problem in tried or not domain.is_empty:
-                continue
-            config = next(iter(space.seeds), space.config({}))
-            reason = "; ".join(str(violation) for violation in domain.violations(config))
-            self._store.append(self._context.invalid(config, problem, reason))
-
-
-def _set_aside(directory: Path) -> None:
-    """Rename the trials of `directory` after the time of their last change, so that starting afresh loses nothing."""
-    previous = directory / "trials.csv"
-    if not previous.exists():
-        return
-    with lock_of(directory):
-        changed = datetime.fromtimestamp(previous.stat().st_mtime, timezone.utc)
-        previous.rename(directory / f"trials-{changed:%Y%m%dT%H%M%SZ}.csv")
-        (directory / "environment.json").unlink(missing_ok=True)
 
 
 def _check_environment(directory: Path, bench: Bench, command: Sequence[str], seed: int) -> None:
@@ -187,13 +176,14 @@ def _search(
     bench: Bench,
     space: SearchSpace,
     searches: list[Search],
-    ledger: _Ledger,
+    ledger: Ledger,
+    directory: Path,
     progress: RunProgress,
-) -> tuple[bool, Usage | None]:
-    """Search all there is, on every GPU its part; whether Ctrl-C ended it, and what of the GPUs it took."""
+    works: list[OpenBench],
+) -> list[HktuneError]:
+    """Search all there is, on every GPU its part; what ended some of the parts. `works` gets what was opened for it."""
     budget, quarantine = Budget(options.trials, options.time_budget_s), ledger.quarantine()
     search_of = {search.problem: search for search in searches}
-    works: list[OpenBench] = []
     with ExitStack() as stack:
         tasks = []
         parts = bench.parts(list(search_of))
@@ -206,10 +196,13 @@ def _search(
                 apart = StrategiesApart(own)
                 stack.callback(apart.close)
                 own = apart.searches
-            tuner = Tuner(own, work.executor, work.stopwatch, ledger.record, budget, progress.listener(), work.shares)
-            tasks.append(partial(_search_part, tuner, own, work, space, ledger, progress))
-        interrupted = side_by_side(tasks, [work.interrupt for work in works])
-    return interrupted, total_usage(work.usage for work in works if work.usage)
+            shared = SharedDirectory(directory, ledger, problems)
+            stack.callback(shared.close)
+            record = partial(ledger.record_one_of, options.trials)
+            how = (budget, progress.listener(), work.shares, shared)
+            tuner = Tuner(own, work.executor, work.stopwatch, record, *how)
+            tasks.append(partial(_search_part, tuner, own, work, space, ledger, shared, progress))
+        return side_by_side(tasks, [work.interrupt for work in works])
 
 
 def _search_part(
@@ -217,33 +210,80 @@ def _search_part(
     searches: list[Search],
     work: OpenBench,
     space: SearchSpace,
-    ledger: _Ledger,
+    ledger: Ledger,
+    shared: SharedDirectory,
     progress: RunProgress,
 ) -> None:
     """Run one loop to its end and confirm what it found."""
     problems = [search.problem for search in searches]
-    tuner.replay(ledger.rows())
+    tuner.replay(shared.news())
     progress.skipped(sum(len(search.tried) for search in searches))
+    progress.phase("searching")
     tuner.run()
-    if work.confirming:
-        confirm(ledger.rows(), problems, work.confirming, ledger.append)
-    time_neighbours(space, problems, work, ledger.rows, ledger.record, ledger.append)
+    with shared.alone_at("finishing", work.check_interrupt):
+        time_yardsticks(space, searches, work, ledger.record)
+        if work.confirming:
+            progress.phase("measuring the best again")
+            confirm(ledger.rows(), problems, work.confirming, ledger.append)
+        progress.phase("timing winners at their neighbours' m")
+        time_neighbours(space, problems, work, ledger.rows, ledger.record, ledger.append)
 
 
-def _publish(
-    trials: Sequence[Trial], space: SearchSpace, compiler: CachedCompiler, identity: Identity, directory: Path
-) -> None:
-    """Write table and objects; the objects come from the cache, or from the same compiler again."""
-    objects: dict[str, bytes] = {}
+def _sweep(directory: Path, settings: Settings) -> None:
+    """Remove the temporary files that earlier runs, which were killed, left in the places that this one writes to."""
+    sweep(directory, directory / "objects", temporary_folder())
+    sweep_below(*(settings.cache_dir / name for name in ("objects", "proofs", "precompiled", "hipkittens")))
 
-    def launch_of(trial: Trial) -> tuple[str, LaunchRule]:
-        config = Config.from_json(trial.config)
-        code = built_again(space.template, compiler, config, trial.object_sha256)
-        if isinstance(code, str):
-            raise StoreError(f"trial {trial.trial} cannot be built again to the same bytes: pass --fresh")
-        objects[code.sha256] = code.data
-        return code.symbol, space.launch_rule(config, trial.problem)
 
-    options = BuildOptions(frozenset({space.template.name}) if space.template.fixed_order else frozenset())
-    table = build_table(trials, launch_of, identity, compiler.identity, __version__, now(), options)
-    write_table(table, objects, directory)
+@dataclass
+class _Place:
+    """Where the table of a run goes, and what it is made with. Shapes of earlier runs keep the names that they have
+    there."""
+
+    directory: Path
+    names: Mapping[Problem, str]
+    space: SearchSpace
+    compiler: CachedCompiler
+    identity: Identity
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was noticed on the way."""
+        return (self.compiler.trouble,) if self.compiler.trouble else ()
+
+    def check(self) -> None:
+        """Raise now, InputError or MachineError, what would keep the table from being made at the end."""
+        check_table_place(self.directory)
+        for problem in list(self.names)[:1]:
+            for config in self.space.domain(problem).seeds[:1]:
+                self.space.launch_rule(config, problem)
+
+    def publish(self, trials: Sequence[Trial], finished: bool) -> list[HktuneError]:
+        """Write table and objects; what kept it from that. A search that ended early, with nothing found, leaves the
+        table of an earlier one as it is."""
+        found = any(trial.status is Status.OK for trial in trials)
+        try:
+            if found or finished or not (self.directory / "table.json").exists():
+                self._publish(trials)
+        except HktuneError as error:
+            return [error]
+        return []
+
+    def _publish(self, trials: Sequence[Trial]) -> None:
+        """The objects come from the cache, or from the same compiler again."""
+        objects: dict[str, bytes] = {}
+        template = self.space.template
+
+        def launch_of(trial: Trial) -> tuple[str, LaunchRule]:
+            config = Config.from_json(trial.config)
+            if trial.object_sha256 not in objects:
+                code = built_again(template, self.compiler, config, trial.object_sha256)
+                if isinstance(code, str):
+                    raise StoreError(f"trial {trial.trial} cannot be built again to the same bytes: pass --fresh")
+                objects[code.sha256] = code.data
+            return template.symbol, self.space.launch_rule(config, trial.problem)
+
+        fixed_order = frozenset({template.name} if template.fixed_order else ())
+        options = BuildOptions(fixed_order, names={**saved_names(self.directory), **self.names})
+        made_with = (self.identity, self.compiler.identity, __version__, now(), options)
+        write_table(build_table(trials, launch_of, *made_with), objects, self.directory)

@@ -11,7 +11,7 @@ from hktune.compile.compiler import Compiler
 from hktune.contained import Answer, Confirm, Prove, Request, Screen
 from hktune.device.device import Kernel, TimedDevice
 from hktune.device.opening import open_device
-from hktune.errors import DeviceError, KernelFault
+from hktune.errors import DeviceError, KernelFault, MachineError
 from hktune.measure.baseline import Baseline, TorchBaseline
 from hktune.measure.cublaslt import ALGORITHMS, CublasLt, CublasLtAlgorithm
 from hktune.measure.measured import Confirmation, MeasuredStopwatch
@@ -77,8 +77,15 @@ class Serving:
         except DeviceError as refused:
             return Answer(Failure(Status.CRASHED, str(refused)), self._busy_s())
         except RuntimeError as error:  # torch may be the first to notice a fault
+            if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported here
+                raise self._no_memory(error) from None
             said = next(iter(str(error).splitlines()), type(error).__name__)
             return Answer(Failure(Status.CRASHED, said), self._busy_s(), lost=True)
+
+    def _no_memory(self, error: RuntimeError) -> MachineError:
+        said = next(iter(str(error).splitlines()), "")
+        where = f"GPU {self._service.ordinal} has too little free memory"
+        return MachineError(f"{where} ({said}): end what else uses it, or choose another GPU")
 
     def _value(self, request: Request | None) -> Attempt | Timing | Failure | Confirmation | None:
         if isinstance(request, Prove):

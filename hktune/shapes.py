@@ -19,10 +19,11 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from hktune.errors import ShapesError
+from hktune.escaped import shown
 from hktune.model import Problem
+from hktune.outside_file import FileKind
+from hktune.yaml_file import value_of
 
 DTYPES = ("bf16",)
 EPILOGUES = ("none", "bias")
@@ -31,7 +32,8 @@ EPILOGUES = ("none", "bias")
 DIMENSION_MAX = 2**24
 MATRIX_ELEMENTS_MAX = 2**31
 PROBLEMS_MAX = 10_000
-FILE_BYTES_MAX = 1 << 20
+NAMES_SHOWN = 4  # of one problem
+SHAPES_FILE = FileKind("a shapes file", 1 << 20, ShapesError, "pass a file like shapes.yaml, or split it")
 
 FILE_KEYS = {"dtype", "epilogue", "shapes"}
 ENTRY_KEYS = {"name", "m", "n", "k", "weight", "dtype", "epilogue"}
@@ -66,13 +68,13 @@ class ShapeList:
 
 def load_shapes(path: Path) -> ShapeList:
     """Read and check a shapes file. Raises ShapesError, one line, for anything that is not legal in it."""
-    document = _parse(_read(path), path)
+    document = value_of(SHAPES_FILE.read(path), path, SHAPES_FILE)
     if not isinstance(document, dict):
-        raise ShapesError(f"{path}: must be a mapping with a list `shapes`, got {_short(document)}")
+        raise ShapesError(f"{path}: must be a mapping with a list `shapes`, got {shown(document)}")
     _only_keys(document, FILE_KEYS, str(path))
     entries = document.get("shapes")
     if not isinstance(entries, list) or not entries:
-        raise ShapesError(f"{path}: `shapes` must be a list of at least one entry, got {_short(entries)}")
+        raise ShapesError(f"{path}: `shapes` must be a list of at least one entry, got {shown(entries)}")
     defaults = {
         "dtype": _word(document.get("dtype", "bf16"), DTYPES, f"{path}: dtype"),
         "epilogue": _word(document.get("epilogue", "none"), EPILOGUES, f"{path}: epilogue"),
@@ -89,51 +91,9 @@ def load_shapes(path: Path) -> ShapeList:
     return _merge(shapes)
 
 
-class _Loader(yaml.SafeLoader):
-    """SafeLoader without aliases, which can name far more than a file holds, and without repeated keys."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
-            raise yaml.composer.ComposerError(None, None, "aliases are not supported: write the values out", mark)
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value]
-        for at, (key, _) in enumerate(node.value):
-            if key.value in keys[:at]:
-                problem = f"the key {key.value!r} stands twice: remove one"
-                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
-        return super().construct_mapping(node, deep)
-
-
-def _read(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            data = file.read(FILE_BYTES_MAX + 1)
-    except OSError as error:
-        raise ShapesError(f"{path}: cannot read the shapes file ({error.strerror}): pass an existing file") from None
-    if len(data) > FILE_BYTES_MAX:
-        raise ShapesError(f"{path}: a shapes file has at most {FILE_BYTES_MAX} bytes: split it")
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise ShapesError(f"{path}: must be UTF-8 text, byte {error.start} is not: save it as UTF-8") from None
-
-
-def _parse(text: str, path: Path) -> Any:
-    try:
-        return yaml.load(text, _Loader)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise ShapesError(f"{path}: line {line}: not YAML that hktune reads: {error.problem}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ShapesError(f"{path}: not YAML that hktune reads: {' '.join(str(error).split())}") from None
-
-
 def _entry_shapes(entry: Any, defaults: Mapping[str, str], where: str) -> list[Shape]:
     if not isinstance(entry, dict):
-        raise ShapesError(f"{where}: must be a mapping such as {{m: 4096, n: 4096, k: 4096}}, got {_short(entry)}")
+        raise ShapesError(f"{where}: must be a mapping such as {{m: 4096, n: 4096, k: 4096}}, got {shown(entry)}")
     _only_keys(entry, ENTRY_KEYS, where)
     missing = [key for key in ("m", "n", "k") if key not in entry]
     if missing:
@@ -146,23 +106,30 @@ def _entry_shapes(entry: Any, defaults: Mapping[str, str], where: str) -> list[S
         raise ShapesError(f"{where}: its lists multiply out to over {PROBLEMS_MAX} problems: shorten them")
     problems = [Problem(m, n, k, dtype, epilogue) for m, n, k in product(*sizes)]
     for problem in problems:
-        _matrices_fit(problem, where)
+        matrices_fit(problem, where)
     return [Shape(problem, _name(entry, problem, where), weight) for problem in problems]
 
 
 def _merge(shapes: list[Shape]) -> ShapeList:
-    merged: dict[Problem, Shape] = {}
+    merged: dict[Problem, list[Shape]] = {}
     for shape in shapes:
-        known = merged.get(shape.problem, Shape(shape.problem, "", 0))
-        names = [name for name in dict.fromkeys((known.name, shape.name)) if name]
-        merged[shape.problem] = Shape(shape.problem, ", ".join(names), known.weight + shape.weight)
-    return ShapeList(tuple(merged.values()))
+        merged.setdefault(shape.problem, []).append(shape)
+    return ShapeList(
+        tuple(Shape(problem, _joined(same), sum(each.weight for each in same)) for problem, same in merged.items())
+    )
+
+
+def _joined(shapes: list[Shape]) -> str:
+    """All names, each once; the first few where there are many."""
+    names = list(dict.fromkeys(shape.name for shape in shapes))
+    more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+    return ", ".join(names[:NAMES_SHOWN]) + more
 
 
 def _only_keys(mapping: Mapping[Any, Any], known: set[str], where: str) -> None:
     unknown = [key for key in mapping if key not in known]
     if unknown:
-        raise ShapesError(f"{where}: unknown key {_short(unknown[0])}: known are {', '.join(sorted(known))}")
+        raise ShapesError(f"{where}: unknown key {shown(unknown[0])}: known are {', '.join(sorted(known))}")
 
 
 def _sizes(value: Any, where: str) -> list[int]:
@@ -171,11 +138,12 @@ def _sizes(value: Any, where: str) -> list[int]:
         raise ShapesError(f"{where}: the list is empty: give at least one size")
     for size in values:
         if type(size) is not int or not 1 <= size <= DIMENSION_MAX:
-            raise ShapesError(f"{where}: must be an integer from 1 to {DIMENSION_MAX}, got {_short(size)}")
+            raise ShapesError(f"{where}: must be an integer from 1 to {DIMENSION_MAX}, got {shown(size)}")
     return values
 
 
-def _matrices_fit(problem: Problem, where: str) -> None:
+def matrices_fit(problem: Problem, where: str) -> None:
+    """Raises ShapesError, beginning with `where`, when a matrix of `problem` has more elements than one may."""
     m, n, k = problem.m, problem.n, problem.k
     for matrix, rows, columns in (("A[m,k]", m, k), ("Bt[n,k]", n, k), ("C[m,n]", m, n)):
         if rows * columns > MATRIX_ELEMENTS_MAX:
@@ -185,23 +153,18 @@ def _matrices_fit(problem: Problem, where: str) -> None:
 
 def _word(value: Any, known: tuple[str, ...], where: str) -> str:
     if value not in known:
-        raise ShapesError(f"{where}: must be one of {', '.join(known)}, got {_short(value)}")
+        raise ShapesError(f"{where}: must be one of {', '.join(known)}, got {shown(value)}")
     return str(value)
 
 
 def _weight(value: Any, where: str) -> float:
     if type(value) not in (int, float) or not 0 < value < 1e12:
-        raise ShapesError(f"{where}: weight: must be a number above 0 (calls per step), got {_short(value)}")
+        raise ShapesError(f"{where}: weight: must be a number above 0 (calls per step), got {shown(value)}")
     return float(value)
 
 
 def _name(entry: Mapping[str, Any], problem: Problem, where: str) -> str:
     name = entry.get("name", str(problem))
     if not isinstance(name, str) or not name.isprintable() or not 1 <= len(name) <= 100:
-        raise ShapesError(f"{where}: name: must be 1 to 100 printable characters, got {_short(name)}")
+        raise ShapesError(f"{where}: name: must be 1 to 100 printable characters, got {shown(name)}")
     return name
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

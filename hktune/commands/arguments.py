@@ -3,31 +3,66 @@
 from __future__ import annotations
 
 import argparse
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hktune.commands import DEFAULT_SPACE
+from hktune.escaped import shown
+from hktune.shipped import SPACE_OF, space_file
 
 if TYPE_CHECKING:
     from hktune.model import Problem
 
+COUNT_MAX = 1_000_000_000
+SEED_MAX = 2**32 - 1  # numpy's, which optuna's samplers are given
+WORKERS_MAX = 1024  # processes; the largest machines have some 500 cores
+
+_INTEGER = re.compile(r"[-+]?[0-9]{1,18}\Z")
+_NUMBER = re.compile(r"[-+]?[0-9]{1,18}(\.[0-9]{1,18})?([eE][-+]?[0-9]{1,3})?\Z")
+
+
+def add_space(
+    parser: argparse.ArgumentParser, purpose: str, *, default: Path | None = None, required: bool = False
+) -> None:
+    """--space."""
+    names = ", ".join(path.stem for path in SPACE_OF.values())
+    parser.add_argument(
+        "--space",
+        type=space_file,
+        default=default,
+        required=required,
+        metavar="FILE",
+        help=f"{purpose}; a file, or the name of one that comes with hktune: {names}",
+    )
+
 
 def add_config(parser: argparse.ArgumentParser) -> None:
     """--space and the words of a config."""
+    add_space(parser, "the search space (default: that of DIR:ID, else gfx950's)")
+    add_config_words(parser)
+
+
+def add_config_words(parser: argparse.ArgumentParser) -> None:
+    """The words that name a config."""
     parser.add_argument(
-        "--space", type=Path, default=DEFAULT_SPACE, metavar="FILE", help="the search space (default: gfx950's)"
+        "config",
+        nargs="*",
+        metavar="CONFIG",
+        help="PARAMETER=VALUE words for what differs from the space's defaults; or DIR:ID, a config of that "
+        "directory's trials, table or build by the first digits of its id, and words for what differs from it",
     )
-    parser.add_argument("config", nargs="*", metavar="PARAMETER=VALUE", help="what differs from the space's defaults")
 
 
 def add_problem(parser: argparse.ArgumentParser, purpose: str) -> None:
     """--problem, once."""
-    parser.add_argument("--problem", type=problem, metavar="MxNxK", help=purpose)
+    parser.add_argument("--problem", type=problem, metavar="MxNxK", help=f"{purpose}; with a bias: MxNxK+bias")
 
 
 def add_seed(parser: argparse.ArgumentParser, of: str) -> None:
     """--seed."""
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help=f"of {of} (default: %(default)s)")
+    kind = integer(0, SEED_MAX)
+    parser.add_argument("--seed", type=kind, default=0, metavar="N", help=f"of {of} (default: %(default)s)")
 
 
 def add_hipkittens(parser: argparse.ArgumentParser) -> None:
@@ -43,35 +78,66 @@ def add_workers(parser: argparse.ArgumentParser) -> None:
 
     parser.add_argument(
         "--workers",
-        type=positive,
+        type=integer(1, WORKERS_MAX),
         default=os.cpu_count() or 1,
         metavar="N",
         help="processes that compile (default: one per core)",
     )
 
 
-def positive(text: str) -> int:
-    """An integer of at least 1."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
-    return value
+def integer(least: int, most: int) -> Callable[[str], int]:
+    """The type of an argument that is an integer in decimal digits from `least` to `most`, both included."""
+
+    def read(text: str) -> int:
+        if not _INTEGER.match(text) or not least <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"must be an integer from {least} to {most}, got {shown(text)}")
+        return int(text)
+
+    return read
 
 
-def seconds(text: str) -> float:
-    """A positive, finite number of seconds."""
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be a positive number of seconds, got {text}")
+def number(least: float, most: float, unit: str = "") -> Callable[[str], float]:
+    """The type of an argument that is a decimal number from `least` to `most`, both included, of some `unit`."""
+
+    def read(text: str) -> float:
+        if not _NUMBER.match(text) or not least <= float(text) <= most:
+            rule = f"must be a number{f' of {unit}' if unit else ''} from {least:g} to {most:g}"
+            raise argparse.ArgumentTypeError(f"{rule}, got {shown(text)}")
+        return float(text)
+
+    return read
+
+
+positive = integer(1, COUNT_MAX)
+seconds = number(1e-3, 1e9, "seconds")
+
+
+def gibibytes(text: str) -> float:
+    """What a worker may have: it does not begin with less than half a GiB."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0.5 <= value <= 1 << 20:
+        raise argparse.ArgumentTypeError(f"must be a number of GiB from 0.5 to 1048576, got {text!r}")
     return value
 
 
 def problem(text: str) -> Problem:
-    """A problem as MxNxK."""
+    """A problem as MxNxK or, with a bias, MxNxK+bias: of what a shapes file may ask for."""
+    from hktune.errors import ShapesError
     from hktune.model import Problem
+    from hktune.shapes import DIMENSION_MAX, EPILOGUES, matrices_fit
 
+    size = integer(1, DIMENSION_MAX)
+    sizes, plus, epilogue = text.partition("+")
+    parts = sizes.split("x")
+    if len(parts) != 3 or not all(map(_INTEGER.match, parts)) or (plus and epilogue not in EPILOGUES):
+        raise argparse.ArgumentTypeError(f"must be MxNxK such as 4096x4096x4096, got {shown(text)}")
+    m, n, k = map(size, parts)
+    asked = Problem(m, n, k, epilogue=epilogue or "none")
     try:
-        m, n, k = (positive(part) for part in text.split("x"))
-    except (ValueError, argparse.ArgumentTypeError):
-        raise argparse.ArgumentTypeError(f"must be MxNxK such as 4096x4096x4096, got {text!r}") from None
-    return Problem(m, n, k)
+        matrices_fit(asked, shown(text))
+    except ShapesError as large:
+        raise argparse.ArgumentTypeError(str(large)) from None
+    return asked

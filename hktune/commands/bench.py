@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hktune.commands.arguments import add_seed, problem
+from hktune.commands.arguments import add_config_words, add_seed, add_space, problem
 from hktune.commands.parser import DONE, FAILED, Command
 from hktune.errors import InputError
 from hktune.model import Failure, Problem
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
     """The options of `hktune bench`."""
-    parser.add_argument("--space", type=Path, metavar="FILE", help="the search space (default: the device's own)")
+    add_space(parser, "the search space (default: the device's own)")
     parser.add_argument("--device", choices=("auto", "hip", "cuda"), default="auto", help="default: the one here")
     parser.add_argument(
         "--problem", type=problem, action="append", metavar="MxNxK", help="may be given again; without: only proved"
@@ -28,12 +28,14 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prebuilt", type=Path, metavar="DIR", help="take the object from what hktune build left")
     parser.add_argument("--cache", choices=("cold", "warm"), default="cold", help="when timing (default: cold)")
     add_seed(parser, "the random operands")
-    parser.add_argument("config", nargs="*", metavar="PARAMETER=VALUE", help="what differs from the defaults")
+    add_config_words(parser)
 
 
 def _run(options: argparse.Namespace) -> int:
     """Prove and time; 1 when the config fails."""
     from hktune.bench import GpuBench, choose_device
+    from hktune.commands.config_words import ConfigWords
+    from hktune.report.heartbeat import working
     from hktune.space import load_space, require_legal
 
     settings = Settings.from_environment(os.environ)
@@ -41,14 +43,18 @@ def _run(options: argparse.Namespace) -> int:
     if kind == "emulated":
         raise InputError("no GPU was found that this space is for: hktune verify proves on the emulated device")
     space = load_space(space_file)
-    config = space.parse(options.config)
+    words = ConfigWords(options.config)
+    config = words.config(space)
     problems: list[Problem] = options.problem or []
     require_legal(space, config, [None, *problems])
+    if note := words.note(space):
+        print(note)
     bench = GpuBench(kind, space_file, options.seed, settings, prebuilt=options.prebuilt, cache=options.cache)
     work = bench.open(problems, {})
     try:
         assert work.confirming is not None, "a GPU's bench confirms"
-        attempt = work.confirming.prove(bench()(config))
+        with working(lambda: f"compiling and proving {config.id[:8]}"):
+            attempt = work.confirming.prove(bench()(config))
         if attempt.failure:
             print(f"{attempt.failure.status}: {attempt.failure.detail}")
             return FAILED
@@ -61,7 +67,10 @@ def _run(options: argparse.Namespace) -> int:
 
 def _timed(stopwatch: ContainedStopwatch, attempt: Attempt, problem: Problem) -> bool:
     """Print the attempt's time on `problem`; whether it has one."""
-    confirmation = stopwatch.confirm([attempt], problem)
+    from hktune.report.heartbeat import working
+
+    with working(lambda: f"measuring {problem}"):
+        confirmation = stopwatch.confirm([attempt], problem)
     [outcome] = confirmation.finalists
     if isinstance(outcome, Failure):
         print(f"{problem}: {outcome.status}: {outcome.detail}")
@@ -79,6 +88,7 @@ COMMAND = Command(
     _run,
     examples=(
         "hktune bench block_m=128 block_n=128 split=1 --problem 4096x4096x4096",
+        "hktune bench out/h100:c8c8c0f5 --problem 1024x28672x4096",
         "hktune bench --device cuda --problem 16x4096x4096 --problem 4096x4096x4096",
     ),
     failed="the config fails, or has no time on a problem",

@@ -6,20 +6,26 @@ import argparse
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from hktune.commands.arguments import add_hipkittens, add_seed, add_workers
+from hktune.commands.arguments import COUNT_MAX, add_hipkittens, add_seed, add_space, add_workers, integer
 from hktune.commands.parser import DONE, FAILED, Command
 from hktune.model import Status
 from hktune.settings import Settings
+from hktune.shipped import space_word
+
+if TYPE_CHECKING:
+    from hktune.build import BuildSummary
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
     """The options of `hktune build`."""
-    parser.add_argument("--space", type=Path, required=True, metavar="FILE", help="the search space")
+    add_space(parser, "the search space", required=True)
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="DIR", help="for tune --prebuilt DIR")
     parser.add_argument("--configs", type=Path, metavar="FILE", help="also these, a line of PARAMETER=VALUE words each")
     parser.add_argument("--near-seeds", action="store_true", help="also what differs from a seed in one parameter")
-    parser.add_argument("--random", type=int, default=0, metavar="N", help="also N others, drawn at random")
+    kind = integer(0, COUNT_MAX)
+    parser.add_argument("--random", type=kind, default=0, metavar="N", help="also N others, drawn at random")
     parser.add_argument("--all", action="store_true", help="the whole space")
     parser.add_argument(
         "--shapes",
@@ -36,6 +42,7 @@ def _run(options: argparse.Namespace) -> int:
     """Build, print what it came to; 1 when nothing was built."""
     from hktune.build import Wanted, build, read_configs
     from hktune.compile import compiler_for
+    from hktune.report.heartbeat import working
     from hktune.shapes import load_shapes
     from hktune.space import load_space
 
@@ -52,15 +59,31 @@ def _run(options: argparse.Namespace) -> int:
     settings = replace(Settings.from_environment(os.environ), cache_dir=options.out)
     compiler = compiler_for(space.template.language, settings, options.hipkittens)
 
-    def report(done: int) -> None:
-        if done % 50 == 0:
-            print(f"{done}/{len(configs)} configs", flush=True)
+    done = 0
 
-    summary = build(space, compiler, configs, options.out, options.workers, report)
-    counts = ", ".join(f"{count} {status}" for status, count in sorted(summary.statuses.items()))
-    print(f"{options.out}: {counts or 'nothing wanted'}; {summary.elapsed_s:.0f} s")
-    print(f"next, where the GPU is: hktune tune --shapes FILE --space {options.space} --prebuilt {options.out}")
+    def built(count: int) -> None:
+        nonlocal done
+        done = count
+
+    with working(lambda: f"{done}/{len(configs)} configs compiled"):
+        summary = build(space, compiler, configs, options.out, options.workers, built)
+    _print_built(options, summary)
     return DONE if summary.statuses[Status.OK] else FAILED
+
+
+def _print_built(options: argparse.Namespace, summary: BuildSummary) -> None:
+    from hktune.report.columns import print_line, print_prose
+    from hktune.report.console import make_console
+    from hktune.report.failures import print_build_failures
+    from hktune.report.words import command_line
+
+    console = make_console()
+    counts = ", ".join(f"{count} {status}" for status, count in sorted(summary.statuses.items()))
+    print_prose(console, f"{options.out}: {counts or 'nothing wanted'}; {summary.elapsed_s:.0f} s")
+    space = ("--space", space_word(options.space))
+    print_build_failures(console, summary.statuses, summary.examples, options.out, ["hktune", "verify", *space])
+    files = ("--shapes", options.shapes or "FILE", *space, "--prebuilt", options.out)
+    print_line(console, f"next, where the GPU is: {command_line('hktune', 'tune', *files)}")
 
 
 COMMAND = Command(
@@ -69,7 +92,7 @@ COMMAND = Command(
     _add_options,
     _run,
     examples=(
-        "hktune build --space search_spaces/sm90a_gemm_bf16.yaml -o built",
+        "hktune build --space sm90a_gemm_bf16 -o built",
         "hktune build --space FILE --shapes shapes.yaml --random 200 -o built",
     ),
     failed="nothing was built",

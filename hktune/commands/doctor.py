@@ -7,7 +7,7 @@ import os
 from dataclasses import replace
 
 from hktune.commands.arguments import add_hipkittens
-from hktune.commands.parser import DONE, Command
+from hktune.commands.parser import DONE, FAILED, Command
 from hktune.settings import Settings
 
 
@@ -23,9 +23,16 @@ def _run(options: argparse.Namespace) -> int:
     from hktune.report.tables import print_findings
 
     settings = Settings.from_environment(os.environ)
-    findings = examine(replace(settings, hipkittens_root=options.hipkittens or settings.hipkittens_root))
-    print_findings(make_console(), findings)
+    found = examine(replace(settings, hipkittens_root=options.hipkittens or settings.hipkittens_root))
+    print_findings(make_console(), found.findings)
+    if found.lacking:
+        print(f"hktune tune cannot run here yet; needed: {', '.join(found.lacking)}")
+        return FAILED
+    print(f"hktune tune can run here, on the {_DEVICES[found.device]}")
     return DONE
+
+
+_DEVICES = {"hip": "AMD GPU", "cuda": "NVIDIA GPU", "emulated": "emulated GPU"}
 
 
 COMMAND = Command(
@@ -34,4 +41,5 @@ COMMAND = Command(
     _add_options,
     _run,
     examples=("hktune doctor",),
+    failed="something that hktune tune needs is missing",
 )

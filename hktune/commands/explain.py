@@ -15,13 +15,26 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    """Print the rules that the config breaks; 1 when there are any."""
+    """Print the config, or the rules that it breaks (then 1); without a config the parameters that there are."""
+    from hktune.commands.config_words import ConfigWords
+    from hktune.report.console import make_console
+    from hktune.report.explained import print_config, print_parameters
     from hktune.space import explain, load_space
 
-    space = load_space(options.space)
-    lines = explain(space, space.parse(options.config), options.problem)
-    print("\n".join(lines) if lines else "legal")
-    return FAILED if lines else DONE
+    words = ConfigWords(options.config)
+    file = options.space or words.space_file()
+    space = load_space(file)
+    if not options.config and options.problem is None:
+        print_parameters(make_console(), space, file)
+        return DONE
+    config = words.config(space)
+    if note := words.note(space):
+        print(note)
+    if lines := explain(space, config, options.problem):
+        print("\n".join(lines))
+        return FAILED
+    print_config(make_console(), space, file, config, options.problem)
+    return DONE
 
 
 COMMAND = Command(
@@ -30,8 +43,11 @@ COMMAND = Command(
     _add_options,
     _run,
     examples=(
+        "hktune explain",
         "hktune explain block_m=256 stages=3",
         "hktune explain block_m=128 block_n=128 split=1 --problem 256x4096x4096",
+        "hktune explain out/gfx950-emulated:5357f7f5",
     ),
     failed="the config breaks a rule",
+    about="Without a config: the parameters of the space, their values and what they mean.",
 )

@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from hktune.commands import KERNELS
 from hktune.commands.parser import DONE, Command
 from hktune.errors import TableError
 from hktune.publish import publish
+from hktune.shipped import DEFAULT_SPACE
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
@@ -26,7 +26,7 @@ def _run(options: argparse.Namespace) -> int:
     """Write the file. Raises TableError, one line, when it cannot be made or written."""
     from hktune.export import export_inline
 
-    text = export_inline(options.directory, KERNELS, options.form)
+    text = export_inline(options.directory, DEFAULT_SPACE, options.form)
     try:
         publish(options.out, text.encode())
     except OSError as error:

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hktune.errors import InputError
 from hktune.settings import Settings
 
 if TYPE_CHECKING:
@@ -29,30 +28,34 @@ def add_kernel_options(parser: argparse.ArgumentParser) -> None:
     kernel.add_argument("--block", default="64", metavar="X,Y,Z", help="work-items of a workgroup (default: 64)")
     kernel.add_argument("--lds", default="0", metavar="BYTES", help="dynamic LDS (default: 0)")
     kernel.add_argument("--gemm", action="store_true", help="compare c with a @ bt^T")
+    kernel.add_argument("--strict", action="store_true", help="rules that AMD's own kernels break are hazards too")
 
 
 def verify_kernel(options: argparse.Namespace) -> int:
     """Judge the kernel; 0 when nothing is wrong, 1 otherwise. Raises InputError, ToolchainError."""
-    from hktune.verify.kernel_file import KernelRun, compile_source, judge, only_symbol, parse_parameters
+    from hktune.report.heartbeat import working
+    from hktune.verify import kernel_file
 
     path: Path = options.kernel
-    if not path.is_file():
-        raise InputError(f"{path} is no file: give HIP source or a code object")
-    run = KernelRun(
-        parse_parameters(options.args),
-        _numbers(options.config),
+    run = kernel_file.KernelRun(
+        kernel_file.parse_parameters(options.args),
+        kernel_file.parse_numbers(options.config),
         options.grid,
         options.block,
         options.lds,
         options.gemm,
         options.seed,
+        strict=options.strict,
     )
-    data = path.read_bytes()
+    kind = kernel_file.KERNEL_FILE
+    data = kind.read(path)
     if data[:4] == b"\x7fELF":
-        symbol = options.symbol or only_symbol(data, path)
+        symbol = options.symbol or kernel_file.only_symbol(data, path)
     else:
-        data, symbol = compile_source(path, options.symbol, _compiler(options))
-    verdict = judge(data, symbol, run)
+        source = kind.text(data, path)
+        data, symbol = kernel_file.compile_source(path, source, options.symbol, _compiler(options))
+    with working(lambda: f"executing {symbol}"):
+        verdict = kernel_file.judge(data, symbol, run)
     if verdict.failure:
         print(f"{verdict.failure.status}: {verdict.failure.detail}")
     else:
@@ -60,19 +63,8 @@ def verify_kernel(options: argparse.Namespace) -> int:
         print(f"{symbol}: no hazard found; {checked}")
     for note in verdict.notes:
         print(f"note: {note}")
-    print(f"{verdict.resources}")
+    print(f"takes {verdict.resources}")
     return 1 if verdict.failure else 0
-
-
-def _numbers(words: list[str]) -> dict[str, float]:
-    numbers: dict[str, float] = {}
-    for word in words:
-        name, _, value = word.partition("=")
-        try:
-            numbers[name] = int(value, 0) if "." not in value else float(value)
-        except ValueError:
-            raise InputError(f"{word!r}: write NAME=NUMBER") from None
-    return numbers
 
 
 def _compiler(options: argparse.Namespace) -> Compiler:

@@ -18,10 +18,15 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     """Merge and say how many trials there are."""
+    from hktune.escaped import escaped
+    from hktune.report.heartbeat import working
     from hktune.store import merge
 
-    trials = merge(options.shards, options.out)
-    print(f"{len(trials)} trials in {options.out}")
+    with working(lambda: "merging trials"):
+        merged = merge(options.shards, options.out)
+    for remark in merged.remarks:
+        print(escaped(remark))
+    print(f"{len(merged.trials)} trials in {options.out}")
     return DONE
 
 

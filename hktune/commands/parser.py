@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import re
 import shutil
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from hktune.errors import InputError
+from hktune.near import meant
 
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
@@ -63,12 +63,6 @@ class Parser(argparse.ArgumentParser):
             near = meant(word.partition("=")[0], _OPTION.findall(self.format_help())) if word.startswith("-") else ""
             return f"unrecognized: {found['words']}{near}"
         return message
-
-
-def meant(word: str, known: Sequence[str]) -> str:
-    """', did you mean ...?' with the one of `known` that is near `word`; empty where none is."""
-    near = difflib.get_close_matches(word, known, n=1)
-    return f", did you mean {near[0]}?" if near else ""
 
 
 @dataclass(frozen=True)

@@ -5,21 +5,20 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hktune import __version__
-from hktune.commands import DEFAULT_SPACE, KERNELS
-from hktune.commands.arguments import add_hipkittens
+from hktune.commands.arguments import COUNT_MAX, add_hipkittens, add_space, number
 from hktune.commands.parser import DONE, FAILED, Command, Parser
 from hktune.errors import InputError, StoreError, TableError
 from hktune.settings import Settings
+from hktune.shipped import DEFAULT_SPACE, KERNELS
 
 if TYPE_CHECKING:
-    from hktune.dispatch import Table
+    from hktune.dispatch import Table, Trust
     from hktune.launch_rule import LaunchRule
-    from hktune.model import Identity, Trial
+    from hktune.model import Identity, Problem, Trial
     from hktune.space import SearchSpace
 
 REGRETS_SHOWN = 3  # the largest
@@ -44,16 +43,20 @@ def _add_build_options(parser: argparse.ArgumentParser) -> None:
         "trials", nargs="+", type=Path, metavar="DIR_OR_CSV", help="results directories, or their trials.csv"
     )
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="DIR", help="where the table goes")
-    parser.add_argument(
-        "--space", type=Path, default=DEFAULT_SPACE, metavar="FILE", help="of the trials (default: gfx950's)"
-    )
+    add_space(parser, "the search space of the trials (default: gfx950's)", default=DEFAULT_SPACE)
     parser.add_argument("--reproducible", action="store_true", help="only kernels that give equal bits on every launch")
     parser.add_argument(
         "--reach",
-        type=float,
+        type=number(0, COUNT_MAX),
         default=1.0,
         metavar="X",
         help="factor beyond the outermost tuned m to serve (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--shapes",
+        type=Path,
+        metavar="FILE",
+        help="gives shapes names (default: tables beside the trials)",
     )
     add_hipkittens(parser)
 
@@ -71,7 +74,11 @@ def _add_doctor_options(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="the environment.json of where it will run (default: the GPU found here, else the table's own device)",
     )
+    parser.add_argument(
+        "--allow-modelled", action="store_true", help="modelled times are no fault, as for load(allow_modelled=True)"
+    )
     parser.add_argument("--key", type=Path, metavar="FILE", help="the public key that must have signed it")
+    _add_pins(parser)
 
 
 def _add_private_key(parser: argparse.ArgumentParser) -> None:
@@ -82,18 +89,34 @@ def _add_private_key(parser: argparse.ArgumentParser) -> None:
 def _add_public_key(parser: argparse.ArgumentParser) -> None:
     _add_directory(parser)
     parser.add_argument("--key", type=Path, required=True, metavar="FILE", help="ed25519 public key, PEM")
+    _add_pins(parser)
+
+
+def _add_pins(parser: argparse.ArgumentParser) -> None:
+    """What tells a table from an older one of the same author."""
+    parser.add_argument("--sha256", metavar="HEX", help="the content_sha256 that it must have")
+    parser.add_argument("--created-after", metavar="TIME", help="the oldest that it may be, such as 2026-11-29")
+
+
+def _trust(options: argparse.Namespace) -> Trust:
+    from hktune.dispatch import Trust
+
+    return Trust(options.key, options.sha256, options.created_after)
 
 
 def _build(options: argparse.Namespace) -> int:
     from hktune.confirm import deciding
     from hktune.dispatch import BuildOptions, build_table, cross_trials, regrets, write_table
     from hktune.model import Status
+    from hktune.report.heartbeat import working
+    from hktune.report.words import command_line
     from hktune.rows import now
     from hktune.space import load_space
     from hktune.store import merged_trials
 
     space = load_space(options.space)
-    merged = merged_trials(options.trials)
+    with working(lambda: "reading trials"):
+        merged = merged_trials(options.trials)
     trials = [trial for trial in merged if trial.template_sha256 in (None, space.template.sha256)]
     if not any(trial.status is Status.OK for trial in trials):
         saved = ", ".join(sorted({str(trial.template_sha256) for trial in merged})) or "none"
@@ -102,19 +125,32 @@ def _build(options: argparse.Namespace) -> int:
     identity = _one_identity(options.trials)
     shelf = _Shelf(options, space)
     fixed_order = frozenset({space.template.name} if space.template.fixed_order else ())
-    chosen = BuildOptions(fixed_order, options.reproducible, options.reach)
+    chosen = BuildOptions(fixed_order, options.reproducible, options.reach, _names(options))
     compilers = " | ".join(sorted({trial.compiler for trial in trials if trial.compiler})) or "unknown"
     others, trials = len(merged) - len(trials), deciding(trials)
-    table = build_table(trials, shelf.launch_of, identity, compilers, __version__, now(), chosen)
-    write_table(table, shelf.objects, options.out)
+    with working(lambda: f"building the table, {len(shelf.objects)} objects so far"):
+        table = build_table(trials, shelf.launch_of, identity, compilers, __version__, now(), chosen)
+        write_table(table, shelf.objects, options.out)
     _print_built(table, others)
     for regret in sorted(regrets(trials), key=lambda each: -each.regret)[:REGRETS_SHOWN]:
         print(f"regret: {regret}")
     wanted = len(cross_trials(trials))
     if wanted:
         print(f"{wanted} trials of neighbours are missing, so gaps between their m stay with the vendor library")
-    print(f"next: hktune table doctor {options.out}")
+    print(f"next: {command_line('hktune', 'table', 'doctor', options.out)}")
     return DONE
+
+
+def _names(options: argparse.Namespace) -> dict[Problem, str]:
+    """What shapes are called: by --shapes, else by the table beside the trials."""
+    from hktune.dispatch import saved_names
+    from hktune.shapes import load_shapes
+    from hktune.store import folder_of
+
+    names: dict[Problem, str] = {}
+    for folder in map(folder_of, options.trials):
+        names |= saved_names(folder)
+    return names | ({shape.problem: shape.name for shape in load_shapes(options.shapes)} if options.shapes else {})
 
 
 def _print_built(table: Table, others: int) -> None:
@@ -130,8 +166,10 @@ class _Shelf:
     """The code objects that a table asks for: from beside the trials, else from the compiler's cache, else built."""
 
     def __init__(self, options: argparse.Namespace, space: SearchSpace) -> None:
+        from hktune.store import folder_of
+
         self.objects: dict[str, bytes] = {}
-        self._folders = [_folder(path) / "objects" for path in options.trials]
+        self._folders = [folder_of(path) / "objects" for path in options.trials]
         self._hipkittens: Path | None = options.hipkittens
         self._space = space
 
@@ -148,11 +186,12 @@ class _Shelf:
     def _beside(self, sha256: str) -> bytes | None:
         import hashlib
 
+        from hktune.dispatch.layout import OBJECT_FILE
+
         for path in (folder / f"{sha256}{suffix}" for folder in self._folders for suffix in (".hsaco", ".cubin")):
-            if path.is_file():
-                data = path.read_bytes()
-                if hashlib.sha256(data).hexdigest() == sha256:
-                    return data
+            data = OBJECT_FILE.read_if_there(path.parent.parent, f"{path.parent.name}/{path.name}")
+            if data is not None and hashlib.sha256(data).hexdigest() == sha256:
+                return data
         return None
 
     def _built(self, trial: Trial, config: Any) -> bytes:
@@ -170,25 +209,17 @@ class _Shelf:
 
 def _one_identity(trials: Sequence[Path]) -> Identity:
     """The device of all trials, from the environment.json beside each."""
-    from hktune.store import read_environment
+    from hktune.store import folder_of, read_environment
 
     identities: dict[str, Identity] = {}
-    for folder in map(_folder, trials):
+    for folder in map(folder_of, trials):
         environment = read_environment(folder)
         if environment is None:
             raise StoreError(f"{folder}: no environment.json says which device its trials are of: keep it beside them")
-        identities[_described(environment.identity)] = environment.identity
+        identities[str(environment.identity)] = environment.identity
     if len(identities) > 1:
         raise TableError(f"trials are of several devices: {'; '.join(sorted(identities))}: build one table per device")
     return next(iter(identities.values()))
-
-
-def _folder(path: Path) -> Path:
-    return path if path.is_dir() else path.parent
-
-
-def _described(identity: Identity) -> str:
-    return " ".join(f"{name}={value}" for name, value in asdict(identity).items() if value is not None)
 
 
 def _show(options: argparse.Namespace) -> int:
@@ -206,10 +237,10 @@ def _doctor(options: argparse.Namespace) -> int:
     shapes = load_shapes(options.shapes) if options.shapes else ()
     calls = [Call(shape.problem, shape.name, shape.weight) for shape in shapes]
     identity = _identity(options.device)
-    findings = examine_table(options.directory, calls, identity, _templates(), options.key)
+    findings = examine_table(options.directory, calls, identity, _templates(), _trust(options), options.allow_modelled)
     for finding in findings:
         print(finding)
-    where = "the device it was made on" if identity is None else _described(identity)
+    where = "the device it was made on" if identity is None else str(identity)
     wrong = sum(finding.wrong for finding in findings)
     print(f"{wrong} wrong, {len(findings) - wrong} notes; judged for {where}")
     return FAILED if wrong else DONE
@@ -231,7 +262,7 @@ def _identity(device: str) -> Identity | None:
 
 
 def _templates() -> Mapping[str, str]:
-    """The templates of this checkout; none where hktune was installed without one."""
+    """The templates that come with hktune."""
     from hktune.template import load_template
 
     templates = [load_template(path.parent) for path in sorted(KERNELS.glob("*/*/template.yaml"))]
@@ -247,14 +278,15 @@ def _sign(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from hktune.dispatch import read_table, validate
+    from hktune.dispatch import content_sha256, read_table, validate
 
-    table = read_table(options.directory, options.key)
+    table = read_table(options.directory, _trust(options))
     skipped = validate(table, options.directory, table.identity, allow_modelled=True).skipped
     for each in skipped:
         print(f"{each.entry.problem}: {each.reason}: {each.detail}")
     objects = len(table.object_sha256s)
     print(f"signed by {options.key}: {len(table.entries)} shapes, {objects} code objects, {len(skipped)} not as signed")
+    print(f"content_sha256 {content_sha256(table)}, made {table.created_at}: pin either, and no older one replaces it")
     return FAILED if skipped else DONE
 
 
@@ -278,8 +310,13 @@ _COMMANDS = (
         "say what is wrong with a table",
         _add_doctor_options,
         _doctor,
-        examples=("hktune table doctor out/gfx950-emulated --shapes shapes.yaml",),
+        examples=(
+            "hktune table doctor out/gfx950-emulated --shapes shapes.yaml",
+            "hktune table doctor out/gfx950-emulated --shapes shapes.yaml --allow-modelled",
+        ),
         failed="something is wrong with the table",
+        about="Every finding is a line: wrong or note, the rule, the value, the next step. Notes leave the exit code "
+        "0, so that the command can guard a pipeline; modelled times are wrong there unless --allow-modelled is given.",
     ),
     Command(
         "sign",

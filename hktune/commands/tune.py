@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from pathlib import Path
 
-from hktune.commands.arguments import add_hipkittens, add_seed, add_workers, positive, seconds
-from hktune.commands.parser import DONE, FAILED, Command
+from hktune.commands.arguments import add_hipkittens, add_seed, add_space, add_workers, gibibytes, positive, seconds
+from hktune.commands.parser import DONE, FAILED, INTERRUPTED, Command
 from hktune.settings import Settings
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
     """The options of `hktune tune`."""
     parser.add_argument("--shapes", type=Path, required=True, metavar="FILE", help="the problems: shapes.yaml")
-    parser.add_argument("--space", type=Path, metavar="FILE", help="the search space (default: the device's own)")
+    add_space(parser, "the search space (default: the device's own)")
     parser.add_argument(
         "--device",
         choices=("auto", "hip", "cuda", "emulated"),
@@ -25,6 +26,15 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--trials", type=positive, default=96, metavar="N", help="per shape (default: %(default)s)")
     parser.add_argument(
         "--time-budget", type=seconds, metavar="S", help="stop asking for more after S seconds (default: no limit)"
+    )
+    parser.add_argument(
+        "--deadline", type=seconds, metavar="S", help="of one config, from source to proof (default: 120; on a GPU 30)"
+    )
+    parser.add_argument(
+        "--worker-memory",
+        type=gibibytes,
+        metavar="GIB",
+        help="of each worker (default: 4, or its share of this machine's if that is less)",
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="where to (default: out/<device>)")
     add_seed(parser, "the strategy and of random operands")
@@ -51,17 +61,23 @@ def _add_gpu(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    """Tune and print the summary; 1 when a shape has no kernel."""
+    """Tune and print the summary; 1 when the machine stopped it or a shape has no kernel, 130 when interrupted."""
     from hktune.report.console import make_console
     from hktune.report.summary import print_summary
     from hktune.run import RunOptions, tune
 
     common = ("shapes", "space", "device", "strategy", "trials", "out", "seed", "fresh", "workers")
     names = (*common, "hipkittens", "prebuilt", "cache", "gpus")
-    chosen = RunOptions(**{name: getattr(options, name) for name in names}, time_budget_s=options.time_budget)
+    limits = {"time_budget_s": options.time_budget, "deadline_s": options.deadline}
+    limits["worker_memory_gib"] = options.worker_memory
+    chosen = RunOptions(**{name: getattr(options, name) for name in names}, **limits)
     summary = tune(chosen, Settings.from_environment(os.environ), ["hktune", *options.words], make_console())
     print_summary(make_console(), summary)
-    return FAILED if summary.without_kernel else DONE
+    for line in (*summary.notes, *summary.stopped):
+        print(f"hktune: {line}", file=sys.stderr)
+    if summary.interrupted:
+        return INTERRUPTED
+    return FAILED if summary.stopped or summary.without_kernel else DONE
 
 
 _ABOUT = """Leaves trials.csv, table.json, objects/ and environment.json in the directory of --out, and goes \
@@ -77,6 +93,8 @@ strategies:
   qmc         evenly spread points: to chart a space
   exhaustive  every legal config in order: small spaces, tune --prebuilt
 
+Ctrl-C, SIGTERM and SIGHUP end the search; the table of what was found is written. A second one ends at once.
+
 hktune explain (with no config) lists the parameters of a space."""
 
 COMMAND = Command(
@@ -89,6 +107,6 @@ COMMAND = Command(
         "hktune tune --shapes shapes.yaml --trials 24 --time-budget 600",
         "hktune tune --device cuda --shapes shapes-llm.yaml --out out/h100",
     ),
-    failed="a shape has no kernel",
+    failed="a shape has no kernel, or the machine stopped the run",
     about=_ABOUT,
 )

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import argparse
 import os
+from typing import TYPE_CHECKING
 
 from hktune.commands.arguments import add_config, add_hipkittens, add_problem, add_seed
 from hktune.commands.kernel import add_kernel_options, verify_kernel
 from hktune.commands.parser import DONE, FAILED, Command
 from hktune.settings import Settings
+
+if TYPE_CHECKING:
+    from hktune.model import Config
+    from hktune.space import SearchSpace
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
@@ -23,26 +28,49 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 def _run(options: argparse.Namespace) -> int:
     """Prove and print what was found; 1 when the config or kernel fails."""
     from hktune.bench import EmulatedBench
+    from hktune.commands.config_words import ConfigWords
     from hktune.model import Failure
+    from hktune.report.heartbeat import working
     from hktune.space import load_space, require_legal
 
     if options.kernel:
         return verify_kernel(options)
-    space = load_space(options.space)
-    config = space.parse(options.config)
+    words = ConfigWords(options.config)
+    file = options.space or words.space_file()
+    space = load_space(file)
+    config = words.config(space)
     require_legal(space, config, [options.problem])
+    if note := words.note(space):
+        print(note)
     settings = Settings.from_environment(os.environ)
-    prover = EmulatedBench(options.space, options.seed, settings, options.hipkittens)()
-    attempt = prover(config)
-    own = None if attempt.failure or not options.problem else prover.on(config, options.problem)
+    if space.template.language == "cuda":
+        return _compile_only(space, config, settings)
+    prover = EmulatedBench(file, options.seed, settings, options.hipkittens)()
+    with working(lambda: f"compiling and proving {config.id[:8]}"):
+        attempt = prover(config)
+        own = None if attempt.failure or not options.problem else prover.on(config, options.problem)
     failure = own if isinstance(own, Failure) else attempt.failure
     if failure:
         print(f"{failure.status}: {failure.detail}")
         return FAILED
     proofs = [*map(str, space.template.proof_problems(config)), *([str(options.problem)] if own else [])]
     print(f"proved on {'; '.join(proofs)}: relative error {attempt.relative_error:.2e}")
-    print(f"{attempt.resources}")
+    print(f"takes {attempt.resources}")
     return DONE
+
+
+def _compile_only(space: SearchSpace, config: Config, settings: Settings) -> int:
+    """What can be said of a config that no emulator is for; never that it is proved."""
+    from hktune.compile import compiler_for
+    from hktune.prove import CompileOnly
+
+    attempt = CompileOnly(space.template, compiler_for(space.template.language, settings))(config)
+    if attempt.failure:
+        print(f"{attempt.failure.status}: {attempt.failure.detail}")
+    else:
+        print(f"compiled, not proved: the emulator is for gfx950, not {space.arch.name}: hktune bench proves on a GPU")
+        print(f"takes {attempt.resources}")
+    return FAILED
 
 
 COMMAND = Command(
@@ -52,6 +80,7 @@ COMMAND = Command(
     _run,
     examples=(
         "hktune verify block_m=256 k_step=64 --problem 4096x4096x4096",
+        "hktune verify out/gfx950-emulated:5357f7f5",
         "hktune verify --kernel mine.hip --args 'x:f32[n] y:out:f32[n] n' n=512",
     ),
     failed="the config or the kernel fails",

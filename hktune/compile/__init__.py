@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from hktune.compile.batch import compile_many
@@ -51,9 +52,8 @@ def hip_compiler(settings: Settings, hipkittens: Path | None = None) -> CachedCo
     Raises ToolchainError otherwise, and always for a header root that was asked for and is none.
     """
     try:
-        compiler: Compiler = HipCompiler(
-            find_hip_toolchain(settings), find_hipkittens(settings, hipkittens), settings.cache_dir
-        )
+        find = partial(find_hipkittens, settings, hipkittens)
+        compiler: Compiler = HipCompiler(find_hip_toolchain(settings), find(), settings.cache_dir, find)
     except ToolchainError as error:
         identities = recorded_identities(settings.cache_dir)
         if hipkittens or settings.hipkittens_root or len(identities) != 1:

@@ -13,7 +13,7 @@ class Compiler(Protocol):
     `identity` names compiler, version, target and every flag and header that change the output: two compilers of equal
     identity give interchangeable objects, so it is part of the object cache's key. `compile` may be called from many
     threads and processes at once. It returns `Failure(COMPILE_ERROR)` with the first error line, `Failure(TIMEOUT)`
-    past `deadline_s`, and raises ToolchainError only when the compiler itself cannot be run.
+    past `deadline_s`, and raises MachineError when this machine is to blame: no compiler, header, disk or memory.
     """
 
     @property

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
-from tempfile import TemporaryDirectory
 
 from hktune.code_object import read_code_object
 from hktune.compile.described import described
-from hktune.compile.diagnostics import first_error
-from hktune.compile.hipkittens import HipKittens
+from hktune.compile.diagnostics import first_error, machine_fault
+from hktune.compile.hipkittens import ENTRY, HipKittens
 from hktune.compile.precompiled import PrecompiledHeader, starts_with_prefix
-from hktune.compile.process import Finished, run_to_end
+from hktune.compile.process import Finished, disk_at_fault, run_to_end
 from hktune.compile.toolchain import HIP_HEADERS, HipToolchain
+from hktune.errors import ToolchainError
 from hktune.model import CodeObject, Failure, Status, Variant
+from hktune.publish import scratch_folder
 
 OBJECT_NAME = "kernel.hsaco"
 
@@ -24,12 +25,20 @@ class HipCompiler:
     """Compiler for variants whose language is hip.
 
     Works in a private temporary folder and with relative names, so equal sources give equal bytes wherever they are
-    compiled. `cache_dir` keeps the precompiled headers; without one every compile parses them.
+    compiled. `cache_dir` keeps the precompiled headers; without one every compile parses them. `find_again` is for
+    headers that went away after they were found, as those in a cache may.
     """
 
-    def __init__(self, toolchain: HipToolchain, headers: HipKittens, cache_dir: Path | None = None) -> None:
+    def __init__(
+        self,
+        toolchain: HipToolchain,
+        headers: HipKittens,
+        cache_dir: Path | None = None,
+        find_again: Callable[[], HipKittens] | None = None,
+    ) -> None:
         self._toolchain = toolchain
         self._headers = headers
+        self._find_again = find_again
         flags = hashlib.sha256("\0".join([*toolchain.flags, *toolchain.emit]).encode()).hexdigest()[:12]
         self.identity = f"{toolchain.identity} hipkittens={headers.sha256[:12]} flags={flags}"
         self._cache_dir = cache_dir / "precompiled" if cache_dir and toolchain.precompile else None
@@ -37,28 +46,49 @@ class HipCompiler:
     def compile(self, variant: Variant, deadline_s: float) -> CodeObject | Failure:
         """Build `variant`; see Compiler."""
         started = time.monotonic()
-        until = started + deadline_s
-        with TemporaryDirectory(prefix="hktune-") as name:
-            folder = Path(name)
-            source = folder / f"{PurePosixPath(variant.template).name}.hip"
+        name = f"{PurePosixPath(variant.template).name}.hip"
+        with scratch_folder() as folder, disk_at_fault(folder):
+            source = folder / name
             source.write_text(variant.source)
-            finished = self._build(variant, source, until)
+            finished = self._build(variant, source, started + deadline_s)
             if finished is None:
-                return Failure(Status.TIMEOUT, f"{source.name}: still compiling after {deadline_s:g} s")
+                return Failure(Status.TIMEOUT, f"{name}: still compiling after {deadline_s:g} s")
             built = folder / OBJECT_NAME
             if finished.status != 0 or not built.is_file():
-                headers = self._headers.include
-                detail = first_error(finished.stderr, source.name, headers, finished.status)
-                return Failure(Status.COMPILE_ERROR, detail)
+                return self._failed(finished, name)
             data = built.read_bytes()
         return described(variant, data, read_code_object, self.identity, time.monotonic() - started)
+
+    def _failed(self, finished: Finished, name: str) -> Failure:
+        """The verdict on the source. Raises ToolchainError where the machine is to blame."""
+        fault = machine_fault(finished.stderr)
+        if fault:
+            raise ToolchainError(f"{name} cannot be compiled here: {fault}")
+        detail = first_error(finished.stderr, name, self._headers.include, finished.status)
+        return Failure(Status.COMPILE_ERROR, detail)
 
     def _build(self, variant: Variant, source: Path, until: float) -> Finished | None:
         """Leave OBJECT_NAME beside `source`, first with precompiled headers; None past `until`.
 
         A failure with precompiled headers is only believed when it repeats without them: if it does not, they were
-        damaged, and go.
+        damaged, and go. Headers that went away are looked for again.
         """
+        finished = self._build_once(variant, source, until)
+        if finished is not None and finished.status != 0 and self._headers_came_back():
+            return self._build_once(variant, source, until)
+        return finished
+
+    def _headers_came_back(self) -> bool:
+        """Whether headers that were gone are there again, the same ones."""
+        if self._find_again is None or (self._headers.include / ENTRY).is_file():
+            return False
+        found = self._find_again()
+        if found.sha256 != self._headers.sha256:
+            raise ToolchainError(f"{self._headers.origin}: the headers changed while they were in use: run again")
+        self._headers = found
+        return True
+
+    def _build_once(self, variant: Variant, source: Path, until: float) -> Finished | None:
         argv = self._compile_argv(variant.arch)
         if self._cache_dir is not None and starts_with_prefix(variant.source):
             precompiled = PrecompiledHeader(argv, self._toolchain.precompile, self.identity, self._cache_dir)

@@ -6,7 +6,6 @@ import hashlib
 import shutil
 import subprocess
 import sys
-import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -15,6 +14,7 @@ from filelock import FileLock
 
 from hktune.compile.toolchain import tree_sha256
 from hktune.errors import ToolchainError
+from hktune.publish import scratch_folder
 from hktune.settings import Settings
 
 # The wheel that carries HipKittens' headers (MIT) under hk/include. It is tagged for one Python and one platform, but
@@ -91,8 +91,7 @@ def _intact(folder: Path) -> bool:
 
 def _install(folder: Path) -> None:
     """Download, check and unpack beside `folder`, then rename into place."""
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".fetch-") as name:
-        scratch = Path(name)
+    with scratch_folder(folder.parent) as scratch:
         unpack_headers(download_wheel(scratch), scratch / "include")
         shutil.rmtree(folder, ignore_errors=True)
         (scratch / "include").rename(folder)

@@ -9,13 +9,14 @@ import re
 import sys
 import time
 from pathlib import Path, PurePosixPath
-from tempfile import TemporaryDirectory
 
 from hktune.compile.described import described
-from hktune.compile.process import Finished, run_to_end
+from hktune.compile.diagnostics import machine_fault
+from hktune.compile.process import Finished, disk_at_fault, run_to_end
 from hktune.cubin import read_cubin
 from hktune.errors import ToolchainError
 from hktune.model import CodeObject, Failure, Status, Variant
+from hktune.publish import scratch_folder
 
 OBJECT_NAME = "kernel.cubin"
 OPTIONS = ("--std=c++17", "--no-source-include")  # a source stands alone: no header of this machine is found
@@ -43,8 +44,8 @@ class NvrtcCompiler:
         """Build `variant`; see Compiler."""
         started = time.monotonic()
         name = f"{PurePosixPath(variant.template).name}.cu"
-        with TemporaryDirectory(prefix="hktune-") as folder:
-            source = Path(folder) / name
+        with scratch_folder() as folder, disk_at_fault(folder):
+            source = folder / name
             source.write_text(variant.source)
             argv = [sys.executable, str(_CHILD), name, OBJECT_NAME, f"--gpu-architecture={nvidia_name(variant.arch)}"]
             finished = run_to_end([*argv, *OPTIONS], source.parent, deadline_s)
@@ -52,6 +53,9 @@ class NvrtcCompiler:
                 return Failure(Status.TIMEOUT, f"{name}: still compiling after {deadline_s:g} s")
             built = source.with_name(OBJECT_NAME)
             if finished.status != 0 or not built.is_file():
+                fault = machine_fault(finished.stderr)
+                if fault:
+                    raise ToolchainError(f"{name} cannot be compiled here: {fault}")
                 return Failure(Status.COMPILE_ERROR, first_error(finished, name))
             data = built.read_bytes()
         return described(variant, data, read_cubin, self.identity, time.monotonic() - started)

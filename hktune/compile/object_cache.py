@@ -13,8 +13,11 @@ from hktune.compile.compiler import Compiler
 from hktune.compile.diagnostics import names_an_error
 from hktune.errors import StoreError, ToolchainError
 from hktune.model import CodeObject, Failure, Status, Variant, compact_json
+from hktune.outside_file import FileKind, own_folder
 from hktune.publish import publish
 
+OBJECTS_NAME = "objects"
+ENTRY_FILE = FileKind("an entry of the object cache", 64 << 20, StoreError, "delete it")
 _DIGEST_BYTES = 32
 
 
@@ -32,12 +35,14 @@ class CachedCompiler:
 
     The key is the sha256 of the inner compiler's identity and of what is compiled, so the folder may be copied to
     another machine and hits there. Entries appear whole or not at all; a damaged one is a miss and gets replaced. An
-    error that the compiler would repeat is kept too; a timeout is not. Raises StoreError when the folder is unwritable.
+    error that the compiler would repeat is kept too; a timeout is not. Where the folder cannot be written, nothing is
+    kept and `trouble` says why.
     """
 
     def __init__(self, compiler: Compiler, cache_dir: Path) -> None:
         self._compiler = compiler
-        self._folder = cache_dir / "objects"
+        self._cache_dir = cache_dir
+        self.trouble: str | None = None
 
     @property
     def identity(self) -> str:
@@ -45,12 +50,12 @@ class CachedCompiler:
 
     def compile(self, variant: Variant, deadline_s: float) -> CodeObject | Failure:
         """Look `variant` up, else build and keep it; see Compiler."""
-        path = self._path(variant)
-        entry = _read(path)
-        if entry is None:
+        name = self._name(variant)
+        entry = _read(self._cache_dir, name)
+        if entry is None or not _is_kept(entry) or not _is_of(entry, variant):
             entry = self._build(variant, deadline_s)
-            if entry.failure is None or _repeats(entry.failure):
-                _write(path, entry)
+            if _is_kept(entry):
+                self._write(name, entry)
         outcome = entry.code_object or entry.failure
         assert outcome is not None
         return outcome
@@ -60,10 +65,21 @@ class CachedCompiler:
         failure = outcome if isinstance(outcome, Failure) else None
         return _Entry(self.identity, outcome if isinstance(outcome, CodeObject) else None, failure)
 
-    def _path(self, variant: Variant) -> Path:
+    def _write(self, name: str, entry: _Entry) -> None:
+        payload = msgspec.msgpack.encode(entry)
+        folder, _, file = name.rpartition("/")
+        try:
+            own_folder(self._cache_dir, OBJECTS_NAME, StoreError)
+            publish(own_folder(self._cache_dir, folder, StoreError) / file, hashlib.sha256(payload).digest() + payload)
+        except (OSError, StoreError) as error:
+            why = getattr(error, "strerror", None) or error
+            where = self._cache_dir / OBJECTS_NAME
+            self.trouble = f"the object cache {where} cannot be written ({why}): set HKTUNE_CACHE"
+
+    def _name(self, variant: Variant) -> str:
         named = [self.identity, variant.arch, variant.language, variant.template, variant.symbol, variant.source]
         key = hashlib.sha256(compact_json(named).encode()).hexdigest()
-        return self._folder / key[:2] / f"{key}.entry"
+        return f"{OBJECTS_NAME}/{key[:2]}/{key}.entry"
 
 
 class AbsentCompiler:
@@ -84,32 +100,36 @@ class AbsentCompiler:
 
 def recorded_identities(cache_dir: Path) -> list[str]:
     """The compilers whose objects `cache_dir` holds, sorted."""
-    entries = (_read(path) for path in (cache_dir / "objects").glob("*/*.entry"))
+    paths = (cache_dir / OBJECTS_NAME).glob("*/*.entry")
+    entries = (_read(cache_dir, path.relative_to(cache_dir).as_posix()) for path in paths)
     return sorted({entry.compiler for entry in entries if entry is not None})
 
 
-def _repeats(failure: Failure) -> bool:
-    return failure.status is Status.COMPILE_ERROR and names_an_error(failure.detail)
+def _is_kept(entry: _Entry) -> bool:
+    """Whether compiling again would come to the same."""
+    failure = entry.failure
+    return failure is None or (failure.status is Status.COMPILE_ERROR and names_an_error(failure.detail))
 
 
-def _read(path: Path) -> _Entry | None:
-    """The entry at `path`; None when there is none or its digest or its fields say it is damaged."""
+def _is_of(entry: _Entry, variant: Variant) -> bool:
+    """Whether an entry that says that it is `variant`'s holds what one may hold: a cache can be carried, and built."""
+    code = entry.code_object
+    if code is None or entry.failure is not None:
+        return code is None and entry.failure is not None
+    named = (code.symbol, code.arch, code.sha256)
+    return named == (variant.symbol, variant.arch, hashlib.sha256(code.data).hexdigest())
+
+
+def _read(cache_dir: Path, name: str) -> _Entry | None:
+    """The entry `name`; None when there is none or its digest or its fields say it is damaged, or it is no plain file
+    of the cache's own."""
     try:
-        data = path.read_bytes()
-    except OSError:
+        data = ENTRY_FILE.read_if_there(cache_dir, name) or b""
+    except StoreError:
         return None
     digest, payload = data[:_DIGEST_BYTES], data[_DIGEST_BYTES:]
     if hashlib.sha256(payload).digest() != digest:
         return None
-    with contextlib.suppress(msgspec.DecodeError):
+    with contextlib.suppress(ValueError, RecursionError):  # a DecodeError is a ValueError
         return msgspec.msgpack.decode(payload, type=_Entry)
     return None
-
-
-def _write(path: Path, entry: _Entry) -> None:
-    payload = msgspec.msgpack.encode(entry)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        publish(path, hashlib.sha256(payload).digest() + payload)
-    except OSError as error:
-        raise StoreError(f"cannot write the object cache {path.parent} ({error.strerror}): set HKTUNE_CACHE") from error

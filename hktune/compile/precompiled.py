@@ -6,12 +6,13 @@ import contextlib
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from filelock import FileLock, Timeout
 
 from hktune.compile.process import run_to_end
 from hktune.compile.toolchain import HIP_HEADERS
+from hktune.errors import MachineError
+from hktune.publish import scratch_folder
 
 PREFIX = HIP_HEADERS / "kittens_prefix.h"  # must stay where it was when precompiled: clang looks for it again
 
@@ -48,7 +49,7 @@ class PrecompiledHeader:
                 with FileLock(f"{self._path}.lock", timeout=max(timeout_s, 0.0)):
                     if not self._path.is_file():
                         self._build(timeout_s)
-        except (OSError, Timeout):
+        except (OSError, Timeout, MachineError):
             return []
         return ["-Xclang", "-include-pch", "-Xclang", str(self._path)] if self._path.is_file() else []
 
@@ -58,8 +59,8 @@ class PrecompiledHeader:
             self._path.unlink(missing_ok=True)
 
     def _build(self, timeout_s: float) -> None:
-        with TemporaryDirectory(dir=self._path.parent, prefix=".build-") as name:
-            built = Path(name) / "kittens.pch"
+        with scratch_folder(self._path.parent) as folder:
+            built = folder / "kittens.pch"
             finished = run_to_end([*self._argv, "-o", str(built), str(PREFIX)], built.parent, timeout_s)
             if finished is not None and finished.status == 0 and built.is_file():
                 built.rename(self._path)

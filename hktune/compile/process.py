@@ -6,11 +6,13 @@ import contextlib
 import os
 import signal
 import subprocess
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hktune.errors import ToolchainError
+from hktune.errors import MachineError, ToolchainError
+from hktune.guard import mark
 
 # Variables by which a user's shell adds headers or flags to clang and hipcc behind the caller's back (clang's user
 # manual; hipcc's documentation). An object must depend on what its identity names and on nothing else.
@@ -26,6 +28,12 @@ STEERING = frozenset(
 )
 
 
+# A process does not send itself these: someone else, or the kernel for want of memory (KILL) or disk (BUS), ended it.
+_FROM_OUTSIDE = frozenset(
+    {-signal.SIGKILL, -signal.SIGTERM, -signal.SIGHUP, -signal.SIGINT, -signal.SIGBUS, -signal.SIGXCPU, -signal.SIGXFSZ}
+)
+
+
 @dataclass(frozen=True)
 class Finished:
     """How a child ended: its exit status (negative: killed by that signal) and what it printed."""
@@ -35,13 +43,36 @@ class Finished:
     stderr: str
 
 
+@contextlib.contextmanager
+def disk_at_fault(folder: Path) -> Iterator[None]:
+    """Turn what goes wrong with files in the block into MachineError: no source is to blame for it."""
+    try:
+        yield
+    except OSError as error:
+        raise MachineError(
+            f"cannot compile in {folder} ({error.strerror or error}): free the disk, or set TMPDIR"
+        ) from None
+
+
 def run_to_end(argv: Sequence[str], cwd: Path, timeout_s: float) -> Finished | None:
     """Run `argv` in `cwd`, temporary files included; None when `timeout_s` passed and its process group was killed.
 
-    Raises ToolchainError when the program cannot be started.
+    What was ended from outside is run once more. Raises MachineError when that was ended too, and ToolchainError when
+    the program cannot be started.
     """
+    until = time.monotonic() + timeout_s
+    finished = _run_once(argv, cwd, timeout_s)
+    if finished is not None and finished.status in _FROM_OUTSIDE:
+        finished = _run_once(argv, cwd, until - time.monotonic())
+    if finished is not None and finished.status in _FROM_OUTSIDE:
+        ended = f"{Path(argv[0]).name} was ended by signal {-finished.status}, twice"
+        raise MachineError(f"{ended}: free memory and disk, or use fewer --workers")
+    return finished
+
+
+def _run_once(argv: Sequence[str], cwd: Path, timeout_s: float) -> Finished | None:
     environment = {name: value for name, value in os.environ.items() if name not in STEERING}
-    environment |= {"TMPDIR": str(cwd), "LC_ALL": "C"}
+    environment |= {"TMPDIR": str(cwd), "LC_ALL": "C"} | mark()
     try:
         child = subprocess.Popen(
             argv,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import threading
 import weakref
 from collections.abc import Mapping
@@ -40,12 +41,14 @@ _FEATURES = ("sramecc+", "xnack-")
 
 
 class EmulatedBuffer:
-    """Device memory that is a numpy array; leaves the address space with its last reference."""
+    """Device memory that is a numpy array; leaves the address space with its last reference. `owner` keeps borrowed
+    memory."""
 
-    def __init__(self, space: AddressSpace, data: npt.NDArray[np.uint8]) -> None:
+    def __init__(self, space: AddressSpace, data: npt.NDArray[np.uint8], owner: object = None) -> None:
         self._region = space.map(data)
         self.space = space
         self.data = data
+        self._owner = owner
         weakref.finalize(self, space.unmap, self._region)
 
     @property
@@ -144,15 +147,15 @@ class EmulatedDevice:
         out.reshape(-1).view(np.uint8)[:] = source[: out.nbytes]
 
     def borrow(self, tensor: Any) -> EmulatedBuffer:
-        import torch
-
         if tensor.device.type != "cpu" or not tensor.numel():
             raise DeviceError(
                 f"cannot borrow a tensor of shape {tuple(tensor.shape)} on {tensor.device}: it must be on the CPU and "
                 "not empty"
             )
-        flat = tensor.detach().as_strided((span_elements(tensor),), (1,))
-        return EmulatedBuffer(self._space, flat.view(torch.uint8).numpy())
+        # By address: tensor.numpy() would mark the storage as one that can never be resized.
+        size_bytes = span_elements(tensor) * tensor.element_size()
+        memory = (ctypes.c_uint8 * size_bytes).from_address(tensor.data_ptr())
+        return EmulatedBuffer(self._space, np.frombuffer(memory, np.uint8), tensor)
 
     def load(self, data: bytes, symbol: str) -> EmulatedKernel:
         code = checked_code(data, symbol, self._arch.name, _FEATURES)

@@ -3,7 +3,15 @@
 from hktune.dispatch.build import BuildOptions, build_table
 from hktune.dispatch.choice import Choice, Choices
 from hktune.dispatch.describe import describe
-from hktune.dispatch.files import read_table, table_json, write_table
+from hktune.dispatch.files import (
+    Trust,
+    check_table_place,
+    content_sha256,
+    read_table,
+    saved_names,
+    table_json,
+    write_table,
+)
 from hktune.dispatch.judge import Found, Mismatch, Reason, judge
 from hktune.dispatch.neighbours import Regret, cross_trials, regrets
 from hktune.dispatch.sign import sign_table
@@ -21,13 +29,17 @@ __all__ = [
     "Regret",
     "Skipped",
     "Table",
+    "Trust",
     "Validated",
     "build_table",
+    "check_table_place",
+    "content_sha256",
     "cross_trials",
     "describe",
     "judge",
     "read_table",
     "regrets",
+    "saved_names",
     "sign_table",
     "table_json",
     "validate",

@@ -3,8 +3,8 @@ nothing beats it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import msgspec
@@ -12,10 +12,10 @@ import msgspec
 from hktune import model
 from hktune.dispatch.neighbours import Rows, served_rows
 from hktune.dispatch.standing import Chosen, choose, time_us
-from hktune.dispatch.table import DeviceIdentity, Table
+from hktune.dispatch.table import NAME_CHARACTERS_MAX, DeviceIdentity, Table
 from hktune.errors import TableError
 from hktune.launch_rule import LaunchRule
-from hktune.model import Config, Source, Status, Trial
+from hktune.model import Config, Problem, Source, Status, Trial
 
 LaunchOf = Callable[[Trial], tuple[str, LaunchRule]]
 """The kernel's symbol and launch rule of an ok trial; asked once per entry that a kernel wins."""
@@ -27,11 +27,12 @@ REACH_MAX = 4.0
 class BuildOptions:
     """`fixed_order`: the templates whose sums have a fixed order, so that their kernels are bit-reproducible;
     `reproducible_only` leaves all others out. `reach`: how far beyond the outermost tuned m of an (n, k) its kernel
-    serves, as a factor; 1 is not at all."""
+    serves, as a factor; 1 is not at all. `names` is what a person calls a problem."""
 
     fixed_order: frozenset[str] = frozenset()
     reproducible_only: bool = False
     reach: float = 1.0
+    names: Mapping[Problem, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not 1 <= self.reach <= REACH_MAX:
@@ -82,6 +83,9 @@ def _entry(chosen: Chosen, rows: Rows, launch_of: LaunchOf, options: BuildOption
     best, trial = chosen.standing.best, chosen.trial
     entry = dict(zip(("m", "n", "k", "dtype", "epilogue"), best.problem.key, strict=True))
     entry |= {"source": best.source, "baseline": best.baseline, "baseline_us": best.baseline_us}
+    name = options.names.get(best.problem)
+    if name and name != str(best.problem):
+        entry["name"] = _shortened(name)
     if trial is None:
         return {**entry, "choice": "vendor", "time_us": chosen.time_us, **_served(best.m, rows)}
     symbol, launch = launch_of(trial)
@@ -92,6 +96,11 @@ def _entry(chosen: Chosen, rows: Rows, launch_of: LaunchOf, options: BuildOption
     depends_on_m = any(isinstance(size, str) for size in launch.grid)
     served = _served(best.m, rows) if depends_on_m else {}
     return {**entry, **times, "choice": "kernel", "ties": ties, "kernel": kernel, **served}
+
+
+def _shortened(name: str) -> str:
+    """`name` as an entry may carry it: those of many shapes together can be longer."""
+    return name if len(name) <= NAME_CHARACTERS_MAX else f"{name[: NAME_CHARACTERS_MAX - 3]}..."
 
 
 def _served(m: int, rows: Rows) -> dict[str, int]:

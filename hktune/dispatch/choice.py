@@ -9,7 +9,6 @@ from typing import Final
 from hktune import model
 from hktune.dispatch.table import Entry, Family, Key
 from hktune.dispatch.validate import Validated
-from hktune.launch_rule import LaunchRule
 
 # Row counts whose near choice is remembered; others are worked out at every call, which costs microseconds.
 NEAR_REMEMBERED_MAX: Final = 65536
@@ -29,12 +28,12 @@ class Choices:
     """The usable entries of a table, ready to be looked up. May be shared by threads."""
 
     def __init__(self, validated: Validated) -> None:
-        self._exact: dict[Key, Choice] = {}
+        self._known: dict[Key, Choice] = {}
+        self._entries: dict[Key, Entry] = {}
         self._families: dict[Family, _Rows] = {}
         families: dict[Family, list[Entry]] = {}
         for entry in validated.usable:
-            rule = entry.kernel.launch.rule if entry.kernel else None
-            self._exact[entry.problem.key] = Choice(entry, rule.at(entry.m) if rule else None, near=False)
+            self._entries[entry.m, entry.n, entry.k, entry.dtype, entry.epilogue] = entry
             if entry.rows != (entry.m, entry.m):
                 families.setdefault(entry.family, []).append(entry)
         for family, entries in families.items():
@@ -44,15 +43,22 @@ class Choices:
     def find(self, m: int, n: int, k: int, dtype: str, epilogue: str) -> Choice | None:
         """The entry tuned for these sizes, else the one whose range of rows holds m; None where there is neither."""
         key = (m, n, k, dtype, epilogue)
-        exact = self._exact.get(key)
-        if exact is not None:
+        known = self._known.get(key)
+        return known if known is not None else self._find(key)
+
+    def _find(self, key: Key) -> Choice | None:
+        """Of a key that is asked for the first time, or has no entry of its own."""
+        entry = self._entries.get(key)
+        if entry is not None:
+            launch = entry.kernel.launch.rule.at(entry.m) if entry.kernel else None
+            exact = self._known[key] = Choice(entry, launch, near=False)
             return exact
-        rows = self._families.get((n, k, dtype, epilogue))
+        rows = self._families.get((key[1], key[2], key[3], key[4]))
         if rows is None:
             return None
         if key in self._near:
             return self._near[key]
-        near = rows.choice(m)
+        near = rows.choice(key[0])
         if len(self._near) < NEAR_REMEMBERED_MAX:
             self._near[key] = near
         return near
@@ -63,16 +69,14 @@ class _Rows:
 
     def __init__(self, entries: list[Entry]) -> None:
         self._first = [entry.rows[0] for entry in entries]
-        self._entries: list[tuple[Entry, LaunchRule | None]] = [
-            (entry, entry.kernel.launch.rule if entry.kernel else None) for entry in entries
-        ]
+        self._entries = entries
 
     def choice(self, m: int) -> Choice | None:
         at = bisect_right(self._first, m) - 1
         if at < 0:
             return None
-        entry, rule = self._entries[at]
+        entry = self._entries[at]
         if m > entry.rows[1]:
             return None
-        launch = rule.at(m) if rule else None
-        return None if rule and launch is None else Choice(entry, launch, near=True)
+        launch = entry.kernel.launch.rule.at(m) if entry.kernel else None
+        return None if entry.kernel and launch is None else Choice(entry, launch, near=True)

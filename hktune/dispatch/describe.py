@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from hktune.dispatch.table import Entry, Table
+from hktune.dispatch.table import Entry, Kernel, Table
 from hktune.dispatch.validate import Skipped
 
 
 @dataclass(frozen=True)
 class Row:
-    """One entry. `serves`: the fewest and the most m it is used for. `vs_baseline`: the vendor's time over the choice's
-    (above 1: faster than the vendor)."""
+    """One entry. `name`: what a person calls its problem. `serves`: the fewest and the most m it is used for.
+    `vs_baseline`: the vendor's time over the choice's (above 1: faster than the vendor)."""
 
+    name: str
     shape: str
     serves: str
     choice: str
+    config_id: str
     config: str
     time_us: float
     source: str
@@ -35,10 +37,12 @@ def describe(table: Table, skipped: Iterable[Skipped] = ()) -> list[Row]:
 def _row(entry: Entry, skipped: str) -> Row:
     kernel = entry.kernel
     return Row(
+        name=entry.name or "",
         shape=str(entry.problem),
         serves="m={}..{}".format(*entry.rows) if entry.rows != (entry.m, entry.m) else "",
         choice=entry.choice if kernel else entry.baseline or "vendor",
-        config=" ".join(f"{name}={value}" for name, value in kernel.config.items()) if kernel else "",
+        config_id=kernel.config_id if kernel else "",
+        config=_words(kernel) if kernel else "",
         time_us=entry.time_us,
         source=str(entry.source),
         tflops=entry.problem.flops / entry.time_us / 1e6,
@@ -46,3 +50,9 @@ def _row(entry: Entry, skipped: str) -> Row:
         object_sha256=kernel.object_sha256[:12] if kernel else "",
         skipped=skipped,
     )
+
+
+def _words(kernel: Kernel) -> str:
+    """The config of `kernel` as a person types it."""
+    typed = {name: str(value).lower() if isinstance(value, bool) else value for name, value in kernel.config.items()}
+    return " ".join(f"{name}={value}" for name, value in typed.items())

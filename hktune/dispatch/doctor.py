@@ -8,9 +8,8 @@ from pathlib import Path
 
 from hktune import model
 from hktune.dispatch.choice import Choices
-from hktune.dispatch.files import read_table
+from hktune.dispatch.files import ANY, Trust, read_table
 from hktune.dispatch.judge import Reason
-from hktune.dispatch.sign import PublicKey
 from hktune.dispatch.table import Entry, Table
 from hktune.dispatch.validate import Skipped, Validated, validate
 from hktune.errors import TableError
@@ -61,17 +60,19 @@ def examine_table(
     calls: Sequence[Call],
     identity: model.Identity | None,
     templates: Mapping[str, str],
-    public_key: PublicKey | None = None,
+    trust: Trust = ANY,
+    allow_modelled: bool = False,
 ) -> list[Finding]:
     """Everything that is wrong with the table in `directory` for these calls on the device `identity` (None: the one it
-    was made on). `templates` maps the names of templates known here to their sha256. Raises nothing for a bad table."""
+    was made on). `templates` maps the names of templates known here to their sha256. With
+    `allow_modelled`, as `hktune.load` takes it, modelled times are no fault. Raises nothing for a bad table."""
     try:
-        table = read_table(directory, public_key)
+        table = read_table(directory, trust)
         validated = validate(table, directory, identity or table.identity, True, templates)
     except TableError as error:
         return [Finding("table", str(error), "nothing of it can be used")]
     findings = [*_rows(validated.skipped, True), *_rows(validated.reported, False), *_unreachable(table)]
-    findings += _modelled(table, calls)
+    findings += _modelled(table, calls, allow_modelled)
     findings += _coverage(validated, calls)
     if not table.entries:
         findings.append(Finding("entries", "the table has none", "tune some shapes into it"))
@@ -103,7 +104,7 @@ def _unreachable(table: Table) -> list[Finding]:
     ]
 
 
-def _modelled(table: Table, calls: Sequence[Call]) -> list[Finding]:
+def _modelled(table: Table, calls: Sequence[Call], allowed: bool) -> list[Finding]:
     rows = [entry for entry in table.entries if entry.source is Source.MODELLED]
     if not rows:
         return []
@@ -111,7 +112,8 @@ def _modelled(table: Table, calls: Sequence[Call]) -> list[Finding]:
     found = [(call, choices.find(*call.problem.key)) for call in calls]
     share = _share([call for call, choice in found if choice and choice.entry.source is Source.MODELLED], calls)
     value = f"{len(rows)} of {len(table.entries)} rows ({_first(rows)}){share}"
-    return [Finding("modelled rows", value, "measure them on the device, or load with allow_modelled=True")]
+    next_step = "measure them on the device, or load with allow_modelled=True"
+    return [Finding("modelled rows", value, next_step, wrong=not allowed)]
 
 
 def _coverage(validated: Validated, calls: Sequence[Call]) -> list[Finding]:

@@ -7,86 +7,120 @@ is.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
-import stat
+import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import msgspec
 from filelock import FileLock
+from msgspec import structs
 
-from hktune.dispatch.sign import SIGNATURE_BYTES, SIGNATURE_NAME, PublicKey, check_signature
-from hktune.dispatch.table import Table
+from hktune.dispatch.layout import (
+    OBJECT_FILE,
+    OBJECTS_NAME,
+    SIGNATURE_FILE,
+    SIGNATURE_NAME,
+    TABLE_FILE,
+    TABLE_NAME,
+    object_name,
+    suffix,
+)
+from hktune.dispatch.sign import PublicKey, check_signature
+from hktune.dispatch.table import Entry, Sha256, Table
 from hktune.errors import TableError
-from hktune.model import compact_json
-from hktune.publish import publish
+from hktune.escaped import shown
+from hktune.json_file import check_keys, typed
+from hktune.model import Problem, compact_json
+from hktune.outside_file import FileKind, own_folder
+from hktune.publish import publish, scratch_folder
 
-FILE_NAME = "table.json"
 VERSION = 2
-FILE_BYTES_MAX = 32 << 20
-OBJECT_BYTES_MAX = 16 << 20
 LOCK_TIMEOUT_S = 60  # it is held for milliseconds
-_REBUILD = "build it again with `hktune table build`"
-_SEAL = "content_sha256"
+_OBJECT_NAME = re.compile(r"[0-9a-f]{64}\Z")
 
 
-def object_name(table: Table, sha256: str) -> str:
-    """Where the code object of `sha256`, as a `Table` carries it (64 hex digits), lies in its directory."""
-    return f"objects/{sha256}{_suffix(table.arch)}"
+@dataclass(frozen=True)
+class Trust:
+    """What a table must be beside whole. `public_key`: signed by its owner. `sha256`: the very one of this
+    content_sha256. `created_after`: made then or later, so that an older table, however well signed, is refused."""
+
+    public_key: PublicKey | None = None
+    sha256: str | None = None
+    created_after: datetime | str | None = None
 
 
-def read_table(directory: Path, public_key: PublicKey | None = None) -> Table:
-    """Read and check `directory`/table.json; with `public_key`, its signature first (see `sign.py`).
+ANY = Trust()
 
-    Raises TableError when it is missing, truncated, malformed, not what its content_sha256 says, or not signed so.
+
+class _Header(msgspec.Struct):
+    """What is looked at first: a table of another version is no malformed one."""
+
+    version: int = VERSION
+
+
+class _Sealed(Table, frozen=True, kw_only=True):
+    """table.json as it lies on disk, its entries not yet checked against each other."""
+
+    content_sha256: Sha256
+
+    def __post_init__(self) -> None:
+        """The table made of it is checked."""
+
+
+def read_table(directory: Path, trust: Trust = ANY) -> Table:
+    """Read and check `directory`/table.json, its signature first where `trust` has a key.
+
+    Raises TableError when it is missing, truncated, malformed, not what its content_sha256 says, or not to be trusted.
     """
-    path = directory / FILE_NAME
-    data = read_within(directory, FILE_NAME, FILE_BYTES_MAX)
-    if public_key is not None:
-        check_signature(path, data, read_within(directory, SIGNATURE_NAME, SIGNATURE_BYTES), public_key)
+    path = directory / TABLE_NAME
+    data = TABLE_FILE.read_inside(directory, TABLE_NAME)
+    if trust.public_key is not None:
+        check_signature(path, data, SIGNATURE_FILE.read_inside(directory, SIGNATURE_NAME), trust.public_key)
     try:
-        document = json.loads(data, object_pairs_hook=_unique, parse_constant=_refuse)
-    except (ValueError, RecursionError) as error:
-        raise TableError(f"{path}: truncated or not JSON ({_line(error)}): {_REBUILD}") from None
-    saved_sha256 = document.pop(_SEAL, None) if isinstance(document, dict) else None
-    if isinstance(document, dict) and document.get("version", VERSION) != VERSION:
-        found = repr(document["version"])[:40]
-        raise TableError(f"{path}: table version saved={found} current={VERSION}: {_REBUILD}")
+        version = msgspec.json.decode(data, type=_Header).version
+    except (ValueError, RecursionError):
+        version = VERSION  # whatever is wrong is said below
+    if version != VERSION:
+        raise TABLE_FILE.broken(path, f"table version saved={version} current={VERSION}")
     try:
-        table = msgspec.convert(document, Table)
-    except (ValueError, RecursionError) as error:  # ValidationError is a ValueError; so is what half a surrogate raises
-        raise TableError(f"{path}: malformed table: {_line(error)}: {_REBUILD}") from None
-    if saved_sha256 != content_sha256(table):
-        found = repr(saved_sha256)[:80]
-        raise TableError(
-            f"{path}: damaged or edited: {_SEAL} saved={found} current={content_sha256(table)}: {_REBUILD}"
+        sealed = typed(data, _Sealed)
+        table = Table(**{name: getattr(sealed, name) for name in Table.__struct_fields__})
+        if not _is_as_written(data, table, sealed.content_sha256):
+            check_keys(data)
+    except ValueError as wrong:
+        raise TABLE_FILE.broken(path, f"truncated, malformed or not JSON ({wrong})") from None
+    current = content_sha256(table)
+    if sealed.content_sha256 != current:
+        raise TABLE_FILE.broken(
+            path, f"damaged or edited: content_sha256 saved={sealed.content_sha256} current={current}"
         )
+    _check_pins(path, table, current, trust)
     return table
 
 
-def read_within(directory: Path, name: str, bytes_max: int) -> bytes:
-    """The bytes of the plain file `name` (parts joined by /) in `directory`.
+def _check_pins(path: Path, table: Table, sha256: str, trust: Trust) -> None:
+    if trust.sha256 is not None and trust.sha256 != sha256:
+        rule = f"{path}: content_sha256 pinned={shown(trust.sha256, 70)} current={sha256}"
+        raise TableError(f"{rule}: get that table, or pin this one")
+    if trust.created_after is None:
+        return
+    oldest, made = _time(trust.created_after, "created_after"), _time(table.created_at, f"{path}: created_at")
+    if made < oldest:
+        raise TableError(f"{path}: made at {made.isoformat()}, before {oldest.isoformat()}: get the newer table")
 
-    Raises TableError when it cannot be read, is a symbolic link or reached through one, is no plain file, or is larger
-    than `bytes_max`. `directory` itself may be a link: the caller chose it.
-    """
-    path = directory / name
+
+def _time(moment: datetime | str, what: str) -> datetime:
+    """A moment with its time zone; UTC where it names none."""
     try:
-        with _opened(directory, name) as handle:
-            if not stat.S_ISREG(os.fstat(handle).st_mode):
-                raise TableError(f"{path}: is no plain file: {_REBUILD}")
-            with os.fdopen(os.dup(handle), "rb") as file:
-                data = file.read(bytes_max + 1)
-    except OSError as error:
-        rule = "is, or is reached through, a symbolic link" if _is_link(directory, name) else "cannot be read"
-        raise TableError(f"{path}: {rule} ({error.strerror}): pass a directory that `hktune tune` made") from None
-    if len(data) > bytes_max:
-        raise TableError(f"{path}: has over {bytes_max} bytes, which no table has: {_REBUILD}")
-    return data
+        at = datetime.fromisoformat(moment) if isinstance(moment, str) else moment
+    except ValueError:
+        raise TableError(f"{what}={shown(moment)} is no time: write it as 2026-11-29T12:00:00+00:00") from None
+    return at if at.tzinfo else at.replace(tzinfo=timezone.utc)
 
 
 def write_table(table: Table, objects: Mapping[str, bytes], directory: Path) -> None:
@@ -95,18 +129,21 @@ def write_table(table: Table, objects: Mapping[str, bytes], directory: Path) -> 
     An object already there need not be given again. A signature of the old table goes before the new one appears, and
     objects that the new table does not name go last, so a reader of the old table may lose one but never reads a wrong
     one. A file lock orders those who write one directory. Raises TableError when an object is neither given nor there,
-    when bytes and sha256 disagree, and when the directory cannot be written.
+    when bytes and sha256 disagree, when objects/ is a link, when the table is larger than a reader takes, and when the
+    directory cannot be written.
     """
+    data = table_json(table)
+    if len(data) > TABLE_FILE.bytes_max:
+        rule = f"{directory}: {len(table.entries)} entries are {len(data)} bytes, a table has {TABLE_FILE.bytes_max}"
+        raise TableError(f"{rule}: make two tables of them")
     try:
-        (directory / "objects").mkdir(parents=True, exist_ok=True)
-        with FileLock(directory / f"{FILE_NAME}.lock", timeout=LOCK_TIMEOUT_S):
+        own_folder(directory, OBJECTS_NAME, TableError)
+        with FileLock(directory / f"{TABLE_NAME}.lock", timeout=LOCK_TIMEOUT_S):
             for sha256 in sorted(table.object_sha256s):
-                _put_object(directory / object_name(table, sha256), sha256, objects.get(sha256))
-            data = table_json(table)
-            path = directory / FILE_NAME
-            if not path.is_file() or path.read_bytes() != data:
+                _put_object(directory, object_name(table.arch, sha256), sha256, objects.get(sha256))
+            if _there(directory, TABLE_NAME, TABLE_FILE) != data:
                 (directory / SIGNATURE_NAME).unlink(missing_ok=True)
-                publish(path, data)
+                publish(directory / TABLE_NAME, data)
             _remove_unnamed(directory, table)
     except OSError as error:
         raise TableError(
@@ -114,85 +151,117 @@ def write_table(table: Table, objects: Mapping[str, bytes], directory: Path) -> 
         ) from None
 
 
+def check_table_place(directory: Path) -> None:
+    """Raise now, TableError or MachineError, what would keep `write_table` from writing into `directory`."""
+    try:
+        objects = own_folder(directory, OBJECTS_NAME, TableError)
+        with FileLock(directory / f"{TABLE_NAME}.lock", timeout=LOCK_TIMEOUT_S):
+            if (directory / TABLE_NAME).is_dir():
+                raise TableError(f"{directory / TABLE_NAME}: is a folder, where a table is to be: pass another DIR")
+            with scratch_folder(directory), scratch_folder(objects):
+                pass
+    except OSError as error:
+        raise TableError(
+            f"{directory}: no table can be written there ({error.strerror or error}): pass another DIR"
+        ) from None
+
+
 def table_json(table: Table) -> bytes:
     """The bytes of table.json: one line per header field and per entry, so that a retuned shape is a one-line diff (and
     the line of content_sha256)."""
-    fields = msgspec.to_builtins(table)
-    entries = ",\n".join("  " + _json(_present(entry)) for entry in fields.pop("entries"))
-    fields[_SEAL] = content_sha256(table)
-    header = "".join(f" {_json(name)}: {_json(value)},\n" for name, value in fields.items())
-    return f'{{\n{header} "entries": [\n{entries}\n ]\n}}\n'.encode()
+    return b"".join(_lines(table, content_sha256(table)))
 
 
 def content_sha256(table: Table) -> str:
-    """The sha256 of all that a table says, however its file spells it."""
-    return hashlib.sha256(compact_json(msgspec.to_builtins(table)).encode()).hexdigest()
+    """The sha256 of all that a table says, however its file spells it: of its sorted compact JSON, made entry by entry,
+    for all of it at once takes as much memory as the table."""
+    header = msgspec.to_builtins(structs.replace(table, entries=()))
+    before, after = compact_json(header).split('"entries":[]')
+    digest = hashlib.sha256(f'{before}"entries":['.encode())
+    for number, entry in enumerate(table.entries):
+        digest.update(b"," * (number > 0) + _sorted_compact(entry))
+    digest.update(f"]{after}".encode())
+    return digest.hexdigest()
 
 
-@contextlib.contextmanager
-def _opened(directory: Path, name: str) -> Iterator[int]:
-    """A handle of the file, opened part by part without following a link, and without waiting for a pipe's writer."""
-    handles = [os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)]
+def _sorted_compact(entry: Entry) -> bytes:
+    """`compact_json` of an entry, without its name where it has none: as before there were names, so that a table
+    without any keeps its sha256. msgspec's own is the same bytes, 20 times as fast, of ASCII and of times that Python
+    writes without an exponent."""
+    times = (entry.time_us, entry.time_us_low, entry.time_us_high, entry.baseline_us)
+    if all(time is None or time >= 1e-3 for time in times):
+        text = msgspec.json.encode(entry, order="sorted")
+        if text.isascii():
+            return text.replace(b'"name":null,', b"")
+    fields = msgspec.to_builtins(entry)
+    if entry.name is None:
+        del fields["name"]
+    return compact_json(fields).encode()
+
+
+def _lines(table: Table, sha256: str) -> Iterator[bytes]:
+    """table.json, line by line."""
+    header = msgspec.to_builtins(structs.replace(table, entries=()))
+    del header["entries"]
+    header["content_sha256"] = sha256
+    yield b"{\n"
+    yield from (f" {_json(name)}: {_json(value)},\n".encode() for name, value in header.items())
+    yield b' "entries": [\n'
+    for number, entry in enumerate(table.entries, start=1):
+        end = ",\n" if number < len(table.entries) else "\n"
+        yield f"  {_json(_present(msgspec.to_builtins(entry)))}{end}".encode()
+    yield b" ]\n}\n" if table.entries else b"\n ]\n}\n"
+
+
+def _is_as_written(data: bytes, table: Table, sha256: str) -> bool:
+    """Whether `data` is what `write_table` makes of `table`, which holds no key twice: seen much faster than looked
+    for."""
+    at = 0
+    for line in _lines(table, sha256):
+        if not data.startswith(line, at):
+            return False
+        at += len(line)
+    return at == len(data)
+
+
+def saved_names(directory: Path) -> dict[Problem, str]:
+    """What the entries of the table in `directory` are called; of no table, or one that is no good, nothing."""
     try:
-        *folders, last = name.split("/")
-        for folder in folders:
-            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-            handles.append(os.open(folder, flags, dir_fd=handles[-1]))
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        handles.append(os.open(last, flags, dir_fd=handles[-1]))
-        yield handles[-1]
-    finally:
-        for handle in handles:
-            os.close(handle)
+        return {entry.problem: entry.name for entry in read_table(directory).entries if entry.name}
+    except TableError:
+        return {}
 
 
-def _is_link(directory: Path, name: str) -> bool:
-    parts = name.split("/")
-    return any(directory.joinpath(*parts[: end + 1]).is_symlink() for end in range(len(parts)))
-
-
-def _put_object(path: Path, sha256: str, data: bytes | None) -> None:
-    ours = path.is_file() and not path.is_symlink()
-    if data is None and ours:
-        data = path.read_bytes()
+def _put_object(directory: Path, name: str, sha256: str, given: bytes | None) -> None:
+    there = _there(directory, name, OBJECT_FILE)
+    data = there if given is None else given
     if data is None:
         raise TableError(f"the table names code object {sha256}, which was not given: build it first")
     found = hashlib.sha256(data).hexdigest()
     if found != sha256:
         raise TableError(f"code object sha256: saved={sha256} current={found}: build it again")
-    if not ours or path.read_bytes() != data:
-        publish(path, data)
+    if there != data:
+        publish(directory / name, data)
+
+
+def _there(directory: Path, name: str, kind: FileKind) -> bytes | None:
+    """The bytes of a file that is to be replaced; None where it is no plain one."""
+    try:
+        return kind.read_if_there(directory, name)
+    except TableError:
+        return None
 
 
 def _remove_unnamed(directory: Path, table: Table) -> None:
-    named = {Path(object_name(table, sha256)).name for sha256 in table.object_sha256s}
-    for path in (directory / "objects").iterdir():
-        if path.suffix == _suffix(table.arch) and path.name not in named:
+    """Remove objects of other tables; what is not named like one is somebody else's."""
+    named = {Path(object_name(table.arch, sha256)).name for sha256 in table.object_sha256s}
+    for path in (directory / OBJECTS_NAME).iterdir():
+        if path.suffix == suffix(table.arch) and _OBJECT_NAME.match(path.stem) and path.name not in named:
             path.unlink(missing_ok=True)
-
-
-def _suffix(arch: str) -> str:
-    return ".hsaco" if arch.startswith("gfx") else ".cubin"
 
 
 def _present(entry: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in entry.items() if value is not None}
 
 
-def _json(value: Any) -> str:
-    return json.dumps(value, separators=(", ", ": "))
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    fields = dict(pairs)
-    if len(fields) != len(pairs):
-        raise ValueError("a key stands twice in one object")
-    return fields
-
-
-def _refuse(constant: str) -> Any:
-    raise ValueError(f"{constant} is not a number of JSON")
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
+_json = json.JSONEncoder(separators=(", ", ": ")).encode

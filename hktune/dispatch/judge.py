@@ -179,8 +179,9 @@ def _refused(entry: Entry, kernel: Kernel, arch: str, image: KernelImage | CudaK
     work_items = math.prod(launch.block)
     if work_items > needs.max_workgroup_size:
         return f"launches {work_items} work-items a workgroup, {kernel.symbol} takes {needs.max_workgroup_size}"
-    for m in (entry.m, *entry.rows):
-        at_m = launch.rule.at(m)
+    rule = launch.rule
+    for m in dict.fromkeys((entry.m, *entry.rows)):
+        at_m = rule.at(m)
         refused = _grid_refused(at_m, image) if at_m else None
         if refused:
             return f"{refused} (m={m})"

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import groupby, pairwise
 
 from hktune.dispatch.standing import Chosen, choose
-from hktune.model import Config, Problem, Status, Trial
+from hktune.model import Config, Problem, Status, Trial, by_problem
 
 Rows = tuple[int, int]
 """The fewest and the most rows served."""
@@ -48,16 +48,16 @@ def cross_trials(trials: Sequence[Trial]) -> list[tuple[Config, Problem]]:
     A pair that has any trial, a failed one too, is not asked for again. Whether a config is legal for the problem is
     the caller's to judge. New trials may make new winners: ask again until nothing is wanted.
     """
-    tried = {(trial.config_id, trial.problem, trial.source) for trial in trials}
-    failed = {(trial.config_id, trial.problem) for trial in trials if trial.status is not Status.OK}
+    rows_of = by_problem(trials)
     wanted: dict[tuple[str, Problem], Config] = {}
     for lower, upper in _pairs(choose(trials)):
         for chosen, other in ((lower, upper), (upper, lower)):
             if chosen.trial is None:
                 continue
-            key = (chosen.trial.config_id, other.standing.problem)
-            if key not in failed and (*key, other.standing.best.source) not in tried:
-                wanted[key] = Config.from_json(chosen.trial.config)
+            config_id, problem, source = chosen.trial.config_id, other.standing.problem, other.standing.best.source
+            own = (row for row in rows_of[problem] if row.config_id == config_id)
+            if all(row.status is Status.OK and row.source is not source for row in own):
+                wanted[config_id, problem] = Config.from_json(chosen.trial.config)
     return [(config, problem) for (_, problem), config in wanted.items()]
 
 

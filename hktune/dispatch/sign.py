@@ -12,14 +12,15 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hktune.dispatch.layout import SIGNATURE_NAME, TABLE_FILE, TABLE_NAME
 from hktune.errors import TableError, ToolchainError
+from hktune.outside_file import FileKind
 from hktune.publish import publish
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-SIGNATURE_NAME = "table.json.sig"
-SIGNATURE_BYTES = 64
+KEY_FILE = FileKind("a key", 64 << 10, TableError, "make one with `openssl genpkey`")
 
 PublicKey = str | PathLike[str] | bytes
 """The path of a PEM file, or its bytes."""
@@ -30,9 +31,9 @@ def sign_table(directory: Path, private_key: Path) -> Path:
 
     Raises TableError when a file cannot be read or written or holds no such key, ToolchainError without `cryptography`.
     """
-    key: Ed25519PrivateKey = _key(_bytes(private_key), private=True, where=str(private_key))
+    key: Ed25519PrivateKey = _key(KEY_FILE.read(private_key), private=True, where=str(private_key))
     path = directory / SIGNATURE_NAME
-    signature = key.sign(_bytes(directory / "table.json"))
+    signature = key.sign(TABLE_FILE.read_inside(directory, TABLE_NAME))
     try:
         publish(path, signature)
     except OSError as error:
@@ -43,7 +44,7 @@ def sign_table(directory: Path, private_key: Path) -> Path:
 def check_signature(path: Path, data: bytes, signature: bytes, public_key: PublicKey) -> None:
     """Raises TableError unless `signature` is one of `data`, the bytes of the file at `path`, by `public_key`."""
     from_file = not isinstance(public_key, bytes)
-    pem = _bytes(Path(public_key)) if not isinstance(public_key, bytes) else public_key
+    pem = KEY_FILE.read(Path(public_key)) if not isinstance(public_key, bytes) else public_key
     where = str(public_key) if from_file else "public_key"
     key: Ed25519PublicKey = _key(pem, private=False, where=where)
     from cryptography.exceptions import InvalidSignature
@@ -58,7 +59,7 @@ def check_signature(path: Path, data: bytes, signature: bytes, public_key: Publi
 
 def _key(pem: bytes, private: bool, where: str) -> Any:
     try:
-        from cryptography.exceptions import UnsupportedAlgorithm
+        from cryptography.exceptions import InternalError, UnsupportedAlgorithm
         from cryptography.hazmat.primitives import serialization
         from cryptography.hazmat.primitives.asymmetric import ed25519
     except ImportError as absent:
@@ -67,15 +68,8 @@ def _key(pem: bytes, private: bool, where: str) -> Any:
     kind = "private" if private else "public"
     try:
         key = serialization.load_pem_private_key(pem, None) if private else serialization.load_pem_public_key(pem)
-    except (ValueError, TypeError, UnsupportedAlgorithm):
+    except (ValueError, TypeError, UnsupportedAlgorithm, InternalError):  # the last for keys of another length
         key = None
     if not isinstance(key, wanted):
         raise TableError(f"{where}: is no unencrypted ed25519 {kind} key in PEM: make one with `openssl genpkey`")
     return key
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise TableError(f"{path}: cannot be read ({error.strerror}): check the path") from None

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from hktune.dispatch.cover import smallest_cover
 from hktune.errors import TableError
-from hktune.model import Problem, Source, Status, Trial
+from hktune.model import Problem, Source, Status, Trial, by_problem
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Standing:
     def vendor_us(self) -> float | None:
         return self.best.baseline_us
 
-    @property
+    @cached_property
     def tied(self) -> tuple[Trial, ...]:
         """The configs that cannot be told from the best, it first, whose whole interval lies below the vendor's time.
         None where the vendor library is the choice."""
@@ -68,11 +69,8 @@ def choose(trials: Iterable[Trial]) -> list[Chosen]:
     trial is decided among those. Of the configs that tie with the best of their problem, those are used that make the
     set of all kernels smallest; then the fastest, then by config id.
     """
-    by_problem: dict[Problem, list[Trial]] = {}
-    for trial in trials:
-        by_problem.setdefault(trial.problem, []).append(trial)
-    candidates = {problem: _candidates(by_problem[problem]) for problem in sorted(by_problem)}
-    standings = [Standing(problem, of_problem) for problem, of_problem in candidates.items() if of_problem]
+    candidates = ((problem, _candidates(own)) for problem, own in sorted(by_problem(trials).items()))
+    standings = [Standing(problem, of_problem) for problem, of_problem in candidates if of_problem]
     slowdowns = [
         {trial.config_id: time_us(trial) / time_us(standing.best) for trial in standing.tied} for standing in standings
     ]

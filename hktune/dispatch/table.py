@@ -6,22 +6,29 @@ which is the only part of a table that ever becomes part of a path. Text holds n
 
 from __future__ import annotations
 
+import functools
 import itertools
 from typing import Annotated, Literal
 
+import msgspec
 from msgspec import Meta, Struct
 
 from hktune import model
 from hktune.errors import SpaceError
-from hktune.launch_rule import GRID_MAX, WORKSPACE_BYTES_MAX, LaunchRule, compiled
+from hktune.launch_rule import BLOCK_MAX, GRID_MAX, LDS_BYTES_MAX, WORKSPACE_BYTES_MAX, LaunchRule, compiled
 
+NAME_CHARACTERS_MAX = 256
 ENTRIES_MAX = 20_000  # twice the problems of a shapes file
+# Characters of all formulas of a table, and of those that differ. In use a row has some 80, most of them shared.
+FORMULAS_MAX, DISTINCT_FORMULAS_MAX = 4 << 20, 1 << 19
 
 Key = tuple[int, int, int, str, str]
 Family = tuple[int, int, str, str]
 
 Word = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"\A[A-Za-z0-9_.+:/-]+\Z")]
-Text = Annotated[str, Meta(max_length=4096, pattern=r"\A[^\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+\Z")]
+_PLAIN = r"\A[^\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+\Z"
+Text = Annotated[str, Meta(max_length=4096, pattern=_PLAIN)]
+Name = Annotated[str, Meta(max_length=NAME_CHARACTERS_MAX, pattern=_PLAIN)]
 Sha256 = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 ConfigId = Annotated[str, Meta(pattern=r"\A[0-9a-f]{16}\Z")]
 Symbol = Annotated[str, Meta(pattern=r"\A[A-Za-z_$.][A-Za-z0-9_$.]{0,4095}\Z")]
@@ -30,13 +37,14 @@ FormulaText = Annotated[str, Meta(max_length=500, pattern=r"\A(?!.*[0-9][a-z_])[
 Dimension = Annotated[int, Meta(ge=1, le=2**24)]
 Micros = Annotated[float, Meta(gt=0, le=1e12)]
 GridSize = Annotated[int, Meta(ge=1, le=GRID_MAX)]
-BlockSize = Annotated[int, Meta(ge=1, le=1024)]
-LdsBytes = Annotated[int, Meta(ge=0, le=1 << 20)]
+BlockSize = Annotated[int, Meta(ge=1, le=BLOCK_MAX)]
+LdsBytes = Annotated[int, Meta(ge=0, le=LDS_BYTES_MAX)]
 WorkspaceBytes = Annotated[int, Meta(ge=0, le=WORKSPACE_BYTES_MAX)]
 
 
-class Strict(Struct, frozen=True, forbid_unknown_fields=True):
-    """Immutable, and a key that it does not know is an error."""
+class Strict(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
+    """Immutable, and a key that it does not know is an error. Holds nothing that could hold it, so Python's search for
+    cycles may pass over it: a table is some 300,000 objects."""
 
 
 class Argument(Strict, frozen=True):
@@ -66,17 +74,26 @@ class Launch(Strict, frozen=True):
             raise ValueError(f"arguments {names} must be a, bt, c and others, each once")
         if self.workspace_bytes and "workspace" not in names:
             raise ValueError(f"workspace_bytes {self.workspace_bytes} and arguments {names} must agree on a workspace")
-        try:
-            for formula in (*self.grid, self.workspace_bytes, *self.requires):
-                if isinstance(formula, str):
-                    compiled(formula)
-        except SpaceError as error:
-            raise ValueError(str(error)) from None
+
+    @property
+    def formulas(self) -> list[str]:
+        return [size for size in (*self.grid, self.workspace_bytes, *self.requires) if isinstance(size, str)]
 
     @property
     def rule(self) -> LaunchRule:
-        arguments = tuple(model.Argument(argument.name, argument.kind) for argument in self.arguments)
+        arguments = _plain(self.arguments)
         return LaunchRule(self.grid, self.block, self.dynamic_lds_bytes, arguments, self.workspace_bytes, self.requires)
+
+
+@functools.lru_cache(maxsize=256)
+def _plain(arguments: tuple[Argument, ...]) -> tuple[model.Argument, ...]:
+    """As `model.Launch` has them: one tuple for all entries with equal ones."""
+    return tuple(model.Argument(argument.name, argument.kind) for argument in arguments)
+
+
+@functools.lru_cache(maxsize=4096)
+def _config_id(config: bytes) -> str:
+    return model.Config(msgspec.json.decode(config)).id
 
 
 class Kernel(Strict, frozen=True):
@@ -94,13 +111,18 @@ class Kernel(Strict, frozen=True):
     launch: Launch
     reproducible: bool = False
 
+    def __post_init__(self) -> None:
+        current = _config_id(msgspec.json.encode(self.config))
+        if self.config_id != current:
+            raise ValueError(f"config_id saved={self.config_id} current={current}: the config is another")
+
 
 class Entry(Strict, frozen=True):
     """What one problem runs. `kernel` is absent when the vendor library is the choice.
 
     `time_us` (with its interval where measured) is the choice's own time; `ties` are the ids of other configs that
     cannot be told from it. The entry serves the n and k of its problem with `m_from` to `m_to` rows, both included;
-    where they are absent with m rows only.
+    where they are absent with m rows only. `name` is what a person calls the problem; nothing is decided by it.
     """
 
     m: Dimension
@@ -119,6 +141,7 @@ class Entry(Strict, frozen=True):
     kernel: Kernel | None = None
     m_from: Dimension | None = None
     m_to: Dimension | None = None
+    name: Name | None = None
 
     @property
     def problem(self) -> model.Problem:
@@ -137,8 +160,6 @@ class Entry(Strict, frozen=True):
         fewest, most = self.rows
         if not fewest <= self.m <= most:
             raise ValueError(f"m={self.m} must lie in m_from={fewest} to m_to={most}")
-        if self.kernel and self.kernel.launch.rule.at(self.m) is None:
-            raise ValueError(f"the kernel of {self.problem} has no legal launch for its own m")
         if (self.choice == "kernel") != (self.kernel is not None):
             raise ValueError(f"choice {self.choice!r} and its kernel must agree")
         takes_bias = self.kernel is not None and any(each.name == "bias" for each in self.kernel.launch.arguments)
@@ -180,6 +201,23 @@ class Table(Strict, frozen=True, kw_only=True):
         return frozenset(entry.kernel.object_sha256 for entry in self.entries if entry.kernel)
 
     def __post_init__(self) -> None:
+        self._check_rows()
+        self._check_formulas()
+
+    def _check_formulas(self) -> None:
+        """Their volume before any is parsed: what a table costs to load and to use is bounded by it."""
+        formulas = [(entry, text) for entry in self.entries if entry.kernel for text in entry.kernel.launch.formulas]
+        distinct = {text: entry for entry, text in formulas}
+        for most, texts in ((FORMULAS_MAX, [text for _, text in formulas]), (DISTINCT_FORMULAS_MAX, list(distinct))):
+            if sum(map(len, texts)) > most:
+                raise ValueError(f"its formulas have over {most} characters: split the table")
+        for text, entry in distinct.items():
+            _check_formula(text, entry)
+        for entry in self.entries:
+            if entry.kernel and entry.kernel.launch.rule.at(entry.m) is None:
+                raise ValueError(f"the kernel of {entry.problem} has no legal launch for its own m")
+
+    def _check_rows(self) -> None:
         families: dict[Family, list[Entry]] = {}
         for entry in self.entries:
             families.setdefault(entry.family, []).append(entry)
@@ -190,3 +228,10 @@ class Table(Strict, frozen=True, kw_only=True):
                     raise ValueError(f"{lower.problem} has two entries: keep one")
                 if lower.rows[1] >= upper.rows[0]:
                     raise ValueError(f"{lower.problem} and {upper.problem} both serve m={upper.rows[0]}: part them")
+
+
+def _check_formula(text: str, entry: Entry) -> None:
+    try:
+        compiled(text)
+    except SpaceError as error:
+        raise ValueError(f"{entry.problem}: {error}") from None

@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hktune import model
 from hktune.code_object import read_code_object
 from hktune.cubin import read_cubin
-from hktune.dispatch.files import OBJECT_BYTES_MAX, object_name, read_within
 from hktune.dispatch.judge import Found, Mismatch, ObjectFound, Reason, judge
+from hktune.dispatch.layout import OBJECT_FILE, object_name
 from hktune.dispatch.table import Entry, Table
 from hktune.errors import TableError
 
@@ -100,12 +100,13 @@ class _Shelf:
         return self._found[sha256]
 
     def _read(self, sha256: str) -> ObjectFound:
-        name = object_name(self._table, sha256)
+        name = object_name(self._table.arch, sha256)
         path = self._directory / name
-        if not path.is_symlink() and not path.is_file():
-            return Mismatch("hard", Reason.OBJECT_MISSING, f"{path} is not there")
+        kind = replace(OBJECT_FILE, bytes_max=min(OBJECT_FILE.bytes_max, self._bytes_left))
         try:
-            data = read_within(self._directory, name, min(OBJECT_BYTES_MAX, self._bytes_left))
+            data = kind.read_if_there(self._directory, name)
+            if data is None:
+                return Mismatch("hard", Reason.OBJECT_MISSING, f"{path} is not there")
             found = hashlib.sha256(data).hexdigest()
             if found != sha256:
                 return Mismatch("hard", Reason.OBJECT_CHANGED, f"{path}: sha256 saved={sha256} current={found}")

@@ -13,11 +13,12 @@ from string import Template as Text
 
 from hktune.dispatch import Entry, Table, read_table
 from hktune.errors import TableError
+from hktune.escaped import escaped
 from hktune.export.lint import forbidden_habits, forbidden_python
 from hktune.model import WORKSPACE_COUNTER_BYTES, Config
-from hktune.template import Template, load_template
+from hktune.space import load_space
+from hktune.template import Template
 
-TEMPLATE = "gfx950/gemm_bf16"
 FORMS = {"matmul": "MatmulModel", "matmul-bt": "TransposedMatmulModel", "linear": "LinearModel"}
 _INCLUDE = re.compile(r"^#include .*\n|^using namespace kittens;\n", re.MULTILINE)
 _OPERANDS = """\
@@ -44,21 +45,22 @@ struct operands {{
 """
 
 
-def export_inline(directory: Path, kernels: Path, form: str) -> str:
+def export_inline(directory: Path, space_file: Path, form: str) -> str:
     """The table in `directory` as a Python module whose ModelNew has the given form, a key of `FORMS`.
 
-    `kernels` is the folder of the templates. Raises TableError for a table that this cannot be made of: of another
-    architecture, without a kernel, or of other templates than are there.
+    `space_file` is the search space whose template the kernels are of. Raises TableError for a table that this cannot
+    be made of: of another architecture, without a kernel, or of another template; SpaceError for a config that is not
+    of the space. Of the table's own words none but a device's name is in the module, and that as text.
     """
     table = read_table(directory)
     entries = [entry for entry in table.entries if entry.kernel is not None]
     if table.arch != "gfx950" or not entries:
         rule = f"{directory}: only gfx950 tables with a kernel have an inline form"
         raise TableError(f"{rule}, this is {table.arch} with {len(entries)}: pass another directory")
-    template = load_template(kernels / TEMPLATE)
+    space = load_space(space_file)
     for entry in entries:
-        _check_template(entry, template, directory)
-    text = _module(table, entries, _hip_text(entries, template), directory, FORMS[form])
+        _check_template(entry, space.template, directory)
+    text = _module(table, entries, _hip_text(entries, space.template), directory, FORMS[form])
     habits = forbidden_python(text)
     if habits:
         raise TableError(f"{directory}: the exported module has a forbidden habit ({habits[0]}): mend hktune/export")
@@ -88,7 +90,7 @@ class _HipText:
 def _hip_text(entries: Sequence[Entry], template: Template) -> _HipText:
     """Every kernel of `entries` in a namespace of its own, what launches it, and the choice among them."""
     configs = {entry.kernel.config_id: Config(entry.kernel.config) for entry in entries if entry.kernel}
-    texts = {f"gemm_{config_id[:8]}": template.field_texts(configs[config_id]) for config_id in sorted(configs)}
+    texts = {f"gemm_{config_id}": template.field_texts(configs[config_id]) for config_id in sorted(configs)}
     rows = "\n".join(_row(entry, sorted(configs)) for entry in entries)
     host = (_text("inline_host.hip").substitute(rows=rows), _text("inline_forward.hip").template)
     text = _HipText(
@@ -145,13 +147,18 @@ def _row(entry: Entry, order: Sequence[str]) -> str:
 def _module(table: Table, entries: Sequence[Entry], hip: _HipText, directory: Path, form: str) -> str:
     sources = sorted({str(entry.source) for entry in entries})
     text = _text("inline_module.txt").substitute(
-        arch=table.arch, version=table.hktune, count=len(entries), device=table.device.name,
+        arch=table.arch, version=table.hktune, count=len(entries), device=_in_docstring(table.device.name),
         source=f"Their times are {' and '.join(sources)}", head=hip.head, kernel=hip.kernel, tail=hip.tail, form=form,
         fields=textwrap.fill(" ".join(hip.fields), 110, initial_indent=4 * " ", subsequent_indent=4 * " "),
         values="\n".join(f'    "{name}": "{" ".join(values)}",' for name, values in hip.values.items()),
     )  # fmt: skip
     ast.parse(text, str(directory))
     return text
+
+
+def _in_docstring(text: str) -> str:
+    """`text` so that it ends no docstring of three double quotes, and reads there as it stands."""
+    return escaped(text).replace("\\", "\\\\").replace('"', '\\"')
 
 
 def _text(name: str) -> Text:

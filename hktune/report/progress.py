@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: done and left, best so far, failures, what is being worked on."""
+"""What a person sees while a run goes on: what it does, done and left, best so far, failures."""
 
 from __future__ import annotations
 
@@ -6,71 +6,65 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import ExitStack
 from types import TracebackType
 
-from rich.console import Console, Group
+from rich.console import Console
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress
+from rich.progress_bar import ProgressBar
+from rich.table import Table
 from rich.text import Text
 
+from hktune.escaped import escaped
 from hktune.model import Problem, Status, Trial
+from hktune.report.heartbeat import heartbeat
 from hktune.tuner import Listener
-
-PLAIN_LINE_EVERY_S = 10.0
 
 
 class RunProgress:
-    """What the tuners of a run do, told through a `listener` each. On a terminal a live bar; elsewhere (a log file, CI)
-    one line every few seconds.
+    """What a run and its tuners do, told through `phase` and through a `listener` each. On a terminal a live bar;
+    elsewhere (a log file, CI) one line every few seconds, from the first moment to the last."""
 
-    `names` gives each problem its name in the shapes file; `total` is the most trials the run can record.
-    """
-
-    def __init__(self, console: Console, names: Mapping[Problem, str], total: int) -> None:
+    def __init__(self, console: Console) -> None:
         self._console = console
-        self._names = names
+        self._names: Mapping[Problem, str] = {}
+        self._phase = "setting up"
+        self._started = time.monotonic()
         self._best: dict[Problem, Trial] = {}
         self._statuses: Counter[Status] = Counter()
         self._latest = ""
         self._listeners: list[_Listener] = []
         self._lock = threading.Lock()
-        self._plain_due = time.monotonic() + PLAIN_LINE_EVERY_S
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("trials"),
-            TimeElapsedColumn(),
-            TextColumn("elapsed,"),
-            TimeRemainingColumn(),
-            TextColumn("left"),
-            console=console,
-        )
-        self._task = self._progress.add_task("tuning", total=total)
+        self._progress = Progress(console=console)  # counts, and guesses the time that is left; never shown itself
+        self._task = self._progress.add_task("tuning", total=None)
         self._live = Live(console=console, get_renderable=self._render, refresh_per_second=4, transient=True)
+        self._open = ExitStack()
 
     def __enter__(self) -> RunProgress:
+        self._open.enter_context(heartbeat(self._console, self.line))
         if self._console.is_terminal:
-            self._live.start()
+            self._open.enter_context(self._live)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._console.is_terminal:
-            self._live.stop()
+        self._open.close()
+
+    def expect(self, names: Mapping[Problem, str], total: int) -> None:
+        """What is tuned, each problem with its name in the shapes file, and the most trials that can be recorded."""
+        self._names = names
+        self._progress.update(self._task, total=total)
+
+    def phase(self, what: str) -> None:
+        """What the run does now, in a few words."""
+        self._phase = what
 
     def listener(self) -> Listener:
         """For one more tuner, in whichever thread it runs."""
         self._listeners.append(_Listener(self))
         return self._listeners[-1]
-
-    def tick(self) -> None:
-        """Print a line if it is time for one."""
-        with self._lock:
-            if not self._console.is_terminal and time.monotonic() >= self._plain_due:
-                self._plain_due = time.monotonic() + PLAIN_LINE_EVERY_S
-                self._console.print(self._plain_line(), soft_wrap=True, highlight=False)
 
     def recorded(self, trial: Trial) -> None:
         """Count one trial."""
@@ -85,33 +79,39 @@ class RunProgress:
         best = self._best.get(trial.problem)
         if best is None or best.time_us is None or trial.time_us < best.time_us:
             self._best[trial.problem] = trial
-            self._latest = (
-                f"{self._names[trial.problem]}: {trial.time_us:.1f} us {trial.source} ({trial.tflops:.0f} TFLOP/s)"
-            )
+            self._latest = f"{escaped(self._names[trial.problem])} {trial.time_us:.1f} us {trial.source}"
 
     def skipped(self, trials: int) -> None:
-        """Count trials of an earlier run as done."""
-        self._progress.advance(self._task, trials)
-
-    def _failures(self) -> str:
-        failed = {status: count for status, count in self._statuses.items() if status is not Status.OK}
-        return ", ".join(f"{count} {status}" for status, count in sorted(failed.items())) or "none"
-
-    def _plain_line(self) -> str:
+        """Count trials of an earlier run as done, at no speed."""
         task = self._progress.tasks[0]
-        left = f"{task.time_remaining:.0f} s left" if task.time_remaining is not None else "time left unknown"
-        return (
-            f"{task.completed:.0f}/{task.total:.0f} trials, {left}; best of {len(self._best)} shapes, "
-            f"newest {self._latest or 'none yet'}; failures: {self._failures()}"
-        )
+        self._progress.reset(self._task, total=task.total, completed=int(task.completed) + trials)
 
-    def _render(self) -> Group:
-        lines = (
-            f"compiling and proving {sum(listener.variants for listener in self._listeners)} variants",
-            f"newest best   {self._latest or 'none yet'}",
-            f"failures      {self._failures()}",
-        )
-        return Group(self._progress, Text("\n".join(lines)))
+    def line(self) -> str:
+        """How far the run is."""
+        return "; ".join([self._done(), *([f"newest best {self._latest}"] if self._latest else []), *self._failures()])
+
+    def _done(self) -> str:
+        elapsed_s = time.monotonic() - self._started
+        task = self._progress.tasks[0]
+        if task.total is None:
+            return f"{self._phase}, {elapsed_s:.0f} s so far"
+        left = f", {task.time_remaining:.0f} s left" if task.time_remaining else ""
+        return f"{self._phase}: {task.completed:.0f}/{task.total:.0f} trials, {elapsed_s:.0f} s{left}"
+
+    def _failures(self) -> list[str]:
+        failed = {status: count for status, count in self._statuses.items() if status is not Status.OK}
+        counts = ", ".join(f"{count} {status}" for status, count in sorted(failed.items()))
+        return [f"failed: {counts}"] if counts else []
+
+    def _render(self) -> Table:
+        task = self._progress.tasks[0]
+        variants = sum(listener.variants for listener in self._listeners)
+        lines = [self._done() + (f", {variants} variants at work" if variants else "")]
+        lines += [f"newest best {self._latest}"] if self._latest else []
+        grid = Table.grid()
+        grid.add_row(ProgressBar(task.total, task.completed, width=min(self._console.width, 60)))
+        grid.add_row(Text("\n".join([*lines, *self._failures()])))
+        return grid
 
 
 class _Listener:
@@ -123,7 +123,6 @@ class _Listener:
 
     def working(self, variants: int) -> None:
         self.variants = variants
-        self._progress.tick()
 
     def recorded(self, trial: Trial) -> None:
         self._progress.recorded(trial)

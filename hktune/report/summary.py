@@ -1,24 +1,30 @@
-"""What a person reads when a run is over: the best of every shape, what failed and why, where everything lies."""
+"""What a person reads when a run is over: the best of every shape, what tuning gained, what failed and why."""
 
 from __future__ import annotations
 
-import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from statistics import geometric_mean
 
 from rich.console import Console
-from rich.table import Table
 
 from hktune.confirm import deciding
 from hktune.contained import Usage
-from hktune.model import Problem, Source, Status, Trial
+from hktune.model import Config, Problem, Source, Status, Trial, by_problem
+from hktune.report.columns import Column, print_columns, print_line, print_prose
+from hktune.report.failures import print_failures
+from hktune.report.gain import Yardstick, first_trials, trials_of
+from hktune.report.words import command_line, words_of
+from hktune.space import SearchSpace
 
 
 @dataclass(frozen=True)
 class RunSummary:
-    """A finished or interrupted run. `trials` are all rows of its directory, `names` the shapes asked for.
+    """A finished, interrupted or stopped run. `trials` are all rows of its directory, `names` the shapes asked for,
+    `space` what was searched, `again` the words of the command that proves one config again on the same device.
+    `stopped` says why the run, or a part of it, could not go on; `notes` what else was noticed.
 
     Seconds are wall clock; `variants` counts the distinct configs that were compiled and proved by this run.
     """
@@ -29,86 +35,151 @@ class RunSummary:
     elapsed_s: float
     variants: int
     interrupted: bool
+    space: SearchSpace
+    again: Sequence[str]
     usage: Usage | None = None
+    stopped: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
-    @property
+    @cached_property
+    def rows(self) -> dict[Problem, list[Trial]]:
+        """The trials of each shape asked for, in their order."""
+        rows = by_problem(self.trials)
+        return {problem: rows.get(problem, []) for problem in self.names}
+
+    @cached_property
     def best(self) -> dict[Problem, Trial]:
         """The fastest proved trial of each shape that has one, of those that decide (`confirm.deciding`)."""
-        best: dict[Problem, Trial] = {}
-        for trial in deciding(self.trials):
-            if trial.time_us is not None and trial.time_us < _time_us(best.get(trial.problem)):
-                best[trial.problem] = trial
-        return best
+        timed = by_problem(trial for trial in deciding(self.trials) if trial.time_us is not None)
+        return {problem: min(timed[problem], key=_time_us) for problem in self.names if problem in timed}
 
     @property
     def without_kernel(self) -> list[Problem]:
         """Shapes asked for that no proved kernel serves: they take the vendor path."""
-        best = self.best
-        return [problem for problem in self.names if problem not in best]
+        return [problem for problem in self.names if problem not in self.best]
+
+    @cached_property
+    def yardsticks(self) -> list[Yardstick]:
+        """What the best of each shape is compared with."""
+        default = dict.fromkeys(self.names, self.space.config({}).id)
+        found = [
+            Yardstick("default", "the space's default config", trials_of(self.rows, default)),
+            Yardstick("first", "the first trial", first_trials(self.rows)),
+        ]
+        if fixed := self.space.fixed_choice:
+            chosen = {problem: config.id for problem in self.names if (config := fixed.of(problem))}
+            found.insert(1, Yardstick("fixed", fixed.name, trials_of(self.rows, chosen)))
+        return found
 
 
 def print_summary(console: Console, summary: RunSummary) -> None:
     """Print the closing summary of a run."""
-    best = summary.best
-    console.print(_best_table(summary, best))
-    for config_id, config in sorted({(trial.config_id, trial.config) for trial in best.values()}):
-        _line(console, f"{config_id[:8]}  {brief(config)}")
-    failures = Counter(trial.status for trial in summary.trials if trial.status is not Status.OK)
-    for status, count in sorted(failures.items()):
-        example = next(trial.detail for trial in summary.trials if trial.status is status)
-        _line(console, f"{count} trials {status}, for example: {example}")
+    print_prose(console, f"best kernel per shape; {_source(summary)}")
+    _print_best(console, summary)
+    _print_gain(console, summary)
+    _print_configs(console, summary)
+    print_failures(console, summary.trials, summary.directory, summary.again)
     for problem in summary.without_kernel:
-        reason = next((trial.detail for trial in summary.trials if trial.problem == problem), "nothing tried yet")
-        _line(console, f"no kernel for {summary.names[problem]} ({problem}), it takes the vendor path: {reason}")
-    word = "interrupted, everything so far is kept; run the same command to go on" if summary.interrupted else "done"
-    _line(
-        console,
-        f"{word}: {len(summary.trials)} trials of {len(summary.names)} shapes; "
-        f"{summary.variants} new variants compiled and proved in {summary.elapsed_s:.0f} s",
-    )
-    if summary.usage:
-        used = summary.usage
-        gpus = "GPU" if used.gpus == 1 else f"{used.gpus} GPUs together"
-        _line(
+        reason = next((trial.detail for trial in summary.rows[problem]), "nothing tried yet")
+        print_prose(
             console,
-            f"{gpus}: {used.busy_s:.1f} s in timed rounds, {used.asked_s:.1f} s in all with proofs and captures; "
-            f"{used.workers_lost} workers lost",
+            f"no kernel for {summary.names[problem]} ({problem}), it takes the vendor path: {reason}",
+            indent="  ",
         )
-    _line(console, f"trials, table and code objects are in {summary.directory}")
-    _line(console, f"next: hktune table show {summary.directory}")
+    _print_end(console, summary)
 
 
-def brief(config: str) -> str:
-    """A config's JSON as words."""
-    return " ".join(f"{name}={value}" for name, value in json.loads(config).items())
+def _source(summary: RunSummary) -> str:
+    """Whether times are measured or modelled, and of what."""
+    sources = {trial.source for trial in summary.best.values()}
+    devices = ", ".join(sorted({trial.device or "of an unknown device" for trial in summary.best.values()}))
+    if sources == {Source.MODELLED}:
+        return f"every time is modelled ({devices}), none is measured"
+    if sources == {Source.MEASURED}:
+        return f"every time is measured ({devices})"
+    return f"measured and modelled times ({devices}): see each row" if sources else "none was found"
 
 
-def _line(console: Console, text: str) -> None:
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
+def _print_best(console: Console, summary: RunSummary) -> None:
+    best = [summary.best.get(problem) for problem in summary.names]
+    rows = list(summary.rows.values())
+    failed = [sum(trial.status is not Status.OK for trial in own) for own in rows]
+    sizes = [f"{problem.m}x{problem.n}x{problem.k}" for problem in summary.names]
+
+    def gains(yardstick: Yardstick) -> list[str]:
+        return [_ratio(yardstick.gain(trial) if trial else None) for trial in best]
+
+    several = len({trial.source for trial in summary.best.values()}) > 1
+    columns = [
+        Column("shape", list(summary.names.values()), folds=True),
+        Column("m x n x k", sizes),
+        Column("time us", [f"{trial.time_us:.1f}" if trial else "none" for trial in best], right=True),
+        Column("TFLOP/s", [_tflops(trial) if trial else "" for trial in best], rank=5, right=True),
+        Column("vs\nvendor", [_ratio(_vs_vendor(trial), 3) for trial in best], rank=1, right=True),
+        *(Column(f"vs\n{each.name}", gains(each), rank, right=True) for rank, each in enumerate(summary.yardsticks)),
+        Column("tried", [str(len(own)) for own in rows], rank=6, right=True),
+        Column("failed", [str(count or "") for count in failed], rank=7, right=True),
+        Column("config", [trial.config_id[:8] if trial else "" for trial in best]),
+        Column("time is", [str(trial.source) if trial and several else "" for trial in best]),
+        Column("limit", [_limit(trial) if trial else "" for trial in best], rank=8),
+    ]
+    print_columns(console, columns)
 
 
-def _best_table(summary: RunSummary, best: Mapping[Problem, Trial]) -> Table:
-    sources = sorted({str(trial.source) for trial in best.values()})
-    title = f"best kernel per shape ({' and '.join(sources) or 'none'} time)"
-    table = Table(title=title, title_justify="left", box=None)
-    table.add_column("shape", no_wrap=True)
-    table.add_column("m x n x k", no_wrap=True)
-    for column in ("time us", "TFLOP/s", "vs vendor", "tried", "failed"):
-        table.add_column(column, justify="right", no_wrap=True)
-    for column in ("config", "limit"):
-        table.add_column(column, no_wrap=True)
-    for problem, name in summary.names.items():
-        rows = [trial for trial in summary.trials if trial.problem == problem]
-        counts = (str(len(rows)), str(sum(trial.status is not Status.OK for trial in rows)))
-        size = f"{problem.m} x {problem.n} x {problem.k}"
-        if problem in best:
-            trial = best[problem]
-            ratio = f"{trial.baseline_us / trial.time_us:.3f}" if trial.baseline_us and trial.time_us else "-"
-            times = (f"{trial.time_us:.1f}", f"{trial.tflops:.0f}", ratio)
-            table.add_row(name, size, *times, *counts, trial.config_id[:8], _limit(trial))
-        else:
-            table.add_row(name, size, "-", "-", "-", *counts, "-", "-")
-    return table
+def _print_gain(console: Console, summary: RunSummary) -> None:
+    """What tuning gained over each yardstick in all: the geometric mean of the shapes that have both."""
+    ratios = {"the vendor library (vs vendor)": [_vs_vendor(trial) for trial in summary.best.values()]}
+    for each in summary.yardsticks:
+        ratios[f"{each.meaning} (vs {each.name})"] = [each.gain(trial) for trial in summary.best.values()]
+    said: list[str] = []
+    for meaning, gains in ratios.items():
+        known = [gain for gain in gains if gain is not None]
+        if known:
+            few = f" ({len(known)} shapes)" if len(known) < len(summary.best) else ""
+            said.append(f"{geometric_mean(known):.2f} {'as' if said else 'times as fast as'} {meaning}{few}")
+    if said:
+        word = " and ".join(sorted({str(trial.source) for trial in summary.best.values()}))
+        print_prose(console, f"geometric mean of {len(summary.best)} shapes, {word}: {', '.join(said)}", indent="  ")
+
+
+def _print_configs(console: Console, summary: RunSummary) -> None:
+    """Every config of a best kernel, whole, by what differs from the default."""
+    default = words_of(summary.space.config({}))
+    configs = sorted({(trial.config_id[:8], trial.config) for trial in summary.best.values()})
+    if configs:
+        print_prose(console, "configs, each by what differs from the default:")
+    for config_id, config in configs:
+        differs = [word for word in words_of(Config.from_json(config)) if word not in default]
+        print_prose(console, f"{config_id}  {' '.join(differs) or 'the default'}", indent=" " * 10)
+    if configs:
+        whole = command_line("hktune", "explain", f"{summary.directory}:{configs[0][0]}")
+        print_line(console, f"one of them whole: {whole}")
+
+
+def _print_end(console: Console, summary: RunSummary) -> None:
+    ended = "interrupted" if summary.interrupted else "stopped" if summary.stopped else None
+    word = f"{ended}, everything so far is kept; run the same command to go on" if ended else "done"
+    counts = f"{len(summary.trials)} trials of {len(summary.names)} shapes"
+    new = f"{summary.variants} new variants compiled and proved in {summary.elapsed_s:.0f} s"
+    print_prose(console, f"{word}: {counts}; {new}")
+    if used := summary.usage:
+        gpus = "GPU" if used.gpus == 1 else f"{used.gpus} GPUs together"
+        seconds = f"{used.busy_s:.1f} s in timed rounds, {used.asked_s:.1f} s in all with proofs and captures"
+        print_prose(console, f"{gpus}: {seconds}; {used.workers_lost} workers lost")
+    print_line(console, f"trials, table and code objects are in {summary.directory}")
+    print_line(console, f"next: {command_line('hktune', 'table', 'show', summary.directory)}")
+
+
+def _vs_vendor(trial: Trial | None) -> float | None:
+    return trial.baseline_us / trial.time_us if trial and trial.baseline_us and trial.time_us else None
+
+
+def _ratio(ratio: float | None, digits: int = 2) -> str:
+    return f"{ratio:.{digits}f}" if ratio is not None else ""
+
+
+def _tflops(trial: Trial) -> str:
+    return f"{trial.problem.flops / trial.time_us * 1e-6:.0f}" if trial.time_us else ""
 
 
 def _limit(trial: Trial) -> str:

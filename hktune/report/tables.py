@@ -10,9 +10,11 @@ from rich.table import Table
 from rich.text import Text
 
 from hktune.arch import arch_named
-from hktune.dispatch import Reason, describe, read_table, validate
+from hktune.dispatch import Reason, content_sha256, describe, read_table, validate
+from hktune.dispatch.describe import Row
 from hktune.doctor import Finding
 from hktune.errors import TableError
+from hktune.report.columns import Column, print_columns, print_line, print_prose
 
 DAMAGED = {
     Reason.OBJECT_MISSING,
@@ -30,33 +32,48 @@ def print_table(console: Console, directory: Path) -> None:
     table = read_table(directory)
     arch_named(table.arch)
     judged = validate(table, directory, table.identity, allow_modelled=True)
-    device = table.device
-    made = f"{len(table.entries)} shapes, made {table.created_at}"
-    console.print(f"{table.arch}, {device.name}: {made}", highlight=False, markup=False)
-    console.print(f"compiler: {table.compiler}", highlight=False, markup=False)
-    printed = Table(box=None)
-    for column in ("shape", "serves", "choice"):
-        printed.add_column(column, no_wrap=True)
-    for column in ("time us", "TFLOP/s", "vs vendor"):
-        printed.add_column(column, justify="right", no_wrap=True)
-    for column in ("time is", "object"):
-        printed.add_column(column, no_wrap=True)
     rows = describe(table, judged.skipped)
-    for row in rows:
-        ratio = f"{row.vs_baseline:.2f}x" if row.vs_baseline is not None else "-"
-        cells = (f"{row.time_us:.1f}", f"{row.tflops:.0f}", ratio, row.source, row.object_sha256)
-        printed.add_row(*map(Text, (row.shape, row.serves, row.choice, *cells)))  # Text: nothing in it is markup
-    console.print(printed)
-    for object_sha256, config in sorted({(row.object_sha256, row.config) for row in rows if row.config}):
-        console.print(f"{object_sha256}  {config}", highlight=False, markup=False, soft_wrap=True)
+    sources = sorted({row.source for row in rows})
+    times = f"every time is {sources[0]}" if len(sources) == 1 else "measured and modelled times"
+    made = f"{len(rows)} shapes, made {table.created_at}; {times}"
+    print_prose(console, f"{table.arch}, {table.device.name}: {made}")
+    print_prose(console, f"compiler: {table.compiler}", indent="  ")
+    print_line(console, f"content_sha256: {content_sha256(table)}")
+    _print_rows(console, rows, len(sources) > 1)
+    for config_id, config in sorted({(row.config_id, row.config) for row in rows if row.config}):
+        print_prose(console, f"{config_id[:8]}  {config}", indent=" " * 10)
     for skipped in judged.skipped:
         if skipped.reason in DAMAGED:
             raise TableError(f"{skipped.entry.problem}: {skipped.reason}: {skipped.detail}")
 
 
+def _print_rows(console: Console, rows: Sequence[Row], several_sources: bool) -> None:
+    ratios = [f"{row.vs_baseline:.2f}" if row.vs_baseline is not None else "" for row in rows]
+    vendor = {row.choice for row in rows} != {"kernel"}
+    columns = [
+        Column("name", [row.name for row in rows], folds=True),
+        Column("shape", [row.shape for row in rows]),
+        Column("serves", [row.serves for row in rows], rank=2),
+        Column("choice", [row.choice if vendor else "" for row in rows]),
+        Column("time us", [f"{row.time_us:.1f}" for row in rows], right=True),
+        Column("TFLOP/s", [f"{row.tflops:.0f}" for row in rows], rank=3, right=True),
+        Column("vs\nvendor", ratios, rank=1, right=True),
+        Column("time is", [row.source if several_sources else "" for row in rows]),
+        Column("config", [row.config_id[:8] for row in rows]),
+        Column("object", [row.object_sha256 for row in rows], rank=4),
+    ]
+    print_columns(console, columns)
+
+
 def print_findings(console: Console, findings: Sequence[Finding]) -> None:
-    """Print what was found, and the line to type for what was not."""
-    printed = Table(show_header=False, box=None)
+    """Print what was found, and under what was not, the line to type, whole."""
+    width = max(len(finding.name) for finding in findings)
     for finding in findings:
-        printed.add_row(finding.name, finding.found or "[yellow]not found[/]", finding.fix or "")
-    console.print(printed)
+        row = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+        row.add_column(width=width, no_wrap=True)
+        row.add_row(finding.name, finding.found or Text("none", "yellow"))
+        console.print(row)
+        if finding.fix:
+            word = "needed" if finding.needed else "but" if finding.found else "to have it"
+            style = "red" if finding.needed else ""
+            console.print(f"{' ' * (width + 2)}{word}: {finding.fix}", style=style, soft_wrap=True)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
 from torch import Tensor
+
+from hktune.runtime.callers_line import warn_caller
 
 
 class Fallback(str, Enum):
@@ -23,7 +24,7 @@ class Fallback(str, Enum):
     STRIDES = "strides"
     ALIGNMENT = "alignment"
     TRANSFORM = "functorch, forward-mode AD or jit trace"
-    TRANSPOSE = "transpose of b not kept"
+    NOT_TRANSPOSED = "b lies as [K, N]"
     CAPTURE = "kernel not loaded before graph capture"
 
     __hash__ = str.__hash__  # Enum's own is Python, and each fallback asks for it
@@ -38,6 +39,7 @@ _NEXT_STEP = {
     Fallback.TENSOR_TYPE: "pass plain torch tensors",
     Fallback.DTYPE: "cast to bfloat16, or use autocast",
     Fallback.DEVICE: "move the operands to the table's device, or load a table for theirs",
+    Fallback.NOT_TRANSPOSED: "pass w.T of a w [N, K], or hktune.prepare(b) of frozen weights",
     Fallback.STRIDES: "pass rows whose elements are adjacent",
     Fallback.ALIGNMENT: "pass operands that begin on 16 bytes",
     Fallback.TRANSFORM: "call it outside of the transform",
@@ -88,8 +90,7 @@ class Counts:
         if count == 0 and why in _NEXT_STEP:
             call = f"{_described(left)} and {_described(right)}"
             text = f"torch serves {call}, because of: {why} (said once, counted in hktune.stats()): {_NEXT_STEP[why]}"
-            # How many frames lie between here and the caller differs; the text names the call instead.
-            warnings.warn(text, FallbackWarning, stacklevel=2)
+            warn_caller(text, FallbackWarning)
 
     def stats(self) -> Stats:
         fallbacks = {str(why): count for why, count in self._fallbacks.items()}
@@ -97,4 +98,10 @@ class Counts:
 
 
 def _described(tensor: Tensor) -> str:
-    return f"{str(tensor.dtype)[6:]} {'nested' if tensor.is_nested else list(tensor.shape)} on {tensor.device}"
+    if not isinstance(tensor, Tensor):
+        return f"a {type(tensor).__name__}"
+    if tensor.is_nested:
+        return f"{str(tensor.dtype)[6:]} nested on {tensor.device}"
+    # Under torch.jit.trace sizes are tensors, whose values it warns of giving away.
+    sizes = ", ".join(str(size).removeprefix("tensor(").removesuffix(")") for size in tensor.shape)
+    return f"{str(tensor.dtype)[6:]} [{sizes}] on {tensor.device}"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import atexit
 import sys
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from os import PathLike
 from pathlib import Path
 
@@ -15,14 +15,16 @@ from torch import Tensor
 
 from hktune.device.device import Device
 from hktune.device.opening import open_device
-from hktune.dispatch import Entry, Reason, Skipped, Table, Validated, read_table, validate
+from hktune.dispatch import Entry, Reason, Skipped, Table, Trust, Validated, read_table, validate
 from hktune.dispatch.sign import PublicKey
 from hktune.errors import TableError
 from hktune.model import Source
-from hktune.runtime import operators
+from hktune.runtime import operators, watched
+from hktune.runtime.callers_line import warn_caller
 from hktune.runtime.counts import Stats
-from hktune.runtime.loaded import TRANSPOSE_BYTES, LoadedTable
-from hktune.runtime.torch_state import compiling
+from hktune.runtime.loaded import LoadedTable
+from hktune.runtime.prepared_matrix import PreparedMatrix
+from hktune.runtime.torch_state import compiling, is_plain
 
 
 def load(
@@ -31,23 +33,25 @@ def load(
     device: Device | None = None,
     *,
     public_key: PublicKey | None = None,
+    sha256: str | None = None,
+    created_after: datetime | str | None = None,
     reproducible: bool = False,
     summary_at_exit: bool = False,
-    transpose_cache_bytes: int = TRANSPOSE_BYTES,
 ) -> LoadedTable:
     """Read the table of `directory`, check it against its device, and make it the current one.
 
     Entries whose time is modelled are used only when `allow_modelled` says so. `device` overrides the device that the
     table names; on a GPU it is torch's current one. An entry that cannot be used is left out, with one warning that
     counts them, and so is one that is used although its device is only a sibling of this one. With `public_key` the
-    table must be signed by its owner. `reproducible` leaves out kernels whose sums have no fixed order, so that equal
-    operands give equal bits on every run (the vendor's own products are what its library makes them). `summary_at_exit`
-    prints the table's stats to stderr when the process ends. `matmul` keeps transposed
-    copies of at most `transpose_cache_bytes`. Raises TableError when the table is not readable, is of another
-    architecture, or has no usable entry at all; DeviceError when the table's device is not there.
+    table must be signed by its owner; `sha256` pins one table by its content_sha256, and `created_after` (a datetime,
+    or text in ISO 8601) refuses older ones, however well signed. `reproducible` leaves out kernels whose sums have no
+    fixed order, so that equal operands give equal bits on every run (the vendor's own products are what its library
+    makes them). `summary_at_exit` prints the table's stats to stderr when the process ends. Raises TableError
+    when the table is not readable, is of another architecture, or has no usable entry at all; DeviceError when the
+    table's device is not there.
     """
     path = Path(directory)
-    table = read_table(path, public_key)
+    table = read_table(path, Trust(public_key, sha256, created_after))
     _check_any(table, path, allow_modelled)
     kind = table.device.kind
     device = device or open_device(kind, _current_gpu())
@@ -56,30 +60,43 @@ def load(
         validated = _reproducible(validated)
     _report(validated, path)
     index = -1 if device.identity.kind == "emulated" else _current_gpu()
-    loaded = LoadedTable(
-        validated, device, index, lambda other: open_device(kind, other), transpose_cache_bytes=transpose_cache_bytes
-    )
+    loaded = LoadedTable(validated, device, index, lambda other: open_device(kind, other), str(path))
     if summary_at_exit:
         atexit.register(lambda: print(loaded.stats(), file=sys.stderr))
     operators.make_current(loaded)
     return loaded
 
 
+def unload() -> None:
+    """Make no table the current one; nothing happens where none is. A table that somebody holds goes on serving by its
+    own methods; hktune.linear, hktune.matmul, layers made as hktune.Linear and patched ones raise TableError until
+    another is loaded, so `unpatch` a model that is to go on without."""
+    operators.make_current(None)
+
+
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """As torch.nn.functional.linear (weight [N, K]), by the current table. Raises TableError when none is loaded."""
     if compiling():
         return operators.traced_linear(x, weight, bias, operators.CURRENT)
-    return operators.table_numbered(operators.CURRENT).eager_linear(x, weight, bias)
+    if not is_plain():
+        return watched.linear(linear, operators.CURRENT, x, weight, bias)
+    return operators.table_numbered(operators.CURRENT).plain_linear(x, weight, bias)
 
 
-def matmul(a: Tensor, b: Tensor) -> Tensor:
+def matmul(a: Tensor, b: Tensor | PreparedMatrix) -> Tensor:
     """As torch.matmul (b [K, N]), by the current table. Raises TableError when none is loaded.
 
-    A b that is the transposed view of a [N, K], as in `matmul(a, w.T)`, is read as it lies.
+    A b that is the transposed view of a [N, K], as in `matmul(a, w.T)`, is read as it lies, and so is what
+    `prepare(b)` made of a frozen b; any other is torch's.
     """
+    if isinstance(b, PreparedMatrix):
+        right, is_weight = b.operands()
+        return linear(a, right) if is_weight else matmul(a, right)
     if compiling():
         return operators.traced_matmul(a, b, operators.CURRENT)
-    return operators.table_numbered(operators.CURRENT).eager_matmul(a, b)
+    if not is_plain():
+        return watched.matmul(matmul, operators.CURRENT, a, b)
+    return operators.table_numbered(operators.CURRENT).plain_matmul(a, b)
 
 
 def stats() -> Stats:
@@ -116,11 +133,10 @@ def _report(validated: Validated, path: Path) -> None:
         said = _said(validated.skipped, validated.skipped_by_reason)
         if not validated.usable:
             raise TableError(f"{path}: none of {total} entries can be used ({said}): build the table again here")
-        warnings.warn(f"{path}: {len(validated.skipped)} of {total} entries are not used ({said})", stacklevel=3)
+        warn_caller(f"{path}: {len(validated.skipped)} of {total} entries are not used ({said})")
     if validated.reported:
         said = _said(validated.reported, validated.reported_by_reason)
-        text = f"{path}: {len(validated.reported)} of {total} entries are used all the same ({said})"
-        warnings.warn(text, stacklevel=3)
+        warn_caller(f"{path}: {len(validated.reported)} of {total} entries are used all the same ({said})")
 
 
 def _said(rows: Sequence[Skipped], by_reason: Mapping[str, int]) -> str:

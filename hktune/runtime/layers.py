@@ -13,8 +13,8 @@ from hktune.runtime import current
 class Linear(nn.Linear):
     """torch.nn.Linear in bfloat16 by the current table: weight [out, in], used as it lies, bias fused.
 
-    Initialised as nn.Linear is: weight by kaiming_uniform_(a=sqrt(5)), bias uniform within 1/sqrt(in). A call raises
-    TableError when no table is loaded.
+    Initialised as nn.Linear is: weight by kaiming_uniform_(a=sqrt(5)), bias uniform within 1/sqrt(in). It can be
+    made, and recorded (hktune.record), before a table is loaded; another call raises TableError then.
     """
 
     def __init__(

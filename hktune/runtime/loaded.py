@@ -3,35 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.overrides import handle_torch_function
+from torch.nn import functional
 
-from hktune.device.device import Device
+from hktune.device.device import Device, PreparedLaunch
 from hktune.dispatch import Validated
 from hktune.dispatch.choice import Choices
 from hktune.errors import DeviceError
-from hktune.runtime import operators
+from hktune.runtime import operators, watched
 from hktune.runtime.counts import Counts, Fallback, Stats
-from hktune.runtime.operands import refusal
+from hktune.runtime.gradients import linear_result, matmul_result
+from hktune.runtime.operands import PLAIN
 from hktune.runtime.place import Place
-from hktune.runtime.served_shapes import ServedShapes, vendor_linear
-from hktune.runtime.torch_state import (
-    as_autocast,
-    autocast_done,
-    compiling,
-    grad_enabled,
-    has_dispatch_mode,
-    has_function_mode,
-    is_capturing,
-    is_plain,
-    is_transformed,
-)
-from hktune.runtime.transposes import Transposes
+from hktune.runtime.prepared_matrix import PreparedMatrix
+from hktune.runtime.served_shapes import ServedShapes
+from hktune.runtime.torch_state import as_autocast, compiling, is_plain
 
-TRANSPOSE_BYTES = 1 << 30
+Found = tuple[ServedShapes, PreparedLaunch]
+"""What serves a call, and its launch for the very operands."""
 
 
 class LoadedTable:
@@ -47,51 +40,110 @@ class LoadedTable:
         device: Device,
         index: int = -1,
         open_other: Callable[[int], Device] | None = None,
-        transpose_cache_bytes: int = TRANSPOSE_BYTES,
+        origin: str = "in memory",
     ) -> None:
-        """`index` is torch's number of `device`, -1 of the CPU; `open_other` opens the device of another number."""
+        """`index` is torch's number of `device`, -1 of the CPU; `open_other` opens the device of another number;
+        `origin` says where the table was read."""
+        self._origin = origin
         self._identity = device.identity
         self._choices = Choices(validated)
         self._validated = validated
         self._open_other = open_other
         self._counts = Counts(validated.skipped_by_reason)
         self._places: dict[int, Place | None] = {index: self._place(device, index)}
-        self._transposes = Transposes(transpose_cache_bytes)
         self._number = operators.register(self)
+
+    def __repr__(self) -> str:
+        usable, skipped = self._validated.usable, self._validated.skipped_by_reason
+        sources = Counter(str(entry.source) for entry in usable)
+        by_source = ", ".join(f"{source}: {count}" for source, count in sorted(sources.items()))
+        held = f"{len(usable)} of {len(usable) + sum(skipped.values())} entries usable ({by_source})"
+        not_used = "".join(f", {why}: {count}" for why, count in sorted(skipped.items()))
+        return f"<hktune table {self._origin} on {self._identity.name}: {held}{not_used}>"
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """x [..., K] @ weight [N, K]^T (+ bias [N]) -> [..., N]; leading dimensions count as one M."""
         if compiling():
             return operators.traced_linear(x, weight, bias, self._number)
-        return self.eager_linear(x, weight, bias)
-
-    def eager_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        """`linear` for who knows that no compiler traces it."""
         if not is_plain():
-            return self._watched_linear(x, weight, bias)
-        served = self._served(x, weight, bias)
-        if isinstance(served, Fallback):  # torch records its own product faster than a Function does
-            return vendor_linear(self._counts, served, x, weight, bias)
-        if grad_enabled() and (x.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)):
-            if bias is None:
-                return operators.apply_linear(x, weight, served)  # type: ignore[no-any-return]
-            return operators.apply_linear(x, weight, served, bias)  # type: ignore[no-any-return]
-        return served.serve_linear(x, weight, bias)
+            return watched.linear(self.linear, self._number, x, weight, bias)
+        return self.plain_linear(x, weight, bias)
 
-    def matmul(self, a: Tensor, b: Tensor) -> Tensor:
+    def plain_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """`linear` where nothing watches. Autograd is told of a product of hktune's only when its kernel is found."""
+        found = self._linear(x, weight, bias)
+        if isinstance(found, Fallback):
+            return self.vendor_linear(found, x, weight, bias)
+        return linear_result(*found, x, weight, bias)
+
+    def autocast_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """`linear` under autocast, which what is left to torch meets with the operands as they came."""
+        x_cast, weight_cast, bias_cast = as_autocast(x, weight, bias)
+        found = self._linear(x_cast, weight_cast, bias_cast)
+        if isinstance(found, Fallback):
+            return self.vendor_linear(found, x, weight, bias)
+        return linear_result(*found, x_cast, weight_cast, bias_cast)
+
+    def serve_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """`linear` below torch's dispatcher and autograd."""
+        found = self._linear(x, weight, bias)
+        if isinstance(found, Fallback):
+            return self.vendor_linear(found, x, weight, bias)
+        served, launch = found
+        return served.result(launch, x, weight, bias)
+
+    def vendor_linear(self, why: Fallback, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """What torch makes of a call that no kernel serves, for the reason `why`."""
+        if why is not Fallback.TENSOR_TYPE:
+            self._counts.fell_back(why, x, weight)
+            return functional.linear(x, weight, bias)
+        out = functional.linear(x, weight, bias)  # a TypeError where an operand is no tensor: nothing is served then
+        self._counts.fell_back(why, x, weight)
+        return out
+
+    def matmul(self, a: Tensor, b: Tensor | PreparedMatrix) -> Tensor:
         """a [..., K] @ b [K, N] -> [..., N], as torch.matmul. A b that is a transposed view of [N, K] is read as it
-        lies; another is transposed once it comes back unchanged, and the copy kept while it does (see Transposes)."""
+        lies, and so is what `prepare` made of one; any other is torch's."""
+        if isinstance(b, PreparedMatrix):
+            right, is_weight = b.operands()
+            return self.linear(a, right) if is_weight else self.matmul(a, right)
         if compiling():
             return operators.traced_matmul(a, b, self._number)
-        return self.eager_matmul(a, b)
-
-    def eager_matmul(self, a: Tensor, b: Tensor) -> Tensor:
-        """`matmul` for who knows that no compiler traces it."""
         if not is_plain():
-            return self._watched_matmul(a, b)
-        if grad_enabled() and (a.requires_grad or b.requires_grad):
-            return operators.apply_matmul(a, b, self)  # type: ignore[no-any-return]
-        return self.serve_matmul(a, b)
+            return watched.matmul(self.matmul, self._number, a, b)
+        return self.plain_matmul(a, b)
+
+    def plain_matmul(self, a: Tensor, b: Tensor) -> Tensor:
+        """`matmul` where nothing watches."""
+        found = self._matmul(a, b)
+        if isinstance(found, Fallback):
+            return self.vendor_matmul(found, a, b)
+        return matmul_result(*found, a, b)
+
+    def autocast_matmul(self, a: Tensor, b: Tensor) -> Tensor:
+        """`matmul` under autocast."""
+        a_cast, b_cast, _ = as_autocast(a, b, None)
+        found = self._matmul(a_cast, b_cast)
+        if isinstance(found, Fallback):
+            return self.vendor_matmul(found, a, b)
+        return matmul_result(*found, a_cast, b_cast)
+
+    def serve_matmul(self, a: Tensor, b: Tensor) -> Tensor:
+        """`matmul` below torch's dispatcher and autograd."""
+        found = self._matmul(a, b)
+        if isinstance(found, Fallback):
+            return self.vendor_matmul(found, a, b)
+        served, launch = found
+        return served.result(launch, a, b, None)
+
+    def vendor_matmul(self, why: Fallback, a: Tensor, b: Tensor) -> Tensor:
+        """As `vendor_linear`."""
+        if why is not Fallback.TENSOR_TYPE:
+            self._counts.fell_back(why, a, b)
+            return torch.matmul(a, b)
+        out = torch.matmul(a, b)
+        self._counts.fell_back(why, a, b)
+        return out
 
     def warm(self) -> None:
         """Load every kernel now, on each device in use, so that no call does and a graph capture need not."""
@@ -104,68 +156,33 @@ class LoadedTable:
     def stats(self) -> Stats:
         return self._counts.stats()
 
-    def serve_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """`linear` outside of dispatcher and autograd."""
-        served = self._served(x, weight, bias)
+    def _linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Found | Fallback:
+        """The launch that takes these very operands, or why torch does."""
+        served = self._served(x, weight, bias is None)
         if isinstance(served, Fallback):
-            return vendor_linear(self._counts, served, x, weight, bias)
-        return served.serve_linear(x, weight, bias)
+            return served
+        launch = served.linear_launch(x, weight, bias)
+        return launch if isinstance(launch, Fallback) else (served, launch)
 
-    def _served(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> ServedShapes | Fallback:
-        """What serves a call of these shapes, or why that is the vendor library."""
-        place = self._places.get(x.get_device()) or self._other_place(x)
+    def _matmul(self, a: Tensor, b: Tensor) -> Found | Fallback:
+        served = self._served(a, b, None)
+        if isinstance(served, Fallback):
+            return served
+        launch = served.product_launch(a, b)
+        return launch if isinstance(launch, Fallback) else (served, launch)
+
+    def _served(self, left: Tensor, right: Tensor, bare: bool | None) -> ServedShapes | Fallback:
+        """What serves a call of these shapes (see place.Shapes), or why that is the vendor library."""
+        if type(left) not in PLAIN or type(right) not in PLAIN:
+            return Fallback.TENSOR_TYPE
+        place = self._places.get(left.get_device()) or self._other_place(left)
         if place is None:
             return Fallback.DEVICE
         try:
-            shapes = (x.shape, weight.shape, bias is None)
+            shapes = (left.shape, right.shape, bare)
         except RuntimeError:  # nested tensors have none
             return Fallback.TENSOR_TYPE
         return place.served.get(shapes) or place.serve(shapes)
-
-    def serve_matmul(self, a: Tensor, b: Tensor) -> Tensor:
-        """`matmul` outside of dispatcher and autograd."""
-        if b.dim() != 2 or not a.dim():
-            return self._vendor_matmul(Fallback.SHAPE, a, b)
-        k, n = b.shape
-        if b.stride(0) == 1 and b.stride(1) >= k:
-            return self.serve_linear(a, b.t(), None)
-        place = self._places.get(a.get_device()) or self._other_place(a)
-        if place is None:
-            return self._vendor_matmul(Fallback.DEVICE, a, b)
-        route = place.route((a.numel() // (k or 1), n, k, True))
-        why = route.why or refusal((a, b), n, k, place.where)
-        if why is not None:
-            return self._vendor_matmul(why, a, b)
-        # A graph that read a kept copy would not see b change.
-        bt = None if is_capturing() else self._transposes.of(b, place.stream())
-        return self._vendor_matmul(Fallback.TRANSPOSE, a, b) if bt is None else self.serve_linear(a, bt, None)
-
-    def _watched_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        operands = (x, weight) if bias is None else (x, weight, bias)
-        if has_function_mode():
-            return handle_torch_function(self.linear, operands, *operands)
-        if is_transformed():
-            return vendor_linear(self._counts, Fallback.TRANSFORM, x, weight, bias)
-        x, weight, bias = as_autocast(x, weight, bias)
-        with autocast_done(x):
-            if has_dispatch_mode():
-                return operators.linear(x, weight, bias, self._number)  # type: ignore[no-any-return]
-            return operators.Linear.apply(x, weight, self, bias)  # type: ignore[no-any-return, no-untyped-call]
-
-    def _watched_matmul(self, a: Tensor, b: Tensor) -> Tensor:
-        if has_function_mode():
-            return handle_torch_function(self.matmul, (a, b), a, b)
-        if is_transformed():
-            return self._vendor_matmul(Fallback.TRANSFORM, a, b)
-        a, b, _ = as_autocast(a, b, None)
-        with autocast_done(a):
-            if has_dispatch_mode():
-                return operators.matmul(a, b, self._number)  # type: ignore[no-any-return]
-            return operators.Matmul.apply(a, b, self)  # type: ignore[no-any-return, no-untyped-call]
-
-    def _vendor_matmul(self, why: Fallback, a: Tensor, b: Tensor) -> Tensor:
-        self._counts.fell_back(why, a, b)
-        return torch.matmul(a, b)
 
     def _place(self, device: Device, index: int) -> Place:
         where = torch.device("cpu") if index < 0 else torch.device("cuda", index)

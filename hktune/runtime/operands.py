@@ -22,6 +22,8 @@ PLAIN = (Tensor, torch.nn.Parameter)
 def refusal(operands: Sequence[Tensor], n: int, k: int, device: torch.device) -> Fallback | None:
     """Why a kernel on `device` cannot take x [..., k], weight [n, k] and perhaps bias [n]; None when it can, but for
     their strides."""
+    if any(type(tensor) not in PLAIN for tensor in operands):
+        return Fallback.TENSOR_TYPE
     x = operands[0]
     if not x.dim() or x.size(-1) != k or (len(operands) == 3 and operands[2].shape != (n,)):
         return Fallback.SHAPE
@@ -33,10 +35,12 @@ def refusal(operands: Sequence[Tensor], n: int, k: int, device: torch.device) ->
 
 
 def _unfit(tensor: Tensor, device: torch.device) -> Fallback | None:
-    if type(tensor) not in PLAIN or tensor.layout is not torch.strided:
+    if tensor.layout is not torch.strided:
         return Fallback.TENSOR_TYPE
     if tensor.dtype is not torch.bfloat16:
         return Fallback.DTYPE
+    if tensor.is_neg():  # its memory holds the negated values
+        return Fallback.TENSOR_TYPE
     if tensor.device != device:
         return Fallback.DEVICE
     try:
@@ -44,6 +48,32 @@ def _unfit(tensor: Tensor, device: torch.device) -> Fallback | None:
     except RuntimeError:  # a wrapper, such as a transform of torch.func leaves behind
         return Fallback.TENSOR_TYPE
     return Fallback.ALIGNMENT if not address or address % ALIGNMENT_BYTES else None
+
+
+def traced_refusal(left: Tensor, right: Tensor, bias: Tensor | None, is_product: bool = False) -> Fallback | None:
+    """Why no kernel will take a left operand [..., K] and a weight [N, K], or with `is_product` a b [K, N], that a
+    tracer or a dispatch mode holds, which knows their metadata only; None where one may."""
+    operands = (left, right) if bias is None else (left, right, bias)
+    for tensor in operands:
+        if not (type(tensor) in PLAIN or _is_stand_in(tensor)) or tensor.layout is not torch.strided:
+            return Fallback.TENSOR_TYPE
+        if tensor.is_nested:
+            return Fallback.TENSOR_TYPE
+        if tensor.dtype is not torch.bfloat16:
+            return Fallback.DTYPE
+    if not left.dim() or right.dim() != 2:
+        return Fallback.SHAPE
+    if bias is not None and (bias.dim() != 1 or bias.shape[0] != right.shape[0]):
+        return Fallback.SHAPE
+    return Fallback.NOT_TRANSPOSED if is_product and right.stride(0) != 1 else None
+
+
+def _is_stand_in(tensor: Tensor) -> bool:
+    """Whether torch's own tracers have put `tensor` in the place of a plain one."""
+    from torch._subclasses.fake_tensor import FakeTensor
+    from torch._subclasses.functional_tensor import FunctionalTensor
+
+    return type(tensor) in (FakeTensor, FunctionalTensor)
 
 
 def row_strides(operands: Sequence[Tensor], k: int, may_differ: bool) -> tuple[int, int] | tuple[()] | None:

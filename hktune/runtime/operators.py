@@ -4,42 +4,54 @@
 `CURRENT` is the table that is current when the graph runs. Eager calls do not come this way: torch's dispatcher calling
 back into Python costs 3.6 us, and 20 us with a gradient, against 7 us for `torch.autograd.Function` (torch 2.13, 2-core
 x86-64, 2026-11-22).
+
+An operator is put into a graph only where a kernel may take the call by all that a tracer knows (`traced_refusal`).
+Its gradient holds for every such call, whatever serves it in the end. All else is torch's own operator.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 import weakref
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.utils.flop_counter import register_flop_formula
 
 from hktune.errors import TableError
-from hktune.runtime.counts import Stats
-from hktune.runtime.torch_state import as_autocast
+from hktune.runtime.counts import Fallback, Stats
+from hktune.runtime.gradients import bias_gradient, linear_gradients, matmul_gradients
+from hktune.runtime.operands import traced_refusal
+from hktune.runtime.torch_state import as_autocast, is_transformed_in_trace
 
 CURRENT = 0
 
 
-class LinearServer(Protocol):
-    """Serves products of plain tensors, outside of torch's dispatcher and autograd."""
+class Server(Protocol):
+    """A loaded table. The `plain` functions are for calls that nothing watches, the `serve` functions for plain tensors
+    below torch's dispatcher and autograd."""
+
+    def plain_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor: ...
+
+    def plain_matmul(self, a: Tensor, b: Tensor) -> Tensor: ...
+
+    def autocast_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor: ...
+
+    def autocast_matmul(self, a: Tensor, b: Tensor) -> Tensor: ...
 
     def serve_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor: ...
 
+    def serve_matmul(self, a: Tensor, b: Tensor) -> Tensor: ...
 
-class Server(LinearServer, Protocol):
-    """A loaded table. The `eager` functions are not for a compiler to trace; the `serve` functions work on plain
-    tensors, outside of torch's dispatcher and autograd."""
+    def vendor_linear(self, why: Fallback, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor: ...
 
-    def eager_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor: ...
-
-    def eager_matmul(self, a: Tensor, b: Tensor) -> Tensor: ...
+    def vendor_matmul(self, why: Fallback, a: Tensor, b: Tensor) -> Tensor: ...
 
     def stats(self) -> Stats: ...
-
-    def serve_matmul(self, a: Tensor, b: Tensor) -> Tensor: ...
 
 
 _numbers = itertools.count(CURRENT + 1)
@@ -54,80 +66,22 @@ def register(server: Server) -> int:
     return number
 
 
-def make_current(server: Server) -> None:
+def make_current(server: Server | None) -> None:
     global _current
     _current = server
 
 
+def found_table(number: int) -> Server | None:
+    return _current if number == CURRENT else _tables.get(number)
+
+
 def table_numbered(number: int) -> Server:
     """Raises TableError when there is no such table, or none is current."""
-    found = _current if number == CURRENT else _tables.get(number)
+    found = found_table(number)
     if found is None:
         raise TableError("no dispatch table is loaded: call hktune.load(DIR) first")
     return found
 
-
-def operand_gradients(grad: Tensor, x: Tensor | None, weight: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
-    """Of x [..., K] and weight [N, K] from that of the output [..., N]. An operand is None where only the gradient of
-    the other one is needed.
-
-    Both products read an operand across its rows, which no kernel of a table does, so they are the vendor library's.
-    """
-    for_x = None if weight is None else grad @ weight
-    return for_x, None if x is None else _rows(grad).t() @ _rows(x)
-
-
-def bias_gradient(grad: Tensor) -> Tensor:
-    return _rows(grad).sum(0)
-
-
-def matmul_gradients(grad: Tensor, a: Tensor | None, b: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
-    """Of a [..., K] and b [K, N] from that of the output [..., N]; an operand is None as for `operand_gradients`."""
-    for_a = None if b is None else grad @ b.t()
-    return for_a, None if a is None else _rows(a).t() @ _rows(grad)
-
-
-def _rows(tensor: Tensor) -> Tensor:
-    """[..., K] as [M, K]; a reshape that changes nothing costs 1.2 us."""
-    return tensor if tensor.dim() == 2 else tensor.reshape(-1, tensor.shape[-1])
-
-
-class Linear(torch.autograd.Function):
-    """An eager linear that somebody will ask a gradient of. The bias comes last: an argument that is not there costs
-    0.13 us less than None."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, server: LinearServer, bias: Tensor | None = None) -> Tensor:
-        needed = ctx.needs_input_grad
-        ctx.save_for_backward(x if needed[1] else None, weight if needed[0] else None)
-        return server.serve_linear(x, weight, bias)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:
-        x, weight = ctx.saved_tensors
-        for_x, for_weight = operand_gradients(grad, x, weight)
-        # Where there is no bias the last argument is the server, which needs none.
-        return for_x, for_weight, None, bias_gradient(grad) if ctx.needs_input_grad[-1] else None
-
-
-class Matmul(torch.autograd.Function):
-    """An eager matmul that somebody will ask a gradient of."""
-
-    @staticmethod
-    def forward(ctx: Any, a: Tensor, b: Tensor, server: Server) -> Tensor:
-        needed = ctx.needs_input_grad
-        ctx.save_for_backward(a if needed[1] else None, b if needed[0] else None)
-        return server.serve_matmul(a, b)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:
-        return *matmul_gradients(grad, *ctx.saved_tensors), None
-
-
-# Function.apply asks in Python whether a transform of torch.func is active, and unwraps what one left behind; it costs
-# 1.9 us of a call. These are what it calls then: for callers that have asked, and serve such a tensor as it comes.
-apply_linear: Any = super(torch.autograd.Function, Linear).apply
-apply_matmul: Any = super(torch.autograd.Function, Matmul).apply
 
 _library: Any = torch.library.Library("hktune", "DEF")  # type: ignore[no-untyped-call]
 _library.define("linear(Tensor x, Tensor weight, Tensor? bias, int table) -> Tensor")
@@ -153,8 +107,12 @@ def _fake_matmul(a: Tensor, b: Tensor, table: int) -> Tensor:
 
 
 def _linear_backward(ctx: Any, grad: Tensor) -> Any:
-    gradients = operand_gradients(grad, *ctx.saved_tensors)
+    gradients = linear_gradients(grad, *ctx.saved_tensors)
     return *gradients, bias_gradient(grad) if ctx.needs_input_grad[2] else None, None
+
+
+def _matmul_backward(ctx: Any, grad: Tensor) -> Any:
+    return *matmul_gradients(grad, *ctx.saved_tensors), None
 
 
 def _save_operands(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -166,21 +124,37 @@ def _save_operands(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 for _name, _function, _fake, _backward in (
     ("linear", _linear, _fake_linear, _linear_backward),
-    ("matmul", _matmul, _fake_matmul, Matmul.backward),
+    ("matmul", _matmul, _fake_matmul, _matmul_backward),
 ):
     _library.impl(_name, _function, "CompositeExplicitAutograd")
     torch.library.register_fake(f"hktune::{_name}", _fake, lib=_library)
     torch.library.register_autograd(f"hktune::{_name}", _backward, setup_context=_save_operands, lib=_library)
+
+
+def _flops(left_shape: Sequence[int], right_shape: Sequence[int], *others: Any, out_shape: Any, **named: Any) -> int:
+    """Of left [..., K]: a multiplication and an addition for each output and each of K."""
+    del right_shape, others, named
+    outputs: int = math.prod(out_shape)
+    return 2 * outputs * left_shape[-1]
+
+
+register_flop_formula([torch.ops.hktune.linear, torch.ops.hktune.matmul])(_flops)
 
 linear: Any = torch.ops.hktune.linear.default
 matmul: Any = torch.ops.hktune.matmul.default
 
 
 def traced_linear(x: Tensor, weight: Tensor, bias: Tensor | None, table: int) -> Tensor:
-    """What a compiler's tracer makes of a linear."""
-    return linear(*as_autocast(x, weight, bias), table)  # type: ignore[no-any-return]
+    """What torch.compile's tracer makes of a linear."""
+    cast = as_autocast(x, weight, bias)
+    if is_transformed_in_trace() or traced_refusal(*cast) is not None:
+        return functional.linear(x, weight, bias)
+    return linear(*cast, table)  # type: ignore[no-any-return]
 
 
 def traced_matmul(a: Tensor, b: Tensor, table: int) -> Tensor:
-    """What a compiler's tracer makes of a matmul."""
-    return matmul(*as_autocast(a, b, None)[:2], table)  # type: ignore[no-any-return]
+    """What torch.compile's tracer makes of a matmul."""
+    a_cast, b_cast, _ = as_autocast(a, b, None)
+    if is_transformed_in_trace() or traced_refusal(a_cast, b_cast, None, is_product=True) is not None:
+        return torch.matmul(a, b)
+    return matmul(a_cast, b_cast, table)  # type: ignore[no-any-return]

@@ -21,8 +21,8 @@ from hktune.runtime.workspaces import Workspaces
 
 Key = tuple[int, int, int, bool]
 """M, N, K, and whether there is no bias."""
-Shapes = tuple[torch.Size, torch.Size, bool]
-"""Of x [..., K] and weight [N, K], and whether there is no bias."""
+Shapes = tuple[torch.Size, torch.Size, bool | None]
+"""Of x [..., K] and weight [N, K], and whether there is no bias; of a [..., K] and b [K, N], and None."""
 
 # Launches kept ready; beyond, all are dropped, so that a program with ever new M does not grow. About 1 KB each.
 _ROUTES_MAX = 65536
@@ -89,14 +89,19 @@ class Place:
 
     def serve(self, shapes: Shapes) -> ServedShapes | Fallback:
         """What serves calls of `shapes`, or why that is the vendor library; kept in `served`."""
-        x, weight, bare = shapes
-        if len(weight) != 2 or not x or x[-1] != weight[1]:
+        left, right, bare = shapes
+        is_product = bare is None
+        if len(right) != 2:
             return Fallback.SHAPE
-        rows, n = x[:-1], weight[0]
-        route = self.route((math.prod(rows), n, x[-1], bare))
+        k, n = right if is_product else reversed(right)
+        if not left or left[-1] != k:
+            return Fallback.SHAPE
+        rows = left[:-1]
+        route = self.route((math.prod(rows), n, k, bare is not False))
         if len(self.served) >= _ROUTES_MAX:
             self.served.clear()
-        served = self.served[shapes] = route.why or ServedShapes(self, route, (*rows, n), self._counts)
+        served = route.why or ServedShapes(self, route, (*rows, n), self._counts, is_product)
+        self.served[shapes] = served
         return served
 
     def route(self, key: Key) -> Route:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import ExitStack
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
@@ -17,56 +18,63 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from hktune.errors import ShapesError
 from hktune.model import Problem
 from hktune.publish import publish
-from hktune.runtime import operators
-from hktune.runtime.torch_state import as_autocast
+from hktune.runtime import current, operators
+from hktune.runtime.loaded import LoadedTable
+from hktune.runtime.operands import PLAIN
+from hktune.runtime.torch_state import as_autocast, is_transformed
 
 _aten = torch.ops.aten
+_CURRENTS: dict[Any, Any] = {current.linear: functional.linear, current.matmul: torch.matmul}
+_LINEARS = frozenset({functional.linear, current.linear, LoadedTable.linear})
+_MATMULS = frozenset({torch.matmul, Tensor.matmul, torch.linalg.matmul, current.matmul, LoadedTable.matmul})
+_LINEAR, _MATMUL = ("input", "weight", "bias"), ("input", "other")
+"""What torch calls the arguments of either. hktune's come by position."""
 
 
 def record(path: str | PathLike[str]) -> Recorder:
     """A context that counts the bf16 GEMMs called within it on this thread, and at its end writes them to `path`.
 
-    Seen are linear, matmul, mm and addmm, under whatever module or function, before and after `patch`, under autocast
-    as it casts. Not seen: backward passes (no table serves them), replays of captured graphs, batched products, and
-    what torch.compile has compiled: record the model eager. Raises ShapesError at the end when there was none.
+    Seen are linear, matmul, mm, addmm and hktune's own functions, under whatever module or function, before and after
+    `patch`, under autocast as it casts, with a table or without one. A compiled model runs eager meanwhile (in every
+    thread): its graph would show no products. Not seen: what runs during a backward pass, replays of captured graphs,
+    and batched products. Raises ShapesError at the end when there was none.
     """
     return Recorder(Path(path))
 
 
 class Recorder:
-    """What was recorded: calls of each problem, and of what was left out, by dtype."""
+    """What was recorded: calls of each problem, and of what no table serves, by dtype or by what the tensors are."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        below = _Operators(self)
-        self._modes = (below, _Functions(self, below))
+        self._entered = ExitStack()
         self.calls: Counter[Problem] = Counter()
         self.left_out: Counter[str] = Counter()
 
     def __enter__(self) -> Recorder:
         if not self._path.parent.is_dir():
             raise ShapesError(f"{self._path}: there is no folder {self._path.parent}: make it")
-        for mode in self._modes:
-            mode.__enter__()  # type: ignore[no-untyped-call]
+        below = _Operators(self)
+        self._entered.enter_context(torch.compiler.set_stance("force_eager"))
+        self._entered.enter_context(below)
+        self._entered.enter_context(_Functions(self, below))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for mode in reversed(self._modes):
-            mode.__exit__(kind, error, trace)  # type: ignore[no-untyped-call]
+        self._entered.close()
         if kind is None:
             publish(self._path, self.yaml().encode())
 
-    def note(self, x: Tensor, n: int, has_bias: bool) -> None:
-        """Count x [..., K] times something [K, n]."""
-        k = x.shape[-1] if x.dim() else 0
-        if not x.numel() or not n:
-            return
-        if x.dtype is torch.bfloat16:
-            self.calls[Problem(x.numel() // k, n, k, epilogue="bias" if has_bias else "none")] += 1
-        else:
-            self.left_out[str(x.dtype).removeprefix("torch.")] += 1
+    def note(self, left: Tensor, right: Tensor, n: int, has_bias: bool) -> None:
+        """Count left [..., K] times something [K, n] that `right` is or is a view of."""
+        why = _why_left_out(left) or _why_left_out(right)
+        if why:
+            self.left_out[why] += 1
+        elif left.numel() and n:
+            k = left.shape[-1]
+            self.calls[Problem(left.numel() // k, n, k, epilogue="bias" if has_bias else "none")] += 1
 
     def yaml(self) -> str:
         """The calls as shapes.yaml, `weight` their number. Raises ShapesError when there are none."""
@@ -82,6 +90,21 @@ class Recorder:
         return "\n".join(lines) + "\n"
 
 
+def _why_left_out(tensor: Tensor) -> str | None:
+    """What keeps a table from serving products of `tensor`, in a word; None where nothing does."""
+    if is_transformed():
+        return "transformed or traced"
+    if type(tensor) not in PLAIN:
+        return type(tensor).__name__
+    if tensor.is_nested or tensor.layout is not torch.strided:
+        return "nested" if tensor.is_nested else str(tensor.layout).removeprefix("torch.")
+    return None if tensor.dtype is torch.bfloat16 else str(tensor.dtype).removeprefix("torch.")
+
+
+def _in_backward() -> bool:
+    return torch._C._current_autograd_node() is not None
+
+
 class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes products where torch dispatches them: below every module, and below autocast."""
 
@@ -92,21 +115,25 @@ class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         del types
-        if not self.is_quiet and torch._C._current_autograd_node() is None:
-            self._note(func, args, kwargs or {})
-        return func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        if not self.is_quiet and not _in_backward():
+            self._note(func.overloadpacket, args, kwargs)
+        return out
 
-    def _note(self, func: Any, args: Any, kwargs: Any) -> None:
-        if func in (_aten.linear.default, operators.linear):
-            self._recorder.note(args[0], args[1].shape[0], len(args) > 2 and args[2] is not None)
-        elif func in (_aten.mm.default, _aten.matmul.default, operators.matmul) and args[1].dim() == 2:
-            self._recorder.note(args[0], args[1].shape[1], False)
-        elif func is _aten.addmm.default and not kwargs:
-            self._recorder.note(args[1], args[2].shape[1], args[0].dim() == 1)
+    def _note(self, packet: Any, args: Any, kwargs: Any) -> None:
+        note = self._recorder.note
+        if packet in (_aten.linear, torch.ops.hktune.linear) and args[1].dim() == 2:
+            note(args[0], args[1], args[1].shape[0], len(args) > 2 and args[2] is not None)
+        elif packet in (_aten.mm, _aten.matmul, torch.ops.hktune.matmul) and args[1].dim() == 2:
+            note(args[0], args[1], args[1].shape[1], False)
+        elif packet is _aten.addmm and kwargs.keys() <= {"out"}:
+            note(args[1], args[2], args[2].shape[1], args[0].dim() == 1)
 
 
 class _Functions(TorchFunctionMode):
-    """Notes torch's linear by itself: with strided rows torch makes a batched product of it, and an addition."""
+    """Notes torch's linear and matmul, and hktune's, where they are called: below, one product may be several
+    operators, as a linear of strided rows is a batched product and an addition."""
 
     def __init__(self, recorder: Recorder, below: _Operators) -> None:
         super().__init__()
@@ -116,14 +143,25 @@ class _Functions(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         del types
         kwargs = kwargs or {}
-        if func is not functional.linear:
+        called = getattr(func, "__func__", func)  # a table's method comes bound to it
+        if called not in _LINEARS and called not in _MATMULS:
             return func(*args, **kwargs)
-        names = dict(zip(("input", "weight", "bias"), args, strict=False)) | kwargs
-        self._below.is_quiet = True
+        if called in _CURRENTS and operators.found_table(operators.CURRENT) is None:
+            func = _CURRENTS[called]  # a model can be recorded before there is a table
+        was_quiet, self._below.is_quiet = self._below.is_quiet, True
         try:
             out = func(*args, **kwargs)
         finally:
-            self._below.is_quiet = False
-        x, weight, _ = as_autocast(names["input"], names["weight"], None)
-        self._recorder.note(x, weight.shape[0], names.get("bias") is not None)
+            self._below.is_quiet = was_quiet
+        if not was_quiet and not _in_backward():
+            self._note(_LINEAR if called in _LINEARS else _MATMUL, args, kwargs)
         return out
+
+    def _note(self, names: tuple[str, ...], args: Any, kwargs: Any) -> None:
+        operands = dict(zip(names, args, strict=False)) | kwargs
+        left, right = operands["input"], operands[names[1]]
+        if right.dim() != 2:
+            return
+        bias = operands.get("bias")
+        left, right, _ = as_autocast(left, right, None)
+        self._recorder.note(left, right, right.shape[0 if names is _LINEAR else 1], bias is not None)

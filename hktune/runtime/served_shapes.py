@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from hktune.device.device import PreparedLaunch
 from hktune.runtime.counts import Counts, Fallback
-from hktune.runtime.operands import ALIGNMENT_BYTES, PLAIN, refusal, row_strides
+from hktune.runtime.operands import ALIGNMENT_BYTES, PLAIN, refusal, row_stride, row_strides
+from hktune.runtime.torch_state import operator_range, profiling
 
 if TYPE_CHECKING:
     from hktune.runtime.place import Place, Route
@@ -20,92 +20,132 @@ _MISALIGNED = ALIGNMENT_BYTES - 1
 
 
 class ServedShapes:
-    """What serves calls of one x [..., K] and weight [N, K], with or without bias, whose output has `out_shape`."""
+    """What serves calls of one left [..., K] and right operand, with or without bias, whose output has `out_shape`.
 
-    __slots__ = ("_counts", "_out_shape", "_place", "_route")
+    The right operand is a weight [N, K], or with `is_product` a b [K, N]. A call asks `linear_launch` or
+    `product_launch` what serves its very operands, and then, of a launch, for its `result`. Both work outside of
+    torch's dispatcher and autograd.
+    """
 
-    def __init__(self, place: Place, route: Route, out_shape: tuple[int, ...], counts: Counts) -> None:
+    __slots__ = ("_b_strides", "_counts", "_is_product", "_out_shape", "_place", "_route")
+
+    def __init__(
+        self, place: Place, route: Route, out_shape: tuple[int, ...], counts: Counts, is_product: bool = False
+    ) -> None:
         self._place = place
         self._route = route
         self._out_shape = out_shape
         self._counts = counts
+        self._is_product = is_product
+        self._b_strides = (1, route.numbers["k"])
 
-    def serve_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """The product, outside of torch's dispatcher and autograd."""
-        place, route, out_shape = self._place, self._route, self._out_shape
+    def linear_launch(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> PreparedLaunch | Fallback:
+        """What takes these plain tensors as they lie, or why that is the vendor library."""
+        place, prepared = self._place, self._route.prepared
         index = place.index
-        prepared = route.prepared
         try:
             # One expression, ordered by what is likely to fail; `refusal` says which part did.
             ready = (
                 prepared is not None
                 and x.dtype is _BF16
                 and weight.dtype is _BF16
-                and type(x) in PLAIN
-                and type(weight) in PLAIN
                 and weight.get_device() == index
                 and x.is_contiguous()
                 and weight.is_contiguous()
                 and (at := x.data_ptr())
                 and (weight_at := weight.data_ptr())
                 and not (at | weight_at) & _MISALIGNED
-                and (bias is None or _bias_fits(bias, out_shape[-1], index))
+                and not x.is_neg()
+                and not weight.is_neg()
+                and (bias is None or _bias_fits(bias, self._out_shape[-1], index))
                 and (place.current_index is None or place.current_index() == index)
             )
         except RuntimeError:  # a tensor without memory of its own
             ready = False
-        if not ready or prepared is None:
-            found = _prepared_slowly(place, route, x, weight, bias)
-            if isinstance(found, Fallback):
-                return vendor_linear(self._counts, found, x, weight, bias)
-            prepared = found
-        out = x.new_empty(*out_shape)  # its sizes one by one: as one tuple they cost torch 0.45 us more
+        if ready and prepared is not None:
+            return prepared
+        return self._slow_launch((x, weight) if bias is None else (x, weight, bias))
+
+    def product_launch(self, a: Tensor, b: Tensor) -> PreparedLaunch | Fallback:
+        """`linear_launch` of a and b [K, N], which a kernel takes where it is the transposed view of a [N, K]."""
+        place, prepared = self._place, self._route.prepared
+        index = place.index
+        try:
+            ready = (
+                prepared is not None
+                and a.dtype is _BF16
+                and b.dtype is _BF16
+                and b.stride() == self._b_strides
+                and b.get_device() == index
+                and a.is_contiguous()
+                and (at := a.data_ptr())
+                and (b_at := b.data_ptr())
+                and not (at | b_at) & _MISALIGNED
+                and not a.is_neg()
+                and not b.is_neg()
+                and (place.current_index is None or place.current_index() == index)
+            )
+        except RuntimeError:
+            ready = False
+        if ready and prepared is not None:
+            return prepared
+        return self._slow_launch((a, b))
+
+    def result(self, launch: PreparedLaunch, left: Tensor, right: Tensor, bias: Tensor | None) -> Tensor:
+        """The product, by a launch that was found for these operands."""
+        if profiling():
+            with operator_range("hktune::matmul" if self._is_product else "hktune::linear", left, right):
+                return self._launched(launch, left, right, bias)
+        return self._launched(launch, left, right, bias)
+
+    def _launched(self, launch: PreparedLaunch, left: Tensor, right: Tensor, bias: Tensor | None) -> Tensor:
+        place, route = self._place, self._route
+        out = left.new_empty(*self._out_shape)  # its sizes one by one: as one tuple they cost torch 0.45 us more
         stream = place.stream()
         workspace = place.workspaces.of(stream, route.workspace_bytes) if route.workspace_bytes else None
-        prepared(x, weight, out, bias, workspace, stream)
+        launch(left, right, out, bias, workspace, stream)
         if route.near:
             self._counts.near_hits += 1
         else:
             self._counts.hits += 1
         return out
 
-
-def vendor_linear(counts: Counts, why: Fallback, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """What torch makes of a call that no kernel serves, for the reason `why`."""
-    counts.fell_back(why, x, weight)
-    return functional.linear(x, weight, bias)
-
-
-def _prepared_slowly(
-    place: Place, route: Route, x: Tensor, weight: Tensor, bias: Tensor | None
-) -> PreparedLaunch | Fallback:
-    """The launch of a call that is the first of its route, whose operands are no contiguous bf16 of this device, or
-    that comes while another device is the current one; or why the vendor serves it."""
-    n, k = weight.shape
-    operands = (x, weight) if bias is None else (x, weight, bias)
-    why = refusal(operands, n, k, place.where)
-    strides = None if why else row_strides(operands, k, route.takes_strides)
-    if why is not None or strides is None:
-        return why or Fallback.STRIDES
-    with place.entered():
-        why = place.make_ready(route)
-        if why is not None or route.prepared is None:
-            return why or Fallback.NO_ENTRY
-        prepared = place.strided(route, *strides) if strides else route.prepared
-
-    def launch(a: Any, bt: Any, c: Any, bias: Any, workspace: Any, stream: int | None) -> None:
+    def _slow_launch(self, operands: tuple[Tensor, ...]) -> PreparedLaunch | Fallback:
+        """The launch of a call that is the first of its shapes, whose operands are no contiguous bf16 of this device,
+        or that comes while another device is the current one; or why the vendor serves it."""
+        place, route = self._place, self._route
+        n, k = route.numbers["n"], route.numbers["k"]
+        why = refusal(operands, n, k, place.where)
+        if why is not None:
+            return why
+        if self._is_product:
+            a, b = operands
+            operands = (a, b.detach().t())
+        strides = row_strides(operands, k, route.takes_strides)
+        if strides is None:
+            across = self._is_product and row_stride(operands[1], k) is None
+            return Fallback.NOT_TRANSPOSED if across else Fallback.STRIDES
         with place.entered():
-            prepared(a, bt, c, bias, workspace, stream)
+            why = place.make_ready(route)
+            if why is not None or route.prepared is None:
+                return why or Fallback.NO_ENTRY
+            prepared = place.strided(route, *strides) if strides else route.prepared
 
-    return launch
+        def launch(a: Any, bt: Any, c: Any, bias: Any, workspace: Any, stream: int | None) -> None:
+            with place.entered():
+                prepared(a, bt, c, bias, workspace, stream)
+
+        return launch
 
 
 def _bias_fits(bias: Tensor, n: int, index: int) -> bool:
     return (
-        bias.dtype is _BF16
-        and type(bias) in PLAIN
+        type(bias) in PLAIN
+        and bias.dtype is _BF16
         and bias.get_device() == index
         and bias.shape == (n,)
         and bias.is_contiguous()
-        and not bias.data_ptr() & _MISALIGNED
+        and bool(at := bias.data_ptr())
+        and not at & _MISALIGNED
+        and not bias.is_neg()
     )

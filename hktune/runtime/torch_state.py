@@ -15,12 +15,14 @@ from torch.autograd import forward_ad
 
 compiling = torch.compiler.is_dynamo_compiling
 grad_enabled = torch.is_grad_enabled
+profiling: Any = torch._C._autograd._profiler_enabled
 
 _dispatch_modes: Any = torch._C._len_torch_dispatch_stack
 _function_modes: Any = torch._C._len_torch_function_stack
 _functorch: Any = torch._C._functorch.peek_interpreter_stack
 _jit_trace: Any = torch._C._is_tracing
 _autocast: Any = torch._C._is_any_autocast_enabled
+_fx: Any = torch.fx._symbolic_trace
 
 
 def is_plain() -> bool:
@@ -32,6 +34,7 @@ def is_plain() -> bool:
         or _autocast()
         or forward_ad._current_level >= 0
         or _jit_trace()
+        or _fx._is_fx_tracing_flag
     )
 
 
@@ -48,24 +51,43 @@ def is_transformed() -> bool:
     return _functorch() is not None or forward_ad._current_level >= 0 or _jit_trace()
 
 
+def is_transformed_in_trace() -> bool:
+    """`is_transformed` in words that torch.compile's tracer knows: to it, what it finds on an empty stack is not
+    None."""
+    return isinstance(_functorch(), torch._C._functorch.CInterpreter) or forward_ad._current_level >= 0
+
+
+def operator_range(name: str, *operands: Tensor) -> AbstractContextManager[object]:
+    """What a profiler shows of a product that torch's dispatcher does not see."""
+    return torch._C._profiler._RecordFunctionFast(name, operands)
+
+
+def is_autocast(x: Tensor) -> bool:
+    """Whether autocast is on where x lies: for the meta device, as for what is no tensor, there is none."""
+    if not isinstance(x, Tensor):
+        return False
+    kind = x.device.type
+    return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+
+
 def as_autocast(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
     """The operands as autocast would have them where x lies: in its dtype, but for float64; as they are where it is
     off."""
-    kind = x.device.type
-    if not torch.is_autocast_enabled(kind):
+    if not is_autocast(x):
         return x, weight, bias
-    dtype = torch.get_autocast_dtype(kind)
+    dtype = torch.get_autocast_dtype(x.device.type)
     return _cast(x, dtype), _cast(weight, dtype), None if bias is None else _cast(bias, dtype)
 
 
 def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    return tensor.to(dtype) if tensor.is_floating_point() and tensor.dtype is not torch.float64 else tensor
+    if not isinstance(tensor, Tensor) or not tensor.is_floating_point() or tensor.dtype is torch.float64:
+        return tensor
+    return tensor.to(dtype)
 
 
 def autocast_done(x: Tensor) -> AbstractContextManager[object]:
     """What follows on operands that are cast already."""
-    kind = x.device.type
-    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
+    return torch.autocast(x.device.type, enabled=False) if is_autocast(x) else nullcontext()
 
 
 def is_capturing() -> bool:

@@ -12,6 +12,7 @@ import math
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from hktune.model import Config, Value
@@ -33,18 +34,29 @@ class ModelBasedStrategy(UniqueStrategy, ABC):
 
     def __init__(self, domain: Domain, seed: int) -> None:
         super().__init__(domain, seed)
-        import optuna
-
-        self._free = [parameter for parameter in domain.parameters if len(parameter.values) > 1]
-        self._distributions = {parameter.name: self._distribution(parameter) for parameter in self._free}
+        self._seed = seed
         self._pending: dict[str, int] = {}
         self._asked: optuna.Trial | None = None
         self._failures: list[Config] = []
         self._worst: float | None = None
+
+    @cached_property
+    def _study(self) -> optuna.Study:
+        """Made when first asked or told: a run over thousands of shapes begins without."""
+        import optuna
+
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            self._study = optuna.create_study(sampler=self._sampler(seed))
+            return optuna.create_study(sampler=self._sampler(self._seed))
+
+    @cached_property
+    def _free(self) -> list[Parameter]:
+        return [parameter for parameter in self.domain.parameters if len(parameter.values) > 1]
+
+    @cached_property
+    def _distributions(self) -> dict[str, optuna.distributions.BaseDistribution]:
+        return {parameter.name: self._distribution(parameter) for parameter in self._free}
 
     @abstractmethod
     def _sampler(self, seed: int) -> optuna.samplers.BaseSampler: ...
@@ -70,7 +82,8 @@ class ModelBasedStrategy(UniqueStrategy, ABC):
         self._pending[config.id] = self._asked.number
         if config != Config(proposal):
             self._study.tell(self._asked, state=TrialState.FAIL)
-            self._pending[config.id] = self._add(config, None)
+            self._add(config, None)
+            self._pending[config.id] = len(self._study.get_trials(deepcopy=False)) - 1
 
     def _learn(self, outcome: Outcome) -> None:
         if outcome.time_us is None:
@@ -91,8 +104,8 @@ class ModelBasedStrategy(UniqueStrategy, ABC):
         else:
             self._study.tell(number, value)
 
-    def _add(self, config: Config, value: float | None) -> int:
-        """Adds a trial of `config`, running if it has no value yet, and returns its number."""
+    def _add(self, config: Config, value: float | None) -> None:
+        """Adds a trial of `config`, running if it has no value yet."""
         from optuna.trial import TrialState, create_trial
 
         positions = {parameter.name: parameter.index(config[parameter.name]) for parameter in self._free}
@@ -103,7 +116,6 @@ class ModelBasedStrategy(UniqueStrategy, ABC):
             distributions=self._distributions,
         )
         self._study.add_trial(trial)
-        return len(self._study.get_trials(deepcopy=False)) - 1
 
 
 class TpeStrategy(ModelBasedStrategy):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hktune.errors import InputError
+from hktune.near import meant
 from hktune.search.exhaustive import ExhaustiveStrategy
 from hktune.search.hillclimb import HillClimbStrategy
 from hktune.search.model_based import CmaEsStrategy, GpStrategy, QmcStrategy, TpeStrategy
@@ -28,5 +29,5 @@ STRATEGIES: dict[str, type[UniqueStrategy]] = {
 def create_strategy(name: str, domain: Domain, seed: int) -> Strategy:
     """The strategy called `name` over `domain`. Raises InputError, naming the known ones, for an unknown name."""
     if name not in STRATEGIES:
-        raise InputError(f"unknown strategy {name!r}: known are {', '.join(STRATEGIES)}")
+        raise InputError(f"unknown strategy {name!r}{meant(name, STRATEGIES)}: known are {', '.join(STRATEGIES)}")
     return STRATEGIES[name](domain, seed)

@@ -2,31 +2,49 @@
 
 from __future__ import annotations
 
-import msgspec
+from typing import Annotated
 
-Scalar = int | str | bool
+import msgspec
+from msgspec import Meta
+
+Scalar = int | Annotated[str, Meta(max_length=500)] | bool
+Name = Annotated[str, Meta(min_length=1, max_length=64)]
+Prose = Annotated[str, Meta(max_length=500)]
+Scalars = Annotated[dict[Name, Scalar], Meta(max_length=256)]
 
 
 class ParameterDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    values: list[Scalar]
+    values: Annotated[list[Scalar], Meta(max_length=1024)]
     default: Scalar
-    help: str
+    help: Prose
 
 
 class ConstraintDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    name: str
+    name: Name
     require: Scalar
-    reason: str
+    reason: Prose
+
+
+class FixedCaseDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    when: Scalar
+    config: Scalars
+
+
+class FixedChoiceDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    name: Prose
+    cases: Annotated[list[FixedCaseDescription], Meta(min_length=1, max_length=64)]
 
 
 class SpaceDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """`estimate` are named expressions, the last of which says about how long a config takes for m, n and k, in any
-    unit: it orders what a search tries first, and is never reported as a time."""
+    unit: it orders what a search tries first, and is never reported as a time. `fixed_choice` is what a summary
+    compares the best with, beside the defaults."""
 
-    name: str
-    template: str
-    parameters: dict[str, ParameterDescription]
-    constraints: list[ConstraintDescription] = []
-    derived: dict[str, Scalar] = {}
-    seeds: list[dict[str, Scalar]] = []
-    estimate: dict[str, Scalar] = {}
+    name: Name
+    template: Annotated[str, Meta(pattern=r"\A[A-Za-z0-9_]{1,64}/[A-Za-z0-9_]{1,64}\Z")]
+    parameters: Annotated[dict[Name, ParameterDescription], Meta(max_length=256)]
+    constraints: Annotated[list[ConstraintDescription], Meta(max_length=256)] = []
+    derived: Scalars = {}
+    seeds: Annotated[list[Scalars], Meta(max_length=1024)] = []
+    estimate: Scalars = {}
+    fixed_choice: FixedChoiceDescription | None = None

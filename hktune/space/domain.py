@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from hktune.errors import SpaceError
 from hktune.model import Config, Problem, Value
-from hktune.space.rules import Constraint, Parameter, Step, Violation, filled, passes, schedule
+from hktune.space.rules import Constraint, Parameter, Violation, filled, passes
 
 if TYPE_CHECKING:
     from hktune.space.space import SearchSpace
@@ -37,8 +37,7 @@ class Domain:
         self._fixed: dict[str, Any] = {"arch": space.arch}
         if problem is not None:
             self._fixed |= {"m": problem.m, "n": problem.n, "k": problem.k}
-        self._levels = schedule(space.parameters, space.derived, space.constraints, problem is not None)
-        self._steps: list[Step] = [step for level in self._levels for step in level]
+        self._levels, self._steps = space.scheduled(problem is not None)
 
     def __str__(self) -> str:
         return f"{self.space.name} for {self.problem or 'any problem'}"
@@ -92,6 +91,14 @@ class Domain:
         scope = {**self._fixed, **config}
         passes([step for step in self._steps if step[0] is not None], scope)
         return tuple(filled(constraint, scope) for constraint in self._judged() if not constraint.require.value(scope))
+
+    def derived_values(self, config: Mapping[str, Value]) -> dict[str, Value]:
+        """Everything that the space derives from `config`, the template's geometry first; what needs a problem only
+        where there is one."""
+        scope = {**self._fixed, **config}
+        steps = [step for step in self._steps if step[0] is not None]
+        passes(steps, scope)
+        return {name: scope[name] for name in self.space.derived.expressions if name in scope}
 
     def enumerate(self) -> Iterator[Config]:
         """Every legal config, in order; a branch is left as soon as a constraint on what is chosen fails."""

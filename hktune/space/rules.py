@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from hktune.errors import SpaceError
+from hktune.escaped import shown
 from hktune.expression import Derived, Expression, Message, Scope
 from hktune.model import Value
 from hktune.template.template import PROBLEM_NAMES
+
+_WORD = re.compile(r"[A-Za-z0-9_]{1,64}\Z", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -23,12 +27,14 @@ class Parameter:
 
     def __post_init__(self) -> None:
         where = f"parameter {self.name}"
-        if self.name in PROBLEM_NAMES | {"arch"} or not self.name.isidentifier():
+        if self.name in PROBLEM_NAMES | {"arch"} or not (self.name.isidentifier() and self.name.isascii()):
             raise SpaceError(f"{where}: not a free name: m, n, k and arch are taken; use letters, digits and _")
         if not self.values or len({(type(value), value) for value in self.values}) < len(self.values):
             raise SpaceError(f"{where}: values {list(self.values)} must be a list without repeats")
         if len({type(value) for value in self.values}) > 1:
             raise SpaceError(f"{where}: values {list(self.values)} mix types: use integers, strings or booleans only")
+        if any(isinstance(value, str) and not _WORD.match(value) for value in self.values):
+            raise SpaceError(f"{where}: values {list(self.values)}: text goes into source: use letters, digits and _")
         self.index(self.default)
 
     def has(self, value: object) -> bool:
@@ -40,7 +46,7 @@ class Parameter:
         if self.has(value):
             return self.values.index(value)
         legal = ", ".join(map(str, self.values))
-        raise SpaceError(f"{self.name}={value!r} is not a legal value: legal are {legal}")
+        raise SpaceError(f"{self.name}={shown(value)} is not a legal value: legal are {legal}")
 
 
 @dataclass(frozen=True)
@@ -110,15 +116,14 @@ def passes(steps: Sequence[Step], scope: dict[str, Any]) -> bool:
 
 def roots(names: Iterable[str], derived: Derived) -> frozenset[str]:
     """The names that `names` come from once derived ones are traced back."""
-    found: set[str] = set()
-    pending = list(names)
+    seen: set[str] = set()
+    pending = set(names)
     while pending:
         name = pending.pop()
+        seen.add(name)
         if name in derived.expressions:
-            pending.extend(derived.expressions[name].names)
-        else:
-            found.add(name)
-    return frozenset(found)
+            pending |= derived.expressions[name].names - seen
+    return frozenset(seen - derived.expressions.keys())
 
 
 def filled(constraint: Constraint, scope: Scope) -> Violation:

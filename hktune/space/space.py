@@ -10,24 +10,32 @@ from pathlib import Path
 
 from hktune.arch import arch_named
 from hktune.errors import InputError, SpaceError
+from hktune.escaped import shown
 from hktune.expression import Derived, Expression, Message
 from hktune.launch_rule import LaunchRule, specialised
 from hktune.model import Config, Problem, Value
+from hktune.near import meant
+from hktune.outside_file import FileKind
+from hktune.shipped import KERNELS
 from hktune.space.description import ConstraintDescription, SpaceDescription
 from hktune.space.domain import Domain
-from hktune.space.rules import Constraint, Parameter, Violation, roots
+from hktune.space.fixed import fixed_choice
+from hktune.space.rules import Constraint, Parameter, Step, Violation, roots, schedule
 from hktune.template import Template, load_template
 from hktune.template.template import PROBLEM_NAMES
 from hktune.yaml_file import read_yaml
+
+SPACE_FILE = FileKind("a search space", 1 << 20, SpaceError, "pass a file like those of search_spaces/")
 
 
 def load_space(path: Path, templates_root: Path | None = None) -> SearchSpace:
     """The search space in the file `path`, with its template from `templates_root`/<arch>/<name>/.
 
-    `templates_root` is by default the folder kernels/ beside the file's own folder. Raises SpaceError or TemplateError.
+    `templates_root` is by default the folder kernels/ beside the file's own folder where that has the template, else
+    that of hktune itself. Raises SpaceError or TemplateError.
     """
-    description = read_yaml(path, SpaceDescription, SpaceError)
-    root = templates_root if templates_root is not None else path.resolve().parent.parent / "kernels"
+    description = read_yaml(path, SPACE_FILE, SpaceDescription)
+    root = templates_root or _templates_root(path, description.template)
     template = load_template(root / description.template)
     if template.name != description.template:
         raise SpaceError(f"{path}: template {description.template!r} calls itself {template.name!r}: name that one")
@@ -37,12 +45,21 @@ def load_space(path: Path, templates_root: Path | None = None) -> SearchSpace:
         raise SpaceError(f"{path}: {mistake}") from None
 
 
+def _templates_root(path: Path, template: str) -> Path:
+    roots = (path.resolve().parent.parent / "kernels", KERNELS)
+    for root in roots:
+        if (root / template / "template.yaml").exists():
+            return root
+    places = " nor ".join(str(root / template) for root in dict.fromkeys(roots))
+    raise SpaceError(f"{path}: template {template!r}: no template.yaml in {places}: put it there, or name another")
+
+
 class SearchSpace:
     """What can be tried for a template. Configs are made and judged here; `domain` narrows it to one problem."""
 
     def __init__(self, description: SpaceDescription, template: Template) -> None:
         self.name = description.name
-        self.template = template
+        self.template = template.within(self.require_own)
         self.arch = arch_named(template.arch)
         self.parameters = tuple(
             Parameter(name, tuple(parameter.values), parameter.default, parameter.help)
@@ -53,8 +70,12 @@ class SearchSpace:
         self.estimate = self._estimate(description.estimate)
         self.constraints = tuple(self._constraint(constraint) for constraint in description.constraints)
         self._check_use()
+        self._scheduled: dict[bool, tuple[list[list[Step]], list[Step]]] = {}
         self._domains: dict[Problem | None, Domain] = {}
+        self._launch_rules: dict[tuple[Config, int, int], LaunchRule] = {}
         self.seeds = tuple(self._legal_seed(seed) for seed in [{}, *description.seeds])[1:]
+        fixed = description.fixed_choice
+        self.fixed_choice = fixed_choice(fixed, self._legal_seed) if fixed else None
 
     @property
     def raw_count(self) -> int:
@@ -65,27 +86,40 @@ class SearchSpace:
         """A config from `values`, defaults filled in. Raises SpaceError for an unknown parameter or illegal value."""
         unknown = [name for name in values if name not in self._parameter]
         if unknown:
-            raise SpaceError(f"unknown parameter {unknown[0]!r}: known are {', '.join(self._parameter)}")
+            near = meant(unknown[0], self._parameter)
+            raise SpaceError(f"unknown parameter {shown(unknown[0])}{near}: known are {', '.join(self._parameter)}")
         chosen = {name: values.get(name, parameter.default) for name, parameter in self._parameter.items()}
         positions = {name: parameter.index(chosen[name]) for name, parameter in self._parameter.items()}
         return Config({name: self._parameter[name].values[position] for name, position in positions.items()})
 
-    def parse(self, assignments: Iterable[str]) -> Config:
-        """A config from words like `block_m=256`, defaults filled in. Raises SpaceError as `config` does."""
+    def parse(self, assignments: Iterable[str], base: Mapping[str, object] | None = None) -> Config:
+        """A config from words like `block_m=256`, the rest from `base` or, without one, the defaults. Raises SpaceError
+        as `config` does, and where one parameter is given twice."""
         values: dict[str, object] = {}
         for assignment in assignments:
             name, equals, text = assignment.partition("=")
             if not equals:
-                raise SpaceError(f"{assignment!r} is not an assignment: write parameter=value")
+                raise SpaceError(
+                    f"{shown(assignment)} is no assignment: write PARAMETER=VALUE, or DIR:ID of what was tried"
+                )
+            if name in values:
+                raise SpaceError(f"{name} is given twice: {name}={values[name]} and {assignment}: keep one")
             legal = self._parameter[name].values if name in self._parameter else ()
             values[name] = next((value for value in legal if str(value).lower() == text.lower()), text)
-        return self.config(values)
+        return self.config({**(base or {}), **values})
 
     def domain(self, problem: Problem | None) -> Domain:
         """The legal configs of `problem`; with None, by the constraints that need no problem."""
         if problem not in self._domains:
             self._domains[problem] = Domain(self, problem)
         return self._domains[problem]
+
+    def scheduled(self, with_problem: bool) -> tuple[list[list[Step]], list[Step]]:
+        """What its domains judge at each level (`rules.schedule`), and all of it in order: one for all problems."""
+        if with_problem not in self._scheduled:
+            levels = schedule(self.parameters, self.derived, self.constraints, with_problem)
+            self._scheduled[with_problem] = (levels, [step for level in levels for step in level])
+        return self._scheduled[with_problem]
 
     def violations(self, config: Mapping[str, Value], problem: Problem | None = None) -> tuple[Violation, ...]:
         """See `Domain.violations`; without a problem, constraints that need one are not judged."""
@@ -97,15 +131,22 @@ class SearchSpace:
 
     def launch_rule(self, config: Mapping[str, Value], problem: Problem) -> LaunchRule:
         """How `config` is launched for any number of rows of `problem`'s n and k, and which rows the constraints allow.
-        Raises TemplateError as `Template.launch_rule` does."""
-        known = {**config, "n": problem.n, "k": problem.k, "arch": self.arch}
+        Raises TemplateError as `Template.launch_rule` does, SpaceError as `require_own` does."""
+        key = (Config(config), problem.n, problem.k)
+        if key not in self._launch_rules:
+            self._launch_rules[key] = self._launch_rule(*key)
+        return self._launch_rules[key]
+
+    def _launch_rule(self, config: Config, n: int, k: int) -> LaunchRule:
+        self.require_own(config)
+        known = {**config, "n": n, "k": k, "arch": self.arch}
         formulas = [
             specialised(constraint.require, known, self.derived.expressions)
             for constraint in self.constraints
             if constraint.per_problem
         ]
         requires = tuple(str(formula) for formula in formulas if formula != 1)
-        return replace(self.template.launch_rule(config, problem.n, problem.k), requires=requires)
+        return replace(self.template.launch_rule(config, n, k), requires=requires)
 
     def enumerate(self, problem: Problem | None = None) -> Iterator[Config]:
         """See `Domain.enumerate`."""
@@ -122,6 +163,16 @@ class SearchSpace:
     def neighbours(self, config: Mapping[str, Value], problem: Problem | None = None) -> list[Config]:
         """See `Domain.neighbours`."""
         return self.domain(problem).neighbours(config)
+
+    def require_own(self, config: Mapping[str, Value]) -> None:
+        """Raises SpaceError unless `config` is a point of this space that keeps every rule that needs no problem."""
+        for name in config.keys() ^ self._parameter.keys():
+            how = "lacks" if name in self._parameter else "has an unknown"
+            raise SpaceError(f"config {Config(config).id} {how} {shown(name)}: it is of another space")
+        for name, parameter in self._parameter.items():
+            parameter.index(config[name])
+        if not self.is_legal(config):
+            raise SpaceError(f"config {Config(config).id} is illegal: {'; '.join(explain(self, config))}")
 
     def _all_derived(self, own: Mapping[str, Value]) -> Derived:
         texts = {name: expression.text for name, expression in self.template.derived.expressions.items()}
@@ -172,7 +223,7 @@ class SearchSpace:
     def _legal_seed(self, seed: Mapping[str, Value]) -> Config:
         config = self.config(seed)
         for violation in self.violations(config):
-            raise SpaceError(f"seed {seed or 'of defaults alone'} breaks {violation}: change it")
+            raise SpaceError(f"seed {dict(seed) or 'of defaults alone'} breaks {violation}: change it")
         return config
 
 

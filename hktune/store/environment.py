@@ -14,10 +14,13 @@ import msgspec
 
 from hktune import __version__
 from hktune.errors import StoreError
+from hktune.json_file import decoded
 from hktune.model import Identity
+from hktune.outside_file import FileKind
 from hktune.publish import publish
 
 FILE_NAME = "environment.json"
+ENVIRONMENT_FILE = FileKind("an environment", 1 << 20, StoreError, "delete it, or pass another DIR")
 PACKAGES = ("torch", "numpy", "optuna", "ziglang")
 
 
@@ -72,15 +75,11 @@ def write_environment(environment: Environment, directory: Path) -> None:
 
 def read_environment(directory: Path) -> Environment | None:
     """The saved environment of `directory`, or None when it has none. Raises StoreError for a malformed one."""
-    path = directory / FILE_NAME
+    data = ENVIRONMENT_FILE.read_if_there(directory, FILE_NAME)
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Environment)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise StoreError(f"{path}: cannot be read ({error.strerror}): check it, or pass another DIR") from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise StoreError(f"{path}: not an environment of hktune ({error}): delete it, or pass another DIR") from None
+        return None if data is None else decoded(data, Environment)
+    except ValueError as wrong:
+        raise ENVIRONMENT_FILE.broken(directory / FILE_NAME, f"not an environment of hktune ({wrong})") from None
 
 
 def judge_environment(saved: Environment, current: Environment) -> list[Mismatch]:

@@ -2,39 +2,147 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import replace
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, groupby
 from pathlib import Path
+
+import msgspec
 
 from hktune.errors import StoreError
 from hktune.model import Trial
 from hktune.publish import publish
-from hktune.store.rows import HEADER, encode
-from hktune.store.trials import FILE_NAME, lock_of, read_trials
+from hktune.store.environment import Environment, judge_environment, read_environment, write_environment
+from hktune.store.rows import HEADER, Encoder
+from hktune.store.trials import FILE_NAME, locked, read_trials
 
 
-def merge(shards: Iterable[Path], directory: Path) -> list[Trial]:
+@dataclass(frozen=True)
+class Merged:
+    """What a merge came to. `remarks` are lines that whoever merged should read: what keeps the rows from being one
+    set-up's."""
+
+    trials: list[Trial]
+    remarks: list[str]
+
+
+def merge(shards: Sequence[Path], directory: Path) -> Merged:
     """Merge shards (results directories, or trials.csv files) with what `directory` already holds, into it.
 
     Rows that agree in everything but their number are one row. The rest are ordered by start time, then by content, and
-    numbered afresh, so the result does not depend on the shards' order and merging again changes nothing. Raises
-    StoreError for a shard that cannot be read, before anything is written.
+    numbered afresh, so the result does not depend on the shards' order and merging again changes nothing. Where all are
+    of one set-up, its environment.json is written too. Raises StoreError for a shard that cannot be read, and for
+    shards of several devices, before anything is written.
     """
     target = directory / FILE_NAME
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        with lock_of(directory):
-            kept = [target] if target.exists() else []
-            trials = merged_trials([*kept, *shards])
-            publish(target, HEADER + b"".join(map(encode, trials)))
+        with locked(directory):
+            own = [directory] if os.path.lexists(target) else []
+            sources = [*own, *shards]
+            environments = {folder: read_environment(folder) for folder in map(folder_of, sources)}
+            common, unlike = _common(environments)
+            if unlike and read_environment(directory):
+                raise StoreError(f"{directory} is of one set-up, and {unlike}: merge into another DIR")
+            trials = merged_trials(sources)
+            _check_devices(trials)
+            encoder = Encoder()
+            publish(target, chain([HEADER], map(encoder.line, trials)))
+            if common:
+                write_environment(common, directory)
     except OSError as error:
         raise StoreError(f"{directory}: cannot be written ({error.strerror or error}): pass another DIR") from None
-    return trials
+    remarks = [f"{unlike}: no environment.json was written, build tables of the shards"] if unlike else []
+    return Merged(trials, [*remarks, *_templates(trials)])
 
 
 def merged_trials(shards: Iterable[Path]) -> list[Trial]:
     """The trials of shards as `merge` orders and numbers them. Raises StoreError for a shard that cannot be read."""
-    sources = [shard / FILE_NAME if shard.is_dir() else shard for shard in shards]
-    distinct = {replace(trial, trial=0) for source in sources for trial in read_trials(source)}
-    ordered = sorted(distinct, key=lambda trial: (trial.started_at or "", encode(trial)))
-    return [replace(trial, trial=number) for number, trial in enumerate(ordered)]
+    trials: list[Trial] = []
+    for shard in shards:
+        trials += read_trials(shard / FILE_NAME if shard.is_dir() else shard)
+    distinct = list(_distinct_in_order(trials))
+    del trials
+    for number, trial in enumerate(distinct):
+        distinct[number] = trial.numbered(number)
+    return distinct
+
+
+def folder_of(shard: Path) -> Path:
+    """The results directory of a shard."""
+    return shard if shard.is_dir() else shard.parent
+
+
+def _distinct_in_order(trials: list[Trial]) -> Iterator[Trial]:
+    """By start time, then by the line without its number; of equal lines one. Sorts `trials` itself: lines are made
+    only for rows of one config on one problem in one second."""
+    encoder = Encoder()
+    trials.sort(key=_second)
+    for _, together in groupby(trials, _second):
+        for _, alike in groupby(sorted(together, key=_line_begin), _line_begin):
+            rows = list(alike)
+            if len(rows) == 1:
+                yield rows[0]
+                continue
+            lines = {encoder.line(row).partition(b",")[2]: row for row in rows}
+            yield from (lines[line] for line in sorted(lines))
+
+
+def _second(trial: Trial) -> str:
+    return trial.started_at or ""
+
+
+def _line_begin(trial: Trial) -> str:
+    """What a line has behind its number; none of these cells is ever quoted."""
+    return f"{trial.m},{trial.n},{trial.k},{trial.dtype},{trial.epilogue},{trial.config_id},"
+
+
+def _check_devices(trials: Iterable[Trial]) -> None:
+    """Times of unlike devices are not to stand in one file, whether an environment.json says so or the rows do."""
+    _check_one({trial.device for trial in trials if trial.device})
+
+
+def _check_one(devices: set[str]) -> None:
+    if len(devices) > 1:
+        rule = f"trials are of unlike devices: {'; '.join(sorted(devices))}"
+        raise StoreError(f"{rule}: merge each device's into a DIR of its own")
+
+
+def _common(environments: Mapping[Path, Environment | None]) -> tuple[Environment | None, str | None]:
+    """The environment of all, the earliest one's without what differs; or why there is none. Raises StoreError for
+    several devices."""
+    known = {folder: environment for folder, environment in environments.items() if environment}
+    _check_one({str(environment.identity) for environment in known.values()})
+    absent = sorted(str(folder) for folder in environments if folder not in known)
+    if absent:
+        return None, f"no environment.json says what the trials of {', '.join(absent)} were made with"
+    first = min(known.values(), key=lambda each: (each.started_at, msgspec.json.encode(each)))
+    for folder, other in known.items():
+        hard = [mismatch for mismatch in judge_environment(first, other) if mismatch.level == "hard"]
+        if hard:
+            return None, f"{folder} is of another set-up ({hard[0]})"
+    alike = {
+        name: text
+        for name, text in first.versions.items()
+        if all(other.versions.get(name) == text for other in known.values())
+    }
+    commit = first.commit if all(other.commit == first.commit for other in known.values()) else None
+    return replace(first, versions=alike, commit=commit), None
+
+
+def named_template(trial: Trial) -> str:
+    """What a row was made from, for a person."""
+    return f"{trial.template or 'an unnamed template'} {(trial.template_sha256 or '')[:12]}".strip()
+
+
+def _templates(trials: Iterable[Trial]) -> list[str]:
+    """A line about each template, where there are several."""
+    counts = Counter(map(named_template, trials))
+    if len(counts) < 2:
+        return []
+    return [
+        f"{count} trials are of {template}: tune and table build use those of their own template alone"
+        for template, count in sorted(counts.items())
+    ]

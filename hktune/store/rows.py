@@ -9,15 +9,17 @@ written as `repr` does, which reads back exactly.
 from __future__ import annotations
 
 import csv
-import io
+import functools
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields
+from operator import attrgetter
 from typing import Any, get_args, get_type_hints
 
 from hktune.errors import StoreError
-from hktune.model import Source, Status, Trial
+from hktune.escaped import shown
+from hktune.model import Config, Source, Status, Trial
 
 COLUMNS = tuple(field.name for field in fields(Trial))
 HEADER = (",".join(COLUMNS) + "\n").encode()
@@ -30,63 +32,132 @@ _REQUIRED = {name for name, kinds in _ALTERNATIVES.items() if type(None) not in 
 # Six characters an escape at worst, and Python's csv reads cells of at most 131072.
 TEXT_MAX = 20_000
 
+# Equal cells are decoded once and become one object; of a column whose cells differ, no more than these are remembered.
+_REMEMBERED_MAX = 50_000
+_ALIKE = set(COLUMNS) - {"trial", "time_us", "time_us_low", "time_us_high", "tflops", "baseline_us"}
+
 # Control characters, and the halves of surrogate pairs, which UTF-8 cannot carry.
-_UNPRINTABLE = re.compile(r"[\\\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+# What a spreadsheet would take for a formula's beginning is escaped with them.
+_UNPRINTABLE = re.compile(r"[\\\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]|\A[=+@-]")
+_UNWRITTEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _ESCAPE = re.compile(r"\\(\\|n|u[0-9a-f]{4})")
+# What Python's int and float take and no writer of CSV means: underscores, spaces, other scripts' digits, nan.
+_INTEGER = re.compile(r"-?(?:0|[1-9][0-9]{0,18})", re.ASCII).fullmatch
+_NUMBER = re.compile(r"[-+]?[0-9]+(?:\.[0-9]*)?(?:[eE][-+]?[0-9]{1,4})?", re.ASCII).fullmatch
+
+# Words that are looked up, printed or made part of a path.
+_WORD = re.compile(r"[!#-+./0-9:-\[\]-~-]{1,64}", re.ASCII).fullmatch
+_SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII).fullmatch
+_PATTERNS = {
+    "dtype": (_WORD, "a word of at most 64 printable characters"),
+    "epilogue": (_WORD, "a word of at most 64 printable characters"),
+    "object_sha256": (_SHA256, "64 hex digits"),
+    "template_sha256": (_SHA256, "64 hex digits"),
+}
+_values_of: Callable[[Trial], tuple[Any, ...]] = attrgetter(*COLUMNS)
 
 
-def encode(trial: Trial) -> bytes:
-    """One line, newline included. Raises StoreError for a trial that breaks a rule."""
-    broken = _broken_rule(trial)
-    if broken:
-        raise StoreError(f"trial of {trial.problem} config {trial.config_id} not stored: {broken}")
-    out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerow([_cell(name, getattr(trial, name)) for name in COLUMNS])
-    return out.getvalue().encode()
+class CellError(ValueError):
+    """A cell of a row breaks a rule. `column` is None where it is the row as a whole."""
+
+    def __init__(self, column: str | None, rule: str) -> None:
+        super().__init__(f"column {column}: {rule}" if column else rule)
 
 
-def decode(line: bytes) -> Trial:
-    """The trial of one line. Raises ValueError saying what is wrong with it."""
+class Encoder:
+    """Trials become rows; of equal values the cell is made once."""
+
+    def __init__(self) -> None:
+        self._cells = [
+            _cell_of(name) if TYPES[name] is float else _remembering(name, _cell_of(name)) for name in COLUMNS
+        ]
+
+    def line(self, trial: Trial) -> bytes:
+        """One line, newline included. Raises StoreError for a trial that breaks a rule."""
+        try:
+            cells = [cell(value) for cell, value in zip(self._cells, _values_of(trial), strict=True)]
+            _check_row(trial)
+            _check_config(trial.config, trial.config_id)
+        except CellError as broken:
+            raise StoreError(f"trial of {trial.problem} config {trial.config_id} not stored: {broken}") from None
+        line: str = csv.writer(_Written(), lineterminator="\n").writerow(cells)
+        return line.encode()
+
+
+class Decoder:
+    """Rows become trials, and equal cells one object: a million rows, 0.9 GB of text, are 0.45 GB."""
+
+    def __init__(self) -> None:
+        self._values = [_remembering(name, _value_of(name)) for name in COLUMNS]
+
+    def trial(self, cells: Sequence[str]) -> Trial:
+        """The trial of one row. Raises CellError."""
+        if len(cells) != len(COLUMNS):
+            raise CellError(None, f"{len(cells)} cells, not {len(COLUMNS)}")
+        trial = Trial(*[value(cell) for value, cell in zip(self._values, cells, strict=True)])
+        _check_row(trial)
+        _check_config(trial.config, trial.config_id)
+        return trial
+
+
+class _Written:
+    """What a csv.writer writes to when its line is wanted as text: `writerow` returns what this does."""
+
+    def write(self, text: str) -> str:
+        return text
+
+
+def _check_row(trial: Trial) -> None:
+    """A problem has a size, a time never loses its word, and an ok trial has both."""
+    time_us = trial.time_us
+    if trial.m < 1 or trial.n < 1 or trial.k < 1:
+        raise CellError("m", f"{trial.m} x {trial.n} x {trial.k} is no size: m, n and k are at least 1")
+    if trial.status is Status.OK and (time_us is None or trial.source is None):
+        raise CellError("status", "status ok needs both source and time_us")
+    if time_us is not None and trial.source is None:
+        raise CellError("time_us", f"time_us={time_us} needs a source, measured or modelled")
+    if time_us is not None and not time_us > 0:
+        raise CellError("time_us", f"time_us must be above 0, got {time_us}")
+
+
+@functools.lru_cache(maxsize=_REMEMBERED_MAX)
+def _check_config(config: str, config_id: str) -> None:
+    """A config is one object of plain values in its one spelling, and its id is the hash of that."""
     try:
-        cells = next(csv.reader([line.decode()], strict=True))
-    except csv.Error as error:
-        raise ValueError(str(error)) from None
-    if len(cells) != len(COLUMNS):
-        raise ValueError(f"{len(cells)} cells, not {len(COLUMNS)}")
-    trial = Trial(**{name: _value(name, cell) for name, cell in zip(COLUMNS, cells, strict=True)})
-    broken = _broken_rule(trial)
-    if broken:
-        raise ValueError(broken)
-    return trial
+        read = Config.from_json(config)
+        plain = all(isinstance(value, int | str) for value in read.values())
+    except (ValueError, RecursionError, AttributeError, TypeError):
+        raise CellError("config", f"{shown(config)} is not a config as JSON") from None
+    if not plain or read.json != config:
+        raise CellError("config", f"{shown(config)} is not sorted compact JSON of integers, words and true or false")
+    if read.id != config_id:
+        raise CellError("config_id", f"{shown(config_id)} is not the id of the config beside it, which is {read.id}")
 
 
-def _broken_rule(trial: Trial) -> str | None:
-    """A time never loses its word, an ok trial has both, and numbers are finite."""
-    if trial.status is Status.OK and (trial.source is None or trial.time_us is None):
-        return "status ok needs both source and time_us"
-    if trial.time_us is not None and trial.source is None:
-        return f"time_us={trial.time_us} needs a source, measured or modelled"
-    if trial.time_us is not None and not trial.time_us > 0:
-        return f"time_us must be above 0, got {trial.time_us}"
-    for name in COLUMNS:
-        value = getattr(trial, name)
-        if isinstance(value, float) and not math.isfinite(value):
-            return f"{name}={value} is not finite, leave it absent"
-        if isinstance(value, int) and not -(2**63) <= value < 2**63:
-            return f"{name}={value} does not fit 64 bits, as readers hold it"
-        if isinstance(value, str) and len(value) > TEXT_MAX:
-            return f"{name} has {len(value)} characters, at most {TEXT_MAX} are kept"
-        if name in _REQUIRED and value == "":
-            return f"{name} is empty"
-    return None if trial.config.isprintable() else "config must be JSON on one line"
+def _bounded(text: str) -> str:
+    if len(text) > TEXT_MAX:
+        raise ValueError(f"has {len(text)} characters, at most {TEXT_MAX} are kept")
+    return text
 
 
-def _cell(name: str, value: Any) -> str:
-    if value is None:
-        return ""
-    if TYPES[name] is str and name != "config":
-        return _UNPRINTABLE.sub(_escaped, value)
-    return repr(float(value)) if TYPES[name] is float else str(value)
+def _text_cell(text: str) -> str:
+    return _UNPRINTABLE.sub(_escaped, _bounded(text))
+
+
+def _float_cell(value: float) -> str:
+    if not math.isfinite(value):
+        raise ValueError(f"{value} is not finite, leave it absent")
+    return repr(float(value))
+
+
+def _int_cell(value: int) -> str:
+    return str(_in_64_bits(int(value)))
+
+
+def _in_64_bits(value: int) -> int:
+    if not -(2**63) <= value < 2**63:
+        raise ValueError(f"{value} does not fit 64 bits, as readers hold it")
+    return value
 
 
 def _escaped(match: re.Match[str]) -> str:
@@ -99,16 +170,93 @@ def _unescaped(match: re.Match[str]) -> str:
     return {"\\": "\\", "n": "\n"}.get(code) or chr(int(code[1:], 16))
 
 
-def _value(name: str, cell: str) -> Any:
-    if cell == "":
-        if name in _REQUIRED:
-            raise ValueError(f"{name} is empty")
-        return None
-    kind: Callable[[str], Any] = TYPES[name]
-    if kind is str:
-        return cell if name == "config" else _ESCAPE.sub(_unescaped, cell)
+def _text_value(cell: str) -> str:
+    raw = _UNWRITTEN.search(cell)
+    if raw:
+        raise ValueError(f"{shown(cell)} holds the character U+{ord(raw.group()):04X}, which is written as an escape")
+    return _bounded(_ESCAPE.sub(_unescaped, cell) if "\\" in cell else cell)
+
+
+def _float_value(cell: str) -> float:
+    value = float(cell) if _NUMBER(cell) else math.nan
+    if not math.isfinite(value):
+        raise ValueError(f"{shown(cell)} is not a finite number")
+    return value
+
+
+def _int_value(cell: str) -> int:
+    if not _INTEGER(cell):
+        raise ValueError(f"{shown(cell)} is not an integer of 64 bits in plain digits")
+    return _in_64_bits(int(cell))
+
+
+def _word_value(kind: type[Status] | type[Source], cell: str) -> Status | Source:
     try:
         return kind(cell)
     except ValueError:
-        words = f" (one of {', '.join(kind)})" if kind in (Status, Source) else ""
-        raise ValueError(f"{name} is {cell[:40]!r}, not {kind.__name__}{words}") from None
+        raise ValueError(f"{shown(cell)} is none of {', '.join(kind)}") from None
+
+
+_CELL_OF: dict[type, Callable[[Any], str]] = {int: _int_cell, float: _float_cell, str: _text_cell}
+_VALUE_OF: dict[type, Callable[[str], Any]] = {int: _int_value, float: _float_value, str: _text_value}
+
+
+def _cell_of(name: str) -> Callable[[Any], str]:
+    """How a value of a column becomes a cell."""
+    plain = _bounded if name == "config" else _CELL_OF.get(TYPES[name], str)
+
+    def cell(value: Any) -> str:
+        if value is None or value == "":
+            return _absent(name)
+        try:
+            return plain(_fitting(name, value))
+        except ValueError as broken:
+            raise CellError(name, str(broken)) from None
+
+    return cell
+
+
+def _value_of(name: str) -> Callable[[str], Any]:
+    """How a cell of a column becomes a value."""
+    kind: Any = TYPES[name]
+    plain = _bounded if name == "config" else _VALUE_OF.get(kind) or functools.partial(_word_value, kind)
+
+    def value(cell: str) -> Any:
+        if cell == "":
+            return _absent(name) or None
+        try:
+            return _fitting(name, plain(cell))
+        except ValueError as broken:
+            raise CellError(name, str(broken)) from None
+
+    return value
+
+
+def _absent(name: str) -> str:
+    if name in _REQUIRED:
+        raise CellError(name, "is empty")
+    return ""
+
+
+def _fitting(name: str, value: Any) -> Any:
+    pattern = _PATTERNS.get(name)
+    if pattern and not pattern[0](value):
+        raise ValueError(f"{shown(value)} is not {pattern[1]}")
+    return value
+
+
+class _Remembered(dict[Any, Any]):
+    """What a function gives for each argument, worked out once; no more than _REMEMBERED_MAX are kept."""
+
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        self._function = function
+
+    def __missing__(self, key: Any) -> Any:
+        value = self._function(key)
+        if len(self) < _REMEMBERED_MAX:
+            self[key] = value
+        return value
+
+
+def _remembering(name: str, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return _Remembered(function).__getitem__ if name in _ALIKE else function

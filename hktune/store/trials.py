@@ -1,33 +1,51 @@
 """trials.csv: every trial of a results directory, appended one line at a time and never lost.
 
 A line is whole when it ends in a newline. A last line without one was torn by a crash: readers leave it out and the
-next append cuts it off. Any other line that does not parse is an error that names the line.
+next append cuts it off. Any other line that does not parse is an error that names the line and the column. A byte order
+mark and carriage returns, which spreadsheets and editors leave, are read as what they mean, and kept.
 """
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import os
-from collections.abc import Iterable
-from dataclasses import replace
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from hktune.errors import StoreError
+from hktune.escaped import shown
 from hktune.model import Trial
-from hktune.store.rows import COLUMNS, HEADER, TYPES, decode, encode
+from hktune.outside_file import FileKind
+from hktune.store.rows import COLUMNS, HEADER, TYPES, CellError, Decoder, Encoder
 
 if TYPE_CHECKING:
     import pandas as pd
 
 FILE_NAME = "trials.csv"
-LOCK_TIMEOUT_S = 60
+LOCK_TIMEOUT_S = 60  # it is held for milliseconds
+FILE_BYTES_MAX = 4 << 30  # over four million rows, which take 2 GB of memory
+LINE_BYTES_MAX = 4 << 20  # of any row whose cells are as long as they may be
+
+_BOM = b"\xef\xbb\xbf"
+_FILE = FileKind("trials.csv", FILE_BYTES_MAX, StoreError, "pass a directory that holds trials.csv")
+_OWN_FILE = FileKind("trials.csv", FILE_BYTES_MAX, StoreError, "pass another DIR")
+
+
+class News(NamedTuple):
+    """Rows that were not read before. `anew`: the file is another than the one read so far, and these are all of it."""
+
+    trials: list[Trial]
+    anew: bool
 
 
 class TrialStore:
-    """The trials of one results directory, open for appending.
+    """The trials of one results directory, open for appending and for reading what is new.
 
     Several processes may append to one directory, and several threads through one store: a file lock orders them, and
     trial numbers are given under it. Creates the directory and the file if absent. Raises StoreError when the directory
@@ -36,77 +54,126 @@ class TrialStore:
 
     def __init__(self, directory: Path) -> None:
         self.path = directory / FILE_NAME
-        self._lock = lock_of(directory)
-        self._seen_inode = 0
-        self._seen_bytes = 0
-        self._next_trial = 0
+        self._directory = directory
+        self._encoder = Encoder()
+        self._end = _Place()
+        self._read = _Place()
+        self._reading = threading.Lock()
         try:
             directory.mkdir(parents=True, exist_ok=True)
-            self.path.touch()  # fails where a lock would wait
-            with self._lock, self.path.open("a+b") as file:
-                _start(file, self.path)
         except FileExistsError:
             raise StoreError(f"{directory}: the results directory must be a directory: pass another DIR") from None
         except OSError as error:
             raise StoreError(f"{directory}: cannot be written ({error.strerror or error}): pass another DIR") from None
+        with self._opened(os.O_RDWR | os.O_CREAT) as file, self._writing():  # opening fails where a lock would wait
+            self._catch_up(file)
 
     def append(self, trial: Trial) -> Trial:
         """Store one trial under the next free number; returns it with that number. On disk when this returns."""
         return self.extend([trial])[0]
 
+    def append_unless(self, trial: Trial, standing: Callable[[], Trial | None]) -> Trial:
+        """`append`, unless `standing`, which is asked while nobody else can append, knows a row that stands for it."""
+        with self._writing(), self._opened(os.O_RDWR) as file:
+            self._catch_up(file)
+            return standing() or self._write(file, [trial])[0]
+
     def extend(self, trials: Iterable[Trial]) -> list[Trial]:
         """`append` for several at the price of one. Raises StoreError, and stores none, if one breaks a rule."""
-        try:
-            self.path.stat()  # fails where a lock would wait
-            with self._lock, self.path.open("r+b") as file:
-                self._catch_up(file)
-                numbered = [replace(trial, trial=self._next_trial + i) for i, trial in enumerate(trials)]
-                data = b"".join(map(encode, numbered))
-                file.seek(self._seen_bytes)
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-                self._seen_bytes += len(data)
-                self._next_trial += len(numbered)
-        except OSError as error:
-            raise StoreError(
-                f"{self.path}: cannot be appended to ({error.strerror}): free the disk, --resume"
-            ) from None
-        return numbered
+        with self._writing(), self._opened(os.O_RDWR) as file:
+            self._catch_up(file)
+            return self._write(file, trials)
 
     def read(self) -> list[Trial]:
         """Every whole row, in order. Raises StoreError naming the first line that is not a trial."""
         return read_trials(self.path)
 
+    def read_new(self) -> News:
+        """The rows, this store's own among them, that were appended since this was last called: at first all of them.
+        So a run reads its trials once. Raises as `read` does."""
+        with self._reading, self._opened(os.O_RDONLY) as file:
+            anew = self._read.is_of_another(file)
+            if anew:
+                self._read = _Place(os.fstat(file.fileno()).st_ino)
+            return News(list(_rows(file, self.path, self._read)), anew)
+
+    def _write(self, file: BinaryIO, trials: Iterable[Trial]) -> list[Trial]:
+        numbered = [replace(trial, trial=self._end.next_trial + i) for i, trial in enumerate(trials)]
+        newline = self._end.newline
+        data = b"".join(self._encoder.line(trial)[:-1] + newline for trial in numbered)
+        file.seek(self._end.offset)
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+        self._end.offset += len(data)
+        self._end.lines += len(numbered)
+        self._end.next_trial += len(numbered)
+        return numbered
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Alone at the file; failures of the machine are one line."""
+        try:
+            self.path.stat()  # fails where a lock would wait
+            with locked(self._directory):
+                yield
+        except OSError as error:
+            raise StoreError(
+                f"{self.path}: cannot be appended to ({error.strerror}): free the disk, --resume"
+            ) from None
+
+    def _opened(self, flags: int) -> contextlib.AbstractContextManager[BinaryIO]:
+        return _OWN_FILE.opened_inside(self._directory, FILE_NAME, flags)
+
     def _catch_up(self, file: BinaryIO) -> None:
-        """Learn what other processes appended since, and cut off a torn tail."""
-        size, inode = os.fstat(file.fileno()).st_size, os.fstat(file.fileno()).st_ino
-        if size < self._seen_bytes or inode != self._seen_inode:  # set aside, or merged into
-            self._seen_inode, self._seen_bytes, self._next_trial = inode, 0, 0
-        file.seek(self._seen_bytes)
-        *whole, torn = file.read().split(b"\n")
-        numbers = [line.partition(b",")[0] for line in whole]
-        self._next_trial = max([self._next_trial, *(int(number) + 1 for number in numbers if number.isdigit())])
-        self._seen_bytes = size - len(torn)
-        if self._seen_bytes < size:
-            file.truncate(self._seen_bytes)
+        """Learn what other processes appended since, begin an empty file, and cut off a torn tail."""
+        if self._end.is_of_another(file):  # set aside, or merged into
+            self._end = _Place(os.fstat(file.fileno()).st_ino)
+        if self._read.inode == self._end.inode and self._read.offset > self._end.offset:
+            self._end = replace(self._read)
+        if not self._end.offset and not _read_header(file, self.path, self._end):
+            file.seek(0)
+            file.truncate()
+            file.write(HEADER)
+            file.flush()
+            self._end.passed(HEADER)
+        for line in _lines(file, self.path, self._end):
+            self._end.numbered(line.partition(b",")[0])
+        if self._end.offset < os.fstat(file.fileno()).st_size:
+            file.truncate(self._end.offset)
 
 
-def lock_of(directory: Path) -> FileLock:
-    """The lock of whoever writes a directory's trials.csv: held for milliseconds, so a minute's wait is an error."""
-    return FileLock(directory / f"{FILE_NAME}.lock", timeout=LOCK_TIMEOUT_S)
+@contextlib.contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Be the only one who writes `directory`'s trials.csv. Raises StoreError after a minute's wait, OSError where no
+    lock can be made."""
+    lock = FileLock(directory / f"{FILE_NAME}.lock", timeout=LOCK_TIMEOUT_S)
+    try:
+        lock.acquire()
+    except Timeout:
+        held = f"{lock.lock_file} was held by {holder_of(lock.lock_file)} for {LOCK_TIMEOUT_S} s"
+        raise StoreError(f"{held}: wait until that is done, or end it, then --resume") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def holder_of(path: str) -> str:
+    """Who holds the lock of a file, as far as the kernel tells."""
+    with contextlib.suppress(OSError):
+        inode = Path(path).stat().st_ino
+        for line in Path("/proc/locks").read_text().splitlines():
+            fields = line.split()
+            if "->" not in fields and fields[5].rpartition(":")[2] == str(inode):
+                return f"another process (pid {fields[4]})"
+    return "another process"
 
 
 def read_trials(path: Path) -> list[Trial]:
     """The trials of a trials.csv that may be being written. Raises StoreError (one line, naming the bad line)."""
-    try:
-        lines = path.read_bytes().split(b"\n")[:-1]
-    except OSError as error:
-        raise StoreError(f"{path}: cannot be read ({error.strerror}): pass a directory that holds trials.csv") from None
-    if not lines:
-        return []
-    _check_header(lines[0], path)
-    return [_decode_line(line, path, number) for number, line in enumerate(lines[1:], start=2)]
+    with _FILE.opened(path) as file:
+        return list(_rows(file, path, _Place()))
 
 
 def read_frame(path: Path) -> pd.DataFrame:
@@ -117,7 +184,8 @@ def read_frame(path: Path) -> pd.DataFrame:
     types = {name: words.get(kind, "string") for name, kind in TYPES.items()}
     exact = {name: _float for name, kind in TYPES.items() if kind is float}
     texts = {name: word for name, word in types.items() if name not in exact}
-    frame = pd.read_csv(path, dtype=texts, converters=exact, keep_default_na=False, na_values=[""])
+    with _FILE.opened(path) as file:
+        frame = pd.read_csv(file, dtype=texts, converters=exact, keep_default_na=False, na_values=[""])
     return frame.astype(types)
 
 
@@ -125,31 +193,90 @@ def _float(cell: str) -> float:
     return float(cell or "nan")
 
 
-def _start(file: BinaryIO, path: Path) -> None:
-    """Write the header into an empty file or over a torn header; refuse a file with other columns."""
-    file.seek(0)
-    first = file.readline()
-    if first.endswith(b"\n"):
-        _check_header(first[:-1], path)
+@dataclass
+class _Place:
+    """Up to where a file was read: bytes and whole lines, the header among them, and what was learned on the way."""
+
+    inode: int = 0
+    offset: int = 0
+    lines: int = 0
+    next_trial: int = 0
+    newline: bytes = b"\n"
+
+    def is_of_another(self, file: BinaryIO) -> bool:
+        status = os.fstat(file.fileno())
+        return status.st_ino != self.inode or status.st_size < self.offset
+
+    def passed(self, line: bytes) -> None:
+        self.offset += len(line)
+        self.lines += 1
+
+    def numbered(self, number: bytes) -> None:
+        if number.isdigit() and len(number) <= 18:  # others are no numbers that a row can go on from
+            self.next_trial = max(self.next_trial, int(number) + 1)
+
+
+def _rows(file: BinaryIO, path: Path, place: _Place) -> Iterator[Trial]:
+    """The trials of the whole lines from `place` on, which moves behind each row as it is given."""
+    if not place.offset and not _read_header(file, path, place):
         return
-    if not HEADER.startswith(first):
-        _check_header(first, path)
-    file.truncate(0)
-    file.write(HEADER)
+    decoder = Decoder()
+    rows = csv.reader((line.decode() for line in _lines(file, path, place)), strict=True)
+    while True:
+        number = place.lines + 1
+        try:
+            trial = decoder.trial(next(rows))
+            if place.lines != number:
+                raise CellError(None, "a quote is left open")
+        except StopIteration:
+            return
+        except (csv.Error, ValueError) as broken:
+            raise _bad_line(path, number, broken) from None
+        place.next_trial = max(place.next_trial, trial.trial + 1)
+        yield trial
 
 
-def _decode_line(line: bytes, path: Path, number: int) -> Trial:
-    try:
-        return decode(line)
-    except ValueError as error:
-        raise StoreError(f"{path}: line {number} is torn or edited: {error}; delete that line") from None
+def _lines(file: BinaryIO, path: Path, place: _Place) -> Iterator[bytes]:
+    """The whole lines from `place` on, without their ends; it moves behind each."""
+    file.seek(place.offset)
+    while True:
+        line = file.readline(LINE_BYTES_MAX)
+        if not line.endswith(b"\n"):
+            if len(line) == LINE_BYTES_MAX:
+                raise _bad_line(path, place.lines + 1, ValueError(f"no newline within {LINE_BYTES_MAX} bytes"))
+            return
+        place.passed(line)
+        yield line[:-1].removesuffix(b"\r")
+
+
+def _bad_line(path: Path, number: int, broken: Exception) -> StoreError:
+    rule = f"byte {broken.start} is not UTF-8" if isinstance(broken, UnicodeDecodeError) else str(broken)
+    return StoreError(f"{path}: line {number} is torn or edited: {rule}; mend it, or delete that line")
+
+
+def _read_header(file: BinaryIO, path: Path, place: _Place) -> bool:
+    """Check the first line; False where there is none yet, or a torn one."""
+    file.seek(0)
+    line = file.readline(LINE_BYTES_MAX)
+    text = line.removeprefix(_BOM).removesuffix(b"\n").removesuffix(b"\r")
+    whole = line.endswith(b"\n")
+    if whole or not HEADER.startswith(text):
+        _check_header(text, path)
+    if not whole:
+        return False
+    place.newline = b"\r\n" if line.endswith(b"\r\n") else b"\n"
+    place.passed(line)
+    return True
 
 
 def _check_header(line: bytes, path: Path) -> None:
     if line == HEADER[:-1]:
         return
-    found = next(csv.reader([line.decode(errors="replace").rstrip("\r")]), [])
-    missing = [name for name in COLUMNS if name not in found]
-    unknown = [name for name in found if name not in COLUMNS]
-    what = f"missing {', '.join(missing) or 'none'}; unknown {', '.join(unknown)[:200] or 'none'}"
+    text = line[:4096].decode(errors="replace")
+    found = text.replace('"', "").split(",")
+    if len(line) < 4096 and found == list(COLUMNS):
+        return
+    missing = ", ".join(name for name in COLUMNS if name not in found)
+    unknown = ", ".join(shown(name) for name in found if name not in COLUMNS)
+    what = f"missing {missing or 'none'}; unknown {unknown[:200] or 'none'}" if missing or unknown else "in other order"
     raise StoreError(f"{path}: its columns are not hktune's ({what}): pass another DIR, or --fresh to start it again")

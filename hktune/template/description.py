@@ -5,8 +5,15 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
 
-Text = str | int | bool
+Text = Annotated[str, Meta(max_length=500)] | int | bool
+"""An expression; see `hktune.expression`."""
+
+Name = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9_]{1,64}\Z")]
+FileName = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}\Z")]
+Symbol = Annotated[str, Meta(pattern=r"\A[A-Za-z_][A-Za-z0-9_]{0,199}\Z")]
+Texts = Annotated[dict[Name, Text], Meta(max_length=256)]
 
 
 class ArgumentDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -50,16 +57,16 @@ class TemplateDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=Tru
     is the rule for templates: no sum depends on the order in which workgroups finish. One that adds with atomics must
     say false."""
 
-    name: str
-    arch: str
+    name: Name
+    arch: Name
     language: Literal["hip", "cuda"]
-    source: str | Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
-    symbol: str
-    arguments: tuple[ArgumentDescription, ...]
-    fields: dict[str, Text]
+    source: FileName | Annotated[tuple[FileName, ...], Meta(min_length=1, max_length=64)]
+    symbol: Symbol
+    arguments: Annotated[tuple[ArgumentDescription, ...], Meta(max_length=32)]
+    fields: Texts
     tile: Extent
     launch: LaunchDescription
-    proof: Annotated[tuple[ProofDescription, ...], msgspec.Meta(min_length=1)]
-    derived: dict[str, Text] = {}
+    proof: Annotated[tuple[ProofDescription, ...], Meta(min_length=1, max_length=16)]
+    derived: Texts = {}
     order: OrderDescription = OrderDescription()
     fixed_order: bool = True

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from hktune.arch import arch_named
 from hktune.errors import InputError, SpaceError, TemplateError
+from hktune.escaped import shown
 from hktune.expression import Derived, Expression, Scope
 from hktune.launch_rule import LaunchRule, specialised
 from hktune.model import (
@@ -22,25 +24,29 @@ from hktune.model import (
     Variant,
     WorkgroupOrder,
 )
+from hktune.outside_file import FileKind
 from hktune.template.description import Extent, TemplateDescription, Text
-from hktune.yaml_file import read_yaml
+from hktune.yaml_file import struct_of
+
+TEMPLATE_FILE = FileKind("a template", 1 << 20, TemplateError, "name a folder like those of kernels/")
+SOURCE_FILE = FileKind("a source", 1 << 20, TemplateError, "name a file beside template.yaml")
 
 PROBLEM_NAMES = frozenset({"m", "n", "k"})
-_FIELD = re.compile(r"\$\{([^}]*)\}")
+_FIELD = re.compile(r"\$\{([^}$\n]{0,200})\}")
+_FILLED = re.compile(r"(-?[0-9]+|[A-Za-z_][A-Za-z0-9_]{0,63})\Z")
 
 
 def load_template(path: Path) -> Template:
     """The template in the folder `path` (kernels/<arch>/<name>/). Raises TemplateError for any mistake in it."""
-    description = read_yaml(path / "template.yaml", TemplateDescription, TemplateError)
+    described = path / "template.yaml"
+    data = TEMPLATE_FILE.read(described)
+    description = struct_of(data, described, TEMPLATE_FILE, TemplateDescription)
     names = (description.source,) if isinstance(description.source, str) else description.source
+    source = "".join(SOURCE_FILE.read_text(path / name) for name in names)
     try:
-        source = b"".join((path / name).read_bytes() for name in names)
-        return Template(description, (path / "template.yaml").read_bytes(), source)
-    except OSError as absent:
-        name = Path(absent.filename).name
-        raise TemplateError(f"{path}: source {name!r}: {absent.strerror}: name a file there") from None
+        return Template(description, data, source.encode())
     except InputError as mistake:
-        raise TemplateError(f"{path / 'template.yaml'}: {mistake}") from None
+        raise TemplateError(f"{described}: {mistake}") from None
 
 
 class Template:
@@ -79,6 +85,7 @@ class Template:
         self._workspace_bytes = Expression(description.launch.workspace_bytes, "launch workspace_bytes")
         self._check_fields()
         self.parameter_names = self._free_names()
+        self._check: Callable[[Config], None] = _any_config
 
     def derived_values(self, config: Mapping[str, Value]) -> dict[str, Value]:
         """The geometry that `derived` computes from `config`."""
@@ -87,16 +94,25 @@ class Template:
         except SpaceError as error:
             raise TemplateError(f"{self.name}: {error}") from None
 
+    def within(self, check: Callable[[Config], None]) -> Template:
+        """This template for configs that `check` does not refuse, as a search space does by raising: no other reaches
+        its source, from whichever file it came."""
+        checked = copy.copy(self)
+        checked._check = check
+        return checked
+
     def render(self, config: Config) -> Variant:
-        """The source with every ${field} filled in; booleans become true and false."""
+        """The source with every ${field} filled in; booleans become true and false. Raises InputError for a config that
+        is not of the template's search space."""
         texts = self.field_texts(config)
         source = _FIELD.sub(lambda match: texts[match[1]], self.source)
         return Variant(self.name, self.sha256, self.arch, self.language, self.symbol, source, config)
 
     def field_texts(self, config: Config) -> dict[str, str]:
-        """What `render` fills in for each field of `source`."""
+        """What `render` fills in for each field of `source`: an integer or a word. Raises as `render` does."""
+        self._check(config)
         scope = self._scope(config)
-        return {name: self._text(expression, scope) for name, expression in self._fields.items()}
+        return {name: self._text(name, expression, scope) for name, expression in self._fields.items()}
 
     @property
     def epilogues(self) -> tuple[str, ...]:
@@ -156,9 +172,12 @@ class Template:
         except SpaceError as error:
             raise TemplateError(f"{self.name}: {error}") from None
 
-    def _text(self, expression: Expression, scope: Scope) -> str:
+    def _text(self, name: str, expression: Expression, scope: Scope) -> str:
         value = self._value(expression, scope)
-        return str(value).lower() if isinstance(value, bool) else str(value)
+        text = str(value).lower() if isinstance(value, bool) else str(value)
+        if not _FILLED.match(text):
+            raise TemplateError(f"{self.name}: field {name} is {shown(value)}: it must be an integer or a word")
+        return text
 
     def _positive(self, expressions: tuple[Expression, ...], scope: Scope) -> tuple[int, ...]:
         values = [self._value(expression, scope) for expression in expressions]
@@ -185,6 +204,10 @@ class Template:
         launch = [*self._grid, *self._block, self._dynamic_lds_bytes, self._workspace_bytes]
         needed = frozenset().union(*(expression.names for expression in [*shared, *launch]))
         return needed - self.derived.expressions.keys() - PROBLEM_NAMES - {"arch"}
+
+
+def _any_config(_config: Config) -> None:
+    """Nothing is refused: a template alone knows no domain."""
 
 
 def _expressions(where: str, texts: Mapping[str, Text]) -> dict[str, Expression]:

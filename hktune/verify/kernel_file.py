@@ -9,8 +9,9 @@ are expressions of those numbers. Buffers end where they say, so one element too
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,17 +25,28 @@ from hktune.compile.compiler import Compiler
 from hktune.device.device import Buffer
 from hktune.device.emulated import EmulatedDevice
 from hktune.errors import DeviceError, InputError, KernelFault
+from hktune.escaped import shown
 from hktune.expression import Expression
+from hktune.launch_rule import BLOCK_MAX, GRID_MAX, LDS_BYTES_MAX
 from hktune.model import Argument, Config, Failure, Launch, Problem, Resources, Status, Variant
+from hktune.outside_file import FileKind
 from hktune.verify.operands import random_operands
 from hktune.verify.verify import compare
 
 ARCH = "gfx950"
 _COMPILE_DEADLINE_S = 120.0
-_ITEM = re.compile(r"(?P<name>[A-Za-z_]\w*)(:(?P<way>out|inout))?(:(?P<type>\w+))?(\[(?P<dimensions>[^\]]+)\])?$")
-_KERNEL = re.compile(r"__global__\b[^;{(]*?\b([A-Za-z_]\w*)\s*\(")
-_LAUNCH_BOUNDS = re.compile(r"__launch_bounds__\s*\([^)]*\)")
-_SCALARS = ("i32", "u32", "u64", "f32")
+_ITEM = re.compile(
+    r"(?P<name>[A-Za-z_]\w*)(:(?P<way>out|inout))?(:(?P<type>\w+))?(\[(?P<dimensions>[^\]]+)\])?\Z", re.ASCII
+)
+_LAUNCH_BOUNDS = re.compile(r"__launch_bounds__\s{0,99}\([^()]{0,199}\)")
+_WORD = re.compile(r"\w+", re.ASCII)
+_NAME = re.compile(r"[A-Za-z_]\w*\Z", re.ASCII)
+_NUMBER = re.compile(r"-?[0-9]{1,20}(\.[0-9]{1,20})?([eE][-+]?[0-9]{1,3})?\Z")
+_SCALARS = {"i32": (-(2**31), 2**31 - 1), "u32": (0, 2**32 - 1), "u64": (0, 2**64 - 1), "f32": (-3.4e38, 3.4e38)}
+"""Types of numbers, with the least and the most of each."""
+_PARAMETERS_MAX, _DIMENSIONS_MAX = 64, 8
+BUFFER_BYTES_MAX = 1 << 28  # of all buffers: more than the emulator gets through
+KERNEL_FILE = FileKind("a kernel", 16 << 20, InputError, "give HIP source or a code object")
 _ELEMENT_BYTES = {"bf16": 2, "f16": 2, "i16": 2, "u16": 2, "f32": 4, "i32": 4, "u32": 4, "i8": 1, "u8": 1, "f64": 8}
 _UNWRITTEN = 0xD5
 """Every byte of an output before the kernel runs."""
@@ -59,25 +71,27 @@ class KernelRun:
     """How to launch a kernel: its arguments, the numbers they depend on, and grid, block and dynamic LDS as text."""
 
     parameters: tuple[Parameter, ...]
-    numbers: Mapping[str, float]
+    numbers: Mapping[str, int | float]
     grid: str
     block: str
     lds_bytes: str = "0"
     gemm: bool = False
     seed: int = 0
     deadline_s: float = 600.0
+    strict: bool = False
 
     def launch(self) -> Launch:
         """Raises SpaceError for an expression that has no value."""
-        lds_bytes = Expression(self.lds_bytes, "--lds").value(self.numbers)
+        lds_bytes = _integer(self.lds_bytes, "--lds", self.numbers, 0, LDS_BYTES_MAX)
         arguments = tuple(parameter.argument for parameter in self.parameters)
-        return Launch(self._sides(self.grid, "--grid"), self._sides(self.block, "--block"), int(lds_bytes), arguments)
+        grid = self._sides(self.grid, "--grid", GRID_MAX)
+        return Launch(grid, self._sides(self.block, "--block", BLOCK_MAX), lds_bytes, arguments)
 
-    def _sides(self, text: str, where: str) -> tuple[int, int, int]:
-        sides = [int(Expression(part, where).value(self.numbers)) for part in text.split(",")]
-        if len(sides) > 3:
-            raise InputError(f"{where} {text}: has {len(sides)} sides, a launch has at most 3")
-        x, y, z = (*sides, 1, 1)[:3]
+    def _sides(self, text: str, where: str, most: int) -> tuple[int, int, int]:
+        parts = text.split(",")
+        if len(parts) > 3:
+            raise InputError(f"{where} {shown(text)}: has {len(parts)} sides, a launch has at most 3")
+        x, y, z = (*(_integer(part, where, self.numbers, 1, most) for part in parts), 1, 1)[:3]
         return x, y, z
 
 
@@ -93,33 +107,61 @@ class Verdict:
 
 def parse_parameters(text: str) -> tuple[Parameter, ...]:
     """Raises InputError for text that describes no arguments."""
-    parameters = []
+    parameters: dict[str, Parameter] = {}
     for item in text.split():
         found = _ITEM.match(item)
         if found is None:
-            raise InputError(f"argument {item!r}: write name, name:type, name:type[sizes] or name:out:type[sizes]")
+            raise InputError(f"argument {shown(item)}: write name, name:type, name:type[sizes] or name:out:type[sizes]")
         known = _ELEMENT_BYTES if found["dimensions"] else _SCALARS
         kind = found["type"] or "i32"
         if kind not in known:
-            raise InputError(f"argument {item!r}: type {kind} is not one of {', '.join(known)}")
-        sizes = tuple(Expression(part, item) for part in (found["dimensions"] or "").split(",") if part)
-        parameters.append(Parameter(found["name"], kind, sizes, found["way"] or "in"))
-    return tuple(parameters)
+            raise InputError(f"argument {shown(item)}: type {shown(kind)} is not one of {', '.join(known)}")
+        sizes = found["dimensions"].split(",") if found["dimensions"] else []
+        if found["name"] in parameters or len(parameters) == _PARAMETERS_MAX or len(sizes) > _DIMENSIONS_MAX:
+            rule = f"at most {_PARAMETERS_MAX} arguments of {_DIMENSIONS_MAX} sizes, each of another name"
+            raise InputError(f"argument {shown(item)}: a kernel has {rule}: correct --args")
+        expressions = tuple(Expression(part, f"argument {found['name']}") for part in sizes)
+        parameters[found["name"]] = Parameter(found["name"], kind, expressions, found["way"] or "in")
+    return tuple(parameters.values())
 
 
-def compile_source(path: Path, symbol: str | None, compiler: Compiler) -> tuple[bytes, str]:
-    """Code object and symbol of the HIP file's kernel. Raises InputError with the compiler's first error."""
-    source = path.read_text()
+def parse_numbers(words: Iterable[str]) -> dict[str, int | float]:
+    """The numbers of NAME=NUMBER words: integers in decimal digits, floats as 2.5 or 1e-3. Raises InputError."""
+    numbers: dict[str, int | float] = {}
+    for word in words:
+        name, _, value = word.partition("=")
+        found = _NUMBER.match(value)
+        if not _NAME.match(name) or not found:
+            raise InputError(f"{shown(word)}: write NAME=NUMBER, such as m=128 or alpha=2.5e-3")
+        if name in numbers:
+            raise InputError(f"{shown(name)} is given twice: leave one out")
+        numbers[name] = float(value) if found[1] or found[2] else int(value)
+    return numbers
+
+
+def compile_source(path: Path, source: str, symbol: str | None, compiler: Compiler) -> tuple[bytes, str]:
+    """Code object and symbol of the kernel in the HIP `source` of the file at `path`. Raises InputError with the
+    compiler's first error."""
     if symbol is None:
-        found = set(_KERNEL.findall(_LAUNCH_BOUNDS.sub("", source)))
+        found = _kernels(source)
         if len(found) != 1:
-            raise InputError(f"{path} defines {sorted(found) or 'no kernels'}: name one with --symbol")
+            raise InputError(
+                f"{path} defines {shown(sorted(found)) if found else 'no kernels'}: name one with --symbol"
+            )
         symbol = found.pop()
     variant = Variant(path.stem, "", ARCH, "hip", symbol, source, Config({}))
     code = compiler.compile(variant, _COMPILE_DEADLINE_S)
     if isinstance(code, Failure):
         raise InputError(f"{path} does not compile: {code.detail}")
     return code.data, symbol
+
+
+def _kernels(source: str) -> set[str]:
+    """The names between __global__ and the parenthesis that follows."""
+    parts = re.split(r"([;{(])", _LAUNCH_BOUNDS.sub("", source))
+    heads = (text for text, end in zip(parts[::2], parts[1::2], strict=False) if end == "(" and "__global__" in text)
+    names = (_WORD.findall(head)[-1] for head in heads)
+    return {name for name in names if name != "__global__" and _NAME.match(name)}
 
 
 def only_symbol(data: bytes, path: Path) -> str:
@@ -132,10 +174,10 @@ def only_symbol(data: bytes, path: Path) -> str:
 
 def judge(data: bytes, symbol: str, run: KernelRun) -> Verdict:
     """Run the kernel once, watching for hazards. Raises InputError when the description does not fit the kernel."""
-    device = EmulatedDevice(ARCH, deadline_s=run.deadline_s, find_hazards=True)
+    launch = run.launch()
+    device = EmulatedDevice(ARCH, deadline_s=run.deadline_s, find_hazards=True, strict_hazards=run.strict)
     kernel = device.load(data, symbol)
     resources = kernel.image.resources
-    launch = run.launch()
     mismatch = kernel.image.mismatch(launch.arguments)
     if mismatch:
         raise InputError(f"{mismatch}: correct --args")
@@ -154,29 +196,45 @@ def judge(data: bytes, symbol: str, run: KernelRun) -> Verdict:
         return Verdict(symbol, Failure(Status.CRASHED, str(error)), resources, notes)
     for name, array in arrays.items():
         device.read(buffers[name], array)
-    return Verdict(symbol, _wrong(run, arrays), resources, notes)
+    return Verdict(symbol, _wrong(run, arrays), resources, (*notes, *device.hazard_notes))
 
 
 def _number(run: KernelRun, parameter: Parameter) -> int | float:
     if parameter.name not in run.numbers:
         raise InputError(f"argument {parameter.name} has no value: add {parameter.name}=VALUE")
-    value = run.numbers[parameter.name]
-    return float(value) if parameter.type == "f32" else int(value)
+    value, (least, most) = run.numbers[parameter.name], _SCALARS[parameter.type]
+    if parameter.type != "f32" and not isinstance(value, int):
+        raise InputError(f"argument {parameter.name}={value} is {parameter.type}: give an integer")
+    if not least <= value <= most:
+        raise InputError(f"argument {parameter.name}={value} is {parameter.type}: give {least} to {most}")
+    return float(value) if parameter.type == "f32" else value
+
+
+def _integer(text: str, where: str, numbers: Mapping[str, int | float], least: int, most: int) -> int:
+    """The value of an expression that must be an integer in bounds. Raises InputError."""
+    value = Expression(text, where).value(numbers)
+    if not isinstance(value, int) or not least <= value <= most:
+        raise InputError(f"{where} {shown(text)} is {shown(value)}: it must be an integer from {least} to {most}")
+    return int(value)
 
 
 def _arrays(run: KernelRun) -> dict[str, npt.NDArray[Any]]:
     """Each buffer's first content: standard normal numbers or small integers; outputs a pattern of their own."""
     random = np.random.default_rng(run.seed)
     arrays: dict[str, npt.NDArray[Any]] = {}
+    left = BUFFER_BYTES_MAX
     for parameter in run.parameters:
         if not parameter.dimensions:
             continue
-        shape = tuple(int(size.value(run.numbers)) for size in parameter.dimensions)
-        if min(shape) < 1:
-            raise InputError(f"argument {parameter.name} has the sizes {list(shape)}: each must be at least 1")
+        where, sizes = f"argument {parameter.name}", [size.text for size in parameter.dimensions]
+        shape = tuple(_integer(size, where, run.numbers, 1, BUFFER_BYTES_MAX) for size in sizes)
+        left -= math.prod(shape) * _ELEMENT_BYTES[parameter.type]
+        if left < 0:
+            rule = f"buffers have at most {BUFFER_BYTES_MAX} bytes together"
+            raise InputError(f"{where} has the sizes {list(shape)}: {rule}: make it smaller")
         arrays[parameter.name] = _content(parameter, shape, random)
     if run.gemm:
-        operands = random_operands(_gemm_problem(arrays), run.seed)
+        operands = random_operands(_gemm_problem(run, arrays), run.seed)
         arrays["a"], arrays["bt"] = operands.a, operands.bt
     return arrays
 
@@ -192,18 +250,19 @@ def _content(parameter: Parameter, shape: tuple[int, ...], random: np.random.Gen
     return random.integers(0, 100, shape).astype(f"{parameter.type[0]}{size}")
 
 
-def _gemm_problem(arrays: Mapping[str, npt.NDArray[Any]]) -> Problem:
-    if not {"a", "bt", "c"} <= set(arrays):
-        raise InputError("--gemm compares c[m,n] with a[m,k] @ bt[n,k]^T: name the bf16 buffers a, bt and c")
-    (m, k), n = arrays["a"].shape[:2], arrays["bt"].shape[0]
-    if arrays["bt"].shape[:2] != (n, k) or arrays["c"].shape != (m, n, 2):
+def _gemm_problem(run: KernelRun, arrays: Mapping[str, npt.NDArray[Any]]) -> Problem:
+    kinds = {parameter.name: (parameter.type, parameter.way, len(parameter.dimensions)) for parameter in run.parameters}
+    if (kinds.get("a"), kinds.get("bt"), kinds.get("c")) != (*[("bf16", "in", 2)] * 2, ("bf16", "out", 2)):
+        raise InputError("--gemm compares c:out:bf16[m,n] with a:bf16[m,k] @ bt:bf16[n,k]^T: name these in --args")
+    (m, k), n = arrays["a"].shape, arrays["bt"].shape[0]
+    if arrays["bt"].shape != (n, k) or arrays["c"].shape != (m, n, 2):
         raise InputError("--gemm compares c[m,n] with a[m,k] @ bt[n,k]^T, all bf16: the sizes in --args differ")
     return Problem(m, n, k)
 
 
 def _wrong(run: KernelRun, arrays: Mapping[str, npt.NDArray[Any]]) -> Failure | None:
     if run.gemm:
-        problem = _gemm_problem(arrays)
+        problem = _gemm_problem(run, arrays)
         output = arrays["c"].view(np.uint16).reshape(problem.m, problem.n)
         mismatch = compare(output, random_operands(problem, run.seed))
         return Failure(Status.WRONG, str(mismatch)) if mismatch else None

@@ -15,7 +15,7 @@ import pytest
 from rich.console import Console
 
 from hktune import bench
-from hktune.bench import SPACES, GpuBench
+from hktune.bench import GpuBench
 from hktune.contained import Answer, Request, Screen, Serve
 from hktune.device.cuda import CudaDevice
 from hktune.device.opening import count_devices, open_device
@@ -26,6 +26,7 @@ from hktune.report.summary import RunSummary
 from hktune.run import RunOptions, tune
 from hktune.serve_gpu import GpuService
 from hktune.settings import Settings
+from hktune.shipped import SPACES
 from hktune.space import load_space
 
 SPACE = SPACES / "sm90a_gemm_bf16.yaml"

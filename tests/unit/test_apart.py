@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from hktune.apart import StrategiesApart
+from hktune.errors import MachineError
 from hktune.model import Config, Problem, Status
 from hktune.search import Outcome, Strategy, create_strategy
 from hktune.space import load_space
@@ -62,10 +64,26 @@ def test_the_same_searches_with_the_same_choices(apart: list[Search], toy_space_
     assert [run(each.strategy) for each in apart] == [run(each.strategy) for each in here]
 
 
-def test_a_process_that_dies_is_an_error_that_says_so(toy_space_path: Path) -> None:
+def test_a_process_that_dies_of_a_question_is_an_error_that_says_so(toy_space_path: Path) -> None:
     [search, _] = searches(toy_space_path)
     search.strategy = Dying()
     process = StrategiesApart([search])
-    with pytest.raises(RuntimeError, match="died with exit code 7"):
+    with pytest.raises(MachineError, match=r"died twice \(the worker died with exit code 7\)"):
         process.searches[0].strategy.ask(1)
+    process.close()
+
+
+def test_a_process_that_was_killed_is_replaced_and_chooses_the_same(toy_space_path: Path) -> None:
+    process = StrategiesApart(searches(toy_space_path))
+    strategy = process.searches[0].strategy
+    here = searches(toy_space_path)[0].strategy
+    asked = []
+    for step in range(8):
+        configs = strategy.ask(1)
+        asked += [(config.id, here_config.id) for config, here_config in zip(configs, here.ask(1), strict=True)]
+        for each in (strategy, here):
+            each.tell([Outcome(configs[0], Status.OK, 1.0 + step % 3)])
+        if step in (2, 5):
+            os.kill(process.pid, signal.SIGKILL)
+    assert [there for there, _ in asked] == [config_id for _, config_id in asked]
     process.close()

@@ -14,14 +14,16 @@ import hktune
 
 ROOT = Path(hktune.__file__).parent
 LEAVES = {
-    "errors", "model", "arch", "bf16", "expression", "launch_rule", "elf", "code_object", "cubin",
-    "outside_file", "yaml_file", "publish", "settings",
+    "errors", "model", "arch", "bf16", "expression", "launch_rule", "elf", "code_object", "debug_lines", "cubin",
+    "outside_file", "yaml_file", "json_file", "escaped", "publish", "settings", "shipped", "guard",
+    "torch_choice", "needs", "near",
 }  # fmt: skip
 DESCRIPTIONS = {"template", "space", "shapes"}
 MACHINERY = {"compile", "emulator", "device", "verify", "measure", "search", "store"}
 PRODUCTION = {"dispatch", "runtime"}
 ASSEMBLY = {
     "prove",
+    "processes",
     "workers",
     "tuner",
     "rows",
@@ -37,6 +39,9 @@ ASSEMBLY = {
     "apart",
     "gpus",
     "side_by_side",
+    "interruption",
+    "ledger",
+    "yardsticks",
 }
 
 MAY_IMPORT = {

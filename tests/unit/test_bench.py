@@ -87,4 +87,8 @@ def test_a_device_that_is_not_there_is_an_error_only_when_asked_for(monkeypatch:
 
 def test_the_line_that_reproduces_a_failure_is_a_command_of_ours() -> None:
     line = GpuBench("cuda", SM90A, 0, SETTINGS)._reproduce(Config({"block_m": 64, "swapped": True}), Problem(1, 2, 3))
-    assert line == f"hktune bench --device cuda --space {SM90A} --problem 1x2x3 block_m=64 swapped=true  # on GPU 0"
+    where = "--device cuda --space sm90a_gemm_bf16 --problem 1x2x3"
+    assert line == f"hktune bench {where} block_m=64 swapped=true  # on GPU 0"
+    own = GpuBench("cuda", Path("my spaces/a.yaml"), 0, SETTINGS)
+    biased = own._reproduce(Config({"block_m": 64}), Problem(1, 2, 3, epilogue="bias"))
+    assert "--space 'my spaces/a.yaml' --problem 1x2x3+bias block_m=64" in biased

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import shlex
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from hktune.build import Wanted, build, built_compiler, read_built, read_configs
+from hktune.build import Built, Wanted, build, built_compiler, read_built, read_configs
+from hktune.cli import main
 from hktune.compile import CachedCompiler
-from hktune.errors import InputError, StoreError, ToolchainError
-from hktune.model import CodeObject, Failure, Problem, Resources, Status, Variant
+from hktune.errors import InputError, MachineError, StoreError, ToolchainError
+from hktune.model import CodeObject, Failure, Problem, Resources, Status, Value, Variant
 from hktune.space import SearchSpace, load_space
 
 RESOURCES = Resources(32, 0, 16, 0, 0, 0, 0, 256)
@@ -29,7 +34,8 @@ class Counting:
         if variant.config["stages"] == 3:
             return Failure(Status.COMPILE_ERROR, "toy.hip:3: error: too many stages")
         data = variant.source.encode()
-        return CodeObject(data, variant.config.id * 4, variant.symbol, variant.arch, RESOURCES, self.identity, 0.1)
+        sha256 = hashlib.sha256(data).hexdigest()
+        return CodeObject(data, sha256, variant.symbol, variant.arch, RESOURCES, self.identity, 0.1)
 
 
 @pytest.fixture
@@ -52,6 +58,27 @@ def test_what_was_built_is_found_on_a_machine_with_no_compiler(space: SearchSpac
     absent = next(config for config in space.enumerate() if config not in configs)
     with pytest.raises(ToolchainError, match="only --prebuilt objects are used"):
         there.compile(space.template.render(absent), 1.0)
+
+
+def test_the_command_shows_a_failure_of_each_kind_and_what_to_type(
+    space: SearchSpace,
+    toy_space_path: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out = tmp_path / "built here"
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr("hktune.compile.compiler_for", lambda *_: CachedCompiler(Counting(), out))
+    assert main(("build", "--space", str(toy_space_path), "--all", "-o", str(out))) == 0
+    lines = capsys.readouterr().out.splitlines()
+    failed = [config for config in read_built(out, space) if config["stages"] == 3]
+    said = " ".join(" ".join(lines).split())
+    assert f"{len(failed)} compile_error, for example {failed[0].id[:8]}: toy.hip:3: error: too many stages" in said
+    [again] = [shlex.split(line.partition("see it: ")[2]) for line in lines if "see it: " in line]
+    assert again == ["hktune", "verify", "--space", str(toy_space_path), f"{out}:{failed[0].id}"]
+    then = shlex.split(lines[-1].partition("hktune tune ")[2])
+    assert then == ["--shapes", "FILE", "--space", str(toy_space_path), "--prebuilt", str(out)]
 
 
 def test_a_second_build_compiles_what_is_new_and_keeps_the_list(space: SearchSpace, tmp_path: Path) -> None:
@@ -101,3 +128,57 @@ def test_configs_are_read_a_line_each(space: SearchSpace, tmp_path: Path) -> Non
         read_configs(listed, space)
     with pytest.raises(InputError, match="give a file"):
         read_configs(tmp_path / "absent.txt", space)
+
+
+@pytest.mark.parametrize("change", [{"block_m": 7}, {"order": "x; y"}, {"other": 1}, {"eager": "true"}])
+def test_a_list_of_configs_of_another_space_is_refused(
+    space: SearchSpace, tmp_path: Path, change: dict[str, Value]
+) -> None:
+    config = {**space.config({}), **change}
+    record = Built(space.name, space.template.name, space.template.sha256, "clang", (config,))
+    (tmp_path / "built.json").write_bytes(msgspec.json.encode(record))
+    with pytest.raises(StoreError, match=r"built\.json: lists a config of another space \("):
+        read_built(tmp_path, space)
+
+
+def test_a_list_that_is_a_link_a_pipe_or_of_repeated_keys_is_refused(space: SearchSpace, tmp_path: Path) -> None:
+    path, real = tmp_path / "built.json", tmp_path / "real"
+    record = Built(space.name, space.template.name, space.template.sha256, "clang", (dict(space.config({})),))
+    real.write_bytes(msgspec.json.encode(record))
+    path.symlink_to(real)
+    with pytest.raises(StoreError, match="symbolic link"):
+        read_built(tmp_path, space)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(StoreError, match="is a pipe, not a list of built configs"):
+        read_built(tmp_path, space)
+    path.unlink()
+    path.write_bytes(real.read_bytes().replace(b'"stages":2', b'"stages":2,"stages":2'))
+    with pytest.raises(StoreError, match="a key stands twice"):
+        read_built(tmp_path, space)
+    path.write_bytes(real.read_bytes())
+    assert read_built(tmp_path, space) == [space.config({})]
+
+
+@pytest.mark.parametrize("ended_by", [KeyboardInterrupt, MachineError])
+def test_a_build_that_is_ended_keeps_what_it_has(
+    space: SearchSpace, tmp_path: Path, ended_by: type[BaseException]
+) -> None:
+    configs = Wanted(random=5, seed=1).configs(space)
+
+    def end(done: int) -> None:
+        if done == 3:
+            raise ended_by("enough")
+
+    with pytest.raises(ended_by):
+        build(space, CachedCompiler(Counting(), tmp_path), configs, tmp_path, 1, end)
+    assert len(read_built(tmp_path, space)) == 3
+    build(space, CachedCompiler(Counting(), tmp_path), configs, tmp_path, 1, quiet)
+    assert {config.id for config in read_built(tmp_path, space)} == {config.id for config in configs}
+
+
+def test_a_build_whose_objects_cannot_be_kept_is_an_error(space: SearchSpace, tmp_path: Path) -> None:
+    (tmp_path / "objects").write_text("in the way")
+    with pytest.raises(MachineError, match=r"cannot be written .*: free the disk, or pass another DIR$"):
+        build(space, CachedCompiler(Counting(), tmp_path), Wanted().configs(space), tmp_path, 1, quiet)
+    assert read_built(tmp_path, space) == []

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -9,14 +10,15 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
 import hktune.compile
 from hktune.compile import AbsentCompiler, CachedCompiler, HipCompiler, compile_many, hip_compiler
 from hktune.compile.hipkittens import find_hipkittens
-from hktune.compile.object_cache import recorded_identities
+from hktune.compile.object_cache import _Entry, recorded_identities
 from hktune.compile.toolchain import find_zig
-from hktune.errors import StoreError, ToolchainError
+from hktune.errors import ToolchainError
 from hktune.model import CodeObject, Config, Failure, Resources, Status, Variant
 from hktune.settings import Settings
 
@@ -104,6 +106,57 @@ def test_a_damaged_entry_is_a_miss_and_is_replaced(tmp_path: Path, damage: str) 
     assert inner.calls == 2
 
 
+@pytest.mark.parametrize("change", ["data", "symbol", "arch", "nothing", "both"])
+def test_an_entry_that_fits_its_digest_and_not_its_variant_is_a_miss(tmp_path: Path, change: str) -> None:
+    inner = CountingCompiler()
+    cached = CachedCompiler(inner, tmp_path)
+    whole = cached.compile(VARIANT, 1)
+    assert isinstance(whole, CodeObject)
+    (entry,) = entries(tmp_path)
+    other = {
+        "data": replace(whole, data=whole.data + b"x"),
+        "symbol": replace(whole, symbol="other"),
+        "arch": replace(whole, arch="gfx000"),
+        "nothing": None,
+        "both": whole,
+    }[change]
+    failure = Failure(Status.COMPILE_ERROR, "a.hip:1: error: no") if change == "both" else None
+    payload = msgspec.msgpack.encode({"compiler": inner.identity, "code_object": other, "failure": failure})
+    entry.write_bytes(hashlib.sha256(payload).digest() + payload)
+    assert cached.compile(VARIANT, 1) == whole
+    assert inner.calls == 2
+
+
+def test_links_and_pipes_in_the_folder_are_neither_read_nor_written_through(tmp_path: Path) -> None:
+    other, mine = tmp_path / "other", tmp_path / "mine"
+    inner = CountingCompiler()
+    whole = CachedCompiler(inner, other).compile(VARIANT, 1)
+    before = {path: path.read_bytes() for path in entries(other)}
+    (mine / "objects").mkdir(parents=True)
+    (entry,) = before
+    name = mine / entry.relative_to(other)
+
+    def through(link: Path, target: Path) -> str | None:
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(target)
+        compiler = CachedCompiler(CountingCompiler(), mine)
+        assert compiler.compile(VARIANT, 1) == whole
+        assert {path: path.read_bytes() for path in entries(other)} == before
+        return compiler.trouble
+
+    assert through(name, entry) is None
+    assert not name.is_symlink(), "replaced by an entry of its own"
+    shutil.rmtree(name.parent)
+    assert "is a symbolic link, not a folder of its own" in str(through(name.parent, entry.parent))
+    name.parent.unlink()
+    (mine / "objects").rmdir()
+    assert "is a symbolic link, not a folder of its own" in str(through(mine / "objects", other / "objects"))
+    (mine / "objects").unlink()
+    name.parent.mkdir(parents=True)
+    os.mkfifo(name)
+    assert CachedCompiler(inner, mine).compile(VARIANT, 1) == whole
+
+
 @pytest.mark.parametrize(
     ("failure", "calls"),
     [
@@ -155,10 +208,31 @@ def test_with_no_compiler_the_default_is_the_cache_alone(tmp_path: Path, monkeyp
         hip_compiler(settings)
 
 
-def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_keeps_nothing_and_says_why(tmp_path: Path) -> None:
     (tmp_path / "objects").write_text("in the way")
-    with pytest.raises(StoreError, match=r"^cannot write the object cache .*: set HKTUNE_CACHE$"):
-        CachedCompiler(CountingCompiler(), tmp_path).compile(VARIANT, 1)
+    compiler = CachedCompiler(CountingCompiler(), tmp_path)
+    assert compiler.trouble is None
+    assert isinstance(compiler.compile(VARIANT, 1), CodeObject)
+    assert re.fullmatch(r"the object cache .* cannot be written .*: set HKTUNE_CACHE", compiler.trouble or "")
+
+
+@pytest.mark.parametrize(
+    "detail",
+    [
+        "gemm.hip:3: error: 'kittens.cuh' file not found",
+        "gemm.hip: error: unable to open output file 'kernel.o': 'No space left on device'",
+        "gemm.hip: LLVM ERROR: out of memory; error: ",
+    ],
+)
+def test_what_the_machine_lacked_is_neither_kept_nor_believed(tmp_path: Path, detail: str) -> None:
+    """Also not when an older hktune has kept it."""
+    inner = CountingCompiler(Failure(Status.COMPILE_ERROR, "toy.hip:3: error: no"))
+    CachedCompiler(inner, tmp_path).compile(VARIANT, 1)
+    [entry] = entries(tmp_path)
+    kept = _Entry(inner.identity, None, Failure(Status.COMPILE_ERROR, detail))
+    payload = msgspec.msgpack.encode(kept)
+    entry.write_bytes(hashlib.sha256(payload).digest() + payload)
+    assert isinstance(CachedCompiler(CountingCompiler(), tmp_path).compile(VARIANT, 1), CodeObject)
 
 
 # Compiles the same hundred variants ten times, deleting an entry now and then so that writers keep meeting.

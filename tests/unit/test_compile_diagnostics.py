@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from hktune.compile.diagnostics import first_error, names_an_error
+from hktune.compile.diagnostics import first_error, machine_fault, names_an_error
 
 HEADERS = Path("/home/me/HipKittens/include")
 
@@ -45,7 +45,7 @@ FROM_THE_BACK_END = "error: <unknown>:0:0: ran out of registers in function 'k'\
 def test_the_first_error_is_one_line_without_folders(stderr: str, expected: str) -> None:
     detail = first_error(stderr, "gemm.hip", HEADERS, 1)
     assert detail == expected
-    assert names_an_error(detail)
+    assert names_an_error(detail) == (stderr != MISSING_INCLUDE)
 
 
 @pytest.mark.parametrize(("stderr", "said"), [("", "and it said nothing"), ("\nKilled\nmore", "Killed")])
@@ -57,3 +57,39 @@ def test_a_compiler_that_died_is_no_verdict_on_the_source(stderr: str, said: str
 
 def test_a_long_message_is_cut() -> None:
     assert len(first_error("gemm.hip:1:1: error: " + "x" * 5000, "gemm.hip", HEADERS, 1)) == 400
+
+
+@pytest.mark.parametrize(
+    ("stderr", "expected"),
+    [
+        (MISSING_INCLUDE, "'nope.h' file not found: run `hktune doctor`"),
+        ("In file included from g.hip:1:\n/h/k.cuh:9:10: fatal error: 'types/rt.cuh' file not found\n", "types/rt.cuh"),
+        ("error: unable to open output file 'k.o': 'No space left on device'\n1 error generated.\n", "free the disk"),
+        ("LLVM ERROR: out of memory\nAllocation failed\n", "free memory"),
+        ("ld.lld: error: cannot open output file kernel.hsaco: Read-only file system\n", "mend the disk"),
+        ("zig: error while loading shared libraries: libz.so.1: cannot open\n", "run `hktune doctor`"),
+        (
+            "Traceback (most recent call last):\n  File x\npkg.DynamicLibNotFoundError: Failure finding libnvrtc\n",
+            "pkg.Dyn",
+        ),
+    ],
+)
+def test_what_the_machine_lacks_is_told_from_a_bad_source(stderr: str, expected: str) -> None:
+    assert expected in (machine_fault(stderr) or "")
+
+
+@pytest.mark.parametrize(
+    "stderr",
+    [
+        IN_THE_SOURCE,
+        IN_A_HEADER,
+        FROM_THE_LINKER,
+        FROM_THE_DRIVER,
+        FROM_THE_BACK_END,
+        "gemm.hip:9:13: error: static assertion failed: LDS out of memory\n",
+        "gemm.hip:9:13: error: no\nLLVM ERROR: out of memory\n",
+        "",
+    ],
+)
+def test_a_bad_source_is_not_blamed_on_the_machine(stderr: str) -> None:
+    assert machine_fault(stderr) is None

@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from instant_executor import InstantExecutor
@@ -24,7 +25,7 @@ from hktune.contained import (
     Usage,
     total_usage,
 )
-from hktune.errors import DeviceError
+from hktune.errors import DeviceError, MachineError
 from hktune.measure.measured import Confirmation
 from hktune.measure.stopwatch import Attempt
 from hktune.model import Config, Failure, Problem, Source, Status, Timing
@@ -37,6 +38,11 @@ def behave(attempts: tuple[Attempt, ...], when: str) -> bool:
     """Do what the configs say is done `when`; True when that is a fault."""
     for attempt in attempts:
         does = attempt.config["does"]
+        if does == "die once" and not Path(str(attempt.config["at"])).exists():
+            Path(str(attempt.config["at"])).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        if does == f"lack memory when {when}":
+            raise MachineError("GPU 0 has no memory left")
         if does == f"die when {when}":
             os.kill(os.getpid(), signal.SIGKILL)
         if does == f"hang when {when}":
@@ -66,6 +72,10 @@ def make_serve() -> Serve:
 
 def cannot_serve() -> Serve:
     os._exit(7)
+
+
+def refuses_to_serve() -> Serve:
+    raise DeviceError("fell off the bus")
 
 
 @pytest.fixture
@@ -104,7 +114,7 @@ def test_a_lost_worker_costs_its_config_and_no_other(
     assert failure == Failure(status, f"{said}; quarantined, reproduce: bench {how} when {when} on {where}")
     after = pid(stopwatch.time(attempt("work"), PROBLEM))
     assert after != before
-    assert stopwatch.worker.usage.workers_lost == 1
+    assert stopwatch.worker.usage.workers_lost == (2 if how == "die" else 1), "what kill -9 ended gets another chance"
 
 
 def test_a_quarantined_config_is_not_run_again(stopwatch: ContainedStopwatch) -> None:
@@ -113,7 +123,21 @@ def test_a_quarantined_config_is_not_run_again(stopwatch: ContainedStopwatch) ->
     assert stopwatch.time(bad, Problem(1, 8, 8)) == failure
     assert stopwatch.prove(bad).failure == failure
     assert stopwatch.confirm([bad], PROBLEM).finalists == (failure,)
+    assert stopwatch.worker.usage.workers_lost == 2, "it died of it twice"
+
+
+def test_a_kill_from_outside_is_no_configs_fault(stopwatch: ContainedStopwatch, tmp_path: Path) -> None:
+    once = Attempt(Config({"does": "die once", "at": str(tmp_path / "met")}), object_sha256="0" * 64)
+    assert pid(stopwatch.time(once, PROBLEM))
+    assert not stopwatch.quarantine
     assert stopwatch.worker.usage.workers_lost == 1
+
+
+def test_what_no_config_is_to_blame_for_is_raised_as_it_is(stopwatch: ContainedStopwatch) -> None:
+    with pytest.raises(MachineError, match=r"^GPU 0 has no memory left$"):
+        stopwatch.time(attempt("lack memory when timed"), PROBLEM)
+    assert not stopwatch.quarantine
+    assert pid(stopwatch.time(attempt("work"), PROBLEM))
 
 
 def test_what_one_gpu_quarantines_no_other_runs(stopwatch: ContainedStopwatch) -> None:
@@ -130,6 +154,12 @@ def test_a_process_that_cannot_be_started_is_no_configs_fault() -> None:
         stopwatch.time(attempt("work"), PROBLEM)
     assert not stopwatch.quarantine
     assert stopwatch.worker.usage.workers_lost == 0
+
+
+def test_a_process_that_says_why_it_cannot_serve_is_quoted() -> None:
+    worker = GpuWorker(refuses_to_serve, name="GPU 3")
+    with pytest.raises(DeviceError, match=r"^no process can use GPU 3 \(2 times: fell off the bus\)"):
+        worker.ask(Prove(attempt("work")))
 
 
 def test_an_interrupt_ends_what_is_waited_for_and_blames_nobody() -> None:

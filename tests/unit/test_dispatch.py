@@ -5,15 +5,18 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from naive_gemm import EMULATED, MI355X, OBJECT, SHA256, published, reseal, table_of, trial
 
-from hktune.dispatch import Table, describe, read_table, validate, write_table
+from hktune.dispatch import Table, describe, files, read_table, table_json, validate, write_table
+from hktune.dispatch.layout import TABLE_FILE
 from hktune.errors import TableError
 from hktune.model import Problem, Source
 
@@ -115,7 +118,7 @@ def test_a_truncated_table_is_one_line(tmp_path: Path, kept: float) -> None:
     path = tmp_path / "table.json"
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * kept) if kept == 0.5 else int(kept)])
-    with pytest.raises(TableError, match="truncated or not JSON") as caught:
+    with pytest.raises(TableError, match="truncated, malformed or not JSON") as caught:
         read_table(tmp_path)
     assert "\n" not in str(caught.value)
 
@@ -123,11 +126,12 @@ def test_a_truncated_table_is_one_line(tmp_path: Path, kept: float) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        (b"[]", "malformed table: Expected `object`, got `array`"),
-        (b'{"format": "hktune-table", "format": "x"}', "a key stands twice"),
-        (b'{"version": NaN}', "NaN is not a number of JSON"),
-        (b"[" * 100_000, "truncated or not JSON"),
-        (b"\xff\xfe\x00", "truncated or not JSON"),
+        (b"[]", "Expected `object`, got `array`"),
+        (b'{"version": NaN}', "JSON is malformed: invalid character"),
+        (b"[" * 100_000, "not JSON"),
+        (b'{"format": ' + b"[" * 100_000, "not JSON"),
+        (b'{"other": ' + b"[" * 100_000, "not JSON"),
+        (b"\xff\xfe\x00", "not JSON"),
         (b'{"version": 1, "entries": []}', "table version saved=1 current=2"),
     ],
 )
@@ -136,6 +140,16 @@ def test_bytes_that_are_no_table_are_one_line(tmp_path: Path, text: bytes, says:
     with pytest.raises(TableError, match=says) as caught:
         read_table(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_key_that_stands_twice_is_an_error_wherever_it_stands(tmp_path: Path) -> None:
+    published(tmp_path, trial(SMALL))
+    path = tmp_path / "table.json"
+    text = path.read_text()
+    for once in ('"arch": "gfx950"', '"m": 8', '"variant": 0', '"kind": "pointer"', '"name": "emulated gfx950"'):
+        path.write_text(text.replace(once, f"{once}, {once}", 1))
+        with pytest.raises(TableError, match="a key stands twice in one object"):
+            read_table(tmp_path)
 
 
 def kernel(document: dict[str, Any]) -> dict[str, Any]:
@@ -155,7 +169,7 @@ def argument(document: dict[str, Any], at: int) -> dict[str, Any]:
         (lambda table: kernel(table).update(path="/bin/sh"), "unknown field `path`"),
         (lambda table: table.pop("arch"), "missing required field `arch`"),
         (lambda table: table.update(format="csv"), "format"),
-        (lambda table: table.update(format="\ud800"), "surrogates not allowed"),
+        (lambda table: table.update(format="\ud800"), "surrogate"),
         (lambda table: table["device"].update(name="\ud800"), "malformed"),
         (lambda table: table["device"].update(name="\x1b[2J"), "device.name"),
         (lambda table: table["entries"].append(table["entries"][0]), "8x128x64 bf16 has two entries"),
@@ -192,6 +206,52 @@ def test_a_malformed_table_is_one_line_that_names_the_place(tmp_path: Path, edit
         read_table(tmp_path)
     assert "\n" not in str(caught.value)
     assert "build it again" in str(caught.value)
+
+
+def test_a_full_file_of_nested_lists_is_refused_without_being_built(tmp_path: Path) -> None:
+    """As much as a table may hold: 1.7 GB as Python's own reader makes it."""
+    lists = b"[[],[[]],[]]," * (2 << 20)
+    for begin in (b"[", b'{"entries": [', b'{"format": "hktune-table", "extra": [', b'{"version": 2, "compiler": ['):
+        (tmp_path / "table.json").write_bytes(begin + lists)
+        tracemalloc.start()
+        with pytest.raises(TableError, match="truncated, malformed or not JSON"):
+            read_table(tmp_path)
+        assert tracemalloc.get_traced_memory()[1] < 80e6
+        tracemalloc.stop()
+
+
+def test_formulas_are_bounded_in_their_volume_before_any_is_parsed(tmp_path: Path) -> None:
+    """150 rows of 32 different formulas, each as long as one may be."""
+    table = published(tmp_path, *(trial(Problem(8, 128, 64 * k)) for k in range(1, 151)))
+    path = tmp_path / "table.json"
+    document = json.loads(path.read_bytes())
+    for row, entry in enumerate(document["entries"]):
+        texts = [f"m + {row * 32 + each} + {'m + ' * 115}1 > 0" for each in range(32)]
+        entry["kernel"]["launch"]["requires"] = texts
+    path.write_bytes(json.dumps(document).encode())
+    with pytest.raises(TableError, match="its formulas have over 524288 characters: split the table"):
+        read_table(tmp_path)
+    for entry in document["entries"]:
+        entry["kernel"]["launch"]["requires"] = ["m > 0" + " " * 400] * 32
+    del document["content_sha256"]
+    path.write_bytes(table_json(msgspec.convert(document, Table)))
+    assert len(read_table(tmp_path).entries) == len(table.entries), "the same few, however often"
+
+
+def test_another_configs_id_is_an_error_and_so_are_ids_all_alike(tmp_path: Path) -> None:
+    published(tmp_path, *(trial(Problem(m, 128, 64), variant=m) for m in (8, 64, 512)))
+    path = tmp_path / "table.json"
+    good = json.loads(path.read_bytes())
+    ids = [entry["kernel"]["config_id"] for entry in good["entries"]]
+    for given in ([ids[1], ids[1], ids[2]], [ids[0]] * 3, ["0" * 16, *ids[1:]], [ids[2], ids[0], ids[1]]):
+        document = json.loads(json.dumps(good))
+        for entry, config_id in zip(document["entries"], given, strict=True):
+            entry["kernel"]["config_id"] = config_id
+        path.write_bytes(json.dumps(document).encode())
+        with pytest.raises(
+            TableError, match=r"config_id saved=[0-9a-f]{16} current=[0-9a-f]{16}: the config is another"
+        ):
+            read_table(tmp_path)
 
 
 def test_everything_is_usable_where_it_was_made(tmp_path: Path) -> None:
@@ -250,7 +310,7 @@ def make_it_a_directory(directory: Path) -> None:
         (flip_a_bit, "object changed", f"sha256 saved={SHA256} current="),
         (lambda directory: object_file(directory).write_bytes(OBJECT[:100]), "object changed", "current="),
         (lambda directory: object_file(directory).unlink(), "object missing", "is not there"),
-        (make_it_a_directory, "object missing", "is not there"),
+        (make_it_a_directory, "object unreadable", "is a directory, not a code object"),
     ],
 )
 def test_an_object_that_is_not_the_named_bytes_skips_its_rows(
@@ -286,3 +346,11 @@ def test_an_object_of_the_right_sha256_that_is_no_code_object_is_skipped(tmp_pat
     write_table(table_of(trial(SMALL, object_sha256=sha256)), {sha256: b"not an ELF"}, tmp_path)
     judged = validate(read_table(tmp_path), tmp_path, EMULATED, allow_modelled=True)
     assert judged.skipped_by_reason == {"object unreadable": 1}
+
+
+def test_a_table_that_no_reader_would_take_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = table_of(trial(SMALL))
+    monkeypatch.setattr(files, "TABLE_FILE", replace(TABLE_FILE, bytes_max=1000))
+    with pytest.raises(TableError, match=r"1 entries are \d+ bytes, a table has 1000: make two tables of them"):
+        write_table(table, {}, tmp_path / "new")
+    assert not (tmp_path / "new").exists()

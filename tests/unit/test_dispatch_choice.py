@@ -62,7 +62,7 @@ def test_rows_that_the_kernels_own_rules_forbid_go_to_the_vendor() -> None:
     assert find(found, 32) == (16, True, (2, 32, 1))
     assert find(found, 33) is None
     with pytest.raises(ValueError, match="no legal launch for its own m"):
-        entry(40, (8, 40), requires=("m * 64 <= 2048",))
+        msgspec.structs.replace(table_of(), entries=(entry(40, (8, 40), requires=("m * 64 <= 2048",)),))
 
 
 def test_what_is_found_is_what_a_scan_of_the_rows_finds() -> None:
@@ -125,3 +125,17 @@ def test_a_near_launch_from_the_table_alone_computes_the_product(tmp_path: Path,
         assert choice.near
         assert choice.launch
         assert isinstance(proof(code, choice.launch, Problem(m, 72, 256)), Proof)
+
+
+def test_a_launch_is_worked_out_when_it_is_asked_for_and_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 20,000 entries a program calls some: the others cost no time when the table is loaded."""
+    made = (entry(8), entry(16), entry(32, (32, 60)))
+    worked_out: list[int] = []
+    at = LaunchRule.at
+    monkeypatch.setattr(LaunchRule, "at", lambda rule, m: worked_out.append(m) or at(rule, m))
+    found = choices(*made)
+    assert worked_out == []
+    for _ in range(3):
+        found.find(16, N, K, "bf16", "none")
+        found.find(48, N, K, "bf16", "none")
+    assert worked_out == [16, 48]

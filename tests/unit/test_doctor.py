@@ -2,19 +2,26 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hip_stand_in import StandIn
 
 from hktune import doctor
+from hktune.cli import main
 from hktune.compile import toolchain
 from hktune.compile.process import run_to_end
 from hktune.doctor import Finding, examine
-from hktune.errors import DeviceError
+from hktune.errors import DeviceError, ToolchainError
+from hktune.needs import PACKAGES, require_packages
 from hktune.settings import Settings
+from hktune.torch_choice import Machine, Rocm, Torch
+
+MI355X = Machine((Rocm("7.2.0", "/opt/rocm/.info/version"),), ("gfx950",))
 
 
 @pytest.fixture
@@ -27,21 +34,21 @@ def settings(tmp_path: Path) -> Settings:
 
 
 def found_by_name(settings: Settings) -> dict[str, Finding]:
-    findings = examine(settings)
+    findings = examine(settings).findings
     assert len({finding.name for finding in findings}) == len(findings)
     return {finding.name: finding for finding in findings}
 
 
 def test_this_machine_has_what_the_tests_need() -> None:
-    findings = examine(Settings.from_environment(os.environ))
-    assert [finding for finding in findings if not finding.ok and finding.name != "AMD GPU"] == []
+    assert examine(Settings.from_environment(os.environ)).lacking == ()
 
 
 def test_what_is_found_is_said_exactly(settings: Settings, tmp_path: Path) -> None:
     found = found_by_name(settings)
     assert found["Python"].found == f"{'.'.join(map(str, sys.version_info[:3]))} ({sys.executable})"
     assert str(found["torch"].found).startswith(importlib.metadata.version("torch"))
-    assert found["optuna"].found == importlib.metadata.version("optuna")
+    for package in ("optuna", "msgspec"):
+        assert f"{package} {importlib.metadata.version(package)}" in str(found["packages"].found)
     assert "zig-clang 22.1.8 ziglang=0.17.1" in str(found["ziglang compiler"].found)
     assert str(found["HipKittens headers"].found).startswith(f"{tmp_path / 'kittens'} (per-architecture layout")
     assert found["emulated GPU"].found == "gfx950, 256 CUs, modelled time"
@@ -49,21 +56,128 @@ def test_what_is_found_is_said_exactly(settings: Settings, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("version", "build"),
-    [("2.9.1+cpu", "CPU"), ("2.9.1+rocm7.0", "ROCm"), ("2.9.1+cu130", "CUDA"), ("2.9.1", "CPU")],
+    ("machine", "torch", "found", "fix"),
+    [
+        (Machine(), Torch("2.9.1+cpu"), "2.9.1+cpu (CPU)", None),
+        (Machine(), Torch("2.9.1", cuda="13.0"), "2.9.1 (CUDA)", None),
+        (MI355X, Torch("2.11.0+rocm7.2", hip="7.2.1", archs=("gfx950",)), "2.11.0+rocm7.2 (ROCm)", None),
+        (
+            MI355X,
+            Torch("2.9.1+rocm6.4", hip="6.4.4"),
+            "2.9.1+rocm6.4 (ROCm)",
+            "knows no gfx950: pip install --force-reinstall torch --index-url https://download.pytorch.org/whl/rocm7.2",
+        ),
+        (
+            MI355X,
+            Torch("2.11.0+rocm7.2", hip="7.2.1", archs=("gfx942",)),
+            "2.11.0+rocm7.2 (ROCm)",
+            "none for gfx950: pip install",
+        ),
+        (MI355X, Torch("2.9.1+cpu"), "2.9.1+cpu (CPU)", "rocm7.2"),
+        (Machine(nvidia=True), Torch("2.9.1+cpu"), "2.9.1+cpu (CPU)", "pip install --force-reinstall torch"),
+    ],
 )
-def test_torch_says_what_it_was_built_for(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch, version: str, build: str
+def test_torch_says_what_it_was_built_for_and_whether_that_fits(
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    machine: Machine,
+    torch: Torch,
+    found: str,
+    fix: str | None,
 ) -> None:
-    monkeypatch.setattr(doctor, "_version", {"torch": version}.get)
-    assert found_by_name(settings)["torch"].found == f"{version} ({build})"
+    monkeypatch.setattr(doctor, "find_machine", lambda: machine)
+    monkeypatch.setattr(doctor, "_imported_torch", lambda: torch)
+    finding = found_by_name(settings)["torch"]
+    assert finding.found == found
+    assert (fix is None) == (finding.fix is None)
+    assert fix is None or fix in str(finding.fix)
+    assert not finding.needed
 
 
-def test_a_missing_package_comes_with_the_line_to_type(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_torch_that_does_not_import_keeps_the_main_job_from_running(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken() -> None:
+        raise OSError("libgomp.so.1: cannot open\nshared object file")
+
+    monkeypatch.setattr(doctor, "_imported_torch", broken)
+    assert examine(settings).lacking == ("torch",)
+    fix = "import torch says: libgomp.so.1: cannot open shared object file: pip install --force-reinstall torch"
+    assert found_by_name(settings)["torch"] == Finding("torch", None, fix, needed=True)
+
+
+def test_rocm_is_asked_for_where_its_gpu_is(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = Machine((Rocm("6.4.1", "/opt/rocm/.info/version"),), ("gfx950",))
+    new = Machine((Rocm("7.2.0", "/opt/rocm/.info/version"),), ("gfx950",))
+    for machine, fixed in ((old, True), (Machine((), ("gfx950",)), True), (new, False), (Machine(), False)):
+        monkeypatch.setattr(doctor, "find_machine", lambda machine=machine: machine)
+        fix = found_by_name(settings)["ROCm"].fix
+        assert (fix is not None) == fixed
+        assert fix is None or fix.startswith("install ROCm 7 or newer (https://")
+
+
+def test_an_extra_that_is_absent_comes_with_the_line_to_type(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(doctor, "_version", {}.get)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr(doctor.shutil, "which", lambda name: None)
+    monkeypatch.setattr(doctor, "find_zig", lambda: None)
+    monkeypatch.setattr(doctor, "find_rocm", lambda settings: None)
     found = found_by_name(settings)
-    assert found["optuna"] == Finding("optuna", None, "pip install optuna")
-    assert found["torch"].fix == "pip install torch --index-url https://download.pytorch.org/whl/cpu"
+    for name in ("CUDA bindings", "NVML"):
+        assert found[name] == Finding(name, None, "pip install 'hktune[cuda]'")
+    assert found["NVRTC compiler"] == Finding(
+        "NVRTC compiler", None, "no compiler for CUDA: pip install 'hktune[cuda]'"
+    )
+    assert found["cryptography"] == Finding("cryptography", None, "pip install 'hktune[sign]'")
+    assert found["git"] == Finding("git", None, "sudo apt install git")
+    assert examine(settings).lacking == ("ziglang compiler",)
+
+
+def test_a_library_that_does_not_load_is_not_taken_for_a_compiler(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def not_loaded() -> None:
+        raise RuntimeError("libnvrtc.so.13: not found")
+
+    monkeypatch.setattr(doctor, "_device", lambda settings: "emulated")
+    monkeypatch.setattr(doctor, "nvrtc_version", lambda: "13.5.37")
+    bindings = SimpleNamespace(nvrtcVersion=not_loaded)
+    monkeypatch.setattr(doctor.importlib, "import_module", lambda name: bindings)
+    nvrtc = found_by_name(settings)["NVRTC compiler"]
+    assert nvrtc.found is None
+    assert nvrtc.fix == "nvrtc 13.5.37 does not load: pip install --force-reinstall 'hktune[cuda]'"
+    bindings.nvrtcVersion = tuple
+    assert found_by_name(settings)["NVRTC compiler"] == Finding("NVRTC compiler", "13.5.37")
+
+
+def test_doctor_ends_with_1_where_the_main_job_cannot_run(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("HKTUNE_CACHE", "HIPKITTENS_ROOT"):
+        value = settings.cache_dir if name == "HKTUNE_CACHE" else settings.hipkittens_root
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(("doctor",)) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith("hktune tune can run here, on the ")
+    settings.cache_dir.rename(settings.cache_dir.with_name("moved"))
+    settings.cache_dir.write_text("in the way")
+    assert main(("doctor",)) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == "hktune tune cannot run here yet; needed: cache"
+    assert lines[-2].strip() == "needed: export HKTUNE_CACHE=<a folder that you can write>"
+
+
+def test_the_packages_asked_for_are_pyprojects(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (Path(__file__).parents[2] / "pyproject.toml").read_text()
+    listed = text.partition("\ndependencies = [")[2].partition("\n]")[0]
+    assert sorted(PACKAGES.values()) == sorted(re.findall(r'^  "([a-z]+)>', listed, re.MULTILINE))
+    require_packages()
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name in ("yaml", "rich") else name)
+    message = r"^not installed here: pyyaml rich: pip install pyyaml rich, or scripts/setup in a checkout$"
+    with pytest.raises(ToolchainError, match=message):
+        require_packages()
 
 
 def test_one_compiler_of_two_is_enough(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,7 +186,7 @@ def test_one_compiler_of_two_is_enough(settings: Settings, tmp_path: Path, monke
     monkeypatch.setenv("PATH", str(tmp_path))
     neither = found_by_name(settings)
     assert neither["ROCm compiler"] == Finding("ROCm compiler", None)
-    assert neither["ziglang compiler"] == Finding("ziglang compiler", None, "pip install 'hktune[gfx950]'")
+    assert neither["ziglang compiler"] == Finding("ziglang compiler", None, "pip install 'hktune[gfx950]'", needed=True)
     for tool in ("bin/hipcc", "llvm/bin/ld.lld"):
         path = tmp_path / "rocm" / tool
         path.parent.mkdir(parents=True)
@@ -87,6 +201,7 @@ def test_headers_that_are_not_there_are_a_finding(settings: Settings, tmp_path: 
     (tmp_path / "kittens" / "kittens.cuh").unlink()
     headers = found_by_name(settings)["HipKittens headers"]
     assert headers.found is None
+    assert headers.needed
     assert "give a checkout of github.com/HazyResearch/HipKittens" in str(headers.fix)
 
 

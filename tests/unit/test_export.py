@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import re
+import shutil
 import subprocess
 import sys
 import types
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from gemm_bf16_variants import ROOT, built, compiled, proof, space
+from naive_gemm import reseal
 from torch.utils import cpp_extension
 
 from hktune.cli import main
 from hktune.dispatch import build_table, write_table
+from hktune.errors import SpaceError
+from hktune.escaped import escaped
 from hktune.export import FORMS, export_inline, forbidden_habits
 from hktune.export.lint import forbidden_python
 from hktune.launch_rule import LaunchRule
@@ -25,6 +30,7 @@ from hktune.model import Config, Identity, Problem, Source, Status, Trial, Varia
 from hktune.verify import Proof
 
 KERNELS = ROOT / "kernels"
+SPACE = ROOT / "search_spaces" / "gfx950_gemm_bf16.yaml"
 IDENTITY = Identity("emulated", "gfx950", "emulated gfx950", 256)
 STAND_IN = (Path(__file__).parent / "export_stand_in.h").read_text()
 SMALL = {"block_m": 64, "block_n": 64, "warps_m": 2, "warps_n": 2, "split": 1}
@@ -70,7 +76,7 @@ def source(directory: Path) -> str:
     asked: dict[str, Any] = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cpp_extension, "load_inline", lambda **options: asked.update(options))
-        exec(export_inline(directory, KERNELS, "matmul"), {})
+        exec(export_inline(directory, SPACE, "matmul"), {})
     return str(asked["cuda_sources"])
 
 
@@ -79,7 +85,7 @@ def test_its_kernels_build_in_one_source_with_the_host_half_parsed_and_run_right
         assert source.count(f"#include <{header}>\n") == 1
         source = source.replace(f"#include <{header}>\n", "")
     for problem, config in configs().items():
-        name, launch = f"gemm_{config.id[:8]}", space().template.launch(config, problem)
+        name, launch = f"gemm_{config.id}", space().template.launch(config, problem)
         same_launch = (
             f"static_assert({name}::LDS_BYTES == {launch.dynamic_lds_bytes});\n"
             f"static_assert({name}::NUM_THREADS == {launch.block[0]});\n"
@@ -109,8 +115,8 @@ extern "C" bool can(int kernel, int64_t m, int64_t n, int64_t k) {{ return can_r
 def choice(source: str, tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     """The module's choice among its kernels, compiled for this machine: the kernels themselves left out."""
     kernels = []
-    for name in re.findall(r"^namespace (gemm_\w{8}) \{$", source, re.MULTILINE)[::2]:
-        config = next(config for config in configs().values() if name == f"gemm_{config.id[:8]}")
+    for name in re.findall(r"^namespace (gemm_\w{16}) \{$", source, re.MULTILINE)[::2]:
+        config = next(config for config in configs().values() if name == f"gemm_{config.id}")
         split = config["split"]
         numbers = {
             "BLOCK_M": config["block_m"], "BLOCK_N": config["block_n"], "K_STEP": config["k_step"],
@@ -175,7 +181,7 @@ def test_the_module_computes_what_torch_does(directory: Path, monkeypatch: pytes
             torch, name, lambda *size, function=function, device=None, **options: function(*size, **options)
         )
     names: dict[str, Any] = {}
-    exec(export_inline(directory, KERNELS, form), names)
+    exec(export_inline(directory, SPACE, form), names)
     assert asked["functions"] == ["gemm_forward", "gemm_bias_forward"]
     assert "--offload-arch=gfx950" in asked["extra_cuda_cflags"]
     a, b = torch.randn(2, 3, 20).bfloat16(), torch.randn(20, 5).bfloat16()
@@ -201,6 +207,57 @@ def test_what_the_command_says(directory: Path, tmp_path: Path, capsys: pytest.C
     assert main(["export", str(directory), "-o", str(tmp_path / "none" / "x.py")]) == 2
     assert "cannot be written" in capsys.readouterr().err
     assert main(["export", str(tmp_path), "-o", str(out)]) == 2
+
+
+NAMES = (
+    'x""" + str(ran.append(1)) + """',
+    '""";ran.append(1);"""',
+    'ends in a quote"',
+    "ends in a backslash\\",
+    '\\"""; ran.append(1); """',
+    "'''; ran.append(1); r'''",
+    "${head} $name {0} %s \u202e \\N{BULLET} \\x41 \\777",
+)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_devices_name_is_text_in_the_module_and_nothing_else(
+    directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    shutil.copytree(directory, tmp_path, dirs_exist_ok=True)
+    reseal(tmp_path, lambda text: text.replace('"name": "emulated gfx950"', f'"name": {json.dumps(name)}'))
+    monkeypatch.setattr(cpp_extension, "load_inline", lambda **options: None)
+    text = export_inline(tmp_path, SPACE, "matmul")
+    before, after = export_inline(directory, SPACE, "matmul").splitlines(), text.splitlines()
+    assert [at for at, pair in enumerate(zip(before, after, strict=True)) if pair[0] != pair[1]] == [0]
+    ran: list[int] = []
+    names: dict[str, Any] = {"ran": ran}
+    exec(text, names)
+    assert ran == []
+    assert escaped(name) in names["__doc__"].splitlines()[0]
+
+
+def _other(text: str, _text: str) -> str:
+    return text
+
+
+def test_a_config_of_no_space_is_not_exported(directory: Path, tmp_path: Path) -> None:
+    shutil.copytree(directory, tmp_path, dirs_exist_ok=True)
+    document = json.loads((directory / "table.json").read_bytes())
+    kernel = document["entries"][0]["kernel"]
+    good = dict(kernel["config"])
+    for change, rule in (
+        ({"schedule": "interleave:x"}, "schedule='interleave:x' is not a legal value"),
+        ({"block_m": 48}, "block_m=48 is not a legal value"),
+        ({"block_m": 256, "block_n": 256, "stages": 4}, "is illegal: "),
+        ({"extra": 1}, "has an unknown 'extra'"),
+    ):
+        kernel["config"] = {**good, **change}
+        kernel["config_id"] = Config(kernel["config"]).id
+        reseal(tmp_path, partial(_other, json.dumps(document)))
+        with pytest.raises(SpaceError) as caught:
+            export_inline(tmp_path, SPACE, "matmul")
+        assert rule in str(caught.value)
 
 
 @pytest.mark.parametrize(

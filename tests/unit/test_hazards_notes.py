@@ -5,11 +5,14 @@ Each stands beside a neighbour that is no such thing and stays a hazard either w
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from gfx950_code import assemble, launch
 from hazard_kernels import BUFFER, ENTRY, hazard
 
+from hktune.cli import main
 from hktune.device.emulated import EmulatedDevice
 from hktune.errors import KernelFault
 
@@ -96,6 +99,17 @@ def test_an_instruction_is_noted_once() -> None:
 def test_a_launch_without_objections_has_no_notes() -> None:
     assert notes("v_mov_b32 v42, v4") == ()
     assert hazard("v_mov_b32 v42, v1") is None
+
+
+def test_verify_prints_notes_and_counts_them_when_strict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines, _ = BY_THE_BOOK["M0 right before a load to LDS"]
+    file = tmp_path / "kernel.co"
+    file.write_bytes(assemble(f"{SETUP}\n{lines}\ns_endpgm", lds_bytes=8192))
+    words = ["verify", "--kernel", str(file), "--args", "a:u32[4096] b:inout:u32[4096]"]
+    assert main(words) == 0
+    assert "note: buffer_load_dword" in capsys.readouterr().out
+    assert main([*words, "--strict"]) == 1
+    assert "hazard: buffer_load_dword" in capsys.readouterr().out
 
 
 def test_skipped_instructions_are_not_judged() -> None:

@@ -91,3 +91,12 @@ def test_a_rule_without_a_legal_value_has_no_launch(change: dict[str, Any]) -> N
     fields: dict[str, Any] = {"grid": ("m", 1, 1), "workspace_bytes": 0, "requires": (), **change}
     rule = LaunchRule(block=(64, 1, 1), dynamic_lds_bytes=0, arguments=(Argument("a", "pointer"),), **fields)
     assert rule.at(5) is None
+
+
+@pytest.mark.parametrize("deep", [40, 2000])
+def test_definitions_that_double_one_another_are_refused_before_they_are_written_out(deep: int) -> None:
+    """As text each is a line; written out, the last would have 2**40 parts."""
+    texts = {"d0": "m + 1"} | {f"d{n}": f"d{n - 1} * d{n - 1}" for n in range(1, deep)}
+    definitions = {name: Expression(text) for name, text in texts.items()}
+    with pytest.raises(SpaceError, match=r"has over 10000 parts|nested too deep"):
+        specialised(Expression(f"d{deep - 1}"), {}, definitions)

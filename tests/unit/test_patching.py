@@ -300,6 +300,23 @@ def test_weights_are_moved_swapped_and_tied_under_the_patch(table: LoadedTable) 
     assert table.stats().hits == 3
 
 
+def test_weights_are_swapped_after_calls_that_were_served(monkeypatch: pytest.MonkeyPatch, table: LoadedTable) -> None:
+    model, x, other = nn.Sequential(layer(bias=False)), bf16(M, K), nn.Parameter(bf16(N, K))
+    hktune.patch(model)
+    model(x).sum().backward()
+    values, weight = other.detach().clone(), model[0].weight
+    torch.utils.swap_tensors(model[0].weight, other)
+    assert model[0].weight is weight
+    with torch.no_grad():
+        assert_near(model(x), nn.functional.linear(x, values))
+    monkeypatch.setattr(torch.__future__, "_swap_module_params_on_conversion", True)
+    model.float().bfloat16()
+    assert model[0].weight is weight
+    with torch.no_grad():
+        assert_near(model(x), nn.functional.linear(x, values))
+    assert table.stats().hits == 3
+
+
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
 def test_a_compiled_model_sees_that_it_was_patched_and_unpatched(backend: str, table: LoadedTable) -> None:
     model = nn.Sequential(layer())

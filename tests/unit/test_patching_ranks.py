@@ -1,4 +1,4 @@
-"""A patched model in two processes (gloo, on this machine): DDP, put around it before `patch` and after.
+"""A patched model in two processes (gloo, on this machine): DDP and FSDP2, put around it before `patch` and after.
 
 The truth is the same model, wrapped in the same way and never patched, through the same steps of a fused AdamW.
 """
@@ -6,6 +6,7 @@ The truth is the same model, wrapped in the same way and never patched, through 
 from __future__ import annotations
 
 import copy
+import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,8 @@ import torch
 import torch.distributed as dist
 from naive_gemm import published, trial
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 from torch_operands import bf16
 
@@ -40,7 +43,18 @@ def data_parallel(model: nn.Module) -> nn.Module:
     return DistributedDataParallel(model)
 
 
-WRAPPERS: list[Callable[[nn.Module], nn.Module]] = [data_parallel]
+def sharded(model: nn.Module) -> nn.Module:
+    fully_shard(model, mesh=init_device_mesh("cpu", (2,)))
+    return model
+
+
+def sharded_by_layer(model: nn.Module) -> nn.Module:
+    for layer in list(model.children()):
+        fully_shard(layer, mesh=init_device_mesh("cpu", (2,)))
+    return sharded(model)
+
+
+WRAPPERS: list[Callable[[nn.Module], nn.Module]] = [data_parallel, sharded, sharded_by_layer]
 
 
 def losses(model: nn.Module, rank: int) -> list[float]:
@@ -83,6 +97,7 @@ def check(
 def work(rank: int, folder: str) -> None:
     warnings.simplefilter("error")
     torch.set_num_threads(1)
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"  # whatever this machine's name leads to
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     try:
         table = hktune.load(folder, allow_modelled=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from naive_gemm import published, trial
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 import hktune
 from hktune.errors import ShapesError
@@ -78,6 +80,108 @@ def test_a_patched_model_is_recorded_too(tmp_path: Path, monkeypatch: pytest.Mon
         hktune.matmul(bf16(4, 64), bf16(32, 64).T)
     assert recorded(tmp_path / "shapes.yaml") == {Problem(4, 32, 64, epilogue="bias"): 1, Problem(4, 32, 64): 1}
     assert table.stats().hits == 2
+
+
+def calls_in(path: Path, *functions: Callable[[], object]) -> tuple[dict[str, int], dict[str, int]]:
+    """What is counted of `functions` and what is left out, beside one product that is always there."""
+    with hktune.record(path) as recorder:
+        bf16(1, 8) @ bf16(8, 8)
+        for function in functions:
+            function()
+    counted = {str(problem): count for problem, count in recorder.calls.items()}
+    assert counted.pop("1x8x8 bf16") == 1
+    return counted, dict(recorder.left_out)
+
+
+def test_every_spelling_of_a_product_is_counted_once(tmp_path: Path) -> None:
+    x, b, row = bf16(2, 4, 64), bf16(64, 32), bf16(32)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = calls_in(
+            tmp_path / "shapes.yaml",
+            lambda: x.matmul(b),
+            lambda: torch.matmul(x, other=b),
+            lambda: torch.linalg.matmul(x, b),
+            lambda: x.transpose(0, 1) @ b,  # batched where torch dispatches it
+            lambda: x.float() @ b.float(),
+            lambda: x[0, 0] @ b,
+            lambda: torch.mm(x[0], b, out=bf16(4, 32)),
+            lambda: torch.addmm(row, x[0], b),
+            lambda: torch.addmm(bf16(4, 32), x[0], b),
+            lambda: torch.addmm(row, x[0], b, alpha=2),
+            lambda: functional.linear(x[0], row.new_ones(64)),  # a vector
+            lambda: functional.linear(x[0].to("meta"), bf16(16, 64).to("meta")),
+        )
+    assert found == (
+        {"8x32x64 bf16": 5, "1x32x64 bf16": 1, "4x32x64 bf16": 2, "4x32x64 bf16+bias": 1, "4x16x64 bf16": 1},
+        {},
+    )
+
+
+class Tagged(Tensor):
+    pass
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_what_no_table_serves_is_left_out_by_what_it_is(tmp_path: Path) -> None:
+    weight, bias = bf16(32, 64), bf16(32)
+    parts = [bf16(3, 64), bf16(5, 64)]
+    jagged = torch.nested.nested_tensor(parts, layout=torch.jagged)
+    nested = torch.nested.nested_tensor(parts)
+    z = torch.randn(4, 64, dtype=torch.complex64)
+    found = calls_in(
+        tmp_path / "shapes.yaml",
+        lambda: functional.linear(jagged, weight, bias),
+        lambda: jagged @ weight.T,
+        lambda: functional.linear(nested, weight, bias),
+        lambda: functional.linear(z, z),
+        lambda: z @ z.T,
+        lambda: functional.linear(bf16(4, 64).as_subclass(Tagged), weight),
+        lambda: functional.linear(bf16(4, 64), weight.as_subclass(Tagged)),
+        lambda: torch.vmap(lambda row: functional.linear(row, weight))(bf16(4, 64)),
+        lambda: torch.export.export(nn.Linear(64, 32, dtype=torch.bfloat16), (bf16(4, 64),)),
+    )
+    assert found == (
+        {},
+        {"NestedTensor": 2, "nested": 1, "complex64": 2, "Tagged": 2, "transformed or traced": 1, "FakeTensor": 1},
+    )
+
+
+@pytest.mark.parametrize("fullgraph", [False, True])
+def test_a_compiled_model_runs_eager_while_it_is_recorded_and_compiled_again_after(
+    tmp_path: Path, fullgraph: bool
+) -> None:
+    graphs: list[int] = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: object) -> Callable[..., object]:
+        graphs.append(1)
+        return graph.forward
+
+    def run(x: Tensor) -> Tensor:
+        return layer(x).relu() + functional.linear(x, layer.weight)
+
+    layer, x = nn.Linear(64, 32, dtype=torch.bfloat16), bf16(4, 64)
+    compiled = torch.compile(run, fullgraph=fullgraph, backend=backend)
+    expected = {"4x32x64 bf16+bias": 1, "4x32x64 bf16": 1}, {}
+    assert calls_in(tmp_path / "shapes.yaml", lambda: compiled(x)) == expected
+    compiled(x)
+    assert calls_in(tmp_path / "shapes.yaml", lambda: compiled(x)) == expected
+    compiled(x)
+    torch._dynamo.reset()
+    assert len(graphs) == 1
+
+
+def test_a_step_of_training_is_counted_forward_only_whoever_makes_its_gradients(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 16)).bfloat16()
+    second = bf16(16, 8).requires_grad_()
+
+    def step() -> None:
+        hidden = checkpoint(model, bf16(4, 64).requires_grad_(), use_reentrant=False)
+        (gradient,) = torch.autograd.grad((hidden @ second).sum(), second, create_graph=True)
+        torch.autograd.backward(gradient.sum())
+
+    counted, left_out = calls_in(tmp_path / "shapes.yaml", step)
+    assert counted == {"4x32x64 bf16+bias": 1, "4x16x32 bf16+bias": 1, "4x8x16 bf16": 1}
+    assert not left_out
 
 
 def test_nothing_to_write_and_nowhere_to_write_it_are_said(tmp_path: Path) -> None:

@@ -73,12 +73,13 @@ def answer(service: StandInService, request: Request | None) -> Answer:
 
 
 def obey(service: StandInService) -> None:
-    """Die once, or hang, if this GPU is ordered to."""
+    """Die once for each such order, or hang, if this GPU is ordered to."""
     orders = service.settings.cache_dir
-    dies, hangs = orders / f"die-{service.ordinal}", orders / f"hang-{service.ordinal}"
-    if dies.exists():
-        dies.unlink()
-        os.kill(os.getpid(), signal.SIGKILL)
+    hangs = orders / f"hang-{service.ordinal}"
+    for dies in (orders / f"die-{service.ordinal}", orders / f"die-again-{service.ordinal}"):
+        if dies.exists():
+            dies.unlink()
+            os.kill(os.getpid(), signal.SIGKILL)
     if hangs.exists():
         time.sleep(3600)
 
@@ -182,14 +183,23 @@ def test_a_worker_killed_on_one_gpu_does_not_disturb_the_other(options: RunOptio
         process_of(trial) for trial in summary.trials if gpu_of(trial) == "0"
     }
     assert len({process_of(trial) for trial in summary.trials if gpu_of(trial) == "0"}) == 1
-    failed = {(trial.status, trial.config_id) for trial in rows if trial.status is not Status.OK}
+    assert {trial.status for trial in rows} == {Status.OK}, "what kill -9 ended was asked once more"
+    assert summary.usage is not None
+    assert summary.usage.workers_lost == 1
+
+
+def test_a_config_that_costs_two_workers_is_to_blame(options: RunOptions, cache: Path) -> None:
+    for order in ("die-1", "die-again-1"):
+        (cache / order).touch()
+    summary = run(options, cache)
+    failed = {(trial.status, trial.config_id) for trial in summary.trials if trial.status is not Status.OK}
     assert len(failed) == 1, "one config is to blame"
     [(status, config_id)] = failed
     assert status is Status.CRASHED
-    assert any("quarantined, reproduce: hktune bench" in (row.detail or "") for row in rows)
-    assert config_id not in {trial.config_id for trial in summary.best.values()}
+    assert any("quarantined, reproduce: hktune bench" in (row.detail or "") for row in summary.trials)
+    assert {gpu_of(trial) for trial in summary.best.values() if trial.config_id == config_id} <= {"0"}
     assert summary.usage is not None
-    assert summary.usage.workers_lost == 1
+    assert summary.usage.workers_lost == 2
 
 
 def test_ctrl_c_ends_both_and_keeps_everything(options: RunOptions, cache: Path, ctrl_c: Callable[[], None]) -> None:
@@ -216,11 +226,25 @@ def test_ctrl_c_ends_both_and_keeps_everything(options: RunOptions, cache: Path,
     assert {entry.problem for entry in read_table(options.out).entries} == set(summary.best) != set()
 
 
-def test_a_gpu_that_cannot_be_used_ends_the_run_in_one_line_and_blames_no_config(
-    options: RunOptions, cache: Path
-) -> None:
+def test_a_gpu_that_cannot_be_used_costs_its_own_shapes_alone(options: RunOptions, cache: Path) -> None:
     (cache / "broken-1").touch()
-    with pytest.raises(DeviceError, match=r"^no process can use GPU 1 \(2 times: the worker died with exit code 1\)"):
-        run(replace(options, trials=5000), cache)
+    summary = run(options, cache)
+    assert summary.stopped == (
+        "no process can use GPU 1 (2 times: fell off the bus): mend what it printed, or choose GPUs with "
+        "CUDA_VISIBLE_DEVICES or HIP_VISIBLE_DEVICES",
+    )
+    assert {trial.status for trial in summary.trials} == {Status.OK}, "no config is blamed"
     assert options.out
-    assert {trial.status for trial in TrialStore(options.out).read()} <= {Status.OK}
+    assert {entry.problem for entry in read_table(options.out).entries} == set(summary.best) != set()
+    assert {gpu_of(trial) for trial in summary.best.values()} == {"0"}
+
+
+def test_no_gpu_that_can_be_used_is_a_run_without_rows(options: RunOptions, cache: Path) -> None:
+    for order in ("broken-0", "broken-1"):
+        (cache / order).touch()
+    summary = run(options, cache)
+    assert [line.partition(" (")[0] for line in summary.stopped] == [
+        "no process can use GPU 0",
+        "no process can use GPU 1",
+    ]
+    assert not summary.trials

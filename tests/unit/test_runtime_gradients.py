@@ -35,7 +35,9 @@ def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LoadedTable:
 
 
 def leaves(shape: tuple[int, int], wanted: tuple[bool, bool] = (True, True)) -> tuple[Tensor, Tensor]:
-    return bf16(M, K).requires_grad_(wanted[0]), bf16(*shape).requires_grad_(wanted[1])
+    """x, and a weight [N, K] or a b [K, N] that is the transposed view of one."""
+    other = bf16(*shape) if shape == (N, K) else bf16(*reversed(shape)).t()
+    return bf16(M, K).requires_grad_(wanted[0]), other.requires_grad_(wanted[1])
 
 
 def close(found: Tensor | None, expected: Tensor | None) -> None:

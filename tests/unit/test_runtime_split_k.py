@@ -16,7 +16,7 @@ from hktune.device.emulated import EmulatedDevice
 from hktune.dispatch import BuildOptions, build_table, write_table
 from hktune.launch_rule import LaunchRule
 from hktune.model import Config, Problem, Source, Status, Trial
-from hktune.runtime import LoadedTable, operators
+from hktune.runtime import FallbackWarning, LoadedTable, operators
 
 M, N, K = 20, 64, 256
 VALUES = {"block_m": 32, "block_n": 32, "warps_m": 1, "warps_n": 1, "split": 1, "split_k": 2}
@@ -84,3 +84,14 @@ def test_sliced_operands_are_read_as_they_lie(table: LoadedTable) -> None:
     close(table.matmul(x, weight.T), x.float() @ weight.float().T)
     assert table.stats().hits == 2
     assert not table.stats().fallbacks
+
+
+def test_every_reproducible_matmul_comes_from_one_place(table: LoadedTable) -> None:
+    a, b = bf16(M, K), bf16(K, N)
+    with pytest.warns(FallbackWarning, match=r"b lies as \[K, N\].*hktune.prepare"):
+        first = table.matmul(a, b)
+    assert all(torch.equal(table.matmul(a, b), first) for _ in range(2))
+    assert table.stats().hits == 0
+    served = [table.matmul(a, b.T.contiguous().T) for _ in range(3)]
+    assert all(torch.equal(each, served[0]) for each in served)
+    assert table.stats().hits == 3

@@ -11,7 +11,6 @@ import pytest
 import torch
 from hip_stand_in import StandIn
 
-from hktune.bench import SPACES
 from hktune.contained import Answer, Confirm, Prove, Screen
 from hktune.errors import DeviceError, KernelFault
 from hktune.measure.measured import Confirmation
@@ -19,6 +18,7 @@ from hktune.measure.stopwatch import Attempt
 from hktune.model import Config, Failure, Problem, Source, Status, Timing
 from hktune.serve_gpu import GpuService, Serving
 from hktune.settings import Settings
+from hktune.shipped import SPACES
 
 ATTEMPT = Attempt(Config({"block": 1}), object_sha256="0" * 64)
 

@@ -1,4 +1,4 @@
-"""Loops in threads of their own: all end together, for whatever reason."""
+"""Loops in threads of their own: what ends one leaves the others at work, Ctrl-C ends all."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
+from hktune.errors import DeviceError, StoreError
 from hktune.side_by_side import side_by_side
 
 
@@ -32,24 +33,53 @@ class Loop:
 def test_all_run_at_once_to_their_end() -> None:
     meeting = threading.Barrier(3, timeout=60)
     met: list[int] = []
-    assert not side_by_side([lambda: met.append(meeting.wait())] * 3, [])
+    assert side_by_side([lambda: met.append(meeting.wait())] * 3, []) == []
     assert sorted(met) == [0, 1, 2]
 
 
 def test_one_runs_in_the_calling_thread() -> None:
     seen: list[threading.Thread] = []
-    assert not side_by_side([lambda: seen.append(threading.current_thread())], [])
+    assert side_by_side([lambda: seen.append(threading.current_thread())], []) == []
     assert seen == [threading.current_thread()]
 
 
-def test_an_error_ends_all_and_is_raised() -> None:
+def test_an_error_of_hktune_ends_its_task_alone() -> None:
+    broke, went_on = threading.Event(), threading.Event()
+    lost = DeviceError("GPU 1 fell off the bus")
+
+    def fail() -> None:
+        broke.set()
+        raise lost
+
+    def go_on() -> None:
+        assert broke.wait(60)
+        went_on.set()
+
+    assert side_by_side([fail, go_on], []) == [lost]
+    assert went_on.is_set()
+    assert side_by_side([fail], []) == [lost]
+
+
+def test_all_errors_are_told() -> None:
+    errors = [DeviceError("GPU 0"), StoreError("disk")]
+
+    def raising(error: Exception) -> Callable[[], None]:
+        def task() -> None:
+            raise error
+
+        return task
+
+    assert side_by_side([raising(error) for error in errors], []) == errors
+
+
+def test_what_hktune_does_not_raise_on_purpose_ends_all_and_is_raised() -> None:
     loops = [Loop(), Loop()]
 
     def fail() -> None:
         assert all(loop.running.wait(60) for loop in loops)
-        raise OSError("disk full")
+        raise IndexError("a defect")
 
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(IndexError, match="a defect"):
         side_by_side([*loops, fail], [loop.interrupt for loop in loops])
 
 
@@ -60,7 +90,8 @@ def test_ctrl_c_ends_all(ctrl_c: Callable[[], None]) -> None:
         assert all(loop.running.wait(60) for loop in loops)
         ctrl_c()
 
-    assert side_by_side([*loops, press], [loop.interrupt for loop in loops])
+    with pytest.raises(KeyboardInterrupt):
+        side_by_side([*loops, press], [loop.interrupt for loop in loops])
     assert all(loop.thread.startswith("gpu") for loop in loops)
 
 
@@ -69,4 +100,5 @@ def test_ctrl_c_ends_one(ctrl_c: Callable[[], None]) -> None:
         ctrl_c()
         signal.pause()
 
-    assert side_by_side([press], [])
+    with pytest.raises(KeyboardInterrupt):
+        side_by_side([press], [])

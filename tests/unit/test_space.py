@@ -1,16 +1,23 @@
 from __future__ import annotations
 
+import json
 import pickle
 import random
+import shutil
 from collections import Counter
 from itertools import product
 from pathlib import Path
 
 import pytest
+from naive_gemm import trial
 
-from hktune.errors import InputError, SpaceError
-from hktune.model import Config, Problem
+from hktune.errors import InputError, SpaceError, StoreError
+from hktune.expression import Derived
+from hktune.model import Config, Problem, Status, Value
+from hktune.rows import require_own
+from hktune.shipped import KERNELS, SPACE_OF
 from hktune.space import SearchSpace, explain, load_space
+from hktune.space.rules import roots
 
 PROBLEM = Problem(512, 1024, 1024)
 
@@ -51,7 +58,7 @@ def test_a_config_gets_defaults_and_keeps_types(space: SearchSpace) -> None:
 @pytest.mark.parametrize(
     ("values", "rule"),
     [
-        ({"blok_m": 64}, "unknown parameter 'blok_m': known are block_m, block_n"),
+        ({"blok_m": 64}, "unknown parameter 'blok_m', did you mean block_m\\?: known are block_m, block_n"),
         ({"block_m": 96}, "block_m=96 is not a legal value: legal are 64, 128, 256"),
         ({"stages": True}, "stages=True is not a legal value: legal are 1, 2, 3"),
         ({"eager": 1}, "eager=1 is not a legal value: legal are False, True"),
@@ -67,7 +74,7 @@ def test_parses_assignments(space: SearchSpace) -> None:
     assert space.parse(["block_m=256", "eager=TRUE", "order=swizzled"]) == space.config(
         {"block_m": 256, "eager": True, "order": "swizzled"}
     )
-    with pytest.raises(SpaceError, match="write parameter=value"):
+    with pytest.raises(SpaceError, match="write PARAMETER=VALUE"):
         space.parse(["block_m"])
     with pytest.raises(SpaceError, match="block_m='12' is not a legal value"):
         space.parse(["block_m=12"])
@@ -178,7 +185,7 @@ def test_survives_pickling(space: SearchSpace) -> None:
         ("block_n: 256, stages: 2}", "block_n: 512, stages: 3}", "seed .* breaks lds_fits: needs"),
         ("default: 4, help: warps along the columns", "default: 8, help: warps", "seed of defaults alone breaks eight"),
         ("template: gfx950/toy", "template: gfx950/tory", "cannot be read"),
-        ("template: gfx950/toy", "template: gfx950/../gfx950/toy", "calls itself 'gfx950/toy'"),
+        ("template: gfx950/toy", "template: gfx950/../gfx950/toy", "Expected `str` matching regex"),
         ("values: [1, 2, 3], default: 2", "values: [1, 2, 3], default: 2, default: 3", "key 'default' is repeated"),
     ],
 )
@@ -190,3 +197,79 @@ def test_mistakes_are_one_line(toy_space_path: Path, tmp_path: Path, old: str, n
     with pytest.raises(InputError, match=rule) as caught:
         load_space(broken, toy_space_path.parent.parent / "kernels")
     assert "\n" not in str(caught.value)
+
+
+def test_a_template_that_lies_not_beside_the_space_is_hktunes_own(tmp_path: Path, toy_space_path: Path) -> None:
+    own = SPACE_OF["gfx950"]
+    for place in (tmp_path / "mine.yaml", tmp_path / "deep" / "er" / "mine.yaml"):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(own, place)
+        assert load_space(place).template.sha256 == load_space(own).template.sha256
+    beside = tmp_path / "kernels" / "gfx950" / "gemm_bf16"
+    shutil.copytree(KERNELS / "gfx950" / "gemm_bf16", beside)
+    with (beside / "gemm.hip").open("a") as source:
+        source.write("// mine\n")
+    (tmp_path / "search_spaces").mkdir()
+    mine = Path(shutil.copy(own, tmp_path / "search_spaces"))
+    assert load_space(mine).template.sha256 != load_space(own).template.sha256
+
+    toy = Path(shutil.copy(toy_space_path, tmp_path / "toy.yaml"))
+    with pytest.raises(SpaceError) as raised:
+        load_space(toy)
+    places = [root / "gfx950" / "toy" for root in (tmp_path.parent / "kernels", KERNELS)]
+    rule = f"{toy}: template 'gfx950/toy': no template.yaml in {places[0]} nor {places[1]}: "
+    assert str(raised.value).startswith(rule)
+
+
+def test_names_that_lead_to_one_another_are_traced_once_each() -> None:
+    texts = {"a0": "x", "b0": "y"}
+    for n in range(1, 100):
+        texts |= {f"a{n}": f"a{n - 1} + b{n - 1}", f"b{n}": f"a{n - 1} - b{n - 1}"}
+    assert roots({"a99"}, Derived(texts)) == {"x", "y"}
+
+
+@pytest.mark.parametrize(
+    ("change", "rule"),
+    [
+        ({"block_m": 7}, "block_m=7 is not a legal value: legal are 64, 128, 256"),
+        ({"block_m": True}, "block_m=True is not a legal value"),
+        ({"block_m": "128"}, "block_m='128' is not a legal value"),
+        ({"order": 'rows"; #include "/etc/passwd'}, "is not a legal value: legal are rows, columns, swizzled"),
+        ({"eager": 1}, "eager=1 is not a legal value"),
+        ({"more": 1}, "has an unknown 'more'"),
+        ({"warps_m": 8}, "is illegal: eight_warps: 8 x 4 warps are 32, not 8"),
+        ({"block_m": 256, "block_n": 512, "stages": 3}, "is illegal: lds_fits"),
+    ],
+)
+def test_no_other_config_reaches_a_source(space: SearchSpace, change: dict[str, Value], rule: str) -> None:
+    good = space.config({})
+    assert "block_m = 128" in space.template.render(good).source
+    for ask in (space.template.render, space.template.field_texts):
+        with pytest.raises(SpaceError) as caught:
+            ask(Config({**good, **change}))
+        assert rule in str(caught.value)
+    with pytest.raises(SpaceError, match="lacks 'stages'"):
+        space.template.render(Config({name: value for name, value in good.items() if name != "stages"}))
+
+
+def test_a_row_whose_config_is_of_no_space_is_named_before_anything_is_tried(space: SearchSpace) -> None:
+    good = Config(space.config({}))
+    rows = [trial(PROBLEM, config=good.json, config_id=good.id)]
+    require_own(space, rows, Path("trials.csv"))
+    for change in ({"block_m": 7}, {"order": "x"}, {"warps_m": 8}):
+        bad = Config({**good, **change})
+        rows.append(trial(PROBLEM, config=bad.json, config_id=bad.id, trial=len(rows), status=Status.WRONG))
+        require_own(space, rows, Path("trials.csv"))
+        row = trial(PROBLEM, config=bad.json, config_id=bad.id, trial=len(rows))
+        with pytest.raises(StoreError, match=rf"^trials\.csv: trial {len(rows)}: .*: delete that line$"):
+            require_own(space, [*rows, row], Path("trials.csv"))
+        with pytest.raises(SpaceError):
+            space.launch_rule(bad, PROBLEM)
+
+
+@pytest.mark.parametrize("word", ["a b", "a;b", "x\\n", "", "é", "a" * 65, "a-b", '"'])
+def test_text_that_is_no_word_is_no_value(toy_space_path: Path, tmp_path: Path, word: str) -> None:
+    text = toy_space_path.read_text().replace("values: [rows,", f"values: [{json.dumps(word)}, rows,")
+    (tmp_path / "toy.yaml").write_text(text)
+    with pytest.raises(SpaceError, match="text goes into source"):
+        load_space(tmp_path / "toy.yaml", toy_space_path.parent.parent / "kernels")

@@ -111,6 +111,26 @@ def test_the_command_exits_with_1_when_something_is_wrong(tmp_path: Path, capsys
     assert main([*words[:-1], str(tmp_path / "gone" / "environment.json")]) == 2
 
 
+def test_modelled_times_can_be_allowed_and_then_nothing_else_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """So that a pipeline of hktune's own emulated results can be guarded."""
+    published(tmp_path, trial(SMALL), trial(LARGE, 3.0))
+    words = ["table", "doctor", str(tmp_path)]
+    assert main(words) == 1
+    assert "wrong: modelled rows: 2 of 2 rows" in capsys.readouterr().out
+    assert main([*words, "--allow-modelled"]) == 0
+    out = capsys.readouterr().out
+    assert "note: modelled rows: 2 of 2 rows" in out
+    assert "0 wrong, 1 notes" in out
+    shapes = tmp_path / "shapes.yaml"
+    shapes.write_text("shapes:\n  - {m: 999, n: 128, k: 64}\n")
+    assert main([*words, "--allow-modelled", "--shapes", str(shapes)]) == 1
+    assert "wrong: uncovered shape" in capsys.readouterr().out
+    (tmp_path / "objects" / f"{SHA256}.hsaco").unlink()
+    assert main([*words, "--allow-modelled"]) == 1
+
+
 SEED = space().config({"block_m": 64, "block_n": 64, "warps_n": 2, "split": 1})
 
 
@@ -152,6 +172,16 @@ def test_a_table_is_built_of_shards_and_is_the_same_in_any_order(
     assert content(out) == content(again)
     assert main(["table", "show", str(out)]) == 0
     assert "m=16..63" in capsys.readouterr().out
+
+
+def test_names_come_from_a_shapes_file_and_stay(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    directory, out = tuned(tmp_path / "a b", row(16, 2.0), row(64, 3.0)), tmp_path / "out"
+    shapes = tmp_path / "shapes.yaml"
+    shapes.write_text("shapes:\n  - {name: decode, m: 16, n: 128, k: 256}\n")
+    assert main(["table", "build", str(directory), "-o", str(directory), "--shapes", str(shapes)]) == 0
+    assert f"next: hktune table doctor '{directory}'" in capsys.readouterr().out
+    assert main(["table", "build", str(directory), "-o", str(out)]) == 0
+    assert [entry.name for entry in read_table(out).entries] == ["decode", None]
 
 
 def test_objects_beside_the_trials_are_taken_and_others_are_not(

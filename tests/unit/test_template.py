@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import pickle
 from pathlib import Path
 
@@ -62,7 +63,7 @@ def test_files_of_a_source_are_one_in_their_order(folder: Path, template: Templa
     edit(folder / "template.yaml", "source: toy.hip", "source: [first.hip, rest.hip]")
     assert load_template(folder).render(CONFIG).source == template.render(CONFIG).source
     edit(folder / "template.yaml", "rest.hip", "last.hip")
-    with pytest.raises(TemplateError, match=r"source 'last\.hip': No such file"):
+    with pytest.raises(TemplateError, match=r"last\.hip: cannot be read \(No such file"):
         load_template(folder)
 
 
@@ -117,7 +118,7 @@ def test_a_config_without_a_parameter_is_refused(template: Template) -> None:
         ("template.yaml", "name: toy", "nmae: toy", "unknown field `nmae`"),
         ("template.yaml", "language: hip", "language: opencl", "Invalid enum value 'opencl'"),
         ("template.yaml", "arch: gfx950", "arch: gfx000", "unknown architecture 'gfx000': known are"),
-        ("template.yaml", "source: toy.hip", "source: toi.hip", "source 'toi.hip': No such file"),
+        ("template.yaml", "source: toy.hip", "source: toi.hip", "toi.hip: cannot be read .No such file"),
         ("template.yaml", "{name: m, kind: i32}", "{name: m, kind: i8}", "Invalid enum value 'i8'"),
         ("template.yaml", "block_m: block_m", "block_m: block_m * m", "only `launch` may name m, n and k"),
         ("template.yaml", "block_m: block_m", "block_m: block_m **2", "fields block_m: .* operator Pow"),
@@ -137,3 +138,37 @@ def test_mistakes_are_one_line(folder: Path, file: str, old: str, new: str, rule
 def test_an_absent_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TemplateError, match="cannot be read"):
         load_template(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "rule"),
+    [
+        ("source: toy.hip", "source: ../toy/toy.hip", "matching regex"),
+        ("source: toy.hip", "source: /etc/passwd", "matching regex"),
+        ("source: toy.hip", "source: [toy.hip, '']", "matching regex"),
+        ("symbol: hktune_toy", 'symbol: "a;b"', "matching regex"),
+        ("name: toy", "name: ../toy", "matching regex"),
+        ("order: order", "order: \"'a b'\"", "field order is 'a b': it must be an integer or a word"),
+    ],
+)
+def test_what_goes_into_paths_and_sources_is_words(folder: Path, old: str, new: str, rule: str) -> None:
+    edit(folder / "template.yaml", old, new)
+    with pytest.raises(TemplateError, match=rule):
+        load_template(folder).render(CONFIG)
+
+
+def test_a_source_that_is_no_file_or_no_text_is_refused(folder: Path) -> None:
+    source = folder / "toy.hip"
+    text = source.read_bytes()
+    for data, rule in ((text + b"\xff", "must be UTF-8"), (text + b"\0", "NUL"), (b" " * (1 << 20) + text, "at most")):
+        source.write_bytes(data)
+        with pytest.raises(TemplateError, match=rule):
+            load_template(folder)
+    for part in (b"${", b"${x", b"$", b"${}", b"${a\n"):
+        source.write_bytes(part * (600_000 // len(part)))
+        with pytest.raises(TemplateError, match=r"add it under `fields`|is not in the source"):
+            load_template(folder)
+    source.unlink()
+    os.mkfifo(source)
+    with pytest.raises(TemplateError, match="is a pipe, not a source"):
+        load_template(folder)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+import pytest
+
 from hktune.measure.stopwatch import Attempt
 from hktune.model import Config, Failure, Problem, Source, Status, Timing, Trial
 from hktune.search.strategy import Outcome
-from hktune.tuner import Budget, Search, Tuner, cost
+from hktune.tuner import LOOKAHEAD, Budget, Search, Tuner, cost
 
 SMALL, LARGE = Problem(128, 128, 128), Problem(256, 256, 256)
 
@@ -171,11 +173,12 @@ def test_no_time_no_trials() -> None:
 
 
 def test_failures_are_recorded_and_told() -> None:
-    failing = search(SMALL, configs(4))
-    rows, _ = run([failing], Budget(trials=100), lambda _: Failure(Status.WRONG, "bad"))
-    assert [row.status for row in rows] == [Status.WRONG] * 4
+    failing = search(SMALL, configs(30))
+    rows, _ = run([failing], Budget(trials=30), lambda _: Failure(Status.WRONG, "bad"))
+    assert [row.status for row in rows] == [Status.WRONG] * 30
     assert isinstance(failing.strategy, InOrder)
-    assert [outcome.time_us for outcome in failing.strategy.told] == [None] * 4
+    assert [outcome.time_us for outcome in failing.strategy.told] == [None] * (30 - LOOKAHEAD)
+    assert [row.time_us for row in failing.untold] == [None] * LOOKAHEAD, "it is not asked any more"
 
 
 def test_a_replayed_trial_is_told_and_not_run_again() -> None:
@@ -196,4 +199,53 @@ def test_what_is_told_does_not_depend_on_what_finishes_first() -> None:
         assert isinstance(searched.strategy, InOrder)
         told.append(searched.strategy.told)
     assert told[0] == told[1]
-    assert len(told[0]) == 25
+    assert len(told[0]) > 10
+
+
+def test_a_strategy_hears_of_all_that_was_found_before_it_is_asked() -> None:
+    """What the asks see is what they would have seen had each outcome been told at once."""
+    seen: list[tuple[int, int]] = []
+
+    class Counting(InOrder):
+        def ask(self, n: int) -> list[Config]:
+            seen.append((len(self.told), len(searched.tried)))
+            return super().ask(n)
+
+    searched = Search(SMALL, Counting(configs(30)), lambda _: True)
+    first, _ = run([search(SMALL, configs(5))], Budget(trials=5))
+    run([searched, search(LARGE, configs(30)[10:])], Budget(trials=30), replayed=first)
+    assert len(seen) > 3
+    assert all(told == tried for told, tried in seen)
+
+
+def test_searches_whose_budget_is_spent_hear_nothing() -> None:
+    """Of thousands of shapes resumed, only those that go on cost their strategy's time and memory."""
+    first, _ = run([search(SMALL, configs(5)), search(LARGE, configs(5))], Budget(trials=5))
+    small, large = search(SMALL, configs(9)), search(LARGE, configs(9))
+    run([small, large], Budget(trials=5), replayed=first)
+    for each in (small, large):
+        assert isinstance(each.strategy, InOrder)
+        assert each.strategy.told == []
+        assert len(each.untold) == len(each.tried) == 5
+
+
+class Watched(set[str]):
+    """Ids that count how often their number is asked for."""
+
+    looked = 0
+
+    def __len__(self) -> int:
+        Watched.looked += 1
+        return super().__len__()
+
+
+@pytest.mark.parametrize("shapes", [50, 400])
+def test_who_is_asked_next_is_found_without_looking_at_every_shape(shapes: int) -> None:
+    problems = [Problem(m, 128, 128) for m in range(1, shapes + 1)]
+    searches = [Search(problem, InOrder(configs(3)), lambda _: True, tried=Watched()) for problem in problems]
+    Watched.looked = 0
+    rows, _ = run(searches, Budget(trials=3), share=False)
+    assert sorted((row.m, row.config_id) for row in rows) == sorted(
+        (problem.m, config.id) for problem in problems for config in configs(3)
+    )
+    assert Watched.looked < 20 * len(rows)

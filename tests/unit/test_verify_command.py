@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from naive_gemm import OBJECT
 
+from hktune import code_object
 from hktune.cli import main
-from hktune.errors import InputError
+from hktune.errors import InputError, TableError
 from hktune.verify.kernel_file import parse_parameters
 
 pytest.importorskip("ziglang")
@@ -88,7 +93,7 @@ def test_a_code_object_needs_no_compiler(tmp_path: Path, capsys: pytest.CaptureF
     ("words", "said"),
     [
         (("--args", "x:f32[n] y:f32[n]", "n=4"), "takes 3 arguments, the launch gives 2"),
-        (("--args", "x:f33[n]", "n=4"), "type f33 is not one of"),
+        (("--args", "x:f33[n]", "n=4"), "type 'f33' is not one of"),
         (("--args", "x:f32[n] y:f32[n] n"), "has no value here"),
         (("--args", "x:f32[n] y:f32[n] n", "n=four"), "write NAME=NUMBER"),
         (("--symbol", "other", *REVERSED), "no kernel other"),
@@ -117,3 +122,96 @@ def test_a_config_is_proved_on_a_problem_of_ones_own_too(capsys: pytest.CaptureF
     assert "; 70x90x136 bf16: relative error" in capsys.readouterr().out
     assert main(["verify", "--problem", "70x90x133", *small]) == 2
     assert "k=133 is not a multiple of 8" in capsys.readouterr().err
+
+
+SUM = ("--args", "x:f32[n] y:out:f32[n] n")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((*SUM, "n=inf"), "'n=inf': write NAME=NUMBER, such as m=128 or alpha=2.5e-3"),
+        ((*SUM, "n=nan"), "'n=nan': write NAME=NUMBER"),
+        ((*SUM, "n=0x10"), "'n=0x10': write NAME=NUMBER"),
+        ((*SUM, "n=1_6"), "'n=1_6': write NAME=NUMBER"),
+        ((*SUM, "n=" + "9" * 5000), "write NAME=NUMBER"),
+        ((*SUM, "n=2e10"), "argument x 'n' is 20000000000.0: it must be an integer from 1 to 268435456"),
+        ((*SUM, "n=2.5"), "argument x 'n' is 2.5: it must be an integer"),
+        ((*SUM, "n=20000000000"), "argument x 'n' is 20000000000: it must be an integer from 1 to"),
+        ((*SUM, "n=200000000"), "argument x has the sizes [200000000]: buffers have at most 268435456 bytes together"),
+        ((*SUM, "n=0"), "argument x 'n' is 0: it must be an integer from 1"),
+        ((*SUM, "n=4", "n=5"), "'n' is given twice: leave one out"),
+        ((*SUM, "=4"), "'=4': write NAME=NUMBER"),
+        ((*SUM, "n"), "'n': write NAME=NUMBER"),
+        ((*SUM, "n=4", "--grid", "n//8"), "--grid 'n//8' is 0: it must be an integer from 1 to 2147483647"),
+        ((*SUM, "n=4", "--grid", "n*10000000000"), "--grid 'n*10000000000' is 40000000000"),
+        ((*SUM, "n=4", "--grid", "1,1,1,1"), "has 4 sides, a launch has at most 3"),
+        ((*SUM, "n=4", "a=2.0", "--block", "a"), "--block 'a' is 2.0: it must be an integer from 1 to 1024"),
+        ((*SUM, "n=4", "--block", "2048"), "--block '2048' is 2048: it must be an integer from 1 to 1024"),
+        ((*SUM, "n=4", "--lds", "-1"), "--lds '-1' is -1: it must be an integer from 0"),
+        ((*SUM, "n=4", "--lds", "'x'"), "it must be an integer from 0"),
+        ((*SUM, "n=4", "--grid", ""), "--grid: ``: not an expression"),
+        ((*SUM, "n=4", "--gemm"), "--gemm compares c:out:bf16[m,n] with a:bf16[m,k] @ bt:bf16[n,k]^T"),
+        (("--args", "a:bf16[n] c:out:bf16[n] n", "n=4", "--gemm"), "--gemm compares c:out:bf16[m,n]"),
+        (
+            ("--args", "a:f32[n] bt:bf16[n] n", "n=2147483648"),
+            "argument a 'n' is 2147483648: it must be an integer from 1",
+        ),
+        (("--args", "n:u32 x:f32[2] y:f32[2]", "n=-1"), "takes global_buffer of 8 bytes"),
+        (("--args", "x:f32[2] y:f32[2] n", "n=2147483648"), "argument n=2147483648 is i32: give -2147483648 to"),
+        (("--args", "x:f32[2] y:f32[2] n", "n=1.5"), "argument n=1.5 is i32: give an integer"),
+        (("--args", "x:f32[2] x:f32[2]"), "each of another name"),
+        (("--args", "x:f32[,]"), "not an expression"),
+        (("--args", "x:f32[" + ",".join("1" * 9) + "]"), "at most 64 arguments of 8 sizes"),
+        (("--args", " ".join(f"x{n}" for n in range(65))), "at most 64 arguments"),
+        (("--args", "\u0661:f32[2]"), "write name"),
+        (("--args", "x\x1b[2J"), "argument 'x\\x1b[2J': write name"),
+    ],
+)
+def test_numbers_and_descriptions_from_outside_are_bounded_and_said_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], said: str
+) -> None:
+    from gfx950_code import assemble
+
+    path = tmp_path / "kernel.hsaco"
+    path.write_bytes(assemble("s_endpgm", pointers=2, hidden=(("by_value", 4),)))
+    assert main(["verify", "--kernel", str(path), *words]) == 2
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert said in output.err
+    assert output.err.count("\n") == 1
+    assert len(output.err) < 500
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (os.mkfifo, "is a pipe, not a kernel"),
+        (Path.mkdir, "is a directory, not a kernel"),
+        (lambda path: path.symlink_to("/dev/zero"), "is a device, not a kernel"),
+        (lambda path: path.write_bytes(b"\x7fELF"), "not a 64-bit little-endian ELF file"),
+        (lambda path: path.write_bytes(b"\xff\xfe"), "must be UTF-8 text"),
+        (lambda path: path.write_bytes(b"__global__ void a(); \0"), "NUL"),
+        (lambda path: path.write_text("int x;"), "defines no kernels: name one with --symbol"),
+        (lambda path: path.write_text("__global__ void a(int x) {} __global__ void b() {}"), "defines ['a', 'b']"),
+        (lambda path: path.write_text("__global__ " * 300_000), "defines no kernels"),
+        (lambda path: path.write_text("__launch_bounds__(" * 200_000), "defines no kernels"),
+        (lambda path: path.write_text("__global__ " + "x" * 3_000_000), "defines no kernels"),
+    ],
+)
+def test_a_file_that_is_no_kernel_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], make: Callable[[Path], object], said: str
+) -> None:
+    make(tmp_path / "kernel")
+    assert main(["verify", "--kernel", str(tmp_path / "kernel")]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+
+
+def test_debug_lines_that_lead_nowhere_are_no_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The section is there, and is nonsense: the fault is told without a line."""
+    monkeypatch.setattr(code_object, "_DEBUG_LINES", ".text")
+    for data in (OBJECT, OBJECT[:64] + bytes(64) + OBJECT[128:]):
+        with contextlib.suppress(TableError):
+            assert code_object.source_line(data, 0) is None

@@ -1,0 +1,26 @@
+"""Warnings that point at the line of the program that called, however deep in hktune or torch the cause was found."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from types import FrameType
+
+
+def warn_caller(text: str, category: type[Warning] = UserWarning) -> None:
+    """Warn at the innermost line that is in neither hktune nor torch nor code that torch generated: between a call of
+    a layer or of a compiled function and here lie frames of them all."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and _is_inside(frame):
+        frame = frame.f_back
+    names = frame.f_globals
+    registry = names.setdefault("__warningregistry__", {})
+    warnings.warn_explicit(
+        text, category, frame.f_code.co_filename, frame.f_lineno, names.get("__name__"), registry, names
+    )
+
+
+def _is_inside(frame: FrameType) -> bool:
+    """Generated code is in a module without a name, or in one of torch's."""
+    name = frame.f_globals.get("__name__")
+    return name is None or name.partition(".")[0] in ("hktune", "torch")
