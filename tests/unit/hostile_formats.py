@@ -43,7 +43,15 @@ from hktune.space import load_space
 from hktune.store import capture_environment, merge, read_environment, read_frame, read_trials, write_environment
 from hktune.store.rows import HEADER, Encoder
 from hktune.template import load_template
-from hktune.verify.kernel_file import KernelRun, compile_source, judge, only_symbol, parse_numbers, parse_parameters
+from hktune.verify.kernel_file import (
+    EMULATOR_FAILED,
+    KernelRun,
+    compile_source,
+    judge,
+    only_symbol,
+    parse_numbers,
+    parse_parameters,
+)
 
 SECONDS_MAX, BYTES_MAX = 5.0, 300e6
 PROBLEM = Problem(512, 1024, 1024)
@@ -462,7 +470,8 @@ def _kernels(folder: Path) -> list[Format]:
         data = path.read_bytes()
         with contextlib.suppress(HktuneError):
             only_symbol(data, path)
-        judge(data, "naive_gemm", run)
+        failure = judge(data, "naive_gemm", run).failure
+        assert failure is None or EMULATOR_FAILED not in failure.detail, failure.detail
 
     def use_launch(data: bytes) -> None:
         parts = data.decode(errors="replace").split("|")

@@ -13,11 +13,12 @@ import numpy as np
 
 from hktune.code_object import KernelImage
 from hktune.emulator.machine.float_mode import FloatMode
-from hktune.emulator.machine.memory import Array
+from hktune.emulator.machine.memory import AddressError, Array
 from hktune.emulator.machine.waves import LANES, Waves
 from hktune.errors import KernelFault
 
 _PACKET_BYTES = 64
+_USER_SGPRS_MAX = 16  # AMDGPUUsage, "Initial Kernel Execution State"
 _PRELOAD_PROLOGUE_BYTES = 256
 
 
@@ -172,7 +173,17 @@ def _user_registers(m: Waves, descriptor: Descriptor, pointers: Pointers) -> int
                 m.scalars[at + i] = np.uint32(value >> (32 * i) & 0xFFFFFFFF)
             at += count
     if descriptor.preload_dwords:
-        address = np.array([pointers.arguments + 4 * descriptor.preload_offset_dwords])
-        words = m.space.gather(address, 4 * descriptor.preload_dwords)
-        m.scalars[at : at + descriptor.preload_dwords] = words.T
+        _preload(m, descriptor, pointers, at)
     return descriptor.user_sgprs
+
+
+def _preload(m: Waves, descriptor: Descriptor, pointers: Pointers, at: int) -> None:
+    """Kernel arguments into the user SGPRs from `at` on. Raises KernelFault for more than there are of either."""
+    count = descriptor.preload_dwords
+    if at + count > _USER_SGPRS_MAX:
+        raise KernelFault("crashed", f"preloads {count} dwords after {at} user SGPRs: there are {_USER_SGPRS_MAX}")
+    address = np.array([pointers.arguments + 4 * descriptor.preload_offset_dwords])
+    try:
+        m.scalars[at : at + count] = m.space.gather(address, 4 * count).T
+    except AddressError:
+        raise KernelFault("crashed", f"preloads {count} dwords that lie outside of its arguments") from None
