@@ -1,46 +1,42 @@
-"""Tables and code objects harmed at random, in numbers that a test has no time for: what became of each.
+"""Files harmed at random, every format that hktune reads, in numbers that a test has no time for: what became of each.
 
     python benchmarks/hostile.py [COUNT] [SEED]
 
-COUNT mutants of each kind (default 10000). A crash, a wrong load or a hang ends it with a traceback.
+COUNT mutants of each format (default 2600; a fifth of the slow ones). One that raises anything but a printable line,
+starts a process, writes elsewhere, or takes over 5 s or 300 MB ends it with a traceback; the file `mutant` is named.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "unit"))
+TESTS = Path(__file__).resolve().parents[1] / "tests"
+sys.path[:0] = [str(TESTS / "unit"), str(TESTS)]
 
-import hostile
-
-BATCH = 100
+from hostile_formats import Found, attack, formats  # noqa: E402
 
 
 def main(count: int, seed: int) -> None:
-    """Print, for each kind of harm, the outcomes and the slowest mean over a batch."""
-    kinds: list[tuple[str, Callable[[hostile.Victim, int, int], Counter[str]]]] = [
-        ("table.json harmed", hostile.damage_table),
-        ("object harmed", hostile.damage_object),
-        ("object harmed, table names its new sha256", hostile.rehash_object),
-    ]
-    for maker, make in (("gfx950", hostile.amd_victim), ("sm90a", hostile.nvidia_victim)):
-        for name, harm in kinds:
-            with tempfile.TemporaryDirectory() as folder:
-                victim = make(Path(folder))
-                outcomes: Counter[str] = Counter()
-                slowest_ms = 0.0
-                for batch in range(count // BATCH):
-                    started = time.perf_counter()
-                    outcomes += harm(victim, seed + batch, BATCH)
-                    slowest_ms = max(slowest_ms, (time.perf_counter() - started) / BATCH * 1e3)
-            said = ", ".join(f"{word} {number}" for word, number in outcomes.most_common())
-            print(f"{maker}, {name}: {said}; at most {slowest_ms:.1f} ms each", flush=True)
+    """Print for each format the outcomes, the longest time and the largest growth of memory."""
+    total, began = Found(Counter()), time.monotonic()
+    top = Path(tempfile.mkdtemp(prefix="hostile-"))
+    folder = top / "folder"
+    folder.mkdir()
+    os.chdir(folder)
+    print(f"the last mutant is in {top / 'mutant'}", flush=True)
+    for kind in formats(folder):
+        found = attack(kind, folder, seed, -(-count // kind.costs))
+        total.outcomes += found.outcomes
+        total.slowest_s = max(total.slowest_s, found.slowest_s)
+        total.grown_bytes = max(total.grown_bytes, found.grown_bytes)
+        print(f"{kind.name}: {found}", flush=True)
+    print(f"{total.outcomes.total()} mutants: {total}; {time.monotonic() - began:.0f} s in all")
 
 
 if __name__ == "__main__":
-    main(*(int(word) for word in [*sys.argv[1:], "10000", "0"][:2]))
+    main(*(int(word) for word in [*sys.argv[1:], *["2600", "0"][len(sys.argv) - 1 :]]))

@@ -75,6 +75,11 @@ class OpenBench:
         if self.confirming:
             self.confirming.worker.interrupt()
 
+    def check_interrupt(self) -> None:
+        """Raise KeyboardInterrupt if `interrupt` was called."""
+        if self.confirming:
+            self.confirming.worker.check_interrupt()
+
     def close(self) -> None:
         self.executor.close()
 

@@ -14,11 +14,11 @@ from pathlib import Path
 import msgspec
 
 from hktune.compile import AbsentCompiler, CachedCompiler, compile_many
-from hktune.errors import InputError, SpaceError, StoreError
+from hktune.errors import InputError, MachineError, SpaceError, StoreError
 from hktune.json_file import decoded
 from hktune.model import Config, Failure, Problem, Status, Value
 from hktune.outside_file import FileKind
-from hktune.publish import publish
+from hktune.publish import publish, sweep, sweep_below, temporary_folder
 from hktune.space import SearchSpace
 
 FILE_NAME = "built.json"
@@ -96,24 +96,56 @@ def build(
 ) -> BuildSummary:
     """Compile `configs` into `directory`, which `compiler` keeps its objects in; `built` hears how many are done.
 
-    What is there already is not compiled again; configs of an earlier build of the same template stay on the list.
+    What is there already is not compiled again; configs of an earlier build of the same template stay on the list. So
+    do those that were compiled before the build was ended: by an interrupt, or by what this machine lacks
+    (MachineError).
     """
-    started, statuses = time.monotonic(), Counter[Status]()
-    examples: dict[Status, tuple[Config, str]] = {}
-    directory.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
+    failures: dict[str, Failure] = {}
+    _prepare(directory)
     variants = (space.template.render(config) for config in configs)
-    for done, (variant, outcome) in enumerate(compile_many(compiler, variants, COMPILE_DEADLINE_S, workers), 1):
-        statuses[outcome.status if isinstance(outcome, Failure) else Status.OK] += 1
-        if isinstance(outcome, Failure):
-            examples.setdefault(outcome.status, (variant.config, outcome.detail))
-        built(done)
-    earlier = _earlier(directory, space, compiler.identity)
+    done: set[str] = set()
+    try:
+        for variant, outcome in compile_many(compiler, variants, COMPILE_DEADLINE_S, workers):
+            if compiler.trouble is not None:
+                raise MachineError(
+                    f"{directory}: {compiler.trouble.rpartition(':')[0]}: free the disk, or pass another DIR"
+                )
+            if isinstance(outcome, Failure):
+                failures[variant.config.id] = outcome
+            done.add(variant.config.id)
+            built(len(done))
+    finally:
+        _list_built(directory, space, compiler.identity, [config for config in configs if config.id in done])
+    failed = [(config, failures[config.id]) for config in configs if config.id in failures]
+    statuses = Counter(failure.status for _, failure in failed)
+    statuses[Status.OK] = len(done) - len(failed)
+    examples = {failure.status: (config, failure.detail) for config, failure in reversed(failed)}
+    return BuildSummary(+statuses, examples, time.monotonic() - started)
+
+
+def _prepare(directory: Path) -> None:
+    """Make the folder, and remove what a build that was killed left in it."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"{directory}: cannot be written ({error.strerror}): pass another DIR") from None
+    sweep(directory, temporary_folder())
+    sweep_below(directory / "objects")
+
+
+def _list_built(directory: Path, space: SearchSpace, compiler: str, configs: Sequence[Config]) -> None:
+    """Add `configs` to the list of what `directory` holds."""
+    earlier = _earlier(directory, space, compiler)
     everything = {config.id: config for config in [*earlier, *configs]}
-    template = space.template
     listed = tuple(dict(config) for config in everything.values())
-    record = Built(space.name, template.name, template.sha256, compiler.identity, listed)
-    publish(directory / FILE_NAME, msgspec.json.encode(record))
-    return BuildSummary(statuses, examples, time.monotonic() - started)
+    record = Built(space.name, space.template.name, space.template.sha256, compiler, listed)
+    try:
+        publish(directory / FILE_NAME, msgspec.json.encode(record))
+    except OSError as error:
+        raise MachineError(
+            f"{directory / FILE_NAME}: cannot be written ({error.strerror}): free the disk, or pass another DIR"
+        ) from None
 
 
 def read_built(directory: Path, space: SearchSpace) -> list[Config]:

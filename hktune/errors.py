@@ -20,7 +20,7 @@ has, writes its table and ends with 1.
 
 from __future__ import annotations
 
-from hktune.escaped import escaped
+from hktune.escaped import escaped, shortened
 
 
 class HktuneError(Exception):
@@ -28,7 +28,7 @@ class HktuneError(Exception):
     file has put into it."""
 
     def __init__(self, message: str = "") -> None:
-        super().__init__(escaped(message))
+        super().__init__(shortened(escaped(message)))
 
 
 class InputError(HktuneError):

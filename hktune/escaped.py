@@ -23,3 +23,9 @@ def shown(value: object, characters_max: int = 60) -> str:
         value = value[:characters_max]
     text = escaped(repr(value))
     return text if len(text) <= characters_max else f"{text[: characters_max - 3]}..."
+
+
+def shortened(line: str, characters_max: int = 1500) -> str:
+    """`line` without its middle where it is longer than `characters_max`: what a message ends with is the next step."""
+    half = characters_max // 2
+    return line if len(line) <= characters_max else f"{line[:half]} ... {line[-half:]}"

@@ -19,6 +19,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+if __name__ != "__main__":  # the guard itself imports nothing of hktune
+    from hktune.errors import MachineError
+
 _VARIABLE = "HKTUNE_OWNER"
 _ROUNDS = 50
 _ROUND_S = 0.1
@@ -31,14 +34,16 @@ _family = ""
 
 
 def mark() -> dict[str, str]:
-    """What to add to the environment of one child, and of no other. In a child that carries a mark: nothing."""
+    """What to add to the environment of one child, and of no other. In a child that carries a mark: nothing. Raises
+    MachineError where no guard can be started."""
     global _family
     if _VARIABLE in os.environ:
         return {}
     with _lock:
         if not _family:
-            _family = f"{os.getpid()}-{os.urandom(8).hex()}"
-            _start_guard(_family)
+            family = f"{os.getpid()}-{os.urandom(8).hex()}"
+            _start_guard(family)
+            _family = family
         return {_VARIABLE: f"{_family}-{next(_numbers)}"}
 
 
@@ -49,13 +54,16 @@ def end_marked(environment: dict[str, str]) -> None:
 
 
 def _start_guard(family: str) -> None:
-    guard = subprocess.Popen(
-        [sys.executable, "-I", "-S", __file__, family],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    try:
+        guard = subprocess.Popen(
+            [sys.executable, "-I", "-S", __file__, family],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise MachineError(f"cannot start {sys.executable} ({error.strerror}): free memory, or mend that") from None
     atexit.register(_dismiss, guard)
 
 

@@ -1,31 +1,61 @@
-"""The rows of one results directory that a run reads and adds to."""
+"""The rows of one results directory that a run reads and adds to, while other runs may add to them too."""
 
 from __future__ import annotations
 
+import hashlib
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from itertools import count
 from pathlib import Path
 
 from hktune.contained import QUARANTINED
 from hktune.measure.stopwatch import Attempt
-from hktune.model import Failure, Problem, Status, Timing, Trial
+from hktune.model import Config, Failure, Problem, Status, Timing, Trial, by_problem, compact_json
 from hktune.rows import RowContext
 from hktune.space import SearchSpace
-from hktune.store import TrialStore, locked
+from hktune.store import Claims, TrialStore, locked, named_template
+from hktune.tuner import PEER_PATIENCE_S, PEER_POLL_S
 
 
 class Ledger:
-    """The rows of one results directory that were made from one template."""
+    """The rows of one results directory that were made from one template. Each row of the file is read once.
+
+    Several runs, and several threads of one, may record: of a config on a problem there is one row, whoever makes it.
+    """
 
     def __init__(self, directory: Path, context: RowContext, fresh: bool) -> None:
         if fresh:
             _set_aside(directory)
         self._store = TrialStore(directory)
         self._context = context
+        self._lock = threading.Lock()
+        self._rows: list[Trial] = []
+        self._of: defaultdict[Problem, dict[str, Trial]] = defaultdict(dict)
+        self._others: Counter[str] = Counter()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What else is in the file: rows of other templates, which this run neither goes on from nor takes."""
+        own = f"{self._context.template.name} {self._context.template.sha256[:12]}"
+        return tuple(
+            f"{count} trials of {template} in {self._store.path} are left out: this is {own}"
+            for template, count in sorted(self._others.items())
+        )
 
     def rows(self) -> list[Trial]:
-        sha256 = self._context.template.sha256
-        return [trial for trial in self._store.read() if trial.template_sha256 == sha256]
+        """All rows so far."""
+        return self.news(0)[0]
+
+    def news(self, seen: int) -> tuple[list[Trial], int]:
+        """The rows without those `seen` first, all of them where the file was replaced and has fewer; and how many rows
+        there are."""
+        with self._lock:
+            self._hear()
+            return self._rows[seen if seen <= len(self._rows) else 0 :], len(self._rows)
 
     def append(self, trial: Trial) -> Trial:
         return self._store.append(trial)
@@ -38,18 +68,96 @@ class Ledger:
         }
 
     def record(self, attempt: Attempt, problem: Problem, outcome: Timing | Failure) -> Trial:
-        return self._store.append(self._context.row(attempt, problem, outcome))
+        """The row of what was found, or the one that another run has stored for the same config and problem before."""
+        row = self._context.row(attempt, problem, outcome)
+        return self._store.append_unless(row, lambda: self._standing(row))
+
+    def record_one_of(self, trials: int, attempt: Attempt, problem: Problem, outcome: Timing | Failure) -> Trial | None:
+        """As `record`; None, and nothing is stored, where so many configs of the problem have rows already."""
+        row, full = self._context.row(attempt, problem, outcome), False
+
+        def standing() -> Trial | None:
+            nonlocal full
+            found = self._standing(row)
+            full = found is None and len(self._of[problem]) >= trials
+            return row if full else found
+
+        stored = self._store.append_unless(row, standing)
+        return None if full else stored
 
     def explain_unservable(self, space: SearchSpace, names: dict[Problem, str]) -> None:
         """A shape that no config is legal for gets one row, with the reason."""
-        tried = {trial.problem for trial in self.rows()}
+        tried = by_problem(self.rows())
         for problem in names:
             domain = space.domain(problem)
             if problem in tried or not domain.is_empty:
                 continue
             config = next(iter(space.seeds), space.config({}))
             reason = "; ".join(str(violation) for violation in domain.violations(config))
-            self._store.append(self._context.invalid(config, problem, reason))
+            self.record(Attempt(config), problem, Failure(Status.INVALID, reason))
+
+    def _standing(self, row: Trial) -> Trial | None:
+        with self._lock:
+            self._hear()
+            return self._of[row.problem].get(row.config_id)
+
+    def _hear(self) -> None:
+        """Read what is new in the file."""
+        trials, anew = self._store.read_new()
+        if anew:
+            self._rows.clear()
+            self._of.clear()
+            self._others.clear()
+        sha256 = self._context.template.sha256
+        own = [trial for trial in trials if trial.template_sha256 == sha256]
+        self._others.update(named_template(trial) for trial in trials if trial.template_sha256 != sha256)
+        self._rows += own
+        for problem, rows in by_problem(own).items():
+            first_of = self._of[problem]
+            for row in rows:
+                first_of.setdefault(row.config_id, row)
+
+
+class SharedDirectory:
+    """What one loop of a run knows of the other runs of its directory, as `tuner.Peers` has it.
+
+    Runs of the same problems claim the configs that they have in hand; whoever searches for others does not.
+    """
+
+    def __init__(self, directory: Path, ledger: Ledger, problems: Sequence[Problem]) -> None:
+        keys = compact_json(sorted(problem.key for problem in problems))
+        self._claims = Claims(directory, hashlib.sha256(keys.encode()).hexdigest()[:8])
+        self._ledger = ledger
+        self._seen = 0
+
+    def news(self) -> list[Trial]:
+        rows, self._seen = self._ledger.news(self._seen)
+        return rows
+
+    def claim(self, config: Config) -> bool:
+        return self._claims.take(config.id)
+
+    def release(self, config: Config) -> None:
+        self._claims.release(config.id)
+
+    @contextmanager
+    def alone_at(self, what: str, check_interrupt: Callable[[], None]) -> Iterator[None]:
+        """Within the block no other run is at `what`. One that has not recorded anything for a while may be suspended:
+        it is not waited for."""
+        until = time.monotonic() + PEER_PATIENCE_S
+        while not self._claims.take(what) and time.monotonic() < until:
+            check_interrupt()
+            time.sleep(PEER_POLL_S)
+            if self.news():
+                until = time.monotonic() + PEER_PATIENCE_S
+        try:
+            yield
+        finally:
+            self._claims.release(what)
+
+    def close(self) -> None:
+        """Give back what is still claimed."""
+        self._claims.close()
 
 
 def _set_aside(directory: Path) -> None:

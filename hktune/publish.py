@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from hktune.errors import MachineError
+from hktune.outside_file import nature
 
 _SUFFIX = ".part"
 _PREFIXES = (".", "hktune-")
@@ -25,8 +26,12 @@ def publish(path: Path, data: bytes | Iterable[bytes]) -> None:
     """Put `data`, whole or part by part, at `path` by temporary file, fsync and rename: a reader, or a crash, sees the
     old file or the new one.
 
-    Raises OSError. The directory must exist; its entry is synced too, so that the name survives a power cut.
+    Raises OSError, also where something other than a plain file has that name, a device say, which a rename would
+    replace. The directory must exist; its entry is synced too, so that the name survives a power cut.
     """
+    found = nature(path)
+    if found:
+        raise OSError(errno.EEXIST, f"is {found}, not a file to replace")
     handle, temporary = _own_temporary(path)
     try:
         with os.fdopen(handle, "wb") as file:

@@ -52,10 +52,6 @@ class RowContext:
             started_at=now(),
         )
 
-    def invalid(self, config: Config, problem: Problem, reason: str) -> Trial:
-        """The row of a config that breaks a rule before anything is compiled."""
-        return self.row(Attempt(config), problem, Failure(Status.INVALID, reason))
-
     def _resources(self, needs: Resources, config: Config, problem: Problem) -> dict[str, Any]:
         launch = self.template.launch(config, problem)
         return {

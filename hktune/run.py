@@ -24,7 +24,7 @@ from hktune.errors import HktuneError, InputError, StoreError
 from hktune.gpus import choose_gpus
 from hktune.interruption import Interruption
 from hktune.launch_rule import LaunchRule
-from hktune.ledger import Ledger
+from hktune.ledger import Ledger, SharedDirectory
 from hktune.model import Config, Identity, Problem, Status, Trial
 from hktune.neighbours import time_neighbours
 from hktune.prove import built_again
@@ -95,7 +95,7 @@ def tune(options: RunOptions, settings: Settings, command: Sequence[str], consol
         bench = _bench(device, space_file, options, settings)
         searches = _searches(space, names, options)
         directory = options.out or Path("out") / bench.identity.slug
-        place = _Place(directory, names, space, bench.compiler, bench.identity)
+        place = _Place(directory, names, space, bench.compiler, bench.identity, settings)
         context = RowContext(space.template, bench.identity, options.strategy, options.seed)
         ledger = Ledger(place.directory, context, options.fresh)
         _check_environment(place.directory, bench, command, options.seed)
@@ -108,7 +108,7 @@ def tune(options: RunOptions, settings: Settings, command: Sequence[str], consol
         works: list[OpenBench] = []
         stopped: list[HktuneError] = []
         try:
-            stopped += _search(options, bench, space, searches, ledger, progress, works)
+            stopped += _search(options, bench, space, searches, ledger, directory, progress, works)
             interruption.defer()
         except KeyboardInterrupt:
             interruption.requested = True
@@ -125,7 +125,7 @@ def tune(options: RunOptions, settings: Settings, command: Sequence[str], consol
     usage = total_usage(work.usage for work in works if work.usage)
     lines = tuple(dict.fromkeys(map(str, stopped)))
     searched = (space, _again(device, options), usage)
-    return RunSummary(names, trials, place.directory, *took, *searched, lines, place.notes)
+    return RunSummary(names, trials, place.directory, *took, *searched, lines, (*ledger.notes, *place.notes))
 
 
 def _again(device: str, options: RunOptions) -> list[str]:
@@ -177,6 +177,7 @@ def _search(
     space: SearchSpace,
     searches: list[Search],
     ledger: Ledger,
+    directory: Path,
     progress: RunProgress,
     works: list[OpenBench],
 ) -> list[HktuneError]:
@@ -195,8 +196,12 @@ def _search(
                 apart = StrategiesApart(own)
                 stack.callback(apart.close)
                 own = apart.searches
-            tuner = Tuner(own, work.executor, work.stopwatch, ledger.record, budget, progress.listener(), work.shares)
-            tasks.append(partial(_search_part, tuner, own, work, space, ledger, progress))
+            shared = SharedDirectory(directory, ledger, problems)
+            stack.callback(shared.close)
+            record = partial(ledger.record_one_of, options.trials)
+            how = (budget, progress.listener(), work.shares, shared)
+            tuner = Tuner(own, work.executor, work.stopwatch, record, *how)
+            tasks.append(partial(_search_part, tuner, own, work, space, ledger, shared, progress))
         return side_by_side(tasks, [work.interrupt for work in works])
 
 
@@ -206,20 +211,22 @@ def _search_part(
     work: OpenBench,
     space: SearchSpace,
     ledger: Ledger,
+    shared: SharedDirectory,
     progress: RunProgress,
 ) -> None:
     """Run one loop to its end and confirm what it found."""
     problems = [search.problem for search in searches]
-    tuner.replay(ledger.rows())
+    tuner.replay(shared.news())
     progress.skipped(sum(len(search.tried) for search in searches))
     progress.phase("searching")
     tuner.run()
-    time_yardsticks(space, searches, work, ledger.record)
-    if work.confirming:
-        progress.phase("measuring the best again")
-        confirm(ledger.rows(), problems, work.confirming, ledger.append)
-    progress.phase("timing winners at their neighbours' m")
-    time_neighbours(space, problems, work, ledger.rows, ledger.record, ledger.append)
+    with shared.alone_at("finishing", work.check_interrupt):
+        time_yardsticks(space, searches, work, ledger.record)
+        if work.confirming:
+            progress.phase("measuring the best again")
+            confirm(ledger.rows(), problems, work.confirming, ledger.append)
+        progress.phase("timing winners at their neighbours' m")
+        time_neighbours(space, problems, work, ledger.rows, ledger.record, ledger.append)
 
 
 def _sweep(directory: Path, settings: Settings) -> None:
@@ -238,11 +245,12 @@ class _Place:
     space: SearchSpace
     compiler: CachedCompiler
     identity: Identity
+    settings: Settings
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What was noticed on the way."""
-        return (self.compiler.trouble,) if self.compiler.trouble else ()
+        return tuple(note for note in (self.settings.note, self.compiler.trouble) if note)
 
     def check(self) -> None:
         """Raise now, InputError or MachineError, what would keep the table from being made at the end."""
@@ -269,11 +277,12 @@ class _Place:
 
         def launch_of(trial: Trial) -> tuple[str, LaunchRule]:
             config = Config.from_json(trial.config)
-            code = built_again(template, self.compiler, config, trial.object_sha256)
-            if isinstance(code, str):
-                raise StoreError(f"trial {trial.trial} cannot be built again to the same bytes: pass --fresh")
-            objects[code.sha256] = code.data
-            return code.symbol, self.space.launch_rule(config, trial.problem)
+            if trial.object_sha256 not in objects:
+                code = built_again(template, self.compiler, config, trial.object_sha256)
+                if isinstance(code, str):
+                    raise StoreError(f"trial {trial.trial} cannot be built again to the same bytes: pass --fresh")
+                objects[code.sha256] = code.data
+            return template.symbol, self.space.launch_rule(config, trial.problem)
 
         fixed_order = frozenset({template.name} if template.fixed_order else ())
         options = BuildOptions(fixed_order, names={**saved_names(self.directory), **self.names})

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import stat
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 from hktune.errors import InputError
+
+_HOMELESS = "hktune-of-"
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,13 @@ class Settings:
             path = getattr(self, field.name)
             if path is not None:
                 object.__setattr__(self, field.name, absolute(path))
+
+    @property
+    def note(self) -> str | None:
+        """What a user without a home should know."""
+        if self.cache_dir.parent.name != f"{_HOMELESS}{os.getuid()}":
+            return None
+        return f"this user has no home, so compiled objects are in {self.cache_dir}: set HKTUNE_CACHE to keep them"
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Settings:
@@ -63,4 +74,18 @@ def _caches(environment: Mapping[str, str]) -> Path:
     try:
         return Path.home() / ".cache"
     except RuntimeError:  # no HOME, and no entry in passwd: usual in containers
-        return Path(tempfile.gettempdir()) / f"hktune-of-{os.getuid()}"
+        return _temporary_caches()
+
+
+def _temporary_caches() -> Path:
+    """A folder of this user's own among the machine's temporary files: what is compiled there is believed later on."""
+    folder = Path(tempfile.gettempdir()) / f"{_HOMELESS}{os.getuid()}"
+    try:
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
+        found = folder.lstat()
+    except OSError as error:
+        raise InputError(f"no home, and {folder} cannot be made ({error.strerror}): set HKTUNE_CACHE") from None
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
+        raise InputError(f"no home, and {folder} is not this user's own: set HKTUNE_CACHE")
+    return folder

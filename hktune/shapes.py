@@ -32,6 +32,7 @@ EPILOGUES = ("none", "bias")
 DIMENSION_MAX = 2**24
 MATRIX_ELEMENTS_MAX = 2**31
 PROBLEMS_MAX = 10_000
+NAMES_SHOWN = 4  # of one problem
 SHAPES_FILE = FileKind("a shapes file", 1 << 20, ShapesError, "pass a file like shapes.yaml, or split it")
 
 FILE_KEYS = {"dtype", "epilogue", "shapes"}
@@ -110,12 +111,19 @@ def _entry_shapes(entry: Any, defaults: Mapping[str, str], where: str) -> list[S
 
 
 def _merge(shapes: list[Shape]) -> ShapeList:
-    merged: dict[Problem, Shape] = {}
+    merged: dict[Problem, list[Shape]] = {}
     for shape in shapes:
-        known = merged.get(shape.problem, Shape(shape.problem, "", 0))
-        names = [name for name in dict.fromkeys((known.name, shape.name)) if name]
-        merged[shape.problem] = Shape(shape.problem, ", ".join(names), known.weight + shape.weight)
-    return ShapeList(tuple(merged.values()))
+        merged.setdefault(shape.problem, []).append(shape)
+    return ShapeList(
+        tuple(Shape(problem, _joined(same), sum(each.weight for each in same)) for problem, same in merged.items())
+    )
+
+
+def _joined(shapes: list[Shape]) -> str:
+    """All names, each once; the first few where there are many."""
+    names = list(dict.fromkeys(shape.name for shape in shapes))
+    more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+    return ", ".join(names[:NAMES_SHOWN]) + more
 
 
 def _only_keys(mapping: Mapping[Any, Any], known: set[str], where: str) -> None:

@@ -17,6 +17,10 @@ from hktune.workers import Executor
 POLL_S = 0.5
 LOOKAHEAD = 8
 
+PEER_POLL_S = 0.1
+PEER_PATIENCE_S = 300.0
+"""For what another run has in hand: that run may be suspended. Then it is done twice, and recorded once."""
+
 
 @dataclass(frozen=True)
 class Budget:
@@ -50,8 +54,35 @@ class Listener(Protocol):
     def recorded(self, trial: Trial) -> None: ...
 
 
-Record = Callable[[Attempt, Problem, Timing | Failure], Trial]
-"""Writes one outcome down for good and returns the row."""
+Record = Callable[[Attempt, Problem, Timing | Failure], Trial | None]
+"""Writes one outcome down for good and returns the row, which another run may have written before; None where others
+have written as many as are wanted."""
+
+
+class Peers(Protocol):
+    """The other runs of the same directory. `claim` and `release` are about a config in hand; a claim that is refused
+    is another's, who will record its rows or be gone."""
+
+    def news(self) -> Sequence[Trial]:
+        """The rows, this run's own among them, that were recorded since this was last called: at first all."""
+
+    def claim(self, config: Config) -> bool: ...
+
+    def release(self, config: Config) -> None: ...
+
+
+class Alone:
+    """No other run."""
+
+    def news(self) -> Sequence[Trial]:
+        return ()
+
+    def claim(self, config: Config) -> bool:
+        del config
+        return True
+
+    def release(self, config: Config) -> None:
+        del config
 
 
 class Tuner:
@@ -72,6 +103,7 @@ class Tuner:
         budget: Budget,
         listener: Listener,
         share: bool = True,
+        peers: Peers | None = None,
     ) -> None:
         self._searches = searches
         self._executor = executor
@@ -80,10 +112,13 @@ class Tuner:
         self._budget = budget
         self._listener = listener
         self._share = share
+        self._peers = peers or Alone()
         self._asked_by: dict[str, list[Search]] = {}
         self._lookahead = max(LOOKAHEAD, executor.capacity)
         self._in_order: deque[Config] = deque()
         self._unsubmitted: deque[Config] = deque()
+        self._in_hand: set[str] = set()
+        self._asked_at_s: dict[str, float] = {}
         self._attempts: dict[str, Attempt] = {}
         self._configs: dict[str, Config] = {}
         # How much each search has tried and its place, least first; a search that has tried more since stands anew.
@@ -93,7 +128,12 @@ class Tuner:
         self._until = time.monotonic() + budget.time_s if budget.time_s is not None else None
 
     def replay(self, trials: Iterable[Trial]) -> None:
-        """Take in what an earlier run of the same directory found, without running it again."""
+        """Take in what another run of the same directory found, without running it again."""
+        self._take_in(trials)
+
+    def _take_in(self, trials: Iterable[Trial]) -> list[Trial]:
+        """Those of `trials` that were news."""
+        news: list[Trial] = []
         for problem, rows in by_problem(trials).items():
             place = self._place_of.get(problem)
             if place is None:
@@ -103,23 +143,67 @@ class Tuner:
             search.untold += own
             search.tried.update(row.config_id for row in own)
             heapq.heappush(self._least, (len(search.tried), place))
+            news += own
+        return news
 
     def run(self) -> None:
         """Search until every budget is spent or every space exhausted. KeyboardInterrupt passes through: all that
         was found is written down by then."""
+        self._hear()
         self._look_ahead()
         while self._in_order:
-            while self._unsubmitted and self._executor.pending < self._executor.capacity:
-                self._executor.submit(self._unsubmitted.popleft())
+            self._submit()
             self._listener.working(self._executor.pending)
-            for attempt in self._executor.collect(POLL_S):
-                self._attempts[attempt.config.id] = attempt
-            while self._in_order and self._in_order[0].id in self._attempts:
-                attempt = self._attempts[self._in_order.popleft().id]
-                asked_by = self._asked_by.pop(attempt.config.id)
-                for search in self._searches if self._share else asked_by:
-                    self._settle(search, attempt)
+            self._collect()
+            self._hear()
+            while self._in_order and self._is_decided(self._in_order[0]):
+                self._close(self._in_order.popleft())
                 self._look_ahead()
+
+    def _hear(self) -> None:
+        """Take in what other runs have recorded."""
+        for trial in self._take_in(self._peers.news()):
+            self._listener.recorded(trial)
+
+    def _submit(self) -> None:
+        """Give the executor what nobody else has in hand, in the order in which it was asked for."""
+        for config in list(self._unsubmitted):
+            if self._executor.pending >= self._executor.capacity:
+                return
+            if not self._peers.claim(config) and time.monotonic() < self._asked_at_s[config.id] + PEER_PATIENCE_S:
+                continue
+            self._hear()  # whoever had it before may have recorded it
+            self._unsubmitted.remove(config)
+            if self._is_wanted(config):
+                self._executor.submit(config)
+                self._in_hand.add(config.id)
+
+    def _collect(self) -> None:
+        if not self._executor.pending:
+            time.sleep(PEER_POLL_S)  # all that is left is in others' hands
+        for attempt in self._executor.collect(POLL_S):
+            self._attempts[attempt.config.id] = attempt
+            self._in_hand.discard(attempt.config.id)
+
+    def _is_decided(self, config: Config) -> bool:
+        """Whether there is an outcome, or none is wanted any more: others have recorded what was."""
+        return config.id in self._attempts or (config.id not in self._in_hand and not self._is_wanted(config))
+
+    def _is_wanted(self, config: Config) -> bool:
+        return any(self._takes(search, config) for search in self._concerned(config))
+
+    def _concerned(self, config: Config) -> Sequence[Search]:
+        return self._searches if self._share else self._asked_by[config.id]
+
+    def _close(self, config: Config) -> None:
+        """Settle with a config that was asked for."""
+        if config.id in self._attempts:
+            for search in self._concerned(config):
+                self._settle(search, self._attempts[config.id])
+        elif config in self._unsubmitted:
+            self._unsubmitted.remove(config)
+        self._peers.release(config)
+        del self._asked_by[config.id], self._asked_at_s[config.id]
 
     def _look_ahead(self) -> None:
         """Ask until enough configs are on their way, nothing is left to ask for, or time is up."""
@@ -154,20 +238,27 @@ class Tuner:
                 self._settle(search, self._attempts[config.id])
             else:
                 self._asked_by[config.id] = [search]
+                self._asked_at_s[config.id] = time.monotonic()
                 self._in_order.append(config)
                 self._unsubmitted.append(config)
 
     def _settle(self, search: Search, attempt: Attempt) -> None:
         """Give `search` the outcome of `attempt`, if it has room for it and the config is legal for its problem."""
         config = attempt.config
-        if config.id in search.tried or len(search.tried) >= self._budget.trials or not search.legal(config):
+        if not self._takes(search, config):
             return
         outcome = attempt.failure or self._stopwatch.time(attempt, search.problem)
         trial = self._record(attempt, search.problem, outcome)
+        if trial is None:
+            return
         search.tried.add(config.id)
         search.untold.append(trial)
         heapq.heappush(self._least, (len(search.tried), self._place_of[search.problem]))
         self._listener.recorded(trial)
+
+    def _takes(self, search: Search, config: Config) -> bool:
+        """Whether `search` has room for the config, no outcome of it yet, and the config is legal for its problem."""
+        return config.id not in search.tried and len(search.tried) < self._budget.trials and search.legal(config)
 
     def _config(self, row: Trial) -> Config:
         """The config of a row, made once for all rows of it."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing import connection
+from pathlib import Path
 from typing import Protocol
 
 from hktune.errors import MachineError
@@ -41,11 +43,21 @@ class Limits:
 
     def memory_of_each(self, workers: int) -> int:
         """Bytes of memory for each of so many workers."""
-        there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        return self.memory_bytes or min(MEMORY_BYTES, there // workers)
+        return self.memory_bytes or min(MEMORY_BYTES, memory_there_bytes() // workers)
 
 
 NO_LIMITS_ASKED = Limits()
+
+_CONTAINER_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+
+
+def memory_there_bytes() -> int:
+    """The memory of this machine, or of the container that this process is in."""
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for path in _CONTAINER_LIMITS:
+        with contextlib.suppress(OSError, ValueError):  # "max" where there is none
+            there = min(there, int(path.read_text()))
+    return there
 
 
 class Executor(Protocol):

@@ -113,10 +113,13 @@ seconds = number(1e-3, 1e9, "seconds")
 
 
 def gibibytes(text: str) -> float:
-    """A positive, finite number of GiB."""
-    value = float(text)
-    if not 0 < value < 1 << 20:
-        raise argparse.ArgumentTypeError(f"must be a positive number of GiB, got {text}")
+    """What a worker may have: it does not begin with less than half a GiB."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0.5 <= value <= 1 << 20:
+        raise argparse.ArgumentTypeError(f"must be a number of GiB from 0.5 to 1048576, got {text!r}")
     return value
 
 

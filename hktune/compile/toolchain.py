@@ -14,7 +14,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from hktune.compile.process import run_to_end
-from hktune.errors import ToolchainError
+from hktune.errors import InputError, ToolchainError
+from hktune.outside_file import FileKind
 from hktune.publish import scratch_folder
 from hktune.settings import Settings
 
@@ -23,6 +24,7 @@ ROCM_HOME = Path("/opt/rocm")
 _ROCM_LINKERS = ("llvm/bin", "lib/llvm/bin", "bin")
 HIP_HEADERS = Path(__file__).parent / "hip_headers"
 _VERSION_TIMEOUT_S = 60.0
+HEADER_FILE = FileKind("a header", 16 << 20, InputError, "give a folder of HipKittens' headers")
 
 _FLAGS = (
     "-x",
@@ -135,7 +137,7 @@ def tree_sha256(folder: Path) -> str:
     for path in sorted(folder.rglob("*")):
         if path.suffix in (".h", ".hpp", ".cuh") and path.is_file():
             total.update(f"{path.relative_to(folder).as_posix()}\0".encode())
-            total.update(hashlib.sha256(path.read_bytes()).digest())
+            total.update(hashlib.sha256(HEADER_FILE.read(path)).digest())
     return total.hexdigest()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from hktune.dispatch.table import Entry, Table
+from hktune.dispatch.table import Entry, Kernel, Table
 from hktune.dispatch.validate import Skipped
 
 
@@ -42,7 +42,7 @@ def _row(entry: Entry, skipped: str) -> Row:
         serves="m={}..{}".format(*entry.rows) if entry.rows != (entry.m, entry.m) else "",
         choice=entry.choice if kernel else entry.baseline or "vendor",
         config_id=kernel.config_id if kernel else "",
-        config=" ".join(f"{name}={value}" for name, value in kernel.config.items()) if kernel else "",
+        config=_words(kernel) if kernel else "",
         time_us=entry.time_us,
         source=str(entry.source),
         tflops=entry.problem.flops / entry.time_us / 1e6,
@@ -50,3 +50,9 @@ def _row(entry: Entry, skipped: str) -> Row:
         object_sha256=kernel.object_sha256[:12] if kernel else "",
         skipped=skipped,
     )
+
+
+def _words(kernel: Kernel) -> str:
+    """The config of `kernel` as a person types it."""
+    typed = {name: str(value).lower() if isinstance(value, bool) else value for name, value in kernel.config.items()}
+    return " ".join(f"{name}={value}" for name, value in typed.items())

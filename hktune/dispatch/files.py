@@ -129,14 +129,18 @@ def write_table(table: Table, objects: Mapping[str, bytes], directory: Path) -> 
     An object already there need not be given again. A signature of the old table goes before the new one appears, and
     objects that the new table does not name go last, so a reader of the old table may lose one but never reads a wrong
     one. A file lock orders those who write one directory. Raises TableError when an object is neither given nor there,
-    when bytes and sha256 disagree, when objects/ is a link, and when the directory cannot be written.
+    when bytes and sha256 disagree, when objects/ is a link, when the table is larger than a reader takes, and when the
+    directory cannot be written.
     """
+    data = table_json(table)
+    if len(data) > TABLE_FILE.bytes_max:
+        rule = f"{directory}: {len(table.entries)} entries are {len(data)} bytes, a table has {TABLE_FILE.bytes_max}"
+        raise TableError(f"{rule}: make two tables of them")
     try:
         own_folder(directory, OBJECTS_NAME, TableError)
         with FileLock(directory / f"{TABLE_NAME}.lock", timeout=LOCK_TIMEOUT_S):
             for sha256 in sorted(table.object_sha256s):
                 _put_object(directory, object_name(table.arch, sha256), sha256, objects.get(sha256))
-            data = table_json(table)
             if _there(directory, TABLE_NAME, TABLE_FILE) != data:
                 (directory / SIGNATURE_NAME).unlink(missing_ok=True)
                 publish(directory / TABLE_NAME, data)

@@ -59,7 +59,7 @@ def check_signature(path: Path, data: bytes, signature: bytes, public_key: Publi
 
 def _key(pem: bytes, private: bool, where: str) -> Any:
     try:
-        from cryptography.exceptions import UnsupportedAlgorithm
+        from cryptography.exceptions import InternalError, UnsupportedAlgorithm
         from cryptography.hazmat.primitives import serialization
         from cryptography.hazmat.primitives.asymmetric import ed25519
     except ImportError as absent:
@@ -68,7 +68,7 @@ def _key(pem: bytes, private: bool, where: str) -> Any:
     kind = "private" if private else "public"
     try:
         key = serialization.load_pem_private_key(pem, None) if private else serialization.load_pem_public_key(pem)
-    except (ValueError, TypeError, UnsupportedAlgorithm):
+    except (ValueError, TypeError, UnsupportedAlgorithm, InternalError):  # the last for keys of another length
         key = None
     if not isinstance(key, wanted):
         raise TableError(f"{where}: is no unencrypted ed25519 {kind} key in PEM: make one with `openssl genpkey`")

@@ -37,9 +37,8 @@ def first_trials(rows: Mapping[Problem, Sequence[Trial]]) -> dict[Problem, Trial
 
 def trials_of(rows: Mapping[Problem, Sequence[Trial]], config_ids: Mapping[Problem, str]) -> dict[Problem, Trial]:
     """Of each problem, the last trial with a time of the config that `config_ids` names for it."""
-    return {
-        row.problem: row
-        for problem, own in rows.items()
-        for row in own
-        if row.time_us is not None and row.config_id == config_ids.get(problem)
-    }
+    found: dict[Problem, Trial] = {}
+    for problem, own in rows.items():
+        config_id = config_ids.get(problem)
+        found.update((problem, row) for row in own if row.config_id == config_id and row.time_us is not None)
+    return found

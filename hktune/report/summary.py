@@ -12,7 +12,7 @@ from rich.console import Console
 
 from hktune.confirm import deciding
 from hktune.contained import Usage
-from hktune.model import Config, Problem, Source, Status, Trial
+from hktune.model import Config, Problem, Source, Status, Trial, by_problem
 from hktune.report.columns import Column, print_columns, print_line, print_prose
 from hktune.report.failures import print_failures
 from hktune.report.gain import Yardstick, first_trials, trials_of
@@ -44,20 +44,14 @@ class RunSummary:
     @cached_property
     def rows(self) -> dict[Problem, list[Trial]]:
         """The trials of each shape asked for, in their order."""
-        rows: dict[Problem, list[Trial]] = {problem: [] for problem in self.names}
-        for trial in self.trials:
-            if trial.problem in rows:
-                rows[trial.problem].append(trial)
-        return rows
+        rows = by_problem(self.trials)
+        return {problem: rows.get(problem, []) for problem in self.names}
 
     @cached_property
     def best(self) -> dict[Problem, Trial]:
         """The fastest proved trial of each shape that has one, of those that decide (`confirm.deciding`)."""
-        best: dict[Problem, Trial] = {}
-        for trial in deciding(self.trials):
-            if trial.time_us is not None and trial.time_us < _time_us(best.get(trial.problem)):
-                best[trial.problem] = trial
-        return {problem: best[problem] for problem in self.names if problem in best}
+        timed = by_problem(trial for trial in deciding(self.trials) if trial.time_us is not None)
+        return {problem: min(timed[problem], key=_time_us) for problem in self.names if problem in timed}
 
     @property
     def without_kernel(self) -> list[Problem]:
@@ -150,13 +144,16 @@ def _print_gain(console: Console, summary: RunSummary) -> None:
 
 def _print_configs(console: Console, summary: RunSummary) -> None:
     """Every config of a best kernel, whole, by what differs from the default."""
-    default = summary.space.config({})
+    default = words_of(summary.space.config({}))
     configs = sorted({(trial.config_id[:8], trial.config) for trial in summary.best.values()})
     if configs:
         print_prose(console, "configs, each by what differs from the default:")
     for config_id, config in configs:
-        differs = [word for word in words_of(Config.from_json(config)) if word not in words_of(default)]
+        differs = [word for word in words_of(Config.from_json(config)) if word not in default]
         print_prose(console, f"{config_id}  {' '.join(differs) or 'the default'}", indent=" " * 10)
+    if configs:
+        whole = command_line("hktune", "explain", f"{summary.directory}:{configs[0][0]}")
+        print_line(console, f"one of them whole: {whole}")
 
 
 def _print_end(console: Console, summary: RunSummary) -> None:

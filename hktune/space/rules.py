@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hktune.errors import SpaceError
+from hktune.escaped import shown
 from hktune.expression import Derived, Expression, Message, Scope
 from hktune.model import Value
 from hktune.template.template import PROBLEM_NAMES
@@ -45,7 +46,7 @@ class Parameter:
         if self.has(value):
             return self.values.index(value)
         legal = ", ".join(map(str, self.values))
-        raise SpaceError(f"{self.name}={value!r} is not a legal value: legal are {legal}")
+        raise SpaceError(f"{self.name}={shown(value)} is not a legal value: legal are {legal}")
 
 
 @dataclass(frozen=True)

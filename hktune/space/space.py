@@ -87,7 +87,7 @@ class SearchSpace:
         unknown = [name for name in values if name not in self._parameter]
         if unknown:
             near = meant(unknown[0], self._parameter)
-            raise SpaceError(f"unknown parameter {unknown[0]!r}{near}: known are {', '.join(self._parameter)}")
+            raise SpaceError(f"unknown parameter {shown(unknown[0])}{near}: known are {', '.join(self._parameter)}")
         chosen = {name: values.get(name, parameter.default) for name, parameter in self._parameter.items()}
         positions = {name: parameter.index(chosen[name]) for name, parameter in self._parameter.items()}
         return Config({name: self._parameter[name].values[position] for name, position in positions.items()})
@@ -99,7 +99,9 @@ class SearchSpace:
         for assignment in assignments:
             name, equals, text = assignment.partition("=")
             if not equals:
-                raise SpaceError(f"{assignment!r} is no assignment: write PARAMETER=VALUE, or DIR:ID of what was tried")
+                raise SpaceError(
+                    f"{shown(assignment)} is no assignment: write PARAMETER=VALUE, or DIR:ID of what was tried"
+                )
             if name in values:
                 raise SpaceError(f"{name} is given twice: {name}={values[name]} and {assignment}: keep one")
             legal = self._parameter[name].values if name in self._parameter else ()

@@ -1,5 +1,6 @@
 """What a run leaves behind: trials.csv, its merging, and environment.json."""
 
+from hktune.store.claims import Claims
 from hktune.store.environment import (
     Environment,
     Mismatch,
@@ -8,10 +9,11 @@ from hktune.store.environment import (
     read_environment,
     write_environment,
 )
-from hktune.store.merge import Merged, folder_of, merge, merged_trials
+from hktune.store.merge import Merged, folder_of, merge, merged_trials, named_template
 from hktune.store.trials import News, TrialStore, locked, read_frame, read_trials
 
 __all__ = [
+    "Claims",
     "Environment",
     "Merged",
     "Mismatch",
@@ -23,6 +25,7 @@ __all__ = [
     "locked",
     "merge",
     "merged_trials",
+    "named_template",
     "read_environment",
     "read_frame",
     "read_trials",

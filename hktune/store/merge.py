@@ -132,12 +132,17 @@ def _common(environments: Mapping[Path, Environment | None]) -> tuple[Environmen
     return replace(first, versions=alike, commit=commit), None
 
 
+def named_template(trial: Trial) -> str:
+    """What a row was made from, for a person."""
+    return f"{trial.template or 'an unnamed template'} {(trial.template_sha256 or '')[:12]}".strip()
+
+
 def _templates(trials: Iterable[Trial]) -> list[str]:
     """A line about each template, where there are several."""
-    counts = Counter((trial.template or "unnamed", trial.template_sha256 or "") for trial in trials)
+    counts = Counter(map(named_template, trials))
     if len(counts) < 2:
         return []
     return [
-        f"{count} trials are of {name} {sha256[:12]}: tune and table build use those of their own template alone"
-        for (name, sha256), count in sorted(counts.items())
+        f"{count} trials are of {template}: tune and table build use those of their own template alone"
+        for template, count in sorted(counts.items())
     ]

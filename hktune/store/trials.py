@@ -11,7 +11,7 @@ import contextlib
 import csv
 import os
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
@@ -72,22 +72,17 @@ class TrialStore:
         """Store one trial under the next free number; returns it with that number. On disk when this returns."""
         return self.extend([trial])[0]
 
+    def append_unless(self, trial: Trial, standing: Callable[[], Trial | None]) -> Trial:
+        """`append`, unless `standing`, which is asked while nobody else can append, knows a row that stands for it."""
+        with self._writing(), self._opened(os.O_RDWR) as file:
+            self._catch_up(file)
+            return standing() or self._write(file, [trial])[0]
+
     def extend(self, trials: Iterable[Trial]) -> list[Trial]:
         """`append` for several at the price of one. Raises StoreError, and stores none, if one breaks a rule."""
-        with self._writing():
-            with self._opened(os.O_RDWR) as file:
-                self._catch_up(file)
-                numbered = [replace(trial, trial=self._end.next_trial + i) for i, trial in enumerate(trials)]
-                newline = self._end.newline
-                data = b"".join(self._encoder.line(trial)[:-1] + newline for trial in numbered)
-                file.seek(self._end.offset)
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            self._end.offset += len(data)
-            self._end.lines += len(numbered)
-            self._end.next_trial += len(numbered)
-        return numbered
+        with self._writing(), self._opened(os.O_RDWR) as file:
+            self._catch_up(file)
+            return self._write(file, trials)
 
     def read(self) -> list[Trial]:
         """Every whole row, in order. Raises StoreError naming the first line that is not a trial."""
@@ -101,6 +96,19 @@ class TrialStore:
             if anew:
                 self._read = _Place(os.fstat(file.fileno()).st_ino)
             return News(list(_rows(file, self.path, self._read)), anew)
+
+    def _write(self, file: BinaryIO, trials: Iterable[Trial]) -> list[Trial]:
+        numbered = [replace(trial, trial=self._end.next_trial + i) for i, trial in enumerate(trials)]
+        newline = self._end.newline
+        data = b"".join(self._encoder.line(trial)[:-1] + newline for trial in numbered)
+        file.seek(self._end.offset)
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+        self._end.offset += len(data)
+        self._end.lines += len(numbered)
+        self._end.next_trial += len(numbered)
+        return numbered
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
@@ -143,12 +151,23 @@ def locked(directory: Path) -> Iterator[None]:
     try:
         lock.acquire()
     except Timeout:
-        held = f"{lock.lock_file} was held by another process for {LOCK_TIMEOUT_S} s"
+        held = f"{lock.lock_file} was held by {holder_of(lock.lock_file)} for {LOCK_TIMEOUT_S} s"
         raise StoreError(f"{held}: wait until that is done, or end it, then --resume") from None
     try:
         yield
     finally:
         lock.release()
+
+
+def holder_of(path: str) -> str:
+    """Who holds the lock of a file, as far as the kernel tells."""
+    with contextlib.suppress(OSError):
+        inode = Path(path).stat().st_ino
+        for line in Path("/proc/locks").read_text().splitlines():
+            fields = line.split()
+            if "->" not in fields and fields[5].rpartition(":")[2] == str(inode):
+                return f"another process (pid {fields[4]})"
+    return "another process"
 
 
 def read_trials(path: Path) -> list[Trial]:

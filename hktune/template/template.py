@@ -32,7 +32,7 @@ TEMPLATE_FILE = FileKind("a template", 1 << 20, TemplateError, "name a folder li
 SOURCE_FILE = FileKind("a source", 1 << 20, TemplateError, "name a file beside template.yaml")
 
 PROBLEM_NAMES = frozenset({"m", "n", "k"})
-_FIELD = re.compile(r"\$\{([^}]*)\}")
+_FIELD = re.compile(r"\$\{([^}$\n]{0,200})\}")
 _FILLED = re.compile(r"(-?[0-9]+|[A-Za-z_][A-Za-z0-9_]{0,63})\Z")
 
 

@@ -20,9 +20,13 @@ import numpy as np
 
 import hktune
 from hktune.emulator.clock.profile import Profile
+from hktune.errors import StoreError
 from hktune.model import Failure, Status, compact_json
+from hktune.outside_file import FileKind
 from hktune.publish import publish
 from hktune.verify.emulated_proof import ProofTask
+
+RECORD_FILE = FileKind("a remembered proof", 64 << 20, StoreError, "delete it")
 
 _ROOT = Path(str(hktune.__file__)).parent
 _JUDGE = "hktune.verify.emulated_proof"
@@ -51,8 +55,9 @@ class RecordStore:
 
     def get(self, key: str) -> Record | None:
         try:
-            return msgspec.json.decode((self._directory / f"{key}.json").read_bytes(), type=Record)
-        except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+            data = RECORD_FILE.read_if_there(self._directory, f"{key}.json")
+            return None if data is None else msgspec.json.decode(data, type=Record)
+        except (StoreError, ValueError):  # a DecodeError is a ValueError
             return None
 
     def put(self, key: str, record: Record) -> None:

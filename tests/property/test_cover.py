@@ -52,6 +52,38 @@ def test_out_of_steps_it_still_covers_with_none_to_spare(slowdowns: list[dict[st
     assert not any(covers(slowdowns, tuple(set(chosen) - {name})) for name in chosen)
 
 
+def greedily(slowdowns: list[dict[str, float]]) -> set[str]:
+    """What the greedy cover is, by looking at everything at every step."""
+    left, chosen = list(slowdowns), set()
+    while left:
+        names = sorted({name for kernels in left for name in kernels})
+        served = {name: sorted(kernels[name] for kernels in left if name in kernels) for name in names}
+        best = min(names, key=lambda name: (-len(served[name]), sum(served[name]), name))
+        chosen.add(best)
+        left = [kernels for kernels in left if best not in kernels]
+    for name in sorted(chosen):
+        if covers(slowdowns, tuple(chosen - {name})):
+            chosen.remove(name)
+    return chosen
+
+
+@settings(max_examples=100, deadline=None)
+@given(PROBLEMS)
+def test_out_of_steps_it_is_the_greedy_one(slowdowns: list[dict[str, float]]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cover, "STEPS_MAX", -1)
+        assert smallest_cover(slowdowns) == greedily(slowdowns)
+
+
+def test_where_each_problem_has_one_kernel_there_is_nothing_to_search() -> None:
+    """As after a run on modelled times: ten thousand shapes, a kernel each, and many of them alike."""
+    slowdowns = [{f"{number % 3000:04x}": 1.0} for number in range(10_000)]
+    search = cover._Search(slowdowns)
+    assert search.of_size(3000) == {f"{number:04x}" for number in range(3000)}
+    assert search.steps == 1 + len(slowdowns)
+    assert smallest_cover(slowdowns) == search.forced
+
+
 def test_a_thousand_problems_are_no_trouble() -> None:
     rng = random.Random(1)
     names = [f"{number:04x}" for number in range(400)]

@@ -13,7 +13,7 @@ import pytest
 from hktune.build import Built, Wanted, build, built_compiler, read_built, read_configs
 from hktune.cli import main
 from hktune.compile import CachedCompiler
-from hktune.errors import InputError, StoreError, ToolchainError
+from hktune.errors import InputError, MachineError, StoreError, ToolchainError
 from hktune.model import CodeObject, Failure, Problem, Resources, Status, Value, Variant
 from hktune.space import SearchSpace, load_space
 
@@ -158,3 +158,27 @@ def test_a_list_that_is_a_link_a_pipe_or_of_repeated_keys_is_refused(space: Sear
         read_built(tmp_path, space)
     path.write_bytes(real.read_bytes())
     assert read_built(tmp_path, space) == [space.config({})]
+
+
+@pytest.mark.parametrize("ended_by", [KeyboardInterrupt, MachineError])
+def test_a_build_that_is_ended_keeps_what_it_has(
+    space: SearchSpace, tmp_path: Path, ended_by: type[BaseException]
+) -> None:
+    configs = Wanted(random=5, seed=1).configs(space)
+
+    def end(done: int) -> None:
+        if done == 3:
+            raise ended_by("enough")
+
+    with pytest.raises(ended_by):
+        build(space, CachedCompiler(Counting(), tmp_path), configs, tmp_path, 1, end)
+    assert len(read_built(tmp_path, space)) == 3
+    build(space, CachedCompiler(Counting(), tmp_path), configs, tmp_path, 1, quiet)
+    assert {config.id for config in read_built(tmp_path, space)} == {config.id for config in configs}
+
+
+def test_a_build_whose_objects_cannot_be_kept_is_an_error(space: SearchSpace, tmp_path: Path) -> None:
+    (tmp_path / "objects").write_text("in the way")
+    with pytest.raises(MachineError, match=r"cannot be written .*: free the disk, or pass another DIR$"):
+        build(space, CachedCompiler(Counting(), tmp_path), Wanted().configs(space), tmp_path, 1, quiet)
+    assert read_built(tmp_path, space) == []

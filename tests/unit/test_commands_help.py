@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator
 
 import pytest
 
-from hktune.cli import main
+from hktune.cli import main, make_parser
 from hktune.search import STRATEGIES
 
 COMMANDS = {
@@ -52,6 +53,16 @@ def test_every_option_is_explained(capsys: pytest.CaptureFixture[str], command: 
     said = dict(options_of(help_of(capsys, *command)))
     assert said
     assert [head for head, text in said.items() if not text] == []
+
+
+@pytest.mark.parametrize("command", ALL, ids=" ".join)
+def test_every_example_is_a_command(capsys: pytest.CaptureFixture[str], command: tuple[str, ...]) -> None:
+    text = help_of(capsys, *command).partition("\nexamples:\n")[2].partition("\n\n")[0]
+    for example in text.splitlines():
+        program, *words = shlex.split(example)
+        assert program == "hktune"
+        assert tuple(words[: len(command)]) == command
+        make_parser().parse_args(words)
 
 
 def test_the_strategies_are_named_with_their_use(capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,8 @@ import msgspec
 import pytest
 from naive_gemm import EMULATED, MI355X, OBJECT, SHA256, published, reseal, table_of, trial
 
-from hktune.dispatch import Table, describe, read_table, table_json, validate, write_table
+from hktune.dispatch import Table, describe, files, read_table, table_json, validate, write_table
+from hktune.dispatch.layout import TABLE_FILE
 from hktune.errors import TableError
 from hktune.model import Problem, Source
 
@@ -206,6 +208,18 @@ def test_a_malformed_table_is_one_line_that_names_the_place(tmp_path: Path, edit
     assert "build it again" in str(caught.value)
 
 
+def test_a_full_file_of_nested_lists_is_refused_without_being_built(tmp_path: Path) -> None:
+    """As much as a table may hold: 1.7 GB as Python's own reader makes it."""
+    lists = b"[[],[[]],[]]," * (2 << 20)
+    for begin in (b"[", b'{"entries": [', b'{"format": "hktune-table", "extra": [', b'{"version": 2, "compiler": ['):
+        (tmp_path / "table.json").write_bytes(begin + lists)
+        tracemalloc.start()
+        with pytest.raises(TableError, match="truncated, malformed or not JSON"):
+            read_table(tmp_path)
+        assert tracemalloc.get_traced_memory()[1] < 80e6
+        tracemalloc.stop()
+
+
 def test_formulas_are_bounded_in_their_volume_before_any_is_parsed(tmp_path: Path) -> None:
     """150 rows of 32 different formulas, each as long as one may be."""
     table = published(tmp_path, *(trial(Problem(8, 128, 64 * k)) for k in range(1, 151)))
@@ -332,3 +346,11 @@ def test_an_object_of_the_right_sha256_that_is_no_code_object_is_skipped(tmp_pat
     write_table(table_of(trial(SMALL, object_sha256=sha256)), {sha256: b"not an ELF"}, tmp_path)
     judged = validate(read_table(tmp_path), tmp_path, EMULATED, allow_modelled=True)
     assert judged.skipped_by_reason == {"object unreadable": 1}
+
+
+def test_a_table_that_no_reader_would_take_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = table_of(trial(SMALL))
+    monkeypatch.setattr(files, "TABLE_FILE", replace(TABLE_FILE, bytes_max=1000))
+    with pytest.raises(TableError, match=r"1 entries are \d+ bytes, a table has 1000: make two tables of them"):
+        write_table(table, {}, tmp_path / "new")
+    assert not (tmp_path / "new").exists()

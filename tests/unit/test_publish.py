@@ -100,3 +100,15 @@ def test_a_link_is_not_followed(tmp_path: Path) -> None:
     os.mkfifo(swept / ".pipe.part")
     sweep(swept)
     assert (precious / "file").read_text() == "kept"
+
+
+@pytest.mark.parametrize("what", ["pipe", "folder", "link to a device"])
+def test_what_is_no_file_is_not_replaced(tmp_path: Path, what: str) -> None:
+    """As root, renaming over /dev/null would take it from everybody."""
+    path = tmp_path / "file"
+    {"pipe": os.mkfifo, "folder": Path.mkdir, "link to a device": lambda path: path.symlink_to("/dev/full")}[what](path)
+    before = path.lstat()
+    with pytest.raises(OSError, match=r"is a (pipe|directory|device), not a file to replace"):
+        publish(path, b"data")
+    assert path.lstat() == before
+    assert list(tmp_path.iterdir()) == [path]

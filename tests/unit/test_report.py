@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from hktune.escaped import escaped
 from hktune.model import Config, Problem, Source, Status, Trial
 from hktune.report import heartbeat as beats
 from hktune.report.columns import Column, print_columns
+from hktune.report.console import PlainConsole
 from hktune.report.progress import RunProgress
 from hktune.report.summary import RunSummary, print_summary
 from hktune.space import load_space
@@ -80,7 +82,7 @@ def test_every_width_shows_winner_time_and_gain(width: int) -> None:
 @pytest.mark.parametrize("width", [60, 80, 120])
 def test_configs_are_wrapped_whole_and_can_be_typed_again(width: int) -> None:
     text = printed(summary(TRIALS), width)
-    words = text.partition(f"\n{BEST.id[:8]}  ")[2].partition("\ndone")[0].split()
+    words = text.partition(f"\n{BEST.id[:8]}  ")[2].partition("\none of them")[0].split()
     assert SPACE.parse(words) == BEST
 
 
@@ -138,6 +140,22 @@ def test_a_name_is_no_markup_and_never_cut(name: str) -> None:
     assert "".join("".join(line.split("4096x4096x4096")[0].split()) for line in cells) == "".join(name.split())
 
 
+@pytest.mark.parametrize(
+    "nasty", ["[/]", "[bold]x[/bold] :smile:", "\x1b[2J\x1b]0;x\x07", "a\u202egnp.exe", "\x9b2J\ud800"]
+)
+def test_names_and_details_from_files_are_text_to_the_terminal(nasty: str) -> None:
+    """A shape's name, a cell of trials.csv, a device: as rows of somebody else's directory have them."""
+    failed = trial(SMALL, LARGE, None, detail=nasty)
+    told = summary(
+        [*TRIALS, failed, trial(SMALL, Problem(1, 64, 64), None, detail=nasty)], {LARGE: nasty, NARROW: "decode"}
+    )
+    file = io.StringIO()
+    print_summary(PlainConsole(file=file, width=120, force_terminal=True, color_system=None), told)
+    said = file.getvalue()
+    assert said.replace("\n", "").isprintable()
+    assert said.count(escaped(nasty)) >= 2
+
+
 def test_next_is_quoted_for_a_shell() -> None:
     for directory in ("my out", "it's", "$(rm)", "out"):
         last = printed(summary(TRIALS, directory=directory), 60).splitlines()[-1]
@@ -193,3 +211,14 @@ def test_in_a_file_there_are_signs_of_life_in_every_phase(monkeypatch: pytest.Mo
     length = len(file.getvalue())
     time.sleep(0.05)
     assert len(file.getvalue()) == length
+
+
+def test_other_commands_tell_standard_error_that_they_work(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(beats, "LINE_EVERY_S", 0.01)
+    with beats.working(lambda: "compiling [/] 3/7"):
+        time.sleep(0.1)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("compiling [/] 3/7, 0 s so far\n")

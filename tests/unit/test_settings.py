@@ -47,11 +47,37 @@ def test_the_home_of_a_user_that_there_is_not_is_one_line(name: str) -> None:
         Settings.from_environment({name: "~nosuchuser/x"})
 
 
-def test_a_user_without_a_home_has_a_cache_too(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def homeless(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Where such a user's cache is."""
+
     def nobody() -> Path:
         raise RuntimeError("Could not determine home directory.")
 
     monkeypatch.setattr(Path, "home", nobody)
-    folder = Settings.from_environment({}).cache_dir
-    assert folder.is_relative_to(tempfile.gettempdir())
-    assert str(os.getuid()) in str(folder)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path / f"hktune-of-{os.getuid()}"
+
+
+def test_a_user_without_a_home_has_a_cache_of_their_own(homeless: Path) -> None:
+    for _ in range(2):
+        settings = Settings.from_environment({})
+        assert settings.cache_dir == homeless / "hktune"
+        assert settings.note is not None
+        assert "set HKTUNE_CACHE" in settings.note
+    assert homeless.stat().st_mode & 0o777 == 0o700
+    assert Settings.from_environment({"HKTUNE_CACHE": "/cache"}).note is None
+
+
+@pytest.mark.parametrize("trap", ["a file", "a link", "writable by others"])
+def test_a_folder_that_others_may_have_filled_is_refused(homeless: Path, tmp_path: Path, trap: str) -> None:
+    if trap == "a file":
+        homeless.touch()
+    elif trap == "a link":
+        (tmp_path / "theirs").mkdir()
+        homeless.symlink_to(tmp_path / "theirs")
+    else:
+        homeless.mkdir()
+        homeless.chmod(0o777)
+    with pytest.raises(InputError, match=r"^no home, and .* is not this user's own: set HKTUNE_CACHE$"):
+        Settings.from_environment({})

@@ -51,6 +51,13 @@ def test_one_problem_asked_for_twice_is_tuned_once_with_both_names_and_weights(t
     ]
 
 
+def test_a_problem_of_many_names_is_called_by_the_first_few(tmp_path: Path) -> None:
+    entries = ", ".join(f"{{m: 1, n: 8, k: 8, name: {'x' * 90}{number}}}" for number in range(5000))
+    (shape,) = shapes_of(tmp_path, f"shapes: [{entries}]")
+    assert shape.name == ", ".join(f"{'x' * 90}{number}" for number in range(4)) + " and 4996 more"
+    assert shape.weight == 5000
+
+
 def test_the_shipped_list_is_legal_for_the_template_and_has_every_kind_of_shape() -> None:
     shapes = load_shapes(SHIPPED)
     assert 20 <= len(shapes) <= 32
@@ -70,6 +77,12 @@ def test_the_shipped_list_is_legal_for_the_template_and_has_every_kind_of_shape(
         ("shapes: [{m: -4096, n: 4096, k: 4096}]", "shapes[0]: m: must be an integer from 1 to 16777216, got -4096"),
         ("shapes: [{m: 1, n: 1, k: 1}, {m: 0, n: 1, k: 1}]", "shapes[1]: m: must be an integer"),
         ("shapes: [{m: true, n: 1, k: 1}]", "got True"),
+        ("shapes: [{m: 1_6, n: 1, k: 1}]", "shapes[0]: m: must be an integer from 1 to 16777216, got '1_6'"),
+        ("shapes: [{m: 0x10, n: 1, k: 1}]", "got '0x10'"),
+        ("shapes: [{m: 1e3, n: 1, k: 1}]", "got 1000.0"),
+        ("shapes: [{m: 010, n: 1, k: 1}]", "got '010'"),
+        ("shapes: [{m: 1, n: [1, 0b1], k: 1}]", "n: must be an integer from 1 to 16777216, got '0b1'"),
+        ("shapes: [{m: 1, n: 1, k: 1, weight: 1_0}]", "weight: must be a number above 0 (calls per step), got '1_0'"),
         ("shapes: [{m: 1.0, n: 1, k: 1}]", "got 1.0"),
         ("shapes: [{m: '1', n: 1, k: 1}]", "got '1'"),
         ("shapes: [{m: [1, no], n: 1, k: 1}]", "got 'no'"),

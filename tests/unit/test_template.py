@@ -164,6 +164,10 @@ def test_a_source_that_is_no_file_or_no_text_is_refused(folder: Path) -> None:
         source.write_bytes(data)
         with pytest.raises(TemplateError, match=rule):
             load_template(folder)
+    for part in (b"${", b"${x", b"$", b"${}", b"${a\n"):
+        source.write_bytes(part * (600_000 // len(part)))
+        with pytest.raises(TemplateError, match=r"add it under `fields`|is not in the source"):
+            load_template(folder)
     source.unlink()
     os.mkfifo(source)
     with pytest.raises(TemplateError, match="is a pipe, not a source"):

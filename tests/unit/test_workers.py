@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from hktune import workers as workers_module
 from hktune.errors import MachineError, ToolchainError
 from hktune.measure.stopwatch import Attempt
 from hktune.model import Config, Failure, Status
-from hktune.workers import LocalExecutor, Prove
+from hktune.workers import Limits, LocalExecutor, Prove
 
 
 def behave(config: Config) -> Attempt:
@@ -235,3 +236,17 @@ def test_kill_of_the_whole_group_leaves_nothing_running(tmp_path: Path) -> None:
     child, worker = map(int, done.stdout.split())
     assert gone(child)
     assert gone(worker)
+
+
+@pytest.mark.parametrize(
+    ("container", "workers", "gib"), [("max\n", 1, 4.0), (f"{2 << 30}\n", 1, 2.0), (f"{2 << 30}\n", 4, 0.5)]
+)
+def test_a_worker_has_its_share_of_the_container(
+    container: str, workers: int, gib: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.sysconf", {"SC_PAGE_SIZE": 1 << 12, "SC_PHYS_PAGES": 1 << 24}.__getitem__)  # 64 GiB
+    limit = tmp_path / "memory.max"
+    limit.write_text(container)
+    monkeypatch.setattr(workers_module, "_CONTAINER_LIMITS", (limit, tmp_path / "absent"))
+    assert Limits().memory_of_each(workers) == gib * (1 << 30)
+    assert Limits(memory_bytes=3 << 30).memory_of_each(workers) == 3 << 30

@@ -1,0 +1,521 @@
+"""Every format that hktune reads from outside: a good file of it, how it is harmed, and what reads it as a command or a
+program does. A reader answers, or raises one printable line; it runs nothing and opens nothing elsewhere."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import hashlib
+import io
+import json
+import os
+import random
+import shutil
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from conftest import TOY_SOURCE, TOY_SPACE, TOY_TEMPLATE
+from hostile import Victim, amd_victim, harmed, nvidia_victim
+from mutants import changed, csv_mutant, json_mutant, text_mutant, words_mutant, yaml_mutant
+from naive_gemm import EMULATED, OBJECT, published, trial
+
+from hktune.build import Built, read_built, read_configs
+from hktune.cli import main
+from hktune.code_object import read_code_object
+from hktune.compile import AbsentCompiler, CachedCompiler
+from hktune.cubin import read_cubin
+from hktune.dispatch import Table, Trust, read_table, sign_table, table_json
+from hktune.errors import HktuneError
+from hktune.export import export_inline
+from hktune.model import CodeObject, Config, Failure, Problem, Resources, Status, Variant
+from hktune.report.console import PlainConsole
+from hktune.report.tables import print_table
+from hktune.rows import require_own
+from hktune.shapes import load_shapes
+from hktune.shipped import DEFAULT_SPACE
+from hktune.space import load_space
+from hktune.store import capture_environment, merge, read_environment, read_frame, read_trials, write_environment
+from hktune.store.rows import HEADER, Encoder
+from hktune.template import load_template
+from hktune.verify.kernel_file import KernelRun, compile_source, judge, only_symbol, parse_numbers, parse_parameters
+
+SECONDS_MAX, BYTES_MAX = 5.0, 300e6
+PROBLEM = Problem(512, 1024, 1024)
+SHAPES = b"""dtype: bf16
+epilogue: none
+shapes:
+  - {m: 4096, n: 4096, k: 4096}
+  - {name: llama-3-70b-qkv, m: [128, 2048], n: 10240, k: 8192, weight: 80}
+  - {name: "o\\u00e9", m: 1, n: 64, k: 64, epilogue: bias, dtype: bf16}
+"""
+CONFIGS = b"block_m=128 stages=2 # a comment\neager=true order=swizzled\n\nblock_m=64 block_n=512 warps_m=1 warps_n=8\n"
+KERNEL = (
+    b'extern "C" __global__ __launch_bounds__(256) void reverse(const float *x, float *y, int n) { y[0] = x[n]; }\n'
+)
+LAUNCH = b"a:bf16[m,k] bt:bf16[n,k] c:out:bf16[m,n] m n k alpha:f32 | m=8 n=16 k=32 alpha=2.5 | m//8*n,1,1 | 64,1 | m*2"
+Mutate = Callable[[bytes, random.Random], bytes]
+
+
+@dataclass(frozen=True)
+class Format:
+    """`good` is a file that `read` takes; `mutate` harms it. `read` gets the harmed bytes and a folder of its own, in
+    which it may do what it likes, and raises HktuneError or nothing."""
+
+    name: str
+    good: bytes
+    mutate: Mutate
+    read: Callable[[bytes], object]
+    costs: int = 1  # in mutants of others, where one takes much longer
+
+
+@dataclass
+class Found:
+    """What became of the mutants of one format, the longest time that one took, and how far memory grew."""
+
+    outcomes: Counter[str] = field(default_factory=Counter)
+    slowest_s: float = 0.0
+    grown_bytes: int = 0
+
+    def __str__(self) -> str:
+        said = ", ".join(f"{count} {outcome}" for outcome, count in self.outcomes.most_common())
+        return f"{said}; at most {self.slowest_s:.2f} s and {self.grown_bytes / 1e6:.0f} MB"
+
+
+def attack(kind: Format, folder: Path, seed: int, count: int) -> Found:
+    """Read `count` mutants. Raises AssertionError for one that breaks a rule, and whatever a reader lets through, with
+    the mutant left in `folder`."""
+    found, rng = Found(), random.Random(f"{kind.name} {seed}")
+    _outcome(kind, kind.good)
+    for _ in range(count):
+        data = kind.mutate(kind.good, rng)
+        (folder.parent / "mutant").write_bytes(data)
+        before, began = _peak_begun(), time.perf_counter()
+        with watched(folder):
+            outcome = _outcome(kind, data)
+        took, grown = time.perf_counter() - began, _memory_bytes("VmHWM") - before
+        found.outcomes[outcome] += 1
+        found.slowest_s, found.grown_bytes = max(found.slowest_s, took), max(found.grown_bytes, grown)
+        assert took < SECONDS_MAX, f"{kind.name}: {took:.1f} s"
+        assert grown < BYTES_MAX, f"{kind.name}: {grown / 1e6:.0f} MB"
+    _outcome(kind, kind.good)
+    return found
+
+
+def _outcome(kind: Format, data: bytes) -> str:
+    try:
+        kind.read(data)
+    except HktuneError as refused:
+        line = str(refused)
+        assert line.isprintable(), line
+        assert 0 < len(line) < 2000, line
+        return "refused"
+    return "read"
+
+
+def _peak_begun() -> int:
+    """Forget the most memory that this process has had, and return what it has now."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return _memory_bytes("VmRSS")
+
+
+def _memory_bytes(name: str) -> int:
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name))
+    return int(line.split()[1]) * 1024
+
+
+_FORBIDDEN = (
+    "subprocess.Popen",
+    "os.system",
+    "os.exec",
+    "os.posix_spawn",
+    "os.fork",
+    "os.spawn",
+    "socket.",
+    "pty.spawn",
+)
+_CHANGES = (
+    "os.remove",
+    "os.rename",
+    "os.rmdir",
+    "os.link",
+    "os.symlink",
+    "os.mkdir",
+    "os.chmod",
+    "os.truncate",
+    "shutil.",
+)
+_watching: list[Path] = []
+
+
+def _audit(event: str, arguments: tuple[Any, ...]) -> None:
+    if not _watching or not (event == "open" or event.startswith((*_FORBIDDEN, *_CHANGES))):
+        return
+    folder = _watching[-1]
+    if event.startswith(_FORBIDDEN):
+        raise AssertionError(f"{event} {arguments!r:.200}")
+    path = arguments[0]
+    if isinstance(path, int) or not isinstance(path, str | bytes | os.PathLike):
+        return
+    writes = event != "open" or (
+        isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+    )
+    inside = Path(os.path.abspath(os.fsdecode(path))).is_relative_to(folder)  # noqa: PTH100 - links stay
+    if writes and not inside and os.path.isabs(os.fsdecode(path)) and not os.fsdecode(path).startswith("/dev/null"):  # noqa: PTH117
+        raise AssertionError(f"{event} of {path!r} is outside of {folder}")
+    if b"passwd" in os.fsencode(path) and not inside:
+        raise AssertionError(f"{path!r} is opened")
+
+
+@contextlib.contextmanager
+def watched(folder: Path) -> Iterator[None]:
+    """While it lasts nothing may be started, and nothing outside of `folder` written."""
+    _watching.append(folder)
+    try:
+        yield
+    finally:
+        _watching.pop()
+
+
+sys.addaudithook(_audit)
+
+
+def formats(folder: Path) -> list[Format]:
+    """Every format; what their readers need beside the file itself lies in `folder`, the current directory."""
+    return [
+        *_descriptions(folder),
+        *_results(folder),
+        *_tables(folder),
+        *_builds(folder),
+        *_kernels(folder),
+        *_words(folder),
+    ]
+
+
+def _written(path: Path, read: Callable[[Path], object]) -> Callable[[bytes], object]:
+    """`read` of the file at `path`, the bytes written there first."""
+
+    def judge_bytes(data: bytes) -> object:
+        path.write_bytes(data)
+        return read(path)
+
+    return judge_bytes
+
+
+def _descriptions(folder: Path) -> list[Format]:
+    root = folder / "toy"
+    for place in ("kernels/gfx950/toy", "broken/gfx950/toy", "spaces"):
+        (root / place).mkdir(parents=True)
+    for place in ("kernels/gfx950/toy", "broken/gfx950/toy"):
+        (root / place / "template.yaml").write_text(TOY_TEMPLATE)
+        (root / place / "toy.hip").write_text(TOY_SOURCE)
+    (root / "spaces" / "toy.yaml").write_text(TOY_SPACE)
+    broken = root / "broken" / "gfx950" / "toy"
+    config = load_space(root / "spaces" / "toy.yaml", root / "kernels").config({})
+
+    def use_space(path: Path) -> None:
+        space = load_space(path, root / "kernels")
+        made = space.config({})
+        space.violations(made, PROBLEM)
+        space.template.render(made)
+        space.launch_rule(made, PROBLEM).at(64)
+
+    def use_template(_: Path) -> None:
+        template = load_template(broken)
+        template.render(config)
+        template.launch(config, PROBLEM)
+        template.launch_rule(config, 64, 64).at(512)
+        template.proof_problems(config)
+        template.order(config)
+
+    def use_source(_: Path) -> None:
+        try:
+            use_template(_)
+        finally:
+            (broken / "toy.hip").write_text(TOY_SOURCE)
+
+    def use_description(path: Path) -> None:
+        try:
+            use_template(path)
+        finally:
+            path.write_text(TOY_TEMPLATE)
+
+    space = load_space(root / "spaces" / "toy.yaml", root / "kernels")
+    return [
+        Format("shapes.yaml", SHAPES, yaml_mutant, _written(folder / "shapes.yaml", load_shapes)),
+        Format("search space", TOY_SPACE.encode(), yaml_mutant, _written(root / "spaces" / "harmed.yaml", use_space)),
+        Format(
+            "template.yaml", TOY_TEMPLATE.encode(), yaml_mutant, _written(broken / "template.yaml", use_description)
+        ),
+        Format("template source", TOY_SOURCE.encode(), text_mutant, _written(broken / "toy.hip", use_source)),
+        Format(
+            "list of configs",
+            CONFIGS,
+            text_mutant,
+            _written(folder / "configs", lambda path: read_configs(path, space)),
+        ),
+    ]
+
+
+def _results(folder: Path) -> list[Format]:
+    run = folder / "run"
+    run.mkdir()
+    space = load_space(folder / "toy" / "spaces" / "toy.yaml", folder / "toy" / "kernels")
+    config = Config(space.config({}))
+    rows = [
+        trial(PROBLEM, config=config.json, config_id=config.id, trial=number, time_us=1.5 + number)
+        for number in range(5)
+    ]
+    rows.append(
+        trial(PROBLEM, None, config_id=config.id, config=config.json, status=Status.WRONG, source=None, detail="a,b")
+    )
+    encoder = Encoder()
+    write_environment(
+        capture_environment(EMULATED, "clang", "j" * 64, ["hktune", "tune"], 0, "2026-11-29T12:00:00+00:00"), run
+    )
+
+    def use_trials(path: Path) -> None:
+        shutil.rmtree(folder / "merged", ignore_errors=True)
+        merge([path], folder / "merged")
+        merge([folder / "merged"], folder / "merged")
+        require_own(space, read_trials(folder / "merged" / "trials.csv"), path)
+        read_frame(folder / "merged" / "trials.csv")
+
+    trials = HEADER + b"".join(map(encoder.line, rows))
+    environment = (run / "environment.json").read_bytes()
+    return [
+        Format("trials.csv", trials, csv_mutant, _written(folder / "shard" / "trials.csv", use_trials)),
+        Format(
+            "environment.json",
+            environment,
+            json_mutant,
+            _written(run / "environment.json", lambda path: read_environment(run)),
+        ),
+    ]
+
+
+def _sealed(good: bytes, rng: random.Random) -> bytes:
+    """A table changed value by value, and sealed again as its author would have it."""
+    document = json.loads(good)
+    document.pop("content_sha256")
+    document = changed(document, rng)
+    with contextlib.suppress(ValueError, RecursionError, OverflowError, TypeError):
+        return table_json(msgspec.convert(document, Table))
+    return json.dumps(document).encode()
+
+
+def _tables(folder: Path) -> list[Format]:
+    victim = amd_victim(folder / "table")
+    path = folder / "table" / "table.json"
+
+    def use_table(_: Path) -> None:
+        outcome = victim.outcome()
+        shown = io.StringIO()
+        print_table(PlainConsole(file=shown, width=80), victim.directory)
+        assert shown.getvalue().replace("\n", "").isprintable()
+        assert outcome.usable
+
+    return [
+        Format("table.json", victim.table_bytes, json_mutant, _written(path, use_table)),
+        Format("table.json, sealed again", victim.table_bytes, _sealed, _written(path, use_table)),
+        Format("code object", OBJECT, harmed, _object_of(victim, read_code_object)),
+        *_cubins(folder),
+        *_exports(folder),
+        *_signatures(folder),
+    ]
+
+
+def _object_of(victim: Victim, read: Callable[[bytes], object]) -> Callable[[bytes], object]:
+    """Reads an object under its own sha256, as a stranger who fits every hash would send it."""
+    path = victim.directory / "table.json"
+
+    def use_object(data: bytes) -> None:
+        sha256, old = hashlib.sha256(data).hexdigest(), victim.object_path
+        document = json.loads(victim.table_bytes.replace(old.stem.encode(), sha256.encode()))
+        del document["content_sha256"]
+        new = old.with_name(sha256 + old.suffix)
+        new.write_bytes(data)
+        path.write_bytes(table_json(msgspec.convert(document, Table)))
+        try:
+            victim.outcome()
+        finally:
+            path.write_bytes(victim.table_bytes)
+            if new != old:
+                new.unlink()
+        read(data)
+
+    return use_object
+
+
+def _cubins(folder: Path) -> list[Format]:
+    """Where NVRTC is, which makes one."""
+    try:
+        victim = nvidia_victim(folder / "cubins")
+    except (HktuneError, AssertionError):
+        return []
+    return [Format("cubin", victim.object, harmed, _object_of(victim, read_cubin))]
+
+
+def _exports(folder: Path) -> list[Format]:
+    """The shipped table of gfx950, whose module must keep its statements whatever the table says."""
+    results = Path(__file__).parents[2] / "results" / "gfx950-emulated"
+    shutil.copytree(results, folder / "exported")
+    good = (results / "table.json").read_bytes()
+    statements = _statements(export_inline(results, DEFAULT_SPACE, "matmul"))
+
+    def use_export(_: Path) -> None:
+        assert _statements(export_inline(folder / "exported", DEFAULT_SPACE, "matmul")) == statements
+
+    path = folder / "exported" / "table.json"
+    return [Format("table to export", good, _sealed, _written(path, use_export), costs=5)]
+
+
+def _statements(module: str) -> list[str]:
+    return [type(statement).__name__ for statement in ast.parse(module).body]
+
+
+def _signatures(folder: Path) -> list[Format]:
+    from cryptography.hazmat.primitives import serialization as form
+    from cryptography.hazmat.primitives.asymmetric import ed25519
+
+    signed = folder / "signed"
+    published(signed, trial(Problem(8, 128, 64)))
+    key = ed25519.Ed25519PrivateKey.generate()
+    private = key.private_bytes(form.Encoding.PEM, form.PrivateFormat.PKCS8, form.NoEncryption())
+    public = key.public_key().public_bytes(form.Encoding.PEM, form.PublicFormat.SubjectPublicKeyInfo)
+    (folder / "key.pem").write_bytes(private)
+    (folder / "key.pub").write_bytes(public)
+    signature = sign_table(signed, folder / "key.pem").read_bytes()
+
+    def use_signature(data: bytes) -> None:
+        (signed / "table.json.sig").write_bytes(data)
+        try:
+            read_table(signed, Trust(public))
+            assert data == signature
+        finally:
+            (signed / "table.json.sig").write_bytes(signature)
+
+    def use_public(path: Path) -> None:
+        read_table(signed, Trust(path))
+
+    def use_private(path: Path) -> None:
+        try:
+            sign_table(signed, path)
+        finally:
+            (signed / "table.json.sig").write_bytes(signature)
+
+    return [
+        Format("signature", signature, harmed, use_signature),
+        Format("public key", public, text_mutant, _written(folder / "harmed.pub", use_public)),
+        Format("private key", private, text_mutant, _written(folder / "harmed.pem", use_private)),
+    ]
+
+
+def _builds(folder: Path) -> list[Format]:
+    build = folder / "build"
+    build.mkdir()
+    space = load_space(folder / "toy" / "spaces" / "toy.yaml", folder / "toy" / "kernels")
+    configs = tuple(dict(space.config({"stages": stages})) for stages in (1, 2, 3))
+    built = msgspec.json.encode(Built(space.name, space.template.name, space.template.sha256, "clang 22", configs))
+    variant = Variant("toy", "0" * 64, "gfx950", "hip", "toy", "source", Config({}))
+    data = b"object" * 99
+    resources = Resources(8, 0, 16, 0, 0, 0, 0, 64)
+    code = CodeObject(data, hashlib.sha256(data).hexdigest(), "toy", "gfx950", resources, "clang 22", 0.5)
+
+    class Once:
+        identity = "clang 22"
+
+        def compile(self, variant: Variant, deadline_s: float) -> CodeObject | Failure:
+            return code
+
+    CachedCompiler(Once(), build).compile(variant, 1)
+    entry = next((build / "objects").rglob("*.entry"))
+
+    def use_entry(payload: bytes) -> None:
+        entry.write_bytes(hashlib.sha256(payload).digest() + payload)
+        outcome = CachedCompiler(AbsentCompiler("clang 22", "no compiler"), build).compile(variant, 1)
+        assert isinstance(outcome, Failure) or hashlib.sha256(outcome.data).hexdigest() == outcome.sha256
+
+    return [
+        Format("built.json", built, json_mutant, _written(build / "built.json", lambda path: read_built(build, space))),
+        Format("entry of a build", entry.read_bytes()[32:], harmed, use_entry),
+    ]
+
+
+def _kernels(folder: Path) -> list[Format]:
+    nothing = AbsentCompiler("none", "nothing is compiled here")
+    run = KernelRun(
+        parse_parameters("a:bf16[8] bt:bf16[8] c:out:bf16[8] n:u32 k:u32"), {"n": 2, "k": 2}, "1", "64", deadline_s=1.0
+    )
+
+    def use_source(path: Path) -> None:
+        from hktune.verify.kernel_file import KERNEL_FILE
+
+        compile_source(path, KERNEL_FILE.read_text(path), None, nothing)
+
+    def use_object(path: Path) -> None:
+        data = path.read_bytes()
+        with contextlib.suppress(HktuneError):
+            only_symbol(data, path)
+        judge(data, "naive_gemm", run)
+
+    def use_launch(data: bytes) -> None:
+        parts = data.decode(errors="replace").split("|")
+        arguments, numbers, grid, block, lds = [*parts, *[""] * 5][:5]
+        described = KernelRun(
+            parse_parameters(arguments), parse_numbers(numbers.split()), grid.strip(), block.strip(), lds.strip()
+        )
+        described.launch()
+
+    def source_is_refused(path: Path) -> None:
+        try:
+            use_source(path)
+        except HktuneError as refused:
+            if "nothing is compiled here" not in str(refused):
+                raise
+
+    return [
+        Format("kernel source", KERNEL, text_mutant, _written(folder / "kernel.hip", source_is_refused)),
+        Format("kernel object", OBJECT, harmed, _written(folder / "kernel.hsaco", use_object)),
+        Format("arguments and sizes", LAUNCH, text_mutant, use_launch),
+    ]
+
+
+LINES = [
+    ["explain", "--space", "toy/spaces/toy.yaml", "block_m=256", "stages=3", "--problem", "512x1024x1024"],
+    ["table", "show", "table"],
+    ["table", "doctor", "table", "--shapes", "good.yaml", "--device", "run"],
+    ["table", "verify", "signed", "--key", "key.pub", "--created-after", "2026-11-29", "--sha256", "00"],
+    ["merge", "shard", "run", "-o", "lines"],
+    ["export", "table", "--form", "linear", "-o", "lines.py"],
+    ["tune", "--shapes", "absent.yaml", "--device", "emulated", "--seed", "3", "--trials", "4", "--workers", "1"],
+    ["build", "--space", "absent.yaml", "-o", "lines", "--random", "3", "--seed", "0", "--configs", "configs"],
+]
+
+
+def _words(folder: Path) -> list[Format]:
+    (folder / "shard").mkdir()
+    (folder / "good.yaml").write_bytes(SHAPES)
+
+    def mutate(good: bytes, rng: random.Random) -> bytes:
+        words = words_mutant(rng.choice(json.loads(good)), rng)
+        return json.dumps([words]).encode()
+
+    def use(data: bytes) -> None:
+        for words in json.loads(data):
+            out, err = io.StringIO(), io.StringIO()
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+                code = main(words)
+            said = (out.getvalue() + err.getvalue()).replace("\n", "")
+            assert code in (0, 1, 2), code
+            assert said.isprintable(), said
+            assert code != 2 or err.getvalue().count("\n") == 1, err.getvalue()
+            if code == 2:
+                raise HktuneError(err.getvalue().strip()[:1000])
+
+    return [Format("command line", json.dumps(LINES).encode(), mutate, use)]
