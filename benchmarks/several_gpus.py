@@ -13,6 +13,7 @@ import argparse
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from hktune.apart import StrategiesApart
 from hktune.bench import SPACES
 from hktune.contained import Answer, ContainedStopwatch, GpuExecutor, GpuWorker, Request, Screen, Serve
 from hktune.measure.stopwatch import Attempt
-from hktune.model import Config, Identity, Problem, Source, Timing, Trial
+from hktune.model import Config, Failure, Identity, Problem, Source, Timing, Trial
 from hktune.rows import RowContext
 from hktune.search import create_strategy
 from hktune.side_by_side import side_by_side
@@ -88,9 +89,8 @@ def run(gpus: int, strategy: str, apart: bool) -> str:
             executor = GpuExecutor(InstantExecutor(capacity=2), stopwatch)
             stack.callback(executor.close)
 
-            def record(attempt: Attempt, problem: Problem, outcome: object) -> Trial:
-                assert isinstance(outcome, Timing)
-                return store.append(context.row(attempt, problem, outcome))
+            def record(attempt: Attempt, outcomes: Sequence[tuple[Problem, Timing | Failure]]) -> list[Trial]:
+                return store.extend(context.row(attempt, problem, outcome) for problem, outcome in outcomes)
 
             tuners.append(Tuner(own, executor, stopwatch, record, Budget(TRIALS), Silent(), share=False))
         started_s, cpu_s = time.monotonic(), time.process_time()

@@ -70,20 +70,28 @@ class Ledger:
     def record(self, attempt: Attempt, problem: Problem, outcome: Timing | Failure) -> Trial:
         """The row of what was found, or the one that another run has stored for the same config and problem before."""
         row = self._context.row(attempt, problem, outcome)
-        return self._store.append_unless(row, lambda: self._standing(row))
+        [stored] = self._store.extend_unless([row], self._standing)
+        return stored
 
-    def record_one_of(self, trials: int, attempt: Attempt, problem: Problem, outcome: Timing | Failure) -> Trial | None:
-        """As `record`; None, and nothing is stored, where so many configs of the problem have rows already."""
-        row, full = self._context.row(attempt, problem, outcome), False
+    def record_all(
+        self, trials: int, attempt: Attempt, outcomes: Sequence[tuple[Problem, Timing | Failure]]
+    ) -> list[Trial | None]:
+        """As `record`, of one attempt on several problems; None, and nothing is stored, for those of which `trials`
+        configs have rows already."""
+        rows = [self._context.row(attempt, problem, outcome) for problem, outcome in outcomes]
+        full: set[Problem] = set()
 
-        def standing() -> Trial | None:
-            nonlocal full
-            found = self._standing(row)
-            full = found is None and len(self._of[problem]) >= trials
-            return row if full else found
+        def standing(rows: Sequence[Trial]) -> list[Trial | None]:
+            found = self._standing(rows)
+            full.update(
+                row.problem
+                for row, stands in zip(rows, found, strict=True)
+                if stands is None and len(self._of[row.problem]) >= trials
+            )
+            return [row if row.problem in full else stands for row, stands in zip(rows, found, strict=True)]
 
-        stored = self._store.append_unless(row, standing)
-        return None if full else stored
+        stored = self._store.extend_unless(rows, standing)
+        return [None if row.problem in full else row for row in stored]
 
     def explain_unservable(self, space: SearchSpace, names: dict[Problem, str]) -> None:
         """A shape that no config is legal for gets one row, with the reason."""
@@ -96,10 +104,11 @@ class Ledger:
             reason = "; ".join(str(violation) for violation in domain.violations(config))
             self.record(Attempt(config), problem, Failure(Status.INVALID, reason))
 
-    def _standing(self, row: Trial) -> Trial | None:
+    def _standing(self, rows: Sequence[Trial]) -> list[Trial | None]:
+        """The rows that others have stored for the same configs and problems."""
         with self._lock:
             self._hear()
-            return self._of[row.problem].get(row.config_id)
+            return [self._of[row.problem].get(row.config_id) for row in rows]
 
     def _hear(self) -> None:
         """Read what is new in the file."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -106,15 +106,8 @@ def tune(options: RunOptions, settings: Settings, command: Sequence[str], consol
         require_own(space, before, place.directory / "trials.csv")
         progress.expect(names, options.trials * len(names))
         works: list[OpenBench] = []
-        stopped: list[HktuneError] = []
-        try:
-            stopped += _search(options, bench, space, searches, ledger, directory, progress, works)
-            interruption.defer()
-        except KeyboardInterrupt:
-            interruption.requested = True
-        except HktuneError as error:
-            interruption.defer()
-            stopped.append(error)
+        search = partial(_search, options, bench, space, searches, ledger, directory, progress, works)
+        stopped = _as_far_as_it_goes(search, interruption)
         progress.phase("building the table")
         if not interruption.requested and not stopped:
             ledger.explain_unservable(space, names)
@@ -126,6 +119,20 @@ def tune(options: RunOptions, settings: Settings, command: Sequence[str], consol
     lines = tuple(dict.fromkeys(map(str, stopped)))
     searched = (space, _again(device, options), usage)
     return RunSummary(names, trials, place.directory, *took, *searched, lines, (*ledger.notes, *place.notes))
+
+
+def _as_far_as_it_goes(search: Callable[[], list[HktuneError]], interruption: Interruption) -> list[HktuneError]:
+    """What ended `search`, or parts of it. An interrupt does too, and none does from here on."""
+    try:
+        stopped = search()
+        interruption.defer()
+    except KeyboardInterrupt:
+        interruption.requested = True
+        return []
+    except HktuneError as error:
+        interruption.defer()
+        return [error]
+    return stopped
 
 
 def _again(device: str, options: RunOptions) -> list[str]:
@@ -198,7 +205,7 @@ def _search(
                 own = apart.searches
             shared = SharedDirectory(directory, ledger, problems)
             stack.callback(shared.close)
-            record = partial(ledger.record_one_of, options.trials)
+            record = partial(ledger.record_all, options.trials)
             how = (budget, progress.listener(), work.shares, shared)
             tuner = Tuner(own, work.executor, work.stopwatch, record, *how)
             tasks.append(partial(_search_part, tuner, own, work, space, ledger, shared, progress))

@@ -54,9 +54,12 @@ class Listener(Protocol):
     def recorded(self, trial: Trial) -> None: ...
 
 
-Record = Callable[[Attempt, Problem, Timing | Failure], Trial | None]
-"""Writes one outcome down for good and returns the row, which another run may have written before; None where others
-have written as many as are wanted."""
+RecordAll = Callable[[Attempt, Sequence[tuple[Problem, Timing | Failure]]], Sequence[Trial | None]]
+"""Writes the outcomes of one attempt on several problems down for good, at the price of one, and returns their rows:
+each as `Record` has it, or None where others have written as many as are wanted."""
+
+Record = Callable[[Attempt, Problem, Timing | Failure], Trial]
+"""Writes one outcome down for good and returns the row, which another run may have written before."""
 
 
 class Peers(Protocol):
@@ -99,7 +102,7 @@ class Tuner:
         searches: Sequence[Search],
         executor: Executor,
         stopwatch: Stopwatch,
-        record: Record,
+        record: RecordAll,
         budget: Budget,
         listener: Listener,
         share: bool = True,
@@ -198,8 +201,10 @@ class Tuner:
     def _close(self, config: Config) -> None:
         """Settle with a config that was asked for."""
         if config.id in self._attempts:
-            for search in self._concerned(config):
-                self._settle(search, self._attempts[config.id])
+            concerned = self._concerned(config)
+            # A measured outcome took a GPU's time: it is written down before the next is measured.
+            for searches in [concerned] if self._share else [[search] for search in concerned]:
+                self._settle(searches, self._attempts[config.id])
         elif config in self._unsubmitted:
             self._unsubmitted.remove(config)
         self._peers.release(config)
@@ -235,26 +240,27 @@ class Tuner:
             if config.id in self._asked_by:
                 self._asked_by[config.id].append(search)
             elif config.id in self._attempts:
-                self._settle(search, self._attempts[config.id])
+                self._settle([search], self._attempts[config.id])
             else:
                 self._asked_by[config.id] = [search]
                 self._asked_at_s[config.id] = time.monotonic()
                 self._in_order.append(config)
                 self._unsubmitted.append(config)
 
-    def _settle(self, search: Search, attempt: Attempt) -> None:
-        """Give `search` the outcome of `attempt`, if it has room for it and the config is legal for its problem."""
-        config = attempt.config
-        if not self._takes(search, config):
+    def _settle(self, searches: Sequence[Search], attempt: Attempt) -> None:
+        """Give `searches` the outcome of `attempt`: those that have room for it, and for whose problem it is legal."""
+        takers = [search for search in searches if self._takes(search, attempt.config)]
+        if not takers:
             return
-        outcome = attempt.failure or self._stopwatch.time(attempt, search.problem)
-        trial = self._record(attempt, search.problem, outcome)
-        if trial is None:
-            return
-        search.tried.add(config.id)
-        search.untold.append(trial)
-        heapq.heappush(self._least, (len(search.tried), self._place_of[search.problem]))
-        self._listener.recorded(trial)
+        problems = [search.problem for search in takers]
+        outcomes = [(each, attempt.failure or self._stopwatch.time(attempt, each)) for each in problems]
+        for search, trial in zip(takers, self._record(attempt, outcomes), strict=True):
+            if trial is None:
+                continue
+            search.tried.add(attempt.config.id)
+            search.untold.append(trial)
+            heapq.heappush(self._least, (len(search.tried), self._place_of[search.problem]))
+            self._listener.recorded(trial)
 
     def _takes(self, search: Search, config: Config) -> bool:
         """Whether `search` has room for the config, no outcome of it yet, and the config is legal for its problem."""

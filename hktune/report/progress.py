@@ -14,7 +14,6 @@ from rich.live import Live
 from rich.progress import Progress
 from rich.progress_bar import ProgressBar
 from rich.table import Table
-from rich.text import Text
 
 from hktune.escaped import escaped
 from hktune.model import Problem, Status, Trial
@@ -110,7 +109,7 @@ class RunProgress:
         lines += [f"newest best {self._latest}"] if self._latest else []
         grid = Table.grid()
         grid.add_row(ProgressBar(task.total, task.completed, width=min(self._console.width, 60)))
-        grid.add_row(Text("\n".join([*lines, *self._failures()])))
+        grid.add_row("\n".join([*lines, *self._failures()]))
         return grid
 
 

@@ -11,7 +11,7 @@ import contextlib
 import csv
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
@@ -72,11 +72,17 @@ class TrialStore:
         """Store one trial under the next free number; returns it with that number. On disk when this returns."""
         return self.extend([trial])[0]
 
-    def append_unless(self, trial: Trial, standing: Callable[[], Trial | None]) -> Trial:
-        """`append`, unless `standing`, which is asked while nobody else can append, knows a row that stands for it."""
+    def extend_unless(
+        self, trials: Sequence[Trial], standing: Callable[[Sequence[Trial]], Sequence[Trial | None]]
+    ) -> list[Trial]:
+        """`extend`, except for those that `standing`, which is asked while nobody else can append, knows a row for:
+        that one is returned in its place."""
         with self._writing(), self._opened(os.O_RDWR) as file:
             self._catch_up(file)
-            return standing() or self._write(file, [trial])[0]
+            known = standing(trials)
+            new = [trial for trial, stands in zip(trials, known, strict=True) if stands is None]
+            written = iter(self._write(file, new) if new else [])
+            return [next(written) if stands is None else stands for stands in known]
 
     def extend(self, trials: Iterable[Trial]) -> list[Trial]:
         """`append` for several at the price of one. Raises StoreError, and stores none, if one breaks a rule."""

@@ -45,6 +45,7 @@ _NUMBER = re.compile(r"-?[0-9]{1,20}(\.[0-9]{1,20})?([eE][-+]?[0-9]{1,3})?\Z")
 _SCALARS = {"i32": (-(2**31), 2**31 - 1), "u32": (0, 2**32 - 1), "u64": (0, 2**64 - 1), "f32": (-3.4e38, 3.4e38)}
 """Types of numbers, with the least and the most of each."""
 _PARAMETERS_MAX, _DIMENSIONS_MAX = 64, 8
+EMULATOR_FAILED = "the emulator failed on it"
 BUFFER_BYTES_MAX = 1 << 28  # of all buffers: more than the emulator gets through
 KERNEL_FILE = FileKind("a kernel", 16 << 20, InputError, "give HIP source or a code object")
 _ELEMENT_BYTES = {"bf16": 2, "f16": 2, "i16": 2, "u16": 2, "f32": 4, "i32": 4, "u32": 4, "i8": 1, "u8": 1, "f64": 8}
@@ -78,6 +79,7 @@ class KernelRun:
     gemm: bool = False
     seed: int = 0
     deadline_s: float = 600.0
+    strict: bool = False
 
     def launch(self) -> Launch:
         """Raises SpaceError for an expression that has no value."""
@@ -174,7 +176,7 @@ def only_symbol(data: bytes, path: Path) -> str:
 def judge(data: bytes, symbol: str, run: KernelRun) -> Verdict:
     """Run the kernel once, watching for hazards. Raises InputError when the description does not fit the kernel."""
     launch = run.launch()
-    device = EmulatedDevice(ARCH, deadline_s=run.deadline_s, find_hazards=True)
+    device = EmulatedDevice(ARCH, deadline_s=run.deadline_s, find_hazards=True, strict_hazards=run.strict)
     kernel = device.load(data, symbol)
     resources = kernel.image.resources
     mismatch = kernel.image.mismatch(launch.arguments)
@@ -193,9 +195,13 @@ def judge(data: bytes, symbol: str, run: KernelRun) -> Verdict:
         return Verdict(symbol, Failure(Status(fault.status), fault.detail), resources, notes)
     except DeviceError as error:
         return Verdict(symbol, Failure(Status.CRASHED, str(error)), resources, notes)
+    except Exception as error:
+        # Machine code of anybody's making may hold what no test has: that says nothing about the kernel.
+        detail = f"{EMULATOR_FAILED} ({type(error).__name__}: {error}): no verdict on the kernel; please report it"
+        return Verdict(symbol, Failure(Status.CRASHED, detail), resources, notes)
     for name, array in arrays.items():
         device.read(buffers[name], array)
-    return Verdict(symbol, _wrong(run, arrays), resources, notes)
+    return Verdict(symbol, _wrong(run, arrays), resources, (*notes, *device.hazard_notes))
 
 
 def _number(run: KernelRun, parameter: Parameter) -> int | float:

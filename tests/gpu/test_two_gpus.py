@@ -129,16 +129,10 @@ def test_a_worker_killed_on_one_gpu_does_not_disturb_the_other(
     (cache / "die-1").touch()
     summary = run(tmp_path, cache)
     rows = screened(summary)
-    lost = [trial for trial in rows if trial.status is not Status.OK]
-    assert {(trial.status, trial.config_id) for trial in lost} == {(Status.CRASHED, lost[0].config_id)}
-    assert all("exit code -9; quarantined, reproduce: hktune bench" in (trial.detail or "") for trial in lost)
-    for trial in rows:
-        if trial not in lost:
-            assert_sane(trial)
     processes: defaultdict[str, set[str]] = defaultdict(set)
     for trial in rows:
-        if trial not in lost:
-            processes[named(trial, "GPU")].add(named(trial, "process"))
+        assert_sane(trial)  # what kill -9 ended was asked once more, and no config is to blame
+        processes[named(trial, "GPU")].add(named(trial, "process"))
     assert sorted(processes) == ["0", "1"]
     assert len(processes["0"]) == 1, "its worker lived through it all"
     assert len(set(itertools.chain(*processes.values()))) == 2, "GPU 1's first died before it had timed anything"

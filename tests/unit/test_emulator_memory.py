@@ -88,6 +88,27 @@ def test_small_loads_extend_and_small_stores_take_one_half() -> None:
     assert stored[128::2].tolist() == (DATA[1] & 0xFF).tolist()
 
 
+def test_two_bytes_may_lie_at_any_address() -> None:
+    lines = """
+    global_load_ushort v20, v1, s[6:7] offset:1
+    global_load_sshort v21, v1, s[6:7] offset:3
+    s_waitcnt vmcnt(0)
+    """
+    found = run(lines, 2)
+    octets = DATA.view(np.uint8).reshape(-1)
+    for at, kind, words in ((1, np.uint16, found[0]), (3, np.int16, found[1].view(np.int32))):
+        expected = [octets[4 * lane + at : 4 * lane + at + 2].copy().view(kind)[0] for lane in range(64)]
+        assert words.tolist() == [int(value) for value in expected]
+    store = """
+    v_lshlrev_b32 v2, 2, v0
+    global_store_short v2, v10, s[8:9] offset:1
+    """
+    stored = launch(assemble(vector_program(store, 1, 0)), DATA, np.zeros(260, np.uint8))[1]
+    rows = stored[:256].reshape(64, 4)
+    assert np.ascontiguousarray(rows[:, 1:3]).view(np.uint16)[:, 0].tolist() == (DATA[0] & 0xFFFF).tolist()
+    assert not rows[:, [0, 3]].any()
+
+
 def test_buffer_loads_are_checked_against_num_records() -> None:
     """Outside means inst_offset + voffset, not soffset; a wide access is cut dword by dword."""
     lines = (

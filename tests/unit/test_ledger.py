@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,8 @@ from naive_gemm import EMULATED
 from naive_gemm import trial as naive_trial
 
 from hktune.ledger import Ledger
-from hktune.model import Problem, Trial
+from hktune.measure.stopwatch import Attempt
+from hktune.model import Config, Failure, Problem, Source, Status, Timing, Trial
 from hktune.rows import RowContext
 from hktune.space import load_space
 from hktune.store import TrialStore
@@ -61,3 +63,26 @@ def test_rows_of_another_template_are_left_out_and_counted(tmp_path: Path, conte
     TrialStore(tmp_path).append(replace(other, m=9))
     ledger.rows()
     assert ledger.notes[0].startswith("3 trials")
+
+
+def test_the_rows_of_one_attempt_are_synced_together_and_stand_for_each_problem_once(
+    tmp_path: Path, context: RowContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thousand shapes cost one wait for the disk, not a thousand."""
+    ours, theirs = Ledger(tmp_path, context, fresh=False), Ledger(tmp_path, context, fresh=False)
+    first, second = Attempt(Config({"block": 1})), Attempt(Config({"block": 2}))
+    shared = theirs.record(first, Problem(3, 64, 64), Failure(Status.WRONG, "theirs"))
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", synced.append)
+    problems = [Problem(m, 64, 64) for m in range(1, 6)]
+    outcomes = [(problem, Timing(Source.MODELLED, float(problem.m))) for problem in problems]
+    stored = ours.record_all(2, first, outcomes)
+    assert len(synced) == 1
+    assert [row and row.detail for row in stored] == [None, None, "theirs", None, None]
+    assert stored[2] == shared
+    assert theirs.record_all(1, second, outcomes) == [None] * 5, "one config of each has a row already"
+    assert len(synced) == 1
+    assert len(theirs.record_all(2, second, outcomes)) == 5
+    assert [(row.m, row.trial) for row in ours.rows()] == [
+        (3, 0), (1, 1), (2, 2), (4, 3), (5, 4), (1, 5), (2, 6), (3, 7), (4, 8), (5, 9)
+    ]  # fmt: skip

@@ -134,10 +134,10 @@ def tuned(peers: Other, candidates: Sequence[Config], trials: int = 100) -> tupl
     """What one of two runs records and proves, and its strategy."""
     rows: list[Trial] = []
 
-    def record(attempt: Attempt, problem: Problem, result: Timing | Failure) -> Trial:
-        assert isinstance(result, Timing)
-        rows.append(row_of(attempt.config, problem, result.time_us))
-        return rows[-1]
+    def record(attempt: Attempt, results: Sequence[tuple[Problem, Timing | Failure]]) -> list[Trial]:
+        made = [row_of(attempt.config, problem, result.time_us) for problem, result in results]
+        rows.extend(made)
+        return made
 
     searches = [search(SMALL, candidates), search(LARGE, candidates)]
     executor = Immediate(lambda _: None)

@@ -118,8 +118,11 @@ def run(
         )
         return rows[-1]
 
+    def record_all(attempt: Attempt, results: Sequence[tuple[Problem, Timing | Failure]]) -> list[Trial | None]:
+        return [record(attempt, problem, result) for problem, result in results]
+
     executor = executor_type(outcome)
-    tuner = Tuner(searches, executor, BlockTime(), record, budget, Quiet(), share)
+    tuner = Tuner(searches, executor, BlockTime(), record_all, budget, Quiet(), share)
     tuner.replay(replayed)
     tuner.run()
     return rows, executor

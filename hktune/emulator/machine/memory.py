@@ -42,16 +42,14 @@ class Block:
     def gather(self, index: Array, size: int) -> Words:
         view, spread = self._view(index, size)
         values = view.take(spread)
-        if size < 4:
-            return values.astype(np.uint32)[..., None]
+        if size < 4:  # as bytes where not every access is aligned
+            return values.view(f"u{size}").reshape(index.shape).astype(np.uint32)[..., None]
         return values.view(np.uint32).reshape(*index.shape, size // 4)
 
     def scatter(self, index: Array, size: int, words: Words) -> None:
         view, spread = self._view(index, size)
-        if size < 4:
-            view[spread] = words[..., 0]
-        else:
-            view[spread] = np.ascontiguousarray(words).view(view.dtype).reshape(spread.shape)
+        data = words[..., 0].astype(f"u{size}") if size < 4 else np.ascontiguousarray(words)
+        view[spread] = data.view(view.dtype).reshape(spread.shape)
 
     def _view(self, index: Array, size: int) -> tuple[Array, Array]:
         """The widest view that every access of this call is aligned to, and the elements of it to touch."""
