@@ -64,7 +64,7 @@ def problems_of(space: SearchSpace, config: Config) -> list[ProofProblem]:
 
 def judge(space: SearchSpace, config: Config, data: bytes, what: ProofProblem) -> tuple[str, Trace | None]:
     """The checker's word on a code object: "right", or a failure's status and detail; and the trace."""
-    device = EmulatedDevice(deadline_s=60.0, record_trace=True, find_hazards=True)
+    device = EmulatedDevice(deadline_s=60.0, record_trace=True, find_hazards=True, strict_hazards=True)
     launch = space.template.launch(config, what.problem)
     outcome = verify(device, device.load(data, SYMBOL), launch, what.problem, seed=1, padding=what.padding)
     return ("right" if not isinstance(outcome, Failure) else f"{outcome.status}: {outcome.detail}"), device.trace

@@ -3,9 +3,10 @@
     python benchmarks/runtime_cost.py                          # no GPU: the launch itself is left out
     python benchmarks/runtime_cost.py --gpu results/<device>   # on a GPU, launches included, by that table
 
-Without a GPU it times the lookup alone; `hktune.linear` up to the device's launch, which is stubbed; torch's `linear`
-on the same CPU tensors, which computes 16x16x16 as well; what no call can do without (the output's allocation, and an
-autograd function that does nothing else); and the loading of a table of 1,000 entries. On a GPU it times calls as they
+Without a GPU it times the lookup alone; every way in up to the device's launch, which is stubbed (the functions,
+`matmul`, the layer, autocast, a compiled graph, the backward pass); torch's own on the same CPU tensors, which computes
+16x16x16 as well; what no call can do without (the output's allocation, and an autograd function that does nothing
+else); and the loading of a table of 1,000 entries. On a GPU it times calls as they
 are enqueued, hktune's and torch's in turn, on the smallest kernel of the table, so that the device keeps up; without
 and with a gradient, and a layer's forward and backward pass together. Of each call it prints the least and the median
 of all rounds (other programs only ever add), and for torch's its median ratio to the call above, round by round: above
@@ -141,7 +142,9 @@ def on_this_machine() -> None:
     )
     with torch.no_grad():
         host_costs("no gradients")
+        other_ways_in(grad=False)
     host_costs("a weight that requires a gradient", grad=True)
+    other_ways_in(grad=True)
 
 
 def host_costs(title: str, grad: bool = False) -> None:
@@ -167,6 +170,49 @@ def host_costs(title: str, grad: bool = False) -> None:
         "torch.nn.Linear, the same": lambda: torchs(x_left),
     }
     show(f"host time of a call, {title}", rounds_ns(calls, 100))
+
+
+def other_ways_in(grad: bool) -> None:
+    """Of a call: matmul, autocast, a compiled graph, and with `grad` the backward pass."""
+    title = "a weight that requires a gradient" if grad else "no gradients"
+    x, weight = torch.randn(M, K).bfloat16(), torch.randn(N, K).bfloat16().requires_grad_(grad)
+    b = torch.randn(N, K).bfloat16().t().requires_grad_(grad)
+    x_float, weight_float = torch.randn(M, K), torch.randn(N, K).requires_grad_(grad)
+    graphs = [
+        torch.compile(lambda x, w, product=product: product(x, w) + 1, fullgraph=True, backend="aot_eager")
+        for product in (hktune.linear, functional.linear)
+    ]
+    calls: dict[str, Call] = {
+        "hktune.matmul": lambda: hktune.matmul(x, b),
+        "torch matmul": lambda: torch.matmul(x, b),
+        "hktune.linear, an autocast for each call": lambda: autocast_once(hktune.linear, x_float, weight_float),
+        "torch linear, the same": lambda: autocast_once(functional.linear, x_float, weight_float),
+        "hktune.linear, compiled": lambda: graphs[0](x, weight),
+        "torch linear, compiled": lambda: graphs[1](x, weight),
+    }
+    if grad:
+        slope = torch.ones(M, N).bfloat16()
+        outs = hktune.linear(x, weight), functional.linear(x, weight)
+        calls |= {
+            "hktune.linear, backward": lambda: torch.autograd.grad(outs[0], weight, slope, retain_graph=True),
+            "torch linear, backward ": lambda: torch.autograd.grad(outs[1], weight, slope, retain_graph=True),
+            "hktune.linear, both": lambda: torch.autograd.grad(hktune.linear(x, weight), weight, slope),
+            "torch linear, both": lambda: torch.autograd.grad(functional.linear(x, weight), weight, slope),
+        }
+    for call in calls.values():
+        call()
+    show(f"host time of other ways in, {title}", rounds_ns(calls, 100))
+    inside: dict[str, Call] = {
+        "hktune.linear, in one autocast": lambda: hktune.linear(x_float, weight_float),
+        "torch linear, in one autocast": lambda: functional.linear(x_float, weight_float),
+    }
+    with torch.autocast("cpu", torch.bfloat16):
+        show("", rounds_ns(inside, 100))
+
+
+def autocast_once(product: Callable[[Tensor, Tensor], Tensor], x: Tensor, weight: Tensor) -> Tensor:
+    with torch.autocast("cpu", torch.bfloat16):
+        return product(x, weight)
 
 
 def on_a_gpu(directory: Path) -> None:

@@ -6,6 +6,7 @@ trusts the bytes: every offset is checked, and what is wrong is one TableError l
 
 from __future__ import annotations
 
+import struct
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -29,6 +30,12 @@ _KERNELS_MAX = 4096
 _DEBUG_LINES = ".debug_line"
 _DEBUG_LINES_DEADLINE_S = 10.0
 _LINE_CHARACTERS_MAX = 300
+
+# LLVM AMDGPUUsage, "AMDGPU ELF Header": EF_AMDGPU_MACH, EF_AMDGPU_FEATURE_*, EI_ABIVERSION. The GPUs of CDNA.
+_MACHINE_MASK, _ABI_V3 = 0xFF, 1
+_MACHINES = {0x30: "gfx908", 0x3F: "gfx90a", 0x4C: "gfx942", 0x4F: "gfx950", 0x5F: "gfx9-4-generic"}
+_RUNS_ON = {"gfx9-4-generic": ("gfx942", "gfx950")}
+_SETTINGS = ("", "", "-", "+")  # not supported, any, off, on
 
 _Count = Annotated[int, Meta(ge=0, lt=2**32)]
 _Short = Annotated[str, Meta(max_length=4096)]
@@ -61,8 +68,10 @@ class _Record(Struct):
 
 
 class _Metadata(Struct):
-    target: _Short = field(name="amdhsa.target")
+    """Version 1.0 (code object V3) has no target: the file's header says it."""
+
     kernels: Annotated[tuple[_Record, ...], Meta(max_length=_KERNELS_MAX)] = field(name="amdhsa.kernels")
+    target: _Short = field(name="amdhsa.target", default="")
 
 
 @dataclass(frozen=True)
@@ -113,11 +122,26 @@ class KernelImage:
 
 @dataclass(frozen=True)
 class AmdCodeObject:
-    """A parsed code object: target, loadable segments as (virtual address, bytes), kernels by symbol."""
+    """A parsed code object: target, loadable segments as (virtual address, bytes), kernels by symbol.
+
+    `features` are what it asks of the target's settings, as in a target id: "sramecc+", "xnack-"; nothing of one that
+    it does not depend on.
+    """
 
     arch: str
+    features: tuple[str, ...]
     segments: tuple[tuple[int, bytes], ...]
     kernels: Mapping[str, KernelImage]
+
+    def misfit(self, arch: str, features: tuple[str, ...] = ()) -> str | None:
+        """Why a device of `arch` with `features` cannot run it, or None when it can."""
+        if arch not in _RUNS_ON.get(self.arch, (self.arch,)):
+            return f"the code object is for {self.arch}, this device is {arch}"
+        refused = [feature for feature in self.features if features and feature not in features]
+        if refused:
+            mine, its = ":".join((self.arch, *self.features)), ":".join((arch, *features))
+            return f"the code object is for {mine}, this device is {its}"
+        return None
 
 
 def read_code_object(data: bytes) -> AmdCodeObject:
@@ -133,8 +157,29 @@ def _parsed(elf: Elf) -> AmdCodeObject:
         raise TableError(f"machine is {elf.machine}; rebuild it")
     metadata, segments, symbols = _metadata(elf), _segments(elf), _symbols(elf)
     images = [_kernel(record, symbols, segments) for record in metadata.kernels]
-    arch = metadata.target.partition(":")[0].rpartition("-")[2]
-    return AmdCodeObject(arch, segments, {image.symbol: image for image in images})
+    arch = _arch(elf.flags, metadata.target)
+    return AmdCodeObject(arch, _features(elf), segments, {image.symbol: image for image in images})
+
+
+def _arch(flags: int, target: str) -> str:
+    """The GPU that header and metadata name; metadata of version 1.0 leave it to the header."""
+    number = flags & _MACHINE_MASK
+    named = target.partition(":")[0].partition("--")[2]
+    known = _MACHINES.get(number)
+    if known and named and known != named:
+        raise TableError(f"its header says {known}, its metadata {named[:80]}; rebuild it")
+    return known or named or f"AMDGPU machine {number:#x}"
+
+
+def _features(elf: Elf) -> tuple[str, ...]:
+    """What the header's flags ask of XNACK and SRAM-ECC: one bit each in ABI V3, two since."""
+    found = []
+    for name, shift, old_bit in (("sramecc", 10, 0x200), ("xnack", 8, 0x100)):
+        if elf.abi_version <= _ABI_V3:
+            found.append(f"{name}{'+' if elf.flags & old_bit else '-'}")
+        else:
+            found.append(name + _SETTINGS[elf.flags >> shift & 3])
+    return tuple(feature for feature in found if feature[-1] in "+-")
 
 
 def source_line(data: bytes, address: int) -> str | None:
@@ -179,8 +224,8 @@ def _symbols(elf: Elf) -> dict[str, int]:
 
 
 def _kernel(record: _Record, symbols: Mapping[str, int], segments: tuple[tuple[int, bytes], ...]) -> KernelImage:
-    if record.symbol not in symbols or record.agprs > record.vgprs:
-        raise TableError(f"kernel {record.name[:80]!r} has no symbol, or more AGPRs than registers; rebuild it")
+    if record.symbol not in symbols:
+        raise TableError(f"kernel {record.name[:80]!r} has no symbol; rebuild it")
     address = symbols[record.symbol]
     descriptor = _bytes_at(segments, address, _DESCRIPTOR_BYTES)
     entry = address + int.from_bytes(descriptor[_DESCRIPTOR_ENTRY_OFFSET], "little", signed=True)
@@ -189,9 +234,10 @@ def _kernel(record: _Record, symbols: Mapping[str, int], segments: tuple[tuple[i
             f"an argument of {record.name[:80]!r} lies outside its {record.kernarg_bytes} bytes; rebuild it"
         )
     arguments = tuple(ArgumentSlot(slot.name, slot.offset, slot.size, slot.value_kind) for slot in record.slots)
+    vgprs, agprs = _registers(record, descriptor)
     resources = Resources(
-        vgprs=record.vgprs - record.agprs,
-        agprs=record.agprs,
+        vgprs=vgprs,
+        agprs=agprs,
         sgprs=record.sgprs,
         vgpr_spills=record.vgpr_spills,
         sgpr_spills=record.sgpr_spills,
@@ -200,6 +246,18 @@ def _kernel(record: _Record, symbols: Mapping[str, int], segments: tuple[tuple[i
         max_workgroup_size=record.max_workgroup_size,
     )
     return KernelImage(record.name, entry, descriptor, arguments, record.kernarg_bytes, resources)
+
+
+def _registers(record: _Record, descriptor: bytes) -> tuple[int, int]:
+    """Architectural and accumulation registers. LLVM's `.vgpr_count` is of both together; other assemblers leave out
+    `.agpr_count`, or count architectural registers only. Then the descriptor tells: what is allocated, and where the
+    accumulation registers begin in it (AMDGPUUsage, compute_pgm_rsrc1 and rsrc3 of gfx90a and later)."""
+    rsrc3, rsrc1 = struct.unpack_from("<II", descriptor, 44)
+    allocated, first = 8 * ((rsrc1 & 63) + 1), 4 * ((rsrc3 & 63) + 1)
+    architectural = record.vgprs - record.agprs
+    if architectural >= 0 and -(-max(architectural, 1) // 4) * 4 == first:
+        return architectural, record.agprs
+    return min(first, allocated), max(allocated - first, 0)
 
 
 def _bytes_at(segments: tuple[tuple[int, bytes], ...], address: int, size: int) -> bytes:

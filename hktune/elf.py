@@ -23,6 +23,7 @@ SEGMENTS_MAX = 64
 SYMBOLS_MAX = 16384
 NAME_BYTES_MAX = 4096
 
+_ABI_VERSION = 8  # where in the identification
 _IDENTITY = b"\x7fELF\x02\x01\x01"  # 64-bit, little-endian, version 1
 _HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
 _SEGMENT = struct.Struct("<IIQQQQQQ")
@@ -68,7 +69,7 @@ class Elf:
         if len(data) < _HEADER.size or not data.startswith(_IDENTITY):
             raise TableError("not a 64-bit little-endian ELF file; rebuild it")
         header = _HEADER.unpack_from(data)
-        self.machine, self.flags = header[2], header[7]
+        self.machine, self.flags, self.abi_version = header[2], header[7], header[0][_ABI_VERSION]
         segments_at, sections_at = header[5], header[6]
         segment_bytes, segments, section_bytes, sections, names_at = header[9:14]
         self.segments = tuple(self._segments(segments_at, segment_bytes, segments))

@@ -10,6 +10,7 @@
     ├── MachineError        what this machine lacks or lost: disk, memory, a process. Never a config's fault
     │   └── ToolchainError  a compiler or its headers are missing or unusable
     └── DeviceError         a device refused a call
+        ├── DeviceFull      it has too little free memory: another program may have it
         └── KernelFault     a launched kernel faulted; carries the word for its trial
 
 A message is one line: the rule, the value that broke it, the next step. What happens to one variant
@@ -65,6 +66,10 @@ class ToolchainError(MachineError):
 
 class DeviceError(HktuneError):
     """A device refused a call."""
+
+
+class DeviceFull(DeviceError):
+    """A device has less free memory than it was asked for."""
 
 
 class KernelFault(DeviceError):

@@ -11,7 +11,7 @@ from hktune.compile.compiler import Compiler
 from hktune.contained import Answer, Confirm, Prove, Request, Screen
 from hktune.device.device import Kernel, TimedDevice
 from hktune.device.opening import open_device
-from hktune.errors import DeviceError, KernelFault, MachineError
+from hktune.errors import DeviceError, DeviceFull, KernelFault, MachineError
 from hktune.measure.baseline import Baseline, TorchBaseline
 from hktune.measure.cublaslt import ALGORITHMS, CublasLt, CublasLtAlgorithm
 from hktune.measure.measured import Confirmation, MeasuredStopwatch
@@ -50,7 +50,8 @@ class GpuService:
 
 
 class Serving:
-    """One GPU at work. An Answer says `lost` when a kernel faulted: the device cannot be used after that."""
+    """One GPU at work. An Answer says `lost` when a kernel faulted: the device cannot be used after that. Raises what
+    no config is to blame for: memory that another program has."""
 
     def __init__(self, device: TimedDevice, template: Template, compiler: Compiler, service: GpuService) -> None:
         self.device = device
@@ -74,6 +75,8 @@ class Serving:
             return Answer(self._value(request), self._busy_s())
         except KernelFault as fault:
             return Answer(Failure(Status(fault.status), fault.detail), self._busy_s(), lost=True)
+        except DeviceFull as full:
+            raise self._no_memory(full) from None
         except DeviceError as refused:
             return Answer(Failure(Status.CRASHED, str(refused)), self._busy_s())
         except RuntimeError as error:  # torch may be the first to notice a fault
@@ -82,7 +85,7 @@ class Serving:
             said = next(iter(str(error).splitlines()), type(error).__name__)
             return Answer(Failure(Status.CRASHED, said), self._busy_s(), lost=True)
 
-    def _no_memory(self, error: RuntimeError) -> MachineError:
+    def _no_memory(self, error: Exception) -> MachineError:
         said = next(iter(str(error).splitlines()), "")
         where = f"GPU {self._service.ordinal} has too little free memory"
         return MachineError(f"{where} ({said}): end what else uses it, or choose another GPU")

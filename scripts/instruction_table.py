@@ -17,7 +17,6 @@ from pathlib import Path
 import pytest
 
 from hktune.emulator.instructions import control, decode, program
-from hktune.emulator.instructions.decode import Instruction
 from hktune.errors import KernelFault
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -43,11 +42,17 @@ Every instruction that the emulator implements, by encoding, and the tests that 
 `python scripts/instruction_table.py`; a test checks that the list is current. An instruction that is not here, or a
 modifier of one that is not emulated, ends a kernel with the status `crashed` and its name, when it is reached.
 
+Of the 1,220 gfx950 code objects in the wheel amd-aiter 0.1.7.post2.dev18 (hand-written attention, MoE and GEMM kernels
+of AMD's), every instruction of **1,220 of 1,220** is decoded and implemented: `python scripts/instruction_coverage.py
+FOLDER` over the unpacked wheel, 29 November 2026. It takes any folder of code objects and lists what stops the rest.
+
 The tests' truths: `differential`: C functions that clang compiles for gfx950 and for the host give the same bits on
 random inputs. `vector`, `vector_types`, `scalar`, `scalar_bits`, `compare`, `lanes`: Python's integers and fractions,
 numpy's IEEE arithmetic. `conversions`: exact fractions, and the accuracy and examples that the ISA guide gives.
-`extremes`: the ISA guide's rules of v_min and v_max, bit for bit. `matrix`: the ISA guide's layout formulas. `memory`,
-`widths`, `lds`, `atomics`, `control`: byte arrays, Python's arithmetic and paths written out by hand. `GEMMs`: compiled
+`small_floats`: the OCP's formats of 8, 6 and 4 bits and their rounding, worked out in fractions. `extremes`: the ISA
+guide's rules of v_min and v_max, bit for bit. `matrix`, `matrix_small`: the ISA guide's layout formulas, float64 and
+int64 sums. `modes`: subnormals flushed by hand, the ISA guide's rules of modes. `memory`, `widths`, `lds`, `atomics`,
+`control`, `scalar_stores`: byte arrays, Python's arithmetic and paths written out by hand. `GEMMs`: compiled
 GEMMs, every element against float64. `hazards`: executed by the checker's tests, values not compared. A test fails when
 an encoding is executed by no test with a truth of its own.
 """
@@ -62,6 +67,8 @@ def implemented() -> dict[str, list[str]]:
                 continue
             if any(buildable(encoded(form, int(opcode), source)) for source in (0, _VGPR)):
                 found.setdefault(name, []).append(mnemonic)
+                if mnemonic.endswith("_f8f6f4"):
+                    found[name].append(mnemonic.replace("v_mfma_", "v_mfma_scale_"))
     return found
 
 
@@ -83,14 +90,9 @@ def buildable(code: bytes) -> bool:
         if control.ends_block(instruction):
             control.build_terminator(instruction)
             return True
-        return not is_fault(instruction)
+        return not program.is_faulting(program.build(instruction))
     except KernelFault:
         return False
-
-
-def is_fault(instruction: Instruction) -> bool:
-    """Whether the step would raise at once: `build` wraps what it cannot build."""
-    return program.build(instruction).__qualname__.startswith("_faulting")
 
 
 class Recorder:

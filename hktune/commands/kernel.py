@@ -28,6 +28,7 @@ def add_kernel_options(parser: argparse.ArgumentParser) -> None:
     kernel.add_argument("--block", default="64", metavar="X,Y,Z", help="work-items of a workgroup (default: 64)")
     kernel.add_argument("--lds", default="0", metavar="BYTES", help="dynamic LDS (default: 0)")
     kernel.add_argument("--gemm", action="store_true", help="compare c with a @ bt^T")
+    kernel.add_argument("--strict", action="store_true", help="rules that AMD's own kernels break are hazards too")
 
 
 def verify_kernel(options: argparse.Namespace) -> int:
@@ -44,6 +45,7 @@ def verify_kernel(options: argparse.Namespace) -> int:
         options.lds,
         options.gemm,
         options.seed,
+        strict=options.strict,
     )
     kind = kernel_file.KERNEL_FILE
     data = kind.read(path)

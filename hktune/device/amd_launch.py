@@ -14,14 +14,18 @@ from hktune.model import Argument, Launch
 _MAX_WORKGROUP_SIZE = 1024
 
 
-def checked_code(data: bytes, symbol: str, arch: str) -> AmdCodeObject:
-    """The code object, for `arch` and with `symbol` in it. Raises DeviceError when it is not."""
+def checked_code(data: bytes, symbol: str, arch: str, features: tuple[str, ...] = ()) -> AmdCodeObject:
+    """The code object, for `arch` and with `symbol` in it. Raises DeviceError when it is not.
+
+    `features` are the device's settings ("sramecc+", "xnack-"), where the caller knows them.
+    """
     try:
         code = read_code_object(data)
     except InputError as error:
         raise DeviceError(str(error)) from error
-    if code.arch != arch:
-        raise DeviceError(f"the code object is for {code.arch}, this device is {arch}: rebuild it")
+    misfit = code.misfit(arch, features)
+    if misfit:
+        raise DeviceError(f"{misfit}: rebuild it")
     if symbol not in code.kernels:
         raise DeviceError(f"no kernel {symbol!r} in the code object: it has {', '.join(sorted(code.kernels))}")
     return code

@@ -24,7 +24,7 @@ from hktune.device.device import Binding, Buffer, Clocks, Event, Graph, Kernel
 from hktune.device.device_buffer import DeviceBuffer, borrowed
 from hktune.device.host_copies import check_target, source_of
 from hktune.device.nvml import nvml_clocks
-from hktune.errors import DeviceError, InputError, KernelFault
+from hktune.errors import DeviceError, DeviceFull, InputError, KernelFault
 from hktune.model import Argument, Identity, Launch
 
 _MATRICES = {"a": ("m", "k"), "bt": ("n", "k"), "c": ("m", "n")}  # rows and columns, model.Argument
@@ -335,6 +335,8 @@ def _checked(result: tuple[Any, ...]) -> Any:
         detail = f"the CUDA driver says {status.name}"
         if status.name in _FAULTS:
             raise KernelFault(_FAULTS[status.name], detail)
+        if status.name == "CUDA_ERROR_OUT_OF_MEMORY":
+            raise DeviceFull(f"{detail}: end what else uses the device, or choose another")
         raise DeviceError(f"{detail}: see `nvidia-smi` for the device's state")
     return values[0] if values else None
 

@@ -21,6 +21,7 @@ from hktune.device.prepared import BoundLaunch
 from hktune.emulator.clock.trace import Trace
 from hktune.emulator.clock.trace_recorder import Recorder
 from hktune.emulator.execution import Limits, Machine, run_dispatch
+from hktune.emulator.hazards.checker import Watch
 from hktune.emulator.instructions.program import Program
 from hktune.emulator.machine.launch import (
     Descriptor,
@@ -35,6 +36,8 @@ from hktune.errors import DeviceError, InputError
 from hktune.model import Identity, Launch
 
 _MAX_BUFFER_BYTES = 1 << 36
+_FEATURES = ("sramecc+", "xnack-")
+"""The settings of a gfx950 as ROCm finds it: SRAM-ECC cannot be switched off, page migration is not on."""
 
 
 class EmulatedBuffer:
@@ -92,7 +95,8 @@ class EmulatedDevice:
 
     `deadline_s` and `max_steps` (instructions executed by groups of waves) bound a launch, which is a KernelFault
     "timeout" past either. With `record_trace`, `trace` holds the last launch's workgroup 0. With `find_hazards`, what
-    only timing makes right is a KernelFault "hazard".
+    only timing makes right is a KernelFault "hazard"; `hazard_notes` are lines of the last launch on what the ISA guide
+    forbids and AMD's own kernels do, which `strict_hazards` makes hazards too.
     """
 
     def __init__(
@@ -103,6 +107,7 @@ class EmulatedDevice:
         max_steps: int | None = None,
         record_trace: bool = False,
         find_hazards: bool = False,
+        strict_hazards: bool = False,
     ) -> None:
         if arch != "gfx950":
             raise InputError(f"no emulator for architecture {arch!r}: known is gfx950")
@@ -113,6 +118,8 @@ class EmulatedDevice:
         self._max_steps = max_steps
         self._record_trace = record_trace
         self._find_hazards = find_hazards
+        self._strict_hazards = strict_hazards
+        self.hazard_notes: tuple[str, ...] = ()
         self.trace: Trace | None = None
 
     @property
@@ -151,13 +158,14 @@ class EmulatedDevice:
         return EmulatedBuffer(self._space, np.frombuffer(memory, np.uint8), tensor)
 
     def load(self, data: bytes, symbol: str) -> EmulatedKernel:
-        code = checked_code(data, symbol, self._arch.name)
+        code = checked_code(data, symbol, self._arch.name, _FEATURES)
         image = code.kernels[symbol]
         descriptor = Descriptor.read(image.descriptor)
         descriptor.check(symbol)
         loaded = _LoadedCode(self._space, code)
         entry = entry_address(descriptor, loaded.region.base + image.entry_address)
-        return EmulatedKernel(symbol, image, descriptor, Program(self._space, entry), loaded, data)
+        program = Program(self._space, entry, descriptor.float_mode)
+        return EmulatedKernel(symbol, image, descriptor, program, loaded, data)
 
     def launch(self, kernel: Kernel, launch: Launch, binding: Binding, stream: int | None = None) -> None:
         del stream
@@ -184,7 +192,8 @@ class EmulatedDevice:
         arguments = self._place(argument_bytes(image, explicit, dispatch, launch.dynamic_lds_bytes))
         packet = self._place(dispatch_packet(dispatch, arguments.base))
         recorder = Recorder(dispatch.waves_per_workgroup) if self._record_trace else None
-        self.trace = None
+        watch = Watch(kernel.locate, self._strict_hazards) if self._find_hazards else None
+        self.trace, self.hazard_notes = None, ()
         try:
             run_dispatch(
                 Machine(
@@ -197,9 +206,10 @@ class EmulatedDevice:
                 dispatch,
                 Limits(self._deadline_s, self._max_steps),
                 recorder,
-                self._find_hazards,
+                watch,
             )
         finally:
+            self.hazard_notes = tuple(watch.notes.values()) if watch else ()
             self._space.unmap(arguments)
             self._space.unmap(packet)
         if recorder is not None:

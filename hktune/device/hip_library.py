@@ -17,7 +17,7 @@ from ctypes import POINTER, byref, c_char_p, c_float, c_int, c_size_t, c_uint, c
 from pathlib import Path
 from typing import Any
 
-from hktune.errors import DeviceError, KernelFault
+from hktune.errors import DeviceError, DeviceFull, KernelFault
 
 LIBRARY = "libamdhip64.so"
 ROCM_HOME = Path("/opt/rocm")
@@ -113,6 +113,8 @@ class HipLibrary:
         detail = f"{name}: the HIP runtime says {error} ({status})"
         if error in _FAULTS:
             return KernelFault(_FAULTS[error], detail)
+        if error == "hipErrorOutOfMemory":
+            return DeviceFull(f"{detail}: end what else uses the device, or choose another")
         return DeviceError(f"{detail}: see `amd-smi` and dmesg for the device's state")
 
     def unconverted(self, name: str) -> Any:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from hktune.emulator.clock.trace_recorder import Recorder
-from hktune.emulator.hazards.checker import Hazards, Locate, shadow_of
+from hktune.emulator.hazards.checker import Hazards, Locate, Watch, shadow_of
 from hktune.emulator.hazards.footprint import footprints_of
 from hktune.emulator.instructions.program import Block, Program
 from hktune.emulator.machine.launch import Descriptor, Dispatch, Pointers, start
@@ -61,21 +61,24 @@ def run_dispatch(
     dispatch: Dispatch,
     limits: Limits,
     recorder: Recorder | None = None,
-    find_hazards: bool = False,
+    watch: Watch | None = None,
 ) -> None:
-    """Execute every workgroup. Raises KernelFault: crashed, hazard or timeout."""
+    """Execute every workgroup, looking for hazards where a `watch` is given.
+
+    Raises KernelFault: crashed, hazard or timeout.
+    """
     limits.started = time.monotonic()
     size = batch_workgroups(dispatch)
     sizes = (dispatch.waves_per_workgroup, dispatch.lds_bytes, dispatch.scratch_bytes)
-    shadow = shadow_of(machine.space, dispatch) if find_hazards else None
+    shadow = shadow_of(machine.space, dispatch) if watch is not None else None
     with np.errstate(all="ignore"):
         for first in range(0, dispatch.workgroups, size):
             count = min(size, dispatch.workgroups - first)
             waves = Waves(machine.space, count, *sizes)
             notes = waves.recorder = recorder if first == 0 else None
-            hazards = waves.hazards = (
-                None if shadow is None else Hazards(waves, dispatch, first, machine.descriptor, shadow, machine.locate)
-            )
+            hazards = None
+            if shadow is not None and watch is not None:
+                hazards = waves.hazards = Hazards(waves, dispatch, first, machine.descriptor, shadow, watch)
             waves.pc[:] = machine.program.entry
             start(waves, machine.descriptor, dispatch, machine.pointers, first)
             _Batch(waves, machine, dispatch, first, limits, notes, hazards).run()
@@ -131,7 +134,11 @@ class _Batch:
         places = self._waves.pc[ready]
         self._turns += 1
         late = self._turns % _BLOCKS_BETWEEN_TURNS == 0
-        return ready[places == (places.max() if late else places.min())]
+        chosen = ready[places == (places.max() if late else places.min())]
+        if not self._waves.unusual:
+            return chosen
+        modes = self._waves.mode_of(chosen)
+        return chosen[modes == modes[0]]
 
     def _run_group(self, group: Lanes, alone: bool) -> None:
         """Run a group block by block for as long as it stays whole and no other group may be waiting to join."""
@@ -140,6 +147,9 @@ class _Batch:
         try:
             while address is not None:
                 block = program.block_at(address)
+                if m.unusual:
+                    mode = int(m.mode_of(group)[0])
+                    block = program.under(block, mode) if mode else block
                 self._limits.spend(len(block.instructions), address)
                 if self._recorder is not None:
                     self._recorder.block(block)

@@ -9,6 +9,7 @@ from enum import Enum
 from torch import Tensor
 
 from hktune.runtime.callers_line import warn_caller
+from hktune.runtime.torch_state import is_jit_trace
 
 
 class Fallback(str, Enum):
@@ -100,8 +101,7 @@ class Counts:
 def _described(tensor: Tensor) -> str:
     if not isinstance(tensor, Tensor):
         return f"a {type(tensor).__name__}"
-    if tensor.is_nested:
-        return f"{str(tensor.dtype)[6:]} nested on {tensor.device}"
-    # Under torch.jit.trace sizes are tensors, whose values it warns of giving away.
-    sizes = ", ".join(str(size).removeprefix("tensor(").removesuffix(")") for size in tensor.shape)
-    return f"{str(tensor.dtype)[6:]} [{sizes}] on {tensor.device}"
+    shape: object = "nested"
+    if not tensor.is_nested:  # under torch.jit.trace sizes are tensors, whose values it warns of giving away
+        shape = "traced" if is_jit_trace() else list(tensor.shape)
+    return f"{str(tensor.dtype)[6:]} {shape} on {tensor.device}"

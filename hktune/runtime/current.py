@@ -80,7 +80,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         return operators.traced_linear(x, weight, bias, operators.CURRENT)
     if not is_plain():
         return watched.linear(linear, operators.CURRENT, x, weight, bias)
-    return operators.table_numbered(operators.CURRENT).plain_linear(x, weight, bias)
+    table = operators._current or operators.table_numbered(operators.CURRENT)
+    return table.plain_linear(x, weight, bias)
 
 
 def matmul(a: Tensor, b: Tensor | PreparedMatrix) -> Tensor:
@@ -96,7 +97,8 @@ def matmul(a: Tensor, b: Tensor | PreparedMatrix) -> Tensor:
         return operators.traced_matmul(a, b, operators.CURRENT)
     if not is_plain():
         return watched.matmul(matmul, operators.CURRENT, a, b)
-    return operators.table_numbered(operators.CURRENT).plain_matmul(a, b)
+    table = operators._current or operators.table_numbered(operators.CURRENT)
+    return table.plain_matmul(a, b)
 
 
 def stats() -> Stats:

@@ -71,24 +71,27 @@ class LoadedTable:
 
     def plain_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """`linear` where nothing watches. Autograd is told of a product of hktune's only when its kernel is found."""
-        found = self._linear(x, weight, bias)
+        found = self._find(x, weight, bias, bias is None)
         if isinstance(found, Fallback):
             return self.vendor_linear(found, x, weight, bias)
         return linear_result(*found, x, weight, bias)
 
     def autocast_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """`linear` under autocast, which what is left to torch meets with the operands as they came."""
+        served = self._served(x, weight, bias is None)
+        if isinstance(served, Fallback):
+            return self.vendor_linear(served, x, weight, bias)
         x_cast, weight_cast, bias_cast = as_autocast(x, weight, bias)
-        found = self._linear(x_cast, weight_cast, bias_cast)
-        if isinstance(found, Fallback):
-            return self.vendor_linear(found, x, weight, bias)
-        return linear_result(*found, x_cast, weight_cast, bias_cast)
+        launch = served.launch(x_cast, weight_cast, bias_cast)
+        if isinstance(launch, Fallback):
+            return self.vendor_linear(launch, x, weight, bias)
+        return linear_result(served, launch, x_cast, weight_cast, bias_cast)
 
     def serve_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """`linear` below torch's dispatcher and autograd."""
-        found = self._linear(x, weight, bias)
+        """`linear` below torch's dispatcher and autograd, contiguous as its operator promises."""
+        found = self._find(x, weight, bias, bias is None)
         if isinstance(found, Fallback):
-            return self.vendor_linear(found, x, weight, bias)
+            return self.vendor_linear(found, x, weight, bias).contiguous()
         served, launch = found
         return served.result(launch, x, weight, bias)
 
@@ -115,24 +118,27 @@ class LoadedTable:
 
     def plain_matmul(self, a: Tensor, b: Tensor) -> Tensor:
         """`matmul` where nothing watches."""
-        found = self._matmul(a, b)
+        found = self._find(a, b, None, None)
         if isinstance(found, Fallback):
             return self.vendor_matmul(found, a, b)
         return matmul_result(*found, a, b)
 
     def autocast_matmul(self, a: Tensor, b: Tensor) -> Tensor:
         """`matmul` under autocast."""
+        served = self._served(a, b, None)
+        if isinstance(served, Fallback):
+            return self.vendor_matmul(served, a, b)
         a_cast, b_cast, _ = as_autocast(a, b, None)
-        found = self._matmul(a_cast, b_cast)
-        if isinstance(found, Fallback):
-            return self.vendor_matmul(found, a, b)
-        return matmul_result(*found, a_cast, b_cast)
+        launch = served.launch(a_cast, b_cast, None)
+        if isinstance(launch, Fallback):
+            return self.vendor_matmul(launch, a, b)
+        return matmul_result(served, launch, a_cast, b_cast)
 
     def serve_matmul(self, a: Tensor, b: Tensor) -> Tensor:
-        """`matmul` below torch's dispatcher and autograd."""
-        found = self._matmul(a, b)
+        """`matmul` below torch's dispatcher and autograd, contiguous as its operator promises."""
+        found = self._find(a, b, None, None)
         if isinstance(found, Fallback):
-            return self.vendor_matmul(found, a, b)
+            return self.vendor_matmul(found, a, b).contiguous()
         served, launch = found
         return served.result(launch, a, b, None)
 
@@ -156,23 +162,16 @@ class LoadedTable:
     def stats(self) -> Stats:
         return self._counts.stats()
 
-    def _linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Found | Fallback:
-        """The launch that takes these very operands, or why torch does."""
-        served = self._served(x, weight, bias is None)
+    def _find(self, left: Tensor, right: Tensor, bias: Tensor | None, bare: bool | None) -> Found | Fallback:
+        """The launch that takes these very operands, or why torch does; `bare` as in place.Shapes."""
+        served = self._served(left, right, bare)
         if isinstance(served, Fallback):
             return served
-        launch = served.linear_launch(x, weight, bias)
-        return launch if isinstance(launch, Fallback) else (served, launch)
-
-    def _matmul(self, a: Tensor, b: Tensor) -> Found | Fallback:
-        served = self._served(a, b, None)
-        if isinstance(served, Fallback):
-            return served
-        launch = served.product_launch(a, b)
+        launch = served.launch(left, right, bias)
         return launch if isinstance(launch, Fallback) else (served, launch)
 
     def _served(self, left: Tensor, right: Tensor, bare: bool | None) -> ServedShapes | Fallback:
-        """What serves a call of these shapes (see place.Shapes), or why that is the vendor library."""
+        """What serves operands of these shapes, or why that is the vendor library."""
         if type(left) not in PLAIN or type(right) not in PLAIN:
             return Fallback.TENSOR_TYPE
         place = self._places.get(left.get_device()) or self._other_place(left)

@@ -14,11 +14,12 @@ from __future__ import annotations
 import itertools
 import math
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch._library.autograd import Info, make_autograd_impl
 from torch.nn import functional
 from torch.utils.flop_counter import register_flop_formula
 
@@ -26,7 +27,7 @@ from hktune.errors import TableError
 from hktune.runtime.counts import Fallback, Stats
 from hktune.runtime.gradients import bias_gradient, linear_gradients, matmul_gradients
 from hktune.runtime.operands import traced_refusal
-from hktune.runtime.torch_state import as_autocast, is_transformed_in_trace
+from hktune.runtime.torch_state import as_autocast, is_plain, is_transformed_in_trace
 
 CURRENT = 0
 
@@ -89,11 +90,11 @@ _library.define("matmul(Tensor a, Tensor b, int table) -> Tensor")
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None, table: int) -> Tensor:
-    return table_numbered(table).serve_linear(x, weight, bias).contiguous()
+    return table_numbered(table).serve_linear(x, weight, bias)
 
 
 def _matmul(a: Tensor, b: Tensor, table: int) -> Tensor:
-    return table_numbered(table).serve_matmul(a, b).contiguous()
+    return table_numbered(table).serve_matmul(a, b)
 
 
 def _fake_linear(x: Tensor, weight: Tensor, bias: Tensor | None, table: int) -> Tensor:
@@ -122,13 +123,34 @@ def _save_operands(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     ctx.save_for_backward(left if needed[1] else None, right if needed[0] else None)
 
 
-for _name, _function, _fake, _backward in (
-    ("linear", _linear, _fake_linear, _linear_backward),
-    ("matmul", _matmul, _fake_matmul, _matmul_backward),
+def _taped(name: str, backward: Callable[..., Any], plain: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The operator as torch's dispatcher meets it first. Where nothing watches, as in a compiled graph that runs,
+    `plain` serves it at once: to go on to the dispatcher costs two more calls into Python. Else torch's own function
+    tells autograd of `backward`."""
+    operator = getattr(torch.ops.hktune, name).default
+    for_watchers = make_autograd_impl(operator, Info(backward, _save_operands))
+
+    def call(keys: Any, *operands: Any) -> Tensor:
+        return plain(*operands) if is_plain() else for_watchers(keys, *operands)
+
+    return call
+
+
+def _plain_linear(x: Tensor, weight: Tensor, bias: Tensor | None, table: int) -> Tensor:
+    return table_numbered(table).plain_linear(x, weight, bias).contiguous()
+
+
+def _plain_matmul(a: Tensor, b: Tensor, table: int) -> Tensor:
+    return table_numbered(table).plain_matmul(a, b).contiguous()
+
+
+for _name, _function, _fake, _backward, _plain in (
+    ("linear", _linear, _fake_linear, _linear_backward, _plain_linear),
+    ("matmul", _matmul, _fake_matmul, _matmul_backward, _plain_matmul),
 ):
     _library.impl(_name, _function, "CompositeExplicitAutograd")
     torch.library.register_fake(f"hktune::{_name}", _fake, lib=_library)
-    torch.library.register_autograd(f"hktune::{_name}", _backward, setup_context=_save_operands, lib=_library)
+    _library.impl(_name, _taped(_name, _backward, _plain), "Autograd", with_keyset=True)
 
 
 def _flops(left_shape: Sequence[int], right_shape: Sequence[int], *others: Any, out_shape: Any, **named: Any) -> int:

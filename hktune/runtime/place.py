@@ -15,7 +15,7 @@ from hktune.device.prepared import BoundLaunch
 from hktune.dispatch.choice import Choice, Choices
 from hktune.model import Launch
 from hktune.runtime.counts import Counts, Fallback
-from hktune.runtime.served_shapes import ServedShapes
+from hktune.runtime.served_shapes import ServedProducts, ServedShapes
 from hktune.runtime.torch_state import is_capturing
 from hktune.runtime.workspaces import Workspaces
 
@@ -100,8 +100,8 @@ class Place:
         route = self.route((math.prod(rows), n, k, bare is not False))
         if len(self.served) >= _ROUTES_MAX:
             self.served.clear()
-        served = route.why or ServedShapes(self, route, (*rows, n), self._counts, is_product)
-        self.served[shapes] = served
+        kind = ServedProducts if is_product else ServedShapes
+        served = self.served[shapes] = route.why or kind(self, route, (*rows, n), self._counts)
         return served
 
     def route(self, key: Key) -> Route:

@@ -20,26 +20,22 @@ _MISALIGNED = ALIGNMENT_BYTES - 1
 
 
 class ServedShapes:
-    """What serves calls of one left [..., K] and right operand, with or without bias, whose output has `out_shape`.
+    """What serves calls of one x [..., K] and weight [N, K], with or without bias, whose output has `out_shape`.
 
-    The right operand is a weight [N, K], or with `is_product` a b [K, N]. A call asks `linear_launch` or
-    `product_launch` what serves its very operands, and then, of a launch, for its `result`. Both work outside of
-    torch's dispatcher and autograd.
+    A call asks for the `launch` of its very operands, and then for that launch's `result`. Both work outside of torch's
+    dispatcher and autograd.
     """
 
-    __slots__ = ("_b_strides", "_counts", "_is_product", "_out_shape", "_place", "_route")
+    __slots__ = ("_counts", "_out_shape", "_place", "_route")
+    name = "hktune::linear"
 
-    def __init__(
-        self, place: Place, route: Route, out_shape: tuple[int, ...], counts: Counts, is_product: bool = False
-    ) -> None:
+    def __init__(self, place: Place, route: Route, out_shape: tuple[int, ...], counts: Counts) -> None:
         self._place = place
         self._route = route
         self._out_shape = out_shape
         self._counts = counts
-        self._is_product = is_product
-        self._b_strides = (1, route.numbers["k"])
 
-    def linear_launch(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> PreparedLaunch | Fallback:
+    def launch(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> PreparedLaunch | Fallback:
         """What takes these plain tensors as they lie, or why that is the vendor library."""
         place, prepared = self._place, self._route.prepared
         index = place.index
@@ -66,8 +62,64 @@ class ServedShapes:
             return prepared
         return self._slow_launch((x, weight) if bias is None else (x, weight, bias))
 
-    def product_launch(self, a: Tensor, b: Tensor) -> PreparedLaunch | Fallback:
-        """`linear_launch` of a and b [K, N], which a kernel takes where it is the transposed view of a [N, K]."""
+    def result(self, launch: PreparedLaunch, left: Tensor, right: Tensor, bias: Tensor | None) -> Tensor:
+        """The product, by a launch that was found for these operands."""
+        place, route = self._place, self._route
+        out = left.new_empty(*self._out_shape)  # its sizes one by one: as one tuple they cost torch 0.45 us more
+        stream = place.stream()
+        workspace = place.workspaces.of(stream, route.workspace_bytes) if route.workspace_bytes else None
+        if profiling():
+            with operator_range(self.name, left, right):
+                launch(left, right, out, bias, workspace, stream)
+        else:
+            launch(left, right, out, bias, workspace, stream)
+        if route.near:
+            self._counts.near_hits += 1
+        else:
+            self._counts.hits += 1
+        return out
+
+    def _slow_launch(self, operands: tuple[Tensor, ...]) -> PreparedLaunch | Fallback:
+        """The launch of a call that is the first of its shapes, whose operands are no contiguous bf16 of this device,
+        or that comes while another device is the current one; or why the vendor serves it."""
+        place, route = self._place, self._route
+        n, k = route.numbers["n"], route.numbers["k"]
+        why = refusal(operands, n, k, place.where)
+        if why is not None:
+            return why
+        strides = self._strides(operands)
+        if isinstance(strides, Fallback):
+            return strides
+        with place.entered():
+            why = place.make_ready(route)
+            if why is not None or route.prepared is None:
+                return why or Fallback.NO_ENTRY
+            prepared = place.strided(route, *strides) if strides else route.prepared
+
+        def launch(a: Any, bt: Any, c: Any, bias: Any, workspace: Any, stream: int | None) -> None:
+            with place.entered():
+                prepared(a, bt, c, bias, workspace, stream)
+
+        return launch
+
+    def _strides(self, operands: tuple[Tensor, ...]) -> tuple[int, int] | tuple[()] | Fallback:
+        """From row to row of either operand, as operands.row_strides, or why no kernel takes them so."""
+        found = row_strides(operands, self._route.numbers["k"], self._route.takes_strides)
+        return Fallback.STRIDES if found is None else found
+
+
+class ServedProducts(ServedShapes):
+    """The same of one a [..., K] and b [K, N], which a kernel takes where it is the transposed view of a [N, K]."""
+
+    __slots__ = ("_b_strides",)
+    name = "hktune::matmul"
+
+    def __init__(self, place: Place, route: Route, out_shape: tuple[int, ...], counts: Counts) -> None:
+        super().__init__(place, route, out_shape, counts)
+        self._b_strides = (1, route.numbers["k"])
+
+    def launch(self, a: Tensor, b: Tensor, bias: Tensor | None = None) -> PreparedLaunch | Fallback:
+        del bias
         place, prepared = self._place, self._route.prepared
         index = place.index
         try:
@@ -91,51 +143,13 @@ class ServedShapes:
             return prepared
         return self._slow_launch((a, b))
 
-    def result(self, launch: PreparedLaunch, left: Tensor, right: Tensor, bias: Tensor | None) -> Tensor:
-        """The product, by a launch that was found for these operands."""
-        if profiling():
-            with operator_range("hktune::matmul" if self._is_product else "hktune::linear", left, right):
-                return self._launched(launch, left, right, bias)
-        return self._launched(launch, left, right, bias)
-
-    def _launched(self, launch: PreparedLaunch, left: Tensor, right: Tensor, bias: Tensor | None) -> Tensor:
-        place, route = self._place, self._route
-        out = left.new_empty(*self._out_shape)  # its sizes one by one: as one tuple they cost torch 0.45 us more
-        stream = place.stream()
-        workspace = place.workspaces.of(stream, route.workspace_bytes) if route.workspace_bytes else None
-        launch(left, right, out, bias, workspace, stream)
-        if route.near:
-            self._counts.near_hits += 1
-        else:
-            self._counts.hits += 1
-        return out
-
-    def _slow_launch(self, operands: tuple[Tensor, ...]) -> PreparedLaunch | Fallback:
-        """The launch of a call that is the first of its shapes, whose operands are no contiguous bf16 of this device,
-        or that comes while another device is the current one; or why the vendor serves it."""
-        place, route = self._place, self._route
-        n, k = route.numbers["n"], route.numbers["k"]
-        why = refusal(operands, n, k, place.where)
-        if why is not None:
-            return why
-        if self._is_product:
-            a, b = operands
-            operands = (a, b.detach().t())
-        strides = row_strides(operands, k, route.takes_strides)
+    def _strides(self, operands: tuple[Tensor, ...]) -> tuple[int, int] | tuple[()] | Fallback:
+        a, b = operands
+        k, transposed = self._route.numbers["k"], b.detach().t()
+        strides = row_strides((a, transposed), k, self._route.takes_strides)
         if strides is None:
-            across = self._is_product and row_stride(operands[1], k) is None
-            return Fallback.NOT_TRANSPOSED if across else Fallback.STRIDES
-        with place.entered():
-            why = place.make_ready(route)
-            if why is not None or route.prepared is None:
-                return why or Fallback.NO_ENTRY
-            prepared = place.strided(route, *strides) if strides else route.prepared
-
-        def launch(a: Any, bt: Any, c: Any, bias: Any, workspace: Any, stream: int | None) -> None:
-            with place.entered():
-                prepared(a, bt, c, bias, workspace, stream)
-
-        return launch
+            return Fallback.NOT_TRANSPOSED if row_stride(transposed, k) is None else Fallback.STRIDES
+        return strides
 
 
 def _bias_fits(bias: Tensor, n: int, index: int) -> bool:

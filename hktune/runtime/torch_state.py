@@ -15,12 +15,14 @@ from torch.autograd import forward_ad
 
 compiling = torch.compiler.is_dynamo_compiling
 grad_enabled = torch.is_grad_enabled
+is_jit_trace: Any = torch._C._is_tracing
 profiling: Any = torch._C._autograd._profiler_enabled
 
 _dispatch_modes: Any = torch._C._len_torch_dispatch_stack
+_key_included: Any = torch._C._dispatch_tls_is_dispatch_key_included
+_PRE_DISPATCH = torch._C.DispatchKey.PreDispatch  # of make_fx(pre_dispatch=True), whose modes are on no stack
 _function_modes: Any = torch._C._len_torch_function_stack
 _functorch: Any = torch._C._functorch.peek_interpreter_stack
-_jit_trace: Any = torch._C._is_tracing
 _autocast: Any = torch._C._is_any_autocast_enabled
 _fx: Any = torch.fx._symbolic_trace
 
@@ -29,11 +31,12 @@ def is_plain() -> bool:
     """Whether nothing watches, and autocast is off."""
     return not (
         _dispatch_modes()
+        or _key_included(_PRE_DISPATCH)
         or _function_modes()
         or _functorch() is not None
         or _autocast()
         or forward_ad._current_level >= 0
-        or _jit_trace()
+        or is_jit_trace()
         or _fx._is_fx_tracing_flag
     )
 
@@ -43,12 +46,12 @@ def has_function_mode() -> bool:
 
 
 def has_dispatch_mode() -> bool:
-    return bool(_dispatch_modes())
+    return bool(_dispatch_modes() or _key_included(_PRE_DISPATCH))
 
 
 def is_transformed() -> bool:
     """Under vmap, grad and their like, forward-mode AD, or torch.jit.trace."""
-    return _functorch() is not None or forward_ad._current_level >= 0 or _jit_trace()
+    return _functorch() is not None or forward_ad._current_level >= 0 or is_jit_trace()
 
 
 def is_transformed_in_trace() -> bool:
@@ -80,7 +83,9 @@ def as_autocast(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor,
 
 
 def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    if not isinstance(tensor, Tensor) or not tensor.is_floating_point() or tensor.dtype is torch.float64:
+    if not isinstance(tensor, Tensor) or tensor.dtype is dtype or tensor.dtype is torch.float64:
+        return tensor
+    if not tensor.is_floating_point():
         return tensor
     return tensor.to(dtype)
 

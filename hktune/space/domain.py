@@ -18,11 +18,28 @@ if TYPE_CHECKING:
 DESCENTS = 6
 """From so many of the seeds, the best by the estimate, what else it favours is sought."""
 
+LOOKS_MAX = 2_000_000  # some 10 us each; the shipped spaces take at most 900
 _DRAWS = 5000  # some 10 us each, most being left at their first illegal value
 
 
 def _declared(parameter: Parameter) -> Sequence[Value]:
     return parameter.values
+
+
+class Looks:
+    """How often a search for one legal config may look: constraints that fail only once most parameters are chosen
+    would have it look at everything."""
+
+    def __init__(self, domain: Domain) -> None:
+        self._domain = domain
+        self._left = LOOKS_MAX
+
+    def one_more(self) -> None:
+        """Raises SpaceError when it has looked often enough."""
+        self._left -= 1
+        if self._left < 0:
+            rule = f"{self._domain}: no legal config among {LOOKS_MAX} partly chosen ones"
+            raise SpaceError(f"{rule}: loosen a constraint, or declare first the parameters that it depends on")
 
 
 class Domain:
@@ -70,8 +87,8 @@ class Domain:
 
     @cached_property
     def is_empty(self) -> bool:
-        """Whether no config is legal; as fast as finding the first one."""
-        return next(self.enumerate(), None) is None
+        """Whether no config is legal; as fast as finding the first one. Raises SpaceError where that takes too long."""
+        return next(self._walk(0, len(self.parameters), dict(self._fixed), looks=Looks(self)), None) is None
 
     @cached_property
     def count(self) -> int:
@@ -181,7 +198,7 @@ class Domain:
         def shuffled(parameter: Parameter) -> Sequence[Value]:
             return rng.sample(parameter.values, len(parameter.values) if retreats else 1)
 
-        return self._walk(0, len(self.parameters), dict(self._fixed), shuffled)
+        return self._walk(0, len(self.parameters), dict(self._fixed), shuffled, Looks(self) if retreats else None)
 
     def _count(self, level: int, scope: dict[str, Any], known: list[dict[tuple[Any, ...], int]]) -> int:
         """The legal ways to choose the parameters from `level` on; `known` has those found, by all they depend on."""
@@ -208,9 +225,16 @@ class Domain:
         return needed
 
     def _walk(
-        self, level: int, last: int, scope: dict[str, Any], order: Callable[[Parameter], Sequence[Value]] = _declared
+        self,
+        level: int,
+        last: int,
+        scope: dict[str, Any],
+        order: Callable[[Parameter], Sequence[Value]] = _declared,
+        looks: Looks | None = None,
     ) -> Iterator[dict[str, Any]]:
         """Yields `scope` with the first `last` parameters bound, for each way that breaks no rule so far."""
+        if looks is not None:
+            looks.one_more()
         if not passes(self._levels[level], scope):
             return
         if level == last:
@@ -219,4 +243,4 @@ class Domain:
         parameter = self.parameters[level]
         for value in order(parameter):
             scope[parameter.name] = value
-            yield from self._walk(level + 1, last, scope, order)
+            yield from self._walk(level + 1, last, scope, order, looks)

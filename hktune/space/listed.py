@@ -38,6 +38,11 @@ class ListedDomain(Domain):
         return islice(self._listed.values(), SUGGESTED)
 
     @cached_property
+    def is_empty(self) -> bool:
+        """Whether nothing on the list is legal."""
+        return not self._listed
+
+    @cached_property
     def count(self) -> int:
         """How many of the list are legal."""
         return len(self._listed)

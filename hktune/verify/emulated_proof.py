@@ -77,7 +77,9 @@ def prove_one(data: bytes, task: ProofTask, launch: ProofLaunch, until: float) -
 
 def _device(task: ProofTask, until: float, record_trace: bool = False) -> EmulatedDevice:
     left_s = max(until - time.monotonic(), 0.0)
-    return EmulatedDevice(task.arch.name, deadline_s=left_s, record_trace=record_trace, find_hazards=True)
+    return EmulatedDevice(
+        task.arch.name, deadline_s=left_s, record_trace=record_trace, find_hazards=True, strict_hazards=True
+    )
 
 
 def _proof(device: EmulatedDevice, data: bytes, task: ProofTask, one: ProofLaunch) -> Proof | Failure:

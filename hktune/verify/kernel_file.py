@@ -79,6 +79,7 @@ class KernelRun:
     gemm: bool = False
     seed: int = 0
     deadline_s: float = 600.0
+    strict: bool = False
 
     def launch(self) -> Launch:
         """Raises SpaceError for an expression that has no value."""
@@ -175,7 +176,7 @@ def only_symbol(data: bytes, path: Path) -> str:
 def judge(data: bytes, symbol: str, run: KernelRun) -> Verdict:
     """Run the kernel once, watching for hazards. Raises InputError when the description does not fit the kernel."""
     launch = run.launch()
-    device = EmulatedDevice(ARCH, deadline_s=run.deadline_s, find_hazards=True)
+    device = EmulatedDevice(ARCH, deadline_s=run.deadline_s, find_hazards=True, strict_hazards=run.strict)
     kernel = device.load(data, symbol)
     resources = kernel.image.resources
     mismatch = kernel.image.mismatch(launch.arguments)
@@ -200,7 +201,7 @@ def judge(data: bytes, symbol: str, run: KernelRun) -> Verdict:
         return Verdict(symbol, Failure(Status.CRASHED, detail), resources, notes)
     for name, array in arrays.items():
         device.read(buffers[name], array)
-    return Verdict(symbol, _wrong(run, arrays), resources, notes)
+    return Verdict(symbol, _wrong(run, arrays), resources, (*notes, *device.hazard_notes))
 
 
 def _number(run: KernelRun, parameter: Parameter) -> int | float:

@@ -23,6 +23,7 @@ pytest.importorskip("ziglang")
 
 Words = npt.NDArray[np.uint32]
 
+_DENORMALS = ".amdhsa_float_denorm_mode_32"
 _SHELL = """
 .amdgcn_target "amdgcn-amd-amdhsa--gfx950"
 .text
@@ -44,13 +45,12 @@ kernel:
   .amdhsa_next_free_vgpr 512
   .amdhsa_next_free_sgpr 96
   .amdhsa_accum_offset 256
-  .amdhsa_float_denorm_mode_32 {denormals}
   .amdhsa_user_sgpr_kernarg_preload_length {preload_dwords}
+  {directives}
 .end_amdhsa_kernel
 .amdgpu_metadata
 ---
-amdhsa.version: [1, 2]
-amdhsa.target: amdgcn-amd-amdhsa--gfx950
+{version}
 amdhsa.kernels:
   - .name: kernel
     .symbol: kernel.kd
@@ -77,12 +77,13 @@ def assemble(
     lds_bytes: int = 0,
     scratch_bytes: int = 0,
     item_axes: int = 0,
-    denormals: int = 3,
     preload_dwords: int = 0,
     hidden: tuple[tuple[str, int], ...] = (),
+    directives: str = "",
+    version: str = "amdhsa.version: [1, 2]\namdhsa.target: amdgcn-amd-amdhsa--gfx950",
 ) -> bytes:
     """A code object with one kernel, `kernel`: `pointers` pointer arguments (kernarg pointer in s[0:1], workgroup id
-    in s2, s3, s4), then `hidden` arguments as (kind, bytes)."""
+    in s2, s3, s4), then `hidden` arguments as (kind, bytes). `directives` are lines of its descriptor."""
     slots = [("global_buffer", 8)] * pointers + list(hidden)
     lines, offset = [], 0
     for kind, size in slots:
@@ -94,9 +95,10 @@ def assemble(
         item_axes=item_axes,
         lds_bytes=lds_bytes,
         scratch_bytes=scratch_bytes,
-        denormals=denormals,
         preload_dwords=preload_dwords,
         kernarg_bytes=offset,
+        directives=directives if _DENORMALS in directives else f"{_DENORMALS} 3\n{directives}",
+        version=version,
         arguments="\n".join(lines) or "      []",
     )
     with TemporaryDirectory() as folder:
@@ -172,10 +174,16 @@ def encodings(snippet: str) -> list[str]:
 
 
 def run_lanes(
-    lines: str, inputs: Sequence[npt.NDArray[Any]], outputs: int = 1, lds_bytes: int = 0, scratch_bytes: int = 0
+    lines: str,
+    inputs: Sequence[npt.NDArray[Any]],
+    outputs: int = 1,
+    lds_bytes: int = 0,
+    scratch_bytes: int = 0,
+    directives: str = "",
 ) -> Words:
     """Run `lines` on one wave with (64,) 32-bit inputs; the (outputs, 64) words it leaves."""
-    code = assemble(vector_program(lines, len(inputs), outputs), lds_bytes=lds_bytes, scratch_bytes=scratch_bytes)
+    body = vector_program(lines, len(inputs), outputs)
+    code = assemble(body, lds_bytes=lds_bytes, scratch_bytes=scratch_bytes, directives=directives)
     given = np.array([np.asarray(row).view(np.uint32) for row in inputs] or [np.zeros(64)], np.uint32)
     found: Words = launch(code, given, np.zeros((outputs, 64), np.uint32))[1]
     return found

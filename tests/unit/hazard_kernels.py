@@ -33,7 +33,7 @@ def hazard(lines: str, waves: int = 1, groups: int = 1, lds_bytes: int = 8192, e
     """
     code = assemble(f"{entry}\n{lines}\ns_endpgm", lds_bytes=lds_bytes)
     arrays = (np.zeros(4096, np.uint32), np.zeros(4096, np.uint32))
-    device = EmulatedDevice(deadline_s=60.0, find_hazards=True)
+    device = EmulatedDevice(deadline_s=60.0, find_hazards=True, strict_hazards=True)
     try:
         launch(code, *arrays, grid=(groups, 1, 1), block=(64 * waves, 1, 1), device=device)
     except KernelFault as fault:

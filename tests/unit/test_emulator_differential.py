@@ -56,7 +56,7 @@ def test_device_and_host_agree(name: str, objects: tuple[bytes, ctypes.CDLL]) ->
     code, host = objects
     given, expected, found = inputs(), np.zeros(COUNT, np.uint32), np.zeros(COUNT, np.uint32)
     getattr(host, f"run_{name}")(ctypes.c_void_p(given.ctypes.data), ctypes.c_void_p(expected.ctypes.data))
-    device = EmulatedDevice(deadline_s=60.0, find_hazards=True)
+    device = EmulatedDevice(deadline_s=60.0, find_hazards=True, strict_hazards=True)
     source, target = device.allocate(given.nbytes), device.allocate(found.nbytes)
     device.write(source, given)
     arguments = (Argument("a", "pointer"), Argument("c", "pointer"))

@@ -152,6 +152,30 @@ def test_transposed_read_gives_each_lane_a_column() -> None:
         assert found[:, lane].tobytes() == column.tobytes()
 
 
+@pytest.mark.parametrize(("name", "bits", "size"), [("b64_tr_b8", 8, 8), ("b64_tr_b4", 4, 8), ("b96_tr_b6", 6, 12)])
+def test_smaller_elements_are_transposed_alike(name: str, bits: int, size: int) -> None:
+    """16 lanes read rows of 16 elements one after another, wherever each lane's bytes lie; lane i receives column i."""
+    rows = np.random.default_rng(bits).integers(0, 1 << 32, (size // 4, 64), dtype=np.uint32)
+    places = (np.random.default_rng(1).permutation(64) * 16).astype(np.uint32)
+    data = f"v[10:{9 + size // 4}]"
+    lines = f"""
+    ds_write_b{8 * size} v13, {data}
+    ds_read_{name} v[20:{19 + size // 4}], v13
+    s_waitcnt lgkmcnt(0)
+    """
+    given = np.zeros((4, 64), np.uint32)
+    given[: size // 4], given[3] = rows, places
+    found = run_lanes(lines, given, size // 4, LDS_BYTES)
+    numbers = [int.from_bytes(np.ascontiguousarray(rows[:, lane]).tobytes(), "little") for lane in range(64)]
+    per_lane = 8 * size // bits
+    for lane in range(64):
+        elements = [
+            number >> bits * i & (1 << bits) - 1 for number in numbers[lane & ~15 :][:16] for i in range(per_lane)
+        ]
+        column = sum(element << bits * i for i, element in enumerate(elements[lane % 16 :: 16]))
+        assert np.ascontiguousarray(found[:, lane]).tobytes() == column.to_bytes(size, "little"), lane
+
+
 def test_atomics_on_lds_return_what_was_there() -> None:
     """All lanes add to one counter: what they see is every partial sum once, and the total stays behind."""
     lines = """

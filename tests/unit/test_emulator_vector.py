@@ -225,7 +225,7 @@ FLOATS: dict[str, Callable[[Fraction, Fraction], Fraction]] = {
     "v_mul_f32 v20, v10, v11": lambda x, y: x * y,
     "v_sub_f32 v20, v10, v11": lambda x, y: x - y,
     "v_subrev_f32 v20, v10, v11": lambda x, y: y - x,
-    "v_add_f32_e64 v20, v10, -|v11| mul:4": lambda x, y: 4 * Fraction(float32_of(x - abs(y))),
+    "v_add_f32_e64 v20, v10, -|v11| mul:4": lambda x, y: x - abs(y),  # IEEE mode ignores output scaling
     "v_add_f32_e64 v20, v10, v11 clamp": lambda x, y: min(max(x + y, Fraction(0)), Fraction(1)),
     "v_fmaak_f32 v20, v10, v11, 0x3fc00000": lambda x, y: x * y + Fraction(3, 2),
     "v_pk_mul_f32 v[20:21], v[10:11], v[10:11] op_sel:[0,1] op_sel_hi:[1,1]": lambda x, y: x * y,

@@ -36,7 +36,7 @@ DEEPEST = [
 
 def watched(variant: Variant, config: Config, problem: Problem) -> Proof | Failure:
     code = compiled(variant)
-    device = EmulatedDevice(find_hazards=True)
+    device = EmulatedDevice(find_hazards=True, strict_hazards=True)
     launch = space().template.launch(config, problem)
     return verify(device, device.load(code.data, code.symbol), launch, problem, seed=1)
 

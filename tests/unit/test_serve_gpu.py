@@ -12,7 +12,7 @@ import torch
 from hip_stand_in import StandIn
 
 from hktune.contained import Answer, Confirm, Prove, Screen
-from hktune.errors import DeviceError, KernelFault
+from hktune.errors import DeviceError, DeviceFull, KernelFault, MachineError
 from hktune.measure.measured import Confirmation
 from hktune.measure.stopwatch import Attempt
 from hktune.model import Config, Failure, Problem, Source, Status, Timing
@@ -55,6 +55,14 @@ def test_a_fault_loses_the_device_and_a_refusal_does_not(
     monkeypatch: pytest.MonkeyPatch, error: Exception, failure: Failure, lost: bool
 ) -> None:
     assert answer(monkeypatch, error) == Answer(failure, lost=lost)
+
+
+@pytest.mark.parametrize(
+    "error", [DeviceFull("the CUDA driver says CUDA_ERROR_OUT_OF_MEMORY"), torch.OutOfMemoryError("2 GiB wanted\nmore")]
+)
+def test_memory_that_another_program_has_is_no_configs_fault(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    with pytest.raises(MachineError, match=r"^GPU 0 has too little free memory \([^\n]*\): end what else uses it"):
+        answer(monkeypatch, error)
 
 
 def test_the_process_is_on_its_own_gpu(stand_in: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

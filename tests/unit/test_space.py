@@ -17,6 +17,7 @@ from hktune.model import Config, Problem, Status, Value
 from hktune.rows import require_own
 from hktune.shipped import KERNELS, SPACE_OF
 from hktune.space import SearchSpace, explain, load_space
+from hktune.space import domain as domains
 from hktune.space.rules import roots
 
 PROBLEM = Problem(512, 1024, 1024)
@@ -273,3 +274,29 @@ def test_text_that_is_no_word_is_no_value(toy_space_path: Path, tmp_path: Path, 
     (tmp_path / "toy.yaml").write_text(text)
     with pytest.raises(SpaceError, match="text goes into source"):
         load_space(tmp_path / "toy.yaml", toy_space_path.parent.parent / "kernels")
+
+
+def test_a_search_for_a_legal_config_ends_where_constraints_fail_last(
+    toy_space_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """20 switches, and a rule over all of them that no choice keeps but the default, which the problem forbids."""
+    kernels = tmp_path / "kernels" / "gfx950" / "toy"
+    shutil.copytree(toy_space_path.parent.parent / "kernels" / "gfx950" / "toy", kernels)
+    switches = [f"s{number}" for number in range(20)]
+    for name, begin in (("template.yaml", "fields: {"), ("toy.hip", "\nconstexpr int ")):
+        text = (kernels / name).read_text()
+        put = "".join(
+            f"{each}: {each}, " if name == "template.yaml" else f"{each} = ${{{each}}}, " for each in switches
+        )
+        (kernels / name).write_text(text.replace(begin, begin + put, 1))
+    lines = "".join(f"  {each}: {{values: [0, 1], default: 0, help: a switch}}\n" for each in switches)
+    rule = f"  - {{name: never, require: '{' + '.join(switches)} == 0 and m == 1', reason: 'no'}}\n"
+    text = (
+        toy_space_path.read_text().replace("parameters:\n", f"parameters:\n{lines}").replace("seeds:", f"{rule}seeds:")
+    )
+    (tmp_path / "toy.yaml").write_text(text)
+    domain = load_space(tmp_path / "toy.yaml", tmp_path / "kernels").domain(PROBLEM)
+    monkeypatch.setattr(domains, "LOOKS_MAX", 20_000)
+    for ask in (lambda: domain.is_empty, lambda: domain.sample(random.Random(0))):
+        with pytest.raises(SpaceError, match="no legal config among 20000 partly chosen ones: loosen a constraint"):
+            ask()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import NoReturn
 
 import numpy as np
@@ -27,6 +28,17 @@ from hktune.errors import KernelFault
 Locate = Callable[[int], str]
 """Where an instruction's address lies in the kernel, in words."""
 
+
+@dataclass
+class Watch:
+    """How a launch is looked at. `strict`: what is wrong by the book only is a hazard too, not a note. `notes`: one
+    line for each instruction and kind of objection."""
+
+    locate: Locate = lambda _address: ""
+    strict: bool = False
+    notes: dict[tuple[int, str], str] = field(default_factory=dict)
+
+
 _REMEMBERED_OPERATIONS = 1 << 15
 _FLAT_SCRATCH = range(102, 106)  # flat_scratch and xnack_mask, which the hardware sets up
 
@@ -42,15 +54,15 @@ class Hazards:
     then say where."""
 
     def __init__(
-        self, m: Waves, dispatch: Dispatch, first: int, descriptor: Descriptor, memory: MemoryShadow, locate: Locate
+        self, m: Waves, dispatch: Dispatch, first: int, descriptor: Descriptor, memory: MemoryShadow, watch: Watch
     ) -> None:
         waves = dispatch.waves_per_workgroup
-        self._m, self._dispatch, self._first, self._locate = m, dispatch, first, locate
+        self._m, self._dispatch, self._first, self._watch = m, dispatch, first, watch
         self.order = Order(m.workgroups, waves)
         self._lds = LdsShadow(m.workgroups, waves, m.lds_bytes, self.order)
         self._memory = memory
         self._batch = (self.order, m.workgroups, first)
-        self._tracks = [Track(written_at_start(descriptor))] * m.count
+        self._tracks = [Track(written_at_start(descriptor), watch.strict)] * m.count
         self._groups: dict[bytes, list[tuple[Track, Array]]] = {}
         self._here: list[tuple[Track, Array]] = []
         self._columns: Array = np.zeros(0, np.int64)
@@ -126,6 +138,12 @@ class Hazards:
             track.issue(footprint)
         except Unsafe as unsafe:
             self._fail(column, str(unsafe))
+        if track.notes:
+            instruction = footprint.instruction
+            for what in track.notes:
+                note = f"{instruction}{self._watch.locate(instruction.address)}, {self._name(column)}: {what}"
+                self._watch.notes.setdefault((instruction.address, what.partition(" ")[0]), note)
+            track.notes.clear()
 
     def _send(self, queue: int, footprint: Footprint, group: Lanes) -> None:
         self.order.issued[queue, group] += 1
@@ -214,10 +232,13 @@ class Hazards:
 
     def _fail(self, column: int, what: str) -> NoReturn:
         assert self._current is not None
-        m, instruction = self._m, self._current.instruction
-        workgroup = self._dispatch.workgroup(self._first + column % m.workgroups)
-        who = f"wave {column // m.workgroups} of workgroup {workgroup}"
-        raise KernelFault("hazard", f"{instruction}{self._locate(instruction.address)}, {who}: {what}")
+        instruction = self._current.instruction
+        place = self._watch.locate(instruction.address)
+        raise KernelFault("hazard", f"{instruction}{place}, {self._name(column)}: {what}")
+
+    def _name(self, column: int) -> str:
+        workgroup = self._dispatch.workgroup(self._first + column % self._m.workgroups)
+        return f"wave {column // self._m.workgroups} of workgroup {workgroup}"
 
 
 def _alike(one: Track, other: Track) -> bool:

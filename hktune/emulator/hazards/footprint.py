@@ -28,8 +28,10 @@ WRITE_BACK, INVALIDATE = range(2)
 _TRANSCENDENTAL = ("v_exp_", "v_log_", "v_rcp_", "v_rsq_", "v_sqrt_", "v_sin_", "v_cos_")
 _KEEPS_DESTINATION = ("v_writelane", "v_swap", "v_permlane")
 _MFMA_ROWS = re.compile(r"v_mfma_\w+?_(\d+)x")
-_VMCNT_MAX, _LGKMCNT_MAX = 63, 15
+VMCNT_MAX, LGKMCNT_MAX = 63, 15
+"""What the counters of a wave hold at most (CDNA4 ISA guide, section 4.4)."""
 _COUNTS_NOTHING = ("buffer_wbl2", "buffer_inv", "s_dcache")
+_SIX_BITS = 2  # the first format of an f8f6f4 MFMA with fewer than 8
 _WIDE_STORES = ("store_dwordx3", "store_dwordx4")
 _LANE_PERMUTES = ("ds_permute", "ds_bpermute", "ds_nop")
 
@@ -102,7 +104,7 @@ def footprint_of(instruction: Instruction) -> Footprint:
         lgkmcnt=lgkmcnt,
         to_lds=bool(fields.get("lds")) or "_load_lds_" in name,
         atomic=kind in (DS, VMEM, FLAT) and ("atomic" in name or _is_lds_atomic(instruction)),
-        passes=_passes(name) if kind == MFMA else 0,
+        passes=_passes(instruction) if kind == MFMA else 0,
         addends=addends,
         factors=factors,
         stored=_wide_store_data(instruction),
@@ -152,7 +154,7 @@ def _waits(instruction: Instruction) -> tuple[int | None, int | None]:
         return None, None
     immediate = instruction.fields["simm16"]
     vmcnt, lgkmcnt = immediate & 15 | immediate >> 14 << 4, immediate >> 8 & 15
-    return vmcnt if vmcnt < _VMCNT_MAX else None, lgkmcnt if lgkmcnt < _LGKMCNT_MAX else None
+    return vmcnt if vmcnt < VMCNT_MAX else None, lgkmcnt if lgkmcnt < LGKMCNT_MAX else None
 
 
 def _matrix_sources(instruction: Instruction, kind: int) -> tuple[Set, Set]:
@@ -164,10 +166,14 @@ def _matrix_sources(instruction: Instruction, kind: int) -> tuple[Set, Set]:
     return frozenset(reads[len(reads) - size :]), frozenset(reads[: len(reads) - size])
 
 
-def _passes(mnemonic: str) -> int:
-    """Passes of 4 clocks: 4 for 16 rows, 8 for 32 (CDNA4 ISA guide, table 28)."""
-    found = _MFMA_ROWS.match(mnemonic)
-    return 8 if found and found[1] == "32" else 4
+def _passes(instruction: Instruction) -> int:
+    """Passes of 4 clocks: 4 for 16 rows, 8 for 32; twice as many for float32, and with 8 bits in an f8f6f4 shape (CDNA4
+    ISA guide, table 28)."""
+    name = instruction.mnemonic
+    found = _MFMA_ROWS.match(name)
+    passes = 8 if found and found[1] == "32" else 4
+    eights = name.endswith("_f8f6f4") and min(instruction.fields["cbsz"], instruction.fields["blgp"]) < _SIX_BITS
+    return 2 * passes if eights or name.endswith("_f32") else passes
 
 
 def _wide_store_data(instruction: Instruction) -> Set:

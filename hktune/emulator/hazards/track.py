@@ -11,7 +11,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hktune.emulator.hazards.footprint import DS, FLAT, SMEM, VMEM, WAIT, Footprint, register_name
+from hktune.emulator.hazards.footprint import (
+    DS,
+    FLAT,
+    LGKMCNT_MAX,
+    MFMA,
+    SMEM,
+    VMCNT_MAX,
+    VMEM,
+    WAIT,
+    Footprint,
+    register_name,
+)
 from hktune.emulator.hazards.wait_states import Producer, conflict, producer_of
 
 
@@ -30,24 +41,27 @@ class Pending:
 class Track:
     """Registers written, operations outstanding, and instructions that want wait states behind them."""
 
-    def __init__(self, written: set[int]) -> None:
+    def __init__(self, written: set[int], strict: bool = True) -> None:
         self.written = written
+        self.strict = strict
+        self.notes: list[str] = []
         self.vector: list[Pending] = []
         self.lds: list[Pending] = []
         self.scalar: list[Pending] = []
         self._arriving: dict[int, Pending] = {}
         self._recent: list[Producer] = []
         self._now = 0
+        self._behind_mfma = -1
 
     def copy(self) -> Track:
         """A track of its own for waves that part from the rest. Pending flat accesses are shared no longer."""
-        twin = Track(set(self.written))
+        twin = Track(set(self.written), self.strict)
         known = {id(each): Pending(each.footprint, each.counters) for each in (*self.vector, *self.lds, *self.scalar)}
         twin.vector = [known[id(each)] for each in self.vector]
         twin.lds = [known[id(each)] for each in self.lds]
         twin.scalar = [known[id(each)] for each in self.scalar]
         twin._arriving = {register: known[id(each)] for register, each in self._arriving.items()}
-        twin._recent, twin._now = list(self._recent), self._now
+        twin._recent, twin._now, twin._behind_mfma = list(self._recent), self._now, self._behind_mfma
         return twin
 
     @property
@@ -56,7 +70,7 @@ class Track:
         return not (self.vector or self.lds or self.scalar or any(p.last > self._now for p in self._recent))
 
     def issue(self, footprint: Footprint) -> None:
-        """Execute one instruction. Raises Unsafe."""
+        """Execute one instruction. Raises Unsafe; what only the book forbids is added to `notes`, unless `strict`."""
         if self._arriving and not (
             self._arriving.keys().isdisjoint(footprint.reads) and self._arriving.keys().isdisjoint(footprint.writes)
         ):
@@ -71,6 +85,8 @@ class Track:
             self.wait(footprint.vmcnt, footprint.lgkmcnt)
         elif footprint.counted:
             self._send(footprint)
+        if footprint.kind == MFMA:
+            self._behind_mfma = self._now
         producer = producer_of(footprint, self._now)
         if producer is not None:
             self._recent.append(producer)
@@ -127,10 +143,23 @@ class Track:
             if not reads and in_order:
                 continue
             act = "reads" if reads else "overwrites"
-            raise Unsafe(
+            self._object(
                 f"{act} {register_name(register)}, which {pending.footprint.instruction} may still be writing: "
-                f"{self.outstanding()} outstanding, {self.cover(pending)} would cover it"
+                f"{self.outstanding()} outstanding, {self.cover(pending)} would cover it",
+                by_the_book=self._counted_out(pending),
             )
+
+    def _object(self, what: str, by_the_book: bool) -> None:
+        if self.strict or not by_the_book:
+            raise Unsafe(what)
+        self.notes.append(what)
+
+    def _counted_out(self, pending: Pending) -> bool:
+        """More operations of its queue were issued since than the counter holds: issue stalled until it was done."""
+        for kind, queue, most in ((VMEM, self.vector, VMCNT_MAX), (DS, self.lds, LGKMCNT_MAX)):
+            if pending.footprint.kind == kind and pending in queue:
+                return len(queue) - 1 - queue.index(pending) >= most
+        return False
 
     def outstanding(self) -> str:
         """The counters' state in words."""
@@ -161,12 +190,12 @@ class Track:
             if producer.last <= now:
                 expired += 1
                 continue
-            found = conflict(producer, footprint, now)
+            found = conflict(producer, footprint, now, self._behind_mfma)
             if found is not None:
-                needed, there, why = found
-                raise Unsafe(
-                    f"follows {producer.footprint.instruction} too closely, as {why}: {needed} wait states are needed, "
-                    f"{there} are there; put s_nop {needed - there - 1} before it"
+                self._object(
+                    f"follows {producer.footprint.instruction} too closely, as {found.why}: {found.needed} wait states "
+                    f"are needed, {found.there} are there; put s_nop {found.needed - found.there - 1} before it",
+                    found.by_the_book,
                 )
         if expired > 16:
             self._recent = [producer for producer in self._recent if producer.last > now]

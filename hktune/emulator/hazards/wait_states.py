@@ -3,6 +3,9 @@
 One state is one issue slot: every instruction takes one, `s_nop n` takes n + 1. The counts are those of the AMD CDNA4
 ISA guide, table 38 ("Required software-inserted wait states"), as LLVM 22 puts them between gfx950 instructions.
 Compilers insert them; assembly statements are on their own.
+
+AMD's own kernels keep some of these rules nowhere, and are right on the hardware all the same: those are marked as by
+the book (docs/hazards.md says which and why).
 """
 
 from __future__ import annotations
@@ -17,6 +20,10 @@ _EXEC = frozenset({SCALAR + EXEC, SCALAR + EXEC + 1})
 _M0 = frozenset({SCALAR + M0})
 _LONGEST_VALU = 5
 _NONE: Set = frozenset()
+_THROUGH_M0 = "it loads to LDS through M0"
+_SCALAR_READ = "it reads a scalar that the VALU wrote"
+_INTO_MFMA = "an MFMA reads what a VALU instruction wrote"
+_BY_THE_BOOK = frozenset({_THROUGH_M0, _SCALAR_READ})
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +50,26 @@ def producer_of(footprint: Footprint, after: int) -> Producer | None:
     return None
 
 
-def conflict(producer: Producer, consumer: Footprint, now: int) -> tuple[int, int, str] | None:
-    """(states needed, states there, why) when `consumer` at state `now` comes too early after `producer`."""
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """An instruction that comes too early after another: states it must wait, states it did, and why. `by_the_book`:
+    the guide asks for it, production kernels do not."""
+
+    needed: int
+    there: int
+    why: str
+    by_the_book: bool
+
+
+def conflict(producer: Producer, consumer: Footprint, now: int, behind_mfma: int = -1) -> Conflict | None:
+    """When `consumer` at state `now` comes too early after `producer`; `behind_mfma` is the state after the last MFMA
+    before it (-1: none)."""
     needed, registers, why = _required(producer, consumer)
     there = now - producer.after
     if there >= needed:
         return None
-    return needed, there, f"{why} ({register_name(min(registers))})"
+    by_the_book = why in _BY_THE_BOOK or (why == _INTO_MFMA and there > 0 and behind_mfma > producer.after)
+    return Conflict(needed, there, f"{why} ({register_name(min(registers))})", by_the_book)
 
 
 def _required(producer: Producer, consumer: Footprint) -> tuple[int, Set, str]:
@@ -63,7 +83,7 @@ def _required(producer: Producer, consumer: Footprint) -> tuple[int, Set, str]:
         overwritten = producer.footprint.stored & consumer.writes if consumer.kind == VALU else _NONE
         return (2, overwritten, "it overwrites data of a wide store") if overwritten else (0, _NONE, "")
     if consumer.to_lds:
-        return 1, _M0, "it loads to LDS through M0"
+        return 1, _M0, _THROUGH_M0
     return 0, _NONE, ""
 
 
@@ -98,13 +118,13 @@ def _after_valu(producer: Producer, consumer: Footprint) -> list[tuple[int, Set,
             rules.append((states, registers, why))
 
     if consumer.kind == MFMA:
-        rule(2, read, "an MFMA reads what a VALU instruction wrote")
+        rule(2, read, _INTO_MFMA)
         rule(4, producer.scalars & _EXEC, "an MFMA follows a VALU write of EXEC")
     elif consumer.kind in (VMEM, FLAT):
         rule(5, producer.scalars & consumer.reads, "it addresses memory through a scalar that the VALU wrote")
     elif consumer.kind == VALU:
         name = consumer.instruction.mnemonic
-        rule(2, producer.scalars & consumer.reads, "it reads a scalar that the VALU wrote")
+        rule(2, producer.scalars & consumer.reads, _SCALAR_READ)
         rule(4, producer.scalars & consumer.lane_select, "it selects a lane by a scalar that the VALU wrote")
         if "div_fmas" in name:
             rule(4, producer.scalars & _VCC, "v_div_fmas reads VCC")

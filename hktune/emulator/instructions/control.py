@@ -12,10 +12,10 @@ import numpy as np
 
 from hktune.emulator.instructions.decode import Instruction
 from hktune.emulator.instructions.operand_access import Step, pair, scalar_destination, unimplemented
+from hktune.emulator.instructions.wave_modes import MODE_TERMINATORS, Terminator
 from hktune.emulator.machine.memory import Array
 from hktune.emulator.machine.waves import EXEC, VCC, Lanes, Waves
 
-Terminator = Callable[[Waves, Lanes], "int | None"]
 Condition = Callable[[Waves, Lanes], Array]
 
 _NO_EFFECT = frozenset(
@@ -177,4 +177,5 @@ _TERMINATORS: dict[str, Callable[[Instruction], Terminator]] = {
     "s_endpgm": _end,
     "s_barrier": _barrier,
     "s_sethalt": _halt,
+    **MODE_TERMINATORS,
 }

@@ -69,6 +69,12 @@ class Instruction:
 
 
 _DWORD = Operand(32, "b32")
+_SMALL_SOURCES = (
+    *(Operand(256, "pk32_f8"),) * 2,
+    *(Operand(192, "pk32_f6"),) * 2,
+    *(Operand(128, "pk32_f4"),) * 4,
+)
+"""A source of an f8f6f4 MFMA by its format's code: fp8, bf8, fp6, bf6, fp4. Codes from 5 on mean nothing."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +107,28 @@ def decode(code: bytes, address: int) -> Instruction:
         raise KernelFault("crashed", f"no {form.name} opcode {fields['op']} (word {word:08x}) at {address:#x}")
     if mnemonic.startswith(("v_mfma", "v_smfmac", "v_accvgpr_read", "v_accvgpr_write")):
         fields |= _formats()["VOP3P_MFMA"].read(raw)
+    if mnemonic.endswith("_f8f6f4"):
+        operands = {**operands, "src0": _SMALL_SOURCES[fields["cbsz"]], "src1": _SMALL_SOURCES[fields["blgp"]]}
+    if mnemonic == "v_mfma_ld_scale_b32":
+        return _with_scales(code, address, fields)
     return _with_suffix(code, address, form, mnemonic, fields, operands)
+
+
+def _with_scales(code: bytes, address: int, scales: dict[str, int]) -> Instruction:
+    """v_mfma_ld_scale_b32 and the f8f6f4 MFMA that it scales: to assemblers one instruction of 16 bytes.
+
+    Its name has v_mfma_scale_. Beside the MFMA's fields: `scale0` and `scale1`, the sources of A's and B's scales, and
+    which byte of each.
+    """
+    second = decode(code[8:16], address + 8) if len(code) >= 16 else None
+    if second is None or not second.mnemonic.endswith("_f8f6f4") or not second.fields["abid"] & 1:
+        raise KernelFault("crashed", f"v_mfma_ld_scale_b32 at {address:#x} is followed by no MFMA that takes scales")
+    bytes_of = {f"scale{i}_byte": scales["opsel"] >> i & 1 | (scales["opsel_hi"] >> i & 1) << 1 for i in range(2)}
+    words = tuple(int.from_bytes(code[4 * i : 4 * i + 4], "little") for i in range(4))
+    fields = {**second.fields, "scale0": scales["src0"], "scale1": scales["src1"], **bytes_of}
+    operands = {**second.operands, "scale0": _DWORD, "scale1": _DWORD}
+    mnemonic = second.mnemonic.replace("v_mfma_", "v_mfma_scale_")
+    return Instruction(address, words, second.format, mnemonic, fields, operands)
 
 
 def _with_suffix(

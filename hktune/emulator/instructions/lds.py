@@ -14,6 +14,7 @@ import numpy as np
 from hktune.emulator.instructions.atomics import ATOMICS
 from hktune.emulator.instructions.decode import Instruction
 from hktune.emulator.instructions.operand_access import Step, unimplemented
+from hktune.emulator.instructions.small_floats import pack_codes, unpack_codes
 from hktune.emulator.machine.memory import Array, Words
 from hktune.emulator.machine.waves import AGPR, LANES, Lanes, Waves
 
@@ -174,18 +175,22 @@ def _pair(instruction: Instruction) -> Step:
 
 
 def _transposed_read(instruction: Instruction) -> Step:
-    """ds_read_b64_tr_b16: 16 lanes read a 16 x 4-column block and receive it transposed.
+    """ds_read_b64_tr_b16, _b8, _b4 and ds_read_b96_tr_b6: a group of 16 lanes receives its elements transposed.
 
-    In each group of 16 lanes, lane i's four 16-bit values come from lanes 4 * (i / 4) ... of the group (ISA guide,
-    section 11.4): result element e of lane i is element i % 4 of what lane 4 * e + i / 4 read.
+    The group reads rows of 16 elements, one after another, each lane 64 (or 96) bits of them; lane i receives the
+    elements of column i, the first row's lowest (ISA guide, section 11.4).
     """
     offset, target = _offset(instruction), _register(instruction, "vdst")
+    bits = int(instruction.mnemonic.rpartition("_b")[2])
+    size = 12 if bits == 6 else 8
+    rows = 8 * size // bits
 
     def step(m: Waves, w: Lanes) -> None:
-        words = read_lds(m, w, _addresses(m, w, instruction, offset, 8), 8)
-        values = np.ascontiguousarray(words).view(np.uint16).reshape(-1, LANES // 16, 4, 4, 4)
-        turned = np.ascontiguousarray(values.transpose(0, 1, 3, 4, 2)).reshape(-1, LANES, 4)
-        m.deliver(target, w, turned.view(np.uint32))
+        words = read_lds(m, w, _addresses(m, w, instruction, offset, size), size)
+        codes = unpack_codes(words, bits) if bits < 16 else np.ascontiguousarray(words).view(np.uint16)
+        matrix = codes.reshape(-1, LANES // 16, rows, 16)
+        columns = np.ascontiguousarray(matrix.transpose(0, 1, 3, 2)).reshape(-1, LANES, rows)
+        m.deliver(target, w, columns.view(np.uint32) if bits >= 8 else pack_codes(columns, bits))
 
     return step
 
@@ -234,6 +239,9 @@ def _atomic(instruction: Instruction) -> Step:
 
 _SPECIAL: dict[str, Callable[[Instruction], Step]] = {
     "ds_read_b64_tr_b16": _transposed_read,
+    "ds_read_b64_tr_b8": _transposed_read,
+    "ds_read_b64_tr_b4": _transposed_read,
+    "ds_read_b96_tr_b6": _transposed_read,
     "ds_bpermute_b32": _permute,
     "ds_permute_b32": _permute,
 }

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hktune.emulator.instructions.control import (
-    Terminator,
     branch_target,
     build_control,
     build_terminator,
@@ -22,31 +21,41 @@ from hktune.emulator.instructions.scalar import build_scalar
 from hktune.emulator.instructions.scalar_memory import build_scalar_memory
 from hktune.emulator.instructions.vector import build_vector
 from hktune.emulator.instructions.vector_memory import build_vector_memory
+from hktune.emulator.instructions.wave_modes import Terminator, indexed, is_vector
+from hktune.emulator.machine.float_mode import FloatMode
 from hktune.emulator.machine.memory import AddressSpace
-from hktune.emulator.machine.waves import Lanes, Waves
+from hktune.emulator.machine.waves import GPR_INDEX, VSKIP, Lanes, Waves
 from hktune.errors import KernelFault
 
 _BUILDERS: dict[str, Callable[[Instruction], Step]] = {
     **dict.fromkeys(("SOP1", "SOP2", "SOPC", "SOPK"), build_scalar),
-    **dict.fromkeys(("VOP1", "VOP2", "VOPC", "VOP3", "VOP3SD", "VOP3P"), build_vector),
     **dict.fromkeys(("MUBUF", "MTBUF", "FLAT", "GLOBAL", "SCRATCH"), build_vector_memory),
     "SMEM": build_scalar_memory,
     "SOPP": build_control,
     "DS": build_lds,
 }
 _LONGEST_INSTRUCTION_BYTES = 16
+KEEP_ALL = FloatMode()
+"""What HIP starts kernels in: nearest even, subnormals kept, IEEE mode."""
 
 
-def build(instruction: Instruction) -> Step:
-    """The step that executes `instruction`; when there is none, a step that raises KernelFault if it is reached."""
+def build(instruction: Instruction, mode: FloatMode = KEEP_ALL) -> Step:
+    """The step that executes `instruction` in `mode`; when there is none, a step that raises KernelFault if reached."""
     try:
         if instruction.mnemonic == "s_getpc_b64":
             return get_program_counter(instruction)
         if instruction.mnemonic.startswith(("v_mfma", "v_smfmac")):
             return build_matrix(instruction)
+        if instruction.format.startswith("VOP"):
+            return build_vector(instruction, mode)
         return _BUILDERS[instruction.format](instruction)
     except KernelFault as fault:
         return _faulting(fault)
+
+
+def is_faulting(step: Step) -> bool:
+    """Whether `step` is one of those that `build` makes of what it cannot build."""
+    return step.__qualname__.startswith(_faulting.__qualname__)
 
 
 def _faulting(fault: KernelFault) -> Step:
@@ -72,12 +81,14 @@ class Program:
     """The code reachable from an entry address, decoded once. Blocks are cut at every branch target, so waves that
     meet again are seen to."""
 
-    def __init__(self, space: AddressSpace, entry: int) -> None:
+    def __init__(self, space: AddressSpace, entry: int, mode: FloatMode = KEEP_ALL) -> None:
         self.entry = entry
+        self._mode = mode
         self._space = space
         self._instructions: dict[int, Instruction] = {}
         self._leaders: set[int] = set()
         self._blocks: dict[int, Block] = {}
+        self._unusual: dict[tuple[int, int], Block] = {}
         self._explore(entry)
 
     def block_at(self, address: int) -> Block:
@@ -88,6 +99,24 @@ class Program:
                 self._explore(address)
             block = self._blocks[address] = self._cut(address)
         return block
+
+    def under(self, block: Block, mode: int) -> Block:
+        """`block` as waves in `mode` (Waves.mode_of, not 0) execute it."""
+        key = block.address, mode
+        if key not in self._unusual:
+            body = block.instructions[:-1] if block.terminate else block.instructions
+            last = block.instructions[len(body) :]
+            if mode & VSKIP:
+                body = tuple(each for each in body if not is_vector(each))
+            steps = tuple(self._step_under(each, mode) for each in body)
+            self._unusual[key] = replace(block, instructions=body + last, steps=steps)
+        return self._unusual[key]
+
+    def _step_under(self, instruction: Instruction, mode: int) -> Step:
+        try:
+            return build(indexed(instruction, mode) if mode & GPR_INDEX else instruction, self._mode)
+        except KernelFault as fault:
+            return _faulting(fault)
 
     def _explore(self, entry: int) -> None:
         """Decode everything that direct control flow reaches, and note the places that are jumped to."""
@@ -105,6 +134,7 @@ class Program:
                     break
                 address = instruction.next_address
         self._blocks.clear()
+        self._unusual.clear()
 
     def _fetch(self, address: int) -> Instruction:
         region = self._space.region_of(address)
@@ -120,7 +150,9 @@ class Program:
             instructions.append(instruction)
             address = instruction.next_address
             if ends_block(instruction):
-                steps = tuple(build(each) for each in instructions[:-1])
+                steps = tuple(build(each, self._mode) for each in instructions[:-1])
                 return Block(start, tuple(instructions), steps, build_terminator(instruction), address)
             if address in self._leaders:
-                return Block(start, tuple(instructions), tuple(build(each) for each in instructions), None, address)
+                return Block(
+                    start, tuple(instructions), tuple(build(each, self._mode) for each in instructions), None, address
+                )

@@ -1,14 +1,19 @@
-"""Scalar memory: s_load_dword* and s_buffer_load_dword* (AMD CDNA4 ISA guide, chapter 8)."""
+"""Scalar memory: loads and stores of dwords, plain and through a buffer resource (AMD CDNA4 ISA guide, chapter 8)."""
 
 from __future__ import annotations
+
+import re
+from collections.abc import Callable
 
 import numpy as np
 
 from hktune.emulator.instructions.decode import Instruction
 from hktune.emulator.instructions.operand_access import Step, pair, unimplemented
+from hktune.emulator.machine.memory import Array
 from hktune.emulator.machine.waves import Access, Lanes, Waves
 
 _NOTHING_TO_DO = frozenset({"s_dcache_inv", "s_dcache_wb", "s_dcache_inv_vol", "s_dcache_wb_vol"})
+_ACCESS = re.compile(r"s_(buffer_)?(load|store)_(dword(?:x\d+)?)$")
 _COUNTS = {"dword": 1, "dwordx2": 2, "dwordx4": 4, "dwordx8": 8, "dwordx16": 16}
 
 
@@ -17,40 +22,70 @@ def build_scalar_memory(instruction: Instruction) -> Step:
     name = instruction.mnemonic
     if name in _NOTHING_TO_DO:
         return lambda _m, _w: None
-    buffered = name.startswith("s_buffer_load_")
-    width = name.removeprefix("s_buffer_load_").removeprefix("s_load_")
-    if width not in _COUNTS:
+    found = _ACCESS.match(name)
+    if found is None:
         raise unimplemented(instruction)
-    return _load(instruction, _COUNTS[width], buffered)
+    build = _load if found[2] == "load" else _store
+    return build(instruction, _COUNTS[found[3]], bool(found[1]))
 
 
 def scalar_bytes(instruction: Instruction) -> int:
-    """Bytes that a scalar load brings; 0 for other instructions."""
-    name = instruction.mnemonic
-    return 4 * _COUNTS.get(name.removeprefix("s_buffer_load_").removeprefix("s_load_"), 0)
+    """Bytes that a scalar load or store moves; 0 for other instructions."""
+    found = _ACCESS.match(instruction.mnemonic)
+    return 4 * _COUNTS[found[3]] if found else 0
 
 
-def _load(instruction: Instruction, count: int, buffered: bool) -> Step:
-    fields = instruction.fields
-    base, target = fields["sbase"] * 2, fields["sdata"]
+Address = Callable[[Waves, Lanes], tuple[Array, "Array | None"]]
+"""Byte addresses (n, dwords), and which of them a buffer holds (None: no buffer)."""
+
+
+def _addressing(instruction: Instruction, count: int, buffered: bool) -> Address:
+    base = instruction.fields["sbase"] * 2
     fixed, register = _offset(instruction)
     steps = 4 * np.arange(count)
 
-    def step(m: Waves, w: Lanes) -> None:
+    def address(m: Waves, w: Lanes) -> tuple[Array, Array | None]:
         start = pair(m.scalars[base, w], m.scalars[base + 1, w] & np.uint32(0xFFFF)).astype(np.int64)
         offset = np.full(start.shape, fixed, np.int64)
         if register is not None:
             offset += m.scalars[register, w]
         addresses = ((start + offset) & ~3)[:, None] + steps
-        if buffered:
-            inside = offset[:, None] + steps + 4 <= m.scalars[base + 2, w].astype(np.int64)[:, None]
-            m.access = Access(instruction, inside, count)
+        if not buffered:
+            m.access = Access(instruction, None, 1)
+            return addresses, None
+        inside = offset[:, None] + steps + 4 <= m.scalars[base + 2, w].astype(np.int64)[:, None]
+        m.access = Access(instruction, inside, count)
+        return addresses, inside
+
+    return address
+
+
+def _load(instruction: Instruction, count: int, buffered: bool) -> Step:
+    address, target = _addressing(instruction, count, buffered), instruction.fields["sdata"]
+
+    def step(m: Waves, w: Lanes) -> None:
+        addresses, inside = address(m, w)
+        if inside is None:
+            words = m.space.gather(addresses[:, 0], 4 * count)
+        else:
             words = np.zeros(addresses.shape, np.uint32)
             words[inside] = m.space.gather(addresses[inside], 4)[:, 0]
-        else:
-            m.access = Access(instruction, None, 1)
-            words = m.space.gather(addresses[:, 0], 4 * count)
         m.scalars[target : target + count, w] = words.T
+
+    return step
+
+
+def _store(instruction: Instruction, count: int, buffered: bool) -> Step:
+    """Dwords outside the buffer are dropped. The scalar cache is written back only by s_dcache_wb; here, at once."""
+    address, source = _addressing(instruction, count, buffered), instruction.fields["sdata"]
+
+    def step(m: Waves, w: Lanes) -> None:
+        addresses, inside = address(m, w)
+        words = np.ascontiguousarray(m.scalars[source : source + count, w].T)
+        if inside is None:
+            m.space.scatter(addresses[:, 0], 4 * count, words)
+        else:
+            m.space.scatter(addresses[inside], 4, words[inside][:, None])
 
     return step
 

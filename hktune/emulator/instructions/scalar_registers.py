@@ -16,6 +16,7 @@ _IN_VCC = ("v_cndmask", "v_addc_co", "v_subb_co", "v_subbrev_co", "v_div_fmas")
 _OUT_VCC = ("v_add_co", "v_sub_co", "v_subrev_co", "v_addc_co", "v_subb_co", "v_subbrev_co")
 _TO_SCALAR = ("v_readlane", "v_readfirstlane", "v_cmp")
 _READ_MODIFY_WRITE = ("s_cmov", "s_bitset", "s_addk", "s_mulk")
+_THROUGH_M0 = ("s_set_gpr_idx_on", "s_set_gpr_idx_idx", "s_set_gpr_idx_mode")
 _NO_DESTINATION = ("s_setpc", "s_setreg", "s_cmpk", "s_cbranch")
 
 
@@ -47,6 +48,8 @@ def _of_scalar(instruction: Instruction) -> tuple[Registers, Registers]:
     if name.startswith("s_cbranch_vcc"):
         return _span(VCC, 2), ()
     reads = _operand(instruction, "ssrc0") + _operand(instruction, "ssrc1")
+    if name.startswith(_THROUGH_M0):
+        return reads + _span(M0, 1), _span(M0, 1)
     target = _operand(instruction, "sdst")
     if name.startswith((*_READ_MODIFY_WRITE, "s_cmpk", "s_setreg")):
         reads += target
@@ -64,7 +67,8 @@ def _of_scalar_memory(instruction: Instruction) -> tuple[Registers, Registers]:
         reads += _span(fields["offset"] & 0x7F, 1)
     elif fields["soffset_en"]:
         reads += _span(fields["soffset"], 1)
-    return reads, _span(fields["sdata"], instruction.operand("sdata").registers)
+    data = _span(fields["sdata"], instruction.operand("sdata").registers) if "sdata" in instruction.operands else ()
+    return (reads + data, ()) if "_store_" in instruction.mnemonic else (reads, data)
 
 
 def _of_vector(instruction: Instruction) -> tuple[Registers, Registers]:

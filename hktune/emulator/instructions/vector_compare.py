@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from hktune.emulator.instructions.decode import Instruction
-from hktune.emulator.instructions.operand_access import Read, Step, vector_destination
+from hktune.emulator.instructions.operand_access import Read, Step, unimplemented, vector_destination
 from hktune.emulator.instructions.vector_float import fused, quiet_bit
 from hktune.emulator.machine.waves import EXEC, VCC, Lanes, Waves, pack, unpack
 
@@ -57,6 +57,8 @@ def build_masked(instruction: Instruction, sources: list[Read]) -> Step:
     name = instruction.mnemonic
     if name.startswith("v_cmp"):
         return _compare(instruction, sources)
+    if instruction.fields.get("clmp") or instruction.fields.get("omod"):
+        raise unimplemented(instruction, "an output modifier")
     if name in _CARRIES:
         return _carry(instruction, sources)
     return _BUILDERS[name](instruction, sources)

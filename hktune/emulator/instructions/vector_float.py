@@ -1,8 +1,8 @@
 """What the floating-point operations of the vector ALU compute (AMD CDNA4 ISA guide, sections 12.7 to 12.11).
 
-Rounding is to nearest even, subnormals are kept and IEEE mode is on: the mode gfx950 kernels start in. Transcendentals
-(rcp, rsq, sqrt, exp, log) are the correctly rounded value where the hardware promises 1 ulp; in float32 they flush
-subnormals, in every mode.
+Rounding is to nearest even. Subnormals are kept: a mode that flushes them does so before and after the operation
+(vector_operands.py). Transcendentals (rcp, rsq, sqrt, exp, log) are the correctly rounded value where the hardware
+promises 1 ulp; in float32 they flush subnormals, in every mode.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from hktune.emulator.instructions.vector_integer import pack16
+from hktune.emulator.machine.float_mode import flushed
 
 Operation = Callable[..., Any]
 
@@ -73,11 +74,7 @@ def _byte(number: int) -> Operation:
 
 def _transcendental(operation: Operation) -> Operation:
     """A float32 transcendental by way of float64; subnormal sources and results count as zeros of their sign."""
-    return lambda value: _flushed(operation(_flushed(value).astype(F64)).astype(F32))
-
-
-def _flushed(value: Any) -> Any:
-    return np.where(np.abs(value) < np.finfo(F32).tiny, np.copysign(F32(0), value), value)
+    return lambda value: flushed(operation(flushed(value).astype(F64)).astype(F32))
 
 
 def _below(a: Any, b: Any) -> Any:
@@ -104,11 +101,13 @@ def _quieted(value: Any) -> Any:
     return (bits | quiet).view(value.dtype)
 
 
-def _number_of(first_wins: Operation) -> Operation:
-    """v_min and v_max: a number beats a quiet NaN, a signalling NaN comes out quiet, -0 lies below +0."""
+def _number_of(first_wins: Operation, ieee: bool = True) -> Operation:
+    """v_min and v_max: a number beats a quiet NaN, -0 lies below +0; in IEEE mode a signalling NaN comes out, quiet."""
 
     def choose(a: Any, b: Any) -> Any:
         number = np.where(np.isnan(a), b, np.where(np.isnan(b) | first_wins(a, b), a, b))
+        if not ieee:
+            return number
         return np.where(_signals(a), _quieted(a), np.where(_signals(b), _quieted(b), number))
 
     return choose
@@ -129,14 +128,29 @@ def _of_three(choose: Operation) -> Operation:
 
 
 least, greatest = _number_of(_below), _number_of(_above)
-_least3, _greatest3 = _of_three(least), _of_three(greatest)
+loosely_least, loosely_greatest = _number_of(_below, ieee=False), _number_of(_above, ieee=False)
+"""The same without IEEE mode."""
 
 
-def _median(a: Any, b: Any, c: Any) -> Any:
+def _median(least: Operation, greatest: Operation) -> Operation:
     """v_med3: the greater of what is left when the first greatest is taken away; with a NaN, v_min3."""
-    top = _greatest3(a, b, c)
-    middle = np.where(top == a, greatest(b, c), np.where(top == b, greatest(a, c), greatest(a, b)))
-    return np.where(np.isnan(a) | np.isnan(b) | np.isnan(c), _least3(a, b, c), middle)
+
+    def choose(a: Any, b: Any, c: Any) -> Any:
+        top = _of_three(greatest)(a, b, c)
+        middle = np.where(top == a, greatest(b, c), np.where(top == b, greatest(a, c), greatest(a, b)))
+        return np.where(np.isnan(a) | np.isnan(b) | np.isnan(c), _of_three(least)(a, b, c), middle)
+
+    return choose
+
+
+def _choices(least: Operation, greatest: Operation) -> dict[str, Operation]:
+    return {
+        "min": least,
+        "max": greatest,
+        "min3": _of_three(least),
+        "max3": _of_three(greatest),
+        "med3": _median(least, greatest),
+    }
 
 
 def _exponent(value: Any) -> Any:
@@ -179,11 +193,7 @@ _ARITHMETIC: dict[str, Operation] = {
     "sub": lambda a, b: a - b,
     "subrev": lambda a, b: b - a,
     "mul": lambda a, b: a * b,
-    "min": least,
-    "max": greatest,
-    "min3": _least3,
-    "max3": _greatest3,
-    "med3": _median,
+    **_choices(least, greatest),
     "trunc": np.trunc,
     "ceil": np.ceil,
     "floor": np.floor,
@@ -239,3 +249,9 @@ for _name, _operation in _ARITHMETIC.items():
         FLOAT[f"v_{_name}_{_type}"] = _operation
 for _number in range(4):
     FLOAT[f"v_cvt_f32_ubyte{_number}"] = _byte(_number)
+NOT_IEEE: dict[str, Operation] = {
+    f"v_{_name}_{_type}": _operation
+    for _name, _operation in _choices(loosely_least, loosely_greatest).items()
+    for _type in ("f16", "f32", "f64")
+}
+"""What differs when IEEE mode is off."""

@@ -98,11 +98,17 @@ def pack16(low: Any, high: Any) -> Any:
     return low.view(np.uint16).astype(U32) | (high.view(np.uint16).astype(U32) << U32(16))
 
 
+def next_random(value: Any) -> Any:
+    """v_prng_b32: one step of a shift register with feedback."""
+    return (value << U32(1)) ^ np.where(value >> U32(31), U32(197), U32(0))
+
+
 INTEGER: dict[str, Operation] = {
     "v_mov_b32": lambda a: a,
     "v_mov_b64": lambda a: a,
     "v_not_b32": lambda a: ~a,
     "v_bfrev_b32": _reverse32,
+    "v_prng_b32": next_random,
     "v_ffbh_u32": leading_zeros,
     "v_ffbh_i32": leading_signs,
     "v_ffbl_b32": first_one,

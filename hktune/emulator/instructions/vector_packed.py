@@ -10,8 +10,9 @@ import numpy as np
 
 from hktune.emulator.instructions.decode import Instruction, Operand
 from hktune.emulator.instructions.operand_access import VGPR, Read, Step, constant, unimplemented
-from hktune.emulator.instructions.vector_float import fused, greatest, least
+from hktune.emulator.instructions.vector_float import fused, greatest, least, loosely_greatest, loosely_least
 from hktune.emulator.instructions.vector_integer import pack16
+from hktune.emulator.machine.float_mode import FloatMode, flushed
 from hktune.emulator.machine.waves import Lanes, Waves
 
 Operation = Callable[..., Any]
@@ -44,9 +45,10 @@ for _type, _dtype in (("u16", np.uint16), ("i16", np.int16)):
     _SHAPES[f"v_pk_max_{_type}"] = (np.maximum, _dtype)
 
 PACKED = frozenset(_SHAPES) | {"v_pk_mov_b32"}
+_NOT_IEEE: dict[str, Operation] = {"v_pk_min_f16": loosely_least, "v_pk_max_f16": loosely_greatest}
 
 
-def build_packed(instruction: Instruction) -> Step:
+def build_packed(instruction: Instruction, mode: FloatMode) -> Step:
     """The step of a packed operation: the low result from the op_sel halves, the high one from the op_sel_hi halves."""
     fields, register = instruction.fields, instruction.fields["vdst"]
     if fields["clmp"]:
@@ -58,6 +60,9 @@ def build_packed(instruction: Instruction) -> Step:
         )
         return _write_pair(register, low, high)
     operation, dtype = _SHAPES[instruction.mnemonic]
+    if not mode.ieee:
+        operation = _NOT_IEEE.get(instruction.mnemonic, operation)
+    operation = _in_mode(operation, dtype, mode)
     names = [name for name in ("src0", "src1", "src2") if name in instruction.operands]
     high_select = fields["opsel_hi"] | fields["opsel_hi2"] << 2
     low = _result(instruction, operation, dtype, names, fields["opsel"], fields["neg"])
@@ -65,6 +70,19 @@ def build_packed(instruction: Instruction) -> Step:
     if dtype is np.float32:
         return _write_pair(register, low, high)
     return lambda m, w: m.write(register, w, pack16(low(m, w), high(m, w)))
+
+
+def _in_mode(operation: Operation, dtype: Any, mode: FloatMode) -> Operation:
+    """`operation`, subnormal sources and results flushed where `mode` asks."""
+    if np.dtype(dtype).kind != "f":
+        return operation
+    keeps_sources, keeps_results = mode.keeps_sources(dtype), mode.keeps_results(dtype)
+
+    def within(*values: Any) -> Any:
+        result = operation(*(values if keeps_sources else map(flushed, values)))
+        return result if keeps_results else flushed(result)
+
+    return operation if keeps_sources and keeps_results else within
 
 
 def _write_pair(register: int, low: Read, high: Read) -> Step:

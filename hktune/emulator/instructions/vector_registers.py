@@ -64,6 +64,8 @@ def _of_matrix(instruction: Instruction) -> tuple[Registers, Registers]:
     if name == "v_accvgpr_write":
         return _source(instruction, "src0"), (AGPR + fields["vdst"],)
     reads: Registers = ()
+    for key in ("scale0", "scale1"):
+        reads += _source(instruction, key) if key in fields else ()
     for key, accumulates in (("src0", fields["acc"] & 1), ("src1", fields["acc"] >> 1), ("src2", fields["acc_cd"])):
         reads += tuple(register + (AGPR if accumulates else 0) for register in _source(instruction, key))
     first = fields["vdst"] + (AGPR if fields["acc_cd"] else 0)

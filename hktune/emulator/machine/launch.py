@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hktune.code_object import KernelImage
+from hktune.emulator.machine.float_mode import FloatMode
 from hktune.emulator.machine.memory import AddressError, Array
 from hktune.emulator.machine.waves import LANES, Waves
 from hktune.errors import KernelFault
@@ -19,8 +20,6 @@ from hktune.errors import KernelFault
 _PACKET_BYTES = 64
 _USER_SGPRS_MAX = 16  # AMDGPUUsage, "Initial Kernel Execution State"
 _PRELOAD_PROLOGUE_BYTES = 256
-_FLOAT_MODE_DEFAULT = 0xF0
-"""Round to nearest even, subnormals kept in every width."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +33,12 @@ class Descriptor:
     properties: int
     preload_dwords: int
     preload_offset_dwords: int
-    float_mode: int
+    float_mode: FloatMode
+    splits_workgroups: bool
 
     @classmethod
     def read(cls, data: bytes) -> Descriptor:
-        rsrc1, rsrc2 = struct.unpack_from("<II", data, 48)
+        rsrc3, rsrc1, rsrc2 = struct.unpack_from("<III", data, 44)
         properties, preload = struct.unpack_from("<HH", data, 56)
         return cls(
             user_sgprs=rsrc2 >> 1 & 31,
@@ -48,17 +48,17 @@ class Descriptor:
             properties=properties,
             preload_dwords=preload & 0x7F,
             preload_offset_dwords=preload >> 7,
-            float_mode=rsrc1 >> 12 & 0xFF,
+            float_mode=FloatMode.read(rsrc1),
+            splits_workgroups=bool(rsrc3 >> 16 & 1),
         )
 
     def check(self, symbol: str) -> None:
-        """Raises KernelFault when the kernel wants a floating-point mode that is not emulated."""
-        if self.float_mode != _FLOAT_MODE_DEFAULT:
-            raise KernelFault(
-                "crashed",
-                f"{symbol} starts in float mode {self.float_mode:#x}, only {_FLOAT_MODE_DEFAULT:#x} (nearest even, "
-                "subnormals kept) is emulated; compile without flushing",
-            )
+        """Raises KernelFault when the kernel wants a mode of the hardware that is not emulated."""
+        unsupported = self.float_mode.unsupported()
+        if unsupported:
+            raise KernelFault("crashed", f"{symbol} {unsupported} is emulated; compile it for the default float mode")
+        if self.splits_workgroups:
+            raise KernelFault("crashed", f"{symbol} splits its workgroups over CUs (tg_split), which is not emulated")
 
 
 @dataclass(frozen=True)

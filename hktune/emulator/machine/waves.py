@@ -21,6 +21,9 @@ AGPR = 256
 TEMPORARY = 512
 """First of three registers that no program names, for values on their way between lanes or parts of a register."""
 VCC, M0, EXEC = 106, 124, 126
+VSKIP, GPR_INDEX = 1, 2
+"""Bits of `modes`: vector instructions are skipped; vector registers are indexed through M0."""
+_INDEX_OF_M0 = np.uint32(0xF0FF)
 
 _UNSET = 0xFFF5FFF5
 """What registers and LDS hold before anything is written: a NaN as float32 and as two bf16."""
@@ -66,7 +69,7 @@ class Access:
 
 class Waves:
     """State of `workgroups` x `waves_per_workgroup` waves. `active` (waves, 64) mirrors EXEC as booleans, `full` says
-    whether every lane of the group being executed is active."""
+    whether every lane of the group being executed is active, `unusual` whether any wave has a mode set."""
 
     def __init__(
         self, space: AddressSpace, workgroups: int, waves_per_workgroup: int, lds_bytes: int, scratch_bytes: int
@@ -84,6 +87,8 @@ class Waves:
         self.done = np.zeros(count, bool)
         self.waiting = np.zeros(count, bool)
         self.halted = np.zeros(count, bool)
+        self.modes = np.zeros(count, np.int64)
+        self.unusual = False
         self.access = Access(None, None)
         self.lds_bytes = lds_bytes
         self.lds_base = (np.arange(count, dtype=np.int64) % workgroups)[:, None] * _align16(lds_bytes)
@@ -104,6 +109,12 @@ class Waves:
         """Follow a write to EXEC by the group being executed."""
         self.active[waves] = unpack(self.scalars[EXEC : EXEC + 2, waves])
         self.full = bool(self.active[waves].all())
+
+    def mode_of(self, waves: Lanes) -> Array:
+        """What changes vector instructions of each wave, as one number: 0 for none, with the index where it counts."""
+        modes = self.modes[waves]
+        index = (self.scalars[M0, waves] & _INDEX_OF_M0).astype(np.int64) << GPR_INDEX.bit_length()
+        return np.where(modes & GPR_INDEX, modes | index, modes)
 
     def write(self, register: int, waves: Lanes, value: Array) -> None:
         """Store 32-bit `value`, broadcastable to (n, 64), into the active lanes of one vector register."""

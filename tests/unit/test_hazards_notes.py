@@ -1,0 +1,119 @@
+"""Rules of the ISA guide that AMD's own kernels keep nowhere: notes of a launch, and hazards only when asked for.
+
+Each stands beside a neighbour that is no such thing and stays a hazard either way.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from gfx950_code import assemble, launch
+from hazard_kernels import BUFFER, ENTRY, hazard
+
+from hktune.cli import main
+from hktune.device.emulated import EmulatedDevice
+from hktune.errors import KernelFault
+
+MATRIX = "\n".join(f"v_mov_b32 v{register}, 0" for register in range(4, 60))
+SETUP = (
+    f"{ENTRY}\n{BUFFER}\n{MATRIX}\ns_mov_b32 m0, 0\nv_mov_b32 v2, 0\nds_write_b32 v1, v2\ns_waitcnt lgkmcnt(0)\ns_nop 7"
+)
+MFMA = "v_mfma_f32_16x16x32_bf16 v[20:23], v[4:7], v[8:11], v[20:23]"
+OTHER = "v_mfma_f32_16x16x32_bf16 v[30:33], v[34:37], v[38:41], v[30:33]"
+READS = "\n".join(f"ds_read_b32 v{64 + i}, v1" for i in range(20))
+
+BY_THE_BOOK = {
+    "M0 right before a load to LDS": ("s_mov_b32 m0, 0\nbuffer_load_dword v1, s[12:15], 0 offen lds", "through M0"),
+    "a mask right before its use": (
+        "v_cmp_eq_u32 vcc, v4, v5\nv_cndmask_b32 v42, v4, v5, vcc",
+        "reads a scalar that the VALU wrote",
+    ),
+    "a mask one state before its use": (
+        "v_cmp_eq_u32 s[20:21], v4, v5\ns_nop 0\nv_cndmask_b32 v42, v4, v5, s[20:21]",
+        "reads a scalar that the VALU wrote",
+    ),
+    "another MFMA between VALU and MFMA": (f"v_mov_b32 v4, 0\n{OTHER}\n{MFMA}", "an MFMA reads what a VALU"),
+    "more LDS reads than the counter holds": (f"{READS}\ns_waitcnt lgkmcnt(15)\nv_add_u32 v42, v64, v65", "reads v64"),
+}
+HAZARDS = {
+    "a VALU result right into an MFMA": f"v_mov_b32 v4, 0\n{MFMA}",
+    "a VALU result into an MFMA behind something else": f"v_mov_b32 v4, 0\nv_mov_b32 v42, 0\n{MFMA}",
+    "a lane select": "v_readfirstlane_b32 s20, v4\nv_readlane_b32 s21, v4, s20",
+    "a scalar into an address": "v_readfirstlane_b32 s20, v4\nbuffer_load_dword v42, v1, s[12:15], s20 offen",
+    "the fifteenth youngest LDS read": f"{READS}\ns_waitcnt lgkmcnt(15)\nv_add_u32 v42, v1, v69",
+    "the youngest LDS read": f"{READS}\nv_add_u32 v42, v1, v83",
+}
+
+
+def notes(lines: str, strict: bool = False) -> tuple[str, ...]:
+    """What the checker notes of a kernel of `lines`. Raises KernelFault for a hazard."""
+    code = assemble(f"{SETUP}\n{lines}\ns_endpgm", lds_bytes=8192)
+    device = EmulatedDevice(deadline_s=60.0, find_hazards=True, strict_hazards=strict)
+    launch(code, np.zeros(4096, np.uint32), np.zeros(4096, np.uint32), device=device)
+    return device.hazard_notes
+
+
+@pytest.mark.parametrize("name", BY_THE_BOOK)
+def test_what_production_kernels_do_is_noted(name: str) -> None:
+    lines, what = BY_THE_BOOK[name]
+    found = notes(lines)
+    assert found
+    assert all(what in note or "reads v65" in note for note in found)
+    assert "wave 0 of workgroup (0, 0, 0)" in found[0]
+    assert "[kernel+0x" in found[0]
+
+
+@pytest.mark.parametrize("name", BY_THE_BOOK)
+def test_and_is_a_hazard_when_asked_for(name: str) -> None:
+    lines, what = BY_THE_BOOK[name]
+    with pytest.raises(KernelFault, match=what) as fault:
+        notes(lines, strict=True)
+    assert fault.value.status == "hazard"
+
+
+@pytest.mark.parametrize("name", HAZARDS)
+def test_their_neighbours_are_hazards_either_way(name: str) -> None:
+    for strict in (False, True):
+        with pytest.raises(KernelFault) as fault:
+            notes(HAZARDS[name], strict)
+        assert fault.value.status == "hazard"
+
+
+def test_an_instruction_is_noted_once() -> None:
+    """However many waves and iterations execute it."""
+    loop = """
+    s_mov_b32 s20, 5
+    again:
+    s_mov_b32 m0, 0
+    buffer_load_dword v1, s[12:15], 0 offen lds
+    s_sub_u32 s20, s20, 1
+    s_cmp_lg_u32 s20, 0
+    s_cbranch_scc1 again
+    s_waitcnt vmcnt(0)
+    """
+    assert len(notes(loop)) == 1
+
+
+def test_a_launch_without_objections_has_no_notes() -> None:
+    assert notes("v_mov_b32 v42, v4") == ()
+    assert hazard("v_mov_b32 v42, v1") is None
+
+
+def test_verify_prints_notes_and_counts_them_when_strict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines, _ = BY_THE_BOOK["M0 right before a load to LDS"]
+    file = tmp_path / "kernel.co"
+    file.write_bytes(assemble(f"{SETUP}\n{lines}\ns_endpgm", lds_bytes=8192))
+    words = ["verify", "--kernel", str(file), "--args", "a:u32[4096] b:inout:u32[4096]"]
+    assert main(words) == 0
+    assert "note: buffer_load_dword" in capsys.readouterr().out
+    assert main([*words, "--strict"]) == 1
+    assert "hazard: buffer_load_dword" in capsys.readouterr().out
+
+
+def test_skipped_instructions_are_not_judged() -> None:
+    """v50 is never loaded, since vector instructions are skipped there."""
+    skipped = "global_load_dword v50, v1, s[6:7]\nv_add_u32 v42, v50, v1"
+    lines = f"s_mov_b32 s20, 1\ns_setvskip s20, 0\n{skipped}\ns_setvskip 0, 0"
+    assert notes(f"{lines}\nv_mov_b32 v42, v50") == ()
