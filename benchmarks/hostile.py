@@ -18,7 +18,8 @@ from pathlib import Path
 TESTS = Path(__file__).resolve().parents[1] / "tests"
 sys.path[:0] = [str(TESTS / "unit"), str(TESTS)]
 
-from hostile_formats import Found, attack, formats  # noqa: E402
+from attack import Found, attack  # noqa: E402
+from hostile_formats import formats  # noqa: E402
 
 
 def main(count: int, seed: int) -> None:

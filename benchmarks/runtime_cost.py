@@ -59,7 +59,7 @@ def nothing(a: object, bt: object, c: object, bias: object, workspace: object, s
     del a, bt, c, bias, workspace, stream
 
 
-def rounds_ns(calls: Mapping[str, Call], number: int, rounds: int = 300, settle: Call | None = None) -> Rounds:
+def rounds_ns(calls: Mapping[str, Call], number: int, rounds: int = 100, settle: Call | None = None) -> Rounds:
     """The time of each call in each round, in which they take turns of `number` calls."""
     times: Rounds = {name: [] for name in calls}
     for _ in range(rounds):

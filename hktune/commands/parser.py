@@ -59,7 +59,7 @@ class Parser(argparse.ArgumentParser):
             value = found["value"].strip("'\"")
             return f"{found['name']}: {value!r} is not known{meant(value, known)}: known are {', '.join(known)}"
         if found := _UNKNOWN.fullmatch(message):
-            word = found["words"].split()[0]
+            word = next(iter(found["words"].split()), "")
             near = meant(word.partition("=")[0], _OPTION.findall(self.format_help())) if word.startswith("-") else ""
             return f"unrecognized: {found['words']}{near}"
         return message

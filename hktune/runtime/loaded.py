@@ -74,7 +74,8 @@ class LoadedTable:
         found = self._find(x, weight, bias, bias is None)
         if isinstance(found, Fallback):
             return self.vendor_linear(found, x, weight, bias)
-        return linear_result(*found, x, weight, bias)
+        served, launch = found
+        return linear_result(served, launch, x, weight, bias)
 
     def autocast_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """`linear` under autocast, which what is left to torch meets with the operands as they came."""

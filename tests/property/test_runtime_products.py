@@ -51,7 +51,9 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     published(folder, *(trial(Problem(m, n, k, epilogue=add)) for m, n, k, add in sizes))
     hktune.load(folder, allow_modelled=True)
     yield
-    assert hktune.stats().hits > EXAMPLES // 20
+    stats = hktune.stats()
+    served = stats.hits + stats.near_hits
+    assert served > (served + sum(stats.fallbacks.values())) / 20
     operators._current = None
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import attack
 import hostile_formats
 import pytest
 
@@ -27,7 +28,7 @@ def test_no_harmed_file_of_any_format_is_more_than_a_line(folder: Path, monkeypa
     kinds = hostile_formats.formats(folder)
     assert len(kinds) >= 20
     for kind in kinds:
-        found = hostile_formats.attack(kind, folder, 1, 25 // kind.costs)
+        found = attack.attack(kind, folder, 1, 25 // kind.costs)
         assert found.outcomes["refused"], (kind.name, found)
 
 
@@ -50,15 +51,15 @@ def test_the_watcher_sees_what_a_reader_must_not_do(folder: Path, read: object) 
     def guarded(data: bytes) -> object:
         return None if data == b"good" else read(data)  # type: ignore[operator]
 
-    kind = hostile_formats.Format("made up", b"good", lambda good, rng: b"harmed", guarded)
+    kind = attack.Format("made up", b"good", lambda good, rng: b"harmed", guarded)
     with pytest.raises((AssertionError, ValueError, KeyError)):
-        hostile_formats.attack(kind, folder, 0, 1)
+        attack.attack(kind, folder, 0, 1)
     assert not Path("/tmp/hktune-hostile-outside").exists()
 
 
 def test_a_line_that_acts_on_a_terminal_is_no_refusal(folder: Path) -> None:
     error = HktuneError("fine")
     error.args = ("two\nlines",)
-    kind = hostile_formats.Format("made up", b"good", lambda good, rng: b"harmed", lambda data: _raises(error))
+    kind = attack.Format("made up", b"good", lambda good, rng: b"harmed", lambda data: _raises(error))
     with pytest.raises(AssertionError, match="two\nlines"):
-        hostile_formats.attack(kind, folder, 0, 1)
+        attack.attack(kind, folder, 0, 1)

@@ -113,6 +113,9 @@ def test_a_console_prints_cells_titles_and_lines_as_they_stand() -> None:
         (["explain", "--problem", "1_6x8x8"], "--problem: must be MxNxK"),
         (["explain", "--problem", "20000000000x8x8"], "--problem: must be an integer from 1 to 16777216"),
         (["explain", "--problem", "65536x65536x8"], "C[m,n] has at most 2147483648 elements"),
+        (["table", "show", "d", "\t"], "unrecognized: \\t; see hktune table show --help"),
+        (["table", "show", "d", ""], "unrecognized arguments: ; see hktune table show --help"),
+        (["table", "show", "d", " \n", "e"], "e; see hktune table show --help"),
         (["explain", "\x1b[2J\n=3"], "unknown parameter '\\x1b[2J\\n'"),
     ],
 )
