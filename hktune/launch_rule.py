@@ -23,6 +23,7 @@ WORKSPACE_BYTES_MAX = 1 << 36
 BLOCK_MAX = 1024  # work-items of a workgroup, HIP and CUDA
 LDS_BYTES_MAX = 1 << 20  # of a workgroup; no architecture comes near
 FORMULAS_KEPT = 16384  # parsed, of all tables of a process
+SIZES_KEPT = 65536  # worked out, some 200 bytes each
 _FOLDS_MAX = 10_000  # nodes of a folded formula and of all that it was made from; in use some hundred
 
 
@@ -40,19 +41,29 @@ class LaunchRule:
 
     def at(self, m: int) -> Launch | None:
         """The launch for m rows; None when `requires` forbids it or a formula has no legal value there."""
-        try:
-            scope = {"m": m}
-            if not all(compiled(formula).value(scope) for formula in self.requires):
-                return None
-            x, y, z, workspace_bytes = [
-                size if isinstance(size, int) else int(compiled(size).value(scope))
-                for size in (*self.grid, self.workspace_bytes)
-            ]
-        except SpaceError:
+        sizes = _sizes(self.grid, self.workspace_bytes, self.requires, m)
+        if sizes is None:
             return None
-        if not (min(x, y, z) >= 1 and max(x, y, z) <= GRID_MAX and 0 <= workspace_bytes <= WORKSPACE_BYTES_MAX):
+        return Launch(sizes[:3], self.block, self.dynamic_lds_bytes, self.arguments, sizes[3])
+
+
+@functools.lru_cache(maxsize=SIZES_KEPT)
+def _sizes(
+    grid: tuple[Formula, Formula, Formula], workspace_bytes: Formula, requires: tuple[str, ...], m: int
+) -> tuple[int, int, int, int] | None:
+    """Grid and workspace for m rows, None where there are none that are legal. A table's entries share them, and each
+    is asked for when the table is read and again when it is judged."""
+    scope = {"m": m}
+    try:
+        if not all(compiled(formula).value(scope) for formula in requires):
             return None
-        return Launch((x, y, z), self.block, self.dynamic_lds_bytes, self.arguments, workspace_bytes)
+        x, y, z, needed = [
+            size if isinstance(size, int) else int(compiled(size).value(scope)) for size in (*grid, workspace_bytes)
+        ]
+    except SpaceError:
+        return None
+    legal = min(x, y, z) >= 1 and max(x, y, z) <= GRID_MAX and 0 <= needed <= WORKSPACE_BYTES_MAX
+    return (x, y, z, needed) if legal else None
 
 
 @functools.lru_cache(maxsize=FORMULAS_KEPT)

@@ -56,6 +56,9 @@ class Trust:
 
 ANY = Trust()
 
+_NO_ENTRIES = b"\n ]\n}\n"
+_OPTIONAL = tuple(field.name for field in structs.fields(Entry) if field.default is None)
+
 
 class _Header(msgspec.Struct):
     """What is looked at first: a table of another version is no malformed one."""
@@ -210,18 +213,31 @@ def _lines(table: Table, sha256: str) -> Iterator[bytes]:
     for number, entry in enumerate(table.entries, start=1):
         end = ",\n" if number < len(table.entries) else "\n"
         yield f"  {_json(_present(msgspec.to_builtins(entry)))}{end}".encode()
-    yield b" ]\n}\n" if table.entries else b"\n ]\n}\n"
+    yield _NO_ENTRIES.removeprefix(b"\n" * bool(table.entries))
 
 
 def _is_as_written(data: bytes, table: Table, sha256: str) -> bool:
     """Whether `data` is what `write_table` makes of `table`, which holds no key twice: seen much faster than looked
-    for."""
-    at = 0
-    for line in _lines(table, sha256):
-        if not data.startswith(line, at):
+    for. Of text that is not ASCII it may say that it is not."""
+    header = b"".join(_lines(structs.replace(table, entries=()), sha256)).removesuffix(_NO_ENTRIES)
+    if not data.startswith(header):
+        return False
+    at = len(header)
+    for entry in table.entries:
+        end = data.find(b"\n", at)
+        if msgspec.json.format(data[at:end].removesuffix(b","), indent=-1) != _compact(entry):
             return False
-        at += len(line)
-    return at == len(data)
+        at = end + 1
+    return data[at:] == _NO_ENTRIES.removeprefix(b"\n" * bool(table.entries))
+
+
+def _compact(entry: Entry) -> bytes:
+    """An entry as its line has it, without spaces."""
+    text = msgspec.json.encode(entry)
+    for name in _OPTIONAL:
+        if getattr(entry, name) is None:
+            text = text.replace(b',"%s":null' % name.encode(), b"", 1)
+    return text
 
 
 def saved_names(directory: Path) -> dict[Problem, str]:
