@@ -2,7 +2,7 @@
 
     python -m venv /tmp/models
     /tmp/models/bin/pip install -e '.[gfx950]' 'transformers>=5,<6' peft accelerate torchao
-    /tmp/models/bin/python benchmarks/models.py [CASE...] [--trials N] [--out DIR]
+    /tmp/models/bin/python benchmarks/models.py [CASE...] [--trials N] [--out DIR [--reuse]]
 
 Nothing is downloaded: every model is a tiny one with random weights. Each is recorded, its shapes are tuned on the
 emulated gfx950, and a patched copy runs beside an unpatched one, both bf16, and one of float64 with the same weights.
@@ -172,7 +172,7 @@ def dequantised(model: Model) -> Model:
     """The float64 model of what `quantised` would make."""
     model = quantised(model)
     for layer in model.modules():
-        if isinstance(layer, nn.Linear) and hasattr(layer.weight, "dequantize"):
+        if isinstance(layer, nn.Linear) and type(layer.weight) is not nn.Parameter:
             layer.weight = nn.Parameter(layer.weight.dequantize(), requires_grad=False)
     return model.double()
 
@@ -324,10 +324,11 @@ def tune(case: Case, folder: Path, trials: int) -> None:
         raise SystemExit("the tuning failed: its last lines say why")
 
 
-def outcome_of(name: str, folder: Path, trials: int) -> Outcome:
+def outcome_of(name: str, folder: Path, trials: int, reuse: bool) -> Outcome:
     folder.mkdir(parents=True, exist_ok=True)
     case = CASES[name]
-    tune(case, folder, trials)
+    if not (reuse and (folder / "table" / "table.json").exists()):
+        tune(case, folder, trials)
     if case.ranks == 1:
         return compare(case, folder / "table", 0)
     (folder / "store").unlink(missing_ok=True)
@@ -363,18 +364,20 @@ def main() -> None:
     parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)}; default: all")
     parser.add_argument("--trials", type=int, default=2, help="configs tried for each shape")
     parser.add_argument("--out", type=Path, help="where shapes and tables go; default: a temporary folder")
+    parser.add_argument("--reuse", action="store_true", help="take the tables that an earlier run left in --out")
     options = parser.parse_args()
     unknown = set(options.cases) - set(CASES)
     if unknown:
         parser.error(f"no such case: {', '.join(sorted(unknown))}")
+    rows = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.out or Path(temporary)
-        outcomes = {name: outcome_of(name, folder / name, options.trials) for name in options.cases or CASES}
-    for name, outcome in outcomes.items():
-        print(f"{name}: {outcome.patched}")
+        for name in options.cases or CASES:
+            outcome = outcome_of(name, folder / name, options.trials, options.reuse)
+            rows.append(row(name, outcome))
+            print(f"{name}: {outcome.patched}\n{rows[-1][0]}", flush=True)
     print("| case | patched / left | served | torch's | logits | losses | gradients | updates | holds |")
     print(f"|{'---|' * 9}")
-    rows = [row(name, outcome) for name, outcome in outcomes.items()]
     print("\n".join(line for line, _ in rows))
     sys.exit(0 if all(good for _, good in rows) else 1)
 

@@ -32,9 +32,9 @@ class PatchReport:
     """`patched` or `unpatched`."""
     changed: tuple[str, ...]
     already: tuple[str, ...]
-    """Layers that were as asked before."""
+    """Layers that the table served before `patch` was called."""
     left: Mapping[str, str]
-    """Modules that torch goes on computing, and why."""
+    """Modules that torch goes on computing after `patch`, or that may call hktune still after `unpatch`, and why."""
 
     def __len__(self) -> int:
         return len(self.changed)
@@ -42,8 +42,11 @@ class PatchReport:
     def __str__(self) -> str:
         counts = [f"{_counted(len(self.changed), 'layer')} {self.verb}"]
         if self.already:
-            counts.append(f"{len(self.already)} {self.verb} before")
-        counts.append(f"{_counted(len(self.left), 'module')} left to torch")
+            counts.append(f"{len(self.already)} served already")
+        if self.verb == "patched":
+            counts.append(f"{_counted(len(self.left), 'module')} left to torch")
+        elif self.left:
+            counts.append(f"{_counted(len(self.left), 'module')} out of reach")
         lines = ["hktune: " + ", ".join(counts)]
         lines += [f"  {self.verb}  {each}" for each in _grouped((name, "") for name in self.changed)]
         lines += [f"  left  {each}" for each in _grouped(self.left.items())]

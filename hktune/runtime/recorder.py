@@ -55,7 +55,8 @@ class Recorder:
         if not self._path.parent.is_dir():
             raise ShapesError(f"{self._path}: there is no folder {self._path.parent}: make it")
         below = _Operators(self)
-        self._entered.enter_context(torch.compiler.set_stance("force_eager"))
+        if hasattr(torch.compiler, "set_stance"):  # torch 2.6
+            self._entered.enter_context(torch.compiler.set_stance("force_eager"))
         self._entered.enter_context(below)
         self._entered.enter_context(_Functions(self, below))
         return self

@@ -145,10 +145,8 @@ def test_a_report_reads_as_one_block_with_like_names_on_one_line() -> None:
         "  patched  *",
         "  left  *.odd (x12): Special is a subclass of nn.Linear, and what it adds is not known",
     ]
-    assert str(hktune.patch(model)).startswith("hktune: 0 layers patched, 13 patched before, 12 modules left to torch")
-    assert str(hktune.unpatch(model[12])) == (
-        "hktune: 1 layer unpatched, 0 modules left to torch\n  unpatched  (the model itself)"
-    )
+    assert str(hktune.patch(model)).startswith("hktune: 0 layers patched, 13 served already, 12 modules left to torch")
+    assert str(hktune.unpatch(model[12])) == "hktune: 1 layer unpatched\n  unpatched  (the model itself)"
 
 
 @pytest.mark.parametrize("function", [hktune.patch, hktune.unpatch])
@@ -249,6 +247,7 @@ def test_a_forward_replaced_after_the_patch_is_said_to_be_out_of_reach() -> None
     report = hktune.unpatch(model)
     assert report.changed == ("0",)
     assert report.left == {"0": "its forward was replaced on the object, and may call hktune still"}
+    assert str(report).splitlines()[0] == "hktune: 1 layer unpatched, 1 module out of reach"
 
 
 def test_a_lazy_layer_can_be_patched_once_it_has_a_weight(table: LoadedTable) -> None:
