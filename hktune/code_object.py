@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated
 
 import msgspec
@@ -106,9 +107,14 @@ class KernelImage:
     kernarg_bytes: int
     resources: Resources
 
+    @cached_property
+    def explicit(self) -> tuple[ArgumentSlot, ...]:
+        """The slots that a launch's arguments fill."""
+        return tuple(slot for slot in self.arguments if not slot.hidden)
+
     def mismatch(self, arguments: tuple[Argument, ...]) -> str | None:
         """Why `arguments` do not fit this kernel's explicit slots, or None when they do."""
-        slots = [slot for slot in self.arguments if not slot.hidden]
+        slots = self.explicit
         if len(slots) != len(arguments):
             return f"{self.symbol} takes {len(slots)} arguments, the launch gives {len(arguments)}"
         for slot, argument in zip(slots, arguments, strict=True):

@@ -13,6 +13,7 @@ from hktune.arch import ARCHS
 from hktune.code_object import AmdCodeObject, KernelImage
 from hktune.cubin import Cubin, CudaKernel
 from hktune.dispatch.table import Entry, Kernel
+from hktune.launch_rule import LaunchRule
 from hktune.model import Source
 
 
@@ -139,10 +140,11 @@ def _object(entry: Entry, kernel: Kernel, arch: str, code: ObjectFound) -> list[
         detail = f"{kernel.object_sha256} has no kernel {kernel.symbol}"
         return [Mismatch("hard", Reason.SYMBOL_MISSING, detail)]
     mapless = _mapless(image, kernel, code) if isinstance(code, Cubin) and isinstance(image, CudaKernel) else None
-    unfit = image.mismatch(kernel.launch.rule.arguments) or mapless
+    rule = kernel.launch.rule
+    unfit = image.mismatch(rule.arguments) or mapless
     if unfit:
         return [Mismatch("hard", Reason.ARGUMENTS, unfit)]
-    refused = _refused(entry, kernel, arch, image)
+    refused = _refused(entry, kernel, rule, arch, image)
     return [Mismatch("hard", Reason.RESOURCES, refused)] if refused else []
 
 
@@ -173,13 +175,12 @@ def _grid_refused(launch: model.Launch, image: KernelImage | CudaKernel) -> str 
     return None
 
 
-def _refused(entry: Entry, kernel: Kernel, arch: str, image: KernelImage | CudaKernel) -> str | None:
+def _refused(entry: Entry, kernel: Kernel, rule: LaunchRule, arch: str, image: KernelImage | CudaKernel) -> str | None:
     """Why a driver would refuse this launch, or None when it would not."""
     launch, needs = kernel.launch, image.resources
     work_items = math.prod(launch.block)
     if work_items > needs.max_workgroup_size:
         return f"launches {work_items} work-items a workgroup, {kernel.symbol} takes {needs.max_workgroup_size}"
-    rule = launch.rule
     for m in dict.fromkeys((entry.m, *entry.rows)):
         at_m = rule.at(m)
         refused = _grid_refused(at_m, image) if at_m else None
