@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from hktune import __version__
 from hktune.commands.output import printing, why_lost
 from hktune.commands.parser import BAD_INPUT, DONE, FAILED, INTERRUPTED, Parser
-from hktune.errors import HktuneError
-from hktune.interruption import Interruption
-from hktune.needs import require_packages
+from hktune.core.errors import HktuneError
+from hktune.core.interruption import Interruption
+from hktune.core.needs import require_packages
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from hktune.errors import InputError
-from hktune.near import meant
+from hktune.core.errors import InputError
+from hktune.core.near import meant
 
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hktune.commands.arguments import add_hipkittens, add_seed, add_space, add_workers, gibibytes, positive, seconds
 from hktune.commands.parser import DONE, FAILED, INTERRUPTED, Command
-from hktune.settings import Settings
+from hktune.core.settings import Settings
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
@@ -64,7 +64,7 @@ def _run(options: argparse.Namespace) -> int:
     """Tune and print the summary; 1 when the machine stopped it or a shape has no kernel, 130 when interrupted."""
     from hktune.report.console import make_console
     from hktune.report.summary import print_summary
-    from hktune.run import RunOptions, tune
+    from hktune.tuning.run import RunOptions, tune
 
     common = ("shapes", "space", "device", "strategy", "trials", "out", "seed", "fresh", "workers")
     names = (*common, "hipkittens", "prebuilt", "cache", "gpus")

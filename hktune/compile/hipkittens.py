@@ -13,9 +13,9 @@ from pathlib import Path, PurePosixPath
 from filelock import FileLock
 
 from hktune.compile.toolchain import tree_sha256
-from hktune.errors import ToolchainError
-from hktune.publish import scratch_folder
-from hktune.settings import Settings
+from hktune.core.errors import ToolchainError
+from hktune.core.publish import scratch_folder
+from hktune.core.settings import Settings
 
 # The wheel that carries HipKittens' headers (MIT) under hk/include. It is tagged for one Python and one platform, but
 # the headers are all that is taken from it. Both hashes were computed from the file on PyPI, 2026-11-22.

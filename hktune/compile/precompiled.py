@@ -11,8 +11,8 @@ from filelock import FileLock, Timeout
 
 from hktune.compile.process import run_to_end
 from hktune.compile.toolchain import HIP_HEADERS
-from hktune.errors import MachineError
-from hktune.publish import scratch_folder
+from hktune.core.errors import MachineError
+from hktune.core.publish import scratch_folder
 
 PREFIX = HIP_HEADERS / "kittens_prefix.h"  # must stay where it was when precompiled: clang looks for it again
 

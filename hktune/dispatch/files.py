@@ -20,6 +20,12 @@ import msgspec
 from filelock import FileLock
 from msgspec import structs
 
+from hktune.core.errors import TableError
+from hktune.core.escaped import shown
+from hktune.core.json_file import check_keys, typed
+from hktune.core.model import Problem, compact_json
+from hktune.core.outside_file import FileKind, own_folder
+from hktune.core.publish import publish, scratch_folder
 from hktune.dispatch.layout import (
     OBJECT_FILE,
     OBJECTS_NAME,
@@ -32,12 +38,6 @@ from hktune.dispatch.layout import (
 )
 from hktune.dispatch.sign import PublicKey, check_signature
 from hktune.dispatch.table import Entry, Sha256, Table
-from hktune.errors import TableError
-from hktune.escaped import shown
-from hktune.json_file import check_keys, typed
-from hktune.model import Problem, compact_json
-from hktune.outside_file import FileKind, own_folder
-from hktune.publish import publish, scratch_folder
 
 VERSION = 2
 LOCK_TIMEOUT_S = 60  # it is held for milliseconds

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from hktune.model import Config, Status, Trial
+from hktune.core.model import Config, Status, Trial
 from hktune.report.columns import print_line, print_prose
 from hktune.report.words import command_line, spelled
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from hktune.confirm import slowness
-from hktune.model import Problem, Trial
+from hktune.core.model import Problem, Trial
+from hktune.tuning.confirmation import slowness
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,14 @@ from statistics import geometric_mean
 
 from rich.console import Console
 
-from hktune.confirm import deciding
-from hktune.contained import Usage
-from hktune.model import Config, Problem, Source, Status, Trial, by_problem
+from hktune.core.model import Config, Problem, Source, Status, Trial, by_problem
 from hktune.report.columns import Column, print_columns, print_line, print_prose
 from hktune.report.failures import print_failures
 from hktune.report.gain import Yardstick, first_trials, trials_of
 from hktune.report.words import command_line, words_of
 from hktune.space import SearchSpace
+from hktune.tuning.confirmation import deciding
+from hktune.workers.gpu_worker import Usage
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
-from hktune.model import Problem, Value
+from hktune.core.model import Problem, Value
 
 
 def command_line(*words: str | Path) -> str:

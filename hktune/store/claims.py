@@ -9,7 +9,7 @@ import contextlib
 import os
 from pathlib import Path
 
-from hktune.publish import locked
+from hktune.core.publish import locked
 
 FOLDER_NAME = "claims"
 

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from filelock import FileLock, Timeout
 
-from hktune.errors import StoreError
-from hktune.escaped import shown
-from hktune.model import Trial
-from hktune.outside_file import FileKind
+from hktune.core.errors import StoreError
+from hktune.core.escaped import shown
+from hktune.core.model import Trial
+from hktune.core.outside_file import FileKind
 from hktune.store.rows import COLUMNS, HEADER, TYPES, CellError, Decoder, Encoder
 
 if TYPE_CHECKING:

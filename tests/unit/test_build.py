@@ -10,12 +10,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from hktune.build import Built, Wanted, build, built_compiler, read_built, read_configs
 from hktune.cli import main
 from hktune.compile import CachedCompiler
-from hktune.errors import InputError, MachineError, StoreError, ToolchainError
-from hktune.model import CodeObject, Failure, Problem, Resources, Status, Value, Variant
+from hktune.core.errors import InputError, MachineError, StoreError, ToolchainError
+from hktune.core.model import CodeObject, Failure, Problem, Resources, Status, Value, Variant
 from hktune.space import SearchSpace, load_space
+from hktune.tuning.prebuilt import Built, Wanted, build, built_compiler, read_built, read_configs
 
 RESOURCES = Resources(32, 0, 16, 0, 0, 0, 0, 256)
 PROBLEM = Problem(512, 1024, 1024)

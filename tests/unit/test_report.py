@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from hktune.escaped import escaped
-from hktune.model import Config, Problem, Source, Status, Trial
+from hktune.core.escaped import escaped
+from hktune.core.model import Config, Problem, Source, Status, Trial
 from hktune.report import heartbeat as beats
 from hktune.report.columns import Column, print_columns
 from hktune.report.console import PlainConsole

@@ -16,18 +16,18 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from hktune import bench, gpus
 from hktune.compile import CachedCompiler
-from hktune.contained import Answer, Confirm, Prove, Request, Screen, Serve
+from hktune.core.errors import DeviceError
+from hktune.core.model import Identity, Problem, Source, Status, Timing, Trial
+from hktune.core.settings import Settings
 from hktune.dispatch import read_table
-from hktune.errors import DeviceError
 from hktune.measure.measured import CONFIRMED, Confirmation
 from hktune.measure.stopwatch import Attempt
-from hktune.model import Identity, Problem, Source, Status, Timing, Trial
 from hktune.report.summary import RunSummary, print_summary
-from hktune.run import RunOptions, tune
-from hktune.settings import Settings
 from hktune.store import TrialStore
+from hktune.tuning import bench, gpus
+from hktune.tuning.run import RunOptions, tune
+from hktune.workers.gpu_worker import Answer, Confirm, Prove, Request, Screen, Serve
 
 pytest.importorskip("cuda.bindings.nvrtc", reason="pip install 'hktune[cuda]'")
 

@@ -1,0 +1,155 @@
+"""Files that appear whole or not at all, and temporary ones that outlive no crash.
+
+Whoever writes a temporary file or folder holds its lock (flock) until it is renamed or removed. The kernel lets go of
+it with the process, however that ends, so `sweep` can tell what a crash left behind from what is being written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from hktune.core.errors import MachineError
+from hktune.core.outside_file import nature
+
+_SUFFIX = ".part"
+_PREFIXES = (".", "hktune-")
+
+
+def publish(path: Path, data: bytes | Iterable[bytes]) -> None:
+    """Put `data`, whole or part by part, at `path` by temporary file, fsync and rename: a reader, or a crash, sees the
+    old file or the new one.
+
+    Raises OSError, also where something other than a plain file has that name, a device say, which a rename would
+    replace. The directory must exist; its entry is synced too, so that the name survives a power cut.
+    """
+    found = nature(path)
+    if found:
+        raise OSError(errno.EEXIST, f"is {found}, not a file to replace")
+    handle, temporary = _own_temporary(path)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.writelines([data] if isinstance(data, bytes) else data)
+            file.flush()
+            os.fsync(file.fileno())
+            os.fchmod(file.fileno(), 0o644)  # mkstemp makes 0600, and results are meant to be shared
+            temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_directory(path.parent)
+
+
+@contextlib.contextmanager
+def scratch_folder(parent: Path | None = None) -> Iterator[Path]:
+    """A new folder in `parent` (None: where this machine keeps temporary files), gone when the block ends.
+
+    Raises MachineError where none can be made.
+    """
+    try:
+        folder, handle = _own_folder(parent)
+    except OSError as error:
+        where = parent or os.environ.get("TMPDIR") or "/tmp"
+        raise MachineError(
+            f"no temporary folder in {where} ({error.strerror or error}): free it, or set TMPDIR"
+        ) from None
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(handle)
+
+
+def sweep(*folders: Path) -> None:
+    """Remove from `folders` the temporary files and folders that nobody is writing any more. What cannot be removed
+    stays."""
+    for folder in folders:
+        with contextlib.suppress(OSError), os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.endswith(_SUFFIX) and entry.name.startswith(_PREFIXES):
+                    with contextlib.suppress(OSError):
+                        _remove_if_left(Path(entry.path))
+
+
+def sweep_below(*folders: Path) -> None:
+    """`sweep`, and of all folders in them."""
+    for folder in folders:
+        sweep(*(Path(place) for place, _, _ in os.walk(folder)))
+
+
+def temporary_folder() -> Path:
+    """Where `scratch_folder` makes its folders. Raises MachineError where there is no such place."""
+    try:
+        return Path(tempfile.gettempdir())
+    except OSError as error:
+        raise MachineError(f"no place for temporary files ({error.strerror}): set TMPDIR") from None
+
+
+def locked(handle: int) -> bool:
+    """Lock an open file or folder until it is closed or this process ends; False when another process has it.
+
+    True also where the file system knows no locks: then nothing is swept there.
+    """
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in (errno.EWOULDBLOCK, errno.EACCES)
+    return True
+
+
+def _own_temporary(path: Path) -> tuple[int, Path]:
+    while True:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:32]}.", suffix=_SUFFIX)
+        if locked(handle) and os.fstat(handle).st_nlink:
+            return handle, Path(name)
+        os.close(handle)  # swept before it was locked
+
+
+def _own_folder(parent: Path | None) -> tuple[Path, int]:
+    while True:
+        folder = Path(_make_folder(parent))
+        with contextlib.suppress(FileNotFoundError):
+            handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            if locked(handle) and folder.is_dir():
+                return folder, handle
+            os.close(handle)
+
+
+def _make_folder(parent: Path | None) -> str:
+    """By tempfile; once more from the start where the folder that it chose before is gone."""
+    if parent is not None:
+        return tempfile.mkdtemp(dir=parent, prefix=".", suffix=_SUFFIX)
+    try:
+        return tempfile.mkdtemp(prefix="hktune-", suffix=_SUFFIX)
+    except FileNotFoundError:
+        tempfile.tempdir = None
+        return tempfile.mkdtemp(prefix="hktune-", suffix=_SUFFIX)
+
+
+def _remove_if_left(path: Path) -> None:
+    """Remove a temporary file or folder of this user whose writer is gone."""
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if os.fstat(handle).st_uid != os.geteuid():
+            return
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+    finally:
+        os.close(handle)
+
+
+def _sync_directory(directory: Path) -> None:
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
