@@ -79,9 +79,8 @@ class Launch(Strict, frozen=True):
     def __post_init__(self) -> None:
         names = _checked_names(self.arguments)
         if self.workspace_bytes and "workspace" not in names:
-            raise ValueError(
-                f"workspace_bytes {self.workspace_bytes} needs an argument workspace, not only {sorted(names)}"
-            )
+            known = sorted(names)
+            raise ValueError(f"workspace_bytes {self.workspace_bytes} and arguments {known} must agree on a workspace")
 
     @property
     def formulas(self) -> list[str]:
