@@ -53,9 +53,17 @@ class Argument(Strict, frozen=True):
     name: Literal["a", "bt", "c", "bias", "workspace", "m", "n", "k", "lda", "ldb", "ldc"]
     kind: Literal["pointer", "u32", "i32", "u64"]
 
-    def __post_init__(self) -> None:
-        if (self.name in ("a", "bt", "c", "bias", "workspace")) != (self.kind == "pointer"):
-            raise ValueError(f"argument {self.name} cannot be a {self.kind}")
+
+@functools.lru_cache(maxsize=256)
+def _checked_names(arguments: tuple[Argument, ...]) -> frozenset[str]:
+    """The names of a launch's arguments, checked once for all entries with equal ones."""
+    for argument in arguments:
+        if (argument.name in ("a", "bt", "c", "bias", "workspace")) != (argument.kind == "pointer"):
+            raise ValueError(f"argument {argument.name} cannot be a {argument.kind}")
+    names = [argument.name for argument in arguments]
+    if len(set(names)) != len(names) or not {"a", "bt", "c"} <= set(names):
+        raise ValueError(f"arguments {names} must be a, bt, c and others, each once")
+    return frozenset(names)
 
 
 class Launch(Strict, frozen=True):
@@ -69,11 +77,10 @@ class Launch(Strict, frozen=True):
     requires: Annotated[tuple[FormulaText, ...], Meta(max_length=32)] = ()
 
     def __post_init__(self) -> None:
-        names = [argument.name for argument in self.arguments]
-        if len(set(names)) != len(names) or not {"a", "bt", "c"} <= set(names):
-            raise ValueError(f"arguments {names} must be a, bt, c and others, each once")
+        names = _checked_names(self.arguments)
         if self.workspace_bytes and "workspace" not in names:
-            raise ValueError(f"workspace_bytes {self.workspace_bytes} and arguments {names} must agree on a workspace")
+            known = sorted(names)
+            raise ValueError(f"workspace_bytes {self.workspace_bytes} and arguments {known} must agree on a workspace")
 
     @property
     def formulas(self) -> list[str]:
@@ -162,8 +169,7 @@ class Entry(Strict, frozen=True):
             raise ValueError(f"m={self.m} must lie in m_from={fewest} to m_to={most}")
         if (self.choice == "kernel") != (self.kernel is not None):
             raise ValueError(f"choice {self.choice!r} and its kernel must agree")
-        takes_bias = self.kernel is not None and any(each.name == "bias" for each in self.kernel.launch.arguments)
-        if self.kernel and self.epilogue == "bias" and not takes_bias:
+        if self.kernel and self.epilogue == "bias" and "bias" not in _checked_names(self.kernel.launch.arguments):
             raise ValueError(f"epilogue {self.epilogue!r} needs a kernel that takes a bias")
 
 
