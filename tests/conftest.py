@@ -14,6 +14,7 @@ from toy_space import TOY_SOURCE, TOY_SPACE, TOY_TEMPLATE
 if TYPE_CHECKING:
     from hip_stand_in import StandIn
 
+
 @pytest.fixture
 def ctrl_c() -> Iterator[Callable[[], None]]:
     """What presses Ctrl-C, from any thread. A shell starts its background jobs deaf to it."""

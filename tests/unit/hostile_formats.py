@@ -15,10 +15,10 @@ from pathlib import Path
 
 import msgspec
 from attack import Format
-from toy_space import TOY_SOURCE, TOY_SPACE, TOY_TEMPLATE
 from hostile import Victim, amd_victim, harmed, nvidia_victim
 from mutants import changed, csv_mutant, json_mutant, text_mutant, words_mutant, yaml_mutant
 from naive_gemm import EMULATED, OBJECT, published, trial
+from toy_space import TOY_SOURCE, TOY_SPACE, TOY_TEMPLATE
 
 from hktune.cli import main
 from hktune.compile import AbsentCompiler, CachedCompiler
