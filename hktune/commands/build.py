@@ -72,10 +72,10 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _print_built(options: argparse.Namespace, summary: BuildSummary) -> None:
+    from hktune.core.command_words import command_line
     from hktune.report.columns import print_line, print_prose
     from hktune.report.console import make_console
     from hktune.report.failures import print_build_failures
-    from hktune.report.words import command_line
 
     console = make_console()
     counts = ", ".join(f"{count} {status}" for status, count in sorted(summary.statuses.items()))

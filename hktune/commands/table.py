@@ -105,10 +105,10 @@ def _trust(options: argparse.Namespace) -> Trust:
 
 
 def _build(options: argparse.Namespace) -> int:
+    from hktune.core.command_words import command_line
     from hktune.core.model import Status
     from hktune.dispatch import write_table
     from hktune.report.heartbeat import working
-    from hktune.report.words import command_line
     from hktune.space import load_space
     from hktune.store import merged_trials
     from hktune.tables import BuildOptions, build_table, cross_trials, regrets

@@ -63,6 +63,7 @@ def _add_gpu(parser: argparse.ArgumentParser) -> None:
 def _run(options: argparse.Namespace) -> int:
     """Tune and print the summary; 1 when the machine stopped it or a shape has no kernel, 130 when interrupted."""
     from hktune.report.console import make_console
+    from hktune.report.progress import RunProgress
     from hktune.report.summary import print_summary
     from hktune.tuning.run import RunOptions, tune
 
@@ -71,8 +72,10 @@ def _run(options: argparse.Namespace) -> int:
     limits = {"time_budget_s": options.time_budget, "deadline_s": options.deadline}
     limits["worker_memory_gib"] = options.worker_memory
     chosen = RunOptions(**{name: getattr(options, name) for name in names}, **limits)
-    summary = tune(chosen, Settings.from_environment(os.environ), ["hktune", *options.words], make_console())
-    print_summary(make_console(), summary)
+    settings, console = Settings.from_environment(os.environ), make_console()
+    with RunProgress(console) as progress:
+        summary = tune(chosen, settings, ["hktune", *options.words], progress)
+    print_summary(console, summary)
     for line in (*summary.notes, *summary.stopped):
         print(f"hktune: {line}", file=sys.stderr)
     if summary.interrupted:

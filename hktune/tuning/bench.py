@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from hktune.compile import CachedCompiler, compiler_for
+from hktune.core.command_words import command_line, spelled, words_of
 from hktune.core.errors import DeviceError, InputError
 from hktune.core.model import Config, Failure, Identity, Problem
 from hktune.core.settings import Settings
@@ -16,7 +17,6 @@ from hktune.core.shipped import SPACE_OF, space_word
 from hktune.device.opening import open_device
 from hktune.measure.modelled import ModelledStopwatch
 from hktune.measure.stopwatch import Stopwatch
-from hktune.report.words import command_line, spelled, words_of
 from hktune.space import load_space
 from hktune.tuning.gpus import share_out
 from hktune.tuning.prebuilt import built_compiler

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from rich.console import Console
-
 from hktune import __version__
 from hktune.compile import CachedCompiler
 from hktune.core.errors import HktuneError, InputError, StoreError
@@ -23,8 +21,6 @@ from hktune.core.settings import Settings
 from hktune.core.shapes import load_shapes
 from hktune.core.shipped import space_word
 from hktune.dispatch import check_table_place, saved_names, write_table
-from hktune.report.progress import RunProgress
-from hktune.report.summary import RunSummary
 from hktune.search import create_strategy
 from hktune.space import SearchSpace, load_space
 from hktune.space.listed import ListedDomain
@@ -42,8 +38,10 @@ from hktune.tuning.ledger import Ledger, SharedDirectory
 from hktune.tuning.loop import Budget, Search, Tuner
 from hktune.tuning.neighbours import time_neighbours
 from hktune.tuning.prebuilt import read_built
+from hktune.tuning.progress import Progress
 from hktune.tuning.side_by_side import side_by_side
 from hktune.tuning.strategies_apart import StrategiesApart
+from hktune.tuning.summary import RunSummary
 from hktune.tuning.trial_rows import RowContext, now, require_own
 from hktune.tuning.yardsticks import time_yardsticks
 from hktune.workers.executor import Limits
@@ -80,7 +78,7 @@ class RunOptions:
         return Limits(self.deadline_s, None if given is None else int(given * (1 << 30)))
 
 
-def tune(options: RunOptions, settings: Settings, command: Sequence[str], console: Console) -> RunSummary:
+def tune(options: RunOptions, settings: Settings, command: Sequence[str], progress: Progress) -> RunSummary:
     """Tune every shape of `options.shapes`; leave trials, table, objects and environment in the results directory.
 
     Ctrl-C, SIGTERM and SIGHUP end the search, not the run: the table is built from what was found. So does what this
@@ -89,7 +87,7 @@ def tune(options: RunOptions, settings: Settings, command: Sequence[str], consol
     """
     started = time.monotonic()
     interruption = Interruption()
-    with interruption.heard(), RunProgress(console) as progress:
+    with interruption.heard():
         device, space_file = choose_device(options.device, options.space, settings)
         names = {shape.problem: shape.name for shape in load_shapes(options.shapes)}
         space = load_space(space_file)
@@ -186,7 +184,7 @@ def _search(
     searches: list[Search],
     ledger: Ledger,
     directory: Path,
-    progress: RunProgress,
+    progress: Progress,
     works: list[OpenBench],
 ) -> list[HktuneError]:
     """Search all there is, on every GPU its part; what ended some of the parts. `works` gets what was opened for it."""
@@ -220,7 +218,7 @@ def _search_part(
     space: SearchSpace,
     ledger: Ledger,
     shared: SharedDirectory,
-    progress: RunProgress,
+    progress: Progress,
 ) -> None:
     """Run one loop to its end and confirm what it found."""
     problems = [search.problem for search in searches]

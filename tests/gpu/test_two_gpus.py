@@ -21,11 +21,12 @@ from hktune.device.cuda import CudaDevice
 from hktune.device.opening import count_devices, open_device
 from hktune.dispatch import read_table
 from hktune.measure.measured import CONFIRMED
-from hktune.report.summary import RunSummary
+from hktune.report.progress import RunProgress
 from hktune.space import load_space
 from hktune.tuning import bench
 from hktune.tuning.bench import GpuBench
 from hktune.tuning.run import RunOptions, tune
+from hktune.tuning.summary import RunSummary
 from hktune.workers.gpu_service import GpuService
 from hktune.workers.gpu_worker import Answer, Request, Screen, Serve
 
@@ -80,7 +81,8 @@ def run(tmp_path: Path, cache: Path) -> RunSummary:
     shapes = tmp_path / "shapes.yaml"
     shapes.write_text(SHAPES)
     options = RunOptions(shapes, device="cuda", strategy="random", trials=TRIALS, out=tmp_path / "out", gpus=2)
-    return tune(options, Settings(cache), ["hktune", "tune"], Console(file=io.StringIO()))
+    with RunProgress(Console(file=io.StringIO())) as progress:
+        return tune(options, Settings(cache), ["hktune", "tune"], progress)
 
 
 def named(trial: Trial, word: str) -> str:

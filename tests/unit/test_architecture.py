@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "runtime": {"core", "objects", "device", "dispatch"},
     "tables": {"core", "dispatch"},
     "workers": FOUND_OUT | MACHINERY,
-    "tuning": OFFLINE | {"report"},
+    "tuning": OFFLINE,
     "export": OFFLINE,
     "report": OFFLINE | {"tuning"},
     "commands": OFFLINE | {"tuning", "export", "report"},
