@@ -18,11 +18,11 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from hktune.core.model import Config, Failure, Identity, Problem, Source, Timing, Trial
+from hktune.core.shipped import SPACES
 from hktune.measure.stopwatch import Attempt
 from hktune.search import create_strategy
 from hktune.space import SearchSpace, load_space
 from hktune.store import TrialStore
-from hktune.tuning.bench import SPACES
 from hktune.tuning.loop import Budget, Search, Tuner
 from hktune.tuning.side_by_side import side_by_side
 from hktune.tuning.strategies_apart import StrategiesApart
