@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from hktune.core import model
+from hktune.core.bounded_text import PLAIN, ComputeUnits, FolderName, Text, Word
 from hktune.core.errors import SpaceError
 from hktune.core.launch_rule import BLOCK_MAX, GRID_MAX, LDS_BYTES_MAX, WORKSPACE_BYTES_MAX, LaunchRule, compiled
 
@@ -25,10 +26,7 @@ FORMULAS_MAX, DISTINCT_FORMULAS_MAX = 4 << 20, 1 << 19
 Key = tuple[int, int, int, str, str]
 Family = tuple[int, int, str, str]
 
-Word = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"\A[A-Za-z0-9_.+:/-]+\Z")]
-_PLAIN = r"\A[^\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+\Z"
-Text = Annotated[str, Meta(max_length=4096, pattern=_PLAIN)]
-Name = Annotated[str, Meta(max_length=NAME_CHARACTERS_MAX, pattern=_PLAIN)]
+Name = Annotated[str, Meta(max_length=NAME_CHARACTERS_MAX, pattern=PLAIN)]
 Sha256 = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 ConfigId = Annotated[str, Meta(pattern=r"\A[0-9a-f]{16}\Z")]
 Symbol = Annotated[str, Meta(pattern=r"\A[A-Za-z_$.][A-Za-z0-9_$.]{0,4095}\Z")]
@@ -178,7 +176,7 @@ class DeviceIdentity(Strict, frozen=True):
 
     kind: Literal["emulated", "hip", "cuda"]
     name: Text
-    compute_units: Annotated[int, Meta(ge=1, le=65536)]
+    compute_units: ComputeUnits
     pci_id: Word | None = None
     partition: Word | None = None
 
@@ -188,7 +186,7 @@ class Table(Strict, frozen=True, kw_only=True):
 
     format: Literal["hktune-table"] = "hktune-table"
     version: Literal[2] = 2
-    arch: Word
+    arch: FolderName
     device: DeviceIdentity
     compiler: Text
     hktune: Word
