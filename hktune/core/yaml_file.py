@@ -1,9 +1,9 @@
 """YAML from outside, read into typed structs: a part of the language in which a file says no more than it holds.
 
-One document of mappings, lists and scalars. No anchors, aliases, tags, directives or merge keys; keys are text, each once. A plain
-scalar is what YAML 1.2 makes of it in JSON's spelling: true, false and null (True and TRUE too, and ~), decimal
-integers and floats as JSON writes them. All else is text: 1_6, 0x10, 010, 1:30, yes, 2026-11-29. Time is linear in the
-file's size, and what a file may hold is bounded.
+One document of mappings, lists and scalars. No anchors, aliases, tags, directives or merge keys; keys are text, each
+once. A plain scalar is what YAML 1.2 makes of it in JSON's spelling: true, false and null (True and TRUE too, and ~),
+decimal integers and floats as JSON writes them. All else is text: 1_6, 0x10, 010, 1:30, yes, 2026-11-29. Time is linear
+in the file's size, and what a file may hold is bounded.
 """
 
 from __future__ import annotations

@@ -23,6 +23,8 @@ ENTRIES_MAX = 20_000  # twice the problems of a shapes file
 # Characters of all formulas of a table, and of those that differ. In use a row has some 80, most of them shared.
 FORMULAS_MAX, DISTINCT_FORMULAS_MAX = 4 << 20, 1 << 19
 
+REQUIRES_MAX = 2048  # characters of what one row demands of m, worked out for each m; in use some hundred
+
 Key = tuple[int, int, int, str, str]
 Family = tuple[int, int, str, str]
 
@@ -79,6 +81,8 @@ class Launch(Strict, frozen=True):
         if self.workspace_bytes and "workspace" not in names:
             known = sorted(names)
             raise ValueError(f"workspace_bytes {self.workspace_bytes} and arguments {known} must agree on a workspace")
+        if sum(map(len, self.requires)) > REQUIRES_MAX:
+            raise ValueError(f"requires have over {REQUIRES_MAX} characters: demand less")
 
     @property
     def formulas(self) -> list[str]:

@@ -129,7 +129,7 @@ def test_a_row_that_is_appended_after_it_was_read_under_its_number_is_refused(tm
     assert len(store.read_new().trials) == 1
     with store.path.open("ab") as file:
         file.write(row(trial="0"))
-    with pytest.raises(StoreError, match="line 3 .* column trial: 0 is the number of an earlier row"):
+    with pytest.raises(StoreError, match=r"line 3 .* column trial: 0 is the number of an earlier row"):
         store.read_new()
 
 
