@@ -13,6 +13,7 @@ from pathlib import Path
 from hktune.core.attended import LOOK_EACH_S, attended_s
 from hktune.core.errors import MachineError, ToolchainError
 from hktune.core.guard import mark
+from hktune.core.remedy import with_remedy
 
 # Variables by which a user's shell adds headers or flags to clang and hipcc behind the caller's back (clang's user
 # manual; hipcc's documentation). An object must depend on what its identity names and on nothing else.
@@ -49,9 +50,7 @@ def disk_at_fault(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise MachineError(
-            f"cannot compile in {folder} ({error.strerror or error}): free the disk, or set TMPDIR"
-        ) from None
+        raise MachineError(with_remedy(f"cannot compile in {folder}", error, "set TMPDIR")) from None
 
 
 def run_to_end(argv: Sequence[str], cwd: Path, timeout_s: float) -> Finished | None:
