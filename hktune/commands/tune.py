@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 from hktune.commands.arguments import add_hipkittens, add_seed, add_space, add_workers, gibibytes, positive, seconds
-from hktune.commands.parser import DONE, FAILED, INTERRUPTED, Command
+from hktune.commands.parser import DONE, FAILED, Command
+from hktune.core.interruption import INTERRUPTED
 from hktune.core.settings import Settings
 
 

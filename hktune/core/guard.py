@@ -21,6 +21,7 @@ from pathlib import Path
 
 if __name__ != "__main__":  # the guard itself imports nothing of hktune
     from hktune.core.errors import MachineError
+    from hktune.core.interruption import held_back
 
 _VARIABLE = "HKTUNE_OWNER"
 _ROUNDS = 50
@@ -55,16 +56,17 @@ def end_marked(environment: dict[str, str]) -> None:
 
 def _start_guard(family: str) -> None:
     try:
-        guard = subprocess.Popen(
-            [sys.executable, "-I", "-S", __file__, family],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        with held_back():  # in the guard for good: it ends when this process does, and not before
+            guard = subprocess.Popen(
+                [sys.executable, "-I", "-S", __file__, family],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+            atexit.register(_dismiss, guard)
     except OSError as error:
         raise MachineError(f"cannot start {sys.executable} ({error.strerror}): free memory, or mend that") from None
-    atexit.register(_dismiss, guard)
 
 
 def _dismiss(guard: subprocess.Popen[bytes]) -> None:

@@ -21,9 +21,9 @@ from typing import Any
 
 from hktune.core.errors import HktuneError, MachineError
 from hktune.core.guard import end_marked, mark
+from hktune.core.interruption import SIGNALS, held_back, ignore_from_now_on
 
 _SINGLE_THREADED = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-_ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # Starting a process changes the environment for a moment, and reaps whatever other child has died.
 _PROCESSES = threading.Lock()
 
@@ -38,7 +38,7 @@ class WorkerDied(Exception):
     @property
     def from_outside(self) -> bool:
         """Whether a signal ended it that no process sends itself: an operator's, or the kernel's for want of memory."""
-        return self.exit_code in (-signal.SIGKILL, *(-number for number in _ENDING_SIGNALS))
+        return self.exit_code in (-signal.SIGKILL, *(-number for number in SIGNALS))
 
 
 class WorkerBroke(Exception):
@@ -136,12 +136,13 @@ def start_worker(
     process = context.Process(target=_serve, args=(make_serve, theirs, memory_bytes), daemon=True)
     try:
         wanted = mark() | (_SINGLE_THREADED if single_threaded else {})
-        with _PROCESSES:
+        with _PROCESSES, held_back():
             resource_tracker.ensure_running()  # else it is started with the worker, and ended with it
             saved = {name: os.environ.get(name) for name in wanted}
             os.environ.update(wanted)  # a child's BLAS reads these when it is loaded
             try:
-                process.start()
+                with held_back():  # again: the tracker's start lets the signals through
+                    process.start()
             finally:
                 for name, value in saved.items():
                     os.environ.pop(name) if value is None else os.environ.update({name: value})
@@ -157,8 +158,7 @@ def _serve(
     make_serve: Callable[[], Callable[[Any], Any]], pipe: connection.Connection, memory_bytes: int | None
 ) -> None:
     """A worker's life: questions in, answers out, until the other end closes."""
-    for number in _ENDING_SIGNALS:  # the parent's to handle, who ends its workers
-        signal.signal(number, signal.SIG_IGN)
+    ignore_from_now_on()  # the parent ends its workers; until here, while this process began, signals were held back
     if memory_bytes is not None:
         _, most = resource.getrlimit(resource.RLIMIT_DATA)
         least = memory_bytes if most == resource.RLIM_INFINITY else min(memory_bytes, most)

@@ -35,7 +35,8 @@ MAY_IMPORT = {
     "report": OFFLINE | {"tuning"},
     "commands": OFFLINE | {"tuning", "export", "report"},
     "cli": {"core", "commands"},
-    "__main__": {"cli"},
+    "entry": {"core", "cli"},
+    "__main__": {"entry"},
 }
 
 EMULATOR_MAY_IMPORT: dict[str, set[str]] = {
