@@ -11,10 +11,9 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from filelock import FileLock
-
 from hktune.compile.toolchain import tree_sha256
-from hktune.core.errors import ToolchainError
+from hktune.core.errors import StoreError, ToolchainError
+from hktune.core.lock_file import lock_file
 from hktune.core.publish import scratch_folder
 from hktune.core.remedy import disk_error_in, with_remedy
 from hktune.core.settings import Settings
@@ -79,7 +78,7 @@ def fetch_hipkittens(cache_dir: Path) -> HipKittens:
     if not _intact(folder):
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(f"{folder}.lock"):
+            with lock_file(folder.parent, f"{folder.name}.lock", -1, StoreError):
                 if not _intact(folder):
                     _install(folder)
         except OSError as error:

@@ -141,6 +141,17 @@ def own_folder(directory: Path, name: str, error: type[InputError]) -> Path:
     return path
 
 
+@contextlib.contextmanager
+def opened_folder(path: Path | str, dir_fd: int | None = None) -> Iterator[int]:
+    """A handle of the folder at `path` (relative to the open folder `dir_fd`), to name files in by `dir_fd`. Raises
+    OSError where it is a link or no folder."""
+    handle = os.open(path, _FOLDER | os.O_NOFOLLOW, dir_fd=dir_fd)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
 def _opened_inside(directory: Path, name: str, flags: int) -> int:
     """A handle of the file, opened part by part without following a link."""
     *folders, last = _parts(name)

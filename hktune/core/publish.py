@@ -11,16 +11,18 @@ import errno
 import fcntl
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from hktune.core.errors import MachineError
-from hktune.core.outside_file import nature
+from hktune.core.outside_file import nature, opened_folder
 from hktune.core.remedy import with_remedy
 
 _SUFFIX = ".part"
 _PREFIXES = (".", "hktune-")
+_LEVELS_MAX = 16  # hktune makes three, and a library's headers some more
 
 
 def publish(path: Path, data: bytes | Iterable[bytes]) -> None:
@@ -69,25 +71,23 @@ def scratch_folder(parent: Path | None = None) -> Iterator[Path]:
 
 def sweep(*folders: Path) -> None:
     """Remove from `folders` the temporary files and folders that nobody is writing any more. What cannot be removed
-    stays."""
+    stays. A folder that is a link is left alone: resolve one that a person named."""
     for folder in folders:
-        with contextlib.suppress(OSError), os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.name.endswith(_SUFFIX) and entry.name.startswith(_PREFIXES):
-                    with contextlib.suppress(OSError):
-                        _remove_if_left(Path(entry.path))
+        with contextlib.suppress(OSError), opened_folder(folder) as handle:
+            _sweep(handle)
 
 
 def sweep_below(*folders: Path) -> None:
-    """`sweep`, and of all folders in them."""
+    """`sweep`, and of all folders in them down to _LEVELS_MAX."""
     for folder in folders:
-        sweep(*(Path(place) for place, _, _ in os.walk(folder)))
+        with contextlib.suppress(OSError), opened_folder(folder) as handle:
+            _sweep(handle, _LEVELS_MAX)
 
 
 def temporary_folder() -> Path:
     """Where `scratch_folder` makes its folders. Raises MachineError where there is no such place."""
     try:
-        return Path(tempfile.gettempdir())
+        return Path(tempfile.gettempdir()).resolve()
     except OSError as error:
         raise MachineError(f"no place for temporary files ({error.strerror}): set TMPDIR") from None
 
@@ -133,17 +133,32 @@ def _make_folder(parent: Path | None) -> str:
         return tempfile.mkdtemp(prefix="hktune-", suffix=_SUFFIX)
 
 
-def _remove_if_left(path: Path) -> None:
+def _sweep(folder: int, levels: int = 0) -> None:
+    """Sweep an open folder, and those in it `levels` deep. Everything is reached by way of its handle, so that no
+    link, in it or put in its place meanwhile, leads elsewhere."""
+    with os.scandir(folder) as found:
+        entries = list(found)
+    for entry in entries:
+        with contextlib.suppress(OSError):
+            if entry.name.endswith(_SUFFIX) and entry.name.startswith(_PREFIXES):
+                _remove_if_left(entry.name, folder)
+            elif levels and entry.is_dir(follow_symlinks=False):
+                with opened_folder(entry.name, folder) as inner:
+                    _sweep(inner, levels - 1)
+
+
+def _remove_if_left(name: str, folder: int) -> None:
     """Remove a temporary file or folder of this user whose writer is gone."""
-    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    handle = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
     try:
-        if os.fstat(handle).st_uid != os.geteuid():
+        status = os.fstat(handle)
+        if status.st_uid != os.geteuid():
             return
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
+        if stat.S_ISDIR(status.st_mode):
+            shutil.rmtree(f"/proc/self/fd/{folder}/{name}", ignore_errors=True)  # by dir_fd only from Python 3.11 on
         else:
-            path.unlink(missing_ok=True)
+            os.unlink(name, dir_fd=folder)
     finally:
         os.close(handle)
 

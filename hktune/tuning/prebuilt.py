@@ -14,10 +14,11 @@ from pathlib import Path
 import msgspec
 
 from hktune.compile import AbsentCompiler, CachedCompiler, compile_many
+from hktune.compile.object_cache import OBJECTS_NAME
 from hktune.core.errors import InputError, MachineError, SpaceError, StoreError
 from hktune.core.json_file import decoded
 from hktune.core.model import Config, Failure, Problem, Status, Value
-from hktune.core.outside_file import FileKind
+from hktune.core.outside_file import FileKind, own_folder
 from hktune.core.publish import publish, sweep, sweep_below, temporary_folder
 from hktune.core.remedy import with_remedy
 from hktune.space import SearchSpace
@@ -128,11 +129,11 @@ def build(
 def _prepare(directory: Path) -> None:
     """Make the folder, and remove what a build that was killed left in it."""
     try:
-        directory.mkdir(parents=True, exist_ok=True)
+        objects = own_folder(directory, OBJECTS_NAME, StoreError)
     except OSError as error:
         raise StoreError(with_remedy(f"{directory}: cannot be written", error, "pass another DIR")) from None
-    sweep(directory, temporary_folder())
-    sweep_below(directory / "objects")
+    sweep(directory.resolve(), temporary_folder())
+    sweep_below(objects)
 
 
 def _list_built(directory: Path, space: SearchSpace, compiler: str, configs: Sequence[Config]) -> None:

@@ -250,7 +250,7 @@ def _search_part(
 
 def _sweep(directory: Path, settings: Settings) -> None:
     """Remove the temporary files that earlier runs, which were killed, left in the places that this one writes to."""
-    sweep(directory, directory / "objects", temporary_folder())
+    sweep(directory.resolve(), directory / "objects", temporary_folder())
     sweep_below(*(settings.cache_dir / name for name in ("objects", "proofs", "precompiled", "hipkittens")))
 
 
