@@ -15,7 +15,7 @@ from torch import Tensor
 
 from hktune.device.device import PreparedLaunch
 from hktune.runtime.served_shapes import ServedShapes
-from hktune.runtime.torch_state import grad_enabled
+from hktune.runtime.torch_state import grad_enabled, is_below_autograd
 
 
 def linear_gradients(grad: Tensor, x: Tensor | None, weight: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
@@ -48,12 +48,15 @@ class Linear(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, served: ServedShapes, launch: PreparedLaunch, bias: Tensor | None = None
     ) -> Tensor:
+        ctx.materialize_grads = False  # as set_materialize_grads, which is a call
         needed = ctx.needs_input_grad
         ctx.save_for_backward(x if needed[1] else None, weight if needed[0] else None)
         return served.result(launch, x, weight, bias)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:
+    def backward(ctx: Any, grad: Tensor | None) -> Any:
+        if grad is None:  # what follows gave none; zeros instead would move weights by their decay
+            return None, None, None, None, None
         x, weight = ctx.saved_tensors
         for_x, for_weight = linear_gradients(grad, x, weight)
         # Where there is no bias the last argument is the launch, which needs none.
@@ -65,12 +68,15 @@ class Matmul(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor, served: ServedShapes, launch: PreparedLaunch) -> Tensor:
+        ctx.materialize_grads = False
         needed = ctx.needs_input_grad
         ctx.save_for_backward(a if needed[1] else None, b if needed[0] else None)
         return served.result(launch, a, b, None)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:
+    def backward(ctx: Any, grad: Tensor | None) -> Any:
+        if grad is None:
+            return None, None, None, None
         return *matmul_gradients(grad, *ctx.saved_tensors), None, None
 
 
@@ -84,7 +90,11 @@ def linear_result(
     served: ServedShapes, launch: PreparedLaunch, x: Tensor, weight: Tensor, bias: Tensor | None
 ) -> Tensor:
     """The product by a launch that was found for these operands, told to autograd where that asks."""
-    if grad_enabled() and (x.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)):
+    if (
+        grad_enabled()
+        and (x.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad))
+        and not is_below_autograd()
+    ):
         if bias is None:
             return _apply_linear(x, weight, served, launch)  # type: ignore[no-any-return]
         return _apply_linear(x, weight, served, launch, bias)  # type: ignore[no-any-return]
@@ -93,6 +103,6 @@ def linear_result(
 
 def matmul_result(served: ServedShapes, launch: PreparedLaunch, a: Tensor, b: Tensor) -> Tensor:
     """`linear_result` of a matmul."""
-    if grad_enabled() and (a.requires_grad or b.requires_grad):
+    if grad_enabled() and (a.requires_grad or b.requires_grad) and not is_below_autograd():
         return _apply_matmul(a, b, served, launch)  # type: ignore[no-any-return]
     return served.result(launch, a, b, None)

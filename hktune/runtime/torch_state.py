@@ -6,6 +6,7 @@ question here costs 30 to 120 ns (torch 2.13, 2-core x86-64, 2026-11-22), and a 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 compiling = torch.compiler.is_dynamo_compiling
+exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", lambda: False)  # torch 2.7
 grad_enabled = torch.is_grad_enabled
 is_jit_trace: Any = torch._C._is_tracing
 profiling: Any = torch._C._autograd._profiler_enabled
@@ -21,6 +23,8 @@ profiling: Any = torch._C._autograd._profiler_enabled
 _dispatch_modes: Any = torch._C._len_torch_dispatch_stack
 _key_included: Any = torch._C._dispatch_tls_is_dispatch_key_included
 _PRE_DISPATCH = torch._C.DispatchKey.PreDispatch  # of make_fx(pre_dispatch=True), whose modes are on no stack
+_key_excluded: Any = torch._C._dispatch_tls_is_dispatch_key_excluded
+_AUTOGRAD = torch._C.DispatchKey.AutogradFunctionality
 _function_modes: Any = torch._C._len_torch_function_stack
 _functorch: Any = torch._C._functorch.peek_interpreter_stack
 _autocast: Any = torch._C._is_any_autocast_enabled
@@ -41,8 +45,15 @@ def is_plain() -> bool:
     )
 
 
+def is_below_autograd() -> bool:
+    """Whether torch records no gradient here, whatever `grad_enabled` says: in inference mode, and in what dispatches
+    below autograd, as a tensor type's own `__torch_dispatch__` does."""
+    return _key_excluded(_AUTOGRAD)  # type: ignore[no-any-return]
+
+
 def has_function_mode() -> bool:
-    return bool(_function_modes())
+    """Whether a mode of torch's functions is on; they may be there and disabled."""
+    return bool(_function_modes()) and torch._C._is_torch_function_mode_enabled()
 
 
 def has_dispatch_mode() -> bool:
@@ -52,6 +63,18 @@ def has_dispatch_mode() -> bool:
 def is_transformed() -> bool:
     """Under vmap, grad and their like, forward-mode AD, or torch.jit.trace."""
     return _functorch() is not None or forward_ad._current_level >= 0 or is_jit_trace()
+
+
+def is_made_a_graph() -> bool:
+    """Whether an export, make_fx, torch.jit.trace or symbolic_trace makes of this call a graph, which may be kept
+    longer than what the call was made with, in another process too."""
+    if exporting() or is_jit_trace() or _fx._is_fx_tracing_flag:
+        return True
+    if not has_dispatch_mode():
+        return False
+    from torch.fx.experimental.proxy_tensor import get_proxy_mode
+
+    return get_proxy_mode() is not None
 
 
 def is_transformed_in_trace() -> bool:
