@@ -78,10 +78,14 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """As torch.nn.functional.linear (weight [N, K]), by the current table. Raises TableError when none is loaded."""
     if compiling():
         return operators.traced_linear(x, weight, bias, operators.CURRENT)
+    table = operators._current
+    if table is not None:
+        out = table.again(x, weight, bias, bias is None)
+        if out is not None:
+            return out
     if not is_plain():
         return watched.linear(linear, operators.CURRENT, x, weight, bias)
-    table = operators._current or operators.table_numbered(operators.CURRENT)
-    return table.plain_linear(x, weight, bias)
+    return operators.table_numbered(operators.CURRENT).plain_linear(x, weight, bias)
 
 
 def matmul(a: Tensor, b: Tensor | PreparedMatrix) -> Tensor:
@@ -95,10 +99,14 @@ def matmul(a: Tensor, b: Tensor | PreparedMatrix) -> Tensor:
         return linear(a, right) if is_weight else matmul(a, right)
     if compiling():
         return operators.traced_matmul(a, b, operators.CURRENT)
+    table = operators._current
+    if table is not None:
+        out = table.again(a, b, None, None)
+        if out is not None:
+            return out
     if not is_plain():
         return watched.matmul(matmul, operators.CURRENT, a, b)
-    table = operators._current or operators.table_numbered(operators.CURRENT)
-    return table.plain_matmul(a, b)
+    return operators.table_numbered(operators.CURRENT).plain_matmul(a, b)
 
 
 def stats() -> Stats:

@@ -41,6 +41,17 @@ def is_plain() -> bool:
     )
 
 
+def unseen_by_guards() -> bool:
+    """Whether something watches that a guard of seen_calls.py does not see, or that must not meet a tensor's shape."""
+    return (
+        _function_modes()
+        or _dispatch_modes()
+        or is_jit_trace()
+        or forward_ad._current_level >= 0
+        or _fx._is_fx_tracing_flag
+    )
+
+
 def has_function_mode() -> bool:
     return bool(_function_modes())
 
