@@ -2,7 +2,7 @@
 
 import sys
 
-from hktune.cli import main
+from hktune.entry import main
 
 if __name__ == "__main__":
-    sys.exit(main(["tune", *sys.argv[1:]]))
+    sys.exit(main("tune"))

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
-from hktune.bf16 import bf16_bits, bf16_values
-from hktune.code_object import KernelImage, read_code_object
+from hktune.core.bf16 import bf16_bits, bf16_values
+from hktune.core.errors import KernelFault
+from hktune.core.model import Argument, Launch
 from hktune.device.emulated import EmulatedDevice
-from hktune.errors import KernelFault
-from hktune.model import Argument, Launch
+from hktune.objects.code_object import KernelImage, read_code_object
 
 PROBLEMS = ((64, 128, 256, 1), (100, 192, 512, 1), (96, 128, 1024, 2))
 """m, n, k, shares of k."""

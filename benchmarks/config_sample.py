@@ -19,12 +19,12 @@ from pathlib import Path
 from rich.progress import track
 
 from hktune.compile import hip_compiler
+from hktune.core.model import Config, Failure, Problem
+from hktune.core.settings import Settings
 from hktune.device.emulated import EmulatedDevice
-from hktune.model import Config, Failure, Problem
-from hktune.prove import COMPILE_DEADLINE_S, DEADLINE_S, over_budget
-from hktune.settings import Settings
 from hktune.space import SearchSpace, load_space
 from hktune.verify import verify
+from hktune.workers.prover import COMPILE_DEADLINE_S, DEADLINE_S, over_budget
 
 KINDS = ("aligned", "ragged", "skinny")
 

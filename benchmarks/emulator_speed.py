@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from hktune.compile import hip_compiler
+from hktune.core.model import CodeObject, Config, Failure, Problem
+from hktune.core.settings import Settings
 from hktune.device.emulated import EmulatedDevice
-from hktune.model import CodeObject, Config, Failure, Problem
-from hktune.settings import Settings
 from hktune.space import SearchSpace, load_space
 
 SPACE = Path(__file__).resolve().parent.parent / "search_spaces" / "gfx950_gemm_bf16.yaml"

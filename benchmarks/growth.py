@@ -25,16 +25,16 @@ from pathlib import Path
 
 import msgspec
 
-from hktune.bench import EmulatedBench
+from hktune.core.model import CodeObject, Config, Problem, Source, Status, Trial
+from hktune.core.settings import Settings
 from hktune.dispatch import read_table, write_table
 from hktune.dispatch.table import Table
-from hktune.model import CodeObject, Config, Problem, Source, Status, Trial
-from hktune.prove import COMPILE_DEADLINE_S
-from hktune.rows import now
-from hktune.settings import Settings
 from hktune.space import SearchSpace, load_space
 from hktune.store import capture_environment, write_environment
 from hktune.store.rows import HEADER, Encoder
+from hktune.tuning.bench import EmulatedBench
+from hktune.tuning.trial_rows import now
+from hktune.workers.prover import COMPILE_DEADLINE_S
 
 ROOT = Path(__file__).resolve().parents[1]
 SPACE = ROOT / "search_spaces" / "gfx950_gemm_bf16.yaml"
@@ -44,7 +44,7 @@ COMPILED = 8  # of the configs, the fastest everywhere
 # A run that ends where the first config would be handed to a worker.
 UP_TO_THE_FIRST = """
 import os, sys
-from hktune import workers
+from hktune.workers import executor as workers
 workers.start_worker = lambda *_, **__: None
 workers.LocalExecutor.pending = 0
 workers.LocalExecutor.submit = lambda *_: (sys.stdout.flush(), os._exit(0))

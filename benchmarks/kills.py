@@ -27,8 +27,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hktune.compile.hipkittens import find_hipkittens
+from hktune.core.settings import Settings
 from hktune.dispatch import read_table
-from hktune.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 SHAPES = "shapes:\n  - {m: 256, n: 256, k: 512}\n  - {m: 128, n: 512, k: 256}\n"

@@ -10,10 +10,10 @@ import re
 from pathlib import Path
 from statistics import geometric_mean
 
-from hktune.confirm import deciding, finalists
+from hktune.core.model import Problem, Status, Trial
 from hktune.dispatch import read_table
-from hktune.model import Problem, Status, Trial
 from hktune.store import read_trials
+from hktune.tuning.confirmation import deciding, finalists
 
 _VENDOR_BEST = re.compile(r"the vendor's best: (?P<name>.+) at (?P<us>[\d.]+) us \((?P<ratio>[\d.]+)x\)")
 

@@ -281,7 +281,7 @@ def compare(case: Case, table_directory: Path, rank: int) -> Outcome:
     torchs = run(case, case.after(case.before(copy.deepcopy(base))), rank)
     table = hktune.load(table_directory, allow_modelled=True)
     model = case.before(copy.deepcopy(base))
-    report = hktune.patch(model)
+    report = hktune.patch(model, quiet=True)
     served = run(case, case.after(model), rank)
     stats = table.stats()
     return Outcome(

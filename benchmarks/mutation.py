@@ -24,15 +24,15 @@ from pathlib import Path
 
 from mutants import Mutant, assembled, assembly_of, mutants, source_mutants
 
-from hktune.code_object import read_code_object
 from hktune.compile.hipkittens import find_hipkittens
 from hktune.compile.toolchain import find_hip_toolchain
+from hktune.core.model import Config, Failure, Problem, ProofProblem
+from hktune.core.settings import Settings
 from hktune.device.emulated import EmulatedDevice
 from hktune.emulator.clock.trace import Trace
 from hktune.emulator.instructions.decode import decode
 from hktune.emulator.instructions.scalar_registers import scalars_of
-from hktune.model import Config, Failure, Problem, ProofProblem
-from hktune.settings import Settings
+from hktune.objects.code_object import read_code_object
 from hktune.space.space import SearchSpace, load_space
 from hktune.verify import verify
 

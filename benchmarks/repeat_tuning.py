@@ -13,11 +13,11 @@ import os
 from pathlib import Path
 from statistics import geometric_mean
 
-from hktune.bench import GpuBench, choose_device
-from hktune.confirm import attempt_of, deciding, finalists
-from hktune.model import Problem, Timing, Trial
-from hktune.settings import Settings
+from hktune.core.model import Problem, Timing, Trial
+from hktune.core.settings import Settings
 from hktune.store import read_trials
+from hktune.tuning.bench import GpuBench, choose_device
+from hktune.tuning.confirmation import attempt_of, deciding, finalists
 
 
 def main() -> None:

@@ -31,13 +31,14 @@ from torch import Tensor
 from torch.nn import functional
 
 import hktune
+from hktune.core.launch_rule import LaunchRule
+from hktune.core.model import Argument, Config, Launch, Source, Status, Trial
 from hktune.device.device import Kernel, PreparedLaunch
 from hktune.device.emulated import EmulatedDevice
-from hktune.dispatch import Entry, Table, build_table, read_table, write_table
+from hktune.dispatch import Entry, Table, read_table, write_table
 from hktune.dispatch.choice import Choices
 from hktune.dispatch.validate import validate
-from hktune.launch_rule import LaunchRule
-from hktune.model import Argument, Config, Launch, Source, Status, Trial
+from hktune.tables import build_table
 
 ROOT = Path(__file__).resolve().parent.parent
 OBJECT = ROOT / "tests" / "recorded" / "naive_gemm" / "naive_gemm.hsaco"

@@ -17,17 +17,17 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from hktune.apart import StrategiesApart
-from hktune.bench import SPACES
-from hktune.contained import Answer, ContainedStopwatch, GpuExecutor, GpuWorker, Request, Screen, Serve
+from hktune.core.model import Config, Failure, Identity, Problem, Source, Timing, Trial
+from hktune.core.shipped import SPACES
 from hktune.measure.stopwatch import Attempt
-from hktune.model import Config, Failure, Identity, Problem, Source, Timing, Trial
-from hktune.rows import RowContext
 from hktune.search import create_strategy
-from hktune.side_by_side import side_by_side
 from hktune.space import SearchSpace, load_space
 from hktune.store import TrialStore
-from hktune.tuner import Budget, Search, Tuner
+from hktune.tuning.loop import Budget, Search, Tuner
+from hktune.tuning.side_by_side import side_by_side
+from hktune.tuning.strategies_apart import StrategiesApart
+from hktune.tuning.trial_rows import RowContext
+from hktune.workers.gpu_worker import Answer, ContainedStopwatch, GpuExecutor, GpuWorker, Request, Screen, Serve
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "unit"))
 from instant_executor import InstantExecutor  # type: ignore[import-not-found]

@@ -83,7 +83,7 @@ def captured(step: Step) -> Step:
 def patched(model: Transformer) -> Transformer:
     """Another model of the very same parameters, its layers served by the current table."""
     other: Transformer = copy.deepcopy(model, {id(parameter): parameter for parameter in model.parameters()})
-    hktune.patch(other)
+    hktune.patch(other, quiet=True)
     return other
 
 

@@ -15,14 +15,14 @@ from pathlib import Path
 
 import numpy as np
 
-from hktune.bench import GpuBench, choose_device
+from hktune.core.model import Problem
+from hktune.core.settings import Settings
 from hktune.measure.comparison import Comparison
 from hktune.measure.stopping import CONFIRMING, SCREENING
 from hktune.measure.timer import Side
-from hktune.model import Problem
-from hktune.serve_gpu import GpuService, Serving
-from hktune.settings import Settings
 from hktune.space import load_space
+from hktune.tuning.bench import GpuBench, choose_device
+from hktune.workers.gpu_service import GpuService, Serving
 
 LAUNCHES, SLOWED_LAUNCHES = 50, 51
 RULES = {"screening": SCREENING, "confirming": CONFIRMING}

@@ -20,13 +20,13 @@ from statistics import geometric_mean
 
 from rich.progress import track
 
-from hktune.bench import EmulatedBench
+from hktune.core.model import Config, Failure, Problem, Timing, Value
+from hktune.core.settings import Settings
+from hktune.core.shapes import load_shapes
 from hktune.measure.modelled import ModelledStopwatch
 from hktune.measure.stopwatch import Attempt
-from hktune.model import Config, Failure, Problem, Timing, Value
-from hktune.settings import Settings
-from hktune.shapes import load_shapes
 from hktune.space import SearchSpace, load_space
+from hktune.tuning.bench import EmulatedBench
 
 PROBLEMS = [
     Problem(8192, 8192, 8192),

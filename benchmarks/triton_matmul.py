@@ -15,7 +15,7 @@ import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from hktune.code_object import read_code_object
+from hktune.objects.code_object import read_code_object
 from hktune.verify.kernel_file import KernelRun, judge, parse_parameters
 
 WAVE = 64

@@ -20,10 +20,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from hktune.compile import hip_compiler
+from hktune.core.model import Config, Failure, Problem
+from hktune.core.settings import Settings
 from hktune.device.emulated import EmulatedDevice
 from hktune.emulator.clock import launch_time
-from hktune.model import Config, Failure, Problem
-from hktune.settings import Settings
 from hktune.space import SearchSpace, load_space
 from hktune.verify import verify
 

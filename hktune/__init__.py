@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # as typing has it, whose import takes longer than all else here
 if TYPE_CHECKING:
+    from typing import Any
+
     from hktune.runtime import Linear, linear, load, matmul, patch, prepare, record, stats, unload, unpatch
 
 __version__ = "0.1.0"

@@ -7,17 +7,26 @@ from collections.abc import Sequence
 
 from hktune import __version__
 from hktune.commands.output import printing, why_lost
-from hktune.commands.parser import BAD_INPUT, DONE, FAILED, INTERRUPTED, Parser
-from hktune.errors import HktuneError
-from hktune.interruption import Interruption
-from hktune.needs import require_packages
+from hktune.commands.parser import BAD_INPUT, DONE, FAILED, Parser
+from hktune.core.errors import HktuneError
+from hktune.core.interruption import INTERRUPTED, INTERRUPTED_LINE, Interruption
+from hktune.core.needs import require_packages
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    with printing() as output, Interruption().heard():
-        code = _run(words)
+    """Run one command within a process that goes on; returns the exit code."""
+    return _run(list(sys.argv[1:] if arguments is None else arguments), last=False)
+
+
+def run_last(words: list[str]) -> int:
+    """Run one command as the last that this process does; returns the exit code, and signals are ignored."""
+    return _run(words, last=True)
+
+
+def _run(words: list[str], last: bool) -> int:
+    interruption = Interruption()
+    with printing() as output, interruption.heard(then_ignored=last):
+        code = _exit_code(words, interruption)
         output.flush()
         lost = why_lost(output)
         if lost is None:
@@ -26,7 +35,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return code or FAILED
 
 
-def _run(words: list[str]) -> int:
+def _exit_code(words: list[str], interruption: Interruption) -> int:
+    """What the command ended with. No signal raises any more when this returns, or ever raises twice."""
+    try:
+        try:
+            return _command(words)
+        finally:
+            interruption.defer()
+    except KeyboardInterrupt:
+        print(INTERRUPTED_LINE, file=sys.stderr)
+        return INTERRUPTED
+
+
+def _command(words: list[str]) -> int:
     try:
         require_packages()
         options = make_parser().parse_args(words)
@@ -35,9 +56,6 @@ def _run(words: list[str]) -> int:
     except HktuneError as error:
         print(f"hktune: {error}", file=sys.stderr)
         return BAD_INPUT
-    except KeyboardInterrupt:
-        print("hktune: interrupted", file=sys.stderr)
-        return INTERRUPTED
     except MemoryError:
         print("hktune: this machine has not the memory for that: make the problem smaller", file=sys.stderr)
         return BAD_INPUT

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from hktune.core.errors import KernelFault
 from hktune.emulator.instructions import control, decode, program
-from hktune.errors import KernelFault
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENT = ROOT / "docs" / "instructions.md"

@@ -17,7 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from hktune.torch_choice import (  # noqa: E402, as hktune is not installed yet
+from hktune.core.torch_choice import (  # noqa: E402, as hktune is not installed yet
     CPU_MB,
     CUDA_GB,
     PIP,

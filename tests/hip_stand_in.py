@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from hktune.core.errors import DeviceError, KernelFault
+from hktune.core.model import Launch
 from hktune.device.emulated import EmulatedBuffer, EmulatedDevice, EmulatedKernel
-from hktune.errors import DeviceError, KernelFault
-from hktune.model import Launch
 
 SUCCESS, INVALID_VALUE, OUT_OF_MEMORY, INVALID_CONFIGURATION = 0, 1, 2, 9
 NO_DEVICE, INVALID_DEVICE, INVALID_IMAGE, INVALID_HANDLE, NOT_FOUND = 100, 101, 200, 400, 500

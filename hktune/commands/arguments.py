@@ -8,11 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hktune.escaped import shown
-from hktune.shipped import SPACE_OF, space_file
+from hktune.core.escaped import shown
+from hktune.core.shipped import SPACE_OF, space_file
 
 if TYPE_CHECKING:
-    from hktune.model import Problem
+    from hktune.core.model import Problem
 
 COUNT_MAX = 1_000_000_000
 SEED_MAX = 2**32 - 1  # numpy's, which optuna's samplers are given
@@ -125,9 +125,9 @@ def gibibytes(text: str) -> float:
 
 def problem(text: str) -> Problem:
     """A problem as MxNxK or, with a bias, MxNxK+bias: of what a shapes file may ask for."""
-    from hktune.errors import ShapesError
-    from hktune.model import Problem
-    from hktune.shapes import DIMENSION_MAX, EPILOGUES, matrices_fit
+    from hktune.core.errors import ShapesError
+    from hktune.core.model import Problem
+    from hktune.core.shapes import DIMENSION_MAX, EPILOGUES, matrices_fit
 
     size = integer(1, DIMENSION_MAX)
     sizes, plus, epilogue = text.partition("+")

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 from hktune.commands.arguments import add_config_words, add_seed, add_space, problem
 from hktune.commands.parser import DONE, FAILED, Command
-from hktune.errors import InputError
-from hktune.model import Failure, Problem
-from hktune.settings import Settings
+from hktune.core.errors import InputError
+from hktune.core.model import Failure, Problem
+from hktune.core.settings import Settings
 
 if TYPE_CHECKING:
-    from hktune.contained import ContainedStopwatch
     from hktune.measure.stopwatch import Attempt
+    from hktune.workers.gpu_worker import ContainedStopwatch
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
@@ -33,10 +33,10 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     """Prove and time; 1 when the config fails."""
-    from hktune.bench import GpuBench, choose_device
     from hktune.commands.config_words import ConfigWords
     from hktune.report.heartbeat import working
     from hktune.space import load_space, require_legal
+    from hktune.tuning.bench import GpuBench, choose_device
 
     settings = Settings.from_environment(os.environ)
     kind, space_file = choose_device(options.device, options.space, settings)

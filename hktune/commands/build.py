@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 from hktune.commands.arguments import COUNT_MAX, add_hipkittens, add_seed, add_space, add_workers, integer
 from hktune.commands.parser import DONE, FAILED, Command
-from hktune.model import Status
-from hktune.settings import Settings
-from hktune.shipped import space_word
+from hktune.core.model import Status
+from hktune.core.settings import Settings
+from hktune.core.shipped import space_word
 
 if TYPE_CHECKING:
-    from hktune.build import BuildSummary
+    from hktune.tuning.prebuilt import BuildSummary
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
@@ -40,11 +40,11 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     """Build, print what it came to; 1 when nothing was built."""
-    from hktune.build import Wanted, build, read_configs
     from hktune.compile import compiler_for
+    from hktune.core.shapes import load_shapes
     from hktune.report.heartbeat import working
-    from hktune.shapes import load_shapes
     from hktune.space import load_space
+    from hktune.tuning.prebuilt import Wanted, build, read_configs
 
     space = load_space(options.space)
     wanted = Wanted(
@@ -72,10 +72,10 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _print_built(options: argparse.Namespace, summary: BuildSummary) -> None:
+    from hktune.core.command_words import command_line
     from hktune.report.columns import print_line, print_prose
     from hktune.report.console import make_console
     from hktune.report.failures import print_build_failures
-    from hktune.report.words import command_line
 
     console = make_console()
     counts = ", ".join(f"{count} {status}" for status, count in sorted(summary.statuses.items()))

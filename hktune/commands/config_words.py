@@ -10,10 +10,10 @@ from functools import cached_property
 from itertools import takewhile
 from pathlib import Path
 
-from hktune.errors import InputError, SpaceError
-from hktune.escaped import shown
-from hktune.model import Config
-from hktune.shipped import DEFAULT_SPACE, SPACE_OF
+from hktune.core.errors import InputError, SpaceError
+from hktune.core.escaped import shown
+from hktune.core.model import Config
+from hktune.core.shipped import DEFAULT_SPACE, SPACE_OF
 from hktune.space import SearchSpace
 
 CANDIDATES_SHOWN = 6
@@ -142,7 +142,7 @@ def _tabled(path: Path) -> Iterator[Named]:
 
 
 def _built(path: Path) -> Iterator[Named]:
-    from hktune.build import built_record
+    from hktune.tuning.prebuilt import built_record
 
     record = built_record(path.parent)
     for values in record.configs:

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from hktune.commands.arguments import add_hipkittens
 from hktune.commands.parser import DONE, FAILED, Command
-from hktune.settings import Settings
+from hktune.core.settings import Settings
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
@@ -18,8 +18,8 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     """Look, and print one line for each thing looked for."""
-    from hktune.doctor import examine
     from hktune.report.console import make_console
+    from hktune.report.machine import examine
     from hktune.report.tables import print_findings
 
     settings = Settings.from_environment(os.environ)

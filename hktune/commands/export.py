@@ -6,9 +6,9 @@ import argparse
 from pathlib import Path
 
 from hktune.commands.parser import DONE, Command
-from hktune.errors import TableError
-from hktune.publish import publish
-from hktune.shipped import DEFAULT_SPACE
+from hktune.core.errors import TableError
+from hktune.core.publish import publish
+from hktune.core.shipped import DEFAULT_SPACE
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hktune.settings import Settings
+from hktune.core.settings import Settings
 
 if TYPE_CHECKING:
     from hktune.compile import Compiler

@@ -18,7 +18,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     """Merge and say how many trials there are."""
-    from hktune.escaped import escaped
+    from hktune.core.escaped import escaped
     from hktune.report.heartbeat import working
     from hktune.store import merge
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO, cast
 
-from hktune.escaped import escaped_lines
+from hktune.core.escaped import escaped_lines
 
 
 class Stream:

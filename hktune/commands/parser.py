@@ -10,10 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from hktune.errors import InputError
-from hktune.near import meant
+from hktune.core.errors import InputError
+from hktune.core.interruption import INTERRUPTED
+from hktune.core.near import meant
 
-DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+DONE, FAILED, BAD_INPUT = 0, 1, 2
 
 HELP_COLUMNS_MAX = 100  # lines of help that are longer read badly, however wide the terminal
 _INVALID_CHOICE = re.compile(r"argument (?P<name>.+): invalid choice: (?P<value>.+) \(choose from (?P<known>.+)\)")

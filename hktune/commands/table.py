@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 from hktune import __version__
 from hktune.commands.arguments import COUNT_MAX, add_hipkittens, add_space, number
 from hktune.commands.parser import DONE, FAILED, Command, Parser
-from hktune.errors import InputError, StoreError, TableError
-from hktune.settings import Settings
-from hktune.shipped import DEFAULT_SPACE, KERNELS
+from hktune.core.errors import InputError, StoreError, TableError
+from hktune.core.settings import Settings
+from hktune.core.shipped import DEFAULT_SPACE, KERNELS
 
 if TYPE_CHECKING:
+    from hktune.core.launch_rule import LaunchRule
+    from hktune.core.model import Identity, Problem, Trial
     from hktune.dispatch import Table, Trust
-    from hktune.launch_rule import LaunchRule
-    from hktune.model import Identity, Problem, Trial
     from hktune.space import SearchSpace
 
 REGRETS_SHOWN = 3  # the largest
@@ -105,14 +105,15 @@ def _trust(options: argparse.Namespace) -> Trust:
 
 
 def _build(options: argparse.Namespace) -> int:
-    from hktune.confirm import deciding
-    from hktune.dispatch import BuildOptions, build_table, cross_trials, regrets, write_table
-    from hktune.model import Status
+    from hktune.core.command_words import command_line
+    from hktune.core.model import Status
+    from hktune.dispatch import write_table
     from hktune.report.heartbeat import working
-    from hktune.report.words import command_line
-    from hktune.rows import now
     from hktune.space import load_space
     from hktune.store import merged_trials
+    from hktune.tables import BuildOptions, build_table, cross_trials, regrets
+    from hktune.tuning.confirmation import deciding
+    from hktune.tuning.trial_rows import now
 
     space = load_space(options.space)
     with working(lambda: "reading trials"):
@@ -143,8 +144,8 @@ def _build(options: argparse.Namespace) -> int:
 
 def _names(options: argparse.Namespace) -> dict[Problem, str]:
     """What shapes are called: by --shapes, else by the table beside the trials."""
+    from hktune.core.shapes import load_shapes
     from hktune.dispatch import saved_names
-    from hktune.shapes import load_shapes
     from hktune.store import folder_of
 
     names: dict[Problem, str] = {}
@@ -175,7 +176,7 @@ class _Shelf:
 
     def launch_of(self, trial: Trial) -> tuple[str, LaunchRule]:
         """See `dispatch.build.LaunchOf`. Raises StoreError when the trial's bytes cannot be had any more."""
-        from hktune.model import Config
+        from hktune.core.model import Config
 
         config = Config.from_json(trial.config)
         sha256 = str(trial.object_sha256)
@@ -196,7 +197,7 @@ class _Shelf:
 
     def _built(self, trial: Trial, config: Any) -> bytes:
         from hktune.compile import compiler_for
-        from hktune.prove import built_again
+        from hktune.workers.prover import built_again
 
         settings = Settings.from_environment(os.environ)
         compiler = compiler_for(self._space.template.language, settings, self._hipkittens)
@@ -231,8 +232,8 @@ def _show(options: argparse.Namespace) -> int:
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    from hktune.dispatch.doctor import Call, examine_table
-    from hktune.shapes import load_shapes
+    from hktune.core.shapes import load_shapes
+    from hktune.tables.doctor import Call, examine_table
 
     shapes = load_shapes(options.shapes) if options.shapes else ()
     calls = [Call(shape.problem, shape.name, shape.weight) for shape in shapes]

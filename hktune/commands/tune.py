@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 from hktune.commands.arguments import add_hipkittens, add_seed, add_space, add_workers, gibibytes, positive, seconds
-from hktune.commands.parser import DONE, FAILED, INTERRUPTED, Command
-from hktune.settings import Settings
+from hktune.commands.parser import DONE, FAILED, Command
+from hktune.core.interruption import INTERRUPTED
+from hktune.core.settings import Settings
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
@@ -63,16 +64,19 @@ def _add_gpu(parser: argparse.ArgumentParser) -> None:
 def _run(options: argparse.Namespace) -> int:
     """Tune and print the summary; 1 when the machine stopped it or a shape has no kernel, 130 when interrupted."""
     from hktune.report.console import make_console
+    from hktune.report.progress import RunProgress
     from hktune.report.summary import print_summary
-    from hktune.run import RunOptions, tune
+    from hktune.tuning.run import RunOptions, tune
 
     common = ("shapes", "space", "device", "strategy", "trials", "out", "seed", "fresh", "workers")
     names = (*common, "hipkittens", "prebuilt", "cache", "gpus")
     limits = {"time_budget_s": options.time_budget, "deadline_s": options.deadline}
     limits["worker_memory_gib"] = options.worker_memory
     chosen = RunOptions(**{name: getattr(options, name) for name in names}, **limits)
-    summary = tune(chosen, Settings.from_environment(os.environ), ["hktune", *options.words], make_console())
-    print_summary(make_console(), summary)
+    settings, console = Settings.from_environment(os.environ), make_console()
+    with RunProgress(console) as progress:
+        summary = tune(chosen, settings, ["hktune", *options.words], progress)
+    print_summary(console, summary)
     for line in (*summary.notes, *summary.stopped):
         print(f"hktune: {line}", file=sys.stderr)
     if summary.interrupted:

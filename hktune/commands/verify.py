@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from hktune.commands.arguments import add_config, add_hipkittens, add_problem, add_seed
 from hktune.commands.kernel import add_kernel_options, verify_kernel
 from hktune.commands.parser import DONE, FAILED, Command
-from hktune.settings import Settings
+from hktune.core.settings import Settings
 
 if TYPE_CHECKING:
-    from hktune.model import Config
+    from hktune.core.model import Config
     from hktune.space import SearchSpace
 
 
@@ -27,11 +27,11 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     """Prove and print what was found; 1 when the config or kernel fails."""
-    from hktune.bench import EmulatedBench
     from hktune.commands.config_words import ConfigWords
-    from hktune.model import Failure
+    from hktune.core.model import Failure
     from hktune.report.heartbeat import working
     from hktune.space import load_space, require_legal
+    from hktune.tuning.bench import EmulatedBench
 
     if options.kernel:
         return verify_kernel(options)
@@ -62,7 +62,7 @@ def _run(options: argparse.Namespace) -> int:
 def _compile_only(space: SearchSpace, config: Config, settings: Settings) -> int:
     """What can be said of a config that no emulator is for; never that it is proved."""
     from hktune.compile import compiler_for
-    from hktune.prove import CompileOnly
+    from hktune.workers.prover import CompileOnly
 
     attempt = CompileOnly(space.template, compiler_for(space.template.language, settings))(config)
     if attempt.failure:

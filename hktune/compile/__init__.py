@@ -12,8 +12,8 @@ from hktune.compile.hipkittens import find_hipkittens
 from hktune.compile.nvrtc import NvrtcCompiler
 from hktune.compile.object_cache import AbsentCompiler, CachedCompiler, recorded_identities
 from hktune.compile.toolchain import find_hip_toolchain
-from hktune.errors import ToolchainError
-from hktune.settings import Settings
+from hktune.core.errors import ToolchainError
+from hktune.core.settings import Settings
 
 __all__ = [
     "AbsentCompiler",

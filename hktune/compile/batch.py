@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
 from hktune.compile.compiler import Compiler
-from hktune.model import CodeObject, Failure, Variant
+from hktune.core.model import CodeObject, Failure, Variant
 
 
 def compile_many(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from hktune.model import CodeObject, Failure, Variant
+from hktune.core.model import CodeObject, Failure, Variant
 
 
 class Compiler(Protocol):

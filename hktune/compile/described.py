@@ -6,8 +6,8 @@ import hashlib
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from hktune.errors import TableError
-from hktune.model import CodeObject, Failure, Resources, Status, Variant
+from hktune.core.errors import TableError
+from hktune.core.model import CodeObject, Failure, Resources, Status, Variant
 
 
 class _Kernel(Protocol):

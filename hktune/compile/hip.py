@@ -7,16 +7,16 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 
-from hktune.code_object import read_code_object
 from hktune.compile.described import described
 from hktune.compile.diagnostics import first_error, machine_fault
 from hktune.compile.hipkittens import ENTRY, HipKittens
 from hktune.compile.precompiled import PrecompiledHeader, starts_with_prefix
 from hktune.compile.process import Finished, disk_at_fault, run_to_end
 from hktune.compile.toolchain import HIP_HEADERS, HipToolchain
-from hktune.errors import ToolchainError
-from hktune.model import CodeObject, Failure, Status, Variant
-from hktune.publish import scratch_folder
+from hktune.core.errors import ToolchainError
+from hktune.core.model import CodeObject, Failure, Status, Variant
+from hktune.core.publish import scratch_folder
+from hktune.objects.code_object import read_code_object
 
 OBJECT_NAME = "kernel.hsaco"
 

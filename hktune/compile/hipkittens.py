@@ -10,12 +10,11 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from filelock import FileLock
-
 from hktune.compile.toolchain import tree_sha256
-from hktune.errors import ToolchainError
-from hktune.publish import scratch_folder
-from hktune.settings import Settings
+from hktune.core.errors import StoreError, ToolchainError
+from hktune.core.lock_file import lock_file
+from hktune.core.publish import scratch_folder
+from hktune.core.settings import Settings
 
 # The wheel that carries HipKittens' headers (MIT) under hk/include. It is tagged for one Python and one platform, but
 # the headers are all that is taken from it. Both hashes were computed from the file on PyPI, 2026-11-22.
@@ -77,7 +76,7 @@ def fetch_hipkittens(cache_dir: Path) -> HipKittens:
     if not _intact(folder):
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(f"{folder}.lock"):
+            with lock_file(folder.parent, f"{folder.name}.lock", -1, StoreError):
                 if not _intact(folder):
                     _install(folder)
         except OSError as error:

@@ -13,10 +13,10 @@ from pathlib import Path, PurePosixPath
 from hktune.compile.described import described
 from hktune.compile.diagnostics import machine_fault
 from hktune.compile.process import Finished, disk_at_fault, run_to_end
-from hktune.cubin import read_cubin
-from hktune.errors import ToolchainError
-from hktune.model import CodeObject, Failure, Status, Variant
-from hktune.publish import scratch_folder
+from hktune.core.errors import ToolchainError
+from hktune.core.model import CodeObject, Failure, Status, Variant
+from hktune.core.publish import scratch_folder
+from hktune.objects.cubin import read_cubin
 
 OBJECT_NAME = "kernel.cubin"
 OPTIONS = ("--std=c++17", "--no-source-include")  # a source stands alone: no header of this machine is found

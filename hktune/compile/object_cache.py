@@ -11,10 +11,10 @@ import msgspec
 
 from hktune.compile.compiler import Compiler
 from hktune.compile.diagnostics import names_an_error
-from hktune.errors import StoreError, ToolchainError
-from hktune.model import CodeObject, Failure, Status, Variant, compact_json
-from hktune.outside_file import FileKind, own_folder
-from hktune.publish import publish
+from hktune.core.errors import StoreError, ToolchainError
+from hktune.core.model import CodeObject, Failure, Status, Variant, compact_json
+from hktune.core.outside_file import FileKind, own_folder
+from hktune.core.publish import publish
 
 OBJECTS_NAME = "objects"
 ENTRY_FILE = FileKind("an entry of the object cache", 64 << 20, StoreError, "delete it")

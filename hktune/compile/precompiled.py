@@ -7,12 +7,13 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from hktune.compile.process import run_to_end
 from hktune.compile.toolchain import HIP_HEADERS
-from hktune.errors import MachineError
-from hktune.publish import scratch_folder
+from hktune.core.errors import MachineError, StoreError
+from hktune.core.lock_file import lock_file
+from hktune.core.publish import scratch_folder
 
 PREFIX = HIP_HEADERS / "kittens_prefix.h"  # must stay where it was when precompiled: clang looks for it again
 
@@ -46,10 +47,10 @@ class PrecompiledHeader:
         try:
             if not self._path.is_file():
                 self._path.parent.mkdir(parents=True, exist_ok=True)
-                with FileLock(f"{self._path}.lock", timeout=max(timeout_s, 0.0)):
+                with lock_file(self._path.parent, f"{self._path.name}.lock", max(timeout_s, 0.0), StoreError):
                     if not self._path.is_file():
                         self._build(timeout_s)
-        except (OSError, Timeout, MachineError):
+        except (OSError, Timeout, MachineError, StoreError):
             return []
         return ["-Xclang", "-include-pch", "-Xclang", str(self._path)] if self._path.is_file() else []
 

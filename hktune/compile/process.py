@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hktune.errors import MachineError, ToolchainError
-from hktune.guard import mark
+from hktune.core.errors import MachineError, ToolchainError
+from hktune.core.guard import mark
 
 # Variables by which a user's shell adds headers or flags to clang and hipcc behind the caller's back (clang's user
 # manual; hipcc's documentation). An object must depend on what its identity names and on nothing else.

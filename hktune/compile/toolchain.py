@@ -14,10 +14,10 @@ from functools import lru_cache
 from pathlib import Path
 
 from hktune.compile.process import run_to_end
-from hktune.errors import InputError, ToolchainError
-from hktune.outside_file import FileKind
-from hktune.publish import scratch_folder
-from hktune.settings import Settings
+from hktune.core.errors import InputError, ToolchainError
+from hktune.core.outside_file import FileKind
+from hktune.core.publish import scratch_folder
+from hktune.core.settings import Settings
 
 OLDEST_ROCM = 7  # ROCm 7.0 is the first release for MI350X and MI355X (its release notes, "hardware support")
 ROCM_HOME = Path("/opt/rocm")

@@ -5,11 +5,11 @@ Checked here, a refusal says its reason; the runtime has one word for most of th
 
 from __future__ import annotations
 
-from hktune.code_object import AmdCodeObject, KernelImage, read_code_object
+from hktune.core.errors import DeviceError, InputError
+from hktune.core.model import Argument, Launch
 from hktune.device.arguments import pack_argument
 from hktune.device.device import Binding
-from hktune.errors import DeviceError, InputError
-from hktune.model import Argument, Launch
+from hktune.objects.code_object import AmdCodeObject, KernelImage, read_code_object
 
 _MAX_WORKGROUP_SIZE = 1024
 

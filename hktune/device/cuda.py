@@ -17,15 +17,15 @@ from typing import Any
 
 import numpy.typing as npt
 
-from hktune.cubin import TENSOR_MAP_BYTES, Box, Cubin, CudaKernel, read_cubin
+from hktune.core.errors import DeviceError, DeviceFull, InputError, KernelFault
+from hktune.core.model import Argument, Identity, Launch
 from hktune.device.arguments import pack_argument
 from hktune.device.cuda_prepared import PointerSlot, PreparedCudaLaunch
 from hktune.device.device import Binding, Buffer, Clocks, Event, Graph, Kernel
 from hktune.device.device_buffer import DeviceBuffer, borrowed
 from hktune.device.host_copies import check_target, source_of
 from hktune.device.nvml import nvml_clocks
-from hktune.errors import DeviceError, DeviceFull, InputError, KernelFault
-from hktune.model import Argument, Identity, Launch
+from hktune.objects.cubin import TENSOR_MAP_BYTES, Box, Cubin, CudaKernel, read_cubin
 
 _MATRICES = {"a": ("m", "k"), "bt": ("n", "k"), "c": ("m", "n")}  # rows and columns, model.Argument
 _ELEMENT_BYTES = 2

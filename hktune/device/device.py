@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy.typing as npt
 
-from hktune.model import Identity, Launch
+from hktune.core.model import Identity, Launch
 
 
 class Buffer(Protocol):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from hktune.core.errors import DeviceError
 from hktune.device.host_copies import span_elements
-from hktune.errors import DeviceError
 
 
 @dataclass(frozen=True, eq=False)

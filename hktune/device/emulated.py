@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hktune.arch import Arch, arch_named
-from hktune.code_object import AmdCodeObject, KernelImage, source_line
+from hktune.core.arch import Arch, arch_named
+from hktune.core.errors import DeviceError, InputError
+from hktune.core.model import Identity, Launch
 from hktune.device.amd_launch import check_launch, checked_code, explicit_bytes
 from hktune.device.device import Binding, Buffer, Kernel
 from hktune.device.host_copies import check_target, source_of, span_elements
@@ -32,8 +33,7 @@ from hktune.emulator.machine.launch import (
     entry_address,
 )
 from hktune.emulator.machine.memory import AddressSpace, Region
-from hktune.errors import DeviceError, InputError
-from hktune.model import Identity, Launch
+from hktune.objects.code_object import AmdCodeObject, KernelImage, source_line
 
 _MAX_BUFFER_BYTES = 1 << 36
 _FEATURES = ("sramecc+", "xnack-")

@@ -11,7 +11,8 @@ from typing import Any, NoReturn
 
 import numpy.typing as npt
 
-from hktune.code_object import KernelImage
+from hktune.core.errors import DeviceError, KernelFault
+from hktune.core.model import Identity, Launch
 from hktune.device.amd_launch import check_launch, checked_code, explicit_bytes
 from hktune.device.device import Binding, Buffer, Clocks, Event, Graph, Kernel
 from hktune.device.device_buffer import DeviceBuffer, borrowed
@@ -20,8 +21,7 @@ from hktune.device.hip_launch import KernelArguments, PreparedHipLaunch
 from hktune.device.hip_library import HipLibrary, hip_library
 from hktune.device.hip_sensors import Sensors
 from hktune.device.host_copies import check_target, source_of
-from hktune.errors import DeviceError, KernelFault
-from hktune.model import Identity, Launch
+from hktune.objects.code_object import KernelImage
 
 _L2_BYTES = 19  # hipDeviceAttributeL2CacheSize: of one die (XCD)
 _LDS_BYTES = 10002  # hipDeviceAttributeMaxSharedMemoryPerMultiprocessor: what the runtime holds a launch against

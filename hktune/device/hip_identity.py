@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from hktune.core.model import Identity
 from hktune.device.hip_library import HipLibrary
-from hktune.model import Identity
 
 PCI_DEVICES = Path("/sys/bus/pci/devices")
 _COMPUTE_UNITS = 63  # hipDeviceAttributeMultiprocessorCount: of this partition, not of the whole package

@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping
 from ctypes import c_size_t, c_void_p
 from typing import Any
 
-from hktune.code_object import KernelImage
+from hktune.core.errors import DeviceError
+from hktune.core.model import Launch
 from hktune.device.amd_launch import explicit_bytes
-from hktune.errors import DeviceError
-from hktune.model import Launch
+from hktune.objects.code_object import KernelImage
 
 # The markers of hipModuleLaunchKernel's `extra`, in the one order that it takes; CUDA's end marker is 0, HIP's is not.
 _BUFFER_POINTER, _BUFFER_SIZE, _END = 1, 2, 3

@@ -17,7 +17,7 @@ from ctypes import POINTER, byref, c_char_p, c_float, c_int, c_size_t, c_uint, c
 from pathlib import Path
 from typing import Any
 
-from hktune.errors import DeviceError, DeviceFull, KernelFault
+from hktune.core.errors import DeviceError, DeviceFull, KernelFault
 
 LIBRARY = "libamdhip64.so"
 ROCM_HOME = Path("/opt/rocm")

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from hktune.core.errors import DeviceError
 from hktune.device.device import Buffer
-from hktune.errors import DeviceError
 
 
 def source_of(data: npt.NDArray[Any], buffer: Buffer) -> npt.NDArray[Any]:

@@ -6,9 +6,9 @@ import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
+from hktune.core.errors import DeviceError, InputError
+from hktune.core.settings import Settings
 from hktune.device.device import Device
-from hktune.errors import DeviceError, InputError
-from hktune.settings import Settings
 
 
 def open_device(kind: str, ordinal: int = 0, settings: Settings | None = None) -> Device:

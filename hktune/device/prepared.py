@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from hktune.core.model import Launch
 from hktune.device.device import Buffer, Device, Kernel
-from hktune.model import Launch
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -1,8 +1,9 @@
-"""The dispatch table: built from trials, published, read back, judged for a device, and looked up."""
+"""Production's side of a dispatch table: published, read back, judged for a device, and looked up.
 
-from hktune.dispatch.build import BuildOptions, build_table
+May touch core, objects and device only. What makes and examines tables is in `hktune.tables`.
+"""
+
 from hktune.dispatch.choice import Choice, Choices
-from hktune.dispatch.describe import describe
 from hktune.dispatch.files import (
     Trust,
     check_table_place,
@@ -13,32 +14,25 @@ from hktune.dispatch.files import (
     write_table,
 )
 from hktune.dispatch.judge import Found, Mismatch, Reason, judge
-from hktune.dispatch.neighbours import Regret, cross_trials, regrets
 from hktune.dispatch.sign import sign_table
 from hktune.dispatch.table import Entry, Table
 from hktune.dispatch.validate import Skipped, Validated, validate
 
 __all__ = [
-    "BuildOptions",
     "Choice",
     "Choices",
     "Entry",
     "Found",
     "Mismatch",
     "Reason",
-    "Regret",
     "Skipped",
     "Table",
     "Trust",
     "Validated",
-    "build_table",
     "check_table_place",
     "content_sha256",
-    "cross_trials",
-    "describe",
     "judge",
     "read_table",
-    "regrets",
     "saved_names",
     "sign_table",
     "table_json",

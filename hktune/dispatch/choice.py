@@ -6,7 +6,7 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from typing import Final
 
-from hktune import model
+from hktune.core import model
 from hktune.dispatch.table import Entry, Family, Key
 from hktune.dispatch.validate import Validated
 

@@ -10,16 +10,22 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from filelock import FileLock
 from msgspec import structs
 
+from hktune.core.errors import TableError
+from hktune.core.escaped import shown
+from hktune.core.json_file import check_keys, typed
+from hktune.core.lock_file import lock_file
+from hktune.core.model import Problem, compact_json
+from hktune.core.outside_file import FileKind, nature, own_folder
+from hktune.core.publish import publish, scratch_folder
 from hktune.dispatch.layout import (
     OBJECT_FILE,
     OBJECTS_NAME,
@@ -32,12 +38,6 @@ from hktune.dispatch.layout import (
 )
 from hktune.dispatch.sign import PublicKey, check_signature
 from hktune.dispatch.table import Entry, Sha256, Table
-from hktune.errors import TableError
-from hktune.escaped import shown
-from hktune.json_file import check_keys, typed
-from hktune.model import Problem, compact_json
-from hktune.outside_file import FileKind, own_folder
-from hktune.publish import publish, scratch_folder
 
 VERSION = 2
 LOCK_TIMEOUT_S = 60  # it is held for milliseconds
@@ -141,7 +141,8 @@ def write_table(table: Table, objects: Mapping[str, bytes], directory: Path) -> 
         raise TableError(f"{rule}: make two tables of them")
     try:
         own_folder(directory, OBJECTS_NAME, TableError)
-        with FileLock(directory / f"{TABLE_NAME}.lock", timeout=LOCK_TIMEOUT_S):
+        _check_files(directory, sorted(Path(object_name(table.arch, each)).name for each in table.object_sha256s))
+        with lock_file(directory, f"{TABLE_NAME}.lock", LOCK_TIMEOUT_S, TableError):
             for sha256 in sorted(table.object_sha256s):
                 _put_object(directory, object_name(table.arch, sha256), sha256, objects.get(sha256))
             if _there(directory, TABLE_NAME, TABLE_FILE) != data:
@@ -158,15 +159,22 @@ def check_table_place(directory: Path) -> None:
     """Raise now, TableError or MachineError, what would keep `write_table` from writing into `directory`."""
     try:
         objects = own_folder(directory, OBJECTS_NAME, TableError)
-        with FileLock(directory / f"{TABLE_NAME}.lock", timeout=LOCK_TIMEOUT_S):
-            if (directory / TABLE_NAME).is_dir():
-                raise TableError(f"{directory / TABLE_NAME}: is a folder, where a table is to be: pass another DIR")
-            with scratch_folder(directory), scratch_folder(objects):
-                pass
+        _check_files(directory, sorted(path.name for path in objects.iterdir() if _OBJECT_NAME.match(path.stem)))
+        lock = lock_file(directory, f"{TABLE_NAME}.lock", LOCK_TIMEOUT_S, TableError)
+        with lock, scratch_folder(directory), scratch_folder(objects):
+            pass
     except OSError as error:
         raise TableError(
             f"{directory}: no table can be written there ({error.strerror or error}): pass another DIR"
         ) from None
+
+
+def _check_files(directory: Path, objects: Iterable[str]) -> None:
+    """Raises TableError where a table, its signature or one of `objects` would have to replace what is no file."""
+    for name in (TABLE_NAME, SIGNATURE_NAME, *(f"{OBJECTS_NAME}/{each}" for each in objects)):
+        found = nature(directory / name)
+        if found:
+            raise TableError(f"{directory / name}: is {found}, where a table has a file: move it away")
 
 
 def table_json(table: Table) -> bytes:
@@ -272,7 +280,8 @@ def _remove_unnamed(directory: Path, table: Table) -> None:
     """Remove objects of other tables; what is not named like one is somebody else's."""
     named = {Path(object_name(table.arch, sha256)).name for sha256 in table.object_sha256s}
     for path in (directory / OBJECTS_NAME).iterdir():
-        if path.suffix == suffix(table.arch) and _OBJECT_NAME.match(path.stem) and path.name not in named:
+        like_one = path.suffix == suffix(table.arch) and _OBJECT_NAME.match(path.stem)
+        if like_one and path.name not in named and (path.is_file() or path.is_symlink()):
             path.unlink(missing_ok=True)
 
 

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal
 
-from hktune import model
-from hktune.arch import ARCHS
-from hktune.code_object import AmdCodeObject, KernelImage
-from hktune.cubin import Cubin, CudaKernel
+from hktune.core import model
+from hktune.core.arch import ARCHS
+from hktune.core.launch_rule import LaunchRule
+from hktune.core.model import Source
 from hktune.dispatch.table import Entry, Kernel
-from hktune.launch_rule import LaunchRule
-from hktune.model import Source
+from hktune.objects.code_object import AmdCodeObject, KernelImage
+from hktune.objects.cubin import Cubin, CudaKernel
 
 
 class Reason(str, Enum):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from hktune.errors import TableError
-from hktune.outside_file import FileKind
+from hktune.core.errors import TableError
+from hktune.core.outside_file import FileKind
 
 TABLE_NAME = "table.json"
 SIGNATURE_NAME = "table.json.sig"

@@ -12,10 +12,10 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hktune.core.errors import TableError, ToolchainError
+from hktune.core.outside_file import FileKind
+from hktune.core.publish import publish
 from hktune.dispatch.layout import SIGNATURE_NAME, TABLE_FILE, TABLE_NAME
-from hktune.errors import TableError, ToolchainError
-from hktune.outside_file import FileKind
-from hktune.publish import publish
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey

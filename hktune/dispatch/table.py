@@ -13,9 +13,9 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from hktune import model
-from hktune.errors import SpaceError
-from hktune.launch_rule import BLOCK_MAX, GRID_MAX, LDS_BYTES_MAX, WORKSPACE_BYTES_MAX, LaunchRule, compiled
+from hktune.core import model
+from hktune.core.errors import SpaceError
+from hktune.core.launch_rule import BLOCK_MAX, GRID_MAX, LDS_BYTES_MAX, WORKSPACE_BYTES_MAX, LaunchRule, compiled
 
 NAME_CHARACTERS_MAX = 256
 ENTRIES_MAX = 20_000  # twice the problems of a shapes file
@@ -32,7 +32,7 @@ Name = Annotated[str, Meta(max_length=NAME_CHARACTERS_MAX, pattern=_PLAIN)]
 Sha256 = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 ConfigId = Annotated[str, Meta(pattern=r"\A[0-9a-f]{16}\Z")]
 Symbol = Annotated[str, Meta(pattern=r"\A[A-Za-z_$.][A-Za-z0-9_$.]{0,4095}\Z")]
-# The language of `hktune.expression` without quotes, dots and numbers that run into names.
+# The language of `hktune.core.expression` without quotes, dots and numbers that run into names.
 FormulaText = Annotated[str, Meta(max_length=500, pattern=r"\A(?!.*[0-9][a-z_])[a-z0-9_ ()+*/%,<>=!-]+\Z")]
 Dimension = Annotated[int, Meta(ge=1, le=2**24)]
 Micros = Annotated[float, Meta(gt=0, le=1e12)]

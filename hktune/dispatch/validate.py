@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from hktune import model
-from hktune.code_object import read_code_object
-from hktune.cubin import read_cubin
+from hktune.core import model
+from hktune.core.errors import TableError
 from hktune.dispatch.judge import Found, Mismatch, ObjectFound, Reason, judge
 from hktune.dispatch.layout import OBJECT_FILE, object_name
 from hktune.dispatch.table import Entry, Table
-from hktune.errors import TableError
+from hktune.objects.code_object import read_code_object
+from hktune.objects.cubin import read_cubin
 
 OBJECTS_BYTES_MAX = 1 << 30  # of one table, all together: they stay in memory
 

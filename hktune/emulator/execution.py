@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from hktune.core.errors import KernelFault
 from hktune.emulator.clock.trace_recorder import Recorder
 from hktune.emulator.hazards.checker import Hazards, Locate, Watch, shadow_of
 from hktune.emulator.hazards.footprint import footprints_of
@@ -20,7 +21,6 @@ from hktune.emulator.instructions.program import Block, Program
 from hktune.emulator.machine.launch import Descriptor, Dispatch, Pointers, start
 from hktune.emulator.machine.memory import AddressError, AddressSpace
 from hktune.emulator.machine.waves import Lanes, Waves
-from hktune.errors import KernelFault
 
 _BATCH_WAVES = 128
 _BATCH_BYTES = 1 << 29

@@ -11,11 +11,11 @@ from importlib import resources
 from pathlib import Path
 from string import Template as Text
 
+from hktune.core.errors import TableError
+from hktune.core.escaped import escaped
+from hktune.core.model import WORKSPACE_COUNTER_BYTES, Config
 from hktune.dispatch import Entry, Table, read_table
-from hktune.errors import TableError
-from hktune.escaped import escaped
 from hktune.export.lint import forbidden_habits, forbidden_python
-from hktune.model import WORKSPACE_COUNTER_BYTES, Config
 from hktune.space import load_space
 from hktune.template import Template
 

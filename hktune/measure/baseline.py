@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
+from hktune.core.model import Problem
 from hktune.measure.operands import OperandSet
-from hktune.model import Problem
 
 if TYPE_CHECKING:
     import torch

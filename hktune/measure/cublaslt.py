@@ -10,9 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hktune.errors import DeviceError
+from hktune.core.errors import DeviceError
+from hktune.core.model import Problem
 from hktune.measure.operands import OperandSet
-from hktune.model import Problem
 
 if TYPE_CHECKING:
     import torch

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from hktune.core.errors import DeviceError, KernelFault
+from hktune.core.model import Failure, Launch, Problem, Source, Status, Timing
 from hktune.device.device import Buffer, Kernel, TimedDevice
-from hktune.errors import DeviceError, KernelFault
 from hktune.measure.agreement import disagreement
 from hktune.measure.baseline import Baseline, torch_stream
 from hktune.measure.comparison import Comparison, Race, compare
@@ -14,7 +15,6 @@ from hktune.measure.operands import Arena, OperandSet
 from hktune.measure.stopping import CONFIRMING, SCREENING, StoppingRule
 from hktune.measure.stopwatch import Attempt
 from hktune.measure.timer import LONE_US, GraphTimer, Side
-from hktune.model import Failure, Launch, Problem, Source, Status, Timing
 from hktune.template.template import Template
 
 HOPELESS = 2.0

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from hktune.arch import arch_named
+from hktune.core.arch import arch_named
+from hktune.core.model import Failure, Problem, Source, Timing
 from hktune.emulator.clock import launch_time
 from hktune.emulator.clock.memory_traffic import tile_order
 from hktune.measure.stopwatch import Attempt
-from hktune.model import Failure, Problem, Source, Timing
 from hktune.template.template import Template
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from hktune.core.model import Config, Failure, Problem, Resources, Source, Timing
 from hktune.emulator.clock.launch_time import Profile
-from hktune.model import Config, Failure, Problem, Resources, Source, Timing
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from functools import cached_property
 from rich.cells import cell_len, chop_cells
 from rich.console import Console
 
-from hktune.escaped import escaped
+from hktune.core.escaped import escaped
 
 _GAP = 2  # spaces between two columns
 _NARROW = 20  # a column that folds is made as narrow as this before another is left out

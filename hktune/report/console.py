@@ -8,7 +8,7 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.text import Text
 
-from hktune.escaped import escaped_lines
+from hktune.core.escaped import escaped_lines
 
 
 class PlainConsole(Console):

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from hktune.model import Config, Problem
+from hktune.core.command_words import typed, words_of
+from hktune.core.model import Config, Problem
 from hktune.report.columns import Column, print_columns, print_line, print_prose
-from hktune.report.words import typed, words_of
 from hktune.space import SearchSpace
 
 

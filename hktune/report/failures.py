@@ -8,9 +8,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from hktune.model import Config, Status, Trial
+from hktune.core.command_words import command_line, spelled
+from hktune.core.model import Config, Status, Trial
 from hktune.report.columns import print_line, print_prose
-from hktune.report.words import command_line, spelled
 
 
 def print_failures(console: Console, trials: Sequence[Trial], directory: Path, again: Sequence[str]) -> None:

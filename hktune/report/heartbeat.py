@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.spinner import Spinner
 
-from hktune.escaped import escaped
+from hktune.core.escaped import escaped
 from hktune.report.console import make_console
 
 LINE_EVERY_S = 8.0  # at most 10 s apart, also on a busy machine

@@ -15,10 +15,10 @@ from rich.progress import Progress
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from hktune.escaped import escaped
-from hktune.model import Problem, Status, Trial
+from hktune.core.escaped import escaped
+from hktune.core.model import Problem, Status, Trial
 from hktune.report.heartbeat import heartbeat
-from hktune.tuner import Listener
+from hktune.tuning.loop import Listener
 
 
 class RunProgress:

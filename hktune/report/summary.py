@@ -2,74 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
 from statistics import geometric_mean
 
 from rich.console import Console
 
-from hktune.confirm import deciding
-from hktune.contained import Usage
-from hktune.model import Config, Problem, Source, Status, Trial, by_problem
+from hktune.core.command_words import command_line, words_of
+from hktune.core.model import Config, Source, Status, Trial
 from hktune.report.columns import Column, print_columns, print_line, print_prose
 from hktune.report.failures import print_failures
-from hktune.report.gain import Yardstick, first_trials, trials_of
-from hktune.report.words import command_line, words_of
-from hktune.space import SearchSpace
-
-
-@dataclass(frozen=True)
-class RunSummary:
-    """A finished, interrupted or stopped run. `trials` are all rows of its directory, `names` the shapes asked for,
-    `space` what was searched, `again` the words of the command that proves one config again on the same device.
-    `stopped` says why the run, or a part of it, could not go on; `notes` what else was noticed.
-
-    Seconds are wall clock; `variants` counts the distinct configs that were compiled and proved by this run.
-    """
-
-    names: Mapping[Problem, str]
-    trials: Sequence[Trial]
-    directory: Path
-    elapsed_s: float
-    variants: int
-    interrupted: bool
-    space: SearchSpace
-    again: Sequence[str]
-    usage: Usage | None = None
-    stopped: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-
-    @cached_property
-    def rows(self) -> dict[Problem, list[Trial]]:
-        """The trials of each shape asked for, in their order."""
-        rows = by_problem(self.trials)
-        return {problem: rows.get(problem, []) for problem in self.names}
-
-    @cached_property
-    def best(self) -> dict[Problem, Trial]:
-        """The fastest proved trial of each shape that has one, of those that decide (`confirm.deciding`)."""
-        timed = by_problem(trial for trial in deciding(self.trials) if trial.time_us is not None)
-        return {problem: min(timed[problem], key=_time_us) for problem in self.names if problem in timed}
-
-    @property
-    def without_kernel(self) -> list[Problem]:
-        """Shapes asked for that no proved kernel serves: they take the vendor path."""
-        return [problem for problem in self.names if problem not in self.best]
-
-    @cached_property
-    def yardsticks(self) -> list[Yardstick]:
-        """What the best of each shape is compared with."""
-        default = dict.fromkeys(self.names, self.space.config({}).id)
-        found = [
-            Yardstick("default", "the space's default config", trials_of(self.rows, default)),
-            Yardstick("first", "the first trial", first_trials(self.rows)),
-        ]
-        if fixed := self.space.fixed_choice:
-            chosen = {problem: config.id for problem in self.names if (config := fixed.of(problem))}
-            found.insert(1, Yardstick("fixed", fixed.name, trials_of(self.rows, chosen)))
-        return found
+from hktune.tuning.gain import Yardstick
+from hktune.tuning.summary import RunSummary
 
 
 def print_summary(console: Console, summary: RunSummary) -> None:
@@ -186,7 +128,3 @@ def _limit(trial: Trial) -> str:
     """What a modelled time is bound by; of a measured one, what its clock was."""
     detail = trial.detail or ""
     return detail.partition("throttled: ")[2].partition(";")[0] if trial.source is Source.MEASURED else detail
-
-
-def _time_us(trial: Trial | None) -> float:
-    return float("inf") if trial is None or trial.time_us is None else trial.time_us

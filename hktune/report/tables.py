@@ -9,12 +9,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from hktune.arch import arch_named
-from hktune.dispatch import Reason, content_sha256, describe, read_table, validate
-from hktune.dispatch.describe import Row
-from hktune.doctor import Finding
-from hktune.errors import TableError
+from hktune.core.arch import arch_named
+from hktune.core.errors import TableError
+from hktune.dispatch import Reason, content_sha256, read_table, validate
 from hktune.report.columns import Column, print_columns, print_line, print_prose
+from hktune.report.machine import Finding
+from hktune.tables import describe
+from hktune.tables.describe import Row
 
 DAMAGED = {
     Reason.OBJECT_MISSING,

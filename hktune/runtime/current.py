@@ -13,12 +13,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from hktune.core.errors import TableError
+from hktune.core.model import Source
 from hktune.device.device import Device
 from hktune.device.opening import open_device
 from hktune.dispatch import Entry, Reason, Skipped, Table, Trust, Validated, read_table, validate
 from hktune.dispatch.sign import PublicKey
-from hktune.errors import TableError
-from hktune.model import Source
 from hktune.runtime import operators, watched
 from hktune.runtime.callers_line import warn_caller
 from hktune.runtime.counts import Stats

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from hktune.core.errors import DeviceError
 from hktune.device.device import Device, PreparedLaunch
 from hktune.dispatch import Validated
 from hktune.dispatch.choice import Choices
-from hktune.errors import DeviceError
 from hktune.runtime import operators, watched
 from hktune.runtime.autocast_cache import as_cached_autocast
 from hktune.runtime.counts import Counts, Fallback, Stats

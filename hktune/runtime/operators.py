@@ -23,7 +23,7 @@ from torch._library.autograd import Info, make_autograd_impl
 from torch.nn import functional
 from torch.utils.flop_counter import register_flop_formula
 
-from hktune.errors import TableError
+from hktune.core.errors import TableError
 from hktune.runtime.counts import Fallback, Stats
 from hktune.runtime.gradients import bias_gradient, linear_gradients, matmul_gradients
 from hktune.runtime.operands import traced_refusal

@@ -52,11 +52,13 @@ class PatchReport:
         lines += [f"  left  {each}" for each in _grouped(self.left.items())]
         return "\n".join(lines)
 
-    __repr__ = __str__  # what a notebook shows of a call's result
+    def __repr__(self) -> str:
+        return f"<hktune {self.verb} {len(self.changed)}, already {len(self.already)}, left {len(self.left)}>"
 
 
-def patch(model: nn.Module) -> PatchReport:
-    """Have every nn.Linear in `model` served by the current table; says which those are, and what it left.
+def patch(model: nn.Module, *, quiet: bool = False) -> PatchReport:
+    """Have every nn.Linear in `model` served by the current table; prints, unless `quiet`, and returns which those are
+    and what was left.
 
     The very module objects stay, with their parameters (tied ones too), hooks, buffers and state_dict; only their class
     changes, and what kept hold of their `forward` (accelerate's hooks). Layers that torch gave a class of its own
@@ -73,12 +75,12 @@ def patch(model: nn.Module) -> PatchReport:
         elif isinstance(module, nn.Linear):
             _change(module, nn.Linear, PatchedLinear, report.classes)
             report.changed.append(name)
-    return report.done()
+    return report.done(quiet)
 
 
-def unpatch(model: nn.Module) -> PatchReport:
-    """Undo `patch`; says which layers it had changed. Layers made as hktune.Linear stay. Raises TypeError when `model`
-    is no module."""
+def unpatch(model: nn.Module, *, quiet: bool = False) -> PatchReport:
+    """Undo `patch`; prints, unless `quiet`, and returns which layers it had changed. Layers made as hktune.Linear stay.
+    Raises TypeError when `model` is no module."""
     report = _Changes(model, "unpatched")
     for name, module in report.modules():
         if isinstance(module, PatchedLinear):
@@ -86,7 +88,7 @@ def unpatch(model: nn.Module) -> PatchReport:
             report.changed.append(name)
             if _has_foreign_forward(module):
                 report.left[name] = "its forward was replaced on the object, and may call hktune still"
-    return report.done()
+    return report.done(quiet)
 
 
 class _Changes:
@@ -109,8 +111,11 @@ class _Changes:
         uncalled = {id(module.out_proj) for _, module in named if isinstance(module, nn.MultiheadAttention)}
         return [(name, module) for name, module in named if id(module) not in uncalled]
 
-    def done(self) -> PatchReport:
-        return PatchReport(self._verb, tuple(self.changed), tuple(self.already), self.left)
+    def done(self, quiet: bool) -> PatchReport:
+        report = PatchReport(self._verb, tuple(self.changed), tuple(self.already), self.left)
+        if not quiet:
+            print(report)
+        return report
 
 
 def _why_left(module: nn.Module) -> str | None:

@@ -11,10 +11,10 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from hktune.core.model import Launch
 from hktune.device.device import Device, Kernel, PreparedLaunch
 from hktune.device.prepared import BoundLaunch
 from hktune.dispatch.choice import Choice, Choices
-from hktune.model import Launch
 from hktune.runtime.counts import Counts, Fallback
 from hktune.runtime.served_shapes import ServedProducts, ServedShapes
 from hktune.runtime.torch_state import is_capturing

@@ -7,7 +7,7 @@ import threading
 import torch
 from torch import Tensor
 
-from hktune.errors import InputError
+from hktune.core.errors import InputError
 from hktune.runtime.operands import PLAIN, row_stride
 from hktune.runtime.torch_state import is_capturing
 

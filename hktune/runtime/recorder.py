@@ -15,9 +15,9 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from hktune.errors import ShapesError
-from hktune.model import Problem
-from hktune.publish import publish
+from hktune.core.errors import ShapesError
+from hktune.core.model import Problem
+from hktune.core.publish import publish
 from hktune.runtime import current, operators
 from hktune.runtime.loaded import LoadedTable
 from hktune.runtime.operands import PLAIN

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hktune.model import WORKSPACE_COUNTER_BYTES
+from hktune.core.model import WORKSPACE_COUNTER_BYTES
 from hktune.runtime.torch_state import is_capturing
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from hktune.errors import InputError
-from hktune.near import meant
+from hktune.core.errors import InputError
+from hktune.core.near import meant
 from hktune.search.exhaustive import ExhaustiveStrategy
 from hktune.search.hillclimb import HillClimbStrategy
 from hktune.search.model_based import CmaEsStrategy, GpStrategy, QmcStrategy, TpeStrategy

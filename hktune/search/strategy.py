@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from hktune.model import Config, Status
+from hktune.core.model import Config, Status
 
 
 @dataclass(frozen=True)

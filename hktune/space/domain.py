@@ -8,8 +8,8 @@ from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from hktune.errors import SpaceError
-from hktune.model import Config, Problem, Value
+from hktune.core.errors import SpaceError
+from hktune.core.model import Config, Problem, Value
 from hktune.space.rules import Constraint, Parameter, Violation, filled, passes
 
 if TYPE_CHECKING:

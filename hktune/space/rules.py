@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hktune.errors import SpaceError
-from hktune.escaped import shown
-from hktune.expression import Derived, Expression, Message, Scope
-from hktune.model import Value
+from hktune.core.errors import SpaceError
+from hktune.core.escaped import shown
+from hktune.core.expression import Derived, Expression, Message, Scope
+from hktune.core.model import Value
 from hktune.template.template import PROBLEM_NAMES
 
 _WORD = re.compile(r"[A-Za-z0-9_]{1,64}\Z", re.ASCII)

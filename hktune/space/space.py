@@ -8,22 +8,22 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from hktune.arch import arch_named
-from hktune.errors import InputError, SpaceError
-from hktune.escaped import shown
-from hktune.expression import Derived, Expression, Message
-from hktune.launch_rule import LaunchRule, specialised
-from hktune.model import Config, Problem, Value
-from hktune.near import meant
-from hktune.outside_file import FileKind
-from hktune.shipped import KERNELS
+from hktune.core.arch import arch_named
+from hktune.core.errors import InputError, SpaceError
+from hktune.core.escaped import shown
+from hktune.core.expression import Derived, Expression, Message
+from hktune.core.launch_rule import LaunchRule, specialised
+from hktune.core.model import Config, Problem, Value
+from hktune.core.near import meant
+from hktune.core.outside_file import FileKind
+from hktune.core.shipped import KERNELS
+from hktune.core.yaml_file import read_yaml
 from hktune.space.description import ConstraintDescription, SpaceDescription
 from hktune.space.domain import Domain
 from hktune.space.fixed import fixed_choice
 from hktune.space.rules import Constraint, Parameter, Step, Violation, roots, schedule
 from hktune.template import Template, load_template
 from hktune.template.template import PROBLEM_NAMES
-from hktune.yaml_file import read_yaml
 
 SPACE_FILE = FileKind("a search space", 1 << 20, SpaceError, "pass a file like those of search_spaces/")
 

@@ -13,11 +13,11 @@ from typing import Literal
 import msgspec
 
 from hktune import __version__
-from hktune.errors import StoreError
-from hktune.json_file import decoded
-from hktune.model import Identity
-from hktune.outside_file import FileKind
-from hktune.publish import publish
+from hktune.core.errors import StoreError
+from hktune.core.json_file import decoded
+from hktune.core.model import Identity
+from hktune.core.outside_file import FileKind
+from hktune.core.publish import publish
 
 FILE_NAME = "environment.json"
 ENVIRONMENT_FILE = FileKind("an environment", 1 << 20, StoreError, "delete it, or pass another DIR")

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import msgspec
 
-from hktune.errors import StoreError
-from hktune.model import Trial
-from hktune.publish import publish
+from hktune.core.errors import StoreError
+from hktune.core.model import Trial
+from hktune.core.publish import publish
 from hktune.store.environment import Environment, judge_environment, read_environment, write_environment
 from hktune.store.rows import HEADER, Encoder
 from hktune.store.trials import FILE_NAME, locked, read_trials

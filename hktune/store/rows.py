@@ -17,9 +17,9 @@ from dataclasses import fields
 from operator import attrgetter
 from typing import Any, get_args, get_type_hints
 
-from hktune.errors import StoreError
-from hktune.escaped import shown
-from hktune.model import Config, Source, Status, Trial
+from hktune.core.errors import StoreError
+from hktune.core.escaped import shown
+from hktune.core.model import Config, Source, Status, Trial
 
 COLUMNS = tuple(field.name for field in fields(Trial))
 HEADER = (",".join(COLUMNS) + "\n").encode()

@@ -16,12 +16,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
-from hktune.errors import StoreError
-from hktune.escaped import shown
-from hktune.model import Trial
-from hktune.outside_file import FileKind
+from hktune.core.errors import StoreError
+from hktune.core.escaped import shown
+from hktune.core.lock_file import lock_file
+from hktune.core.model import Trial
+from hktune.core.outside_file import FileKind
 from hktune.store.rows import COLUMNS, HEADER, TYPES, CellError, Decoder, Encoder
 
 if TYPE_CHECKING:
@@ -151,9 +152,9 @@ class TrialStore:
 
 @contextlib.contextmanager
 def locked(directory: Path) -> Iterator[None]:
-    """Be the only one who writes `directory`'s trials.csv. Raises StoreError after a minute's wait, OSError where no
-    lock can be made."""
-    lock = FileLock(directory / f"{FILE_NAME}.lock", timeout=LOCK_TIMEOUT_S)
+    """Be the only one who writes `directory`'s trials.csv. Raises StoreError after a minute's wait and where something
+    else has the lock's name, OSError where no lock can be made."""
+    lock = lock_file(directory, f"{FILE_NAME}.lock", LOCK_TIMEOUT_S, StoreError)
     try:
         lock.acquire()
     except Timeout:

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Meta
 
 Text = Annotated[str, Meta(max_length=500)] | int | bool
-"""An expression; see `hktune.expression`."""
+"""An expression; see `hktune.core.expression`."""
 
 Name = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9_]{1,64}\Z")]
 FileName = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}\Z")]
@@ -37,7 +37,7 @@ class ProofDescription(Extent, forbid_unknown_fields=True, frozen=True):
 
 
 class OrderDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """Expressions for the order in which workgroups take tiles, as `hktune.model.WorkgroupOrder` has it."""
+    """Expressions for the order in which workgroups take tiles, as `hktune.core.model.WorkgroupOrder` has it."""
 
     xcd_chunk: Text = 1
     group_rows: Text = 1

@@ -8,12 +8,12 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from hktune.arch import arch_named
-from hktune.errors import InputError, SpaceError, TemplateError
-from hktune.escaped import shown
-from hktune.expression import Derived, Expression, Scope
-from hktune.launch_rule import LaunchRule, specialised
-from hktune.model import (
+from hktune.core.arch import arch_named
+from hktune.core.errors import InputError, SpaceError, TemplateError
+from hktune.core.escaped import shown
+from hktune.core.expression import Derived, Expression, Scope
+from hktune.core.launch_rule import LaunchRule, specialised
+from hktune.core.model import (
     Argument,
     Config,
     Launch,
@@ -24,9 +24,9 @@ from hktune.model import (
     Variant,
     WorkgroupOrder,
 )
-from hktune.outside_file import FileKind
+from hktune.core.outside_file import FileKind
+from hktune.core.yaml_file import struct_of
 from hktune.template.description import Extent, TemplateDescription, Text
-from hktune.yaml_file import struct_of
 
 TEMPLATE_FILE = FileKind("a template", 1 << 20, TemplateError, "name a folder like those of kernels/")
 SOURCE_FILE = FileKind("a source", 1 << 20, TemplateError, "name a file beside template.yaml")

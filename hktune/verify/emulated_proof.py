@@ -9,13 +9,13 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 
-from hktune.arch import Arch
+from hktune.core.arch import Arch
+from hktune.core.errors import HktuneError, InputError
+from hktune.core.model import Failure, Launch, ProofProblem, Resources, Status, Tile
 from hktune.device.emulated import EmulatedDevice
 from hktune.emulator.clock import launch_time
 from hktune.emulator.clock.profile import Profile
 from hktune.emulator.clock.trace import Trace
-from hktune.errors import HktuneError, InputError
-from hktune.model import Failure, Launch, ProofProblem, Resources, Status, Tile
 from hktune.verify.verify import Proof, verify
 
 

@@ -19,17 +19,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hktune.bf16 import bf16_bits
-from hktune.code_object import read_code_object
 from hktune.compile.compiler import Compiler
+from hktune.core.bf16 import bf16_bits
+from hktune.core.errors import DeviceError, InputError, KernelFault
+from hktune.core.escaped import shown
+from hktune.core.expression import Expression
+from hktune.core.launch_rule import BLOCK_MAX, GRID_MAX, LDS_BYTES_MAX
+from hktune.core.model import Argument, Config, Failure, Launch, Problem, Resources, Status, Variant
+from hktune.core.outside_file import FileKind
 from hktune.device.device import Buffer
 from hktune.device.emulated import EmulatedDevice
-from hktune.errors import DeviceError, InputError, KernelFault
-from hktune.escaped import shown
-from hktune.expression import Expression
-from hktune.launch_rule import BLOCK_MAX, GRID_MAX, LDS_BYTES_MAX
-from hktune.model import Argument, Config, Failure, Launch, Problem, Resources, Status, Variant
-from hktune.outside_file import FileKind
+from hktune.objects.code_object import read_code_object
 from hktune.verify.operands import random_operands
 from hktune.verify.verify import compare
 

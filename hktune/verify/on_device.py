@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from hktune.core.errors import DeviceError, KernelFault
+from hktune.core.model import WORKSPACE_COUNTER_BYTES, Failure, Launch, Problem, ProofProblem, Status
 from hktune.device.device import Device, Kernel
-from hktune.errors import DeviceError, KernelFault
-from hktune.model import WORKSPACE_COUNTER_BYTES, Failure, Launch, Problem, ProofProblem, Status
 from hktune.verify.operands import BF16_UNIT_ROUNDOFF, FLOAT32_UNIT_ROUNDOFF, POISON
 from hktune.verify.verify import GUARD_ELEMENTS, Mismatch, Proof
 

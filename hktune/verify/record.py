@@ -19,11 +19,11 @@ import msgspec
 import numpy as np
 
 import hktune
+from hktune.core.errors import StoreError
+from hktune.core.model import Failure, Status, compact_json
+from hktune.core.outside_file import FileKind
+from hktune.core.publish import publish
 from hktune.emulator.clock.profile import Profile
-from hktune.errors import StoreError
-from hktune.model import Failure, Status, compact_json
-from hktune.outside_file import FileKind
-from hktune.publish import publish
 from hktune.verify.emulated_proof import ProofTask
 
 RECORD_FILE = FileKind("a remembered proof", 64 << 20, StoreError, "delete it")

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from hktune.bf16 import bf16_values
+from hktune.core.bf16 import bf16_values
+from hktune.core.errors import DeviceError, KernelFault
+from hktune.core.model import WORKSPACE_COUNTER_BYTES, Failure, Launch, Problem, Status
 from hktune.device.device import Buffer, Device, Kernel
-from hktune.errors import DeviceError, KernelFault
-from hktune.model import WORKSPACE_COUNTER_BYTES, Failure, Launch, Problem, Status
 from hktune.verify.operands import POISON, Operands, random_operands
 
 GUARD_ELEMENTS = 4096

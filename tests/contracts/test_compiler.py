@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from hktune.code_object import read_code_object
 from hktune.compile import CachedCompiler, Compiler, HipCompiler, compile_many
 from hktune.compile.hipkittens import HipKittens, find_hipkittens
 from hktune.compile.toolchain import find_rocm, find_zig
-from hktune.model import CodeObject, Config, Failure, Status, Variant
-from hktune.settings import Settings
+from hktune.core.model import CodeObject, Config, Failure, Status, Variant
+from hktune.core.settings import Settings
+from hktune.objects.code_object import read_code_object
 
 DEADLINE_S = 300.0
 SCALE = """

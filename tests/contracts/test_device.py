@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from hktune.bf16 import bf16_bits, bf16_values
+from hktune.core.bf16 import bf16_bits, bf16_values
+from hktune.core.errors import DeviceError
+from hktune.core.model import Argument, Launch
 from hktune.device.device import Device
 from hktune.device.emulated import EmulatedDevice
 from hktune.device.hip import HipDevice
-from hktune.errors import DeviceError
-from hktune.model import Argument, Launch
 
 CODE = (Path(__file__).parents[1] / "recorded" / "naive_gemm" / "naive_gemm.hsaco").read_bytes()
 POINTERS = tuple(Argument(name, "pointer") for name in ("a", "bt", "c"))

@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import hktune
-from hktune.dispatch import build_table, write_table
-from hktune.model import CodeObject, Identity, Problem, Source, Status, Trial
+from hktune.core.model import CodeObject, Identity, Problem, Source, Status, Trial
+from hktune.dispatch import write_table
 from hktune.runtime import LoadedTable, operators
+from hktune.tables import build_table
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from hktune.model import Config, Problem, Status
+from hktune.core.model import Config, Problem, Status
 from hktune.search import STRATEGIES, Outcome, Strategy, create_strategy
 from hktune.space import Domain, load_space
 

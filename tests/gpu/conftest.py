@@ -6,10 +6,10 @@ import os
 
 import pytest
 
+from hktune.core.errors import DeviceError
+from hktune.core.settings import Settings
 from hktune.device.cuda import CudaDevice
 from hktune.device.hip import HipDevice
-from hktune.errors import DeviceError
-from hktune.settings import Settings
 
 
 @pytest.fixture(scope="session")

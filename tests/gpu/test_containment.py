@@ -9,13 +9,13 @@ from dataclasses import dataclass
 
 import pytest
 
-from hktune.bench import GpuBench
-from hktune.contained import Answer, ContainedStopwatch, GpuWorker, Request, Serve
+from hktune.core.model import Config, Failure, Problem, Status, Timing
+from hktune.core.settings import Settings
 from hktune.device.cuda import CudaDevice
 from hktune.measure.stopwatch import Attempt
-from hktune.model import Config, Failure, Problem, Status, Timing
-from hktune.serve_gpu import GpuService
-from hktune.settings import Settings
+from hktune.tuning.bench import GpuBench
+from hktune.workers.gpu_service import GpuService
+from hktune.workers.gpu_worker import Answer, ContainedStopwatch, GpuWorker, Request, Serve
 
 TIMED = Problem(256, 512, 128)
 TEMPLATE = """

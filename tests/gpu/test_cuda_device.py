@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from hktune.compile.nvrtc import NvrtcCompiler
-from hktune.cubin import read_cubin
+from hktune.core.errors import DeviceError
+from hktune.core.model import Argument, CodeObject, Config, Launch, Variant
 from hktune.device.cuda import CudaDevice
-from hktune.errors import DeviceError
-from hktune.model import Argument, CodeObject, Config, Launch, Variant
+from hktune.objects.cubin import read_cubin
 
 SOURCE = """
 extern "C" __global__ void __launch_bounds__(256) add(const float* a, float* c, int n) {
@@ -177,8 +177,8 @@ import sys
 sys.path.insert(0, {folder!r})
 from test_cuda_device import ARGUMENTS, built
 from hktune.device.cuda import CudaDevice
-from hktune.errors import KernelFault
-from hktune.model import Launch
+from hktune.core.errors import KernelFault
+from hktune.core.model import Launch
 device = CudaDevice()
 buffer = device.allocate(64)
 kernel = device.load(built(device.identity.arch).data, "stray")

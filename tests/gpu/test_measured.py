@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from hktune.bench import GpuBench
+from hktune.core.model import Problem, Timing
+from hktune.core.settings import Settings
 from hktune.device.cuda import CudaDevice
 from hktune.measure.cublaslt import CublasLtAlgorithm
 from hktune.measure.operands import COLD_FACTOR, ELEMENT_BYTES
 from hktune.measure.stopping import CONFIRMING
-from hktune.model import Problem, Timing
-from hktune.serve_gpu import GpuService, Serving, baselines
-from hktune.settings import Settings
 from hktune.space import load_space
+from hktune.tuning.bench import GpuBench
+from hktune.workers.gpu_service import GpuService, Serving, baselines
 
 SPACE = Path(__file__).resolve().parents[2] / "search_spaces" / "sm90a_gemm_bf16.yaml"
 PROBLEMS = (Problem(1, 4096, 4096), Problem(4096, 4096, 4096), Problem(133, 2056, 1048))

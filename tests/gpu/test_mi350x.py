@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hktune.bf16 import bf16_bits, bf16_values
 from hktune.compile import hip_compiler
+from hktune.core.bf16 import bf16_bits, bf16_values
+from hktune.core.model import Argument, CodeObject, Launch
+from hktune.core.settings import Settings
 from hktune.device.device_buffer import DeviceBuffer
 from hktune.device.hip import HipDevice
-from hktune.model import Argument, CodeObject, Launch
-from hktune.settings import Settings
 from hktune.space.space import load_space
 from hktune.verify import Proof, verify
 

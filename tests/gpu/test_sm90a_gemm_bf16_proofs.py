@@ -10,9 +10,9 @@ import numpy.typing as npt
 import pytest
 
 from hktune.compile.nvrtc import NvrtcCompiler
+from hktune.core.errors import DeviceError
+from hktune.core.model import CodeObject, Config, Problem
 from hktune.device.cuda import CudaDevice, LoadedKernel
-from hktune.errors import DeviceError
-from hktune.model import CodeObject, Config, Problem
 from hktune.space.space import SearchSpace, load_space
 from hktune.template import Template
 from hktune.verify import Proof, random_operands, verify

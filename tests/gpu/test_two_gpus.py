@@ -14,20 +14,21 @@ from types import ModuleType
 import pytest
 from rich.console import Console
 
-from hktune import bench
-from hktune.bench import GpuBench
-from hktune.contained import Answer, Request, Screen, Serve
+from hktune.core.model import Problem, Source, Status, Timing, Trial
+from hktune.core.settings import Settings
+from hktune.core.shipped import SPACES
 from hktune.device.cuda import CudaDevice
 from hktune.device.opening import count_devices, open_device
 from hktune.dispatch import read_table
 from hktune.measure.measured import CONFIRMED
-from hktune.model import Problem, Source, Status, Timing, Trial
-from hktune.report.summary import RunSummary
-from hktune.run import RunOptions, tune
-from hktune.serve_gpu import GpuService
-from hktune.settings import Settings
-from hktune.shipped import SPACES
+from hktune.report.progress import RunProgress
 from hktune.space import load_space
+from hktune.tuning import bench
+from hktune.tuning.bench import GpuBench
+from hktune.tuning.run import RunOptions, tune
+from hktune.tuning.summary import RunSummary
+from hktune.workers.gpu_service import GpuService
+from hktune.workers.gpu_worker import Answer, Request, Screen, Serve
 
 SPACE = SPACES / "sm90a_gemm_bf16.yaml"
 SHAPES = """
@@ -80,7 +81,8 @@ def run(tmp_path: Path, cache: Path) -> RunSummary:
     shapes = tmp_path / "shapes.yaml"
     shapes.write_text(SHAPES)
     options = RunOptions(shapes, device="cuda", strategy="random", trials=TRIALS, out=tmp_path / "out", gpus=2)
-    return tune(options, Settings(cache), ["hktune", "tune"], Console(file=io.StringIO()))
+    with RunProgress(Console(file=io.StringIO())) as progress:
+        return tune(options, Settings(cache), ["hktune", "tune"], progress)
 
 
 def named(trial: Trial, word: str) -> str:

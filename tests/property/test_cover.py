@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hktune.dispatch import cover
-from hktune.dispatch.cover import smallest_cover
+from hktune.tables import cover
+from hktune.tables.cover import smallest_cover
 
 SLOWDOWN = st.sampled_from([1.0, 1.01, 1.02, 1.5])
 PROBLEMS = st.lists(st.dictionaries(st.sampled_from("abcdef"), SLOWDOWN, min_size=1), max_size=7)

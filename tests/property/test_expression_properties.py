@@ -7,9 +7,9 @@ from collections.abc import Callable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hktune.arch import GFX950
-from hktune.errors import SpaceError
-from hktune.expression import Expression, Message, align, ceil_div
+from hktune.core.arch import GFX950
+from hktune.core.errors import SpaceError
+from hktune.core.expression import Expression, Message, align, ceil_div
 
 NAMES = ("a", "b", "flag", "word")
 TOKENS = ["a", "b", "arch", ".", "(", ")", "[", "]", ",", "**", "*", "'x'", "9", "__class__", "lambda", ":", "in", "if"]

@@ -18,12 +18,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from hktune.core.errors import TableError
+from hktune.core.model import Config, Source, Status, Trial, compact_json
+from hktune.core.shapes import ENTRY_KEYS
 from hktune.dispatch import Entry, Reason, Table, read_table, table_json
 from hktune.dispatch.files import content_sha256
 from hktune.dispatch.table import Kernel, Launch
-from hktune.errors import TableError
-from hktune.model import Config, Source, Status, Trial, compact_json
-from hktune.shapes import ENTRY_KEYS
 from hktune.store import Environment, TrialStore, merge, read_frame
 from hktune.store.rows import COLUMNS, TYPES, Decoder, Encoder
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hktune.errors import HktuneError
+from hktune.core.errors import HktuneError
 
 SECONDS_MAX, BYTES_MAX = 5.0, 300e6
 

@@ -11,13 +11,13 @@ import numpy as np
 import numpy.typing as npt
 from pipeline_order import Pipeline
 
-from hktune.code_object import read_code_object
 from hktune.compile import CachedCompiler, hip_compiler
+from hktune.core.model import WORKSPACE_COUNTER_BYTES, CodeObject, Config, Failure, Launch, Problem, Variant
+from hktune.core.settings import Settings
 from hktune.device.emulated import EmulatedDevice
 from hktune.emulator.clock.trace import Trace
 from hktune.emulator.instructions.decode import Instruction, decode
-from hktune.model import WORKSPACE_COUNTER_BYTES, CodeObject, Config, Failure, Launch, Problem, Variant
-from hktune.settings import Settings
+from hktune.objects.code_object import read_code_object
 from hktune.space.space import SearchSpace, load_space
 from hktune.verify import POISON, Operands, Proof, verify
 

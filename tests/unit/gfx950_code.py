@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from hktune.core.model import Argument, Launch
 from hktune.device.emulated import EmulatedDevice
 from hktune.emulator.instructions import decode
-from hktune.model import Argument, Launch
 
 pytest.importorskip("ziglang")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from gfx950_code import assemble, launch
 
+from hktune.core.errors import KernelFault
 from hktune.device.emulated import EmulatedDevice
-from hktune.errors import KernelFault
 
 ENTRY = """
 s_load_dwordx2 s[6:7], s[0:1], 0

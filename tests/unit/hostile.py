@@ -19,13 +19,14 @@ import msgspec
 from hypothesis import strategies as st
 from naive_gemm import EMULATED, OBJECT, table_of, trial
 
-from hktune.code_object import read_code_object
 from hktune.compile.nvrtc import NvrtcCompiler
-from hktune.cubin import read_cubin
-from hktune.dispatch import BuildOptions, Choices, Table, build_table, read_table, table_json, validate, write_table
-from hktune.errors import TableError
-from hktune.launch_rule import LaunchRule
-from hktune.model import Argument, CodeObject, Config, Identity, Problem, Source, Trial, Variant
+from hktune.core.errors import TableError
+from hktune.core.launch_rule import LaunchRule
+from hktune.core.model import Argument, CodeObject, Config, Identity, Problem, Source, Trial, Variant
+from hktune.dispatch import Choices, Table, read_table, table_json, validate, write_table
+from hktune.objects.code_object import read_code_object
+from hktune.objects.cubin import read_cubin
+from hktune.tables import BuildOptions, build_table
 
 PROBLEMS = [Problem(8, 128, 64), Problem(64, 128, 64), Problem(4, 64, 32)]
 H100 = Identity("cuda", "sm90a", "NVIDIA H100 80GB HBM3", 132, "10de:2330:16c1")

@@ -15,29 +15,29 @@ from pathlib import Path
 
 import msgspec
 from attack import Format
-from conftest import TOY_SOURCE, TOY_SPACE, TOY_TEMPLATE
 from hostile import Victim, amd_victim, harmed, nvidia_victim
 from mutants import changed, csv_mutant, json_mutant, text_mutant, words_mutant, yaml_mutant
 from naive_gemm import EMULATED, OBJECT, published, trial
+from toy_space import TOY_SOURCE, TOY_SPACE, TOY_TEMPLATE
 
-from hktune.build import Built, read_built, read_configs
 from hktune.cli import main
-from hktune.code_object import read_code_object
 from hktune.compile import AbsentCompiler, CachedCompiler
-from hktune.cubin import read_cubin
+from hktune.core.errors import HktuneError
+from hktune.core.model import CodeObject, Config, Failure, Problem, Resources, Status, Variant
+from hktune.core.shapes import load_shapes
+from hktune.core.shipped import DEFAULT_SPACE
 from hktune.dispatch import Table, Trust, read_table, sign_table, table_json
-from hktune.errors import HktuneError
 from hktune.export import export_inline
-from hktune.model import CodeObject, Config, Failure, Problem, Resources, Status, Variant
+from hktune.objects.code_object import read_code_object
+from hktune.objects.cubin import read_cubin
 from hktune.report.console import PlainConsole
 from hktune.report.tables import print_table
-from hktune.rows import require_own
-from hktune.shapes import load_shapes
-from hktune.shipped import DEFAULT_SPACE
 from hktune.space import load_space
 from hktune.store import capture_environment, merge, read_environment, read_frame, read_trials, write_environment
 from hktune.store.rows import HEADER, Encoder
 from hktune.template import load_template
+from hktune.tuning.prebuilt import Built, read_built, read_configs
+from hktune.tuning.trial_rows import require_own
 from hktune.verify.kernel_file import (
     EMULATOR_FAILED,
     KernelRun,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from hktune.core.model import Config
 from hktune.measure.stopwatch import Attempt
-from hktune.model import Config
 
 
 class InstantExecutor:

@@ -11,9 +11,10 @@ from typing import Any
 
 import msgspec
 
-from hktune.dispatch import Table, build_table, table_json, write_table
-from hktune.launch_rule import LaunchRule
-from hktune.model import Argument, Config, Identity, Problem, Source, Status, Trial
+from hktune.core.launch_rule import LaunchRule
+from hktune.core.model import Argument, Config, Identity, Problem, Source, Status, Trial
+from hktune.dispatch import Table, table_json, write_table
+from hktune.tables import build_table
 
 OBJECT = (Path(__file__).parents[1] / "recorded" / "naive_gemm" / "naive_gemm.hsaco").read_bytes()
 SHA256 = hashlib.sha256(OBJECT).hexdigest()

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from hktune.apart import StrategiesApart
-from hktune.errors import MachineError
-from hktune.model import Config, Problem, Status
+from hktune.core.errors import MachineError
+from hktune.core.model import Config, Problem, Status
 from hktune.search import Outcome, Strategy, create_strategy
 from hktune.space import load_space
-from hktune.tuner import Search
+from hktune.tuning.loop import Search
+from hktune.tuning.strategies_apart import StrategiesApart
 
 PROBLEMS = [Problem(512, 1024, 1024), Problem(512, 512, 256)]
 

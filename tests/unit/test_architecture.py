@@ -13,51 +13,30 @@ import pytest
 import hktune
 
 ROOT = Path(hktune.__file__).parent
-LEAVES = {
-    "errors", "model", "arch", "bf16", "expression", "launch_rule", "elf", "code_object", "debug_lines", "cubin",
-    "outside_file", "yaml_file", "json_file", "escaped", "publish", "settings", "shipped", "guard",
-    "torch_choice", "needs", "near",
-}  # fmt: skip
-DESCRIPTIONS = {"template", "space", "shapes"}
 MACHINERY = {"compile", "emulator", "device", "verify", "measure", "search", "store"}
-PRODUCTION = {"dispatch", "runtime"}
-ASSEMBLY = {
-    "prove",
-    "processes",
-    "workers",
-    "tuner",
-    "rows",
-    "report",
-    "doctor",
-    "build",
-    "contained",
-    "serve_gpu",
-    "bench",
-    "confirm",
-    "neighbours",
-    "export",
-    "apart",
-    "gpus",
-    "side_by_side",
-    "interruption",
-    "ledger",
-    "yardsticks",
-}
+FOUND_OUT = {"core", "objects", "template", "space"}
+OFFLINE = FOUND_OUT | MACHINERY | {"workers", "dispatch", "tables"}
 
 MAY_IMPORT = {
-    **dict.fromkeys(LEAVES, LEAVES),
-    **dict.fromkeys(DESCRIPTIONS, LEAVES | DESCRIPTIONS),
-    **dict.fromkeys(MACHINERY, LEAVES | DESCRIPTIONS | MACHINERY),
-    "search": LEAVES | {"space", "search"},
-    "device": LEAVES | {"device", "emulator"},
-    "emulator": LEAVES | {"emulator"},
-    "dispatch": LEAVES | {"device", "dispatch"},
-    "runtime": LEAVES | {"device", "dispatch", "runtime"},
-    **dict.fromkeys(ASSEMBLY, LEAVES | DESCRIPTIONS | MACHINERY | PRODUCTION | ASSEMBLY),
-    "run": LEAVES | DESCRIPTIONS | MACHINERY | PRODUCTION | ASSEMBLY | {"run"},
-    "commands": LEAVES | DESCRIPTIONS | MACHINERY | PRODUCTION | ASSEMBLY | {"run", "commands"},
-    "cli": LEAVES | DESCRIPTIONS | MACHINERY | PRODUCTION | ASSEMBLY | {"run", "commands", "cli"},
-    "__main__": {"cli"},
+    "core": set(),
+    "objects": {"core"},
+    "template": {"core"},
+    "space": {"core", "template"},
+    **dict.fromkeys(MACHINERY, FOUND_OUT | MACHINERY),
+    "search": {"core", "space"},
+    "device": {"core", "objects", "emulator"},
+    "emulator": {"core", "objects"},
+    "dispatch": {"core", "objects", "device"},
+    "runtime": {"core", "objects", "device", "dispatch"},
+    "tables": {"core", "dispatch"},
+    "workers": FOUND_OUT | MACHINERY,
+    "tuning": OFFLINE,
+    "export": OFFLINE,
+    "report": OFFLINE | {"tuning"},
+    "commands": OFFLINE | {"tuning", "export", "report"},
+    "cli": {"core", "commands"},
+    "entry": {"core", "cli"},
+    "__main__": {"entry"},
 }
 
 EMULATOR_MAY_IMPORT: dict[str, set[str]] = {

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from hktune import bench
-from hktune.bench import GpuBench, choose_device
-from hktune.errors import DeviceError, InputError
-from hktune.model import Config, Identity, Problem
-from hktune.settings import Settings
+from hktune.core.errors import DeviceError, InputError
+from hktune.core.model import Config, Identity, Problem
+from hktune.core.settings import Settings
+from hktune.tuning import bench
+from hktune.tuning.bench import GpuBench, choose_device
 
 SPACES = Path(__file__).resolve().parents[2] / "search_spaces"
 GFX950, SM90A = SPACES / "gfx950_gemm_bf16.yaml", SPACES / "sm90a_gemm_bf16.yaml"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shlex
@@ -10,12 +11,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from hktune.build import Built, Wanted, build, built_compiler, read_built, read_configs
 from hktune.cli import main
 from hktune.compile import CachedCompiler
-from hktune.errors import InputError, MachineError, StoreError, ToolchainError
-from hktune.model import CodeObject, Failure, Problem, Resources, Status, Value, Variant
+from hktune.core.errors import InputError, MachineError, StoreError, ToolchainError
+from hktune.core.model import CodeObject, Failure, Problem, Resources, Status, Value, Variant
 from hktune.space import SearchSpace, load_space
+from hktune.tuning.prebuilt import Built, Wanted, build, built_compiler, read_built, read_configs
 
 RESOURCES = Resources(32, 0, 16, 0, 0, 0, 0, 256)
 PROBLEM = Problem(512, 1024, 1024)
@@ -178,7 +179,23 @@ def test_a_build_that_is_ended_keeps_what_it_has(
 
 
 def test_a_build_whose_objects_cannot_be_kept_is_an_error(space: SearchSpace, tmp_path: Path) -> None:
-    (tmp_path / "objects").write_text("in the way")
+    (tmp_path / "objects").mkdir()
+    for number in range(256):
+        (tmp_path / "objects" / f"{number:02x}").write_text("in the way")
     with pytest.raises(MachineError, match=r"cannot be written .*: free the disk, or pass another DIR$"):
         build(space, CachedCompiler(Counting(), tmp_path), Wanted().configs(space), tmp_path, 1, quiet)
     assert read_built(tmp_path, space) == []
+
+
+@pytest.mark.parametrize("linked", ["objects", "objects/ab"])
+def test_a_build_deletes_nothing_through_a_link(space: SearchSpace, tmp_path: Path, linked: str) -> None:
+    precious = tmp_path / "elsewhere" / ".kept.part" / "precious"
+    precious.parent.mkdir(parents=True)
+    precious.write_text("kept")
+    out = tmp_path / "out"
+    (out / linked).parent.mkdir(parents=True)
+    (out / linked).symlink_to(tmp_path / "elsewhere")
+    refused = pytest.raises(StoreError, match="objects: is a symbolic link, not a folder of its own")
+    with refused if linked == "objects" else contextlib.nullcontext():
+        build(space, CachedCompiler(Counting(), out), list(space.seeds[:1]), out, 1, quiet)
+    assert precious.read_text() == "kept"

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from clock_traces import BARRIER, Code, ds_read_b128, load_to_lds, mfma, store, trace_of, wait
 
-from hktune.arch import GFX950
+from hktune.core.arch import GFX950
+from hktune.core.errors import InputError
+from hktune.core.model import Launch, Problem, Resources, Source, Tile
 from hktune.emulator.clock import launch_time
 from hktune.emulator.clock.memory_traffic import Indices, rounds_of, row_major
 from hktune.emulator.clock.profile import workgroups_that_fit
 from hktune.emulator.clock.rates import rates_of
 from hktune.emulator.clock.trace import Trace
-from hktune.errors import InputError
-from hktune.model import Launch, Problem, Resources, Source, Tile
 
 TILE = Tile(256, 256, 64)
 

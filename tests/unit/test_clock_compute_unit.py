@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 from clock_traces import BARRIER, Code, Instruction, ds_read_b128, load_to_lds, mfma, priority, trace_of, wait
 
-from hktune.arch import GFX950
+from hktune.core.arch import GFX950
+from hktune.core.errors import InputError
 from hktune.emulator.clock.compute_unit import ComputeUnit, Wave
 from hktune.emulator.clock.instruction_stream import operations_of
 from hktune.emulator.clock.rates import rates_of
 from hktune.emulator.clock.trace import Trace, WaveTrace
-from hktune.errors import InputError
 
 RATES = rates_of(GFX950)
 VALU = Instruction("v_add_u32_e32", writes=(9,))

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from hktune.code_object import read_code_object
 from hktune.compile import HipCompiler
 from hktune.compile.hipkittens import HipKittens, find_hipkittens
 from hktune.compile.toolchain import HIP_HEADERS, HipToolchain, find_zig
-from hktune.model import CodeObject, Config, Variant
-from hktune.settings import Settings
+from hktune.core.model import CodeObject, Config, Variant
+from hktune.core.settings import Settings
+from hktune.objects.code_object import read_code_object
 
 PRELUDE = '#include <hip/hip_runtime.h>\n#include "kittens.cuh"\nusing namespace kittens;\n'
 KERNEL = 'extern "C" __global__ __launch_bounds__(64) void probe'

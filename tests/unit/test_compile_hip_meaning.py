@@ -13,9 +13,9 @@ import torch
 from hktune.compile import HipCompiler
 from hktune.compile.hipkittens import find_hipkittens
 from hktune.compile.toolchain import find_zig
+from hktune.core.model import Argument, CodeObject, Config, Launch, Variant
+from hktune.core.settings import Settings
 from hktune.device.emulated import EmulatedDevice
-from hktune.model import Argument, CodeObject, Config, Launch, Variant
-from hktune.settings import Settings
 
 Array = npt.NDArray[Any]
 LANES = np.arange(64)

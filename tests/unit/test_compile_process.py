@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hktune.compile.process import STEERING, run_to_end
-from hktune.errors import ToolchainError
+from hktune.core.errors import ToolchainError
 
 
 def runs(pid: int) -> bool:

@@ -6,8 +6,8 @@ import pytest
 
 from hktune.compile import toolchain
 from hktune.compile.toolchain import find_hip_toolchain, find_rocm, find_zig, tree_sha256
-from hktune.errors import ToolchainError
-from hktune.settings import Settings
+from hktune.core.errors import ToolchainError
+from hktune.core.settings import Settings
 
 HIP_7 = "HIP version: 7.0.51831-a3e329ad8\nAMD clang version 20.0.0git (roc-7.0.0 25314 cf9d2d)"
 

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from hktune.build import Built
 from hktune.cli import main
 from hktune.commands.config_words import ConfigWords, find_config
-from hktune.errors import InputError, SpaceError
-from hktune.model import Config, Problem, Status, Trial
+from hktune.core.errors import InputError, SpaceError
+from hktune.core.model import Config, Problem, Status, Trial
 from hktune.space import load_space
 from hktune.store import TrialStore
+from hktune.tuning.prebuilt import Built
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = ROOT / "results" / "gfx950-emulated"

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from hktune.confirm import FINALISTS, confirm, deciding, finalists
-from hktune.contained import ContainedStopwatch
+from hktune.core.model import Config, Failure, Problem, Source, Status, Timing, Trial
 from hktune.measure.measured import CONFIRMED, Confirmation
 from hktune.measure.stopwatch import Attempt
-from hktune.model import Config, Failure, Problem, Source, Status, Timing, Trial
+from hktune.tuning.confirmation import FINALISTS, confirm, deciding, finalists
+from hktune.workers.gpu_worker import ContainedStopwatch
 
 PROBLEM = Problem(256, 512, 1024)
 

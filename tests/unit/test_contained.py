@@ -12,7 +12,11 @@ from pathlib import Path
 import pytest
 from instant_executor import InstantExecutor
 
-from hktune.contained import (
+from hktune.core.errors import DeviceError, MachineError
+from hktune.core.model import Config, Failure, Problem, Source, Status, Timing
+from hktune.measure.measured import Confirmation
+from hktune.measure.stopwatch import Attempt
+from hktune.workers.gpu_worker import (
     Answer,
     Confirm,
     ContainedStopwatch,
@@ -25,10 +29,6 @@ from hktune.contained import (
     Usage,
     total_usage,
 )
-from hktune.errors import DeviceError, MachineError
-from hktune.measure.measured import Confirmation
-from hktune.measure.stopwatch import Attempt
-from hktune.model import Config, Failure, Problem, Source, Status, Timing
 
 PROBLEM = Problem(256, 256, 256)
 FAULT = Failure(Status.CRASHED, "illegal address")

@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hktune.compile.nvrtc import NvrtcCompiler
-from hktune.cubin import Box, Parameter, read_cubin
-from hktune.errors import TableError
-from hktune.model import Argument, CodeObject, Config, Variant
+from hktune.core.errors import TableError
+from hktune.core.model import Argument, CodeObject, Config, Variant
+from hktune.objects.cubin import Box, Parameter, read_cubin
 
 pytest.importorskip("cuda.bindings.nvrtc", reason="pip install 'hktune[cuda]'")
 

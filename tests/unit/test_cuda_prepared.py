@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import torch
 
-from hktune.cubin import TENSOR_MAP_BYTES, Box, CudaKernel, Parameter
+from hktune.core.errors import DeviceError
+from hktune.core.model import Argument, Launch, Resources
 from hktune.device import cuda
 from hktune.device.cuda import CudaDevice, LoadedKernel
-from hktune.errors import DeviceError
-from hktune.model import Argument, Launch, Resources
+from hktune.objects.cubin import TENSOR_MAP_BYTES, Box, CudaKernel, Parameter
 
 RESOURCES = Resources(32, 0, 0, 0, 0, 0, 0, 128)
 POINTERS = [Argument(name, "pointer") for name in ("a", "bt", "c", "bias")]

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from hip_stand_in import StandIn
 
+from hktune.core.errors import DeviceError, InputError
+from hktune.core.settings import Settings
 from hktune.device.opening import find_device, open_device
-from hktune.errors import DeviceError, InputError
-from hktune.settings import Settings
 
 
 def test_a_device_is_opened_by_its_kind(stand_in: StandIn, tmp_path: Path) -> None:

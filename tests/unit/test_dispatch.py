@@ -15,10 +15,11 @@ import msgspec
 import pytest
 from naive_gemm import EMULATED, MI355X, OBJECT, SHA256, published, reseal, table_of, trial
 
-from hktune.dispatch import Table, describe, files, read_table, table_json, validate, write_table
+from hktune.core.errors import TableError
+from hktune.core.model import Problem, Source
+from hktune.dispatch import Table, files, read_table, table_json, validate, write_table
 from hktune.dispatch.layout import TABLE_FILE
-from hktune.errors import TableError
-from hktune.model import Problem, Source
+from hktune.tables import describe
 
 SMALL = Problem(8, 128, 64)
 BIASED = Problem(8, 128, 64, epilogue="bias")

@@ -8,10 +8,11 @@ from dataclasses import replace
 import pytest
 from naive_gemm import EMULATED, MI355X, SHA256, launch_of, table_of, trial
 
-from hktune.dispatch import BuildOptions, build_table, describe, table_json
-from hktune.errors import TableError
-from hktune.launch_rule import LaunchRule
-from hktune.model import Config, Problem, Source, Status, Trial
+from hktune.core.errors import TableError
+from hktune.core.launch_rule import LaunchRule
+from hktune.core.model import Config, Problem, Source, Status, Trial
+from hktune.dispatch import table_json
+from hktune.tables import BuildOptions, build_table, describe
 
 SMALL = Problem(8, 128, 64)
 LARGE = Problem(16, 256, 64)

@@ -11,10 +11,11 @@ import pytest
 from gemm_bf16_variants import built, proof, space
 from naive_gemm import EMULATED, table_of, trial
 
-from hktune.dispatch import BuildOptions, Choices, Entry, Table, Validated, build_table
+from hktune.core.launch_rule import LaunchRule
+from hktune.core.model import Problem, Trial
+from hktune.dispatch import Choices, Entry, Table, Validated
 from hktune.dispatch.table import Kernel, Launch
-from hktune.launch_rule import LaunchRule
-from hktune.model import Problem, Trial
+from hktune.tables import BuildOptions, build_table
 from hktune.verify import Proof
 
 N, K = 128, 64

@@ -11,11 +11,11 @@ import msgspec
 import pytest
 from naive_gemm import EMULATED, MI355X, OBJECT, published, table_of, trial
 
-from hktune.code_object import AmdCodeObject, read_code_object
-from hktune.cubin import Box, Cubin, read_cubin
+from hktune.core.model import CodeObject, Config, Identity, Problem, Source, Variant
 from hktune.dispatch import Entry, Found, Reason, judge, validate
 from hktune.dispatch.table import Kernel
-from hktune.model import CodeObject, Config, Identity, Problem, Source, Variant
+from hktune.objects.code_object import AmdCodeObject, read_code_object
+from hktune.objects.cubin import Box, Cubin, read_cubin
 
 SMALL = Problem(8, 128, 64)
 MI350X = replace(MI355X, name="AMD Instinct MI350X", pci_id="0x75a0")

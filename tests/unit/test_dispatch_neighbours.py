@@ -7,9 +7,9 @@ import random
 import pytest
 from naive_gemm import EMULATED, launch_of, table_of, trial
 
-from hktune.dispatch import BuildOptions, build_table, cross_trials, regrets
-from hktune.errors import TableError
-from hktune.model import Config, Problem, Source, Status, Trial
+from hktune.core.errors import TableError
+from hktune.core.model import Config, Problem, Source, Status, Trial
+from hktune.tables import BuildOptions, build_table, cross_trials, regrets
 
 N, K = 128, 64
 IDS = [Config({"variant": variant}).id for variant in range(6)]

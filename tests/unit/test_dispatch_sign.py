@@ -15,9 +15,9 @@ import pytest
 from naive_gemm import EMULATED, OBJECT, SHA256, published, table_of, trial
 
 from hktune.cli import main
+from hktune.core.errors import TableError, ToolchainError
+from hktune.core.model import Problem
 from hktune.dispatch import Trust, content_sha256, read_table, sign_table, validate, write_table
-from hktune.errors import TableError, ToolchainError
-from hktune.model import Problem
 from hktune.runtime import load
 
 SMALL = Problem(8, 128, 64)

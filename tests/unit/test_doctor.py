@@ -11,15 +11,15 @@ from types import SimpleNamespace
 import pytest
 from hip_stand_in import StandIn
 
-from hktune import doctor
 from hktune.cli import main
 from hktune.compile import toolchain
 from hktune.compile.process import run_to_end
-from hktune.doctor import Finding, examine
-from hktune.errors import DeviceError, ToolchainError
-from hktune.needs import PACKAGES, require_packages
-from hktune.settings import Settings
-from hktune.torch_choice import Machine, Rocm, Torch
+from hktune.core.errors import DeviceError, ToolchainError
+from hktune.core.needs import PACKAGES, require_packages
+from hktune.core.settings import Settings
+from hktune.core.torch_choice import Machine, Rocm, Torch
+from hktune.report import machine as doctor
+from hktune.report.machine import Finding, examine
 
 MI355X = Machine((Rocm("7.2.0", "/opt/rocm/.info/version"),), ("gfx950",))
 

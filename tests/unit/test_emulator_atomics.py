@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pytest
 from gfx950_code import own_bytes, run_lanes
 
-from hktune.bf16 import bf16_bits, bf16_values
+from hktune.core.bf16 import bf16_bits, bf16_values
 from hktune.emulator.instructions import decode
 from hktune.emulator.instructions.atomics import ATOMICS, global_atomic
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from gfx950_code import assemble, launch, run_lanes, run_scalar
 
+from hktune.core.errors import KernelFault
 from hktune.device.emulated import EmulatedDevice
-from hktune.errors import KernelFault
 
 LANE = np.arange(64)
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from gfx950_code import assemble
 
-from hktune.code_object import read_code_object
+from hktune.core.errors import KernelFault
 from hktune.emulator.instructions.decode import Instruction, decode
-from hktune.errors import KernelFault
+from hktune.objects.code_object import read_code_object
 
 ROOT = Path(__file__).parents[2]
 

@@ -17,8 +17,8 @@ import numpy.typing as npt
 import pytest
 from gfx950_code import link
 
+from hktune.core.model import Argument, Launch
 from hktune.device.emulated import EmulatedDevice
-from hktune.model import Argument, Launch
 
 COUNT = 256
 SOURCE = Path(__file__).with_name("emulator_differential.c").read_text()

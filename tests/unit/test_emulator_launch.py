@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from gfx950_code import assemble, launch, vector_program
 
+from hktune.core.errors import DeviceError, InputError, KernelFault
+from hktune.core.model import Argument, Launch
 from hktune.device.emulated import EmulatedDevice
-from hktune.errors import DeviceError, InputError, KernelFault
-from hktune.model import Argument, Launch
 
 # Every work-item stores its packed id, and its workgroup's coordinates, at its linear number.
 WHO = """

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pytest
 from gfx950_code import Words, assemble, launch, vector_program
 
-from hktune.bf16 import bf16_bits, bf16_values
+from hktune.core.bf16 import bf16_bits, bf16_values
 
 SHAPES = {
     "v_mfma_f32_16x16x32_bf16": (16, 32),

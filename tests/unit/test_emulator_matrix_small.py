@@ -10,7 +10,7 @@ from gfx950_code import Words, assemble, launch, vector_program
 from test_emulator_matrix import addend_registers, result_matrix
 from test_emulator_small_floats import bits_of, value_of
 
-from hktune.errors import KernelFault
+from hktune.core.errors import KernelFault
 
 RNG = np.random.default_rng(17)
 CODES = {"fp8": 0, "bf8": 1, "fp6": 2, "bf6": 3, "fp4": 4}

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pytest
 from gfx950_code import assemble, launch, run_lanes, vector_program
 
-from hktune.errors import KernelFault
+from hktune.core.errors import KernelFault
 
 RNG = np.random.default_rng(3)
 DATA = RNG.integers(0, 1 << 32, (16, 64), dtype=np.uint32)

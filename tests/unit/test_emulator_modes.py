@@ -12,9 +12,9 @@ import numpy.typing as npt
 import pytest
 from gfx950_code import Words, assemble, launch, run_lanes
 
+from hktune.core.errors import DeviceError, KernelFault
+from hktune.core.model import Launch
 from hktune.device.emulated import EmulatedDevice
-from hktune.errors import DeviceError, KernelFault
-from hktune.model import Launch
 
 TINY = np.finfo(np.float32).tiny
 RNG = np.random.default_rng(12)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from gfx950_code import assemble, launch
 
-from hktune.errors import KernelFault
+from hktune.core.errors import KernelFault
 
 ENTRY = """
 s_load_dwordx2 s[6:7], s[0:1], 0

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hktune.errors import HktuneError, KernelFault, ShapesError
-from hktune.escaped import escaped, shown
+from hktune.core.errors import HktuneError, KernelFault, ShapesError
+from hktune.core.escaped import escaped, shown
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from hktune.build import Wanted
-from hktune.errors import SpaceError
-from hktune.model import Config, Problem, Trial
+from hktune.core.errors import SpaceError
+from hktune.core.model import Config, Problem, Trial
 from hktune.search import STRATEGIES, create_strategy
 from hktune.space import SearchSpace, load_space
 from hktune.space.listed import SUGGESTED, ListedDomain
 from hktune.store import read_trials
+from hktune.tuning.prebuilt import Wanted
 
 ROOT = Path(__file__).resolve().parents[2]
 MEASURED = ROOT / "results" / "sm90a-nvidia-h100-80gb-hbm3" / "trials.csv"

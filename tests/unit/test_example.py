@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from hktune.core.shapes import load_shapes
 from hktune.runtime import operators
-from hktune.shapes import load_shapes
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "transformer.py"
 

@@ -20,13 +20,14 @@ from naive_gemm import reseal
 from torch.utils import cpp_extension
 
 from hktune.cli import main
-from hktune.dispatch import build_table, write_table
-from hktune.errors import SpaceError
-from hktune.escaped import escaped
+from hktune.core.errors import SpaceError
+from hktune.core.escaped import escaped
+from hktune.core.launch_rule import LaunchRule
+from hktune.core.model import Config, Identity, Problem, Source, Status, Trial, Variant
+from hktune.dispatch import write_table
 from hktune.export import FORMS, export_inline, forbidden_habits
 from hktune.export.lint import forbidden_python
-from hktune.launch_rule import LaunchRule
-from hktune.model import Config, Identity, Problem, Source, Status, Trial, Variant
+from hktune.tables import build_table
 from hktune.verify import Proof
 
 KERNELS = ROOT / "kernels"

@@ -4,9 +4,9 @@ import pickle
 
 import pytest
 
-from hktune.arch import GFX950
-from hktune.errors import SpaceError
-from hktune.expression import Derived, Expression, Message
+from hktune.core.arch import GFX950
+from hktune.core.errors import SpaceError
+from hktune.core.expression import Derived, Expression, Message
 
 SCOPE = {"block_m": 256, "stages": 3, "order": "rows", "eager": True, "arch": GFX950}
 

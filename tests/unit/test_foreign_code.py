@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from gfx950_code import assemble, launch
 
-from hktune.code_object import read_code_object
+from hktune.core.errors import DeviceError, TableError
 from hktune.device.emulated import EmulatedDevice
-from hktune.errors import DeviceError, TableError
+from hktune.objects.code_object import read_code_object
 
 STORE = """
 s_load_dwordx2 s[6:7], s[0:1], 0

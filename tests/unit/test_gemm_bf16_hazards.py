@@ -8,8 +8,8 @@ import random
 import pytest
 from gemm_bf16_variants import compiled, space
 
+from hktune.core.model import Config, Failure, Problem, Status, Variant
 from hktune.device.emulated import EmulatedDevice
-from hktune.model import Config, Failure, Problem, Status, Variant
 from hktune.verify import Proof, verify
 
 SAMPLED = [space().sample(random.Random(seed)) for seed in range(100, 106)]

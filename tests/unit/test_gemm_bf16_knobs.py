@@ -10,8 +10,8 @@ from collections import Counter
 import pytest
 from gemm_bf16_variants import built, disassembled, model, space
 
+from hktune.core.model import Config, Problem
 from hktune.emulator.instructions.decode import Instruction
-from hktune.model import Config, Problem
 
 ALL_VMCNT = 63  # an s_waitcnt that leaves this counter alone
 PROBLEM = Problem(512, 512, 512)

@@ -8,9 +8,9 @@ from gemm_bf16_variants import built, model, output_of, proof, space
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hktune.arch import GFX950
+from hktune.core.arch import GFX950
+from hktune.core.model import Config, Problem, WorkgroupOrder
 from hktune.emulator.clock.memory_traffic import row_major, tile_order, tiles_of
-from hktune.model import Config, Problem, WorkgroupOrder
 from hktune.verify import POISON, Proof, random_operands
 
 XCDS = 8

@@ -12,7 +12,7 @@ import pytest
 from gemm_bf16_variants import built, compiled, pipeline_of, space, traced_proof
 from pipeline_order import disorders
 
-from hktune.model import Config, Problem
+from hktune.core.model import Config, Problem
 from hktune.verify import Proof
 
 BF16_RELATIVE_ERROR = 0.0018  # rounding to nearest even leaves 0.00166 on normal data; dropping bits leaves twice that

@@ -11,12 +11,13 @@ from gemm_bf16_variants import built, compiler, output_of, proof, space
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from hktune.core.model import Config, Problem, Source, Status, Trial
 from hktune.device.emulated import EmulatedDevice
-from hktune.dispatch import build_table, validate, write_table
+from hktune.dispatch import validate, write_table
 from hktune.dispatch.files import read_table
 from hktune.emulator import execution
-from hktune.model import Config, Problem, Source, Status, Trial
 from hktune.runtime import FallbackWarning, LoadedTable
+from hktune.tables import build_table
 from hktune.verify import POISON, Proof, compare, random_operands
 
 SMALL: dict[str, object] = {"block_m": 64, "block_n": 64, "warps_n": 2, "split": 1}

@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 from gemm_bf16_variants import ROOT, compiled, proof
 
-from hktune.bf16 import bf16_values
+from hktune.core.bf16 import bf16_values
+from hktune.core.model import Argument, CodeObject, Config, Failure, Launch, Problem, Status, Variant
 from hktune.device.emulated import EmulatedDevice
-from hktune.model import Argument, CodeObject, Config, Failure, Launch, Problem, Status, Variant
 from hktune.verify import POISON, Operands, compare, random_operands
 
 GOLDEN = ROOT / "tests" / "golden" / "spec_gemm.hip"

@@ -11,12 +11,12 @@ from hip_stand_in import StandIn
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hktune.bench import EmulatedBench, GpuBench
-from hktune.errors import InputError
-from hktune.gpus import choose_gpus, share_out, trial_s
-from hktune.model import Problem
-from hktune.settings import Settings
-from hktune.shapes import load_shapes
+from hktune.core.errors import InputError
+from hktune.core.model import Problem
+from hktune.core.settings import Settings
+from hktune.core.shapes import load_shapes
+from hktune.tuning.bench import EmulatedBench, GpuBench
+from hktune.tuning.gpus import choose_gpus, share_out, trial_s
 
 ROOT = Path(__file__).resolve().parents[2]
 SPACE = ROOT / "search_spaces" / "sm90a_gemm_bf16.yaml"

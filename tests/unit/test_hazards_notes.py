@@ -13,8 +13,8 @@ from gfx950_code import assemble, launch
 from hazard_kernels import BUFFER, ENTRY, hazard
 
 from hktune.cli import main
+from hktune.core.errors import KernelFault
 from hktune.device.emulated import EmulatedDevice
-from hktune.errors import KernelFault
 
 MATRIX = "\n".join(f"v_mov_b32 v{register}, 0" for register in range(4, 60))
 SETUP = (

@@ -17,11 +17,11 @@ from gfx950_code import assemble
 from hip_stand_in import StandIn
 from naive_gemm import OBJECT
 
-from hktune.bf16 import bf16_bits, bf16_values
+from hktune.core.bf16 import bf16_bits, bf16_values
+from hktune.core.errors import DeviceError, KernelFault
+from hktune.core.model import Argument, Config, Identity, Launch, Problem
 from hktune.device.device_buffer import DeviceBuffer
 from hktune.device.hip import HipDevice
-from hktune.errors import DeviceError, KernelFault
-from hktune.model import Argument, Config, Identity, Launch, Problem
 from hktune.verify import Proof, verify
 
 POINTER = Argument("c", "pointer")

@@ -16,15 +16,15 @@ import hip_stand_in
 import pytest
 
 import hktune
+from hktune.core.errors import DeviceError, KernelFault
 from hktune.device import hip, hip_identity, hip_library
 from hktune.device.hip_library import HipLibrary
-from hktune.errors import DeviceError, KernelFault
 
 FIND = """
 from pathlib import Path
 from hktune.device import hip_library as module
 from hktune.device.hip_library import hip_library
-from hktune.errors import DeviceError
+from hktune.core.errors import DeviceError
 module.ROCM_HOME = Path("/nowhere")
 try:
     library = hip_library(Path({rocm!r}) if {rocm!r} else None)

@@ -12,12 +12,12 @@ import pytest
 from gfx950_code import assemble
 from hip_stand_in import LAUNCH_US, StandIn
 
+from hktune.core.errors import DeviceError
+from hktune.core.model import Argument, Launch
 from hktune.device import hip_sensors
 from hktune.device.device import Clocks
 from hktune.device.device_buffer import DeviceBuffer
 from hktune.device.hip import HipDevice, HipKernel
-from hktune.errors import DeviceError
-from hktune.model import Argument, Launch
 
 LAUNCH = Launch((1, 1, 1), (64, 1, 1), 0, (Argument("c", "pointer"),))
 INCREMENT = """

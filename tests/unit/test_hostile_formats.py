@@ -12,7 +12,7 @@ import attack
 import hostile_formats
 import pytest
 
-from hktune.errors import HktuneError, StoreError
+from hktune.core.errors import HktuneError, StoreError
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hktune.code_object import read_code_object
-from hktune.cubin import read_cubin
+from hktune.core.errors import TableError
 from hktune.dispatch import read_table
-from hktune.errors import TableError
+from hktune.objects.code_object import read_code_object
+from hktune.objects.cubin import read_cubin
 
 BUSY = settings(
     max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]

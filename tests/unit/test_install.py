@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 import hktune
-from hktune.shipped import KERNELS, SPACE_OF, SPACES, space_file, space_word
+from hktune.core.shipped import KERNELS, SPACE_OF, SPACES, space_file, space_word
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKED = ("hktune", "kernels", "search_spaces", "pyproject.toml", "setup.py", "README.md", "LICENSE")

@@ -10,7 +10,7 @@ import pytest
 
 SCRIPT = """
 import os, signal, sys, time
-from hktune.interruption import SAME_REQUEST_S, Interruption
+from hktune.core.interruption import SAME_REQUEST_S, Interruption
 
 def receive(number):
     os.kill(os.getpid(), number)

@@ -7,7 +7,7 @@ import tracemalloc
 import msgspec
 import pytest
 
-from hktune.json_file import decoded
+from hktune.core.json_file import decoded
 
 
 class Point(msgspec.Struct, forbid_unknown_fields=True):

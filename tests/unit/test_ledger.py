@@ -10,14 +10,14 @@ import pytest
 from naive_gemm import EMULATED
 from naive_gemm import trial as naive_trial
 
-from hktune.ledger import Ledger
+from hktune.core.model import Config, Failure, Problem, Source, Status, Timing, Trial
 from hktune.measure.stopwatch import Attempt
-from hktune.model import Config, Failure, Problem, Source, Status, Timing, Trial
-from hktune.rows import RowContext
 from hktune.space import load_space
 from hktune.store import TrialStore
 from hktune.store import trials as trials_module
 from hktune.store.rows import Decoder
+from hktune.tuning.ledger import Ledger
+from hktune.tuning.trial_rows import RowContext
 
 
 @pytest.fixture

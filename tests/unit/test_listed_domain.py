@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from hktune.errors import SpaceError
-from hktune.model import Problem
+from hktune.core.errors import SpaceError
+from hktune.core.model import Problem
 from hktune.search import STRATEGIES, create_strategy
 from hktune.space import load_space
 from hktune.space.listed import ListedDomain

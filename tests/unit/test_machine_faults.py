@@ -12,9 +12,9 @@ import pytest
 from hktune.compile import HipCompiler, hip_compiler
 from hktune.compile.hipkittens import HipKittens, find_hipkittens
 from hktune.compile.toolchain import HipToolchain, find_zig
-from hktune.errors import MachineError, ToolchainError
-from hktune.model import CodeObject, Config, Failure, Variant
-from hktune.settings import Settings
+from hktune.core.errors import MachineError, ToolchainError
+from hktune.core.model import CodeObject, Config, Failure, Variant
+from hktune.core.settings import Settings
 
 VARIANT = Variant("gfx950/toy", "0" * 64, "gfx950", "hip", "toy", '#include "kittens.cuh"\n', Config({}))
 KERNEL = '#include "kittens.cuh"\nextern "C" __global__ void toy(int* x) { *x = 1; }\n'

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from hktune.core.model import Problem
 from hktune.measure.agreement import disagreement
 from hktune.measure.operands import COLD_FACTOR, SETS_MAX, set_bytes, set_count
-from hktune.model import Problem
 
 H100_L2_BYTES = 50 << 20
 MI350X_INFINITY_CACHE_BYTES = 256 << 20

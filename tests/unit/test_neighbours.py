@@ -8,15 +8,15 @@ from typing import Any, cast
 
 from instant_executor import InstantExecutor
 
-from hktune.bench import OpenBench
-from hktune.contained import ContainedStopwatch
-from hktune.dispatch import cross_trials
+from hktune.core.model import Config, Failure, Problem, Source, Status, Timing, Trial
 from hktune.measure.measured import CONFIRMED, Confirmation
 from hktune.measure.stopwatch import Attempt
-from hktune.model import Config, Failure, Problem, Source, Status, Timing, Trial
-from hktune.neighbours import time_neighbours
 from hktune.space import SearchSpace
-from hktune.workers import Executor
+from hktune.tables import cross_trials
+from hktune.tuning.bench import OpenBench
+from hktune.tuning.neighbours import time_neighbours
+from hktune.workers.executor import Executor
+from hktune.workers.gpu_worker import ContainedStopwatch
 
 FAMILY = [Problem(m, 512, 1024) for m in (16, 64, 256)]
 ELSEWHERE = Problem(64, 4096, 4096)

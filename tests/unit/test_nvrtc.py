@@ -11,9 +11,9 @@ import pytest
 
 from hktune.compile import CachedCompiler, Compiler, compile_many
 from hktune.compile.nvrtc import NvrtcCompiler, nvidia_name
-from hktune.cubin import read_cubin
-from hktune.errors import ToolchainError
-from hktune.model import CodeObject, Config, Failure, Status, Variant
+from hktune.core.errors import ToolchainError
+from hktune.core.model import CodeObject, Config, Failure, Status, Variant
+from hktune.objects.cubin import read_cubin
 
 pytest.importorskip("cuda.bindings.nvrtc", reason="pip install 'hktune[cuda]'")
 

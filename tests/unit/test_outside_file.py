@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from hktune.errors import StoreError
-from hktune.outside_file import FileKind, own_folder
+from hktune.core.errors import StoreError
+from hktune.core.outside_file import FileKind, own_folder
 
 KIND = FileKind("a list", 16, StoreError, "pass another")
 

@@ -21,7 +21,7 @@ from torch.nn.utils import parametrizations, parametrize, prune
 from torch_operands import bf16
 
 import hktune
-from hktune.model import Problem
+from hktune.core.model import Problem
 from hktune.runtime import LoadedTable, operators
 from hktune.runtime.layers import PatchedLinear
 
@@ -135,7 +135,7 @@ def test_an_encoder_layer_is_patched_and_said_to_pass_its_layers_by() -> None:
     assert set(report.left) == {"", "self_attn"}
 
 
-def test_a_report_reads_as_one_block_with_like_names_on_one_line() -> None:
+def test_a_report_reads_as_one_block_with_like_names_on_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     model = nn.Sequential(*(nn.ModuleDict({"up": layer(), "odd": Special(K, N)}) for _ in range(12)), layer())
     report = hktune.patch(model)
     assert len(report) == 13
@@ -146,7 +146,11 @@ def test_a_report_reads_as_one_block_with_like_names_on_one_line() -> None:
         "  left  *.odd (x12): Special is a subclass of nn.Linear, and what it adds is not known",
     ]
     assert str(hktune.patch(model)).startswith("hktune: 0 layers patched, 13 served already, 12 modules left to torch")
+    capsys.readouterr()
     assert str(hktune.unpatch(model[12])) == "hktune: 1 layer unpatched\n  unpatched  (the model itself)"
+    assert capsys.readouterr().out == "hktune: 1 layer unpatched\n  unpatched  (the model itself)\n"
+    assert repr(hktune.patch(model[12], quiet=True)) == "<hktune patched 1, already 0, left 0>"
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize("function", [hktune.patch, hktune.unpatch])

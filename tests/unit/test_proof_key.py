@@ -16,14 +16,14 @@ import numpy as np
 import pytest
 
 import hktune
-from hktune.arch import GFX950
-from hktune.model import CodeObject, Config, Launch, Resources, Variant
-from hktune.prove import Prover
+from hktune.core.arch import GFX950
+from hktune.core.model import CodeObject, Config, Launch, Resources, Variant
 from hktune.space import load_space
 from hktune.template import load_template
 from hktune.verify import emulated_proof, record
 from hktune.verify.emulated_proof import ProofTask
 from hktune.verify.record import RecordStore, judge_files, judge_sha256
+from hktune.workers.prover import Prover
 
 SPACE = Path(__file__).resolve().parents[2] / "search_spaces" / "gfx950_gemm_bf16.yaml"
 RESOURCES = Resources(8, 0, 16, 0, 0, 4096, 0, 512)
@@ -143,7 +143,7 @@ def test_the_judge_changes_with_any_of_its_files(tmp_path: Path, monkeypatch: py
     shutil.copytree(root, tmp_path / "hktune", ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(record, "_ROOT", tmp_path / "hktune")
     before = judge_sha256.__wrapped__()
-    for name in ("device/amd_launch.py", "emulator/instructions/cdna4.json", "arch.py", "bf16.py"):
+    for name in ("device/amd_launch.py", "emulator/instructions/cdna4.json", "core/arch.py", "core/bf16.py"):
         with (tmp_path / "hktune" / name).open("a") as file:
             file.write(" ")
         after = judge_sha256.__wrapped__()

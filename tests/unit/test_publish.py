@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from hktune.publish import publish, scratch_folder, sweep, sweep_below
+from hktune.core.publish import publish, scratch_folder, sweep, sweep_below
 
 # Dies by signal 9 in the middle of what it writes.
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from hktune import publish
+from hktune.core import publish
 folder = Path(sys.argv[1])
 def die(*_):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -32,7 +32,7 @@ with publish.scratch_folder(folder) as scratch:
 HOLDS = """
 import sys
 from pathlib import Path
-from hktune.publish import scratch_folder
+from hktune.core.publish import scratch_folder
 with scratch_folder(Path(sys.argv[1])) as scratch:
     print(scratch, flush=True)
     sys.stdin.read()

@@ -13,10 +13,10 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 import hktune
-from hktune.errors import ShapesError
-from hktune.model import Problem
+from hktune.core.errors import ShapesError
+from hktune.core.model import Problem
+from hktune.core.shapes import load_shapes
 from hktune.runtime import operators
-from hktune.shapes import load_shapes
 
 
 def bf16(*shape: int) -> Tensor:

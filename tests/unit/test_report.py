@@ -12,14 +12,15 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from hktune.escaped import escaped
-from hktune.model import Config, Problem, Source, Status, Trial
+from hktune.core.escaped import escaped
+from hktune.core.model import Config, Problem, Source, Status, Trial
 from hktune.report import heartbeat as beats
 from hktune.report.columns import Column, print_columns
 from hktune.report.console import PlainConsole
 from hktune.report.progress import RunProgress
-from hktune.report.summary import RunSummary, print_summary
+from hktune.report.summary import print_summary
 from hktune.space import load_space
+from hktune.tuning.summary import RunSummary
 
 ROOT = Path(__file__).resolve().parents[2]
 SPACE = load_space(ROOT / "search_spaces" / "gfx950_gemm_bf16.yaml")

@@ -246,7 +246,7 @@ def test_headers_that_vanish_stop_the_run_and_are_no_trial(start: Start, tmp_pat
 def own_cache(tmp_path: Path) -> Path:
     """A cache of one's own with the headers in it, and nothing else."""
     from hktune.compile.hipkittens import find_hipkittens
-    from hktune.settings import Settings
+    from hktune.core.settings import Settings
 
     found = find_hipkittens(Settings.from_environment(os.environ)).include
     cache = tmp_path / "cache"
@@ -270,7 +270,7 @@ def test_what_the_end_needs_is_checked_at_the_start(start: Start, tmp_path: Path
 
 
 def test_starting_afresh_twice_in_a_second_keeps_both_sets(tmp_path: Path) -> None:
-    from hktune.ledger import _set_aside
+    from hktune.tuning.ledger import _set_aside
 
     kept = []
     for text in ("first", "second", "third"):

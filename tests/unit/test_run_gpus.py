@@ -16,18 +16,20 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from hktune import bench, gpus
 from hktune.compile import CachedCompiler
-from hktune.contained import Answer, Confirm, Prove, Request, Screen, Serve
+from hktune.core.errors import DeviceError
+from hktune.core.model import Identity, Problem, Source, Status, Timing, Trial
+from hktune.core.settings import Settings
 from hktune.dispatch import read_table
-from hktune.errors import DeviceError
 from hktune.measure.measured import CONFIRMED, Confirmation
 from hktune.measure.stopwatch import Attempt
-from hktune.model import Identity, Problem, Source, Status, Timing, Trial
-from hktune.report.summary import RunSummary, print_summary
-from hktune.run import RunOptions, tune
-from hktune.settings import Settings
+from hktune.report.progress import RunProgress
+from hktune.report.summary import print_summary
 from hktune.store import TrialStore
+from hktune.tuning import bench, gpus
+from hktune.tuning.run import RunOptions, tune
+from hktune.tuning.summary import RunSummary
+from hktune.workers.gpu_worker import Answer, Confirm, Prove, Request, Screen, Serve
 
 pytest.importorskip("cuda.bindings.nvrtc", reason="pip install 'hktune[cuda]'")
 
@@ -125,7 +127,8 @@ def options(tmp_path: Path) -> RunOptions:
 
 
 def run(options: RunOptions, cache: Path) -> RunSummary:
-    return tune(options, Settings(cache), ["hktune", "tune"], Console(file=io.StringIO()))
+    with RunProgress(Console(file=io.StringIO())) as progress:
+        return tune(options, Settings(cache), ["hktune", "tune"], progress)
 
 
 def gpu_of(trial: Trial) -> str:

@@ -21,11 +21,11 @@ from torch import Tensor
 
 import hktune
 from hktune import runtime
+from hktune.core.errors import DeviceError, TableError
+from hktune.core.model import Launch, Problem, Source
 from hktune.device.device import Binding, Kernel
 from hktune.device.emulated import EmulatedDevice, EmulatedKernel
 from hktune.dispatch import Entry, Table, validate, write_table
-from hktune.errors import DeviceError, TableError
-from hktune.model import Launch, Problem, Source
 from hktune.runtime import FallbackWarning, LoadedTable, Stats, current, operators
 
 SMALL = Problem(8, 128, 64)

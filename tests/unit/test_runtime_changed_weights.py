@@ -17,8 +17,8 @@ from torch.nn import functional
 from torch_operands import bf16
 
 import hktune
-from hktune.errors import InputError
-from hktune.model import Problem
+from hktune.core.errors import InputError
+from hktune.core.model import Problem
 from hktune.runtime import FallbackWarning, LoadedTable, operators, prepared_matrix
 
 M, N, K = 4, 64, 32

@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from torch_operands import bf16
 
 import hktune
-from hktune.model import Problem
+from hktune.core.model import Problem
 from hktune.runtime import FallbackWarning, LoadedTable, operators
 
 M, N, K = 4, 64, 32

@@ -18,8 +18,8 @@ from torch.nn import functional
 from torch_operands import bf16
 
 import hktune
-from hktune.errors import TableError
-from hktune.model import Problem
+from hktune.core.errors import TableError
+from hktune.core.model import Problem
 from hktune.runtime import FallbackWarning, LoadedTable, operators
 
 M, N, K = 4, 64, 32

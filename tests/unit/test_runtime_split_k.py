@@ -12,11 +12,12 @@ from torch import Tensor
 from torch_operands import bf16
 
 import hktune
+from hktune.core.launch_rule import LaunchRule
+from hktune.core.model import Config, Problem, Source, Status, Trial
 from hktune.device.emulated import EmulatedDevice
-from hktune.dispatch import BuildOptions, build_table, write_table
-from hktune.launch_rule import LaunchRule
-from hktune.model import Config, Problem, Source, Status, Trial
+from hktune.dispatch import write_table
 from hktune.runtime import FallbackWarning, LoadedTable, operators
+from hktune.tables import BuildOptions, build_table
 
 M, N, K = 20, 64, 256
 VALUES = {"block_m": 32, "block_n": 32, "warps_m": 1, "warps_n": 1, "split": 1, "split_k": 2}

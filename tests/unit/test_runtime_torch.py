@@ -18,8 +18,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch_operands import bf16
 
 import hktune
-from hktune.errors import TableError
-from hktune.model import WORKSPACE_COUNTER_BYTES, Problem
+from hktune.core.errors import TableError
+from hktune.core.model import WORKSPACE_COUNTER_BYTES, Problem
 from hktune.runtime import FallbackWarning, LoadedTable, operators, place, workspaces
 from hktune.runtime.layers import PatchedLinear
 from hktune.runtime.workspaces import Workspaces

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from hktune.errors import InputError
-from hktune.model import Config, Problem, Status, Value
+from hktune.core.errors import InputError
+from hktune.core.model import Config, Problem, Status, Value
 from hktune.search import STRATEGIES, Outcome, Strategy, create_strategy
 from hktune.search.unique import UniqueStrategy
 from hktune.space import Domain, load_space
@@ -43,7 +43,8 @@ def best_time_us(strategy: Strategy, batches: int) -> float:
 
 
 def test_an_unknown_strategy_is_refused(domain: Domain) -> None:
-    with pytest.raises(InputError, match="unknown strategy 'tep': known are tpe, gp, cmaes, qmc, random, hillclimb"):
+    known = "tpe, gp, cmaes, qmc, random, hillclimb, exhaustive"
+    with pytest.raises(InputError, match=rf"unknown strategy 'tep', did you mean tpe\?: known are {known}$"):
         create_strategy("tep", domain, 0)
 
 

@@ -11,14 +11,14 @@ import pytest
 import torch
 from hip_stand_in import StandIn
 
-from hktune.contained import Answer, Confirm, Prove, Screen
-from hktune.errors import DeviceError, DeviceFull, KernelFault, MachineError
+from hktune.core.errors import DeviceError, DeviceFull, KernelFault, MachineError
+from hktune.core.model import Config, Failure, Problem, Source, Status, Timing
+from hktune.core.settings import Settings
+from hktune.core.shipped import SPACES
 from hktune.measure.measured import Confirmation
 from hktune.measure.stopwatch import Attempt
-from hktune.model import Config, Failure, Problem, Source, Status, Timing
-from hktune.serve_gpu import GpuService, Serving
-from hktune.settings import Settings
-from hktune.shipped import SPACES
+from hktune.workers.gpu_service import GpuService, Serving
+from hktune.workers.gpu_worker import Answer, Confirm, Prove, Screen
 
 ATTEMPT = Attempt(Config({"block": 1}), object_sha256="0" * 64)
 

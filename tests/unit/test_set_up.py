@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import set_up
 
-from hktune.torch_choice import Machine, Rocm, Torch
+from hktune.core.torch_choice import Machine, Rocm, Torch
 
 SETUP = Path(__file__).resolve().parents[2] / "scripts" / "setup"
 MI355X = Machine((Rocm("7.2.0", "/opt/rocm/.info/version"),), ("gfx950",))

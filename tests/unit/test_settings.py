@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from hktune.errors import InputError
-from hktune.settings import Settings
+from hktune.core.errors import InputError
+from hktune.core.settings import Settings
 
 
 def test_every_variable_fills_its_field() -> None:

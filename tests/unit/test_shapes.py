@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from hktune.errors import ShapesError
-from hktune.model import Problem
-from hktune.shapes import Shape, load_shapes
+from hktune.core.errors import ShapesError
+from hktune.core.model import Problem
+from hktune.core.shapes import Shape, load_shapes
 from hktune.space import load_space
 
 SHIPPED = Path(__file__).parents[2] / "shapes.yaml"

@@ -17,11 +17,11 @@ from filelock import FileLock
 from test_run_ends import Run, Start, start, table_serves
 from test_tuner import LARGE, SMALL, BlockTime, Immediate, InOrder, Quiet, configs, run, search
 
+from hktune.core.model import Config, Failure, Problem, Status, Timing, Trial
 from hktune.measure.stopwatch import Attempt
-from hktune.model import Config, Failure, Problem, Status, Timing, Trial
 from hktune.store.claims import Claims
 from hktune.store.trials import holder_of
-from hktune.tuner import Budget, Tuner
+from hktune.tuning.loop import Budget, Tuner
 
 __all__ = ["start"]
 

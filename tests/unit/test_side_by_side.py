@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
-from hktune.errors import DeviceError, StoreError
-from hktune.side_by_side import side_by_side
+from hktune.core.errors import DeviceError, StoreError
+from hktune.tuning.side_by_side import side_by_side
 
 
 class Loop:

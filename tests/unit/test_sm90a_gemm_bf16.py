@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from cuda_tools import nvdisasm
 
-from hktune.arch import SM90A
 from hktune.compile.nvrtc import NvrtcCompiler
-from hktune.cubin import TENSOR_MAP_BYTES, Box, Cubin, read_cubin
-from hktune.model import CodeObject, Config, Problem, Value
+from hktune.core.arch import SM90A
+from hktune.core.model import CodeObject, Config, Problem, Value
+from hktune.objects.cubin import TENSOR_MAP_BYTES, Box, Cubin, read_cubin
 from hktune.space.space import SearchSpace, load_space
 
 pytest.importorskip("cuda.bindings.nvrtc", reason="pip install 'hktune[cuda]'")
@@ -73,7 +73,7 @@ def test_the_seeds_build_without_spills_and_need_what_the_space_says() -> None:
 
 
 @pytest.mark.parametrize(
-    "values", [{}, PING_PONG, {"block_m": 256, "block_n": 128}, {"schedule": "single", "stages": 2}]
+    "values", [{}, PING_PONG, {"block_m": 256, "block_n": 128}, {"schedule": "single", "stages": 2, "block_m": 64}]
 )
 def test_registers_start_where_their_reallocation_expects_them(values: dict[str, Value]) -> None:
     chosen = config(**values)

@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 from naive_gemm import trial
 
-from hktune.errors import InputError, SpaceError, StoreError
-from hktune.expression import Derived
-from hktune.model import Config, Problem, Status, Value
-from hktune.rows import require_own
-from hktune.shipped import KERNELS, SPACE_OF
+from hktune.core.errors import InputError, SpaceError, StoreError
+from hktune.core.expression import Derived
+from hktune.core.model import Config, Problem, Status, Value
+from hktune.core.shipped import KERNELS, SPACE_OF
 from hktune.space import SearchSpace, explain, load_space
 from hktune.space import domain as domains
 from hktune.space.rules import roots
+from hktune.tuning.trial_rows import require_own
 
 PROBLEM = Problem(512, 1024, 1024)
 

@@ -10,8 +10,8 @@ from types import ModuleType
 import pytest
 from naive_gemm import published, trial
 
+from hktune.core.shapes import load_shapes
 from hktune.runtime import operators
-from hktune.shapes import load_shapes
 
 BENCHMARK = Path(__file__).resolve().parents[2] / "benchmarks" / "step_time.py"
 SMALL = ["--device", "cpu", "--width", "64", "--layers", "2", "--vocabulary", "96", "--tokens", "1", "8"]

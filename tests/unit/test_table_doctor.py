@@ -12,11 +12,11 @@ from gemm_bf16_variants import ROOT, built, space
 from naive_gemm import EMULATED, MI355X, OBJECT, SHA256, published, reseal, trial
 
 from hktune.cli import main
+from hktune.core.model import CodeObject, Config, Identity, Problem, Source, Status, Trial
 from hktune.dispatch import read_table
-from hktune.dispatch.doctor import Call, Finding, examine_table
-from hktune.model import CodeObject, Config, Identity, Problem, Source, Status, Trial
 from hktune.space import load_space
 from hktune.store import TrialStore, capture_environment, write_environment
+from hktune.tables.doctor import Call, Finding, examine_table
 
 SMALL, LARGE = Problem(8, 128, 64), Problem(64, 128, 64)
 CALLS = [Call(SMALL, "small", 3.0), Call(LARGE, "large", 1.0)]

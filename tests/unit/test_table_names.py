@@ -9,10 +9,11 @@ import pytest
 from naive_gemm import EMULATED, OBJECT, SHA256, launch_of, trial
 
 from hktune.cli import main
-from hktune.dispatch import BuildOptions, Table, build_table, content_sha256, read_table, saved_names, write_table
+from hktune.core.errors import TableError
+from hktune.core.model import Problem
+from hktune.dispatch import Table, content_sha256, read_table, saved_names, write_table
 from hktune.dispatch.table import NAME_CHARACTERS_MAX
-from hktune.errors import TableError
-from hktune.model import Problem
+from hktune.tables import BuildOptions, build_table
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = ROOT / "results" / "gfx950-emulated"

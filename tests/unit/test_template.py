@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from hktune.errors import TemplateError
-from hktune.model import Argument, Config, Problem, ProofProblem, Tile, WorkgroupOrder
+from hktune.core.errors import TemplateError
+from hktune.core.model import Argument, Config, Problem, ProofProblem, Tile, WorkgroupOrder
 from hktune.template import Template, load_template
 
 CONFIG = Config(

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from hktune import torch_choice
-from hktune.torch_choice import Choice, Machine, Rocm, Torch, choose, complaint, find_machine
+from hktune.core import torch_choice
+from hktune.core.torch_choice import Choice, Machine, Rocm, Torch, choose, complaint, find_machine
 
 INDEX = "https://download.pytorch.org/whl/"
 GFX950 = ("gfx950",) * 8

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
+from hktune.core.model import Config, Failure, Problem, Source, Status, Timing, Trial
 from hktune.measure.stopwatch import Attempt
-from hktune.model import Config, Failure, Problem, Source, Status, Timing, Trial
 from hktune.search.strategy import Outcome
-from hktune.tuner import LOOKAHEAD, Budget, Search, Tuner, cost
+from hktune.tuning.loop import LOOKAHEAD, Budget, Search, Tuner, cost
 
 SMALL, LARGE = Problem(128, 128, 128), Problem(256, 256, 256)
 

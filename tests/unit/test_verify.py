@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from hktune.bf16 import bf16_bits, bf16_values
-from hktune.errors import KernelFault
-from hktune.model import Argument, Failure, Launch, Problem, Status
+from hktune.core.bf16 import bf16_bits, bf16_values
+from hktune.core.errors import KernelFault
+from hktune.core.model import Argument, Failure, Launch, Problem, Status
 from hktune.verify import Proof, random_operands, verify
 
 PROBLEM = Problem(m=64, n=48, k=96)

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from naive_gemm import OBJECT
 
-from hktune import code_object
 from hktune.cli import main
-from hktune.errors import InputError, TableError
+from hktune.core.errors import InputError, TableError
+from hktune.objects import code_object
 from hktune.verify.kernel_file import parse_parameters
 
 pytest.importorskip("ziglang")

@@ -12,10 +12,10 @@ import pytest
 import torch
 from naive_gemm import OBJECT, launch_of, trial
 
-from hktune.bf16 import bf16_bits, bf16_values
+from hktune.core.bf16 import bf16_bits, bf16_values
+from hktune.core.errors import DeviceError, KernelFault
+from hktune.core.model import WORKSPACE_COUNTER_BYTES, Argument, Failure, Launch, Problem, ProofProblem, Status
 from hktune.device.emulated import EmulatedDevice
-from hktune.errors import DeviceError, KernelFault
-from hktune.model import WORKSPACE_COUNTER_BYTES, Argument, Failure, Launch, Problem, ProofProblem, Status
 from hktune.verify import Proof, verify
 from hktune.verify.on_device import verify_on_device
 

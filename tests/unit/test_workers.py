@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from hktune import workers as workers_module
-from hktune.errors import MachineError, ToolchainError
+from hktune.core.errors import MachineError, ToolchainError
+from hktune.core.model import Config, Failure, Status
 from hktune.measure.stopwatch import Attempt
-from hktune.model import Config, Failure, Status
-from hktune.workers import Limits, LocalExecutor, Prove
+from hktune.workers import executor as workers_module
+from hktune.workers.executor import Limits, LocalExecutor, Prove
 
 
 def behave(config: Config) -> Attempt:
@@ -213,8 +213,8 @@ ORPHANED = """
 import os, signal, sys
 sys.path.insert(0, sys.argv[1])
 from test_workers import make_prove, drain
-from hktune.model import Config
-from hktune.workers import LocalExecutor
+from hktune.core.model import Config
+from hktune.workers.executor import LocalExecutor
 if __name__ == "__main__":
     executor = LocalExecutor(make_prove, workers=2, deadline_s=60.0)
     executor.submit(Config({"does": "leave a child"}))

@@ -8,10 +8,10 @@ import msgspec
 import pytest
 import yaml
 
-from hktune import yaml_file
-from hktune.errors import SpaceError
-from hktune.outside_file import FileKind
-from hktune.yaml_file import DEPTH_MAX, Malformed, parsed, read_yaml
+from hktune.core import yaml_file
+from hktune.core.errors import SpaceError
+from hktune.core.outside_file import FileKind
+from hktune.core.yaml_file import DEPTH_MAX, Malformed, parsed, read_yaml
 
 
 @pytest.fixture(autouse=True, params=["CSafeLoader", "SafeLoader"])

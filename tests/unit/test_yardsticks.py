@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 from instant_executor import InstantExecutor
 
-from hktune.bench import OpenBench
-from hktune.errors import SpaceError
+from hktune.core.errors import SpaceError
+from hktune.core.model import Config, Failure, Problem, Source, Timing, Trial
 from hktune.measure.stopwatch import Attempt
-from hktune.model import Config, Failure, Problem, Source, Timing, Trial
 from hktune.search import create_strategy
 from hktune.space import load_space
-from hktune.tuner import Search
-from hktune.yardsticks import TRIALS_MIN, time_yardsticks, yardsticks
+from hktune.tuning.bench import OpenBench
+from hktune.tuning.loop import Search
+from hktune.tuning.yardsticks import TRIALS_MIN, time_yardsticks, yardsticks
 
 ROOT = Path(__file__).resolve().parents[2]
 SPACE_FILE = ROOT / "search_spaces" / "gfx950_gemm_bf16.yaml"

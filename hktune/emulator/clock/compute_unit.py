@@ -16,7 +16,7 @@ import heapq
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from hktune.arch import Arch
+from hktune.core.arch import Arch
 from hktune.emulator.clock.instruction_stream import (
     BARRIER,
     BRANCH,

@@ -15,9 +15,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from hktune.core.errors import InputError
 from hktune.emulator.clock.rates import Rates
 from hktune.emulator.clock.trace import Step, Trace, WaveTrace
-from hktune.errors import InputError
 
 WAVE = 64
 """Lanes of a wave."""

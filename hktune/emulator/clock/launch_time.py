@@ -12,12 +12,12 @@ import itertools
 import math
 from dataclasses import dataclass
 
-from hktune.arch import Arch
+from hktune.core.arch import Arch
+from hktune.core.model import Launch, Problem, Source, Tile, Timing
 from hktune.emulator.clock.memory_traffic import Order, rounds_of, row_major
 from hktune.emulator.clock.profile import LATENCIES_CLK, Profile, Residency, profile
 from hktune.emulator.clock.rates import Rates, rates_of
 from hktune.emulator.clock.workgroup_round import WorkgroupRound, operand_bytes
-from hktune.model import Launch, Problem, Source, Tile, Timing
 
 __all__ = ["LATENCIES_CLK", "Modelled", "Profile", "Residency", "modelled_time", "profile"]
 

@@ -16,8 +16,8 @@ from functools import lru_cache, partial
 import numpy as np
 import numpy.typing as npt
 
-from hktune.arch import Arch
-from hktune.model import WorkgroupOrder
+from hktune.core.arch import Arch
+from hktune.core.model import WorkgroupOrder
 
 Indices = npt.NDArray[np.int64]
 Order = Callable[[Indices, int, int], tuple[Indices, Indices]]

@@ -9,13 +9,13 @@ from itertools import accumulate
 
 import msgspec
 
-from hktune.arch import Arch
+from hktune.core.arch import Arch
+from hktune.core.errors import InputError
+from hktune.core.model import Launch, Resources, Tile
 from hktune.emulator.clock.compute_unit import ComputeUnit, Wave
 from hktune.emulator.clock.instruction_stream import LDS, LOAD, MFMA, STORE, Workgroup, workgroup_of
 from hktune.emulator.clock.rates import Rates, rates_of
 from hktune.emulator.clock.trace import Trace
-from hktune.errors import InputError
-from hktune.model import Launch, Resources, Tile
 
 LATENCIES_CLK = (400, 800, 1200, 1600, 2400)
 """Memory latencies that a profile is simulated at; in between it is interpolated."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hktune.arch import GFX950, Arch
-from hktune.errors import InputError
+from hktune.core.arch import GFX950, Arch
+from hktune.core.errors import InputError
 
 
 @dataclass(frozen=True)

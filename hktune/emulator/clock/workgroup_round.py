@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from hktune.arch import Arch
+from hktune.core.arch import Arch
+from hktune.core.model import Tile
 from hktune.emulator.clock.memory_traffic import Round
 from hktune.emulator.clock.profile import Profile
 from hktune.emulator.clock.rates import Rates
-from hktune.model import Tile
 
 
 def operand_bytes(m: float, n: float, k: float) -> float:

@@ -15,6 +15,7 @@ from typing import NoReturn
 
 import numpy as np
 
+from hktune.core.errors import KernelFault
 from hktune.emulator.hazards.footprint import BARRIER, DS, END, FLAT, SCALAR, VMEM, WAIT, WRITE_BACK, Footprint
 from hktune.emulator.hazards.lds_shadow import ATOMIC, LOAD_TO_LDS, READ, WRITE, LdsShadow, Race
 from hktune.emulator.hazards.memory_shadow import LOAD, STORE, MemoryRace, MemoryShadow
@@ -23,7 +24,6 @@ from hktune.emulator.hazards.track import Track, Unsafe
 from hktune.emulator.machine.launch import Descriptor, Dispatch
 from hktune.emulator.machine.memory import AddressSpace, Array
 from hktune.emulator.machine.waves import Lanes, Waves
-from hktune.errors import KernelFault
 
 Locate = Callable[[int], str]
 """Where an instruction's address lies in the kernel, in words."""

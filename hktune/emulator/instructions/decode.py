@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hktune.errors import KernelFault
+from hktune.core.errors import KernelFault
 
 LITERAL = 255
 _SDWA, _DPP = 249, 250

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from hktune.core.errors import KernelFault
 from hktune.emulator.instructions.decode import LITERAL, Instruction, Operand
 from hktune.emulator.machine.memory import Array
 from hktune.emulator.machine.waves import EXEC, VCC, Lanes, Waves
-from hktune.errors import KernelFault
 
 Read = Callable[[Waves, Lanes], Any]
 Write = Callable[[Waves, Lanes, Any], None]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from hktune.core.errors import KernelFault
 from hktune.emulator.instructions.control import (
     branch_target,
     build_control,
@@ -25,7 +26,6 @@ from hktune.emulator.instructions.wave_modes import Terminator, indexed, is_vect
 from hktune.emulator.machine.float_mode import FloatMode
 from hktune.emulator.machine.memory import AddressSpace
 from hktune.emulator.machine.waves import GPR_INDEX, VSKIP, Lanes, Waves
-from hktune.errors import KernelFault
 
 _BUILDERS: dict[str, Callable[[Instruction], Step]] = {
     **dict.fromkeys(("SOP1", "SOP2", "SOPC", "SOPK"), build_scalar),

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hktune.code_object import KernelImage
+from hktune.core.errors import KernelFault
 from hktune.emulator.machine.float_mode import FloatMode
 from hktune.emulator.machine.memory import AddressError, Array
 from hktune.emulator.machine.waves import LANES, Waves
-from hktune.errors import KernelFault
+from hktune.objects.code_object import KernelImage
 
 _PACKET_BYTES = 64
 _USER_SGPRS_MAX = 16  # AMDGPUUsage, "Initial Kernel Execution State"

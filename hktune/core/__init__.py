@@ -1,0 +1,1 @@
+"""Words, facts and formats that every room shares. Imports nothing of hktune but itself."""

@@ -1,0 +1,30 @@
+"""Commands as a person types them."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+
+from hktune.core.model import Problem, Value
+
+
+def command_line(*words: str | Path) -> str:
+    """`words` as one line for a shell: what holds a space, a quote or another special character is quoted."""
+    return shlex.join(map(str, words))
+
+
+def spelled(problem: Problem) -> str:
+    """`problem` as --problem takes it."""
+    tail = "" if problem.epilogue == "none" else f"+{problem.epilogue}"
+    return f"{problem.m}x{problem.n}x{problem.k}{tail}"
+
+
+def words_of(values: Mapping[str, Value]) -> list[str]:
+    """`values`, such as a config, as PARAMETER=VALUE words."""
+    return [f"{name}={typed(value)}" for name, value in values.items()]
+
+
+def typed(value: Value) -> str:
+    """A parameter's value as a person types it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)

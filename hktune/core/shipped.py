@@ -1,0 +1,37 @@
+"""The kernels and search spaces that come with hktune: inside the package where it is installed, beside it in a
+checkout. Nothing else in the code knows where they lie."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+
+
+def _folder(name: str) -> Path:
+    inside = _PACKAGE / name
+    return inside if inside.is_dir() else _PACKAGE.parent / name
+
+
+KERNELS = _folder("kernels")
+"""The templates, <arch>/<name>/."""
+
+SPACES = _folder("search_spaces")
+
+SPACE_OF = {"gfx950": SPACES / "gfx950_gemm_bf16.yaml", "sm90a": SPACES / "sm90a_gemm_bf16.yaml"}
+"""The search space of an architecture, where none is asked for."""
+
+DEFAULT_SPACE = SPACE_OF["gfx950"]
+
+
+def space_file(text: str) -> Path:
+    """The search space that a user means by `text`: a file, or one that comes with hktune, by its plain name. A file
+    of that name wins; one that does not exist is for whoever reads it to refuse."""
+    path, shipped = Path(text), SPACES / f"{text}.yaml"
+    return shipped if shipped in SPACE_OF.values() and not path.exists() else path
+
+
+def space_word(path: Path) -> str:
+    """What a user types for the space at `path` on any machine: the name of one that comes with hktune, else the path
+    itself."""
+    return path.stem if path in SPACE_OF.values() else str(path)

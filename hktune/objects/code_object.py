@@ -1,0 +1,273 @@
+"""Reads an AMD code object: its ELF image, its kernels' descriptors, and the metadata the compiler left in it.
+
+Layouts follow LLVM's AMDGPUUsage ("Code Object V3+ metadata", "Kernel Descriptor"). Nothing here executes or
+trusts the bytes: every offset is checked, and what is wrong is one TableError line.
+"""
+
+from __future__ import annotations
+
+import struct
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta, Struct, field
+
+from hktune.core.errors import TableError
+from hktune.core.model import Argument, Resources
+from hktune.objects.elf import PT_LOAD, SHT_DYNSYM, Elf
+
+_EM_AMDGPU = 224
+_NT_AMDGPU_METADATA = 32
+_DESCRIPTOR_BYTES = 64
+_DESCRIPTOR_ENTRY_OFFSET = slice(16, 24)
+_SCALAR_BYTES = {"u32": 4, "i32": 4, "f32": 4, "u64": 8}
+_MEMORY_BYTES_MAX = 1 << 26  # of all segments: a kernel's machine code and constants
+_KERNELS_MAX = 4096
+_DEBUG_LINES = ".debug_line"
+_DEBUG_LINES_DEADLINE_S = 10.0
+_LINE_CHARACTERS_MAX = 300
+
+# LLVM AMDGPUUsage, "AMDGPU ELF Header": EF_AMDGPU_MACH, EF_AMDGPU_FEATURE_*, EI_ABIVERSION. The GPUs of CDNA.
+_MACHINE_MASK, _ABI_V3 = 0xFF, 1
+_MACHINES = {0x30: "gfx908", 0x3F: "gfx90a", 0x4C: "gfx942", 0x4F: "gfx950", 0x5F: "gfx9-4-generic"}
+_RUNS_ON = {"gfx9-4-generic": ("gfx942", "gfx950")}
+_SETTINGS = ("", "", "-", "+")  # not supported, any, off, on
+
+_Count = Annotated[int, Meta(ge=0, lt=2**32)]
+_Short = Annotated[str, Meta(max_length=4096)]
+
+
+class _Slot(Struct):
+    """One explicit or hidden argument in the metadata (AMDGPUUsage, "Code Object V3+ Kernel Argument Metadata Map")."""
+
+    offset: _Count = field(name=".offset")
+    size: _Count = field(name=".size")
+    value_kind: _Short = field(name=".value_kind")
+    name: _Short = field(name=".name", default="")
+
+
+class _Record(Struct):
+    """One kernel in the metadata (the same, "Kernel Metadata Map"), as far as it is read here."""
+
+    name: _Short = field(name=".name")
+    symbol: _Short = field(name=".symbol")
+    kernarg_bytes: Annotated[int, Meta(ge=0, le=65536)] = field(name=".kernarg_segment_size")
+    vgprs: _Count = field(name=".vgpr_count")
+    sgprs: _Count = field(name=".sgpr_count")
+    lds_bytes: _Count = field(name=".group_segment_fixed_size")
+    scratch_bytes: _Count = field(name=".private_segment_fixed_size")
+    max_workgroup_size: _Count = field(name=".max_flat_workgroup_size")
+    agprs: _Count = field(name=".agpr_count", default=0)
+    vgpr_spills: _Count = field(name=".vgpr_spill_count", default=0)
+    sgpr_spills: _Count = field(name=".sgpr_spill_count", default=0)
+    slots: Annotated[tuple[_Slot, ...], Meta(max_length=256)] = field(name=".args", default=())
+
+
+class _Metadata(Struct):
+    """Version 1.0 (code object V3) has no target: the file's header says it."""
+
+    kernels: Annotated[tuple[_Record, ...], Meta(max_length=_KERNELS_MAX)] = field(name="amdhsa.kernels")
+    target: _Short = field(name="amdhsa.target", default="")
+
+
+@dataclass(frozen=True)
+class ArgumentSlot:
+    """Where one kernel argument lies in the kernarg segment. `value_kind` is LLVM's word (by_value, global_buffer,
+    hidden_block_count_x, ...); hidden ones are filled by whoever launches."""
+
+    name: str
+    offset_bytes: int
+    size_bytes: int
+    value_kind: str
+
+    @property
+    def hidden(self) -> bool:
+        return self.value_kind.startswith("hidden_")
+
+    def takes(self, argument: Argument) -> bool:
+        """Whether `argument` has this slot's size and nature."""
+        if argument.kind == "pointer":
+            return self.value_kind == "global_buffer" and self.size_bytes == 8
+        return self.value_kind == "by_value" and self.size_bytes == _SCALAR_BYTES.get(argument.kind)
+
+
+@dataclass(frozen=True)
+class KernelImage:
+    """One kernel of a code object. `entry_address` is a virtual address inside the object's segments."""
+
+    symbol: str
+    entry_address: int
+    descriptor: bytes
+    arguments: tuple[ArgumentSlot, ...]
+    kernarg_bytes: int
+    resources: Resources
+
+    @cached_property
+    def explicit(self) -> tuple[ArgumentSlot, ...]:
+        """The slots that a launch's arguments fill."""
+        return tuple(slot for slot in self.arguments if not slot.hidden)
+
+    def mismatch(self, arguments: tuple[Argument, ...]) -> str | None:
+        """Why `arguments` do not fit this kernel's explicit slots, or None when they do."""
+        slots = self.explicit
+        if len(slots) != len(arguments):
+            return f"{self.symbol} takes {len(slots)} arguments, the launch gives {len(arguments)}"
+        for slot, argument in zip(slots, arguments, strict=True):
+            if not slot.takes(argument):
+                return (
+                    f"{self.symbol} takes {slot.value_kind} of {slot.size_bytes} bytes at offset {slot.offset_bytes}, "
+                    f"the launch gives {argument.name} ({argument.kind})"
+                )
+        return None
+
+
+@dataclass(frozen=True)
+class AmdCodeObject:
+    """A parsed code object: target, loadable segments as (virtual address, bytes), kernels by symbol.
+
+    `features` are what it asks of the target's settings, as in a target id: "sramecc+", "xnack-"; nothing of one that
+    it does not depend on.
+    """
+
+    arch: str
+    features: tuple[str, ...]
+    segments: tuple[tuple[int, bytes], ...]
+    kernels: Mapping[str, KernelImage]
+
+    def misfit(self, arch: str, features: tuple[str, ...] = ()) -> str | None:
+        """Why a device of `arch` with `features` cannot run it, or None when it can."""
+        if arch not in _RUNS_ON.get(self.arch, (self.arch,)):
+            return f"the code object is for {self.arch}, this device is {arch}"
+        refused = [feature for feature in self.features if features and feature not in features]
+        if refused:
+            mine, its = ":".join((self.arch, *self.features)), ":".join((arch, *features))
+            return f"the code object is for {mine}, this device is {its}"
+        return None
+
+
+def read_code_object(data: bytes) -> AmdCodeObject:
+    """Parse an AMDGPU ELF: a total function. Raises TableError when the bytes are not a whole, well-formed one."""
+    try:
+        return _parsed(Elf(data))
+    except TableError as error:
+        raise TableError(f"not a readable AMD code object: {error}") from None
+
+
+def _parsed(elf: Elf) -> AmdCodeObject:
+    if elf.machine != _EM_AMDGPU:
+        raise TableError(f"machine is {elf.machine}; rebuild it")
+    metadata, segments, symbols = _metadata(elf), _segments(elf), _symbols(elf)
+    images = [_kernel(record, symbols, segments) for record in metadata.kernels]
+    arch = _arch(elf.flags, metadata.target)
+    return AmdCodeObject(arch, _features(elf), segments, {image.symbol: image for image in images})
+
+
+def _arch(flags: int, target: str) -> str:
+    """The GPU that header and metadata name; metadata of version 1.0 leave it to the header."""
+    number = flags & _MACHINE_MASK
+    named = target.partition(":")[0].partition("--")[2]
+    known = _MACHINES.get(number)
+    if known and named and known != named:
+        raise TableError(f"its header says {known}, its metadata {named[:80]}; rebuild it")
+    return known or named or f"AMDGPU machine {number:#x}"
+
+
+def _features(elf: Elf) -> tuple[str, ...]:
+    """What the header's flags ask of XNACK and SRAM-ECC: one bit each in ABI V3, two since."""
+    found = []
+    for name, shift, old_bit in (("sramecc", 10, 0x200), ("xnack", 8, 0x100)):
+        if elf.abi_version <= _ABI_V3:
+            found.append(f"{name}{'+' if elf.flags & old_bit else '-'}")
+        else:
+            found.append(name + _SETTINGS[elf.flags >> shift & 3])
+    return tuple(feature for feature in found if feature[-1] in "+-")
+
+
+def source_line(data: bytes, address: int) -> str | None:
+    """The nearest `file:line` at or before virtual `address`, from the object's debug lines; None without any.
+
+    They are read in a process of its own, whose time and memory are bounded: DWARF's counts and compressed sections
+    lead a general reader anywhere."""
+    if all(section.name != _DEBUG_LINES for section in Elf(data).sections):
+        return None
+    command = [sys.executable, "-m", "hktune.objects.debug_lines", str(address)]
+    try:
+        done = subprocess.run(command, input=data, capture_output=True, timeout=_DEBUG_LINES_DEADLINE_S, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.decode(errors="replace")[:_LINE_CHARACTERS_MAX] or None
+
+
+def _metadata(elf: Elf) -> _Metadata:
+    for owner, kind, content in elf.notes():
+        if owner == b"AMDGPU" and kind == _NT_AMDGPU_METADATA:
+            try:
+                return msgspec.msgpack.decode(content, type=_Metadata)
+            except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+                raise TableError(f"its metadata is malformed ({error}); rebuild it") from None
+    raise TableError("it carries no AMDGPU metadata note; rebuild it")
+
+
+def _segments(elf: Elf) -> tuple[tuple[int, bytes], ...]:
+    loaded = [segment for segment in elf.segments if segment.kind == PT_LOAD]
+    sizes = [max(segment.memory_bytes, len(segment.data)) for segment in loaded]
+    ends = [segment.address + size for segment, size in zip(loaded, sizes, strict=True)]
+    if max([sum(sizes), *ends]) > _MEMORY_BYTES_MAX:
+        raise TableError(f"segments of {sum(sizes)} bytes up to address {max(ends):#x} are no kernel's; rebuild it")
+    return tuple((segment.address, bytes(segment.data).ljust(segment.memory_bytes, b"\0")) for segment in loaded)
+
+
+def _symbols(elf: Elf) -> dict[str, int]:
+    symbols = elf.symbols(SHT_DYNSYM)
+    if symbols is None:
+        raise TableError("it has no dynamic symbols; link it with -shared")
+    return {symbol.name: symbol.value for symbol in symbols}
+
+
+def _kernel(record: _Record, symbols: Mapping[str, int], segments: tuple[tuple[int, bytes], ...]) -> KernelImage:
+    if record.symbol not in symbols:
+        raise TableError(f"kernel {record.name[:80]!r} has no symbol; rebuild it")
+    address = symbols[record.symbol]
+    descriptor = _bytes_at(segments, address, _DESCRIPTOR_BYTES)
+    entry = address + int.from_bytes(descriptor[_DESCRIPTOR_ENTRY_OFFSET], "little", signed=True)
+    if any(slot.offset + slot.size > record.kernarg_bytes for slot in record.slots):
+        raise TableError(
+            f"an argument of {record.name[:80]!r} lies outside its {record.kernarg_bytes} bytes; rebuild it"
+        )
+    arguments = tuple(ArgumentSlot(slot.name, slot.offset, slot.size, slot.value_kind) for slot in record.slots)
+    vgprs, agprs = _registers(record, descriptor)
+    resources = Resources(
+        vgprs=vgprs,
+        agprs=agprs,
+        sgprs=record.sgprs,
+        vgpr_spills=record.vgpr_spills,
+        sgpr_spills=record.sgpr_spills,
+        lds_bytes=record.lds_bytes,
+        scratch_bytes=record.scratch_bytes,
+        max_workgroup_size=record.max_workgroup_size,
+    )
+    return KernelImage(record.name, entry, descriptor, arguments, record.kernarg_bytes, resources)
+
+
+def _registers(record: _Record, descriptor: bytes) -> tuple[int, int]:
+    """Architectural and accumulation registers. LLVM's `.vgpr_count` is of both together; other assemblers leave out
+    `.agpr_count`, or count architectural registers only. Then the descriptor tells: what is allocated, and where the
+    accumulation registers begin in it (AMDGPUUsage, compute_pgm_rsrc1 and rsrc3 of gfx90a and later)."""
+    rsrc3, rsrc1 = struct.unpack_from("<II", descriptor, 44)
+    allocated, first = 8 * ((rsrc1 & 63) + 1), 4 * ((rsrc3 & 63) + 1)
+    architectural = record.vgprs - record.agprs
+    if architectural >= 0 and -(-max(architectural, 1) // 4) * 4 == first:
+        return architectural, record.agprs
+    return min(first, allocated), max(allocated - first, 0)
+
+
+def _bytes_at(segments: tuple[tuple[int, bytes], ...], address: int, size: int) -> bytes:
+    for start, data in segments:
+        if start <= address and address + size <= start + len(data):
+            return data[address - start : address - start + size]
+    raise TableError(f"address {address:#x} lies outside its segments; rebuild it")

@@ -1,0 +1,107 @@
+"""Who competes for a problem, who ties with the best, and which of the tied one table uses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from hktune.core.errors import TableError
+from hktune.core.model import Problem, Source, Status, Trial, by_problem
+from hktune.tables.cover import smallest_cover
+
+
+@dataclass(frozen=True)
+class Standing:
+    """The ok trials of one problem, best first: one per config, all of one source."""
+
+    problem: Problem
+    candidates: tuple[Trial, ...]
+
+    @property
+    def best(self) -> Trial:
+        return self.candidates[0]
+
+    @property
+    def vendor_us(self) -> float | None:
+        return self.best.baseline_us
+
+    @cached_property
+    def tied(self) -> tuple[Trial, ...]:
+        """The configs that cannot be told from the best, it first, whose whole interval lies below the vendor's time.
+        None where the vendor library is the choice."""
+        tied = [trial for trial in self.candidates if lower_us(trial) <= upper_us(self.best)]
+        return tuple(trial for trial in tied if self._beats_vendor(trial)) if self._beats_vendor(self.best) else ()
+
+    def time_of(self, config_id: str | None) -> float | None:
+        """What a config took here, or, of None, the vendor library; None where that is not known."""
+        if config_id is None:
+            return self.vendor_us
+        return next((time_us(trial) for trial in self.candidates if trial.config_id == config_id), None)
+
+    def _beats_vendor(self, trial: Trial) -> bool:
+        vendor_us = self.vendor_us if trial.baseline_us is None else trial.baseline_us
+        return vendor_us is None or upper_us(trial) < vendor_us
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What a table uses for one problem: one of its tied trials, or None for the vendor library."""
+
+    standing: Standing
+    trial: Trial | None
+
+    @property
+    def config_id(self) -> str | None:
+        return self.trial.config_id if self.trial else None
+
+    @property
+    def time_us(self) -> float:
+        time = self.standing.time_of(self.config_id)
+        assert time is not None, "the vendor is chosen only where its time is known"
+        return time
+
+
+def choose(trials: Iterable[Trial]) -> list[Chosen]:
+    """What to use for every problem that has an ok trial, in the order of problems.
+
+    The last trial of a config stands for it. Measured times beat modelled ones wholly: a problem with any measured
+    trial is decided among those. Of the configs that tie with the best of their problem, those are used that make the
+    set of all kernels smallest; then the fastest, then by config id.
+    """
+    candidates = ((problem, _candidates(own)) for problem, own in sorted(by_problem(trials).items()))
+    standings = [Standing(problem, of_problem) for problem, of_problem in candidates if of_problem]
+    slowdowns = [
+        {trial.config_id: time_us(trial) / time_us(standing.best) for trial in standing.tied} for standing in standings
+    ]
+    kept = smallest_cover([slowdown for slowdown in slowdowns if slowdown])
+    return [Chosen(standing, _fastest(standing, kept)) for standing in standings]
+
+
+def _candidates(trials: Sequence[Trial]) -> tuple[Trial, ...]:
+    measured = any(trial.source is Source.MEASURED for trial in trials if trial.status is Status.OK)
+    source = Source.MEASURED if measured else Source.MODELLED
+    last = {trial.config_id: trial for trial in trials if trial.status is not Status.OK or trial.source is source}
+    ok = [trial for trial in last.values() if trial.status is Status.OK]
+    return tuple(sorted(ok, key=lambda trial: (time_us(trial), trial.config_id)))
+
+
+def _fastest(standing: Standing, kept: frozenset[str]) -> Trial | None:
+    return next((trial for trial in standing.tied if trial.config_id in kept), None)
+
+
+def time_us(trial: Trial) -> float:
+    """The time of an ok trial. Raises TableError when it has none."""
+    if trial.time_us is None:
+        raise TableError(f"trial {trial.trial} of {trial.problem} is ok without a time_us: tune that shape again")
+    return trial.time_us
+
+
+def lower_us(trial: Trial) -> float:
+    """The lower end of its interval; the time itself where it has none."""
+    return time_us(trial) if trial.time_us_low is None else trial.time_us_low
+
+
+def upper_us(trial: Trial) -> float:
+    """The upper end of its interval; the time itself where it has none."""
+    return time_us(trial) if trial.time_us_high is None else trial.time_us_high

@@ -1,0 +1,184 @@
+"""The rows of one results directory that a run reads and adds to, while other runs may add to them too."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from itertools import count
+from pathlib import Path
+
+from hktune.core.model import Config, Failure, Problem, Status, Timing, Trial, by_problem, compact_json
+from hktune.measure.stopwatch import Attempt
+from hktune.space import SearchSpace
+from hktune.store import Claims, TrialStore, locked, named_template
+from hktune.tuning.loop import PEER_PATIENCE_S, PEER_POLL_S
+from hktune.tuning.trial_rows import RowContext
+from hktune.workers.gpu_worker import QUARANTINED
+
+
+class Ledger:
+    """The rows of one results directory that were made from one template. Each row of the file is read once.
+
+    Several runs, and several threads of one, may record: of a config on a problem there is one row, whoever makes it.
+    """
+
+    def __init__(self, directory: Path, context: RowContext, fresh: bool) -> None:
+        if fresh:
+            _set_aside(directory)
+        self._store = TrialStore(directory)
+        self._context = context
+        self._lock = threading.Lock()
+        self._rows: list[Trial] = []
+        self._of: defaultdict[Problem, dict[str, Trial]] = defaultdict(dict)
+        self._others: Counter[str] = Counter()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What else is in the file: rows of other templates, which this run neither goes on from nor takes."""
+        own = f"{self._context.template.name} {self._context.template.sha256[:12]}"
+        return tuple(
+            f"{count} trials of {template} in {self._store.path} are left out: this is {own}"
+            for template, count in sorted(self._others.items())
+        )
+
+    def rows(self) -> list[Trial]:
+        """All rows so far."""
+        return self.news(0)[0]
+
+    def news(self, seen: int) -> tuple[list[Trial], int]:
+        """The rows without those `seen` first, all of them where the file was replaced and has fewer; and how many rows
+        there are."""
+        with self._lock:
+            self._hear()
+            return self._rows[seen if seen <= len(self._rows) else 0 :], len(self._rows)
+
+    def append(self, trial: Trial) -> Trial:
+        return self._store.append(trial)
+
+    def quarantine(self) -> dict[str, Failure]:
+        """Configs that cost an earlier run its worker."""
+        failed = [row for row in self.rows() if row.status in (Status.CRASHED, Status.TIMEOUT)]
+        return {
+            row.config_id: Failure(row.status, row.detail) for row in failed if row.detail and QUARANTINED in row.detail
+        }
+
+    def record(self, attempt: Attempt, problem: Problem, outcome: Timing | Failure) -> Trial:
+        """The row of what was found, or the one that another run has stored for the same config and problem before."""
+        row = self._context.row(attempt, problem, outcome)
+        [stored] = self._store.extend_unless([row], self._standing)
+        return stored
+
+    def record_all(
+        self, trials: int, attempt: Attempt, outcomes: Sequence[tuple[Problem, Timing | Failure]]
+    ) -> list[Trial | None]:
+        """As `record`, of one attempt on several problems; None, and nothing is stored, for those of which `trials`
+        configs have rows already."""
+        rows = [self._context.row(attempt, problem, outcome) for problem, outcome in outcomes]
+        full: set[Problem] = set()
+
+        def standing(rows: Sequence[Trial]) -> list[Trial | None]:
+            found = self._standing(rows)
+            full.update(
+                row.problem
+                for row, stands in zip(rows, found, strict=True)
+                if stands is None and len(self._of[row.problem]) >= trials
+            )
+            return [row if row.problem in full else stands for row, stands in zip(rows, found, strict=True)]
+
+        stored = self._store.extend_unless(rows, standing)
+        return [None if row.problem in full else row for row in stored]
+
+    def explain_unservable(self, space: SearchSpace, names: dict[Problem, str]) -> None:
+        """A shape that no config is legal for gets one row, with the reason."""
+        tried = by_problem(self.rows())
+        for problem in names:
+            domain = space.domain(problem)
+            if problem in tried or not domain.is_empty:
+                continue
+            config = next(iter(space.seeds), space.config({}))
+            reason = "; ".join(str(violation) for violation in domain.violations(config))
+            self.record(Attempt(config), problem, Failure(Status.INVALID, reason))
+
+    def _standing(self, rows: Sequence[Trial]) -> list[Trial | None]:
+        """The rows that others have stored for the same configs and problems."""
+        with self._lock:
+            self._hear()
+            return [self._of[row.problem].get(row.config_id) for row in rows]
+
+    def _hear(self) -> None:
+        """Read what is new in the file."""
+        trials, anew = self._store.read_new()
+        if anew:
+            self._rows.clear()
+            self._of.clear()
+            self._others.clear()
+        sha256 = self._context.template.sha256
+        own = [trial for trial in trials if trial.template_sha256 == sha256]
+        self._others.update(named_template(trial) for trial in trials if trial.template_sha256 != sha256)
+        self._rows += own
+        for problem, rows in by_problem(own).items():
+            first_of = self._of[problem]
+            for row in rows:
+                first_of.setdefault(row.config_id, row)
+
+
+class SharedDirectory:
+    """What one loop of a run knows of the other runs of its directory, as `tuner.Peers` has it.
+
+    Runs of the same problems claim the configs that they have in hand; whoever searches for others does not.
+    """
+
+    def __init__(self, directory: Path, ledger: Ledger, problems: Sequence[Problem]) -> None:
+        keys = compact_json(sorted(problem.key for problem in problems))
+        self._claims = Claims(directory, hashlib.sha256(keys.encode()).hexdigest()[:8])
+        self._ledger = ledger
+        self._seen = 0
+
+    def news(self) -> list[Trial]:
+        rows, self._seen = self._ledger.news(self._seen)
+        return rows
+
+    def claim(self, config: Config) -> bool:
+        return self._claims.take(config.id)
+
+    def release(self, config: Config) -> None:
+        self._claims.release(config.id)
+
+    @contextmanager
+    def alone_at(self, what: str, check_interrupt: Callable[[], None]) -> Iterator[None]:
+        """Within the block no other run is at `what`. One that has not recorded anything for a while may be suspended:
+        it is not waited for."""
+        until = time.monotonic() + PEER_PATIENCE_S
+        while not self._claims.take(what) and time.monotonic() < until:
+            check_interrupt()
+            time.sleep(PEER_POLL_S)
+            if self.news():
+                until = time.monotonic() + PEER_PATIENCE_S
+        try:
+            yield
+        finally:
+            self._claims.release(what)
+
+    def close(self) -> None:
+        """Give back what is still claimed."""
+        self._claims.close()
+
+
+def _set_aside(directory: Path) -> None:
+    """Rename the trials of `directory` after the time of their last change, so that starting afresh loses nothing."""
+    previous = directory / "trials.csv"
+    if not previous.exists():
+        return
+    with locked(directory):
+        if not previous.exists():  # somebody else has set it aside
+            return
+        changed = datetime.fromtimestamp(previous.stat().st_mtime, timezone.utc)
+        name = f"trials-{changed:%Y%m%dT%H%M%SZ}"
+        names = (directory / f"{name}{f'-{number}' if number else ''}.csv" for number in count())
+        previous.rename(next(path for path in names if not path.exists()))
+        (directory / "environment.json").unlink(missing_ok=True)

@@ -1,0 +1,278 @@
+"""The loop: ask every problem's strategy, prove what it names, time it, write it down, tell."""
+
+from __future__ import annotations
+
+import heapq
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from hktune.core.model import Config, Failure, Problem, Timing, Trial, by_problem
+from hktune.measure.stopwatch import Attempt, Stopwatch
+from hktune.search.strategy import Outcome, Strategy
+from hktune.workers.executor import Executor
+
+POLL_S = 0.5
+LOOKAHEAD = 8
+
+PEER_POLL_S = 0.1
+PEER_PATIENCE_S = 300.0
+"""For what another run has in hand: that run may be suspended. Then it is done twice, and recorded once."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """When to stop: trials per problem, and wall-clock seconds for the whole run (None: no limit)."""
+
+    trials: int
+    time_s: float | None = None
+
+
+@dataclass
+class Search:
+    """One problem's search: its strategy, which configs are legal for it, and the ids it has an outcome for.
+
+    A strategy hears of outcomes when it is next asked: of thousands of shapes most are not asked for long, and those
+    whose budget is spent never are. `untold` are the rows that it has not heard of.
+    """
+
+    problem: Problem
+    strategy: Strategy
+    legal: Callable[[Config], bool]
+    tried: set[str] = field(default_factory=set)
+    untold: list[Trial] = field(default_factory=list)
+    exhausted: bool = False
+
+
+class Listener(Protocol):
+    """Told what the loop does, as it does it; `variants` are the configs being compiled and proved."""
+
+    def working(self, variants: int) -> None: ...
+
+    def recorded(self, trial: Trial) -> None: ...
+
+
+RecordAll = Callable[[Attempt, Sequence[tuple[Problem, Timing | Failure]]], Sequence[Trial | None]]
+"""Writes the outcomes of one attempt on several problems down for good, at the price of one, and returns their rows:
+each as `Record` has it, or None where others have written as many as are wanted."""
+
+Record = Callable[[Attempt, Problem, Timing | Failure], Trial]
+"""Writes one outcome down for good and returns the row, which another run may have written before."""
+
+
+class Peers(Protocol):
+    """The other runs of the same directory. `claim` and `release` are about a config in hand; a claim that is refused
+    is another's, who will record its rows or be gone."""
+
+    def news(self) -> Sequence[Trial]:
+        """The rows, this run's own among them, that were recorded since this was last called: at first all."""
+
+    def claim(self, config: Config) -> bool: ...
+
+    def release(self, config: Config) -> None: ...
+
+
+class Alone:
+    """No other run."""
+
+    def news(self) -> Sequence[Trial]:
+        return ()
+
+    def claim(self, config: Config) -> bool:
+        del config
+        return True
+
+    def release(self, config: Config) -> None:
+        del config
+
+
+class Tuner:
+    """Searches several problems at once over one pool of variants: each is compiled and proved once, whoever asked.
+
+    With `share`, its time on every other problem that it is legal for is told to that problem's strategy too: right
+    where proving costs seconds and a modelled time microseconds, wrong where a time is measured. Outcomes are told in
+    the order in which their configs were asked for, and always as many asks ahead of them, so equal seeds give equal
+    runs however long each variant takes (with up to LOOKAHEAD workers, on any machine).
+    """
+
+    def __init__(
+        self,
+        searches: Sequence[Search],
+        executor: Executor,
+        stopwatch: Stopwatch,
+        record: RecordAll,
+        budget: Budget,
+        listener: Listener,
+        share: bool = True,
+        peers: Peers | None = None,
+    ) -> None:
+        self._searches = searches
+        self._executor = executor
+        self._stopwatch = stopwatch
+        self._record = record
+        self._budget = budget
+        self._listener = listener
+        self._share = share
+        self._peers = peers or Alone()
+        self._asked_by: dict[str, list[Search]] = {}
+        self._lookahead = max(LOOKAHEAD, executor.capacity)
+        self._in_order: deque[Config] = deque()
+        self._unsubmitted: deque[Config] = deque()
+        self._in_hand: set[str] = set()
+        self._asked_at_s: dict[str, float] = {}
+        self._attempts: dict[str, Attempt] = {}
+        self._configs: dict[str, Config] = {}
+        # How much each search has tried and its place, least first; a search that has tried more since stands anew.
+        self._least: list[tuple[int, int]] = [(len(search.tried), place) for place, search in enumerate(searches)]
+        heapq.heapify(self._least)
+        self._place_of = {search.problem: place for place, search in enumerate(searches)}
+        self._until = time.monotonic() + budget.time_s if budget.time_s is not None else None
+
+    def replay(self, trials: Iterable[Trial]) -> None:
+        """Take in what another run of the same directory found, without running it again."""
+        self._take_in(trials)
+
+    def _take_in(self, trials: Iterable[Trial]) -> list[Trial]:
+        """Those of `trials` that were news."""
+        news: list[Trial] = []
+        for problem, rows in by_problem(trials).items():
+            place = self._place_of.get(problem)
+            if place is None:
+                continue
+            search = self._searches[place]
+            own = [row for row in rows if row.config_id not in search.tried]
+            search.untold += own
+            search.tried.update(row.config_id for row in own)
+            heapq.heappush(self._least, (len(search.tried), place))
+            news += own
+        return news
+
+    def run(self) -> None:
+        """Search until every budget is spent or every space exhausted. KeyboardInterrupt passes through: all that
+        was found is written down by then."""
+        self._hear()
+        self._look_ahead()
+        while self._in_order:
+            self._submit()
+            self._listener.working(self._executor.pending)
+            self._collect()
+            self._hear()
+            while self._in_order and self._is_decided(self._in_order[0]):
+                self._close(self._in_order.popleft())
+                self._look_ahead()
+
+    def _hear(self) -> None:
+        """Take in what other runs have recorded."""
+        for trial in self._take_in(self._peers.news()):
+            self._listener.recorded(trial)
+
+    def _submit(self) -> None:
+        """Give the executor what nobody else has in hand, in the order in which it was asked for."""
+        for config in list(self._unsubmitted):
+            if self._executor.pending >= self._executor.capacity:
+                return
+            if not self._peers.claim(config) and time.monotonic() < self._asked_at_s[config.id] + PEER_PATIENCE_S:
+                continue
+            self._hear()  # whoever had it before may have recorded it
+            self._unsubmitted.remove(config)
+            if self._is_wanted(config):
+                self._executor.submit(config)
+                self._in_hand.add(config.id)
+
+    def _collect(self) -> None:
+        if not self._executor.pending:
+            time.sleep(PEER_POLL_S)  # all that is left is in others' hands
+        for attempt in self._executor.collect(POLL_S):
+            self._attempts[attempt.config.id] = attempt
+            self._in_hand.discard(attempt.config.id)
+
+    def _is_decided(self, config: Config) -> bool:
+        """Whether there is an outcome, or none is wanted any more: others have recorded what was."""
+        return config.id in self._attempts or (config.id not in self._in_hand and not self._is_wanted(config))
+
+    def _is_wanted(self, config: Config) -> bool:
+        return any(self._takes(search, config) for search in self._concerned(config))
+
+    def _concerned(self, config: Config) -> Sequence[Search]:
+        return self._searches if self._share else self._asked_by[config.id]
+
+    def _close(self, config: Config) -> None:
+        """Settle with a config that was asked for."""
+        if config.id in self._attempts:
+            concerned = self._concerned(config)
+            # A measured outcome took a GPU's time: it is written down before the next is measured.
+            for searches in [concerned] if self._share else [[search] for search in concerned]:
+                self._settle(searches, self._attempts[config.id])
+        elif config in self._unsubmitted:
+            self._unsubmitted.remove(config)
+        self._peers.release(config)
+        del self._asked_by[config.id], self._asked_at_s[config.id]
+
+    def _look_ahead(self) -> None:
+        """Ask until enough configs are on their way, nothing is left to ask for, or time is up."""
+        while len(self._in_order) < self._lookahead and not self._time_is_up():
+            search = self._least_tried()
+            if search is None:
+                return
+            self._ask(search)
+
+    def _least_tried(self) -> Search | None:
+        """The search that has tried least, the first of several, if it wants more."""
+        while self._least:
+            tried, place = self._least[0]
+            search = self._searches[place]
+            if not search.exhausted and tried == len(search.tried):
+                return search if tried + len(self._in_order) < self._budget.trials else None
+            heapq.heappop(self._least)
+        return None
+
+    def _time_is_up(self) -> bool:
+        return self._until is not None and time.monotonic() >= self._until
+
+    def _ask(self, search: Search) -> None:
+        search.strategy.tell([Outcome(self._config(row), row.status, cost(row)) for row in search.untold])
+        search.untold.clear()
+        configs = search.strategy.ask(1)
+        search.exhausted = not configs
+        for config in configs:
+            if config.id in self._asked_by:
+                self._asked_by[config.id].append(search)
+            elif config.id in self._attempts:
+                self._settle([search], self._attempts[config.id])
+            else:
+                self._asked_by[config.id] = [search]
+                self._asked_at_s[config.id] = time.monotonic()
+                self._in_order.append(config)
+                self._unsubmitted.append(config)
+
+    def _settle(self, searches: Sequence[Search], attempt: Attempt) -> None:
+        """Give `searches` the outcome of `attempt`: those that have room for it, and for whose problem it is legal."""
+        takers = [search for search in searches if self._takes(search, attempt.config)]
+        if not takers:
+            return
+        problems = [search.problem for search in takers]
+        outcomes = [(each, attempt.failure or self._stopwatch.time(attempt, each)) for each in problems]
+        for search, trial in zip(takers, self._record(attempt, outcomes), strict=True):
+            if trial is None:
+                continue
+            search.tried.add(attempt.config.id)
+            search.untold.append(trial)
+            heapq.heappush(self._least, (len(search.tried), self._place_of[search.problem]))
+            self._listener.recorded(trial)
+
+    def _takes(self, search: Search, config: Config) -> bool:
+        """Whether `search` has room for the config, no outcome of it yet, and the config is legal for its problem."""
+        return config.id not in search.tried and len(search.tried) < self._budget.trials and search.legal(config)
+
+    def _config(self, row: Trial) -> Config:
+        """The config of a row, made once for all rows of it."""
+        if row.config not in self._configs:
+            self._configs[row.config] = Config.from_json(row.config)
+        return self._configs[row.config]
+
+
+def cost(trial: Trial) -> float | None:
+    """What a strategy is told of a time: relative to a baseline's in the same rounds, if there is one: clocks drift."""
+    return trial.time_us / (trial.baseline_us or 1.0) if trial.time_us is not None else None

@@ -1,0 +1,83 @@
+"""After the search: every shape's winner is timed at its neighbours' m too.
+
+So a table knows where, between two tuned m, one kernel hands over to the other.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import replace
+
+from hktune.core.model import Config, Problem, Status, Trial, by_problem
+from hktune.space import SearchSpace
+from hktune.tables import cross_trials
+from hktune.tuning.bench import OpenBench
+from hktune.tuning.confirmation import deciding, measure_together, slowness
+from hktune.tuning.loop import POLL_S, Record
+from hktune.workers.gpu_worker import ContainedStopwatch
+
+ROUNDS = 3
+"""A cross trial may make a new winner, which its neighbours have not met."""
+
+
+def time_neighbours(
+    space: SearchSpace,
+    problems: Container[Problem],
+    work: OpenBench,
+    rows: Callable[[], list[Trial]],
+    record: Record,
+    append: Callable[[Trial], Trial],
+) -> None:
+    """Time what `dispatch.cross_trials` wants of `problems`, where it is legal; on a GPU beside the shape's own best.
+
+    `rows` reads the trials, `record` and `append` store one.
+    """
+    for _ in range(ROUNDS):
+        trials = rows()
+        wanted: defaultdict[Problem, list[Config]] = defaultdict(list)
+        for config, problem in cross_trials(deciding(trials)):
+            if problem in problems and space.is_legal(config, problem):
+                wanted[problem].append(config)
+        if not wanted:
+            return
+        if work.confirming:
+            _measure(wanted, trials, work.confirming, append)
+        else:
+            problems_of: defaultdict[Config, list[Problem]] = defaultdict(list)
+            for problem, configs in wanted.items():
+                for config in configs:
+                    problems_of[config].append(problem)
+            try_configs(problems_of, work, record)
+
+
+def try_configs(problems_of: Mapping[Config, Sequence[Problem]], work: OpenBench, record: Record) -> None:
+    """Prove each config and time it on its problems; `record` stores each outcome."""
+    waiting = deque(problems_of)
+    while waiting or work.executor.pending:
+        while waiting and work.executor.pending < work.executor.capacity:
+            work.executor.submit(waiting.popleft())
+        for attempt in work.executor.collect(POLL_S):
+            for problem in problems_of[attempt.config]:
+                record(attempt, problem, attempt.failure or work.stopwatch.time(attempt, problem))
+
+
+def _measure(
+    wanted: dict[Problem, list[Config]],
+    trials: Sequence[Trial],
+    stopwatch: ContainedStopwatch,
+    append: Callable[[Trial], Trial],
+) -> None:
+    ok = [trial for trial in trials if trial.status is Status.OK]
+    of_config = {trial.config_id: trial for trial in ok}
+    rows_of = by_problem(deciding(ok))
+    for problem, configs in wanted.items():
+        best = min(rows_of[problem], key=slowness)
+        moved = [_moved(of_config[config.id], problem) for config in configs]
+        measure_together([best, *moved], problem, stopwatch, append)
+
+
+def _moved(trial: Trial, problem: Problem) -> Trial:
+    """`trial` as one of `problem`: the config may have been tried on other n and k alone."""
+    m, n, k, dtype, epilogue = problem.key
+    return replace(trial, m=m, n=n, k=k, dtype=dtype, epilogue=epilogue)

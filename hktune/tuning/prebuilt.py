@@ -1,0 +1,197 @@
+"""Compile on one machine what another will measure: a folder of code objects, and the list of configs in it."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+import msgspec
+
+from hktune.compile import AbsentCompiler, CachedCompiler, compile_many
+from hktune.compile.object_cache import OBJECTS_NAME
+from hktune.core.errors import InputError, MachineError, SpaceError, StoreError
+from hktune.core.json_file import decoded
+from hktune.core.model import Config, Failure, Problem, Status, Value
+from hktune.core.outside_file import FileKind, own_folder
+from hktune.core.publish import publish, sweep, sweep_below, temporary_folder
+from hktune.space import SearchSpace
+
+FILE_NAME = "built.json"
+BUILT_FILE = FileKind("a list of built configs", 32 << 20, StoreError, "make it with hktune build")
+CONFIGS_FILE = FileKind("a list of configs", 4 << 20, InputError, "give a file with a config a line")
+COMPILE_DEADLINE_S = 120.0
+
+
+class Built(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a folder made by `build` holds. Configs that failed to compile are listed too: their failures are kept."""
+
+    space: str
+    template: str
+    template_sha256: str
+    compiler: str
+    configs: tuple[dict[str, Value], ...]
+
+
+@dataclass(frozen=True)
+class BuildSummary:
+    """Configs by what became of them (`ok`: there is an object), the first that failed in each way and its detail, and
+    the wall-clock seconds it took."""
+
+    statuses: Counter[Status]
+    examples: dict[Status, tuple[Config, str]]
+    elapsed_s: float
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which configs to build, beside the seeds: those of `listed`, the seeds' neighbours, `random` others, or all.
+    With `problems`, only those that are legal for one of them, and what the space's estimate favours for each."""
+
+    listed: Sequence[Config] = ()
+    near_seeds: bool = False
+    random: int = 0
+    everything: bool = False
+    problems: Sequence[Problem] = ()
+    seed: int = 0
+
+    def configs(self, space: SearchSpace) -> list[Config]:
+        """Each once; seeds first."""
+        chosen = {config.id: config for config in self._candidates(space) if self._wanted(space, config)}
+        left = self.random
+        rng = random.Random(self.seed)
+        for _ in range(self.random * 20):  # of a space with few others, fewer are found
+            config = space.sample(rng, rng.choice(self.problems) if self.problems else None)
+            if left and config.id not in chosen:
+                chosen[config.id] = config
+                left -= 1
+        return list(chosen.values())
+
+    def _candidates(self, space: SearchSpace) -> Iterator[Config]:
+        yield from space.seeds
+        yield from chain.from_iterable(space.domain(problem).seeds for problem in self.problems)
+        yield from self.listed
+        if self.near_seeds:
+            yield from chain.from_iterable(space.neighbours(seed) for seed in space.seeds)
+        if self.everything:
+            yield from space.enumerate()
+
+    def _wanted(self, space: SearchSpace, config: Config) -> bool:
+        if not self.problems:
+            return space.is_legal(config)
+        return any(space.is_legal(config, problem) for problem in self.problems)
+
+
+def build(
+    space: SearchSpace,
+    compiler: CachedCompiler,
+    configs: Sequence[Config],
+    directory: Path,
+    workers: int,
+    built: Callable[[int], None],
+) -> BuildSummary:
+    """Compile `configs` into `directory`, which `compiler` keeps its objects in; `built` hears how many are done.
+
+    What is there already is not compiled again; configs of an earlier build of the same template stay on the list. So
+    do those that were compiled before the build was ended: by an interrupt, or by what this machine lacks
+    (MachineError).
+    """
+    started = time.monotonic()
+    failures: dict[str, Failure] = {}
+    _prepare(directory)
+    variants = (space.template.render(config) for config in configs)
+    done: set[str] = set()
+    try:
+        for variant, outcome in compile_many(compiler, variants, COMPILE_DEADLINE_S, workers):
+            if compiler.trouble is not None:
+                raise MachineError(
+                    f"{directory}: {compiler.trouble.rpartition(':')[0]}: free the disk, or pass another DIR"
+                )
+            if isinstance(outcome, Failure):
+                failures[variant.config.id] = outcome
+            done.add(variant.config.id)
+            built(len(done))
+    finally:
+        _list_built(directory, space, compiler.identity, [config for config in configs if config.id in done])
+    failed = [(config, failures[config.id]) for config in configs if config.id in failures]
+    statuses = Counter(failure.status for _, failure in failed)
+    statuses[Status.OK] = len(done) - len(failed)
+    examples = {failure.status: (config, failure.detail) for config, failure in reversed(failed)}
+    return BuildSummary(+statuses, examples, time.monotonic() - started)
+
+
+def _prepare(directory: Path) -> None:
+    """Make the folder, and remove what a build that was killed left in it."""
+    try:
+        objects = own_folder(directory, OBJECTS_NAME, StoreError)
+    except OSError as error:
+        raise StoreError(f"{directory}: cannot be written ({error.strerror}): pass another DIR") from None
+    sweep(directory.resolve(), temporary_folder())
+    sweep_below(objects)
+
+
+def _list_built(directory: Path, space: SearchSpace, compiler: str, configs: Sequence[Config]) -> None:
+    """Add `configs` to the list of what `directory` holds."""
+    earlier = _earlier(directory, space, compiler)
+    everything = {config.id: config for config in [*earlier, *configs]}
+    listed = tuple(dict(config) for config in everything.values())
+    record = Built(space.name, space.template.name, space.template.sha256, compiler, listed)
+    try:
+        publish(directory / FILE_NAME, msgspec.json.encode(record))
+    except OSError as error:
+        raise MachineError(
+            f"{directory / FILE_NAME}: cannot be written ({error.strerror}): free the disk, or pass another DIR"
+        ) from None
+
+
+def read_built(directory: Path, space: SearchSpace) -> list[Config]:
+    """The configs that `directory` holds for `space`. Raises StoreError when it is of another template, or no build."""
+    record = built_record(directory)
+    if record.template_sha256 != space.template.sha256:
+        raise StoreError(
+            f"{directory} was built from another {record.template}: saved={record.template_sha256[:12]} "
+            f"current={space.template.sha256[:12]}: run hktune build again"
+        )
+    try:
+        return [space.config(values) for values in record.configs]
+    except SpaceError as foreign:
+        raise BUILT_FILE.broken(directory / FILE_NAME, f"lists a config of another space ({foreign})") from None
+
+
+def built_compiler(directory: Path) -> CachedCompiler:
+    """A compiler that has what `directory` holds, and nothing else."""
+    absent = AbsentCompiler(built_record(directory).compiler, "only --prebuilt objects are used")
+    return CachedCompiler(absent, directory)
+
+
+def read_configs(path: Path, space: SearchSpace) -> list[Config]:
+    """Configs of a text file, one a line as PARAMETER=VALUE words; # begins a comment. Raises InputError."""
+    return [space.parse(words) for words in _words(CONFIGS_FILE.read_text(path).splitlines())]
+
+
+def _words(lines: Iterable[str]) -> Iterator[list[str]]:
+    for line in lines:
+        words = line.partition("#")[0].split()
+        if words:
+            yield words
+
+
+def _earlier(directory: Path, space: SearchSpace, compiler: str) -> list[Config]:
+    if not os.path.lexists(directory / FILE_NAME):
+        return []
+    record = built_record(directory)
+    ours = (record.template_sha256, record.compiler) == (space.template.sha256, compiler)
+    return read_built(directory, space) if ours else []
+
+
+def built_record(directory: Path) -> Built:
+    """What `directory` was built from. Raises StoreError where it holds no build."""
+    try:
+        return decoded(BUILT_FILE.read_inside(directory, FILE_NAME), Built)
+    except ValueError as wrong:
+        raise BUILT_FILE.broken(directory / FILE_NAME, f"not what hktune build writes ({wrong})") from None

@@ -1,0 +1,25 @@
+"""Who is told what a run does: a terminal, a log, or nobody."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from hktune.core.model import Problem
+from hktune.tuning.loop import Listener
+
+
+class Progress(Protocol):
+    """Told what a run does, as it does it. All but `listener` is called from the run's own thread."""
+
+    def phase(self, what: str) -> None:
+        """What the run does now, in a few words."""
+
+    def expect(self, names: Mapping[Problem, str], total: int) -> None:
+        """What is tuned, each problem with its name in the shapes file, and the most trials that can be recorded."""
+
+    def skipped(self, trials: int) -> None:
+        """So many trials were made by an earlier run."""
+
+    def listener(self) -> Listener:
+        """For one more tuner, in whichever thread it runs."""

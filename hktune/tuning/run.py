@@ -1,0 +1,296 @@
+"""One tuning run, assembled: shapes, space, compiler, workers, stopwatch, store; then the loop; then the table."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from hktune import __version__
+from hktune.compile import CachedCompiler
+from hktune.core.errors import HktuneError, InputError, StoreError
+from hktune.core.interruption import Interruption
+from hktune.core.launch_rule import LaunchRule
+from hktune.core.model import Config, Identity, Problem, Status, Trial
+from hktune.core.publish import sweep, sweep_below, temporary_folder
+from hktune.core.settings import Settings
+from hktune.core.shapes import load_shapes
+from hktune.core.shipped import space_word
+from hktune.dispatch import check_table_place, saved_names, write_table
+from hktune.search import create_strategy
+from hktune.space import SearchSpace, load_space
+from hktune.space.listed import ListedDomain
+from hktune.store import (
+    capture_environment,
+    judge_environment,
+    read_environment,
+    write_environment,
+)
+from hktune.tables import BuildOptions, build_table
+from hktune.tuning.bench import Bench, EmulatedBench, GpuBench, OpenBench, choose_device
+from hktune.tuning.confirmation import confirm, deciding
+from hktune.tuning.gpus import choose_gpus
+from hktune.tuning.ledger import Ledger, SharedDirectory
+from hktune.tuning.loop import Budget, Search, Tuner
+from hktune.tuning.neighbours import time_neighbours
+from hktune.tuning.prebuilt import read_built
+from hktune.tuning.progress import Progress
+from hktune.tuning.side_by_side import side_by_side
+from hktune.tuning.strategies_apart import StrategiesApart
+from hktune.tuning.summary import RunSummary
+from hktune.tuning.trial_rows import RowContext, now, require_own
+from hktune.tuning.yardsticks import time_yardsticks
+from hktune.workers.executor import Limits
+from hktune.workers.gpu_worker import total_usage
+from hktune.workers.prover import built_again
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What the command line asks of a run; `out` None is out/<device> in the working directory, `space` None the one
+    that comes with hktune for the device, `gpus` None all that this process sees."""
+
+    shapes: Path
+    space: Path | None = None
+    device: str = "auto"
+    strategy: str = "tpe"
+    trials: int = 96
+    time_budget_s: float | None = None
+    out: Path | None = None
+    seed: int = 0
+    fresh: bool = False
+    workers: int = os.cpu_count() or 1
+    hipkittens: Path | None = None
+    prebuilt: Path | None = None
+    cache: str = "cold"
+    gpus: int | None = None
+    deadline_s: float | None = None
+    worker_memory_gib: float | None = None
+
+    @property
+    def limits(self) -> Limits:
+        """What one config may take."""
+        given = self.worker_memory_gib
+        return Limits(self.deadline_s, None if given is None else int(given * (1 << 30)))
+
+
+def tune(options: RunOptions, settings: Settings, command: Sequence[str], progress: Progress) -> RunSummary:
+    """Tune every shape of `options.shapes`; leave trials, table, objects and environment in the results directory.
+
+    Ctrl-C, SIGTERM and SIGHUP end the search, not the run: the table is built from what was found. So does what this
+    machine cannot go on with; the summary says why. Raises HktuneError, one line, and KeyboardInterrupt, before
+    anything is tried.
+    """
+    started = time.monotonic()
+    interruption = Interruption()
+    with interruption.heard():
+        device, space_file = choose_device(options.device, options.space, settings)
+        names = {shape.problem: shape.name for shape in load_shapes(options.shapes)}
+        space = load_space(space_file)
+        bench = _bench(device, space_file, options, settings)
+        searches = _searches(space, names, options)
+        directory = options.out or Path("out") / bench.identity.slug
+        place = _Place(directory, names, space, bench.compiler, bench.identity, settings)
+        context = RowContext(space.template, bench.identity, options.strategy, options.seed)
+        ledger = Ledger(place.directory, context, options.fresh)
+        _check_environment(place.directory, bench, command, options.seed)
+        place.check()
+        _sweep(place.directory, settings)
+
+        before = ledger.rows()
+        require_own(space, before, place.directory / "trials.csv")
+        progress.expect(names, options.trials * len(names))
+        works: list[OpenBench] = []
+        search = partial(_search, options, bench, space, searches, ledger, directory, progress, works)
+        stopped = _as_far_as_it_goes(search, interruption)
+        progress.phase("building the table")
+        if not interruption.requested and not stopped:
+            ledger.explain_unservable(space, names)
+        trials = ledger.rows()
+        stopped += place.publish(deciding(trials), finished=not interruption.requested and not stopped)
+    proved = {trial.config_id for trial in trials} - {trial.config_id for trial in before}
+    took = (time.monotonic() - started, len(proved), interruption.requested)
+    usage = total_usage(work.usage for work in works if work.usage)
+    lines = tuple(dict.fromkeys(map(str, stopped)))
+    searched = (space, _again(device, options), usage)
+    return RunSummary(names, trials, place.directory, *took, *searched, lines, (*ledger.notes, *place.notes))
+
+
+def _as_far_as_it_goes(search: Callable[[], list[HktuneError]], interruption: Interruption) -> list[HktuneError]:
+    """What ended `search`, or parts of it. An interrupt does too, and none does from here on."""
+    try:
+        stopped = search()
+        interruption.defer()
+    except KeyboardInterrupt:
+        interruption.requested = True
+        return []
+    except HktuneError as error:
+        interruption.defer()
+        return [error]
+    return stopped
+
+
+def _again(device: str, options: RunOptions) -> list[str]:
+    """The command that proves one config again, up to what names the config."""
+    command = ["verify"] if device == "emulated" else ["bench", "--device", device]
+    return ["hktune", *command, *(["--space", space_word(options.space)] if options.space else [])]
+
+
+def _bench(device: str, space: Path, options: RunOptions, settings: Settings) -> Bench:
+    if device == "emulated":
+        if options.prebuilt:
+            raise InputError("--prebuilt objects are for a GPU: the emulated device keeps its own cache")
+        if options.gpus and options.gpus > 1:
+            raise InputError(f"--gpus {options.gpus}: the emulated device is one; leave it out")
+        return EmulatedBench(space, options.seed, settings, options.hipkittens, options.workers, options.limits)
+    gpus = choose_gpus(device, options.gpus, settings)
+    how = (options.hipkittens, options.workers, options.prebuilt, options.cache, gpus, options.limits)
+    return GpuBench(device, space, options.seed, settings, *how)
+
+
+def _check_environment(directory: Path, bench: Bench, command: Sequence[str], seed: int) -> None:
+    """Save this run's environment, unless an earlier one's times must not stand beside it."""
+    current = capture_environment(bench.identity, bench.compiler.identity, bench.judge, command, seed, now())
+    saved = read_environment(directory)
+    hard = [mismatch for mismatch in judge_environment(saved, current) if mismatch.level == "hard"] if saved else []
+    if hard:
+        raise StoreError(f"{directory} holds trials of another set-up ({hard[0]}): pass --fresh or another --out")
+    write_environment(current, directory)
+
+
+def _searches(space: SearchSpace, names: dict[Problem, str], options: RunOptions) -> list[Search]:
+    for problem, name in names.items():
+        if problem.epilogue not in space.template.epilogues:
+            known = ", ".join(space.template.epilogues)
+            raise InputError(f"{name}: {space.template.name} has no epilogue {problem.epilogue!r}: it has {known}")
+    built = read_built(options.prebuilt, space) if options.prebuilt else None
+    domains = {
+        problem: space.domain(problem) if built is None else ListedDomain(space, problem, built) for problem in names
+    }
+    return [
+        Search(problem, create_strategy(options.strategy, domain, options.seed), domain.is_legal)
+        for problem, domain in domains.items()
+    ]
+
+
+def _search(
+    options: RunOptions,
+    bench: Bench,
+    space: SearchSpace,
+    searches: list[Search],
+    ledger: Ledger,
+    directory: Path,
+    progress: Progress,
+    works: list[OpenBench],
+) -> list[HktuneError]:
+    """Search all there is, on every GPU its part; what ended some of the parts. `works` gets what was opened for it."""
+    budget, quarantine = Budget(options.trials, options.time_budget_s), ledger.quarantine()
+    search_of = {search.problem: search for search in searches}
+    with ExitStack() as stack:
+        tasks = []
+        parts = bench.parts(list(search_of))
+        for part, problems in parts:
+            work = part.open(problems, quarantine)
+            stack.callback(work.close)
+            works.append(work)
+            own = [search_of[problem] for problem in problems]
+            if len(parts) > 1:
+                apart = StrategiesApart(own)
+                stack.callback(apart.close)
+                own = apart.searches
+            shared = SharedDirectory(directory, ledger, problems)
+            stack.callback(shared.close)
+            record = partial(ledger.record_all, options.trials)
+            how = (budget, progress.listener(), work.shares, shared)
+            tuner = Tuner(own, work.executor, work.stopwatch, record, *how)
+            tasks.append(partial(_search_part, tuner, own, work, space, ledger, shared, progress))
+        return side_by_side(tasks, [work.interrupt for work in works])
+
+
+def _search_part(
+    tuner: Tuner,
+    searches: list[Search],
+    work: OpenBench,
+    space: SearchSpace,
+    ledger: Ledger,
+    shared: SharedDirectory,
+    progress: Progress,
+) -> None:
+    """Run one loop to its end and confirm what it found."""
+    problems = [search.problem for search in searches]
+    tuner.replay(shared.news())
+    progress.skipped(sum(len(search.tried) for search in searches))
+    progress.phase("searching")
+    tuner.run()
+    with shared.alone_at("finishing", work.check_interrupt):
+        time_yardsticks(space, searches, work, ledger.record)
+        if work.confirming:
+            progress.phase("measuring the best again")
+            confirm(ledger.rows(), problems, work.confirming, ledger.append)
+        progress.phase("timing winners at their neighbours' m")
+        time_neighbours(space, problems, work, ledger.rows, ledger.record, ledger.append)
+
+
+def _sweep(directory: Path, settings: Settings) -> None:
+    """Remove the temporary files that earlier runs, which were killed, left in the places that this one writes to."""
+    sweep(directory.resolve(), directory / "objects", temporary_folder())
+    sweep_below(*(settings.cache_dir / name for name in ("objects", "proofs", "precompiled", "hipkittens")))
+
+
+@dataclass
+class _Place:
+    """Where the table of a run goes, and what it is made with. Shapes of earlier runs keep the names that they have
+    there."""
+
+    directory: Path
+    names: Mapping[Problem, str]
+    space: SearchSpace
+    compiler: CachedCompiler
+    identity: Identity
+    settings: Settings
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was noticed on the way."""
+        return tuple(note for note in (self.settings.note, self.compiler.trouble) if note)
+
+    def check(self) -> None:
+        """Raise now, InputError or MachineError, what would keep the table from being made at the end."""
+        check_table_place(self.directory)
+        for problem in list(self.names)[:1]:
+            for config in self.space.domain(problem).seeds[:1]:
+                self.space.launch_rule(config, problem)
+
+    def publish(self, trials: Sequence[Trial], finished: bool) -> list[HktuneError]:
+        """Write table and objects; what kept it from that. A search that ended early, with nothing found, leaves the
+        table of an earlier one as it is."""
+        found = any(trial.status is Status.OK for trial in trials)
+        try:
+            if found or finished or not (self.directory / "table.json").exists():
+                self._publish(trials)
+        except HktuneError as error:
+            return [error]
+        return []
+
+    def _publish(self, trials: Sequence[Trial]) -> None:
+        """The objects come from the cache, or from the same compiler again."""
+        objects: dict[str, bytes] = {}
+        template = self.space.template
+
+        def launch_of(trial: Trial) -> tuple[str, LaunchRule]:
+            config = Config.from_json(trial.config)
+            if trial.object_sha256 not in objects:
+                code = built_again(template, self.compiler, config, trial.object_sha256)
+                if isinstance(code, str):
+                    raise StoreError(f"trial {trial.trial} cannot be built again to the same bytes: pass --fresh")
+                objects[code.sha256] = code.data
+            return template.symbol, self.space.launch_rule(config, trial.problem)
+
+        fixed_order = frozenset({template.name} if template.fixed_order else ())
+        options = BuildOptions(fixed_order, names={**saved_names(self.directory), **self.names})
+        made_with = (self.identity, self.compiler.identity, __version__, now(), options)
+        write_table(build_table(trials, launch_of, *made_with), objects, self.directory)

@@ -1,0 +1,118 @@
+"""How an outcome becomes a row of trials.csv."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from hktune.core.arch import arch_named
+from hktune.core.errors import SpaceError, StoreError
+from hktune.core.model import Config, Failure, Identity, Launch, Problem, Resources, Status, Timing, Trial
+from hktune.measure.stopwatch import Attempt
+from hktune.space import SearchSpace
+from hktune.template.template import Template
+
+
+@dataclass(frozen=True)
+class RowContext:
+    """What all rows of one run share."""
+
+    template: Template
+    identity: Identity
+    strategy: str
+    seed: int
+
+    def row(self, attempt: Attempt, problem: Problem, outcome: Timing | Failure) -> Trial:
+        """The row of one attempt on one problem, still without a number."""
+        timed = outcome if isinstance(outcome, Timing) else None
+        return Trial(
+            trial=0,
+            m=problem.m,
+            n=problem.n,
+            k=problem.k,
+            dtype=problem.dtype,
+            epilogue=problem.epilogue,
+            config_id=attempt.config.id,
+            config=attempt.config.json,
+            **(timed_fields(timed, problem) if timed else failed_fields(outcome)),
+            **(self._resources(attempt.resources, attempt.config, problem) if attempt.resources else {}),
+            relative_error=attempt.relative_error,
+            compile_s=attempt.compile_s,
+            object_sha256=attempt.object_sha256,
+            template=self.template.name,
+            template_sha256=self.template.sha256,
+            compiler=attempt.compiler,
+            target=self.template.arch,
+            device=self.identity.name,
+            strategy=self.strategy,
+            seed=self.seed,
+            started_at=now(),
+        )
+
+    def _resources(self, needs: Resources, config: Config, problem: Problem) -> dict[str, Any]:
+        launch = self.template.launch(config, problem)
+        return {
+            "vgprs": needs.vgprs,
+            "agprs": needs.agprs,
+            "sgprs": needs.sgprs,
+            "spills": needs.spills,
+            "lds_bytes": needs.lds_bytes + launch.dynamic_lds_bytes,
+            "scratch_bytes": needs.scratch_bytes,
+            "waves_per_simd": _waves_per_simd(self.template.arch, needs, launch),
+        }
+
+
+def now() -> str:
+    """This moment in UTC, ISO 8601 to the second."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def timed_fields(timing: Timing, problem: Problem) -> dict[str, Any]:
+    """The cells of a row that a time fills."""
+    return {
+        "status": Status.OK,
+        "detail": timing.note or (f"bound by {timing.bound}" if timing.bound else None),
+        "source": timing.source,
+        "time_us": timing.time_us,
+        "time_us_low": timing.time_us_low,
+        "time_us_high": timing.time_us_high,
+        "samples": timing.samples,
+        "cache": timing.cache,
+        "baseline": timing.baseline,
+        "baseline_us": timing.baseline_us,
+        "tflops": problem.flops / timing.time_us * 1e-6,
+    }
+
+
+def failed_fields(failure: Timing | Failure) -> dict[str, Any]:
+    """The cells of a row that says why there is no time."""
+    assert isinstance(failure, Failure)
+    return {"status": failure.status, "detail": failure.detail}
+
+
+def _waves_per_simd(arch: str, needs: Resources, launch: Launch) -> int:
+    record = arch_named(arch)
+    waves = -(-launch.block[0] * launch.block[1] * launch.block[2] // record.wave_size)
+    lds_bytes = needs.lds_bytes + launch.dynamic_lds_bytes
+    return record.waves_that_fit(needs.vgprs, needs.agprs, lds_bytes, waves)
+
+
+def require_own(space: SearchSpace, trials: Iterable[Trial], where: Path) -> None:
+    """Raises StoreError for the first ok trial, of the file `where`, whose config is not of `space` or is illegal: it
+    could win, and be compiled. Each config is judged once."""
+    firsts: dict[str, Trial] = {}
+    for trial in trials:
+        if trial.status is Status.OK:
+            firsts.setdefault(trial.config_id, trial)
+    for trial in firsts.values():
+        _require_own(space, trial, where)
+
+
+def _require_own(space: SearchSpace, trial: Trial, where: Path) -> None:
+    try:
+        space.require_own(Config.from_json(trial.config))
+    except SpaceError as foreign:
+        raise StoreError(f"{where}: trial {trial.trial}: {foreign}: delete that line") from None

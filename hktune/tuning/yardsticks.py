@@ -1,0 +1,33 @@
+"""What a summary says the gain over: the space's defaults, and what was fixed without tuning."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from hktune.core.model import Config, Problem
+from hktune.space import SearchSpace
+from hktune.tuning.bench import OpenBench
+from hktune.tuning.loop import Record, Search
+from hktune.tuning.neighbours import try_configs
+
+TRIALS_MIN = 8
+"""With fewer trials of a shape, two more would cost more than what they tell is worth."""
+
+
+def yardsticks(space: SearchSpace, problem: Problem) -> list[Config]:
+    """The default config, and the fixed choice for `problem` where there is another; legal for it or not."""
+    fixed = space.fixed_choice.of(problem) if space.fixed_choice else None
+    return list(dict.fromkeys(config for config in (space.config({}), fixed) if config is not None))
+
+
+def time_yardsticks(space: SearchSpace, searches: Sequence[Search], work: OpenBench, record: Record) -> None:
+    """Try the yardsticks that the searches themselves did not, where they are legal; `record` stores each outcome."""
+    wanted: defaultdict[Config, list[Problem]] = defaultdict(list)
+    for search in searches:
+        if len(search.tried) < TRIALS_MIN:
+            continue
+        for config in yardsticks(space, search.problem):
+            if config.id not in search.tried and search.legal(config):
+                wanted[config].append(search.problem)
+    try_configs(wanted, work, record)

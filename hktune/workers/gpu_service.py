@@ -1,0 +1,142 @@
+"""What runs in the process that owns a GPU: proofs and comparisons, one request at a time."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from hktune.compile.compiler import Compiler
+from hktune.core.errors import DeviceError, DeviceFull, KernelFault, MachineError
+from hktune.core.model import Failure, Problem, Status, Timing
+from hktune.core.settings import Settings
+from hktune.device.device import Kernel, TimedDevice
+from hktune.device.opening import open_device
+from hktune.measure.baseline import Baseline, TorchBaseline
+from hktune.measure.cublaslt import ALGORITHMS, CublasLt, CublasLtAlgorithm
+from hktune.measure.measured import Confirmation, MeasuredStopwatch
+from hktune.measure.stopwatch import Attempt
+from hktune.space import load_space
+from hktune.template import Template
+from hktune.verify.on_device import verify_on_device
+from hktune.workers.gpu_worker import Answer, Confirm, Prove, Request, Screen
+from hktune.workers.prover import built_again
+
+
+@dataclass(frozen=True)
+class GpuService:
+    """Opens, where it is called, GPU number `ordinal` of `kind` and all that is needed to prove and time on it.
+    Picklable. The calling thread's torch is on that GPU from then on, and `Device.borrow` refuses tensors of another.
+    """
+
+    kind: str
+    space: Path
+    make_compiler: Callable[[], Compiler]
+    problems: tuple[Problem, ...]
+    settings: Settings
+    cache: str = "cold"
+    seed: int = 0
+    ordinal: int = 0
+
+    def __call__(self) -> Serving:
+        import torch
+
+        device = open_device(self.kind, self.ordinal, self.settings)
+        if not isinstance(device, TimedDevice):
+            raise DeviceError(f"the {self.kind} device has no clock of its own: nothing can be measured on it")
+        torch.cuda.set_device(self.ordinal)  # also on ROCm, whose GPUs torch calls cuda
+        return Serving(device, load_space(self.space).template, self.make_compiler(), self)
+
+
+class Serving:
+    """One GPU at work. An Answer says `lost` when a kernel faulted: the device cannot be used after that. Raises what
+    no config is to blame for: memory that another program has."""
+
+    def __init__(self, device: TimedDevice, template: Template, compiler: Compiler, service: GpuService) -> None:
+        self.device = device
+        self._template = template
+        self._compiler = compiler
+        self._service = service
+        self.kernel = functools.lru_cache(maxsize=4096)(self._load)
+
+    @functools.cached_property
+    def stopwatch(self) -> MeasuredStopwatch:
+        """Made when something is timed: its arena takes as much memory as the largest problem needs."""
+        service = self._service
+        return MeasuredStopwatch(
+            *(self.device, self._template, lambda attempt: self.kernel(attempt), baselines(service.kind)),
+            *(service.problems, service.cache, service.seed),
+        )
+
+    def __call__(self, request: Request | None) -> Answer:
+        """Do what is asked."""
+        try:
+            return Answer(self._value(request), self._busy_s())
+        except KernelFault as fault:
+            return Answer(Failure(Status(fault.status), fault.detail), self._busy_s(), lost=True)
+        except DeviceFull as full:
+            raise self._no_memory(full) from None
+        except DeviceError as refused:
+            return Answer(Failure(Status.CRASHED, str(refused)), self._busy_s())
+        except RuntimeError as error:  # torch may be the first to notice a fault
+            if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported here
+                raise self._no_memory(error) from None
+            said = next(iter(str(error).splitlines()), type(error).__name__)
+            return Answer(Failure(Status.CRASHED, said), self._busy_s(), lost=True)
+
+    def _no_memory(self, error: Exception) -> MachineError:
+        said = next(iter(str(error).splitlines()), "")
+        where = f"GPU {self._service.ordinal} has too little free memory"
+        return MachineError(f"{where} ({said}): end what else uses it, or choose another GPU")
+
+    def _value(self, request: Request | None) -> Attempt | Timing | Failure | Confirmation | None:
+        if isinstance(request, Prove):
+            return self.proved(request.attempt)
+        if isinstance(request, Screen):
+            return self._placed(self.stopwatch.time(request.attempt, request.problem))
+        if isinstance(request, Confirm):
+            confirmation = self.stopwatch.confirm(request.attempts, request.problem)
+            return replace(confirmation, finalists=tuple(map(self._placed, confirmation.finalists)))
+        return None
+
+    def _placed(self, outcome: Timing | Failure) -> Timing | Failure:
+        """With the number of the GPU, beside the clock that it ran at."""
+        if isinstance(outcome, Failure):
+            return outcome
+        return replace(outcome, note=f"{outcome.note}; GPU {self._service.ordinal}")
+
+    def proved(self, attempt: Attempt) -> Attempt:
+        """`attempt` with its error, or with why it is wrong. Raises KernelFault, DeviceError."""
+        error = 0.0
+        kernel = self.kernel(attempt)
+        for proof in self._template.proof_problems(attempt.config):
+            launch = self._template.launch(attempt.config, proof.problem)
+            outcome = verify_on_device(self.device, kernel, launch, proof, self._service.seed)
+            if isinstance(outcome, Failure):
+                return replace(attempt, failure=replace(outcome, detail=f"{proof}: {outcome.detail}"))
+            error = max(error, outcome.relative_error)
+        return replace(attempt, relative_error=error)
+
+    def _load(self, attempt: Attempt) -> Kernel:
+        code = built_again(self._template, self._compiler, attempt.config, attempt.object_sha256)
+        if isinstance(code, str):
+            raise DeviceError(f"{attempt.config.id} cannot be built again to the same bytes: clear the object cache")
+        return self.device.load(code.data, code.symbol)
+
+    def _busy_s(self) -> float:
+        if "stopwatch" not in self.__dict__:
+            return 0.0
+        return self.stopwatch.timer.busy_us * 1e-6
+
+
+def baselines(kind: str) -> Sequence[Baseline]:
+    """What candidates are compared with: first torch's own choice of library, then the vendor's other ways."""
+    default, other = TorchBaseline("cublas"), TorchBaseline("cublaslt")
+    if kind != "cuda":
+        return (default, other)
+    try:
+        library = CublasLt()
+    except DeviceError:
+        return (default, other)
+    return (default, other, *(CublasLtAlgorithm(library, rank) for rank in range(ALGORITHMS)))
