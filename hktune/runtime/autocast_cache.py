@@ -16,20 +16,20 @@ from torch import Tensor
 from hktune.runtime.operands import PLAIN
 from hktune.runtime.torch_state import as_autocast, grad_enabled, is_autocast
 
+_mm: Any = torch.mm
 _set_grad: Any = torch._C._set_grad_enabled
 _cache_enabled: Any = torch.is_autocast_cache_enabled
 _inference: Any = torch.is_inference_mode_enabled
-_hooks: Any = torch._C._autograd._top_saved_tensors_default_hooks
-_push_hooks: Any = torch._C._autograd._push_saved_tensors_default_hooks
-_pop_hooks: Any = torch._C._autograd._pop_saved_tensors_default_hooks
+_hooks: Any = torch._C._autograd._top_saved_tensors_default_hooks  # a checkpoint's, or ones that move what is saved
 _rowless: dict[tuple[int, int], Tensor] = {}
+"""The left operand [0, N] of those products, by device and N."""
 
 
 def as_cached_autocast(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
     """`as_autocast`, with the casts that torch keeps."""
     if not is_autocast(x) or torch.get_autocast_dtype(x.device.type) is not torch.bfloat16:
         return as_autocast(x, weight, bias)
-    return bf16(x), bf16(weight), bf16(bias) if type(bias) in PLAIN else bias
+    return bf16(x), bf16(weight), bf16(bias) if bias is not None and type(bias) in PLAIN else bias
 
 
 def bf16(tensor: Tensor) -> Tensor:
@@ -43,28 +43,30 @@ def bf16(tensor: Tensor) -> Tensor:
 
 
 def _kept(leaf: Tensor) -> Tensor:
-    if leaf.dim() not in (1, 2) or leaf._is_view() or _inference() or not _cache_enabled():
+    dims = leaf.dim()
+    if dims not in (1, 2) or leaf._is_view() or not _cache_enabled() or _inference():
         return leaf.bfloat16()
-    at = leaf.get_device(), leaf.shape[0]
+    at = leaf.get_device(), len(leaf)
     rowless = _rowless.get(at)
     if rowless is None:
         rowless = torch.empty(0, at[1], dtype=torch.bfloat16, device=leaf.device, requires_grad=True)
         _rowless[at] = rowless
-    hooked = _hooks(False) is not None  # a checkpoint's, or ones that move what is saved
+    if _hooks(False) is not None:
+        with torch.autograd.graph.saved_tensors_hooks(_same, _same):
+            return _saved(rowless, leaf)
+    if dims == 2 and grad_enabled():
+        return _mm(rowless, leaf).grad_fn._saved_mat2  # type: ignore[no-any-return]
+    return _saved(rowless, leaf)
+
+
+def _saved(rowless: Tensor, leaf: Tensor) -> Tensor:
     had_grad = grad_enabled()
-    if hooked:
-        _push_hooks(_same, _same)
-    if not had_grad:
-        _set_grad(True)
+    _set_grad(True)
     try:
-        if leaf.dim() == 2:
-            return torch.mm(rowless, leaf).grad_fn._saved_mat2  # type: ignore[union-attr, no-any-return]
-        return torch.matmul(rowless, leaf).grad_fn._saved_vec  # type: ignore[union-attr, no-any-return]
+        made_by: Any = torch.matmul(rowless, leaf).grad_fn
     finally:
-        if not had_grad:
-            _set_grad(False)
-        if hooked:
-            _pop_hooks()
+        _set_grad(had_grad)
+    return made_by._saved_mat2 if leaf.dim() == 2 else made_by._saved_vec  # type: ignore[no-any-return]
 
 
 def _same(tensor: Tensor) -> Tensor:

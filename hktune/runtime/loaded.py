@@ -83,13 +83,15 @@ class LoadedTable:
             return None
         try:
             served = place.served.get((left.shape, right.shape, bare))
-            if type(served) is not Fallback:
-                return None if served is None else served.again(left, right, bias)
-        except RuntimeError:  # a nested tensor, or one without memory of its own
+        except RuntimeError:  # nested tensors have none
             return None
+        if not isinstance(served, Fallback):
+            return None if served is None else served.again(left, right, bias)
         if not is_plain():
             return None
-        return self.vendor_matmul(served, left, right) if bare is None else self.vendor_linear(served, left, right, bias)
+        if bare is None:
+            return self.vendor_matmul(served, left, right)
+        return self.vendor_linear(served, left, right, bias)
 
     def plain_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """`linear` where nothing watches. Autograd is told of a product of hktune's only when its kernel is found."""

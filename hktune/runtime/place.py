@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,8 +29,9 @@ Shapes = tuple[torch.Size, torch.Size, bool | None]
 Empty = Callable[[Sequence[int], Sequence[int], torch.dtype], Tensor]
 """An uninitialised tensor on the thread's current device. These are what torch's compiler calls in the programs that it
 writes: 0.4 us, where `new_empty` takes 0.8."""
-_empty_strided_cpu: Empty = torch._C._dynamo.guards._empty_strided_cpu
-_empty_strided_cuda: Empty = torch._C._dynamo.guards._empty_strided_cuda
+_allocators: Any = torch._C._dynamo.guards
+_empty_strided_cpu: Empty = _allocators._empty_strided_cpu
+_empty_strided_cuda: Empty = _allocators._empty_strided_cuda
 
 # Launches kept ready; beyond, all are dropped, so that a program with ever new M does not grow. About 1 KB each.
 _ROUTES_MAX = 65536

@@ -85,7 +85,10 @@ class ServedShapes:
             if torch.get_autocast_dtype(place.where.type) is not _BF16:
                 return None
             left, right, bias = bf16(left), bf16(right), None if bias is None else bf16(bias)
-        at, right_at = left.data_ptr(), right.data_ptr()
+        try:
+            at, right_at = left.data_ptr(), right.data_ptr()
+        except RuntimeError:  # a tensor without memory of its own
+            return None
         if not (at and right_at) or (at | right_at) & _MISALIGNED:
             return None
         if bias is not None and (not (at := bias.data_ptr()) or at & _MISALIGNED):

@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch_operands import bf16
 
 import hktune
-from hktune.model import Problem
+from hktune.core.model import Problem
 from hktune.runtime import LoadedTable, operators, seen_calls
 
 M, N, K = 4, 64, 32
@@ -92,10 +92,9 @@ def test_operands_of_the_same_shapes_that_no_kernel_takes_are_torchs(name: str, 
 def compare(left: Any, right: Any) -> None:
     try:
         expected = functional.linear(left, right)
-    except RuntimeError as error:
-        with pytest.raises(RuntimeError, match="."):
+    except RuntimeError:
+        with pytest.raises(RuntimeError):
             hktune.linear(left, right)
-        assert str(error)
         return
     assert torch.equal(hktune.linear(left, right).to_dense(), expected.to_dense())
 
