@@ -8,6 +8,7 @@ from pathlib import Path
 from hktune.commands.parser import DONE, Command
 from hktune.core.errors import TableError
 from hktune.core.publish import publish
+from hktune.core.remedy import with_remedy
 from hktune.core.shipped import DEFAULT_SPACE
 
 
@@ -30,7 +31,7 @@ def _run(options: argparse.Namespace) -> int:
     try:
         publish(options.out, text.encode())
     except OSError as error:
-        raise TableError(f"{options.out}: cannot be written ({error.strerror}): pass another -o") from None
+        raise TableError(with_remedy(f"{options.out}: cannot be written", error, "pass another -o")) from None
     print(f"{options.out}: {len(text.splitlines())} lines")
     return DONE
 

@@ -13,6 +13,7 @@ from hktune.compile.hipkittens import ENTRY, HipKittens
 from hktune.compile.precompiled import PrecompiledHeader, starts_with_prefix
 from hktune.compile.process import Finished, disk_at_fault, run_to_end
 from hktune.compile.toolchain import HIP_HEADERS, HipToolchain
+from hktune.core.attended import attended_s
 from hktune.core.errors import ToolchainError
 from hktune.core.model import CodeObject, Failure, Status, Variant
 from hktune.core.publish import scratch_folder
@@ -50,7 +51,7 @@ class HipCompiler:
         with scratch_folder() as folder, disk_at_fault(folder):
             source = folder / name
             source.write_text(variant.source)
-            finished = self._build(variant, source, started + deadline_s)
+            finished = self._build(variant, source, attended_s() + deadline_s)
             if finished is None:
                 return Failure(Status.TIMEOUT, f"{name}: still compiling after {deadline_s:g} s")
             built = folder / OBJECT_NAME
@@ -92,7 +93,7 @@ class HipCompiler:
         argv = self._compile_argv(variant.arch)
         if self._cache_dir is not None and starts_with_prefix(variant.source):
             precompiled = PrecompiledHeader(argv, self._toolchain.precompile, self.identity, self._cache_dir)
-            flags = precompiled.flags(until - time.monotonic())
+            flags = precompiled.flags(until - attended_s())
             finished = self._compile_and_link([*argv, *flags], source, until) if flags else None
             if finished is not None and finished.status == 0:
                 return finished
@@ -104,11 +105,11 @@ class HipCompiler:
 
     def _compile_and_link(self, argv: Sequence[str], source: Path, until: float) -> Finished | None:
         compile_argv = [*argv, *self._toolchain.emit, "-o", "kernel.o", source.name]
-        finished = run_to_end(compile_argv, source.parent, until - time.monotonic())
+        finished = run_to_end(compile_argv, source.parent, until - attended_s())
         if finished is None or finished.status != 0:
             return finished
         link_argv = [*self._toolchain.linker, "kernel.o", "-o", OBJECT_NAME]
-        return run_to_end(link_argv, source.parent, until - time.monotonic())
+        return run_to_end(link_argv, source.parent, until - attended_s())
 
     def _compile_argv(self, arch: str) -> list[str]:
         """The compiler's command, without input and output. File names that a source asks for by __FILE__ lose the

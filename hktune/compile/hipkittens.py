@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from hktune.compile.toolchain import tree_sha256
 from hktune.core.errors import StoreError, ToolchainError
 from hktune.core.lock_file import lock_file
 from hktune.core.publish import scratch_folder
+from hktune.core.remedy import disk_error_in, with_remedy
 from hktune.core.settings import Settings
 
 # The wheel that carries HipKittens' headers (MIT) under hk/include. It is tagged for one Python and one platform, but
@@ -80,7 +82,7 @@ def fetch_hipkittens(cache_dir: Path) -> HipKittens:
                 if not _intact(folder):
                     _install(folder)
         except OSError as error:
-            raise ToolchainError(f"cannot write {folder} ({error.strerror}): set HKTUNE_CACHE") from error
+            raise ToolchainError(with_remedy(f"cannot write {folder}", error, "set HKTUNE_CACHE")) from error
     return HipKittens(folder, "per-architecture", HEADERS_SHA256, WHEEL)
 
 
@@ -97,15 +99,25 @@ def _install(folder: Path) -> None:
 
 
 def download_wheel(into: Path) -> Path:
-    """Have pip fetch the pinned wheel, from whichever index it is configured for. Raises ToolchainError."""
+    """Have pip fetch the pinned wheel, from whichever index it is configured for. Raises ToolchainError, and OSError
+    where there is no room for it or `into` is read-only."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
     command += [*WHEEL_TAGS, "--dest", str(into), WHEEL]
     way_out = "fetch it by hand into a folder and set HIPKITTENS_ROOT, or check the network"
     try:
-        pip = subprocess.run(command, capture_output=True, text=True, timeout=_DOWNLOAD_TIMEOUT_S, check=False)
+        pip = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=_DOWNLOAD_TIMEOUT_S,
+            check=False,
+            env=os.environ | {"TMPDIR": str(into), "LC_ALL": "C"},  # so that one place is short of room, if any
+        )
     except subprocess.TimeoutExpired as error:
         raise ToolchainError(f"pip download {WHEEL} took over {_DOWNLOAD_TIMEOUT_S:.0f} s: {way_out}") from error
     wheels = list(into.glob("*.whl"))
+    if pip.returncode != 0 and (disk := disk_error_in(pip.stderr)):
+        raise disk
     if pip.returncode != 0 or len(wheels) != 1:
         said = (pip.stderr.strip().splitlines() or ["no wheel came back"])[-1].removeprefix("ERROR: ")
         raise ToolchainError(f"pip download {WHEEL} failed ({said}): {way_out}")

@@ -15,6 +15,7 @@ from hktune.core.errors import StoreError, ToolchainError
 from hktune.core.model import CodeObject, Failure, Status, Variant, compact_json
 from hktune.core.outside_file import FileKind, own_folder
 from hktune.core.publish import publish
+from hktune.core.remedy import with_remedy
 
 OBJECTS_NAME = "objects"
 ENTRY_FILE = FileKind("an entry of the object cache", 64 << 20, StoreError, "delete it")
@@ -72,9 +73,9 @@ class CachedCompiler:
             own_folder(self._cache_dir, OBJECTS_NAME, StoreError)
             publish(own_folder(self._cache_dir, folder, StoreError) / file, hashlib.sha256(payload).digest() + payload)
         except (OSError, StoreError) as error:
-            why = getattr(error, "strerror", None) or error
-            where = self._cache_dir / OBJECTS_NAME
-            self.trouble = f"the object cache {where} cannot be written ({why}): set HKTUNE_CACHE"
+            cannot = f"the object cache {self._cache_dir / OBJECTS_NAME} cannot be written"
+            failed = error if isinstance(error, OSError) else OSError(str(error))
+            self.trouble = with_remedy(cannot, failed, "set HKTUNE_CACHE")
 
     def _name(self, variant: Variant) -> str:
         named = [self.identity, variant.arch, variant.language, variant.template, variant.symbol, variant.source]

@@ -6,13 +6,14 @@ import contextlib
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from hktune.core.attended import LOOK_EACH_S, attended_s
 from hktune.core.errors import MachineError, ToolchainError
 from hktune.core.guard import mark
+from hktune.core.remedy import with_remedy
 
 # Variables by which a user's shell adds headers or flags to clang and hipcc behind the caller's back (clang's user
 # manual; hipcc's documentation). An object must depend on what its identity names and on nothing else.
@@ -49,28 +50,27 @@ def disk_at_fault(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise MachineError(
-            f"cannot compile in {folder} ({error.strerror or error}): free the disk, or set TMPDIR"
-        ) from None
+        raise MachineError(with_remedy(f"cannot compile in {folder}", error, "set TMPDIR")) from None
 
 
 def run_to_end(argv: Sequence[str], cwd: Path, timeout_s: float) -> Finished | None:
-    """Run `argv` in `cwd`, temporary files included; None when `timeout_s` passed and its process group was killed.
+    """Run `argv` in `cwd`, temporary files included; None when `timeout_s` passed, by `attended_s`, and its process
+    group was killed.
 
     What was ended from outside is run once more. Raises MachineError when that was ended too, and ToolchainError when
     the program cannot be started.
     """
-    until = time.monotonic() + timeout_s
-    finished = _run_once(argv, cwd, timeout_s)
+    until = attended_s() + timeout_s
+    finished = _run_once(argv, cwd, until)
     if finished is not None and finished.status in _FROM_OUTSIDE:
-        finished = _run_once(argv, cwd, until - time.monotonic())
+        finished = _run_once(argv, cwd, until)
     if finished is not None and finished.status in _FROM_OUTSIDE:
         ended = f"{Path(argv[0]).name} was ended by signal {-finished.status}, twice"
         raise MachineError(f"{ended}: free memory and disk, or use fewer --workers")
     return finished
 
 
-def _run_once(argv: Sequence[str], cwd: Path, timeout_s: float) -> Finished | None:
+def _run_once(argv: Sequence[str], cwd: Path, until: float) -> Finished | None:
     environment = {name: value for name, value in os.environ.items() if name not in STEERING}
     environment |= {"TMPDIR": str(cwd), "LC_ALL": "C"} | mark()
     try:
@@ -89,14 +89,25 @@ def _run_once(argv: Sequence[str], cwd: Path, timeout_s: float) -> Finished | No
         raise ToolchainError(f"cannot run {argv[0]} ({error.strerror}): run `hktune doctor`") from error
     with child:
         try:
-            stdout, stderr = child.communicate(timeout=max(timeout_s, 0.0))
-        except subprocess.TimeoutExpired:
-            _kill_group(child.pid)
-            return None
+            printed = _printed(child, until)
         except BaseException:
             _kill_group(child.pid)
             raise
-    return Finished(child.returncode, stdout, stderr)
+        if printed is None:
+            _kill_group(child.pid)
+            return None
+    return Finished(child.returncode, *printed)
+
+
+def _printed(child: subprocess.Popen[str], until: float) -> tuple[str, str] | None:
+    """What `child` wrote to its output and error until it ended; None when it has not ended by then."""
+    while True:
+        left_s = until - attended_s()
+        try:
+            return child.communicate(timeout=max(min(left_s, LOOK_EACH_S), 0.0))
+        except subprocess.TimeoutExpired:
+            if left_s <= 0:
+                return None
 
 
 def _kill_group(leader: int) -> None:

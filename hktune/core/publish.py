@@ -18,6 +18,7 @@ from pathlib import Path
 
 from hktune.core.errors import MachineError
 from hktune.core.outside_file import nature, opened_folder
+from hktune.core.remedy import with_remedy
 
 _SUFFIX = ".part"
 _PREFIXES = (".", "hktune-")
@@ -52,15 +53,15 @@ def publish(path: Path, data: bytes | Iterable[bytes]) -> None:
 def scratch_folder(parent: Path | None = None) -> Iterator[Path]:
     """A new folder in `parent` (None: where this machine keeps temporary files), gone when the block ends.
 
-    Raises MachineError where none can be made.
+    Where none can be made: MachineError, or with a `parent`, for which the caller knows another place, OSError.
     """
     try:
         folder, handle = _own_folder(parent)
     except OSError as error:
-        where = parent or os.environ.get("TMPDIR") or "/tmp"
-        raise MachineError(
-            f"no temporary folder in {where} ({error.strerror or error}): free it, or set TMPDIR"
-        ) from None
+        if parent is not None:
+            raise
+        where = os.environ.get("TMPDIR") or "/tmp"
+        raise MachineError(with_remedy(f"no temporary folder in {where}", error, "set TMPDIR")) from None
     try:
         yield folder
     finally:

@@ -26,6 +26,7 @@ from hktune.core.lock_file import lock_file
 from hktune.core.model import Problem, compact_json
 from hktune.core.outside_file import FileKind, nature, own_folder
 from hktune.core.publish import publish, scratch_folder
+from hktune.core.remedy import with_remedy
 from hktune.dispatch.layout import (
     OBJECT_FILE,
     OBJECTS_NAME,
@@ -150,9 +151,7 @@ def write_table(table: Table, objects: Mapping[str, bytes], directory: Path) -> 
                 publish(directory / TABLE_NAME, data)
             _remove_unnamed(directory, table)
     except OSError as error:
-        raise TableError(
-            f"{directory}: table cannot be written ({error.strerror or error}): pass another DIR"
-        ) from None
+        raise TableError(with_remedy(f"{directory}: table cannot be written", error, "pass another DIR")) from None
 
 
 def check_table_place(directory: Path) -> None:
@@ -165,7 +164,7 @@ def check_table_place(directory: Path) -> None:
             pass
     except OSError as error:
         raise TableError(
-            f"{directory}: no table can be written there ({error.strerror or error}): pass another DIR"
+            with_remedy(f"{directory}: no table can be written there", error, "pass another DIR")
         ) from None
 
 

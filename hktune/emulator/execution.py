@@ -7,12 +7,12 @@ may wait at different barriers, as staggered kernels do.
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from hktune.core.attended import attended_s
 from hktune.core.errors import KernelFault
 from hktune.emulator.clock.trace_recorder import Recorder
 from hktune.emulator.hazards.checker import Hazards, Locate, Watch, shadow_of
@@ -30,7 +30,7 @@ _BLOCKS_BETWEEN_TURNS = 4096
 
 @dataclass
 class Limits:
-    """When to give up: seconds of a launch, and instructions executed by groups of waves. None means never."""
+    """When to give up: attended seconds of a launch, and instructions executed by groups of waves. None means never."""
 
     deadline_s: float | None = None
     max_steps: int | None = None
@@ -41,7 +41,7 @@ class Limits:
         self.steps += steps
         if self.max_steps is not None and self.steps > self.max_steps:
             raise KernelFault("timeout", f"still running after {self.max_steps} steps, at {where:#x}; it may not end")
-        if self.deadline_s is not None and time.monotonic() - self.started > self.deadline_s:
+        if self.deadline_s is not None and attended_s() - self.started > self.deadline_s:
             raise KernelFault("timeout", f"still running after {self.deadline_s} s, at {where:#x}; it may not end")
 
 
@@ -67,7 +67,7 @@ def run_dispatch(
 
     Raises KernelFault: crashed, hazard or timeout.
     """
-    limits.started = time.monotonic()
+    limits.started = attended_s()
     size = batch_workgroups(dispatch)
     sizes = (dispatch.waves_per_workgroup, dispatch.lds_bytes, dispatch.scratch_bytes)
     shadow = shadow_of(machine.space, dispatch) if watch is not None else None

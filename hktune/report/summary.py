@@ -20,14 +20,8 @@ def print_summary(console: Console, summary: RunSummary) -> None:
     _print_best(console, summary)
     _print_gain(console, summary)
     _print_configs(console, summary)
-    print_failures(console, summary.trials, summary.directory, summary.again)
-    for problem in summary.without_kernel:
-        reason = next((trial.detail for trial in summary.rows[problem]), "nothing tried yet")
-        print_prose(
-            console,
-            f"no kernel for {summary.names[problem]} ({problem}), it takes the vendor path: {reason}",
-            indent="  ",
-        )
+    print_failures(console, [trial for own in summary.rows.values() for trial in own], summary.directory, summary.again)
+    _print_without_kernel(console, summary)
     _print_end(console, summary)
 
 
@@ -70,18 +64,19 @@ def _print_best(console: Console, summary: RunSummary) -> None:
 
 def _print_gain(console: Console, summary: RunSummary) -> None:
     """What tuning gained over each yardstick in all: the geometric mean of the shapes that have both."""
-    ratios = {"the vendor library (vs vendor)": [_vs_vendor(trial) for trial in summary.best.values()]}
+    ratios = {("the vendor library", "vendor"): [_vs_vendor(trial) for trial in summary.best.values()]}
     for each in summary.yardsticks:
-        ratios[f"{each.meaning} (vs {each.name})"] = [each.gain(trial) for trial in summary.best.values()]
+        ratios[each.meaning, each.name] = [each.gain(trial) for trial in summary.best.values()]
     said: list[str] = []
-    for meaning, gains in ratios.items():
+    for (meaning, name), gains in ratios.items():
         known = [gain for gain in gains if gain is not None]
         if known:
-            few = f" ({len(known)} shapes)" if len(known) < len(summary.best) else ""
-            said.append(f"{geometric_mean(known):.2f} {'as' if said else 'times as fast as'} {meaning}{few}")
+            few = f", over {_shapes(len(known))}" if len(known) < len(summary.best) else ""
+            as_fast_as = "as" if said else "times as fast as"
+            said.append(f"{geometric_mean(known):.2f} {as_fast_as} {meaning} (vs {name}{few})")
     if said:
         word = " and ".join(sorted({str(trial.source) for trial in summary.best.values()}))
-        print_prose(console, f"geometric mean of {len(summary.best)} shapes, {word}: {', '.join(said)}", indent="  ")
+        print_prose(console, f"geometric mean of {_shapes(len(summary.best))}, {word}: {', '.join(said)}", indent="  ")
 
 
 def _print_configs(console: Console, summary: RunSummary) -> None:
@@ -98,18 +93,51 @@ def _print_configs(console: Console, summary: RunSummary) -> None:
         print_line(console, f"one of them whole: {whole}")
 
 
+def _print_without_kernel(console: Console, summary: RunSummary) -> None:
+    """The shapes that take the vendor path, each with the reason; those that nothing was tried for are counted."""
+    untried = 0
+    for problem in summary.without_kernel:
+        name = f"{summary.names[problem]} ({problem})"
+        if own := summary.rows[problem]:
+            reason = f"no kernel for {name}, it takes the vendor path: {own[0].detail}"
+            print_prose(console, reason, indent="  ")
+        untried += not own
+    if untried:
+        print_prose(console, f"nothing was tried yet for {untried} of {_shapes(len(summary.names))}", indent="  ")
+
+
+def _shapes(number: int) -> str:
+    return f"{number} shape{'' if number == 1 else 's'}"
+
+
 def _print_end(console: Console, summary: RunSummary) -> None:
     ended = "interrupted" if summary.interrupted else "stopped" if summary.stopped else None
-    word = f"{ended}, everything so far is kept; run the same command to go on" if ended else "done"
-    counts = f"{len(summary.trials)} trials of {len(summary.names)} shapes"
+    kept = "its trials cannot be read any more" if summary.trials_lost else "everything so far is kept"
+    word = f"{ended}, {kept}; run the same command to go on" if ended else "done"
+    others = f" and {summary.others} of other shapes" if summary.others else ""
+    counts = f"{len(summary.trials) - summary.others} trials of {_shapes(len(summary.names))}{others}"
     new = f"{summary.variants} new variants compiled and proved in {summary.elapsed_s:.0f} s"
     print_prose(console, f"{word}: {counts}; {new}")
     if used := summary.usage:
         gpus = "GPU" if used.gpus == 1 else f"{used.gpus} GPUs together"
         seconds = f"{used.busy_s:.1f} s in timed rounds, {used.asked_s:.1f} s in all with proofs and captures"
         print_prose(console, f"{gpus}: {seconds}; {used.workers_lost} workers lost")
-    print_line(console, f"trials, table and code objects are in {summary.directory}")
-    print_line(console, f"next: {command_line('hktune', 'table', 'show', summary.directory)}")
+    print_line(console, _left_behind(summary))
+    show = summary.best and not summary.no_table
+    following = ("hktune", "table", "show", summary.directory) if show else summary.command
+    print_line(console, f"next: {command_line(*following)}")
+
+
+def _left_behind(summary: RunSummary) -> str:
+    """What of the run is in its directory."""
+    kinds = [] if summary.trials_lost else ["trials"]
+    kinds += [] if summary.no_table else ["table", "code objects"]
+    *first, last = kinds or ["nothing"]
+    verb = "are" if kinds else "is"
+    return (
+        f"{', '.join(first)}{' and ' if first else ''}{last} {verb} in {summary.directory}"
+        f"{', no table was written' if summary.no_table else ''}"
+    )
 
 
 def _vs_vendor(trial: Trial | None) -> float | None:

@@ -14,12 +14,11 @@ import torch
 from torch import Tensor
 
 from hktune.runtime.operands import PLAIN
-from hktune.runtime.torch_state import as_autocast, grad_enabled, is_autocast
+from hktune.runtime.torch_state import as_autocast, grad_enabled, is_autocast, is_below_autograd
 
 _mm: Any = torch.mm
 _set_grad: Any = torch._C._set_grad_enabled
 _cache_enabled: Any = torch.is_autocast_cache_enabled
-_inference: Any = torch.is_inference_mode_enabled
 _hooks: Any = torch._C._autograd._top_saved_tensors_default_hooks  # a checkpoint's, or ones that move what is saved
 _rowless: dict[tuple[int, int], Tensor] = {}
 """The left operand [0, N] of those products, by device and N."""
@@ -44,7 +43,7 @@ def bf16(tensor: Tensor) -> Tensor:
 
 def _kept(leaf: Tensor) -> Tensor:
     dims = leaf.dim()
-    if dims not in (1, 2) or leaf._is_view() or not _cache_enabled() or _inference():
+    if dims not in (1, 2) or leaf._is_view() or not _cache_enabled() or is_below_autograd():
         return leaf.bfloat16()
     at = leaf.get_device(), len(leaf)
     rowless = _rowless.get(at)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from hktune.device.device import PreparedLaunch
-from hktune.runtime.torch_state import grad_enabled
+from hktune.runtime.torch_state import grad_enabled, is_below_autograd
 
 if TYPE_CHECKING:
     from hktune.runtime.served_shapes import ServedShapes
@@ -52,12 +52,15 @@ class Linear(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, served: ServedShapes, launch: PreparedLaunch, bias: Tensor | None = None
     ) -> Tensor:
+        ctx.materialize_grads = False  # as set_materialize_grads, which is a call
         for_x, for_weight, *_ = ctx.needs_input_grad
         ctx.to_save = x if for_weight else None, weight if for_x else None  # as save_for_backward, which is Python
         return served.result(launch, x, weight, bias)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:
+    def backward(ctx: Any, grad: Tensor | None) -> Any:
+        if grad is None:  # what follows gave none; zeros instead would move weights by their decay
+            return None, None, None, None, None
         x, weight = ctx.saved_tensors
         for_x, for_weight = linear_gradients(grad, x, weight)
         # Where there is no bias the last argument is the launch, which needs none.
@@ -69,12 +72,15 @@ class Matmul(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor, served: ServedShapes, launch: PreparedLaunch) -> Tensor:
+        ctx.materialize_grads = False
         for_a, for_b, *_ = ctx.needs_input_grad
         ctx.to_save = a if for_b else None, b if for_a else None
         return served.result(launch, a, b, None)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:
+    def backward(ctx: Any, grad: Tensor | None) -> Any:
+        if grad is None:
+            return None, None, None, None
         return *matmul_gradients(grad, *ctx.saved_tensors), None, None
 
 
@@ -88,7 +94,11 @@ def linear_result(
     served: ServedShapes, launch: PreparedLaunch, x: Tensor, weight: Tensor, bias: Tensor | None
 ) -> Tensor:
     """The product by a launch that was found for these operands, told to autograd where that asks."""
-    if grad_enabled() and (x.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)):
+    if (
+        grad_enabled()
+        and (x.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad))
+        and not is_below_autograd()
+    ):
         if bias is None:
             return taped_linear(x, weight, served, launch)  # type: ignore[no-any-return]
         return taped_linear(x, weight, served, launch, bias)  # type: ignore[no-any-return]
@@ -97,6 +107,6 @@ def linear_result(
 
 def matmul_result(served: ServedShapes, launch: PreparedLaunch, a: Tensor, b: Tensor) -> Tensor:
     """`linear_result` of a matmul."""
-    if grad_enabled() and (a.requires_grad or b.requires_grad):
+    if grad_enabled() and (a.requires_grad or b.requires_grad) and not is_below_autograd():
         return taped_matmul(a, b, served, launch)  # type: ignore[no-any-return]
     return served.result(launch, a, b, None)

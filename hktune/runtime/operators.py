@@ -109,17 +109,22 @@ def _fake_matmul(a: Tensor, b: Tensor, table: int) -> Tensor:
     return torch.matmul(a, b).contiguous()
 
 
-def _linear_backward(ctx: Any, grad: Tensor) -> Any:
+def _linear_backward(ctx: Any, grad: Tensor | None) -> Any:
+    if grad is None:
+        return None, None, None, None
     gradients = linear_gradients(grad, *ctx.saved_tensors)
     return *gradients, bias_gradient(grad) if ctx.needs_input_grad[2] else None, None
 
 
-def _matmul_backward(ctx: Any, grad: Tensor) -> Any:
+def _matmul_backward(ctx: Any, grad: Tensor | None) -> Any:
+    if grad is None:
+        return None, None, None
     return *matmul_gradients(grad, *ctx.saved_tensors), None
 
 
 def _save_operands(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     del output
+    ctx.set_materialize_grads(False)
     left, right = inputs[:2]
     needed = ctx.needs_input_grad
     ctx.save_for_backward(left if needed[1] else None, right if needed[0] else None)

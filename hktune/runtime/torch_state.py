@@ -21,6 +21,8 @@ profiling: Any = torch._C._autograd._profiler_enabled
 _dispatch_modes: Any = torch._C._len_torch_dispatch_stack
 _key_included: Any = torch._C._dispatch_tls_is_dispatch_key_included
 _PRE_DISPATCH = torch._C.DispatchKey.PreDispatch  # of make_fx(pre_dispatch=True), whose modes are on no stack
+_key_excluded: Any = torch._C._dispatch_tls_is_dispatch_key_excluded
+_AUTOGRAD = torch._C.DispatchKey.AutogradFunctionality
 _function_modes: Any = torch._C._len_torch_function_stack
 _functorch: Any = torch._C._functorch.peek_interpreter_stack
 _autocast: Any = torch._C._is_any_autocast_enabled
@@ -52,8 +54,15 @@ def unseen_by_guards() -> bool:
     )
 
 
+def is_below_autograd() -> bool:
+    """Whether torch records no gradient here, whatever `grad_enabled` says: in inference mode, and in what dispatches
+    below autograd, as a tensor type's own `__torch_dispatch__` does."""
+    return _key_excluded(_AUTOGRAD)  # type: ignore[no-any-return]
+
+
 def has_function_mode() -> bool:
-    return bool(_function_modes())
+    """Whether a mode of torch's functions is on; they may be there and disabled."""
+    return bool(_function_modes()) and torch._C._is_torch_function_mode_enabled()
 
 
 def has_dispatch_mode() -> bool:

@@ -18,6 +18,7 @@ from hktune.core.json_file import decoded
 from hktune.core.model import Identity
 from hktune.core.outside_file import FileKind
 from hktune.core.publish import publish
+from hktune.core.remedy import with_remedy
 
 FILE_NAME = "environment.json"
 ENVIRONMENT_FILE = FileKind("an environment", 1 << 20, StoreError, "delete it, or pass another DIR")
@@ -70,7 +71,9 @@ def write_environment(environment: Environment, directory: Path) -> None:
     try:
         publish(directory / FILE_NAME, text)
     except OSError as error:
-        raise StoreError(f"{directory / FILE_NAME}: cannot be written ({error.strerror}): pass another DIR") from None
+        raise StoreError(
+            with_remedy(f"{directory / FILE_NAME}: cannot be written", error, "pass another DIR")
+        ) from None
 
 
 def read_environment(directory: Path) -> Environment | None:

@@ -14,6 +14,7 @@ import msgspec
 from hktune.core.errors import StoreError
 from hktune.core.model import Trial
 from hktune.core.publish import publish
+from hktune.core.remedy import with_remedy
 from hktune.store.environment import Environment, judge_environment, read_environment, write_environment
 from hktune.store.rows import HEADER, Encoder
 from hktune.store.trials import FILE_NAME, locked, read_trials
@@ -53,7 +54,7 @@ def merge(shards: Sequence[Path], directory: Path) -> Merged:
             if common:
                 write_environment(common, directory)
     except OSError as error:
-        raise StoreError(f"{directory}: cannot be written ({error.strerror or error}): pass another DIR") from None
+        raise StoreError(with_remedy(f"{directory}: cannot be written", error, "pass another DIR")) from None
     remarks = [f"{unlike}: no environment.json was written, build tables of the shards"] if unlike else []
     return Merged(trials, [*remarks, *_templates(trials)])
 

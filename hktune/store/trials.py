@@ -23,6 +23,7 @@ from hktune.core.escaped import shown
 from hktune.core.lock_file import lock_file
 from hktune.core.model import Trial
 from hktune.core.outside_file import FileKind
+from hktune.core.remedy import with_remedy
 from hktune.store.rows import COLUMNS, HEADER, TYPES, CellError, Decoder, Encoder
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class TrialStore:
         except FileExistsError:
             raise StoreError(f"{directory}: the results directory must be a directory: pass another DIR") from None
         except OSError as error:
-            raise StoreError(f"{directory}: cannot be written ({error.strerror or error}): pass another DIR") from None
+            raise StoreError(with_remedy(f"{directory}: cannot be written", error, "pass another DIR")) from None
         with self._opened(os.O_RDWR | os.O_CREAT) as file, self._writing():  # opening fails where a lock would wait
             self._catch_up(file)
 
@@ -125,9 +126,7 @@ class TrialStore:
             with locked(self._directory):
                 yield
         except OSError as error:
-            raise StoreError(
-                f"{self.path}: cannot be appended to ({error.strerror}): free the disk, --resume"
-            ) from None
+            raise StoreError(with_remedy(f"{self.path}: cannot be appended to", error, "pass another DIR")) from None
 
     def _opened(self, flags: int) -> contextlib.AbstractContextManager[BinaryIO]:
         return _OWN_FILE.opened_inside(self._directory, FILE_NAME, flags)

@@ -50,6 +50,11 @@ class Ledger:
         """All rows so far."""
         return self.news(0)[0]
 
+    def known(self) -> list[Trial]:
+        """The rows as they were last read, for who cannot read the file any more."""
+        with self._lock:
+            return list(self._rows)
+
     def news(self, seen: int) -> tuple[list[Trial], int]:
         """The rows without those `seen` first, all of them where the file was replaced and has fewer; and how many rows
         there are."""

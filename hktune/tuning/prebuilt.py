@@ -20,6 +20,7 @@ from hktune.core.json_file import decoded
 from hktune.core.model import Config, Failure, Problem, Status, Value
 from hktune.core.outside_file import FileKind, own_folder
 from hktune.core.publish import publish, sweep, sweep_below, temporary_folder
+from hktune.core.remedy import with_remedy
 from hktune.space import SearchSpace
 
 FILE_NAME = "built.json"
@@ -130,7 +131,7 @@ def _prepare(directory: Path) -> None:
     try:
         objects = own_folder(directory, OBJECTS_NAME, StoreError)
     except OSError as error:
-        raise StoreError(f"{directory}: cannot be written ({error.strerror}): pass another DIR") from None
+        raise StoreError(with_remedy(f"{directory}: cannot be written", error, "pass another DIR")) from None
     sweep(directory.resolve(), temporary_folder())
     sweep_below(objects)
 
@@ -145,7 +146,7 @@ def _list_built(directory: Path, space: SearchSpace, compiler: str, configs: Seq
         publish(directory / FILE_NAME, msgspec.json.encode(record))
     except OSError as error:
         raise MachineError(
-            f"{directory / FILE_NAME}: cannot be written ({error.strerror}): free the disk, or pass another DIR"
+            with_remedy(f"{directory / FILE_NAME}: cannot be written", error, "pass another DIR")
         ) from None
 
 

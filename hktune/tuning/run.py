@@ -108,16 +108,29 @@ def tune(options: RunOptions, settings: Settings, command: Sequence[str], progre
         search = partial(_search, options, bench, space, searches, ledger, directory, progress, works)
         stopped = _as_far_as_it_goes(search, interruption)
         progress.phase("building the table")
-        if not interruption.requested and not stopped:
-            ledger.explain_unservable(space, names)
-        trials = ledger.rows()
-        stopped += place.publish(deciding(trials), finished=not interruption.requested and not stopped)
+        finished = not interruption.requested and not stopped
+        trials, lost = _rows_at_the_end(ledger, space, names if finished else {})
+        untabled = place.publish(deciding(trials), finished and not lost)
+        stopped += [*lost, *untabled]
     proved = {trial.config_id for trial in trials} - {trial.config_id for trial in before}
     took = (time.monotonic() - started, len(proved), interruption.requested)
     usage = total_usage(work.usage for work in works if work.usage)
     lines = tuple(dict.fromkeys(map(str, stopped)))
-    searched = (space, _again(device, options), usage)
-    return RunSummary(names, trials, place.directory, *took, *searched, lines, (*ledger.notes, *place.notes))
+    searched = (space, _again(device, options), tuple(command))
+    said = (usage, lines, (*ledger.notes, *place.notes))
+    return RunSummary(names, trials, place.directory, *took, *searched, *said, bool(lost), bool(untabled))
+
+
+def _rows_at_the_end(
+    ledger: Ledger, space: SearchSpace, finished: dict[Problem, str]
+) -> tuple[list[Trial], list[HktuneError]]:
+    """All rows, with those of `finished` shapes that no config is legal for; and where the file went away, what it
+    held when it was last read, and why that is not all."""
+    try:
+        ledger.explain_unservable(space, finished)
+        return ledger.rows(), []
+    except HktuneError as error:
+        return ledger.known(), [error]
 
 
 def _as_far_as_it_goes(search: Callable[[], list[HktuneError]], interruption: Interruption) -> list[HktuneError]:

@@ -17,8 +17,9 @@ from hktune.workers.gpu_worker import Usage
 @dataclass(frozen=True)
 class RunSummary:
     """A finished, interrupted or stopped run. `trials` are all rows of its directory, `names` the shapes asked for,
-    `space` what was searched, `again` the words of the command that proves one config again on the same device.
-    `stopped` says why the run, or a part of it, could not go on; `notes` what else was noticed.
+    `space` what was searched, `again` the words of the command that proves one config again on the same device,
+    `command` those of this run's. `stopped` says why the run, or a part of it, could not go on; `notes` what else was
+    noticed. `trials_lost`: trials.csv cannot be read any more; `no_table`: none could be written.
 
     Seconds are wall clock; `variants` counts the distinct configs that were compiled and proved by this run.
     """
@@ -31,15 +32,23 @@ class RunSummary:
     interrupted: bool
     space: SearchSpace
     again: Sequence[str]
+    command: Sequence[str]
     usage: Usage | None = None
     stopped: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    trials_lost: bool = False
+    no_table: bool = False
 
     @cached_property
     def rows(self) -> dict[Problem, list[Trial]]:
         """The trials of each shape asked for, in their order."""
         rows = by_problem(self.trials)
         return {problem: rows.get(problem, []) for problem in self.names}
+
+    @property
+    def others(self) -> int:
+        """How many rows of the directory are of shapes that were not asked for."""
+        return len(self.trials) - sum(map(len, self.rows.values()))
 
     @cached_property
     def best(self) -> dict[Problem, Trial]:

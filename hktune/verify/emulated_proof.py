@@ -6,10 +6,10 @@ and what is in the task is in the key under which its outcome is remembered (`re
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, replace
 
 from hktune.core.arch import Arch
+from hktune.core.attended import attended_s
 from hktune.core.errors import HktuneError, InputError
 from hktune.core.model import Failure, Launch, ProofProblem, Resources, Status, Tile
 from hktune.device.emulated import EmulatedDevice
@@ -50,7 +50,7 @@ class Proved:
 
 
 def prove_all(data: bytes, task: ProofTask, until: float) -> Proved | Failure:
-    """The proofs of the code object `data`; what runs past `until` (monotonic seconds) is a timeout.
+    """The proofs of the code object `data`; what runs past `until` (attended_s) is a timeout.
 
     Raises MemoryError where a launch takes more than this process may have.
     """
@@ -76,7 +76,7 @@ def prove_one(data: bytes, task: ProofTask, launch: ProofLaunch, until: float) -
 
 
 def _device(task: ProofTask, until: float, record_trace: bool = False) -> EmulatedDevice:
-    left_s = max(until - time.monotonic(), 0.0)
+    left_s = max(until - attended_s(), 0.0)
     return EmulatedDevice(
         task.arch.name, deadline_s=left_s, record_trace=record_trace, find_hazards=True, strict_hazards=True
     )

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing import connection
 from pathlib import Path
 from typing import Protocol
 
+from hktune.core.attended import attended_s
 from hktune.core.errors import MachineError
 from hktune.core.model import Config, Failure, Status
 from hktune.measure.stopwatch import Attempt
@@ -82,7 +82,7 @@ class Executor(Protocol):
 
 @dataclass
 class _Slot:
-    """One worker and what it has in hand: `until` (monotonic) is when that is overdue."""
+    """One worker and what it has in hand: `until` (attended_s) is when that is overdue."""
 
     worker: Worker
     config: Config | None = None
@@ -130,8 +130,9 @@ class LocalExecutor:
         busy = [slot for slot in self._slots if slot.config is not None]
         if not busy:
             return []
-        until = min([time.monotonic() + timeout_s, *(slot.until for slot in busy)])
-        connection.wait([slot.worker.pipe for slot in busy], max(0.0, until - time.monotonic()))
+        now_s = attended_s()
+        left_s = min(timeout_s, *(slot.until - now_s for slot in busy))
+        connection.wait([slot.worker.pipe for slot in busy], max(0.0, left_s))
         attempts = (self._result(slot) for slot in busy)
         return [attempt for attempt in attempts if attempt is not None]
 
@@ -148,7 +149,7 @@ class LocalExecutor:
 
     def _give(self, slot: _Slot, config: Config) -> None:
         slot.config, slot.timed = config, slot.worker.ready
-        slot.until = time.monotonic() + (self._deadline_s if slot.timed else START_DEADLINE_S)
+        slot.until = attended_s() + (self._deadline_s if slot.timed else START_DEADLINE_S)
         slot.worker.send(config)
 
     def _result(self, slot: _Slot) -> Attempt | None:
@@ -166,8 +167,8 @@ class LocalExecutor:
             return self._after_death(slot, config, died)
         if slot.worker.ready and not slot.timed:
             self._failed_starts = 0
-            slot.timed, slot.until = True, time.monotonic() + self._deadline_s
-        if time.monotonic() < slot.until:
+            slot.timed, slot.until = True, attended_s() + self._deadline_s
+        if attended_s() < slot.until:
             return None
         if not slot.timed:
             raise MachineError(f"a worker was not ready after {START_DEADLINE_S:.0f} s: use fewer --workers")

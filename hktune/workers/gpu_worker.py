@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from hktune.core.attended import attended_s
 from hktune.core.errors import DeviceError
 from hktune.core.model import Config, Failure, Problem, Source, Status, Timing
 from hktune.measure.measured import Confirmation
@@ -202,12 +203,12 @@ class GpuWorker:
         """The answer, or the failure of one that did not come. Raises WorkerDied, and HktuneError as the worker did."""
         worker = self._worker
         assert worker is not None
-        started_s = time.monotonic()
+        started_s, until = time.monotonic(), attended_s() + deadline_s
         worker.send(request)
         try:
-            while not worker.heard(max(0.0, min(INTERRUPT_S, started_s + deadline_s - time.monotonic()))):
+            while not worker.heard(max(0.0, min(INTERRUPT_S, until - attended_s()))):
                 self.check_interrupt()
-                if time.monotonic() >= started_s + deadline_s:
+                if attended_s() >= until:
                     return Failure(Status.TIMEOUT, f"no answer after {deadline_s:.0f} s; the worker was replaced")
             answer: Answer = worker.receive()
         except WorkerBroke as defect:

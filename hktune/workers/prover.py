@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from hktune.compile.compiler import Compiler
 from hktune.core.arch import Arch, arch_named
+from hktune.core.attended import attended_s
 from hktune.core.model import CodeObject, Config, Failure, Problem, ProofProblem, Status
 from hktune.measure.stopwatch import Attempt
 from hktune.template.template import Template
@@ -31,8 +32,7 @@ class Prover:
     deadline_s: float = DEADLINE_S
 
     def __call__(self, config: Config) -> Attempt:
-        started = time.monotonic()
-        until = started + self.deadline_s
+        started, until = time.monotonic(), attended_s() + self.deadline_s
         code = self.compiler.compile(self.template.render(config), self.deadline_s)
         attempt = attempted(config, code, self.compiler.identity)
         if isinstance(code, Failure):
@@ -52,7 +52,7 @@ class Prover:
         if isinstance(code, Failure):
             return code
         own = ProofLaunch(ProofProblem(problem), self.template.launch(config, problem))
-        return prove_one(code.data, self.task(code, config), own, time.monotonic() + self.deadline_s)
+        return prove_one(code.data, self.task(code, config), own, attended_s() + self.deadline_s)
 
     def task(self, code: CodeObject, config: Config) -> ProofTask:
         """All that the proofs of `code`, the object of `config`, are handed beside its bytes."""

@@ -30,6 +30,7 @@ BEST = SPACE.config(
     {"slices": 2, "refill": "late", "lgkmcnt_clusters": 1, "read_across": True, "spread": 2, "xcd_chunk": 32}
 )
 LARGE, NARROW = Problem(4096, 4096, 4096), Problem(16, 4096, 4096)
+COMMAND = ["hktune", "tune", "--shapes", "shapes.yaml"]
 NAMES = {LARGE: "llama-3-70b-attention-output-projection", NARROW: "decode"}
 
 
@@ -50,7 +51,7 @@ TRIALS = [
 
 
 def summary(trials: list[Trial], names: dict[Problem, str] = NAMES, directory: str = "out") -> RunSummary:
-    return RunSummary(names, trials, Path(directory), 1.0, 3, False, SPACE, ["hktune", "verify"])
+    return RunSummary(names, trials, Path(directory), 1.0, 3, False, SPACE, ["hktune", "verify"], COMMAND)
 
 
 def printed(told: RunSummary, width: int) -> str:
@@ -96,7 +97,7 @@ def test_the_gain_in_all_is_the_geometric_mean() -> None:
 
 def test_a_yardstick_that_was_not_tried_everywhere_says_of_how_many() -> None:
     text = " ".join(printed(summary(TRIALS[:-1]), 80).split())
-    assert "2.00 times as fast as the space's default config (vs default) (1 shapes)" in text
+    assert "2.00 times as fast as the space's default config (vs default, over 1 shape)" in text
 
 
 def test_gains_of_measured_times_are_relative_to_the_vendor_in_the_same_rounds() -> None:
@@ -125,7 +126,8 @@ def test_a_failure_of_each_kind_is_shown_with_the_command_that_shows_it_again() 
         trial(BEST, NARROW, None, detail="another"),
         trial(DEFAULT, LARGE, None, status=Status.HAZARD, detail="s_barrier missing", epilogue="bias"),
     ]
-    text = printed(summary([*TRIALS, *failures], directory="my out"), 80)
+    names = {**NAMES, replace(LARGE, epilogue="bias"): "biased"}
+    text = printed(summary([*TRIALS, *failures], names, "my out"), 80)
     assert f"2 wrong, for example {SMALL.id[:8]} on 16x4096x4096 bf16: 3 elements differ" in " ".join(text.split())
     shown = [shlex.split(line.partition("see it: ")[2]) for line in text.splitlines() if "see it: " in line]
     assert shown == [
@@ -165,7 +167,8 @@ def test_next_is_quoted_for_a_shell() -> None:
 
 def test_nothing_found_is_said() -> None:
     text = printed(summary([], {LARGE: "square"}), 80)
-    assert "no kernel for square (4096x4096x4096 bf16)" in text
+    assert "nothing was tried yet for 1 of 1 shape\n" in text
+    assert text.endswith("next: hktune tune --shapes shapes.yaml\n")
     assert "geometric" not in text
 
 
@@ -223,3 +226,35 @@ def test_other_commands_tell_standard_error_that_they_work(
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("compiling [/] 3/7, 0 s so far\n")
+
+
+def test_a_shape_without_a_kernel_says_why_and_the_others_are_counted() -> None:
+    rows = [trial(SMALL, LARGE, None, detail="no config is legal")]
+    text = printed(summary(rows, {LARGE: "square", NARROW: "decode", Problem(1, 64, 64): "tiny"}), 120)
+    assert "no kernel for square (4096x4096x4096 bf16), it takes the vendor path: no config is legal\n" in text
+    assert "nothing was tried yet for 2 of 3 shapes\n" in text
+
+
+def test_rows_of_shapes_that_were_not_asked_for_are_counted_apart() -> None:
+    other = [trial(SMALL, Problem(1, 64, 64), None, detail="of another run") for _ in range(4)]
+    text = printed(summary([*TRIALS, *other]), 120)
+    assert "done: 6 trials of 2 shapes and 4 of other shapes; 3 new variants" in text
+    assert "of another run" not in text
+    assert "done: 6 trials of 2 shapes; 3 new variants" in printed(summary(TRIALS), 120)
+    assert "done: 3 trials of 1 shape and 3 of other shapes;" in printed(summary(TRIALS, {LARGE: "square"}), 120)
+
+
+@pytest.mark.parametrize(
+    ("trials_lost", "no_table", "left"),
+    [
+        (False, False, "trials, table and code objects are in out\nnext: hktune table show out\n"),
+        (False, True, "trials are in out, no table was written\nnext: hktune tune --shapes shapes.yaml\n"),
+        (True, False, "table and code objects are in out\nnext: hktune table show out\n"),
+        (True, True, "nothing is in out, no table was written\nnext: hktune tune --shapes shapes.yaml\n"),
+    ],
+)
+def test_what_is_not_there_is_not_claimed(trials_lost: bool, no_table: bool, left: str) -> None:
+    told = replace(summary(TRIALS), stopped=("why",), trials_lost=trials_lost, no_table=no_table)
+    text = printed(told, 120)
+    assert text.endswith(left)
+    assert ("everything so far is kept" in text) is not trials_lost

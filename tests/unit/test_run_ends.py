@@ -243,6 +243,35 @@ def test_headers_that_vanish_stop_the_run_and_are_no_trial(start: Start, tmp_pat
     assert table_serves(run.out)
 
 
+@pytest.mark.parametrize("gone", ["out", "out/trials.csv"])
+def test_trials_that_vanish_end_the_run_with_its_summary(start: Start, tmp_path: Path, gone: str) -> None:
+    run = start("--trials", "5000")
+    run.until_both_are_served()
+    lost = tmp_path / gone
+    lost.rename(tmp_path / "elsewhere")
+    code, printed, complained = run.end()
+    assert code == 1, complained
+    assert "best kernel per shape" in printed
+    assert "stopped, its trials cannot be read any more" in printed
+    assert "trials, table" not in printed
+    assert "trials.csv" in complained
+    assert "Traceback" not in complained
+
+
+def test_a_table_that_cannot_be_written_is_not_claimed(start: Start) -> None:
+    run = start("--trials", "5000")
+    run.until_both_are_served()
+    shutil.rmtree(run.out / "objects", ignore_errors=True)
+    (run.out / "objects").write_text("in the way", encoding="utf-8")
+    run.process.send_signal(signal.SIGTERM)
+    code, printed, complained = run.end()
+    assert code == 130, complained
+    assert f"trials are in {run.out}, no table was written" in printed
+    assert "next: hktune tune --shapes" in printed
+    assert "objects: is a file, not a folder of its own" in complained
+    assert not (run.out / "table.json").exists()
+
+
 def own_cache(tmp_path: Path) -> Path:
     """A cache of one's own with the headers in it, and nothing else."""
     from hktune.compile.hipkittens import find_hipkittens

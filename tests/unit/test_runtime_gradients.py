@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from naive_gemm import published, trial
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
+from torch.utils.flop_counter import FlopCounterMode
 from torch_operands import bf16
 
 import hktune
@@ -125,6 +127,143 @@ class TestGradients:
         expected = leaves(shape)
         theirs(*expected).relu().sum().backward()
         close(x.grad, expected[0].grad)
+
+
+class Cut(torch.autograd.Function):
+    """Passes its argument on, and no gradient back."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        del ctx
+        return tensor.clone()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> None:
+        del ctx, grad
+
+
+MODES: dict[str, Callable[[], AbstractContextManager[Any]]] = {
+    "eager": nullcontext,
+    "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
+    "as an operator": lambda: FlopCounterMode(display=False),
+}
+
+
+@pytest.mark.parametrize("mode", MODES.values(), ids=MODES.keys())
+@pytest.mark.parametrize("product", ["linear", "linear with bias", "matmul"])
+class TestAGradientThatNeverCame:
+    @staticmethod
+    def operands(product: str) -> tuple[tuple[Product, Product], list[Tensor]]:
+        other = bf16(N, K).requires_grad_()
+        x = bf16(M, K).requires_grad_()
+        if product == "matmul":
+            return (lambda a, w: hktune.matmul(a, w.T), lambda a, w: torch.matmul(a, w.T)), [x, other]
+        bias = [bf16(N).requires_grad_()] if product.endswith("bias") else []
+        return (hktune.linear, functional.linear), [x, other, *bias]
+
+    def test_leaves_none(self, product: str, mode: Callable[[], AbstractContextManager[Any]]) -> None:
+        products, operands = self.operands(product)
+        for each in (products[1], products[0]):
+            with mode():
+                out = Cut.apply(each(*operands))
+            out.sum().backward()
+            assert all(operand.grad is None for operand in operands)
+            with mode():
+                out = Cut.apply(each(*operands))
+            with pytest.raises(RuntimeError, match="appears to not have been used"):
+                torch.autograd.grad(out.sum(), operands)
+        assert hktune.stats().hits == 2
+
+    def test_adds_nothing_to_what_came_another_way(
+        self, product: str, mode: Callable[[], AbstractContextManager[Any]]
+    ) -> None:
+        products, found = self.operands(product)
+        expected = self.operands(product)[1]
+        for each, operands in zip(products, (found, expected), strict=True):
+            with mode():
+                (Cut.apply(each(*operands)).float().sum() + each(*operands).float().sum()).backward()
+        for mine, torchs in zip(found, expected, strict=True):
+            close(mine.grad, torchs.grad)
+
+    def test_lets_no_decay_move_the_weight(self, product: str, mode: Callable[[], AbstractContextManager[Any]]) -> None:
+        products, operands = self.operands(product)
+        step = torch.optim.AdamW(operands, lr=0.5, weight_decay=0.5)
+        before = [operand.detach().clone() for operand in operands]
+        with mode():
+            Cut.apply(products[0](*operands)).sum().backward()
+        step.step()
+        assert all(torch.equal(*pair) for pair in zip(operands, before, strict=True))
+
+
+class Below(torch.Tensor):
+    """A tensor type whose operators call a product in the place of `relu`, below autograd."""
+
+    product: Callable[[], Tensor]
+
+    @staticmethod
+    def __new__(cls, shape: tuple[int, ...]) -> Below:
+        return torch.Tensor._make_wrapper_subclass(cls, shape, requires_grad=True)  # type: ignore[attr-defined,no-any-return]
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Tensor:
+        del func, types, args, kwargs
+        return cls.product()
+
+
+BELOW: dict[str, Callable[[], AbstractContextManager[Any]]] = {
+    "enable_grad in inference mode": lambda: chained(torch.inference_mode(), torch.enable_grad()),
+    "below autograd": torch._C._AutoDispatchBelowAutograd,
+    "inference mode": torch.inference_mode,
+    "inference mode that is left again": lambda: chained(torch.inference_mode(), torch.inference_mode(False)),
+    "no_grad": torch.no_grad,
+}
+
+
+@contextmanager
+def chained(*contexts: AbstractContextManager[Any]) -> Iterator[None]:
+    with ExitStack() as entered:
+        for context in contexts:
+            entered.enter_context(context)
+        yield
+
+
+@pytest.mark.parametrize("where", BELOW.values(), ids=BELOW.keys())
+@pytest.mark.parametrize("with_autocast", [False, True], ids=["", "autocast"])
+@pytest.mark.parametrize(("ours", "theirs", "shape"), PRODUCTS, ids=["linear", "matmul"])
+def test_a_gradient_is_recorded_where_torch_records_one(
+    ours: Product,
+    theirs: Product,
+    shape: tuple[int, int],
+    where: Callable[[], AbstractContextManager[Any]],
+    with_autocast: bool,
+) -> None:
+    x, other = leaves(shape)
+    with where(), torch.autocast("cpu", torch.bfloat16, enabled=with_autocast):
+        found, expected = ours(x, other), theirs(x, other)
+        layer, torchs = hktune.Linear(K, N), nn.Linear(K, N, dtype=torch.bfloat16)
+        of_layers = layer(bf16(M, K)), torchs(bf16(M, K))
+    assert hktune.stats().hits == 2
+    close(found.detach(), expected.detach())
+    for mine, its in ((found, expected), of_layers):
+        assert mine.requires_grad == its.requires_grad
+        assert mine.is_inference() == its.is_inference()
+        assert (mine.grad_fn is None) == (its.grad_fn is None)
+
+
+@pytest.mark.parametrize(("ours", "theirs", "shape"), PRODUCTS, ids=["linear", "matmul"])
+def test_a_product_in_the_dispatch_of_a_tensor_type(ours: Product, theirs: Product, shape: tuple[int, int]) -> None:
+    recorded = []
+    for product in (ours, theirs):
+
+        def inner(product: Product = product) -> Tensor:
+            out = product(*leaves(shape))
+            recorded.append(out.requires_grad)
+            return out
+
+        Below.product = inner
+        Below((M, N)).relu()
+    assert recorded == [False, False]
+    assert hktune.stats().hits == 1
 
 
 def test_an_output_may_be_changed_in_place_and_viewed() -> None:

@@ -164,6 +164,16 @@ def test_gradients_are_asked_only_where_they_are_on() -> None:
             assert (left.grad is not None, right.grad is not None) == wanted
 
 
+def test_below_autograd_a_kind_that_was_seen_records_no_gradient() -> None:
+    x, weight = bf16(M, K), bf16(N, K).requires_grad_()
+    for _ in range(4):
+        with torch._C._AutoDispatchBelowAutograd():
+            assert not hktune.linear(x, weight).requires_grad
+            with torch.autocast("cpu", torch.bfloat16):
+                assert not hktune.linear(x.float(), weight.detach().float().requires_grad_()).requires_grad
+        assert hktune.linear(x, weight).requires_grad
+
+
 def test_a_bias_of_another_kind_is_torchs(table: LoadedTable) -> None:
     x, weight = bf16(M, K), bf16(N, K)
     for bias in (bf16(2 * N)[::2], bf16(N + 1)[1:], bf16(1), torch._neg_view(bf16(N))):

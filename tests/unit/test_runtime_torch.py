@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.func import grad, vmap
 from torch.nn import functional
 from torch.nn.utils import parametrize, prune
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch_operands import bf16
 
@@ -60,6 +61,33 @@ def test_a_dispatch_mode_sees_one_operator_and_may_fake_it(table: LoadedTable) -
         assert fake.shape == (M, N)
         assert fake.dtype is torch.bfloat16
     assert table.stats().hits == 2
+
+
+def test_a_function_mode_that_is_disabled_sees_nothing_and_stops_nothing(table: LoadedTable) -> None:
+    class Functions(TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            raise AssertionError(f"{func} came here, though modes of torch's functions are disabled")
+
+    x, weight = bf16(M, K), bf16(N, K).requires_grad_()
+    for mode in (torch.device("cpu"), Functions()):
+        with mode, torch._C.DisableTorchFunction():
+            theirs = functional.linear(x, weight)
+            found = [
+                hktune.linear(x, weight),
+                hktune.matmul(x, weight.T),
+                table.linear(x, weight),
+                hktune.matmul(x, hktune.prepare(weight.detach().T.contiguous())),
+            ]
+            with torch.autocast("cpu", torch.bfloat16):
+                found.append(hktune.linear(x.float(), weight))
+            layer = hktune.Linear(K, N)
+            layer.weight = nn.Parameter(weight.detach())
+            found.append(layer(x) - layer.bias)
+        for each in found:
+            torch.testing.assert_close(each, theirs, rtol=2**-5, atol=2**-5)
+    assert table.stats().fallbacks == {}
+    with torch.device("cpu"), torch._C.DisableTorchFunctionSubclass():
+        close(hktune.linear(x, weight).detach(), theirs.detach().float())
 
 
 def test_the_operators_keep_torchs_rules_of_operators() -> None:
