@@ -62,7 +62,8 @@ def load(
     index = -1 if device.identity.kind == "emulated" else _current_gpu()
     loaded = LoadedTable(validated, device, index, lambda other: open_device(kind, other), str(path))
     if summary_at_exit:
-        atexit.register(lambda: print(loaded.stats(), file=sys.stderr))
+        counts = loaded._counts  # and not the table, which may go before
+        atexit.register(lambda: print(counts.stats(), file=sys.stderr))
     operators.make_current(loaded)
     return loaded
 
@@ -94,19 +95,18 @@ def matmul(a: Tensor, b: Tensor | PreparedMatrix) -> Tensor:
     A b that is the transposed view of a [N, K], as in `matmul(a, w.T)`, is read as it lies, and so is what
     `prepare(b)` made of a frozen b; any other is torch's.
     """
-    if isinstance(b, PreparedMatrix):
-        right, is_weight = b.operands()
-        return linear(a, right) if is_weight else matmul(a, right)
     if compiling():
-        return operators.traced_matmul(a, b, operators.CURRENT)
+        right = b.operand_in_graph() if isinstance(b, PreparedMatrix) else b
+        return operators.traced_matmul(a, right, operators.CURRENT)
     table = operators._current
-    if table is not None:
+    if table is not None and not isinstance(b, PreparedMatrix):
         out = table.again(a, b, None, None)
         if out is not None:
             return out
     if not is_plain():
         return watched.matmul(matmul, operators.CURRENT, a, b)
-    return operators.table_numbered(operators.CURRENT).plain_matmul(a, b)
+    table = table or operators.table_numbered(operators.CURRENT)
+    return table.plain_matmul(a, b.operand() if isinstance(b, PreparedMatrix) else b)
 
 
 def stats() -> Stats:

@@ -134,17 +134,16 @@ class LoadedTable:
     def matmul(self, a: Tensor, b: Tensor | PreparedMatrix) -> Tensor:
         """a [..., K] @ b [K, N] -> [..., N], as torch.matmul. A b that is a transposed view of [N, K] is read as it
         lies, and so is what `prepare` made of one; any other is torch's."""
-        if isinstance(b, PreparedMatrix):
-            right, is_weight = b.operands()
-            return self.linear(a, right) if is_weight else self.matmul(a, right)
         if compiling():
-            return operators.traced_matmul(a, b, self._number)
-        out = self.again(a, b, None, None)
-        if out is not None:
-            return out
+            right = b.operand_in_graph() if isinstance(b, PreparedMatrix) else b
+            return operators.traced_matmul(a, right, self._number)
+        if not isinstance(b, PreparedMatrix):
+            out = self.again(a, b, None, None)
+            if out is not None:
+                return out
         if not is_plain():
             return watched.matmul(self.matmul, self._number, a, b)
-        return self.plain_matmul(a, b)
+        return self.plain_matmul(a, b.operand() if isinstance(b, PreparedMatrix) else b)
 
     def plain_matmul(self, a: Tensor, b: Tensor) -> Tensor:
         """`matmul` where nothing watches."""

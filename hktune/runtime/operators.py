@@ -27,7 +27,7 @@ from hktune.core.errors import TableError
 from hktune.runtime.counts import Fallback, Stats
 from hktune.runtime.gradients import bias_gradient, linear_gradients, matmul_gradients
 from hktune.runtime.operands import traced_refusal
-from hktune.runtime.torch_state import as_autocast, is_plain, is_transformed_in_trace
+from hktune.runtime.torch_state import as_autocast, exporting, is_made_a_graph, is_plain, is_transformed_in_trace
 
 CURRENT = 0
 
@@ -84,6 +84,12 @@ def table_numbered(number: int) -> Server:
     if found is None:
         raise TableError("no dispatch table is loaded: call hktune.load(DIR) first")
     return found
+
+
+def number_in_graph(number: int) -> int:
+    """`number`, or CURRENT in a graph that may be kept longer than its table: there and in another process a number of
+    this one would mean nothing, or another table."""
+    return CURRENT if is_made_a_graph() else number
 
 
 _library: Any = torch.library.Library("hktune", "DEF")  # type: ignore[no-untyped-call]
@@ -184,7 +190,7 @@ def traced_linear(x: Tensor, weight: Tensor, bias: Tensor | None, table: int) ->
     cast = as_autocast(x, weight, bias)
     if is_transformed_in_trace() or traced_refusal(*cast) is not None:
         return functional.linear(x, weight, bias)
-    return linear(*cast, table)  # type: ignore[no-any-return]
+    return linear(*cast, CURRENT if exporting() else table)  # type: ignore[no-any-return]
 
 
 def traced_matmul(a: Tensor, b: Tensor, table: int) -> Tensor:
@@ -192,4 +198,4 @@ def traced_matmul(a: Tensor, b: Tensor, table: int) -> Tensor:
     a_cast, b_cast, _ = as_autocast(a, b, None)
     if is_transformed_in_trace() or traced_refusal(a_cast, b_cast, None, is_product=True) is not None:
         return torch.matmul(a, b)
-    return matmul(a_cast, b_cast, table)  # type: ignore[no-any-return]
+    return matmul(a_cast, b_cast, CURRENT if exporting() else table)  # type: ignore[no-any-return]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from hktune.core.errors import InputError
 from hktune.runtime.operands import PLAIN, row_stride
-from hktune.runtime.torch_state import is_capturing
+from hktune.runtime.torch_state import exporting, has_dispatch_mode, is_capturing, is_made_a_graph, is_transformed
 
 
 def prepare(b: Tensor) -> PreparedMatrix:
@@ -18,8 +20,9 @@ def prepare(b: Tensor) -> PreparedMatrix:
     The copy is as large as b, and is b as it was when the copy was made. It is made anew at the next use after
     `invalidate()`, and after a change that torch counts (an in-place operation, another `.data`). Changes that torch
     does not count need `invalidate()`: fused optimizers, collectives, dlpack, numpy, `b.detach()` written through a
-    storage, replayed graphs. Raises InputError when b requires a gradient, has not two dimensions, or is no plain
-    bfloat16 tensor.
+    storage, replayed graphs, and any in-place operation on a b made in inference mode. `w.data` counts by itself, so
+    that changes of w are not seen: pass `w.detach()`. Raises InputError when b requires a gradient, has not two
+    dimensions, or is no plain bfloat16 tensor.
     """
     return PreparedMatrix(b)
 
@@ -30,14 +33,13 @@ class PreparedMatrix:
     def __init__(self, b: Tensor) -> None:
         _check(b)
         self._b = b
-        k, n = b.shape
-        self._lies_as_read = row_stride(b.detach().t(), k) is not None
         self._lock = threading.Lock()
+        self._copy: Tensor | None = None  # [N, K]
+        self._view: Tensor | None = None  # of the copy, as [K, N]; None where b is used as it lies
         self._is_stale = True
-        self._state: tuple[int, int] | None = None
-        with torch.inference_mode(False), torch.no_grad():
-            self._copy = b.detach().t() if self._lies_as_read else b.new_empty(n, k)
-        if not self._lies_as_read:
+        self._state: tuple[object, ...] | None = None
+        self._storage: StorageWeakRef | None = None
+        if _may_copy():
             self._refresh()
 
     @property
@@ -50,37 +52,75 @@ class PreparedMatrix:
         it."""
         self._is_stale = True
 
-    def operands(self) -> tuple[Tensor, bool]:
-        """The copy [N, K] and True; or b itself and False, where the copy cannot be made now."""
-        if torch.compiler.is_dynamo_compiling():  # it watches `_is_stale`
-            return (self._b, False) if self._is_stale or self._lies_as_read else (self._copy, True)
+    def operand(self) -> Tensor:
+        """[K, N]: the copy, or b itself where a kernel reads it as it lies, or where no copy can be made now."""
         if self._b.requires_grad:
             _check(self._b)
-        if self._lies_as_read:
-            return self._b, False
-        with self._lock:
-            if self._is_stale or self._state != _state(self._b):
-                if is_capturing():
-                    return self._b, False
-                self._refresh()
-        return self._copy, True
+        if not self._is_fresh():
+            with self._lock:
+                if not self._is_fresh():
+                    if not _may_copy():
+                        return self._b
+                    self._refresh()
+        return self._b if self._view is None else self._view
+
+    def operand_if_watched(self) -> Tensor:
+        """`operand` where something watches. A graph that may outlive this copy gets b."""
+        return self._b if is_made_a_graph() else self.operand()
+
+    def operand_in_graph(self) -> Tensor:
+        """`operand` as torch.compile's tracer meets it: it watches `_is_stale`, and no change of b."""
+        return self._b if self._is_stale or self._view is None or exporting() else self._view
+
+    def _is_fresh(self) -> bool:
+        return not self._is_stale and (self._view is None or self._state == _state(self._b))
 
     def _refresh(self) -> None:
-        _check(self._b)
-        self._is_stale, self._state = False, _state(self._b)
-        _finish(self._b)  # other streams may still read the old copy
-        with torch.inference_mode(False), torch.no_grad():
-            self._copy.copy_(self._b.t())
-        _finish(self._b)
+        """The copy is fresh from the end of this, and from no earlier: what fails on the way leaves it stale."""
+        b = self._b
+        self._state, self._is_stale = None, False  # in this order, for those who ask without the lock
+        try:
+            state, self._storage = _state(b), StorageWeakRef(b.untyped_storage())  # type: ignore[no-untyped-call]
+            _finish(b)  # other streams may still read the old copy
+            with torch._C.DisableTorchFunction(), torch.inference_mode(False), torch.no_grad():
+                self._view = self._made_copy()
+            _finish(b)
+        except BaseException:
+            self._is_stale = True
+            raise
+        self._state = state
+
+    def _made_copy(self) -> Tensor | None:
+        """Of b as it is now, seen as [K, N], in the memory of the last one if that has its shape."""
+        b = self._b
+        if b.dim() != 2 or b.dtype is not torch.bfloat16:  # another `.data`; the product is torch's, or its error
+            return None
+        transposed = b.detach().t()
+        if row_stride(transposed, b.shape[0]) is not None:
+            return None
+        if self._copy is None or self._copy.shape != transposed.shape or self._copy.device != b.device:
+            self._copy = transposed.new_empty(transposed.shape)
+        self._copy.copy_(transposed)
+        return self._copy.t()
+
+    def __reduce__(self) -> Any:
+        """A copy, deep or pickled, is prepared anew of its own b."""
+        return PreparedMatrix, (self._b,)
 
     def __repr__(self) -> str:
-        k, n = self._b.shape
-        return f"PreparedMatrix(K={k}, N={n}, {self._b.device})"
+        return f"PreparedMatrix({list(self._b.shape)}, {self._b.device})"
 
 
-def _state(b: Tensor) -> tuple[int, int]:
-    """What changes with b as far as torch knows."""
-    return (-1 if b.is_inference() else b._version), b.data_ptr()
+def _state(b: Tensor) -> tuple[object, ...]:
+    """What changes with b as far as torch knows. A storage's address names it for as long as a weak reference to it
+    is held; its memory's does not."""
+    version = -1 if b.is_inference() else b._version
+    return version, b.untyped_storage()._cdata, b.data_ptr(), b.shape, b.stride(), b.dtype
+
+
+def _may_copy() -> bool:
+    """Whether a copy would be one: a mode might fake it, a transform refuse it, a captured graph repeat it."""
+    return not (has_dispatch_mode() or is_transformed() or is_capturing())
 
 
 def _finish(b: Tensor) -> None:

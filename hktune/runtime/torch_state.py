@@ -6,6 +6,7 @@ question here costs 30 to 120 ns (torch 2.13, 2-core x86-64, 2026-11-22), and a 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 compiling = torch.compiler.is_dynamo_compiling
+exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", lambda: False)  # torch 2.7
 grad_enabled = torch.is_grad_enabled
 is_jit_trace: Any = torch._C._is_tracing
 profiling: Any = torch._C._autograd._profiler_enabled
@@ -72,6 +74,18 @@ def has_dispatch_mode() -> bool:
 def is_transformed() -> bool:
     """Under vmap, grad and their like, forward-mode AD, or torch.jit.trace."""
     return _functorch() is not None or forward_ad._current_level >= 0 or is_jit_trace()
+
+
+def is_made_a_graph() -> bool:
+    """Whether an export, make_fx, torch.jit.trace or symbolic_trace makes of this call a graph, which may be kept
+    longer than what the call was made with, in another process too."""
+    if exporting() or is_jit_trace() or _fx._is_fx_tracing_flag:
+        return True
+    if not has_dispatch_mode():
+        return False
+    from torch.fx.experimental.proxy_tensor import get_proxy_mode
+
+    return get_proxy_mode() is not None
 
 
 def is_transformed_in_trace() -> bool:

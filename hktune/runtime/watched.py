@@ -14,6 +14,7 @@ from torch.overrides import handle_torch_function
 from hktune.runtime import operators
 from hktune.runtime.counts import Fallback
 from hktune.runtime.operands import traced_refusal
+from hktune.runtime.prepared_matrix import PreparedMatrix
 from hktune.runtime.torch_state import (
     as_autocast,
     autocast_done,
@@ -40,11 +41,13 @@ def linear(public: Function, number: int, x: Tensor, weight: Tensor, bias: Tenso
         table = operators.found_table(number)
         return table.vendor_linear(why, x, weight, bias) if table else functional.linear(x, weight, bias)
     with autocast_done(x):
-        return operators.linear(*cast, number)  # type: ignore[no-any-return]
+        return operators.linear(*cast, operators.number_in_graph(number))  # type: ignore[no-any-return]
 
 
-def matmul(public: Function, number: int, a: Tensor, b: Tensor) -> Tensor:
+def matmul(public: Function, number: int, a: Tensor, b: Tensor | PreparedMatrix) -> Tensor:
     """A call of `public`, the matmul of table `number`."""
+    if isinstance(b, PreparedMatrix):
+        b = b.operand_if_watched()
     if _is_for_functions((a, b)):
         return handle_torch_function(public, (a, b), a, b)  # type: ignore[no-any-return]
     if is_transformed():
@@ -57,7 +60,7 @@ def matmul(public: Function, number: int, a: Tensor, b: Tensor) -> Tensor:
         table = operators.found_table(number)
         return table.vendor_matmul(why, a, b) if table else torch.matmul(a, b)
     with autocast_done(a):
-        return operators.matmul(a_cast, b_cast, number)  # type: ignore[no-any-return]
+        return operators.matmul(a_cast, b_cast, operators.number_in_graph(number))  # type: ignore[no-any-return]
 
 
 def _is_for_functions(operands: tuple[Any, ...]) -> bool:
