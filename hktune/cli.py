@@ -10,7 +10,7 @@ from hktune.commands.output import printing, why_lost
 from hktune.commands.parser import BAD_INPUT, DONE, FAILED, Parser
 from hktune.core.errors import HktuneError
 from hktune.core.interruption import INTERRUPTED, INTERRUPTED_LINE, Interruption
-from hktune.core.needs import require_packages
+from hktune.core.needs import require_packages, require_working_directory
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,6 +49,7 @@ def _exit_code(words: list[str], interruption: Interruption) -> int:
 
 def _command(words: list[str]) -> int:
     try:
+        require_working_directory()
         require_packages()
         options = make_parser().parse_args(words)
         options.words = words

@@ -110,7 +110,7 @@ def make_environment(system: tuple[Torch, Path] | None) -> None:
         run([sys.executable, "-m", "pip", "install", "--quiet", "--target", _site_packages(), "pip"], "pip")
     if system and not system[0].too_old and find_torch(PYTHON) is None:
         # The Python that runs this is itself in an environment, which a .venv of its does not see.
-        Path(_site_packages(), "torch-of-the-parent.pth").write_text(f"{system[1]}\n")
+        Path(_site_packages(), "torch-of-the-parent.pth").write_text(f"{system[1]}\n", encoding="utf-8")
 
 
 def _site_packages() -> str:

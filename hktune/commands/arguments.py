@@ -68,7 +68,7 @@ def add_seed(parser: argparse.ArgumentParser, of: str) -> None:
 def add_hipkittens(parser: argparse.ArgumentParser) -> None:
     """--hipkittens."""
     parser.add_argument(
-        "--hipkittens", type=Path, metavar="DIR", help="HipKittens' headers (default: pinned ones, fetched once)"
+        "--hipkittens", type=path_given, metavar="DIR", help="HipKittens' headers (default: pinned ones, fetched once)"
     )
 
 
@@ -83,6 +83,14 @@ def add_workers(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="processes that compile (default: one per core)",
     )
+
+
+def path_given(text: str) -> Path:
+    """The type of an argument that is a path. An empty one, of a variable that is not set, is not the working
+    directory."""
+    if not text:
+        raise argparse.ArgumentTypeError("is empty: give a path, . for the working directory")
+    return Path(text)
 
 
 def integer(least: int, most: int) -> Callable[[str], int]:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hktune.commands.arguments import add_config_words, add_seed, add_space, problem
+from hktune.commands.arguments import add_config_words, add_seed, add_space, path_given, problem
 from hktune.commands.parser import DONE, FAILED, Command
 from hktune.core.errors import InputError
 from hktune.core.model import Failure, Problem
@@ -25,7 +24,9 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--problem", type=problem, action="append", metavar="MxNxK", help="may be given again; without: only proved"
     )
-    parser.add_argument("--prebuilt", type=Path, metavar="DIR", help="take the object from what hktune build left")
+    parser.add_argument(
+        "--prebuilt", type=path_given, metavar="DIR", help="take the object from what hktune build left"
+    )
     parser.add_argument("--cache", choices=("cold", "warm"), default="cold", help="when timing (default: cold)")
     add_seed(parser, "the random operands")
     add_config_words(parser)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hktune.commands.arguments import COUNT_MAX, add_hipkittens, add_seed, add_space, add_workers, integer
+from hktune.commands.arguments import COUNT_MAX, add_hipkittens, add_seed, add_space, add_workers, integer, path_given
 from hktune.commands.parser import DONE, FAILED, Command
 from hktune.core.model import Status
 from hktune.core.settings import Settings
@@ -21,15 +20,17 @@ if TYPE_CHECKING:
 def _add_options(parser: argparse.ArgumentParser) -> None:
     """The options of `hktune build`."""
     add_space(parser, "the search space", required=True)
-    parser.add_argument("-o", "--out", type=Path, required=True, metavar="DIR", help="for tune --prebuilt DIR")
-    parser.add_argument("--configs", type=Path, metavar="FILE", help="also these, a line of PARAMETER=VALUE words each")
+    parser.add_argument("-o", "--out", type=path_given, required=True, metavar="DIR", help="for tune --prebuilt DIR")
+    parser.add_argument(
+        "--configs", type=path_given, metavar="FILE", help="also these, a line of PARAMETER=VALUE words each"
+    )
     parser.add_argument("--near-seeds", action="store_true", help="also what differs from a seed in one parameter")
     kind = integer(0, COUNT_MAX)
     parser.add_argument("--random", type=kind, default=0, metavar="N", help="also N others, drawn at random")
     parser.add_argument("--all", action="store_true", help="the whole space")
     parser.add_argument(
         "--shapes",
-        type=Path,
+        type=path_given,
         metavar="FILE",
         help="also what the space favours for these; only what is legal for one",
     )

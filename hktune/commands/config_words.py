@@ -89,6 +89,8 @@ def find_config(directory: Path, prefix: str) -> Named:
     if found:
         what = f"{len(found)} configs of {directory} begin with {prefix!r}"
         raise InputError(f"{what}: {_some(found)}: give more digits")
+    if not known:
+        raise InputError(f"{directory} holds no config yet: let hktune tune or hktune build go on there")
     near = sorted(known, key=lambda config_id: (-_equal_digits(config_id, prefix), config_id))
     raise InputError(f"no config of {directory} begins with {prefix!r}: it has {_some(near)}")
 

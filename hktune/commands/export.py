@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
+from hktune.commands.arguments import path_given
 from hktune.commands.parser import DONE, Command
 from hktune.core.errors import TableError
 from hktune.core.publish import publish
@@ -14,13 +14,13 @@ from hktune.core.shipped import DEFAULT_SPACE
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
     """The options of `hktune export`."""
-    parser.add_argument("directory", type=Path, metavar="DIR", help="the results directory with the table")
+    parser.add_argument("directory", type=path_given, metavar="DIR", help="the results directory with the table")
     parser.add_argument(
         "--format", choices=("inline",), default="inline", help="one PyTorch file (default: %(default)s)"
     )
     forms = ("matmul", "matmul-bt", "linear")
     parser.add_argument("--form", choices=forms, default="matmul", help="what ModelNew is (default: %(default)s)")
-    parser.add_argument("-o", "--out", type=Path, required=True, metavar="FILE", help="the file to write")
+    parser.add_argument("-o", "--out", type=path_given, required=True, metavar="FILE", help="the file to write")
 
 
 def _run(options: argparse.Namespace) -> int:

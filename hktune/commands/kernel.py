@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hktune.commands.arguments import path_given
 from hktune.core.settings import Settings
 
 if TYPE_CHECKING:
@@ -19,7 +20,9 @@ _DEBUG_LINES = "-gline-tables-only"
 def add_kernel_options(parser: argparse.ArgumentParser) -> None:
     """The options that describe a kernel; PARAMETER=VALUE then gives the numbers."""
     kernel = parser.add_argument_group("a kernel of your own")
-    kernel.add_argument("--kernel", type=Path, metavar="FILE", help="HIP source, or a code object (.hsaco, .co, .so)")
+    kernel.add_argument(
+        "--kernel", type=path_given, metavar="FILE", help="HIP source, or a code object (.hsaco, .co, .so)"
+    )
     kernel.add_argument("--symbol", metavar="NAME", help="which kernel, where the file has several")
     kernel.add_argument(
         "--args", default="", metavar="LIST", help="such as 'a:bf16[m,k] bt:bf16[n,k] c:out:bf16[m,n] m n k alpha:f32'"

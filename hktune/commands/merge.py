@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
+from hktune.commands.arguments import path_given
 from hktune.commands.parser import DONE, Command
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
     """The options of `hktune merge`."""
     parser.add_argument(
-        "shards", nargs="+", type=Path, metavar="DIR_OR_CSV", help="results directories, or their trials.csv"
+        "shards", nargs="+", type=path_given, metavar="DIR_OR_CSV", help="results directories, or their trials.csv"
     )
-    parser.add_argument("-o", "--out", type=Path, required=True, metavar="DIR", help="where the merged trials go")
+    parser.add_argument("-o", "--out", type=path_given, required=True, metavar="DIR", help="where the merged trials go")
 
 
 def _run(options: argparse.Namespace) -> int:

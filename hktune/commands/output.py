@@ -83,7 +83,7 @@ def printing() -> Iterator[Printed]:
 
 def _nowhere() -> TextIO:
     """For a stream that was closed before the process began. It takes that one's number, so that no file gets it."""
-    return Path(os.devnull).open("w")
+    return Path(os.devnull).open("w", encoding="utf-8")
 
 
 def why_lost(output: Printed) -> str | None:

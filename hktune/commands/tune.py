@@ -5,9 +5,17 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from pathlib import Path
 
-from hktune.commands.arguments import add_hipkittens, add_seed, add_space, add_workers, gibibytes, positive, seconds
+from hktune.commands.arguments import (
+    add_hipkittens,
+    add_seed,
+    add_space,
+    add_workers,
+    gibibytes,
+    path_given,
+    positive,
+    seconds,
+)
 from hktune.commands.parser import DONE, FAILED, Command
 from hktune.core.interruption import INTERRUPTED
 from hktune.core.settings import Settings
@@ -15,7 +23,7 @@ from hktune.core.settings import Settings
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
     """The options of `hktune tune`."""
-    parser.add_argument("--shapes", type=Path, required=True, metavar="FILE", help="the problems: shapes.yaml")
+    parser.add_argument("--shapes", type=path_given, required=True, metavar="FILE", help="the problems: shapes.yaml")
     add_space(parser, "the search space (default: the device's own)")
     parser.add_argument(
         "--device",
@@ -37,7 +45,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         metavar="GIB",
         help="of each worker (default: 4, or its share of this machine's if that is less)",
     )
-    parser.add_argument("--out", type=Path, metavar="DIR", help="where to (default: out/<device>)")
+    parser.add_argument("-o", "--out", type=path_given, metavar="DIR", help="where to (default: out/<device>)")
     add_seed(parser, "the strategy and of random operands")
     add_workers(parser)
     add_hipkittens(parser)
@@ -55,7 +63,7 @@ def _add_gpu(parser: argparse.ArgumentParser) -> None:
         help="share the shapes between the first N GPUs (default: all that are visible); 1 keeps another's heat and "
         "power out of the times",
     )
-    parser.add_argument("--prebuilt", type=Path, metavar="DIR", help="try only what hktune build left in DIR")
+    parser.add_argument("--prebuilt", type=path_given, metavar="DIR", help="try only what hktune build left in DIR")
     parser.add_argument(
         "--cache", choices=("cold", "warm"), default="cold", help="of a GPU, when timing (default: %(default)s)"
     )

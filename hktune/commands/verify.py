@@ -42,6 +42,8 @@ def _run(options: argparse.Namespace) -> int:
     require_legal(space, config, [options.problem])
     if note := words.note(space):
         print(note)
+    if not options.config:
+        print(f"no CONFIG is given: this is the default config of {space.name}")
     settings = Settings.from_environment(os.environ)
     if space.template.language == "cuda":
         return _compile_only(space, config, settings)

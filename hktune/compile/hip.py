@@ -50,7 +50,7 @@ class HipCompiler:
         name = f"{PurePosixPath(variant.template).name}.hip"
         with scratch_folder() as folder, disk_at_fault(folder):
             source = folder / name
-            source.write_text(variant.source)
+            source.write_text(variant.source, encoding="utf-8")
             finished = self._build(variant, source, attended_s() + deadline_s)
             if finished is None:
                 return Failure(Status.TIMEOUT, f"{name}: still compiling after {deadline_s:g} s")

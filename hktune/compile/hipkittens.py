@@ -108,7 +108,8 @@ def download_wheel(into: Path) -> Path:
         pip = subprocess.run(
             command,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             timeout=_DOWNLOAD_TIMEOUT_S,
             check=False,
             env=os.environ | {"TMPDIR": str(into), "LC_ALL": "C"},  # so that one place is short of room, if any

@@ -46,7 +46,7 @@ class NvrtcCompiler:
         name = f"{PurePosixPath(variant.template).name}.cu"
         with scratch_folder() as folder, disk_at_fault(folder):
             source = folder / name
-            source.write_text(variant.source)
+            source.write_text(variant.source, encoding="utf-8")
             argv = [sys.executable, str(_CHILD), name, OBJECT_NAME, f"--gpu-architecture={nvidia_name(variant.arch)}"]
             finished = run_to_end([*argv, *OPTIONS], source.parent, deadline_s)
             if finished is None:

@@ -1,11 +1,12 @@
-"""The packages that hktune cannot run without, asked for before anything imports one. Standard library only."""
+"""What hktune cannot run without, asked for before anything is imported. Standard library only."""
 
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Mapping
 
-from hktune.core.errors import ToolchainError
+from hktune.core.errors import InputError, ToolchainError
 
 PACKAGES: Mapping[str, str] = {
     "torch": "torch",
@@ -22,6 +23,14 @@ PACKAGES: Mapping[str, str] = {
     "threadpoolctl": "threadpoolctl",
 }
 """What each is imported as, and what it is installed as: pyproject.toml's dependencies."""
+
+
+def require_working_directory() -> None:
+    """Raises InputError where the directory that this process works in was removed: no other can be started there."""
+    try:
+        os.getcwd()  # noqa: PTH109 - pathlib only wraps it
+    except FileNotFoundError:
+        raise InputError("the working directory is gone: cd to one that is there") from None
 
 
 def require_packages() -> None:

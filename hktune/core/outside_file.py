@@ -32,12 +32,13 @@ _NATURES = (
 @dataclass(frozen=True)
 class FileKind:
     """One kind of file from outside: `name` as in "a shapes file", the most bytes it may have, the `error` that a bad
-    one raises, and the next step that its line ends with."""
+    one raises, and the next step that its line ends with, another one where it is `too_large`."""
 
     name: str
     bytes_max: int
     error: type[InputError]
     remedy: str
+    too_large: str = ""
 
     def broken(self, path: Path, rule: str) -> InputError:
         """The error to raise for the file at `path`, which breaks `rule`."""
@@ -119,7 +120,8 @@ class FileKind:
         return data
 
     def _too_large(self, path: Path) -> InputError:
-        return self.broken(path, f"{self.name} has at most {self.bytes_max} bytes, this has more")
+        rule = f"{self.name} has at most {self.bytes_max} bytes, this has more"
+        return self.error(f"{path}: {rule}: {self.too_large or self.remedy}")
 
 
 def nature(path: Path) -> str | None:

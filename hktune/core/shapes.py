@@ -33,7 +33,7 @@ DIMENSION_MAX = 2**24
 MATRIX_ELEMENTS_MAX = 2**31
 PROBLEMS_MAX = 10_000
 NAMES_SHOWN = 4  # of one problem
-SHAPES_FILE = FileKind("a shapes file", 1 << 20, ShapesError, "pass a file like shapes.yaml, or split it")
+SHAPES_FILE = FileKind("a shapes file", 1 << 20, ShapesError, "pass a file like shapes.yaml", "split it")
 
 FILE_KEYS = {"dtype", "epilogue", "shapes"}
 ENTRY_KEYS = {"name", "m", "n", "k", "weight", "dtype", "epilogue"}

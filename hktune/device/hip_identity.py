@@ -53,6 +53,6 @@ def _hex(path: Path) -> str | None:
 
 def _text(path: Path) -> str | None:
     try:
-        return path.read_text().strip() or None
+        return path.read_text(encoding="utf-8").strip() or None
     except OSError:
         return None

@@ -177,7 +177,7 @@ def _candidates(rocm_path: Path | None) -> Iterator[str]:
 
 def _loaded() -> list[str]:
     try:
-        maps = Path("/proc/self/maps").read_text()
+        maps = Path("/proc/self/maps").read_text(encoding="utf-8")
     except OSError:
         return []
     return re.findall(rf"\s(/\S*/{re.escape(LIBRARY)}[.\d]*)$", maps, re.MULTILINE)[:1]

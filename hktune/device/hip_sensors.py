@@ -110,6 +110,6 @@ def _hwmon(device: Path) -> Clocks:
 
 def _reading(path: Path) -> int | None:
     try:
-        return int(path.read_text())
+        return int(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None

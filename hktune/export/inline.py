@@ -162,4 +162,4 @@ def _in_docstring(text: str) -> str:
 
 
 def _text(name: str) -> Text:
-    return Text(resources.files("hktune.export").joinpath(name).read_text())
+    return Text(resources.files("hktune.export").joinpath(name).read_text(encoding="utf-8"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from rich.console import Console
 
 from hktune.core.escaped import escaped
 
+_WORD = re.compile(r"[^\s-]+-*|-+|\s+")
 _GAP = 2  # spaces between two columns
 _NARROW = 20  # a column that folds is made as narrow as this before another is left out
 
@@ -122,5 +124,12 @@ def _total(columns: Sequence[Column]) -> int:
 
 
 def _folded(text: str, width: int) -> list[str]:
-    """`text` in lines of at most `width` terminal cells, of which some characters take two."""
-    return [piece for line in textwrap.wrap(text, width) for piece in chop_cells(line, width)]
+    """`text` in lines of at most `width` terminal cells, of which some characters take two: at spaces and after hyphens
+    first."""
+    lines = [""]
+    for word in _WORD.findall(text):
+        if cell_len(lines[-1] + word.rstrip()) <= width:
+            lines[-1] += word
+        else:
+            lines += chop_cells(word.lstrip(), width)
+    return [line.strip() for line in lines if line.strip()] or [""]

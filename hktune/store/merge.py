@@ -38,6 +38,7 @@ def merge(shards: Sequence[Path], directory: Path) -> Merged:
     shards of several devices, before anything is written.
     """
     target = directory / FILE_NAME
+    rows = _rows_of(shards)
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with locked(directory):
@@ -47,7 +48,8 @@ def merge(shards: Sequence[Path], directory: Path) -> Merged:
             common, unlike = _common(environments)
             if unlike and read_environment(directory):
                 raise StoreError(f"{directory} is of one set-up, and {unlike}: merge into another DIR")
-            trials = merged_trials(sources)
+            rows += _rows_of(own)
+            trials = _merged(rows)
             _check_devices(trials)
             encoder = Encoder()
             publish(target, chain([HEADER], map(encoder.line, trials)))
@@ -61,11 +63,20 @@ def merge(shards: Sequence[Path], directory: Path) -> Merged:
 
 def merged_trials(shards: Iterable[Path]) -> list[Trial]:
     """The trials of shards as `merge` orders and numbers them. Raises StoreError for a shard that cannot be read."""
+    return _merged(_rows_of(shards))
+
+
+def _rows_of(shards: Iterable[Path]) -> list[Trial]:
     trials: list[Trial] = []
     for shard in shards:
         trials += read_trials(shard / FILE_NAME if shard.is_dir() else shard)
+    return trials
+
+
+def _merged(trials: list[Trial]) -> list[Trial]:
+    """The distinct rows, ordered and numbered. Empties `trials`: a million rows are held once."""
     distinct = list(_distinct_in_order(trials))
-    del trials
+    trials.clear()
     for number, trial in enumerate(distinct):
         distinct[number] = trial.numbered(number)
     return distinct

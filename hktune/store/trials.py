@@ -169,7 +169,7 @@ def holder_of(path: str) -> str:
     """Who holds the lock of a file, as far as the kernel tells."""
     with contextlib.suppress(OSError):
         inode = Path(path).stat().st_ino
-        for line in Path("/proc/locks").read_text().splitlines():
+        for line in Path("/proc/locks").read_text(encoding="utf-8").splitlines():
             fields = line.split()
             if "->" not in fields and fields[5].rpartition(":")[2] == str(inode):
                 return f"another process (pid {fields[4]})"

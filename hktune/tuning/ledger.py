@@ -16,6 +16,7 @@ from hktune.core.model import Config, Failure, Problem, Status, Timing, Trial, b
 from hktune.measure.stopwatch import Attempt
 from hktune.space import SearchSpace
 from hktune.store import Claims, TrialStore, locked, named_template
+from hktune.store.rows import HEADER
 from hktune.tuning.loop import PEER_PATIENCE_S, PEER_POLL_S
 from hktune.tuning.trial_rows import RowContext
 from hktune.workers.gpu_worker import QUARANTINED
@@ -175,12 +176,15 @@ class SharedDirectory:
 
 
 def _set_aside(directory: Path) -> None:
-    """Rename the trials of `directory` after the time of their last change, so that starting afresh loses nothing."""
+    """Rename the trials of `directory` after the time of their last change, so that starting afresh loses nothing.
+    A file without rows, which another run has just begun, say, holds nothing to lose and stays."""
     previous = directory / "trials.csv"
     if not previous.exists():
         return
     with locked(directory):
         if not previous.exists():  # somebody else has set it aside
+            return
+        if previous.stat().st_size <= len(HEADER) and previous.read_bytes() in (HEADER, b""):
             return
         changed = datetime.fromtimestamp(previous.stat().st_mtime, timezone.utc)
         name = f"trials-{changed:%Y%m%dT%H%M%SZ}"

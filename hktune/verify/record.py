@@ -107,7 +107,7 @@ def _imports_of(file: Path) -> Iterator[str]:
     """The modules of hktune that `file` names, and the packages that they are in; and perhaps names that are none.
     Parsing Python for this would take every worker half a second."""
     package = ".".join(("hktune", *file.relative_to(_ROOT).parent.parts))
-    for origin, several, modules in _IMPORT.findall(file.read_text()):
+    for origin, several, modules in _IMPORT.findall(file.read_text(encoding="utf-8")):
         names = _NAME.findall(several or modules)
         if origin:
             origin = importlib.util.resolve_name(origin, package)

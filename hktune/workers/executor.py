@@ -56,7 +56,7 @@ def memory_there_bytes() -> int:
     there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     for path in _CONTAINER_LIMITS:
         with contextlib.suppress(OSError, ValueError):  # "max" where there is none
-            there = min(there, int(path.read_text()))
+            there = min(there, int(path.read_text(encoding="utf-8")))
     return there
 
 

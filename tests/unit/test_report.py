@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.cells import cell_len
 from rich.console import Console
 
 from hktune.core.escaped import escaped
@@ -157,6 +158,22 @@ def test_names_and_details_from_files_are_text_to_the_terminal(nasty: str) -> No
     said = file.getvalue()
     assert said.replace("\n", "").isprintable()
     assert said.count(escaped(nasty)) >= 2
+
+
+def test_names_of_wide_characters_fold_where_the_column_is_full() -> None:
+    """A terminal gives each of them two cells."""
+    file = io.StringIO()
+    names = ["注意力输出投影" * 6, "decode 的 注意力 输出 投影 与 a-b-c", "plain-hyphenated-name-of-a-projection"]
+    columns = [Column("name", names, folds=True), Column("more", ["x" * 16] * 3)]
+    print_columns(Console(file=file, width=40), columns)
+    _, *lines = file.getvalue().splitlines()
+    cells = [line.partition("  x")[0].rstrip() for line in lines]
+    assert max(map(cell_len, cells)) <= 22
+    assert "".join(cells).replace(" ", "") == "".join(names).replace(" ", "")
+    full, last = cells[: 84 // 22], cells[84 // 22]
+    assert [cell_len(cell) for cell in full] == [22] * 3
+    assert cell_len(last) == 84 - 3 * 22
+    assert cells[4:] == ["decode 的 注意力 输出", "投影 与 a-b-c", "plain-hyphenated-name-", "of-a-projection"]
 
 
 def test_next_is_quoted_for_a_shell() -> None:

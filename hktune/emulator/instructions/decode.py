@@ -160,7 +160,7 @@ def _bits(word: int, high: int, low: int) -> int:
 
 @functools.cache
 def _formats() -> Mapping[str, _Format]:
-    table: dict[str, Any] = json.loads(Path(__file__).with_name("cdna4.json").read_text())
+    table: dict[str, Any] = json.loads(Path(__file__).with_name("cdna4.json").read_text(encoding="utf-8"))
     return {
         name: _Format(
             name,
