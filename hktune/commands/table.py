@@ -12,6 +12,7 @@ from hktune import __version__
 from hktune.commands.arguments import COUNT_MAX, add_hipkittens, add_space, number, path_given
 from hktune.commands.parser import DONE, FAILED, Command, Parser
 from hktune.core.errors import InputError, StoreError, TableError
+from hktune.core.escaped import escaped
 from hktune.core.settings import Settings
 from hktune.core.shipped import DEFAULT_SPACE, KERNELS
 
@@ -240,7 +241,7 @@ def _doctor(options: argparse.Namespace) -> int:
     identity = _identity(options.device)
     findings = examine_table(options.directory, calls, identity, _templates(), _trust(options), options.allow_modelled)
     for finding in findings:
-        print(finding)
+        print(escaped(str(finding)))
     where = "the device it was made on" if identity is None else str(identity)
     wrong = sum(finding.wrong for finding in findings)
     print(f"{wrong} wrong, {len(findings) - wrong} notes; judged for {where}")

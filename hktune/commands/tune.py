@@ -17,6 +17,7 @@ from hktune.commands.arguments import (
     seconds,
 )
 from hktune.commands.parser import DONE, FAILED, Command
+from hktune.core.escaped import escaped
 from hktune.core.interruption import INTERRUPTED
 from hktune.core.settings import Settings
 
@@ -86,7 +87,7 @@ def _run(options: argparse.Namespace) -> int:
         summary = tune(chosen, settings, ["hktune", *options.words], progress)
     print_summary(console, summary)
     for line in (*summary.notes, *summary.stopped):
-        print(f"hktune: {line}", file=sys.stderr)
+        print(f"hktune: {escaped(line)}", file=sys.stderr)
     if summary.interrupted:
         return INTERRUPTED
     return FAILED if summary.stopped or summary.without_kernel else DONE

@@ -15,6 +15,8 @@ from enum import Enum
 from operator import attrgetter
 from typing import Any
 
+from hktune.core.bounded_text import ComputeUnits, FolderName, Text, Word
+
 Value = int | str | bool
 
 WORKSPACE_COUNTER_BYTES = 65536
@@ -255,12 +257,12 @@ class Timing:
 class Identity:
     """Exactly which device: `kind` is emulated, hip or cuda; `pci_id` is absent where nothing is plugged in."""
 
-    kind: str
-    arch: str
-    name: str
-    compute_units: int
-    pci_id: str | None = None
-    partition: str | None = None
+    kind: FolderName
+    arch: FolderName
+    name: Text
+    compute_units: ComputeUnits
+    pci_id: Word | None = None
+    partition: Word | None = None
 
     def __str__(self) -> str:
         known = ((field.name, getattr(self, field.name)) for field in fields(self))

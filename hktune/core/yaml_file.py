@@ -1,9 +1,9 @@
 """YAML from outside, read into typed structs: a part of the language in which a file says no more than it holds.
 
-One document of mappings, lists and scalars. No anchors, aliases, tags or merge keys; keys are text, each once. A plain
-scalar is what YAML 1.2 makes of it in JSON's spelling: true, false and null (True and TRUE too, and ~), decimal
-integers and floats as JSON writes them. All else is text: 1_6, 0x10, 010, 1:30, yes, 2026-11-29. Time is linear in the
-file's size, and what a file may hold is bounded.
+One document of mappings, lists and scalars. No anchors, aliases, tags, directives or merge keys; keys are text, each
+once. A plain scalar is what YAML 1.2 makes of it in JSON's spelling: true, false and null (True and TRUE too, and ~),
+decimal integers and floats as JSON writes them. All else is text: 1_6, 0x10, 010, 1:30, yes, 2026-11-29. Time is linear
+in the file's size, and what a file may hold is bounded.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ _Struct = TypeVar("_Struct", bound=msgspec.Struct)
 _WORDS = {"true": True, "false": False, "null": None, "~": None, "": None}
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]*)\Z")
 _FLOAT = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?\Z")
+_DIRECTIVE = re.compile("(?:\\A|[\r\n\x85\u2028\u2029])\ufeff*%")  # at the start of what YAML takes for a line
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's scanner is some ten times as fast
 
 
@@ -64,6 +65,10 @@ def value_of(data: bytes, path: Path, kind: FileKind) -> Any:
 
 def parsed(text: str) -> Any:
     """What `text` says. Raises Malformed."""
+    directive = _DIRECTIVE.search(text)  # a parser compares each with all before it
+    if directive:
+        line = text.count("\n", 0, directive.start()) + 1 + (directive[0][0] == "\n")
+        raise Malformed("begins with %, and directives are not supported, leave it out", line)
     try:
         return _Document(text).value()
     except yaml.MarkedYAMLError as wrong:

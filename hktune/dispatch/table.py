@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from hktune.core import model
+from hktune.core.bounded_text import PLAIN, ComputeUnits, FolderName, Text, Word
 from hktune.core.errors import SpaceError
 from hktune.core.launch_rule import BLOCK_MAX, GRID_MAX, LDS_BYTES_MAX, WORKSPACE_BYTES_MAX, LaunchRule, compiled
 
@@ -22,13 +23,12 @@ ENTRIES_MAX = 20_000  # twice the problems of a shapes file
 # Characters of all formulas of a table, and of those that differ. In use a row has some 80, most of them shared.
 FORMULAS_MAX, DISTINCT_FORMULAS_MAX = 4 << 20, 1 << 19
 
+REQUIRES_MAX = 2048  # characters of what one row demands of m, worked out for each m; in use some hundred
+
 Key = tuple[int, int, int, str, str]
 Family = tuple[int, int, str, str]
 
-Word = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"\A[A-Za-z0-9_.+:/-]+\Z")]
-_PLAIN = r"\A[^\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+\Z"
-Text = Annotated[str, Meta(max_length=4096, pattern=_PLAIN)]
-Name = Annotated[str, Meta(max_length=NAME_CHARACTERS_MAX, pattern=_PLAIN)]
+Name = Annotated[str, Meta(max_length=NAME_CHARACTERS_MAX, pattern=PLAIN)]
 Sha256 = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 ConfigId = Annotated[str, Meta(pattern=r"\A[0-9a-f]{16}\Z")]
 Symbol = Annotated[str, Meta(pattern=r"\A[A-Za-z_$.][A-Za-z0-9_$.]{0,4095}\Z")]
@@ -81,6 +81,8 @@ class Launch(Strict, frozen=True):
         if self.workspace_bytes and "workspace" not in names:
             known = sorted(names)
             raise ValueError(f"workspace_bytes {self.workspace_bytes} and arguments {known} must agree on a workspace")
+        if sum(map(len, self.requires)) > REQUIRES_MAX:
+            raise ValueError(f"requires have over {REQUIRES_MAX} characters: demand less")
 
     @property
     def formulas(self) -> list[str]:
@@ -178,7 +180,7 @@ class DeviceIdentity(Strict, frozen=True):
 
     kind: Literal["emulated", "hip", "cuda"]
     name: Text
-    compute_units: Annotated[int, Meta(ge=1, le=65536)]
+    compute_units: ComputeUnits
     pci_id: Word | None = None
     partition: Word | None = None
 
@@ -188,7 +190,7 @@ class Table(Strict, frozen=True, kw_only=True):
 
     format: Literal["hktune-table"] = "hktune-table"
     version: Literal[2] = 2
-    arch: Word
+    arch: FolderName
     device: DeviceIdentity
     compiler: Text
     hktune: Word

@@ -16,7 +16,7 @@ from hktune.dispatch.table import Entry, Table
 from hktune.objects.code_object import read_code_object
 from hktune.objects.cubin import read_cubin
 
-OBJECTS_BYTES_MAX = 1 << 30  # of one table, all together: they stay in memory
+OBJECTS_BYTES_MAX = 64 << 20  # of one table, all together, over a thousand kernels: they stay in memory
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def validate(
 
 
 class _Shelf:
-    """The code objects of a table, each read, hashed and parsed at most once."""
+    """The code objects of a table, each read and hashed once, and of its kernels those parsed that rows name."""
 
     def __init__(self, table: Table, directory: Path) -> None:
         self.data: dict[str, bytes] = {}
@@ -93,6 +93,10 @@ class _Shelf:
         self._directory = directory
         self._bytes_left = OBJECTS_BYTES_MAX
         self._found: dict[str, ObjectFound] = {}
+        self._symbols: dict[str, set[str]] = {}
+        for entry in table.entries:
+            if entry.kernel:
+                self._symbols.setdefault(entry.kernel.object_sha256, set()).add(entry.kernel.symbol)
 
     def code(self, sha256: str) -> ObjectFound:
         if sha256 not in self._found:
@@ -110,7 +114,8 @@ class _Shelf:
             found = hashlib.sha256(data).hexdigest()
             if found != sha256:
                 return Mismatch("hard", Reason.OBJECT_CHANGED, f"{path}: sha256 saved={sha256} current={found}")
-            code = read_code_object(data) if self._table.arch.startswith("gfx") else read_cubin(data)
+            read = read_code_object if self._table.arch.startswith("gfx") else read_cubin
+            code = read(data, self._symbols[sha256])
         except TableError as error:
             return Mismatch("hard", Reason.OBJECT_UNREADABLE, str(error))
         self._bytes_left -= len(data)

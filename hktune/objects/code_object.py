@@ -9,17 +9,17 @@ from __future__ import annotations
 import struct
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct, field
 
 from hktune.core.errors import TableError
 from hktune.core.model import Argument, Resources
-from hktune.objects.elf import PT_LOAD, SHT_DYNSYM, Elf
+from hktune.objects.elf import PT_LOAD, SHT_DYNSYM, Elf, Segment
 
 _EM_AMDGPU = 224
 _NT_AMDGPU_METADATA = 32
@@ -28,6 +28,8 @@ _DESCRIPTOR_ENTRY_OFFSET = slice(16, 24)
 _SCALAR_BYTES = {"u32": 4, "i32": 4, "f32": 4, "u64": 8}
 _MEMORY_BYTES_MAX = 1 << 26  # of all segments: a kernel's machine code and constants
 _KERNELS_MAX = 4096
+_METADATA_BYTES_MAX = 4 << 20  # a kernel's record has one or two thousand
+_T = TypeVar("_T")
 _DEBUG_LINES = ".debug_line"
 _DEBUG_LINES_DEADLINE_S = 10.0
 _LINE_CHARACTERS_MAX = 300
@@ -68,10 +70,16 @@ class _Record(Struct):
     slots: Annotated[tuple[_Slot, ...], Meta(max_length=256)] = field(name=".args", default=())
 
 
+class _Named(Struct):
+    """A kernel's record, only its name read."""
+
+    name: _Short = field(name=".name")
+
+
 class _Metadata(Struct):
     """Version 1.0 (code object V3) has no target: the file's header says it."""
 
-    kernels: Annotated[tuple[_Record, ...], Meta(max_length=_KERNELS_MAX)] = field(name="amdhsa.kernels")
+    kernels: Annotated[tuple[msgspec.Raw, ...], Meta(max_length=_KERNELS_MAX)] = field(name="amdhsa.kernels")
     target: _Short = field(name="amdhsa.target", default="")
 
 
@@ -128,7 +136,7 @@ class KernelImage:
 
 @dataclass(frozen=True)
 class AmdCodeObject:
-    """A parsed code object: target, loadable segments as (virtual address, bytes), kernels by symbol.
+    """A parsed code object: target, loadable segments, kernels by symbol.
 
     `features` are what it asks of the target's settings, as in a target id: "sramecc+", "xnack-"; nothing of one that
     it does not depend on.
@@ -136,8 +144,13 @@ class AmdCodeObject:
 
     arch: str
     features: tuple[str, ...]
-    segments: tuple[tuple[int, bytes], ...]
+    loaded: tuple[Segment, ...]
     kernels: Mapping[str, KernelImage]
+
+    @cached_property
+    def segments(self) -> tuple[tuple[int, bytes], ...]:
+        """What a device's memory holds of it, as (virtual address, bytes): zeros included that the file leaves out."""
+        return tuple((each.address, bytes(each.data).ljust(each.memory_bytes, b"\0")) for each in self.loaded)
 
     def misfit(self, arch: str, features: tuple[str, ...] = ()) -> str | None:
         """Why a device of `arch` with `features` cannot run it, or None when it can."""
@@ -150,21 +163,22 @@ class AmdCodeObject:
         return None
 
 
-def read_code_object(data: bytes) -> AmdCodeObject:
-    """Parse an AMDGPU ELF: a total function. Raises TableError when the bytes are not a whole, well-formed one."""
+def read_code_object(data: bytes, symbols: Collection[str] | None = None) -> AmdCodeObject:
+    """Parse an AMDGPU ELF, of its kernels only `symbols` where they are given: a total function. Raises TableError when
+    the bytes are not a whole, well-formed one."""
     try:
-        return _parsed(Elf(data))
+        return _parsed(Elf(data), symbols)
     except TableError as error:
         raise TableError(f"not a readable AMD code object: {error}") from None
 
 
-def _parsed(elf: Elf) -> AmdCodeObject:
+def _parsed(elf: Elf, wanted: Collection[str] | None) -> AmdCodeObject:
     if elf.machine != _EM_AMDGPU:
         raise TableError(f"machine is {elf.machine}; rebuild it")
-    metadata, segments, symbols = _metadata(elf), _segments(elf), _symbols(elf)
-    images = [_kernel(record, symbols, segments) for record in metadata.kernels]
+    metadata, loaded, symbols = _metadata(elf), _loaded(elf), _symbols(elf)
+    images = [_kernel(record, symbols, loaded) for record in _records(metadata, wanted)]
     arch = _arch(elf.flags, metadata.target)
-    return AmdCodeObject(arch, _features(elf), segments, {image.symbol: image for image in images})
+    return AmdCodeObject(arch, _features(elf), loaded, {image.symbol: image for image in images})
 
 
 def _arch(flags: int, target: str) -> str:
@@ -206,20 +220,32 @@ def source_line(data: bytes, address: int) -> str | None:
 def _metadata(elf: Elf) -> _Metadata:
     for owner, kind, content in elf.notes():
         if owner == b"AMDGPU" and kind == _NT_AMDGPU_METADATA:
-            try:
-                return msgspec.msgpack.decode(content, type=_Metadata)
-            except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
-                raise TableError(f"its metadata is malformed ({error}); rebuild it") from None
+            if len(content) > _METADATA_BYTES_MAX:
+                raise TableError(f"metadata of {len(content)} bytes are no kernel's; rebuild it")
+            return _decoded(content, _Metadata)
     raise TableError("it carries no AMDGPU metadata note; rebuild it")
 
 
-def _segments(elf: Elf) -> tuple[tuple[int, bytes], ...]:
-    loaded = [segment for segment in elf.segments if segment.kind == PT_LOAD]
+def _records(metadata: _Metadata, wanted: Collection[str] | None) -> list[_Record]:
+    """The records of the kernels in `wanted`, or of all. Others cost next to nothing."""
+    own = [raw for raw in metadata.kernels if wanted is None or _decoded(raw, _Named).name in wanted]
+    return [_decoded(raw, _Record) for raw in own]
+
+
+def _decoded(content: bytes | msgspec.Raw, kind: type[_T]) -> _T:
+    try:
+        return msgspec.msgpack.decode(content, type=kind)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        raise TableError(f"its metadata is malformed ({error}); rebuild it") from None
+
+
+def _loaded(elf: Elf) -> tuple[Segment, ...]:
+    loaded = tuple(segment for segment in elf.segments if segment.kind == PT_LOAD)
     sizes = [max(segment.memory_bytes, len(segment.data)) for segment in loaded]
     ends = [segment.address + size for segment, size in zip(loaded, sizes, strict=True)]
     if max([sum(sizes), *ends]) > _MEMORY_BYTES_MAX:
         raise TableError(f"segments of {sum(sizes)} bytes up to address {max(ends):#x} are no kernel's; rebuild it")
-    return tuple((segment.address, bytes(segment.data).ljust(segment.memory_bytes, b"\0")) for segment in loaded)
+    return loaded
 
 
 def _symbols(elf: Elf) -> dict[str, int]:
@@ -229,11 +255,11 @@ def _symbols(elf: Elf) -> dict[str, int]:
     return {symbol.name: symbol.value for symbol in symbols}
 
 
-def _kernel(record: _Record, symbols: Mapping[str, int], segments: tuple[tuple[int, bytes], ...]) -> KernelImage:
+def _kernel(record: _Record, symbols: Mapping[str, int], loaded: tuple[Segment, ...]) -> KernelImage:
     if record.symbol not in symbols:
         raise TableError(f"kernel {record.name[:80]!r} has no symbol; rebuild it")
     address = symbols[record.symbol]
-    descriptor = _bytes_at(segments, address, _DESCRIPTOR_BYTES)
+    descriptor = _bytes_at(loaded, address, _DESCRIPTOR_BYTES)
     entry = address + int.from_bytes(descriptor[_DESCRIPTOR_ENTRY_OFFSET], "little", signed=True)
     if any(slot.offset + slot.size > record.kernarg_bytes for slot in record.slots):
         raise TableError(
@@ -266,8 +292,9 @@ def _registers(record: _Record, descriptor: bytes) -> tuple[int, int]:
     return min(first, allocated), max(allocated - first, 0)
 
 
-def _bytes_at(segments: tuple[tuple[int, bytes], ...], address: int, size: int) -> bytes:
-    for start, data in segments:
-        if start <= address and address + size <= start + len(data):
-            return data[address - start : address - start + size]
+def _bytes_at(loaded: tuple[Segment, ...], address: int, size: int) -> bytes:
+    for segment in loaded:
+        at = address - segment.address
+        if at >= 0 and at + size <= len(segment.data):
+            return bytes(segment.data[at : at + size])
     raise TableError(f"address {address:#x} lies outside its segments; rebuild it")

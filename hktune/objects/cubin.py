@@ -8,7 +8,7 @@ trusts the bytes: what is wrong is one TableError line.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from hktune.core.errors import TableError
@@ -20,6 +20,9 @@ BOX_PREFIX = "hktune_box_"
 
 _EM_CUDA = 190
 _PARAMETERS_MAX = 256
+_RECORDS_MAX = 4096  # of one kernel, which has some thirty, and one for each parameter
+_SHARED_RECORDS_MAX = 8  # for each symbol; a function has four
+_RECORD = struct.Struct("<BBH")
 _RESERVED_LDS_BYTES = 1024  # of each block's shared memory from compute capability 9.0 on; the section counts it
 _SCALAR_BYTES = {"u32": 4, "i32": 4, "f32": 4, "u64": 8, "pointer": 8}
 _WHOLE_VALUE = 4  # the form of a record that carries bytes; the others are one word long
@@ -89,55 +92,62 @@ class Cubin:
     boxes: Mapping[str, Box]
 
 
-def read_cubin(data: bytes) -> Cubin:
-    """Parse a cubin: a total function. Raises TableError when the bytes are not a whole, well-formed one.
+def read_cubin(data: bytes, symbols: Collection[str] | None = None) -> Cubin:
+    """Parse a cubin, of its kernels only `symbols` where they are given: a total function. Raises TableError when the
+    bytes are not a whole, well-formed one.
 
     A box is a constant of two 32-bit words, rows and columns, that a source names `hktune_box_<argument>`.
     """
     try:
-        return _parsed(Elf(data))
+        return _parsed(Elf(data), symbols)
     except struct.error as error:
         raise TableError(f"not a readable cubin: a record has another length ({error}); rebuild it") from None
     except TableError as error:
         raise TableError(f"not a readable cubin: {error}") from None
 
 
-def _parsed(elf: Elf) -> Cubin:
+def _parsed(elf: Elf, wanted: Collection[str] | None) -> Cubin:
     if elf.machine != _EM_CUDA:
         raise TableError(f"machine is {elf.machine}; rebuild it")
     symbols = elf.symbols(SHT_SYMTAB)
     if symbols is None:
         raise TableError("it has no symbol table; rebuild it")
-    shared = _shared_records(elf)
+    shared = _shared_records(elf, _RECORDS_MAX + len(symbols) * _SHARED_RECORDS_MAX)
     functions = {
         symbol.name: shared.get(index, {})
         for index, symbol in enumerate(symbols)
-        if symbol.kind == STT_FUNC and elf.section(f".nv.info.{symbol.name}")
+        if symbol.kind == STT_FUNC
+        and (wanted is None or symbol.name in wanted)
+        and elf.section(f".nv.info.{symbol.name}")
     }
     kernels = {name: _kernel(elf, name, said) for name, said in functions.items()}
     return Cubin(elf.flags >> 8 & 0xFF, kernels, dict(_boxes(elf, symbols)))
 
 
-def _records(data: memoryview) -> Iterator[tuple[int, memoryview]]:
-    """The records of a `.nv.info` section: form and number, a byte each, then a 16-bit value or length."""
+def _records(data: memoryview, records_max: int) -> Iterator[tuple[int, memoryview]]:
+    """The records of a `.nv.info` section that carry bytes: form and number, a byte each, then a 16-bit length. Those
+    of other forms are one word, and nothing is read from them."""
     offset = 0
-    while offset < len(data):
-        form, number, value = struct.unpack_from("<BBH", data, offset)
+    for _ in range(records_max):
+        if offset >= len(data):
+            return
+        form, number, value = _RECORD.unpack_from(data, offset)
         offset += 4
         if form != _WHOLE_VALUE:
-            yield number, data[offset - 2 : offset]
             continue
         if offset + value > len(data):
             raise TableError("a record runs past its section; rebuild it")
         yield number, data[offset : offset + value]
         offset += value
+    if offset < len(data):
+        raise TableError(f"over {records_max} records in a section are no kernel's; rebuild it")
 
 
-def _shared_records(elf: Elf) -> dict[int, dict[int, int]]:
+def _shared_records(elf: Elf, records_max: int) -> dict[int, dict[int, int]]:
     """What `.nv.info` says of each function: symbol index -> record number -> value."""
     section = elf.section(".nv.info")
     said: dict[int, dict[int, int]] = {}
-    for number, value in _records(section.data) if section else ():
+    for number, value in _records(section.data, records_max) if section else ():
         if number in (_REGISTERS, _FRAME_SIZE):
             symbol, amount = struct.unpack("<II", value)
             said.setdefault(symbol, {})[number] = amount
@@ -149,7 +159,7 @@ def _kernel(elf: Elf, symbol: str, said: Mapping[int, int]) -> CudaKernel:
     cluster, threads = (1, 1, 1), (1024, 1, 1)
     information = elf.section(f".nv.info.{symbol}")
     assert information is not None, "the caller found it"
-    for number, value in _records(information.data):
+    for number, value in _records(information.data, _RECORDS_MAX):
         if number == _PARAMETER:
             _, ordinal, offset, packed = struct.unpack("<IHHI", value)
             parameters[ordinal] = Parameter(offset, packed >> 18)

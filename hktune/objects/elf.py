@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from itertools import chain
+from typing import NamedTuple
 
 from hktune.core.errors import TableError
 
@@ -22,6 +23,7 @@ SECTIONS_MAX = 16384
 SEGMENTS_MAX = 64
 SYMBOLS_MAX = 16384
 NAME_BYTES_MAX = 4096
+NOTES_MAX = 1024
 
 _ABI_VERSION = 8  # where in the identification
 _IDENTITY = b"\x7fELF\x02\x01\x01"  # 64-bit, little-endian, version 1
@@ -32,8 +34,7 @@ _SYMBOL = struct.Struct("<IBBHQQ")
 _NOTE = struct.Struct("<III")
 
 
-@dataclass(frozen=True)
-class Segment:
+class Segment(NamedTuple):
     """One program header; `data` is what the file holds of it."""
 
     kind: int
@@ -42,8 +43,7 @@ class Segment:
     data: memoryview
 
 
-@dataclass(frozen=True)
-class Section:
+class Section(NamedTuple):
     """One section header. `data` is empty where the file holds none of its `size_bytes`."""
 
     name: str
@@ -53,8 +53,7 @@ class Section:
     data: memoryview
 
 
-@dataclass(frozen=True)
-class Symbol:
+class Symbol(NamedTuple):
     name: str
     kind: int
     section: int
@@ -90,9 +89,9 @@ class Elf:
         count = len(table.data) // _SYMBOL.size
         if count > SYMBOLS_MAX:
             raise TableError(f"{count} symbols are no kernel's; rebuild it")
-        names = self.sections[table.link].data
+        names = self._names(self.sections[table.link].data)
         return [
-            Symbol(_name(names, name_at), info & 0xF, section, value)
+            Symbol(names.at(name_at), info & 0xF, section, value)
             for name_at, info, _, section, value, _ in _SYMBOL.iter_unpack(table.data[: count * _SYMBOL.size])
         ]
 
@@ -100,8 +99,10 @@ class Elf:
         """Owner, type and content of every note."""
         notes = [segment.data for segment in self.segments if segment.kind == PT_NOTE]
         self._check_total("notes", notes)
-        for data in notes:
-            yield from _notes(data)
+        for number, note in enumerate(chain.from_iterable(map(_notes, notes))):
+            if number == NOTES_MAX:
+                raise TableError(f"over {NOTES_MAX} notes are no kernel's; rebuild it")
+            yield note
 
     def _segments(self, at: int, stride: int, count: int) -> Iterator[Segment]:
         if count and (stride != _SEGMENT.size or count > SEGMENTS_MAX):
@@ -117,8 +118,13 @@ class Elf:
         headers = list(_SECTION.iter_unpack(self._slice(at, count * stride)))
         contents = [self._slice(header[4], 0 if header[1] in (0, SHT_NOBITS) else header[5]) for header in headers]
         self._check_total("sections", contents)
+        names = self._names(contents[names_at]) if headers else None
         for header, content in zip(headers, contents, strict=True):
-            yield Section(_name(contents[names_at], header[0]), header[1], header[6], header[5], content)
+            assert names is not None, "there are headers"
+            yield Section(names.at(header[0]), header[1], header[6], header[5], content)
+
+    def _names(self, table: memoryview) -> _Names:
+        return _Names(table, len(self._data))
 
     def _check_total(self, what: str, parts: list[memoryview]) -> None:
         """Parts that overlap would make reading them all cost the square of the file's size."""
@@ -131,11 +137,26 @@ class Elf:
         return self._data[at : at + size] if size else self._data[:0]
 
 
-def _name(names: memoryview, at: int) -> str:
-    text, end, _ = bytes(names[at : at + NAME_BYTES_MAX]).partition(b"\0")
-    if not end:
-        raise TableError("a name in the file has no end; rebuild it")
-    return text.decode(errors="replace")
+class _Names:
+    """A table of names, by where they begin in it. One that many have is one text; all that differ, which may be ends
+    of one another, have at most `bytes_max` bytes."""
+
+    def __init__(self, table: memoryview, bytes_max: int) -> None:
+        self._table = bytes(table)
+        self._bytes_left = bytes_max
+        self._known: dict[int, str] = {}
+
+    def at(self, offset: int) -> str:
+        """The name that begins at `offset`. Raises TableError where none ends within NAME_BYTES_MAX."""
+        if offset not in self._known:
+            end = self._table.find(b"\0", offset, offset + NAME_BYTES_MAX)
+            if end < 0:
+                raise TableError("a name in the file has no end; rebuild it")
+            self._bytes_left -= end - offset
+            if self._bytes_left < 0:
+                raise TableError("its names overlap; rebuild it")
+            self._known[offset] = self._table[offset:end].decode(errors="replace")
+        return self._known[offset]
 
 
 def _notes(data: memoryview) -> Iterator[tuple[bytes, int, bytes]]:

@@ -79,10 +79,14 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """As torch.nn.functional.linear (weight [N, K]), by the current table. Raises TableError when none is loaded."""
     if compiling():
         return operators.traced_linear(x, weight, bias, operators.CURRENT)
+    table = operators._current
+    if table is not None:
+        out = table.again(x, weight, bias, bias is None)
+        if out is not None:
+            return out
     if not is_plain():
         return watched.linear(linear, operators.CURRENT, x, weight, bias)
-    table = operators._current or operators.table_numbered(operators.CURRENT)
-    return table.plain_linear(x, weight, bias)
+    return operators.table_numbered(operators.CURRENT).plain_linear(x, weight, bias)
 
 
 def matmul(a: Tensor, b: Tensor | PreparedMatrix) -> Tensor:
@@ -94,9 +98,14 @@ def matmul(a: Tensor, b: Tensor | PreparedMatrix) -> Tensor:
     if compiling():
         right = b.operand_in_graph() if isinstance(b, PreparedMatrix) else b
         return operators.traced_matmul(a, right, operators.CURRENT)
+    table = operators._current
+    if table is not None and not isinstance(b, PreparedMatrix):
+        out = table.again(a, b, None, None)
+        if out is not None:
+            return out
     if not is_plain():
         return watched.matmul(matmul, operators.CURRENT, a, b)
-    table = operators._current or operators.table_numbered(operators.CURRENT)
+    table = table or operators.table_numbered(operators.CURRENT)
     return table.plain_matmul(a, b.operand() if isinstance(b, PreparedMatrix) else b)
 
 

@@ -15,13 +15,14 @@ from hktune.device.device import Device, PreparedLaunch
 from hktune.dispatch import Validated
 from hktune.dispatch.choice import Choices
 from hktune.runtime import operators, watched
+from hktune.runtime.autocast_cache import as_cached_autocast
 from hktune.runtime.counts import Counts, Fallback, Stats
 from hktune.runtime.gradients import linear_result, matmul_result
 from hktune.runtime.operands import PLAIN
 from hktune.runtime.place import Place
 from hktune.runtime.prepared_matrix import PreparedMatrix
 from hktune.runtime.served_shapes import ServedShapes
-from hktune.runtime.torch_state import as_autocast, compiling, is_plain
+from hktune.runtime.torch_state import compiling, is_autocast, is_plain, unseen_by_guards
 
 Found = tuple[ServedShapes, PreparedLaunch]
 """What serves a call, and its launch for the very operands."""
@@ -65,9 +66,32 @@ class LoadedTable:
         """x [..., K] @ weight [N, K]^T (+ bias [N]) -> [..., N]; leading dimensions count as one M."""
         if compiling():
             return operators.traced_linear(x, weight, bias, self._number)
+        out = self.again(x, weight, bias, bias is None)
+        if out is not None:
+            return out
         if not is_plain():
             return watched.linear(self.linear, self._number, x, weight, bias)
         return self.plain_linear(x, weight, bias)
+
+    def again(self, left: Tensor, right: Tensor, bias: Tensor | None, bare: bool | None) -> Tensor | None:
+        """The product of a call that is like one before; None where all questions are to be asked. `bare` as in
+        place.Shapes."""
+        if unseen_by_guards() or type(left) not in PLAIN or type(right) not in PLAIN:
+            return None
+        place = self._places.get(left.get_device())
+        if place is None:
+            return None
+        try:
+            served = place.served.get((left.shape, right.shape, bare))
+        except RuntimeError:  # nested tensors have none
+            return None
+        if not isinstance(served, Fallback):
+            return None if served is None else served.again(left, right, bias)
+        if not is_plain():
+            return None
+        if bare is None:
+            return self.vendor_matmul(served, left, right)
+        return self.vendor_linear(served, left, right, bias)
 
     def plain_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """`linear` where nothing watches. Autograd is told of a product of hktune's only when its kernel is found."""
@@ -75,6 +99,7 @@ class LoadedTable:
         if isinstance(found, Fallback):
             return self.vendor_linear(found, x, weight, bias)
         served, launch = found
+        served.remember(launch, (x, weight, bias))
         return linear_result(served, launch, x, weight, bias)
 
     def autocast_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -82,10 +107,11 @@ class LoadedTable:
         served = self._served(x, weight, bias is None)
         if isinstance(served, Fallback):
             return self.vendor_linear(served, x, weight, bias)
-        x_cast, weight_cast, bias_cast = as_autocast(x, weight, bias)
+        x_cast, weight_cast, bias_cast = as_cached_autocast(x, weight, bias)
         launch = served.launch(x_cast, weight_cast, bias_cast)
         if isinstance(launch, Fallback):
             return self.vendor_linear(launch, x, weight, bias)
+        served.remember(launch, (x, weight, bias), is_autocast=is_autocast(x))
         return linear_result(served, launch, x_cast, weight_cast, bias_cast)
 
     def serve_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -111,6 +137,10 @@ class LoadedTable:
         if compiling():
             right = b.operand_in_graph() if isinstance(b, PreparedMatrix) else b
             return operators.traced_matmul(a, right, self._number)
+        if not isinstance(b, PreparedMatrix):
+            out = self.again(a, b, None, None)
+            if out is not None:
+                return out
         if not is_plain():
             return watched.matmul(self.matmul, self._number, a, b)
         return self.plain_matmul(a, b.operand() if isinstance(b, PreparedMatrix) else b)
@@ -120,17 +150,20 @@ class LoadedTable:
         found = self._find(a, b, None, None)
         if isinstance(found, Fallback):
             return self.vendor_matmul(found, a, b)
-        return matmul_result(*found, a, b)
+        served, launch = found
+        served.remember(launch, (a, b))
+        return matmul_result(served, launch, a, b)
 
     def autocast_matmul(self, a: Tensor, b: Tensor) -> Tensor:
         """`matmul` under autocast."""
         served = self._served(a, b, None)
         if isinstance(served, Fallback):
             return self.vendor_matmul(served, a, b)
-        a_cast, b_cast, _ = as_autocast(a, b, None)
+        a_cast, b_cast, _ = as_cached_autocast(a, b, None)
         launch = served.launch(a_cast, b_cast, None)
         if isinstance(launch, Fallback):
             return self.vendor_matmul(launch, a, b)
+        served.remember(launch, (a, b), is_autocast=is_autocast(a))
         return matmul_result(served, launch, a_cast, b_cast)
 
     def serve_matmul(self, a: Tensor, b: Tensor) -> Tensor:

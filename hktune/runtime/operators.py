@@ -14,7 +14,7 @@ from __future__ import annotations
 import itertools
 import math
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
@@ -35,6 +35,8 @@ CURRENT = 0
 class Server(Protocol):
     """A loaded table. The `plain` functions are for calls that nothing watches, the `serve` functions for plain tensors
     below torch's dispatcher and autograd."""
+
+    def again(self, left: Tensor, right: Tensor, bias: Tensor | None, bare: bool | None) -> Tensor | None: ...
 
     def plain_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor: ...
 
@@ -134,34 +136,40 @@ def _save_operands(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     ctx.save_for_backward(left if needed[1] else None, right if needed[0] else None)
 
 
-def _taped(name: str, backward: Callable[..., Any], plain: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """The operator as torch's dispatcher meets it first. Where nothing watches, as in a compiled graph that runs,
-    `plain` serves it at once: to go on to the dispatcher costs two more calls into Python. Else torch's own function
-    tells autograd of `backward`."""
-    operator = getattr(torch.ops.hktune, name).default
-    for_watchers = make_autograd_impl(operator, Info(backward, _save_operands))
-
-    def call(keys: Any, *operands: Any) -> Tensor:
-        return plain(*operands) if is_plain() else for_watchers(keys, *operands)
-
-    return call
+_watched_linear: Any = make_autograd_impl(torch.ops.hktune.linear.default, Info(_linear_backward, _save_operands))
+_watched_matmul: Any = make_autograd_impl(torch.ops.hktune.matmul.default, Info(_matmul_backward, _save_operands))
 
 
-def _plain_linear(x: Tensor, weight: Tensor, bias: Tensor | None, table: int) -> Tensor:
-    return table_numbered(table).plain_linear(x, weight, bias).contiguous()
+# The operators as torch's dispatcher meets them first. Where nothing watches, as in a compiled graph that runs, the
+# table serves them at once: to go on to the dispatcher costs two more calls into Python. Else torch's own functions
+# tell autograd of the gradients.
+def _first_linear(keys: Any, x: Tensor, weight: Tensor, bias: Tensor | None, table: int) -> Tensor:
+    server = found_table(table)
+    out = None if server is None else server.again(x, weight, bias, bias is None)
+    if out is None and is_plain():
+        out = table_numbered(table).plain_linear(x, weight, bias)
+    if out is None:
+        return _watched_linear(keys, x, weight, bias, table)  # type: ignore[no-any-return]
+    return out.contiguous()
 
 
-def _plain_matmul(a: Tensor, b: Tensor, table: int) -> Tensor:
-    return table_numbered(table).plain_matmul(a, b).contiguous()
+def _first_matmul(keys: Any, a: Tensor, b: Tensor, table: int) -> Tensor:
+    server = found_table(table)
+    out = None if server is None else server.again(a, b, None, None)
+    if out is None and is_plain():
+        out = table_numbered(table).plain_matmul(a, b)
+    if out is None:
+        return _watched_matmul(keys, a, b, table)  # type: ignore[no-any-return]
+    return out.contiguous()
 
 
-for _name, _function, _fake, _backward, _plain in (
-    ("linear", _linear, _fake_linear, _linear_backward, _plain_linear),
-    ("matmul", _matmul, _fake_matmul, _matmul_backward, _plain_matmul),
+for _name, _function, _fake, _first in (
+    ("linear", _linear, _fake_linear, _first_linear),
+    ("matmul", _matmul, _fake_matmul, _first_matmul),
 ):
     _library.impl(_name, _function, "CompositeExplicitAutograd")
     torch.library.register_fake(f"hktune::{_name}", _fake, lib=_library)
-    _library.impl(_name, _taped(_name, _backward, _plain), "Autograd", with_keyset=True)
+    _library.impl(_name, _first, "Autograd", with_keyset=True)
 
 
 def _flops(left_shape: Sequence[int], right_shape: Sequence[int], *others: Any, out_shape: Any, **named: Any) -> int:

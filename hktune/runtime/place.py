@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from hktune.core.model import Launch
 from hktune.device.device import Device, Kernel, PreparedLaunch
@@ -23,6 +25,13 @@ Key = tuple[int, int, int, bool]
 """M, N, K, and whether there is no bias."""
 Shapes = tuple[torch.Size, torch.Size, bool | None]
 """Of x [..., K] and weight [N, K], and whether there is no bias; of a [..., K] and b [K, N], and None."""
+
+Empty = Callable[[Sequence[int], Sequence[int], torch.dtype], Tensor]
+"""An uninitialised tensor on the thread's current device. These are what torch's compiler calls in the programs that it
+writes: 0.4 us, where `new_empty` takes 0.8."""
+_allocators: Any = torch._C._dynamo.guards
+_empty_strided_cpu: Empty = _allocators._empty_strided_cpu
+_empty_strided_cuda: Empty = _allocators._empty_strided_cuda
 
 # Launches kept ready; beyond, all are dropped, so that a program with ever new M does not grow. About 1 KB each.
 _ROUTES_MAX = 65536
@@ -76,6 +85,9 @@ class Place:
             self.stream = partial(torch._C._cuda_getCurrentRawStream, self.index)
             if torch.cuda.device_count() > 1:
                 self.current_index = torch._C._cuda_getDevice
+        self.empty: Empty = _empty_strided_cuda if self.is_gpu else _empty_strided_cpu
+        if self.current_index is not None:
+            self.empty = self._empty
         self._routes: dict[Key, Route] = {}
         self._choices = choices
         self._objects = objects
@@ -86,6 +98,10 @@ class Place:
     def entered(self) -> AbstractContextManager[object]:
         """Makes this the thread's current device; what loads a kernel or opens a device leaves it so otherwise."""
         return torch.cuda.device(self.where) if self.is_gpu else nullcontext()
+
+    def _empty(self, shape: Sequence[int], strides: Sequence[int], dtype: torch.dtype) -> Tensor:
+        with self.entered():
+            return _empty_strided_cuda(shape, strides, dtype)
 
     def serve(self, shapes: Shapes) -> ServedShapes | Fallback:
         """What serves calls of `shapes`, or why that is the vendor library; kept in `served`."""

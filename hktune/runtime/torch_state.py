@@ -45,6 +45,17 @@ def is_plain() -> bool:
     )
 
 
+def unseen_by_guards() -> bool:
+    """Whether something watches that a guard of seen_calls.py does not see, or that must not meet a tensor's shape."""
+    return (
+        _function_modes()
+        or _dispatch_modes()
+        or is_jit_trace()
+        or forward_ad._current_level >= 0
+        or _fx._is_fx_tracing_flag
+    )
+
+
 def is_below_autograd() -> bool:
     """Whether torch records no gradient here, whatever `grad_enabled` says: in inference mode, and in what dispatches
     below autograd, as a tensor type's own `__torch_dispatch__` does."""

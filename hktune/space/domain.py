@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -19,6 +20,9 @@ DESCENTS = 6
 """From so many of the seeds, the best by the estimate, what else it favours is sought."""
 
 LOOKS_MAX = 2_000_000  # some 10 us each; the shipped spaces take at most 900
+REPAIRS_MAX = 128
+"""Of a change that constraints forbid: so many second changes are looked at, the least far ones."""
+
 _DRAWS = 5000  # some 10 us each, most being left at their first illegal value
 
 
@@ -175,7 +179,7 @@ class Domain:
             if parameter.name in involved
             for position in range(len(parameter.values))
         ]
-        for _, _, position, parameter in sorted(repairs, key=lambda repair: repair[:3]):
+        for _, _, position, parameter in heapq.nsmallest(REPAIRS_MAX, repairs, key=lambda repair: repair[:3]):
             repaired = {**changed, parameter.name: parameter.values[position]}
             if self.is_legal(repaired):
                 return Config(repaired)

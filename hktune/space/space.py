@@ -26,6 +26,7 @@ from hktune.template import Template, load_template
 from hktune.template.template import PROBLEM_NAMES
 
 SPACE_FILE = FileKind("a search space", 1 << 20, SpaceError, "pass a file like those of search_spaces/")
+VALUES_MAX = 1024  # of all parameters together; the shipped spaces have some seventy
 
 
 def load_space(path: Path, templates_root: Path | None = None) -> SearchSpace:
@@ -65,6 +66,9 @@ class SearchSpace:
             Parameter(name, tuple(parameter.values), parameter.default, parameter.help)
             for name, parameter in description.parameters.items()
         )
+        count = sum(len(parameter.values) for parameter in self.parameters)
+        if count > VALUES_MAX:
+            raise SpaceError(f"its parameters have {count} values, at most {VALUES_MAX} are searched: leave some out")
         self._parameter = {parameter.name: parameter for parameter in self.parameters}
         self.derived = self._all_derived(description.derived)
         self.estimate = self._estimate(description.estimate)

@@ -13,6 +13,7 @@ from typing import Literal
 import msgspec
 
 from hktune import __version__
+from hktune.core.bounded_text import Text
 from hktune.core.errors import StoreError
 from hktune.core.json_file import decoded
 from hktune.core.model import Identity
@@ -32,13 +33,13 @@ class Environment:
     `judge` names what proved and modelled where nothing was measured (`verify.record.judge_sha256`)."""
 
     identity: Identity
-    compiler: str
-    judge: str | None
+    compiler: Text
+    judge: Text | None
     command: tuple[str, ...]
     seed: int
-    started_at: str
-    commit: str | None
-    versions: dict[str, str]
+    started_at: Text
+    commit: Text | None
+    versions: dict[Text, Text]
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,8 @@ from dataclasses import fields
 from operator import attrgetter
 from typing import Any, get_args, get_type_hints
 
+from hktune.core.bounded_text import PLAIN
+from hktune.core.bounded_text import TEXT_MAX as LINE_MAX
 from hktune.core.errors import StoreError
 from hktune.core.escaped import shown
 from hktune.core.model import Config, Source, Status, Trial
@@ -31,6 +33,7 @@ _REQUIRED = {name for name, kinds in _ALTERNATIVES.items() if type(None) not in 
 
 # Six characters an escape at worst, and Python's csv reads cells of at most 131072.
 TEXT_MAX = 20_000
+TRIAL_MAX = 10**15  # of a row's number: those that follow still fit 64 bits
 
 # Equal cells are decoded once and become one object; of a column whose cells differ, no more than these are remembered.
 _REMEMBERED_MAX = 50_000
@@ -48,11 +51,23 @@ _NUMBER = re.compile(r"[-+]?[0-9]+(?:\.[0-9]*)?(?:[eE][-+]?[0-9]{1,4})?", re.ASC
 # Words that are looked up, printed or made part of a path.
 _WORD = re.compile(r"[!#-+./0-9:-\[\]-~-]{1,64}", re.ASCII).fullmatch
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII).fullmatch
-_PATTERNS = {
+_PLAIN = re.compile(PLAIN).match
+
+
+def _line(text: str) -> object:
+    return len(text) <= LINE_MAX and _PLAIN(text)
+
+
+_PATTERNS: dict[str, tuple[Callable[[str], object], str]] = {
     "dtype": (_WORD, "a word of at most 64 printable characters"),
     "epilogue": (_WORD, "a word of at most 64 printable characters"),
     "object_sha256": (_SHA256, "64 hex digits"),
     "template_sha256": (_SHA256, "64 hex digits"),
+    # Names, which reports and notes print within a line. Only a detail may have several.
+    **dict.fromkeys(
+        ("cache", "baseline", "template", "compiler", "target", "device", "strategy", "started_at"),
+        (_line, f"text of 1 to {LINE_MAX} printable characters on one line"),
+    ),
 }
 _values_of: Callable[[Trial], tuple[Any, ...]] = attrgetter(*COLUMNS)
 
@@ -108,8 +123,10 @@ class _Written:
 
 
 def _check_row(trial: Trial) -> None:
-    """A problem has a size, a time never loses its word, and an ok trial has both."""
+    """A row has a number, a problem a size, a time never loses its word, and an ok trial has both."""
     time_us = trial.time_us
+    if not 0 <= trial.trial <= TRIAL_MAX:
+        raise CellError("trial", f"{trial.trial} numbers no row: rows count from 0 to {TRIAL_MAX}")
     if trial.m < 1 or trial.n < 1 or trial.k < 1:
         raise CellError("m", f"{trial.m} x {trial.n} x {trial.k} is no size: m, n and k are at least 1")
     if trial.status is Status.OK and (time_us is None or trial.source is None):

@@ -12,7 +12,7 @@ import csv
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
@@ -199,6 +199,24 @@ def _float(cell: str) -> float:
     return float(cell or "nan")
 
 
+class _Numbers:
+    """Whole numbers that were seen. Those that come in order from 0 on, as rows do, take no memory."""
+
+    def __init__(self) -> None:
+        self._first_unseen = 0
+        self._later: set[int] = set()
+
+    def add(self, number: int) -> bool:
+        """Whether `number` is a new one."""
+        if number < self._first_unseen or number in self._later:
+            return False
+        self._later.add(number)
+        while self._first_unseen in self._later:
+            self._later.remove(self._first_unseen)
+            self._first_unseen += 1
+        return True
+
+
 @dataclass
 class _Place:
     """Up to where a file was read: bytes and whole lines, the header among them, and what was learned on the way."""
@@ -208,6 +226,7 @@ class _Place:
     lines: int = 0
     next_trial: int = 0
     newline: bytes = b"\n"
+    numbers: _Numbers = field(default_factory=_Numbers)
 
     def is_of_another(self, file: BinaryIO) -> bool:
         status = os.fstat(file.fileno())
@@ -234,6 +253,8 @@ def _rows(file: BinaryIO, path: Path, place: _Place) -> Iterator[Trial]:
             trial = decoder.trial(next(rows))
             if place.lines != number:
                 raise CellError(None, "a quote is left open")
+            if not place.numbers.add(trial.trial):
+                raise CellError("trial", f"{trial.trial} is the number of an earlier row")
         except StopIteration:
             return
         except (csv.Error, ValueError) as broken:

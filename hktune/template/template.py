@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from hktune.core.arch import arch_named
@@ -42,11 +42,26 @@ def load_template(path: Path) -> Template:
     data = TEMPLATE_FILE.read(described)
     description = struct_of(data, described, TEMPLATE_FILE, TemplateDescription)
     names = (description.source,) if isinstance(description.source, str) else description.source
-    source = "".join(SOURCE_FILE.read_text(path / name) for name in names)
+    source = _source(path, names)
     try:
         return Template(description, data, source.encode())
     except InputError as mistake:
         raise TemplateError(f"{described}: {mistake}") from None
+
+
+def _source(path: Path, names: Sequence[str]) -> str:
+    """The files `names` as one text, together no longer than one may be."""
+    parts: list[str] = []
+    bytes_left = SOURCE_FILE.bytes_max
+    for name in names:
+        if names.count(name) > 1:
+            raise SOURCE_FILE.broken(path / name, "stands twice among the sources")
+        data = SOURCE_FILE.read(path / name)
+        bytes_left -= len(data)
+        if bytes_left < 0:
+            raise SOURCE_FILE.broken(path / name, f"is the end of over {SOURCE_FILE.bytes_max} bytes of sources")
+        parts.append(SOURCE_FILE.text(data, path / name))
+    return "".join(parts)
 
 
 class Template:

@@ -6,12 +6,14 @@ import os
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 from hktune.compile import AbsentCompiler, CachedCompiler, compile_many
 from hktune.compile.object_cache import OBJECTS_NAME
@@ -24,7 +26,8 @@ from hktune.core.remedy import with_remedy
 from hktune.space import SearchSpace
 
 FILE_NAME = "built.json"
-BUILT_FILE = FileKind("a list of built configs", 32 << 20, StoreError, "make it with hktune build")
+CONFIGS_MAX = 50_000  # of a folder, and of a list; days of compiling
+BUILT_FILE = FileKind("a list of built configs", 16 << 20, StoreError, "make it with hktune build")
 CONFIGS_FILE = FileKind("a list of configs", 4 << 20, InputError, "give a file with a config a line")
 COMPILE_DEADLINE_S = 120.0
 
@@ -36,7 +39,7 @@ class Built(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     template: str
     template_sha256: str
     compiler: str
-    configs: tuple[dict[str, Value], ...]
+    configs: Annotated[tuple[Annotated[dict[str, Value], Meta(max_length=256)], ...], Meta(max_length=CONFIGS_MAX)]
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,10 @@ def build(
     (MachineError).
     """
     started = time.monotonic()
+    count = len({config.id for config in chain(_earlier(directory, space, compiler.identity), configs)})
+    if count > CONFIGS_MAX:
+        rule = f"{directory}: would hold {count} configs, a build has at most {CONFIGS_MAX}"
+        raise StoreError(f"{rule}: name fewer, or pass another DIR")
     failures: dict[str, Failure] = {}
     _prepare(directory)
     variants = (space.template.render(config) for config in configs)
@@ -159,9 +166,13 @@ def read_built(directory: Path, space: SearchSpace) -> list[Config]:
             f"current={space.template.sha256[:12]}: run hktune build again"
         )
     try:
-        return [space.config(values) for values in record.configs]
+        configs = [space.config(values) for values in record.configs]
     except SpaceError as foreign:
         raise BUILT_FILE.broken(directory / FILE_NAME, f"lists a config of another space ({foreign})") from None
+    twice = next((config for config, count in Counter(configs).items() if count > 1), None)
+    if twice:
+        raise BUILT_FILE.broken(directory / FILE_NAME, f"lists config {twice.id} twice")
+    return configs
 
 
 def built_compiler(directory: Path) -> CachedCompiler:
@@ -171,15 +182,12 @@ def built_compiler(directory: Path) -> CachedCompiler:
 
 
 def read_configs(path: Path, space: SearchSpace) -> list[Config]:
-    """Configs of a text file, one a line as PARAMETER=VALUE words; # begins a comment. Raises InputError."""
-    return [space.parse(words) for words in _words(CONFIGS_FILE.read_text(path).splitlines())]
-
-
-def _words(lines: Iterable[str]) -> Iterator[list[str]]:
-    for line in lines:
-        words = line.partition("#")[0].split()
-        if words:
-            yield words
+    """Configs of a text file, one a line as PARAMETER=VALUE words, each once; # begins a comment. Raises InputError."""
+    lines = (tuple(line.partition("#")[0].split()) for line in CONFIGS_FILE.read_text(path).splitlines())
+    distinct = dict.fromkeys(words for words in lines if words)
+    if len(distinct) > CONFIGS_MAX:
+        raise CONFIGS_FILE.broken(path, f"has {len(distinct)} configs, at most {CONFIGS_MAX} are built")
+    return list(dict.fromkeys(map(space.parse, distinct)))
 
 
 def _earlier(directory: Path, space: SearchSpace, compiler: str) -> list[Config]:

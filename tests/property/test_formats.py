@@ -35,6 +35,8 @@ TEXT = st.text(st.characters(), min_size=1, max_size=40)
 NASTY = st.sampled_from(
     ["a,b", '"', '""', "\n", "\r\n", "\\n", "\\", "NA", "nan", " ", "\x00", "\ud800", "\u2028", "é漢"]
 )
+LINE = st.characters(min_codepoint=32, exclude_categories=("Cc", "Cs", "Zl", "Zp"))
+PRINTABLE = st.text(LINE, min_size=1, max_size=40)
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 TIMES = st.floats(min_value=5e-324, allow_infinity=False)
 SIZES = st.integers(1, 2**40)
@@ -50,6 +52,8 @@ def _field(name: str) -> st.SearchStrategy[Any]:
         return st.none() | TIMES
     if name in ("object_sha256", "template_sha256"):
         return st.none() | SHA256
+    if name in ("cache", "baseline", "template", "compiler", "target", "device", "strategy", "started_at"):
+        return st.none() | PRINTABLE
     kinds = {int: st.integers(-(2**63), 2**63 - 1), float: FLOATS, str: TEXT | NASTY}
     return st.none() | kinds[TYPES[name]]
 
@@ -122,8 +126,7 @@ def test_a_file_comes_back_through_the_store_through_pandas_and_through_a_merge(
 HEX = st.text("0123456789abcdef", min_size=64, max_size=64)
 ID = st.text("0123456789abcdef", min_size=16, max_size=16)
 WORD = st.text(string.ascii_letters + string.digits + "_.+:/-", min_size=1, max_size=64)
-LINE = st.characters(min_codepoint=32, exclude_categories=("Cc", "Cs", "Zl", "Zp"))
-PRINTABLE = st.text(LINE, min_size=1, max_size=40)
+FOLDER_NAME = st.text(string.ascii_letters + string.digits + "_-", min_size=1, max_size=64)
 MICROS = st.floats(min_value=1e-9, max_value=1e12)
 POINTERS = [{"name": name, "kind": "pointer"} for name in ("a", "bt", "c")]
 NUMBERS = st.lists(st.sampled_from(["m", "n", "k", "lda", "ldb", "ldc"]), unique=True)
@@ -155,7 +158,7 @@ def entries(draw: st.DrawFn) -> dict[str, Any]:
 @st.composite
 def tables(draw: st.DrawFn) -> Table:
     fields = {
-        "arch": draw(WORD),
+        "arch": draw(FOLDER_NAME),
         "device": {
             "kind": draw(st.sampled_from(["emulated", "hip", "cuda"])),
             "name": draw(PRINTABLE),

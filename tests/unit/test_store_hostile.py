@@ -75,6 +75,18 @@ def refused(path: Path, content: bytes) -> str:
         ("device", "\x9b31m", r"column device: .* holds the character U\+009B"),
         ("compiler", "a\u2028b", r"column compiler: .* holds the character U\+2028"),
         ("detail", "x" * 20_001, "column detail: has 20001 characters, at most 20000 are kept"),
+        (
+            "device",
+            "a\\nnext: curl evil",
+            "column device: .* is not text of 1 to 4096 printable characters on one",
+        ),
+        ("template", "t\\ndone: forged", "column template: .* is not text of 1 to 4096 printable"),
+        ("compiler", "t\\u001b[2J", "column compiler: .* is not text of 1 to 4096 printable"),
+        ("strategy", "x" * 4097, "column strategy: .* is not text of 1 to 4096 printable"),
+        ("trial", "-1", "column trial: -1 numbers no row: rows count from 0 to"),
+        ("trial", "9223372036854775807", "column trial: 9223372036854775807 numbers no row"),
+        ("trial", "1000000000000001", "column trial: 1000000000000001 numbers no row"),
+        ("trial", "0", "column trial: 0 is the number of an earlier row"),
         ("m", "1_6", "column m: '1_6' is not an integer of 64 bits in plain digits"),
         ("m", " 16", "column m: ' 16' is not an integer"),
         ("m", "+16", "column m: '[+]16' is not an integer"),
@@ -100,6 +112,25 @@ def refused(path: Path, content: bytes) -> str:
 def test_a_cell_that_breaks_a_rule_is_one_line_that_names_it(tmp_path: Path, column: str, cell: str, says: str) -> None:
     said = refused(tmp_path / "trials.csv", HEADER + row() + row(**{column: cell}))
     assert re.search(rf"trials\.csv: line 3 is torn or edited: {says}", said), said
+
+
+def test_rows_in_any_order_are_read_and_no_number_twice(tmp_path: Path) -> None:
+    path, numbers = tmp_path / "trials.csv", ["7", "0", "2", "1", "1000", "3"]
+    path.write_bytes(HEADER + b"".join(row(trial=number) for number in numbers))
+    assert [str(trial.trial) for trial in read_trials(path)] == numbers
+    for again in numbers:
+        said = refused(path, HEADER + b"".join(row(trial=number) for number in [*numbers, again]))
+        assert f"line 8 is torn or edited: column trial: {again} is the number of an earlier row" in said
+
+
+def test_a_row_that_is_appended_after_it_was_read_under_its_number_is_refused(tmp_path: Path) -> None:
+    store = TrialStore(tmp_path)
+    store.append(OK)
+    assert len(store.read_new().trials) == 1
+    with store.path.open("ab") as file:
+        file.write(row(trial="0"))
+    with pytest.raises(StoreError, match=r"line 3 .* column trial: 0 is the number of an earlier row"):
+        store.read_new()
 
 
 @pytest.mark.parametrize(
@@ -194,8 +225,8 @@ def test_a_file_that_an_editor_saved_is_read_and_appended_to_as_it_is(
 
 def test_lines_of_either_end_may_stand_in_one_file(tmp_path: Path) -> None:
     path = tmp_path / "trials.csv"
-    path.write_bytes(HEADER + with_crlf(row()) + row() + with_crlf(row()))
-    assert read_trials(path) == [OK] * 3
+    path.write_bytes(HEADER + with_crlf(row()) + row(trial="1") + with_crlf(row(trial="2")))
+    assert read_trials(path) == [replace(OK, trial=number) for number in range(3)]
 
 
 def test_a_torn_row_of_a_file_with_carriage_returns_is_cut_off(tmp_path: Path) -> None:

@@ -1,0 +1,72 @@
+"""The casts that torch's own autocast keeps.
+
+Within a region torch casts a float32 leaf that requires a gradient once, and uses that cast until its outermost region
+ends, though the leaf be changed meanwhile. Here the same cast is used: torch is asked for it at every call, and nothing
+is remembered. A product of no rows under autocast saves the cast for its backward pass, launches nothing and costs what
+a cast costs on the host.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hktune.runtime.operands import PLAIN
+from hktune.runtime.torch_state import as_autocast, grad_enabled, is_autocast, is_below_autograd
+
+_mm: Any = torch.mm
+_set_grad: Any = torch._C._set_grad_enabled
+_cache_enabled: Any = torch.is_autocast_cache_enabled
+_hooks: Any = torch._C._autograd._top_saved_tensors_default_hooks  # a checkpoint's, or ones that move what is saved
+_rowless: dict[tuple[int, int], Tensor] = {}
+"""The left operand [0, N] of those products, by device and N."""
+
+
+def as_cached_autocast(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    """`as_autocast`, with the casts that torch keeps."""
+    if not is_autocast(x) or torch.get_autocast_dtype(x.device.type) is not torch.bfloat16:
+        return as_autocast(x, weight, bias)
+    return bf16(x), bf16(weight), bf16(bias) if bias is not None and type(bias) in PLAIN else bias
+
+
+def bf16(tensor: Tensor) -> Tensor:
+    """A plain tensor as an autocast to bfloat16 would have it; it must be on."""
+    dtype = tensor.dtype
+    if dtype is torch.bfloat16:
+        return tensor
+    if dtype is torch.float32:
+        return _kept(tensor) if tensor.requires_grad and tensor.is_leaf else tensor.bfloat16()
+    return tensor.bfloat16() if dtype.is_floating_point and dtype is not torch.float64 else tensor
+
+
+def _kept(leaf: Tensor) -> Tensor:
+    dims = leaf.dim()
+    if dims not in (1, 2) or leaf._is_view() or not _cache_enabled() or is_below_autograd():
+        return leaf.bfloat16()
+    at = leaf.get_device(), len(leaf)
+    rowless = _rowless.get(at)
+    if rowless is None:
+        rowless = torch.empty(0, at[1], dtype=torch.bfloat16, device=leaf.device, requires_grad=True)
+        _rowless[at] = rowless
+    if _hooks(False) is not None:
+        with torch.autograd.graph.saved_tensors_hooks(_same, _same):
+            return _saved(rowless, leaf)
+    if dims == 2 and grad_enabled():
+        return _mm(rowless, leaf).grad_fn._saved_mat2  # type: ignore[no-any-return]
+    return _saved(rowless, leaf)
+
+
+def _saved(rowless: Tensor, leaf: Tensor) -> Tensor:
+    had_grad = grad_enabled()
+    _set_grad(True)
+    try:
+        made_by: Any = torch.matmul(rowless, leaf).grad_fn
+    finally:
+        _set_grad(had_grad)
+    return made_by._saved_mat2 if leaf.dim() == 2 else made_by._saved_vec  # type: ignore[no-any-return]
+
+
+def _same(tensor: Tensor) -> Tensor:
+    return tensor
