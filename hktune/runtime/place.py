@@ -100,6 +100,8 @@ class Place:
         return torch.cuda.device(self.where) if self.is_gpu else nullcontext()
 
     def _empty(self, shape: Sequence[int], strides: Sequence[int], dtype: torch.dtype) -> Tensor:
+        if torch._C._cuda_getDevice() == self.index:  # as nearly always; to enter a device is Python
+            return _empty_strided_cuda(shape, strides, dtype)
         with self.entered():
             return _empty_strided_cuda(shape, strides, dtype)
 

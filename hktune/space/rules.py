@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from hktune.core.errors import SpaceError
@@ -36,6 +37,11 @@ class Parameter:
         if any(isinstance(value, str) and not _WORD.match(value) for value in self.values):
             raise SpaceError(f"{where}: values {list(self.values)}: text goes into source: use letters, digits and _")
         self.index(self.default)
+
+    @cached_property
+    def by_text(self) -> Mapping[str, Value]:
+        """The legal values by how a person writes them, in small letters; of equal ones the first."""
+        return {str(value).lower(): value for value in reversed(self.values)}
 
     def has(self, value: object) -> bool:
         """Whether `value` is a legal value; true is not 1."""

@@ -108,8 +108,8 @@ class SearchSpace:
                 )
             if name in values:
                 raise SpaceError(f"{name} is given twice: {name}={values[name]} and {assignment}: keep one")
-            legal = self._parameter[name].values if name in self._parameter else ()
-            values[name] = next((value for value in legal if str(value).lower() == text.lower()), text)
+            legal = self._parameter[name].by_text if name in self._parameter else {}
+            values[name] = legal.get(text.lower(), text)
         return self.config({**(base or {}), **values})
 
     def domain(self, problem: Problem | None) -> Domain:

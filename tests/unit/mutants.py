@@ -97,7 +97,7 @@ def changed(document: Any, rng: random.Random) -> Any:
             other, other_key = rng.choice(at)
             holder[key] = copy.deepcopy(other[other_key]) if _holds(other, other_key) else 0
         elif action == 7 and isinstance(holder, list):
-            holder.extend([copy.deepcopy(holder[key])] * rng.choice([1, 30, 300]))
+            holder.extend([copy.deepcopy(holder[key])] * rng.choice([1, 30, 300, 20_000]))
         elif isinstance(holder, dict):
             holder[str(value(rng))[:LONG] if rng.random() < 0.3 else rng.choice(TEXTS)] = holder.pop(key)
     return document
@@ -147,6 +147,8 @@ def yaml_mutant(good: bytes, rng: random.Random) -> bytes:
         text = yaml.dump(document, None, _DUMPER, default_flow_style=flow, allow_unicode=rng.random() < 0.5)
     except (yaml.YAMLError, RecursionError, UnicodeEncodeError):
         text = good.decode()
+    if rng.random() < 0.02:
+        text = "".join(f"%TAG !{number:x}! b\n" for number in range(20_000)) + f"---\n{text}"
     junk = [
         "*a",
         "&a ",

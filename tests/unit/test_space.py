@@ -300,3 +300,9 @@ def test_a_search_for_a_legal_config_ends_where_constraints_fail_last(
     for ask in (lambda: domain.is_empty, lambda: domain.sample(random.Random(0))):
         with pytest.raises(SpaceError, match="no legal config among 20000 partly chosen ones: loosen a constraint"):
             ask()
+
+
+def test_words_are_read_as_the_first_value_that_is_written_so(space: SearchSpace) -> None:
+    assert space.parse(["eager=TRUE", "order=Swizzled", "stages=3"]) == space.config(
+        {"eager": True, "order": "swizzled", "stages": 3}
+    )
