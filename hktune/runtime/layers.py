@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from hktune.runtime import current
 
+_LOOKUPS = ("weight", "bias", "__getattr__", "__getattribute__")
+
 
 class Linear(nn.Linear):
     """torch.nn.Linear in bfloat16 by the current table: weight [out, in], used as it lies, bias fused.
@@ -16,6 +18,8 @@ class Linear(nn.Linear):
     Initialised as nn.Linear is: weight by kaiming_uniform_(a=sqrt(5)), bias uniform within 1/sqrt(in). It can be
     made, and recorded (hktune.record), before a table is loaded; another call raises TableError then.
     """
+
+    _looks_up_itself = False  # whether a subclass may find another weight or bias than nn.Module does
 
     def __init__(
         self,
@@ -27,11 +31,19 @@ class Linear(nn.Linear):
     ) -> None:
         super().__init__(in_features, out_features, bias, device, dtype)
 
+    def __init_subclass__(cls, **named: Any) -> None:
+        super().__init_subclass__(**named)
+        others = set(cls.__mro__) - set(Linear.__mro__)
+        cls._looks_up_itself = any(name in vars(other) for other in others for name in _LOOKUPS)
+
     def forward(self, input: Tensor) -> Tensor:
         # As attributes, which nn.Module looks up in Python, they cost a call 1.3 us more.
-        own: dict[str, Any] = self._parameters
+        own: dict[str, Any] = self.__dict__
+        if "weight" in own or "bias" in own or self._looks_up_itself:
+            return current.linear(input, self.weight, self.bias)
+        parameters = own["_parameters"]
         try:
-            weight, bias = own["weight"], own["bias"]
+            weight, bias = parameters["weight"], parameters["bias"]
         except KeyError:  # a parametrization, pruning or the like has put something else in their place
             weight, bias = self.weight, self.bias
         return current.linear(input, weight, bias)

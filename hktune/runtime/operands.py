@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from hktune.runtime.counts import Fallback
+from hktune.runtime.torch_state import compiling
 
 # The widest load that a kernel may make of its operands: a dwordx4.
 ALIGNMENT_BYTES = 16
@@ -63,9 +64,19 @@ def traced_refusal(left: Tensor, right: Tensor, bias: Tensor | None, is_product:
             return Fallback.DTYPE
     if not left.dim() or right.dim() != 2:
         return Fallback.SHAPE
-    if bias is not None and (bias.dim() != 1 or bias.shape[0] != right.shape[0]):
+    if bias is not None and (bias.dim() != 1 or _may_be(bias.shape[0] != right.shape[0])):
         return Fallback.SHAPE
-    return Fallback.NOT_TRANSPOSED if is_product and right.stride(0) != 1 else None
+    return Fallback.NOT_TRANSPOSED if is_product and _may_be(right.stride(0) != 1) else None
+
+
+def _may_be(condition: bool | torch.SymBool) -> bool:
+    """Whether `condition` holds as far as a tracer knows. Of sizes that only the run will tell it knows nothing, and
+    torch's own product asks nothing of them either."""
+    if not compiling() and isinstance(condition, bool):
+        return condition
+    from torch.fx.experimental import symbolic_shapes
+
+    return bool(getattr(symbolic_shapes, "guard_or_true", bool)(condition))  # torch 2.8
 
 
 def _is_stand_in(tensor: Tensor) -> bool:

@@ -189,6 +189,71 @@ def test_a_layer_uses_what_stands_in_for_its_parameters() -> None:
         close(layer(x), x.float() @ (2 * weight).float().T)
 
 
+class Looked(hktune.Linear):
+    """Finds its weight where nn.Module would not look."""
+
+    def __getattr__(self, name: str) -> Any:
+        found = super().__getattr__(name)
+        return 2 * found if name == "weight" else found
+
+
+class AsProperty(hktune.Linear):
+    @property
+    def bias(self) -> Tensor:  # type: ignore[override]
+        return self._parameters["bias"] + 1  # type: ignore[operator]
+
+
+class Mixed:
+    weight = torch.ones(N, K).bfloat16()
+
+
+class Inherits(hktune.Linear, Mixed):
+    """nn.Module's own lookup comes last, after whatever a class holds."""
+
+
+class Always(hktune.Linear):
+    def __getattribute__(self, name: str) -> Any:
+        found = super().__getattribute__(name)
+        return -found if name == "bias" else found
+
+
+class Same(hktune.Linear):
+    pass
+
+
+@pytest.mark.parametrize("kind", [Looked, AsProperty, Inherits, Always, Same], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("is_compiled", [False, True], ids=["eager", "compiled"])
+def test_a_subclass_decides_what_its_weight_and_bias_are(kind: type[hktune.Linear], is_compiled: bool) -> None:
+    layer, x = hktune.Linear(K, N), bf16(M, K)
+    layer.__class__ = kind  # made as any other
+
+    def theirs(x: Tensor) -> Tensor:
+        return nn.Linear.forward(layer, x)
+
+    ours = layer.forward
+    if is_compiled:
+        ours, theirs = (torch.compile(each, backend="aot_eager") for each in (ours, theirs))
+    with torch.no_grad():
+        torch.testing.assert_close(ours(x), theirs(x), rtol=2**-7, atol=2**-7)
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("name", ["weight", "bias"])
+@pytest.mark.parametrize("is_compiled", [False, True], ids=["eager", "compiled"])
+def test_what_shadows_a_parameter_is_used(name: str, is_compiled: bool) -> None:
+    layer, x = hktune.Linear(K, N), bf16(M, K)
+    run = torch.compile(layer, backend="aot_eager") if is_compiled else layer
+    with torch.no_grad():
+        for shadow in (torch.zeros_like(getattr(layer, name)), getattr(layer, name) * 3):
+            layer.__dict__[name] = shadow
+            torch.testing.assert_close(run(x), nn.Linear.forward(layer, x), rtol=2**-7, atol=2**-7)
+        before = functional.linear(x, layer.weight, layer.bias)
+        del layer.__dict__[name]
+        torch.testing.assert_close(run(x), nn.Linear.forward(layer, x), rtol=2**-7, atol=2**-7)
+        assert not torch.equal(run(x), before)
+    torch._dynamo.reset()
+
+
 class Special(nn.Linear):
     pass
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -100,6 +102,109 @@ def test_a_graph_of_another_type_is_torchs_with_torchs_gradient(trace: Callable[
     (functional.linear(*theirs) + torch.matmul(theirs[0], theirs[1].T)).abs().sum().backward()
     for mine, torchs in zip(found, theirs, strict=True):
         torch.testing.assert_close(mine.grad, torchs.grad)
+    torch._dynamo.reset()
+
+
+KEPT = {name: trace for name, trace in TRACERS.items() if name.startswith(("make_fx", "export"))}
+
+
+def own_exported(table: LoadedTable, strict: bool) -> torch.export.ExportedProgram:
+    class Own(nn.Module):
+        def forward(self, x: Tensor, weight: Tensor) -> Tensor:
+            return table.linear(x, weight) + table.matmul(x, weight.T)
+
+    return torch.export.export(Own(), (bf16(M, K), bf16(N, K)), strict=strict)
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_a_graph_of_a_tables_own_methods_outlives_the_table(name: str, tmp_path: Path) -> None:
+    x, weight = bf16(M, K), bf16(N, K)
+
+    def traced() -> tuple[weakref.ref[LoadedTable], Callable[..., Tensor]]:
+        first = hktune.load(tmp_path, allow_modelled=True)
+        if name.startswith("export"):
+            return weakref.ref(first), own_exported(first, name.endswith("strict")).module()
+        return weakref.ref(first), KEPT[name](
+            lambda x, weight: first.linear(x, weight) + first.matmul(x, weight.T), x, weight
+        )
+
+    first, graph = traced()
+    second = hktune.load(tmp_path, allow_modelled=True)
+    gc.collect()
+    assert first() is None or name.startswith("export")  # its module may keep it
+    close(graph(x, 2 * weight), 4 * functional.linear(x, weight))
+    assert second.stats().hits == 2
+
+
+def test_a_compiled_graph_of_a_tables_own_method_stays_that_tables(table: LoadedTable, tmp_path: Path) -> None:
+    x, weight = bf16(M, K), bf16(N, K)
+    compiled = torch.compile(lambda x, weight: table.linear(x, weight) + 1, fullgraph=True, backend="aot_eager")
+    other = hktune.load(tmp_path, allow_modelled=True)
+    for _ in range(2):
+        close(compiled(x, weight), functional.linear(x, weight) + 1)
+    assert (table.stats().hits, other.stats().hits) == (2, 0)
+    with FlopCounterMode(display=False):
+        table.linear(x, weight)
+    assert (table.stats().hits, other.stats().hits) == (3, 0)
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_saved_program_of_a_tables_own_methods_runs_by_the_current_one(
+    table: LoadedTable, tmp_path: Path, strict: bool
+) -> None:
+    torch.export.save(own_exported(table, strict), tmp_path / "program.pt2")
+    code = f"""
+import torch, hktune
+first, second = (hktune.load({str(tmp_path)!r}, allow_modelled=True) for _ in range(2))
+x, weight = torch.ones({M}, {K}).bfloat16(), torch.ones({N}, {K}).bfloat16()
+out = torch.export.load({str(tmp_path / "program.pt2")!r}).module()(x, weight)
+print(out.unique().tolist(), first.stats().hits, second.stats().hits)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split("\n")[0] == f"[{2.0 * K}] 0 2"
+
+
+def rows_of_weight(linear: Any, matmul: Any, x: Tensor, weight: Tensor, bias: Tensor, mask: Tensor) -> Tensor:
+    return linear(x, weight[mask])  # type: ignore[no-any-return]
+
+
+def rows_of_both(linear: Any, matmul: Any, x: Tensor, weight: Tensor, bias: Tensor, mask: Tensor) -> Tensor:
+    kept = mask.nonzero().squeeze(1)
+    return linear(x, weight[kept], bias[kept])  # type: ignore[no-any-return]
+
+
+def columns(linear: Any, matmul: Any, x: Tensor, weight: Tensor, bias: Tensor, mask: Tensor) -> Tensor:
+    return matmul(x, weight.T.contiguous()[:, mask])  # type: ignore[no-any-return]
+
+
+def transposed_rows(linear: Any, matmul: Any, x: Tensor, weight: Tensor, bias: Tensor, mask: Tensor) -> Tensor:
+    return matmul(x, weight[mask].T)  # type: ignore[no-any-return]
+
+
+def rows_of_x(linear: Any, matmul: Any, x: Tensor, weight: Tensor, bias: Tensor, mask: Tensor) -> Tensor:
+    return linear(x.expand(N, M, K)[mask].flatten(0, 1), weight, bias)  # type: ignore[no-any-return]
+
+
+CHOSEN = (rows_of_weight, rows_of_both, columns, transposed_rows, rows_of_x)
+
+
+@pytest.mark.parametrize("way", ["compile", "export", "export, strict"])
+@pytest.mark.parametrize("chosen", CHOSEN, ids=lambda chosen: chosen.__name__)
+def test_sizes_that_only_the_run_tells_need_no_guard(chosen: Callable[..., Tensor], way: str) -> None:
+    class Chosen(nn.Module):
+        def forward(self, *operands: Tensor) -> Tensor:
+            return chosen(hktune.linear, hktune.matmul, *operands)
+
+    operands = (bf16(M, K), bf16(N, K), bf16(N), torch.arange(N) % 3 == 0)
+    with torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True):  # type: ignore[attr-defined]
+        if way == "compile":
+            run = torch.compile(Chosen(), backend="aot_eager", fullgraph=True)
+        else:
+            run = torch.export.export(Chosen(), operands, strict=way.endswith("strict")).module()
+        for step in (3, 2):
+            again = (*operands[:3], torch.arange(N) % step == 0)
+            close(run(*again), chosen(functional.linear, torch.matmul, *again))
     torch._dynamo.reset()
 
 
