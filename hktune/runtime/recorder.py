@@ -68,14 +68,16 @@ class Recorder:
         if kind is None:
             publish(self._path, self.yaml().encode())
 
-    def note(self, left: Tensor, right: Tensor, n: int, has_bias: bool) -> None:
-        """Count left [..., K] times something [K, n] that `right` is or is a view of."""
+    def note(self, left: Tensor, right: Tensor, n: int, bias: Tensor | None) -> None:
+        """Count left [..., K] times something [K, n] that `right` is or is a view of, and perhaps a bias [n]."""
         why = _why_left_out(left) or _why_left_out(right)
+        if not why and bias is not None and bias.shape != (n,):
+            why = f"bias of shape {list(bias.shape)}"
         if why:
             self.left_out[why] += 1
         elif left.numel() and n:
             k = left.shape[-1]
-            self.calls[Problem(left.numel() // k, n, k, epilogue="bias" if has_bias else "none")] += 1
+            self.calls[Problem(left.numel() // k, n, k, epilogue="none" if bias is None else "bias")] += 1
 
     def yaml(self) -> str:
         """The calls as shapes.yaml, `weight` their number. Raises ShapesError when there are none."""
@@ -125,11 +127,11 @@ class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _note(self, packet: Any, args: Any, kwargs: Any) -> None:
         note = self._recorder.note
         if packet in (_aten.linear, torch.ops.hktune.linear) and args[1].dim() == 2:
-            note(args[0], args[1], args[1].shape[0], len(args) > 2 and args[2] is not None)
+            note(args[0], args[1], args[1].shape[0], args[2] if len(args) > 2 else None)
         elif packet in (_aten.mm, _aten.matmul, torch.ops.hktune.matmul) and args[1].dim() == 2:
-            note(args[0], args[1], args[1].shape[1], False)
+            note(args[0], args[1], args[1].shape[1], None)
         elif packet is _aten.addmm and kwargs.keys() <= {"out"}:
-            note(args[1], args[2], args[2].shape[1], args[0].dim() == 1)
+            note(args[1], args[2], args[2].shape[1], args[0] if args[0].dim() == 1 else None)
 
 
 class _Functions(TorchFunctionMode):
@@ -165,4 +167,4 @@ class _Functions(TorchFunctionMode):
             return
         bias = operands.get("bias")
         left, right, _ = as_autocast(left, right, None)
-        self._recorder.note(left, right, right.shape[0 if names is _LINEAR else 1], bias is not None)
+        self._recorder.note(left, right, right.shape[0 if names is _LINEAR else 1], bias)

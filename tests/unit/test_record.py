@@ -121,6 +121,25 @@ class Tagged(Tensor):
     pass
 
 
+@pytest.mark.filterwarnings("ignore::hktune.runtime.FallbackWarning")
+def test_a_bias_that_is_stretched_is_no_bias_of_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(operators, "_current", None)
+    published(tmp_path, trial(Problem(4, 32, 64, epilogue="bias")), trial(Problem(4, 32, 64)))
+    table = hktune.load(tmp_path, allow_modelled=True)
+    x, weight = bf16(4, 64), bf16(32, 64)
+    stretched = (
+        lambda: functional.linear(x, weight, bf16(1)),
+        lambda: torch.addmm(bf16(1), x, weight.T),
+        lambda: hktune.linear(x, weight, bf16(1)),
+    )
+    counted, left_out = calls_in(tmp_path / "shapes.yaml", *stretched)
+    assert (counted, left_out) == ({}, {"bias of shape [1]": 3})
+    assert table.stats().hits == 0
+    counted, left_out = calls_in(tmp_path / "shapes.yaml", lambda: hktune.linear(x, weight, bf16(32)))
+    assert (counted, left_out) == ({"4x32x64 bf16+bias": 1}, {})
+    assert table.stats().hits == 1
+
+
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
 def test_what_no_table_serves_is_left_out_by_what_it_is(tmp_path: Path) -> None:
     weight, bias = bf16(32, 64), bf16(32)

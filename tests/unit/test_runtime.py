@@ -303,6 +303,24 @@ def test_a_summary_is_printed_at_exit_on_request(tmp_path: Path) -> None:
     assert done.stderr == "hktune: 0 calls, 0 hits, 0 near hits; fallbacks: none; rows not used: none\n"
 
 
+def test_a_summary_to_be_printed_keeps_no_table(tmp_path: Path) -> None:
+    published(tmp_path, trial(SMALL))
+    m, n, k = SMALL.m, SMALL.n, SMALL.k
+    code = f"""
+import gc, weakref, torch, hktune
+table = hktune.load({str(tmp_path)!r}, allow_modelled=True, summary_at_exit=True)
+table.linear(torch.ones({m}, {k}).bfloat16(), torch.ones({n}, {k}).bfloat16())
+gone = weakref.ref(table)
+hktune.unload()
+del table
+gc.collect()
+print(gone() is None)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"
+    assert done.stderr == "hktune: 1 calls, 1 hits, 0 near hits; fallbacks: none; rows not used: none\n"
+
+
 def test_an_object_whose_sha256_is_off_leaves_nothing_to_load(tmp_path: Path) -> None:
     published(tmp_path, trial(SMALL))
     path = tmp_path / "objects" / f"{SHA256}.hsaco"
