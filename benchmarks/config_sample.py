@@ -19,7 +19,9 @@ from pathlib import Path
 from rich.progress import track
 
 from hktune.compile import hip_compiler
-from hktune.core.model import Config, Failure, Problem
+from hktune.core.config import Config
+from hktune.core.outcome import Failure
+from hktune.core.problem import Problem
 from hktune.core.settings import Settings
 from hktune.device.emulated import EmulatedDevice
 from hktune.space import SearchSpace, load_space

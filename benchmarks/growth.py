@@ -25,8 +25,12 @@ from pathlib import Path
 
 import msgspec
 
-from hktune.core.model import CodeObject, Config, Problem, Source, Status, Trial
+from hktune.core.config import Config
+from hktune.core.outcome import Source, Status
+from hktune.core.problem import Problem
 from hktune.core.settings import Settings
+from hktune.core.trial import Trial
+from hktune.core.variant import CodeObject
 from hktune.dispatch import read_table, write_table
 from hktune.dispatch.table import Table
 from hktune.space import SearchSpace, load_space

@@ -12,7 +12,7 @@ from hktune.core.escaped import shown
 from hktune.core.shipped import SPACE_OF, space_file
 
 if TYPE_CHECKING:
-    from hktune.core.model import Problem
+    from hktune.core.problem import Problem
 
 COUNT_MAX = 1_000_000_000
 SEED_MAX = 2**32 - 1  # numpy's, which optuna's samplers are given
@@ -134,7 +134,7 @@ def gibibytes(text: str) -> float:
 def problem(text: str) -> Problem:
     """A problem as MxNxK or, with a bias, MxNxK+bias: of what a shapes file may ask for."""
     from hktune.core.errors import ShapesError
-    from hktune.core.model import Problem
+    from hktune.core.problem import Problem
     from hktune.core.shapes import DIMENSION_MAX, EPILOGUES, matrices_fit
 
     size = integer(1, DIMENSION_MAX)

@@ -6,7 +6,8 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
-from hktune.core.model import Problem, Value
+from hktune.core.config import Value
+from hktune.core.problem import Problem
 
 
 def command_line(*words: str | Path) -> str:

@@ -16,8 +16,8 @@ from string import Formatter
 from typing import Any
 
 from hktune.core.arch import Arch
+from hktune.core.config import Value
 from hktune.core.errors import SpaceError
-from hktune.core.model import Value
 
 Scope = Mapping[str, Any]
 _Closure = Callable[[Scope], Any]

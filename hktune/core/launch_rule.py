@@ -12,9 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from hktune.core.config import Value
 from hktune.core.errors import SpaceError
 from hktune.core.expression import Expression
-from hktune.core.model import Argument, Launch, Value
+from hktune.core.launch import Argument, Launch
 
 Formula = int | str
 
@@ -29,7 +30,7 @@ _FOLDS_MAX = 10_000  # nodes of a folded formula and of all that it was made fro
 
 @dataclass(frozen=True)
 class LaunchRule:
-    """As `model.Launch`, with grid and workspace as formulas. `requires` are formulas that must hold for an m to be
+    """As `launch.Launch`, with grid and workspace as formulas. `requires` are formulas that must hold for an m to be
     served: what a search space demands of the problem."""
 
     grid: tuple[Formula, Formula, Formula]

@@ -21,8 +21,8 @@ from typing import Any
 
 from hktune.core.errors import ShapesError
 from hktune.core.escaped import shown
-from hktune.core.model import Problem
 from hktune.core.outside_file import FileKind
+from hktune.core.problem import Problem
 from hktune.core.yaml_file import value_of
 
 DTYPES = ("bf16",)

@@ -6,7 +6,7 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from typing import Final
 
-from hktune.core import model
+from hktune.core.launch import Launch
 from hktune.dispatch.table import Entry, Family, Key
 from hktune.dispatch.validate import Validated
 
@@ -20,7 +20,7 @@ class Choice:
     `near`: the entry was tuned at another m."""
 
     entry: Entry
-    launch: model.Launch | None
+    launch: Launch | None
     near: bool
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hktune.core.errors import DeviceError
-from hktune.core.model import Problem
+from hktune.core.problem import Problem
 from hktune.measure.operands import OperandSet
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hktune.core.model import Problem
+from hktune.core.problem import Problem
 
 if TYPE_CHECKING:
     import torch

@@ -7,7 +7,8 @@ from pathlib import Path
 from rich.console import Console
 
 from hktune.core.command_words import typed, words_of
-from hktune.core.model import Config, Problem
+from hktune.core.config import Config
+from hktune.core.problem import Problem
 from hktune.report.columns import Column, print_columns, print_line, print_prose
 from hktune.space import SearchSpace
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hktune.core.model import Launch
+from hktune.core.launch import Launch
 from hktune.device.device import Device, Kernel, PreparedLaunch
 from hktune.device.prepared import BoundLaunch
 from hktune.dispatch.choice import Choice, Choices

@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from hktune.core.errors import ShapesError
-from hktune.core.model import Problem
+from hktune.core.problem import Problem
 from hktune.core.publish import publish
 from hktune.runtime import current, operators
 from hktune.runtime.loaded import LoadedTable

@@ -9,8 +9,9 @@ from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+from hktune.core.config import Config, Value
 from hktune.core.errors import SpaceError
-from hktune.core.model import Config, Problem, Value
+from hktune.core.problem import Problem
 from hktune.space.rules import Constraint, Parameter, Violation, filled, passes
 
 if TYPE_CHECKING:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from hktune.core.config import Value
 from hktune.core.errors import SpaceError
 from hktune.core.escaped import shown
 from hktune.core.expression import Derived, Expression, Message, Scope
-from hktune.core.model import Value
 from hktune.template.template import PROBLEM_NAMES
 
 _WORD = re.compile(r"[A-Za-z0-9_]{1,64}\Z", re.ASCII)

@@ -9,13 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from hktune.core.arch import arch_named
+from hktune.core.config import Config, Value
 from hktune.core.errors import InputError, SpaceError
 from hktune.core.escaped import shown
 from hktune.core.expression import Derived, Expression, Message
 from hktune.core.launch_rule import LaunchRule, specialised
-from hktune.core.model import Config, Problem, Value
 from hktune.core.near import meant
 from hktune.core.outside_file import FileKind
+from hktune.core.problem import Problem
 from hktune.core.shipped import KERNELS
 from hktune.core.yaml_file import read_yaml
 from hktune.space.description import ConstraintDescription, SpaceDescription

@@ -13,7 +13,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 
-from hktune.core.model import Config, Problem, Status, Trial, by_problem
+from hktune.core.config import Config
+from hktune.core.outcome import Status
+from hktune.core.problem import Problem
+from hktune.core.trial import Trial, by_problem
 from hktune.tables.standing import Chosen, choose
 
 Rows = tuple[int, int]

@@ -37,7 +37,7 @@ class ProofDescription(Extent, forbid_unknown_fields=True, frozen=True):
 
 
 class OrderDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """Expressions for the order in which workgroups take tiles, as `hktune.core.model.WorkgroupOrder` has it."""
+    """Expressions for the order in which workgroups take tiles, as `hktune.core.launch.WorkgroupOrder` has it."""
 
     xcd_chunk: Text = 1
     group_rows: Text = 1

@@ -9,22 +9,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from hktune.core.arch import arch_named
+from hktune.core.config import Config, Value
 from hktune.core.errors import InputError, SpaceError, TemplateError
 from hktune.core.escaped import shown
 from hktune.core.expression import Derived, Expression, Scope
+from hktune.core.launch import Argument, Launch, Tile, WorkgroupOrder
 from hktune.core.launch_rule import LaunchRule, specialised
-from hktune.core.model import (
-    Argument,
-    Config,
-    Launch,
-    Problem,
-    ProofProblem,
-    Tile,
-    Value,
-    Variant,
-    WorkgroupOrder,
-)
 from hktune.core.outside_file import FileKind
+from hktune.core.problem import Problem, ProofProblem
+from hktune.core.variant import Variant
 from hktune.core.yaml_file import struct_of
 from hktune.template.description import Extent, TemplateDescription, Text
 

@@ -6,7 +6,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from hktune.core.errors import InputError
-from hktune.core.model import Identity, Problem
+from hktune.core.identity import Identity
+from hktune.core.problem import Problem
 from hktune.core.settings import Settings
 from hktune.device.opening import count_devices, open_device
 from hktune.measure.operands import set_bytes

@@ -9,7 +9,10 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import replace
 
-from hktune.core.model import Config, Problem, Status, Trial, by_problem
+from hktune.core.config import Config
+from hktune.core.outcome import Status
+from hktune.core.problem import Problem
+from hktune.core.trial import Trial, by_problem
 from hktune.space import SearchSpace
 from hktune.tables import cross_trials
 from hktune.tuning.bench import OpenBench

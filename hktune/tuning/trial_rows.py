@@ -9,8 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from hktune.core.arch import arch_named
+from hktune.core.config import Config
 from hktune.core.errors import SpaceError, StoreError
-from hktune.core.model import Config, Failure, Identity, Launch, Problem, Resources, Status, Timing, Trial
+from hktune.core.identity import Identity
+from hktune.core.launch import Launch
+from hktune.core.outcome import Failure, Status, Timing
+from hktune.core.problem import Problem
+from hktune.core.trial import Trial
+from hktune.core.variant import Resources
 from hktune.measure.stopwatch import Attempt
 from hktune.space import SearchSpace
 from hktune.template.template import Template

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hktune.core.bf16 import bf16_bits, bf16_values
-from hktune.core.model import Problem
+from hktune.core.problem import Problem
 
 POISON = np.uint16(0x7FD5)
 """A bf16 NaN that no arithmetic here produces, so an element that still holds it was never written."""

@@ -17,7 +17,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import hktune
-from hktune.core.model import CodeObject, Identity, Problem, Source, Status, Trial
+from hktune.core.identity import Identity
+from hktune.core.outcome import Source, Status
+from hktune.core.problem import Problem
+from hktune.core.trial import Trial
+from hktune.core.variant import CodeObject
 from hktune.dispatch import write_table
 from hktune.runtime import LoadedTable, operators
 from hktune.tables import build_table

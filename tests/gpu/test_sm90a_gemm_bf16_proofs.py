@@ -10,8 +10,10 @@ import numpy.typing as npt
 import pytest
 
 from hktune.compile.nvrtc import NvrtcCompiler
+from hktune.core.config import Config
 from hktune.core.errors import DeviceError
-from hktune.core.model import CodeObject, Config, Problem
+from hktune.core.problem import Problem
+from hktune.core.variant import CodeObject
 from hktune.device.cuda import CudaDevice, LoadedKernel
 from hktune.space.space import SearchSpace, load_space
 from hktune.template import Template

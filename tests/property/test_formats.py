@@ -18,9 +18,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from hktune.core.config import Config, compact_json
 from hktune.core.errors import TableError
-from hktune.core.model import Config, Source, Status, Trial, compact_json
+from hktune.core.outcome import Source, Status
 from hktune.core.shapes import ENTRY_KEYS
+from hktune.core.trial import Trial
 from hktune.dispatch import Entry, Reason, Table, read_table, table_json
 from hktune.dispatch.files import content_sha256
 from hktune.dispatch.table import Kernel, Launch

@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn import functional
 
 import hktune
-from hktune.core.model import Problem
+from hktune.core.problem import Problem
 from hktune.runtime import operators
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))

@@ -11,8 +11,13 @@ from typing import Any
 
 import msgspec
 
+from hktune.core.config import Config
+from hktune.core.identity import Identity
+from hktune.core.launch import Argument
 from hktune.core.launch_rule import LaunchRule
-from hktune.core.model import Argument, Config, Identity, Problem, Source, Status, Trial
+from hktune.core.outcome import Source, Status
+from hktune.core.problem import Problem
+from hktune.core.trial import Trial
 from hktune.dispatch import Table, table_json, write_table
 from hktune.tables import build_table
 

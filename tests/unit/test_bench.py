@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from hktune.core.config import Config
 from hktune.core.errors import DeviceError, InputError
-from hktune.core.model import Config, Identity, Problem
+from hktune.core.identity import Identity
+from hktune.core.problem import Problem
 from hktune.core.settings import Settings
 from hktune.tuning import bench
 from hktune.tuning.bench import GpuBench, choose_device

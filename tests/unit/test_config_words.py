@@ -11,8 +11,11 @@ import pytest
 
 from hktune.cli import main
 from hktune.commands.config_words import ConfigWords, find_config
+from hktune.core.config import Config
 from hktune.core.errors import InputError, SpaceError
-from hktune.core.model import Config, Problem, Status, Trial
+from hktune.core.outcome import Status
+from hktune.core.problem import Problem
+from hktune.core.trial import Trial
 from hktune.space import load_space
 from hktune.store import TrialStore
 from hktune.tuning.prebuilt import Built

@@ -16,7 +16,8 @@ import pytest
 from naive_gemm import EMULATED, MI355X, OBJECT, SHA256, published, reseal, table_of, trial
 
 from hktune.core.errors import TableError
-from hktune.core.model import Problem, Source
+from hktune.core.outcome import Source
+from hktune.core.problem import Problem
 from hktune.dispatch import Table, files, read_table, table_json, validate, write_table
 from hktune.dispatch.layout import TABLE_FILE
 from hktune.tables import describe

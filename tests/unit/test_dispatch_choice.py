@@ -12,7 +12,8 @@ from gemm_bf16_variants import built, proof, space
 from naive_gemm import EMULATED, table_of, trial
 
 from hktune.core.launch_rule import LaunchRule
-from hktune.core.model import Problem, Trial
+from hktune.core.problem import Problem
+from hktune.core.trial import Trial
 from hktune.dispatch import Choices, Entry, Table, Validated
 from hktune.dispatch.table import Kernel, Launch
 from hktune.tables import BuildOptions, build_table

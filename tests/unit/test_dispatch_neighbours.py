@@ -7,8 +7,11 @@ import random
 import pytest
 from naive_gemm import EMULATED, launch_of, table_of, trial
 
+from hktune.core.config import Config
 from hktune.core.errors import TableError
-from hktune.core.model import Config, Problem, Source, Status, Trial
+from hktune.core.outcome import Source, Status
+from hktune.core.problem import Problem
+from hktune.core.trial import Trial
 from hktune.tables import BuildOptions, build_table, cross_trials, regrets
 
 N, K = 128, 64

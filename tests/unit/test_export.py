@@ -20,10 +20,15 @@ from naive_gemm import reseal
 from torch.utils import cpp_extension
 
 from hktune.cli import main
+from hktune.core.config import Config
 from hktune.core.errors import SpaceError
 from hktune.core.escaped import escaped
+from hktune.core.identity import Identity
 from hktune.core.launch_rule import LaunchRule
-from hktune.core.model import Config, Identity, Problem, Source, Status, Trial, Variant
+from hktune.core.outcome import Source, Status
+from hktune.core.problem import Problem
+from hktune.core.trial import Trial
+from hktune.core.variant import Variant
 from hktune.dispatch import write_table
 from hktune.export import FORMS, export_inline, forbidden_habits
 from hktune.export.lint import forbidden_python

@@ -11,7 +11,10 @@ from gemm_bf16_variants import built, compiler, output_of, proof, space
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hktune.core.model import Config, Problem, Source, Status, Trial
+from hktune.core.config import Config
+from hktune.core.outcome import Source, Status
+from hktune.core.problem import Problem
+from hktune.core.trial import Trial
 from hktune.device.emulated import EmulatedDevice
 from hktune.dispatch import validate, write_table
 from hktune.dispatch.files import read_table

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hktune.core.errors import InputError
-from hktune.core.model import Problem
+from hktune.core.problem import Problem
 from hktune.core.settings import Settings
 from hktune.core.shapes import load_shapes
 from hktune.tuning.bench import EmulatedBench, GpuBench

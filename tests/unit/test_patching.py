@@ -21,7 +21,7 @@ from torch.nn.utils import parametrizations, parametrize, prune
 from torch_operands import bf16
 
 import hktune
-from hktune.core.model import Problem
+from hktune.core.problem import Problem
 from hktune.runtime import LoadedTable, operators
 from hktune.runtime.layers import PatchedLinear
 

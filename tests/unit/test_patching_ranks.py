@@ -22,7 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch_operands import bf16
 
 import hktune
-from hktune.core.model import Problem
+from hktune.core.problem import Problem
 
 M, N, K, STEPS = 4, 64, 32, 3
 

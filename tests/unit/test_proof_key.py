@@ -17,7 +17,9 @@ import pytest
 
 import hktune
 from hktune.core.arch import GFX950
-from hktune.core.model import CodeObject, Config, Launch, Resources, Variant
+from hktune.core.config import Config
+from hktune.core.launch import Launch
+from hktune.core.variant import CodeObject, Resources, Variant
 from hktune.space import load_space
 from hktune.template import load_template
 from hktune.verify import emulated_proof, record

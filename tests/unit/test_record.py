@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 import hktune
 from hktune.core.errors import ShapesError
-from hktune.core.model import Problem
+from hktune.core.problem import Problem
 from hktune.core.shapes import load_shapes
 from hktune.runtime import operators
 

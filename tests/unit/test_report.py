@@ -13,8 +13,11 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
+from hktune.core.config import Config
 from hktune.core.escaped import escaped
-from hktune.core.model import Config, Problem, Source, Status, Trial
+from hktune.core.outcome import Source, Status
+from hktune.core.problem import Problem
+from hktune.core.trial import Trial
 from hktune.report import heartbeat as beats
 from hktune.report.columns import Column, print_columns
 from hktune.report.console import PlainConsole

@@ -22,7 +22,9 @@ from torch import Tensor
 import hktune
 from hktune import runtime
 from hktune.core.errors import DeviceError, TableError
-from hktune.core.model import Launch, Problem, Source
+from hktune.core.launch import Launch
+from hktune.core.outcome import Source
+from hktune.core.problem import Problem
 from hktune.device.device import Binding, Kernel
 from hktune.device.emulated import EmulatedDevice, EmulatedKernel
 from hktune.dispatch import Entry, Table, validate, write_table

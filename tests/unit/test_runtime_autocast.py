@@ -14,7 +14,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 import hktune
-from hktune.core.model import Problem
+from hktune.core.problem import Problem
 from hktune.runtime import LoadedTable, operators
 
 M, N, K = 4, 64, 32

@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torch_operands import bf16
 
 import hktune
-from hktune.core.model import Problem
+from hktune.core.problem import Problem
 from hktune.runtime import FallbackWarning, LoadedTable, operators
 
 M, N, K = 4, 64, 32

@@ -20,7 +20,7 @@ from torch_alike import assert_alike, outcome
 from torch_operands import bf16
 
 import hktune
-from hktune.core.model import Problem
+from hktune.core.problem import Problem
 from hktune.runtime import LoadedTable, operators
 
 M, N, K = 4, 64, 32

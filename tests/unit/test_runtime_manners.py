@@ -19,7 +19,7 @@ from torch_operands import bf16
 
 import hktune
 from hktune.core.errors import TableError
-from hktune.core.model import Problem
+from hktune.core.problem import Problem
 from hktune.runtime import FallbackWarning, LoadedTable, operators
 
 M, N, K = 4, 64, 32

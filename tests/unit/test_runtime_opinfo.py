@@ -18,7 +18,7 @@ from torch.nn import functional
 from torch_alike import Product, same
 
 import hktune
-from hktune.core.model import Problem
+from hktune.core.problem import Problem
 from hktune.runtime import LoadedTable, operators
 
 pytest.importorskip("expecttest")  # which PyTorch's samples import

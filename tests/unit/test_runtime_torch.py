@@ -20,7 +20,8 @@ from torch_operands import bf16
 
 import hktune
 from hktune.core.errors import TableError
-from hktune.core.model import WORKSPACE_COUNTER_BYTES, Problem
+from hktune.core.launch import WORKSPACE_COUNTER_BYTES
+from hktune.core.problem import Problem
 from hktune.runtime import FallbackWarning, LoadedTable, operators, place, workspaces
 from hktune.runtime.layers import PatchedLinear
 from hktune.runtime.workspaces import Workspaces

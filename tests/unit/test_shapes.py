@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hktune.core.errors import ShapesError
-from hktune.core.model import Problem
+from hktune.core.problem import Problem
 from hktune.core.shapes import Shape, load_shapes
 from hktune.space import load_space
 

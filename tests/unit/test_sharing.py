@@ -17,7 +17,10 @@ from filelock import FileLock
 from test_run_ends import Run, Start, start, table_serves
 from test_tuner import LARGE, SMALL, BlockTime, Immediate, InOrder, Quiet, configs, run, search
 
-from hktune.core.model import Config, Failure, Problem, Status, Timing, Trial
+from hktune.core.config import Config
+from hktune.core.outcome import Failure, Status, Timing
+from hktune.core.problem import Problem
+from hktune.core.trial import Trial
 from hktune.measure.stopwatch import Attempt
 from hktune.store.claims import Claims
 from hktune.store.trials import holder_of

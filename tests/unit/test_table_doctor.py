@@ -12,7 +12,12 @@ from gemm_bf16_variants import ROOT, built, space
 from naive_gemm import EMULATED, MI355X, OBJECT, SHA256, published, reseal, trial
 
 from hktune.cli import main
-from hktune.core.model import CodeObject, Config, Identity, Problem, Source, Status, Trial
+from hktune.core.config import Config
+from hktune.core.identity import Identity
+from hktune.core.outcome import Source, Status
+from hktune.core.problem import Problem
+from hktune.core.trial import Trial
+from hktune.core.variant import CodeObject
 from hktune.dispatch import read_table
 from hktune.space import load_space
 from hktune.store import TrialStore, capture_environment, write_environment

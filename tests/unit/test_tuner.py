@@ -7,7 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from hktune.core.model import Config, Failure, Problem, Source, Status, Timing, Trial
+from hktune.core.config import Config
+from hktune.core.outcome import Failure, Source, Status, Timing
+from hktune.core.problem import Problem
+from hktune.core.trial import Trial
 from hktune.measure.stopwatch import Attempt
 from hktune.search.strategy import Outcome
 from hktune.tuning.loop import LOOKAHEAD, Budget, Search, Tuner, cost

@@ -12,7 +12,9 @@ import pytest
 
 from hktune.core.bf16 import bf16_bits, bf16_values
 from hktune.core.errors import KernelFault
-from hktune.core.model import Argument, Failure, Launch, Problem, Status
+from hktune.core.launch import Argument, Launch
+from hktune.core.outcome import Failure, Status
+from hktune.core.problem import Problem
 from hktune.verify import Proof, random_operands, verify
 
 PROBLEM = Problem(m=64, n=48, k=96)

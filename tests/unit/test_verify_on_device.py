@@ -14,7 +14,9 @@ from naive_gemm import OBJECT, launch_of, trial
 
 from hktune.core.bf16 import bf16_bits, bf16_values
 from hktune.core.errors import DeviceError, KernelFault
-from hktune.core.model import WORKSPACE_COUNTER_BYTES, Argument, Failure, Launch, Problem, ProofProblem, Status
+from hktune.core.launch import WORKSPACE_COUNTER_BYTES, Argument, Launch
+from hktune.core.outcome import Failure, Status
+from hktune.core.problem import Problem, ProofProblem
 from hktune.device.emulated import EmulatedDevice
 from hktune.verify import Proof, verify
 from hktune.verify.on_device import verify_on_device
