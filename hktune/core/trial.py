@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from operator import attrgetter
 from typing import Any
 
+from hktune.core.operation import legacy_operation
 from hktune.core.outcome import Source, Status
 from hktune.core.problem import Problem
 
@@ -56,7 +57,7 @@ class Trial:
 
     @property
     def problem(self) -> Problem:
-        return Problem(self.m, self.n, self.k, self.dtype, self.epilogue)
+        return Problem(self.m, self.n, self.k, legacy_operation(self.dtype, self.epilogue))
 
     def numbered(self, number: int) -> Trial:
         """The same row under another number."""
@@ -71,4 +72,4 @@ def by_problem(trials: Iterable[Trial]) -> dict[Problem, list[Trial]]:
     grouped: dict[tuple[int, int, int, str, str], list[Trial]] = defaultdict(list)
     for trial in trials:
         grouped[trial.m, trial.n, trial.k, trial.dtype, trial.epilogue].append(trial)
-    return {Problem(*key): own for key, own in grouped.items()}
+    return {own[0].problem: own for own in grouped.values()}
