@@ -137,9 +137,9 @@ def on_this_machine() -> None:
         "lookup",
         rounds_ns(
             {
-                "exact": lambda: choices.find(M, N, K, "bf16", "none"),
-                "near": lambda: choices.find(M + 3, N, K, "bf16", "none"),
-                "no entry": lambda: choices.find(M + 3, N, 7 * K + 1, "bf16", "none"),
+                "exact": lambda: choices.find(M, N, K, "bf16.nt"),
+                "near": lambda: choices.find(M + 3, N, K, "bf16.nt"),
+                "no entry": lambda: choices.find(M + 3, N, 7 * K + 1, "bf16.nt"),
             },
             500,
         ),

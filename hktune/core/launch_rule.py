@@ -126,7 +126,8 @@ class _Folding(ast.NodeTransformer):
         return node
 
     def visit_Attribute(self, node: ast.Attribute) -> ast.expr:
-        return ast.Constant(getattr(self._known["arch"], node.attr))
+        assert isinstance(node.value, ast.Name)  # an Expression has no other
+        return ast.Constant(getattr(self._known[node.value.id], node.attr))
 
     def visit_Call(self, node: ast.Call) -> ast.expr:
         return ast.Call(node.func, [self.visit(argument) for argument in node.args], [])

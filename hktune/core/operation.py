@@ -62,9 +62,9 @@ class Operation:
         ):
             if word not in known:
                 names = ", ".join(filter(None, known))
-                raise InputError(f"operation: {what} {shown(word)} is not known: known are {names}")
+                raise InputError(f"operation {shown(self._text)}: {what} {shown(word)} is not known: known are {names}")
         if len(set(self.epilogue)) != len(self.epilogue):
-            raise InputError(f"operation: {self} has a step twice: name each once")
+            raise InputError(f"operation {shown(self._text)}: has a step twice: name each once")
 
     @property
     def a_dtype(self) -> Dtype:
@@ -126,8 +126,38 @@ def operation_of(text: str) -> Operation:
     return operation
 
 
+@dataclass(frozen=True)
+class OperationFacts:
+    """What expressions of templates and spaces may ask of an operation: `operation.a_bytes` and so on."""
+
+    a_dtype: str
+    b_dtype: str
+    c_dtype: str
+    a_bytes: int
+    b_bytes: int
+    c_bytes: int
+    layout: str
+    kind: str
+
+
+@lru_cache(maxsize=4096)
+def facts_of(operation: Operation) -> OperationFacts:
+    """The names of its formats, the bytes of one element of each, and its words."""
+    a, b, c = operation.a_dtype, operation.b_dtype, operation.c_dtype
+    return OperationFacts(a.name, b.name, c.name, a.bytes, b.bytes, c.bytes, operation.layout, operation.kind)
+
+
 BF16_NT = Operation()
 """The product of torch.nn.Linear in bf16: what a row or an entry that names no operation means."""
+BF16_NT_BIAS = BF16_NT.with_steps("bias")
+
+
+def legacy_words(operation: Operation) -> tuple[str, str]:
+    """`operation` as the `dtype` and `epilogue` of those formats. Raises InputError where they have no words for it."""
+    dtype, epilogue = operation.a, operation.epilogue[0] if operation.epilogue else "none"
+    if legacy_operation(dtype, epilogue) != operation:
+        raise InputError(f"operation {operation} has no dtype and epilogue of its own")
+    return dtype, epilogue
 
 
 def legacy_operation(dtype: str, epilogue: str) -> Operation:

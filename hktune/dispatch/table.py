@@ -15,10 +15,11 @@ from msgspec import Meta, Struct
 
 from hktune.core.bounded_text import PLAIN, ComputeUnits, FolderName, Text, Word
 from hktune.core.config import Config
-from hktune.core.errors import SpaceError
+from hktune.core.errors import InputError, SpaceError
 from hktune.core.identity import Identity
 from hktune.core.launch import Argument as PlainArgument
 from hktune.core.launch_rule import BLOCK_MAX, GRID_MAX, LDS_BYTES_MAX, WORKSPACE_BYTES_MAX, LaunchRule, compiled
+from hktune.core.operation import legacy_operation
 from hktune.core.outcome import Source
 from hktune.core.problem import Problem
 
@@ -29,8 +30,7 @@ FORMULAS_MAX, DISTINCT_FORMULAS_MAX = 4 << 20, 1 << 19
 
 REQUIRES_MAX = 2048  # characters of what one row demands of m, worked out for each m; in use some hundred
 
-Key = tuple[int, int, int, str, str]
-Family = tuple[int, int, str, str]
+Family = tuple[int, int, str]
 
 Name = Annotated[str, Meta(max_length=NAME_CHARACTERS_MAX, pattern=PLAIN)]
 Sha256 = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
@@ -158,11 +158,11 @@ class Entry(Strict, frozen=True):
 
     @property
     def problem(self) -> Problem:
-        return Problem(self.m, self.n, self.k, self.dtype, self.epilogue)
+        return Problem(self.m, self.n, self.k, legacy_operation(self.dtype, self.epilogue))
 
     @property
     def family(self) -> Family:
-        return (self.n, self.k, self.dtype, self.epilogue)
+        return (self.n, self.k, str(self.problem.operation))
 
     @property
     def rows(self) -> tuple[int, int]:
@@ -170,6 +170,10 @@ class Entry(Strict, frozen=True):
         return (self.m_from or self.m, self.m_to or self.m)
 
     def __post_init__(self) -> None:
+        try:
+            legacy_operation(self.dtype, self.epilogue)
+        except InputError as unknown:
+            raise ValueError(str(unknown)) from None
         fewest, most = self.rows
         if not fewest <= self.m <= most:
             raise ValueError(f"m={self.m} must lie in m_from={fewest} to m_to={most}")

@@ -107,7 +107,7 @@ class CublasLt:
         operation, preference = ctypes.c_void_p(), ctypes.c_void_p()
         self._call("cublasLtMatmulDescCreate", ctypes.byref(operation), _COMPUTE_FLOAT32, _FLOAT32)
         self._set_operation(operation, _TRANSPOSE_A, ctypes.c_int32(_TRANSPOSED))
-        if problem.epilogue == "bias":
+        if problem.operation.has_bias:
             self._set_operation(operation, _EPILOGUE, ctypes.c_uint32(_ADDS_BIAS))
         self._call("cublasLtMatmulPreferenceCreate", ctypes.byref(preference))
         limit = ctypes.c_uint64(WORKSPACE_BYTES)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from hktune.core.config import Config, Value
 from hktune.core.errors import SpaceError
+from hktune.core.operation import facts_of
 from hktune.core.problem import Problem
 from hktune.space.rules import Constraint, Parameter, Violation, filled, passes
 
@@ -56,7 +57,8 @@ class Domain:
     def __init__(self, space: SearchSpace, problem: Problem | None) -> None:
         self.space = space
         self.problem = problem
-        self._fixed: dict[str, Any] = {"arch": space.arch}
+        operation = problem.operation if problem else space.template.operation
+        self._fixed: dict[str, Any] = {"arch": space.arch, "operation": facts_of(operation)}
         if problem is not None:
             self._fixed |= {"m": problem.m, "n": problem.n, "k": problem.k}
         self._levels, self._steps = space.scheduled(problem is not None)

@@ -95,13 +95,13 @@ def served_rows(chosen: Sequence[Chosen], reach: float) -> dict[Problem, Rows]:
     return rows
 
 
-def _by_family(chosen: Chosen) -> tuple[int, int, str, str, int]:
+def _by_family(chosen: Chosen) -> tuple[int, int, str, int]:
     problem = chosen.standing.problem
-    return (problem.n, problem.k, problem.dtype, problem.epilogue, problem.m)
+    return (problem.n, problem.k, str(problem.operation), problem.m)
 
 
 def _pairs(chosen: Iterable[Chosen]) -> Iterator[tuple[Chosen, Chosen]]:
-    """Neighbours in m of one (n, k, dtype, epilogue), whose times are of one source."""
+    """Neighbours in m of one (n, k, operation), whose times are of one source."""
     for lower, upper in pairwise(sorted(chosen, key=_by_family)):
         if _by_family(lower)[:-1] == _by_family(upper)[:-1] and _comparable(lower, upper):
             yield lower, upper

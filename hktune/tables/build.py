@@ -13,6 +13,7 @@ from hktune.core.config import Config
 from hktune.core.errors import TableError
 from hktune.core.identity import Identity
 from hktune.core.launch_rule import LaunchRule
+from hktune.core.operation import legacy_words
 from hktune.core.outcome import Source, Status
 from hktune.core.problem import Problem
 from hktune.core.trial import Trial
@@ -84,7 +85,9 @@ def _allowed(trial: Trial, options: BuildOptions) -> bool:
 
 def _entry(chosen: Chosen, rows: Rows, launch_of: LaunchOf, options: BuildOptions) -> dict[str, Any]:
     best, trial = chosen.standing.best, chosen.trial
-    entry = dict(zip(("m", "n", "k", "dtype", "epilogue"), best.problem.key, strict=True))
+    problem = best.problem
+    dtype, epilogue = legacy_words(problem.operation)
+    entry: dict[str, Any] = {"m": problem.m, "n": problem.n, "k": problem.k, "dtype": dtype, "epilogue": epilogue}
     entry |= {"source": best.source, "baseline": best.baseline, "baseline_us": best.baseline_us}
     name = options.names.get(best.problem)
     if name and name != str(best.problem):

@@ -48,9 +48,9 @@ def share_out(problems: Sequence[Problem], gpus: int) -> list[list[Problem]]:
     Problems that differ in m alone stay together, since their winners are timed at each other's m. Equal problems give
     equal shares, in whatever order they come.
     """
-    families: defaultdict[tuple[int, int, str, str], list[Problem]] = defaultdict(list)
+    families: defaultdict[tuple[int, int, str], list[Problem]] = defaultdict(list)
     for problem in problems:
-        families[problem.n, problem.k, problem.dtype, problem.epilogue].append(problem)
+        families[problem.n, problem.k, str(problem.operation)].append(problem)
     order = sorted(families, key=lambda family: (-sum(map(trial_s, families[family])), family))
     shares: list[list[Problem]] = [[] for _ in range(min(gpus, len(families)))]
     for family in order:

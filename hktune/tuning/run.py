@@ -181,9 +181,9 @@ def _check_environment(directory: Path, bench: Bench, command: Sequence[str], se
 
 def _searches(space: SearchSpace, names: dict[Problem, str], options: RunOptions) -> list[Search]:
     for problem, name in names.items():
-        if problem.epilogue not in space.template.epilogues:
-            known = ", ".join(space.template.epilogues)
-            raise InputError(f"{name}: {space.template.name} has no epilogue {problem.epilogue!r}: it has {known}")
+        if problem.operation not in space.template.operations:
+            known = ", ".join(map(str, space.template.operations))
+            raise InputError(f"{name}: {space.template.name} cannot do {problem.operation}: it does {known}")
     built = read_built(options.prebuilt, space) if options.prebuilt else None
     domains = {
         problem: space.domain(problem) if built is None else ListedDomain(space, problem, built) for problem in names

@@ -48,7 +48,7 @@ class _Proving:
             return torch.randn(*shape, device=torch_device, generator=generator).bfloat16()
 
         self._a, self._bt = normal(problem.m, problem.k), normal(problem.n, problem.k)
-        self._bias = normal(problem.n) if problem.epilogue == "bias" else None
+        self._bias = normal(problem.n) if problem.operation.has_bias else None
         self._expected, self._tolerance = self._answer()
 
     def judged(self, kernel: Kernel, launch: Launch) -> Proof | Failure:

@@ -18,6 +18,7 @@ from torch.nn import functional
 
 import hktune
 from hktune.core.identity import Identity
+from hktune.core.operation import BF16_NT_BIAS
 from hktune.core.outcome import Source, Status
 from hktune.core.problem import Problem
 from hktune.core.trial import Trial
@@ -30,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
 
 ROOT = Path(__file__).resolve().parents[2]
 M, N, K = 16, 128, 64
-PLAIN, BIASED, DOWN = Problem(M, N, K), Problem(M, N, K, epilogue="bias"), Problem(M, K, N)
+PLAIN, BIASED, DOWN = Problem(M, N, K), Problem(M, N, K, BF16_NT_BIAS), Problem(M, K, N)
 
 
 @dataclass(frozen=True)

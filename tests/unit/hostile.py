@@ -105,7 +105,7 @@ class Victim:
         spy, choices = SpyDevice(), Choices(validated)
         for entry in validated.usable:
             for m in (entry.m, *entry.rows, entry.m + 1, 1, 2**24):
-                choice = choices.find(m, entry.n, entry.k, entry.dtype, entry.epilogue)
+                choice = choices.find(m, entry.n, entry.k, str(entry.problem.operation))
                 assert choice is None or choice.launch is None or min(choice.launch.grid) >= 1
             if entry.kernel:
                 spy.load(validated.objects[entry.kernel.object_sha256], entry.kernel.object_sha256)
