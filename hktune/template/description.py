@@ -53,9 +53,9 @@ class LaunchDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=True)
 
 
 class TemplateDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """`source` is a file beside template.yaml, or several that make one translation unit in this order. `fixed_order`
-    is the rule for templates: no sum depends on the order in which workgroups finish. One that adds with atomics must
-    say false."""
+    """`source` is a file beside template.yaml, whose includes of other files there are followed, or several that make
+    one translation unit in this order. `fixed_order` is the rule for templates: no sum depends on the order in which
+    workgroups finish. One that adds with atomics must say false."""
 
     name: Name
     arch: Name
