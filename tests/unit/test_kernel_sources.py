@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
+from gemm_bf16_variants import compiled, space
 
+from hktune.compile.hipkittens import find_hipkittens
+from hktune.compile.toolchain import find_hip_toolchain
+from hktune.core.settings import Settings
 from hktune.space import SearchSpace, load_space
 from hktune.template.source import FIELDS_ENDING, filled, placed_fields
 
@@ -33,3 +40,21 @@ def test_only_the_constants_have_fields(with_fields: Path) -> None:
     for file in with_fields.parent.iterdir():
         if file != with_fields and file.name not in ("template.yaml", "README.md"):
             assert not placed_fields(file.read_text()), file
+
+
+GFX950 = ROOT / "kernels" / "gfx950" / "gemm_bf16"
+GFX950_FILES = sorted(GFX950.glob("*.hip"), key=lambda path: path.name)
+
+
+def test_the_folder_alone_compiles_to_what_hktune_compiles() -> None:
+    variant = space().template.render(space().seeds[0])
+    plain = dataclasses.replace(variant, source=f'#include "{GFX950 / "gemm.hip"}"\n')
+    assert compiled(plain).sha256 == compiled(variant).sha256
+
+
+def test_every_file_parses_by_itself() -> None:
+    settings = Settings.from_environment(os.environ)
+    toolchain, headers = find_hip_toolchain(settings), find_hipkittens(settings)
+    argv = [*toolchain.driver, *toolchain.flags, "--offload-arch=gfx950", *toolchain.includes, "-I", headers.include]
+    done = subprocess.run([*argv, "-fsyntax-only", *GFX950_FILES], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
