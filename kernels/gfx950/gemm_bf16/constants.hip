@@ -5,9 +5,12 @@
 
 #pragma once
 
+enum class Dtype { bf16, f16 };
 enum class Schedule { pipeline, interleave, pingpong };
 enum class Wait { step, cluster };
 enum class Priority { none, cluster, phase };
+
+constexpr Dtype DTYPE = Dtype::bf16;  // of A, Bt, C and the bias; sums are float32
 
 // The block of C that a workgroup computes, and how its warps share it.
 constexpr int BLOCK_M = 256;

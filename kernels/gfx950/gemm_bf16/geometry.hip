@@ -10,19 +10,29 @@ using namespace kittens;
 
 // ---------------------------------------------------------------- geometry
 
+template<Dtype> struct element_of;
+template<> struct element_of<Dtype::bf16> {
+    using tile = kittens::bf16;  // HipKittens' name
+    using scalar = __bf16;       // the compiler's
+};
+template<> struct element_of<Dtype::f16> {
+    using tile = kittens::half;
+    using scalar = _Float16;
+};
+using element = element_of<DTYPE>::tile;
+
 template<int rows> struct mfma_shape;
-template<> struct mfma_shape<16> {  // v_mfma_f32_16x16x32_bf16
+template<> struct mfma_shape<16> {  // v_mfma_f32_16x16x32_bf16 or _f16
     using operand = rt_16x32_s;
     using accumulator = rt_16x16_s;
     using shared = st_16x32_s;
 };
-template<> struct mfma_shape<32> {  // v_mfma_f32_32x32x16_bf16
+template<> struct mfma_shape<32> {  // v_mfma_f32_32x32x16_bf16 or _f16
     using operand = rt_32x16_s;
     using accumulator = rt_32x32_s;
     using shared = st_32x16_s;
 };
 using shape = mfma_shape<MFMA>;
-using element = bf16;  // of A, Bt, C and the bias
 
 constexpr int VECTOR_BYTES   = 16;  // what one lane loads, reads from LDS, or stores, at once
 constexpr int VECTOR         = VECTOR_BYTES / sizeof(element);

@@ -71,19 +71,22 @@ __device__ __forceinline__ void read_one(fragments &f, const staged_tile &tile, 
     }
 }
 
+// Row y of base tiles of b a^T, added to Ct. HipKittens' mma_ABt, of all rows, takes no half with float32 sums.
+template<int y> __device__ __forceinline__ void multiply_tiles(RT_Ct &ct, const RT_B &b, const RT_A &a) {
+    #pragma unroll
+    for (int x = 0; x < RT_Ct::width; x++) {
+        auto &sum = ct.tiles[y][x];
+        #pragma unroll
+        for (int k = 0; k < RT_A::width; k++) mma_ABt_base(sum, b.tiles[y][k], a.tiles[x][k], sum);
+    }
+}
+
 constexpr int MFMA_ROWS = SPLIT * RT_Ct::height;  // of a cluster: what runs between two pieces of other work
 
 template<int c, int row>
 __device__ __forceinline__ void multiply_row(RT_Ct (&ct)[SPLIT][SPLIT], const fragments &f) {
-    constexpr int slice = slice_of(c), part = part_of(c), h = row / RT_Ct::height, y = row % RT_Ct::height;
-    #pragma unroll
-    for (int x = 0; x < RT_Ct::width; x++) {
-        #pragma unroll
-        for (int k = 0; k < RT_A::width; k++) {
-            auto &sum = ct[part][h].tiles[y][x];
-            mma_ABt_base(sum, f.b[slice][h].tiles[y][k], f.a[slice][part].tiles[x][k], sum);
-        }
-    }
+    constexpr int slice = slice_of(c), part = part_of(c), h = row / RT_Ct::height;
+    multiply_tiles<row % RT_Ct::height>(ct[part][h], f.b[slice][h], f.a[slice][part]);
 }
 
 // The MFMAs of a cluster, with `between.operator()<row>()` after each of its rows.

@@ -119,7 +119,9 @@ template<int split> struct pingpong : staging {
         arrived(b[j]);
         scheduling_fence();
         set_priority<Priority::cluster, 1>();
-        mma_ABt(ct[i][j], b[j], a, ct[i][j]);
+        static_for<RT_Ct::height>([&]<int y>() __attribute__((always_inline)) {
+            multiply_tiles<y>(ct[i][j], b[j], a);
+        });
         set_priority<Priority::cluster, 0>();
         scheduling_fence();
     }

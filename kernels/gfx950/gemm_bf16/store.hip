@@ -97,6 +97,14 @@ __device__ __forceinline__ float2 *quad_of(RT_Ct &ct, int row_tile, int quad) {
     return &ct.tiles[quad / quads_per_tile][row_tile].data[quad % quads_per_tile * QUAD_PAIRS];
 }
 
+using scalar = element_of<DTYPE>::scalar;
+
+// The float32 of an element, whose bits are the low half of `bits`.
+__device__ __forceinline__ float widened(uint32_t bits) {
+    if constexpr (DTYPE == Dtype::bf16) return __builtin_bit_cast(float, bits << 16);
+    else return __builtin_bit_cast(scalar, static_cast<uint16_t>(bits));
+}
+
 // The bias of a quad's columns, 0 where C has none. Nothing but these is decided at run time: a branch around all the
 // accumulators would cost registers.
 struct quad_bias { float2 pairs[QUAD_PAIRS]; };
@@ -109,19 +117,20 @@ __device__ __forceinline__ quad_bias bias_at(const block_target &c, int col) {
         #pragma unroll
         for (int e = 0; e < QUAD; e++) {
             const uint32_t bits = raw_buffer_load_b16(srsrc, (col + e) * sizeof(element), 0, 0);
-            columns[e] = __builtin_bit_cast(float, bits << 16);
+            columns[e] = widened(bits);
         }
         bias = {{{columns[0], columns[1]}, {columns[2], columns[3]}}};
     }
     return bias;
 }
 
-// Two sums as bf16, rounded to nearest even. The conversion is the compiler's, which puts wait states between an MFMA
-// and what reads its result; before HipKittens' own convertor, an assembly statement, it would put none.
+// Two sums as elements, rounded to nearest even; what is beyond the largest one becomes infinite. The conversion is the
+// compiler's, which puts wait states between an MFMA and what reads its result; before HipKittens' own convertor, an
+// assembly statement, it would put none.
 __device__ __forceinline__ uint32_t rounded(float2 sum, float2 bias) {
     using f32x2 = float __attribute__((ext_vector_type(2)));
-    using bf16x2 = __bf16 __attribute__((ext_vector_type(2)));
-    return __builtin_bit_cast(uint32_t, __builtin_convertvector((f32x2{sum.x + bias.x, sum.y + bias.y}), bf16x2));
+    using scalar_x2 = scalar __attribute__((ext_vector_type(2)));
+    return __builtin_bit_cast(uint32_t, __builtin_convertvector((f32x2{sum.x + bias.x, sum.y + bias.y}), scalar_x2));
 }
 
 // Trades halves of two quads with the neighbouring lane of the row, so that each lane ends up with a vector of columns.
