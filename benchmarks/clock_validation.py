@@ -23,6 +23,7 @@ import pandas as pd
 from rich.progress import track
 
 from hktune.core.arch import Arch, arch_named
+from hktune.core.candidate import Candidate
 from hktune.core.problem import Problem
 from hktune.core.settings import Settings
 from hktune.emulator.clock import launch_time
@@ -70,7 +71,7 @@ def proved(space: SearchSpace, options: argparse.Namespace) -> list[Attempt]:
         sampled[config.id] = config
     settings = Settings.from_environment(os.environ)
     prover = EmulatedBench(options.space, options.seed, settings, options.hipkittens)()
-    attempts = [prover(config) for config in track(sampled.values(), "proving", transient=True)]
+    attempts = [prover(Candidate(config)) for config in track(sampled.values(), "proving", transient=True)]
     return [attempt for attempt in attempts if attempt.profile is not None]
 
 

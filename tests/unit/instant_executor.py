@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hktune.core.config import Config
+from hktune.core.candidate import Candidate
 from hktune.measure.stopwatch import Attempt
 
 
@@ -12,20 +12,20 @@ class InstantExecutor:
     def __init__(self, capacity: int = 1) -> None:
         self.capacity = capacity
         self.closed = False
-        self._given: list[Config] = []
+        self._given: list[Candidate] = []
 
     @property
     def pending(self) -> int:
         return len(self._given)
 
-    def submit(self, config: Config) -> None:
+    def submit(self, candidate: Candidate) -> None:
         assert self.pending < self.capacity
-        self._given.append(config)
+        self._given.append(candidate)
 
     def collect(self, timeout_s: float) -> list[Attempt]:
         del timeout_s
         given, self._given = self._given, []
-        return [Attempt(config, object_sha256="0" * 64) for config in given]
+        return [Attempt(each.config, object_sha256="0" * 64, operation=each.operation) for each in given]
 
     def close(self) -> None:
         self.closed = True

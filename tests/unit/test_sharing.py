@@ -17,6 +17,7 @@ from filelock import FileLock
 from test_run_ends import Run, Start, start, table_serves
 from test_tuner import LARGE, SMALL, BlockTime, Immediate, InOrder, Quiet, configs, run, search
 
+from hktune.core.candidate import Candidate
 from hktune.core.config import Config
 from hktune.core.operation import legacy_words
 from hktune.core.outcome import Failure, Status, Timing
@@ -124,14 +125,14 @@ class Other:
         rows, self._rows = self._rows, []
         return rows
 
-    def claim(self, config: Config) -> bool:
+    def claim(self, candidate: Candidate) -> bool:
         self._asked_before = max(0, self._asked_before - 1)
         if not self._asked_before:
             self.in_hand.clear()
-        return config.id not in self.in_hand
+        return candidate.config.id not in self.in_hand
 
-    def release(self, config: Config) -> None:
-        self.released.append(config.id)
+    def release(self, candidate: Candidate) -> None:
+        self.released.append(candidate.config.id)
 
 
 def tuned(peers: Other, candidates: Sequence[Config], trials: int = 100) -> tuple[list[Trial], Immediate, InOrder]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from hktune.core.candidate import Candidate
 from hktune.core.config import Config
 from hktune.core.operation import legacy_words
 from hktune.core.outcome import Failure, Source, Status, Timing
@@ -45,30 +46,35 @@ class Immediate:
 
     def __init__(self, outcome: Callable[[Config], Failure | None]) -> None:
         self._outcome = outcome
-        self._waiting: list[Config] = []
+        self._waiting: list[Candidate] = []
         self.submitted: list[Config] = []
 
     @property
     def pending(self) -> int:
         return len(self._waiting)
 
-    def submit(self, config: Config) -> None:
+    def submit(self, candidate: Candidate) -> None:
         assert self.pending < self.capacity
-        self._waiting.append(config)
-        self.submitted.append(config)
+        self._waiting.append(candidate)
+        self.submitted.append(candidate.config)
 
     def collect(self, timeout_s: float) -> list[Attempt]:
         done, self._waiting = self._waiting, []
-        return [Attempt(config, self._outcome(config)) for config in done]
+        return [failed_or_not(each, self._outcome(each.config)) for each in done]
 
     def close(self) -> None: ...
+
+
+def failed_or_not(candidate: Candidate, failure: Failure | None) -> Attempt:
+    return Attempt(candidate.config, failure, operation=candidate.operation)
 
 
 class LastFirst(Immediate):
     """An executor whose later submission finishes first."""
 
     def collect(self, timeout_s: float) -> list[Attempt]:
-        return [Attempt(config, self._outcome(config)) for config in [self._waiting.pop()]]
+        each = self._waiting.pop()
+        return [failed_or_not(each, self._outcome(each.config))]
 
 
 class BlockTime:
