@@ -1,10 +1,14 @@
 // Sizes that follow from the constants, and what the launcher reads of them.
 //
-// Two sets of names meet in this kernel. The GEMM's matrices are a, bt and c, as its parameters. wgmma multiplies an A of
-// 64 rows a time by a B of up to 256 columns into D: these are wgmma_a, wgmma_b and D. wgmma_a is a, wgmma_b is bt and D
-// is C; with SWAPPED wgmma_a is bt, wgmma_b is a and D is C transposed, so that a C of few rows fills the narrow side.
-// Both operands lie K-major in memory: a row of wgmma_a and a column of wgmma_b are K elements side by side, here called
-// a line.
+// Two sets of names meet in this kernel. The GEMM's matrices are a, bt and c, as its parameters are called. wgmma
+// multiplies its own A, 64 rows at a time, by its own B, of up to 256 columns, into D: wgmma_a, wgmma_b and D.
+//
+//             wgmma_a  wgmma_b  D
+//     usual   a        bt       c
+//     SWAPPED bt       a        c transposed, so that a c of few rows fills the narrow side
+//
+// Rows and columns are D's throughout. Both operands are K-major: a row of wgmma_a and a column of wgmma_b are elements
+// of K side by side, here called a line.
 #pragma once
 #include "constants.cu"
 
@@ -37,11 +41,13 @@ constexpr int WGMMA_A_SENT = TILE_ROWS / CLUSTER_COLUMNS, WGMMA_B_SENT = TILE_CO
 constexpr int RELEASES = WARPS * CONSUMERS_OF_A_TILE * (CLUSTER_ROWS + CLUSTER_COLUMNS - 1);
 
 // Columns of a fragment stored at once, a chunk: the most that leave every block of a split K a part of the tile.
-__device__ constexpr bool divides(int chunk) { return TILE_COLUMNS % chunk == 0 && chunk * SPLIT_K <= TILE_COLUMNS; }
+__host__ __device__ constexpr bool divides(int chunk) {
+    return TILE_COLUMNS % chunk == 0 && chunk * SPLIT_K <= TILE_COLUMNS;
+}
 constexpr int CHUNK = divides(64) ? 64 : divides(32) ? 32 : divides(16) ? 16 : 8;
 constexpr int CHUNK_BYTES = WGMMA_M * CHUNK * ELEMENT_BYTES;
 constexpr int STORE_ROW_BYTES = (SWAPPED ? WGMMA_M : CHUNK) * ELEMENT_BYTES;  // of C, in a chunk
-// A block of one tile has a buffer for every chunk that it stores: in the stages, idle by then, unless these carry sums.
+// A block of one tile has a buffer for every chunk that it stores: in the stages, idle by then unless they carry sums.
 constexpr bool STORES_FROM_STAGES = TMA_STORE && !PERSISTENT && SPLIT_K == 1;
 constexpr int STORE_BYTES = TMA_STORE && !STORES_FROM_STAGES ? CONSUMERS * STORE_BUFFERS * CHUNK_BYTES : 0;
 

@@ -20,7 +20,8 @@
 DEVICE void multiply(float (&d)[ACCUMULATORS], u64 wgmma_a, u64 wgmma_b, int accumulate) {
     asm volatile(
         "{\n.reg .pred p;\nsetp.ne.b32 p, " OPERAND(ACCUMULATE_OPERAND) ", 0;\n"
-        WGMMA " {%0" EACH_ACCUMULATOR(NEXT_NAME) "}, " OPERAND(WGMMA_A_OPERAND) ", " OPERAND(WGMMA_B_OPERAND) ", p, 1, 1, 0, 0;\n}"
+        WGMMA " {%0" EACH_ACCUMULATOR(NEXT_NAME) "}, "
+        OPERAND(WGMMA_A_OPERAND) ", " OPERAND(WGMMA_B_OPERAND) ", p, 1, 1, 0, 0;\n}"
         : "+f"(d[0]) EACH_ACCUMULATOR(NEXT_VALUE) : "l"(wgmma_a), "l"(wgmma_b), "r"(accumulate));
 }
 

@@ -22,8 +22,8 @@ struct Ring {
     }
 };
 
-// Addresses in shared memory: the stages, the buffers of a TMA store, and the mbarriers. `full` and `empty` are the first
-// of STAGES barriers, `turns` the first of two, one for each consumer that takes turns.
+// Addresses in shared memory: the stages, the buffers of a TMA store, and the mbarriers. `full` and `empty` are the
+// first of STAGES barriers, `turns` the first of two, one for each consumer that takes turns.
 struct Layout {
     u32 stages, staging, full, empty, turns;
 
@@ -73,8 +73,8 @@ struct Schedule {
 
 DEVICE void produce(
     const TensorMap& wgmma_a, const TensorMap& wgmma_b, const Schedule& schedule, const Layout& layout) {
-    // What a block sends goes to all blocks of its cluster that share it: wgmma_a's lines along a row of blocks, wgmma_b's
-    // down a column.
+    // What a block sends goes to all blocks of its cluster that share it: wgmma_a's lines along a row of blocks,
+    // wgmma_b's down a column.
     u32 a_receivers = 0, b_receivers = 0;
     const int rank_row = schedule.rank_row, rank_column = schedule.rank_column;
     for (int other = 0; other < CLUSTER_COLUMNS; ++other) a_receivers |= 1u << (rank_row + other * CLUSTER_ROWS);

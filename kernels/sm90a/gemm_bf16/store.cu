@@ -1,7 +1,7 @@
 // The output: sums of a split K, bias, rounding, and how C is written.
 //
-// A fragment of the accumulators is 8x8 matrices, octets of columns by octets of rows (PTX ISA, wgmma's D). Of each octet
-// of columns a thread holds OCTET_VALUES: two in row r and two in row r + OCTET, side by side.
+// A fragment of the accumulators is 8x8 matrices, octets of rows by octets of columns (PTX ISA, wgmma's D). Of each
+// octet of columns a thread holds OCTET_VALUES: two side by side in a row, and two in the same row of the next octet.
 #pragma once
 #include "constants.cu"
 #include "copy.cu"
@@ -92,8 +92,8 @@ DEVICE u32 packed(float low, float high) {
 // the number of the row, which stands three bits higher.
 DEVICE u32 swizzled(u32 offset) { return offset ^ ((offset >> 3) & (STORE_ROW_BYTES - OCTET_BYTES)); }
 
-// Writes one octet pair (or a last single one) of a fragment's columns into a chunk as the tensor map wants it, transposed
-// where C's rows are D's columns.
+// Writes one octet pair (or a last single one) of a fragment's columns into a chunk as the tensor map wants it,
+// transposed where C's rows are D's columns.
 DEVICE void stage_octets(u32 chunk, int octet, const float* v) {
     constexpr bool SINGLE = CHUNK == OCTET;  // its octet is written twice
     const int lane = threadIdx.x % WARP, warp = threadIdx.x % WARPGROUP / WARP;
