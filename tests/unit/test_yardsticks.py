@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from instant_executor import InstantExecutor
+from fakes import FormulaStopwatch, InstantExecutor
 
 from hktune.core.errors import SpaceError
-from hktune.core.model import Config, Failure, Problem, Source, Timing, Trial
+from hktune.core.model import Config, Failure, Problem, Timing, Trial
 from hktune.measure.stopwatch import Attempt
 from hktune.search import create_strategy
 from hktune.space import load_space
@@ -20,13 +20,6 @@ ROOT = Path(__file__).resolve().parents[2]
 SPACE_FILE = ROOT / "search_spaces" / "gfx950_gemm_bf16.yaml"
 SPACE = load_space(SPACE_FILE)
 LARGE, LOW, UNALIGNED = Problem(512, 512, 4096), Problem(511, 4096, 4096), Problem(512, 512, 1001)
-
-
-class Model:
-    source = Source.MODELLED
-
-    def time(self, attempt: Attempt, problem: Problem) -> Timing:
-        return Timing(Source.MODELLED, 11.0)
 
 
 def search(problem: Problem, *tried: Config, others: int = TRIALS_MIN) -> Search:
@@ -43,7 +36,7 @@ def timed(*searches: Search) -> list[tuple[Problem, int]]:
         found.append((problem, int(attempt.config["block_m"])))
         return Trial(0, *problem.key, attempt.config.id, attempt.config.json, "ok")  # type: ignore[arg-type]
 
-    time_yardsticks(SPACE, searches, OpenBench(InstantExecutor(), Model()), record)  # type: ignore[arg-type]
+    time_yardsticks(SPACE, searches, OpenBench(InstantExecutor(), FormulaStopwatch()), record)  # type: ignore[arg-type]
     return sorted(found)
 
 
