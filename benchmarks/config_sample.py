@@ -21,6 +21,7 @@ from rich.progress import track
 from hktune.compile import hip_compiler
 from hktune.core.model import Config, Failure, Problem
 from hktune.core.settings import Settings
+from hktune.core.shipped import DEFAULT_SPACE
 from hktune.device.emulated import EmulatedDevice
 from hktune.space import SearchSpace, load_space
 from hktune.verify import verify
@@ -74,7 +75,7 @@ def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--configs", type=int, default=300)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--space", type=Path, default=Path("search_spaces/gfx950_gemm_bf16.yaml"))
+    parser.add_argument("--space", type=Path, default=DEFAULT_SPACE)
     parser.add_argument("--hipkittens", type=Path, default=None)
     return parser.parse_args()
 
