@@ -92,7 +92,7 @@ class Executor(Protocol):
 class _Slot:
     """One worker and what it has in hand: `until` (attended_s) is when that is overdue."""
 
-    worker: Worker
+    worker: Worker[Config, Attempt]
     config: Config | None = None
     until: float = 0.0
     timed: bool = False
@@ -148,7 +148,7 @@ class LocalExecutor:
         for slot in self._slots:
             slot.worker.stop()
 
-    def _start(self) -> Worker:
+    def _start(self) -> Worker[Config, Attempt]:
         return start_worker(self._make_prove, memory_bytes=self._memory_bytes)
 
     def _replace(self, slot: _Slot) -> None:
@@ -167,8 +167,7 @@ class LocalExecutor:
         try:
             if slot.worker.heard():
                 slot.config = None
-                attempt: Attempt = slot.worker.receive()
-                return attempt
+                return slot.worker.receive()
         except WorkerBroke as defect:
             return Attempt(config, Failure(Status.CRASHED, f"in the worker: {defect}"))
         except WorkerDied as died:
