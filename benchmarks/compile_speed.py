@@ -22,9 +22,10 @@ from pathlib import Path
 from hktune.compile import CachedCompiler, Compiler, HipCompiler, compile_many
 from hktune.compile.hipkittens import find_hipkittens
 from hktune.compile.toolchain import find_hip_toolchain
-from hktune.core.model import Failure, Variant
+from hktune.core.outcome import Failure
 from hktune.core.settings import Settings
 from hktune.core.shipped import DEFAULT_SPACE
+from hktune.core.variant import Variant
 from hktune.space import load_space
 
 DEADLINE_S = 300.0

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from hktune.core.model import Config, Failure, Problem, Source, Timing
+from hktune.core.config import Config
+from hktune.core.outcome import Failure, Source, Timing
+from hktune.core.problem import Problem
 from hktune.measure.stopwatch import Attempt
 
 

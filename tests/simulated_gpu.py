@@ -16,7 +16,8 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from hktune.core.errors import DeviceError, KernelFault
-from hktune.core.model import Launch, Problem
+from hktune.core.launch import Launch
+from hktune.core.problem import Problem
 from hktune.device.device import Clocks
 from hktune.measure.operands import OperandSet
 

@@ -17,7 +17,8 @@ from hktune.commands.arguments import (
 )
 from hktune.commands.parser import DONE, FAILED, Command
 from hktune.core.errors import InputError
-from hktune.core.model import Failure, Problem
+from hktune.core.outcome import Failure
+from hktune.core.problem import Problem
 from hktune.core.settings import Settings
 
 if TYPE_CHECKING:

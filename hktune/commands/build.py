@@ -19,7 +19,7 @@ from hktune.commands.arguments import (
     path_given,
 )
 from hktune.commands.parser import DONE, FAILED, Command
-from hktune.core.model import Status
+from hktune.core.outcome import Status
 from hktune.core.settings import Settings
 from hktune.core.shipped import space_word
 

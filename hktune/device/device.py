@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from hktune.core.model import Identity, Launch
+from hktune.core.identity import Identity
+from hktune.core.launch import Launch
 
 if TYPE_CHECKING:
     import torch

@@ -18,8 +18,9 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from hktune.core.config import compact_json
 from hktune.core.errors import StoreError
-from hktune.core.model import Failure, Status, compact_json
+from hktune.core.outcome import Failure, Status
 from hktune.core.outside_file import FileKind
 from hktune.core.publish import publish
 from hktune.core.shipped import PACKAGE

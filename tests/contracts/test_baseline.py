@@ -14,7 +14,8 @@ from cublaslt_stand_in import CublasLtStandIn
 from simulated_gpu import SimulatedGpu, SimulatedVendor, torch_without_cuda
 
 from hktune.core.errors import DeviceError
-from hktune.core.model import Problem
+from hktune.core.operation import Operation
+from hktune.core.problem import Problem
 from hktune.device.device import TimedDevice
 from hktune.device.opening import find_device
 from hktune.measure import cublaslt
@@ -24,7 +25,7 @@ from hktune.measure.operands import OperandSet
 from hktune.workers.gpu_service import baselines
 
 WIDE, TALL = Problem(24, 40, 72), Problem(56, 16, 104)
-BIASED = Problem(24, 40, 72, epilogue="bias")
+BIASED = Problem(24, 40, 72, Operation(epilogue=("bias",)))
 PROBLEMS = (WIDE, TALL, BIASED)
 Run = Callable[[Callable[[], None]], None]
 """Runs what puts work on a stream, captured and replayed where the device can do that, and waits for it."""
@@ -38,7 +39,7 @@ def operands(problem: Problem, seed: int = 0, device: str = "cpu") -> OperandSet
         return torch.randn(*shape, generator=generator).bfloat16().to(device)
 
     m, n, k = problem.m, problem.n, problem.k
-    bias = normal(n) if problem.epilogue == "bias" else None
+    bias = normal(n) if problem.operation.has_bias else None
     c = torch.full((m, n), float("nan"), dtype=torch.bfloat16, device=device)
     return OperandSet(normal(m, k), normal(n, k), c, bias)
 

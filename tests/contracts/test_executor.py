@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from fakes import InstantExecutor, LastFirstExecutor
 
+from hktune.core.config import Config
 from hktune.core.errors import MachineError
-from hktune.core.model import Config, Failure, Status
+from hktune.core.outcome import Failure, Status
 from hktune.measure.stopwatch import Attempt
 from hktune.workers.executor import Executor, LocalExecutor
 from hktune.workers.executor import Prove as ProveFunction

@@ -21,8 +21,11 @@ from simulated_gpu import (
     torch_without_cuda,
 )
 
+from hktune.core.config import Config
 from hktune.core.errors import KernelFault
-from hktune.core.model import Argument, Config, Failure, Launch, Problem, Source, Status, Timing
+from hktune.core.launch import Argument, Launch
+from hktune.core.outcome import Failure, Source, Status, Timing
+from hktune.core.problem import Problem
 from hktune.core.shipped import SPACES
 from hktune.emulator.clock.profile import Profile, Residency
 from hktune.measure.measured import MeasuredStopwatch

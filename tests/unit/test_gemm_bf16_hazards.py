@@ -8,7 +8,10 @@ import random
 import pytest
 from gemm_bf16_variants import compiled, space
 
-from hktune.core.model import Config, Failure, Problem, Status, Variant
+from hktune.core.config import Config
+from hktune.core.outcome import Failure, Status
+from hktune.core.problem import Problem
+from hktune.core.variant import Variant
 from hktune.device.emulated import EmulatedDevice
 from hktune.verify import Proof, verify
 
@@ -82,7 +85,7 @@ def test_one_more_tile_in_flight_than_vmcnt_leaves_the_tile_allows_is_a_hazard(k
     config = space().config(knobs)
     tiles = int(str(knobs["vmcnt_tiles"]))
     variant = without_guards(space().template.render(config))
-    line = next(line for line in variant.source.splitlines() if line.startswith("constexpr int      VMCNT_TILES"))
+    line = next(line for line in variant.source.splitlines() if line.startswith("constexpr int VMCNT_TILES"))
     broken = changed(variant, line, line.replace(f"= {tiles};", f"= {tiles + 1};"))
     outcome = watched(broken, config, space().template.proof_problems(config)[0].problem)
     assert isinstance(outcome, Failure)

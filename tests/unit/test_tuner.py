@@ -8,7 +8,11 @@ from dataclasses import replace
 import pytest
 from fakes import FormulaStopwatch, InstantExecutor, LastFirstExecutor
 
-from hktune.core.model import Config, Failure, Problem, Status, Timing, Trial
+from hktune.core.config import Config
+from hktune.core.operation import legacy_words
+from hktune.core.outcome import Failure, Status, Timing
+from hktune.core.problem import Problem
+from hktune.core.trial import Trial
 from hktune.measure.stopwatch import Attempt
 from hktune.search.strategy import Outcome
 from hktune.tuning.loop import LOOKAHEAD, Budget, Search, Tuner, cost
@@ -66,14 +70,15 @@ def run(
 
     def record(attempt: Attempt, problem: Problem, result: Timing | Failure) -> Trial:
         timed = isinstance(result, Timing)
+        dtype, epilogue = legacy_words(problem.operation)
         rows.append(
             Trial(
                 trial=len(rows),
                 m=problem.m,
                 n=problem.n,
                 k=problem.k,
-                dtype=problem.dtype,
-                epilogue=problem.epilogue,
+                dtype=dtype,
+                epilogue=epilogue,
                 config_id=attempt.config.id,
                 config=attempt.config.json,
                 status=Status.OK if timed else result.status,

@@ -7,8 +7,12 @@ from pathlib import Path
 import pytest
 from fakes import FormulaStopwatch, InstantExecutor
 
+from hktune.core.config import Config
 from hktune.core.errors import SpaceError
-from hktune.core.model import Config, Failure, Problem, Timing, Trial
+from hktune.core.operation import legacy_words
+from hktune.core.outcome import Failure, Status, Timing
+from hktune.core.problem import Problem
+from hktune.core.trial import Trial
 from hktune.measure.stopwatch import Attempt
 from hktune.search import create_strategy
 from hktune.space import load_space
@@ -34,7 +38,9 @@ def timed(*searches: Search) -> list[tuple[Problem, int]]:
 
     def record(attempt: Attempt, problem: Problem, outcome: Timing | Failure) -> Trial:
         found.append((problem, int(attempt.config["block_m"])))
-        return Trial(0, *problem.key, attempt.config.id, attempt.config.json, "ok")  # type: ignore[arg-type]
+        m, n, k, _ = problem.key
+        words = legacy_words(problem.operation)
+        return Trial(0, m, n, k, *words, attempt.config.id, attempt.config.json, Status.OK)
 
     time_yardsticks(SPACE, searches, OpenBench(InstantExecutor(), FormulaStopwatch()), record)  # type: ignore[arg-type]
     return sorted(found)
