@@ -26,7 +26,7 @@ VSKIP, GPR_INDEX = 1, 2
 _INDEX_OF_M0 = np.uint32(0xF0FF)
 
 _UNSET = 0xFFF5FFF5
-"""What registers and LDS hold before anything is written: a NaN as float32 and as two bf16."""
+"""What registers and LDS hold before anything is written: a NaN as float32, as two bf16 and as two float16."""
 
 Lanes = slice | npt.NDArray[np.int64]
 """Which waves (columns) an operation is for."""
