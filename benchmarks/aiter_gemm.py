@@ -17,7 +17,7 @@ import numpy as np
 
 from hktune.core.bf16 import bf16_bits, bf16_values
 from hktune.core.errors import KernelFault
-from hktune.core.model import Argument, Launch
+from hktune.core.launch import Argument, Launch
 from hktune.device.emulated import EmulatedDevice
 from hktune.objects.code_object import KernelImage, read_code_object
 

@@ -23,7 +23,7 @@ import pandas as pd
 from rich.progress import track
 
 from hktune.core.arch import Arch, arch_named
-from hktune.core.model import Problem
+from hktune.core.problem import Problem
 from hktune.core.settings import Settings
 from hktune.emulator.clock import launch_time
 from hktune.emulator.clock.memory_traffic import tile_order

@@ -22,8 +22,9 @@ from pathlib import Path
 from hktune.compile import CachedCompiler, Compiler, HipCompiler, compile_many
 from hktune.compile.hipkittens import find_hipkittens
 from hktune.compile.toolchain import find_hip_toolchain
-from hktune.core.model import Failure, Variant
+from hktune.core.outcome import Failure
 from hktune.core.settings import Settings
+from hktune.core.variant import Variant
 from hktune.space import load_space
 
 SPACE = Path(__file__).resolve().parent.parent / "search_spaces" / "gfx950_gemm_bf16.yaml"

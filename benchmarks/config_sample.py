@@ -19,7 +19,10 @@ from pathlib import Path
 from rich.progress import track
 
 from hktune.compile import hip_compiler
-from hktune.core.model import Config, Failure, Problem
+from hktune.core.config import Config
+from hktune.core.operation import BF16_NT, BF16_NT_BIAS
+from hktune.core.outcome import Failure
+from hktune.core.problem import Problem
 from hktune.core.settings import Settings
 from hktune.device.emulated import EmulatedDevice
 from hktune.space import SearchSpace, load_space
@@ -63,7 +66,7 @@ def problems(space: SearchSpace, config: Config, rng: random.Random) -> list[tup
         tile.m + rng.randint(1, tile.m - 1),
         tile.n + rng.randint(1, tile.n - 1),
         depth + 8 * rng.randrange(1, tile.k // 8),
-        epilogue=rng.choice(["none", "bias"]),
+        rng.choice([BF16_NT, BF16_NT_BIAS]),
     )
     skinny = Problem(rng.randint(1, 15), tile.n + 8 * rng.randint(1, 8), depth + 8 * rng.randrange(tile.k // 8))
     drawn = zip(KINDS, (aligned, ragged, skinny), (0, 8 * rng.randint(1, 4), 0), strict=True)

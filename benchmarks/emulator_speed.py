@@ -18,8 +18,11 @@ from typing import Any
 import numpy as np
 
 from hktune.compile import hip_compiler
-from hktune.core.model import CodeObject, Config, Failure, Problem
+from hktune.core.config import Config
+from hktune.core.outcome import Failure
+from hktune.core.problem import Problem
 from hktune.core.settings import Settings
+from hktune.core.variant import CodeObject
 from hktune.device.emulated import EmulatedDevice
 from hktune.space import SearchSpace, load_space
 

@@ -10,7 +10,9 @@ import re
 from pathlib import Path
 from statistics import geometric_mean
 
-from hktune.core.model import Problem, Status, Trial
+from hktune.core.outcome import Status
+from hktune.core.problem import Problem
+from hktune.core.trial import Trial
 from hktune.dispatch import read_table
 from hktune.store import read_trials
 from hktune.tuning.confirmation import deciding, finalists

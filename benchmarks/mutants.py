@@ -12,7 +12,7 @@ from pathlib import Path
 
 from hktune.compile.hipkittens import HipKittens
 from hktune.compile.toolchain import HipToolchain
-from hktune.core.model import Variant
+from hktune.core.variant import Variant
 
 _ASSEMBLE = ("--target=amdgcn-amd-amdhsa", "-mcpu=gfx950", "-c")
 _INSTRUCTION = re.compile(r"^\t(?=[a-z]+_)(?!\.)")

@@ -26,7 +26,9 @@ from mutants import Mutant, assembled, assembly_of, mutants, source_mutants
 
 from hktune.compile.hipkittens import find_hipkittens
 from hktune.compile.toolchain import find_hip_toolchain
-from hktune.core.model import Config, Failure, Problem, ProofProblem
+from hktune.core.config import Config
+from hktune.core.outcome import Failure
+from hktune.core.problem import Problem, ProofProblem
 from hktune.core.settings import Settings
 from hktune.device.emulated import EmulatedDevice
 from hktune.emulator.clock.trace import Trace

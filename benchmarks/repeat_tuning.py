@@ -13,8 +13,10 @@ import os
 from pathlib import Path
 from statistics import geometric_mean
 
-from hktune.core.model import Problem, Timing, Trial
+from hktune.core.outcome import Timing
+from hktune.core.problem import Problem
 from hktune.core.settings import Settings
+from hktune.core.trial import Trial
 from hktune.store import read_trials
 from hktune.tuning.bench import GpuBench, choose_device
 from hktune.tuning.confirmation import attempt_of, deciding, finalists

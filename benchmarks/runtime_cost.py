@@ -31,8 +31,11 @@ from torch import Tensor
 from torch.nn import functional
 
 import hktune
+from hktune.core.config import Config
+from hktune.core.launch import Argument, Launch
 from hktune.core.launch_rule import LaunchRule
-from hktune.core.model import Argument, Config, Launch, Source, Status, Trial
+from hktune.core.outcome import Source, Status
+from hktune.core.trial import Trial
 from hktune.device.device import Kernel, PreparedLaunch
 from hktune.device.emulated import EmulatedDevice
 from hktune.dispatch import Entry, Table, read_table, write_table
@@ -134,9 +137,9 @@ def on_this_machine() -> None:
         "lookup",
         rounds_ns(
             {
-                "exact": lambda: choices.find(M, N, K, "bf16", "none"),
-                "near": lambda: choices.find(M + 3, N, K, "bf16", "none"),
-                "no entry": lambda: choices.find(M + 3, N, 7 * K + 1, "bf16", "none"),
+                "exact": lambda: choices.find(M, N, K, "bf16.nt"),
+                "near": lambda: choices.find(M + 3, N, K, "bf16.nt"),
+                "no entry": lambda: choices.find(M + 3, N, 7 * K + 1, "bf16.nt"),
             },
             500,
         ),

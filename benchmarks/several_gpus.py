@@ -17,8 +17,12 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from hktune.core.model import Config, Failure, Identity, Problem, Source, Timing, Trial
+from hktune.core.config import Config
+from hktune.core.identity import Identity
+from hktune.core.outcome import Failure, Source, Timing
+from hktune.core.problem import Problem
 from hktune.core.shipped import SPACES
+from hktune.core.trial import Trial
 from hktune.measure.stopwatch import Attempt
 from hktune.search import create_strategy
 from hktune.space import SearchSpace, load_space

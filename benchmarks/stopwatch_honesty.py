@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hktune.core.model import Problem
+from hktune.core.problem import Problem
 from hktune.core.settings import Settings
 from hktune.measure.comparison import Comparison
 from hktune.measure.stopping import CONFIRMING, SCREENING

@@ -20,7 +20,9 @@ from statistics import geometric_mean
 
 from rich.progress import track
 
-from hktune.core.model import Config, Failure, Problem, Timing, Value
+from hktune.core.config import Config, Value
+from hktune.core.outcome import Failure, Timing
+from hktune.core.problem import Problem
 from hktune.core.settings import Settings
 from hktune.core.shapes import load_shapes
 from hktune.measure.modelled import ModelledStopwatch

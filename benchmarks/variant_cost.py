@@ -20,7 +20,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from hktune.compile import hip_compiler
-from hktune.core.model import Config, Failure, Problem
+from hktune.core.config import Config
+from hktune.core.outcome import Failure
+from hktune.core.problem import Problem
 from hktune.core.settings import Settings
 from hktune.device.emulated import EmulatedDevice
 from hktune.emulator.clock import launch_time

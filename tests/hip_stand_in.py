@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from hktune.core.errors import DeviceError, KernelFault
-from hktune.core.model import Launch
+from hktune.core.launch import Launch
 from hktune.device.emulated import EmulatedBuffer, EmulatedDevice, EmulatedKernel
 
 SUCCESS, INVALID_VALUE, OUT_OF_MEMORY, INVALID_CONFIGURATION = 0, 1, 2, 9

@@ -12,13 +12,16 @@ from hktune.core.escaped import shown
 from hktune.core.shipped import SPACE_OF, space_file
 
 if TYPE_CHECKING:
-    from hktune.core.model import Problem
+    from hktune.core.problem import Problem
 
 COUNT_MAX = 1_000_000_000
 SEED_MAX = 2**32 - 1  # numpy's, which optuna's samplers are given
 WORKERS_MAX = 1024  # processes; the largest machines have some 500 cores
 
 _INTEGER = re.compile(r"[-+]?[0-9]{1,18}\Z")
+_PROBLEM = re.compile(
+    r"(?P<m>[-+]?[0-9]{1,18})x(?P<n>[-+]?[0-9]{1,18})x(?P<k>[-+]?[0-9]{1,18})(?::(?P<operation>.+)|(?P<steps>(?:\+[a-z]+)*))\Z"
+)
 _NUMBER = re.compile(r"[-+]?[0-9]{1,18}(\.[0-9]{1,18})?([eE][-+]?[0-9]{1,3})?\Z")
 
 
@@ -56,7 +59,12 @@ def add_config_words(parser: argparse.ArgumentParser) -> None:
 
 def add_problem(parser: argparse.ArgumentParser, purpose: str) -> None:
     """--problem, once."""
-    parser.add_argument("--problem", type=problem, metavar="MxNxK", help=f"{purpose}; with a bias: MxNxK+bias")
+    parser.add_argument(
+        "--problem",
+        type=problem,
+        metavar="MxNxK",
+        help=f"{purpose}; also MxNxK+bias, MxNxK:f16.nt",
+    )
 
 
 def add_seed(parser: argparse.ArgumentParser, of: str) -> None:
@@ -132,18 +140,21 @@ def gibibytes(text: str) -> float:
 
 
 def problem(text: str) -> Problem:
-    """A problem as MxNxK or, with a bias, MxNxK+bias: of what a shapes file may ask for."""
-    from hktune.core.errors import ShapesError
-    from hktune.core.model import Problem
-    from hktune.core.shapes import DIMENSION_MAX, EPILOGUES, matrices_fit
+    """A problem as MxNxK, MxNxK+STEP (both of bf16.nt) or MxNxK:OPERATION, of what a shapes file may ask for."""
+    from hktune.core.errors import InputError, ShapesError
+    from hktune.core.operation import BF16_NT, operation_of
+    from hktune.core.problem import Problem
+    from hktune.core.shapes import DIMENSION_MAX, matrices_fit
 
     size = integer(1, DIMENSION_MAX)
-    sizes, plus, epilogue = text.partition("+")
-    parts = sizes.split("x")
-    if len(parts) != 3 or not all(map(_INTEGER.match, parts)) or (plus and epilogue not in EPILOGUES):
+    parts = _PROBLEM.match(text)
+    if parts is None:
         raise argparse.ArgumentTypeError(f"must be MxNxK such as 4096x4096x4096, got {shown(text)}")
-    m, n, k = map(size, parts)
-    asked = Problem(m, n, k, epilogue=epilogue or "none")
+    try:
+        operation = operation_of(parts["operation"] or f"{BF16_NT}{parts['steps']}")
+    except InputError as unknown:
+        raise argparse.ArgumentTypeError(f"{unknown}, got {shown(text)}") from None
+    asked = Problem(size(parts["m"]), size(parts["n"]), size(parts["k"]), operation)
     try:
         matrices_fit(asked, shown(text))
     except ShapesError as large:

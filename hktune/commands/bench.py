@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from hktune.commands.arguments import add_config_words, add_seed, add_space, path_given, problem
 from hktune.commands.parser import DONE, FAILED, Command
 from hktune.core.errors import InputError
-from hktune.core.model import Failure, Problem
+from hktune.core.outcome import Failure
+from hktune.core.problem import Problem
 from hktune.core.settings import Settings
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from hktune.commands.arguments import COUNT_MAX, add_hipkittens, add_seed, add_space, add_workers, integer, path_given
 from hktune.commands.parser import DONE, FAILED, Command
-from hktune.core.model import Status
+from hktune.core.outcome import Status
 from hktune.core.settings import Settings
 from hktune.core.shipped import space_word
 

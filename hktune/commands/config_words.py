@@ -10,9 +10,9 @@ from functools import cached_property
 from itertools import takewhile
 from pathlib import Path
 
+from hktune.core.config import Config
 from hktune.core.errors import InputError, SpaceError
 from hktune.core.escaped import shown
-from hktune.core.model import Config
 from hktune.core.shipped import DEFAULT_SPACE, SPACE_OF
 from hktune.space import SearchSpace
 

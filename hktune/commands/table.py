@@ -17,8 +17,10 @@ from hktune.core.settings import Settings
 from hktune.core.shipped import DEFAULT_SPACE, KERNELS
 
 if TYPE_CHECKING:
+    from hktune.core.identity import Identity
     from hktune.core.launch_rule import LaunchRule
-    from hktune.core.model import Identity, Problem, Trial
+    from hktune.core.problem import Problem
+    from hktune.core.trial import Trial
     from hktune.dispatch import Table, Trust
     from hktune.space import SearchSpace
 
@@ -107,7 +109,7 @@ def _trust(options: argparse.Namespace) -> Trust:
 
 def _build(options: argparse.Namespace) -> int:
     from hktune.core.command_words import command_line
-    from hktune.core.model import Status
+    from hktune.core.outcome import Status
     from hktune.dispatch import write_table
     from hktune.report.heartbeat import working
     from hktune.space import load_space
@@ -177,7 +179,7 @@ class _Shelf:
 
     def launch_of(self, trial: Trial) -> tuple[str, LaunchRule]:
         """See `dispatch.build.LaunchOf`. Raises StoreError when the trial's bytes cannot be had any more."""
-        from hktune.core.model import Config
+        from hktune.core.config import Config
 
         config = Config.from_json(trial.config)
         sha256 = str(trial.object_sha256)

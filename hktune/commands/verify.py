@@ -12,7 +12,7 @@ from hktune.commands.parser import DONE, FAILED, Command
 from hktune.core.settings import Settings
 
 if TYPE_CHECKING:
-    from hktune.core.model import Config
+    from hktune.core.config import Config
     from hktune.space import SearchSpace
 
 
@@ -28,7 +28,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 def _run(options: argparse.Namespace) -> int:
     """Prove and print what was found; 1 when the config or kernel fails."""
     from hktune.commands.config_words import ConfigWords
-    from hktune.core.model import Failure
+    from hktune.core.outcome import Failure
     from hktune.report.heartbeat import working
     from hktune.space import load_space, require_legal
     from hktune.tuning.bench import EmulatedBench

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
 from hktune.compile.compiler import Compiler
-from hktune.core.model import CodeObject, Failure, Variant
+from hktune.core.outcome import Failure
+from hktune.core.variant import CodeObject, Variant
 
 
 def compile_many(

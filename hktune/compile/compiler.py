@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from hktune.core.model import CodeObject, Failure, Variant
+from hktune.core.outcome import Failure
+from hktune.core.variant import CodeObject, Variant
 
 
 class Compiler(Protocol):

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from hktune.core.errors import TableError
-from hktune.core.model import CodeObject, Failure, Resources, Status, Variant
+from hktune.core.outcome import Failure, Status
+from hktune.core.variant import CodeObject, Resources, Variant
 
 
 class _Kernel(Protocol):

@@ -15,8 +15,9 @@ from hktune.compile.process import Finished, disk_at_fault, run_to_end
 from hktune.compile.toolchain import HIP_HEADERS, HipToolchain
 from hktune.core.attended import attended_s
 from hktune.core.errors import ToolchainError
-from hktune.core.model import CodeObject, Failure, Status, Variant
+from hktune.core.outcome import Failure, Status
 from hktune.core.publish import scratch_folder
+from hktune.core.variant import CodeObject, Variant
 from hktune.objects.code_object import read_code_object
 
 OBJECT_NAME = "kernel.hsaco"

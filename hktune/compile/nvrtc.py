@@ -14,8 +14,9 @@ from hktune.compile.described import described
 from hktune.compile.diagnostics import machine_fault
 from hktune.compile.process import Finished, disk_at_fault, run_to_end
 from hktune.core.errors import ToolchainError
-from hktune.core.model import CodeObject, Failure, Status, Variant
+from hktune.core.outcome import Failure, Status
 from hktune.core.publish import scratch_folder
+from hktune.core.variant import CodeObject, Variant
 from hktune.objects.cubin import read_cubin
 
 OBJECT_NAME = "kernel.cubin"

@@ -11,11 +11,13 @@ import msgspec
 
 from hktune.compile.compiler import Compiler
 from hktune.compile.diagnostics import names_an_error
+from hktune.core.config import compact_json
 from hktune.core.errors import StoreError, ToolchainError
-from hktune.core.model import CodeObject, Failure, Status, Variant, compact_json
+from hktune.core.outcome import Failure, Status
 from hktune.core.outside_file import FileKind, own_folder
 from hktune.core.publish import publish
 from hktune.core.remedy import with_remedy
+from hktune.core.variant import CodeObject, Variant
 
 OBJECTS_NAME = "objects"
 ENTRY_FILE = FileKind("an entry of the object cache", 64 << 20, StoreError, "delete it")

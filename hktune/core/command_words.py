@@ -6,7 +6,9 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
-from hktune.core.model import Problem, Value
+from hktune.core.config import Value
+from hktune.core.operation import BF16_NT
+from hktune.core.problem import Problem
 
 
 def command_line(*words: str | Path) -> str:
@@ -16,8 +18,9 @@ def command_line(*words: str | Path) -> str:
 
 def spelled(problem: Problem) -> str:
     """`problem` as --problem takes it."""
-    tail = "" if problem.epilogue == "none" else f"+{problem.epilogue}"
-    return f"{problem.m}x{problem.n}x{problem.k}{tail}"
+    usual, operation = str(BF16_NT), str(problem.operation)
+    rest = operation.removeprefix(usual) if operation.startswith(usual) else f":{operation}"
+    return f"{problem.m}x{problem.n}x{problem.k}{rest}"
 
 
 def words_of(values: Mapping[str, Value]) -> list[str]:

@@ -14,7 +14,7 @@
         └── KernelFault     a launched kernel faulted; carries the word for its trial
 
 A message is one line: the rule, the value that broke it, the next step. What happens to one variant
-(it does not compile, it is wrong, it hangs) is not an exception but a `model.Failure` in its trial. What the machine
+(it does not compile, it is wrong, it hangs) is not an exception but a `outcome.Failure` in its trial. What the machine
 fails to do is not in any trial: before a run has begun it ends with exit code 2, and a run that has begun keeps what it
 has, writes its table and ends with 1.
 """

@@ -1,8 +1,8 @@
 """Arithmetic that templates and search spaces write as text: a small, bounded part of Python's expression syntax.
 
 Text is parsed with `ast` and compiled once to closures; it is never passed to `eval`. Integers, booleans and strings;
-names and `arch.<field>`; `+ - * // %`; comparisons, chained too; `in` over a literal list or tuple; `and or not`;
-`x if c else y`; and the functions `min max abs ceil_div align`. Meanings are Python's.
+names, `arch.<field>` and `operation.<field>`; `+ - * // %`; comparisons, chained too; `in` over a literal list or
+tuple; `and or not`; `x if c else y`; and the functions `min max abs ceil_div align`. Meanings are Python's.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from string import Formatter
 from typing import Any
 
 from hktune.core.arch import Arch
+from hktune.core.config import Value
 from hktune.core.errors import SpaceError
-from hktune.core.model import Value
+from hktune.core.operation import OperationFacts
 
 Scope = Mapping[str, Any]
 _Closure = Callable[[Scope], Any]
@@ -27,7 +28,12 @@ _DEEPEST = 24  # nested nodes
 _LARGEST = 2**63  # of any literal and any result, so that no text can ask for unbounded work
 _REFERENCE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)?")
 _RUN_ON = re.compile(r"(?<!\w)[0-9]+[A-Za-z_]")  # 0x10, 1_6, 1e3, 1in: Python reads them, YAML here does not
-_ARCH_FIELDS = frozenset(field.name for field in dataclasses.fields(Arch))
+_FIELDS = {
+    record: frozenset(field.name for field in dataclasses.fields(kind))
+    for record, kind in {"arch": Arch, "operation": OperationFacts}.items()
+}
+RECORDS = frozenset(_FIELDS)
+"""Names that no parameter may have: they are read by field."""
 
 
 def ceil_div(value: int, divisor: int) -> int:
@@ -67,7 +73,8 @@ _FUNCTIONS: dict[str, tuple[Callable[..., int], int, int]] = {  # function, fewe
 
 
 class Expression:
-    """One expression. `names` are the names it needs, `arch` among them if it reads a field of the architecture.
+    """One expression. `names` are the names it needs, with those of RECORDS whose fields it reads;
+    `operation_fields` are what it reads of the operation.
 
     Raises SpaceError, starting with `where` (a file and field), for anything outside the language.
     """
@@ -76,8 +83,10 @@ class Expression:
         self.text = str(text)
         self.where = where
         self._names: set[str] = set()
+        self._operation_fields: set[str] = set()
         self._evaluate = self._compile(self._parse(), 1)
         self.names = frozenset(self._names)
+        self.operation_fields = frozenset(self._operation_fields)
 
     def __repr__(self) -> str:
         return f"Expression({self.text!r})"
@@ -98,7 +107,7 @@ class Expression:
 
     def check_names(self, known: Collection[str]) -> None:
         """Raises SpaceError if the expression needs a name that is not `known`."""
-        unknown = sorted(self.names - set(known) - {"arch"})
+        unknown = sorted(self.names - set(known) - RECORDS)
         if unknown:
             raise self._error(f"unknown name {unknown[0]!r}: known are {', '.join(sorted(known))}")
 
@@ -138,21 +147,22 @@ class Expression:
 
     def _name(self, node: ast.Name, _depth: int) -> _Closure:
         name = node.id
-        if name == "arch" or name in _FUNCTIONS:
-            raise self._error(
-                f"{name!r} is not a value: write {name}.lds_bytes" if name == "arch" else f"call {name}()"
-            )
+        if name in RECORDS or name in _FUNCTIONS:
+            field = f"{name}.{'lds_bytes' if name == 'arch' else 'a_bytes'}"
+            raise self._error(f"{name!r} is not a value: write {field}" if name in RECORDS else f"call {name}()")
         self._names.add(name)
         return operator.itemgetter(name)
 
-    def _arch_field(self, node: ast.Attribute, _depth: int) -> _Closure:
-        if not (isinstance(node.value, ast.Name) and node.value.id == "arch"):
-            raise self._error(f"only arch has fields, so .{node.attr} is not allowed")
-        if node.attr not in _ARCH_FIELDS:
-            raise self._error(f"unknown field arch.{node.attr}: known are {', '.join(sorted(_ARCH_FIELDS))}")
-        self._names.add("arch")
-        field = node.attr
-        return lambda scope: getattr(scope["arch"], field)
+    def _record_field(self, node: ast.Attribute, _depth: int) -> _Closure:
+        if not (isinstance(node.value, ast.Name) and node.value.id in RECORDS):
+            raise self._error(f"only arch and operation have fields, so .{node.attr} is not allowed")
+        record, field = node.value.id, node.attr
+        if field not in _FIELDS[record]:
+            raise self._error(f"unknown field {record}.{field}: known are {', '.join(sorted(_FIELDS[record]))}")
+        self._names.add(record)
+        if record == "operation":
+            self._operation_fields.add(field)
+        return lambda scope: getattr(scope[record], field)
 
     def _binary(self, node: ast.BinOp, depth: int) -> _Closure:
         function = _BINARY.get(type(node.op))
@@ -245,7 +255,7 @@ class Expression:
 _RULES: dict[type[ast.expr], Callable[[Expression, Any, int], _Closure]] = {
     ast.Constant: Expression._constant,
     ast.Name: Expression._name,
-    ast.Attribute: Expression._arch_field,
+    ast.Attribute: Expression._record_field,
     ast.BinOp: Expression._binary,
     ast.UnaryOp: Expression._unary,
     ast.BoolOp: Expression._boolean,
@@ -297,7 +307,8 @@ class Derived:
 
 
 class Message:
-    """Text with `{name}` and `{arch.field}` in it, filled from a scope; nothing else may stand in the braces."""
+    """Text with `{name}`, `{arch.field}` and `{operation.field}` in it, filled from a scope. Nothing else may be in
+    braces."""
 
     def __init__(self, text: str, where: str = "message") -> None:
         self.text = text

@@ -12,9 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from hktune.core.config import Value
 from hktune.core.errors import SpaceError
 from hktune.core.expression import Expression
-from hktune.core.model import Argument, Launch, Value
+from hktune.core.launch import Argument, Launch
 
 Formula = int | str
 
@@ -29,7 +30,7 @@ _FOLDS_MAX = 10_000  # nodes of a folded formula and of all that it was made fro
 
 @dataclass(frozen=True)
 class LaunchRule:
-    """As `model.Launch`, with grid and workspace as formulas. `requires` are formulas that must hold for an m to be
+    """As `launch.Launch`, with grid and workspace as formulas. `requires` are formulas that must hold for an m to be
     served: what a search space demands of the problem."""
 
     grid: tuple[Formula, Formula, Formula]
@@ -125,7 +126,8 @@ class _Folding(ast.NodeTransformer):
         return node
 
     def visit_Attribute(self, node: ast.Attribute) -> ast.expr:
-        return ast.Constant(getattr(self._known["arch"], node.attr))
+        assert isinstance(node.value, ast.Name)  # an Expression has no other
+        return ast.Constant(getattr(self._known[node.value.id], node.attr))
 
     def visit_Call(self, node: ast.Call) -> ast.expr:
         return ast.Call(node.func, [self.visit(argument) for argument in node.args], [])

@@ -21,8 +21,9 @@ from typing import Any
 
 from hktune.core.errors import ShapesError
 from hktune.core.escaped import shown
-from hktune.core.model import Problem
+from hktune.core.operation import legacy_operation
 from hktune.core.outside_file import FileKind
+from hktune.core.problem import Problem
 from hktune.core.yaml_file import value_of
 
 DTYPES = ("bf16",)
@@ -104,7 +105,7 @@ def _entry_shapes(entry: Any, defaults: Mapping[str, str], where: str) -> list[S
     sizes = [_sizes(entry[key], f"{where}: {key}") for key in ("m", "n", "k")]
     if math.prod(map(len, sizes)) > PROBLEMS_MAX:
         raise ShapesError(f"{where}: its lists multiply out to over {PROBLEMS_MAX} problems: shorten them")
-    problems = [Problem(m, n, k, dtype, epilogue) for m, n, k in product(*sizes)]
+    problems = [Problem(m, n, k, legacy_operation(dtype, epilogue)) for m, n, k in product(*sizes)]
     for problem in problems:
         matrices_fit(problem, where)
     return [Shape(problem, _name(entry, problem, where), weight) for problem in problems]

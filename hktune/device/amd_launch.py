@@ -6,7 +6,7 @@ Checked here, a refusal says its reason; the runtime has one word for most of th
 from __future__ import annotations
 
 from hktune.core.errors import DeviceError, InputError
-from hktune.core.model import Argument, Launch
+from hktune.core.launch import Argument, Launch
 from hktune.device.arguments import pack_argument
 from hktune.device.device import Binding
 from hktune.objects.code_object import AmdCodeObject, KernelImage, read_code_object

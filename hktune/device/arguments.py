@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 
 from hktune.core.errors import DeviceError
-from hktune.core.model import Argument
+from hktune.core.launch import Argument
 from hktune.device.device import Buffer
 
 _PACK = {"u32": "<I", "i32": "<i", "u64": "<Q", "f32": "<f", "pointer": "<Q"}

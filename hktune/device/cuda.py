@@ -18,7 +18,8 @@ from typing import Any
 import numpy.typing as npt
 
 from hktune.core.errors import DeviceError, DeviceFull, InputError, KernelFault
-from hktune.core.model import Argument, Identity, Launch
+from hktune.core.identity import Identity
+from hktune.core.launch import Argument, Launch
 from hktune.device.arguments import pack_argument
 from hktune.device.cuda_prepared import PointerSlot, PreparedCudaLaunch
 from hktune.device.device import Binding, Buffer, Clocks, Event, Graph, Kernel
@@ -27,7 +28,7 @@ from hktune.device.host_copies import check_target, source_of
 from hktune.device.nvml import nvml_clocks
 from hktune.objects.cubin import TENSOR_MAP_BYTES, Box, Cubin, CudaKernel, read_cubin
 
-_MATRICES = {"a": ("m", "k"), "bt": ("n", "k"), "c": ("m", "n")}  # rows and columns, model.Argument
+_MATRICES = {"a": ("m", "k"), "bt": ("n", "k"), "c": ("m", "n")}  # rows and columns, launch.Argument
 _ELEMENT_BYTES = 2
 _TMA_ALIGNMENT_BYTES = 16  # of addresses and row strides, cuTensorMapEncodeTiled
 _TENSOR_COPIES = f"tensor copies need the address and the row to be multiples of {_TMA_ALIGNMENT_BYTES} bytes"

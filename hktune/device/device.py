@@ -8,7 +8,8 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy.typing as npt
 
-from hktune.core.model import Identity, Launch
+from hktune.core.identity import Identity
+from hktune.core.launch import Launch
 
 
 class Buffer(Protocol):

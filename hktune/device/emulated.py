@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from hktune.core.arch import Arch, arch_named
 from hktune.core.errors import DeviceError, InputError
-from hktune.core.model import Identity, Launch
+from hktune.core.identity import Identity
+from hktune.core.launch import Launch
 from hktune.device.amd_launch import check_launch, checked_code, explicit_bytes
 from hktune.device.device import Binding, Buffer, Kernel
 from hktune.device.host_copies import check_target, source_of, span_elements

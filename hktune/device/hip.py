@@ -12,7 +12,8 @@ from typing import Any, NoReturn
 import numpy.typing as npt
 
 from hktune.core.errors import DeviceError, KernelFault
-from hktune.core.model import Identity, Launch
+from hktune.core.identity import Identity
+from hktune.core.launch import Launch
 from hktune.device.amd_launch import check_launch, checked_code, explicit_bytes
 from hktune.device.device import Binding, Buffer, Clocks, Event, Graph, Kernel
 from hktune.device.device_buffer import DeviceBuffer, borrowed

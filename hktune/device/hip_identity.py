@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hktune.core.model import Identity
+from hktune.core.identity import Identity
 from hktune.device.hip_library import HipLibrary
 
 PCI_DEVICES = Path("/sys/bus/pci/devices")

@@ -10,7 +10,7 @@ from ctypes import c_size_t, c_void_p
 from typing import Any
 
 from hktune.core.errors import DeviceError
-from hktune.core.model import Launch
+from hktune.core.launch import Launch
 from hktune.device.amd_launch import explicit_bytes
 from hktune.objects.code_object import KernelImage
 

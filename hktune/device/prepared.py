@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from hktune.core.model import Launch
+from hktune.core.launch import Launch
 from hktune.device.device import Buffer, Device, Kernel
 
 if TYPE_CHECKING:

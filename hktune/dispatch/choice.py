@@ -6,8 +6,9 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from typing import Final
 
-from hktune.core import model
-from hktune.dispatch.table import Entry, Family, Key
+from hktune.core.launch import Launch
+from hktune.core.problem import Key
+from hktune.dispatch.table import Entry, Family
 from hktune.dispatch.validate import Validated
 
 # Row counts whose near choice is remembered; others are worked out at every call, which costs microseconds.
@@ -20,7 +21,7 @@ class Choice:
     `near`: the entry was tuned at another m."""
 
     entry: Entry
-    launch: model.Launch | None
+    launch: Launch | None
     near: bool
 
 
@@ -33,16 +34,17 @@ class Choices:
         self._families: dict[Family, _Rows] = {}
         families: dict[Family, list[Entry]] = {}
         for entry in validated.usable:
-            self._entries[entry.m, entry.n, entry.k, entry.dtype, entry.epilogue] = entry
+            self._entries[entry.problem.key] = entry
             if entry.rows != (entry.m, entry.m):
                 families.setdefault(entry.family, []).append(entry)
         for family, entries in families.items():
             self._families[family] = _Rows(sorted(entries, key=lambda entry: entry.rows))
         self._near: dict[Key, Choice | None] = {}
 
-    def find(self, m: int, n: int, k: int, dtype: str, epilogue: str) -> Choice | None:
-        """The entry tuned for these sizes, else the one whose range of rows holds m; None where there is neither."""
-        key = (m, n, k, dtype, epilogue)
+    def find(self, m: int, n: int, k: int, operation: str) -> Choice | None:
+        """The entry tuned for these sizes of the operation (its text), else the one whose range of rows holds m; None
+        where there is neither."""
+        key = (m, n, k, operation)
         known = self._known.get(key)
         return known if known is not None else self._find(key)
 
@@ -53,7 +55,7 @@ class Choices:
             launch = entry.kernel.launch.rule.at(entry.m) if entry.kernel else None
             exact = self._known[key] = Choice(entry, launch, near=False)
             return exact
-        rows = self._families.get((key[1], key[2], key[3], key[4]))
+        rows = self._families.get((key[1], key[2], key[3]))
         if rows is None:
             return None
         if key in self._near:
@@ -65,7 +67,7 @@ class Choices:
 
 
 class _Rows:
-    """The entries of one (n, k, dtype, epilogue) that serve more rows than they were tuned at, in order."""
+    """The entries of one (n, k, operation) that serve more rows than they were tuned at, in order."""
 
     def __init__(self, entries: list[Entry]) -> None:
         self._first = [entry.rows[0] for entry in entries]

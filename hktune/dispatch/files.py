@@ -19,12 +19,13 @@ from typing import Any
 import msgspec
 from msgspec import structs
 
+from hktune.core.config import compact_json
 from hktune.core.errors import TableError
 from hktune.core.escaped import shown
 from hktune.core.json_file import check_keys, typed
 from hktune.core.lock_file import lock_file
-from hktune.core.model import Problem, compact_json
 from hktune.core.outside_file import FileKind, nature, own_folder
+from hktune.core.problem import Problem
 from hktune.core.publish import publish, scratch_folder
 from hktune.core.remedy import with_remedy
 from hktune.dispatch.layout import (

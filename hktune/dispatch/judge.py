@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal
 
-from hktune.core import model
 from hktune.core.arch import ARCHS
+from hktune.core.identity import Identity
+from hktune.core.launch import Launch
 from hktune.core.launch_rule import LaunchRule
-from hktune.core.model import Source
+from hktune.core.outcome import Source
 from hktune.dispatch.table import Entry, Kernel
 from hktune.objects.code_object import AmdCodeObject, KernelImage
 from hktune.objects.cubin import Cubin, CudaKernel
@@ -52,7 +53,7 @@ class Found:
     """What is here to hold a row against. `templates`: name -> sha256 of the templates whose sources are known here;
     rows of others are not judged by theirs."""
 
-    identity: model.Identity
+    identity: Identity
     allow_modelled: bool
     templates: Mapping[str, str] = field(default_factory=dict)
 
@@ -70,7 +71,7 @@ _HIP_WORK_ITEMS = 2**32  # along each axis of a launch fewer than this: an AQL p
 _SIBLINGS = ({"75a0": "MI350X", "75a3": "MI355X"},)
 
 
-def judge(entry: Entry, saved: model.Identity, found: Found, code: ObjectFound | None) -> tuple[Mismatch, ...]:
+def judge(entry: Entry, saved: Identity, found: Found, code: ObjectFound | None) -> tuple[Mismatch, ...]:
     """How `entry`, made on the device `saved`, and what is here differ; hard ones first. `code` is the entry's object,
     None for an entry that chose the vendor library. Pure: no file, device or clock is asked."""
     mismatches = [
@@ -82,14 +83,14 @@ def judge(entry: Entry, saved: model.Identity, found: Found, code: ObjectFound |
     return tuple(sorted(mismatches, key=lambda mismatch: mismatch.level))
 
 
-def _architecture(saved: model.Identity, current: model.Identity) -> list[Mismatch]:
+def _architecture(saved: Identity, current: Identity) -> list[Mismatch]:
     if saved.arch == current.arch:
         return []
     detail = f"the table is of another architecture: saved={saved.arch} current={current.arch}"
     return [Mismatch("hard", Reason.OTHER_ARCHITECTURE, detail)]
 
 
-def _time(entry: Entry, saved: model.Identity, found: Found) -> list[Mismatch]:
+def _time(entry: Entry, saved: Identity, found: Found) -> list[Mismatch]:
     """Whether its time says something about the device that is here."""
     if entry.source is Source.MODELLED:
         if found.allow_modelled:
@@ -103,18 +104,18 @@ def _time(entry: Entry, saved: model.Identity, found: Found) -> list[Mismatch]:
     return [Mismatch("hard", Reason.OTHER_DEVICE, f"measured on another device: {detail}")]
 
 
-def _sku(identity: model.Identity) -> str:
+def _sku(identity: Identity) -> str:
     """What decides whether a measured time holds: not the marketing name, which drivers spell differently."""
     parts = {"compute_units": identity.compute_units, "pci_id": identity.pci_id, "partition": identity.partition}
     return " ".join(f"{name}:{value}" for name, value in parts.items() if value is not None)
 
 
-def _are_siblings(saved: model.Identity, current: model.Identity) -> bool:
+def _are_siblings(saved: Identity, current: Identity) -> bool:
     alike = (saved.compute_units, saved.partition) == (current.compute_units, current.partition)
     return alike and any({_device_id(saved), _device_id(current)} <= group.keys() for group in _SIBLINGS)
 
 
-def _device_id(identity: model.Identity) -> str:
+def _device_id(identity: Identity) -> str:
     """The PCI device's four hex digits, of 0x75a3 or of vendor:device:subsystem."""
     parts = (identity.pci_id or "").lower().removeprefix("0x").split(":")
     return parts[1] if len(parts) > 1 else parts[0]
@@ -163,7 +164,7 @@ def _mapless(image: CudaKernel, kernel: Kernel, cubin: Cubin) -> str | None:
     return None
 
 
-def _grid_refused(launch: model.Launch, image: KernelImage | CudaKernel) -> str | None:
+def _grid_refused(launch: Launch, image: KernelImage | CudaKernel) -> str | None:
     grid, block = launch.grid, launch.block
     if isinstance(image, KernelImage):
         too_many = any(a * b >= _HIP_WORK_ITEMS for a, b in zip(grid, block, strict=True))

@@ -13,10 +13,15 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from hktune.core import model
 from hktune.core.bounded_text import PLAIN, ComputeUnits, FolderName, Text, Word
-from hktune.core.errors import SpaceError
+from hktune.core.config import Config
+from hktune.core.errors import InputError, SpaceError
+from hktune.core.identity import Identity
+from hktune.core.launch import Argument as PlainArgument
 from hktune.core.launch_rule import BLOCK_MAX, GRID_MAX, LDS_BYTES_MAX, WORKSPACE_BYTES_MAX, LaunchRule, compiled
+from hktune.core.operation import legacy_operation
+from hktune.core.outcome import Source
+from hktune.core.problem import Problem
 
 NAME_CHARACTERS_MAX = 256
 ENTRIES_MAX = 20_000  # twice the problems of a shapes file
@@ -25,8 +30,7 @@ FORMULAS_MAX, DISTINCT_FORMULAS_MAX = 4 << 20, 1 << 19
 
 REQUIRES_MAX = 2048  # characters of what one row demands of m, worked out for each m; in use some hundred
 
-Key = tuple[int, int, int, str, str]
-Family = tuple[int, int, str, str]
+Family = tuple[int, int, str]
 
 Name = Annotated[str, Meta(max_length=NAME_CHARACTERS_MAX, pattern=PLAIN)]
 Sha256 = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
@@ -48,7 +52,7 @@ class Strict(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
 
 
 class Argument(Strict, frozen=True):
-    """As `model.Argument`: matrices, bias and workspace are pointers, sizes and row strides are numbers."""
+    """As `core.launch.Argument`: matrices, bias and workspace are pointers, sizes and row strides are numbers."""
 
     name: Literal["a", "bt", "c", "bias", "workspace", "m", "n", "k", "lda", "ldb", "ldc"]
     kind: Literal["pointer", "u32", "i32", "u64"]
@@ -95,14 +99,14 @@ class Launch(Strict, frozen=True):
 
 
 @functools.lru_cache(maxsize=256)
-def _plain(arguments: tuple[Argument, ...]) -> tuple[model.Argument, ...]:
-    """As `model.Launch` has them: one tuple for all entries with equal ones."""
-    return tuple(model.Argument(argument.name, argument.kind) for argument in arguments)
+def _plain(arguments: tuple[Argument, ...]) -> tuple[PlainArgument, ...]:
+    """As `core.launch.Launch` has them: one tuple for all entries with equal ones."""
+    return tuple(PlainArgument(argument.name, argument.kind) for argument in arguments)
 
 
 @functools.lru_cache(maxsize=4096)
-def _config_id(config: bytes) -> str:
-    return model.Config(msgspec.json.decode(config)).id
+def _config_id(text: bytes) -> str:
+    return Config(msgspec.json.decode(text)).id
 
 
 class Kernel(Strict, frozen=True):
@@ -140,7 +144,7 @@ class Entry(Strict, frozen=True):
     dtype: Word
     epilogue: Word
     choice: Literal["kernel", "vendor"]
-    source: model.Source
+    source: Source
     time_us: Micros
     time_us_low: Micros | None = None
     time_us_high: Micros | None = None
@@ -153,12 +157,12 @@ class Entry(Strict, frozen=True):
     name: Name | None = None
 
     @property
-    def problem(self) -> model.Problem:
-        return model.Problem(self.m, self.n, self.k, self.dtype, self.epilogue)
+    def problem(self) -> Problem:
+        return Problem(self.m, self.n, self.k, legacy_operation(self.dtype, self.epilogue))
 
     @property
     def family(self) -> Family:
-        return (self.n, self.k, self.dtype, self.epilogue)
+        return (self.n, self.k, str(self.problem.operation))
 
     @property
     def rows(self) -> tuple[int, int]:
@@ -166,6 +170,10 @@ class Entry(Strict, frozen=True):
         return (self.m_from or self.m, self.m_to or self.m)
 
     def __post_init__(self) -> None:
+        try:
+            legacy_operation(self.dtype, self.epilogue)
+        except InputError as unknown:
+            raise ValueError(str(unknown)) from None
         fewest, most = self.rows
         if not fewest <= self.m <= most:
             raise ValueError(f"m={self.m} must lie in m_from={fewest} to m_to={most}")
@@ -176,7 +184,7 @@ class Entry(Strict, frozen=True):
 
 
 class DeviceIdentity(Strict, frozen=True):
-    """The device that the table was made on, SKU-exact: as `model.Identity`."""
+    """The device that the table was made on, SKU-exact: as `Identity`."""
 
     kind: Literal["emulated", "hip", "cuda"]
     name: Text
@@ -198,11 +206,9 @@ class Table(Strict, frozen=True, kw_only=True):
     entries: Annotated[tuple[Entry, ...], Meta(max_length=ENTRIES_MAX)]
 
     @property
-    def identity(self) -> model.Identity:
+    def identity(self) -> Identity:
         device = self.device
-        return model.Identity(
-            device.kind, self.arch, device.name, device.compute_units, device.pci_id, device.partition
-        )
+        return Identity(device.kind, self.arch, device.name, device.compute_units, device.pci_id, device.partition)
 
     @property
     def object_sha256s(self) -> frozenset[str]:

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from hktune.core import model
 from hktune.core.errors import TableError
+from hktune.core.identity import Identity
 from hktune.dispatch.judge import Found, Mismatch, ObjectFound, Reason, judge
 from hktune.dispatch.layout import OBJECT_FILE, object_name
 from hktune.dispatch.table import Entry, Table
@@ -52,7 +52,7 @@ class Validated:
 def validate(
     table: Table,
     directory: Path,
-    identity: model.Identity,
+    identity: Identity,
     allow_modelled: bool,
     templates: Mapping[str, str] | None = None,
 ) -> Validated:

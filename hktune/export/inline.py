@@ -11,9 +11,10 @@ from importlib import resources
 from pathlib import Path
 from string import Template as Text
 
+from hktune.core.config import Config
 from hktune.core.errors import TableError
 from hktune.core.escaped import escaped
-from hktune.core.model import WORKSPACE_COUNTER_BYTES, Config
+from hktune.core.launch import WORKSPACE_COUNTER_BYTES
 from hktune.dispatch import Entry, Table, read_table
 from hktune.export.lint import forbidden_habits, forbidden_python
 from hktune.space import load_space

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
-from hktune.core.model import Problem
+from hktune.core.problem import Problem
 from hktune.measure.operands import OperandSet
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hktune.core.errors import DeviceError
-from hktune.core.model import Problem
+from hktune.core.problem import Problem
 from hktune.measure.operands import OperandSet
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ class CublasLt:
         operation, preference = ctypes.c_void_p(), ctypes.c_void_p()
         self._call("cublasLtMatmulDescCreate", ctypes.byref(operation), _COMPUTE_FLOAT32, _FLOAT32)
         self._set_operation(operation, _TRANSPOSE_A, ctypes.c_int32(_TRANSPOSED))
-        if problem.epilogue == "bias":
+        if problem.operation.has_bias:
             self._set_operation(operation, _EPILOGUE, ctypes.c_uint32(_ADDS_BIAS))
         self._call("cublasLtMatmulPreferenceCreate", ctypes.byref(preference))
         limit = ctypes.c_uint64(WORKSPACE_BYTES)

@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from hktune.core.errors import DeviceError, KernelFault
-from hktune.core.model import Failure, Launch, Problem, Source, Status, Timing
+from hktune.core.launch import Launch
+from hktune.core.outcome import Failure, Source, Status, Timing
+from hktune.core.problem import Problem
 from hktune.device.device import Buffer, Kernel, TimedDevice
 from hktune.measure.agreement import disagreement
 from hktune.measure.baseline import Baseline, torch_stream

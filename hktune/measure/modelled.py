@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from hktune.core.arch import arch_named
-from hktune.core.model import Failure, Problem, Source, Timing
+from hktune.core.outcome import Failure, Source, Timing
+from hktune.core.problem import Problem
 from hktune.emulator.clock import launch_time
 from hktune.emulator.clock.memory_traffic import tile_order
 from hktune.measure.stopwatch import Attempt

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hktune.core.model import Problem
+from hktune.core.problem import Problem
 
 if TYPE_CHECKING:
     import torch
@@ -70,7 +70,7 @@ class Arena:
             a=self._inputs[a : a + m * k].view(m, k),
             bt=self._inputs[bt : bt + n * k].view(n, k),
             c=self._outputs[c : c + m * n].view(m, n),
-            bias=self._inputs[bias : bias + n] if problem.epilogue == "bias" else None,
+            bias=self._inputs[bias : bias + n] if problem.operation.has_bias else None,
         )
 
     def _random(self, elements: int) -> torch.Tensor:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from hktune.core.model import Config, Failure, Problem, Resources, Source, Timing
+from hktune.core.config import Config
+from hktune.core.outcome import Failure, Source, Timing
+from hktune.core.problem import Problem
+from hktune.core.variant import Resources
 from hktune.emulator.clock.launch_time import Profile
 
 

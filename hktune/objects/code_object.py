@@ -18,7 +18,8 @@ import msgspec
 from msgspec import Meta, Struct, field
 
 from hktune.core.errors import TableError
-from hktune.core.model import Argument, Resources
+from hktune.core.launch import Argument
+from hktune.core.variant import Resources
 from hktune.objects.elf import PT_LOAD, SHT_DYNSYM, Elf, Segment
 
 _EM_AMDGPU = 224

@@ -12,7 +12,8 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from hktune.core.errors import TableError
-from hktune.core.model import Argument, Resources
+from hktune.core.launch import Argument
+from hktune.core.variant import Resources
 from hktune.objects.elf import SHT_SYMTAB, STT_FUNC, STT_OBJECT, Elf, Symbol
 
 TENSOR_MAP_BYTES = 128  # CUtensorMap, CUDA driver API

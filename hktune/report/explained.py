@@ -7,7 +7,8 @@ from pathlib import Path
 from rich.console import Console
 
 from hktune.core.command_words import typed, words_of
-from hktune.core.model import Config, Problem
+from hktune.core.config import Config
+from hktune.core.problem import Problem
 from hktune.report.columns import Column, print_columns, print_line, print_prose
 from hktune.space import SearchSpace
 
@@ -29,7 +30,7 @@ def print_parameters(console: Console, space: SearchSpace, file: Path) -> None:
 def print_config(console: Console, space: SearchSpace, file: Path, config: Config, problem: Problem | None) -> None:
     """`config`, which is legal: every parameter, what is derived from it, how it is launched on `problem`."""
     where = f" for {problem}" if problem else ""
-    print_line(console, f"legal{where}: config {config.id} of {space.name}")
+    print_line(console, f"legal{where}: {config.id} of {space.name}")
     parameters = space.parameters
     differs = [config[parameter.name] != parameter.default for parameter in parameters]
     defaults = [typed(each.default) if other else "" for each, other in zip(parameters, differs, strict=True)]

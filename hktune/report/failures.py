@@ -9,7 +9,9 @@ from pathlib import Path
 from rich.console import Console
 
 from hktune.core.command_words import command_line, spelled
-from hktune.core.model import Config, Status, Trial
+from hktune.core.config import Config
+from hktune.core.outcome import Status
+from hktune.core.trial import Trial
 from hktune.report.columns import print_line, print_prose
 
 

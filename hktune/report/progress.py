@@ -16,7 +16,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from hktune.core.escaped import escaped
-from hktune.core.model import Problem, Status, Trial
+from hktune.core.outcome import Status
+from hktune.core.problem import Problem
+from hktune.core.trial import Trial
 from hktune.report.heartbeat import heartbeat
 from hktune.tuning.loop import Listener
 

@@ -7,7 +7,9 @@ from statistics import geometric_mean
 from rich.console import Console
 
 from hktune.core.command_words import command_line, words_of
-from hktune.core.model import Config, Source, Status, Trial
+from hktune.core.config import Config
+from hktune.core.outcome import Source, Status
+from hktune.core.trial import Trial
 from hktune.report.columns import Column, print_columns, print_line, print_prose
 from hktune.report.failures import print_failures
 from hktune.tuning.gain import Yardstick

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from hktune.core.errors import TableError
-from hktune.core.model import Source
+from hktune.core.outcome import Source
 from hktune.device.device import Device
 from hktune.device.opening import open_device
 from hktune.dispatch import Entry, Reason, Skipped, Table, Trust, Validated, read_table, validate

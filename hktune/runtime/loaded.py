@@ -188,8 +188,8 @@ class LoadedTable:
         for place in [place for place in self._places.values() if place is not None]:
             with place.entered():
                 for entry in self._validated.usable:
-                    m, n, k, _, epilogue = entry.problem.key
-                    place.make_ready(place.route((m, n, k, epilogue == "none")))
+                    problem = entry.problem
+                    place.make_ready(place.route((problem.m, problem.n, problem.k, not problem.operation.has_bias)))
 
     def stats(self) -> Stats:
         return self._counts.stats()

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hktune.core.model import Launch
+from hktune.core.launch import Launch
 from hktune.device.device import Device, Kernel, PreparedLaunch
 from hktune.device.prepared import BoundLaunch
 from hktune.dispatch.choice import Choice, Choices
@@ -128,7 +128,7 @@ class Place:
         if route is None:
             m, n, k, bare = key
             real = bool(m and n and k)
-            choice = self._choices.find(m, n, k, "bf16", "none" if bare else "bias") if real else None
+            choice = self._choices.find(m, n, k, "bf16.nt" if bare else "bf16.nt+bias") if real else None
             if len(self._routes) >= _ROUTES_MAX:
                 self._routes.clear()
             route = self._routes[key] = Route(key, choice)

@@ -16,7 +16,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from hktune.core.errors import ShapesError
-from hktune.core.model import Problem
+from hktune.core.operation import BF16_NT, BF16_NT_BIAS, legacy_words
+from hktune.core.problem import Problem
 from hktune.core.publish import publish
 from hktune.runtime import current, operators
 from hktune.runtime.loaded import LoadedTable
@@ -77,7 +78,7 @@ class Recorder:
             self.left_out[why] += 1
         elif left.numel() and n:
             k = left.shape[-1]
-            self.calls[Problem(left.numel() // k, n, k, epilogue="none" if bias is None else "bias")] += 1
+            self.calls[Problem(left.numel() // k, n, k, BF16_NT if bias is None else BF16_NT_BIAS)] += 1
 
     def yaml(self) -> str:
         """The calls as shapes.yaml, `weight` their number. Raises ShapesError when there are none."""
@@ -89,7 +90,7 @@ class Recorder:
         lines = ["dtype: bf16", "shapes:"]
         for problem, count in sorted(self.calls.items(), key=lambda item: (item[0].n, item[0].k, item[0])):
             sizes = f"m: {problem.m}, n: {problem.n}, k: {problem.k}"
-            lines.append(f"  - {{{sizes}, epilogue: {problem.epilogue}, weight: {count}}}")
+            lines.append(f"  - {{{sizes}, epilogue: {legacy_words(problem.operation)[1]}, weight: {count}}}")
         return "\n".join(lines) + "\n"
 
 

@@ -1,6 +1,6 @@
 """Scratch memory of kernels that share a problem among workgroups.
 
-A workspace begins with counters that are zero before and after every launch (model.Launch). Launches of one stream
+A workspace begins with counters that are zero before and after every launch (launch.Launch). Launches of one stream
 follow one another and share it; streams have their own. All memory is torch's caching allocator's, so that what a
 launch still uses when a larger workspace replaces it goes to later work of the same stream only.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hktune.core.model import WORKSPACE_COUNTER_BYTES
+from hktune.core.launch import WORKSPACE_COUNTER_BYTES
 from hktune.runtime.torch_state import is_capturing
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import cached_property
 
-from hktune.core.model import Config
+from hktune.core.config import Config
 from hktune.search.unique import UniqueStrategy
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hktune.core.model import Config
+from hktune.core.config import Config
 from hktune.search.strategy import Outcome
 from hktune.search.unique import UniqueStrategy
 from hktune.space import Domain

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from hktune.core.model import Config, Value
+from hktune.core.config import Config, Value
 from hktune.search.strategy import Outcome
 from hktune.search.unique import UniqueStrategy
 from hktune.space import Domain, Parameter

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from hktune.core.model import Config, Status
+from hktune.core.config import Config
+from hktune.core.outcome import Status
 
 
 @dataclass(frozen=True)

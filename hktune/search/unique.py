@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations, product
 
-from hktune.core.model import Config, Value
+from hktune.core.config import Config, Value
 from hktune.search.strategy import Outcome
 from hktune.space import Domain, Parameter
 

@@ -9,8 +9,10 @@ from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+from hktune.core.config import Config, Value
 from hktune.core.errors import SpaceError
-from hktune.core.model import Config, Problem, Value
+from hktune.core.operation import facts_of
+from hktune.core.problem import Problem
 from hktune.space.rules import Constraint, Parameter, Violation, filled, passes
 
 if TYPE_CHECKING:
@@ -55,7 +57,8 @@ class Domain:
     def __init__(self, space: SearchSpace, problem: Problem | None) -> None:
         self.space = space
         self.problem = problem
-        self._fixed: dict[str, Any] = {"arch": space.arch}
+        operation = problem.operation if problem else space.template.operation
+        self._fixed: dict[str, Any] = {"arch": space.arch, "operation": facts_of(operation)}
         if problem is not None:
             self._fixed |= {"m": problem.m, "n": problem.n, "k": problem.k}
         self._levels, self._steps = space.scheduled(problem is not None)

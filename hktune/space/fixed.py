@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from hktune.core.config import Config, Value
 from hktune.core.expression import Expression
-from hktune.core.model import Config, Problem, Value
+from hktune.core.problem import Problem
 from hktune.space.description import FixedChoiceDescription
 from hktune.template.template import PROBLEM_NAMES
 

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import islice
 
+from hktune.core.config import Config, Value
 from hktune.core.errors import SpaceError
-from hktune.core.model import Config, Problem, Value
+from hktune.core.problem import Problem
 from hktune.space.domain import Domain
 from hktune.space.space import SearchSpace
 

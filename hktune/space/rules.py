@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from hktune.core.config import Value
 from hktune.core.errors import SpaceError
 from hktune.core.escaped import shown
-from hktune.core.expression import Derived, Expression, Message, Scope
-from hktune.core.model import Value
+from hktune.core.expression import RECORDS, Derived, Expression, Message, Scope
 from hktune.template.template import PROBLEM_NAMES
 
 _WORD = re.compile(r"[A-Za-z0-9_]{1,64}\Z", re.ASCII)
@@ -28,8 +28,8 @@ class Parameter:
 
     def __post_init__(self) -> None:
         where = f"parameter {self.name}"
-        if self.name in PROBLEM_NAMES | {"arch"} or not (self.name.isidentifier() and self.name.isascii()):
-            raise SpaceError(f"{where}: not a free name: m, n, k and arch are taken; use letters, digits and _")
+        if self.name in PROBLEM_NAMES | RECORDS or not (self.name.isidentifier() and self.name.isascii()):
+            raise SpaceError(f"{where}: not a free name: m, n, k, arch, operation are taken; use letters, digits and _")
         if not self.values or len({(type(value), value) for value in self.values}) < len(self.values):
             raise SpaceError(f"{where}: values {list(self.values)} must be a list without repeats")
         if len({type(value) for value in self.values}) > 1:
@@ -92,7 +92,7 @@ def schedule(
     """
     level_of: dict[str, int] = {parameter.name: level for level, parameter in enumerate(parameters, start=1)}
     level_of |= dict.fromkeys(PROBLEM_NAMES, 0) if with_problem else {}
-    level_of["arch"] = 0
+    level_of |= dict.fromkeys(RECORDS, 0)
     steps: list[list[Step]] = [[] for _ in range(len(parameters) + 1)]
 
     def place(name: str | None, expression: Expression) -> None:

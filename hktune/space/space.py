@@ -9,13 +9,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from hktune.core.arch import arch_named
+from hktune.core.config import Config, Value
 from hktune.core.errors import InputError, SpaceError
 from hktune.core.escaped import shown
-from hktune.core.expression import Derived, Expression, Message
+from hktune.core.expression import RECORDS, Derived, Expression, Message
 from hktune.core.launch_rule import LaunchRule, specialised
-from hktune.core.model import Config, Problem, Value
 from hktune.core.near import meant
+from hktune.core.operation import Operation
 from hktune.core.outside_file import FileKind
+from hktune.core.problem import Problem
 from hktune.core.shipped import KERNELS
 from hktune.core.yaml_file import read_yaml
 from hktune.space.description import ConstraintDescription, SpaceDescription
@@ -56,10 +58,15 @@ def _templates_root(path: Path, template: str) -> Path:
 
 
 class SearchSpace:
-    """What can be tried for a template. Configs are made and judged here; `domain` narrows it to one problem."""
+    """What can be tried for a template. Configs are made and judged here; `domain` narrows it to one problem.
+
+    Its template renders the code of one operation, the template's first; `for_operation` has the others.
+    """
 
     def __init__(self, description: SpaceDescription, template: Template) -> None:
         self.name = description.name
+        self._description, self._any_template = description, template
+        self._of_operation: dict[Operation, SearchSpace] = {template.operation: self}
         self.template = template.within(self.require_own)
         self.arch = arch_named(template.arch)
         self.parameters = tuple(
@@ -76,10 +83,19 @@ class SearchSpace:
         self._check_use()
         self._scheduled: dict[bool, tuple[list[list[Step]], list[Step]]] = {}
         self._domains: dict[Problem | None, Domain] = {}
-        self._launch_rules: dict[tuple[Config, int, int], LaunchRule] = {}
+        self._launch_rules: dict[tuple[Config, int, int, Operation], LaunchRule] = {}
         self.seeds = tuple(self._legal_seed(seed) for seed in [{}, *description.seeds])[1:]
         fixed = description.fixed_choice
         self.fixed_choice = fixed_choice(fixed, self._legal_seed) if fixed else None
+
+    def for_operation(self, operation: Operation) -> SearchSpace:
+        """This space with its template for `operation`. Raises InputError for one that the template cannot do."""
+        code = self.template.code_operation(operation)
+        if code not in self._of_operation:
+            other = SearchSpace(self._description, self._any_template.for_operation(code))
+            other._of_operation = self._of_operation
+            self._of_operation[code] = other
+        return self._of_operation[code]
 
     @property
     def raw_count(self) -> int:
@@ -136,14 +152,15 @@ class SearchSpace:
     def launch_rule(self, config: Mapping[str, Value], problem: Problem) -> LaunchRule:
         """How `config` is launched for any number of rows of `problem`'s n and k, and which rows the constraints allow.
         Raises TemplateError as `Template.launch_rule` does, SpaceError as `require_own` does."""
-        key = (Config(config), problem.n, problem.k)
+        own = Config(config)
+        key = (own, problem.n, problem.k, problem.operation)
         if key not in self._launch_rules:
-            self._launch_rules[key] = self._launch_rule(*key)
+            self._launch_rules[key] = self.for_operation(problem.operation)._launch_rule(own, problem.n, problem.k)
         return self._launch_rules[key]
 
     def _launch_rule(self, config: Config, n: int, k: int) -> LaunchRule:
         self.require_own(config)
-        known = {**config, "n": n, "k": k, "arch": self.arch}
+        known = {**config, "n": n, "k": k, **self.template.records}
         formulas = [
             specialised(constraint.require, known, self.derived.expressions)
             for constraint in self.constraints
@@ -180,7 +197,7 @@ class SearchSpace:
 
     def _all_derived(self, own: Mapping[str, Value]) -> Derived:
         texts = {name: expression.text for name, expression in self.template.derived.expressions.items()}
-        taken = own.keys() & (texts.keys() | self._parameter.keys() | PROBLEM_NAMES | {"arch"})
+        taken = own.keys() & (texts.keys() | self._parameter.keys() | PROBLEM_NAMES | RECORDS)
         if taken:
             raise SpaceError(f"derived {min(taken)}: a parameter, the template or the problem has that name: rename it")
         derived = Derived({**texts, **own})
@@ -189,7 +206,7 @@ class SearchSpace:
         return derived
 
     def _estimate(self, own: Mapping[str, Value]) -> Derived:
-        known = self._parameter.keys() | self.derived.expressions.keys() | PROBLEM_NAMES | {"arch"}
+        known = self._parameter.keys() | self.derived.expressions.keys() | PROBLEM_NAMES | RECORDS
         if own.keys() & known:
             raise SpaceError(f"estimate {min(own.keys() & known)}: something else has that name: rename it")
         for expression in Derived(own, "estimate").expressions.values():

@@ -15,8 +15,8 @@ import msgspec
 from hktune import __version__
 from hktune.core.bounded_text import Text
 from hktune.core.errors import StoreError
+from hktune.core.identity import Identity
 from hktune.core.json_file import decoded
-from hktune.core.model import Identity
 from hktune.core.outside_file import FileKind
 from hktune.core.publish import publish
 from hktune.core.remedy import with_remedy

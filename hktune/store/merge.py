@@ -12,9 +12,9 @@ from pathlib import Path
 import msgspec
 
 from hktune.core.errors import StoreError
-from hktune.core.model import Trial
 from hktune.core.publish import publish
 from hktune.core.remedy import with_remedy
+from hktune.core.trial import Trial
 from hktune.store.environment import Environment, judge_environment, read_environment, write_environment
 from hktune.store.rows import HEADER, Encoder
 from hktune.store.trials import FILE_NAME, locked, read_trials

@@ -1,6 +1,6 @@
 """How a trial is one line of trials.csv.
 
-The columns are the fields of `model.Trial`, in order. Absent is an empty cell. A text cell writes backslash and control
+The columns are the fields of `trial.Trial`, in order. Absent is an empty cell. A text cell writes backslash and control
 characters as escapes (a newline is backslash n, others backslash u and four hex digits), so that every row is exactly
 one physical line and a torn line can be told from a whole one; `config` is JSON already and stands as it is. Floats are
 written as `repr` does, which reads back exactly.
@@ -19,9 +19,11 @@ from typing import Any, get_args, get_type_hints
 
 from hktune.core.bounded_text import PLAIN
 from hktune.core.bounded_text import TEXT_MAX as LINE_MAX
+from hktune.core.config import Config
 from hktune.core.errors import StoreError
 from hktune.core.escaped import shown
-from hktune.core.model import Config, Source, Status, Trial
+from hktune.core.outcome import Source, Status
+from hktune.core.trial import Trial
 
 COLUMNS = tuple(field.name for field in fields(Trial))
 HEADER = (",".join(COLUMNS) + "\n").encode()

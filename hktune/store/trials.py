@@ -21,9 +21,9 @@ from filelock import Timeout
 from hktune.core.errors import StoreError
 from hktune.core.escaped import shown
 from hktune.core.lock_file import lock_file
-from hktune.core.model import Trial
 from hktune.core.outside_file import FileKind
 from hktune.core.remedy import with_remedy
+from hktune.core.trial import Trial
 from hktune.store.rows import COLUMNS, HEADER, TYPES, CellError, Decoder, Encoder
 
 if TYPE_CHECKING:

@@ -13,7 +13,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 
-from hktune.core.model import Config, Problem, Status, Trial, by_problem
+from hktune.core.config import Config
+from hktune.core.outcome import Status
+from hktune.core.problem import Problem
+from hktune.core.trial import Trial, by_problem
 from hktune.tables.standing import Chosen, choose
 
 Rows = tuple[int, int]
@@ -92,13 +95,13 @@ def served_rows(chosen: Sequence[Chosen], reach: float) -> dict[Problem, Rows]:
     return rows
 
 
-def _by_family(chosen: Chosen) -> tuple[int, int, str, str, int]:
+def _by_family(chosen: Chosen) -> tuple[int, int, str, int]:
     problem = chosen.standing.problem
-    return (problem.n, problem.k, problem.dtype, problem.epilogue, problem.m)
+    return (problem.n, problem.k, str(problem.operation), problem.m)
 
 
 def _pairs(chosen: Iterable[Chosen]) -> Iterator[tuple[Chosen, Chosen]]:
-    """Neighbours in m of one (n, k, dtype, epilogue), whose times are of one source."""
+    """Neighbours in m of one (n, k, operation), whose times are of one source."""
     for lower, upper in pairwise(sorted(chosen, key=_by_family)):
         if _by_family(lower)[:-1] == _by_family(upper)[:-1] and _comparable(lower, upper):
             yield lower, upper

@@ -9,10 +9,14 @@ from typing import Any
 
 import msgspec
 
-from hktune.core import model
+from hktune.core.config import Config
 from hktune.core.errors import TableError
+from hktune.core.identity import Identity
 from hktune.core.launch_rule import LaunchRule
-from hktune.core.model import Config, Problem, Source, Status, Trial
+from hktune.core.operation import legacy_words
+from hktune.core.outcome import Source, Status
+from hktune.core.problem import Problem
+from hktune.core.trial import Trial
 from hktune.dispatch.table import NAME_CHARACTERS_MAX, DeviceIdentity, Table
 from hktune.tables.breakpoints import Rows, served_rows
 from hktune.tables.standing import Chosen, choose, time_us
@@ -42,7 +46,7 @@ class BuildOptions:
 def build_table(
     trials: Iterable[Trial],
     launch_of: LaunchOf,
-    identity: model.Identity,
+    identity: Identity,
     compiler: str,
     version: str,
     created_at: str,
@@ -81,7 +85,9 @@ def _allowed(trial: Trial, options: BuildOptions) -> bool:
 
 def _entry(chosen: Chosen, rows: Rows, launch_of: LaunchOf, options: BuildOptions) -> dict[str, Any]:
     best, trial = chosen.standing.best, chosen.trial
-    entry = dict(zip(("m", "n", "k", "dtype", "epilogue"), best.problem.key, strict=True))
+    problem = best.problem
+    dtype, epilogue = legacy_words(problem.operation)
+    entry: dict[str, Any] = {"m": problem.m, "n": problem.n, "k": problem.k, "dtype": dtype, "epilogue": epilogue}
     entry |= {"source": best.source, "baseline": best.baseline, "baseline_us": best.baseline_us}
     name = options.names.get(best.problem)
     if name and name != str(best.problem):
@@ -114,7 +120,7 @@ def _kernel(trial: Trial, symbol: str, launch: LaunchRule, options: BuildOptions
     return {**made_from, "config": dict(Config.from_json(trial.config)), "symbol": symbol, "launch": asdict(launch)}
 
 
-def _check_arch(trial: Trial, identity: model.Identity) -> None:
+def _check_arch(trial: Trial, identity: Identity) -> None:
     if trial.target is not None and trial.target != identity.arch:
         rule = f"trial {trial.trial} is of another architecture"
         raise TableError(f"{rule}: saved={trial.target} current={identity.arch}: merge only trials of one target")

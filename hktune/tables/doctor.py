@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hktune.core import model
 from hktune.core.errors import TableError
-from hktune.core.model import Problem, Source
+from hktune.core.identity import Identity
+from hktune.core.outcome import Source
+from hktune.core.problem import Problem
 from hktune.dispatch.choice import Choices
 from hktune.dispatch.files import ANY, Trust, read_table
 from hktune.dispatch.judge import Reason
@@ -58,7 +59,7 @@ class Call:
 def examine_table(
     directory: Path,
     calls: Sequence[Call],
-    identity: model.Identity | None,
+    identity: Identity | None,
     templates: Mapping[str, str],
     trust: Trust = ANY,
     allow_modelled: bool = False,

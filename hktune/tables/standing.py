@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from hktune.core.errors import TableError
-from hktune.core.model import Problem, Source, Status, Trial, by_problem
+from hktune.core.outcome import Source, Status
+from hktune.core.problem import Problem
+from hktune.core.trial import Trial, by_problem
 from hktune.tables.cover import smallest_cover
 
 

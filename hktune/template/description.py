@@ -30,14 +30,15 @@ class Extent(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class ProofDescription(Extent, forbid_unknown_fields=True, frozen=True):
-    """A problem to prove a variant on; `padding` is how many elements lie between the rows of each matrix."""
+    """A problem to prove a variant on. `epilogue` names steps, joined by +; `padding` is how many elements separate the
+    rows of each matrix."""
 
-    epilogue: Literal["none", "bias"] = "none"
+    epilogue: Annotated[str, Meta(max_length=100)] = "none"
     padding: Text = 0
 
 
 class OrderDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """Expressions for the order in which workgroups take tiles, as `hktune.core.model.WorkgroupOrder` has it."""
+    """Expressions for the order in which workgroups take tiles, as `hktune.core.launch.WorkgroupOrder` has it."""
 
     xcd_chunk: Text = 1
     group_rows: Text = 1
@@ -53,9 +54,10 @@ class LaunchDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=True)
 
 
 class TemplateDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """`source` is a file beside template.yaml, or several that make one translation unit in this order. `fixed_order`
-    is the rule for templates: no sum depends on the order in which workgroups finish. One that adds with atomics must
-    say false."""
+    """`operations` are the texts of what the template can do, the usual one first. Without them it does bf16.nt and, if
+    it takes a bias, bf16.nt+bias. `source` is a file in the folder of template.yaml, or several that make one
+    translation unit in this order. `fixed_order`: no sum depends on the order in which workgroups finish; one that adds
+    with atomics must say false."""
 
     name: Name
     arch: Name
@@ -67,6 +69,7 @@ class TemplateDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=Tru
     tile: Extent
     launch: LaunchDescription
     proof: Annotated[tuple[ProofDescription, ...], Meta(min_length=1, max_length=16)]
+    operations: Annotated[tuple[Annotated[str, Meta(max_length=100)], ...], Meta(max_length=256)] = ()
     derived: Texts = {}
     order: OrderDescription = OrderDescription()
     fixed_order: bool = True

@@ -9,22 +9,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from hktune.core.arch import arch_named
+from hktune.core.config import Config, Value
 from hktune.core.errors import InputError, SpaceError, TemplateError
 from hktune.core.escaped import shown
-from hktune.core.expression import Derived, Expression, Scope
+from hktune.core.expression import RECORDS, Derived, Expression, Scope
+from hktune.core.launch import Argument, Launch, Tile, WorkgroupOrder
 from hktune.core.launch_rule import LaunchRule, specialised
-from hktune.core.model import (
-    Argument,
-    Config,
-    Launch,
-    Problem,
-    ProofProblem,
-    Tile,
-    Value,
-    Variant,
-    WorkgroupOrder,
-)
+from hktune.core.operation import BF16_NT, BF16_NT_BIAS, Operation, facts_of, operation_of
 from hktune.core.outside_file import FileKind
+from hktune.core.problem import Problem, ProofProblem
+from hktune.core.variant import Variant
 from hktune.core.yaml_file import struct_of
 from hktune.template.description import Extent, TemplateDescription, Text
 
@@ -65,7 +59,9 @@ def _source(path: Path, names: Sequence[str]) -> str:
 
 
 class Template:
-    """Renders configs to variants, and says how a variant is launched and proved.
+    """Renders configs to variants of one `operation`, and says how a variant is launched and proved.
+
+    `operations` are all that it can do; one read from a file is of the first, `for_operation` has the others.
 
     `parameter_names` are the config's names it needs; `derived` names are computed from them, in order. `sha256` covers
     the description's bytes and the source's. `source` has its ${fields} still. `fixed_order`: equal operands give
@@ -79,6 +75,9 @@ class Template:
         self.symbol = description.symbol
         self.fixed_order = description.fixed_order
         self.arguments = tuple(Argument(argument.name, argument.kind) for argument in description.arguments)
+        self.operations = _operations(description, self.arguments)
+        self.operation = self.operations[0]
+        self._of_operation: dict[Operation, Template] = {}
         self.derived = Derived(description.derived)
         digests = (hashlib.sha256(part).digest() for part in (description_bytes, source_bytes))
         self.sha256 = hashlib.sha256(b"".join(digests)).hexdigest()
@@ -87,7 +86,7 @@ class Template:
         self._fields = _expressions("fields", description.fields)
         self._tile = _extent("tile", description.tile)
         self._proofs = [
-            (_extent("proof", proof), proof.epilogue, Expression(proof.padding, "proof padding"))
+            (_extent("proof", proof), _steps(proof.epilogue), Expression(proof.padding, "proof padding"))
             for proof in description.proof
         ]
         self._order = (
@@ -100,12 +99,14 @@ class Template:
         self._workspace_bytes = Expression(description.launch.workspace_bytes, "launch workspace_bytes")
         self._check_fields()
         self.parameter_names = self._free_names()
+        self._operation_fields = frozenset().union(*(each.operation_fields for each in self._expressions()))
+        self._check_proofs()
         self._check: Callable[[Config], None] = _any_config
 
     def derived_values(self, config: Mapping[str, Value]) -> dict[str, Value]:
         """The geometry that `derived` computes from `config`."""
         try:
-            return self.derived.values({**config, "arch": self._arch_record})
+            return self.derived.values({**config, **self.records})
         except SpaceError as error:
             raise TemplateError(f"{self.name}: {error}") from None
 
@@ -113,8 +114,36 @@ class Template:
         """This template for configs that `check` does not refuse, as a search space does by raising: no other reaches
         its source, from whichever file it came."""
         checked = copy.copy(self)
-        checked._check = check
+        checked._check, checked._of_operation = check, {}
         return checked
+
+    @property
+    def records(self) -> dict[str, object]:
+        """What expressions read by field: the architecture and the operation."""
+        return {"arch": self._arch_record, "operation": facts_of(self.operation)}
+
+    def code_operation(self, operation: Operation) -> Operation:
+        """The first of `operations` whose code is that of `operation`: they may differ in what a launch passes, such
+        as a bias. Raises InputError for an operation that the template cannot do."""
+        if operation not in self.operations:
+            known = ", ".join(map(str, self.operations))
+            raise InputError(f"{self.name} cannot do {operation}: it does {known}")
+        return next(other for other in self.operations if self._asks_of(other) == self._asks_of(operation))
+
+    def _asks_of(self, operation: Operation) -> dict[str, object]:
+        """The facts of `operation` that any expression of the template reads."""
+        facts = facts_of(operation)
+        return {field: getattr(facts, field) for field in self._operation_fields}
+
+    def for_operation(self, operation: Operation) -> Template:
+        """This template, rendering the code of `operation`. Raises InputError as `code_operation` does."""
+        code = self.code_operation(operation)
+        if code == self.operation:
+            return self
+        if code not in self._of_operation:
+            bound = self._of_operation[code] = copy.copy(self)
+            bound.operation, bound._of_operation = code, {}
+        return self._of_operation[code]
 
     def render(self, config: Config) -> Variant:
         """The source with every ${field} filled in; booleans become true and false. Raises InputError for a config that
@@ -129,14 +158,10 @@ class Template:
         scope = self._scope(config)
         return {name: self._text(name, expression, scope) for name, expression in self._fields.items()}
 
-    @property
-    def epilogues(self) -> tuple[str, ...]:
-        """What a kernel of this template can do with C before it is rounded."""
-        return ("none", "bias") if any(argument.name == "bias" for argument in self.arguments) else ("none",)
-
     def launch(self, config: Mapping[str, Value], problem: Problem) -> Launch:
-        """Grid (workgroups), block (work-items), dynamic LDS and workspace (bytes) and arguments for `problem`."""
-        scope = {**self._scope(config), "m": problem.m, "n": problem.n, "k": problem.k}
+        """Grid (workgroups), block (work-items), dynamic LDS and workspace (bytes) and arguments for `problem`, whose
+        operation may be any of `operations`."""
+        scope = {**self.for_operation(problem.operation)._scope(config), "m": problem.m, "n": problem.n, "k": problem.k}
         grid_x, grid_y, grid_z = self._positive(self._grid, scope)
         block_x, block_y, block_z = self._positive(self._block, scope)
         dynamic_lds_bytes, workspace_bytes = (
@@ -169,8 +194,8 @@ class Template:
         tiles, is the one that is profiled."""
         scope = self._scope(config)
         return tuple(
-            ProofProblem(Problem(m, n, k, epilogue=epilogue), int(self._value(padding, scope)))
-            for extent, epilogue, padding in self._proofs
+            ProofProblem(Problem(m, n, k, self.operation.with_steps(*steps)), int(self._value(padding, scope)))
+            for extent, steps, padding in self._proofs
             for m, n, k in [self._positive(extent, scope)]
         )
 
@@ -179,7 +204,7 @@ class Template:
         return WorkgroupOrder(*self._positive(self._order, self._scope(config)))
 
     def _scope(self, config: Mapping[str, Value]) -> dict[str, object]:
-        return {**config, **self.derived_values(config), "arch": self._arch_record}
+        return {**config, **self.derived_values(config), **self.records}
 
     def _value(self, expression: Expression, scope: Scope) -> Value:
         try:
@@ -210,15 +235,40 @@ class Template:
                 f"field {min(self._fields.keys() - placed)!r} is not in the source: place it or drop it"
             )
 
-    def _free_names(self) -> frozenset[str]:
+    def _check_proofs(self) -> None:
+        for _, steps, _ in self._proofs:
+            if self.operation.with_steps(*steps) not in self.operations:
+                raise TemplateError(f"proof epilogue {'+'.join(steps)!r}: it is not among the operations: add it there")
+
+    def _shared(self) -> list[Expression]:
+        """The expressions that know no problem."""
         proofs = [expression for extent, _, padding in self._proofs for expression in (*extent, padding)]
-        shared = [*self._fields.values(), *self._tile, *proofs, *self._order, *self.derived.expressions.values()]
-        for expression in shared:
+        return [*self._fields.values(), *self._tile, *proofs, *self._order, *self.derived.expressions.values()]
+
+    def _expressions(self) -> list[Expression]:
+        return [*self._shared(), *self._grid, *self._block, self._dynamic_lds_bytes, self._workspace_bytes]
+
+    def _free_names(self) -> frozenset[str]:
+        for expression in self._shared():
             if expression.names & PROBLEM_NAMES:
                 raise TemplateError(f"{expression.where} needs the problem: only `launch` may name m, n and k")
-        launch = [*self._grid, *self._block, self._dynamic_lds_bytes, self._workspace_bytes]
-        needed = frozenset().union(*(expression.names for expression in [*shared, *launch]))
-        return needed - self.derived.expressions.keys() - PROBLEM_NAMES - {"arch"}
+        needed = frozenset().union(*(expression.names for expression in self._expressions()))
+        return needed - self.derived.expressions.keys() - PROBLEM_NAMES - RECORDS
+
+
+def _operations(description: TemplateDescription, arguments: Sequence[Argument]) -> tuple[Operation, ...]:
+    """What the template can do, the usual first. Raises InputError for a text that is none."""
+    if not description.operations:
+        takes_bias = any(argument.name == "bias" for argument in arguments)
+        return (BF16_NT, BF16_NT_BIAS) if takes_bias else (BF16_NT,)
+    operations = tuple(map(operation_of, description.operations))
+    if len(set(operations)) != len(operations):
+        raise TemplateError("operations has one of them twice: keep one")
+    return operations
+
+
+def _steps(epilogue: str) -> tuple[str, ...]:
+    return () if epilogue == "none" else tuple(epilogue.split("+"))
 
 
 def _any_config(_config: Config) -> None:

@@ -10,8 +10,11 @@ from typing import Protocol
 
 from hktune.compile import CachedCompiler, compiler_for
 from hktune.core.command_words import command_line, spelled, words_of
+from hktune.core.config import Config
 from hktune.core.errors import DeviceError, InputError
-from hktune.core.model import Config, Failure, Identity, Problem
+from hktune.core.identity import Identity
+from hktune.core.outcome import Failure
+from hktune.core.problem import Problem
 from hktune.core.settings import Settings
 from hktune.core.shipped import SPACE_OF, space_word
 from hktune.device.opening import open_device

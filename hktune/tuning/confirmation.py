@@ -7,7 +7,10 @@ from dataclasses import replace
 from itertools import takewhile
 from typing import Any
 
-from hktune.core.model import Config, Failure, Problem, Status, Timing, Trial, by_problem
+from hktune.core.config import Config
+from hktune.core.outcome import Failure, Status, Timing
+from hktune.core.problem import Problem
+from hktune.core.trial import Trial, by_problem
 from hktune.measure.measured import CONFIRMED
 from hktune.measure.stopwatch import Attempt
 from hktune.tuning.trial_rows import failed_fields, now, timed_fields

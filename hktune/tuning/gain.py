@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from hktune.core.model import Problem, Trial
+from hktune.core.problem import Problem
+from hktune.core.trial import Trial
 from hktune.tuning.confirmation import slowness
 
 

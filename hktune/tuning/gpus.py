@@ -6,7 +6,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from hktune.core.errors import InputError
-from hktune.core.model import Identity, Problem
+from hktune.core.identity import Identity
+from hktune.core.problem import Problem
 from hktune.core.settings import Settings
 from hktune.device.opening import count_devices, open_device
 from hktune.measure.operands import set_bytes
@@ -47,9 +48,9 @@ def share_out(problems: Sequence[Problem], gpus: int) -> list[list[Problem]]:
     Problems that differ in m alone stay together, since their winners are timed at each other's m. Equal problems give
     equal shares, in whatever order they come.
     """
-    families: defaultdict[tuple[int, int, str, str], list[Problem]] = defaultdict(list)
+    families: defaultdict[tuple[int, int, str], list[Problem]] = defaultdict(list)
     for problem in problems:
-        families[problem.n, problem.k, problem.dtype, problem.epilogue].append(problem)
+        families[problem.n, problem.k, str(problem.operation)].append(problem)
     order = sorted(families, key=lambda family: (-sum(map(trial_s, families[family])), family))
     shares: list[list[Problem]] = [[] for _ in range(min(gpus, len(families)))]
     for family in order:

@@ -12,7 +12,10 @@ from datetime import datetime, timezone
 from itertools import count
 from pathlib import Path
 
-from hktune.core.model import Config, Failure, Problem, Status, Timing, Trial, by_problem, compact_json
+from hktune.core.config import Config, compact_json
+from hktune.core.outcome import Failure, Status, Timing
+from hktune.core.problem import Problem
+from hktune.core.trial import Trial, by_problem
 from hktune.measure.stopwatch import Attempt
 from hktune.space import SearchSpace
 from hktune.store import Claims, TrialStore, locked, named_template

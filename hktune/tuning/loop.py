@@ -9,7 +9,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from hktune.core.model import Config, Failure, Problem, Timing, Trial, by_problem
+from hktune.core.config import Config
+from hktune.core.outcome import Failure, Timing
+from hktune.core.problem import Problem
+from hktune.core.trial import Trial, by_problem
 from hktune.measure.stopwatch import Attempt, Stopwatch
 from hktune.search.strategy import Outcome, Strategy
 from hktune.workers.executor import Executor

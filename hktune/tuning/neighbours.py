@@ -9,7 +9,11 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import replace
 
-from hktune.core.model import Config, Problem, Status, Trial, by_problem
+from hktune.core.config import Config
+from hktune.core.operation import legacy_words
+from hktune.core.outcome import Status
+from hktune.core.problem import Problem
+from hktune.core.trial import Trial, by_problem
 from hktune.space import SearchSpace
 from hktune.tables import cross_trials
 from hktune.tuning.bench import OpenBench
@@ -79,5 +83,5 @@ def _measure(
 
 def _moved(trial: Trial, problem: Problem) -> Trial:
     """`trial` as one of `problem`: the config may have been tried on other n and k alone."""
-    m, n, k, dtype, epilogue = problem.key
-    return replace(trial, m=m, n=n, k=k, dtype=dtype, epilogue=epilogue)
+    dtype, epilogue = legacy_words(problem.operation)
+    return replace(trial, m=problem.m, n=problem.n, k=problem.k, dtype=dtype, epilogue=epilogue)

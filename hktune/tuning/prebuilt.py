@@ -17,10 +17,12 @@ from msgspec import Meta
 
 from hktune.compile import AbsentCompiler, CachedCompiler, compile_many
 from hktune.compile.object_cache import OBJECTS_NAME
+from hktune.core.config import Config, Value
 from hktune.core.errors import InputError, MachineError, SpaceError, StoreError
 from hktune.core.json_file import decoded
-from hktune.core.model import Config, Failure, Problem, Status, Value
+from hktune.core.outcome import Failure, Status
 from hktune.core.outside_file import FileKind, own_folder
+from hktune.core.problem import Problem
 from hktune.core.publish import publish, sweep, sweep_below, temporary_folder
 from hktune.core.remedy import with_remedy
 from hktune.space import SearchSpace

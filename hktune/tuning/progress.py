@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
-from hktune.core.model import Problem
+from hktune.core.problem import Problem
 from hktune.tuning.loop import Listener
 
 

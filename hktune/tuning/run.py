@@ -12,14 +12,18 @@ from pathlib import Path
 
 from hktune import __version__
 from hktune.compile import CachedCompiler
+from hktune.core.config import Config
 from hktune.core.errors import HktuneError, InputError, StoreError
+from hktune.core.identity import Identity
 from hktune.core.interruption import Interruption
 from hktune.core.launch_rule import LaunchRule
-from hktune.core.model import Config, Identity, Problem, Status, Trial
+from hktune.core.outcome import Status
+from hktune.core.problem import Problem
 from hktune.core.publish import sweep, sweep_below, temporary_folder
 from hktune.core.settings import Settings
 from hktune.core.shapes import load_shapes
 from hktune.core.shipped import space_word
+from hktune.core.trial import Trial
 from hktune.dispatch import check_table_place, saved_names, write_table
 from hktune.search import create_strategy
 from hktune.space import SearchSpace, load_space
@@ -177,9 +181,9 @@ def _check_environment(directory: Path, bench: Bench, command: Sequence[str], se
 
 def _searches(space: SearchSpace, names: dict[Problem, str], options: RunOptions) -> list[Search]:
     for problem, name in names.items():
-        if problem.epilogue not in space.template.epilogues:
-            known = ", ".join(space.template.epilogues)
-            raise InputError(f"{name}: {space.template.name} has no epilogue {problem.epilogue!r}: it has {known}")
+        if problem.operation not in space.template.operations:
+            known = ", ".join(map(str, space.template.operations))
+            raise InputError(f"{name}: {space.template.name} cannot do {problem.operation}: it does {known}")
     built = read_built(options.prebuilt, space) if options.prebuilt else None
     domains = {
         problem: space.domain(problem) if built is None else ListedDomain(space, problem, built) for problem in names

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from hktune.core.config import Config
 from hktune.core.errors import MachineError
-from hktune.core.model import Config
 from hktune.search import Outcome, Strategy
 from hktune.tuning.loop import Search
 from hktune.workers.processes import Worker, WorkerDied, start_worker

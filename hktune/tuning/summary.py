@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from hktune.core.model import Problem, Trial, by_problem
+from hktune.core.problem import Problem
+from hktune.core.trial import Trial, by_problem
 from hktune.space import SearchSpace
 from hktune.tuning.confirmation import deciding
 from hktune.tuning.gain import Yardstick, first_trials, trials_of

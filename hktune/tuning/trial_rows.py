@@ -9,8 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from hktune.core.arch import arch_named
+from hktune.core.config import Config
 from hktune.core.errors import SpaceError, StoreError
-from hktune.core.model import Config, Failure, Identity, Launch, Problem, Resources, Status, Timing, Trial
+from hktune.core.identity import Identity
+from hktune.core.launch import Launch
+from hktune.core.operation import legacy_words
+from hktune.core.outcome import Failure, Status, Timing
+from hktune.core.problem import Problem
+from hktune.core.trial import Trial
+from hktune.core.variant import Resources
 from hktune.measure.stopwatch import Attempt
 from hktune.space import SearchSpace
 from hktune.template.template import Template
@@ -28,13 +35,14 @@ class RowContext:
     def row(self, attempt: Attempt, problem: Problem, outcome: Timing | Failure) -> Trial:
         """The row of one attempt on one problem, still without a number."""
         timed = outcome if isinstance(outcome, Timing) else None
+        dtype, epilogue = legacy_words(problem.operation)
         return Trial(
             trial=0,
             m=problem.m,
             n=problem.n,
             k=problem.k,
-            dtype=problem.dtype,
-            epilogue=problem.epilogue,
+            dtype=dtype,
+            epilogue=epilogue,
             config_id=attempt.config.id,
             config=attempt.config.json,
             **(timed_fields(timed, problem) if timed else failed_fields(outcome)),

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
-from hktune.core.model import Config, Problem
+from hktune.core.config import Config
+from hktune.core.problem import Problem
 from hktune.space import SearchSpace
 from hktune.tuning.bench import OpenBench
 from hktune.tuning.loop import Record, Search

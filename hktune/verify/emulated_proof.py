@@ -11,7 +11,10 @@ from dataclasses import dataclass, replace
 from hktune.core.arch import Arch
 from hktune.core.attended import attended_s
 from hktune.core.errors import HktuneError, InputError
-from hktune.core.model import Failure, Launch, ProofProblem, Resources, Status, Tile
+from hktune.core.launch import Launch, Tile
+from hktune.core.outcome import Failure, Status
+from hktune.core.problem import ProofProblem
+from hktune.core.variant import Resources
 from hktune.device.emulated import EmulatedDevice
 from hktune.emulator.clock import launch_time
 from hktune.emulator.clock.profile import Profile

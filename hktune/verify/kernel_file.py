@@ -21,12 +21,16 @@ import numpy.typing as npt
 
 from hktune.compile.compiler import Compiler
 from hktune.core.bf16 import bf16_bits
+from hktune.core.config import Config
 from hktune.core.errors import DeviceError, InputError, KernelFault
 from hktune.core.escaped import shown
 from hktune.core.expression import Expression
+from hktune.core.launch import Argument, Launch
 from hktune.core.launch_rule import BLOCK_MAX, GRID_MAX, LDS_BYTES_MAX
-from hktune.core.model import Argument, Config, Failure, Launch, Problem, Resources, Status, Variant
+from hktune.core.outcome import Failure, Status
 from hktune.core.outside_file import FileKind
+from hktune.core.problem import Problem
+from hktune.core.variant import Resources, Variant
 from hktune.device.device import Buffer
 from hktune.device.emulated import EmulatedDevice
 from hktune.objects.code_object import read_code_object

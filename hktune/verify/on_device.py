@@ -8,7 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from hktune.core.errors import DeviceError, KernelFault
-from hktune.core.model import WORKSPACE_COUNTER_BYTES, Failure, Launch, Problem, ProofProblem, Status
+from hktune.core.launch import WORKSPACE_COUNTER_BYTES, Launch
+from hktune.core.outcome import Failure, Status
+from hktune.core.problem import Problem, ProofProblem
 from hktune.device.device import Device, Kernel
 from hktune.verify.operands import BF16_UNIT_ROUNDOFF, FLOAT32_UNIT_ROUNDOFF, POISON
 from hktune.verify.verify import GUARD_ELEMENTS, Mismatch, Proof
@@ -46,7 +48,7 @@ class _Proving:
             return torch.randn(*shape, device=torch_device, generator=generator).bfloat16()
 
         self._a, self._bt = normal(problem.m, problem.k), normal(problem.n, problem.k)
-        self._bias = normal(problem.n) if problem.epilogue == "bias" else None
+        self._bias = normal(problem.n) if problem.operation.has_bias else None
         self._expected, self._tolerance = self._answer()
 
     def judged(self, kernel: Kernel, launch: Launch) -> Proof | Failure:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hktune.core.bf16 import bf16_bits, bf16_values
-from hktune.core.model import Problem
+from hktune.core.problem import Problem
 
 POISON = np.uint16(0x7FD5)
 """A bf16 NaN that no arithmetic here produces, so an element that still holds it was never written."""
@@ -42,7 +42,7 @@ def random_operands(problem: Problem, seed: int) -> Operands:
     expected = exact_a @ exact_bt.T
     magnitude = np.abs(exact_a) @ np.abs(exact_bt).T
     bias = None
-    if problem.epilogue == "bias":
+    if problem.operation.has_bias:
         bias = bf16_bits(random.standard_normal(problem.n, dtype=np.float32))
         exact_bias = bf16_values(bias).astype(np.float64)
         expected += exact_bias

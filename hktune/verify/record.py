@@ -19,8 +19,9 @@ import msgspec
 import numpy as np
 
 import hktune
+from hktune.core.config import compact_json
 from hktune.core.errors import StoreError
-from hktune.core.model import Failure, Status, compact_json
+from hktune.core.outcome import Failure, Status
 from hktune.core.outside_file import FileKind
 from hktune.core.publish import publish
 from hktune.emulator.clock.profile import Profile

@@ -9,7 +9,9 @@ import numpy.typing as npt
 
 from hktune.core.bf16 import bf16_values
 from hktune.core.errors import DeviceError, KernelFault
-from hktune.core.model import WORKSPACE_COUNTER_BYTES, Failure, Launch, Problem, Status
+from hktune.core.launch import WORKSPACE_COUNTER_BYTES, Launch
+from hktune.core.outcome import Failure, Status
+from hktune.core.problem import Problem
 from hktune.device.device import Buffer, Device, Kernel
 from hktune.verify.operands import POISON, Operands, random_operands
 

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Protocol
 
 from hktune.core.attended import attended_s
+from hktune.core.config import Config
 from hktune.core.errors import MachineError
-from hktune.core.model import Config, Failure, Status
+from hktune.core.outcome import Failure, Status
 from hktune.measure.stopwatch import Attempt
 from hktune.workers.processes import Worker, WorkerBroke, WorkerDied, start_worker
 

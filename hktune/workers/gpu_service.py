@@ -9,7 +9,8 @@ from pathlib import Path
 
 from hktune.compile.compiler import Compiler
 from hktune.core.errors import DeviceError, DeviceFull, KernelFault, MachineError
-from hktune.core.model import Failure, Problem, Status, Timing
+from hktune.core.outcome import Failure, Status, Timing
+from hktune.core.problem import Problem
 from hktune.core.settings import Settings
 from hktune.device.device import Kernel, TimedDevice
 from hktune.device.opening import open_device

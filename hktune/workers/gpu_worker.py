@@ -13,8 +13,10 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from hktune.core.attended import attended_s
+from hktune.core.config import Config
 from hktune.core.errors import DeviceError
-from hktune.core.model import Config, Failure, Problem, Source, Status, Timing
+from hktune.core.outcome import Failure, Source, Status, Timing
+from hktune.core.problem import Problem
 from hktune.measure.measured import Confirmation
 from hktune.measure.stopwatch import Attempt
 from hktune.workers.executor import Executor

@@ -8,7 +8,10 @@ from dataclasses import dataclass, replace
 from hktune.compile.compiler import Compiler
 from hktune.core.arch import Arch, arch_named
 from hktune.core.attended import attended_s
-from hktune.core.model import CodeObject, Config, Failure, Problem, ProofProblem, Status
+from hktune.core.config import Config
+from hktune.core.outcome import Failure, Status
+from hktune.core.problem import Problem, ProofProblem
+from hktune.core.variant import CodeObject
 from hktune.measure.stopwatch import Attempt
 from hktune.template.template import Template
 from hktune.verify.emulated_proof import ProofLaunch, ProofTask, prove_all, prove_one

@@ -12,8 +12,10 @@ import pytest
 from hktune.compile import CachedCompiler, Compiler, HipCompiler, compile_many
 from hktune.compile.hipkittens import HipKittens, find_hipkittens
 from hktune.compile.toolchain import find_rocm, find_zig
-from hktune.core.model import CodeObject, Config, Failure, Status, Variant
+from hktune.core.config import Config
+from hktune.core.outcome import Failure, Status
 from hktune.core.settings import Settings
+from hktune.core.variant import CodeObject, Variant
 from hktune.objects.code_object import read_code_object
 
 DEADLINE_S = 300.0

@@ -13,7 +13,7 @@ import torch
 
 from hktune.core.bf16 import bf16_bits, bf16_values
 from hktune.core.errors import DeviceError
-from hktune.core.model import Argument, Launch
+from hktune.core.launch import Argument, Launch
 from hktune.device.device import Device
 from hktune.device.emulated import EmulatedDevice
 from hktune.device.hip import HipDevice

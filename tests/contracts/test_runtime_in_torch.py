@@ -17,7 +17,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import hktune
-from hktune.core.model import CodeObject, Identity, Problem, Source, Status, Trial
+from hktune.core.identity import Identity
+from hktune.core.operation import BF16_NT_BIAS
+from hktune.core.outcome import Source, Status
+from hktune.core.problem import Problem
+from hktune.core.trial import Trial
+from hktune.core.variant import CodeObject
 from hktune.dispatch import write_table
 from hktune.runtime import LoadedTable, operators
 from hktune.tables import build_table
@@ -26,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
 
 ROOT = Path(__file__).resolve().parents[2]
 M, N, K = 16, 128, 64
-PLAIN, BIASED, DOWN = Problem(M, N, K), Problem(M, N, K, epilogue="bias"), Problem(M, K, N)
+PLAIN, BIASED, DOWN = Problem(M, N, K), Problem(M, N, K, BF16_NT_BIAS), Problem(M, K, N)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from hktune.core.model import Config, Problem, Status
+from hktune.core.config import Config
+from hktune.core.outcome import Status
+from hktune.core.problem import Problem
 from hktune.search import STRATEGIES, Outcome, Strategy, create_strategy
 from hktune.space import Domain, load_space
 

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from hktune.core.model import Config, Failure, Problem, Status, Timing
+from hktune.core.config import Config
+from hktune.core.outcome import Failure, Status, Timing
+from hktune.core.problem import Problem
 from hktune.core.settings import Settings
 from hktune.device.cuda import CudaDevice
 from hktune.measure.stopwatch import Attempt

@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 
 from hktune.compile.nvrtc import NvrtcCompiler
+from hktune.core.config import Config
 from hktune.core.errors import DeviceError
-from hktune.core.model import Argument, CodeObject, Config, Launch, Variant
+from hktune.core.launch import Argument, Launch
+from hktune.core.variant import CodeObject, Variant
 from hktune.device.cuda import CudaDevice
 from hktune.objects.cubin import read_cubin
 
@@ -178,7 +180,7 @@ sys.path.insert(0, {folder!r})
 from test_cuda_device import ARGUMENTS, built
 from hktune.device.cuda import CudaDevice
 from hktune.core.errors import KernelFault
-from hktune.core.model import Launch
+from hktune.core.launch import Launch
 device = CudaDevice()
 buffer = device.allocate(64)
 kernel = device.load(built(device.identity.arch).data, "stray")

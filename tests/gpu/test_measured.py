@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from hktune.core.model import Problem, Timing
+from hktune.core.outcome import Timing
+from hktune.core.problem import Problem
 from hktune.core.settings import Settings
 from hktune.device.cuda import CudaDevice
 from hktune.measure.cublaslt import CublasLtAlgorithm

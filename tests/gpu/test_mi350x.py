@@ -13,8 +13,9 @@ import pytest
 
 from hktune.compile import hip_compiler
 from hktune.core.bf16 import bf16_bits, bf16_values
-from hktune.core.model import Argument, CodeObject, Launch
+from hktune.core.launch import Argument, Launch
 from hktune.core.settings import Settings
+from hktune.core.variant import CodeObject
 from hktune.device.device_buffer import DeviceBuffer
 from hktune.device.hip import HipDevice
 from hktune.space.space import load_space

@@ -10,8 +10,11 @@ import numpy.typing as npt
 import pytest
 
 from hktune.compile.nvrtc import NvrtcCompiler
+from hktune.core.config import Config
 from hktune.core.errors import DeviceError
-from hktune.core.model import CodeObject, Config, Problem
+from hktune.core.operation import BF16_NT_BIAS
+from hktune.core.problem import Problem
+from hktune.core.variant import CodeObject
 from hktune.device.cuda import CudaDevice, LoadedKernel
 from hktune.space.space import SearchSpace, load_space
 from hktune.template import Template
@@ -122,7 +125,7 @@ def test_operands_that_a_tensor_map_cannot_describe_are_refused(hopper: CudaDevi
 
 @pytest.mark.parametrize("config", configs(), ids=label)
 def test_a_bias_is_added_before_the_one_rounding(hopper: CudaDevice, config: Config) -> None:
-    problem = Problem(133, 200, 520, epilogue="bias")
+    problem = Problem(133, 200, 520, BF16_NT_BIAS)
     if space().is_legal(config, problem):
         proof = verify(hopper, loaded(hopper, config), space().template.launch(config, problem), problem, seed=4)
         assert isinstance(proof, Proof), proof

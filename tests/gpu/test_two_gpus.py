@@ -14,9 +14,11 @@ from types import ModuleType
 import pytest
 from rich.console import Console
 
-from hktune.core.model import Problem, Source, Status, Timing, Trial
+from hktune.core.outcome import Source, Status, Timing
+from hktune.core.problem import Problem
 from hktune.core.settings import Settings
 from hktune.core.shipped import SPACES
+from hktune.core.trial import Trial
 from hktune.device.cuda import CudaDevice
 from hktune.device.opening import count_devices, open_device
 from hktune.dispatch import read_table

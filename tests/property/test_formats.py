@@ -18,9 +18,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from hktune.core.config import Config, compact_json
 from hktune.core.errors import TableError
-from hktune.core.model import Config, Source, Status, Trial, compact_json
+from hktune.core.outcome import Source, Status
 from hktune.core.shapes import ENTRY_KEYS
+from hktune.core.trial import Trial
 from hktune.dispatch import Entry, Reason, Table, read_table, table_json
 from hktune.dispatch.files import content_sha256
 from hktune.dispatch.table import Kernel, Launch
@@ -70,8 +72,8 @@ def trials(draw: st.DrawFn) -> Trial:
         config=config.json,
         status=draw(st.sampled_from(Status)),
         source=draw(st.none() | st.sampled_from(Source)),
-        dtype=draw(WORDS),
-        epilogue=draw(WORDS),
+        dtype=draw(st.sampled_from(["bf16", "f16"])),
+        epilogue=draw(st.sampled_from(["none", "bias"])),
     )
     if row.status is Status.OK:
         return replace(row, source=row.source or Source.MODELLED, time_us=row.time_us or 1.0)

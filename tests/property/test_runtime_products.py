@@ -24,7 +24,8 @@ from torch import Tensor
 from torch.nn import functional
 
 import hktune
-from hktune.core.model import Problem
+from hktune.core.operation import legacy_operation
+from hktune.core.problem import Problem
 from hktune.runtime import operators
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
@@ -48,7 +49,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::hktune.runtime.FallbackWarning"
 def table(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     folder = tmp_path_factory.mktemp("table")
     sizes = itertools.product((1, 2, 4, 8, 16), SERVED, SERVED, ("none", "bias"))
-    published(folder, *(trial(Problem(m, n, k, epilogue=add)) for m, n, k, add in sizes))
+    published(folder, *(trial(Problem(m, n, k, legacy_operation("bf16", add))) for m, n, k, add in sizes))
     hktune.load(folder, allow_modelled=True)
     yield
     stats = hktune.stats()

@@ -8,8 +8,9 @@ from itertools import product
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from hktune.core.config import Config
 from hktune.core.errors import SpaceError
-from hktune.core.model import Config, Problem
+from hktune.core.problem import Problem
 from hktune.space import SearchSpace, explain
 from hktune.space.description import ConstraintDescription, ParameterDescription, SpaceDescription
 from hktune.template import Template

@@ -12,8 +12,12 @@ import numpy.typing as npt
 from pipeline_order import Pipeline
 
 from hktune.compile import CachedCompiler, hip_compiler
-from hktune.core.model import WORKSPACE_COUNTER_BYTES, CodeObject, Config, Failure, Launch, Problem, Variant
+from hktune.core.config import Config
+from hktune.core.launch import WORKSPACE_COUNTER_BYTES, Launch
+from hktune.core.outcome import Failure
+from hktune.core.problem import Problem
 from hktune.core.settings import Settings
+from hktune.core.variant import CodeObject, Variant
 from hktune.device.emulated import EmulatedDevice
 from hktune.emulator.clock.trace import Trace
 from hktune.emulator.instructions.decode import Instruction, decode

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from hktune.core.model import Argument, Launch
+from hktune.core.launch import Argument, Launch
 from hktune.device.emulated import EmulatedDevice
 from hktune.emulator.instructions import decode
 

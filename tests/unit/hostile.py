@@ -20,9 +20,15 @@ from hypothesis import strategies as st
 from naive_gemm import EMULATED, OBJECT, table_of, trial
 
 from hktune.compile.nvrtc import NvrtcCompiler
+from hktune.core.config import Config
 from hktune.core.errors import TableError
+from hktune.core.identity import Identity
+from hktune.core.launch import Argument
 from hktune.core.launch_rule import LaunchRule
-from hktune.core.model import Argument, CodeObject, Config, Identity, Problem, Source, Trial, Variant
+from hktune.core.outcome import Source
+from hktune.core.problem import Problem
+from hktune.core.trial import Trial
+from hktune.core.variant import CodeObject, Variant
 from hktune.dispatch import Choices, Table, read_table, table_json, validate, write_table
 from hktune.objects.code_object import read_code_object
 from hktune.objects.cubin import read_cubin
@@ -99,7 +105,7 @@ class Victim:
         spy, choices = SpyDevice(), Choices(validated)
         for entry in validated.usable:
             for m in (entry.m, *entry.rows, entry.m + 1, 1, 2**24):
-                choice = choices.find(m, entry.n, entry.k, entry.dtype, entry.epilogue)
+                choice = choices.find(m, entry.n, entry.k, str(entry.problem.operation))
                 assert choice is None or choice.launch is None or min(choice.launch.grid) >= 1
             if entry.kernel:
                 spy.load(validated.objects[entry.kernel.object_sha256], entry.kernel.object_sha256)

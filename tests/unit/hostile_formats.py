@@ -22,10 +22,13 @@ from toy_space import TOY_SOURCE, TOY_SPACE, TOY_TEMPLATE
 
 from hktune.cli import main
 from hktune.compile import AbsentCompiler, CachedCompiler
+from hktune.core.config import Config
 from hktune.core.errors import HktuneError
-from hktune.core.model import CodeObject, Config, Failure, Problem, Resources, Status, Variant
+from hktune.core.outcome import Failure, Status
+from hktune.core.problem import Problem
 from hktune.core.shapes import load_shapes
 from hktune.core.shipped import DEFAULT_SPACE
+from hktune.core.variant import CodeObject, Resources, Variant
 from hktune.dispatch import Table, Trust, read_table, sign_table, table_json
 from hktune.export import export_inline
 from hktune.objects.code_object import read_code_object

@@ -11,8 +11,14 @@ from typing import Any
 
 import msgspec
 
+from hktune.core.config import Config
+from hktune.core.identity import Identity
+from hktune.core.launch import Argument
 from hktune.core.launch_rule import LaunchRule
-from hktune.core.model import Argument, Config, Identity, Problem, Source, Status, Trial
+from hktune.core.operation import legacy_words
+from hktune.core.outcome import Source, Status
+from hktune.core.problem import Problem
+from hktune.core.trial import Trial
 from hktune.dispatch import Table, table_json, write_table
 from hktune.tables import build_table
 
@@ -25,8 +31,9 @@ MI355X = Identity("hip", "gfx950", "AMD Instinct MI355X", 256, "0x75a3", "SPX")
 def trial(problem: Problem, time_us: float | None = 1.0, variant: int = 0, **fields: Any) -> Trial:
     """An ok, modelled trial of the naive kernel; `variant` makes another config."""
     config = Config({"variant": variant})
+    dtype, epilogue = legacy_words(problem.operation)
     row = Trial(
-        trial=0, m=problem.m, n=problem.n, k=problem.k, dtype=problem.dtype, epilogue=problem.epilogue,
+        trial=0, m=problem.m, n=problem.n, k=problem.k, dtype=dtype, epilogue=epilogue,
         config_id=config.id, config=config.json, status=Status.OK, source=Source.MODELLED, time_us=time_us,
         object_sha256=SHA256, template="naive_gemm", template_sha256="0" * 64, target="gfx950", device=EMULATED.name,
     )  # fmt: skip

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from hktune.core.config import Config
 from hktune.core.errors import MachineError
-from hktune.core.model import Config, Problem, Status
+from hktune.core.outcome import Status
+from hktune.core.problem import Problem
 from hktune.search import Outcome, Strategy, create_strategy
 from hktune.space import load_space
 from hktune.tuning.loop import Search

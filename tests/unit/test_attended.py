@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from hktune.core.attended import GAP_S, AttendedClock
-from hktune.core.model import Config, Status
+from hktune.core.config import Config
+from hktune.core.outcome import Status
 from hktune.measure.stopwatch import Attempt
 from hktune.workers.executor import LocalExecutor, Prove
 
@@ -30,8 +31,9 @@ print(run_to_end([sys.executable, "-c", child], Path(sys.argv[1]), 3.0))
 A_WORKER = """
 import sys
 from pathlib import Path
-from hktune.core.model import Config
-from hktune.core.model import Config, Status
+from hktune.core.config import Config
+from hktune.core.config import Config
+from hktune.core.outcome import Status
 from hktune.measure.stopwatch import Attempt
 from hktune.workers.executor import LocalExecutor, Prove
 from test_attended import make_slow_prove

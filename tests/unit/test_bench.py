@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from hktune.core.config import Config
 from hktune.core.errors import DeviceError, InputError
-from hktune.core.model import Config, Identity, Problem
+from hktune.core.identity import Identity
+from hktune.core.operation import BF16_NT_BIAS
+from hktune.core.problem import Problem
 from hktune.core.settings import Settings
 from hktune.tuning import bench
 from hktune.tuning.bench import GpuBench, choose_device
@@ -90,5 +93,5 @@ def test_the_line_that_reproduces_a_failure_is_a_command_of_ours() -> None:
     where = "--device cuda --space sm90a_gemm_bf16 --problem 1x2x3"
     assert line == f"hktune bench {where} block_m=64 swapped=true  # on GPU 0"
     own = GpuBench("cuda", Path("my spaces/a.yaml"), 0, SETTINGS)
-    biased = own._reproduce(Config({"block_m": 64}), Problem(1, 2, 3, epilogue="bias"))
+    biased = own._reproduce(Config({"block_m": 64}), Problem(1, 2, 3, BF16_NT_BIAS))
     assert "--space 'my spaces/a.yaml' --problem 1x2x3+bias block_m=64" in biased

@@ -16,7 +16,7 @@ from test_build import Counting
 from toy_space import TOY_SOURCE, TOY_SPACE, TOY_TEMPLATE
 
 from hktune.core.errors import InputError, ShapesError, SpaceError, StoreError, TableError, TemplateError
-from hktune.core.model import Problem
+from hktune.core.problem import Problem
 from hktune.core.shapes import load_shapes
 from hktune.dispatch import Table, table_json, validate
 from hktune.objects.code_object import read_code_object

@@ -13,8 +13,11 @@ import pytest
 
 from hktune.cli import main
 from hktune.compile import CachedCompiler
+from hktune.core.config import Value
 from hktune.core.errors import InputError, MachineError, StoreError, ToolchainError
-from hktune.core.model import CodeObject, Failure, Problem, Resources, Status, Value, Variant
+from hktune.core.outcome import Failure, Status
+from hktune.core.problem import Problem
+from hktune.core.variant import CodeObject, Resources, Variant
 from hktune.space import SearchSpace, load_space
 from hktune.tuning.prebuilt import Built, Wanted, build, built_compiler, read_built, read_configs
 

@@ -11,7 +11,10 @@ from clock_traces import BARRIER, Code, ds_read_b128, load_to_lds, mfma, store, 
 
 from hktune.core.arch import GFX950
 from hktune.core.errors import InputError
-from hktune.core.model import Launch, Problem, Resources, Source, Tile
+from hktune.core.launch import Launch, Tile
+from hktune.core.outcome import Source
+from hktune.core.problem import Problem
+from hktune.core.variant import Resources
 from hktune.emulator.clock import launch_time
 from hktune.emulator.clock.memory_traffic import Indices, rounds_of, row_major
 from hktune.emulator.clock.profile import workgroups_that_fit

@@ -18,9 +18,11 @@ from hktune.compile import AbsentCompiler, CachedCompiler, HipCompiler, compile_
 from hktune.compile.hipkittens import find_hipkittens
 from hktune.compile.object_cache import _Entry, recorded_identities
 from hktune.compile.toolchain import find_zig
+from hktune.core.config import Config
 from hktune.core.errors import ToolchainError
-from hktune.core.model import CodeObject, Config, Failure, Resources, Status, Variant
+from hktune.core.outcome import Failure, Status
 from hktune.core.settings import Settings
+from hktune.core.variant import CodeObject, Resources, Variant
 
 RESOURCES = Resources(8, 0, 16, 0, 0, 0, 0, 64)
 VARIANT = Variant("toy", "0" * 64, "gfx950", "hip", "toy", "source", Config({}))

@@ -12,8 +12,9 @@ import pytest
 from hktune.compile import HipCompiler
 from hktune.compile.hipkittens import HipKittens, find_hipkittens
 from hktune.compile.toolchain import HIP_HEADERS, HipToolchain, find_zig
-from hktune.core.model import CodeObject, Config, Variant
+from hktune.core.config import Config
 from hktune.core.settings import Settings
+from hktune.core.variant import CodeObject, Variant
 from hktune.objects.code_object import read_code_object
 
 PRELUDE = '#include <hip/hip_runtime.h>\n#include "kittens.cuh"\nusing namespace kittens;\n'

@@ -11,9 +11,11 @@ from hktune.compile.hipkittens import HipKittens, find_hipkittens
 from hktune.compile.precompiled import starts_with_prefix
 from hktune.compile.process import run_to_end
 from hktune.compile.toolchain import HIP_HEADERS, HipToolchain, find_zig
+from hktune.core.config import Config
 from hktune.core.errors import ToolchainError
-from hktune.core.model import CodeObject, Config, Failure, Status, Variant
+from hktune.core.outcome import Failure, Status
 from hktune.core.settings import Settings
+from hktune.core.variant import CodeObject, Variant
 
 DEADLINE_S = 300.0
 TILES = """// A tile in, a tile out.

@@ -13,8 +13,10 @@ import torch
 from hktune.compile import HipCompiler
 from hktune.compile.hipkittens import find_hipkittens
 from hktune.compile.toolchain import find_zig
-from hktune.core.model import Argument, CodeObject, Config, Launch, Variant
+from hktune.core.config import Config
+from hktune.core.launch import Argument, Launch
 from hktune.core.settings import Settings
+from hktune.core.variant import CodeObject, Variant
 from hktune.device.emulated import EmulatedDevice
 
 Array = npt.NDArray[Any]

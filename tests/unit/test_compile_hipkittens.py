@@ -21,8 +21,8 @@ from hktune.compile.hipkittens import (
 )
 from hktune.compile.toolchain import find_zig, tree_sha256
 from hktune.core.errors import ToolchainError
-from hktune.core.model import CodeObject
 from hktune.core.settings import Settings
+from hktune.core.variant import CodeObject
 from hktune.space import load_space
 
 SPACE = Path(__file__).resolve().parents[2] / "search_spaces" / "gfx950_gemm_bf16.yaml"

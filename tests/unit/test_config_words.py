@@ -11,8 +11,12 @@ import pytest
 
 from hktune.cli import main
 from hktune.commands.config_words import ConfigWords, find_config
+from hktune.core.config import Config
 from hktune.core.errors import InputError, SpaceError
-from hktune.core.model import Config, Problem, Status, Trial
+from hktune.core.operation import BF16_NT_BIAS
+from hktune.core.outcome import Status
+from hktune.core.problem import Problem
+from hktune.core.trial import Trial
 from hktune.space import load_space
 from hktune.store import TrialStore
 from hktune.tuning.prebuilt import Built
@@ -204,5 +208,5 @@ def test_a_number_of_a_kernel_given_twice_is_refused(tmp_path: Path, capsys: pyt
 
 def test_a_problem_may_have_a_bias(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(("explain", "--problem", "16x4608x3584+bias")) == 0
-    assert f"legal for {Problem(16, 4608, 3584, epilogue='bias')}" in capsys.readouterr().out
+    assert f"legal for {Problem(16, 4608, 3584, BF16_NT_BIAS)}" in capsys.readouterr().out
     assert "'16x4608x3584+gelu'" in refused(capsys, "explain", "--problem", "16x4608x3584+gelu")

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from hktune.core.model import Config, Failure, Problem, Source, Status, Timing, Trial
+from hktune.core.config import Config
+from hktune.core.outcome import Failure, Source, Status, Timing
+from hktune.core.problem import Problem
+from hktune.core.trial import Trial
 from hktune.measure.measured import CONFIRMED, Confirmation
 from hktune.measure.stopwatch import Attempt
 from hktune.tuning.confirmation import FINALISTS, confirm, deciding, finalists

@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 from instant_executor import InstantExecutor
 
+from hktune.core.config import Config
 from hktune.core.errors import DeviceError, MachineError
-from hktune.core.model import Config, Failure, Problem, Source, Status, Timing
+from hktune.core.outcome import Failure, Source, Status, Timing
+from hktune.core.problem import Problem
 from hktune.measure.measured import Confirmation
 from hktune.measure.stopwatch import Attempt
 from hktune.workers.gpu_worker import (

@@ -15,8 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hktune.compile.nvrtc import NvrtcCompiler
+from hktune.core.config import Config
 from hktune.core.errors import TableError
-from hktune.core.model import Argument, CodeObject, Config, Variant
+from hktune.core.launch import Argument
+from hktune.core.variant import CodeObject, Variant
 from hktune.objects.cubin import Box, Parameter, read_cubin
 
 pytest.importorskip("cuda.bindings.nvrtc", reason="pip install 'hktune[cuda]'")

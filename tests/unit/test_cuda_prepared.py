@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from hktune.core.errors import DeviceError
-from hktune.core.model import Argument, Launch, Resources
+from hktune.core.launch import Argument, Launch
+from hktune.core.variant import Resources
 from hktune.device import cuda
 from hktune.device.cuda import CudaDevice, LoadedKernel
 from hktune.objects.cubin import TENSOR_MAP_BYTES, Box, CudaKernel, Parameter

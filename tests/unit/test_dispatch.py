@@ -16,13 +16,15 @@ import pytest
 from naive_gemm import EMULATED, MI355X, OBJECT, SHA256, published, reseal, table_of, trial
 
 from hktune.core.errors import TableError
-from hktune.core.model import Problem, Source
+from hktune.core.operation import BF16_NT_BIAS
+from hktune.core.outcome import Source
+from hktune.core.problem import Problem
 from hktune.dispatch import Table, files, read_table, table_json, validate, write_table
 from hktune.dispatch.layout import TABLE_FILE
 from hktune.tables import describe
 
 SMALL = Problem(8, 128, 64)
-BIASED = Problem(8, 128, 64, epilogue="bias")
+BIASED = Problem(8, 128, 64, BF16_NT_BIAS)
 
 Edit = Callable[[dict[str, Any]], object]
 
@@ -173,7 +175,7 @@ def argument(document: dict[str, Any], at: int) -> dict[str, Any]:
         (lambda table: table.update(format="\ud800"), "surrogate"),
         (lambda table: table["device"].update(name="\ud800"), "malformed"),
         (lambda table: table["device"].update(name="\x1b[2J"), "device.name"),
-        (lambda table: table["entries"].append(table["entries"][0]), "8x128x64 bf16 has two entries"),
+        (lambda table: table["entries"].append(table["entries"][0]), "8x128x64 bf16.nt has two entries"),
         (lambda table: table["entries"][0].update(m=2**24 + 1), "<= 16777216"),
         (lambda table: table["entries"][0].update(m=-8), ">= 1"),
         (lambda table: table["entries"][0].update(m=8.5), "Expected `int`"),
@@ -276,7 +278,7 @@ def test_modelled_rows_are_skipped_unless_allowed_and_measured_ones_stay(tmp_pat
     assert [entry.problem for entry in judged.usable] == [BIASED]
     assert judged.skipped_by_reason == {"modelled": 1}
     rows = describe(table, judged.skipped)
-    assert [(row.source, row.skipped.split(":")[0]) for row in rows] == [("measured", ""), ("modelled", "modelled")]
+    assert [(row.source, row.skipped.split(":")[0]) for row in rows] == [("modelled", "modelled"), ("measured", "")]
 
 
 @pytest.mark.parametrize("field", [{"pci_id": "0x75a2"}, {"compute_units": 304}, {"partition": "CPX"}])

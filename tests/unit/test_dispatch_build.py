@@ -8,9 +8,12 @@ from dataclasses import replace
 import pytest
 from naive_gemm import EMULATED, MI355X, SHA256, launch_of, table_of, trial
 
+from hktune.core.config import Config
 from hktune.core.errors import TableError
 from hktune.core.launch_rule import LaunchRule
-from hktune.core.model import Config, Problem, Source, Status, Trial
+from hktune.core.outcome import Source, Status
+from hktune.core.problem import Problem
+from hktune.core.trial import Trial
 from hktune.dispatch import table_json
 from hktune.tables import BuildOptions, build_table, describe
 

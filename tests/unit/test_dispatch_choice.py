@@ -12,7 +12,8 @@ from gemm_bf16_variants import built, proof, space
 from naive_gemm import EMULATED, table_of, trial
 
 from hktune.core.launch_rule import LaunchRule
-from hktune.core.model import Problem, Trial
+from hktune.core.problem import Problem
+from hktune.core.trial import Trial
 from hktune.dispatch import Choices, Entry, Table, Validated
 from hktune.dispatch.table import Kernel, Launch
 from hktune.tables import BuildOptions, build_table
@@ -37,7 +38,7 @@ def choices(*entries: Entry) -> Choices:
 
 def find(found: Choices, m: int) -> tuple[int, bool, tuple[int, int, int] | None] | None:
     """Whose entry serves m rows, whether it was tuned for other m, and the grid."""
-    choice = found.find(m, N, K, "bf16", "none")
+    choice = found.find(m, N, K, "bf16.nt")
     return (choice.entry.m, choice.near, choice.launch and choice.launch.grid) if choice else None
 
 
@@ -54,7 +55,7 @@ def test_exact_near_and_neither() -> None:
     for m in (0, 1, 9, 65, 199, 201, 449, 601, 2**40):
         assert find(found, m) is None
         assert find(found, m) is None, "and again from memory"
-    for key in ((16, N, 32, "bf16", "none"), (16, N, K, "fp16", "none"), (16, N, K, "bf16", "bias")):
+    for key in ((16, N, 32, "bf16.nt"), (16, N, K, "f16.nt"), (16, N, K, "bf16.nt+bias")):
         assert found.find(*key) is None
 
 
@@ -121,7 +122,7 @@ def test_a_near_launch_from_the_table_alone_computes_the_product(tmp_path: Path,
     kernel = msgspec.structs.replace(made.kernel, launch=launch)
     found = choices(msgspec.structs.replace(made, kernel=kernel, m_from=1, m_to=200))
     for m in (1, 63, 65, 130):
-        choice = found.find(m, 72, 256, "bf16", "none")
+        choice = found.find(m, 72, 256, "bf16.nt")
         assert choice is not None
         assert choice.near
         assert choice.launch
@@ -137,6 +138,6 @@ def test_a_launch_is_worked_out_when_it_is_asked_for_and_once(monkeypatch: pytes
     found = choices(*made)
     assert worked_out == []
     for _ in range(3):
-        found.find(16, N, K, "bf16", "none")
-        found.find(48, N, K, "bf16", "none")
+        found.find(16, N, K, "bf16.nt")
+        found.find(48, N, K, "bf16.nt")
     assert worked_out == [16, 48]

@@ -11,7 +11,11 @@ import msgspec
 import pytest
 from naive_gemm import EMULATED, MI355X, OBJECT, published, table_of, trial
 
-from hktune.core.model import CodeObject, Config, Identity, Problem, Source, Variant
+from hktune.core.config import Config
+from hktune.core.identity import Identity
+from hktune.core.outcome import Source
+from hktune.core.problem import Problem
+from hktune.core.variant import CodeObject, Variant
 from hktune.dispatch import Entry, Found, Reason, judge, validate
 from hktune.dispatch.table import Kernel
 from hktune.objects.code_object import AmdCodeObject, read_code_object

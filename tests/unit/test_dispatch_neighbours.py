@@ -7,8 +7,11 @@ import random
 import pytest
 from naive_gemm import EMULATED, launch_of, table_of, trial
 
+from hktune.core.config import Config
 from hktune.core.errors import TableError
-from hktune.core.model import Config, Problem, Source, Status, Trial
+from hktune.core.outcome import Source, Status
+from hktune.core.problem import Problem
+from hktune.core.trial import Trial
 from hktune.tables import BuildOptions, build_table, cross_trials, regrets
 
 N, K = 128, 64
@@ -68,7 +71,7 @@ def test_the_breakpoint_is_where_the_lines_cross() -> None:
     assert [(each.problem.m, each.winner_of.m, pytest.approx(each.regret)) for each in regrets(trials)] == [
         (110, 10, 0.4), (10, 110, 2.0),
     ]  # fmt: skip
-    assert "128x64 bf16 served as m=10" in str(regrets(trials)[0])
+    assert "128x64 bf16.nt served as m=10" in str(regrets(trials)[0])
     assert "+40.0%" in str(regrets(trials)[0])
 
 

@@ -16,7 +16,7 @@ from naive_gemm import EMULATED, OBJECT, SHA256, published, table_of, trial
 
 from hktune.cli import main
 from hktune.core.errors import TableError, ToolchainError
-from hktune.core.model import Problem
+from hktune.core.problem import Problem
 from hktune.dispatch import Trust, content_sha256, read_table, sign_table, validate, write_table
 from hktune.runtime import load
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pytest
 from gfx950_code import link
 
-from hktune.core.model import Argument, Launch
+from hktune.core.launch import Argument, Launch
 from hktune.device.emulated import EmulatedDevice
 
 COUNT = 256

@@ -9,7 +9,7 @@ import pytest
 from gfx950_code import assemble, launch, vector_program
 
 from hktune.core.errors import DeviceError, InputError, KernelFault
-from hktune.core.model import Argument, Launch
+from hktune.core.launch import Argument, Launch
 from hktune.device.emulated import EmulatedDevice
 
 # Every work-item stores its packed id, and its workgroup's coordinates, at its linear number.

@@ -13,7 +13,7 @@ import pytest
 from gfx950_code import Words, assemble, launch, run_lanes
 
 from hktune.core.errors import DeviceError, KernelFault
-from hktune.core.model import Launch
+from hktune.core.launch import Launch
 from hktune.device.emulated import EmulatedDevice
 
 TINY = np.finfo(np.float32).tiny

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
+from hktune.core.config import Config
 from hktune.core.errors import SpaceError
-from hktune.core.model import Config, Problem, Trial
+from hktune.core.problem import Problem
+from hktune.core.trial import Trial
 from hktune.search import STRATEGIES, create_strategy
 from hktune.space import SearchSpace, load_space
 from hktune.space.listed import SUGGESTED, ListedDomain

@@ -20,10 +20,16 @@ from naive_gemm import reseal
 from torch.utils import cpp_extension
 
 from hktune.cli import main
+from hktune.core.config import Config
 from hktune.core.errors import SpaceError
 from hktune.core.escaped import escaped
+from hktune.core.identity import Identity
 from hktune.core.launch_rule import LaunchRule
-from hktune.core.model import Config, Identity, Problem, Source, Status, Trial, Variant
+from hktune.core.operation import BF16_NT_BIAS, legacy_words
+from hktune.core.outcome import Source, Status
+from hktune.core.problem import Problem
+from hktune.core.trial import Trial
+from hktune.core.variant import Variant
 from hktune.dispatch import write_table
 from hktune.export import FORMS, export_inline, forbidden_habits
 from hktune.export.lint import forbidden_python
@@ -37,7 +43,7 @@ STAND_IN = (Path(__file__).parent / "export_stand_in.h").read_text()
 SMALL = {"block_m": 64, "block_n": 64, "warps_m": 2, "warps_n": 2, "split": 1}
 TUNED = {
     Problem(256, 512, 256): {},
-    Problem(64, 512, 256, epilogue="bias"): SMALL,
+    Problem(64, 512, 256, BF16_NT_BIAS): SMALL,
     Problem(16, 128, 2048): {**SMALL, "split_k": 4},
 }
 
@@ -58,7 +64,8 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
         objects[code.sha256] = code.data
         trials.append(
             Trial(
-                trial=0, m=problem.m, n=problem.n, k=problem.k, dtype="bf16", epilogue=problem.epilogue,
+                trial=0, m=problem.m, n=problem.n, k=problem.k, dtype="bf16",
+                epilogue=legacy_words(problem.operation)[1],
                 config_id=config.id, config=config.json, status=Status.OK, source=Source.MODELLED, time_us=1.0,
                 object_sha256=code.sha256, template=template.name, template_sha256=template.sha256, target="gfx950",
             )
@@ -94,7 +101,7 @@ def test_its_kernels_build_in_one_source_with_the_host_half_parsed_and_run_right
         code = compiled(
             Variant("export", "0" * 64, "gfx950", "hip", f"{name}_kernel", STAND_IN + source + same_launch, config)
         )
-        for shape in (problem, Problem(70, 72, 264, epilogue="bias")):
+        for shape in (problem, Problem(70, 72, 264, BF16_NT_BIAS)):
             if space().is_legal(config, shape):
                 assert isinstance(proof(code, space().template.launch(config, shape), shape), Proof)
         assert code.resources == built(config).resources
@@ -146,7 +153,7 @@ def choice(source: str, tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL
 def test_it_picks_the_kernel_of_the_shape_else_of_the_nearest_that_can(choice: ctypes.CDLL) -> None:
     order = sorted({config.id for config in configs().values()})
     for problem, config in configs().items():
-        biased = problem.epilogue == "bias"
+        biased = problem.operation.has_bias
         assert choice.choose(problem.m, problem.n, problem.k, biased) == order.index(config.id)
         assert choice.choose(problem.m + 1, problem.n + 8, problem.k, not biased) == order.index(config.id)
     split = order.index(configs()[Problem(16, 128, 2048)].id)

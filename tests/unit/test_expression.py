@@ -45,10 +45,10 @@ def test_names_are_what_it_needs() -> None:
     [
         ("__import__('os').system('true')", "unknown function"),
         ("open('/etc/passwd')", "unknown function 'open'"),
-        ("order.__class__", "only arch has fields"),
+        ("order.__class__", "only arch and operation have fields"),
         ("arch.__class__", "unknown field arch.__class__: known are"),
         ("arch.waves_that_fit(1, 1, 1, 1)", "unknown function"),
-        ("(1).__class__.__mro__", "only arch has fields"),
+        ("(1).__class__.__mro__", "only arch and operation have fields"),
         ("arch", "write arch.lds_bytes"),
         ("min", "call min()"),
         ("[x for x in (1, 2)]", "ListComp is not allowed"),

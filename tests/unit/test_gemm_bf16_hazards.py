@@ -8,7 +8,10 @@ import random
 import pytest
 from gemm_bf16_variants import compiled, space
 
-from hktune.core.model import Config, Failure, Problem, Status, Variant
+from hktune.core.config import Config
+from hktune.core.outcome import Failure, Status
+from hktune.core.problem import Problem
+from hktune.core.variant import Variant
 from hktune.device.emulated import EmulatedDevice
 from hktune.verify import Proof, verify
 

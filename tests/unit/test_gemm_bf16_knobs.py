@@ -10,7 +10,8 @@ from collections import Counter
 import pytest
 from gemm_bf16_variants import built, disassembled, model, space
 
-from hktune.core.model import Config, Problem
+from hktune.core.config import Config
+from hktune.core.problem import Problem
 from hktune.emulator.instructions.decode import Instruction
 
 ALL_VMCNT = 63  # an s_waitcnt that leaves this counter alone

@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hktune.core.arch import GFX950
-from hktune.core.model import Config, Problem, WorkgroupOrder
+from hktune.core.config import Config
+from hktune.core.launch import WorkgroupOrder
+from hktune.core.problem import Problem
 from hktune.emulator.clock.memory_traffic import row_major, tile_order, tiles_of
 from hktune.verify import POISON, Proof, random_operands
 

@@ -12,7 +12,8 @@ import pytest
 from gemm_bf16_variants import built, compiled, pipeline_of, space, traced_proof
 from pipeline_order import disorders
 
-from hktune.core.model import Config, Problem
+from hktune.core.config import Config
+from hktune.core.problem import Problem
 from hktune.verify import Proof
 
 BF16_RELATIVE_ERROR = 0.0018  # rounding to nearest even leaves 0.00166 on normal data; dropping bits leaves twice that

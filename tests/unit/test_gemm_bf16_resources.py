@@ -10,8 +10,9 @@ from statistics import median
 import pytest
 from gemm_bf16_variants import built, compiled, model, space
 
-from hktune.core.model import Config, Resources
+from hktune.core.config import Config
 from hktune.core.shipped import KERNELS
+from hktune.core.variant import Resources
 from hktune.template import load_template
 
 EXTREMES = 3  # configs of the most registers, for each count of warps, with and without fences

@@ -11,7 +11,11 @@ from gemm_bf16_variants import built, compiler, output_of, proof, space
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hktune.core.model import Config, Problem, Source, Status, Trial
+from hktune.core.config import Config
+from hktune.core.operation import BF16_NT_BIAS, legacy_operation, legacy_words
+from hktune.core.outcome import Source, Status
+from hktune.core.problem import Problem
+from hktune.core.trial import Trial
 from hktune.device.emulated import EmulatedDevice
 from hktune.dispatch import validate, write_table
 from hktune.dispatch.files import read_table
@@ -49,11 +53,11 @@ def test_any_m_and_n_and_k_in_eights_with_and_without_strides_and_bias(
     config: Config, m: int, n: int, k: int, epilogue: str, padding: int
 ) -> None:
     least = (int(config["split_k"]) - 1) * int(config["k_step"])  # a workgroup without a K-tile is refused
-    judged(config, Problem(m, n, least + k, epilogue=epilogue), padding)
+    judged(config, Problem(m, n, least + k, legacy_operation("bf16", epilogue)), padding)
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.id)
-@pytest.mark.parametrize("problem", [Problem(1, 1, 1024), Problem(33, 8, 1032, epilogue="bias"), Problem(65, 63, 1016)])
+@pytest.mark.parametrize("problem", [Problem(1, 1, 1024), Problem(33, 8, 1032, BF16_NT_BIAS), Problem(65, 63, 1016)])
 def test_a_row_a_column_and_a_tile_cut_off(config: Config, problem: Problem) -> None:
     judged(config, problem, padding=8)
 
@@ -92,7 +96,8 @@ def test_a_size_that_cannot_be_run_is_refused_with_its_reason(problem: Problem, 
 def loaded(directory: Path, *served: tuple[Config, Problem]) -> LoadedTable:
     trials = [
         Trial(
-            number, *problem.key, config.id, config.json, Status.OK, source=Source.MODELLED, time_us=1.0,
+            number, problem.m, problem.n, problem.k, *legacy_words(problem.operation), config.id, config.json,
+            Status.OK, source=Source.MODELLED, time_us=1.0,
             object_sha256=built(config).sha256, template=space().template.name,
             template_sha256=space().template.sha256, target="gfx950",
         )
@@ -116,7 +121,7 @@ def loaded(directory: Path, *served: tuple[Config, Problem]) -> LoadedTable:
 
 def test_the_runtime_serves_slices_biases_and_shared_blocks_without_a_copy(tmp_path: Path) -> None:
     shared = space().config({**SMALL, "split_k": 4})
-    plain, biased = Problem(6, 100, 1000), Problem(6, 100, 1000, epilogue="bias")
+    plain, biased = Problem(6, 100, 1000), Problem(6, 100, 1000, BF16_NT_BIAS)
     table = loaded(tmp_path, (shared, plain), (CONFIGS[0], biased))
     generator = torch.Generator().manual_seed(5)
     wide, weights = (torch.randn(rows, 1008, generator=generator).bfloat16() for rows in (6, 100))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from gemm_bf16_variants import ROOT, model, space
 
-from hktune.core.model import Problem
+from hktune.core.problem import Problem
 
 # One change of a legal config that breaks the rule, and what else it cannot help breaking.
 BREAKS: dict[str, tuple[dict[str, object], set[str]]] = {

@@ -9,7 +9,11 @@ import numpy.typing as npt
 from gemm_bf16_variants import ROOT, compiled, proof
 
 from hktune.core.bf16 import bf16_values
-from hktune.core.model import Argument, CodeObject, Config, Failure, Launch, Problem, Status, Variant
+from hktune.core.config import Config
+from hktune.core.launch import Argument, Launch
+from hktune.core.outcome import Failure, Status
+from hktune.core.problem import Problem
+from hktune.core.variant import CodeObject, Variant
 from hktune.device.emulated import EmulatedDevice
 from hktune.verify import POISON, Operands, compare, random_operands
 

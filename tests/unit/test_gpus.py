@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hktune.core.errors import InputError
-from hktune.core.model import Problem
+from hktune.core.operation import BF16_NT, BF16_NT_BIAS
+from hktune.core.problem import Problem
 from hktune.core.settings import Settings
 from hktune.core.shapes import load_shapes
 from hktune.tuning.bench import EmulatedBench, GpuBench
@@ -24,12 +25,14 @@ SETTINGS = Settings(Path("/nowhere"))
 
 sides = st.sampled_from([8, 512, 4096, 28672])
 problems = st.lists(
-    st.builds(Problem, sides, sides, sides, epilogue=st.sampled_from(["none", "bias"])), min_size=1, unique=True
+    st.builds(Problem, sides, sides, sides, st.sampled_from([BF16_NT, BF16_NT_BIAS])),
+    min_size=1,
+    unique=True,
 )
 
 
 def family(problem: Problem) -> tuple[int, int, str, str]:
-    return problem.n, problem.k, problem.dtype, problem.epilogue
+    return problem.n, problem.k, problem.operation
 
 
 def work_s(share: Sequence[Problem]) -> float:

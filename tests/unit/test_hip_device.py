@@ -18,8 +18,11 @@ from hip_stand_in import StandIn
 from naive_gemm import OBJECT
 
 from hktune.core.bf16 import bf16_bits, bf16_values
+from hktune.core.config import Config
 from hktune.core.errors import DeviceError, KernelFault
-from hktune.core.model import Argument, Config, Identity, Launch, Problem
+from hktune.core.identity import Identity
+from hktune.core.launch import Argument, Launch
+from hktune.core.problem import Problem
 from hktune.device.device_buffer import DeviceBuffer
 from hktune.device.hip import HipDevice
 from hktune.verify import Proof, verify

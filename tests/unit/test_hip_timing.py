@@ -13,7 +13,7 @@ from gfx950_code import assemble
 from hip_stand_in import LAUNCH_US, StandIn
 
 from hktune.core.errors import DeviceError
-from hktune.core.model import Argument, Launch
+from hktune.core.launch import Argument, Launch
 from hktune.device import hip_sensors
 from hktune.device.device import Clocks
 from hktune.device.device_buffer import DeviceBuffer

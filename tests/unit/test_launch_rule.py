@@ -11,8 +11,9 @@ import pytest
 from hktune.core.arch import GFX950
 from hktune.core.errors import SpaceError
 from hktune.core.expression import Expression
+from hktune.core.launch import Argument
 from hktune.core.launch_rule import LaunchRule, compiled, specialised
-from hktune.core.model import Argument, Problem
+from hktune.core.problem import Problem
 from hktune.space import SearchSpace, load_space
 
 SPACES = Path(__file__).parents[2] / "search_spaces"

@@ -10,7 +10,10 @@ import pytest
 from naive_gemm import EMULATED
 from naive_gemm import trial as naive_trial
 
-from hktune.core.model import Config, Failure, Problem, Source, Status, Timing, Trial
+from hktune.core.config import Config
+from hktune.core.outcome import Failure, Source, Status, Timing
+from hktune.core.problem import Problem
+from hktune.core.trial import Trial
 from hktune.measure.stopwatch import Attempt
 from hktune.space import load_space
 from hktune.store import TrialStore

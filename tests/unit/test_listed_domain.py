@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hktune.core.errors import SpaceError
-from hktune.core.model import Problem
+from hktune.core.problem import Problem
 from hktune.search import STRATEGIES, create_strategy
 from hktune.space import load_space
 from hktune.space.listed import ListedDomain

@@ -12,9 +12,11 @@ import pytest
 from hktune.compile import HipCompiler, hip_compiler
 from hktune.compile.hipkittens import HipKittens, find_hipkittens
 from hktune.compile.toolchain import HipToolchain, find_zig
+from hktune.core.config import Config
 from hktune.core.errors import MachineError, ToolchainError
-from hktune.core.model import CodeObject, Config, Failure, Variant
+from hktune.core.outcome import Failure
 from hktune.core.settings import Settings
+from hktune.core.variant import CodeObject, Variant
 
 VARIANT = Variant("gfx950/toy", "0" * 64, "gfx950", "hip", "toy", '#include "kittens.cuh"\n', Config({}))
 KERNEL = '#include "kittens.cuh"\nextern "C" __global__ void toy(int* x) { *x = 1; }\n'

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from hktune.core.model import Problem
+from hktune.core.problem import Problem
 from hktune.measure.agreement import disagreement
 from hktune.measure.operands import COLD_FACTOR, SETS_MAX, set_bytes, set_count
 

@@ -12,8 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hktune.cli import main
+from hktune.core.config import Config
 from hktune.core.errors import StoreError
-from hktune.core.model import Config, Identity, Source, Status, Trial
+from hktune.core.identity import Identity
+from hktune.core.outcome import Source, Status
+from hktune.core.trial import Trial
 from hktune.store import Environment, TrialStore, merge, read_environment, read_trials, write_environment
 from hktune.store.merge import merged_trials
 from hktune.store.rows import Encoder

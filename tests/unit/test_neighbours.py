@@ -8,7 +8,11 @@ from typing import Any, cast
 
 from instant_executor import InstantExecutor
 
-from hktune.core.model import Config, Failure, Problem, Source, Status, Timing, Trial
+from hktune.core.config import Config
+from hktune.core.operation import legacy_words
+from hktune.core.outcome import Failure, Source, Status, Timing
+from hktune.core.problem import Problem
+from hktune.core.trial import Trial
 from hktune.measure.measured import CONFIRMED, Confirmation
 from hktune.measure.stopwatch import Attempt
 from hktune.space import SearchSpace
@@ -36,7 +40,8 @@ LENIENT = cast("SearchSpace", Lenient())
 
 def row(name: str, problem: Problem, source: Source, detail: str) -> Trial:
     config = Config({"name": name})
-    m, n, k, dtype, epilogue = problem.key
+    m, n, k, _ = problem.key
+    dtype, epilogue = legacy_words(problem.operation)
     return Trial(
         0, m, n, k, dtype, epilogue, config.id, config.json, Status.OK, detail=detail, source=source,
         time_us=10.0, baseline_us=12.0 if source is Source.MEASURED else None, object_sha256="0" * 64,

@@ -11,8 +11,10 @@ import pytest
 
 from hktune.compile import CachedCompiler, Compiler, compile_many
 from hktune.compile.nvrtc import NvrtcCompiler, nvidia_name
+from hktune.core.config import Config
 from hktune.core.errors import ToolchainError
-from hktune.core.model import CodeObject, Config, Failure, Status, Variant
+from hktune.core.outcome import Failure, Status
+from hktune.core.variant import CodeObject, Variant
 from hktune.objects.cubin import read_cubin
 
 pytest.importorskip("cuda.bindings.nvrtc", reason="pip install 'hktune[cuda]'")

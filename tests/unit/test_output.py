@@ -14,7 +14,7 @@ from rich.table import Table
 
 from hktune.cli import main
 from hktune.commands.output import Printed
-from hktune.core.model import Problem
+from hktune.core.problem import Problem
 from hktune.report.console import PlainConsole
 
 COMMAND = [sys.executable, "-m", "hktune"]

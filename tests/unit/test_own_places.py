@@ -14,7 +14,7 @@ from test_store import OK
 
 from hktune.core.errors import InputError, StoreError, TableError
 from hktune.core.lock_file import lock_file
-from hktune.core.model import Problem
+from hktune.core.problem import Problem
 from hktune.core.publish import sweep, sweep_below
 from hktune.dispatch import check_table_place, read_table, write_table
 from hktune.store import TrialStore

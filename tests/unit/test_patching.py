@@ -21,7 +21,8 @@ from torch.nn.utils import parametrizations, parametrize, prune
 from torch_operands import bf16
 
 import hktune
-from hktune.core.model import Problem
+from hktune.core.operation import BF16_NT_BIAS
+from hktune.core.problem import Problem
 from hktune.runtime import LoadedTable, operators
 from hktune.runtime.layers import PatchedLinear
 
@@ -31,7 +32,7 @@ M, N, K = 4, 64, 32
 @pytest.fixture(autouse=True)
 def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LoadedTable:
     monkeypatch.setattr(operators, "_current", None)
-    published(tmp_path, trial(Problem(M, N, K)), trial(Problem(M, N, K, epilogue="bias")))
+    published(tmp_path, trial(Problem(M, N, K)), trial(Problem(M, N, K, BF16_NT_BIAS)))
     return hktune.load(tmp_path, allow_modelled=True)
 
 

@@ -22,7 +22,8 @@ from torch.nn.parallel import DistributedDataParallel
 from torch_operands import bf16
 
 import hktune
-from hktune.core.model import Problem
+from hktune.core.operation import BF16_NT_BIAS
+from hktune.core.problem import Problem
 
 M, N, K, STEPS = 4, 64, 32, 3
 
@@ -109,5 +110,5 @@ def work(rank: int, folder: str) -> None:
 
 
 def test_wrapped_models_train_as_unpatched_ones_do(tmp_path: Path) -> None:
-    published(tmp_path, trial(Problem(M, N, K, epilogue="bias")), trial(Problem(M, K, N)))
+    published(tmp_path, trial(Problem(M, N, K, BF16_NT_BIAS)), trial(Problem(M, K, N)))
     torch.multiprocessing.spawn(work, (str(tmp_path),), nprocs=2)

@@ -19,7 +19,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils.flop_counter import FlopCounterMode
 
 import hktune
-from hktune.core.model import Problem
+from hktune.core.problem import Problem
 from hktune.runtime import LoadedTable, PreparedMatrix, operators, prepared_matrix
 
 M, N, K = 4, 64, 32

@@ -17,7 +17,10 @@ import pytest
 
 import hktune
 from hktune.core.arch import GFX950
-from hktune.core.model import CodeObject, Config, Launch, Resources, Variant
+from hktune.core.config import Config
+from hktune.core.launch import Launch
+from hktune.core.operation import BF16_NT_BIAS, Operation
+from hktune.core.variant import CodeObject, Resources, Variant
 from hktune.space import load_space
 from hktune.template import load_template
 from hktune.verify import emulated_proof, record
@@ -53,7 +56,13 @@ def task() -> ProofTask:
 
 def changed(value: Any, path: str) -> Iterator[tuple[str, Any]]:
     """`value` with one leaf of it changed, for every leaf, whatever fields its classes have."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+    if isinstance(value, Operation):
+        other = {"a": "f16", "layout": "nn", "b": "f16", "c": "f32", "epilogue": BF16_NT_BIAS.epilogue}
+        other |= {"scales": "rows", "kind": "grouped"}
+        for field in dataclasses.fields(value):
+            unlike = () if value.epilogue and field.name == "epilogue" else other[field.name]
+            yield f"{path}.{field.name}", replace(value, **{field.name: unlike})
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         for field in dataclasses.fields(value):
             for name, new in changed(getattr(value, field.name), f"{path}.{field.name}"):
                 yield name, replace(value, **{field.name: new})

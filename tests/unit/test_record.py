@@ -14,7 +14,8 @@ from torch.utils.checkpoint import checkpoint
 
 import hktune
 from hktune.core.errors import ShapesError
-from hktune.core.model import Problem
+from hktune.core.operation import BF16_NT_BIAS
+from hktune.core.problem import Problem
 from hktune.core.shapes import load_shapes
 from hktune.runtime import operators
 
@@ -45,9 +46,9 @@ def test_every_way_to_ask_for_a_product_is_counted_once(tmp_path: Path) -> None:
         torch.bmm(x, x.transpose(1, 2))
     assert recorded(path) == {
         Problem(8, 32, 64): 2,
-        Problem(8, 32, 64, epilogue="bias"): 3,
+        Problem(8, 32, 64, BF16_NT_BIAS): 3,
         Problem(4, 16, 64): 2,
-        Problem(4, 32, 64, epilogue="bias"): 1,
+        Problem(4, 32, 64, BF16_NT_BIAS): 1,
     }
     assert recorder.left_out == {"float32": 1}
 
@@ -58,7 +59,7 @@ def test_backward_passes_are_not_and_autocast_is_as_it_casts(tmp_path: Path) -> 
         with torch.autocast("cpu", torch.bfloat16):
             out = layer(torch.randn(4, 64, requires_grad=True))
         out.sum().backward()
-    assert recorded(tmp_path / "shapes.yaml") == {Problem(4, 32, 64, epilogue="bias"): 1}
+    assert recorded(tmp_path / "shapes.yaml") == {Problem(4, 32, 64, BF16_NT_BIAS): 1}
 
 
 def test_inner_layers_of_torchs_own_modules_are_seen(tmp_path: Path) -> None:
@@ -71,14 +72,17 @@ def test_inner_layers_of_torchs_own_modules_are_seen(tmp_path: Path) -> None:
 
 def test_a_patched_model_is_recorded_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(operators, "_current", None)
-    published(tmp_path, trial(Problem(4, 32, 64, epilogue="bias")), trial(Problem(4, 32, 64)))
+    published(tmp_path, trial(Problem(4, 32, 64, BF16_NT_BIAS)), trial(Problem(4, 32, 64)))
     table = hktune.load(tmp_path, allow_modelled=True)
     model = nn.Sequential(nn.Linear(64, 32, dtype=torch.bfloat16))
     hktune.patch(model)
     with hktune.record(tmp_path / "shapes.yaml"):
         model(bf16(4, 64))
         hktune.matmul(bf16(4, 64), bf16(32, 64).T)
-    assert recorded(tmp_path / "shapes.yaml") == {Problem(4, 32, 64, epilogue="bias"): 1, Problem(4, 32, 64): 1}
+    assert recorded(tmp_path / "shapes.yaml") == {
+        Problem(4, 32, 64, BF16_NT_BIAS): 1,
+        Problem(4, 32, 64): 1,
+    }
     assert table.stats().hits == 2
 
 
@@ -89,7 +93,7 @@ def calls_in(path: Path, *functions: Callable[[], object]) -> tuple[dict[str, in
         for function in functions:
             function()
     counted = {str(problem): count for problem, count in recorder.calls.items()}
-    assert counted.pop("1x8x8 bf16") == 1
+    assert counted.pop("1x8x8 bf16.nt") == 1
     return counted, dict(recorder.left_out)
 
 
@@ -112,7 +116,13 @@ def test_every_spelling_of_a_product_is_counted_once(tmp_path: Path) -> None:
             lambda: functional.linear(x[0].to("meta"), bf16(16, 64).to("meta")),
         )
     assert found == (
-        {"8x32x64 bf16": 5, "1x32x64 bf16": 1, "4x32x64 bf16": 2, "4x32x64 bf16+bias": 1, "4x16x64 bf16": 1},
+        {
+            "8x32x64 bf16.nt": 5,
+            "1x32x64 bf16.nt": 1,
+            "4x32x64 bf16.nt": 2,
+            "4x32x64 bf16.nt+bias": 1,
+            "4x16x64 bf16.nt": 1,
+        },
         {},
     )
 
@@ -124,7 +134,7 @@ class Tagged(Tensor):
 @pytest.mark.filterwarnings("ignore::hktune.runtime.FallbackWarning")
 def test_a_bias_that_is_stretched_is_no_bias_of_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(operators, "_current", None)
-    published(tmp_path, trial(Problem(4, 32, 64, epilogue="bias")), trial(Problem(4, 32, 64)))
+    published(tmp_path, trial(Problem(4, 32, 64, BF16_NT_BIAS)), trial(Problem(4, 32, 64)))
     table = hktune.load(tmp_path, allow_modelled=True)
     x, weight = bf16(4, 64), bf16(32, 64)
     stretched = (
@@ -136,7 +146,7 @@ def test_a_bias_that_is_stretched_is_no_bias_of_a_table(tmp_path: Path, monkeypa
     assert (counted, left_out) == ({}, {"bias of shape [1]": 3})
     assert table.stats().hits == 0
     counted, left_out = calls_in(tmp_path / "shapes.yaml", lambda: hktune.linear(x, weight, bf16(32)))
-    assert (counted, left_out) == ({"4x32x64 bf16+bias": 1}, {})
+    assert (counted, left_out) == ({"4x32x64 bf16.nt+bias": 1}, {})
     assert table.stats().hits == 1
 
 
@@ -180,7 +190,7 @@ def test_a_compiled_model_runs_eager_while_it_is_recorded_and_compiled_again_aft
 
     layer, x = nn.Linear(64, 32, dtype=torch.bfloat16), bf16(4, 64)
     compiled = torch.compile(run, fullgraph=fullgraph, backend=backend)
-    expected = {"4x32x64 bf16+bias": 1, "4x32x64 bf16": 1}, {}
+    expected = {"4x32x64 bf16.nt+bias": 1, "4x32x64 bf16.nt": 1}, {}
     assert calls_in(tmp_path / "shapes.yaml", lambda: compiled(x)) == expected
     compiled(x)
     assert calls_in(tmp_path / "shapes.yaml", lambda: compiled(x)) == expected
@@ -199,7 +209,7 @@ def test_a_step_of_training_is_counted_forward_only_whoever_makes_its_gradients(
         torch.autograd.backward(gradient.sum())
 
     counted, left_out = calls_in(tmp_path / "shapes.yaml", step)
-    assert counted == {"4x32x64 bf16+bias": 1, "4x16x32 bf16+bias": 1, "4x8x16 bf16": 1}
+    assert counted == {"4x32x64 bf16.nt+bias": 1, "4x16x32 bf16.nt+bias": 1, "4x8x16 bf16.nt": 1}
     assert not left_out
 
 

@@ -13,8 +13,12 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
+from hktune.core.config import Config
 from hktune.core.escaped import escaped
-from hktune.core.model import Config, Problem, Source, Status, Trial
+from hktune.core.operation import BF16_NT_BIAS
+from hktune.core.outcome import Source, Status
+from hktune.core.problem import Problem
+from hktune.core.trial import Trial
 from hktune.report import heartbeat as beats
 from hktune.report.columns import Column, print_columns
 from hktune.report.console import PlainConsole
@@ -127,9 +131,9 @@ def test_a_failure_of_each_kind_is_shown_with_the_command_that_shows_it_again() 
         trial(BEST, NARROW, None, detail="another"),
         trial(DEFAULT, LARGE, None, status=Status.HAZARD, detail="s_barrier missing", epilogue="bias"),
     ]
-    names = {**NAMES, replace(LARGE, epilogue="bias"): "biased"}
+    names = {**NAMES, replace(LARGE, operation=BF16_NT_BIAS): "biased"}
     text = printed(summary([*TRIALS, *failures], names, "my out"), 80)
-    assert f"2 wrong, for example {SMALL.id[:8]} on 16x4096x4096 bf16: 3 elements differ" in " ".join(text.split())
+    assert f"2 wrong, for example {SMALL.id[:8]} on 16x4096x4096 bf16.nt: 3 elements differ" in " ".join(text.split())
     shown = [shlex.split(line.partition("see it: ")[2]) for line in text.splitlines() if "see it: " in line]
     assert shown == [
         ["hktune", "verify", "--problem", "4096x4096x4096+bias", f"my out:{DEFAULT.id}"],
@@ -248,7 +252,7 @@ def test_other_commands_tell_standard_error_that_they_work(
 def test_a_shape_without_a_kernel_says_why_and_the_others_are_counted() -> None:
     rows = [trial(SMALL, LARGE, None, detail="no config is legal")]
     text = printed(summary(rows, {LARGE: "square", NARROW: "decode", Problem(1, 64, 64): "tiny"}), 120)
-    assert "no kernel for square (4096x4096x4096 bf16), it takes the vendor path: no config is legal\n" in text
+    assert "no kernel for square (4096x4096x4096 bf16.nt), it takes the vendor path: no config is legal\n" in text
     assert "nothing was tried yet for 2 of 3 shapes\n" in text
 
 

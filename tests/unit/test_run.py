@@ -13,7 +13,7 @@ import torch
 
 import hktune
 from hktune.cli import main
-from hktune.core.model import Problem
+from hktune.core.problem import Problem
 from hktune.space import load_space
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -18,8 +18,11 @@ from rich.console import Console
 
 from hktune.compile import CachedCompiler
 from hktune.core.errors import DeviceError
-from hktune.core.model import Identity, Problem, Source, Status, Timing, Trial
+from hktune.core.identity import Identity
+from hktune.core.outcome import Source, Status, Timing
+from hktune.core.problem import Problem
 from hktune.core.settings import Settings
+from hktune.core.trial import Trial
 from hktune.dispatch import read_table
 from hktune.measure.measured import CONFIRMED, Confirmation
 from hktune.measure.stopwatch import Attempt

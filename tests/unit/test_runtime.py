@@ -22,14 +22,17 @@ from torch import Tensor
 import hktune
 from hktune import runtime
 from hktune.core.errors import DeviceError, TableError
-from hktune.core.model import Launch, Problem, Source
+from hktune.core.launch import Launch
+from hktune.core.operation import BF16_NT_BIAS
+from hktune.core.outcome import Source
+from hktune.core.problem import Problem
 from hktune.device.device import Binding, Kernel
 from hktune.device.emulated import EmulatedDevice, EmulatedKernel
 from hktune.dispatch import Entry, Table, validate, write_table
 from hktune.runtime import FallbackWarning, LoadedTable, Stats, current, operators
 
 SMALL = Problem(8, 128, 64)
-BIASED = Problem(8, 128, 64, epilogue="bias")
+BIASED = Problem(8, 128, 64, BF16_NT_BIAS)
 VENDOR = Problem(4, 64, 32)
 
 

@@ -14,7 +14,8 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 import hktune
-from hktune.core.model import Problem
+from hktune.core.operation import BF16_NT_BIAS
+from hktune.core.problem import Problem
 from hktune.runtime import LoadedTable, operators
 
 M, N, K = 4, 64, 32
@@ -26,7 +27,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::hktune.runtime.FallbackWarning"
 @pytest.fixture(autouse=True)
 def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LoadedTable:
     monkeypatch.setattr(operators, "_current", None)
-    published(tmp_path, trial(Problem(M, N, K)), trial(Problem(M, N, K, epilogue="bias")))
+    published(tmp_path, trial(Problem(M, N, K)), trial(Problem(M, N, K, BF16_NT_BIAS)))
     return hktune.load(tmp_path, allow_modelled=True)
 
 

@@ -18,7 +18,8 @@ from torch_operands import bf16
 
 import hktune
 from hktune.core.errors import InputError
-from hktune.core.model import Problem
+from hktune.core.operation import BF16_NT_BIAS
+from hktune.core.problem import Problem
 from hktune.runtime import FallbackWarning, LoadedTable, operators, prepared_matrix
 
 M, N, K = 4, 64, 32
@@ -28,7 +29,7 @@ Change = Callable[[Tensor], object]
 @pytest.fixture(autouse=True)
 def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LoadedTable:
     monkeypatch.setattr(operators, "_current", None)
-    published(tmp_path, trial(Problem(M, N, K)), trial(Problem(M, N, K, epilogue="bias")))
+    published(tmp_path, trial(Problem(M, N, K)), trial(Problem(M, N, K, BF16_NT_BIAS)))
     return hktune.load(tmp_path, allow_modelled=True)
 
 

@@ -20,7 +20,8 @@ from torch_alike import assert_alike, outcome
 from torch_operands import bf16
 
 import hktune
-from hktune.core.model import Problem
+from hktune.core.operation import legacy_operation
+from hktune.core.problem import Problem
 from hktune.runtime import LoadedTable, operators
 
 M, N, K = 4, 64, 32
@@ -31,7 +32,9 @@ pytestmark = pytest.mark.filterwarnings("ignore::hktune.runtime.FallbackWarning"
 @pytest.fixture(autouse=True)
 def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LoadedTable:
     monkeypatch.setattr(operators, "_current", None)
-    published(tmp_path, *(trial(Problem(m, N, K, epilogue=add)) for m in (1, M) for add in ("none", "bias")))
+    published(
+        tmp_path, *(trial(Problem(m, N, K, legacy_operation("bf16", add))) for m in (1, M) for add in ("none", "bias"))
+    )
     return hktune.load(tmp_path, allow_modelled=True)
 
 

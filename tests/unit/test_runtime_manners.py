@@ -19,7 +19,8 @@ from torch_operands import bf16
 
 import hktune
 from hktune.core.errors import TableError
-from hktune.core.model import Problem
+from hktune.core.operation import BF16_NT_BIAS
+from hktune.core.problem import Problem
 from hktune.runtime import FallbackWarning, LoadedTable, operators
 
 M, N, K = 4, 64, 32
@@ -33,7 +34,7 @@ def no_current_table(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def table(tmp_path: Path) -> LoadedTable:
-    published(tmp_path, trial(Problem(M, N, K)), trial(Problem(M, N, K, epilogue="bias")))
+    published(tmp_path, trial(Problem(M, N, K)), trial(Problem(M, N, K, BF16_NT_BIAS)))
     return hktune.load(tmp_path, allow_modelled=True)
 
 
@@ -129,7 +130,7 @@ def test_so_is_a_fallback_of_a_compiled_model(backend: str, table: LoadedTable) 
 
 
 def test_loads_warning_points_at_the_call_of_load(tmp_path: Path) -> None:
-    published(tmp_path, trial(Problem(M, N, K)), trial(Problem(M, N, K, epilogue="bias")))
+    published(tmp_path, trial(Problem(M, N, K)), trial(Problem(M, N, K, BF16_NT_BIAS)))
     reseal(tmp_path, lambda text: text.replace('"naive_gemm_bias"', '"not_there"'))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -150,7 +151,7 @@ def test_a_warning_is_an_error_where_the_users_filter_says_so(table: LoadedTable
 
 
 def test_a_table_says_what_it_holds(tmp_path: Path) -> None:
-    published(tmp_path, trial(Problem(M, N, K)), trial(Problem(M, N, K, epilogue="bias")))
+    published(tmp_path, trial(Problem(M, N, K)), trial(Problem(M, N, K, BF16_NT_BIAS)))
     table = hktune.load(tmp_path, allow_modelled=True)
     assert repr(table) == f"<hktune table {tmp_path} on emulated gfx950: 2 of 2 entries usable (modelled: 2)>"
     reseal(tmp_path, lambda text: text.replace('"naive_gemm_bias"', '"not_there"'))
@@ -217,9 +218,9 @@ def test_a_model_of_ours_is_made_and_recorded_before_there_is_a_table(tmp_path: 
     assert torch.equal(product, x @ weight.T)
     assert torch.equal(cast, functional.linear(x, weight, bf16(N)))
     assert {str(problem): count for problem, count in recorder.calls.items()} == {
-        f"{M}x{N}x{K} bf16+bias": 3,
-        f"{M}x{K}x{N} bf16": 2,
-        f"{M}x{N}x{K} bf16": 1,
+        f"{M}x{N}x{K} bf16.nt+bias": 3,
+        f"{M}x{K}x{N} bf16.nt": 2,
+        f"{M}x{N}x{K} bf16.nt": 1,
     }
     with pytest.raises(TableError, match="no dispatch table is loaded"):
         hktune.Linear(K, N)(x)

@@ -18,7 +18,8 @@ from torch.nn import functional
 from torch_alike import Product, same
 
 import hktune
-from hktune.core.model import Problem
+from hktune.core.operation import legacy_operation
+from hktune.core.problem import Problem
 from hktune.runtime import LoadedTable, operators
 
 pytest.importorskip("expecttest")  # which PyTorch's samples import
@@ -56,7 +57,7 @@ def problems() -> Iterator[Problem]:
     for x, weight, *bias in samples("nn.functional.linear", torch.bfloat16, False):
         if weight.dim() == 2 and min(*x.shape, *weight.shape):
             n, k = weight.shape
-            yield Problem(math.prod(x.shape[:-1]), n, k, epilogue="bias" if bias else "none")
+            yield Problem(math.prod(x.shape[:-1]), n, k, legacy_operation("bf16", "bias" if bias else "none"))
     for a, b in samples("matmul", torch.bfloat16, False):
         if b.dim() == 2 and min(*a.shape, *b.shape):
             yield Problem(math.prod(a.shape[:-1]), b.shape[1], b.shape[0])

@@ -20,7 +20,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch_operands import bf16
 
 import hktune
-from hktune.core.model import Problem
+from hktune.core.operation import BF16_NT_BIAS
+from hktune.core.problem import Problem
 from hktune.runtime import LoadedTable, operators, seen_calls
 
 M, N, K = 4, 64, 32
@@ -35,7 +36,7 @@ pytestmark = [
 def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LoadedTable:
     """With calls of each kind seen: with and without gradients, bias, parameters, inference."""
     monkeypatch.setattr(operators, "_current", None)
-    published(tmp_path, trial(Problem(M, N, K)), trial(Problem(M, N, K, epilogue="bias")))
+    published(tmp_path, trial(Problem(M, N, K)), trial(Problem(M, N, K, BF16_NT_BIAS)))
     table = hktune.load(tmp_path, allow_modelled=True)
     for weight in (bf16(N, K), bf16(N, K).requires_grad_(), nn.Parameter(bf16(N, K))):
         for _ in range(3):

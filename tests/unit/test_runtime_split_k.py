@@ -12,8 +12,11 @@ from torch import Tensor
 from torch_operands import bf16
 
 import hktune
+from hktune.core.config import Config
 from hktune.core.launch_rule import LaunchRule
-from hktune.core.model import Config, Problem, Source, Status, Trial
+from hktune.core.outcome import Source, Status
+from hktune.core.problem import Problem
+from hktune.core.trial import Trial
 from hktune.device.emulated import EmulatedDevice
 from hktune.dispatch import write_table
 from hktune.runtime import FallbackWarning, LoadedTable, operators

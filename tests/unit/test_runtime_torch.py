@@ -20,7 +20,9 @@ from torch_operands import bf16
 
 import hktune
 from hktune.core.errors import TableError
-from hktune.core.model import WORKSPACE_COUNTER_BYTES, Problem
+from hktune.core.launch import WORKSPACE_COUNTER_BYTES
+from hktune.core.operation import BF16_NT_BIAS
+from hktune.core.problem import Problem
 from hktune.runtime import FallbackWarning, LoadedTable, operators, place, workspaces
 from hktune.runtime.layers import PatchedLinear
 from hktune.runtime.workspaces import Workspaces
@@ -31,7 +33,7 @@ M, N, K = 4, 64, 32
 @pytest.fixture(autouse=True)
 def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LoadedTable:
     monkeypatch.setattr(operators, "_current", None)
-    published(tmp_path, trial(Problem(M, N, K)), trial(Problem(M, N, K, epilogue="bias")))
+    published(tmp_path, trial(Problem(M, N, K)), trial(Problem(M, N, K, BF16_NT_BIAS)))
     return hktune.load(tmp_path, allow_modelled=True)
 
 

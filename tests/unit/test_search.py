@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from hktune.core.config import Config, Value
 from hktune.core.errors import InputError
-from hktune.core.model import Config, Problem, Status, Value
+from hktune.core.outcome import Status
+from hktune.core.problem import Problem
 from hktune.search import STRATEGIES, Outcome, Strategy, create_strategy
 from hktune.search.unique import UniqueStrategy
 from hktune.space import Domain, load_space

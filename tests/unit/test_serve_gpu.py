@@ -11,8 +11,10 @@ import pytest
 import torch
 from hip_stand_in import StandIn
 
+from hktune.core.config import Config
 from hktune.core.errors import DeviceError, DeviceFull, KernelFault, MachineError
-from hktune.core.model import Config, Failure, Problem, Source, Status, Timing
+from hktune.core.outcome import Failure, Source, Status, Timing
+from hktune.core.problem import Problem
 from hktune.core.settings import Settings
 from hktune.core.shipped import SPACES
 from hktune.measure.measured import Confirmation

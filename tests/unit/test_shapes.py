@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from hktune.core.errors import ShapesError
-from hktune.core.model import Problem
+from hktune.core.operation import BF16_NT_BIAS
+from hktune.core.problem import Problem
 from hktune.core.shapes import Shape, load_shapes
 from hktune.space import load_space
 
@@ -30,11 +31,11 @@ def test_lists_multiply_out_in_order_and_defaults_apply(tmp_path: Path) -> None:
       - {m: 8, n: 8, k: 8, epilogue: none}
     """
     assert shapes_of(tmp_path, text) == [
-        Shape(Problem(16, 256, 64, "bf16", "bias"), "qkv", 80),
-        Shape(Problem(16, 512, 64, "bf16", "bias"), "qkv", 80),
-        Shape(Problem(1, 256, 64, "bf16", "bias"), "qkv", 80),
-        Shape(Problem(1, 512, 64, "bf16", "bias"), "qkv", 80),
-        Shape(Problem(8, 8, 8), "8x8x8 bf16", 1),
+        Shape(Problem(16, 256, 64, BF16_NT_BIAS), "qkv", 80),
+        Shape(Problem(16, 512, 64, BF16_NT_BIAS), "qkv", 80),
+        Shape(Problem(1, 256, 64, BF16_NT_BIAS), "qkv", 80),
+        Shape(Problem(1, 512, 64, BF16_NT_BIAS), "qkv", 80),
+        Shape(Problem(8, 8, 8), "8x8x8 bf16.nt", 1),
     ]
 
 
@@ -68,7 +69,7 @@ def test_the_shipped_list_is_legal_for_the_template_and_has_every_kind_of_shape(
         assert any(space.is_legal(seed, problem) for seed in space.seeds), problem
     assert {1, 16, 33} <= {problem.m for problem in shapes.problems}
     assert {0, 1} <= {problem.n % 2 for problem in shapes.problems}
-    assert {"none", "bias"} == {problem.epilogue for problem in shapes.problems}
+    assert {"bf16.nt", "bf16.nt+bias"} == {str(problem.operation) for problem in shapes.problems}
 
 
 @pytest.mark.parametrize(

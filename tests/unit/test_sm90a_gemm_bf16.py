@@ -12,7 +12,9 @@ from cuda_tools import nvdisasm
 
 from hktune.compile.nvrtc import NvrtcCompiler
 from hktune.core.arch import SM90A
-from hktune.core.model import CodeObject, Config, Problem, Value
+from hktune.core.config import Config, Value
+from hktune.core.problem import Problem
+from hktune.core.variant import CodeObject
 from hktune.objects.cubin import TENSOR_MAP_BYTES, Box, Cubin, read_cubin
 from hktune.space.space import SearchSpace, load_space
 

@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 from naive_gemm import trial
 
+from hktune.core.config import Config, Value
 from hktune.core.errors import InputError, SpaceError, StoreError
 from hktune.core.expression import Derived
-from hktune.core.model import Config, Problem, Status, Value
+from hktune.core.outcome import Status
+from hktune.core.problem import Problem
 from hktune.core.shipped import KERNELS, SPACE_OF
 from hktune.space import SearchSpace, explain, load_space
 from hktune.space import domain as domains

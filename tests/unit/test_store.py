@@ -17,8 +17,10 @@ from typing import BinaryIO
 import pandas as pd
 import pytest
 
+from hktune.core.config import Config
 from hktune.core.errors import StoreError
-from hktune.core.model import Config, Source, Status, Trial
+from hktune.core.outcome import Source, Status
+from hktune.core.trial import Trial
 from hktune.store import TrialStore, merge, read_frame, read_trials
 from hktune.store import trials as trials_module
 
@@ -209,7 +211,9 @@ def test_the_longest_text_comes_back(tmp_path: Path) -> None:
 APPENDER = """
 import sys
 from pathlib import Path
-from hktune.core.model import Config, Status, Trial
+from hktune.core.config import Config
+from hktune.core.outcome import Status
+from hktune.core.trial import Trial
 from hktune.store import TrialStore
 none = Config({})
 store = TrialStore(Path(sys.argv[1]))

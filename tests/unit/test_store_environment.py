@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hktune.core.errors import StoreError
-from hktune.core.model import Identity
+from hktune.core.identity import Identity
 from hktune.store import Environment, capture_environment, judge_environment, read_environment, write_environment
 
 MI355X = Identity("hip", "gfx950", "AMD Instinct MI355X", 256, "0x75a3", "SPX")

@@ -15,8 +15,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from hktune.core.config import Config
 from hktune.core.errors import StoreError
-from hktune.core.model import Config, Source, Status, Trial
+from hktune.core.outcome import Source, Status
+from hktune.core.trial import Trial
 from hktune.store import TrialStore, merge, read_frame, read_trials
 from hktune.store.rows import COLUMNS, HEADER, Decoder, Encoder
 

@@ -12,7 +12,13 @@ from gemm_bf16_variants import ROOT, built, space
 from naive_gemm import EMULATED, MI355X, OBJECT, SHA256, published, reseal, trial
 
 from hktune.cli import main
-from hktune.core.model import CodeObject, Config, Identity, Problem, Source, Status, Trial
+from hktune.core.config import Config
+from hktune.core.identity import Identity
+from hktune.core.operation import Operation
+from hktune.core.outcome import Source, Status
+from hktune.core.problem import Problem
+from hktune.core.trial import Trial
+from hktune.core.variant import CodeObject
 from hktune.dispatch import read_table
 from hktune.space import load_space
 from hktune.store import TrialStore, capture_environment, write_environment
@@ -38,26 +44,26 @@ def test_a_sound_table_has_nothing_wrong(tmp_path: Path) -> None:
     published(tmp_path, measured(SMALL), measured(LARGE), identity=MI355X)
     assert lines(tmp_path) == []
     assert lines(tmp_path, [*CALLS, Call(Problem(16, 128, 64), "between", 4.0)]) == [
-        "note: near shape: 16x128x64 bf16 (between) is served by a neighbour: tune it to be sure"
+        "note: near shape: 16x128x64 bf16.nt (between) is served by a neighbour: tune it to be sure"
     ]
     assert lines(tmp_path, CALLS[:1]) == [
-        "note: unused rows: 1 rows (64x128x64 bf16) serve none of these shapes: keep them, or build without"
+        "note: unused rows: 1 rows (64x128x64 bf16.nt) serve none of these shapes: keep them, or build without"
     ]
 
 
 def test_each_fault_is_one_line_with_a_next_step(tmp_path: Path) -> None:
     published(tmp_path, measured(SMALL), identity=MI355X)
-    assert lines(tmp_path) == ["wrong: uncovered shape: 64x128x64 bf16 (large), 25.0% of calls: tune it"]
+    assert lines(tmp_path) == ["wrong: uncovered shape: 64x128x64 bf16.nt (large), 25.0% of calls: tune it"]
     other = replace(MI355X, compute_units=304)
     assert lines(tmp_path, CALLS[:1], other) == [
-        "wrong: other device (8x128x64 bf16): measured on another device: saved=compute_units:256 pci_id:0x75a3 "
+        "wrong: other device (8x128x64 bf16.nt): measured on another device: saved=compute_units:256 pci_id:0x75a3 "
         "partition:SPX current=compute_units:304 pci_id:0x75a3 partition:SPX: tune on this device",
-        "wrong: uncovered shape: 8x128x64 bf16 (small), 100.0% of calls: tune it",
+        "wrong: uncovered shape: 8x128x64 bf16.nt (small), 100.0% of calls: tune it",
     ]
     sibling = replace(MI355X, pci_id="0x75a0")
     assert [line.partition(" (")[0] for line in lines(tmp_path, CALLS[:1], sibling)] == ["note: sibling device"]
     (tmp_path / "objects" / f"{SHA256}.hsaco").write_bytes(OBJECT[:-1])
-    assert lines(tmp_path, [])[0].startswith("wrong: object changed (8x128x64 bf16): ")
+    assert lines(tmp_path, [])[0].startswith("wrong: object changed (8x128x64 bf16.nt): ")
     (tmp_path / "objects" / f"{SHA256}.hsaco").unlink()
     assert lines(tmp_path, [])[0].endswith("is not there: copy objects/ along with table.json")
     assert lines(tmp_path / "nowhere", [])[0].startswith("wrong: table: ")
@@ -69,7 +75,7 @@ def test_duplicates_and_edits_are_wrong_whole(tmp_path: Path) -> None:
     row = path.read_text().split("[\n")[1].split("\n ]")[0]
     path.write_text(path.read_text().replace(row, f"{row},\n{row}"))
     (duplicate,) = lines(tmp_path, [])
-    assert "8x128x64 bf16 has two entries: keep one" in duplicate
+    assert "8x128x64 bf16.nt has two entries: keep one" in duplicate
     published(tmp_path, measured(SMALL), identity=MI355X)
     path.write_text(path.read_text().replace('"grid": [2, "m", 1]', '"grid": [3, "m", 1]'))
     (edited,) = lines(tmp_path, [])
@@ -79,19 +85,19 @@ def test_duplicates_and_edits_are_wrong_whole(tmp_path: Path) -> None:
 def test_rows_that_no_call_can_reach_modelled_ones_and_refused_kernels_are_wrong(tmp_path: Path) -> None:
     published(tmp_path, trial(SMALL), trial(LARGE))
     assert lines(tmp_path, CALLS, EMULATED) == [
-        "wrong: modelled rows: 2 of 2 rows (8x128x64 bf16 and 1 more), 100.0% of calls: measure them on the device, or "
-        "load with allow_modelled=True"
+        "wrong: modelled rows: 2 of 2 rows (8x128x64 bf16.nt and 1 more), 100.0% of calls: measure them on the "
+        "device, or load with allow_modelled=True"
     ]
-    published(tmp_path, measured(SMALL), measured(Problem(8, 128, 64, "fp8")), identity=MI355X)
+    published(tmp_path, measured(SMALL), measured(Problem(8, 128, 64, Operation("f16"))), identity=MI355X)
     assert lines(tmp_path, [])[0] == (
-        "wrong: unreachable row: 8x128x64 fp8, but calls have dtype bf16 and epilogue none or bias: leave it out of "
+        "wrong: unreachable row: 8x128x64 f16.nt, but calls have dtype bf16 and epilogue none or bias: leave it out of "
         "the trials"
     )
     published(tmp_path, measured(SMALL), identity=MI355X)
     reseal(tmp_path, lambda text: text.replace('"dynamic_lds_bytes": 0', '"dynamic_lds_bytes": 200000'))
     assert lines(tmp_path, [])[0] == (
-        "wrong: resources (8x128x64 bf16): needs lds_bytes=200000, gfx950 has 163840: a driver would refuse it: tune "
-        "that shape again"
+        "wrong: resources (8x128x64 bf16.nt): needs lds_bytes=200000, gfx950 has 163840: a driver would refuse it: "
+        "tune that shape again"
     )
     published(tmp_path, identity=MI355X)
     assert lines(tmp_path, []) == ["wrong: entries: the table has none: tune some shapes into it"]
@@ -107,7 +113,7 @@ def test_the_command_exits_with_1_when_something_is_wrong(tmp_path: Path, capsys
     assert main(words) == 0
     assert "0 wrong, 0 notes; judged for kind=hip arch=gfx950" in capsys.readouterr().out
     assert main([*words, "--shapes", str(shapes)]) == 1
-    assert "uncovered shape: 64x128x64 bf16 (64x128x64 bf16), 50.0% of calls" in capsys.readouterr().out
+    assert "uncovered shape: 64x128x64 bf16.nt (64x128x64 bf16.nt), 50.0% of calls" in capsys.readouterr().out
     assert main([*words[:-1], str(tmp_path / "gone" / "environment.json")]) == 2
 
 

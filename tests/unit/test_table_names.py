@@ -10,7 +10,7 @@ from naive_gemm import EMULATED, OBJECT, SHA256, launch_of, trial
 
 from hktune.cli import main
 from hktune.core.errors import TableError
-from hktune.core.model import Problem
+from hktune.core.problem import Problem
 from hktune.dispatch import Table, content_sha256, read_table, saved_names, write_table
 from hktune.dispatch.table import NAME_CHARACTERS_MAX
 from hktune.tables import BuildOptions, build_table

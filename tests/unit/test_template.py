@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from hktune.core.config import Config
 from hktune.core.errors import TemplateError
-from hktune.core.model import Argument, Config, Problem, ProofProblem, Tile, WorkgroupOrder
+from hktune.core.launch import Argument, Tile, WorkgroupOrder
+from hktune.core.problem import Problem, ProofProblem
 from hktune.template import Template, load_template
 
 CONFIG = Config(

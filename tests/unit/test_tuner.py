@@ -7,7 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from hktune.core.model import Config, Failure, Problem, Source, Status, Timing, Trial
+from hktune.core.config import Config
+from hktune.core.operation import legacy_words
+from hktune.core.outcome import Failure, Source, Status, Timing
+from hktune.core.problem import Problem
+from hktune.core.trial import Trial
 from hktune.measure.stopwatch import Attempt
 from hktune.search.strategy import Outcome
 from hktune.tuning.loop import LOOKAHEAD, Budget, Search, Tuner, cost
@@ -109,7 +113,7 @@ def run(
                 n=problem.n,
                 k=problem.k,
                 dtype=problem.dtype,
-                epilogue=problem.epilogue,
+                epilogue=legacy_words(problem.operation)[1],
                 config_id=attempt.config.id,
                 config=attempt.config.json,
                 status=Status.OK if timed else result.status,

@@ -12,7 +12,10 @@ import pytest
 
 from hktune.core.bf16 import bf16_bits, bf16_values
 from hktune.core.errors import KernelFault
-from hktune.core.model import Argument, Failure, Launch, Problem, Status
+from hktune.core.launch import Argument, Launch
+from hktune.core.operation import BF16_NT_BIAS
+from hktune.core.outcome import Failure, Status
+from hktune.core.problem import Problem
 from hktune.verify import Proof, random_operands, verify
 
 PROBLEM = Problem(m=64, n=48, k=96)
@@ -123,7 +126,7 @@ def test_operands_follow_their_seed_and_differ_between_seeds() -> None:
 
 def test_bias_is_part_of_what_c_must_be() -> None:
     plain = random_operands(PROBLEM, 3)
-    biased = random_operands(Problem(PROBLEM.m, PROBLEM.n, PROBLEM.k, epilogue="bias"), 3)
+    biased = random_operands(Problem(PROBLEM.m, PROBLEM.n, PROBLEM.k, BF16_NT_BIAS), 3)
     assert biased.bias is not None
     assert np.allclose(biased.expected - plain.expected, bf16_values(biased.bias)[None, :])
 

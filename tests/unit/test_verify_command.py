@@ -119,7 +119,7 @@ def test_arguments_are_described_in_a_line() -> None:
 def test_a_config_is_proved_on_a_problem_of_ones_own_too(capsys: pytest.CaptureFixture[str]) -> None:
     small = ["block_m=64", "block_n=64", "warps_n=2", "split=1"]
     assert main(["verify", "--problem", "70x90x136", *small]) == 0
-    assert "; 70x90x136 bf16: relative error" in capsys.readouterr().out
+    assert "; 70x90x136 bf16.nt: relative error" in capsys.readouterr().out
     assert main(["verify", "--problem", "70x90x133", *small]) == 2
     assert "k=133 is not a multiple of 8" in capsys.readouterr().err
 

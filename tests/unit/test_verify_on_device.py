@@ -14,7 +14,10 @@ from naive_gemm import OBJECT, launch_of, trial
 
 from hktune.core.bf16 import bf16_bits, bf16_values
 from hktune.core.errors import DeviceError, KernelFault
-from hktune.core.model import WORKSPACE_COUNTER_BYTES, Argument, Failure, Launch, Problem, ProofProblem, Status
+from hktune.core.launch import WORKSPACE_COUNTER_BYTES, Argument, Launch
+from hktune.core.operation import legacy_operation
+from hktune.core.outcome import Failure, Status
+from hktune.core.problem import Problem, ProofProblem
 from hktune.device.emulated import EmulatedDevice
 from hktune.verify import Proof, verify
 from hktune.verify.on_device import verify_on_device
@@ -58,7 +61,7 @@ def rows(bits: Bits, stride: int) -> Floats:
 def judge(kernel: Kernel, padding: int = 0, workspace_bytes: int = 0, epilogue: str = "none") -> Proof | Failure:
     arguments = (*(Argument(name, "pointer") for name in NAMES), *SIZES)
     launch = Launch((1, 1, 1), (64, 1, 1), 0, arguments, workspace_bytes)
-    problem = Problem(PROBLEM.m, PROBLEM.n, PROBLEM.k, epilogue=epilogue)
+    problem = Problem(PROBLEM.m, PROBLEM.n, PROBLEM.k, legacy_operation("bf16", epilogue))
     device: Any = TorchHostDevice(kernel)
     return verify_on_device(device, SimpleNamespace(symbol="k"), launch, ProofProblem(problem, padding), 7, "cpu")
 

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from hktune.core.config import Config
 from hktune.core.errors import MachineError, ToolchainError
-from hktune.core.model import Config, Failure, Status
+from hktune.core.outcome import Failure, Status
 from hktune.measure.stopwatch import Attempt
 from hktune.workers import executor as workers_module
 from hktune.workers.executor import Limits, LocalExecutor, Prove
@@ -213,7 +214,7 @@ ORPHANED = """
 import os, signal, sys
 sys.path.insert(0, sys.argv[1])
 from test_workers import make_prove, drain
-from hktune.core.model import Config
+from hktune.core.config import Config
 from hktune.workers.executor import LocalExecutor
 if __name__ == "__main__":
     executor = LocalExecutor(make_prove, workers=2, deadline_s=60.0)

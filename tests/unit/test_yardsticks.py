@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 from instant_executor import InstantExecutor
 
+from hktune.core.config import Config
 from hktune.core.errors import SpaceError
-from hktune.core.model import Config, Failure, Problem, Source, Timing, Trial
+from hktune.core.outcome import Failure, Source, Timing
+from hktune.core.problem import Problem
+from hktune.core.trial import Trial
 from hktune.measure.stopwatch import Attempt
 from hktune.search import create_strategy
 from hktune.space import load_space

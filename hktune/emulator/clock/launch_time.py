@@ -14,7 +14,9 @@ import math
 from dataclasses import dataclass
 
 from hktune.core.arch import Arch
-from hktune.core.model import Launch, Problem, Source, Tile, Timing
+from hktune.core.launch import Launch, Tile
+from hktune.core.outcome import Source, Timing
+from hktune.core.problem import Problem
 from hktune.emulator.clock.memory_traffic import Order, rounds_of, row_major
 from hktune.emulator.clock.profile import LATENCIES_CLK, Profile, Residency, profile
 from hktune.emulator.clock.rates import Rates, rates_of

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hktune.core.arch import Arch
-from hktune.core.model import WorkgroupOrder
+from hktune.core.launch import WorkgroupOrder
 
 Indices = npt.NDArray[np.int64]
 Order = Callable[[Indices, int, int], tuple[Indices, Indices]]

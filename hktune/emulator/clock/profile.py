@@ -11,7 +11,8 @@ import msgspec
 
 from hktune.core.arch import Arch
 from hktune.core.errors import InputError
-from hktune.core.model import Launch, Resources, Tile
+from hktune.core.launch import Launch, Tile
+from hktune.core.variant import Resources
 from hktune.emulator.clock.compute_unit import ComputeUnit, Wave
 from hktune.emulator.clock.instruction_stream import LDS, LOAD, MFMA, STORE, Workgroup, workgroup_of
 from hktune.emulator.clock.rates import Rates, rates_of

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hktune.core.arch import Arch
-from hktune.core.model import Tile
+from hktune.core.launch import Tile
 from hktune.emulator.clock.memory_traffic import Round
 from hktune.emulator.clock.profile import Profile
 from hktune.emulator.clock.rates import Rates

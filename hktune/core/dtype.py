@@ -1,0 +1,82 @@
+"""The number formats of operands and outputs: one record each, the only place where they are written.
+
+A format is added here, and then named by an `Operation` (`f16.nt`); everything else reads the record.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from hktune.core.errors import InputError
+
+Bits = npt.NDArray[np.unsignedinteger]
+"""Numbers of one format as unsigned integers of its width: numpy has not all of the formats."""
+
+
+@dataclass(frozen=True)
+class Dtype:
+    """A binary floating-point format. `torch_name` is torch's attribute, `significand_bits` counts the implicit one.
+
+    `poison_bits` is a NaN that no arithmetic here produces, so memory that still holds it was never written.
+    """
+
+    name: str
+    torch_name: str
+    bytes: int
+    significand_bits: int
+    largest: float
+    smallest_normal: float
+    poison_bits: int
+
+    @property
+    def unit_roundoff(self) -> float:
+        """The largest relative error of one rounding to nearest in the normal range (Higham, Accuracy and Stability,
+        theorem 2.2)."""
+        return 2.0**-self.significand_bits
+
+    @property
+    def smallest_step(self) -> float:
+        """The distance of neighbouring numbers below `smallest_normal`: half of it bounds the rounding error there."""
+        return self.smallest_normal * 2.0 ** (1 - self.significand_bits)
+
+    @property
+    def bits_type(self) -> np.dtype[np.unsignedinteger]:
+        """The unsigned integer of this format's width."""
+        return np.dtype(f"u{self.bytes}")
+
+    def bits(self, values: npt.NDArray[np.float32]) -> Bits:
+        """float32 -> this format, rounded to nearest even; finite values only, those beyond `largest` become inf."""
+        exact = np.ascontiguousarray(values, dtype=np.float32)
+        if self.name == "bf16":
+            wide = exact.view(np.uint32)
+            return ((wide + np.uint32(0x7FFF) + ((wide >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)).astype("u2")
+        with np.errstate(over="ignore"):
+            return exact.astype(f"f{self.bytes}").view(self.bits_type)
+
+    def values(self, bits: Bits) -> npt.NDArray[np.float32]:
+        """This format -> float32, exactly."""
+        if self.name == "bf16":
+            return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
+        return bits.astype(self.bits_type, copy=False).view(f"f{self.bytes}").astype(np.float32)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+# Widths, largest and smallest normal numbers: IEEE 754-2019, table 3.5, for binary16 and binary32; bf16 is binary32 cut
+# to its upper half.
+BF16 = Dtype("bf16", "bfloat16", 2, 8, 2.0**128 - 2.0**120, 2.0**-126, 0x7FD5)
+F16 = Dtype("f16", "float16", 2, 11, 65504.0, 2.0**-14, 0x7ED5)
+F32 = Dtype("f32", "float32", 4, 24, 2.0**128 - 2.0**104, 2.0**-126, 0x7FD5_7FD5)
+
+DTYPES = {dtype.name: dtype for dtype in (BF16, F16, F32)}
+
+
+def dtype_named(name: str) -> Dtype:
+    """The format of that name. Raises InputError for any other."""
+    if name not in DTYPES:
+        raise InputError(f"dtype {name[:40]!r} is not known: known are {', '.join(DTYPES)}")
+    return DTYPES[name]

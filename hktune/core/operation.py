@@ -1,0 +1,166 @@
+"""What is computed: an operation, and the one short text that names it everywhere.
+
+    bf16.nt            C[M,N] = A @ B, bf16 in and out; A is stored as [M,K] and B as [N,K]
+    bf16.nt+bias       the same, and bias[N] is added before the one rounding
+    f16.nn->f32        float16 in, B is stored as [K,N], float32 out
+
+The text is `[KIND.]A[*B].LAYOUT[.SCALES][->C][+STEP...]`. What has its usual value is left out, so equal operations
+have equal texts. Shapes files, trials.csv, tables and the command line hold this text. Which operations can be had is
+each template's to say.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+
+from hktune.core.dtype import DTYPES, F32, Dtype
+from hktune.core.errors import InputError
+from hktune.core.escaped import shown
+
+KINDS = ("gemm", "batched", "grouped")
+LAYOUTS = ("nt", "nn", "tn", "tt")
+"""For A and B, as BLAS has it: `n` is stored as the product reads it ([M,K], [K,N]), `t` transposed ([K,M], [N,K])."""
+SCALES = ("tensor", "rows")
+STEPS = ("bias",)
+"""What an epilogue may do with C, in float32, before C is rounded."""
+
+_TEXT = re.compile(
+    r"(?:(?P<kind>[a-z]+)\.)??(?P<a>[a-z0-9]+)(?:\*(?P<b>[a-z0-9]+))?\.(?P<layout>[nt]{2})"
+    r"(?:\.(?P<scales>[a-z]+))?(?:->(?P<c>[a-z0-9]+))?(?P<steps>(?:\+[a-z]+)*)\Z"
+)
+_TEXT_MAX = 100
+
+
+@dataclass(frozen=True, order=True)
+class Operation:
+    """What is computed, without its sizes. `a`, `b` and `c` name formats of `hktune.core.dtype`; `layout` says which
+    axes of A and B are contiguous; `scales` what they are multiplied by ("" is nothing); `epilogue` holds steps, in the
+    order in which they are done. Raises InputError for a word that is not known.
+    """
+
+    a: str = "bf16"
+    layout: str = "nt"
+    b: str = ""
+    c: str = ""
+    epilogue: tuple[str, ...] = ()
+    scales: str = ""
+    kind: str = "gemm"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "b", self.b or self.a)
+        object.__setattr__(self, "c", self.c or self.a)
+        for what, word, known in (
+            ("kind", self.kind, KINDS),
+            ("dtype", self.a, tuple(DTYPES)),
+            ("dtype", self.b, tuple(DTYPES)),
+            ("dtype", self.c, tuple(DTYPES)),
+            ("layout", self.layout, LAYOUTS),
+            ("scales", self.scales, ("", *SCALES)),
+            *(("step", step, STEPS) for step in self.epilogue),
+        ):
+            if word not in known:
+                names = ", ".join(filter(None, known))
+                raise InputError(f"operation {shown(self._text)}: {what} {shown(word)} is not known: known are {names}")
+        if len(set(self.epilogue)) != len(self.epilogue):
+            raise InputError(f"operation {shown(self._text)}: has a step twice: name each once")
+
+    @property
+    def a_dtype(self) -> Dtype:
+        return DTYPES[self.a]
+
+    @property
+    def b_dtype(self) -> Dtype:
+        return DTYPES[self.b]
+
+    @property
+    def c_dtype(self) -> Dtype:
+        return DTYPES[self.c]
+
+    @property
+    def accumulator(self) -> Dtype:
+        """What products are summed in: float32 for every format of today."""
+        return F32
+
+    @property
+    def has_bias(self) -> bool:
+        return "bias" in self.epilogue
+
+    @property
+    def bare(self) -> Operation:
+        """The same product without an epilogue."""
+        return replace(self, epilogue=())
+
+    def with_steps(self, *steps: str) -> Operation:
+        """The same product with this epilogue."""
+        return replace(self, epilogue=steps)
+
+    @cached_property
+    def _text(self) -> str:
+        kind = "" if self.kind == "gemm" else f"{self.kind}."
+        b = "" if self.b == self.a else f"*{self.b}"
+        scales = f".{self.scales}" if self.scales else ""
+        c = "" if self.c == self.a else f"->{self.c}"
+        steps = "".join(f"+{step}" for step in self.epilogue)
+        return f"{kind}{self.a}{b}.{self.layout}{scales}{c}{steps}"
+
+    def __str__(self) -> str:
+        return self._text
+
+    def __hash__(self) -> int:
+        return hash(self._text)  # problems are keys of large dictionaries, and a string keeps its hash
+
+
+@lru_cache(maxsize=4096)
+def operation_of(text: str) -> Operation:
+    """The operation that `text` names. Raises InputError, one line, for anything else."""
+    match = _TEXT.match(text) if len(text) <= _TEXT_MAX else None
+    if match is None:
+        raise InputError(f"operation {shown(text)} must read like bf16.nt, bf16.nt+bias or f16.nn->f32")
+    words = match.groupdict(default="")
+    steps = tuple(words.pop("steps").split("+")[1:])
+    operation = Operation(**{**words, "kind": words["kind"] or "gemm"}, epilogue=steps)
+    if str(operation) != text:
+        raise InputError(f"operation {shown(text)} must be written {operation}")
+    return operation
+
+
+@dataclass(frozen=True)
+class OperationFacts:
+    """What expressions of templates and spaces may ask of an operation: `operation.a_bytes` and so on."""
+
+    a_dtype: str
+    b_dtype: str
+    c_dtype: str
+    a_bytes: int
+    b_bytes: int
+    c_bytes: int
+    layout: str
+    kind: str
+
+
+@lru_cache(maxsize=4096)
+def facts_of(operation: Operation) -> OperationFacts:
+    """The names of its formats, the bytes of one element of each, and its words."""
+    a, b, c = operation.a_dtype, operation.b_dtype, operation.c_dtype
+    return OperationFacts(a.name, b.name, c.name, a.bytes, b.bytes, c.bytes, operation.layout, operation.kind)
+
+
+BF16_NT = Operation()
+"""The product of torch.nn.Linear in bf16: what a row or an entry that names no operation means."""
+BF16_NT_BIAS = BF16_NT.with_steps("bias")
+
+
+def legacy_words(operation: Operation) -> tuple[str, str]:
+    """`operation` as the `dtype` and `epilogue` of those formats. Raises InputError where they have no words for it."""
+    dtype, epilogue = operation.a, operation.epilogue[0] if operation.epilogue else "none"
+    if legacy_operation(dtype, epilogue) != operation:
+        raise InputError(f"operation {operation} has no dtype and epilogue of its own")
+    return dtype, epilogue
+
+
+def legacy_operation(dtype: str, epilogue: str) -> Operation:
+    """The operation of a row, an entry or a shape of the formats before operations: `dtype` and an `epilogue` of none
+    or bias. Raises InputError."""
+    return Operation(dtype, epilogue=() if epilogue == "none" else (epilogue,))

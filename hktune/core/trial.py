@@ -1,0 +1,75 @@
+"""A trial: one row of trials.csv."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields
+from operator import attrgetter
+from typing import Any
+
+from hktune.core.operation import legacy_operation
+from hktune.core.outcome import Source, Status
+from hktune.core.problem import Problem
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One row of trials.csv. A field that does not apply is None and an empty cell, never 0."""
+
+    trial: int
+    m: int
+    n: int
+    k: int
+    dtype: str
+    epilogue: str
+    config_id: str
+    config: str
+    status: Status
+    detail: str | None = None
+    source: Source | None = None
+    time_us: float | None = None
+    time_us_low: float | None = None
+    time_us_high: float | None = None
+    samples: int | None = None
+    cache: str | None = None
+    tflops: float | None = None
+    baseline: str | None = None
+    baseline_us: float | None = None
+    relative_error: float | None = None
+    vgprs: int | None = None
+    agprs: int | None = None
+    sgprs: int | None = None
+    spills: int | None = None
+    lds_bytes: int | None = None
+    scratch_bytes: int | None = None
+    waves_per_simd: int | None = None
+    compile_s: float | None = None
+    object_sha256: str | None = None
+    template: str | None = None
+    template_sha256: str | None = None
+    compiler: str | None = None
+    target: str | None = None
+    device: str | None = None
+    strategy: str | None = None
+    seed: int | None = None
+    started_at: str | None = None
+
+    @property
+    def problem(self) -> Problem:
+        return Problem(self.m, self.n, self.k, legacy_operation(self.dtype, self.epilogue))
+
+    def numbered(self, number: int) -> Trial:
+        """The same row under another number."""
+        return Trial(number, *_unnumbered(self))
+
+
+_unnumbered: Callable[[Trial], tuple[Any, ...]] = attrgetter(*(field.name for field in fields(Trial)[1:]))
+
+
+def by_problem(trials: Iterable[Trial]) -> dict[Problem, list[Trial]]:
+    """The trials of each problem, in their order; problems in the order in which they come."""
+    grouped: dict[tuple[int, int, int, str, str], list[Trial]] = defaultdict(list)
+    for trial in trials:
+        grouped[trial.m, trial.n, trial.k, trial.dtype, trial.epilogue].append(trial)
+    return {own[0].problem: own for own in grouped.values()}
