@@ -157,12 +157,28 @@ def written(page: str, differences: list[Difference]) -> str:
     for fence in reversed(fences(page)):
         content = []
         for command in fence.commands:
-            real = next((d.printed for d in differences if d.command.text == command.text), command.expected)
+            real = next((d.printed for d in differences if d.command == command), None)
             content += f"$ {command.text}".splitlines()
-            content += [part for line in real for part in _wrapped(line)]
+            content += command.expected if real is None else _refreshed(command.expected, real)
         if fence.commands and not fence.not_run:
             lines[fence.first : fence.last] = content
     return "\n".join(lines) + "\n"
+
+
+def _refreshed(expected: list[str], printed: list[str]) -> list[str]:
+    """What was printed, with `...` where the page has it between or in lines that did not change."""
+    refreshed: list[str] = []
+    place, skipping = 0, False
+    for line in expected:
+        if line.strip() == "...":
+            skipping = True
+            continue
+        found = next((i for i in range(place, len(printed)) if matches([line], [printed[i]])), None)
+        if found is not None:
+            between = ["..."] if skipping else [part for new in printed[place:found] for part in _wrapped(new)]
+            refreshed += [*between, line]
+            place, skipping = found + 1, False
+    return refreshed + (["..."] if skipping else [part for new in printed[place:] for part in _wrapped(new)])
 
 
 def _wrapped(line: str) -> list[str]:

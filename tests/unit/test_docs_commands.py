@@ -6,7 +6,7 @@ import ast
 from pathlib import Path
 
 import pytest
-from docs_commands import fences, matches, run_page
+from docs_commands import fences, matches, run_page, written
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
@@ -74,3 +74,10 @@ def test_a_page_that_says_something_else_fails(tmp_path: Path) -> None:
     right = page.replace("one\n", "two\n").replace("```console", "<!-- exit code 3 -->\n```console")
     assert run_page(right, tmp_path) == []
     assert run_page(page.replace("```console", "<!-- not run: takes minutes -->\n```console"), tmp_path) == []
+
+
+def test_refreshing_a_page_keeps_what_it_leaves_out(tmp_path: Path) -> None:
+    page = "```console\n$ printf 'a 1\\nb\\nc\\nd\\n'\na ...\n...\nc\ne\n$ echo f\nf\n```\n"
+    refreshed = written(page, run_page(page, tmp_path))
+    assert refreshed == page.replace("\ne\n", "\nd\n")
+    assert run_page(refreshed, tmp_path) == []
