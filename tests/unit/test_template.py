@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
+import re
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,71 @@ def test_files_of_a_source_are_one_in_their_order(folder: Path, template: Templa
     edit(folder / "template.yaml", "rest.hip", "last.hip")
     with pytest.raises(TemplateError, match=r"last\.hip: cannot be read \(No such file"):
         load_template(folder)
+
+
+def included(folder: Path) -> None:
+    """The toy's source as a root that includes two files, one of them with the fields."""
+    constants, rest = (folder / "toy.hip").read_text().split("constexpr auto", 1)
+    (folder / "constants.hip.in").write_text(f"#pragma once\n{constants}")
+    (folder / "constants.hip").write_text("#error the form with fields is what is read\n")
+    (folder / "rest.hip").write_text(f'  # pragma once\n#include "constants.hip"\nconstexpr auto{rest}')
+    (folder / "toy.hip").write_text('#include "rest.hip"  // all of it\n#include "constants.hip"\n')
+
+
+def test_includes_of_files_beside_it_are_followed_each_once(folder: Path, template: Template) -> None:
+    included(folder)
+    assert load_template(folder).render(CONFIG).source == template.render(CONFIG).source
+    with (folder / "rest.hip").open("a") as rest:
+        rest.write('#include "toy.hip"\n#include "rest.hip"')
+    assert load_template(folder).render(CONFIG).source == template.render(CONFIG).source
+
+
+def test_every_file_that_is_read_counts_for_the_identity(folder: Path) -> None:
+    included(folder)
+    seen = {load_template(folder).sha256}
+    for name in ("constants.hip.in", "rest.hip", "toy.hip"):
+        with (folder / name).open("a") as file:
+            file.write("\n")
+        seen.add(load_template(folder).sha256)
+    assert len(seen) == 4
+    (folder / "constants.hip").write_text("// not read\n")
+    assert load_template(folder).sha256 in seen
+
+
+def test_includes_of_other_places_are_the_compilers(folder: Path) -> None:
+    lines = '#include <hip/hip_runtime.h>\n#include "kittens.cuh"\n// #include "toy.hip"\n'
+    (folder / "toy.hip").write_text(lines + (folder / "toy.hip").read_text())
+    assert load_template(folder).render(CONFIG).source.startswith(lines)
+
+
+@pytest.mark.parametrize(
+    "name", ["lost.hip", "../toy/rest.hip", "/etc/x.hip", "sub/x.hip", "a b.hip", f"{'a' * 200}.hip"]
+)
+def test_an_include_of_a_source_that_is_not_there_is_refused(folder: Path, name: str) -> None:
+    included(folder)
+    with (folder / "rest.hip").open("a") as rest:
+        rest.write(f'#include "{name}"\n')
+    with pytest.raises(TemplateError, match=re.escape(f'rest.hip: includes "{name}", which is not beside it: name a')):
+        load_template(folder)
+
+
+def test_included_files_are_bounded_and_plain(folder: Path) -> None:
+    included(folder)
+    for number in range(64):
+        (folder / f"x{number}.hip").write_text(f'#include "x{number + 1}.hip"\n')
+    (folder / "x64.hip").write_text(" " * 600_000)
+    (folder / "big.hip").write_text(" " * 600_000 + '\n#include "x64.hip"\n')
+    (folder / "words.hip").write_bytes(b"\xff")
+    os.mkfifo(folder / "pipe.hip")
+    for name, rule in (
+        ("x0.hip", r"x6[012]\.hip: is one of more than 64 sources"),
+        ("big.hip", r"x64\.hip: is the end of over 1048576 bytes of sources"),
+        ("words.hip", r"words\.hip: must be UTF-8"),
+        ("pipe.hip", r"pipe\.hip: is a pipe, not a source"),
+    ):
+        (folder / "toy.hip").write_text(f'#include "rest.hip"\n#include "{name}"\n')
+        with pytest.raises(TemplateError, match=rule):
+            load_template(folder)
 
 
 def test_launches_for_a_problem(template: Template) -> None:
