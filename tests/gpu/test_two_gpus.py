@@ -25,6 +25,7 @@ from hktune.dispatch import read_table
 from hktune.measure.measured import CONFIRMED
 from hktune.report.run_progress import RunProgress
 from hktune.space import load_space
+from hktune.tuning import benches
 from hktune.tuning.benches import GpuBench
 from hktune.tuning.run import RunOptions, tune
 from hktune.tuning.run_summary import RunSummary

@@ -12,6 +12,7 @@ from hktune.core.identity import Identity
 from hktune.core.operation import BF16_NT_BIAS
 from hktune.core.problem import Problem
 from hktune.core.settings import Settings
+from hktune.tuning import benches
 from hktune.tuning.benches import GpuBench, choose_device
 
 SPACES = Path(__file__).resolve().parents[2] / "search_spaces"
