@@ -1,4 +1,4 @@
-"""The HIP device on a real MI350X or MI355X: what no stand-in can show. docs/hip-device.md says how to run it."""
+"""The HIP device on a real MI350X or MI355X: what no stand-in can show. See docs/explanation/hip-device.md."""
 
 from __future__ import annotations
 
