@@ -9,7 +9,7 @@ from hktune.core.candidate import Candidate
 from hktune.core.config import Config
 from hktune.core.problem import Problem
 from hktune.space import SearchSpace
-from hktune.tuning.bench import OpenBench
+from hktune.tuning.benches import OpenBench
 from hktune.tuning.loop import Record, Search
 from hktune.tuning.neighbours import try_configs
 

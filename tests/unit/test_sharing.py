@@ -13,9 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from fakes import FormulaStopwatch, InstantExecutor
 from filelock import FileLock
 from test_run_ends import Run, Start, start, table_serves
-from test_tuner import LARGE, SMALL, BlockTime, Immediate, InOrder, Quiet, configs, run, search
+from test_tuner import LARGE, SMALL, InOrder, Quiet, block_plus_m, configs, run, search
 
 from hktune.core.candidate import Candidate
 from hktune.core.config import Config
@@ -135,7 +136,9 @@ class Other:
         self.released.append(candidate.config.id)
 
 
-def tuned(peers: Other, candidates: Sequence[Config], trials: int = 100) -> tuple[list[Trial], Immediate, InOrder]:
+def tuned(
+    peers: Other, candidates: Sequence[Config], trials: int = 100
+) -> tuple[list[Trial], InstantExecutor, InOrder]:
     """What one of two runs records and proves, and its strategy."""
     rows: list[Trial] = []
 
@@ -145,8 +148,8 @@ def tuned(peers: Other, candidates: Sequence[Config], trials: int = 100) -> tupl
         return made
 
     searches = [search(SMALL, candidates), search(LARGE, candidates)]
-    executor = Immediate(lambda _: None)
-    Tuner(searches, executor, BlockTime(), record, Budget(trials), Quiet(), peers=peers).run()
+    executor = InstantExecutor(capacity=2)
+    Tuner(searches, executor, FormulaStopwatch(block_plus_m), record, Budget(trials), Quiet(), peers=peers).run()
     strategy = searches[0].strategy
     assert isinstance(strategy, InOrder)
     return rows, executor, strategy

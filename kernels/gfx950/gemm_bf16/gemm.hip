@@ -1,4 +1,4 @@
-// C[M,N] = A[M,K] @ Bt[N,K]^T on gfx950: row-major, bf16 in and out, float32 accumulation.
+// C[M,N] = A[M,K] @ Bt[N,K]^T on gfx950: row-major, bf16 or float16 in and out, float32 accumulation.
 //
 // One workgroup computes one BLOCK_M x BLOCK_N block of C. Its warps keep a ring of STAGES K-tiles in LDS filled from
 // global memory and multiply out of it, K_STEP at a time. README.md draws the tiles and the pipeline and explains every
