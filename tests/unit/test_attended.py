@@ -32,7 +32,7 @@ print(run_to_end([sys.executable, "-c", child], Path(sys.argv[1]), 3.0))
 A_WORKER = """
 import sys
 from pathlib import Path
-from hktune.core.config import Config
+from hktune.core.candidate import Candidate
 from hktune.core.config import Config
 from hktune.core.outcome import Status
 from hktune.measure.stopwatch import Attempt

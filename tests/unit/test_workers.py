@@ -216,6 +216,7 @@ ORPHANED = """
 import os, signal, sys
 sys.path.insert(0, sys.argv[1])
 from test_workers import make_prove, drain
+from hktune.core.candidate import Candidate
 from hktune.core.config import Config
 from hktune.workers.executor import LocalExecutor
 if __name__ == "__main__":
