@@ -16,7 +16,7 @@ from hktune.core.problem import Problem
 from hktune.space.rules import Constraint, Parameter, Violation, filled, passes
 
 if TYPE_CHECKING:
-    from hktune.space.space import SearchSpace
+    from hktune.space.search_space import SearchSpace
 
 DESCENTS = 6
 """From so many of the seeds, the best by the estimate, what else it favours is sought."""
