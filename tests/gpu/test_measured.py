@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hktune.measure.operands import COLD_FACTOR, ELEMENT_BYTES
 
 from hktune.core.outcome import Timing
 from hktune.core.problem import Problem
 from hktune.core.settings import Settings
 from hktune.device.cuda import CudaDevice
 from hktune.measure.cublaslt import CublasLtAlgorithm
-from hktune.measure.operands import COLD_FACTOR, ELEMENT_BYTES
 from hktune.measure.stopping import CONFIRMING
 from hktune.space import load_space
 from hktune.tuning.bench import GpuBench

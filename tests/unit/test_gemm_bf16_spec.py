@@ -8,20 +8,20 @@ import numpy as np
 import numpy.typing as npt
 from gemm_bf16_variants import ROOT, compiled, proof
 
-from hktune.core.bf16 import bf16_values
 from hktune.core.config import Config
+from hktune.core.dtype import BF16
 from hktune.core.launch import Argument, Launch
 from hktune.core.outcome import Failure, Status
 from hktune.core.problem import Problem
 from hktune.core.variant import CodeObject, Variant
 from hktune.device.emulated import EmulatedDevice
-from hktune.verify import POISON, Operands, compare, random_operands
+from hktune.verify import Operands, compare, random_operands
 
 GOLDEN = ROOT / "tests" / "golden" / "spec_gemm.hip"
 LDS_BYTES = 160000  # what the specification's host function asks for
 THREADS = 512
 ARGUMENTS = (
-    *(Argument(name, "pointer") for name in ("a", "bt", "c")),
+    *(Argument(name, "pointer") for name in ("a", "b", "c")),
     *(Argument(name, "i32") for name in ("m", "n", "k")),
 )
 
@@ -58,7 +58,11 @@ def spec_kernel(block: int, problem: Problem) -> tuple[CodeObject, Launch]:
 
 def output_of(code: CodeObject, launch: Launch, problem: Problem, operands: Operands) -> npt.NDArray[np.uint16]:
     device = EmulatedDevice()
-    arrays = {"a": operands.a, "bt": operands.bt, "c": np.full((problem.m, problem.n), POISON)}
+    arrays = {
+        "a": operands.stored["a"],
+        "b": operands.stored["b"],
+        "c": np.full((problem.m, problem.n), BF16.poison_bits, np.uint16),
+    }
     buffers = {name: device.allocate(array.nbytes) for name, array in arrays.items()}
     for name, array in arrays.items():
         device.write(buffers[name], array)
@@ -76,7 +80,7 @@ def test_the_specified_256_kernel_is_right_but_truncates() -> None:
     output = output_of(code, launch, problem, operands)
     truncated = replace(operands, tolerance=2 * operands.tolerance)  # one bf16 step, where rounding errs by half of one
     assert compare(output, truncated) is None
-    values = bf16_values(output).astype(np.float64)
+    values = BF16.values(output).astype(np.float64)
     accumulated = operands.tolerance - 2.0**-8 * np.abs(operands.expected)  # what float32 additions may add
     assert np.all(np.abs(values) <= np.abs(operands.expected) + accumulated), "dropping bits never gains magnitude"
     rejected = proof(code, launch, problem)

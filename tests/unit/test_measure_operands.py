@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hktune.measure.operands import COLD_FACTOR, SETS_MAX, set_bytes, set_count
 
 from hktune.core.problem import Problem
 from hktune.measure.agreement import disagreement
-from hktune.measure.operands import COLD_FACTOR, SETS_MAX, set_bytes, set_count
 
 H100_L2_BYTES = 50 << 20
 MI350X_INFINITY_CACHE_BYTES = 256 << 20
