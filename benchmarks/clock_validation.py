@@ -25,6 +25,7 @@ from rich.progress import track
 from hktune.core.arch import Arch, arch_named
 from hktune.core.problem import Problem
 from hktune.core.settings import Settings
+from hktune.core.shipped import DEFAULT_SPACE
 from hktune.emulator.clock import launch_time
 from hktune.emulator.clock.memory_traffic import tile_order
 from hktune.measure.stopwatch import Attempt
@@ -53,7 +54,7 @@ def main() -> None:
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("measured", type=Path)
-    parser.add_argument("--space", type=Path, default=Path("search_spaces/gfx950_gemm_bf16.yaml"))
+    parser.add_argument("--space", type=Path, default=DEFAULT_SPACE)
     parser.add_argument("--hipkittens", type=Path, default=None)
     parser.add_argument("--configs", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)

@@ -24,6 +24,7 @@ from hktune.core.operation import BF16_NT, BF16_NT_BIAS
 from hktune.core.outcome import Failure
 from hktune.core.problem import Problem
 from hktune.core.settings import Settings
+from hktune.core.shipped import DEFAULT_SPACE
 from hktune.device.emulated import EmulatedDevice
 from hktune.space import SearchSpace, load_space
 from hktune.verify import verify
@@ -77,7 +78,7 @@ def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--configs", type=int, default=300)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--space", type=Path, default=Path("search_spaces/gfx950_gemm_bf16.yaml"))
+    parser.add_argument("--space", type=Path, default=DEFAULT_SPACE)
     parser.add_argument("--hipkittens", type=Path, default=None)
     return parser.parse_args()
 

@@ -30,6 +30,7 @@ from hktune.core.operation import legacy_words
 from hktune.core.outcome import Source, Status
 from hktune.core.problem import Problem
 from hktune.core.settings import Settings
+from hktune.core.shipped import DEFAULT_SPACE
 from hktune.core.trial import Trial
 from hktune.core.variant import CodeObject
 from hktune.dispatch import read_table, write_table
@@ -42,7 +43,6 @@ from hktune.tuning.trial_rows import now
 from hktune.workers.prover import COMPILE_DEADLINE_S
 
 ROOT = Path(__file__).resolve().parents[1]
-SPACE = ROOT / "search_spaces" / "gfx950_gemm_bf16.yaml"
 PUBLISHED = ROOT / "results" / "gfx950-emulated"
 COMPILED = 8  # of the configs, the fastest everywhere
 
@@ -98,7 +98,7 @@ def main() -> None:
 
 
 def measure(folder: Path, options: argparse.Namespace) -> None:
-    space = load_space(SPACE)
+    space = load_space(DEFAULT_SPACE)
     problems = [problem for _, problem in zip(range(options.shapes), made_up_problems(), strict=False)]
     shapes = folder / "shapes.yaml"
     folder.mkdir(exist_ok=True)
@@ -142,7 +142,7 @@ def made_up_problems() -> Iterator[Problem]:
 
 def make_trials(folder: Path, space: SearchSpace, problems: list[Problem], configs: int) -> None:
     """A whole results directory, and its odd and even rows as two shards."""
-    bench = EmulatedBench(SPACE, 0, Settings.from_environment(os.environ))
+    bench = EmulatedBench(DEFAULT_SPACE, 0, Settings.from_environment(os.environ))
     compiler = bench.compiler
     rng = random.Random(0)
     drawn = {config.id: config for config in [space.config({}), *(space.sample(rng) for _ in range(configs * 2))]}

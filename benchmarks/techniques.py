@@ -25,6 +25,7 @@ from hktune.core.outcome import Failure, Timing
 from hktune.core.problem import Problem
 from hktune.core.settings import Settings
 from hktune.core.shapes import load_shapes
+from hktune.core.shipped import DEFAULT_SPACE
 from hktune.measure.modelled import ModelledStopwatch
 from hktune.measure.stopwatch import Attempt
 from hktune.space import SearchSpace, load_space
@@ -75,7 +76,7 @@ def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--configs", type=int, default=300, help="variants to prove")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--space", type=Path, default=Path("search_spaces/gfx950_gemm_bf16.yaml"))
+    parser.add_argument("--space", type=Path, default=DEFAULT_SPACE)
     parser.add_argument("--shapes", type=Path, default=Path("shapes.yaml"))
     parser.add_argument("--hipkittens", type=Path, default=None)
     return parser.parse_args()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,6 +38,49 @@ def add_space(
         metavar="FILE",
         help=f"{purpose}; a file, or the name of one that comes with hktune: {names}",
     )
+
+
+def add_shapes(parser: argparse.ArgumentParser, purpose: str, *, required: bool = False) -> None:
+    """--shapes."""
+    parser.add_argument("--shapes", type=path_given, required=required, metavar="FILE", help=purpose)
+
+
+def add_out(parser: argparse.ArgumentParser, purpose: str, *, required: bool = True, metavar: str = "DIR") -> None:
+    """-o, --out."""
+    parser.add_argument("-o", "--out", type=path_given, required=required, metavar=metavar, help=purpose)
+
+
+def add_table_directory(parser: argparse.ArgumentParser) -> None:
+    """The directory that has the table."""
+    parser.add_argument("directory", type=path_given, metavar="DIR", help="the results directory with the table")
+
+
+def add_trials(parser: argparse.ArgumentParser) -> None:
+    """Where trials are read from, at least one place."""
+    parser.add_argument(
+        "trials", nargs="+", type=path_given, metavar="DIR_OR_CSV", help="results directories, or their trials.csv"
+    )
+
+
+def add_device(parser: argparse.ArgumentParser, kinds: Sequence[str], purpose: str) -> None:
+    """--device, one of `kinds` or the best one here."""
+    parser.add_argument("--device", choices=("auto", *kinds), default="auto", help=purpose)
+
+
+def add_prebuilt(parser: argparse.ArgumentParser, purpose: str) -> None:
+    """--prebuilt."""
+    parser.add_argument("--prebuilt", type=path_given, metavar="DIR", help=purpose)
+
+
+def add_cache(parser: argparse.ArgumentParser) -> None:
+    """--cache."""
+    purpose = "of a GPU, when timing (default: %(default)s)"
+    parser.add_argument("--cache", choices=("cold", "warm"), default="cold", help=purpose)
+
+
+def add_key(parser: argparse.ArgumentParser, purpose: str, *, required: bool = True) -> None:
+    """--key."""
+    parser.add_argument("--key", type=path_given, required=required, metavar="FILE", help=purpose)
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:

@@ -6,7 +6,15 @@ import argparse
 import os
 from typing import TYPE_CHECKING
 
-from hktune.commands.arguments import add_config_words, add_seed, add_space, path_given, problem
+from hktune.commands.arguments import (
+    add_cache,
+    add_config_words,
+    add_device,
+    add_prebuilt,
+    add_seed,
+    add_space,
+    problem,
+)
 from hktune.commands.parser import DONE, FAILED, Command
 from hktune.core.errors import InputError
 from hktune.core.outcome import Failure
@@ -21,14 +29,12 @@ if TYPE_CHECKING:
 def _add_options(parser: argparse.ArgumentParser) -> None:
     """The options of `hktune bench`."""
     add_space(parser, "the search space (default: the device's own)")
-    parser.add_argument("--device", choices=("auto", "hip", "cuda"), default="auto", help="default: the one here")
+    add_device(parser, ("hip", "cuda"), "default: the one here")
     parser.add_argument(
         "--problem", type=problem, action="append", metavar="MxNxK", help="may be given again; without: only proved"
     )
-    parser.add_argument(
-        "--prebuilt", type=path_given, metavar="DIR", help="take the object from what hktune build left"
-    )
-    parser.add_argument("--cache", choices=("cold", "warm"), default="cold", help="when timing (default: cold)")
+    add_prebuilt(parser, "take the object from what hktune build left")
+    add_cache(parser)
     add_seed(parser, "the random operands")
     add_config_words(parser)
 

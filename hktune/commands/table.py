@@ -9,7 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hktune import __version__
-from hktune.commands.arguments import COUNT_MAX, add_hipkittens, add_space, number, path_given
+from hktune.commands.arguments import (
+    COUNT_MAX,
+    add_hipkittens,
+    add_key,
+    add_out,
+    add_shapes,
+    add_space,
+    add_table_directory,
+    add_trials,
+    number,
+)
 from hktune.commands.parser import DONE, FAILED, Command, Parser
 from hktune.core.errors import InputError, StoreError, TableError
 from hktune.core.escaped import escaped
@@ -42,10 +52,8 @@ def add_table_group(commands: argparse._SubParsersAction[Parser]) -> None:
 
 
 def _add_build_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "trials", nargs="+", type=path_given, metavar="DIR_OR_CSV", help="results directories, or their trials.csv"
-    )
-    parser.add_argument("-o", "--out", type=path_given, required=True, metavar="DIR", help="where the table goes")
+    add_trials(parser)
+    add_out(parser, "where the table goes")
     add_space(parser, "the search space of the trials (default: gfx950's)", default=DEFAULT_SPACE)
     parser.add_argument("--reproducible", action="store_true", help="only kernels that give equal bits on every launch")
     parser.add_argument(
@@ -55,22 +63,13 @@ def _add_build_options(parser: argparse.ArgumentParser) -> None:
         metavar="X",
         help="factor beyond the outermost tuned m to serve (default: %(default)s)",
     )
-    parser.add_argument(
-        "--shapes",
-        type=path_given,
-        metavar="FILE",
-        help="gives shapes names (default: tables beside the trials)",
-    )
+    add_shapes(parser, "gives shapes names (default: tables beside the trials)")
     add_hipkittens(parser)
 
 
-def _add_directory(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("directory", type=path_given, metavar="DIR", help="the results directory with the table")
-
-
 def _add_doctor_options(parser: argparse.ArgumentParser) -> None:
-    _add_directory(parser)
-    parser.add_argument("--shapes", type=path_given, metavar="FILE", help="the shapes that will be called: shapes.yaml")
+    add_table_directory(parser)
+    add_shapes(parser, "the shapes that will be called: shapes.yaml")
     parser.add_argument(
         "--device",
         default="auto",
@@ -80,18 +79,18 @@ def _add_doctor_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--allow-modelled", action="store_true", help="modelled times are no fault, as for load(allow_modelled=True)"
     )
-    parser.add_argument("--key", type=path_given, metavar="FILE", help="the public key that must have signed it")
+    add_key(parser, "the public key that must have signed it", required=False)
     _add_pins(parser)
 
 
 def _add_private_key(parser: argparse.ArgumentParser) -> None:
-    _add_directory(parser)
-    parser.add_argument("--key", type=path_given, required=True, metavar="FILE", help="ed25519 private key, PEM")
+    add_table_directory(parser)
+    add_key(parser, "ed25519 private key, PEM")
 
 
 def _add_public_key(parser: argparse.ArgumentParser) -> None:
-    _add_directory(parser)
-    parser.add_argument("--key", type=path_given, required=True, metavar="FILE", help="ed25519 public key, PEM")
+    add_table_directory(parser)
+    add_key(parser, "ed25519 public key, PEM")
     _add_pins(parser)
 
 
@@ -305,7 +304,7 @@ _COMMANDS = (
     Command(
         "show",
         "print a table, and check its objects",
-        _add_directory,
+        add_table_directory,
         _show,
         examples=("hktune table show out/gfx950-emulated",),
     ),

@@ -13,14 +13,20 @@ if TYPE_CHECKING:
 
 
 class Baseline(Protocol):
-    """A way to have a problem computed that hktune has to beat. `name` says whose, and which version."""
+    """A way to have a problem computed that hktune has to beat. One thread at a time."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Whose it is, and which version: one line that does not change."""
 
     def prepare(self, problem: Problem, operands: OperandSet, stream: int) -> Callable[[OperandSet], None]:
-        """What puts one launch on `stream`, for any set of operands of `problem`. Everything slow (handles, workspace,
-        the choice of an algorithm) is done before it is returned; nothing waits for the device after that."""
+        """What puts one launch on `stream`, for any set of operands of `problem`: it writes all of `c`, from what the
+        others hold when it runs, and nothing else.
+
+        Everything slow (handles, workspace, the choice of an algorithm) is done before it is returned; it waits for
+        nothing and may be captured. Preparing may compute `operands` once. Several problems may be prepared at once.
+        Raises DeviceError, in `prepare`, for a problem that it has no way to compute.
+        """
 
 
 class TorchBaseline:

@@ -32,11 +32,17 @@ class Attempt:
 
 
 class Stopwatch(Protocol):
-    """Times proved variants. `source` says what its times are, and every Timing it gives carries the same word.
+    """Times proved variants. One thread at a time.
 
-    `time` takes an attempt without failure and returns a Failure, not an exception, when the launch fails.
+    `source` says what its times are, and every Timing it gives carries the same word. A measured time names what it was
+    measured beside and that one's time of the same rounds; the vendor has no modelled time.
     """
 
     source: Source
 
-    def time(self, attempt: Attempt, problem: Problem) -> Timing | Failure: ...
+    def time(self, attempt: Attempt, problem: Problem) -> Timing | Failure:
+        """The time of one launch on `problem`, in us, of an attempt without failure; a Failure, not an exception, when
+        this variant cannot be launched or its product is wrong. Changes neither. The same may be asked again.
+
+        Raises HktuneError for what no variant is to blame for, and KernelFault where the device is lost with it.
+        """

@@ -97,8 +97,8 @@ class ServedShapes:
             return None
         if kind.asks_gradient and grad_enabled():
             if bias is None:
-                return self.taped(left, right, self, launch)  # type: ignore[no-any-return]
-            return self.taped(left, right, self, launch, bias)  # type: ignore[no-any-return]
+                return self.taped(left, right, self, launch)
+            return self.taped(left, right, self, launch, bias)
         return self.result(launch, left, right, bias)
 
     def remember(self, launch: PreparedLaunch, operands: tuple[Tensor | None, ...], is_autocast: bool = False) -> None:

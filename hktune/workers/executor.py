@@ -62,30 +62,38 @@ def memory_there_bytes() -> int:
 
 
 class Executor(Protocol):
-    """Where variants are compiled and proved.
+    """Where variants are compiled and proved. One thread drives an executor.
 
-    `submit` never blocks and takes at most `capacity` configs at once; `collect` returns what has finished, waiting up
-    to `timeout_s` for a first one. A config whose workers died or overran its deadline comes back as a failed Attempt.
-    Both raise HktuneError, as a worker did, for what no config is to blame for.
+    Every config that was submitted comes back from `collect` once, in any order. What goes wrong with it (it does not
+    compile, it is wrong, its worker died or overran the deadline) is its Attempt's failure, and costs no other config.
+    `submit` and `collect` raise HktuneError, as a worker did, for what no config is to blame for: then the run is over.
     """
 
     capacity: int
+    """So many configs may be in hand at once; it does not change."""
 
     @property
-    def pending(self) -> int: ...
+    def pending(self) -> int:
+        """Configs that were submitted and have not come back."""
 
-    def submit(self, config: Config) -> None: ...
+    def submit(self, config: Config) -> None:
+        """Take `config` in hand and wait for nothing. Only while `pending` is below `capacity`."""
 
-    def collect(self, timeout_s: float) -> list[Attempt]: ...
+    def collect(self, timeout_s: float) -> list[Attempt]:
+        """What has finished, waiting up to `timeout_s` for a first one; nothing, and at once, when none is pending.
 
-    def close(self) -> None: ...
+        It may come back with nothing before the time is up: a worker said that it is ready, or was replaced.
+        """
+
+    def close(self) -> None:
+        """End all workers and what they have in hand. May be called twice; nothing else may be called after it."""
 
 
 @dataclass
 class _Slot:
     """One worker and what it has in hand: `until` (attended_s) is when that is overdue."""
 
-    worker: Worker
+    worker: Worker[Config, Attempt]
     config: Config | None = None
     until: float = 0.0
     timed: bool = False
@@ -141,7 +149,7 @@ class LocalExecutor:
         for slot in self._slots:
             slot.worker.stop()
 
-    def _start(self) -> Worker:
+    def _start(self) -> Worker[Config, Attempt]:
         return start_worker(self._make_prove, memory_bytes=self._memory_bytes)
 
     def _replace(self, slot: _Slot) -> None:
@@ -160,8 +168,7 @@ class LocalExecutor:
         try:
             if slot.worker.heard():
                 slot.config = None
-                attempt: Attempt = slot.worker.receive()
-                return attempt
+                return slot.worker.receive()
         except WorkerBroke as defect:
             return Attempt(config, Failure(Status.CRASHED, f"in the worker: {defect}"))
         except WorkerDied as died:

@@ -126,7 +126,7 @@ class GpuWorker:
         self._make_serve = make_serve
         self._deadline_s = deadline_s
         self._open_deadline_s = open_deadline_s
-        self._worker: Worker | None = None
+        self._worker: Worker[Request | None, Answer] | None = None
         self._busy_before_s = 0.0  # of workers that are gone
         self._busy_here_s = 0.0
         self._interrupted = threading.Event()
@@ -212,12 +212,11 @@ class GpuWorker:
                 self.check_interrupt()
                 if attended_s() >= until:
                     return Failure(Status.TIMEOUT, f"no answer after {deadline_s:.0f} s; the worker was replaced")
-            answer: Answer = worker.receive()
+            return worker.receive()
         except WorkerBroke as defect:
             return Failure(Status.CRASHED, f"in the worker: {defect}")
         finally:
             self.usage.asked_s += time.monotonic() - started_s
-        return answer
 
     def _replace_next_time(self) -> None:
         self.close()

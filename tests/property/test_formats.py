@@ -19,9 +19,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hktune.core.config import Config, compact_json
+from hktune.core.dtype import DTYPES
 from hktune.core.errors import TableError
+from hktune.core.operation import KINDS, LAYOUTS, SCALES, STEPS, Operation, operation_of
 from hktune.core.outcome import Source, Status
-from hktune.core.shapes import ENTRY_KEYS
+from hktune.core.problem import Problem
+from hktune.core.shapes import ENTRY_KEYS, load_shapes
 from hktune.core.trial import Trial
 from hktune.dispatch import Entry, Reason, Table, read_table, table_json
 from hktune.dispatch.files import content_sha256
@@ -45,6 +48,38 @@ SIZES = st.integers(1, 2**40)
 WORDS = st.text("".join(sorted(set(map(chr, range(0x21, 0x7F))) - set('",\\'))), min_size=1, max_size=64)
 SHA256 = st.text("0123456789abcdef", min_size=64, max_size=64)
 CONFIGS = st.dictionaries(TEXT, st.one_of(st.integers(), st.booleans(), TEXT | NASTY), max_size=4).map(Config)
+
+
+OPERATIONS = st.builds(
+    Operation,
+    a=st.sampled_from(sorted(DTYPES)),
+    layout=st.sampled_from(LAYOUTS),
+    b=st.sampled_from(["", *DTYPES]),
+    c=st.sampled_from(["", *DTYPES]),
+    epilogue=st.lists(st.sampled_from(STEPS), unique=True).map(tuple),
+    scales=st.sampled_from(["", *SCALES]),
+    kind=st.sampled_from(KINDS),
+)
+SIDE = st.integers(1, 2**15)  # of which no matrix is too large
+
+
+@given(OPERATIONS, OPERATIONS)
+def test_an_operation_comes_back_from_its_text_which_no_other_has(operation: Operation, other: Operation) -> None:
+    assert operation_of(str(operation)) == operation
+    assert (str(operation) == str(other)) == (operation == other)
+
+
+@BUSY
+@given(st.lists(st.builds(Problem, SIDE, SIDE, SIDE, OPERATIONS), min_size=1, max_size=5, unique=True), OPERATIONS)
+def test_problems_of_any_operations_come_back_from_a_shapes_file(problems: list[Problem], usual: Operation) -> None:
+    """Each as an entry of its own, where the file's operation stands for those that have it."""
+    rows = [{"m": problem.m, "n": problem.n, "k": problem.k} for problem in problems]
+    said = [{} if each.operation == usual else {"operation": str(each.operation)} for each in problems]
+    shapes = {"operation": str(usual), "shapes": [row | own for row, own in zip(rows, said, strict=True)]}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "shapes.yaml"
+        path.write_text(json.dumps(shapes))  # which is YAML
+        assert list(load_shapes(path).problems) == problems
 
 
 def _field(name: str) -> st.SearchStrategy[Any]:

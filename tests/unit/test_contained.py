@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from instant_executor import InstantExecutor
+from fakes import InstantExecutor
 
 from hktune.core.config import Config
 from hktune.core.errors import DeviceError, MachineError

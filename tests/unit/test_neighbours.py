@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
-from instant_executor import InstantExecutor
+from fakes import FormulaStopwatch, InstantExecutor
 
 from hktune.core.config import Config
 from hktune.core.operation import legacy_words
@@ -70,13 +70,6 @@ class Together(ContainedStopwatch):
         return Confirmation(tuple(measured), {})
 
 
-class Model:
-    source = Source.MODELLED
-
-    def time(self, attempt: Attempt, problem: Problem) -> Timing:
-        return Timing(Source.MODELLED, 11.0)
-
-
 def meetings(rows: Sequence[Trial]) -> list[tuple[str, int, int]]:
     return sorted((Config.from_json(each.config)["name"], each.m, each.n) for each in rows)
 
@@ -103,7 +96,7 @@ def test_where_time_is_modelled_each_is_proved_once_and_timed_alone() -> None:
         rows.append(replace(row(str(attempt.config["name"]), problem, outcome.source, ""), time_us=outcome.time_us))
         return rows[-1]
 
-    work = OpenBench(InstantExecutor(), Model())
+    work = OpenBench(InstantExecutor(), FormulaStopwatch())
     time_neighbours(LENIENT, FAMILY, work, lambda: rows, record, lambda trial: trial)
     assert meetings(rows[before:]) == EXPECTED
     assert {trial.time_us for trial in rows[before:]} == {11.0}
@@ -112,7 +105,7 @@ def test_where_time_is_modelled_each_is_proved_once_and_timed_alone() -> None:
 def test_shapes_of_another_run_are_left_alone() -> None:
     rows = searched(Source.MODELLED, "")
     time_neighbours(
-        LENIENT, [ELSEWHERE], OpenBench(InstantExecutor(), Model()), lambda: rows, never, lambda trial: trial
+        LENIENT, [ELSEWHERE], OpenBench(InstantExecutor(), FormulaStopwatch()), lambda: rows, never, lambda trial: trial
     )
     assert len(rows) == len(FAMILY) + 1
 

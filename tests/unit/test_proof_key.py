@@ -150,7 +150,7 @@ def test_another_judge_or_another_numpy_proves_anew(task: ProofTask, monkeypatch
 def test_the_judge_changes_with_any_of_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = Path(hktune.__file__).parent
     shutil.copytree(root, tmp_path / "hktune", ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(record, "_ROOT", tmp_path / "hktune")
+    monkeypatch.setattr(record, "PACKAGE", tmp_path / "hktune")
     before = judge_sha256.__wrapped__()
     for name in ("device/amd_launch.py", "emulator/instructions/cdna4.json", "core/arch.py", "core/bf16.py"):
         with (tmp_path / "hktune" / name).open("a") as file:

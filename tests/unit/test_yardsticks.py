@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from instant_executor import InstantExecutor
+from fakes import FormulaStopwatch, InstantExecutor
 
 from hktune.core.config import Config
 from hktune.core.errors import SpaceError
-from hktune.core.outcome import Failure, Source, Timing
+from hktune.core.operation import legacy_words
+from hktune.core.outcome import Failure, Status, Timing
 from hktune.core.problem import Problem
 from hktune.core.trial import Trial
 from hktune.measure.stopwatch import Attempt
@@ -25,13 +26,6 @@ SPACE = load_space(SPACE_FILE)
 LARGE, LOW, UNALIGNED = Problem(512, 512, 4096), Problem(511, 4096, 4096), Problem(512, 512, 1001)
 
 
-class Model:
-    source = Source.MODELLED
-
-    def time(self, attempt: Attempt, problem: Problem) -> Timing:
-        return Timing(Source.MODELLED, 11.0)
-
-
 def search(problem: Problem, *tried: Config, others: int = TRIALS_MIN) -> Search:
     domain = SPACE.domain(problem)
     ids = {config.id for config in tried} | {f"{number:016x}" for number in range(others)}
@@ -44,9 +38,11 @@ def timed(*searches: Search) -> list[tuple[Problem, int]]:
 
     def record(attempt: Attempt, problem: Problem, outcome: Timing | Failure) -> Trial:
         found.append((problem, int(attempt.config["block_m"])))
-        return Trial(0, *problem.key, attempt.config.id, attempt.config.json, "ok")  # type: ignore[arg-type]
+        m, n, k, _ = problem.key
+        words = legacy_words(problem.operation)
+        return Trial(0, m, n, k, *words, attempt.config.id, attempt.config.json, Status.OK)
 
-    time_yardsticks(SPACE, searches, OpenBench(InstantExecutor(), Model()), record)  # type: ignore[arg-type]
+    time_yardsticks(SPACE, searches, OpenBench(InstantExecutor(), FormulaStopwatch()), record)  # type: ignore[arg-type]
     return sorted(found)
 
 

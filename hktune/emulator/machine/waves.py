@@ -110,7 +110,7 @@ class Waves:
         self.active[waves] = unpack(self.scalars[EXEC : EXEC + 2, waves])
         self.full = bool(self.active[waves].all())
 
-    def mode_of(self, waves: Lanes) -> Array:
+    def mode_of(self, waves: Lanes) -> npt.NDArray[np.int64]:
         """What changes vector instructions of each wave, as one number: 0 for none, with the index where it counts."""
         modes = self.modes[waves]
         index = (self.scalars[M0, waves] & _INDEX_OF_M0).astype(np.int64) << GPR_INDEX.bit_length()
