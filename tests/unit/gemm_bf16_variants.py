@@ -64,7 +64,7 @@ def traced_proof(code: CodeObject, launch: Launch, problem: Problem) -> tuple[Pr
 
 
 def output_of(config: Config, problem: Problem, operands: Operands, grid: int | None = None) -> npt.NDArray[np.uint16]:
-    """C as the first `grid` workgroups (None: all) leave it, POISON where they do not write."""
+    """C as the first `grid` workgroups (None: all) leave it, poison where they do not write."""
     device, code = EmulatedDevice(), built(config)
     launch = space().template.launch(config, problem)
     if grid is not None:

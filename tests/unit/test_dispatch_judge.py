@@ -139,7 +139,7 @@ def test_a_cubin_is_held_against_the_same_rules() -> None:
     assert judged(cuda_row(), H100, H100, cubin()) == []
     swapped = [{"name": name, "kind": "pointer"} for name in ("b", "a", "c")] + [{"name": "m", "kind": "i32"}]
     for changes, reason, says in [
-        ({"arguments": swapped}, "arguments", "takes bt as a tensor map, and the cubin has no box for it"),
+        ({"arguments": swapped}, "arguments", "takes b as a tensor map, and the cubin has no box for it"),
         ({"arguments": swapped[:3]}, "arguments", "takes 4 arguments, the launch gives 3"),
         ({"grid": ["m * 2 + 1", 1, 1]}, "resources", "grid (17, 1, 1) is not whole clusters of (2, 1, 1) blocks"),
         ({"grid": [2, 65536, 1]}, "resources", "too many blocks along y or z"),
