@@ -29,7 +29,7 @@ from hktune.core.shipped import DEFAULT_SPACE
 from hktune.measure.modelled import ModelledStopwatch
 from hktune.measure.stopwatch import Attempt
 from hktune.space import SearchSpace, load_space
-from hktune.tuning.bench import EmulatedBench
+from hktune.tuning.benches import EmulatedBench
 
 PROBLEMS = [
     Problem(8192, 8192, 8192),

@@ -1,4 +1,4 @@
-"""Writes docs/instructions.md: every instruction the emulator implements, and the tests that executed it.
+"""Writes docs/reference/instructions.md: every instruction the emulator implements, and the tests that executed it.
 
     python scripts/instruction_table.py [--check]
 
@@ -20,7 +20,7 @@ from hktune.core.errors import KernelFault
 from hktune.emulator.instructions import control, decode, program
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCUMENT = ROOT / "docs" / "instructions.md"
+DOCUMENT = ROOT / "docs" / "reference" / "instructions.md"
 TABLE = ROOT / "hktune" / "emulator" / "instructions" / "cdna4.json"
 TESTS = (
     "tests/unit/test_emulator_*.py",

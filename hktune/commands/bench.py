@@ -44,7 +44,7 @@ def _run(options: argparse.Namespace) -> int:
     from hktune.commands.config_words import ConfigWords
     from hktune.report.heartbeat import working
     from hktune.space import load_space, require_legal
-    from hktune.tuning.bench import GpuBench, choose_device
+    from hktune.tuning.benches import GpuBench, choose_device
 
     settings = Settings.from_environment(os.environ)
     kind, space_file = choose_device(options.device, options.space, settings)

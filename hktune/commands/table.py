@@ -235,7 +235,7 @@ def _show(options: argparse.Namespace) -> int:
 
 def _doctor(options: argparse.Namespace) -> int:
     from hktune.core.shapes import load_shapes
-    from hktune.tables.doctor import Call, examine_table
+    from hktune.tables.findings import Call, examine_table
 
     shapes = load_shapes(options.shapes) if options.shapes else ()
     calls = [Call(shape.problem, shape.name, shape.weight) for shape in shapes]

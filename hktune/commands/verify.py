@@ -31,7 +31,7 @@ def _run(options: argparse.Namespace) -> int:
     from hktune.core.outcome import Failure
     from hktune.report.heartbeat import working
     from hktune.space import load_space, require_legal
-    from hktune.tuning.bench import EmulatedBench
+    from hktune.tuning.benches import EmulatedBench
 
     if options.kernel:
         return verify_kernel(options)

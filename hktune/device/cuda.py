@@ -20,7 +20,7 @@ import numpy.typing as npt
 from hktune.core.errors import DeviceError, DeviceFull, InputError, KernelFault
 from hktune.core.identity import Identity
 from hktune.core.launch import Argument, Launch
-from hktune.device.arguments import pack_argument
+from hktune.device.argument_bytes import pack_argument
 from hktune.device.cuda_prepared import PointerSlot, PreparedCudaLaunch
 from hktune.device.device import Binding, Buffer, Clocks, Event, Graph, Kernel
 from hktune.device.device_buffer import DeviceBuffer, borrowed

@@ -2,7 +2,7 @@
 
 from hktune.space.domain import Domain
 from hktune.space.rules import Constraint, Parameter, Violation
-from hktune.space.space import SearchSpace, explain, load_space, require_legal
+from hktune.space.search_space import SearchSpace, explain, load_space, require_legal
 
 __all__ = [
     "Constraint",

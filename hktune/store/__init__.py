@@ -9,7 +9,7 @@ from hktune.store.environment import (
     read_environment,
     write_environment,
 )
-from hktune.store.merge import Merged, folder_of, merge, merged_trials, named_template
+from hktune.store.shards import Merged, folder_of, merge, merged_trials, named_template
 from hktune.store.trials import News, TrialStore, locked, read_frame, read_trials
 
 __all__ = [

@@ -4,7 +4,7 @@ May touch core, objects and dispatch.
 """
 
 from hktune.tables.breakpoints import Regret, cross_trials, regrets
-from hktune.tables.build import BuildOptions, build_table
 from hktune.tables.describe import describe
+from hktune.tables.from_trials import BuildOptions, build_table
 
 __all__ = ["BuildOptions", "Regret", "build_table", "cross_trials", "describe", "regrets"]

@@ -20,8 +20,8 @@ from hktune.core.outside_file import FileKind
 from hktune.core.problem import Problem, ProofProblem
 from hktune.core.variant import Variant
 from hktune.core.yaml_file import struct_of
-from hktune.template.description import Extent, TemplateDescription, Text
 from hktune.template.source import filled, placed_fields, read_source
+from hktune.template.template_schema import Extent, TemplateDescription, Text
 
 TEMPLATE_FILE = FileKind("a template", 1 << 20, TemplateError, "name a folder like those of kernels/")
 

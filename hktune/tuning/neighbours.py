@@ -16,7 +16,7 @@ from hktune.core.problem import Problem
 from hktune.core.trial import Trial, by_problem
 from hktune.space import SearchSpace
 from hktune.tables import cross_trials
-from hktune.tuning.bench import OpenBench
+from hktune.tuning.benches import OpenBench
 from hktune.tuning.confirmation import deciding, measure_together, slowness
 from hktune.tuning.loop import POLL_S, Record
 from hktune.workers.gpu_worker import ContainedStopwatch

@@ -35,7 +35,7 @@ from hktune.store import (
     write_environment,
 )
 from hktune.tables import BuildOptions, build_table
-from hktune.tuning.bench import Bench, EmulatedBench, GpuBench, OpenBench, choose_device
+from hktune.tuning.benches import Bench, EmulatedBench, GpuBench, OpenBench, choose_device
 from hktune.tuning.confirmation import confirm, deciding
 from hktune.tuning.gpus import choose_gpus
 from hktune.tuning.ledger import Ledger, SharedDirectory
@@ -43,9 +43,9 @@ from hktune.tuning.loop import Budget, Search, Tuner
 from hktune.tuning.neighbours import time_neighbours
 from hktune.tuning.prebuilt import read_built
 from hktune.tuning.progress import Progress
+from hktune.tuning.run_summary import RunSummary
 from hktune.tuning.side_by_side import side_by_side
 from hktune.tuning.strategies_apart import StrategiesApart
-from hktune.tuning.summary import RunSummary
 from hktune.tuning.trial_rows import RowContext, now, require_own
 from hktune.tuning.yardsticks import time_yardsticks
 from hktune.workers.executor import Limits

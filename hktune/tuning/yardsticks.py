@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from hktune.core.config import Config
 from hktune.core.problem import Problem
 from hktune.space import SearchSpace
-from hktune.tuning.bench import OpenBench
+from hktune.tuning.benches import OpenBench
 from hktune.tuning.loop import Record, Search
 from hktune.tuning.neighbours import try_configs
 

@@ -1,4 +1,4 @@
-"""The HIP device on a real MI350X or MI355X: what no stand-in can show. docs/hip-device.md says how to run it."""
+"""The HIP device on a real MI350X or MI355X: what no stand-in can show. See docs/explanation/hip-device.md."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hktune.core.settings import Settings
 from hktune.core.variant import CodeObject
 from hktune.device.device_buffer import DeviceBuffer
 from hktune.device.hip import HipDevice
-from hktune.space.space import load_space
+from hktune.space.search_space import load_space
 from hktune.verify import Proof, verify
 
 ROOT = Path(__file__).resolve().parents[2]

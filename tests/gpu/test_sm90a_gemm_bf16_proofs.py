@@ -16,7 +16,7 @@ from hktune.core.operation import BF16_NT_BIAS
 from hktune.core.problem import Problem
 from hktune.core.variant import CodeObject
 from hktune.device.cuda import CudaDevice, LoadedKernel
-from hktune.space.space import SearchSpace, load_space
+from hktune.space.search_space import SearchSpace, load_space
 from hktune.template import Template
 from hktune.verify import Proof, random_operands, verify
 

@@ -272,7 +272,7 @@ def test_the_header_names_the_fields_of_a_trial_in_order(tmp_path: Path) -> None
 
 
 def test_the_documentation_names_every_column_field_and_reason() -> None:
-    text = (Path(__file__).parents[2] / "docs" / "formats.md").read_text()
+    text = (Path(__file__).parents[2] / "docs" / "reference" / "formats.md").read_text()
     fields = {*Entry.__struct_fields__, *Kernel.__struct_fields__, *Launch.__struct_fields__, *Table.__struct_fields__}
     words = {*COLUMNS, *map(str, Status), *map(str, Reason), *ENTRY_KEYS, *fields, *Environment.__dataclass_fields__}
     assert {word for word in words if f"`{word}`" not in text} == set()

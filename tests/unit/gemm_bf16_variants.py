@@ -23,7 +23,7 @@ from hktune.device.emulated import EmulatedDevice
 from hktune.emulator.clock.trace import Trace
 from hktune.emulator.instructions.decode import Instruction, decode
 from hktune.objects.code_object import read_code_object
-from hktune.space.space import SearchSpace, load_space
+from hktune.space.search_space import SearchSpace, load_space
 from hktune.verify import Operands, Proof, verify
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -12,8 +12,8 @@ from hktune.core.identity import Identity
 from hktune.core.operation import BF16_NT_BIAS
 from hktune.core.problem import Problem
 from hktune.core.settings import Settings
-from hktune.tuning import bench
-from hktune.tuning.bench import GpuBench, choose_device
+from hktune.tuning import benches
+from hktune.tuning.benches import GpuBench, choose_device
 
 SPACES = Path(__file__).resolve().parents[2] / "search_spaces"
 GFX950, SM90A = SPACES / "gfx950_gemm_bf16.yaml", SPACES / "sm90a_gemm_bf16.yaml"
@@ -37,7 +37,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, *gpus: Identity) -> None:
             raise DeviceError(f"no {kind} device: install a driver")
         return Found(found[0])
 
-    monkeypatch.setattr(bench, "open_device", open_device)
+    monkeypatch.setattr(benches, "open_device", open_device)
 
 
 @pytest.mark.parametrize(

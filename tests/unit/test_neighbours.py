@@ -17,7 +17,7 @@ from hktune.measure.measured import CONFIRMED, Confirmation
 from hktune.measure.stopwatch import Attempt
 from hktune.space import SearchSpace
 from hktune.tables import cross_trials
-from hktune.tuning.bench import OpenBench
+from hktune.tuning.benches import OpenBench
 from hktune.tuning.neighbours import time_neighbours
 from hktune.workers.executor import Executor
 from hktune.workers.gpu_worker import ContainedStopwatch

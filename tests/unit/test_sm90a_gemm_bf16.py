@@ -16,7 +16,7 @@ from hktune.core.config import Config, Value
 from hktune.core.problem import Problem
 from hktune.core.variant import CodeObject
 from hktune.objects.cubin import TENSOR_MAP_BYTES, Box, Cubin, read_cubin
-from hktune.space.space import SearchSpace, load_space
+from hktune.space.search_space import SearchSpace, load_space
 
 pytest.importorskip("cuda.bindings.nvrtc", reason="pip install 'hktune[cuda]'")
 

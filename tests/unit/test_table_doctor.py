@@ -22,7 +22,7 @@ from hktune.core.variant import CodeObject
 from hktune.dispatch import read_table
 from hktune.space import load_space
 from hktune.store import TrialStore, capture_environment, write_environment
-from hktune.tables.doctor import Call, Finding, examine_table
+from hktune.tables.findings import Call, Finding, examine_table
 
 SMALL, LARGE = Problem(8, 128, 64), Problem(64, 128, 64)
 CALLS = [Call(SMALL, "small", 3.0), Call(LARGE, "large", 1.0)]

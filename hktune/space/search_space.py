@@ -20,10 +20,10 @@ from hktune.core.outside_file import FileKind
 from hktune.core.problem import Problem
 from hktune.core.shipped import KERNELS
 from hktune.core.yaml_file import read_yaml
-from hktune.space.description import ConstraintDescription, SpaceDescription
 from hktune.space.domain import Domain
 from hktune.space.fixed import fixed_choice
 from hktune.space.rules import Constraint, Parameter, Step, Violation, roots, schedule
+from hktune.space.space_schema import ConstraintDescription, SpaceDescription
 from hktune.template import Template, load_template
 from hktune.template.template import PROBLEM_NAMES
 
