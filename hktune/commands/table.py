@@ -6,7 +6,7 @@ import argparse
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hktune import __version__
 from hktune.commands.arguments import (
@@ -27,6 +27,7 @@ from hktune.core.settings import Settings
 from hktune.core.shipped import DEFAULT_SPACE, KERNELS
 
 if TYPE_CHECKING:
+    from hktune.core.config import Config
     from hktune.core.identity import Identity
     from hktune.core.launch_rule import LaunchRule
     from hktune.core.problem import Problem
@@ -197,7 +198,7 @@ class _Shelf:
                 return data
         return None
 
-    def _built(self, trial: Trial, config: Any) -> bytes:
+    def _built(self, trial: Trial, config: Config) -> bytes:
         from hktune.compile import compiler_for
         from hktune.workers.prover import built_again
 
