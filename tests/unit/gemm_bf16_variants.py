@@ -86,7 +86,7 @@ def output_of(config: Config, problem: Problem, operands: Operands, grid: int | 
 
 def model(config: Config) -> dict[str, int]:
     """The numbers of `config`, and those that the space derives from them, for a problem of 4096 cubed."""
-    derived = space().derived.values({**config, "arch": space().arch, "m": 4096, "n": 4096, "k": 4096})
+    derived = space().derived.values({**config, **space().template.records, "m": 4096, "n": 4096, "k": 4096})
     return {name: value for name, value in {**config, **derived}.items() if isinstance(value, int)}
 
 
