@@ -10,8 +10,8 @@ from hktune.core.outcome import Timing
 from hktune.core.problem import Problem
 from hktune.core.settings import Settings
 from hktune.device.cuda import CudaDevice
+from hktune.measure.arena import COLD_FACTOR
 from hktune.measure.cublaslt import CublasLtAlgorithm
-from hktune.measure.operands import COLD_FACTOR, ELEMENT_BYTES
 from hktune.measure.stopping import CONFIRMING
 from hktune.space import load_space
 from hktune.tuning.benches import GpuBench
@@ -62,20 +62,20 @@ def test_an_algorithm_of_the_vendors_computes_the_product(serving: Serving) -> N
     lt = next(baseline for baseline in baselines("cuda") if isinstance(baseline, CublasLtAlgorithm))
     stopwatch = serving.stopwatch
     operands = stopwatch._arena.sets(PROBLEMS[2])[0]
-    operands.c.fill_(float("nan"))
+    operands["c"].fill_(float("nan"))
     torch.cuda.synchronize()
     lt.prepare(PROBLEMS[2], operands, stopwatch.timer.stream)
     torch.cuda.synchronize()
-    expected = operands.a.double() @ operands.bt.double().T
-    torch.testing.assert_close(operands.c.double(), expected, rtol=2.0**-7, atol=2.0**-9 * 1048**0.5)
+    expected = operands["a"].double() @ operands["b"].double().T
+    torch.testing.assert_close(operands["c"].double(), expected, rtol=2.0**-7, atol=2.0**-9 * 1048**0.5)
 
 
 def test_cold_operands_exceed_the_cache(serving: Serving) -> None:
     for problem in PROBLEMS:
         sets = serving.stopwatch._arena.sets(problem)
-        touched = sum(ELEMENT_BYTES * (each.a.numel() + each.bt.numel() + each.c.numel()) for each in sets[1:])
+        touched = sum(tensor.nbytes for each in sets[1:] for tensor in each.values())
         assert touched >= COLD_FACTOR * serving.device.last_level_cache_bytes
-        assert len({each.a.data_ptr() for each in sets}) == len(sets)
+        assert len({each["a"].data_ptr() for each in sets}) == len(sets)
 
 
 def test_a_graph_of_the_same_launches_takes_the_same_time(serving: Serving, bench: GpuBench) -> None:
