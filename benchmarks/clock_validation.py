@@ -22,6 +22,7 @@ import numpy as np
 import pandas as pd
 from rich.progress import track
 
+from hktune.commands.arguments import add_hipkittens, add_space
 from hktune.core.arch import Arch, arch_named
 from hktune.core.problem import Problem
 from hktune.core.settings import Settings
@@ -54,8 +55,8 @@ def main() -> None:
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("measured", type=Path)
-    parser.add_argument("--space", type=Path, default=DEFAULT_SPACE)
-    parser.add_argument("--hipkittens", type=Path, default=None)
+    add_space(parser, "the search space (default: gfx950's)", default=DEFAULT_SPACE)
+    add_hipkittens(parser)
     parser.add_argument("--configs", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rows", action="store_true", help="print every shape")
