@@ -24,6 +24,7 @@ from rich.progress import track
 
 from hktune.commands.arguments import add_hipkittens, add_space
 from hktune.core.arch import Arch, arch_named
+from hktune.core.candidate import Candidate
 from hktune.core.problem import Problem
 from hktune.core.settings import Settings
 from hktune.core.shipped import DEFAULT_SPACE
@@ -72,7 +73,7 @@ def proved(space: SearchSpace, options: argparse.Namespace) -> list[Attempt]:
         sampled[config.id] = config
     settings = Settings.from_environment(os.environ)
     prover = EmulatedBench(options.space, options.seed, settings, options.hipkittens)()
-    attempts = [prover(config) for config in track(sampled.values(), "proving", transient=True)]
+    attempts = [prover(Candidate(config)) for config in track(sampled.values(), "proving", transient=True)]
     return [attempt for attempt in attempts if attempt.profile is not None]
 
 
