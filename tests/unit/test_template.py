@@ -246,9 +246,9 @@ def test_a_source_that_is_no_file_or_no_text_is_refused(folder: Path) -> None:
 
 def with_operations(folder: Path) -> Template:
     """The toy template for two formats, which its source names, and with a bias, which it does not."""
-    edit(folder / "template.yaml", "fields:", "operations: [bf16.nt, bf16.nt+bias, f16.nt, f16.nt+bias]\nfields:")
-    edit(folder / "template.yaml", "fields: {", "fields: {element: operation.a_dtype, ")
-    source = next(path for path in folder.iterdir() if path.suffix in (".hip", ".cu"))
+    operations = "operations: [bf16.nt, bf16.nt+bias, f16.nt, f16.nt+bias]"
+    edit(folder / "template.yaml", "fields: {", f"{operations}\nfields: {{element: operation.a_dtype, ")
+    source = folder / "toy.hip"
     source.write_text(source.read_text() + "using element = ${element};\n")
     return load_template(folder)
 
@@ -292,7 +292,7 @@ def test_an_operation_that_it_cannot_do_is_refused(template: Template, text: str
     ],
 )
 def test_operations_that_are_none_are_one_line(folder: Path, operations: str, says: str) -> None:
-    edit(folder / "template.yaml", "fields:", f"operations: {operations}\nfields:")
+    edit(folder / "template.yaml", "fields: {", f"operations: {operations}\nfields: {{")
     with pytest.raises(TemplateError, match=says):
         load_template(folder)
 
