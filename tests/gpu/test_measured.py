@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from hktune.core.candidate import Candidate
 from hktune.core.outcome import Timing
 from hktune.core.problem import Problem
 from hktune.core.settings import Settings
@@ -33,7 +34,7 @@ def serving(bench: GpuBench) -> Serving:
 
 @pytest.mark.parametrize("problem", PROBLEMS, ids=str)
 def test_a_kernel_is_timed_beside_the_vendor(serving: Serving, bench: GpuBench, problem: Problem) -> None:
-    attempt = bench()(load_space(SPACE).config({}))
+    attempt = bench()(Candidate(load_space(SPACE).config({})))
     assert serving.proved(attempt).failure is None
     timing = serving.stopwatch.time(attempt, problem)
     assert isinstance(timing, Timing), timing
@@ -49,7 +50,7 @@ def test_a_kernel_is_timed_beside_the_vendor(serving: Serving, bench: GpuBench, 
 
 def test_finalists_share_rounds_with_every_way_of_the_vendors(serving: Serving, bench: GpuBench) -> None:
     space = load_space(SPACE)
-    attempts = [bench()(config) for config in (space.config({}), space.config({"store_buffers": 2}))]
+    attempts = [bench()(Candidate(config)) for config in (space.config({}), space.config({"store_buffers": 2}))]
     confirmation = serving.stopwatch.confirm(attempts, PROBLEMS[1])
     assert all(isinstance(time, Timing) for time in confirmation.finalists), confirmation
     assert any(name.startswith("cuBLASLt algorithm") for name in confirmation.rivals)
@@ -79,7 +80,7 @@ def test_cold_operands_exceed_the_cache(serving: Serving) -> None:
 
 
 def test_a_graph_of_the_same_launches_takes_the_same_time(serving: Serving, bench: GpuBench) -> None:
-    attempt = bench()(load_space(SPACE).config({}))
+    attempt = bench()(Candidate(load_space(SPACE).config({})))
     sides = [serving.stopwatch.side(attempt, PROBLEMS[1]) for _ in range(2)]
     [comparison] = serving.stopwatch.compared_graphs(sides, CONFIRMING)
     assert abs(comparison.ratio.median - 1) < 0.01, comparison

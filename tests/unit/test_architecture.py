@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -127,6 +128,16 @@ def test_imports_in_functions_and_for_type_checking_count(tmp_path: Path) -> Non
     assert in_cycles(checkout.file_imports) == {
         f"hktune.{name}" for name in ("first.a", "second.b", "third", "third.c")
     }
+
+
+TWICE = {"hip.py", "table.py", "operands.py", "verify.py"}
+"""docs/explanation/structure.md says why."""
+
+
+def test_a_files_name_says_what_is_in_it_and_so_is_one_files() -> None:
+    """But for names that mean the same thing twice: a command's, or what an implementation is for."""
+    names = Counter(module.path.name for module in CHECKOUT.modules if module.path.name != "__init__.py")
+    assert {name for name, count in names.items() if count > 1} <= TWICE
 
 
 def test_importing_hktune_loads_nothing_heavy() -> None:
