@@ -41,7 +41,7 @@ class PreparedCudaLaunch:
 
     def __init__(
         self,
-        start: Callable[[int | None, Any], None],
+        start: Callable[[int | None, ctypes.Array[ctypes.c_void_p]], None],
         template: bytes,
         offsets_bytes: Sequence[int],
         slots: Sequence[PointerSlot],
@@ -64,7 +64,8 @@ class PreparedCudaLaunch:
             tensor = tensors_and_stream[place]
             _pack_pointer(values, offset, 0 if tensor is None else tensor.data_ptr())
         for place, offset, encode, known in self._maps:
-            address = tensors_and_stream[place].data_ptr()
+            tensor = tensors_and_stream[place]
+            address = 0 if tensor is None else tensor.data_ptr()
             encoded = known.get(address)
             if encoded is None:
                 if len(known) >= _MAPS_MAX:
