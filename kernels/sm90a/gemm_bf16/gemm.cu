@@ -4,6 +4,7 @@
 // warpgroups multiply them with wgmma and store their tile.
 #include "constants.cu"
 #include "copy.cu"
+#include "element.cu"
 #include "geometry.cu"
 #include "mainloop.cu"
 #include "schedule.cu"

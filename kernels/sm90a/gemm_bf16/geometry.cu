@@ -11,14 +11,9 @@
 // of K side by side, here called a line.
 #pragma once
 #include "constants.cu"
-
-#define DEVICE __device__ __forceinline__
-using u16 = unsigned short;
-using u32 = unsigned int;
-using u64 = unsigned long long;
+#include "element.cu"
 
 // The machine's sizes (PTX ISA 8.0: wgmma, swizzling modes, mbarrier, stmatrix).
-constexpr int ELEMENT_BYTES = 2;
 constexpr int WARP = 32, WARPGROUP = 128, WARPS = WARPGROUP / WARP;  // threads, threads, warps of a warpgroup
 constexpr int WGMMA_M = 64, WGMMA_K = 16;                            // of one multiply: rows of A, elements of K
 constexpr int ATOM_LINES = 8, ATOM_LINE_BYTES = 128;                 // of a swizzle atom: the pattern repeats behind it
@@ -53,7 +48,7 @@ constexpr int STORE_BYTES = TMA_STORE && !STORES_FROM_STAGES ? CONSUMERS * STORE
 
 // The boxes that the launcher encodes a, bt and c with; rows of 128, 64 or 32 bytes are swizzled over their own length.
 struct Box {
-    int rows, columns;
+    int rows, columns, data_type = Element::TENSOR_MAP_TYPE;
 };
 extern "C" __constant__ Box hktune_box_a = {SWAPPED ? WGMMA_B_SENT : WGMMA_A_SENT, ATOM_K};
 extern "C" __constant__ Box hktune_box_bt = {SWAPPED ? WGMMA_A_SENT : WGMMA_B_SENT, ATOM_K};
