@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from hktune.core.dtype import BF16, F16, Dtype
 from hktune.core.errors import TableError
-from hktune.core.launch import Argument
+from hktune.core.launch import Argument, operand_name
 from hktune.core.variant import Resources
 from hktune.objects.elf import SHT_SYMTAB, STT_FUNC, STT_OBJECT, Elf, Symbol
 
@@ -205,7 +205,7 @@ def _boxes(elf: Elf, symbols: list[Symbol]) -> Iterator[tuple[str, Box]]:
             if symbol.section >= len(elf.sections) or symbol.value >= len(elf.sections[symbol.section].data):
                 raise TableError(f"{symbol.name[:80]} lies outside its section; rebuild it")
             data = elf.sections[symbol.section].data
-            yield symbol.name.removeprefix(BOX_PREFIX), _box(symbol, data)
+            yield operand_name(symbol.name.removeprefix(BOX_PREFIX)), _box(symbol, data)
 
 
 def _box(symbol: Symbol, data: memoryview) -> Box:

@@ -10,15 +10,12 @@ from hktune.core.errors import TableError
 from hktune.core.identity import Identity
 from hktune.core.outcome import Source
 from hktune.core.problem import Problem
+from hktune.dispatch.calls import CALL_OPERATIONS
 from hktune.dispatch.choice import Choices
 from hktune.dispatch.files import ANY, Trust, read_table
 from hktune.dispatch.judge import Reason
 from hktune.dispatch.table import Entry, Table
 from hktune.dispatch.validate import Skipped, Validated, validate
-
-# What a call can ask for; the runtime looks up nothing else.
-DTYPES = ("bf16",)
-EPILOGUES = ("none", "bias")
 
 _NEXT = {
     Reason.OTHER_ARCHITECTURE: "pass a table tuned for this architecture",
@@ -97,10 +94,11 @@ def _first(entries: Sequence[Entry]) -> str:
 
 
 def _unreachable(table: Table) -> list[Finding]:
-    rows = [entry for entry in table.entries if entry.dtype not in DTYPES or entry.epilogue not in EPILOGUES]
-    known = f"dtype {' or '.join(DTYPES)} and epilogue {' or '.join(EPILOGUES)}"
+    """The rows of operations that no call asks for."""
+    rows = [entry for entry in table.entries if entry.problem.operation not in CALL_OPERATIONS]
+    asked = ", ".join(map(str, CALL_OPERATIONS))
     return [
-        Finding("unreachable row", f"{entry.problem}, but calls have {known}", "leave it out of the trials")
+        Finding("unreachable row", f"{entry.problem}, but calls ask for {asked}", "leave it out of the trials")
         for entry in rows
     ]
 

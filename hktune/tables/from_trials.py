@@ -13,7 +13,6 @@ from hktune.core.config import Config
 from hktune.core.errors import TableError
 from hktune.core.identity import Identity
 from hktune.core.launch_rule import LaunchRule
-from hktune.core.operation import legacy_words
 from hktune.core.outcome import Source, Status
 from hktune.core.problem import Problem
 from hktune.core.trial import Trial
@@ -86,8 +85,7 @@ def _allowed(trial: Trial, options: BuildOptions) -> bool:
 def _entry(chosen: Chosen, rows: Rows, launch_of: LaunchOf, options: BuildOptions) -> dict[str, Any]:
     best, trial = chosen.standing.best, chosen.trial
     problem = best.problem
-    dtype, epilogue = legacy_words(problem.operation)
-    entry: dict[str, Any] = {"m": problem.m, "n": problem.n, "k": problem.k, "dtype": dtype, "epilogue": epilogue}
+    entry: dict[str, Any] = {"m": problem.m, "n": problem.n, "k": problem.k, "operation": str(problem.operation)}
     entry |= {"source": best.source, "baseline": best.baseline, "baseline_us": best.baseline_us}
     name = options.names.get(best.problem)
     if name and name != str(best.problem):
