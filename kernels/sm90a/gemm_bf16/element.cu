@@ -1,4 +1,4 @@
-// The elements of a, bt, c and bias: 16-bit floating-point numbers, kept as their bits.
+// The elements of a, b, c and bias: 16-bit floating-point numbers, kept as their bits.
 #pragma once
 #include "constants.cu"
 
