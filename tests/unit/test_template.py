@@ -245,9 +245,9 @@ def test_a_source_that_is_no_file_or_no_text_is_refused(folder: Path) -> None:
 
 def with_operations(folder: Path) -> Template:
     """The toy template for two formats, which its source names, and with a bias, which it does not."""
-    edit(folder / "template.yaml", "fields:\n", "operations: [bf16.nt, bf16.nt+bias, f16.nt, f16.nt+bias]\nfields:\n")
-    edit(folder / "template.yaml", "fields:\n", "fields:\n  element: operation.a_dtype\n")
-    source = next(path for path in folder.iterdir() if path.suffix in (".hip", ".cu"))
+    operations = "operations: [bf16.nt, bf16.nt+bias, f16.nt, f16.nt+bias]"
+    edit(folder / "template.yaml", "fields: {", f"{operations}\nfields: {{element: operation.a_dtype, ")
+    source = folder / "toy.hip"
     source.write_text(source.read_text() + "using element = ${element};\n")
     return load_template(folder)
 
@@ -291,6 +291,6 @@ def test_an_operation_that_it_cannot_do_is_refused(template: Template, text: str
     ],
 )
 def test_operations_that_are_none_are_one_line(folder: Path, operations: str, says: str) -> None:
-    edit(folder / "template.yaml", "fields:\n", f"operations: {operations}\nfields:\n")
+    edit(folder / "template.yaml", "fields: {", f"operations: {operations}\nfields: {{")
     with pytest.raises(TemplateError, match=says):
         load_template(folder)
