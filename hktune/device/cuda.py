@@ -13,21 +13,25 @@ import importlib
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
-
-import numpy.typing as npt
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from hktune.core.errors import DeviceError, DeviceFull, InputError, KernelFault
 from hktune.core.identity import Identity
 from hktune.core.launch import Argument, Launch
 from hktune.device.argument_bytes import pack_argument
 from hktune.device.cuda_prepared import PointerSlot, PreparedCudaLaunch
-from hktune.device.device import Binding, Buffer, Clocks, Event, Graph, Kernel
+from hktune.device.device import Binding, Buffer, Clocks, Event, Graph, HostArray, Kernel
 from hktune.device.device_buffer import DeviceBuffer, borrowed
 from hktune.device.host_copies import check_target, source_of
 from hktune.device.nvml import nvml_clocks
 from hktune.objects.cubin import TENSOR_MAP_BYTES, Box, Cubin, CudaKernel, read_cubin
 
+if TYPE_CHECKING:
+    import torch
+
+Addresses = ctypes.Array[ctypes.c_void_p]
+"""Of each parameter of a launch."""
 _MATRICES = {"a": ("m", "k"), "b": ("n", "k"), "c": ("m", "n")}  # rows and columns, launch.Argument
 _TMA_ALIGNMENT_BYTES = 16  # of addresses and row strides, cuTensorMapEncodeTiled
 _TENSOR_COPIES = f"tensor copies need the address and the row to be multiples of {_TMA_ALIGNMENT_BYTES} bytes"
@@ -53,21 +57,21 @@ class LoadedKernel:
     symbol: str
     image: CudaKernel
     boxes: Mapping[str, Box]
-    function: Any
+    function: object
 
 
 @dataclass(frozen=True, eq=False)
 class CudaEvent:
     """A CUevent."""
 
-    handle: Any
+    handle: object
 
 
 @dataclass(frozen=True, eq=False)
 class CudaGraph:
     """A CUgraphExec."""
 
-    handle: Any
+    handle: object
 
 
 class CudaDevice:
@@ -83,16 +87,17 @@ class CudaDevice:
             raise DeviceError(f"no CUDA device {ordinal}: this process sees {count}")
         self._device = _checked(self._driver.cuDeviceGet(ordinal))
         self._ordinal = ordinal
-        self._streams: list[Any] = []
+        self._streams: list[object] = []
         self._lds_bytes = self._attribute("MAX_SHARED_MEMORY_PER_BLOCK_OPTIN")
         self._capability = 10 * self._attribute("COMPUTE_CAPABILITY_MAJOR") + self._attribute(
             "COMPUTE_CAPABILITY_MINOR"
         )
 
     @functools.cached_property
-    def _context(self) -> Any:
+    def _context(self) -> object:
         """Made when first needed: who only asks for the identity leaves the GPU alone."""
-        return _checked(self._driver.cuDevicePrimaryCtxRetain(self._device))
+        context: object = _checked(self._driver.cuDevicePrimaryCtxRetain(self._device))
+        return context
 
     @property
     def identity(self) -> Identity:
@@ -112,17 +117,17 @@ class CudaDevice:
         weakref.finalize(buffer, _release, self._context, self._driver.cuMemFree, address).atexit = False
         return buffer
 
-    def write(self, buffer: Buffer, data: npt.NDArray[Any]) -> None:
+    def write(self, buffer: Buffer, data: HostArray) -> None:
         source = source_of(data, buffer)
         self._enter()
         _checked(self._driver.cuMemcpyHtoD(buffer.address, source.ctypes.data, source.nbytes))
 
-    def read(self, buffer: Buffer, out: npt.NDArray[Any]) -> None:
+    def read(self, buffer: Buffer, out: HostArray) -> None:
         check_target(out, buffer)
         self.synchronize()
         _checked(self._driver.cuMemcpyDtoH(out.ctypes.data, buffer.address, out.nbytes))
 
-    def borrow(self, tensor: Any) -> DeviceBuffer:
+    def borrow(self, tensor: torch.Tensor) -> DeviceBuffer:
         return borrowed(tensor, self._ordinal)
 
     def load(self, data: bytes, symbol: str) -> LoadedKernel:
@@ -183,11 +188,11 @@ class CudaDevice:
             raise DeviceError(f"{name} has rows of {columns} elements: {_TENSOR_COPIES}")
         return lambda address: _encoded(address, rows, columns, box)
 
-    def _starter(self, kernel: LoadedKernel, launch: Launch) -> Callable[[int | None, Any], None]:
+    def _starter(self, kernel: LoadedKernel, launch: Launch) -> Callable[[int | None, Addresses], None]:
         driver, shape = self._driver, (*launch.grid, *launch.block, launch.dynamic_lds_bytes)
-        streams: dict[int | None, Any] = {}
+        streams: dict[int | None, object] = {}
 
-        def start(stream: int | None, addresses: Any) -> None:
+        def start(stream: int | None, addresses: Addresses) -> None:
             handle = streams.get(stream) or streams.setdefault(stream, driver.CUstream(stream or 0))
             _checked(driver.cuLaunchKernel(kernel.function, *shape, handle, addresses, 0))
 
@@ -262,7 +267,7 @@ class CudaDevice:
 
     def _parameters(
         self, kernel: LoadedKernel, arguments: tuple[Argument, ...], binding: Binding
-    ) -> tuple[ctypes.Array[ctypes.c_char], Any]:
+    ) -> tuple[ctypes.Array[ctypes.c_char], Addresses]:
         """The parameter buffer, and an array of the address of each parameter in it."""
         names = [argument.name for argument in arguments]
         missing, unused = sorted(set(names) - set(binding)), sorted(set(binding) - set(names))
@@ -316,7 +321,7 @@ def count_cuda_devices() -> int:
 
 
 @functools.cache
-def _driver() -> Any:
+def _driver() -> ModuleType:
     """The driver's bindings, initialised. Raises DeviceError where they or the driver are absent."""
     try:
         driver = importlib.import_module("cuda.bindings.driver")
@@ -342,7 +347,7 @@ def _checked(result: tuple[Any, ...]) -> Any:
     return values[0] if values else None
 
 
-def _release(context: Any, free: Any, handle: Any) -> None:
+def _release(context: object, free: Callable[[object], object], handle: object) -> None:
     """Give memory or a module back. After a fault the driver refuses, and there is nothing left to give back."""
     driver = _driver()
     if not driver.cuCtxSetCurrent(context)[0]:

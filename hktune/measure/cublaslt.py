@@ -8,7 +8,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hktune.core.errors import DeviceError
 from hktune.core.problem import Problem
@@ -23,6 +23,10 @@ _DATA_TYPES = {"f32": 0, "f16": 2, "bf16": 14}  # cudaDataType, by format
 _COMPUTE_FLOAT32 = 68
 _TRANSPOSE_A, _TRANSPOSED, _MAX_WORKSPACE = 3, 1, 1
 _EPILOGUE, _ADDS_BIAS, _BIAS_POINTER = 7, 4, 8
+
+
+_Value = ctypes.c_int32 | ctypes.c_uint32 | ctypes.c_uint64 | ctypes.c_void_p
+"""What an attribute can be set to."""
 
 
 class _Heuristic(ctypes.Structure):
@@ -133,13 +137,13 @@ class CublasLt:
         self._call("cublasLtMatrixLayoutCreate", ctypes.byref(layout), _DATA_TYPES[dtype], *sizes)
         return layout
 
-    def _set_operation(self, operation: ctypes.c_void_p, attribute: int, value: Any) -> None:
+    def _set_operation(self, operation: ctypes.c_void_p, attribute: int, value: _Value) -> None:
         self._set("cublasLtMatmulDescSetAttribute", operation, attribute, value)
 
-    def _set(self, function: str, target: ctypes.c_void_p, attribute: int, value: Any) -> None:
+    def _set(self, function: str, target: ctypes.c_void_p, attribute: int, value: _Value) -> None:
         self._call(function, target, attribute, ctypes.byref(value), ctypes.c_size_t(ctypes.sizeof(value)))
 
-    def _call(self, function: str, *arguments: Any) -> None:
+    def _call(self, function: str, *arguments: object) -> None:
         status = getattr(self._library, function)(*arguments)
         if status:
             raise DeviceError(f"{function} answers {status} (cublasStatus_t): compare without its algorithms")
