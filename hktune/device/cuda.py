@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 Addresses = ctypes.Array[ctypes.c_void_p]
 """Of each parameter of a launch."""
-_ELEMENT_BYTES = 2
 _TMA_ALIGNMENT_BYTES = 16  # of addresses and row strides, cuTensorMapEncodeTiled
 _TENSOR_COPIES = f"tensor copies need the address and the row to be multiples of {_TMA_ALIGNMENT_BYTES} bytes"
 # Errors that a kernel causes and that leave the context unusable (CUDA driver API, CUresult).
@@ -191,9 +190,9 @@ class CudaDevice:
     ) -> Callable[[int], bytes]:
         """What makes the tensor map of matrix `name`, whose sizes are known, from its address."""
         rows, columns = (numbers[side] for side in _mapped_axes(kernel, launch, name))
-        if columns * _ELEMENT_BYTES % _TMA_ALIGNMENT_BYTES:
-            raise DeviceError(f"{name} has rows of {columns} elements: {_TENSOR_COPIES}")
         box = kernel.boxes[name]
+        if columns * box.dtype.bytes % _TMA_ALIGNMENT_BYTES:
+            raise DeviceError(f"{name} has rows of {columns} elements: {_TENSOR_COPIES}")
         return lambda address: _encoded(address, rows, columns, box)
 
     def _starter(self, kernel: LoadedKernel, launch: Launch) -> Callable[[int | None, Addresses], None]:
@@ -303,13 +302,14 @@ class CudaDevice:
             or not isinstance(columns, int)
         ):
             raise DeviceError(f"{kernel.symbol} takes {name} as a tensor map: bind its buffer and {axes}")
-        if rows < 1 or columns < 1 or rows * columns * _ELEMENT_BYTES > buffer.size_bytes:
+        box = kernel.boxes[name]
+        if rows < 1 or columns < 1 or rows * columns * box.dtype.bytes > buffer.size_bytes:
             raise DeviceError(
                 f"{name} is {rows} x {columns} elements, its buffer {buffer.size_bytes} bytes: allocate it"
             )
-        if buffer.address % _TMA_ALIGNMENT_BYTES or columns * _ELEMENT_BYTES % _TMA_ALIGNMENT_BYTES:
+        if buffer.address % _TMA_ALIGNMENT_BYTES or columns * box.dtype.bytes % _TMA_ALIGNMENT_BYTES:
             raise DeviceError(f"{name} at {buffer.address:#x} has rows of {columns} elements: {_TENSOR_COPIES}")
-        return _encoded(buffer.address, rows, columns, kernel.boxes[name])
+        return _encoded(buffer.address, rows, columns, box)
 
     def _enter(self) -> None:
         """Make the context this thread's current one."""
@@ -376,19 +376,19 @@ def _mapped_axes(kernel: LoadedKernel, launch: Launch, name: str) -> tuple[str, 
 
 @functools.lru_cache(maxsize=4096)
 def _encoded(address: int, rows: int, columns: int, box: Box) -> bytes:
-    """The tensor map of a row-major bf16 matrix. What a box covers beyond the matrix reads as zeros and is not written.
+    """The tensor map of a row-major matrix. What a box covers beyond the matrix reads as zeros and is not written.
 
     Rows of a box of 128, 64 or 32 bytes are swizzled over their own length (PTX ISA, 5.5.7), so that eight rows of a
     column of 16 bytes lie in different banks.
     """
-    driver = _driver()
-    swizzle = {128: "128B", 64: "64B", 32: "32B"}.get(box.columns * _ELEMENT_BYTES, "NONE")
+    driver, element_bytes = _driver(), box.dtype.bytes
+    swizzle = {128: "128B", 64: "64B", 32: "32B"}.get(box.columns * element_bytes, "NONE")
     encoded = driver.cuTensorMapEncodeTiled(
-        driver.CUtensorMapDataType.CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
+        driver.CUtensorMapDataType(box.data_type),
         2,
         address,
         [driver.cuuint64_t(columns), driver.cuuint64_t(rows)],
-        [driver.cuuint64_t(columns * _ELEMENT_BYTES)],
+        [driver.cuuint64_t(columns * element_bytes)],
         [driver.cuuint32_t(box.columns), driver.cuuint32_t(box.rows)],
         [driver.cuuint32_t(1), driver.cuuint32_t(1)],
         driver.CUtensorMapInterleave.CU_TENSOR_MAP_INTERLEAVE_NONE,
