@@ -14,10 +14,10 @@ import os
 import random
 import sys
 from collections import Counter
-from pathlib import Path
 
 from rich.progress import track
 
+from hktune.commands.arguments import add_hipkittens, add_space
 from hktune.compile import hip_compiler
 from hktune.core.config import Config
 from hktune.core.operation import operation_of
@@ -80,8 +80,8 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--configs", type=int, default=300)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--operation", default="bf16.nt")
-    parser.add_argument("--space", type=Path, default=DEFAULT_SPACE)
-    parser.add_argument("--hipkittens", type=Path, default=None)
+    add_space(parser, "the search space (default: gfx950's)", default=DEFAULT_SPACE)
+    add_hipkittens(parser)
     return parser.parse_args()
 
 

@@ -18,6 +18,7 @@ from hktune.core.config import Config
 from hktune.core.errors import InputError, SpaceError
 from hktune.core.identity import Identity
 from hktune.core.launch import Argument as PlainArgument
+from hktune.core.launch import operand_name
 from hktune.core.launch_rule import BLOCK_MAX, GRID_MAX, LDS_BYTES_MAX, WORKSPACE_BYTES_MAX, LaunchRule, compiled
 from hktune.core.operation import Operation, operation_of
 from hktune.core.outcome import Source
@@ -56,19 +57,19 @@ class Strict(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
 class Argument(Strict, frozen=True):
     """As `core.launch.Argument`: matrices, bias and workspace are pointers, sizes and row strides are numbers."""
 
-    name: Literal["a", "bt", "c", "bias", "workspace", "m", "n", "k", "lda", "ldb", "ldc"]
+    name: Literal["a", "b", "bt", "c", "bias", "workspace", "m", "n", "k", "lda", "ldb", "ldc"]
     kind: Literal["pointer", "u32", "i32", "u64"]
 
 
 @functools.lru_cache(maxsize=256)
 def _checked_names(arguments: tuple[Argument, ...]) -> frozenset[str]:
     """The names of a launch's arguments, checked once for all entries with equal ones."""
-    for argument in arguments:
-        if (argument.name in ("a", "bt", "c", "bias", "workspace")) != (argument.kind == "pointer"):
-            raise ValueError(f"argument {argument.name} cannot be a {argument.kind}")
-    names = [argument.name for argument in arguments]
-    if len(set(names)) != len(names) or not {"a", "bt", "c"} <= set(names):
-        raise ValueError(f"arguments {names} must be a, bt, c and others, each once")
+    names = [operand_name(argument.name) for argument in arguments]
+    for name, argument in zip(names, arguments, strict=True):
+        if (name in ("a", "b", "c", "bias", "workspace")) != (argument.kind == "pointer"):
+            raise ValueError(f"argument {name} cannot be a {argument.kind}")
+    if len(set(names)) != len(names) or not {"a", "b", "c"} <= set(names):
+        raise ValueError(f"arguments {names} must be a, b, c and others, each once")
     return frozenset(names)
 
 
@@ -103,7 +104,7 @@ class Launch(Strict, frozen=True):
 @functools.lru_cache(maxsize=256)
 def _plain(arguments: tuple[Argument, ...]) -> tuple[PlainArgument, ...]:
     """As `core.launch.Launch` has them: one tuple for all entries with equal ones."""
-    return tuple(PlainArgument(argument.name, argument.kind) for argument in arguments)
+    return tuple(PlainArgument(operand_name(argument.name), argument.kind) for argument in arguments)
 
 
 @functools.lru_cache(maxsize=4096)

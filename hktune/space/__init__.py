@@ -1,4 +1,4 @@
-"""Search spaces: the parameters of a template, the rules a config keeps, and the legal configs of a problem."""
+"""Search spaces: parameters, rules, and the legal configs of a problem. May import core and template."""
 
 from hktune.space.domain import Domain
 from hktune.space.rules import Constraint, Parameter, Violation

@@ -1,4 +1,4 @@
-"""What a run leaves behind: trials.csv, its merging, and environment.json."""
+"""What a run leaves behind. May import core, objects, space, template and the other seams."""
 
 from hktune.store.claims import Claims
 from hktune.store.environment import (

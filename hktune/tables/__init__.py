@@ -1,7 +1,4 @@
-"""Dispatch tables made from trials, described and examined: offline work, which production does without.
-
-May touch core, objects and dispatch.
-"""
+"""Dispatch tables made from trials, described and examined, offline. May import core and dispatch."""
 
 from hktune.tables.breakpoints import Regret, cross_trials, regrets
 from hktune.tables.describe import describe

@@ -13,7 +13,7 @@ from hktune.core.config import Config, Value
 from hktune.core.errors import InputError, SpaceError, TemplateError
 from hktune.core.escaped import shown
 from hktune.core.expression import RECORDS, Derived, Expression, Scope
-from hktune.core.launch import Argument, Launch, Tile, WorkgroupOrder
+from hktune.core.launch import Argument, Launch, Tile, WorkgroupOrder, operand_name
 from hktune.core.launch_rule import LaunchRule, specialised
 from hktune.core.operation import BF16_NT, BF16_NT_BIAS, Operation, facts_of, operation_of
 from hktune.core.outside_file import FileKind
@@ -59,7 +59,9 @@ class Template:
         self.language = description.language
         self.symbol = description.symbol
         self.fixed_order = description.fixed_order
-        self.arguments = tuple(Argument(argument.name, argument.kind) for argument in description.arguments)
+        self.arguments = tuple(
+            Argument(operand_name(argument.name), argument.kind) for argument in description.arguments
+        )
         self.operations = _operations(description, self.arguments)
         self.operation = self.operations[0]
         self._of_operation: dict[Operation, Template] = {}

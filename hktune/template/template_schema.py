@@ -17,7 +17,7 @@ Texts = Annotated[dict[Name, Text], Meta(max_length=256)]
 
 
 class ArgumentDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    name: Literal["a", "bt", "c", "bias", "workspace", "m", "n", "k", "lda", "ldb", "ldc"]
+    name: Literal["a", "b", "bt", "c", "bias", "workspace", "m", "n", "k", "lda", "ldb", "ldc"]
     kind: Literal["pointer", "u32", "i32", "u64", "f32"]
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Protocol
 
 from hktune.compile import CachedCompiler, compiler_for
+from hktune.core.candidate import Candidate
 from hktune.core.command_words import command_line, spelled, words_of
-from hktune.core.config import Config
 from hktune.core.errors import DeviceError, InputError
 from hktune.core.identity import Identity
 from hktune.core.outcome import Failure
@@ -52,7 +52,7 @@ class Bench(Protocol):
     def parts(self, problems: Sequence[Problem]) -> list[tuple[Bench, list[Problem]]]:
         """The benches that may be at work side by side, and which of `problems` are each one's."""
 
-    def open(self, problems: Sequence[Problem], quarantine: dict[str, Failure]) -> OpenBench:
+    def open(self, problems: Sequence[Problem], quarantine: dict[Candidate, Failure]) -> OpenBench:
         """Put it to work. Benches side by side share `quarantine`: what one adds, the others do not run."""
 
 
@@ -125,7 +125,7 @@ class EmulatedBench:
         """The one, which has all workers."""
         return [(self, list(problems))]
 
-    def open(self, problems: Sequence[Problem], quarantine: dict[str, Failure]) -> OpenBench:
+    def open(self, problems: Sequence[Problem], quarantine: dict[Candidate, Failure]) -> OpenBench:
         """Start the workers."""
         del problems, quarantine
         memory_bytes = self.limits.memory_of_each(self.workers)
@@ -183,7 +183,7 @@ class GpuBench:
             parts.append((replace(self, gpus=(self.gpus[index],), workers=workers), share))
         return parts
 
-    def open(self, problems: Sequence[Problem], quarantine: dict[str, Failure]) -> OpenBench:
+    def open(self, problems: Sequence[Problem], quarantine: dict[Candidate, Failure]) -> OpenBench:
         """Start the compiling workers; the GPU's own starts with the first proof."""
         [gpu] = self.gpus
         given = (tuple(problems), self.settings, self.cache, self.seed, gpu)
@@ -194,10 +194,13 @@ class GpuBench:
         compiling = LocalExecutor(self, self.workers, compile_s, self.limits.memory_of_each(self.workers))
         return OpenBench(GpuExecutor(compiling, stopwatch), stopwatch, stopwatch)
 
-    def _reproduce(self, config: Config, problem: Problem | None) -> str:
-        where = ("--problem", spelled(problem)) if problem else ()
+    def _reproduce(self, candidate: Candidate, problem: Problem | None) -> str:
+        usual = candidate.operation == load_space(self.space).template.operation
+        where = ("--problem", spelled(problem)) if problem else () if usual else ("--operation", candidate.operation)
         device = ("--device", self.kind, "--space", space_word(self.space))
-        return f"{command_line('hktune', 'bench', *device, *where, *words_of(config))}  # on GPU {self.gpus[0]}"
+        return (
+            f"{command_line('hktune', 'bench', *device, *where, *words_of(candidate.config))}  # on GPU {self.gpus[0]}"
+        )
 
 
 def choose_device(device: str, space: Path | None, settings: Settings) -> tuple[str, Path]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from hktune.core.candidate import Candidate
 from hktune.core.config import Config
 from hktune.core.outcome import Failure, Status, Timing
 from hktune.core.problem import Problem
@@ -105,7 +106,7 @@ def stopwatch(bench: GpuBench) -> Iterator[ContainedStopwatch]:
 
 
 def compiled(bench: GpuBench, does: str) -> Attempt:
-    attempt = bench()(Config({"does": does}))
+    attempt = bench()(Candidate(Config({"does": does})))
     assert attempt.failure is None, attempt.failure
     return attempt
 

@@ -14,6 +14,7 @@ from types import ModuleType
 import pytest
 from rich.console import Console
 
+from hktune.core.candidate import Candidate
 from hktune.core.outcome import Source, Status, Timing
 from hktune.core.problem import Problem
 from hktune.core.settings import Settings
@@ -151,7 +152,7 @@ def test_a_worker_leaves_every_other_gpu_alone(cache: Path) -> None:
     problem, settings = Problem(2048, 2048, 2048), Settings(cache)
     config = load_space(SPACE).domain(problem).seeds[0]
     gpu_bench = GpuBench("cuda", SPACE, 0, settings, gpus=(1,))
-    attempt = gpu_bench()(config)
+    attempt = gpu_bench()(Candidate(config))
     before = memory_in_use(nvml)
     work = gpu_bench.open([problem], {})
     try:

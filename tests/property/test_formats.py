@@ -173,7 +173,7 @@ ID = st.text("0123456789abcdef", min_size=16, max_size=16)
 WORD = st.text(string.ascii_letters + string.digits + "_.+:/-", min_size=1, max_size=64)
 FOLDER_NAME = st.text(string.ascii_letters + string.digits + "_-", min_size=1, max_size=64)
 MICROS = st.floats(min_value=1e-9, max_value=1e12)
-POINTERS = [{"name": name, "kind": "pointer"} for name in ("a", "bt", "c")]
+POINTERS = [{"name": name, "kind": "pointer"} for name in ("a", "b", "c")]
 NUMBERS = st.lists(st.sampled_from(["m", "n", "k", "lda", "ldb", "ldc"]), unique=True)
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from hktune.core.dtype import BF16
 from hktune.core.problem import Problem
 from hktune.measure.agreement import disagreement
-from hktune.measure.operands import COLD_FACTOR, SETS_MAX, set_bytes, set_count
+from hktune.measure.arena import COLD_FACTOR, SETS_MAX, set_count
 
 H100_L2_BYTES = 50 << 20
 MI350X_INFINITY_CACHE_BYTES = 256 << 20
@@ -17,8 +18,8 @@ MI350X_INFINITY_CACHE_BYTES = 256 << 20
 @pytest.mark.parametrize("problem", [Problem(1, 4096, 4096), Problem(4096, 4096, 4096), Problem(512, 57344, 8192)])
 def test_cold_means_that_others_fill_the_cache_before_a_set_comes_back(problem: Problem, cache_bytes: int) -> None:
     count = set_count(problem, "cold", cache_bytes)
-    assert (count - 1) * set_bytes(problem) >= COLD_FACTOR * cache_bytes
-    assert count == 2 or (count - 2) * set_bytes(problem) < COLD_FACTOR * cache_bytes, "no more than needed"
+    assert (count - 1) * problem.bytes >= COLD_FACTOR * cache_bytes
+    assert count == 2 or (count - 2) * problem.bytes < COLD_FACTOR * cache_bytes, "no more than needed"
     assert set_count(problem, "warm", cache_bytes) == 1
 
 
@@ -38,15 +39,15 @@ def product(k: int) -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize("k", [64, 1024, 16384])
 def test_two_right_kernels_agree_and_a_step_left_out_does_not(k: int) -> None:
     exact, other = product(k)
-    assert disagreement(other, exact, k) is None
+    assert disagreement(other, exact, k, BF16) is None
     shorter, _ = product(max(k - 16, 16))
-    assert disagreement(shorter, exact, k) is not None
+    assert disagreement(shorter, exact, k, BF16) is not None
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 1000.0])
 def test_one_wrong_element_is_found_and_named(value: float) -> None:
     exact, other = product(1024)
     other[7, 11] = value
-    found = disagreement(other, exact, 1024)
+    found = disagreement(other, exact, 1024, BF16)
     assert found is not None
     assert found.startswith("1 of 6144 elements differ from the vendor's, first at [7,11]: got")
