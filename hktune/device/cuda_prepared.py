@@ -7,7 +7,10 @@ import struct
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 _pack_pointer = struct.Struct("<Q").pack_into
 _MAPS_MAX = 1024  # addresses whose tensor maps are kept, for each matrix
@@ -41,7 +44,7 @@ class PreparedCudaLaunch:
 
     def __init__(
         self,
-        start: Callable[[int | None, Any], None],
+        start: Callable[[int | None, ctypes.Array[ctypes.c_void_p]], None],
         template: bytes,
         offsets_bytes: Sequence[int],
         slots: Sequence[PointerSlot],
@@ -57,7 +60,15 @@ class PreparedCudaLaunch:
             if slot.encode is not None
         ]
 
-    def __call__(self, a: Any, b: Any, c: Any, bias: Any, workspace: Any, stream: int | None) -> None:
+    def __call__(
+        self,
+        a: torch.Tensor,
+        b: torch.Tensor,
+        c: torch.Tensor,
+        bias: torch.Tensor | None,
+        workspace: torch.Tensor | None,
+        stream: int | None,
+    ) -> None:
         operands = (a, b, c, bias, workspace)
         parameters = self._parameters
         values = parameters.values
@@ -65,7 +76,8 @@ class PreparedCudaLaunch:
             tensor = operands[operand]
             _pack_pointer(values, offset, 0 if tensor is None else tensor.data_ptr())
         for operand, offset, encode, known in self._maps:
-            address = operands[operand].data_ptr()
+            tensor = operands[operand]
+            address = 0 if tensor is None else tensor.data_ptr()
             encoded = known.get(address)
             if encoded is None:
                 if len(known) >= _MAPS_MAX:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -45,7 +45,15 @@ class PreparedLaunch(Protocol):
     on the device, which is the thread's current one, and aligned. One that the launch does not take, or takes as a null
     pointer, is None. Keeps its kernel loaded."""
 
-    def __call__(self, a: Any, b: Any, c: Any, bias: Any, workspace: Any, stream: int | None) -> None: ...
+    def __call__(
+        self,
+        a: torch.Tensor,
+        b: torch.Tensor,
+        c: torch.Tensor,
+        bias: torch.Tensor | None,
+        workspace: torch.Tensor | None,
+        stream: int | None,
+    ) -> None: ...
 
 
 class Device(Protocol):

@@ -7,12 +7,15 @@ import struct
 import threading
 from collections.abc import Callable, Mapping
 from ctypes import c_size_t, c_void_p
-from typing import Any
+from typing import TYPE_CHECKING
 
 from hktune.core.errors import DeviceError
 from hktune.core.launch import Launch
 from hktune.device.amd_launch import explicit_bytes
 from hktune.objects.code_object import KernelImage
+
+if TYPE_CHECKING:
+    import torch
 
 # The markers of hipModuleLaunchKernel's `extra`, in the one order that it takes; CUDA's end marker is 0, HIP's is not.
 _BUFFER_POINTER, _BUFFER_SIZE, _END = 1, 2, 3
@@ -61,7 +64,15 @@ class PreparedHipLaunch:
             if argument.kind == "pointer"
         ]
 
-    def __call__(self, a: Any, b: Any, c: Any, bias: Any, workspace: Any, stream: int | None) -> None:
+    def __call__(
+        self,
+        a: torch.Tensor,
+        b: torch.Tensor,
+        c: torch.Tensor,
+        bias: torch.Tensor | None,
+        workspace: torch.Tensor | None,
+        stream: int | None,
+    ) -> None:
         operands = (a, b, c, bias, workspace)
         arguments = self._arguments
         for operand, offset in self._pointers:

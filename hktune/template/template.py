@@ -181,10 +181,14 @@ class Template:
         tiles, is the one that is profiled."""
         scope = self._scope(config)
         return tuple(
-            ProofProblem(Problem(m, n, k, self.operation.with_steps(*steps)), int(self._value(padding, scope)))
+            ProofProblem(Problem(m, n, k, self._proved(steps)), int(self._value(padding, scope)))
             for extent, steps, padding in self._proofs
             for m, n, k in [self._positive(extent, scope)]
         )
+
+    def _proved(self, steps: Sequence[str]) -> Operation:
+        """What a proof that names `steps` proves: they are done first, then those that the code always does."""
+        return self.operation.with_steps(*steps, *self.operation.activations)
 
     def order(self, config: Mapping[str, Value]) -> WorkgroupOrder:
         """In which order workgroups take tiles with `config`."""
@@ -224,7 +228,7 @@ class Template:
 
     def _check_proofs(self) -> None:
         for _, steps, _ in self._proofs:
-            if self.operation.with_steps(*steps) not in self.operations:
+            if self._proved(steps) not in self.operations:
                 raise TemplateError(f"proof epilogue {'+'.join(steps)!r}: it is not among the operations: add it there")
 
     def _shared(self) -> list[Expression]:

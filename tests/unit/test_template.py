@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from hktune.core import operation
 from hktune.core.config import Config
 from hktune.core.errors import InputError, TemplateError
 from hktune.core.launch import Argument, Tile, WorkgroupOrder
@@ -294,3 +295,27 @@ def test_operations_that_are_none_are_one_line(folder: Path, operations: str, sa
     edit(folder / "template.yaml", "fields: {", f"operations: {operations}\nfields: {{")
     with pytest.raises(TemplateError, match=says):
         load_template(folder)
+
+
+def test_what_an_operation_does_to_c_is_compiled_in_and_proved(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step that reads no operand is another code object; a proof that names no step still does it, behind a bias."""
+    monkeypatch.setattr(operation, "ACTIVATIONS", ("halve",))
+    monkeypatch.setattr(operation, "STEPS", ("bias", "halve"))
+    edit(
+        folder / "template.yaml",
+        "arguments:\n",
+        "operations: [bf16.nt, bf16.nt+halve, bf16.nt+bias+halve]\narguments:\n",
+    )
+    edit(folder / "template.yaml", "eager: eager,", "eager: eager, does: operation.activation,")
+    with (folder / "toy.hip").open("a") as source:
+        source.write('constexpr auto does = "${does}";\n')
+    plain = load_template(folder)
+    assert '"none"' in plain.render(CONFIG).source
+    for text in ("bf16.nt+halve", "bf16.nt+bias+halve"):
+        bound = plain.for_operation(operation_of(text))
+        assert '"halve"' in bound.render(CONFIG).source
+        assert [str(each.problem) for each in bound.proof_problems(CONFIG)] == ["256x512x384 bf16.nt+halve"]
+    edit(folder / "template.yaml", "k: 64 * (stages + 4)}", "k: 64 * (stages + 4), epilogue: bias}")
+    edit(folder / "template.yaml", "[bf16.nt,", "[bf16.nt, bf16.nt+bias,")
+    (proof,) = load_template(folder).for_operation(operation_of("bf16.nt+halve")).proof_problems(CONFIG)
+    assert str(proof.problem) == "256x512x384 bf16.nt+bias+halve"
