@@ -11,20 +11,22 @@ import ctypes
 import functools
 import importlib
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from hktune.core.errors import DeviceError, DeviceFull, InputError, KernelFault
 from hktune.core.identity import Identity
-from hktune.core.launch import Argument, Launch
+from hktune.core.launch import Launch
+from hktune.core.operand import operands_of
 from hktune.device.argument_bytes import pack_argument
 from hktune.device.cuda_prepared import PointerSlot, PreparedCudaLaunch
-from hktune.device.device import Binding, Buffer, Clocks, Event, Graph, HostArray, Kernel
+from hktune.device.device import CALL_OPERANDS, Binding, Buffer, Clocks, Event, Graph, HostArray, Kernel
 from hktune.device.device_buffer import DeviceBuffer, borrowed
 from hktune.device.host_copies import check_target, source_of
 from hktune.device.nvml import nvml_clocks
+from hktune.device.prepared import place_among
 from hktune.objects.cubin import TENSOR_MAP_BYTES, Box, Cubin, CudaKernel, read_cubin
 
 if TYPE_CHECKING:
@@ -32,7 +34,6 @@ if TYPE_CHECKING:
 
 Addresses = ctypes.Array[ctypes.c_void_p]
 """Of each parameter of a launch."""
-_MATRICES = {"a": ("m", "k"), "b": ("n", "k"), "c": ("m", "n")}  # rows and columns, launch.Argument
 _TMA_ALIGNMENT_BYTES = 16  # of addresses and row strides, cuTensorMapEncodeTiled
 _TENSOR_COPIES = f"tensor copies need the address and the row to be multiples of {_TMA_ALIGNMENT_BYTES} bytes"
 # Errors that a kernel causes and that leave the context unusable (CUDA driver API, CUresult).
@@ -153,7 +154,7 @@ class CudaDevice:
         if not isinstance(kernel, LoadedKernel):
             raise DeviceError(f"{kernel.symbol} was loaded by another device: load it here")
         self._check_launch(kernel.image, launch)
-        values, addresses = self._parameters(kernel, launch.arguments, binding)
+        values, addresses = self._parameters(kernel, launch, binding)
         self._enter()
         stream_handle = self._driver.CUstream(stream or 0)
         result = self._driver.cuLaunchKernel(
@@ -162,27 +163,33 @@ class CudaDevice:
         del values  # until here: the addresses point into it
         _checked(result)
 
-    def prepare(self, kernel: Kernel, launch: Launch, numbers: Mapping[str, int]) -> PreparedCudaLaunch:
+    def prepare(
+        self,
+        kernel: Kernel,
+        launch: Launch,
+        numbers: Mapping[str, int],
+        operands: Sequence[str] = CALL_OPERANDS,
+    ) -> PreparedCudaLaunch:
         if not isinstance(kernel, LoadedKernel):
             raise DeviceError(f"{kernel.symbol} was loaded by another device: load it here")
         self._check_launch(kernel.image, launch)
-        parameters, names = kernel.image.parameters, ("a", "b", "c", "bias", "workspace")
+        parameters = kernel.image.parameters
         template, slots = bytearray(max((each.offset_bytes + each.size_bytes for each in parameters), default=1)), []
         for each, argument in zip(parameters, launch.arguments, strict=True):
             if argument.kind == "pointer":
-                encode = self._map_encoder(kernel, argument.name, numbers) if each.is_tensor_map else None
-                slots.append(PointerSlot(names.index(argument.name), each.offset_bytes, encode))
+                encode = self._map_encoder(kernel, launch, argument.name, numbers) if each.is_tensor_map else None
+                slots.append(PointerSlot(place_among(operands, argument), each.offset_bytes, encode))
             else:
-                packed = pack_argument(argument, numbers[argument.name])
+                packed = pack_argument(argument, numbers.get(argument.name))
                 template[each.offset_bytes : each.offset_bytes + len(packed)] = packed
         offsets = [each.offset_bytes for each in parameters]
         return PreparedCudaLaunch(self._starter(kernel, launch), bytes(template), offsets, slots, self._enter)
 
-    def _map_encoder(self, kernel: LoadedKernel, name: str, numbers: Mapping[str, int]) -> Callable[[int], bytes]:
+    def _map_encoder(
+        self, kernel: LoadedKernel, launch: Launch, name: str, numbers: Mapping[str, int]
+    ) -> Callable[[int], bytes]:
         """What makes the tensor map of matrix `name`, whose sizes are known, from its address."""
-        if name not in kernel.boxes or name not in _MATRICES:
-            raise DeviceError(f"{kernel.symbol} takes {name} as a tensor map: declare hktune_box_{name} in its source")
-        rows, columns = (numbers[side] for side in _MATRICES[name])
+        rows, columns = (numbers[side] for side in _mapped_axes(kernel, launch, name))
         box = kernel.boxes[name]
         if columns * box.dtype.bytes % _TMA_ALIGNMENT_BYTES:
             raise DeviceError(f"{name} has rows of {columns} elements: {_TENSOR_COPIES}")
@@ -266,37 +273,35 @@ class CudaDevice:
             raise DeviceError(f"{mismatch}: launch it with the arguments it was compiled for")
 
     def _parameters(
-        self, kernel: LoadedKernel, arguments: tuple[Argument, ...], binding: Binding
+        self, kernel: LoadedKernel, launch: Launch, binding: Binding
     ) -> tuple[ctypes.Array[ctypes.c_char], Addresses]:
         """The parameter buffer, and an array of the address of each parameter in it."""
-        names = [argument.name for argument in arguments]
+        names = [argument.name for argument in launch.arguments]
         missing, unused = sorted(set(names) - set(binding)), sorted(set(binding) - set(names))
         if missing or unused:
             raise DeviceError(f"the binding lacks {missing} and has unused {unused}: bind exactly {names}")
         end = max((slot.offset_bytes + slot.size_bytes for slot in kernel.image.parameters), default=0)
         values = bytearray(max(end, 1))
-        for slot, argument in zip(kernel.image.parameters, arguments, strict=True):
+        for slot, argument in zip(kernel.image.parameters, launch.arguments, strict=True):
             packed = pack_argument(argument, binding[argument.name])
             if slot.is_tensor_map:
-                packed = self._tensor_map(kernel, argument, binding)
+                packed = self._tensor_map(kernel, launch, argument.name, binding)
             values[slot.offset_bytes : slot.offset_bytes + slot.size_bytes] = packed
         buffer = (ctypes.c_char * len(values)).from_buffer(values)
         base = ctypes.addressof(buffer)
         addresses = (ctypes.c_void_p * len(names))(*(base + slot.offset_bytes for slot in kernel.image.parameters))
         return buffer, addresses
 
-    def _tensor_map(self, kernel: LoadedKernel, argument: Argument, binding: Binding) -> bytes:
-        buffer, name = binding[argument.name], argument.name
-        if name not in kernel.boxes or name not in _MATRICES:
-            raise DeviceError(f"{kernel.symbol} takes {name} as a tensor map: declare hktune_box_{name} in its source")
-        rows, columns = (binding.get(side) for side in _MATRICES[name])
+    def _tensor_map(self, kernel: LoadedKernel, launch: Launch, name: str, binding: Binding) -> bytes:
+        buffer, axes = binding[name], _mapped_axes(kernel, launch, name)
+        rows, columns = (binding.get(side) for side in axes)
         if (
             buffer is None
             or isinstance(buffer, (int, float))
             or not isinstance(rows, int)
             or not isinstance(columns, int)
         ):
-            raise DeviceError(f"{kernel.symbol} takes {name} as a tensor map: bind its buffer and {_MATRICES[name]}")
+            raise DeviceError(f"{kernel.symbol} takes {name} as a tensor map: bind its buffer and {axes}")
         box = kernel.boxes[name]
         if rows < 1 or columns < 1 or rows * columns * box.dtype.bytes > buffer.size_bytes:
             raise DeviceError(
@@ -359,6 +364,14 @@ def _parsed(data: bytes) -> Cubin:
         return read_cubin(data)
     except InputError as error:
         raise DeviceError(str(error)) from error
+
+
+def _mapped_axes(kernel: LoadedKernel, launch: Launch, name: str) -> tuple[str, ...]:
+    """The names of rows and columns of a matrix that `kernel` takes as a tensor map. Raises DeviceError."""
+    operand = operands_of(launch.operation).get(name)
+    if name not in kernel.boxes or operand is None or not operand.row_stride:
+        raise DeviceError(f"{kernel.symbol} takes {name} as a tensor map: declare hktune_box_{name} in its source")
+    return operand.axes
 
 
 @functools.lru_cache(maxsize=4096)

@@ -7,10 +7,7 @@ import struct
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import torch
+from typing import Any
 
 _pack_pointer = struct.Struct("<Q").pack_into
 _MAPS_MAX = 1024  # addresses whose tensor maps are kept, for each matrix
@@ -18,10 +15,10 @@ _MAPS_MAX = 1024  # addresses whose tensor maps are kept, for each matrix
 
 @dataclass(frozen=True)
 class PointerSlot:
-    """A parameter that a call fills in. `operand` is its place among a, b, c, bias and workspace; `encode` makes the
-    tensor map of an address where the kernel takes one."""
+    """A parameter that a call fills in with the tensor at `place` among its own; `encode` makes the tensor map of an
+    address where the kernel takes one."""
 
-    operand: int
+    place: int
     offset_bytes: int
     encode: Callable[[int], bytes] | None
 
@@ -52,31 +49,22 @@ class PreparedCudaLaunch:
     ) -> None:
         self._start = start
         self._parameters = _Parameters(template, offsets_bytes, enter)
-        self._pointers = [(slot.operand, slot.offset_bytes) for slot in slots if slot.encode is None]
+        self._pointers = [(slot.place, slot.offset_bytes) for slot in slots if slot.encode is None]
         maps: list[dict[int, bytes]] = [{} for _ in slots]
         self._maps = [
-            (slot.operand, slot.offset_bytes, slot.encode, known)
+            (slot.place, slot.offset_bytes, slot.encode, known)
             for slot, known in zip(slots, maps, strict=True)
             if slot.encode is not None
         ]
 
-    def __call__(
-        self,
-        a: torch.Tensor,
-        b: torch.Tensor,
-        c: torch.Tensor,
-        bias: torch.Tensor | None,
-        workspace: torch.Tensor | None,
-        stream: int | None,
-    ) -> None:
-        operands = (a, b, c, bias, workspace)
+    def __call__(self, *tensors_and_stream: Any) -> None:
         parameters = self._parameters
         values = parameters.values
-        for operand, offset in self._pointers:
-            tensor = operands[operand]
+        for place, offset in self._pointers:
+            tensor = tensors_and_stream[place]
             _pack_pointer(values, offset, 0 if tensor is None else tensor.data_ptr())
-        for operand, offset, encode, known in self._maps:
-            tensor = operands[operand]
+        for place, offset, encode, known in self._maps:
+            tensor = tensors_and_stream[place]
             address = 0 if tensor is None else tensor.data_ptr()
             encoded = known.get(address)
             if encoded is None:
@@ -84,4 +72,4 @@ class PreparedCudaLaunch:
                     known.clear()
                 encoded = known[address] = encode(address)
             values[offset : offset + len(encoded)] = encoded
-        self._start(stream, parameters.addresses)
+        self._start(tensors_and_stream[-1], parameters.addresses)
