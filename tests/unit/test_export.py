@@ -139,7 +139,7 @@ def test_a_table_of_float16_becomes_kernels_of_float16(tmp_path: Path) -> None:
 def test_a_table_of_two_dtypes_is_refused(tmp_path: Path) -> None:
     config = space().config(SMALL)
     folder = tabled({Problem(64, 512, 256, operation): config for operation in (F16_BIAS, BF16_NT_BIAS)}, tmp_path)
-    with pytest.raises(TableError, match=r"this table has bf16\.nt, f16\.nt: export a table of each"):
+    with pytest.raises(TableError, match=r"this table has bf16\.nt, f16\.nt: tune each into a directory of its own"):
         export_inline(folder, SPACE, "matmul")
 
 
