@@ -34,11 +34,11 @@ from hktune.core.shipped import DEFAULT_SPACE
 from hktune.core.trial import Trial
 from hktune.core.variant import CodeObject
 from hktune.dispatch import read_table, write_table
-from hktune.dispatch.table import Table
+from hktune.dispatch.table import VERSION, Table
 from hktune.space import SearchSpace, load_space
 from hktune.store import capture_environment, write_environment
 from hktune.store.rows import HEADER, Encoder
-from hktune.tuning.bench import EmulatedBench
+from hktune.tuning.benches import EmulatedBench
 from hktune.tuning.trial_rows import now
 from hktune.workers.prover import COMPILE_DEADLINE_S
 
@@ -210,11 +210,11 @@ def make_table(directory: Path, space: SearchSpace, entries: int) -> None:
         rule = space.launch_rule(kernel.config, problem)
         if rule.at(problem.m):
             own = {**msgspec.to_builtins(kernel), "launch": asdict(rule)}
-            shape = dict(zip(("m", "n", "k", "dtype", "epilogue"), problem.key, strict=True))
+            shape = dict(zip(("m", "n", "k", "operation"), problem.key, strict=True))
             served = {"m_from": problem.m, "m_to": problem.m + 15}
             fields = {"choice": "kernel", "source": "modelled", "time_us": problem.flops / 1e8 + place / 7}
             rows.append({**shape, **served, **fields, "kernel": own})
-    table = msgspec.convert({**msgspec.to_builtins(published), "entries": rows}, Table)
+    table = msgspec.convert({**msgspec.to_builtins(published), "version": VERSION, "entries": rows}, Table)
     objects = {path.stem: path.read_bytes() for path in (PUBLISHED / "objects").iterdir()}
     write_table(table, objects, directory)
 

@@ -36,7 +36,7 @@ from hktune.emulator.clock.trace import Trace
 from hktune.emulator.instructions.decode import decode
 from hktune.emulator.instructions.scalar_registers import scalars_of
 from hktune.objects.code_object import read_code_object
-from hktune.space.space import SearchSpace, load_space
+from hktune.space.search_space import SearchSpace, load_space
 from hktune.verify import verify
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "unit"))

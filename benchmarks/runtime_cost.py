@@ -34,6 +34,7 @@ import hktune
 from hktune.core.config import Config
 from hktune.core.launch import Argument, Launch
 from hktune.core.launch_rule import LaunchRule
+from hktune.core.operation import BF16_NT
 from hktune.core.outcome import Source, Status
 from hktune.core.trial import Trial
 from hktune.device.device import Kernel, PreparedLaunch
@@ -221,7 +222,7 @@ def autocast_once(product: Callable[[Tensor, Tensor], Tensor], x: Tensor, weight
 
 def on_a_gpu(directory: Path) -> None:
     table = hktune.load(directory, allow_modelled=True)
-    kernels = [entry for entry in read_table(directory).entries if entry.kernel and entry.epilogue == "none"]
+    kernels = [entry for entry in read_table(directory).entries if entry.kernel and entry.operation == str(BF16_NT)]
     entry = min(kernels, key=lambda entry: entry.problem.flops)
     start = time.perf_counter()
     table.warm()

@@ -73,13 +73,19 @@ class Checkout:
     @cached_property
     def arrows(self) -> Imports:
         """What each room imports. What the package's __init__ imports is for its users, and no arrow."""
-        room_of = {module.name: module.room for module in self.modules if module.room}
-        found: dict[str, set[str]] = {room: set() for room in room_of.values()}
+        found: dict[str, set[str]] = {room: set() for room in self._room_of.values()}
         for module in self.modules:
             if module.room:
-                imported = {room_of[name] for name in module.imported(room_of.keys())}
-                found[module.room] |= imported - {module.room}
+                found[module.room] |= self.rooms_imported_by(module)
         return found
+
+    def rooms_imported_by(self, module: Module) -> set[str]:
+        """The rooms other than its own that `module` imports anything of."""
+        return {self._room_of[name] for name in module.imported(self._room_of.keys())} - {module.room}
+
+    @cached_property
+    def _room_of(self) -> dict[str, str]:
+        return {module.name: module.room for module in self.modules if module.room}
 
     @cached_property
     def file_imports(self) -> Imports:
@@ -174,7 +180,7 @@ ROWS: dict[str, Callable[[Checkout], str]] = {
     "files at its top": top_files,
     "rooms (folders at its top)": rooms,
     "arrows (a room, or file at the top, imports another)": arrows,
-    "of these, in a cycle": rooms_in_cycles,
+    "rooms in a cycle of imports": rooms_in_cycles,
     "Python files in a cycle of imports": files_in_cycles,
     f"functions over {FUNCTION_LINES} lines": long_functions,
     f"files over {FILE_LINES} lines": long_files,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from hktune.core.candidate import Candidate
 from hktune.core.config import Config
 from hktune.core.outcome import Failure, Source, Timing
 from hktune.core.problem import Problem
@@ -22,16 +23,16 @@ class InstantExecutor:
         self.closed = False
         self.submitted: list[Config] = []
         self._failure = failure
-        self._waiting: list[Config] = []
+        self._waiting: list[Candidate] = []
 
     @property
     def pending(self) -> int:
         return len(self._waiting)
 
-    def submit(self, config: Config) -> None:
+    def submit(self, candidate: Candidate) -> None:
         assert self.pending < self.capacity
-        self._waiting.append(config)
-        self.submitted.append(config)
+        self._waiting.append(candidate)
+        self.submitted.append(candidate.config)
 
     def collect(self, timeout_s: float) -> list[Attempt]:
         return [self._attempt(self._waiting.pop(0)) for _ in range(self.pending)]
@@ -40,9 +41,10 @@ class InstantExecutor:
         self._waiting.clear()
         self.closed = True
 
-    def _attempt(self, config: Config) -> Attempt:
-        failure = self._failure(config)
-        return Attempt(config, failure, None if failure else "0" * 64)
+    def _attempt(self, candidate: Candidate) -> Attempt:
+        failure = self._failure(candidate.config)
+        sha256 = None if failure else "0" * 64
+        return Attempt(candidate.config, failure, sha256, operation=candidate.operation)
 
 
 class LastFirstExecutor(InstantExecutor):

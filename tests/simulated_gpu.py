@@ -19,22 +19,22 @@ from hktune.core.errors import DeviceError, KernelFault
 from hktune.core.launch import Launch
 from hktune.core.problem import Problem
 from hktune.device.device import Clocks
-from hktune.measure.operands import OperandSet
+from hktune.measure.arena import OperandSet
 
 Multiply = Callable[[OperandSet], None]
 Work = tuple[float, Callable[[], None]]
 
 
 def multiply(operands: OperandSet) -> None:
-    """c = a bt^T + bias, in float32, rounded once."""
-    product = operands.a.float() @ operands.bt.float().T
-    operands.c.copy_(product if operands.bias is None else product + operands.bias.float())
+    """c = a b^T + bias, in float32, rounded once."""
+    product = operands["a"].float() @ operands["b"].float().T
+    operands["c"].copy_(product + operands["bias"].float() if "bias" in operands else product)
 
 
 def multiply_less(operands: OperandSet) -> None:
     """The product without the second half of k: what a kernel computes that leaves steps out."""
-    half = operands.a.shape[1] // 2
-    operands.c.copy_(operands.a[:, :half].float() @ operands.bt[:, :half].float().T)
+    half = operands["a"].shape[1] // 2
+    operands["c"].copy_(operands["a"][:, :half].float() @ operands["b"][:, :half].float().T)
 
 
 def refuse(operands: OperandSet) -> None:
@@ -69,8 +69,7 @@ class SimulatedGpu:
     def launch(self, kernel: SimulatedKernel, launch: Launch, binding: Any, stream: int | None = None) -> None:
         assert {argument.name for argument in launch.arguments} == set(binding), "all that it takes and no more"
         tensors = {name: buffer.tensor for name, buffer in binding.items() if buffer is not None}
-        operands = OperandSet(tensors["a"], tensors["bt"], tensors["c"], tensors.get("bias"))
-        self.queue(kernel.time_us, lambda: kernel.compute(operands))
+        self.queue(kernel.time_us, lambda: kernel.compute(tensors))
 
     def queue(self, time_us: float, run: Callable[[], None]) -> None:
         """Put work on the stream."""

@@ -12,6 +12,7 @@ from hktune.core.escaped import shown
 from hktune.core.shipped import SPACE_OF, space_file
 
 if TYPE_CHECKING:
+    from hktune.core.operation import Operation
     from hktune.core.problem import Problem
 
 COUNT_MAX = 1_000_000_000
@@ -38,6 +39,11 @@ def add_space(
         metavar="FILE",
         help=f"{purpose}; a file, or the name of one that comes with hktune: {names}",
     )
+
+
+def add_operation(parser: argparse.ArgumentParser, purpose: str) -> None:
+    """--operation."""
+    parser.add_argument("--operation", type=operation, metavar="TEXT", help=f"{purpose}, such as f16.nt")
 
 
 def add_shapes(parser: argparse.ArgumentParser, purpose: str, *, required: bool = False) -> None:
@@ -182,6 +188,17 @@ def gibibytes(text: str) -> float:
     return value
 
 
+def operation(text: str) -> Operation:
+    """An operation by its text."""
+    from hktune.core.errors import InputError
+    from hktune.core.operation import operation_of
+
+    try:
+        return operation_of(text)
+    except InputError as unknown:
+        raise argparse.ArgumentTypeError(str(unknown)) from None
+
+
 def problem(text: str) -> Problem:
     """A problem as MxNxK, MxNxK+STEP (both of bf16.nt) or MxNxK:OPERATION, of what a shapes file may ask for."""
     from hktune.core.errors import InputError, ShapesError
@@ -194,10 +211,10 @@ def problem(text: str) -> Problem:
     if parts is None:
         raise argparse.ArgumentTypeError(f"must be MxNxK such as 4096x4096x4096, got {shown(text)}")
     try:
-        operation = operation_of(parts["operation"] or f"{BF16_NT}{parts['steps']}")
+        asked_for = operation_of(parts["operation"] or f"{BF16_NT}{parts['steps']}")
     except InputError as unknown:
         raise argparse.ArgumentTypeError(f"{unknown}, got {shown(text)}") from None
-    asked = Problem(size(parts["m"]), size(parts["n"]), size(parts["k"]), operation)
+    asked = Problem(size(parts["m"]), size(parts["n"]), size(parts["k"]), asked_for)
     try:
         matrices_fit(asked, shown(text))
     except ShapesError as large:

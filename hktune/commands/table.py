@@ -6,7 +6,7 @@ import argparse
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hktune import __version__
 from hktune.commands.arguments import (
@@ -27,6 +27,7 @@ from hktune.core.settings import Settings
 from hktune.core.shipped import DEFAULT_SPACE, KERNELS
 
 if TYPE_CHECKING:
+    from hktune.core.candidate import Candidate
     from hktune.core.identity import Identity
     from hktune.core.launch_rule import LaunchRule
     from hktune.core.problem import Problem
@@ -178,13 +179,13 @@ class _Shelf:
 
     def launch_of(self, trial: Trial) -> tuple[str, LaunchRule]:
         """See `dispatch.build.LaunchOf`. Raises StoreError when the trial's bytes cannot be had any more."""
-        from hktune.core.config import Config
+        from hktune.tuning.trial_rows import candidate_of
 
-        config = Config.from_json(trial.config)
+        candidate = candidate_of(self._space.template, trial)
         sha256 = str(trial.object_sha256)
         if sha256 not in self.objects:
-            self.objects[sha256] = self._beside(sha256) or self._built(trial, config)
-        return self._space.template.symbol, self._space.launch_rule(config, trial.problem)
+            self.objects[sha256] = self._beside(sha256) or self._built(trial, candidate)
+        return self._space.template.symbol, self._space.launch_rule(candidate.config, trial.problem)
 
     def _beside(self, sha256: str) -> bytes | None:
         import hashlib
@@ -197,13 +198,13 @@ class _Shelf:
                 return data
         return None
 
-    def _built(self, trial: Trial, config: Any) -> bytes:
+    def _built(self, trial: Trial, candidate: Candidate) -> bytes:
         from hktune.compile import compiler_for
         from hktune.workers.prover import built_again
 
         settings = Settings.from_environment(os.environ)
         compiler = compiler_for(self._space.template.language, settings, self._hipkittens)
-        code = built_again(self._space.template, compiler, config, trial.object_sha256)
+        code = built_again(self._space.template, compiler, candidate, trial.object_sha256)
         if isinstance(code, str):
             rule = f"trial {trial.trial} cannot be built again: saved={trial.object_sha256} current={code}"
             raise StoreError(f"{rule}: keep objects/ beside trials.csv, or tune that shape again")
@@ -235,7 +236,7 @@ def _show(options: argparse.Namespace) -> int:
 
 def _doctor(options: argparse.Namespace) -> int:
     from hktune.core.shapes import load_shapes
-    from hktune.tables.doctor import Call, examine_table
+    from hktune.tables.findings import Call, examine_table
 
     shapes = load_shapes(options.shapes) if options.shapes else ()
     calls = [Call(shape.problem, shape.name, shape.weight) for shape in shapes]

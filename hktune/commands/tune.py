@@ -71,7 +71,7 @@ def _add_gpu(parser: argparse.ArgumentParser) -> None:
 def _run(options: argparse.Namespace) -> int:
     """Tune and print the summary; 1 when the machine stopped it or a shape has no kernel, 130 when interrupted."""
     from hktune.report.console import make_console
-    from hktune.report.progress import RunProgress
+    from hktune.report.run_progress import RunProgress
     from hktune.report.summary import print_summary
     from hktune.tuning.run import RunOptions, tune
 

@@ -17,10 +17,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 from hktune.core.errors import InputError, ShapesError
 from hktune.core.escaped import shown
+from hktune.core.json_file import Json
 from hktune.core.operation import BF16_NT, BF16_NT_BIAS, Operation, legacy_operation, legacy_words, operation_of
 from hktune.core.outside_file import FileKind
 from hktune.core.problem import Problem
@@ -84,18 +84,21 @@ def load_shapes(path: Path) -> ShapeList:
     named: dict[str, int] = {}
     for index, entry in enumerate(entries):
         where = f"{path}: shapes[{index}]"
+        if not isinstance(entry, dict):
+            raise ShapesError(f"{where}: must be a mapping such as {{m: 4096, n: 4096, k: 4096}}, got {shown(entry)}")
         shapes += _entry_shapes(entry, document, usual, where)
         if len(shapes) > PROBLEMS_MAX:
             raise ShapesError(f"{where}: over {PROBLEMS_MAX} problems in one file: split it")
-        if "name" in entry and named.setdefault(entry["name"], index) != index:
-            raise ShapesError(f"{where}: name {entry['name']!r} is taken by shapes[{named[entry['name']]}]: rename one")
+        name = str(entry.get("name", ""))
+        if name and named.setdefault(name, index) != index:
+            raise ShapesError(f"{where}: name {name!r} is taken by shapes[{named[name]}]: rename one")
     return _merge(shapes)
 
 
-def _entry_shapes(entry: Any, document: Mapping[str, Any], usual: Sequence[Operation], where: str) -> list[Shape]:
+def _entry_shapes(
+    entry: Mapping[str, Json], document: Mapping[str, Json], usual: Sequence[Operation], where: str
+) -> list[Shape]:
     """The shapes of one entry; its operations are those of the file, `usual`, where it names none."""
-    if not isinstance(entry, dict):
-        raise ShapesError(f"{where}: must be a mapping such as {{m: 4096, n: 4096, k: 4096}}, got {shown(entry)}")
     _only_keys(entry, ENTRY_KEYS, where)
     missing = [key for key in ("m", "n", "k") if key not in entry]
     if missing:
@@ -116,7 +119,7 @@ def _entry_shapes(entry: Any, document: Mapping[str, Any], usual: Sequence[Opera
     return [Shape(problem, _name(entry, problem, where), weight) for problem in problems]
 
 
-def _operations(mapping: Mapping[str, Any], where: str, usual: Sequence[Operation]) -> Sequence[Operation]:
+def _operations(mapping: Mapping[str, Json], where: str, usual: Sequence[Operation]) -> Sequence[Operation]:
     """What a file or an entry says that its shapes compute; `usual` where it says nothing."""
     old = _old_keys(mapping)
     if "operation" in mapping:
@@ -136,11 +139,11 @@ def _operations(mapping: Mapping[str, Any], where: str, usual: Sequence[Operatio
     return [legacy_operation(**words)]
 
 
-def _old_keys(mapping: Mapping[str, Any]) -> list[str]:
+def _old_keys(mapping: Mapping[str, Json]) -> list[str]:
     return [key for key in OLD_WORDS if key in mapping]
 
 
-def _operation(text: Any, where: str) -> Operation:
+def _operation(text: Json, where: str) -> Operation:
     if not isinstance(text, str):
         raise ShapesError(f"{where}: must be a text such as {BF16_NT}, got {shown(text)}")
     try:
@@ -165,20 +168,22 @@ def _joined(shapes: list[Shape]) -> str:
     return ", ".join(names[:NAMES_SHOWN]) + more
 
 
-def _only_keys(mapping: Mapping[Any, Any], known: set[str], where: str) -> None:
+def _only_keys(mapping: Mapping[str, Json], known: set[str], where: str) -> None:
     unknown = [key for key in mapping if key not in known]
     if unknown:
         raise ShapesError(f"{where}: unknown key {shown(unknown[0])}: known are {', '.join(sorted(known))}")
 
 
-def _sizes(value: Any, where: str) -> list[int]:
+def _sizes(value: Json, where: str) -> list[int]:
     values = value if isinstance(value, list) else [value]
     if not values:
         raise ShapesError(f"{where}: the list is empty: give at least one size")
+    sizes: list[int] = []
     for size in values:
-        if type(size) is not int or not 1 <= size <= DIMENSION_MAX:
+        if not isinstance(size, int) or isinstance(size, bool) or not 1 <= size <= DIMENSION_MAX:
             raise ShapesError(f"{where}: must be an integer from 1 to {DIMENSION_MAX}, got {shown(size)}")
-    return values
+        sizes.append(size)
+    return sizes
 
 
 def matrices_fit(problem: Problem, where: str) -> None:
@@ -191,20 +196,20 @@ def matrices_fit(problem: Problem, where: str) -> None:
             raise ShapesError(f"{where}: {rule}, got {sizes[0]}x{sizes[1]}: make it smaller")
 
 
-def _word(value: Any, known: tuple[str, ...], where: str) -> str:
+def _word(value: Json, known: tuple[str, ...], where: str) -> str:
     if value not in known:
         rule = f"{where}: must be one of {', '.join(known)}, got {shown(value)}"
         raise ShapesError(f"{rule}: write operation, such as {BF16_NT_BIAS}, for what these keys cannot say")
     return str(value)
 
 
-def _weight(value: Any, where: str) -> float:
-    if type(value) not in (int, float) or not 0 < value < 1e12:
+def _weight(value: Json, where: str) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < 1e12:
         raise ShapesError(f"{where}: weight: must be a number above 0 (calls per step), got {shown(value)}")
     return float(value)
 
 
-def _name(entry: Mapping[str, Any], problem: Problem, where: str) -> str:
+def _name(entry: Mapping[str, Json], problem: Problem, where: str) -> str:
     name = entry.get("name", str(problem))
     if not isinstance(name, str) or not name.isprintable() or not 1 <= len(name) <= 100:
         raise ShapesError(f"{where}: name: must be 1 to 100 printable characters, got {shown(name)}")

@@ -45,7 +45,7 @@ class PreparedLaunch(Protocol):
     on the device, which is the thread's current one, and aligned. One that the launch does not take, or takes as a null
     pointer, is None. Keeps its kernel loaded."""
 
-    def __call__(self, a: Any, bt: Any, c: Any, bias: Any, workspace: Any, stream: int | None) -> None: ...
+    def __call__(self, a: Any, b: Any, c: Any, bias: Any, workspace: Any, stream: int | None) -> None: ...
 
 
 class Device(Protocol):

@@ -25,7 +25,8 @@ from hktune.emulator.clock.trace_recorder import Recorder
 from hktune.emulator.execution import Limits, Machine, run_dispatch
 from hktune.emulator.hazards.checker import Watch
 from hktune.emulator.instructions.program import Program
-from hktune.emulator.machine.launch import (
+from hktune.emulator.machine.memory import AddressSpace, Region
+from hktune.emulator.machine.wave_start import (
     Descriptor,
     Dispatch,
     Pointers,
@@ -33,7 +34,6 @@ from hktune.emulator.machine.launch import (
     dispatch_packet,
     entry_address,
 )
-from hktune.emulator.machine.memory import AddressSpace, Region
 from hktune.objects.code_object import AmdCodeObject, KernelImage, source_line
 
 if TYPE_CHECKING:

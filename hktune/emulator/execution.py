@@ -18,8 +18,8 @@ from hktune.emulator.clock.trace_recorder import Recorder
 from hktune.emulator.hazards.checker import Hazards, Locate, Watch, shadow_of
 from hktune.emulator.hazards.footprint import footprints_of
 from hktune.emulator.instructions.program import Block, Program
-from hktune.emulator.machine.launch import Descriptor, Dispatch, Pointers, start
 from hktune.emulator.machine.memory import AddressError, AddressSpace
+from hktune.emulator.machine.wave_start import Descriptor, Dispatch, Pointers, start
 from hktune.emulator.machine.waves import Lanes, Waves
 
 _BATCH_WAVES = 128

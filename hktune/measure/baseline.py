@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from hktune.core.problem import Problem
-from hktune.measure.operands import OperandSet
+from hktune.measure.arena import OperandSet
 
 if TYPE_CHECKING:
     import torch
@@ -89,7 +89,8 @@ class preferring:  # noqa: N801 - reads as a statement
 def _linear(operands: OperandSet) -> None:
     import torch
 
-    if operands.bias is None:
-        torch.mm(operands.a, operands.bt.T, out=operands.c)
+    bias = operands.get("bias")
+    if bias is None:
+        torch.mm(operands["a"], operands["b"].T, out=operands["c"])
     else:
-        torch.addmm(operands.bias, operands.a, operands.bt.T, out=operands.c)
+        torch.addmm(bias, operands["a"], operands["b"].T, out=operands["c"])

@@ -114,9 +114,9 @@ class ServedProduct:
                 return why or Fallback.NO_ENTRY
             prepared = place.strided(route, *strides) if strides else route.prepared
 
-        def launch(a: Any, bt: Any, c: Any, bias: Any, workspace: Any, stream: int | None) -> None:
+        def launch(a: Any, b: Any, c: Any, bias: Any, workspace: Any, stream: int | None) -> None:
             with place.entered():
-                prepared(a, bt, c, bias, workspace, stream)
+                prepared(a, b, c, bias, workspace, stream)
 
         return launch
 

@@ -13,15 +13,15 @@ from hktune.core.config import Config, Value
 from hktune.core.errors import InputError, SpaceError, TemplateError
 from hktune.core.escaped import shown
 from hktune.core.expression import RECORDS, Derived, Expression, Scope
-from hktune.core.launch import Argument, Launch, Tile, WorkgroupOrder
+from hktune.core.launch import Argument, Launch, Tile, WorkgroupOrder, operand_name
 from hktune.core.launch_rule import LaunchRule, specialised
 from hktune.core.operation import BF16_NT, BF16_NT_BIAS, Operation, facts_of, operation_of
 from hktune.core.outside_file import FileKind
 from hktune.core.problem import Problem, ProofProblem
 from hktune.core.variant import Variant
 from hktune.core.yaml_file import struct_of
-from hktune.template.description import Extent, TemplateDescription, Text
 from hktune.template.source import filled, placed_fields, read_source
+from hktune.template.template_schema import Extent, TemplateDescription, Text
 
 TEMPLATE_FILE = FileKind("a template", 1 << 20, TemplateError, "name a folder like those of kernels/")
 
@@ -59,7 +59,9 @@ class Template:
         self.language = description.language
         self.symbol = description.symbol
         self.fixed_order = description.fixed_order
-        self.arguments = tuple(Argument(argument.name, argument.kind) for argument in description.arguments)
+        self.arguments = tuple(
+            Argument(operand_name(argument.name), argument.kind) for argument in description.arguments
+        )
         self.operations = _operations(description, self.arguments)
         self.operation = self.operations[0]
         self._of_operation: dict[Operation, Template] = {}
@@ -179,10 +181,14 @@ class Template:
         tiles, is the one that is profiled."""
         scope = self._scope(config)
         return tuple(
-            ProofProblem(Problem(m, n, k, self.operation.with_steps(*steps)), int(self._value(padding, scope)))
+            ProofProblem(Problem(m, n, k, self._proved(steps)), int(self._value(padding, scope)))
             for extent, steps, padding in self._proofs
             for m, n, k in [self._positive(extent, scope)]
         )
+
+    def _proved(self, steps: Sequence[str]) -> Operation:
+        """What a proof that names `steps` proves: they are done first, then those that the code always does."""
+        return self.operation.with_steps(*steps, *self.operation.activations)
 
     def order(self, config: Mapping[str, Value]) -> WorkgroupOrder:
         """In which order workgroups take tiles with `config`."""
@@ -222,7 +228,7 @@ class Template:
 
     def _check_proofs(self) -> None:
         for _, steps, _ in self._proofs:
-            if self.operation.with_steps(*steps) not in self.operations:
+            if self._proved(steps) not in self.operations:
                 raise TemplateError(f"proof epilogue {'+'.join(steps)!r}: it is not among the operations: add it there")
 
     def _shared(self) -> list[Expression]:

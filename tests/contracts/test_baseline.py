@@ -19,9 +19,9 @@ from hktune.core.problem import Problem
 from hktune.device.device import TimedDevice
 from hktune.device.opening import find_device
 from hktune.measure import cublaslt
+from hktune.measure.arena import OperandSet
 from hktune.measure.baseline import Baseline, TorchBaseline
 from hktune.measure.cublaslt import CublasLt, CublasLtAlgorithm
-from hktune.measure.operands import OperandSet
 from hktune.workers.gpu_service import baselines
 
 WIDE, TALL = Problem(24, 40, 72), Problem(56, 16, 104)
@@ -39,17 +39,17 @@ def operands(problem: Problem, seed: int = 0, device: str = "cpu") -> OperandSet
         return torch.randn(*shape, generator=generator).bfloat16().to(device)
 
     m, n, k = problem.m, problem.n, problem.k
-    bias = normal(n) if problem.operation.has_bias else None
+    bias = {"bias": normal(n)} if problem.operation.has_bias else {}
     c = torch.full((m, n), float("nan"), dtype=torch.bfloat16, device=device)
-    return OperandSet(normal(m, k), normal(n, k), c, bias)
+    return {"a": normal(m, k), "b": normal(n, k), "c": c, **bias}
 
 
 def assert_product(operands: OperandSet) -> None:
     """c is the product in float64, but for a rounding to bf16 and a sum in float32."""
-    exact = operands.a.double() @ operands.bt.double().T
-    if operands.bias is not None:
-        exact += operands.bias.double()
-    torch.testing.assert_close(operands.c.double(), exact, rtol=2.0**-8, atol=1e-4)
+    exact = operands["a"].double() @ operands["b"].double().T
+    if "bias" in operands:
+        exact += operands["bias"].double()
+    torch.testing.assert_close(operands["c"].double(), exact, rtol=2.0**-8, atol=1e-4)
 
 
 class BaselineContract:
@@ -79,20 +79,19 @@ class BaselineContract:
         self, baseline: Baseline, where: str, stream: int, run: Run, problem: Problem
     ) -> None:
         first, second = (operands(problem, seed, where) for seed in (1, 2))
-        before = [None if each is None else each.clone() for each in (second.a, second.bt, second.bias)]
+        before = {name: tensor.clone() for name, tensor in second.items() if name != "c"}
         enqueue = baseline.prepare(problem, first, stream)
-        first.c.fill_(float("nan"))
+        first["c"].fill_(float("nan"))
         for each in (second, first):
             run(lambda each=each: enqueue(each))
             assert_product(each)
-        for was, now in zip(before, (second.a, second.bt, second.bias), strict=True):
-            assert was is now is None or torch.equal(was, now)
+        assert all(torch.equal(was, second[name]) for name, was in before.items())
 
     def test_it_reads_operands_when_it_runs(self, baseline: Baseline, where: str, stream: int, run: Run) -> None:
         given, other = operands(BIASED, 1, where), operands(BIASED, 2, where)
         enqueue = baseline.prepare(BIASED, given, stream)
-        for name in ("a", "bt", "bias"):
-            getattr(given, name).copy_(getattr(other, name))
+        for name in ("a", "b", "bias"):
+            given[name].copy_(other[name])
         run(lambda: enqueue(given))
         assert_product(given)
 
@@ -100,7 +99,7 @@ class BaselineContract:
         sets = [operands(problem, 3, where) for problem in PROBLEMS]
         prepared = [baseline.prepare(problem, each, stream) for problem, each in zip(PROBLEMS, sets, strict=True)]
         for enqueue, each in reversed(list(zip(prepared, sets, strict=True))):
-            each.c.fill_(float("nan"))
+            each["c"].fill_(float("nan"))
             run(lambda enqueue=enqueue, each=each: enqueue(each))
             assert_product(each)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from fakes import InstantExecutor, LastFirstExecutor
 
+from hktune.core.candidate import Candidate
 from hktune.core.config import Config
 from hktune.core.errors import MachineError
 from hktune.core.outcome import Failure, Status
@@ -25,8 +26,8 @@ PATIENCE_S = 60.0
 WRONG = Failure(Status.WRONG, "1 of 4 elements")
 
 
-def work(number: int = 0) -> Config:
-    return Config({"does": "work", "number": number})
+def work(number: int = 0) -> Candidate:
+    return Candidate(Config({"does": "work", "number": number}))
 
 
 def failing(config: Config) -> Failure | None:
@@ -34,8 +35,9 @@ def failing(config: Config) -> Failure | None:
     return WRONG if config["does"] == "fail" else None
 
 
-def behave(config: Config, where: str) -> Attempt:
+def behave(candidate: Candidate, where: str) -> Attempt:
     """What a worker does that is asked to do `config["does"]`, if that is to be done `where` it works."""
+    config = candidate.config
     if config.get("where", where) == where:
         if config["does"] == "die":
             os.kill(os.getpid(), signal.SIGKILL)
@@ -46,11 +48,11 @@ def behave(config: Config, where: str) -> Attempt:
         if config["does"] == "announce and hang":
             Path(str(config["at"])).write_text(str(os.getpid()))
             time.sleep(3600)
-    return Attempt(config, failing(config), "0" * 64)
+    return Attempt(config, failing(config), "0" * 64, operation=candidate.operation)
 
 
-def compile_in_worker(config: Config) -> Attempt:
-    return behave(config, "compiling")
+def compile_in_worker(candidate: Candidate) -> Attempt:
+    return behave(candidate, "compiling")
 
 
 def make_compile() -> ProveFunction:
@@ -58,7 +60,7 @@ def make_compile() -> ProveFunction:
 
 
 def serve(request: Request | None) -> Answer:
-    return Answer(behave(request.attempt.config, "proving") if isinstance(request, Prove) else None)
+    return Answer(behave(request.attempt.candidate, "proving") if isinstance(request, Prove) else None)
 
 
 def make_serve() -> Serve:
@@ -107,7 +109,7 @@ class ExecutorContract:
         assert executor.capacity == CAPACITY
 
     def test_a_failure_is_its_configs_own(self, executor: Executor) -> None:
-        executor.submit(Config({"does": "fail"}))
+        executor.submit(Candidate(Config({"does": "fail"})))
         executor.submit(work())
         found = {attempt.config["does"]: attempt.failure for attempt in drained(executor)}
         assert found == {"fail": WRONG, "work": None}
@@ -122,7 +124,7 @@ class WorkerContract(ExecutorContract):
     """Of executors with processes; `where` names a place in which their workers can come to grief."""
 
     def test_a_config_whose_workers_die_costs_no_other(self, executor: Executor, where: str) -> None:
-        executor.submit(Config({"does": "die", "where": where}))
+        executor.submit(Candidate(Config({"does": "die", "where": where})))
         executor.submit(work())
         found = {attempt.config["does"]: attempt.failure for attempt in drained(executor)}
         assert found["work"] is None
@@ -132,7 +134,7 @@ class WorkerContract(ExecutorContract):
         assert [attempt.failure for attempt in drained(executor)] == [None], "it goes on"
 
     def test_a_config_past_its_deadline_costs_no_other(self, executor: Executor, where: str) -> None:
-        executor.submit(Config({"does": "hang", "where": where}))
+        executor.submit(Candidate(Config({"does": "hang", "where": where})))
         executor.submit(work())
         found = {attempt.config["does"]: attempt.failure for attempt in drained(executor)}
         assert found["work"] is None
@@ -140,13 +142,13 @@ class WorkerContract(ExecutorContract):
         assert found["hang"].status is Status.TIMEOUT
 
     def test_what_no_config_is_to_blame_for_is_raised(self, executor: Executor, where: str) -> None:
-        executor.submit(Config({"does": "lack memory", "where": where}))
+        executor.submit(Candidate(Config({"does": "lack memory", "where": where})))
         with pytest.raises(MachineError, match=r"^no memory left$"):
             drained(executor)
 
     def test_closing_ends_what_hangs(self, opened: Executor, tmp_path: Path) -> None:
         at = tmp_path / "pid"
-        opened.submit(Config({"does": "announce and hang", "where": "compiling", "at": str(at)}))
+        opened.submit(Candidate(Config({"does": "announce and hang", "where": "compiling", "at": str(at)})))
         until = time.monotonic() + PATIENCE_S
         while not (at.exists() and at.read_text()) and time.monotonic() < until:
             assert opened.collect(timeout_s=0.05) == [], "the time is up, and nothing has finished"

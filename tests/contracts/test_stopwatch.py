@@ -170,7 +170,7 @@ class Launches:
     """The one thing that a stopwatch asks of a template."""
 
     def launch(self, config: Config, problem: Problem) -> Launch:
-        return Launch((1, 1, 1), (64, 1, 1), 0, tuple(Argument(name, "pointer") for name in ("a", "bt", "c")))
+        return Launch((1, 1, 1), (64, 1, 1), 0, tuple(Argument(name, "pointer") for name in ("a", "b", "c")))
 
 
 def serve(request: Request | None) -> Answer:

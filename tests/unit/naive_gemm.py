@@ -48,7 +48,7 @@ def trial(problem: Problem, time_us: float | None = 1.0, variant: int = 0, **fie
 def launch_of(row: Trial) -> tuple[str, LaunchRule]:
     """One work-item per element of C, 64 columns a workgroup."""
     bias = row.epilogue == "bias"
-    pointers = [Argument(name, "pointer") for name in (["a", "bt", "c", "bias"] if bias else ["a", "bt", "c"])]
+    pointers = [Argument(name, "pointer") for name in (["a", "b", "c", "bias"] if bias else ["a", "b", "c"])]
     arguments = (*pointers, Argument("n", "u32"), Argument("k", "u32"))
     symbol = f"naive_gemm{'_f16' if row.dtype == 'f16' else ''}{'_bias' if bias else ''}"
     return symbol, LaunchRule((-(-row.n // 64), "m", 1), (64, 1, 1), 0, arguments)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from fakes import InstantExecutor
 
+from hktune.core.candidate import Candidate
 from hktune.core.config import Config
 from hktune.core.errors import DeviceError, MachineError
 from hktune.core.outcome import Failure, Source, Status, Timing
@@ -83,7 +84,7 @@ def refuses_to_serve() -> Serve:
 @pytest.fixture
 def stopwatch() -> Iterator[ContainedStopwatch]:
     worker = GpuWorker(make_serve, deadline_s=3.0)
-    yield ContainedStopwatch(worker, lambda config, problem: f"bench {config['does']} on {problem}")
+    yield ContainedStopwatch(worker, lambda candidate, problem: f"bench {candidate.config['does']} on {problem}")
     worker.close()
 
 
@@ -189,7 +190,7 @@ def test_what_was_measured_beside_a_culprit_is_measured_again(stopwatch: Contain
     assert isinstance(second, Failure)
     assert "quarantined, reproduce: bench die when confirmed" in second.detail
     assert pid(first) == pid(third), "in the same rounds"
-    assert list(stopwatch.quarantine) == [culprit.config.id]
+    assert list(stopwatch.quarantine) == [culprit.candidate]
 
 
 def test_a_failed_compile_is_not_proved(stopwatch: ContainedStopwatch) -> None:
@@ -209,7 +210,7 @@ def test_the_executor_proves_what_was_compiled(stopwatch: ContainedStopwatch) ->
     compiling = InstantExecutor(capacity=2)
     executor = GpuExecutor(compiling, stopwatch)
     for does in ("work", "die when proved"):
-        executor.submit(Config({"does": does}))
+        executor.submit(Candidate(Config({"does": does})))
     assert executor.pending == 2
     outcomes = {done.config["does"]: done.failure for done in executor.collect(1.0)}
     assert outcomes["work"] is None

@@ -44,7 +44,7 @@ def output_of(config: Config, problem: Problem, a: Halves, bt: Halves, bias: Hal
     device = EmulatedDevice(find_hazards=True)
     launch = space().for_operation(problem.operation).template.launch(config, problem)
     c = np.full((m, n + 8), UNTOUCHED)
-    arrays = {"a": wide(a), "bt": wide(bt), "c": c, "workspace": np.zeros(max(1, launch.workspace_bytes), np.uint8)}
+    arrays = {"a": wide(a), "b": wide(bt), "c": c, "workspace": np.zeros(max(1, launch.workspace_bytes), np.uint8)}
     if bias is not None:
         arrays["bias"] = bias
     buffers = {name: device.allocate(array.nbytes) for name, array in arrays.items()}

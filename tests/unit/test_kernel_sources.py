@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from gemm_bf16_variants import compiled, space
 
 from hktune.compile.hipkittens import find_hipkittens
+from hktune.compile.nvrtc import NVRTC_CHILD, OPTIONS, NvrtcCompiler
 from hktune.compile.toolchain import find_hip_toolchain
 from hktune.core.settings import Settings
+from hktune.core.variant import CodeObject
 from hktune.space import SearchSpace, load_space
 from hktune.template.source import FIELDS_ENDING, filled, placed_fields
 
@@ -57,4 +61,33 @@ def test_every_file_parses_by_itself() -> None:
     toolchain, headers = find_hip_toolchain(settings), find_hipkittens(settings)
     argv = [*toolchain.driver, *toolchain.flags, "--offload-arch=gfx950", *toolchain.includes, "-I", headers.include]
     done = subprocess.run([*argv, "-fsyntax-only", *GFX950_FILES], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+SM90A = ROOT / "kernels" / "sm90a" / "gemm_bf16"
+
+
+def nvrtc(source: Path, target: Path) -> subprocess.CompletedProcess[str]:
+    """Compiles `source`, which finds what it includes in SM90A."""
+    options = ["--gpu-architecture=sm_90a", *OPTIONS, f"--include-path={SM90A}"]
+    argv = [sys.executable, NVRTC_CHILD, source.name, target, *options]
+    return subprocess.run(argv, cwd=source.parent, capture_output=True, text=True, check=False)
+
+
+def test_the_cuda_folder_alone_compiles_to_what_hktune_compiles(tmp_path: Path) -> None:
+    pytest.importorskip("cuda.bindings.nvrtc", reason="pip install 'hktune[cuda]'")
+    own = space_of(SM90A)
+    code = NvrtcCompiler().compile(own.template.render(own.seeds[0]), 120.0)
+    assert isinstance(code, CodeObject), code
+    source, target = tmp_path / "gemm_bf16.cu", tmp_path / "gemm.cubin"
+    source.write_text('#include "gemm.cu"\n')
+    done = nvrtc(source, target)
+    assert done.returncode == 0, done.stderr
+    assert hashlib.sha256(target.read_bytes()).hexdigest() == code.sha256
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in SM90A.glob("*.cu")))
+def test_every_cuda_file_parses_by_itself(name: str, tmp_path: Path) -> None:
+    pytest.importorskip("cuda.bindings.nvrtc", reason="pip install 'hktune[cuda]'")
+    done = nvrtc(SM90A / name, tmp_path / "part.cubin")
     assert done.returncode == 0, done.stderr

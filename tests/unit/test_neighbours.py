@@ -9,7 +9,7 @@ from typing import Any, cast
 from fakes import FormulaStopwatch, InstantExecutor
 
 from hktune.core.config import Config
-from hktune.core.operation import legacy_words
+from hktune.core.operation import Operation, legacy_words
 from hktune.core.outcome import Failure, Source, Status, Timing
 from hktune.core.problem import Problem
 from hktune.core.trial import Trial
@@ -17,7 +17,7 @@ from hktune.measure.measured import CONFIRMED, Confirmation
 from hktune.measure.stopwatch import Attempt
 from hktune.space import SearchSpace
 from hktune.tables import cross_trials
-from hktune.tuning.bench import OpenBench
+from hktune.tuning.benches import OpenBench
 from hktune.tuning.neighbours import time_neighbours
 from hktune.workers.executor import Executor
 from hktune.workers.gpu_worker import ContainedStopwatch
@@ -28,8 +28,17 @@ WINNERS = {16: "narrow", 64: "middle", 256: "wide"}
 ILLEGAL = ("wide", 64)
 
 
+class AllAlike:
+    """A template whose operations have each their own code."""
+
+    def code_operation(self, operation: Operation) -> Operation:
+        return operation
+
+
 class Lenient:
     """A space in which one config is illegal for one m."""
+
+    template = AllAlike()
 
     def is_legal(self, config: Mapping[str, Any], problem: Problem) -> bool:
         return (config["name"], problem.m) != ILLEGAL

@@ -26,12 +26,12 @@ from hktune.core.trial import Trial
 from hktune.dispatch import read_table
 from hktune.measure.measured import CONFIRMED, Confirmation
 from hktune.measure.stopwatch import Attempt
-from hktune.report.progress import RunProgress
+from hktune.report.run_progress import RunProgress
 from hktune.report.summary import print_summary
 from hktune.store import TrialStore
-from hktune.tuning import bench, gpus
+from hktune.tuning import benches, gpus
 from hktune.tuning.run import RunOptions, tune
-from hktune.tuning.summary import RunSummary
+from hktune.tuning.run_summary import RunSummary
 from hktune.workers.gpu_worker import Answer, Confirm, Prove, Request, Screen, Serve
 
 pytest.importorskip("cuda.bindings.nvrtc", reason="pip install 'hktune[cuda]'")
@@ -111,10 +111,10 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def machine(monkeypatch: pytest.MonkeyPatch, cache: Path) -> Iterator[None]:
     """Two H200 that nobody has."""
-    monkeypatch.setattr(bench, "open_device", lambda *_, **__: Found())
+    monkeypatch.setattr(benches, "open_device", lambda *_, **__: Found())
     monkeypatch.setattr(gpus, "open_device", lambda *_, **__: Found())
     monkeypatch.setattr(gpus, "count_devices", lambda *_: 2)
-    monkeypatch.setattr(bench, "GpuService", StandInService)
+    monkeypatch.setattr(benches, "GpuService", StandInService)
     before = set(multiprocessing.active_children())
     yield
     assert set(multiprocessing.active_children()) <= before, "every process has ended with the run"

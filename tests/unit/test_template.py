@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from hktune.core import operation
 from hktune.core.config import Config
-from hktune.core.errors import TemplateError
+from hktune.core.errors import InputError, TemplateError
 from hktune.core.launch import Argument, Tile, WorkgroupOrder
+from hktune.core.operation import BF16_NT, BF16_NT_BIAS, Operation, operation_of
 from hktune.core.problem import Problem, ProofProblem
 from hktune.template import Template, load_template
 
@@ -240,3 +242,80 @@ def test_a_source_that_is_no_file_or_no_text_is_refused(folder: Path) -> None:
     os.mkfifo(source)
     with pytest.raises(TemplateError, match="is a pipe, not a source"):
         load_template(folder)
+
+
+def with_operations(folder: Path) -> Template:
+    """The toy template for two formats, which its source names, and with a bias, which it does not."""
+    operations = "operations: [bf16.nt, bf16.nt+bias, f16.nt, f16.nt+bias]"
+    edit(folder / "template.yaml", "fields: {", f"{operations}\nfields: {{element: operation.a_dtype, ")
+    source = folder / "toy.hip"
+    source.write_text(source.read_text() + "using element = ${element};\n")
+    return load_template(folder)
+
+
+def test_an_operation_is_rendered_as_its_code(folder: Path) -> None:
+    template = with_operations(folder)
+    assert template.operation == BF16_NT
+    assert "using element = bf16;" in template.render(CONFIG).source
+    f16 = template.for_operation(Operation("f16"))
+    assert "using element = f16;" in f16.render(CONFIG).source
+    assert f16.sha256 == template.sha256
+    assert {str(proof.problem.operation) for proof in f16.proof_problems(CONFIG)} <= {"f16.nt", "f16.nt+bias"}
+
+
+def test_operations_with_the_same_code_are_one_template(folder: Path) -> None:
+    template = with_operations(folder)
+    f16, biased = (template.for_operation(operation_of(text)) for text in ("f16.nt", "f16.nt+bias"))
+    assert f16 is biased
+    assert f16 is template.for_operation(f16.operation)
+    assert template.for_operation(BF16_NT_BIAS) is template
+    assert template.code_operation(operation_of("f16.nt+bias")) == operation_of("f16.nt")
+    assert f16.for_operation(BF16_NT).render(CONFIG) == template.render(CONFIG)
+
+
+def test_a_template_without_operations_does_what_its_arguments_say(template: Template) -> None:
+    assert template.operations == (BF16_NT,)
+
+
+@pytest.mark.parametrize("text", ["f16.nt", "bf16.nn", "bf16.nt->f32"])
+def test_an_operation_that_it_cannot_do_is_refused(template: Template, text: str) -> None:
+    with pytest.raises(InputError, match=rf"^gfx950/toy cannot do {re.escape(text)}: it does bf16\.nt$"):
+        template.for_operation(operation_of(text))
+
+
+@pytest.mark.parametrize(
+    ("operations", "says"),
+    [
+        ("[bf16.nt, bf16.nt]", "twice"),
+        ("[bf17.nt]", "dtype 'bf17' is not known"),
+        ("[bf16]", "must read like bf16.nt"),
+    ],
+)
+def test_operations_that_are_none_are_one_line(folder: Path, operations: str, says: str) -> None:
+    edit(folder / "template.yaml", "fields: {", f"operations: {operations}\nfields: {{")
+    with pytest.raises(TemplateError, match=says):
+        load_template(folder)
+
+
+def test_what_an_operation_does_to_c_is_compiled_in_and_proved(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step that reads no operand is another code object; a proof that names no step still does it, behind a bias."""
+    monkeypatch.setattr(operation, "ACTIVATIONS", ("halve",))
+    monkeypatch.setattr(operation, "STEPS", ("bias", "halve"))
+    edit(
+        folder / "template.yaml",
+        "arguments:\n",
+        "operations: [bf16.nt, bf16.nt+halve, bf16.nt+bias+halve]\narguments:\n",
+    )
+    edit(folder / "template.yaml", "eager: eager,", "eager: eager, does: operation.activation,")
+    with (folder / "toy.hip").open("a") as source:
+        source.write('constexpr auto does = "${does}";\n')
+    plain = load_template(folder)
+    assert '"none"' in plain.render(CONFIG).source
+    for text in ("bf16.nt+halve", "bf16.nt+bias+halve"):
+        bound = plain.for_operation(operation_of(text))
+        assert '"halve"' in bound.render(CONFIG).source
+        assert [str(each.problem) for each in bound.proof_problems(CONFIG)] == ["256x512x384 bf16.nt+halve"]
+    edit(folder / "template.yaml", "k: 64 * (stages + 4)}", "k: 64 * (stages + 4), epilogue: bias}")
+    edit(folder / "template.yaml", "[bf16.nt,", "[bf16.nt, bf16.nt+bias,")
+    (proof,) = load_template(folder).for_operation(operation_of("bf16.nt+halve")).proof_problems(CONFIG)
+    assert str(proof.problem) == "256x512x384 bf16.nt+bias+halve"

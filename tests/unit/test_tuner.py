@@ -9,7 +9,7 @@ import pytest
 from fakes import FormulaStopwatch, InstantExecutor, LastFirstExecutor
 
 from hktune.core.config import Config
-from hktune.core.operation import legacy_words
+from hktune.core.operation import Operation, legacy_words
 from hktune.core.outcome import Failure, Status, Timing
 from hktune.core.problem import Problem
 from hktune.core.trial import Trial
@@ -118,6 +118,16 @@ def test_without_sharing_a_problem_is_timed_on_what_it_asked_for() -> None:
 def test_without_sharing_every_problem_spends_its_budget() -> None:
     rows, _ = run([search(SMALL, configs(50)), search(LARGE, configs(90)[40:])], Budget(trials=20), share=False)
     assert [sum(row.m == problem.m for row in rows) for problem in (SMALL, LARGE)] == [20, 20]
+
+
+def test_operations_with_other_code_share_no_proof_and_no_time() -> None:
+    """Both ask for the same configs: each is compiled once for each code, and told to its own problem alone."""
+    shared, f16 = configs(4), Operation("f16")
+    other = replace(search(replace(SMALL, operation=f16), shared), operation=f16)
+    rows, executor = run([search(SMALL, shared), search(LARGE, shared), other], Budget(trials=100))
+    assert len(executor.submitted) == 2 * len(shared)
+    problems = [(row.m, str(row.problem.operation)) for row in rows]
+    assert sorted(problems) == sorted(4 * [(SMALL.m, "bf16.nt"), (LARGE.m, "bf16.nt"), (SMALL.m, "f16.nt")])
 
 
 def test_a_strategy_is_told_times_relative_to_the_baseline_beside_them() -> None:

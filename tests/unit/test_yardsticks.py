@@ -16,7 +16,7 @@ from hktune.core.trial import Trial
 from hktune.measure.stopwatch import Attempt
 from hktune.search import create_strategy
 from hktune.space import load_space
-from hktune.tuning.bench import OpenBench
+from hktune.tuning.benches import OpenBench
 from hktune.tuning.loop import Search
 from hktune.tuning.yardsticks import TRIALS_MIN, time_yardsticks, yardsticks
 

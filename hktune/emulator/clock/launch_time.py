@@ -3,7 +3,8 @@
 `profile` runs once per code object: it simulates one compute unit on the traced instruction stream and reduces it to
 prologue, one k-step and epilogue at several memory latencies. `modelled_time` runs once per problem: rounds of
 workgroups over all compute units, their traffic, the latency that this traffic brings about, and the shader clock that
-the MFMA activity leaves. docs/clock.md derives each rule, states the errors found and what the model cannot see.
+the MFMA activity leaves. docs/explanation/clock.md derives each rule, states the errors found, and says what the model
+cannot see.
 """
 
 from __future__ import annotations

@@ -6,21 +6,21 @@
 typedef _Float16 f16;
 typedef unsigned int u32;
 
-__attribute__((device)) static float dot(const f16* a, const f16* bt, u32 k) {
+__attribute__((device)) static float dot(const f16* a, const f16* b, u32 k) {
     float sum = 0.0f;
 #pragma clang loop unroll(disable)
-    for (u32 i = 0; i < k; ++i) sum += (float)a[i] * (float)bt[i];
+    for (u32 i = 0; i < k; ++i) sum += (float)a[i] * (float)b[i];
     return sum;
 }
 
-KERNEL void naive_gemm_f16(const f16* a, const f16* bt, f16* c, u32 n, u32 k) {
+KERNEL void naive_gemm_f16(const f16* a, const f16* b, f16* c, u32 n, u32 k) {
     const u32 column = __builtin_amdgcn_workgroup_id_x() * 64 + __builtin_amdgcn_workitem_id_x();
     const u32 row = __builtin_amdgcn_workgroup_id_y();
-    if (column < n) c[row * n + column] = (f16)dot(a + row * k, bt + column * k, k);
+    if (column < n) c[row * n + column] = (f16)dot(a + row * k, b + column * k, k);
 }
 
-KERNEL void naive_gemm_f16_bias(const f16* a, const f16* bt, f16* c, const f16* bias, u32 n, u32 k) {
+KERNEL void naive_gemm_f16_bias(const f16* a, const f16* b, f16* c, const f16* bias, u32 n, u32 k) {
     const u32 column = __builtin_amdgcn_workgroup_id_x() * 64 + __builtin_amdgcn_workitem_id_x();
     const u32 row = __builtin_amdgcn_workgroup_id_y();
-    if (column < n) c[row * n + column] = (f16)(dot(a + row * k, bt + column * k, k) + (float)bias[column]);
+    if (column < n) c[row * n + column] = (f16)(dot(a + row * k, b + column * k, k) + (float)bias[column]);
 }
