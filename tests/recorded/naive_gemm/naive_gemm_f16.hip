@@ -1,4 +1,4 @@
-// C = A @ Bt^T (+ bias) as naive_gemm.hip, of float16: one work-item per element of C.
+// C = A @ B^T (+ bias) as naive_gemm.hip, of float16: one work-item per element of C. A is [M,K], B [N,K].
 // Built as naive_gemm.hip says. A product of two float16 numbers is exact in float32, so that a multiplication and an
 // addition give what a fused one would; that one would be a v_fma_mix_f32, which no kernel of hktune has.
 #pragma clang fp contract(off)
