@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import threading
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ from hktune.core.errors import DeviceError, InputError
 from hktune.core.identity import Identity
 from hktune.core.launch import Launch
 from hktune.device.amd_launch import check_launch, checked_code, explicit_bytes
-from hktune.device.device import Binding, Buffer, HostArray, Kernel
+from hktune.device.device import CALL_OPERANDS, Binding, Buffer, HostArray, Kernel
 from hktune.device.host_copies import check_target, source_of, span_elements
 from hktune.device.prepared import BoundLaunch
 from hktune.emulator.clock.trace import Trace
@@ -183,8 +183,14 @@ class EmulatedDevice:
         with self._lock:
             self._run(kernel, launch, explicit)
 
-    def prepare(self, kernel: Kernel, launch: Launch, numbers: Mapping[str, int]) -> BoundLaunch:
-        return BoundLaunch(self, kernel, launch, numbers)
+    def prepare(
+        self,
+        kernel: Kernel,
+        launch: Launch,
+        numbers: Mapping[str, int],
+        operands: Sequence[str] = CALL_OPERANDS,
+    ) -> BoundLaunch:
+        return BoundLaunch(self, kernel, launch, numbers, operands)
 
     def synchronize(self) -> None:
         """Launches are synchronous: there is nothing to wait for."""

@@ -12,6 +12,7 @@ from hktune.core.arch import ARCHS
 from hktune.core.identity import Identity
 from hktune.core.launch import Launch
 from hktune.core.launch_rule import LaunchRule
+from hktune.core.operand import operands_of
 from hktune.core.outcome import Source
 from hktune.dispatch.table import Entry, Kernel
 from hktune.objects.code_object import AmdCodeObject, KernelImage
@@ -140,7 +141,7 @@ def _object(entry: Entry, kernel: Kernel, arch: str, code: ObjectFound) -> list[
     if image is None:
         detail = f"{kernel.object_sha256} has no kernel {kernel.symbol}"
         return [Mismatch("hard", Reason.SYMBOL_MISSING, detail)]
-    mapless = _mapless(image, kernel, code) if isinstance(code, Cubin) and isinstance(image, CudaKernel) else None
+    mapless = _mapless(image, entry, code) if isinstance(code, Cubin) and isinstance(image, CudaKernel) else None
     rule = kernel.launch.rule
     unfit = image.mismatch(rule.arguments) or mapless
     if unfit:
@@ -149,13 +150,15 @@ def _object(entry: Entry, kernel: Kernel, arch: str, code: ObjectFound) -> list[
     return [Mismatch("hard", Reason.RESOURCES, refused)] if refused else []
 
 
-def _mapless(image: CudaKernel, kernel: Kernel, cubin: Cubin) -> str | None:
-    """Why a tensor map of this kernel cannot be made, or None."""
-    for parameter, argument in zip(image.parameters, kernel.launch.rule.arguments, strict=False):
+def _mapless(image: CudaKernel, entry: Entry, cubin: Cubin) -> str | None:
+    """Why a tensor map of the kernel of `entry` cannot be made, or None."""
+    assert entry.kernel is not None
+    operands = operands_of(entry.problem.operation)
+    for parameter, argument in zip(image.parameters, entry.kernel.launch.rule.arguments, strict=False):
         if not parameter.is_tensor_map:
             continue
         box = cubin.boxes.get(argument.name)
-        if box is None or argument.name not in ("a", "b", "c"):
+        if box is None or argument.name not in operands or not operands[argument.name].row_stride:
             return f"{image.symbol} takes {argument.name} as a tensor map, and the cubin has no box for it"
         if not (0 < box.rows <= _BOX_MAX and 0 < box.columns <= _BOX_MAX and box.columns % _BOX_GRANULE == 0):
             return (

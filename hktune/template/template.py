@@ -155,7 +155,7 @@ class Template:
             int(self._value(expression, scope)) for expression in (self._dynamic_lds_bytes, self._workspace_bytes)
         )
         grid, block = (grid_x, grid_y, grid_z), (block_x, block_y, block_z)
-        return Launch(grid, block, dynamic_lds_bytes, self.arguments, workspace_bytes)
+        return Launch(grid, block, dynamic_lds_bytes, self.arguments, workspace_bytes, problem.operation)
 
     def launch_rule(self, config: Mapping[str, Value], n: int, k: int) -> LaunchRule:
         """`launch` for any number of rows. Raises TemplateError where block or dynamic LDS depend on m: their kernel
