@@ -1,7 +1,7 @@
 """Optuna's samplers as strategies.
 
 Every parameter is an integer, the position of its value in the space's list, because the lists are ordered; a list
-of three or more strings has no order and is a category. Times are passed on as log2(us): the samplers then see ratios. A
+of three or more strings has no order and is a category. Times go in as log2(us): the samplers then see ratios. A
 failure counts as twice the worst time so far, once there is one: Optuna drops failed trials, and would propose their
 surroundings again.
 """
