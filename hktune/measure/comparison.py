@@ -1,4 +1,4 @@
-"""Candidates against a baseline in interleaved rounds: who is faster, by how much, and which cannot be distinguished."""
+"""Candidates against a baseline in interleaved rounds: which are faster, by how much, and which tie."""
 
 from __future__ import annotations
 
