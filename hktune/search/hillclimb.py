@@ -13,8 +13,8 @@ class HillClimbStrategy(UniqueStrategy):
 
     Its neighbours are asked best first by the space's estimate, in random order without one, and the first faster one
     becomes the new centre. Once all are known, or illegal, and none is faster, the climb is over. The next one starts
-    from a uniform draw. Any outcome with a time starts a climb, seeds and foreign ones too. Draws also fill a batch while
-    the last neighbours are in flight.
+    from a uniform draw. Any outcome with a time starts a climb, seeds and foreign ones too. Draws also fill a batch
+    while the last neighbours are in flight.
     """
 
     name = "hillclimb"
