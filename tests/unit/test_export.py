@@ -187,7 +187,7 @@ def choice(source: str, tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL
         numbers = {
             "BLOCK_M": config["block_m"], "BLOCK_N": config["block_n"], "K_STEP": config["k_step"],
             "SPLIT_K": config["split_k"], "PART_M": config["block_m"] // split, "PART_N": config["block_n"] // split,
-            "NUM_WARPS": config["warps_m"] * config["warps_n"], "COUNTERS": 16384,
+            "NUM_WARPS": config["warps_m"] * config["warps_n"], "COUNTERS": 16384, "VECTOR": 8,
         }  # fmt: skip
         generated = source.split(f"namespace {name} {{\nconstexpr int64_t ceil_div", 1)[1]
         generated = generated.split("inline void launch", 1)[0]
