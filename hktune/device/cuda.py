@@ -379,7 +379,7 @@ def _encoded(address: int, rows: int, columns: int, box: Box) -> bytes:
     """The tensor map of a row-major matrix. What a box covers beyond the matrix reads as zeros and is not written.
 
     Rows of a box of 128, 64 or 32 bytes are swizzled over their own length (PTX ISA, 5.5.7), so that eight rows of a
-    column of 16 bytes lie in different banks.
+    column of 16 bytes are in different banks.
     """
     driver, element_bytes = _driver(), box.dtype.bytes
     swizzle = {128: "128B", 64: "64B", 32: "32B"}.get(box.columns * element_bytes, "NONE")

@@ -71,7 +71,7 @@ class Device(Protocol):
 
     def borrow(self, tensor: torch.Tensor) -> Buffer:
         """A torch tensor's own memory from its first element to its last, whatever its strides, as a Buffer without a
-        copy; valid while the tensor lives. What lies where in it is the launch's to say. Refused are tensors of other
+        copy; valid while the tensor lives. What is where in it is the launch's to say. Refused are tensors of other
         devices and empty ones."""
 
     def load(self, data: bytes, symbol: str) -> Kernel:
@@ -138,7 +138,7 @@ class TimedDevice(Device, Protocol):
     def capture(self, enqueue: Callable[[], None], stream: int) -> Graph:
         """Call `enqueue` once, and keep what it puts on `stream` instead of running it.
 
-        The graph keeps no buffer or kernel alive: whoever replays it does.
+        The graph keeps no buffer or kernel alive: the caller that replays it does.
         """
 
     def replay(self, graph: Graph, stream: int) -> None:

@@ -66,7 +66,7 @@ class EmulatedBuffer:
 
 @dataclass(frozen=True)
 class EmulatedKernel:
-    """A kernel whose code lies in the device's memory."""
+    """A kernel whose code is in the device's memory."""
 
     symbol: str
     image: KernelImage
@@ -76,7 +76,7 @@ class EmulatedKernel:
     data: bytes
 
     def locate(self, address: int) -> str:
-        """Where an instruction lies: its offset in the kernel, and the source line if the object has debug lines."""
+        """Where an instruction is: its offset in the kernel, and the source line if the object has debug lines."""
         line = source_line(self.data, address - self.code.region.base)
         return f" [{self.symbol}+{address - self.program.entry:#x}{f', {line}' if line else ''}]"
 

@@ -37,7 +37,7 @@ class BoundLaunch:
 
 
 def place_among(operands: Sequence[str], argument: Argument) -> int:
-    """Where the tensor of a pointer stands in the calls of a prepared launch. Raises DeviceError where it does not."""
+    """The place of a pointer's tensor in the calls of a prepared launch. Raises DeviceError where it does not."""
     if argument.name not in operands:
         raise DeviceError(f"argument {argument.name} is no operand of a prepared launch: these are {tuple(operands)}")
     return operands.index(argument.name)

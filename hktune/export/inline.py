@@ -122,7 +122,7 @@ def _operation(entries: Sequence[Entry], directory: Path) -> Operation:
     bare = sorted({entry.problem.operation.bare for entry in entries})
     if len(bare) > 1 or bare[0].a not in ELEMENTS:
         rule = f"{directory}: one file holds kernels of one operation, of {' or '.join(ELEMENTS)}"
-        raise TableError(f"{rule}: this table has {', '.join(map(str, bare))}: export a table of each")
+        raise TableError(f"{rule}: this table has {', '.join(map(str, bare))}: tune each into a directory of its own")
     return bare[0]
 
 

@@ -1,4 +1,4 @@
-"""The vendor's GEMM, timed beside every candidate."""
+"""The vendor's GEMM, timed together with every candidate."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ class _Plan:
 
 
 class CublasLt:
-    """One handle. C^T = B^T A^T in its column-major terms, so that all three matrices lie as they are."""
+    """One handle. C^T = B^T A^T in its column-major terms, so that all three matrices are read as they are stored."""
 
     def __init__(self) -> None:
         import torch
@@ -82,7 +82,7 @@ class CublasLt:
         try:
             self._library = ctypes.CDLL(f"libcublasLt.so.{major}")
         except OSError as absent:
-            raise DeviceError(f"no cuBLASLt beside torch ({absent}): its algorithms cannot be asked for") from None
+            raise DeviceError(f"torch has no cuBLASLt ({absent}): its algorithms cannot be asked for") from None
         self._handle = ctypes.c_void_p()
         self._call("cublasLtCreate", ctypes.byref(self._handle))
         self._workspace: torch.Tensor = torch.empty(WORKSPACE_BYTES, dtype=torch.uint8, device="cuda")

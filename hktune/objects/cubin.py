@@ -52,7 +52,7 @@ class Box:
 
 @dataclass(frozen=True)
 class Parameter:
-    """Where one kernel parameter lies in the parameter buffer."""
+    """Where one kernel parameter is in the parameter buffer."""
 
     offset_bytes: int
     size_bytes: int

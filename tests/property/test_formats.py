@@ -274,7 +274,7 @@ def test_a_key_that_stands_twice_is_refused_wherever_it_is(table: Table, data: s
     member = text[at : json_end(text, at)]
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "table.json").write_bytes(text[:at] + member + b", " + text[at:])
-        with pytest.raises(TableError, match="a key stands twice in one object"):
+        with pytest.raises(TableError, match="a key is twice in one object"):
             read_table(Path(folder))
 
 

@@ -180,7 +180,7 @@ def test_a_list_that_is_a_link_a_pipe_or_of_repeated_keys_is_refused(space: Sear
         read_built(tmp_path, space)
     path.unlink()
     path.write_bytes(real.read_bytes().replace(b'"stages":2', b'"stages":2,"stages":2'))
-    with pytest.raises(StoreError, match="a key stands twice"):
+    with pytest.raises(StoreError, match="a key is twice"):
         read_built(tmp_path, space)
     path.write_bytes(real.read_bytes())
     assert read_built(tmp_path, space) == [space.config({})]

@@ -139,7 +139,7 @@ def test_a_table_of_float16_becomes_kernels_of_float16(tmp_path: Path) -> None:
 def test_a_table_of_two_dtypes_is_refused(tmp_path: Path) -> None:
     config = space().config(SMALL)
     folder = tabled({Problem(64, 512, 256, operation): config for operation in (F16_BIAS, BF16_NT_BIAS)}, tmp_path)
-    with pytest.raises(TableError, match=r"this table has bf16\.nt, f16\.nt: export a table of each"):
+    with pytest.raises(TableError, match=r"this table has bf16\.nt, f16\.nt: tune each into a directory of its own"):
         export_inline(folder, SPACE, "matmul")
 
 
@@ -165,7 +165,7 @@ def choice(source: str, tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL
         numbers = {
             "BLOCK_M": config["block_m"], "BLOCK_N": config["block_n"], "K_STEP": config["k_step"],
             "SPLIT_K": config["split_k"], "PART_M": config["block_m"] // split, "PART_N": config["block_n"] // split,
-            "NUM_WARPS": config["warps_m"] * config["warps_n"], "COUNTERS": 16384,
+            "NUM_WARPS": config["warps_m"] * config["warps_n"], "COUNTERS": 16384, "VECTOR": 8,
         }  # fmt: skip
         generated = source.split(f"namespace {name} {{\nconstexpr int64_t ceil_div", 1)[1]
         generated = generated.split("inline void launch", 1)[0]

@@ -114,7 +114,9 @@ def test_an_include_of_a_source_that_is_not_there_is_refused(folder: Path, name:
     included(folder)
     with (folder / "rest.hip").open("a") as rest:
         rest.write(f'#include "{name}"\n')
-    with pytest.raises(TemplateError, match=re.escape(f'rest.hip: includes "{name}", which is not beside it: name a')):
+    with pytest.raises(
+        TemplateError, match=re.escape(f'rest.hip: includes "{name}", which is not in its folder: name a')
+    ):
         load_template(folder)
 
 
