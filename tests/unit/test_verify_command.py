@@ -157,6 +157,39 @@ def test_a_config_is_proved_on_a_problem_of_ones_own_too(capsys: pytest.CaptureF
 SUM = ("--args", "x:f32[n] y:out:f32[n] n")
 
 
+def test_a_config_is_proved_as_the_code_of_the_problems_operation(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["block_m=64", "block_n=64", "warps_m=2", "warps_n=2", "split=1"]
+    assert main(["verify", *words, "--problem", "70x90x136:f16.nt+bias"]) == 0
+    proved = " ".join(capsys.readouterr().out.split())
+    assert "; 70x90x136 f16.nt+bias: relative error" in proved
+    assert "bf16" not in proved
+    assert main(["explain", *words, "--problem", "70x90x136:f16.nt+bias"]) == 0
+    assert "legal for 70x90x136 f16.nt+bias: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (
+            ["--problem", "8x8x8:f16.nn"],
+            "cannot do f16.nn: it does bf16.nt, bf16.nt+bias, f16.nt, f16.nt+bias",
+        ),
+        (["--operation", "f16.nn"], "gfx950/gemm_bf16 cannot do f16.nn: it does bf16.nt,"),
+        (["--operation", "bf16.nt", "--problem", "8x8x8:f16.nt"], "bf16.nt and f16.nt need different code"),
+        (["--problem", "8x8x8:grouped.f16.nt"], "its operands are not known"),
+        (["--operation", "f16"], "operation 'f16' must read like bf16.nt"),
+    ],
+)
+def test_an_operation_that_cannot_be_proved_is_one_line(
+    capsys: pytest.CaptureFixture[str], words: list[str], says: str
+) -> None:
+    assert main(["verify", *words]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert says in said.err
+    assert said.err.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
