@@ -186,8 +186,7 @@ def made_up_rows(
         trial = number * len(problems) + place
         time_us = problem.flops / 1e8 * pace * rng.uniform(1, 1.3)
         yield Trial(
-            trial=trial, m=problem.m, n=problem.n, k=problem.k, dtype="bf16",
-            epilogue=legacy_words(problem.operation)[1],
+            trial=trial, m=problem.m, n=problem.n, k=problem.k, operation=problem.operation,
             config_id=config.id, config=config.json, status=Status.OK, detail="bound by mfma", source=Source.MODELLED,
             time_us=time_us, cache="cold", tflops=problem.flops / time_us / 1e6, relative_error=0.00166 * pace,
             vgprs=206, agprs=0, sgprs=61, spills=0, lds_bytes=131072, scratch_bytes=0, waves_per_simd=2,
@@ -210,7 +209,8 @@ def make_table(directory: Path, space: SearchSpace, entries: int) -> None:
         rule = space.launch_rule(kernel.config, problem)
         if rule.at(problem.m):
             own = {**msgspec.to_builtins(kernel), "launch": asdict(rule)}
-            shape = dict(zip(("m", "n", "k", "dtype", "epilogue"), problem.key, strict=True))
+            dtype, epilogue = legacy_words(problem.operation)
+            shape = {"m": problem.m, "n": problem.n, "k": problem.k, "dtype": dtype, "epilogue": epilogue}
             served = {"m_from": problem.m, "m_to": problem.m + 15}
             fields = {"choice": "kernel", "source": "modelled", "time_us": problem.flops / 1e8 + place / 7}
             rows.append({**shape, **served, **fields, "kernel": own})

@@ -10,8 +10,7 @@ from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import replace
 
 from hktune.core.config import Config
-from hktune.core.operation import legacy_words
-from hktune.core.outcome import Status
+from hktune.core.outcome import Stage, Status
 from hktune.core.problem import Problem
 from hktune.core.trial import Trial, by_problem
 from hktune.space import SearchSpace
@@ -78,10 +77,9 @@ def _measure(
     for problem, configs in wanted.items():
         best = min(rows_of[problem], key=slowness)
         moved = [_moved(of_config[config.id], problem) for config in configs]
-        measure_together([best, *moved], problem, stopwatch, append)
+        measure_together([best, *moved], problem, stopwatch, append, Stage.NEIGHBOUR)
 
 
 def _moved(trial: Trial, problem: Problem) -> Trial:
     """`trial` as one of `problem`: the config may have been tried on other n and k alone."""
-    dtype, epilogue = legacy_words(problem.operation)
-    return replace(trial, m=problem.m, n=problem.n, k=problem.k, dtype=dtype, epilogue=epilogue)
+    return replace(trial, m=problem.m, n=problem.n, k=problem.k, operation=problem.operation)

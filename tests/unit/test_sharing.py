@@ -18,7 +18,6 @@ from test_run_ends import Run, Start, start, table_serves
 from test_tuner import LARGE, SMALL, BlockTime, Immediate, InOrder, Quiet, configs, run, search
 
 from hktune.core.config import Config
-from hktune.core.operation import legacy_words
 from hktune.core.outcome import Failure, Status, Timing
 from hktune.core.problem import Problem
 from hktune.core.trial import Trial
@@ -153,9 +152,7 @@ def tuned(peers: Other, candidates: Sequence[Config], trials: int = 100) -> tupl
 
 def row_of(config: Config, problem: Problem, time_us: float) -> Trial:
     return Trial(
-        *(0, problem.m, problem.n, problem.k, *legacy_words(problem.operation)),
-        *(config.id, config.json, Status.OK),
-        time_us=time_us,
+        0, problem.m, problem.n, problem.k, problem.operation, config.id, config.json, Status.OK, time_us=time_us
     )
 
 

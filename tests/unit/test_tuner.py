@@ -8,7 +8,6 @@ from dataclasses import replace
 import pytest
 
 from hktune.core.config import Config
-from hktune.core.operation import legacy_words
 from hktune.core.outcome import Failure, Source, Status, Timing
 from hktune.core.problem import Problem
 from hktune.core.trial import Trial
@@ -112,8 +111,7 @@ def run(
                 m=problem.m,
                 n=problem.n,
                 k=problem.k,
-                dtype=problem.dtype,
-                epilogue=legacy_words(problem.operation)[1],
+                operation=problem.operation,
                 config_id=attempt.config.id,
                 config=attempt.config.json,
                 status=Status.OK if timed else result.status,

@@ -9,7 +9,7 @@ from instant_executor import InstantExecutor
 
 from hktune.core.config import Config
 from hktune.core.errors import SpaceError
-from hktune.core.outcome import Failure, Source, Timing
+from hktune.core.outcome import Failure, Source, Status, Timing
 from hktune.core.problem import Problem
 from hktune.core.trial import Trial
 from hktune.measure.stopwatch import Attempt
@@ -44,7 +44,9 @@ def timed(*searches: Search) -> list[tuple[Problem, int]]:
 
     def record(attempt: Attempt, problem: Problem, outcome: Timing | Failure) -> Trial:
         found.append((problem, int(attempt.config["block_m"])))
-        return Trial(0, *problem.key, attempt.config.id, attempt.config.json, "ok")  # type: ignore[arg-type]
+        return Trial(
+            0, problem.m, problem.n, problem.k, problem.operation, attempt.config.id, attempt.config.json, Status.OK
+        )
 
     time_yardsticks(SPACE, searches, OpenBench(InstantExecutor(), Model()), record)  # type: ignore[arg-type]
     return sorted(found)
