@@ -14,8 +14,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
-
 from hktune.core.bf16 import bf16_bits, bf16_values
+
 from hktune.core.errors import KernelFault
 from hktune.core.launch import Argument, Launch
 from hktune.device.emulated import EmulatedDevice

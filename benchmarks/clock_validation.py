@@ -22,14 +22,17 @@ import numpy as np
 import pandas as pd
 from rich.progress import track
 
+from hktune.commands.arguments import add_hipkittens, add_space
 from hktune.core.arch import Arch, arch_named
+from hktune.core.candidate import Candidate
 from hktune.core.problem import Problem
 from hktune.core.settings import Settings
+from hktune.core.shipped import DEFAULT_SPACE
 from hktune.emulator.clock import launch_time
 from hktune.emulator.clock.memory_traffic import tile_order
 from hktune.measure.stopwatch import Attempt
 from hktune.space import SearchSpace, load_space
-from hktune.tuning.bench import EmulatedBench
+from hktune.tuning.benches import EmulatedBench
 
 # TFLOP/s of HipKittens' bf16 kernels on an MI355X: its repository, analysis/bf16_gemm/mi350x (November 2025). They time
 # one launch between two events on an idle device, which adds some 10 us of launching to the small ones.
@@ -53,8 +56,8 @@ def main() -> None:
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("measured", type=Path)
-    parser.add_argument("--space", type=Path, default=Path("search_spaces/gfx950_gemm_bf16.yaml"))
-    parser.add_argument("--hipkittens", type=Path, default=None)
+    add_space(parser, "the search space (default: gfx950's)", default=DEFAULT_SPACE)
+    add_hipkittens(parser)
     parser.add_argument("--configs", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rows", action="store_true", help="print every shape")
@@ -70,7 +73,7 @@ def proved(space: SearchSpace, options: argparse.Namespace) -> list[Attempt]:
         sampled[config.id] = config
     settings = Settings.from_environment(os.environ)
     prover = EmulatedBench(options.space, options.seed, settings, options.hipkittens)()
-    attempts = [prover(config) for config in track(sampled.values(), "proving", transient=True)]
+    attempts = [prover(Candidate(config)) for config in track(sampled.values(), "proving", transient=True)]
     return [attempt for attempt in attempts if attempt.profile is not None]
 
 

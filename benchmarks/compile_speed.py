@@ -24,15 +24,15 @@ from hktune.compile.hipkittens import find_hipkittens
 from hktune.compile.toolchain import find_hip_toolchain
 from hktune.core.outcome import Failure
 from hktune.core.settings import Settings
+from hktune.core.shipped import DEFAULT_SPACE
 from hktune.core.variant import Variant
 from hktune.space import load_space
 
-SPACE = Path(__file__).resolve().parent.parent / "search_spaces" / "gfx950_gemm_bf16.yaml"
 DEADLINE_S = 300.0
 
 
 def sample(count: int) -> list[Variant]:
-    space, rng = load_space(SPACE), random.Random(0)
+    space, rng = load_space(DEFAULT_SPACE), random.Random(0)
     configs = [*space.seeds, *(space.sample(rng) for _ in range(count))][:count]
     return [space.template.render(config) for config in configs]
 

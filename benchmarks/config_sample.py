@@ -1,10 +1,10 @@
 """Random legal configs of the gfx950 GEMM, each proved on an aligned, a ragged and a skinny problem.
 
-    python benchmarks/config_sample.py [--configs 300] [--seed N] [--hipkittens DIR]
+    python benchmarks/config_sample.py [--configs 300] [--seed N] [--operation f16.nt] [--hipkittens DIR]
 
 Every config is drawn uniformly from the space, compiled, and run on the emulator with the hazard checker on; every
-element is compared with float32. Prints how many were drawn, and each one that spills, is wrong or is a hazard; exit
-code 1 if there is one.
+element is compared with float64. The ragged problem has a bias or none. Prints how many were drawn, and each one that
+spills, is wrong or is a hazard; exit code 1 if there is one.
 """
 
 from __future__ import annotations
@@ -14,16 +14,17 @@ import os
 import random
 import sys
 from collections import Counter
-from pathlib import Path
 
 from rich.progress import track
 
+from hktune.commands.arguments import add_hipkittens, add_space
 from hktune.compile import hip_compiler
 from hktune.core.config import Config
-from hktune.core.operation import BF16_NT, BF16_NT_BIAS
+from hktune.core.operation import operation_of
 from hktune.core.outcome import Failure
 from hktune.core.problem import Problem
 from hktune.core.settings import Settings
+from hktune.core.shipped import DEFAULT_SPACE
 from hktune.device.emulated import EmulatedDevice
 from hktune.space import SearchSpace, load_space
 from hktune.verify import verify
@@ -34,7 +35,7 @@ KINDS = ("aligned", "ragged", "skinny")
 
 def main() -> None:
     options = parsed()
-    space, rng = load_space(options.space), random.Random(options.seed)
+    space, rng = load_space(options.space).for_operation(operation_of(options.operation)), random.Random(options.seed)
     compiler = hip_compiler(Settings.from_environment(os.environ), options.hipkittens)
     outcomes: Counter[str] = Counter()
     for _ in track(range(options.configs), "proving", transient=True):
@@ -59,16 +60,17 @@ def main() -> None:
 
 def problems(space: SearchSpace, config: Config, rng: random.Random) -> list[tuple[str, Problem, int]]:
     """One of each kind that the config is legal for, with the padding of its rows; sizes lie around the tile's."""
-    tile, split_k = space.template.tile(config), int(config["split_k"])
+    tile, split_k, operation = space.template.tile(config), int(config["split_k"]), space.template.operation
     depth = tile.k * (split_k + rng.randrange(6))
-    aligned = Problem(tile.m * rng.randint(1, 2), tile.n * rng.randint(1, 2), depth)
+    aligned = Problem(tile.m * rng.randint(1, 2), tile.n * rng.randint(1, 2), depth, operation)
     ragged = Problem(
         tile.m + rng.randint(1, tile.m - 1),
         tile.n + rng.randint(1, tile.n - 1),
         depth + 8 * rng.randrange(1, tile.k // 8),
-        rng.choice([BF16_NT, BF16_NT_BIAS]),
+        rng.choice([operation, operation.with_steps("bias")]),
     )
-    skinny = Problem(rng.randint(1, 15), tile.n + 8 * rng.randint(1, 8), depth + 8 * rng.randrange(tile.k // 8))
+    columns, ragged_depth = tile.n + 8 * rng.randint(1, 8), depth + 8 * rng.randrange(tile.k // 8)
+    skinny = Problem(rng.randint(1, 15), columns, ragged_depth, operation)
     drawn = zip(KINDS, (aligned, ragged, skinny), (0, 8 * rng.randint(1, 4), 0), strict=True)
     return [(kind, problem, padding) for kind, problem, padding in drawn if space.is_legal(config, problem)]
 
@@ -77,8 +79,9 @@ def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--configs", type=int, default=300)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--space", type=Path, default=Path("search_spaces/gfx950_gemm_bf16.yaml"))
-    parser.add_argument("--hipkittens", type=Path, default=None)
+    parser.add_argument("--operation", default="bf16.nt")
+    add_space(parser, "the search space (default: gfx950's)", default=DEFAULT_SPACE)
+    add_hipkittens(parser)
     return parser.parse_args()
 
 

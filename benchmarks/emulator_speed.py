@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,11 +21,11 @@ from hktune.core.config import Config
 from hktune.core.outcome import Failure
 from hktune.core.problem import Problem
 from hktune.core.settings import Settings
+from hktune.core.shipped import DEFAULT_SPACE
 from hktune.core.variant import CodeObject
 from hktune.device.emulated import EmulatedDevice
 from hktune.space import SearchSpace, load_space
 
-SPACE = Path(__file__).resolve().parent.parent / "search_spaces" / "gfx950_gemm_bf16.yaml"
 PROBLEM = Problem(512, 512, 512)
 
 
@@ -67,7 +66,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5)
     repeats = parser.parse_args().repeats
-    space = load_space(SPACE)
+    space = load_space(DEFAULT_SPACE)
     compiler = hip_compiler(Settings.from_environment(os.environ))
     print(f"{'problem':>22} {'wave instr.':>11} {'plain s':>8} {'traced s':>8} {'proof s':>8} {'instr./s':>9}  config")
     for config in space.seeds:

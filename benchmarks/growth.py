@@ -26,23 +26,22 @@ from pathlib import Path
 import msgspec
 
 from hktune.core.config import Config
-from hktune.core.operation import legacy_words
 from hktune.core.outcome import Source, Status
 from hktune.core.problem import Problem
 from hktune.core.settings import Settings
+from hktune.core.shipped import DEFAULT_SPACE
 from hktune.core.trial import Trial
 from hktune.core.variant import CodeObject
 from hktune.dispatch import read_table, write_table
-from hktune.dispatch.table import Table
+from hktune.dispatch.table import VERSION, Table
 from hktune.space import SearchSpace, load_space
 from hktune.store import capture_environment, write_environment
 from hktune.store.rows import HEADER, Encoder
-from hktune.tuning.bench import EmulatedBench
+from hktune.tuning.benches import EmulatedBench
 from hktune.tuning.trial_rows import now
 from hktune.workers.prover import COMPILE_DEADLINE_S
 
 ROOT = Path(__file__).resolve().parents[1]
-SPACE = ROOT / "search_spaces" / "gfx950_gemm_bf16.yaml"
 PUBLISHED = ROOT / "results" / "gfx950-emulated"
 COMPILED = 8  # of the configs, the fastest everywhere
 
@@ -98,7 +97,7 @@ def main() -> None:
 
 
 def measure(folder: Path, options: argparse.Namespace) -> None:
-    space = load_space(SPACE)
+    space = load_space(DEFAULT_SPACE)
     problems = [problem for _, problem in zip(range(options.shapes), made_up_problems(), strict=False)]
     shapes = folder / "shapes.yaml"
     folder.mkdir(exist_ok=True)
@@ -142,7 +141,7 @@ def made_up_problems() -> Iterator[Problem]:
 
 def make_trials(folder: Path, space: SearchSpace, problems: list[Problem], configs: int) -> None:
     """A whole results directory, and its odd and even rows as two shards."""
-    bench = EmulatedBench(SPACE, 0, Settings.from_environment(os.environ))
+    bench = EmulatedBench(DEFAULT_SPACE, 0, Settings.from_environment(os.environ))
     compiler = bench.compiler
     rng = random.Random(0)
     drawn = {config.id: config for config in [space.config({}), *(space.sample(rng) for _ in range(configs * 2))]}
@@ -209,12 +208,11 @@ def make_table(directory: Path, space: SearchSpace, entries: int) -> None:
         rule = space.launch_rule(kernel.config, problem)
         if rule.at(problem.m):
             own = {**msgspec.to_builtins(kernel), "launch": asdict(rule)}
-            dtype, epilogue = legacy_words(problem.operation)
-            shape = {"m": problem.m, "n": problem.n, "k": problem.k, "dtype": dtype, "epilogue": epilogue}
+            shape = dict(zip(("m", "n", "k", "operation"), problem.key, strict=True))
             served = {"m_from": problem.m, "m_to": problem.m + 15}
             fields = {"choice": "kernel", "source": "modelled", "time_us": problem.flops / 1e8 + place / 7}
             rows.append({**shape, **served, **fields, "kernel": own})
-    table = msgspec.convert({**msgspec.to_builtins(published), "entries": rows}, Table)
+    table = msgspec.convert({**msgspec.to_builtins(published), "version": VERSION, "entries": rows}, Table)
     objects = {path.stem: path.read_bytes() for path in (PUBLISHED / "objects").iterdir()}
     write_table(table, objects, directory)
 

@@ -30,19 +30,19 @@ from hktune.core.config import Config
 from hktune.core.outcome import Failure
 from hktune.core.problem import Problem, ProofProblem
 from hktune.core.settings import Settings
+from hktune.core.shipped import DEFAULT_SPACE
 from hktune.device.emulated import EmulatedDevice
 from hktune.emulator.clock.trace import Trace
 from hktune.emulator.instructions.decode import decode
 from hktune.emulator.instructions.scalar_registers import scalars_of
 from hktune.objects.code_object import read_code_object
-from hktune.space.space import SearchSpace, load_space
+from hktune.space.search_space import SearchSpace, load_space
 from hktune.verify import verify
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "unit"))
 from equivalence import Scalars, reason
 from gemm_bf16_variants import pipeline_of
 
-SPACE = Path(__file__).resolve().parent.parent / "search_spaces" / "gfx950_gemm_bf16.yaml"
 SHORT_TILES = (1, 2, 3)
 SYMBOL = "hktune_gemm_bf16"
 
@@ -82,7 +82,7 @@ def judged(space: SearchSpace, config: Config, data: bytes) -> str:
 
 
 def tally_variant(config: Config, loads: int, seed: int) -> Tally:
-    space, tally = load_space(SPACE), Tally()
+    space, tally = load_space(DEFAULT_SPACE), Tally()
     settings = Settings.from_environment(os.environ)
     toolchain, headers = find_hip_toolchain(settings), find_hipkittens(settings)
     variant = space.template.render(config)
@@ -163,7 +163,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    space = load_space(SPACE)
+    space = load_space(DEFAULT_SPACE)
     half = options.variants // 2
     more = [space.sample(random.Random(options.seed + i)) for i in range(options.variants - half)]
     configs = [*random.Random(options.seed).sample(space.seeds, min(half, len(space.seeds))), *more]

@@ -18,7 +18,7 @@ from hktune.core.problem import Problem
 from hktune.core.settings import Settings
 from hktune.core.trial import Trial
 from hktune.store import read_trials
-from hktune.tuning.bench import GpuBench, choose_device
+from hktune.tuning.benches import GpuBench, choose_device
 from hktune.tuning.confirmation import attempt_of, deciding, finalists
 
 

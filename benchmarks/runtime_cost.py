@@ -224,7 +224,7 @@ def autocast_once(product: Callable[[Tensor, Tensor], Tensor], x: Tensor, weight
 
 def on_a_gpu(directory: Path) -> None:
     table = hktune.load(directory, allow_modelled=True)
-    kernels = [entry for entry in read_table(directory).entries if entry.kernel and entry.epilogue == "none"]
+    kernels = [entry for entry in read_table(directory).entries if entry.kernel and entry.operation == str(BF16_NT)]
     entry = min(kernels, key=lambda entry: entry.problem.flops)
     start = time.perf_counter()
     table.warm()

@@ -33,8 +33,8 @@ from hktune.tuning.strategies_apart import StrategiesApart
 from hktune.tuning.trial_rows import RowContext
 from hktune.workers.gpu_worker import Answer, ContainedStopwatch, GpuExecutor, GpuWorker, Request, Screen, Serve
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "unit"))
-from instant_executor import InstantExecutor  # type: ignore[import-not-found]
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+from fakes import InstantExecutor  # type: ignore[import-not-found]
 
 TRIAL_S = 0.025
 TRIALS = 96

@@ -15,13 +15,14 @@ from pathlib import Path
 
 import numpy as np
 
+from hktune.core.candidate import Candidate
 from hktune.core.problem import Problem
 from hktune.core.settings import Settings
 from hktune.measure.comparison import Comparison
 from hktune.measure.stopping import CONFIRMING, SCREENING
 from hktune.measure.timer import Side
 from hktune.space import load_space
-from hktune.tuning.bench import GpuBench, choose_device
+from hktune.tuning.benches import GpuBench, choose_device
 from hktune.workers.gpu_service import GpuService, Serving
 
 LAUNCHES, SLOWED_LAUNCHES = 50, 51
@@ -58,7 +59,7 @@ def parsed(text: str) -> Problem:
 def examine(serving: Serving, bench: GpuBench, problem: Problem, name: str, comparisons: int, slowed: int) -> None:
     """Compare the space's default config with itself, and with itself slowed."""
     rule = RULES[name]
-    attempt = bench()(load_space(bench.space).config({}))
+    attempt = bench()(Candidate(load_space(bench.space).config({})))
     pair = [serving.stopwatch.side(attempt, problem) for _ in range(2)]
     unequal = [stretched(serving, side, extra) for side, extra in zip(pair, (0, 1), strict=True)]
     same = [serving.stopwatch.compared_graphs(pair, rule)[0] for _ in range(comparisons)]

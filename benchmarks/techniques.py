@@ -20,15 +20,17 @@ from statistics import geometric_mean
 
 from rich.progress import track
 
+from hktune.commands.arguments import add_hipkittens, add_space
 from hktune.core.config import Config, Value
 from hktune.core.outcome import Failure, Timing
 from hktune.core.problem import Problem
 from hktune.core.settings import Settings
 from hktune.core.shapes import load_shapes
+from hktune.core.shipped import DEFAULT_SPACE
 from hktune.measure.modelled import ModelledStopwatch
 from hktune.measure.stopwatch import Attempt
 from hktune.space import SearchSpace, load_space
-from hktune.tuning.bench import EmulatedBench
+from hktune.tuning.benches import EmulatedBench
 
 PROBLEMS = [
     Problem(8192, 8192, 8192),
@@ -75,9 +77,9 @@ def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--configs", type=int, default=300, help="variants to prove")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--space", type=Path, default=Path("search_spaces/gfx950_gemm_bf16.yaml"))
+    add_space(parser, "the search space (default: gfx950's)", default=DEFAULT_SPACE)
     parser.add_argument("--shapes", type=Path, default=Path("shapes.yaml"))
-    parser.add_argument("--hipkittens", type=Path, default=None)
+    add_hipkittens(parser)
     return parser.parse_args()
 
 

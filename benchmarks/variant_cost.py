@@ -24,12 +24,12 @@ from hktune.core.config import Config
 from hktune.core.outcome import Failure
 from hktune.core.problem import Problem
 from hktune.core.settings import Settings
+from hktune.core.shipped import DEFAULT_SPACE
 from hktune.device.emulated import EmulatedDevice
 from hktune.emulator.clock import launch_time
 from hktune.space import SearchSpace, load_space
 from hktune.verify import verify
 
-SPACE = Path(__file__).resolve().parent.parent / "search_spaces" / "gfx950_gemm_bf16.yaml"
 PROBLEM = Problem(4096, 4096, 4096)
 
 EXTENSION_SOURCE = """
@@ -90,7 +90,7 @@ def main() -> None:
     parser.add_argument("--variants", type=int, default=12)
     parser.add_argument("--torch-extension", action="store_true")
     options = parser.parse_args()
-    space, rng = load_space(SPACE), random.Random(0)
+    space, rng = load_space(DEFAULT_SPACE), random.Random(0)
     configs = [*space.seeds, *(space.sample(rng, PROBLEM) for _ in range(options.variants))][: options.variants]
     with tempfile.TemporaryDirectory() as folder:
         seconds_per_variant(space, configs[0], Path(folder))  # fetches headers and precompiles them, once per machine

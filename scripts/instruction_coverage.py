@@ -20,7 +20,7 @@ from hktune.core.errors import KernelFault, TableError
 from hktune.emulator.instructions.control import branch_target, build_terminator, ends_block, falls_through
 from hktune.emulator.instructions.decode import Instruction, decode
 from hktune.emulator.instructions.program import build, is_faulting
-from hktune.emulator.machine.launch import Descriptor, entry_address
+from hktune.emulator.machine.wave_start import Descriptor, entry_address
 from hktune.objects.code_object import AmdCodeObject, read_code_object
 
 ARCH = "gfx950"

@@ -1,4 +1,4 @@
-"""Writes docs/instructions.md: every instruction the emulator implements, and the tests that executed it.
+"""Writes docs/reference/instructions.md: every instruction the emulator implements, and the tests that executed it.
 
     python scripts/instruction_table.py [--check]
 
@@ -20,7 +20,7 @@ from hktune.core.errors import KernelFault
 from hktune.emulator.instructions import control, decode, program
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCUMENT = ROOT / "docs" / "instructions.md"
+DOCUMENT = ROOT / "docs" / "reference" / "instructions.md"
 TABLE = ROOT / "hktune" / "emulator" / "instructions" / "cdna4.json"
 TESTS = (
     "tests/unit/test_emulator_*.py",
@@ -29,6 +29,7 @@ TESTS = (
     "tests/unit/test_hazards_*.py",
 )
 _VGPR = 256
+SHOWN = 6  # tests of an instruction; the rest are counted
 SHORT = {
     "test_emulator_": "",
     "test_gemm_bf16_proof": "GEMMs",
@@ -38,23 +39,29 @@ SHORT = {
 
 HEADER = """# Instructions
 
-Every instruction that the emulator implements, by encoding, and the tests that executed it. Written by
-`python scripts/instruction_table.py`; a test checks that the list is current. An instruction that is not here, or a
-modifier of one that is not emulated, ends a kernel with the status `crashed` and its name, when it is reached.
+Every instruction that the emulator implements, by encoding, and the tests that executed it. An instruction that is not
+here, or a modifier that is not emulated, ends a kernel when it is reached. Its status is `crashed`, with the name.
 
-Of the 1,220 gfx950 code objects in the wheel amd-aiter 0.1.7.post2.dev18 (hand-written attention, MoE and GEMM kernels
-of AMD's), every instruction of **1,220 of 1,220** is decoded and implemented: `python scripts/instruction_coverage.py
-FOLDER` over the unpacked wheel, 29 November 2026. It takes any folder of code objects and lists what stops the rest.
+`python scripts/instruction_table.py` writes this page, and a test checks that the list is current. For example,
+`ds_add_f32 | atomics` means that `tests/unit/test_emulator_atomics.py` executes it and compares the result.
 
-The tests' truths: `differential`: C functions that clang compiles for gfx950 and for the host give the same bits on
-random inputs. `vector`, `vector_types`, `scalar`, `scalar_bits`, `compare`, `lanes`: Python's integers and fractions,
-numpy's IEEE arithmetic. `conversions`: exact fractions, and the accuracy and examples that the ISA guide gives.
-`small_floats`: the OCP's formats of 8, 6 and 4 bits and their rounding, worked out in fractions. `extremes`: the ISA
-guide's rules of v_min and v_max, bit for bit. `matrix`, `matrix_small`: the ISA guide's layout formulas, float64 and
-int64 sums. `modes`: subnormals flushed by hand, the ISA guide's rules of modes. `memory`, `widths`, `lds`, `atomics`,
-`control`, `scalar_stores`: byte arrays, Python's arithmetic and paths written out by hand. `GEMMs`: compiled
-GEMMs, every element against float64. `hazards`: executed by the checker's tests, values not compared. A test fails when
-an encoding is executed by no test with a truth of its own.
+The wheel amd-aiter 0.1.7.post2.dev18 has 1,220 gfx950 code objects: AMD's hand-written attention, MoE and GEMM kernels.
+Every instruction of **1,220 of 1,220** is decoded and implemented, 29 November 2026. This was found by
+`python scripts/instruction_coverage.py FOLDER` over the unpacked wheel. The script takes any folder of code objects,
+and lists what the emulator lacks.
+
+A test fails when an encoding is executed by no test with a truth of its own. These are the truths:
+
+* `differential`: C functions that clang compiles for gfx950 and for the host, the same bits on random inputs.
+* `vector`, `vector_types`, `scalar`, `scalar_bits`, `compare`, `lanes`: Python's integers, fractions, numpy's floats.
+* `conversions`: exact fractions, and the accuracy and examples that the ISA guide gives.
+* `small_floats`: the OCP's formats of 8, 6 and 4 bits and their rounding, worked out in fractions.
+* `extremes`: the ISA guide's rules of v_min and v_max, bit for bit.
+* `matrix`, `matrix_small`: the ISA guide's layout formulas, float64 and int64 sums.
+* `modes`: subnormals flushed by hand, the ISA guide's rules of modes.
+* `memory`, `widths`, `lds`, `atomics`, `control`, `scalar_stores`: byte arrays, Python's arithmetic, written-out paths.
+* `GEMMs`: compiled GEMMs, every element against float64.
+* `hazards`: nothing. The checker's tests executed it, and values were not compared.
 """
 
 
@@ -128,8 +135,9 @@ def document(seen: dict[tuple[str, str], set[str]]) -> str:
     for form, mnemonics in sorted(implemented().items()):
         lines += [f"\n## {form}\n", "| instruction | executed by |", "|---|---|"]
         for mnemonic in sorted(mnemonics):
-            tests = ", ".join(sorted(short(stem) for stem in seen.get((form, mnemonic), ())))
-            lines.append(f"| `{mnemonic}` | {tests or 'none'} |")
+            tests = sorted({short(stem) for stem in seen.get((form, mnemonic), ())})
+            more = [f"{len(tests) - SHOWN} more"] if len(tests) > SHOWN else []
+            lines.append(f"| `{mnemonic}` | {', '.join(tests[:SHOWN] + more) or 'none'} |")
             total, executed = total + 1, executed + bool(tests)
     lines.insert(1, f"\n{total} encodings, {executed} of them executed by a test.")
     return "\n".join(lines) + "\n"

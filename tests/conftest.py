@@ -15,6 +15,16 @@ if TYPE_CHECKING:
     from hip_stand_in import StandIn
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-golden", action="store_true", help="write golden files anew instead of comparing")
+
+
+@pytest.fixture(scope="session")
+def update_golden(request: pytest.FixtureRequest) -> bool:
+    """Whether a test writes its golden files anew."""
+    return bool(request.config.getoption("--update-golden"))
+
+
 @pytest.fixture
 def ctrl_c() -> Iterator[Callable[[], None]]:
     """What presses Ctrl-C, from any thread. A shell starts its background jobs deaf to it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ from hktune.core.escaped import shown
 from hktune.core.shipped import SPACE_OF, space_file
 
 if TYPE_CHECKING:
+    from hktune.core.operation import Operation
     from hktune.core.problem import Problem
 
 COUNT_MAX = 1_000_000_000
@@ -38,6 +39,59 @@ def add_space(
         metavar="FILE",
         help=f"{purpose}; a file, or the name of one that comes with hktune: {names}",
     )
+
+
+def add_operation(parser: argparse.ArgumentParser) -> None:
+    """--operation."""
+    parser.add_argument(
+        "--operation",
+        type=operation,
+        metavar="TEXT",
+        help="prove the code of this operation, such as f16.nt (default: that of --problem, else bf16.nt)",
+    )
+
+
+def add_shapes(parser: argparse.ArgumentParser, purpose: str, *, required: bool = False) -> None:
+    """--shapes."""
+    parser.add_argument("--shapes", type=path_given, required=required, metavar="FILE", help=purpose)
+
+
+def add_out(parser: argparse.ArgumentParser, purpose: str, *, required: bool = True, metavar: str = "DIR") -> None:
+    """-o, --out."""
+    parser.add_argument("-o", "--out", type=path_given, required=required, metavar=metavar, help=purpose)
+
+
+def add_table_directory(parser: argparse.ArgumentParser) -> None:
+    """The directory that has the table."""
+    parser.add_argument("directory", type=path_given, metavar="DIR", help="the results directory with the table")
+
+
+def add_trials(parser: argparse.ArgumentParser) -> None:
+    """Where trials are read from, at least one place."""
+    parser.add_argument(
+        "trials", nargs="+", type=path_given, metavar="DIR_OR_CSV", help="results directories, or their trials.csv"
+    )
+
+
+def add_device(parser: argparse.ArgumentParser, kinds: Sequence[str], purpose: str) -> None:
+    """--device, one of `kinds` or the best one here."""
+    parser.add_argument("--device", choices=("auto", *kinds), default="auto", help=purpose)
+
+
+def add_prebuilt(parser: argparse.ArgumentParser, purpose: str) -> None:
+    """--prebuilt."""
+    parser.add_argument("--prebuilt", type=path_given, metavar="DIR", help=purpose)
+
+
+def add_cache(parser: argparse.ArgumentParser) -> None:
+    """--cache."""
+    purpose = "of a GPU, when timing (default: %(default)s)"
+    parser.add_argument("--cache", choices=("cold", "warm"), default="cold", help=purpose)
+
+
+def add_key(parser: argparse.ArgumentParser, purpose: str, *, required: bool = True) -> None:
+    """--key."""
+    parser.add_argument("--key", type=path_given, required=required, metavar="FILE", help=purpose)
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
@@ -139,6 +193,17 @@ def gibibytes(text: str) -> float:
     return value
 
 
+def operation(text: str) -> Operation:
+    """An operation by its text."""
+    from hktune.core.errors import InputError
+    from hktune.core.operation import operation_of
+
+    try:
+        return operation_of(text)
+    except InputError as unknown:
+        raise argparse.ArgumentTypeError(str(unknown)) from None
+
+
 def problem(text: str) -> Problem:
     """A problem as MxNxK, MxNxK+STEP (both of bf16.nt) or MxNxK:OPERATION, of what a shapes file may ask for."""
     from hktune.core.errors import InputError, ShapesError
@@ -151,10 +216,10 @@ def problem(text: str) -> Problem:
     if parts is None:
         raise argparse.ArgumentTypeError(f"must be MxNxK such as 4096x4096x4096, got {shown(text)}")
     try:
-        operation = operation_of(parts["operation"] or f"{BF16_NT}{parts['steps']}")
+        asked_for = operation_of(parts["operation"] or f"{BF16_NT}{parts['steps']}")
     except InputError as unknown:
         raise argparse.ArgumentTypeError(f"{unknown}, got {shown(text)}") from None
-    asked = Problem(size(parts["m"]), size(parts["n"]), size(parts["k"]), operation)
+    asked = Problem(size(parts["m"]), size(parts["n"]), size(parts["k"]), asked_for)
     try:
         matrices_fit(asked, shown(text))
     except ShapesError as large:

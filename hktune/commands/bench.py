@@ -6,7 +6,16 @@ import argparse
 import os
 from typing import TYPE_CHECKING
 
-from hktune.commands.arguments import add_config_words, add_seed, add_space, path_given, problem
+from hktune.commands.arguments import (
+    add_cache,
+    add_config_words,
+    add_device,
+    add_operation,
+    add_prebuilt,
+    add_seed,
+    add_space,
+    problem,
+)
 from hktune.commands.parser import DONE, FAILED, Command
 from hktune.core.errors import InputError
 from hktune.core.outcome import Failure, Timing
@@ -21,14 +30,13 @@ if TYPE_CHECKING:
 def _add_options(parser: argparse.ArgumentParser) -> None:
     """The options of `hktune bench`."""
     add_space(parser, "the search space (default: the device's own)")
-    parser.add_argument("--device", choices=("auto", "hip", "cuda"), default="auto", help="default: the one here")
+    add_device(parser, ("hip", "cuda"), "default: the one here")
     parser.add_argument(
         "--problem", type=problem, action="append", metavar="MxNxK", help="may be given again; without: only proved"
     )
-    parser.add_argument(
-        "--prebuilt", type=path_given, metavar="DIR", help="take the object from what hktune build left"
-    )
-    parser.add_argument("--cache", choices=("cold", "warm"), default="cold", help="when timing (default: cold)")
+    add_prebuilt(parser, "take the object from what hktune build left")
+    add_cache(parser)
+    add_operation(parser)
     add_seed(parser, "the random operands")
     add_config_words(parser)
 
@@ -36,9 +44,10 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 def _run(options: argparse.Namespace) -> int:
     """Prove and time; 1 when the config fails."""
     from hktune.commands.config_words import ConfigWords
+    from hktune.core.candidate import Candidate
     from hktune.report.heartbeat import working
     from hktune.space import load_space, require_legal
-    from hktune.tuning.bench import GpuBench, choose_device
+    from hktune.tuning.benches import GpuBench, choose_device
 
     settings = Settings.from_environment(os.environ)
     kind, space_file = choose_device(options.device, options.space, settings)
@@ -48,6 +57,11 @@ def _run(options: argparse.Namespace) -> int:
     words = ConfigWords(options.config)
     config = words.config(space)
     problems: list[Problem] = options.problem or []
+    operation = options.operation or (problems[0].operation if problems else space.template.operation)
+    space = space.for_operation(operation)
+    operation = space.template.operation
+    if any(space.template.code_operation(each.operation) != operation for each in problems):
+        raise InputError("--problem: the operations need different code: give them to one command each")
     require_legal(space, config, [None, *problems])
     if note := words.note(space):
         print(note)
@@ -56,7 +70,7 @@ def _run(options: argparse.Namespace) -> int:
     try:
         assert work.confirming is not None, "a GPU's bench confirms"
         with working(lambda: f"compiling and proving {config.id[:8]}"):
-            attempt = work.confirming.prove(bench()(config))
+            attempt = work.confirming.prove(bench()(Candidate(config, operation)))
         if attempt.failure:
             print(f"{attempt.failure.status}: {attempt.failure.detail}")
             return FAILED

@@ -7,7 +7,17 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from hktune.commands.arguments import COUNT_MAX, add_hipkittens, add_seed, add_space, add_workers, integer, path_given
+from hktune.commands.arguments import (
+    COUNT_MAX,
+    add_hipkittens,
+    add_out,
+    add_seed,
+    add_shapes,
+    add_space,
+    add_workers,
+    integer,
+    path_given,
+)
 from hktune.commands.parser import DONE, FAILED, Command
 from hktune.core.outcome import Status
 from hktune.core.settings import Settings
@@ -20,7 +30,7 @@ if TYPE_CHECKING:
 def _add_options(parser: argparse.ArgumentParser) -> None:
     """The options of `hktune build`."""
     add_space(parser, "the search space", required=True)
-    parser.add_argument("-o", "--out", type=path_given, required=True, metavar="DIR", help="for tune --prebuilt DIR")
+    add_out(parser, "for tune --prebuilt DIR")
     parser.add_argument(
         "--configs", type=path_given, metavar="FILE", help="also these, a line of PARAMETER=VALUE words each"
     )
@@ -28,12 +38,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     kind = integer(0, COUNT_MAX)
     parser.add_argument("--random", type=kind, default=0, metavar="N", help="also N others, drawn at random")
     parser.add_argument("--all", action="store_true", help="the whole space")
-    parser.add_argument(
-        "--shapes",
-        type=path_given,
-        metavar="FILE",
-        help="also what the space favours for these; only what is legal for one",
-    )
+    add_shapes(parser, "also what the space favours for these; only what is legal for one")
     add_seed(parser, "what --random draws")
     add_workers(parser)
     add_hipkittens(parser)

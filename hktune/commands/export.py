@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from hktune.commands.arguments import path_given
+from hktune.commands.arguments import add_out, add_table_directory
 from hktune.commands.parser import DONE, Command
 from hktune.core.errors import TableError
 from hktune.core.publish import publish
@@ -14,13 +14,13 @@ from hktune.core.shipped import DEFAULT_SPACE
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
     """The options of `hktune export`."""
-    parser.add_argument("directory", type=path_given, metavar="DIR", help="the results directory with the table")
+    add_table_directory(parser)
     parser.add_argument(
         "--format", choices=("inline",), default="inline", help="one PyTorch file (default: %(default)s)"
     )
     forms = ("matmul", "matmul-bt", "linear")
     parser.add_argument("--form", choices=forms, default="matmul", help="what ModelNew is (default: %(default)s)")
-    parser.add_argument("-o", "--out", type=path_given, required=True, metavar="FILE", help="the file to write")
+    add_out(parser, "the file to write", metavar="FILE")
 
 
 def _run(options: argparse.Namespace) -> int:

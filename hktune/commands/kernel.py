@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hktune.commands.arguments import path_given
+from hktune.core.operation import BF16_NT, operation_of
 from hktune.core.settings import Settings
 
 if TYPE_CHECKING:
@@ -25,12 +26,18 @@ def add_kernel_options(parser: argparse.ArgumentParser) -> None:
     )
     kernel.add_argument("--symbol", metavar="NAME", help="which kernel, where the file has several")
     kernel.add_argument(
-        "--args", default="", metavar="LIST", help="such as 'a:bf16[m,k] bt:bf16[n,k] c:out:bf16[m,n] m n k alpha:f32'"
+        "--args", default="", metavar="LIST", help="such as 'a:bf16[m,k] b:bf16[n,k] c:out:bf16[m,n] m n k alpha:f32'"
     )
     kernel.add_argument("--grid", default="1", metavar="X,Y,Z", help="workgroups, such as 'm//128*n//128' (default: 1)")
     kernel.add_argument("--block", default="64", metavar="X,Y,Z", help="work-items of a workgroup (default: 64)")
     kernel.add_argument("--lds", default="0", metavar="BYTES", help="dynamic LDS (default: 0)")
-    kernel.add_argument("--gemm", action="store_true", help="compare c with a @ bt^T")
+    kernel.add_argument(
+        "--gemm",
+        nargs="?",
+        const=str(BF16_NT),
+        metavar="OPERATION",
+        help=f"compare c with what this operation makes of a and b (default: {BF16_NT})",
+    )
     kernel.add_argument("--strict", action="store_true", help="rules that AMD's own kernels break are hazards too")
 
 
@@ -40,13 +47,16 @@ def verify_kernel(options: argparse.Namespace) -> int:
     from hktune.verify import kernel_file
 
     path: Path = options.kernel
+    gemm, numbers = options.gemm, options.config
+    if gemm and "=" in gemm:  # --gemm names no operation, and NAME=NUMBER follows it
+        gemm, numbers = str(BF16_NT), [gemm, *numbers]
     run = kernel_file.KernelRun(
         kernel_file.parse_parameters(options.args),
-        kernel_file.parse_numbers(options.config),
+        kernel_file.parse_numbers(numbers),
         options.grid,
         options.block,
         options.lds,
-        options.gemm,
+        operation_of(gemm) if gemm else None,
         options.seed,
         strict=options.strict,
     )
@@ -62,7 +72,9 @@ def verify_kernel(options: argparse.Namespace) -> int:
     if verdict.failure:
         print(f"{verdict.failure.status}: {verdict.failure.detail}")
     else:
-        checked = "c is a @ bt^T" if options.gemm else "outputs are written whole, their values were not compared"
+        checked = (
+            f"c is {run.gemm} of a and b" if run.gemm else "outputs are written whole, their values were not compared"
+        )
         print(f"{symbol}: no hazard found; {checked}")
     for note in verdict.notes:
         print(f"note: {note}")

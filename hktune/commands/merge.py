@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import argparse
 
-from hktune.commands.arguments import path_given
+from hktune.commands.arguments import add_out, add_trials
 from hktune.commands.parser import DONE, Command
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
     """The options of `hktune merge`."""
-    parser.add_argument(
-        "shards", nargs="+", type=path_given, metavar="DIR_OR_CSV", help="results directories, or their trials.csv"
-    )
-    parser.add_argument("-o", "--out", type=path_given, required=True, metavar="DIR", help="where the merged trials go")
+    add_trials(parser)
+    add_out(parser, "where the merged trials go")
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -23,7 +21,7 @@ def _run(options: argparse.Namespace) -> int:
     from hktune.store import merge
 
     with working(lambda: "merging trials"):
-        merged = merge(options.shards, options.out)
+        merged = merge(options.trials, options.out)
     for remark in merged.remarks:
         print(escaped(remark))
     print(f"{len(merged.trials)} trials in {options.out}")

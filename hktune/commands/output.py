@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TextIO, cast
+from typing import TextIO, cast
 
 from hktune.core.escaped import escaped_lines
 
@@ -33,8 +33,9 @@ class Stream:
     def flush(self) -> None:
         self._unless_lost(self.stream.flush)
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.stream, name)
+    def __getattr__(self, name: str) -> object:
+        found: object = getattr(self.stream, name)
+        return found
 
     def _unless_lost(self, act: Callable[[], object]) -> None:
         if self.lost is None:
@@ -63,8 +64,12 @@ class Printed:
         self.unescaped.write(escaped_lines(text))
         return len(text)
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.unescaped, name)
+    def flush(self) -> None:
+        self.unescaped.flush()
+
+    def __getattr__(self, name: str) -> object:
+        found: object = getattr(self.unescaped, name)
+        return found
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ import argparse
 import re
 import shutil
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -40,7 +40,13 @@ class _Help(argparse.HelpFormatter):
 class _Once(argparse.Action):
     """argparse's own way to store a value, of options that are given once: a second one would win in silence."""
 
-    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: object,
+        option_string: str | None = None,
+    ) -> None:
         del parser
         given = namespace.__dict__.setdefault("given", set())
         if option_string is not None and self.dest in given:
@@ -57,7 +63,9 @@ class Parser(argparse.ArgumentParser):
         for name in (None, "store"):
             self.register("action", name, _Once)
 
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+    def parse_known_args(  # type: ignore[override]  # of its overloads, what a command line needs
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
         """As argparse's; what a command does not know is refused here, where the command's options are known."""
         parsed, unknown = super().parse_known_args(args, namespace)
         if unknown:

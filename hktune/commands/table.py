@@ -6,10 +6,20 @@ import argparse
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hktune import __version__
-from hktune.commands.arguments import COUNT_MAX, add_hipkittens, add_space, number, path_given
+from hktune.commands.arguments import (
+    COUNT_MAX,
+    add_hipkittens,
+    add_key,
+    add_out,
+    add_shapes,
+    add_space,
+    add_table_directory,
+    add_trials,
+    number,
+)
 from hktune.commands.parser import DONE, FAILED, Command, Parser
 from hktune.core.errors import InputError, StoreError, TableError
 from hktune.core.escaped import escaped
@@ -17,6 +27,7 @@ from hktune.core.settings import Settings
 from hktune.core.shipped import DEFAULT_SPACE, KERNELS
 
 if TYPE_CHECKING:
+    from hktune.core.candidate import Candidate
     from hktune.core.identity import Identity
     from hktune.core.launch_rule import LaunchRule
     from hktune.core.problem import Problem
@@ -42,10 +53,8 @@ def add_table_group(commands: argparse._SubParsersAction[Parser]) -> None:
 
 
 def _add_build_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "trials", nargs="+", type=path_given, metavar="DIR_OR_CSV", help="results directories, or their trials.csv"
-    )
-    parser.add_argument("-o", "--out", type=path_given, required=True, metavar="DIR", help="where the table goes")
+    add_trials(parser)
+    add_out(parser, "where the table goes")
     add_space(parser, "the search space of the trials (default: gfx950's)", default=DEFAULT_SPACE)
     parser.add_argument("--reproducible", action="store_true", help="only kernels that give equal bits on every launch")
     parser.add_argument(
@@ -55,22 +64,13 @@ def _add_build_options(parser: argparse.ArgumentParser) -> None:
         metavar="X",
         help="factor beyond the outermost tuned m to serve (default: %(default)s)",
     )
-    parser.add_argument(
-        "--shapes",
-        type=path_given,
-        metavar="FILE",
-        help="gives shapes names (default: tables beside the trials)",
-    )
+    add_shapes(parser, "gives shapes names (default: tables beside the trials)")
     add_hipkittens(parser)
 
 
-def _add_directory(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("directory", type=path_given, metavar="DIR", help="the results directory with the table")
-
-
 def _add_doctor_options(parser: argparse.ArgumentParser) -> None:
-    _add_directory(parser)
-    parser.add_argument("--shapes", type=path_given, metavar="FILE", help="the shapes that will be called: shapes.yaml")
+    add_table_directory(parser)
+    add_shapes(parser, "the shapes that will be called: shapes.yaml")
     parser.add_argument(
         "--device",
         default="auto",
@@ -80,18 +80,18 @@ def _add_doctor_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--allow-modelled", action="store_true", help="modelled times are no fault, as for load(allow_modelled=True)"
     )
-    parser.add_argument("--key", type=path_given, metavar="FILE", help="the public key that must have signed it")
+    add_key(parser, "the public key that must have signed it", required=False)
     _add_pins(parser)
 
 
 def _add_private_key(parser: argparse.ArgumentParser) -> None:
-    _add_directory(parser)
-    parser.add_argument("--key", type=path_given, required=True, metavar="FILE", help="ed25519 private key, PEM")
+    add_table_directory(parser)
+    add_key(parser, "ed25519 private key, PEM")
 
 
 def _add_public_key(parser: argparse.ArgumentParser) -> None:
-    _add_directory(parser)
-    parser.add_argument("--key", type=path_given, required=True, metavar="FILE", help="ed25519 public key, PEM")
+    add_table_directory(parser)
+    add_key(parser, "ed25519 public key, PEM")
     _add_pins(parser)
 
 
@@ -179,13 +179,13 @@ class _Shelf:
 
     def launch_of(self, trial: Trial) -> tuple[str, LaunchRule]:
         """See `dispatch.build.LaunchOf`. Raises StoreError when the trial's bytes cannot be had any more."""
-        from hktune.core.config import Config
+        from hktune.tuning.trial_rows import candidate_of
 
-        config = Config.from_json(trial.config)
+        candidate = candidate_of(self._space.template, trial)
         sha256 = str(trial.object_sha256)
         if sha256 not in self.objects:
-            self.objects[sha256] = self._beside(sha256) or self._built(trial, config)
-        return self._space.template.symbol, self._space.launch_rule(config, trial.problem)
+            self.objects[sha256] = self._beside(sha256) or self._built(trial, candidate)
+        return self._space.template.symbol, self._space.launch_rule(candidate.config, trial.problem)
 
     def _beside(self, sha256: str) -> bytes | None:
         import hashlib
@@ -198,13 +198,13 @@ class _Shelf:
                 return data
         return None
 
-    def _built(self, trial: Trial, config: Any) -> bytes:
+    def _built(self, trial: Trial, candidate: Candidate) -> bytes:
         from hktune.compile import compiler_for
         from hktune.workers.prover import built_again
 
         settings = Settings.from_environment(os.environ)
         compiler = compiler_for(self._space.template.language, settings, self._hipkittens)
-        code = built_again(self._space.template, compiler, config, trial.object_sha256)
+        code = built_again(self._space.template, compiler, candidate, trial.object_sha256)
         if isinstance(code, str):
             rule = f"trial {trial.trial} cannot be built again: saved={trial.object_sha256} current={code}"
             raise StoreError(f"{rule}: keep objects/ beside trials.csv, or tune that shape again")
@@ -236,7 +236,7 @@ def _show(options: argparse.Namespace) -> int:
 
 def _doctor(options: argparse.Namespace) -> int:
     from hktune.core.shapes import load_shapes
-    from hktune.tables.doctor import Call, examine_table
+    from hktune.tables.findings import Call, examine_table
 
     shapes = load_shapes(options.shapes) if options.shapes else ()
     calls = [Call(shape.problem, shape.name, shape.weight) for shape in shapes]
@@ -305,7 +305,7 @@ _COMMANDS = (
     Command(
         "show",
         "print a table, and check its objects",
-        _add_directory,
+        add_table_directory,
         _show,
         examples=("hktune table show out/gfx950-emulated",),
     ),

@@ -7,12 +7,16 @@ import os
 import sys
 
 from hktune.commands.arguments import (
+    add_cache,
+    add_device,
     add_hipkittens,
+    add_out,
+    add_prebuilt,
     add_seed,
+    add_shapes,
     add_space,
     add_workers,
     gibibytes,
-    path_given,
     positive,
     seconds,
 )
@@ -24,14 +28,10 @@ from hktune.core.settings import Settings
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
     """The options of `hktune tune`."""
-    parser.add_argument("--shapes", type=path_given, required=True, metavar="FILE", help="the problems: shapes.yaml")
+    add_shapes(parser, "the problems: shapes.yaml", required=True)
     add_space(parser, "the search space (default: the device's own)")
-    parser.add_argument(
-        "--device",
-        choices=("auto", "hip", "cuda", "emulated"),
-        default="auto",
-        help="what to tune on (default: a GPU that is found here, else the emulated gfx950)",
-    )
+    purpose = "what to tune on (default: a GPU that is found here, else the emulated gfx950)"
+    add_device(parser, ("hip", "cuda", "emulated"), purpose)
     parser.add_argument("--strategy", default="tpe", metavar="NAME", help="how to search (default: %(default)s)")
     parser.add_argument("--trials", type=positive, default=96, metavar="N", help="per shape (default: %(default)s)")
     parser.add_argument(
@@ -46,7 +46,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         metavar="GIB",
         help="of each worker (default: 4, or its share of this machine's if that is less)",
     )
-    parser.add_argument("-o", "--out", type=path_given, metavar="DIR", help="where to (default: out/<device>)")
+    add_out(parser, "where to (default: out/<device>)", required=False)
     add_seed(parser, "the strategy and of random operands")
     add_workers(parser)
     add_hipkittens(parser)
@@ -64,16 +64,14 @@ def _add_gpu(parser: argparse.ArgumentParser) -> None:
         help="share the shapes between the first N GPUs (default: all that are visible); 1 keeps another's heat and "
         "power out of the times",
     )
-    parser.add_argument("--prebuilt", type=path_given, metavar="DIR", help="try only what hktune build left in DIR")
-    parser.add_argument(
-        "--cache", choices=("cold", "warm"), default="cold", help="of a GPU, when timing (default: %(default)s)"
-    )
+    add_prebuilt(parser, "try only what hktune build left in DIR")
+    add_cache(parser)
 
 
 def _run(options: argparse.Namespace) -> int:
     """Tune and print the summary; 1 when the machine stopped it or a shape has no kernel, 130 when interrupted."""
     from hktune.report.console import make_console
-    from hktune.report.progress import RunProgress
+    from hktune.report.run_progress import RunProgress
     from hktune.report.summary import print_summary
     from hktune.tuning.run import RunOptions, tune
 

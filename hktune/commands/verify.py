@@ -6,7 +6,7 @@ import argparse
 import os
 from typing import TYPE_CHECKING
 
-from hktune.commands.arguments import add_config, add_hipkittens, add_problem, add_seed
+from hktune.commands.arguments import add_config, add_hipkittens, add_operation, add_problem, add_seed
 from hktune.commands.kernel import add_kernel_options, verify_kernel
 from hktune.commands.parser import DONE, FAILED, Command
 from hktune.core.settings import Settings
@@ -20,6 +20,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     """The options of `hktune verify`."""
     add_config(parser)
     add_problem(parser, "prove the config on this problem too")
+    add_operation(parser)
     add_seed(parser, "the random operands")
     add_hipkittens(parser)
     add_kernel_options(parser)
@@ -28,16 +29,19 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 def _run(options: argparse.Namespace) -> int:
     """Prove and print what was found; 1 when the config or kernel fails."""
     from hktune.commands.config_words import ConfigWords
+    from hktune.core.candidate import Candidate
     from hktune.core.outcome import Failure
     from hktune.report.heartbeat import working
     from hktune.space import load_space, require_legal
-    from hktune.tuning.bench import EmulatedBench
+    from hktune.tuning.benches import EmulatedBench
 
     if options.kernel:
         return verify_kernel(options)
     words = ConfigWords(options.config)
     file = options.space or words.space_file()
     space = load_space(file)
+    operation = options.problem.operation if options.problem else options.operation or space.template.operation
+    space = space.for_operation(operation)
     config = words.config(space)
     require_legal(space, config, [options.problem])
     if note := words.note(space):
@@ -49,7 +53,7 @@ def _run(options: argparse.Namespace) -> int:
         return _compile_only(space, config, settings)
     prover = EmulatedBench(file, options.seed, settings, options.hipkittens)()
     with working(lambda: f"compiling and proving {config.id[:8]}"):
-        attempt = prover(config)
+        attempt = prover(Candidate(config, space.template.operation))
         own = None if attempt.failure or not options.problem else prover.on(config, options.problem)
     failure = own if isinstance(own, Failure) else attempt.failure
     if failure:
@@ -64,9 +68,11 @@ def _run(options: argparse.Namespace) -> int:
 def _compile_only(space: SearchSpace, config: Config, settings: Settings) -> int:
     """What can be said of a config that no emulator is for; never that it is proved."""
     from hktune.compile import compiler_for
+    from hktune.core.candidate import Candidate
     from hktune.workers.prover import CompileOnly
 
-    attempt = CompileOnly(space.template, compiler_for(space.template.language, settings))(config)
+    compile_only = CompileOnly(space.template, compiler_for(space.template.language, settings))
+    attempt = compile_only(Candidate(config, space.template.operation))
     if attempt.failure:
         print(f"{attempt.failure.status}: {attempt.failure.detail}")
     else:

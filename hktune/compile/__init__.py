@@ -1,4 +1,4 @@
-"""Source to code objects: which compiler, which headers, and a cache so that nothing is built twice."""
+"""Source to code objects, none of them built twice. May import core, objects, space, template and the other seams."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from hktune.objects.cubin import read_cubin
 OBJECT_NAME = "kernel.cubin"
 OPTIONS = ("--std=c++17", "--no-source-include")  # a source stands alone: no header of this machine is found
 
-_CHILD = Path(__file__).with_name("nvrtc_child.py")
+NVRTC_CHILD = Path(__file__).with_name("nvrtc_child.py")
 _LOCATED = re.compile(
     r"^(?P<file>[^(\s][^(]*)\((?P<line>\d+)\): (?:catastrophic )?error(?: #[\w-]+)?: (?P<message>.*)$"
 )
@@ -48,8 +48,9 @@ class NvrtcCompiler:
         with scratch_folder() as folder, disk_at_fault(folder):
             source = folder / name
             source.write_text(variant.source, encoding="utf-8")
-            argv = [sys.executable, str(_CHILD), name, OBJECT_NAME, f"--gpu-architecture={nvidia_name(variant.arch)}"]
-            finished = run_to_end([*argv, *OPTIONS], source.parent, deadline_s)
+            options = [f"--gpu-architecture={nvidia_name(variant.arch)}", *OPTIONS]
+            argv = [sys.executable, str(NVRTC_CHILD), name, OBJECT_NAME, *options]
+            finished = run_to_end(argv, source.parent, deadline_s)
             if finished is None:
                 return Failure(Status.TIMEOUT, f"{name}: still compiling after {deadline_s:g} s")
             built = source.with_name(OBJECT_NAME)

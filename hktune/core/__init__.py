@@ -1,1 +1,1 @@
-"""Words, facts and formats that every room shares. Imports nothing of hktune but itself."""
+"""Words, facts and formats that every room shares. May import nothing else of hktune."""

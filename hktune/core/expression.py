@@ -21,7 +21,9 @@ from hktune.core.errors import SpaceError
 from hktune.core.operation import OperationFacts
 
 Scope = Mapping[str, Any]
-_Closure = Callable[[Scope], Any]
+"""Values, and records by name, whose fields an expression may ask for."""
+_Closure = Callable[[Scope], object]
+_Comparison = Callable[[Any, Any], bool]
 
 _LONGEST = 500  # characters: constraints are one line of YAML; beyond that a derived name reads better
 _DEEPEST = 24  # nested nodes
@@ -46,14 +48,14 @@ def align(value: int, granule: int) -> int:
     return ceil_div(value, granule) * granule
 
 
-_BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
+_BINARY: dict[type[ast.operator], Callable[[int, int], int]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
     ast.Mult: operator.mul,
     ast.FloorDiv: operator.floordiv,
     ast.Mod: operator.mod,
 }
-_COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {
+_COMPARE: dict[type[ast.cmpop], _Comparison] = {
     ast.Eq: operator.eq,
     ast.NotEq: operator.ne,
     ast.Lt: operator.lt,
@@ -97,7 +99,7 @@ class Expression:
     def value(self, scope: Scope) -> Value:
         """The value over `scope`. Raises SpaceError for an absent name, a zero divisor, or text in arithmetic."""
         try:
-            return self._evaluate(scope)  # type: ignore[no-any-return]
+            return self._evaluate(scope)  # type: ignore[return-value]  # lists are on the right of `in` alone
         except KeyError as absent:
             raise self._error(f"name {absent} has no value here: known are {', '.join(sorted(scope))}") from None
         except ZeroDivisionError:
@@ -170,13 +172,13 @@ class Expression:
             raise self._error(f"operator {type(node.op).__name__} is not allowed: use + - * // %")
         return self._of_two(function, self._compile(node.left, depth), self._compile(node.right, depth))
 
-    def _of_two(self, function: Callable[[Any, Any], Any], left: _Closure, right: _Closure) -> _Closure:
+    def _of_two(self, function: Callable[[int, int], int], left: _Closure, right: _Closure) -> _Closure:
         """Nearly all of what is computed when a table is loaded, so it calls as little as it can."""
 
         def compute(scope: Scope) -> int:
             first, second = left(scope), right(scope)
             if isinstance(first, int) and isinstance(second, int):
-                value: int = function(first, second)
+                value = function(first, second)
                 return value if -_LARGEST <= value <= _LARGEST else self._bounded(value)
             return min(_number(first), _number(second))  # one of them says that it is none
 
@@ -194,8 +196,8 @@ class Expression:
         operands = [self._compile(value, depth) for value in node.values]
         stops_on = isinstance(node.op, ast.Or)
 
-        def short_circuit(scope: Scope) -> Any:
-            value = None
+        def short_circuit(scope: Scope) -> object:
+            value: object = None
             for operand in operands:
                 value = operand(scope)
                 if bool(value) is stops_on:
@@ -219,7 +221,7 @@ class Expression:
 
         return chain
 
-    def _link(self, kind: ast.cmpop, right: ast.expr, depth: int) -> tuple[Callable[[Any, Any], bool], _Closure]:
+    def _link(self, kind: ast.cmpop, right: ast.expr, depth: int) -> tuple[_Comparison, _Closure]:
         if type(kind) not in _COMPARE:
             raise self._error(f"comparison {type(kind).__name__} is not allowed: use == != < <= > >= in")
         if not isinstance(kind, ast.In | ast.NotIn):
@@ -265,7 +267,7 @@ _RULES: dict[type[ast.expr], Callable[[Expression, Any, int], _Closure]] = {
 }
 
 
-def _number(value: Any) -> int:
+def _number(value: object) -> int:
     if isinstance(value, int):
         return value
     raise TypeError(f"{value!r:.40} is not an integer")

@@ -11,8 +11,10 @@ from contextlib import contextmanager
 
 TYPE_CHECKING = False  # as typing has it, whose import takes longer than all else here: nothing is heard meanwhile
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import FrameType
-    from typing import Any
+
+    _Handler = Callable[[int, FrameType | None], object] | int | signal.Handlers | None
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -97,7 +99,7 @@ def ignore_from_now_on() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
-def _handlers() -> dict[signal.Signals, Any]:
+def _handlers() -> dict[signal.Signals, _Handler]:
     """What the signals that are to be heard do now."""
     now = {number: signal.getsignal(number) for number in SIGNALS}
     if now[signal.SIGHUP] is signal.SIG_IGN:

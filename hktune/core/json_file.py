@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import Any, TypeVar
+from typing import TypeAlias, TypeVar
 
 import msgspec
 
 from hktune.core.escaped import escaped
+
+Json: TypeAlias = "dict[str, Json] | list[Json] | str | int | float | bool | None"
+"""What JSON says, and YAML as it is read here."""
 
 _T = TypeVar("_T")
 _BOM = b"\xef\xbb\xbf"
@@ -44,6 +47,6 @@ def _one_line(wrong: Exception) -> ValueError:
     return ValueError(escaped(" ".join(str(wrong).split()))[:_SAID_MAX])
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> None:
+def _unique(pairs: list[tuple[str, object]]) -> None:
     if len({name for name, _ in pairs}) != len(pairs):
         raise ValueError("a key stands twice in one object")

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeVar
+
+_Bound = TypeVar("_Bound")
 
 WORKSPACE_COUNTER_BYTES = 65536
 
 
+_EARLIER_NAMES = {"bt": "b"}
+"""What templates, tables and cubins may call an operand that was renamed: B had this name while it was always stored
+transposed."""
+
+
+def operand_name(name: str) -> str:
+    """What an operand of a file is called here."""
+    return _EARLIER_NAMES.get(name, name)
+
+
 @dataclass(frozen=True)
 class Argument:
-    """One kernel argument, in order. `kind` is pointer, u32, i32, u64 or f32; `name` says what fills it:
-    a, bt, c, bias, workspace (pointers); m, n, k, lda, ldb, ldc (sizes and row strides in elements). A bias or
-    workspace that a launch does not have is null."""
+    """One kernel argument, in order. `kind` is pointer, u32, i32, u64 or f32; `name` says what fills it: an operand
+    (`hktune.core.operand`) or `workspace` (pointers); m, n, k, lda, ldb, ldc (sizes and row strides in elements)."""
 
     name: str
     kind: str
@@ -34,6 +47,12 @@ class Launch:
 
     def takes(self, name: str) -> bool:
         return any(argument.name == name for argument in self.arguments)
+
+    def bound(self, given: Mapping[str, _Bound]) -> dict[str, _Bound | None]:
+        """What this launch takes of `given`, by name. A pointer that is not given is null: the operation has no such
+        operand, or the launch no workspace."""
+        names = [argument.name for argument in self.arguments if argument.kind == "pointer" or argument.name in given]
+        return {name: given.get(name) for name in names}
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import Any
 
 from hktune.core.config import Value
 from hktune.core.errors import SpaceError
-from hktune.core.expression import Expression
+from hktune.core.expression import Expression, Scope
 from hktune.core.launch import Argument, Launch
 
 Formula = int | str
@@ -77,7 +77,7 @@ def compiled(text: str) -> Expression:
     return expression
 
 
-def specialised(expression: Expression, known: Mapping[str, Any], definitions: Mapping[str, Expression]) -> Formula:
+def specialised(expression: Expression, known: Scope, definitions: Mapping[str, Expression]) -> Formula:
     """`expression` as a formula in m: names in `known` become their values (`arch` its fields), names in `definitions`
     what they stand for, and everything without m in it is computed. Truth values become 0 and 1.
 
@@ -102,7 +102,7 @@ def _tree(expression: Expression) -> ast.expr:
 class _Folding(ast.NodeTransformer):
     """Replaces what is known by its value, taking a branch or the rest of an `and` only where Python would."""
 
-    def __init__(self, known: Mapping[str, Any], definitions: Mapping[str, Expression], where: str) -> None:
+    def __init__(self, known: Scope, definitions: Mapping[str, Expression], where: str) -> None:
         self._known = known
         self._definitions = definitions
         self._where = where
@@ -153,7 +153,7 @@ class _Folding(ast.NodeTransformer):
         return open_values[0] if len(open_values) == 1 else ast.BoolOp(node.op, open_values)
 
 
-def _operands(node: Any) -> list[ast.expr]:
+def _operands(node: ast.AST) -> list[ast.expr]:
     """What an operation of folded parts is computed from: constants, unless something in it is open."""
     if isinstance(node, ast.BinOp):
         return [node.left, node.right]

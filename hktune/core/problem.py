@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
+from hktune.core.operand import operands_of
 from hktune.core.operation import BF16_NT, Operation
 
 Key = tuple[int, int, int, str]
@@ -25,11 +27,21 @@ class Problem:
 
     @property
     def bytes(self) -> int:
-        """What one launch must touch once: A, B, C and a bias."""
-        operation = self.operation
-        inputs = self.m * self.k * operation.a_dtype.bytes + self.n * self.k * operation.b_dtype.bytes
-        outputs = self.m * self.n + (self.n if operation.has_bias else 0)
-        return inputs + outputs * operation.c_dtype.bytes
+        """What one launch must touch once: A, B, what the epilogue reads, and C."""
+        operands = operands_of(self.operation).values()
+        return sum(math.prod(operand.shape(self.sizes)) * operand.dtype.bytes for operand in operands)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The sizes by name."""
+        return {"m": self.m, "n": self.n, "k": self.k}
+
+    def numbers(self, padding: int = 0) -> dict[str, int]:
+        """What a launch takes by value: the sizes, and the row stride (elements) of every matrix whose rows lie
+        `padding` elements apart."""
+        matrices = [operand for operand in operands_of(self.operation).values() if operand.row_stride]
+        strides = {matrix.row_stride: matrix.shape(self.sizes)[-1] + padding for matrix in matrices}
+        return {**self.sizes, **strides}
 
     @property
     def key(self) -> Key:

@@ -1,43 +1,46 @@
 """shapes.yaml: the GEMM problems to tune for.
 
-    dtype: bf16
-    epilogue: none            # or bias
+    operation: bf16.nt
     shapes:
       - {m: 4096, n: 4096, k: 4096}
       - {name: llama-3-70b-qkv, m: [128, 2048], n: 10240, k: 8192, weight: 80}   # lists multiply out
+      - {m: 16, n: 4608, k: 3584, operation: [bf16.nt+bias, f16.nt+bias]}        # these too
 
-`weight` is how often one step of the model calls the problem. Every rule is broken with one line: the rule, the value,
-the next step, and the index of the entry.
+`weight` is how often one step of the model calls the problem. Files from before there were operations say `dtype` and
+`epilogue` instead. Every rule is broken with one line: the rule, the value, the next step, and the index of the entry.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any
 
-from hktune.core.errors import ShapesError
+from hktune.core.errors import InputError, ShapesError
 from hktune.core.escaped import shown
-from hktune.core.operation import legacy_operation
+from hktune.core.json_file import Json
+from hktune.core.operation import BF16_NT, BF16_NT_BIAS, Operation, legacy_operation, legacy_words, operation_of
 from hktune.core.outside_file import FileKind
 from hktune.core.problem import Problem
 from hktune.core.yaml_file import value_of
 
-DTYPES = ("bf16",)
-EPILOGUES = ("none", "bias")
+OLD_WORDS = {"dtype": ("bf16",), "epilogue": ("none", "bias")}
+"""The keys that named an operation before `operation` did, and all the words that they had."""
+
+_SAY_ALL = f"say all of it in operation, such as {BF16_NT_BIAS}"
 
 # A dimension of 2^24 is beyond any model's; 2^31 elements is where a matrix passes 32-bit element offsets.
 DIMENSION_MAX = 2**24
 MATRIX_ELEMENTS_MAX = 2**31
+_AXES = {"A": ("m", "k"), "B": ("k", "n"), "C": ("m", "n")}  # of each matrix as the product reads it
 PROBLEMS_MAX = 10_000
 NAMES_SHOWN = 4  # of one problem
 SHAPES_FILE = FileKind("a shapes file", 1 << 20, ShapesError, "pass a file like shapes.yaml", "split it")
 
-FILE_KEYS = {"dtype", "epilogue", "shapes"}
-ENTRY_KEYS = {"name", "m", "n", "k", "weight", "dtype", "epilogue"}
+FILE_KEYS = {"operation", "shapes", *OLD_WORDS}
+ENTRY_KEYS = {"name", "m", "n", "k", "weight", "operation", *OLD_WORDS}
 
 
 @dataclass(frozen=True)
@@ -76,39 +79,77 @@ def load_shapes(path: Path) -> ShapeList:
     entries = document.get("shapes")
     if not isinstance(entries, list) or not entries:
         raise ShapesError(f"{path}: `shapes` must be a list of at least one entry, got {shown(entries)}")
-    defaults = {
-        "dtype": _word(document.get("dtype", "bf16"), DTYPES, f"{path}: dtype"),
-        "epilogue": _word(document.get("epilogue", "none"), EPILOGUES, f"{path}: epilogue"),
-    }
+    usual = _operations(document, str(path), [BF16_NT])
     shapes: list[Shape] = []
     named: dict[str, int] = {}
     for index, entry in enumerate(entries):
         where = f"{path}: shapes[{index}]"
-        shapes += _entry_shapes(entry, defaults, where)
+        if not isinstance(entry, dict):
+            raise ShapesError(f"{where}: must be a mapping such as {{m: 4096, n: 4096, k: 4096}}, got {shown(entry)}")
+        shapes += _entry_shapes(entry, document, usual, where)
         if len(shapes) > PROBLEMS_MAX:
             raise ShapesError(f"{where}: over {PROBLEMS_MAX} problems in one file: split it")
-        if "name" in entry and named.setdefault(entry["name"], index) != index:
-            raise ShapesError(f"{where}: name {entry['name']!r} is taken by shapes[{named[entry['name']]}]: rename one")
+        name = str(entry.get("name", ""))
+        if name and named.setdefault(name, index) != index:
+            raise ShapesError(f"{where}: name {name!r} is taken by shapes[{named[name]}]: rename one")
     return _merge(shapes)
 
 
-def _entry_shapes(entry: Any, defaults: Mapping[str, str], where: str) -> list[Shape]:
-    if not isinstance(entry, dict):
-        raise ShapesError(f"{where}: must be a mapping such as {{m: 4096, n: 4096, k: 4096}}, got {shown(entry)}")
+def _entry_shapes(
+    entry: Mapping[str, Json], document: Mapping[str, Json], usual: Sequence[Operation], where: str
+) -> list[Shape]:
+    """The shapes of one entry; its operations are those of the file, `usual`, where it names none."""
     _only_keys(entry, ENTRY_KEYS, where)
     missing = [key for key in ("m", "n", "k") if key not in entry]
     if missing:
         raise ShapesError(f"{where}: {', '.join(missing)} missing: every shape needs m, n and k")
-    dtype = _word(entry.get("dtype", defaults["dtype"]), DTYPES, f"{where}: dtype")
-    epilogue = _word(entry.get("epilogue", defaults["epilogue"]), EPILOGUES, f"{where}: epilogue")
+    old = _old_keys(entry)
+    if old and "operation" in document and "operation" not in entry:
+        raise ShapesError(
+            f"{where}: has {old[0]} under the file's operation={shown(document['operation'])}: {_SAY_ALL}"
+        )
+    operations = _operations(entry, where, usual)
     weight = _weight(entry.get("weight", 1), where)
     sizes = [_sizes(entry[key], f"{where}: {key}") for key in ("m", "n", "k")]
-    if math.prod(map(len, sizes)) > PROBLEMS_MAX:
+    if math.prod(map(len, (*sizes, operations))) > PROBLEMS_MAX:
         raise ShapesError(f"{where}: its lists multiply out to over {PROBLEMS_MAX} problems: shorten them")
-    problems = [Problem(m, n, k, legacy_operation(dtype, epilogue)) for m, n, k in product(*sizes)]
+    problems = [Problem(m, n, k, operation) for operation in operations for m, n, k in product(*sizes)]
     for problem in problems:
         matrices_fit(problem, where)
     return [Shape(problem, _name(entry, problem, where), weight) for problem in problems]
+
+
+def _operations(mapping: Mapping[str, Json], where: str, usual: Sequence[Operation]) -> Sequence[Operation]:
+    """What a file or an entry says that its shapes compute; `usual` where it says nothing."""
+    old = _old_keys(mapping)
+    if "operation" in mapping:
+        value = mapping["operation"]
+        if old:
+            raise ShapesError(f"{where}: has operation={shown(value)} and {old[0]}: {_SAY_ALL}")
+        texts = value if isinstance(value, list) else [value]
+        if not texts:
+            raise ShapesError(f"{where}: operation: the list is empty: give at least one, such as {BF16_NT}")
+        return [_operation(text, f"{where}: operation") for text in texts]
+    if not old:
+        return usual
+    [before] = usual  # the file has no `operation`, so no list of them either
+    words = dict(zip(OLD_WORDS, legacy_words(before), strict=True))
+    for key, known in OLD_WORDS.items():
+        words[key] = _word(mapping.get(key, words[key]), known, f"{where}: {key}")
+    return [legacy_operation(**words)]
+
+
+def _old_keys(mapping: Mapping[str, Json]) -> list[str]:
+    return [key for key in OLD_WORDS if key in mapping]
+
+
+def _operation(text: Json, where: str) -> Operation:
+    if not isinstance(text, str):
+        raise ShapesError(f"{where}: must be a text such as {BF16_NT}, got {shown(text)}")
+    try:
+        return operation_of(text)
+    except InputError as unknown:
+        raise ShapesError(f"{where}: {unknown}") from None
 
 
 def _merge(shapes: list[Shape]) -> ShapeList:
@@ -127,44 +168,48 @@ def _joined(shapes: list[Shape]) -> str:
     return ", ".join(names[:NAMES_SHOWN]) + more
 
 
-def _only_keys(mapping: Mapping[Any, Any], known: set[str], where: str) -> None:
+def _only_keys(mapping: Mapping[str, Json], known: set[str], where: str) -> None:
     unknown = [key for key in mapping if key not in known]
     if unknown:
         raise ShapesError(f"{where}: unknown key {shown(unknown[0])}: known are {', '.join(sorted(known))}")
 
 
-def _sizes(value: Any, where: str) -> list[int]:
+def _sizes(value: Json, where: str) -> list[int]:
     values = value if isinstance(value, list) else [value]
     if not values:
         raise ShapesError(f"{where}: the list is empty: give at least one size")
+    sizes: list[int] = []
     for size in values:
-        if type(size) is not int or not 1 <= size <= DIMENSION_MAX:
+        if not isinstance(size, int) or isinstance(size, bool) or not 1 <= size <= DIMENSION_MAX:
             raise ShapesError(f"{where}: must be an integer from 1 to {DIMENSION_MAX}, got {shown(size)}")
-    return values
+        sizes.append(size)
+    return sizes
 
 
 def matrices_fit(problem: Problem, where: str) -> None:
     """Raises ShapesError, beginning with `where`, when a matrix of `problem` has more elements than one may."""
-    m, n, k = problem.m, problem.n, problem.k
-    for matrix, rows, columns in (("A[m,k]", m, k), ("Bt[n,k]", n, k), ("C[m,n]", m, n)):
-        if rows * columns > MATRIX_ELEMENTS_MAX:
-            rule = f"{matrix} has at most {MATRIX_ELEMENTS_MAX} elements"
-            raise ShapesError(f"{where}: {rule}, got {rows}x{columns}: make it smaller")
+    for (matrix, axes), letter in zip(_AXES.items(), f"{problem.operation.layout}n", strict=True):
+        rows, columns = axes if letter == "n" else axes[::-1]
+        sizes = getattr(problem, rows), getattr(problem, columns)
+        if math.prod(sizes) > MATRIX_ELEMENTS_MAX:
+            rule = f"{matrix}[{rows},{columns}] has at most {MATRIX_ELEMENTS_MAX} elements"
+            raise ShapesError(f"{where}: {rule}, got {sizes[0]}x{sizes[1]}: make it smaller")
 
 
-def _word(value: Any, known: tuple[str, ...], where: str) -> str:
+def _word(value: Json, known: tuple[str, ...], where: str) -> str:
     if value not in known:
-        raise ShapesError(f"{where}: must be one of {', '.join(known)}, got {shown(value)}")
+        rule = f"{where}: must be one of {', '.join(known)}, got {shown(value)}"
+        raise ShapesError(f"{rule}: write operation, such as {BF16_NT_BIAS}, for what these keys cannot say")
     return str(value)
 
 
-def _weight(value: Any, where: str) -> float:
-    if type(value) not in (int, float) or not 0 < value < 1e12:
+def _weight(value: Json, where: str) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < 1e12:
         raise ShapesError(f"{where}: weight: must be a number above 0 (calls per step), got {shown(value)}")
     return float(value)
 
 
-def _name(entry: Mapping[str, Any], problem: Problem, where: str) -> str:
+def _name(entry: Mapping[str, Json], problem: Problem, where: str) -> str:
     name = entry.get("name", str(problem))
     if not isinstance(name, str) or not name.isprintable() or not 1 <= len(name) <= 100:
         raise ShapesError(f"{where}: name: must be 1 to 100 printable characters, got {shown(name)}")

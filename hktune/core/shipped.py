@@ -1,16 +1,18 @@
-"""The kernels and search spaces that come with hktune: inside the package where it is installed, beside it in a
-checkout. Nothing else in the code knows where they lie."""
+"""Where hktune's own files lie: its package, and the kernels and search spaces that come with it, which are inside the
+package where it is installed and beside it in a checkout. Nothing else in the code knows."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-_PACKAGE = Path(__file__).resolve().parents[1]
+PACKAGE = Path(__file__).resolve().parents[1]
+CHECKOUT = PACKAGE.parent if (PACKAGE.parent / ".git").exists() else None
+"""The folder of hktune's own repository; None where it is installed elsewhere, even inside another repository."""
 
 
 def _folder(name: str) -> Path:
-    inside = _PACKAGE / name
-    return inside if inside.is_dir() else _PACKAGE.parent / name
+    inside = PACKAGE / name
+    return inside if inside.is_dir() else PACKAGE.parent / name
 
 
 KERNELS = _folder("kernels")

@@ -12,12 +12,13 @@ import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 import yaml
 
 from hktune.core.escaped import shown
+from hktune.core.json_file import Json
 from hktune.core.outside_file import FileKind
 
 DEPTH_MAX = 32
@@ -29,7 +30,8 @@ _WORDS = {"true": True, "false": False, "null": None, "~": None, "": None}
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]*)\Z")
 _FLOAT = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?\Z")
 _DIRECTIVE = re.compile("(?:\\A|[\r\n\x85\u2028\u2029])\ufeff*%")  # at the start of what YAML takes for a line
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's scanner is some ten times as fast
+# libyaml's scanner is some ten times as fast.
+_LOADER: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class Malformed(ValueError):
@@ -54,16 +56,15 @@ def struct_of(data: bytes, path: Path, kind: FileKind, struct: type[_Struct]) ->
         raise kind.error(f"{path}: {str(wrong)[:200]}: fix that key") from None
 
 
-def value_of(data: bytes, path: Path, kind: FileKind) -> Any:
-    """What the bytes of the file at `path` say, as dicts, lists, text, numbers, booleans and None. Raises the kind's
-    error."""
+def value_of(data: bytes, path: Path, kind: FileKind) -> Json:
+    """What the bytes of the file at `path` say. Raises the kind's error."""
     try:
         return parsed(kind.text(data, path))
     except Malformed as wrong:
         raise kind.error(f"{path}: line {wrong.line}: {wrong}: fix that line") from None
 
 
-def parsed(text: str) -> Any:
+def parsed(text: str) -> Json:
     """What `text` says. Raises Malformed."""
     directive = _DIRECTIVE.search(text)  # a parser compares each with all before it
     if directive:
@@ -83,21 +84,26 @@ class _Document:
     """The value of a text, built while it is scanned, so that what is out of bounds ends the scan."""
 
     def __init__(self, text: str) -> None:
-        self._events: Iterator[Any] = yaml.parse(text, _LOADER)
+        self._events: Iterator[yaml.Event] = yaml.parse(text, _LOADER)
         self._nodes = 0
 
-    def value(self) -> Any:
+    def value(self) -> Json:
         next(self._events)  # the stream's start
         if isinstance(next(self._events), yaml.StreamEndEvent):
             return None
-        value = self._node(next(self._events), 0)
+        value = self._node(self._next_node(), 0)
         next(self._events)  # the document's end
         after = next(self._events)
         if not isinstance(after, yaml.StreamEndEvent):
             raise _malformed(after, "a second document begins, and a file holds one")
         return value
 
-    def _node(self, event: Any, depth: int) -> Any:
+    def _next_node(self) -> yaml.NodeEvent:
+        event = next(self._events)
+        assert isinstance(event, yaml.NodeEvent), "a scanner lets nothing else stand here"
+        return event
+
+    def _node(self, event: yaml.NodeEvent, depth: int) -> Json:
         self._nodes += 1
         if self._nodes > NODES_MAX:
             raise _malformed(event, f"over {NODES_MAX} values in one file")
@@ -105,6 +111,7 @@ class _Document:
             raise _malformed(event, f"nested deeper than {DEPTH_MAX}")
         if isinstance(event, yaml.AliasEvent) or event.anchor:
             raise _malformed(event, "anchors and aliases are not supported, write the values out")
+        assert isinstance(event, (yaml.ScalarEvent, yaml.CollectionStartEvent))
         if event.tag:
             raise _malformed(event, f"tags such as {shown(event.tag)} are not supported, leave it out")
         if isinstance(event, yaml.ScalarEvent):
@@ -113,23 +120,25 @@ class _Document:
             return [self._node(item, depth + 1) for item in self._until(yaml.SequenceEndEvent)]
         return self._mapping(depth)
 
-    def _mapping(self, depth: int) -> dict[str, Any]:
-        values: dict[str, Any] = {}
+    def _mapping(self, depth: int) -> dict[str, Json]:
+        values: dict[str, Json] = {}
         for event in self._until(yaml.MappingEndEvent):
             if isinstance(event, yaml.CollectionStartEvent):
                 raise _malformed(event, "a key must be one word")
             self._node(event, depth + 1)
+            assert isinstance(event, yaml.ScalarEvent)
             if event.value == "<<":
                 raise _malformed(event, "merge keys are not supported, write the values out")
             if event.value in values:
                 raise _malformed(event, f"key {shown(event.value)} is repeated")
-            values[event.value] = self._node(next(self._events), depth + 1)
+            values[event.value] = self._node(self._next_node(), depth + 1)
         return values
 
-    def _until(self, end: type) -> Iterator[Any]:
+    def _until(self, end: type[yaml.CollectionEndEvent]) -> Iterator[yaml.NodeEvent]:
         for event in self._events:
             if isinstance(event, end):
                 return
+            assert isinstance(event, yaml.NodeEvent)
             yield event
 
 
@@ -152,5 +161,5 @@ def _scalar(event: yaml.ScalarEvent) -> str | int | float | bool | None:
     return value
 
 
-def _malformed(event: Any, rule: str) -> Malformed:
-    return Malformed(rule, event.start_mark.line + 1)
+def _malformed(event: yaml.Event, rule: str) -> Malformed:
+    return Malformed(rule, event.start_mark.line + 1 if event.start_mark else 1)

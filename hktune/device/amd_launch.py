@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from hktune.core.errors import DeviceError, InputError
 from hktune.core.launch import Argument, Launch
-from hktune.device.arguments import pack_argument
+from hktune.device.argument_bytes import pack_argument
 from hktune.device.device import Binding
 from hktune.objects.code_object import AmdCodeObject, KernelImage, read_code_object
 

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from hktune.core.errors import DeviceError, DeviceFull, InputError, KernelFault
 from hktune.core.identity import Identity
 from hktune.core.launch import Argument, Launch
-from hktune.device.arguments import pack_argument
+from hktune.device.argument_bytes import pack_argument
 from hktune.device.cuda_prepared import PointerSlot, PreparedCudaLaunch
 from hktune.device.device import Binding, Buffer, Clocks, Event, Graph, Kernel
 from hktune.device.device_buffer import DeviceBuffer, borrowed
@@ -28,7 +28,7 @@ from hktune.device.host_copies import check_target, source_of
 from hktune.device.nvml import nvml_clocks
 from hktune.objects.cubin import TENSOR_MAP_BYTES, Box, Cubin, CudaKernel, read_cubin
 
-_MATRICES = {"a": ("m", "k"), "bt": ("n", "k"), "c": ("m", "n")}  # rows and columns, launch.Argument
+_MATRICES = {"a": ("m", "k"), "b": ("n", "k"), "c": ("m", "n")}  # rows and columns, launch.Argument
 _ELEMENT_BYTES = 2
 _TMA_ALIGNMENT_BYTES = 16  # of addresses and row strides, cuTensorMapEncodeTiled
 _TENSOR_COPIES = f"tensor copies need the address and the row to be multiples of {_TMA_ALIGNMENT_BYTES} bytes"
@@ -162,7 +162,7 @@ class CudaDevice:
         if not isinstance(kernel, LoadedKernel):
             raise DeviceError(f"{kernel.symbol} was loaded by another device: load it here")
         self._check_launch(kernel.image, launch)
-        parameters, names = kernel.image.parameters, ("a", "bt", "c", "bias", "workspace")
+        parameters, names = kernel.image.parameters, ("a", "b", "c", "bias", "workspace")
         template, slots = bytearray(max((each.offset_bytes + each.size_bytes for each in parameters), default=1)), []
         for each, argument in zip(parameters, launch.arguments, strict=True):
             if argument.kind == "pointer":

@@ -15,7 +15,7 @@ _MAPS_MAX = 1024  # addresses whose tensor maps are kept, for each matrix
 
 @dataclass(frozen=True)
 class PointerSlot:
-    """A parameter that a call fills in. `operand` is its place among a, bt, c, bias and workspace; `encode` makes the
+    """A parameter that a call fills in. `operand` is its place among a, b, c, bias and workspace; `encode` makes the
     tensor map of an address where the kernel takes one."""
 
     operand: int
@@ -57,8 +57,8 @@ class PreparedCudaLaunch:
             if slot.encode is not None
         ]
 
-    def __call__(self, a: Any, bt: Any, c: Any, bias: Any, workspace: Any, stream: int | None) -> None:
-        operands = (a, bt, c, bias, workspace)
+    def __call__(self, a: Any, b: Any, c: Any, bias: Any, workspace: Any, stream: int | None) -> None:
+        operands = (a, b, c, bias, workspace)
         parameters = self._parameters
         values = parameters.values
         for operand, offset in self._pointers:

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+import numpy as np
 import numpy.typing as npt
 
 from hktune.core.identity import Identity
 from hktune.core.launch import Launch
+
+if TYPE_CHECKING:
+    import torch
+
+HostArray = npt.NDArray[np.generic]
+"""What is copied to a device and from it: numbers of any format, whose bytes it takes."""
 
 
 class Buffer(Protocol):
@@ -38,7 +45,7 @@ class PreparedLaunch(Protocol):
     on the device, which is the thread's current one, and aligned. One that the launch does not take, or takes as a null
     pointer, is None. Keeps its kernel loaded."""
 
-    def __call__(self, a: Any, bt: Any, c: Any, bias: Any, workspace: Any, stream: int | None) -> None: ...
+    def __call__(self, a: Any, b: Any, c: Any, bias: Any, workspace: Any, stream: int | None) -> None: ...
 
 
 class Device(Protocol):
@@ -54,13 +61,13 @@ class Device(Protocol):
 
     def allocate(self, size_bytes: int) -> Buffer: ...
 
-    def write(self, buffer: Buffer, data: npt.NDArray[Any]) -> None:
+    def write(self, buffer: Buffer, data: HostArray) -> None:
         """Copy host bytes to the start of `buffer`."""
 
-    def read(self, buffer: Buffer, out: npt.NDArray[Any]) -> None:
+    def read(self, buffer: Buffer, out: HostArray) -> None:
         """Copy the start of `buffer` into `out`; waits for launches before it."""
 
-    def borrow(self, tensor: Any) -> Buffer:
+    def borrow(self, tensor: torch.Tensor) -> Buffer:
         """A torch tensor's own memory from its first element to its last, whatever its strides, as a Buffer without a
         copy; valid while the tensor lives. What lies where in it is the launch's to say. Refused are tensors of other
         devices and empty ones."""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from hktune.core.errors import DeviceError
 from hktune.device.host_copies import span_elements
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,7 +21,7 @@ class DeviceBuffer:
     owner: object = None
 
 
-def borrowed(tensor: Any, ordinal: int) -> DeviceBuffer:
+def borrowed(tensor: torch.Tensor, ordinal: int) -> DeviceBuffer:
     """The memory of a torch tensor on GPU `ordinal`, as `Device.borrow` has it. Raises DeviceError."""
     # A ROCm build of torch calls its devices cuda too.
     here = tensor.device.type == "cuda" and tensor.device.index == ordinal

@@ -7,7 +7,7 @@ import threading
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,7 @@ from hktune.core.errors import DeviceError, InputError
 from hktune.core.identity import Identity
 from hktune.core.launch import Launch
 from hktune.device.amd_launch import check_launch, checked_code, explicit_bytes
-from hktune.device.device import Binding, Buffer, Kernel
+from hktune.device.device import Binding, Buffer, HostArray, Kernel
 from hktune.device.host_copies import check_target, source_of, span_elements
 from hktune.device.prepared import BoundLaunch
 from hktune.emulator.clock.trace import Trace
@@ -25,7 +25,8 @@ from hktune.emulator.clock.trace_recorder import Recorder
 from hktune.emulator.execution import Limits, Machine, run_dispatch
 from hktune.emulator.hazards.checker import Watch
 from hktune.emulator.instructions.program import Program
-from hktune.emulator.machine.launch import (
+from hktune.emulator.machine.memory import AddressSpace, Region
+from hktune.emulator.machine.wave_start import (
     Descriptor,
     Dispatch,
     Pointers,
@@ -33,8 +34,10 @@ from hktune.emulator.machine.launch import (
     dispatch_packet,
     entry_address,
 )
-from hktune.emulator.machine.memory import AddressSpace, Region
 from hktune.objects.code_object import AmdCodeObject, KernelImage, source_line
+
+if TYPE_CHECKING:
+    import torch
 
 _MAX_BUFFER_BYTES = 1 << 36
 _FEATURES = ("sramecc+", "xnack-")
@@ -137,17 +140,17 @@ class EmulatedDevice:
             raise DeviceError(f"cannot allocate {size_bytes} bytes: this machine has less to spare") from error
         return EmulatedBuffer(self._space, data)
 
-    def write(self, buffer: Buffer, data: npt.NDArray[Any]) -> None:
+    def write(self, buffer: Buffer, data: HostArray) -> None:
         target = self._own(buffer)
         source = source_of(data, buffer).reshape(-1).view(np.uint8)
         target[: source.size] = source
 
-    def read(self, buffer: Buffer, out: npt.NDArray[Any]) -> None:
+    def read(self, buffer: Buffer, out: HostArray) -> None:
         source = self._own(buffer)
         check_target(out, buffer)
         out.reshape(-1).view(np.uint8)[:] = source[: out.nbytes]
 
-    def borrow(self, tensor: Any) -> EmulatedBuffer:
+    def borrow(self, tensor: torch.Tensor) -> EmulatedBuffer:
         if tensor.device.type != "cpu" or not tensor.numel():
             raise DeviceError(
                 f"cannot borrow a tensor of shape {tuple(tensor.shape)} on {tensor.device}: it must be on the CPU and "
@@ -156,7 +159,7 @@ class EmulatedDevice:
         # By address: tensor.numpy() would mark the storage as one that can never be resized.
         size_bytes = span_elements(tensor) * tensor.element_size()
         memory = (ctypes.c_uint8 * size_bytes).from_address(tensor.data_ptr())
-        return EmulatedBuffer(self._space, np.frombuffer(memory, np.uint8), tensor)
+        return EmulatedBuffer(self._space, np.frombuffer(memoryview(memory), np.uint8), tensor)
 
     def load(self, data: bytes, symbol: str) -> EmulatedKernel:
         code = checked_code(data, symbol, self._arch.name, _FEATURES)

@@ -7,15 +7,13 @@ from collections.abc import Callable, Mapping
 from ctypes import byref, c_float, c_uint, c_void_p
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
-
-import numpy.typing as npt
+from typing import TYPE_CHECKING, NoReturn
 
 from hktune.core.errors import DeviceError, KernelFault
 from hktune.core.identity import Identity
 from hktune.core.launch import Launch
 from hktune.device.amd_launch import check_launch, checked_code, explicit_bytes
-from hktune.device.device import Binding, Buffer, Clocks, Event, Graph, Kernel
+from hktune.device.device import Binding, Buffer, Clocks, Event, Graph, HostArray, Kernel
 from hktune.device.device_buffer import DeviceBuffer, borrowed
 from hktune.device.hip_identity import identify, pci_address
 from hktune.device.hip_launch import KernelArguments, PreparedHipLaunch
@@ -23,6 +21,9 @@ from hktune.device.hip_library import HipLibrary, hip_library
 from hktune.device.hip_sensors import Sensors
 from hktune.device.host_copies import check_target, source_of
 from hktune.objects.code_object import KernelImage
+
+if TYPE_CHECKING:
+    import torch
 
 _L2_BYTES = 19  # hipDeviceAttributeL2CacheSize: of one die (XCD)
 _LDS_BYTES = 10002  # hipDeviceAttributeMaxSharedMemoryPerMultiprocessor: what the runtime holds a launch against
@@ -81,16 +82,16 @@ class HipDevice:
         self._release_with(buffer, "hipFree", address)
         return buffer
 
-    def write(self, buffer: Buffer, data: npt.NDArray[Any]) -> None:
+    def write(self, buffer: Buffer, data: HostArray) -> None:
         source = source_of(data, buffer)
         self._call("hipMemcpyHtoD", buffer.address, source.ctypes.data, source.nbytes)
 
-    def read(self, buffer: Buffer, out: npt.NDArray[Any]) -> None:
+    def read(self, buffer: Buffer, out: HostArray) -> None:
         check_target(out, buffer)
         self.synchronize()
         self._call("hipMemcpyDtoH", out.ctypes.data, buffer.address, out.nbytes)
 
-    def borrow(self, tensor: Any) -> DeviceBuffer:
+    def borrow(self, tensor: torch.Tensor) -> DeviceBuffer:
         import torch
 
         if torch.version.hip is None:
@@ -189,7 +190,7 @@ class HipDevice:
         self._sensors = self._sensors or Sensors(pci_address(self._hip, self._ordinal))
         return self._sensors.read()
 
-    def _call(self, name: str, *arguments: Any) -> None:
+    def _call(self, name: str, *arguments: object) -> None:
         """Call a function of the runtime with this device current. Raises DeviceError, and KernelFault ever after one.
 
         The thread's current device is torch's too, so it is put back.
@@ -213,7 +214,7 @@ class HipDevice:
             self._fault = error.status, error.detail
         raise error
 
-    def _make(self, name: str, *arguments: Any) -> int:
+    def _make(self, name: str, *arguments: object) -> int:
         """Call a function that leaves a handle or an address where its first argument points; returns that."""
         made = c_void_p()
         self._call(name, byref(made), *arguments)

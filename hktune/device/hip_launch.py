@@ -16,7 +16,7 @@ from hktune.objects.code_object import KernelImage
 
 # The markers of hipModuleLaunchKernel's `extra`, in the one order that it takes; CUDA's end marker is 0, HIP's is not.
 _BUFFER_POINTER, _BUFFER_SIZE, _END = 1, 2, 3
-_OPERANDS = ("a", "bt", "c", "bias", "workspace")  # of a PreparedLaunch, in its order
+_OPERANDS = ("a", "b", "c", "bias", "workspace")  # of a PreparedLaunch, in its order
 _pack_pointer = struct.Struct("<Q").pack_into
 
 
@@ -61,8 +61,8 @@ class PreparedHipLaunch:
             if argument.kind == "pointer"
         ]
 
-    def __call__(self, a: Any, bt: Any, c: Any, bias: Any, workspace: Any, stream: int | None) -> None:
-        operands = (a, bt, c, bias, workspace)
+    def __call__(self, a: Any, b: Any, c: Any, bias: Any, workspace: Any, stream: int | None) -> None:
+        operands = (a, b, c, bias, workspace)
         arguments = self._arguments
         for operand, offset in self._pointers:
             tensor = operands[operand]

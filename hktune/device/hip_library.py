@@ -11,11 +11,10 @@ import ctypes.util
 import functools
 import importlib.util
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from ctypes import POINTER, byref, c_char_p, c_float, c_int, c_size_t, c_uint, c_void_p
 from pathlib import Path
-from typing import Any
 
 from hktune.core.errors import DeviceError, DeviceFull, KernelFault
 
@@ -30,7 +29,7 @@ _TEXT_BYTES = 256
 
 _HANDLE = c_void_p
 _OUT = POINTER(c_void_p)
-_SIGNATURES: dict[str, tuple[Any, ...]] = {
+_SIGNATURES: dict[str, tuple[type, ...]] = {
     "hipGetDeviceCount": (POINTER(c_int),),
     "hipGetDevice": (POINTER(c_int),),
     "hipSetDevice": (c_int,),
@@ -95,13 +94,13 @@ class HipLibrary:
         self._error_name = library["hipGetErrorName"]
         self._error_name.argtypes, self._error_name.restype = (c_int,), c_char_p
 
-    def call(self, name: str, *arguments: Any) -> None:
+    def call(self, name: str, *arguments: object) -> None:
         """Call one function. Raises `error` when it does not answer success."""
         status = self.status(name, *arguments)
         if status:
             raise self.error(name, status)
 
-    def status(self, name: str, *arguments: Any) -> int:
+    def status(self, name: str, *arguments: object) -> int:
         """Call one function; returns its hipError_t."""
         return int(self._functions[name](*arguments))
 
@@ -117,17 +116,18 @@ class HipLibrary:
             return DeviceFull(f"{detail}: end what else uses the device, or choose another")
         return DeviceError(f"{detail}: see `amd-smi` and dmesg for the device's state")
 
-    def unconverted(self, name: str) -> Any:
+    def unconverted(self, name: str) -> Callable[..., int]:
         """One function, for arguments that are ctypes objects already; returns its status. Converting the eleven of a
         launch takes 60 % of the time of its call (Python 3.11, 2-core x86-64, 2026-11-22)."""
-        return self._library[name]  # whose result is a C int where nothing else is said
+        function: Callable[..., int] = self._library[name]  # whose result is a C int where nothing else is said
+        return function
 
-    def discard(self, name: str, *arguments: Any) -> None:
+    def discard(self, name: str, *arguments: object) -> None:
         """Give something back. After a fault the runtime refuses, and there is nothing left to give back."""
         if self._functions[name](*arguments):
             self._functions["hipGetLastError"]()
 
-    def number(self, name: str, *arguments: Any) -> int:
+    def number(self, name: str, *arguments: object) -> int:
         """Call a function that leaves an int where its first argument points; returns that."""
         found = c_int()
         self.call(name, byref(found), *arguments)

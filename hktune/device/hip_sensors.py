@@ -9,9 +9,9 @@ import contextlib
 import functools
 import importlib
 import io
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Protocol, cast
 
 from hktune.device.device import Clocks
 from hktune.device.hip_identity import PCI_DEVICES
@@ -24,6 +24,18 @@ _THROTTLES = {
     "vr_thm_residency_acc": "voltage regulator thermal",
     "hbm_thm_residency_acc": "memory thermal",
 }
+
+
+class _AmdSmi(Protocol):
+    """What is called of AMD SMI's package."""
+
+    AmdSmiException: type[Exception]
+
+    def amdsmi_init(self) -> None: ...
+
+    def amdsmi_get_processor_handle_from_bdf(self, bdf: str, /) -> object: ...
+
+    def amdsmi_get_gpu_metrics_info(self, handle: object, /) -> Mapping[str, object]: ...
 
 
 class Sensors:
@@ -48,24 +60,24 @@ class Sensors:
             throttled=tuple(word for word, held in self._held.items() if held > before.get(word, held)),
         )
 
-    def _metrics(self) -> Mapping[str, Any]:
+    def _metrics(self) -> Mapping[str, object]:
         if self._smi is None:
             return {}
         try:
             handle = self._smi.amdsmi_get_processor_handle_from_bdf(self._pci_address)
-            metrics: Mapping[str, Any] = self._smi.amdsmi_get_gpu_metrics_info(handle)
+            metrics: Mapping[str, object] = self._smi.amdsmi_get_gpu_metrics_info(handle)
         except self._smi.AmdSmiException:
             return {}
         return metrics
 
 
 @functools.cache
-def _smi() -> Any:
+def _smi() -> _AmdSmi | None:
     """AMD SMI, initialised for as long as the process lives; None where it or its library is not installed."""
     try:
         # Without its library the package prints so, and then fails over the name that is not bound.
         with contextlib.redirect_stdout(io.StringIO()):
-            smi = importlib.import_module("amdsmi")
+            smi = cast("_AmdSmi", importlib.import_module("amdsmi"))
     except (ImportError, OSError, KeyError, AttributeError):
         return None
     try:
@@ -75,21 +87,22 @@ def _smi() -> Any:
     return smi
 
 
-def _held(metrics: Mapping[str, Any]) -> dict[str, int]:
+def _held(metrics: Mapping[str, object]) -> dict[str, int]:
     """How long each reason has held the clock down since boot, in units of its own, where AMD SMI knows."""
     found = ((word, _number(metrics, name)) for name, word in _THROTTLES.items())
     return {word: number for word, number in found if number is not None}
 
 
-def _number(metrics: Mapping[str, Any], name: str) -> int | None:
+def _number(metrics: Mapping[str, object], name: str) -> int | None:
     """AMD SMI writes "N/A" for what a GPU does not measure."""
     value = metrics.get(name)
     return value if isinstance(value, int) else None
 
 
-def _fastest(clocks: Any) -> int | None:
+def _fastest(clocks: object) -> int | None:
     """The highest of the dies' clocks; an idle die's is low, and one that the package does not have says "N/A"."""
-    return max((clock for clock in clocks or () if isinstance(clock, int)), default=None)
+    each = clocks if isinstance(clocks, Iterable) else ()
+    return max((clock for clock in each if isinstance(clock, int)), default=None)
 
 
 def _hwmon(device: Path) -> Clocks:

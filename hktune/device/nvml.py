@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
-from typing import Any
+from typing import Protocol, cast
 
 from hktune.device.device import Clocks
 
@@ -18,17 +18,32 @@ _REASONS = {
 }
 
 
+class _Nvml(Protocol):
+    """What is named of NVML's bindings; functions that read a sensor may be absent, and are asked for by name."""
+
+    NVMLError: type[Exception]
+    NVML_CLOCK_SM: int
+    NVML_CLOCK_MEM: int
+    NVML_TEMPERATURE_GPU: int
+
+    def nvmlInit(self) -> None: ...  # noqa: N802 - its name
+
+    def nvmlDeviceGetHandleByPciBusId(self, bus_id: str, /) -> object: ...  # noqa: N802
+
+
 def nvml_clocks(bus_id: str) -> Clocks:
     """The sensors of the GPU at PCI address `bus_id` now; empty where NVML or its bindings are absent."""
-    nvml, handle = _handle(bus_id)
-    if handle is None:
+    opened = _handle(bus_id)
+    if opened is None:
         return Clocks()
+    nvml, handle = opened
 
-    def read(name: str, *arguments: int) -> Any:
+    def read(name: str, *arguments: int) -> int | None:
         try:
-            return getattr(nvml, name)(handle, *arguments)
+            value: int = getattr(nvml, name)(handle, *arguments)
         except (nvml.NVMLError, AttributeError):
             return None
+        return value
 
     power_mw, reasons = read("nvmlDeviceGetPowerUsage"), read("nvmlDeviceGetCurrentClocksEventReasons")
     return Clocks(
@@ -41,14 +56,14 @@ def nvml_clocks(bus_id: str) -> Clocks:
 
 
 @functools.cache
-def _handle(bus_id: str) -> tuple[Any, Any]:
-    """NVML's bindings and its handle of the GPU; None for what is absent."""
+def _handle(bus_id: str) -> tuple[_Nvml, object] | None:
+    """NVML's bindings and its handle of the GPU; None where either is absent."""
     try:
-        nvml = importlib.import_module("pynvml")
+        nvml = cast("_Nvml", importlib.import_module("pynvml"))
     except ImportError:
-        return None, None
+        return None
     try:
         nvml.nvmlInit()
         return nvml, nvml.nvmlDeviceGetHandleByPciBusId(bus_id)
     except nvml.NVMLError:
-        return nvml, None
+        return None

@@ -25,7 +25,7 @@ class BoundLaunch:
     def __call__(
         self,
         a: Tensor,
-        bt: Tensor,
+        b: Tensor,
         c: Tensor,
         bias: Tensor | None,
         workspace: Tensor | None,
@@ -33,7 +33,7 @@ class BoundLaunch:
     ) -> None:
         borrow = self._device.borrow
         binding: dict[str, Buffer | int | float | None] = {**self._numbers}
-        binding["a"], binding["bt"], binding["c"] = borrow(a), borrow(bt), borrow(c)
+        binding["a"], binding["b"], binding["c"] = borrow(a), borrow(b), borrow(c)
         for name in self._optional:
             tensor = bias if name == "bias" else workspace
             binding[name] = None if tensor is None else borrow(tensor)

@@ -1,6 +1,6 @@
-"""Production's side of a dispatch table: published, read back, judged for a device, and looked up.
+"""Production's side of a dispatch table: read, judged, looked up. May import core, device and objects.
 
-May touch core, objects and device only. What makes and examines tables is in `hktune.tables`.
+What makes and examines tables is in `hktune.tables`.
 """
 
 from hktune.dispatch.choice import Choice, Choices

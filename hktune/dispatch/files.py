@@ -14,10 +14,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
-from msgspec import structs
+from msgspec import Meta, structs
 
 from hktune.core.config import compact_json
 from hktune.core.errors import TableError
@@ -39,9 +39,9 @@ from hktune.dispatch.layout import (
     suffix,
 )
 from hktune.dispatch.sign import PublicKey, check_signature
-from hktune.dispatch.table import Entry, Sha256, Table
+from hktune.dispatch.table import ENTRIES_MAX, VERSION, Entry, Header, Sha256, Table
+from hktune.dispatch.version_2 import Version2Entry, as_version_2, current_entries
 
-VERSION = 2
 LOCK_TIMEOUT_S = 60  # it is held for milliseconds
 _OBJECT_NAME = re.compile(r"[0-9a-f]{64}\Z")
 
@@ -62,19 +62,21 @@ _NO_ENTRIES = b"\n ]\n}\n"
 _OPTIONAL = tuple(field.name for field in structs.fields(Entry) if field.default is None)
 
 
-class _Header(msgspec.Struct):
+_Stored = TypeVar("_Stored", Entry, Version2Entry)
+"""An entry in the words of its file's version."""
+
+
+class _Version(msgspec.Struct):
     """What is looked at first: a table of another version is no malformed one."""
 
     version: int = VERSION
 
 
-class _Sealed(Table, frozen=True, kw_only=True):
+class _Sealed(Header, Generic[_Stored], frozen=True, kw_only=True):
     """table.json as it lies on disk, its entries not yet checked against each other."""
 
+    entries: Annotated[tuple[_Stored, ...], Meta(max_length=ENTRIES_MAX)]
     content_sha256: Sha256
-
-    def __post_init__(self) -> None:
-        """The table made of it is checked."""
 
 
 def read_table(directory: Path, trust: Trust = ANY) -> Table:
@@ -87,25 +89,40 @@ def read_table(directory: Path, trust: Trust = ANY) -> Table:
     if trust.public_key is not None:
         check_signature(path, data, SIGNATURE_FILE.read_inside(directory, SIGNATURE_NAME), trust.public_key)
     try:
-        version = msgspec.json.decode(data, type=_Header).version
+        version = msgspec.json.decode(data, type=_Version).version
     except (ValueError, RecursionError):
         version = VERSION  # whatever is wrong is said below
-    if version != VERSION:
-        raise TABLE_FILE.broken(path, f"table version saved={version} current={VERSION}")
+    if version not in (2, VERSION):
+        rule = f"table version saved={version} current={VERSION}, and 2 is read too"
+        raise TableError(f"{path}: {rule}: update hktune") if version > VERSION else TABLE_FILE.broken(path, rule)
     try:
-        sealed = typed(data, _Sealed)
-        table = Table(**{name: getattr(sealed, name) for name in Table.__struct_fields__})
-        if not _is_as_written(data, table, sealed.content_sha256):
+        table, saved = _unsealed(data, version)
+        if not _is_as_written(data, table, saved):
             check_keys(data)
     except ValueError as wrong:
         raise TABLE_FILE.broken(path, f"truncated, malformed or not JSON ({wrong})") from None
     current = content_sha256(table)
-    if sealed.content_sha256 != current:
-        raise TABLE_FILE.broken(
-            path, f"damaged or edited: content_sha256 saved={sealed.content_sha256} current={current}"
-        )
+    if saved != current:
+        raise TABLE_FILE.broken(path, f"damaged or edited: content_sha256 saved={saved} current={current}")
     _check_pins(path, table, current, trust)
     return table
+
+
+def _unsealed(data: bytes, version: int) -> tuple[Table, str]:
+    """The table of a file's bytes, and the content_sha256 that the file names. Raises ValueError."""
+    if version == VERSION:
+        sealed = typed(data, _Sealed[Entry])
+        entries, saved = sealed.entries, sealed.content_sha256
+        header: Header = sealed
+    else:
+        header = older = typed(data, _Sealed[Version2Entry])
+        entries, saved = current_entries(older.entries), older.content_sha256
+    return Table(**{name: getattr(header, name) for name in Header.__struct_fields__}, entries=entries), saved
+
+
+def _stored(table: Table) -> Iterator[Entry | Version2Entry]:
+    """The entries in the words of the table's version."""
+    return iter(table.entries) if table.version == VERSION else map(as_version_2, table.entries)
 
 
 def _check_pins(path: Path, table: Table, sha256: str, trust: Trust) -> None:
@@ -189,13 +206,13 @@ def content_sha256(table: Table) -> str:
     header = msgspec.to_builtins(structs.replace(table, entries=()))
     before, after = compact_json(header).split('"entries":[]')
     digest = hashlib.sha256(f'{before}"entries":['.encode())
-    for number, entry in enumerate(table.entries):
+    for number, entry in enumerate(_stored(table)):
         digest.update(b"," * (number > 0) + _sorted_compact(entry))
     digest.update(f"]{after}".encode())
     return digest.hexdigest()
 
 
-def _sorted_compact(entry: Entry) -> bytes:
+def _sorted_compact(entry: Entry | Version2Entry) -> bytes:
     """`compact_json` of an entry, without its name where it has none: as before there were names, so that a table
     without any keeps its sha256. msgspec's own is the same bytes, 20 times as fast, of ASCII and of times that Python
     writes without an exponent."""
@@ -218,7 +235,7 @@ def _lines(table: Table, sha256: str) -> Iterator[bytes]:
     yield b"{\n"
     yield from (f" {_json(name)}: {_json(value)},\n".encode() for name, value in header.items())
     yield b' "entries": [\n'
-    for number, entry in enumerate(table.entries, start=1):
+    for number, entry in enumerate(_stored(table), start=1):
         end = ",\n" if number < len(table.entries) else "\n"
         yield f"  {_json(_present(msgspec.to_builtins(entry)))}{end}".encode()
     yield _NO_ENTRIES.removeprefix(b"\n" * bool(table.entries))
@@ -231,7 +248,7 @@ def _is_as_written(data: bytes, table: Table, sha256: str) -> bool:
     if not data.startswith(header):
         return False
     at = len(header)
-    for entry in table.entries:
+    for entry in _stored(table):
         end = data.find(b"\n", at)
         if msgspec.json.format(data[at:end].removesuffix(b","), indent=-1) != _compact(entry):
             return False
@@ -239,7 +256,7 @@ def _is_as_written(data: bytes, table: Table, sha256: str) -> bool:
     return data[at:] == _NO_ENTRIES.removeprefix(b"\n" * bool(table.entries))
 
 
-def _compact(entry: Entry) -> bytes:
+def _compact(entry: Entry | Version2Entry) -> bytes:
     """An entry as its line has it, without spaces."""
     text = msgspec.json.encode(entry)
     for name in _OPTIONAL:

@@ -151,11 +151,11 @@ def _object(entry: Entry, kernel: Kernel, arch: str, code: ObjectFound) -> list[
 
 def _mapless(image: CudaKernel, kernel: Kernel, cubin: Cubin) -> str | None:
     """Why a tensor map of this kernel cannot be made, or None."""
-    for parameter, argument in zip(image.parameters, kernel.launch.arguments, strict=False):
+    for parameter, argument in zip(image.parameters, kernel.launch.rule.arguments, strict=False):
         if not parameter.is_tensor_map:
             continue
         box = cubin.boxes.get(argument.name)
-        if box is None or argument.name not in ("a", "bt", "c"):
+        if box is None or argument.name not in ("a", "b", "c"):
             return f"{image.symbol} takes {argument.name} as a tensor map, and the cubin has no box for it"
         if not (0 < box.rows <= _BOX_MAX and 0 < box.columns <= _BOX_MAX and box.columns % _BOX_GRANULE == 0):
             return (

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import Meta, Struct
@@ -18,11 +18,13 @@ from hktune.core.config import Config
 from hktune.core.errors import InputError, SpaceError
 from hktune.core.identity import Identity
 from hktune.core.launch import Argument as PlainArgument
+from hktune.core.launch import operand_name
 from hktune.core.launch_rule import BLOCK_MAX, GRID_MAX, LDS_BYTES_MAX, WORKSPACE_BYTES_MAX, LaunchRule, compiled
-from hktune.core.operation import legacy_operation
+from hktune.core.operation import Operation, operation_of
 from hktune.core.outcome import Source
 from hktune.core.problem import Problem
 
+VERSION: Final = 3
 NAME_CHARACTERS_MAX = 256
 ENTRIES_MAX = 20_000  # twice the problems of a shapes file
 # Characters of all formulas of a table, and of those that differ. In use a row has some 80, most of them shared.
@@ -38,6 +40,7 @@ ConfigId = Annotated[str, Meta(pattern=r"\A[0-9a-f]{16}\Z")]
 Symbol = Annotated[str, Meta(pattern=r"\A[A-Za-z_$.][A-Za-z0-9_$.]{0,4095}\Z")]
 # The language of `hktune.core.expression` without quotes, dots and numbers that run into names.
 FormulaText = Annotated[str, Meta(max_length=500, pattern=r"\A(?!.*[0-9][a-z_])[a-z0-9_ ()+*/%,<>=!-]+\Z")]
+OperationText = Annotated[str, Meta(max_length=100)]  # checked by `operation_of`
 Dimension = Annotated[int, Meta(ge=1, le=2**24)]
 Micros = Annotated[float, Meta(gt=0, le=1e12)]
 GridSize = Annotated[int, Meta(ge=1, le=GRID_MAX)]
@@ -54,19 +57,19 @@ class Strict(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
 class Argument(Strict, frozen=True):
     """As `core.launch.Argument`: matrices, bias and workspace are pointers, sizes and row strides are numbers."""
 
-    name: Literal["a", "bt", "c", "bias", "workspace", "m", "n", "k", "lda", "ldb", "ldc"]
+    name: Literal["a", "b", "bt", "c", "bias", "workspace", "m", "n", "k", "lda", "ldb", "ldc"]
     kind: Literal["pointer", "u32", "i32", "u64"]
 
 
 @functools.lru_cache(maxsize=256)
 def _checked_names(arguments: tuple[Argument, ...]) -> frozenset[str]:
     """The names of a launch's arguments, checked once for all entries with equal ones."""
-    for argument in arguments:
-        if (argument.name in ("a", "bt", "c", "bias", "workspace")) != (argument.kind == "pointer"):
-            raise ValueError(f"argument {argument.name} cannot be a {argument.kind}")
-    names = [argument.name for argument in arguments]
-    if len(set(names)) != len(names) or not {"a", "bt", "c"} <= set(names):
-        raise ValueError(f"arguments {names} must be a, bt, c and others, each once")
+    names = [operand_name(argument.name) for argument in arguments]
+    for name, argument in zip(names, arguments, strict=True):
+        if (name in ("a", "b", "c", "bias", "workspace")) != (argument.kind == "pointer"):
+            raise ValueError(f"argument {name} cannot be a {argument.kind}")
+    if len(set(names)) != len(names) or not {"a", "b", "c"} <= set(names):
+        raise ValueError(f"arguments {names} must be a, b, c and others, each once")
     return frozenset(names)
 
 
@@ -101,7 +104,7 @@ class Launch(Strict, frozen=True):
 @functools.lru_cache(maxsize=256)
 def _plain(arguments: tuple[Argument, ...]) -> tuple[PlainArgument, ...]:
     """As `core.launch.Launch` has them: one tuple for all entries with equal ones."""
-    return tuple(PlainArgument(argument.name, argument.kind) for argument in arguments)
+    return tuple(PlainArgument(operand_name(argument.name), argument.kind) for argument in arguments)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -133,16 +136,16 @@ class Kernel(Strict, frozen=True):
 class Entry(Strict, frozen=True):
     """What one problem runs. `kernel` is absent when the vendor library is the choice.
 
-    `time_us` (with its interval where measured) is the choice's own time; `ties` are the ids of other configs that
-    cannot be told from it. The entry serves the n and k of its problem with `m_from` to `m_to` rows, both included;
-    where they are absent with m rows only. `name` is what a person calls the problem; nothing is decided by it.
+    `operation` is the text of what is computed. `time_us` (with its interval where measured) is the choice's own time;
+    `ties` are the ids of other configs that cannot be told from it. The entry serves the n and k of its problem with
+    `m_from` to `m_to` rows, both included; where they are absent with m rows only. `name` is what a person calls the
+    problem; nothing is decided by it.
     """
 
     m: Dimension
     n: Dimension
     k: Dimension
-    dtype: Word
-    epilogue: Word
+    operation: OperationText
     choice: Literal["kernel", "vendor"]
     source: Source
     time_us: Micros
@@ -158,11 +161,11 @@ class Entry(Strict, frozen=True):
 
     @property
     def problem(self) -> Problem:
-        return Problem(self.m, self.n, self.k, legacy_operation(self.dtype, self.epilogue))
+        return Problem(self.m, self.n, self.k, operation_of(self.operation))
 
     @property
     def family(self) -> Family:
-        return (self.n, self.k, str(self.problem.operation))
+        return (self.n, self.k, self.operation)
 
     @property
     def rows(self) -> tuple[int, int]:
@@ -170,17 +173,21 @@ class Entry(Strict, frozen=True):
         return (self.m_from or self.m, self.m_to or self.m)
 
     def __post_init__(self) -> None:
-        try:
-            legacy_operation(self.dtype, self.epilogue)
-        except InputError as unknown:
-            raise ValueError(str(unknown)) from None
+        operation = _operation(self.operation)
         fewest, most = self.rows
         if not fewest <= self.m <= most:
             raise ValueError(f"m={self.m} must lie in m_from={fewest} to m_to={most}")
         if (self.choice == "kernel") != (self.kernel is not None):
             raise ValueError(f"choice {self.choice!r} and its kernel must agree")
-        if self.kernel and self.epilogue == "bias" and "bias" not in _checked_names(self.kernel.launch.arguments):
-            raise ValueError(f"epilogue {self.epilogue!r} needs a kernel that takes a bias")
+        if self.kernel and operation.has_bias and "bias" not in _checked_names(self.kernel.launch.arguments):
+            raise ValueError(f"operation {operation} needs a kernel that takes a bias")
+
+
+def _operation(text: str) -> Operation:
+    try:
+        return operation_of(text)
+    except InputError as unknown:
+        raise ValueError(str(unknown)) from None
 
 
 class DeviceIdentity(Strict, frozen=True):
@@ -193,16 +200,22 @@ class DeviceIdentity(Strict, frozen=True):
     partition: Word | None = None
 
 
-class Table(Strict, frozen=True, kw_only=True):
-    """A dispatch table. Raises ValueError when two entries serve one problem."""
+class Header(Strict, frozen=True, kw_only=True):
+    """What a table says beside its entries."""
 
     format: Literal["hktune-table"] = "hktune-table"
-    version: Literal[2] = 2
+    version: Literal[2, 3] = VERSION
     arch: FolderName
     device: DeviceIdentity
     compiler: Text
     hktune: Word
     created_at: Text
+
+
+class Table(Header, frozen=True, kw_only=True):
+    """A dispatch table. `version` is that of its file's words: entries are the same of either. Raises ValueError when
+    two entries serve one problem."""
+
     entries: Annotated[tuple[Entry, ...], Meta(max_length=ENTRIES_MAX)]
 
     @property

@@ -1,5 +1,5 @@
-"""gfx950 code objects run on this machine's CPU, instruction by instruction: rooms, and execution.py that joins them.
+"""gfx950 code objects run on this machine's CPU, instruction by instruction. May import core and objects.
 
-`machine` imports no other room, `instructions` imports `machine`, `hazards` and `clock` import both and not each other.
-`execution` may import all. Of hktune only words, facts and formats are imported.
+`machine` imports none of the others; `instructions` imports `machine`; `hazards` and `clock` import both and not each
+other; `execution` joins them and imports all.
 """

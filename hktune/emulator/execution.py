@@ -8,9 +8,9 @@ may wait at different barriers, as staggered kernels do.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from hktune.core.attended import attended_s
 from hktune.core.errors import KernelFault
@@ -18,8 +18,8 @@ from hktune.emulator.clock.trace_recorder import Recorder
 from hktune.emulator.hazards.checker import Hazards, Locate, Watch, shadow_of
 from hktune.emulator.hazards.footprint import footprints_of
 from hktune.emulator.instructions.program import Block, Program
-from hktune.emulator.machine.launch import Descriptor, Dispatch, Pointers, start
 from hktune.emulator.machine.memory import AddressError, AddressSpace
+from hktune.emulator.machine.wave_start import Descriptor, Dispatch, Pointers, start
 from hktune.emulator.machine.waves import Lanes, Waves
 
 _BATCH_WAVES = 128
@@ -130,15 +130,16 @@ class _Batch:
             self._run_group(group, len(chosen) == len(ready))
             self._release()
 
-    def _choose(self, ready: Any) -> Any:
+    def _choose(self, ready: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         places = self._waves.pc[ready]
         self._turns += 1
         late = self._turns % _BLOCKS_BETWEEN_TURNS == 0
-        chosen = ready[places == (places.max() if late else places.min())]
+        chosen: npt.NDArray[np.int64] = ready[places == (places.max() if late else places.min())]
         if not self._waves.unusual:
             return chosen
         modes = self._waves.mode_of(chosen)
-        return chosen[modes == modes[0]]
+        alike: npt.NDArray[np.int64] = chosen[modes == modes[0]]
+        return alike
 
     def _run_group(self, group: Lanes, alone: bool) -> None:
         """Run a group block by block for as long as it stays whole and no other group may be waiting to join."""
@@ -211,12 +212,11 @@ class _Batch:
         )
 
 
-def as_slice(columns: Any) -> Lanes:
+def as_slice(columns: npt.NDArray[np.int64]) -> Lanes:
     """The same columns as a slice where they are evenly spaced: numpy then works on views, not copies."""
     if len(columns) == 1:
         return slice(int(columns[0]), int(columns[0]) + 1)
     step = int(columns[1] - columns[0])
     if (np.diff(columns) == step).all():
         return slice(int(columns[0]), int(columns[-1]) + 1, step)
-    picked: Lanes = columns
-    return picked
+    return columns

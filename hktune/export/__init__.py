@@ -1,4 +1,4 @@
-"""A dispatch table as source code of other shapes; the one there is: a single PyTorch file with its kernels inline."""
+"""A dispatch table as source code. May import every room but runtime, tuning, report and commands."""
 
 from hktune.export.inline import FORMS, export_inline
 from hktune.export.lint import Habit, forbidden_habits

@@ -141,7 +141,7 @@ def _switches(names: Sequence[str]) -> str:
 def _row(entry: Entry, order: Sequence[str]) -> str:
     assert entry.kernel is not None
     least, most = entry.rows
-    biased = "true" if entry.epilogue == "bias" else "false"
+    biased = "true" if entry.problem.operation.has_bias else "false"
     return f"    {{{least}, {most}, {entry.n}, {entry.k}, {biased}, {order.index(entry.kernel.config_id)}}},"
 
 

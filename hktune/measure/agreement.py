@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from hktune.core.dtype import Dtype
+
 if TYPE_CHECKING:
     import torch
 
 CHUNK_ELEMENTS = 1 << 26  # compared as float32, some of them at a time
 
 
-def disagreement(output: torch.Tensor, reference: torch.Tensor, k: int) -> str | None:
-    """How bf16 `output` [m,n] differs from the vendor's `reference` more than rounding lets two right kernels differ;
-    None when it does not.
+def disagreement(output: torch.Tensor, reference: torch.Tensor, k: int, dtype: Dtype) -> str | None:
+    """How `output` [m,n], of format `dtype`, differs from the vendor's `reference` more than rounding lets two right
+    kernels differ; None when it does not.
 
-    Two roundings to bf16 differ by at most 2^-8 of the value, twice that is allowed; float32 sums of k products of
-    standard normals, whose size is about sqrt(k), may differ by 2^-9 of that. A K-step left out moves an element by
-    sqrt(k_step), hundreds of times as much.
+    Two roundings of sums that nearly agree differ by at most one unit roundoff of the value, twice that is allowed;
+    float32 sums of k products of standard normals, whose size is about sqrt(k), may differ by 2^-9 of that. A K-step
+    left out moves an element by sqrt(k_step), hundreds of times as much.
     """
     import torch
 
@@ -24,7 +26,7 @@ def disagreement(output: torch.Tensor, reference: torch.Tensor, k: int) -> str |
     wrong, example = 0, ""
     for first in range(0, output.shape[0], rows):
         got, expected = output[first : first + rows].float(), reference[first : first + rows].float()
-        right = torch.isclose(got, expected, rtol=2.0**-7, atol=2.0**-9 * k**0.5)
+        right = torch.isclose(got, expected, rtol=2 * dtype.unit_roundoff, atol=2.0**-9 * k**0.5)
         if bool(right.all()):
             continue
         wrong += right.numel() - int(right.sum())

@@ -6,21 +6,27 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from hktune.core.problem import Problem
-from hktune.measure.operands import OperandSet
+from hktune.measure.arena import OperandSet
 
 if TYPE_CHECKING:
     import torch
 
 
 class Baseline(Protocol):
-    """A way to have a problem computed that hktune has to beat. `name` says whose, and which version."""
+    """A way to have a problem computed that hktune has to beat. One thread at a time."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Whose it is, and which version: one line that does not change."""
 
     def prepare(self, problem: Problem, operands: OperandSet, stream: int) -> Callable[[OperandSet], None]:
-        """What puts one launch on `stream`, for any set of operands of `problem`. Everything slow (handles, workspace,
-        the choice of an algorithm) is done before it is returned; nothing waits for the device after that."""
+        """What puts one launch on `stream`, for any set of operands of `problem`: it writes all of `c`, from what the
+        others hold when it runs, and nothing else.
+
+        Everything slow (handles, workspace, the choice of an algorithm) is done before it is returned; it waits for
+        nothing and may be captured. Preparing may compute `operands` once. Several problems may be prepared at once.
+        Raises DeviceError, in `prepare`, for a problem that it has no way to compute.
+        """
 
 
 class TorchBaseline:
@@ -83,7 +89,8 @@ class preferring:  # noqa: N801 - reads as a statement
 def _linear(operands: OperandSet) -> None:
     import torch
 
-    if operands.bias is None:
-        torch.mm(operands.a, operands.bt.T, out=operands.c)
+    bias = operands.get("bias")
+    if bias is None:
+        torch.mm(operands["a"], operands["b"].T, out=operands["c"])
     else:
-        torch.addmm(operands.bias, operands.a, operands.bt.T, out=operands.c)
+        torch.addmm(bias, operands["a"], operands["b"].T, out=operands["c"])

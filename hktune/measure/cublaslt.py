@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from hktune.core.errors import DeviceError
 from hktune.core.problem import Problem
-from hktune.measure.operands import OperandSet
+from hktune.measure.arena import OperandSet
 
 if TYPE_CHECKING:
     import torch
@@ -68,7 +68,7 @@ class _Plan:
 
 
 class CublasLt:
-    """One handle. C^T = Bt A^T in its column-major terms, so that all three matrices lie as they are."""
+    """One handle. C^T = B^T A^T in its column-major terms, so that all three matrices lie as they are."""
 
     def __init__(self) -> None:
         import torch
@@ -92,13 +92,13 @@ class CublasLt:
 
     def multiply(self, plan: _Plan, rank: int, operands: OperandSet, stream: int) -> None:
         """Queue one product by algorithm `rank` of `plan`."""
-        bt, a, c = (ctypes.c_void_p(tensor.data_ptr()) for tensor in (operands.bt, operands.a, operands.c))
-        of_bt, of_a, of_c = plan.layouts
-        if operands.bias is not None:
-            self._set_operation(plan.operation, _BIAS_POINTER, ctypes.c_void_p(operands.bias.data_ptr()))
+        b, a, c = (ctypes.c_void_p(operands[name].data_ptr()) for name in ("b", "a", "c"))
+        of_b, of_a, of_c = plan.layouts
+        if "bias" in operands:
+            self._set_operation(plan.operation, _BIAS_POINTER, ctypes.c_void_p(operands["bias"].data_ptr()))
         self._call(
             "cublasLtMatmul",
-            *(self._handle, plan.operation, ctypes.byref(self._one), bt, of_bt, a, of_a),
+            *(self._handle, plan.operation, ctypes.byref(self._one), b, of_b, a, of_a),
             *(ctypes.byref(self._zero), c, of_c, c, of_c, ctypes.byref(plan.heuristics[rank].algorithm)),
             *(ctypes.c_void_p(self._workspace.data_ptr()), ctypes.c_size_t(WORKSPACE_BYTES), ctypes.c_void_p(stream)),
         )
@@ -115,10 +115,10 @@ class CublasLt:
         m, n, k = problem.m, problem.n, problem.k
         layouts = (self._layout(k, n), self._layout(k, m), self._layout(n, m))
         found, count = (_Heuristic * ALGORITHMS)(), ctypes.c_int()
-        of_bt, of_a, of_c = layouts
+        of_b, of_a, of_c = layouts
         self._call(
             "cublasLtMatmulAlgoGetHeuristic",
-            *(self._handle, operation, of_bt, of_a, of_c, of_c, preference),
+            *(self._handle, operation, of_b, of_a, of_c, of_c, preference),
             *(ALGORITHMS, found, ctypes.byref(count)),
         )
         self._call("cublasLtMatmulPreferenceDestroy", preference)

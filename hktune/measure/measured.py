@@ -11,9 +11,9 @@ from hktune.core.outcome import Failure, Source, Status, Timing
 from hktune.core.problem import Problem
 from hktune.device.device import Buffer, Kernel, TimedDevice
 from hktune.measure.agreement import disagreement
+from hktune.measure.arena import Arena, OperandSet
 from hktune.measure.baseline import Baseline, torch_stream
 from hktune.measure.comparison import Comparison, Race, compare
-from hktune.measure.operands import Arena, OperandSet
 from hktune.measure.stopping import CONFIRMING, SCREENING, StoppingRule
 from hktune.measure.stopwatch import Attempt
 from hktune.measure.timer import LONE_US, GraphTimer, Side
@@ -172,40 +172,28 @@ class MeasuredStopwatch:
         """What is wrong with C of the first set after `run`."""
         import torch
 
-        c, stream = bench.sets[0].c, torch_stream(self.timer.stream)
+        c, stream = bench.sets[0]["c"], torch_stream(self.timer.stream)
         with torch.cuda.stream(stream):
             bench.enqueue_vendor(bench.sets[0])
             reference = c.clone()
             c.fill_(float("nan"))
             run()
-            wrong = disagreement(c, reference, problem.k)
+            wrong = disagreement(c, reference, problem.k, problem.operation.c_dtype)
         stream.synchronize()
         return wrong
 
     def _enqueue(self, kernel: Kernel, launch: Launch, problem: Problem) -> Callable[[OperandSet], None]:
         import torch
 
-        m, n, k = problem.m, problem.n, problem.k
-        shared: dict[str, Buffer | int | None] = {
-            "m": m,
-            "n": n,
-            "k": k,
-            "lda": k,
-            "ldb": k,
-            "ldc": n,
-            "bias": None,
-            "workspace": None,
-        }
+        shared: dict[str, Buffer | int] = {**problem.numbers()}
         if launch.workspace_bytes:
             shared["workspace"] = self._device.borrow(
                 torch.zeros(launch.workspace_bytes, dtype=torch.uint8, device="cuda")
             )
 
         def enqueue(operands: OperandSet) -> None:
-            named = {"a": operands.a, "bt": operands.bt, "c": operands.c, "bias": operands.bias}
-            pointers = {name: self._device.borrow(tensor) for name, tensor in named.items() if tensor is not None}
-            binding = {name: value for name, value in {**shared, **pointers}.items() if launch.takes(name)}
-            self._device.launch(kernel, launch, binding, self.timer.stream)
+            buffers = {name: self._device.borrow(tensor) for name, tensor in operands.items()}
+            self._device.launch(kernel, launch, launch.bound({**shared, **buffers}), self.timer.stream)
 
         return enqueue
 

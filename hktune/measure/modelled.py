@@ -24,8 +24,8 @@ class ModelledStopwatch:
 
     def time(self, attempt: Attempt, problem: Problem) -> Timing | Failure:
         assert attempt.profile is not None, "only proved variants are timed"
-        launch = self._template.launch(attempt.config, problem)
-        tile = self._template.tile(attempt.config)
-        order = tile_order(self._template.order(attempt.config), self._arch)
+        template = self._template.for_operation(problem.operation)
+        launch, tile = template.launch(attempt.config, problem), template.tile(attempt.config)
+        order = tile_order(template.order(attempt.config), self._arch)
         modelled = launch_time.modelled_time(attempt.profile, problem, launch, tile, self._arch, order)
         return replace(modelled.timing, bound=modelled.bound)

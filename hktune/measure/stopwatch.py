@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from hktune.core.candidate import Candidate
 from hktune.core.config import Config
+from hktune.core.operation import BF16_NT, Operation
 from hktune.core.outcome import Failure, Source, Timing
 from hktune.core.problem import Problem
 from hktune.core.variant import Resources
@@ -14,7 +16,7 @@ from hktune.emulator.clock.launch_time import Profile
 
 @dataclass(frozen=True)
 class Attempt:
-    """What became of one config on the way to a time: how far it got, and `failure` where it stopped.
+    """What became of one candidate on the way to a time: how far it got, and `failure` where it stopped.
 
     `profile` is what the clock needs to model it, and only an emulated device leaves one. Seconds are wall clock;
     `compile_s` is that of the compilation itself, also when the object came from the cache.
@@ -29,14 +31,26 @@ class Attempt:
     prove_s: float | None = None
     relative_error: float | None = None
     profile: Profile | None = None
+    operation: Operation = BF16_NT
+
+    @property
+    def candidate(self) -> Candidate:
+        """What was attempted."""
+        return Candidate(self.config, self.operation)
 
 
 class Stopwatch(Protocol):
-    """Times proved variants. `source` says what its times are, and every Timing it gives carries the same word.
+    """Times proved variants. One thread at a time.
 
-    `time` takes an attempt without failure and returns a Failure, not an exception, when the launch fails.
+    `source` says what its times are, and every Timing it gives carries the same word. A measured time names what it was
+    measured beside and that one's time of the same rounds; the vendor has no modelled time.
     """
 
     source: Source
 
-    def time(self, attempt: Attempt, problem: Problem) -> Timing | Failure: ...
+    def time(self, attempt: Attempt, problem: Problem) -> Timing | Failure:
+        """The time of one launch on `problem`, in us, of an attempt without failure; a Failure, not an exception, when
+        this variant cannot be launched or its product is wrong. Changes neither. The same may be asked again.
+
+        Raises HktuneError for what no variant is to blame for, and KernelFault where the device is lost with it.
+        """

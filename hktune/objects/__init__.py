@@ -1,1 +1,1 @@
-"""Code objects of either vendor: read from their ELF image, described, checked. May touch core only."""
+"""Code objects of either vendor: read from their ELF image, described, checked. May import core."""

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from hktune.core.errors import TableError
-from hktune.core.launch import Argument
+from hktune.core.launch import Argument, operand_name
 from hktune.core.variant import Resources
 from hktune.objects.elf import SHT_SYMTAB, STT_FUNC, STT_OBJECT, Elf, Symbol
 
@@ -193,4 +193,7 @@ def _boxes(elf: Elf, symbols: list[Symbol]) -> Iterator[tuple[str, Box]]:
             if symbol.section >= len(elf.sections) or symbol.value >= len(elf.sections[symbol.section].data):
                 raise TableError(f"{symbol.name[:80]} lies outside its section; rebuild it")
             data = elf.sections[symbol.section].data
-            yield symbol.name.removeprefix(BOX_PREFIX), Box(*struct.unpack_from("<II", data, symbol.value))
+            yield (
+                operand_name(symbol.name.removeprefix(BOX_PREFIX)),
+                Box(*struct.unpack_from("<II", data, symbol.value)),
+            )

@@ -25,7 +25,7 @@ from hktune.core.settings import Settings
 from hktune.core.torch_choice import Machine, Torch, complaint, find_machine
 from hktune.device.hip import HipDevice
 from hktune.device.hip_library import hip_library
-from hktune.tuning.bench import choose_device
+from hktune.tuning.benches import choose_device
 
 _KFD = Path("/dev/kfd")
 _NO_DEVICE = 100  # CUDA_ERROR_NO_DEVICE of cuda.h

@@ -13,7 +13,7 @@ from hktune.core.trial import Trial
 from hktune.report.columns import Column, print_columns, print_line, print_prose
 from hktune.report.failures import print_failures
 from hktune.tuning.gain import Yardstick
-from hktune.tuning.summary import RunSummary
+from hktune.tuning.run_summary import RunSummary
 
 
 def print_summary(console: Console, summary: RunSummary) -> None:

@@ -1,11 +1,9 @@
-"""Production's side: load a results directory, then call its kernels on torch tensors.
+"""Production's side: a table's kernels, called on torch's tensors. May import core, device, dispatch and objects.
 
-    table = hktune.load("results/gfx950-emulated", allow_modelled=True)
-    y = hktune.linear(x, weight)        # x [..., K], weight [N, K] as nn.Linear holds it
-    c = hktune.matmul(a, w.T)           # a [..., K], w [N, K]; or hktune.prepare(b) of a frozen b [K, N]
-    hktune.patch(model)                 # every nn.Linear of a model
-
-Nothing that tunes is imported here.
+table = hktune.load("results/gfx950-emulated", allow_modelled=True)
+y = hktune.linear(x, weight)        # x [..., K], weight [N, K] as nn.Linear holds it
+c = hktune.matmul(a, w.T)           # a [..., K], w [N, K]; or hktune.prepare(b) of a frozen b [K, N]
+hktune.patch(model)                 # every nn.Linear of a model
 """
 
 from hktune.runtime.counts import Fallback, FallbackWarning, Stats

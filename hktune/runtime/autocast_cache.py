@@ -8,7 +8,8 @@ a cast costs on the host.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor
@@ -16,10 +17,24 @@ from torch import Tensor
 from hktune.runtime.operands import PLAIN
 from hktune.runtime.torch_state import as_autocast, grad_enabled, is_autocast, is_below_autograd
 
-_mm: Any = torch.mm
-_set_grad: Any = torch._C._set_grad_enabled
-_cache_enabled: Any = torch.is_autocast_cache_enabled
-_hooks: Any = torch._C._autograd._top_saved_tensors_default_hooks  # a checkpoint's, or ones that move what is saved
+
+class _MadeBy(Protocol):
+    """The node of a product: what it keeps for the backward pass of a right operand of two dimensions, or of one."""
+
+    _saved_mat2: Tensor
+    _saved_vec: Tensor
+
+
+class _Product(Protocol):
+    grad_fn: _MadeBy
+
+
+_mm = cast("Callable[[Tensor, Tensor], _Product]", torch.mm)
+_matmul = cast("Callable[[Tensor, Tensor], _Product]", torch.matmul)
+_set_grad: Callable[[bool], None] = torch._C._set_grad_enabled
+_cache_enabled: Callable[[], bool] = torch.is_autocast_cache_enabled
+# A checkpoint's, or ones that move what is saved.
+_hooks: Callable[[bool], object] = torch._C._autograd._top_saved_tensors_default_hooks
 _rowless: dict[tuple[int, int], Tensor] = {}
 """The left operand [0, N] of those products, by device and N."""
 
@@ -54,7 +69,7 @@ def _kept(leaf: Tensor) -> Tensor:
         with torch.autograd.graph.saved_tensors_hooks(_same, _same):
             return _saved(rowless, leaf)
     if dims == 2 and grad_enabled():
-        return _mm(rowless, leaf).grad_fn._saved_mat2  # type: ignore[no-any-return]
+        return _mm(rowless, leaf).grad_fn._saved_mat2
     return _saved(rowless, leaf)
 
 
@@ -62,10 +77,10 @@ def _saved(rowless: Tensor, leaf: Tensor) -> Tensor:
     had_grad = grad_enabled()
     _set_grad(True)
     try:
-        made_by: Any = torch.matmul(rowless, leaf).grad_fn
+        made_by = _matmul(rowless, leaf).grad_fn
     finally:
         _set_grad(had_grad)
-    return made_by._saved_mat2 if leaf.dim() == 2 else made_by._saved_vec  # type: ignore[no-any-return]
+    return made_by._saved_mat2 if leaf.dim() == 2 else made_by._saved_vec
 
 
 def _same(tensor: Tensor) -> Tensor:

@@ -8,7 +8,8 @@ operand across its rows, which no kernel of a table does, so they are the vendor
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -16,8 +17,29 @@ from torch import Tensor
 from hktune.device.device import PreparedLaunch
 from hktune.runtime.torch_state import grad_enabled, is_below_autograd
 
-if TYPE_CHECKING:
-    from hktune.runtime.served_shapes import ServedShapes
+Gradients = tuple[Tensor | None, ...]
+"""One for each argument."""
+
+
+class Context(Protocol):
+    """What torch gives a function's two passes of one call."""
+
+    needs_input_grad: tuple[bool, ...]
+    materialize_grads: bool
+    to_save: tuple[Tensor | None, ...]
+
+    @property
+    def saved_tensors(self) -> tuple[Tensor | None, ...]: ...
+
+    def set_materialize_grads(self, value: bool) -> None: ...
+
+    def save_for_backward(self, *tensors: Tensor | None) -> None: ...
+
+
+class Served(Protocol):
+    """What computes the product of operands for which a launch was found."""
+
+    def result(self, launch: PreparedLaunch, left: Tensor, right: Tensor, bias: Tensor | None) -> Tensor: ...
 
 
 def linear_gradients(grad: Tensor, x: Tensor | None, weight: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
@@ -50,7 +72,7 @@ class Linear(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, served: ServedShapes, launch: PreparedLaunch, bias: Tensor | None = None
+        ctx: Context, x: Tensor, weight: Tensor, served: Served, launch: PreparedLaunch, bias: Tensor | None = None
     ) -> Tensor:
         ctx.materialize_grads = False  # as set_materialize_grads, which is a call
         for_x, for_weight, *_ = ctx.needs_input_grad
@@ -58,7 +80,7 @@ class Linear(torch.autograd.Function):
         return served.result(launch, x, weight, bias)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor | None) -> Any:
+    def backward(ctx: Context, grad: Tensor | None) -> Gradients:
         if grad is None:  # what follows gave none; zeros instead would move weights by their decay
             return None, None, None, None, None
         x, weight = ctx.saved_tensors
@@ -71,14 +93,14 @@ class Matmul(torch.autograd.Function):
     """A matmul that a kernel serves and that somebody will ask a gradient of."""
 
     @staticmethod
-    def forward(ctx: Any, a: Tensor, b: Tensor, served: ServedShapes, launch: PreparedLaunch) -> Tensor:
+    def forward(ctx: Context, a: Tensor, b: Tensor, served: Served, launch: PreparedLaunch) -> Tensor:
         ctx.materialize_grads = False
         for_a, for_b, *_ = ctx.needs_input_grad
         ctx.to_save = a if for_b else None, b if for_a else None
         return served.result(launch, a, b, None)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor | None) -> Any:
+    def backward(ctx: Context, grad: Tensor | None) -> Gradients:
         if grad is None:
             return None, None, None, None
         return *matmul_gradients(grad, *ctx.saved_tensors), None, None
@@ -86,13 +108,11 @@ class Matmul(torch.autograd.Function):
 
 # Function.apply asks in Python whether a transform of torch.func is active, and unwraps what one left behind; it costs
 # 1.9 us of a call. These are what it calls then: the runtime has asked, and no kernel takes such a tensor.
-taped_linear: Any = super(torch.autograd.Function, Linear).apply
-taped_matmul: Any = super(torch.autograd.Function, Matmul).apply
+taped_linear: Callable[..., Tensor] = super(torch.autograd.Function, Linear).apply
+taped_matmul: Callable[..., Tensor] = super(torch.autograd.Function, Matmul).apply
 
 
-def linear_result(
-    served: ServedShapes, launch: PreparedLaunch, x: Tensor, weight: Tensor, bias: Tensor | None
-) -> Tensor:
+def linear_result(served: Served, launch: PreparedLaunch, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """The product by a launch that was found for these operands, told to autograd where that asks."""
     if (
         grad_enabled()
@@ -100,13 +120,13 @@ def linear_result(
         and not is_below_autograd()
     ):
         if bias is None:
-            return taped_linear(x, weight, served, launch)  # type: ignore[no-any-return]
-        return taped_linear(x, weight, served, launch, bias)  # type: ignore[no-any-return]
+            return taped_linear(x, weight, served, launch)
+        return taped_linear(x, weight, served, launch, bias)
     return served.result(launch, x, weight, bias)
 
 
-def matmul_result(served: ServedShapes, launch: PreparedLaunch, a: Tensor, b: Tensor) -> Tensor:
+def matmul_result(served: Served, launch: PreparedLaunch, a: Tensor, b: Tensor) -> Tensor:
     """`linear_result` of a matmul."""
     if grad_enabled() and (a.requires_grad or b.requires_grad) and not is_below_autograd():
-        return taped_matmul(a, b, served, launch)  # type: ignore[no-any-return]
+        return taped_matmul(a, b, served, launch)
     return served.result(launch, a, b, None)

@@ -31,7 +31,7 @@ class Linear(nn.Linear):
     ) -> None:
         super().__init__(in_features, out_features, bias, device, dtype)
 
-    def __init_subclass__(cls, **named: Any) -> None:
+    def __init_subclass__(cls, **named: object) -> None:
         super().__init_subclass__(**named)
         others = set(cls.__mro__) - set(Linear.__mro__)
         cls._looks_up_itself = any(name in vars(other) for other in others for name in _LOOKUPS)

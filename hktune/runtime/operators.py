@@ -14,7 +14,7 @@ from __future__ import annotations
 import itertools
 import math
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -25,7 +25,7 @@ from torch.utils.flop_counter import register_flop_formula
 
 from hktune.core.errors import TableError
 from hktune.runtime.counts import Fallback, Stats
-from hktune.runtime.gradients import bias_gradient, linear_gradients, matmul_gradients
+from hktune.runtime.gradients import Context, Gradients, bias_gradient, linear_gradients, matmul_gradients
 from hktune.runtime.operands import traced_refusal
 from hktune.runtime.torch_state import as_autocast, exporting, is_made_a_graph, is_plain, is_transformed_in_trace
 
@@ -115,20 +115,20 @@ def _fake_matmul(a: Tensor, b: Tensor, table: int) -> Tensor:
     return torch.matmul(a, b).contiguous()
 
 
-def _linear_backward(ctx: Any, grad: Tensor | None) -> Any:
+def _linear_backward(ctx: Context, grad: Tensor | None) -> Gradients:
     if grad is None:
         return None, None, None, None
     gradients = linear_gradients(grad, *ctx.saved_tensors)
     return *gradients, bias_gradient(grad) if ctx.needs_input_grad[2] else None, None
 
 
-def _matmul_backward(ctx: Any, grad: Tensor | None) -> Any:
+def _matmul_backward(ctx: Context, grad: Tensor | None) -> Gradients:
     if grad is None:
         return None, None, None
     return *matmul_gradients(grad, *ctx.saved_tensors), None
 
 
-def _save_operands(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+def _save_operands(ctx: Context, inputs: tuple[Tensor, ...], output: Tensor) -> None:
     del output
     ctx.set_materialize_grads(False)
     left, right = inputs[:2]
@@ -136,30 +136,34 @@ def _save_operands(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     ctx.save_for_backward(left if needed[1] else None, right if needed[0] else None)
 
 
-_watched_linear: Any = make_autograd_impl(torch.ops.hktune.linear.default, Info(_linear_backward, _save_operands))
-_watched_matmul: Any = make_autograd_impl(torch.ops.hktune.matmul.default, Info(_matmul_backward, _save_operands))
+_watched_linear: Callable[..., Tensor] = make_autograd_impl(
+    torch.ops.hktune.linear.default, Info(_linear_backward, _save_operands)
+)
+_watched_matmul: Callable[..., Tensor] = make_autograd_impl(
+    torch.ops.hktune.matmul.default, Info(_matmul_backward, _save_operands)
+)
 
 
 # The operators as torch's dispatcher meets them first. Where nothing watches, as in a compiled graph that runs, the
 # table serves them at once: to go on to the dispatcher costs two more calls into Python. Else torch's own functions
 # tell autograd of the gradients.
-def _first_linear(keys: Any, x: Tensor, weight: Tensor, bias: Tensor | None, table: int) -> Tensor:
+def _first_linear(keys: object, x: Tensor, weight: Tensor, bias: Tensor | None, table: int) -> Tensor:
     server = found_table(table)
     out = None if server is None else server.again(x, weight, bias, bias is None)
     if out is None and is_plain():
         out = table_numbered(table).plain_linear(x, weight, bias)
     if out is None:
-        return _watched_linear(keys, x, weight, bias, table)  # type: ignore[no-any-return]
+        return _watched_linear(keys, x, weight, bias, table)
     return out.contiguous()
 
 
-def _first_matmul(keys: Any, a: Tensor, b: Tensor, table: int) -> Tensor:
+def _first_matmul(keys: object, a: Tensor, b: Tensor, table: int) -> Tensor:
     server = found_table(table)
     out = None if server is None else server.again(a, b, None, None)
     if out is None and is_plain():
         out = table_numbered(table).plain_matmul(a, b)
     if out is None:
-        return _watched_matmul(keys, a, b, table)  # type: ignore[no-any-return]
+        return _watched_matmul(keys, a, b, table)
     return out.contiguous()
 
 
@@ -172,17 +176,18 @@ for _name, _function, _fake, _first in (
     _library.impl(_name, _first, "Autograd", with_keyset=True)
 
 
-def _flops(left_shape: Sequence[int], right_shape: Sequence[int], *others: Any, out_shape: Any, **named: Any) -> int:
+def _flops(
+    left_shape: Sequence[int], right_shape: Sequence[int], *others: object, out_shape: Sequence[int], **named: object
+) -> int:
     """Of left [..., K]: a multiplication and an addition for each output and each of K."""
     del right_shape, others, named
-    outputs: int = math.prod(out_shape)
-    return 2 * outputs * left_shape[-1]
+    return 2 * math.prod(out_shape) * left_shape[-1]
 
 
 register_flop_formula([torch.ops.hktune.linear, torch.ops.hktune.matmul])(_flops)
 
-linear: Any = torch.ops.hktune.linear.default
-matmul: Any = torch.ops.hktune.matmul.default
+linear: Callable[..., Tensor] = torch.ops.hktune.linear.default
+matmul: Callable[..., Tensor] = torch.ops.hktune.matmul.default
 
 
 def traced_linear(x: Tensor, weight: Tensor, bias: Tensor | None, table: int) -> Tensor:
@@ -190,7 +195,7 @@ def traced_linear(x: Tensor, weight: Tensor, bias: Tensor | None, table: int) ->
     cast = as_autocast(x, weight, bias)
     if is_transformed_in_trace() or traced_refusal(*cast) is not None:
         return functional.linear(x, weight, bias)
-    return linear(*cast, CURRENT if exporting() else table)  # type: ignore[no-any-return]
+    return linear(*cast, CURRENT if exporting() else table)
 
 
 def traced_matmul(a: Tensor, b: Tensor, table: int) -> Tensor:
@@ -198,4 +203,4 @@ def traced_matmul(a: Tensor, b: Tensor, table: int) -> Tensor:
     a_cast, b_cast, _ = as_autocast(a, b, None)
     if is_transformed_in_trace() or traced_refusal(a_cast, b_cast, None, is_product=True) is not None:
         return torch.matmul(a, b)
-    return matmul(a_cast, b_cast, CURRENT if exporting() else table)  # type: ignore[no-any-return]
+    return matmul(a_cast, b_cast, CURRENT if exporting() else table)

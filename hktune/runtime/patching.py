@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import MethodType
-from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.utils.parametrize import ParametrizationList
@@ -163,7 +162,7 @@ def _has_foreign_forward(module: nn.Module) -> bool:
     return "forward" in own and not _bound_forwards(module, type(module).forward)
 
 
-def _bound_forwards(module: nn.Module, forward: Any) -> list[str]:
+def _bound_forwards(module: nn.Module, forward: Callable[..., Tensor]) -> list[str]:
     """The attributes of `module` that hold `forward` bound to it, as accelerate's `_old_forward` does."""
     methods = ((name, value) for name, value in vars(module).items() if isinstance(value, MethodType))
     return [name for name, method in methods if method.__self__ is module and method.__func__ is forward]

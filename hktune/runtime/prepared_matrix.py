@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -103,7 +102,7 @@ class PreparedMatrix:
         self._copy.copy_(transposed)
         return self._copy.t()
 
-    def __reduce__(self) -> Any:
+    def __reduce__(self) -> tuple[type[PreparedMatrix], tuple[Tensor]]:
         """A copy, deep or pickled, is prepared anew of its own b."""
         return PreparedMatrix, (self._b,)
 

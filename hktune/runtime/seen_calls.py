@@ -11,7 +11,7 @@ on, autocast's dtype, and an address on 16 bytes.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor
@@ -21,7 +21,12 @@ from hktune.runtime.torch_state import is_below_autograd
 Fits = Callable[..., bool]
 """Whether operands, and the thread's state, are like those that a guard was made of."""
 
-_Guards: Any = torch._C._dynamo.guards.TensorGuards
+
+class _Made(Protocol):
+    check: Fits
+
+
+_Guards = cast("Callable[..., _Made]", torch._C._dynamo.guards.TensorGuards)
 
 # More kinds of one shape than gradients, inference and autocast make are asked about one by one, as before.
 KINDS_MAX = 8

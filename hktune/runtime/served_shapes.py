@@ -97,8 +97,8 @@ class ServedShapes:
             return None
         if kind.asks_gradient and grad_enabled():
             if bias is None:
-                return self.taped(left, right, self, launch)  # type: ignore[no-any-return]
-            return self.taped(left, right, self, launch, bias)  # type: ignore[no-any-return]
+                return self.taped(left, right, self, launch)
+            return self.taped(left, right, self, launch, bias)
         return self.result(launch, left, right, bias)
 
     def remember(self, launch: PreparedLaunch, operands: tuple[Tensor | None, ...], is_autocast: bool = False) -> None:
@@ -140,9 +140,9 @@ class ServedShapes:
                 return why or Fallback.NO_ENTRY
             prepared = place.strided(route, *strides) if strides else route.prepared
 
-        def launch(a: Any, bt: Any, c: Any, bias: Any, workspace: Any, stream: int | None) -> None:
+        def launch(a: Any, b: Any, c: Any, bias: Any, workspace: Any, stream: int | None) -> None:
             with place.entered():
-                prepared(a, bt, c, bias, workspace, stream)
+                prepared(a, b, c, bias, workspace, stream)
 
         return launch
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from types import ModuleType
 
 import torch
 from torch import Tensor
@@ -17,18 +17,18 @@ from torch.autograd import forward_ad
 compiling = torch.compiler.is_dynamo_compiling
 exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", lambda: False)  # torch 2.7
 grad_enabled = torch.is_grad_enabled
-is_jit_trace: Any = torch._C._is_tracing
-profiling: Any = torch._C._autograd._profiler_enabled
+is_jit_trace: Callable[[], bool] = torch._C._is_tracing
+profiling: Callable[[], bool] = torch._C._autograd._profiler_enabled
 
-_dispatch_modes: Any = torch._C._len_torch_dispatch_stack
-_key_included: Any = torch._C._dispatch_tls_is_dispatch_key_included
+_dispatch_modes: Callable[[], int] = torch._C._len_torch_dispatch_stack
+_key_included: Callable[[torch._C.DispatchKey], bool] = torch._C._dispatch_tls_is_dispatch_key_included
 _PRE_DISPATCH = torch._C.DispatchKey.PreDispatch  # of make_fx(pre_dispatch=True), whose modes are on no stack
-_key_excluded: Any = torch._C._dispatch_tls_is_dispatch_key_excluded
+_key_excluded: Callable[[torch._C.DispatchKey], bool] = torch._C._dispatch_tls_is_dispatch_key_excluded
 _AUTOGRAD = torch._C.DispatchKey.AutogradFunctionality
-_function_modes: Any = torch._C._len_torch_function_stack
-_functorch: Any = torch._C._functorch.peek_interpreter_stack
-_autocast: Any = torch._C._is_any_autocast_enabled
-_fx: Any = torch.fx._symbolic_trace
+_function_modes: Callable[[], int] = torch._C._len_torch_function_stack
+_functorch: Callable[[], object] = torch._C._functorch.peek_interpreter_stack
+_autocast: Callable[[], bool] = torch._C._is_any_autocast_enabled
+_fx: ModuleType = torch.fx._symbolic_trace
 
 
 def is_plain() -> bool:
@@ -45,7 +45,7 @@ def is_plain() -> bool:
     )
 
 
-def unseen_by_guards() -> bool:
+def unseen_by_guards() -> bool | int:
     """Whether something watches that a guard of seen_calls.py does not see, or that must not meet a tensor's shape."""
     return (
         _function_modes()
@@ -59,7 +59,7 @@ def unseen_by_guards() -> bool:
 def is_below_autograd() -> bool:
     """Whether torch records no gradient here, whatever `grad_enabled` says: in inference mode, and in what dispatches
     below autograd, as a tensor type's own `__torch_dispatch__` does."""
-    return _key_excluded(_AUTOGRAD)  # type: ignore[no-any-return]
+    return _key_excluded(_AUTOGRAD)
 
 
 def has_function_mode() -> bool:

@@ -4,7 +4,6 @@ none of them, so each gets what it can work with."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,14 +22,14 @@ from hktune.runtime.torch_state import (
     is_transformed,
 )
 
-Function = Callable[..., Any]
+Function = Callable[..., Tensor]
 
 
 def linear(public: Function, number: int, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """A call of `public`, the linear of table `number`."""
     operands = (x, weight) if bias is None else (x, weight, bias)
     if _is_for_functions(operands):
-        return handle_torch_function(public, operands, *operands)  # type: ignore[no-any-return]
+        return handle_torch_function(public, operands, *operands)
     if is_transformed():
         return operators.table_numbered(number).vendor_linear(Fallback.TRANSFORM, x, weight, bias)
     if not has_dispatch_mode():
@@ -41,7 +40,7 @@ def linear(public: Function, number: int, x: Tensor, weight: Tensor, bias: Tenso
         table = operators.found_table(number)
         return table.vendor_linear(why, x, weight, bias) if table else functional.linear(x, weight, bias)
     with autocast_done(x):
-        return operators.linear(*cast, operators.number_in_graph(number))  # type: ignore[no-any-return]
+        return operators.linear(*cast, operators.number_in_graph(number))
 
 
 def matmul(public: Function, number: int, a: Tensor, b: Tensor | PreparedMatrix) -> Tensor:
@@ -49,7 +48,7 @@ def matmul(public: Function, number: int, a: Tensor, b: Tensor | PreparedMatrix)
     if isinstance(b, PreparedMatrix):
         b = b.operand_if_watched()
     if _is_for_functions((a, b)):
-        return handle_torch_function(public, (a, b), a, b)  # type: ignore[no-any-return]
+        return handle_torch_function(public, (a, b), a, b)
     if is_transformed():
         return operators.table_numbered(number).vendor_matmul(Fallback.TRANSFORM, a, b)
     if not has_dispatch_mode():
@@ -60,9 +59,9 @@ def matmul(public: Function, number: int, a: Tensor, b: Tensor | PreparedMatrix)
         table = operators.found_table(number)
         return table.vendor_matmul(why, a, b) if table else torch.matmul(a, b)
     with autocast_done(a):
-        return operators.matmul(a_cast, b_cast, operators.number_in_graph(number))  # type: ignore[no-any-return]
+        return operators.matmul(a_cast, b_cast, operators.number_in_graph(number))
 
 
-def _is_for_functions(operands: tuple[Any, ...]) -> bool:
+def _is_for_functions(operands: tuple[object, ...]) -> bool:
     """Whether a mode of torch's functions is on, or torch.fx traces an operand: both take the function as it is."""
     return has_function_mode() or any(isinstance(operand, torch.fx.Proxy) for operand in operands)

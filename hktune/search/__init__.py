@@ -1,4 +1,4 @@
-"""Strategies: what to try next for one problem, behind ask/tell."""
+"""Strategies: what to try next for one problem, behind ask and tell. May import core and space."""
 
 from hktune.search.registry import STRATEGIES, create_strategy
 from hktune.search.strategy import Outcome, Strategy

@@ -1,8 +1,8 @@
-"""Search spaces: the parameters of a template, the rules a config keeps, and the legal configs of a problem."""
+"""Search spaces: parameters, rules, and the legal configs of a problem. May import core and template."""
 
 from hktune.space.domain import Domain
 from hktune.space.rules import Constraint, Parameter, Violation
-from hktune.space.space import SearchSpace, explain, load_space, require_legal
+from hktune.space.search_space import SearchSpace, explain, load_space, require_legal
 
 __all__ = [
     "Constraint",

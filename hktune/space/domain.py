@@ -7,16 +7,16 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import Protocol
 
+from hktune.core.arch import Arch
 from hktune.core.config import Config, Value
 from hktune.core.errors import SpaceError
+from hktune.core.expression import Derived
 from hktune.core.operation import facts_of
 from hktune.core.problem import Problem
-from hktune.space.rules import Constraint, Parameter, Violation, filled, passes
-
-if TYPE_CHECKING:
-    from hktune.space.space import SearchSpace
+from hktune.space.rules import Bound, Constraint, Parameter, Step, Violation, filled, passes
+from hktune.template import Template
 
 DESCENTS = 6
 """From so many of the seeds, the best by the estimate, what else it favours is sought."""
@@ -48,17 +48,32 @@ class Looks:
             raise SpaceError(f"{rule}: loosen a constraint, or declare first the parameters that it depends on")
 
 
+class Rules(Protocol):
+    """What a domain asks of its search space."""
+
+    name: str
+    template: Template
+    arch: Arch
+    parameters: tuple[Parameter, ...]
+    constraints: tuple[Constraint, ...]
+    derived: Derived
+    estimate: Derived
+    seeds: tuple[Config, ...]
+
+    def scheduled(self, with_problem: bool) -> tuple[list[list[Step]], list[Step]]: ...
+
+
 class Domain:
     """The configs of `space` that are legal for `problem`; if that is None, by the constraints that need no problem.
 
     Order is lexicographic in the space's declaration: the last parameter varies fastest.
     """
 
-    def __init__(self, space: SearchSpace, problem: Problem | None) -> None:
+    def __init__(self, space: Rules, problem: Problem | None) -> None:
         self.space = space
         self.problem = problem
         operation = problem.operation if problem else space.template.operation
-        self._fixed: dict[str, Any] = {"arch": space.arch, "operation": facts_of(operation)}
+        self._fixed: Bound = {"arch": space.arch, "operation": facts_of(operation)}
         if problem is not None:
             self._fixed |= {"m": problem.m, "n": problem.n, "k": problem.k}
         self._levels, self._steps = space.scheduled(problem is not None)
@@ -199,7 +214,7 @@ class Domain:
         default = {parameter.name: parameter.default for parameter in self.parameters}
         return f"the default one breaks {self.violations(default)[0]}"
 
-    def _descent(self, rng: random.Random, retreats: bool) -> Iterator[dict[str, Any]]:
+    def _descent(self, rng: random.Random, retreats: bool) -> Iterator[Bound]:
         """The walk through values in random order; without `retreats`, only one value of each parameter."""
 
         def shuffled(parameter: Parameter) -> Sequence[Value]:
@@ -207,7 +222,7 @@ class Domain:
 
         return self._walk(0, len(self.parameters), dict(self._fixed), shuffled, Looks(self) if retreats else None)
 
-    def _count(self, level: int, scope: dict[str, Any], known: list[dict[tuple[Any, ...], int]]) -> int:
+    def _count(self, level: int, scope: Bound, known: list[dict[tuple[object, ...], int]]) -> int:
         """The legal ways to choose the parameters from `level` on; `known` has those found, by all they depend on."""
         if not passes(self._levels[level], scope):
             return 0
@@ -235,10 +250,10 @@ class Domain:
         self,
         level: int,
         last: int,
-        scope: dict[str, Any],
+        scope: Bound,
         order: Callable[[Parameter], Sequence[Value]] = _declared,
         looks: Looks | None = None,
-    ) -> Iterator[dict[str, Any]]:
+    ) -> Iterator[Bound]:
         """Yields `scope` with the first `last` parameters bound, for each way that breaks no rule so far."""
         if looks is not None:
             looks.one_more()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from hktune.core.config import Config, Value
 from hktune.core.expression import Expression
 from hktune.core.problem import Problem
-from hktune.space.description import FixedChoiceDescription
+from hktune.space.space_schema import FixedChoiceDescription
 from hktune.template.template import PROBLEM_NAMES
 
 

@@ -11,7 +11,7 @@ from hktune.core.config import Config, Value
 from hktune.core.errors import SpaceError
 from hktune.core.problem import Problem
 from hktune.space.domain import Domain
-from hktune.space.space import SearchSpace
+from hktune.space.search_space import SearchSpace
 
 SUGGESTED = 16
 """So many of a list are tried first for the estimate alone."""

@@ -80,6 +80,8 @@ class Violation:
         return f"{self.name}: {self.reason}"
 
 
+Bound = dict[str, Any]
+"""Values by name, of what is fixed, chosen and derived so far, and the records that expressions may name."""
 Step = tuple[str | None, Expression]  # a derived value to bind under its name, or (None) a condition that must hold
 
 
@@ -109,7 +111,7 @@ def schedule(
     return steps
 
 
-def passes(steps: Sequence[Step], scope: dict[str, Any]) -> bool:
+def passes(steps: Sequence[Step], scope: Bound) -> bool:
     """Binds the derived values of `steps` in `scope`; false as soon as a condition does not hold."""
     for name, expression in steps:
         value = expression.value(scope)

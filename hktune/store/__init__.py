@@ -1,4 +1,4 @@
-"""What a run leaves behind: trials.csv, its merging, and environment.json."""
+"""What a run leaves behind. May import core, objects, space, template and the other seams."""
 
 from hktune.store.claims import Claims
 from hktune.store.environment import (
@@ -9,7 +9,7 @@ from hktune.store.environment import (
     read_environment,
     write_environment,
 )
-from hktune.store.merge import Merged, folder_of, merge, merged_trials, named_template
+from hktune.store.shards import Merged, folder_of, merge, merged_trials, named_template
 from hktune.store.trials import News, TrialStore, locked, read_frame, read_trials
 
 __all__ = [

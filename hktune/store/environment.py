@@ -20,6 +20,7 @@ from hktune.core.json_file import decoded
 from hktune.core.outside_file import FileKind
 from hktune.core.publish import publish
 from hktune.core.remedy import with_remedy
+from hktune.core.shipped import CHECKOUT
 
 FILE_NAME = "environment.json"
 ENVIRONMENT_FILE = FileKind("an environment", 1 << 20, StoreError, "delete it, or pass another DIR")
@@ -121,10 +122,9 @@ def _version(package: str) -> str | None:
 
 def _commit() -> str | None:
     """The commit of hktune's own checkout; None when it is installed elsewhere, even inside another repository."""
-    root = Path(__file__).parents[2]
-    if not (root / ".git").exists():
+    if CHECKOUT is None:
         return None
-    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    command = ["git", "-C", str(CHECKOUT), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
         done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):

@@ -29,7 +29,7 @@ from hktune.core.outside_file import FileKind
 from hktune.core.publish import publish
 from hktune.core.remedy import with_remedy
 from hktune.core.trial import Trial
-from hktune.store import format1
+from hktune.store import format_1
 from hktune.store.rows import COLUMNS, FORMAT, HEADER, NUMBER_AT, TYPES, CellError, Decoder, Encoder, NewerCellError
 
 if TYPE_CHECKING:
@@ -264,7 +264,7 @@ class _Place:
 
     def numbered(self, line: bytes) -> None:
         """Learn the number of a row."""
-        at = NUMBER_AT if self.format == FORMAT else format1.NUMBER_AT
+        at = NUMBER_AT if self.format == FORMAT else format_1.NUMBER_AT
         number = b"".join(line.split(b",", at + 1)[at : at + 1])
         if number.isdigit() and len(number) <= 18:  # others are no numbers that a row can go on from
             self.next_trial = max(self.next_trial, int(number) + 1)
@@ -275,7 +275,7 @@ def _rows(file: BinaryIO, path: Path, place: _Place) -> Iterator[Trial]:
     if not place.offset and not _read_header(file, path, place):
         return
     decoder = Decoder()
-    trial_of = decoder.trial if place.format == FORMAT else lambda cells: decoder.trial(format1.cells_of_today(cells))
+    trial_of = decoder.trial if place.format == FORMAT else lambda cells: decoder.trial(format_1.cells_of_today(cells))
     rows = csv.reader((line.decode() for line in _lines(file, path, place)), strict=True)
     while True:
         number = place.lines + 1
@@ -301,7 +301,7 @@ def _lines_of_today(file: BinaryIO, path: Path) -> Iterator[bytes]:
 
 def is_without_rows(path: Path) -> bool:
     """Whether the file has a header at most."""
-    headers = (HEADER, format1.HEADER)
+    headers = (HEADER, format_1.HEADER)
     return path.stat().st_size <= max(map(len, headers)) and path.read_bytes() in (*headers, b"")
 
 
@@ -332,7 +332,7 @@ def _read_header(file: BinaryIO, path: Path, place: _Place) -> bool:
     line = file.readline(LINE_BYTES_MAX)
     text = line.removeprefix(_BOM).removesuffix(b"\n").removesuffix(b"\r")
     whole = line.endswith(b"\n")
-    if whole or not (HEADER.startswith(text) or format1.HEADER.startswith(text)):
+    if whole or not (HEADER.startswith(text) or format_1.HEADER.startswith(text)):
         place.format = _format_of(text, file, path)
     if not whole:
         return False
@@ -347,7 +347,7 @@ def _format_of(line: bytes, file: BinaryIO, path: Path) -> int:
         return FORMAT
     text = line[:4096].decode(errors="replace")
     found = text.replace('"', "").split(",")
-    known = {COLUMNS: FORMAT, format1.COLUMNS: 1}.get(tuple(found)) if len(line) < 4096 else None
+    known = {COLUMNS: FORMAT, format_1.COLUMNS: 1}.get(tuple(found)) if len(line) < 4096 else None
     if known:
         return known
     if found[0] == COLUMNS[0]:

@@ -1,4 +1,4 @@
-"""Kernel templates: a source with named fields, and the description of how a config fills and launches it."""
+"""Kernel templates: a source with named fields, and how a config fills and launches it. May import core."""
 
 from hktune.template.template import Template, load_template
 

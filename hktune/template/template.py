@@ -13,20 +13,19 @@ from hktune.core.config import Config, Value
 from hktune.core.errors import InputError, SpaceError, TemplateError
 from hktune.core.escaped import shown
 from hktune.core.expression import RECORDS, Derived, Expression, Scope
-from hktune.core.launch import Argument, Launch, Tile, WorkgroupOrder
+from hktune.core.launch import Argument, Launch, Tile, WorkgroupOrder, operand_name
 from hktune.core.launch_rule import LaunchRule, specialised
 from hktune.core.operation import BF16_NT, BF16_NT_BIAS, Operation, facts_of, operation_of
 from hktune.core.outside_file import FileKind
 from hktune.core.problem import Problem, ProofProblem
 from hktune.core.variant import Variant
 from hktune.core.yaml_file import struct_of
-from hktune.template.description import Extent, TemplateDescription, Text
+from hktune.template.source import filled, placed_fields, read_source
+from hktune.template.template_schema import Extent, TemplateDescription, Text
 
 TEMPLATE_FILE = FileKind("a template", 1 << 20, TemplateError, "name a folder like those of kernels/")
-SOURCE_FILE = FileKind("a source", 1 << 20, TemplateError, "name a file beside template.yaml")
 
 PROBLEM_NAMES = frozenset({"m", "n", "k"})
-_FIELD = re.compile(r"\$\{([^}$\n]{0,200})\}")
 _FILLED = re.compile(r"(-?[0-9]+|[A-Za-z_][A-Za-z0-9_]{0,63})\Z")
 
 
@@ -36,26 +35,11 @@ def load_template(path: Path) -> Template:
     data = TEMPLATE_FILE.read(described)
     description = struct_of(data, described, TEMPLATE_FILE, TemplateDescription)
     names = (description.source,) if isinstance(description.source, str) else description.source
-    source = _source(path, names)
+    source = read_source(path, names)
     try:
         return Template(description, data, source.encode())
     except InputError as mistake:
         raise TemplateError(f"{described}: {mistake}") from None
-
-
-def _source(path: Path, names: Sequence[str]) -> str:
-    """The files `names` as one text, together no longer than one may be."""
-    parts: list[str] = []
-    bytes_left = SOURCE_FILE.bytes_max
-    for name in names:
-        if names.count(name) > 1:
-            raise SOURCE_FILE.broken(path / name, "stands twice among the sources")
-        data = SOURCE_FILE.read(path / name)
-        bytes_left -= len(data)
-        if bytes_left < 0:
-            raise SOURCE_FILE.broken(path / name, f"is the end of over {SOURCE_FILE.bytes_max} bytes of sources")
-        parts.append(SOURCE_FILE.text(data, path / name))
-    return "".join(parts)
 
 
 class Template:
@@ -63,9 +47,10 @@ class Template:
 
     `operations` are all that it can do; one read from a file is of the first, `for_operation` has the others.
 
-    `parameter_names` are the config's names it needs; `derived` names are computed from them, in order. `sha256` covers
-    the description's bytes and the source's. `source` has its ${fields} still. `fixed_order`: equal operands give
-    equal bits on every launch. Every method raises TemplateError if `config` cannot be evaluated.
+    `parameter_names` are the config's names it needs; `derived` names are computed from them, in order. `source` is one
+    text, its includes followed and its ${fields} in it still; `sha256` covers it and the description's bytes.
+    `fixed_order`: equal operands give equal bits on every launch. Every method raises TemplateError if `config` cannot
+    be evaluated.
     """
 
     def __init__(self, description: TemplateDescription, description_bytes: bytes, source_bytes: bytes) -> None:
@@ -74,7 +59,9 @@ class Template:
         self.language = description.language
         self.symbol = description.symbol
         self.fixed_order = description.fixed_order
-        self.arguments = tuple(Argument(argument.name, argument.kind) for argument in description.arguments)
+        self.arguments = tuple(
+            Argument(operand_name(argument.name), argument.kind) for argument in description.arguments
+        )
         self.operations = _operations(description, self.arguments)
         self.operation = self.operations[0]
         self._of_operation: dict[Operation, Template] = {}
@@ -149,7 +136,7 @@ class Template:
         """The source with every ${field} filled in; booleans become true and false. Raises InputError for a config that
         is not of the template's search space."""
         texts = self.field_texts(config)
-        source = _FIELD.sub(lambda match: texts[match[1]], self.source)
+        source = filled(self.source, texts)
         return Variant(self.name, self.sha256, self.arch, self.language, self.symbol, source, config)
 
     def field_texts(self, config: Config) -> dict[str, str]:
@@ -227,7 +214,7 @@ class Template:
         return tuple(int(value) for value in values)
 
     def _check_fields(self) -> None:
-        placed = set(_FIELD.findall(self.source))
+        placed = placed_fields(self.source)
         if placed - self._fields.keys():
             raise TemplateError(f"source has ${{{min(placed - self._fields.keys())}}}: add it under `fields`")
         if self._fields.keys() - placed:

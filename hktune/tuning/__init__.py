@@ -1,1 +1,1 @@
-"""One run: its loop, its rows, its confirmation and its end. May touch every room but report, commands and export."""
+"""One run: its loop, rows, confirmation and end. May import every room but runtime, export, report and commands."""

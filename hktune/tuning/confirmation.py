@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import takewhile
 
 from hktune.core.config import Config
+from hktune.core.operation import Operation
 from hktune.core.outcome import Failure, Stage, Status, Timing
 from hktune.core.problem import Problem
 from hktune.core.trial import Trial, by_problem
@@ -21,21 +22,22 @@ WITHIN = 0.03
 
 def confirm(
     trials: Sequence[Trial],
-    problems: Iterable[Problem],
+    problems: Mapping[Problem, Operation],
     stopwatch: ContainedStopwatch,
     append: Callable[[Trial], Trial],
 ) -> None:
     """Measure the finalists of every problem that has news since it was last confirmed; `append` stores each row.
+    With each problem goes the operation whose code it runs, as `Template.code_operation` has it.
 
     Where all of them fail now, those that were next best are finalists.
     """
     rows_of = by_problem(trials)
-    for problem in problems:
+    for problem, operation in problems.items():
         own = rows_of.get(problem, [])
         if not own or confirmed(own):
             continue
         while rows := finalists(own):
-            again = measure_together(rows, problem, stopwatch, append, Stage.CONFIRMED)
+            again = measure_together(rows, problem, operation, stopwatch, append, Stage.CONFIRMED)
             if any(row.status is Status.OK for row in again):
                 break
             own += again
@@ -44,22 +46,24 @@ def confirm(
 def measure_together(
     rows: Sequence[Trial],
     problem: Problem,
+    operation: Operation,
     stopwatch: ContainedStopwatch,
     append: Callable[[Trial], Trial],
     stage: Stage,
 ) -> list[Trial]:
-    """Measure the configs of `rows` on `problem` in rounds that they share; `append` stores a row of `stage` for each.
+    """Measure the configs of `rows`, as the code of `operation`, on `problem` in rounds that they share; `append`
+    stores a row of `stage` for each.
 
     Returns these rows.
     """
-    confirmation = stopwatch.confirm([attempt_of(row) for row in rows], problem)
+    confirmation = stopwatch.confirm([attempt_of(row, operation) for row in rows], problem)
     outcomes = zip(rows, confirmation.finalists, strict=True)
     return [append(_again(row, problem, outcome, stage)) for row, outcome in outcomes]
 
 
-def attempt_of(row: Trial) -> Attempt:
+def attempt_of(row: Trial, operation: Operation) -> Attempt:
     """What a row was made from, for another measurement."""
-    return Attempt(Config.from_json(row.config), object_sha256=row.object_sha256)
+    return Attempt(Config.from_json(row.config), object_sha256=row.object_sha256, operation=operation)
 
 
 def finalists(trials: Sequence[Trial]) -> list[Trial]:

@@ -10,7 +10,6 @@ from hktune.core.identity import Identity
 from hktune.core.problem import Problem
 from hktune.core.settings import Settings
 from hktune.device.opening import count_devices, open_device
-from hktune.measure.operands import set_bytes
 
 # What a trial takes of a GPU: so many seconds, and so many launches at these rates. Least squares over the 10,050
 # trials of results/sm90a-nvidia-h100-80gb-hbm3's first run (H100, 2026-11-22) give 0.0105 s and 23.0.
@@ -60,7 +59,7 @@ def share_out(problems: Sequence[Problem], gpus: int) -> list[list[Problem]]:
 
 def trial_s(problem: Problem) -> float:
     """About how many seconds of a GPU a trial of `problem` takes; only the proportions matter."""
-    launch_s = problem.flops / _FLOPS_PER_S + set_bytes(problem) / _BYTES_PER_S
+    launch_s = problem.flops / _FLOPS_PER_S + problem.bytes / _BYTES_PER_S
     return _TRIAL_S + _TRIAL_LAUNCHES * launch_s
 
 

@@ -12,7 +12,8 @@ from datetime import datetime, timezone
 from itertools import count
 from pathlib import Path
 
-from hktune.core.config import Config, compact_json
+from hktune.core.candidate import Candidate
+from hktune.core.config import compact_json
 from hktune.core.outcome import Failure, Stage, Status, Timing
 from hktune.core.problem import Problem
 from hktune.core.trial import Trial, by_problem
@@ -68,10 +69,10 @@ class Ledger:
     def append(self, trial: Trial) -> Trial:
         return self._store.append(trial)
 
-    def quarantine(self) -> dict[str, Failure]:
-        """Configs that cost an earlier run its worker."""
+    def quarantine(self) -> dict[Candidate, Failure]:
+        """Candidates that cost an earlier run its worker."""
         return {
-            row.config_id: Failure(row.status, row.detail or "", quarantined=True)
+            self._context.candidate(row): Failure(row.status, row.detail or "", quarantined=True)
             for row in self.rows()
             if row.quarantined
         }
@@ -113,7 +114,8 @@ class Ledger:
                 continue
             config = next(iter(space.seeds), space.config({}))
             reason = "; ".join(str(violation) for violation in domain.violations(config))
-            self.record(Attempt(config), problem, Failure(Status.INVALID, reason))
+            attempt = Attempt(config, operation=space.template.code_operation(problem.operation))
+            self.record(attempt, problem, Failure(Status.INVALID, reason))
 
     def _standing(self, rows: Sequence[Trial]) -> list[Trial | None]:
         """The rows that others have stored for the same configs and problems."""
@@ -154,11 +156,11 @@ class SharedDirectory:
         rows, self._seen = self._ledger.news(self._seen)
         return rows
 
-    def claim(self, config: Config) -> bool:
-        return self._claims.take(config.id)
+    def claim(self, candidate: Candidate) -> bool:
+        return self._claims.take(candidate.id)
 
-    def release(self, config: Config) -> None:
-        self._claims.release(config.id)
+    def release(self, candidate: Candidate) -> None:
+        self._claims.release(candidate.id)
 
     @contextmanager
     def alone_at(self, what: str, check_interrupt: Callable[[], None]) -> Iterator[None]:

@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from hktune.core.candidate import Candidate
 from hktune.core.config import Config
+from hktune.core.operation import BF16_NT, Operation
 from hktune.core.outcome import Failure, Timing
 from hktune.core.problem import Problem
 from hktune.core.trial import Trial, by_problem
@@ -38,7 +40,8 @@ class Search:
     """One problem's search: its strategy, which configs are legal for it, and the ids it has an outcome for.
 
     A strategy hears of outcomes when it is next asked: of thousands of shapes most are not asked for long, and those
-    whose budget is spent never are. `untold` are the rows that it has not heard of.
+    whose budget is spent never are. `untold` are the rows that it has not heard of; `operation` is the one whose code
+    the problem runs, as `Template.code_operation` has it.
     """
 
     problem: Problem
@@ -47,10 +50,11 @@ class Search:
     tried: set[str] = field(default_factory=set)
     untold: list[Trial] = field(default_factory=list)
     exhausted: bool = False
+    operation: Operation = BF16_NT
 
 
 class Listener(Protocol):
-    """Told what the loop does, as it does it; `variants` are the configs being compiled and proved."""
+    """Told what the loop does, as it does it; `variants` are the candidates being compiled and proved."""
 
     def working(self, variants: int) -> None: ...
 
@@ -66,15 +70,15 @@ Record = Callable[[Attempt, Problem, Timing | Failure], Trial]
 
 
 class Peers(Protocol):
-    """The other runs of the same directory. `claim` and `release` are about a config in hand; a claim that is refused
-    is another's, who will record its rows or be gone."""
+    """The other runs of the same directory. `claim` and `release` are about a candidate in hand. A claim that is
+    refused is another's, who will record its rows or be gone."""
 
     def news(self) -> Sequence[Trial]:
         """The rows, this run's own among them, that were recorded since this was last called: at first all."""
 
-    def claim(self, config: Config) -> bool: ...
+    def claim(self, candidate: Candidate) -> bool: ...
 
-    def release(self, config: Config) -> None: ...
+    def release(self, candidate: Candidate) -> None: ...
 
 
 class Alone:
@@ -83,12 +87,12 @@ class Alone:
     def news(self) -> Sequence[Trial]:
         return ()
 
-    def claim(self, config: Config) -> bool:
-        del config
+    def claim(self, candidate: Candidate) -> bool:
+        del candidate
         return True
 
-    def release(self, config: Config) -> None:
-        del config
+    def release(self, candidate: Candidate) -> None:
+        del candidate
 
 
 class Tuner:
@@ -119,13 +123,13 @@ class Tuner:
         self._listener = listener
         self._share = share
         self._peers = peers or Alone()
-        self._asked_by: dict[str, list[Search]] = {}
+        self._asked_by: dict[Candidate, list[Search]] = {}
         self._lookahead = max(LOOKAHEAD, executor.capacity)
-        self._in_order: deque[Config] = deque()
-        self._unsubmitted: deque[Config] = deque()
-        self._in_hand: set[str] = set()
-        self._asked_at_s: dict[str, float] = {}
-        self._attempts: dict[str, Attempt] = {}
+        self._in_order: deque[Candidate] = deque()
+        self._unsubmitted: deque[Candidate] = deque()
+        self._in_hand: set[Candidate] = set()
+        self._asked_at_s: dict[Candidate, float] = {}
+        self._attempts: dict[Candidate, Attempt] = {}
         self._configs: dict[str, Config] = {}
         # How much each search has tried and its place, least first; a search that has tried more since stands anew.
         self._least: list[tuple[int, int]] = [(len(search.tried), place) for place, search in enumerate(searches)]
@@ -173,45 +177,45 @@ class Tuner:
 
     def _submit(self) -> None:
         """Give the executor what nobody else has in hand, in the order in which it was asked for."""
-        for config in list(self._unsubmitted):
+        for candidate in list(self._unsubmitted):
             if self._executor.pending >= self._executor.capacity:
                 return
-            if not self._peers.claim(config) and time.monotonic() < self._asked_at_s[config.id] + PEER_PATIENCE_S:
+            if not self._peers.claim(candidate) and time.monotonic() < self._asked_at_s[candidate] + PEER_PATIENCE_S:
                 continue
             self._hear()  # whoever had it before may have recorded it
-            self._unsubmitted.remove(config)
-            if self._is_wanted(config):
-                self._executor.submit(config)
-                self._in_hand.add(config.id)
+            self._unsubmitted.remove(candidate)
+            if self._is_wanted(candidate):
+                self._executor.submit(candidate)
+                self._in_hand.add(candidate)
 
     def _collect(self) -> None:
         if not self._executor.pending:
             time.sleep(PEER_POLL_S)  # all that is left is in others' hands
         for attempt in self._executor.collect(POLL_S):
-            self._attempts[attempt.config.id] = attempt
-            self._in_hand.discard(attempt.config.id)
+            self._attempts[attempt.candidate] = attempt
+            self._in_hand.discard(attempt.candidate)
 
-    def _is_decided(self, config: Config) -> bool:
+    def _is_decided(self, candidate: Candidate) -> bool:
         """Whether there is an outcome, or none is wanted any more: others have recorded what was."""
-        return config.id in self._attempts or (config.id not in self._in_hand and not self._is_wanted(config))
+        return candidate in self._attempts or (candidate not in self._in_hand and not self._is_wanted(candidate))
 
-    def _is_wanted(self, config: Config) -> bool:
-        return any(self._takes(search, config) for search in self._concerned(config))
+    def _is_wanted(self, candidate: Candidate) -> bool:
+        return any(self._takes(search, candidate) for search in self._concerned(candidate))
 
-    def _concerned(self, config: Config) -> Sequence[Search]:
-        return self._searches if self._share else self._asked_by[config.id]
+    def _concerned(self, candidate: Candidate) -> Sequence[Search]:
+        return self._searches if self._share else self._asked_by[candidate]
 
-    def _close(self, config: Config) -> None:
-        """Settle with a config that was asked for."""
-        if config.id in self._attempts:
-            concerned = self._concerned(config)
+    def _close(self, candidate: Candidate) -> None:
+        """Settle with a candidate that was asked for."""
+        if candidate in self._attempts:
+            concerned = self._concerned(candidate)
             # A measured outcome took a GPU's time: it is written down before the next is measured.
             for searches in [concerned] if self._share else [[search] for search in concerned]:
-                self._settle(searches, self._attempts[config.id])
-        elif config in self._unsubmitted:
-            self._unsubmitted.remove(config)
-        self._peers.release(config)
-        del self._asked_by[config.id], self._asked_at_s[config.id]
+                self._settle(searches, self._attempts[candidate])
+        elif candidate in self._unsubmitted:
+            self._unsubmitted.remove(candidate)
+        self._peers.release(candidate)
+        del self._asked_by[candidate], self._asked_at_s[candidate]
 
     def _look_ahead(self) -> None:
         """Ask until enough configs are on their way, nothing is left to ask for, or time is up."""
@@ -239,20 +243,20 @@ class Tuner:
         search.untold.clear()
         configs = search.strategy.ask(1)
         search.exhausted = not configs
-        for config in configs:
-            if config.id in self._asked_by:
-                self._asked_by[config.id].append(search)
-            elif config.id in self._attempts:
-                self._settle([search], self._attempts[config.id])
+        for candidate in (Candidate(config, search.operation) for config in configs):
+            if candidate in self._asked_by:
+                self._asked_by[candidate].append(search)
+            elif candidate in self._attempts:
+                self._settle([search], self._attempts[candidate])
             else:
-                self._asked_by[config.id] = [search]
-                self._asked_at_s[config.id] = time.monotonic()
-                self._in_order.append(config)
-                self._unsubmitted.append(config)
+                self._asked_by[candidate] = [search]
+                self._asked_at_s[candidate] = time.monotonic()
+                self._in_order.append(candidate)
+                self._unsubmitted.append(candidate)
 
     def _settle(self, searches: Sequence[Search], attempt: Attempt) -> None:
         """Give `searches` the outcome of `attempt`: those that have room for it, and for whose problem it is legal."""
-        takers = [search for search in searches if self._takes(search, attempt.config)]
+        takers = [search for search in searches if self._takes(search, attempt.candidate)]
         if not takers:
             return
         problems = [search.problem for search in takers]
@@ -265,9 +269,11 @@ class Tuner:
             heapq.heappush(self._least, (len(search.tried), self._place_of[search.problem]))
             self._listener.recorded(trial)
 
-    def _takes(self, search: Search, config: Config) -> bool:
-        """Whether `search` has room for the config, no outcome of it yet, and the config is legal for its problem."""
-        return config.id not in search.tried and len(search.tried) < self._budget.trials and search.legal(config)
+    def _takes(self, search: Search, candidate: Candidate) -> bool:
+        """Whether `search` has room for the candidate, no outcome of it yet, and it is legal for its problem."""
+        if candidate.config.id in search.tried or len(search.tried) >= self._budget.trials:
+            return False
+        return search.operation == candidate.operation and search.legal(candidate.config)
 
     def _config(self, row: Trial) -> Config:
         """The config of a row, made once for all rows of it."""

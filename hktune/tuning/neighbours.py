@@ -9,13 +9,15 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import replace
 
+from hktune.core.candidate import Candidate
 from hktune.core.config import Config
 from hktune.core.outcome import Stage, Status
 from hktune.core.problem import Problem
 from hktune.core.trial import Trial, by_problem
 from hktune.space import SearchSpace
 from hktune.tables import cross_trials
-from hktune.tuning.bench import OpenBench
+from hktune.template import Template
+from hktune.tuning.benches import OpenBench
 from hktune.tuning.confirmation import deciding, measure_together, slowness
 from hktune.tuning.loop import POLL_S, Record
 from hktune.workers.gpu_worker import ContainedStopwatch
@@ -45,29 +47,31 @@ def time_neighbours(
         if not wanted:
             return
         if work.confirming:
-            _measure(wanted, trials, work.confirming, append)
+            _measure(wanted, trials, space.template, work.confirming, append)
         else:
-            problems_of: defaultdict[Config, list[Problem]] = defaultdict(list)
+            problems_of: defaultdict[Candidate, list[Problem]] = defaultdict(list)
             for problem, configs in wanted.items():
+                operation = space.template.code_operation(problem.operation)
                 for config in configs:
-                    problems_of[config].append(problem)
+                    problems_of[Candidate(config, operation)].append(problem)
             try_configs(problems_of, work, record)
 
 
-def try_configs(problems_of: Mapping[Config, Sequence[Problem]], work: OpenBench, record: Record) -> None:
-    """Prove each config and time it on its problems; `record` stores each outcome."""
+def try_configs(problems_of: Mapping[Candidate, Sequence[Problem]], work: OpenBench, record: Record) -> None:
+    """Prove each candidate and time it on its problems; `record` stores each outcome."""
     waiting = deque(problems_of)
     while waiting or work.executor.pending:
         while waiting and work.executor.pending < work.executor.capacity:
             work.executor.submit(waiting.popleft())
         for attempt in work.executor.collect(POLL_S):
-            for problem in problems_of[attempt.config]:
+            for problem in problems_of[attempt.candidate]:
                 record(attempt, problem, attempt.failure or work.stopwatch.time(attempt, problem))
 
 
 def _measure(
     wanted: dict[Problem, list[Config]],
     trials: Sequence[Trial],
+    template: Template,
     stopwatch: ContainedStopwatch,
     append: Callable[[Trial], Trial],
 ) -> None:
@@ -77,7 +81,8 @@ def _measure(
     for problem, configs in wanted.items():
         best = min(rows_of[problem], key=slowness)
         moved = [_moved(of_config[config.id], problem) for config in configs]
-        measure_together([best, *moved], problem, stopwatch, append, Stage.NEIGHBOUR)
+        operation = template.code_operation(problem.operation)
+        measure_together([best, *moved], problem, operation, stopwatch, append, Stage.NEIGHBOUR)
 
 
 def _moved(trial: Trial, problem: Problem) -> Trial:

@@ -17,6 +17,7 @@ from msgspec import Meta
 
 from hktune.compile import AbsentCompiler, CachedCompiler, compile_many
 from hktune.compile.object_cache import OBJECTS_NAME
+from hktune.core.bounded_text import OperationText
 from hktune.core.config import Config, Value
 from hktune.core.errors import InputError, MachineError, SpaceError, StoreError
 from hktune.core.json_file import decoded
@@ -26,6 +27,7 @@ from hktune.core.problem import Problem
 from hktune.core.publish import publish, sweep, sweep_below, temporary_folder
 from hktune.core.remedy import with_remedy
 from hktune.space import SearchSpace
+from hktune.template import Template
 
 FILE_NAME = "built.json"
 CONFIGS_MAX = 50_000  # of a folder, and of a list; days of compiling
@@ -34,14 +36,26 @@ CONFIGS_FILE = FileKind("a list of configs", 4 << 20, InputError, "give a file w
 COMPILE_DEADLINE_S = 120.0
 
 
+BuiltConfigs = Annotated[tuple[Annotated[dict[str, Value], Meta(max_length=256)], ...], Meta(max_length=CONFIGS_MAX)]
+
+
 class Built(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a folder made by `build` holds. Configs that failed to compile are listed too: their failures are kept."""
+    """What a folder made by `build` holds. Configs that failed to compile are listed too: their failures are kept.
+
+    `configs` are built for the template's usual operation; `others` has those of other operations, by their texts.
+    """
 
     space: str
     template: str
     template_sha256: str
     compiler: str
-    configs: Annotated[tuple[Annotated[dict[str, Value], Meta(max_length=256)], ...], Meta(max_length=CONFIGS_MAX)]
+    configs: BuiltConfigs
+    others: dict[OperationText, BuiltConfigs] = {}
+
+    def of(self, template: Template) -> BuiltConfigs:
+        """What was built for the operation that `template` renders."""
+        usual = template.operation == template.operations[0]
+        return self.configs if usual else self.others.get(str(template.operation), ())
 
 
 @dataclass(frozen=True)
@@ -150,7 +164,12 @@ def _list_built(directory: Path, space: SearchSpace, compiler: str, configs: Seq
     earlier = _earlier(directory, space, compiler)
     everything = {config.id: config for config in [*earlier, *configs]}
     listed = tuple(dict(config) for config in everything.values())
-    record = Built(space.name, space.template.name, space.template.sha256, compiler, listed)
+    template = space.template
+    before = _record_of(directory, space, compiler)
+    kept = (before.configs, before.others) if before else ((), {})
+    usual = template.operation == template.operations[0]
+    configs_of = (listed, kept[1]) if usual else (kept[0], {**kept[1], str(template.operation): listed})
+    record = Built(space.name, template.name, template.sha256, compiler, *configs_of)
     try:
         publish(directory / FILE_NAME, msgspec.json.encode(record))
     except OSError as error:
@@ -160,7 +179,8 @@ def _list_built(directory: Path, space: SearchSpace, compiler: str, configs: Seq
 
 
 def read_built(directory: Path, space: SearchSpace) -> list[Config]:
-    """The configs that `directory` holds for `space`. Raises StoreError when it is of another template, or no build."""
+    """The configs that `directory` holds for the operation of `space`. Raises StoreError when it is of
+    another template, or no build."""
     record = built_record(directory)
     if record.template_sha256 != space.template.sha256:
         raise StoreError(
@@ -168,7 +188,7 @@ def read_built(directory: Path, space: SearchSpace) -> list[Config]:
             f"current={space.template.sha256[:12]}: run hktune build again"
         )
     try:
-        configs = [space.config(values) for values in record.configs]
+        configs = [space.config(values) for values in record.of(space.template)]
     except SpaceError as foreign:
         raise BUILT_FILE.broken(directory / FILE_NAME, f"lists a config of another space ({foreign})") from None
     twice = next((config for config, count in Counter(configs).items() if count > 1), None)
@@ -192,12 +212,17 @@ def read_configs(path: Path, space: SearchSpace) -> list[Config]:
     return list(dict.fromkeys(map(space.parse, distinct)))
 
 
-def _earlier(directory: Path, space: SearchSpace, compiler: str) -> list[Config]:
+def _record_of(directory: Path, space: SearchSpace, compiler: str) -> Built | None:
+    """What `directory` lists, if it is of this template and compiler."""
     if not os.path.lexists(directory / FILE_NAME):
-        return []
+        return None
     record = built_record(directory)
     ours = (record.template_sha256, record.compiler) == (space.template.sha256, compiler)
-    return read_built(directory, space) if ours else []
+    return record if ours else None
+
+
+def _earlier(directory: Path, space: SearchSpace, compiler: str) -> list[Config]:
+    return read_built(directory, space) if _record_of(directory, space, compiler) else []
 
 
 def built_record(directory: Path) -> Built:

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from hktune import __version__
 from hktune.compile import CachedCompiler
-from hktune.core.config import Config
 from hktune.core.errors import HktuneError, InputError, StoreError
 from hktune.core.identity import Identity
 from hktune.core.interruption import Interruption
@@ -35,7 +34,7 @@ from hktune.store import (
     write_environment,
 )
 from hktune.tables import BuildOptions, build_table
-from hktune.tuning.bench import Bench, EmulatedBench, GpuBench, OpenBench, choose_device
+from hktune.tuning.benches import Bench, EmulatedBench, GpuBench, OpenBench, choose_device
 from hktune.tuning.confirmation import confirm, deciding
 from hktune.tuning.gpus import choose_gpus
 from hktune.tuning.ledger import Ledger, SharedDirectory
@@ -43,10 +42,10 @@ from hktune.tuning.loop import Budget, Search, Tuner
 from hktune.tuning.neighbours import time_neighbours
 from hktune.tuning.prebuilt import read_built
 from hktune.tuning.progress import Progress
+from hktune.tuning.run_summary import RunSummary
 from hktune.tuning.side_by_side import side_by_side
 from hktune.tuning.strategies_apart import StrategiesApart
-from hktune.tuning.summary import RunSummary
-from hktune.tuning.trial_rows import RowContext, now, require_own
+from hktune.tuning.trial_rows import RowContext, candidate_of, now, require_own
 from hktune.tuning.yardsticks import time_yardsticks
 from hktune.workers.executor import Limits
 from hktune.workers.gpu_worker import total_usage
@@ -180,18 +179,23 @@ def _check_environment(directory: Path, bench: Bench, command: Sequence[str], se
 
 
 def _searches(space: SearchSpace, names: dict[Problem, str], options: RunOptions) -> list[Search]:
-    for problem, name in names.items():
-        if problem.operation not in space.template.operations:
-            known = ", ".join(map(str, space.template.operations))
-            raise InputError(f"{name}: {space.template.name} cannot do {problem.operation}: it does {known}")
-    built = read_built(options.prebuilt, space) if options.prebuilt else None
-    domains = {
-        problem: space.domain(problem) if built is None else ListedDomain(space, problem, built) for problem in names
-    }
-    return [
-        Search(problem, create_strategy(options.strategy, domain, options.seed), domain.is_legal)
-        for problem, domain in domains.items()
-    ]
+    of_operation = {problem.operation: _bound(space, problem, name) for problem, name in names.items()}
+    built = {bound: read_built(options.prebuilt, bound) for bound in of_operation.values()} if options.prebuilt else {}
+    searches = []
+    for problem in names:
+        own = of_operation[problem.operation]
+        domain = ListedDomain(own, problem, built[own]) if built else own.domain(problem)
+        strategy = create_strategy(options.strategy, domain, options.seed)
+        searches.append(Search(problem, strategy, domain.is_legal, operation=own.template.operation))
+    return searches
+
+
+def _bound(space: SearchSpace, problem: Problem, name: str) -> SearchSpace:
+    """`space` for the operation of `problem`, which is called `name`."""
+    try:
+        return space.for_operation(problem.operation)
+    except InputError as unknown:
+        raise InputError(f"{name}: {unknown}") from None
 
 
 def _search(
@@ -247,7 +251,7 @@ def _search_part(
         time_yardsticks(space, searches, work, ledger.record)
         if work.confirming:
             progress.phase("measuring the best again")
-            confirm(ledger.rows(), problems, work.confirming, ledger.append)
+            confirm(ledger.rows(), {each.problem: each.operation for each in searches}, work.confirming, ledger.append)
         progress.phase("timing winners at their neighbours' m")
         record = partial(ledger.record, stage=Stage.NEIGHBOUR)
         time_neighbours(space, problems, work, ledger.rows, record, ledger.append)
@@ -300,13 +304,13 @@ class _Place:
         template = self.space.template
 
         def launch_of(trial: Trial) -> tuple[str, LaunchRule]:
-            config = Config.from_json(trial.config)
+            candidate = candidate_of(template, trial)
             if trial.object_sha256 not in objects:
-                code = built_again(template, self.compiler, config, trial.object_sha256)
+                code = built_again(template, self.compiler, candidate, trial.object_sha256)
                 if isinstance(code, str):
                     raise StoreError(f"trial {trial.trial} cannot be built again to the same bytes: pass --fresh")
                 objects[code.sha256] = code.data
-            return template.symbol, self.space.launch_rule(config, trial.problem)
+            return template.symbol, self.space.launch_rule(candidate.config, trial.problem)
 
         fixed_order = frozenset({template.name} if template.fixed_order else ())
         options = BuildOptions(fixed_order, names={**saved_names(self.directory), **self.names})

@@ -64,12 +64,11 @@ class StrategiesApart:
             raise MachineError(f"the strategies' process died twice ({died}): see what it printed") from None
 
 
-def _asked(worker: Worker, question: _Question) -> list[Config]:
+def _asked(worker: Worker[_Question, list[Config]], question: _Question) -> list[Config]:
     worker.send(question)
     while not worker.heard(timeout_s=60.0):
         continue
-    answer: list[Config] = worker.receive()
-    return answer
+    return worker.receive()
 
 
 class _StrategyApart:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hktune.core.arch import arch_named
+from hktune.core.candidate import Candidate
 from hktune.core.config import Config
 from hktune.core.errors import SpaceError, StoreError
 from hktune.core.identity import Identity
@@ -57,6 +58,10 @@ class RowContext:
             started_at=now(),
         )
 
+    def candidate(self, row: Trial) -> Candidate:
+        """What a row of this template was made from."""
+        return candidate_of(self.template, row)
+
     def _resources(self, needs: Resources, config: Config, problem: Problem) -> dict[str, Any]:
         launch = self.template.launch(config, problem)
         return {
@@ -68,6 +73,11 @@ class RowContext:
             "scratch_bytes": needs.scratch_bytes,
             "waves_per_simd": _waves_per_simd(self.template.arch, needs, launch),
         }
+
+
+def candidate_of(template: Template, row: Trial) -> Candidate:
+    """The candidate of `template` that `row` is about."""
+    return Candidate(Config.from_json(row.config), template.code_operation(row.problem.operation))
 
 
 def now() -> str:

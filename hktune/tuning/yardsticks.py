@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
+from hktune.core.candidate import Candidate
 from hktune.core.config import Config
 from hktune.core.problem import Problem
 from hktune.space import SearchSpace
-from hktune.tuning.bench import OpenBench
+from hktune.tuning.benches import OpenBench
 from hktune.tuning.loop import Record, Search
 from hktune.tuning.neighbours import try_configs
 
@@ -24,11 +25,11 @@ def yardsticks(space: SearchSpace, problem: Problem) -> list[Config]:
 
 def time_yardsticks(space: SearchSpace, searches: Sequence[Search], work: OpenBench, record: Record) -> None:
     """Try the yardsticks that the searches themselves did not, where they are legal; `record` stores each outcome."""
-    wanted: defaultdict[Config, list[Problem]] = defaultdict(list)
+    wanted: defaultdict[Candidate, list[Problem]] = defaultdict(list)
     for search in searches:
         if len(search.tried) < TRIALS_MIN:
             continue
         for config in yardsticks(space, search.problem):
             if config.id not in search.tried and search.legal(config):
-                wanted[config].append(search.problem)
+                wanted[Candidate(config, search.operation)].append(search.problem)
     try_configs(wanted, work, record)

@@ -1,6 +1,6 @@
 """Judges any kernel, not only a template's: a HIP source or a code object, with its arguments described in a line.
 
-    a:bf16[m,k] bt:bf16[n,k] c:out:bf16[m,n] m n k
+    a:bf16[m,k] b:bf16[n,k] c:out:bf16[m,n] m n k
 
 A buffer has a type and dimensions, `out` if the kernel must write all of it, `inout` if it may. What has no brackets
 is a number, its value given by name: an i32, or `alpha:f32`, `rows:u32`, `bytes:u64`. Dimensions, grid, block and LDS
@@ -20,13 +20,15 @@ import numpy as np
 import numpy.typing as npt
 
 from hktune.compile.compiler import Compiler
-from hktune.core.bf16 import bf16_bits
 from hktune.core.config import Config
+from hktune.core.dtype import BF16
 from hktune.core.errors import DeviceError, InputError, KernelFault
 from hktune.core.escaped import shown
 from hktune.core.expression import Expression
-from hktune.core.launch import Argument, Launch
+from hktune.core.launch import Argument, Launch, operand_name
 from hktune.core.launch_rule import BLOCK_MAX, GRID_MAX, LDS_BYTES_MAX
+from hktune.core.operand import operands_of
+from hktune.core.operation import Operation
 from hktune.core.outcome import Failure, Status
 from hktune.core.outside_file import FileKind
 from hktune.core.problem import Problem
@@ -34,8 +36,7 @@ from hktune.core.variant import Resources, Variant
 from hktune.device.device import Buffer
 from hktune.device.emulated import EmulatedDevice
 from hktune.objects.code_object import read_code_object
-from hktune.verify.operands import random_operands
-from hktune.verify.verify import compare
+from hktune.verify.reference import compare, random_operands
 
 ARCH = "gfx950"
 _COMPILE_DEADLINE_S = 120.0
@@ -73,14 +74,15 @@ class Parameter:
 
 @dataclass(frozen=True)
 class KernelRun:
-    """How to launch a kernel: its arguments, the numbers they depend on, and grid, block and dynamic LDS as text."""
+    """How to launch a kernel: its arguments, the numbers they depend on, and grid, block and dynamic LDS as text.
+    `gemm` is what the values of `c` are compared with, if with anything."""
 
     parameters: tuple[Parameter, ...]
     numbers: Mapping[str, int | float]
     grid: str
     block: str
     lds_bytes: str = "0"
-    gemm: bool = False
+    gemm: Operation | None = None
     seed: int = 0
     deadline_s: float = 600.0
     strict: bool = False
@@ -243,8 +245,8 @@ def _arrays(run: KernelRun) -> dict[str, npt.NDArray[Any]]:
             raise InputError(f"{where} has the sizes {list(shape)}: {rule}: make it smaller")
         arrays[parameter.name] = _content(parameter, shape, random)
     if run.gemm:
-        operands = random_operands(_gemm_problem(run, arrays), run.seed)
-        arrays["a"], arrays["bt"] = operands.a, operands.bt
+        stored = random_operands(_gemm_problem(run, run.gemm, arrays), run.seed).stored
+        arrays.update({name: stored.get(operand_name(name), array) for name, array in arrays.items()})
     return arrays
 
 
@@ -253,26 +255,35 @@ def _content(parameter: Parameter, shape: tuple[int, ...], random: np.random.Gen
     if parameter.way == "out":
         return np.full((*shape, size), _UNWRITTEN, np.uint8)
     if parameter.type == "bf16":
-        return bf16_bits(random.standard_normal(shape, dtype=np.float32))
+        return BF16.bits(random.standard_normal(shape, dtype=np.float32))
     if parameter.type.startswith("f"):
         return random.standard_normal(shape).astype(f"f{size}")
     return random.integers(0, 100, shape).astype(f"{parameter.type[0]}{size}")
 
 
-def _gemm_problem(run: KernelRun, arrays: Mapping[str, npt.NDArray[Any]]) -> Problem:
-    kinds = {parameter.name: (parameter.type, parameter.way, len(parameter.dimensions)) for parameter in run.parameters}
-    if (kinds.get("a"), kinds.get("bt"), kinds.get("c")) != (*[("bf16", "in", 2)] * 2, ("bf16", "out", 2)):
-        raise InputError("--gemm compares c:out:bf16[m,n] with a:bf16[m,k] @ bt:bf16[n,k]^T: name these in --args")
-    (m, k), n = arrays["a"].shape, arrays["bt"].shape[0]
-    if arrays["bt"].shape != (n, k) or arrays["c"].shape != (m, n, 2):
-        raise InputError("--gemm compares c[m,n] with a[m,k] @ bt[n,k]^T, all bf16: the sizes in --args differ")
-    return Problem(m, n, k)
+def _gemm_problem(run: KernelRun, operation: Operation, arrays: Mapping[str, npt.NDArray[Any]]) -> Problem:
+    """What the kernel computes, from its operands' shapes. Raises InputError where these are not the operation's."""
+    operands, given = operands_of(operation), {operand_name(p.name): p for p in run.parameters if p.dimensions}
+    wanted = " ".join(
+        f"{name}:{'out:' if name == 'c' else ''}{operand.dtype}[{','.join(operand.axes)}]"
+        for name, operand in operands.items()
+    )
+    sizes: dict[str, int] = {}
+    for name, operand in operands.items():
+        form = (operand.dtype.name, "out" if name == "c" else "in", len(operand.axes))
+        parameter = given.get(name)
+        if parameter is None or (parameter.type, parameter.way, len(parameter.dimensions)) != form:
+            raise InputError(f"--gemm {operation} compares {wanted}: name these in --args")
+        for axis, size in zip(operand.axes, arrays[parameter.name].shape, strict=False):
+            if sizes.setdefault(axis, size) != size:
+                raise InputError(f"--gemm {operation} compares {wanted}: {axis} is {sizes[axis]} and {size} in --args")
+    return Problem(sizes["m"], sizes["n"], sizes["k"], operation)
 
 
 def _wrong(run: KernelRun, arrays: Mapping[str, npt.NDArray[Any]]) -> Failure | None:
     if run.gemm:
-        problem = _gemm_problem(run, arrays)
-        output = arrays["c"].view(np.uint16).reshape(problem.m, problem.n)
+        problem = _gemm_problem(run, run.gemm, arrays)
+        output = arrays["c"].view(run.gemm.c_dtype.bits_type).reshape(problem.m, problem.n)
         mismatch = compare(output, random_operands(problem, run.seed))
         return Failure(Status.WRONG, str(mismatch)) if mismatch else None
     for parameter in run.parameters:

@@ -18,18 +18,17 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-import hktune
 from hktune.core.config import compact_json
 from hktune.core.errors import StoreError
 from hktune.core.outcome import Failure, Status
 from hktune.core.outside_file import FileKind
 from hktune.core.publish import publish
+from hktune.core.shipped import PACKAGE
 from hktune.emulator.clock.profile import Profile
 from hktune.verify.emulated_proof import ProofTask
 
 RECORD_FILE = FileKind("a remembered proof", 64 << 20, StoreError, "delete it")
 
-_ROOT = Path(str(hktune.__file__)).parent
 _JUDGE = "hktune.verify.emulated_proof"
 _IMPORT = re.compile(r"^[ \t]*(?:from\s+(\.*[\w.]*)\s+import\s+(\([^)]*\)|[^\n]+)|import\s+([^\n]+))", re.MULTILINE)
 _NAME = re.compile(r"[\w.]+")
@@ -77,7 +76,7 @@ def judge_sha256() -> str:
     the tables beside them."""
     digest = hashlib.sha256()
     for file in judge_files():
-        digest.update(file.relative_to(_ROOT).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
+        digest.update(file.relative_to(PACKAGE).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
     return digest.hexdigest()
 
 
@@ -100,14 +99,14 @@ def _file_of(module: str) -> Path | None:
     names are loaded on use, decides nothing."""
     if module == "hktune":
         return None
-    path = _ROOT.joinpath(*module.split(".")[1:])
+    path = PACKAGE.joinpath(*module.split(".")[1:])
     return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None)
 
 
 def _imports_of(file: Path) -> Iterator[str]:
     """The modules of hktune that `file` names, and the packages that they are in; and perhaps names that are none.
     Parsing Python for this would take every worker half a second."""
-    package = ".".join(("hktune", *file.relative_to(_ROOT).parent.parts))
+    package = ".".join(("hktune", *file.relative_to(PACKAGE).parent.parts))
     for origin, several, modules in _IMPORT.findall(file.read_text(encoding="utf-8")):
         names = _NAME.findall(several or modules)
         if origin:

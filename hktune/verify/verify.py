@@ -1,19 +1,18 @@
-"""The proof of one loaded kernel on one problem: every element against float64, nothing written beside them."""
+"""The proof of one loaded kernel on one problem: every element against float64, nothing written around C."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
-
-from hktune.core.bf16 import bf16_values
+from hktune.core.dtype import F32, Dtype
 from hktune.core.errors import DeviceError, KernelFault
 from hktune.core.launch import WORKSPACE_COUNTER_BYTES, Launch
+from hktune.core.operand import operands_of
 from hktune.core.outcome import Failure, Status
 from hktune.core.problem import Problem
 from hktune.device.device import Buffer, Device, Kernel
-from hktune.verify.operands import POISON, Operands, random_operands
+from hktune.verify.arrays import HOST, Array, Arrays, HostMemory, Memory
+from hktune.verify.reference import Operands, compare, random_operands
 
 GUARD_ELEMENTS = 4096
 
@@ -26,133 +25,99 @@ class Proof:
     relative_error: float
 
 
-@dataclass(frozen=True)
-class Mismatch:
-    """How an output differs from what it must be; counts are elements of C, `first` is (row, column)."""
-
-    elements: int
-    wrong: int
-    unwritten: int
-    outside: int
-    first: tuple[int, int] | None
-    got: float
-    expected: float
-
-    def __str__(self) -> str:
-        parts = []
-        if self.first is not None:
-            row, column = self.first
-            parts.append(f"{self.wrong} of {self.elements} elements wrong")
-            if self.unwritten:
-                parts.append(f"{self.unwritten} of them never written")
-            parts.append(f"first at [{row},{column}]: got {self.got:.6g}, expected {self.expected:.6g}")
-        if self.outside:
-            parts.append(f"{self.outside} elements written outside C")
-        return "; ".join(parts)
-
-
 def verify(
     device: Device, kernel: Kernel, launch: Launch, problem: Problem, seed: int, padding: int = 0
 ) -> Proof | Failure:
-    """Run `kernel` on random operands over a poisoned output and judge every element.
+    """Run `kernel` on random operands over a poisoned output and judge every element, on the host.
 
-    The rows of every matrix lie `padding` elements apart; in A and Bt these are NaN, in C they must stay as they were.
+    The rows of every matrix lie `padding` elements apart; in inputs these are NaN, in C they must stay as they were.
     A launch with a workspace runs twice on the same one, and must give the same bits.
     Returns Failure(WRONG) with counts and the first bad element, or the fault that the device reported.
+    Raises InputError for an operation without a reference.
     """
     operands = random_operands(problem, seed)
     try:
-        runs = _Run(device, kernel, launch, problem, padding, operands).outputs()
+        return proved(device, kernel, launch, operands, padding, HOST, HostMemory(device))
     except KernelFault as fault:
         return Failure(Status(fault.status), fault.detail)
     except DeviceError as error:
         return Failure(Status.CRASHED, str(error))
-    output, outside = runs[0]
-    mismatch = compare(output, operands, outside)
-    if mismatch is not None:
-        return Failure(Status.WRONG, str(mismatch))
-    for again, outside in runs[1:]:
-        changed = int(np.count_nonzero(again != output)) + outside
+
+
+def proved(
+    device: Device,
+    kernel: Kernel,
+    launch: Launch,
+    operands: Operands,
+    padding: int,
+    arrays: Arrays,
+    memory: Memory,
+) -> Proof | Failure:
+    """`verify` on these operands, which are of `arrays`; `memory` is `device`'s. Raises DeviceError, KernelFault."""
+    placed = _Placed(operands, launch, padding, arrays, memory)
+    first: Array | None = None
+    for _ in range(2 if launch.workspace_bytes else 1):
+        placed.poison_c()
+        device.launch(kernel, launch, placed.binding)
+        output, outside = placed.output()
+        mismatch = compare(output, operands, outside, arrays)
+        if mismatch is not None:
+            return Failure(Status.WRONG, str(mismatch))
+        changed = 0 if first is None else int((output != first).sum())
         if changed:
             return Failure(Status.WRONG, f"{changed} elements differ when the same workspace is used again")
-    difference = bf16_values(output).astype(np.float64) - operands.expected
-    return Proof(problem, float(np.linalg.norm(difference) / np.linalg.norm(operands.expected)))
+        first = output + 0  # a copy
+    exact = operands.answer.exact
+    error = arrays.decoded(first, operands.problem.operation.c_dtype) - exact
+    return Proof(operands.problem, arrays.norm(error) / arrays.norm(exact))
 
 
-def compare(output: npt.NDArray[np.uint16], operands: Operands, outside: int = 0) -> Mismatch | None:
-    """The difference between bf16 bits `output` [m,n] and what they must be; None when every element is right."""
-    values = bf16_values(output).astype(np.float64)
-    with np.errstate(invalid="ignore"):
-        right = np.abs(values - operands.expected) <= operands.tolerance
-    wrong = right.size - int(np.count_nonzero(right))
-    if not wrong and not outside:
-        return None
-    row, column = np.unravel_index(int(np.argmin(right)), right.shape)
-    return Mismatch(
-        elements=right.size,
-        wrong=wrong,
-        unwritten=int(np.count_nonzero(output == POISON)),
-        outside=outside,
-        first=(int(row), int(column)) if wrong else None,
-        got=float(values[row, column]),
-        expected=float(operands.expected[row, column]),
-    )
+class _Placed:
+    """One problem in device memory; `binding` has what the launch takes of it. The arrays live as long as this does."""
+
+    def __init__(self, operands: Operands, launch: Launch, padding: int, arrays: Arrays, memory: Memory) -> None:
+        problem = operands.problem
+        self._memory, self._arrays = memory, arrays
+        self._m, self._n, self._row = problem.m, problem.n, problem.n + padding
+        self._dtype = problem.operation.c_dtype
+        self._c = arrays.filled(self._m * self._row + GUARD_ELEMENTS, self._dtype.poison_bits, self._dtype)
+        tensors = {"c": self._c}
+        for name, operand in operands_of(problem.operation).items():
+            if name in operands.stored:
+                tensors[name] = padded(operands.stored[name], padding, operand.dtype, arrays)
+        if launch.workspace_bytes:
+            tensors["workspace"] = _workspace(launch.workspace_bytes, arrays)
+        self._tensors = tensors
+        buffers = {name: memory.place(tensor) for name, tensor in tensors.items()}
+        self._c_buffer = buffers["c"]
+        given: dict[str, Buffer | int] = {**buffers, **problem.numbers(padding)}
+        self.binding = launch.bound(given)
+
+    def poison_c(self) -> None:
+        """C and the guard behind it hold what no kernel writes."""
+        self._c[:] = self._dtype.poison_bits
+        self._memory.send(self._c_buffer, self._c)
+
+    def output(self) -> tuple[Array, int]:
+        """C [m,n] as bits after a launch, and how many elements were written around it."""
+        self._memory.fetch(self._c_buffer, self._c)
+        rows = self._c[: self._m * self._row].reshape(self._m, self._row)[:, : self._n]
+        poison = self._dtype.poison_bits
+        return rows, int((self._c != poison).sum()) - int((rows != poison).sum())
 
 
-class _Run:
-    """One problem in device memory, ready to be launched on."""
-
-    def __init__(
-        self, device: Device, kernel: Kernel, launch: Launch, problem: Problem, padding: int, operands: Operands
-    ) -> None:
-        self._device, self._kernel, self._launch = device, kernel, launch
-        self._problem, self._padding = problem, padding
-        m, n, k = problem.m, problem.n, problem.k
-        sizes = {"m": m, "n": n, "k": k, "lda": k + padding, "ldb": k + padding, "ldc": n + padding}
-        self._c = device.allocate(self._poisoned().nbytes)
-        pointers = {
-            "a": self._placed(padded(operands.a, padding)),
-            "bt": self._placed(padded(operands.bt, padding)),
-            "c": self._c,
-            "bias": None if operands.bias is None else self._placed(operands.bias),
-            "workspace": self._workspace(),
-        }
-        self._binding = {name: value for name, value in (pointers | sizes).items() if launch.takes(name)}
-
-    def outputs(self) -> list[tuple[npt.NDArray[np.uint16], int]]:
-        """C [m,n] as bf16 bits, and how many elements were written outside it, of each launch."""
-        return [self._output() for _ in range(2 if self._launch.workspace_bytes else 1)]
-
-    def _output(self) -> tuple[npt.NDArray[np.uint16], int]:
-        m, n = self._problem.m, self._problem.n
-        result = self._poisoned()
-        self._device.write(self._c, result)
-        self._device.launch(self._kernel, self._launch, self._binding)
-        self._device.read(self._c, result)
-        rows = result[: m * (n + self._padding)].reshape(m, n + self._padding)
-        written = int(np.count_nonzero(result != POISON)) - int(np.count_nonzero(rows[:, :n] != POISON))
-        return rows[:, :n], written
-
-    def _poisoned(self) -> npt.NDArray[np.uint16]:
-        """What C holds before a launch: its rows, and a guard behind them."""
-        size = self._problem.m * (self._problem.n + self._padding) + GUARD_ELEMENTS
-        return np.full(size, POISON, dtype=np.uint16)
-
-    def _workspace(self) -> Buffer | None:
-        """Zero counters, then NaN."""
-        if not self._launch.workspace_bytes:
-            return None
-        content = np.full(-(-self._launch.workspace_bytes // 2), POISON, np.uint16)
-        content[: WORKSPACE_COUNTER_BYTES // 2] = 0
-        return self._placed(content)
-
-    def _placed(self, data: npt.NDArray[np.uint16]) -> Buffer:
-        buffer = self._device.allocate(data.nbytes)
-        self._device.write(buffer, data)
-        return buffer
+def _workspace(size_bytes: int, arrays: Arrays) -> Array:
+    """Zero counters, then NaN, as words of float32."""
+    words = arrays.filled(-(-size_bytes // F32.bytes), F32.poison_bits, F32)
+    words[: WORKSPACE_COUNTER_BYTES // F32.bytes] = 0
+    return words
 
 
-def padded(rows: npt.NDArray[np.uint16], padding: int) -> npt.NDArray[np.uint16]:
-    """The rows of a matrix [r,c] one after another, `padding` NaNs between them and none behind the last."""
-    wide = np.pad(rows, ((0, 0), (0, padding)), constant_values=POISON)
-    return wide.reshape(-1)[: wide.size - padding]
+def padded(stored: Array, padding: int, dtype: Dtype, arrays: Arrays) -> Array:
+    """The rows of a matrix one after another, `padding` NaNs between them and none behind the last; a vector is one
+    row."""
+    *rows, columns = stored.shape
+    count = rows[0] if rows else 1
+    wide = arrays.filled(count * (columns + padding), dtype.poison_bits, dtype)
+    wide.reshape(count, columns + padding)[:, :columns] = stored
+    return wide[: len(wide) - padding]

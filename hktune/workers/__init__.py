@@ -1,1 +1,1 @@
-"""Processes that compile, prove or own a GPU, each of which may die alone. May touch what the tuning rooms do not."""
+"""Processes that compile, prove or own a GPU. May import core, objects, space, template and all seams."""

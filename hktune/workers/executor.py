@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Protocol
 
 from hktune.core.attended import attended_s
-from hktune.core.config import Config
+from hktune.core.candidate import Candidate
 from hktune.core.errors import MachineError
 from hktune.core.outcome import Failure, Status
 from hktune.measure.stopwatch import Attempt
 from hktune.workers.processes import Worker, WorkerBroke, WorkerDied, start_worker
 
-Prove = Callable[[Config], Attempt]
+Prove = Callable[[Candidate], Attempt]
 
 START_DEADLINE_S = 180.0
 """For a worker to be ready: it imports numpy and finds its compiler, on a machine that may be busy."""
@@ -47,6 +47,11 @@ class Limits:
         return self.memory_bytes or min(MEMORY_BYTES, memory_there_bytes() // workers)
 
 
+def failed(candidate: Candidate, failure: Failure) -> Attempt:
+    """An attempt that came to nothing."""
+    return Attempt(candidate.config, failure, operation=candidate.operation)
+
+
 NO_LIMITS_ASKED = Limits()
 
 _CONTAINER_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
@@ -62,31 +67,40 @@ def memory_there_bytes() -> int:
 
 
 class Executor(Protocol):
-    """Where variants are compiled and proved.
+    """Where variants are compiled and proved. One thread drives an executor.
 
-    `submit` never blocks and takes at most `capacity` configs at once; `collect` returns what has finished, waiting up
-    to `timeout_s` for a first one. A config whose workers died or overran its deadline comes back as a failed Attempt.
-    Both raise HktuneError, as a worker did, for what no config is to blame for.
+    Every candidate that was submitted comes back from `collect` once, in any order. What goes wrong with it (it does
+    not compile, it is wrong, its worker died or overran the deadline) is its Attempt's failure, and costs no other.
+    `submit` and `collect` raise HktuneError, as a worker did, for what no candidate is to blame for. Then the run is
+    over.
     """
 
     capacity: int
+    """So many configs may be in hand at once; it does not change."""
 
     @property
-    def pending(self) -> int: ...
+    def pending(self) -> int:
+        """Configs that were submitted and have not come back."""
 
-    def submit(self, config: Config) -> None: ...
+    def submit(self, candidate: Candidate) -> None:
+        """Take `candidate` in hand and wait for nothing. Only while `pending` is below `capacity`."""
 
-    def collect(self, timeout_s: float) -> list[Attempt]: ...
+    def collect(self, timeout_s: float) -> list[Attempt]:
+        """What has finished, waiting up to `timeout_s` for a first one; nothing, and at once, when none is pending.
 
-    def close(self) -> None: ...
+        It may come back with nothing before the time is up: a worker said that it is ready, or was replaced.
+        """
+
+    def close(self) -> None:
+        """End all workers and what they have in hand. May be called twice; nothing else may be called after it."""
 
 
 @dataclass
 class _Slot:
     """One worker and what it has in hand: `until` (attended_s) is when that is overdue."""
 
-    worker: Worker
-    config: Config | None = None
+    worker: Worker[Candidate, Attempt]
+    candidate: Candidate | None = None
     until: float = 0.0
     timed: bool = False
     deaths: int = 0
@@ -96,7 +110,7 @@ class LocalExecutor:
     """Executor over this machine's processes, one single-threaded worker each.
 
     `make_prove` is called once in every worker, so it must be picklable; it returns the function that the worker
-    applies to configs. `deadline_s` bounds one config from when its worker is ready to the result; a worker past it is
+    applies to candidates. `deadline_s` bounds one from when its worker is ready to the result; a worker past it is
     killed. `memory_bytes` bounds each worker (see `start_worker`). A worker that dies is replaced.
     """
 
@@ -118,17 +132,17 @@ class LocalExecutor:
 
     @property
     def pending(self) -> int:
-        return sum(slot.config is not None for slot in self._slots)
+        return sum(slot.candidate is not None for slot in self._slots)
 
-    def submit(self, config: Config) -> None:
-        slot = next(slot for slot in self._slots if slot.config is None)
+    def submit(self, candidate: Candidate) -> None:
+        slot = next(slot for slot in self._slots if slot.candidate is None)
         if not slot.worker.is_alive:
             self._replace(slot)
         slot.deaths = 0
-        self._give(slot, config)
+        self._give(slot, candidate)
 
     def collect(self, timeout_s: float) -> list[Attempt]:
-        busy = [slot for slot in self._slots if slot.config is not None]
+        busy = [slot for slot in self._slots if slot.candidate is not None]
         if not busy:
             return []
         now_s = attended_s()
@@ -141,31 +155,30 @@ class LocalExecutor:
         for slot in self._slots:
             slot.worker.stop()
 
-    def _start(self) -> Worker:
+    def _start(self) -> Worker[Candidate, Attempt]:
         return start_worker(self._make_prove, memory_bytes=self._memory_bytes)
 
     def _replace(self, slot: _Slot) -> None:
         slot.worker.stop()
         slot.worker = self._start()
 
-    def _give(self, slot: _Slot, config: Config) -> None:
-        slot.config, slot.timed = config, slot.worker.ready
+    def _give(self, slot: _Slot, candidate: Candidate) -> None:
+        slot.candidate, slot.timed = candidate, slot.worker.ready
         slot.until = attended_s() + (self._deadline_s if slot.timed else START_DEADLINE_S)
-        slot.worker.send(config)
+        slot.worker.send(candidate)
 
     def _result(self, slot: _Slot) -> Attempt | None:
         """What the worker has to say: its attempt, a failure in its place, or nothing yet."""
-        config = slot.config
-        assert config is not None
+        candidate = slot.candidate
+        assert candidate is not None
         try:
             if slot.worker.heard():
-                slot.config = None
-                attempt: Attempt = slot.worker.receive()
-                return attempt
+                slot.candidate = None
+                return slot.worker.receive()
         except WorkerBroke as defect:
-            return Attempt(config, Failure(Status.CRASHED, f"in the worker: {defect}"))
+            return failed(candidate, Failure(Status.CRASHED, f"in the worker: {defect}"))
         except WorkerDied as died:
-            return self._after_death(slot, config, died)
+            return self._after_death(slot, candidate, died)
         if slot.worker.ready and not slot.timed:
             self._failed_starts = 0
             slot.timed, slot.until = True, attended_s() + self._deadline_s
@@ -174,12 +187,12 @@ class LocalExecutor:
         if not slot.timed:
             raise MachineError(f"a worker was not ready after {START_DEADLINE_S:.0f} s: use fewer --workers")
         self._replace(slot)
-        slot.config = None
-        return Attempt(
-            config, Failure(Status.TIMEOUT, f"no result after {self._deadline_s:g} s; the worker was replaced")
+        slot.candidate = None
+        return failed(
+            candidate, Failure(Status.TIMEOUT, f"no result after {self._deadline_s:g} s; the worker was replaced")
         )
 
-    def _after_death(self, slot: _Slot, config: Config, died: WorkerDied) -> Attempt | None:
+    def _after_death(self, slot: _Slot, candidate: Candidate, died: WorkerDied) -> Attempt | None:
         """Replace the worker and try its config again, unless one of them has failed too often."""
         if slot.worker.ready:
             slot.deaths += 1
@@ -192,7 +205,7 @@ class LocalExecutor:
             )
         self._replace(slot)
         if slot.deaths < DEATHS_MAX:
-            self._give(slot, config)
+            self._give(slot, candidate)
             return None
-        slot.config = None
-        return Attempt(config, Failure(Status.CRASHED, f"{died}, and so did the next one"))
+        slot.candidate = None
+        return failed(candidate, Failure(Status.CRASHED, f"{died}, and so did the next one"))

@@ -109,8 +109,9 @@ class Serving:
         """`attempt` with its error, or with why it is wrong. Raises KernelFault, DeviceError."""
         error = 0.0
         kernel = self.kernel(attempt)
-        for proof in self._template.proof_problems(attempt.config):
-            launch = self._template.launch(attempt.config, proof.problem)
+        template = self._template.for_operation(attempt.operation)
+        for proof in template.proof_problems(attempt.config):
+            launch = template.launch(attempt.config, proof.problem)
             outcome = verify_on_device(self.device, kernel, launch, proof, self._service.seed)
             if isinstance(outcome, Failure):
                 return replace(attempt, failure=replace(outcome, detail=f"{proof}: {outcome.detail}"))
@@ -118,7 +119,7 @@ class Serving:
         return replace(attempt, relative_error=error)
 
     def _load(self, attempt: Attempt) -> Kernel:
-        code = built_again(self._template, self._compiler, attempt.config, attempt.object_sha256)
+        code = built_again(self._template, self._compiler, attempt.candidate, attempt.object_sha256)
         if isinstance(code, str):
             raise DeviceError(f"{attempt.config.id} cannot be built again to the same bytes: clear the object cache")
         return self.device.load(code.data, code.symbol)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from hktune.core.attended import attended_s
-from hktune.core.config import Config
+from hktune.core.candidate import Candidate
 from hktune.core.errors import DeviceError
 from hktune.core.outcome import Failure, Source, Status, Timing
 from hktune.core.problem import Problem
@@ -78,7 +78,7 @@ Serve = Callable[[Request | None], Answer]
 class Reproduce(Protocol):
     """The command line that shows a config's failure again."""
 
-    def __call__(self, config: Config, problem: Problem | None) -> str: ...
+    def __call__(self, candidate: Candidate, problem: Problem | None) -> str: ...
 
 
 @dataclass
@@ -123,7 +123,7 @@ class GpuWorker:
         self._make_serve = make_serve
         self._deadline_s = deadline_s
         self._open_deadline_s = open_deadline_s
-        self._worker: Worker | None = None
+        self._worker: Worker[Request | None, Answer] | None = None
         self._busy_before_s = 0.0  # of workers that are gone
         self._busy_here_s = 0.0
         self._interrupted = threading.Event()
@@ -209,12 +209,11 @@ class GpuWorker:
                 self.check_interrupt()
                 if attended_s() >= until:
                     return Failure(Status.TIMEOUT, f"no answer after {deadline_s:.0f} s; the worker was replaced")
-            answer: Answer = worker.receive()
+            return worker.receive()
         except WorkerBroke as defect:
             return Failure(Status.CRASHED, f"in the worker: {defect}")
         finally:
             self.usage.asked_s += time.monotonic() - started_s
-        return answer
 
     def _replace_next_time(self) -> None:
         self.close()
@@ -232,57 +231,57 @@ class ContainedStopwatch:
 
     worker: GpuWorker
     reproduce: Reproduce
-    quarantine: dict[str, Failure] = field(default_factory=dict)
+    quarantine: dict[Candidate, Failure] = field(default_factory=dict)
     source: Source = Source.MEASURED
 
     def prove(self, attempt: Attempt) -> Attempt:
         """Prove what was compiled."""
         if attempt.failure:
             return attempt
-        answer = self._asked(Prove(attempt), attempt.config, None)
+        answer = self._asked(Prove(attempt), attempt.candidate, None)
         assert isinstance(answer, (Attempt, Failure))
         return replace(attempt, failure=answer) if isinstance(answer, Failure) else answer
 
     def time(self, attempt: Attempt, problem: Problem) -> Timing | Failure:
         """See Stopwatch."""
-        answer = self._asked(Screen(attempt, problem), attempt.config, problem)
+        answer = self._asked(Screen(attempt, problem), attempt.candidate, problem)
         assert isinstance(answer, (Timing, Failure))
         return answer
 
     def _asked(
-        self, request: Prove | Screen, config: Config, problem: Problem | None
+        self, request: Prove | Screen, candidate: Candidate, problem: Problem | None
     ) -> Attempt | Timing | Failure | Confirmation:
         """The answer about one config, which is quarantined when that cost the worker, and asked about no more."""
-        if config.id in self.quarantine:
-            return self.quarantine[config.id]
+        if candidate in self.quarantine:
+            return self.quarantine[candidate]
         lost_before = self.worker.usage.workers_lost
         answer = self.worker.ask(request)
         if isinstance(answer, Failure) and self.worker.usage.workers_lost > lost_before:
-            return self._quarantined(config, problem, answer)
+            return self._quarantined(candidate, problem, answer)
         return answer
 
     def confirm(self, attempts: Sequence[Attempt], problem: Problem) -> Confirmation:
         """Finalists in the same rounds. When one of them costs the worker, each is tried alone, the culprits are
         quarantined, and the others are measured again, together, from the start."""
-        sound = [attempt for attempt in attempts if attempt.config.id not in self.quarantine]
+        sound = [attempt for attempt in attempts if attempt.candidate not in self.quarantine]
         answer = self.worker.ask(Confirm(tuple(sound), problem)) if sound else Confirmation((), {})
         if isinstance(answer, Failure):
             for attempt in sound:
                 alone = self.worker.ask(Confirm((attempt,), problem))
                 if isinstance(alone, Failure):
-                    self._quarantined(attempt.config, problem, alone)
-            if all(attempt.config.id not in self.quarantine for attempt in sound):
+                    self._quarantined(attempt.candidate, problem, alone)
+            if all(attempt.candidate not in self.quarantine for attempt in sound):
                 return Confirmation(tuple(answer for _ in attempts), {})  # only together: nobody to blame
             return self.confirm(attempts, problem)
         assert isinstance(answer, Confirmation)
-        by_config = dict(zip((attempt.config.id for attempt in sound), answer.finalists, strict=True))
-        outcomes: Mapping[str, Timing | Failure] = {**self.quarantine, **by_config}
-        return Confirmation(tuple(outcomes[attempt.config.id] for attempt in attempts), answer.rivals)
+        by_candidate = dict(zip((attempt.candidate for attempt in sound), answer.finalists, strict=True))
+        outcomes: Mapping[Candidate, Timing | Failure] = {**self.quarantine, **by_candidate}
+        return Confirmation(tuple(outcomes[attempt.candidate] for attempt in attempts), answer.rivals)
 
-    def _quarantined(self, config: Config, problem: Problem | None, failure: Failure) -> Failure:
-        detail = f"{failure.detail}; quarantined, reproduce: {self.reproduce(config, problem)}"
-        self.quarantine[config.id] = Failure(failure.status, detail, quarantined=True)
-        return self.quarantine[config.id]
+    def _quarantined(self, candidate: Candidate, problem: Problem | None, failure: Failure) -> Failure:
+        detail = f"{failure.detail}; quarantined, reproduce: {self.reproduce(candidate, problem)}"
+        self.quarantine[candidate] = Failure(failure.status, detail, quarantined=True)
+        return self.quarantine[candidate]
 
 
 class GpuExecutor:
@@ -300,8 +299,8 @@ class GpuExecutor:
     def pending(self) -> int:
         return self._compiling.pending
 
-    def submit(self, config: Config) -> None:
-        self._compiling.submit(config)
+    def submit(self, candidate: Candidate) -> None:
+        self._compiling.submit(candidate)
 
     def collect(self, timeout_s: float) -> list[Attempt]:
         self._stopwatch.worker.check_interrupt()

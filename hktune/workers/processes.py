@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing import connection, resource_tracker
 from multiprocessing.context import SpawnProcess
-from typing import Any
+from typing import Generic, TypeVar
 
 from hktune.core.errors import HktuneError, MachineError
 from hktune.core.guard import end_marked, mark
@@ -26,6 +26,12 @@ from hktune.core.interruption import SIGNALS, held_back, ignore_from_now_on
 _SINGLE_THREADED = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 # Starting a process changes the environment for a moment, and reaps whatever other child has died.
 _PROCESSES = threading.Lock()
+
+
+Question = TypeVar("Question")
+Answer = TypeVar("Answer")
+Serve = Callable[[Question], Answer]
+"""What a worker does with each question."""
 
 
 class WorkerDied(Exception):
@@ -46,16 +52,23 @@ class WorkerBroke(Exception):
 
 
 @dataclass(frozen=True)
-class _Said:
-    """One message of a worker: ready (all None), an answer, an error to raise, or what a defect said."""
-
-    answer: Any = None
-    error: HktuneError | None = None
-    broke: str | None = None
-    ready: bool = False
+class _Ready:
+    """A worker's first message, if it can begin."""
 
 
-class Worker:
+@dataclass(frozen=True)
+class _Answered(Generic[Answer]):
+    answer: Answer
+
+
+@dataclass(frozen=True)
+class _Failed:
+    """What came in an answer's place: an error to raise, or what a defect said."""
+
+    error: HktuneError | str
+
+
+class Worker(Generic[Question, Answer]):
     """A child process that applies one function to what comes through its pipe. One thread at a time."""
 
     def __init__(self, process: SpawnProcess, pipe: connection.Connection, environment: dict[str, str]) -> None:
@@ -63,7 +76,7 @@ class Worker:
         self.ready = False
         self._process = process
         self._environment = environment
-        self._said: _Said | None = None
+        self._said: _Answered[Answer] | _Failed | None = None
 
     @property
     def pid(self) -> int:
@@ -75,7 +88,7 @@ class Worker:
         with _PROCESSES:
             return self._process.is_alive()
 
-    def send(self, question: Any) -> None:
+    def send(self, question: Question) -> None:
         """Ask; where the worker is gone, `heard` says so."""
         try:
             self.pipe.send(question)
@@ -89,24 +102,22 @@ class Worker:
             try:
                 if not self.pipe.poll(max(0.0, until - time.monotonic())):
                     return False
-                said: _Said = self.pipe.recv()
+                said: _Ready | _Answered[Answer] | _Failed = self.pipe.recv()
             except (EOFError, OSError):
                 raise WorkerDied(self._exit_code()) from None
-            if said.ready:
+            if isinstance(said, _Ready):
                 self.ready = True
             else:
                 self._said = said
         return True
 
-    def receive(self) -> Any:
+    def receive(self) -> Answer:
         """The answer that was heard. Raises HktuneError as the worker did, and WorkerBroke."""
         said, self._said = self._said, None
         assert said is not None, "nothing was heard"
-        if said.error is not None:
-            raise said.error
-        if said.broke is not None:
-            raise WorkerBroke(said.broke)
-        return said.answer
+        if isinstance(said, _Answered):
+            return said.answer
+        raise said.error if isinstance(said.error, HktuneError) else WorkerBroke(said.error)
 
     def stop(self) -> None:
         """End the process and what it started, whatever they do."""
@@ -124,8 +135,8 @@ class Worker:
 
 
 def start_worker(
-    make_serve: Callable[[], Callable[[Any], Any]], single_threaded: bool = True, memory_bytes: int | None = None
-) -> Worker:
+    make_serve: Callable[[], Serve[Question, Answer]], single_threaded: bool = True, memory_bytes: int | None = None
+) -> Worker[Question, Answer]:
     """A new process that calls `make_serve` (picklable) once, and what it returned on everything that is sent.
 
     It may have `memory_bytes` of memory of its own (None: no limit), and so may each process that it starts. Workers
@@ -155,7 +166,7 @@ def start_worker(
 
 
 def _serve(
-    make_serve: Callable[[], Callable[[Any], Any]], pipe: connection.Connection, memory_bytes: int | None
+    make_serve: Callable[[], Serve[Question, Answer]], pipe: connection.Connection, memory_bytes: int | None
 ) -> None:
     """A worker's life: questions in, answers out, until the other end closes."""
     ignore_from_now_on()  # the parent ends its workers; until here, while this process began, signals were held back
@@ -164,25 +175,25 @@ def _serve(
         least = memory_bytes if most == resource.RLIM_INFINITY else min(memory_bytes, most)
         resource.setrlimit(resource.RLIMIT_DATA, (least, most))
     try:
-        made: list[Callable[[Any], Any]] = []
-        failed = _said(lambda _: made.append(make_serve()), None)
-        pipe.send(_Said(ready=True) if made else failed)
+        made: list[Serve[Question, Answer]] = []
+        begun = _said(lambda _: made.append(make_serve()), None)
+        pipe.send(_Ready() if made else begun)
         while made:
             pipe.send(_said(made[0], pipe.recv()))
     except (EOFError, OSError):
         return  # nobody is there to be told
 
 
-def _said(serve: Callable[[Any], Any], question: Any) -> _Said:
+def _said(serve: Serve[Question, Answer], question: Question) -> _Answered[Answer] | _Failed:
     try:
-        return _Said(answer=serve(question))
+        return _Answered(serve(question))
     except HktuneError as error:
-        return _Said(error=error)
+        return _Failed(error)
     except MemoryError as error:
-        return _Said(error=MachineError(f"a worker ran out of memory ({error}): raise --worker-memory"))
+        return _Failed(MachineError(f"a worker ran out of memory ({error}): raise --worker-memory"))
     except OSError as error:
         said = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        return _Said(error=MachineError(f"a worker could not go on ({said}): mend that and run again"))
+        return _Failed(MachineError(f"a worker could not go on ({said}): mend that and run again"))
     except Exception as error:  # a defect met with one question must not cost the others
         traceback.print_exc()
-        return _Said(broke=f"{type(error).__name__}: {error}"[:400])
+        return _Failed(f"{type(error).__name__}: {error}"[:400])

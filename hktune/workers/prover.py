@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from hktune.compile.compiler import Compiler
 from hktune.core.arch import Arch, arch_named
 from hktune.core.attended import attended_s
+from hktune.core.candidate import Candidate
 from hktune.core.config import Config
 from hktune.core.outcome import Failure, Status
 from hktune.core.problem import Problem, ProofProblem
@@ -25,7 +26,7 @@ DEADLINE_S = 120.0
 
 @dataclass(frozen=True)
 class Prover:
-    """Config -> Attempt on the emulated device, within `deadline_s` a config. Raises only what stops the whole run
+    """Candidate -> Attempt on the emulated device, within `deadline_s` each. Raises only what stops the whole run
     (MachineError)."""
 
     template: Template
@@ -34,13 +35,13 @@ class Prover:
     seed: int
     deadline_s: float = DEADLINE_S
 
-    def __call__(self, config: Config) -> Attempt:
+    def __call__(self, candidate: Candidate) -> Attempt:
         started, until = time.monotonic(), attended_s() + self.deadline_s
-        code = self.compiler.compile(self.template.render(config), self.deadline_s)
-        attempt = attempted(config, code, self.compiler.identity)
+        code = compiled(self.template, self.compiler, candidate, self.deadline_s)
+        attempt = attempted(candidate, code, self.compiler.identity)
         if isinstance(code, Failure):
             return attempt
-        record = over_budget(code, arch_named(self.template.arch)) or self._proved(code, config, until)
+        record = over_budget(code, arch_named(self.template.arch)) or self._proved(code, candidate, until)
         return replace(
             attempt,
             failure=record.failure,
@@ -51,22 +52,23 @@ class Prover:
 
     def on(self, config: Config, problem: Problem) -> Proof | Failure:
         """The proof of `config` on a problem of one's own, after those of the template."""
-        code = self.compiler.compile(self.template.render(config), self.deadline_s)
+        candidate = Candidate(config, self.template.code_operation(problem.operation))
+        code = compiled(self.template, self.compiler, candidate, self.deadline_s)
         if isinstance(code, Failure):
             return code
         own = ProofLaunch(ProofProblem(problem), self.template.launch(config, problem))
-        return prove_one(code.data, self.task(code, config), own, attended_s() + self.deadline_s)
+        return prove_one(code.data, self.task(code, candidate), own, attended_s() + self.deadline_s)
 
-    def task(self, code: CodeObject, config: Config) -> ProofTask:
-        """All that the proofs of `code`, the object of `config`, are handed beside its bytes."""
-        template = self.template
+    def task(self, code: CodeObject, candidate: Candidate) -> ProofTask:
+        """All that the proofs of `code`, the object of `candidate`, are handed beside its bytes."""
+        template, config = self.template.for_operation(candidate.operation), candidate.config
         proofs = template.proof_problems(config)
         launches = [ProofLaunch(what, template.launch(config, what.problem)) for what in proofs]
         facts = (arch_named(template.arch), code.resources, template.tile(config))
         return ProofTask(code.sha256, code.symbol, *facts, tuple(launches), self.seed)
 
-    def _proved(self, code: CodeObject, config: Config, until: float) -> Record:
-        task = self.task(code, config)
+    def _proved(self, code: CodeObject, candidate: Candidate, until: float) -> Record:
+        task = self.task(code, candidate)
         key = self.records.key(task)
         record = self.records.get(key)
         if record is None:
@@ -88,38 +90,44 @@ def _record(code: CodeObject, task: ProofTask, until: float) -> Record:
 
 @dataclass(frozen=True)
 class CompileOnly:
-    """Config -> Attempt, as far as a processor without the device can take it. Raises MachineError."""
+    """Candidate -> Attempt, as far as a processor without the device can take it. Raises MachineError."""
 
     template: Template
     compiler: Compiler
     deadline_s: float = COMPILE_DEADLINE_S
 
-    def __call__(self, config: Config) -> Attempt:
-        code = self.compiler.compile(self.template.render(config), self.deadline_s)
-        attempt = attempted(config, code, self.compiler.identity)
+    def __call__(self, candidate: Candidate) -> Attempt:
+        code = compiled(self.template, self.compiler, candidate, self.deadline_s)
+        attempt = attempted(candidate, code, self.compiler.identity)
         record = None if isinstance(code, Failure) else over_budget(code, arch_named(self.template.arch))
         return replace(attempt, failure=record.failure) if record else attempt
 
 
-def built_again(template: Template, compiler: Compiler, config: Config, sha256: str | None) -> CodeObject | str:
-    """The code object of `config` whose bytes `sha256` names, or what compiling came to instead: why it failed, or the
-    sha256 of other bytes."""
-    code = compiler.compile(template.render(config), COMPILE_DEADLINE_S)
+def compiled(template: Template, compiler: Compiler, candidate: Candidate, deadline_s: float) -> CodeObject | Failure:
+    """The code object of `candidate`. Raises InputError for an operation that `template` cannot do."""
+    return compiler.compile(template.for_operation(candidate.operation).render(candidate.config), deadline_s)
+
+
+def built_again(template: Template, compiler: Compiler, candidate: Candidate, sha256: str | None) -> CodeObject | str:
+    """The code object of `candidate` whose bytes `sha256` names, or what compiling came to instead: why it failed, or
+    the sha256 of other bytes."""
+    code = compiled(template, compiler, candidate, COMPILE_DEADLINE_S)
     if isinstance(code, Failure):
         return code.detail
     return code if code.sha256 == sha256 else code.sha256
 
 
-def attempted(config: Config, code: CodeObject | Failure, compiler: str) -> Attempt:
-    """The attempt that compiling `config` came to."""
+def attempted(candidate: Candidate, code: CodeObject | Failure, compiler: str) -> Attempt:
+    """The attempt that compiling `candidate` came to."""
     if isinstance(code, Failure):
-        return Attempt(config, code, compiler=compiler)
+        return Attempt(candidate.config, code, compiler=compiler, operation=candidate.operation)
     return Attempt(
-        config,
+        candidate.config,
         object_sha256=code.sha256,
         resources=code.resources,
         compiler=code.compiler,
         compile_s=code.compile_s,
+        operation=candidate.operation,
     )
 
 

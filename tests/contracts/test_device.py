@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from hktune.core.bf16 import bf16_bits, bf16_values
+from hktune.core.dtype import BF16
 from hktune.core.errors import DeviceError
 from hktune.core.launch import Argument, Launch
 from hktune.device.device import Device
@@ -19,7 +19,7 @@ from hktune.device.emulated import EmulatedDevice
 from hktune.device.hip import HipDevice
 
 CODE = (Path(__file__).parents[1] / "recorded" / "naive_gemm" / "naive_gemm.hsaco").read_bytes()
-POINTERS = tuple(Argument(name, "pointer") for name in ("a", "bt", "c"))
+POINTERS = tuple(Argument(name, "pointer") for name in ("a", "b", "c"))
 SIZES = (Argument("n", "u32"), Argument("k", "u32"))
 M, N, K = 3, 70, 33
 LAUNCH = Launch((2, M, 1), (64, 1, 1), 0, POINTERS + SIZES)
@@ -45,14 +45,14 @@ def place(device: Device, request: pytest.FixtureRequest) -> Callable[[torch.Ten
 def operands() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """bf16 bits of A and Bt, and their product in float32."""
     rng = np.random.default_rng(7)
-    a, bt = (bf16_bits(rng.standard_normal(shape).astype(np.float32)) for shape in ((M, K), (N, K)))
-    return a, bt, bf16_values(a) @ bf16_values(bt).T
+    a, bt = (BF16.bits(rng.standard_normal(shape).astype(np.float32)) for shape in ((M, K), (N, K)))
+    return a, bt, BF16.values(a) @ BF16.values(bt).T
 
 
 def bound(device: Device, a: np.ndarray, bt: np.ndarray) -> dict[str, object]:
     """A binding of fresh buffers; C starts as NaN."""
     binding: dict[str, object] = {"n": N, "k": K}
-    for name, data in (("a", a), ("bt", bt), ("c", np.full((M, N), 0x7FC0, np.uint16))):
+    for name, data in (("a", a), ("b", bt), ("c", np.full((M, N), 0x7FC0, np.uint16))):
         buffer = device.allocate(data.nbytes)
         device.write(buffer, data)
         binding[name] = buffer
@@ -112,7 +112,7 @@ class TestDevice:
         device.synchronize()
         found = np.zeros((M, N), np.uint16)
         device.read(binding["c"], found)  # type: ignore[arg-type]
-        np.testing.assert_allclose(bf16_values(found), exact, rtol=2**-7, atol=2**-7)
+        np.testing.assert_allclose(BF16.values(found), exact, rtol=2**-7, atol=2**-7)
 
     def test_a_kernel_stays_loaded_and_launches_repeat(self, device: Device) -> None:
         a, bt, _ = operands()
@@ -134,7 +134,7 @@ class TestDevice:
     ) -> None:
         a, bt = (torch.randn(rows, K).to(torch.bfloat16) for rows in (M, N))
         c = torch.full((M, N), float("nan"), dtype=torch.bfloat16)
-        binding = {name: device.borrow(place(tensor)) for name, tensor in (("a", a), ("bt", bt), ("c", c))}
+        binding = {name: device.borrow(place(tensor)) for name, tensor in (("a", a), ("b", bt), ("c", c))}
         assert binding["a"].size_bytes == 2 * M * K
         device.launch(device.load(CODE, "naive_gemm"), LAUNCH, {**binding, "n": N, "k": K})
         device.synchronize()
@@ -186,7 +186,7 @@ class TestDevice:
     @pytest.mark.parametrize(
         ("launch", "binding"),
         [
-            (LAUNCH, {"bt": None}),
+            (LAUNCH, {"b": None}),
             (LAUNCH, {"more": 1}),
             (LAUNCH, {"n": "buffer"}),
             (LAUNCH, {"a": 4096}),

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 
 import pytest
 
+from hktune.core.candidate import Candidate
 from hktune.core.config import Config
 from hktune.core.outcome import Failure, Status, Timing
 from hktune.core.problem import Problem
 from hktune.core.settings import Settings
 from hktune.device.cuda import CudaDevice
 from hktune.measure.stopwatch import Attempt
-from hktune.tuning.bench import GpuBench
+from hktune.tuning.benches import GpuBench
 from hktune.workers.gpu_service import GpuService
 from hktune.workers.gpu_worker import Answer, ContainedStopwatch, GpuWorker, Request, Serve
 
@@ -105,7 +106,7 @@ def stopwatch(bench: GpuBench) -> Iterator[ContainedStopwatch]:
 
 
 def compiled(bench: GpuBench, does: str) -> Attempt:
-    attempt = bench()(Config({"does": does}))
+    attempt = bench()(Candidate(Config({"does": does})))
     assert attempt.failure is None, attempt.failure
     return attempt
 

@@ -6,15 +6,16 @@ from pathlib import Path
 
 import pytest
 
+from hktune.core.candidate import Candidate
 from hktune.core.outcome import Timing
 from hktune.core.problem import Problem
 from hktune.core.settings import Settings
 from hktune.device.cuda import CudaDevice
+from hktune.measure.arena import COLD_FACTOR
 from hktune.measure.cublaslt import CublasLtAlgorithm
-from hktune.measure.operands import COLD_FACTOR, ELEMENT_BYTES
 from hktune.measure.stopping import CONFIRMING
 from hktune.space import load_space
-from hktune.tuning.bench import GpuBench
+from hktune.tuning.benches import GpuBench
 from hktune.workers.gpu_service import GpuService, Serving, baselines
 
 SPACE = Path(__file__).resolve().parents[2] / "search_spaces" / "sm90a_gemm_bf16.yaml"
@@ -33,7 +34,7 @@ def serving(bench: GpuBench) -> Serving:
 
 @pytest.mark.parametrize("problem", PROBLEMS, ids=str)
 def test_a_kernel_is_timed_beside_the_vendor(serving: Serving, bench: GpuBench, problem: Problem) -> None:
-    attempt = bench()(load_space(SPACE).config({}))
+    attempt = bench()(Candidate(load_space(SPACE).config({})))
     assert serving.proved(attempt).failure is None
     timing = serving.stopwatch.time(attempt, problem)
     assert isinstance(timing, Timing), timing
@@ -50,7 +51,7 @@ def test_a_kernel_is_timed_beside_the_vendor(serving: Serving, bench: GpuBench, 
 
 def test_finalists_share_rounds_with_every_way_of_the_vendors(serving: Serving, bench: GpuBench) -> None:
     space = load_space(SPACE)
-    attempts = [bench()(config) for config in (space.config({}), space.config({"store_buffers": 2}))]
+    attempts = [bench()(Candidate(config)) for config in (space.config({}), space.config({"store_buffers": 2}))]
     confirmation = serving.stopwatch.confirm(attempts, PROBLEMS[1])
     assert all(isinstance(time, Timing) for time in confirmation.finalists), confirmation
     assert any(name.startswith("cuBLASLt algorithm") for name in confirmation.rivals)
@@ -63,24 +64,24 @@ def test_an_algorithm_of_the_vendors_computes_the_product(serving: Serving) -> N
     lt = next(baseline for baseline in baselines("cuda") if isinstance(baseline, CublasLtAlgorithm))
     stopwatch = serving.stopwatch
     operands = stopwatch._arena.sets(PROBLEMS[2])[0]
-    operands.c.fill_(float("nan"))
+    operands["c"].fill_(float("nan"))
     torch.cuda.synchronize()
     lt.prepare(PROBLEMS[2], operands, stopwatch.timer.stream)
     torch.cuda.synchronize()
-    expected = operands.a.double() @ operands.bt.double().T
-    torch.testing.assert_close(operands.c.double(), expected, rtol=2.0**-7, atol=2.0**-9 * 1048**0.5)
+    expected = operands["a"].double() @ operands["b"].double().T
+    torch.testing.assert_close(operands["c"].double(), expected, rtol=2.0**-7, atol=2.0**-9 * 1048**0.5)
 
 
 def test_cold_operands_exceed_the_cache(serving: Serving) -> None:
     for problem in PROBLEMS:
         sets = serving.stopwatch._arena.sets(problem)
-        touched = sum(ELEMENT_BYTES * (each.a.numel() + each.bt.numel() + each.c.numel()) for each in sets[1:])
+        touched = sum(tensor.nbytes for each in sets[1:] for tensor in each.values())
         assert touched >= COLD_FACTOR * serving.device.last_level_cache_bytes
-        assert len({each.a.data_ptr() for each in sets}) == len(sets)
+        assert len({each["a"].data_ptr() for each in sets}) == len(sets)
 
 
 def test_a_graph_of_the_same_launches_takes_the_same_time(serving: Serving, bench: GpuBench) -> None:
-    attempt = bench()(load_space(SPACE).config({}))
+    attempt = bench()(Candidate(load_space(SPACE).config({})))
     sides = [serving.stopwatch.side(attempt, PROBLEMS[1]) for _ in range(2)]
     [comparison] = serving.stopwatch.compared_graphs(sides, CONFIRMING)
     assert abs(comparison.ratio.median - 1) < 0.01, comparison

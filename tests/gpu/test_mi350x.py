@@ -1,4 +1,4 @@
-"""The HIP device on a real MI350X or MI355X: what no stand-in can show. docs/hip-device.md says how to run it."""
+"""The HIP device on a real MI350X or MI355X: what no stand-in can show. See docs/explanation/hip-device.md."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ import numpy as np
 import pytest
 
 from hktune.compile import hip_compiler
-from hktune.core.bf16 import bf16_bits, bf16_values
+from hktune.core.dtype import BF16
 from hktune.core.launch import Argument, Launch
 from hktune.core.settings import Settings
 from hktune.core.variant import CodeObject
 from hktune.device.device_buffer import DeviceBuffer
 from hktune.device.hip import HipDevice
-from hktune.space.space import load_space
+from hktune.space.search_space import load_space
 from hktune.verify import Proof, verify
 
 ROOT = Path(__file__).resolve().parents[2]
 OBJECT = (ROOT / "tests" / "recorded" / "naive_gemm" / "naive_gemm.hsaco").read_bytes()
-ARGUMENTS = (*(Argument(name, "pointer") for name in ("a", "bt", "c")), Argument("n", "u32"), Argument("k", "u32"))
+ARGUMENTS = (*(Argument(name, "pointer") for name in ("a", "b", "c")), Argument("n", "u32"), Argument("k", "u32"))
 M, N, K = 512, 512, 512
 LAUNCH = Launch((N // 64, M, 1), (64, 1, 1), 0, ARGUMENTS)
 
 
 def operands() -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(11)
-    a, bt = (bf16_bits(rng.standard_normal(shape).astype(np.float32)) for shape in ((M, K), (N, K)))
+    a, bt = (BF16.bits(rng.standard_normal(shape).astype(np.float32)) for shape in ((M, K), (N, K)))
     return a, bt
 
 
 def bound(device: HipDevice) -> dict[str, DeviceBuffer | int]:
     a, bt = operands()
     buffers = {
-        name: device.allocate(2 * rows * columns) for name, rows, columns in (("a", M, K), ("bt", N, K), ("c", M, N))
+        name: device.allocate(2 * rows * columns) for name, rows, columns in (("a", M, K), ("b", N, K), ("c", M, N))
     }
     device.write(buffers["a"], a)
-    device.write(buffers["bt"], bt)
+    device.write(buffers["b"], bt)
     return {**buffers, "n": N, "k": K}
 
 
@@ -60,7 +60,7 @@ def test_a_kernel_computes_on_the_default_stream(amd: HipDevice) -> None:
     assert isinstance(c, DeviceBuffer)
     amd.read(c, out)
     a, bt = operands()
-    np.testing.assert_allclose(bf16_values(out), bf16_values(a) @ bf16_values(bt).T, rtol=2**-7, atol=2**-5)
+    np.testing.assert_allclose(BF16.values(out), BF16.values(a) @ BF16.values(bt).T, rtol=2**-7, atol=2**-5)
 
 
 def test_torchs_memory_and_stream_are_shared(amd: HipDevice) -> None:
@@ -69,7 +69,7 @@ def test_torchs_memory_and_stream_are_shared(amd: HipDevice) -> None:
         pytest.skip(f"torch {torch.__version__} is not built for ROCm")
     a, bt = (torch.randn(rows, K, device="cuda").bfloat16() for rows in (M, N))
     c = torch.zeros(M, N, device="cuda", dtype=torch.bfloat16)
-    binding = {name: amd.borrow(tensor) for name, tensor in (("a", a), ("bt", bt), ("c", c))}
+    binding = {name: amd.borrow(tensor) for name, tensor in (("a", a), ("b", bt), ("c", c))}
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):

@@ -16,7 +16,7 @@ from hktune.core.operation import BF16_NT_BIAS
 from hktune.core.problem import Problem
 from hktune.core.variant import CodeObject
 from hktune.device.cuda import CudaDevice, LoadedKernel
-from hktune.space.space import SearchSpace, load_space
+from hktune.space.search_space import SearchSpace, load_space
 from hktune.template import Template
 from hktune.verify import Proof, random_operands, verify
 
@@ -92,9 +92,9 @@ def test_direct_stores_reach_any_n(hopper: CudaDevice, problem: Problem) -> None
 
 def outputs(device: CudaDevice, config: Config, problem: Problem, runs: int) -> list[npt.NDArray[np.uint16]]:
     operands, kernel = random_operands(problem, seed=3), loaded(device, config)
-    buffers = {"a": device.allocate(operands.a.nbytes), "bt": device.allocate(operands.bt.nbytes)}
-    device.write(buffers["a"], operands.a)
-    device.write(buffers["bt"], operands.bt)
+    buffers = {"a": device.allocate(operands.stored["a"].nbytes), "b": device.allocate(operands.stored["b"].nbytes)}
+    device.write(buffers["a"], operands.stored["a"])
+    device.write(buffers["b"], operands.stored["b"])
     results = []
     for _ in range(runs):
         out = np.zeros((problem.m, problem.n), np.uint16)
@@ -116,7 +116,7 @@ def test_operands_that_a_tensor_map_cannot_describe_are_refused(hopper: CudaDevi
     config, problem = space().config({}), Problem(64, 64, 64)
     kernel, launch = loaded(hopper, config), space().template.launch(config, problem)
     buffer = hopper.allocate(2 * 64 * 64)
-    binding = {"a": buffer, "bt": buffer, "c": buffer, "m": 64, "n": 64, "k": 64, "bias": None}
+    binding = {"a": buffer, "b": buffer, "c": buffer, "m": 64, "n": 64, "k": 64, "bias": None}
     with pytest.raises(DeviceError, match="multiples of 16 bytes"):
         hopper.launch(kernel, launch, {**binding, "k": 60})
     with pytest.raises(DeviceError, match="allocate it"):

@@ -14,6 +14,7 @@ from types import ModuleType
 import pytest
 from rich.console import Console
 
+from hktune.core.candidate import Candidate
 from hktune.core.outcome import Source, Stage, Status, Timing
 from hktune.core.problem import Problem
 from hktune.core.settings import Settings
@@ -22,12 +23,12 @@ from hktune.core.trial import Trial
 from hktune.device.cuda import CudaDevice
 from hktune.device.opening import count_devices, open_device
 from hktune.dispatch import read_table
-from hktune.report.progress import RunProgress
+from hktune.report.run_progress import RunProgress
 from hktune.space import load_space
-from hktune.tuning import bench
-from hktune.tuning.bench import GpuBench
+from hktune.tuning import benches
+from hktune.tuning.benches import GpuBench
 from hktune.tuning.run import RunOptions, tune
-from hktune.tuning.summary import RunSummary
+from hktune.tuning.run_summary import RunSummary
 from hktune.workers.gpu_service import GpuService
 from hktune.workers.gpu_worker import Answer, Request, Screen, Serve
 
@@ -124,7 +125,7 @@ def test_both_gpus_measure_their_own_shapes(tmp_path: Path, cache: Path) -> None
 def test_a_worker_killed_on_one_gpu_does_not_disturb_the_other(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bench, "GpuService", Watched)
+    monkeypatch.setattr(benches, "GpuService", Watched)
     (cache / "die-1").touch()
     summary = run(tmp_path, cache)
     rows = screened(summary)
@@ -146,7 +147,7 @@ def test_a_worker_leaves_every_other_gpu_alone(cache: Path) -> None:
     problem, settings = Problem(2048, 2048, 2048), Settings(cache)
     config = load_space(SPACE).domain(problem).seeds[0]
     gpu_bench = GpuBench("cuda", SPACE, 0, settings, gpus=(1,))
-    attempt = gpu_bench()(config)
+    attempt = gpu_bench()(Candidate(config))
     before = memory_in_use(nvml)
     work = gpu_bench.open([problem], {})
     try:

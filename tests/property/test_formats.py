@@ -10,6 +10,7 @@ import re
 import string
 import tempfile
 from dataclasses import replace
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hktune.core.config import Config, compact_json
+from hktune.core.dtype import DTYPES
 from hktune.core.errors import TableError
-from hktune.core.operation import operation_of
+from hktune.core.operation import KINDS, LAYOUTS, SCALES, STEPS, Operation, operation_of
 from hktune.core.outcome import Source, Stage, Status
-from hktune.core.shapes import ENTRY_KEYS
+from hktune.core.problem import Problem
+from hktune.core.shapes import ENTRY_KEYS, load_shapes
 from hktune.core.trial import Trial
 from hktune.dispatch import Entry, Reason, Table, read_table, table_json
 from hktune.dispatch.files import content_sha256
@@ -46,6 +49,38 @@ SIZES = st.integers(1, 2**40)
 WORDS = st.text("".join(sorted(set(map(chr, range(0x21, 0x7F))) - set('",\\'))), min_size=1, max_size=64)
 SHA256 = st.text("0123456789abcdef", min_size=64, max_size=64)
 CONFIGS = st.dictionaries(TEXT, st.one_of(st.integers(), st.booleans(), TEXT | NASTY), max_size=4).map(Config)
+
+
+OPERATIONS = st.builds(
+    Operation,
+    a=st.sampled_from(sorted(DTYPES)),
+    layout=st.sampled_from(LAYOUTS),
+    b=st.sampled_from(["", *DTYPES]),
+    c=st.sampled_from(["", *DTYPES]),
+    epilogue=st.lists(st.sampled_from(STEPS), unique=True).map(tuple),
+    scales=st.sampled_from(["", *SCALES]),
+    kind=st.sampled_from(KINDS),
+)
+SIDE = st.integers(1, 2**15)  # of which no matrix is too large
+
+
+@given(OPERATIONS, OPERATIONS)
+def test_an_operation_comes_back_from_its_text_which_no_other_has(operation: Operation, other: Operation) -> None:
+    assert operation_of(str(operation)) == operation
+    assert (str(operation) == str(other)) == (operation == other)
+
+
+@BUSY
+@given(st.lists(st.builds(Problem, SIDE, SIDE, SIDE, OPERATIONS), min_size=1, max_size=5, unique=True), OPERATIONS)
+def test_problems_of_any_operations_come_back_from_a_shapes_file(problems: list[Problem], usual: Operation) -> None:
+    """Each as an entry of its own, where the file's operation stands for those that have it."""
+    rows = [{"m": problem.m, "n": problem.n, "k": problem.k} for problem in problems]
+    said = [{} if each.operation == usual else {"operation": str(each.operation)} for each in problems]
+    shapes = {"operation": str(usual), "shapes": [row | own for row, own in zip(rows, said, strict=True)]}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "shapes.yaml"
+        path.write_text(json.dumps(shapes))  # which is YAML
+        assert list(load_shapes(path).problems) == problems
 
 
 def _field(name: str) -> st.SearchStrategy[Any]:
@@ -133,17 +168,25 @@ ID = st.text("0123456789abcdef", min_size=16, max_size=16)
 WORD = st.text(string.ascii_letters + string.digits + "_.+:/-", min_size=1, max_size=64)
 FOLDER_NAME = st.text(string.ascii_letters + string.digits + "_-", min_size=1, max_size=64)
 MICROS = st.floats(min_value=1e-9, max_value=1e12)
-POINTERS = [{"name": name, "kind": "pointer"} for name in ("a", "bt", "c")]
+POINTERS = [{"name": name, "kind": "pointer"} for name in ("a", "b", "c")]
 NUMBERS = st.lists(st.sampled_from(["m", "n", "k", "lda", "ldb", "ldc"]), unique=True)
 
 
+OF_VERSION_2 = {"bf16.nt": ("bf16", "none"), "bf16.nt+bias": ("bf16", "bias"), "f16.nt": ("f16", "none")}
+"""Operations that version 2 had words for: its dtype and epilogue."""
+
+
 @st.composite
-def entries(draw: st.DrawFn) -> dict[str, Any]:
+def entries(draw: st.DrawFn, version: int) -> dict[str, Any]:
     entry: dict[str, Any] = {name: draw(st.integers(1, 2**24)) for name in ("m", "n", "k")}
-    entry |= {"dtype": "bf16", "epilogue": "none", "source": draw(st.sampled_from(Source)).value}
+    operation = draw(OPERATIONS.map(str) if version == 3 else st.sampled_from(sorted(OF_VERSION_2)))
+    entry |= {"operation": operation, "source": draw(st.sampled_from(Source)).value}
     entry |= {name: draw(MICROS) for name in ("time_us", "baseline_us")}
     entry |= {"baseline": draw(PRINTABLE), "ties": draw(st.lists(ID, max_size=3)), "choice": "vendor"}
     if draw(st.booleans()):
+        of_kernels = replace(operation_of(operation), kind="gemm", scales="")
+        entry["operation"] = str(of_kernels)
+        bias = [{"name": "bias", "kind": "pointer"}] if of_kernels.has_bias or draw(st.booleans()) else []
         kinds = st.sampled_from(["u32", "i32", "u64"])
         numbers = [{"name": name, "kind": draw(kinds)} for name in draw(NUMBERS)]
         side = st.integers(1, 1024)
@@ -151,7 +194,7 @@ def entries(draw: st.DrawFn) -> dict[str, Any]:
             "grid": [draw(st.integers(1, 2**31 - 1)) for _ in range(3)],
             "block": [draw(side) for _ in range(3)],
             "dynamic_lds_bytes": draw(st.integers(0, 1 << 20)),
-            "arguments": POINTERS + numbers,
+            "arguments": POINTERS + bias + numbers,
         }
         config = draw(st.dictionaries(WORD, st.one_of(st.integers(-(2**63), 2**63 - 1), st.booleans(), WORD)))
         names = {"config": config, "config_id": Config(config).id, "template": draw(WORD), "symbol": "kernel"}
@@ -162,7 +205,10 @@ def entries(draw: st.DrawFn) -> dict[str, Any]:
 
 @st.composite
 def tables(draw: st.DrawFn) -> Table:
+    version = draw(st.sampled_from([2, 3]))
+    problem = itemgetter("m", "n", "k", "operation")
     fields = {
+        "version": version,
         "arch": draw(FOLDER_NAME),
         "device": {
             "kind": draw(st.sampled_from(["emulated", "hip", "cuda"])),
@@ -173,7 +219,7 @@ def tables(draw: st.DrawFn) -> Table:
         "compiler": draw(PRINTABLE),
         "hktune": draw(WORD),
         "created_at": draw(PRINTABLE),
-        "entries": draw(st.lists(entries(), max_size=3, unique_by=lambda entry: (entry["m"], entry["n"], entry["k"]))),
+        "entries": draw(st.lists(entries(version), max_size=3, unique_by=problem)),
     }
     return msgspec.convert(fields, Table)
 
@@ -191,6 +237,7 @@ def test_a_table_comes_back_through_its_json(table: Table) -> None:
 def test_a_table_is_hashed_entry_by_entry_as_if_it_were_whole(table: Table) -> None:
     """And written as the json module would."""
     whole = msgspec.to_builtins(table)
+    whole["entries"] = [in_words_of(table.version, entry) for entry in whole["entries"]]
     for entry in whole["entries"]:
         if entry["name"] is None:
             del entry["name"]
@@ -203,11 +250,21 @@ def test_a_table_is_hashed_entry_by_entry_as_if_it_were_whole(table: Table) -> N
     assert table_json(table).decode() == wanted
 
 
+def in_words_of(version: int, entry: dict[str, Any]) -> dict[str, Any]:
+    """An entry as a file of that version has it, its keys in order."""
+    if version == 3:
+        return entry
+    dtype, epilogue = OF_VERSION_2[entry["operation"]]
+    sizes = {name: entry.pop(name) for name in ("m", "n", "k", "operation")}
+    del sizes["operation"]
+    return {**sizes, "dtype": dtype, "epilogue": epilogue, **entry}
+
+
 @BUSY
 @given(tables().filter(lambda table: table.entries), st.data())
 def test_a_key_that_stands_twice_is_refused_wherever_it_is(table: Table, data: st.DataObject) -> None:
     text = table_json(table)
-    places = [match.start() for match in re.finditer(rb'"(m|n|choice|dtype|arch|kind|config|grid)": ', text)]
+    places = [match.start() for match in re.finditer(rb'"(m|n|choice|operation|dtype|arch|kind|config|grid)": ', text)]
     at = data.draw(st.sampled_from(places))
     member = text[at : json_end(text, at)]
     with tempfile.TemporaryDirectory() as folder:
@@ -236,11 +293,11 @@ def test_a_table_cut_anywhere_is_an_error(table: Table, data: st.DataObject) -> 
 def test_the_header_names_the_fields_of_a_trial_in_order(tmp_path: Path) -> None:
     TrialStore(tmp_path)
     header = next(csv.reader(io.StringIO((tmp_path / "trials.csv").read_text())))
-    assert header == list(Trial.__dataclass_fields__)
+    assert header == ["format", *Trial.__dataclass_fields__]
 
 
 def test_the_documentation_names_every_column_field_and_reason() -> None:
-    text = (Path(__file__).parents[2] / "docs" / "formats.md").read_text()
+    text = (Path(__file__).parents[2] / "docs" / "reference" / "formats.md").read_text()
     fields = {*Entry.__struct_fields__, *Kernel.__struct_fields__, *Launch.__struct_fields__, *Table.__struct_fields__}
     words = {*COLUMNS, *map(str, Status), *map(str, Reason), *ENTRY_KEYS, *fields, *Environment.__dataclass_fields__}
     assert {word for word in words if f"`{word}`" not in text} == set()

@@ -1,6 +1,6 @@
 """linear and matmul beside torch's, for operands of any type, shape, layout and wish for a gradient.
 
-    HKTUNE_EXAMPLES=5000 pytest tests/property/test_runtime_products.py    # as many as docs/runtime.md speaks of
+    HKTUNE_EXAMPLES=5000 pytest tests/property/test_runtime_products.py    # as in docs/reference/runtime.md
 
 The table has a kernel for every M, N and K drawn from `SERVED`, so that a good part of the calls run one.
 """

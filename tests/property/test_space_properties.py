@@ -12,9 +12,9 @@ from hktune.core.config import Config
 from hktune.core.errors import SpaceError
 from hktune.core.problem import Problem
 from hktune.space import SearchSpace, explain
-from hktune.space.description import ConstraintDescription, ParameterDescription, SpaceDescription
+from hktune.space.space_schema import ConstraintDescription, ParameterDescription, SpaceDescription
 from hktune.template import Template
-from hktune.template.description import Extent, LaunchDescription, ProofDescription, TemplateDescription
+from hktune.template.template_schema import Extent, LaunchDescription, ProofDescription, TemplateDescription
 
 PROBLEM = Problem(384, 1024, 256)
 DERIVED = {"total": "p0 + 3 * p1", "load": "total * p2 % 7", "tiles": "ceil_div(m, 64 * p0)"}

@@ -13,6 +13,7 @@ from pipeline_order import Pipeline
 
 from hktune.compile import CachedCompiler, hip_compiler
 from hktune.core.config import Config
+from hktune.core.dtype import BF16
 from hktune.core.launch import WORKSPACE_COUNTER_BYTES, Launch
 from hktune.core.outcome import Failure
 from hktune.core.problem import Problem
@@ -22,8 +23,8 @@ from hktune.device.emulated import EmulatedDevice
 from hktune.emulator.clock.trace import Trace
 from hktune.emulator.instructions.decode import Instruction, decode
 from hktune.objects.code_object import read_code_object
-from hktune.space.space import SearchSpace, load_space
-from hktune.verify import POISON, Operands, Proof, verify
+from hktune.space.search_space import SearchSpace, load_space
+from hktune.verify import Operands, Proof, verify
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPILE_DEADLINE_S = 300.0
@@ -63,14 +64,14 @@ def traced_proof(code: CodeObject, launch: Launch, problem: Problem) -> tuple[Pr
 
 
 def output_of(config: Config, problem: Problem, operands: Operands, grid: int | None = None) -> npt.NDArray[np.uint16]:
-    """C as the first `grid` workgroups (None: all) leave it, POISON where they do not write."""
+    """C as the first `grid` workgroups (None: all) leave it, poison where they do not write."""
     device, code = EmulatedDevice(), built(config)
     launch = space().template.launch(config, problem)
     if grid is not None:
         launch = replace(launch, grid=(grid, 1, 1))
     workspace = np.zeros(max(1, launch.workspace_bytes), np.uint8)
-    c = np.full((problem.m, problem.n), POISON)
-    arrays = {"a": operands.a, "bt": operands.bt, "c": c, "workspace": workspace}
+    c = np.full((problem.m, problem.n), BF16.poison_bits, np.uint16)
+    arrays = {"a": operands.stored["a"], "b": operands.stored["b"], "c": c, "workspace": workspace}
     buffers = {name: device.allocate(array.nbytes) for name, array in arrays.items()}
     for name, array in arrays.items():
         device.write(buffers[name], array)
@@ -85,7 +86,7 @@ def output_of(config: Config, problem: Problem, operands: Operands, grid: int | 
 
 def model(config: Config) -> dict[str, int]:
     """The numbers of `config`, and those that the space derives from them, for a problem of 4096 cubed."""
-    derived = space().derived.values({**config, "arch": space().arch, "m": 4096, "n": 4096, "k": 4096})
+    derived = space().derived.values({**config, **space().template.records, "m": 4096, "n": 4096, "k": 4096})
     return {name: value for name, value in {**config, **derived}.items() if isinstance(value, int)}
 
 

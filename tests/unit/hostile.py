@@ -128,7 +128,7 @@ def nvidia_victim(folder: Path) -> Victim:
     """A small kernel with a tensor map, by NVRTC."""
     code = NvrtcCompiler().compile(Variant("t", "0" * 64, "sm90a", "cuda", "gemm", CUDA_SOURCE, Config({})), 120.0)
     assert isinstance(code, CodeObject), code
-    pointers = [Argument(name, "pointer") for name in ("a", "bt", "c")]
+    pointers = [Argument(name, "pointer") for name in ("a", "b", "c")]
     rule = LaunchRule(("m * 2", 1, 1), (64, 1, 1), 0, (*pointers, Argument("n", "i32"), Argument("k", "i32")))
     fields = {"source": Source.MEASURED, "device": H100.name, "object_sha256": code.sha256, "target": "sm90a"}
     trials = [trial(problem, baseline="cuBLAS", baseline_us=9.0, **fields) for problem in PROBLEMS]

@@ -58,6 +58,7 @@ shapes:
   - {m: 4096, n: 4096, k: 4096}
   - {name: llama-3-70b-qkv, m: [128, 2048], n: 10240, k: 8192, weight: 80}
   - {name: "o\\u00e9", m: 1, n: 64, k: 64, epilogue: bias, dtype: bf16}
+  - {m: 2, n: 64, k: 64, operation: [bf16.nt+bias, f16.nn->f32]}
 """
 CONFIGS = b"block_m=128 stages=2 # a comment\neager=true order=swizzled\n\nblock_m=64 block_n=512 warps_m=1 warps_n=8\n"
 KERNEL = (

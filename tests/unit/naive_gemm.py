@@ -41,7 +41,7 @@ def trial(problem: Problem, time_us: float | None = 1.0, variant: int = 0, **fie
 def launch_of(row: Trial) -> tuple[str, LaunchRule]:
     """One work-item per element of C, 64 columns a workgroup."""
     bias = row.operation.has_bias
-    pointers = [Argument(name, "pointer") for name in (["a", "bt", "c", "bias"] if bias else ["a", "bt", "c"])]
+    pointers = [Argument(name, "pointer") for name in (["a", "b", "c", "bias"] if bias else ["a", "b", "c"])]
     arguments = (*pointers, Argument("n", "u32"), Argument("k", "u32"))
     return "naive_gemm_bias" if bias else "naive_gemm", LaunchRule((-(-row.n // 64), "m", 1), (64, 1, 1), 0, arguments)
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
-from graphlib import TopologicalSorter
+from collections import Counter
 from pathlib import Path
 
 import pytest
+from structure import Checkout, Module, in_cycles
 
-import hktune
-
-ROOT = Path(hktune.__file__).parent
+CHECKOUT = Checkout(Path(__file__).resolve().parents[2])
 MACHINERY = {"compile", "emulator", "device", "verify", "measure", "search", "store"}
 FOUND_OUT = {"core", "objects", "template", "space"}
 OFFLINE = FOUND_OUT | MACHINERY | {"workers", "dispatch", "tables"}
@@ -48,65 +48,96 @@ EMULATOR_MAY_IMPORT: dict[str, set[str]] = {
 }
 
 
-def modules_imported_by(file: Path) -> set[str]:
-    """Dotted names that `file` imports, anywhere in it, and of what it imports from each."""
-    modules: set[str] = set()
-    for node in ast.walk(ast.parse(file.read_text())):
-        if isinstance(node, ast.Import):
-            modules.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            modules.update([node.module, *(f"{node.module}.{alias.name}" for alias in node.names)])
-    return modules
+def named(module: Module) -> str:
+    return module.name
 
 
-def rooms_imported_by(file: Path) -> set[str]:
-    """The rooms (files and folders directly under hktune) that `file` imports."""
-    parts = [module.split(".") for module in modules_imported_by(file)]
-    known = {path.stem for path in ROOT.iterdir()}
-    return {part[1] for part in parts if part[0] == "hktune" and len(part) > 1 and part[1] in known}
+@pytest.mark.parametrize("module", CHECKOUT.modules, ids=named)
+def test_imports_point_one_way(module: Module) -> None:
+    if module.room:  # the package's own __init__ names the runtime for whoever imports hktune
+        assert module.room in MAY_IMPORT, f"{module.room} is a new room: say in this test what it may import"
+        assert CHECKOUT.rooms_imported_by(module) <= MAY_IMPORT[module.room] - {module.room}
 
 
-def room_of(file: Path) -> str:
-    return file.relative_to(ROOT).parts[0].removesuffix(".py")
+def said_to_import(line: str, room: str) -> set[str]:
+    """The rooms that the first line of a room's docstring allows."""
+    rule = line.partition(" May import ")[2].removesuffix(".")
+    others = set(MAY_IMPORT) - {"cli", "entry", "__main__", room}
+    names = set(re.findall(r"[a-z]+", rule))
+    if rule.startswith("every room but "):
+        return others - names
+    return names & others | (MACHINERY - {room} if "seams" in names else set())
 
 
-@pytest.mark.parametrize("file", sorted(ROOT.rglob("*.py")), ids=lambda file: str(file.relative_to(ROOT)))
-def test_imports_point_one_way(file: Path) -> None:
-    room = room_of(file)
-    if room == "__init__":
-        return
-    assert room in MAY_IMPORT, f"{room} is a new room: say in this test what it may import"
-    assert rooms_imported_by(file) - {room} <= MAY_IMPORT[room] - {room}
+@pytest.mark.parametrize("room", sorted(set(MAY_IMPORT) - {"cli", "entry", "__main__"}))
+def test_the_first_line_of_a_room_says_what_it_may_import(room: str) -> None:
+    [init] = [module for module in CHECKOUT.modules if module.name == f"hktune.{room}"]
+    said = (ast.get_docstring(init.tree) or "").partition("\n")[0]
+    assert said_to_import(said, room) == MAY_IMPORT[room] - {room}
 
 
 def test_no_room_imports_itself_by_way_of_others() -> None:
-    """Imports for type checking count, as below; `__init__` names the runtime for whoever imports hktune."""
-    imports: dict[str, set[str]] = {}
-    for file in ROOT.rglob("*.py"):
-        imports.setdefault(room_of(file), set()).update(rooms_imported_by(file) - {room_of(file), "__init__"})
-    del imports["__init__"]
-    TopologicalSorter(imports).prepare()
+    assert not in_cycles(CHECKOUT.arrows)
 
 
-EMULATOR = ROOT / "emulator"
-
-
-@pytest.mark.parametrize("file", sorted(EMULATOR.rglob("*.py")), ids=lambda file: str(file.relative_to(EMULATOR)))
-def test_the_emulators_rooms_import_one_way(file: Path) -> None:
-    room = file.relative_to(EMULATOR).parts[0].removesuffix(".py")
-    parts = [module.split(".") for module in modules_imported_by(file) if module.startswith("hktune.emulator.")]
-    imported = {part[2] for part in parts}
-    assert imported <= EMULATOR_MAY_IMPORT.get(room, set()) | {room}
-
-
-def test_no_file_of_the_emulator_imports_itself_by_way_of_others() -> None:
+def test_no_file_imports_itself_by_way_of_others() -> None:
     """Imports for type checking count: a cycle of those is a cycle of what must be understood together."""
-    names = {
-        "hktune." + str(file.relative_to(ROOT).with_suffix("")).replace("/", "."): file
-        for file in EMULATOR.rglob("*.py")
+    assert in_cycles(CHECKOUT.file_imports) <= {"hktune.runtime.place", "hktune.runtime.served_shapes"}
+
+
+EMULATOR = [module for module in CHECKOUT.modules if module.name.startswith("hktune.emulator.")]
+
+
+@pytest.mark.parametrize("module", EMULATOR, ids=named)
+def test_the_emulators_rooms_import_one_way(module: Module) -> None:
+    own = module.name.split(".")[2]
+    imported = {name.split(".")[2] for name in module.imported({each.name for each in EMULATOR})}
+    assert imported <= EMULATOR_MAY_IMPORT[own] | {own}
+
+
+@pytest.mark.parametrize("module", CHECKOUT.modules, ids=named)
+def test_every_import_can_be_seen(module: Module) -> None:
+    """None is relative, and none of hktune's own files is imported by a name that is made up while it runs."""
+    for node in ast.walk(module.tree):
+        assert not (isinstance(node, ast.ImportFrom) and node.level)
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in (
+            "importlib.import_module",
+            "import_module",
+            "__import__",
+        ):
+            [name] = node.args
+            assert isinstance(name, ast.Constant)
+            assert not name.value.startswith("hktune")
+
+
+def test_imports_in_functions_and_for_type_checking_count(tmp_path: Path) -> None:
+    """What the tests above rely on."""
+    files = {
+        "first/a": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from hktune.second.b import B",
+        "second/b": "def later() -> None:\n    if True:\n        import hktune.third",
+        "third/__init__": "from hktune.third import c",
+        "third/c": "from hktune.first.a import A",
     }
-    imports = {name: modules_imported_by(file) & names.keys() for name, file in names.items()}
-    TopologicalSorter(imports).prepare()
+    for name, text in files.items():
+        path = tmp_path / "hktune" / f"{name}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    checkout = Checkout(tmp_path)
+    assert checkout.arrows == {"first": {"second"}, "second": {"third"}, "third": {"first"}}
+    assert in_cycles(checkout.arrows) == {"first", "second", "third"}
+    assert in_cycles(checkout.file_imports) == {
+        f"hktune.{name}" for name in ("first.a", "second.b", "third", "third.c")
+    }
+
+
+TWICE = {"hip.py", "table.py", "operands.py", "verify.py"}
+"""docs/explanation/structure.md says why."""
+
+
+def test_a_files_name_says_what_is_in_it_and_so_is_one_files() -> None:
+    """But for names that mean the same thing twice: a command's, or what an implementation is for."""
+    names = Counter(module.path.name for module in CHECKOUT.modules if module.path.name != "__init__.py")
+    assert {name for name, count in names.items() if count > 1} <= TWICE
 
 
 def test_importing_hktune_loads_nothing_heavy() -> None:

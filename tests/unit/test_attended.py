@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from hktune.core.attended import GAP_S, AttendedClock
+from hktune.core.candidate import Candidate
 from hktune.core.config import Config
 from hktune.core.outcome import Status
 from hktune.measure.stopwatch import Attempt
@@ -31,7 +32,7 @@ print(run_to_end([sys.executable, "-c", child], Path(sys.argv[1]), 3.0))
 A_WORKER = """
 import sys
 from pathlib import Path
-from hktune.core.config import Config
+from hktune.core.candidate import Candidate
 from hktune.core.config import Config
 from hktune.core.outcome import Status
 from hktune.measure.stopwatch import Attempt
@@ -39,7 +40,7 @@ from hktune.workers.executor import LocalExecutor, Prove
 from test_attended import make_slow_prove
 if __name__ == "__main__":
     executor = LocalExecutor(make_slow_prove, 1, deadline_s=3.0)
-    executor.submit(Config({"at": sys.argv[1] + "/began"}))
+    executor.submit(Candidate(Config({"at": sys.argv[1] + "/began"})))
     while not (found := executor.collect(0.2)):
         pass
     print(found[0].failure)
@@ -51,7 +52,8 @@ def make_slow_prove() -> Prove:
     return slow_prove
 
 
-def slow_prove(config: Config) -> Attempt:
+def slow_prove(candidate: Candidate) -> Attempt:
+    config = candidate.config
     Path(str(config["at"])).touch()
     time.sleep(1.5)
     return Attempt(config)
@@ -104,7 +106,7 @@ def started_by(parent: int) -> list[int]:
 def test_what_hangs_while_it_is_attended_is_still_overdue() -> None:
     executor = LocalExecutor(make_hang, 1, deadline_s=0.5)
     try:
-        executor.submit(Config({}))
+        executor.submit(Candidate(Config({})))
         until = time.monotonic() + 60
         while not (found := executor.collect(0.2)) and time.monotonic() < until:
             continue
@@ -118,6 +120,6 @@ def make_hang() -> Prove:
     return hang
 
 
-def hang(config: Config) -> Attempt:
+def hang(candidate: Candidate) -> Attempt:
     time.sleep(3600)
-    return Attempt(config)
+    return Attempt(candidate.config)

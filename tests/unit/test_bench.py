@@ -6,14 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from hktune.core.candidate import Candidate
 from hktune.core.config import Config
 from hktune.core.errors import DeviceError, InputError
 from hktune.core.identity import Identity
 from hktune.core.operation import BF16_NT_BIAS
 from hktune.core.problem import Problem
 from hktune.core.settings import Settings
-from hktune.tuning import bench
-from hktune.tuning.bench import GpuBench, choose_device
+from hktune.tuning import benches
+from hktune.tuning.benches import GpuBench, choose_device
 
 SPACES = Path(__file__).resolve().parents[2] / "search_spaces"
 GFX950, SM90A = SPACES / "gfx950_gemm_bf16.yaml", SPACES / "sm90a_gemm_bf16.yaml"
@@ -37,7 +38,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, *gpus: Identity) -> None:
             raise DeviceError(f"no {kind} device: install a driver")
         return Found(found[0])
 
-    monkeypatch.setattr(bench, "open_device", open_device)
+    monkeypatch.setattr(benches, "open_device", open_device)
 
 
 @pytest.mark.parametrize(
@@ -88,10 +89,15 @@ def test_a_device_that_is_not_there_is_an_error_only_when_asked_for(monkeypatch:
         choose_device("cuda", None, SETTINGS)
 
 
-def test_the_line_that_reproduces_a_failure_is_a_command_of_ours() -> None:
-    line = GpuBench("cuda", SM90A, 0, SETTINGS)._reproduce(Config({"block_m": 64, "swapped": True}), Problem(1, 2, 3))
+def test_the_line_that_reproduces_a_failure_is_a_command_of_ours(tmp_path: Path) -> None:
+    line = GpuBench("cuda", SM90A, 0, SETTINGS)._reproduce(
+        Candidate(Config({"block_m": 64, "swapped": True})), Problem(1, 2, 3)
+    )
     where = "--device cuda --space sm90a_gemm_bf16 --problem 1x2x3"
     assert line == f"hktune bench {where} block_m=64 swapped=true  # on GPU 0"
-    own = GpuBench("cuda", Path("my spaces/a.yaml"), 0, SETTINGS)
-    biased = own._reproduce(Config({"block_m": 64}), Problem(1, 2, 3, BF16_NT_BIAS))
-    assert "--space 'my spaces/a.yaml' --problem 1x2x3+bias block_m=64" in biased
+    path = tmp_path / "my spaces" / "a.yaml"
+    path.parent.mkdir()
+    path.write_bytes(SM90A.read_bytes())
+    own = GpuBench("cuda", path, 0, SETTINGS)
+    biased = own._reproduce(Candidate(Config({"block_m": 64})), Problem(1, 2, 3, BF16_NT_BIAS))
+    assert f"--space '{path}' --problem 1x2x3+bias block_m=64" in biased

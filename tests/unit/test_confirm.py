@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from hktune.core.config import Config
+from hktune.core.operation import BF16_NT
 from hktune.core.outcome import Failure, Source, Stage, Status, Timing
 from hktune.core.problem import Problem
 from hktune.core.trial import Trial
@@ -82,7 +83,7 @@ def test_confirmed_rows_are_added_and_alone_decide() -> None:
     trials = [row("a", 50.0), row("b", 50.5), row("far", 80.0)]
     stopwatch = Again({"a": timing(52.0), "b": timing(49.0)})
     added: list[Trial] = []
-    confirm(trials, [PROBLEM], stopwatch, lambda trial: added.append(trial) or trial)
+    confirm(trials, {PROBLEM: BF16_NT}, stopwatch, lambda trial: added.append(trial) or trial)
     assert stopwatch.asked == [["a", "b"]]
     assert [(trial.time_us, trial.relative_error) for trial in added] == [(52.0, 1e-3), (49.0, 1e-3)]
     assert {trial.stage for trial in added} == {Stage.CONFIRMED}
@@ -95,11 +96,11 @@ def test_confirmed_rows_are_added_and_alone_decide() -> None:
 def test_what_is_confirmed_is_not_confirmed_again_until_there_is_news() -> None:
     stopwatch = Again({"a": timing(52.0), "new": timing(40.0)})
     trials = [row("a", 50.0)]
-    confirm(trials, [PROBLEM], stopwatch, lambda trial: trials.append(trial) or trial)
-    confirm(trials, [PROBLEM], stopwatch, lambda trial: trials.append(trial) or trial)
+    confirm(trials, {PROBLEM: BF16_NT}, stopwatch, lambda trial: trials.append(trial) or trial)
+    confirm(trials, {PROBLEM: BF16_NT}, stopwatch, lambda trial: trials.append(trial) or trial)
     assert stopwatch.asked == [["a"]]
     trials.append(row("new", 51.0))
-    confirm(list(trials), [PROBLEM], stopwatch, lambda trial: trials.append(trial) or trial)
+    confirm(list(trials), {PROBLEM: BF16_NT}, stopwatch, lambda trial: trials.append(trial) or trial)
     assert stopwatch.asked == [["a"], ["new", "a"]]
     assert [trial.time_us for trial in deciding(trials)] == [40.0, 52.0], "the latest rounds, all of them"
 
@@ -107,7 +108,7 @@ def test_what_is_confirmed_is_not_confirmed_again_until_there_is_news() -> None:
 def test_a_finalist_that_fails_leaves_a_row_without_a_time() -> None:
     added: list[Trial] = []
     stopwatch = Again({"a": Failure(Status.WRONG, "differs")})
-    confirm([row("a", 50.0)], [PROBLEM], stopwatch, lambda trial: added.append(trial) or trial)
+    confirm([row("a", 50.0)], {PROBLEM: BF16_NT}, stopwatch, lambda trial: added.append(trial) or trial)
     [failed] = added
     assert (failed.status, failed.time_us, failed.source) == (Status.WRONG, None, None)
     assert (failed.stage, failed.detail, failed.baseline_us) == (Stage.CONFIRMED, "differs", None)
@@ -116,7 +117,7 @@ def test_a_finalist_that_fails_leaves_a_row_without_a_time() -> None:
 def test_where_every_finalist_fails_the_next_best_are_confirmed() -> None:
     trials = [row("a", 50.0), row("far", 80.0), row("farther", 99.0)]
     stopwatch = Again({"a": Failure(Status.CRASHED, "died"), "far": timing(81.0)})
-    confirm(list(trials), [PROBLEM], stopwatch, lambda trial: trials.append(trial) or trial)
+    confirm(list(trials), {PROBLEM: BF16_NT}, stopwatch, lambda trial: trials.append(trial) or trial)
     assert stopwatch.asked == [["a"], ["far"]]
     assert [trial.time_us for trial in deciding(trials)] == [None, 81.0]
 

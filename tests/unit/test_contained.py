@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from instant_executor import InstantExecutor
+from fakes import InstantExecutor
 
+from hktune.core.candidate import Candidate
 from hktune.core.config import Config
 from hktune.core.errors import DeviceError, MachineError
 from hktune.core.outcome import Failure, Source, Status, Timing
@@ -83,7 +84,7 @@ def refuses_to_serve() -> Serve:
 @pytest.fixture
 def stopwatch() -> Iterator[ContainedStopwatch]:
     worker = GpuWorker(make_serve, deadline_s=3.0)
-    yield ContainedStopwatch(worker, lambda config, problem: f"bench {config['does']} on {problem}")
+    yield ContainedStopwatch(worker, lambda candidate, problem: f"bench {candidate.config['does']} on {problem}")
     worker.close()
 
 
@@ -113,7 +114,7 @@ def test_a_lost_worker_costs_its_config_and_no_other(
     proved = stopwatch.prove(bad)
     failure = proved.failure if when == "proved" else stopwatch.time(proved, PROBLEM)
     where = "None" if when == "proved" else str(PROBLEM)
-    assert failure == Failure(status, f"{said}; quarantined, reproduce: bench {how} when {when} on {where}")
+    assert failure == Failure(status, f"{said}; quarantined, reproduce: bench {how} when {when} on {where}", True)
     after = pid(stopwatch.time(attempt("work"), PROBLEM))
     assert after != before
     assert stopwatch.worker.usage.workers_lost == (2 if how == "die" else 1), "what kill -9 ended gets another chance"
@@ -189,7 +190,7 @@ def test_what_was_measured_beside_a_culprit_is_measured_again(stopwatch: Contain
     assert isinstance(second, Failure)
     assert "quarantined, reproduce: bench die when confirmed" in second.detail
     assert pid(first) == pid(third), "in the same rounds"
-    assert list(stopwatch.quarantine) == [culprit.config.id]
+    assert list(stopwatch.quarantine) == [culprit.candidate]
 
 
 def test_a_failed_compile_is_not_proved(stopwatch: ContainedStopwatch) -> None:
@@ -209,7 +210,7 @@ def test_the_executor_proves_what_was_compiled(stopwatch: ContainedStopwatch) ->
     compiling = InstantExecutor(capacity=2)
     executor = GpuExecutor(compiling, stopwatch)
     for does in ("work", "die when proved"):
-        executor.submit(Config({"does": does}))
+        executor.submit(Candidate(Config({"does": does})))
     assert executor.pending == 2
     outcomes = {done.config["does"]: done.failure for done in executor.collect(1.0)}
     assert outcomes["work"] is None

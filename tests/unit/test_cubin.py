@@ -98,7 +98,7 @@ def test_an_older_architecture_reserves_no_shared_memory() -> None:
 
 
 def test_boxes_are_read_by_argument() -> None:
-    assert read_cubin(built().data).boxes == {"a": Box(96, 64), "bt": Box(256, 32)}
+    assert read_cubin(built().data).boxes == {"a": Box(96, 64), "b": Box(256, 32)}
 
 
 def test_arguments_that_do_not_fit_are_named() -> None:

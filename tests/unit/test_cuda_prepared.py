@@ -19,7 +19,7 @@ from hktune.device.cuda import CudaDevice, LoadedKernel
 from hktune.objects.cubin import TENSOR_MAP_BYTES, Box, CudaKernel, Parameter
 
 RESOURCES = Resources(32, 0, 0, 0, 0, 0, 0, 128)
-POINTERS = [Argument(name, "pointer") for name in ("a", "bt", "c", "bias")]
+POINTERS = [Argument(name, "pointer") for name in ("a", "b", "c", "bias")]
 ARGUMENTS = (*POINTERS, Argument("m", "i32"), Argument("k", "u64"))
 NUMBERS = {"m": 3, "n": 8, "k": 16, "lda": 16, "ldb": 16, "ldc": 8}
 

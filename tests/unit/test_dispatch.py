@@ -135,7 +135,7 @@ def test_a_truncated_table_is_one_line(tmp_path: Path, kept: float) -> None:
         (b'{"format": ' + b"[" * 100_000, "not JSON"),
         (b'{"other": ' + b"[" * 100_000, "not JSON"),
         (b"\xff\xfe\x00", "not JSON"),
-        (b'{"version": 1, "entries": []}', "table version saved=1 current=2"),
+        (b'{"version": 1, "entries": []}', "table version saved=1 current=3"),
     ],
 )
 def test_bytes_that_are_no_table_are_one_line(tmp_path: Path, text: bytes, says: str) -> None:
@@ -184,7 +184,18 @@ def argument(document: dict[str, Any], at: int) -> dict[str, Any]:
         (lambda table: table["entries"][0].update(source="guessed"), "source"),
         (lambda table: table["entries"][0].update(choice="vendor"), "choice 'vendor' and its kernel must agree"),
         (lambda table: table["entries"][0].pop("kernel"), "choice 'kernel' and its kernel must agree"),
-        (lambda table: table["entries"][0].update(epilogue="bias"), "needs a kernel that takes a bias"),
+        (
+            lambda table: table["entries"][0].update(operation="bf16.nt+bias"),
+            r"bf16\.nt\+bias needs a kernel that takes a bias",
+        ),
+        (lambda table: table["entries"][0].update(operation="bf16"), "operation 'bf16' must read like bf16.nt"),
+        (lambda table: table["entries"][0].update(operation="e9m9.nt"), "'e9m9' is not known"),
+        (lambda table: table["entries"][0].update(operation="bf16.nt->bf16"), "must be written bf16.nt"),
+        (lambda table: table["entries"][0].update(operation="\x1b[2J"), r"operation '\\x1b"),
+        (lambda table: table["entries"][0].update(operation="f16" * 99), "operation"),
+        (lambda table: table["entries"][0].update(operation=None), "operation"),
+        (lambda table: table["entries"][0].pop("operation"), "missing required field `operation`"),
+        (lambda table: table["entries"][0].update(dtype="bf16"), "unknown field `dtype`"),
         (lambda table: kernel(table)["launch"].update(workspace_bytes=64), "must agree on a workspace"),
         (lambda table: kernel(table)["launch"].update(workspace_bytes=-1), "workspace_bytes"),
         (lambda table: kernel(table).update(object_sha256="../../../etc/passwd"), "object_sha256"),

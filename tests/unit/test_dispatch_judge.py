@@ -129,7 +129,7 @@ def cubin() -> Cubin:
 
 
 def cuda_row(**changes: Any) -> Entry:
-    arguments = [{"name": name, "kind": "pointer"} for name in ("a", "bt", "c")] + [{"name": "m", "kind": "i32"}]
+    arguments = [{"name": name, "kind": "pointer"} for name in ("a", "b", "c")] + [{"name": "m", "kind": "i32"}]
     launch = {"grid": ["m * 2", 1, 1], "block": [128, 1, 1], "dynamic_lds_bytes": 0, "arguments": arguments, **changes}
     made = msgspec.to_builtins(row())
     return msgspec.convert({**made, "kernel": {**made["kernel"], "symbol": "gemm", "launch": launch}}, Entry)
@@ -137,9 +137,9 @@ def cuda_row(**changes: Any) -> Entry:
 
 def test_a_cubin_is_held_against_the_same_rules() -> None:
     assert judged(cuda_row(), H100, H100, cubin()) == []
-    swapped = [{"name": name, "kind": "pointer"} for name in ("bt", "a", "c")] + [{"name": "m", "kind": "i32"}]
+    swapped = [{"name": name, "kind": "pointer"} for name in ("b", "a", "c")] + [{"name": "m", "kind": "i32"}]
     for changes, reason, says in [
-        ({"arguments": swapped}, "arguments", "takes bt as a tensor map, and the cubin has no box for it"),
+        ({"arguments": swapped}, "arguments", "takes b as a tensor map, and the cubin has no box for it"),
         ({"arguments": swapped[:3]}, "arguments", "takes 4 arguments, the launch gives 3"),
         ({"grid": ["m * 2 + 1", 1, 1]}, "resources", "grid (17, 1, 1) is not whole clusters of (2, 1, 1) blocks"),
         ({"grid": [2, 65536, 1]}, "resources", "too many blocks along y or z"),

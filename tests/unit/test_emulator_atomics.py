@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pytest
 from gfx950_code import own_bytes, run_lanes
 
-from hktune.core.bf16 import bf16_bits, bf16_values
+from hktune.core.dtype import BF16
 from hktune.emulator.instructions import decode
 from hktune.emulator.instructions.atomics import ATOMICS, global_atomic
 
@@ -85,8 +85,8 @@ def _packed(kind: str, old: bytes, operand: bytes) -> bytes:
             np.float32
         )
         return total.astype(np.float16).tobytes()
-    a, b = (bf16_values(np.frombuffer(part, np.uint16)) for part in (old, operand))
-    return bf16_bits((a + b).astype(np.float32)).tobytes()
+    a, b = (BF16.values(np.frombuffer(part, np.uint16)) for part in (old, operand))
+    return BF16.bits((a + b).astype(np.float32)).tobytes()
 
 
 def _data(kind: str) -> npt.NDArray[np.uint32]:
@@ -96,7 +96,7 @@ def _data(kind: str) -> npt.NDArray[np.uint32]:
     if "f" in kind:
         size = 8 if kind == "f64" else 4 if kind == "f32" else 2
         numbers = rng.standard_normal((3, 64, 8 // size)).astype(np.float64)
-        raw = bf16_bits(numbers.astype(np.float32)) if kind == "pk_bf16" else numbers.astype(f"f{size}")
+        raw = BF16.bits(numbers.astype(np.float32)) if kind == "pk_bf16" else numbers.astype(f"f{size}")
         return np.ascontiguousarray(raw.view(np.uint32).reshape(3, 64, 2).transpose(0, 2, 1)).reshape(6, 64)
     words[0:2, :8] = 0
     words[2:4, 8:16] = words[0:2, 8:16]

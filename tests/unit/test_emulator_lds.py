@@ -107,6 +107,24 @@ def test_pairs_lie_where_their_offsets_say(bits: int, strides: str) -> None:
         assert found[:, lane].tobytes() == expected, lane
 
 
+def test_a_negative_base_wraps_with_its_offset() -> None:
+    """What clang makes of `block[63 - lane]`: the base is -4 * lane, the offset 252."""
+    write, memory = filled(4)
+    lines = f"""
+    {write}
+    v_mul_u32_u24 v3, 4, v0
+    v_sub_u32 v3, 0, v3
+    ds_read_b32 v20, v3 offset:252
+    ds_read2_b32 v[22:23], v3 offset0:63 offset1:64
+    s_waitcnt lgkmcnt(0)
+    """
+    found = run_lanes(lines, ROWS, 4, LDS_BYTES)
+    words = np.frombuffer(memory, "<u4")
+    assert found[0].tolist() == words[63 - LANE].tolist()
+    assert found[2].tolist() == words[63 - LANE].tolist()
+    assert found[3, 1:].tolist() == words[64 - LANE[1:]].tolist()
+
+
 def test_outside_the_allocation_reads_zero_and_writes_nothing() -> None:
     lines = f"""
     v_mov_b32 v2, {LDS_BYTES - 4}
@@ -189,7 +207,7 @@ def test_atomics_on_lds_return_what_was_there() -> None:
     ds_read_b32 v22, v2
     s_waitcnt lgkmcnt(0)
     """
-    found = run_lanes(lines, ROWS, 3, LDS_BYTES)
+    found = run_lanes(lines, ROWS, 4, LDS_BYTES)
     assert sorted(found[0].tolist()) == list(range(100, 164))
     assert (found[1] == 164).all()
     assert (found[2] == ROWS[0].max()).all()

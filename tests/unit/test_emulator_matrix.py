@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pytest
 from gfx950_code import Words, assemble, launch, vector_program
 
-from hktune.core.bf16 import bf16_bits, bf16_values
+from hktune.core.dtype import BF16
 
 SHAPES = {
     "v_mfma_f32_16x16x32_bf16": (16, 32),
@@ -58,8 +58,8 @@ def multiply(name: str, placement: str, exec_mask: str = "-1") -> None:
     floats = [RNG.standard_normal((rows, depth)).astype(np.float32) for _ in range(2)]
     c = RNG.standard_normal((rows, rows)).astype(np.float32)
     if name.endswith("_bf16"):
-        bits = [bf16_bits(x) for x in floats]
-        a, b = (bf16_values(x) for x in bits)
+        bits = [BF16.bits(x) for x in floats]
+        a, b = (BF16.values(x) for x in bits)
     else:
         bits = [x.astype(np.float16).view(np.uint16) for x in floats]
         a, b = (x.view(np.float16).astype(np.float32) for x in bits)

@@ -85,7 +85,7 @@ def test_one_more_tile_in_flight_than_vmcnt_leaves_the_tile_allows_is_a_hazard(k
     config = space().config(knobs)
     tiles = int(str(knobs["vmcnt_tiles"]))
     variant = without_guards(space().template.render(config))
-    line = next(line for line in variant.source.splitlines() if line.startswith("constexpr int      VMCNT_TILES"))
+    line = next(line for line in variant.source.splitlines() if line.startswith("constexpr int VMCNT_TILES"))
     broken = changed(variant, line, line.replace(f"= {tiles};", f"= {tiles + 1};"))
     outcome = watched(broken, config, space().template.proof_problems(config)[0].problem)
     assert isinstance(outcome, Failure)

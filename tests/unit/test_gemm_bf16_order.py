@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 
 from hktune.core.arch import GFX950
 from hktune.core.config import Config
+from hktune.core.dtype import BF16
 from hktune.core.launch import WorkgroupOrder
 from hktune.core.problem import Problem
 from hktune.emulator.clock.memory_traffic import row_major, tile_order, tiles_of
-from hktune.verify import POISON, Proof, random_operands
+from hktune.verify import Proof, random_operands
 
 XCDS = 8
 CHUNKS = next(parameter.values for parameter in space().parameters if parameter.name == "xcd_chunk")
@@ -92,6 +93,6 @@ def test_the_first_workgroups_of_the_kernel_write_the_tiles_that_the_clock_expec
 
 def tiles_written(config: Config, problem: Problem, workgroups: int) -> set[tuple[int, int]]:
     c = output_of(config, problem, random_operands(problem, seed=1), workgroups)
-    rows, columns = np.nonzero(c != POISON)
+    rows, columns = np.nonzero(c != BF16.poison_bits)
     derived = model(config)
     return set(zip((rows // derived["block_m"]).tolist(), (columns // derived["block_n"]).tolist(), strict=True))

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hktune.core.config import Config
+from hktune.core.dtype import BF16
 from hktune.core.operation import BF16_NT_BIAS, legacy_operation
 from hktune.core.outcome import Source, Status
 from hktune.core.problem import Problem
@@ -22,7 +23,7 @@ from hktune.dispatch.files import read_table
 from hktune.emulator import execution
 from hktune.runtime import FallbackWarning, LoadedTable
 from hktune.tables import build_table
-from hktune.verify import POISON, Proof, compare, random_operands
+from hktune.verify import Proof, compare, random_operands
 
 SMALL: dict[str, object] = {"block_m": 64, "block_n": 64, "warps_n": 2, "split": 1}
 CONFIGS = [
@@ -152,13 +153,13 @@ def test_rows_reach_past_2_to_the_31_elements() -> None:
         name: tensor.as_strided((600, width), (stride, 1))
         for (name, tensor), width in zip(wide.items(), (136, 72), strict=True)
     }
-    rows["a"].copy_(torch.from_numpy(operands.a.view(np.int16)))
-    rows["c"].fill_(int(POISON.view(np.int16)))
-    bt = device.allocate(operands.bt.nbytes)
-    device.write(bt, operands.bt)
+    rows["a"].copy_(torch.from_numpy(operands.stored["a"].view(np.int16)))
+    rows["c"].fill_(BF16.poison_bits)
+    bt = device.allocate(operands.stored["b"].nbytes)
+    device.write(bt, operands.stored["b"])
     buffers = {
         **{name: device.borrow(tensor) for name, tensor in wide.items()},
-        "bt": bt,
+        "b": bt,
         "bias": None,
         "workspace": None,
     }

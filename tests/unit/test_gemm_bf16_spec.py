@@ -8,20 +8,20 @@ import numpy as np
 import numpy.typing as npt
 from gemm_bf16_variants import ROOT, compiled, proof
 
-from hktune.core.bf16 import bf16_values
 from hktune.core.config import Config
+from hktune.core.dtype import BF16
 from hktune.core.launch import Argument, Launch
 from hktune.core.outcome import Failure, Status
 from hktune.core.problem import Problem
 from hktune.core.variant import CodeObject, Variant
 from hktune.device.emulated import EmulatedDevice
-from hktune.verify import POISON, Operands, compare, random_operands
+from hktune.verify import Answer, Operands, compare, random_operands
 
 GOLDEN = ROOT / "tests" / "golden" / "spec_gemm.hip"
 LDS_BYTES = 160000  # what the specification's host function asks for
 THREADS = 512
 ARGUMENTS = (
-    *(Argument(name, "pointer") for name in ("a", "bt", "c")),
+    *(Argument(name, "pointer") for name in ("a", "b", "c")),
     *(Argument(name, "i32") for name in ("m", "n", "k")),
 )
 
@@ -58,7 +58,7 @@ def spec_kernel(block: int, problem: Problem) -> tuple[CodeObject, Launch]:
 
 def output_of(code: CodeObject, launch: Launch, problem: Problem, operands: Operands) -> npt.NDArray[np.uint16]:
     device = EmulatedDevice()
-    arrays = {"a": operands.a, "bt": operands.bt, "c": np.full((problem.m, problem.n), POISON)}
+    arrays = {**operands.stored, "c": np.full((problem.m, problem.n), BF16.poison_bits, np.uint16)}
     buffers = {name: device.allocate(array.nbytes) for name, array in arrays.items()}
     for name, array in arrays.items():
         device.write(buffers[name], array)
@@ -74,11 +74,11 @@ def test_the_specified_256_kernel_is_right_but_truncates() -> None:
     code, launch = spec_kernel(256, problem)
     operands = random_operands(problem, seed=1)
     output = output_of(code, launch, problem, operands)
-    truncated = replace(operands, tolerance=2 * operands.tolerance)  # one bf16 step, where rounding errs by half of one
-    assert compare(output, truncated) is None
-    values = bf16_values(output).astype(np.float64)
-    accumulated = operands.tolerance - 2.0**-8 * np.abs(operands.expected)  # what float32 additions may add
-    assert np.all(np.abs(values) <= np.abs(operands.expected) + accumulated), "dropping bits never gains magnitude"
+    exact, error = operands.answer.exact, operands.answer.error
+    step = 2.0**-7 * np.abs(exact)  # of bf16, at most: rounding errs by half of one
+    assert compare(output, replace(operands, answer=Answer(exact, error + step))) is None
+    values = BF16.values(output).astype(np.float64)
+    assert np.all(np.abs(values) <= np.abs(exact) + error), "dropping bits never gains magnitude"
     rejected = proof(code, launch, problem)
     assert isinstance(rejected, Failure)
     assert "elements wrong" in rejected.detail

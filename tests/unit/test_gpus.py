@@ -16,7 +16,7 @@ from hktune.core.operation import BF16_NT, BF16_NT_BIAS
 from hktune.core.problem import Problem
 from hktune.core.settings import Settings
 from hktune.core.shapes import load_shapes
-from hktune.tuning.bench import EmulatedBench, GpuBench
+from hktune.tuning.benches import EmulatedBench, GpuBench
 from hktune.tuning.gpus import choose_gpus, share_out, trial_s
 
 ROOT = Path(__file__).resolve().parents[2]

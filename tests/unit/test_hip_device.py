@@ -17,8 +17,8 @@ from gfx950_code import assemble
 from hip_stand_in import StandIn
 from naive_gemm import OBJECT
 
-from hktune.core.bf16 import bf16_bits, bf16_values
 from hktune.core.config import Config
+from hktune.core.dtype import BF16
 from hktune.core.errors import DeviceError, KernelFault
 from hktune.core.identity import Identity
 from hktune.core.launch import Argument, Launch
@@ -28,7 +28,7 @@ from hktune.device.hip import HipDevice
 from hktune.verify import Proof, verify
 
 POINTER = Argument("c", "pointer")
-GEMM = (*(Argument(name, "pointer") for name in ("a", "bt", "c")), Argument("n", "u32"), Argument("k", "u32"))
+GEMM = (*(Argument(name, "pointer") for name in ("a", "b", "c")), Argument("n", "u32"), Argument("k", "u32"))
 STORE = """
     s_load_dwordx2 s[4:5], s[0:1], 0x0
     v_mov_b32 v1, 7
@@ -159,17 +159,17 @@ class TestLaunching:
 
     def test_arguments_arrive_at_their_offsets(self, device: HipDevice, stand_in: StandIn) -> None:
         rng = np.random.default_rng(3)
-        a, bt = (bf16_bits(rng.standard_normal((rows, 8)).astype(np.float32)) for rows in (1, 2))
-        buffers = {name: device.allocate(64) for name in ("a", "bt", "c")}
+        a, bt = (BF16.bits(rng.standard_normal((rows, 8)).astype(np.float32)) for rows in (1, 2))
+        buffers = {name: device.allocate(64) for name in ("a", "b", "c")}
         device.write(buffers["a"], a)
-        device.write(buffers["bt"], bt)
+        device.write(buffers["b"], bt)
         launch = Launch((1, 1, 1), (64, 1, 1), 0, GEMM)
         device.launch(device.load(OBJECT, "naive_gemm"), launch, {**buffers, "n": 2, "k": 8})
         words = np.frombuffer(stand_in.launched[0].arguments[:32], np.uint64)
         assert words.tolist() == [*(buffer.address for buffer in buffers.values()), 2 | 8 << 32]
         out = np.zeros((1, 2), np.uint16)
         device.read(buffers["c"], out)
-        np.testing.assert_allclose(bf16_values(out), bf16_values(a) @ bf16_values(bt).T, rtol=2**-7)
+        np.testing.assert_allclose(BF16.values(out), BF16.values(a) @ BF16.values(bt).T, rtol=2**-7)
 
     def test_hidden_arguments_are_left_to_the_runtime(self, device: HipDevice, stand_in: StandIn) -> None:
         hidden = (("hidden_block_count_x", 4), ("hidden_none", 8))
@@ -261,7 +261,7 @@ class TestPrepared:
         kernel = device.load(OBJECT, "naive_gemm")
         assert "u32: NoneType does not fit" in refused(device.prepare, kernel, self.LAUNCH, {"n": 2})
         assert "allows 1 to 256" in refused(device.prepare, kernel, replace(self.LAUNCH, block=(257, 1, 1)), {})
-        other = tuple(Argument("x", "pointer") if name.name == "bt" else name for name in GEMM)
+        other = tuple(Argument("x", "pointer") if name.name == "b" else name for name in GEMM)
         unknown = replace(self.LAUNCH, arguments=other)
         assert "argument x is no operand" in refused(device.prepare, kernel, unknown, {"n": 2, "k": 8})
         elsewhere = HipDevice(1, stand_in.rocm_path)

@@ -1,4 +1,4 @@
-"""docs/instructions.md lists what the emulator implements, no more and no less, and names tests that exist."""
+"""reference/instructions.md lists what the emulator implements, no more and no less, and names tests that exist."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-DOCUMENT = (ROOT / "docs" / "instructions.md").read_text()
+DOCUMENT = (ROOT / "docs" / "reference" / "instructions.md").read_text()
 
 
 def test_the_list_is_current() -> None:

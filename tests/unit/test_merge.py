@@ -19,8 +19,8 @@ from hktune.core.operation import BF16_NT
 from hktune.core.outcome import Source, Status
 from hktune.core.trial import Trial
 from hktune.store import Environment, TrialStore, merge, read_environment, read_trials, write_environment
-from hktune.store.merge import merged_trials
 from hktune.store.rows import Encoder
+from hktune.store.shards import merged_trials
 
 CONFIG = Config({"block_m": 256})
 DEVICE = Identity("hip", "gfx950", "AMD Instinct MI355X", 256, "0x75a3", "SPX")

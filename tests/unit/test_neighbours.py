@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
-from instant_executor import InstantExecutor
+from fakes import FormulaStopwatch, InstantExecutor
 
 from hktune.core.config import Config
+from hktune.core.operation import Operation
 from hktune.core.outcome import Failure, Source, Stage, Status, Timing
 from hktune.core.problem import Problem
 from hktune.core.trial import Trial, by_problem
@@ -16,7 +17,7 @@ from hktune.measure.measured import Confirmation
 from hktune.measure.stopwatch import Attempt
 from hktune.space import SearchSpace
 from hktune.tables import cross_trials
-from hktune.tuning.bench import OpenBench
+from hktune.tuning.benches import OpenBench
 from hktune.tuning.confirmation import deciding
 from hktune.tuning.neighbours import time_neighbours
 from hktune.workers.executor import Executor
@@ -28,8 +29,17 @@ WINNERS = {16: "narrow", 64: "middle", 256: "wide"}
 ILLEGAL = ("wide", 64)
 
 
+class AllAlike:
+    """A template whose operations have each their own code."""
+
+    def code_operation(self, operation: Operation) -> Operation:
+        return operation
+
+
 class Lenient:
     """A space in which one config is illegal for one m."""
+
+    template = AllAlike()
 
     def is_legal(self, config: Mapping[str, Any], problem: Problem) -> bool:
         return (config["name"], problem.m) != ILLEGAL
@@ -67,13 +77,6 @@ class Together(ContainedStopwatch):
         return Confirmation(tuple(measured), {})
 
 
-class Model:
-    source = Source.MODELLED
-
-    def time(self, attempt: Attempt, problem: Problem) -> Timing:
-        return Timing(Source.MODELLED, 11.0)
-
-
 def meetings(rows: Sequence[Trial]) -> list[tuple[str, int, int]]:
     return sorted((Config.from_json(each.config)["name"], each.m, each.n) for each in rows)
 
@@ -102,7 +105,7 @@ def test_where_time_is_modelled_each_is_proved_once_and_timed_alone() -> None:
         rows.append(replace(made, time_us=outcome.time_us))
         return rows[-1]
 
-    work = OpenBench(InstantExecutor(), Model())
+    work = OpenBench(InstantExecutor(), FormulaStopwatch())
     time_neighbours(LENIENT, FAMILY, work, lambda: rows, record, lambda trial: trial)
     assert meetings(rows[before:]) == EXPECTED
     assert {trial.time_us for trial in rows[before:]} == {11.0}
@@ -114,7 +117,7 @@ def test_where_time_is_modelled_each_is_proved_once_and_timed_alone() -> None:
 def test_shapes_of_another_run_are_left_alone() -> None:
     rows = searched(Source.MODELLED, Stage.SCREENED)
     time_neighbours(
-        LENIENT, [ELSEWHERE], OpenBench(InstantExecutor(), Model()), lambda: rows, never, lambda trial: trial
+        LENIENT, [ELSEWHERE], OpenBench(InstantExecutor(), FormulaStopwatch()), lambda: rows, never, lambda trial: trial
     )
     assert len(rows) == len(FAMILY) + 1
 

@@ -17,6 +17,7 @@ import pytest
 
 import hktune
 from hktune.core.arch import GFX950
+from hktune.core.candidate import Candidate
 from hktune.core.config import Config
 from hktune.core.launch import Launch
 from hktune.core.operation import BF16_NT_BIAS, Operation
@@ -44,14 +45,14 @@ class Given:
 def task_of(template_folder: Path, config: Config, seed: int = 3) -> ProofTask:
     """The task that a worker would prove, made by the worker's own code."""
     prover = Prover(load_template(template_folder), Given(), RecordStore(Path("unused")), seed)
-    return prover.task(Given().compile(prover.template.render(config), 1.0), config)
+    return prover.task(Given().compile(prover.template.render(config), 1.0), Candidate(config))
 
 
 @pytest.fixture(scope="module")
 def task() -> ProofTask:
     space = load_space(SPACE)
     prover = Prover(space.template, Given(), RecordStore(Path("unused")), 3)
-    return prover.task(Given().compile(space.template.render(space.config({})), 1.0), space.config({}))
+    return prover.task(Given().compile(space.template.render(space.config({})), 1.0), Candidate(space.config({})))
 
 
 def changed(value: Any, path: str) -> Iterator[tuple[str, Any]]:
@@ -150,9 +151,15 @@ def test_another_judge_or_another_numpy_proves_anew(task: ProofTask, monkeypatch
 def test_the_judge_changes_with_any_of_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = Path(hktune.__file__).parent
     shutil.copytree(root, tmp_path / "hktune", ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(record, "_ROOT", tmp_path / "hktune")
+    monkeypatch.setattr(record, "PACKAGE", tmp_path / "hktune")
     before = judge_sha256.__wrapped__()
-    for name in ("device/amd_launch.py", "emulator/instructions/cdna4.json", "core/arch.py", "core/bf16.py"):
+    for name in (
+        "device/amd_launch.py",
+        "emulator/instructions/cdna4.json",
+        "core/arch.py",
+        "core/dtype.py",
+        "verify/reference.py",
+    ):
         with (tmp_path / "hktune" / name).open("a") as file:
             file.write(" ")
         after = judge_sha256.__wrapped__()

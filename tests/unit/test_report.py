@@ -22,10 +22,10 @@ from hktune.core.trial import Trial
 from hktune.report import heartbeat as beats
 from hktune.report.columns import Column, print_columns
 from hktune.report.console import PlainConsole
-from hktune.report.progress import RunProgress
+from hktune.report.run_progress import RunProgress
 from hktune.report.summary import print_summary
 from hktune.space import load_space
-from hktune.tuning.summary import RunSummary
+from hktune.tuning.run_summary import RunSummary
 
 ROOT = Path(__file__).resolve().parents[2]
 SPACE = load_space(ROOT / "search_spaces" / "gfx950_gemm_bf16.yaml")

@@ -24,7 +24,7 @@ from hktune.core.problem import Problem
 from hktune.runtime import FallbackWarning, LoadedTable, operators
 
 M, N, K = 4, 64, 32
-DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "runtime.md"
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "reference" / "runtime.md"
 
 
 @pytest.fixture(autouse=True)
@@ -233,11 +233,11 @@ def test_every_public_name_is_documented_and_every_documented_one_is_there() -> 
     text = DOCUMENT.read_text()
     for name in hktune.__all__:
         if not name.startswith("__"):
-            assert re.search(rf"`hktune\.{name}\b", text), f"docs/runtime.md does not name hktune.{name}"
+            assert re.search(rf"`hktune\.{name}\b", text), f"docs/reference/runtime.md does not name hktune.{name}"
     for name in hktune.runtime.__all__:
-        assert re.search(rf"\b{name}\b", text), f"docs/runtime.md does not name {name} of hktune.runtime"
+        assert re.search(rf"\b{name}\b", text), f"docs/reference/runtime.md does not name {name} of hktune.runtime"
     for name in set(re.findall(r"hktune\.([a-zA-Z]\w*)\b(?=[(`])", text)):
-        assert hasattr(hktune, name), f"docs/runtime.md names hktune.{name}, which is not there"
+        assert hasattr(hktune, name), f"docs/reference/runtime.md names hktune.{name}, which is not there"
 
 
 def test_every_public_name_says_what_it_is_for() -> None:

@@ -146,5 +146,5 @@ def test_optuna_says_nothing(domain: Domain, capfd: pytest.CaptureFixture[str]) 
 
 
 def test_every_strategy_is_documented() -> None:
-    text = (Path(__file__).parents[2] / "docs" / "space.md").read_text()
+    text = (Path(__file__).parents[2] / "docs" / "reference" / "spaces.md").read_text()
     assert all(f"| `{name}` |" in text for name in STRATEGIES)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hktune.core.errors import ShapesError
-from hktune.core.operation import BF16_NT_BIAS
+from hktune.core.operation import BF16_NT_BIAS, Operation
 from hktune.core.problem import Problem
 from hktune.core.shapes import Shape, load_shapes
 from hktune.space import load_space
@@ -37,6 +37,35 @@ def test_lists_multiply_out_in_order_and_defaults_apply(tmp_path: Path) -> None:
         Shape(Problem(1, 512, 64, BF16_NT_BIAS), "qkv", 80),
         Shape(Problem(8, 8, 8), "8x8x8 bf16.nt", 1),
     ]
+
+
+def test_operations_are_texts_of_the_file_or_of_an_entry_and_their_lists_multiply_out(tmp_path: Path) -> None:
+    text = """
+    operation: f16.nt
+    shapes:
+      - {name: qkv, m: [16, 1], n: 256, k: 64, operation: [bf16.nt+bias, f16.nt+bias]}
+      - {m: 8, n: 8, k: 8}
+      - {m: 8, n: 8, k: 8, operation: f16.nn->f32}
+    """
+    f16 = Operation("f16")
+    assert shapes_of(tmp_path, text) == [
+        Shape(Problem(16, 256, 64, BF16_NT_BIAS), "qkv", 1),
+        Shape(Problem(1, 256, 64, BF16_NT_BIAS), "qkv", 1),
+        Shape(Problem(16, 256, 64, f16.with_steps("bias")), "qkv", 1),
+        Shape(Problem(1, 256, 64, f16.with_steps("bias")), "qkv", 1),
+        Shape(Problem(8, 8, 8, f16), "8x8x8 f16.nt", 1),
+        Shape(Problem(8, 8, 8, Operation("f16", "nn", c="f32")), "8x8x8 f16.nn->f32", 1),
+    ]
+
+
+def test_an_operation_of_an_entry_stands_for_the_old_keys_of_its_file(tmp_path: Path) -> None:
+    text = "{dtype: bf16, epilogue: bias, shapes: [{m: 1, n: 1, k: 1, operation: f16.nt}, {m: 1, n: 1, k: 1}]}"
+    assert [str(shape.problem) for shape in shapes_of(tmp_path, text)] == ["1x1x1 f16.nt", "1x1x1 bf16.nt+bias"]
+
+
+def test_an_old_key_alone_keeps_the_other_of_the_file(tmp_path: Path) -> None:
+    text = "{epilogue: bias, shapes: [{m: 1, n: 1, k: 1, dtype: bf16}, {m: 2, n: 1, k: 1, epilogue: none}]}"
+    assert [str(shape.problem) for shape in shapes_of(tmp_path, text)] == ["1x1x1 bf16.nt+bias", "2x1x1 bf16.nt"]
 
 
 def test_one_problem_asked_for_twice_is_tuned_once_with_both_names_and_weights(tmp_path: Path) -> None:
@@ -91,7 +120,7 @@ def test_the_shipped_list_is_legal_for_the_template_and_has_every_kind_of_shape(
         ("shapes: [{m: [], n: 1, k: 1}]", "m: the list is empty"),
         ("shapes: [{m: 16777217, n: 1, k: 1}]", "got 16777217"),
         ("shapes: [{m: 65536, n: 65536, k: 1}]", "C[m,n] has at most 2147483648 elements, got 65536x65536"),
-        ("shapes: [{m: 1, n: 1048576, k: 4096}]", "Bt[n,k] has at most"),
+        ("shapes: [{m: 1, n: 1048576, k: 4096}]", "B[n,k] has at most"),
         ("shapes: [{m: 1, n: 1}]", "shapes[0]: k missing"),
         ("shapes: [{m: 1, n: 1, k: 1, batch: 2}]", "shapes[0]: unknown key 'batch': known are dtype, epilogue, k,"),
         ("shapes: [{m: 1, n: 1, k: 1, weight: 0}]", "weight: must be a number above 0"),
@@ -100,12 +129,42 @@ def test_the_shipped_list_is_legal_for_the_template_and_has_every_kind_of_shape(
         ("shapes: [{m: 1, n: 1, k: 1, dtype: fp8}]", "dtype: must be one of bf16, got 'fp8'"),
         ("shapes: [{m: 1, n: 1, k: 1, epilogue: [bias]}]", "epilogue: must be one of none, bias"),
         ("{epilogue: gelu, shapes: [{m: 1, n: 1, k: 1}]}", "shapes.yaml: epilogue: must be one of"),
+        ("{dtype: f16, shapes: [{m: 1, n: 1, k: 1}]}", "dtype: must be one of bf16, got 'f16': write operation"),
+        (
+            "shapes: [{m: 1, n: 1, k: 1, operation: bf16}]",
+            "shapes[0]: operation: operation 'bf16' must read like bf16.nt",
+        ),
+        ("shapes: [{m: 1, n: 1, k: 1, operation: f16.nt+}]", "operation 'f16.nt+' must read like"),
+        ("shapes: [{m: 1, n: 1, k: 1, operation: 7}]", "operation: must be a text such as bf16.nt, got 7"),
+        ("shapes: [{m: 1, n: 1, k: 1, operation: null}]", "operation: must be a text such as bf16.nt, got None"),
+        ("shapes: [{m: 1, n: 1, k: 1, operation: []}]", "operation: the list is empty"),
+        ("shapes: [{m: 1, n: 1, k: 1, operation: [f16.nt, f16]}]", "operation 'f16' must read like"),
+        ("{operation: f16.xy, shapes: [{m: 1, n: 1, k: 1}]}", "shapes.yaml: operation: operation 'f16.xy' must read"),
+        ("shapes: [{m: 1, n: 1, k: 1, operation: f16.nt+gelu}]", "step 'gelu' is not known: known are bias"),
+        ("shapes: [{m: 1, n: 1, k: 1, operation: f16.nt->f16}]", "operation 'f16.nt->f16' must be written f16.nt"),
+        (
+            "shapes: [{m: 1, n: 1, k: 1, operation: f16.nt, epilogue: bias}]",
+            "shapes[0]: has operation='f16.nt' and epilogue: say all of it in operation, such as bf16.nt+bias",
+        ),
+        ("{operation: f16.nt, dtype: bf16, shapes: [{m: 1, n: 1, k: 1}]}", "has operation='f16.nt' and dtype: say"),
+        (
+            "{operation: f16.nt, shapes: [{m: 1, n: 1, k: 1, epilogue: bias}]}",
+            "shapes[0]: has epilogue under the file's operation='f16.nt': say all of it in operation",
+        ),
+        (
+            "shapes: [{m: 1048576, n: 1, k: 4096, operation: f16.tn}]",
+            "A[k,m] has at most 2147483648 elements, got 4096x1",
+        ),
+        (
+            "shapes: [{m: 1, n: 1048576, k: 4096, operation: f16.nn}]",
+            "B[k,n] has at most 2147483648 elements, got 4096x1",
+        ),
         ("shapes: [{m: 1, n: 1, k: 1, name: 7}]", "name: must be 1 to 100 printable characters, got 7"),
         ("shapes: [{m: 1, n: 1, k: 1, name: a}, {m: 2, n: 1, k: 1, name: a}]", "shapes[1]: name 'a' is taken by"),
         ("shapes: []", "`shapes` must be a list of at least one entry, got []"),
         ("shapes: {m: 1}", "`shapes` must be a list"),
         ("shapes: [17]", "shapes[0]: must be a mapping"),
-        ("shape: [{m: 1, n: 1, k: 1}]", "unknown key 'shape': known are dtype, epilogue, shapes"),
+        ("shape: [{m: 1, n: 1, k: 1}]", "unknown key 'shape': known are dtype, epilogue, operation, shapes"),
         ("- {m: 1, n: 1, k: 1}", "must be a mapping with a list `shapes`"),
         ("", "must be a mapping with a list `shapes`, got None"),
         ("shapes: [{m: 1, n: 1, k: 1", "not YAML ("),

@@ -13,10 +13,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from fakes import FormulaStopwatch, InstantExecutor
 from filelock import FileLock
 from test_run_ends import Run, Start, start, table_serves
-from test_tuner import LARGE, SMALL, BlockTime, Immediate, InOrder, Quiet, configs, run, search
+from test_tuner import LARGE, SMALL, InOrder, Quiet, block_plus_m, configs, run, search
 
+from hktune.core.candidate import Candidate
 from hktune.core.config import Config
 from hktune.core.outcome import Failure, Status, Timing
 from hktune.core.problem import Problem
@@ -123,17 +125,19 @@ class Other:
         rows, self._rows = self._rows, []
         return rows
 
-    def claim(self, config: Config) -> bool:
+    def claim(self, candidate: Candidate) -> bool:
         self._asked_before = max(0, self._asked_before - 1)
         if not self._asked_before:
             self.in_hand.clear()
-        return config.id not in self.in_hand
+        return candidate.config.id not in self.in_hand
 
-    def release(self, config: Config) -> None:
-        self.released.append(config.id)
+    def release(self, candidate: Candidate) -> None:
+        self.released.append(candidate.config.id)
 
 
-def tuned(peers: Other, candidates: Sequence[Config], trials: int = 100) -> tuple[list[Trial], Immediate, InOrder]:
+def tuned(
+    peers: Other, candidates: Sequence[Config], trials: int = 100
+) -> tuple[list[Trial], InstantExecutor, InOrder]:
     """What one of two runs records and proves, and its strategy."""
     rows: list[Trial] = []
 
@@ -143,8 +147,8 @@ def tuned(peers: Other, candidates: Sequence[Config], trials: int = 100) -> tupl
         return made
 
     searches = [search(SMALL, candidates), search(LARGE, candidates)]
-    executor = Immediate(lambda _: None)
-    Tuner(searches, executor, BlockTime(), record, Budget(trials), Quiet(), peers=peers).run()
+    executor = InstantExecutor(capacity=2)
+    Tuner(searches, executor, FormulaStopwatch(block_plus_m), record, Budget(trials), Quiet(), peers=peers).run()
     strategy = searches[0].strategy
     assert isinstance(strategy, InOrder)
     return rows, executor, strategy

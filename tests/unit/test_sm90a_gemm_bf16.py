@@ -16,7 +16,7 @@ from hktune.core.config import Config, Value
 from hktune.core.problem import Problem
 from hktune.core.variant import CodeObject
 from hktune.objects.cubin import TENSOR_MAP_BYTES, Box, Cubin, read_cubin
-from hktune.space.space import SearchSpace, load_space
+from hktune.space.search_space import SearchSpace, load_space
 
 pytest.importorskip("cuda.bindings.nvrtc", reason="pip install 'hktune[cuda]'")
 
@@ -134,13 +134,13 @@ def parsed(chosen: Config) -> Cubin:
 
 def test_boxes_and_parameters_follow_the_config() -> None:
     plain = parsed(config())
-    assert plain.boxes == {"a": Box(128, 64), "bt": Box(128, 64), "c": Box(64, 64)}
+    assert plain.boxes == {"a": Box(128, 64), "b": Box(128, 64), "c": Box(64, 64)}
     swapped = parsed(config(**SWAPPED))
-    assert swapped.boxes == {"a": Box(16, 64), "bt": Box(64, 64), "c": Box(8, 64)}, (
+    assert swapped.boxes == {"a": Box(16, 64), "b": Box(64, 64), "c": Box(8, 64)}, (
         "four blocks share 16 columns: two store"
     )
     direct = parsed(config(store="direct"))
-    assert sorted(direct.boxes) == ["a", "bt"]
+    assert sorted(direct.boxes) == ["a", "b"]
     sizes = [slot.size_bytes for slot in direct.kernels["hktune_gemm_bf16"].parameters]
     assert sizes == [TENSOR_MAP_BYTES, TENSOR_MAP_BYTES, 8, 4, 4, 4, 8]
 

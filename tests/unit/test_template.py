@@ -3,13 +3,15 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
+import re
 from pathlib import Path
 
 import pytest
 
 from hktune.core.config import Config
-from hktune.core.errors import TemplateError
+from hktune.core.errors import InputError, TemplateError
 from hktune.core.launch import Argument, Tile, WorkgroupOrder
+from hktune.core.operation import BF16_NT, BF16_NT_BIAS, Operation, operation_of
 from hktune.core.problem import Problem, ProofProblem
 from hktune.template import Template, load_template
 
@@ -67,6 +69,71 @@ def test_files_of_a_source_are_one_in_their_order(folder: Path, template: Templa
     edit(folder / "template.yaml", "rest.hip", "last.hip")
     with pytest.raises(TemplateError, match=r"last\.hip: cannot be read \(No such file"):
         load_template(folder)
+
+
+def included(folder: Path) -> None:
+    """The toy's source as a root that includes two files, one of them with the fields."""
+    constants, rest = (folder / "toy.hip").read_text().split("constexpr auto", 1)
+    (folder / "constants.hip.in").write_text(f"#pragma once\n{constants}")
+    (folder / "constants.hip").write_text("#error the form with fields is what is read\n")
+    (folder / "rest.hip").write_text(f'  # pragma once\n#include "constants.hip"\nconstexpr auto{rest}')
+    (folder / "toy.hip").write_text('#include "rest.hip"  // all of it\n#include "constants.hip"\n')
+
+
+def test_includes_of_files_beside_it_are_followed_each_once(folder: Path, template: Template) -> None:
+    included(folder)
+    assert load_template(folder).render(CONFIG).source == template.render(CONFIG).source
+    with (folder / "rest.hip").open("a") as rest:
+        rest.write('#include "toy.hip"\n#include "rest.hip"')
+    assert load_template(folder).render(CONFIG).source == template.render(CONFIG).source
+
+
+def test_every_file_that_is_read_counts_for_the_identity(folder: Path) -> None:
+    included(folder)
+    seen = {load_template(folder).sha256}
+    for name in ("constants.hip.in", "rest.hip", "toy.hip"):
+        with (folder / name).open("a") as file:
+            file.write("\n")
+        seen.add(load_template(folder).sha256)
+    assert len(seen) == 4
+    (folder / "constants.hip").write_text("// not read\n")
+    assert load_template(folder).sha256 in seen
+
+
+def test_includes_of_other_places_are_the_compilers(folder: Path) -> None:
+    lines = '#include <hip/hip_runtime.h>\n#include "kittens.cuh"\n// #include "toy.hip"\n'
+    (folder / "toy.hip").write_text(lines + (folder / "toy.hip").read_text())
+    assert load_template(folder).render(CONFIG).source.startswith(lines)
+
+
+@pytest.mark.parametrize(
+    "name", ["lost.hip", "../toy/rest.hip", "/etc/x.hip", "sub/x.hip", "a b.hip", f"{'a' * 200}.hip"]
+)
+def test_an_include_of_a_source_that_is_not_there_is_refused(folder: Path, name: str) -> None:
+    included(folder)
+    with (folder / "rest.hip").open("a") as rest:
+        rest.write(f'#include "{name}"\n')
+    with pytest.raises(TemplateError, match=re.escape(f'rest.hip: includes "{name}", which is not beside it: name a')):
+        load_template(folder)
+
+
+def test_included_files_are_bounded_and_plain(folder: Path) -> None:
+    included(folder)
+    for number in range(64):
+        (folder / f"x{number}.hip").write_text(f'#include "x{number + 1}.hip"\n')
+    (folder / "x64.hip").write_text(" " * 600_000)
+    (folder / "big.hip").write_text(" " * 600_000 + '\n#include "x64.hip"\n')
+    (folder / "words.hip").write_bytes(b"\xff")
+    os.mkfifo(folder / "pipe.hip")
+    for name, rule in (
+        ("x0.hip", r"x6[012]\.hip: is one of more than 64 sources"),
+        ("big.hip", r"x64\.hip: is the end of over 1048576 bytes of sources"),
+        ("words.hip", r"words\.hip: must be UTF-8"),
+        ("pipe.hip", r"pipe\.hip: is a pipe, not a source"),
+    ):
+        (folder / "toy.hip").write_text(f'#include "rest.hip"\n#include "{name}"\n')
+        with pytest.raises(TemplateError, match=rule):
+            load_template(folder)
 
 
 def test_launches_for_a_problem(template: Template) -> None:
@@ -173,4 +240,57 @@ def test_a_source_that_is_no_file_or_no_text_is_refused(folder: Path) -> None:
     source.unlink()
     os.mkfifo(source)
     with pytest.raises(TemplateError, match="is a pipe, not a source"):
+        load_template(folder)
+
+
+def with_operations(folder: Path) -> Template:
+    """The toy template for two formats, which its source names, and with a bias, which it does not."""
+    edit(folder / "template.yaml", "fields:\n", "operations: [bf16.nt, bf16.nt+bias, f16.nt, f16.nt+bias]\nfields:\n")
+    edit(folder / "template.yaml", "fields:\n", "fields:\n  element: operation.a_dtype\n")
+    source = next(path for path in folder.iterdir() if path.suffix in (".hip", ".cu"))
+    source.write_text(source.read_text() + "using element = ${element};\n")
+    return load_template(folder)
+
+
+def test_an_operation_is_rendered_as_its_code(folder: Path) -> None:
+    template = with_operations(folder)
+    assert template.operation == BF16_NT
+    assert "using element = bf16;" in template.render(CONFIG).source
+    f16 = template.for_operation(Operation("f16"))
+    assert "using element = f16;" in f16.render(CONFIG).source
+    assert f16.sha256 == template.sha256
+    assert {str(proof.problem.operation) for proof in f16.proof_problems(CONFIG)} <= {"f16.nt", "f16.nt+bias"}
+
+
+def test_operations_with_the_same_code_are_one_template(folder: Path) -> None:
+    template = with_operations(folder)
+    f16, biased = (template.for_operation(operation_of(text)) for text in ("f16.nt", "f16.nt+bias"))
+    assert f16 is biased
+    assert f16 is template.for_operation(f16.operation)
+    assert template.for_operation(BF16_NT_BIAS) is template
+    assert template.code_operation(operation_of("f16.nt+bias")) == operation_of("f16.nt")
+    assert f16.for_operation(BF16_NT).render(CONFIG) == template.render(CONFIG)
+
+
+def test_a_template_without_operations_does_what_its_arguments_say(template: Template) -> None:
+    assert template.operations == (BF16_NT,)
+
+
+@pytest.mark.parametrize("text", ["f16.nt", "bf16.nn", "bf16.nt->f32"])
+def test_an_operation_that_it_cannot_do_is_refused(template: Template, text: str) -> None:
+    with pytest.raises(InputError, match=rf"^gfx950/toy cannot do {re.escape(text)}: it does bf16\.nt$"):
+        template.for_operation(operation_of(text))
+
+
+@pytest.mark.parametrize(
+    ("operations", "says"),
+    [
+        ("[bf16.nt, bf16.nt]", "twice"),
+        ("[bf17.nt]", "dtype 'bf17' is not known"),
+        ("[bf16]", "must read like bf16.nt"),
+    ],
+)
+def test_operations_that_are_none_are_one_line(folder: Path, operations: str, says: str) -> None:
+    edit(folder / "template.yaml", "fields:\n", f"operations: {operations}\nfields:\n")
+    with pytest.raises(TemplateError, match=says):
         load_template(folder)

@@ -6,9 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
+from fakes import FormulaStopwatch, InstantExecutor, LastFirstExecutor
 
 from hktune.core.config import Config
-from hktune.core.outcome import Failure, Source, Status, Timing
+from hktune.core.operation import Operation
+from hktune.core.outcome import Failure, Status, Timing
 from hktune.core.problem import Problem
 from hktune.core.trial import Trial
 from hktune.measure.stopwatch import Attempt
@@ -37,46 +39,9 @@ class InOrder:
         self.told += outcomes
 
 
-class Immediate:
-    """An executor that finishes everything at the next collect."""
-
-    capacity = 2
-
-    def __init__(self, outcome: Callable[[Config], Failure | None]) -> None:
-        self._outcome = outcome
-        self._waiting: list[Config] = []
-        self.submitted: list[Config] = []
-
-    @property
-    def pending(self) -> int:
-        return len(self._waiting)
-
-    def submit(self, config: Config) -> None:
-        assert self.pending < self.capacity
-        self._waiting.append(config)
-        self.submitted.append(config)
-
-    def collect(self, timeout_s: float) -> list[Attempt]:
-        done, self._waiting = self._waiting, []
-        return [Attempt(config, self._outcome(config)) for config in done]
-
-    def close(self) -> None: ...
-
-
-class LastFirst(Immediate):
-    """An executor whose later submission finishes first."""
-
-    def collect(self, timeout_s: float) -> list[Attempt]:
-        return [Attempt(config, self._outcome(config)) for config in [self._waiting.pop()]]
-
-
-class BlockTime:
-    """A stopwatch whose time is the config's block plus the problem's m."""
-
-    source = Source.MODELLED
-
-    def time(self, attempt: Attempt, problem: Problem) -> Timing | Failure:
-        return Timing(Source.MODELLED, float(int(attempt.config["block"]) + problem.m))
+def block_plus_m(config: Config, problem: Problem) -> float:
+    """The time of a config, in us: other for each block and each m."""
+    return float(int(config["block"]) + problem.m)
 
 
 class Quiet:
@@ -98,9 +63,9 @@ def run(
     budget: Budget,
     outcome: Callable[[Config], Failure | None] = lambda _: None,
     replayed: Sequence[Trial] = (),
-    executor_type: type[Immediate] = Immediate,
+    executor_type: type[InstantExecutor] = InstantExecutor,
     share: bool = True,
-) -> tuple[list[Trial], Immediate]:
+) -> tuple[list[Trial], InstantExecutor]:
     rows: list[Trial] = []
 
     def record(attempt: Attempt, problem: Problem, result: Timing | Failure) -> Trial:
@@ -123,8 +88,8 @@ def run(
     def record_all(attempt: Attempt, results: Sequence[tuple[Problem, Timing | Failure]]) -> list[Trial | None]:
         return [record(attempt, problem, result) for problem, result in results]
 
-    executor = executor_type(outcome)
-    tuner = Tuner(searches, executor, BlockTime(), record_all, budget, Quiet(), share)
+    executor = executor_type(2, outcome)
+    tuner = Tuner(searches, executor, FormulaStopwatch(block_plus_m), record_all, budget, Quiet(), share)
     tuner.replay(replayed)
     tuner.run()
     return rows, executor
@@ -151,6 +116,16 @@ def test_without_sharing_a_problem_is_timed_on_what_it_asked_for() -> None:
 def test_without_sharing_every_problem_spends_its_budget() -> None:
     rows, _ = run([search(SMALL, configs(50)), search(LARGE, configs(90)[40:])], Budget(trials=20), share=False)
     assert [sum(row.m == problem.m for row in rows) for problem in (SMALL, LARGE)] == [20, 20]
+
+
+def test_operations_with_other_code_share_no_proof_and_no_time() -> None:
+    """Both ask for the same configs: each is compiled once for each code, and told to its own problem alone."""
+    shared, f16 = configs(4), Operation("f16")
+    other = replace(search(replace(SMALL, operation=f16), shared), operation=f16)
+    rows, executor = run([search(SMALL, shared), search(LARGE, shared), other], Budget(trials=100))
+    assert len(executor.submitted) == 2 * len(shared)
+    problems = [(row.m, str(row.problem.operation)) for row in rows]
+    assert sorted(problems) == sorted(4 * [(SMALL.m, "bf16.nt"), (LARGE.m, "bf16.nt"), (SMALL.m, "f16.nt")])
 
 
 def test_a_strategy_is_told_times_relative_to_the_baseline_beside_them() -> None:
@@ -198,7 +173,7 @@ def test_a_replayed_trial_is_told_and_not_run_again() -> None:
 
 def test_what_is_told_does_not_depend_on_what_finishes_first() -> None:
     told = []
-    for executor_type in (Immediate, LastFirst):
+    for executor_type in (InstantExecutor, LastFirstExecutor):
         searched = search(SMALL, configs(20))
         run([searched, search(LARGE, configs(30)[10:])], Budget(trials=25), executor_type=executor_type)
         assert isinstance(searched.strategy, InOrder)

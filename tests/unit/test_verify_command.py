@@ -75,7 +75,7 @@ def test_other_faults_are_told(
 def test_a_product_is_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sizes = ("m=8", "n=64", "k=32")
     assert verify(tmp_path, PRODUCT, *PRODUCT_ARGUMENTS, "--gemm", *sizes) == 0
-    assert "c is a @ bt^T" in capsys.readouterr().out
+    assert "c is bf16.nt of a and b" in capsys.readouterr().out
     assert verify(tmp_path, PRODUCT.replace("i = 0;", "i = 1;"), *PRODUCT_ARGUMENTS, "--gemm", *sizes) == 1
     assert "elements wrong" in capsys.readouterr().out
 
@@ -151,8 +151,11 @@ SUM = ("--args", "x:f32[n] y:out:f32[n] n")
         ((*SUM, "n=4", "--lds", "-1"), "--lds '-1' is -1: it must be an integer from 0"),
         ((*SUM, "n=4", "--lds", "'x'"), "it must be an integer from 0"),
         ((*SUM, "n=4", "--grid", ""), "--grid: ``: not an expression"),
-        ((*SUM, "n=4", "--gemm"), "--gemm compares c:out:bf16[m,n] with a:bf16[m,k] @ bt:bf16[n,k]^T"),
-        (("--args", "a:bf16[n] c:out:bf16[n] n", "n=4", "--gemm"), "--gemm compares c:out:bf16[m,n]"),
+        ((*SUM, "n=4", "--gemm"), "--gemm bf16.nt compares a:bf16[m,k] b:bf16[n,k] c:out:bf16[m,n]: name these"),
+        (
+            ("--args", "a:bf16[n] c:out:bf16[n] n", "n=4", "--gemm"),
+            "--gemm bf16.nt compares a:bf16[m,k] b:bf16[n,k] c:out:bf16[m,n]: name these",
+        ),
         (
             ("--args", "a:f32[n] bt:bf16[n] n", "n=2147483648"),
             "argument a 'n' is 2147483648: it must be an integer from 1",

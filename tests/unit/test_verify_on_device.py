@@ -12,7 +12,7 @@ import pytest
 import torch
 from naive_gemm import OBJECT, launch_of, trial
 
-from hktune.core.bf16 import bf16_bits, bf16_values
+from hktune.core.dtype import BF16
 from hktune.core.errors import DeviceError, KernelFault
 from hktune.core.launch import WORKSPACE_COUNTER_BYTES, Argument, Launch
 from hktune.core.operation import legacy_operation
@@ -23,7 +23,7 @@ from hktune.verify import Proof, verify
 from hktune.verify.on_device import verify_on_device
 
 PROBLEM = Problem(m=64, n=48, k=96)
-NAMES = ("a", "bt", "c", "bias", "workspace")
+NAMES = ("a", "b", "c", "bias", "workspace")
 SIZES = tuple(Argument(name, "u32") for name in ("lda", "ldb", "ldc"))
 Floats = npt.NDArray[np.float32]
 Bits = npt.NDArray[np.uint16]
@@ -43,10 +43,10 @@ class TorchHostDevice:
     def launch(self, kernel: Any, launch: Launch, binding: Any, stream: int | None = None) -> None:
         if self._fault:
             raise self._fault
-        a, bt = (rows(binding[name].data, binding[stride]) for name, stride in (("a", "lda"), ("bt", "ldb")))
+        a, bt = (rows(binding[name].data, binding[stride]) for name, stride in (("a", "lda"), ("b", "ldb")))
         product = a[:, : PROBLEM.k] @ bt[:, : PROBLEM.k].T
         if binding["bias"] is not None:
-            product = product + bf16_values(binding["bias"].data)
+            product = product + BF16.values(binding["bias"].data)
         self._kernel(product, binding["c"].data)
 
     def synchronize(self) -> None: ...
@@ -55,7 +55,7 @@ class TorchHostDevice:
 def rows(bits: Bits, stride: int) -> Floats:
     """The rows of a matrix whose last one has no padding behind it."""
     missing = -bits.size % stride
-    return bf16_values(np.pad(bits, (0, missing))).reshape(-1, stride)
+    return BF16.values(np.pad(bits, (0, missing))).reshape(-1, stride)
 
 
 def judge(kernel: Kernel, padding: int = 0, workspace_bytes: int = 0, epilogue: str = "none") -> Proof | Failure:
@@ -70,7 +70,7 @@ def storing(padding: int = 0, spoil: Callable[[Bits], None] = lambda bits: None)
     """A right kernel, whose output `spoil` then changes in place (bits [m,n])."""
 
     def kernel(product: Floats, c: Bits) -> None:
-        bits = bf16_bits(product)
+        bits = BF16.bits(product)
         spoil(bits)
         stride = PROBLEM.n + padding
         c[: PROBLEM.m * stride].reshape(PROBLEM.m, stride)[:, : PROBLEM.n] = bits
@@ -130,7 +130,7 @@ def test_a_workspace_that_is_left_dirty_shows() -> None:
     def once_right(product: Floats, c: Bits) -> None:
         storing()(product, c)
         if calls:  # what lies closest to the middle of two bf16 numbers becomes the other: as right, but not the same
-            beyond = np.abs(product.ravel()) - np.abs(bf16_values(c[: product.size]))
+            beyond = np.abs(product.ravel()) - np.abs(BF16.values(c[: product.size]))
             where = int(np.argmax(np.abs(beyond / product.ravel())))
             c[where] = int(c[where]) + (1 if beyond[where] > 0 else -1)
         calls.append(1)

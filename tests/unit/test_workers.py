@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from hktune.core.candidate import Candidate
 from hktune.core.config import Config
 from hktune.core.errors import MachineError, ToolchainError
 from hktune.core.outcome import Failure, Status
@@ -20,7 +21,8 @@ from hktune.workers import executor as workers_module
 from hktune.workers.executor import Limits, LocalExecutor, Prove
 
 
-def behave(config: Config) -> Attempt:
+def behave(candidate: Candidate) -> Attempt:
+    config = candidate.config
     if config["does"] == "die once" and not Path(str(config["at"])).exists():
         Path(str(config["at"])).touch()
         os.kill(os.getpid(), signal.SIGKILL)
@@ -78,30 +80,30 @@ def drain(executor: LocalExecutor) -> list[Attempt]:
 def test_results_come_back_for_the_configs_that_were_submitted(executor: LocalExecutor) -> None:
     configs = [Config({"does": "work", "n": n}) for n in range(2)]
     for config in configs:
-        executor.submit(config)
+        executor.submit(Candidate(config))
     assert {attempt.config for attempt in drain(executor)} == set(configs)
 
 
 def test_a_dead_worker_is_a_crash_of_its_config_only(executor: LocalExecutor) -> None:
-    executor.submit(Config({"does": "die"}))
-    executor.submit(Config({"does": "work"}))
+    executor.submit(Candidate(Config({"does": "die"})))
+    executor.submit(Candidate(Config({"does": "work"})))
     outcomes = {attempt.config["does"]: attempt.failure for attempt in drain(executor)}
     assert outcomes["work"] is None
     assert outcomes["die"] == Failure(Status.CRASHED, "the worker died with exit code -9, and so did the next one")
-    executor.submit(Config({"does": "work", "n": 2}))
+    executor.submit(Candidate(Config({"does": "work", "n": 2})))
     assert drain(executor)[0].failure is None
 
 
 def test_a_hung_worker_is_a_timeout_and_is_replaced() -> None:
     executor = LocalExecutor(make_prove, workers=1, deadline_s=3.0)
     try:
-        executor.submit(Config({"does": "work"}))
+        executor.submit(Candidate(Config({"does": "work"})))
         first = drain(executor)[0]
-        executor.submit(Config({"does": "hang"}))
+        executor.submit(Candidate(Config({"does": "hang"})))
         hung = drain(executor)[0]
         assert hung.failure is not None
         assert hung.failure.status is Status.TIMEOUT
-        executor.submit(Config({"does": "work"}))
+        executor.submit(Candidate(Config({"does": "work"})))
         second = drain(executor)[0]
         assert second.object_sha256 != first.object_sha256
     finally:
@@ -110,7 +112,7 @@ def test_a_hung_worker_is_a_timeout_and_is_replaced() -> None:
 
 def test_closing_leaves_no_process_behind() -> None:
     executor = LocalExecutor(make_prove, workers=1, deadline_s=20.0)
-    executor.submit(Config({"does": "work"}))
+    executor.submit(Candidate(Config({"does": "work"})))
     pid = int(drain(executor)[0].object_sha256 or 0)
     executor.close()
     with pytest.raises(ProcessLookupError):
@@ -118,7 +120,7 @@ def test_closing_leaves_no_process_behind() -> None:
 
 
 def pid_of(executor: LocalExecutor) -> int:
-    executor.submit(Config({"does": "work"}))
+    executor.submit(Candidate(Config({"does": "work"})))
     return int(drain(executor)[0].object_sha256 or 0)
 
 
@@ -128,7 +130,7 @@ def test_an_idle_worker_that_was_killed_is_replaced(executor: LocalExecutor) -> 
         os.kill(pid, signal.SIGKILL)
     configs = [Config({"does": "work", "n": n}) for n in range(2)]
     for config in configs:
-        executor.submit(config)
+        executor.submit(Candidate(config))
     attempts = drain(executor)
     assert {attempt.config for attempt in attempts} == set(configs)
     assert all(attempt.failure is None for attempt in attempts)
@@ -136,7 +138,7 @@ def test_an_idle_worker_that_was_killed_is_replaced(executor: LocalExecutor) -> 
 
 
 def test_a_kill_from_outside_is_no_configs_fault(executor: LocalExecutor, tmp_path: Path) -> None:
-    executor.submit(Config({"does": "die once", "at": str(tmp_path / "met")}))
+    executor.submit(Candidate(Config({"does": "die once", "at": str(tmp_path / "met")})))
     assert [attempt.failure for attempt in drain(executor)] == [None]
 
 
@@ -150,7 +152,7 @@ def test_a_kill_from_outside_is_no_configs_fault(executor: LocalExecutor, tmp_pa
 def test_what_a_worker_raises_on_purpose_is_raised_here(
     executor: LocalExecutor, does: str, error: type[Exception], said: str
 ) -> None:
-    executor.submit(Config({"does": does}))
+    executor.submit(Candidate(Config({"does": does})))
     with pytest.raises(error, match=said):
         drain(executor)
 
@@ -158,7 +160,7 @@ def test_what_a_worker_raises_on_purpose_is_raised_here(
 def test_a_defect_costs_its_config_and_not_the_worker() -> None:
     executor = LocalExecutor(make_prove, workers=1, deadline_s=20.0)
     before = pid_of(executor)
-    executor.submit(Config({"does": "meet a defect"}))
+    executor.submit(Candidate(Config({"does": "meet a defect"})))
     [attempt] = drain(executor)
     assert attempt.failure == Failure(Status.CRASHED, "in the worker: IndexError: tuple index out of range")
     assert pid_of(executor) == before
@@ -174,7 +176,7 @@ def test_a_defect_costs_its_config_and_not_the_worker() -> None:
 )
 def test_workers_that_cannot_begin_are_not_started_without_end(make: Callable[[], Prove], said: str) -> None:
     executor = LocalExecutor(make, workers=1, deadline_s=20.0)
-    executor.submit(Config({"does": "work"}))
+    executor.submit(Candidate(Config({"does": "work"})))
     with pytest.raises(MachineError, match=said):
         drain(executor)
     executor.close()
@@ -182,7 +184,7 @@ def test_workers_that_cannot_begin_are_not_started_without_end(make: Callable[[]
 
 def test_memory_without_end_is_a_limit_reached() -> None:
     executor = LocalExecutor(make_prove, workers=1, deadline_s=60.0, memory_bytes=1 << 30)
-    executor.submit(Config({"does": "allocate without end"}))
+    executor.submit(Candidate(Config({"does": "allocate without end"})))
     with pytest.raises(MachineError, match="a worker ran out of memory"):
         drain(executor)
     assert pid_of(executor)
@@ -205,7 +207,7 @@ def gone(pid: int) -> bool:
 
 
 def test_what_a_worker_started_ends_with_it(executor: LocalExecutor, tmp_path: Path) -> None:
-    executor.submit(Config({"does": "leave a child and die", "at": str(tmp_path / "pid")}))
+    executor.submit(Candidate(Config({"does": "leave a child and die", "at": str(tmp_path / "pid")})))
     drain(executor)
     assert gone(int((tmp_path / "pid").read_text()))
 
@@ -214,15 +216,16 @@ ORPHANED = """
 import os, signal, sys
 sys.path.insert(0, sys.argv[1])
 from test_workers import make_prove, drain
+from hktune.core.candidate import Candidate
 from hktune.core.config import Config
 from hktune.workers.executor import LocalExecutor
 if __name__ == "__main__":
     executor = LocalExecutor(make_prove, workers=2, deadline_s=60.0)
-    executor.submit(Config({"does": "leave a child"}))
+    executor.submit(Candidate(Config({"does": "leave a child"})))
     [child] = drain(executor)
-    executor.submit(Config({"does": "work"}))
+    executor.submit(Candidate(Config({"does": "work"})))
     [worker] = drain(executor)
-    executor.submit(Config({"does": "hang"}))
+    executor.submit(Candidate(Config({"does": "hang"})))
     print(child.object_sha256, worker.object_sha256, flush=True)
     os.killpg(0, signal.SIGKILL)
 """

@@ -5,17 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from instant_executor import InstantExecutor
+from fakes import FormulaStopwatch, InstantExecutor
 
 from hktune.core.config import Config
 from hktune.core.errors import SpaceError
-from hktune.core.outcome import Failure, Source, Status, Timing
+from hktune.core.outcome import Failure, Status, Timing
 from hktune.core.problem import Problem
 from hktune.core.trial import Trial
 from hktune.measure.stopwatch import Attempt
 from hktune.search import create_strategy
 from hktune.space import load_space
-from hktune.tuning.bench import OpenBench
+from hktune.tuning.benches import OpenBench
 from hktune.tuning.loop import Search
 from hktune.tuning.yardsticks import TRIALS_MIN, time_yardsticks, yardsticks
 
@@ -23,13 +23,6 @@ ROOT = Path(__file__).resolve().parents[2]
 SPACE_FILE = ROOT / "search_spaces" / "gfx950_gemm_bf16.yaml"
 SPACE = load_space(SPACE_FILE)
 LARGE, LOW, UNALIGNED = Problem(512, 512, 4096), Problem(511, 4096, 4096), Problem(512, 512, 1001)
-
-
-class Model:
-    source = Source.MODELLED
-
-    def time(self, attempt: Attempt, problem: Problem) -> Timing:
-        return Timing(Source.MODELLED, 11.0)
 
 
 def search(problem: Problem, *tried: Config, others: int = TRIALS_MIN) -> Search:
@@ -48,7 +41,7 @@ def timed(*searches: Search) -> list[tuple[Problem, int]]:
             0, problem.m, problem.n, problem.k, problem.operation, attempt.config.id, attempt.config.json, Status.OK
         )
 
-    time_yardsticks(SPACE, searches, OpenBench(InstantExecutor(), Model()), record)  # type: ignore[arg-type]
+    time_yardsticks(SPACE, searches, OpenBench(InstantExecutor(), FormulaStopwatch()), record)  # type: ignore[arg-type]
     return sorted(found)
 
 

@@ -3,7 +3,8 @@
 `profile` runs once per code object: it simulates one compute unit on the traced instruction stream and reduces it to
 prologue, one k-step and epilogue at several memory latencies. `modelled_time` runs once per problem: rounds of
 workgroups over all compute units, their traffic, the latency that this traffic brings about, and the shader clock that
-the MFMA activity leaves. docs/clock.md derives each rule, states the errors found and what the model cannot see.
+the MFMA activity leaves. docs/explanation/clock.md derives each rule, states the errors found, and says what the model
+cannot see.
 """
 
 from __future__ import annotations
@@ -59,16 +60,17 @@ def modelled_time(
     steps = k_steps(problem, launch, tile)
     at_once = arch.compute_units * profile.residencies[-1].workgroups
     grid = rounds_of(workgroups, tiles_m, tiles_n, at_once, arch, order)
-    read_bytes = operand_bytes(problem.m, problem.n, problem.k)
+    operation = problem.operation
+    read_bytes = operand_bytes(operation, problem.m, problem.n, problem.k)
     walked_k = problem.k * tiles_m * tiles_n / workgroups
     wanted_bytes = sum(
-        part.count * operand_bytes(part.panels_a * tile.m, part.panels_b * tile.n, walked_k) for part in grid
+        part.count * operand_bytes(operation, part.panels_a * tile.m, part.panels_b * tile.n, walked_k) for part in grid
     )
     from_hbm = min(1.0, read_bytes / wanted_bytes) if read_bytes <= rates.mall_bytes else 1.0
-    rounds = [WorkgroupRound(profile, part, tile, steps, from_hbm, arch, rates) for part in grid]
+    rounds = [WorkgroupRound(profile, part, operation, tile, steps, from_hbm, arch, rates) for part in grid]
     mfma_clk = workgroups * steps * profile.mfma_clk / arch.compute_units
     clock_ghz, rounds_clk = _settled(rounds, mfma_clk, rates)
-    moved_bytes = read_bytes + 2 * problem.m * problem.n
+    moved_bytes = read_bytes + operation.c_dtype.bytes * problem.m * problem.n
     rounds_clk += _gathering_clk(workgroups, tiles_m * tiles_n, tile, arch, rates, clock_ghz)
     time_us = rates.launch_us + max(rounds_clk / clock_ghz * 1e-3, moved_bytes / rates.hbm_tb_per_s * 1e-6)
     return _modelled(rounds, problem, time_us, clock_ghz, arch, rates)

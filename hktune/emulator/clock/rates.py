@@ -2,7 +2,8 @@
 
 Units are in the names: `clk` is a shader clock, `bytes_per_clk` is per the unit named. Beside each value stands
 where it comes from: documented (AMD's CDNA4 ISA guide of August 2025 or white paper), measured (by whom, on gfx950
-unless said otherwise), assumed (nobody publishes it), or fitted (chosen here; docs/clock.md says against what).
+unless said otherwise), assumed (nobody publishes it), or fitted (chosen here; docs/explanation/clock.md says against
+what).
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ _GFX950 = Rates(
     sleep_unit_clk=64,  # documented: ISA guide, S_SLEEP
     barrier_clk=8,  # inferred: a loop of AMD's Gluon tutorials, 8 barriers a k-step, is 99.8 % MFMA: at most 12 fit
     mfma_clk={"16x16x32": 16, "32x32x16": 32, "16x16x16": 16, "32x32x8": 32},  # documented: ISA guide, table 28
-    mfma_flops_per_clk_cu=4096,  # documented: white paper, dense bf16
+    mfma_flops_per_clk_cu=4096,  # documented: white paper, dense bf16 and float16
     mfma_result_clk={"16x16x32": 36, "32x32x16": 52, "16x16x16": 36, "32x32x8": 52},  # documented: ISA guide, table 38
     lds_bus_bytes_per_clk=128,  # measured: AMD's gfx950 Gluon tutorials, one bus for each pair of SIMDs
     lds_fifo_entries=8,  # measured: AMD's gfx950 Gluon tutorials, for each pair of SIMDs
@@ -90,7 +91,7 @@ _GFX950 = Rates(
     latency_growth=1.6,  # fitted: about 1000 clk at 0.55 of L2 and 1.55 GHz (AMD's gfx950 Gluon tutorials)
     launch_us=2.5,  # fitted: the shortest device times in AITER's tables are 2.9 us
     workgroup_start_clk=600,  # measured: tinygrad's gfx950 thread traces (430 to 720 to the first instruction)
-    clock_ghz=((0.09, 2.40), (0.52, 1.85), (0.69, 1.78), (0.82, 1.73), (1.00, 1.52)),  # fitted: docs/clock.md
+    clock_ghz=((0.09, 2.40), (0.52, 1.85), (0.69, 1.78), (0.82, 1.73), (1.00, 1.52)),  # fitted: clock.md
 )
 
 _RATES = {GFX950.name: _GFX950}

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from hktune.core.arch import Arch
 from hktune.core.launch import Tile
+from hktune.core.operation import Operation
 from hktune.emulator.clock.memory_traffic import Round
 from hktune.emulator.clock.profile import Profile
 from hktune.emulator.clock.rates import Rates
 
 
-def operand_bytes(m: float, n: float, k: float) -> float:
-    """Bytes of an m x k and an n x k operand in bf16."""
-    return 2.0 * (m + n) * k
+def operand_bytes(operation: Operation, m: float, n: float, k: float) -> float:
+    """Bytes of m x k elements of A and n x k of B."""
+    return (float(operation.a_dtype.bytes) * m + float(operation.b_dtype.bytes) * n) * k
 
 
 class WorkgroupRound:
@@ -25,15 +26,23 @@ class WorkgroupRound:
     """
 
     def __init__(
-        self, profile: Profile, part: Round, tile: Tile, steps: float, from_hbm: float, arch: Arch, rates: Rates
+        self,
+        profile: Profile,
+        part: Round,
+        operation: Operation,
+        tile: Tile,
+        steps: float,
+        from_hbm: float,
+        arch: Arch,
+        rates: Rates,
     ) -> None:
         self._profile, self._rates = profile, rates
         self.count = part.count
         self._steps = max(steps - profile.peeled_steps, 0.0)
         self._per_cu = -(-part.workgroups // arch.compute_units)
         busy_xcds = min(part.workgroups, arch.xcds)
-        missed_bytes = operand_bytes(part.xcd_panels_a * tile.m, part.xcd_panels_b * tile.n, tile.k)
-        distinct_bytes = operand_bytes(part.panels_a * tile.m, part.panels_b * tile.n, tile.k) * from_hbm
+        missed_bytes = operand_bytes(operation, part.xcd_panels_a * tile.m, part.xcd_panels_b * tile.n, tile.k)
+        distinct_bytes = operand_bytes(operation, part.panels_a * tile.m, part.panels_b * tile.n, tile.k) * from_hbm
         self._l2_clk = self._per_cu * profile.load_bytes / rates.l2_bytes_per_clk_cu
         self._fabric_clk = missed_bytes / busy_xcds / rates.fabric_bytes_per_clk_xcd
         self._mall_us = missed_bytes / rates.mall_tb_per_s * 1e-6

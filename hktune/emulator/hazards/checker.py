@@ -21,8 +21,8 @@ from hktune.emulator.hazards.lds_shadow import ATOMIC, LOAD_TO_LDS, READ, WRITE,
 from hktune.emulator.hazards.memory_shadow import LOAD, STORE, MemoryRace, MemoryShadow
 from hktune.emulator.hazards.order import ON_LDS, ON_VECTOR, Order
 from hktune.emulator.hazards.track import Track, Unsafe
-from hktune.emulator.machine.launch import Descriptor, Dispatch
 from hktune.emulator.machine.memory import AddressSpace, Array
+from hktune.emulator.machine.wave_start import Descriptor, Dispatch
 from hktune.emulator.machine.waves import Lanes, Waves
 
 Locate = Callable[[int], str]

@@ -5,7 +5,7 @@ ISA guide, table 38 ("Required software-inserted wait states"), as LLVM 22 puts 
 Compilers insert them; assembly statements are on their own.
 
 AMD's own kernels keep some of these rules nowhere, and are right on the hardware all the same: those are marked as by
-the book (docs/hazards.md says which and why).
+the book (docs/explanation/hazards.md says which and why).
 """
 
 from __future__ import annotations

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from hktune.emulator.machine.memory import Array, Block, Words
+from hktune.emulator.machine.memory import Array, Block, NumberType, Words
 
 Atomic = Callable[[Block, Array, Words], Words]
 """(block, byte index (k,), operand words (k, d)) -> words that were there before, (k, dwords of the memory)."""
 
 
-def _atomic(dtype: Any, combine: Callable[..., Any], operands: int = 1) -> Atomic:
+def _atomic(dtype: NumberType, combine: Callable[..., object], operands: int = 1) -> Atomic:
     size = np.dtype(dtype).itemsize
 
     def run(block: Block, index: Array, words: Words) -> Words:
@@ -30,28 +30,28 @@ def _atomic(dtype: Any, combine: Callable[..., Any], operands: int = 1) -> Atomi
     return run
 
 
-def _packed_add(dtype: Any) -> Atomic:
+def _packed_add(kind: str) -> Atomic:
     """Two 16-bit floats in a word, added half by half; bf16 is rounded to nearest even."""
 
-    def add(before: Any, value: Any) -> Any:
-        total = _halves(before, dtype) + _halves(value, dtype)
-        if dtype == "bf16":
+    def add(before: np.uint32, value: np.uint32) -> np.uint32:
+        total = _halves(before, kind) + _halves(value, kind)
+        if kind == "bf16":
             bits = total.view(np.uint32)
             bits = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
-            return bits.astype(np.uint16).view(np.uint32)[0]
-        return total.astype(np.float16).view(np.uint32)[0]
+            return np.uint32(bits.astype(np.uint16).view(np.uint32)[0])
+        return np.uint32(total.astype(np.float16).view(np.uint32)[0])
 
     return _atomic(np.uint32, add)
 
 
-def _halves(word: Any, dtype: Any) -> Any:
+def _halves(word: np.uint32, kind: str) -> npt.NDArray[np.float32]:
     bits = np.array([word], np.uint32).view(np.uint16)
-    if dtype == "bf16":
+    if kind == "bf16":
         return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
     return bits.view(np.float16).astype(np.float32)
 
 
-def _family(kind: str, unsigned: Any, signed: Any) -> dict[str, Atomic]:
+def _family(kind: str, unsigned: type[np.uint32 | np.uint64], signed: type[np.int32 | np.int64]) -> dict[str, Atomic]:
     """The integer atomics of one width under their DS names, `kind` being 32 or 64."""
     return {
         f"add_u{kind}": _atomic(unsigned, lambda a, b: a + b),

@@ -6,11 +6,12 @@ Encodings: AMD CDNA4 ISA guide, chapter 13. The table's source is named in scrip
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
+
+import msgspec
 
 from hktune.core.errors import KernelFault
 
@@ -158,21 +159,30 @@ def _bits(word: int, high: int, low: int) -> int:
     return (word >> low) & ((1 << (high - low + 1)) - 1)
 
 
+class _Encoding(TypedDict):
+    """An entry of cdna4.json: `match` and `fields` name bits (high, low), an opcode its mnemonic and its operands."""
+
+    bytes: int
+    match: tuple[tuple[int, int, int], ...]
+    fields: dict[str, tuple[int, int]]
+    opcodes: dict[int, tuple[str, dict[str, tuple[int, str]]]]
+
+
 @functools.cache
 def _formats() -> Mapping[str, _Format]:
-    table: dict[str, Any] = json.loads(Path(__file__).with_name("cdna4.json").read_text(encoding="utf-8"))
+    data = Path(__file__).with_name("cdna4.json").read_bytes()
     return {
         name: _Format(
             name,
             entry["bytes"] // 4,
-            tuple((high, low, value) for high, low, value in entry["match"]),
-            {key: (high, low) for key, (high, low) in entry["fields"].items()},
+            entry["match"],
+            entry["fields"],
             {
-                int(op): (mnemonic, {key: Operand(*value) for key, value in operands.items()})
+                op: (mnemonic, {key: Operand(*value) for key, value in operands.items()})
                 for op, (mnemonic, operands) in entry["opcodes"].items()
             },
         )
-        for name, entry in table.items()
+        for name, entry in msgspec.json.decode(data, type=dict[str, _Encoding]).items()
     }
 
 

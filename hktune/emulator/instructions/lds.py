@@ -88,8 +88,13 @@ def _register(instruction: Instruction, name: str) -> int:
     return instruction.fields[name] + (AGPR if instruction.fields["acc"] else 0)
 
 
+def _wrapped(base: Array, offset: int) -> Array:
+    """The sum in 32 bits: LLVM folds the 255 of `block[255 - i]` into the offset, which leaves a negative base."""
+    return (base.astype(np.int64) + offset) & 0xFFFF_FFFF
+
+
 def _addresses(m: Waves, w: Lanes, instruction: Instruction, offset: int, size: int, writes: bool = False) -> Array:
-    address: Array = m.registers[instruction.fields["addr"], w].astype(np.int64) + offset
+    address: Array = _wrapped(m.registers[instruction.fields["addr"], w], offset)
     if m.recorder is not None:
         m.recorder.lds(address, m.active[w], size, writes)
     if m.hazards is not None:
@@ -153,8 +158,8 @@ def _pair(instruction: Instruction) -> Step:
     sources = (_register(instruction, "data0"), _register(instruction, "data1"))
 
     def addresses(m: Waves, w: Lanes, writes: bool) -> tuple[Array, Array]:
-        base = m.registers[instruction.fields["addr"], w].astype(np.int64)
-        both = (base + offsets[0], base + offsets[1])
+        base = m.registers[instruction.fields["addr"], w]
+        both = (_wrapped(base, offsets[0]), _wrapped(base, offsets[1]))
         if m.recorder is not None:
             m.recorder.lds_pair(both, m.active[w], size, writes)
         if m.hazards is not None:

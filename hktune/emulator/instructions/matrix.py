@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
 from hktune.emulator.instructions.decode import Instruction
 from hktune.emulator.instructions.operand_access import VGPR, Step, constant, unimplemented, vector_source
 from hktune.emulator.instructions.small_floats import FORMATS, SmallFloat, scale_of, unpack_codes
+from hktune.emulator.machine.memory import Array, NumberType
 from hktune.emulator.machine.waves import AGPR, LANES, Lanes, Waves
 
 _NAME = re.compile(r"v_mfma_[fi]32_(16x16|32x32)x(\d+)_(bf16|f16|f32|i8|(?:fp8|bf8)_(?:fp8|bf8))$")
@@ -29,7 +29,7 @@ _MIXED = re.compile(r"v_mfma_(?:scale_)?f32_(16x16|32x32)x(\d+)_f8f6f4$")
 _MIXED_FORMATS = ("fp8", "bf8", "fp6", "bf6", "fp4")
 _HIGH_HALF = np.uint32(0xFFFF0000)
 
-Widen = Callable[[Any, int], Any]
+Widen = Callable[[Array, int], Array]
 """(registers, n, 64) words and the rows to float32 (n, k, row)."""
 
 
@@ -90,11 +90,11 @@ def _build_mixed(instruction: Instruction, rows: int, depth: int) -> Step:
     return step
 
 
-def _scales(instruction: Instruction, number: int, rows: int) -> Callable[[Waves, Lanes], Any]:
+def _scales(instruction: Instruction, number: int, rows: int) -> Callable[[Waves, Lanes], Array]:
     """Reader of the scales of A (0) or B (1) as float64 (n, blocks of 32 k, row)."""
     read, shift = vector_source(instruction, f"scale{number}"), np.uint32(8 * instruction.fields[f"scale{number}_byte"])
 
-    def scales(m: Waves, w: Lanes) -> Any:
+    def scales(m: Waves, w: Lanes) -> Array:
         codes = (np.asarray(read(m, w)) >> shift) & np.uint32(0xFF)
         return scale_of(np.broadcast_to(codes, m.active[w].shape)).reshape(-1, LANES // rows, rows)
 
@@ -111,13 +111,13 @@ def _register(code: int, accumulation: int) -> int:
     return code - VGPR + (AGPR if accumulation else 0)
 
 
-def _tiles(product: Any, rows: int) -> Any:
+def _tiles(product: Array, rows: int) -> Array:
     """(n, row, column) as D's registers (registers, n, 64)."""
     tiles = product.reshape(-1, rows // 4 * rows // LANES, LANES // rows, 4, rows).transpose(1, 3, 0, 2, 4)
     return tiles.reshape(rows * rows // LANES, -1, LANES)
 
 
-def _addend(instruction: Instruction, rows: int, dtype: Any) -> Callable[[Waves, Lanes], Any] | None:
+def _addend(instruction: Instruction, rows: int, dtype: NumberType) -> Callable[[Waves, Lanes], Array] | None:
     """Reader of C in `dtype` (registers, n, 64); None for the constant zero."""
     code = instruction.fields["src2"]
     count = rows * rows // LANES
@@ -131,7 +131,7 @@ def _addend(instruction: Instruction, rows: int, dtype: Any) -> Callable[[Waves,
     return lambda m, w: m.registers[register : register + count, w].view(dtype)
 
 
-def _small_values(registers: Any, rows: int, form: SmallFloat) -> Any:
+def _small_values(registers: Array, rows: int, form: SmallFloat) -> Array:
     """(registers, n, 64) words of 32 codes a lane to float64 (n, k, row)."""
     values = form.values.astype(np.float64)[unpack_codes(np.moveaxis(registers, 0, -1), form.bits)]
     groups = values.reshape(-1, LANES // rows, rows, 32)
@@ -141,7 +141,7 @@ def _small_values(registers: Any, rows: int, form: SmallFloat) -> Any:
     return halves.transpose(0, 3, 1, 4, 2).reshape(len(groups), -1, rows)
 
 
-def _widen_bf16(registers: Any, rows: int) -> Any:
+def _widen_bf16(registers: Array, rows: int) -> Array:
     count, waves = registers.shape[:2]
     source = registers.reshape(count, waves, LANES // rows, rows).transpose(1, 2, 0, 3)
     wide = np.empty((waves, LANES // rows, count, 2, rows), np.uint32)
@@ -150,20 +150,20 @@ def _widen_bf16(registers: Any, rows: int) -> Any:
     return wide.view(np.float32).reshape(waves, -1, rows)
 
 
-def _widen_f16(registers: Any, rows: int) -> Any:
+def _widen_f16(registers: Array, rows: int) -> Array:
     count, waves = registers.shape[:2]
     source = registers.reshape(count, waves, LANES // rows, rows).transpose(1, 2, 0, 3)
     halves = np.ascontiguousarray(source)[..., None].view(np.float16)
     return np.moveaxis(halves, -1, -2).astype(np.float32).reshape(waves, -1, rows)
 
 
-def _widen_f32(registers: Any, rows: int) -> Any:
+def _widen_f32(registers: Array, rows: int) -> Array:
     count, waves = registers.shape[:2]
     source = registers.view(np.float32).reshape(count, waves, LANES // rows, rows).transpose(1, 2, 0, 3)
     return source.reshape(waves, -1, rows)
 
 
-def _octets(registers: Any, rows: int) -> Any:
+def _octets(registers: Array, rows: int) -> Array:
     """The bytes of (registers, n, 64) words as (n, k, row)."""
     count, waves = registers.shape[:2]
     source = registers.reshape(count, waves, LANES // rows, rows).transpose(1, 2, 0, 3)
@@ -171,16 +171,16 @@ def _octets(registers: Any, rows: int) -> Any:
     return np.moveaxis(octets, -1, -2).reshape(waves, -1, rows)
 
 
-def _widen_i8(registers: Any, rows: int) -> Any:
+def _widen_i8(registers: Array, rows: int) -> Array:
     """float32 holds every sum of products of bytes that one instruction makes."""
     return _octets(registers, rows).view(np.int8).astype(np.float32)
 
 
-def _widen_fp8(registers: Any, rows: int) -> Any:
+def _widen_fp8(registers: Array, rows: int) -> Array:
     return FORMATS["fp8"].values[_octets(registers, rows)]
 
 
-def _widen_bf8(registers: Any, rows: int) -> Any:
+def _widen_bf8(registers: Array, rows: int) -> Array:
     return FORMATS["bf8"].values[_octets(registers, rows)]
 
 

@@ -8,17 +8,16 @@ is a numpy scalar. n is the number of waves executing.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
 from hktune.core.errors import KernelFault
 from hktune.emulator.instructions.decode import LITERAL, Instruction, Operand
-from hktune.emulator.machine.memory import Array
+from hktune.emulator.machine.memory import Array, NumberType
 from hktune.emulator.machine.waves import EXEC, VCC, Lanes, Waves
 
-Read = Callable[[Waves, Lanes], Any]
-Write = Callable[[Waves, Lanes, Any], None]
+Read = Callable[[Waves, Lanes], Array]
+Write = Callable[[Waves, Lanes, Array], None]
 Step = Callable[[Waves, Lanes], None]
 
 VGPR = 256
@@ -33,7 +32,7 @@ _APERTURES = {
     238: PRIVATE_APERTURE + 0xFFFFFFFF,
 }
 
-DTYPES: dict[str, Any] = {
+DTYPES: dict[str, NumberType] = {
     "f64": np.float64,
     "u64": np.uint64,
     "i64": np.int64,
@@ -56,11 +55,11 @@ def unimplemented(instruction: Instruction, what: str = "") -> KernelFault:
     return KernelFault("crashed", detail)
 
 
-def dtype_of(operand: Operand) -> Any:
+def dtype_of(operand: Operand) -> NumberType:
     return DTYPES.get(operand.format, np.uint64 if operand.bits == 64 else np.uint32)
 
 
-def constant(code: int, operand: Operand, literal: int) -> Any:
+def constant(code: int, operand: Operand, literal: int) -> Array | None:
     """The value of an inline or literal constant in the operand's type; None when `code` is a register."""
     dtype = np.dtype(dtype_of(operand))
     if 128 <= code <= 208:
@@ -74,15 +73,15 @@ def constant(code: int, operand: Operand, literal: int) -> Any:
     return None
 
 
-def _inline_float(value: float, dtype: np.dtype[Any], operand: Operand) -> Any:
+def _inline_float(value: float, dtype: np.dtype[np.number], operand: Operand) -> Array:
     """A float constant takes the operand's width; where the format is integer, its float bits are used."""
     if operand.format == "bf16":
-        return np.uint16(int(np.float32(value).view(np.uint32)) >> 16)
-    kinds: dict[int, Any] = {2: np.float16, 4: np.float32, 8: np.float64}
+        return np.array(int(np.float32(value).view(np.uint32)) >> 16, np.uint16)[()]
+    kinds: dict[int, NumberType] = {2: np.float16, 4: np.float32, 8: np.float64}
     return np.array(value, kinds[dtype.itemsize]).view(dtype)[()]
 
 
-def _literal(literal: int, dtype: np.dtype[Any], operand: Operand) -> Any:
+def _literal(literal: int, dtype: np.dtype[np.number], operand: Operand) -> Array:
     """32 bits: the high half of a float64, sign-extended to an int64, zero-extended to other 64-bit operands."""
     if dtype.itemsize == 2:
         return np.array(literal & 0xFFFF, np.uint16).view(dtype)[()]
@@ -115,7 +114,7 @@ def scalar_source(instruction: Instruction, name: str) -> Read:
     return lambda m, w: m.scalars[code, w].view(dtype)
 
 
-def _flag(code: int, dtype: Any) -> Read:
+def _flag(code: int, dtype: NumberType) -> Read:
     if code == _SCC:
         return lambda m, w: m.scc[w].astype(dtype)
     register = VCC if code == _VCCZ else EXEC
@@ -156,7 +155,7 @@ def pair(low: Array, high: Array) -> Array:
     return low.astype(np.uint64) | (high.astype(np.uint64) << np.uint64(32))
 
 
-def halves(value: Any) -> tuple[Any, Any]:
+def halves(value: Array) -> tuple[Array, Array]:
     """Low and high 32-bit words of 64-bit values."""
     bits = value.view(np.uint64)
     return bits.astype(np.uint32), (bits >> np.uint64(32)).astype(np.uint32)
@@ -169,7 +168,7 @@ def scalar_destination(instruction: Instruction, name: str = "sdst") -> Write:
         raise unimplemented(instruction, f"scalar destination {code}")
     touches_exec = code in (EXEC, EXEC + 1)
 
-    def write(m: Waves, w: Lanes, value: Any) -> None:
+    def write(m: Waves, w: Lanes, value: Array) -> None:
         if wide:
             m.scalars[code, w], m.scalars[code + 1, w] = halves(value)
         else:
@@ -184,7 +183,7 @@ def vector_destination(register: int, operand: Operand) -> Write:
     """Writes (n, 64)-shaped values to vector register `register`; a 16-bit result clears the high half."""
     if operand.bits == 64:
 
-        def write_wide(m: Waves, w: Lanes, value: Any) -> None:
+        def write_wide(m: Waves, w: Lanes, value: Array) -> None:
             low, high = halves(value)
             m.write(register, w, low)
             m.write(register + 1, w, high)

@@ -7,15 +7,24 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
 from hktune.emulator.instructions.decode import Instruction
-from hktune.emulator.instructions.operand_access import Step, scalar_destination, scalar_source, unimplemented
+from hktune.emulator.instructions.operand_access import (
+    Read,
+    Step,
+    Write,
+    scalar_destination,
+    scalar_source,
+    unimplemented,
+)
+from hktune.emulator.machine.memory import Array
 from hktune.emulator.machine.waves import EXEC, Lanes, Waves
 
-Operation = Callable[..., Any]
+Operation = Callable[..., Array]
+WithScc = Callable[..., tuple[Array, Array]]
+"""Gives the result, and what SCC becomes."""
 
 _COMPARISONS: dict[str, Operation] = {
     "eq": operator.eq,
@@ -28,20 +37,20 @@ _COMPARISONS: dict[str, Operation] = {
 }
 
 
-def _bits_of(value: Any) -> int:
+def _bits_of(value: Array) -> int:
     return int(value.dtype.itemsize) * 8
 
 
-def _unsigned(value: Any) -> Any:
+def _unsigned(value: Array) -> Array:
     return value.view(f"u{value.dtype.itemsize}")
 
 
-def _shift(amount: Any, value: Any) -> Any:
+def _shift(amount: Array, value: Array) -> Array:
     """A shift count as the hardware takes it: modulo the width, in the value's type."""
     return (amount & np.uint32(_bits_of(value) - 1)).astype(value.dtype)
 
 
-def _field(value: Any, control: Any) -> Any:
+def _field(value: Array, control: Array) -> Array:
     """s_bfe: `control` holds the offset in its low bits and the width from bit 16; signed values are sign-extended."""
     bits = _bits_of(value)
     control = control.astype(np.uint32)
@@ -49,28 +58,31 @@ def _field(value: Any, control: Any) -> Any:
     width = np.minimum((control >> np.uint32(16)) & np.uint32(0x7F), np.uint32(bits))
     room = np.minimum(np.uint32(bits) - width, np.uint32(bits - 1)).astype(value.dtype)
     taken = ((value >> offset) << room) >> room
-    return np.where(width == 0, value.dtype.type(0), taken)
+    field: Array = np.where(width == 0, value.dtype.type(0), taken)
+    return field
 
 
-def _mask(width: Any, offset: Any, dtype: Any) -> Any:
-    one, top = dtype(1), np.uint32(dtype().itemsize * 8 - 1)
-    return ((one << (width & top).astype(dtype)) - one) << (offset & top).astype(dtype)
+def _mask(width: Array, offset: Array, dtype: type[np.uint32 | np.uint64]) -> Array:
+    one: Array = np.array(1, dtype)
+    top = np.uint32(_bits_of(one) - 1)
+    mask: Array = ((one << (width & top).astype(dtype)) - one) << (offset & top).astype(dtype)
+    return mask
 
 
-def _reverse(value: Any) -> Any:
+def _reverse(value: Array) -> Array:
     octets = np.ascontiguousarray(value).reshape(-1, 1).view(np.uint8)
     turned = np.packbits(np.unpackbits(octets, axis=1)[:, ::-1], axis=1, bitorder="big")
     return np.ascontiguousarray(turned).view(value.dtype).reshape(value.shape)
 
 
-def first_one(value: Any) -> Any:
+def first_one(value: Array) -> Array:
     """Number of the lowest set bit as int32, -1 for zero."""
     bits = _unsigned(value)
     lowest = bits & (~bits + bits.dtype.type(1))
     return np.where(bits == 0, np.int32(-1), popcount(lowest - bits.dtype.type(1)).astype(np.int32))
 
 
-def leading_zeros(value: Any) -> Any:
+def leading_zeros(value: Array) -> Array:
     """Zeros above the highest set bit as int32, -1 for zero."""
     bits = _unsigned(value).copy()
     width = _bits_of(bits)
@@ -82,52 +94,59 @@ def leading_zeros(value: Any) -> Any:
     return np.where(zero, np.int32(-1), (width - popcount(bits).astype(np.int32)).astype(np.int32))
 
 
-def leading_signs(value: Any) -> Any:
+def leading_signs(value: Array) -> Array:
     """s_flbit_i32: bits above the first one that differs from the sign; -1 when all are equal."""
     signed = value.view(f"i{value.dtype.itemsize}")
     return leading_zeros(_unsigned(np.where(signed < 0, ~signed, signed)))
 
 
-def popcount(value: Any) -> Any:
+def popcount(value: Array) -> Array:
     """Set bits of each element, as uint32."""
     bits = np.asarray(_unsigned(value))
     octets = np.ascontiguousarray(bits)[..., None].view(np.uint8)
-    return np.unpackbits(octets, axis=-1).sum(axis=-1, dtype=np.uint32)
+    ones: Array = np.unpackbits(octets, axis=-1).sum(axis=-1, dtype=np.uint32)
+    return ones
 
 
-def _high(a: Any, b: Any, wide: Any) -> Any:
-    return ((a.astype(wide) * b.astype(wide)) >> wide(32)).astype(a.dtype)
+def _high(a: Array, b: Array, wide: type[np.int64 | np.uint64]) -> Array:
+    product: Array = a.astype(wide) * b.astype(wide)
+    return (product >> wide(32)).astype(a.dtype)
 
 
-def _pack16(low: Any, high: Any) -> Any:
+def _pack16(low: Array, high: Array) -> Array:
     return low.astype(np.uint32) | high.astype(np.uint32) << np.uint32(16)
 
 
-def _overflow_add(a: Any, b: Any) -> Any:
+def _overflow_add(a: Array, b: Array) -> tuple[Array, Array]:
     total = a + b
     return total, ((a ^ total) & (b ^ total)) < 0
 
 
-def _overflow_sub(a: Any, b: Any) -> Any:
+def _overflow_sub(a: Array, b: Array) -> tuple[Array, Array]:
     total = a - b
     return total, ((a ^ b) & (a ^ total)) < 0
 
 
-def _chosen(pick: Operation) -> Operation:
+def _chosen(pick: Operation) -> WithScc:
     """min and max tell in SCC whether the first source was chosen."""
-    return lambda a, b: (np.where(pick(a, b), a, b), pick(a, b))
+
+    def operation(a: Array, b: Array) -> tuple[Array, Array]:
+        first = pick(a, b)
+        return np.where(first, a, b), first
+
+    return operation
 
 
-def _shifted_add(amount: int) -> Operation:
-    def operation(a: Any, b: Any) -> Any:
+def _shifted_add(amount: int) -> WithScc:
+    def operation(a: Array, b: Array) -> tuple[Array, Array]:
         wide = (a.astype(np.uint64) << np.uint64(amount)) + b
         return wide.astype(np.uint32), wide > 0xFFFFFFFF
 
     return operation
 
 
-def _nonzero(operation: Operation) -> Operation:
-    def with_scc(*sources: Any) -> Any:
+def _nonzero(operation: Operation) -> WithScc:
+    def with_scc(*sources: Array) -> tuple[Array, Array]:
         result = operation(*sources)
         return result, result != 0
 
@@ -147,7 +166,7 @@ _LOGIC: dict[str, Operation] = {
     "orn1": lambda a, b: ~a | b,
 }
 
-WITH_SCC: dict[str, Operation] = {
+WITH_SCC: dict[str, WithScc] = {
     "s_add_u32": lambda a, b: (a + b, (a + b) < a),
     "s_sub_u32": lambda a, b: (a - b, b > a),
     "s_add_i32": _overflow_add,
@@ -220,22 +239,22 @@ def build_scalar(instruction: Instruction) -> Step:
     raise unimplemented(instruction)
 
 
-def _sources(instruction: Instruction) -> list[Any]:
+def _sources(instruction: Instruction) -> list[Read]:
     if instruction.format != "SOPK":
         return [scalar_source(instruction, name) for name in ("ssrc0", "ssrc1") if name in instruction.fields]
     immediate = _immediate(instruction)
-    sources: list[Any] = [lambda _m, _w: immediate]
+    sources: list[Read] = [lambda _m, _w: immediate]
     if instruction.mnemonic in ("s_addk_i32", "s_mulk_i32"):
         register = instruction.fields["sdst"]
         sources.insert(0, lambda m, w: m.scalars[register, w].view(np.int32))
     return sources
 
 
-def _immediate(instruction: Instruction) -> Any:
+def _immediate(instruction: Instruction) -> Array:
     return np.array(instruction.fields["simm16"], np.uint16).view(np.int16).astype(np.int32)[()]
 
 
-def _plain(operation: Operation, sources: list[Any], write: Any) -> Step:
+def _plain(operation: Operation, sources: list[Read], write: Write) -> Step:
     if len(sources) == 1:
         (read,) = sources
         return lambda m, w: write(m, w, operation(read(m, w)))
@@ -243,7 +262,7 @@ def _plain(operation: Operation, sources: list[Any], write: Any) -> Step:
     return lambda m, w: write(m, w, operation(first(m, w), second(m, w)))
 
 
-def _with_scc(operation: Operation, sources: list[Any], write: Any) -> Step:
+def _with_scc(operation: WithScc, sources: list[Read], write: Write) -> Step:
     def step(m: Waves, w: Lanes) -> None:
         result, scc = operation(*(read(m, w) for read in sources))
         m.scc[w] = scc

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from hktune.emulator.machine.memory import Array
 
 F64 = np.float64
 _SCALE_BIAS = 127
@@ -52,11 +53,11 @@ class SmallFloat:
             value = np.where(magnitude == self.infinity, np.inf, value)
         return np.where(codes >> (self.bits - 1), -value, value).astype(np.float32)
 
-    def decode(self, codes: Any) -> Any:
+    def decode(self, codes: Array) -> Array:
         """float32 of integer codes."""
         return self.values[codes]
 
-    def encode(self, value: Any, random: Any = None) -> Any:
+    def encode(self, value: Array, random: Array | None = None) -> Array:
         """uint32 codes of float64 values, rounded to nearest even, ties to an even code.
 
         With `random`, uint32, rounded away from zero with the probability that the distance gives: its high bits,
@@ -79,7 +80,7 @@ class SmallFloat:
         sign = np.signbit(value).astype(np.int64) << (self.bits - 1)
         return (codes | sign).astype(np.uint32)
 
-    def _bounded(self, codes: Any, value: Any) -> Any:
+    def _bounded(self, codes: Array, value: Array) -> Array:
         """Codes of magnitudes, what is too large and what is no number put right."""
         over = self.infinity if self.infinity is not None else self.nan if self.nan is not None else self.largest
         codes = np.where((codes > self.largest) | np.isinf(value), over, codes)
@@ -95,12 +96,12 @@ FORMATS = {
 }
 
 
-def scale_of(code: Any) -> Any:
+def scale_of(code: Array) -> Array:
     """float64 of an E8M0 scale's code."""
     return np.where(code == SCALE_NAN, np.nan, np.ldexp(1.0, code.astype(np.int64) - _SCALE_BIAS))
 
 
-def unpack_codes(words: Any, bits: int) -> Any:
+def unpack_codes(words: Array, bits: int) -> Array:
     """Codes of `bits` bits, the lowest first, from uint32 (..., registers) words as (..., codes)."""
     octets = np.ascontiguousarray(words).view(np.uint8)
     if bits == 8:
@@ -113,7 +114,7 @@ def unpack_codes(words: Any, bits: int) -> Any:
     return np.stack(parts, axis=-1).reshape(*triple.shape[:-1], -1)
 
 
-def pack_codes(codes: Any, bits: int) -> Any:
+def pack_codes(codes: Array, bits: int) -> Array:
     """The reverse of unpack_codes: uint32 (..., registers); codes beyond a whole register are not kept."""
     ones = (codes[..., None] >> np.arange(bits, dtype=np.uint32)) & np.uint32(1)
     flat = ones.reshape(*codes.shape[:-1], -1).astype(np.uint8)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -18,8 +17,9 @@ from hktune.emulator.instructions.vector_operands import destination_of, in_mode
 from hktune.emulator.instructions.vector_packed import PACKED, build_packed
 from hktune.emulator.instructions.vector_small import build_small, converts_small
 from hktune.emulator.machine.float_mode import FloatMode
+from hktune.emulator.machine.memory import Array
 
-OPERATIONS: dict[str, Callable[..., Any]] = {**INTEGER, **FLOAT}
+OPERATIONS: dict[str, Callable[..., Array]] = {**INTEGER, **FLOAT}
 _ONLY_SHORT = frozenset({"v_accvgpr_mov_b32", "v_readfirstlane_b32", "v_swap_b32"})
 
 
@@ -49,7 +49,7 @@ def _build(instruction: Instruction, mode: FloatMode) -> Step:
     return _apply(operation, sources, destination_of(instruction, mode))
 
 
-def _operation(instruction: Instruction, mode: FloatMode) -> tuple[Callable[..., Any], list[Read]]:
+def _operation(instruction: Instruction, mode: FloatMode) -> tuple[Callable[..., Array], list[Read]]:
     name, sources = instruction.mnemonic, sources_of(instruction, mode)
     if name in ("v_fmac_f32", "v_fmamk_f32", "v_fmaak_f32"):
         return fused, _with_addend(instruction, sources, mode)
@@ -71,12 +71,12 @@ def _with_addend(instruction: Instruction, sources: list[Read], mode: FloatMode)
     return sources
 
 
-def _truth_table(instruction: Instruction) -> Callable[..., Any]:
+def _truth_table(instruction: Instruction) -> Callable[..., Array]:
     """v_bitop3: an 8-entry truth table kept in the modifier fields; entry abc is bit 4a + 2b + c."""
     fields = instruction.fields
     table = fields["omod"] << 6 | fields["abs"] << 3 | fields["neg"]
 
-    def operation(a: Any, b: Any, c: Any) -> Any:
+    def operation(a: Array, b: Array, c: Array) -> Array:
         result = np.zeros(np.broadcast(a, b, c).shape, np.uint32)
         for entry in range(8):
             if table >> entry & 1:
@@ -86,7 +86,7 @@ def _truth_table(instruction: Instruction) -> Callable[..., Any]:
     return operation
 
 
-def _apply(operation: Callable[..., Any], sources: list[Read], write: Write) -> Step:
+def _apply(operation: Callable[..., Array], sources: list[Read], write: Write) -> Step:
     if len(sources) == 1:
         (only,) = sources
         return lambda m, w: write(m, w, operation(only(m, w)))

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
 from hktune.emulator.instructions.decode import Instruction
 from hktune.emulator.instructions.operand_access import Read, Step, unimplemented, vector_destination
 from hktune.emulator.instructions.vector_float import fused, quiet_bit
+from hktune.emulator.machine.memory import Array
 from hktune.emulator.machine.waves import EXEC, VCC, Lanes, Waves, pack, unpack
 
-_ORDERED: dict[str, Callable[[Any, Any], Any]] = {
+_ORDERED: dict[str, Callable[[Array, Array], Array]] = {
     "f": lambda a, b: np.zeros(np.broadcast(a, b).shape, bool),
     "lt": operator.lt,
     "eq": operator.eq,
@@ -36,7 +36,7 @@ _ORDERED: dict[str, Callable[[Any, Any], Any]] = {
     "t": lambda a, b: np.ones(np.broadcast(a, b).shape, bool),
     "tru": lambda a, b: np.ones(np.broadcast(a, b).shape, bool),
 }
-_CARRIES: dict[str, Callable[[Any, Any, Any], Any]] = {
+_CARRIES: dict[str, Callable[[Array, Array, Array], Array]] = {
     "v_add_co_u32": lambda a, b, c: a + b + c,
     "v_sub_co_u32": lambda a, b, c: a - b - c,
     "v_subrev_co_u32": lambda a, b, c: b - a - c,
@@ -64,7 +64,7 @@ def build_masked(instruction: Instruction, sources: list[Read]) -> Step:
     return _BUILDERS[name](instruction, sources)
 
 
-def write_mask(m: Waves, w: Lanes, register: int, mask: Any) -> None:
+def write_mask(m: Waves, w: Lanes, register: int, mask: Array) -> None:
     """Store a lane mask, inactive lanes cleared."""
     active = m.active[w]
     m.scalars[register : register + 2, w] = pack(mask & active)
@@ -87,7 +87,7 @@ def _mask_source(instruction: Instruction) -> int:
 def _compare(instruction: Instruction, sources: list[Read]) -> Step:
     writes_exec = instruction.mnemonic.startswith("v_cmpx")
     kind = instruction.mnemonic.split("_")[2]
-    test: Callable[[Any, Any], Any] = _class_of if kind == "class" else _ORDERED[kind]
+    test: Callable[[Array, Array], Array] = _class_of if kind == "class" else _ORDERED[kind]
     first, second = sources
     register = _mask_destination(instruction)
 
@@ -100,7 +100,7 @@ def _compare(instruction: Instruction, sources: list[Read]) -> Step:
     return step
 
 
-def _class_of(value: Any, wanted: Any) -> Any:
+def _class_of(value: Array, wanted: Array) -> Array:
     """v_cmp_class: bits 0-9 of `wanted` are signalling NaN, quiet NaN, -inf, -normal, -subnormal, -0, +0, ... +inf."""
     negative = np.signbit(value)
     bits, quiet = quiet_bit(value)
@@ -108,10 +108,10 @@ def _class_of(value: Any, wanted: Any) -> Any:
     normal = magnitude >= np.finfo(value.dtype).tiny
     size = np.where(np.isinf(value), 3, np.where(normal, 2, np.where(magnitude > 0, 1, 0)))
     number = np.where(np.isnan(value), bits & quiet != 0, np.where(negative, 5 - size, 6 + size))
-    classes = wanted.view(f"u{wanted.dtype.itemsize}").astype(
-        np.uint32
-    )  # v_cmp_class_f16's are called f16, and are not
-    return (classes >> number.astype(np.uint32)) & np.uint32(1) == 1
+    # v_cmp_class_f16's are called f16, and are not
+    classes = wanted.view(f"u{wanted.dtype.itemsize}").astype(np.uint32)
+    chosen: Array = (classes >> number.astype(np.uint32)) & np.uint32(1) == 1
+    return chosen
 
 
 def _carry(instruction: Instruction, sources: list[Read]) -> Step:
@@ -119,9 +119,10 @@ def _carry(instruction: Instruction, sources: list[Read]) -> Step:
     write = vector_destination(instruction.fields["vdst"], instruction.operand("vdst"))
     carry_in = _mask_source(instruction) if instruction.mnemonic in _WITH_CARRY_IN else None
     first, second = sources[:2]
+    no_carry = np.zeros((), np.int64)
 
     def step(m: Waves, w: Lanes) -> None:
-        carry = 0 if carry_in is None else unpack(m.scalars[carry_in : carry_in + 2, w]).astype(np.int64)
+        carry = no_carry if carry_in is None else unpack(m.scalars[carry_in : carry_in + 2, w]).astype(np.int64)
         total = operation(first(m, w).astype(np.int64), second(m, w).astype(np.int64), carry)
         write(m, w, total.astype(np.uint32))
         write_mask(m, w, out, (total < 0) | (total > 0xFFFFFFFF))
@@ -174,7 +175,7 @@ def _scale_division(instruction: Instruction, sources: list[Read]) -> Step:
     return step
 
 
-def _scaled(value: Any, denominator: Any, numerator: Any) -> tuple[Any, Any]:
+def _scaled(value: Array, denominator: Array, numerator: Array) -> tuple[Array, Array]:
     tiny = np.finfo(np.float32).tiny
     gap = np.frexp(numerator)[1] - np.frexp(denominator)[1]
     tiny_inverse = np.abs(1.0 / denominator.astype(np.float64)) < tiny

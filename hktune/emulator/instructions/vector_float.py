@@ -8,19 +8,19 @@ promises 1 ulp; in float32 they flush subnormals, in every mode.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
 from hktune.emulator.instructions.vector_integer import pack16
 from hktune.emulator.machine.float_mode import flushed
+from hktune.emulator.machine.memory import Array
 
-Operation = Callable[..., Any]
+Operation = Callable[..., Array]
 
 F32, F64, U32 = np.float32, np.float64, np.uint32
 
 
-def fused(a: Any, b: Any, c: Any) -> Any:
+def fused(a: Array, b: Array, c: Array) -> Array:
     """a * b + c in float32 or float16 with one rounding.
 
     The product is exact in float64. The float64 sum is rounded to odd (Boldo and Melquiond, "Emulation of FMA and
@@ -39,27 +39,28 @@ def fused(a: Any, b: Any, c: Any) -> Any:
     return total.astype(a.dtype)
 
 
-def round_to_bf16(value: Any) -> Any:
+def round_to_bf16(value: Array) -> Array:
     """float32 to bf16 bits as uint16, to nearest even; a NaN stays a quiet NaN."""
     bits = np.asarray(value).view(U32)
     rounded = (bits + U32(0x7FFF) + ((bits >> U32(16)) & U32(1))) >> U32(16)
     return np.where(np.isnan(value), (bits >> U32(16)) | U32(0x40), rounded).astype(np.uint16)
 
 
-def toward_zero_f16(value: Any) -> Any:
+def toward_zero_f16(value: Array) -> Array:
     """float32 to float16, towards zero; values too large for float16 become its largest."""
     near = np.asarray(value).astype(np.float16)
     past = np.abs(near.astype(F32)) > np.abs(value)
     return np.where(past, (near.view(np.uint16) - np.uint16(1)).view(np.float16), near)
 
 
-def _to_integer(dtype: Any) -> Operation:
+def _to_integer(dtype: type[np.integer]) -> Operation:
     """Truncates, clamps to the range and turns NaN into 0."""
     limits = np.iinfo(dtype)
 
-    def convert(value: Any) -> Any:
+    def convert(value: Array) -> Array:
         whole = np.nan_to_num(np.trunc(value.astype(F64)), nan=0.0, posinf=limits.max, neginf=limits.min)
-        return np.clip(whole, limits.min, limits.max).astype(dtype)
+        within: Array = np.clip(whole, limits.min, limits.max)
+        return within.astype(dtype)
 
     return convert
 
@@ -77,26 +78,29 @@ def _transcendental(operation: Operation) -> Operation:
     return lambda value: flushed(operation(flushed(value).astype(F64)).astype(F32))
 
 
-def _below(a: Any, b: Any) -> Any:
-    return (a < b) | ((a == b) & np.signbit(a))
+def _below(a: Array, b: Array) -> Array:
+    below: Array = (a < b) | ((a == b) & np.signbit(a))
+    return below
 
 
-def _above(a: Any, b: Any) -> Any:
-    return (a > b) | ((a == b) & ~np.signbit(a))
+def _above(a: Array, b: Array) -> Array:
+    above: Array = (a > b) | ((a == b) & ~np.signbit(a))
+    return above
 
 
-def quiet_bit(value: Any) -> Any:
+def quiet_bit(value: Array) -> tuple[Array, Array]:
     """The bits of `value` and the one that tells a quiet NaN from a signalling one, in its width."""
     bits = np.asarray(value).view(f"u{value.dtype.itemsize}")
     return bits, bits.dtype.type(1 << (np.finfo(value.dtype).nmant - 1))
 
 
-def _signals(value: Any) -> Any:
+def _signals(value: Array) -> Array:
     bits, quiet = quiet_bit(value)
-    return np.isnan(value) & (bits & quiet == 0)
+    signals: Array = np.isnan(value) & (bits & quiet == 0)
+    return signals
 
 
-def _quieted(value: Any) -> Any:
+def _quieted(value: Array) -> Array:
     bits, quiet = quiet_bit(value)
     return (bits | quiet).view(value.dtype)
 
@@ -104,7 +108,7 @@ def _quieted(value: Any) -> Any:
 def _number_of(first_wins: Operation, ieee: bool = True) -> Operation:
     """v_min and v_max: a number beats a quiet NaN, -0 lies below +0; in IEEE mode a signalling NaN comes out, quiet."""
 
-    def choose(a: Any, b: Any) -> Any:
+    def choose(a: Array, b: Array) -> Array:
         number = np.where(np.isnan(a), b, np.where(np.isnan(b) | first_wins(a, b), a, b))
         if not ieee:
             return number
@@ -116,7 +120,7 @@ def _number_of(first_wins: Operation, ieee: bool = True) -> Operation:
 def _nan_or(first_wins: Operation) -> Operation:
     """v_minimum and v_maximum: any NaN comes out, quiet; -0 lies below +0 (IEEE 754-2019, minimum and maximum)."""
 
-    def choose(a: Any, b: Any) -> Any:
+    def choose(a: Array, b: Array) -> Array:
         number = np.where(first_wins(a, b), a, b)
         return np.where(np.isnan(a), _quieted(a), np.where(np.isnan(b), _quieted(b), number))
 
@@ -135,7 +139,7 @@ loosely_least, loosely_greatest = _number_of(_below, ieee=False), _number_of(_ab
 def _median(least: Operation, greatest: Operation) -> Operation:
     """v_med3: the greater of what is left when the first greatest is taken away; with a NaN, v_min3."""
 
-    def choose(a: Any, b: Any, c: Any) -> Any:
+    def choose(a: Array, b: Array, c: Array) -> Array:
         top = _of_three(greatest)(a, b, c)
         middle = np.where(top == a, greatest(b, c), np.where(top == b, greatest(a, c), greatest(a, b)))
         return np.where(np.isnan(a) | np.isnan(b) | np.isnan(c), _of_three(least)(a, b, c), middle)
@@ -153,25 +157,26 @@ def _choices(least: Operation, greatest: Operation) -> dict[str, Operation]:
     }
 
 
-def _exponent(value: Any) -> Any:
+def _exponent(value: Array) -> Array:
     return np.where(np.isfinite(value), np.frexp(value)[1], 0).astype(np.int32)
 
 
-def _mantissa(value: Any) -> Any:
+def _mantissa(value: Array) -> Array:
     return np.where(np.isfinite(value), np.frexp(value)[0], value)
 
 
-def _fraction(value: Any) -> Any:
+def _fraction(value: Array) -> Array:
     """x - floor(x), kept below one."""
     kind = value.dtype.type
-    return np.minimum(value - np.floor(value), np.nextafter(kind(1), kind(0)))
+    fraction: Array = np.minimum(value - np.floor(value), np.nextafter(kind(1), kind(0)))
+    return fraction
 
 
-def _biased_exponent(value: Any) -> Any:
+def _biased_exponent(value: Array) -> Array:
     return (value.view(np.int32) >> np.int32(23)) & np.int32(0xFF)
 
 
-def _fix_division(quotient: Any, denominator: Any, numerator: Any) -> Any:
+def _fix_division(quotient: Array, denominator: Array, numerator: Array) -> Array:
     """v_div_fixup_f32: the special cases of numerator / denominator, else the quotient with the right sign.
 
     Of finite operands only an overflow leaves a NaN in the quotient's refinement (infinity minus infinity).
@@ -184,7 +189,7 @@ def _fix_division(quotient: Any, denominator: Any, numerator: Any) -> Any:
     return np.where(special, np.divide(numerator, denominator), signed)
 
 
-def _bf16_value(value: Any) -> Any:
+def _bf16_value(value: Array) -> Array:
     return (value.astype(U32) << U32(16)).view(F32)
 
 

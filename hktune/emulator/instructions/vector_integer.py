@@ -6,50 +6,53 @@ Each takes (n, 64)-broadcastable arrays in its operands' types and returns the r
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
 from hktune.emulator.instructions.scalar import first_one, leading_signs, leading_zeros, popcount
+from hktune.emulator.machine.memory import Array
 
-Operation = Callable[..., Any]
+Operation = Callable[..., Array]
 
 U32 = np.uint32
 _MASK24 = U32(0xFFFFFF)
 
 
-def _count(amount: Any, value: Any) -> Any:
+def _count(amount: Array, value: Array) -> Array:
     """A shift count as the hardware takes it: modulo the width, in the value's type."""
-    return (amount & amount.dtype.type(value.dtype.itemsize * 8 - 1)).astype(value.dtype)
+    count: Array = amount & amount.dtype.type(value.dtype.itemsize * 8 - 1)
+    return count.astype(value.dtype)
 
 
-def _signed24(value: Any) -> Any:
+def _signed24(value: Array) -> Array:
     return (value.view(np.int32) << np.int32(8)) >> np.int32(8)
 
 
-def _product(a: Any, b: Any, wide: Any, shift: int) -> Any:
-    return ((a.astype(wide) * b.astype(wide)) >> wide(shift)).astype(a.dtype)
+def _product(a: Array, b: Array, wide: type[np.int64 | np.uint64], shift: int) -> Array:
+    product: Array = a.astype(wide) * b.astype(wide)
+    return (product >> wide(shift)).astype(a.dtype)
 
 
-def _unsigned_field(value: Any, offset: Any, width: Any) -> Any:
+def _unsigned_field(value: Array, offset: Array, width: Array) -> Array:
     """v_bfe_u32 keeps bits that lie inside the register: the offset and width may run past bit 31."""
     width = width & U32(31)
-    return (value >> (offset & U32(31))) & ((U32(1) << width) - U32(1))
+    field: Array = (value >> (offset & U32(31))) & ((U32(1) << width) - U32(1))
+    return field
 
 
-def _signed_field(value: Any, offset: Any, width: Any) -> Any:
+def _signed_field(value: Array, offset: Array, width: Array) -> Array:
     moved = value.view(np.int32) >> (offset.view(np.int32) & np.int32(31))
     width = width.view(U32) & U32(31)
     room = (U32(32) - np.maximum(width, U32(1))).astype(np.int32)
     return np.where(width == 0, np.int32(0), (moved << room) >> room)
 
 
-def _align(high: Any, low: Any, bits: Any) -> Any:
+def _align(high: Array, low: Array, bits: Array) -> Array:
     wide = (high.astype(np.uint64) << np.uint64(32)) | low
     return (wide >> bits.astype(np.uint64)).astype(U32)
 
 
-def _permute_bytes(a: Any, b: Any, selector: Any) -> Any:
+def _permute_bytes(a: Array, b: Array, selector: Array) -> Array:
     """v_perm_b32: each selector byte picks a byte of {a, b}, a sign, 0x00 (12) or 0xff (13 and more)."""
     wide = (a.astype(np.uint64) << np.uint64(32)) | b
     result = np.zeros(np.broadcast(wide, selector).shape, U32)
@@ -63,13 +66,13 @@ def _permute_bytes(a: Any, b: Any, selector: Any) -> Any:
     return result
 
 
-def _shifted_add(value: Any, amount: Any, addend: Any) -> Any:
+def _shifted_add(value: Array, amount: Array, addend: Array) -> Array:
     """v_lshl_add_u64 shifts by 0 to 4; by 5 to 7 it does not shift."""
     amount = amount & U32(7)
     return (value << np.where(amount > U32(4), U32(0), amount).astype(np.uint64)) + addend
 
 
-def _reverse32(value: Any) -> Any:
+def _reverse32(value: Array) -> Array:
     value = ((value >> U32(1)) & U32(0x55555555)) | ((value & U32(0x55555555)) << U32(1))
     value = ((value >> U32(2)) & U32(0x33333333)) | ((value & U32(0x33333333)) << U32(2))
     value = ((value >> U32(4)) & U32(0x0F0F0F0F)) | ((value & U32(0x0F0F0F0F)) << U32(4))
@@ -84,21 +87,21 @@ def _mbcnt(half: int) -> Operation:
     return lambda bits, base: popcount(bits & mask) + base
 
 
-def _median(a: Any, b: Any, c: Any) -> Any:
+def _median(a: Array, b: Array, c: Array) -> Array:
     return np.maximum(np.minimum(a, b), np.minimum(np.maximum(a, b), c))
 
 
-def _saturate(value: Any, dtype: Any) -> Any:
+def _saturate(value: Array, dtype: type[np.integer]) -> Array:
     limits = np.iinfo(dtype)
     return np.clip(value, limits.min, limits.max).astype(dtype)
 
 
-def pack16(low: Any, high: Any) -> Any:
+def pack16(low: Array, high: Array) -> Array:
     """Two 16-bit values in one register."""
     return low.view(np.uint16).astype(U32) | (high.view(np.uint16).astype(U32) << U32(16))
 
 
-def next_random(value: Any) -> Any:
+def next_random(value: Array) -> Array:
     """v_prng_b32: one step of a shift register with feedback."""
     return (value << U32(1)) ^ np.where(value >> U32(31), U32(197), U32(0))
 

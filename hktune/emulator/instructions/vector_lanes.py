@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -21,6 +20,7 @@ from hktune.emulator.instructions.operand_access import (
     unimplemented,
     vector_source,
 )
+from hktune.emulator.machine.memory import Array, Words
 from hktune.emulator.machine.waves import AGPR, LANES, TEMPORARY, Lanes, Waves
 
 Builder = Callable[[Instruction], Step]
@@ -162,7 +162,7 @@ def with_dpp(instruction: Instruction, build: Builder) -> Step:
     return step
 
 
-def _dpp_lanes(instruction: Instruction) -> tuple[Any, Any]:
+def _dpp_lanes(instruction: Instruction) -> tuple[Array, Array]:
     """For every lane: the lane it reads, and whether there is one (ISA guide, table of DPP_CTRL)."""
     control = instruction.fields["dpp"]
     row, column = _LANE & ~15, _LANE & 15
@@ -179,7 +179,7 @@ def _dpp_lanes(instruction: Instruction) -> tuple[Any, Any]:
         return row + (column - amount & 15), everywhere
     if 0x150 <= control <= 0x15F:
         return row + amount, everywhere
-    whole: dict[int, tuple[Any, Any]] = {
+    whole: dict[int, tuple[Array, Array]] = {
         0x130: ((_LANE + 1) & 63, _LANE < 63),
         0x134: ((_LANE + 1) & 63, everywhere),
         0x138: ((_LANE - 1) & 63, _LANE > 0),
@@ -219,7 +219,7 @@ def with_sdwa(instruction: Instruction, build: Builder) -> Step:
     return step
 
 
-def _part(select: int) -> tuple[Any, Any]:
+def _part(select: int) -> tuple[np.uint32, np.uint32]:
     """Shift and mask of a byte (0-3), a word (4, 5) or the whole register (6)."""
     if select < 4:
         return np.uint32(8 * select), np.uint32(0xFF)
@@ -235,7 +235,7 @@ def _selected(instruction: Instruction, name: str, position: int) -> Read:
     sign = (mask >> np.uint32(1)) + np.uint32(1) if fields[f"src{position}_sext"] else np.uint32(0)
     register, scalar = fields[name], fields[f"s{position}"]
 
-    def read(m: Waves, w: Lanes) -> Any:
+    def read(m: Waves, w: Lanes) -> Array:
         raw = m.scalars[register, w][:, None] if scalar else m.registers[register, w]
         part = (raw >> shift) & mask
         return (part ^ sign) - sign
@@ -243,7 +243,7 @@ def _selected(instruction: Instruction, name: str, position: int) -> Read:
     return read
 
 
-def _unused(rule: int, old: Any, value: Any, shift: Any, mask: Any) -> Any:
+def _unused(rule: int, old: Words, value: Words, shift: np.uint32, mask: np.uint32) -> Words | np.uint32:
     """The bits around the part written: 0 zeros, 1 the part's sign above it, 2 what was there."""
     if rule == 2:
         return old & ~(mask << shift)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -23,7 +22,7 @@ from hktune.emulator.instructions.operand_access import (
     scalar_source,
     unimplemented,
 )
-from hktune.emulator.machine.memory import Array, Words
+from hktune.emulator.machine.memory import Array, NumberType, Words
 from hktune.emulator.machine.waves import AGPR, LANES, M0, Access, Lanes, Waves
 
 Address = Callable[[Waves, Lanes], tuple[Array, Array | None]]
@@ -32,7 +31,7 @@ Address = Callable[[Waves, Lanes], tuple[Array, Array | None]]
 _ACCESS = re.compile(r"(?:buffer|global|flat|scratch)_(load|store)(_lds)?_(\w+?)(_d16)?(_hi)?$")
 _BYTES = {"ubyte": 1, "sbyte": 1, "byte": 1, "ushort": 2, "sshort": 2, "short": 2}
 _BYTES |= {"dword": 4, "dwordx2": 8, "dwordx3": 12, "dwordx4": 16}
-_SIGNS = {"sbyte": np.int8, "sshort": np.int16}
+_SIGNS: dict[str, NumberType] = {"sbyte": np.int8, "sshort": np.int16}
 _NOTHING_TO_DO = frozenset({"buffer_wbl2", "buffer_inv"})
 _NO_SCALAR_ADDRESS = 127
 _APERTURES = (LDS_APERTURE >> 48, PRIVATE_APERTURE >> 48)
@@ -135,7 +134,7 @@ def _buffer_address(instruction: Instruction, size: int, skip: int = 0) -> Addre
         words = m.scalars[resource : resource + 4, w]
         base = pair(words[0], words[1] & np.uint32(0xFFFF)).astype(np.int64) + read_base(m, w)
         limit = words[2].astype(np.int64)[:, None]
-        inner: Any = np.full((len(words[0]), LANES), fixed, np.int64)
+        inner: Array = np.full((len(words[0]), LANES), fixed, np.int64)
         if fields["offen"]:
             inner += m.registers[offset_register, w]
         if fields["idxen"]:
@@ -185,7 +184,7 @@ def _pieces(m: Waves, w: Lanes, access: _Access, whole: tuple[Array, Array, int]
         yield where, reach, 4
 
 
-def _load(instruction: Instruction, size: int, sign: Any, half: str) -> Step:
+def _load(instruction: Instruction, size: int, sign: NumberType | None, half: str) -> Step:
     access = _addressing(instruction, size)
     target = _data_register(instruction, "vdata" if instruction.format == "MUBUF" else "vdst")
 
@@ -219,7 +218,7 @@ def _store(instruction: Instruction, size: int, high: bool) -> Step:
     return step
 
 
-def _load_to_lds(instruction: Instruction, size: int, sign: Any) -> Step:
+def _load_to_lds(instruction: Instruction, size: int, sign: NumberType | None) -> Step:
     """Lane i's data go to LDS at M0 + inst_offset + i * 4, or i * 16 for three and four dwords (ISA guide, 9.1.9).
 
     Bytes and shorts are extended to a dword. Global loads take a multiple of four from M0 (10.3). A lane outside the

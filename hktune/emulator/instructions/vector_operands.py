@@ -5,8 +5,6 @@ Modifiers: AMD CDNA4 ISA guide, section 6.2 (neg, abs, omod, clamp, op_sel).
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from hktune.emulator.instructions.decode import Instruction
@@ -19,6 +17,7 @@ from hktune.emulator.instructions.operand_access import (
     vector_source,
 )
 from hktune.emulator.machine.float_mode import FloatMode, flushed
+from hktune.emulator.machine.memory import Array
 from hktune.emulator.machine.waves import Lanes, Waves
 
 _KEEP_OTHER_HALF = frozenset({"v_mad_u16", "v_fma_f16"})
@@ -58,7 +57,7 @@ def modified_source(instruction: Instruction, name: str, position: int) -> Read:
     dtype = np.dtype(dtype_of(instruction.operand(name)))
     sign = np.array(1 << (8 * dtype.itemsize - 1), f"u{dtype.itemsize}")[()]
 
-    def modified(m: Waves, w: Lanes) -> Any:
+    def modified(m: Waves, w: Lanes) -> Array:
         bits = read(m, w).view(sign.dtype)
         bits = bits & ~sign if absolute else bits
         return (bits ^ sign if negate else bits).view(dtype)
@@ -89,7 +88,7 @@ def destination_of(instruction: Instruction, mode: FloatMode) -> Write:
 def _shaped(write: Write, scale: float | None, keeps: bool, clamp: bool, dx10_clamp: bool) -> Write:
     """`write` of what scaling (which makes -0 a +0), flushing and clamping to 0 and 1 leave of a result."""
 
-    def shaped(m: Waves, w: Lanes, value: Any) -> None:
+    def shaped(m: Waves, w: Lanes, value: Array) -> None:
         kind = value.dtype.type
         value = value if keeps else flushed(value)
         if scale is not None:
@@ -106,7 +105,7 @@ def _shaped(write: Write, scale: float | None, keeps: bool, clamp: bool, dx10_cl
 def _one_half(register: int, high: bool) -> Write:
     kept, shift = np.uint32(0xFFFF if high else 0xFFFF0000), np.uint32(16 if high else 0)
 
-    def write(m: Waves, w: Lanes, value: Any) -> None:
+    def write(m: Waves, w: Lanes, value: Array) -> None:
         other = m.registers[register, w] & kept
         m.write(register, w, other | value.view(np.uint16).astype(np.uint32) << shift)
 

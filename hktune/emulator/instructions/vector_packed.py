@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
@@ -13,16 +12,18 @@ from hktune.emulator.instructions.operand_access import VGPR, Read, Step, consta
 from hktune.emulator.instructions.vector_float import fused, greatest, least, loosely_greatest, loosely_least
 from hktune.emulator.instructions.vector_integer import pack16
 from hktune.emulator.machine.float_mode import FloatMode, flushed
+from hktune.emulator.machine.memory import Array, NumberType
 from hktune.emulator.machine.waves import Lanes, Waves
 
-Operation = Callable[..., Any]
+Operation = Callable[..., Array]
 
 
-def _shift_count(amount: Any, value: Any) -> Any:
-    return (amount & amount.dtype.type(15)).astype(value.dtype)
+def _shift_count(amount: Array, value: Array) -> Array:
+    count: Array = amount & amount.dtype.type(15)
+    return count.astype(value.dtype)
 
 
-_SHAPES: dict[str, tuple[Operation, Any]] = {
+_SHAPES: dict[str, tuple[Operation, NumberType]] = {
     "v_pk_fma_f32": (fused, np.float32),
     "v_pk_mul_f32": (operator.mul, np.float32),
     "v_pk_add_f32": (operator.add, np.float32),
@@ -72,13 +73,13 @@ def build_packed(instruction: Instruction, mode: FloatMode) -> Step:
     return lambda m, w: m.write(register, w, pack16(low(m, w), high(m, w)))
 
 
-def _in_mode(operation: Operation, dtype: Any, mode: FloatMode) -> Operation:
+def _in_mode(operation: Operation, dtype: NumberType, mode: FloatMode) -> Operation:
     """`operation`, subnormal sources and results flushed where `mode` asks."""
     if np.dtype(dtype).kind != "f":
         return operation
     keeps_sources, keeps_results = mode.keeps_sources(dtype), mode.keeps_results(dtype)
 
-    def within(*values: Any) -> Any:
+    def within(*values: Array) -> Array:
         result = operation(*(values if keeps_sources else map(flushed, values)))
         return result if keeps_results else flushed(result)
 
@@ -95,7 +96,7 @@ def _write_pair(register: int, low: Read, high: Read) -> Step:
 
 
 def _result(
-    instruction: Instruction, operation: Operation, dtype: Any, names: list[str], select: int, negate: int
+    instruction: Instruction, operation: Operation, dtype: NumberType, names: list[str], select: int, negate: int
 ) -> Read:
     """Reader of one half of the result."""
     reads = []
@@ -109,7 +110,7 @@ def _negated(read: Read) -> Read:
     return lambda m, w: -read(m, w)
 
 
-def _half(instruction: Instruction, name: str, high: int, dtype: Any = np.uint32) -> Read:
+def _half(instruction: Instruction, name: str, high: int, dtype: NumberType = np.uint32) -> Read:
     """Reader of one half of a packed source: a register of a pair, or 16 bits of a register."""
     code, wide = instruction.fields[name], np.dtype(dtype).itemsize == 4
     kind = np.dtype(dtype)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -22,6 +21,7 @@ from hktune.emulator.instructions.small_floats import FORMATS, pack_codes, scale
 from hktune.emulator.instructions.vector_float import round_to_bf16
 from hktune.emulator.instructions.vector_integer import next_random
 from hktune.emulator.instructions.vector_operands import modified_source
+from hktune.emulator.machine.memory import Array
 from hktune.emulator.machine.waves import Lanes, Waves
 
 _SMALL = "fp8|bf8|fp6|bf6|fp4"
@@ -105,7 +105,7 @@ def _widen(instruction: Instruction, what: _Conversion) -> Step:
     return step
 
 
-def _scale(instruction: Instruction, what: _Conversion) -> Callable[[Waves, Lanes], Any] | None:
+def _scale(instruction: Instruction, what: _Conversion) -> Callable[[Waves, Lanes], Array] | None:
     """Reader of the scale as float64: the exponent of the last source."""
     if not what.scaled:
         return None
@@ -139,7 +139,7 @@ def _wide_values(instruction: Instruction, what: _Conversion) -> Read:
     size = each if what.from_type == "f32" else each // 2
     sources = [_registers(instruction, name, size) for name in names]
 
-    def read_all(m: Waves, w: Lanes) -> Any:
+    def read_all(m: Waves, w: Lanes) -> Array:
         values = [_unpacked_wide(source(m, w), what.from_type) for source in sources]
         return values[0] if len(values) == 1 else np.stack(values, axis=1).reshape(-1, *values[0].shape[1:])
 
@@ -154,7 +154,7 @@ def _one_value(instruction: Instruction, name: str, kind: str, high: bool) -> Re
     return lambda m, w: np.asarray(read(m, w)).astype(np.float64)
 
 
-def _unpacked_wide(words: Any, kind: str) -> Any:
+def _unpacked_wide(words: Array, kind: str) -> Array:
     """(count, ...) float64 of (registers, ...) words."""
     if kind == "f32":
         return np.ascontiguousarray(words).view(np.float32).astype(np.float64)
@@ -164,7 +164,7 @@ def _unpacked_wide(words: Any, kind: str) -> Any:
     return halves.astype(np.uint16).view(np.float16).astype(np.float64)
 
 
-def _bits(values: Any, kind: str) -> Any:
+def _bits(values: Array, kind: str) -> Array:
     """uint32 holding the bits of float64 values rounded to `kind`."""
     if kind == "f32":
         return values.astype(np.float32).view(np.uint32)
@@ -173,13 +173,13 @@ def _bits(values: Any, kind: str) -> Any:
     return values.astype(np.float16).view(np.uint16).astype(np.uint32)
 
 
-def _packed_wide(values: Any, kind: str) -> Any:
+def _packed_wide(values: Array, kind: str) -> Array:
     """(registers, ...) words of (count, ...) values."""
     bits = _bits(values, kind)
     return bits if kind == "f32" else bits[::2] | bits[1::2] << np.uint32(16)
 
 
-def _randoms(first: Any, count: int) -> Any:
+def _randoms(first: Array, count: int) -> Array:
     """(count, ...) random words: `first`, and what v_prng_b32 makes of each for the next."""
     words = [np.asarray(first)]
     for _ in range(count - 1):

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
 from hktune.emulator.instructions.decode import Instruction
 from hktune.emulator.instructions.operand_access import VGPR, scalar_source, unimplemented
+from hktune.emulator.machine.memory import Array
 from hktune.emulator.machine.waves import GPR_INDEX, M0, VSKIP, Lanes, Waves
 
 Terminator = Callable[[Waves, Lanes], "int | None"]
@@ -63,9 +63,10 @@ def set_vskip(instruction: Instruction) -> Terminator:
     """s_setvskip: one bit of a source says whether vector instructions are skipped from here on."""
     value, position = scalar_source(instruction, "ssrc0"), scalar_source(instruction, "ssrc1")
 
-    def change(m: Waves, w: Lanes) -> Any:
+    def change(m: Waves, w: Lanes) -> Array:
         bit = (np.asarray(value(m, w)) >> (np.asarray(position(m, w)) & np.uint32(31))) & np.uint32(1)
-        return m.modes[w] & ~VSKIP | bit.astype(np.int64) * VSKIP
+        changed: Array = m.modes[w] & ~VSKIP | bit.astype(np.int64) * VSKIP
+        return changed
 
     return _changing(instruction, change)
 
@@ -74,7 +75,7 @@ def index_on(instruction: Instruction) -> Terminator:
     """s_set_gpr_idx_on: the index is the source's low byte; what it moves, the second source field itself."""
     value, relative = scalar_source(instruction, "ssrc0"), np.uint32(instruction.fields["ssrc1"] & 15)
 
-    def change(m: Waves, w: Lanes) -> Any:
+    def change(m: Waves, w: Lanes) -> Array:
         index = np.asarray(value(m, w)).view(np.uint32) & np.uint32(_INDEX_BITS)
         kept = m.scalars[M0, w] & np.uint32(0xFFFF0F00)
         m.scalars[M0, w] = kept | index | relative << np.uint32(_RELATIVE_SHIFT)
@@ -91,7 +92,7 @@ def set_index(instruction: Instruction) -> Terminator:
     """s_set_gpr_idx_idx: another index, the rest as it was."""
     value = scalar_source(instruction, "ssrc0")
 
-    def change(m: Waves, w: Lanes) -> Any:
+    def change(m: Waves, w: Lanes) -> Array:
         index = np.asarray(value(m, w)).view(np.uint32) & np.uint32(_INDEX_BITS)
         m.scalars[M0, w] = m.scalars[M0, w] & np.uint32(0xFFFFFF00) | index
         return m.modes[w]
@@ -103,14 +104,14 @@ def set_relative(instruction: Instruction) -> Terminator:
     """s_set_gpr_idx_mode: another choice of operands that the index moves."""
     relative = np.uint32((instruction.fields["simm16"] & 15) << _RELATIVE_SHIFT)
 
-    def change(m: Waves, w: Lanes) -> Any:
+    def change(m: Waves, w: Lanes) -> Array:
         m.scalars[M0, w] = m.scalars[M0, w] & np.uint32(0xFFFF0FFF) | relative
         return m.modes[w]
 
     return _changing(instruction, change)
 
 
-def _changing(instruction: Instruction, change: Callable[[Waves, Lanes], Any]) -> Terminator:
+def _changing(instruction: Instruction, change: Callable[[Waves, Lanes], Array]) -> Terminator:
     """Ends a block: waves whose modes differ from here on part."""
 
     def terminate(m: Waves, w: Lanes) -> int | None:

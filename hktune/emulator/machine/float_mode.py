@@ -7,9 +7,10 @@ s_setreg, which would change them, is not emulated, so a kernel has one mode thr
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+
+from hktune.emulator.machine.memory import Array, NumberType
 
 _KEEP_SOURCES, _KEEP_RESULTS = 1, 2
 _SINGLE_BYTES = 4
@@ -50,18 +51,18 @@ class FloatMode:
             return f"rounds float32 by mode {modes}, only 0 (nearest even)"
         return "clamps overflowing float16 results (FP16_OVFL), only infinity" if self.fp16_overflow else None
 
-    def keeps_sources(self, dtype: Any) -> bool:
+    def keeps_sources(self, dtype: NumberType) -> bool:
         """Whether subnormal sources of the numpy float `dtype` are used as they are."""
         return bool(self._denormals(dtype) & _KEEP_SOURCES)
 
-    def keeps_results(self, dtype: Any) -> bool:
+    def keeps_results(self, dtype: NumberType) -> bool:
         return bool(self._denormals(dtype) & _KEEP_RESULTS)
 
-    def _denormals(self, dtype: Any) -> int:
+    def _denormals(self, dtype: NumberType) -> int:
         return self.denormals_32 if np.dtype(dtype).itemsize == _SINGLE_BYTES else self.denormals_16_64
 
 
-def flushed(value: Any) -> Any:
+def flushed(value: Array) -> Array:
     """Subnormal numbers of a numpy float become zeros of their sign."""
     value = np.asarray(value)
     return np.where(np.abs(value) < np.finfo(value.dtype).tiny, np.copysign(value.dtype.type(0), value), value)

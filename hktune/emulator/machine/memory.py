@@ -6,18 +6,21 @@ import bisect
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
+"""Numbers of one format, or truth values. A constant is a numpy scalar, which does what an array of one does."""
+NumberType: TypeAlias = type[np.number]
+"""numpy's type for a format of numbers."""
 Words = npt.NDArray[np.uint32]
 
 _PAGE_BYTES = 4096
 _FIRST_ADDRESS = 1 << 32
 # A copy of one complex128 moves 16 bytes untouched: numpy has no 128-bit integer.
-_WIDE_VIEWS: dict[int, np.dtype[Any]] = {
+_WIDE_VIEWS: dict[int, np.dtype[np.number]] = {
     16: np.dtype(np.complex128),
     8: np.dtype(np.uint64),
     4: np.dtype(np.uint32),

@@ -26,7 +26,7 @@ VSKIP, GPR_INDEX = 1, 2
 _INDEX_OF_M0 = np.uint32(0xF0FF)
 
 _UNSET = 0xFFF5FFF5
-"""What registers and LDS hold before anything is written: a NaN as float32 and as two bf16."""
+"""What registers and LDS hold before anything is written: a NaN as float32, as two bf16 and as two float16."""
 
 Lanes = slice | npt.NDArray[np.int64]
 """Which waves (columns) an operation is for."""
@@ -110,7 +110,7 @@ class Waves:
         self.active[waves] = unpack(self.scalars[EXEC : EXEC + 2, waves])
         self.full = bool(self.active[waves].all())
 
-    def mode_of(self, waves: Lanes) -> Array:
+    def mode_of(self, waves: Lanes) -> npt.NDArray[np.int64]:
         """What changes vector instructions of each wave, as one number: 0 for none, with the index where it counts."""
         modes = self.modes[waves]
         index = (self.scalars[M0, waves] & _INDEX_OF_M0).astype(np.int64) << GPR_INDEX.bit_length()

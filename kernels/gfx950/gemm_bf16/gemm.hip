@@ -1,12 +1,25 @@
+// C[M,N] = A[M,K] @ Bt[N,K]^T on gfx950: row-major, bf16 or float16 in and out, float32 accumulation.
+//
+// One workgroup computes one BLOCK_M x BLOCK_N block of C. Its warps keep a ring of STAGES K-tiles in LDS filled from
+// global memory and multiply out of it, K_STEP at a time. README.md draws the tiles and the pipeline and explains every
+// knob; search_spaces/gfx950_gemm_bf16.yaml says which settings fit together.
+
+#include "geometry.hip"
+#include "load.hip"
+#include "pingpong.hip"
+#include "pipeline.hip"
+#include "store.hip"
+
 extern "C" __global__ __launch_bounds__(NUM_THREADS, WAVES_PER_SIMD)
-void hktune_gemm_bf16(const bf16 *a, const bf16 *bt, bf16 *c, const bf16 *bias, float *workspace, int m, int n, int k,
-                      int lda, int ldb, int ldc) {
+void hktune_gemm_bf16(const element *a, const element *bt, element *c, const element *bias, float *workspace,
+                      int m, int n, int k, int lda, int ldb, int ldc) {
     extern __shared__ alignment_dummy __shm[];
     shared_allocator al((int *)&__shm[0]);
     ST_A (&As)[STAGES][SPLIT] = al.allocate<ST_A, STAGES, SPLIT>();
     ST_B (&Bs)[STAGES][SPLIT] = al.allocate<ST_B, STAGES, SPLIT>();
 
-    const int blocks_m = (m + BLOCK_M - 1) / BLOCK_M, blocks_n = (n + BLOCK_N - 1) / BLOCK_N, blocks = blocks_m * blocks_n;
+    const int blocks_m = (m + BLOCK_M - 1) / BLOCK_M, blocks_n = (n + BLOCK_N - 1) / BLOCK_N;
+    const int blocks = blocks_m * blocks_n;
     const int share = SPLIT_K == 1 ? 0 : blockIdx.x / blocks, block = blockIdx.x - share * blocks;
     const auto [block_row, block_col] = place_of(block, blocks_m, blocks_n);
     const int row = block_row * BLOCK_M, col = block_col * BLOCK_N;
@@ -25,6 +38,6 @@ void hktune_gemm_bf16(const bf16 *a, const bf16 *bt, bf16 *c, const bf16 *bias, 
 
     if (SPLIT_K > 1 && !gather_block(loop.ct, workspace, block, share, warp_id)) return;
     const block_target target{c + int64_t(row) * ldc + col, bias ? bias + col : nullptr, ldc, m - row, n - col,
-                              n % 8 == 0 && ldc % 8 == 0};
+                              n % VECTOR == 0 && ldc % VECTOR == 0};
     store_block(target, loop.ct, warp);
 }

@@ -1,62 +1,48 @@
-// C[M,N] = A[M,K] @ Bt[N,K]^T on gfx950: row-major, bf16 in and out, float32 accumulation.
-//
-// One workgroup computes one BLOCK_M x BLOCK_N block of C. Its warps keep a ring of STAGES K-tiles in LDS filled from
-// global memory and multiply out of it, K_STEP at a time. README.md draws the tiles and the pipeline and explains every
-// knob; search_spaces/gfx950_gemm_bf16.yaml says which settings fit together.
+// Types and sizes that follow from the constants, and the small pieces that every other file uses.
+
+#pragma once
 
 #include <hip/hip_runtime.h>
 #include <utility>
 #include "kittens.cuh"
+#include "constants.hip"
 using namespace kittens;
-
-// ---------------------------------------------------------------- knobs
-
-enum class Schedule { pipeline, interleave, pingpong };
-enum class Wait { step, cluster };
-enum class Priority { none, cluster, phase };
-
-constexpr int      BLOCK_M          = ${block_m};
-constexpr int      BLOCK_N          = ${block_n};
-constexpr int      K_STEP           = ${k_step};
-constexpr int      WARPS_M          = ${warps_m};
-constexpr int      WARPS_N          = ${warps_n};
-constexpr int      MFMA             = ${mfma};              // rows and columns of one MFMA
-constexpr Schedule SCHEDULE         = Schedule::${schedule};
-constexpr int      SPLIT            = ${split};             // parts of a block's rows, and of its columns
-constexpr int      SLICES           = ${slices};            // parts of K_STEP, each read into registers by itself
-constexpr int      STAGES           = ${stages};            // K-tiles that LDS holds
-constexpr int      PREFETCH         = ${prefetch};          // steps between sending for a tile and multiplying it
-constexpr int      SPREAD           = ${spread};            // clusters over which the loads of one tile are sent for
-constexpr Wait     VMCNT_WAITS      = Wait::${vmcnt_waits};
-constexpr int      VMCNT_TILES      = ${vmcnt_tiles};       // tiles that may still be on their way when a step starts
-constexpr int      LGKMCNT_CLUSTERS = ${lgkmcnt_clusters};  // clusters whose fragments may be, when one starts
-constexpr bool     READ_ACROSS      = ${read_across};       // whether clusters are also read ahead into the next tile
-constexpr Priority SETPRIO          = Priority::${setprio};
-constexpr bool     SCHED_BARRIER    = ${sched_barrier};
-constexpr int      SPLIT_K          = ${split_k};           // workgroups that share the K-tiles of one block
-constexpr int      COUNTERS         = ${counters};        // of the workspace, 4 bytes each
-constexpr int      XCD_CHUNK        = ${xcd_chunk};         // neighbouring tiles of C that one XCD takes in a row
-constexpr int      GROUP_ROWS       = ${group_rows};        // rows of tiles that are walked column by column
-constexpr int      XCDS             = ${xcds};
 
 // ---------------------------------------------------------------- geometry
 
+template<Dtype> struct element_of;
+template<> struct element_of<Dtype::bf16> {
+    using tile = kittens::bf16;  // HipKittens' name
+    using scalar = __bf16;       // the compiler's
+};
+template<> struct element_of<Dtype::f16> {
+    using tile = kittens::half;
+    using scalar = _Float16;
+};
+using element = element_of<DTYPE>::tile;
+
 template<int rows> struct mfma_shape;
-template<> struct mfma_shape<16> {  // v_mfma_f32_16x16x32_bf16
+template<> struct mfma_shape<16> {  // v_mfma_f32_16x16x32_bf16 or _f16
     using operand = rt_16x32_s;
     using accumulator = rt_16x16_s;
     using shared = st_16x32_s;
 };
-template<> struct mfma_shape<32> {  // v_mfma_f32_32x32x16_bf16
+template<> struct mfma_shape<32> {  // v_mfma_f32_32x32x16_bf16 or _f16
     using operand = rt_32x16_s;
     using accumulator = rt_32x32_s;
     using shared = st_32x16_s;
 };
 using shape = mfma_shape<MFMA>;
 
+constexpr int VECTOR_BYTES   = 16;  // what one lane loads, reads from LDS, or stores, at once
+constexpr int VECTOR         = VECTOR_BYTES / sizeof(element);
+constexpr int QUAD           = 4;  // neighbours in a row of C that a lane accumulates
+constexpr int QUAD_PAIRS     = QUAD / 2;
+
 constexpr int NUM_WARPS      = WARPS_M * WARPS_N;
 constexpr int NUM_THREADS    = NUM_WARPS * kittens::WARP_THREADS;
-constexpr int WAVES_PER_SIMD = NUM_WARPS > 8 ? 4 : 2;  // at least: a wave then has 128 or 256 VGPRs and no AGPRs
+// At least two waves a SIMD: one then has 256 VGPRs, or 128 where four must fit, and no AGPRs.
+constexpr int WAVES_PER_SIMD = NUM_WARPS > 2 * SIMDS ? NUM_WARPS / SIMDS : 2;
 constexpr int PART_M         = BLOCK_M / SPLIT;
 constexpr int PART_N         = BLOCK_N / SPLIT;
 constexpr int REG_M          = PART_M / WARPS_M;
@@ -65,10 +51,10 @@ constexpr int SLICE_K        = K_STEP / SLICES;
 constexpr int CLUSTERS       = SLICES * SPLIT;  // a cluster: one part of A times every part of B, one slice deep
 
 using G     = kittens::group<NUM_WARPS>;
-using ST_A  = st_bf<PART_M, K_STEP, shape::shared>;
-using ST_B  = st_bf<PART_N, K_STEP, shape::shared>;
-using RT_A  = rt_bf<REG_M, SLICE_K, row_l, shape::operand>;
-using RT_B  = rt_bf<REG_N, SLICE_K, row_l, shape::operand>;
+using ST_A  = st<element, PART_M, K_STEP, shape::shared>;
+using ST_B  = st<element, PART_N, K_STEP, shape::shared>;
+using RT_A  = rt<element, REG_M, SLICE_K, row_l, shape::operand>;
+using RT_B  = rt<element, REG_N, SLICE_K, row_l, shape::operand>;
 using RT_Ct = rt_fl<REG_N, REG_M, col_l, shape::accumulator>;  // C is accumulated transposed: Ct = B A^T
 
 constexpr int BYTES_PER_LOAD = ST_A::underlying_subtile_bytes_per_thread * NUM_THREADS;
@@ -76,15 +62,20 @@ constexpr int LOADS_A        = sizeof(ST_A) / BYTES_PER_LOAD;
 constexpr int LOADS_B        = sizeof(ST_B) / BYTES_PER_LOAD;
 constexpr int LOADS_PER_TILE = SPLIT * (LOADS_A + LOADS_B);
 
-constexpr int PARTS_PER_TILE = 2 * SPLIT;                   // sent for in the order B0 A0 B1 A1
+constexpr int PARTS_PER_TILE = 2 * SPLIT;  // sent for in the order B0 A0 B1 A1
+
+// LDS reads of a fragment: one for each of its base tiles.
+constexpr int READS_A = RT_A::height * RT_A::width;
+constexpr int READS_B = RT_B::height * RT_B::width;
 
 static_assert(PREFETCH >= 1 && (PREFETCH == STAGES - 1 || PREFETCH == STAGES));
 static_assert(PARTS_PER_TILE % SPREAD == 0, "every cluster that sends for parts sends for equally many");
 static_assert(LOADS_A * BYTES_PER_LOAD == sizeof(ST_A) && LOADS_B * BYTES_PER_LOAD == sizeof(ST_B));
+static_assert(BYTES_PER_LOAD == VECTOR_BYTES * NUM_THREADS);
 
-// A lane accumulates quads: four neighbours in a row of C. The lanes of one row, side by side, hold QUAD_COLS columns.
+// The lanes of one row of C, side by side, hold QUAD_COLS columns.
 constexpr int LANES_PER_ROW = kittens::WARP_THREADS / MFMA;
-constexpr int QUAD_COLS     = 4 * LANES_PER_ROW;
+constexpr int QUAD_COLS     = QUAD * LANES_PER_ROW;
 constexpr int QUADS         = REG_N / QUAD_COLS;  // of a lane in one row of its warp's part
 
 constexpr uint32_t OUTSIDE = 0x80000000u;  // an offset beyond every range, whatever offset of a row is added to it
@@ -92,11 +83,11 @@ constexpr uint32_t OUTSIDE = 0x80000000u;  // an offset beyond every range, what
 // Just enough of a kittens::gl, whose own constructor runs on the host only, to ask HipKittens for load offsets.
 struct row_layout {
     using identifier = ducks::gl::identifier;
-    using T = bf16;
-    using T2 = bf16_2;
-    using dtype = bf16;
+    using T = element;
+    using T2 = base_types::packing<element>::packed_type;
+    using dtype = element;
 
-    bf16 *raw_ptr;
+    element *raw_ptr;
     int row_stride;
 
     template<int axis> __device__ int stride() const { static_assert(axis == 2); return row_stride; }

@@ -1,14 +1,18 @@
-// ---------------------------------------------------------------- global memory to LDS
+// Global memory to LDS.
+
+#pragma once
+
+#include "geometry.hip"
 
 struct staged_tile {
     ST_A (&a)[SPLIT];
     ST_B (&b)[SPLIT];
 };
 
-// The rows of A, or of Bt, that a workgroup multiplies: `first` is the first one's beginning, `rows` counts from there to
-// the last of the matrix, `offsets` are where each load of this thread lies in a part.
+// The rows of A, or of Bt, that a workgroup multiplies: `first` is the first one's beginning, `rows` counts from there
+// to the last of the matrix, `offsets` are where each load of this thread lies in a part.
 template<typename ST, int LOADS> struct operand {
-    const bf16 *first;
+    const element *first;
     int row_stride, rows;
     uint32_t offsets[LOADS];
 
@@ -20,21 +24,22 @@ template<typename ST, int LOADS> struct operand {
     __device__ __forceinline__ i32x4 descriptor(int h, int k) const {
         const int present = min(rows - h * ST::rows, ST::rows);
         const uint32_t elements = present > 0 ? (present - 1) * row_stride + min(K_STEP, row_stride) : 0;
-        return make_srsrc(first + int64_t(h * ST::rows) * row_stride + k, elements * sizeof(bf16));
+        return make_srsrc(first + int64_t(h * ST::rows) * row_stride + k, elements * sizeof(element));
     }
 
-    // Part h of a K-tile of which only the first `k_left` columns are there, if it is `masked`. A load lies in one row, and
-    // K is a multiple of its 8 elements.
+    // Part h of a K-tile of which only the first `k_left` columns are there, if it is `masked`. A load lies in one row,
+    // and K is a multiple of its VECTOR elements.
     template<bool masked> __device__ __forceinline__ void fetch(ST &part, int h, int k, int k_left) const {
         uint32_t columns[LOADS];
         if constexpr (masked) G::prefill_swizzled_offsets(part, row_layout{nullptr, 0}, columns);
         const i32x4 srsrc = descriptor(h, k);
-        const uint32_t to = reinterpret_cast<uintptr_t>(&part.data[0]) + kittens::warpid() * BYTES_PER_LOAD / NUM_WARPS;
+        const uint32_t share = kittens::warpid() * BYTES_PER_LOAD / NUM_WARPS;
+        const uint32_t to = reinterpret_cast<uintptr_t>(&part.data[0]) + share;
         #pragma unroll
         for (int i = 0; i < LOADS; i++) {
-            const uint32_t at = !masked || columns[i] < uint32_t(k_left) * sizeof(bf16) ? offsets[i] : OUTSIDE;
-            llvm_amdgcn_raw_buffer_load_lds(srsrc, (as3_uint32_ptr)uintptr_t(to + i * BYTES_PER_LOAD), 16, at, 0, 0,
-                                            static_cast<int>(coherency::cache_all));
+            const uint32_t at = !masked || columns[i] < uint32_t(k_left) * sizeof(element) ? offsets[i] : OUTSIDE;
+            llvm_amdgcn_raw_buffer_load_lds(srsrc, (as3_uint32_ptr)uintptr_t(to + i * BYTES_PER_LOAD), VECTOR_BYTES,
+                                            at, 0, 0, static_cast<int>(coherency::cache_all));
             if constexpr (masked) __builtin_amdgcn_sched_barrier(0);  // not all masked offsets are to be alive at once
         }
     }

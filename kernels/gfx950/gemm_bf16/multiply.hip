@@ -1,4 +1,8 @@
-// ---------------------------------------------------------------- one step of K: LDS to registers to MFMA
+// One step of K: LDS to registers to MFMA.
+
+#pragma once
+
+#include "load.hip"
 
 struct warp_place { int row, col; };
 
@@ -11,11 +15,8 @@ struct fragments {
 constexpr int slice_of(int c) { return c / SPLIT; }
 constexpr int part_of(int c) { return c % SPLIT; }
 
-constexpr int reads_b_of(int c) { return part_of(c) == 0 ? SPLIT * RT_B::height * RT_B::width : 0; }
-
-constexpr int reads_of(int c) {
-    return reads_b_of(c) + RT_A::height * RT_A::width;
-}
+constexpr int reads_b_of(int c) { return part_of(c) == 0 ? SPLIT * READS_B : 0; }
+constexpr int reads_of(int c) { return reads_b_of(c) + READS_A; }
 
 // With `next_follows`, the first clusters of the next tile come after the last ones of this. Interleaved reads have not
 // set out yet when their cluster is waited for.
@@ -52,7 +53,7 @@ template<int c, bool next_follows> __device__ __forceinline__ void await_cluster
 // Base tile (y, x) of a fragment, alone. `at` is where the fragment begins in the part of the tile, in base tiles.
 template<int y, int x, ducks::rt::all RT, ducks::st::all ST>
 __device__ __forceinline__ void read_base_tile(RT &fragment, ST &part, int2 at) {
-    using one = rt_bf<RT::base_tile_rows, RT::base_tile_cols, row_l, shape::operand>;
+    using one = rt<element, RT::base_tile_rows, RT::base_tile_cols, row_l, shape::operand>;
     load(reinterpret_cast<one &>(fragment.tiles[y][x]),
          subtile_inplace<RT::base_tile_rows, RT::base_tile_cols>(part, {at.x + y, at.y + x}));
 }
@@ -62,7 +63,7 @@ template<int c, int i>
 __device__ __forceinline__ void read_one(fragments &f, const staged_tile &tile, warp_place warp) {
     constexpr int slice = slice_of(c), part = part_of(c), reads_b = reads_b_of(c);
     if constexpr (i < reads_b) {
-        constexpr int h = i / (RT_B::height * RT_B::width), y = i / RT_B::width % RT_B::height, x = i % RT_B::width;
+        constexpr int h = i / READS_B, y = i / RT_B::width % RT_B::height, x = i % RT_B::width;
         read_base_tile<y, x>(f.b[slice][h], tile.b[h], {warp.col * RT_B::height, slice * RT_B::width});
     } else {
         constexpr int y = (i - reads_b) / RT_A::width, x = (i - reads_b) % RT_A::width;
@@ -70,19 +71,22 @@ __device__ __forceinline__ void read_one(fragments &f, const staged_tile &tile, 
     }
 }
 
+// Row y of base tiles of b a^T, added to Ct. HipKittens' mma_ABt, of all rows, takes no half with float32 sums.
+template<int y> __device__ __forceinline__ void multiply_tiles(RT_Ct &ct, const RT_B &b, const RT_A &a) {
+    #pragma unroll
+    for (int x = 0; x < RT_Ct::width; x++) {
+        auto &sum = ct.tiles[y][x];
+        #pragma unroll
+        for (int k = 0; k < RT_A::width; k++) mma_ABt_base(sum, b.tiles[y][k], a.tiles[x][k], sum);
+    }
+}
+
 constexpr int MFMA_ROWS = SPLIT * RT_Ct::height;  // of a cluster: what runs between two pieces of other work
 
 template<int c, int row>
 __device__ __forceinline__ void multiply_row(RT_Ct (&ct)[SPLIT][SPLIT], const fragments &f) {
-    constexpr int slice = slice_of(c), part = part_of(c), h = row / RT_Ct::height, y = row % RT_Ct::height;
-    #pragma unroll
-    for (int x = 0; x < RT_Ct::width; x++) {
-        #pragma unroll
-        for (int k = 0; k < RT_A::width; k++) {
-            auto &sum = ct[part][h].tiles[y][x];
-            mma_ABt_base(sum, f.b[slice][h].tiles[y][k], f.a[slice][part].tiles[x][k], sum);
-        }
-    }
+    constexpr int slice = slice_of(c), part = part_of(c), h = row / RT_Ct::height;
+    multiply_tiles<row % RT_Ct::height>(ct[part][h], f.b[slice][h], f.a[slice][part]);
 }
 
 // The MFMAs of a cluster, with `between.operator()<row>()` after each of its rows.

@@ -1,4 +1,9 @@
-// ---------------------------------------------------------------- schedule pingpong
+// The schedule pingpong.
+
+#pragma once
+
+#include "staging.hip"
+#include "store.hip"
 
 // Two groups of four warps, one warp of each on every SIMD, half a phase apart: between two barriers one group reads
 // LDS and sends for loads while the other one multiplies. Cluster c multiplies part c / 2 of A with part c % 2 of B.
@@ -6,7 +11,7 @@
 // The parts of all tiles are one stream, B0 A0 B1 A1 B0' ...; a cluster sends for one of them, LEAD parts ahead.
 // Refilled late, each part takes the place of the one of its kind that has just been read.
 template<int split> struct pingpong : staging {
-    static_assert(split == 2 && SLICES == 1 && NUM_WARPS == 8 && STAGES >= 2 && SPREAD == PARTS_PER_TILE);
+    static_assert(split == 2 && SLICES == 1 && NUM_WARPS == 2 * SIMDS && STAGES >= 2 && SPREAD == PARTS_PER_TILE);
     static_assert(VMCNT_TILES <= STAGES - 2);
     static_assert(VMCNT_TILES >= 1 || PREFETCH == STAGES || !READ_ACROSS || VMCNT_WAITS == Wait::cluster,
                   "a wait must come after what it waits for has been sent for");
@@ -14,7 +19,6 @@ template<int split> struct pingpong : staging {
     static constexpr int PARTS = PARTS_PER_TILE;
     static constexpr int LEAD = PREFETCH == STAGES ? PARTS * STAGES - 1 : PARTS * (STAGES - 1);
     static constexpr int SPARE = PARTS * (STAGES - 2 - VMCNT_TILES);  // parts that are waited for before they must be
-    static constexpr int READS_A = RT_A::height * RT_A::width;
 
     RT_A a;
     RT_B b[split];
@@ -91,7 +95,8 @@ template<int split> struct pingpong : staging {
     template<int c, int behind> __device__ __forceinline__ void send_part(int tile) {
         constexpr int part = c + LEAD, tiles_on = part / PARTS;
         if constexpr (part <= last_part(behind)) {
-            source.template fetch_part<part % PARTS, false>(tiles_on == STAGES ? current() : previous(), tile + tiles_on);
+            const staged_tile to = tiles_on == STAGES ? current() : previous();
+            source.template fetch_part<part % PARTS, false>(to, tile + tiles_on);
         }
     }
 
@@ -114,7 +119,9 @@ template<int split> struct pingpong : staging {
         arrived(b[j]);
         scheduling_fence();
         set_priority<Priority::cluster, 1>();
-        mma_ABt(ct[i][j], b[j], a, ct[i][j]);
+        static_for<RT_Ct::height>([&]<int y>() __attribute__((always_inline)) {
+            multiply_tiles<y>(ct[i][j], b[j], a);
+        });
         set_priority<Priority::cluster, 0>();
         scheduling_fence();
     }

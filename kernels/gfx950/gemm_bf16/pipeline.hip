@@ -1,21 +1,9 @@
-// ---------------------------------------------------------------- what every schedule of the main loop works on
+// The schedules pipeline and interleave.
 
-struct staging {
-    ST_A (&As)[STAGES][SPLIT];
-    ST_B (&Bs)[STAGES][SPLIT];
-    block_source source;
-    warp_place warp;
-    int k_tiles;
-    int stage = 0;  // of the tile being multiplied
-    RT_Ct ct[SPLIT][SPLIT];
+#pragma once
 
-    __device__ __forceinline__ staged_tile staged(int at) { return {As[at], Bs[at]}; }
-    __device__ __forceinline__ staged_tile current() { return staged(stage); }
-    __device__ __forceinline__ staged_tile previous() { return staged((stage == 0 ? STAGES : stage) - 1); }
-    __device__ __forceinline__ staged_tile next() { return staged(next_stage(stage)); }
-};
-
-// ---------------------------------------------------------------- schedules pipeline and interleave
+#include "staging.hip"
+#include "store.hip"
 
 // Every step sends for one tile and multiplies another. With PREFETCH == STAGES (refilling late) the one sent for takes
 // the place of the one being multiplied, once every warp has read that. With SPREAD > 1 the parts of a tile go out one

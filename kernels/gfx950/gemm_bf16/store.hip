@@ -1,4 +1,8 @@
-// ---------------------------------------------------------------- registers to global memory
+// Registers to global memory.
+
+#pragma once
+
+#include "multiply.hip"
 
 __device__ __forceinline__ void clear_block(RT_Ct (&ct)[SPLIT][SPLIT]) {
     #pragma unroll
@@ -17,7 +21,9 @@ template<typename F> __device__ __forceinline__ void for_each_quad(RT_Ct (&ct)[S
         for (int t = 0; t < tiles; t++) {
             auto &data = ct[part / SPLIT][part % SPLIT].tiles[t / RT_Ct::width][t % RT_Ct::width].data;
             #pragma unroll
-            for (int p = 0; p < pairs; p += 2) body(((part * tiles + t) * pairs + p) / 2, data[p], data[p + 1]);
+            for (int p = 0; p < pairs; p += QUAD_PAIRS) {
+                body(((part * tiles + t) * pairs + p) / QUAD_PAIRS, data[p], data[p + 1]);
+            }
         }
     }
 }
@@ -34,12 +40,12 @@ __device__ __forceinline__ bool arrives_last(uint32_t *counter) {
     return __builtin_amdgcn_readfirstlane(earlier) == SPLIT_K - 1;
 }
 
-// Adds up the sums of the workgroups that share a block, in the order of their K-tiles, whoever comes last: the bits of C
-// do not depend on timing. The workspace holds a counter for each warp of each block, in bytes that the launch finds and
-// leaves zero; from COUNTERS on, SPLIT_K slabs of float32 for each block.
+// Adds up the sums of the workgroups that share a block, in the order of their K-tiles, whichever comes last: the bits
+// of C do not depend on timing. The workspace holds a counter for each warp of each block, in bytes that the launch
+// finds and leaves zero; from COUNTERS on, SPLIT_K slabs of float32 for each block.
 __device__ __forceinline__ bool gather_block(RT_Ct (&ct)[SPLIT][SPLIT], float *workspace, int block, int share,
                                              int warp_id) {
-    constexpr int slab = BLOCK_M * BLOCK_N, quads_at_once = 8;  // more would not fit beside all accumulators
+    constexpr int slab = BLOCK_M * BLOCK_N, quads_at_once = 8;  // more would not fit next to all accumulators
     float *const slabs = workspace + COUNTERS + int64_t(block) * SPLIT_K * slab;
     const auto descriptor = [&](int s) { return make_srsrc(slabs + s * slab, slab * sizeof(float)); };
     const uint32_t lane_offset = threadIdx.x * sizeof(float4);
@@ -69,54 +75,65 @@ __device__ __forceinline__ bool gather_block(RT_Ct (&ct)[SPLIT][SPLIT], float *w
 __device__ uint16_t raw_buffer_load_b16(i32x4 srsrc, uint32_t voffset, uint32_t soffset, uint32_t coherency)
     __asm("llvm.amdgcn.raw.buffer.load.i16");
 
-// The block of C that a workgroup stores: `first` is its corner, `rows` and `cols` count from there to the matrix's ends.
+// The block of C that a workgroup stores: `first` is its corner, `rows` and `cols` count from there to the ends of C.
 struct block_target {
-    bf16 *first;
-    const bf16 *bias;  // of the block's first column; or null
+    element *first;
+    const element *bias;  // of the block's first column; or null
     int row_stride, rows, cols;
-    bool whole_vectors;  // whether no 8 columns from a multiple of 8 on straddle a row's end or 16 bytes
+    bool whole_vectors;  // whether no vector of columns straddles a row's end, or begins within another one's bytes
 
     // Beyond the block's last row nothing is stored; beyond its last column, nothing at OUTSIDE.
     __device__ __forceinline__ i32x4 descriptor() const {
-        return make_srsrc(first, ((min(rows, BLOCK_M) - 1) * row_stride + min(cols, BLOCK_N)) * sizeof(bf16));
+        return make_srsrc(first, ((min(rows, BLOCK_M) - 1) * row_stride + min(cols, BLOCK_N)) * sizeof(element));
     }
 
-    __device__ __forceinline__ uint32_t column_offset(int col) const { return col < cols ? col * sizeof(bf16) : OUTSIDE; }
+    __device__ __forceinline__ uint32_t column_offset(int col) const {
+        return col < cols ? col * sizeof(element) : OUTSIDE;
+    }
 };
 
 __device__ __forceinline__ float2 *quad_of(RT_Ct &ct, int row_tile, int quad) {
     constexpr int quads_per_tile = MFMA / QUAD_COLS;
-    return &ct.tiles[quad / quads_per_tile][row_tile].data[quad % quads_per_tile * 2];
+    return &ct.tiles[quad / quads_per_tile][row_tile].data[quad % quads_per_tile * QUAD_PAIRS];
+}
+
+using scalar = element_of<DTYPE>::scalar;
+
+// The float32 of an element, whose bits are the low half of `bits`.
+__device__ __forceinline__ float widened(uint32_t bits) {
+    if constexpr (DTYPE == Dtype::bf16) return __builtin_bit_cast(float, bits << 16);
+    else return __builtin_bit_cast(scalar, static_cast<uint16_t>(bits));
 }
 
 // The bias of a quad's columns, 0 where C has none. Nothing but these is decided at run time: a branch around all the
 // accumulators would cost registers.
-struct quad_bias { float2 pairs[2]; };
+struct quad_bias { float2 pairs[QUAD_PAIRS]; };
 
 __device__ __forceinline__ quad_bias bias_at(const block_target &c, int col) {
     quad_bias bias{};
     if (c.bias) {
-        const i32x4 srsrc = make_srsrc(c.bias, min(c.cols, BLOCK_N) * sizeof(bf16));
-        float columns[4];
+        const i32x4 srsrc = make_srsrc(c.bias, min(c.cols, BLOCK_N) * sizeof(element));
+        float columns[QUAD];
         #pragma unroll
-        for (int e = 0; e < 4; e++) {
-            const uint32_t bits = raw_buffer_load_b16(srsrc, (col + e) * sizeof(bf16), 0, 0);
-            columns[e] = __builtin_bit_cast(float, bits << 16);
+        for (int e = 0; e < QUAD; e++) {
+            const uint32_t bits = raw_buffer_load_b16(srsrc, (col + e) * sizeof(element), 0, 0);
+            columns[e] = widened(bits);
         }
         bias = {{{columns[0], columns[1]}, {columns[2], columns[3]}}};
     }
     return bias;
 }
 
-// Two sums as bf16, rounded to nearest even. The conversion is the compiler's, which puts wait states between an MFMA
-// and what reads its result; before HipKittens' own convertor, an assembly statement, it would put none.
+// Two sums as elements, rounded to nearest even; what is beyond the largest one becomes infinite. The conversion is the
+// compiler's, which puts wait states between an MFMA and what reads its result; before HipKittens' own convertor, an
+// assembly statement, it would put none.
 __device__ __forceinline__ uint32_t rounded(float2 sum, float2 bias) {
     using f32x2 = float __attribute__((ext_vector_type(2)));
-    using bf16x2 = __bf16 __attribute__((ext_vector_type(2)));
-    return __builtin_bit_cast(uint32_t, __builtin_convertvector((f32x2{sum.x + bias.x, sum.y + bias.y}), bf16x2));
+    using scalar_x2 = scalar __attribute__((ext_vector_type(2)));
+    return __builtin_bit_cast(uint32_t, __builtin_convertvector((f32x2{sum.x + bias.x, sum.y + bias.y}), scalar_x2));
 }
 
-// Trades halves of two quads with the neighbouring lane of the row, so that each lane ends up with 8 columns in a row.
+// Trades halves of two quads with the neighbouring lane of the row, so that each lane ends up with a vector of columns.
 __device__ __forceinline__ void pair_up(uint32_t &left, uint32_t &right) {
     const auto swapped = MFMA == 16 ? __builtin_amdgcn_permlane16_swap(left, right, false, false)
                                     : __builtin_amdgcn_permlane32_swap(left, right, false, false);
@@ -126,15 +143,18 @@ __device__ __forceinline__ void pair_up(uint32_t &left, uint32_t &right) {
 
 template<int quads> __device__ __forceinline__ int lane_column() {
     const int lane = kittens::laneid() / MFMA;
-    return quads == 1 ? lane * 4 : lane % 2 * QUAD_COLS + lane / 2 * 8;
+    return quads == 1 ? lane * QUAD : lane % 2 * QUAD_COLS + lane / 2 * VECTOR;
 }
 
-// Stores `quads` neighbouring quads, 8 bytes each, with one instruction.
+// Stores `quads` neighbouring quads, one or two, with one instruction.
 template<int quads> __device__ __forceinline__ void store_vector(i32x4 srsrc, uint32_t at, RT_Ct &ct, int t, int q,
                                                                  const quad_bias (&bias)[quads]) {
-    uint32_t words[4];
+    uint32_t words[2 * QUAD_PAIRS];
     #pragma unroll
-    for (int w = 0; w < 2 * quads; w++) words[w] = rounded(quad_of(ct, t, q + w / 2)[w % 2], bias[w / 2].pairs[w % 2]);
+    for (int w = 0; w < quads * QUAD_PAIRS; w++) {
+        const int quad = w / QUAD_PAIRS, pair = w % QUAD_PAIRS;
+        words[w] = rounded(quad_of(ct, t, q + quad)[pair], bias[quad].pairs[pair]);
+    }
     if constexpr (quads == 1) {
         llvm_amdgcn_raw_buffer_store_b64(uint64_t(words[1]) << 32 | words[0], srsrc, at, 0, 0);
     } else {
@@ -147,10 +167,10 @@ template<int quads> __device__ __forceinline__ void store_vector(i32x4 srsrc, ui
 }
 
 // For rows of C that begin, or end, anywhere: element by element.
-__device__ __forceinline__ void store_elements(i32x4 srsrc, uint32_t row, const uint32_t (&columns)[4], RT_Ct &ct, int t,
-                                               int q, const quad_bias &bias) {
+__device__ __forceinline__ void store_elements(i32x4 srsrc, uint32_t row, const uint32_t (&columns)[QUAD], RT_Ct &ct,
+                                               int t, int q, const quad_bias &bias) {
     #pragma unroll
-    for (int e = 0; e < 4; e++) {
+    for (int e = 0; e < QUAD; e++) {
         const uint32_t pair = rounded(quad_of(ct, t, q)[e / 2], bias.pairs[e / 2]);
         llvm_amdgcn_raw_buffer_store_b16(e % 2 ? pair >> 16 : pair, srsrc, row + columns[e], 0, 0);
     }
@@ -161,7 +181,7 @@ __device__ __forceinline__ void store_block(const block_target &c, RT_Ct (&ct)[S
     const i32x4 srsrc = c.descriptor();
     const auto row_offset = [&](int it) __attribute__((always_inline)) {
         const int row = it / row_tiles * PART_M + warp.row * REG_M + it % row_tiles * MFMA + kittens::laneid() % MFMA;
-        return uint32_t(row * c.row_stride) * sizeof(bf16);
+        return uint32_t(row * c.row_stride) * sizeof(element);
     };
     const auto column_of = [&](int j, int q) { return j * PART_N + warp.col * REG_N + q * QUAD_COLS; };
     if (c.whole_vectors) {
@@ -171,7 +191,8 @@ __device__ __forceinline__ void store_block(const block_target &c, RT_Ct (&ct)[S
             quad_bias bias[vector_quads];
             for (int i = 0; i < vector_quads; i++) bias[i] = bias_at(c, column_of(j, q + i) + lane_column<1>());
             static_for<SPLIT * row_tiles>([&]<int it>() __attribute__((always_inline)) {
-                store_vector<vector_quads>(srsrc, row_offset(it) + column, ct[it / row_tiles][j], it % row_tiles, q, bias);
+                auto &part = ct[it / row_tiles][j];
+                store_vector<vector_quads>(srsrc, row_offset(it) + column, part, it % row_tiles, q, bias);
             });
             __builtin_amdgcn_sched_barrier(0);
         });
@@ -179,8 +200,8 @@ __device__ __forceinline__ void store_block(const block_target &c, RT_Ct (&ct)[S
         static_for<SPLIT * QUADS>([&]<int jq>() __attribute__((always_inline)) {
             constexpr int j = jq / QUADS, q = jq % QUADS;
             const quad_bias bias = bias_at(c, column_of(j, q) + lane_column<1>());
-            uint32_t columns[4];
-            for (int e = 0; e < 4; e++) columns[e] = c.column_offset(column_of(j, q) + lane_column<1>() + e);
+            uint32_t columns[QUAD];
+            for (int e = 0; e < QUAD; e++) columns[e] = c.column_offset(column_of(j, q) + lane_column<1>() + e);
             static_for<SPLIT * row_tiles>([&]<int it>() __attribute__((always_inline)) {
                 store_elements(srsrc, row_offset(it), columns, ct[it / row_tiles][j], it % row_tiles, q, bias);
             });

@@ -1,3 +1,8 @@
+// mbarriers, clusters and tensor copies. Instructions are inline PTX (named as in the PTX ISA 8.0), so that NVRTC needs
+// no header.
+#pragma once
+#include "geometry.cu"
+
 // ---- mbarriers and clusters
 
 DEVICE void initialise(u32 barrier, u32 arrivals) {
@@ -35,10 +40,14 @@ DEVICE void cluster_sync() {
     asm volatile("barrier.cluster.arrive.release;\nbarrier.cluster.wait.acquire;" ::: "memory");
 }
 
-// Barriers of one or all consumer warpgroups; 0 is __syncthreads's.
-DEVICE void warpgroup_sync(int name, int threads) {
+// Named barriers: 0 is that of __syncthreads, each consumer's own come behind that of all consumers.
+DEVICE void barrier_sync(int name, int threads) {
     asm volatile("bar.sync %0, %1;" ::"r"(name), "r"(threads) : "memory");
 }
+
+DEVICE void consumers_sync() { barrier_sync(1, CONSUMER_THREADS); }
+
+DEVICE void consumer_sync(int consumer) { barrier_sync(2 + consumer, WARPGROUP); }
 
 // ---- tensor copies
 
@@ -50,13 +59,13 @@ DEVICE void prefetch(const TensorMap& map) {
 
 // A copy to this block alone is a plain one: a multicast to one receiver reads the L2 as often and arrives later.
 template <int SHARED_BY>
-DEVICE void load(u32 target, const TensorMap& map, int k, int row, u32 barrier, u32 receivers) {
-    if (SHARED_BY == 1)
-        asm volatile(LOAD " [%0], [%1, {%2, %3}], [%4];" ::"r"(target), "l"(&map), "r"(k), "r"(row), "r"(barrier)
+DEVICE void load(u32 target, const TensorMap& map, int k, int line, u32 barrier, u32 receivers) {
+    if constexpr (SHARED_BY == 1)
+        asm volatile(LOAD " [%0], [%1, {%2, %3}], [%4];" ::"r"(target), "l"(&map), "r"(k), "r"(line), "r"(barrier)
                      : "memory");
     else
         asm volatile(LOAD ".multicast::cluster [%0], [%1, {%2, %3}], [%4], %5;" ::"r"(target), "l"(&map), "r"(k),
-                     "r"(row), "r"(barrier), "h"(static_cast<u16>(receivers)) : "memory");
+                     "r"(line), "r"(barrier), "h"(static_cast<u16>(receivers)) : "memory");
 }
 
 DEVICE void store(const TensorMap& map, u32 source, int column, int row) {

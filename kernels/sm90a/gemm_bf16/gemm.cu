@@ -1,27 +1,38 @@
+// C[m,n] = A[m,k] @ Bt[n,k]^T (+ bias[n]), row-major, float32 accumulation, for sm_90a.
+//
+// One producer warpgroup sends K-steps of both operands into a ring of shared memory stages by TMA; one or two consumer
+// warpgroups multiply them with wgmma and store their tile.
+#include "constants.cu"
+#include "copy.cu"
+#include "geometry.cu"
+#include "mainloop.cu"
+#include "schedule.cu"
+#include "store.cu"
+
 DEVICE void consume(const Output& c, const Epilogue& epilogue, const Schedule& schedule, const Layout& layout) {
-    const int warpgroup = __shfl_sync(~0u, threadIdx.x / 128, 0) - 1;  // uniform, as the compiler then knows
-    const int first_row = PING_PONG ? 0 : warpgroup * FRAGMENTS * 64;
-    const u32 staging = layout.staging + warpgroup * STORE_BUFFERS * CHUNK_BYTES;
+    const int consumer = __shfl_sync(~0u, threadIdx.x / WARPGROUP, 0) - 1;  // uniform, as the compiler then knows
+    const int first_row = PING_PONG ? 0 : consumer * FRAGMENTS * WGMMA_M;
+    const u32 staging = layout.staging + consumer * STORE_BUFFERS * CHUNK_BYTES;
     const Release release(schedule, layout);
     u32 chunks = 0, turn = 0;
     Ring ring;
     for (int tile = schedule.first_tile; tile < schedule.tiles; tile += schedule.tile_step, ++turn) {
-        if (PING_PONG && turn % CONSUMERS != warpgroup) {
+        if (PING_PONG && turn % CONSUMERS != consumer) {
             ring.advance(schedule.k_steps);
             continue;
         }
         Accumulators accumulators;
         int row, column;
         schedule.locate(tile, row, column);
-        if (PING_PONG && turn > 0) wait(layout.turns + 8 * warpgroup, (turn - 1) / 2 & 1);
-        multiply_tile(
-            accumulators, ring, schedule.k_steps, layout, release, first_row, layout.turns + 8 * (1 - warpgroup));
+        if (PING_PONG && turn > 0) wait(barrier_at(layout.turns, consumer), (turn - 1) / 2 & 1);
+        const u32 next_turn = barrier_at(layout.turns, 1 - consumer);
+        multiply_tile(accumulators, ring, schedule.k_steps, layout, release, first_row, next_turn);
         if (SPLIT_K > 1) reduce_split(accumulators, schedule, layout);
-        if (STORES_FROM_STAGES) warpgroup_sync(1, 128 * CONSUMERS);  // all have multiplied what lies there
+        if (STORES_FROM_STAGES) consumers_sync();  // all have multiplied what lies there
 #pragma unroll
         for (int fragment = 0; fragment < FRAGMENTS; ++fragment) {
-            const int down = row + first_row + fragment * 64;
-#if ${tma_store}
+            const int down = row + first_row + fragment * WGMMA_M;
+#if TMA_STORE
             store_fragment(c, accumulators[fragment], epilogue, schedule, staging, chunks, down, column);
 #else
             store_fragment(c, accumulators[fragment], epilogue, schedule, down, column);
@@ -32,45 +43,48 @@ DEVICE void consume(const Output& c, const Epilogue& epilogue, const Schedule& s
     if (TMA_STORE) asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
 }
 
+// One thread makes all barriers ready before any other thread, or block of the cluster, arrives at one.
+DEVICE void initialise_barriers(const Layout& layout) {
+    for (int stage = 0; stage < STAGES; ++stage) {
+        initialise(barrier_at(layout.full, stage), 1);
+        initialise(barrier_at(layout.empty, stage), RELEASES);
+    }
+    for (int consumer = 0; consumer < 2; ++consumer) initialise(barrier_at(layout.turns, consumer), WARPS);
+    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+}
+
 extern "C" __global__
-#if ${in_clusters}
+#if IN_CLUSTERS
 __cluster_dims__(CLUSTER, 1, 1)
 #endif
-__launch_bounds__(THREADS, ${blocks_per_sm})
+__launch_bounds__(THREADS, BLOCKS_PER_SM)
 void hktune_gemm_bf16(const __grid_constant__ TensorMap a, const __grid_constant__ TensorMap bt,
                       const __grid_constant__ Output c, int m, int n, int k,
                       const u16* bias) {
     extern __shared__ char memory[];
     const Layout layout(static_cast<u32>(__cvta_generic_to_shared(memory)));
-    const TensorMap &row_map = SWAPPED ? bt : a, &column_map = SWAPPED ? a : bt;
+    const TensorMap &wgmma_a = SWAPPED ? bt : a, &wgmma_b = SWAPPED ? a : bt;
     const int rows = SWAPPED ? n : m, columns = SWAPPED ? m : n;
     if (threadIdx.x == 0) {
-        prefetch(row_map);
-        prefetch(column_map);
-#if ${tma_store}
+        prefetch(wgmma_a);
+        prefetch(wgmma_b);
+#if TMA_STORE
         prefetch(c);
 #endif
-        for (int stage = 0; stage < STAGES; ++stage) {
-            initialise(layout.full + 8 * stage, 1);
-            initialise(layout.empty + 8 * stage, RELEASES);
-        }
-        for (int consumer = 0; consumer < 2; ++consumer) initialise(layout.turns + 8 * consumer, 4);
-        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+        initialise_barriers(layout);
     }
     if (CLUSTER > 1) cluster_sync();
     else __syncthreads();
     const Schedule schedule(rows, columns, k);
-    if (threadIdx.x < 128) {
-#if ${consumer_registers}
-        asm volatile("setmaxnreg.dec.sync.aligned.u32 ${producer_registers};");
-#endif
-        if (threadIdx.x == 0) produce(row_map, column_map, schedule, layout);
+    if (threadIdx.x < WARPGROUP) {
+        if constexpr (CONSUMER_REGISTERS > 0)
+            asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(PRODUCER_REGISTERS));
+        if (threadIdx.x == 0) produce(wgmma_a, wgmma_b, schedule, layout);
         __syncwarp();
         if (SPLIT_K > 1) cluster_sync();
     } else {
-#if ${consumer_registers}
-        asm volatile("setmaxnreg.inc.sync.aligned.u32 ${consumer_registers};");
-#endif
+        if constexpr (CONSUMER_REGISTERS > 0)
+            asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(CONSUMER_REGISTERS));
         consume(c, {bias, rows, columns}, schedule, layout);
     }
     if (SPLIT_K > 1) cluster_sync();  // no block may leave while others read its sums

@@ -1,51 +1,70 @@
-// C[m,n] = A[m,k] @ Bt[n,k]^T (+ bias[n]), row-major, bf16 in and out, float32 accumulation, for sm_90a.
+// Sizes that follow from the constants, and what the launcher reads of them.
 //
-// One producer warpgroup sends K-steps of both operands into a ring of shared memory stages by TMA; one or two consumer
-// warpgroups multiply them with wgmma and store their tile. "Rows" are the operand on wgmma's 64-row side, "columns"
-// the other: A and Bt, or with SWAPPED Bt and A, so that an output of few rows fills the narrow side. Instructions are
-// inline PTX (named as in the PTX ISA 8.0), so that NVRTC needs no header.
+// Two sets of names meet in this kernel. The GEMM's matrices are a, bt and c, as its parameters are called. wgmma
+// multiplies its own A, 64 rows at a time, by its own B, of up to 256 columns, into D: wgmma_a, wgmma_b and D.
+//
+//             wgmma_a  wgmma_b  D
+//     usual   a        bt       c
+//     SWAPPED bt       a        c transposed, so that a c of few rows fills the narrow side
+//
+// Rows and columns are D's throughout. Both operands are K-major: a row of wgmma_a and a column of wgmma_b are elements
+// of K side by side, here called a line.
+#pragma once
+#include "constants.cu"
 
 #define DEVICE __device__ __forceinline__
 using u16 = unsigned short;
 using u32 = unsigned int;
 using u64 = unsigned long long;
 
-constexpr int ROWS = ${rows}, COLUMNS = ${columns}, K_STEP = ${k_step}, STAGES = ${stages};
-constexpr int CONSUMERS = ${consumers}, CLUSTER_ROWS = ${cluster_rows}, CLUSTER_COLUMNS = ${cluster_columns};
-constexpr int SPLIT_K = ${split_k}, GROUP = ${group}, STORE_BUFFERS = ${store_buffers};
-constexpr bool PING_PONG = ${ping_pong}, PERSISTENT = ${persistent}, SWAPPED = ${swapped}, TMA_STORE = ${tma_store};
+// The machine's sizes (PTX ISA 8.0: wgmma, swizzling modes, mbarrier, stmatrix).
+constexpr int ELEMENT_BYTES = 2;
+constexpr int WARP = 32, WARPGROUP = 128, WARPS = WARPGROUP / WARP;  // threads, threads, warps of a warpgroup
+constexpr int WGMMA_M = 64, WGMMA_K = 16;                            // of one multiply: rows of A, elements of K
+constexpr int ATOM_LINES = 8, ATOM_LINE_BYTES = 128;                 // of a swizzle atom: the pattern repeats behind it
+constexpr int ATOM_BYTES = ATOM_LINES * ATOM_LINE_BYTES, ATOM_K = ATOM_LINE_BYTES / ELEMENT_BYTES;
+constexpr int MBARRIER_BYTES = 8;
+constexpr int OCTET = 8, OCTET_BYTES = OCTET * ELEMENT_BYTES;  // elements of a row of the 8x8 matrices in a fragment
+constexpr int OCTET_VALUES = 4, VALUE_COLUMNS = OCTET / OCTET_VALUES;  // a thread's accumulators of WGMMA_M rows of it
 
-constexpr int MULTICAST = CLUSTER_ROWS * CLUSTER_COLUMNS, CLUSTER = MULTICAST * SPLIT_K;
-constexpr int THREADS = 128 * (CONSUMERS + 1);
-constexpr int FRAGMENTS = ROWS / 64 / (PING_PONG ? 1 : CONSUMERS);  // 64-row pieces of a consumer's tile
-constexpr int REGISTERS = COLUMNS / 2;                              // float32 accumulators a thread and fragment
-constexpr int ATOM = 64;                                            // elements of K in one 128-byte swizzled row
-constexpr int ROW_BYTES = ROWS * K_STEP * 2, STAGE_BYTES = ROW_BYTES + COLUMNS * K_STEP * 2;
-constexpr int ROWS_SENT = ROWS / CLUSTER_COLUMNS, COLUMNS_SENT = COLUMNS / CLUSTER_ROWS;  // this block's share
-// Columns stored at once: the most that leave every block of a split K a part of the tile.
-__device__ constexpr bool divides(int chunk) { return COLUMNS % chunk == 0 && chunk * SPLIT_K <= COLUMNS; }
+constexpr int MULTICAST = CLUSTER_ROWS * CLUSTER_COLUMNS, CLUSTER = MULTICAST * SPLIT_K;  // blocks
+constexpr int THREADS = WARPGROUP * (CONSUMERS + 1), CONSUMER_THREADS = WARPGROUP * CONSUMERS;
+constexpr int CONSUMERS_OF_A_TILE = PING_PONG ? 1 : CONSUMERS;
+constexpr int FRAGMENTS = TILE_ROWS / WGMMA_M / CONSUMERS_OF_A_TILE;  // pieces of WGMMA_M rows, of a consumer's tile
+static_assert(ACCUMULATORS == TILE_COLUMNS / VALUE_COLUMNS, "what a thread holds of a fragment");
+
+// A stage holds wgmma_a's lines, then wgmma_b's. A block sends its share of the lines that its cluster has in common.
+constexpr int WGMMA_A_BYTES = TILE_ROWS * K_STEP * ELEMENT_BYTES;
+constexpr int WGMMA_B_BYTES = TILE_COLUMNS * K_STEP * ELEMENT_BYTES, STAGE_BYTES = WGMMA_A_BYTES + WGMMA_B_BYTES;
+constexpr int WGMMA_A_SENT = TILE_ROWS / CLUSTER_COLUMNS, WGMMA_B_SENT = TILE_COLUMNS / CLUSTER_ROWS;  // lines
+// Arrivals that release a stage: one of each consumer warp, of each block that shares lines with this one.
+constexpr int RELEASES = WARPS * CONSUMERS_OF_A_TILE * (CLUSTER_ROWS + CLUSTER_COLUMNS - 1);
+
+// Columns of a fragment stored at once, a chunk: the most that leave every block of a split K a part of the tile.
+__host__ __device__ constexpr bool divides(int chunk) {
+    return TILE_COLUMNS % chunk == 0 && chunk * SPLIT_K <= TILE_COLUMNS;
+}
 constexpr int CHUNK = divides(64) ? 64 : divides(32) ? 32 : divides(16) ? 16 : 8;
-constexpr int RELEASES = 4 * (PING_PONG ? 1 : CONSUMERS) * (CLUSTER_ROWS + CLUSTER_COLUMNS - 1);  // of a stage
-constexpr int CHUNK_BYTES = 64 * CHUNK * 2;
-constexpr int STORE_ROW_BYTES = SWAPPED ? 128 : CHUNK * 2;
-// A block of one tile has a buffer for every chunk that it stores: in the stages, idle by then, unless these carry sums.
+constexpr int CHUNK_BYTES = WGMMA_M * CHUNK * ELEMENT_BYTES;
+constexpr int STORE_ROW_BYTES = (SWAPPED ? WGMMA_M : CHUNK) * ELEMENT_BYTES;  // of C, in a chunk
+// A block of one tile has a buffer for every chunk that it stores: in the stages, idle by then unless they carry sums.
 constexpr bool STORES_FROM_STAGES = TMA_STORE && !PERSISTENT && SPLIT_K == 1;
 constexpr int STORE_BYTES = TMA_STORE && !STORES_FROM_STAGES ? CONSUMERS * STORE_BUFFERS * CHUNK_BYTES : 0;
 
 // The boxes that the launcher encodes a, bt and c with; rows of 128, 64 or 32 bytes are swizzled over their own length.
 struct Box {
-    u32 rows, columns;
+    int rows, columns;
 };
-extern "C" __constant__ Box hktune_box_a = {SWAPPED ? COLUMNS_SENT : ROWS_SENT, ATOM};
-extern "C" __constant__ Box hktune_box_bt = {SWAPPED ? ROWS_SENT : COLUMNS_SENT, ATOM};
-#if ${tma_store}
-extern "C" __constant__ Box hktune_box_c = {SWAPPED ? CHUNK : 64, SWAPPED ? 64 : CHUNK};
+extern "C" __constant__ Box hktune_box_a = {SWAPPED ? WGMMA_B_SENT : WGMMA_A_SENT, ATOM_K};
+extern "C" __constant__ Box hktune_box_bt = {SWAPPED ? WGMMA_A_SENT : WGMMA_B_SENT, ATOM_K};
+#if TMA_STORE
+extern "C" __constant__ Box hktune_box_c = {SWAPPED ? CHUNK : WGMMA_M, SWAPPED ? WGMMA_M : CHUNK};
 #endif
 
 struct alignas(64) TensorMap {
     u64 opaque[16];
 };
-#if ${tma_store}
+#if TMA_STORE
 using Output = TensorMap;
 #else
 using Output = u16*;

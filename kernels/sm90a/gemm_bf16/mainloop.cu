@@ -1,6 +1,12 @@
-// ---- consumers
+// A consumer's multiplies.
+#pragma once
+#include "constants.cu"
+#include "copy.cu"
+#include "geometry.cu"
+#include "multiply.cu"
+#include "schedule.cu"
 
-using Accumulators = float[FRAGMENTS][REGISTERS];
+using Accumulators = float[FRAGMENTS][ACCUMULATORS];
 
 // Tells every block that sends to this one that its stage may be refilled: one arrival a warp, by lane `rank` of it.
 struct Release {
@@ -8,17 +14,17 @@ struct Release {
     bool arrives;
 
     DEVICE Release(const Schedule& schedule, const Layout& layout) {
-        const int lane = threadIdx.x % 32;
-        const bool sends_rows = lane % CLUSTER_ROWS == schedule.rank_row;
-        const bool sends_columns = lane / CLUSTER_ROWS == schedule.rank_column;
-        arrives = MULTICAST == 1 ? lane == 0 : lane < MULTICAST && (sends_rows || sends_columns);
-        empty = MULTICAST == 1 || !arrives ? layout.empty : address_in(layout.empty, lane);
+        const int rank = threadIdx.x % WARP;  // of the block to tell
+        const bool sends_a = rank % CLUSTER_ROWS == schedule.rank_row;
+        const bool sends_b = rank / CLUSTER_ROWS == schedule.rank_column;
+        arrives = MULTICAST == 1 ? rank == 0 : rank < MULTICAST && (sends_a || sends_b);
+        empty = MULTICAST == 1 || !arrives ? layout.empty : address_in(layout.empty, rank);
     }
 
     DEVICE void operator()(u32 stage) const {
         if (!arrives) return;
-        if (MULTICAST == 1) arrive(empty + 8 * stage);
-        else arrive_in_cluster(empty + 8 * stage);
+        if (MULTICAST == 1) arrive(barrier_at(empty, stage));
+        else arrive_in_cluster(barrier_at(empty, stage));
     }
 };
 
@@ -31,17 +37,18 @@ DEVICE void multiply_tile(
     u32 last = 0;
     for (int step = 0; step < k_steps; ++step, ring.next()) {
         const u32 from = layout.stages + ring.stage * STAGE_BYTES;
-        wait(layout.full + 8 * ring.stage, ring.parity);
+        wait(barrier_at(layout.full, ring.stage), ring.parity);
         multiply_fence();
-        const u64 rows = descriptor(from + first_row * 128), columns = descriptor(from + ROW_BYTES);
+        const u64 wgmma_a = descriptor(from + first_row * ATOM_LINE_BYTES), wgmma_b = descriptor(from + WGMMA_A_BYTES);
 #pragma unroll
-        for (int slice = 0; slice < K_STEP / 16; ++slice) {
-            const int atom = slice * 16 / ATOM, within = slice * 16 % ATOM * 2;
-            const u64 columns_here = columns + ((atom * COLUMNS * 128 + within) >> 4);
+        for (int slice = 0; slice < K_STEP / WGMMA_K; ++slice) {
+            const int atom = slice * WGMMA_K / ATOM_K, within = slice * WGMMA_K % ATOM_K * ELEMENT_BYTES;
+            const u64 b_here = wgmma_b + descriptor_units(atom * TILE_COLUMNS * ATOM_LINE_BYTES + within);
 #pragma unroll
             for (int fragment = 0; fragment < FRAGMENTS; ++fragment) {
-                const u64 rows_here = rows + (((atom * ROWS + fragment * 64) * 128 + within) >> 4);
-                multiply(accumulators[fragment], rows_here, columns_here, step + slice);
+                const int line = atom * TILE_ROWS + fragment * WGMMA_M;
+                const u64 a_here = wgmma_a + descriptor_units(line * ATOM_LINE_BYTES + within);
+                multiply(accumulators[fragment], a_here, b_here, step + slice);
             }
         }
         multiply_commit();
@@ -49,7 +56,7 @@ DEVICE void multiply_tile(
         if (step > 0) release(last);
         last = ring.stage;
     }
-    if (PING_PONG && threadIdx.x % 32 == 0) arrive(next_turn);
+    if (PING_PONG && threadIdx.x % WARP == 0) arrive(next_turn);
     multiply_wait<0>();
     if (k_steps > 0) release(last);
 }

@@ -1,65 +1,28 @@
-// ---- warpgroup multiply
+// Warpgroup multiplies: wgmma and the descriptors of its operands.
+#pragma once
+#include "accumulators.cu"
+#include "constants.cu"
+#include "geometry.cu"
 
-#define FOUR(i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
-#define EIGHT(i) FOUR(i), FOUR(i + 4)
-#define SIXTEEN(i) EIGHT(i), EIGHT(i + 8)
-#define THIRTY_TWO(i) SIXTEEN(i), SIXTEEN(i + 16)
-#define SIXTY_FOUR(i) THIRTY_TWO(i), THIRTY_TWO(i + 32)
-#define ACCUMULATORS_4 FOUR(0)
-#define ACCUMULATORS_8 EIGHT(0)
-#define ACCUMULATORS_12 EIGHT(0), FOUR(8)
-#define ACCUMULATORS_16 SIXTEEN(0)
-#define ACCUMULATORS_20 SIXTEEN(0), FOUR(16)
-#define ACCUMULATORS_24 SIXTEEN(0), EIGHT(16)
-#define ACCUMULATORS_32 THIRTY_TWO(0)
-#define ACCUMULATORS_40 THIRTY_TWO(0), EIGHT(32)
-#define ACCUMULATORS_48 THIRTY_TWO(0), SIXTEEN(32)
-#define ACCUMULATORS_56 ACCUMULATORS_48, EIGHT(48)
-#define ACCUMULATORS_64 SIXTY_FOUR(0)
-#define ACCUMULATORS_72 SIXTY_FOUR(0), EIGHT(64)
-#define ACCUMULATORS_80 SIXTY_FOUR(0), SIXTEEN(64)
-#define ACCUMULATORS_88 ACCUMULATORS_80, EIGHT(80)
-#define ACCUMULATORS_96 SIXTY_FOUR(0), THIRTY_TWO(64)
-#define ACCUMULATORS_104 ACCUMULATORS_96, EIGHT(96)
-#define ACCUMULATORS_112 ACCUMULATORS_96, SIXTEEN(96)
-#define ACCUMULATORS_120 ACCUMULATORS_112, EIGHT(112)
-#define ACCUMULATORS_128 SIXTY_FOUR(0), SIXTY_FOUR(64)
+#define TEXT_OF(x) #x
+#define TEXT(x) TEXT_OF(x)  // of a macro's value
+#define JOINED_OF(x, y) x##y
+#define JOINED(x, y) JOINED_OF(x, y)
+#define EACH_ACCUMULATOR JOINED(EACH_, ACCUMULATORS)
 
-// Operand names %t0 to %t9, where t is the number of tens.
-#define FIRST2(t) "%" #t "0,%" #t "1"
-#define FIRST4(t) FIRST2(t) ",%" #t "2,%" #t "3"
-#define FIRST6(t) FIRST4(t) ",%" #t "4,%" #t "5"
-#define FIRST8(t) FIRST6(t) ",%" #t "6,%" #t "7"
-#define TEN(t) FIRST8(t) ",%" #t "8,%" #t "9"
-#define NAMES_4 FIRST4()
-#define NAMES_8 FIRST8()
-#define NAMES_12 TEN() "," FIRST2(1)
-#define NAMES_16 TEN() "," FIRST6(1)
-#define NAMES_20 TEN() "," TEN(1)
-#define NAMES_24 NAMES_20 "," FIRST4(2)
-#define NAMES_32 NAMES_20 "," TEN(2) "," FIRST2(3)
-#define NAMES_40 NAMES_20 "," TEN(2) "," TEN(3)
-#define NAMES_48 NAMES_40 "," FIRST8(4)
-#define NAMES_56 NAMES_40 "," TEN(4) "," FIRST6(5)
-#define SIXTY_NAMES NAMES_40 "," TEN(4) "," TEN(5)
-#define NAMES_64 SIXTY_NAMES "," FIRST4(6)
-#define NAMES_72 SIXTY_NAMES "," TEN(6) "," FIRST2(7)
-#define NAMES_80 SIXTY_NAMES "," TEN(6) "," TEN(7)
-#define NAMES_88 NAMES_80 "," FIRST8(8)
-#define NAMES_96 NAMES_80 "," TEN(8) "," FIRST6(9)
-#define HUNDRED_NAMES NAMES_80 "," TEN(8) "," TEN(9)
-#define NAMES_104 HUNDRED_NAMES "," FIRST4(10)
-#define NAMES_112 HUNDRED_NAMES "," TEN(10) "," FIRST2(11)
-#define NAMES_120 HUNDRED_NAMES "," TEN(10) "," TEN(11)
-#define NAMES_128 NAMES_120 "," FIRST8(12)
+#define WGMMA "wgmma.mma_async.sync.aligned.m64n" TEXT(TILE_COLUMNS) "k16.f32.bf16.bf16"
+#define OPERAND(x) "%" TEXT(x)
+#define NEXT_NAME(i) ",%" #i
+#define NEXT_VALUE(i) , "+f"(d[i])
 
-// d += rows (64 x 16) * columns^T (COLUMNS x 16), both in shared memory; d = that product when `accumulate` is 0.
-DEVICE void multiply(float (&d)[REGISTERS], u64 rows, u64 columns, int accumulate) {
+// d += A (WGMMA_M x WGMMA_K) * B (WGMMA_K x TILE_COLUMNS), both in shared memory; d = that product when `accumulate` is
+// 0. The numbers behind the predicate: neither is negated, both lie K-major.
+DEVICE void multiply(float (&d)[ACCUMULATORS], u64 wgmma_a, u64 wgmma_b, int accumulate) {
     asm volatile(
-        "{\n.reg .pred p;\nsetp.ne.b32 p, %${operand_accumulate}, 0;\n"
-        "wgmma.mma_async.sync.aligned.m64n${columns}k16.f32.bf16.bf16 {" NAMES_${registers} "},"
-        " %${operand_rows}, %${operand_columns}, p, 1, 1, 0, 0;\n}"
-        : ACCUMULATORS_${registers} : "l"(rows), "l"(columns), "r"(accumulate));
+        "{\n.reg .pred p;\nsetp.ne.b32 p, " OPERAND(ACCUMULATE_OPERAND) ", 0;\n"
+        WGMMA " {%0" EACH_ACCUMULATOR(NEXT_NAME) "}, "
+        OPERAND(WGMMA_A_OPERAND) ", " OPERAND(WGMMA_B_OPERAND) ", p, 1, 1, 0, 0;\n}"
+        : "+f"(d[0]) EACH_ACCUMULATOR(NEXT_VALUE) : "l"(wgmma_a), "l"(wgmma_b), "r"(accumulate));
 }
 
 DEVICE void multiply_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
@@ -71,7 +34,11 @@ DEVICE void multiply_wait() {
     asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(IN_FLIGHT) : "memory");
 }
 
-// The matrix descriptor of K-major rows of 128 swizzled bytes: groups of 8 rows lie 1024 bytes apart.
+// Fields of a matrix descriptor are in units of 16 bytes.
+DEVICE constexpr u64 descriptor_units(u32 bytes) { return bytes >> 4; }
+
+// The matrix descriptor of K-major lines with the 128-byte swizzle, whose atoms lie one behind the other.
 DEVICE u64 descriptor(u32 address) {
-    return (u64(1) << 62) | (u64(1024 >> 4) << 32) | (u64(1) << 16) | ((address & 0x3FFFF) >> 4);
+    constexpr u64 SWIZZLE_128_BYTES = u64(1) << 62, STRIDE = descriptor_units(ATOM_BYTES) << 32, LEADING = u64(1) << 16;
+    return SWIZZLE_128_BYTES | STRIDE | LEADING | descriptor_units(address & 0x3FFFF);
 }

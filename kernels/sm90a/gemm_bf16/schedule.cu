@@ -1,4 +1,8 @@
-// ---- the schedule
+// Which tiles a block works on, where things lie in shared memory, and the producer.
+#pragma once
+#include "constants.cu"
+#include "copy.cu"
+#include "geometry.cu"
 
 // Position in the ring of stages; `parity` flips each time round.
 struct Ring {
@@ -18,20 +22,26 @@ struct Ring {
     }
 };
 
+// Addresses in shared memory: the stages, the buffers of a TMA store, and the mbarriers. `full` and `empty` are the
+// first of STAGES barriers, `turns` the first of two, one for each consumer that takes turns.
 struct Layout {
     u32 stages, staging, full, empty, turns;
 
     DEVICE explicit Layout(u32 base) {
-        stages = (base + 1023) & ~1023u;
+        constexpr u32 MASK = ATOM_BYTES - 1;
+        stages = (base + MASK) & ~MASK;
         full = stages + STAGES * STAGE_BYTES + STORE_BYTES;
         staging = STORES_FROM_STAGES ? stages : full - STORE_BYTES;
-        empty = full + 8 * STAGES;
-        turns = empty + 8 * STAGES;
+        empty = full + MBARRIER_BYTES * STAGES;
+        turns = empty + MBARRIER_BYTES * STAGES;
     }
 };
 
+// The barrier `index` places behind `first`.
+DEVICE u32 barrier_at(u32 first, u32 index) { return first + MBARRIER_BYTES * index; }
+
 // What this block works on: tiles of its cluster, which lie in groups of GROUP cluster rows so that neighbours in time
-// share operands in the L2, and its part of K.
+// share operands in the L2, and its part of K. `rows` and `columns` are D's.
 struct Schedule {
     int clusters_down, clusters_across, first_tile, tile_step, tiles, k_first, k_steps;
     int rank, rank_row, rank_column;
@@ -40,8 +50,8 @@ struct Schedule {
         rank = blockIdx.x % CLUSTER;  // clusters lie along x
         rank_row = SPLIT_K == 1 ? rank % CLUSTER_ROWS : 0;
         rank_column = SPLIT_K == 1 ? rank / CLUSTER_ROWS : 0;
-        clusters_down = (rows + ROWS * CLUSTER_ROWS - 1) / (ROWS * CLUSTER_ROWS);
-        clusters_across = (columns + COLUMNS * CLUSTER_COLUMNS - 1) / (COLUMNS * CLUSTER_COLUMNS);
+        clusters_down = (rows + TILE_ROWS * CLUSTER_ROWS - 1) / (TILE_ROWS * CLUSTER_ROWS);
+        clusters_across = (columns + TILE_COLUMNS * CLUSTER_COLUMNS - 1) / (TILE_COLUMNS * CLUSTER_COLUMNS);
         tiles = clusters_down * clusters_across;
         first_tile = blockIdx.x / CLUSTER;
         tile_step = gridDim.x / CLUSTER;
@@ -54,41 +64,44 @@ struct Schedule {
     DEVICE void locate(int tile, int& row, int& column) const {
         const int group = tile / (GROUP * clusters_across), within = tile % (GROUP * clusters_across);
         const int height = min(GROUP, clusters_down - group * GROUP);
-        row = ((group * GROUP + within % height) * CLUSTER_ROWS + rank_row) * ROWS;
-        column = (within / height * CLUSTER_COLUMNS + rank_column) * COLUMNS;
+        row = ((group * GROUP + within % height) * CLUSTER_ROWS + rank_row) * TILE_ROWS;
+        column = (within / height * CLUSTER_COLUMNS + rank_column) * TILE_COLUMNS;
     }
 };
 
 // ---- producer: one thread
 
-DEVICE void produce(const TensorMap& rows, const TensorMap& columns, const Schedule& schedule, const Layout& layout) {
-    // A block's rows go to all blocks of its cluster that share them, and so for columns.
-    u32 row_receivers = 0, column_receivers = 0;
+DEVICE void produce(
+    const TensorMap& wgmma_a, const TensorMap& wgmma_b, const Schedule& schedule, const Layout& layout) {
+    // What a block sends goes to all blocks of its cluster that share it: wgmma_a's lines along a row of blocks,
+    // wgmma_b's down a column.
+    u32 a_receivers = 0, b_receivers = 0;
     const int rank_row = schedule.rank_row, rank_column = schedule.rank_column;
-    for (int other = 0; other < CLUSTER_COLUMNS; ++other) row_receivers |= 1u << (rank_row + other * CLUSTER_ROWS);
-    for (int other = 0; other < CLUSTER_ROWS; ++other) column_receivers |= 1u << (rank_column * CLUSTER_ROWS + other);
+    for (int other = 0; other < CLUSTER_COLUMNS; ++other) a_receivers |= 1u << (rank_row + other * CLUSTER_ROWS);
+    for (int other = 0; other < CLUSTER_ROWS; ++other) b_receivers |= 1u << (rank_column * CLUSTER_ROWS + other);
     Ring ring;
     for (int tile = schedule.first_tile; tile < schedule.tiles; tile += schedule.tile_step) {
         int row, column;
         schedule.locate(tile, row, column);
-        row += rank_column * ROWS_SENT;
-        column += rank_row * COLUMNS_SENT;
+        row += rank_column * WGMMA_A_SENT;
+        column += rank_row * WGMMA_B_SENT;
         for (int step = 0; step < schedule.k_steps; ++step, ring.next()) {
-            const u32 full = layout.full + 8 * ring.stage;
+            const u32 full = barrier_at(layout.full, ring.stage);
             const u32 to = layout.stages + ring.stage * STAGE_BYTES;
-            wait(layout.empty + 8 * ring.stage, ring.parity ^ 1);
+            wait(barrier_at(layout.empty, ring.stage), ring.parity ^ 1);
             expect(full, STAGE_BYTES);
 #pragma unroll
-            for (int atom = 0; atom < K_STEP / ATOM; ++atom) {
-                const int k = (schedule.k_first + step) * K_STEP + atom * ATOM;
-                const u32 to_rows = to + (atom * ROWS + rank_column * ROWS_SENT) * 128;
-                const u32 to_columns = to + ROW_BYTES + (atom * COLUMNS + rank_row * COLUMNS_SENT) * 128;
-                load<CLUSTER_COLUMNS>(to_rows, rows, k, row, full, row_receivers);
-                load<CLUSTER_ROWS>(to_columns, columns, k, column, full, column_receivers);
+            for (int atom = 0; atom < K_STEP / ATOM_K; ++atom) {
+                const int k = (schedule.k_first + step) * K_STEP + atom * ATOM_K;
+                const int a_line = atom * TILE_ROWS + rank_column * WGMMA_A_SENT;
+                const int b_line = atom * TILE_COLUMNS + rank_row * WGMMA_B_SENT;
+                const u32 to_a = to + a_line * ATOM_LINE_BYTES, to_b = to + WGMMA_A_BYTES + b_line * ATOM_LINE_BYTES;
+                load<CLUSTER_COLUMNS>(to_a, wgmma_a, k, row, full, a_receivers);
+                load<CLUSTER_ROWS>(to_b, wgmma_b, k, column, full, b_receivers);
             }
         }
     }
     // No block may leave while others still arrive at its barriers: all stages must have been released once more.
     for (int stage = 0; MULTICAST > 1 && stage < STAGES; ++stage, ring.next())
-        wait(layout.empty + 8 * ring.stage, ring.parity ^ 1);
+        wait(barrier_at(layout.empty, ring.stage), ring.parity ^ 1);
 }

@@ -1,55 +1,84 @@
+// The output: sums of a split K, bias, rounding, and how C is written.
+//
+// A fragment of the accumulators is 8x8 matrices, octets of rows by octets of columns (PTX ISA, wgmma's D). Of each
+// octet of columns a thread holds OCTET_VALUES: two side by side in a row, and two in the same row of the next octet.
+#pragma once
+#include "constants.cu"
+#include "copy.cu"
+#include "geometry.cu"
+#include "mainloop.cu"
+#include "schedule.cu"
+
+// Where a thread's values are: value `i` of a fragment at (row, column).
+struct Place {
+    int lane, first_row, first_column;
+
+    DEVICE Place(int row, int column)
+        : lane(threadIdx.x % WARP), first_row(row + threadIdx.x % WARPGROUP / WARP * (2 * OCTET) + lane / 4),
+          first_column(column) {}
+
+    DEVICE int row(int i) const { return first_row + i / 2 % 2 * OCTET; }
+    DEVICE int column(int i) const { return first_column + i / OCTET_VALUES * OCTET + lane % 4 * 2 + i % 2; }
+};
+
 // Chunks of a tile are stored by the blocks of a split K in turn.
 DEVICE bool owned(int column, const Schedule& schedule) {
     return SPLIT_K == 1 || column / CHUNK % SPLIT_K == schedule.rank;
 }
 
 // Adds the other blocks' parts of K to the chunks that this block owns, in fixed order: the next rank first, and so on
-// round. The stages, now idle, carry them, four values of a thread side by side.
+// round. The stages, now idle, carry them: the values of an octet of all threads, then those of the next.
 DEVICE void reduce_split(Accumulators& accumulators, const Schedule& schedule, const Layout& layout) {
-    constexpr int FIRST_THREAD = 128, QUADS = FRAGMENTS * REGISTERS / 4, STRIDE = 16 * 128 * CONSUMERS;
-    const u32 mine = layout.stages + (threadIdx.x - FIRST_THREAD) * 16;
-    warpgroup_sync(1, 128 * CONSUMERS);
+    constexpr int OCTETS = FRAGMENTS * TILE_COLUMNS / OCTET;
+    constexpr int THREAD_BYTES = OCTET_VALUES * sizeof(float), STRIDE = THREAD_BYTES * CONSUMER_THREADS;
+    const u32 mine = layout.stages + (threadIdx.x - WARPGROUP) * THREAD_BYTES;
+    consumers_sync();
 #pragma unroll
-    for (int quad = 0; quad < QUADS; ++quad) {
-        float* v = &accumulators[quad * 4 / REGISTERS][quad * 4 % REGISTERS];
+    for (int octet = 0; octet < OCTETS; ++octet) {
+        const int column = octet * OCTET % TILE_COLUMNS;
+        float* v = &accumulators[octet * OCTET / TILE_COLUMNS][column / VALUE_COLUMNS];
         if (schedule.k_steps == 0) v[0] = v[1] = v[2] = v[3] = 0;
-        if (!owned(quad * 8 % COLUMNS, schedule))
-            asm volatile("st.shared.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(mine + quad * STRIDE), "f"(v[0]), "f"(v[1]),
+        if (!owned(column, schedule))
+            asm volatile("st.shared.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(mine + octet * STRIDE), "f"(v[0]), "f"(v[1]),
                          "f"(v[2]), "f"(v[3]) : "memory");
     }
     cluster_sync();
     for (int other = 1; other < SPLIT_K; ++other) {
         const u32 theirs = address_in(mine, (schedule.rank + other) % SPLIT_K);
 #pragma unroll
-        for (int quad = 0; quad < QUADS; ++quad) {
-            if (!owned(quad * 8 % COLUMNS, schedule)) continue;
-            float* v = &accumulators[quad * 4 / REGISTERS][quad * 4 % REGISTERS];
-            float part[4];
+        for (int octet = 0; octet < OCTETS; ++octet) {
+            const int column = octet * OCTET % TILE_COLUMNS;
+            if (!owned(column, schedule)) continue;
+            float* v = &accumulators[octet * OCTET / TILE_COLUMNS][column / VALUE_COLUMNS];
+            float part[OCTET_VALUES];
             asm volatile("ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [%4];"
-                         : "=f"(part[0]), "=f"(part[1]), "=f"(part[2]), "=f"(part[3]) : "r"(theirs + quad * STRIDE)
+                         : "=f"(part[0]), "=f"(part[1]), "=f"(part[2]), "=f"(part[3]) : "r"(theirs + octet * STRIDE)
                          : "memory");
 #pragma unroll
-            for (int i = 0; i < 4; ++i) v[i] += part[i];
+            for (int i = 0; i < OCTET_VALUES; ++i) v[i] += part[i];
         }
     }
 }
+
+// What the storing functions need beside a fragment: where D ends, and what is added.
+struct Epilogue {
+    const u16* bias;
+    int rows, columns;
+};
 
 DEVICE float bias_at(const u16* bias, int index, int size) {
     return index < size ? __uint_as_float(u32(bias[index]) << 16) : 0.0f;
 }
 
-// Adds the bias to `count` values from `first` on of a fragment at (row, column). A thread holds rows r and r + 8 of each
-// octet j of columns: values 4j and 4j + 1 in row r, 4j + 2 and 4j + 3 in row r + 8, at columns 8j + 2 * (lane % 4) and
-// the next.
+// Adds the bias to `count` values from `first` on of a fragment at (row, column).
 DEVICE void add_bias(
-    float (&values)[REGISTERS], int first, int count, const u16* bias, int row, int column, int rows, int columns) {
-    if (bias == nullptr) return;
-    const int lane = threadIdx.x % 32, first_row = row + threadIdx.x % 128 / 32 * 16 + lane / 4;
+    float (&values)[ACCUMULATORS], int first, int count, const Epilogue& epilogue, int row, int column) {
+    if (epilogue.bias == nullptr) return;
+    const Place place(row, column);
 #pragma unroll
-    for (int i = first; i < first + count; ++i) {
-        const int across = column + i / 4 * 8 + lane % 4 * 2 + i % 2;
-        values[i] += SWAPPED ? bias_at(bias, first_row + i / 2 % 2 * 8, rows) : bias_at(bias, across, columns);
-    }
+    for (int i = first; i < first + count; ++i)
+        values[i] += SWAPPED ? bias_at(epilogue.bias, place.row(i), epilogue.rows)
+                             : bias_at(epilogue.bias, place.column(i), epilogue.columns);
 }
 
 // Two floats as bf16, rounded to nearest even; `low` in the low half.
@@ -59,51 +88,51 @@ DEVICE u32 packed(float low, float high) {
     return both;
 }
 
-// Writes one column octet pair (or a last single one) of a fragment into a chunk as the tensor map wants it, transposed
-// where the output's rows are the fragment's columns.
-DEVICE void stage_octets(u32 chunk, int octet, const float* v) {
-    const int lane = threadIdx.x % 32, warp = threadIdx.x % 128 / 32, matrix = lane / 8;
-    const int row_octet = warp * 2 + matrix % 2, column_octet = octet + (CHUNK == 8 ? 0 : matrix / 2);
-    const int row = (SWAPPED ? column_octet : row_octet) * 8 + lane % 8;
-    const u32 offset = row * STORE_ROW_BYTES + (SWAPPED ? row_octet : column_octet) * 16;
-    const u32 address = chunk + (offset ^ ((offset >> 3) & (STORE_ROW_BYTES - 16)));
-    // A chunk of one octet is written twice.
-    const float* w = v + (CHUNK == 8 ? 0 : 4);
-    const u32 x0 = packed(v[0], v[1]), x1 = packed(v[2], v[3]), x2 = packed(w[0], w[1]), x3 = packed(w[2], w[3]);
-#if ${swapped}
-    asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};"
-#else
-    asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};"
-#endif
-                 ::"r"(address), "r"(x0), "r"(x1), "r"(x2), "r"(x3) : "memory");
-}
+// The offset in a chunk whose rows are swizzled over their own length as TMA does it: 16-byte columns are exchanged by
+// the number of the row, which stands three bits higher.
+DEVICE u32 swizzled(u32 offset) { return offset ^ ((offset >> 3) & (STORE_ROW_BYTES - OCTET_BYTES)); }
 
-// What the storing functions need beside a fragment: where the tile's own rows and columns end, and what is added.
-struct Epilogue {
-    const u16* bias;
-    int rows, columns;
-};
+// Writes one octet pair (or a last single one) of a fragment's columns into a chunk as the tensor map wants it,
+// transposed where C's rows are D's columns.
+DEVICE void stage_octets(u32 chunk, int octet, const float* v) {
+    constexpr bool SINGLE = CHUNK == OCTET;  // its octet is written twice
+    const int lane = threadIdx.x % WARP, warp = threadIdx.x % WARPGROUP / WARP;
+    const int matrix = lane / OCTET;  // each eight lanes give the rows of one 8x8 matrix
+    const int row_octet = warp * 2 + matrix % 2, column_octet = octet + (SINGLE ? 0 : matrix / 2);
+    const int row = (SWAPPED ? column_octet : row_octet) * OCTET + lane % OCTET;
+    const u32 address = chunk + swizzled(row * STORE_ROW_BYTES + (SWAPPED ? row_octet : column_octet) * OCTET_BYTES);
+    const float* w = v + (SINGLE ? 0 : OCTET_VALUES);
+    const u32 x0 = packed(v[0], v[1]), x1 = packed(v[2], v[3]), x2 = packed(w[0], w[1]), x3 = packed(w[2], w[3]);
+    if constexpr (SWAPPED)
+        asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(x0),
+                     "r"(x1), "r"(x2), "r"(x3) : "memory");
+    else
+        asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(x0),
+                     "r"(x1), "r"(x2), "r"(x3) : "memory");
+}
 
 // Stores a fragment by TMA, chunk by chunk through the warpgroup's own buffers; TMA drops what lies outside C.
 DEVICE void store_fragment(
-    const TensorMap& c, float (&values)[REGISTERS], const Epilogue& epilogue, const Schedule& schedule, u32 staging,
+    const TensorMap& c, float (&values)[ACCUMULATORS], const Epilogue& epilogue, const Schedule& schedule, u32 staging,
     u32& chunks, int row, int column) {
-    const int warpgroup = threadIdx.x / 128;
+    const int consumer = threadIdx.x / WARPGROUP - 1;
 #pragma unroll
-    for (int first = 0; first < COLUMNS; first += CHUNK) {
+    for (int first = 0; first < TILE_COLUMNS; first += CHUNK) {
         if (!owned(first, schedule)) continue;
         const u32 chunk = staging + chunks % STORE_BUFFERS * CHUNK_BYTES;
         if (PERSISTENT) {
-            if (threadIdx.x % 128 == 0)
+            if (threadIdx.x % WARPGROUP == 0)
                 asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(STORE_BUFFERS - 1) : "memory");
-            warpgroup_sync(1 + warpgroup, 128);
+            consumer_sync(consumer);
         }
-        add_bias(values, first / 2, CHUNK / 2, epilogue.bias, row, column, epilogue.rows, epilogue.columns);
+        add_bias(values, first / VALUE_COLUMNS, CHUNK / VALUE_COLUMNS, epilogue, row, column);
 #pragma unroll
-        for (int octet = 0; octet < CHUNK / 8; octet += 2) stage_octets(chunk, octet, values + first / 2 + octet * 4);
+        for (int octet = 0; octet < CHUNK / OCTET; octet += 2)
+            stage_octets(chunk, octet, values + first / VALUE_COLUMNS + octet * OCTET_VALUES);
         asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-        warpgroup_sync(1 + warpgroup, 128);
-        if (threadIdx.x % 128 == 0) store(c, chunk, SWAPPED ? row : column + first, SWAPPED ? column + first : row);
+        consumer_sync(consumer);
+        if (threadIdx.x % WARPGROUP == 0)
+            store(c, chunk, SWAPPED ? row : column + first, SWAPPED ? column + first : row);
         ++chunks;
     }
 }
@@ -111,15 +140,15 @@ DEVICE void store_fragment(
 // The same for a C whose rows TMA cannot address (n not a multiple of 8): element by element from registers. The row
 // length is made anew for every fragment, or the compiler would keep all its multiples in registers from tile to tile.
 DEVICE void store_fragment(
-    u16* c, float (&values)[REGISTERS], const Epilogue& epilogue, const Schedule& schedule, int row, int column) {
-    const int lane = threadIdx.x % 32, first_row = row + threadIdx.x % 128 / 32 * 16 + lane / 4;
+    u16* c, float (&values)[ACCUMULATORS], const Epilogue& epilogue, const Schedule& schedule, int row, int column) {
+    const Place place(row, column);
     u64 length;
     asm volatile("cvt.u64.u32 %0, %1;" : "=l"(length) : "r"(SWAPPED ? epilogue.rows : epilogue.columns));
 #pragma unroll
-    for (int i = 0; i < REGISTERS; ++i) {
-        const int down = first_row + i / 2 % 2 * 8, across = column + i / 4 * 8 + lane % 4 * 2 + i % 2;
-        if (down >= epilogue.rows || across >= epilogue.columns || !owned(i * 2, schedule)) continue;
-        add_bias(values, i, 1, epilogue.bias, row, column, epilogue.rows, epilogue.columns);
+    for (int i = 0; i < ACCUMULATORS; ++i) {
+        const int down = place.row(i), across = place.column(i);
+        if (down >= epilogue.rows || across >= epilogue.columns || !owned(i * VALUE_COLUMNS, schedule)) continue;
+        add_bias(values, i, 1, epilogue, row, column);
         c[SWAPPED ? across * length + down : down * length + across] = u16(packed(values[i], 0.0f));
     }
 }

@@ -1,0 +1,260 @@
+"""A search space: parameters, named constraints with reasons, and seeds, read from YAML beside its template."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from hktune.core.arch import arch_named
+from hktune.core.config import Config, Value
+from hktune.core.errors import InputError, SpaceError
+from hktune.core.escaped import shown
+from hktune.core.expression import RECORDS, Derived, Expression, Message
+from hktune.core.launch_rule import LaunchRule, specialised
+from hktune.core.near import meant
+from hktune.core.operation import Operation
+from hktune.core.outside_file import FileKind
+from hktune.core.problem import Problem
+from hktune.core.shipped import KERNELS
+from hktune.core.yaml_file import read_yaml
+from hktune.space.domain import Domain
+from hktune.space.fixed import fixed_choice
+from hktune.space.rules import Constraint, Parameter, Step, Violation, roots, schedule
+from hktune.space.space_schema import ConstraintDescription, SpaceDescription
+from hktune.template import Template, load_template
+from hktune.template.template import PROBLEM_NAMES
+
+SPACE_FILE = FileKind("a search space", 1 << 20, SpaceError, "pass a file like those of search_spaces/")
+VALUES_MAX = 1024  # of all parameters together; the shipped spaces have some seventy
+
+
+def load_space(path: Path, templates_root: Path | None = None) -> SearchSpace:
+    """The search space in the file `path`, with its template from `templates_root`/<arch>/<name>/.
+
+    `templates_root` is by default the folder kernels/ beside the file's own folder where that has the template, else
+    that of hktune itself. Raises SpaceError or TemplateError.
+    """
+    description = read_yaml(path, SPACE_FILE, SpaceDescription)
+    root = templates_root or _templates_root(path, description.template)
+    template = load_template(root / description.template)
+    if template.name != description.template:
+        raise SpaceError(f"{path}: template {description.template!r} calls itself {template.name!r}: name that one")
+    try:
+        return SearchSpace(description, template)
+    except InputError as mistake:
+        raise SpaceError(f"{path}: {mistake}") from None
+
+
+def _templates_root(path: Path, template: str) -> Path:
+    roots = (path.resolve().parent.parent / "kernels", KERNELS)
+    for root in roots:
+        if (root / template / "template.yaml").exists():
+            return root
+    places = " nor ".join(str(root / template) for root in dict.fromkeys(roots))
+    raise SpaceError(f"{path}: template {template!r}: no template.yaml in {places}: put it there, or name another")
+
+
+class SearchSpace:
+    """What can be tried for a template. Configs are made and judged here; `domain` narrows it to one problem.
+
+    Its template renders the code of one operation, the template's first; `for_operation` has the others.
+    """
+
+    def __init__(self, description: SpaceDescription, template: Template) -> None:
+        self.name = description.name
+        self._description, self._any_template = description, template
+        self._of_operation: dict[Operation, SearchSpace] = {template.operation: self}
+        self.template = template.within(self.require_own)
+        self.arch = arch_named(template.arch)
+        self.parameters = tuple(
+            Parameter(name, tuple(parameter.values), parameter.default, parameter.help)
+            for name, parameter in description.parameters.items()
+        )
+        count = sum(len(parameter.values) for parameter in self.parameters)
+        if count > VALUES_MAX:
+            raise SpaceError(f"its parameters have {count} values, at most {VALUES_MAX} are searched: leave some out")
+        self._parameter = {parameter.name: parameter for parameter in self.parameters}
+        self.derived = self._all_derived(description.derived)
+        self.estimate = self._estimate(description.estimate)
+        self.constraints = tuple(self._constraint(constraint) for constraint in description.constraints)
+        self._check_use()
+        self._scheduled: dict[bool, tuple[list[list[Step]], list[Step]]] = {}
+        self._domains: dict[Problem | None, Domain] = {}
+        self._launch_rules: dict[tuple[Config, int, int, Operation], LaunchRule] = {}
+        self.seeds = tuple(self._legal_seed(seed) for seed in [{}, *description.seeds])[1:]
+        fixed = description.fixed_choice
+        self.fixed_choice = fixed_choice(fixed, self._legal_seed) if fixed else None
+
+    def for_operation(self, operation: Operation) -> SearchSpace:
+        """This space with its template for `operation`. Raises InputError for one that the template cannot do."""
+        code = self.template.code_operation(operation)
+        if code not in self._of_operation:
+            other = SearchSpace(self._description, self._any_template.for_operation(code))
+            other._of_operation = self._of_operation
+            self._of_operation[code] = other
+        return self._of_operation[code]
+
+    @property
+    def raw_count(self) -> int:
+        """How many configs there would be without constraints."""
+        return math.prod(len(parameter.values) for parameter in self.parameters)
+
+    def config(self, values: Mapping[str, object]) -> Config:
+        """A config from `values`, defaults filled in. Raises SpaceError for an unknown parameter or illegal value."""
+        unknown = [name for name in values if name not in self._parameter]
+        if unknown:
+            near = meant(unknown[0], self._parameter)
+            raise SpaceError(f"unknown parameter {shown(unknown[0])}{near}: known are {', '.join(self._parameter)}")
+        chosen = {name: values.get(name, parameter.default) for name, parameter in self._parameter.items()}
+        positions = {name: parameter.index(chosen[name]) for name, parameter in self._parameter.items()}
+        return Config({name: self._parameter[name].values[position] for name, position in positions.items()})
+
+    def parse(self, assignments: Iterable[str], base: Mapping[str, object] | None = None) -> Config:
+        """A config from words like `block_m=256`, the rest from `base` or, without one, the defaults. Raises SpaceError
+        as `config` does, and where one parameter is given twice."""
+        values: dict[str, object] = {}
+        for assignment in assignments:
+            name, equals, text = assignment.partition("=")
+            if not equals:
+                raise SpaceError(
+                    f"{shown(assignment)} is no assignment: write PARAMETER=VALUE, or DIR:ID of what was tried"
+                )
+            if name in values:
+                raise SpaceError(f"{name} is given twice: {name}={values[name]} and {assignment}: keep one")
+            legal = self._parameter[name].by_text if name in self._parameter else {}
+            values[name] = legal.get(text.lower(), text)
+        return self.config({**(base or {}), **values})
+
+    def domain(self, problem: Problem | None) -> Domain:
+        """The legal configs of `problem`; with None, by the constraints that need no problem."""
+        if problem not in self._domains:
+            self._domains[problem] = Domain(self, problem)
+        return self._domains[problem]
+
+    def scheduled(self, with_problem: bool) -> tuple[list[list[Step]], list[Step]]:
+        """What its domains judge at each level (`rules.schedule`), and all of it in order: one for all problems."""
+        if with_problem not in self._scheduled:
+            levels = schedule(self.parameters, self.derived, self.constraints, with_problem)
+            self._scheduled[with_problem] = (levels, [step for level in levels for step in level])
+        return self._scheduled[with_problem]
+
+    def violations(self, config: Mapping[str, Value], problem: Problem | None = None) -> tuple[Violation, ...]:
+        """See `Domain.violations`; without a problem, constraints that need one are not judged."""
+        return self.domain(problem).violations(config)
+
+    def is_legal(self, config: Mapping[str, Value], problem: Problem | None = None) -> bool:
+        """See `Domain.is_legal`."""
+        return self.domain(problem).is_legal(config)
+
+    def launch_rule(self, config: Mapping[str, Value], problem: Problem) -> LaunchRule:
+        """How `config` is launched for any number of rows of `problem`'s n and k, and which rows the constraints allow.
+        Raises TemplateError as `Template.launch_rule` does, SpaceError as `require_own` does."""
+        own = Config(config)
+        key = (own, problem.n, problem.k, problem.operation)
+        if key not in self._launch_rules:
+            self._launch_rules[key] = self.for_operation(problem.operation)._launch_rule(own, problem.n, problem.k)
+        return self._launch_rules[key]
+
+    def _launch_rule(self, config: Config, n: int, k: int) -> LaunchRule:
+        self.require_own(config)
+        known = {**config, "n": n, "k": k, **self.template.records}
+        formulas = [
+            specialised(constraint.require, known, self.derived.expressions)
+            for constraint in self.constraints
+            if constraint.per_problem
+        ]
+        requires = tuple(str(formula) for formula in formulas if formula != 1)
+        return replace(self.template.launch_rule(config, n, k), requires=requires)
+
+    def enumerate(self, problem: Problem | None = None) -> Iterator[Config]:
+        """See `Domain.enumerate`."""
+        return self.domain(problem).enumerate()
+
+    def count(self, problem: Problem | None = None) -> int:
+        """See `Domain.count`."""
+        return self.domain(problem).count
+
+    def sample(self, rng: random.Random, problem: Problem | None = None) -> Config:
+        """See `Domain.sample`."""
+        return self.domain(problem).sample(rng)
+
+    def neighbours(self, config: Mapping[str, Value], problem: Problem | None = None) -> list[Config]:
+        """See `Domain.neighbours`."""
+        return self.domain(problem).neighbours(config)
+
+    def require_own(self, config: Mapping[str, Value]) -> None:
+        """Raises SpaceError unless `config` is a point of this space that keeps every rule that needs no problem."""
+        for name in config.keys() ^ self._parameter.keys():
+            how = "lacks" if name in self._parameter else "has an unknown"
+            raise SpaceError(f"config {Config(config).id} {how} {shown(name)}: it is of another space")
+        for name, parameter in self._parameter.items():
+            parameter.index(config[name])
+        if not self.is_legal(config):
+            raise SpaceError(f"config {Config(config).id} is illegal: {'; '.join(explain(self, config))}")
+
+    def _all_derived(self, own: Mapping[str, Value]) -> Derived:
+        texts = {name: expression.text for name, expression in self.template.derived.expressions.items()}
+        taken = own.keys() & (texts.keys() | self._parameter.keys() | PROBLEM_NAMES | RECORDS)
+        if taken:
+            raise SpaceError(f"derived {min(taken)}: a parameter, the template or the problem has that name: rename it")
+        derived = Derived({**texts, **own})
+        for expression in derived.expressions.values():
+            expression.check_names(self._parameter.keys() | derived.expressions.keys() | PROBLEM_NAMES)
+        return derived
+
+    def _estimate(self, own: Mapping[str, Value]) -> Derived:
+        known = self._parameter.keys() | self.derived.expressions.keys() | PROBLEM_NAMES | RECORDS
+        if own.keys() & known:
+            raise SpaceError(f"estimate {min(own.keys() & known)}: something else has that name: rename it")
+        for expression in Derived(own, "estimate").expressions.values():
+            expression.check_names(known | own.keys())
+        needed = {name: expression.text for name, expression in self.derived.expressions.items()}
+        return Derived({**needed, **own}, "estimate").reduced_to(list(own)[-1]) if own else Derived({})
+
+    def _constraint(self, description: ConstraintDescription) -> Constraint:
+        where = f"constraint {description.name}"
+        require = Expression(description.require, f"{where}, require")
+        reason = Message(description.reason, f"{where}, reason")
+        require.check_names(self._parameter.keys() | self.derived.expressions.keys() | PROBLEM_NAMES)
+        sources = roots(require.names, self.derived)
+        per_problem = bool(sources & PROBLEM_NAMES)
+        reason.check_names(self._sayable(per_problem))
+        return Constraint(description.name, require, reason, sources & self._parameter.keys(), per_problem)
+
+    def _sayable(self, per_problem: bool) -> set[str]:
+        """The names a reason may use: those that have a value whenever its constraint is judged."""
+        names = {*self._parameter, *self.derived.expressions, *PROBLEM_NAMES}
+        return names if per_problem else {name for name in names if not roots({name}, self.derived) & PROBLEM_NAMES}
+
+    def _check_use(self) -> None:
+        names = [constraint.name for constraint in self.constraints]
+        repeated = [name for name in names if names.count(name) > 1]
+        if repeated:
+            raise SpaceError(f"constraint {repeated[0]!r} appears twice: rename one")
+        absent = self.template.parameter_names - self._parameter.keys()
+        if absent:
+            raise SpaceError(f"template {self.template.name} needs {min(absent)!r}: add it under `parameters`")
+        idle = self._parameter.keys() - self.template.parameter_names
+        if idle:
+            raise SpaceError(f"parameter {min(idle)!r} changes nothing in template {self.template.name}: drop it")
+
+    def _legal_seed(self, seed: Mapping[str, Value]) -> Config:
+        config = self.config(seed)
+        for violation in self.violations(config):
+            raise SpaceError(f"seed {dict(seed) or 'of defaults alone'} breaks {violation}: change it")
+        return config
+
+
+def require_legal(space: SearchSpace, config: Config, problems: Iterable[Problem | None]) -> None:
+    """Raises InputError, with every rule that `config` breaks, unless it is legal for each of `problems`."""
+    reasons = [str(violation) for problem in problems for violation in space.violations(config, problem)]
+    if reasons:
+        raise InputError(f"{'; '.join(reasons)}: change it, or see hktune explain")
+
+
+def explain(space: SearchSpace, config: Mapping[str, Value], problem: Problem | None = None) -> list[str]:
+    """One line for each constraint that `config` breaks, as in `lds_fits: needs lds_bytes=196608, but ...`."""
+    return [str(violation) for violation in space.violations(config, problem)]

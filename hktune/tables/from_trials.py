@@ -1,0 +1,130 @@
+"""From trials to a table: the fewest proved configs that are best for every problem, or the vendor library where
+nothing beats it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import msgspec
+
+from hktune.core.config import Config
+from hktune.core.errors import TableError
+from hktune.core.identity import Identity
+from hktune.core.launch_rule import LaunchRule
+from hktune.core.outcome import Source, Status
+from hktune.core.problem import Problem
+from hktune.core.trial import Trial
+from hktune.dispatch.table import NAME_CHARACTERS_MAX, DeviceIdentity, Table
+from hktune.tables.breakpoints import Rows, served_rows
+from hktune.tables.standing import Chosen, choose, time_us
+
+LaunchOf = Callable[[Trial], tuple[str, LaunchRule]]
+"""The kernel's symbol and launch rule of an ok trial; asked once per entry that a kernel wins."""
+
+REACH_MAX = 4.0
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """`fixed_order`: the templates whose sums have a fixed order, so that their kernels are bit-reproducible;
+    `reproducible_only` leaves all others out. `reach`: how far beyond the outermost tuned m of an (n, k) its kernel
+    serves, as a factor; 1 is not at all. `names` is what a person calls a problem."""
+
+    fixed_order: frozenset[str] = frozenset()
+    reproducible_only: bool = False
+    reach: float = 1.0
+    names: Mapping[Problem, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.reach <= REACH_MAX:
+            raise TableError(f"reach must be from 1 to {REACH_MAX:g}, got {self.reach}: it is a factor on the tuned m")
+
+
+def build_table(
+    trials: Iterable[Trial],
+    launch_of: LaunchOf,
+    identity: Identity,
+    compiler: str,
+    version: str,
+    created_at: str,
+    options: BuildOptions = BuildOptions(),
+) -> Table:
+    """Fold trials into one entry per problem that has an ok trial.
+
+    `choose` says which config each uses, `served_rows` which m it serves. A kernel whose time, at the upper end of its
+    interval, is not below the vendor's leaves the choice to the vendor. `compiler` is `Compiler.identity`, `version`
+    hktune's own, `created_at` ISO 8601. Raises TableError when trials are of another architecture than `identity`, or
+    were measured on more than one device.
+    """
+    kept = [trial for trial in trials if _allowed(trial, options)]
+    for trial in kept:
+        _check_arch(trial, identity)
+    chosen = choose(kept)
+    _check_one_device(trial for each in chosen for trial in each.standing.candidates)
+    rows = served_rows(chosen, options.reach)
+    fields = {
+        "arch": identity.arch,
+        "device": {name: getattr(identity, name) for name in DeviceIdentity.__struct_fields__},
+        "compiler": compiler,
+        "hktune": version,
+        "created_at": created_at,
+        "entries": [_entry(each, rows[each.standing.problem], launch_of, options) for each in chosen],
+    }
+    try:
+        return msgspec.convert(fields, Table)
+    except msgspec.ValidationError as error:
+        raise TableError(f"these trials make no legal table: {error}: fix that value where it is made") from None
+
+
+def _allowed(trial: Trial, options: BuildOptions) -> bool:
+    return not options.reproducible_only or trial.status is not Status.OK or trial.template in options.fixed_order
+
+
+def _entry(chosen: Chosen, rows: Rows, launch_of: LaunchOf, options: BuildOptions) -> dict[str, Any]:
+    best, trial = chosen.standing.best, chosen.trial
+    problem = best.problem
+    entry: dict[str, Any] = {"m": problem.m, "n": problem.n, "k": problem.k, "operation": str(problem.operation)}
+    entry |= {"source": best.source, "baseline": best.baseline, "baseline_us": best.baseline_us}
+    name = options.names.get(best.problem)
+    if name and name != str(best.problem):
+        entry["name"] = _shortened(name)
+    if trial is None:
+        return {**entry, "choice": "vendor", "time_us": chosen.time_us, **_served(best.m, rows)}
+    symbol, launch = launch_of(trial)
+    times = {"time_us": time_us(trial), "time_us_low": trial.time_us_low, "time_us_high": trial.time_us_high}
+    ties = sorted(other.config_id for other in chosen.standing.tied if other is not trial)
+    kernel = _kernel(trial, symbol, launch, options)
+    # A launch without m in its grid is of this m alone, or of a kernel that cannot be told from one.
+    depends_on_m = any(isinstance(size, str) for size in launch.grid)
+    served = _served(best.m, rows) if depends_on_m else {}
+    return {**entry, **times, "choice": "kernel", "ties": ties, "kernel": kernel, **served}
+
+
+def _shortened(name: str) -> str:
+    """`name` as an entry may carry it: those of many shapes together can be longer."""
+    return name if len(name) <= NAME_CHARACTERS_MAX else f"{name[: NAME_CHARACTERS_MAX - 3]}..."
+
+
+def _served(m: int, rows: Rows) -> dict[str, int]:
+    return {} if rows == (m, m) else {"m_from": rows[0], "m_to": rows[1]}
+
+
+def _kernel(trial: Trial, symbol: str, launch: LaunchRule, options: BuildOptions) -> dict[str, Any]:
+    named = ("config_id", "template", "template_sha256", "object_sha256")
+    made_from = {name: getattr(trial, name) for name in named}
+    made_from["reproducible"] = trial.template in options.fixed_order
+    return {**made_from, "config": dict(Config.from_json(trial.config)), "symbol": symbol, "launch": asdict(launch)}
+
+
+def _check_arch(trial: Trial, identity: Identity) -> None:
+    if trial.target is not None and trial.target != identity.arch:
+        rule = f"trial {trial.trial} is of another architecture"
+        raise TableError(f"{rule}: saved={trial.target} current={identity.arch}: merge only trials of one target")
+
+
+def _check_one_device(candidates: Iterable[Trial]) -> None:
+    devices = sorted({str(trial.device) for trial in candidates if trial.source is Source.MEASURED})
+    if len(devices) > 1:
+        raise TableError(f"trials were measured on {' and '.join(devices)}: build one table per device")

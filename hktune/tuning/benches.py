@@ -1,0 +1,232 @@
+"""What compiles, proves and times the variants of one space: an assembly for the emulated device, one for GPUs."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+from hktune.compile import CachedCompiler, compiler_for
+from hktune.core.candidate import Candidate
+from hktune.core.command_words import command_line, spelled, words_of
+from hktune.core.errors import DeviceError, InputError
+from hktune.core.identity import Identity
+from hktune.core.outcome import Failure
+from hktune.core.problem import Problem
+from hktune.core.settings import Settings
+from hktune.core.shipped import SPACE_OF, space_word
+from hktune.device.opening import open_device
+from hktune.measure.modelled import ModelledStopwatch
+from hktune.measure.stopwatch import Stopwatch
+from hktune.space import load_space
+from hktune.tuning.gpus import share_out
+from hktune.tuning.prebuilt import built_compiler
+from hktune.verify.record import RecordStore, judge_sha256
+from hktune.workers.executor import NO_LIMITS_ASKED, Executor, Limits, LocalExecutor
+from hktune.workers.gpu_service import GpuService
+from hktune.workers.gpu_worker import REQUEST_DEADLINE_S, ContainedStopwatch, GpuExecutor, GpuWorker, Usage
+from hktune.workers.prover import COMPILE_DEADLINE_S, DEADLINE_S, CompileOnly, Prover
+
+_GRACE_S = 30.0
+"""So long after a config's deadline its worker is killed: the emulator looks at the clock itself, and says more."""
+
+
+class Bench(Protocol):
+    """Everything that a search over one space needs of one device. `judge` names what models, where nothing is
+    measured."""
+
+    @property
+    def identity(self) -> Identity: ...
+
+    @property
+    def space(self) -> Path: ...
+
+    @property
+    def compiler(self) -> CachedCompiler: ...
+
+    @property
+    def judge(self) -> str | None: ...
+
+    def parts(self, problems: Sequence[Problem]) -> list[tuple[Bench, list[Problem]]]:
+        """The benches that may be at work side by side, and which of `problems` are each one's."""
+
+    def open(self, problems: Sequence[Problem], quarantine: dict[Candidate, Failure]) -> OpenBench:
+        """Put it to work. Benches side by side share `quarantine`: what one adds, the others do not run."""
+
+
+@dataclass(frozen=True)
+class OpenBench:
+    """A bench at work. Closing it ends every process that it started."""
+
+    executor: Executor
+    stopwatch: Stopwatch
+    confirming: ContainedStopwatch | None = None
+
+    @property
+    def shares(self) -> bool:
+        """Whether a variant that one problem asked for is timed on every other: where that costs nothing."""
+        return self.confirming is None
+
+    @property
+    def usage(self) -> Usage | None:
+        return self.confirming.worker.usage if self.confirming else None
+
+    def interrupt(self) -> None:
+        """Let the thread that uses a GPU's bench get KeyboardInterrupt soon; the emulated one's is the main thread."""
+        if self.confirming:
+            self.confirming.worker.interrupt()
+
+    def check_interrupt(self) -> None:
+        """Raise KeyboardInterrupt if `interrupt` was called."""
+        if self.confirming:
+            self.confirming.worker.check_interrupt()
+
+    def close(self) -> None:
+        self.executor.close()
+
+
+@dataclass(frozen=True)
+class EmulatedBench:
+    """The emulated gfx950: proves on the emulator, in as many processes as asked for, and models times.
+
+    Calling it makes a prover, here or, pickled, in a worker.
+    """
+
+    space: Path
+    seed: int
+    settings: Settings
+    hipkittens: Path | None = None
+    workers: int = 1
+    limits: Limits = NO_LIMITS_ASKED
+
+    @property
+    def identity(self) -> Identity:
+        return open_device("emulated").identity
+
+    def __call__(self) -> Prover:
+        records = RecordStore(self.settings.cache_dir / "proofs")
+        return Prover(load_space(self.space).template, self.compiler, records, self.seed, self._deadline_s)
+
+    @property
+    def _deadline_s(self) -> float:
+        return self.limits.deadline_s or DEADLINE_S
+
+    @property
+    def compiler(self) -> CachedCompiler:
+        return compiler_for("hip", self.settings, self.hipkittens)
+
+    @property
+    def judge(self) -> str | None:
+        return judge_sha256()
+
+    def parts(self, problems: Sequence[Problem]) -> list[tuple[Bench, list[Problem]]]:
+        """The one, which has all workers."""
+        return [(self, list(problems))]
+
+    def open(self, problems: Sequence[Problem], quarantine: dict[Candidate, Failure]) -> OpenBench:
+        """Start the workers."""
+        del problems, quarantine
+        memory_bytes = self.limits.memory_of_each(self.workers)
+        executor = LocalExecutor(self, self.workers, self._deadline_s + _GRACE_S, memory_bytes)
+        return OpenBench(executor, ModelledStopwatch(load_space(self.space).template))
+
+
+@dataclass(frozen=True)
+class GpuBench:
+    """GPUs of this machine, by their numbers, all of one model. Compiles in as many processes as asked for, proves and
+    times in one process for each GPU; what is opened is one GPU's (`parts`).
+
+    `prebuilt` is a folder of `hktune build`, from which all objects are then taken.
+    """
+
+    kind: str
+    space: Path
+    seed: int
+    settings: Settings
+    hipkittens: Path | None = None
+    workers: int = 1
+    prebuilt: Path | None = None
+    cache: str = "cold"
+    gpus: tuple[int, ...] = (0,)
+    limits: Limits = NO_LIMITS_ASKED
+
+    @property
+    def identity(self) -> Identity:
+        return open_device(self.kind, self.gpus[0], self.settings).identity
+
+    def __call__(self) -> CompileOnly:
+        compile_s = self.limits.deadline_s or COMPILE_DEADLINE_S
+        return CompileOnly(load_space(self.space).template, self.compiler, compile_s)
+
+    @property
+    def compiler(self) -> CachedCompiler:
+        if self.prebuilt:
+            return built_compiler(self.prebuilt)
+        return compiler_for(load_space(self.space).template.language, self.settings, self.hipkittens)
+
+    def make_compiler(self) -> CachedCompiler:
+        """The compiler, for the process that asks."""
+        return self.compiler
+
+    @property
+    def judge(self) -> str | None:
+        return None
+
+    def parts(self, problems: Sequence[Problem]) -> list[tuple[Bench, list[Problem]]]:
+        """A bench for each GPU that there is work for, with its part of the compiling workers, one at least."""
+        shares = share_out(problems, len(self.gpus))
+        parts: list[tuple[Bench, list[Problem]]] = []
+        for index, share in enumerate(shares):
+            workers = max(1, (self.workers + len(shares) - 1 - index) // len(shares))
+            parts.append((replace(self, gpus=(self.gpus[index],), workers=workers), share))
+        return parts
+
+    def open(self, problems: Sequence[Problem], quarantine: dict[Candidate, Failure]) -> OpenBench:
+        """Start the compiling workers; the GPU's own starts with the first proof."""
+        [gpu] = self.gpus
+        given = (tuple(problems), self.settings, self.cache, self.seed, gpu)
+        service = GpuService(self.kind, self.space, self.make_compiler, *given)
+        worker = GpuWorker(service, self.limits.deadline_s or REQUEST_DEADLINE_S, name=f"GPU {gpu}")
+        stopwatch = ContainedStopwatch(worker, self._reproduce, quarantine)
+        compile_s = (self.limits.deadline_s or COMPILE_DEADLINE_S) + _GRACE_S
+        compiling = LocalExecutor(self, self.workers, compile_s, self.limits.memory_of_each(self.workers))
+        return OpenBench(GpuExecutor(compiling, stopwatch), stopwatch, stopwatch)
+
+    def _reproduce(self, candidate: Candidate, problem: Problem | None) -> str:
+        usual = candidate.operation == load_space(self.space).template.operation
+        where = ("--problem", spelled(problem)) if problem else () if usual else ("--operation", candidate.operation)
+        device = ("--device", self.kind, "--space", space_word(self.space))
+        return (
+            f"{command_line('hktune', 'bench', *device, *where, *words_of(candidate.config))}  # on GPU {self.gpus[0]}"
+        )
+
+
+def choose_device(device: str, space: Path | None, settings: Settings) -> tuple[str, Path]:
+    """The kind of device to tune for, and the space: what was asked for, else what was found here.
+
+    `auto` is the GPU found here whose architecture is that of `space` (if that is None: of a space that hktune
+    brings), else the emulated gfx950. Raises InputError or DeviceError when what was asked for does not go together.
+    """
+    if device == "emulated":
+        return device, _fitting(space, "gfx950", device)
+    if device != "auto":
+        return device, _fitting(space, open_device(device, settings=settings).identity.arch, device)
+    for kind in ("hip", "cuda"):
+        with contextlib.suppress(DeviceError):
+            arch = open_device(kind, settings=settings).identity.arch
+            if (space is None and arch in SPACE_OF) or (space is not None and load_space(space).arch.name == arch):
+                return kind, _fitting(space, arch, kind)
+    return "emulated", _fitting(space, "gfx950", "emulated")
+
+
+def _fitting(space: Path | None, arch: str, device: str) -> Path:
+    if space is None:
+        if arch not in SPACE_OF:
+            raise InputError(f"no search space for {arch} comes with hktune: pass --space")
+        return SPACE_OF[arch]
+    wanted = load_space(space).arch.name
+    if wanted != arch:
+        raise InputError(f"{space} is for {wanted}, the {device} device is {arch}: pass another --space or --device")
+    return space

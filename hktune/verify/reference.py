@@ -1,0 +1,136 @@
+"""What an operation must give: its operands, the answer in float64, and which outputs are right. The one judge's rules,
+for proofs on the host and on a GPU.
+
+A right kernel sums in float32 in some order, applies the epilogue, and rounds once to the format of C, to nearest even.
+Rounding keeps order, so what it may give lies between the roundings of the two ends of what it may have summed. This
+holds for subnormal numbers and beyond the largest number of a format as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from hktune.core.operand import operands_of
+from hktune.core.operation import Operation
+from hktune.core.problem import Problem
+from hktune.verify.arrays import HOST, Array, Arrays
+
+
+@dataclass(frozen=True)
+class Answer:
+    """C before its one rounding, float64 [m,n], and by how much float32 sums of a right kernel may differ from it."""
+
+    exact: Array
+    error: Array
+
+
+@dataclass(frozen=True)
+class Operands:
+    """The inputs of one problem by name, as bits in their stored shapes, and what C must be."""
+
+    problem: Problem
+    stored: Mapping[str, Array]
+    answer: Answer
+
+
+def random_operands(problem: Problem, seed: int) -> Operands:
+    """Operands on the host; equal problem and seed give equal ones. Raises InputError as `operands_of` does."""
+    random = np.random.default_rng([seed, problem.m, problem.n, problem.k])
+    return drawn_operands(problem, lambda shape: random.standard_normal(shape, dtype=np.float32))
+
+
+def drawn_operands(problem: Problem, normal: Callable[[tuple[int, ...]], Array], arrays: Arrays = HOST) -> Operands:
+    """Inputs of the next numbers of `normal`, which draws standard normal ones, each rounded to its format."""
+    stored = {
+        operand.name: arrays.encoded(normal(operand.shape(problem.sizes)), operand.dtype)
+        for operand in operands_of(problem.operation).values()
+        if operand.name != "c"
+    }
+    return Operands(problem, stored, answer_of(problem, stored, arrays))
+
+
+def answer_of(problem: Problem, stored: Mapping[str, Array], arrays: Arrays = HOST) -> Answer:
+    """What C must be for these inputs.
+
+    Its error bound is that of the worst order of k float32 additions and one more for the epilogue (Higham, Accuracy
+    and Stability, section 3.1: k * u * sum |a||b|); a product of two inputs rounds only where it has too many bits.
+    """
+    operation = problem.operation
+    exact = {name: arrays.decoded(stored[name], operands_of(operation)[name].dtype) for name in stored}
+    a = exact["a"] if operation.layout[0] == "n" else exact["a"].T
+    b = exact["b"] if operation.layout[1] == "n" else exact["b"].T
+    total, magnitude = a @ b, abs(a) @ abs(b)
+    for step in operation.epilogue:
+        total, magnitude = _STEPS[step](total, magnitude, exact)
+    return Answer(total, _roundings(operation, problem.k) * operation.accumulator.unit_roundoff * magnitude)
+
+
+def _roundings(operation: Operation, k: int) -> int:
+    """How many times a term of a sum may be rounded."""
+    product_bits = operation.a_dtype.significand_bits + operation.b_dtype.significand_bits
+    return k + 1 + (product_bits > operation.accumulator.significand_bits)
+
+
+_Step = Callable[[Array, Array, Mapping[str, Array]], tuple[Array, Array]]
+
+
+def _plus_bias(total: Array, magnitude: Array, exact: Mapping[str, Array]) -> tuple[Array, Array]:
+    return total + exact["bias"], magnitude + abs(exact["bias"])
+
+
+_STEPS: dict[str, _Step] = {"bias": _plus_bias}
+"""A step of an epilogue: the answer so far, the sum of its terms' magnitudes, and all inputs in float64, to both."""
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """How an output differs from what it must be; counts are elements of C, `first` is (row, column)."""
+
+    elements: int
+    wrong: int
+    unwritten: int
+    outside: int
+    first: tuple[int, int] | None
+    got: float
+    expected: float
+
+    def __str__(self) -> str:
+        parts = []
+        if self.first is not None:
+            row, column = self.first
+            parts.append(f"{self.wrong} of {self.elements} elements wrong")
+            if self.unwritten:
+                parts.append(f"{self.unwritten} of them never written")
+            parts.append(f"first at [{row},{column}]: got {self.got:.6g}, expected {self.expected:.6g}")
+        if self.outside:
+            parts.append(f"{self.outside} elements written outside C")
+        return "; ".join(parts)
+
+
+def compare(output: Array, operands: Operands, outside: int = 0, arrays: Arrays = HOST) -> Mismatch | None:
+    """The difference between `output` [m,n], bits of C's format, and what it must be; None when every element is right.
+    `outside` counts the elements that were written around C."""
+    dtype, answer = operands.problem.operation.c_dtype, operands.answer
+    values = arrays.decoded(output, dtype)
+    lowest, highest = (
+        arrays.decoded(arrays.encoded(end, dtype), dtype)
+        for end in (answer.exact - answer.error, answer.exact + answer.error)
+    )
+    right = (lowest <= values) & (values <= highest)  # False for NaN
+    elements = operands.problem.m * operands.problem.n
+    wrong = elements - int(right.sum())
+    if not wrong and not outside:
+        return None
+    row, column = divmod(int((right * 1).argmin()), operands.problem.n)
+    return Mismatch(
+        elements=elements,
+        wrong=wrong,
+        unwritten=int((output == dtype.poison_bits).sum()),
+        outside=outside,
+        first=(row, column) if wrong else None,
+        got=float(values[row, column]),
+        expected=float(answer.exact[row, column]),
+    )

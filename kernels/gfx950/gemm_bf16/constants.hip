@@ -1,0 +1,45 @@
+// What a config sets. Every other file of the kernel derives from these names; README.md explains each knob.
+//
+// constants.hip.in has fields in the place of the values, and is what hktune reads. constants.hip has the values of the
+// search space's first seed, so that an editor can parse the kernel.
+
+#pragma once
+
+enum class Dtype { bf16, f16 };
+enum class Schedule { pipeline, interleave, pingpong };
+enum class Wait { step, cluster };
+enum class Priority { none, cluster, phase };
+
+constexpr Dtype DTYPE = Dtype::bf16;  // of A, Bt, C and the bias; sums are float32
+
+// The block of C that a workgroup computes, and how its warps share it.
+constexpr int BLOCK_M = 256;
+constexpr int BLOCK_N = 256;
+constexpr int K_STEP = 64;  // depth of a K-tile
+constexpr int WARPS_M = 2;
+constexpr int WARPS_N = 4;
+constexpr int MFMA = 32;  // rows and columns of one MFMA
+constexpr int SPLIT = 2;  // parts of a block's rows, and of its columns
+constexpr int SLICES = 1;  // parts of K_STEP, each read into registers by itself
+
+// The pipeline from global memory through LDS to registers.
+constexpr Schedule SCHEDULE = Schedule::pingpong;
+constexpr int STAGES = 2;  // K-tiles that LDS holds
+constexpr int PREFETCH = 2;  // steps between sending for a tile and multiplying it
+constexpr int SPREAD = 4;  // clusters over which the loads of one tile are sent for
+constexpr Wait VMCNT_WAITS = Wait::step;
+constexpr int VMCNT_TILES = 0;  // tiles that may still be on their way when a step starts
+constexpr int LGKMCNT_CLUSTERS = 1;  // clusters whose fragments may be, when one starts
+constexpr bool READ_ACROSS = false;  // whether clusters are also read ahead into the next tile
+constexpr Priority SETPRIO = Priority::cluster;
+constexpr bool SCHED_BARRIER = true;
+
+// Which workgroup computes what.
+constexpr int SPLIT_K = 1;  // workgroups that share the K-tiles of one block
+constexpr int COUNTERS = 16384;  // of the workspace, 4 bytes each
+constexpr int XCD_CHUNK = 1;  // neighbouring tiles of C that one XCD takes in a row
+constexpr int GROUP_ROWS = 4;  // rows of tiles that are walked column by column
+
+// The chip.
+constexpr int XCDS = 8;
+constexpr int SIMDS = 4;  // of a compute unit

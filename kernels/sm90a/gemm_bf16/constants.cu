@@ -1,0 +1,31 @@
+// What a config decides, and the only file with fields. constants.cu is this file filled in for the space's first seed,
+// so that an editor can parse the others.
+//
+// Rows and columns are those of D, wgmma's output; geometry.cu says which matrix that is.
+#pragma once
+
+// Macros are for the preprocessor: in the text of instructions, and where a declaration comes or goes.
+#define TILE_COLUMNS 128  // of D that a block computes
+#define ACCUMULATORS 64  // float32 values that a thread holds of WGMMA_M rows of the tile
+// Operands of the multiply, which come behind its accumulators.
+#define WGMMA_A_OPERAND 64
+#define WGMMA_B_OPERAND 65
+#define ACCUMULATE_OPERAND 66
+#define TMA_STORE true  // C is written by TMA, or element by element
+#define IN_CLUSTERS false  // blocks are launched as clusters, perhaps of one
+
+constexpr int TILE_ROWS = 64;  // of D that a block computes
+constexpr int K_STEP = 64;  // elements of K in a stage
+constexpr int STAGES = 6;  // of the ring in shared memory
+constexpr bool SWAPPED = false;  // wgmma's A is bt
+constexpr int CONSUMERS = 2;  // warpgroups that multiply
+constexpr bool PING_PONG = true;  // they take tiles in turn, or share each
+constexpr bool PERSISTENT = true;  // blocks take tile after tile, or one each
+constexpr int CLUSTER_ROWS = 1;  // blocks of a cluster along D's rows
+constexpr int CLUSTER_COLUMNS = 1;  // and along its columns
+constexpr int SPLIT_K = 1;  // blocks that share a tile's K
+constexpr int GROUP = 8;  // cluster rows whose tiles are taken column by column
+constexpr int STORE_BUFFERS = 2;  // of a consumer, for a TMA store
+constexpr int BLOCKS_PER_SM = 1;
+constexpr int PRODUCER_REGISTERS = 24;  // of a thread, by setmaxnreg
+constexpr int CONSUMER_REGISTERS = 240;  // likewise; 0 leaves all as they start

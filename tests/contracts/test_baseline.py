@@ -1,0 +1,194 @@
+"""The contract of `Baseline`, run on every implementation.
+
+Where there is no NVIDIA GPU, torch's CPU and a stand-in for libcublasLt take the place of its libraries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+
+import pytest
+import torch
+from cublaslt_stand_in import CublasLtStandIn
+from simulated_gpu import SimulatedGpu, SimulatedVendor, torch_without_cuda
+
+from hktune.core.errors import DeviceError
+from hktune.core.operation import Operation
+from hktune.core.problem import Problem
+from hktune.device.device import TimedDevice
+from hktune.device.opening import find_device
+from hktune.measure import cublaslt
+from hktune.measure.arena import OperandSet
+from hktune.measure.baseline import Baseline, TorchBaseline
+from hktune.measure.cublaslt import CublasLt, CublasLtAlgorithm
+from hktune.workers.gpu_service import baselines
+
+WIDE, TALL = Problem(24, 40, 72), Problem(56, 16, 104)
+BIASED = Problem(24, 40, 72, Operation(epilogue=("bias",)))
+PROBLEMS = (WIDE, TALL, BIASED)
+Run = Callable[[Callable[[], None]], None]
+"""Runs what puts work on a stream, captured and replayed where the device can do that, and waits for it."""
+
+
+def operands(problem: Problem, seed: int = 0, device: str = "cpu") -> OperandSet:
+    """Standard normal inputs, and NaN where the product goes."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator).bfloat16().to(device)
+
+    m, n, k = problem.m, problem.n, problem.k
+    bias = {"bias": normal(n)} if problem.operation.has_bias else {}
+    c = torch.full((m, n), float("nan"), dtype=torch.bfloat16, device=device)
+    return {"a": normal(m, k), "b": normal(n, k), "c": c, **bias}
+
+
+def assert_product(operands: OperandSet) -> None:
+    """c is the product in float64, but for a rounding to bf16 and a sum in float32."""
+    exact = operands["a"].double() @ operands["b"].double().T
+    if "bias" in operands:
+        exact += operands["bias"].double()
+    torch.testing.assert_close(operands["c"].double(), exact, rtol=2.0**-8, atol=1e-4)
+
+
+class BaselineContract:
+    """Subclasses give the fixtures `baseline`, `where` (a torch device), `stream` and `run`."""
+
+    @pytest.fixture
+    def where(self) -> str:
+        return "cpu"
+
+    @pytest.fixture
+    def stream(self) -> int:
+        return 1
+
+    @pytest.fixture
+    def run(self) -> Run:
+        return lambda enqueue: enqueue()
+
+    def test_its_name_is_one_line_that_stays(self, baseline: Baseline, where: str, stream: int) -> None:
+        name = baseline.name
+        assert name.strip() == name != ""
+        assert name.isprintable()
+        baseline.prepare(WIDE, operands(WIDE, device=where), stream)
+        assert baseline.name == name
+
+    @pytest.mark.parametrize("problem", PROBLEMS, ids=str)
+    def test_it_computes_any_set_of_the_problem_and_writes_nothing_else(
+        self, baseline: Baseline, where: str, stream: int, run: Run, problem: Problem
+    ) -> None:
+        first, second = (operands(problem, seed, where) for seed in (1, 2))
+        before = {name: tensor.clone() for name, tensor in second.items() if name != "c"}
+        enqueue = baseline.prepare(problem, first, stream)
+        first["c"].fill_(float("nan"))
+        for each in (second, first):
+            run(lambda each=each: enqueue(each))
+            assert_product(each)
+        assert all(torch.equal(was, second[name]) for name, was in before.items())
+
+    def test_it_reads_operands_when_it_runs(self, baseline: Baseline, where: str, stream: int, run: Run) -> None:
+        given, other = operands(BIASED, 1, where), operands(BIASED, 2, where)
+        enqueue = baseline.prepare(BIASED, given, stream)
+        for name in ("a", "b", "bias"):
+            given[name].copy_(other[name])
+        run(lambda: enqueue(given))
+        assert_product(given)
+
+    def test_several_problems_are_prepared_at_once(self, baseline: Baseline, where: str, stream: int, run: Run) -> None:
+        sets = [operands(problem, 3, where) for problem in PROBLEMS]
+        prepared = [baseline.prepare(problem, each, stream) for problem, each in zip(PROBLEMS, sets, strict=True)]
+        for enqueue, each in reversed(list(zip(prepared, sets, strict=True))):
+            each["c"].fill_(float("nan"))
+            run(lambda enqueue=enqueue, each=each: enqueue(each))
+            assert_product(each)
+
+
+@pytest.fixture
+def on_cpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with torch_without_cuda(monkeypatch):
+        yield
+
+
+class TestSimulatedVendor(BaselineContract):
+    @pytest.fixture
+    def gpu(self) -> SimulatedGpu:
+        return SimulatedGpu()
+
+    @pytest.fixture
+    def run(self, gpu: SimulatedGpu) -> Run:
+        return lambda enqueue: gpu.replay(gpu.capture(enqueue, 1), 1)
+
+    @pytest.fixture
+    def baseline(self, gpu: SimulatedGpu) -> Baseline:
+        return SimulatedVendor(gpu, time_us=60.0)
+
+
+@pytest.mark.usefixtures("on_cpu")
+class TestTorchBaseline(BaselineContract):
+    @pytest.fixture(params=["cublas", "cublaslt"])
+    def baseline(self, request: pytest.FixtureRequest, on_cpu: None) -> Baseline:
+        return TorchBaseline(request.param)
+
+    def test_it_is_called_what_the_vendor_calls_it(self, baseline: Baseline, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert baseline.name.startswith(("cuBLAS of CUDA", "cuBLASLt of CUDA"))
+        monkeypatch.setattr(torch.version, "hip", "7.0.51831", raising=False)
+        assert TorchBaseline("cublas").name == f"rocBLAS of ROCm 7.0.51831 through torch {torch.__version__}"
+
+
+@pytest.mark.usefixtures("on_cpu")
+class TestCublasLtAlgorithm(BaselineContract):
+    @pytest.fixture
+    def library(self, monkeypatch: pytest.MonkeyPatch) -> CublasLtStandIn:
+        library = CublasLtStandIn()
+        names = {name: getattr(cublaslt.ctypes, name) for name in dir(cublaslt.ctypes)}
+        opened = {"libcublasLt.so.13": library}
+        monkeypatch.setattr(cublaslt, "ctypes", SimpleNamespace(**{**names, "CDLL": opened.__getitem__}))
+        return library
+
+    @pytest.fixture(params=[0, 2])
+    def baseline(self, request: pytest.FixtureRequest, library: CublasLtStandIn, on_cpu: None) -> Baseline:
+        return CublasLtAlgorithm(CublasLt(), request.param)
+
+    def test_each_runs_its_own_algorithm(self, baseline: CublasLtAlgorithm, library: CublasLtStandIn) -> None:
+        baseline.prepare(WIDE, operands(WIDE), 1)(operands(WIDE, 5))
+        assert set(library.used) == {baseline.rank}
+
+    def test_an_algorithm_that_there_is_not_is_refused(self, library: CublasLtStandIn, on_cpu: None) -> None:
+        with pytest.raises(DeviceError, match="names 3 algorithms for"):
+            CublasLtAlgorithm(CublasLt(), 3).prepare(WIDE, operands(WIDE), 1)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that torch can use")
+class TestOnGpu(BaselineContract):
+    """Every way that candidates are compared with on this machine, captured and replayed."""
+
+    @pytest.fixture
+    def where(self) -> str:
+        return "cuda"
+
+    @pytest.fixture
+    def device(self) -> TimedDevice:
+        device = find_device()
+        assert isinstance(device, TimedDevice)
+        return device
+
+    @pytest.fixture
+    def stream(self, device: TimedDevice) -> int:
+        return device.create_stream()
+
+    @pytest.fixture
+    def run(self, device: TimedDevice, stream: int) -> Run:
+        def captured(enqueue: Callable[[], None]) -> None:
+            torch.cuda.synchronize()
+            device.replay(device.capture(enqueue, stream), stream)
+            torch.cuda.synchronize()
+
+        return captured
+
+    @pytest.fixture(params=range(4))
+    def baseline(self, request: pytest.FixtureRequest, device: TimedDevice) -> Baseline:
+        ways = baselines(device.identity.kind)
+        if request.param >= len(ways):
+            pytest.skip(f"there are {len(ways)}")
+        return ways[request.param]

@@ -1,0 +1,150 @@
+"""A GPU without hardware for what times and compares: its kernels are Python functions, its time is what they say.
+
+Work runs on torch's CPU tensors when its turn comes on the one stream, captured work with every replay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch.overrides import TorchFunctionMode
+
+from hktune.core.errors import DeviceError, KernelFault
+from hktune.core.launch import Launch
+from hktune.core.problem import Problem
+from hktune.device.device import Clocks
+from hktune.measure.arena import OperandSet
+
+Multiply = Callable[[OperandSet], None]
+Work = tuple[float, Callable[[], None]]
+
+
+def multiply(operands: OperandSet) -> None:
+    """c = a b^T + bias, in float32, rounded once."""
+    product = operands["a"].float() @ operands["b"].float().T
+    operands["c"].copy_(product + operands["bias"].float() if "bias" in operands else product)
+
+
+def multiply_less(operands: OperandSet) -> None:
+    """The product without the second half of k: what a kernel computes that leaves steps out."""
+    half = operands["a"].shape[1] // 2
+    operands["c"].copy_(operands["a"][:, :half].float() @ operands["b"][:, :half].float().T)
+
+
+def refuse(operands: OperandSet) -> None:
+    raise DeviceError("too many resources requested for launch")
+
+
+def fault(operands: OperandSet) -> None:
+    raise KernelFault("crashed", "illegal address")
+
+
+@dataclass(frozen=True)
+class SimulatedKernel:
+    """What it does to a set of operands, and how long a launch takes."""
+
+    symbol: str
+    compute: Multiply
+    time_us: float
+
+
+@dataclass
+class SimulatedGpu:
+    """TimedDevice with one stream, whose host costs no time. `now_us` is when the stream has done all that it has."""
+
+    last_level_cache_bytes: int = 1 << 16
+    now_us: float = 0.0
+    capturing: list[Work] | None = None
+    streams: list[int] = field(default_factory=list)
+
+    def borrow(self, tensor: torch.Tensor) -> Any:
+        return SimpleNamespace(tensor=tensor, address=tensor.data_ptr(), size_bytes=tensor.nbytes)
+
+    def launch(self, kernel: SimulatedKernel, launch: Launch, binding: Any, stream: int | None = None) -> None:
+        assert {argument.name for argument in launch.arguments} == set(binding), "all that it takes and no more"
+        tensors = {name: buffer.tensor for name, buffer in binding.items() if buffer is not None}
+        self.queue(kernel.time_us, lambda: kernel.compute(tensors))
+
+    def queue(self, time_us: float, run: Callable[[], None]) -> None:
+        """Put work on the stream."""
+        if self.capturing is not None:
+            self.capturing.append((time_us, run))
+        else:
+            run()
+            self.now_us += time_us
+
+    def create_stream(self) -> int:
+        self.streams.append(len(self.streams) + 1)
+        return self.streams[-1]
+
+    def record(self, stream: int) -> float:
+        return self.now_us
+
+    def elapsed_us(self, start: float, end: float) -> float:
+        return end - start
+
+    def capture(self, enqueue: Callable[[], None], stream: int) -> list[Work]:
+        self.capturing = []
+        try:
+            enqueue()
+            return self.capturing
+        finally:
+            self.capturing = None
+
+    def replay(self, graph: list[Work], stream: int) -> None:
+        for time_us, run in graph:
+            self.queue(time_us, run)
+
+    def synchronize(self) -> None: ...
+
+    def clocks(self) -> Clocks:
+        return Clocks(sm_mhz=1980, power_w=300.0)
+
+
+@dataclass(frozen=True)
+class SimulatedVendor:
+    """A baseline on a simulated GPU: right, and `time_us` a launch."""
+
+    gpu: SimulatedGpu
+    time_us: float
+    name: str = "a simulated library 1.0"
+
+    def prepare(self, problem: Problem, operands: OperandSet, stream: int) -> Multiply:
+        return lambda operands: self.gpu.queue(self.time_us, lambda: multiply(operands))
+
+
+class _OnCpu(TorchFunctionMode):
+    """Within it, what is asked for on `cuda` lies on the CPU."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        named = dict(kwargs or {})
+        if str(named.get("device")).startswith("cuda"):
+            named["device"] = "cpu"
+        return func(*args, **named)
+
+
+@contextmanager
+def torch_without_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Within it, torch takes its CPU for a CUDA device whose streams run everything at once."""
+    generator = torch.Generator
+    monkeypatch.setattr(torch, "Generator", lambda device="cpu": generator("cpu"))
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
+    monkeypatch.setattr(torch.cuda, "ExternalStream", lambda stream: SimpleNamespace(synchronize=lambda: None))
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    chosen = ["cublas"]
+
+    def library(word: str | None = None) -> str:
+        chosen.append(word or chosen[-1])
+        return chosen[-1]
+
+    monkeypatch.setattr(torch.backends.cuda, "preferred_blas_library", library)
+    with _OnCpu():
+        yield
+    assert chosen[-1] == "cublas", "torch's choice of a library is left as it was"

@@ -1,0 +1,155 @@
+"""The text of an operation, its formats, and what templates make of it."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hktune.core.dtype import BF16, DTYPES, F16, F32, Dtype
+from hktune.core.errors import InputError
+from hktune.core.operation import (
+    BF16_NT,
+    BF16_NT_BIAS,
+    KINDS,
+    LAYOUTS,
+    SCALES,
+    STEPS,
+    Operation,
+    legacy_operation,
+    legacy_words,
+    operation_of,
+)
+from hktune.core.problem import Problem
+
+NAMES = st.sampled_from(sorted(DTYPES))
+OPERATIONS = st.builds(
+    Operation,
+    a=NAMES,
+    b=NAMES,
+    c=NAMES,
+    layout=st.sampled_from(LAYOUTS),
+    epilogue=st.lists(st.sampled_from(STEPS), unique=True).map(tuple),
+    scales=st.sampled_from(("", *SCALES)),
+    kind=st.sampled_from(KINDS),
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "operation"),
+    [
+        ("bf16.nt", Operation()),
+        ("bf16.nt+bias", Operation(epilogue=("bias",))),
+        ("f16.nn->f32", Operation("f16", "nn", c="f32")),
+        ("bf16*f16.tn", Operation("bf16", "tn", b="f16")),
+        ("grouped.bf16.nt", Operation(kind="grouped")),
+        ("batched.f16.tt.rows->bf16+bias", Operation("f16", "tt", "f16", "bf16", ("bias",), "rows", "batched")),
+    ],
+)
+def test_an_operation_has_the_text_that_it_is_read_from(text: str, operation: Operation) -> None:
+    assert operation_of(text) == operation
+    assert str(operation) == text
+
+
+@given(OPERATIONS)
+def test_every_operation_is_read_back_from_its_text(operation: Operation) -> None:
+    assert operation_of(str(operation)) == operation
+
+
+@given(OPERATIONS, OPERATIONS)
+def test_texts_are_equal_for_equal_operations_alone(one: Operation, other: Operation) -> None:
+    assert (str(one) == str(other)) == (one == other)
+    assert (hash(one) == hash(other)) >= (one == other)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "must read like"),
+        ("bf16", "must read like"),
+        ("bf16.nt+", "must read like"),
+        ("BF16.nt", "must read like"),
+        ("bf16.nt+gelu\n", "must read like"),
+        ("bf16.xy", "must read like"),
+        ("bf17.nt", "dtype 'bf17' is not known: known are bf16, f16, f32"),
+        ("bf16.nt+gelu", "step 'gelu' is not known"),
+        ("bf16.nt+bias+bias", "a step twice"),
+        ("sparse.bf16.nt", "kind 'sparse' is not known"),
+        ("bf16.nt.odd", "scales 'odd' is not known"),
+        ("gemm.bf16.nt", "must be written bf16.nt"),
+        ("bf16*bf16.nt", "must be written bf16.nt"),
+        ("bf16.nt->bf16", "must be written bf16.nt"),
+        ("bf16.nt" + "+bias" * 10_000, "must read like"),
+        ("\x1b[2Jbf16.nt", "must read like"),
+    ],
+)
+def test_any_other_text_is_one_line(text: str, says: str) -> None:
+    with pytest.raises(InputError) as error:
+        operation_of(text)
+    assert says in str(error.value)
+    assert str(error.value).isprintable()
+    assert len(str(error.value)) < 400
+
+
+@given(st.text(max_size=60))
+def test_no_text_is_read_as_an_operation_that_is_written_otherwise(text: str) -> None:
+    try:
+        operation = operation_of(text)
+    except InputError:
+        return
+    assert str(operation) == text
+
+
+def test_the_words_of_earlier_formats() -> None:
+    assert legacy_operation("bf16", "none") == BF16_NT
+    assert legacy_operation("bf16", "bias") == BF16_NT_BIAS
+    for dtype, epilogue in itertools.product(("bf16", "f16"), ("none", "bias")):
+        assert legacy_words(legacy_operation(dtype, epilogue)) == (dtype, epilogue)
+    with pytest.raises(InputError, match=r"f16\.nn"):
+        legacy_words(Operation("f16", "nn"))
+
+
+@pytest.mark.parametrize("dtype", [BF16, F16, F32], ids=str)
+def test_a_format_is_what_torch_says_it_is(dtype: Dtype) -> None:
+    info = torch.finfo(getattr(torch, dtype.torch_name))
+    assert dtype.bytes * 8 == info.bits
+    assert dtype.largest == info.max
+    assert dtype.smallest_normal == info.smallest_normal
+    assert 2 * dtype.unit_roundoff == info.eps
+    assert dtype.smallest_step == info.smallest_normal * info.eps
+    poison = torch.from_numpy(np.array([dtype.poison_bits], dtype.bits_type).view(f"i{dtype.bytes}"))
+    assert poison.view(getattr(torch, dtype.torch_name)).isnan().all()
+
+
+@pytest.mark.parametrize("dtype", [BF16, F16, F32], ids=str)
+def test_numbers_are_rounded_as_torch_rounds_them(dtype: Dtype) -> None:
+    random = np.random.default_rng(1)
+    wide = np.ldexp(random.standard_normal(40_000), random.integers(-160, 130, 40_000))
+    near_ends = [
+        dtype.largest,
+        -dtype.largest,
+        dtype.smallest_normal,
+        dtype.smallest_step,
+        dtype.smallest_step / 2,
+        0.0,
+    ]
+    ties = 1 + np.arange(64) * dtype.unit_roundoff / 2
+    with np.errstate(over="ignore"):
+        values = np.concatenate([wide, near_ends, ties]).astype(np.float32)
+    values = values[np.isfinite(values)]
+    expected = torch.from_numpy(values).to(getattr(torch, dtype.torch_name))
+    bits = dtype.bits(values)
+    assert bits.dtype == dtype.bits_type
+    assert np.array_equal(bits, expected.view(getattr(torch, f"int{8 * dtype.bytes}")).numpy().view(dtype.bits_type))
+    assert np.array_equal(dtype.values(bits), expected.float().numpy())
+
+
+def test_a_problem_counts_the_bytes_of_its_operands() -> None:
+    assert Problem(2, 3, 5).bytes == 2 * (2 * 5 + 3 * 5 + 2 * 3)
+    assert Problem(2, 3, 5, operation_of("f16.nn->f32+bias")).bytes == 2 * (2 * 5 + 3 * 5) + 4 * (2 * 3 + 3)
+    assert Problem(2, 3, 5).flops == 60
+    assert str(Problem(2, 3, 5, BF16_NT_BIAS)) == "2x3x5 bf16.nt+bias"
