@@ -56,10 +56,15 @@ class SimulatedKernel:
 
 @dataclass
 class SimulatedGpu:
-    """TimedDevice with one stream, whose host costs no time. `now_us` is when the stream has done all that it has."""
+    """TimedDevice with one stream. The host takes `host_us` for each call, and the stream waits for it; `now_us` is
+    when the stream has done all that it has. `waited` and `clocks_read` count what the host asked for."""
 
+    host_us: float = 0.0
     last_level_cache_bytes: int = 1 << 16
     now_us: float = 0.0
+    host_now_us: float = 0.0
+    waited: int = 0
+    clocks_read: int = 0
     capturing: list[Work] | None = None
     streams: list[int] = field(default_factory=list)
 
@@ -71,22 +76,31 @@ class SimulatedGpu:
         tensors = {name: buffer.tensor for name, buffer in binding.items() if buffer is not None}
         self.queue(kernel.time_us, lambda: kernel.compute(tensors))
 
-    def queue(self, time_us: float, run: Callable[[], None]) -> None:
+    def queue(self, time_us: float, run: Callable[[], None] = lambda: None) -> None:
         """Put work on the stream."""
         if self.capturing is not None:
             self.capturing.append((time_us, run))
         else:
             run()
-            self.now_us += time_us
+            self._call(time_us)
+
+    def _call(self, time_us: float) -> None:
+        """What the host asks of the stream, which takes `time_us` from when it has heard of it."""
+        self.host_now_us += self.host_us
+        self.now_us = max(self.now_us, self.host_now_us) + time_us
 
     def create_stream(self) -> int:
         self.streams.append(len(self.streams) + 1)
         return self.streams[-1]
 
     def record(self, stream: int) -> float:
+        assert stream in self.streams
+        self._call(0.0)
         return self.now_us
 
     def elapsed_us(self, start: float, end: float) -> float:
+        self.waited += 1
+        self.host_now_us = max(self.host_now_us, end)
         return end - start
 
     def capture(self, enqueue: Callable[[], None], stream: int) -> list[Work]:
@@ -98,12 +112,14 @@ class SimulatedGpu:
             self.capturing = None
 
     def replay(self, graph: list[Work], stream: int) -> None:
-        for time_us, run in graph:
-            self.queue(time_us, run)
+        for _, run in graph:
+            run()
+        self._call(sum(time_us for time_us, _ in graph))
 
     def synchronize(self) -> None: ...
 
     def clocks(self) -> Clocks:
+        self.clocks_read += 1
         return Clocks(sm_mhz=1980, power_w=300.0)
 
 

@@ -41,14 +41,9 @@ def add_space(
     )
 
 
-def add_operation(parser: argparse.ArgumentParser) -> None:
+def add_operation(parser: argparse.ArgumentParser, purpose: str) -> None:
     """--operation."""
-    parser.add_argument(
-        "--operation",
-        type=operation,
-        metavar="TEXT",
-        help="prove the code of this operation, such as f16.nt (default: that of --problem, else bf16.nt)",
-    )
+    parser.add_argument("--operation", type=operation, metavar="TEXT", help=f"{purpose}, such as f16.nt")
 
 
 def add_shapes(parser: argparse.ArgumentParser, purpose: str, *, required: bool = False) -> None:

@@ -36,7 +36,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     )
     add_prebuilt(parser, "take the object from what hktune build left")
     add_cache(parser)
-    add_operation(parser)
+    add_operation(parser, "prove the code of this operation (default: that of --problem, else the first)")
     add_seed(parser, "the random operands")
     add_config_words(parser)
 

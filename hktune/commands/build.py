@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from hktune.commands.arguments import (
     COUNT_MAX,
     add_hipkittens,
+    add_operation,
     add_out,
     add_seed,
     add_shapes,
@@ -24,6 +25,9 @@ from hktune.core.settings import Settings
 from hktune.core.shipped import space_word
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from hktune.core.operation import Operation
     from hktune.tuning.prebuilt import BuildSummary
 
 
@@ -39,6 +43,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--random", type=kind, default=0, metavar="N", help="also N others, drawn at random")
     parser.add_argument("--all", action="store_true", help="the whole space")
     add_shapes(parser, "also what the space favours for these; only what is legal for one")
+    add_operation(parser, "build for this operation (default: those of the shapes, else the template's first)")
     add_seed(parser, "what --random draws")
     add_workers(parser)
     add_hipkittens(parser)
@@ -61,33 +66,39 @@ def _run(options: argparse.Namespace) -> int:
         problems=load_shapes(options.shapes).problems if options.shapes else (),
         seed=options.seed,
     )
-    configs = wanted.configs(space)
+    parts = wanted.of_each_operation(space, options.operation)
     settings = replace(Settings.from_environment(os.environ), cache_dir=options.out)
     compiler = compiler_for(space.template.language, settings, options.hipkittens)
+    count, before, done = sum(len(configs) for _, configs in parts), 0, 0
 
-    done = 0
-
-    def built(count: int) -> None:
+    def built(now: int) -> None:
         nonlocal done
-        done = count
+        done = before + now
 
-    with working(lambda: f"{done}/{len(configs)} configs compiled"):
-        summary = build(space, compiler, configs, options.out, options.workers, built)
-    _print_built(options, summary)
-    return DONE if summary.statuses[Status.OK] else FAILED
+    summaries: dict[Operation, BuildSummary] = {}
+    with working(lambda: f"{done}/{count} configs compiled"):
+        for own, configs in parts:
+            before = done
+            summaries[own.template.operation] = build(own, compiler, configs, options.out, options.workers, built)
+    _print_built(options, summaries, space.template.operation)
+    return DONE if any(summary.statuses[Status.OK] for summary in summaries.values()) else FAILED
 
 
-def _print_built(options: argparse.Namespace, summary: BuildSummary) -> None:
+def _print_built(options: argparse.Namespace, summaries: Mapping[Operation, BuildSummary], usual: Operation) -> None:
     from hktune.core.command_words import command_line
     from hktune.report.columns import print_line, print_prose
     from hktune.report.console import make_console
     from hktune.report.failures import print_build_failures
 
     console = make_console()
-    counts = ", ".join(f"{count} {status}" for status, count in sorted(summary.statuses.items()))
-    print_prose(console, f"{options.out}: {counts or 'nothing wanted'}; {summary.elapsed_s:.0f} s")
     space = ("--space", space_word(options.space))
-    print_build_failures(console, summary.statuses, summary.examples, options.out, ["hktune", "verify", *space])
+    for operation, summary in summaries.items():
+        counts = ", ".join(f"{count} {status}" for status, count in sorted(summary.statuses.items()))
+        what = f"{operation}: " if len(summaries) > 1 else ""
+        print_prose(console, f"{options.out}: {what}{counts or 'nothing wanted'}; {summary.elapsed_s:.0f} s")
+        asked = () if operation == usual else ("--operation", str(operation))
+        again = ["hktune", "verify", *space, *asked]
+        print_build_failures(console, summary.statuses, summary.examples, options.out, again)
     files = ("--shapes", options.shapes or "FILE", *space, "--prebuilt", options.out)
     print_line(console, f"next, where the GPU is: {command_line('hktune', 'tune', *files)}")
 

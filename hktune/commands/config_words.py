@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import takewhile
+from itertools import chain, takewhile
 from pathlib import Path
 
 from hktune.core.config import Config
@@ -147,5 +147,5 @@ def _built(path: Path) -> Iterator[Named]:
     from hktune.tuning.prebuilt import built_record
 
     record = built_record(path.parent)
-    for values in record.configs:
+    for values in chain(record.configs, *record.others.values()):
         yield Named(Config(values), record.template, record.template_sha256)

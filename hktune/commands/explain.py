@@ -27,6 +27,8 @@ def _run(options: argparse.Namespace) -> int:
     if not options.config and options.problem is None:
         print_parameters(make_console(), space, file)
         return DONE
+    if options.problem:
+        space = space.for_operation(options.problem.operation)
     config = words.config(space)
     if note := words.note(space):
         print(note)
@@ -46,8 +48,9 @@ COMMAND = Command(
         "hktune explain",
         "hktune explain block_m=256 stages=3",
         "hktune explain block_m=128 block_n=128 split=1 --problem 256x4096x4096",
+        "hktune explain block_m=128 block_n=128 split=1 --problem 256x4096x4096:f16.nt",
         "hktune explain out/gfx950-emulated:5357f7f5",
     ),
     failed="the config breaks a rule",
-    about="Without a config: the parameters of the space, their values and what they mean.",
+    about="Without a config: the operations of the space, its parameters, their values and what they mean.",
 )

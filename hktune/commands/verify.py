@@ -20,7 +20,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     """The options of `hktune verify`."""
     add_config(parser)
     add_problem(parser, "prove the config on this problem too")
-    add_operation(parser)
+    add_operation(parser, "prove the code of this operation (default: that of --problem, else the first)")
     add_seed(parser, "the random operands")
     add_hipkittens(parser)
     add_kernel_options(parser)

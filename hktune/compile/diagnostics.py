@@ -19,7 +19,7 @@ _MACHINE = (
     ),
     (
         re.compile(r"Input/output error|Read-only file system|unable to open output file|cannot open output file"),
-        "mend the disk, or set TMPDIR",
+        "repair the disk, or set TMPDIR",
     ),
     (re.compile(r"Too many open files|No file descriptors available"), "raise the limit (ulimit -n)"),
     (re.compile(r"error while loading shared libraries|^[\w.]+(?:Error|Exception): "), "run `hktune doctor`"),

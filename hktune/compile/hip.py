@@ -70,7 +70,7 @@ class HipCompiler:
         return Failure(Status.COMPILE_ERROR, detail)
 
     def _build(self, variant: Variant, source: Path, until: float) -> Finished | None:
-        """Leave OBJECT_NAME beside `source`, first with precompiled headers; None past `until`.
+        """Leave OBJECT_NAME in the folder of `source`, first with precompiled headers; None past `until`.
 
         A failure with precompiled headers is only believed when it repeats without them: if it does not, they were
         damaged, and go. Headers that went away are looked for again.

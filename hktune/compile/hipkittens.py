@@ -28,7 +28,7 @@ _INSIDE_WHEEL = PurePosixPath("hk/include")
 _DOWNLOAD_TIMEOUT_S = 600.0
 
 ENTRY = "kittens.cuh"
-# What a CDNA4 kernel needs beside the entry header: a folder per architecture, or the parts with no such folder.
+# What a CDNA4 kernel needs besides the entry header: a folder per architecture, or the parts with no such folder.
 LAYOUTS = {"per-architecture": ("cdna4/includes.cuh",), "flat": ("common/common.cuh", "types/types.cuh", "ops/ops.cuh")}
 
 
@@ -91,7 +91,7 @@ def _intact(folder: Path) -> bool:
 
 
 def _install(folder: Path) -> None:
-    """Download, check and unpack beside `folder`, then rename into place."""
+    """Download, check and unpack next to `folder`, then rename into place."""
     with scratch_folder(folder.parent) as scratch:
         unpack_headers(download_wheel(scratch), scratch / "include")
         shutil.rmtree(folder, ignore_errors=True)

@@ -20,7 +20,7 @@ from hktune.core.variant import CodeObject, Variant
 from hktune.objects.cubin import read_cubin
 
 OBJECT_NAME = "kernel.cubin"
-OPTIONS = ("--std=c++17", "--no-source-include")  # a source stands alone: no header of this machine is found
+OPTIONS = ("--std=c++17", "--no-source-include")  # a source is complete: no header of this machine is found
 
 NVRTC_CHILD = Path(__file__).with_name("nvrtc_child.py")
 _LOCATED = re.compile(

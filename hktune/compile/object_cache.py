@@ -109,7 +109,7 @@ def recorded_identities(cache_dir: Path) -> list[str]:
 
 
 def _is_kept(entry: _Entry) -> bool:
-    """Whether compiling again would come to the same."""
+    """Whether compiling again would give the same."""
     failure = entry.failure
     return failure is None or (failure.status is Status.COMPILE_ERROR and names_an_error(failure.detail))
 

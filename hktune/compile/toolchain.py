@@ -38,7 +38,7 @@ _FLAGS = (
     "-fuse-cuid=none",  # the default hashes the absolute path of the source into a symbol
     "-w",
 )
-# The driver is told to stop at assembly and its compiler proper to write an object: told to link, newer drivers wrap
+# The driver stops at assembly, and its compiler proper writes an object: asked to link, newer drivers wrap
 # the result in an offload bundle whatever they are asked, and ziglang's lacks the tool for that.
 _EMIT_OBJECT = ("-S", "-Xclang", "-emit-obj")
 _EMIT_PRECOMPILED = ("-S", "-Xclang", "-emit-pch", "-Xclang", "-fno-pch-timestamp")

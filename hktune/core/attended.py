@@ -1,4 +1,4 @@
-"""The clock of every deadline: it stands still while this process does not run.
+"""The clock of every deadline: it stops while this process does not run.
 
 A process that is stopped (Ctrl-Z, kill -STOP), a container that is frozen and a laptop that sleeps look, to who wakes
 up, like a compiler that has not answered for an hour. So a thread looks at the time over and over; what passed between

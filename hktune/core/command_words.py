@@ -18,9 +18,9 @@ def command_line(*words: str | Path) -> str:
 
 def spelled(problem: Problem) -> str:
     """`problem` as --problem takes it."""
-    usual, operation = str(BF16_NT), str(problem.operation)
-    rest = operation.removeprefix(usual) if operation.startswith(usual) else f":{operation}"
-    return f"{problem.m}x{problem.n}x{problem.k}{rest}"
+    operation = problem.operation
+    said = str(operation).removeprefix(str(BF16_NT)) if operation.bare == BF16_NT else f":{operation}"
+    return f"{problem.m}x{problem.n}x{problem.k}{said}"
 
 
 def words_of(values: Mapping[str, Value]) -> list[str]:

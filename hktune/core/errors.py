@@ -25,7 +25,7 @@ from hktune.core.escaped import escaped, shortened
 
 
 class HktuneError(Exception):
-    """Base of everything hktune raises on purpose. Its text is one line that a terminal prints as it stands, whatever a
+    """Base of everything hktune raises on purpose. Its text is one line that a terminal prints unchanged, whatever a
     file has put into it."""
 
     def __init__(self, message: str = "") -> None:
@@ -49,7 +49,7 @@ class TemplateError(InputError):
 
 
 class TableError(InputError):
-    """A dispatch table or a code object beside it cannot be used."""
+    """A dispatch table or one of its code objects cannot be used."""
 
 
 class StoreError(InputError):

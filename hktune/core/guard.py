@@ -1,6 +1,6 @@
 """Children that end with this process, however it ends, and with whatever they started themselves.
 
-Every child carries a mark in its environment, which its own children inherit. Beside this process stands a guard, in a
+Every child carries a mark in its environment, which its own children inherit. This process has a guard, in a
 session of its own, that does nothing but wait for it to end; then it ends all that carry the mark. Not even kill -9 of
 this process and of its group leaves a compiler running. Linux only: it reads /proc.
 """
@@ -27,7 +27,7 @@ _VARIABLE = "HKTUNE_OWNER"
 _ROUNDS = 50
 _ROUND_S = 0.1
 _QUIET_ROUNDS = 3
-"""A child that has not begun its own program yet cannot be told by its environment."""
+"""A child that has not begun its own program yet cannot be recognised by its environment."""
 
 _lock = threading.Lock()
 _numbers = itertools.count()
@@ -66,7 +66,7 @@ def _start_guard(family: str) -> None:
             )
             atexit.register(_dismiss, guard)
     except OSError as error:
-        raise MachineError(f"cannot start {sys.executable} ({error.strerror}): free memory, or mend that") from None
+        raise MachineError(f"cannot start {sys.executable} ({error.strerror}): free memory, or repair that") from None
 
 
 def _dismiss(guard: subprocess.Popen[bytes]) -> None:

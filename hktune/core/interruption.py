@@ -84,7 +84,7 @@ def end_when_asked() -> None:
 @contextmanager
 def held_back() -> Iterator[None]:
     """Within the block this thread is sent none of the signals; nor is a process that it starts there, ever, or until
-    that one says `ignore_from_now_on`. A process of several threads may be told by another one."""
+    that one says `ignore_from_now_on`. In a process of several threads another one may say it."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield

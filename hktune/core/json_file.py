@@ -26,7 +26,7 @@ def decoded(data: bytes, kind: type[_T]) -> _T:
 
 
 def typed(data: bytes, kind: type[_T]) -> _T:
-    """`decoded`, but that of equal keys the last stands."""
+    """`decoded`, but of equal keys the last one counts."""
     try:
         return msgspec.json.decode(data.removeprefix(_BOM), type=kind)
     except (ValueError, RecursionError) as wrong:  # a ValidationError is one, and what half a surrogate raises
@@ -49,4 +49,4 @@ def _one_line(wrong: Exception) -> ValueError:
 
 def _unique(pairs: list[tuple[str, object]]) -> None:
     if len({name for name, _ in pairs}) != len(pairs):
-        raise ValueError("a key stands twice in one object")
+        raise ValueError("a key is twice in one object")

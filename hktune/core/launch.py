@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
+from hktune.core.operation import BF16_NT, Operation
+
 _Bound = TypeVar("_Bound")
 
 WORKSPACE_COUNTER_BYTES = 65536
@@ -32,7 +34,7 @@ class Argument:
 
 @dataclass(frozen=True)
 class Launch:
-    """How one code object is launched for one problem. Grid in workgroups, block in work-items.
+    """How one code object is launched for one problem of `operation`. Grid in workgroups, block in work-items.
 
     A launch of 0 workspace bytes has none: an argument of that name is null. Else its first WORKSPACE_COUNTER_BYTES are
     zero when the launch begins and when it ends, and the rest is scratch: launches that follow one another may share a
@@ -44,6 +46,7 @@ class Launch:
     dynamic_lds_bytes: int
     arguments: tuple[Argument, ...]
     workspace_bytes: int = 0
+    operation: Operation = BF16_NT
 
     def takes(self, name: str) -> bool:
         return any(argument.name == name for argument in self.arguments)

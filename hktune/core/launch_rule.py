@@ -16,6 +16,7 @@ from hktune.core.config import Value
 from hktune.core.errors import SpaceError
 from hktune.core.expression import Expression, Scope
 from hktune.core.launch import Argument, Launch
+from hktune.core.operation import BF16_NT, Operation
 
 Formula = int | str
 
@@ -40,12 +41,12 @@ class LaunchRule:
     workspace_bytes: Formula = 0
     requires: tuple[str, ...] = ()
 
-    def at(self, m: int) -> Launch | None:
-        """The launch for m rows; None when `requires` forbids it or a formula has no legal value there."""
+    def at(self, m: int, operation: Operation = BF16_NT) -> Launch | None:
+        """The launch for m rows of `operation`; None when `requires` forbids it or a formula has no legal value."""
         sizes = _sizes(self.grid, self.workspace_bytes, self.requires, m)
         if sizes is None:
             return None
-        return Launch(sizes[:3], self.block, self.dynamic_lds_bytes, self.arguments, sizes[3])
+        return Launch(sizes[:3], self.block, self.dynamic_lds_bytes, self.arguments, sizes[3], operation)
 
 
 @functools.lru_cache(maxsize=SIZES_KEPT)

@@ -1,4 +1,4 @@
-"""Lock files (filelock) that lie where a stranger may have put something else of that name."""
+"""Lock files (filelock) in places where a stranger may have put something else of that name."""
 
 from __future__ import annotations
 

@@ -23,7 +23,9 @@ KINDS = ("gemm", "batched", "grouped")
 LAYOUTS = ("nt", "nn", "tn", "tt")
 """For A and B, as BLAS has it: `n` is stored as the product reads it ([M,K], [K,N]), `t` transposed ([K,M], [N,K])."""
 SCALES = ("tensor", "rows")
-STEPS = ("bias",)
+ACTIVATIONS: tuple[str, ...] = ()
+"""Steps of an epilogue that read nothing but C. A kernel has them compiled in."""
+STEPS = ("bias", *ACTIVATIONS)
 """What an epilogue may do with C, in float32, before C is rounded."""
 
 _TEXT = re.compile(
@@ -88,6 +90,11 @@ class Operation:
         return "bias" in self.epilogue
 
     @property
+    def activations(self) -> tuple[str, ...]:
+        """The steps of its epilogue that a kernel has compiled in."""
+        return tuple(step for step in self.epilogue if step in ACTIVATIONS)
+
+    @property
     def bare(self) -> Operation:
         """The same product without an epilogue."""
         return replace(self, epilogue=())
@@ -138,13 +145,16 @@ class OperationFacts:
     c_bytes: int
     layout: str
     kind: str
+    activation: str
 
 
 @lru_cache(maxsize=4096)
 def facts_of(operation: Operation) -> OperationFacts:
-    """The names of its formats, the bytes of one element of each, and its words."""
+    """The names of its formats, the bytes of one element of each, and its words. `activation` is none without one."""
     a, b, c = operation.a_dtype, operation.b_dtype, operation.c_dtype
-    return OperationFacts(a.name, b.name, c.name, a.bytes, b.bytes, c.bytes, operation.layout, operation.kind)
+    activation = "_".join(operation.activations) or "none"
+    words = (operation.layout, operation.kind, activation)
+    return OperationFacts(a.name, b.name, c.name, a.bytes, b.bytes, c.bytes, *words)
 
 
 BF16_NT = Operation()

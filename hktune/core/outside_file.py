@@ -1,7 +1,7 @@
 """Files that come from outside: plain files of a bounded size, opened without waiting and, within a folder that hktune
 made or a stranger sent, without following a link.
 
-A path that a person typed may be a link, as may a folder. What lies inside a results, table or build folder may not: a
+A path that a person typed may be a link, as may a folder. What is inside a results, table or build folder may not: a
 link there leads to what its sender chose, for reading, writing and deleting alike.
 """
 

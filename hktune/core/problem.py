@@ -37,7 +37,7 @@ class Problem:
         return {"m": self.m, "n": self.n, "k": self.k}
 
     def numbers(self, padding: int = 0) -> dict[str, int]:
-        """What a launch takes by value: the sizes, and the row stride (elements) of every matrix whose rows lie
+        """What a launch takes by value: the sizes, and the row stride (elements) of every matrix whose rows are
         `padding` elements apart."""
         matrices = [operand for operand in operands_of(self.operation).values() if operand.row_stride]
         strides = {matrix.row_stride: matrix.shape(self.sizes)[-1] + padding for matrix in matrices}

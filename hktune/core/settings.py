@@ -22,7 +22,7 @@ class Settings:
 
     cache_dir: Path
     """HKTUNE_CACHE: compiled objects, proofs, unpacked headers. Default: hktune in XDG_CACHE_HOME, else in ~/.cache; of
-    a user without a home, beside the machine's other temporary files."""
+    a user without a home, among the machine's other temporary files."""
 
     hipkittens_root: Path | None = None
     """HIPKITTENS_ROOT: a checkout of HipKittens, or a folder laid out like one. Default: the pinned wheel's headers."""

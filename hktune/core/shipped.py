@@ -1,5 +1,5 @@
-"""Where hktune's own files lie: its package, and the kernels and search spaces that come with it, which are inside the
-package where it is installed and beside it in a checkout. Nothing else in the code knows."""
+"""Where hktune's own files are: its package, and the kernels and search spaces that come with it, which are inside the
+package where it is installed and next to it in a checkout. Nothing else in the code knows."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DEFAULT_SPACE = SPACE_OF["gfx950"]
 
 def space_file(text: str) -> Path:
     """The search space that a user means by `text`: a file, or one that comes with hktune, by its plain name. A file
-    of that name wins; one that does not exist is for whoever reads it to refuse."""
+    of that name wins; one that does not exist is refused where it is read."""
     path, shipped = Path(text), SPACES / f"{text}.yaml"
     return shipped if shipped in SPACE_OF.values() and not path.exists() else path
 

@@ -31,7 +31,7 @@ _TEXT_BYTES = 200
 
 @dataclass(frozen=True)
 class Rocm:
-    """A ROCm that was found: what its `version` file, tool or package says of itself, and where that stands."""
+    """A ROCm that was found: what its `version` file, tool or package says of itself, and where that was read."""
 
     version: str
     place: str

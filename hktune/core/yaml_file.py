@@ -35,7 +35,7 @@ _LOADER: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class Malformed(ValueError):
-    """What is wrong with a text, and the line that it stands on, counted from 1."""
+    """What is wrong with a text, and the number of its line, counted from 1."""
 
     def __init__(self, rule: str, line: int) -> None:
         super().__init__(rule)
@@ -100,7 +100,7 @@ class _Document:
 
     def _next_node(self) -> yaml.NodeEvent:
         event = next(self._events)
-        assert isinstance(event, yaml.NodeEvent), "a scanner lets nothing else stand here"
+        assert isinstance(event, yaml.NodeEvent), "a scanner lets nothing else be here"
         return event
 
     def _node(self, event: yaml.NodeEvent, depth: int) -> Json:

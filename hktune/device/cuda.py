@@ -11,25 +11,29 @@ import ctypes
 import functools
 import importlib
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import numpy.typing as npt
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from hktune.core.errors import DeviceError, DeviceFull, InputError, KernelFault
 from hktune.core.identity import Identity
-from hktune.core.launch import Argument, Launch
+from hktune.core.launch import Launch
+from hktune.core.operand import operands_of
 from hktune.device.argument_bytes import pack_argument
 from hktune.device.cuda_prepared import PointerSlot, PreparedCudaLaunch
-from hktune.device.device import Binding, Buffer, Clocks, Event, Graph, Kernel
+from hktune.device.device import CALL_OPERANDS, Binding, Buffer, Clocks, Event, Graph, HostArray, Kernel
 from hktune.device.device_buffer import DeviceBuffer, borrowed
 from hktune.device.host_copies import check_target, source_of
 from hktune.device.nvml import nvml_clocks
+from hktune.device.prepared import place_among
 from hktune.objects.cubin import TENSOR_MAP_BYTES, Box, Cubin, CudaKernel, read_cubin
 
-_MATRICES = {"a": ("m", "k"), "b": ("n", "k"), "c": ("m", "n")}  # rows and columns, launch.Argument
-_ELEMENT_BYTES = 2
+if TYPE_CHECKING:
+    import torch
+
+Addresses = ctypes.Array[ctypes.c_void_p]
+"""Of each parameter of a launch."""
 _TMA_ALIGNMENT_BYTES = 16  # of addresses and row strides, cuTensorMapEncodeTiled
 _TENSOR_COPIES = f"tensor copies need the address and the row to be multiples of {_TMA_ALIGNMENT_BYTES} bytes"
 # Errors that a kernel causes and that leave the context unusable (CUDA driver API, CUresult).
@@ -54,21 +58,21 @@ class LoadedKernel:
     symbol: str
     image: CudaKernel
     boxes: Mapping[str, Box]
-    function: Any
+    function: object
 
 
 @dataclass(frozen=True, eq=False)
 class CudaEvent:
     """A CUevent."""
 
-    handle: Any
+    handle: object
 
 
 @dataclass(frozen=True, eq=False)
 class CudaGraph:
     """A CUgraphExec."""
 
-    handle: Any
+    handle: object
 
 
 class CudaDevice:
@@ -84,16 +88,17 @@ class CudaDevice:
             raise DeviceError(f"no CUDA device {ordinal}: this process sees {count}")
         self._device = _checked(self._driver.cuDeviceGet(ordinal))
         self._ordinal = ordinal
-        self._streams: list[Any] = []
+        self._streams: list[object] = []
         self._lds_bytes = self._attribute("MAX_SHARED_MEMORY_PER_BLOCK_OPTIN")
         self._capability = 10 * self._attribute("COMPUTE_CAPABILITY_MAJOR") + self._attribute(
             "COMPUTE_CAPABILITY_MINOR"
         )
 
     @functools.cached_property
-    def _context(self) -> Any:
+    def _context(self) -> object:
         """Made when first needed: who only asks for the identity leaves the GPU alone."""
-        return _checked(self._driver.cuDevicePrimaryCtxRetain(self._device))
+        context: object = _checked(self._driver.cuDevicePrimaryCtxRetain(self._device))
+        return context
 
     @property
     def identity(self) -> Identity:
@@ -113,17 +118,17 @@ class CudaDevice:
         weakref.finalize(buffer, _release, self._context, self._driver.cuMemFree, address).atexit = False
         return buffer
 
-    def write(self, buffer: Buffer, data: npt.NDArray[Any]) -> None:
+    def write(self, buffer: Buffer, data: HostArray) -> None:
         source = source_of(data, buffer)
         self._enter()
         _checked(self._driver.cuMemcpyHtoD(buffer.address, source.ctypes.data, source.nbytes))
 
-    def read(self, buffer: Buffer, out: npt.NDArray[Any]) -> None:
+    def read(self, buffer: Buffer, out: HostArray) -> None:
         check_target(out, buffer)
         self.synchronize()
         _checked(self._driver.cuMemcpyDtoH(out.ctypes.data, buffer.address, out.nbytes))
 
-    def borrow(self, tensor: Any) -> DeviceBuffer:
+    def borrow(self, tensor: torch.Tensor) -> DeviceBuffer:
         return borrowed(tensor, self._ordinal)
 
     def load(self, data: bytes, symbol: str) -> LoadedKernel:
@@ -149,7 +154,7 @@ class CudaDevice:
         if not isinstance(kernel, LoadedKernel):
             raise DeviceError(f"{kernel.symbol} was loaded by another device: load it here")
         self._check_launch(kernel.image, launch)
-        values, addresses = self._parameters(kernel, launch.arguments, binding)
+        values, addresses = self._parameters(kernel, launch, binding)
         self._enter()
         stream_handle = self._driver.CUstream(stream or 0)
         result = self._driver.cuLaunchKernel(
@@ -158,37 +163,43 @@ class CudaDevice:
         del values  # until here: the addresses point into it
         _checked(result)
 
-    def prepare(self, kernel: Kernel, launch: Launch, numbers: Mapping[str, int]) -> PreparedCudaLaunch:
+    def prepare(
+        self,
+        kernel: Kernel,
+        launch: Launch,
+        numbers: Mapping[str, int],
+        operands: Sequence[str] = CALL_OPERANDS,
+    ) -> PreparedCudaLaunch:
         if not isinstance(kernel, LoadedKernel):
             raise DeviceError(f"{kernel.symbol} was loaded by another device: load it here")
         self._check_launch(kernel.image, launch)
-        parameters, names = kernel.image.parameters, ("a", "b", "c", "bias", "workspace")
+        parameters = kernel.image.parameters
         template, slots = bytearray(max((each.offset_bytes + each.size_bytes for each in parameters), default=1)), []
         for each, argument in zip(parameters, launch.arguments, strict=True):
             if argument.kind == "pointer":
-                encode = self._map_encoder(kernel, argument.name, numbers) if each.is_tensor_map else None
-                slots.append(PointerSlot(names.index(argument.name), each.offset_bytes, encode))
+                encode = self._map_encoder(kernel, launch, argument.name, numbers) if each.is_tensor_map else None
+                slots.append(PointerSlot(place_among(operands, argument), each.offset_bytes, encode))
             else:
-                packed = pack_argument(argument, numbers[argument.name])
+                packed = pack_argument(argument, numbers.get(argument.name))
                 template[each.offset_bytes : each.offset_bytes + len(packed)] = packed
         offsets = [each.offset_bytes for each in parameters]
         return PreparedCudaLaunch(self._starter(kernel, launch), bytes(template), offsets, slots, self._enter)
 
-    def _map_encoder(self, kernel: LoadedKernel, name: str, numbers: Mapping[str, int]) -> Callable[[int], bytes]:
+    def _map_encoder(
+        self, kernel: LoadedKernel, launch: Launch, name: str, numbers: Mapping[str, int]
+    ) -> Callable[[int], bytes]:
         """What makes the tensor map of matrix `name`, whose sizes are known, from its address."""
-        if name not in kernel.boxes or name not in _MATRICES:
-            raise DeviceError(f"{kernel.symbol} takes {name} as a tensor map: declare hktune_box_{name} in its source")
-        rows, columns = (numbers[side] for side in _MATRICES[name])
-        if columns * _ELEMENT_BYTES % _TMA_ALIGNMENT_BYTES:
-            raise DeviceError(f"{name} has rows of {columns} elements: {_TENSOR_COPIES}")
+        rows, columns = (numbers[side] for side in _mapped_axes(kernel, launch, name))
         box = kernel.boxes[name]
+        if columns * box.dtype.bytes % _TMA_ALIGNMENT_BYTES:
+            raise DeviceError(f"{name} has rows of {columns} elements: {_TENSOR_COPIES}")
         return lambda address: _encoded(address, rows, columns, box)
 
-    def _starter(self, kernel: LoadedKernel, launch: Launch) -> Callable[[int | None, Any], None]:
+    def _starter(self, kernel: LoadedKernel, launch: Launch) -> Callable[[int | None, Addresses], None]:
         driver, shape = self._driver, (*launch.grid, *launch.block, launch.dynamic_lds_bytes)
-        streams: dict[int | None, Any] = {}
+        streams: dict[int | None, object] = {}
 
-        def start(stream: int | None, addresses: Any) -> None:
+        def start(stream: int | None, addresses: Addresses) -> None:
             handle = streams.get(stream) or streams.setdefault(stream, driver.CUstream(stream or 0))
             _checked(driver.cuLaunchKernel(kernel.function, *shape, handle, addresses, 0))
 
@@ -262,44 +273,43 @@ class CudaDevice:
             raise DeviceError(f"{mismatch}: launch it with the arguments it was compiled for")
 
     def _parameters(
-        self, kernel: LoadedKernel, arguments: tuple[Argument, ...], binding: Binding
-    ) -> tuple[ctypes.Array[ctypes.c_char], Any]:
+        self, kernel: LoadedKernel, launch: Launch, binding: Binding
+    ) -> tuple[ctypes.Array[ctypes.c_char], Addresses]:
         """The parameter buffer, and an array of the address of each parameter in it."""
-        names = [argument.name for argument in arguments]
+        names = [argument.name for argument in launch.arguments]
         missing, unused = sorted(set(names) - set(binding)), sorted(set(binding) - set(names))
         if missing or unused:
             raise DeviceError(f"the binding lacks {missing} and has unused {unused}: bind exactly {names}")
         end = max((slot.offset_bytes + slot.size_bytes for slot in kernel.image.parameters), default=0)
         values = bytearray(max(end, 1))
-        for slot, argument in zip(kernel.image.parameters, arguments, strict=True):
+        for slot, argument in zip(kernel.image.parameters, launch.arguments, strict=True):
             packed = pack_argument(argument, binding[argument.name])
             if slot.is_tensor_map:
-                packed = self._tensor_map(kernel, argument, binding)
+                packed = self._tensor_map(kernel, launch, argument.name, binding)
             values[slot.offset_bytes : slot.offset_bytes + slot.size_bytes] = packed
         buffer = (ctypes.c_char * len(values)).from_buffer(values)
         base = ctypes.addressof(buffer)
         addresses = (ctypes.c_void_p * len(names))(*(base + slot.offset_bytes for slot in kernel.image.parameters))
         return buffer, addresses
 
-    def _tensor_map(self, kernel: LoadedKernel, argument: Argument, binding: Binding) -> bytes:
-        buffer, name = binding[argument.name], argument.name
-        if name not in kernel.boxes or name not in _MATRICES:
-            raise DeviceError(f"{kernel.symbol} takes {name} as a tensor map: declare hktune_box_{name} in its source")
-        rows, columns = (binding.get(side) for side in _MATRICES[name])
+    def _tensor_map(self, kernel: LoadedKernel, launch: Launch, name: str, binding: Binding) -> bytes:
+        buffer, axes = binding[name], _mapped_axes(kernel, launch, name)
+        rows, columns = (binding.get(side) for side in axes)
         if (
             buffer is None
             or isinstance(buffer, (int, float))
             or not isinstance(rows, int)
             or not isinstance(columns, int)
         ):
-            raise DeviceError(f"{kernel.symbol} takes {name} as a tensor map: bind its buffer and {_MATRICES[name]}")
-        if rows < 1 or columns < 1 or rows * columns * _ELEMENT_BYTES > buffer.size_bytes:
+            raise DeviceError(f"{kernel.symbol} takes {name} as a tensor map: bind its buffer and {axes}")
+        box = kernel.boxes[name]
+        if rows < 1 or columns < 1 or rows * columns * box.dtype.bytes > buffer.size_bytes:
             raise DeviceError(
                 f"{name} is {rows} x {columns} elements, its buffer {buffer.size_bytes} bytes: allocate it"
             )
-        if buffer.address % _TMA_ALIGNMENT_BYTES or columns * _ELEMENT_BYTES % _TMA_ALIGNMENT_BYTES:
+        if buffer.address % _TMA_ALIGNMENT_BYTES or columns * box.dtype.bytes % _TMA_ALIGNMENT_BYTES:
             raise DeviceError(f"{name} at {buffer.address:#x} has rows of {columns} elements: {_TENSOR_COPIES}")
-        return _encoded(buffer.address, rows, columns, kernel.boxes[name])
+        return _encoded(buffer.address, rows, columns, box)
 
     def _enter(self) -> None:
         """Make the context this thread's current one."""
@@ -316,7 +326,7 @@ def count_cuda_devices() -> int:
 
 
 @functools.cache
-def _driver() -> Any:
+def _driver() -> ModuleType:
     """The driver's bindings, initialised. Raises DeviceError where they or the driver are absent."""
     try:
         driver = importlib.import_module("cuda.bindings.driver")
@@ -342,7 +352,7 @@ def _checked(result: tuple[Any, ...]) -> Any:
     return values[0] if values else None
 
 
-def _release(context: Any, free: Any, handle: Any) -> None:
+def _release(context: object, free: Callable[[object], object], handle: object) -> None:
     """Give memory or a module back. After a fault the driver refuses, and there is nothing left to give back."""
     driver = _driver()
     if not driver.cuCtxSetCurrent(context)[0]:
@@ -356,21 +366,29 @@ def _parsed(data: bytes) -> Cubin:
         raise DeviceError(str(error)) from error
 
 
+def _mapped_axes(kernel: LoadedKernel, launch: Launch, name: str) -> tuple[str, ...]:
+    """The names of rows and columns of a matrix that `kernel` takes as a tensor map. Raises DeviceError."""
+    operand = operands_of(launch.operation).get(name)
+    if name not in kernel.boxes or operand is None or not operand.row_stride:
+        raise DeviceError(f"{kernel.symbol} takes {name} as a tensor map: declare hktune_box_{name} in its source")
+    return operand.axes
+
+
 @functools.lru_cache(maxsize=4096)
 def _encoded(address: int, rows: int, columns: int, box: Box) -> bytes:
-    """The tensor map of a row-major bf16 matrix. What a box covers beyond the matrix reads as zeros and is not written.
+    """The tensor map of a row-major matrix. What a box covers beyond the matrix reads as zeros and is not written.
 
     Rows of a box of 128, 64 or 32 bytes are swizzled over their own length (PTX ISA, 5.5.7), so that eight rows of a
-    column of 16 bytes lie in different banks.
+    column of 16 bytes are in different banks.
     """
-    driver = _driver()
-    swizzle = {128: "128B", 64: "64B", 32: "32B"}.get(box.columns * _ELEMENT_BYTES, "NONE")
+    driver, element_bytes = _driver(), box.dtype.bytes
+    swizzle = {128: "128B", 64: "64B", 32: "32B"}.get(box.columns * element_bytes, "NONE")
     encoded = driver.cuTensorMapEncodeTiled(
-        driver.CUtensorMapDataType.CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
+        driver.CUtensorMapDataType(box.data_type),
         2,
         address,
         [driver.cuuint64_t(columns), driver.cuuint64_t(rows)],
-        [driver.cuuint64_t(columns * _ELEMENT_BYTES)],
+        [driver.cuuint64_t(columns * element_bytes)],
         [driver.cuuint32_t(box.columns), driver.cuuint32_t(box.rows)],
         [driver.cuuint32_t(1), driver.cuuint32_t(1)],
         driver.CUtensorMapInterleave.CU_TENSOR_MAP_INTERLEAVE_NONE,

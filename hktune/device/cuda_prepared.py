@@ -15,10 +15,10 @@ _MAPS_MAX = 1024  # addresses whose tensor maps are kept, for each matrix
 
 @dataclass(frozen=True)
 class PointerSlot:
-    """A parameter that a call fills in. `operand` is its place among a, b, c, bias and workspace; `encode` makes the
-    tensor map of an address where the kernel takes one."""
+    """A parameter that a call fills in with the tensor at `place` among its own; `encode` makes the tensor map of an
+    address where the kernel takes one."""
 
-    operand: int
+    place: int
     offset_bytes: int
     encode: Callable[[int], bytes] | None
 
@@ -41,7 +41,7 @@ class PreparedCudaLaunch:
 
     def __init__(
         self,
-        start: Callable[[int | None, Any], None],
+        start: Callable[[int | None, ctypes.Array[ctypes.c_void_p]], None],
         template: bytes,
         offsets_bytes: Sequence[int],
         slots: Sequence[PointerSlot],
@@ -49,27 +49,27 @@ class PreparedCudaLaunch:
     ) -> None:
         self._start = start
         self._parameters = _Parameters(template, offsets_bytes, enter)
-        self._pointers = [(slot.operand, slot.offset_bytes) for slot in slots if slot.encode is None]
+        self._pointers = [(slot.place, slot.offset_bytes) for slot in slots if slot.encode is None]
         maps: list[dict[int, bytes]] = [{} for _ in slots]
         self._maps = [
-            (slot.operand, slot.offset_bytes, slot.encode, known)
+            (slot.place, slot.offset_bytes, slot.encode, known)
             for slot, known in zip(slots, maps, strict=True)
             if slot.encode is not None
         ]
 
-    def __call__(self, a: Any, b: Any, c: Any, bias: Any, workspace: Any, stream: int | None) -> None:
-        operands = (a, b, c, bias, workspace)
+    def __call__(self, *tensors_and_stream: Any) -> None:
         parameters = self._parameters
         values = parameters.values
-        for operand, offset in self._pointers:
-            tensor = operands[operand]
+        for place, offset in self._pointers:
+            tensor = tensors_and_stream[place]
             _pack_pointer(values, offset, 0 if tensor is None else tensor.data_ptr())
-        for operand, offset, encode, known in self._maps:
-            address = operands[operand].data_ptr()
+        for place, offset, encode, known in self._maps:
+            tensor = tensors_and_stream[place]
+            address = 0 if tensor is None else tensor.data_ptr()
             encoded = known.get(address)
             if encoded is None:
                 if len(known) >= _MAPS_MAX:
                     known.clear()
                 encoded = known[address] = encode(address)
             values[offset : offset + len(encoded)] = encoded
-        self._start(stream, parameters.addresses)
+        self._start(tensors_and_stream[-1], parameters.addresses)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -40,12 +40,14 @@ Binding = Mapping[str, "Buffer | int | float | None"]
 """What fills a launch's arguments, by `Argument.name`; None is a null pointer. A missing or unused name is an error."""
 
 
-class PreparedLaunch(Protocol):
-    """A launch that lacks only tensors, of torch, which the caller answers for: contiguous or as the bound numbers say,
-    on the device, which is the thread's current one, and aligned. One that the launch does not take, or takes as a null
-    pointer, is None. Keeps its kernel loaded."""
+PreparedLaunch: TypeAlias = Callable[..., None]
+"""A launch that lacks only tensors, of torch: called with them in the order that `Device.prepare` was given, and then
+with the stream. The caller answers for them: contiguous or as the bound numbers say, on the device, which is the
+thread's current one, and aligned. One that the launch does not take, or takes as a null pointer, is None. Keeps its
+kernel loaded."""
 
-    def __call__(self, a: Any, b: Any, c: Any, bias: Any, workspace: Any, stream: int | None) -> None: ...
+CALL_OPERANDS = ("a", "b", "c", "bias", "workspace")
+"""The tensors of a call of a linear layer, as prepared launches take them."""
 
 
 class Device(Protocol):
@@ -69,7 +71,7 @@ class Device(Protocol):
 
     def borrow(self, tensor: torch.Tensor) -> Buffer:
         """A torch tensor's own memory from its first element to its last, whatever its strides, as a Buffer without a
-        copy; valid while the tensor lives. What lies where in it is the launch's to say. Refused are tensors of other
+        copy; valid while the tensor lives. What is where in it is the launch's to say. Refused are tensors of other
         devices and empty ones."""
 
     def load(self, data: bytes, symbol: str) -> Kernel:
@@ -77,8 +79,15 @@ class Device(Protocol):
 
     def launch(self, kernel: Kernel, launch: Launch, binding: Binding, stream: int | None = None) -> None: ...
 
-    def prepare(self, kernel: Kernel, launch: Launch, numbers: Mapping[str, int]) -> PreparedLaunch:
-        """`launch` for many calls that differ in their tensors only. `numbers` may hold more than it takes."""
+    def prepare(
+        self,
+        kernel: Kernel,
+        launch: Launch,
+        numbers: Mapping[str, int],
+        operands: Sequence[str] = CALL_OPERANDS,
+    ) -> PreparedLaunch:
+        """`launch` for many calls that differ in their tensors only, which are given in the order of `operands`, their
+        names. `numbers` and `operands` may hold more than it takes."""
 
     def synchronize(self) -> None: ...
 
@@ -129,7 +138,7 @@ class TimedDevice(Device, Protocol):
     def capture(self, enqueue: Callable[[], None], stream: int) -> Graph:
         """Call `enqueue` once, and keep what it puts on `stream` instead of running it.
 
-        The graph keeps no buffer or kernel alive: whoever replays it does.
+        The graph keeps no buffer or kernel alive: the caller that replays it does.
         """
 
     def replay(self, graph: Graph, stream: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import threading
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ from hktune.core.errors import DeviceError, InputError
 from hktune.core.identity import Identity
 from hktune.core.launch import Launch
 from hktune.device.amd_launch import check_launch, checked_code, explicit_bytes
-from hktune.device.device import Binding, Buffer, HostArray, Kernel
+from hktune.device.device import CALL_OPERANDS, Binding, Buffer, HostArray, Kernel
 from hktune.device.host_copies import check_target, source_of, span_elements
 from hktune.device.prepared import BoundLaunch
 from hktune.emulator.clock.trace import Trace
@@ -66,7 +66,7 @@ class EmulatedBuffer:
 
 @dataclass(frozen=True)
 class EmulatedKernel:
-    """A kernel whose code lies in the device's memory."""
+    """A kernel whose code is in the device's memory."""
 
     symbol: str
     image: KernelImage
@@ -76,7 +76,7 @@ class EmulatedKernel:
     data: bytes
 
     def locate(self, address: int) -> str:
-        """Where an instruction lies: its offset in the kernel, and the source line if the object has debug lines."""
+        """Where an instruction is: its offset in the kernel, and the source line if the object has debug lines."""
         line = source_line(self.data, address - self.code.region.base)
         return f" [{self.symbol}+{address - self.program.entry:#x}{f', {line}' if line else ''}]"
 
@@ -183,8 +183,14 @@ class EmulatedDevice:
         with self._lock:
             self._run(kernel, launch, explicit)
 
-    def prepare(self, kernel: Kernel, launch: Launch, numbers: Mapping[str, int]) -> BoundLaunch:
-        return BoundLaunch(self, kernel, launch, numbers)
+    def prepare(
+        self,
+        kernel: Kernel,
+        launch: Launch,
+        numbers: Mapping[str, int],
+        operands: Sequence[str] = CALL_OPERANDS,
+    ) -> BoundLaunch:
+        return BoundLaunch(self, kernel, launch, numbers, operands)
 
     def synchronize(self) -> None:
         """Launches are synchronous: there is nothing to wait for."""

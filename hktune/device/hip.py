@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from ctypes import byref, c_float, c_uint, c_void_p
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from hktune.core.errors import DeviceError, KernelFault
 from hktune.core.identity import Identity
 from hktune.core.launch import Launch
 from hktune.device.amd_launch import check_launch, checked_code, explicit_bytes
-from hktune.device.device import Binding, Buffer, Clocks, Event, Graph, HostArray, Kernel
+from hktune.device.device import CALL_OPERANDS, Binding, Buffer, Clocks, Event, Graph, HostArray, Kernel
 from hktune.device.device_buffer import DeviceBuffer, borrowed
 from hktune.device.hip_identity import identify, pci_address
 from hktune.device.hip_launch import KernelArguments, PreparedHipLaunch
@@ -122,7 +122,13 @@ class HipDevice:
         shape = (*launch.grid, *launch.block, launch.dynamic_lds_bytes)
         self._call("hipModuleLaunchKernel", kernel.function, *shape, stream, None, arguments.extra)
 
-    def prepare(self, kernel: Kernel, launch: Launch, numbers: Mapping[str, int]) -> PreparedHipLaunch:
+    def prepare(
+        self,
+        kernel: Kernel,
+        launch: Launch,
+        numbers: Mapping[str, int],
+        operands: Sequence[str] = CALL_OPERANDS,
+    ) -> PreparedHipLaunch:
         if not isinstance(kernel, HipKernel) or kernel.ordinal != self._ordinal:
             raise DeviceError(f"{kernel.symbol} was loaded by another device: load it here")
         check_launch(kernel.image, launch, self._lds_bytes)
@@ -141,7 +147,7 @@ class HipDevice:
             if status:
                 self._refused(name, status)
 
-        return PreparedHipLaunch(start, kernel.image, launch, numbers)
+        return PreparedHipLaunch(start, kernel.image, launch, numbers, operands)
 
     def synchronize(self) -> None:
         self._call("hipDeviceSynchronize")

@@ -5,18 +5,17 @@ from __future__ import annotations
 import ctypes
 import struct
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from ctypes import c_size_t, c_void_p
 from typing import Any
 
-from hktune.core.errors import DeviceError
 from hktune.core.launch import Launch
 from hktune.device.amd_launch import explicit_bytes
+from hktune.device.prepared import place_among
 from hktune.objects.code_object import KernelImage
 
 # The markers of hipModuleLaunchKernel's `extra`, in the one order that it takes; CUDA's end marker is 0, HIP's is not.
 _BUFFER_POINTER, _BUFFER_SIZE, _END = 1, 2, 3
-_OPERANDS = ("a", "b", "c", "bias", "workspace")  # of a PreparedLaunch, in its order
 _pack_pointer = struct.Struct("<Q").pack_into
 
 
@@ -46,6 +45,7 @@ class PreparedHipLaunch:
         image: KernelImage,
         launch: Launch,
         numbers: Mapping[str, int],
+        operands: Sequence[str],
     ) -> None:
         self._start = start
         self._streams: dict[int | None, c_void_p] = {}
@@ -56,17 +56,17 @@ class PreparedHipLaunch:
         self._arguments = _EachThreads(image, explicit_bytes(image, launch.arguments, binding))
         slots = (slot for slot in image.arguments if not slot.hidden)
         self._pointers = [
-            (_operand(argument.name), slot.offset_bytes)
+            (place_among(operands, argument), slot.offset_bytes)
             for slot, argument in zip(slots, launch.arguments, strict=True)
             if argument.kind == "pointer"
         ]
 
-    def __call__(self, a: Any, b: Any, c: Any, bias: Any, workspace: Any, stream: int | None) -> None:
-        operands = (a, b, c, bias, workspace)
+    def __call__(self, *tensors_and_stream: Any) -> None:
         arguments = self._arguments
-        for operand, offset in self._pointers:
-            tensor = operands[operand]
+        for place, offset in self._pointers:
+            tensor = tensors_and_stream[place]
             _pack_pointer(arguments.values, offset, 0 if tensor is None else tensor.data_ptr())
+        stream = tensors_and_stream[-1]
         handle = self._streams.get(stream)
         if handle is None:
             handle = self._streams.setdefault(stream, c_void_p(stream))
@@ -75,9 +75,3 @@ class PreparedHipLaunch:
 
 class _EachThreads(threading.local, KernelArguments):
     """Arguments of which every thread has its own copy."""
-
-
-def _operand(name: str) -> int:
-    if name not in _OPERANDS:
-        raise DeviceError(f"argument {name} is no operand that a prepared launch takes: known are {_OPERANDS}")
-    return _OPERANDS.index(name)

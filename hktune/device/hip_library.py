@@ -1,4 +1,4 @@
-"""AMD's HIP runtime, libamdhip64, through ctypes: where it lies, the functions that are used, and its errors.
+"""AMD's HIP runtime, libamdhip64, through ctypes: where it is, the functions that are used, and its errors.
 
 Signatures and numbers are those of HIP 7's hip_runtime_api.h and hip_common.h. Nothing here depends on the layout of a
 structure but for one field of hipDeviceProp_tR0600, whose name fixes its layout for as long as the library exports it.
@@ -106,7 +106,7 @@ class HipLibrary:
 
     def error(self, name: str, status: int) -> DeviceError:
         """What the `status` of function `name` means: KernelFault for what a kernel caused, else DeviceError."""
-        # The runtime keeps the error for whoever asks next, and torch asks after each of its own launches.
+        # The runtime keeps the error until the next one asks, and torch asks after each of its own launches.
         self._functions["hipGetLastError"]()
         error = (self._error_name(status) or b"an unknown error").decode()
         detail = f"{name}: the HIP runtime says {error} ({status})"
@@ -162,7 +162,7 @@ def hip_library(rocm_path: Path | None = None) -> HipLibrary:
 
 
 def _candidates(rocm_path: Path | None) -> Iterator[str]:
-    """Where the library may lie, best first.
+    """Where the library may be, best first.
 
     Two copies in one process are two runtimes that know nothing of each other's memory, so the one already loaded comes
     first, and the one that torch will load before ROCm's own.

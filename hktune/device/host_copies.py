@@ -32,5 +32,5 @@ def check_target(out: HostArray, buffer: Buffer) -> None:
 
 
 def span_elements(tensor: torch.Tensor) -> int:
-    """How many elements lie between a torch tensor's first and last one, both counted, whatever its strides."""
+    """How many elements are between a torch tensor's first and last one, both counted, whatever its strides."""
     return 1 + sum((int(size) - 1) * int(stride) for size, stride in zip(tensor.shape, tensor.stride(), strict=True))

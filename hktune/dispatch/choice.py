@@ -52,7 +52,7 @@ class Choices:
         """Of a key that is asked for the first time, or has no entry of its own."""
         entry = self._entries.get(key)
         if entry is not None:
-            launch = entry.kernel.launch.rule.at(entry.m) if entry.kernel else None
+            launch = entry.kernel.launch.rule.at(entry.m, entry.problem.operation) if entry.kernel else None
             exact = self._known[key] = Choice(entry, launch, near=False)
             return exact
         rows = self._families.get((key[1], key[2], key[3]))
@@ -80,5 +80,5 @@ class _Rows:
         entry = self._entries[at]
         if m > entry.rows[1]:
             return None
-        launch = entry.kernel.launch.rule.at(m) if entry.kernel else None
+        launch = entry.kernel.launch.rule.at(m, entry.problem.operation) if entry.kernel else None
         return None if entry.kernel and launch is None else Choice(entry, launch, near=True)

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Generic, TypeVar
 
 import msgspec
 from msgspec import Meta, structs
@@ -302,7 +302,7 @@ def _remove_unnamed(directory: Path, table: Table) -> None:
             path.unlink(missing_ok=True)
 
 
-def _present(entry: dict[str, Any]) -> dict[str, Any]:
+def _present(entry: dict[str, object]) -> dict[str, object]:
     return {name: value for name, value in entry.items() if value is not None}
 
 

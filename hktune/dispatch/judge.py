@@ -12,6 +12,7 @@ from hktune.core.arch import ARCHS
 from hktune.core.identity import Identity
 from hktune.core.launch import Launch
 from hktune.core.launch_rule import LaunchRule
+from hktune.core.operand import operands_of
 from hktune.core.outcome import Source
 from hktune.dispatch.table import Entry, Kernel
 from hktune.objects.code_object import AmdCodeObject, KernelImage
@@ -61,8 +62,8 @@ class Found:
 ObjectFound = AmdCodeObject | Cubin | Mismatch
 """The code object that a row names, parsed, or why there is none."""
 
-# Elements of a tensor map's box, and what its rows are multiples of in bf16 (cuTensorMapEncodeTiled, boxDim).
-_BOX_MAX, _BOX_GRANULE = 256, 8
+# Elements along a side of a tensor map's box, and what its rows are multiples of (cuTensorMapEncodeTiled, boxDim).
+_BOX_MAX, _BOX_ROW_BYTES = 256, 16
 # Blocks along y and z, and threads along z (CUDA C++ programming guide 13.0, technical specifications).
 _CUDA_GRID_YZ_MAX, _CUDA_BLOCK_Z_MAX = 65535, 64
 _HIP_WORK_ITEMS = 2**32  # along each axis of a launch fewer than this: an AQL packet has 32 bits for them
@@ -140,7 +141,7 @@ def _object(entry: Entry, kernel: Kernel, arch: str, code: ObjectFound) -> list[
     if image is None:
         detail = f"{kernel.object_sha256} has no kernel {kernel.symbol}"
         return [Mismatch("hard", Reason.SYMBOL_MISSING, detail)]
-    mapless = _mapless(image, kernel, code) if isinstance(code, Cubin) and isinstance(image, CudaKernel) else None
+    mapless = _mapless(image, entry, code) if isinstance(code, Cubin) and isinstance(image, CudaKernel) else None
     rule = kernel.launch.rule
     unfit = image.mismatch(rule.arguments) or mapless
     if unfit:
@@ -149,15 +150,21 @@ def _object(entry: Entry, kernel: Kernel, arch: str, code: ObjectFound) -> list[
     return [Mismatch("hard", Reason.RESOURCES, refused)] if refused else []
 
 
-def _mapless(image: CudaKernel, kernel: Kernel, cubin: Cubin) -> str | None:
-    """Why a tensor map of this kernel cannot be made, or None."""
-    for parameter, argument in zip(image.parameters, kernel.launch.rule.arguments, strict=False):
+def _mapless(image: CudaKernel, entry: Entry, cubin: Cubin) -> str | None:
+    """Why a tensor map of the kernel of `entry` cannot be made, or would be of another format than its operand; None
+    where neither is so."""
+    assert entry.kernel is not None
+    operands = operands_of(entry.problem.operation)
+    for parameter, argument in zip(image.parameters, entry.kernel.launch.rule.arguments, strict=False):
         if not parameter.is_tensor_map:
             continue
         box = cubin.boxes.get(argument.name)
-        if box is None or argument.name not in ("a", "b", "c"):
+        if box is None or argument.name not in operands or not operands[argument.name].row_stride:
             return f"{image.symbol} takes {argument.name} as a tensor map, and the cubin has no box for it"
-        if not (0 < box.rows <= _BOX_MAX and 0 < box.columns <= _BOX_MAX and box.columns % _BOX_GRANULE == 0):
+        dtype, row_bytes = operands[argument.name].dtype, box.columns * box.dtype.bytes
+        if box.dtype != dtype:
+            return f"{image.symbol} copies {argument.name} as {box.dtype}, {entry.operation} has it as {dtype}"
+        if not (0 < box.rows <= _BOX_MAX and 0 < box.columns <= _BOX_MAX and row_bytes % _BOX_ROW_BYTES == 0):
             return (
                 f"{image.symbol} copies {argument.name} in boxes of {box.rows} x {box.columns}, which no map can have"
             )

@@ -1,4 +1,4 @@
-"""Runs a dispatch: batches of workgroups, and inside a batch whichever waves stand at the same instruction together.
+"""Runs a dispatch: batches of workgroups, and inside a batch all waves that are at the same instruction.
 
 Among ready waves those with the lowest program counter go first, so that waves parted by a branch meet again where
 the paths join. A barrier counts arrivals and does not look at program counters: on gfx950 the waves of a workgroup
@@ -47,7 +47,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Machine:
-    """What a dispatch runs on: memory, code, what the kernel expects at its start, and where its arguments lie."""
+    """What a dispatch runs on: memory, code, what the kernel expects at its start, and where its arguments are."""
 
     space: AddressSpace
     program: Program

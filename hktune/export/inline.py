@@ -15,11 +15,14 @@ from hktune.core.config import Config
 from hktune.core.errors import TableError
 from hktune.core.escaped import escaped
 from hktune.core.launch import WORKSPACE_COUNTER_BYTES
+from hktune.core.operation import Operation
 from hktune.dispatch import Entry, Table, read_table
 from hktune.export.lint import forbidden_habits, forbidden_python
 from hktune.space import load_space
 from hktune.template import Template
 
+ELEMENTS = {"bf16": ("kittens::bf16", "kBFloat16"), "f16": ("kittens::half", "kHalf")}
+"""The formats of kernels that can be exported: HipKittens' type and torch's scalar type in C++."""
 FORMS = {"matmul": "MatmulModel", "matmul-bt": "TransposedMatmulModel", "linear": "LinearModel"}
 _INCLUDE = re.compile(r"^#include .*\n|^using namespace kittens;\n", re.MULTILINE)
 _OPERANDS = """\
@@ -35,11 +38,13 @@ using namespace kittens;
 
 constexpr int64_t WORKSPACE_COUNTER_BYTES = {counter_bytes};
 
+using element = {element};
+
 // One product, as a kernel is handed it. `bias` and `workspace` may be null.
 struct operands {{
-    const bf16 *a, *bt;
-    bf16 *c;
-    const bf16 *bias;
+    const element *a, *bt;
+    element *c;
+    const element *bias;
     float *workspace;
     int64_t m, n, k;
 }};
@@ -50,18 +55,19 @@ def export_inline(directory: Path, space_file: Path, form: str) -> str:
     """The table in `directory` as a Python module whose ModelNew has the given form, a key of `FORMS`.
 
     `space_file` is the search space whose template the kernels are of. Raises TableError for a table that this cannot
-    be made of: of another architecture, without a kernel, or of another template; SpaceError for a config that is not
-    of the space. Of the table's own words none but a device's name is in the module, and that as text.
+    be made of: of another architecture, without a kernel, of several dtypes, or of another template; SpaceError for a
+    config that is not of the space. Of the table's own words none but a device's name is in the module, as text.
     """
     table = read_table(directory)
     entries = [entry for entry in table.entries if entry.kernel is not None]
     if table.arch != "gfx950" or not entries:
         rule = f"{directory}: only gfx950 tables with a kernel have an inline form"
         raise TableError(f"{rule}, this is {table.arch} with {len(entries)}: pass another directory")
-    space = load_space(space_file)
+    operation = _operation(entries, directory)
+    template = load_space(space_file).for_operation(operation).template
     for entry in entries:
-        _check_template(entry, space.template, directory)
-    text = _module(table, entries, _hip_text(entries, space.template), directory, FORMS[form])
+        _check_template(entry, template, directory)
+    text = _module(table, entries, _hip_text(entries, template), directory, FORMS[form])
     habits = forbidden_python(text)
     if habits:
         raise TableError(f"{directory}: the exported module has a forbidden habit ({habits[0]}): mend hktune/export")
@@ -93,9 +99,12 @@ def _hip_text(entries: Sequence[Entry], template: Template) -> _HipText:
     configs = {entry.kernel.config_id: Config(entry.kernel.config) for entry in entries if entry.kernel}
     texts = {f"gemm_{config_id}": template.field_texts(configs[config_id]) for config_id in sorted(configs)}
     rows = "\n".join(_row(entry, sorted(configs)) for entry in entries)
-    host = (_text("inline_host.hip").substitute(rows=rows), _text("inline_forward.hip").template)
+    dtype = template.operation.a_dtype
+    element, scalar_type = ELEMENTS[dtype.name]
+    forward = _text("inline_forward.hip").substitute(scalar_type=scalar_type, dtype=dtype.torch_name)
+    host = (_text("inline_host.hip").substitute(rows=rows), forward)
     text = _HipText(
-        head=_OPERANDS.format(counter_bytes=WORKSPACE_COUNTER_BYTES),
+        head=_OPERANDS.format(counter_bytes=WORKSPACE_COUNTER_BYTES, element=element),
         kernel=f"\n{_kernel(template)}\n{_text('inline_kernel.hip').template}",
         fields=tuple(next(iter(texts.values()))),
         values={name: tuple(fields.values()) for name, fields in texts.items()},
@@ -106,6 +115,15 @@ def _hip_text(entries: Sequence[Entry], template: Template) -> _HipText:
     if found:
         raise TableError(f"the exported source has a forbidden habit ({found[0]}): mend the template")
     return text
+
+
+def _operation(entries: Sequence[Entry], directory: Path) -> Operation:
+    """What all `entries` compute, but for the epilogue."""
+    bare = sorted({entry.problem.operation.bare for entry in entries})
+    if len(bare) > 1 or bare[0].a not in ELEMENTS:
+        rule = f"{directory}: one file holds kernels of one operation, of {' or '.join(ELEMENTS)}"
+        raise TableError(f"{rule}: this table has {', '.join(map(str, bare))}: tune each into a directory of its own")
+    return bare[0]
 
 
 def _check_template(entry: Entry, template: Template, directory: Path) -> None:
@@ -147,7 +165,9 @@ def _row(entry: Entry, order: Sequence[str]) -> str:
 
 def _module(table: Table, entries: Sequence[Entry], hip: _HipText, directory: Path, form: str) -> str:
     sources = sorted({str(entry.source) for entry in entries})
+    dtype = entries[0].problem.operation.a_dtype.torch_name
     text = _text("inline_module.txt").substitute(
+        dtype=dtype,
         arch=table.arch, version=table.hktune, count=len(entries), device=_in_docstring(table.device.name),
         source=f"Their times are {' and '.join(sources)}", head=hip.head, kernel=hip.kernel, tail=hip.tail, form=form,
         fields=textwrap.fill(" ".join(hip.fields), 110, initial_indent=4 * " ", subsequent_indent=4 * " "),

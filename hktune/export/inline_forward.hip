@@ -3,12 +3,12 @@
 
 // Kernels read 16 bytes at once, from whole rows.
 inline torch::Tensor ready(const torch::Tensor &tensor, const char *name) {
-    TORCH_CHECK(tensor.is_cuda() && tensor.scalar_type() == at::kBFloat16, name, " must be bfloat16 on the GPU");
+    TORCH_CHECK(tensor.is_cuda() && tensor.scalar_type() == at::${scalar_type}, name, " must be ${dtype} on the GPU");
     const torch::Tensor rows = tensor.contiguous();
     return reinterpret_cast<uintptr_t>(rows.data_ptr()) % 16 == 0 ? rows : rows.clone();
 }
 
-inline bf16 *address(const torch::Tensor &tensor) { return reinterpret_cast<bf16 *>(tensor.data_ptr()); }
+inline element *address(const torch::Tensor &tensor) { return reinterpret_cast<element *>(tensor.data_ptr()); }
 
 torch::Tensor multiply(const torch::Tensor &given_a, const torch::Tensor &given_bt, const torch::Tensor *given_bias) {
     TORCH_CHECK(given_a.dim() == 2 && given_bt.dim() == 2 && given_a.size(1) == given_bt.size(1),

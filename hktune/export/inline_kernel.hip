@@ -4,14 +4,16 @@ constexpr int64_t ceil_div(int64_t x, int64_t y) { return (x + y - 1) / y; }
 constexpr int64_t LDS_BYTES = int64_t(STAGES) * SPLIT * (sizeof(ST_A) + sizeof(ST_B));
 inline int64_t blocks(int64_t m, int64_t n) { return ceil_div(m, BLOCK_M) * ceil_div(n, BLOCK_N); }
 inline int64_t workspace_bytes(int64_t m, int64_t n) {
-    return SPLIT_K == 1 ? 0 : 4 * (COUNTERS + blocks(m, n) * SPLIT_K * BLOCK_M * BLOCK_N);
+    return SPLIT_K == 1 ? 0 : int64_t(sizeof(float)) * (COUNTERS + blocks(m, n) * SPLIT_K * BLOCK_M * BLOCK_N);
 }
-// What the offsets of 32 bits, the grid and the workspace can hold.
+// What offsets of 32 bits, a grid and a workspace can hold.
+constexpr int64_t OFFSET_ELEMENTS = int64_t(1) << 30, GRID = int64_t(1) << 31, WORKSPACE_BYTES = int64_t(1) << 30;
 inline bool can_run(int64_t m, int64_t n, int64_t k) {
     const int64_t part = PART_M > PART_N ? PART_M : PART_N;
-    if (k % 8 != 0 || BLOCK_M * n >= 1 << 30 || part * k >= 1 << 30 || blocks(m, n) * SPLIT_K >= int64_t(1) << 31) return false;
+    if (k % VECTOR != 0 || BLOCK_M * n >= OFFSET_ELEMENTS || part * k >= OFFSET_ELEMENTS) return false;
+    if (blocks(m, n) * SPLIT_K >= GRID) return false;
     return SPLIT_K == 1 || (SPLIT_K <= ceil_div(k, K_STEP) && blocks(m, n) * NUM_WARPS <= COUNTERS &&
-                            workspace_bytes(m, n) <= int64_t(1) << 30);
+                            workspace_bytes(m, n) <= WORKSPACE_BYTES);
 }
 inline void launch(const operands &at, hipStream_t stream) {
     // Once: the most that this kernel may be given.

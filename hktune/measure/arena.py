@@ -77,7 +77,7 @@ class Arena:
 
 
 def _region(operand: Operand) -> tuple[bool, Dtype]:
-    """Where an operand lies: whether it is written, and its format."""
+    """Where an operand is: whether it is written, and its format."""
     return operand.name == "c", operand.dtype
 
 

@@ -1,9 +1,9 @@
-"""The vendor's GEMM, timed beside every candidate."""
+"""The vendor's GEMM, timed together with every candidate."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from hktune.core.problem import Problem
 from hktune.measure.arena import OperandSet
@@ -77,7 +77,7 @@ class preferring:  # noqa: N801 - reads as a statement
     def __enter__(self) -> None:
         import torch
 
-        self._before: Any = torch.backends.cuda.preferred_blas_library()
+        self._before: torch._C._BlasBackend = torch.backends.cuda.preferred_blas_library()
         torch.backends.cuda.preferred_blas_library(self._library)
 
     def __exit__(self, *_: object) -> None:

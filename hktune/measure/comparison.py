@@ -1,4 +1,4 @@
-"""Candidates against a baseline in interleaved rounds: who is faster, by how much, and who cannot be told apart."""
+"""Candidates against a baseline in interleaved rounds: which are faster, by how much, and which tie."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ same order. Side 0 is the baseline."""
 
 
 class Verdict(str, Enum):
-    """What the interval of the ratio says about a candidate. `ambiguous` may be told apart by more rounds."""
+    """What the interval of the ratio says about a candidate. More rounds may decide an `ambiguous` one."""
 
     FASTER = "faster"
     SLOWER = "slower"
@@ -36,7 +36,7 @@ class Verdict(str, Enum):
 
 @dataclass(frozen=True)
 class Comparison:
-    """One candidate beside the baseline. `ratio` is the median over rounds of baseline time / candidate time.
+    """One candidate and the baseline. `ratio` is the median over rounds of baseline time / candidate time.
 
     `lost_race`: it was left before the stopping rule was satisfied, being clearly slower than the best.
     """
@@ -72,7 +72,7 @@ class Race:
 
 
 def compare(play: Play, candidates: int, rule: StoppingRule, race: Race | None = None) -> list[Comparison]:
-    """Time sides 1 to `candidates` beside the baseline until `rule` is satisfied for each, or its race is lost.
+    """Time sides 1 to `candidates` with the baseline until `rule` is satisfied for each, or its race is lost.
 
     Every round runs each side once; the order turns round from one to the next, so that a clock that drifts favours
     nobody. Ratios are taken within a round, where the clock is the same.

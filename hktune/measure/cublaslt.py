@@ -8,7 +8,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hktune.core.errors import DeviceError
 from hktune.core.problem import Problem
@@ -19,9 +19,14 @@ if TYPE_CHECKING:
 
 ALGORITHMS = 8
 WORKSPACE_BYTES = 32 << 20  # what cuBLAS recommends for Hopper, and torch gives it
-_BF16, _FLOAT32, _COMPUTE_FLOAT32 = 14, 0, 68
+_DATA_TYPES = {"f32": 0, "f16": 2, "bf16": 14}  # cudaDataType, by format
+_COMPUTE_FLOAT32 = 68
 _TRANSPOSE_A, _TRANSPOSED, _MAX_WORKSPACE = 3, 1, 1
 _EPILOGUE, _ADDS_BIAS, _BIAS_POINTER = 7, 4, 8
+
+
+_Value = ctypes.c_int32 | ctypes.c_uint32 | ctypes.c_uint64 | ctypes.c_void_p
+"""What an attribute can be set to."""
 
 
 class _Heuristic(ctypes.Structure):
@@ -68,7 +73,7 @@ class _Plan:
 
 
 class CublasLt:
-    """One handle. C^T = B^T A^T in its column-major terms, so that all three matrices lie as they are."""
+    """One handle. C^T = B^T A^T in its column-major terms, so that all three matrices are read as they are stored."""
 
     def __init__(self) -> None:
         import torch
@@ -77,7 +82,7 @@ class CublasLt:
         try:
             self._library = ctypes.CDLL(f"libcublasLt.so.{major}")
         except OSError as absent:
-            raise DeviceError(f"no cuBLASLt beside torch ({absent}): its algorithms cannot be asked for") from None
+            raise DeviceError(f"torch has no cuBLASLt ({absent}): its algorithms cannot be asked for") from None
         self._handle = ctypes.c_void_p()
         self._call("cublasLtCreate", ctypes.byref(self._handle))
         self._workspace: torch.Tensor = torch.empty(WORKSPACE_BYTES, dtype=torch.uint8, device="cuda")
@@ -105,7 +110,7 @@ class CublasLt:
 
     def _planned(self, problem: Problem) -> _Plan:
         operation, preference = ctypes.c_void_p(), ctypes.c_void_p()
-        self._call("cublasLtMatmulDescCreate", ctypes.byref(operation), _COMPUTE_FLOAT32, _FLOAT32)
+        self._call("cublasLtMatmulDescCreate", ctypes.byref(operation), _COMPUTE_FLOAT32, _DATA_TYPES["f32"])
         self._set_operation(operation, _TRANSPOSE_A, ctypes.c_int32(_TRANSPOSED))
         if problem.operation.has_bias:
             self._set_operation(operation, _EPILOGUE, ctypes.c_uint32(_ADDS_BIAS))
@@ -113,7 +118,8 @@ class CublasLt:
         limit = ctypes.c_uint64(WORKSPACE_BYTES)
         self._set("cublasLtMatmulPreferenceSetAttribute", preference, _MAX_WORKSPACE, limit)
         m, n, k = problem.m, problem.n, problem.k
-        layouts = (self._layout(k, n), self._layout(k, m), self._layout(n, m))
+        what = problem.operation
+        layouts = (self._layout(k, n, what.b), self._layout(k, m, what.a), self._layout(n, m, what.c))
         found, count = (_Heuristic * ALGORITHMS)(), ctypes.c_int()
         of_b, of_a, of_c = layouts
         self._call(
@@ -124,20 +130,20 @@ class CublasLt:
         self._call("cublasLtMatmulPreferenceDestroy", preference)
         return _Plan(operation, layouts, tuple(result for result in found[: count.value] if result.state == 0))
 
-    def _layout(self, rows: int, columns: int) -> ctypes.c_void_p:
-        """A column-major bf16 matrix without gaps."""
+    def _layout(self, rows: int, columns: int, dtype: str) -> ctypes.c_void_p:
+        """A column-major matrix without gaps."""
         layout = ctypes.c_void_p()
         sizes = (ctypes.c_uint64(rows), ctypes.c_uint64(columns), ctypes.c_int64(rows))
-        self._call("cublasLtMatrixLayoutCreate", ctypes.byref(layout), _BF16, *sizes)
+        self._call("cublasLtMatrixLayoutCreate", ctypes.byref(layout), _DATA_TYPES[dtype], *sizes)
         return layout
 
-    def _set_operation(self, operation: ctypes.c_void_p, attribute: int, value: Any) -> None:
+    def _set_operation(self, operation: ctypes.c_void_p, attribute: int, value: _Value) -> None:
         self._set("cublasLtMatmulDescSetAttribute", operation, attribute, value)
 
-    def _set(self, function: str, target: ctypes.c_void_p, attribute: int, value: Any) -> None:
+    def _set(self, function: str, target: ctypes.c_void_p, attribute: int, value: _Value) -> None:
         self._call(function, target, attribute, ctypes.byref(value), ctypes.c_size_t(ctypes.sizeof(value)))
 
-    def _call(self, function: str, *arguments: Any) -> None:
+    def _call(self, function: str, *arguments: object) -> None:
         status = getattr(self._library, function)(*arguments)
         if status:
             raise DeviceError(f"{function} answers {status} (cublasStatus_t): compare without its algorithms")

@@ -1,4 +1,4 @@
-"""The stopwatch of a real GPU: every candidate beside the vendor's library, in the same rounds, on rotated operands."""
+"""The stopwatch of a real GPU: every candidate and the vendor's library, in the same rounds, on rotated operands."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ GLANCES = 3
 class Confirmation:
     """One problem's finalists and the vendor's other ways, all in the same rounds.
 
-    `finalists` are in the order asked for; `rivals` are baselines beside the first, by name, as baseline time / theirs.
+    `finalists` are in the order asked for; `rivals` are baselines after the first, by name, as baseline time / theirs.
     """
 
     finalists: tuple[Timing | Failure, ...]
@@ -87,7 +87,7 @@ class MeasuredStopwatch:
         return self._timing(comparison, comparison.baseline_us.median)
 
     def confirm(self, attempts: Sequence[Attempt], problem: Problem) -> Confirmation:
-        """Fresh rounds of the best candidates, together, beside all baselines, under steady load.
+        """Fresh rounds of the best candidates, together with all baselines, under steady load.
 
         Every output is checked again after.
         """

@@ -12,7 +12,7 @@ class StoppingRule:
     """Stop when the interval of the ratio is at most `relative_width` wide, but not before `rounds_min` rounds, and
     at `rounds_max` in any case.
 
-    It looks at the width alone, never at where the interval lies: a rule that waits until a ratio excludes 1 finds
+    It looks at the width alone, never at where the interval is: a rule that waits until a ratio excludes 1 finds
     differences that are not there.
     """
 

@@ -86,8 +86,8 @@ class _Metadata(Struct):
 
 @dataclass(frozen=True)
 class ArgumentSlot:
-    """Where one kernel argument lies in the kernarg segment. `value_kind` is LLVM's word (by_value, global_buffer,
-    hidden_block_count_x, ...); hidden ones are filled by whoever launches."""
+    """Where one kernel argument is in the kernarg segment. `value_kind` is LLVM's word (by_value, global_buffer,
+    hidden_block_count_x, ...); hidden ones are filled by the launch."""
 
     name: str
     offset_bytes: int

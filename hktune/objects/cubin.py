@@ -11,6 +11,7 @@ import struct
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
+from hktune.core.dtype import BF16, F16, Dtype
 from hktune.core.errors import TableError
 from hktune.core.launch import Argument, operand_name
 from hktune.core.variant import Resources
@@ -18,6 +19,8 @@ from hktune.objects.elf import SHT_SYMTAB, STT_FUNC, STT_OBJECT, Elf, Symbol
 
 TENSOR_MAP_BYTES = 128  # CUtensorMap, CUDA driver API
 BOX_PREFIX = "hktune_box_"
+_BFLOAT16 = 9
+_TENSOR_MAP_DTYPES = {6: F16, _BFLOAT16: BF16}  # formats by their CUtensorMapDataType, CUDA driver API
 
 _EM_CUDA = 190
 _PARAMETERS_MAX = 256
@@ -26,6 +29,7 @@ _SHARED_RECORDS_MAX = 8  # for each symbol; a function has four
 _RECORD = struct.Struct("<BBH")
 _RESERVED_LDS_BYTES = 1024  # of each block's shared memory from compute capability 9.0 on; the section counts it
 _SCALAR_BYTES = {"u32": 4, "i32": 4, "f32": 4, "u64": 8, "pointer": 8}
+_BOX, _BOX_OF_BF16 = struct.Struct("<III"), struct.Struct("<II")
 _WHOLE_VALUE = 4  # the form of a record that carries bytes; the others are one word long
 _MAX_THREADS, _FRAME_SIZE, _REQUIRED_THREADS = 0x05, 0x11, 0x10
 _PARAMETER, _REGISTERS, _CLUSTER = 0x17, 0x2F, 0x3D
@@ -33,15 +37,22 @@ _PARAMETER, _REGISTERS, _CLUSTER = 0x17, 0x2F, 0x3D
 
 @dataclass(frozen=True)
 class Box:
-    """What one tensor copy moves: `rows` x `columns` elements of a row-major matrix."""
+    """What one tensor copy moves: `rows` x `columns` elements of a row-major matrix. `data_type` is a
+    CUtensorMapDataType."""
 
     rows: int
     columns: int
+    data_type: int = _BFLOAT16
+
+    @property
+    def dtype(self) -> Dtype:
+        """The format of an element."""
+        return _TENSOR_MAP_DTYPES[self.data_type]
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """Where one kernel parameter lies in the parameter buffer."""
+    """Where one kernel parameter is in the parameter buffer."""
 
     offset_bytes: int
     size_bytes: int
@@ -97,7 +108,8 @@ def read_cubin(data: bytes, symbols: Collection[str] | None = None) -> Cubin:
     """Parse a cubin, of its kernels only `symbols` where they are given: a total function. Raises TableError when the
     bytes are not a whole, well-formed one.
 
-    A box is a constant of two 32-bit words, rows and columns, that a source names `hktune_box_<argument>`.
+    A box is a constant of three 32-bit words that a source names `hktune_box_<argument>`: rows, columns, and the
+    CUtensorMapDataType of an element. Without the third, elements are bf16.
     """
     try:
         return _parsed(Elf(data), symbols)
@@ -193,7 +205,14 @@ def _boxes(elf: Elf, symbols: list[Symbol]) -> Iterator[tuple[str, Box]]:
             if symbol.section >= len(elf.sections) or symbol.value >= len(elf.sections[symbol.section].data):
                 raise TableError(f"{symbol.name[:80]} lies outside its section; rebuild it")
             data = elf.sections[symbol.section].data
-            yield (
-                operand_name(symbol.name.removeprefix(BOX_PREFIX)),
-                Box(*struct.unpack_from("<II", data, symbol.value)),
-            )
+            yield operand_name(symbol.name.removeprefix(BOX_PREFIX)), _box(symbol, data)
+
+
+def _box(symbol: Symbol, data: memoryview) -> Box:
+    if symbol.size_bytes == _BOX_OF_BF16.size:
+        return Box(*_BOX_OF_BF16.unpack_from(data, symbol.value))
+    rows, columns, data_type = _BOX.unpack_from(data, symbol.value)
+    if data_type not in _TENSOR_MAP_DTYPES:
+        known = ", ".join(f"{number} ({dtype})" for number, dtype in _TENSOR_MAP_DTYPES.items())
+        raise TableError(f"{symbol.name[:80]} has elements of type {data_type}, known are {known}; rebuild it")
+    return Box(rows, columns, data_type)

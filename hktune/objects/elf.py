@@ -58,6 +58,7 @@ class Symbol(NamedTuple):
     kind: int
     section: int
     value: int
+    size_bytes: int
 
 
 class Elf:
@@ -91,8 +92,8 @@ class Elf:
             raise TableError(f"{count} symbols are no kernel's; rebuild it")
         names = self._names(self.sections[table.link].data)
         return [
-            Symbol(names.at(name_at), info & 0xF, section, value)
-            for name_at, info, _, section, value, _ in _SYMBOL.iter_unpack(table.data[: count * _SYMBOL.size])
+            Symbol(names.at(name_at), info & 0xF, section, value, size_bytes)
+            for name_at, info, _, section, value, size_bytes in _SYMBOL.iter_unpack(table.data[: count * _SYMBOL.size])
         ]
 
     def notes(self) -> Iterator[tuple[bytes, int, bytes]]:

@@ -15,7 +15,7 @@ from hktune.core.escaped import escaped
 
 _WORD = re.compile(r"[^\s-]+-*|-+|\s+")
 _GAP = 2  # spaces between two columns
-_NARROW = 20  # a column that folds is made as narrow as this before another is left out
+_NARROW = 18  # a column that folds is made as narrow as this before another is left out
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,9 @@ from hktune.space import SearchSpace
 
 
 def print_parameters(console: Console, space: SearchSpace, file: Path) -> None:
-    """Every parameter of `space`: its values, its default and what it means."""
+    """What `space` can be tuned for, and every parameter: its values, its default and what it means."""
     print_prose(console, f"{space.name}: {len(space.parameters)} parameters of {space.template.name}, from {file}")
+    print_prose(console, f"operations: {', '.join(map(str, space.template.operations))}", indent="  ")
     parameters = space.parameters
     columns = [
         Column("parameter", [parameter.name for parameter in parameters]),
@@ -28,7 +29,8 @@ def print_parameters(console: Console, space: SearchSpace, file: Path) -> None:
 
 
 def print_config(console: Console, space: SearchSpace, file: Path, config: Config, problem: Problem | None) -> None:
-    """`config`, which is legal: every parameter, what is derived from it, how it is launched on `problem`."""
+    """`config`, which is legal: every parameter, what is derived from it, how it is launched on `problem`, of whose
+    operation `space` is."""
     where = f" for {problem}" if problem else ""
     print_line(console, f"legal{where}: {config.id} of {space.name}")
     parameters = space.parameters

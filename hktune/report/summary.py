@@ -12,13 +12,14 @@ from hktune.core.outcome import Source, Status
 from hktune.core.trial import Trial
 from hktune.report.columns import Column, print_columns, print_line, print_prose
 from hktune.report.failures import print_failures
+from hktune.report.operations import given_name, problem_columns, shared_product
 from hktune.tuning.gain import Yardstick
 from hktune.tuning.run_summary import RunSummary
 
 
 def print_summary(console: Console, summary: RunSummary) -> None:
     """Print the closing summary of a run."""
-    print_prose(console, f"best kernel per shape; {_source(summary)}")
+    print_prose(console, f"best {shared_product(summary.names)}kernel per shape; {_source(summary)}")
     _print_best(console, summary)
     _print_gain(console, summary)
     _print_configs(console, summary)
@@ -42,16 +43,15 @@ def _print_best(console: Console, summary: RunSummary) -> None:
     best = [summary.best.get(problem) for problem in summary.names]
     rows = list(summary.rows.values())
     failed = [sum(trial.status is not Status.OK for trial in own) for own in rows]
-    sizes = [f"{problem.m}x{problem.n}x{problem.k}" for problem in summary.names]
 
     def gains(yardstick: Yardstick) -> list[str]:
         return [_ratio(yardstick.gain(trial) if trial else None) for trial in best]
 
     several = len({trial.source for trial in summary.best.values()}) > 1
     columns = [
-        Column("shape", list(summary.names.values()), folds=True),
-        Column("m x n x k", sizes),
-        Column("time us", [f"{trial.time_us:.1f}" if trial else "none" for trial in best], right=True),
+        Column("shape", [given_name(name, problem) for problem, name in summary.names.items()], folds=True),
+        *problem_columns(list(summary.names)),
+        Column("time\nus", [f"{trial.time_us:.1f}" if trial else "none" for trial in best], right=True),
         Column("TFLOP/s", [_tflops(trial) if trial else "" for trial in best], rank=5, right=True),
         Column("vs\nvendor", [_ratio(_vs_vendor(trial), 3) for trial in best], rank=1, right=True),
         *(Column(f"vs\n{each.name}", gains(each), rank, right=True) for rank, each in enumerate(summary.yardsticks)),
@@ -99,7 +99,8 @@ def _print_without_kernel(console: Console, summary: RunSummary) -> None:
     """The shapes that take the vendor path, each with the reason; those that nothing was tried for are counted."""
     untried = 0
     for problem in summary.without_kernel:
-        name = f"{summary.names[problem]} ({problem})"
+        given = given_name(summary.names[problem], problem)
+        name = f"{given} ({problem})" if given else str(problem)
         if own := summary.rows[problem]:
             reason = f"no kernel for {name}, it takes the vendor path: {own[0].detail}"
             print_prose(console, reason, indent="  ")

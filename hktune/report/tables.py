@@ -14,6 +14,7 @@ from hktune.core.errors import TableError
 from hktune.dispatch import Reason, content_sha256, read_table, validate
 from hktune.report.columns import Column, print_columns, print_line, print_prose
 from hktune.report.machine import Finding
+from hktune.report.operations import problem_columns, shared_product
 from hktune.tables import describe
 from hktune.tables.describe import Row
 
@@ -36,7 +37,7 @@ def print_table(console: Console, directory: Path) -> None:
     rows = describe(table, judged.skipped)
     sources = sorted({row.source for row in rows})
     times = f"every time is {sources[0]}" if len(sources) == 1 else "measured and modelled times"
-    made = f"{len(rows)} shapes, made {table.created_at}; {times}"
+    made = f"{len(rows)} {shared_product([row.problem for row in rows])}shapes, made {table.created_at}; {times}"
     print_prose(console, f"{table.arch}, {table.device.name}: {made}")
     print_prose(console, f"compiler: {table.compiler}", indent="  ")
     print_line(console, f"content_sha256: {content_sha256(table)}")
@@ -53,7 +54,7 @@ def _print_rows(console: Console, rows: Sequence[Row], several_sources: bool) ->
     vendor = {row.choice for row in rows} != {"kernel"}
     columns = [
         Column("name", [row.name for row in rows], folds=True),
-        Column("shape", [row.shape for row in rows]),
+        *problem_columns([row.problem for row in rows]),
         Column("serves", [row.serves for row in rows], rank=2),
         Column("choice", [row.choice if vendor else "" for row in rows]),
         Column("time us", [f"{row.time_us:.1f}" for row in rows], right=True),

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
+import torch
 from torch import Tensor
 
+from hktune.runtime.call_operations import named
 from hktune.runtime.callers_line import warn_caller
 from hktune.runtime.torch_state import is_jit_trace
 
@@ -38,7 +40,7 @@ _NEXT_STEP = {
     Fallback.NO_ENTRY: "record the shapes with hktune.record() and tune them",
     Fallback.SHAPE: "pass x [..., K], weight [N, K] and bias [N]",
     Fallback.TENSOR_TYPE: "pass plain torch tensors",
-    Fallback.DTYPE: "cast to bfloat16, or use autocast",
+    Fallback.DTYPE: "cast to {dtypes}, or use autocast",
     Fallback.DEVICE: "move the operands to the table's device, or load a table for theirs",
     Fallback.NOT_TRANSPOSED: "pass w.T of a w [N, K], or hktune.prepare(b) of frozen weights",
     Fallback.STRIDES: "pass rows whose elements are adjacent",
@@ -46,7 +48,7 @@ _NEXT_STEP = {
     Fallback.TRANSFORM: "call it outside of the transform",
     Fallback.CAPTURE: "call warm() on the loaded table before capturing",
 }
-"""What to do about each cause that warns. The others are as they should be."""
+"""What to do about each cause that warns; `dtypes` are the table's. The others are as they should be."""
 
 
 class FallbackWarning(UserWarning):
@@ -78,11 +80,13 @@ class Stats:
 class Counts:
     """The counters behind Stats."""
 
-    def __init__(self, skipped: Mapping[str, int]) -> None:
+    def __init__(self, skipped: Mapping[str, int], dtypes: tuple[torch.dtype, ...]) -> None:
+        """`skipped`: entries not used, by reason; `dtypes`: what those in use take."""
         self.hits = 0
         self.near_hits = 0
         self._fallbacks: dict[Fallback, int] = {}
         self._skipped = dict(skipped)
+        self._dtypes = named(dtypes)
 
     def fell_back(self, why: Fallback, left: Tensor, right: Tensor) -> None:
         """Count a call that went to the vendor; the first one for a cause warns."""
@@ -90,7 +94,8 @@ class Counts:
         self._fallbacks[why] = count + 1
         if count == 0 and why in _NEXT_STEP:
             call = f"{_described(left)} and {_described(right)}"
-            text = f"torch serves {call}, because of: {why} (said once, counted in hktune.stats()): {_NEXT_STEP[why]}"
+            next_step = _NEXT_STEP[why].format(dtypes=self._dtypes)
+            text = f"torch serves {call}, because of: {why} (said once, counted in hktune.stats()): {next_step}"
             warn_caller(text, FallbackWarning)
 
     def stats(self) -> Stats:

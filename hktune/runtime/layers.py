@@ -13,7 +13,8 @@ _LOOKUPS = ("weight", "bias", "__getattr__", "__getattribute__")
 
 
 class Linear(nn.Linear):
-    """torch.nn.Linear in bfloat16 by the current table: weight [out, in], used as it lies, bias fused.
+    """torch.nn.Linear by the current table, in bfloat16 unless `dtype` is float16: weight [out, in], used as it lies,
+    bias fused.
 
     Initialised as nn.Linear is: weight by kaiming_uniform_(a=sqrt(5)), bias uniform within 1/sqrt(in). It can be
     made, and recorded (hktune.record), before a table is loaded; another call raises TableError then.

@@ -13,19 +13,23 @@ from torch.nn import functional
 from hktune.core.errors import DeviceError
 from hktune.device.device import Device, PreparedLaunch
 from hktune.dispatch import Validated
+from hktune.dispatch.calls import CALL_OPERATIONS
 from hktune.dispatch.choice import Choices
 from hktune.runtime import operators, watched
 from hktune.runtime.autocast_cache import as_cached_autocast
+from hktune.runtime.call_operations import KERNEL_DTYPES, dtypes_of
 from hktune.runtime.counts import Counts, Fallback, Stats
 from hktune.runtime.gradients import linear_result, matmul_result
 from hktune.runtime.operands import PLAIN
 from hktune.runtime.place import Place
 from hktune.runtime.prepared_matrix import PreparedMatrix
+from hktune.runtime.served_place import ServedPlace
+from hktune.runtime.served_product import ServedProduct
 from hktune.runtime.served_shapes import ServedShapes
-from hktune.runtime.torch_state import compiling, is_autocast, is_plain, unseen_by_guards
+from hktune.runtime.torch_state import autocast_dtype, compiling, is_plain, unseen_by_guards
 
-Found = tuple[ServedShapes, PreparedLaunch]
-"""What serves a call, and its launch for the very operands."""
+Found = tuple[ServedShapes, ServedProduct, PreparedLaunch]
+"""What serves a call: of its shapes, of its dtype too, and the launch for the very operands."""
 
 
 class LoadedTable:
@@ -50,8 +54,9 @@ class LoadedTable:
         self._choices = Choices(validated)
         self._validated = validated
         self._open_other = open_other
-        self._counts = Counts(validated.skipped_by_reason)
-        self._places: dict[int, Place | None] = {index: self._place(device, index)}
+        dtypes = dtypes_of(entry.problem.operation for entry in validated.usable)
+        self._counts = Counts(validated.skipped_by_reason, dtypes or KERNEL_DTYPES)
+        self._places: dict[int, ServedPlace | None] = {index: self._place(device, index)}
         self._number = operators.register(self)
 
     def __repr__(self) -> str:
@@ -75,52 +80,55 @@ class LoadedTable:
 
     def again(self, left: Tensor, right: Tensor, bias: Tensor | None, bare: bool | None) -> Tensor | None:
         """The product of a call that is like one before; None where all questions are to be asked. `bare` as in
-        place.Shapes."""
+        served_place.Shapes."""
         if unseen_by_guards() or type(left) not in PLAIN or type(right) not in PLAIN:
             return None
         place = self._places.get(left.get_device())
         if place is None:
             return None
         try:
-            served = place.served.get((left.shape, right.shape, bare))
+            found = place.served.get((left.shape, right.shape, bare))
         except RuntimeError:  # nested tensors have none
             return None
-        if not isinstance(served, Fallback):
-            return None if served is None else served.again(left, right, bias)
-        if not is_plain():
+        if type(found) is ServedShapes:  # isinstance takes three times as long to say that a Fallback is none
+            out = found.again(left, right, bias)
+            if out is not None:
+                return out
+            found = found.left_to_torch.get(left.dtype)
+        if found is None or not is_plain():
             return None
-        if bare is None:
-            return self.vendor_matmul(served, left, right)
-        return self.vendor_linear(served, left, right, bias)
+        return self.vendor_matmul(found, left, right) if bare is None else self.vendor_linear(found, left, right, bias)
 
     def plain_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """`linear` where nothing watches. Autograd is told of a product of hktune's only when its kernel is found."""
         found = self._find(x, weight, bias, bias is None)
         if isinstance(found, Fallback):
             return self.vendor_linear(found, x, weight, bias)
-        served, launch = found
-        served.remember(launch, (x, weight, bias))
-        return linear_result(served, launch, x, weight, bias)
+        served, product, launch = found
+        served.remember(product, launch, (x, weight, bias))
+        return linear_result(product, launch, x, weight, bias)
 
     def autocast_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """`linear` under autocast, which what is left to torch meets with the operands as they came."""
-        served = self._served(x, weight, bias is None)
-        if isinstance(served, Fallback):
-            return self.vendor_linear(served, x, weight, bias)
-        x_cast, weight_cast, bias_cast = as_cached_autocast(x, weight, bias)
-        launch = served.launch(x_cast, weight_cast, bias_cast)
+        cast_to = autocast_dtype(x)
+        found = self._product(x, weight, bias is None, cast_to)
+        if isinstance(found, Fallback):
+            return self.vendor_linear(found, x, weight, bias)
+        served, product = found
+        cast = as_cached_autocast(x, weight, bias)
+        launch = product.launch(*cast)
         if isinstance(launch, Fallback):
             return self.vendor_linear(launch, x, weight, bias)
-        served.remember(launch, (x, weight, bias), is_autocast=is_autocast(x))
-        return linear_result(served, launch, x_cast, weight_cast, bias_cast)
+        served.remember(product, launch, (x, weight, bias), cast_to)
+        return linear_result(product, launch, *cast)
 
     def serve_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """`linear` below torch's dispatcher and autograd, contiguous as its operator promises."""
         found = self._find(x, weight, bias, bias is None)
         if isinstance(found, Fallback):
             return self.vendor_linear(found, x, weight, bias).contiguous()
-        served, launch = found
-        return served.result(launch, x, weight, bias)
+        _, product, launch = found
+        return product.result(launch, x, weight, bias)
 
     def vendor_linear(self, why: Fallback, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """What torch makes of a call that no kernel serves, for the reason `why`."""
@@ -150,29 +158,31 @@ class LoadedTable:
         found = self._find(a, b, None, None)
         if isinstance(found, Fallback):
             return self.vendor_matmul(found, a, b)
-        served, launch = found
-        served.remember(launch, (a, b))
-        return matmul_result(served, launch, a, b)
+        served, product, launch = found
+        served.remember(product, launch, (a, b))
+        return matmul_result(product, launch, a, b)
 
     def autocast_matmul(self, a: Tensor, b: Tensor) -> Tensor:
         """`matmul` under autocast."""
-        served = self._served(a, b, None)
-        if isinstance(served, Fallback):
-            return self.vendor_matmul(served, a, b)
+        cast_to = autocast_dtype(a)
+        found = self._product(a, b, None, cast_to)
+        if isinstance(found, Fallback):
+            return self.vendor_matmul(found, a, b)
+        served, product = found
         a_cast, b_cast, _ = as_cached_autocast(a, b, None)
-        launch = served.launch(a_cast, b_cast, None)
+        launch = product.launch(a_cast, b_cast, None)
         if isinstance(launch, Fallback):
             return self.vendor_matmul(launch, a, b)
-        served.remember(launch, (a, b), is_autocast=is_autocast(a))
-        return matmul_result(served, launch, a_cast, b_cast)
+        served.remember(product, launch, (a, b), cast_to)
+        return matmul_result(product, launch, a_cast, b_cast)
 
     def serve_matmul(self, a: Tensor, b: Tensor) -> Tensor:
         """`matmul` below torch's dispatcher and autograd, contiguous as its operator promises."""
         found = self._find(a, b, None, None)
         if isinstance(found, Fallback):
             return self.vendor_matmul(found, a, b).contiguous()
-        served, launch = found
-        return served.result(launch, a, b, None)
+        _, product, launch = found
+        return product.result(launch, a, b, None)
 
     def vendor_matmul(self, why: Fallback, a: Tensor, b: Tensor) -> Tensor:
         """As `vendor_linear`."""
@@ -184,23 +194,35 @@ class LoadedTable:
         return out
 
     def warm(self) -> None:
-        """Load every kernel now, on each device in use, so that no call does and a graph capture need not."""
-        for place in [place for place in self._places.values() if place is not None]:
-            with place.entered():
-                for entry in self._validated.usable:
-                    problem = entry.problem
-                    place.make_ready(place.route((problem.m, problem.n, problem.k, not problem.operation.has_bias)))
+        """Load every kernel that a call can reach now, on each device in use, so that no call does and a graph capture
+        need not."""
+        problems = [entry.problem for entry in self._validated.usable]
+        reached = [problem for problem in problems if problem.operation in CALL_OPERATIONS]
+        for served in [served for served in self._places.values() if served is not None]:
+            with served.place.entered():
+                for problem in reached:
+                    served.place.make_ready(served.route(problem.key))
 
     def stats(self) -> Stats:
         return self._counts.stats()
 
     def _find(self, left: Tensor, right: Tensor, bias: Tensor | None, bare: bool | None) -> Found | Fallback:
-        """The launch that takes these very operands, or why torch does; `bare` as in place.Shapes."""
+        """The launch that takes these very operands, or why torch does; `bare` as in served_place.Shapes."""
+        found = self._product(left, right, bare)
+        if isinstance(found, Fallback):
+            return found
+        launch = found[1].launch(left, right, bias)
+        return launch if isinstance(launch, Fallback) else (*found, launch)
+
+    def _product(
+        self, left: Tensor, right: Tensor, bare: bool | None, cast_to: torch.dtype | None = None
+    ) -> tuple[ServedShapes, ServedProduct] | Fallback:
+        """What serves operands of these shapes and of the left one's dtype, or of the one that autocast casts to."""
         served = self._served(left, right, bare)
         if isinstance(served, Fallback):
             return served
-        launch = served.launch(left, right, bias)
-        return launch if isinstance(launch, Fallback) else (served, launch)
+        product = served.find(cast_to or left.dtype)
+        return product if isinstance(product, Fallback) else (served, product)
 
     def _served(self, left: Tensor, right: Tensor, bare: bool | None) -> ServedShapes | Fallback:
         """What serves operands of these shapes, or why that is the vendor library."""
@@ -215,11 +237,11 @@ class LoadedTable:
             return Fallback.TENSOR_TYPE
         return place.served.get(shapes) or place.serve(shapes)
 
-    def _place(self, device: Device, index: int) -> Place:
+    def _place(self, device: Device, index: int) -> ServedPlace:
         where = torch.device("cpu") if index < 0 else torch.device("cuda", index)
-        return Place(device, where, self._choices, self._validated.objects, self._counts)
+        return ServedPlace(Place(device, where, self._validated.objects), self._choices, self._counts)
 
-    def _other_place(self, x: Tensor) -> Place | None:
+    def _other_place(self, x: Tensor) -> ServedPlace | None:
         """The place of a tensor on a GPU that no call came from yet; None where the table does not hold there."""
         index = x.get_device()
         if index not in self._places:

@@ -8,37 +8,37 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from hktune.runtime.call_operations import KERNEL_DTYPES
 from hktune.runtime.counts import Fallback
 from hktune.runtime.torch_state import compiling
 
 # The widest load that a kernel may make of its operands: a dwordx4.
 ALIGNMENT_BYTES = 16
-_ALIGNMENT_ELEMENTS = 8
 # Kernels reach the rows of one workgroup, at most 256 of them, by 31-bit byte offsets. The rows of a contiguous operand
 # may be longer: its kernel was tuned for their length.
-_ROW_STRIDE_MAX = 2**22
+_ROW_BYTES_MAX = 2**23
 PLAIN = (Tensor, torch.nn.Parameter)
 
 
-def refusal(operands: Sequence[Tensor], n: int, k: int, device: torch.device) -> Fallback | None:
-    """Why a kernel on `device` cannot take x [..., k], weight [n, k] and perhaps bias [n]; None when it can, but for
-    their strides."""
+def refusal(operands: Sequence[Tensor], dtype: torch.dtype, n: int, k: int, device: torch.device) -> Fallback | None:
+    """Why a kernel of `dtype` on `device` cannot take x [..., k], weight [n, k] and perhaps bias [n]; None when it can,
+    but for their strides."""
     if any(type(tensor) not in PLAIN for tensor in operands):
         return Fallback.TENSOR_TYPE
     x = operands[0]
     if not x.dim() or x.size(-1) != k or (len(operands) == 3 and operands[2].shape != (n,)):
         return Fallback.SHAPE
     for tensor in operands:
-        why = _unfit(tensor, device)
+        why = _unfit(tensor, dtype, device)
         if why is not None:
             return why
     return None
 
 
-def _unfit(tensor: Tensor, device: torch.device) -> Fallback | None:
+def _unfit(tensor: Tensor, dtype: torch.dtype, device: torch.device) -> Fallback | None:
     if tensor.layout is not torch.strided:
         return Fallback.TENSOR_TYPE
-    if tensor.dtype is not torch.bfloat16:
+    if tensor.dtype is not dtype:
         return Fallback.DTYPE
     if tensor.is_neg():  # its memory holds the negated values
         return Fallback.TENSOR_TYPE
@@ -60,7 +60,7 @@ def traced_refusal(left: Tensor, right: Tensor, bias: Tensor | None, is_product:
             return Fallback.TENSOR_TYPE
         if tensor.is_nested:
             return Fallback.TENSOR_TYPE
-        if tensor.dtype is not torch.bfloat16:
+        if tensor.dtype is not left.dtype or tensor.dtype not in KERNEL_DTYPES:
             return Fallback.DTYPE
     if not left.dim() or right.dim() != 2:
         return Fallback.SHAPE
@@ -109,5 +109,6 @@ def row_stride(tensor: Tensor, k: int) -> int | None:
         if outer != size * inner:
             return None
     stride = rows[-1][1] if rows else k
-    fits = stride == k or (stride > k and not stride % _ALIGNMENT_ELEMENTS and stride < _ROW_STRIDE_MAX)
+    row_bytes = stride * tensor.element_size()
+    fits = stride == k or (stride > k and not row_bytes % ALIGNMENT_BYTES and row_bytes < _ROW_BYTES_MAX)
     return stride if fits else None

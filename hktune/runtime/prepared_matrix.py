@@ -9,19 +9,21 @@ from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from hktune.core.errors import InputError
+from hktune.runtime.call_operations import KERNEL_DTYPES, named
 from hktune.runtime.operands import PLAIN, row_stride
 from hktune.runtime.torch_state import exporting, has_dispatch_mode, is_capturing, is_made_a_graph, is_transformed
 
 
 def prepare(b: Tensor) -> PreparedMatrix:
-    """A copy of the frozen b [K, N], bfloat16, in the order that kernels read: for `hktune.matmul(a, prepared)`.
+    """A copy of the frozen b [K, N], bfloat16 or float16, in the order that kernels read, for
+    `hktune.matmul(a, prepared)`.
 
     The copy is as large as b, and is b as it was when the copy was made. It is made anew at the next use after
     `invalidate()`, and after a change that torch counts (an in-place operation, another `.data`). Changes that torch
     does not count need `invalidate()`: fused optimizers, collectives, dlpack, numpy, `b.detach()` written through a
     storage, replayed graphs, and any in-place operation on a b made in inference mode. `w.data` counts by itself, so
     that changes of w are not seen: pass `w.detach()`. Raises InputError when b requires a gradient, has not two
-    dimensions, or is no plain bfloat16 tensor.
+    dimensions, or is no plain tensor of either dtype.
     """
     return PreparedMatrix(b)
 
@@ -92,12 +94,12 @@ class PreparedMatrix:
     def _made_copy(self) -> Tensor | None:
         """Of b as it is now, seen as [K, N], in the memory of the last one if that has its shape."""
         b = self._b
-        if b.dim() != 2 or b.dtype is not torch.bfloat16:  # another `.data`; the product is torch's, or its error
+        if b.dim() != 2 or b.dtype not in KERNEL_DTYPES:  # another `.data`; the product is torch's, or its error
             return None
         transposed = b.detach().t()
         if row_stride(transposed, b.shape[0]) is not None:
             return None
-        if self._copy is None or self._copy.shape != transposed.shape or self._copy.device != b.device:
+        if self._copy is None or not _alike(self._copy, transposed):
             self._copy = transposed.new_empty(transposed.shape)
         self._copy.copy_(transposed)
         return self._copy.t()
@@ -108,6 +110,10 @@ class PreparedMatrix:
 
     def __repr__(self) -> str:
         return f"PreparedMatrix({list(self._b.shape)}, {self._b.device})"
+
+
+def _alike(copy: Tensor, b: Tensor) -> bool:
+    return copy.shape == b.shape and copy.dtype is b.dtype and copy.device == b.device
 
 
 def _state(b: Tensor) -> tuple[object, ...]:
@@ -135,5 +141,6 @@ def _check(b: Tensor) -> None:
             "cannot prepare a b that requires a gradient, which its copy has not: pass b.detach() of frozen weights, "
             "or call hktune.matmul(a, w.T) with a weight w [N, K]"
         )
-    if b.dim() != 2 or b.dtype is not torch.bfloat16:
-        raise InputError(f"cannot prepare a b of shape {tuple(b.shape)} and {b.dtype}: kernels take bfloat16 [K, N]")
+    if b.dim() != 2 or b.dtype not in KERNEL_DTYPES:
+        taken = f"kernels take {named(KERNEL_DTYPES)} [K, N]"
+        raise InputError(f"cannot prepare a b of shape {tuple(b.shape)} and {b.dtype}: {taken}")

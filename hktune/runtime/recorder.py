@@ -16,10 +16,11 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from hktune.core.errors import ShapesError
-from hktune.core.operation import BF16_NT, BF16_NT_BIAS, legacy_words
 from hktune.core.problem import Problem
 from hktune.core.publish import publish
+from hktune.dispatch.calls import CALL_DTYPES
 from hktune.runtime import current, operators
+from hktune.runtime.call_operations import CALLS, KERNEL_DTYPES
 from hktune.runtime.loaded import LoadedTable
 from hktune.runtime.operands import PLAIN
 from hktune.runtime.torch_state import as_autocast, is_transformed
@@ -33,7 +34,8 @@ _LINEAR, _MATMUL = ("input", "weight", "bias"), ("input", "other")
 
 
 def record(path: str | PathLike[str]) -> Recorder:
-    """A context that counts the bf16 GEMMs called within it on this thread, and at its end writes them to `path`.
+    """A context that counts the bf16 and f16 GEMMs called within it on this thread, and at its end writes them to
+    `path`.
 
     Seen are linear, matmul, mm, addmm and hktune's own functions, under whatever module or function, before and after
     `patch`, under autocast as it casts, with a table or without one. A compiled model runs eager meanwhile (in every
@@ -72,25 +74,29 @@ class Recorder:
     def note(self, left: Tensor, right: Tensor, n: int, bias: Tensor | None) -> None:
         """Count left [..., K] times something [K, n] that `right` is or is a view of, and perhaps a bias [n]."""
         why = _why_left_out(left) or _why_left_out(right)
+        dtypes = dict.fromkeys(each.dtype for each in (left, right, bias) if each is not None)
+        if not why and len(dtypes) > 1:
+            why = " and ".join(map(_name, dtypes))
         if not why and bias is not None and bias.shape != (n,):
             why = f"bias of shape {list(bias.shape)}"
         if why:
             self.left_out[why] += 1
         elif left.numel() and n:
             k = left.shape[-1]
-            self.calls[Problem(left.numel() // k, n, k, BF16_NT if bias is None else BF16_NT_BIAS)] += 1
+            self.calls[Problem(left.numel() // k, n, k, CALLS[left.dtype, bias is not None])] += 1
 
     def yaml(self) -> str:
         """The calls as shapes.yaml, `weight` their number. Raises ShapesError when there are none."""
         if not self.calls:
             others = ", ".join(f"{dtype}: {count}" for dtype, count in sorted(self.left_out.items())) or "none at all"
+            dtypes = " or ".join(map(str, CALL_DTYPES))
             raise ShapesError(
-                f"{self._path}: no bf16 GEMM was called ({others}): record a bf16 model, or under autocast"
+                f"{self._path}: no {dtypes} GEMM was called ({others}): record a {dtypes} model, or under autocast"
             )
-        lines = ["dtype: bf16", "shapes:"]
+        lines = ["shapes:"]
         for problem, count in sorted(self.calls.items(), key=lambda item: (item[0].n, item[0].k, item[0])):
             sizes = f"m: {problem.m}, n: {problem.n}, k: {problem.k}"
-            lines.append(f"  - {{{sizes}, epilogue: {legacy_words(problem.operation)[1]}, weight: {count}}}")
+            lines.append(f"  - {{{sizes}, operation: {problem.operation}, weight: {count}}}")
         return "\n".join(lines) + "\n"
 
 
@@ -102,7 +108,11 @@ def _why_left_out(tensor: Tensor) -> str | None:
         return type(tensor).__name__
     if tensor.is_nested or tensor.layout is not torch.strided:
         return "nested" if tensor.is_nested else str(tensor.layout).removeprefix("torch.")
-    return None if tensor.dtype is torch.bfloat16 else str(tensor.dtype).removeprefix("torch.")
+    return None if tensor.dtype in KERNEL_DTYPES else _name(tensor.dtype)
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _in_backward() -> bool:
@@ -166,6 +176,5 @@ class _Functions(TorchFunctionMode):
         left, right = operands["input"], operands[names[1]]
         if right.dim() != 2:
             return
-        bias = operands.get("bias")
-        left, right, _ = as_autocast(left, right, None)
+        left, right, bias = as_autocast(left, right, operands.get("bias"))
         self._recorder.note(left, right, right.shape[0 if names is _LINEAR else 1], bias)

@@ -16,6 +16,7 @@ from typing import Protocol, cast
 import torch
 from torch import Tensor
 
+from hktune.runtime.served_product import ServedProduct
 from hktune.runtime.torch_state import is_below_autograd
 
 Fits = Callable[..., bool]
@@ -33,12 +34,14 @@ KINDS_MAX = 8
 
 
 class Kind:
-    """Calls of one shape that are alike."""
+    """Calls of one shape that are alike, and what serves them: on their operands as they are, or as an autocast to the
+    dtype `cast_to` has them."""
 
-    __slots__ = ("asks_gradient", "fits", "is_autocast")
+    __slots__ = ("asks_gradient", "cast_to", "fits", "product")
 
-    def __init__(self, operands: Sequence[Tensor], is_autocast: bool) -> None:
+    def __init__(self, product: ServedProduct, operands: Sequence[Tensor], cast_to: torch.dtype | None) -> None:
         sizes, strides = [list(each.shape) for each in operands], [list(each.stride()) for each in operands]
         self.fits: Fits = _Guards(*operands, dynamic_dims_sizes=sizes, dynamic_dims_strides=strides).check
         self.asks_gradient = any(each.requires_grad for each in operands) and not is_below_autograd()
-        self.is_autocast = is_autocast
+        self.product = product
+        self.cast_to = cast_to

@@ -107,12 +107,17 @@ def is_autocast(x: Tensor) -> bool:
     return (kind in ("cpu", "cuda") or torch.amp.is_autocast_available(kind)) and torch.is_autocast_enabled(kind)
 
 
+def autocast_dtype(x: Tensor) -> torch.dtype | None:
+    """What autocast casts to where x lies; None where it is off."""
+    return torch.get_autocast_dtype(x.device.type) if is_autocast(x) else None
+
+
 def as_autocast(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
     """The operands as autocast would have them where x lies: in its dtype, but for float64; as they are where it is
     off."""
-    if not is_autocast(x):
+    dtype = autocast_dtype(x)
+    if dtype is None:
         return x, weight, bias
-    dtype = torch.get_autocast_dtype(x.device.type)
     return _cast(x, dtype), _cast(weight, dtype), None if bias is None else _cast(bias, dtype)
 
 

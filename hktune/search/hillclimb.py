@@ -12,9 +12,9 @@ class HillClimbStrategy(UniqueStrategy):
     """First-improvement descent from the best config of this climb.
 
     Its neighbours are asked best first by the space's estimate, in random order without one, and the first faster one
-    that is told becomes the new centre. Once all are told, or illegal, or known before, and none is faster, the climb
-    is over: the next starts from a uniform draw. A climb starts at any time that is told, so seeds and foreign outcomes
-    start one too. Draws also fill a batch while the last neighbours are in flight.
+    becomes the new centre. Once all are known, or illegal, and none is faster, the climb is over. The next one starts
+    from a uniform draw. Any outcome with a time starts a climb, seeds and foreign ones too. Draws also fill a batch
+    while the last neighbours are in flight.
     """
 
     name = "hillclimb"

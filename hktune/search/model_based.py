@@ -1,8 +1,8 @@
 """Optuna's samplers as strategies.
 
 Every parameter is an integer, the position of its value in the space's list, because the lists are ordered; a list
-of three or more strings has no order and is a category. Times are told as log2(us): the samplers then see ratios. A
-failure is told as twice the worst time so far, once there is one: Optuna drops failed trials, and would propose their
+of three or more strings has no order and is a category. Times go in as log2(us): the samplers then see ratios. A
+failure counts as twice the worst time so far, once there is one: Optuna drops failed trials, and would propose their
 surroundings again.
 """
 
@@ -23,7 +23,7 @@ from hktune.space import Domain, Parameter
 if TYPE_CHECKING:
     import optuna
 
-_STARTUP_TRIALS = 10  # told outcomes before a model is believed; Optuna's own default
+_STARTUP_TRIALS = 10  # outcomes before a model is believed; Optuna's own default
 _FAILURE_FACTOR_LOG2 = 1.0  # a failure counts as twice the worst time
 
 
@@ -42,7 +42,7 @@ class ModelBasedStrategy(UniqueStrategy, ABC):
 
     @cached_property
     def _study(self) -> optuna.Study:
-        """Made when first asked or told: a run over thousands of shapes begins without."""
+        """Made at the first ask or tell: a run over thousands of shapes begins without."""
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)

@@ -12,7 +12,7 @@ from hktune.core.outcome import Status
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a strategy is told: the config, how it ended, and its time if it has one."""
+    """What a strategy learns of: the config, how it ended, and its time if it has one."""
 
     config: Config
     status: Status

@@ -1,4 +1,4 @@
-"""A search space: parameters, named constraints with reasons, and seeds, read from YAML beside its template."""
+"""A search space: parameters, named constraints with reasons, and seeds, read from YAML, with its template."""
 
 from __future__ import annotations
 

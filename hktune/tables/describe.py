@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from hktune.core.problem import Problem
 from hktune.dispatch.table import Entry, Kernel, Table
 from hktune.dispatch.validate import Skipped
 
 
 @dataclass(frozen=True)
 class Row:
-    """One entry. `name`: what a person calls its problem. `serves`: the fewest and the most m it is used for.
+    """One entry. `name`: what a person calls `problem`. `serves`: the fewest and the most m it is used for.
     `vs_baseline`: the vendor's time over the choice's (above 1: faster than the vendor)."""
 
     name: str
-    shape: str
+    problem: Problem
     serves: str
     choice: str
     config_id: str
@@ -38,7 +39,7 @@ def _row(entry: Entry, skipped: str) -> Row:
     kernel = entry.kernel
     return Row(
         name=entry.name or "",
-        shape=str(entry.problem),
+        problem=entry.problem,
         serves="m={}..{}".format(*entry.rows) if entry.rows != (entry.m, entry.m) else "",
         choice=entry.choice if kernel else entry.baseline or "vendor",
         config_id=kernel.config_id if kernel else "",

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
 import msgspec
 
@@ -82,10 +81,10 @@ def _allowed(trial: Trial, options: BuildOptions) -> bool:
     return not options.reproducible_only or trial.status is not Status.OK or trial.template in options.fixed_order
 
 
-def _entry(chosen: Chosen, rows: Rows, launch_of: LaunchOf, options: BuildOptions) -> dict[str, Any]:
+def _entry(chosen: Chosen, rows: Rows, launch_of: LaunchOf, options: BuildOptions) -> dict[str, object]:
     best, trial = chosen.standing.best, chosen.trial
     problem = best.problem
-    entry: dict[str, Any] = {"m": problem.m, "n": problem.n, "k": problem.k, "operation": str(problem.operation)}
+    entry: dict[str, object] = {"m": problem.m, "n": problem.n, "k": problem.k, "operation": str(problem.operation)}
     entry |= {"source": best.source, "baseline": best.baseline, "baseline_us": best.baseline_us}
     name = options.names.get(best.problem)
     if name and name != str(best.problem):
@@ -111,7 +110,7 @@ def _served(m: int, rows: Rows) -> dict[str, int]:
     return {} if rows == (m, m) else {"m_from": rows[0], "m_to": rows[1]}
 
 
-def _kernel(trial: Trial, symbol: str, launch: LaunchRule, options: BuildOptions) -> dict[str, Any]:
+def _kernel(trial: Trial, symbol: str, launch: LaunchRule, options: BuildOptions) -> dict[str, object]:
     named = ("config_id", "template", "template_sha256", "object_sha256")
     made_from = {name: getattr(trial, name) for name in named}
     made_from["reproducible"] = trial.template in options.fixed_order

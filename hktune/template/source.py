@@ -1,4 +1,4 @@
-"""A template's source: one text, made of the files beside template.yaml that its first ones include."""
+"""A template's source: one text, made of the files next to template.yaml that its first ones include."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from hktune.core.errors import TemplateError
 from hktune.core.outside_file import FileKind
 
-SOURCE_FILE = FileKind("a source", 1 << 20, TemplateError, "name a file beside template.yaml")
+SOURCE_FILE = FileKind("a source", 1 << 20, TemplateError, "name a file in the folder of template.yaml")
 FILES_MAX = 64
 FIELDS_ENDING = ".in"
 """`#include "constants.hip"` reads constants.hip.in where that exists: the form of constants.hip with fields."""
@@ -30,7 +30,7 @@ def read_source(folder: Path, names: Sequence[str]) -> str:
     """
     for name in names:
         if names.count(name) > 1:
-            raise SOURCE_FILE.broken(folder / name, "stands twice among the sources")
+            raise SOURCE_FILE.broken(folder / name, "is there twice among the sources")
     files = _Files(folder, {PurePosixPath(name).suffix for name in names})
     return "".join(files.text_once(name) for name in names)
 
@@ -74,7 +74,7 @@ class _Files:
             text = _ONCE.sub("", self.text_once(name))
             return text if text.endswith("\n") or not text else f"{text}\n"
         if PurePosixPath(name).suffix in self._endings:
-            raise SOURCE_FILE.broken(includer, f'includes "{name}", which is not beside it')
+            raise SOURCE_FILE.broken(includer, f'includes "{name}", which is not in its folder')
         return line[0]
 
     def _has(self, name: str) -> bool:

@@ -155,7 +155,7 @@ class Template:
             int(self._value(expression, scope)) for expression in (self._dynamic_lds_bytes, self._workspace_bytes)
         )
         grid, block = (grid_x, grid_y, grid_z), (block_x, block_y, block_z)
-        return Launch(grid, block, dynamic_lds_bytes, self.arguments, workspace_bytes)
+        return Launch(grid, block, dynamic_lds_bytes, self.arguments, workspace_bytes, problem.operation)
 
     def launch_rule(self, config: Mapping[str, Value], n: int, k: int) -> LaunchRule:
         """`launch` for any number of rows. Raises TemplateError where block or dynamic LDS depend on m: their kernel
@@ -181,10 +181,14 @@ class Template:
         tiles, is the one that is profiled."""
         scope = self._scope(config)
         return tuple(
-            ProofProblem(Problem(m, n, k, self.operation.with_steps(*steps)), int(self._value(padding, scope)))
+            ProofProblem(Problem(m, n, k, self._proved(steps)), int(self._value(padding, scope)))
             for extent, steps, padding in self._proofs
             for m, n, k in [self._positive(extent, scope)]
         )
+
+    def _proved(self, steps: Sequence[str]) -> Operation:
+        """What a proof that names `steps` proves: they are done first, then those that the code always does."""
+        return self.operation.with_steps(*steps, *self.operation.activations)
 
     def order(self, config: Mapping[str, Value]) -> WorkgroupOrder:
         """In which order workgroups take tiles with `config`."""
@@ -224,7 +228,7 @@ class Template:
 
     def _check_proofs(self) -> None:
         for _, steps, _ in self._proofs:
-            if self.operation.with_steps(*steps) not in self.operations:
+            if self._proved(steps) not in self.operations:
                 raise TemplateError(f"proof epilogue {'+'.join(steps)!r}: it is not among the operations: add it there")
 
     def _shared(self) -> list[Expression]:

@@ -7,7 +7,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Annotated
@@ -21,6 +21,7 @@ from hktune.core.bounded_text import OperationText
 from hktune.core.config import Config, Value
 from hktune.core.errors import InputError, MachineError, SpaceError, StoreError
 from hktune.core.json_file import decoded
+from hktune.core.operation import Operation
 from hktune.core.outcome import Failure, Status
 from hktune.core.outside_file import FileKind, own_folder
 from hktune.core.problem import Problem
@@ -91,6 +92,18 @@ class Wanted:
                 chosen[config.id] = config
                 left -= 1
         return list(chosen.values())
+
+    def of_each_operation(
+        self, space: SearchSpace, operation: Operation | None = None
+    ) -> list[tuple[SearchSpace, list[Config]]]:
+        """`configs` of each operation that needs code of its own, with `space` for it: of `operation`, else of those of
+        the problems, else of the template's first. Raises InputError for one that the template cannot do."""
+        asked = [operation] if operation else [each.operation for each in self.problems] or [space.template.operation]
+        parts = {}
+        for own in {space.for_operation(each).template.operation for each in dict.fromkeys(asked)}:
+            same = [each for each in self.problems if space.template.code_operation(each.operation) == own]
+            parts[own] = (space.for_operation(own), replace(self, problems=same))
+        return [(bound, wanted.configs(bound)) for _, (bound, wanted) in sorted(parts.items())]
 
     def _candidates(self, space: SearchSpace) -> Iterator[Config]:
         yield from space.seeds

@@ -19,7 +19,7 @@ from hktune.device.emulated import EmulatedDevice
 from hktune.emulator.clock import launch_time
 from hktune.emulator.clock.profile import Profile
 from hktune.emulator.clock.trace import Trace
-from hktune.verify.verify import Proof, verify
+from hktune.verify.proof import Proof, verify
 
 
 @dataclass(frozen=True)

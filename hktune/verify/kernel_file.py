@@ -14,10 +14,8 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from hktune.compile.compiler import Compiler
 from hktune.core.config import Config
@@ -33,7 +31,7 @@ from hktune.core.outcome import Failure, Status
 from hktune.core.outside_file import FileKind
 from hktune.core.problem import Problem
 from hktune.core.variant import Resources, Variant
-from hktune.device.device import Buffer
+from hktune.device.device import Buffer, HostArray
 from hktune.device.emulated import EmulatedDevice
 from hktune.objects.code_object import read_code_object
 from hktune.verify.reference import compare, random_operands
@@ -229,10 +227,10 @@ def _integer(text: str, where: str, numbers: Mapping[str, int | float], least: i
     return int(value)
 
 
-def _arrays(run: KernelRun) -> dict[str, npt.NDArray[Any]]:
+def _arrays(run: KernelRun) -> dict[str, HostArray]:
     """Each buffer's first content: standard normal numbers or small integers; outputs a pattern of their own."""
     random = np.random.default_rng(run.seed)
-    arrays: dict[str, npt.NDArray[Any]] = {}
+    arrays: dict[str, HostArray] = {}
     left = BUFFER_BYTES_MAX
     for parameter in run.parameters:
         if not parameter.dimensions:
@@ -250,7 +248,7 @@ def _arrays(run: KernelRun) -> dict[str, npt.NDArray[Any]]:
     return arrays
 
 
-def _content(parameter: Parameter, shape: tuple[int, ...], random: np.random.Generator) -> npt.NDArray[Any]:
+def _content(parameter: Parameter, shape: tuple[int, ...], random: np.random.Generator) -> HostArray:
     size = _ELEMENT_BYTES[parameter.type]
     if parameter.way == "out":
         return np.full((*shape, size), _UNWRITTEN, np.uint8)
@@ -261,7 +259,7 @@ def _content(parameter: Parameter, shape: tuple[int, ...], random: np.random.Gen
     return random.integers(0, 100, shape).astype(f"{parameter.type[0]}{size}")
 
 
-def _gemm_problem(run: KernelRun, operation: Operation, arrays: Mapping[str, npt.NDArray[Any]]) -> Problem:
+def _gemm_problem(run: KernelRun, operation: Operation, arrays: Mapping[str, HostArray]) -> Problem:
     """What the kernel computes, from its operands' shapes. Raises InputError where these are not the operation's."""
     operands, given = operands_of(operation), {operand_name(p.name): p for p in run.parameters if p.dimensions}
     wanted = " ".join(
@@ -280,7 +278,7 @@ def _gemm_problem(run: KernelRun, operation: Operation, arrays: Mapping[str, npt
     return Problem(sizes["m"], sizes["n"], sizes["k"], operation)
 
 
-def _wrong(run: KernelRun, arrays: Mapping[str, npt.NDArray[Any]]) -> Failure | None:
+def _wrong(run: KernelRun, arrays: Mapping[str, HostArray]) -> Failure | None:
     if run.gemm:
         problem = _gemm_problem(run, run.gemm, arrays)
         output = arrays["c"].view(run.gemm.c_dtype.bits_type).reshape(problem.m, problem.n)

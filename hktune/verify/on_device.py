@@ -13,8 +13,8 @@ from hktune.core.launch import Launch
 from hktune.core.outcome import Failure, Status
 from hktune.core.problem import ProofProblem
 from hktune.device.device import Buffer, Device, Kernel
+from hktune.verify.proof import Proof, proved
 from hktune.verify.reference import drawn_operands
-from hktune.verify.verify import Proof, proved
 
 if TYPE_CHECKING:
     import torch

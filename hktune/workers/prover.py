@@ -16,8 +16,8 @@ from hktune.core.variant import CodeObject
 from hktune.measure.stopwatch import Attempt
 from hktune.template.template import Template
 from hktune.verify.emulated_proof import ProofLaunch, ProofTask, prove_all, prove_one
+from hktune.verify.proof import Proof
 from hktune.verify.record import Record, RecordStore
-from hktune.verify.verify import Proof
 
 COMPILE_DEADLINE_S = 60.0
 DEADLINE_S = 120.0

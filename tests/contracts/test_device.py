@@ -152,6 +152,20 @@ class TestDevice:
             device.synchronize()
             torch.testing.assert_close(c.float(), a.float() @ bt.float().T, rtol=2**-7, atol=2**-7)
 
+    def test_tensors_are_told_apart_by_name_and_not_by_place(
+        self, device: Device, place: Callable[[torch.Tensor], torch.Tensor]
+    ) -> None:
+        order, kernel = ("residual", "c", "b", "a"), device.load(CODE, "naive_gemm")
+        prepared = device.prepare(kernel, LAUNCH, {"n": N, "k": K}, order)
+        tensors = {name: place(torch.randn(rows, K).to(torch.bfloat16)) for name, rows in (("a", M), ("b", N))}
+        tensors["c"] = place(torch.full((M, N), float("nan"), dtype=torch.bfloat16))
+        prepared(*(tensors.get(name) for name in order), None)
+        device.synchronize()
+        a, b, c = (tensors[name].as_subclass(torch.Tensor).float() for name in ("a", "b", "c"))
+        torch.testing.assert_close(c, a @ b.T, rtol=2**-7, atol=2**-7)
+        with pytest.raises(DeviceError, match="argument b is no operand of a prepared launch"):
+            device.prepare(kernel, LAUNCH, {"n": N, "k": K}, ("a", "c"))
+
     def test_a_tensor_with_strides_is_borrowed_from_its_first_element_to_its_last(
         self, device: Device, place: Callable[[torch.Tensor], torch.Tensor]
     ) -> None:

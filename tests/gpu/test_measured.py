@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from hktune.core.candidate import Candidate
+from hktune.core.operation import BF16_NT, operation_of
 from hktune.core.outcome import Timing
 from hktune.core.problem import Problem
 from hktune.core.settings import Settings
@@ -19,7 +20,14 @@ from hktune.tuning.benches import GpuBench
 from hktune.workers.gpu_service import GpuService, Serving, baselines
 
 SPACE = Path(__file__).resolve().parents[2] / "search_spaces" / "sm90a_gemm_bf16.yaml"
-PROBLEMS = (Problem(1, 4096, 4096), Problem(4096, 4096, 4096), Problem(133, 2056, 1048))
+F16_NT = operation_of("f16.nt")
+PROBLEMS = (
+    Problem(1, 4096, 4096),
+    Problem(4096, 4096, 4096),
+    Problem(133, 2056, 1048),
+    Problem(512, 4096, 4096, F16_NT),
+    Problem(133, 2056, 1048, F16_NT.with_steps("bias")),
+)
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +42,8 @@ def serving(bench: GpuBench) -> Serving:
 
 @pytest.mark.parametrize("problem", PROBLEMS, ids=str)
 def test_a_kernel_is_timed_beside_the_vendor(serving: Serving, bench: GpuBench, problem: Problem) -> None:
-    attempt = bench()(Candidate(load_space(SPACE).config({})))
+    code = F16_NT if problem.operation.a == "f16" else BF16_NT
+    attempt = bench()(Candidate(load_space(SPACE).config({}), code))
     assert serving.proved(attempt).failure is None
     timing = serving.stopwatch.time(attempt, problem)
     assert isinstance(timing, Timing), timing
@@ -58,18 +67,22 @@ def test_finalists_share_rounds_with_every_way_of_the_vendors(serving: Serving, 
     assert all(0.2 < ratio < 1.5 for ratio in confirmation.rivals.values()), confirmation.rivals
 
 
-def test_an_algorithm_of_the_vendors_computes_the_product(serving: Serving) -> None:
+@pytest.mark.parametrize("problem", [PROBLEMS[2], PROBLEMS[4]], ids=str)
+def test_an_algorithm_of_the_vendors_computes_the_product(serving: Serving, problem: Problem) -> None:
     import torch
 
     lt = next(baseline for baseline in baselines("cuda") if isinstance(baseline, CublasLtAlgorithm))
     stopwatch = serving.stopwatch
-    operands = stopwatch._arena.sets(PROBLEMS[2])[0]
+    operands = stopwatch._arena.sets(problem)[0]
     operands["c"].fill_(float("nan"))
     torch.cuda.synchronize()
-    lt.prepare(PROBLEMS[2], operands, stopwatch.timer.stream)
+    lt.prepare(problem, operands, stopwatch.timer.stream)
     torch.cuda.synchronize()
     expected = operands["a"].double() @ operands["b"].double().T
-    torch.testing.assert_close(operands["c"].double(), expected, rtol=2.0**-7, atol=2.0**-9 * 1048**0.5)
+    if problem.operation.has_bias:
+        expected += operands["bias"].double()
+    rtol = 2 * problem.operation.c_dtype.unit_roundoff
+    torch.testing.assert_close(operands["c"].double(), expected, rtol=rtol, atol=2.0**-9 * 1048**0.5)
 
 
 def test_cold_operands_exceed_the_cache(serving: Serving) -> None:

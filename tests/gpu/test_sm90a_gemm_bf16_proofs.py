@@ -1,7 +1,8 @@
-"""The sm90a GEMM on a real GPU: every element of every seed's output against float64."""
+"""The sm90a GEMM on a real GPU: every element of every seed's output against float64, in both formats."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from hktune.compile.nvrtc import NvrtcCompiler
 from hktune.core.config import Config
 from hktune.core.errors import DeviceError
-from hktune.core.operation import BF16_NT_BIAS
+from hktune.core.operation import BF16_NT, Operation, operation_of
 from hktune.core.problem import Problem
 from hktune.core.variant import CodeObject
 from hktune.device.cuda import CudaDevice, LoadedKernel
@@ -21,6 +22,7 @@ from hktune.template import Template
 from hktune.verify import Proof, random_operands, verify
 
 ROOT = Path(__file__).resolve().parents[2]
+OPERATIONS = [BF16_NT, operation_of("f16.nt")]
 SPLIT = {"block_m": 16, "block_n": 64, "swapped": True, "schedule": "single", "cluster_rows": 1, "split_k": 4}
 RAGGED = [
     Problem(1, 8, 8),
@@ -63,8 +65,8 @@ def built(template: Template, config: Config) -> CodeObject:
     return code
 
 
-def loaded(device: CudaDevice, config: Config) -> LoadedKernel:
-    code = built(space().template, config)
+def loaded(device: CudaDevice, config: Config, operation: Operation = BF16_NT) -> LoadedKernel:
+    code = built(space().template.for_operation(operation), config)
     return device.load(code.data, code.symbol)
 
 
@@ -73,20 +75,24 @@ def label(config: Config) -> str:
     return " ".join(f"{name}={value}" for name, value in config.items() if value != usual[name]) or "default"
 
 
+@pytest.mark.parametrize("operation", OPERATIONS, ids=str)
 @pytest.mark.parametrize("config", configs(), ids=label)
-def test_every_element_is_right(hopper: CudaDevice, config: Config) -> None:
-    kernel, template = loaded(hopper, config), space().template
-    for problem in [*(proof.problem for proof in template.proof_problems(config)), *RAGGED]:
+def test_every_element_is_right(hopper: CudaDevice, config: Config, operation: Operation) -> None:
+    kernel, template = loaded(hopper, config, operation), space().template.for_operation(operation)
+    ragged = [replace(problem, operation=operation) for problem in RAGGED]
+    for problem in [*(proof.problem for proof in template.proof_problems(config)), *ragged]:
         if space().is_legal(config, problem):
             proof = verify(hopper, kernel, template.launch(config, problem), problem, seed=1)
             assert isinstance(proof, Proof), f"{problem}: {proof}"
 
 
-@pytest.mark.parametrize("problem", [Problem(77, 131, 264), Problem(1, 1, 8), Problem(300, 257, 520)], ids=str)
-def test_direct_stores_reach_any_n(hopper: CudaDevice, problem: Problem) -> None:
+@pytest.mark.parametrize("operation", OPERATIONS, ids=str)
+@pytest.mark.parametrize("sizes", [(77, 131, 264), (1, 1, 8), (300, 257, 520)], ids=str)
+def test_direct_stores_reach_any_n(hopper: CudaDevice, sizes: tuple[int, int, int], operation: Operation) -> None:
+    problem = Problem(*sizes, operation)
     for config in (config for config in configs() if config["store"] == "direct"):
         launch = space().template.launch(config, problem)
-        proof = verify(hopper, loaded(hopper, config), launch, problem, seed=2)
+        proof = verify(hopper, loaded(hopper, config, operation), launch, problem, seed=2)
         assert isinstance(proof, Proof), f"{label(config)}: {proof}"
 
 
@@ -123,9 +129,29 @@ def test_operands_that_a_tensor_map_cannot_describe_are_refused(hopper: CudaDevi
         hopper.launch(kernel, launch, {**binding, "m": 65})
 
 
+@pytest.mark.parametrize("operation", OPERATIONS, ids=str)
 @pytest.mark.parametrize("config", configs(), ids=label)
-def test_a_bias_is_added_before_the_one_rounding(hopper: CudaDevice, config: Config) -> None:
-    problem = Problem(133, 200, 520, BF16_NT_BIAS)
+def test_a_bias_is_added_before_the_one_rounding(hopper: CudaDevice, config: Config, operation: Operation) -> None:
+    problem = Problem(133, 200, 520, operation.with_steps("bias"))
     if space().is_legal(config, problem):
-        proof = verify(hopper, loaded(hopper, config), space().template.launch(config, problem), problem, seed=4)
+        kernel, launch = loaded(hopper, config, operation), space().template.launch(config, problem)
+        proof = verify(hopper, kernel, launch, problem, seed=4)
         assert isinstance(proof, Proof), proof
+
+
+def test_float16_sums_beyond_the_largest_number_are_infinite(hopper: CudaDevice) -> None:
+    """As torch's are: 64 products of 32 x 32 are 65,536; one of them less still is a number."""
+    problem = Problem(64, 64, 64, operation_of("f16.nt"))
+    for config in (space().config({}), space().config({"store": "direct"})):
+        kernel, launch = loaded(hopper, config, problem.operation), space().template.launch(config, problem)
+        a = np.full((64, 64), 32.0, np.float16)
+        a[0, 0], a[1] = 0.0, -32.0
+        c, buffers = np.zeros((64, 64), np.float16), [hopper.allocate(a.nbytes) for _ in range(3)]
+        hopper.write(buffers[0], a)
+        hopper.write(buffers[1], np.full((64, 64), 32.0, np.float16))
+        named = dict(zip(("a", "b", "c"), buffers, strict=True))
+        hopper.launch(kernel, launch, launch.bound({**problem.numbers(), **named}))
+        hopper.read(buffers[2], c)
+        assert np.all(c[0] == 63 * 1024.0)
+        assert np.all(c[1] == -np.inf)
+        assert np.all(c[2:] == np.inf)

@@ -19,6 +19,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from hktune.commands.arguments import problem as argument_of_problem
+from hktune.core.command_words import spelled
 from hktune.core.config import Config, compact_json
 from hktune.core.dtype import DTYPES
 from hktune.core.errors import TableError
@@ -81,6 +83,11 @@ def test_problems_of_any_operations_come_back_from_a_shapes_file(problems: list[
         path = Path(folder) / "shapes.yaml"
         path.write_text(json.dumps(shapes))  # which is YAML
         assert list(load_shapes(path).problems) == problems
+
+
+@given(SIDE, SIDE, SIDE, OPERATIONS)
+def test_a_problem_comes_back_from_the_words_of_a_command(m: int, n: int, k: int, operation: Operation) -> None:
+    assert argument_of_problem(spelled(Problem(m, n, k, operation))) == Problem(m, n, k, operation)
 
 
 def _field(name: str) -> st.SearchStrategy[Any]:
@@ -269,7 +276,7 @@ def test_a_key_that_stands_twice_is_refused_wherever_it_is(table: Table, data: s
     member = text[at : json_end(text, at)]
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "table.json").write_bytes(text[:at] + member + b", " + text[at:])
-        with pytest.raises(TableError, match="a key stands twice in one object"):
+        with pytest.raises(TableError, match="a key is twice in one object"):
             read_table(Path(folder))
 
 

@@ -2,7 +2,7 @@
 
     HKTUNE_EXAMPLES=5000 pytest tests/property/test_runtime_products.py    # as in docs/reference/runtime.md
 
-The table has a kernel for every M, N and K drawn from `SERVED`, so that a good part of the calls run one.
+The table has bf16 and f16 kernels for every M, N and K drawn from `SERVED`, so that a good part of the calls run one.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn import functional
 
 import hktune
-from hktune.core.operation import legacy_operation
+from hktune.core.operation import operation_of
 from hktune.core.problem import Problem
 from hktune.runtime import operators
 
@@ -35,11 +35,11 @@ from torch_alike import Product, assert_alike
 EXAMPLES = int(os.environ.get("HKTUNE_EXAMPLES", "200"))
 SERVED = (1, 2, 8)
 SIZES = st.one_of(st.sampled_from(SERVED), st.sampled_from(SERVED), st.integers(0, 9))
-BF16 = torch.bfloat16
+OPERATIONS = ("bf16.nt", "bf16.nt+bias", "f16.nt", "f16.nt+bias")
 DTYPES = st.one_of(
-    st.just(BF16),
-    st.just(BF16),
-    st.sampled_from((torch.float16, torch.float32, torch.float64, torch.complex64, torch.complex128, torch.int64)),
+    st.just(torch.bfloat16),
+    st.just(torch.float16),
+    st.sampled_from((torch.bfloat16, torch.float32, torch.float64, torch.complex64, torch.complex128, torch.int64)),
 )
 
 pytestmark = pytest.mark.filterwarnings("ignore::hktune.runtime.FallbackWarning", "ignore:ComplexHalf")
@@ -48,8 +48,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::hktune.runtime.FallbackWarning"
 @pytest.fixture(scope="module", autouse=True)
 def table(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     folder = tmp_path_factory.mktemp("table")
-    sizes = itertools.product((1, 2, 4, 8, 16), SERVED, SERVED, ("none", "bias"))
-    published(folder, *(trial(Problem(m, n, k, legacy_operation("bf16", add))) for m, n, k, add in sizes))
+    sizes = itertools.product((1, 2, 4, 8, 16), SERVED, SERVED, OPERATIONS)
+    published(folder, *(trial(Problem(m, n, k, operation_of(text))) for m, n, k, text in sizes))
     hktune.load(folder, allow_modelled=True)
     yield
     stats = hktune.stats()
@@ -102,7 +102,7 @@ class Call:
 
 @st.composite
 def operand(draw: st.DrawFn, shape: tuple[int, ...], dtype: torch.dtype, usual: str) -> Operand:
-    own = draw(st.sampled_from((dtype,) * 15 + (torch.float32,)))
+    own = draw(st.sampled_from((dtype,) * 15 + (torch.float32, torch.float16)))
     layout = draw(st.one_of(st.just(usual), st.just(usual), st.sampled_from(sorted(LAYOUTS))))
     return Operand(shape, own, layout, draw(st.booleans()), draw(st.integers(0, 99)))
 
@@ -127,6 +127,7 @@ def calls(draw: st.DrawFn) -> Call:
 CONTEXTS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "alone": nullcontext,
     "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
+    "autocast to float16": lambda: torch.autocast("cpu", torch.float16),
     "no gradients": torch.no_grad,
     "a function mode": lambda: torch.device("cpu"),
 }

@@ -11,7 +11,7 @@ constexpr int hipFuncAttributeMaxDynamicSharedMemorySize = 8;
 namespace stand_in { template<typename... T> void check(bool, T...) {} }
 
 namespace at {
-constexpr int kBFloat16 = 0;
+constexpr int kBFloat16 = 0, kHalf = 2;
 struct Device {};
 namespace cuda {
 struct OptionalCUDAGuard { explicit OptionalCUDAGuard(Device) {} };

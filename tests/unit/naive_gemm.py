@@ -1,4 +1,4 @@
-"""A real gfx950 code object small enough to keep (tests/recorded/naive_gemm), and trials and tables that name it."""
+"""Real gfx950 code objects small enough to keep (tests/recorded/naive_gemm), and trials and tables that name them."""
 
 from __future__ import annotations
 
@@ -21,8 +21,12 @@ from hktune.core.trial import Trial
 from hktune.dispatch import Table, table_json, write_table
 from hktune.tables import build_table
 
-OBJECT = (Path(__file__).parents[1] / "recorded" / "naive_gemm" / "naive_gemm.hsaco").read_bytes()
+_FOLDER = Path(__file__).parents[1] / "recorded" / "naive_gemm"
+OBJECT = (_FOLDER / "naive_gemm.hsaco").read_bytes()
 SHA256 = hashlib.sha256(OBJECT).hexdigest()
+F16_OBJECT = (_FOLDER / "naive_gemm_f16.hsaco").read_bytes()
+F16_SHA256 = hashlib.sha256(F16_OBJECT).hexdigest()
+OBJECTS = {SHA256: OBJECT, F16_SHA256: F16_OBJECT}
 EMULATED = Identity("emulated", "gfx950", "emulated gfx950", 256)
 MI355X = Identity("hip", "gfx950", "AMD Instinct MI355X", 256, "0x75a3", "SPX")
 
@@ -33,7 +37,8 @@ def trial(problem: Problem, time_us: float | None = 1.0, variant: int = 0, **fie
     row = Trial(
         trial=0, m=problem.m, n=problem.n, k=problem.k, operation=problem.operation,
         config_id=config.id, config=config.json, status=Status.OK, source=Source.MODELLED, time_us=time_us,
-        object_sha256=SHA256, template="naive_gemm", template_sha256="0" * 64, target="gfx950", device=EMULATED.name,
+        object_sha256=F16_SHA256 if dtype == "f16" else SHA256, template="naive_gemm", template_sha256="0" * 64,
+        target="gfx950", device=EMULATED.name,
     )  # fmt: skip
     return replace(row, **fields)
 
@@ -43,7 +48,8 @@ def launch_of(row: Trial) -> tuple[str, LaunchRule]:
     bias = row.operation.has_bias
     pointers = [Argument(name, "pointer") for name in (["a", "b", "c", "bias"] if bias else ["a", "b", "c"])]
     arguments = (*pointers, Argument("n", "u32"), Argument("k", "u32"))
-    return "naive_gemm_bias" if bias else "naive_gemm", LaunchRule((-(-row.n // 64), "m", 1), (64, 1, 1), 0, arguments)
+    symbol = f"naive_gemm{'_f16' if row.dtype == 'f16' else ''}{'_bias' if bias else ''}"
+    return symbol, LaunchRule((-(-row.n // 64), "m", 1), (64, 1, 1), 0, arguments)
 
 
 def table_of(*trials: Trial, identity: Identity = EMULATED) -> Table:
@@ -62,5 +68,5 @@ def reseal(directory: Path, edit: Callable[[str], str]) -> Table:
 
 def published(directory: Path, *trials: Trial, identity: Identity = EMULATED) -> Table:
     table = table_of(*trials, identity=identity)
-    write_table(table, {SHA256: OBJECT}, directory)
+    write_table(table, OBJECTS, directory)
     return table

@@ -193,7 +193,7 @@ def test_the_sources_of_a_template_have_a_bound_together(tmp_path: Path) -> None
     assert two.source == half + half + TOY_SOURCE
     with pytest.raises(TemplateError, match=r"c\.h: is the end of over 1048576 bytes of sources"):
         load_template(_template(tmp_path / "three", sources, ["a.h", "b.h", "c.h", "toy.hip"]))
-    with pytest.raises(TemplateError, match=r"toy\.hip: stands twice among the sources"):
+    with pytest.raises(TemplateError, match=r"toy\.hip: is there twice among the sources"):
         load_template(_template(tmp_path / "twice", sources, ["toy.hip", "a.h", "toy.hip"]))
 
 

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -15,6 +16,7 @@ from hktune.cli import main
 from hktune.compile import CachedCompiler
 from hktune.core.config import Value
 from hktune.core.errors import InputError, MachineError, StoreError, ToolchainError
+from hktune.core.operation import BF16_NT, Operation
 from hktune.core.outcome import Failure, Status
 from hktune.core.problem import Problem
 from hktune.core.variant import CodeObject, Resources, Variant
@@ -94,6 +96,26 @@ def test_a_second_build_compiles_what_is_new_and_keeps_the_list(space: SearchSpa
     assert read_built(tmp_path, space) == more
 
 
+def test_each_operation_has_a_list_of_its_own(toy_space_path: Path, tmp_path: Path) -> None:
+    folder = toy_space_path.parent.parent / "kernels" / "gfx950" / "toy"
+    text = (folder / "template.yaml").read_text()
+    text = text.replace("fields: {", "operations: [bf16.nt, f16.nt]\nfields: {element: operation.a_dtype, ")
+    (folder / "template.yaml").write_text(text)
+    (folder / "toy.hip").write_text((folder / "toy.hip").read_text() + "using element = ${element};\n")
+    space, f16 = load_space(toy_space_path), Operation("f16")
+    wanted = Wanted(problems=[PROBLEM, replace(PROBLEM, operation=f16)])
+    [(usual, configs), (other, same)] = wanted.of_each_operation(space)
+    assert (usual.template.operation, other.template.operation) == (BF16_NT, f16)
+    assert configs == same
+    counting = Counting()
+    compiler = CachedCompiler(counting, tmp_path)
+    build(usual, compiler, configs, tmp_path, 1, quiet)
+    build(other, compiler, same[:1], tmp_path, 1, quiet)
+    assert len(counting.asked) == len(configs) + 1, "other code is another object"
+    assert read_built(tmp_path, usual) == configs
+    assert read_built(tmp_path, other) == same[:1]
+
+
 def test_with_problems_only_what_is_legal_for_one_of_them(space: SearchSpace) -> None:
     everything = Wanted(everything=True).configs(space)
     for_problem = Wanted(everything=True, problems=[PROBLEM]).configs(space)
@@ -158,7 +180,7 @@ def test_a_list_that_is_a_link_a_pipe_or_of_repeated_keys_is_refused(space: Sear
         read_built(tmp_path, space)
     path.unlink()
     path.write_bytes(real.read_bytes().replace(b'"stages":2', b'"stages":2,"stages":2'))
-    with pytest.raises(StoreError, match="a key stands twice"):
+    with pytest.raises(StoreError, match="a key is twice"):
         read_built(tmp_path, space)
     path.write_bytes(real.read_bytes())
     assert read_built(tmp_path, space) == [space.config({})]

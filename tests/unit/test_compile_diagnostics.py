@@ -66,7 +66,7 @@ def test_a_long_message_is_cut() -> None:
         ("In file included from g.hip:1:\n/h/k.cuh:9:10: fatal error: 'types/rt.cuh' file not found\n", "types/rt.cuh"),
         ("error: unable to open output file 'k.o': 'No space left on device'\n1 error generated.\n", "free the disk"),
         ("LLVM ERROR: out of memory\nAllocation failed\n", "free memory"),
-        ("ld.lld: error: cannot open output file kernel.hsaco: Read-only file system\n", "mend the disk"),
+        ("ld.lld: error: cannot open output file kernel.hsaco: Read-only file system\n", "repair the disk"),
         ("zig: error while loading shared libraries: libz.so.1: cannot open\n", "run `hktune doctor`"),
         (
             "Traceback (most recent call last):\n  File x\npkg.DynamicLibNotFoundError: Failure finding libnvrtc\n",

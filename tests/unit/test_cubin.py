@@ -23,11 +23,14 @@ from hktune.objects.cubin import Box, Parameter, read_cubin
 
 pytest.importorskip("cuda.bindings.nvrtc", reason="pip install 'hktune[cuda]'")
 
+FLOAT16 = 6  # CU_TENSOR_MAP_DATA_TYPE_FLOAT16
 SOURCE = """
 struct alignas(64) Map { unsigned long long opaque[16]; };
 struct Box { unsigned rows, columns; };
+struct TypedBox { unsigned rows, columns, data_type; };
 extern "C" __constant__ Box hktune_box_a = {96, 64};
 extern "C" __constant__ Box hktune_box_bt = {256, 32};
+extern "C" __constant__ TypedBox hktune_box_c = {64, 128, 6};
 
 extern "C" __global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(384, 1)
 first(const __grid_constant__ Map a, int m, float scale, long long* out) {
@@ -98,7 +101,28 @@ def test_an_older_architecture_reserves_no_shared_memory() -> None:
 
 
 def test_boxes_are_read_by_argument() -> None:
-    assert read_cubin(built().data).boxes == {"a": Box(96, 64), "b": Box(256, 32)}
+    boxes = read_cubin(built().data).boxes
+    assert boxes == {"a": Box(96, 64), "b": Box(256, 32), "c": Box(64, 128, FLOAT16)}
+    assert [boxes[name].dtype.name for name in ("a", "b", "c")] == ["bf16", "bf16", "f16"], "two words are bf16's"
+
+
+def test_boxes_of_an_unknown_format_are_refused() -> None:
+    data = bytearray(built().data)
+    box = struct.pack("<III", 64, 128, FLOAT16)
+    assert data.count(box) == 1
+    at = data.index(box)
+    data[at : at + len(box)] = struct.pack("<III", 64, 128, 8)
+    with pytest.raises(
+        TableError, match=r"hktune_box_c has elements of type 8, known are 6 \(f16\), 9 \(bf16\); rebuil"
+    ):
+        read_cubin(bytes(data))
+
+
+def test_formats_have_the_drivers_numbers() -> None:
+    driver = pytest.importorskip("cuda.bindings.driver")
+    types = driver.CUtensorMapDataType
+    assert int(types.CU_TENSOR_MAP_DATA_TYPE_FLOAT16) == FLOAT16
+    assert int(types.CU_TENSOR_MAP_DATA_TYPE_BFLOAT16) == Box(1, 1).data_type
 
 
 def test_arguments_that_do_not_fit_are_named() -> None:

@@ -13,6 +13,7 @@ import torch
 
 from hktune.core.errors import DeviceError
 from hktune.core.launch import Argument, Launch
+from hktune.core.operation import BF16_NT, Operation, operation_of
 from hktune.core.variant import Resources
 from hktune.device import cuda
 from hktune.device.cuda import CudaDevice, LoadedKernel
@@ -47,18 +48,26 @@ class Driver:
         return (0,)
 
 
-def prepared(monkeypatch: pytest.MonkeyPatch, map_of_a: bool, columns: int = 16) -> tuple[Driver, Any]:
+def prepared(
+    monkeypatch: pytest.MonkeyPatch,
+    map_of_a: bool,
+    columns: int = 16,
+    rows: int = 3,
+    operation: Operation = BF16_NT,
+    arguments: tuple[Argument, ...] = ARGUMENTS,
+) -> tuple[Driver, Any]:
     first = TENSOR_MAP_BYTES if map_of_a else 8
     sizes = [first, 8, 8, 8, 4, 8]
     offsets = [0, first, first + 8, first + 16, first + 24, first + 32]
     parameters = tuple(Parameter(offset, size) for offset, size in zip(offsets, sizes, strict=True))
     image = CudaKernel("k", parameters, RESOURCES, (1, 1, 1))
-    kernel = LoadedKernel("k", image, {"a": Box(8, 64)}, "function")
+    kernel = LoadedKernel("k", image, {"a": Box(8, 64), "bias": Box(8, 64)}, "function")
     driver = Driver(sizes)
     device = CudaDevice.__new__(CudaDevice)
     vars(device).update(_driver=driver, _lds_bytes=1 << 16, _context="context")
     monkeypatch.setattr(cuda, "_encoded", lambda at, *more: struct.pack("<Q", at) * 15 + struct.pack("<II", *more[:2]))
-    return driver, device.prepare(kernel, Launch((2, 3, 4), (128, 1, 1), 64, ARGUMENTS), {**NUMBERS, "k": columns})
+    launch = Launch((2, 3, 4), (128, 1, 1), 64, arguments, operation=operation)
+    return driver, device.prepare(kernel, launch, {**NUMBERS, "m": rows, "k": columns})
 
 
 @pytest.mark.parametrize("map_of_a", [False, True])
@@ -75,6 +84,22 @@ def test_every_parameter_arrives(monkeypatch: pytest.MonkeyPatch, map_of_a: bool
     assert (values[4], values[5]) == (struct.pack("<i", 3), struct.pack("<Q", 16))
     if map_of_a:
         assert values[0][-8:] == struct.pack("<II", 3, 16)
+
+
+@pytest.mark.parametrize(("text", "sides"), [("bf16.nt", (24, 16)), ("f16.nn", (24, 16)), ("bf16.tn", (16, 24))])
+def test_a_map_has_the_rows_and_columns_in_which_a_is_stored(
+    monkeypatch: pytest.MonkeyPatch, text: str, sides: tuple[int, int]
+) -> None:
+    """Of m = 24 and k = 16."""
+    driver, launch = prepared(monkeypatch, map_of_a=True, rows=24, operation=operation_of(text))
+    launch(*(torch.zeros(8) for _ in range(4)), None, None)
+    assert driver.launches[0][2][0][-8:] == struct.pack("<II", *sides)
+
+
+def test_a_vector_has_no_map(monkeypatch: pytest.MonkeyPatch) -> None:
+    swapped = (*reversed(POINTERS), *ARGUMENTS[4:])
+    with pytest.raises(DeviceError, match="takes bias as a tensor map"):
+        prepared(monkeypatch, map_of_a=True, operation=operation_of("bf16.nt+bias"), arguments=swapped)
 
 
 def test_threads_fill_buffers_of_their_own_and_enter_the_context_once(monkeypatch: pytest.MonkeyPatch) -> None:

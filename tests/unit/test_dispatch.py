@@ -151,7 +151,7 @@ def test_a_key_that_stands_twice_is_an_error_wherever_it_stands(tmp_path: Path) 
     text = path.read_text()
     for once in ('"arch": "gfx950"', '"m": 8', '"variant": 0', '"kind": "pointer"', '"name": "emulated gfx950"'):
         path.write_text(text.replace(once, f"{once}, {once}", 1))
-        with pytest.raises(TableError, match="a key stands twice in one object"):
+        with pytest.raises(TableError, match="a key is twice in one object"):
             read_table(tmp_path)
 
 

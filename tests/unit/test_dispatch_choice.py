@@ -134,7 +134,7 @@ def test_a_launch_is_worked_out_when_it_is_asked_for_and_once(monkeypatch: pytes
     made = (entry(8), entry(16), entry(32, (32, 60)))
     worked_out: list[int] = []
     at = LaunchRule.at
-    monkeypatch.setattr(LaunchRule, "at", lambda rule, m: worked_out.append(m) or at(rule, m))
+    monkeypatch.setattr(LaunchRule, "at", lambda rule, m, operation: worked_out.append(m) or at(rule, m, operation))
     found = choices(*made)
     assert worked_out == []
     for _ in range(3):

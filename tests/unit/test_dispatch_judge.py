@@ -109,6 +109,7 @@ def test_registers_beyond_the_compute_units_are_named() -> None:
         assert says in mismatch.detail
 
 
+FLOAT16 = 6  # CU_TENSOR_MAP_DATA_TYPE_FLOAT16
 CUDA_SOURCE = """
 struct alignas(64) Map { unsigned long long opaque[16]; };
 struct Box { unsigned rows, columns; };
@@ -152,5 +153,10 @@ def test_a_cubin_is_held_against_the_same_rules() -> None:
     for box in (Box(257, 64), Box(64, 12), Box(0, 64)):
         (mismatch,) = judge(cuda_row(), H100, Found(H100, False), replace(cubin(), boxes={"a": box}))
         assert "which no map can have" in mismatch.detail
+    float16 = Found(H100, False), replace(cubin(), boxes={"a": Box(64, 64, FLOAT16)})
+    (mismatch,) = judge(cuda_row(), H100, *float16)
+    assert (str(mismatch.reason), mismatch.level) == ("arguments", "hard")
+    assert mismatch.detail == "gemm copies a as f16, bf16.nt has it as bf16"
+    assert not judge(msgspec.structs.replace(cuda_row(), operation="f16.nt"), H100, *float16)
     older = replace(H100, arch="sm80")
     assert ("hard", "object unreadable") in judged(cuda_row(), older, older, cubin())

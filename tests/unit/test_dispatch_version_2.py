@@ -94,7 +94,7 @@ def test_a_key_that_stands_twice_is_refused(saved: Path) -> None:
     text = path.read_text()
     for once in ('"dtype": "bf16"', '"epilogue": "bias"', '"m": 8', '"arch": "gfx950"'):
         path.write_text(text.replace(once, f"{once}, {once}", 1))
-        with pytest.raises(TableError, match="a key stands twice in one object"):
+        with pytest.raises(TableError, match="a key is twice in one object"):
             read_table(saved)
 
 

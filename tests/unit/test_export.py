@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import types
+from collections.abc import Mapping
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,11 @@ from torch.utils import cpp_extension
 
 from hktune.cli import main
 from hktune.core.config import Config
-from hktune.core.errors import SpaceError
+from hktune.core.errors import SpaceError, TableError
 from hktune.core.escaped import escaped
 from hktune.core.identity import Identity
 from hktune.core.launch_rule import LaunchRule
-from hktune.core.operation import BF16_NT_BIAS
+from hktune.core.operation import BF16_NT_BIAS, operation_of
 from hktune.core.outcome import Source, Status
 from hktune.core.problem import Problem
 from hktune.core.trial import Trial
@@ -40,6 +41,7 @@ KERNELS = ROOT / "kernels"
 SPACE = ROOT / "search_spaces" / "gfx950_gemm_bf16.yaml"
 IDENTITY = Identity("emulated", "gfx950", "emulated gfx950", 256)
 STAND_IN = (Path(__file__).parent / "export_stand_in.h").read_text()
+F16_BIAS = operation_of("f16.nt+bias")
 SMALL = {"block_m": 64, "block_n": 64, "warps_m": 2, "warps_n": 2, "split": 1}
 TUNED = {
     Problem(256, 512, 256): {},
@@ -56,11 +58,16 @@ def configs() -> dict[Problem, Config]:
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A results directory of three shapes by three kernels."""
-    template, folder = space().template, tmp_path_factory.mktemp("export")
+    return tabled(configs(), tmp_path_factory.mktemp("export"))
+
+
+def tabled(tuned: Mapping[Problem, Config], folder: Path) -> Path:
+    """`folder` with a table in it that says what was `tuned`."""
+    template = space().template
     objects, trials = {}, []
-    for problem, config in configs().items():
+    for problem, config in tuned.items():
         assert space().is_legal(config, problem), config
-        code = built(config)
+        code = compiled(space().for_operation(problem.operation).template.render(config))
         objects[code.sha256] = code.data
         trials.append(
             Trial(
@@ -79,6 +86,10 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def source(directory: Path) -> str:
+    return source_of(directory)
+
+
+def source_of(directory: Path) -> str:
     """What the module has compiled."""
     asked: dict[str, Any] = {}
     with pytest.MonkeyPatch.context() as patch:
@@ -88,9 +99,7 @@ def source(directory: Path) -> str:
 
 
 def test_its_kernels_build_in_one_source_with_the_host_half_parsed_and_run_right(source: str) -> None:
-    for header in ("torch/extension.h", "ATen/cuda/CUDAContext.h", "c10/cuda/CUDAGuard.h"):
-        assert source.count(f"#include <{header}>\n") == 1
-        source = source.replace(f"#include <{header}>\n", "")
+    source = without_torch(source)
     for problem, config in configs().items():
         name, launch = f"gemm_{config.id}", space().template.launch(config, problem)
         same_launch = (
@@ -104,6 +113,33 @@ def test_its_kernels_build_in_one_source_with_the_host_half_parsed_and_run_right
             if space().is_legal(config, shape):
                 assert isinstance(proof(code, space().template.launch(config, shape), shape), Proof)
         assert code.resources == built(config).resources
+
+
+def without_torch(source: str) -> str:
+    """`source` without the headers that STAND_IN stands for."""
+    for header in ("torch/extension.h", "ATen/cuda/CUDAContext.h", "c10/cuda/CUDAGuard.h"):
+        assert source.count(f"#include <{header}>\n") == 1
+        source = source.replace(f"#include <{header}>\n", "")
+    return source
+
+
+def test_a_table_of_float16_becomes_kernels_of_float16(tmp_path: Path) -> None:
+    problem, config = Problem(64, 512, 256, F16_BIAS), space().config(SMALL)
+    folder = tabled({problem: config}, tmp_path)
+    text, source = export_inline(folder, SPACE, "linear"), without_torch(source_of(folder))
+    assert "C = A @ B in float16" in text
+    assert "dtype=torch.float16" in text
+    assert "bfloat16" not in text
+    assert "scalar_type() == at::kHalf" in source
+    code = compiled(Variant("export", "0" * 64, "gfx950", "hip", f"gemm_{config.id}_kernel", STAND_IN + source, config))
+    assert isinstance(proof(code, space().template.launch(config, problem), problem), Proof)
+
+
+def test_a_table_of_two_dtypes_is_refused(tmp_path: Path) -> None:
+    config = space().config(SMALL)
+    folder = tabled({Problem(64, 512, 256, operation): config for operation in (F16_BIAS, BF16_NT_BIAS)}, tmp_path)
+    with pytest.raises(TableError, match=r"this table has bf16\.nt, f16\.nt: tune each into a directory of its own"):
+        export_inline(folder, SPACE, "matmul")
 
 
 HOST_CHOICE = """
@@ -128,7 +164,7 @@ def choice(source: str, tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL
         numbers = {
             "BLOCK_M": config["block_m"], "BLOCK_N": config["block_n"], "K_STEP": config["k_step"],
             "SPLIT_K": config["split_k"], "PART_M": config["block_m"] // split, "PART_N": config["block_n"] // split,
-            "NUM_WARPS": config["warps_m"] * config["warps_n"], "COUNTERS": 16384,
+            "NUM_WARPS": config["warps_m"] * config["warps_n"], "COUNTERS": 16384, "VECTOR": 8,
         }  # fmt: skip
         generated = source.split(f"namespace {name} {{\nconstexpr int64_t ceil_div", 1)[1]
         generated = generated.split("inline void launch", 1)[0]

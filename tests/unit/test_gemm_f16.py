@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 from gemm_bf16_variants import compiled, disassembled, space
 
+from hktune.cli import main
 from hktune.core.config import Config
 from hktune.core.operation import Operation, operation_of
 from hktune.core.problem import Problem
 from hktune.core.variant import CodeObject
 from hktune.device.emulated import EmulatedDevice
+from hktune.dispatch import read_table
 
 F16 = operation_of("f16.nt")
 F16_BIAS = operation_of("f16.nt+bias")
@@ -121,3 +124,26 @@ def test_its_instructions_are_those_of_bf16_with_other_formats(knobs: dict[str, 
     assert only_half.pop("v_cvt_f32_f16") == only_brain.pop("v_lshlrev_b32")  # of a bias
     assert not only_half
     assert not only_brain
+
+
+def test_shapes_of_both_formats_are_tuned_in_one_run_each_with_kernels_of_its_own(tmp_path: Path) -> None:
+    shapes, out = tmp_path / "shapes.yaml", tmp_path / "out"
+    shapes.write_text("shapes:\n  - {m: 40, n: 72, k: 136, operation: [bf16.nt, f16.nt, f16.nt+bias]}\n")
+    words = ["tune", "--device", "emulated", "--shapes", str(shapes), "--out", str(out), "--trials", "2"]
+    assert main([*words, "--strategy", "random"]) == 0
+    entries = {entry.operation: entry for entry in read_table(out).entries}
+    assert sorted(entries) == ["bf16.nt", "f16.nt", "f16.nt+bias"]
+    random = np.random.default_rng(5)
+    for text in ("f16.nt", "f16.nt+bias"):
+        kernel, problem = entries[text].kernel, entries[text].problem
+        assert kernel is not None
+        config = Config(kernel.config)
+        assert kernel.object_sha256 == built(config).sha256
+        a, bt = (random.integers(-9, 10, (rows, problem.k)).astype(np.float16) for rows in (problem.m, problem.n))
+        bias = random.integers(-9, 10, problem.n).astype(np.float16) if problem.operation.has_bias else None
+        exact = a.astype(np.float64) @ bt.astype(np.float64).T + (0.0 if bias is None else bias.astype(np.float64))
+        np.testing.assert_array_equal(output_of(config, problem, a, bt, bias), rounded(exact))
+    same = entries["bf16.nt"].kernel
+    assert same is not None
+    assert same.object_sha256 == compiled(space().template.render(Config(same.config))).sha256
+    assert main(["table", "doctor", str(out), "--shapes", str(shapes), "--allow-modelled"]) == 0

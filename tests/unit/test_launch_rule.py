@@ -37,7 +37,8 @@ def test_a_rule_is_the_templates_launch_at_every_m_and_refuses_what_the_space_re
             for m in ROWS:
                 problem = Problem(m, n, k)
                 legal = space.is_legal(config, problem)
-                assert rule.at(m) == (space.template.launch(config, problem) if legal else None), (config, problem)
+                expected = space.template.launch(config, problem) if legal else None
+                assert rule.at(m, problem.operation) == expected, (config, problem)
                 launched += legal
                 refused += not legal
     assert launched > 200

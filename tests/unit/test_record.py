@@ -214,7 +214,7 @@ def test_a_step_of_training_is_counted_forward_only_whoever_makes_its_gradients(
 
 
 def test_nothing_to_write_and_nowhere_to_write_it_are_said(tmp_path: Path) -> None:
-    with pytest.raises(ShapesError, match=r"no bf16 GEMM was called \(float32: 1\): record a bf16 model"):
+    with pytest.raises(ShapesError, match=r"no bf16 or f16 GEMM was called \(float32: 1\): record a bf16 or f16 model"):
         record_float32(tmp_path / "shapes.yaml")
     with pytest.raises(ShapesError, match="there is no folder"):
         record_float32(tmp_path / "none" / "shapes.yaml")

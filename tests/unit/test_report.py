@@ -13,9 +13,10 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
+from hktune.cli import make_parser
 from hktune.core.config import Config
 from hktune.core.escaped import escaped
-from hktune.core.operation import BF16_NT, BF16_NT_BIAS
+from hktune.core.operation import BF16_NT_BIAS, Operation
 from hktune.core.outcome import Source, Status
 from hktune.core.problem import Problem
 from hktune.core.trial import Trial
@@ -41,7 +42,8 @@ NAMES = {LARGE: "llama-3-70b-attention-output-projection", NARROW: "decode"}
 
 def trial(config: Config, problem: Problem, time_us: float | None, **fields: object) -> Trial:
     ok = {"status": Status.OK, "source": Source.MODELLED, "tflops": 1.0, "detail": "bound by mfma"}
-    made = Trial(0, problem.m, problem.n, problem.k, BF16_NT, config.id, config.json, Status.WRONG)
+    m, n, k, operation = problem.m, problem.n, problem.k, problem.operation
+    made = Trial(0, m, n, k, operation, config.id, config.json, Status.WRONG)
     return replace(made, device="emulated gfx950", time_us=time_us, **{**(ok if time_us else {}), **fields})  # type: ignore[arg-type]
 
 
@@ -125,6 +127,42 @@ def test_columns_without_a_word_are_left_out() -> None:
     assert "failed" in failed
 
 
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_an_operation_that_all_shapes_share_is_said_once(width: int) -> None:
+    f16 = [Problem(problem.m, problem.n, problem.k, Operation("f16")) for problem in (LARGE, NARROW)]
+    for problems, text in (((LARGE, NARROW), "bf16.nt"), (f16, "f16.nt")):
+        trials = [trial(BEST, problem, 20.0) for problem in problems]
+        shown = printed(summary(trials, {problem: str(problem) for problem in problems}), width)
+        assert shown.splitlines()[0].startswith(f"best {text} kernel per shape; every time is modelled")
+        assert shown.count(".nt") == 1
+        assert row_of(shown, "4096x4096x4096")[0] == "20.0"
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_a_bias_is_shown_where_one_is_and_a_shape_without_a_name_by_its_sizes(width: int) -> None:
+    biased = Problem(16, 4096, 4096, BF16_NT_BIAS)
+    trials = [trial(BEST, LARGE, 20.0), trial(BEST, NARROW, 30.0), trial(BEST, biased, 40.0)]
+    shown = printed(summary(trials, {LARGE: "o-proj", NARROW: str(NARROW), biased: str(biased)}), width)
+    assert shown.startswith("best bf16.nt kernel per shape;")
+    assert shown.count("bf16.nt") == 1
+    assert [row_of(shown, size)[0] for size in ("16x4096x4096", "16x4096x4096+bias")] == ["30.0", "40.0"]
+    assert max(map(len, shown.splitlines())) <= width
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_operations_that_differ_are_a_column(width: int) -> None:
+    half = Problem(4096, 4096, 4096, Operation("f16", epilogue=("bias",)))
+    trials = [trial(BEST, LARGE, 20.0), trial(BEST, half, 30.0)]
+    shown = printed(summary(trials, {LARGE: "o-proj", half: "o-proj"}), width)
+    assert shown.startswith("best kernel per shape; every time is modelled")
+    rows = [line.split() for line in shown.splitlines() if "4096x4096x4096" in line.split()]
+    assert [row[1:4] for row in rows] == [
+        ["4096x4096x4096", "bf16.nt", "20.0"],
+        ["4096x4096x4096", "f16.nt+bias", "30.0"],
+    ]
+    assert max(map(len, shown.splitlines())) <= width
+
+
 def test_a_failure_of_each_kind_is_shown_with_the_command_that_shows_it_again() -> None:
     failures = [
         trial(SMALL, NARROW, None, detail="3 elements differ", seed=7),
@@ -139,6 +177,16 @@ def test_a_failure_of_each_kind_is_shown_with_the_command_that_shows_it_again() 
         ["hktune", "verify", "--problem", "4096x4096x4096+bias", f"my out:{DEFAULT.id}"],
         ["hktune", "verify", "--problem", "16x4096x4096", "--seed", "7", f"my out:{SMALL.id}"],
     ]
+
+
+@pytest.mark.parametrize("operation", [Operation("f16"), Operation("f16", epilogue=("bias",)), BF16_NT_BIAS])
+def test_the_command_that_shows_a_failure_again_is_read_as_that_problem(operation: Operation) -> None:
+    problem = Problem(16, 4096, 4096, operation)
+    text = printed(summary([trial(SMALL, problem, None, detail="3 elements differ")], {problem: "o-proj"}), 200)
+    assert f"for example {SMALL.id[:8]} on 16x4096x4096 {operation}: 3 elements differ" in text
+    [words] = [shlex.split(line.partition("see it: ")[2]) for line in text.splitlines() if "see it: " in line]
+    options = make_parser().parse_args(words[1:])
+    assert (options.problem, options.config) == (problem, [f"out:{SMALL.id}"])
 
 
 @pytest.mark.parametrize("name", ["[/]", "[bold red]x", "\\[/x]", "a" * 100, "名前" * 20, "[link=https://x]y[/link]"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 import hktune
-from hktune.core.operation import BF16_NT_BIAS
+from hktune.core.operation import operation_of
 from hktune.core.problem import Problem
 from hktune.runtime import LoadedTable, operators
 
@@ -27,7 +28,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::hktune.runtime.FallbackWarning"
 @pytest.fixture(autouse=True)
 def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LoadedTable:
     monkeypatch.setattr(operators, "_current", None)
-    published(tmp_path, trial(Problem(M, N, K)), trial(Problem(M, N, K, BF16_NT_BIAS)))
+    operations = map(operation_of, ("bf16.nt", "bf16.nt+bias", "f16.nt", "f16.nt+bias"))
+    published(tmp_path, *(trial(Problem(M, N, K, operation)) for operation in operations))
     return hktune.load(tmp_path, allow_modelled=True)
 
 
@@ -36,11 +38,14 @@ def whole(*shape: int, seed: int = 0) -> Tensor:
     return torch.randint(-3, 4, shape, generator=torch.Generator().manual_seed(seed)).float()
 
 
-def region(**options: bool) -> torch.autocast:
-    return torch.autocast("cpu", torch.bfloat16, **options)
+DTYPES = pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bf16", "f16"])
 
 
-def changed_between(product: Product, weight: Tensor, bias: Tensor) -> list[Tensor]:
+def region(dtype: torch.dtype = torch.bfloat16, **options: bool) -> torch.autocast:
+    return torch.autocast("cpu", dtype, **options)
+
+
+def changed_between(dtype: torch.dtype, product: Product, weight: Tensor, bias: Tensor) -> list[Tensor]:
     """Outputs while the leaves change, within a region and after it."""
     x, outs = whole(M, K, seed=1), []
 
@@ -48,22 +53,22 @@ def changed_between(product: Product, weight: Tensor, bias: Tensor) -> list[Tens
         outs.extend([product(x, weight), product(x, weight, bias)])
 
     for _ in range(2):
-        with region():
+        with region(dtype):
             call()
             call()
             with torch.no_grad():
                 weight.add_(1)
                 bias.mul_(2)
             call()
-            with region(enabled=False), contextlib.suppress(RuntimeError):
+            with region(dtype, enabled=False), contextlib.suppress(RuntimeError):
                 product(x, weight)
-            with region():
+            with region(dtype):
                 call()
             weight.data = weight.data + 1
             call()
             with torch.no_grad():
                 call()
-        call_outside = product(x.bfloat16(), weight.detach().bfloat16())
+        call_outside = product(x.to(dtype), weight.detach().to(dtype))
         outs.append(call_outside)
     return outs
 
@@ -87,35 +92,40 @@ def both(run: Callable[..., list[Tensor]], *leaves: Tensor) -> None:
             assert torch.equal(mine.grad, torchs.grad)
 
 
+@DTYPES
 @pytest.mark.parametrize("asking", [(True, True), (True, False), (False, True), (False, False)])
-def test_leaves_that_change_in_a_region_are_as_stale_as_torchs(table: LoadedTable, asking: tuple[bool, bool]) -> None:
+def test_leaves_that_change_in_a_region_are_as_stale_as_torchs(
+    table: LoadedTable, asking: tuple[bool, bool], dtype: torch.dtype
+) -> None:
     leaves = whole(N, K).requires_grad_(asking[0]), whole(N, seed=2).requires_grad_(asking[1])
-    both(changed_between, *leaves)
+    both(functools.partial(changed_between, dtype), *leaves)
     assert table.stats().hits > 20
+    assert table.stats().fallbacks.keys() <= {"dtype"}, "the products outside of any region, of float32"
 
 
-@pytest.mark.parametrize("around", ["a region", "no cache", "inference", "no grad", "saved to the CPU", "float16"])
-def test_products_in_a_region_are_torchs(around: str, table: LoadedTable) -> None:
+@DTYPES
+@pytest.mark.parametrize("around", ["a region", "no cache", "inference", "no grad", "saved to the CPU"])
+def test_products_in_a_region_are_torchs(around: str, table: LoadedTable, dtype: torch.dtype) -> None:
     def run(product: Product, weight: Tensor, bias: Tensor) -> list[Tensor]:
         around_it = {
             "inference": torch.inference_mode,
             "no grad": torch.no_grad,
             "saved to the CPU": torch.autograd.graph.save_on_cpu,
         }.get(around, contextlib.nullcontext)
-        dtype, x = torch.float16 if around == "float16" else torch.bfloat16, whole(M, K, seed=3)
-        outs = []
+        x, outs = whole(M, K, seed=3), []
         for _ in range(4):
-            with torch.autocast("cpu", dtype, cache_enabled=around != "no cache"), around_it():
+            with region(dtype, cache_enabled=around != "no cache"), around_it():
                 outs += [product(x, weight), product(x, weight, bias), product(x, weight.bfloat16())]
                 weight.data.add_(1)
                 outs += [product(x, weight), product(x, weight, bias)]
         return outs
 
     both(run, whole(N, K).requires_grad_(), whole(N, seed=2).requires_grad_())
-    assert (table.stats().hits > 10) == (around != "float16")
+    assert table.stats().hits == 20
+    assert not table.stats().fallbacks
 
 
-def test_after_a_region_to_bfloat16_one_to_float16_is_torchs() -> None:
+def test_regions_to_bfloat16_and_to_float16_in_turn_are_torchs(table: LoadedTable) -> None:
     def run(product: Product, weight: Tensor) -> list[Tensor]:
         x, outs = whole(M, K, seed=1).bfloat16(), []
         for dtype in (torch.bfloat16, torch.float16) * 3:
@@ -124,6 +134,8 @@ def test_after_a_region_to_bfloat16_one_to_float16_is_torchs() -> None:
         return outs
 
     both(run, whole(N, K).requires_grad_())
+    assert table.stats().hits == 18
+    assert not table.stats().fallbacks
 
 
 @pytest.mark.parametrize("reentrant", [True, False])
@@ -139,11 +151,12 @@ def test_a_checkpoint_in_a_region_gives_torchs_gradients(reentrant: bool) -> Non
     both(run, whole(N, K).requires_grad_(), whole(N, seed=2).requires_grad_())
 
 
-def test_the_cast_is_made_once_in_a_region() -> None:
+@DTYPES
+def test_the_cast_is_made_once_in_a_region(dtype: torch.dtype) -> None:
     weight, x = whole(N, K).requires_grad_(), whole(M, K)
     for _ in range(3):
-        hktune.linear(x.bfloat16(), weight.detach().bfloat16())
-    with region():
+        hktune.linear(x.to(dtype), weight.detach().to(dtype))
+    with region(dtype):
         outs = [hktune.linear(x, weight) for _ in range(4)]
         casts = {out.grad_fn.next_functions[1][0] for out in outs if out.grad_fn is not None}
         torchs = functional.linear(x, weight).grad_fn

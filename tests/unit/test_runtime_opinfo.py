@@ -1,6 +1,6 @@
 """PyTorch's own samples of matmul and linear, every dtype, forward and backward: ours gives what torch's gives.
 
-The table has a kernel for every bfloat16 sample that one can serve.
+The table has a kernel for every bfloat16 and float16 sample that one can serve.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch.nn import functional
 from torch_alike import Product, same
 
 import hktune
-from hktune.core.operation import legacy_operation
+from hktune.core.operation import Operation
 from hktune.core.problem import Problem
 from hktune.runtime import LoadedTable, operators
 
@@ -26,6 +26,7 @@ pytest.importorskip("expecttest")  # which PyTorch's samples import
 pytestmark = pytest.mark.filterwarnings("ignore")  # that module's own, and each fallback's
 
 OPERATORS = ("matmul", "nn.functional.linear")
+SERVED = {torch.bfloat16: Operation("bf16"), torch.float16: Operation("f16")}
 DTYPES = (
     torch.bfloat16, torch.float16, torch.float32, torch.float64, torch.complex64, torch.complex128,
     torch.int8, torch.uint8, torch.int16, torch.int32, torch.int64,
@@ -53,14 +54,15 @@ def transposed(operands: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 
 
 def problems() -> Iterator[Problem]:
-    """Of the bfloat16 samples."""
-    for x, weight, *bias in samples("nn.functional.linear", torch.bfloat16, False):
-        if weight.dim() == 2 and min(*x.shape, *weight.shape):
-            n, k = weight.shape
-            yield Problem(math.prod(x.shape[:-1]), n, k, legacy_operation("bf16", "bias" if bias else "none"))
-    for a, b in samples("matmul", torch.bfloat16, False):
-        if b.dim() == 2 and min(*a.shape, *b.shape):
-            yield Problem(math.prod(a.shape[:-1]), b.shape[1], b.shape[0])
+    """Of the samples of those dtypes that are served."""
+    for dtype, bare in SERVED.items():
+        for x, weight, *bias in samples("nn.functional.linear", dtype, False):
+            if weight.dim() == 2 and min(*x.shape, *weight.shape):
+                n, k = weight.shape
+                yield Problem(math.prod(x.shape[:-1]), n, k, bare.with_steps("bias") if bias else bare)
+        for a, b in samples("matmul", dtype, False):
+            if b.dim() == 2 and min(*a.shape, *b.shape):
+                yield Problem(math.prod(a.shape[:-1]), b.shape[1], b.shape[0], bare)
 
 
 @pytest.fixture
@@ -92,4 +94,4 @@ def test_samples(table: LoadedTable, name: str, dtype: torch.dtype) -> None:
             same(mine.detach(), torchs.detach())
             for slope, expected in zip(gradients(mine, operands), gradients(torchs, operands), strict=True):
                 same(slope, expected)
-    assert bool(table.stats().hits) == (dtype is torch.bfloat16)
+    assert bool(table.stats().hits) == (dtype in SERVED)

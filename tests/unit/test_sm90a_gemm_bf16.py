@@ -13,6 +13,8 @@ from cuda_tools import nvdisasm
 from hktune.compile.nvrtc import NvrtcCompiler
 from hktune.core.arch import SM90A
 from hktune.core.config import Config, Value
+from hktune.core.dtype import BF16, F16
+from hktune.core.operation import BF16_NT, Operation, operation_of
 from hktune.core.problem import Problem
 from hktune.core.variant import CodeObject
 from hktune.objects.cubin import TENSOR_MAP_BYTES, Box, Cubin, read_cubin
@@ -21,6 +23,7 @@ from hktune.space.search_space import SearchSpace, load_space
 pytest.importorskip("cuda.bindings.nvrtc", reason="pip install 'hktune[cuda]'")
 
 ROOT = Path(__file__).resolve().parents[2]
+F16_NT = operation_of("f16.nt")
 LARGE = Problem(4096, 4096, 4096)
 SWAPPED: dict[str, Value] = {
     "swapped": True,
@@ -46,20 +49,20 @@ def config(**values: Value) -> Config:
 
 
 @lru_cache
-def built(chosen: Config) -> CodeObject:
-    code = NvrtcCompiler().compile(space().template.render(chosen), 120.0)
+def built(chosen: Config, operation: Operation = BF16_NT) -> CodeObject:
+    code = NvrtcCompiler().compile(space().template.for_operation(operation).render(chosen), 120.0)
     assert isinstance(code, CodeObject), code
     return code
 
 
 def derived(chosen: Config) -> dict[str, Value]:
-    return space().derived.values({**chosen, "arch": SM90A})
+    return space().derived.values({**chosen, **space().template.records})
 
 
-def machine_code(chosen: Config, folder: Path) -> list[str]:
+def machine_code(chosen: Config, folder: Path, operation: Operation = BF16_NT) -> list[str]:
     """The instructions' names, in order."""
     path = folder / "gemm.cubin"
-    path.write_bytes(built(chosen).data)
+    path.write_bytes(built(chosen, operation).data)
     listing = subprocess.run([nvdisasm(), "-c", path], capture_output=True, text=True, check=True).stdout
     return re.findall(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\d\s+)?([A-Z][\w.]*)", listing)
 
@@ -126,6 +129,31 @@ def test_a_swapped_split_kernel_reads_its_peers(tmp_path: Path) -> None:
     assert {name for name in code if name.startswith("HGMMA")} == {"HGMMA.64x16x16.F32.BF16"}
     assert any(name.startswith("UCGABAR") for name in code)
     assert any(name.startswith("STSM.16.MT88") for name in code), "the tile is stored transposed"
+
+
+@pytest.mark.parametrize("values", [{}, PING_PONG, {**SWAPPED, "store": "direct"}])
+def test_float16_is_the_same_kernel_with_other_conversions(values: dict[str, Value], tmp_path: Path) -> None:
+    chosen = config(**values)
+    assert not built(chosen, F16_NT).resources.spills
+    code, of_bf16 = machine_code(chosen, tmp_path, F16_NT), machine_code(chosen, tmp_path)
+    multiplies = [[name for name in names if name.startswith("HGMMA")] for names in (code, of_bf16)]
+    assert [f"{name}.BF16" for name in multiplies[0]] == multiplies[1]
+    packed = {name for name in code if name.startswith("F2FP")}
+    assert packed == {"F2FP.F16.F32.PACK_AB"}, "sums are rounded to float16, and to nowhere else"
+    assert not [name for name in code if name.split(".")[0] in ("HMMA", "STL", "LDL")]
+
+
+def test_tensor_maps_are_of_the_operations_format() -> None:
+    for operation, dtype in ((BF16_NT, BF16), (F16_NT, F16)):
+        boxes = read_cubin(built(config(), operation).data).boxes
+        assert {name: box.dtype for name, box in boxes.items()} == dict.fromkeys(boxes, dtype)
+        assert boxes["c"].rows == 64
+
+
+def test_a_bias_needs_no_code_of_its_own() -> None:
+    template = space().template
+    assert template.for_operation(F16_NT.with_steps("bias")) is template.for_operation(F16_NT)
+    assert template.render(config()).source != template.for_operation(F16_NT).render(config()).source
 
 
 def parsed(chosen: Config) -> Cubin:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from naive_gemm import EMULATED, OBJECT, SHA256, launch_of, trial
 
 from hktune.cli import main
 from hktune.core.errors import TableError
+from hktune.core.operation import BF16_NT_BIAS, Operation
 from hktune.core.problem import Problem
 from hktune.dispatch import Table, content_sha256, read_table, saved_names, write_table
 from hktune.dispatch.table import NAME_CHARACTERS_MAX
@@ -86,3 +88,24 @@ def test_an_edited_name_is_an_edited_table(tmp_path: Path) -> None:
         read_table(tmp_path)
     assert saved_names(tmp_path) == {}
     assert saved_names(tmp_path / "nowhere") == {}
+
+
+@pytest.mark.parametrize(
+    ("others", "heading", "shown"),
+    [
+        ([], "2 bf16.nt shapes, made", ["8x128x64", "64x128x64"]),
+        ([BF16_NT_BIAS], "3 bf16.nt shapes, made", ["8x128x64", "8x128x64+bias", "64x128x64"]),
+        ([Operation("f16")], "3 shapes, made", ["8x128x64 bf16.nt", "64x128x64 bf16.nt", "8x128x64 f16.nt"]),
+    ],
+)
+def test_an_operation_is_shown_once_or_beside_each_shape(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], others: list[Operation], heading: str, shown: list[str]
+) -> None:
+    problems = [SMALL, LARGE, *(replace(SMALL, operation=operation) for operation in others)]
+    table = build_table(map(trial, problems), launch_of, EMULATED, "clang", "0.1.0", "2026-11-29T00:00:00+00:00")
+    write_table(table, {SHA256: OBJECT}, tmp_path)
+    assert main(["table", "show", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert heading in out.splitlines()[0]
+    rows = [" ".join(line.split()) for line in out.splitlines() if line.partition("x128x64")[0].isdigit()]
+    assert sorted(row.partition(" m=")[0].partition(" 1.0 ")[0] for row in rows) == sorted(shown)

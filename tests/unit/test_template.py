@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from hktune.core import operation
 from hktune.core.config import Config
 from hktune.core.errors import InputError, TemplateError
 from hktune.core.launch import Argument, Tile, WorkgroupOrder
@@ -113,7 +114,9 @@ def test_an_include_of_a_source_that_is_not_there_is_refused(folder: Path, name:
     included(folder)
     with (folder / "rest.hip").open("a") as rest:
         rest.write(f'#include "{name}"\n')
-    with pytest.raises(TemplateError, match=re.escape(f'rest.hip: includes "{name}", which is not beside it: name a')):
+    with pytest.raises(
+        TemplateError, match=re.escape(f'rest.hip: includes "{name}", which is not in its folder: name a')
+    ):
         load_template(folder)
 
 
@@ -245,9 +248,9 @@ def test_a_source_that_is_no_file_or_no_text_is_refused(folder: Path) -> None:
 
 def with_operations(folder: Path) -> Template:
     """The toy template for two formats, which its source names, and with a bias, which it does not."""
-    edit(folder / "template.yaml", "fields:\n", "operations: [bf16.nt, bf16.nt+bias, f16.nt, f16.nt+bias]\nfields:\n")
-    edit(folder / "template.yaml", "fields:\n", "fields:\n  element: operation.a_dtype\n")
-    source = next(path for path in folder.iterdir() if path.suffix in (".hip", ".cu"))
+    operations = "operations: [bf16.nt, bf16.nt+bias, f16.nt, f16.nt+bias]"
+    edit(folder / "template.yaml", "fields: {", f"{operations}\nfields: {{element: operation.a_dtype, ")
+    source = folder / "toy.hip"
     source.write_text(source.read_text() + "using element = ${element};\n")
     return load_template(folder)
 
@@ -291,6 +294,30 @@ def test_an_operation_that_it_cannot_do_is_refused(template: Template, text: str
     ],
 )
 def test_operations_that_are_none_are_one_line(folder: Path, operations: str, says: str) -> None:
-    edit(folder / "template.yaml", "fields:\n", f"operations: {operations}\nfields:\n")
+    edit(folder / "template.yaml", "fields: {", f"operations: {operations}\nfields: {{")
     with pytest.raises(TemplateError, match=says):
         load_template(folder)
+
+
+def test_what_an_operation_does_to_c_is_compiled_in_and_proved(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step that reads no operand is another code object; a proof that names no step still does it, behind a bias."""
+    monkeypatch.setattr(operation, "ACTIVATIONS", ("halve",))
+    monkeypatch.setattr(operation, "STEPS", ("bias", "halve"))
+    edit(
+        folder / "template.yaml",
+        "arguments:\n",
+        "operations: [bf16.nt, bf16.nt+halve, bf16.nt+bias+halve]\narguments:\n",
+    )
+    edit(folder / "template.yaml", "eager: eager,", "eager: eager, does: operation.activation,")
+    with (folder / "toy.hip").open("a") as source:
+        source.write('constexpr auto does = "${does}";\n')
+    plain = load_template(folder)
+    assert '"none"' in plain.render(CONFIG).source
+    for text in ("bf16.nt+halve", "bf16.nt+bias+halve"):
+        bound = plain.for_operation(operation_of(text))
+        assert '"halve"' in bound.render(CONFIG).source
+        assert [str(each.problem) for each in bound.proof_problems(CONFIG)] == ["256x512x384 bf16.nt+halve"]
+    edit(folder / "template.yaml", "k: 64 * (stages + 4)}", "k: 64 * (stages + 4), epilogue: bias}")
+    edit(folder / "template.yaml", "[bf16.nt,", "[bf16.nt, bf16.nt+bias,")
+    (proof,) = load_template(folder).for_operation(operation_of("bf16.nt+halve")).proof_problems(CONFIG)
+    assert str(proof.problem) == "256x512x384 bf16.nt+bias+halve"

@@ -2,7 +2,7 @@
 
 Rules (AMD's CDNA4 ISA guide where not said otherwise; figures in `rates`): a SIMD looks at its waves once per slot,
 by priority and then age, and issues at most one instruction of each class, at most one per wave. Loads and LDS reads
-return in the order they were issued; s_waitcnt stalls its own wave. s_barrier counts arrivals, wherever they stand.
+return in the order they were issued; s_waitcnt stalls its own wave. s_barrier counts arrivals, at whichever barrier.
 
 Queues are first come, first served, so that an operation's completion is known when it issues, and time need only
 stop where a wave can issue. An operation that finds its queue full holds its wave, and its SIMD's port to that queue,

@@ -1,6 +1,6 @@
 """What each wave issues, as the clock's compute unit takes it: one operation per executed step, main loop extended.
 
-The main loop is the backward branch that the most MFMAs stand under. Its headers cut a wave's steps into whole
+The main loop is the backward branch with the most MFMAs in its loop. Its headers cut a wave's steps into whole
 iterations; a kernel without such a loop is cut at the first MFMA of each k-step. A proved problem may have too few
 iterations to reach a steady state, so a middle one (neither the first nor a last that no longer prefetches) repeats.
 """
@@ -36,7 +36,7 @@ class Operation(NamedTuple):
 
     `delay_clk` passes before the wave may issue its next; `busy_clk` is what its own unit is held (MFMA pipe, VALU,
     LDS banks, TCP). `first`, `second`: LDS bus clk and result flag; bytes in flight and bytes written to LDS; the vmcnt
-    and lgkmcnt waited for (-1: not); the priority set. `back` operations earlier stands the MFMA whose result is
+    and lgkmcnt waited for (-1: not); the priority set. `back` operations earlier is the MFMA whose result is
     read, `result_clk` after its issue at the earliest; 0 where there is none.
     """
 
@@ -51,7 +51,7 @@ class Operation(NamedTuple):
 
 @dataclass(frozen=True)
 class Workgroup:
-    """What one workgroup's waves issue, and how its main loop lies in it.
+    """What one workgroup's waves issue, and where its main loop is.
 
     `operations` has one list per wave; `headers`, also per wave, where each whole iteration begins and the last one
     ends. `steps_per_iteration` is in k-steps; `peeled_steps`: k-steps outside the whole iterations. `store_bytes`:
@@ -239,7 +239,7 @@ def _memory_operation(operation: Operation, step: Step, lines: int, rates: Rates
 
 
 def _after_mfma(operation: Operation, step: Step, position: int, readable: dict[int, tuple[int, int]]) -> Operation:
-    """`operation`, told of the latest MFMA whose result it reads. An accumulator that an MFMA adds to is forwarded."""
+    """`operation` with the latest MFMA whose result it reads. An accumulator that an MFMA adds to is forwarded."""
     forwarded = step.writes if operation.kind == MFMA else ()
     latest, result_clk = -1, 0
     for register in step.reads:

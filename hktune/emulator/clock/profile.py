@@ -117,7 +117,7 @@ def workgroups_that_fit(resources: Resources, launch: Launch, waves: int, arch: 
 
 
 def _residency(group: Workgroup, count: int, arch: Arch, rates: Rates) -> Residency:
-    """Simulated at each latency; where arbitration makes a longer one some clk faster, the shorter one's clk stand."""
+    """Simulated at each latency; where arbitration makes a longer one some clk faster, the shorter one's clk count."""
     parts = [_parts(group, count, ComputeUnit(arch, rates, latency)) for latency in LATENCIES_CLK]
     prologue, step, epilogue = (tuple(accumulate(clocks, max)) for clocks in zip(*parts, strict=True))
     return Residency(count, prologue, step, epilogue)

@@ -1,6 +1,6 @@
 """Rates and latencies of the compute units and memories, which only the clock needs: one record per architecture.
 
-Units are in the names: `clk` is a shader clock, `bytes_per_clk` is per the unit named. Beside each value stands
+Units are in the names: `clk` is a shader clock, `bytes_per_clk` is per the unit named. Each value says
 where it comes from: documented (AMD's CDNA4 ISA guide of August 2025 or white paper), measured (by whom, on gfx950
 unless said otherwise), assumed (nobody publishes it), or fitted (chosen here; docs/explanation/clock.md says against
 what).
@@ -77,7 +77,7 @@ _GFX950 = Rates(
     tcp_store_line_clk=4,  # assumed: a quarter wave for each line of a scattered store
     tcp_in_flight_bytes=45056,  # measured: AMD's gfx950 Gluon tutorials, 32 KB of data and 12 queued requests
     store_ack_clk=240,  # measured: tinygrad's gfx950 thread traces (200 to 280)
-    scalar_load_clk=200,  # measured on MI300X as 83 ns for an L2 hit; scalar loads stand in prologues only
+    scalar_load_clk=200,  # measured on MI300X as 83 ns for an L2 hit; scalar loads are in prologues only
     line_bytes=128,  # documented: white paper
     l2_bytes_per_clk_cu=57.6,  # documented as 64; TensileLite's formocast takes 0.9 of it
     l2_write_bytes_per_clk_xcd=1024.0,  # documented for CDNA3: 16 channels of 64

@@ -1,7 +1,7 @@
 """Records what the waves of workgroup (0, 0, 0) execute, for the clock.
 
 Waves of one group execute a block together, so a block is noted once for each of them and spelled out at the end.
-What an access costs depends only on how its lanes' addresses lie to each other, so costs are remembered by pattern.
+What an access costs depends only on how its lanes' addresses are to each other, so costs are remembered by pattern.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class Recorder:
 
 
 def _pattern(address: Array, active: Array, period: int) -> tuple[object, ...]:
-    """How the addresses lie to each other and to multiples of `period`."""
+    """How the addresses are to each other and to multiples of `period`."""
     base = address[:, :1] & -period
     return (address - base).tobytes(), active.tobytes()
 

@@ -16,7 +16,7 @@ def operand_bytes(operation: Operation, m: float, n: float, k: float) -> float:
 
 
 class WorkgroupRound:
-    """The rounds of one kind in a grid (`Round`), in clk of a shader clock that `settle` is told.
+    """The rounds of one kind in a grid (`Round`), in clk of a shader clock that `settle` gets.
 
     `step_clk` is one k-step of every workgroup resident on a compute unit: what the simulation says at the present
     latency, or what the most demanded of L2, fabric, MALL and HBM delivers, whichever is longer. The latency grows
@@ -80,7 +80,7 @@ class WorkgroupRound:
     def clk(self, clock_ghz: float, follows: bool) -> float:
         """Clk of all rounds of this kind. `follows`: other rounds run before it.
 
-        Prologue and epilogue of the first round stand alone, their first loads cold. Those of a later one are hidden
+        Prologue and epilogue of the first round are not hidden, its loads cold. Those of a later one are hidden
         behind the other resident workgroups as far as these can use what it leaves free: not at all where one
         workgroup fits or where latency bounds the loop, entirely where a k-step of n workgroups takes n times as long
         as one alone. The k-steps that they contain still take their units' time, hidden or not.

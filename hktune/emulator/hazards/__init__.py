@@ -1,1 +1,1 @@
-"""What is certain beside the values: waits, barriers, wait states, races. Imports machine and instructions."""
+"""What is certain, apart from the values: waits, barriers, wait states, races. Imports machine and instructions."""

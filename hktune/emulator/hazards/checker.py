@@ -26,7 +26,7 @@ from hktune.emulator.machine.wave_start import Descriptor, Dispatch
 from hktune.emulator.machine.waves import Lanes, Waves
 
 Locate = Callable[[int], str]
-"""Where an instruction's address lies in the kernel, in words."""
+"""Where in the kernel an instruction's address is, in words."""
 
 
 @dataclass

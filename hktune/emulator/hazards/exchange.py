@@ -39,14 +39,14 @@ class Exchange:
         _merge(published, own)
 
     def invalidate(self, wave: int, completed: int) -> None:
-        """A buffer_inv of the device's scope: what completed atomics have told holds from here on."""
+        """A buffer_inv of the device's scope: what completed atomics have published holds from here on."""
         arrived = [told for issued, told in self._asked[wave] if issued <= completed]
         self._asked[wave] = [asked for asked in self._asked[wave] if asked[0] > completed]
         for told in arrived:
             _merge(self._known[wave], told)
 
     def known(self, readers: Array, writers: Array) -> Array:
-        """The youngest operation of each writer that the reader beside it knows of, 0 for none."""
+        """The youngest operation of each writer that the reader of its place knows of, 0 for none."""
         pairs, inverse = np.unique(np.stack([readers.ravel(), writers.ravel()]), axis=1, return_inverse=True)
         found = [
             self._known[reader].get(writer, 0) if reader in self._known else 0 for reader, writer in pairs.T.tolist()

@@ -18,8 +18,8 @@ ON_LDS, ON_VECTOR = 0, 1
 class Order:
     """Counts per wave and queue: operations issued, known complete to the wave itself, and known to others.
 
-    A wave can be at most one barrier ahead of its workgroup, so two generations of what it told are enough. `version`
-    changes whenever knowledge does.
+    A wave can be at most one barrier ahead of its workgroup, so two generations of what it published are enough.
+    `version` changes whenever knowledge does.
     """
 
     def __init__(self, workgroups: int, waves: int) -> None:
@@ -44,7 +44,7 @@ class Order:
         self.version += 1
 
     def end(self, waves: Lanes) -> None:
-        """`waves` end, which completes all they issued: whoever passes the next barrier knows."""
+        """`waves` end, which completes all they issued: a wave that passes the next barrier knows."""
         self.completed[:, waves] = self.issued[:, waves]
         generation = (self.passed[waves] + 1) & 1
         self._told[generation, :, np.arange(len(self.passed))[waves]] = self.completed[:, waves].T
@@ -56,7 +56,7 @@ class Order:
         self.version += 1
 
     def known(self, columns: Array) -> Array:
-        """(n, queue, wave): the youngest complete operation that each column knows of, of each wave beside it."""
+        """(n, queue, wave): the youngest complete operation that each column knows of, by wave of its workgroup."""
         told = self._told.reshape(2, 2, self._waves, self._workgroups)
         known: Array = told[self.passed[columns] & 1, :, :, columns % self._workgroups]
         return known

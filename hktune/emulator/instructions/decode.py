@@ -94,7 +94,7 @@ class _Format:
 
 
 def decode(code: bytes, address: int) -> Instruction:
-    """The instruction at the start of `code`, which lies at `address`. Raises KernelFault for an unknown encoding."""
+    """The instruction at the start of `code`, which is at `address`. Raises KernelFault for an unknown encoding."""
     word = int.from_bytes(code[:4], "little")
     form = _format_of(word)
     if form is None:

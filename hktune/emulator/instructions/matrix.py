@@ -6,7 +6,7 @@ element k % E of lane i + R * (k / E). Of D, register v holds row v % 4 + 4 * (l
 column lane % R. EXEC is ignored. Products are exact; sums of floats are float32 in an order that AMD has not published,
 so results agree with hardware to float32 rounding, not bit for bit. Integer sums wrap.
 
-The f8f6f4 shapes (E = 32) take a format for each of A and B. Those of 6 and 4 bits lie as above; of 8 bits a lane holds
+The f8f6f4 shapes (E = 32) take a format for each of A and B. 6 and 4 bits are stored as above; of 8 bits a lane holds
 two runs of 16 k, of the lower and of the upper half of K: k = 16 * (lane / R) + e % 16 + K / 2 * (e / 16). A scale is
 one byte a lane, for the 32 k from 32 * (lane / R) on of row lane % R, whatever the format (section 7.2.1).
 """

@@ -29,7 +29,7 @@ _WIDE_VIEWS: dict[int, np.dtype[np.number]] = {
 
 
 class Block:
-    """Bytes that are gathered and scattered by byte index; indices must lie inside.
+    """Bytes that are gathered and scattered by byte index; indices must be inside.
 
     A gather of `size` bytes (1, 2, or a multiple of 4) at indices of shape (...) gives uint32 (..., max(1, size / 4)),
     zero-extended; a scatter takes the same shape and stores the low `size` bytes.
@@ -68,7 +68,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Region:
-    """One allocation: where it lies in the address space, and its bytes."""
+    """One allocation: where it is in the address space, and its bytes."""
 
     base: int
     block: Block

@@ -91,7 +91,7 @@ class Dispatch:
 
 @dataclass(frozen=True)
 class Pointers:
-    """Where a launch's kernel arguments and dispatch packet lie."""
+    """Where a launch's kernel arguments and dispatch packet are."""
 
     arguments: int
     packet: int

@@ -40,7 +40,7 @@ class Placed(Protocol):
 
 
 class AccessNotes(Protocol):
-    """Is told where the memory steps of the group being executed access LDS and global memory."""
+    """Hears where the memory steps of the group being executed access LDS and global memory."""
 
     def lds(self, address: Array, active: Array, size: int, writes: bool) -> None: ...
 

@@ -1,10 +1,11 @@
-// What a config decides, and the only file with fields. constants.cu is this file filled in for the space's first seed,
-// so that an editor can parse the others.
+// What a config and an operation decide: the only file with fields. constants.cu is this file filled in for the space's
+// first seed, so that an editor can parse the others.
 //
 // Rows and columns are those of D, wgmma's output; geometry.cu says which matrix that is.
 #pragma once
 
 // Macros are for the preprocessor: in the text of instructions, and where a declaration comes or goes.
+#define DTYPE bf16  // of a, b, c and bias, as PTX calls it
 #define TILE_COLUMNS 128  // of D that a block computes
 #define ACCUMULATORS 64  // float32 values that a thread holds of WGMMA_M rows of the tile
 // Operands of the multiply, which come behind its accumulators.
@@ -17,7 +18,7 @@
 constexpr int TILE_ROWS = 64;  // of D that a block computes
 constexpr int K_STEP = 64;  // elements of K in a stage
 constexpr int STAGES = 6;  // of the ring in shared memory
-constexpr bool SWAPPED = false;  // wgmma's A is bt
+constexpr bool SWAPPED = false;  // wgmma_a is b
 constexpr int CONSUMERS = 2;  // warpgroups that multiply
 constexpr bool PING_PONG = true;  // they take tiles in turn, or share each
 constexpr bool PERSISTENT = true;  // blocks take tile after tile, or one each

@@ -1,6 +1,7 @@
 // mbarriers, clusters and tensor copies. Instructions are inline PTX (named as in the PTX ISA 8.0), so that NVRTC needs
 // no header.
 #pragma once
+#include "element.cu"
 #include "geometry.cu"
 
 // ---- mbarriers and clusters

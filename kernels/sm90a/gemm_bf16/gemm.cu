@@ -1,9 +1,10 @@
-// C[m,n] = A[m,k] @ Bt[n,k]^T (+ bias[n]), row-major, float32 accumulation, for sm_90a.
+// C[m,n] = A[m,k] @ B[n,k]^T (+ bias[n]), row-major, float32 accumulation, for sm_90a.
 //
 // One producer warpgroup sends K-steps of both operands into a ring of shared memory stages by TMA; one or two consumer
 // warpgroups multiply them with wgmma and store their tile.
 #include "constants.cu"
 #include "copy.cu"
+#include "element.cu"
 #include "geometry.cu"
 #include "mainloop.cu"
 #include "schedule.cu"
@@ -58,12 +59,12 @@ extern "C" __global__
 __cluster_dims__(CLUSTER, 1, 1)
 #endif
 __launch_bounds__(THREADS, BLOCKS_PER_SM)
-void hktune_gemm_bf16(const __grid_constant__ TensorMap a, const __grid_constant__ TensorMap bt,
+void hktune_gemm_bf16(const __grid_constant__ TensorMap a, const __grid_constant__ TensorMap b,
                       const __grid_constant__ Output c, int m, int n, int k,
                       const u16* bias) {
     extern __shared__ char memory[];
     const Layout layout(static_cast<u32>(__cvta_generic_to_shared(memory)));
-    const TensorMap &wgmma_a = SWAPPED ? bt : a, &wgmma_b = SWAPPED ? a : bt;
+    const TensorMap &wgmma_a = SWAPPED ? b : a, &wgmma_b = SWAPPED ? a : b;
     const int rows = SWAPPED ? n : m, columns = SWAPPED ? m : n;
     if (threadIdx.x == 0) {
         prefetch(wgmma_a);

@@ -1,24 +1,19 @@
 // Sizes that follow from the constants, and what the launcher reads of them.
 //
-// Two sets of names meet in this kernel. The GEMM's matrices are a, bt and c, as its parameters are called. wgmma
+// Two sets of names meet in this kernel. The GEMM's matrices are a, b and c, as its parameters are called. wgmma
 // multiplies its own A, 64 rows at a time, by its own B, of up to 256 columns, into D: wgmma_a, wgmma_b and D.
 //
-//             wgmma_a  wgmma_b  D
-//     usual   a        bt       c
-//     SWAPPED bt       a        c transposed, so that a c of few rows fills the narrow side
+//              wgmma_a  wgmma_b  D
+//     usual    a        b        c
+//     SWAPPED  b        a        c transposed, so that a c of few rows fills the narrow side
 //
 // Rows and columns are D's throughout. Both operands are K-major: a row of wgmma_a and a column of wgmma_b are elements
 // of K side by side, here called a line.
 #pragma once
 #include "constants.cu"
-
-#define DEVICE __device__ __forceinline__
-using u16 = unsigned short;
-using u32 = unsigned int;
-using u64 = unsigned long long;
+#include "element.cu"
 
 // The machine's sizes (PTX ISA 8.0: wgmma, swizzling modes, mbarrier, stmatrix).
-constexpr int ELEMENT_BYTES = 2;
 constexpr int WARP = 32, WARPGROUP = 128, WARPS = WARPGROUP / WARP;  // threads, threads, warps of a warpgroup
 constexpr int WGMMA_M = 64, WGMMA_K = 16;                            // of one multiply: rows of A, elements of K
 constexpr int ATOM_LINES = 8, ATOM_LINE_BYTES = 128;                 // of a swizzle atom: the pattern repeats behind it
@@ -51,12 +46,12 @@ constexpr int STORE_ROW_BYTES = (SWAPPED ? WGMMA_M : CHUNK) * ELEMENT_BYTES;  //
 constexpr bool STORES_FROM_STAGES = TMA_STORE && !PERSISTENT && SPLIT_K == 1;
 constexpr int STORE_BYTES = TMA_STORE && !STORES_FROM_STAGES ? CONSUMERS * STORE_BUFFERS * CHUNK_BYTES : 0;
 
-// The boxes that the launcher encodes a, bt and c with; rows of 128, 64 or 32 bytes are swizzled over their own length.
+// The boxes that the launcher encodes a, b and c with; rows of 128, 64 or 32 bytes are swizzled over their own length.
 struct Box {
-    int rows, columns;
+    int rows, columns, data_type = Element::TENSOR_MAP_TYPE;
 };
 extern "C" __constant__ Box hktune_box_a = {SWAPPED ? WGMMA_B_SENT : WGMMA_A_SENT, ATOM_K};
-extern "C" __constant__ Box hktune_box_bt = {SWAPPED ? WGMMA_A_SENT : WGMMA_B_SENT, ATOM_K};
+extern "C" __constant__ Box hktune_box_b = {SWAPPED ? WGMMA_A_SENT : WGMMA_B_SENT, ATOM_K};
 #if TMA_STORE
 extern "C" __constant__ Box hktune_box_c = {SWAPPED ? CHUNK : WGMMA_M, SWAPPED ? WGMMA_M : CHUNK};
 #endif

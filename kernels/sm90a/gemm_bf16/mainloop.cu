@@ -2,6 +2,7 @@
 #pragma once
 #include "constants.cu"
 #include "copy.cu"
+#include "element.cu"
 #include "geometry.cu"
 #include "multiply.cu"
 #include "schedule.cu"

@@ -2,15 +2,14 @@
 #pragma once
 #include "accumulators.cu"
 #include "constants.cu"
+#include "element.cu"
 #include "geometry.cu"
 
-#define TEXT_OF(x) #x
-#define TEXT(x) TEXT_OF(x)  // of a macro's value
 #define JOINED_OF(x, y) x##y
 #define JOINED(x, y) JOINED_OF(x, y)
 #define EACH_ACCUMULATOR JOINED(EACH_, ACCUMULATORS)
 
-#define WGMMA "wgmma.mma_async.sync.aligned.m64n" TEXT(TILE_COLUMNS) "k16.f32.bf16.bf16"
+#define WGMMA "wgmma.mma_async.sync.aligned.m64n" TEXT(TILE_COLUMNS) "k16.f32." TEXT(DTYPE) "." TEXT(DTYPE)
 #define OPERAND(x) "%" TEXT(x)
 #define NEXT_NAME(i) ",%" #i
 #define NEXT_VALUE(i) , "+f"(d[i])

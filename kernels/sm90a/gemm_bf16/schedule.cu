@@ -2,6 +2,7 @@
 #pragma once
 #include "constants.cu"
 #include "copy.cu"
+#include "element.cu"
 #include "geometry.cu"
 
 // Position in the ring of stages; `parity` flips each time round.

@@ -5,6 +5,7 @@
 #pragma once
 #include "constants.cu"
 #include "copy.cu"
+#include "element.cu"
 #include "geometry.cu"
 #include "mainloop.cu"
 #include "schedule.cu"
@@ -67,7 +68,7 @@ struct Epilogue {
 };
 
 DEVICE float bias_at(const u16* bias, int index, int size) {
-    return index < size ? __uint_as_float(u32(bias[index]) << 16) : 0.0f;
+    return index < size ? Element::widened(bias[index]) : 0.0f;
 }
 
 // Adds the bias to `count` values from `first` on of a fragment at (row, column).
@@ -79,13 +80,6 @@ DEVICE void add_bias(
     for (int i = first; i < first + count; ++i)
         values[i] += SWAPPED ? bias_at(epilogue.bias, place.row(i), epilogue.rows)
                              : bias_at(epilogue.bias, place.column(i), epilogue.columns);
-}
-
-// Two floats as bf16, rounded to nearest even; `low` in the low half.
-DEVICE u32 packed(float low, float high) {
-    u32 both;
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(high), "f"(low));
-    return both;
 }
 
 // The offset in a chunk whose rows are swizzled over their own length as TMA does it: 16-byte columns are exchanged by

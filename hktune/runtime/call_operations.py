@@ -1,0 +1,31 @@
+"""Which operation a call is: by the dtype that its operands share, and whether it has a bias."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import torch
+
+from hktune.core.operation import Operation
+from hktune.dispatch.calls import CALL_DTYPES, call_operation
+
+CALLS: Mapping[tuple[torch.dtype, bool], Operation] = {
+    (getattr(torch, dtype.torch_name), has_bias): call_operation(dtype, has_bias)
+    for dtype in CALL_DTYPES
+    for has_bias in (False, True)
+}
+"""The operation of operands of that dtype, without a bias or with one."""
+
+KERNEL_DTYPES: tuple[torch.dtype, ...] = tuple(dict.fromkeys(dtype for dtype, _ in CALLS))
+"""What kernels take; a tuple, since torch's compiler traces the question whether a dtype is one of them."""
+
+
+def dtypes_of(operations: Iterable[Operation]) -> tuple[torch.dtype, ...]:
+    """Of calls that are one of `operations`."""
+    wanted = set(operations)
+    return tuple(dict.fromkeys(dtype for (dtype, _), operation in CALLS.items() if operation in wanted))
+
+
+def named(dtypes: Iterable[torch.dtype]) -> str:
+    """As a person reads them: `bfloat16 or float16`."""
+    return " or ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
