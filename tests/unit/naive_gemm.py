@@ -37,8 +37,8 @@ def trial(problem: Problem, time_us: float | None = 1.0, variant: int = 0, **fie
     row = Trial(
         trial=0, m=problem.m, n=problem.n, k=problem.k, operation=problem.operation,
         config_id=config.id, config=config.json, status=Status.OK, source=Source.MODELLED, time_us=time_us,
-        object_sha256=F16_SHA256 if problem.operation.a == "f16" else SHA256, template="naive_gemm", template_sha256="0" * 64,
-        target="gfx950", device=EMULATED.name,
+        object_sha256=F16_SHA256 if problem.operation.a == "f16" else SHA256,
+        template="naive_gemm", template_sha256="0" * 64, target="gfx950", device=EMULATED.name,
     )  # fmt: skip
     return replace(row, **fields)
 
