@@ -48,7 +48,7 @@ def launch_of(row: Trial) -> tuple[str, LaunchRule]:
     bias = row.operation.has_bias
     pointers = [Argument(name, "pointer") for name in (["a", "b", "c", "bias"] if bias else ["a", "b", "c"])]
     arguments = (*pointers, Argument("n", "u32"), Argument("k", "u32"))
-    symbol = f"naive_gemm{'_f16' if row.dtype == 'f16' else ''}{'_bias' if bias else ''}"
+    symbol = f"naive_gemm{'_f16' if row.operation.a == 'f16' else ''}{'_bias' if bias else ''}"
     return symbol, LaunchRule((-(-row.n // 64), "m", 1), (64, 1, 1), 0, arguments)
 
 
