@@ -100,7 +100,7 @@ def test_rows_of_several_templates_are_reported(tmp_path: Path, capsys: pytest.C
     out = capsys.readouterr().out
     assert "1 trials are of gfx950/gemm 111111111111: tune and table build use those of their own template" in out
     assert "2 trials are of gfx950/gemm 222222222222" in out
-    assert f"3 trials in {tmp_path / 'out'}" in out
+    assert f"3 trials in {tmp_path / 'out'}: bf16.nt\n" in out
 
 
 MOMENTS = st.none() | st.sampled_from(["2026-11-22T18:00:00Z", "2026-11-22T18:00:01Z"])
