@@ -102,7 +102,7 @@ class Serving:
         return None
 
     def _placed(self, outcome: Timing | Failure) -> Timing | Failure:
-        """With the number of the GPU, beside the clock that it ran at."""
+        """With the number of the GPU, and the clock that it ran at."""
         if isinstance(outcome, Failure):
             return outcome
         return replace(outcome, note=f"{outcome.note}; GPU {self._service.ordinal}")
