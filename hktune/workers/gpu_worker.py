@@ -25,9 +25,6 @@ from hktune.workers.processes import Worker, WorkerBroke, WorkerDied, start_work
 OPEN_DEADLINE_S = 180.0
 """For a worker's first words: it imports torch, makes a context and fills the arena."""
 
-QUARANTINED = "quarantined, reproduce: "
-"""How a failure's detail goes on that cost a worker; what follows is a command."""
-
 OPEN_ATTEMPTS = 2
 """The driver may still be clearing up after the process before."""
 
@@ -282,8 +279,8 @@ class ContainedStopwatch:
         return Confirmation(tuple(outcomes[attempt.candidate] for attempt in attempts), answer.rivals)
 
     def _quarantined(self, candidate: Candidate, problem: Problem | None, failure: Failure) -> Failure:
-        detail = f"{failure.detail}; {QUARANTINED}{self.reproduce(candidate, problem)}"
-        self.quarantine[candidate] = Failure(failure.status, detail)
+        detail = f"{failure.detail}; quarantined, reproduce: {self.reproduce(candidate, problem)}"
+        self.quarantine[candidate] = Failure(failure.status, detail, quarantined=True)
         return self.quarantine[candidate]
 
 

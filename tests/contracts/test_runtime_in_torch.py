@@ -69,7 +69,7 @@ def cuda(directory: Path) -> Bench:
     identity: Identity = open_device("cuda").identity
     trials = [
         Trial(
-            trial=0, m=each.m, n=each.n, k=each.k, dtype="bf16", epilogue="none", config_id=config.id,
+            trial=0, m=each.m, n=each.n, k=each.k, operation=each.operation, config_id=config.id,
             config=config.json, status=Status.OK, source=Source.MODELLED, time_us=1.0, object_sha256=code.sha256,
             template=template.name, template_sha256=template.sha256, target=identity.arch, device=identity.name,
         )
