@@ -182,7 +182,7 @@ class TestPrepare:
         with pytest.raises(InputError, match=r"requires a gradient.*: pass b\.detach\(\)"):
             hktune.prepare(bf16(K, N).requires_grad_())
         for wrong in (bf16(K), bf16(2, K, N), bf16(K, N).float()):
-            with pytest.raises(InputError, match=r"kernels take bfloat16 \[K, N\]"):
+            with pytest.raises(InputError, match=r"kernels take bfloat16 or float16 \[K, N\]"):
                 hktune.prepare(wrong)
         with pytest.raises(InputError, match="plain tensor"):
             hktune.prepare(bf16(K, N).to_sparse())
