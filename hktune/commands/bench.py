@@ -18,7 +18,7 @@ from hktune.commands.arguments import (
 )
 from hktune.commands.parser import DONE, FAILED, Command
 from hktune.core.errors import InputError
-from hktune.core.outcome import Failure
+from hktune.core.outcome import Failure, Timing
 from hktune.core.problem import Problem
 from hktune.core.settings import Settings
 
@@ -43,6 +43,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     """Prove and time; 1 when the config fails."""
+    from hktune.commands.asked_code import space_for
     from hktune.commands.config_words import ConfigWords
     from hktune.core.candidate import Candidate
     from hktune.report.heartbeat import working
@@ -57,11 +58,7 @@ def _run(options: argparse.Namespace) -> int:
     words = ConfigWords(options.config)
     config = words.config(space)
     problems: list[Problem] = options.problem or []
-    operation = options.operation or (problems[0].operation if problems else space.template.operation)
-    space = space.for_operation(operation)
-    operation = space.template.operation
-    if any(space.template.code_operation(each.operation) != operation for each in problems):
-        raise InputError("--problem: the operations need different code: give them to one command each")
+    space = space_for(space, options.operation, problems)
     require_legal(space, config, [None, *problems])
     if note := words.note(space):
         print(note)
@@ -70,7 +67,7 @@ def _run(options: argparse.Namespace) -> int:
     try:
         assert work.confirming is not None, "a GPU's bench confirms"
         with working(lambda: f"compiling and proving {config.id[:8]}"):
-            attempt = work.confirming.prove(bench()(Candidate(config, operation)))
+            attempt = work.confirming.prove(bench()(Candidate(config, space.template.operation)))
         if attempt.failure:
             print(f"{attempt.failure.status}: {attempt.failure.detail}")
             return FAILED
@@ -91,10 +88,19 @@ def _timed(stopwatch: ContainedStopwatch, attempt: Attempt, problem: Problem) ->
     if isinstance(outcome, Failure):
         print(f"{problem}: {outcome.status}: {outcome.detail}")
         return False
-    print(f"{problem}: {outcome.time_us:.2f} us; {outcome.note}")
+    print(f"{problem}: {outcome.time_us:.2f} us; {'; '.join(_seen(outcome))}")
     for name, ratio in confirmation.rivals.items():
         print(f"    {name}: {ratio:.4f}x {outcome.baseline}")
     return True
+
+
+def _seen(timing: Timing) -> list[str]:
+    """What else was seen while it was timed."""
+    seen = [timing.note] if timing.note else []
+    seen += [f"GPU {timing.gpu}"] if timing.gpu is not None else []
+    seen += [f"{timing.clock_mhz} MHz"] if timing.clock_mhz is not None else []
+    seen += [f"{timing.power_w:.0f} W"] if timing.power_w is not None else []
+    return seen + ([f"throttled: {timing.throttled}"] if timing.throttled else [])
 
 
 COMMAND = Command(

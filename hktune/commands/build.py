@@ -94,8 +94,7 @@ def _print_built(options: argparse.Namespace, summaries: Mapping[Operation, Buil
     space = ("--space", space_word(options.space))
     for operation, summary in summaries.items():
         counts = ", ".join(f"{count} {status}" for status, count in sorted(summary.statuses.items()))
-        what = f"{operation}: " if len(summaries) > 1 else ""
-        print_prose(console, f"{options.out}: {what}{counts or 'nothing wanted'}; {summary.elapsed_s:.0f} s")
+        print_prose(console, f"{options.out}: {operation}: {counts or 'nothing wanted'}; {summary.elapsed_s:.0f} s")
         asked = () if operation == usual else ("--operation", str(operation))
         again = ["hktune", "verify", *space, *asked]
         print_build_failures(console, summary.statuses, summary.examples, options.out, again)

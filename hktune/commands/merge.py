@@ -17,14 +17,17 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 def _run(options: argparse.Namespace) -> int:
     """Merge and say how many trials there are."""
     from hktune.core.escaped import escaped
+    from hktune.core.trial import by_problem
     from hktune.report.heartbeat import working
+    from hktune.report.operations import operation_names
     from hktune.store import merge
 
     with working(lambda: "merging trials"):
         merged = merge(options.trials, options.out)
     for remark in merged.remarks:
         print(escaped(remark))
-    print(f"{len(merged.trials)} trials in {options.out}")
+    operations = operation_names(problem.operation for problem in by_problem(merged.trials))
+    print(f"{len(merged.trials)} trials in {options.out}{f': {operations}' if operations else ''}")
     return DONE
 
 

@@ -158,10 +158,13 @@ def _names(options: argparse.Namespace) -> dict[Problem, str]:
 
 
 def _print_built(table: Table, others: int) -> None:
+    from hktune.report.operations import operation_names
+
     near = sum(entry.rows != (entry.m, entry.m) for entry in table.entries)
     vendor = sum(entry.choice == "vendor" for entry in table.entries)
     kernels = len(table.object_sha256s)
     print(f"{len(table.entries)} shapes by {kernels} kernels, {vendor} by the vendor library; {near} serve other m too")
+    print(f"operations: {operation_names(entry.problem.operation for entry in table.entries)}")
     if others:
         print(f"{others} trials of other templates were left out")
 

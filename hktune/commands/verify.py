@@ -28,6 +28,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     """Prove and print what was found; 1 when the config or kernel fails."""
+    from hktune.commands.asked_code import space_for
     from hktune.commands.config_words import ConfigWords
     from hktune.core.candidate import Candidate
     from hktune.core.outcome import Failure
@@ -39,9 +40,7 @@ def _run(options: argparse.Namespace) -> int:
         return verify_kernel(options)
     words = ConfigWords(options.config)
     file = options.space or words.space_file()
-    space = load_space(file)
-    operation = options.problem.operation if options.problem else options.operation or space.template.operation
-    space = space.for_operation(operation)
+    space = space_for(load_space(file), options.operation, [options.problem] if options.problem else [])
     config = words.config(space)
     require_legal(space, config, [options.problem])
     if note := words.note(space):

@@ -21,6 +21,7 @@ from pathlib import Path
 from hktune.core.errors import InputError, ShapesError
 from hktune.core.escaped import shown
 from hktune.core.json_file import Json
+from hktune.core.operand import operands_of
 from hktune.core.operation import BF16_NT, BF16_NT_BIAS, Operation, legacy_operation, legacy_words, operation_of
 from hktune.core.outside_file import FileKind
 from hktune.core.problem import Problem
@@ -34,7 +35,6 @@ _SAY_ALL = f"say all of it in operation, such as {BF16_NT_BIAS}"
 # A dimension of 2^24 is beyond any model's; 2^31 elements is where a matrix passes 32-bit element offsets.
 DIMENSION_MAX = 2**24
 MATRIX_ELEMENTS_MAX = 2**31
-_AXES = {"A": ("m", "k"), "B": ("k", "n"), "C": ("m", "n")}  # of each matrix as the product reads it
 PROBLEMS_MAX = 10_000
 NAMES_SHOWN = 4  # of one problem
 SHAPES_FILE = FileKind("a shapes file", 1 << 20, ShapesError, "pass a file like shapes.yaml", "split it")
@@ -187,13 +187,17 @@ def _sizes(value: Json, where: str) -> list[int]:
 
 
 def matrices_fit(problem: Problem, where: str) -> None:
-    """Raises ShapesError, beginning with `where`, when a matrix of `problem` has more elements than one may."""
-    for (matrix, axes), letter in zip(_AXES.items(), f"{problem.operation.layout}n", strict=True):
-        rows, columns = axes if letter == "n" else axes[::-1]
-        sizes = getattr(problem, rows), getattr(problem, columns)
-        if math.prod(sizes) > MATRIX_ELEMENTS_MAX:
-            rule = f"{matrix}[{rows},{columns}] has at most {MATRIX_ELEMENTS_MAX} elements"
-            raise ShapesError(f"{where}: {rule}, got {sizes[0]}x{sizes[1]}: make it smaller")
+    """Raises ShapesError, beginning with `where`, when an operand of `problem` has more elements than one may, or its
+    operation is of a kind whose operands are not known."""
+    try:
+        operands = operands_of(problem.operation).values()
+    except InputError as unknown:
+        raise ShapesError(f"{where}: {unknown}") from None
+    for operand in operands:
+        shape = operand.shape(problem.sizes)
+        if math.prod(shape) > MATRIX_ELEMENTS_MAX:
+            rule = f"{operand.name.upper()}[{','.join(operand.axes)}] has at most {MATRIX_ELEMENTS_MAX} elements"
+            raise ShapesError(f"{where}: {rule}, got {'x'.join(map(str, shape))}: make it smaller")
 
 
 def _word(value: Json, known: tuple[str, ...], where: str) -> str:

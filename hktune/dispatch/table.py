@@ -13,14 +13,15 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from hktune.core.bounded_text import PLAIN, ComputeUnits, FolderName, Text, Word
+from hktune.core.bounded_text import PLAIN, ComputeUnits, FolderName, OperationText, Text, Word
 from hktune.core.config import Config
 from hktune.core.errors import InputError, SpaceError
 from hktune.core.identity import Identity
 from hktune.core.launch import Argument as PlainArgument
 from hktune.core.launch import operand_name
 from hktune.core.launch_rule import BLOCK_MAX, GRID_MAX, LDS_BYTES_MAX, WORKSPACE_BYTES_MAX, LaunchRule, compiled
-from hktune.core.operation import Operation, operation_of
+from hktune.core.operand import operands_of
+from hktune.core.operation import operation_of
 from hktune.core.outcome import Source
 from hktune.core.problem import Problem
 
@@ -40,7 +41,6 @@ ConfigId = Annotated[str, Meta(pattern=r"\A[0-9a-f]{16}\Z")]
 Symbol = Annotated[str, Meta(pattern=r"\A[A-Za-z_$.][A-Za-z0-9_$.]{0,4095}\Z")]
 # The language of `hktune.core.expression` without quotes, dots and numbers that run into names.
 FormulaText = Annotated[str, Meta(max_length=500, pattern=r"\A(?!.*[0-9][a-z_])[a-z0-9_ ()+*/%,<>=!-]+\Z")]
-OperationText = Annotated[str, Meta(max_length=100)]  # checked by `operation_of`
 Dimension = Annotated[int, Meta(ge=1, le=2**24)]
 Micros = Annotated[float, Meta(gt=0, le=1e12)]
 GridSize = Annotated[int, Meta(ge=1, le=GRID_MAX)]
@@ -137,7 +137,7 @@ class Entry(Strict, frozen=True):
     """What one problem runs. `kernel` is absent when the vendor library is the choice.
 
     `operation` is the text of what is computed. `time_us` (with its interval where measured) is the choice's own time;
-    `ties` are the ids of other configs that cannot be told from it. The entry serves the n and k of its problem with
+    `ties` are the ids of other configs that tie with it. The entry serves the n and k of its problem with
     `m_from` to `m_to` rows, both included; where they are absent with m rows only. `name` is what a person calls the
     problem; nothing is decided by it.
     """
@@ -173,19 +173,22 @@ class Entry(Strict, frozen=True):
         return (self.m_from or self.m, self.m_to or self.m)
 
     def __post_init__(self) -> None:
-        operation = _operation(self.operation)
+        operands = _operand_names(self.operation)
         fewest, most = self.rows
         if not fewest <= self.m <= most:
-            raise ValueError(f"m={self.m} must lie in m_from={fewest} to m_to={most}")
+            raise ValueError(f"m={self.m} must be in m_from={fewest} to m_to={most}")
         if (self.choice == "kernel") != (self.kernel is not None):
             raise ValueError(f"choice {self.choice!r} and its kernel must agree")
-        if self.kernel and operation.has_bias and "bias" not in _checked_names(self.kernel.launch.arguments):
-            raise ValueError(f"operation {operation} needs a kernel that takes a bias")
+        missing = operands - _checked_names(self.kernel.launch.arguments) if self.kernel else ()
+        if missing:
+            raise ValueError(f"operation {self.operation} needs a kernel that takes {', '.join(sorted(missing))}")
 
 
-def _operation(text: str) -> Operation:
+@functools.lru_cache(maxsize=4096)
+def _operand_names(operation: str) -> frozenset[str]:
+    """What a kernel of the operation takes. Raises ValueError for a text that is none, or of unknown operands."""
     try:
-        return operation_of(text)
+        return frozenset(operands_of(operation_of(operation)))
     except InputError as unknown:
         raise ValueError(str(unknown)) from None
 
@@ -201,7 +204,7 @@ class DeviceIdentity(Strict, frozen=True):
 
 
 class Header(Strict, frozen=True, kw_only=True):
-    """What a table says beside its entries."""
+    """What a table says apart from its entries."""
 
     format: Literal["hktune-table"] = "hktune-table"
     version: Literal[2, 3] = VERSION

@@ -51,10 +51,11 @@ struct operands {{
 """
 
 
-def export_inline(directory: Path, space_file: Path, form: str) -> str:
+def export_inline(directory: Path, space_file: Path, form: str, product: Operation | None = None) -> str:
     """The table in `directory` as a Python module whose ModelNew has the given form, a key of `FORMS`.
 
-    `space_file` is the search space whose template the kernels are of. Raises TableError for a table that this cannot
+    `space_file` is the search space whose template the kernels are of. Of a table of several products `product` is the
+    one to export, its epilogues included. Raises TableError for a table that this cannot
     be made of: of another architecture, without a kernel, of several dtypes, or of another template; SpaceError for a
     config that is not of the space. Of the table's own words none but a device's name is in the module, as text.
     """
@@ -63,14 +64,14 @@ def export_inline(directory: Path, space_file: Path, form: str) -> str:
     if table.arch != "gfx950" or not entries:
         rule = f"{directory}: only gfx950 tables with a kernel have an inline form"
         raise TableError(f"{rule}, this is {table.arch} with {len(entries)}: pass another directory")
-    operation = _operation(entries, directory)
+    entries, operation = _of_one_product(entries, product, directory)
     template = load_space(space_file).for_operation(operation).template
     for entry in entries:
         _check_template(entry, template, directory)
     text = _module(table, entries, _hip_text(entries, template), directory, FORMS[form])
     habits = forbidden_python(text)
     if habits:
-        raise TableError(f"{directory}: the exported module has a forbidden habit ({habits[0]}): mend hktune/export")
+        raise TableError(f"{directory}: the exported module has a forbidden habit ({habits[0]}): correct hktune/export")
     return text
 
 
@@ -113,17 +114,23 @@ def _hip_text(entries: Sequence[Entry], template: Template) -> _HipText:
     source = text.whole()
     found = [str(habit) for habit in forbidden_habits(source)] + ["three quotes: leave them out"] * ("'''" in source)
     if found:
-        raise TableError(f"the exported source has a forbidden habit ({found[0]}): mend the template")
+        raise TableError(f"the exported source has a forbidden habit ({found[0]}): correct the template")
     return text
 
 
-def _operation(entries: Sequence[Entry], directory: Path) -> Operation:
-    """What all `entries` compute, but for the epilogue."""
-    bare = sorted({entry.problem.operation.bare for entry in entries})
-    if len(bare) > 1 or bare[0].a not in ELEMENTS:
+def _of_one_product(
+    entries: Sequence[Entry], product: Operation | None, directory: Path
+) -> tuple[list[Entry], Operation]:
+    """The entries to export, and what all of them compute but for the epilogue."""
+    by_product: dict[Operation, list[Entry]] = {}
+    for entry in entries:
+        by_product.setdefault(entry.problem.operation.bare, []).append(entry)
+    asked = [product.bare] if product else sorted(by_product)
+    if len(asked) > 1 or asked[0] not in by_product or asked[0].a not in ELEMENTS:
+        has = ", ".join(map(str, sorted(by_product)))
         rule = f"{directory}: one file holds kernels of one operation, of {' or '.join(ELEMENTS)}"
-        raise TableError(f"{rule}: this table has {', '.join(map(str, bare))}: tune each into a directory of its own")
-    return bare[0]
+        raise TableError(f"{rule}: this table has {has}: choose one with --operation")
+    return by_product[asked[0]], asked[0]
 
 
 def _check_template(entry: Entry, template: Template, directory: Path) -> None:
@@ -164,21 +171,28 @@ def _row(entry: Entry, order: Sequence[str]) -> str:
 
 
 def _module(table: Table, entries: Sequence[Entry], hip: _HipText, directory: Path, form: str) -> str:
-    sources = sorted({str(entry.source) for entry in entries})
-    dtype = entries[0].problem.operation.a_dtype.torch_name
+    operations = sorted({entry.problem.operation for entry in entries})
+    sources = " and ".join(sorted({str(entry.source) for entry in entries}))
     text = _text("inline_module.txt").substitute(
-        dtype=dtype,
-        arch=table.arch, version=table.hktune, count=len(entries), device=_in_docstring(table.device.name),
-        source=f"Their times are {' and '.join(sources)}", head=hip.head, kernel=hip.kernel, tail=hip.tail, form=form,
+        dtype=operations[0].a_dtype.torch_name,
+        arch=table.arch,
+        version=table.hktune,
+        count=len(entries),
+        device=_in_docstring(table.device.name),
+        source=f"The shapes are of {' and '.join(map(str, operations))}; their times are {sources}",
+        head=hip.head,
+        kernel=hip.kernel,
+        tail=hip.tail,
+        form=form,
         fields=textwrap.fill(" ".join(hip.fields), 110, initial_indent=4 * " ", subsequent_indent=4 * " "),
         values="\n".join(f'    "{name}": "{" ".join(values)}",' for name, values in hip.values.items()),
-    )  # fmt: skip
+    )
     ast.parse(text, str(directory))
     return text
 
 
 def _in_docstring(text: str) -> str:
-    """`text` so that it ends no docstring of three double quotes, and reads there as it stands."""
+    """`text` so that it ends no docstring of three double quotes, and reads there as it is."""
     return escaped(text).replace("\\", "\\\\").replace('"', '\\"')
 
 

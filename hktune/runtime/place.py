@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Any
+from types import ModuleType
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ from hktune.runtime.workspaces import Workspaces
 Empty = Callable[[Sequence[int], Sequence[int], torch.dtype], Tensor]
 """An uninitialised tensor on the thread's current device. These are what torch's compiler calls in the programs that it
 writes: 0.4 us, where `new_empty` takes 0.8."""
-_allocators: Any = torch._C._dynamo.guards
+_allocators: ModuleType = torch._C._dynamo.guards
 _empty_strided_cpu: Empty = _allocators._empty_strided_cpu
 _empty_strided_cuda: Empty = _allocators._empty_strided_cuda
 
@@ -70,7 +70,7 @@ class Place:
         return route.why
 
     def strided(self, route: Route, lda: int, ldb: int) -> PreparedLaunch:
-        """The launch of a ready `route` for operands whose rows lie so many elements apart."""
+        """The launch of a ready `route` for operands whose rows are so many elements apart."""
         assert route.kernel is not None
         assert route.launch is not None
         return BoundLaunch(self.device, route.kernel, route.launch, {**route.numbers, "lda": lda, "ldb": ldb})

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -25,8 +26,16 @@ from hktune.runtime.loaded import LoadedTable
 from hktune.runtime.operands import PLAIN
 from hktune.runtime.torch_state import as_autocast, is_transformed
 
+if TYPE_CHECKING:
+    from torch._ops import OpOverload, OpOverloadPacket
+
+Function = Callable[..., object]
+Arguments = tuple[Any, ...]
+Named = dict[str, Any]
+"""What a mode of torch's is handed: the arguments of any function, by position and by name."""
+
 _aten = torch.ops.aten
-_CURRENTS: dict[Any, Any] = {current.linear: functional.linear, current.matmul: torch.matmul}
+_CURRENTS: dict[Function, Function] = {current.linear: functional.linear, current.matmul: torch.matmul}
 _LINEARS = frozenset({functional.linear, current.linear, LoadedTable.linear})
 _MATMULS = frozenset({torch.matmul, Tensor.matmul, torch.linalg.matmul, current.matmul, LoadedTable.matmul})
 _LINEAR, _MATMUL = ("input", "weight", "bias"), ("input", "other")
@@ -127,15 +136,17 @@ class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._recorder = recorder
         self.is_quiet = False
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(
+        self, func: OpOverload, types: Sequence[type], args: Arguments = (), kwargs: Named | None = None
+    ) -> object:
         del types
         kwargs = kwargs or {}
-        out = func(*args, **kwargs)
+        out: object = func(*args, **kwargs)
         if not self.is_quiet and not _in_backward():
             self._note(func.overloadpacket, args, kwargs)
         return out
 
-    def _note(self, packet: Any, args: Any, kwargs: Any) -> None:
+    def _note(self, packet: OpOverloadPacket, args: Arguments, kwargs: Named) -> None:
         note = self._recorder.note
         if packet in (_aten.linear, torch.ops.hktune.linear) and args[1].dim() == 2:
             note(args[0], args[1], args[1].shape[0], args[2] if len(args) > 2 else None)
@@ -154,7 +165,9 @@ class _Functions(TorchFunctionMode):
         self._recorder = recorder
         self._below = below
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(
+        self, func: Function, types: Sequence[type], args: Arguments = (), kwargs: Named | None = None
+    ) -> object:
         del types
         kwargs = kwargs or {}
         called = getattr(func, "__func__", func)  # a table's method comes bound to it
@@ -171,7 +184,7 @@ class _Functions(TorchFunctionMode):
             self._note(_LINEAR if called in _LINEARS else _MATMUL, args, kwargs)
         return out
 
-    def _note(self, names: tuple[str, ...], args: Any, kwargs: Any) -> None:
+    def _note(self, names: tuple[str, ...], args: Arguments, kwargs: Named) -> None:
         operands = dict(zip(names, args, strict=False)) | kwargs
         left, right = operands["input"], operands[names[1]]
         if right.dim() != 2:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import operator
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -42,7 +41,7 @@ class ServedProduct:
         self._counts = counts
 
     def launch(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> PreparedLaunch | Fallback:
-        """What takes these plain tensors as they lie, or why that is the vendor library."""
+        """What takes these plain tensors as they are, or why that is the vendor library."""
         place, prepared, dtype = self.place, self.route.prepared, self._dtype
         index = place.index
         try:
@@ -114,7 +113,9 @@ class ServedProduct:
                 return why or Fallback.NO_ENTRY
             prepared = place.strided(route, *strides) if strides else route.prepared
 
-        def launch(a: Any, b: Any, c: Any, bias: Any, workspace: Any, stream: int | None) -> None:
+        def launch(
+            a: Tensor, b: Tensor, c: Tensor, bias: Tensor | None, workspace: Tensor | None, stream: int | None
+        ) -> None:
             with place.entered():
                 prepared(a, b, c, bias, workspace, stream)
 

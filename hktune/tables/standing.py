@@ -74,7 +74,7 @@ def choose(trials: Iterable[Trial]) -> list[Chosen]:
     candidates = ((problem, _candidates(own)) for problem, own in sorted(by_problem(trials).items()))
     standings = [Standing(problem, of_problem) for problem, of_problem in candidates if of_problem]
     slowdowns = [
-        {trial.config_id: time_us(trial) / time_us(standing.best) for trial in standing.tied} for standing in standings
+        {_kernel(trial): time_us(trial) / time_us(standing.best) for trial in standing.tied} for standing in standings
     ]
     kept = smallest_cover([slowdown for slowdown in slowdowns if slowdown])
     return [Chosen(standing, _fastest(standing, kept)) for standing in standings]
@@ -89,7 +89,12 @@ def _candidates(trials: Sequence[Trial]) -> tuple[Trial, ...]:
 
 
 def _fastest(standing: Standing, kept: frozenset[str]) -> Trial | None:
-    return next((trial for trial in standing.tied if trial.config_id in kept), None)
+    return next((trial for trial in standing.tied if _kernel(trial) in kept), None)
+
+
+def _kernel(trial: Trial) -> str:
+    """What a table carries for a trial: its config as code, which differs between operations that need other code."""
+    return f"{trial.config_id} {trial.object_sha256}"
 
 
 def time_us(trial: Trial) -> float:

@@ -99,7 +99,7 @@ def bench(hopper: CudaDevice, tmp_path_factory: pytest.TempPathFactory) -> GpuBe
 def stopwatch(bench: GpuBench) -> Iterator[ContainedStopwatch]:
     service = GpuService("cuda", bench.space, bench.make_compiler, (TIMED,), bench.settings)
     contained = ContainedStopwatch(
-        GpuWorker(Dying(service), deadline_s=10.0), lambda config, _: f"run {config['does']}"
+        GpuWorker(Dying(service), deadline_s=10.0), lambda candidate, _: f"run {candidate.config['does']}"
     )
     yield contained
     contained.worker.close()

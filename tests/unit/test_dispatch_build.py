@@ -11,6 +11,7 @@ from naive_gemm import EMULATED, MI355X, SHA256, launch_of, table_of, trial
 from hktune.core.config import Config
 from hktune.core.errors import TableError
 from hktune.core.launch_rule import LaunchRule
+from hktune.core.operation import Operation
 from hktune.core.outcome import Source, Status
 from hktune.core.problem import Problem
 from hktune.core.trial import Trial
@@ -141,6 +142,25 @@ def test_tied_configs_are_chosen_so_that_the_fewest_kernels_serve_every_shape() 
     # Beyond the noise a shared kernel is no choice.
     apart = table_of(*best_of_each, near(SMALL, 2.5, 3), near(LARGE, 8.5, 3))
     assert {entry.kernel.config_id for entry in apart.entries if entry.kernel} == set(IDS[:3])
+
+
+def test_one_config_as_the_code_of_two_operations_is_two_kernels() -> None:
+    """So that it is no reason to leave the fastest of each."""
+    half = replace(SMALL, operation=Operation("f16"))
+    rows = [
+        trial(problem, time_us, variant, time_us_low=1.0, time_us_high=3.0, object_sha256=f"{code:064x}")
+        for problem, time_us, variant, code in (
+            (SMALL, 2.0, 0, 1),
+            (SMALL, 2.1, 3, 2),
+            (half, 2.0, 1, 3),
+            (half, 2.1, 3, 4),
+        )
+    ]
+    used = {entry.operation: entry.kernel.config_id for entry in table_of(*rows).entries if entry.kernel}
+    assert used == {"bf16.nt": IDS[0], "f16.nt": IDS[1]}
+    shared = [replace(row, object_sha256="5" * 64) if row.config_id == IDS[3] else row for row in rows]
+    used = {entry.operation: entry.kernel.config_id for entry in table_of(*shared).entries if entry.kernel}
+    assert used == {"bf16.nt": IDS[3], "f16.nt": IDS[3]}
 
 
 def test_a_tied_config_that_does_not_beat_the_vendor_is_not_used() -> None:

@@ -53,3 +53,20 @@ def test_every_relative_link_leads_to_a_file() -> None:
         if "://" not in target and not (path.parent / target).exists()
     ]
     assert not dead
+
+
+def test_every_path_that_a_page_names_is_there() -> None:
+    """A file in backquotes, by its folder in the checkout or by its room in the package: pages follow when it moves."""
+    tops = ("hktune", "tests", "kernels", "scripts", "search_spaces", "benchmarks", "docs", "examples", "results")
+    rooms = tuple(room.name for room in (ROOT / "hktune").iterdir() if (room / "__init__.py").exists())
+    path = re.compile(rf"`((?:{'|'.join((*tops, *rooms))})/[\w./+-]+)`")
+    named = {
+        (str(page.relative_to(ROOT)), name)
+        for page in tracked_markdown()
+        for name in path.findall(page.read_text())
+        if page.name != "CHANGELOG.md"
+    }
+    assert named
+    assert not {
+        (page, name) for page, name in named if not any((top / name).exists() for top in (ROOT, ROOT / "hktune"))
+    }

@@ -26,7 +26,7 @@ from hktune.core.errors import SpaceError, TableError
 from hktune.core.escaped import escaped
 from hktune.core.identity import Identity
 from hktune.core.launch_rule import LaunchRule
-from hktune.core.operation import BF16_NT_BIAS, legacy_words, operation_of
+from hktune.core.operation import BF16_NT_BIAS, operation_of
 from hktune.core.outcome import Source, Status
 from hktune.core.problem import Problem
 from hktune.core.trial import Trial
@@ -71,8 +71,7 @@ def tabled(tuned: Mapping[Problem, Config], folder: Path) -> Path:
         objects[code.sha256] = code.data
         trials.append(
             Trial(
-                trial=0, m=problem.m, n=problem.n, k=problem.k, dtype=problem.operation.a,
-                epilogue=legacy_words(problem.operation)[1],
+                trial=0, m=problem.m, n=problem.n, k=problem.k, operation=problem.operation,
                 config_id=config.id, config=config.json, status=Status.OK, source=Source.MODELLED, time_us=1.0,
                 object_sha256=code.sha256, template=template.name, template_sha256=template.sha256, target="gfx950",
             )
@@ -136,11 +135,33 @@ def test_a_table_of_float16_becomes_kernels_of_float16(tmp_path: Path) -> None:
     assert isinstance(proof(code, space().template.launch(config, problem), problem), Proof)
 
 
-def test_a_table_of_two_dtypes_is_refused(tmp_path: Path) -> None:
+def test_of_a_table_of_two_dtypes_one_is_chosen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = space().config(SMALL)
     folder = tabled({Problem(64, 512, 256, operation): config for operation in (F16_BIAS, BF16_NT_BIAS)}, tmp_path)
-    with pytest.raises(TableError, match=r"this table has bf16\.nt, f16\.nt: tune each into a directory of its own"):
+    with pytest.raises(TableError, match=r"this table has bf16\.nt, f16\.nt: choose one with --operation") as caught:
         export_inline(folder, SPACE, "matmul")
+    assert "\n" not in str(caught.value)
+    out = tmp_path / "model_new.py"
+    for operation, dtype in (("f16.nt", "float16"), ("f16.nt+bias", "float16"), ("bf16.nt", "bfloat16")):
+        assert main(["export", str(folder), "--operation", operation, "-o", str(out)]) == 0
+        text = out.read_text()
+        assert f"C = A @ B in {dtype} on gfx950" in text
+        assert f"The shapes are of {operation.removesuffix('+bias')}+bias; their times are modelled." in text
+    capsys.readouterr()
+    assert main(["export", str(folder), "--operation", "f16.nn", "-o", str(out)]) == 2
+    assert "this table has bf16.nt, f16.nt: choose one with --operation\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("operation", ["f16.nn", "bf16.nt->f32", "f32.nt"])
+def test_an_operation_that_the_template_cannot_do_is_one_line(
+    directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], operation: str
+) -> None:
+    shutil.copytree(directory, tmp_path, dirs_exist_ok=True)
+    reseal(tmp_path, lambda text: text.replace('"bf16.nt', f'"{operation}'))
+    assert main(["export", str(tmp_path), "-o", str(tmp_path / "x.py")]) == 2
+    said = capsys.readouterr().err
+    assert operation in said
+    assert said.count("\n") == 1
 
 
 HOST_CHOICE = """

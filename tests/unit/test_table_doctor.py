@@ -167,6 +167,7 @@ def test_a_table_is_built_of_shards_and_is_the_same_in_any_order(
     assert main(["table", "build", str(first), str(second / "trials.csv"), "-o", str(out), "--reproducible"]) == 0
     said = capsys.readouterr().out
     assert said.startswith("2 shapes by 1 kernels, 0 by the vendor library; 1 serve other m too\n")
+    assert "\noperations: bf16.nt\n" in said
     assert said.endswith(f"next: hktune table doctor {out}\n")
     table = read_table(out)
     assert [(entry.m, entry.rows) for entry in table.entries] == [(16, (16, 63)), (64, (64, 64))]

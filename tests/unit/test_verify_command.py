@@ -80,6 +80,36 @@ def test_a_product_is_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "elements wrong" in capsys.readouterr().out
 
 
+HALVES = """#include <hip/hip_runtime.h>
+extern "C" __global__ void product(const _Float16 *b, const float *bias, float *c, const _Float16 *a, int m, int n,
+                                   int k) {
+    const int row = blockIdx.x, column = threadIdx.x;
+    float sum = bias[column];
+    for (int i = 0; i < k; i++) {
+        float left = a[i * m + row], right = b[i * n + column];
+        asm("" : "+v"(left), "+v"(right));  // no v_mad_mix_f32, which the emulator does not have
+        sum += left * right;
+    }
+    c[row * n + column] = sum;
+}
+"""
+HALVES_ARGUMENTS = ("--args", "b:f16[k,n] bias:f32[n] c:out:f32[m,n] a:f16[k,m] m n k", "--grid", "m", "--block", "n")
+
+
+def test_a_product_is_compared_with_the_operation_that_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words, operation = (*HALVES_ARGUMENTS, "m=8", "n=64", "k=32", "--gemm"), "f16.tn->f32+bias"
+    assert verify(tmp_path, HALVES, *words, operation) == 0
+    assert f"c is {operation} of a and b" in capsys.readouterr().out
+    assert verify(tmp_path, HALVES.replace("bias[column]", "0"), *words, operation) == 1
+    assert "512 of 512 elements wrong" in capsys.readouterr().out
+    assert verify(tmp_path, HALVES, *words, "f16.tn+bias") == 2
+    assert "bias:f16[n] c:out:f16[m,n]: name these in --args" in capsys.readouterr().err
+    assert verify(tmp_path, HALVES, *words, "f16.nn->f32+bias") == 2
+    assert "k is 8 and 32 in --args" in capsys.readouterr().err
+
+
 def test_a_code_object_needs_no_compiler(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from gfx950_code import assemble
 
@@ -127,6 +157,39 @@ def test_a_config_is_proved_on_a_problem_of_ones_own_too(capsys: pytest.CaptureF
 SUM = ("--args", "x:f32[n] y:out:f32[n] n")
 
 
+def test_a_config_is_proved_as_the_code_of_the_problems_operation(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["block_m=64", "block_n=64", "warps_m=2", "warps_n=2", "split=1"]
+    assert main(["verify", *words, "--problem", "70x90x136:f16.nt+bias"]) == 0
+    proved = " ".join(capsys.readouterr().out.split())
+    assert "; 70x90x136 f16.nt+bias: relative error" in proved
+    assert "bf16" not in proved
+    assert main(["explain", *words, "--problem", "70x90x136:f16.nt+bias"]) == 0
+    assert "legal for 70x90x136 f16.nt+bias: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (
+            ["--problem", "8x8x8:f16.nn"],
+            "cannot do f16.nn: it does bf16.nt, bf16.nt+bias, f16.nt, f16.nt+bias",
+        ),
+        (["--operation", "f16.nn"], "gfx950/gemm_bf16 cannot do f16.nn: it does bf16.nt,"),
+        (["--operation", "bf16.nt", "--problem", "8x8x8:f16.nt"], "bf16.nt and f16.nt need different code"),
+        (["--problem", "8x8x8:grouped.f16.nt"], "its operands are not known"),
+        (["--operation", "f16"], "operation 'f16' must read like bf16.nt"),
+    ],
+)
+def test_an_operation_that_cannot_be_proved_is_one_line(
+    capsys: pytest.CaptureFixture[str], words: list[str], says: str
+) -> None:
+    assert main(["verify", *words]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert says in said.err
+    assert said.err.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -152,6 +215,9 @@ SUM = ("--args", "x:f32[n] y:out:f32[n] n")
         ((*SUM, "n=4", "--lds", "'x'"), "it must be an integer from 0"),
         ((*SUM, "n=4", "--grid", ""), "--grid: ``: not an expression"),
         ((*SUM, "n=4", "--gemm"), "--gemm bf16.nt compares a:bf16[m,k] b:bf16[n,k] c:out:bf16[m,n]: name these"),
+        ((*SUM, "n=4", "--gemm", "f16.xx"), "operation 'f16.xx' must read like bf16.nt"),
+        ((*SUM, "n=4", "--gemm", "i8.nt"), "dtype 'i8' is not known"),
+        ((*SUM, "n=4", "--gemm", "grouped.bf16.nt"), "operation grouped.bf16.nt: its operands are not known"),
         (
             ("--args", "a:bf16[n] c:out:bf16[n] n", "n=4", "--gemm"),
             "--gemm bf16.nt compares a:bf16[m,k] b:bf16[n,k] c:out:bf16[m,n]: name these",
