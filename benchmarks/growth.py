@@ -26,7 +26,6 @@ from pathlib import Path
 import msgspec
 
 from hktune.core.config import Config
-from hktune.core.operation import legacy_words
 from hktune.core.outcome import Source, Status
 from hktune.core.problem import Problem
 from hktune.core.settings import Settings
@@ -186,8 +185,7 @@ def made_up_rows(
         trial = number * len(problems) + place
         time_us = problem.flops / 1e8 * pace * rng.uniform(1, 1.3)
         yield Trial(
-            trial=trial, m=problem.m, n=problem.n, k=problem.k, dtype="bf16",
-            epilogue=legacy_words(problem.operation)[1],
+            trial=trial, m=problem.m, n=problem.n, k=problem.k, operation=problem.operation,
             config_id=config.id, config=config.json, status=Status.OK, detail="bound by mfma", source=Source.MODELLED,
             time_us=time_us, cache="cold", tflops=problem.flops / time_us / 1e6, relative_error=0.00166 * pace,
             vgprs=206, agprs=0, sgprs=61, spills=0, lds_bytes=131072, scratch_bytes=0, waves_per_simd=2,

@@ -34,7 +34,7 @@ import hktune
 from hktune.core.config import Config
 from hktune.core.launch import Argument, Launch
 from hktune.core.launch_rule import LaunchRule
-from hktune.core.operation import BF16_NT
+from hktune.core.operation import BF16_NT, BF16_NT_BIAS
 from hktune.core.outcome import Source, Status
 from hktune.core.trial import Trial
 from hktune.device.device import Kernel, PreparedLaunch
@@ -108,17 +108,19 @@ def table_of(entries: int) -> tuple[Table, dict[str, bytes]]:
     data = OBJECT.read_bytes()
     identity, sha256 = EmulatedDevice().identity, hashlib.sha256(data).hexdigest()
     plain = Trial(
-        trial=0, m=M, n=N, k=K, dtype="bf16", epilogue="none", config_id=Config({}).id, config="{}", status=Status.OK,
+        trial=0, m=M, n=N, k=K, operation=BF16_NT, config_id=Config({}).id, config="{}", status=Status.OK,
         source=Source.MODELLED, time_us=1.0, object_sha256=sha256, template="naive_gemm", template_sha256="0" * 64,
     )  # fmt: skip
     trials = [replace(plain, k=K * number) for number in range(1, entries)]
-    table = build_table([*trials, replace(plain, n=2 * N, epilogue="bias")], launch_of, identity, "clang", "0", "now")
+    table = build_table(
+        [*trials, replace(plain, n=2 * N, operation=BF16_NT_BIAS)], launch_of, identity, "clang", "0", "now"
+    )
     first, *others = table.entries
     return msgspec.structs.replace(table, entries=(msgspec.structs.replace(first, m_to=64), *others)), {sha256: data}
 
 
 def launch_of(row: Trial) -> tuple[str, LaunchRule]:
-    bias = ["bias"] if row.epilogue == "bias" else []
+    bias = ["bias"] if row.operation.has_bias else []
     arguments = [Argument(name, "pointer") for name in ("a", "bt", "c", *bias)]
     sizes = [Argument(name, "u32") for name in ("n", "k")]
     rule = LaunchRule((-(-row.n // 64), "m", 1), (64, 1, 1), 0, (*arguments, *sizes))

@@ -18,7 +18,7 @@ from hktune.commands.arguments import (
 )
 from hktune.commands.parser import DONE, FAILED, Command
 from hktune.core.errors import InputError
-from hktune.core.outcome import Failure
+from hktune.core.outcome import Failure, Timing
 from hktune.core.problem import Problem
 from hktune.core.settings import Settings
 
@@ -88,10 +88,19 @@ def _timed(stopwatch: ContainedStopwatch, attempt: Attempt, problem: Problem) ->
     if isinstance(outcome, Failure):
         print(f"{problem}: {outcome.status}: {outcome.detail}")
         return False
-    print(f"{problem}: {outcome.time_us:.2f} us; {outcome.note}")
+    print(f"{problem}: {outcome.time_us:.2f} us; {'; '.join(_seen(outcome))}")
     for name, ratio in confirmation.rivals.items():
         print(f"    {name}: {ratio:.4f}x {outcome.baseline}")
     return True
+
+
+def _seen(timing: Timing) -> list[str]:
+    """What else was seen while it was timed."""
+    seen = [timing.note] if timing.note else []
+    seen += [f"GPU {timing.gpu}"] if timing.gpu is not None else []
+    seen += [f"{timing.clock_mhz} MHz"] if timing.clock_mhz is not None else []
+    seen += [f"{timing.power_w:.0f} W"] if timing.power_w is not None else []
+    return seen + ([f"throttled: {timing.throttled}"] if timing.throttled else [])
 
 
 COMMAND = Command(

@@ -32,19 +32,36 @@ class Source(str, Enum):
         return self.value
 
 
+class Stage(str, Enum):
+    """What a row was made for. `screened`: the search tried the config. `confirmed`: the best few of a shape were
+    measured again after it, in rounds that they share. `neighbour`: a config that is best at a neighbouring m was timed
+    here too, on a GPU in rounds that it shares with the shape's own best."""
+
+    SCREENED = "screened"
+    CONFIRMED = "confirmed"
+    NEIGHBOUR = "neighbour"
+
+    def __str__(self) -> str:
+        return self.value
+
+
 @dataclass(frozen=True)
 class Failure:
-    """Why a variant did not get a time: a value that lands in its trial."""
+    """Why a variant did not get a time: a value that lands in its trial. `quarantined`: it cost the process that owns
+    a GPU, so its config is not run again."""
 
     status: Status
     detail: str
+    quarantined: bool = False
 
 
 @dataclass(frozen=True)
 class Timing:
     """The time of one launch of a proved kernel, with where it comes from. `bound` is what limits it, where known.
 
-    `baseline_us` is the vendor library's time in the same rounds; `note` is what else was seen, for the row's detail.
+    `baseline_us` is the vendor library's time in the same rounds, `vendor_best_us` that of the fastest of its other
+    algorithms, which `vendor_best` names. `gpu` is the GPU's number; its clock, its power and why it held its clock
+    down (`throttled`) are those of the last rounds. `note` is what else a person may want to read.
     """
 
     source: Source
@@ -56,4 +73,10 @@ class Timing:
     bound: str | None = None
     baseline: str | None = None
     baseline_us: float | None = None
+    vendor_best: str | None = None
+    vendor_best_us: float | None = None
+    gpu: int | None = None
+    clock_mhz: int | None = None
+    power_w: float | None = None
+    throttled: str | None = None
     note: str | None = None

@@ -8,24 +8,26 @@ from dataclasses import dataclass, fields
 from operator import attrgetter
 from typing import Any
 
-from hktune.core.operation import legacy_operation
-from hktune.core.outcome import Source, Status
+from hktune.core.operation import Operation
+from hktune.core.outcome import Source, Stage, Status
 from hktune.core.problem import Problem
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One row of trials.csv. A field that does not apply is None and an empty cell, never 0."""
+    """One row of trials.csv. A field that does not apply is None and an empty cell, never 0. `detail` is for people:
+    nothing is decided by it."""
 
     trial: int
     m: int
     n: int
     k: int
-    dtype: str
-    epilogue: str
+    operation: Operation
     config_id: str
     config: str
     status: Status
+    stage: Stage = Stage.SCREENED
+    quarantined: bool = False
     detail: str | None = None
     source: Source | None = None
     time_us: float | None = None
@@ -36,6 +38,12 @@ class Trial:
     tflops: float | None = None
     baseline: str | None = None
     baseline_us: float | None = None
+    vendor_best: str | None = None
+    vendor_best_us: float | None = None
+    gpu: int | None = None
+    clock_mhz: int | None = None
+    power_w: float | None = None
+    throttled: str | None = None
     relative_error: float | None = None
     vgprs: int | None = None
     agprs: int | None = None
@@ -57,7 +65,7 @@ class Trial:
 
     @property
     def problem(self) -> Problem:
-        return Problem(self.m, self.n, self.k, legacy_operation(self.dtype, self.epilogue))
+        return Problem(self.m, self.n, self.k, self.operation)
 
     def numbered(self, number: int) -> Trial:
         """The same row under another number."""
@@ -69,7 +77,7 @@ _unnumbered: Callable[[Trial], tuple[Any, ...]] = attrgetter(*(field.name for fi
 
 def by_problem(trials: Iterable[Trial]) -> dict[Problem, list[Trial]]:
     """The trials of each problem, in their order; problems in the order in which they come."""
-    grouped: dict[tuple[int, int, int, str, str], list[Trial]] = defaultdict(list)
+    grouped: dict[tuple[int, int, int, Operation], list[Trial]] = defaultdict(list)
     for trial in trials:
-        grouped[trial.m, trial.n, trial.k, trial.dtype, trial.epilogue].append(trial)
+        grouped[trial.m, trial.n, trial.k, trial.operation].append(trial)
     return {own[0].problem: own for own in grouped.values()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hktune.core.errors import DeviceError, KernelFault
 from hktune.core.launch import Launch
@@ -24,9 +24,6 @@ HOPELESS = 2.0
 
 GLANCES = 3
 """Launches that may show that a candidate is not hopeless: a busy host may hold up one of them."""
-
-CONFIRMED = "confirmed"
-"""How the note of a time begins that was taken on fresh rounds, after the search."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +84,7 @@ class MeasuredStopwatch:
         [comparison] = self._compared([side], bench, SCREENING, Race(best=bench.best))
         if not comparison.lost_race:
             bench.best = max(bench.best, comparison.ratio.median)
-        return self._timing(comparison, comparison.baseline_us.median, "screened")
+        return self._timing(comparison, comparison.baseline_us.median)
 
     def confirm(self, attempts: Sequence[Attempt], problem: Problem) -> Confirmation:
         """Fresh rounds of the best candidates, together with all baselines, under steady load.
@@ -103,11 +100,12 @@ class MeasuredStopwatch:
         # Whoever left early saw other rounds: one baseline time for all, so that times order as ratios do.
         base_us = max(compared, key=lambda comparison: comparison.rounds).baseline_us.median
         comparisons = iter(compared)
-        finalists = tuple(
+        outcomes = [
             side if isinstance(side, Failure) else self._still_right(side, next(comparisons), problem, bench, base_us)
             for side in sides
-        )
-        return Confirmation(finalists, {name: next(comparisons).ratio.median for name in rivals})
+        ]
+        ratios = {name: next(comparisons).ratio.median for name in rivals}
+        return Confirmation(tuple(_beside_the_best_of(ratios, outcome) for outcome in outcomes), ratios)
 
     def compared_graphs(self, sides: Sequence[Side], rule: StoppingRule) -> list[Comparison]:
         """The first side as the baseline of the others, by `rule`: how the stopwatch itself is examined."""
@@ -222,7 +220,7 @@ class MeasuredStopwatch:
         wrong = self._checked(lambda: self._device.replay(side.graph, self.timer.stream), problem, bench)
         if wrong:
             return Failure(Status.WRONG, f"{problem}, after {comparison.rounds} rounds: {wrong}")
-        return self._timing(comparison, base_us, CONFIRMED)
+        return self._timing(comparison, base_us)
 
     def _hopeless(self, time_us: float, bench: _Bench) -> Timing:
         """The time of a candidate that one launch was enough for."""
@@ -236,14 +234,10 @@ class MeasuredStopwatch:
             note=f"one launch, left at less than {1 / HOPELESS:g}x the vendor",
         )
 
-    def _timing(self, comparison: Comparison, base_us: float, kind: str) -> Timing:
+    def _timing(self, comparison: Comparison, base_us: float) -> Timing:
         """The candidate's time as the baseline's over their ratio: clocks drift between rounds, not within one."""
         ratio, clocks = comparison.ratio, self.timer.clocks
-        seen = [f"{kind} at {ratio.median:.4f}x the vendor ({ratio.low:.4f}..{ratio.high:.4f})"]
-        seen += ["left early, clearly slower"] if comparison.lost_race else []
-        seen += [f"{clocks.sm_mhz} MHz"] if clocks.sm_mhz is not None else []
-        seen += [f"{clocks.power_w:.0f} W"] if clocks.power_w is not None else []
-        seen += [f"throttled: {', '.join(clocks.throttled)}"] if clocks.throttled else []
+        left = "; left early, clearly slower" if comparison.lost_race else ""
         return Timing(
             source=self.source,
             time_us=base_us / ratio.median,
@@ -253,5 +247,16 @@ class MeasuredStopwatch:
             cache=self._arena.cache,
             baseline=self._baseline.name,
             baseline_us=base_us,
-            note="; ".join(seen),
+            clock_mhz=clocks.sm_mhz,
+            power_w=clocks.power_w,
+            throttled=", ".join(clocks.throttled) or None,
+            note=f"{ratio.median:.4f}x the vendor ({ratio.low:.4f}..{ratio.high:.4f}){left}",
         )
+
+
+def _beside_the_best_of(ratios: dict[str, float], outcome: Timing | Failure) -> Timing | Failure:
+    """`outcome` with the fastest of the vendor's other ways, whose `ratios` are the baseline's time over theirs."""
+    if not ratios or not isinstance(outcome, Timing) or outcome.baseline_us is None:
+        return outcome
+    name, ratio = max(ratios.items(), key=lambda rival: rival[1])
+    return replace(outcome, vendor_best=name, vendor_best_us=outcome.baseline_us / ratio)

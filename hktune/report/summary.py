@@ -157,5 +157,4 @@ def _tflops(trial: Trial) -> str:
 
 def _limit(trial: Trial) -> str:
     """What a modelled time is bound by; of a measured one, what its clock was."""
-    detail = trial.detail or ""
-    return detail.partition("throttled: ")[2].partition(";")[0] if trial.source is Source.MEASURED else detail
+    return (trial.throttled if trial.source is Source.MEASURED else trial.detail) or ""

@@ -1,6 +1,8 @@
 """How a trial is one line of trials.csv.
 
-The columns are the fields of `trial.Trial`, in order. Absent is an empty cell. A text cell writes backslash and control
+The columns are `format`, whose every cell is the version of this format, and the fields of `trial.Trial`, in order. So
+a row says itself what its cells mean, wherever it was merged or appended to; the format stands first, where a reader
+finds it whatever columns a later one has. Absent is an empty cell. A text cell writes backslash and control
 characters as escapes (a newline is backslash n, others backslash u and four hex digits), so that every row is exactly
 one physical line and a torn line can be told from a whole one; `config` is JSON already and stands as it is. Floats are
 written as `repr` does, which reads back exactly.
@@ -14,22 +16,28 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import fields
+from itertools import pairwise
 from operator import attrgetter
-from typing import Any, get_args, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from hktune.core.bounded_text import PLAIN
 from hktune.core.bounded_text import TEXT_MAX as LINE_MAX
 from hktune.core.config import Config
-from hktune.core.errors import StoreError
+from hktune.core.errors import InputError, StoreError
 from hktune.core.escaped import shown
-from hktune.core.outcome import Source, Status
+from hktune.core.operation import Operation, operation_of
+from hktune.core.outcome import Source, Stage, Status
 from hktune.core.trial import Trial
 
-COLUMNS = tuple(field.name for field in fields(Trial))
+FORMAT = 2
+FIELDS = tuple(field.name for field in fields(Trial))
+COLUMNS = ("format", *FIELDS)
 HEADER = (",".join(COLUMNS) + "\n").encode()
+NUMBER_AT = COLUMNS.index("trial")
 
-# Column -> the type of its values (int, float, str, Status or Source), with None where a cell may be empty.
-_ALTERNATIVES = {name: get_args(hint) or (hint,) for name, hint in get_type_hints(Trial).items()}
+# Column -> the type of its values (int, float, str, bool, Operation, Status, Stage or Source), with None where a cell
+# may be empty.
+_ALTERNATIVES = {"format": (int,)} | {name: get_args(hint) or (hint,) for name, hint in get_type_hints(Trial).items()}
 TYPES: dict[str, type] = {name: kinds[0] for name, kinds in _ALTERNATIVES.items()}
 _REQUIRED = {name for name, kinds in _ALTERNATIVES.items() if type(None) not in kinds}
 
@@ -37,9 +45,18 @@ _REQUIRED = {name for name, kinds in _ALTERNATIVES.items() if type(None) not in 
 TEXT_MAX = 20_000
 TRIAL_MAX = 10**15  # of a row's number: those that follow still fit 64 bits
 
+_FORMAT_CELL = str(FORMAT)
+_Word = TypeVar("_Word", Status, Stage, Source)
+
 # Equal cells are decoded once and become one object; of a column whose cells differ, no more than these are remembered.
 _REMEMBERED_MAX = 50_000
-_ALIKE = set(COLUMNS) - {"trial", "time_us", "time_us_low", "time_us_high", "tflops", "baseline_us"}
+_ALIKE = set(FIELDS) - {"trial", "time_us", "time_us_low", "time_us_high", "tflops", "baseline_us", "vendor_best_us"}
+
+# Where runs of columns begin, and those whose cells come again together, in every row of a problem, a config, a kernel:
+# they are looked up at once.
+_RUNS = ("trial", "m", "config_id", "detail", "vendor_best", "relative_error", "started_at")
+_RUNS_ALIKE = {"m", "config_id", "vendor_best", "relative_error"}
+_RUNS_REMEMBERED_MAX = 10_000  # of each
 
 # Control characters, and the halves of surrogate pairs, which UTF-8 cannot carry.
 # What a spreadsheet would take for a formula's beginning is escaped with them.
@@ -50,8 +67,6 @@ _ESCAPE = re.compile(r"\\(\\|n|u[0-9a-f]{4})")
 _INTEGER = re.compile(r"-?(?:0|[1-9][0-9]{0,18})", re.ASCII).fullmatch
 _NUMBER = re.compile(r"[-+]?[0-9]+(?:\.[0-9]*)?(?:[eE][-+]?[0-9]{1,4})?", re.ASCII).fullmatch
 
-# Words that are looked up, printed or made part of a path.
-_WORD = re.compile(r"[!#-+./0-9:-\[\]-~-]{1,64}", re.ASCII).fullmatch
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII).fullmatch
 _PLAIN = re.compile(PLAIN).match
 
@@ -61,17 +76,18 @@ def _line(text: str) -> object:
 
 
 _PATTERNS: dict[str, tuple[Callable[[str], object], str]] = {
-    "dtype": (_WORD, "a word of at most 64 printable characters"),
-    "epilogue": (_WORD, "a word of at most 64 printable characters"),
     "object_sha256": (_SHA256, "64 hex digits"),
     "template_sha256": (_SHA256, "64 hex digits"),
     # Names, which reports and notes print within a line. Only a detail may have several.
     **dict.fromkeys(
-        ("cache", "baseline", "template", "compiler", "target", "device", "strategy", "started_at"),
+        (
+            *("cache", "baseline", "vendor_best", "throttled", "template", "compiler", "target", "device", "strategy"),
+            "started_at",
+        ),
         (_line, f"text of 1 to {LINE_MAX} printable characters on one line"),
     ),
 }
-_values_of: Callable[[Trial], tuple[Any, ...]] = attrgetter(*COLUMNS)
+_values_of: Callable[[Trial], tuple[Any, ...]] = attrgetter(*FIELDS)
 
 
 class CellError(ValueError):
@@ -81,12 +97,16 @@ class CellError(ValueError):
         super().__init__(f"column {column}: {rule}" if column else rule)
 
 
+class NewerCellError(CellError):
+    """A cell says what this version of hktune does not know, and a later one may."""
+
+
 class Encoder:
     """Trials become rows; of equal values the cell is made once."""
 
     def __init__(self) -> None:
         self._cells = [
-            _cell_of(name) if TYPES[name] is float else _remembering(name, _cell_of(name)) for name in COLUMNS
+            _cell_of(name) if TYPES[name] is float else _remembering(name, _cell_of(name)) for name in FIELDS
         ]
 
     def line(self, trial: Trial) -> bytes:
@@ -97,7 +117,7 @@ class Encoder:
             _check_config(trial.config, trial.config_id)
         except CellError as broken:
             raise StoreError(f"trial of {trial.problem} config {trial.config_id} not stored: {broken}") from None
-        line: str = csv.writer(_Written(), lineterminator="\n").writerow(cells)
+        line: str = csv.writer(_Written(), lineterminator="\n").writerow([FORMAT, *cells])
         return line.encode()
 
 
@@ -105,13 +125,20 @@ class Decoder:
     """Rows become trials, and equal cells one object: a million rows, 0.9 GB of text, are 0.45 GB."""
 
     def __init__(self) -> None:
-        self._values = [_remembering(name, _value_of(name)) for name in COLUMNS]
+        begins = [*map(COLUMNS.index, _RUNS), len(COLUMNS)]
+        self._runs = [(begin, end, _values_of_run(COLUMNS[begin:end])) for begin, end in pairwise(begins)]
 
     def trial(self, cells: Sequence[str]) -> Trial:
         """The trial of one row. Raises CellError."""
         if len(cells) != len(COLUMNS):
             raise CellError(None, f"{len(cells)} cells, not {len(COLUMNS)}")
-        trial = Trial(*[value(cell) for value, cell in zip(self._values, cells, strict=True)])
+        if cells[0] != _FORMAT_CELL:
+            raise NewerCellError("format", f"{shown(cells[0])} is another than {FORMAT}, which the columns are of")
+        row = tuple(cells)
+        values: list[Any] = []
+        for begin, end, values_of in self._runs:
+            values += values_of(row[begin:end])
+        trial = Trial(*values)
         _check_row(trial)
         _check_config(trial.config, trial.config_id)
         return trial
@@ -197,38 +224,69 @@ def _text_value(cell: str) -> str:
 
 
 def _float_value(cell: str) -> float:
-    value = float(cell) if _NUMBER(cell) else math.nan
-    if not math.isfinite(value):
-        raise ValueError(f"{shown(cell)} is not a finite number")
-    return value
+    if _NUMBER(cell) and math.isfinite(value := float(cell)):
+        return value
+    raise ValueError(f"{shown(cell)} is not a finite number")
 
 
 def _int_value(cell: str) -> int:
     if not _INTEGER(cell):
         raise ValueError(f"{shown(cell)} is not an integer of 64 bits in plain digits")
-    return _in_64_bits(int(cell))
+    return int(cell) if len(cell) < 19 else _in_64_bits(int(cell))
 
 
-def _word_value(kind: type[Status] | type[Source], cell: str) -> Status | Source:
+def _word_value(kind: type[_Word], cell: str) -> _Word:
     try:
         return kind(cell)
     except ValueError:
         raise ValueError(f"{shown(cell)} is none of {', '.join(kind)}") from None
 
 
-_CELL_OF: dict[type, Callable[[Any], str]] = {int: _int_cell, float: _float_cell, str: _text_cell}
-_VALUE_OF: dict[type, Callable[[str], Any]] = {int: _int_value, float: _float_value, str: _text_value}
+def _bool_cell(value: bool) -> str:
+    return "true" if value else "false"
+
+
+def _bool_value(cell: str) -> bool:
+    if cell not in ("true", "false"):
+        raise ValueError(f"{shown(cell)} is neither true nor false")
+    return cell == "true"
+
+
+def _operation_value(cell: str) -> Operation:
+    try:
+        return operation_of(cell)
+    except InputError as unknown:
+        raise NewerCellError("operation", str(unknown)) from None
+
+
+_CELL_OF: dict[type, Callable[[Any], str]] = {
+    int: _int_cell,
+    float: _float_cell,
+    str: _text_cell,
+    bool: _bool_cell,
+}
+_VALUE_OF: dict[type, Callable[[str], Any]] = {
+    int: _int_value,
+    float: _float_value,
+    str: _text_value,
+    bool: _bool_value,
+    Operation: _operation_value,
+    Status: functools.partial(_word_value, Status),
+    Stage: functools.partial(_word_value, Stage),
+    Source: functools.partial(_word_value, Source),
+}
 
 
 def _cell_of(name: str) -> Callable[[Any], str]:
     """How a value of a column becomes a cell."""
     plain = _bounded if name == "config" else _CELL_OF.get(TYPES[name], str)
+    has_pattern = name in _PATTERNS
 
     def cell(value: Any) -> str:
         if value is None or value == "":
             return _absent(name)
         try:
-            return plain(_fitting(name, value))
+            return plain(_fitting(name, value) if has_pattern else value)
         except ValueError as broken:
             raise CellError(name, str(broken)) from None
 
@@ -237,14 +295,16 @@ def _cell_of(name: str) -> Callable[[Any], str]:
 
 def _value_of(name: str) -> Callable[[str], Any]:
     """How a cell of a column becomes a value."""
-    kind: Any = TYPES[name]
-    plain = _bounded if name == "config" else _VALUE_OF.get(kind) or functools.partial(_word_value, kind)
+    plain = _bounded if name == "config" else _VALUE_OF[TYPES[name]]
+    has_pattern = name in _PATTERNS
 
     def value(cell: str) -> Any:
-        if cell == "":
+        if not cell:
             return _absent(name) or None
         try:
-            return _fitting(name, plain(cell))
+            return _fitting(name, plain(cell)) if has_pattern else plain(cell)
+        except CellError:
+            raise
         except ValueError as broken:
             raise CellError(name, str(broken)) from None
 
@@ -258,21 +318,39 @@ def _absent(name: str) -> str:
 
 
 def _fitting(name: str, value: Any) -> Any:
-    pattern = _PATTERNS.get(name)
-    if pattern and not pattern[0](value):
-        raise ValueError(f"{shown(value)} is not {pattern[1]}")
+    fits, what = _PATTERNS[name]
+    if not fits(value):
+        raise ValueError(f"{shown(value)} is not {what}")
     return value
 
 
-class _Remembered(dict[Any, Any]):
-    """What a function gives for each argument, worked out once; no more than _REMEMBERED_MAX are kept."""
+def _values_of_run(names: Sequence[str]) -> Callable[[tuple[str, ...]], Sequence[Any]]:
+    """How the cells of columns beside each other become values."""
+    each = [_remembering(name, _value_of(name)) for name in names]
+    if len(each) == 1:
+        return lambda cells: (each[0](cells[0]),)
 
-    def __init__(self, function: Callable[[Any], Any]) -> None:
+    def values(cells: tuple[str, ...]) -> Sequence[Any]:
+        return [value(cell) for value, cell in zip(each, cells, strict=True)]
+
+    def optional_values(cells: tuple[str, ...]) -> Sequence[Any]:
+        return [value(cell) if cell else None for value, cell in zip(each, cells, strict=True)]
+
+    if names[0] in _RUNS_ALIKE:
+        return _Remembered(values, _RUNS_REMEMBERED_MAX).__getitem__
+    return values if _REQUIRED & set(names) else optional_values
+
+
+class _Remembered(dict[Any, Any]):
+    """What a function gives for each argument, worked out once; no more than `most` are kept."""
+
+    def __init__(self, function: Callable[[Any], Any], most: int = _REMEMBERED_MAX) -> None:
         self._function = function
+        self._most = most
 
     def __missing__(self, key: Any) -> Any:
         value = self._function(key)
-        if len(self) < _REMEMBERED_MAX:
+        if len(self) < self._most:
             self[key] = value
         return value
 

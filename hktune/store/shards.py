@@ -16,7 +16,7 @@ from hktune.core.publish import publish
 from hktune.core.remedy import with_remedy
 from hktune.core.trial import Trial
 from hktune.store.environment import Environment, judge_environment, read_environment, write_environment
-from hktune.store.rows import HEADER, Encoder
+from hktune.store.rows import HEADER, NUMBER_AT, Encoder
 from hktune.store.trials import FILE_NAME, locked, read_trials
 
 
@@ -98,7 +98,7 @@ def _distinct_in_order(trials: list[Trial]) -> Iterator[Trial]:
             if len(rows) == 1:
                 yield rows[0]
                 continue
-            lines = {encoder.line(row).partition(b",")[2]: row for row in rows}
+            lines = {encoder.line(row).split(b",", NUMBER_AT + 1)[-1]: row for row in rows}
             yield from (lines[line] for line in sorted(lines))
 
 
@@ -108,7 +108,7 @@ def _second(trial: Trial) -> str:
 
 def _line_begin(trial: Trial) -> str:
     """What a line has behind its number; none of these cells is ever quoted."""
-    return f"{trial.m},{trial.n},{trial.k},{trial.dtype},{trial.epilogue},{trial.config_id},"
+    return f"{trial.m},{trial.n},{trial.k},{trial.operation},{trial.config_id},"
 
 
 def _check_devices(trials: Iterable[Trial]) -> None:

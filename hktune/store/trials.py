@@ -3,16 +3,20 @@
 A line is whole when it ends in a newline. A last line without one was torn by a crash: readers leave it out and the
 next append cuts it off. Any other line that does not parse is an error that names the line and the column. A byte order
 mark and carriage returns, which spreadsheets and editors leave, are read as what they mean, and kept.
+
+A file of format 1 is read as it is, and rewritten, whole or not at all, before the first append to it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import csv
+import io
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
@@ -22,9 +26,11 @@ from hktune.core.errors import StoreError
 from hktune.core.escaped import shown
 from hktune.core.lock_file import lock_file
 from hktune.core.outside_file import FileKind
+from hktune.core.publish import publish
 from hktune.core.remedy import with_remedy
 from hktune.core.trial import Trial
-from hktune.store.rows import COLUMNS, HEADER, TYPES, CellError, Decoder, Encoder
+from hktune.store import format_1
+from hktune.store.rows import COLUMNS, FORMAT, HEADER, NUMBER_AT, TYPES, CellError, Decoder, Encoder, NewerCellError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -79,8 +85,7 @@ class TrialStore:
     ) -> list[Trial]:
         """`extend`, except for those that `standing`, which is asked while nobody else can append, knows a row for:
         that one is returned in its place."""
-        with self._writing(), self._opened(os.O_RDWR) as file:
-            self._catch_up(file)
+        with self._appending() as file:
             known = standing(trials)
             new = [trial for trial, stands in zip(trials, known, strict=True) if stands is None]
             written = iter(self._write(file, new) if new else [])
@@ -88,8 +93,7 @@ class TrialStore:
 
     def extend(self, trials: Iterable[Trial]) -> list[Trial]:
         """`append` for several at the price of one. Raises StoreError, and stores none, if one breaks a rule."""
-        with self._writing(), self._opened(os.O_RDWR) as file:
-            self._catch_up(file)
+        with self._appending() as file:
             return self._write(file, trials)
 
     def read(self) -> list[Trial]:
@@ -119,6 +123,22 @@ class TrialStore:
         return numbered
 
     @contextlib.contextmanager
+    def _appending(self) -> Iterator[BinaryIO]:
+        """Alone at the file, which is of today's format and was read to its end."""
+        with self._writing():
+            with self._opened(os.O_RDONLY) as file:
+                if self._end.is_of_another(file) or self._end.format != FORMAT:
+                    self._rewrite_if_old(file)
+            with self._opened(os.O_RDWR) as file:
+                self._catch_up(file)
+                yield file
+
+    def _rewrite_if_old(self, file: BinaryIO) -> None:
+        place = _Place()
+        if _read_header(file, self.path, place) and place.format != FORMAT:
+            publish(self.path, _lines_of_today(file, self.path))
+
+    @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
         """Alone at the file; failures of the machine are one line."""
         try:
@@ -144,7 +164,7 @@ class TrialStore:
             file.flush()
             self._end.passed(HEADER)
         for line in _lines(file, self.path, self._end):
-            self._end.numbered(line.partition(b",")[0])
+            self._end.numbered(line)
         if self._end.offset < os.fstat(file.fileno()).st_size:
             file.truncate(self._end.offset)
 
@@ -183,14 +203,19 @@ def read_trials(path: Path) -> list[Trial]:
 
 
 def read_frame(path: Path) -> pd.DataFrame:
-    """trials.csv as pandas reads it: absent cells stay absent (nullable integers), floats keep their last bit."""
+    """trials.csv as pandas reads it: absent cells stay absent (nullable integers), floats keep their last bit. The
+    columns are those of today, also where the file's are not."""
     import pandas as pd
 
-    words = {int: "Int64", float: "float64"}
+    words = {int: "Int64", float: "float64", bool: "boolean"}
     types = {name: words.get(kind, "string") for name, kind in TYPES.items()}
     exact = {name: _float for name, kind in TYPES.items() if kind is float}
     texts = {name: word for name, word in types.items() if name not in exact}
     with _FILE.opened(path) as file:
+        place = _Place()
+        if _read_header(file, path, place) and place.format != FORMAT:
+            file = io.BytesIO(b"".join(_lines_of_today(file, path)))
+        file.seek(0)
         frame = pd.read_csv(file, dtype=texts, converters=exact, keep_default_na=False, na_values=[""])
     return frame.astype(types)
 
@@ -225,6 +250,7 @@ class _Place:
     offset: int = 0
     lines: int = 0
     next_trial: int = 0
+    format: int = FORMAT
     newline: bytes = b"\n"
     numbers: _Numbers = field(default_factory=_Numbers)
 
@@ -236,7 +262,10 @@ class _Place:
         self.offset += len(line)
         self.lines += 1
 
-    def numbered(self, number: bytes) -> None:
+    def numbered(self, line: bytes) -> None:
+        """Learn the number of a row."""
+        at = NUMBER_AT if self.format == FORMAT else format_1.NUMBER_AT
+        number = b"".join(line.split(b",", at + 1)[at : at + 1])
         if number.isdigit() and len(number) <= 18:  # others are no numbers that a row can go on from
             self.next_trial = max(self.next_trial, int(number) + 1)
 
@@ -246,11 +275,12 @@ def _rows(file: BinaryIO, path: Path, place: _Place) -> Iterator[Trial]:
     if not place.offset and not _read_header(file, path, place):
         return
     decoder = Decoder()
+    trial_of = decoder.trial if place.format == FORMAT else lambda cells: decoder.trial(format_1.cells_of_today(cells))
     rows = csv.reader((line.decode() for line in _lines(file, path, place)), strict=True)
     while True:
         number = place.lines + 1
         try:
-            trial = decoder.trial(next(rows))
+            trial = trial_of(next(rows))
             if place.lines != number:
                 raise CellError(None, "a quote is left open")
             if not place.numbers.add(trial.trial):
@@ -261,6 +291,18 @@ def _rows(file: BinaryIO, path: Path, place: _Place) -> Iterator[Trial]:
             raise _bad_line(path, number, broken) from None
         place.next_trial = max(place.next_trial, trial.trial + 1)
         yield trial
+
+
+def _lines_of_today(file: BinaryIO, path: Path) -> Iterator[bytes]:
+    """What the file would be in the format of today."""
+    encoder = Encoder()
+    return chain([HEADER], map(encoder.line, _rows(file, path, _Place())))
+
+
+def is_without_rows(path: Path) -> bool:
+    """Whether the file has a header at most."""
+    headers = (HEADER, format_1.HEADER)
+    return path.stat().st_size <= max(map(len, headers)) and path.read_bytes() in (*headers, b"")
 
 
 def _lines(file: BinaryIO, path: Path, place: _Place) -> Iterator[bytes]:
@@ -277,6 +319,9 @@ def _lines(file: BinaryIO, path: Path, place: _Place) -> Iterator[bytes]:
 
 
 def _bad_line(path: Path, number: int, broken: Exception) -> StoreError:
+    if isinstance(broken, NewerCellError):
+        rule = f"{path}: line {number} is of a newer hktune, or edited: {broken}"
+        return StoreError(f"{rule}; upgrade, or delete that line")
     rule = f"byte {broken.start} is not UTF-8" if isinstance(broken, UnicodeDecodeError) else str(broken)
     return StoreError(f"{path}: line {number} is torn or edited: {rule}; mend it, or delete that line")
 
@@ -287,8 +332,8 @@ def _read_header(file: BinaryIO, path: Path, place: _Place) -> bool:
     line = file.readline(LINE_BYTES_MAX)
     text = line.removeprefix(_BOM).removesuffix(b"\n").removesuffix(b"\r")
     whole = line.endswith(b"\n")
-    if whole or not HEADER.startswith(text):
-        _check_header(text, path)
+    if whole or not (HEADER.startswith(text) or format_1.HEADER.startswith(text)):
+        place.format = _format_of(text, file, path)
     if not whole:
         return False
     place.newline = b"\r\n" if line.endswith(b"\r\n") else b"\n"
@@ -296,13 +341,20 @@ def _read_header(file: BinaryIO, path: Path, place: _Place) -> bool:
     return True
 
 
-def _check_header(line: bytes, path: Path) -> None:
+def _format_of(line: bytes, file: BinaryIO, path: Path) -> int:
+    """The format that a header is of; the first row follows in `file`. Raises StoreError for any other."""
     if line == HEADER[:-1]:
-        return
+        return FORMAT
     text = line[:4096].decode(errors="replace")
     found = text.replace('"', "").split(",")
-    if len(line) < 4096 and found == list(COLUMNS):
-        return
+    known = {COLUMNS: FORMAT, format_1.COLUMNS: 1}.get(tuple(found)) if len(line) < 4096 else None
+    if known:
+        return known
+    if found[0] == COLUMNS[0]:
+        row = file.readline(LINE_BYTES_MAX).partition(b",")[0]
+        if row.isdigit() and len(row) < 10 and int(row) > FORMAT:
+            rule = f"{path} is of format {int(row)}, this hktune reads formats 1 to {FORMAT}"
+            raise StoreError(f"{rule}: upgrade hktune, or pass another DIR")
     missing = ", ".join(name for name in COLUMNS if name not in found)
     unknown = ", ".join(shown(name) for name in found if name not in COLUMNS)
     what = f"missing {missing or 'none'}; unknown {unknown[:200] or 'none'}" if missing or unknown else "in other order"

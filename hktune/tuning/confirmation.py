@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import takewhile
-from typing import Any
 
 from hktune.core.config import Config
 from hktune.core.operation import Operation
-from hktune.core.outcome import Failure, Status, Timing
+from hktune.core.outcome import Failure, Stage, Status, Timing
 from hktune.core.problem import Problem
 from hktune.core.trial import Trial, by_problem
-from hktune.measure.measured import CONFIRMED
 from hktune.measure.stopwatch import Attempt
-from hktune.tuning.trial_rows import failed_fields, now, timed_fields
+from hktune.tuning.trial_rows import now, outcome_fields
 from hktune.workers.gpu_worker import ContainedStopwatch
 
 FINALISTS = 6
@@ -36,13 +34,13 @@ def confirm(
     rows_of = by_problem(trials)
     for problem, operation in problems.items():
         own = rows_of.get(problem, [])
-        if not own or is_confirmed(own[-1]):
+        if not own or confirmed(own):
             continue
         while rows := finalists(own):
-            confirmed = measure_together(rows, problem, operation, stopwatch, append)
-            if any(row.status is Status.OK for row in confirmed):
+            again = measure_together(rows, problem, operation, stopwatch, append, Stage.CONFIRMED)
+            if any(row.status is Status.OK for row in again):
                 break
-            own += confirmed
+            own += again
 
 
 def measure_together(
@@ -51,15 +49,16 @@ def measure_together(
     operation: Operation,
     stopwatch: ContainedStopwatch,
     append: Callable[[Trial], Trial],
+    stage: Stage,
 ) -> list[Trial]:
     """Measure the configs of `rows`, as the code of `operation`, on `problem` in rounds that they share; `append`
-    stores a confirmed row of each.
+    stores a row of `stage` for each.
 
     Returns these rows.
     """
     confirmation = stopwatch.confirm([attempt_of(row, operation) for row in rows], problem)
     outcomes = zip(rows, confirmation.finalists, strict=True)
-    return [append(_again(row, problem, outcome, confirmation.rivals)) for row, outcome in outcomes]
+    return [append(_again(row, problem, outcome, stage)) for row, outcome in outcomes]
 
 
 def attempt_of(row: Trial, operation: Operation) -> Attempt:
@@ -81,14 +80,15 @@ def deciding(trials: Sequence[Trial]) -> list[Trial]:
     """
     chosen: list[Trial] = []
     for own in by_problem(trials).values():
-        last = list(takewhile(is_confirmed, reversed(own)))[::-1]
-        chosen += last or own
+        chosen += confirmed(own) or own
     return chosen
 
 
-def is_confirmed(trial: Trial) -> bool:
-    """Whether the row was taken on fresh rounds after a search."""
-    return (trial.detail or "").startswith(CONFIRMED)
+def confirmed(own: Sequence[Trial]) -> list[Trial]:
+    """Of the rows of one problem, in their order, those of its last confirmation and of what was measured after it;
+    none where the search has found something since, or nothing was confirmed: no modelled time is."""
+    last = list(takewhile(lambda row: row.stage is not Stage.SCREENED, reversed(own)))[::-1]
+    return last if any(row.stage is Stage.CONFIRMED for row in last) else []
 
 
 def slowness(trial: Trial) -> float:
@@ -98,19 +98,6 @@ def slowness(trial: Trial) -> float:
     return trial.time_us / (trial.baseline_us or 1.0)
 
 
-def _again(row: Trial, problem: Problem, outcome: Timing | Failure, rivals: dict[str, float]) -> Trial:
-    """`row` with its new outcome, and beside it the fastest of the vendor's other ways."""
-    fresh = replace(row, trial=0, started_at=now(), **_NO_TIME)
-    if isinstance(outcome, Failure):
-        failed = failed_fields(outcome)
-        return replace(fresh, status=failed["status"], detail=f"{CONFIRMED} as failing: {failed['detail']}")
-    fields = timed_fields(outcome, problem)
-    if rivals and outcome.baseline_us:
-        name, ratio = max(rivals.items(), key=lambda rival: rival[1])
-        fields["detail"] += f"; the vendor's best: {name} at {outcome.baseline_us / ratio:.2f} us ({ratio:.4f}x)"
-    return replace(fresh, **fields)
-
-
-_NO_TIME: dict[str, Any] = dict.fromkeys(
-    ("source", "time_us", "time_us_low", "time_us_high", "samples", "tflops", "cache")
-)
+def _again(row: Trial, problem: Problem, outcome: Timing | Failure, stage: Stage) -> Trial:
+    """`row` with its new outcome."""
+    return replace(row, trial=0, started_at=now(), stage=stage, **outcome_fields(outcome, problem))

@@ -14,16 +14,15 @@ from pathlib import Path
 
 from hktune.core.candidate import Candidate
 from hktune.core.config import compact_json
-from hktune.core.outcome import Failure, Status, Timing
+from hktune.core.outcome import Failure, Stage, Status, Timing
 from hktune.core.problem import Problem
 from hktune.core.trial import Trial, by_problem
 from hktune.measure.stopwatch import Attempt
 from hktune.space import SearchSpace
 from hktune.store import Claims, TrialStore, locked, named_template
-from hktune.store.rows import HEADER
+from hktune.store.trials import is_without_rows
 from hktune.tuning.loop import PEER_PATIENCE_S, PEER_POLL_S
 from hktune.tuning.trial_rows import RowContext
-from hktune.workers.gpu_worker import QUARANTINED
 
 
 class Ledger:
@@ -72,16 +71,17 @@ class Ledger:
 
     def quarantine(self) -> dict[Candidate, Failure]:
         """Candidates that cost an earlier run its worker."""
-        failed = [row for row in self.rows() if row.status in (Status.CRASHED, Status.TIMEOUT)]
         return {
-            self._context.candidate(row): Failure(row.status, row.detail)
-            for row in failed
-            if row.detail and QUARANTINED in row.detail
+            self._context.candidate(row): Failure(row.status, row.detail or "", quarantined=True)
+            for row in self.rows()
+            if row.quarantined
         }
 
-    def record(self, attempt: Attempt, problem: Problem, outcome: Timing | Failure) -> Trial:
+    def record(
+        self, attempt: Attempt, problem: Problem, outcome: Timing | Failure, stage: Stage = Stage.SCREENED
+    ) -> Trial:
         """The row of what was found, or the one that another run has stored for the same config and problem before."""
-        row = self._context.row(attempt, problem, outcome)
+        row = self._context.row(attempt, problem, outcome, stage)
         [stored] = self._store.extend_unless([row], self._standing)
         return stored
 
@@ -90,7 +90,7 @@ class Ledger:
     ) -> list[Trial | None]:
         """As `record`, of one attempt on several problems; None, and nothing is stored, for those of which `trials`
         configs have rows already."""
-        rows = [self._context.row(attempt, problem, outcome) for problem, outcome in outcomes]
+        rows = [self._context.row(attempt, problem, outcome, Stage.SCREENED) for problem, outcome in outcomes]
         full: set[Problem] = set()
 
         def standing(rows: Sequence[Trial]) -> list[Trial | None]:
@@ -191,7 +191,7 @@ def _set_aside(directory: Path) -> None:
     with locked(directory):
         if not previous.exists():  # somebody else has set it aside
             return
-        if previous.stat().st_size <= len(HEADER) and previous.read_bytes() in (HEADER, b""):
+        if is_without_rows(previous):
             return
         changed = datetime.fromtimestamp(previous.stat().st_mtime, timezone.utc)
         name = f"trials-{changed:%Y%m%dT%H%M%SZ}"

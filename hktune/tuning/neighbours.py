@@ -11,8 +11,7 @@ from dataclasses import replace
 
 from hktune.core.candidate import Candidate
 from hktune.core.config import Config
-from hktune.core.operation import legacy_words
-from hktune.core.outcome import Status
+from hktune.core.outcome import Stage, Status
 from hktune.core.problem import Problem
 from hktune.core.trial import Trial, by_problem
 from hktune.space import SearchSpace
@@ -83,10 +82,9 @@ def _measure(
         best = min(rows_of[problem], key=slowness)
         moved = [_moved(of_config[config.id], problem) for config in configs]
         operation = template.code_operation(problem.operation)
-        measure_together([best, *moved], problem, operation, stopwatch, append)
+        measure_together([best, *moved], problem, operation, stopwatch, append, Stage.NEIGHBOUR)
 
 
 def _moved(trial: Trial, problem: Problem) -> Trial:
     """`trial` as one of `problem`: the config may have been tried on other n and k alone."""
-    dtype, epilogue = legacy_words(problem.operation)
-    return replace(trial, m=problem.m, n=problem.n, k=problem.k, dtype=dtype, epilogue=epilogue)
+    return replace(trial, m=problem.m, n=problem.n, k=problem.k, operation=problem.operation)

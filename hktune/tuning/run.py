@@ -16,7 +16,7 @@ from hktune.core.errors import HktuneError, InputError, StoreError
 from hktune.core.identity import Identity
 from hktune.core.interruption import Interruption
 from hktune.core.launch_rule import LaunchRule
-from hktune.core.outcome import Status
+from hktune.core.outcome import Stage, Status
 from hktune.core.problem import Problem
 from hktune.core.publish import sweep, sweep_below, temporary_folder
 from hktune.core.settings import Settings
@@ -253,7 +253,8 @@ def _search_part(
             progress.phase("measuring the best again")
             confirm(ledger.rows(), {each.problem: each.operation for each in searches}, work.confirming, ledger.append)
         progress.phase("timing winners at their neighbours' m")
-        time_neighbours(space, problems, work, ledger.rows, ledger.record, ledger.append)
+        record = partial(ledger.record, stage=Stage.NEIGHBOUR)
+        time_neighbours(space, problems, work, ledger.rows, record, ledger.append)
 
 
 def _sweep(directory: Path, settings: Settings) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,7 @@ from hktune.core.config import Config
 from hktune.core.errors import SpaceError, StoreError
 from hktune.core.identity import Identity
 from hktune.core.launch import Launch
-from hktune.core.operation import legacy_words
-from hktune.core.outcome import Failure, Status, Timing
+from hktune.core.outcome import Failure, Stage, Status, Timing
 from hktune.core.problem import Problem
 from hktune.core.trial import Trial
 from hktune.core.variant import Resources
@@ -33,20 +32,18 @@ class RowContext:
     strategy: str
     seed: int
 
-    def row(self, attempt: Attempt, problem: Problem, outcome: Timing | Failure) -> Trial:
+    def row(self, attempt: Attempt, problem: Problem, outcome: Timing | Failure, stage: Stage) -> Trial:
         """The row of one attempt on one problem, still without a number."""
-        timed = outcome if isinstance(outcome, Timing) else None
-        dtype, epilogue = legacy_words(problem.operation)
         return Trial(
             trial=0,
             m=problem.m,
             n=problem.n,
             k=problem.k,
-            dtype=dtype,
-            epilogue=epilogue,
+            operation=problem.operation,
             config_id=attempt.config.id,
             config=attempt.config.json,
-            **(timed_fields(timed, problem) if timed else failed_fields(outcome)),
+            stage=stage,
+            **outcome_fields(outcome, problem),
             **(self._resources(attempt.resources, attempt.config, problem) if attempt.resources else {}),
             relative_error=attempt.relative_error,
             compile_s=attempt.compile_s,
@@ -88,27 +85,19 @@ def now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
-def timed_fields(timing: Timing, problem: Problem) -> dict[str, Any]:
-    """The cells of a row that a time fills."""
-    return {
-        "status": Status.OK,
-        "detail": timing.note or (f"bound by {timing.bound}" if timing.bound else None),
-        "source": timing.source,
-        "time_us": timing.time_us,
-        "time_us_low": timing.time_us_low,
-        "time_us_high": timing.time_us_high,
-        "samples": timing.samples,
-        "cache": timing.cache,
-        "baseline": timing.baseline,
-        "baseline_us": timing.baseline_us,
-        "tflops": problem.flops / timing.time_us * 1e-6,
-    }
+def outcome_fields(outcome: Timing | Failure, problem: Problem) -> dict[str, Any]:
+    """The cells of a row that say how it came out: with a time, or with why there is none. All that a time fills are
+    named in either case."""
+    if isinstance(outcome, Failure):
+        empty = dict.fromkeys([*_TIMED, "tflops"])
+        return {**empty, "status": outcome.status, "quarantined": outcome.quarantined, "detail": outcome.detail}
+    timed = {name: getattr(outcome, name) for name in _TIMED}
+    detail = outcome.note or (f"bound by {outcome.bound}" if outcome.bound else None)
+    tflops = problem.flops / outcome.time_us * 1e-6
+    return {**timed, "status": Status.OK, "quarantined": False, "detail": detail, "tflops": tflops}
 
 
-def failed_fields(failure: Timing | Failure) -> dict[str, Any]:
-    """The cells of a row that says why there is no time."""
-    assert isinstance(failure, Failure)
-    return {"status": failure.status, "detail": failure.detail}
+_TIMED = sorted({field.name for field in fields(Timing)} & {field.name for field in fields(Trial)})
 
 
 def _waves_per_simd(arch: str, needs: Resources, launch: Launch) -> int:

@@ -102,10 +102,8 @@ class Serving:
         return None
 
     def _placed(self, outcome: Timing | Failure) -> Timing | Failure:
-        """With the number of the GPU, beside the clock that it ran at."""
-        if isinstance(outcome, Failure):
-            return outcome
-        return replace(outcome, note=f"{outcome.note}; GPU {self._service.ordinal}")
+        """With the number of the GPU."""
+        return outcome if isinstance(outcome, Failure) else replace(outcome, gpu=self._service.ordinal)
 
     def proved(self, attempt: Attempt) -> Attempt:
         """`attempt` with its error, or with why it is wrong. Raises KernelFault, DeviceError."""

@@ -1,7 +1,7 @@
 """GPU work in a process of its own: a kernel that hangs, faults or kills it costs one config, and the process.
 
 A fault leaves the whole process unable to use the GPU, and a kernel that does not end cannot be stopped but by ending
-its process. So whoever drives the search never touches the GPU itself.
+its process. So the process that searches never touches the GPU itself.
 """
 
 from __future__ import annotations
@@ -24,9 +24,6 @@ from hktune.workers.processes import Worker, WorkerBroke, WorkerDied, start_work
 
 OPEN_DEADLINE_S = 180.0
 """For a worker's first words: it imports torch, makes a context and fills the arena."""
-
-QUARANTINED = "quarantined, reproduce: "
-"""How a failure's detail goes on that cost a worker; what follows is a command."""
 
 OPEN_ATTEMPTS = 2
 """The driver may still be clearing up after the process before."""
@@ -166,7 +163,7 @@ class GpuWorker:
         return answer.value
 
     def interrupt(self) -> None:
-        """Let whoever asks, now or later, get KeyboardInterrupt: Ctrl-C itself reaches the main thread alone."""
+        """Let each caller, now or later, get KeyboardInterrupt: Ctrl-C itself reaches the main thread alone."""
         self._interrupted.set()
 
     def check_interrupt(self) -> None:
@@ -197,7 +194,7 @@ class GpuWorker:
                 said = answer.detail
             self.close()
         raise DeviceError(
-            f"no process can use {self._name} ({OPEN_ATTEMPTS} times: {said}): mend what it printed, or choose GPUs "
+            f"no process can use {self._name} ({OPEN_ATTEMPTS} times: {said}): repair what it printed, or choose GPUs "
             "with CUDA_VISIBLE_DEVICES or HIP_VISIBLE_DEVICES"
         )
 
@@ -282,8 +279,8 @@ class ContainedStopwatch:
         return Confirmation(tuple(outcomes[attempt.candidate] for attempt in attempts), answer.rivals)
 
     def _quarantined(self, candidate: Candidate, problem: Problem | None, failure: Failure) -> Failure:
-        detail = f"{failure.detail}; {QUARANTINED}{self.reproduce(candidate, problem)}"
-        self.quarantine[candidate] = Failure(failure.status, detail)
+        detail = f"{failure.detail}; quarantined, reproduce: {self.reproduce(candidate, problem)}"
+        self.quarantine[candidate] = Failure(failure.status, detail, quarantined=True)
         return self.quarantine[candidate]
 
 

@@ -15,7 +15,7 @@ import pytest
 from rich.console import Console
 
 from hktune.core.candidate import Candidate
-from hktune.core.outcome import Source, Status, Timing
+from hktune.core.outcome import Source, Stage, Status, Timing
 from hktune.core.problem import Problem
 from hktune.core.settings import Settings
 from hktune.core.shipped import SPACES
@@ -23,7 +23,6 @@ from hktune.core.trial import Trial
 from hktune.device.cuda import CudaDevice
 from hktune.device.opening import count_devices, open_device
 from hktune.dispatch import read_table
-from hktune.measure.measured import CONFIRMED
 from hktune.report.run_progress import RunProgress
 from hktune.space import load_space
 from hktune.tuning import benches
@@ -88,12 +87,8 @@ def run(tmp_path: Path, cache: Path) -> RunSummary:
         return tune(options, Settings(cache), ["hktune", "tune"], progress)
 
 
-def named(trial: Trial, word: str) -> str:
-    return (trial.detail or "").partition(f"{word} ")[2].partition(";")[0]
-
-
 def screened(summary: RunSummary) -> list[Trial]:
-    rows = [trial for trial in summary.trials if not (trial.detail or "").startswith(CONFIRMED)]
+    rows = [trial for trial in summary.trials if trial.stage is Stage.SCREENED]
     assert len({(trial.problem, trial.config_id) for trial in rows}) == len(rows) == SHAPE_COUNT * TRIALS
     assert [trial.trial for trial in summary.trials] == list(range(len(summary.trials)))
     return rows
@@ -112,15 +107,15 @@ def assert_sane(trial: Trial) -> None:
 def test_both_gpus_measure_their_own_shapes(tmp_path: Path, cache: Path) -> None:
     summary = run(tmp_path, cache)
     screened(summary)
-    owners: defaultdict[Problem, set[str]] = defaultdict(set)
+    owners: defaultdict[Problem, set[int | None]] = defaultdict(set)
     for trial in summary.trials:
         assert_sane(trial)
-        owners[trial.problem].add(named(trial, "GPU"))
+        owners[trial.problem].add(trial.gpu)
     assert all(len(gpus) == 1 for gpus in owners.values())
-    assert set().union(*owners.values()) == {"0", "1"}
+    assert set().union(*owners.values()) == {0, 1}
     families = {(problem.n, problem.k, gpu) for problem, gpus in owners.items() for gpu in gpus}
     assert len(families) == len({family[:2] for family in families}), "one GPU for every m of an (n, k)"
-    assert all((trial.detail or "").startswith(CONFIRMED) for trial in summary.best.values())
+    assert {trial.stage for trial in summary.best.values()} <= {Stage.CONFIRMED, Stage.NEIGHBOUR}
     assert {entry.problem for entry in read_table(summary.directory).entries} <= set(summary.names)
     assert summary.usage is not None
     assert (summary.usage.gpus, summary.usage.workers_lost) == (2, 0)
@@ -134,12 +129,12 @@ def test_a_worker_killed_on_one_gpu_does_not_disturb_the_other(
     (cache / "die-1").touch()
     summary = run(tmp_path, cache)
     rows = screened(summary)
-    processes: defaultdict[str, set[str]] = defaultdict(set)
+    processes: defaultdict[int | None, set[str]] = defaultdict(set)
     for trial in rows:
         assert_sane(trial)  # what kill -9 ended was asked once more, and no config is to blame
-        processes[named(trial, "GPU")].add(named(trial, "process"))
-    assert sorted(processes) == ["0", "1"]
-    assert len(processes["0"]) == 1, "its worker lived through it all"
+        processes[trial.gpu].add((trial.detail or "").partition("process ")[2])
+    assert set(processes) == {0, 1}
+    assert len(processes[0]) == 1, "its worker lived through it all"
     assert len(set(itertools.chain(*processes.values()))) == 2, "GPU 1's first died before it had timed anything"
     assert summary.usage is not None
     assert summary.usage.workers_lost == 1

@@ -25,7 +25,7 @@ from hktune.core.config import Config, compact_json
 from hktune.core.dtype import DTYPES
 from hktune.core.errors import TableError
 from hktune.core.operation import KINDS, LAYOUTS, SCALES, STEPS, Operation, operation_of
-from hktune.core.outcome import Source, Status
+from hktune.core.outcome import Source, Stage, Status
 from hktune.core.problem import Problem
 from hktune.core.shapes import ENTRY_KEYS, load_shapes
 from hktune.core.trial import Trial
@@ -33,7 +33,7 @@ from hktune.dispatch import Entry, Reason, Table, read_table, table_json
 from hktune.dispatch.files import content_sha256
 from hktune.dispatch.table import Kernel, Launch
 from hktune.store import Environment, TrialStore, merge, read_frame
-from hktune.store.rows import COLUMNS, TYPES, Decoder, Encoder
+from hktune.store.rows import COLUMNS, FIELDS, TYPES, Decoder, Encoder
 
 # A busy machine draws slowly; that is no failure.
 BUSY = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -99,7 +99,8 @@ def _field(name: str) -> st.SearchStrategy[Any]:
         return st.none() | TIMES
     if name in ("object_sha256", "template_sha256"):
         return st.none() | SHA256
-    if name in ("cache", "baseline", "template", "compiler", "target", "device", "strategy", "started_at"):
+    lines = ("cache", "baseline", "vendor_best", "throttled", "template", "compiler", "target", "device", "strategy")
+    if name in (*lines, "started_at"):
         return st.none() | PRINTABLE
     kinds = {int: st.integers(-(2**63), 2**63 - 1), float: FLOATS, str: TEXT | NASTY}
     return st.none() | kinds[TYPES[name]]
@@ -109,16 +110,17 @@ def _field(name: str) -> st.SearchStrategy[Any]:
 def trials(draw: st.DrawFn) -> Trial:
     """Any trial that obeys the rules: an ok one has a source and a time, and a time has a source."""
     config = draw(CONFIGS)
-    fixed = ("config_id", "config", "status", "source", "dtype", "epilogue")
-    fields = {name: draw(_field(name)) for name in COLUMNS if name not in fixed}
+    fixed = ("config_id", "config", "status", "stage", "quarantined", "source", "operation")
+    fields = {name: draw(_field(name)) for name in FIELDS if name not in fixed}
     row = Trial(
         **fields,
         config_id=config.id,
         config=config.json,
         status=draw(st.sampled_from(Status)),
         source=draw(st.none() | st.sampled_from(Source)),
-        dtype=draw(st.sampled_from(["bf16", "f16"])),
-        epilogue=draw(st.sampled_from(["none", "bias"])),
+        stage=draw(st.sampled_from(Stage)),
+        quarantined=draw(st.booleans()),
+        operation=operation_of(draw(st.sampled_from(["bf16.nt", "bf16.nt+bias", "f16.nn->f32"]))),
     )
     if row.status is Status.OK:
         return replace(row, source=row.source or Source.MODELLED, time_us=row.time_us or 1.0)
@@ -299,7 +301,7 @@ def test_a_table_cut_anywhere_is_an_error(table: Table, data: st.DataObject) -> 
 def test_the_header_names_the_fields_of_a_trial_in_order(tmp_path: Path) -> None:
     TrialStore(tmp_path)
     header = next(csv.reader(io.StringIO((tmp_path / "trials.csv").read_text())))
-    assert header == list(Trial.__dataclass_fields__)
+    assert header == ["format", *Trial.__dataclass_fields__]
 
 
 def test_the_documentation_names_every_column_field_and_reason() -> None:

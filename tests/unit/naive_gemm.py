@@ -15,7 +15,6 @@ from hktune.core.config import Config
 from hktune.core.identity import Identity
 from hktune.core.launch import Argument
 from hktune.core.launch_rule import LaunchRule
-from hktune.core.operation import legacy_words
 from hktune.core.outcome import Source, Status
 from hktune.core.problem import Problem
 from hktune.core.trial import Trial
@@ -35,22 +34,21 @@ MI355X = Identity("hip", "gfx950", "AMD Instinct MI355X", 256, "0x75a3", "SPX")
 def trial(problem: Problem, time_us: float | None = 1.0, variant: int = 0, **fields: Any) -> Trial:
     """An ok, modelled trial of the naive kernel; `variant` makes another config."""
     config = Config({"variant": variant})
-    dtype, epilogue = legacy_words(problem.operation)
     row = Trial(
-        trial=0, m=problem.m, n=problem.n, k=problem.k, dtype=dtype, epilogue=epilogue,
+        trial=0, m=problem.m, n=problem.n, k=problem.k, operation=problem.operation,
         config_id=config.id, config=config.json, status=Status.OK, source=Source.MODELLED, time_us=time_us,
-        object_sha256=F16_SHA256 if dtype == "f16" else SHA256, template="naive_gemm", template_sha256="0" * 64,
-        target="gfx950", device=EMULATED.name,
+        object_sha256=F16_SHA256 if problem.operation.a == "f16" else SHA256,
+        template="naive_gemm", template_sha256="0" * 64, target="gfx950", device=EMULATED.name,
     )  # fmt: skip
     return replace(row, **fields)
 
 
 def launch_of(row: Trial) -> tuple[str, LaunchRule]:
     """One work-item per element of C, 64 columns a workgroup."""
-    bias = row.epilogue == "bias"
+    bias = row.operation.has_bias
     pointers = [Argument(name, "pointer") for name in (["a", "b", "c", "bias"] if bias else ["a", "b", "c"])]
     arguments = (*pointers, Argument("n", "u32"), Argument("k", "u32"))
-    symbol = f"naive_gemm{'_f16' if row.dtype == 'f16' else ''}{'_bias' if bias else ''}"
+    symbol = f"naive_gemm{'_f16' if row.operation.a == 'f16' else ''}{'_bias' if bias else ''}"
     return symbol, LaunchRule((-(-row.n // 64), "m", 1), (64, 1, 1), 0, arguments)
 
 

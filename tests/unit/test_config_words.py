@@ -13,7 +13,7 @@ from hktune.cli import main
 from hktune.commands.config_words import ConfigWords, find_config
 from hktune.core.config import Config
 from hktune.core.errors import InputError, SpaceError
-from hktune.core.operation import BF16_NT_BIAS
+from hktune.core.operation import BF16_NT, BF16_NT_BIAS
 from hktune.core.outcome import Status
 from hktune.core.problem import Problem
 from hktune.core.trial import Trial
@@ -44,7 +44,7 @@ def directory(tmp_path: Path) -> Path:
 
 def tried(folder: Path, *configs: Config, **fields: str) -> None:
     made = {"template": SPACE.template.name, "template_sha256": SPACE.template.sha256, **fields}
-    row = Trial(0, 64, 64, 64, "bf16", "none", "", "", Status.WRONG, detail="3 elements differ")
+    row = Trial(0, 64, 64, 64, BF16_NT, "", "", Status.WRONG, detail="3 elements differ")
     TrialStore(folder).extend(
         replace(row, config_id=config.id, config=config.json, **made)  # type: ignore[arg-type]
         for config in configs

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 from hktune.core.config import Config
 from hktune.core.operation import BF16_NT
-from hktune.core.outcome import Failure, Source, Status, Timing
+from hktune.core.outcome import Failure, Source, Stage, Status, Timing
 from hktune.core.problem import Problem
 from hktune.core.trial import Trial
-from hktune.measure.measured import CONFIRMED, Confirmation
+from hktune.measure.measured import Confirmation
 from hktune.measure.stopwatch import Attempt
 from hktune.tuning.confirmation import FINALISTS, confirm, deciding, finalists
 from hktune.workers.gpu_worker import ContainedStopwatch
@@ -18,19 +18,17 @@ from hktune.workers.gpu_worker import ContainedStopwatch
 PROBLEM = Problem(256, 512, 1024)
 
 
-def row(name: str, time_us: float | None, baseline_us: float = 100.0, detail: str = "screened") -> Trial:
+def row(name: str, time_us: float | None, baseline_us: float = 100.0) -> Trial:
     config = Config({"name": name})
     return Trial(
         trial=0,
         m=PROBLEM.m,
         n=PROBLEM.n,
         k=PROBLEM.k,
-        dtype="bf16",
-        epilogue="none",
+        operation=PROBLEM.operation,
         config_id=config.id,
         config=config.json,
         status=Status.OK if time_us else Status.WRONG,
-        detail=detail,
         source=Source.MEASURED if time_us else None,
         time_us=time_us,
         baseline_us=baseline_us if time_us else None,
@@ -50,11 +48,22 @@ class Again(ContainedStopwatch):
     def confirm(self, attempts: Sequence[Attempt], problem: Problem) -> Confirmation:
         names = [str(attempt.config["name"]) for attempt in attempts]
         self.asked.append(names)
-        return Confirmation(tuple(self.outcomes[name] for name in names), {"slower way": 0.9, "faster way": 1.25})
+        return Confirmation(tuple(self.outcomes[name] for name in names), {})
 
 
 def timing(time_us: float) -> Timing:
-    return Timing(Source.MEASURED, time_us, baseline="vendor", baseline_us=100.0, note=f"{CONFIRMED} at some ratio")
+    return Timing(
+        Source.MEASURED,
+        time_us,
+        baseline="vendor",
+        baseline_us=100.0,
+        vendor_best="faster way",
+        vendor_best_us=80.0,
+        gpu=1,
+        clock_mhz=1755,
+        power_w=512.25,
+        throttled="power cap",
+    )
 
 
 def test_finalists_are_close_to_the_best_beside_the_vendor_of_their_own_rounds() -> None:
@@ -77,7 +86,10 @@ def test_confirmed_rows_are_added_and_alone_decide() -> None:
     confirm(trials, {PROBLEM: BF16_NT}, stopwatch, lambda trial: added.append(trial) or trial)
     assert stopwatch.asked == [["a", "b"]]
     assert [(trial.time_us, trial.relative_error) for trial in added] == [(52.0, 1e-3), (49.0, 1e-3)]
-    assert all("the vendor's best: faster way at 80.00 us (1.2500x)" in (trial.detail or "") for trial in added)
+    assert {trial.stage for trial in added} == {Stage.CONFIRMED}
+    assert {(trial.vendor_best, trial.vendor_best_us) for trial in added} == {("faster way", 80.0)}
+    seen = {(trial.gpu, trial.clock_mhz, trial.power_w, trial.throttled) for trial in added}
+    assert seen == {(1, 1755, 512.25, "power cap")}
     assert deciding([*trials, *added]) == added
 
 
@@ -99,6 +111,7 @@ def test_a_finalist_that_fails_leaves_a_row_without_a_time() -> None:
     confirm([row("a", 50.0)], {PROBLEM: BF16_NT}, stopwatch, lambda trial: added.append(trial) or trial)
     [failed] = added
     assert (failed.status, failed.time_us, failed.source) == (Status.WRONG, None, None)
+    assert (failed.stage, failed.detail, failed.baseline_us) == (Stage.CONFIRMED, "differs", None)
 
 
 def test_where_every_finalist_fails_the_next_best_are_confirmed() -> None:

@@ -114,7 +114,7 @@ def test_a_lost_worker_costs_its_config_and_no_other(
     proved = stopwatch.prove(bad)
     failure = proved.failure if when == "proved" else stopwatch.time(proved, PROBLEM)
     where = "None" if when == "proved" else str(PROBLEM)
-    assert failure == Failure(status, f"{said}; quarantined, reproduce: bench {how} when {when} on {where}")
+    assert failure == Failure(status, f"{said}; quarantined, reproduce: bench {how} when {when} on {where}", True)
     after = pid(stopwatch.time(attempt("work"), PROBLEM))
     assert after != before
     assert stopwatch.worker.usage.workers_lost == (2 if how == "die" else 1), "what kill -9 ended gets another chance"

@@ -26,7 +26,7 @@ from hktune.core.errors import SpaceError, TableError
 from hktune.core.escaped import escaped
 from hktune.core.identity import Identity
 from hktune.core.launch_rule import LaunchRule
-from hktune.core.operation import BF16_NT_BIAS, legacy_words, operation_of
+from hktune.core.operation import BF16_NT_BIAS, operation_of
 from hktune.core.outcome import Source, Status
 from hktune.core.problem import Problem
 from hktune.core.trial import Trial
@@ -71,8 +71,7 @@ def tabled(tuned: Mapping[Problem, Config], folder: Path) -> Path:
         objects[code.sha256] = code.data
         trials.append(
             Trial(
-                trial=0, m=problem.m, n=problem.n, k=problem.k, dtype=problem.operation.a,
-                epilogue=legacy_words(problem.operation)[1],
+                trial=0, m=problem.m, n=problem.n, k=problem.k, operation=problem.operation,
                 config_id=config.id, config=config.json, status=Status.OK, source=Source.MODELLED, time_us=1.0,
                 object_sha256=code.sha256, template=template.name, template_sha256=template.sha256, target="gfx950",
             )

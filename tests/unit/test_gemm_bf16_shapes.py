@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from hktune.core.config import Config
 from hktune.core.dtype import BF16
-from hktune.core.operation import BF16_NT_BIAS, legacy_operation, legacy_words
+from hktune.core.operation import BF16_NT_BIAS, legacy_operation
 from hktune.core.outcome import Source, Status
 from hktune.core.problem import Problem
 from hktune.core.trial import Trial
@@ -97,7 +97,7 @@ def test_a_size_that_cannot_be_run_is_refused_with_its_reason(problem: Problem, 
 def loaded(directory: Path, *served: tuple[Config, Problem]) -> LoadedTable:
     trials = [
         Trial(
-            number, problem.m, problem.n, problem.k, *legacy_words(problem.operation), config.id, config.json,
+            number, problem.m, problem.n, problem.k, problem.operation, config.id, config.json,
             Status.OK, source=Source.MODELLED, time_us=1.0,
             object_sha256=built(config).sha256, template=space().template.name,
             template_sha256=space().template.sha256, target="gfx950",

@@ -18,7 +18,7 @@ from hktune.measure.stopwatch import Attempt
 from hktune.space import load_space
 from hktune.store import TrialStore
 from hktune.store import trials as trials_module
-from hktune.store.rows import Decoder
+from hktune.store.rows import COLUMNS, Decoder
 from hktune.tuning.ledger import Ledger
 from hktune.tuning.trial_rows import RowContext
 
@@ -40,7 +40,7 @@ def test_each_row_is_decoded_once_however_often_rows_are_asked_for(
     trial_of = Decoder.trial
 
     def counted(decoder: Decoder, cells: list[str]) -> Trial:
-        decoded.append(int(cells[1]))
+        decoded.append(int(cells[COLUMNS.index("m")]))
         return trial_of(decoder, cells)
 
     monkeypatch.setattr(trials_module.Decoder, "trial", counted)

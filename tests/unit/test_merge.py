@@ -15,6 +15,7 @@ from hktune.cli import main
 from hktune.core.config import Config
 from hktune.core.errors import StoreError
 from hktune.core.identity import Identity
+from hktune.core.operation import BF16_NT
 from hktune.core.outcome import Source, Status
 from hktune.core.trial import Trial
 from hktune.store import Environment, TrialStore, merge, read_environment, read_trials, write_environment
@@ -24,7 +25,7 @@ from hktune.store.shards import merged_trials
 CONFIG = Config({"block_m": 256})
 DEVICE = Identity("hip", "gfx950", "AMD Instinct MI355X", 256, "0x75a3", "SPX")
 OK = Trial(
-    0, 256, 512, 64, "bf16", "none", CONFIG.id, CONFIG.json, Status.OK, None, Source.MEASURED, 2.5,
+    0, 256, 512, 64, BF16_NT, CONFIG.id, CONFIG.json, Status.OK, source=Source.MEASURED, time_us=2.5,
     template="gfx950/gemm", template_sha256="1" * 64, device=DEVICE.name, started_at="2026-11-22T18:00:00Z",
 )  # fmt: skip
 ENVIRONMENT = Environment(

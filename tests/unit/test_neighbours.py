@@ -9,15 +9,16 @@ from typing import Any, cast
 from fakes import FormulaStopwatch, InstantExecutor
 
 from hktune.core.config import Config
-from hktune.core.operation import Operation, legacy_words
-from hktune.core.outcome import Failure, Source, Status, Timing
+from hktune.core.operation import Operation
+from hktune.core.outcome import Failure, Source, Stage, Status, Timing
 from hktune.core.problem import Problem
-from hktune.core.trial import Trial
-from hktune.measure.measured import CONFIRMED, Confirmation
+from hktune.core.trial import Trial, by_problem
+from hktune.measure.measured import Confirmation
 from hktune.measure.stopwatch import Attempt
 from hktune.space import SearchSpace
 from hktune.tables import cross_trials
 from hktune.tuning.benches import OpenBench
+from hktune.tuning.confirmation import deciding
 from hktune.tuning.neighbours import time_neighbours
 from hktune.workers.executor import Executor
 from hktune.workers.gpu_worker import ContainedStopwatch
@@ -47,20 +48,18 @@ class Lenient:
 LENIENT = cast("SearchSpace", Lenient())
 
 
-def row(name: str, problem: Problem, source: Source, detail: str) -> Trial:
+def row(name: str, problem: Problem, source: Source, stage: Stage) -> Trial:
     config = Config({"name": name})
-    m, n, k, _ = problem.key
-    dtype, epilogue = legacy_words(problem.operation)
     return Trial(
-        0, m, n, k, dtype, epilogue, config.id, config.json, Status.OK, detail=detail, source=source,
+        0, problem.m, problem.n, problem.k, problem.operation, config.id, config.json, Status.OK, stage, source=source,
         time_us=10.0, baseline_us=12.0 if source is Source.MEASURED else None, object_sha256="0" * 64,
     )  # fmt: skip
 
 
-def searched(source: Source, detail: str) -> list[Trial]:
+def searched(source: Source, stage: Stage) -> list[Trial]:
     """Each shape has its winner; "middle" has won on a shape of other n and k too, and last."""
-    return [row(WINNERS[problem.m], problem, source, detail) for problem in FAMILY] + [
-        row("middle", ELSEWHERE, source, detail)
+    return [row(WINNERS[problem.m], problem, source, stage) for problem in FAMILY] + [
+        row("middle", ELSEWHERE, source, stage)
     ]
 
 
@@ -74,8 +73,7 @@ class Together(ContainedStopwatch):
         names = [str(attempt.config["name"]) for attempt in attempts]
         self.asked.append((problem.m, names))
         times = [10.0 if name == WINNERS[problem.m] else 11.0 for name in names]
-        notes = f"{CONFIRMED} at some ratio"
-        measured = (Timing(Source.MEASURED, time, baseline="vendor", baseline_us=12.0, note=notes) for time in times)
+        measured = (Timing(Source.MEASURED, time, baseline="vendor", baseline_us=12.0) for time in times)
         return Confirmation(tuple(measured), {})
 
 
@@ -87,32 +85,37 @@ EXPECTED = [("middle", 16, 512), ("middle", 256, 512), ("narrow", 64, 512)]
 
 
 def test_on_a_gpu_a_winner_shares_rounds_with_the_shapes_own_best() -> None:
-    stopwatch, rows = Together(), searched(Source.MEASURED, f"{CONFIRMED} before")
+    stopwatch, rows = Together(), searched(Source.MEASURED, Stage.CONFIRMED)
     before = len(rows)
     work = OpenBench(cast("Executor", None), stopwatch, stopwatch)
     time_neighbours(LENIENT, [*FAMILY, ELSEWHERE], work, lambda: rows, never, lambda trial: rows.append(trial) or trial)
     assert stopwatch.asked == [(64, ["middle", "narrow"]), (16, ["narrow", "middle"]), (256, ["wide", "middle"])]
+    assert {trial.stage for trial in rows[before:]} == {Stage.NEIGHBOUR}
     assert meetings(rows[before:]) == sorted([*EXPECTED, ("middle", 64, 512), ("narrow", 16, 512), ("wide", 256, 512)])
     assert [config["name"] for config, _ in cross_trials(rows)] == ["wide"], "all but the illegal one have met"
 
 
 def test_where_time_is_modelled_each_is_proved_once_and_timed_alone() -> None:
-    rows = searched(Source.MODELLED, "")
+    rows = searched(Source.MODELLED, Stage.SCREENED)
     before = len(rows)
 
     def record(attempt: Attempt, problem: Problem, outcome: Timing | Failure) -> Trial:
         assert isinstance(outcome, Timing)
-        rows.append(replace(row(str(attempt.config["name"]), problem, outcome.source, ""), time_us=outcome.time_us))
+        made = row(str(attempt.config["name"]), problem, outcome.source, Stage.NEIGHBOUR)
+        rows.append(replace(made, time_us=outcome.time_us))
         return rows[-1]
 
     work = OpenBench(InstantExecutor(), FormulaStopwatch())
     time_neighbours(LENIENT, FAMILY, work, lambda: rows, record, lambda trial: trial)
     assert meetings(rows[before:]) == EXPECTED
     assert {trial.time_us for trial in rows[before:]} == {11.0}
+    assert deciding(rows) == [trial for own in by_problem(rows).values() for trial in own], (
+        "no modelled time is confirmed"
+    )
 
 
 def test_shapes_of_another_run_are_left_alone() -> None:
-    rows = searched(Source.MODELLED, "")
+    rows = searched(Source.MODELLED, Stage.SCREENED)
     time_neighbours(
         LENIENT, [ELSEWHERE], OpenBench(InstantExecutor(), FormulaStopwatch()), lambda: rows, never, lambda trial: trial
     )

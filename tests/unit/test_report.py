@@ -16,7 +16,7 @@ from rich.console import Console
 from hktune.cli import make_parser
 from hktune.core.config import Config
 from hktune.core.escaped import escaped
-from hktune.core.operation import BF16_NT_BIAS, Operation, legacy_words
+from hktune.core.operation import BF16_NT_BIAS, Operation
 from hktune.core.outcome import Source, Status
 from hktune.core.problem import Problem
 from hktune.core.trial import Trial
@@ -42,8 +42,8 @@ NAMES = {LARGE: "llama-3-70b-attention-output-projection", NARROW: "decode"}
 
 def trial(config: Config, problem: Problem, time_us: float | None, **fields: object) -> Trial:
     ok = {"status": Status.OK, "source": Source.MODELLED, "tflops": 1.0, "detail": "bound by mfma"}
-    operation = legacy_words(problem.operation)
-    made = Trial(0, problem.m, problem.n, problem.k, *operation, config.id, config.json, Status.WRONG)
+    m, n, k, operation = problem.m, problem.n, problem.k, problem.operation
+    made = Trial(0, m, n, k, operation, config.id, config.json, Status.WRONG)
     return replace(made, device="emulated gfx950", time_us=time_us, **{**(ok if time_us else {}), **fields})  # type: ignore[arg-type]
 
 
@@ -167,7 +167,7 @@ def test_a_failure_of_each_kind_is_shown_with_the_command_that_shows_it_again() 
     failures = [
         trial(SMALL, NARROW, None, detail="3 elements differ", seed=7),
         trial(BEST, NARROW, None, detail="another"),
-        trial(DEFAULT, LARGE, None, status=Status.HAZARD, detail="s_barrier missing", epilogue="bias"),
+        trial(DEFAULT, LARGE, None, status=Status.HAZARD, detail="s_barrier missing", operation=BF16_NT_BIAS),
     ]
     names = {**NAMES, replace(LARGE, operation=BF16_NT_BIAS): "biased"}
     text = printed(summary([*TRIALS, *failures], names, "my out"), 80)

@@ -19,12 +19,12 @@ from rich.console import Console
 from hktune.compile import CachedCompiler
 from hktune.core.errors import DeviceError
 from hktune.core.identity import Identity
-from hktune.core.outcome import Source, Status, Timing
+from hktune.core.outcome import Source, Stage, Status, Timing
 from hktune.core.problem import Problem
 from hktune.core.settings import Settings
 from hktune.core.trial import Trial
 from hktune.dispatch import read_table
-from hktune.measure.measured import CONFIRMED, Confirmation
+from hktune.measure.measured import Confirmation
 from hktune.measure.stopwatch import Attempt
 from hktune.report.run_progress import RunProgress
 from hktune.report.summary import print_summary
@@ -70,9 +70,9 @@ def answer(service: StandInService, request: Request | None) -> Answer:
         return Answer(replace(request.attempt, relative_error=1e-3), 0.5)
     if isinstance(request, Screen):
         obey(service)
-        return Answer(timing(service, request.attempt, request.problem, "screened"), 0.5)
+        return Answer(timing(service, request.attempt, request.problem), 0.5)
     if isinstance(request, Confirm):
-        timings = [timing(service, attempt, request.problem, CONFIRMED) for attempt in request.attempts]
+        timings = [timing(service, attempt, request.problem) for attempt in request.attempts]
         return Answer(Confirmation(tuple(timings), {}), 0.5)
     return Answer(None)
 
@@ -89,13 +89,20 @@ def obey(service: StandInService) -> None:
         time.sleep(3600)
 
 
-def timing(service: StandInService, attempt: Attempt, problem: Problem, how: str) -> Timing:
+def timing(service: StandInService, attempt: Attempt, problem: Problem) -> Timing:
     assert problem in service.problems, "the arena was made for others"
     time_us = 10.0 + int(attempt.config.id[:3], 16) / 1000
-    where = f"{how}; GPU {service.ordinal}; process {os.getpid()}"
     return Timing(
-        *(Source.MEASURED, time_us, time_us - 0.001, time_us + 0.001),
-        **{"samples": 8, "cache": "cold", "baseline": "vendor", "baseline_us": 20.0, "note": where},
+        source=Source.MEASURED,
+        time_us=time_us,
+        time_us_low=time_us - 0.001,
+        time_us_high=time_us + 0.001,
+        samples=8,
+        cache="cold",
+        baseline="vendor",
+        baseline_us=20.0,
+        gpu=service.ordinal,
+        note=f"process {os.getpid()}",
     )
 
 
@@ -134,16 +141,12 @@ def run(options: RunOptions, cache: Path) -> RunSummary:
         return tune(options, Settings(cache), ["hktune", "tune"], progress)
 
 
-def gpu_of(trial: Trial) -> str:
-    return (trial.detail or "").partition("GPU ")[2][:1]
-
-
 def process_of(trial: Trial) -> str:
-    return (trial.detail or "").partition("process ")[2].partition(";")[0]
+    return (trial.detail or "").partition("process ")[2]
 
 
 def searched(summary: RunSummary) -> list[Trial]:
-    return [trial for trial in summary.trials if not (trial.detail or "").startswith(CONFIRMED)]
+    return [trial for trial in summary.trials if trial.stage is Stage.SCREENED]
 
 
 def test_each_gpu_tunes_its_own_shapes_and_one_table_serves_all(
@@ -153,15 +156,16 @@ def test_each_gpu_tunes_its_own_shapes_and_one_table_serves_all(
     rows = searched(summary)
     assert len({(trial.problem, trial.config_id) for trial in rows}) == len(rows) == 5 * TRIALS
     assert [trial.trial for trial in summary.trials] == list(range(len(summary.trials)))
-    by_gpu = {gpu: {trial.problem for trial in summary.trials if gpu_of(trial) == gpu} for gpu in ("0", "1")}
+    by_gpu = {gpu: {trial.problem for trial in summary.trials if trial.gpu == gpu} for gpu in (0, 1)}
     assert all(by_gpu.values())
-    assert not by_gpu["0"] & by_gpu["1"]
+    assert not by_gpu[0] & by_gpu[1]
     families = [{(problem.n, problem.k) for problem in own} for own in by_gpu.values()]
     assert not families[0] & families[1]
     assert len({process_of(trial) for trial in summary.trials}) == 2
 
     assert set(summary.best) == set(summary.names)
-    assert all((trial.detail or "").startswith(CONFIRMED) for trial in summary.best.values())
+    assert {trial.stage for trial in summary.best.values()} <= {Stage.CONFIRMED, Stage.NEIGHBOUR}
+    assert {trial.stage for trial in summary.trials} >= {Stage.SCREENED, Stage.CONFIRMED}
     served = {entry.problem for entry in read_table(options.out or Path()).entries}
     assert served == set(summary.names)
     assert summary.usage is not None
@@ -185,10 +189,10 @@ def test_a_worker_killed_on_one_gpu_does_not_disturb_the_other(options: RunOptio
     summary = run(options, cache)
     rows = searched(summary)
     assert len({(trial.problem, trial.config_id) for trial in rows}) == len(rows) == 5 * TRIALS
-    assert {process_of(trial) for trial in rows if gpu_of(trial) == "0"} == {
-        process_of(trial) for trial in summary.trials if gpu_of(trial) == "0"
+    assert {process_of(trial) for trial in rows if trial.gpu == 0} == {
+        process_of(trial) for trial in summary.trials if trial.gpu == 0
     }
-    assert len({process_of(trial) for trial in summary.trials if gpu_of(trial) == "0"}) == 1
+    assert len({process_of(trial) for trial in summary.trials if trial.gpu == 0}) == 1
     assert {trial.status for trial in rows} == {Status.OK}, "what kill -9 ended was asked once more"
     assert summary.usage is not None
     assert summary.usage.workers_lost == 1
@@ -202,8 +206,10 @@ def test_a_config_that_costs_two_workers_is_to_blame(options: RunOptions, cache:
     assert len(failed) == 1, "one config is to blame"
     [(status, config_id)] = failed
     assert status is Status.CRASHED
-    assert any("quarantined, reproduce: hktune bench" in (row.detail or "") for row in summary.trials)
-    assert {gpu_of(trial) for trial in summary.best.values() if trial.config_id == config_id} <= {"0"}
+    [blamed] = {row.detail for row in summary.trials if row.quarantined}
+    assert blamed is not None
+    assert "quarantined, reproduce: hktune bench" in blamed
+    assert {trial.gpu for trial in summary.best.values() if trial.config_id == config_id} <= {0}
     assert summary.usage is not None
     assert summary.usage.workers_lost == 2
 
@@ -228,7 +234,7 @@ def test_ctrl_c_ends_both_and_keeps_everything(options: RunOptions, cache: Path,
         over.set()
         presser.join()
     assert summary.interrupted
-    assert {gpu_of(trial) for trial in summary.trials} == {"0"}, "no config is blamed for what Ctrl-C ended"
+    assert {trial.gpu for trial in summary.trials} == {0}, "no config is blamed for what Ctrl-C ended"
     assert {entry.problem for entry in read_table(options.out).entries} == set(summary.best) != set()
 
 
@@ -236,13 +242,13 @@ def test_a_gpu_that_cannot_be_used_costs_its_own_shapes_alone(options: RunOption
     (cache / "broken-1").touch()
     summary = run(options, cache)
     assert summary.stopped == (
-        "no process can use GPU 1 (2 times: fell off the bus): mend what it printed, or choose GPUs with "
+        "no process can use GPU 1 (2 times: fell off the bus): repair what it printed, or choose GPUs with "
         "CUDA_VISIBLE_DEVICES or HIP_VISIBLE_DEVICES",
     )
     assert {trial.status for trial in summary.trials} == {Status.OK}, "no config is blamed"
     assert options.out
     assert {entry.problem for entry in read_table(options.out).entries} == set(summary.best) != set()
-    assert {gpu_of(trial) for trial in summary.best.values()} == {"0"}
+    assert {trial.gpu for trial in summary.best.values()} == {0}
 
 
 def test_no_gpu_that_can_be_used_is_a_run_without_rows(options: RunOptions, cache: Path) -> None:

@@ -14,6 +14,7 @@ from torch_operands import bf16
 import hktune
 from hktune.core.config import Config
 from hktune.core.launch_rule import LaunchRule
+from hktune.core.operation import BF16_NT, BF16_NT_BIAS
 from hktune.core.outcome import Source, Status
 from hktune.core.problem import Problem
 from hktune.core.trial import Trial
@@ -34,11 +35,11 @@ def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LoadedTable:
     code, identity = built(config), EmulatedDevice().identity
     trials = [
         Trial(
-            trial=0, m=M, n=N, k=K, dtype="bf16", epilogue=epilogue, config_id=config.id, config=config.json,
+            trial=0, m=M, n=N, k=K, operation=operation, config_id=config.id, config=config.json,
             status=Status.OK, source=Source.MODELLED, time_us=1.0, object_sha256=code.sha256, template=template.name,
             template_sha256=template.sha256, target=identity.arch,
         )
-        for epilogue in ("none", "bias")
+        for operation in (BF16_NT, BF16_NT_BIAS)
     ]  # fmt: skip
 
     def launch_of(row: Trial) -> tuple[str, LaunchRule]:

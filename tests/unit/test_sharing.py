@@ -20,7 +20,6 @@ from test_tuner import LARGE, SMALL, InOrder, Quiet, block_plus_m, configs, run,
 
 from hktune.core.candidate import Candidate
 from hktune.core.config import Config
-from hktune.core.operation import legacy_words
 from hktune.core.outcome import Failure, Status, Timing
 from hktune.core.problem import Problem
 from hktune.core.trial import Trial
@@ -157,9 +156,7 @@ def tuned(
 
 def row_of(config: Config, problem: Problem, time_us: float) -> Trial:
     return Trial(
-        *(0, problem.m, problem.n, problem.k, *legacy_words(problem.operation)),
-        *(config.id, config.json, Status.OK),
-        time_us=time_us,
+        0, problem.m, problem.n, problem.k, problem.operation, config.id, config.json, Status.OK, time_us=time_us
     )
 
 

@@ -19,6 +19,7 @@ import pytest
 
 from hktune.core.config import Config
 from hktune.core.errors import StoreError
+from hktune.core.operation import BF16_NT
 from hktune.core.outcome import Source, Status
 from hktune.core.trial import Trial
 from hktune.store import TrialStore, merge, read_frame, read_trials
@@ -26,7 +27,7 @@ from hktune.store import trials as trials_module
 
 CONFIG = Config({"block_m": 256, "pipeline": "ping-pong", "swizzle": True})
 OK = Trial(
-    0, 256, 512, 64, "bf16", "none", CONFIG.id, CONFIG.json, Status.OK,
+    0, 256, 512, 64, BF16_NT, CONFIG.id, CONFIG.json, Status.OK,
     source=Source.MODELLED, time_us=0.1 + 0.2, samples=3, lds_bytes=65536, seed=0, started_at="2026-11-22T18:00:00Z",
 )  # fmt: skip
 WRONG = replace(OK, status=Status.WRONG, source=None, time_us=None, samples=None, detail='768 of 1024, "C" unwritten\n')
@@ -72,7 +73,9 @@ def test_pandas_reads_the_file_with_types_and_exact_floats(tmp_path: Path) -> No
     assert frame["vgprs"].isna().all()
     plain = pd.read_csv(tmp_path / "trials.csv")
     assert plain["m"].tolist() == [256, 256]
-    assert plain["epilogue"].tolist() == ["none", "none"]
+    assert plain["operation"].tolist() == ["bf16.nt", "bf16.nt"]
+    assert plain["format"].tolist() == [2, 2]
+    assert plain["quarantined"].tolist() == [False, False]
     assert plain["time_us"].dtype == "float64"
 
 
@@ -170,7 +173,7 @@ def test_a_damaged_middle_line_is_an_error_that_names_it(
 
 def test_other_columns_are_an_error_that_names_them(tmp_path: Path) -> None:
     (tmp_path / "trials.csv").write_text("trial,m,n,speed\n")
-    with pytest.raises(StoreError, match=r"missing k, dtype, .*; unknown 'speed'\).*--fresh"):
+    with pytest.raises(StoreError, match=r"missing format, k, operation, .*; unknown 'speed'\).*--fresh"):
         TrialStore(tmp_path)
 
 
@@ -212,6 +215,7 @@ APPENDER = """
 import sys
 from pathlib import Path
 from hktune.core.config import Config
+from hktune.core.operation import BF16_NT
 from hktune.core.outcome import Status
 from hktune.core.trial import Trial
 from hktune.store import TrialStore
@@ -220,7 +224,9 @@ store = TrialStore(Path(sys.argv[1]))
 print("ready", flush=True)
 sys.stdin.readline()
 for step in range(int(sys.argv[3])):
-    row = Trial(0, 1, 1, 1, "bf16", "none", none.id, none.json, Status.INVALID, "x" * 3000, seed=int(sys.argv[2]))
+    row = Trial(
+        0, 1, 1, 1, BF16_NT, none.id, none.json, Status.INVALID, detail="x" * 3000, seed=int(sys.argv[2])
+    )
     store.append(row)
     print(step, flush=True)
 """
@@ -267,7 +273,7 @@ def test_a_run_killed_while_appending_loses_nothing_that_append_returned_for(tmp
     tail = process.communicate()[0].splitlines()
     acknowledged = len(done) + len(tail)
     with (tmp_path / "trials.csv").open("ab") as file:  # what a kill between two pages of a write leaves
-        file.write(b"99,1,1,1,bf16,no")
+        file.write(b"2,99,1,1,1,bf16.n")
     store = TrialStore(tmp_path)
     kept = len(store.read())
     assert acknowledged <= kept <= acknowledged + 1
@@ -283,7 +289,7 @@ def test_what_is_new_is_read_once_whoever_wrote_it(tmp_path: Path) -> None:
     assert ours.read_new() == ([], False)
     third = theirs.append(OK)
     with (tmp_path / "trials.csv").open("ab") as file:  # another process is in the middle of a row
-        file.write(b"3,256,512")
+        file.write(b"2,3,256,512")
     assert ours.read_new() == ([third], False)
     assert ours.append(WRONG).trial == 3
     assert [trial.trial for trial in ours.read_new().trials] == [3]

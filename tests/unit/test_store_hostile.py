@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from hktune.core.config import Config
 from hktune.core.errors import StoreError
+from hktune.core.operation import BF16_NT
 from hktune.core.outcome import Source, Status
 from hktune.core.trial import Trial
 from hktune.store import TrialStore, merge, read_frame, read_trials
@@ -24,8 +25,8 @@ from hktune.store.rows import COLUMNS, HEADER, Decoder, Encoder
 
 CONFIG = Config({"block_m": 256, "pipeline": "ping-pong", "swizzle": True})
 OK = Trial(
-    0, 256, 512, 64, "bf16", "none", CONFIG.id, CONFIG.json, Status.OK, 'bound by "mfma", then', Source.MODELLED,
-    0.1 + 0.2, samples=3, seed=0, started_at="2026-11-22T18:00:00Z",
+    0, 256, 512, 64, BF16_NT, CONFIG.id, CONFIG.json, Status.OK, detail='bound by "mfma", then',
+    source=Source.MODELLED, time_us=0.1 + 0.2, samples=3, seed=0, started_at="2026-11-22T18:00:00Z",
 )  # fmt: skip
 BOM = b"\xef\xbb\xbf"
 # One line, ended by a next step, with nothing that a terminal acts on.
@@ -105,15 +106,32 @@ def refused(path: Path, content: bytes) -> str:
         ("time_us", "-1", "column time_us: time_us must be above 0, got -1.0"),
         ("status", "done", "column status: 'done' is none of ok, invalid"),
         ("source", "", "column status: status ok needs both source and time_us"),
-        ("dtype", "\x1b[31mbf16", "column dtype: .* holds the character"),
-        ("dtype", "\\u001b[31m", "column dtype: .* is not a word of at most 64 printable characters"),
-        ("epilogue", "a,b", "column epilogue: 'a,b' is not a word"),
+        ("stage", "doubted", "column stage: 'doubted' is none of screened, confirmed, neighbour"),
+        ("stage", "", "column stage: is empty"),
+        ("quarantined", "1", "column quarantined: '1' is neither true nor false"),
+        ("gpu", "one", "column gpu: 'one' is not an integer"),
+        ("power_w", "inf", "column power_w: 'inf' is not a finite number"),
+        ("throttled", "power cap\\n\\n", "column throttled: .* is not text of 1 to 4096 printable"),
+        ("vendor_best", "a\\u001b[2J", "column vendor_best: .* is not text of 1 to 4096 printable"),
         ("object_sha256", "../" * 21 + "a", "column object_sha256: .* is not 64 hex digits"),
     ],
 )
 def test_a_cell_that_breaks_a_rule_is_one_line_that_names_it(tmp_path: Path, column: str, cell: str, says: str) -> None:
     said = refused(tmp_path / "trials.csv", HEADER + row() + row(**{column: cell}))
     assert re.search(rf"trials\.csv: line 3 is torn or edited: {says}", said), said
+
+
+def test_an_operation_that_is_not_known_is_one_line_that_names_the_row(tmp_path: Path) -> None:
+    path = tmp_path / "trials.csv"
+    for text, says in (
+        ("bf8.nt", "operation 'bf8.nt': dtype 'bf8' is not known: known are bf16"),
+        ("bf16.nt+gelu+gelu", "is not known"),
+        ("f16*f16.nt", "operation 'f16[*]f16.nt' must be written f16.nt"),
+        ("bf16", "operation 'bf16' must read like bf16.nt"),
+        ("x" * 5000, "must read like bf16.nt"),
+    ):
+        said = refused(path, HEADER + row() + row(trial="1", operation=text))
+        assert re.search(rf"line 3 is of a newer hktune, or edited: column operation: .*{says}.*; upgrade, or", said)
 
 
 def test_rows_in_any_order_are_read_and_no_number_twice(tmp_path: Path) -> None:
@@ -146,11 +164,11 @@ def test_a_row_that_is_appended_after_it_was_read_under_its_number_is_refused(tm
         (HEADER.replace(b",", b";"), "its columns are not hktune's"),
         (HEADER.replace(b"m,n,", b"n,m,"), "in other order"),
         (HEADER.replace(b"\n", b",m\n"), "in other order"),
-        (HEADER + b"\n", "line 2 is torn or edited: 0 cells, not 37"),
+        (HEADER + b"\n", "line 2 is torn or edited: 0 cells, not 45"),
         (HEADER + row() + b'"' + row(), "line 3 is torn or edited"),
         (HEADER + b'"' + b"x" * 200_000 + b"\n", "line 2 is torn or edited: field larger than field limit"),
         (HEADER + row() + b"x" * (5 << 20), "line 3 is torn or edited: no newline within"),
-        (HEADER + row()[:-1] + b",\n", "line 2 is torn or edited: 38 cells, not 37"),
+        (HEADER + row()[:-1] + b",\n", "line 2 is torn or edited: 46 cells, not 45"),
         (HEADER + row().replace(b"bf16", b"bf\xff16"), r"line 2 is torn or edited: byte \d+ is not UTF-8"),
     ],
 )

@@ -9,7 +9,7 @@ import pytest
 from fakes import FormulaStopwatch, InstantExecutor, LastFirstExecutor
 
 from hktune.core.config import Config
-from hktune.core.operation import Operation, legacy_words
+from hktune.core.operation import Operation
 from hktune.core.outcome import Failure, Status, Timing
 from hktune.core.problem import Problem
 from hktune.core.trial import Trial
@@ -70,15 +70,13 @@ def run(
 
     def record(attempt: Attempt, problem: Problem, result: Timing | Failure) -> Trial:
         timed = isinstance(result, Timing)
-        dtype, epilogue = legacy_words(problem.operation)
         rows.append(
             Trial(
                 trial=len(rows),
                 m=problem.m,
                 n=problem.n,
                 k=problem.k,
-                dtype=dtype,
-                epilogue=epilogue,
+                operation=problem.operation,
                 config_id=attempt.config.id,
                 config=attempt.config.json,
                 status=Status.OK if timed else result.status,

@@ -9,7 +9,6 @@ from fakes import FormulaStopwatch, InstantExecutor
 
 from hktune.core.config import Config
 from hktune.core.errors import SpaceError
-from hktune.core.operation import legacy_words
 from hktune.core.outcome import Failure, Status, Timing
 from hktune.core.problem import Problem
 from hktune.core.trial import Trial
@@ -38,9 +37,9 @@ def timed(*searches: Search) -> list[tuple[Problem, int]]:
 
     def record(attempt: Attempt, problem: Problem, outcome: Timing | Failure) -> Trial:
         found.append((problem, int(attempt.config["block_m"])))
-        m, n, k, _ = problem.key
-        words = legacy_words(problem.operation)
-        return Trial(0, m, n, k, *words, attempt.config.id, attempt.config.json, Status.OK)
+        return Trial(
+            0, problem.m, problem.n, problem.k, problem.operation, attempt.config.id, attempt.config.json, Status.OK
+        )
 
     time_yardsticks(SPACE, searches, OpenBench(InstantExecutor(), FormulaStopwatch()), record)  # type: ignore[arg-type]
     return sorted(found)
