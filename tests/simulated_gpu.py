@@ -26,7 +26,7 @@ Work = tuple[float, Callable[[], None]]
 
 
 def multiply(operands: OperandSet, layout: str = "nt") -> None:
-    """c = a b^T + bias, in float32, rounded once."""
+    """c = a b + bias, in float32, rounded once."""
     a, b = operands["a"].float(), operands["b"].float()
     product = (a if layout[0] == "n" else a.T) @ (b if layout[1] == "n" else b.T)
     operands["c"].copy_(product + operands["bias"].float() if "bias" in operands else product)

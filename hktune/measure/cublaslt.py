@@ -113,7 +113,7 @@ class CublasLt:
     def _planned(self, problem: Problem) -> _Plan:
         operation, preference = ctypes.c_void_p(), ctypes.c_void_p()
         self._call("cublasLtMatmulDescCreate", ctypes.byref(operation), _COMPUTE_FLOAT32, _DATA_TYPES["f32"])
-        # Row-major is the transpose of its column-major, as C^T = B^T A^T wants where B is [k,n] and A is [m,k].
+        # What is row-major is its own transpose in column-major terms, as C^T = B^T A^T wants it of [k,n] and [m,k].
         for name, stored in zip("ab", problem.operation.layout, strict=True):
             if stored == "t":
                 self._set_operation(operation, _TRANSPOSE[name], ctypes.c_int32(_TRANSPOSED))

@@ -43,10 +43,8 @@ def operands(problem: Problem, seed: int = 0, device: str = "cpu") -> OperandSet
         return torch.randn(*shape, generator=generator).to(dtype).to(device)
 
     m, n, k = problem.m, problem.n, problem.k
-    a, b = (
-        normal(*((m, k) if layout in ("nt", "nn") else (k, m))),
-        normal(*((n, k) if layout in ("nt", "tt") else (k, n))),
-    )
+    a = normal(m, k) if layout in ("nt", "nn") else normal(k, m)
+    b = normal(n, k) if layout in ("nt", "tt") else normal(k, n)
     bias = {"bias": normal(n)} if problem.operation.has_bias else {}
     return {"a": a, "b": b, "c": torch.full((m, n), float("nan"), dtype=dtype, device=device), **bias}
 
@@ -145,7 +143,7 @@ class TestTorchBaseline(BaselineContract):
 
     def test_what_torch_has_no_product_for_is_refused(self, baseline: Baseline) -> None:
         mixed = Problem(24, 40, 72, operation_of("f16.nt->f32"))
-        with pytest.raises(DeviceError, match="torch has no f16.nt->f32"):
+        with pytest.raises(DeviceError, match=r"torch has no f16\.nt->f32"):
             baseline.prepare(mixed, operands(mixed), 1)
 
 
