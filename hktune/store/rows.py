@@ -4,7 +4,7 @@ The columns are `format`, whose every cell is the version of this format, and th
 a row says itself what its cells mean, wherever it was merged or appended to; the format stands first, where a reader
 finds it whatever columns a later one has. Absent is an empty cell. A text cell writes backslash and control
 characters as escapes (a newline is backslash n, others backslash u and four hex digits), so that every row is exactly
-one physical line and a torn line can be told from a whole one; `config` is JSON already and stands as it is. Floats are
+one physical line and a torn line can be recognised; `config` is JSON already and unchanged. Floats are
 written as `repr` does, which reads back exactly.
 """
 
@@ -177,7 +177,7 @@ def _check_config(config: str, config_id: str) -> None:
     if not plain or read.json != config:
         raise CellError("config", f"{shown(config)} is not sorted compact JSON of integers, words and true or false")
     if read.id != config_id:
-        raise CellError("config_id", f"{shown(config_id)} is not the id of the config beside it, which is {read.id}")
+        raise CellError("config_id", f"{shown(config_id)} is not the id of the row's config, which is {read.id}")
 
 
 def _bounded(text: str) -> str:
