@@ -6,7 +6,7 @@ import hashlib
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from itertools import count
@@ -105,7 +105,7 @@ class Ledger:
         stored = self._store.extend_unless(rows, standing)
         return [None if row.problem in full else row for row in stored]
 
-    def explain_unservable(self, space: SearchSpace, names: dict[Problem, str]) -> None:
+    def explain_unservable(self, space: SearchSpace, names: Mapping[Problem, str]) -> None:
         """A shape that no config is legal for gets one row, with the reason."""
         tried = by_problem(self.rows())
         for problem in names:
