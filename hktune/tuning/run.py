@@ -121,7 +121,7 @@ def tune(options: RunOptions, settings: Settings, command: Sequence[str], progre
 
 @dataclass(frozen=True)
 class _Run:
-    """What a run has in hand before anything is tried; `before` are the rows of earlier ones."""
+    """What a run has before anything is tried; `before` are the rows of earlier ones."""
 
     options: RunOptions
     device: str
@@ -196,7 +196,7 @@ def _bench(device: str, space: Path, options: RunOptions, settings: Settings) ->
 
 
 def _check_environment(directory: Path, bench: Bench, command: Sequence[str], seed: int) -> None:
-    """Save this run's environment, unless an earlier one's times must not stand beside it."""
+    """Save this run's environment, unless an earlier one's times must not be mixed with it."""
     current = capture_environment(bench.identity, bench.compiler.identity, bench.judge, command, seed, now())
     saved = read_environment(directory)
     hard = [mismatch for mismatch in judge_environment(saved, current) if mismatch.level == "hard"] if saved else []
