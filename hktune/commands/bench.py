@@ -71,7 +71,7 @@ def _run(options: argparse.Namespace) -> int:
         if attempt.failure:
             print(f"{attempt.failure.status}: {attempt.failure.detail}")
             return FAILED
-        print(f"proved: relative error {attempt.relative_error:.2e}")
+        print(f"proved as {space.template.operation}: relative error {attempt.relative_error:.2e}")
         timed = [_timed(work.confirming, attempt, problem) for problem in problems]
         return DONE if all(timed) else FAILED
     finally:

@@ -2,7 +2,7 @@
 for proofs on the host and on a GPU.
 
 A right kernel sums in float32 in some order, applies the epilogue, and rounds once to the format of C, to nearest even.
-Rounding keeps order, so what it may give lies between the roundings of the two ends of what it may have summed. This
+Rounding keeps order, so what it may give is between the roundings of the two ends of what it may have summed. This
 holds for subnormal numbers and beyond the largest number of a format as well.
 """
 
