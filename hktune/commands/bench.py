@@ -1,4 +1,4 @@
-"""`hktune bench`: one config on a GPU, proved and timed beside the vendor's library."""
+"""`hktune bench`: one config on a GPU, proved and timed next to the vendor's library."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def _seen(timing: Timing) -> list[str]:
 
 COMMAND = Command(
     "bench",
-    "prove one config on a GPU and time it beside the vendor's library",
+    "prove one config on a GPU and time it next to the vendor's library",
     _add_options,
     _run,
     examples=(

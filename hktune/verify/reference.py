@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hktune.core.operand import operands_of
+from hktune.core.operand import factors_of, operands_of
 from hktune.core.operation import Operation
 from hktune.core.problem import Problem
 from hktune.verify.arrays import HOST, Array, Arrays
@@ -60,8 +60,7 @@ def answer_of(problem: Problem, stored: Mapping[str, Array], arrays: Arrays = HO
     """
     operation = problem.operation
     exact = {name: arrays.decoded(stored[name], operands_of(operation)[name].dtype) for name in stored}
-    a = exact["a"] if operation.layout[0] == "n" else exact["a"].T
-    b = exact["b"] if operation.layout[1] == "n" else exact["b"].T
+    a, b = factors_of(operation, exact)
     total, magnitude = a @ b, abs(a) @ abs(b)
     for step in operation.epilogue:
         total, magnitude = _STEPS[step](total, magnitude, exact)
