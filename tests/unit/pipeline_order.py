@@ -15,8 +15,9 @@ from hktune.emulator.clock.trace import Step, Trace
 
 @dataclass(frozen=True)
 class Pipeline:
-    """Per wave: loads to LDS and reads from LDS of each part of a K-tile, in the order in which they are issued; and how
-    many tiles LDS holds. A part is what is refilled by itself."""
+    """Per wave: loads to LDS and reads from LDS of each part of a K-tile, in the order in which they are issued.
+
+    `stages` is how many tiles LDS holds. A part is what is refilled by itself."""
 
     loads_of_part: tuple[int, ...]
     reads_of_part: tuple[int, ...]
