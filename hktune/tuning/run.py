@@ -116,12 +116,22 @@ def tune(options: RunOptions, settings: Settings, command: Sequence[str], progre
         untabled = place.publish(deciding(trials), finished and not lost)
         stopped += [*lost, *untabled]
     proved = {trial.config_id for trial in trials} - {trial.config_id for trial in before}
-    took = (time.monotonic() - started, len(proved), interruption.requested)
-    usage = total_usage(work.usage for work in works if work.usage)
-    lines = tuple(dict.fromkeys(map(str, stopped)))
-    searched = (space, _again(device, options), tuple(command))
-    said = (usage, lines, (*ledger.notes, *place.notes))
-    return RunSummary(names, trials, place.directory, *took, *searched, *said, bool(lost), bool(untabled))
+    return RunSummary(
+        names=names,
+        trials=trials,
+        directory=place.directory,
+        elapsed_s=time.monotonic() - started,
+        variants=len(proved),
+        interrupted=interruption.requested,
+        space=space,
+        again=_again(device, options),
+        command=tuple(command),
+        usage=total_usage(work.usage for work in works if work.usage),
+        stopped=tuple(dict.fromkeys(map(str, stopped))),
+        notes=(*ledger.notes, *place.notes),
+        trials_lost=bool(lost),
+        no_table=bool(untabled),
+    )
 
 
 def _rows_at_the_end(
@@ -163,9 +173,18 @@ def _bench(device: str, space: Path, options: RunOptions, settings: Settings) ->
         if options.gpus and options.gpus > 1:
             raise InputError(f"--gpus {options.gpus}: the emulated device is one; leave it out")
         return EmulatedBench(space, options.seed, settings, options.hipkittens, options.workers, options.limits)
-    gpus = choose_gpus(device, options.gpus, settings)
-    how = (options.hipkittens, options.workers, options.prebuilt, options.cache, gpus, options.limits)
-    return GpuBench(device, space, options.seed, settings, *how)
+    return GpuBench(
+        kind=device,
+        space=space,
+        seed=options.seed,
+        settings=settings,
+        hipkittens=options.hipkittens,
+        workers=options.workers,
+        prebuilt=options.prebuilt,
+        cache=options.cache,
+        gpus=choose_gpus(device, options.gpus, settings),
+        limits=options.limits,
+    )
 
 
 def _check_environment(directory: Path, bench: Bench, command: Sequence[str], seed: int) -> None:
@@ -225,9 +244,16 @@ def _search(
                 own = apart.searches
             shared = SharedDirectory(directory, ledger, problems)
             stack.callback(shared.close)
-            record = partial(ledger.record_all, options.trials)
-            how = (budget, progress.listener(), work.shares, shared)
-            tuner = Tuner(own, work.executor, work.stopwatch, record, *how)
+            tuner = Tuner(
+                own,
+                work.executor,
+                work.stopwatch,
+                record=partial(ledger.record_all, options.trials),
+                budget=budget,
+                listener=progress.listener(),
+                share=work.shares,
+                peers=shared,
+            )
             tasks.append(partial(_search_part, tuner, own, work, space, ledger, shared, progress))
         return side_by_side(tasks, [work.interrupt for work in works])
 
@@ -249,9 +275,9 @@ def _search_part(
     tuner.run()
     with shared.alone_at("finishing", work.check_interrupt):
         time_yardsticks(space, searches, work, ledger.record)
-        if work.confirming:
+        if work.comparing:
             progress.phase("measuring the best again")
-            confirm(ledger.rows(), {each.problem: each.operation for each in searches}, work.confirming, ledger.append)
+            confirm(ledger.rows(), {each.problem: each.operation for each in searches}, work.comparing, ledger.append)
         progress.phase("timing winners at their neighbours' m")
         record = partial(ledger.record, stage=Stage.NEIGHBOUR)
         time_neighbours(space, problems, work, ledger.rows, record, ledger.append)
@@ -314,5 +340,13 @@ class _Place:
 
         fixed_order = frozenset({template.name} if template.fixed_order else ())
         options = BuildOptions(fixed_order, names={**saved_names(self.directory), **self.names})
-        made_with = (self.identity, self.compiler.identity, __version__, now(), options)
-        write_table(build_table(trials, launch_of, *made_with), objects, self.directory)
+        table = build_table(
+            trials,
+            launch_of,
+            identity=self.identity,
+            compiler=self.compiler.identity,
+            version=__version__,
+            created_at=now(),
+            options=options,
+        )
+        write_table(table, objects, self.directory)

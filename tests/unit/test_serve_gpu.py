@@ -17,8 +17,7 @@ from hktune.core.outcome import Failure, Source, Status, Timing
 from hktune.core.problem import Problem
 from hktune.core.settings import Settings
 from hktune.core.shipped import SPACES
-from hktune.measure.measured import Confirmation
-from hktune.measure.stopwatch import Attempt
+from hktune.measure.stopwatch import Attempt, Confirmation
 from hktune.workers.gpu_service import GpuService, Serving
 from hktune.workers.gpu_worker import Answer, Confirm, Prove, Screen
 
