@@ -92,7 +92,7 @@ def _alone() -> Iterator[None]:
 
 
 def find_torch(python: Path) -> tuple[Torch, Path] | None:
-    """The torch that `python` imports and the folder it lies in; None where it imports none."""
+    """The torch that `python` imports and the folder that has it; None where it imports none."""
     done = subprocess.run([python, "-c", PROBE], capture_output=True, text=True, check=False)
     try:
         version, hip, cuda, archs, place = json.loads(done.stdout.splitlines()[-1])
@@ -199,7 +199,7 @@ def run(command: Sequence[str], what: str, *, must: bool = True) -> int:
             except subprocess.TimeoutExpired:
                 say(f"still installing {what}, {time.monotonic() - started:.0f} s")
     if status and must:
-        raise SystemExit(f"setup: installing {what} failed (pip says why above): mend that, and run this again")
+        raise SystemExit(f"setup: installing {what} failed (pip says why above): repair that, and run this again")
     return status
 
 
@@ -210,4 +210,4 @@ if __name__ == "__main__":
         say("interrupted; run it again to go on")
         sys.exit(130)
     except OSError as error:
-        sys.exit(f"setup: {error}: mend that, and run this again")
+        sys.exit(f"setup: {error}: repair that, and run this again")

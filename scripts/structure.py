@@ -60,7 +60,7 @@ class Module:
 
 
 class Checkout:
-    """The package hktune, and the documents beside it, of one folder."""
+    """The package hktune, and its documents, of one folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

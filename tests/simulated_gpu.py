@@ -25,9 +25,10 @@ Multiply = Callable[[OperandSet], None]
 Work = tuple[float, Callable[[], None]]
 
 
-def multiply(operands: OperandSet) -> None:
-    """c = a b^T + bias, in float32, rounded once."""
-    product = operands["a"].float() @ operands["b"].float().T
+def multiply(operands: OperandSet, layout: str = "nt") -> None:
+    """c = a b + bias, in float32, rounded once."""
+    a, b = operands["a"].float(), operands["b"].float()
+    product = (a if layout[0] == "n" else a.T) @ (b if layout[1] == "n" else b.T)
     operands["c"].copy_(product + operands["bias"].float() if "bias" in operands else product)
 
 
@@ -132,7 +133,8 @@ class SimulatedVendor:
     name: str = "a simulated library 1.0"
 
     def prepare(self, problem: Problem, operands: OperandSet, stream: int) -> Multiply:
-        return lambda operands: self.gpu.queue(self.time_us, lambda: multiply(operands))
+        layout = problem.operation.layout
+        return lambda operands: self.gpu.queue(self.time_us, lambda: multiply(operands, layout))
 
 
 class _OnCpu(TorchFunctionMode):

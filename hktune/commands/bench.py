@@ -1,4 +1,4 @@
-"""`hktune bench`: one config on a GPU, proved and timed beside the vendor's library."""
+"""`hktune bench`: one config on a GPU, proved and timed next to the vendor's library."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def _run(options: argparse.Namespace) -> int:
         if attempt.failure:
             print(f"{attempt.failure.status}: {attempt.failure.detail}")
             return FAILED
-        print(f"proved: relative error {attempt.relative_error:.2e}")
+        print(f"proved as {space.template.operation}: relative error {attempt.relative_error:.2e}")
         timed = [_timed(work.stopwatch, attempt, problem) for problem in problems]
         return DONE if all(timed) else FAILED
     finally:
@@ -104,7 +104,7 @@ def _seen(timing: Timing) -> list[str]:
 
 COMMAND = Command(
     "bench",
-    "prove one config on a GPU and time it beside the vendor's library",
+    "prove one config on a GPU and time it next to the vendor's library",
     _add_options,
     _run,
     examples=(

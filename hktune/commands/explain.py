@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from hktune.commands.arguments import add_config, add_problem
+from hktune.commands.arguments import add_config, add_operation, add_problem
 from hktune.commands.parser import DONE, FAILED, Command
 
 
@@ -12,10 +12,12 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     """The options of `hktune explain`."""
     add_config(parser)
     add_problem(parser, "judge the config for this problem too")
+    add_operation(parser, "as the code of this operation (default: that of --problem, else the first)")
 
 
 def _run(options: argparse.Namespace) -> int:
     """Print the config, or the rules that it breaks (then 1); without a config the parameters that there are."""
+    from hktune.commands.asked_code import space_for
     from hktune.commands.config_words import ConfigWords
     from hktune.report.console import make_console
     from hktune.report.explained import print_config, print_parameters
@@ -24,11 +26,10 @@ def _run(options: argparse.Namespace) -> int:
     words = ConfigWords(options.config)
     file = options.space or words.space_file()
     space = load_space(file)
-    if not options.config and options.problem is None:
+    if not options.config and options.problem is None and options.operation is None:
         print_parameters(make_console(), space, file)
         return DONE
-    if options.problem:
-        space = space.for_operation(options.problem.operation)
+    space = space_for(space, options.operation, [options.problem] if options.problem else [])
     config = words.config(space)
     if note := words.note(space):
         print(note)

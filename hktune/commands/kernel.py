@@ -83,7 +83,7 @@ def verify_kernel(options: argparse.Namespace) -> int:
 
 
 def _compiler(options: argparse.Namespace) -> Compiler:
-    """The compiler found here, told to keep debug lines, so that a hazard names the line."""
+    """The compiler found here, with debug lines, so that a hazard names the line."""
     from hktune.compile import HipCompiler
     from hktune.compile.hipkittens import find_hipkittens
     from hktune.compile.toolchain import find_hip_toolchain

@@ -90,7 +90,7 @@ class Parser(argparse.ArgumentParser):
 
 @dataclass(frozen=True)
 class Command:
-    """One command: its options, what runs it, and what its help says beside them. `failed` is when it ends with 1
+    """One command: its options, what runs it, and what its help says after them. `failed` is when it ends with 1
     (None: it never does)."""
 
     name: str

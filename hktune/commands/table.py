@@ -64,7 +64,7 @@ def _add_build_options(parser: argparse.ArgumentParser) -> None:
         metavar="X",
         help="factor beyond the outermost tuned m to serve (default: %(default)s)",
     )
-    add_shapes(parser, "gives shapes names (default: tables beside the trials)")
+    add_shapes(parser, "gives shapes names (default: the tables in the folders of the trials)")
     add_hipkittens(parser)
 
 
@@ -146,7 +146,7 @@ def _build(options: argparse.Namespace) -> int:
 
 
 def _names(options: argparse.Namespace) -> dict[Problem, str]:
-    """What shapes are called: by --shapes, else by the table beside the trials."""
+    """What shapes are called: by --shapes, else by the table in the folder of the trials."""
     from hktune.core.shapes import load_shapes
     from hktune.dispatch import saved_names
     from hktune.store import folder_of
@@ -170,7 +170,7 @@ def _print_built(table: Table, others: int) -> None:
 
 
 class _Shelf:
-    """The code objects that a table asks for: from beside the trials, else from the compiler's cache, else built."""
+    """The code objects that a table asks for: from the trials' folder, else from the compiler's cache, else built."""
 
     def __init__(self, options: argparse.Namespace, space: SearchSpace) -> None:
         from hktune.store import folder_of
@@ -210,19 +210,19 @@ class _Shelf:
         code = built_again(self._space.template, compiler, candidate, trial.object_sha256)
         if isinstance(code, str):
             rule = f"trial {trial.trial} cannot be built again: saved={trial.object_sha256} current={code}"
-            raise StoreError(f"{rule}: keep objects/ beside trials.csv, or tune that shape again")
+            raise StoreError(f"{rule}: keep objects/ next to trials.csv, or tune that shape again")
         return code.data
 
 
 def _one_identity(trials: Sequence[Path]) -> Identity:
-    """The device of all trials, from the environment.json beside each."""
+    """The device of all trials, from the environment.json of each."""
     from hktune.store import folder_of, read_environment
 
     identities: dict[str, Identity] = {}
     for folder in map(folder_of, trials):
         environment = read_environment(folder)
         if environment is None:
-            raise StoreError(f"{folder}: no environment.json says which device its trials are of: keep it beside them")
+            raise StoreError(f"{folder}: no environment.json says which device its trials are of: keep it with them")
         identities[str(environment.identity)] = environment.identity
     if len(identities) > 1:
         raise TableError(f"trials are of several devices: {'; '.join(sorted(identities))}: build one table per device")

@@ -1,18 +1,21 @@
 """The number formats of operands and outputs: one record each, the only place where they are written.
 
-A format is added here, and then named by an `Operation` (`f16.nt`); everything else reads the record.
+A format is added here, and then named by an `Operation` (`f16.nt`); everything else reads the record. Numpy is imported
+where numbers are converted: the command line and production read records alone.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, TypeAlias
 
 from hktune.core.errors import InputError
 
-Bits = npt.NDArray[np.unsignedinteger]
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+Bits: TypeAlias = "npt.NDArray[np.unsignedinteger]"
 """Numbers of one format as unsigned integers of its width: numpy has not all of the formats."""
 
 
@@ -45,10 +48,14 @@ class Dtype:
     @property
     def bits_type(self) -> np.dtype[np.unsignedinteger]:
         """The unsigned integer of this format's width."""
+        import numpy as np
+
         return np.dtype(f"u{self.bytes}")
 
     def bits(self, values: npt.NDArray[np.float32]) -> Bits:
         """float32 -> this format, rounded to nearest even; finite values only, those beyond `largest` become inf."""
+        import numpy as np
+
         exact = np.ascontiguousarray(values, dtype=np.float32)
         if self.name == "bf16":
             wide = exact.view(np.uint32)
@@ -58,6 +65,8 @@ class Dtype:
 
     def values(self, bits: Bits) -> npt.NDArray[np.float32]:
         """This format -> float32, exactly."""
+        import numpy as np
+
         if self.name == "bf16":
             return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
         return bits.astype(self.bits_type, copy=False).view(f"f{self.bytes}").astype(np.float32)

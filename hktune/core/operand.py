@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
+from typing import Protocol, TypeVar
 
 from hktune.core.dtype import Dtype
 from hktune.core.errors import InputError
@@ -54,3 +55,19 @@ def operands_of(operation: Operation) -> Mapping[str, Operand]:
         Operand("c", operation.c_dtype, ("m", "n")),
     ]
     return MappingProxyType({operand.name: operand for operand in operands})
+
+
+class Transposable(Protocol):
+    """A matrix of any array library."""
+
+    @property
+    def T(self: _Matrix) -> _Matrix: ...  # noqa: N802 - as numpy and torch call it
+
+
+_Matrix = TypeVar("_Matrix", bound=Transposable)
+
+
+def factors_of(operation: Operation, tensors: Mapping[str, _Matrix]) -> tuple[_Matrix, _Matrix]:
+    """A [m,k] and B [k,n] as the product reads them: views of the tensors `a` and `b` as they are stored."""
+    a, b = tensors["a"], tensors["b"]
+    return a if operation.layout[0] == "n" else a.T, b if operation.layout[1] == "n" else b.T

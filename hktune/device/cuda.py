@@ -1,53 +1,33 @@
-"""An NVIDIA GPU, through the CUDA driver API.
-
-A kernel gets pointers and sizes like any other. Where its parameter is a tensor map (cubin.py), the map is encoded here
-from the pointer, the sizes of the launch and the box that the cubin carries: on the host and once for each matrix. The
-driver's encoder is the one documented way to make a map, and a kernel that builds its own pays for it at every start.
-"""
+"""An NVIDIA GPU, through the CUDA driver API. A kernel gets pointers and sizes like any other, or tensor maps."""
 
 from __future__ import annotations
 
 import ctypes
 import functools
-import importlib
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from hktune.core.errors import DeviceError, DeviceFull, InputError, KernelFault
+from hktune.core.errors import DeviceError, InputError
 from hktune.core.identity import Identity
 from hktune.core.launch import Launch
-from hktune.core.operand import operands_of
 from hktune.device.argument_bytes import pack_argument
+from hktune.device.cuda_driver import checked, count_cuda_devices, cuda_driver, release
 from hktune.device.cuda_prepared import PointerSlot, PreparedCudaLaunch
 from hktune.device.device import CALL_OPERANDS, Binding, Buffer, Clocks, Event, Graph, HostArray, Kernel
 from hktune.device.device_buffer import DeviceBuffer, borrowed
 from hktune.device.host_copies import check_target, source_of
 from hktune.device.nvml import nvml_clocks
 from hktune.device.prepared import place_among
-from hktune.objects.cubin import TENSOR_MAP_BYTES, Box, Cubin, CudaKernel, read_cubin
+from hktune.device.tensor_map import MappedMatrix, mapped_matrix
+from hktune.objects.cubin import Box, Cubin, CudaKernel, read_cubin
 
 if TYPE_CHECKING:
     import torch
 
 Addresses = ctypes.Array[ctypes.c_void_p]
 """Of each parameter of a launch."""
-_TMA_ALIGNMENT_BYTES = 16  # of addresses and row strides, cuTensorMapEncodeTiled
-_TENSOR_COPIES = f"tensor copies need the address and the row to be multiples of {_TMA_ALIGNMENT_BYTES} bytes"
-# Errors that a kernel causes and that leave the context unusable (CUDA driver API, CUresult).
-_FAULTS = {
-    "CUDA_ERROR_ILLEGAL_ADDRESS": "crashed",
-    "CUDA_ERROR_MISALIGNED_ADDRESS": "crashed",
-    "CUDA_ERROR_ILLEGAL_INSTRUCTION": "crashed",
-    "CUDA_ERROR_INVALID_ADDRESS_SPACE": "crashed",
-    "CUDA_ERROR_INVALID_PC": "crashed",
-    "CUDA_ERROR_HARDWARE_STACK_ERROR": "crashed",
-    "CUDA_ERROR_ASSERT": "crashed",
-    "CUDA_ERROR_LAUNCH_FAILED": "crashed",
-    "CUDA_ERROR_LAUNCH_TIMEOUT": "timeout",
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +39,10 @@ class LoadedKernel:
     image: CudaKernel
     boxes: Mapping[str, Box]
     function: object
+
+    def mapped(self, launch: Launch, name: str) -> MappedMatrix:
+        """The matrix that it takes as a tensor map. Raises DeviceError where its cubin has no box for that."""
+        return mapped_matrix(self.symbol, self.boxes, launch, name)
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,11 +66,11 @@ class CudaDevice:
     """
 
     def __init__(self, ordinal: int = 0) -> None:
-        self._driver = _driver()
+        self._driver = cuda_driver()
         count = count_cuda_devices()
         if not 0 <= ordinal < count:
             raise DeviceError(f"no CUDA device {ordinal}: this process sees {count}")
-        self._device = _checked(self._driver.cuDeviceGet(ordinal))
+        self._device = checked(self._driver.cuDeviceGet(ordinal))
         self._ordinal = ordinal
         self._streams: list[object] = []
         self._lds_bytes = self._attribute("MAX_SHARED_MEMORY_PER_BLOCK_OPTIN")
@@ -97,13 +81,13 @@ class CudaDevice:
     @functools.cached_property
     def _context(self) -> object:
         """Made when first needed: who only asks for the identity leaves the GPU alone."""
-        context: object = _checked(self._driver.cuDevicePrimaryCtxRetain(self._device))
+        context: object = checked(self._driver.cuDevicePrimaryCtxRetain(self._device))
         return context
 
     @property
     def identity(self) -> Identity:
         """`pci_id` is vendor:device:subsystem, which tells one SKU from another of the same name."""
-        name = _checked(self._driver.cuDeviceGetName(256, self._device)).split(b"\0")[0].decode()
+        name = checked(self._driver.cuDeviceGetName(256, self._device)).split(b"\0")[0].decode()
         device, subsystem = self._attribute("GPU_PCI_DEVICE_ID"), self._attribute("GPU_PCI_SUBSYSTEM_ID")
         pci_id = f"{device & 0xFFFF:04x}:{device >> 16 & 0xFFFF:04x}:{subsystem >> 16 & 0xFFFF:04x}"
         arch = f"sm{self._capability}" + ("a" if self._capability >= 90 else "")
@@ -113,20 +97,20 @@ class CudaDevice:
         self._enter()
         if size_bytes < 1:
             raise DeviceError(f"cannot allocate {size_bytes} bytes: ask for at least 1")
-        address = int(_checked(self._driver.cuMemAlloc(size_bytes)))
+        address = int(checked(self._driver.cuMemAlloc(size_bytes)))
         buffer = DeviceBuffer(address, size_bytes)
-        weakref.finalize(buffer, _release, self._context, self._driver.cuMemFree, address).atexit = False
+        weakref.finalize(buffer, release, self._context, self._driver.cuMemFree, address).atexit = False
         return buffer
 
     def write(self, buffer: Buffer, data: HostArray) -> None:
         source = source_of(data, buffer)
         self._enter()
-        _checked(self._driver.cuMemcpyHtoD(buffer.address, source.ctypes.data, source.nbytes))
+        checked(self._driver.cuMemcpyHtoD(buffer.address, source.ctypes.data, source.nbytes))
 
     def read(self, buffer: Buffer, out: HostArray) -> None:
         check_target(out, buffer)
         self.synchronize()
-        _checked(self._driver.cuMemcpyDtoH(out.ctypes.data, buffer.address, out.nbytes))
+        checked(self._driver.cuMemcpyDtoH(out.ctypes.data, buffer.address, out.nbytes))
 
     def borrow(self, tensor: torch.Tensor) -> DeviceBuffer:
         return borrowed(tensor, self._ordinal)
@@ -140,14 +124,14 @@ class CudaDevice:
         if symbol not in cubin.kernels:
             raise DeviceError(f"no kernel {symbol!r} in the cubin: it has {', '.join(sorted(cubin.kernels)) or 'none'}")
         self._enter()
-        module = _checked(self._driver.cuModuleLoadData(data))
-        function = _checked(self._driver.cuModuleGetFunction(module, symbol.encode()))
+        module = checked(self._driver.cuModuleLoadData(data))
+        function = checked(self._driver.cuModuleGetFunction(module, symbol.encode()))
         image = cubin.kernels[symbol]
         largest = self._driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
         spare = self._lds_bytes - image.resources.lds_bytes
-        _checked(self._driver.cuFuncSetAttribute(function, largest, spare))
+        checked(self._driver.cuFuncSetAttribute(function, largest, spare))
         kernel = LoadedKernel(symbol, image, cubin.boxes, function)
-        weakref.finalize(kernel, _release, self._context, self._driver.cuModuleUnload, module).atexit = False
+        weakref.finalize(kernel, release, self._context, self._driver.cuModuleUnload, module).atexit = False
         return kernel
 
     def launch(self, kernel: Kernel, launch: Launch, binding: Binding, stream: int | None = None) -> None:
@@ -161,7 +145,7 @@ class CudaDevice:
             kernel.function, *launch.grid, *launch.block, launch.dynamic_lds_bytes, stream_handle, addresses, 0
         )
         del values  # until here: the addresses point into it
-        _checked(result)
+        checked(result)
 
     def prepare(
         self,
@@ -177,7 +161,7 @@ class CudaDevice:
         template, slots = bytearray(max((each.offset_bytes + each.size_bytes for each in parameters), default=1)), []
         for each, argument in zip(parameters, launch.arguments, strict=True):
             if argument.kind == "pointer":
-                encode = self._map_encoder(kernel, launch, argument.name, numbers) if each.is_tensor_map else None
+                encode = kernel.mapped(launch, argument.name).encoder(numbers) if each.is_tensor_map else None
                 slots.append(PointerSlot(place_among(operands, argument), each.offset_bytes, encode))
             else:
                 packed = pack_argument(argument, numbers.get(argument.name))
@@ -185,29 +169,19 @@ class CudaDevice:
         offsets = [each.offset_bytes for each in parameters]
         return PreparedCudaLaunch(self._starter(kernel, launch), bytes(template), offsets, slots, self._enter)
 
-    def _map_encoder(
-        self, kernel: LoadedKernel, launch: Launch, name: str, numbers: Mapping[str, int]
-    ) -> Callable[[int], bytes]:
-        """What makes the tensor map of matrix `name`, whose sizes are known, from its address."""
-        rows, columns = (numbers[side] for side in _mapped_axes(kernel, launch, name))
-        box = kernel.boxes[name]
-        if columns * box.dtype.bytes % _TMA_ALIGNMENT_BYTES:
-            raise DeviceError(f"{name} has rows of {columns} elements: {_TENSOR_COPIES}")
-        return lambda address: _encoded(address, rows, columns, box)
-
     def _starter(self, kernel: LoadedKernel, launch: Launch) -> Callable[[int | None, Addresses], None]:
         driver, shape = self._driver, (*launch.grid, *launch.block, launch.dynamic_lds_bytes)
         streams: dict[int | None, object] = {}
 
         def start(stream: int | None, addresses: Addresses) -> None:
             handle = streams.get(stream) or streams.setdefault(stream, driver.CUstream(stream or 0))
-            _checked(driver.cuLaunchKernel(kernel.function, *shape, handle, addresses, 0))
+            checked(driver.cuLaunchKernel(kernel.function, *shape, handle, addresses, 0))
 
         return start
 
     def synchronize(self) -> None:
         self._enter()
-        _checked(self._driver.cuCtxSynchronize())
+        checked(self._driver.cuCtxSynchronize())
 
     @property
     def last_level_cache_bytes(self) -> int:
@@ -215,45 +189,45 @@ class CudaDevice:
 
     def create_stream(self) -> int:
         self._enter()
-        stream = _checked(self._driver.cuStreamCreate(self._driver.CUstream_flags.CU_STREAM_NON_BLOCKING))
+        stream = checked(self._driver.cuStreamCreate(self._driver.CUstream_flags.CU_STREAM_NON_BLOCKING))
         self._streams.append(stream)
         return int(stream)
 
     def record(self, stream: int) -> CudaEvent:
         self._enter()
-        event = CudaEvent(_checked(self._driver.cuEventCreate(0)))
-        weakref.finalize(event, _release, self._context, self._driver.cuEventDestroy, event.handle).atexit = False
-        _checked(self._driver.cuEventRecord(event.handle, self._driver.CUstream(stream)))
+        event = CudaEvent(checked(self._driver.cuEventCreate(0)))
+        weakref.finalize(event, release, self._context, self._driver.cuEventDestroy, event.handle).atexit = False
+        checked(self._driver.cuEventRecord(event.handle, self._driver.CUstream(stream)))
         return event
 
     def elapsed_us(self, start: Event, end: Event) -> float:
         assert isinstance(start, CudaEvent)
         assert isinstance(end, CudaEvent)
-        _checked(self._driver.cuEventSynchronize(end.handle))
-        return 1e3 * float(_checked(self._driver.cuEventElapsedTime(start.handle, end.handle)))
+        checked(self._driver.cuEventSynchronize(end.handle))
+        return 1e3 * float(checked(self._driver.cuEventElapsedTime(start.handle, end.handle)))
 
     def capture(self, enqueue: Callable[[], None], stream: int) -> CudaGraph:
         self._enter()
         native = self._driver.CUstream(stream)
-        _checked(
+        checked(
             self._driver.cuStreamBeginCapture(native, self._driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED)
         )
         try:
             enqueue()
         finally:  # an unfinished capture would fail every later call on the stream
             status, captured = self._driver.cuStreamEndCapture(native)
-        _checked((status,))
-        graph = CudaGraph(_checked(self._driver.cuGraphInstantiate(captured, 0)))
-        _checked(self._driver.cuGraphDestroy(captured))
-        weakref.finalize(graph, _release, self._context, self._driver.cuGraphExecDestroy, graph.handle).atexit = False
+        checked((status,))
+        graph = CudaGraph(checked(self._driver.cuGraphInstantiate(captured, 0)))
+        checked(self._driver.cuGraphDestroy(captured))
+        weakref.finalize(graph, release, self._context, self._driver.cuGraphExecDestroy, graph.handle).atexit = False
         return graph
 
     def replay(self, graph: Graph, stream: int) -> None:
         assert isinstance(graph, CudaGraph)
-        _checked(self._driver.cuGraphLaunch(graph.handle, self._driver.CUstream(stream)))
+        checked(self._driver.cuGraphLaunch(graph.handle, self._driver.CUstream(stream)))
 
     def clocks(self) -> Clocks:
-        bus_id = _checked(self._driver.cuDeviceGetPCIBusId(32, self._device)).split(b"\0")[0].decode()
+        bus_id = checked(self._driver.cuDeviceGetPCIBusId(32, self._device)).split(b"\0")[0].decode()
         return nvml_clocks(bus_id)
 
     def _check_launch(self, image: CudaKernel, launch: Launch) -> None:
@@ -285,78 +259,20 @@ class CudaDevice:
         for slot, argument in zip(kernel.image.parameters, launch.arguments, strict=True):
             packed = pack_argument(argument, binding[argument.name])
             if slot.is_tensor_map:
-                packed = self._tensor_map(kernel, launch, argument.name, binding)
+                packed = kernel.mapped(launch, argument.name).bound(binding)
             values[slot.offset_bytes : slot.offset_bytes + slot.size_bytes] = packed
         buffer = (ctypes.c_char * len(values)).from_buffer(values)
         base = ctypes.addressof(buffer)
         addresses = (ctypes.c_void_p * len(names))(*(base + slot.offset_bytes for slot in kernel.image.parameters))
         return buffer, addresses
 
-    def _tensor_map(self, kernel: LoadedKernel, launch: Launch, name: str, binding: Binding) -> bytes:
-        buffer, axes = binding[name], _mapped_axes(kernel, launch, name)
-        rows, columns = (binding.get(side) for side in axes)
-        if (
-            buffer is None
-            or isinstance(buffer, (int, float))
-            or not isinstance(rows, int)
-            or not isinstance(columns, int)
-        ):
-            raise DeviceError(f"{kernel.symbol} takes {name} as a tensor map: bind its buffer and {axes}")
-        box = kernel.boxes[name]
-        if rows < 1 or columns < 1 or rows * columns * box.dtype.bytes > buffer.size_bytes:
-            raise DeviceError(
-                f"{name} is {rows} x {columns} elements, its buffer {buffer.size_bytes} bytes: allocate it"
-            )
-        if buffer.address % _TMA_ALIGNMENT_BYTES or columns * box.dtype.bytes % _TMA_ALIGNMENT_BYTES:
-            raise DeviceError(f"{name} at {buffer.address:#x} has rows of {columns} elements: {_TENSOR_COPIES}")
-        return _encoded(buffer.address, rows, columns, box)
-
     def _enter(self) -> None:
         """Make the context this thread's current one."""
-        _checked(self._driver.cuCtxSetCurrent(self._context))
+        checked(self._driver.cuCtxSetCurrent(self._context))
 
     def _attribute(self, name: str) -> int:
         attribute = getattr(self._driver.CUdevice_attribute, f"CU_DEVICE_ATTRIBUTE_{name}")
-        return int(_checked(self._driver.cuDeviceGetAttribute(attribute, self._device)))
-
-
-def count_cuda_devices() -> int:
-    """How many NVIDIA GPUs this process sees. Raises DeviceError where the bindings or the driver are absent."""
-    return int(_checked(_driver().cuDeviceGetCount()))
-
-
-@functools.cache
-def _driver() -> ModuleType:
-    """The driver's bindings, initialised. Raises DeviceError where they or the driver are absent."""
-    try:
-        driver = importlib.import_module("cuda.bindings.driver")
-        status = driver.cuInit(0)
-    except ImportError as absent:
-        raise DeviceError("no CUDA bindings: pip install 'hktune[cuda]'") from absent
-    except RuntimeError as absent:
-        raise DeviceError("no CUDA driver on this machine: install NVIDIA's, or use the emulated device") from absent
-    _checked(status)
-    return driver
-
-
-def _checked(result: tuple[Any, ...]) -> Any:
-    """What a driver call returned besides its status. Raises KernelFault or DeviceError."""
-    status, *values = result
-    if status:
-        detail = f"the CUDA driver says {status.name}"
-        if status.name in _FAULTS:
-            raise KernelFault(_FAULTS[status.name], detail)
-        if status.name == "CUDA_ERROR_OUT_OF_MEMORY":
-            raise DeviceFull(f"{detail}: end what else uses the device, or choose another")
-        raise DeviceError(f"{detail}: see `nvidia-smi` for the device's state")
-    return values[0] if values else None
-
-
-def _release(context: object, free: Callable[[object], object], handle: object) -> None:
-    """Give memory or a module back. After a fault the driver refuses, and there is nothing left to give back."""
-    driver = _driver()
-    if not driver.cuCtxSetCurrent(context)[0]:
-        free(handle)
+        return int(checked(self._driver.cuDeviceGetAttribute(attribute, self._device)))
 
 
 def _parsed(data: bytes) -> Cubin:
@@ -364,36 +280,3 @@ def _parsed(data: bytes) -> Cubin:
         return read_cubin(data)
     except InputError as error:
         raise DeviceError(str(error)) from error
-
-
-def _mapped_axes(kernel: LoadedKernel, launch: Launch, name: str) -> tuple[str, ...]:
-    """The names of rows and columns of a matrix that `kernel` takes as a tensor map. Raises DeviceError."""
-    operand = operands_of(launch.operation).get(name)
-    if name not in kernel.boxes or operand is None or not operand.row_stride:
-        raise DeviceError(f"{kernel.symbol} takes {name} as a tensor map: declare hktune_box_{name} in its source")
-    return operand.axes
-
-
-@functools.lru_cache(maxsize=4096)
-def _encoded(address: int, rows: int, columns: int, box: Box) -> bytes:
-    """The tensor map of a row-major matrix. What a box covers beyond the matrix reads as zeros and is not written.
-
-    Rows of a box of 128, 64 or 32 bytes are swizzled over their own length (PTX ISA, 5.5.7), so that eight rows of a
-    column of 16 bytes are in different banks.
-    """
-    driver, element_bytes = _driver(), box.dtype.bytes
-    swizzle = {128: "128B", 64: "64B", 32: "32B"}.get(box.columns * element_bytes, "NONE")
-    encoded = driver.cuTensorMapEncodeTiled(
-        driver.CUtensorMapDataType(box.data_type),
-        2,
-        address,
-        [driver.cuuint64_t(columns), driver.cuuint64_t(rows)],
-        [driver.cuuint64_t(columns * element_bytes)],
-        [driver.cuuint32_t(box.columns), driver.cuuint32_t(box.rows)],
-        [driver.cuuint32_t(1), driver.cuuint32_t(1)],
-        driver.CUtensorMapInterleave.CU_TENSOR_MAP_INTERLEAVE_NONE,
-        getattr(driver.CUtensorMapSwizzle, f"CU_TENSOR_MAP_SWIZZLE_{swizzle}"),
-        driver.CUtensorMapL2promotion.CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-        driver.CUtensorMapFloatOOBfill.CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
-    )
-    return ctypes.string_at(int(_checked(encoded).getPtr()), TENSOR_MAP_BYTES)

@@ -34,7 +34,7 @@ def count_devices(kind: str, settings: Settings | None = None) -> int:
     """How many devices of `kind` (hip or cuda) this process sees, numbered from 0. Raises DeviceError as `open_device`
     does where there is no driver."""
     if kind == "cuda":
-        from hktune.device.cuda import count_cuda_devices
+        from hktune.device.cuda_driver import count_cuda_devices
 
         return count_cuda_devices()
     from hktune.device.hip_library import hip_library

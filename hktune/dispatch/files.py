@@ -1,4 +1,4 @@
-"""A table on disk: `table.json` beside `objects/<sha256>.hsaco`, published so that a reader never sees half of one.
+"""A table on disk: `table.json` and `objects/<sha256>.hsaco`, published so that a reader never sees half of one.
 
 A table may come from a stranger. Reading opens nothing outside its directory and nothing but plain files, each of a
 bounded size. `content_sha256` in table.json tells a damaged or edited file; only a signature (sign.py) tells whose it
@@ -48,7 +48,7 @@ _OBJECT_NAME = re.compile(r"[0-9a-f]{64}\Z")
 
 @dataclass(frozen=True)
 class Trust:
-    """What a table must be beside whole. `public_key`: signed by its owner. `sha256`: the very one of this
+    """What a table must be, apart from whole. `public_key`: signed by its owner. `sha256`: the very one of this
     content_sha256. `created_after`: made then or later, so that an older table, however well signed, is refused."""
 
     public_key: PublicKey | None = None
@@ -73,7 +73,7 @@ class _Version(msgspec.Struct):
 
 
 class _Sealed(Header, Generic[_Stored], frozen=True, kw_only=True):
-    """table.json as it lies on disk, its entries not yet checked against each other."""
+    """table.json as it is on disk, its entries not yet checked against each other."""
 
     entries: Annotated[tuple[_Stored, ...], Meta(max_length=ENTRIES_MAX)]
     content_sha256: Sha256

@@ -16,7 +16,7 @@ OBJECT_FILE = FileKind("a code object", 16 << 20, TableError, _REBUILD)
 
 
 def object_name(arch: str, sha256: str) -> str:
-    """Where the code object of `sha256`, as a `Table` carries it (64 hex digits), lies in a table's directory."""
+    """Where the code object of `sha256`, as a `Table` carries it (64 hex digits), is in a table's directory."""
     return f"{OBJECTS_NAME}/{sha256}{suffix(arch)}"
 
 

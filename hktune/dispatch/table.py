@@ -137,7 +137,7 @@ class Entry(Strict, frozen=True):
     """What one problem runs. `kernel` is absent when the vendor library is the choice.
 
     `operation` is the text of what is computed. `time_us` (with its interval where measured) is the choice's own time;
-    `ties` are the ids of other configs that cannot be told from it. The entry serves the n and k of its problem with
+    `ties` are the ids of other configs that tie with it. The entry serves the n and k of its problem with
     `m_from` to `m_to` rows, both included; where they are absent with m rows only. `name` is what a person calls the
     problem; nothing is decided by it.
     """
@@ -176,7 +176,7 @@ class Entry(Strict, frozen=True):
         operands = _operand_names(self.operation)
         fewest, most = self.rows
         if not fewest <= self.m <= most:
-            raise ValueError(f"m={self.m} must lie in m_from={fewest} to m_to={most}")
+            raise ValueError(f"m={self.m} must be in m_from={fewest} to m_to={most}")
         if (self.choice == "kernel") != (self.kernel is not None):
             raise ValueError(f"choice {self.choice!r} and its kernel must agree")
         missing = operands - _checked_names(self.kernel.launch.arguments) if self.kernel else ()
@@ -204,7 +204,7 @@ class DeviceIdentity(Strict, frozen=True):
 
 
 class Header(Strict, frozen=True, kw_only=True):
-    """What a table says beside its entries."""
+    """What a table says apart from its entries."""
 
     format: Literal["hktune-table"] = "hktune-table"
     version: Literal[2, 3] = VERSION

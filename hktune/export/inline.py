@@ -71,7 +71,7 @@ def export_inline(directory: Path, space_file: Path, form: str, product: Operati
     text = _module(table, entries, _hip_text(entries, template), directory, FORMS[form])
     habits = forbidden_python(text)
     if habits:
-        raise TableError(f"{directory}: the exported module has a forbidden habit ({habits[0]}): mend hktune/export")
+        raise TableError(f"{directory}: the exported module has a forbidden habit ({habits[0]}): correct hktune/export")
     return text
 
 
@@ -114,7 +114,7 @@ def _hip_text(entries: Sequence[Entry], template: Template) -> _HipText:
     source = text.whole()
     found = [str(habit) for habit in forbidden_habits(source)] + ["three quotes: leave them out"] * ("'''" in source)
     if found:
-        raise TableError(f"the exported source has a forbidden habit ({found[0]}): mend the template")
+        raise TableError(f"the exported source has a forbidden habit ({found[0]}): correct the template")
     return text
 
 
@@ -192,7 +192,7 @@ def _module(table: Table, entries: Sequence[Entry], hip: _HipText, directory: Pa
 
 
 def _in_docstring(text: str) -> str:
-    """`text` so that it ends no docstring of three double quotes, and reads there as it stands."""
+    """`text` so that it ends no docstring of three double quotes, and reads there as it is."""
     return escaped(text).replace("\\", "\\\\").replace('"', '\\"')
 
 

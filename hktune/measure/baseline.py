@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
+from hktune.core.errors import DeviceError
+from hktune.core.operand import factors_of
+from hktune.core.operation import Operation
 from hktune.core.problem import Problem
 from hktune.measure.arena import OperandSet
 
@@ -48,12 +51,13 @@ class TorchBaseline:
         """See Baseline."""
         import torch
 
-        del problem  # the operands say it
-        external = torch_stream(stream)
+        operation, external = problem.operation, torch_stream(stream)
+        if not operation.a == operation.b == operation.c:
+            raise DeviceError(f"torch has no {operation}: the formats of its operands must be one")
 
         def enqueue(operands: OperandSet) -> None:
             with torch.cuda.stream(external), preferring(self._library):
-                _linear(operands)
+                _multiply(operation, operands)
 
         enqueue(operands)
         external.synchronize()
@@ -86,11 +90,12 @@ class preferring:  # noqa: N801 - reads as a statement
         torch.backends.cuda.preferred_blas_library(self._before)
 
 
-def _linear(operands: OperandSet) -> None:
+def _multiply(operation: Operation, operands: OperandSet) -> None:
     import torch
 
+    a, b = factors_of(operation, operands)
     bias = operands.get("bias")
     if bias is None:
-        torch.mm(operands["a"], operands["b"].T, out=operands["c"])
+        torch.mm(a, b, out=operands["c"])
     else:
-        torch.addmm(bias, operands["a"], operands["b"].T, out=operands["c"])
+        torch.addmm(bias, a, b, out=operands["c"])

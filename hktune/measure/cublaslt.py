@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hktune.core.errors import DeviceError
+from hktune.core.operand import Operand, operands_of
 from hktune.core.problem import Problem
 from hktune.measure.arena import OperandSet
 
@@ -21,7 +22,8 @@ ALGORITHMS = 8
 WORKSPACE_BYTES = 32 << 20  # what cuBLAS recommends for Hopper, and torch gives it
 _DATA_TYPES = {"f32": 0, "f16": 2, "bf16": 14}  # cudaDataType, by format
 _COMPUTE_FLOAT32 = 68
-_TRANSPOSE_A, _TRANSPOSED, _MAX_WORKSPACE = 3, 1, 1
+_TRANSPOSE = {"b": 3, "a": 4}  # its first matrix is our B
+_TRANSPOSED, _MAX_WORKSPACE = 1, 1
 _EPILOGUE, _ADDS_BIAS, _BIAS_POINTER = 7, 4, 8
 
 
@@ -111,15 +113,17 @@ class CublasLt:
     def _planned(self, problem: Problem) -> _Plan:
         operation, preference = ctypes.c_void_p(), ctypes.c_void_p()
         self._call("cublasLtMatmulDescCreate", ctypes.byref(operation), _COMPUTE_FLOAT32, _DATA_TYPES["f32"])
-        self._set_operation(operation, _TRANSPOSE_A, ctypes.c_int32(_TRANSPOSED))
+        # What is row-major is its own transpose in column-major terms, as C^T = B^T A^T wants it of [k,n] and [m,k].
+        for name, stored in zip("ab", problem.operation.layout, strict=True):
+            if stored == "t":
+                self._set_operation(operation, _TRANSPOSE[name], ctypes.c_int32(_TRANSPOSED))
         if problem.operation.has_bias:
             self._set_operation(operation, _EPILOGUE, ctypes.c_uint32(_ADDS_BIAS))
         self._call("cublasLtMatmulPreferenceCreate", ctypes.byref(preference))
         limit = ctypes.c_uint64(WORKSPACE_BYTES)
         self._set("cublasLtMatmulPreferenceSetAttribute", preference, _MAX_WORKSPACE, limit)
-        m, n, k = problem.m, problem.n, problem.k
-        what = problem.operation
-        layouts = (self._layout(k, n, what.b), self._layout(k, m, what.a), self._layout(n, m, what.c))
+        operands = operands_of(problem.operation)
+        layouts = tuple(self._layout(operands[name], problem) for name in ("b", "a", "c"))
         found, count = (_Heuristic * ALGORITHMS)(), ctypes.c_int()
         of_b, of_a, of_c = layouts
         self._call(
@@ -130,11 +134,11 @@ class CublasLt:
         self._call("cublasLtMatmulPreferenceDestroy", preference)
         return _Plan(operation, layouts, tuple(result for result in found[: count.value] if result.state == 0))
 
-    def _layout(self, rows: int, columns: int, dtype: str) -> ctypes.c_void_p:
-        """A column-major matrix without gaps."""
-        layout = ctypes.c_void_p()
+    def _layout(self, operand: Operand, problem: Problem) -> ctypes.c_void_p:
+        """A matrix without gaps, whose rows are columns here."""
+        layout, (columns, rows) = ctypes.c_void_p(), operand.shape(problem.sizes)
         sizes = (ctypes.c_uint64(rows), ctypes.c_uint64(columns), ctypes.c_int64(rows))
-        self._call("cublasLtMatrixLayoutCreate", ctypes.byref(layout), _DATA_TYPES[dtype], *sizes)
+        self._call("cublasLtMatrixLayoutCreate", ctypes.byref(layout), _DATA_TYPES[operand.dtype.name], *sizes)
         return layout
 
     def _set_operation(self, operation: ctypes.c_void_p, attribute: int, value: _Value) -> None:

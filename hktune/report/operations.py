@@ -1,4 +1,4 @@
-"""How a table of shapes shows what they compute: once where all compute the same, beside each where they differ."""
+"""How a table of shapes shows what they compute: once where all compute the same, with each where they differ."""
 
 from __future__ import annotations
 
@@ -36,5 +36,5 @@ def problem_columns(problems: Sequence[Problem]) -> list[Column]:
 
 
 def given_name(name: str, problem: Problem) -> str:
-    """`name` unless it is the problem's own words, which stand beside it."""
+    """`name` unless it is the problem's own words, which are shown anyway."""
     return "" if name == str(problem) else name

@@ -24,7 +24,7 @@ from hktune.tuning.loop import Listener
 
 
 class RunProgress:
-    """What a run and its tuners do, told through `phase` and through a `listener` each. On a terminal a live bar;
+    """What a run and its tuners do, heard through `phase` and through a `listener` each. On a terminal a live bar;
     elsewhere (a log file, CI) one line every few seconds, from the first moment to the last."""
 
     def __init__(self, console: Console) -> None:

@@ -27,7 +27,7 @@ class Fallback(str, Enum):
     STRIDES = "strides"
     ALIGNMENT = "alignment"
     TRANSFORM = "functorch, forward-mode AD or jit trace"
-    NOT_TRANSPOSED = "b lies as [K, N]"
+    NOT_TRANSPOSED = "b stored as [K, N]"
     CAPTURE = "kernel not loaded before graph capture"
 
     __hash__ = str.__hash__  # Enum's own is Python, and each fallback asks for it

@@ -92,7 +92,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 def matmul(a: Tensor, b: Tensor | PreparedMatrix) -> Tensor:
     """As torch.matmul (b [K, N]), by the current table. Raises TableError when none is loaded.
 
-    A b that is the transposed view of a [N, K], as in `matmul(a, w.T)`, is read as it lies, and so is what
+    A b that is the transposed view of a [N, K], as in `matmul(a, w.T)`, is read as it is stored, and so is what
     `prepare(b)` made of a frozen b; any other is torch's.
     """
     if compiling():

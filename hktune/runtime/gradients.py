@@ -113,7 +113,7 @@ taped_matmul: Callable[..., Tensor] = super(torch.autograd.Function, Matmul).app
 
 
 def linear_result(served: Served, launch: PreparedLaunch, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """The product by a launch that was found for these operands, told to autograd where that asks."""
+    """The product by a launch that was found for these operands, passed to autograd where that asks."""
     if (
         grad_enabled()
         and (x.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad))

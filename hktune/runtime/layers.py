@@ -13,7 +13,7 @@ _LOOKUPS = ("weight", "bias", "__getattr__", "__getattribute__")
 
 
 class Linear(nn.Linear):
-    """torch.nn.Linear by the current table, in bfloat16 unless `dtype` is float16: weight [out, in], used as it lies,
+    """torch.nn.Linear by the current table, in bfloat16 unless `dtype` is float16: weight [out, in], as it is stored,
     bias fused.
 
     Initialised as nn.Linear is: weight by kaiming_uniform_(a=sqrt(5)), bias uniform within 1/sqrt(in). It can be

@@ -100,7 +100,7 @@ class LoadedTable:
         return self.vendor_matmul(found, left, right) if bare is None else self.vendor_linear(found, left, right, bias)
 
     def plain_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """`linear` where nothing watches. Autograd is told of a product of hktune's only when its kernel is found."""
+        """`linear` where nothing watches. Autograd learns of hktune's product only when its kernel is found."""
         found = self._find(x, weight, bias, bias is None)
         if isinstance(found, Fallback):
             return self.vendor_linear(found, x, weight, bias)
@@ -141,7 +141,7 @@ class LoadedTable:
 
     def matmul(self, a: Tensor, b: Tensor | PreparedMatrix) -> Tensor:
         """a [..., K] @ b [K, N] -> [..., N], as torch.matmul. A b that is a transposed view of [N, K] is read as it
-        lies, and so is what `prepare` made of one; any other is torch's."""
+        stored, and so is what `prepare` made of one; any other is torch's."""
         if compiling():
             right = b.operand_in_graph() if isinstance(b, PreparedMatrix) else b
             return operators.traced_matmul(a, right, self._number)

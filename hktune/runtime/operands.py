@@ -1,4 +1,4 @@
-"""Whether a kernel can take torch tensors as they lie."""
+"""Whether a kernel can take torch tensors as they are stored."""
 
 from __future__ import annotations
 
@@ -99,8 +99,8 @@ def row_strides(operands: Sequence[Tensor], k: int, may_differ: bool) -> tuple[i
 
 
 def row_stride(tensor: Tensor, k: int) -> int | None:
-    """Elements from one row of k to the next, the leading dimensions taken as one; None where rows lie otherwise, do
-    not begin on 16 bytes, or lie too far apart."""
+    """Elements from one row of k to the next, the leading dimensions taken as one; None where rows are not so,
+    do not begin on 16 bytes, or are too far apart."""
     sizes, strides = tensor.shape[:-1], tensor.stride()[:-1]
     if k > 1 and tensor.stride(-1) != 1:
         return None

@@ -70,7 +70,7 @@ class Place:
         return route.why
 
     def strided(self, route: Route, lda: int, ldb: int) -> PreparedLaunch:
-        """The launch of a ready `route` for operands whose rows lie so many elements apart."""
+        """The launch of a ready `route` for operands whose rows are so many elements apart."""
         assert route.kernel is not None
         assert route.launch is not None
         return BoundLaunch(self.device, route.kernel, route.launch, {**route.numbers, "lda": lda, "ldb": ldb})

@@ -36,7 +36,7 @@ class PreparedMatrix:
         self._b = b
         self._lock = threading.Lock()
         self._copy: Tensor | None = None  # [N, K]
-        self._view: Tensor | None = None  # of the copy, as [K, N]; None where b is used as it lies
+        self._view: Tensor | None = None  # of the copy, as [K, N]; None where b is used as it is
         self._is_stale = True
         self._state: tuple[object, ...] | None = None
         self._storage: StorageWeakRef | None = None
@@ -54,7 +54,7 @@ class PreparedMatrix:
         self._is_stale = True
 
     def operand(self) -> Tensor:
-        """[K, N]: the copy, or b itself where a kernel reads it as it lies, or where no copy can be made now."""
+        """[K, N]: the copy, or b itself where a kernel reads it as it is, or where no copy can be made now."""
         if self._b.requires_grad:
             _check(self._b)
         if not self._is_fresh():

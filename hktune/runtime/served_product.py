@@ -41,7 +41,7 @@ class ServedProduct:
         self._counts = counts
 
     def launch(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> PreparedLaunch | Fallback:
-        """What takes these plain tensors as they lie, or why that is the vendor library."""
+        """What takes these plain tensors as they are, or why that is the vendor library."""
         place, prepared, dtype = self.place, self.route.prepared, self._dtype
         index = place.index
         try:

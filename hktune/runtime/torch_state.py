@@ -100,7 +100,7 @@ def operator_range(name: str, *operands: Tensor) -> AbstractContextManager[objec
 
 
 def is_autocast(x: Tensor) -> bool:
-    """Whether autocast is on where x lies: for the meta device, as for what is no tensor, there is none."""
+    """Whether autocast is on where x is: for the meta device, as for what is no tensor, there is none."""
     if not isinstance(x, Tensor):
         return False
     kind = x.device.type
@@ -113,7 +113,7 @@ def autocast_dtype(x: Tensor) -> torch.dtype | None:
 
 
 def as_autocast(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
-    """The operands as autocast would have them where x lies: in its dtype, but for float64; as they are where it is
+    """The operands as autocast would have them where x is: in its dtype, but for float64; as they are where it is
     off."""
     dtype = autocast_dtype(x)
     if dtype is None:

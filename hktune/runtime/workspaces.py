@@ -24,7 +24,7 @@ class Workspaces:
     def of(self, stream: int | None, size_bytes: int) -> Tensor:
         """A workspace of at least `size_bytes` for the next launch on `stream`, this thread's current one.
 
-        A captured launch gets its own, from the graph's memory: the graph may be replayed beside anything.
+        A captured launch gets its own, from the graph's memory: the graph may be replayed together with anything.
         """
         if is_capturing():
             return self._fresh(size_bytes)

@@ -1,4 +1,4 @@
-"""What the runs of one directory have in hand, so that none does what another is doing.
+"""What the runs of one directory are working on, so that none does what another is doing.
 
 A claim is a locked file (flock). It ends with its process, however that ends, and then anybody may take it.
 """
@@ -68,7 +68,7 @@ class Claims:
         for name in list(self._held):
             self.release(name)
         with contextlib.suppress(OSError):
-            self._folder.rmdir()  # if nobody else has anything in hand
+            self._folder.rmdir()  # if nobody else is working on anything
 
     def _keep_if_free(self, name: str, handle: int, folder: int) -> bool | None:
         """Whether `name` may be had; None where its holder has just released it. Keeps `handle` or closes it."""

@@ -4,7 +4,7 @@ The columns are `format`, whose every cell is the version of this format, and th
 a row says itself what its cells mean, wherever it was merged or appended to; the format stands first, where a reader
 finds it whatever columns a later one has. Absent is an empty cell. A text cell writes backslash and control
 characters as escapes (a newline is backslash n, others backslash u and four hex digits), so that every row is exactly
-one physical line and a torn line can be told from a whole one; `config` is JSON already and stands as it is. Floats are
+one physical line and a torn line can be recognised; `config` is JSON already and unchanged. Floats are
 written as `repr` does, which reads back exactly.
 """
 
@@ -47,6 +47,8 @@ TRIAL_MAX = 10**15  # of a row's number: those that follow still fit 64 bits
 
 _FORMAT_CELL = str(FORMAT)
 _Word = TypeVar("_Word", Status, Stage, Source)
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
 
 # Equal cells are decoded once and become one object; of a column whose cells differ, no more than these are remembered.
 _REMEMBERED_MAX = 50_000
@@ -87,7 +89,7 @@ _PATTERNS: dict[str, tuple[Callable[[str], object], str]] = {
         (_line, f"text of 1 to {LINE_MAX} printable characters on one line"),
     ),
 }
-_values_of: Callable[[Trial], tuple[Any, ...]] = attrgetter(*FIELDS)
+_values_of: Callable[[Trial], tuple[object, ...]] = attrgetter(*FIELDS)
 
 
 class CellError(ValueError):
@@ -177,7 +179,7 @@ def _check_config(config: str, config_id: str) -> None:
     if not plain or read.json != config:
         raise CellError("config", f"{shown(config)} is not sorted compact JSON of integers, words and true or false")
     if read.id != config_id:
-        raise CellError("config_id", f"{shown(config_id)} is not the id of the config beside it, which is {read.id}")
+        raise CellError("config_id", f"{shown(config_id)} is not the id of the row's config, which is {read.id}")
 
 
 def _bounded(text: str) -> str:
@@ -259,13 +261,15 @@ def _operation_value(cell: str) -> Operation:
         raise NewerCellError("operation", str(unknown)) from None
 
 
-_CELL_OF: dict[type, Callable[[Any], str]] = {
+_ToCell = Callable[[Any], str]  # of a column's own type
+_ToValue = Callable[[str], object]
+_CELL_OF: dict[type, _ToCell] = {
     int: _int_cell,
     float: _float_cell,
     str: _text_cell,
     bool: _bool_cell,
 }
-_VALUE_OF: dict[type, Callable[[str], Any]] = {
+_VALUE_OF: dict[type, _ToValue] = {
     int: _int_value,
     float: _float_value,
     str: _text_value,
@@ -277,12 +281,12 @@ _VALUE_OF: dict[type, Callable[[str], Any]] = {
 }
 
 
-def _cell_of(name: str) -> Callable[[Any], str]:
+def _cell_of(name: str) -> _ToCell:
     """How a value of a column becomes a cell."""
-    plain = _bounded if name == "config" else _CELL_OF.get(TYPES[name], str)
+    plain: _ToCell = _bounded if name == "config" else _CELL_OF.get(TYPES[name], str)
     has_pattern = name in _PATTERNS
 
-    def cell(value: Any) -> str:
+    def cell(value: object) -> str:
         if value is None or value == "":
             return _absent(name)
         try:
@@ -293,12 +297,12 @@ def _cell_of(name: str) -> Callable[[Any], str]:
     return cell
 
 
-def _value_of(name: str) -> Callable[[str], Any]:
+def _value_of(name: str) -> _ToValue:
     """How a cell of a column becomes a value."""
     plain = _bounded if name == "config" else _VALUE_OF[TYPES[name]]
     has_pattern = name in _PATTERNS
 
-    def value(cell: str) -> Any:
+    def value(cell: str) -> object:
         if not cell:
             return _absent(name) or None
         try:
@@ -317,23 +321,23 @@ def _absent(name: str) -> str:
     return ""
 
 
-def _fitting(name: str, value: Any) -> Any:
+def _fitting(name: str, value: object) -> object:
     fits, what = _PATTERNS[name]
-    if not fits(value):
+    if not (isinstance(value, str) and fits(value)):
         raise ValueError(f"{shown(value)} is not {what}")
     return value
 
 
-def _values_of_run(names: Sequence[str]) -> Callable[[tuple[str, ...]], Sequence[Any]]:
+def _values_of_run(names: Sequence[str]) -> Callable[[tuple[str, ...]], Sequence[object]]:
     """How the cells of columns beside each other become values."""
     each = [_remembering(name, _value_of(name)) for name in names]
     if len(each) == 1:
         return lambda cells: (each[0](cells[0]),)
 
-    def values(cells: tuple[str, ...]) -> Sequence[Any]:
+    def values(cells: tuple[str, ...]) -> Sequence[object]:
         return [value(cell) for value, cell in zip(each, cells, strict=True)]
 
-    def optional_values(cells: tuple[str, ...]) -> Sequence[Any]:
+    def optional_values(cells: tuple[str, ...]) -> Sequence[object]:
         return [value(cell) if cell else None for value, cell in zip(each, cells, strict=True)]
 
     if names[0] in _RUNS_ALIKE:
@@ -341,19 +345,19 @@ def _values_of_run(names: Sequence[str]) -> Callable[[tuple[str, ...]], Sequence
     return values if _REQUIRED & set(names) else optional_values
 
 
-class _Remembered(dict[Any, Any]):
+class _Remembered(dict[_Key, _Value]):
     """What a function gives for each argument, worked out once; no more than `most` are kept."""
 
-    def __init__(self, function: Callable[[Any], Any], most: int = _REMEMBERED_MAX) -> None:
+    def __init__(self, function: Callable[[_Key], _Value], most: int = _REMEMBERED_MAX) -> None:
         self._function = function
         self._most = most
 
-    def __missing__(self, key: Any) -> Any:
+    def __missing__(self, key: _Key) -> _Value:
         value = self._function(key)
         if len(self) < self._most:
             self[key] = value
         return value
 
 
-def _remembering(name: str, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+def _remembering(name: str, function: Callable[[_Key], _Value]) -> Callable[[_Key], _Value]:
     return _Remembered(function).__getitem__ if name in _ALIKE else function

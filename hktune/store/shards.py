@@ -22,7 +22,7 @@ from hktune.store.trials import FILE_NAME, locked, read_trials
 
 @dataclass(frozen=True)
 class Merged:
-    """What a merge came to. `remarks` are lines that whoever merged should read: what keeps the rows from being one
+    """What a merge gave. `remarks` are lines for the user to read: what keeps the rows from being one
     set-up's."""
 
     trials: list[Trial]
@@ -112,7 +112,7 @@ def _line_begin(trial: Trial) -> str:
 
 
 def _check_devices(trials: Iterable[Trial]) -> None:
-    """Times of unlike devices are not to stand in one file, whether an environment.json says so or the rows do."""
+    """Times of unlike devices are not to be in one file, whether an environment.json says so or the rows do."""
     _check_one({trial.device for trial in trials if trial.device})
 
 

@@ -323,7 +323,7 @@ def _bad_line(path: Path, number: int, broken: Exception) -> StoreError:
         rule = f"{path}: line {number} is of a newer hktune, or edited: {broken}"
         return StoreError(f"{rule}; upgrade, or delete that line")
     rule = f"byte {broken.start} is not UTF-8" if isinstance(broken, UnicodeDecodeError) else str(broken)
-    return StoreError(f"{path}: line {number} is torn or edited: {rule}; mend it, or delete that line")
+    return StoreError(f"{path}: line {number} is torn or edited: {rule}; correct it, or delete that line")
 
 
 def _read_header(file: BinaryIO, path: Path, place: _Place) -> bool:

@@ -6,7 +6,7 @@ import heapq
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
-# Steps of the exact search before the greedy answer stands: under a second.
+# Steps of the exact search before the greedy answer is taken: under a second.
 STEPS_MAX = 200_000
 
 Slowdowns = Sequence[Mapping[str, float]]
@@ -52,7 +52,7 @@ class _Search:
         return frozenset(self._found[1]) if self._found and self.steps <= STEPS_MAX else None
 
     def _descend(self, chosen: frozenset[str], uncovered: int, left: int) -> None:
-        """Go through the covers that have `chosen`, beside the forced ones, and at most `left` more."""
+        """Go through the covers that have `chosen`, with the forced ones, and at most `left` more."""
         self.steps += 1
         if self.steps > STEPS_MAX or chosen in self._seen:
             return

@@ -95,7 +95,7 @@ def _entry(chosen: Chosen, rows: Rows, launch_of: LaunchOf, options: BuildOption
     times = {"time_us": time_us(trial), "time_us_low": trial.time_us_low, "time_us_high": trial.time_us_high}
     ties = sorted(other.config_id for other in chosen.standing.tied if other is not trial)
     kernel = _kernel(trial, symbol, launch, options)
-    # A launch without m in its grid is of this m alone, or of a kernel that cannot be told from one.
+    # A launch without m in its grid is of this m alone, or of a kernel that looks like one.
     depends_on_m = any(isinstance(size, str) for size in launch.grid)
     served = _served(best.m, rows) if depends_on_m else {}
     return {**entry, **times, "choice": "kernel", "ties": ties, "kernel": kernel, **served}

@@ -30,7 +30,7 @@ class Standing:
 
     @cached_property
     def tied(self) -> tuple[Trial, ...]:
-        """The configs that cannot be told from the best, it first, whose whole interval lies below the vendor's time.
+        """The configs that tie with the best, it first, whose whole interval is below the vendor's time.
         None where the vendor library is the choice."""
         tied = [trial for trial in self.candidates if lower_us(trial) <= upper_us(self.best)]
         return tuple(trial for trial in tied if self._beats_vendor(trial)) if self._beats_vendor(self.best) else ()
@@ -67,7 +67,7 @@ class Chosen:
 def choose(trials: Iterable[Trial]) -> list[Chosen]:
     """What to use for every problem that has an ok trial, in the order of problems.
 
-    The last trial of a config stands for it. Measured times beat modelled ones wholly: a problem with any measured
+    The last trial of a config counts. Measured times beat modelled ones wholly: a problem with any measured
     trial is decided among those. Of the configs that tie with the best of their problem, those are used that make the
     set of all kernels smallest; then the fastest, then by config id.
     """

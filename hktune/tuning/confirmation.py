@@ -17,7 +17,7 @@ from hktune.tuning.trial_rows import now, outcome_fields
 
 FINALISTS = 6
 WITHIN = 0.03
-"""Screened ratios are good to some 2 %, so whoever came within 3 % of the best may be the best."""
+"""Screened ratios are good to some 2 %, so a config within 3 % of the best may be the best."""
 
 
 def confirm(

@@ -21,7 +21,7 @@ class Yardstick:
 
     def gain(self, best: Trial) -> float | None:
         """How many times as fast `best` is as the yardstick on its problem; above 1 is faster. Where each was measured
-        beside the vendor's library, both are taken relative to that: the clocks of two rounds differ."""
+        with the vendor's library, both are taken relative to that: the clocks of two rounds differ."""
         other = self.trials.get(best.problem)
         if other is None or other.time_us is None or best.time_us is None:
             return None

@@ -42,7 +42,7 @@ def choose_gpus(kind: str, asked: int | None, settings: Settings) -> tuple[int, 
 
 def share_out(problems: Sequence[Problem], gpus: int) -> list[list[Problem]]:
     """`problems` for each of at most `gpus` GPUs, none empty, with about equal work: the largest group goes first, each
-    to whoever has least.
+    to the GPU that has least.
 
     Problems that differ in m alone stay together, since their winners are timed at each other's m. Equal problems give
     equal shares, in whatever order they come.

@@ -6,7 +6,7 @@ import hashlib
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from itertools import count
@@ -28,7 +28,7 @@ from hktune.tuning.trial_rows import RowContext
 class Ledger:
     """The rows of one results directory that were made from one template. Each row of the file is read once.
 
-    Several runs, and several threads of one, may record: of a config on a problem there is one row, whoever makes it.
+    Several runs, and several threads of one, may record: of a config on a problem there is one row, whichever makes it.
     """
 
     def __init__(self, directory: Path, context: RowContext, fresh: bool) -> None:
@@ -105,7 +105,7 @@ class Ledger:
         stored = self._store.extend_unless(rows, standing)
         return [None if row.problem in full else row for row in stored]
 
-    def explain_unservable(self, space: SearchSpace, names: dict[Problem, str]) -> None:
+    def explain_unservable(self, space: SearchSpace, names: Mapping[Problem, str]) -> None:
         """A shape that no config is legal for gets one row, with the reason."""
         tried = by_problem(self.rows())
         for problem in names:
@@ -143,7 +143,7 @@ class Ledger:
 class SharedDirectory:
     """What one loop of a run knows of the other runs of its directory, as `tuner.Peers` has it.
 
-    Runs of the same problems claim the configs that they have in hand; whoever searches for others does not.
+    Runs of the same problems claim the configs that they work on; runs of other problems do not.
     """
 
     def __init__(self, directory: Path, ledger: Ledger, problems: Sequence[Problem]) -> None:

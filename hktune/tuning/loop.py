@@ -25,7 +25,7 @@ LOOKAHEAD = 8
 
 PEER_POLL_S = 0.1
 PEER_PATIENCE_S = 300.0
-"""For what another run has in hand: that run may be suspended. Then it is done twice, and recorded once."""
+"""For what another run is working on: that run may be suspended. Then it is done twice, and recorded once."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ Record = Callable[[Attempt, Problem, Timing | Failure], Trial]
 
 
 class Peers(Protocol):
-    """The other runs of the same directory. `claim` and `release` are about a candidate in hand. A claim that is
+    """The other runs of the same directory. `claim` and `release` are about a candidate being tried. A claim that is
     refused is another's, who will record its rows or be gone."""
 
     def news(self) -> Sequence[Trial]:
@@ -97,7 +97,7 @@ class Alone:
 
 
 class Tuner:
-    """Searches several problems at once over one pool of variants: each is compiled and proved once, whoever asked.
+    """Searches several problems at once over one pool of variants: each is compiled and proved once, whichever asked.
 
     With `share`, its time on every other problem that it is legal for is told to that problem's strategy too: right
     where proving costs seconds and a modelled time microseconds, wrong where a time is measured. Outcomes are told in
@@ -132,7 +132,7 @@ class Tuner:
         self._asked_at_s: dict[Candidate, float] = {}
         self._attempts: dict[Candidate, Attempt] = {}
         self._configs: dict[str, Config] = {}
-        # How much each search has tried and its place, least first; a search that has tried more since stands anew.
+        # How much each search has tried and its place, least first; a search that has tried more since is entered anew.
         self._least: list[tuple[int, int]] = [(len(search.tried), place) for place, search in enumerate(searches)]
         heapq.heapify(self._least)
         self._place_of = {search.problem: place for place, search in enumerate(searches)}
@@ -177,13 +177,13 @@ class Tuner:
             self._listener.recorded(trial)
 
     def _submit(self) -> None:
-        """Give the executor what nobody else has in hand, in the order in which it was asked for."""
+        """Give the executor what nobody else is working on, in the order in which it was asked for."""
         for candidate in list(self._unsubmitted):
             if self._executor.pending >= self._executor.capacity:
                 return
             if not self._peers.claim(candidate) and time.monotonic() < self._asked_at_s[candidate] + PEER_PATIENCE_S:
                 continue
-            self._hear()  # whoever had it before may have recorded it
+            self._hear()  # the run that had it before may have recorded it
             self._unsubmitted.remove(candidate)
             if self._is_wanted(candidate):
                 self._executor.submit(candidate)

@@ -35,7 +35,7 @@ def time_neighbours(
     record: Record,
     append: Callable[[Trial], Trial],
 ) -> None:
-    """Time what `dispatch.cross_trials` wants of `problems`, where it is legal; on a GPU beside the shape's own best.
+    """Time what `dispatch.cross_trials` wants of `problems`, where it is legal; on a GPU with the shape's own best.
 
     `rows` reads the trials, `record` and `append` store one.
     """

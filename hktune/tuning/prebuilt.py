@@ -71,7 +71,7 @@ class BuildSummary:
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which configs to build, beside the seeds: those of `listed`, the seeds' neighbours, `random` others, or all.
+    """Which configs to build, apart from the seeds: those of `listed`, the seeds' neighbours, `random` others, or all.
     With `problems`, only those that are legal for one of them, and what the space's estimate favours for each."""
 
     listed: Sequence[Config] = ()

@@ -1,4 +1,4 @@
-"""Who is told what a run does: a terminal, a log, or nobody."""
+"""Who hears what a run does: a terminal, a log, or nobody."""
 
 from __future__ import annotations
 

@@ -90,41 +90,26 @@ def tune(options: RunOptions, settings: Settings, command: Sequence[str], progre
     """
     started = time.monotonic()
     interruption = Interruption()
+    works: list[OpenBench] = []
     with interruption.heard():
-        device, space_file = choose_device(options.device, options.space, settings)
-        names = {shape.problem: shape.name for shape in load_shapes(options.shapes)}
-        space = load_space(space_file)
-        bench = _bench(device, space_file, options, settings)
-        searches = _searches(space, names, options)
-        directory = options.out or Path("out") / bench.identity.slug
-        place = _Place(directory, names, space, bench.compiler, bench.identity, settings)
-        context = RowContext(space.template, bench.identity, options.strategy, options.seed)
-        ledger = Ledger(place.directory, context, options.fresh)
-        _check_environment(place.directory, bench, command, options.seed)
-        place.check()
-        _sweep(place.directory, settings)
-
-        before = ledger.rows()
-        require_own(space, before, place.directory / "trials.csv")
-        progress.expect(names, options.trials * len(names))
-        works: list[OpenBench] = []
-        search = partial(_search, options, bench, space, searches, ledger, directory, progress, works)
-        stopped = _as_far_as_it_goes(search, interruption)
+        run = _begun(options, settings, command)
+        place, ledger = run.place, run.ledger
+        progress.expect(place.names, options.trials * len(place.names))
+        stopped = _as_far_as_it_goes(partial(_search, run, progress, works), interruption)
         progress.phase("building the table")
         finished = not interruption.requested and not stopped
-        trials, lost = _rows_at_the_end(ledger, space, names if finished else {})
+        trials, lost = _rows_at_the_end(ledger, place.space, place.names if finished else {})
         untabled = place.publish(deciding(trials), finished and not lost)
         stopped += [*lost, *untabled]
-    proved = {trial.config_id for trial in trials} - {trial.config_id for trial in before}
     return RunSummary(
-        names=names,
+        names=place.names,
         trials=trials,
         directory=place.directory,
         elapsed_s=time.monotonic() - started,
-        variants=len(proved),
+        variants=len({trial.config_id for trial in trials} - {trial.config_id for trial in run.before}),
         interrupted=interruption.requested,
-        space=space,
-        again=_again(device, options),
+        space=place.space,
+        again=_again(run.device, options),
         command=tuple(command),
         usage=total_usage(work.usage for work in works if work.usage),
         stopped=tuple(dict.fromkeys(map(str, stopped))),
@@ -134,8 +119,40 @@ def tune(options: RunOptions, settings: Settings, command: Sequence[str], progre
     )
 
 
+@dataclass(frozen=True)
+class _Run:
+    """What a run has in hand before anything is tried; `before` are the rows of earlier ones."""
+
+    options: RunOptions
+    device: str
+    bench: Bench
+    searches: list[Search]
+    ledger: Ledger
+    place: _Place
+    before: list[Trial]
+
+
+def _begun(options: RunOptions, settings: Settings, command: Sequence[str]) -> _Run:
+    """What `options` ask for, read and checked. Raises HktuneError."""
+    device, space_file = choose_device(options.device, options.space, settings)
+    names = {shape.problem: shape.name for shape in load_shapes(options.shapes)}
+    space = load_space(space_file)
+    bench = _bench(device, space_file, options, settings)
+    searches = _searches(space, names, options)
+    directory = options.out or Path("out") / bench.identity.slug
+    place = _Place(directory, names, space, bench.compiler, bench.identity, settings)
+    context = RowContext(space.template, bench.identity, options.strategy, options.seed)
+    ledger = Ledger(directory, context, options.fresh)
+    _check_environment(directory, bench, command, options.seed)
+    place.check()
+    _sweep(directory, settings)
+    before = ledger.rows()
+    require_own(space, before, directory / "trials.csv")
+    return _Run(options, device, bench, searches, ledger, place, before)
+
+
 def _rows_at_the_end(
-    ledger: Ledger, space: SearchSpace, finished: dict[Problem, str]
+    ledger: Ledger, space: SearchSpace, finished: Mapping[Problem, str]
 ) -> tuple[list[Trial], list[HktuneError]]:
     """All rows, with those of `finished` shapes that no config is legal for; and where the file went away, what it
     held when it was last read, and why that is not all."""
@@ -188,7 +205,7 @@ def _bench(device: str, space: Path, options: RunOptions, settings: Settings) ->
 
 
 def _check_environment(directory: Path, bench: Bench, command: Sequence[str], seed: int) -> None:
-    """Save this run's environment, unless an earlier one's times must not stand beside it."""
+    """Save this run's environment, unless an earlier one's times must not be mixed with it."""
     current = capture_environment(bench.identity, bench.compiler.identity, bench.judge, command, seed, now())
     saved = read_environment(directory)
     hard = [mismatch for mismatch in judge_environment(saved, current) if mismatch.level == "hard"] if saved else []
@@ -217,22 +234,14 @@ def _bound(space: SearchSpace, problem: Problem, name: str) -> SearchSpace:
         raise InputError(f"{name}: {unknown}") from None
 
 
-def _search(
-    options: RunOptions,
-    bench: Bench,
-    space: SearchSpace,
-    searches: list[Search],
-    ledger: Ledger,
-    directory: Path,
-    progress: Progress,
-    works: list[OpenBench],
-) -> list[HktuneError]:
+def _search(run: _Run, progress: Progress, works: list[OpenBench]) -> list[HktuneError]:
     """Search all there is, on every GPU its part; what ended some of the parts. `works` gets what was opened for it."""
+    options, ledger = run.options, run.ledger
     budget, quarantine = Budget(options.trials, options.time_budget_s), ledger.quarantine()
-    search_of = {search.problem: search for search in searches}
+    search_of = {search.problem: search for search in run.searches}
     with ExitStack() as stack:
         tasks = []
-        parts = bench.parts(list(search_of))
+        parts = run.bench.parts(list(search_of))
         for part, problems in parts:
             work = part.open(problems, quarantine)
             stack.callback(work.close)
@@ -242,7 +251,7 @@ def _search(
                 apart = StrategiesApart(own)
                 stack.callback(apart.close)
                 own = apart.searches
-            shared = SharedDirectory(directory, ledger, problems)
+            shared = SharedDirectory(run.place.directory, ledger, problems)
             stack.callback(shared.close)
             tuner = Tuner(
                 own,
@@ -254,7 +263,7 @@ def _search(
                 share=work.shares,
                 peers=shared,
             )
-            tasks.append(partial(_search_part, tuner, own, work, space, ledger, shared, progress))
+            tasks.append(partial(_search_part, tuner, own, work, run.place.space, ledger, shared, progress))
         return side_by_side(tasks, [work.interrupt for work in works])
 
 

@@ -16,7 +16,7 @@ from hktune.tuning.loop import Search
 from hktune.workers.processes import Worker, WorkerDied, start_worker
 
 _Question = tuple[int, int | list[Outcome]]
-"""Which strategy, and either how many configs it is asked for or what it is told."""
+"""Which strategy, and either how many configs it is asked for or what it learns."""
 
 
 class StrategiesApart:

@@ -32,7 +32,7 @@ class ProofLaunch:
 
 @dataclass(frozen=True)
 class ProofTask:
-    """Everything that the outcome of a code object's proofs depends on, beside the sources of the judge. The first
+    """Everything that the outcome of a code object's proofs depends on, apart from the sources of the judge. The first
     launch, of whole tiles, is the one that is profiled; `arch`, `tile` and `resources` are for the profile."""
 
     object_sha256: str

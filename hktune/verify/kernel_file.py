@@ -19,7 +19,7 @@ import numpy as np
 
 from hktune.compile.compiler import Compiler
 from hktune.core.config import Config
-from hktune.core.dtype import BF16
+from hktune.core.dtype import DTYPES
 from hktune.core.errors import DeviceError, InputError, KernelFault
 from hktune.core.escaped import shown
 from hktune.core.expression import Expression
@@ -51,7 +51,8 @@ _PARAMETERS_MAX, _DIMENSIONS_MAX = 64, 8
 EMULATOR_FAILED = "the emulator failed on it"
 BUFFER_BYTES_MAX = 1 << 28  # of all buffers: more than the emulator gets through
 KERNEL_FILE = FileKind("a kernel", 16 << 20, InputError, "give HIP source or a code object")
-_ELEMENT_BYTES = {"bf16": 2, "f16": 2, "i16": 2, "u16": 2, "f32": 4, "i32": 4, "u32": 4, "i8": 1, "u8": 1, "f64": 8}
+_OTHER_ELEMENT_BYTES = {"i16": 2, "u16": 2, "i32": 4, "u32": 4, "i8": 1, "u8": 1, "f64": 8}
+_ELEMENT_BYTES = {**{name: dtype.bytes for name, dtype in DTYPES.items()}, **_OTHER_ELEMENT_BYTES}
 _UNWRITTEN = 0xD5
 """Every byte of an output before the kernel runs."""
 
@@ -252,10 +253,10 @@ def _content(parameter: Parameter, shape: tuple[int, ...], random: np.random.Gen
     size = _ELEMENT_BYTES[parameter.type]
     if parameter.way == "out":
         return np.full((*shape, size), _UNWRITTEN, np.uint8)
-    if parameter.type == "bf16":
-        return BF16.bits(random.standard_normal(shape, dtype=np.float32))
-    if parameter.type.startswith("f"):
-        return random.standard_normal(shape).astype(f"f{size}")
+    if parameter.type in DTYPES:
+        return DTYPES[parameter.type].bits(random.standard_normal(shape, dtype=np.float32))
+    if parameter.type == "f64":
+        return random.standard_normal(shape)
     return random.integers(0, 100, shape).astype(f"{parameter.type[0]}{size}")
 
 

@@ -30,7 +30,7 @@ def verify(
 ) -> Proof | Failure:
     """Run `kernel` on random operands over a poisoned output and judge every element, on the host.
 
-    The rows of every matrix lie `padding` elements apart; in inputs these are NaN, in C they must stay as they were.
+    The rows of every matrix are `padding` elements apart; in inputs these are NaN, in C they must stay as they were.
     A launch with a workspace runs twice on the same one, and must give the same bits.
     Returns Failure(WRONG) with counts and the first bad element, or the fault that the device reported.
     Raises InputError for an operation without a reference.

@@ -1,6 +1,6 @@
 """Proofs on disk: the same bytes under the same judge are not run again.
 
-A record is keyed by everything that decides its outcome: the ProofTask, which is all that a proof is handed beside the
+A record is keyed by everything that decides its outcome: the ProofTask, which is all that a proof is given with the
 bytes whose sha256 it names; the sources of the judge; and numpy, which draws the operands and sums them. A changed
 emulator proves everything anew; only deterministic outcomes are kept.
 """
@@ -73,7 +73,7 @@ class RecordStore:
 @functools.cache
 def judge_sha256() -> str:
     """Content hash of every source file that decides an outcome: `emulated_proof`, all of hktune that it imports, and
-    the tables beside them."""
+    the tables of their folders."""
     digest = hashlib.sha256()
     for file in judge_files():
         digest.update(file.relative_to(PACKAGE).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")

@@ -2,7 +2,7 @@
 for proofs on the host and on a GPU.
 
 A right kernel sums in float32 in some order, applies the epilogue, and rounds once to the format of C, to nearest even.
-Rounding keeps order, so what it may give lies between the roundings of the two ends of what it may have summed. This
+Rounding keeps order, so what it may give is between the roundings of the two ends of what it may have summed. This
 holds for subnormal numbers and beyond the largest number of a format as well.
 """
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hktune.core.operand import operands_of
+from hktune.core.operand import factors_of, operands_of
 from hktune.core.operation import Operation
 from hktune.core.problem import Problem
 from hktune.verify.arrays import HOST, Array, Arrays
@@ -60,8 +60,7 @@ def answer_of(problem: Problem, stored: Mapping[str, Array], arrays: Arrays = HO
     """
     operation = problem.operation
     exact = {name: arrays.decoded(stored[name], operands_of(operation)[name].dtype) for name in stored}
-    a = exact["a"] if operation.layout[0] == "n" else exact["a"].T
-    b = exact["b"] if operation.layout[1] == "n" else exact["b"].T
+    a, b = factors_of(operation, exact)
     total, magnitude = a @ b, abs(a) @ abs(b)
     for step in operation.epilogue:
         total, magnitude = _STEPS[step](total, magnitude, exact)

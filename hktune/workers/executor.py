@@ -76,14 +76,14 @@ class Executor(Protocol):
     """
 
     capacity: int
-    """So many configs may be in hand at once; it does not change."""
+    """So many configs may be worked on at once; it does not change."""
 
     @property
     def pending(self) -> int:
         """Configs that were submitted and have not come back."""
 
     def submit(self, candidate: Candidate) -> None:
-        """Take `candidate` in hand and wait for nothing. Only while `pending` is below `capacity`."""
+        """Begin with `candidate` and wait for nothing. Only while `pending` is below `capacity`."""
 
     def collect(self, timeout_s: float) -> list[Attempt]:
         """What has finished, waiting up to `timeout_s` for a first one; nothing, and at once, when none is pending.
@@ -92,12 +92,12 @@ class Executor(Protocol):
         """
 
     def close(self) -> None:
-        """End all workers and what they have in hand. May be called twice; nothing else may be called after it."""
+        """End all workers and what they are doing. May be called twice; nothing else may be called after it."""
 
 
 @dataclass
 class _Slot:
-    """One worker and what it has in hand: `until` (attended_s) is when that is overdue."""
+    """One worker and what it is doing: `until` (attended_s) is when that is overdue."""
 
     worker: Worker[Candidate, Attempt]
     candidate: Candidate | None = None

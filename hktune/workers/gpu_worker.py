@@ -1,7 +1,7 @@
 """GPU work in a process of its own: a kernel that hangs, faults or kills it costs one config, and the process.
 
 A fault leaves the whole process unable to use the GPU, and a kernel that does not end cannot be stopped but by ending
-its process. So whoever drives the search never touches the GPU itself.
+its process. So the process that searches never touches the GPU itself.
 """
 
 from __future__ import annotations
@@ -162,7 +162,7 @@ class GpuWorker:
         return answer.value
 
     def interrupt(self) -> None:
-        """Let whoever asks, now or later, get KeyboardInterrupt: Ctrl-C itself reaches the main thread alone."""
+        """Let each caller, now or later, get KeyboardInterrupt: Ctrl-C itself reaches the main thread alone."""
         self._interrupted.set()
 
     def check_interrupt(self) -> None:
@@ -193,7 +193,7 @@ class GpuWorker:
                 said = answer.detail
             self.close()
         raise DeviceError(
-            f"no process can use {self._name} ({OPEN_ATTEMPTS} times: {said}): mend what it printed, or choose GPUs "
+            f"no process can use {self._name} ({OPEN_ATTEMPTS} times: {said}): repair what it printed, or choose GPUs "
             "with CUDA_VISIBLE_DEVICES or HIP_VISIBLE_DEVICES"
         )
 

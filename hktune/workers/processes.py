@@ -1,4 +1,4 @@
-"""Worker processes: started, asked, and ended with this one. What goes wrong in one is told apart here.
+"""Worker processes: started, asked, and ended with this one. What goes wrong in one is classified here.
 
 An error of hktune in a worker is raised in the parent, as it is. A worker that is gone is WorkerDied, one that met a
 defect of hktune is WorkerBroke. A broken pipe to a worker is never an OSError to anybody else.
@@ -181,7 +181,7 @@ def _serve(
         while made:
             pipe.send(_said(made[0], pipe.recv()))
     except (EOFError, OSError):
-        return  # nobody is there to be told
+        return  # nobody is there to hear it
 
 
 def _said(serve: Serve[Question, Answer], question: Question) -> _Answered[Answer] | _Failed:
@@ -193,7 +193,7 @@ def _said(serve: Serve[Question, Answer], question: Question) -> _Answered[Answe
         return _Failed(MachineError(f"a worker ran out of memory ({error}): raise --worker-memory"))
     except OSError as error:
         said = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        return _Failed(MachineError(f"a worker could not go on ({said}): mend that and run again"))
+        return _Failed(MachineError(f"a worker could not go on ({said}): repair that and run again"))
     except Exception as error:  # a defect met with one question must not cost the others
         traceback.print_exc()
         return _Failed(f"{type(error).__name__}: {error}"[:400])

@@ -60,7 +60,7 @@ class Prover:
         return prove_one(code.data, self.task(code, candidate), own, attended_s() + self.deadline_s)
 
     def task(self, code: CodeObject, candidate: Candidate) -> ProofTask:
-        """All that the proofs of `code`, the object of `candidate`, are handed beside its bytes."""
+        """All that the proofs of `code`, the object of `candidate`, are given with its bytes."""
         template, config = self.template.for_operation(candidate.operation), candidate.config
         proofs = template.proof_problems(config)
         launches = [ProofLaunch(what, template.launch(config, what.problem)) for what in proofs]

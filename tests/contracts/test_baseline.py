@@ -14,7 +14,7 @@ from cublaslt_stand_in import CublasLtStandIn
 from simulated_gpu import SimulatedGpu, SimulatedVendor, torch_without_cuda
 
 from hktune.core.errors import DeviceError
-from hktune.core.operation import Operation
+from hktune.core.operation import Operation, operation_of
 from hktune.core.problem import Problem
 from hktune.device.device import TimedDevice
 from hktune.device.opening import find_device
@@ -26,7 +26,9 @@ from hktune.workers.gpu_service import baselines
 
 WIDE, TALL = Problem(24, 40, 72), Problem(56, 16, 104)
 BIASED = Problem(24, 40, 72, Operation(epilogue=("bias",)))
-PROBLEMS = (WIDE, TALL, BIASED)
+OTHERS = tuple(Problem(24, 40, 72, operation_of(text)) for text in ("f16.nt", "f16.nn+bias", "bf16.tn", "bf16.tt+bias"))
+PROBLEMS = (WIDE, TALL, BIASED, *OTHERS)
+TORCH = {"bf16": torch.bfloat16, "f16": torch.float16}
 Run = Callable[[Callable[[], None]], None]
 """Runs what puts work on a stream, captured and replayed where the device can do that, and waits for it."""
 
@@ -35,18 +37,22 @@ def operands(problem: Problem, seed: int = 0, device: str = "cpu") -> OperandSet
     """Standard normal inputs, and NaN where the product goes."""
     generator = torch.Generator().manual_seed(seed)
 
+    dtype, layout = TORCH[problem.operation.a], problem.operation.layout
+
     def normal(*shape: int) -> torch.Tensor:
-        return torch.randn(*shape, generator=generator).bfloat16().to(device)
+        return torch.randn(*shape, generator=generator).to(dtype).to(device)
 
     m, n, k = problem.m, problem.n, problem.k
+    a = normal(m, k) if layout in ("nt", "nn") else normal(k, m)
+    b = normal(n, k) if layout in ("nt", "tt") else normal(k, n)
     bias = {"bias": normal(n)} if problem.operation.has_bias else {}
-    c = torch.full((m, n), float("nan"), dtype=torch.bfloat16, device=device)
-    return {"a": normal(m, k), "b": normal(n, k), "c": c, **bias}
+    return {"a": a, "b": b, "c": torch.full((m, n), float("nan"), dtype=dtype, device=device), **bias}
 
 
-def assert_product(operands: OperandSet) -> None:
-    """c is the product in float64, but for a rounding to bf16 and a sum in float32."""
-    exact = operands["a"].double() @ operands["b"].double().T
+def assert_product(problem: Problem, operands: OperandSet) -> None:
+    """c is the product in float64, but for a rounding to bf16 or finer and a sum in float32."""
+    axes = {"nt": "mk,nk->mn", "nn": "mk,kn->mn", "tn": "km,kn->mn", "tt": "km,nk->mn"}[problem.operation.layout]
+    exact = torch.einsum(axes, operands["a"].double(), operands["b"].double())
     if "bias" in operands:
         exact += operands["bias"].double()
     torch.testing.assert_close(operands["c"].double(), exact, rtol=2.0**-8, atol=1e-4)
@@ -84,7 +90,7 @@ class BaselineContract:
         first["c"].fill_(float("nan"))
         for each in (second, first):
             run(lambda each=each: enqueue(each))
-            assert_product(each)
+            assert_product(problem, each)
         assert all(torch.equal(was, second[name]) for name, was in before.items())
 
     def test_it_reads_operands_when_it_runs(self, baseline: Baseline, where: str, stream: int, run: Run) -> None:
@@ -93,15 +99,15 @@ class BaselineContract:
         for name in ("a", "b", "bias"):
             given[name].copy_(other[name])
         run(lambda: enqueue(given))
-        assert_product(given)
+        assert_product(BIASED, given)
 
     def test_several_problems_are_prepared_at_once(self, baseline: Baseline, where: str, stream: int, run: Run) -> None:
         sets = [operands(problem, 3, where) for problem in PROBLEMS]
         prepared = [baseline.prepare(problem, each, stream) for problem, each in zip(PROBLEMS, sets, strict=True)]
-        for enqueue, each in reversed(list(zip(prepared, sets, strict=True))):
+        for problem, enqueue, each in reversed(list(zip(PROBLEMS, prepared, sets, strict=True))):
             each["c"].fill_(float("nan"))
             run(lambda enqueue=enqueue, each=each: enqueue(each))
-            assert_product(each)
+            assert_product(problem, each)
 
 
 @pytest.fixture
@@ -134,6 +140,11 @@ class TestTorchBaseline(BaselineContract):
         assert baseline.name.startswith(("cuBLAS of CUDA", "cuBLASLt of CUDA"))
         monkeypatch.setattr(torch.version, "hip", "7.0.51831", raising=False)
         assert TorchBaseline("cublas").name == f"rocBLAS of ROCm 7.0.51831 through torch {torch.__version__}"
+
+    def test_what_torch_has_no_product_for_is_refused(self, baseline: Baseline) -> None:
+        mixed = Problem(24, 40, 72, operation_of("f16.nt->f32"))
+        with pytest.raises(DeviceError, match=r"torch has no f16\.nt->f32"):
+            baseline.prepare(mixed, operands(mixed), 1)
 
 
 @pytest.mark.usefixtures("on_cpu")

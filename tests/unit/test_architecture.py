@@ -140,7 +140,15 @@ def test_a_files_name_says_what_is_in_it_and_so_is_one_files() -> None:
     assert {name for name, count in names.items() if count > 1} <= TWICE
 
 
-def test_importing_hktune_loads_nothing_heavy() -> None:
-    code = "import sys, hktune; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+@pytest.mark.parametrize(
+    ("code", "besides"),
+    [
+        ("import hktune", set()),
+        ("from hktune.cli import make_parser; make_parser()", set()),
+        ("import hktune.dispatch, hktune.core.shapes", {"msgspec"}),
+    ],
+)
+def test_what_begins_or_only_reads_loads_nothing_heavy(code: str, besides: set[str]) -> None:
+    code = f"import sys; {code}; print(*sorted({{name.partition('.')[0] for name in sys.modules}}))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert not {"torch", "numpy", "optuna", "pandas", "msgspec", "rich", "tinygrad"} & set(loaded)
+    assert {"torch", "numpy", "optuna", "pandas", "msgspec", "rich", "tinygrad"} & set(loaded) == besides

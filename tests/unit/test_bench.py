@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import pytest
 
+from hktune.cli import make_parser
+from hktune.commands.asked_code import space_for
 from hktune.core.candidate import Candidate
 from hktune.core.config import Config
 from hktune.core.errors import DeviceError, InputError
 from hktune.core.identity import Identity
-from hktune.core.operation import BF16_NT_BIAS
+from hktune.core.operation import BF16_NT_BIAS, operation_of
 from hktune.core.problem import Problem
 from hktune.core.settings import Settings
+from hktune.space import load_space
 from hktune.tuning import benches
 from hktune.tuning.benches import GpuBench, choose_device
 
@@ -101,3 +105,19 @@ def test_the_line_that_reproduces_a_failure_is_a_command_of_ours(tmp_path: Path)
     own = GpuBench("cuda", path, 0, SETTINGS)
     biased = own._reproduce(Candidate(Config({"block_m": 64})), Problem(1, 2, 3, BF16_NT_BIAS))
     assert f"--space '{path}' --problem 1x2x3+bias block_m=64" in biased
+
+
+@pytest.mark.parametrize("text", ["bf16.nt", "bf16.nt+bias", "f16.nt", "f16.nt+bias"])
+def test_the_line_that_reproduces_a_failure_is_read_as_that_operation(text: str) -> None:
+    operation = operation_of(text)
+    bench, config = GpuBench("cuda", SM90A, 0, SETTINGS), Config({"block_m": 64})
+    candidate, problem = Candidate(config, operation.bare), Problem(16, 256, 512, operation)
+    for line, problems in (
+        (bench._reproduce(candidate, problem), [problem]),
+        (bench._reproduce(candidate, None), None),
+    ):
+        options = make_parser().parse_args(shlex.split(line, comments=True)[1:])
+        assert options.problem == problems
+        space = space_for(load_space(options.space), options.operation, options.problem or [])
+        assert space.template.operation == operation.bare
+        assert options.config == ["block_m=64"]

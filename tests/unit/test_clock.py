@@ -12,6 +12,7 @@ from clock_traces import BARRIER, Code, ds_read_b128, load_to_lds, mfma, store, 
 from hktune.core.arch import GFX950
 from hktune.core.errors import InputError
 from hktune.core.launch import Launch, Tile
+from hktune.core.operation import operation_of
 from hktune.core.outcome import Source
 from hktune.core.problem import Problem
 from hktune.core.variant import Resources
@@ -210,6 +211,27 @@ def test_fewer_compute_units_are_never_faster(in_flight: launch_time.Profile) ->
 def test_a_thin_problem_takes_at_least_its_bytes_from_hbm(in_flight: launch_time.Profile) -> None:
     result = modelled(in_flight, 256, 57344, 8192)
     assert result.timing.time_us > 2 * 57344 * 8192 / 6.0e6
+
+
+@pytest.mark.parametrize(
+    ("text", "read_over_needed"),
+    [
+        ("bf16.nt", 2.0),
+        ("f16.nt", 2.0),
+        ("f32.nt", 1.0),
+        ("bf16.tn", 1.0),
+        ("bf16.nn", 1.5),
+        ("bf16*f32.nt", 4 / 3),
+    ],
+)
+def test_a_k_step_reads_whole_lines_of_what_is_contiguous(text: str, read_over_needed: float) -> None:
+    """Lines have 128 bytes, so 32 elements of k fill a half of one in bf16 and all of one in float32; 256 of m or n do
+    always."""
+    trace, resources, tile = gemm(vmcnt=8), Resources(206, 0, 100, 0, 0, 0, 0, 512), Tile(256, 256, 32)
+    launch = Launch((4, 1, 1), (512, 1, 1), 131072, (), operation=operation_of(text))
+    profile = launch_time.profile(trace, resources, launch, tile, 4, GFX950)
+    loaded_bytes = 8 * 8 * 64 * 16  # waves, loads of each in a k-step, lanes, bytes
+    assert profile.load_bytes == pytest.approx(read_over_needed * loaded_bytes)
 
 
 def test_a_short_problem_is_bound_by_what_is_not_its_loop(in_flight: launch_time.Profile) -> None:

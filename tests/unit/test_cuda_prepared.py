@@ -15,8 +15,9 @@ from hktune.core.errors import DeviceError
 from hktune.core.launch import Argument, Launch
 from hktune.core.operation import BF16_NT, Operation, operation_of
 from hktune.core.variant import Resources
-from hktune.device import cuda
+from hktune.device import tensor_map
 from hktune.device.cuda import CudaDevice, LoadedKernel
+from hktune.device.device_buffer import DeviceBuffer
 from hktune.objects.cubin import TENSOR_MAP_BYTES, Box, CudaKernel, Parameter
 
 RESOURCES = Resources(32, 0, 0, 0, 0, 0, 0, 128)
@@ -48,6 +49,10 @@ class Driver:
         return (0,)
 
 
+def made_up_map(address: int, rows: int, columns: int, box: Box) -> bytes:
+    return struct.pack("<Q", address) * 15 + struct.pack("<II", rows, columns)
+
+
 def prepared(
     monkeypatch: pytest.MonkeyPatch,
     map_of_a: bool,
@@ -65,7 +70,9 @@ def prepared(
     driver = Driver(sizes)
     device = CudaDevice.__new__(CudaDevice)
     vars(device).update(_driver=driver, _lds_bytes=1 << 16, _context="context")
-    monkeypatch.setattr(cuda, "_encoded", lambda at, *more: struct.pack("<Q", at) * 15 + struct.pack("<II", *more[:2]))
+    monkeypatch.setattr(
+        tensor_map, "encoded", lambda at, *more: struct.pack("<Q", at) * 15 + struct.pack("<II", *more[:2])
+    )
     launch = Launch((2, 3, 4), (128, 1, 1), 64, arguments, operation=operation)
     return driver, device.prepare(kernel, launch, {**NUMBERS, "m": rows, "k": columns})
 
@@ -127,3 +134,31 @@ def test_what_cannot_be_launched_is_refused_when_it_is_prepared(monkeypatch: pyt
     device = CudaDevice.__new__(CudaDevice)
     with pytest.raises(DeviceError, match="loaded by another device"):
         device.prepare(SimpleNamespace(symbol="k"), Launch((1, 1, 1), (1, 1, 1), 0, ()), {})
+
+
+SIZES = {"m": 3, "k": 16}
+
+
+@pytest.mark.parametrize(
+    ("binding", "said"),
+    [
+        ({"a": DeviceBuffer(4096, 95), **SIZES}, "a is 3 x 16 elements, its buffer 95 bytes: allocate it"),
+        ({"a": DeviceBuffer(4096, 96), "m": 0, "k": 16}, "a is 0 x 16 elements"),
+        ({"a": DeviceBuffer(4104, 96), **SIZES}, "a at 0x1008 has rows of 16 elements: tensor copies need"),
+        ({"a": DeviceBuffer(4096, 96), "m": 3, "k": 12}, "a at 0x1000 has rows of 12 elements"),
+        ({"a": None, **SIZES}, r"k takes a as a tensor map: bind its buffer and \('m', 'k'\)"),
+        ({"a": DeviceBuffer(4096, 96), "m": 3}, "k takes a as a tensor map: bind its buffer"),
+    ],
+)
+def test_a_binding_that_no_map_can_be_made_of_is_refused(binding: dict[str, Any], said: str) -> None:
+    matrix = tensor_map.mapped_matrix("k", {"a": Box(8, 64)}, Launch((1, 1, 1), (1, 1, 1), 0, ARGUMENTS), "a")
+    with pytest.raises(DeviceError, match=f"^{said}"):
+        matrix.bound(binding)
+
+
+def test_a_launch_maps_what_it_binds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tensor_map, "encoded", made_up_map)
+    matrix = tensor_map.mapped_matrix("k", {"a": Box(8, 64)}, Launch((1, 1, 1), (1, 1, 1), 0, ARGUMENTS), "a")
+    assert matrix.bound({"a": DeviceBuffer(4096, 96), **SIZES}) == made_up_map(4096, 3, 16, Box(8, 64))
+    with pytest.raises(DeviceError, match=r"^k takes c as a tensor map: declare hktune_box_c in its source$"):
+        tensor_map.mapped_matrix("k", {"a": Box(8, 64)}, Launch((1, 1, 1), (1, 1, 1), 0, ARGUMENTS), "c")

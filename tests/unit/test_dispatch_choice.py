@@ -91,7 +91,7 @@ def test_a_table_whose_rows_overlap_is_refused() -> None:
         table(entry(16, (10, 40)), entry(64, (40, 64)))
     with pytest.raises(ValueError, match="both serve m=30"):
         table(entry(16, (10, 40)), entry(30))
-    with pytest.raises(ValueError, match="must lie in"):
+    with pytest.raises(ValueError, match="must be in"):
         entry(16, (17, 20))
 
 

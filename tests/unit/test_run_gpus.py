@@ -241,7 +241,7 @@ def test_a_gpu_that_cannot_be_used_costs_its_own_shapes_alone(options: RunOption
     (cache / "broken-1").touch()
     summary = run(options, cache)
     assert summary.stopped == (
-        "no process can use GPU 1 (2 times: fell off the bus): mend what it printed, or choose GPUs with "
+        "no process can use GPU 1 (2 times: fell off the bus): repair what it printed, or choose GPUs with "
         "CUDA_VISIBLE_DEVICES or HIP_VISIBLE_DEVICES",
     )
     assert {trial.status for trial in summary.trials} == {Status.OK}, "no config is blamed"

@@ -103,7 +103,7 @@ class TestAChangedWeight:
             close(hktune.matmul(a, b), a.float() @ b.float())
             close(hktune.matmul(a, weight.T), a.float() @ weight.T.float())
         assert table.stats().hits == 6
-        assert table.stats().fallbacks == {"b lies as [K, N]": 6}
+        assert table.stats().fallbacks == {"b stored as [K, N]": 6}
 
     def test_is_seen_by_what_was_prepared_of_it_and_invalidated(self, table: LoadedTable, change: Change) -> None:
         a, b = bf16(M, K), bf16(K, N)
@@ -182,7 +182,7 @@ class TestPrepare:
         with pytest.raises(InputError, match=r"requires a gradient.*: pass b\.detach\(\)"):
             hktune.prepare(bf16(K, N).requires_grad_())
         for wrong in (bf16(K), bf16(2, K, N), bf16(K, N).float()):
-            with pytest.raises(InputError, match=r"kernels take bfloat16 \[K, N\]"):
+            with pytest.raises(InputError, match=r"kernels take bfloat16 or float16 \[K, N\]"):
                 hktune.prepare(wrong)
         with pytest.raises(InputError, match="plain tensor"):
             hktune.prepare(bf16(K, N).to_sparse())
@@ -235,7 +235,7 @@ class TestPrepare:
         prepared.invalidate()
         close(hktune.matmul(a, prepared), a.float() @ b.float())
         assert table.stats().hits == 2
-        assert table.stats().fallbacks == {"b lies as [K, N]": 1}
+        assert table.stats().fallbacks == {"b stored as [K, N]": 1}
 
 
 class TestAServedCallLeavesNoMark:

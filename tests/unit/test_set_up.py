@@ -121,7 +121,7 @@ def test_a_long_step_is_not_silent_and_a_failed_one_ends_in_a_line(
     out, err = capfd.readouterr()
     assert out.count("setup: still installing torch, ") > 1
     assert err == "ERROR: No space left on device\n"
-    with pytest.raises(SystemExit, match=r"^setup: installing torch failed .*: mend that, and run this again$"):
+    with pytest.raises(SystemExit, match=r"^setup: installing torch failed .*: repair that, and run this again$"):
         set_up.run([sys.executable, "-c", "import sys; sys.exit(3)"], "torch")
 
 

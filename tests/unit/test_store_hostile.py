@@ -70,9 +70,9 @@ def refused(path: Path, content: bytes) -> str:
         (
             "config",
             Config({"block_m": 128}).json,
-            f"column config_id: '{CONFIG.id}' is not the id of the config beside",
+            f"column config_id: '{CONFIG.id}' is not the id of the row's config",
         ),
-        ("config_id", "0" * 16, f"column config_id: '0{{16}}' is not the id of the config beside it, .* {CONFIG.id}"),
+        ("config_id", "0" * 16, f"column config_id: '0{{16}}' is not the id of the row.s config, .* {CONFIG.id}"),
         ("config_id", "5.87E+15", "column config_id: '5.87E[+]15' is not the id"),
         ("detail", "\x1b[2J", r"column detail: '\\x1b\[2J' holds the character U\+001B, which is written as an escape"),
         ("device", "\x9b31m", r"column device: .* holds the character U\+009B"),

@@ -221,7 +221,7 @@ def test_what_cannot_be_built_is_one_line(tmp_path: Path, capsys: pytest.Capture
     assert main(["table", "build", str(directory), "-o", str(tmp_path / "out")]) == 2
     err = capsys.readouterr().err
     assert err.count("\n") == 1
-    assert {"environment": "keep it beside", "trials": "cannot be read"}.get(missing, "tune again") in err
+    assert {"environment": "keep it with", "trials": "cannot be read"}.get(missing, "tune again") in err
 
 
 def test_trials_of_several_devices_are_refused_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from naive_gemm import EMULATED, OBJECT, SHA256, launch_of, trial
+from naive_gemm import EMULATED, OBJECT, OBJECTS, SHA256, launch_of, trial
 
 from hktune.cli import main
 from hktune.core.errors import TableError
@@ -103,7 +103,7 @@ def test_an_operation_is_shown_once_or_beside_each_shape(
 ) -> None:
     problems = [SMALL, LARGE, *(replace(SMALL, operation=operation) for operation in others)]
     table = build_table(map(trial, problems), launch_of, EMULATED, "clang", "0.1.0", "2026-11-29T00:00:00+00:00")
-    write_table(table, {SHA256: OBJECT}, tmp_path)
+    write_table(table, OBJECTS, tmp_path)
     assert main(["table", "show", str(tmp_path)]) == 0
     out = capsys.readouterr().out
     assert heading in out.splitlines()[0]

@@ -1,6 +1,6 @@
-"""What a grid of workgroups asks of L2, fabric and memory: which panels of A and Bt are wanted, by whom, at once.
+"""What a grid of workgroups asks of L2, fabric and memory: which panels of A and B are wanted, by whom, at once.
 
-A panel is the rows of A (or of Bt) that one row (or column) of tiles needs, over the k that one workgroup walks.
+A panel is the rows of A (or of B) that one row (or column) of tiles needs, over the k that one workgroup walks.
 Workgroup i runs on accelerator die (XCD) i mod 8 (HipKittens; AMD's Gluon tutorials) and computes the tile that its
 order says. Workgroups that run at once walk k together, so an XCD's L2 fetches each panel once for all of its
 workgroups, and the memory-side cache (MALL) once for all XCDs. Assumed: they stay in step closely enough, and L2 keeps

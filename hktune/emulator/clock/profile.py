@@ -12,6 +12,8 @@ import msgspec
 from hktune.core.arch import Arch
 from hktune.core.errors import InputError
 from hktune.core.launch import Launch, Tile
+from hktune.core.operand import operands_of
+from hktune.core.operation import Operation
 from hktune.core.variant import Resources
 from hktune.emulator.clock.compute_unit import ComputeUnit, Wave
 from hktune.emulator.clock.instruction_stream import LDS, LOAD, MFMA, STORE, Workgroup, workgroup_of
@@ -89,14 +91,15 @@ class Profile:
 
 
 def profile(trace: Trace, resources: Resources, launch: Launch, tile: Tile, k_steps: int, arch: Arch) -> Profile:
-    """Simulate one compute unit running the workgroup of `trace`, which walked `k_steps` steps of `tile.k`.
+    """Simulate one compute unit running the workgroup of `trace`, which walked `k_steps` steps of `tile.k` of the
+    operation that `launch` names.
 
     Raises InputError when a wave has no MFMA or walks the main loop more often than another, when fewer than 2 k-steps
     were traced, and when a k-step's MFMAs cannot have computed m x n x k of `tile`.
     """
     rates = rates_of(arch)
     group = workgroup_of(trace, k_steps, rates)
-    demands = _demands(group, tile, rates, arch)
+    demands = _demands(group, launch.operation, tile, rates, arch)
     least_clk = 2 * tile.m * tile.n * tile.k / rates.mfma_flops_per_clk_cu
     if demands["mfma_clk"] < 0.999 * least_clk:
         raise InputError(
@@ -142,7 +145,7 @@ def _mean_clk(resident: Sequence[Sequence[Wave]], group: Workgroup, header: int)
     return sum(marks) / len(marks)
 
 
-def _demands(group: Workgroup, tile: Tile, rates: Rates, arch: Arch) -> dict[str, float]:
+def _demands(group: Workgroup, operation: Operation, tile: Tile, rates: Rates, arch: Arch) -> dict[str, float]:
     """What one k-step of one workgroup asks of each unit, counted over one iteration of the main loop.
 
     L2 hands out whole lines. Parts of a line that belong to the same k-step are assumed to meet in L1, others are not.
@@ -159,13 +162,24 @@ def _demands(group: Workgroup, tile: Tile, rates: Rates, arch: Arch) -> dict[str
         tcp_clk += sum(part.busy_clk for part in body if part.kind in (LOAD, STORE))
         load_bytes += sum(part.first for part in loads)
     steps = group.steps_per_iteration
-    row_bytes = 2 * tile.k
-    whole_lines = -(-row_bytes // rates.line_bytes) * rates.line_bytes / row_bytes
     return {
         "mfma_clk": max(mfma_clk) / steps,
         "issue_clk": issue_clk / steps,
         "lds_clk": lds_clk / steps,
         "tcp_clk": tcp_clk / steps,
-        "load_bytes": load_bytes * whole_lines / steps,
+        "load_bytes": load_bytes * _whole_lines(operation, tile, rates.line_bytes) / steps,
         "store_bytes": float(group.store_bytes),
     }
+
+
+def _whole_lines(operation: Operation, tile: Tile, line_bytes: int) -> float:
+    """Bytes of the lines that a k-step of a tile reads, as a multiple of the bytes that it needs of A and B. What is
+    contiguous of an operand begins with a line."""
+    sizes = {"m": tile.m, "n": tile.n, "k": tile.k}
+    needed = read = 0
+    for operand in (operands_of(operation)[name] for name in ("a", "b")):
+        rows, columns = operand.shape(sizes)
+        row_bytes = columns * operand.dtype.bytes
+        needed += rows * row_bytes
+        read += rows * -(-row_bytes // line_bytes) * line_bytes
+    return read / needed

@@ -1,7 +1,7 @@
 // A thread's accumulators as an asm statement wants them: every one by name, which no template can write.
 //
 // EACH_n(X) is X(1) X(2) ... X(n - 1), for all n that wgmma can have here. The first accumulator, which no comma
-// precedes, stands where the list is used. One line adds what the one above lacks.
+// precedes, is written where the list is used. Each line adds what the one above lacks.
 #pragma once
 
 #define EACH_4(X) X(1) X(2) X(3)

@@ -8,7 +8,7 @@
 #define DTYPE bf16  // of a, b, c and bias, as PTX calls it
 #define TILE_COLUMNS 128  // of D that a block computes
 #define ACCUMULATORS 64  // float32 values that a thread holds of WGMMA_M rows of the tile
-// Operands of the multiply, which come behind its accumulators.
+// Numbers of the multiply's operands, which follow its accumulators.
 #define WGMMA_A_OPERAND 64
 #define WGMMA_B_OPERAND 65
 #define ACCUMULATE_OPERAND 66

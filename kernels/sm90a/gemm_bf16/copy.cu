@@ -14,7 +14,7 @@ DEVICE void expect(u32 barrier, u32 bytes) {
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
 }
 
-// The address of block `rank`'s own copy of what lies at `address` in this block.
+// The address of block `rank`'s own copy of what is at `address` in this block.
 DEVICE u32 address_in(u32 address, u32 rank) {
     u32 remote;
     asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(remote) : "r"(address), "r"(rank));

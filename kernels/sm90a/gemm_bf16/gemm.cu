@@ -29,7 +29,7 @@ DEVICE void consume(const Output& c, const Epilogue& epilogue, const Schedule& s
         const u32 next_turn = barrier_at(layout.turns, 1 - consumer);
         multiply_tile(accumulators, ring, schedule.k_steps, layout, release, first_row, next_turn);
         if (SPLIT_K > 1) reduce_split(accumulators, schedule, layout);
-        if (STORES_FROM_STAGES) consumers_sync();  // all have multiplied what lies there
+        if (STORES_FROM_STAGES) consumers_sync();  // all have multiplied what is there
 #pragma unroll
         for (int fragment = 0; fragment < FRAGMENTS; ++fragment) {
             const int down = row + first_row + fragment * WGMMA_M;

@@ -30,8 +30,8 @@ struct Release {
 };
 
 // accumulators = this block's part of K. One K-step of multiplies stays in flight, so a stage is released a step late.
-// `next_turn` hears when the last stage is in use: a consumer that waited for its own sooner would mistake a round of
-// the ring for another of the same parity.
+// `next_turn` is completed when the last stage is in use: the next consumer, if it waited for its own stages sooner,
+// would mistake a round of the ring for another of the same parity.
 DEVICE void multiply_tile(
     Accumulators& accumulators, Ring& ring, int k_steps, const Layout& layout, const Release& release, int first_row,
     u32 next_turn) {

@@ -15,7 +15,7 @@
 #define NEXT_VALUE(i) , "+f"(d[i])
 
 // d += A (WGMMA_M x WGMMA_K) * B (WGMMA_K x TILE_COLUMNS), both in shared memory; d = that product when `accumulate` is
-// 0. The numbers behind the predicate: neither is negated, both lie K-major.
+// 0. The numbers behind the predicate: neither is negated, both are K-major.
 DEVICE void multiply(float (&d)[ACCUMULATORS], u64 wgmma_a, u64 wgmma_b, int accumulate) {
     asm volatile(
         "{\n.reg .pred p;\nsetp.ne.b32 p, " OPERAND(ACCUMULATE_OPERAND) ", 0;\n"
@@ -36,7 +36,7 @@ DEVICE void multiply_wait() {
 // Fields of a matrix descriptor are in units of 16 bytes.
 DEVICE constexpr u64 descriptor_units(u32 bytes) { return bytes >> 4; }
 
-// The matrix descriptor of K-major lines with the 128-byte swizzle, whose atoms lie one behind the other.
+// The matrix descriptor of K-major lines with the 128-byte swizzle, whose atoms follow one another.
 DEVICE u64 descriptor(u32 address) {
     constexpr u64 SWIZZLE_128_BYTES = u64(1) << 62, STRIDE = descriptor_units(ATOM_BYTES) << 32, LEADING = u64(1) << 16;
     return SWIZZLE_128_BYTES | STRIDE | LEADING | descriptor_units(address & 0x3FFFF);

@@ -1,4 +1,4 @@
-// Which tiles a block works on, where things lie in shared memory, and the producer.
+// Which tiles a block works on, the layout of shared memory, and the producer.
 #pragma once
 #include "constants.cu"
 #include "copy.cu"
@@ -41,14 +41,14 @@ struct Layout {
 // The barrier `index` places behind `first`.
 DEVICE u32 barrier_at(u32 first, u32 index) { return first + MBARRIER_BYTES * index; }
 
-// What this block works on: tiles of its cluster, which lie in groups of GROUP cluster rows so that neighbours in time
+// What this block works on: tiles of its cluster, which come in groups of GROUP cluster rows so that neighbours in time
 // share operands in the L2, and its part of K. `rows` and `columns` are D's.
 struct Schedule {
     int clusters_down, clusters_across, first_tile, tile_step, tiles, k_first, k_steps;
     int rank, rank_row, rank_column;
 
     DEVICE Schedule(int rows, int columns, int k) {
-        rank = blockIdx.x % CLUSTER;  // clusters lie along x
+        rank = blockIdx.x % CLUSTER;  // clusters extend along x
         rank_row = SPLIT_K == 1 ? rank % CLUSTER_ROWS : 0;
         rank_column = SPLIT_K == 1 ? rank / CLUSTER_ROWS : 0;
         clusters_down = (rows + TILE_ROWS * CLUSTER_ROWS - 1) / (TILE_ROWS * CLUSTER_ROWS);

@@ -28,7 +28,7 @@ DEVICE bool owned(int column, const Schedule& schedule) {
 }
 
 // Adds the other blocks' parts of K to the chunks that this block owns, in fixed order: the next rank first, and so on
-// round. The stages, now idle, carry them: the values of an octet of all threads, then those of the next.
+// round. The stages, now idle, hold them: the values of an octet of all threads, then those of the next.
 DEVICE void reduce_split(Accumulators& accumulators, const Schedule& schedule, const Layout& layout) {
     constexpr int OCTETS = FRAGMENTS * TILE_COLUMNS / OCTET;
     constexpr int THREAD_BYTES = OCTET_VALUES * sizeof(float), STRIDE = THREAD_BYTES * CONSUMER_THREADS;
@@ -61,7 +61,7 @@ DEVICE void reduce_split(Accumulators& accumulators, const Schedule& schedule, c
     }
 }
 
-// What the storing functions need beside a fragment: where D ends, and what is added.
+// What the storing functions need besides a fragment: where D ends, and what is added.
 struct Epilogue {
     const u16* bias;
     int rows, columns;
@@ -83,7 +83,7 @@ DEVICE void add_bias(
 }
 
 // The offset in a chunk whose rows are swizzled over their own length as TMA does it: 16-byte columns are exchanged by
-// the number of the row, which stands three bits higher.
+// the number of the row, which is three bits higher.
 DEVICE u32 swizzled(u32 offset) { return offset ^ ((offset >> 3) & (STORE_ROW_BYTES - OCTET_BYTES)); }
 
 // Writes one octet pair (or a last single one) of a fragment's columns into a chunk as the tensor map wants it,
