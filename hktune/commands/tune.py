@@ -92,8 +92,8 @@ def _run(options: argparse.Namespace) -> int:
 
 
 _ABOUT = """Leaves trials.csv, table.json, objects/ and environment.json in the directory of --out, and goes \
-on from what an earlier run left there, an interrupted one too. On a GPU every time is measured beside the vendor \
-library's; without one the kernels run on an emulated gfx950 and their time is modelled.
+on from what an earlier run left there, an interrupted one too. On a GPU every time is measured together with \
+the vendor library's; without one the kernels run on an emulated gfx950 and their time is modelled.
 
 strategies:
   tpe         tree-structured Parzen estimator: good with any number of trials

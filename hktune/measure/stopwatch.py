@@ -55,7 +55,7 @@ class Stopwatch(Protocol):
     """Times proved variants. One thread at a time.
 
     `source` says what its times are, and every Timing it gives carries the same word. A measured time names what it was
-    measured beside and that one's time of the same rounds; the vendor has no modelled time.
+    measured with, and that one's time of the same rounds; the vendor has no modelled time.
     """
 
     source: Source

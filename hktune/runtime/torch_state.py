@@ -108,7 +108,7 @@ def is_autocast(x: Tensor) -> bool:
 
 
 def autocast_dtype(x: Tensor) -> torch.dtype | None:
-    """What autocast casts to where x lies; None where it is off."""
+    """What autocast casts to where x is; None where it is off."""
     return torch.get_autocast_dtype(x.device.type) if is_autocast(x) else None
 
 

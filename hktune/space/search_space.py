@@ -34,7 +34,7 @@ VALUES_MAX = 1024  # of all parameters together; the shipped spaces have some se
 def load_space(path: Path, templates_root: Path | None = None) -> SearchSpace:
     """The search space in the file `path`, with its template from `templates_root`/<arch>/<name>/.
 
-    `templates_root` is by default the folder kernels/ beside the file's own folder where that has the template, else
+    `templates_root` is by default the folder kernels/ next to the file's own folder where that has the template, else
     that of hktune itself. Raises SpaceError or TemplateError.
     """
     description = read_yaml(path, SPACE_FILE, SpaceDescription)

@@ -1,7 +1,7 @@
 """How a trial is one line of trials.csv.
 
 The columns are `format`, whose every cell is the version of this format, and the fields of `trial.Trial`, in order. So
-a row says itself what its cells mean, wherever it was merged or appended to; the format stands first, where a reader
+a row says itself what its cells mean, wherever it was merged or appended to; the format comes first, where a reader
 finds it whatever columns a later one has. Absent is an empty cell. A text cell writes backslash and control
 characters as escapes (a newline is backslash n, others backslash u and four hex digits), so that every row is exactly
 one physical line and a torn line can be recognised; `config` is JSON already and unchanged. Floats are
@@ -329,7 +329,7 @@ def _fitting(name: str, value: object) -> object:
 
 
 def _values_of_run(names: Sequence[str]) -> Callable[[tuple[str, ...]], Sequence[object]]:
-    """How the cells of columns beside each other become values."""
+    """How the cells of neighbouring columns become values."""
     each = [_remembering(name, _value_of(name)) for name in names]
     if len(each) == 1:
         return lambda cells: (each[0](cells[0]),)

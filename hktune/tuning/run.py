@@ -121,7 +121,7 @@ def tune(options: RunOptions, settings: Settings, command: Sequence[str], progre
 
 @dataclass(frozen=True)
 class _Run:
-    """What a run has in hand before anything is tried; `before` are the rows of earlier ones."""
+    """What a run has before anything is tried; `before` are the rows of earlier ones."""
 
     options: RunOptions
     device: str

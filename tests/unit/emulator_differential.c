@@ -150,6 +150,41 @@ FUNCTION(integer_to_float) {
     return u((float)a) ^ u((float)(int)b) ^ u((float)((u64)a << 20 ^ b)) ^ u((float)(i64)(int)c);
 }
 
+/* one rounding of float32 and float16 together, by halves of words */
+static inline _Float16 h(u32 x) { _Float16 y; unsigned short z = x; __builtin_memcpy(&y, &z, 2); return y; }
+
+FUNCTION(mixed_halves) {
+    u32 x = a & 0xbfffbfff, y = b & 0xbfffbfff;
+    float low = __builtin_fmaf(h(x), h(y), f(c)), high = __builtin_fmaf(-(float)h(x >> 16), h(y >> 16), f(c));
+    return u(low) ^ u(high) * 3;
+}
+
+FUNCTION(mixed_widths) {
+    u32 x = a & 0xbfffbfff;
+    float sum = __builtin_fmaf(__builtin_fabsf((float)h(x >> 16)), f(b), f(c)), other = __builtin_fmaf(f(b), f(c), h(x));
+    return u(sum) ^ u(other) * 3;
+}
+
+FUNCTION(mixed_to_low_halves) {
+    u32 x = a & 0x3fff3fff, y = b & 0xbfffbfff;
+    _Float16 pair[2] = {__builtin_fmaf(h(x), h(y), 1.0f), __builtin_fmaf(h(x >> 16), h(y >> 16), h(x))};
+    u32 packed;
+    __builtin_memcpy(&packed, pair, 4);
+    return packed;
+}
+
+/* the compiler packs two low halves; what goes to a high half leaves the low one alone */
+FUNCTION(mixed_to_a_high_half) {
+    u32 x = a & 0xbfffbfff, y = b & 0xbfffbfff, packed = c;
+#ifdef __AMDGCN__
+    __asm__("v_fma_mixhi_f16 %0, %1, -%2, %3 op_sel:[1,0,0] op_sel_hi:[1,1,0]" : "+v"(packed) : "v"(x), "v"(y), "v"(f(c)));
+#else
+    _Float16 high = (_Float16)__builtin_fmaf(h(x >> 16), -(float)h(y), f(c));
+    __builtin_memcpy((char*)&packed + 2, &high, 2);
+#endif
+    return packed;
+}
+
 FUNCTION(half_precision) {
     _Float16 x = f(a), y = f(b);
     _Float16 z = x * y;

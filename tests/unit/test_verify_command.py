@@ -85,11 +85,7 @@ extern "C" __global__ void product(const _Float16 *b, const float *bias, float *
                                    int k) {
     const int row = blockIdx.x, column = threadIdx.x;
     float sum = bias[column];
-    for (int i = 0; i < k; i++) {
-        float left = a[i * m + row], right = b[i * n + column];
-        asm("" : "+v"(left), "+v"(right));  // no v_mad_mix_f32, which the emulator does not have
-        sum += left * right;
-    }
+    for (int i = 0; i < k; i++) sum += float(a[i * m + row]) * float(b[i * n + column]);
     c[row * n + column] = sum;
 }
 """

@@ -13,6 +13,7 @@ from hktune.emulator.instructions.vector_compare import build_masked, is_masked
 from hktune.emulator.instructions.vector_float import FLOAT, NOT_IEEE, fused
 from hktune.emulator.instructions.vector_integer import INTEGER
 from hktune.emulator.instructions.vector_lanes import LANE_STEPS, with_dpp, with_sdwa
+from hktune.emulator.instructions.vector_mixed import MIXED, build_mixed
 from hktune.emulator.instructions.vector_operands import destination_of, in_mode, sources_of
 from hktune.emulator.instructions.vector_packed import PACKED, build_packed
 from hktune.emulator.instructions.vector_small import build_small, converts_small
@@ -41,6 +42,8 @@ def _build(instruction: Instruction, mode: FloatMode) -> Step:
         return LANE_STEPS[name](instruction)
     if is_masked(name):
         return build_masked(instruction, sources_of(instruction, mode))
+    if name in MIXED:
+        return build_mixed(instruction, mode)
     if name in PACKED:
         return build_packed(instruction, mode)
     if converts_small(name):

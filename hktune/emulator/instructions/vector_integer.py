@@ -34,7 +34,7 @@ def _product(a: Array, b: Array, wide: type[np.int64 | np.uint64], shift: int) -
 
 
 def _unsigned_field(value: Array, offset: Array, width: Array) -> Array:
-    """v_bfe_u32 keeps bits that lie inside the register: the offset and width may run past bit 31."""
+    """v_bfe_u32 keeps bits that are inside the register: the offset and width may run past bit 31."""
     width = width & U32(31)
     field: Array = (value >> (offset & U32(31))) & ((U32(1) << width) - U32(1))
     return field

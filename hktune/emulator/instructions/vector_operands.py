@@ -70,7 +70,7 @@ def destination_of(instruction: Instruction, mode: FloatMode) -> Write:
     operand, fields = instruction.operand("vdst"), instruction.fields
     write = vector_destination(fields["vdst"], operand)
     if operand.bits == 16 and (fields.get("opsel", 0) & 8 or instruction.mnemonic in _KEEP_OTHER_HALF):
-        write = _one_half(fields["vdst"], bool(fields["opsel"] & 8))
+        write = write_half(fields["vdst"], bool(fields["opsel"] & 8))
     if instruction.mnemonic.startswith("v_bitop3"):
         return write
     clamp = bool(fields.get("clmp", 0))
@@ -102,7 +102,8 @@ def _shaped(write: Write, scale: float | None, keeps: bool, clamp: bool, dx10_cl
     return shaped
 
 
-def _one_half(register: int, high: bool) -> Write:
+def write_half(register: int, high: bool) -> Write:
+    """Writer of 16 bits of a register that leaves the others alone."""
     kept, shift = np.uint32(0xFFFF if high else 0xFFFF0000), np.uint32(16 if high else 0)
 
     def write(m: Waves, w: Lanes, value: Array) -> None:

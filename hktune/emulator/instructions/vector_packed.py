@@ -56,8 +56,8 @@ def build_packed(instruction: Instruction, mode: FloatMode) -> Step:
         raise unimplemented(instruction, "packed clamp")
     if instruction.mnemonic == "v_pk_mov_b32":
         low, high = (
-            _half(instruction, "src0", fields["opsel"] & 1),
-            _half(instruction, "src1", fields["opsel"] >> 1 & 1),
+            half_source(instruction, "src0", fields["opsel"] & 1),
+            half_source(instruction, "src1", fields["opsel"] >> 1 & 1),
         )
         return _write_pair(register, low, high)
     operation, dtype = _SHAPES[instruction.mnemonic]
@@ -101,7 +101,7 @@ def _result(
     """Reader of one half of the result."""
     reads = []
     for position, name in enumerate(names):
-        read = _half(instruction, name, select >> position & 1, dtype)
+        read = half_source(instruction, name, select >> position & 1, dtype)
         reads.append(_negated(read) if negate >> position & 1 else read)
     return lambda m, w: operation(*(read(m, w) for read in reads))
 
@@ -110,7 +110,7 @@ def _negated(read: Read) -> Read:
     return lambda m, w: -read(m, w)
 
 
-def _half(instruction: Instruction, name: str, high: int, dtype: NumberType = np.uint32) -> Read:
+def half_source(instruction: Instruction, name: str, high: int, dtype: NumberType = np.uint32) -> Read:
     """Reader of one half of a packed source: a register of a pair, or 16 bits of a register."""
     code, wide = instruction.fields[name], np.dtype(dtype).itemsize == 4
     kind = np.dtype(dtype)

@@ -1,7 +1,7 @@
 """The state of the waves in flight: registers, masks, program counters, LDS and scratch, side by side in arrays.
 
 All waves of a batch of workgroups live in the same arrays, so one numpy operation executes an instruction for every
-wave that stands at it. Wave `i` of workgroup `g` of the batch is column `i * workgroups + g`: the waves of one role in
+wave that is at it. Wave `i` of workgroup `g` of the batch is column `i * workgroups + g`: the waves of one role in
 every workgroup are neighbours, so a group of them is a slice.
 """
 
