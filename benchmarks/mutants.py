@@ -19,7 +19,7 @@ _INSTRUCTION = re.compile(r"^\t(?=[a-z]+_)(?!\.)")
 _COUNTER = re.compile(r"(vmcnt|lgkmcnt)\((\d+)\)")
 _FULL = {"vmcnt": 63, "lgkmcnt": 15}
 _SHIFT_BYTES = 16
-_SENT_FOR = "first_tile + number - 1)"
+_FETCHED = "first_tile + number - 1)"
 
 
 @dataclass(frozen=True)
@@ -90,10 +90,10 @@ def mutants(text: str, symbol: str, loads: int, rng: random.Random) -> Iterator[
 
 
 def source_mutants(variant: Variant) -> Iterator[tuple[str, Variant]]:
-    """The tile that a step sends for: one earlier, one later."""
-    assert variant.source.count(_SENT_FOR) == 1, "the template says in one place which tile it sends for"
+    """The tile that a step fetches: one earlier, one later."""
+    assert variant.source.count(_FETCHED) == 1, "the template says in one place which tile it fetches"
     for kind, number in (("prefetch one short", "- 2)"), ("prefetch one far", ")")):
-        changed = variant.source.replace(_SENT_FOR, f"first_tile + number {number}")
+        changed = variant.source.replace(_FETCHED, f"first_tile + number {number}")
         yield kind, replace(variant, source=changed)
 
 

@@ -5,7 +5,7 @@
 Takes as many of the space's seeds as random legal configs, compiles each to assembly, and judges it and its mutants:
 every counter of every s_waitcnt raised by 1 and by 2, every s_waitcnt, s_barrier, buffer_wbl2 and buffer_inv removed,
 `--loads` LDS reads and as many loads to LDS shifted by 16 bytes (all are alike; the sample is drawn with the seed), and
-the tile that a step sends for one too early and one too late. Each is run on the problems of a proof and on problems of
+the tile that a step fetches one too early and one too late. Each is run on the problems of a proof and on problems of
 1 to 3 K-tiles, which reach the code for short pipelines. A mutant is flagged (hazard or wrong); or shown equivalent,
 with a reason that equivalence.py finds from the trace without the checker; or missed. Prints a table in Markdown.
 """

@@ -38,9 +38,8 @@ def main() -> None:
     regrets: dict[Problem, tuple[float, float]] = dict.fromkeys(problems, (0.0, 0.0))
     try:
         for problem in differing:
-            assert work.confirming is not None
             picks = [attempt_of(rows[problem]) for rows in (first, second)]
-            times = [time for time in work.confirming.confirm(picks, problem).finalists if isinstance(time, Timing)]
+            times = [time for time in work.stopwatch.confirm(picks, problem).finalists if isinstance(time, Timing)]
             best_us = min(time.time_us for time in times)
             regrets[problem] = (times[0].time_us / best_us - 1, times[1].time_us / best_us - 1)
             faster, slower = sorted(times, key=lambda time: time.time_us)

@@ -30,8 +30,6 @@ class Dtype:
     torch_name: str
     bytes: int
     significand_bits: int
-    largest: float
-    smallest_normal: float
     poison_bits: int
 
     @property
@@ -41,11 +39,6 @@ class Dtype:
         return 2.0**-self.significand_bits
 
     @property
-    def smallest_step(self) -> float:
-        """The distance of neighbouring numbers below `smallest_normal`: half of it bounds the rounding error there."""
-        return self.smallest_normal * 2.0 ** (1 - self.significand_bits)
-
-    @property
     def bits_type(self) -> np.dtype[np.unsignedinteger]:
         """The unsigned integer of this format's width."""
         import numpy as np
@@ -53,7 +46,7 @@ class Dtype:
         return np.dtype(f"u{self.bytes}")
 
     def bits(self, values: npt.NDArray[np.float32]) -> Bits:
-        """float32 -> this format, rounded to nearest even; finite values only, those beyond `largest` become inf."""
+        """float32 -> this format, rounded to nearest even; finite values only, those that are too large become inf."""
         import numpy as np
 
         exact = np.ascontiguousarray(values, dtype=np.float32)
@@ -75,11 +68,10 @@ class Dtype:
         return self.name
 
 
-# Widths, largest and smallest normal numbers: IEEE 754-2019, table 3.5, for binary16 and binary32; bf16 is binary32 cut
-# to its upper half.
-BF16 = Dtype("bf16", "bfloat16", 2, 8, 2.0**128 - 2.0**120, 2.0**-126, 0x7FD5)
-F16 = Dtype("f16", "float16", 2, 11, 65504.0, 2.0**-14, 0x7ED5)
-F32 = Dtype("f32", "float32", 4, 24, 2.0**128 - 2.0**104, 2.0**-126, 0x7FD5_7FD5)
+# Widths: IEEE 754-2019, table 3.5, for binary16 and binary32; bf16 is binary32 cut to its upper half.
+BF16 = Dtype("bf16", "bfloat16", 2, 8, 0x7FD5)
+F16 = Dtype("f16", "float16", 2, 11, 0x7ED5)
+F32 = Dtype("f32", "float32", 4, 24, 0x7FD5_7FD5)
 
 DTYPES = {dtype.name: dtype for dtype in (BF16, F16, F32)}
 

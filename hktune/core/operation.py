@@ -152,9 +152,17 @@ class OperationFacts:
 def facts_of(operation: Operation) -> OperationFacts:
     """The names of its formats, the bytes of one element of each, and its words. `activation` is none without one."""
     a, b, c = operation.a_dtype, operation.b_dtype, operation.c_dtype
-    activation = "_".join(operation.activations) or "none"
-    words = (operation.layout, operation.kind, activation)
-    return OperationFacts(a.name, b.name, c.name, a.bytes, b.bytes, c.bytes, *words)
+    return OperationFacts(
+        a_dtype=a.name,
+        b_dtype=b.name,
+        c_dtype=c.name,
+        a_bytes=a.bytes,
+        b_bytes=b.bytes,
+        c_bytes=c.bytes,
+        layout=operation.layout,
+        kind=operation.kind,
+        activation="_".join(operation.activations) or "none",
+    )
 
 
 BF16_NT = Operation()

@@ -54,6 +54,7 @@ class TorchBaseline:
         operation, external = problem.operation, torch_stream(stream)
         if not operation.a == operation.b == operation.c:
             raise DeviceError(f"torch has no {operation}: the formats of its operands must be one")
+        check_steps(operation)
 
         def enqueue(operands: OperandSet) -> None:
             with torch.cuda.stream(external), preferring(self._library):
@@ -62,6 +63,12 @@ class TorchBaseline:
         enqueue(operands)
         external.synchronize()
         return enqueue
+
+
+def check_steps(operation: Operation) -> None:
+    """Raises DeviceError where the epilogue is more than the one step that the vendor's library does: a bias."""
+    if operation.epilogue not in ((), ("bias",)):
+        raise DeviceError(f"the vendor's library has no {operation}: of an epilogue it adds the bias only")
 
 
 def torch_stream(stream: int) -> torch.cuda.Stream:

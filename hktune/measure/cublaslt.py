@@ -14,6 +14,7 @@ from hktune.core.errors import DeviceError
 from hktune.core.operand import Operand, operands_of
 from hktune.core.problem import Problem
 from hktune.measure.arena import OperandSet
+from hktune.measure.baseline import check_steps
 
 if TYPE_CHECKING:
     import torch
@@ -92,8 +93,10 @@ class CublasLt:
         self._plans: dict[Problem, _Plan] = {}
 
     def plan(self, problem: Problem) -> _Plan:
-        """Descriptors of `problem` and what the heuristic names, best first by its own estimate."""
+        """Descriptors of `problem` and what the heuristic names, best first by its own estimate. Raises DeviceError for
+        an epilogue of more than a bias."""
         if problem not in self._plans:
+            check_steps(problem.operation)
             self._plans[problem] = self._planned(problem)
         return self._plans[problem]
 

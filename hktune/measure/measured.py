@@ -15,7 +15,7 @@ from hktune.measure.arena import Arena, OperandSet
 from hktune.measure.baseline import Baseline, torch_stream
 from hktune.measure.comparison import Comparison, Race, compare
 from hktune.measure.stopping import CONFIRMING, SCREENING, StoppingRule
-from hktune.measure.stopwatch import Attempt
+from hktune.measure.stopwatch import Attempt, Confirmation
 from hktune.measure.timer import LONE_US, GraphTimer, Side
 from hktune.template.template import Template
 
@@ -24,17 +24,6 @@ HOPELESS = 2.0
 
 GLANCES = 3
 """Launches that may show that a candidate is not hopeless: a busy host may hold up one of them."""
-
-
-@dataclass(frozen=True)
-class Confirmation:
-    """One problem's finalists and the vendor's other ways, all in the same rounds.
-
-    `finalists` are in the order asked for; `rivals` are baselines after the first, by name, as baseline time / theirs.
-    """
-
-    finalists: tuple[Timing | Failure, ...]
-    rivals: dict[str, float]
 
 
 @dataclass

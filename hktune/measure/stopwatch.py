@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -39,6 +40,17 @@ class Attempt:
         return Candidate(self.config, self.operation)
 
 
+@dataclass(frozen=True)
+class Confirmation:
+    """One problem's finalists and the vendor's other ways, all in the same rounds.
+
+    `finalists` are in the order asked for; `rivals` are baselines after the first, by name, as baseline time / theirs.
+    """
+
+    finalists: tuple[Timing | Failure, ...]
+    rivals: dict[str, float]
+
+
 class Stopwatch(Protocol):
     """Times proved variants. One thread at a time.
 
@@ -54,3 +66,10 @@ class Stopwatch(Protocol):
 
         Raises HktuneError for what no variant is to blame for, and KernelFault where the device is lost with it.
         """
+
+
+class ComparingStopwatch(Stopwatch, Protocol):
+    """A stopwatch that can also measure several variants of one problem in rounds that they share."""
+
+    def confirm(self, attempts: Sequence[Attempt], problem: Problem) -> Confirmation:
+        """The times of `attempts`, none of which has failed, in their order. Raises as `time` does."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import torch
 
@@ -20,10 +20,9 @@ KERNEL_DTYPES: tuple[torch.dtype, ...] = tuple(dict.fromkeys(dtype for dtype, _ 
 """What kernels take; a tuple, since torch's compiler traces the question whether a dtype is one of them."""
 
 
-def dtypes_of(operations: Iterable[Operation]) -> tuple[torch.dtype, ...]:
+def dtypes_of(operations: Collection[Operation]) -> tuple[torch.dtype, ...]:
     """Of calls that are one of `operations`."""
-    wanted = set(operations)
-    return tuple(dict.fromkeys(dtype for (dtype, _), operation in CALLS.items() if operation in wanted))
+    return tuple(dict.fromkeys(dtype for (dtype, _), operation in CALLS.items() if operation in operations))
 
 
 def named(dtypes: Iterable[torch.dtype]) -> str:

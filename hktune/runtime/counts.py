@@ -40,7 +40,7 @@ _NEXT_STEP = {
     Fallback.NO_ENTRY: "record the shapes with hktune.record() and tune them",
     Fallback.SHAPE: "pass x [..., K], weight [N, K] and bias [N]",
     Fallback.TENSOR_TYPE: "pass plain torch tensors",
-    Fallback.DTYPE: "cast to {dtypes}, or use autocast",
+    Fallback.DTYPE: "cast to {dtypes}, or autocast to it",
     Fallback.DEVICE: "move the operands to the table's device, or load a table for theirs",
     Fallback.NOT_TRANSPOSED: "pass w.T of a w [N, K], or hktune.prepare(b) of frozen weights",
     Fallback.STRIDES: "pass rows whose elements are adjacent",

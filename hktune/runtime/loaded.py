@@ -23,6 +23,7 @@ from hktune.runtime.gradients import linear_result, matmul_result
 from hktune.runtime.operands import PLAIN
 from hktune.runtime.place import Place
 from hktune.runtime.prepared_matrix import PreparedMatrix
+from hktune.runtime.route import Route
 from hktune.runtime.served_place import ServedPlace
 from hktune.runtime.served_product import ServedProduct
 from hktune.runtime.served_shapes import ServedShapes
@@ -54,8 +55,8 @@ class LoadedTable:
         self._choices = Choices(validated)
         self._validated = validated
         self._open_other = open_other
-        dtypes = dtypes_of(entry.problem.operation for entry in validated.usable)
-        self._counts = Counts(validated.skipped_by_reason, dtypes or KERNEL_DTYPES)
+        self._operations = frozenset(entry.problem.operation for entry in validated.usable)
+        self._counts = Counts(validated.skipped_by_reason, dtypes_of(self._operations) or KERNEL_DTYPES)
         self._places: dict[int, ServedPlace | None] = {index: self._place(device, index)}
         self._number = operators.register(self)
 
@@ -201,7 +202,9 @@ class LoadedTable:
         for served in [served for served in self._places.values() if served is not None]:
             with served.place.entered():
                 for problem in reached:
-                    served.place.make_ready(served.route(problem.key))
+                    route = served.route(problem.key)
+                    if isinstance(route, Route):
+                        served.place.make_ready(route)
 
     def stats(self) -> Stats:
         return self._counts.stats()
@@ -239,7 +242,8 @@ class LoadedTable:
 
     def _place(self, device: Device, index: int) -> ServedPlace:
         where = torch.device("cpu") if index < 0 else torch.device("cuda", index)
-        return ServedPlace(Place(device, where, self._validated.objects), self._choices, self._counts)
+        place = Place(device, where, self._validated.objects)
+        return ServedPlace(place, self._choices, self._operations, self._counts)
 
     def _other_place(self, x: Tensor) -> ServedPlace | None:
         """The place of a tensor on a GPU that no call came from yet; None where the table does not hold there."""

@@ -60,19 +60,18 @@ class Place:
         with self.entered():
             return _empty_strided_cuda(shape, strides, dtype)
 
-    def make_ready(self, route: Route) -> Fallback | None:
+    def make_ready(self, route: Route) -> PreparedLaunch | Fallback:
         """Load and prepare the kernel of `route`; or why that cannot be done now."""
-        if route.prepared is None and route.launch is not None:
+        if route.prepared is None:
             if route.name not in self._kernels and is_capturing():
                 return Fallback.CAPTURE
             route.kernel = self._kernel(route.name)
             route.prepared = self.device.prepare(route.kernel, route.launch, route.numbers)
-        return route.why
+        return route.prepared
 
     def strided(self, route: Route, lda: int, ldb: int) -> PreparedLaunch:
         """The launch of a ready `route` for operands whose rows are so many elements apart."""
         assert route.kernel is not None
-        assert route.launch is not None
         return BoundLaunch(self.device, route.kernel, route.launch, {**route.numbers, "lda": lda, "ldb": ldb})
 
     def _kernel(self, name: tuple[str, str]) -> Kernel:

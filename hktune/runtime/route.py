@@ -1,4 +1,4 @@
-"""What serves one problem: an entry's kernel as it is launched, or the vendor library."""
+"""The kernel that serves one problem, as it is launched."""
 
 from __future__ import annotations
 
@@ -10,28 +10,31 @@ from hktune.runtime.counts import Fallback
 
 
 class Route:
-    """A kernel, `prepared` once it is loaded, or the vendor library for the reason `why`."""
+    """A table's kernel for one key; `prepared` and `kernel` are there once it is loaded. `name`: the sha256 of its
+    object, and its symbol."""
 
-    __slots__ = ("kernel", "launch", "name", "near", "numbers", "prepared", "why", "workspace_bytes")
+    __slots__ = ("kernel", "launch", "name", "near", "numbers", "prepared", "workspace_bytes")
 
-    def __init__(self, key: Key, choice: Choice | None) -> None:
+    def __init__(self, key: Key, launch: Launch, name: tuple[str, str], near: bool) -> None:
         m, n, k, _ = key
         self.numbers = {"m": m, "n": n, "k": k, "lda": k, "ldb": k, "ldc": n}
-        self.why: Fallback | None = None
-        self.launch: Launch | None = None
-        self.name = ("", "")
-        if choice is None:
-            self.why = Fallback.NO_ENTRY if m and n and k else Fallback.EMPTY
-        elif choice.entry.kernel is None:
-            self.why = Fallback.VENDOR_CHOSEN
-        else:
-            self.launch = choice.launch
-            self.name = (choice.entry.kernel.object_sha256, choice.entry.kernel.symbol)
-        self.near = choice is not None and choice.near
-        self.workspace_bytes = self.launch.workspace_bytes if self.launch else 0
+        self.launch = launch
+        self.name = name
+        self.near = near
+        self.workspace_bytes = launch.workspace_bytes
         self.prepared: PreparedLaunch | None = None
         self.kernel: Kernel | None = None
 
     @property
     def takes_strides(self) -> bool:
-        return self.launch is not None and self.launch.takes("lda") and self.launch.takes("ldb")
+        return self.launch.takes("lda") and self.launch.takes("ldb")
+
+
+def route_of(key: Key, choice: Choice | None) -> Route | Fallback:
+    """How the choice of a table is launched, or why the vendor library serves `key`."""
+    if choice is None:
+        return Fallback.NO_ENTRY
+    kernel = choice.entry.kernel
+    if kernel is None or choice.launch is None:
+        return Fallback.VENDOR_CHOSEN
+    return Route(key, choice.launch, (kernel.object_sha256, kernel.symbol), choice.near)

@@ -108,10 +108,10 @@ class ServedProduct:
         if isinstance(strides, Fallback):
             return strides
         with place.entered():
-            why = place.make_ready(route)
-            if why is not None or route.prepared is None:
-                return why or Fallback.NO_ENTRY
-            prepared = place.strided(route, *strides) if strides else route.prepared
+            ready = place.make_ready(route)
+            if isinstance(ready, Fallback):
+                return ready
+            prepared = place.strided(route, *strides) if strides else ready
 
         def launch(
             a: Tensor, b: Tensor, c: Tensor, bias: Tensor | None, workspace: Tensor | None, stream: int | None

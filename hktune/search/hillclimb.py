@@ -13,7 +13,7 @@ class HillClimbStrategy(UniqueStrategy):
 
     Its neighbours are asked best first by the space's estimate, in random order without one, and the first faster one
     becomes the new centre. Once all are known, or illegal, and none is faster, the climb is over. The next one starts
-    from a uniform draw. Any outcome with a time starts a climb, seeds and foreign ones too. Draws also fill a batch
+    from a uniform draw. Any outcome with a cost starts a climb, seeds and foreign ones too. Draws also fill a batch
     while the last neighbours are in flight.
     """
 
@@ -37,8 +37,8 @@ class HillClimbStrategy(UniqueStrategy):
 
     def _learn(self, outcome: Outcome) -> None:
         self._in_flight.discard(outcome.config.id)
-        if outcome.time_us is not None and (self._best is None or outcome.time_us < self._best[0]):
-            self._best = (outcome.time_us, outcome.config)
+        if outcome.cost is not None and (self._best is None or outcome.cost.value < self._best[0]):
+            self._best = (outcome.cost.value, outcome.config)
             self._to_try = self.domain.neighbours(outcome.config)
             self.rng.shuffle(self._to_try)
             if self.domain.has_estimate:

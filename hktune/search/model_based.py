@@ -1,8 +1,8 @@
 """Optuna's samplers as strategies.
 
 Every parameter is an integer, the position of its value in the space's list, because the lists are ordered; a list
-of three or more strings has no order and is a category. Times go in as log2(us): the samplers then see ratios. A
-failure counts as twice the worst time so far, once there is one: Optuna drops failed trials, and would propose their
+of three or more strings has no order and is a category. Costs go in as log2: the samplers then see ratios. A
+failure counts as twice the worst cost so far, once there is one: Optuna drops failed trials, and would propose their
 surroundings again.
 """
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import optuna
 
 _STARTUP_TRIALS = 10  # outcomes before a model is believed; Optuna's own default
-_FAILURE_FACTOR_LOG2 = 1.0  # a failure counts as twice the worst time
+_FAILURE_FACTOR_LOG2 = 1.0  # a failure counts as twice the worst cost
 
 
 class ModelBasedStrategy(UniqueStrategy, ABC):
@@ -86,10 +86,10 @@ class ModelBasedStrategy(UniqueStrategy, ABC):
             self._pending[config.id] = len(self._study.get_trials(deepcopy=False)) - 1
 
     def _learn(self, outcome: Outcome) -> None:
-        if outcome.time_us is None:
+        if outcome.cost is None:
             self._failures.append(outcome.config)
         else:
-            value = math.log2(outcome.time_us)
+            value = math.log2(outcome.cost.value)
             self._worst = value if self._worst is None else max(value, self._worst)
             self._record(outcome.config, value)
         if self._worst is not None:
@@ -155,7 +155,7 @@ class GpStrategy(ModelBasedStrategy):
 class CmaEsStrategy(ModelBasedStrategy):
     """CMA-ES with margin over the ordered parameters; categories come from TPE. Needs the package cmaes.
 
-    The evolution path must see its own samples: a repaired config's time counts for the proposal that it replaced.
+    The evolution path must see its own samples: a repaired config's cost counts for the proposal that it replaced.
     """
 
     name = "cmaes"

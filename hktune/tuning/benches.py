@@ -19,7 +19,7 @@ from hktune.core.settings import Settings
 from hktune.core.shipped import SPACE_OF, space_word
 from hktune.device.opening import open_device
 from hktune.measure.modelled import ModelledStopwatch
-from hktune.measure.stopwatch import Stopwatch
+from hktune.measure.stopwatch import ComparingStopwatch, Stopwatch
 from hktune.space import load_space
 from hktune.tuning.gpus import share_out
 from hktune.tuning.prebuilt import built_compiler
@@ -56,32 +56,79 @@ class Bench(Protocol):
         """Put it to work. Benches side by side share `quarantine`: what one adds, the others do not run."""
 
 
-@dataclass(frozen=True)
-class OpenBench:
-    """A bench at work. Closing it ends every process that it started."""
+class OpenBench(Protocol):
+    """A bench at work, and what it does. Closing it ends every process that it started.
 
-    executor: Executor
-    stopwatch: Stopwatch
-    confirming: ContainedStopwatch | None = None
-
-    @property
-    def shares(self) -> bool:
-        """Whether a variant that one problem asked for is timed on every other: where that costs nothing."""
-        return self.confirming is None
+    `shares`: whether a variant that one problem asked for is timed on every other too, which is right where that costs
+    nothing. `comparing` measures several variants in rounds that they share: with it the best of a problem are
+    confirmed. It is None where times are modelled, since a model has no rounds. `usage` is what of a GPU was used.
+    """
 
     @property
-    def usage(self) -> Usage | None:
-        return self.confirming.worker.usage if self.confirming else None
+    def executor(self) -> Executor: ...
+
+    @property
+    def stopwatch(self) -> Stopwatch: ...
+
+    @property
+    def shares(self) -> bool: ...
+
+    @property
+    def comparing(self) -> ComparingStopwatch | None: ...
+
+    @property
+    def usage(self) -> Usage | None: ...
 
     def interrupt(self) -> None:
-        """Let the thread that uses a GPU's bench get KeyboardInterrupt soon; the emulated one's is the main thread."""
-        if self.confirming:
-            self.confirming.worker.interrupt()
+        """Let the thread that uses the bench get KeyboardInterrupt soon."""
 
     def check_interrupt(self) -> None:
         """Raise KeyboardInterrupt if `interrupt` was called."""
-        if self.confirming:
-            self.confirming.worker.check_interrupt()
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class OpenEmulatedBench:
+    """See OpenBench. The thread that uses it is the main one, which gets KeyboardInterrupt without help."""
+
+    executor: Executor
+    stopwatch: Stopwatch
+    shares: bool = True
+    comparing: None = None
+    usage: None = None
+
+    def interrupt(self) -> None:
+        pass
+
+    def check_interrupt(self) -> None:
+        pass
+
+    def close(self) -> None:
+        self.executor.close()
+
+
+@dataclass(frozen=True)
+class OpenGpuBench:
+    """See OpenBench. A timing takes a GPU's time, so nothing is shared."""
+
+    executor: Executor
+    stopwatch: ContainedStopwatch
+    shares: bool = False
+
+    @property
+    def comparing(self) -> ContainedStopwatch:
+        return self.stopwatch
+
+    @property
+    def usage(self) -> Usage:
+        return self.stopwatch.worker.usage
+
+    def interrupt(self) -> None:
+        self.stopwatch.worker.interrupt()
+
+    def check_interrupt(self) -> None:
+        self.stopwatch.worker.check_interrupt()
 
     def close(self) -> None:
         self.executor.close()
@@ -130,7 +177,7 @@ class EmulatedBench:
         del problems, quarantine
         memory_bytes = self.limits.memory_of_each(self.workers)
         executor = LocalExecutor(self, self.workers, self._deadline_s + _GRACE_S, memory_bytes)
-        return OpenBench(executor, ModelledStopwatch(load_space(self.space).template))
+        return OpenEmulatedBench(executor, ModelledStopwatch(load_space(self.space).template))
 
 
 @dataclass(frozen=True)
@@ -183,16 +230,24 @@ class GpuBench:
             parts.append((replace(self, gpus=(self.gpus[index],), workers=workers), share))
         return parts
 
-    def open(self, problems: Sequence[Problem], quarantine: dict[Candidate, Failure]) -> OpenBench:
+    def open(self, problems: Sequence[Problem], quarantine: dict[Candidate, Failure]) -> OpenGpuBench:
         """Start the compiling workers; the GPU's own starts with the first proof."""
         [gpu] = self.gpus
-        given = (tuple(problems), self.settings, self.cache, self.seed, gpu)
-        service = GpuService(self.kind, self.space, self.make_compiler, *given)
+        service = GpuService(
+            kind=self.kind,
+            space=self.space,
+            make_compiler=self.make_compiler,
+            problems=tuple(problems),
+            settings=self.settings,
+            cache=self.cache,
+            seed=self.seed,
+            ordinal=gpu,
+        )
         worker = GpuWorker(service, self.limits.deadline_s or REQUEST_DEADLINE_S, name=f"GPU {gpu}")
         stopwatch = ContainedStopwatch(worker, self._reproduce, quarantine)
         compile_s = (self.limits.deadline_s or COMPILE_DEADLINE_S) + _GRACE_S
         compiling = LocalExecutor(self, self.workers, compile_s, self.limits.memory_of_each(self.workers))
-        return OpenBench(GpuExecutor(compiling, stopwatch), stopwatch, stopwatch)
+        return OpenGpuBench(GpuExecutor(compiling, stopwatch), stopwatch)
 
     def _reproduce(self, candidate: Candidate, problem: Problem | None) -> str:
         usual = candidate.operation == load_space(self.space).template.operation

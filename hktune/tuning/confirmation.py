@@ -11,9 +11,9 @@ from hktune.core.operation import Operation
 from hktune.core.outcome import Failure, Stage, Status, Timing
 from hktune.core.problem import Problem
 from hktune.core.trial import Trial, by_problem
-from hktune.measure.stopwatch import Attempt
+from hktune.measure.stopwatch import Attempt, ComparingStopwatch
+from hktune.tuning.cost import slowness
 from hktune.tuning.trial_rows import now, outcome_fields
-from hktune.workers.gpu_worker import ContainedStopwatch
 
 FINALISTS = 6
 WITHIN = 0.03
@@ -23,7 +23,7 @@ WITHIN = 0.03
 def confirm(
     trials: Sequence[Trial],
     problems: Mapping[Problem, Operation],
-    stopwatch: ContainedStopwatch,
+    stopwatch: ComparingStopwatch,
     append: Callable[[Trial], Trial],
 ) -> None:
     """Measure the finalists of every problem that has news since it was last confirmed; `append` stores each row.
@@ -47,7 +47,7 @@ def measure_together(
     rows: Sequence[Trial],
     problem: Problem,
     operation: Operation,
-    stopwatch: ContainedStopwatch,
+    stopwatch: ComparingStopwatch,
     append: Callable[[Trial], Trial],
     stage: Stage,
 ) -> list[Trial]:
@@ -89,13 +89,6 @@ def confirmed(own: Sequence[Trial]) -> list[Trial]:
     none where the search has found something since, or nothing was confirmed: no modelled time is."""
     last = list(takewhile(lambda row: row.stage is not Stage.SCREENED, reversed(own)))[::-1]
     return last if any(row.stage is Stage.CONFIRMED for row in last) else []
-
-
-def slowness(trial: Trial) -> float:
-    """Time relative to the vendor's in the same rounds; infinite where there is none."""
-    if trial.time_us is None:
-        return float("inf")
-    return trial.time_us / (trial.baseline_us or 1.0)
 
 
 def _again(row: Trial, problem: Problem, outcome: Timing | Failure, stage: Stage) -> Trial:

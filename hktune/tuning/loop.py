@@ -17,6 +17,7 @@ from hktune.core.problem import Problem
 from hktune.core.trial import Trial, by_problem
 from hktune.measure.stopwatch import Attempt, Stopwatch
 from hktune.search.strategy import Outcome, Strategy
+from hktune.tuning.cost import cost_of
 from hktune.workers.executor import Executor
 
 POLL_S = 0.5
@@ -239,7 +240,7 @@ class Tuner:
         return self._until is not None and time.monotonic() >= self._until
 
     def _ask(self, search: Search) -> None:
-        search.strategy.tell([Outcome(self._config(row), row.status, cost(row)) for row in search.untold])
+        search.strategy.tell([Outcome(self._config(row), row.status, cost_of(row)) for row in search.untold])
         search.untold.clear()
         configs = search.strategy.ask(1)
         search.exhausted = not configs
@@ -280,8 +281,3 @@ class Tuner:
         if row.config not in self._configs:
             self._configs[row.config] = Config.from_json(row.config)
         return self._configs[row.config]
-
-
-def cost(trial: Trial) -> float | None:
-    """What a strategy learns of a time: relative to a baseline's in the same rounds, if there is one: clocks drift."""
-    return trial.time_us / (trial.baseline_us or 1.0) if trial.time_us is not None else None

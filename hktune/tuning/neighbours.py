@@ -14,13 +14,14 @@ from hktune.core.config import Config
 from hktune.core.outcome import Stage, Status
 from hktune.core.problem import Problem
 from hktune.core.trial import Trial, by_problem
+from hktune.measure.stopwatch import ComparingStopwatch
 from hktune.space import SearchSpace
 from hktune.tables import cross_trials
 from hktune.template import Template
 from hktune.tuning.benches import OpenBench
-from hktune.tuning.confirmation import deciding, measure_together, slowness
+from hktune.tuning.confirmation import deciding, measure_together
+from hktune.tuning.cost import slowness
 from hktune.tuning.loop import POLL_S, Record
-from hktune.workers.gpu_worker import ContainedStopwatch
 
 ROUNDS = 3
 """A cross trial may make a new winner, which its neighbours have not met."""
@@ -46,8 +47,8 @@ def time_neighbours(
                 wanted[problem].append(config)
         if not wanted:
             return
-        if work.confirming:
-            _measure(wanted, trials, space.template, work.confirming, append)
+        if work.comparing:
+            _measure(wanted, trials, space.template, work.comparing, append)
         else:
             problems_of: defaultdict[Candidate, list[Problem]] = defaultdict(list)
             for problem, configs in wanted.items():
@@ -72,16 +73,16 @@ def _measure(
     wanted: dict[Problem, list[Config]],
     trials: Sequence[Trial],
     template: Template,
-    stopwatch: ContainedStopwatch,
+    stopwatch: ComparingStopwatch,
     append: Callable[[Trial], Trial],
 ) -> None:
     ok = [trial for trial in trials if trial.status is Status.OK]
-    of_config = {trial.config_id: trial for trial in ok}
+    of_code = {(trial.config_id, template.code_operation(trial.operation)): trial for trial in ok}
     rows_of = by_problem(deciding(ok))
     for problem, configs in wanted.items():
         best = min(rows_of[problem], key=slowness)
-        moved = [_moved(of_config[config.id], problem) for config in configs]
         operation = template.code_operation(problem.operation)
+        moved = [_moved(of_code[config.id, operation], problem) for config in configs]
         measure_together([best, *moved], problem, operation, stopwatch, append, Stage.NEIGHBOUR)
 
 

@@ -181,8 +181,14 @@ def _list_built(directory: Path, space: SearchSpace, compiler: str, configs: Seq
     before = _record_of(directory, space, compiler)
     kept = (before.configs, before.others) if before else ((), {})
     usual = template.operation == template.operations[0]
-    configs_of = (listed, kept[1]) if usual else (kept[0], {**kept[1], str(template.operation): listed})
-    record = Built(space.name, template.name, template.sha256, compiler, *configs_of)
+    record = Built(
+        space=space.name,
+        template=template.name,
+        template_sha256=template.sha256,
+        compiler=compiler,
+        configs=listed if usual else kept[0],
+        others=kept[1] if usual else {**kept[1], str(template.operation): listed},
+    )
     try:
         publish(directory / FILE_NAME, msgspec.json.encode(record))
     except OSError as error:

@@ -190,9 +190,18 @@ def _bench(device: str, space: Path, options: RunOptions, settings: Settings) ->
         if options.gpus and options.gpus > 1:
             raise InputError(f"--gpus {options.gpus}: the emulated device is one; leave it out")
         return EmulatedBench(space, options.seed, settings, options.hipkittens, options.workers, options.limits)
-    gpus = choose_gpus(device, options.gpus, settings)
-    how = (options.hipkittens, options.workers, options.prebuilt, options.cache, gpus, options.limits)
-    return GpuBench(device, space, options.seed, settings, *how)
+    return GpuBench(
+        kind=device,
+        space=space,
+        seed=options.seed,
+        settings=settings,
+        hipkittens=options.hipkittens,
+        workers=options.workers,
+        prebuilt=options.prebuilt,
+        cache=options.cache,
+        gpus=choose_gpus(device, options.gpus, settings),
+        limits=options.limits,
+    )
 
 
 def _check_environment(directory: Path, bench: Bench, command: Sequence[str], seed: int) -> None:
@@ -244,9 +253,16 @@ def _search(run: _Run, progress: Progress, works: list[OpenBench]) -> list[Hktun
                 own = apart.searches
             shared = SharedDirectory(run.place.directory, ledger, problems)
             stack.callback(shared.close)
-            record = partial(ledger.record_all, options.trials)
-            how = (budget, progress.listener(), work.shares, shared)
-            tuner = Tuner(own, work.executor, work.stopwatch, record, *how)
+            tuner = Tuner(
+                own,
+                work.executor,
+                work.stopwatch,
+                record=partial(ledger.record_all, options.trials),
+                budget=budget,
+                listener=progress.listener(),
+                share=work.shares,
+                peers=shared,
+            )
             tasks.append(partial(_search_part, tuner, own, work, run.place.space, ledger, shared, progress))
         return side_by_side(tasks, [work.interrupt for work in works])
 
@@ -268,9 +284,9 @@ def _search_part(
     tuner.run()
     with shared.alone_at("finishing", work.check_interrupt):
         time_yardsticks(space, searches, work, ledger.record)
-        if work.confirming:
+        if work.comparing:
             progress.phase("measuring the best again")
-            confirm(ledger.rows(), {each.problem: each.operation for each in searches}, work.confirming, ledger.append)
+            confirm(ledger.rows(), {each.problem: each.operation for each in searches}, work.comparing, ledger.append)
         progress.phase("timing winners at their neighbours' m")
         record = partial(ledger.record, stage=Stage.NEIGHBOUR)
         time_neighbours(space, problems, work, ledger.rows, record, ledger.append)
@@ -333,5 +349,13 @@ class _Place:
 
         fixed_order = frozenset({template.name} if template.fixed_order else ())
         options = BuildOptions(fixed_order, names={**saved_names(self.directory), **self.names})
-        made_with = (self.identity, self.compiler.identity, __version__, now(), options)
-        write_table(build_table(trials, launch_of, *made_with), objects, self.directory)
+        table = build_table(
+            trials,
+            launch_of,
+            identity=self.identity,
+            compiler=self.compiler.identity,
+            version=__version__,
+            created_at=now(),
+            options=options,
+        )
+        write_table(table, objects, self.directory)

@@ -16,8 +16,8 @@ from hktune.device.device import Kernel, TimedDevice
 from hktune.device.opening import open_device
 from hktune.measure.baseline import Baseline, TorchBaseline
 from hktune.measure.cublaslt import ALGORITHMS, CublasLt, CublasLtAlgorithm
-from hktune.measure.measured import Confirmation, MeasuredStopwatch
-from hktune.measure.stopwatch import Attempt
+from hktune.measure.measured import MeasuredStopwatch
+from hktune.measure.stopwatch import Attempt, Confirmation
 from hktune.space import load_space
 from hktune.template import Template
 from hktune.verify.on_device import verify_on_device
@@ -66,8 +66,13 @@ class Serving:
         """Made when something is timed: its arena takes as much memory as the largest problem needs."""
         service = self._service
         return MeasuredStopwatch(
-            *(self.device, self._template, lambda attempt: self.kernel(attempt), baselines(service.kind)),
-            *(service.problems, service.cache, service.seed),
+            device=self.device,
+            template=self._template,
+            loaded=lambda attempt: self.kernel(attempt),
+            baselines=baselines(service.kind),
+            problems=service.problems,
+            cache=service.cache,
+            seed=service.seed,
         )
 
     def __call__(self, request: Request | None) -> Answer:

@@ -17,8 +17,7 @@ from hktune.core.candidate import Candidate
 from hktune.core.errors import DeviceError
 from hktune.core.outcome import Failure, Source, Status, Timing
 from hktune.core.problem import Problem
-from hktune.measure.measured import Confirmation
-from hktune.measure.stopwatch import Attempt
+from hktune.measure.stopwatch import Attempt, Confirmation
 from hktune.workers.executor import Executor
 from hktune.workers.processes import Worker, WorkerBroke, WorkerDied, start_worker
 

@@ -64,8 +64,15 @@ class Prover:
         template, config = self.template.for_operation(candidate.operation), candidate.config
         proofs = template.proof_problems(config)
         launches = [ProofLaunch(what, template.launch(config, what.problem)) for what in proofs]
-        facts = (arch_named(template.arch), code.resources, template.tile(config))
-        return ProofTask(code.sha256, code.symbol, *facts, tuple(launches), self.seed)
+        return ProofTask(
+            object_sha256=code.sha256,
+            symbol=code.symbol,
+            arch=arch_named(template.arch),
+            resources=code.resources,
+            tile=template.tile(config),
+            launches=tuple(launches),
+            seed=self.seed,
+        )
 
     def _proved(self, code: CodeObject, candidate: Candidate, until: float) -> Record:
         task = self.task(code, candidate)

@@ -13,6 +13,7 @@ import torch
 from cublaslt_stand_in import CublasLtStandIn
 from simulated_gpu import SimulatedGpu, SimulatedVendor, torch_without_cuda
 
+from hktune.core import operation
 from hktune.core.errors import DeviceError
 from hktune.core.operation import Operation, operation_of
 from hktune.core.problem import Problem
@@ -110,6 +111,18 @@ class BaselineContract:
             assert_product(problem, each)
 
 
+class VendorContract(BaselineContract):
+    """Of the vendor's libraries, which know fewer steps of an epilogue than a kernel may do."""
+
+    def test_an_epilogue_that_it_cannot_do_is_refused(
+        self, baseline: Baseline, where: str, stream: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(operation, "STEPS", ("bias", "relu"))
+        problem = Problem(24, 40, 72, Operation(epilogue=("bias", "relu")))
+        with pytest.raises(DeviceError, match=r"^the vendor's library has no bf16.nt\+bias\+relu: of an epilogue"):
+            baseline.prepare(problem, operands(BIASED, device=where), stream)
+
+
 @pytest.fixture
 def on_cpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     with torch_without_cuda(monkeypatch):
@@ -131,7 +144,7 @@ class TestSimulatedVendor(BaselineContract):
 
 
 @pytest.mark.usefixtures("on_cpu")
-class TestTorchBaseline(BaselineContract):
+class TestTorchBaseline(VendorContract):
     @pytest.fixture(params=["cublas", "cublaslt"])
     def baseline(self, request: pytest.FixtureRequest, on_cpu: None) -> Baseline:
         return TorchBaseline(request.param)
@@ -148,7 +161,7 @@ class TestTorchBaseline(BaselineContract):
 
 
 @pytest.mark.usefixtures("on_cpu")
-class TestCublasLtAlgorithm(BaselineContract):
+class TestCublasLtAlgorithm(VendorContract):
     @pytest.fixture
     def library(self, monkeypatch: pytest.MonkeyPatch) -> CublasLtStandIn:
         library = CublasLtStandIn()
@@ -171,7 +184,7 @@ class TestCublasLtAlgorithm(BaselineContract):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that torch can use")
-class TestOnGpu(BaselineContract):
+class TestOnGpu(VendorContract):
     """Every way that candidates are compared with on this machine, captured and replayed."""
 
     @pytest.fixture

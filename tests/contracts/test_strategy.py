@@ -14,7 +14,7 @@ import pytest
 from hktune.core.config import Config
 from hktune.core.outcome import Status
 from hktune.core.problem import Problem
-from hktune.search import STRATEGIES, Outcome, Strategy, create_strategy
+from hktune.search import STRATEGIES, Cost, Outcome, Strategy, create_strategy
 from hktune.space import Domain, load_space
 
 PROBLEM = Problem(512, 1024, 1024)
@@ -40,7 +40,7 @@ def outcome(config: Config) -> Outcome:
     """Rows order does not compile; all else is timed."""
     if config["order"] == "rows":
         return Outcome(config, Status.COMPILE_ERROR)
-    return Outcome(config, Status.OK, time_us(config))
+    return Outcome(config, Status.OK, Cost(time_us(config)))
 
 
 def ids_of_run(
@@ -148,7 +148,7 @@ class TestStrategyContract:
         assert not domain.is_legal(illegal_here)
         strangers = [illegal_here, Config({"block_m": 64}), Config({**domain.seeds[0], "stages": 9})]
         strategy = create_strategy(name, domain, 0)
-        strategy.tell([Outcome(config, Status.OK, 1.0) for config in strangers])
+        strategy.tell([Outcome(config, Status.OK, Cost(1.0)) for config in strangers])
         batch = strategy.ask(30)
         assert len(set(batch)) == 30
         assert all(domain.is_legal(config) for config in batch)

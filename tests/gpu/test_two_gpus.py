@@ -151,8 +151,7 @@ def test_a_worker_leaves_every_other_gpu_alone(cache: Path) -> None:
     before = memory_in_use(nvml)
     work = gpu_bench.open([problem], {})
     try:
-        assert work.confirming is not None
-        timing = work.confirming.time(work.confirming.prove(attempt), problem)
+        timing = work.stopwatch.time(work.stopwatch.prove(attempt), problem)
         assert isinstance(timing, Timing), timing
         grown = [now - then for now, then in zip(memory_in_use(nvml), before, strict=True)]
     finally:

@@ -15,8 +15,9 @@ from hktune.emulator.clock.trace import Step, Trace
 
 @dataclass(frozen=True)
 class Pipeline:
-    """Per wave: loads to LDS and reads from LDS of each part of a K-tile, in the order in which they are sent for
-    and reads them; and how many tiles LDS holds. A part is what is refilled by itself."""
+    """Per wave: loads to LDS and reads from LDS of each part of a K-tile, in the order in which they are issued.
+
+    `stages` is how many tiles LDS holds. A part is what is refilled by itself."""
 
     loads_of_part: tuple[int, ...]
     reads_of_part: tuple[int, ...]
@@ -106,5 +107,5 @@ def _disorders_of_part(orders: list[WaveOrder], pipeline: Pipeline, tile: int, p
         all_read = max(done for order in orders for done in order.read_done[before])
         refilled = min(issued for order in orders for issued in order.load_issued[loads])
         if refilled <= all_read:
-            found.append(f"part {part} of tile {tile} is sent for at {refilled}, but its place is free at {all_read}")
+            found.append(f"part {part} of tile {tile} is fetched at {refilled}, but its place is free at {all_read}")
     return found

@@ -13,7 +13,7 @@ from hktune.core.config import Config
 from hktune.core.errors import MachineError
 from hktune.core.outcome import Status
 from hktune.core.problem import Problem
-from hktune.search import Outcome, Strategy, create_strategy
+from hktune.search import Cost, Outcome, Strategy, create_strategy
 from hktune.space import load_space
 from hktune.tuning.loop import Search
 from hktune.tuning.strategies_apart import StrategiesApart
@@ -54,7 +54,7 @@ def run(strategy: Strategy) -> list[str]:
     for step in range(15):
         configs = strategy.ask(2)
         asked += configs
-        strategy.tell([Outcome(configs[0], Status.OK, 1.0 + step % 4), Outcome(configs[1], Status.WRONG)])
+        strategy.tell([Outcome(configs[0], Status.OK, Cost(1.0 + step % 4)), Outcome(configs[1], Status.WRONG)])
     return [config.id for config in asked]
 
 
@@ -84,7 +84,7 @@ def test_a_process_that_was_killed_is_replaced_and_chooses_the_same(toy_space_pa
         configs = strategy.ask(1)
         asked += [(config.id, here_config.id) for config, here_config in zip(configs, here.ask(1), strict=True)]
         for each in (strategy, here):
-            each.tell([Outcome(configs[0], Status.OK, 1.0 + step % 3)])
+            each.tell([Outcome(configs[0], Status.OK, Cost(1.0 + step % 3))])
         if step in (2, 5):
             os.kill(process.pid, signal.SIGKILL)
     assert [there for there, _ in asked] == [config_id for _, config_id in asked]

@@ -10,8 +10,7 @@ from hktune.core.operation import BF16_NT
 from hktune.core.outcome import Failure, Source, Stage, Status, Timing
 from hktune.core.problem import Problem
 from hktune.core.trial import Trial
-from hktune.measure.measured import Confirmation
-from hktune.measure.stopwatch import Attempt
+from hktune.measure.stopwatch import Attempt, Confirmation
 from hktune.tuning.confirmation import FINALISTS, confirm, deciding, finalists
 from hktune.workers.gpu_worker import ContainedStopwatch
 

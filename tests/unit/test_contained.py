@@ -17,8 +17,7 @@ from hktune.core.config import Config
 from hktune.core.errors import DeviceError, MachineError
 from hktune.core.outcome import Failure, Source, Status, Timing
 from hktune.core.problem import Problem
-from hktune.measure.measured import Confirmation
-from hktune.measure.stopwatch import Attempt
+from hktune.measure.stopwatch import Attempt, Confirmation
 from hktune.workers.gpu_worker import (
     Answer,
     Confirm,

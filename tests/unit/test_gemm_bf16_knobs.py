@@ -176,7 +176,7 @@ def test_lgkmcnt_leaves_the_reads_of_the_clusters_ahead(config: Config) -> None:
 
 @pytest.mark.parametrize("change", [one for one in SCHEDULES if one["schedule"] == "pingpong"], ids=named)
 def test_pingpong_waits_leave_all_but_what_the_next_cluster_or_step_reads(change: dict[str, object]) -> None:
-    """Counted from the stream of parts, B0 A0 B1 A1 B0' ...: which one is sent for, and which is needed."""
+    """Counted from the stream of parts, B0 A0 B1 A1 B0' ...: which one is fetched, and which is needed."""
     config = changed(change)
     derived, loads = model(config), (model(config)["loads_b"], model(config)["loads_a"])
     stages, across, late = derived["stages"], bool(config["read_across"]), config["refill"] == "late"

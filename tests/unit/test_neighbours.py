@@ -9,15 +9,14 @@ from typing import Any, cast
 from fakes import FormulaStopwatch, InstantExecutor
 
 from hktune.core.config import Config
-from hktune.core.operation import Operation
+from hktune.core.operation import BF16_NT, Operation
 from hktune.core.outcome import Failure, Source, Stage, Status, Timing
 from hktune.core.problem import Problem
 from hktune.core.trial import Trial, by_problem
-from hktune.measure.measured import Confirmation
-from hktune.measure.stopwatch import Attempt
+from hktune.measure.stopwatch import Attempt, Confirmation
 from hktune.space import SearchSpace
 from hktune.tables import cross_trials
-from hktune.tuning.benches import OpenBench
+from hktune.tuning.benches import OpenEmulatedBench, OpenGpuBench
 from hktune.tuning.confirmation import deciding
 from hktune.tuning.neighbours import time_neighbours
 from hktune.workers.executor import Executor
@@ -68,8 +67,10 @@ class Together(ContainedStopwatch):
 
     def __init__(self) -> None:
         self.asked: list[tuple[int, list[str]]] = []
+        self.objects: dict[Operation, set[str | None]] = {}
 
     def confirm(self, attempts: Sequence[Attempt], problem: Problem) -> Confirmation:
+        self.objects.setdefault(problem.operation, set()).update(attempt.object_sha256 for attempt in attempts)
         names = [str(attempt.config["name"]) for attempt in attempts]
         self.asked.append((problem.m, names))
         times = [10.0 if name == WINNERS[problem.m] else 11.0 for name in names]
@@ -87,12 +88,22 @@ EXPECTED = [("middle", 16, 512), ("middle", 256, 512), ("narrow", 64, 512)]
 def test_on_a_gpu_a_winner_shares_rounds_with_the_shapes_own_best() -> None:
     stopwatch, rows = Together(), searched(Source.MEASURED, Stage.CONFIRMED)
     before = len(rows)
-    work = OpenBench(cast("Executor", None), stopwatch, stopwatch)
+    work = OpenGpuBench(cast("Executor", None), stopwatch)
     time_neighbours(LENIENT, [*FAMILY, ELSEWHERE], work, lambda: rows, never, lambda trial: rows.append(trial) or trial)
     assert stopwatch.asked == [(64, ["middle", "narrow"]), (16, ["narrow", "middle"]), (256, ["wide", "middle"])]
     assert {trial.stage for trial in rows[before:]} == {Stage.NEIGHBOUR}
     assert meetings(rows[before:]) == sorted([*EXPECTED, ("middle", 64, 512), ("narrow", 16, 512), ("wide", 256, 512)])
     assert [config["name"] for config, _ in cross_trials(rows)] == ["wide"], "all but the illegal one have met"
+
+
+def test_a_winner_goes_to_its_neighbours_as_the_code_of_their_operation() -> None:
+    f16 = Operation("f16")
+    rows = searched(Source.MEASURED, Stage.CONFIRMED)
+    rows += [replace(row, operation=f16, object_sha256="f" * 64) for row in rows]
+    stopwatch, problems = Together(), [row.problem for row in rows]
+    work = OpenGpuBench(cast("Executor", None), stopwatch)
+    time_neighbours(LENIENT, problems, work, lambda: rows, never, lambda trial: rows.append(trial) or trial)
+    assert stopwatch.objects == {BF16_NT: {"0" * 64}, f16: {"f" * 64}}
 
 
 def test_where_time_is_modelled_each_is_proved_once_and_timed_alone() -> None:
@@ -105,7 +116,7 @@ def test_where_time_is_modelled_each_is_proved_once_and_timed_alone() -> None:
         rows.append(replace(made, time_us=outcome.time_us))
         return rows[-1]
 
-    work = OpenBench(InstantExecutor(), FormulaStopwatch())
+    work = OpenEmulatedBench(InstantExecutor(), FormulaStopwatch())
     time_neighbours(LENIENT, FAMILY, work, lambda: rows, record, lambda trial: trial)
     assert meetings(rows[before:]) == EXPECTED
     assert {trial.time_us for trial in rows[before:]} == {11.0}
@@ -117,7 +128,12 @@ def test_where_time_is_modelled_each_is_proved_once_and_timed_alone() -> None:
 def test_shapes_of_another_run_are_left_alone() -> None:
     rows = searched(Source.MODELLED, Stage.SCREENED)
     time_neighbours(
-        LENIENT, [ELSEWHERE], OpenBench(InstantExecutor(), FormulaStopwatch()), lambda: rows, never, lambda trial: trial
+        LENIENT,
+        [ELSEWHERE],
+        OpenEmulatedBench(InstantExecutor(), FormulaStopwatch()),
+        lambda: rows,
+        never,
+        lambda trial: trial,
     )
     assert len(rows) == len(FAMILY) + 1
 

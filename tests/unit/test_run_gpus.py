@@ -24,8 +24,7 @@ from hktune.core.problem import Problem
 from hktune.core.settings import Settings
 from hktune.core.trial import Trial
 from hktune.dispatch import read_table
-from hktune.measure.measured import Confirmation
-from hktune.measure.stopwatch import Attempt
+from hktune.measure.stopwatch import Attempt, Confirmation
 from hktune.report.run_progress import RunProgress
 from hktune.report.summary import print_summary
 from hktune.store import TrialStore

@@ -155,13 +155,13 @@ def test_two_dtypes_in_one_call_are_torchs_error(make: Make) -> None:
 def test_the_next_step_names_the_dtypes_of_the_table(make: Make) -> None:
     x, weight = values(M, K), values(N, K)
     make("bf16.nt")
-    with pytest.warns(FallbackWarning, match="float16 .8, 32. on cpu.*: cast to bfloat16, or use autocast"):
+    with pytest.warns(FallbackWarning, match="float16 .8, 32. on cpu.*: cast to bfloat16, or autocast to it"):
         hktune.linear(x, weight)
     make("f16.nt")
-    with pytest.warns(FallbackWarning, match="cast to float16, or use autocast"):
+    with pytest.warns(FallbackWarning, match="cast to float16, or autocast to it"):
         hktune.linear(x.bfloat16(), weight.bfloat16())
     make("f16.nt", "bf16.nt")
-    with pytest.warns(FallbackWarning, match="cast to bfloat16 or float16, or use autocast"):
+    with pytest.warns(FallbackWarning, match="cast to bfloat16 or float16, or autocast to it"):
         hktune.linear(x.float(), weight.float())
 
 
@@ -173,6 +173,30 @@ def test_more_rows_than_were_tuned_are_near_hits(tmp_path: Path) -> None:
     x, weight = values(M + 3, K), values(N, K)
     close(hktune.linear(x, weight), x, weight)
     assert (loaded.stats().hits, loaded.stats().near_hits) == (0, 1)
+
+
+def test_calls_of_both_dtypes_in_turn_are_all_known_again(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once each kind of call was served, none asks all questions again."""
+    table = make("bf16.nt", "f16.nt")
+    x, weight = values(M, K, dtype=torch.float32), values(N, K, dtype=torch.float32)
+
+    def calls() -> list[Tensor]:
+        outs = [hktune.linear(x.half(), weight.half()), hktune.linear(x.bfloat16(), weight.bfloat16())]
+        for dtype in (F16, BF16):
+            with torch.autocast("cpu", dtype):
+                outs.append(hktune.linear(x, weight))
+        return outs
+
+    first = [calls(), calls()][-1]  # the first call of a kernel loads it, and is not remembered
+    for slow in ("plain_linear", "autocast_linear"):
+        monkeypatch.setattr(LoadedTable, slow, None)
+    for _ in range(3):
+        for found, expected in zip(calls(), first, strict=True):
+            assert found.dtype is expected.dtype
+            assert torch.equal(found, expected)
+    assert torch.equal(first[0], first[2])
+    assert torch.equal(first[1], first[3])
+    assert table.stats().hits == 20
 
 
 # ---------------------------------------------------------------- gradients, layers, graphs

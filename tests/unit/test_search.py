@@ -12,7 +12,7 @@ from hktune.core.config import Config, Value
 from hktune.core.errors import InputError
 from hktune.core.outcome import Status
 from hktune.core.problem import Problem
-from hktune.search import STRATEGIES, Outcome, Strategy, create_strategy
+from hktune.search import STRATEGIES, Cost, Outcome, Strategy, create_strategy
 from hktune.search.unique import UniqueStrategy
 from hktune.space import Domain, load_space
 
@@ -32,7 +32,7 @@ def time_us(config: Config) -> float:
 
 
 def timed(configs: list[Config]) -> list[Outcome]:
-    return [Outcome(config, Status.OK, time_us(config)) for config in configs]
+    return [Outcome(config, Status.OK, Cost(time_us(config))) for config in configs]
 
 
 def best_time_us(strategy: Strategy, batches: int) -> float:
@@ -96,7 +96,7 @@ def test_tpe_learns_from_outcomes_that_it_never_asked_for(domain: Domain) -> Non
 def test_hillclimb_asks_around_the_best(domain: Domain) -> None:
     strategy = create_strategy("hillclimb", domain, 0)
     start, elsewhere = domain.space.config({"block_m": 64}), domain.space.config({"stages": 1})
-    strategy.tell([Outcome(start, Status.OK, 5.0), Outcome(elsewhere, Status.OK, 6.0)])
+    strategy.tell([Outcome(start, Status.OK, Cost(5.0)), Outcome(elsewhere, Status.OK, Cost(6.0))])
     strategy.ask(len(domain.seeds))
     assert set(strategy.ask(6)) <= set(domain.neighbours(start))
 
@@ -104,13 +104,13 @@ def test_hillclimb_asks_around_the_best(domain: Domain) -> None:
 def test_hillclimb_starts_again_once_every_neighbour_is_slower(domain: Domain) -> None:
     strategy = create_strategy("hillclimb", domain, 0)
     peak = domain.seeds[0]
-    strategy.tell([Outcome(peak, Status.OK, 1.0), Outcome(domain.seeds[1], Status.OK, 9.0)])
+    strategy.tell([Outcome(peak, Status.OK, Cost(1.0)), Outcome(domain.seeds[1], Status.OK, Cost(9.0))])
     neighbours = [config for config in domain.neighbours(peak) if config not in domain.seeds]
     asked = strategy.ask(len(neighbours))
     assert set(asked) == set(neighbours)
-    strategy.tell([Outcome(config, Status.OK, 2.0) for config in asked])
+    strategy.tell([Outcome(config, Status.OK, Cost(2.0)) for config in asked])
     (restart,) = strategy.ask(1)
-    strategy.tell([Outcome(restart, Status.OK, 8.0)])
+    strategy.tell([Outcome(restart, Status.OK, Cost(8.0))])
     assert set(strategy.ask(3)) <= set(domain.neighbours(restart))
 
 

@@ -17,8 +17,7 @@ from hktune.core.outcome import Failure, Source, Status, Timing
 from hktune.core.problem import Problem
 from hktune.core.settings import Settings
 from hktune.core.shipped import SPACES
-from hktune.measure.measured import Confirmation
-from hktune.measure.stopwatch import Attempt
+from hktune.measure.stopwatch import Attempt, Confirmation
 from hktune.workers.gpu_service import GpuService, Serving
 from hktune.workers.gpu_worker import Answer, Confirm, Prove, Screen
 
@@ -82,13 +81,13 @@ def test_every_time_says_which_gpu_took_it() -> None:
     nothing: Any = None
     service = GpuService("cuda", Path("x"), nothing, (), Settings(Path("x")), ordinal=3)
     serving = Serving(nothing, nothing, nothing, service)
-    timing, failure = Timing(Source.MEASURED, 1.0, note="screened"), Failure(Status.WRONG, "differs")
+    timing, failure = Timing(Source.MEASURED, 1.0), Failure(Status.WRONG, "differs")
     serving.__dict__["stopwatch"] = SimpleNamespace(
         time=lambda attempt, problem: timing,
         confirm=lambda attempts, problem: Confirmation((timing, failure), {"other": 0.9}),
         timer=SimpleNamespace(busy_us=2e6),
     )
-    placed = replace(timing, note="screened; GPU 3")
+    placed = replace(timing, gpu=3)
     assert serving(Screen(ATTEMPT, Problem(1, 2, 3))) == Answer(placed, 2.0)
     confirmation = serving(Confirm((ATTEMPT, ATTEMPT), Problem(1, 2, 3)))
     assert confirmation == Answer(Confirmation((placed, failure), {"other": 0.9}), 2.0)

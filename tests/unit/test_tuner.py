@@ -14,8 +14,9 @@ from hktune.core.outcome import Failure, Status, Timing
 from hktune.core.problem import Problem
 from hktune.core.trial import Trial
 from hktune.measure.stopwatch import Attempt
-from hktune.search.strategy import Outcome
-from hktune.tuning.loop import LOOKAHEAD, Budget, Search, Tuner, cost
+from hktune.search.strategy import Cost, CostName, Outcome
+from hktune.tuning.cost import cost_of
+from hktune.tuning.loop import LOOKAHEAD, Budget, Search, Tuner
 
 SMALL, LARGE = Problem(128, 128, 128), Problem(256, 256, 256)
 
@@ -130,9 +131,10 @@ def test_operations_with_other_code_share_no_proof_and_no_time() -> None:
 
 def test_a_strategy_is_told_times_relative_to_the_baseline_beside_them() -> None:
     [row], _ = run([search(SMALL, configs(1))], Budget(trials=1))
-    assert cost(row) == row.time_us
-    assert cost(replace(row, time_us=30.0, baseline_us=40.0)) == 0.75
-    assert cost(replace(row, time_us=None)) is None
+    assert cost_of(row) == Cost(SMALL.m, CostName.TIME_US)
+    beside = replace(row, time_us=30.0, time_us_low=28.0, time_us_high=36.0, baseline_us=40.0)
+    assert cost_of(beside) == Cost(0.75, CostName.TIME_OVER_BASELINE, low=0.7, high=0.9)
+    assert cost_of(replace(row, time_us=None)) is None
 
 
 def test_a_config_illegal_for_a_problem_never_becomes_its_trial() -> None:
@@ -157,7 +159,7 @@ def test_failures_are_recorded_and_told() -> None:
     rows, _ = run([failing], Budget(trials=30), lambda _: Failure(Status.WRONG, "bad"))
     assert [row.status for row in rows] == [Status.WRONG] * 30
     assert isinstance(failing.strategy, InOrder)
-    assert [outcome.time_us for outcome in failing.strategy.told] == [None] * (30 - LOOKAHEAD)
+    assert [outcome.cost for outcome in failing.strategy.told] == [None] * (30 - LOOKAHEAD)
     assert [row.time_us for row in failing.untold] == [None] * LOOKAHEAD, "it is not asked any more"
 
 
@@ -168,7 +170,7 @@ def test_a_replayed_trial_is_told_and_not_run_again() -> None:
     assert [config["block"] for config in executor.submitted] == [3, 4]
     assert len(rows) == 2
     assert isinstance(again.strategy, InOrder)
-    assert again.strategy.told[0].time_us == SMALL.m
+    assert again.strategy.told[0].cost == Cost(SMALL.m)
 
 
 def test_what_is_told_does_not_depend_on_what_finishes_first() -> None:

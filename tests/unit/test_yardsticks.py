@@ -15,7 +15,7 @@ from hktune.core.trial import Trial
 from hktune.measure.stopwatch import Attempt
 from hktune.search import create_strategy
 from hktune.space import load_space
-from hktune.tuning.benches import OpenBench
+from hktune.tuning.benches import OpenEmulatedBench
 from hktune.tuning.loop import Search
 from hktune.tuning.yardsticks import TRIALS_MIN, time_yardsticks, yardsticks
 
@@ -41,7 +41,7 @@ def timed(*searches: Search) -> list[tuple[Problem, int]]:
             0, problem.m, problem.n, problem.k, problem.operation, attempt.config.id, attempt.config.json, Status.OK
         )
 
-    time_yardsticks(SPACE, searches, OpenBench(InstantExecutor(), FormulaStopwatch()), record)  # type: ignore[arg-type]
+    time_yardsticks(SPACE, searches, OpenEmulatedBench(InstantExecutor(), FormulaStopwatch()), record)  # type: ignore[arg-type]
     return sorted(found)
 
 

@@ -25,8 +25,8 @@ constexpr int SLICES = 1;  // parts of K_STEP, each read into registers by itsel
 // The pipeline from global memory through LDS to registers.
 constexpr Schedule SCHEDULE = Schedule::pingpong;
 constexpr int STAGES = 2;  // K-tiles that LDS holds
-constexpr int PREFETCH = 2;  // steps between sending for a tile and multiplying it
-constexpr int SPREAD = 4;  // clusters over which the loads of one tile are sent for
+constexpr int PREFETCH = 2;  // steps between fetching a tile and multiplying it
+constexpr int SPREAD = 4;  // clusters over which one tile is fetched
 constexpr Wait VMCNT_WAITS = Wait::step;
 constexpr int VMCNT_TILES = 0;  // tiles that may still be on their way when a step starts
 constexpr int LGKMCNT_CLUSTERS = 1;  // clusters whose fragments may be, when one starts

@@ -62,14 +62,14 @@ constexpr int LOADS_A        = sizeof(ST_A) / BYTES_PER_LOAD;
 constexpr int LOADS_B        = sizeof(ST_B) / BYTES_PER_LOAD;
 constexpr int LOADS_PER_TILE = SPLIT * (LOADS_A + LOADS_B);
 
-constexpr int PARTS_PER_TILE = 2 * SPLIT;  // sent for in the order B0 A0 B1 A1
+constexpr int PARTS_PER_TILE = 2 * SPLIT;  // fetched in the order B0 A0 B1 A1
 
 // LDS reads of a fragment: one for each of its base tiles.
 constexpr int READS_A = RT_A::height * RT_A::width;
 constexpr int READS_B = RT_B::height * RT_B::width;
 
 static_assert(PREFETCH >= 1 && (PREFETCH == STAGES - 1 || PREFETCH == STAGES));
-static_assert(PARTS_PER_TILE % SPREAD == 0, "every cluster that sends for parts sends for equally many");
+static_assert(PARTS_PER_TILE % SPREAD == 0, "every cluster that fetches parts fetches equally many");
 static_assert(LOADS_A * BYTES_PER_LOAD == sizeof(ST_A) && LOADS_B * BYTES_PER_LOAD == sizeof(ST_B));
 static_assert(BYTES_PER_LOAD == VECTOR_BYTES * NUM_THREADS);
 
@@ -106,7 +106,7 @@ template<int pending> __device__ __forceinline__ void wait_loads() {
     asm volatile("s_waitcnt vmcnt(%0)" :: "n"(pending) : "memory");
 }
 
-// Returns when every warp's loads have landed but for those of the last `tiles_left` tiles sent for.
+// Returns when every warp's loads have landed but for those of the last `tiles_left` tiles.
 template<int tiles_left> __device__ __forceinline__ void await_tile() {
     wait_loads<tiles_left * LOADS_PER_TILE>();
     __builtin_amdgcn_s_barrier();

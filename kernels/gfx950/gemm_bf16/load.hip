@@ -10,7 +10,7 @@ struct staged_tile {
 };
 
 // The rows of A, or of Bt, that a workgroup multiplies: `first` is the first one's beginning, `rows` counts from there
-// to the last of the matrix, `offsets` are where each load of this thread lies in a part.
+// to the last of the matrix, `offsets` say where each load of this thread begins in a part.
 template<typename ST, int LOADS> struct operand {
     const element *first;
     int row_stride, rows;
@@ -20,14 +20,14 @@ template<typename ST, int LOADS> struct operand {
         G::prefill_swizzled_offsets(part, row_layout{nullptr, row_stride}, offsets);
     }
 
-    // Rows past the matrix's last lie beyond the descriptor's range, and read as 0.
+    // Rows past the matrix's last are outside the descriptor's range, and read as 0.
     __device__ __forceinline__ i32x4 descriptor(int h, int k) const {
         const int present = min(rows - h * ST::rows, ST::rows);
         const uint32_t elements = present > 0 ? (present - 1) * row_stride + min(K_STEP, row_stride) : 0;
         return make_srsrc(first + int64_t(h * ST::rows) * row_stride + k, elements * sizeof(element));
     }
 
-    // Part h of a K-tile of which only the first `k_left` columns are there, if it is `masked`. A load lies in one row,
+    // Part h of a K-tile of which only the first `k_left` columns are there, if it is `masked`. A load is of one row,
     // and K is a multiple of its VECTOR elements.
     template<bool masked> __device__ __forceinline__ void fetch(ST &part, int h, int k, int k_left) const {
         uint32_t columns[LOADS];

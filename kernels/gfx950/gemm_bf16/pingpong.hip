@@ -6,15 +6,15 @@
 #include "store.hip"
 
 // Two groups of four warps, one warp of each on every SIMD, half a phase apart: between two barriers one group reads
-// LDS and sends for loads while the other one multiplies. Cluster c multiplies part c / 2 of A with part c % 2 of B.
+// LDS and issues loads while the other one multiplies. Cluster c multiplies part c / 2 of A with part c % 2 of B.
 //
-// The parts of all tiles are one stream, B0 A0 B1 A1 B0' ...; a cluster sends for one of them, LEAD parts ahead.
+// The parts of all tiles are one stream, B0 A0 B1 A1 B0' ...; a cluster fetches one of them, LEAD parts ahead.
 // Refilled late, each part takes the place of the one of its kind that has just been read.
 template<int split> struct pingpong : staging {
     static_assert(split == 2 && SLICES == 1 && NUM_WARPS == 2 * SIMDS && STAGES >= 2 && SPREAD == PARTS_PER_TILE);
     static_assert(VMCNT_TILES <= STAGES - 2);
     static_assert(VMCNT_TILES >= 1 || PREFETCH == STAGES || !READ_ACROSS || VMCNT_WAITS == Wait::cluster,
-                  "a wait must come after what it waits for has been sent for");
+                  "a wait must come after the loads that it waits for");
 
     static constexpr int PARTS = PARTS_PER_TILE;
     static constexpr int LEAD = PREFETCH == STAGES ? PARTS * STAGES - 1 : PARTS * (STAGES - 1);
@@ -64,7 +64,7 @@ template<int split> struct pingpong : staging {
     template<int behind> __device__ __forceinline__ void step(int tile) {
         static_for<PARTS>([&]<int c>() __attribute__((always_inline)) {
             read_cluster<c, behind>();
-            send_part<c, behind>(tile);
+            fetch_ahead<c, behind>(tile);
             if constexpr (waits_for_loads(c)) wait_loads<loads_in_flight(c, behind)>();
             if constexpr (LGKMCNT_CLUSTERS == 0) wait_shared<0>();
             else if constexpr (c == 0 && !READ_ACROSS) wait_shared<READS_A>();  // B0 is refilled in the next cluster
@@ -92,7 +92,7 @@ template<int split> struct pingpong : staging {
 
     static constexpr int last_part(int behind) { return PARTS * (behind + 1) - 1; }
 
-    template<int c, int behind> __device__ __forceinline__ void send_part(int tile) {
+    template<int c, int behind> __device__ __forceinline__ void fetch_ahead(int tile) {
         constexpr int part = c + LEAD, tiles_on = part / PARTS;
         if constexpr (part <= last_part(behind)) {
             const staged_tile to = tiles_on == STAGES ? current() : previous();
@@ -107,9 +107,9 @@ template<int split> struct pingpong : staging {
 
     // What the wait of cluster c leaves: all but what the next cluster, or the next step, reads.
     static constexpr int loads_in_flight(int c, int behind) {
-        const int last = last_part(behind), sent = c + LEAD < last ? c + LEAD : last;
+        const int last = last_part(behind), issued = c + LEAD < last ? c + LEAD : last;
         const int read = (VMCNT_WAITS == Wait::step ? 2 * PARTS - 1 : c + 2) + SPARE;
-        return loads_between(read, sent);
+        return loads_between(read, issued);
     }
 
     template<int c> __device__ __forceinline__ void multiply() {

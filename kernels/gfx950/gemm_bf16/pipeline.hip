@@ -5,9 +5,9 @@
 #include "staging.hip"
 #include "store.hip"
 
-// Every step sends for one tile and multiplies another. With PREFETCH == STAGES (refilling late) the one sent for takes
-// the place of the one being multiplied, once every warp has read that. With SPREAD > 1 the parts of a tile go out one
-// portion a cluster; of a late refill only the first portion in that step, the rest in the next.
+// Every step fetches one tile and multiplies another. With PREFETCH == STAGES (refilling late) the one that is fetched
+// takes the place of the one being multiplied, once every warp has read that. With SPREAD > 1 a tile is fetched in
+// portions of its parts, one a cluster; of a late refill only the first portion in that step, the rest in the next.
 template<int clusters> struct pipeline : staging {
     static_assert(VMCNT_TILES < PREFETCH - READ_ACROSS, "a step must wait for the tile it reads");
     static_assert(LGKMCNT_CLUSTERS < clusters, "a step must wait for every fragment it multiplies");
@@ -22,7 +22,7 @@ template<int clusters> struct pipeline : staging {
 
     fragments f;
 
-    // The first PREFETCH tiles set out, but for what the first step sends of them.
+    // Fetches the first PREFETCH tiles, but for what the first step fetches of them.
     __device__ __forceinline__ void prologue() {
         source.prepare(staged(0));
         clear_block(ct);
@@ -52,7 +52,7 @@ template<int clusters> struct pipeline : staging {
     template<int behind> __device__ __forceinline__ void step(int tile) {
         if constexpr (!READ_ACROSS) {
             await_tile<behind < VMCNT_TILES ? behind : VMCNT_TILES>();
-            send_spread<0, behind>(tile);
+            fetch_portion<0, behind>(tile);
             read_ahead(f, current(), warp);
         }
         set_priority<Priority::phase, 1>();
@@ -67,7 +67,7 @@ template<int clusters> struct pipeline : staging {
     template<int c, int behind> __device__ __forceinline__ void pipelined_cluster(int tile) {
         constexpr bool next_follows = READ_ACROSS && behind > 0;
         constexpr int ahead = c + LGKMCNT_CLUSTERS;
-        if constexpr (c > 0 || READ_ACROSS) send_spread<c, behind>(tile);
+        if constexpr (c > 0 || READ_ACROSS) fetch_portion<c, behind>(tile);
         if constexpr (ahead < clusters) {
             read_cluster<ahead>(f, current(), warp);
         } else if constexpr (next_follows) {
@@ -82,7 +82,7 @@ template<int clusters> struct pipeline : staging {
         multiply_cluster<c>(ct, f, [] {});
     }
 
-    // The loads go out between the rows of MFMAs, and in the first half of them the reads of the next cluster. The
+    // Loads are issued between the rows of MFMAs, and in the first half of them the reads of the next cluster. The
     // barrier of the last cluster says both that the next tile has landed and that this one has been read.
     template<int c, int behind> __device__ __forceinline__ void interleaved_cluster(int tile) {
         constexpr bool last = c == clusters - 1;
@@ -97,7 +97,7 @@ template<int clusters> struct pipeline : staging {
             });
             constexpr int part = row * PORTION / MFMA_ROWS, part_end = (row + 1) * PORTION / MFMA_ROWS;
             if constexpr (last && behind == PREFETCH) source.fetch<part, part_end>(current(), tile + PREFETCH);
-            if constexpr (sends<c, behind>()) {
+            if constexpr (fetches<c, behind>()) {
                 constexpr int portion = (c + 1) * PORTION;
                 source.fetch<portion + part, portion + part_end>(previous(), tile + PREFETCH - 1);
             }
@@ -113,13 +113,13 @@ template<int clusters> struct pipeline : staging {
         await_tile<behind - 1 < VMCNT_TILES ? behind - 1 : VMCNT_TILES>();
     }
 
-    // Whether cluster c sends for a portion into the stage that the step before has freed.
-    template<int c, int behind> static constexpr bool sends() {
+    // Whether cluster c fetches a portion into the stage that the step before has freed.
+    template<int c, int behind> static constexpr bool fetches() {
         return late ? behind >= PREFETCH - 1 && c < SPREAD - 1 : behind == PREFETCH && c < SPREAD;
     }
 
-    template<int c, int behind> __device__ __forceinline__ void send_spread(int tile) {
-        if constexpr (sends<c, behind>()) {
+    template<int c, int behind> __device__ __forceinline__ void fetch_portion(int tile) {
+        if constexpr (fetches<c, behind>()) {
             constexpr int portion = (late ? c + 1 : c) * PORTION;
             source.fetch<portion, portion + PORTION>(previous(), tile + STAGES - 1);
         }

@@ -1,0 +1,25 @@
+"""What a row cost: the one number by which configs of a problem are compared, and what it is."""
+
+from __future__ import annotations
+
+import math
+
+from hktune.core.trial import Trial
+from hktune.search import Cost, CostName
+
+
+def cost_of(trial: Trial) -> Cost | None:
+    """The time of a row, and its interval. Where it was measured beside a baseline it is relative to the baseline's in
+    the same rounds: the clocks of two rounds differ. None where it has no time."""
+    if trial.time_us is None:
+        return None
+    name = CostName.TIME_OVER_BASELINE if trial.baseline_us else CostName.TIME_US
+    unit = trial.baseline_us or 1.0
+    low, high = (None if end is None else end / unit for end in (trial.time_us_low, trial.time_us_high))
+    return Cost(trial.time_us / unit, name, low, high)
+
+
+def slowness(trial: Trial) -> float:
+    """The value of a row's cost; infinite where it has none."""
+    cost = cost_of(trial)
+    return math.inf if cost is None else cost.value
