@@ -14,8 +14,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from hktune.core.bf16 import bf16_bits, bf16_values
 
+from hktune.core.dtype import BF16
 from hktune.core.errors import KernelFault
 from hktune.core.launch import Argument, Launch
 from hktune.device.emulated import EmulatedDevice
@@ -43,7 +43,7 @@ def run(data: bytes, tile_rows: int, m: int, n: int, k: int, shares: int) -> tup
     code = read_code_object(data)
     (symbol,) = code.kernels
     rng = np.random.default_rng(1)
-    a, b = (bf16_bits(rng.standard_normal((rows, k)).astype(np.float32)) for rows in (m, n))
+    a, b = (BF16.bits(rng.standard_normal((rows, k)).astype(np.float32)) for rows in (m, n))
     start = np.zeros((m, n), np.float32) if shares > 1 else np.full((m, n), np.nan, np.float32)
     device = EmulatedDevice(deadline_s=DEADLINE_S, find_hazards=True)
     buffers = [device.allocate(array.nbytes) for array in (start, a, b)]
@@ -61,7 +61,7 @@ def run(data: bytes, tile_rows: int, m: int, n: int, k: int, shares: int) -> tup
     device.launch(device.load(data, symbol), Launch(grid, (WORK_ITEMS, 1, 1), 0, arguments), binding)
     found = np.empty((m, n), np.float32)
     device.read(buffers[0], found)
-    x, y = bf16_values(a).astype(np.float64), bf16_values(b).astype(np.float64)
+    x, y = BF16.values(a).astype(np.float64), BF16.values(b).astype(np.float64)
     error = np.abs(found - x @ y.T) / (np.abs(x) @ np.abs(y).T)
     return float(np.nan_to_num(error, nan=np.inf).max()), len(device.hazard_notes)
 

@@ -19,6 +19,12 @@ _AXES = {"a": {"n": ("m", "k"), "t": ("k", "m")}, "b": {"n": ("k", "n"), "t": ("
 _STEP_AXES = {"bias": ("n",)}
 """What a step of an epilogue reads, under the step's own name."""
 
+POINTERS = ("a", "b", "c", *_STEP_AXES, "workspace")
+"""What may fill a pointer of a launch: the operands, and what a kernel keeps its counters and partial sums in."""
+_MATRICES = ("a", "b", "c", *(name for name, axes in _STEP_AXES.items() if len(axes) == 2))
+NUMBERS = ("m", "n", "k", *(f"ld{name}" for name in _MATRICES))
+"""What may fill a number: the sizes, and the row strides of matrices."""
+
 
 @dataclass(frozen=True)
 class Operand:

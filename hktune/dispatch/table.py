@@ -20,7 +20,7 @@ from hktune.core.identity import Identity
 from hktune.core.launch import Argument as PlainArgument
 from hktune.core.launch import operand_name
 from hktune.core.launch_rule import BLOCK_MAX, GRID_MAX, LDS_BYTES_MAX, WORKSPACE_BYTES_MAX, LaunchRule, compiled
-from hktune.core.operand import operands_of
+from hktune.core.operand import NUMBERS, POINTERS, operands_of
 from hktune.core.operation import operation_of
 from hktune.core.outcome import Source
 from hktune.core.problem import Problem
@@ -57,7 +57,7 @@ class Strict(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
 class Argument(Strict, frozen=True):
     """As `core.launch.Argument`: matrices, bias and workspace are pointers, sizes and row strides are numbers."""
 
-    name: Literal["a", "b", "bt", "c", "bias", "workspace", "m", "n", "k", "lda", "ldb", "ldc"]
+    name: Word
     kind: Literal["pointer", "u32", "i32", "u64"]
 
 
@@ -66,7 +66,9 @@ def _checked_names(arguments: tuple[Argument, ...]) -> frozenset[str]:
     """The names of a launch's arguments, checked once for all entries with equal ones."""
     names = [operand_name(argument.name) for argument in arguments]
     for name, argument in zip(names, arguments, strict=True):
-        if (name in ("a", "b", "c", "bias", "workspace")) != (argument.kind == "pointer"):
+        if name not in (*POINTERS, *NUMBERS):
+            raise ValueError(f"argument {name!r} is not known: known are {', '.join((*POINTERS, *NUMBERS))}")
+        if (name in POINTERS) != (argument.kind == "pointer"):
             raise ValueError(f"argument {name} cannot be a {argument.kind}")
     if len(set(names)) != len(names) or not {"a", "b", "c"} <= set(names):
         raise ValueError(f"arguments {names} must be a, b, c and others, each once")

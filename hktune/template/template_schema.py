@@ -7,6 +7,9 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from hktune.core.launch import operand_name
+from hktune.core.operand import NUMBERS, POINTERS
+
 Text = Annotated[str, Meta(max_length=500)] | int | bool
 """An expression; see `hktune.core.expression`."""
 
@@ -17,8 +20,15 @@ Texts = Annotated[dict[Name, Text], Meta(max_length=256)]
 
 
 class ArgumentDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    name: Literal["a", "b", "bt", "c", "bias", "workspace", "m", "n", "k", "lda", "ldb", "ldc"]
+    """An argument of the kernel, in order. `name` says what fills it."""
+
+    name: Name
     kind: Literal["pointer", "u32", "i32", "u64", "f32"]
+
+    def __post_init__(self) -> None:
+        known = (*POINTERS, *NUMBERS)
+        if operand_name(self.name) not in known:
+            raise ValueError(f"argument {self.name!r} is not known: known are {', '.join(known)}")
 
 
 class Extent(msgspec.Struct, forbid_unknown_fields=True, frozen=True):

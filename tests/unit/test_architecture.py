@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from structure import Checkout, Module, in_cycles
 
-CHECKOUT = Checkout(Path(__file__).resolve().parents[2])
+ROOT = Path(__file__).resolve().parents[2]
+CHECKOUT = Checkout(ROOT)
 MACHINERY = {"compile", "emulator", "device", "verify", "measure", "search", "store"}
 FOUND_OUT = {"core", "objects", "template", "space"}
 OFFLINE = FOUND_OUT | MACHINERY | {"workers", "dispatch", "tables"}
@@ -128,6 +129,35 @@ def test_imports_in_functions_and_for_type_checking_count(tmp_path: Path) -> Non
     assert in_cycles(checkout.file_imports) == {
         f"hktune.{name}" for name in ("first.a", "second.b", "third", "third.c")
     }
+
+
+BESIDE = sorted(path for folder in ("benchmarks", "scripts", "examples") for path in (ROOT / folder).glob("*.py"))
+
+
+@pytest.mark.parametrize("path", BESIDE, ids=lambda path: path.name)
+def test_what_files_beside_the_package_import_is_there(path: Path) -> None:
+    """Most of them run for minutes, and in no test."""
+    bound = {module.name: names_bound_by(module.tree) for module in CHECKOUT.modules}
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "hktune":
+            assert node.module in bound
+            for alias in node.names:
+                assert alias.name in bound[node.module] or f"{node.module}.{alias.name}" in bound
+
+
+def names_bound_by(module: ast.Module) -> set[str]:
+    """The names that a module binds, or only uses, outside its functions and classes."""
+    found: set[str] = set()
+    for statement in module.body:
+        if isinstance(statement, (ast.FunctionDef, ast.ClassDef)):
+            found.add(statement.name)
+            continue
+        for node in ast.walk(statement):
+            if isinstance(node, ast.Name):
+                found.add(node.id)
+            elif isinstance(node, ast.ImportFrom):
+                found.update(alias.asname or alias.name for alias in node.names)
+    return found
 
 
 TWICE = {"hip.py", "table.py"}

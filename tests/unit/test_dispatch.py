@@ -208,7 +208,7 @@ def argument(document: dict[str, Any], at: int) -> dict[str, Any]:
         (lambda table: kernel(table)["launch"].update(grid=[2**31, 1, 1]), "grid"),
         (lambda table: kernel(table)["launch"].update(block=[0, 1, 1]), "block"),
         (lambda table: kernel(table)["launch"].update(dynamic_lds_bytes=1 << 30), "dynamic_lds_bytes"),
-        (lambda table: argument(table, 3).update(name="stream"), "arguments"),
+        (lambda table: argument(table, 3).update(name="stream"), "argument 'stream' is not known: known are a, b, c"),
         (lambda table: argument(table, 3).update(kind="pointer"), "argument n cannot be a pointer"),
         (lambda table: argument(table, 0).update(kind="u64"), "argument a cannot be a u64"),
         (lambda table: argument(table, 3).update(name="k"), "each once"),

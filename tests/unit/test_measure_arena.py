@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
+from simulated_gpu import torch_without_cuda
 
 from hktune.core.dtype import BF16
+from hktune.core.operation import operation_of
 from hktune.core.problem import Problem
 from hktune.measure.agreement import disagreement
-from hktune.measure.arena import COLD_FACTOR, SETS_MAX, set_count
+from hktune.measure.arena import COLD_FACTOR, SETS_MAX, Arena, set_count
 
+TORCH = {"bf16": torch.bfloat16, "f16": torch.float16, "f32": torch.float32}
 H100_L2_BYTES = 50 << 20
 MI350X_INFINITY_CACHE_BYTES = 256 << 20
 
@@ -25,6 +30,37 @@ def test_cold_means_that_others_fill_the_cache_before_a_set_comes_back(problem: 
 
 def test_a_tiny_problem_is_not_rotated_for_ever() -> None:
     assert set_count(Problem(8, 8, 8), "cold", H100_L2_BYTES) == SETS_MAX
+
+
+def test_one_arena_serves_every_format_and_layout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each operand in its stored shape, none of two sets in the same bytes, and inputs that are standard normal."""
+    texts = ("bf16.nt", "f16.tn+bias", "f16.nn->f32+bias", "bf16*f16.tt")
+    problems = [Problem(40, 24, 72, operation_of(text)) for text in texts]
+    with torch_without_cuda(monkeypatch):
+        arena = Arena(problems, "cold", 64 << 10, seed=0)
+    shapes = {
+        "n": {"a": (40, 72), "b": (72, 24)},
+        "t": {"a": (72, 40), "b": (24, 72)},
+        "": {"bias": (24,), "c": (40, 24)},
+    }
+    for problem in problems:
+        operation, sets = problem.operation, arena.sets(problem)
+        stored = {"a": operation.layout[0], "b": operation.layout[1]}
+        dtypes = {"a": operation.a, "b": operation.b, "c": operation.c, "bias": operation.c}
+        assert len(sets) == set_count(problem, "cold", 64 << 10) > 2
+        ranges = []
+        for each in sets:
+            assert set(each) == {"a", "b", "c", *operation.epilogue}
+            for name, tensor in each.items():
+                assert tensor.shape == shapes[stored.get(name, "")][name]
+                assert (
+                    tensor.dtype == {"bf16": torch.bfloat16, "f16": torch.float16, "f32": torch.float32}[dtypes[name]]
+                )
+                assert tensor.is_contiguous()
+                ranges.append((tensor.data_ptr(), tensor.data_ptr() + tensor.nbytes))
+            assert abs(float(each["a"].float().std()) - 1) < 0.1
+        ranges.sort()
+        assert all(end <= begin for (_, end), (begin, _) in itertools.pairwise(ranges))
 
 
 def product(k: int) -> tuple[torch.Tensor, torch.Tensor]:

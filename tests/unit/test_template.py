@@ -192,6 +192,12 @@ def test_a_config_without_a_parameter_is_refused(template: Template) -> None:
         ("template.yaml", "arch: gfx950", "arch: gfx000", "unknown architecture 'gfx000': known are"),
         ("template.yaml", "source: toy.hip", "source: toi.hip", "toi.hip: cannot be read .No such file"),
         ("template.yaml", "{name: m, kind: i32}", "{name: m, kind: i8}", "Invalid enum value 'i8'"),
+        (
+            "template.yaml",
+            "{name: m, kind: i32}",
+            "{name: x, kind: i32}",
+            "argument 'x' is not known: known are a, b, c, bias",
+        ),
         ("template.yaml", "block_m: block_m", "block_m: block_m * m", "only `launch` may name m, n and k"),
         ("template.yaml", "block_m: block_m", "block_m: block_m **2", "fields block_m: .* operator Pow"),
         ("template.yaml", "k: 64}", "k: [64]}", "Expected `.*`, got `array`"),
