@@ -148,11 +148,12 @@ def _time(moment: datetime | str, what: str) -> datetime:
 def write_table(table: Table, objects: Mapping[str, bytes], directory: Path) -> None:
     """Publish a table and its code objects (sha256 -> bytes): objects first, then table.json, each by atomic rename.
 
-    An object already there need not be given again. A signature of the old table goes before the new one appears, and
-    objects that the new table does not name go last, so a reader of the old table may lose one but never reads a wrong
-    one. A file lock orders those who write one directory. Raises TableError when an object is neither given nor there,
-    when bytes and sha256 disagree, when objects/ is a link, when the table is larger than a reader takes, and when the
-    directory cannot be written.
+    An object already there need not be given again. A signature of the old table goes before the new one appears.
+    Objects that the new table does not name go last, so a reader of the old table may lose one but never reads a wrong
+    one. A file lock orders those who write one directory.
+
+    Raises TableError when an object is neither given nor there, or when its bytes and sha256 disagree. It does so too
+    when objects/ is a link, the table is larger than a reader takes, or the directory cannot be written.
     """
     data = table_json(table)
     if len(data) > TABLE_FILE.bytes_max:
@@ -201,8 +202,8 @@ def table_json(table: Table) -> bytes:
 
 
 def content_sha256(table: Table) -> str:
-    """The sha256 of all that a table says, however its file spells it: of its sorted compact JSON, made entry by entry,
-    for all of it at once takes as much memory as the table."""
+    """The sha256 of all that a table says, however its file spells it: of its sorted compact JSON. That is made entry
+    by entry, since all of it at once takes as much memory as the table."""
     header = msgspec.to_builtins(structs.replace(table, entries=()))
     before, after = compact_json(header).split('"entries":[]')
     digest = hashlib.sha256(f'{before}"entries":['.encode())
@@ -213,9 +214,9 @@ def content_sha256(table: Table) -> str:
 
 
 def _sorted_compact(entry: Entry | Version2Entry) -> bytes:
-    """`compact_json` of an entry, without its name where it has none: as before there were names, so that a table
-    without any keeps its sha256. msgspec's own is the same bytes, 20 times as fast, of ASCII and of times that Python
-    writes without an exponent."""
+    """`compact_json` of an entry, without its name where it has none, so that a table from before there were names
+    keeps its sha256. Of ASCII, and of times that Python writes without an exponent, msgspec's own is the same bytes, 20
+    times as fast."""
     times = (entry.time_us, entry.time_us_low, entry.time_us_high, entry.baseline_us)
     if all(time is None or time >= 1e-3 for time in times):
         text = msgspec.json.encode(entry, order="sorted")

@@ -55,9 +55,9 @@ def export_inline(directory: Path, space_file: Path, form: str, product: Operati
     """The table in `directory` as a Python module whose ModelNew has the given form, a key of `FORMS`.
 
     `space_file` is the search space whose template the kernels are of. Of a table of several products `product` is the
-    one to export, its epilogues included. Raises TableError for a table that this cannot
-    be made of: of another architecture, without a kernel, of several dtypes, or of another template; SpaceError for a
-    config that is not of the space. Of the table's own words none but a device's name is in the module, as text.
+    one to export, its epilogues included. Raises TableError for a table of another architecture, without a kernel, of
+    several dtypes, or of another template. Raises SpaceError for a config that is not of the space. Of the table's own
+    words none but a device's name is in the module, as text.
     """
     table = read_table(directory)
     entries = [entry for entry in table.entries if entry.kernel is not None]

@@ -16,9 +16,9 @@ def disagreement(output: torch.Tensor, reference: torch.Tensor, k: int, dtype: D
     """How `output` [m,n], of format `dtype`, differs from the vendor's `reference` more than rounding lets two right
     kernels differ; None when it does not.
 
-    Two roundings of sums that nearly agree differ by at most one unit roundoff of the value, twice that is allowed;
-    float32 sums of k products of standard normals, whose size is about sqrt(k), may differ by 2^-9 of that. A K-step
-    left out moves an element by sqrt(k_step), hundreds of times as much.
+    Two roundings of sums that nearly agree differ by at most one unit roundoff of the value; twice that is allowed.
+    Sums of k products of standard normals have a size of about sqrt(k), and may differ by 2^-9 of that in float32. A
+    K-step left out moves an element by sqrt(k_step), hundreds of times as much.
     """
     import torch
 

@@ -15,8 +15,8 @@ BASELINE = 0
 ROUNDS_AT_ONCE = 4  # queued before the host waits; also what is seen before a race is judged
 
 RESOLUTION = 0.001
-"""What rounds do not average away: one kernel on both sides is off by up to 0.07 % for a whole comparison (H100, 40
-comparisons of 4096x4096x4096 and 16x4096x4096), since power and clock follow what ran before."""
+"""What rounds do not average away. One kernel on both sides is off by up to 0.07 % for a whole comparison, since power
+and clock follow what ran before (H100, 40 comparisons of 4096x4096x4096 and 16x4096x4096)."""
 
 Play = Callable[[Sequence[Sequence[int]]], Sequence[Sequence[float]]]
 """Runs rounds, each a sequence of sides in the order to launch them, and gives us per launch, round by round, in the
@@ -58,8 +58,8 @@ class Comparison:
 class Race:
     """Who is left early: a candidate none of whose rounds came within `margin` of the best known ratio.
 
-    `best` is the best ratio known before (0: none); candidates of one comparison also race each other, except that
-    nobody races the last `rivals` of them (other baselines, say): these only must keep up with the rest.
+    `best` is the best ratio known before (0: none). Candidates of one comparison also race each other. Nobody races
+    the last `rivals` of them (other baselines, say): these only must keep up with the rest.
     """
 
     best: float = 0.0

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from hktune.device.device import Clocks, Graph, TimedDevice
 
 GRAPH_US = 800.0
-"""How long a graph should take at least: the host queues one in some 10 us, and the few us between two graphs, which
-fall to the second, stay under 1 % of it and are the same for every side."""
+"""How long a graph should take at least. The host queues one in some 10 us. The few us between two graphs count for
+the second one: they stay under 1 % of it, and are the same for every side."""
 
 LAUNCHES_MAX = 64
 

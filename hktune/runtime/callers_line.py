@@ -8,8 +8,8 @@ from types import FrameType
 
 
 def warn_caller(text: str, category: type[Warning] = UserWarning) -> None:
-    """Warn at the innermost line that is in neither hktune nor torch nor code that torch generated: between a call of
-    a layer or of a compiled function and here are frames of them all."""
+    """Warn at the innermost line that is in neither hktune nor torch nor code that torch generated. A call of a layer
+    or of a compiled function passes through frames of them all."""
     frame = sys._getframe(1)
     while frame.f_back is not None and _is_inside(frame):
         frame = frame.f_back

@@ -57,9 +57,9 @@ class FallbackWarning(UserWarning):
 
 @dataclass(frozen=True)
 class Stats:
-    """Since the table was loaded: calls that ran the kernel of their own shape (`hits`) or of another M (`near_hits`),
-    calls that went to the vendor and why, entries not used and why. Replays of a captured graph are not calls. Counted
-    without a lock, so threads may lose a count."""
+    """Counts since the table was loaded. `hits` ran the kernel of their own shape, `near_hits` that of another M. The
+    others are calls that went to the vendor, and entries that are not used, by reason. Replays of a captured graph are
+    not calls. Counted without a lock, so threads may lose a count."""
 
     hits: int
     near_hits: int

@@ -69,9 +69,11 @@ def load(
 
 
 def unload() -> None:
-    """Make no table the current one; nothing happens where none is. A table that somebody holds goes on serving by its
-    own methods; hktune.linear, hktune.matmul, layers made as hktune.Linear and patched ones raise TableError until
-    another is loaded, so `unpatch` a model that is to go on without."""
+    """Make no table the current one; nothing happens where none is.
+
+    A table that the program holds goes on serving by its own methods. hktune.linear, hktune.matmul, layers made as
+    hktune.Linear and patched ones raise TableError until another is loaded. So `unpatch` a model that is to go on
+    without."""
     operators.make_current(None)
 
 
@@ -92,8 +94,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 def matmul(a: Tensor, b: Tensor | PreparedMatrix) -> Tensor:
     """As torch.matmul (b [K, N]), by the current table. Raises TableError when none is loaded.
 
-    A b that is the transposed view of a [N, K], as in `matmul(a, w.T)`, is read as it is stored, and so is what
-    `prepare(b)` made of a frozen b; any other is torch's.
+    A b that is the transposed view of a [N, K], as in `matmul(a, w.T)`, is read as it is stored. So is what
+    `prepare(b)` made of a frozen b. Any other is torch's.
     """
     if compiling():
         right = b.operand_in_graph() if isinstance(b, PreparedMatrix) else b

@@ -61,9 +61,9 @@ def patch(model: nn.Module, *, quiet: bool = False) -> PatchReport:
 
     The very module objects stay, with their parameters (tied ones too), hooks, buffers and state_dict; only their class
     changes, and what kept hold of their `forward` (accelerate's hooks). Layers that torch gave a class of its own
-    (FSDP2, parametrizations) keep what it adds. Left are modules whose product this cannot see: subclasses of
-    nn.Linear, layers whose `forward` somebody replaced, weights of another tensor type, layers without a weight yet,
-    and modules that multiply by matrices of their own. Raises TypeError when `model` is no module.
+    (FSDP2, parametrizations) keep what it adds. Left are modules whose product this cannot see. These are subclasses of
+    nn.Linear, layers whose `forward` somebody replaced, weights of another tensor type, and layers without a weight
+    yet. So are modules that multiply by matrices of their own. Raises TypeError when `model` is no module.
     """
     report = _Changes(model, "patched")
     for name, module in report.modules():

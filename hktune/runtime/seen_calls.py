@@ -1,11 +1,11 @@
 """Calls that are like one which was served: the same questions, answered in one call of torch's.
 
 A call is found to be served by many questions: what watches, the operands' types, layouts, strides. torch's compiler
-has a guard that asks most of them at once, in C++: of each operand the type, dtype, device, sizes, strides, whether it
-requires a gradient, and its dispatch keys with those that the thread adds or takes away (modes, transforms, traces,
-inference, what runs below autograd, negated views, autocast). A guard is made of the operands of a served call. It
-holds none of them. What it lets pass needs no other question than those in `unseen_by_guards`, whether gradients are
-on, autocast's dtype, and an address on 16 bytes.
+has a guard that asks most of them at once, in C++: of each operand the type, dtype, device, sizes, strides, and whether
+it requires a gradient. It also asks for the operand's dispatch keys, with those that the thread adds or takes away:
+modes, transforms, traces, inference, what runs below autograd, negated views, autocast. A guard is made of the operands
+of a served call. It holds none of them. What it lets pass needs no other question than those in `unseen_by_guards`,
+whether gradients are on, autocast's dtype, and an address on 16 bytes.
 """
 
 from __future__ import annotations

@@ -97,8 +97,8 @@ class ServedProduct:
         )
 
     def _slow_launch(self, operands: tuple[Tensor, ...]) -> PreparedLaunch | Fallback:
-        """The launch of a call that is the first of its shapes, whose operands are not contiguous, of this dtype and on
-        this device, or that comes while another device is the current one; or why the vendor serves it."""
+        """The launch of a call that needs more questions, or why the vendor serves it. It is the first of its shapes,
+        or another device is current, or its operands are not contiguous, of this dtype and on this device."""
         place, route = self.place, self.route
         n, k = route.numbers["n"], route.numbers["k"]
         why = refusal(operands, self._dtype, n, k, place.where)

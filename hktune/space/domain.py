@@ -160,8 +160,8 @@ class Domain:
     def neighbours(self, config: Mapping[str, Value]) -> list[Config]:
         """Legal configs one step away: every single change of a parameter, in order.
 
-        Where constraints forbid a single change, one other parameter that they depend on moves with it, the least
-        far along its values that makes the pair legal; coupled parameters would cut the space into islands otherwise.
+        Where constraints forbid a single change, one other parameter that they depend on moves with it, by as few
+        values as make the pair legal. Otherwise coupled parameters would cut the space into islands.
         """
         found: dict[Config, None] = {}
         for parameter in self.parameters:

@@ -36,8 +36,8 @@ class FixedChoiceDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=
 
 
 class SpaceDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """`estimate` are named expressions, the last of which says about how long a config takes for m, n and k, in any
-    unit: it orders what a search tries first, and is never reported as a time. `fixed_choice` is what a summary
+    """`estimate` are named expressions. The last one says about how long a config takes for m, n and k, in any unit.
+    It orders what a search tries first, and is never reported as a time. `fixed_choice` is what a summary
     compares the best with, in addition to the defaults."""
 
     name: Name

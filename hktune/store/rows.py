@@ -2,10 +2,10 @@
 
 The columns are `format`, whose every cell is the version of this format, and the fields of `trial.Trial`, in order. So
 a row says itself what its cells mean, wherever it was merged or appended to; the format comes first, where a reader
-finds it whatever columns a later one has. Absent is an empty cell. A text cell writes backslash and control
-characters as escapes (a newline is backslash n, others backslash u and four hex digits), so that every row is exactly
-one physical line and a torn line can be recognised; `config` is JSON already and unchanged. Floats are
-written as `repr` does, which reads back exactly.
+finds it whatever columns a later one has. Absent is an empty cell. A text cell writes backslash and control characters
+as escapes (a newline is backslash n, others backslash u and four hex digits). So every row is exactly one physical
+line, and a torn line can be recognised. `config` is JSON already and unchanged. Floats are written as `repr` does,
+which reads back exactly.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Serving row counts that nobody tuned: breakpoints between the tuned ones, from trials of each other's kernels.
 
 Between two neighbours m1 < m2 of one (n, k, operation), the times of both winners are known at both ends once
-`cross_trials` has been measured. Between the ends they are taken as straight lines in m: m1's winner serves up to where
-the lines cross, m2's from there on, and neither where the vendor library's line is lower. Where a time is missing, the
-gap is left to the vendor library, unless both ends have the same winner.
+`cross_trials` has been measured. Between the ends they are taken as straight lines in m. m1's winner serves up to where
+the lines cross, and m2's from there on. Neither serves where the vendor library's line is lower. Where a time is
+missing, the gap is left to the vendor library, unless both ends have the same winner.
 """
 
 from __future__ import annotations

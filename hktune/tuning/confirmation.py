@@ -85,8 +85,8 @@ def deciding(trials: Sequence[Trial]) -> list[Trial]:
 
 
 def confirmed(own: Sequence[Trial]) -> list[Trial]:
-    """Of the rows of one problem, in their order, those of its last confirmation and of what was measured after it;
-    none where the search has found something since, or nothing was confirmed: no modelled time is."""
+    """Of the rows of one problem, in their order, those of its last confirmation and of what was measured after it.
+    There are none where the search has found something since, or nothing was confirmed, as no modelled time is."""
     last = list(takewhile(lambda row: row.stage is not Stage.SCREENED, reversed(own)))[::-1]
     return last if any(row.stage is Stage.CONFIRMED for row in last) else []
 

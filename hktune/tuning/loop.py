@@ -63,11 +63,11 @@ class Listener(Protocol):
 
 
 RecordAll = Callable[[Attempt, Sequence[tuple[Problem, Timing | Failure]]], Sequence[Trial | None]]
-"""Writes the outcomes of one attempt on several problems down for good, at the price of one, and returns their rows:
-each as `Record` has it, or None where others have written as many as are wanted."""
+"""Stores the outcomes of one attempt on several problems, at the price of one, and returns their rows. Each is as
+`Record` has it, or None where others have written as many as are wanted."""
 
 Record = Callable[[Attempt, Problem, Timing | Failure], Trial]
-"""Writes one outcome down for good and returns the row, which another run may have written before."""
+"""Stores one outcome and returns its row, which another run may have written before."""
 
 
 class Peers(Protocol):
@@ -99,10 +99,11 @@ class Alone:
 class Tuner:
     """Searches several problems at once over one pool of variants: each is compiled and proved once, whichever asked.
 
-    With `share`, its time on every other problem that it is legal for is told to that problem's strategy too: right
-    where proving costs seconds and a modelled time microseconds, wrong where a time is measured. Outcomes are told in
-    the order in which their configs were asked for, and always as many asks ahead of them, so equal seeds give equal
-    runs however long each variant takes (with up to LOOKAHEAD workers, on any machine).
+    With `share`, a variant is also timed on every other problem that it is legal for, and that problem's strategy
+    learns of it. This is right where proving costs seconds and a modelled time microseconds, and wrong where a time is
+    measured. Strategies learn of outcomes in the order in which the configs were asked for, and always so many asks
+    later. So equal seeds give equal runs, however long each variant takes (with up to LOOKAHEAD workers, on any
+    machine).
     """
 
     def __init__(

@@ -54,8 +54,8 @@ from hktune.workers.prover import built_again
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What the command line asks of a run; `out` None is out/<device> in the working directory, `space` None the one
-    that comes with hktune for the device, `gpus` None all that this process sees."""
+    """What the command line asks of a run. Without `out` it is out/<device> in the working directory, without `space`
+    the one that comes with hktune for the device, without `gpus` all that this process sees."""
 
     shapes: Path
     space: Path | None = None
@@ -154,8 +154,8 @@ def _begun(options: RunOptions, settings: Settings, command: Sequence[str]) -> _
 def _rows_at_the_end(
     ledger: Ledger, space: SearchSpace, finished: Mapping[Problem, str]
 ) -> tuple[list[Trial], list[HktuneError]]:
-    """All rows, with those of `finished` shapes that no config is legal for; and where the file went away, what it
-    held when it was last read, and why that is not all."""
+    """All rows, with those of `finished` shapes that no config is legal for. Where the file went away, it is what the
+    file held when it was last read, and why that is not all."""
     try:
         ledger.explain_unservable(space, finished)
         return ledger.rows(), []

@@ -17,9 +17,9 @@ from hktune.workers.gpu_worker import Usage
 
 @dataclass(frozen=True)
 class RunSummary:
-    """A finished, interrupted or stopped run. `trials` are all rows of its directory, `names` the shapes asked for,
-    `space` what was searched, `again` the words of the command that proves one config again on the same device,
-    `command` those of this run's. `stopped` says why the run, or a part of it, could not go on; `notes` what else was
+    """A finished, interrupted or stopped run. `trials` are all rows of its directory, `names` the shapes asked for, and
+    `space` what was searched. `again` has the words of the command that proves one config again on the same device,
+    `command` those of this run. `stopped` says why the run, or a part of it, could not go on; `notes` what else was
     noticed. `trials_lost`: trials.csv cannot be read any more; `no_table`: none could be written.
 
     Seconds are wall clock; `variants` counts the distinct configs that were compiled and proved by this run.

@@ -36,8 +36,8 @@ MEMORY_BYTES = 4 << 30
 
 @dataclass(frozen=True)
 class Limits:
-    """What one config may take: seconds (None: as long as is usual on its device), and bytes of its worker's memory
-    (None: MEMORY_BYTES, or a worker's share of this machine's if that is less)."""
+    """What one config may take, in seconds and in bytes of its worker's memory. None of seconds: as long as is usual on
+    its device. None of bytes: MEMORY_BYTES, or a worker's share of this machine's if that is less."""
 
     deadline_s: float | None = None
     memory_bytes: int | None = None

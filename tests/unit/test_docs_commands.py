@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import shutil
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,8 @@ def runs_something(page: Path) -> bool:
 def test_a_page_s_commands_print_what_it_says(page: Path, tmp_path: Path) -> None:
     pytest.importorskip("ziglang")
     pytest.importorskip("cryptography")
+    if "$ openssl" in page.read_text() and shutil.which("openssl") is None:
+        pytest.skip("no openssl here")
     differences = run_page(page.read_text(), tmp_path)
     said = [*map(str, differences), f"python scripts/docs_commands.py --write {name(page)}"]
     assert not differences, "\n\n".join(said)
