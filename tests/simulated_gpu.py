@@ -23,6 +23,7 @@ from hktune.measure.arena import OperandSet
 
 Multiply = Callable[[OperandSet], None]
 Work = tuple[float, Callable[[], None]]
+STEADY = Clocks(sm_mhz=1980, power_w=300.0)
 
 
 def multiply(operands: OperandSet, layout: str = "nt") -> None:
@@ -68,6 +69,7 @@ class SimulatedGpu:
     clocks_read: int = 0
     capturing: list[Work] | None = None
     streams: list[int] = field(default_factory=list)
+    sensors: Clocks = STEADY
 
     def borrow(self, tensor: torch.Tensor) -> Any:
         return SimpleNamespace(tensor=tensor, address=tensor.data_ptr(), size_bytes=tensor.nbytes)
@@ -121,7 +123,7 @@ class SimulatedGpu:
 
     def clocks(self) -> Clocks:
         self.clocks_read += 1
-        return Clocks(sm_mhz=1980, power_w=300.0)
+        return self.sensors
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,7 @@ class SimulatedVendor:
 
 
 class _OnCpu(TorchFunctionMode):
-    """Within it, what is asked for on `cuda` lies on the CPU."""
+    """Within it, what is asked for on `cuda` is on the CPU."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         named = dict(kwargs or {})
