@@ -58,10 +58,7 @@ def load(
     _check_any(table, path, allow_modelled)
     kind = table.device.kind
     device = device or open_device(kind, _current_gpu())
-    validated = validate(table, path, device.identity, allow_modelled)
-    if reproducible:
-        validated = _reproducible(validated)
-    _report(validated, path)
+    validated = _validated(table, path, device, allow_modelled, reproducible)
     index = -1 if device.identity.kind == "emulated" else _current_gpu()
     loaded = LoadedTable(validated, device, index, lambda other: open_device(kind, other), str(path))
     if summary_at_exit:
@@ -129,6 +126,15 @@ def _check_any(table: Table, path: Path, allow_modelled: bool) -> None:
     if not allow_modelled and all(entry.source is Source.MODELLED for entry in table.entries):
         rule = f"{path}: all {len(table.entries)} entries have modelled times, which are no proof of speed"
         raise TableError(f"{rule}: pass allow_modelled=True to use them all the same")
+
+
+def _validated(table: Table, path: Path, device: Device, allow_modelled: bool, reproducible: bool) -> Validated:
+    """What of the table can be used on `device`; what cannot is warned of. Raises TableError where that is all."""
+    validated = validate(table, path, device.identity, allow_modelled)
+    if reproducible:
+        validated = _reproducible(validated)
+    _report(validated, path)
+    return validated
 
 
 def _reproducible(validated: Validated) -> Validated:
