@@ -28,7 +28,7 @@ class Layout:
     leading: int
 
     def at(self, address: int) -> torch.Tensor:
-        """The matrix that lies at `address`, rows by columns, as a view."""
+        """The matrix at `address`, rows by columns, as a view."""
         elements = self.leading * (self.columns - 1) + self.rows
         memory = (ctypes.c_int16 * elements).from_address(address)
         flat = torch.frombuffer(memory, dtype=torch.int16).view(self.dtype)

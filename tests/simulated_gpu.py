@@ -140,7 +140,7 @@ class SimulatedVendor:
 
 
 class _OnCpu(TorchFunctionMode):
-    """Within it, what is asked for on `cuda` lies on the CPU."""
+    """Within it, what is asked for on `cuda` is on the CPU."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         named = dict(kwargs or {})

@@ -154,7 +154,7 @@ class _Written:
 
 
 def _check_row(trial: Trial) -> None:
-    """A row has a number, a problem a size, a time never loses its word, and an ok trial has both."""
+    """A row has a number, a problem a size, a time never loses its word, and an ok trial has both and may run again."""
     time_us = trial.time_us
     if not 0 <= trial.trial <= TRIAL_MAX:
         raise CellError("trial", f"{trial.trial} numbers no row: rows count from 0 to {TRIAL_MAX}")
@@ -162,6 +162,8 @@ def _check_row(trial: Trial) -> None:
         raise CellError("m", f"{trial.m} x {trial.n} x {trial.k} is no size: m, n and k are at least 1")
     if trial.status is Status.OK and (time_us is None or trial.source is None):
         raise CellError("status", "status ok needs both source and time_us")
+    if trial.status is Status.OK and trial.quarantined:
+        raise CellError("quarantined", "a trial with status ok is not quarantined")
     if time_us is not None and trial.source is None:
         raise CellError("time_us", f"time_us={time_us} needs a source, measured or modelled")
     if time_us is not None and not time_us > 0:

@@ -55,7 +55,7 @@ def named(module: Module) -> str:
 
 @pytest.mark.parametrize("module", CHECKOUT.modules, ids=named)
 def test_imports_point_one_way(module: Module) -> None:
-    if module.room:  # the package's own __init__ names the runtime for whoever imports hktune
+    if module.room:  # the package's own __init__ names the runtime for those who import hktune
         assert module.room in MAY_IMPORT, f"{module.room} is a new room: say in this test what it may import"
         assert CHECKOUT.rooms_imported_by(module) <= MAY_IMPORT[module.room] - {module.room}
 

@@ -20,9 +20,11 @@ from hktune.core.config import Config
 from hktune.core.errors import StoreError
 from hktune.core.launch_rule import LaunchRule
 from hktune.core.operation import BF16_NT, BF16_NT_BIAS
-from hktune.core.outcome import Source, Stage, Status
+from hktune.core.outcome import Source, Stage, Status, Timing
+from hktune.core.problem import Problem
 from hktune.core.trial import Trial
 from hktune.dispatch import read_table
+from hktune.measure.stopwatch import Attempt
 from hktune.space import load_space
 from hktune.store import TrialStore, merge, read_frame, read_trials
 from hktune.store import trials as trials_module
@@ -165,6 +167,23 @@ def test_an_earlier_runs_quarantine_holds(tmp_path: Path, context: RowContext) -
     [(candidate, failure)] = Ledger(tmp_path, context, fresh=False).quarantine().items()
     assert (candidate.config, failure.status, failure.quarantined) == (CONFIG, Status.CRASHED, True)
     assert failure.detail == "died; quarantined, reproduce: hktune bench x"
+
+
+def test_a_run_goes_on_from_the_old_rows(tmp_path: Path, context: RowContext) -> None:
+    """What was tried is not recorded again, before the file is rewritten and after."""
+    sha256 = context.template.sha256
+    (tmp_path / "trials.csv").write_bytes(OLD_HEADER + old("screened at 1.2x the vendor", 4, template_sha256=sha256))
+    ledger, problem = Ledger(tmp_path, context, fresh=False), Problem(256, 512, 64)
+    [before] = ledger.rows()
+    timing = Timing(Source.MEASURED, 9.0)
+    assert ledger.record(Attempt(CONFIG), problem, timing) == before
+    added = ledger.record(Attempt(Config({"block_m": 128})), problem, timing)
+    assert (added.trial, added.stage, added.time_us) == (5, Stage.SCREENED, 9.0)
+    assert ledger.record(Attempt(CONFIG), problem, timing) == before
+    assert ledger.rows() == [before, added]
+    assert Ledger(tmp_path, context, fresh=True).rows() == []
+    [aside] = tmp_path.glob("trials-*.csv")
+    assert read_trials(aside) == [before, added]
 
 
 @pytest.fixture

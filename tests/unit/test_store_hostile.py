@@ -108,6 +108,7 @@ def refused(path: Path, content: bytes) -> str:
         ("source", "", "column status: status ok needs both source and time_us"),
         ("stage", "doubted", "column stage: 'doubted' is none of screened, confirmed, neighbour"),
         ("stage", "", "column stage: is empty"),
+        ("quarantined", "true", "column quarantined: a trial with status ok is not quarantined"),
         ("quarantined", "1", "column quarantined: '1' is neither true nor false"),
         ("gpu", "one", "column gpu: 'one' is not an integer"),
         ("power_w", "inf", "column power_w: 'inf' is not a finite number"),
