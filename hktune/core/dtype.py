@@ -9,8 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
-from hktune.core.errors import InputError
-
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
@@ -74,10 +72,3 @@ F16 = Dtype("f16", "float16", 2, 11, 0x7ED5)
 F32 = Dtype("f32", "float32", 4, 24, 0x7FD5_7FD5)
 
 DTYPES = {dtype.name: dtype for dtype in (BF16, F16, F32)}
-
-
-def dtype_named(name: str) -> Dtype:
-    """The format of that name. Raises InputError for any other."""
-    if name not in DTYPES:
-        raise InputError(f"dtype {name[:40]!r} is not known: known are {', '.join(DTYPES)}")
-    return DTYPES[name]

@@ -41,24 +41,24 @@ def load(
     """Read the table of `directory`, check it against its device, and make it the current one.
 
     Entries whose time is modelled are used only when `allow_modelled` says so. `device` overrides the device that the
-    table names; on a GPU it is torch's current one. An entry that cannot be used is left out, with one warning that
-    counts them, and so is one that is used although its device is only a sibling of this one. With `public_key` the
-    table must be signed by its owner; `sha256` pins one table by its content_sha256, and `created_after` (a datetime,
-    or text in ISO 8601) refuses older ones, however well signed. `reproducible` leaves out kernels whose sums have no
-    fixed order, so that equal operands give equal bits on every run (the vendor's own products are what its library
-    makes them). `summary_at_exit` prints the table's stats to stderr when the process ends. Raises TableError
-    when the table is not readable, is of another architecture, or has no usable entry at all; DeviceError when the
-    table's device is not there.
+    table names; on a GPU it is torch's current one. An entry that cannot be used is left out. One warning counts
+    those, and the entries that are used although their device is only a sibling of this one.
+
+    With `public_key` the table must be signed by its owner. `sha256` pins one table by its content_sha256.
+    `created_after` (a datetime, or text in ISO 8601) refuses older ones, however well signed. `reproducible` leaves out
+    kernels whose sums have no fixed order, so that equal operands give equal bits on every run. (The vendor's own
+    products are what its library makes them.) `summary_at_exit` prints the table's stats to stderr when the process
+    ends.
+
+    Raises TableError when the table is not readable, is of another architecture, or has no usable entry at all. Raises
+    DeviceError when the table's device is not there.
     """
     path = Path(directory)
     table = read_table(path, Trust(public_key, sha256, created_after))
     _check_any(table, path, allow_modelled)
     kind = table.device.kind
     device = device or open_device(kind, _current_gpu())
-    validated = validate(table, path, device.identity, allow_modelled)
-    if reproducible:
-        validated = _reproducible(validated)
-    _report(validated, path)
+    validated = _validated(table, path, device, allow_modelled, reproducible)
     index = -1 if device.identity.kind == "emulated" else _current_gpu()
     loaded = LoadedTable(validated, device, index, lambda other: open_device(kind, other), str(path))
     if summary_at_exit:
@@ -126,6 +126,15 @@ def _check_any(table: Table, path: Path, allow_modelled: bool) -> None:
     if not allow_modelled and all(entry.source is Source.MODELLED for entry in table.entries):
         rule = f"{path}: all {len(table.entries)} entries have modelled times, which are no proof of speed"
         raise TableError(f"{rule}: pass allow_modelled=True to use them all the same")
+
+
+def _validated(table: Table, path: Path, device: Device, allow_modelled: bool, reproducible: bool) -> Validated:
+    """What of the table can be used on `device`; what cannot is warned of. Raises TableError where that is all."""
+    validated = validate(table, path, device.identity, allow_modelled)
+    if reproducible:
+        validated = _reproducible(validated)
+    _report(validated, path)
+    return validated
 
 
 def _reproducible(validated: Validated) -> Validated:

@@ -17,7 +17,7 @@ class UniqueStrategy:
     """Turns proposals into a sequence that keeps the contract of `Strategy`.
 
     A subclass proposes: its `_propose` may return anything, or None to leave the choice to chance. An illegal or
-    already seen proposal is moved to the nearest config that is neither, at most two parameters away; failing that,
+    already seen proposal is moved to the nearest config that is neither, at most two parameters away. If there is none,
     a config is drawn uniformly from the legal unseen ones. So every `ask` ends, and a strategy is exhausted only
     when every legal config has been seen.
     """

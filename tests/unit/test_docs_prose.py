@@ -11,7 +11,7 @@ import pytest
 from test_docs_site import ROOT, tracked_markdown
 
 LONGEST_LINE = 120  # characters
-LONGEST_SENTENCE = 30  # words; 25 is what to aim at
+LONGEST_SENTENCE = 27  # words; 25 is what to aim at
 LONGEST_MEAN = 17  # words, over the sentences of a file that are in neither tables nor headings
 GENERATED = {"docs/reference/instructions.md"}  # its lists; its prose is judged in scripts/instruction_table.py's text
 HOUSE_IDIOMS = re.compile(

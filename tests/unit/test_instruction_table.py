@@ -44,3 +44,9 @@ def test_every_instruction_of_the_gemm_is_listed() -> None:
     for config in space().seeds:
         for instruction in disassembled(built(config)):
             assert (instruction.format, instruction.mnemonic) in listed, instruction
+
+
+def test_the_readme_counts_the_list() -> None:
+    count = sum(line.startswith("| `") for line in DOCUMENT.splitlines())
+    assert f"\n{count} encodings, {count} of them executed by a test." in DOCUMENT
+    assert f"executes {count} encodings" in (ROOT / "README.md").read_text()
