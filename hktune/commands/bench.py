@@ -87,15 +87,15 @@ def _timed(stopwatch: ContainedStopwatch, attempt: Attempt, problem: Problem) ->
     if isinstance(outcome, Failure):
         print(f"{problem}: {outcome.status}: {outcome.detail}")
         return False
-    print(f"{problem}: {outcome.time_us:.2f} us; {'; '.join(_seen(outcome))}")
+    print(f"{problem}: {'; '.join(_words(outcome))}")
     for name, ratio in confirmation.rivals.items():
         print(f"    {name}: {ratio:.4f}x {outcome.baseline}")
     return True
 
 
-def _seen(timing: Timing) -> list[str]:
-    """What else was seen while it was timed."""
-    seen = [timing.note] if timing.note else []
+def _words(timing: Timing) -> list[str]:
+    """The time, and what else was seen while it was taken."""
+    seen = [f"{timing.time_us:.2f} us", *([timing.note] if timing.note else [])]
     seen += [f"GPU {timing.gpu}"] if timing.gpu is not None else []
     seen += [f"{timing.clock_mhz} MHz"] if timing.clock_mhz is not None else []
     seen += [f"{timing.power_w:.0f} W"] if timing.power_w is not None else []

@@ -124,7 +124,7 @@ class Encoder:
 
 
 class Decoder:
-    """Rows become trials, and equal cells one object: a million rows, 0.9 GB of text, are 0.45 GB."""
+    """Rows become trials, and equal cells one object: a million rows, 0.9 GB of text, are 0.5 GB."""
 
     def __init__(self) -> None:
         begins = [*map(COLUMNS.index, _RUNS), len(COLUMNS)]

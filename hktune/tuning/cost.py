@@ -9,8 +9,8 @@ from hktune.search import Cost, CostName
 
 
 def cost_of(trial: Trial) -> Cost | None:
-    """The time of a row, and its interval. Where it was measured beside a baseline it is relative to the baseline's in
-    the same rounds: the clocks of two rounds differ. None where it has no time."""
+    """The time of a row, and its interval. Where a baseline was in the same rounds, it is relative to the
+    baseline's time: the clocks of two rounds differ. None where it has no time."""
     if trial.time_us is None:
         return None
     name = CostName.TIME_OVER_BASELINE if trial.baseline_us else CostName.TIME_US
