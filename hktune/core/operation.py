@@ -99,6 +99,11 @@ class Operation:
         """The same product without an epilogue."""
         return replace(self, epilogue=())
 
+    @property
+    def code(self) -> Operation:
+        """The operation without the steps that a launch can switch off. Operations with equal ones may share code."""
+        return self.with_steps(*self.activations)
+
     def with_steps(self, *steps: str) -> Operation:
         """The same product with this epilogue."""
         return replace(self, epilogue=steps)

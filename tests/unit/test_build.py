@@ -96,13 +96,13 @@ def test_a_second_build_compiles_what_is_new_and_keeps_the_list(space: SearchSpa
     assert read_built(tmp_path, space) == more
 
 
-def test_each_operation_has_a_list_of_its_own(toy_space_path: Path, tmp_path: Path) -> None:
-    folder = toy_space_path.parent.parent / "kernels" / "gfx950" / "toy"
+def test_each_operation_has_a_list_of_its_own(own_toy_space_path: Path, tmp_path: Path) -> None:
+    folder = own_toy_space_path.parent.parent / "kernels" / "gfx950" / "toy"
     text = (folder / "template.yaml").read_text()
     text = text.replace("fields: {", "operations: [bf16.nt, f16.nt]\nfields: {element: operation.a_dtype, ")
     (folder / "template.yaml").write_text(text)
     (folder / "toy.hip").write_text((folder / "toy.hip").read_text() + "using element = ${element};\n")
-    space, f16 = load_space(toy_space_path), Operation("f16")
+    space, f16 = load_space(own_toy_space_path), Operation("f16")
     wanted = Wanted(problems=[PROBLEM, replace(PROBLEM, operation=f16)])
     [(usual, configs), (other, same)] = wanted.of_each_operation(space)
     assert (usual.template.operation, other.template.operation) == (BF16_NT, f16)
