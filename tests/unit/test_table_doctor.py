@@ -116,8 +116,17 @@ def test_the_command_exits_with_1_when_something_is_wrong(tmp_path: Path, capsys
     assert main(words) == 0
     assert "0 wrong, 0 notes; judged for kind=hip arch=gfx950" in capsys.readouterr().out
     assert main([*words, "--shapes", str(shapes)]) == 1
-    assert "uncovered shape: 64x128x64 bf16.nt (64x128x64 bf16.nt), 50.0% of calls" in capsys.readouterr().out
+    assert "uncovered shape: 64x128x64 bf16.nt, 50.0% of calls: tune it" in capsys.readouterr().out
     assert main([*words[:-1], str(tmp_path / "gone" / "environment.json")]) == 2
+
+
+def test_a_shape_that_no_call_asks_for_cannot_be_tuned(tmp_path: Path) -> None:
+    published(tmp_path, measured(SMALL), identity=MI355X)
+    problem = Problem(64, 128, 64, Operation("f16", "nn"))
+    asked = "but calls ask for bf16.nt, bf16.nt+bias, f16.nt, f16.nt+bias: leave it out of the shapes"
+    for name, label in ((str(problem), "64x128x64 f16.nn"), ("attention", "64x128x64 f16.nn (attention)")):
+        calls = [Call(SMALL, "small", 1.0), Call(problem, name, 3.0)]
+        assert lines(tmp_path, calls) == [f"wrong: uncovered shape: {label}, 75.0% of calls, {asked}"]
 
 
 def test_modelled_times_can_be_allowed_and_then_nothing_else_is(
