@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hktune.commands.arguments import path_given
+from hktune.core.errors import InputError
 from hktune.core.operation import BF16_NT, operation_of
 from hktune.core.settings import Settings
 
 if TYPE_CHECKING:
     from hktune.compile import Compiler
 
+# What each option of a kernel is where it is not given.
+_USUAL = {"symbol": None, "args": "", "grid": "1", "block": "64", "lds": "0", "gemm": None, "strict": False}
 _DEBUG_LINES = "-gline-tables-only"
 
 
@@ -26,11 +29,24 @@ def add_kernel_options(parser: argparse.ArgumentParser) -> None:
     )
     kernel.add_argument("--symbol", metavar="NAME", help="which kernel, where the file has several")
     kernel.add_argument(
-        "--args", default="", metavar="LIST", help="such as 'a:bf16[m,k] b:bf16[n,k] c:out:bf16[m,n] m n k alpha:f32'"
+        "--args",
+        default=_USUAL["args"],
+        metavar="LIST",
+        help="such as 'a:bf16[m,k] b:bf16[n,k] c:out:bf16[m,n] m n k alpha:f32'",
     )
-    kernel.add_argument("--grid", default="1", metavar="X,Y,Z", help="workgroups, such as 'm//128*n//128' (default: 1)")
-    kernel.add_argument("--block", default="64", metavar="X,Y,Z", help="work-items of a workgroup (default: 64)")
-    kernel.add_argument("--lds", default="0", metavar="BYTES", help="dynamic LDS (default: 0)")
+    kernel.add_argument(
+        "--grid",
+        default=_USUAL["grid"],
+        metavar="X,Y,Z",
+        help="workgroups, such as 'm//128*n//128' (default: %(default)s)",
+    )
+    kernel.add_argument(
+        "--block",
+        default=_USUAL["block"],
+        metavar="X,Y,Z",
+        help="work-items of a workgroup (default: %(default)s)",
+    )
+    kernel.add_argument("--lds", default=_USUAL["lds"], metavar="BYTES", help="dynamic LDS (default: %(default)s)")
     kernel.add_argument(
         "--gemm",
         nargs="?",
@@ -39,6 +55,13 @@ def add_kernel_options(parser: argparse.ArgumentParser) -> None:
         help=f"compare c with what this operation makes of a and b (default: {BF16_NT})",
     )
     kernel.add_argument("--strict", action="store_true", help="rules that AMD's own kernels break are hazards too")
+
+
+def require_no_kernel(options: argparse.Namespace) -> None:
+    """Raises InputError where what describes a kernel is given without one."""
+    for name, usual in _USUAL.items():
+        if getattr(options, name) != usual:
+            raise InputError(f"--{name} is for a kernel of your own: add --kernel FILE, or leave it out")
 
 
 def verify_kernel(options: argparse.Namespace) -> int:

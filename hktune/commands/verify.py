@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 from hktune.commands.arguments import add_config, add_hipkittens, add_operation, add_problem, add_seed
-from hktune.commands.kernel import add_kernel_options, verify_kernel
+from hktune.commands.kernel import add_kernel_options, require_no_kernel, verify_kernel
 from hktune.commands.parser import DONE, FAILED, Command
 from hktune.core.errors import InputError
 from hktune.core.settings import Settings
@@ -40,6 +40,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.kernel:
         _require_no_config(options)
         return verify_kernel(options)
+    require_no_kernel(options)
     words = ConfigWords(options.config)
     file = options.space or words.space_file()
     space = space_for(load_space(file), options.operation, [options.problem] if options.problem else [])

@@ -154,7 +154,8 @@ def build(
             done.add(variant.config.id)
             built(len(done))
     finally:
-        _list_built(directory, space, compiler.identity, [config for config in configs if config.id in done])
+        if done or not os.path.lexists(directory / FILE_NAME):  # where nothing was built, an earlier list stays
+            _list_built(directory, space, compiler.identity, [config for config in configs if config.id in done])
     failed = [(config, failures[config.id]) for config in configs if config.id in failures]
     statuses = Counter(failure.status for _, failure in failed)
     statuses[Status.OK] = len(done) - len(failed)
@@ -176,7 +177,7 @@ def replaced_build(directory: Path, template: Template, compiler: str) -> str:
         why = f"they are of another compiler: saved={record.compiler} current={compiler}"
     else:
         return ""
-    return f"{directory}: {count} configs that it lists are replaced, {why}"
+    return f"{directory}: {count} configs on its list will be replaced, {why}"
 
 
 def _prepare(directory: Path) -> None:

@@ -134,6 +134,19 @@ def test_a_build_of_another_template_is_refused(space: SearchSpace, tmp_path: Pa
         read_built(tmp_path, space)
 
 
+def test_a_build_that_made_nothing_leaves_the_list_of_another_template(space: SearchSpace, tmp_path: Path) -> None:
+    class Broken(Counting):
+        def compile(self, variant: Variant, deadline_s: float) -> CodeObject | Failure:
+            raise ToolchainError("no compiler")
+
+    words = {"space": space.name, "template": space.template.name, "template_sha256": "1" * 64}
+    record = msgspec.json.encode(Built(compiler=Counting.identity, configs=({},), **words))
+    (tmp_path / "built.json").write_bytes(record)
+    with pytest.raises(ToolchainError, match="no compiler"):
+        build(space, CachedCompiler(Broken(), tmp_path), [space.config({})], tmp_path, 1, quiet)
+    assert (tmp_path / "built.json").read_bytes() == record
+
+
 def test_a_list_that_is_replaced_is_said(space: SearchSpace, tmp_path: Path) -> None:
     template = space.template
     name, saved, current = template.name, "1" * 12, template.sha256[:12]
@@ -148,7 +161,7 @@ def test_a_list_that_is_replaced_is_said(space: SearchSpace, tmp_path: Path) -> 
     ):
         record = Built(template_sha256=sha256, compiler="clang 1", **words)
         (tmp_path / "built.json").write_bytes(msgspec.json.encode(record))
-        said = f"{tmp_path}: 3 configs that it lists are replaced, they are of {says}"
+        said = f"{tmp_path}: 3 configs on its list will be replaced, they are of {says}"
         assert replaced_build(tmp_path, template, "clang 2") == said
     assert replaced_build(tmp_path, template, "clang 1") == ""
 

@@ -173,6 +173,9 @@ def test_a_config_is_proved_as_the_code_of_the_problems_operation(capsys: pytest
         (["--operation", "f16.nn"], "gfx950/gemm_bf16 cannot do f16.nn: it does bf16.nt,"),
         (["--operation", "bf16.nt", "--problem", "8x8x8:f16.nt"], "bf16.nt and f16.nt need different code"),
         (["--problem", "8x8x8:grouped.f16.nt"], "its operands are not known"),
+        (["--gemm", "f16.nt"], "--gemm is for a kernel of your own: add --kernel FILE, or leave it out"),
+        (["--args", "x:f32[2]"], "--args is for a kernel of your own"),
+        (["--strict"], "--strict is for a kernel of your own"),
         (["--operation", "f16"], "operation 'f16' must read like bf16.nt"),
     ],
 )
