@@ -147,7 +147,8 @@ def test_launches_for_a_problem(template: Template) -> None:
 
 def test_tile_and_proof(template: Template) -> None:
     assert template.tile(CONFIG) == Tile(128, 256, 64)
-    assert template.proof_problems(CONFIG) == (ProofProblem(Problem(256, 512, 384)),)
+    problem = Problem(256, 512, 384)
+    assert template.proof_problems(CONFIG) == (ProofProblem(problem), ProofProblem(problem, exact_sums=True))
     assert template.derived_values(CONFIG) == {"warps": 8, "lds_bytes": 98304}
 
 
@@ -322,8 +323,8 @@ def test_what_an_operation_does_to_c_is_compiled_in_and_proved(folder: Path, mon
     for text in ("bf16.nt+halve", "bf16.nt+bias+halve"):
         bound = plain.for_operation(operation_of(text))
         assert '"halve"' in bound.render(CONFIG).source
-        assert [str(each.problem) for each in bound.proof_problems(CONFIG)] == ["256x512x384 bf16.nt+halve"]
+        assert [str(each.problem) for each in bound.proof_problems(CONFIG)] == ["256x512x384 bf16.nt+halve"] * 2
     edit(folder / "template.yaml", "k: 64 * (stages + 4)}", "k: 64 * (stages + 4), epilogue: bias}")
     edit(folder / "template.yaml", "[bf16.nt,", "[bf16.nt, bf16.nt+bias,")
-    (proof,) = load_template(folder).for_operation(operation_of("bf16.nt+halve")).proof_problems(CONFIG)
+    proof, _ = load_template(folder).for_operation(operation_of("bf16.nt+halve")).proof_problems(CONFIG)
     assert str(proof.problem) == "256x512x384 bf16.nt+bias+halve"
