@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -45,6 +46,13 @@ def toy_space_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     space.parent.mkdir()
     space.write_text(TOY_SPACE)
     return space
+
+
+@pytest.fixture
+def own_toy_space_path(toy_space_path: Path, tmp_path: Path) -> Path:
+    """A copy of it that a test may change."""
+    root = shutil.copytree(toy_space_path.parent.parent, tmp_path / "toy")
+    return root / "search_spaces" / "toy.yaml"
 
 
 @pytest.fixture(scope="session")

@@ -209,7 +209,9 @@ def problem(text: str) -> Problem:
     size = integer(1, DIMENSION_MAX)
     parts = _PROBLEM.match(text)
     if parts is None:
-        raise argparse.ArgumentTypeError(f"must be MxNxK such as 4096x4096x4096, got {shown(text)}")
+        raise argparse.ArgumentTypeError(
+            f"must be MxNxK or MxNxK:OPERATION, such as 4096x4096x4096:f16.nt, got {shown(text)}"
+        )
     try:
         asked_for = operation_of(parts["operation"] or f"{BF16_NT}{parts['steps']}")
     except InputError as unknown:

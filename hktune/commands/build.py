@@ -20,6 +20,7 @@ from hktune.commands.arguments import (
     path_given,
 )
 from hktune.commands.parser import DONE, FAILED, Command
+from hktune.core.escaped import escaped
 from hktune.core.outcome import Status
 from hktune.core.settings import Settings
 from hktune.core.shipped import space_word
@@ -55,7 +56,7 @@ def _run(options: argparse.Namespace) -> int:
     from hktune.core.shapes import load_shapes
     from hktune.report.heartbeat import working
     from hktune.space import load_space
-    from hktune.tuning.prebuilt import Wanted, build, read_configs
+    from hktune.tuning.prebuilt import Wanted, build, read_configs, replaced_build
 
     space = load_space(options.space)
     wanted = Wanted(
@@ -69,6 +70,8 @@ def _run(options: argparse.Namespace) -> int:
     parts = wanted.of_each_operation(space, options.operation)
     settings = replace(Settings.from_environment(os.environ), cache_dir=options.out)
     compiler = compiler_for(space.template.language, settings, options.hipkittens)
+    if replaced := replaced_build(options.out, space.template, compiler.identity):
+        print(escaped(replaced))
     count, before, done = sum(len(configs) for _, configs in parts), 0, 0
 
     def built(now: int) -> None:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from hktune.core.trial import Trial
     from hktune.dispatch import Table, Trust
     from hktune.space import SearchSpace
+    from hktune.template import Template
 
 REGRETS_SHOWN = 3  # the largest
 
@@ -116,26 +117,26 @@ def _build(options: argparse.Namespace) -> int:
     from hktune.store import merged_trials
     from hktune.tables import BuildOptions, build_table, cross_trials, regrets
     from hktune.tuning.confirmation import deciding
+    from hktune.tuning.own_trials import own_trials
     from hktune.tuning.trial_rows import now
 
     space = load_space(options.space)
     with working(lambda: "reading trials"):
         merged = merged_trials(options.trials)
-    trials = [trial for trial in merged if trial.template_sha256 in (None, space.template.sha256)]
+    of_template = [trial for trial in merged if trial.template_sha256 in (None, space.template.sha256)]
+    trials, foreign = own_trials(space, of_template)
     if not any(trial.status is Status.OK for trial in trials):
-        saved = ", ".join(sorted({str(trial.template_sha256) for trial in merged})) or "none"
-        rule = f"no ok trial is of {space.template.name}: saved={saved} current={space.template.sha256}"
-        raise StoreError(f"{rule}: pass the --space that they were drawn from, or tune again")
+        raise StoreError(f"{foreign}: tune again" if foreign else _why_none(space.template, merged))
     identity = _one_identity(options.trials)
     shelf = _Shelf(options, space)
     fixed_order = frozenset({space.template.name} if space.template.fixed_order else ())
     chosen = BuildOptions(fixed_order, options.reproducible, options.reach, _names(options))
     compilers = " | ".join(sorted({trial.compiler for trial in trials if trial.compiler})) or "unknown"
-    others, trials = len(merged) - len(trials), deciding(trials)
+    trials = deciding(trials)
     with working(lambda: f"building the table, {len(shelf.objects)} objects so far"):
         table = build_table(trials, shelf.launch_of, identity, compilers, __version__, now(), chosen)
         write_table(table, shelf.objects, options.out)
-    _print_built(table, others)
+    _print_built(table, len(merged) - len(of_template), foreign)
     for regret in sorted(regrets(trials), key=lambda each: -each.regret)[:REGRETS_SHOWN]:
         print(f"regret: {regret}")
     wanted = len(cross_trials(trials))
@@ -143,6 +144,18 @@ def _build(options: argparse.Namespace) -> int:
         print(f"{wanted} trials of neighbours are missing, so gaps between their m stay with the vendor library")
     print(f"next: {command_line('hktune', 'table', 'doctor', options.out)}")
     return DONE
+
+
+def _why_none(template: Template, trials: Sequence[Trial]) -> str:
+    """The line that says why none of `trials` makes a table of `template`."""
+    named = {trial.template for trial in trials if trial.template_sha256 != template.sha256}
+    saved = ", ".join(sorted({str(trial.template_sha256) for trial in trials})) or "none"
+    rule = f"no ok trial is of {template.name}: saved={saved} current={template.sha256}"
+    if any(trial.template_sha256 in (None, template.sha256) for trial in trials):
+        return f"{rule}: none of its trials is ok: tune again"
+    if template.name in named:
+        return f"{rule}: the template has changed since: tune again, or build with the hktune that made them"
+    return f"{rule}: pass the --space that they were drawn from, or tune again"
 
 
 def _names(options: argparse.Namespace) -> dict[Problem, str]:
@@ -157,7 +170,7 @@ def _names(options: argparse.Namespace) -> dict[Problem, str]:
     return names | ({shape.problem: shape.name for shape in load_shapes(options.shapes)} if options.shapes else {})
 
 
-def _print_built(table: Table, others: int) -> None:
+def _print_built(table: Table, others: int, foreign: str) -> None:
     from hktune.report.operations import operation_names
 
     near = sum(entry.rows != (entry.m, entry.m) for entry in table.entries)
@@ -167,6 +180,8 @@ def _print_built(table: Table, others: int) -> None:
     print(f"operations: {operation_names(entry.problem.operation for entry in table.entries)}")
     if others:
         print(f"{others} trials of other templates were left out")
+    if foreign:
+        print(escaped(foreign))
 
 
 class _Shelf:

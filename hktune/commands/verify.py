@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from hktune.commands.arguments import add_config, add_hipkittens, add_operation, add_problem, add_seed
 from hktune.commands.kernel import add_kernel_options, verify_kernel
 from hktune.commands.parser import DONE, FAILED, Command
+from hktune.core.errors import InputError
 from hktune.core.settings import Settings
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def _run(options: argparse.Namespace) -> int:
     from hktune.workers.prover import own_proof
 
     if options.kernel:
+        _require_no_config(options)
         return verify_kernel(options)
     words = ConfigWords(options.config)
     file = options.space or words.space_file()
@@ -64,6 +66,14 @@ def _run(options: argparse.Namespace) -> int:
     print(f"proved on {'; '.join(proofs)}: relative error {attempt.relative_error:.2e}")
     print(f"takes {attempt.resources}")
     return DONE
+
+
+def _require_no_config(options: argparse.Namespace) -> None:
+    """Raises InputError where what describes a config is given along with a kernel of one's own."""
+    for name in ("space", "problem", "operation"):
+        if getattr(options, name):
+            rule = f"--{name} is for a config, and --kernel {options.kernel} is none"
+            raise InputError(f"{rule}: leave it out; NAME=NUMBER gives sizes, --gemm OPERATION what to compare with")
 
 
 def _compile_only(space: SearchSpace, config: Config, settings: Settings) -> int:

@@ -75,8 +75,7 @@ _FUNCTIONS: dict[str, tuple[Callable[..., int], int, int]] = {  # function, fewe
 
 
 class Expression:
-    """One expression. `names` are the names it needs, with those of RECORDS whose fields it reads;
-    `operation_fields` are what it reads of the operation.
+    """One expression. `names` are the names it needs, with those of RECORDS whose fields it reads.
 
     Raises SpaceError, starting with `where` (a file and field), for anything outside the language.
     """
@@ -85,10 +84,8 @@ class Expression:
         self.text = str(text)
         self.where = where
         self._names: set[str] = set()
-        self._operation_fields: set[str] = set()
         self._evaluate = self._compile(self._parse(), 1)
         self.names = frozenset(self._names)
-        self.operation_fields = frozenset(self._operation_fields)
 
     def __repr__(self) -> str:
         return f"Expression({self.text!r})"
@@ -162,8 +159,6 @@ class Expression:
         if field not in _FIELDS[record]:
             raise self._error(f"unknown field {record}.{field}: known are {', '.join(sorted(_FIELDS[record]))}")
         self._names.add(record)
-        if record == "operation":
-            self._operation_fields.add(field)
         return lambda scope: getattr(scope[record], field)
 
     def _binary(self, node: ast.BinOp, depth: int) -> _Closure:

@@ -99,6 +99,11 @@ class Operation:
         """The same product without an epilogue."""
         return replace(self, epilogue=())
 
+    @property
+    def code(self) -> Operation:
+        """The operation without the steps that a launch can switch off. Operations with equal ones may share code."""
+        return self.with_steps(*self.activations)
+
     def with_steps(self, *steps: str) -> Operation:
         """The same product with this epilogue."""
         return replace(self, epilogue=steps)
@@ -124,7 +129,7 @@ def operation_of(text: str) -> Operation:
     """The operation that `text` names. Raises InputError, one line, for anything else."""
     match = _TEXT.match(text) if len(text) <= _TEXT_MAX else None
     if match is None:
-        raise InputError(f"operation {shown(text)} must read like bf16.nt, bf16.nt+bias or f16.nn->f32")
+        raise InputError(f"operation {shown(text)} must read like bf16.nt, bf16.nt+bias or f16.nt")
     words = match.groupdict(default="")
     steps = tuple(words.pop("steps").split("+")[1:])
     operation = Operation(**{**words, "kind": words["kind"] or "gemm"}, epilogue=steps)
@@ -170,6 +175,10 @@ BF16_NT = Operation()
 BF16_NT_BIAS = BF16_NT.with_steps("bias")
 
 
+LEGACY_WORDS = {"dtype": ("bf16",), "epilogue": ("none", "bias")}
+"""What named an operation in the formats before operations, and all the words that they had."""
+
+
 def legacy_words(operation: Operation) -> tuple[str, str]:
     """`operation` as the `dtype` and `epilogue` of those formats. Raises InputError where they have no words for it."""
     dtype, epilogue = operation.a, operation.epilogue[0] if operation.epilogue else "none"
@@ -180,5 +189,8 @@ def legacy_words(operation: Operation) -> tuple[str, str]:
 
 def legacy_operation(dtype: str, epilogue: str) -> Operation:
     """The operation of a row, an entry or a shape of the formats before operations: `dtype` and an `epilogue` of none
-    or bias. Raises InputError."""
+    or bias. Raises InputError for any other word."""
+    for what, word in (("dtype", dtype), ("epilogue", epilogue)):
+        if word not in LEGACY_WORDS[what]:
+            raise InputError(f"{what} {shown(word)} is not known: known are {', '.join(LEGACY_WORDS[what])}")
     return Operation(dtype, epilogue=() if epilogue == "none" else (epilogue,))

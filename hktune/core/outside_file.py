@@ -79,7 +79,7 @@ class FileKind:
         try:
             handle = os.open(path, os.O_RDONLY | _PLAIN)
         except (OSError, ValueError) as failed:
-            raise self._unopened(path, failed, nature(path)) from None
+            raise self._unopened(path, "read", failed, nature(path)) from None
         with self._plain(handle, path, "rb") as file:
             yield file
 
@@ -88,18 +88,20 @@ class FileKind:
         """As `opened`, of the file `name` in `directory`, without following a link below `directory`. `flags` may be
         os.O_RDWR, and hold os.O_CREAT for a file to be made where there is none."""
         path = directory / name
+        reads_only = flags & os.O_ACCMODE == os.O_RDONLY
         try:
             handle = _opened_inside(directory, name, flags)
         except (OSError, ValueError) as failed:
             reached = "a symbolic link, or is reached through one" if _is_link(directory, name) else nature(path)
-            raise self._unopened(path, failed, reached) from None
-        with self._plain(handle, path, "rb" if flags & os.O_ACCMODE == os.O_RDONLY else "r+b") as file:
+            raise self._unopened(path, "read" if reads_only else "written", failed, reached) from None
+        with self._plain(handle, path, "rb" if reads_only else "r+b") as file:
             yield file
 
-    def _unopened(self, path: Path, failed: Exception, found: str | None) -> InputError:
+    def _unopened(self, path: Path, wanted: str, failed: Exception, found: str | None) -> InputError:
+        """What kept the file from being `wanted`, which is read or written; `found` is what it is instead of one."""
         if found:
             return self.broken(path, f"is {found}, not {self.name}")
-        return self.broken(path, f"cannot be read ({getattr(failed, 'strerror', None) or failed})")
+        return self.broken(path, f"cannot be {wanted} ({getattr(failed, 'strerror', None) or failed})")
 
     def _plain(self, handle: int, path: Path, mode: str) -> BinaryIO:
         """The open file of `handle`, which is closed where that is no plain file of a legal size."""
@@ -114,7 +116,7 @@ class FileKind:
         try:
             data = file.read(self.bytes_max + 1)
         except OSError as failed:
-            raise self._unopened(path, failed, None) from None
+            raise self._unopened(path, "read", failed, None) from None
         if len(data) > self.bytes_max:  # it grew, or is one of the kernel's that say 0
             raise self._too_large(path)
         return data

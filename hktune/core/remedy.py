@@ -20,6 +20,12 @@ def with_remedy(what: str, error: OSError, elsewhere: str) -> str:
     return f"{what} ({error.strerror or error}): {_OTHER_WAYS_OUT.get(error.errno or 0, way_out)}"
 
 
+def of_a_newer(what: str, rule: str, elsewhere: str) -> str:
+    """The line that says that `what`, of a file, is not known here: `rule` says how it shows, `elsewhere` what can be
+    done without a newer hktune."""
+    return f"{what} is of a newer hktune, or edited: {rule}; upgrade, or {elsewhere}"
+
+
 def disk_error_in(text: str) -> OSError | None:
     """The error that a program, asked to write, has met by what it printed: no room, or a place that is read-only."""
     for number in (*_FULL, errno.EROFS, errno.EACCES):

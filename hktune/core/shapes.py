@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -22,13 +23,18 @@ from hktune.core.errors import InputError, ShapesError
 from hktune.core.escaped import shown
 from hktune.core.json_file import Json
 from hktune.core.operand import operands_of
-from hktune.core.operation import BF16_NT, BF16_NT_BIAS, Operation, legacy_operation, legacy_words, operation_of
+from hktune.core.operation import (
+    BF16_NT,
+    BF16_NT_BIAS,
+    LEGACY_WORDS,
+    Operation,
+    legacy_operation,
+    legacy_words,
+    operation_of,
+)
 from hktune.core.outside_file import FileKind
 from hktune.core.problem import Problem
 from hktune.core.yaml_file import value_of
-
-OLD_WORDS = {"dtype": ("bf16",), "epilogue": ("none", "bias")}
-"""The keys that named an operation before `operation` did, and all the words that they had."""
 
 _SAY_ALL = f"say all of it in operation, such as {BF16_NT_BIAS}"
 
@@ -39,8 +45,8 @@ PROBLEMS_MAX = 10_000
 NAMES_SHOWN = 4  # of one problem
 SHAPES_FILE = FileKind("a shapes file", 1 << 20, ShapesError, "pass a file like shapes.yaml", "split it")
 
-FILE_KEYS = {"operation", "shapes", *OLD_WORDS}
-ENTRY_KEYS = {"name", "m", "n", "k", "weight", "operation", *OLD_WORDS}
+FILE_KEYS = {"operation", "shapes", *LEGACY_WORDS}
+ENTRY_KEYS = {"name", "m", "n", "k", "weight", "operation", *LEGACY_WORDS}
 
 
 @dataclass(frozen=True)
@@ -129,18 +135,22 @@ def _operations(mapping: Mapping[str, Json], where: str, usual: Sequence[Operati
         texts = value if isinstance(value, list) else [value]
         if not texts:
             raise ShapesError(f"{where}: operation: the list is empty: give at least one, such as {BF16_NT}")
-        return [_operation(text, f"{where}: operation") for text in texts]
+        operations = [_operation(text, f"{where}: operation") for text in texts]
+        twice = next((each for each, count in Counter(operations).items() if count > 1), None)
+        if twice:
+            raise ShapesError(f"{where}: operation: {twice} is there {operations.count(twice)} times: keep one")
+        return operations
     if not old:
         return usual
     [before] = usual  # the file has no `operation`, so no list of them either
-    words = dict(zip(OLD_WORDS, legacy_words(before), strict=True))
-    for key, known in OLD_WORDS.items():
+    words = dict(zip(LEGACY_WORDS, legacy_words(before), strict=True))
+    for key, known in LEGACY_WORDS.items():
         words[key] = _word(mapping.get(key, words[key]), known, f"{where}: {key}")
     return [legacy_operation(**words)]
 
 
 def _old_keys(mapping: Mapping[str, Json]) -> list[str]:
-    return [key for key in OLD_WORDS if key in mapping]
+    return [key for key in LEGACY_WORDS if key in mapping]
 
 
 def _operation(text: Json, where: str) -> Operation:

@@ -20,14 +20,16 @@ import msgspec
 from msgspec import Meta, structs
 
 from hktune.core.config import compact_json
-from hktune.core.errors import TableError
+from hktune.core.errors import InputError, TableError
 from hktune.core.escaped import shown
 from hktune.core.json_file import check_keys, typed
 from hktune.core.lock_file import lock_file
+from hktune.core.operand import operands_of
+from hktune.core.operation import BF16_NT, operation_of
 from hktune.core.outside_file import FileKind, nature, own_folder
 from hktune.core.problem import Problem
 from hktune.core.publish import publish, scratch_folder
-from hktune.core.remedy import with_remedy
+from hktune.core.remedy import of_a_newer, with_remedy
 from hktune.dispatch.layout import (
     OBJECT_FILE,
     OBJECTS_NAME,
@@ -72,6 +74,17 @@ class _Version(msgspec.Struct):
     version: int = VERSION
 
 
+class _OperationOnly(msgspec.Struct):
+    operation: str = str(BF16_NT)
+
+
+class _Operations(msgspec.Struct):
+    """What is looked at where a file cannot be read: a table with an operation of a later hktune is no malformed
+    one."""
+
+    entries: Annotated[tuple[_OperationOnly, ...], Meta(max_length=ENTRIES_MAX)] = ()
+
+
 class _Sealed(Header, Generic[_Stored], frozen=True, kw_only=True):
     """table.json as it is on disk, its entries not yet checked against each other."""
 
@@ -94,18 +107,33 @@ def read_table(directory: Path, trust: Trust = ANY) -> Table:
         version = VERSION  # whatever is wrong is said below
     if version not in (2, VERSION):
         rule = f"table version saved={version} current={VERSION}, and 2 is read too"
-        raise TableError(f"{path}: {rule}: update hktune") if version > VERSION else TABLE_FILE.broken(path, rule)
+        raise TableError(f"{path}: {rule}: upgrade hktune") if version > VERSION else TABLE_FILE.broken(path, rule)
     try:
         table, saved = _unsealed(data, version)
         if not _is_as_written(data, table, saved):
             check_keys(data)
     except ValueError as wrong:
+        if unknown := _unknown_operation(data):
+            raise TableError(of_a_newer(f"{path}:", unknown, TABLE_FILE.remedy)) from None
         raise TABLE_FILE.broken(path, f"truncated, malformed or not JSON ({wrong})") from None
     current = content_sha256(table)
     if saved != current:
         raise TABLE_FILE.broken(path, f"damaged or edited: content_sha256 saved={saved} current={current}")
     _check_pins(path, table, current, trust)
     return table
+
+
+def _unknown_operation(data: bytes) -> str | None:
+    """What is not known of the first operation of a file's entries that this hktune cannot read; None where it reads
+    all of them, or there are none to see."""
+    try:
+        for entry in typed(data, _Operations).entries:
+            operands_of(operation_of(entry.operation))
+    except InputError as unknown:
+        return str(unknown)
+    except ValueError:
+        return None
+    return None
 
 
 def _unsealed(data: bytes, version: int) -> tuple[Table, str]:

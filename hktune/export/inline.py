@@ -128,6 +128,8 @@ def _of_one_product(
     asked = [product.bare] if product else sorted(by_product)
     if len(asked) > 1 or asked[0] not in by_product or asked[0].a not in ELEMENTS:
         has = ", ".join(map(str, sorted(by_product)))
+        if product and product.bare not in by_product:
+            raise TableError(f"{directory}: {product} is not in this table: it has {has}: choose one of them")
         rule = f"{directory}: one file holds kernels of one operation, of {' or '.join(ELEMENTS)}"
         raise TableError(f"{rule}: this table has {has}: choose one with --operation")
     return by_product[asked[0]], asked[0]

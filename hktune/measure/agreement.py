@@ -1,15 +1,21 @@
-"""Whether two outputs are the same product: what is checked on the very operands that are timed."""
+"""Whether an output is the product: what is checked on the very operands that are timed."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from hktune.core.dtype import Dtype
+from hktune.core.problem import Problem
+from hktune.measure.arena import OperandSet
+from hktune.verify.on_device import TorchArrays, bits_of
+from hktune.verify.reference import Mismatch, Operands, answer_of, compare
 
 if TYPE_CHECKING:
     import torch
 
 CHUNK_ELEMENTS = 1 << 26  # compared as float32, some of them at a time
+EXACT_ELEMENTS = 1 << 24  # of C, in float64
 
 
 def disagreement(output: torch.Tensor, reference: torch.Tensor, k: int, dtype: Dtype) -> str | None:
@@ -36,3 +42,29 @@ def disagreement(output: torch.Tensor, reference: torch.Tensor, k: int, dtype: D
             f"the vendor {float(expected[row, column]):.6g}"
         )
     return f"{wrong} of {output.numel()} elements differ from the vendor's, {example}" if wrong else None
+
+
+def mistake(problem: Problem, operands: OperandSet) -> Mismatch | None:
+    """How c of `operands` differs from the product of the others, by the rules of a proof; None when it does not.
+
+    This decides where the vendor's product differs: its library may add parts of a sum in the format of C, as cuBLAS
+    does unless torch forbids it (torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction).
+    """
+    bits = {name: bits_of(tensor) for name, tensor in operands.items()}
+    rows_of_c = max(1, EXACT_ELEMENTS // problem.n)
+    for first in range(0, problem.m, rows_of_c):
+        found = _mistake_in(problem, bits, first, min(first + rows_of_c, problem.m))
+        if found is not None:
+            return found
+    return None
+
+
+def _mistake_in(problem: Problem, bits: dict[str, torch.Tensor], first: int, end: int) -> Mismatch | None:
+    """`mistake` in rows `first` to `end` of C."""
+    a = bits["a"][first:end] if problem.operation.layout[0] == "n" else bits["a"][:, first:end]
+    part, arrays = replace(problem, m=end - first), TorchArrays(str(a.device))
+    stored = {**{name: tensor for name, tensor in bits.items() if name != "c"}, "a": a}
+    found = compare(bits["c"][first:end], Operands(part, stored, answer_of(part, stored, arrays)), arrays=arrays)
+    if found is None or found.first is None:
+        return found
+    return replace(found, first=(found.first[0] + first, found.first[1]))

@@ -25,7 +25,9 @@ def print_parameters(console: Console, space: SearchSpace, file: Path) -> None:
         Column("meaning", [parameter.help for parameter in parameters], folds=True),
     ]
     print_columns(console, columns)
-    print_prose(console, f"{len(space.constraints)} rules say what is legal: hktune explain PARAMETER=VALUE ...")
+    count = len(space.constraints)
+    rules = f"{count} rule says" if count == 1 else f"{count} rules say"
+    print_prose(console, f"{rules} what is legal: hktune explain PARAMETER=VALUE ...")
 
 
 def print_config(console: Console, space: SearchSpace, file: Path, config: Config, problem: Problem | None) -> None:

@@ -67,7 +67,7 @@ class SearchSpace:
         self.name = description.name
         self._description, self._any_template = description, template
         self._of_operation: dict[Operation, SearchSpace] = {template.operation: self}
-        self.template = template.within(self.require_own)
+        self.template = template.within(self._require_own_of)
         self.arch = arch_named(template.arch)
         self.parameters = tuple(
             Parameter(name, tuple(parameter.values), parameter.default, parameter.help)
@@ -84,9 +84,12 @@ class SearchSpace:
         self._scheduled: dict[bool, tuple[list[list[Step]], list[Step]]] = {}
         self._domains: dict[Problem | None, Domain] = {}
         self._launch_rules: dict[tuple[Config, int, int, Operation], LaunchRule] = {}
-        self.seeds = tuple(self._legal_seed(seed) for seed in [{}, *description.seeds])[1:]
+        usual = template.operation == template.operations[0]
+        legal = self._legal_seed if usual else self.config  # rules may allow a seed for the usual operation alone
+        seeds = [legal(seed) for seed in [{}, *description.seeds]][1:]
+        self.seeds = tuple(seed for seed in seeds if usual or self.is_legal(seed))
         fixed = description.fixed_choice
-        self.fixed_choice = fixed_choice(fixed, self._legal_seed) if fixed else None
+        self.fixed_choice = fixed_choice(fixed, legal) if fixed else None
 
     def for_operation(self, operation: Operation) -> SearchSpace:
         """This space with its template for `operation`. Raises InputError for one that the template cannot do."""
@@ -129,9 +132,11 @@ class SearchSpace:
         return self.config({**(base or {}), **values})
 
     def domain(self, problem: Problem | None) -> Domain:
-        """The legal configs of `problem`; with None, by the constraints that need no problem."""
+        """The legal configs of `problem`; with None, by the constraints that need no problem. Raises InputError for an
+        operation that the template cannot do."""
         if problem not in self._domains:
-            self._domains[problem] = Domain(self, problem)
+            own = self.for_operation(problem.operation) if problem else self
+            self._domains[problem] = Domain(self, problem) if own is self else own.domain(problem)
         return self._domains[problem]
 
     def scheduled(self, with_problem: bool) -> tuple[list[list[Step]], list[Step]]:
@@ -194,6 +199,9 @@ class SearchSpace:
             parameter.index(config[name])
         if not self.is_legal(config):
             raise SpaceError(f"config {Config(config).id} is illegal: {'; '.join(explain(self, config))}")
+
+    def _require_own_of(self, config: Config, operation: Operation) -> None:
+        self.for_operation(operation).require_own(config)
 
     def _all_derived(self, own: Mapping[str, Value]) -> Derived:
         texts = {name: expression.text for name, expression in self.template.derived.expressions.items()}

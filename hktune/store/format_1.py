@@ -11,11 +11,11 @@ import re
 from collections.abc import Sequence
 from operator import itemgetter
 
-from hktune.core.errors import InputError
-from hktune.core.operation import legacy_operation
+from hktune.core.escaped import shown
+from hktune.core.operation import LEGACY_WORDS, legacy_operation
 from hktune.core.outcome import Source, Stage, Status
 from hktune.store.rows import COLUMNS as COLUMNS_TODAY
-from hktune.store.rows import FORMAT, CellError, NewerCellError
+from hktune.store.rows import FORMAT, CellError
 
 COLUMNS = (
     *("trial", "m", "n", "k", "dtype", "epilogue", "config_id", "config", "status", "detail", "source"),
@@ -45,22 +45,28 @@ def cells_of_today(cells: Sequence[str]) -> tuple[str, ...]:
     """The cells of a row of format 1 as one of today's. Raises CellError."""
     if len(cells) != len(COLUMNS):
         raise CellError(None, f"{len(cells)} cells, not {len(COLUMNS)}")
-    operation = _operation(cells[_DTYPE_AT], cells[_EPILOGUE_AT])
+    operation = _operation(cells)
     said = _said(*_what_was_said(cells))
     today: tuple[str, ...] = _cells_of_today((*cells, str(FORMAT), operation, *said))
     return today
 
 
-_DTYPE_AT, _EPILOGUE_AT = COLUMNS.index("dtype"), COLUMNS.index("epilogue")
+_OPERATION_AT = {column: COLUMNS.index(column) for column in LEGACY_WORDS}
 _what_was_said = itemgetter(*map(COLUMNS.index, ("status", "source", "detail")))
 
 
-@functools.lru_cache(maxsize=256)
-def _operation(dtype: str, epilogue: str) -> str:
-    try:
-        return str(legacy_operation(dtype, epilogue))
-    except InputError as unknown:
-        raise NewerCellError("dtype", str(unknown)) from None
+def _operation(cells: Sequence[str]) -> str:
+    words = {column: cells[at] for column, at in _OPERATION_AT.items()}
+    for column, word in words.items():
+        if word not in LEGACY_WORDS[column]:
+            known = ", ".join(LEGACY_WORDS[column])
+            raise CellError(column, f"{shown(word)} is none of {known}" if word else "is empty")
+    return _operation_text(**words)
+
+
+@functools.cache
+def _operation_text(dtype: str, epilogue: str) -> str:
+    return str(legacy_operation(dtype, epilogue))
 
 
 @functools.lru_cache(maxsize=4096)

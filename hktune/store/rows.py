@@ -89,6 +89,9 @@ _PATTERNS: dict[str, tuple[Callable[[str], object], str]] = {
         (_line, f"text of 1 to {LINE_MAX} printable characters on one line"),
     ),
 }
+_ABOVE_0 = {"time_us", "time_us_low", "time_us_high", "baseline_us", "vendor_best_us"}
+_FROM_0 = {name for name, kind in TYPES.items() if kind in (int, float)} - _ABOVE_0 - {"trial", "m", "n", "k", "seed"}
+_LIMITED = _ABOVE_0 | _FROM_0
 _values_of: Callable[[Trial], tuple[object, ...]] = attrgetter(*FIELDS)
 
 
@@ -135,7 +138,7 @@ class Decoder:
         if len(cells) != len(COLUMNS):
             raise CellError(None, f"{len(cells)} cells, not {len(COLUMNS)}")
         if cells[0] != _FORMAT_CELL:
-            raise NewerCellError("format", f"{shown(cells[0])} is another than {FORMAT}, which the columns are of")
+            raise _of_another_format(cells[0])
         row = tuple(cells)
         values: list[Any] = []
         for begin, end, values_of in self._runs:
@@ -144,6 +147,12 @@ class Decoder:
         _check_row(trial)
         _check_config(trial.config, trial.config_id)
         return trial
+
+
+def _of_another_format(cell: str) -> CellError:
+    """Only a higher number is a later version's."""
+    kind = NewerCellError if _INTEGER(cell) and int(cell) > FORMAT else CellError
+    return kind("format", f"{shown(cell)} is another than {FORMAT}, which the columns are of" if cell else "is empty")
 
 
 class _Written:
@@ -166,8 +175,6 @@ def _check_row(trial: Trial) -> None:
         raise CellError("quarantined", "a trial with status ok is not quarantined")
     if time_us is not None and trial.source is None:
         raise CellError("time_us", f"time_us={time_us} needs a source, measured or modelled")
-    if time_us is not None and not time_us > 0:
-        raise CellError("time_us", f"time_us must be above 0, got {time_us}")
 
 
 @functools.lru_cache(maxsize=_REMEMBERED_MAX)
@@ -286,13 +293,13 @@ _VALUE_OF: dict[type, _ToValue] = {
 def _cell_of(name: str) -> _ToCell:
     """How a value of a column becomes a cell."""
     plain: _ToCell = _bounded if name == "config" else _CELL_OF.get(TYPES[name], str)
-    has_pattern = name in _PATTERNS
+    is_limited = name in _PATTERNS or name in _LIMITED
 
     def cell(value: object) -> str:
         if value is None or value == "":
             return _absent(name)
         try:
-            return plain(_fitting(name, value) if has_pattern else value)
+            return plain(_fitting(name, value) if is_limited else value)
         except ValueError as broken:
             raise CellError(name, str(broken)) from None
 
@@ -302,13 +309,13 @@ def _cell_of(name: str) -> _ToCell:
 def _value_of(name: str) -> _ToValue:
     """How a cell of a column becomes a value."""
     plain = _bounded if name == "config" else _VALUE_OF[TYPES[name]]
-    has_pattern = name in _PATTERNS
+    is_limited = name in _PATTERNS or name in _LIMITED
 
     def value(cell: str) -> object:
         if not cell:
             return _absent(name) or None
         try:
-            return _fitting(name, plain(cell)) if has_pattern else plain(cell)
+            return _fitting(name, plain(cell)) if is_limited else plain(cell)
         except CellError:
             raise
         except ValueError as broken:
@@ -323,7 +330,11 @@ def _absent(name: str) -> str:
     return ""
 
 
-def _fitting(name: str, value: object) -> object:
+def _fitting(name: str, value: Any) -> object:
+    if name in _LIMITED:
+        if value < 0 or (value == 0 and name in _ABOVE_0):
+            raise ValueError(f"{name} must be {'above 0' if name in _ABOVE_0 else '0 or more'}, got {value}")
+        return value
     fits, what = _PATTERNS[name]
     if not (isinstance(value, str) and fits(value)):
         raise ValueError(f"{shown(value)} is not {what}")

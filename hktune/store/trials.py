@@ -27,7 +27,7 @@ from hktune.core.escaped import shown
 from hktune.core.lock_file import lock_file
 from hktune.core.outside_file import FileKind
 from hktune.core.publish import publish
-from hktune.core.remedy import with_remedy
+from hktune.core.remedy import of_a_newer, with_remedy
 from hktune.core.trial import Trial
 from hktune.store import format_1
 from hktune.store.rows import COLUMNS, FORMAT, HEADER, NUMBER_AT, TYPES, CellError, Decoder, Encoder, NewerCellError
@@ -320,8 +320,7 @@ def _lines(file: BinaryIO, path: Path, place: _Place) -> Iterator[bytes]:
 
 def _bad_line(path: Path, number: int, broken: Exception) -> StoreError:
     if isinstance(broken, NewerCellError):
-        rule = f"{path}: line {number} is of a newer hktune, or edited: {broken}"
-        return StoreError(f"{rule}; upgrade, or delete that line")
+        return StoreError(of_a_newer(f"{path}: line {number}", str(broken), "delete that line"))
     rule = f"byte {broken.start} is not UTF-8" if isinstance(broken, UnicodeDecodeError) else str(broken)
     return StoreError(f"{path}: line {number} is torn or edited: {rule}; correct it, or delete that line")
 

@@ -30,6 +30,8 @@ _NEXT = {
     Reason.RESOURCES: "a driver would refuse it: tune that shape again",
 }
 
+_ASKED = ", ".join(map(str, CALL_OPERATIONS))
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -96,9 +98,8 @@ def _first(entries: Sequence[Entry]) -> str:
 def _unreachable(table: Table) -> list[Finding]:
     """The rows of operations that no call asks for."""
     rows = [entry for entry in table.entries if entry.problem.operation not in CALL_OPERATIONS]
-    asked = ", ".join(map(str, CALL_OPERATIONS))
     return [
-        Finding("unreachable row", f"{entry.problem}, but calls ask for {asked}", "leave it out of the trials")
+        Finding("unreachable row", f"{entry.problem}, but calls ask for {_ASKED}", "leave it out of the trials")
         for entry in rows
     ]
 
@@ -120,16 +121,12 @@ def _coverage(validated: Validated, calls: Sequence[Call]) -> list[Finding]:
     found = [(call, choices.find(*call.problem.key)) for call in calls]
     uncovered = [call for call, choice in found if choice is None]
     near = [call for call, choice in found if choice and choice.near]
-    findings = [
-        Finding("uncovered shape", f"{call.problem} ({call.name}){_share([call], calls)}", "tune it")
-        for call in uncovered
-    ]
+    findings = [_uncovered(call, _share([call], calls)) for call in uncovered]
     if len(uncovered) > 1:
         value = f"{len(uncovered)} of {len(calls)} shapes{_share(uncovered, calls)}"
         findings.append(Finding("uncovered in all", value, "tune them"))
     findings += [
-        Finding("near shape", f"{call.problem} ({call.name}) is served by a neighbour", "tune it to be sure", False)
-        for call in near
+        Finding("near shape", f"{_label(call)} is served by a neighbour", "tune it to be sure", False) for call in near
     ]
     used = {id(choice.entry) for _, choice in found if choice}
     idle = [entry for entry in validated.usable if calls and id(entry) not in used]
@@ -137,6 +134,19 @@ def _coverage(validated: Validated, calls: Sequence[Call]) -> list[Finding]:
         value = f"{len(idle)} rows ({_first(idle)}) serve none of these shapes"
         findings.append(Finding("unused rows", value, "keep them, or build without", False))
     return findings
+
+
+def _uncovered(call: Call, share: str) -> Finding:
+    """To tune a shape helps only where a call can ask for it."""
+    if call.problem.operation in CALL_OPERATIONS:
+        return Finding("uncovered shape", f"{_label(call)}{share}", "tune it")
+    value = f"{_label(call)}{share}, but calls ask for {_ASKED}"
+    return Finding("uncovered shape", value, "leave it out of the shapes")
+
+
+def _label(call: Call) -> str:
+    """The problem of `call`, and its name where that says more."""
+    return str(call.problem) if call.name == str(call.problem) else f"{call.problem} ({call.name})"
 
 
 def _share(some: Sequence[Call], calls: Sequence[Call]) -> str:

@@ -16,6 +16,7 @@ from hktune.core.escaped import shown
 from hktune.core.expression import RECORDS, Derived, Expression, Scope
 from hktune.core.launch import Argument, Launch, Tile, WorkgroupOrder, operand_name
 from hktune.core.launch_rule import LaunchRule, specialised
+from hktune.core.operand import POINTERS, operands_of
 from hktune.core.operation import BF16_NT, BF16_NT_BIAS, Operation, facts_of, operation_of
 from hktune.core.outside_file import FileKind
 from hktune.core.problem import Problem, ProofProblem
@@ -60,9 +61,7 @@ class Template:
         self.language = description.language
         self.symbol = description.symbol
         self.fixed_order = description.fixed_order
-        self.arguments = tuple(
-            Argument(operand_name(argument.name), argument.kind) for argument in description.arguments
-        )
+        self.arguments = _arguments(description)
         self.operations = _operations(description, self.arguments)
         self.operation = self.operations[0]
         self._of_operation: dict[Operation, Template] = {}
@@ -87,9 +86,8 @@ class Template:
         self._workspace_bytes = Expression(description.launch.workspace_bytes, "launch workspace_bytes")
         self._check_fields()
         self.parameter_names = self._free_names()
-        self._operation_fields = frozenset().union(*(each.operation_fields for each in self._expressions()))
         self._check_proofs()
-        self._check: Callable[[Config], None] = _any_config
+        self._check: Callable[[Config, Operation], None] = _any_config
 
     def derived_values(self, config: Mapping[str, Value]) -> dict[str, Value]:
         """The geometry that `derived` computes from `config`."""
@@ -98,9 +96,9 @@ class Template:
         except SpaceError as error:
             raise TemplateError(f"{self.name}: {error}") from None
 
-    def within(self, check: Callable[[Config], None]) -> Template:
-        """This template for configs that `check` does not refuse, as a search space does by raising: no other reaches
-        its source, from whichever file it came."""
+    def within(self, check: Callable[[Config, Operation], None]) -> Template:
+        """This template for configs that `check` does not refuse for the operation that is rendered, as a search space
+        does by raising: no other reaches its source, from whichever file it came."""
         checked = copy.copy(self)
         checked._check, checked._of_operation = check, {}
         return checked
@@ -111,17 +109,12 @@ class Template:
         return {"arch": self._arch_record, "operation": facts_of(self.operation)}
 
     def code_operation(self, operation: Operation) -> Operation:
-        """The first of `operations` whose code is that of `operation`: they may differ in what a launch passes, such
-        as a bias. Raises InputError for an operation that the template cannot do."""
+        """The first of `operations` whose code is that of `operation`: they differ in what a launch passes, such as a
+        bias, and in nothing else. Raises InputError for an operation that the template cannot do."""
         if operation not in self.operations:
             known = ", ".join(map(str, self.operations))
             raise InputError(f"{self.name} cannot do {operation}: it does {known}")
-        return next(other for other in self.operations if self._asks_of(other) == self._asks_of(operation))
-
-    def _asks_of(self, operation: Operation) -> dict[str, object]:
-        """The facts of `operation` that any expression of the template reads."""
-        facts = facts_of(operation)
-        return {field: getattr(facts, field) for field in self._operation_fields}
+        return next(other for other in self.operations if other.code == operation.code)
 
     def for_operation(self, operation: Operation) -> Template:
         """This template, rendering the code of `operation`. Raises InputError as `code_operation` does."""
@@ -142,7 +135,7 @@ class Template:
 
     def field_texts(self, config: Config) -> dict[str, str]:
         """What `render` fills in for each field of `source`: an integer or a word. Raises as `render` does."""
-        self._check(config)
+        self._check(config, self.operation)
         scope = self._scope(config)
         return {name: self._text(name, expression, scope) for name, expression in self._fields.items()}
 
@@ -183,17 +176,13 @@ class Template:
         no other has its epilogue."""
         scope = self._scope(config)
         first, *others = [
-            ProofProblem(Problem(m, n, k, self._proved(steps)), int(self._value(padding, scope)))
+            ProofProblem(Problem(m, n, k, _proved(self.operation, steps)), int(self._value(padding, scope)))
             for extent, steps, padding in self._proofs
             for m, n, k in [self._positive(extent, scope)]
         ]
         if all(other.problem.operation != first.problem.operation for other in others):
             others.insert(0, first)
         return (first, *(replace(other, exact_sums=True) for other in others))
-
-    def _proved(self, steps: Sequence[str]) -> Operation:
-        """What a proof that names `steps` proves: they are done first, then those that the code always does."""
-        return self.operation.with_steps(*steps, *self.operation.activations)
 
     def order(self, config: Mapping[str, Value]) -> WorkgroupOrder:
         """In which order workgroups take tiles with `config`."""
@@ -232,9 +221,18 @@ class Template:
             )
 
     def _check_proofs(self) -> None:
+        """Each proof is of an operation of the template, and each operation has a proof, whose launch passes it all."""
         for _, steps, _ in self._proofs:
-            if self._proved(steps) not in self.operations:
+            if _proved(self.operation, steps) not in self.operations:
                 raise TemplateError(f"proof epilogue {'+'.join(steps)!r}: it is not among the operations: add it there")
+        taken = {argument.name for argument in self.arguments}
+        for operation in self.operations:
+            operands = operands_of(operation)
+            lacking = [step for step in operation.epilogue if step in operands and step not in taken]
+            if lacking:
+                raise TemplateError(f"operation {operation} needs an argument {lacking[0]}: add one, or drop it")
+            if not any(_proved(operation, steps) == operation for _, steps, _ in self._proofs):
+                raise TemplateError(f"operation {operation} has no proof: add one with its epilogue, or drop it")
 
     def _shared(self) -> list[Expression]:
         """The expressions that know no problem."""
@@ -252,22 +250,42 @@ class Template:
         return needed - self.derived.expressions.keys() - PROBLEM_NAMES - RECORDS
 
 
+def _arguments(description: TemplateDescription) -> tuple[Argument, ...]:
+    """The kernel's arguments, in order, each once and of a kind that can hold it."""
+    arguments = tuple(Argument(operand_name(argument.name), argument.kind) for argument in description.arguments)
+    for name, kind in ((argument.name, argument.kind) for argument in arguments):
+        if (name in POINTERS) != (kind == "pointer") or kind == "f32":
+            wanted = "a pointer" if name in POINTERS else "a u32, i32 or u64"
+            raise TemplateError(f"argument {name} is a {kind}: it must be {wanted}")
+    names = [argument.name for argument in arguments]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise TemplateError(f"argument {twice[0]} is there twice: keep one")
+    return arguments
+
+
 def _operations(description: TemplateDescription, arguments: Sequence[Argument]) -> tuple[Operation, ...]:
     """What the template can do, the usual first. Raises InputError for a text that is none."""
     if not description.operations:
         takes_bias = any(argument.name == "bias" for argument in arguments)
-        return (BF16_NT, BF16_NT_BIAS) if takes_bias else (BF16_NT,)
+        proves_bias = any(_steps(proof.epilogue) == ("bias",) for proof in description.proof)
+        return (BF16_NT, BF16_NT_BIAS) if takes_bias and proves_bias else (BF16_NT,)
     operations = tuple(map(operation_of, description.operations))
     if len(set(operations)) != len(operations):
         raise TemplateError("operations has one of them twice: keep one")
     return operations
 
 
+def _proved(operation: Operation, steps: Sequence[str]) -> Operation:
+    """What a proof of `operation`'s code that names `steps` proves: first these, then what the code always does."""
+    return operation.with_steps(*steps, *operation.activations)
+
+
 def _steps(epilogue: str) -> tuple[str, ...]:
     return () if epilogue == "none" else tuple(epilogue.split("+"))
 
 
-def _any_config(_config: Config) -> None:
+def _any_config(_config: Config, _operation: Operation) -> None:
     """Nothing is refused: a template alone knows no domain."""
 
 

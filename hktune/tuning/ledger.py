@@ -14,13 +14,15 @@ from pathlib import Path
 
 from hktune.core.candidate import Candidate
 from hktune.core.config import compact_json
+from hktune.core.errors import StoreError
 from hktune.core.outcome import Failure, Stage, Status, Timing
 from hktune.core.problem import Problem
+from hktune.core.remedy import with_remedy
 from hktune.core.trial import Trial, by_problem
 from hktune.measure.stopwatch import Attempt
 from hktune.space import SearchSpace
 from hktune.store import Claims, TrialStore, locked, named_template
-from hktune.store.trials import is_without_rows
+from hktune.store.trials import FILE_NAME, is_without_rows
 from hktune.tuning.loop import PEER_PATIENCE_S, PEER_POLL_S
 from hktune.tuning.trial_rows import RowContext
 
@@ -33,7 +35,11 @@ class Ledger:
 
     def __init__(self, directory: Path, context: RowContext, fresh: bool) -> None:
         if fresh:
-            _set_aside(directory)
+            try:
+                _set_aside(directory)
+            except OSError as error:
+                what = f"{directory / FILE_NAME}: cannot be set aside for --fresh"
+                raise StoreError(with_remedy(what, error, "pass another DIR")) from None
         self._store = TrialStore(directory)
         self._context = context
         self._lock = threading.Lock()
@@ -184,8 +190,9 @@ class SharedDirectory:
 
 def _set_aside(directory: Path) -> None:
     """Rename the trials of `directory` after the time of their last change, so that starting afresh loses nothing.
-    A file without rows, which another run has just begun, say, holds nothing to lose and stays."""
-    previous = directory / "trials.csv"
+    A file without rows, which another run has just begun, say, holds nothing to lose and stays. OSError passes
+    through."""
+    previous = directory / FILE_NAME
     if not previous.exists():
         return
     with locked(directory):

@@ -162,6 +162,23 @@ def build(
     return BuildSummary(+statuses, examples, time.monotonic() - started)
 
 
+def replaced_build(directory: Path, template: Template, compiler: str) -> str:
+    """A line that says what a build of `template` by `compiler` takes off the list of `directory`; "" for nothing.
+    Raises StoreError where what is there is no list."""
+    if not os.path.lexists(directory / FILE_NAME):
+        return ""
+    record = built_record(directory)
+    count = len(record.configs) + sum(map(len, record.others.values()))
+    if record.template_sha256 != template.sha256:
+        saved, current = record.template_sha256[:12], template.sha256[:12]
+        why = f"they are of another template: saved={record.template} {saved} current={template.name} {current}"
+    elif record.compiler != compiler:
+        why = f"they are of another compiler: saved={record.compiler} current={compiler}"
+    else:
+        return ""
+    return f"{directory}: {count} configs that it lists are replaced, {why}"
+
+
 def _prepare(directory: Path) -> None:
     """Make the folder, and remove what a build that was killed left in it."""
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +16,7 @@ from hktune.core.errors import HktuneError, InputError, StoreError
 from hktune.core.identity import Identity
 from hktune.core.interruption import Interruption
 from hktune.core.launch_rule import LaunchRule
+from hktune.core.operation import Operation
 from hktune.core.outcome import Stage, Status
 from hktune.core.problem import Problem
 from hktune.core.publish import sweep, sweep_below, temporary_folder
@@ -106,7 +107,7 @@ def tune(options: RunOptions, settings: Settings, command: Sequence[str], progre
         trials=trials,
         directory=place.directory,
         elapsed_s=time.monotonic() - started,
-        variants=len({trial.config_id for trial in trials} - {trial.config_id for trial in run.before}),
+        variants=len(_made(trials) - _made(run.before)),
         interrupted=interruption.requested,
         space=place.space,
         again=_again(run.device, options),
@@ -149,6 +150,11 @@ def _begun(options: RunOptions, settings: Settings, command: Sequence[str]) -> _
     before = ledger.rows()
     require_own(space, before, directory / "trials.csv")
     return _Run(options, device, bench, searches, ledger, place, before)
+
+
+def _made(trials: Iterable[Trial]) -> set[tuple[str, Operation]]:
+    """The variants that `trials` are of."""
+    return {(trial.config_id, trial.operation.code) for trial in trials}
 
 
 def _rows_at_the_end(

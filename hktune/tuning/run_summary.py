@@ -22,7 +22,7 @@ class RunSummary:
     `command` those of this run. `stopped` says why the run, or a part of it, could not go on; `notes` what else was
     noticed. `trials_lost`: trials.csv cannot be read any more; `no_table`: none could be written.
 
-    Seconds are wall clock; `variants` counts the distinct configs that were compiled and proved by this run.
+    Seconds are wall clock; `variants` counts what was compiled and proved by this run.
     """
 
     names: Mapping[Problem, str]

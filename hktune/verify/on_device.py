@@ -52,7 +52,7 @@ class TorchArrays:
         self._on = torch_device
 
     def encoded(self, values: torch.Tensor, dtype: Dtype) -> torch.Tensor:
-        return values.float().to(_torch_dtype(dtype)).view(_bits_dtype(dtype))
+        return bits_of(values.float().to(_torch_dtype(dtype)))
 
     def decoded(self, bits: torch.Tensor, dtype: Dtype) -> torch.Tensor:
         return bits.view(_torch_dtype(dtype)).double()
@@ -86,6 +86,14 @@ class TorchMemory:
     def fetch(self, buffer: Buffer, bits: torch.Tensor) -> None:
         del buffer, bits
         self._device.synchronize()
+
+
+def bits_of(values: torch.Tensor) -> torch.Tensor:
+    """The bits of floating-point numbers, as TorchArrays has them."""
+    import torch
+
+    bits: torch.dtype = getattr(torch, f"int{8 * values.element_size()}")
+    return values.view(bits)
 
 
 def _torch_dtype(dtype: Dtype) -> torch.dtype:

@@ -21,7 +21,7 @@ from hktune.core.outcome import Failure, Status
 from hktune.core.problem import Problem
 from hktune.core.variant import CodeObject, Resources, Variant
 from hktune.space import SearchSpace, load_space
-from hktune.tuning.prebuilt import Built, Wanted, build, built_compiler, read_built, read_configs
+from hktune.tuning.prebuilt import Built, Wanted, build, built_compiler, read_built, read_configs, replaced_build
 
 RESOURCES = Resources(32, 0, 16, 0, 0, 0, 0, 256)
 PROBLEM = Problem(512, 1024, 1024)
@@ -96,13 +96,13 @@ def test_a_second_build_compiles_what_is_new_and_keeps_the_list(space: SearchSpa
     assert read_built(tmp_path, space) == more
 
 
-def test_each_operation_has_a_list_of_its_own(toy_space_path: Path, tmp_path: Path) -> None:
-    folder = toy_space_path.parent.parent / "kernels" / "gfx950" / "toy"
+def test_each_operation_has_a_list_of_its_own(own_toy_space_path: Path, tmp_path: Path) -> None:
+    folder = own_toy_space_path.parent.parent / "kernels" / "gfx950" / "toy"
     text = (folder / "template.yaml").read_text()
     text = text.replace("fields: {", "operations: [bf16.nt, f16.nt]\nfields: {element: operation.a_dtype, ")
     (folder / "template.yaml").write_text(text)
     (folder / "toy.hip").write_text((folder / "toy.hip").read_text() + "using element = ${element};\n")
-    space, f16 = load_space(toy_space_path), Operation("f16")
+    space, f16 = load_space(own_toy_space_path), Operation("f16")
     wanted = Wanted(problems=[PROBLEM, replace(PROBLEM, operation=f16)])
     [(usual, configs), (other, same)] = wanted.of_each_operation(space)
     assert (usual.template.operation, other.template.operation) == (BF16_NT, f16)
@@ -132,6 +132,25 @@ def test_a_build_of_another_template_is_refused(space: SearchSpace, tmp_path: Pa
     (tmp_path / "built.json").write_text(record.replace(space.template.sha256, "0" * 64))
     with pytest.raises(StoreError, match=r"another gfx950/toy: saved=000000000000 current="):
         read_built(tmp_path, space)
+
+
+def test_a_list_that_is_replaced_is_said(space: SearchSpace, tmp_path: Path) -> None:
+    template = space.template
+    name, saved, current = template.name, "1" * 12, template.sha256[:12]
+    assert replaced_build(tmp_path, template, "clang 1") == ""
+    words = {"space": space.name, "template": template.name, "configs": ({}, {}), "others": {"f16.nt": ({},)}}
+    for sha256, says in (
+        (
+            "1" * 64,
+            f"another template: saved={name} {saved} current={name} {current}",
+        ),
+        (template.sha256, "another compiler: saved=clang 1 current=clang 2"),
+    ):
+        record = Built(template_sha256=sha256, compiler="clang 1", **words)
+        (tmp_path / "built.json").write_bytes(msgspec.json.encode(record))
+        said = f"{tmp_path}: 3 configs that it lists are replaced, they are of {says}"
+        assert replaced_build(tmp_path, template, "clang 2") == said
+    assert replaced_build(tmp_path, template, "clang 1") == ""
 
 
 @pytest.mark.parametrize("text", [None, "not json", '{"space": "toy"}'])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import re
 import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
@@ -221,6 +222,17 @@ def test_a_malformed_table_is_one_line_that_names_the_place(tmp_path: Path, edit
         read_table(tmp_path)
     assert "\n" not in str(caught.value)
     assert "build it again" in str(caught.value)
+
+
+@pytest.mark.parametrize("operation", ["bf16.nt+relu", "f16.nt+relu", "fp8.nt.block", "grouped.bf16.nt"])
+@pytest.mark.parametrize("at", [0, 1])
+def test_an_operation_of_a_later_hktune_is_called_that(tmp_path: Path, operation: str, at: int) -> None:
+    """As in trials.csv: it may be a whole table of another version."""
+    published(tmp_path, trial(SMALL), trial(BIASED))
+    edited(tmp_path, lambda table: table["entries"][at].update(operation=operation))
+    says = rf"table\.json: is of a newer hktune, or edited: .*{re.escape(operation)}.*; upgrade, or build it again with"
+    with pytest.raises(TableError, match=says):
+        read_table(tmp_path)
 
 
 def test_a_full_file_of_nested_lists_is_refused_without_being_built(tmp_path: Path) -> None:

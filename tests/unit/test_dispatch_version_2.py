@@ -74,12 +74,13 @@ def test_it_keeps_its_bytes_its_sha256_and_its_signature(saved: Path, tmp_path: 
         (lambda table: table["entries"][1].update(epilogue="none"), "has two entries: keep one"),
         (lambda table: table["entries"][2].update(epilogue="gelu"), r"gelu.* is not known.* at `\$\.entries\[2\]`"),
         (lambda table: table["entries"][0].update(dtype="fp8"), r"fp8.* is not known.* at `\$\.entries\[0\]`"),
+        (lambda table: table["entries"][0].update(dtype="f16"), r"f16.* is not known.* at `\$\.entries\[0\]`"),
         (lambda table: table["entries"][0].update(m_from=5), r"m=4 must be in .* at `\$\.entries\[0\]`"),
         (lambda table: table["entries"][0].update(operation="bf16.nt"), "unknown field `operation`"),
         (lambda table: table["entries"][0].pop("dtype"), "missing required field `dtype`"),
         (lambda table: table.update(version=3), "unknown field `dtype`"),
         (lambda table: table.update(version=1), "table version saved=1 current=3, and 2 is read too: build"),
-        (lambda table: table.update(version=4), "saved=4 current=3, and 2 is read too: update hktune"),
+        (lambda table: table.update(version=4), "saved=4 current=3, and 2 is read too: upgrade hktune"),
     ],
 )
 def test_what_is_wrong_with_it_is_one_line(saved: Path, edit: Callable[[dict[str, Any]], object], says: str) -> None:

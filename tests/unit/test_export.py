@@ -149,7 +149,7 @@ def test_of_a_table_of_two_dtypes_one_is_chosen(tmp_path: Path, capsys: pytest.C
         assert f"The shapes are of {operation.removesuffix('+bias')}+bias; their times are modelled." in text
     capsys.readouterr()
     assert main(["export", str(folder), "--operation", "f16.nn", "-o", str(out)]) == 2
-    assert "this table has bf16.nt, f16.nt: choose one with --operation\n" in capsys.readouterr().err
+    assert "f16.nn is not in this table: it has bf16.nt, f16.nt: choose one of them\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("operation", ["f16.nn", "bf16.nt->f32", "f32.nt"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from naive_gemm import EMULATED
 from naive_gemm import trial as naive_trial
 
 from hktune.core.config import Config
+from hktune.core.errors import StoreError
 from hktune.core.outcome import Failure, Source, Status, Timing
 from hktune.core.problem import Problem
 from hktune.core.trial import Trial
@@ -89,3 +91,29 @@ def test_the_rows_of_one_attempt_are_synced_together_and_stand_for_each_problem_
     assert [(row.m, row.trial) for row in ours.rows()] == [
         (3, 0), (1, 1), (2, 2), (4, 3), (5, 4), (1, 5), (2, 6), (3, 7), (4, 8), (5, 9)
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("fresh", "says"),
+    [
+        (True, "cannot be set aside for --fresh (Read-only file system): pass another DIR"),
+        (False, "cannot be written (Read-only file system): pass another DIR"),
+    ],
+)
+def test_a_directory_that_cannot_be_written_is_one_line(
+    tmp_path: Path, context: RowContext, monkeypatch: pytest.MonkeyPatch, fresh: bool, says: str
+) -> None:
+    TrialStore(tmp_path).append(row(context, 1))
+    before, opened = (tmp_path / "trials.csv").read_bytes(), os.open
+
+    def read_only(path: str, flags: int, *mode: int, dir_fd: int | None = None) -> int:
+        if flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_CREAT:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), path)
+        return opened(path, flags, *mode, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "open", read_only)
+    with pytest.raises(StoreError) as caught:
+        Ledger(tmp_path, context, fresh)
+    assert str(caught.value) == f"{tmp_path / 'trials.csv'}: {says}"
+    monkeypatch.undo()
+    assert (tmp_path / "trials.csv").read_bytes() == before

@@ -109,7 +109,12 @@ def test_a_console_prints_cells_titles_and_lines_as_they_stand() -> None:
         (["tune", "--shapes", "s", "--time-budget", "1e999"], "--time-budget: must be a number of seconds"),
         (["build", "--space", "s", "-o", "d", "--random", "-3"], "--random: must be an integer from 0 to"),
         (["table", "build", "d", "-o", "e", "--reach", "inf"], "--reach: must be a number from 0 to 1e+09, got 'inf'"),
-        (["explain", "--problem", "0x10x8x8"], "--problem: must be MxNxK such as 4096x4096x4096, got '0x10x8x8'"),
+        (
+            ["explain", "--problem", "0x10x8x8"],
+            "--problem: must be MxNxK or MxNxK:OPERATION, such as 4096x4096x4096:f16.nt, got '0x10x8x8'",
+        ),
+        (["explain", "--problem", "64x64x64:"], "--problem: must be MxNxK or MxNxK:OPERATION, such as"),
+        (["explain", "--problem", "64x64x64+bias:f16.nt"], "such as 4096x4096x4096:f16.nt, got '64x64x64+bias:f16.nt'"),
         (["explain", "--problem", "1_6x8x8"], "--problem: must be MxNxK"),
         (["explain", "--problem", "20000000000x8x8"], "--problem: must be an integer from 1 to 16777216"),
         (["explain", "--problem", "65536x65536x8"], "C[m,n] has at most 2147483648 elements"),

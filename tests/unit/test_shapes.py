@@ -138,6 +138,7 @@ def test_the_shipped_list_is_legal_for_the_template_and_has_every_kind_of_shape(
         ("shapes: [{m: 1, n: 1, k: 1, operation: 7}]", "operation: must be a text such as bf16.nt, got 7"),
         ("shapes: [{m: 1, n: 1, k: 1, operation: null}]", "operation: must be a text such as bf16.nt, got None"),
         ("shapes: [{m: 1, n: 1, k: 1, operation: []}]", "operation: the list is empty"),
+        ("shapes: [{m: 1, n: 1, k: 1, operation: [f16.nt, f16.nt]}]", "operation: f16.nt is there 2 times: keep one"),
         ("shapes: [{m: 1, n: 1, k: 1, operation: [f16.nt, f16]}]", "operation 'f16' must read like"),
         ("{operation: f16.xy, shapes: [{m: 1, n: 1, k: 1}]}", "shapes.yaml: operation: operation 'f16.xy' must read"),
         ("shapes: [{m: 1, n: 1, k: 1, operation: batched.f16.nt}]", "batched.f16.nt: its operands are not known"),

@@ -5,6 +5,7 @@ import pickle
 import random
 import shutil
 from collections import Counter
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from naive_gemm import trial
 from hktune.core.config import Config, Value
 from hktune.core.errors import InputError, SpaceError, StoreError
 from hktune.core.expression import Derived
+from hktune.core.operation import BF16_NT, Operation
 from hktune.core.outcome import Status
 from hktune.core.problem import Problem
 from hktune.core.shipped import KERNELS, SPACE_OF
@@ -308,3 +310,23 @@ def test_words_are_read_as_the_first_value_that_is_written_so(space: SearchSpace
     assert space.parse(["eager=TRUE", "order=Swizzled", "stages=3"]) == space.config(
         {"eager": True, "order": "swizzled", "stages": 3}
     )
+
+
+def test_rules_may_ask_for_the_operation(own_toy_space_path: Path) -> None:
+    """A config that is legal for one format alone is searched, rendered and launched for that one."""
+    folder = own_toy_space_path.parent.parent / "kernels" / "gfx950" / "toy"
+    template = (folder / "template.yaml").read_text()
+    (folder / "template.yaml").write_text(template.replace("fields: {", "operations: [bf16.nt, f16.nt]\nfields: {"))
+    rule = "  - {name: small_bf16, require: operation.a_dtype != 'bf16' or block_n < 512, reason: too wide for bf16}\n"
+    own_toy_space_path.write_text(own_toy_space_path.read_text().replace("constraints:\n", f"constraints:\n{rule}"))
+    both = load_space(own_toy_space_path)
+    f16 = both.for_operation(Operation("f16"))
+    wide = both.config({"block_n": 512, "stages": 1})
+    problem = Problem(1024, 4096, 256, Operation("f16"))
+    assert both.is_legal(wide, problem)
+    assert not both.is_legal(wide, replace(problem, operation=BF16_NT))
+    assert f16.template.render(wide).config == wide
+    assert both.template.for_operation(Operation("f16")).render(wide).config == wide
+    assert both.launch_rule(wide, problem).at(problem.m, problem.operation) == f16.template.launch(wide, problem)
+    with pytest.raises(SpaceError, match="too wide for bf16"):
+        both.template.render(wide)

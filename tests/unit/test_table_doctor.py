@@ -14,7 +14,7 @@ from naive_gemm import EMULATED, MI355X, OBJECT, SHA256, published, reseal, tria
 from hktune.cli import main
 from hktune.core.config import Config
 from hktune.core.identity import Identity
-from hktune.core.operation import Operation
+from hktune.core.operation import Operation, operation_of
 from hktune.core.outcome import Source, Status
 from hktune.core.problem import Problem
 from hktune.core.trial import Trial
@@ -116,8 +116,17 @@ def test_the_command_exits_with_1_when_something_is_wrong(tmp_path: Path, capsys
     assert main(words) == 0
     assert "0 wrong, 0 notes; judged for kind=hip arch=gfx950" in capsys.readouterr().out
     assert main([*words, "--shapes", str(shapes)]) == 1
-    assert "uncovered shape: 64x128x64 bf16.nt (64x128x64 bf16.nt), 50.0% of calls" in capsys.readouterr().out
+    assert "uncovered shape: 64x128x64 bf16.nt, 50.0% of calls: tune it" in capsys.readouterr().out
     assert main([*words[:-1], str(tmp_path / "gone" / "environment.json")]) == 2
+
+
+def test_a_shape_that_no_call_asks_for_cannot_be_tuned(tmp_path: Path) -> None:
+    published(tmp_path, measured(SMALL), identity=MI355X)
+    problem = Problem(64, 128, 64, Operation("f16", "nn"))
+    asked = "but calls ask for bf16.nt, bf16.nt+bias, f16.nt, f16.nt+bias: leave it out of the shapes"
+    for name, label in ((str(problem), "64x128x64 f16.nn"), ("attention", "64x128x64 f16.nn (attention)")):
+        calls = [Call(SMALL, "small", 1.0), Call(problem, name, 3.0)]
+        assert lines(tmp_path, calls) == [f"wrong: uncovered shape: {label}, 75.0% of calls, {asked}"]
 
 
 def test_modelled_times_can_be_allowed_and_then_nothing_else_is(
@@ -222,6 +231,45 @@ def test_what_cannot_be_built_is_one_line(tmp_path: Path, capsys: pytest.Capture
     err = capsys.readouterr().err
     assert err.count("\n") == 1
     assert {"environment": "keep it with", "trials": "cannot be read"}.get(missing, "tune again") in err
+
+
+@pytest.mark.parametrize("operation", ["f16.nn", "batched.f16.nt", "f16.nt.rows"])
+def test_trials_that_the_space_has_no_place_for_are_left_out_and_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], operation: str
+) -> None:
+    foreign = replace(row(16, 1.0), operation=operation_of(operation))
+    other = Config({"block_m": 64})
+    elsewhere = replace(row(32, 1.0), config=other.json, config_id=other.id)
+    directory = tuned(tmp_path / "a", row(16, 2.0), foreign, elsewhere, replace(foreign, m=32))
+    assert main(["table", "build", str(directory), "-o", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().out
+    assert "\n3 ok trials that gfx950_gemm_bf16 has no place for are left out; the first is of 16x128x256" in said
+    assert f"cannot do {operation}: it does bf16.nt" in said
+    assert [entry.problem for entry in read_table(tmp_path / "out").entries] == [Problem(16, 128, 256)]
+    alone = tuned(tmp_path / "b", foreign)
+    assert main(["table", "build", str(alone), "-o", str(tmp_path / "out")]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert (
+        f"1 ok trials that gfx950_gemm_bf16 has no place for are left out; the first is of 16x128x256 {operation}"
+        in err
+    )
+    assert err.endswith(": tune again\n")
+
+
+@pytest.mark.parametrize(
+    ("template", "says"),
+    [
+        (space().template.name, "the template has changed since: tune again, or build with the hktune that made them"),
+        ("gfx950/other", "pass the --space that they were drawn from, or tune again"),
+    ],
+)
+def test_trials_of_another_template_say_which(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], template: str, says: str
+) -> None:
+    directory = tuned(tmp_path / "a", replace(row(16, 2.0), template=template, template_sha256="1" * 64))
+    assert main(["table", "build", str(directory), "-o", str(tmp_path / "out")]) == 2
+    assert capsys.readouterr().err.endswith(f": {says}\n")
 
 
 def test_trials_of_several_devices_are_refused_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

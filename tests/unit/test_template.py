@@ -253,10 +253,15 @@ def test_a_source_that_is_no_file_or_no_text_is_refused(folder: Path) -> None:
         load_template(folder)
 
 
+NUMBER = "  - {name: m, kind: i32}"
+
+
 def with_operations(folder: Path) -> Template:
     """The toy template for two formats, which its source names, and with a bias, which it does not."""
     operations = "operations: [bf16.nt, bf16.nt+bias, f16.nt, f16.nt+bias]"
     edit(folder / "template.yaml", "fields: {", f"{operations}\nfields: {{element: operation.a_dtype, ")
+    edit(folder / "template.yaml", NUMBER, f"{NUMBER}\n  - {{name: bias, kind: pointer}}")
+    edit(folder / "template.yaml", "proof: [", "proof: [{m: block_m, n: block_n, k: 64, epilogue: bias}, ")
     source = folder / "toy.hip"
     source.write_text(source.read_text() + "using element = ${element};\n")
     return load_template(folder)
@@ -313,18 +318,66 @@ def test_what_an_operation_does_to_c_is_compiled_in_and_proved(folder: Path, mon
     edit(
         folder / "template.yaml",
         "arguments:\n",
-        "operations: [bf16.nt, bf16.nt+halve, bf16.nt+bias+halve]\narguments:\n",
+        "operations: [bf16.nt, bf16.nt+halve]\narguments:\n  - {name: bias, kind: pointer}\n",
     )
     edit(folder / "template.yaml", "eager: eager,", "eager: eager, does: operation.activation,")
     with (folder / "toy.hip").open("a") as source:
         source.write('constexpr auto does = "${does}";\n')
     plain = load_template(folder)
     assert '"none"' in plain.render(CONFIG).source
-    for text in ("bf16.nt+halve", "bf16.nt+bias+halve"):
-        bound = plain.for_operation(operation_of(text))
-        assert '"halve"' in bound.render(CONFIG).source
-        assert [str(each.problem) for each in bound.proof_problems(CONFIG)] == ["256x512x384 bf16.nt+halve"] * 2
-    edit(folder / "template.yaml", "k: 64 * (stages + 4)}", "k: 64 * (stages + 4), epilogue: bias}")
-    edit(folder / "template.yaml", "[bf16.nt,", "[bf16.nt, bf16.nt+bias,")
-    proof, _ = load_template(folder).for_operation(operation_of("bf16.nt+halve")).proof_problems(CONFIG)
-    assert str(proof.problem) == "256x512x384 bf16.nt+bias+halve"
+    bound = plain.for_operation(operation_of("bf16.nt+halve"))
+    assert '"halve"' in bound.render(CONFIG).source
+    assert [str(each.problem) for each in bound.proof_problems(CONFIG)] == ["256x512x384 bf16.nt+halve"] * 2
+    edit(folder / "template.yaml", "proof: [", "proof: [{m: block_m, n: block_n, k: 64, epilogue: bias}, ")
+    edit(folder / "template.yaml", "[bf16.nt,", "[bf16.nt, bf16.nt+bias, bf16.nt+bias+halve,")
+    biased = load_template(folder).for_operation(operation_of("bf16.nt+bias+halve"))
+    assert '"halve"' in biased.render(CONFIG).source
+    first = "128x256x64 bf16.nt+bias+halve"
+    proofs = [str(each) for each in biased.proof_problems(CONFIG)]
+    assert proofs == [first, f"{first}, exact sums", "256x512x384 bf16.nt+halve, exact sums"]
+
+
+@pytest.mark.parametrize(
+    ("operations", "says"),
+    [
+        ("[bf16.nt, bf16.nt+bias]", r"operation bf16\.nt\+bias needs an argument bias: add one, or drop it"),
+        ("[bf16.nt, batched.bf16.nt]", r"operation batched\.bf16\.nt: its operands are not known"),
+        ("[bf16.nt+bias]", r"proof epilogue '': it is not among the operations"),
+    ],
+)
+def test_an_operation_must_fit_arguments_and_proofs(folder: Path, operations: str, says: str) -> None:
+    edit(folder / "template.yaml", "fields: {", f"operations: {operations}\nfields: {{")
+    with pytest.raises(TemplateError, match=says):
+        load_template(folder)
+
+
+def test_an_operation_without_a_proof_is_refused(folder: Path) -> None:
+    edit(folder / "template.yaml", NUMBER, f"{NUMBER}\n  - {{name: bias, kind: pointer}}")
+    assert load_template(folder).operations == (BF16_NT,), "nothing proves the bias"
+    edit(folder / "template.yaml", "fields: {", "operations: [bf16.nt, bf16.nt+bias]\nfields: {")
+    with pytest.raises(TemplateError, match=r"operation bf16\.nt\+bias has no proof: add one with its epilogue"):
+        load_template(folder)
+
+
+def test_operations_share_code_only_where_a_launch_tells_them_apart(folder: Path) -> None:
+    """A template that reads nothing of the operation claims two formats: each is proved by itself."""
+    edit(folder / "template.yaml", "fields: {", "operations: [bf16.nt, f16.nt]\nfields: {")
+    template = load_template(folder)
+    f16 = template.for_operation(Operation("f16"))
+    assert f16.render(CONFIG).source == template.render(CONFIG).source
+    assert {str(proof.problem.operation) for proof in f16.proof_problems(CONFIG)} == {"f16.nt"}
+
+
+@pytest.mark.parametrize(
+    ("new", "says"),
+    [
+        ("  - {name: m, kind: pointer}", "argument m is a pointer: it must be a u32, i32 or u64"),
+        ("  - {name: m, kind: f32}", "argument m is a f32: it must be a u32, i32 or u64"),
+        ("  - {name: bt, kind: i32}", "argument b is a i32: it must be a pointer"),
+        ("  - {name: a, kind: pointer}", "argument a is there twice: keep one"),
+    ],
+)
+def test_an_argument_that_cannot_be_passed_is_refused(folder: Path, new: str, says: str) -> None:
+    edit(folder / "template.yaml", NUMBER, new)
+    with pytest.raises(TemplateError, match=says):
+        load_template(folder)
