@@ -68,7 +68,8 @@ def judge(space: SearchSpace, config: Config, data: bytes, what: ProofProblem) -
     """The checker's word on a code object: "right", or a failure's status and detail; and the trace."""
     device = EmulatedDevice(deadline_s=60.0, record_trace=True, find_hazards=True, strict_hazards=True)
     launch = space.template.launch(config, what.problem)
-    outcome = verify(device, device.load(data, SYMBOL), launch, what.problem, seed=1, padding=what.padding)
+    kernel = device.load(data, SYMBOL)
+    outcome = verify(device, kernel, launch, what.problem, 1, what.padding, what.exact_sums)
     return ("right" if not isinstance(outcome, Failure) else f"{outcome.status}: {outcome.detail}"), device.trace
 
 

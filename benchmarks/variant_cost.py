@@ -59,7 +59,7 @@ def seconds_per_variant(space: SearchSpace, config: Config, cache: Path) -> dict
     for number, what in enumerate((profiled, *others)):
         each = device if number == 0 else EmulatedDevice(template.arch)
         launch = template.launch(config, what.problem)
-        proof = verify(each, each.load(code.data, code.symbol), launch, what.problem, 0, what.padding)
+        proof = verify(each, each.load(code.data, code.symbol), launch, what.problem, 0, what.padding, what.exact_sums)
         if isinstance(proof, Failure):
             raise SystemExit(f"{config}: {proof}")
     stages["emulate"] = time.perf_counter() - started

@@ -37,6 +37,16 @@ class Dtype:
         return 2.0**-self.significand_bits
 
     @property
+    def exponent_max(self) -> int:
+        """Of the largest power of two (IEEE 754-2019, 3.3: emax)."""
+        return int(2 ** (8 * self.bytes - self.significand_bits - 1)) - 1
+
+    @property
+    def exponent_min(self) -> int:
+        """Of the smallest normal number."""
+        return 1 - self.exponent_max
+
+    @property
     def bits_type(self) -> np.dtype[np.unsignedinteger]:
         """The unsigned integer of this format's width."""
         import numpy as np

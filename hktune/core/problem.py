@@ -54,10 +54,16 @@ class Problem:
 
 @dataclass(frozen=True)
 class ProofProblem:
-    """A problem that a variant is proved on. The rows of every matrix are stored `padding` elements apart."""
+    """A problem that a variant is proved on. The rows of every matrix are stored `padding` elements apart.
+
+    Operands are standard normal numbers; with `exact_sums` they are such that no sum of them rounds in float32, in
+    whatever order, and C must be the one rounding.
+    """
 
     problem: Problem
     padding: int = 0
+    exact_sums: bool = False
 
     def __str__(self) -> str:
-        return f"{self.problem}, rows {self.padding} apart" if self.padding else str(self.problem)
+        rows = f", rows {self.padding} apart" if self.padding else ""
+        return f"{self.problem}{rows}{', exact sums' if self.exact_sums else ''}"

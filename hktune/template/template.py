@@ -6,6 +6,7 @@ import copy
 import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from hktune.core.arch import arch_named
@@ -171,13 +172,17 @@ class Template:
 
     def proof_problems(self, config: Mapping[str, Value]) -> tuple[ProofProblem, ...]:
         """The problems a variant is proved on: small, yet with every phase of the kernel in them. The first, of whole
-        tiles, is the one that is profiled."""
+        tiles, is the one that is profiled; all others have exact sums. The first comes once more, with exact sums, if
+        no other has its epilogue."""
         scope = self._scope(config)
-        return tuple(
+        first, *others = [
             ProofProblem(Problem(m, n, k, _proved(self.operation, steps)), int(self._value(padding, scope)))
             for extent, steps, padding in self._proofs
             for m, n, k in [self._positive(extent, scope)]
-        )
+        ]
+        if all(other.problem.operation != first.problem.operation for other in others):
+            others.insert(0, first)
+        return (first, *(replace(other, exact_sums=True) for other in others))
 
     def order(self, config: Mapping[str, Value]) -> WorkgroupOrder:
         """In which order workgroups take tiles with `config`."""

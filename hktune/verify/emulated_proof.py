@@ -90,7 +90,7 @@ def _proof(device: EmulatedDevice, data: bytes, task: ProofTask, one: ProofLaunc
         kernel = device.load(data, task.symbol)
     except HktuneError as error:
         return Failure(Status.CRASHED, str(error))
-    outcome = verify(device, kernel, one.launch, one.what.problem, task.seed, one.what.padding)
+    outcome = verify(device, kernel, one.launch, one.what.problem, task.seed, one.what.padding, one.what.exact_sums)
     if isinstance(outcome, Failure):
         return replace(outcome, detail=f"{one.what}: {outcome.detail}")
     return outcome

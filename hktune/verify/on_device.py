@@ -32,7 +32,10 @@ def verify_on_device(
     arrays, memory = TorchArrays(torch_device), TorchMemory(device, torch_device)
     random = torch.Generator(torch_device).manual_seed(seed)
     operands = drawn_operands(
-        proof.problem, lambda shape: torch.randn(shape, device=torch_device, generator=random), arrays
+        proof.problem,
+        lambda shape: torch.randn(shape, device=torch_device, generator=random),
+        arrays,
+        proof.exact_sums,
     )
     try:
         return proved(device, kernel, launch, operands, proof.padding, arrays, memory)

@@ -4,6 +4,9 @@ for proofs on the host and on a GPU.
 A right kernel sums in float32 in some order, applies the epilogue, and rounds once to the format of C, to nearest even.
 Rounding keeps order, so what it may give is between the roundings of the two ends of what it may have summed. This
 holds for subnormal numbers and beyond the largest number of a format as well.
+
+Of standard normal operands these two ends are further apart than a step of C where k is large: only a wrong sum is
+seen. Of operands with exact sums (`exact_sums.py`) they are one number, so a wrong rounding is seen as well.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from hktune.core.operand import factors_of, operands_of
 from hktune.core.operation import Operation
 from hktune.core.problem import Problem
 from hktune.verify.arrays import HOST, Array, Arrays
+from hktune.verify.exact_sums import exact_inputs
 
 
 @dataclass(frozen=True)
@@ -36,27 +40,34 @@ class Operands:
     answer: Answer
 
 
-def random_operands(problem: Problem, seed: int) -> Operands:
-    """Operands on the host; equal problem and seed give equal ones. Raises InputError as `operands_of` does."""
+def random_operands(problem: Problem, seed: int, exact_sums: bool = False) -> Operands:
+    """Operands on the host; equal arguments give equal ones. Raises InputError as `operands_of` does."""
     random = np.random.default_rng([seed, problem.m, problem.n, problem.k])
-    return drawn_operands(problem, lambda shape: random.standard_normal(shape, dtype=np.float32))
+    return drawn_operands(problem, lambda shape: random.standard_normal(shape, dtype=np.float32), HOST, exact_sums)
 
 
-def drawn_operands(problem: Problem, normal: Callable[[tuple[int, ...]], Array], arrays: Arrays = HOST) -> Operands:
-    """Inputs of the next numbers of `normal`, which draws standard normal ones, each rounded to its format."""
-    stored = {
-        operand.name: arrays.encoded(normal(operand.shape(problem.sizes)), operand.dtype)
-        for operand in operands_of(problem.operation).values()
-        if operand.name != "c"
-    }
+def drawn_operands(
+    problem: Problem, normal: Callable[[tuple[int, ...]], Array], arrays: Arrays = HOST, exact_sums: bool = False
+) -> Operands:
+    """Inputs of the next numbers of `normal`, which draws standard normal ones: each rounded to its format, or made
+    into inputs with exact sums."""
+    inputs = [operand for operand in operands_of(problem.operation).values() if operand.name != "c"]
+    if exact_sums:
+        exact = exact_inputs(problem, normal)
+        stored = {operand.name: arrays.encoded(exact.values[operand.name], operand.dtype) for operand in inputs}
+        return Operands(problem, stored, answer_of(problem, stored, arrays, exact.units))
+    stored = {operand.name: arrays.encoded(normal(operand.shape(problem.sizes)), operand.dtype) for operand in inputs}
     return Operands(problem, stored, answer_of(problem, stored, arrays))
 
 
-def answer_of(problem: Problem, stored: Mapping[str, Array], arrays: Arrays = HOST) -> Answer:
-    """What C must be for these inputs.
+def answer_of(
+    problem: Problem, stored: Mapping[str, Array], arrays: Arrays = HOST, units: Array | None = None
+) -> Answer:
+    """What C must be for these inputs. All terms of a column of C are multiples of its one of `units` [n], if given.
 
     Its error bound is that of the worst order of k float32 additions and one more for the epilogue (Higham, Accuracy
     and Stability, section 3.1: k * u * sum |a||b|); a product of two inputs rounds only where it has too many bits.
+    It is 0 where all terms together are fewer units than float32 counts exactly.
     """
     operation = problem.operation
     exact = {name: arrays.decoded(stored[name], operands_of(operation)[name].dtype) for name in stored}
@@ -64,7 +75,10 @@ def answer_of(problem: Problem, stored: Mapping[str, Array], arrays: Arrays = HO
     total, magnitude = a @ b, abs(a) @ abs(b)
     for step in operation.epilogue:
         total, magnitude = _STEPS[step](total, magnitude, exact)
-    return Answer(total, _roundings(operation, problem.k) * operation.accumulator.unit_roundoff * magnitude)
+    error = _roundings(operation, problem.k) * operation.accumulator.unit_roundoff * magnitude
+    if units is not None and _EXACT_STEPS.issuperset(operation.epilogue):
+        error = error * (magnitude * operation.accumulator.unit_roundoff >= units)
+    return Answer(total, error)
 
 
 def _roundings(operation: Operation, k: int) -> int:
@@ -82,6 +96,8 @@ def _plus_bias(total: Array, magnitude: Array, exact: Mapping[str, Array]) -> tu
 
 _STEPS: dict[str, _Step] = {"bias": _plus_bias}
 """A step of an epilogue: the answer so far, the sum of its terms' magnitudes, and all inputs in float64, to both."""
+_EXACT_STEPS = frozenset({"bias"})
+"""Steps that float32 does without rounding on exact sums."""
 
 
 @dataclass(frozen=True)

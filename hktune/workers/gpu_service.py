@@ -112,7 +112,7 @@ class Serving:
 
     def proved(self, attempt: Attempt) -> Attempt:
         """`attempt` with its error, or with why it is wrong. Raises KernelFault, DeviceError."""
-        error = 0.0
+        errors = []
         kernel = self.kernel(attempt)
         template = self._template.for_operation(attempt.operation)
         for proof in template.proof_problems(attempt.config):
@@ -120,8 +120,8 @@ class Serving:
             outcome = verify_on_device(self.device, kernel, launch, proof, self._service.seed)
             if isinstance(outcome, Failure):
                 return replace(attempt, failure=replace(outcome, detail=f"{proof}: {outcome.detail}"))
-            error = max(error, outcome.relative_error)
-        return replace(attempt, relative_error=error)
+            errors.append(outcome.relative_error)
+        return replace(attempt, relative_error=errors[0])
 
     def _load(self, attempt: Attempt) -> Kernel:
         code = built_again(self._template, self._compiler, attempt.candidate, attempt.object_sha256)

@@ -56,7 +56,7 @@ class Prover:
         code = compiled(self.template, self.compiler, candidate, self.deadline_s)
         if isinstance(code, Failure):
             return code
-        own = ProofLaunch(ProofProblem(problem), self.template.launch(config, problem))
+        own = ProofLaunch(own_proof(problem), self.template.launch(config, problem))
         return prove_one(code.data, self.task(code, candidate), own, attended_s() + self.deadline_s)
 
     def task(self, code: CodeObject, candidate: Candidate) -> ProofTask:
@@ -82,6 +82,11 @@ class Prover:
             record = _record(code, task, until)
             self.records.put(key, record)
         return record
+
+
+def own_proof(problem: Problem) -> ProofProblem:
+    """What a config is proved on besides its template's problems."""
+    return ProofProblem(problem, exact_sums=True)
 
 
 def _record(code: CodeObject, task: ProofTask, until: float) -> Record:

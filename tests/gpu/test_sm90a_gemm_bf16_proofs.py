@@ -14,7 +14,7 @@ from hktune.compile.nvrtc import NvrtcCompiler
 from hktune.core.config import Config
 from hktune.core.errors import DeviceError
 from hktune.core.operation import BF16_NT, Operation, operation_of
-from hktune.core.problem import Problem
+from hktune.core.problem import Problem, ProofProblem
 from hktune.core.variant import CodeObject
 from hktune.device.cuda import CudaDevice, LoadedKernel
 from hktune.space.search_space import SearchSpace, load_space
@@ -79,11 +79,12 @@ def label(config: Config) -> str:
 @pytest.mark.parametrize("config", configs(), ids=label)
 def test_every_element_is_right(hopper: CudaDevice, config: Config, operation: Operation) -> None:
     kernel, template = loaded(hopper, config, operation), space().template.for_operation(operation)
-    ragged = [replace(problem, operation=operation) for problem in RAGGED]
-    for problem in [*(proof.problem for proof in template.proof_problems(config)), *ragged]:
-        if space().is_legal(config, problem):
-            proof = verify(hopper, kernel, template.launch(config, problem), problem, seed=1)
-            assert isinstance(proof, Proof), f"{problem}: {proof}"
+    ragged = [ProofProblem(replace(each, operation=operation), exact_sums=True) for each in RAGGED]
+    for what in [*template.proof_problems(config), *ragged]:
+        if space().is_legal(config, what.problem):
+            launch = template.launch(config, what.problem)
+            proof = verify(hopper, kernel, launch, what.problem, 1, what.padding, what.exact_sums)
+            assert isinstance(proof, Proof), f"{what}: {proof}"
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=str)

@@ -83,17 +83,25 @@ class PythonKernel:
             if name in self._dtypes and buffer
         }
         a, b, c = (typed[name].as_strided(shape, (binding[f"ld{name}"], 1)) for name, shape in shapes.items())
-        total = torch_product(self._operation, a, b)
+        total = self.product(a, b)
         if "bias" in typed:
             total += typed["bias"].double()
         c.copy_(self._round(total, c.dtype))
 
+    def product(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return torch_product(self._operation, a, b)
+
+
+def launch_of_all() -> Launch:
+    """A launch that takes whatever a problem may have."""
+    arguments = [Argument(name, "pointer") for name in ("bias", "c", "b", "a")]
+    arguments += [Argument(name, "i32") for name in ("ldc", "lda", "ldb", "m", "n", "k")]
+    return Launch((1, 1, 1), (64, 1, 1), 0, tuple(arguments))
+
 
 def judgements(operation: str, rounded: Round = to_nearest, padding: int = 8) -> list[Proof | Failure]:
     """Of both judges."""
-    arguments = [Argument(name, "pointer") for name in ("bias", "c", "b", "a")]
-    arguments += [Argument(name, "i32") for name in ("ldc", "lda", "ldb", "m", "n", "k")]
-    launch, problem = Launch((1, 1, 1), (64, 1, 1), 0, tuple(arguments)), Problem(M, N, K, operation_of(operation))
+    launch, problem = launch_of_all(), Problem(M, N, K, operation_of(operation))
     device: Any = PythonKernel(operation, rounded)
     kernel = SimpleNamespace(symbol="k")
     return [

@@ -147,7 +147,8 @@ def test_launches_for_a_problem(template: Template) -> None:
 
 def test_tile_and_proof(template: Template) -> None:
     assert template.tile(CONFIG) == Tile(128, 256, 64)
-    assert template.proof_problems(CONFIG) == (ProofProblem(Problem(256, 512, 384)),)
+    problem = Problem(256, 512, 384)
+    assert template.proof_problems(CONFIG) == (ProofProblem(problem), ProofProblem(problem, exact_sums=True))
     assert template.derived_values(CONFIG) == {"warps": 8, "lds_bytes": 98304}
 
 
@@ -326,13 +327,14 @@ def test_what_an_operation_does_to_c_is_compiled_in_and_proved(folder: Path, mon
     assert '"none"' in plain.render(CONFIG).source
     bound = plain.for_operation(operation_of("bf16.nt+halve"))
     assert '"halve"' in bound.render(CONFIG).source
-    assert [str(each.problem) for each in bound.proof_problems(CONFIG)] == ["256x512x384 bf16.nt+halve"]
+    assert [str(each.problem) for each in bound.proof_problems(CONFIG)] == ["256x512x384 bf16.nt+halve"] * 2
     edit(folder / "template.yaml", "proof: [", "proof: [{m: block_m, n: block_n, k: 64, epilogue: bias}, ")
     edit(folder / "template.yaml", "[bf16.nt,", "[bf16.nt, bf16.nt+bias, bf16.nt+bias+halve,")
     biased = load_template(folder).for_operation(operation_of("bf16.nt+bias+halve"))
     assert '"halve"' in biased.render(CONFIG).source
-    proofs = [str(each.problem) for each in biased.proof_problems(CONFIG)]
-    assert proofs == ["128x256x64 bf16.nt+bias+halve", "256x512x384 bf16.nt+halve"]
+    first = "128x256x64 bf16.nt+bias+halve"
+    proofs = [str(each) for each in biased.proof_problems(CONFIG)]
+    assert proofs == [first, f"{first}, exact sums", "256x512x384 bf16.nt+halve, exact sums"]
 
 
 @pytest.mark.parametrize(

@@ -106,6 +106,32 @@ def test_a_product_is_compared_with_the_operation_that_is_named(
     assert "k is 8 and 32 in --args" in capsys.readouterr().err
 
 
+CONSTANT = """#include <hip/hip_runtime.h>
+extern "C" __global__ void constant(_Float16 *y, int n) {
+    if (threadIdx.x < n) y[threadIdx.x] = _Float16(-93.3125f);
+}
+"""
+
+
+def test_a_number_whose_bytes_repeat_is_a_written_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """-93.3125 is 0xD5D5 in float16."""
+    words = ("--args", "y:out:f16[64] n", "--grid", "1", "--block", "64")
+    assert verify(tmp_path, CONSTANT, *words, "n=64") == 0
+    capsys.readouterr()
+    assert verify(tmp_path, CONSTANT, *words, "n=60") == 1
+    assert "y: 4 of 64 elements never written, first [60]" in capsys.readouterr().out
+
+
+def test_other_outputs_of_a_product_must_be_written_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = PRODUCT.replace("__bf16 *c, int m", "__bf16 *c, float *d, int m")
+    source = source.replace("c[row * n", "if (row < m - 1) d[row] = sum;\n    c[row * n")
+    words = ("--args", "a:bf16[m,k] bt:bf16[n,k] c:out:bf16[m,n] d:out:f32[m] m n k", *PRODUCT_ARGUMENTS[2:])
+    words = (*words, "--gemm", "m=8", "n=64", "k=32")
+    assert verify(tmp_path, source, *words) == 1
+    assert "d: 1 of 8 elements never written, first [7]" in capsys.readouterr().out
+    assert verify(tmp_path, source.replace("row < m - 1", "true"), *words) == 0
+
+
 def test_a_code_object_needs_no_compiler(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from gfx950_code import assemble
 
@@ -145,7 +171,7 @@ def test_arguments_are_described_in_a_line() -> None:
 def test_a_config_is_proved_on_a_problem_of_ones_own_too(capsys: pytest.CaptureFixture[str]) -> None:
     small = ["block_m=64", "block_n=64", "warps_n=2", "split=1"]
     assert main(["verify", "--problem", "70x90x136", *small]) == 0
-    assert "; 70x90x136 bf16.nt: relative error" in capsys.readouterr().out
+    assert "; 70x90x136 bf16.nt, exact sums: relative error" in capsys.readouterr().out
     assert main(["verify", "--problem", "70x90x133", *small]) == 2
     assert "k=133 is not a multiple of 8" in capsys.readouterr().err
 
@@ -157,7 +183,7 @@ def test_a_config_is_proved_as_the_code_of_the_problems_operation(capsys: pytest
     words = ["block_m=64", "block_n=64", "warps_m=2", "warps_n=2", "split=1"]
     assert main(["verify", *words, "--problem", "70x90x136:f16.nt+bias"]) == 0
     proved = " ".join(capsys.readouterr().out.split())
-    assert "; 70x90x136 f16.nt+bias: relative error" in proved
+    assert "; 70x90x136 f16.nt+bias, exact sums: relative error" in proved
     assert "bf16" not in proved
     assert main(["explain", *words, "--problem", "70x90x136:f16.nt+bias"]) == 0
     assert "legal for 70x90x136 f16.nt+bias: " in capsys.readouterr().out

@@ -1,0 +1,92 @@
+"""Inputs whose sums float32 has exactly, in whatever order a kernel adds them: C must then be THE one rounding of them.
+
+All products of one column of C are whole multiples of a power of two, the column's unit, and so is its bias. Their
+magnitudes together stay below 2^24 units, so neither a sum nor a partial sum rounds, of whole tiles or of a split K,
+nor does a matrix unit that aligns its products to 24 bits.
+
+Where C has a narrower range than float32, a quarter of the columns overflow in part, and a quarter is subnormal. No
+input is: each is zero or a normal number. The products of normal numbers reach both ends only where both factors are
+at that end. So half of the steps of K are large in A and the others are small, at random; B evens this out in usual
+columns, has only the large steps in those that overflow, and only the small ones in those that are subnormal.
+
+An eighth of the columns has small integers in B: where few bits are rounded off, ties are frequent.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from hktune.core.operand import factors_of
+from hktune.core.problem import Problem
+from hktune.verify.arrays import Array
+
+_QUARTILE, _EIGHTH = 0.6745, 0.1573
+"""Half of the standard normal numbers, and one in eight, are within this of 0."""
+
+
+@dataclass(frozen=True)
+class ExactInputs:
+    """Values of a, b and the bias in their stored shapes, and the unit of each column of C [n]."""
+
+    values: dict[str, Array]
+    units: Array
+
+
+def exact_inputs(problem: Problem, normal: Callable[[tuple[int, ...]], Array]) -> ExactInputs:
+    """Inputs made of the next numbers of `normal`, which draws standard normal ones; every value is one of its format.
+    For k above 2^23 sums need not be exact."""
+    sizes, c_dtype = _Sizes.of(problem), problem.operation.c_dtype
+    large, kind = normal((problem.k,)) > 0, normal((problem.n,))
+    quartile = _QUARTILE if sizes.narrow else math.inf
+    over, under = kind > quartile, kind < -quartile
+    usual, tied, small = ~(over | under), abs(kind) < _EIGHTH, ~large
+    low, high, top = 2.0**sizes.low, 2.0**sizes.high, 2.0**sizes.overflowing
+
+    a = _integers(normal((problem.m, problem.k)), sizes.amplitude) * (large * high + small * low)
+    drawn = _integers(normal((problem.k, problem.n)), sizes.amplitude)
+    drawn = drawn * ~tied + drawn.clip(-2, 2) * tied
+    b = drawn * (usual * (large * low + small * high)[:, None] + over * (large * top)[:, None])
+    b = b + drawn.clip(-1, 1) * (under * (small * low)[:, None])
+    units = usual * (low * high) + over * (high * top) + under * (low * low)
+
+    step_bits = max(sizes.sum_bits - c_dtype.significand_bits, 0)
+    bias = _integers(normal((problem.n,)), 2 ** (sizes.sum_bits - step_bits)) * 2.0**step_bits * units
+    bias = bias * ~(tied | under) * (abs(bias) < 2.0**c_dtype.exponent_max)
+    stored_a, stored_b = factors_of(problem.operation, {"a": a, "b": b})
+    return ExactInputs({"a": stored_a, "b": stored_b, "bias": bias}, units)
+
+
+def _integers(normal: Array, amplitude: int) -> Array:
+    return (normal * (amplitude / 2)).round().clip(-amplitude, amplitude)
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    """`amplitude`: of the integers that A and B hold. `low`, `high`: exponents of the units of small and large steps;
+    `overflowing`: of B's units where C overflows. `sum_bits`: of a usual sum, in units. `narrow`: C has ends to meet.
+    """
+
+    amplitude: int
+    low: int
+    high: int
+    overflowing: int
+    sum_bits: int
+    narrow: bool
+
+    @staticmethod
+    def of(problem: Problem) -> _Sizes:
+        operation, k = problem.operation, problem.k
+        dtypes = (operation.a_dtype, operation.b_dtype, operation.c_dtype)
+        # Half of what float32 holds is for the products; a bias of the size of a usual sum fits into the other half.
+        most = math.isqrt(2 ** (operation.accumulator.significand_bits - 1) // k)
+        amplitude = max(min(most, *(2**dtype.significand_bits for dtype in dtypes[:2])), 1)
+        usual_sum = max(amplitude**2 / 4 * math.sqrt(k), 1.0)
+        sum_bits = int(math.log2(usual_sum))
+        if operation.c_dtype.exponent_max >= operation.accumulator.exponent_max:
+            return _Sizes(amplitude, 0, 0, 0, sum_bits, narrow=False)
+        low = max(dtype.exponent_min for dtype in dtypes)
+        high = min(dtype.exponent_max for dtype in dtypes) + 1 - amplitude.bit_length()
+        overflowing = operation.c_dtype.exponent_max + 1 - round(math.log2(usual_sum / math.sqrt(2))) - high
+        return _Sizes(amplitude, low, high, min(max(overflowing, low), high), sum_bits, narrow=True)
