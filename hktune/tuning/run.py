@@ -41,12 +41,13 @@ from hktune.tuning.gpus import choose_gpus
 from hktune.tuning.ledger import Ledger, SharedDirectory
 from hktune.tuning.loop import Budget, Search, Tuner
 from hktune.tuning.neighbours import time_neighbours
+from hktune.tuning.own_trials import require_own
 from hktune.tuning.prebuilt import read_built
 from hktune.tuning.progress import Progress
 from hktune.tuning.run_summary import RunSummary
 from hktune.tuning.side_by_side import side_by_side
 from hktune.tuning.strategies_apart import StrategiesApart
-from hktune.tuning.trial_rows import RowContext, candidate_of, now, require_own
+from hktune.tuning.trial_rows import RowContext, candidate_of, now
 from hktune.tuning.yardsticks import time_yardsticks
 from hktune.workers.executor import Limits
 from hktune.workers.gpu_worker import total_usage

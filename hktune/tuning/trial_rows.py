@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import Any
 
 from hktune.core.arch import arch_named
 from hktune.core.candidate import Candidate
 from hktune.core.config import Config
-from hktune.core.errors import InputError, StoreError
 from hktune.core.identity import Identity
 from hktune.core.launch import Launch
-from hktune.core.operation import Operation
 from hktune.core.outcome import Failure, Stage, Status, Timing
 from hktune.core.problem import Problem
 from hktune.core.trial import Trial
 from hktune.core.variant import Resources
 from hktune.measure.stopwatch import Attempt
-from hktune.space import SearchSpace
 from hktune.template.template import Template
 
 
@@ -106,22 +101,3 @@ def _waves_per_simd(arch: str, needs: Resources, launch: Launch) -> int:
     waves = -(-launch.block[0] * launch.block[1] * launch.block[2] // record.wave_size)
     lds_bytes = needs.lds_bytes + launch.dynamic_lds_bytes
     return record.waves_that_fit(needs.vgprs, needs.agprs, lds_bytes, waves)
-
-
-def require_own(space: SearchSpace, trials: Iterable[Trial], where: Path) -> None:
-    """Raises StoreError for the first ok trial, of the file `where`, whose config is not of `space` or is illegal: it
-    could win, and be compiled. So is one of an operation that the template cannot do. Each config is judged once for
-    each operation."""
-    firsts: dict[tuple[str, Operation], Trial] = {}
-    for trial in trials:
-        if trial.status is Status.OK:
-            firsts.setdefault((trial.config_id, trial.operation), trial)
-    for trial in firsts.values():
-        _require_own(space, trial, where)
-
-
-def _require_own(space: SearchSpace, trial: Trial, where: Path) -> None:
-    try:
-        space.for_operation(trial.operation).require_own(Config.from_json(trial.config))
-    except InputError as foreign:
-        raise StoreError(f"{where}: trial {trial.trial}: {foreign}: delete that line") from None

@@ -39,8 +39,8 @@ from hktune.space import load_space
 from hktune.store import capture_environment, merge, read_environment, read_frame, read_trials, write_environment
 from hktune.store.rows import HEADER, Encoder
 from hktune.template import load_template
+from hktune.tuning.own_trials import require_own
 from hktune.tuning.prebuilt import Built, read_built, read_configs
-from hktune.tuning.trial_rows import require_own
 from hktune.verify.kernel_file import (
     EMULATOR_FAILED,
     KernelRun,

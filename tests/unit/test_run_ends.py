@@ -45,8 +45,8 @@ class Run:
         """What the file holds now."""
         if not (self.out / "trials.csv").exists():
             return []
-        with (self.out / "trials.csv").open() as file:
-            return list(csv.DictReader(file))
+        held = (self.out / "trials.csv").read_text()  # at once: the header may be written while it is read
+        return list(csv.DictReader(held.splitlines()))
 
     def until(self, reached: Callable[[], bool]) -> None:
         until = time.monotonic() + PATIENCE_S

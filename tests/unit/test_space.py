@@ -22,7 +22,7 @@ from hktune.core.shipped import KERNELS, SPACE_OF
 from hktune.space import SearchSpace, explain, load_space
 from hktune.space import domain as domains
 from hktune.space.rules import roots
-from hktune.tuning.trial_rows import require_own
+from hktune.tuning.own_trials import require_own
 
 PROBLEM = Problem(512, 1024, 1024)
 
