@@ -64,6 +64,10 @@ class Template:
         self.arguments = _arguments(description)
         self.operations = _operations(description, self.arguments)
         self.operation = self.operations[0]
+        # Found once: every modelled time and every launch asks for it.
+        self._code_of = {
+            each: next(other for other in self.operations if other.code == each.code) for each in self.operations
+        }
         self._of_operation: dict[Operation, Template] = {}
         self.derived = Derived(description.derived)
         digests = (hashlib.sha256(part).digest() for part in (description_bytes, source_bytes))
@@ -111,10 +115,10 @@ class Template:
     def code_operation(self, operation: Operation) -> Operation:
         """The first of `operations` whose code is that of `operation`: they differ in what a launch passes, such as a
         bias, and in nothing else. Raises InputError for an operation that the template cannot do."""
-        if operation not in self.operations:
+        if operation not in self._code_of:
             known = ", ".join(map(str, self.operations))
             raise InputError(f"{self.name} cannot do {operation}: it does {known}")
-        return next(other for other in self.operations if other.code == operation.code)
+        return self._code_of[operation]
 
     def for_operation(self, operation: Operation) -> Template:
         """This template, rendering the code of `operation`. Raises InputError as `code_operation` does."""
