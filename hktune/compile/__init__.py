@@ -11,6 +11,7 @@ from hktune.compile.hip import HipCompiler
 from hktune.compile.hipkittens import find_hipkittens
 from hktune.compile.nvrtc import NvrtcCompiler
 from hktune.compile.object_cache import AbsentCompiler, CachedCompiler, recorded_identities
+from hktune.compile.object_files import ObjectFiles
 from hktune.compile.toolchain import find_hip_toolchain
 from hktune.core.errors import ToolchainError
 from hktune.core.settings import Settings
@@ -41,7 +42,9 @@ def cuda_compiler(settings: Settings) -> CachedCompiler:
 
 
 def compiler_for(language: str, settings: Settings, hipkittens: Path | None = None) -> CachedCompiler:
-    """The compiler of templates in `language`, hip or cuda."""
+    """The compiler of templates in `language`, hip or cuda, and what stands in for one of the language object."""
+    if language == "object":
+        return CachedCompiler(ObjectFiles(settings), settings.cache_dir)
     return cuda_compiler(settings) if language == "cuda" else hip_compiler(settings, hipkittens)
 
 

@@ -30,10 +30,15 @@ def space_file(text: str) -> Path:
     """The search space that a user means by `text`: a file, or one that comes with hktune, by its plain name. A file
     of that name wins; one that does not exist is refused where it is read."""
     path, shipped = Path(text), SPACES / f"{text}.yaml"
-    return shipped if shipped in SPACE_OF.values() and not path.exists() else path
+    return shipped if is_shipped(shipped) and not path.exists() else path
 
 
 def space_word(path: Path) -> str:
     """What a user types for the space at `path` on any machine: the name of one that comes with hktune, else the path
     itself."""
-    return path.stem if path in SPACE_OF.values() else str(path)
+    return path.stem if is_shipped(path) else str(path)
+
+
+def is_shipped(path: Path) -> bool:
+    """Whether the space at `path` comes with hktune."""
+    return path.parent == SPACES and path.is_file()

@@ -167,9 +167,10 @@ def test_what_is_shipped_is_found_by_name_and_a_file_of_that_name_wins(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert sorted(SPACES.glob("*.yaml")) == sorted(SPACE_OF.values())
+    shipped = sorted(SPACES.glob("*.yaml"))
+    assert set(SPACE_OF.values()) < set(shipped)
     assert all((KERNELS / f"{arch}/gemm_bf16/template.yaml").is_file() for arch in SPACE_OF)
-    for path in SPACE_OF.values():
+    for path in shipped:
         assert space_file(path.stem) == path == space_file(str(path))
         assert space_word(path) == path.stem
         (tmp_path / path.stem).touch()
