@@ -120,9 +120,9 @@ def _buffer_address(instruction: Instruction, size: int, skip: int = 0) -> Addre
 
     `skip` bytes into the access, `size` bytes of it.
 
-    A raw access is outside when soffset + inst_offset + voffset + size passes num_records. (AMD's simulator rocjitsu was
-    changed to that, ROCm/rocm-systems#10928, as its check without soffset differed from gfx950. rocBLAS relies on it:
-    its kernels read ahead by soffset.) A structured one (index enabled) is outside when its index is not below
+    A raw access is outside when soffset + inst_offset + voffset + size passes num_records. (AMD's simulator rocjitsu
+    was changed to that, ROCm/rocm-systems#10928, as its check without soffset differed from gfx950. rocBLAS relies on
+    it: its kernels read ahead by soffset.) A structured one (index enabled) is outside when its index is not below
     num_records. Swizzling without an index moves nothing: address bits stay linear.
     """
     fields = instruction.fields
