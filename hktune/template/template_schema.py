@@ -71,7 +71,7 @@ class TemplateDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=Tru
 
     name: Name
     arch: Name
-    language: Literal["hip", "cuda"]
+    language: Literal["hip", "cuda", "triton"]
     source: FileName | Annotated[tuple[FileName, ...], Meta(min_length=1, max_length=64)]
     symbol: Symbol
     arguments: Annotated[tuple[ArgumentDescription, ...], Meta(max_length=32)]
