@@ -48,7 +48,8 @@ here, or a modifier that is not emulated, ends a kernel when it is reached. Its 
 The wheel amd-aiter 0.1.7.post2.dev18 has 1,220 gfx950 code objects: AMD's hand-written attention, MoE and GEMM kernels.
 Every instruction of **1,220 of 1,220** is decoded and implemented, 29 November 2026. This was found by
 `python scripts/instruction_coverage.py FOLDER` over the unpacked wheel. The script takes any folder of code objects,
-and lists what the emulator lacks.
+and lists what the emulator lacks. Of the AITER repository's newer GEMM objects (`hsa/gfx950` at commit
+e4048607: bf16, fp4, fp8 and bytes) it is **75 of 75**.
 
 A test fails when an encoding is executed by no test with a truth of its own. These are the truths:
 
@@ -59,7 +60,8 @@ A test fails when an encoding is executed by no test with a truth of its own. Th
 * `extremes`: the ISA guide's rules of v_min and v_max, bit for bit.
 * `matrix`, `matrix_small`: the ISA guide's layout formulas, float64 and int64 sums.
 * `modes`: subnormals flushed by hand, the ISA guide's rules of modes.
-* `memory`, `widths`, `lds`, `atomics`, `control`, `scalar_stores`: byte arrays, Python's arithmetic, written-out paths.
+* `memory`, `widths`, `lds`, `control`, `scalar_stores`: byte arrays, written-out paths.
+* `atomics`, `scalar_atomics`: Python's arithmetic.
 * `GEMMs`: compiled GEMMs, every element against float64.
 * `hazards`: nothing. The checker's tests executed it, and values were not compared.
 """

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hktune.core.escaped import shown
-from hktune.core.shipped import shipped_spaces, space_file
+from hktune.core.shipped import SPACE_OF, space_file
 
 if TYPE_CHECKING:
     from hktune.core.operation import Operation
@@ -30,7 +30,7 @@ def add_space(
     parser: argparse.ArgumentParser, purpose: str, *, default: Path | None = None, required: bool = False
 ) -> None:
     """--space."""
-    names = ", ".join(path.stem for path in shipped_spaces())
+    names = ", ".join(path.stem for path in SPACE_OF.values())
     parser.add_argument(
         "--space",
         type=space_file,

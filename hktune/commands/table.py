@@ -203,7 +203,7 @@ class _Shelf:
         sha256 = str(trial.object_sha256)
         if sha256 not in self.objects:
             self.objects[sha256] = self._beside(sha256) or self._built(trial, candidate)
-        return self._space.template.symbol, self._space.launch_rule(candidate.config, trial.problem)
+        return self._space.template.symbol(candidate.config), self._space.launch_rule(candidate.config, trial.problem)
 
     def _beside(self, sha256: str) -> bytes | None:
         import hashlib

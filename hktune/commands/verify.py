@@ -36,7 +36,6 @@ def _run(options: argparse.Namespace) -> int:
     from hktune.report.heartbeat import working
     from hktune.space import load_space, require_legal
     from hktune.tuning.benches import EmulatedBench
-    from hktune.workers.prover import own_proof
 
     if options.kernel:
         _require_no_config(options)
@@ -62,7 +61,7 @@ def _run(options: argparse.Namespace) -> int:
     if failure:
         print(f"{failure.status}: {failure.detail}")
         return FAILED
-    of_its_own = [own_proof(options.problem)] if own else []
+    of_its_own = [space.template.own_proof(options.problem)] if own else []
     proofs = map(str, (*space.template.proof_problems(config), *of_its_own))
     print(f"proved on {'; '.join(proofs)}: relative error {attempt.relative_error:.2e}")
     print(f"takes {attempt.resources}")

@@ -12,6 +12,7 @@ from hktune.compile.hip import HipCompiler
 from hktune.compile.hipkittens import find_hipkittens
 from hktune.compile.nvrtc import NvrtcCompiler
 from hktune.compile.object_cache import AbsentCompiler, CachedCompiler, recorded_identities
+from hktune.compile.object_files import ObjectFiles
 from hktune.compile.toolchain import find_hip_toolchain
 from hktune.compile.triton import TritonCompiler
 from hktune.core.errors import ToolchainError
@@ -32,11 +33,15 @@ __all__ = [
 
 
 _NVRTC, _TRITON = "nvrtc ", "triton "
+_NOT_HIPS = (_NVRTC, _TRITON, ObjectFiles.identity)
 """How identities begin. Those of HIP's compilers begin with the names of many tools."""
 
 
 def compiler_for(language: str, settings: Settings, hipkittens: Path | None = None) -> CachedCompiler:
-    """The compiler of templates in `language`: hip, cuda or triton."""
+    """The compiler of templates in `language`: hip, cuda or triton, and what stands in for one of the language object.
+    Raises ToolchainError where there is none."""
+    if language == "object":
+        return CachedCompiler(ObjectFiles(settings), settings.cache_dir)
     if language == "cuda":
         return cuda_compiler(settings)
     return triton_compiler(settings) if language == "triton" else hip_compiler(settings, hipkittens)
@@ -64,7 +69,7 @@ def hip_compiler(settings: Settings, hipkittens: Path | None = None) -> CachedCo
     return _cached(
         lambda: HipCompiler(find_hip_toolchain(settings), find(), settings.cache_dir, find),
         settings,
-        lambda name: not asked_for and not name.startswith((_NVRTC, _TRITON)),
+        lambda name: not asked_for and not name.startswith(_NOT_HIPS),
     )
 
 

@@ -81,6 +81,7 @@ class CachedCompiler:
 
     def _name(self, variant: Variant) -> str:
         named = [self.identity, variant.arch, variant.language, variant.template, variant.symbol, variant.source]
+        named += [variant.file.sha256] if variant.file else []
         key = hashlib.sha256(compact_json(named).encode()).hexdigest()
         return f"{OBJECTS_NAME}/{key[:2]}/{key}.entry"
 

@@ -268,11 +268,36 @@ def _number(value: object) -> int:
     raise TypeError(f"{value!r:.40} is not an integer")
 
 
+class Lookup(Expression):
+    """The value that belongs to the word which `key` has. `text` says the same in the language of expressions; it may
+    be longer and nested deeper than what a person may write."""
+
+    def __init__(self, key: str, values: Mapping[str, Value], where: str) -> None:
+        *cases, last = [(repr(word), repr(value)) for word, value in values.items()]
+        self.text = "".join(f"{value} if {key} == {word} else " for word, value in cases) + last[1]
+        self.where = where
+        self.names = frozenset({key})
+        self._key, self._values = key, dict(values)
+
+    def __reduce__(self) -> tuple[type[Expression], tuple[Any, ...]]:
+        return (Lookup, (self._key, self._values, self.where))
+
+    def value(self, scope: Scope) -> Value:
+        """See Expression. A word that is not known has no value either."""
+        word = scope.get(self._key)
+        if word not in self._values:
+            raise self._error(f"{self._key} is {word!r}: it must be one of {', '.join(self._values)}")
+        return self._values[word]
+
+
 class Derived:
     """Named expressions evaluated in order, each over the scope and the names before it."""
 
-    def __init__(self, texts: Mapping[str, str | int | bool], where: str = "derived") -> None:
-        self.expressions = {name: Expression(text, f"{where} {name}") for name, text in texts.items()}
+    def __init__(self, texts: Mapping[str, str | int | bool | Expression], where: str = "derived") -> None:
+        self.expressions = {
+            name: text if isinstance(text, Expression) else Expression(text, f"{where} {name}")
+            for name, text in texts.items()
+        }
         later = set(self.expressions)
         for name, expression in self.expressions.items():
             if expression.names & later:
@@ -293,7 +318,7 @@ class Derived:
             needed = self.expressions[open_names.pop()].names & self.expressions.keys() - kept
             kept |= needed
             open_names += needed
-        return Derived({each: expression.text for each, expression in self.expressions.items() if each in kept})
+        return Derived({each: expression for each, expression in self.expressions.items() if each in kept})
 
     def values(self, scope: Scope) -> dict[str, Value]:
         """The derived values alone, in order. Raises SpaceError as `Expression.value` does."""

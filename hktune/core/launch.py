@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from hktune.core.operation import BF16_NT, Operation
@@ -26,10 +26,35 @@ def operand_name(name: str) -> str:
 @dataclass(frozen=True)
 class Argument:
     """One kernel argument, in order. `kind` is pointer, u32, i32, u64 or f32; `name` says what fills it: an operand
-    (`hktune.core.operand`) or `workspace` (pointers); m, n, k, lda, ldb, ldc (sizes and row strides in elements)."""
+    (`hktune.core.operand`) or `workspace` (pointers); m, n, k, lda, ldb, ldc (sizes and row strides in elements).
+
+    A number is passed `scale` times: a stride in bytes, say. An argument with a `constant` is passed that, whatever its
+    name; of a pointer that is 0, the null pointer. Where `offset_bytes` is given, the argument is at that place of the
+    kernel's argument struct; all of a launch have one, or none has.
+    """
 
     name: str
     kind: str
+    scale: int = 1
+    constant: int | float | None = None
+    offset_bytes: int | None = None
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether each launch says what it is passed."""
+        return self.constant is None
+
+
+BIAS_GIVEN = "bias_given"
+"""The number that is 1 where the operation adds a bias, and 0 where it does not. Each launch knows it by itself."""
+
+
+def arguments_of(arguments: tuple[Argument, ...], operation: Operation) -> tuple[Argument, ...]:
+    """`arguments` as a launch for `operation` has them: what depends on the operation alone is constant there."""
+    if all(argument.name != BIAS_GIVEN for argument in arguments):
+        return arguments
+    given = int(operation.has_bias)
+    return tuple(replace(each, constant=given) if each.name == BIAS_GIVEN else each for each in arguments)
 
 
 @dataclass(frozen=True)
@@ -38,7 +63,7 @@ class Launch:
 
     A launch of 0 workspace bytes has none: an argument of that name is null. Else its first WORKSPACE_COUNTER_BYTES are
     zero when the launch begins and when it ends, and the rest is scratch: launches that follow one another may share a
-    workspace, two that run at once may not.
+    workspace, two that run at once may not. Where `adds_to_c`, every element of C must be 0 when the launch begins.
     """
 
     grid: tuple[int, int, int]
@@ -47,14 +72,21 @@ class Launch:
     arguments: tuple[Argument, ...]
     workspace_bytes: int = 0
     operation: Operation = BF16_NT
+    adds_to_c: bool = False
 
     def takes(self, name: str) -> bool:
-        return any(argument.name == name for argument in self.arguments)
+        return any(argument.name == name for argument in self.bound_arguments)
+
+    @property
+    def bound_arguments(self) -> tuple[Argument, ...]:
+        """The arguments without those that are constant."""
+        return tuple(argument for argument in self.arguments if argument.is_bound)
 
     def bound(self, given: Mapping[str, _Bound]) -> dict[str, _Bound | None]:
         """What this launch takes of `given`, by name. A pointer that is not given is null: the operation has no such
         operand, or the launch no workspace."""
-        names = [argument.name for argument in self.arguments if argument.kind == "pointer" or argument.name in given]
+        bound = self.bound_arguments
+        names = [argument.name for argument in bound if argument.kind == "pointer" or argument.name in given]
         return {name: given.get(name) for name in names}
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from hktune.core.config import Value
 from hktune.core.errors import SpaceError
 from hktune.core.expression import Expression, Scope
-from hktune.core.launch import Argument, Launch
+from hktune.core.launch import Argument, Launch, arguments_of
 from hktune.core.operation import BF16_NT, Operation
 
 Formula = int | str
@@ -46,7 +46,8 @@ class LaunchRule:
         sizes = _sizes(self.grid, self.workspace_bytes, self.requires, m)
         if sizes is None:
             return None
-        return Launch(sizes[:3], self.block, self.dynamic_lds_bytes, self.arguments, sizes[3], operation)
+        arguments = arguments_of(self.arguments, operation)
+        return Launch(sizes[:3], self.block, self.dynamic_lds_bytes, arguments, sizes[3], operation)
 
 
 @functools.lru_cache(maxsize=SIZES_KEPT)

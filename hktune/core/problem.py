@@ -57,12 +57,14 @@ class ProofProblem:
     """A problem that a variant is proved on. The rows of every matrix are stored `padding` elements apart.
 
     Operands are standard normal numbers; with `exact_sums` they are such that no sum of them rounds in float32, in
-    whatever order, and C must be the one rounding.
+    whatever order, and C must be the one rounding: to nearest, halfway between two to even or, with `ties_away`, away
+    from zero.
     """
 
     problem: Problem
     padding: int = 0
     exact_sums: bool = False
+    ties_away: bool = False
 
     def __str__(self) -> str:
         rows = f", rows {self.padding} apart" if self.padding else ""

@@ -30,6 +30,10 @@ class Settings:
     rocm_path: Path | None = None
     """ROCM_PATH: where ROCm is installed. Default: /opt/rocm, then PATH."""
 
+    aiter_dir: Path | None = None
+    """HKTUNE_AITER: a checkout of AITER, or a folder laid out like one, whose code objects can be launched too.
+    Default: what the installed package amd-aiter has."""
+
     def __post_init__(self) -> None:
         for field in fields(self):
             path = getattr(self, field.name)
@@ -50,6 +54,7 @@ class Settings:
             cache_dir=_path(environment, "HKTUNE_CACHE") or _caches(environment) / "hktune",
             hipkittens_root=_path(environment, "HIPKITTENS_ROOT"),
             rocm_path=_path(environment, "ROCM_PATH"),
+            aiter_dir=_path(environment, "HKTUNE_AITER"),
         )
 
 

@@ -8,8 +8,23 @@ from hktune.core.config import Config
 
 
 @dataclass(frozen=True)
+class ObjectFile:
+    """A code object that others have built: its name, its bytes' sha256, and where it may be, as
+    `template_schema.ObjectsDescription` has it. `own_folder` is the folder of the template that describes it."""
+
+    name: str
+    sha256: str
+    distribution: str
+    extra: str
+    folder: str
+    checkout: str
+    own_folder: str
+
+
+@dataclass(frozen=True)
 class Variant:
-    """A template rendered with one config: everything a compiler needs, and nothing about a problem's size."""
+    """A template rendered with one config: everything a compiler needs, and nothing about a problem's size. `file` is
+    what a template of the language `object` has instead of source."""
 
     template: str
     template_sha256: str
@@ -18,6 +33,7 @@ class Variant:
     symbol: str
     source: str
     config: Config
+    file: ObjectFile | None = None
 
 
 @dataclass(frozen=True)

@@ -52,13 +52,12 @@ def explicit_bytes(image: KernelImage, arguments: tuple[Argument, ...], binding:
 
     `arguments` have passed `check_launch`.
     """
-    names = [argument.name for argument in arguments]
+    names = [argument.name for argument in arguments if argument.is_bound]
     missing, unused = sorted(set(names) - set(binding)), sorted(set(binding) - set(names))
     if missing or unused:
         raise DeviceError(f"the binding lacks {missing} and has unused {unused}: bind exactly {names}")
     data = bytearray(image.kernarg_bytes)
-    slots = [slot for slot in image.arguments if not slot.hidden]
-    for slot, argument in zip(slots, arguments, strict=True):
-        packed = pack_argument(argument, binding[argument.name])
+    for slot, argument in image.filled(arguments):
+        packed = pack_argument(argument, binding[argument.name] if argument.is_bound else None)
         data[slot.offset_bytes : slot.offset_bytes + len(packed)] = packed
     return bytes(data)

@@ -160,7 +160,7 @@ class CudaDevice:
         parameters = kernel.image.parameters
         template, slots = bytearray(max((each.offset_bytes + each.size_bytes for each in parameters), default=1)), []
         for each, argument in zip(parameters, launch.arguments, strict=True):
-            if argument.kind == "pointer":
+            if argument.kind == "pointer" and argument.is_bound:
                 encode = kernel.mapped(launch, argument.name).encoder(numbers) if each.is_tensor_map else None
                 slots.append(PointerSlot(place_among(operands, argument), each.offset_bytes, encode))
             else:
@@ -250,20 +250,21 @@ class CudaDevice:
         self, kernel: LoadedKernel, launch: Launch, binding: Binding
     ) -> tuple[ctypes.Array[ctypes.c_char], Addresses]:
         """The parameter buffer, and an array of the address of each parameter in it."""
-        names = [argument.name for argument in launch.arguments]
+        names = [argument.name for argument in launch.bound_arguments]
         missing, unused = sorted(set(names) - set(binding)), sorted(set(binding) - set(names))
         if missing or unused:
             raise DeviceError(f"the binding lacks {missing} and has unused {unused}: bind exactly {names}")
         end = max((slot.offset_bytes + slot.size_bytes for slot in kernel.image.parameters), default=0)
         values = bytearray(max(end, 1))
         for slot, argument in zip(kernel.image.parameters, launch.arguments, strict=True):
-            packed = pack_argument(argument, binding[argument.name])
+            packed = pack_argument(argument, binding[argument.name] if argument.is_bound else None)
             if slot.is_tensor_map:
                 packed = kernel.mapped(launch, argument.name).bound(binding)
             values[slot.offset_bytes : slot.offset_bytes + slot.size_bytes] = packed
         buffer = (ctypes.c_char * len(values)).from_buffer(values)
         base = ctypes.addressof(buffer)
-        addresses = (ctypes.c_void_p * len(names))(*(base + slot.offset_bytes for slot in kernel.image.parameters))
+        offsets = [slot.offset_bytes for slot in kernel.image.parameters]
+        addresses = (ctypes.c_void_p * len(offsets))(*(base + offset for offset in offsets))
         return buffer, addresses
 
     def _enter(self) -> None:

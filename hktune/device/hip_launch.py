@@ -51,14 +51,13 @@ class PreparedHipLaunch:
         self._streams: dict[int | None, c_void_p] = {}
         binding = {
             argument.name: None if argument.kind == "pointer" else numbers.get(argument.name)
-            for argument in launch.arguments
+            for argument in launch.bound_arguments
         }
         self._arguments = _EachThreads(image, explicit_bytes(image, launch.arguments, binding))
-        slots = (slot for slot in image.arguments if not slot.hidden)
         self._pointers = [
             (place_among(operands, argument), slot.offset_bytes)
-            for slot, argument in zip(slots, launch.arguments, strict=True)
-            if argument.kind == "pointer"
+            for slot, argument in image.filled(launch.arguments)
+            if argument.kind == "pointer" and argument.is_bound
         ]
 
     def __call__(self, *tensors_and_stream: Any) -> None:

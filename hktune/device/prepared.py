@@ -25,7 +25,7 @@ class BoundLaunch:
         self._kernel = kernel
         self._launch = launch
         self._numbers = {name: value for name, value in numbers.items() if launch.takes(name)}
-        pointers = [argument for argument in launch.arguments if argument.kind == "pointer"]
+        pointers = [argument for argument in launch.bound_arguments if argument.kind == "pointer"]
         self._places = {argument.name: place_among(operands, argument) for argument in pointers}
 
     def __call__(self, *tensors_and_stream: Any) -> None:

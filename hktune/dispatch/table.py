@@ -17,8 +17,8 @@ from hktune.core.bounded_text import PLAIN, ComputeUnits, FolderName, OperationT
 from hktune.core.config import Config
 from hktune.core.errors import InputError, SpaceError
 from hktune.core.identity import Identity
+from hktune.core.launch import BIAS_GIVEN, operand_name
 from hktune.core.launch import Argument as PlainArgument
-from hktune.core.launch import operand_name
 from hktune.core.launch_rule import BLOCK_MAX, GRID_MAX, LDS_BYTES_MAX, WORKSPACE_BYTES_MAX, LaunchRule, compiled
 from hktune.core.operand import NUMBERS, POINTERS, operands_of
 from hktune.core.operation import operation_of
@@ -54,19 +54,29 @@ class Strict(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     cycles may pass over it: a table is some 300,000 objects."""
 
 
-class Argument(Strict, frozen=True):
+class Argument(Strict, frozen=True, omit_defaults=True):
     """As `core.launch.Argument`: matrices, bias and workspace are pointers, sizes and row strides are numbers."""
 
     name: Word
-    kind: Literal["pointer", "u32", "i32", "u64"]
+    kind: Literal["pointer", "u32", "i32", "u64", "f32"]
+    scale: Annotated[int, Meta(ge=1, le=64)] = 1
+    constant: Annotated[int, Meta(ge=-(2**31), lt=2**32)] | float | None = None
+    offset_bytes: Annotated[int, Meta(ge=0, lt=4096)] | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind == "pointer" and self.constant not in (None, 0):
+            raise ValueError(f"argument {self.name}: the only constant pointer is 0")
+        if isinstance(self.constant, float) != (self.kind == "f32"):
+            raise ValueError(f"argument {self.name}: an f32 is a constant with a point, and nothing else is")
 
 
 @functools.lru_cache(maxsize=256)
 def _checked_names(arguments: tuple[Argument, ...]) -> frozenset[str]:
     """The names of a launch's arguments, checked once for all entries with equal ones."""
-    names = [operand_name(argument.name) for argument in arguments]
-    for name, argument in zip(names, arguments, strict=True):
-        if name not in (*POINTERS, *NUMBERS):
+    bound = [argument for argument in arguments if argument.constant is None]
+    names = [operand_name(argument.name) for argument in bound]
+    for name, argument in zip(names, bound, strict=True):
+        if name not in (*POINTERS, *NUMBERS, BIAS_GIVEN):
             raise ValueError(f"argument {name!r} is not known: known are {', '.join((*POINTERS, *NUMBERS))}")
         if (name in POINTERS) != (argument.kind == "pointer"):
             raise ValueError(f"argument {name} cannot be a {argument.kind}")
@@ -106,7 +116,10 @@ class Launch(Strict, frozen=True):
 @functools.lru_cache(maxsize=256)
 def _plain(arguments: tuple[Argument, ...]) -> tuple[PlainArgument, ...]:
     """As `core.launch.Launch` has them: one tuple for all entries with equal ones."""
-    return tuple(PlainArgument(operand_name(argument.name), argument.kind) for argument in arguments)
+    return tuple(
+        PlainArgument(operand_name(each.name), each.kind, each.scale, each.constant, each.offset_bytes)
+        for each in arguments
+    )
 
 
 @functools.lru_cache(maxsize=4096)

@@ -147,7 +147,7 @@ def _check_template(entry: Entry, template: Template, directory: Path) -> None:
 
 def _kernel(template: Template) -> str:
     """The template's source within a namespace, without its includes, the kernel under a name of its own."""
-    body = _INCLUDE.sub("", template.source).replace(template.symbol, "${name}_kernel")
+    body = _INCLUDE.sub("", template.source).replace(template.symbol({}), "${name}_kernel")
     return f"namespace ${{name}} {{\n{body}}}  // namespace ${{name}}\n"
 
 

@@ -121,18 +121,35 @@ class KernelImage:
         """The slots that a launch's arguments fill."""
         return tuple(slot for slot in self.arguments if not slot.hidden)
 
+    def filled(self, arguments: tuple[Argument, ...]) -> list[tuple[ArgumentSlot, Argument]]:
+        """Each of `arguments`, which have no `mismatch`, with its slot. What no argument fills is zero."""
+        if _are_placed(arguments):
+            at = {slot.offset_bytes: slot for slot in self.explicit}
+            return [(at[argument.offset_bytes], argument) for argument in arguments if argument.offset_bytes in at]
+        return list(zip(self.explicit, arguments, strict=True))
+
     def mismatch(self, arguments: tuple[Argument, ...]) -> str | None:
         """Why `arguments` do not fit this kernel's explicit slots, or None when they do."""
         slots = self.explicit
-        if len(slots) != len(arguments):
+        if not _are_placed(arguments) and len(slots) != len(arguments):
             return f"{self.symbol} takes {len(slots)} arguments, the launch gives {len(arguments)}"
-        for slot, argument in zip(slots, arguments, strict=True):
+        pairs = self.filled(arguments)
+        places = {slot.offset_bytes for slot, _ in pairs}
+        if not len(arguments) == len(pairs) == len(places):
+            stray = next((each for each in arguments if each.offset_bytes not in places), arguments[-1])
+            return f"{self.symbol} takes no argument at offset {stray.offset_bytes}, where the launch has {stray.name}"
+        for slot, argument in pairs:
             if not slot.takes(argument):
                 return (
                     f"{self.symbol} takes {slot.value_kind} of {slot.size_bytes} bytes at offset {slot.offset_bytes}, "
                     f"the launch gives {argument.name} ({argument.kind})"
                 )
         return None
+
+
+def _are_placed(arguments: tuple[Argument, ...]) -> bool:
+    """Whether these arguments say where in the argument struct they are, instead of by their order."""
+    return any(argument.offset_bytes is not None for argument in arguments)
 
 
 @dataclass(frozen=True)

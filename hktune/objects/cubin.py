@@ -84,6 +84,8 @@ class CudaKernel:
 
     def mismatch(self, arguments: tuple[Argument, ...]) -> str | None:
         """Why `arguments` do not fit this kernel's parameters, or None when they do."""
+        if any(argument.offset_bytes is not None for argument in arguments):
+            return f"{self.symbol} takes its arguments in order, the launch gives them by offset"
         if len(self.parameters) != len(arguments):
             return f"{self.symbol} takes {len(self.parameters)} arguments, the launch gives {len(arguments)}"
         for parameter, argument in zip(self.parameters, arguments, strict=True):

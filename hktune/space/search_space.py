@@ -204,11 +204,11 @@ class SearchSpace:
         self.for_operation(operation).require_own(config)
 
     def _all_derived(self, own: Mapping[str, Value]) -> Derived:
-        texts = {name: expression.text for name, expression in self.template.derived.expressions.items()}
-        taken = own.keys() & (texts.keys() | self._parameter.keys() | PROBLEM_NAMES | RECORDS)
+        shared = self.template.derived.expressions
+        taken = own.keys() & (shared.keys() | self._parameter.keys() | PROBLEM_NAMES | RECORDS)
         if taken:
             raise SpaceError(f"derived {min(taken)}: a parameter, the template or the problem has that name: rename it")
-        derived = Derived({**texts, **own})
+        derived = Derived({**shared, **own})
         for expression in derived.expressions.values():
             expression.check_names(self._parameter.keys() | derived.expressions.keys() | PROBLEM_NAMES)
         return derived
@@ -219,8 +219,8 @@ class SearchSpace:
             raise SpaceError(f"estimate {min(own.keys() & known)}: something else has that name: rename it")
         for expression in Derived(own, "estimate").expressions.values():
             expression.check_names(known | own.keys())
-        needed = {name: expression.text for name, expression in self.derived.expressions.items()}
-        return Derived({**needed, **own}, "estimate").reduced_to(list(own)[-1]) if own else Derived({})
+        estimate = Derived({**self.derived.expressions, **own}, "estimate")
+        return estimate.reduced_to(list(own)[-1]) if own else Derived({})
 
     def _constraint(self, description: ConstraintDescription) -> Constraint:
         where = f"constraint {description.name}"

@@ -7,6 +7,7 @@ import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from hktune.core.arch import arch_named
@@ -14,7 +15,7 @@ from hktune.core.config import Config, Value
 from hktune.core.errors import InputError, SpaceError, TemplateError
 from hktune.core.escaped import shown
 from hktune.core.expression import RECORDS, Derived, Expression, Scope
-from hktune.core.launch import Argument, Launch, Tile, WorkgroupOrder, operand_name
+from hktune.core.launch import Argument, Launch, Tile, WorkgroupOrder, arguments_of, operand_name
 from hktune.core.launch_rule import LaunchRule, specialised
 from hktune.core.operand import POINTERS, operands_of
 from hktune.core.operation import BF16_NT, BF16_NT_BIAS, Operation, facts_of, operation_of
@@ -22,6 +23,8 @@ from hktune.core.outside_file import FileKind
 from hktune.core.problem import Problem, ProofProblem
 from hktune.core.variant import Variant
 from hktune.core.yaml_file import struct_of
+from hktune.template.objects import Objects
+from hktune.template.passed import passed_values
 from hktune.template.source import filled, placed_fields, read_source
 from hktune.template.template_schema import Extent, TemplateDescription, Text
 
@@ -36,10 +39,9 @@ def load_template(path: Path) -> Template:
     described = path / "template.yaml"
     data = TEMPLATE_FILE.read(described)
     description = struct_of(data, described, TEMPLATE_FILE, TemplateDescription)
-    names = (description.source,) if isinstance(description.source, str) else description.source
-    source = read_source(path, names)
+    source = read_source(path, description.sources)
     try:
-        return Template(description, data, source.encode())
+        return Template(description, data, source.encode(), path)
     except InputError as mistake:
         raise TemplateError(f"{described}: {mistake}") from None
 
@@ -51,17 +53,24 @@ class Template:
 
     `parameter_names` are the config's names it needs; `derived` names are computed from them, in order. `source` is one
     text, its includes followed and its ${fields} in it still; `sha256` covers it and the description's bytes.
-    `fixed_order`: equal operands give equal bits on every launch. Every method raises TemplateError if `config` cannot
-    be evaluated.
+    `fixed_order`: equal operands give equal bits on every launch. `objects` is there instead of a source where others
+    have built the kernels; `folder` is where they may be. Every method raises TemplateError if `config` cannot be
+    evaluated.
     """
 
-    def __init__(self, description: TemplateDescription, description_bytes: bytes, source_bytes: bytes) -> None:
+    def __init__(
+        self, description: TemplateDescription, description_bytes: bytes, source_bytes: bytes, folder: Path = Path()
+    ) -> None:
         self.name = f"{description.arch}/{description.name}"
         self.arch = description.arch
         self.language = description.language
-        self.symbol = description.symbol
+        self._symbol = description.symbol
         self.fixed_order = description.fixed_order
+        self.strict_hazards = description.strict_hazards
+        self._ties_away = description.ties == "away"
+        self.objects = Objects(description.objects, folder) if description.objects else None
         self.arguments = _arguments(description)
+        self._passed = passed_values(description)
         self.operations = _operations(description, self.arguments)
         self.operation = self.operations[0]
         # Found once: every modelled time and every launch asks for it.
@@ -69,7 +78,7 @@ class Template:
             each: next(other for other in self.operations if other.code == each.code) for each in self.operations
         }
         self._of_operation: dict[Operation, Template] = {}
-        self.derived = Derived(description.derived)
+        self.derived = _derived(description, self.objects)
         digests = (hashlib.sha256(part).digest() for part in (description_bytes, source_bytes))
         self.sha256 = hashlib.sha256(b"".join(digests)).hexdigest()
         self._arch_record = arch_named(description.arch)
@@ -88,6 +97,7 @@ class Template:
         self._block = _triple("launch block", description.launch.block)
         self._dynamic_lds_bytes = Expression(description.launch.dynamic_lds_bytes, "launch dynamic_lds_bytes")
         self._workspace_bytes = Expression(description.launch.workspace_bytes, "launch workspace_bytes")
+        self._adds_to_c = Expression(description.launch.adds_to_c, "launch adds_to_c")
         self._check_fields()
         self.parameter_names = self._free_names()
         self._check_proofs()
@@ -134,8 +144,16 @@ class Template:
         """The source with every ${field} filled in; booleans become true and false. Raises InputError for a config that
         is not of the template's search space."""
         texts = self.field_texts(config)
-        source = filled(self.source, texts)
-        return Variant(self.name, self.sha256, self.arch, self.language, self.symbol, source, config)
+        source, file = filled(self.source, texts), self.objects.file(config) if self.objects else None
+        symbol = self.symbol(config)
+        return Variant(self.name, self.sha256, self.arch, self.language, symbol, source, config, file)
+
+    def symbol(self, config: Mapping[str, Value]) -> str:
+        """The name of the kernel that `config` is rendered to."""
+        if self.objects:
+            return self.objects.symbol(config)
+        assert self._symbol is not None, "the schema wants one where there are no objects"
+        return self._symbol
 
     def field_texts(self, config: Config) -> dict[str, str]:
         """What `render` fills in for each field of `source`: an integer or a word. Raises as `render` does."""
@@ -153,12 +171,16 @@ class Template:
             int(self._value(expression, scope)) for expression in (self._dynamic_lds_bytes, self._workspace_bytes)
         )
         grid, block = (grid_x, grid_y, grid_z), (block_x, block_y, block_z)
-        return Launch(grid, block, dynamic_lds_bytes, self.arguments, workspace_bytes, problem.operation)
+        operation, adds_to_c = problem.operation, bool(self._value(self._adds_to_c, scope))
+        arguments = arguments_of(self._arguments_at(scope), operation)
+        return Launch(grid, block, dynamic_lds_bytes, arguments, workspace_bytes, operation, adds_to_c)
 
     def launch_rule(self, config: Mapping[str, Value], n: int, k: int) -> LaunchRule:
         """`launch` for any number of rows. Raises TemplateError where block or dynamic LDS depend on m: their kernel
-        would be another one."""
+        would be another one; and where the kernel adds to C, which production does not clear."""
         scope = {**self._scope(config), "n": n, "k": k}
+        if self._value(self._adds_to_c, scope):
+            raise TemplateError(f"{self.name}: {self.symbol(config)} adds to C: production launches what writes it")
         parts = [*self._grid, self._workspace_bytes, *self._block, self._dynamic_lds_bytes]
         try:
             x, y, z, workspace_bytes, *fixed = (specialised(expression, scope, {}) for expression in parts)
@@ -168,7 +190,7 @@ class Template:
             raise TemplateError(f"{self.name}: launch block and dynamic_lds_bytes must not need m: use config and n, k")
         block_x, block_y, block_z, dynamic_lds_bytes = (int(value) for value in fixed)
         block = (block_x, block_y, block_z)
-        return LaunchRule((x, y, z), block, dynamic_lds_bytes, self.arguments, workspace_bytes)
+        return LaunchRule((x, y, z), block, dynamic_lds_bytes, self._arguments_at(scope), workspace_bytes)
 
     def tile(self, config: Mapping[str, Value]) -> Tile:
         """What one workgroup computes with `config`."""
@@ -180,17 +202,31 @@ class Template:
         no other has its epilogue."""
         scope = self._scope(config)
         first, *others = [
-            ProofProblem(Problem(m, n, k, _proved(self.operation, steps)), int(self._value(padding, scope)))
+            ProofProblem(Problem(m, n, k, operation), int(self._value(padding, scope)), ties_away=self._ties_away)
             for extent, steps, padding in self._proofs
             for m, n, k in [self._positive(extent, scope)]
+            if (operation := _proved(self.operation, steps)) in self.operations
         ]
         if all(other.problem.operation != first.problem.operation for other in others):
             others.insert(0, first)
         return (first, *(replace(other, exact_sums=True) for other in others))
 
+    def own_proof(self, problem: Problem) -> ProofProblem:
+        """What a config is proved on besides these."""
+        return ProofProblem(problem, exact_sums=True, ties_away=self._ties_away)
+
     def order(self, config: Mapping[str, Value]) -> WorkgroupOrder:
         """In which order workgroups take tiles with `config`."""
         return WorkgroupOrder(*self._positive(self._order, self._scope(config)))
+
+    def _arguments_at(self, scope: Scope) -> tuple[Argument, ...]:
+        """The arguments with what each is passed in `scope`."""
+        if not self._passed:
+            return self.arguments
+        return tuple(
+            self._passed[each.name].of(each, partial(self._value, scope=scope)) if each.name in self._passed else each
+            for each in self.arguments
+        )
 
     def _scope(self, config: Mapping[str, Value]) -> dict[str, object]:
         return {**config, **self.derived_values(config), **self.records}
@@ -240,8 +276,10 @@ class Template:
 
     def _shared(self) -> list[Expression]:
         """The expressions that know no problem."""
+        passed = [expression for each in self._passed.values() for expression in each.expressions]
         proofs = [expression for extent, _, padding in self._proofs for expression in (*extent, padding)]
-        return [*self._fields.values(), *self._tile, *proofs, *self._order, *self.derived.expressions.values()]
+        known = [*self._fields.values(), *self._tile, *proofs, *self._order, *self.derived.expressions.values()]
+        return [*known, *passed, self._adds_to_c]
 
     def _expressions(self) -> list[Expression]:
         return [*self._shared(), *self._grid, *self._block, self._dynamic_lds_bytes, self._workspace_bytes]
@@ -250,14 +288,17 @@ class Template:
         for expression in self._shared():
             if expression.names & PROBLEM_NAMES:
                 raise TemplateError(f"{expression.where} needs the problem: only `launch` may name m, n and k")
-        needed = frozenset().union(*(expression.names for expression in self._expressions()))
+        named = {self.objects.parameter} if self.objects else set()
+        needed = frozenset(named).union(*(expression.names for expression in self._expressions()))
         return needed - self.derived.expressions.keys() - PROBLEM_NAMES - RECORDS
 
 
 def _arguments(description: TemplateDescription) -> tuple[Argument, ...]:
     """The kernel's arguments, in order, each once and of a kind that can hold it."""
-    arguments = tuple(Argument(operand_name(argument.name), argument.kind) for argument in description.arguments)
-    for name, kind in ((argument.name, argument.kind) for argument in arguments):
+    arguments = tuple(
+        Argument(operand_name(each.name), each.kind, offset_bytes=each.offset_bytes) for each in description.arguments
+    )
+    for name, kind in ((operand_name(each.name), each.kind) for each in description.arguments if each.value is None):
         if (name in POINTERS) != (kind == "pointer") or kind == "f32":
             wanted = "a pointer" if name in POINTERS else "a u32, i32 or u64"
             raise TemplateError(f"argument {name} is a {kind}: it must be {wanted}")
@@ -265,7 +306,17 @@ def _arguments(description: TemplateDescription) -> tuple[Argument, ...]:
     twice = [name for name in names if names.count(name) > 1]
     if twice:
         raise TemplateError(f"argument {twice[0]} is there twice: keep one")
+    if len({argument.offset_bytes is None for argument in arguments}) > 1:
+        raise TemplateError("some arguments have offset_bytes and others have not: give each its place, or none")
     return arguments
+
+
+def _derived(description: TemplateDescription, objects: Objects | None) -> Derived:
+    """What is computed from a config: the facts of its object, then what the description derives."""
+    facts = objects.facts if objects else {}
+    if facts.keys() & description.derived.keys():
+        raise TemplateError(f"derived {min(facts.keys() & description.derived.keys())} is a fact too: rename one")
+    return Derived({**facts, **description.derived})
 
 
 def _operations(description: TemplateDescription, arguments: Sequence[Argument]) -> tuple[Operation, ...]:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from hktune.core.launch import operand_name
+from hktune.core.launch import BIAS_GIVEN, operand_name
 from hktune.core.operand import NUMBERS, POINTERS
 
 Text = Annotated[str, Meta(max_length=500)] | int | bool
@@ -15,20 +15,30 @@ Text = Annotated[str, Meta(max_length=500)] | int | bool
 
 Name = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9_]{1,64}\Z")]
 FileName = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}\Z")]
+_FOLDER = "[A-Za-z0-9_][A-Za-z0-9_.+-]*"
+FolderPath = Annotated[str, Meta(pattern=rf"\A({_FOLDER}(/{_FOLDER})*)?\Z", max_length=200)]
 Symbol = Annotated[str, Meta(pattern=r"\A[A-Za-z_][A-Za-z0-9_]{0,199}\Z")]
 Texts = Annotated[dict[Name, Text], Meta(max_length=256)]
 
 
 class ArgumentDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """An argument of the kernel, in order. `name` says what fills it."""
+    """An argument of the kernel, in order. `name` says what fills it: an operand, a size or a row stride, passed
+    `scale` times; or, under any other name, `value`. Both are expressions that know no problem, but an f32's value is a
+    number. `offset_bytes` is its place in the argument struct: all have one, and the rest of the struct is zero, or
+    none has, and they are the kernel's own in order."""
 
     name: Name
     kind: Literal["pointer", "u32", "i32", "u64", "f32"]
+    scale: Text = 1
+    value: Text | float | None = None
+    offset_bytes: Annotated[int, Meta(ge=0, lt=4096)] | None = None
 
     def __post_init__(self) -> None:
-        known = (*POINTERS, *NUMBERS)
-        if operand_name(self.name) not in known:
+        known = (*POINTERS, *NUMBERS, BIAS_GIVEN)
+        if self.value is None and operand_name(self.name) not in known:
             raise ValueError(f"argument {self.name!r} is not known: known are {', '.join(known)}")
+        if self.kind == "pointer" and self.value not in (None, 0):
+            raise ValueError(f"argument {self.name!r} is a pointer: the only value of one is 0")
 
 
 class Extent(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -61,21 +71,54 @@ class LaunchDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=True)
     block: tuple[Text, Text, Text]
     dynamic_lds_bytes: Text = 0
     workspace_bytes: Text = 0
+    adds_to_c: Text = False
+
+
+class ObjectDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """A code object: its file, the sha256 of its bytes, its kernel, and what is known of it, under names that
+    expressions may use as they use derived ones."""
+
+    file: FileName
+    sha256: Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
+    symbol: Symbol
+    facts: Annotated[dict[Name, int | bool | Name], Meta(max_length=32)] = {}
+
+
+class ObjectsDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Code objects that others have built. The config's `parameter` names one of `files`. They are in `folder` of the
+    Python package `distribution`, or in `checkout` of a folder that the user has; `extra` is the extra of hktune that
+    installs the package, and the word for that folder."""
+
+    parameter: Name
+    files: Annotated[dict[Name, ObjectDescription], Meta(min_length=1, max_length=1024)]
+    licence: Annotated[str, Meta(min_length=1, max_length=100)]
+    distribution: Annotated[str, Meta(pattern=r"\A[A-Za-z0-9._-]{0,100}\Z")] = ""
+    extra: Annotated[str, Meta(pattern=r"\A[a-z0-9_-]{0,40}\Z")] = ""
+    folder: FolderPath = ""
+    checkout: FolderPath = ""
+
+    def __post_init__(self) -> None:
+        first, *others = self.files.values()
+        for each in others:
+            if each.facts.keys() != first.facts.keys():
+                unlike = min(each.facts.keys() ^ first.facts.keys())
+                raise ValueError(f"objects do not all have the fact {unlike!r}: say it of each, or of none")
 
 
 class TemplateDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """`operations` are the texts of what the template can do, the usual one first. Without them it does bf16.nt and, if
     it takes a bias, bf16.nt+bias. `source` is a file in the folder of template.yaml, whose includes of files there are
     followed, or several that make one translation unit in this order. `fixed_order`: no sum depends on the order in
-    which workgroups finish; one that adds with atomics must say false."""
+    which workgroups finish; one that adds with atomics must say false. `strict_hazards`: what the checker has only a
+    note for, since hardware is known to run it, fails a proof too. `ties` says which way C is rounded where it is
+    halfway between two numbers of its format.
+
+    A template of the language `object` has no source, symbol and fields, but `objects`."""
 
     name: Name
     arch: Name
-    language: Literal["hip", "cuda", "triton"]
-    source: FileName | Annotated[tuple[FileName, ...], Meta(min_length=1, max_length=64)]
-    symbol: Symbol
-    arguments: Annotated[tuple[ArgumentDescription, ...], Meta(max_length=32)]
-    fields: Texts
+    language: Literal["hip", "cuda", "triton", "object"]
+    arguments: Annotated[tuple[ArgumentDescription, ...], Meta(max_length=96)]
     tile: Extent
     launch: LaunchDescription
     proof: Annotated[tuple[ProofDescription, ...], Meta(min_length=1, max_length=16)]
@@ -83,3 +126,22 @@ class TemplateDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=Tru
     derived: Texts = {}
     order: OrderDescription = OrderDescription()
     fixed_order: bool = True
+    strict_hazards: bool = True
+    ties: Literal["even", "away"] = "even"
+    source: FileName | Annotated[tuple[FileName, ...], Meta(min_length=1, max_length=64)] = ()
+    symbol: Symbol | None = None
+    fields: Texts = {}
+    objects: ObjectsDescription | None = None
+
+    def __post_init__(self) -> None:
+        if (self.language == "object") != (self.objects is not None):
+            raise ValueError(f"language {self.language} and its objects must agree: objects are of the language object")
+        if self.objects is not None and (self.source or self.symbol or self.fields):
+            raise ValueError("a template of objects has no source, symbol or fields: drop them")
+        if self.objects is None and not (self.source and self.symbol):
+            raise ValueError("a template needs source and symbol: name them")
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The files of `source`."""
+        return (self.source,) if isinstance(self.source, str) else self.source

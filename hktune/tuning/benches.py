@@ -162,7 +162,7 @@ class EmulatedBench:
 
     @property
     def compiler(self) -> CachedCompiler:
-        return compiler_for("hip", self.settings, self.hipkittens)
+        return compiler_for(load_space(self.space).template.language, self.settings, self.hipkittens)
 
     @property
     def judge(self) -> str | None:

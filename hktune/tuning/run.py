@@ -352,7 +352,7 @@ class _Place:
                 if isinstance(code, str):
                     raise StoreError(f"trial {trial.trial} cannot be built again to the same bytes: pass --fresh")
                 objects[code.sha256] = code.data
-            return template.symbol, self.space.launch_rule(candidate.config, trial.problem)
+            return template.symbol(candidate.config), self.space.launch_rule(candidate.config, trial.problem)
 
         fixed_order = frozenset({template.name} if template.fixed_order else ())
         options = BuildOptions(fixed_order, names={**saved_names(self.directory), **self.names})

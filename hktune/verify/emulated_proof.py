@@ -42,6 +42,7 @@ class ProofTask:
     tile: Tile
     launches: tuple[ProofLaunch, ...]
     seed: int
+    strict_hazards: bool = True
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,11 @@ def prove_one(data: bytes, task: ProofTask, launch: ProofLaunch, until: float) -
 def _device(task: ProofTask, until: float, record_trace: bool = False) -> EmulatedDevice:
     left_s = max(until - attended_s(), 0.0)
     return EmulatedDevice(
-        task.arch.name, deadline_s=left_s, record_trace=record_trace, find_hazards=True, strict_hazards=True
+        task.arch.name,
+        deadline_s=left_s,
+        record_trace=record_trace,
+        find_hazards=True,
+        strict_hazards=task.strict_hazards,
     )
 
 
@@ -90,7 +95,8 @@ def _proof(device: EmulatedDevice, data: bytes, task: ProofTask, one: ProofLaunc
         kernel = device.load(data, task.symbol)
     except HktuneError as error:
         return Failure(Status.CRASHED, str(error))
-    outcome = verify(device, kernel, one.launch, one.what.problem, task.seed, one.what.padding, one.what.exact_sums)
+    what = one.what
+    outcome = verify(device, kernel, one.launch, what.problem, task.seed, what.padding, what.exact_sums, what.ties_away)
     if isinstance(outcome, Failure):
         return replace(outcome, detail=f"{one.what}: {outcome.detail}")
     return outcome

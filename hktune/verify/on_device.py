@@ -5,6 +5,7 @@ Only the random numbers are others: torch draws them.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from hktune.core.dtype import Dtype
@@ -38,6 +39,7 @@ def verify_on_device(
         proof.exact_sums,
     )
     try:
+        operands = replace(operands, ties_away=proof.ties_away)
         return proved(device, kernel, launch, operands, proof.padding, arrays, memory)
     except KernelFault:
         raise

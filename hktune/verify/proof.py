@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hktune.core.dtype import F32, Dtype
 from hktune.core.errors import DeviceError, KernelFault
@@ -34,6 +34,7 @@ def verify(
     seed: int,
     padding: int = 0,
     exact_sums: bool = False,
+    ties_away: bool = False,
 ) -> Proof | Failure:
     """Run `kernel` on random operands over a poisoned output and judge every element, on the host.
 
@@ -42,7 +43,7 @@ def verify(
     Returns Failure(WRONG) with counts and the first bad element, or the fault that the device reported.
     Raises InputError for an operation without a reference.
     """
-    operands = random_operands(problem, seed, exact_sums)
+    operands = replace(random_operands(problem, seed, exact_sums), ties_away=ties_away)
     try:
         return proved(device, kernel, launch, operands, padding, HOST, HostMemory(device))
     except KernelFault as fault:
@@ -90,7 +91,7 @@ class _Placed:
 
     def __init__(self, operands: Operands, launch: Launch, padding: int, arrays: Arrays, memory: Memory) -> None:
         problem = operands.problem
-        self._memory, self._arrays = memory, arrays
+        self._memory, self._arrays, self._adds_to_c = memory, arrays, launch.adds_to_c
         self._m, self._n, self._row = problem.m, problem.n, problem.n + padding
         self._dtype = problem.operation.c_dtype
         self._c = arrays.filled(self._m * self._row + GUARD_ELEMENTS, self._dtype.poison_bits, self._dtype)
@@ -107,16 +108,20 @@ class _Placed:
         self.binding = launch.bound(given)
 
     def poison_c(self) -> None:
-        """C and the guard behind it hold what no kernel writes."""
+        """C and the guard behind it hold what no kernel writes; where the kernel adds to C, C itself holds zeros."""
         self._c[:] = self._dtype.poison_bits
+        if self._adds_to_c:
+            self._rows()[:] = 0
         self._memory.send(self._c_buffer, self._c)
 
     def output(self) -> tuple[Array, int]:
         """C [m,n] as bits after a launch, and how many elements were written around it."""
         self._memory.fetch(self._c_buffer, self._c)
-        rows = self._c[: self._m * self._row].reshape(self._m, self._row)[:, : self._n]
-        poison = self._dtype.poison_bits
+        rows, poison = self._rows(), self._dtype.poison_bits
         return rows, int((self._c != poison).sum()) - int((rows != poison).sum())
+
+    def _rows(self) -> Array:
+        return self._c[: self._m * self._row].reshape(self._m, self._row)[:, : self._n]
 
 
 def _workspace(size_bytes: int, arrays: Arrays) -> Array:

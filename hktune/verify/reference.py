@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hktune.core.dtype import Dtype
 from hktune.core.operand import factors_of, operands_of
 from hktune.core.operation import Operation
 from hktune.core.problem import Problem
@@ -33,11 +34,13 @@ class Answer:
 
 @dataclass(frozen=True)
 class Operands:
-    """The inputs of one problem by name, as bits in their stored shapes, and what C must be."""
+    """The inputs of one problem by name, as bits in their stored shapes, and what C must be. `ties_away`: what is
+    halfway between two numbers of C's format is rounded away from zero, not to even."""
 
     problem: Problem
     stored: Mapping[str, Array]
     answer: Answer
+    ties_away: bool = False
 
 
 def random_operands(problem: Problem, seed: int, exact_sums: bool = False) -> Operands:
@@ -100,6 +103,22 @@ _EXACT_STEPS = frozenset({"bias"})
 """Steps that float32 does without rounding on exact sums."""
 
 
+def _rounded(exact: Array, dtype: Dtype, arrays: Arrays) -> Array:
+    """The nearest number of `dtype`, of two the even one, in float64."""
+    return arrays.decoded(arrays.encoded(exact, dtype), dtype)
+
+
+def _rounded_away(exact: Array, dtype: Dtype, arrays: Arrays) -> Array:
+    """The nearest number of `dtype`, of two the one further from zero, in float64: where the even one is nearer to
+    zero, and as far on the other side of `exact` there is a number too, `exact` is halfway and that is the one."""
+    even = _rounded(exact, dtype, arrays)
+    other = 2 * exact - even
+    halfway = (abs(even) < abs(exact)) & (_rounded(other, dtype, arrays) == other)
+    rounded = even + 0  # a copy
+    rounded[halfway] = other[halfway]
+    return rounded
+
+
 @dataclass(frozen=True)
 class Mismatch:
     """How an output differs from what it must be; counts are elements of C, `first` is (row, column)."""
@@ -130,9 +149,9 @@ def compare(output: Array, operands: Operands, outside: int = 0, arrays: Arrays 
     `outside` counts the elements that were written around C."""
     dtype, answer = operands.problem.operation.c_dtype, operands.answer
     values = arrays.decoded(output, dtype)
+    rounded = _rounded_away if operands.ties_away else _rounded
     lowest, highest = (
-        arrays.decoded(arrays.encoded(end, dtype), dtype)
-        for end in (answer.exact - answer.error, answer.exact + answer.error)
+        rounded(end, dtype, arrays) for end in (answer.exact - answer.error, answer.exact + answer.error)
     )
     right = (lowest <= values) & (values <= highest)  # False for NaN
     elements = operands.problem.m * operands.problem.n

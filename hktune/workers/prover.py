@@ -11,7 +11,7 @@ from hktune.core.attended import attended_s
 from hktune.core.candidate import Candidate
 from hktune.core.config import Config
 from hktune.core.outcome import Failure, Status
-from hktune.core.problem import Problem, ProofProblem
+from hktune.core.problem import Problem
 from hktune.core.variant import CodeObject
 from hktune.measure.stopwatch import Attempt
 from hktune.template.template import Template
@@ -56,7 +56,7 @@ class Prover:
         code = compiled(self.template, self.compiler, candidate, self.deadline_s)
         if isinstance(code, Failure):
             return code
-        own = ProofLaunch(own_proof(problem), self.template.launch(config, problem))
+        own = ProofLaunch(self.template.own_proof(problem), self.template.launch(config, problem))
         return prove_one(code.data, self.task(code, candidate), own, attended_s() + self.deadline_s)
 
     def task(self, code: CodeObject, candidate: Candidate) -> ProofTask:
@@ -72,6 +72,7 @@ class Prover:
             tile=template.tile(config),
             launches=tuple(launches),
             seed=self.seed,
+            strict_hazards=template.strict_hazards,
         )
 
     def _proved(self, code: CodeObject, candidate: Candidate, until: float) -> Record:
@@ -82,11 +83,6 @@ class Prover:
             record = _record(code, task, until)
             self.records.put(key, record)
         return record
-
-
-def own_proof(problem: Problem) -> ProofProblem:
-    """What a config is proved on besides its template's problems."""
-    return ProofProblem(problem, exact_sums=True)
 
 
 def _record(code: CodeObject, task: ProofTask, until: float) -> Record:

@@ -1,4 +1,4 @@
-"""Scalar memory: loads and stores of dwords, plain and through a buffer resource (AMD CDNA4 ISA guide, chapter 8)."""
+"""Scalar memory: loads, stores and atomics, plain and through a buffer resource (AMD CDNA4 ISA guide, chapter 8)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from hktune.emulator.instructions.atomics import Atomic, global_atomic
 from hktune.emulator.instructions.decode import Instruction
 from hktune.emulator.instructions.operand_access import Step, pair, unimplemented
 from hktune.emulator.machine.memory import Array
@@ -22,6 +23,9 @@ def build_scalar_memory(instruction: Instruction) -> Step:
     name = instruction.mnemonic
     if name in _NOTHING_TO_DO:
         return lambda _m, _w: None
+    atomic = global_atomic(name)
+    if atomic is not None:
+        return _atomic(instruction, *atomic, buffered=name.startswith("s_buffer_"))
     found = _ACCESS.match(name)
     if found is None:
         raise unimplemented(instruction)
@@ -30,9 +34,9 @@ def build_scalar_memory(instruction: Instruction) -> Step:
 
 
 def scalar_bytes(instruction: Instruction) -> int:
-    """Bytes that a scalar load or store moves; 0 for other instructions."""
-    found = _ACCESS.match(instruction.mnemonic)
-    return 4 * _COUNTS[found[3]] if found else 0
+    """Bytes that a scalar load, store or atomic moves; 0 for other instructions."""
+    found, atomic = _ACCESS.match(instruction.mnemonic), global_atomic(instruction.mnemonic)
+    return 4 * _COUNTS[found[3]] if found else 4 * atomic[1] if atomic else 0
 
 
 Address = Callable[[Waves, Lanes], tuple[Array, "Array | None"]]
@@ -86,6 +90,24 @@ def _store(instruction: Instruction, count: int, buffered: bool) -> Step:
             m.space.scatter(addresses[:, 0], 4 * count, words)
         else:
             m.space.scatter(addresses[inside], 4, words[inside][:, None])
+
+    return step
+
+
+def _atomic(instruction: Instruction, operation: Atomic, count: int, operands: int, buffered: bool) -> Step:
+    """What was there before comes back with glc. A place that the buffer does not hold whole is left alone: 0."""
+    address, data = _addressing(instruction, count, buffered), instruction.fields["sdata"]
+    returns = bool(instruction.fields["glc"])
+
+    def step(m: Waves, w: Lanes) -> None:
+        addresses, inside = address(m, w)
+        held = np.full(len(addresses), True) if inside is None else np.logical_and.reduce(inside, axis=1)
+        m.access = Access(instruction, held[:, None], 1)
+        words = np.ascontiguousarray(m.scalars[data : data + operands, w].T)
+        old = np.zeros((len(addresses), count), np.uint32)
+        old[held] = m.space.apply(operation, addresses[held, 0], 4 * count, words[held])
+        if returns:
+            m.scalars[data : data + count, w] = old.T
 
     return step
 

@@ -68,6 +68,9 @@ def _of_scalar_memory(instruction: Instruction) -> tuple[Registers, Registers]:
     elif fields["soffset_en"]:
         reads += _span(fields["soffset"], 1)
     data = _span(fields["sdata"], instruction.operand("sdata").registers) if "sdata" in instruction.operands else ()
+    if "_atomic_" in instruction.mnemonic:
+        back = data[: len(data) // (2 if "cmpswap" in instruction.mnemonic else 1)]
+        return reads + data, back if fields["glc"] else ()
     return (reads + data, ()) if "_store_" in instruction.mnemonic else (reads, data)
 
 
