@@ -1,10 +1,10 @@
-"""How fast the emulator is: wave instructions per second, and seconds per problem, on one core.
+"""How fast the emulator is: wave instructions per second, and CPU seconds per problem, on one core.
 
     python benchmarks/emulator_speed.py [--repeats 5]
 
 Runs the seeds of the space (the first: 256x256 blocks, 8 waves) on 512x512x512 and on their proof problems,
-once recording a trace and once not. Compiles come from the object cache where they can. The best of the repeats is
-printed: other programs only ever add to it.
+once recording a trace, once looking for hazards too, and once with neither. Compiles come from the object cache where
+they can. The best of the repeats is printed: other programs only ever add to it. The last line has the sums.
 """
 
 from __future__ import annotations
@@ -37,21 +37,21 @@ def launched(
     record_trace: bool = False,
     find_hazards: bool = False,
 ) -> tuple[float, EmulatedDevice]:
-    """Seconds of one launch on random operands, without loading, allocation and checking; and the device."""
+    """CPU seconds of one launch on random operands, without loading, allocation and checking; and the device."""
     device = EmulatedDevice(space.arch.name, record_trace=record_trace, find_hazards=find_hazards)
     kernel = device.load(code.data, code.symbol)
     m, n, k = problem.m, problem.n, problem.k
     values: dict[str, Any] = {"m": m, "n": n, "k": k, "lda": k, "ldb": k, "ldc": n}
     rng = np.random.default_rng(0)
-    for name, size in (("a", m * k), ("bt", n * k), ("c", m * n)):
+    for name, size in (("a", m * k), ("b", n * k), ("c", m * n)):
         values[name] = device.allocate(2 * size)
         device.write(values[name], rng.integers(0x3F00, 0x3F80, size, dtype=np.uint16))
     launch = space.template.launch(config, problem)
     values |= {"bias": None, "workspace": device.allocate(launch.workspace_bytes) if launch.workspace_bytes else None}
     binding = {argument.name: values[argument.name] for argument in launch.arguments}
-    started = time.perf_counter()
+    started = time.process_time()
     device.launch(kernel, launch, binding)
-    return time.perf_counter() - started, device
+    return time.process_time() - started, device
 
 
 def wave_instructions(space: SearchSpace, config: Config, code: CodeObject, problem: Problem) -> int:
@@ -69,6 +69,7 @@ def main() -> None:
     space = load_space(DEFAULT_SPACE)
     compiler = hip_compiler(Settings.from_environment(os.environ))
     print(f"{'problem':>22} {'wave instr.':>11} {'plain s':>8} {'traced s':>8} {'proof s':>8} {'instr./s':>9}  config")
+    totals = [0.0] * 3
     for config in space.seeds:
         code = compiler.compile(space.template.render(config), 120.0)
         if isinstance(code, Failure):
@@ -76,12 +77,14 @@ def main() -> None:
         problems = (PROBLEM, space.template.proof_problems(config)[0].problem)
         for problem in (problem for problem in problems if space.is_legal(config, problem)):
             count = wave_instructions(space, config, code, problem)
-            plain, traced, proof = (
+            spent_s = [
                 min(launched(space, config, code, problem, *how)[0] for _ in range(repeats))
                 for how in ((False, False), (True, False), (True, True))
-            )
-            times = f"{plain:8.3f} {traced:8.3f} {proof:8.3f}"
-            print(f"{problem!s:>22} {count:11d} {times} {count / plain:9.0f}  {config!r}")
+            ]
+            totals = [total + each for total, each in zip(totals, spent_s, strict=True)]
+            times = " ".join(f"{each:8.3f}" for each in spent_s)
+            print(f"{problem!s:>22} {count:11d} {times} {count / spent_s[0]:9.0f}  {config!r}")
+    print(f"{'all':>34} " + " ".join(f"{total:8.3f}" for total in totals))
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ A test fails when an encoding is executed by no test with a truth of its own. Th
 * `conversions`: exact fractions, and the accuracy and examples that the ISA guide gives.
 * `small_floats`: the OCP's formats of 8, 6 and 4 bits and their rounding, worked out in fractions.
 * `extremes`: the ISA guide's rules of v_min and v_max, bit for bit.
-* `matrix`, `matrix_small`: the ISA guide's layout formulas, float64 and int64 sums.
+* `matrix`, `matrix_blocks`, `matrix_small`: the ISA guide's layout formulas, float64 and int64 sums.
 * `modes`: subnormals flushed by hand, the ISA guide's rules of modes.
 * `memory`, `widths`, `lds`, `control`, `scalar_stores`: byte arrays, written-out paths.
 * `atomics`, `scalar_atomics`: Python's arithmetic.

@@ -25,11 +25,14 @@ M, N, K = 3, 70, 33
 LAUNCH = Launch((2, M, 1), (64, 1, 1), 0, POINTERS + SIZES)
 
 
-@pytest.fixture(params=["emulated", "hip"])
+@pytest.fixture(params=["emulated", "hip", pytest.param("rocm", marks=pytest.mark.rocm_virtual)])
 def device(request: pytest.FixtureRequest) -> Device:
-    """The emulated device; the HIP device, over a runtime that stands in for AMD's."""
+    """The emulated device; the HIP device, over a runtime that stands in for AMD's, and over AMD's own."""
     if request.param == "emulated":
         return EmulatedDevice()
+    if request.param == "rocm":
+        rocm: HipDevice = request.getfixturevalue("rocm_virtual")
+        return rocm
     return HipDevice(rocm_path=request.getfixturevalue("stand_in").rocm_path)
 
 
@@ -38,6 +41,8 @@ def place(device: Device, request: pytest.FixtureRequest) -> Callable[[torch.Ten
     """Puts a tensor where the device can borrow it."""
     if device.identity.kind == "emulated":
         return lambda tensor: tensor
+    if request.node.get_closest_marker("rocm_virtual"):
+        pytest.skip("needs a torch that is built for ROCm")
     placed: Callable[[torch.Tensor], torch.Tensor] = request.getfixturevalue("stand_in").tensor
     return placed
 

@@ -1,5 +1,5 @@
-"""The contract of `TimedDevice`, what it promises beyond `Device`: on the HIP device over a stand-in, and on the GPU of
-other tests that is simulated."""
+"""The contract of `TimedDevice`, what it promises beyond `Device`: on the HIP device over a stand-in and over AMD's own
+runtime, and on the GPU of other tests that is simulated."""
 
 from __future__ import annotations
 
@@ -131,6 +131,25 @@ class TestHipDevice(TimedDeviceContract):
     @pytest.fixture
     def work(self, device: HipDevice) -> Product:
         return Product(device)
+
+
+@pytest.mark.rocm_virtual
+class TestHipDeviceOnRocm(TimedDeviceContract):
+    @pytest.fixture
+    def device(self, rocm_virtual: HipDevice) -> HipDevice:
+        return rocm_virtual
+
+    @pytest.fixture
+    def work(self, device: HipDevice) -> Product:
+        return Product(device)
+
+    def test_events_time_the_work_between_them(self, device: TimedDevice, work: Product | Counted) -> None:
+        """Their times are 0, as ROCr's model interface has no clock; but they wait for what is before them."""
+        stream = device.create_stream()
+        start = device.record(stream)
+        work.enqueue(stream)
+        assert device.elapsed_us(start, device.record(stream)) == 0
+        assert work.has_run()
 
 
 class TestSimulatedGpu(TimedDeviceContract):

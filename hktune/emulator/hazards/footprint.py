@@ -5,11 +5,11 @@ Registers are numbered through: 0-255 architectural, 256-511 accumulation, from 
 
 from __future__ import annotations
 
-import re
 from collections.abc import MutableMapping
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
+from hktune.emulator.hazards.matrix_states import MatrixStates, states_of
 from hktune.emulator.instructions.decode import Instruction
 from hktune.emulator.instructions.program import Block
 from hktune.emulator.instructions.scalar_registers import scalars_of
@@ -27,11 +27,9 @@ WRITE_BACK, INVALIDATE = range(2)
 
 _TRANSCENDENTAL = ("v_exp_", "v_log_", "v_rcp_", "v_rsq_", "v_sqrt_", "v_sin_", "v_cos_")
 _KEEPS_DESTINATION = ("v_writelane", "v_swap", "v_permlane")
-_MFMA_ROWS = re.compile(r"v_mfma_\w+?_(\d+)x")
 VMCNT_MAX, LGKMCNT_MAX = 63, 15
 """What the counters of a wave hold at most (CDNA4 ISA guide, section 4.4)."""
 _COUNTS_NOTHING = ("buffer_wbl2", "buffer_inv", "s_dcache")
-_SIX_BITS = 2  # the first format of an f8f6f4 MFMA with fewer than 8
 _WIDE_STORES = ("store_dwordx3", "store_dwordx4")
 _LANE_PERMUTES = ("ds_permute", "ds_bpermute", "ds_nop")
 
@@ -40,7 +38,7 @@ _LANE_PERMUTES = ("ds_permute", "ds_bpermute", "ds_nop")
 class Footprint:
     """`strict` reads must all have been written before; of `lenient` ones (halves of wide operands and of stored data,
     which may be padding) at least one. `states` are wait states the instruction takes. `vmcnt`, `lgkmcnt`: what an
-    s_waitcnt leaves outstanding, None for no wait. `passes`: of an MFMA, 4 clocks each."""
+    s_waitcnt leaves outstanding, None for no wait. `matrix`: of an MFMA."""
 
     instruction: Instruction
     kind: int
@@ -53,7 +51,7 @@ class Footprint:
     lgkmcnt: int | None = None
     to_lds: bool = False
     atomic: bool = False
-    passes: int = 0
+    matrix: MatrixStates | None = None
     addends: Set = frozenset()
     factors: Set = frozenset()
     stored: Set = frozenset()
@@ -104,7 +102,7 @@ def footprint_of(instruction: Instruction) -> Footprint:
         lgkmcnt=lgkmcnt,
         to_lds=bool(fields.get("lds")) or "_load_lds_" in name,
         atomic=kind in (DS, VMEM, FLAT) and ("atomic" in name or _is_lds_atomic(instruction)),
-        passes=_passes(instruction) if kind == MFMA else 0,
+        matrix=states_of(instruction) if kind == MFMA else None,
         addends=addends,
         factors=factors,
         stored=_wide_store_data(instruction),
@@ -164,16 +162,6 @@ def _matrix_sources(instruction: Instruction, kind: int) -> tuple[Set, Set]:
     reads, _ = registers_of(instruction)
     size = instruction.operand("src2").registers if instruction.fields["src2"] >= 256 else 0
     return frozenset(reads[len(reads) - size :]), frozenset(reads[: len(reads) - size])
-
-
-def _passes(instruction: Instruction) -> int:
-    """Passes of 4 clocks: 4 for 16 rows, 8 for 32; twice as many for float32, and with 8 bits in an f8f6f4 shape (CDNA4
-    ISA guide, table 28)."""
-    name = instruction.mnemonic
-    found = _MFMA_ROWS.match(name)
-    passes = 8 if found and found[1] == "32" else 4
-    eights = name.endswith("_f8f6f4") and min(instruction.fields["cbsz"], instruction.fields["blgp"]) < _SIX_BITS
-    return 2 * passes if eights or name.endswith("_f32") else passes
 
 
 def _wide_store_data(instruction: Instruction) -> Set:

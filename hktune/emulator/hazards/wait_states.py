@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hktune.emulator.hazards.footprint import DS, FLAT, MFMA, SCALAR, VALU, VMEM, Footprint, Set, register_name
+from hktune.emulator.hazards.matrix_states import MatrixStates
 from hktune.emulator.machine.waves import EXEC, M0, VCC
 
 _VCC = frozenset({SCALAR + VCC, SCALAR + VCC + 1})
@@ -39,8 +40,8 @@ class Producer:
 def producer_of(footprint: Footprint, after: int) -> Producer | None:
     """What must be remembered of an instruction; None when nothing can follow it too closely."""
     scalars = frozenset(register for register in footprint.writes if register >= SCALAR)
-    if footprint.kind == MFMA:
-        return Producer(footprint, after, after + footprint.passes + 4, scalars)
+    if footprint.matrix is not None:
+        return Producer(footprint, after, after + footprint.matrix.longest, scalars)
     if footprint.kind == VALU:
         return Producer(footprint, after, after + (_LONGEST_VALU if scalars else 2), scalars)
     if footprint.stored:
@@ -75,8 +76,8 @@ def conflict(producer: Producer, consumer: Footprint, now: int, behind_mfma: int
 def _required(producer: Producer, consumer: Footprint) -> tuple[int, Set, str]:
     """The longest wait that any rule asks for between the two, on which registers, and why."""
     kind = producer.footprint.kind
-    if kind == MFMA:
-        return _after_mfma(producer.footprint, consumer)
+    if producer.footprint.matrix is not None:
+        return _after_mfma(producer.footprint, producer.footprint.matrix, consumer)
     if kind == VALU:
         return max(_after_valu(producer, consumer), key=lambda rule: rule[0], default=(0, _NONE, ""))
     if producer.footprint.stored:
@@ -87,24 +88,25 @@ def _required(producer: Producer, consumer: Footprint) -> tuple[int, Set, str]:
     return 0, _NONE, ""
 
 
-def _after_mfma(mfma: Footprint, consumer: Footprint) -> tuple[int, Set, str]:
+def _after_mfma(mfma: Footprint, states: MatrixStates, consumer: Footprint) -> tuple[int, Set, str]:
     result = mfma.writes
     if consumer.kind == MFMA:
         touched = result & consumer.factors
         if touched:
-            return mfma.passes + 4, touched, "it multiplies the result of an MFMA"
+            return states.result, touched, "it multiplies the result of an MFMA"
         overlap = result & consumer.addends
         if overlap and consumer.addends != result:
-            return mfma.passes + 2, overlap, "it adds to a part of the result of an MFMA"
-        return 0, _NONE, ""
-    if consumer.kind in (VALU, DS, VMEM, FLAT):
-        touched = result & (consumer.reads | consumer.writes if consumer.kind == VALU else consumer.reads)
-        if touched:
-            return mfma.passes + 4, touched, "it uses the result of an MFMA"
+            return states.part, overlap, "it adds to a part of the result of an MFMA"
+        return states.same if overlap else 0, overlap, "it adds to the result of an MFMA"
+    if consumer.kind in (DS, VMEM, FLAT) and result & consumer.reads:
+        return states.memory, result & consumer.reads, "it uses the result of an MFMA"
     if consumer.kind == VALU:
+        touched = result & (consumer.reads | consumer.writes)
+        if touched:
+            return states.result, touched, "it uses the result of an MFMA"
         overwritten = mfma.addends & consumer.writes
         if overwritten:
-            return mfma.passes - 1, overwritten, "it overwrites what an MFMA adds to"
+            return states.addend, overwritten, "it overwrites what an MFMA adds to"
     return 0, _NONE, ""
 
 

@@ -1,10 +1,16 @@
 """Matrix instructions: D = A @ B + C on the registers of a wave.
 
-Register layout (AMD CDNA4 ISA guide, section 7.1, "Matrix Core Layout"): with R rows and columns and K = 64 / R * E,
-a lane holds E consecutive k of one row of A (or column of B), packed from the low bits of a register up: A[i][k] is
-element k % E of lane i + R * (k / E). Of D, register v holds row v % 4 + 4 * (lane / R) + 4 * (64 / R) * (v / 4),
-column lane % R. EXEC is ignored. Products are exact; sums of floats are float32 in an order that AMD has not published,
-so results agree with hardware to float32 rounding, not bit for bit. Integer sums wrap.
+Register layout (AMD CDNA4 ISA guide, section 7.1, "Matrix Core Layout"): with R rows and columns, B blocks that are
+multiplied each by itself, and K = 64 / (R * B) * E, a lane holds E consecutive k of one row of A (or column of B),
+packed from the low bits of a register up: A[i][k] of block b is element k % E of lane i + R * (b + B * (k / E)). Of D a
+lane holds H = 4 consecutive rows of a column (H = 1 in float64): row h + H * (l + L * g) of block b + S * c, column j,
+is in place h + H * (g + G * c) of lane j + R * (l + L * b), where S blocks are side by side in the lanes (as many as
+have no more than one place), L = 64 / (S * R), G = R / (H * L). EXEC is ignored. Products are exact; sums of floats are
+float32 (or float64) in an order that AMD has not published, so results agree with hardware to their rounding, not bit
+for bit. Integer sums wrap.
+
+With CBSZ, 2**CBSZ neighbouring blocks all multiply the A of the one that ABID names among them. In float64 BLGP negates
+A, B and C.
 
 The f8f6f4 shapes (E = 32) take a format for each of A and B. 6 and 4 bits are stored as above; of 8 bits a lane holds
 two runs of 16 k, of the lower and of the upper half of K: k = 16 * (lane / R) + e % 16 + K / 2 * (e / 16). A scale is
@@ -15,22 +21,49 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
-from hktune.emulator.instructions.decode import Instruction
-from hktune.emulator.instructions.operand_access import VGPR, Step, constant, unimplemented, vector_source
+from hktune.emulator.instructions.decode import Instruction, Operand
+from hktune.emulator.instructions.operand_access import (
+    VGPR,
+    Read,
+    Step,
+    constant,
+    pair,
+    unimplemented,
+    vector_source,
+)
 from hktune.emulator.instructions.small_floats import FORMATS, SmallFloat, scale_of, unpack_codes
 from hktune.emulator.machine.memory import Array, NumberType
 from hktune.emulator.machine.waves import AGPR, LANES, Lanes, Waves
 
-_NAME = re.compile(r"v_mfma_[fi]32_(16x16|32x32)x(\d+)_(bf16|f16|f32|i8|(?:fp8|bf8)_(?:fp8|bf8))$")
+_NAME = re.compile(
+    r"v_mfma_[fi](?:32|64)_(4x4|16x16|32x32)x\d+(?:_(\d+)b)?_(bf16|f16|f32|f64|i8|(?:fp8|bf8)_(?:fp8|bf8))$"
+)
 _MIXED = re.compile(r"v_mfma_(?:scale_)?f32_(16x16|32x32)x(\d+)_f8f6f4$")
 _MIXED_FORMATS = ("fp8", "bf8", "fp6", "bf6", "fp4")
 _HIGH_HALF = np.uint32(0xFFFF0000)
+_SUMS: dict[str, NumberType] = {"i8": np.int32, "f64": np.float64}
+_FORMATS: dict[NumberType, str] = {np.float32: "f32", np.float64: "f64", np.int32: "i32"}
 
 Widen = Callable[[Array, int], Array]
-"""(registers, n, 64) words and the rows to float32 (n, k, row)."""
+"""(registers, n, 64) words and the rows of all blocks to float32, or float64, (n, k, row)."""
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """Rows (and columns) of a block, blocks, and consecutive rows of D that a lane holds."""
+
+    rows: int
+    blocks: int = 1
+    held: int = 4
+
+    @property
+    def places(self) -> int:
+        """Elements of C or D in a lane."""
+        return self.blocks * self.rows * self.rows // LANES
 
 
 def build_matrix(instruction: Instruction) -> Step:
@@ -39,28 +72,70 @@ def build_matrix(instruction: Instruction) -> Step:
     if mixed is not None:
         return _build_mixed(instruction, int(mixed[1][:2]), int(mixed[2]))
     found = _NAME.match(instruction.mnemonic)
-    fields = instruction.fields
-    if found is None or fields["cbsz"] or fields["abid"] or fields["blgp"]:
+    if found is None:
         raise unimplemented(instruction)
-    rows, kinds = int(found[1][:2]), found[3].split("_")
-    integers = kinds == ["i8"]
-    widen_a, widen_b = _WIDEN[kinds[0]], _WIDEN[kinds[-1]]
-    first, second = _sources(instruction)
-    addend = _addend(instruction, rows, np.int32 if integers else np.float32)
-    target = fields["vdst"] + (AGPR if fields["acc_cd"] else 0)
-    width = instruction.operand("src0").registers
-    same = second == first and widen_a is widen_b
+    kinds = found[3].split("_")
+    dtype = _SUMS.get(kinds[0], np.float32)
+    doubled = dtype is np.float64
+    shape = _Shape(int(found[1].partition("x")[0]), int(found[2] or 1), 1 if doubled else 4)
+    signs = _checked_modifiers(instruction, shape, doubled)
+    multiply = _multiply(instruction, shape, (_WIDEN[kinds[0]], _WIDEN[kinds[-1]]))
+    addend = _addend(instruction, shape, dtype, negated=bool(signs >> 2))
+    store = _storing(instruction, shape)
+    negative = (signs ^ signs >> 1) & 1
 
     def step(m: Waves, w: Lanes) -> None:
-        a = widen_a(m.registers[first : first + width, w], rows)
-        b = a if same else widen_b(m.registers[second : second + width, w], rows)
-        result = _tiles(np.matmul(a.transpose(0, 2, 1), b), rows)
-        if integers:
-            result = result.astype(np.int32)
-        total = result + addend(m, w) if addend else result
-        m.registers[target : target + len(total), w] = total.view(np.uint32)
+        result = multiply(m, w).astype(dtype, copy=False)
+        result = -result if negative else result
+        store(m, w, result + addend(m, w) if addend else result)
 
     return step
+
+
+def _checked_modifiers(instruction: Instruction, shape: _Shape, doubled: bool) -> int:
+    """Which of A, B and C are negated, as bits. Raises KernelFault for what the instruction cannot do, or is not
+    emulated."""
+    fields = instruction.fields
+    count = 1 << fields["cbsz"]
+    if count > shape.blocks or fields["abid"] >= count:
+        raise unimplemented(instruction, f"CBSZ {fields['cbsz']} and ABID {fields['abid']}")
+    if fields["blgp"] and not doubled:
+        raise unimplemented(instruction, f"BLGP {fields['blgp']}")
+    return fields["blgp"]
+
+
+def _multiply(instruction: Instruction, shape: _Shape, widen: tuple[Widen, Widen]) -> Read:
+    """Reader of A @ B as D's places (places, n, 64)."""
+    first, second = _sources(instruction)
+    width, lanes_of_k = instruction.operand("src0").registers, shape.rows * shape.blocks
+    widen_a, widen_b = widen
+    same = second == first and widen_a is widen_b
+    repeats, chosen = 1 << instruction.fields["cbsz"], instruction.fields["abid"]
+    of_block = np.arange(shape.blocks) // repeats * repeats + chosen
+
+    def multiply(m: Waves, w: Lanes) -> Array:
+        a = widen_a(m.registers[first : first + width, w], lanes_of_k)
+        b = a if same else widen_b(m.registers[second : second + width, w], lanes_of_k)
+        if shape.blocks == 1:
+            return _tiles(np.matmul(a.transpose(0, 2, 1), b), shape)
+        a, b = (each.reshape(*each.shape[:2], shape.blocks, shape.rows).transpose(0, 2, 1, 3) for each in (a, b))
+        return _tiles(np.matmul(a[:, of_block].transpose(0, 1, 3, 2), b), shape)
+
+    return multiply
+
+
+def _storing(instruction: Instruction, shape: _Shape) -> Callable[[Waves, Lanes, Array], None]:
+    """Writer of D from its places (places, n, 64)."""
+    target = instruction.fields["vdst"] + (AGPR if instruction.fields["acc_cd"] else 0)
+
+    def store(m: Waves, w: Lanes, value: Array) -> None:
+        m.registers[target : target + shape.places, w] = value.view(np.uint32)
+
+    def store_pairs(m: Waves, w: Lanes, value: Array) -> None:
+        pairs = np.ascontiguousarray(value).view(np.uint32).reshape(*value.shape, 2)
+        m.registers[target : target + 2 * shape.places, w] = np.moveaxis(pairs, -1, 1).reshape(-1, *value.shape[1:])
+
+    return store if shape.held > 1 else store_pairs
 
 
 def _build_mixed(instruction: Instruction, rows: int, depth: int) -> Step:
@@ -71,8 +146,8 @@ def _build_mixed(instruction: Instruction, rows: int, depth: int) -> Step:
     form_a, form_b = (FORMATS[_MIXED_FORMATS[fields[name]]] for name in ("cbsz", "blgp"))
     first, second = _sources(instruction)
     width_a, width_b = instruction.operand("src0").registers, instruction.operand("src1").registers
-    target = fields["vdst"] + (AGPR if fields["acc_cd"] else 0)
-    addend = _addend(instruction, rows, np.float32)
+    shape = _Shape(rows)
+    addend, store = _addend(instruction, shape, np.float32), _storing(instruction, shape)
     scales = [_scales(instruction, i, rows) for i in range(2)] if "scale0" in fields else []
 
     def step(m: Waves, w: Lanes) -> None:
@@ -83,9 +158,9 @@ def _build_mixed(instruction: Instruction, rows: int, depth: int) -> Step:
                 (each.reshape(len(each), -1, 32, rows) * scale(m, w)[:, :, None]).reshape(len(each), depth, rows)
                 for each, scale in zip((a, b), scales, strict=True)
             )
-        result = _tiles(np.matmul(a.transpose(0, 2, 1), b), rows)
+        result = _tiles(np.matmul(a.transpose(0, 2, 1), b), shape)
         total = result + addend(m, w) if addend else result
-        m.registers[target : target + len(total), w] = total.astype(np.float32).view(np.uint32)
+        store(m, w, total.astype(np.float32))
 
     return step
 
@@ -111,24 +186,37 @@ def _register(code: int, accumulation: int) -> int:
     return code - VGPR + (AGPR if accumulation else 0)
 
 
-def _tiles(product: Array, rows: int) -> Array:
-    """(n, row, column) as D's registers (registers, n, 64)."""
-    tiles = product.reshape(-1, rows // 4 * rows // LANES, LANES // rows, 4, rows).transpose(1, 3, 0, 2, 4)
-    return tiles.reshape(rows * rows // LANES, -1, LANES)
+def _tiles(product: Array, shape: _Shape) -> Array:
+    """(n, [block,] row, column) as D's places (places, n, 64)."""
+    rows, held = shape.rows, shape.held
+    beside = max(1, LANES * held // (rows * rows))
+    groups = LANES // (beside * rows)
+    parts = (shape.blocks // beside, beside, rows // (held * groups), groups, held, rows)
+    tiles = product.reshape(-1, *parts).transpose(1, 3, 5, 0, 2, 4, 6)
+    return tiles.reshape(shape.places, -1, LANES)
 
 
-def _addend(instruction: Instruction, rows: int, dtype: NumberType) -> Callable[[Waves, Lanes], Array] | None:
-    """Reader of C in `dtype` (registers, n, 64); None for the constant zero."""
+def _addend(
+    instruction: Instruction, shape: _Shape, dtype: NumberType, negated: bool = False
+) -> Callable[[Waves, Lanes], Array] | None:
+    """Reader of C in `dtype` (places, n, 64); None for the constant zero."""
     code = instruction.fields["src2"]
-    count = rows * rows // LANES
     if code < VGPR:
-        value = constant(code, instruction.operand("src2"), instruction.literal)
+        value = constant(code, Operand(8 * np.dtype(dtype).itemsize, _FORMATS[dtype]), instruction.literal)
         if value is None:
             raise unimplemented(instruction, f"src2 {code}")
-        number = np.array(value).view(dtype)[()]
+        number = np.array(-value if negated else value)
         return (lambda _m, _w: number) if number else None
-    register = _register(code, instruction.fields["acc_cd"])
-    return lambda m, w: m.registers[register : register + count, w].view(dtype)
+    register, count = _register(code, instruction.fields["acc_cd"]), shape.places
+    if dtype is not np.float64:
+        return lambda m, w: m.registers[register : register + count, w].view(dtype)
+
+    def pairs(m: Waves, w: Lanes) -> Array:
+        words = m.registers[register : register + 2 * count, w]
+        value = pair(words[::2], words[1::2]).view(np.float64)
+        return -value if negated else value
+
+    return pairs
 
 
 def _small_values(registers: Array, rows: int, form: SmallFloat) -> Array:
@@ -163,6 +251,11 @@ def _widen_f32(registers: Array, rows: int) -> Array:
     return source.reshape(waves, -1, rows)
 
 
+def _widen_f64(registers: Array, rows: int) -> Array:
+    """One k of float64 a lane."""
+    return pair(registers[0], registers[1]).view(np.float64).reshape(registers.shape[1], -1, rows)
+
+
 def _octets(registers: Array, rows: int) -> Array:
     """The bytes of (registers, n, 64) words as (n, k, row)."""
     count, waves = registers.shape[:2]
@@ -188,6 +281,7 @@ _WIDEN: dict[str, Widen] = {
     "bf16": _widen_bf16,
     "f16": _widen_f16,
     "f32": _widen_f32,
+    "f64": _widen_f64,
     "i8": _widen_i8,
     "fp8": _widen_fp8,
     "bf8": _widen_bf8,

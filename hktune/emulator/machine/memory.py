@@ -99,10 +99,17 @@ class AddressSpace:
     def map(self, data: npt.NDArray[np.uint8], writable: bool = True) -> Region:
         """Give `data` an address; the memory stays the caller's. May be called while a kernel runs, as may unmap."""
         with self._lock:
-            region = Region(self._next, Block(data), writable)
+            region = self.place(data, self._next, writable)
             self._next += (data.size // _PAGE_BYTES + 2) * _PAGE_BYTES
+        return region
+
+    def place(self, data: npt.NDArray[np.uint8], base: int, writable: bool = True) -> Region:
+        """The same at an address of the caller's choice, where nothing else is."""
+        region = Region(base, Block(data), writable)
+        with self._lock:
             bases, regions = self._map
-            self._map = ((*bases, region.base), (*regions, region))
+            at = bisect.bisect_left(bases, base)
+            self._map = ((*bases[:at], base, *bases[at:]), (*regions[:at], region, *regions[at:]))
         return region
 
     def unmap(self, region: Region) -> None:
