@@ -12,7 +12,7 @@ from hktune.emulator.clock.rates import Rates
 
 def operand_bytes(operation: Operation, m: float, n: float, k: float) -> float:
     """Bytes of m x k elements of A and n x k of B."""
-    return (float(operation.a_dtype.bytes) * m + float(operation.b_dtype.bytes) * n) * k
+    return (operation.a_dtype.width_bits / 8 * m + operation.b_dtype.width_bits / 8 * n) * k
 
 
 class WorkgroupRound:
