@@ -11,17 +11,23 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import Protocol, TypeVar
 
-from hktune.core.dtype import Dtype
+from hktune.core.dtype import BF16, E4M3, E5M2, E8M0, F16, F32, I8, I32, Dtype
 from hktune.core.errors import InputError
-from hktune.core.operation import Operation
+from hktune.core.operation import SCALE_BLOCK, Operation
 
 _AXES = {"a": {"n": ("m", "k"), "t": ("k", "m")}, "b": {"n": ("k", "n"), "t": ("n", "k")}}
 _STEP_AXES = {"bias": ("n",)}
 """What a step of an epilogue reads, under the step's own name."""
+_SCALE_AXES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "tensor": (("1",), ("1",)),
+    "rows": (("m",), ("n",)),
+    "blocks": (("m", f"k/{SCALE_BLOCK}"), (f"n/{SCALE_BLOCK}", f"k/{SCALE_BLOCK}")),
+}
+"""What A and B are scaled by."""
 
-POINTERS = ("a", "b", "c", *_STEP_AXES, "workspace")
+POINTERS = ("a", "b", "c", *_STEP_AXES, "scale_a", "scale_b", "workspace")
 """What may fill a pointer of a launch: the operands, and what a kernel keeps its counters and partial sums in."""
-_MATRICES = ("a", "b", "c", *(name for name, axes in _STEP_AXES.items() if len(axes) == 2))
+_MATRICES = ("a", "b", "c", "scale_a", "scale_b", *(name for name, axes in _STEP_AXES.items() if len(axes) == 2))
 NUMBERS = ("m", "n", "k", *(f"ld{name}" for name in _MATRICES))
 """What may fill a number: the sizes, and the row strides of matrices."""
 
@@ -29,6 +35,7 @@ NUMBERS = ("m", "n", "k", *(f"ld{name}" for name in _MATRICES))
 @dataclass(frozen=True)
 class Operand:
     """One tensor of an operation. `axes` are names of sizes (m, n, k) in the order of storage: the last is contiguous.
+    `k/32` is the number of blocks of 32 that k has, the last of which may be smaller; `1` is one.
 
     A matrix has a row stride, a number of elements, which launches call `lda` for `a` and so on.
     """
@@ -42,25 +49,76 @@ class Operand:
         """The name of the row stride; "" for a vector, which has none."""
         return f"ld{self.name}" if len(self.axes) == 2 else ""
 
+    def extents(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
+        """Elements along each axis, from a value for each of m, n and k. Raises InputError where the last block of a
+        format with blocks would not be full."""
+        found = tuple(_extent(axis, sizes) for axis in self.axes)
+        whole = self.dtype.block or 1
+        if found[-1] % whole:
+            raise InputError(f"{self.axes[-1]}={found[-1]}: must be a multiple of {whole}, as {self.dtype} is stored")
+        return found
+
     def shape(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
-        """Elements along each axis, from a value for each of m, n and k."""
-        return tuple(sizes[axis] for axis in self.axes)
+        """What is stored along each axis: `extents`, where elements of the last one that share bytes are counted
+        together."""
+        *rows, columns = self.extents(sizes)
+        return (*rows, columns // self.dtype.packed)
+
+
+def _extent(axis: str, sizes: Mapping[str, int]) -> int:
+    size, _, block = axis.partition("/")
+    return -(-sizes[size] // int(block or 1)) if size in sizes else int(size)
 
 
 @lru_cache(maxsize=4096)
 def operands_of(operation: Operation) -> Mapping[str, Operand]:
-    """The tensors of `operation` by name: a, b, what its epilogue reads, and c, which is written. The same for equal
-    operations. Raises InputError for a kind or for scales whose operands are not written down here."""
-    if operation.kind != "gemm" or operation.scales:
-        known = "the kind gemm without scales"
-        raise InputError(f"operation {operation}: its operands are not known: known are those of {known}")
+    """The tensors of `operation` by name: a, b, their scales, what its epilogue reads, and c, which is written. The
+    same for equal operations. Raises InputError for an operation whose operands are not written down here."""
+    reason = _unknown(operation)
+    if reason:
+        raise InputError(f"operation {operation}: its operands are not known: {reason}")
     operands = [
         Operand("a", operation.a_dtype, _AXES["a"][operation.layout[0]]),
         Operand("b", operation.b_dtype, _AXES["b"][operation.layout[1]]),
+        *_scales(operation),
         *(Operand(step, operation.c_dtype, _STEP_AXES[step]) for step in operation.epilogue if step in _STEP_AXES),
         Operand("c", operation.c_dtype, ("m", "n")),
     ]
     return MappingProxyType({operand.name: operand for operand in operands})
+
+
+def _unknown(operation: Operation) -> str:
+    """Why the operands of `operation` are not known; "" if they are."""
+    a, b, c = operation.a_dtype, operation.b_dtype, operation.c_dtype
+    scaled = {a, b} <= _SCALED
+    if operation.kind != "gemm" or (operation.scales and not scaled):
+        return f"known are those of the kind gemm, with scales of {_names(_SCALED)}"
+    if I32 in (a, b) or a.is_integer != b.is_integer or a.block != b.block:
+        return "known are factors that are floats, both i8, or both of a format with blocks"
+    if a.block and operation.layout != "nt":
+        return f"blocks of {a} lie along K: known is the layout nt"
+    whole_sums = operation.accumulator == I32 and not operation.scales and not operation.epilogue
+    if c not in _OUTPUTS and not (c == I32 and whole_sums):
+        return f"known are outputs of {_names(_OUTPUTS)}, and i32 of i8 without scales and steps"
+    return ""
+
+
+_SCALED = {E4M3, E5M2, I8}
+_OUTPUTS = {BF16, F16, F32}
+
+
+def _names(dtypes: set[Dtype]) -> str:
+    return ", ".join(sorted(map(str, dtypes)))
+
+
+def _scales(operation: Operation) -> tuple[Operand, ...]:
+    block = operation.a_dtype.block
+    if block:
+        return Operand("scale_a", E8M0, ("m", f"k/{block}")), Operand("scale_b", E8M0, ("n", f"k/{block}"))
+    if operation.scales:
+        of_a, of_b = _SCALE_AXES[operation.scales]
+        return Operand("scale_a", F32, of_a), Operand("scale_b", F32, of_b)
+    return ()
 
 
 class Transposable(Protocol):

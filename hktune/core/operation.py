@@ -3,6 +3,8 @@
     bf16.nt            C[M,N] = A @ B, bf16 in and out; A is stored as [M,K] and B as [N,K]
     bf16.nt+bias       the same, and bias[N] is added before the one rounding
     f16.nn->f32        float16 in, B is stored as [K,N], float32 out
+    e4m3.nt.rows->bf16 float8 in, each row of A and each column of B has a factor, bf16 out
+    mxfp4.nt->bf16     4-bit floats in, every 32 of them along K have a factor, bf16 out
 
 The text is `[KIND.]A[*B].LAYOUT[.SCALES][->C][+STEP...]`. What has its usual value is left out, so equal operations
 have equal texts. Shapes files, trials.csv, tables and the command line hold this text. Which operations can be had is
@@ -15,14 +17,17 @@ import re
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
-from hktune.core.dtype import DTYPES, F32, Dtype
+from hktune.core.dtype import DTYPES, F32, I32, Dtype
 from hktune.core.errors import InputError
 from hktune.core.escaped import shown
 
 KINDS = ("gemm", "batched", "grouped")
 LAYOUTS = ("nt", "nn", "tn", "tt")
 """For A and B, as BLAS has it: `n` is stored as the product reads it ([M,K], [K,N]), `t` transposed ([K,M], [N,K])."""
-SCALES = ("tensor", "rows")
+SCALES = ("tensor", "rows", "blocks")
+"""Float32 factors of A and of B: one each; one for each row of A and each column of B; or one for each 1x128 block of A
+([M,K]) and each 128x128 block of B ([N,K])."""
+SCALE_BLOCK = 128
 ACTIVATIONS: tuple[str, ...] = ()
 """Steps of an epilogue that read nothing but C. A kernel has them compiled in."""
 STEPS = ("bias", *ACTIVATIONS)
@@ -82,8 +87,8 @@ class Operation:
 
     @property
     def accumulator(self) -> Dtype:
-        """What products are summed in: float32 for every format of today."""
-        return F32
+        """What products are summed in: float32, or 32-bit integers where all factors are integers."""
+        return I32 if self.a_dtype.is_integer and self.b_dtype.is_integer else F32
 
     @property
     def has_bias(self) -> bool:
@@ -148,6 +153,8 @@ class OperationFacts:
     a_bytes: int
     b_bytes: int
     c_bytes: int
+    a_bits: int
+    b_bits: int
     layout: str
     kind: str
     activation: str
@@ -155,7 +162,8 @@ class OperationFacts:
 
 @lru_cache(maxsize=4096)
 def facts_of(operation: Operation) -> OperationFacts:
-    """The names of its formats, the bytes of one element of each, and its words. `activation` is none without one."""
+    """The names of its formats, the bytes of what each stores as one, the bits of one element of A and B, and its
+    words. `activation` is none without one."""
     a, b, c = operation.a_dtype, operation.b_dtype, operation.c_dtype
     return OperationFacts(
         a_dtype=a.name,
@@ -164,6 +172,8 @@ def facts_of(operation: Operation) -> OperationFacts:
         a_bytes=a.bytes,
         b_bytes=b.bytes,
         c_bytes=c.bytes,
+        a_bits=a.width_bits,
+        b_bits=b.width_bits,
         layout=operation.layout,
         kind=operation.kind,
         activation="_".join(operation.activations) or "none",

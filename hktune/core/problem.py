@@ -40,7 +40,7 @@ class Problem:
         """What a launch takes by value: the sizes, and the row stride (elements) of every matrix whose rows are
         `padding` elements apart."""
         matrices = [operand for operand in operands_of(self.operation).values() if operand.row_stride]
-        strides = {matrix.row_stride: matrix.shape(self.sizes)[-1] + padding for matrix in matrices}
+        strides = {matrix.row_stride: matrix.extents(self.sizes)[-1] + padding for matrix in matrices}
         return {**self.sizes, **strides}
 
     @property

@@ -198,13 +198,13 @@ def _sizes(value: Json, where: str) -> list[int]:
 
 def matrices_fit(problem: Problem, where: str) -> None:
     """Raises ShapesError, beginning with `where`, when an operand of `problem` has more elements than one may, or its
-    operation is of a kind whose operands are not known."""
+    operation one whose operands are not known for its sizes."""
     try:
         operands = operands_of(problem.operation).values()
+        shapes = [operand.extents(problem.sizes) for operand in operands]
     except InputError as unknown:
         raise ShapesError(f"{where}: {unknown}") from None
-    for operand in operands:
-        shape = operand.shape(problem.sizes)
+    for operand, shape in zip(operands, shapes, strict=True):
         if math.prod(shape) > MATRIX_ELEMENTS_MAX:
             rule = f"{operand.name.upper()}[{','.join(operand.axes)}] has at most {MATRIX_ELEMENTS_MAX} elements"
             raise ShapesError(f"{where}: {rule}, got {'x'.join(map(str, shape))}: make it smaller")

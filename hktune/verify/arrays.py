@@ -23,7 +23,7 @@ class Arrays(Protocol):
 
     def encoded(self, values: Array, dtype: Dtype) -> Array:
         """Bits of float numbers, rounded to float32 and then to `dtype`, to nearest even both times; what is beyond its
-        largest is an infinity."""
+        largest is as `Dtype.bits` has it. An integer is rounded once."""
 
     def decoded(self, bits: Array, dtype: Dtype) -> Array:
         """Bits of `dtype` as float64, exactly."""
@@ -53,7 +53,7 @@ class HostArrays:
 
     def encoded(self, values: Array, dtype: Dtype) -> Array:
         with np.errstate(over="ignore"):
-            return dtype.bits(values.astype(np.float32))
+            return dtype.bits(values if dtype.is_integer else values.astype(np.float32))
 
     def decoded(self, bits: Array, dtype: Dtype) -> Array:
         with np.errstate(invalid="ignore"):  # of NaNs that signal

@@ -10,6 +10,8 @@ at that end. So half of the steps of K are large in A and the others are small, 
 columns, has only the large steps in those that overflow, and only the small ones in those that are subnormal.
 
 An eighth of the columns has small integers in B: where few bits are rounded off, ties are frequent.
+
+Factors of rows, columns and blocks are powers of two from 1 on, as large as the bound of 2^24 units leaves room for.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from hktune.core.operand import factors_of
+from hktune.core.dtype import F32
+from hktune.core.operand import factors_of, operands_of
 from hktune.core.problem import Problem
 from hktune.verify.arrays import Array
 
@@ -28,7 +31,7 @@ _QUARTILE, _EIGHTH = 0.6745, 0.1573
 
 @dataclass(frozen=True)
 class ExactInputs:
-    """Values of a, b and the bias in their stored shapes, and the unit of each column of C [n]."""
+    """Values of a, b, their scales and the bias as they are stored, and the unit of each column of C [n]."""
 
     values: dict[str, Array]
     units: Array
@@ -55,7 +58,12 @@ def exact_inputs(problem: Problem, normal: Callable[[tuple[int, ...]], Array]) -
     bias = _integers(normal((problem.n,)), 2 ** (sizes.sum_bits - step_bits)) * 2.0**step_bits * units
     bias = bias * ~(tied | under) * (abs(bias) < 2.0**c_dtype.exponent_max)
     stored_a, stored_b = factors_of(problem.operation, {"a": a, "b": b})
-    return ExactInputs({"a": stored_a, "b": stored_b, "bias": bias}, units)
+    values = {"a": stored_a, "b": stored_b, "bias": bias}
+    for operand in operands_of(problem.operation).values():
+        if operand.name.startswith("scale_"):
+            drawn = abs(normal(operand.extents(problem.sizes)) * (sizes.factor_bits / 2)).round()
+            values[operand.name] = 2.0 ** drawn.clip(0, sizes.factor_bits)
+    return ExactInputs(values, units)
 
 
 def _integers(normal: Array, amplitude: int) -> Array:
@@ -66,6 +74,7 @@ def _integers(normal: Array, amplitude: int) -> Array:
 class _Sizes:
     """`amplitude`: of the integers that A and B hold. `low`, `high`: exponents of the units of small and large steps;
     `overflowing`: of B's units where C overflows. `sum_bits`: of a usual sum, in units. `narrow`: C has ends to meet.
+    `factor_bits`: the exponent of the largest scale of either input.
     """
 
     amplitude: int
@@ -74,19 +83,22 @@ class _Sizes:
     overflowing: int
     sum_bits: int
     narrow: bool
+    factor_bits: int
 
     @staticmethod
     def of(problem: Problem) -> _Sizes:
         operation, k = problem.operation, problem.k
         dtypes = (operation.a_dtype, operation.b_dtype, operation.c_dtype)
         # Half of what float32 holds is for the products; a bias of the size of a usual sum fits into the other half.
-        most = math.isqrt(2 ** (operation.accumulator.significand_bits - 1) // k)
-        amplitude = max(min(most, *(2**dtype.significand_bits for dtype in dtypes[:2])), 1)
-        usual_sum = max(amplitude**2 / 4 * math.sqrt(k), 1.0)
+        most = math.isqrt(2 ** (F32.significand_bits - 1) // k)
+        scaled = "scale_a" in operands_of(operation)
+        amplitude = max(min(most >> scaled, *(dtype.integer_max for dtype in dtypes[:2])), 1)
+        factor_bits = max((most // amplitude).bit_length() - 1, 0) if scaled else 0
+        usual_sum = max(amplitude**2 / 4 * math.sqrt(k), 1.0) * 2.0**factor_bits
         sum_bits = int(math.log2(usual_sum))
-        if operation.c_dtype.exponent_max >= operation.accumulator.exponent_max:
-            return _Sizes(amplitude, 0, 0, 0, sum_bits, narrow=False)
+        if any(dtype.width_bits <= 8 for dtype in dtypes) or operation.c_dtype.exponent_max >= F32.exponent_max:
+            return _Sizes(amplitude, 0, 0, 0, sum_bits, False, factor_bits)
         low = max(dtype.exponent_min for dtype in dtypes)
         high = min(dtype.exponent_max for dtype in dtypes) + 1 - amplitude.bit_length()
         overflowing = operation.c_dtype.exponent_max + 1 - round(math.log2(usual_sum / math.sqrt(2))) - high
-        return _Sizes(amplitude, low, high, min(max(overflowing, low), high), sum_bits, narrow=True)
+        return _Sizes(amplitude, low, high, min(max(overflowing, low), high), sum_bits, True, factor_bits)

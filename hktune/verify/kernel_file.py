@@ -52,7 +52,8 @@ EMULATOR_FAILED = "the emulator failed on it"
 BUFFER_BYTES_MAX = 1 << 28  # of all buffers: more than the emulator gets through
 KERNEL_FILE = FileKind("a kernel", 16 << 20, InputError, "give HIP source or a code object")
 _OTHER_ELEMENT_BYTES = {"i16": 2, "u16": 2, "i32": 4, "u32": 4, "i8": 1, "u8": 1, "f64": 8}
-_ELEMENT_BYTES = {**{name: dtype.bytes for name, dtype in DTYPES.items()}, **_OTHER_ELEMENT_BYTES}
+_FLOATS = {name: dtype for name, dtype in DTYPES.items() if not dtype.is_integer and dtype.packed == 1}
+_ELEMENT_BYTES = {**{name: dtype.bytes for name, dtype in _FLOATS.items()}, **_OTHER_ELEMENT_BYTES}
 _UNWRITTEN = 0xD5
 """Every byte of an output that has no NaN, before the kernel runs."""
 
@@ -253,8 +254,8 @@ def _content(parameter: Parameter, shape: tuple[int, ...], random: np.random.Gen
     size = _ELEMENT_BYTES[parameter.type]
     if parameter.way == "out":
         return np.full(shape, _unwritten(parameter), f"u{size}")
-    if parameter.type in DTYPES:
-        return DTYPES[parameter.type].bits(random.standard_normal(shape, dtype=np.float32))
+    if parameter.type in _FLOATS:
+        return _FLOATS[parameter.type].bits(random.standard_normal(shape, dtype=np.float32))
     if parameter.type == "f64":
         return random.standard_normal(shape)
     return random.integers(0, 100, shape).astype(f"{parameter.type[0]}{size}")
@@ -262,13 +263,15 @@ def _content(parameter: Parameter, shape: tuple[int, ...], random: np.random.Gen
 
 def _unwritten(parameter: Parameter) -> int:
     """The bits of an element that was never written."""
-    dtype = DTYPES.get(parameter.type)
+    dtype = _FLOATS.get(parameter.type)
     return dtype.poison_bits if dtype else int.from_bytes([_UNWRITTEN] * _ELEMENT_BYTES[parameter.type], "little")
 
 
 def _gemm_problem(run: KernelRun, operation: Operation, arrays: Mapping[str, HostArray]) -> Problem:
     """What the kernel computes, from its operands' shapes. Raises InputError where these are not the operation's."""
     operands, given = operands_of(operation), {operand_name(p.name): p for p in run.parameters if p.dimensions}
+    if "scale_a" in operands:
+        raise InputError(f"--gemm {operation}: operands with scales are not compared here: use --template")
     wanted = " ".join(
         f"{name}:{'out:' if name == 'c' else ''}{operand.dtype}[{','.join(operand.axes)}]"
         for name, operand in operands.items()

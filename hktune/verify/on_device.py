@@ -6,7 +6,7 @@ Only the random numbers are others: torch draws them.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hktune.core.dtype import Dtype
 from hktune.core.errors import DeviceError, KernelFault
@@ -54,15 +54,29 @@ class TorchArrays:
         self._on = torch_device
 
     def encoded(self, values: torch.Tensor, dtype: Dtype) -> torch.Tensor:
+        if dtype.packed > 1:
+            return self._by_numpy(dtype.bits(values.float().cpu().numpy()))
+        if dtype.is_integer:
+            return values.round().clamp(-dtype.integer_max - 1, dtype.integer_max).to(_torch_dtype(dtype))
         return bits_of(values.float().to(_torch_dtype(dtype)))
 
     def decoded(self, bits: torch.Tensor, dtype: Dtype) -> torch.Tensor:
+        if dtype.packed > 1:
+            return self._by_numpy(dtype.values(bits.cpu().numpy().view(dtype.bits_type))).double()
         return bits.view(_torch_dtype(dtype)).double()
+
+    def _by_numpy(self, array: Any) -> torch.Tensor:
+        """Formats of several elements in a byte, which torch converts neither to nor from."""
+        import torch
+
+        bits = array.view("i1") if array.dtype == "u1" else array
+        return torch.from_numpy(bits).to(self._on)
 
     def filled(self, size: int, bits: int, dtype: Dtype) -> torch.Tensor:
         import torch
 
-        return torch.full((size,), bits, dtype=_bits_dtype(dtype), device=self._on)
+        signed = bits - (bits >> (8 * dtype.bytes - 1) << (8 * dtype.bytes))
+        return torch.full((size,), signed, dtype=_bits_dtype(dtype), device=self._on)
 
     def norm(self, values: torch.Tensor) -> float:
         return float(values.norm())

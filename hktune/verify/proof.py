@@ -98,7 +98,8 @@ class _Placed:
         tensors = {"c": self._c}
         for name, operand in operands_of(problem.operation).items():
             if name in operands.stored:
-                tensors[name] = padded(operands.stored[name], padding, operand.dtype, arrays)
+                between = padding // operand.dtype.packed if operand.row_stride else 0
+                tensors[name] = padded(operands.stored[name], between, operand.dtype, arrays)
         if launch.workspace_bytes:
             tensors["workspace"] = _workspace(launch.workspace_bytes, arrays)
         self._tensors = tensors

@@ -1,9 +1,12 @@
 """What an operation must give: its operands, the answer in float64, and which outputs are right. The one judge's rules,
 for proofs on the host and on a GPU.
 
-A right kernel sums in float32 in some order, applies the epilogue, and rounds once to the format of C, to nearest even.
-Rounding keeps order, so what it may give is between the roundings of the two ends of what it may have summed. This
-holds for subnormal numbers and beyond the largest number of a format as well.
+A right kernel sums in float32 in some order (integers in 32-bit integers), scales, applies the epilogue, and rounds
+once to the format of C, to nearest even. Rounding keeps order, so what it may give is between the roundings of the two
+ends of what it may have summed. This holds for subnormal numbers and beyond the largest number of a format as well.
+
+Scales of 2^e are exact. Factors of a row, a column or everything may come before the sum or after it, those of blocks
+after the sum of a block: the answer is of the dequantised operands in any case.
 
 Of standard normal operands these two ends are further apart than a step of C where k is large: only a wrong sum is
 seen. Of operands with exact sums (`exact_sums.py`) they are one number, so a wrong rounding is seen as well.
@@ -16,9 +19,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hktune.core.dtype import Dtype
-from hktune.core.operand import factors_of, operands_of
-from hktune.core.operation import Operation
+from hktune.core.dtype import E8M0, F32, Dtype
+from hktune.core.operand import Operand, factors_of, operands_of
+from hktune.core.operation import SCALE_BLOCK, Operation
 from hktune.core.problem import Problem
 from hktune.verify.arrays import HOST, Array, Arrays
 from hktune.verify.exact_sums import exact_inputs
@@ -55,12 +58,24 @@ def drawn_operands(
     """Inputs of the next numbers of `normal`, which draws standard normal ones: each rounded to its format, or made
     into inputs with exact sums."""
     inputs = [operand for operand in operands_of(problem.operation).values() if operand.name != "c"]
-    if exact_sums:
-        exact = exact_inputs(problem, normal)
-        stored = {operand.name: arrays.encoded(exact.values[operand.name], operand.dtype) for operand in inputs}
-        return Operands(problem, stored, answer_of(problem, stored, arrays, exact.units))
-    stored = {operand.name: arrays.encoded(normal(operand.shape(problem.sizes)), operand.dtype) for operand in inputs}
-    return Operands(problem, stored, answer_of(problem, stored, arrays))
+    exact = exact_inputs(problem, normal) if exact_sums else None
+    values = (
+        exact.values if exact else {each.name: _drawn(each, normal(each.extents(problem.sizes))) for each in inputs}
+    )
+    stored = {each.name: arrays.encoded(values[each.name], each.dtype) for each in inputs}
+    return Operands(problem, stored, answer_of(problem, stored, arrays, exact.units if exact else None))
+
+
+INTEGER_SPREAD = 40.0
+"""Standard deviation of random integers of 8 bits, of which one in 600 is beyond the ends."""
+
+
+def _drawn(operand: Operand, normal: Array) -> Array:
+    """Numbers of an input, of standard normal ones: those themselves; integers of the format's range; or factors, which
+    are positive and around 1."""
+    if operand.name.startswith("scale_"):
+        return 2.0 ** (normal * 2).round() if operand.dtype is E8M0 else abs(normal) + 0.25
+    return normal * INTEGER_SPREAD if operand.dtype.is_integer else normal
 
 
 def answer_of(
@@ -68,26 +83,48 @@ def answer_of(
 ) -> Answer:
     """What C must be for these inputs. All terms of a column of C are multiples of its one of `units` [n], if given.
 
-    Its error bound is that of the worst order of k float32 additions and one more for the epilogue (Higham, Accuracy
+    Its error bound is that of the worst order of k float32 additions, and one more for the epilogue (Higham, Accuracy
     and Stability, section 3.1: k * u * sum |a||b|); a product of two inputs rounds only where it has too many bits.
-    It is 0 where all terms together are fewer units than float32 counts exactly.
+    Sums of integers do not round before they become float32. Either factor in float32 rounds once more. The bound is 0
+    where all terms together are fewer units than float32 counts exactly.
     """
     operation = problem.operation
     exact = {name: arrays.decoded(stored[name], operands_of(operation)[name].dtype) for name in stored}
-    a, b = factors_of(operation, exact)
-    total, magnitude = a @ b, abs(a) @ abs(b)
+    a, b = _in_blocks(operation, *factors_of(operation, exact), exact)
+    total = a @ b
+    magnitude = abs(total) if operation.accumulator.is_integer else abs(a) @ abs(b)
+    if operation.scales in _WHOLE:
+        factor = exact["scale_a"].reshape(-1, 1) * exact["scale_b"]
+        total, magnitude = total * factor, magnitude * abs(factor)
     for step in operation.epilogue:
         total, magnitude = _STEPS[step](total, magnitude, exact)
-    error = _roundings(operation, problem.k) * operation.accumulator.unit_roundoff * magnitude
+    error = _roundings(operation, problem.k) * F32.unit_roundoff * magnitude
     if units is not None and _EXACT_STEPS.issuperset(operation.epilogue):
-        error = error * (magnitude * operation.accumulator.unit_roundoff >= units)
+        error = error * (magnitude * F32.unit_roundoff >= units)
     return Answer(total, error)
+
+
+_WHOLE = frozenset({"tensor", "rows"})
+"""Scales that a whole sum has in common."""
+
+
+def _in_blocks(operation: Operation, a: Array, b: Array, exact: Mapping[str, Array]) -> tuple[Array, Array]:
+    """A [m,k] and B [k,n] times the factors of their blocks, if they have any."""
+    block_k = operation.a_dtype.block or (SCALE_BLOCK if operation.scales == "blocks" else 0)
+    if not block_k:
+        return a, b
+    block_n = SCALE_BLOCK if operation.scales == "blocks" else 1
+    of_k, of_n = np.arange(a.shape[1]) // block_k, np.arange(b.shape[1]) // block_n
+    return a * exact["scale_a"][:, of_k], b * exact["scale_b"][of_n][:, of_k].T
 
 
 def _roundings(operation: Operation, k: int) -> int:
     """How many times a term of a sum may be rounded."""
+    if operation.c_dtype.is_integer:
+        return 0
     product_bits = operation.a_dtype.significand_bits + operation.b_dtype.significand_bits
-    return k + 1 + (product_bits > operation.accumulator.significand_bits)
+    sums = 1 if operation.accumulator.is_integer else k + (product_bits > F32.significand_bits)
+    return sums + 1 + 2 * bool(operation.scales)
 
 
 _Step = Callable[[Array, Array, Mapping[str, Array]], tuple[Array, Array]]

@@ -46,6 +46,9 @@ OPERATIONS = st.builds(
         ("bf16*f16.tn", Operation("bf16", "tn", b="f16")),
         ("grouped.bf16.nt", Operation(kind="grouped")),
         ("batched.f16.tt.rows->bf16+bias", Operation("f16", "tt", "f16", "bf16", ("bias",), "rows", "batched")),
+        ("mxfp4.nt->bf16", Operation("mxfp4", c="bf16")),
+        ("i8.nt.rows->bf16", Operation("i8", c="bf16", scales="rows")),
+        ("e4m3*e5m2.nn.blocks->f32+bias", Operation("e4m3", "nn", "e5m2", "f32", ("bias",), "blocks")),
     ],
 )
 def test_an_operation_has_the_text_that_it_is_read_from(text: str, operation: Operation) -> None:
@@ -73,7 +76,7 @@ def test_texts_are_equal_for_equal_operations_alone(one: Operation, other: Opera
         ("BF16.nt", "must read like"),
         ("bf16.nt+gelu\n", "must read like"),
         ("bf16.xy", "must read like"),
-        ("bf17.nt", "dtype 'bf17' is not known: known are bf16, f16, f32"),
+        ("bf17.nt", "dtype 'bf17' is not known: known are bf16, f16, f32, e4m3, e5m2, mxfp4, i8, i32"),
         ("bf16.nt+gelu", "step 'gelu' is not known"),
         ("bf16.nt+bias+bias", "a step twice"),
         ("sparse.bf16.nt", "kind 'sparse' is not known"),

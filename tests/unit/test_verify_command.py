@@ -244,7 +244,7 @@ def test_an_operation_that_cannot_be_proved_is_one_line(
         ((*SUM, "n=4", "--grid", ""), "--grid: ``: not an expression"),
         ((*SUM, "n=4", "--gemm"), "--gemm bf16.nt compares a:bf16[m,k] b:bf16[n,k] c:out:bf16[m,n]: name these"),
         ((*SUM, "n=4", "--gemm", "f16.xx"), "operation 'f16.xx' must read like bf16.nt"),
-        ((*SUM, "n=4", "--gemm", "i8.nt"), "dtype 'i8' is not known"),
+        ((*SUM, "n=4", "--gemm", "i9.nt"), "dtype 'i9' is not known"),
         ((*SUM, "n=4", "--gemm", "grouped.bf16.nt"), "operation grouped.bf16.nt: its operands are not known"),
         (
             ("--args", "a:bf16[n] c:out:bf16[n] n", "n=4", "--gemm"),
