@@ -29,14 +29,14 @@ def test_objects_are_counted_and_stoppers_named(tmp_path: Path) -> None:
         ["2 of 2 gfx950 code objects: every instruction decoded and implemented"],
     )
     (tmp_path / "trap.co").write_bytes(assemble(BRANCH.format("s_trap 2")))
-    (tmp_path / "both.co").write_bytes(assemble(BRANCH.format("s_trap 2\ns_setreg_b32 hwreg(HW_REG_MODE), s3")))
-    (tmp_path / "up.co").write_bytes(assemble("s_endpgm", directives=".amdhsa_float_round_mode_32 1"))
+    (tmp_path / "both.co").write_bytes(assemble(BRANCH.format("s_trap 2\ns_setreg_b32 hwreg(HW_REG_TRAPSTS), s3")))
+    (tmp_path / "split.co").write_bytes(assemble("s_endpgm", directives=".amdhsa_tg_split 1"))
     done = counted(tmp_path, "--list")
     lines = done.stdout.splitlines()
     assert done.returncode == 1
     assert lines[0].startswith("2 of 5 ")
     assert lines[1].split() == ["2", "s_trap"]
-    assert {line.split()[1] for line in lines[2:4]} == {"s_setreg_b32", "rounds"}
+    assert {line.split()[1] for line in lines[2:4]} == {"s_setreg_b32", "splits"}
     assert f"{tmp_path / 'both.co'}: s_setreg_b32, s_trap" in lines
 
 
