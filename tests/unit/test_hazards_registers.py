@@ -166,6 +166,8 @@ WAIT_STATES = {
     "DPP": ("v_mov_b32 v4, 0", "v_mov_b32_dpp v5, v4 row_shr:1 row_mask:0xf bank_mask:0xf", 2),
     "v_div_fmas": ("v_cmp_eq_u32 vcc, v4, v5", "v_div_fmas_f32 v40, v6, v7, v8", 4),
     "wide store overwritten": ("global_store_dwordx4 v2, v[4:7], s[8:9]", "v_mov_b32 v4, 0", 2),
+    "wide buffer store": ("buffer_store_dwordx4 v[4:7], v2, s[12:15], 0 offen", "v_mov_b32 v5, 0", 2),
+    "wide buffer store by a scalar": ("buffer_store_dwordx4 v[4:7], v2, s[12:15], s8 offen", "v_mov_b32 v5, 0", 1),
 }
 
 
