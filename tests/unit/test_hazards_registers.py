@@ -183,6 +183,11 @@ def test_wait_states_are_counted(name: str) -> None:
     assert hazard(counted_by_one, entry=entry) is None
 
 
+def test_a_wide_store_by_a_scalar_has_read_its_first_register() -> None:
+    store = "buffer_store_dwordx4 v[4:7], v2, s[12:15], s8 offen"
+    assert hazard(f"{store}\nv_mov_b32 v4, 0", entry=f"{ENTRY}\n{BUFFER}\n{MATRIX}") is None
+
+
 def test_accumulating_in_place_needs_no_wait_states() -> None:
     for call in (SMALL, LARGE, SINGLE, DOUBLE):
         assert hazard(f"{call}\n{call}", entry=f"{ENTRY}\n{MATRIX}\ns_nop 1") is None, call

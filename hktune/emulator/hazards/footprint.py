@@ -167,18 +167,19 @@ def _matrix_sources(instruction: Instruction, kind: int) -> tuple[Set, Set]:
 
 
 def _wide_store_data(instruction: Instruction) -> Set:
-    """Data registers of a store of 12 or 16 bytes (CDNA4 ISA guide, table 38)."""
+    """Data registers of a store of 12 or 16 bytes (CDNA4 ISA guide, table 38), without the first where a scalar is its
+    offset."""
     if not instruction.mnemonic.endswith(_WIDE_STORES):
         return frozenset()
     fields = instruction.fields
     key = "vdata" if instruction.format == "MUBUF" else "data"
     first = fields[key] + (AGPR if fields["acc"] else 0)
-    return frozenset(range(first, first + instruction.operand(key).registers))
+    return frozenset(range(first + _has_scalar_offset(instruction), first + instruction.operand(key).registers))
 
 
 def _has_scalar_offset(instruction: Instruction) -> bool:
-    """Whether a register is its soffset. The guide says that a wide store's data are safe then; on an MI350X they were
-    not for one state (llvm/llvm-project#197267, which has the reproducer)."""
+    """Whether a register is its soffset. The guide says that a wide store's data are safe then. On an MI350X the first
+    register was, overwritten in the next state, and the second was not (llvm/llvm-project#197267)."""
     return instruction.format == "MUBUF" and instruction.fields["soffset"] < 128
 
 
