@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +16,7 @@ from hktune.core.shipped import SPACE_OF, space_file
 if TYPE_CHECKING:
     from hktune.core.operation import Operation
     from hktune.core.problem import Problem
+    from hktune.core.settings import Settings
 
 COUNT_MAX = 1_000_000_000
 SEED_MAX = 2**32 - 1  # numpy's, which optuna's samplers are given
@@ -39,6 +42,21 @@ def add_space(
         metavar="FILE",
         help=f"{purpose}; a file, or the name of one that comes with hktune: {names}",
     )
+
+
+def add_aiter(parser: argparse.ArgumentParser) -> None:
+    """--aiter."""
+    purpose = "a checkout of AITER, whose code objects are used too (default: those of the package amd-aiter)"
+    parser.add_argument("--aiter", type=path_given, metavar="DIR", help=purpose)
+
+
+def settings_of(options: argparse.Namespace) -> Settings:
+    """What the environment says, and `options` in its place where they say the same. Raises InputError."""
+    from hktune.core.settings import Settings
+
+    settings = Settings.from_environment(os.environ)
+    aiter_dir = getattr(options, "aiter", None)
+    return replace(settings, aiter_dir=aiter_dir) if aiter_dir else settings
 
 
 def add_operation(parser: argparse.ArgumentParser, purpose: str) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 
 from hktune.commands.arguments import (
+    add_aiter,
     add_cache,
     add_device,
     add_hipkittens,
@@ -19,11 +19,11 @@ from hktune.commands.arguments import (
     gibibytes,
     positive,
     seconds,
+    settings_of,
 )
 from hktune.commands.parser import DONE, FAILED, Command
 from hktune.core.escaped import escaped
 from hktune.core.interruption import INTERRUPTED
-from hktune.core.settings import Settings
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
@@ -51,6 +51,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add_workers(parser)
     add_hipkittens(parser)
     _add_gpu(parser)
+    _add_rivals(parser)
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--resume", action="store_true", help="go on from the trials in DIR (what happens anyway)")
     mode.add_argument("--fresh", action="store_true", help="set the trials in DIR aside and start again")
@@ -68,6 +69,20 @@ def _add_gpu(parser: argparse.ArgumentParser) -> None:
     add_cache(parser)
 
 
+def _add_rivals(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--rivals",
+        type=_rivals,
+        metavar="NAME,...",
+        help="on the emulated device: whose kernels are raced, of aiter; or none (default: what is here)",
+    )
+    add_aiter(parser)
+
+
+def _rivals(text: str) -> tuple[str, ...]:
+    return () if text == "none" else tuple(text.split(","))
+
+
 def _run(options: argparse.Namespace) -> int:
     """Tune and print the summary; 1 when the machine stopped it or a shape has no kernel, 130 when interrupted."""
     from hktune.report.console import make_console
@@ -76,11 +91,11 @@ def _run(options: argparse.Namespace) -> int:
     from hktune.tuning.run import RunOptions, tune
 
     common = ("shapes", "space", "device", "strategy", "trials", "out", "seed", "fresh", "workers")
-    names = (*common, "hipkittens", "prebuilt", "cache", "gpus")
+    names = (*common, "hipkittens", "prebuilt", "cache", "gpus", "rivals")
     limits = {"time_budget_s": options.time_budget, "deadline_s": options.deadline}
     limits["worker_memory_gib"] = options.worker_memory
     chosen = RunOptions(**{name: getattr(options, name) for name in names}, **limits)
-    settings, console = Settings.from_environment(os.environ), make_console()
+    settings, console = settings_of(options), make_console()
     with RunProgress(console) as progress:
         summary = tune(chosen, settings, ["hktune", *options.words], progress)
     print_summary(console, summary)

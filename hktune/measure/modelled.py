@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from hktune.core.arch import arch_named
@@ -14,12 +15,14 @@ from hktune.template.template import Template
 
 
 class ModelledStopwatch:
-    """Applies the clock to the profile that the proof of a variant left. Deterministic; runs nothing."""
+    """Applies the clock to the profile that the proof of a variant left. Deterministic; runs nothing. `others` are the
+    fastest kernels of others by problem, with their modelled time in us, which every time then names."""
 
     source = Source.MODELLED
 
-    def __init__(self, template: Template) -> None:
+    def __init__(self, template: Template, others: Mapping[Problem, tuple[str, float]] | None = None) -> None:
         self._template = template
+        self._others = others or {}
         self._arch = arch_named(template.arch)
 
     def time(self, attempt: Attempt, problem: Problem) -> Timing | Failure:
@@ -28,4 +31,5 @@ class ModelledStopwatch:
         launch, tile = template.launch(attempt.config, problem), template.tile(attempt.config)
         order = tile_order(template.order(attempt.config), self._arch)
         modelled = launch_time.modelled_time(attempt.profile, problem, launch, tile, self._arch, order)
-        return replace(modelled.timing, bound=modelled.bound)
+        name, time_us = self._others.get(problem, (None, None))
+        return replace(modelled.timing, bound=modelled.bound, vendor_best=name, vendor_best_us=time_us)

@@ -44,8 +44,8 @@ def _print_best(console: Console, summary: RunSummary) -> None:
     rows = list(summary.rows.values())
     failed = [sum(trial.status is not Status.OK for trial in own) for own in rows]
 
-    def gains(yardstick: Yardstick) -> list[str]:
-        return [_ratio(yardstick.gain(trial) if trial else None) for trial in best]
+    def gains(yardstick: Yardstick, digits: int = 2) -> list[str]:
+        return [_ratio(yardstick.gain(trial) if trial else None, digits) for trial in best]
 
     several = len({trial.source for trial in summary.best.values()}) > 1
     columns = [
@@ -54,6 +54,7 @@ def _print_best(console: Console, summary: RunSummary) -> None:
         Column("time\nus", [f"{trial.time_us:.1f}" if trial else "none" for trial in best], right=True),
         Column("TFLOP/s", [_tflops(trial) if trial else "" for trial in best], rank=5, right=True),
         Column("vs\nvendor", [_ratio(_vs_vendor(trial), 3) for trial in best], rank=1, right=True),
+        *(Column(f"vs\n{each.name}", gains(each, 3), rank=1, right=True) for each in summary.rivals),
         *(Column(f"vs\n{each.name}", gains(each), rank, right=True) for rank, each in enumerate(summary.yardsticks)),
         Column("tried", [str(len(own)) for own in rows], rank=6, right=True),
         Column("failed", [str(count or "") for count in failed], rank=7, right=True),
@@ -67,13 +68,15 @@ def _print_best(console: Console, summary: RunSummary) -> None:
 def _print_gain(console: Console, summary: RunSummary) -> None:
     """What tuning gained over each yardstick in all: the geometric mean of the shapes that have both."""
     ratios = {("the vendor library", "vendor"): [_vs_vendor(trial) for trial in summary.best.values()]}
-    for each in summary.yardsticks:
+    for each in (*summary.rivals, *summary.yardsticks):
         ratios[each.meaning, each.name] = [each.gain(trial) for trial in summary.best.values()]
     said: list[str] = []
+    raced = {each.name for each in summary.rivals}
     for (meaning, name), gains in ratios.items():
         known = [gain for gain in gains if gain is not None]
         if known:
             few = f", over {_shapes(len(known))}" if len(known) < len(summary.best) else ""
+            few += f", at worst {min(known):.3f}" if name in raced else ""
             as_fast_as = "as" if said else "times as fast as"
             said.append(f"{geometric_mean(known):.2f} {as_fast_as} {meaning} (vs {name}{few})")
     if said:

@@ -50,7 +50,8 @@ def print_table(console: Console, directory: Path) -> None:
 
 
 def _print_rows(console: Console, rows: Sequence[Row], several_sources: bool) -> None:
-    ratios = [f"{row.vs_baseline:.2f}" if row.vs_baseline is not None else "" for row in rows]
+    ratios = [_ratio(row.vs_baseline) for row in rows]
+    best = [_ratio(row.vs_best) for row in rows]
     vendor = {row.choice for row in rows} != {"kernel"}
     columns = [
         Column("name", [row.name for row in rows], folds=True),
@@ -60,11 +61,16 @@ def _print_rows(console: Console, rows: Sequence[Row], several_sources: bool) ->
         Column("time us", [f"{row.time_us:.1f}" for row in rows], right=True),
         Column("TFLOP/s", [f"{row.tflops:.0f}" for row in rows], rank=3, right=True),
         Column("vs\nvendor", ratios, rank=1, right=True),
+        Column("vs\nbest", best, rank=1, right=True),
         Column("time is", [row.source if several_sources else "" for row in rows]),
         Column("config", [row.config_id[:8] for row in rows]),
         Column("object", [row.object_sha256 for row in rows], rank=4),
     ]
     print_columns(console, columns)
+
+
+def _ratio(ratio: float | None) -> str:
+    return f"{ratio:.2f}" if ratio is not None else ""
 
 
 def print_findings(console: Console, findings: Sequence[Finding]) -> None:

@@ -13,7 +13,8 @@ from hktune.dispatch.validate import Skipped
 @dataclass(frozen=True)
 class Row:
     """One entry. `name`: what a person calls `problem`. `serves`: the fewest and the most m it is used for.
-    `vs_baseline`: the vendor's time over the choice's (above 1: faster than the vendor)."""
+    `vs_baseline`: the vendor's time over the choice's (above 1: faster than the vendor); `vs_best`: that of the fastest
+    other way, which `best` names."""
 
     name: str
     problem: Problem
@@ -25,6 +26,8 @@ class Row:
     source: str
     tflops: float
     vs_baseline: float | None
+    vs_best: float | None
+    best: str
     object_sha256: str
     skipped: str
 
@@ -48,6 +51,8 @@ def _row(entry: Entry, skipped: str) -> Row:
         source=str(entry.source),
         tflops=entry.problem.flops / entry.time_us / 1e6,
         vs_baseline=entry.baseline_us / entry.time_us if entry.baseline_us is not None else None,
+        vs_best=entry.vendor_best_us / entry.time_us if entry.vendor_best_us is not None else None,
+        best=entry.vendor_best or "",
         object_sha256=kernel.object_sha256[:12] if kernel else "",
         skipped=skipped,
     )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -136,7 +136,8 @@ class OpenGpuBench:
 
 @dataclass(frozen=True)
 class EmulatedBench:
-    """The emulated gfx950: proves on the emulator, in as many processes as asked for, and models times.
+    """The emulated gfx950: proves on the emulator, in as many processes as asked for, and models times. `others` are
+    the fastest kernels of others, which rows are compared with, by problem: a name, and a modelled time in us.
 
     Calling it makes a prover, here or, pickled, in a worker.
     """
@@ -147,6 +148,7 @@ class EmulatedBench:
     hipkittens: Path | None = None
     workers: int = 1
     limits: Limits = NO_LIMITS_ASKED
+    others: Mapping[Problem, tuple[str, float]] = field(default_factory=dict)
 
     @property
     def identity(self) -> Identity:
@@ -177,7 +179,7 @@ class EmulatedBench:
         del problems, quarantine
         memory_bytes = self.limits.memory_of_each(self.workers)
         executor = LocalExecutor(self, self.workers, self._deadline_s + _GRACE_S, memory_bytes)
-        return OpenEmulatedBench(executor, ModelledStopwatch(load_space(self.space).template))
+        return OpenEmulatedBench(executor, ModelledStopwatch(load_space(self.space).template, self.others))
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,21 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from hktune.core.problem import Problem
+from hktune.core.trial import Trial
 from hktune.tuning.loop import Listener
+
+
+class Silent:
+    """A Listener that nobody looks at."""
+
+    def working(self, variants: int) -> None:
+        pass
+
+    def recorded(self, trial: Trial) -> None:
+        pass
+
+
+SILENT = Silent()
 
 
 class Progress(Protocol):

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -44,6 +44,7 @@ from hktune.tuning.neighbours import time_neighbours
 from hktune.tuning.own_trials import require_own
 from hktune.tuning.prebuilt import read_built
 from hktune.tuning.progress import Progress
+from hktune.tuning.rivals import Raced, Rival, chosen_rivals, fastest, race
 from hktune.tuning.run_summary import RunSummary
 from hktune.tuning.side_by_side import side_by_side
 from hktune.tuning.strategies_apart import StrategiesApart
@@ -53,11 +54,15 @@ from hktune.workers.executor import Limits
 from hktune.workers.gpu_worker import total_usage
 from hktune.workers.prover import built_again
 
+RIVALS_SHARE = 0.25
+"""Of a time budget, so much for rivals."""
+
 
 @dataclass(frozen=True)
 class RunOptions:
     """What the command line asks of a run. Without `out` it is out/<device> in the working directory, without `space`
-    the one that comes with hktune for the device, without `gpus` all that this process sees."""
+    the one that comes with hktune for the device, without `gpus` all that this process sees, without `rivals` those
+    that are here."""
 
     shapes: Path
     space: Path | None = None
@@ -75,6 +80,7 @@ class RunOptions:
     gpus: int | None = None
     deadline_s: float | None = None
     worker_memory_gib: float | None = None
+    rivals: tuple[str, ...] | None = None
 
     @property
     def limits(self) -> Limits:
@@ -97,7 +103,7 @@ def tune(options: RunOptions, settings: Settings, command: Sequence[str], progre
         run = _begun(options, settings, command)
         place, ledger = run.place, run.ledger
         progress.expect(place.names, options.trials * len(place.names))
-        stopped = _as_far_as_it_goes(partial(_search, run, progress, works), interruption)
+        stopped = _as_far_as_it_goes(partial(_race_and_search, run, progress, works), interruption)
         progress.phase("building the table")
         finished = not interruption.requested and not stopped
         trials, lost = _rows_at_the_end(ledger, place.space, place.names if finished else {})
@@ -115,7 +121,8 @@ def tune(options: RunOptions, settings: Settings, command: Sequence[str], progre
         command=tuple(command),
         usage=total_usage(work.usage for work in works if work.usage),
         stopped=tuple(dict.fromkeys(map(str, stopped))),
-        notes=(*ledger.notes, *place.notes),
+        notes=(*ledger.notes, *place.notes, *(one.trouble for one in run.raced if one.trouble)),
+        raced=tuple(run.raced),
         trials_lost=bool(lost),
         no_table=bool(untabled),
     )
@@ -123,7 +130,7 @@ def tune(options: RunOptions, settings: Settings, command: Sequence[str], progre
 
 @dataclass(frozen=True)
 class _Run:
-    """What a run has before anything is tried; `before` are the rows of earlier ones."""
+    """What a run has before anything is tried; `before` are the rows of earlier ones. `raced` fills as rivals do."""
 
     options: RunOptions
     device: str
@@ -132,6 +139,8 @@ class _Run:
     ledger: Ledger
     place: _Place
     before: list[Trial]
+    rivals: list[Rival]
+    raced: list[Raced]
 
 
 def _begun(options: RunOptions, settings: Settings, command: Sequence[str]) -> _Run:
@@ -150,7 +159,16 @@ def _begun(options: RunOptions, settings: Settings, command: Sequence[str]) -> _
     _sweep(directory, settings)
     before = ledger.rows()
     require_own(space, before, directory / "trials.csv")
-    return _Run(options, device, bench, searches, ledger, place, before)
+    rivals = _rivals(options, bench, settings)
+    return _Run(options, device, bench, searches, ledger, place, before, rivals, [])
+
+
+def _rivals(options: RunOptions, bench: Bench, settings: Settings) -> list[Rival]:
+    if isinstance(bench, EmulatedBench):
+        return chosen_rivals(options.rivals, settings)
+    if options.rivals:
+        raise InputError("--rivals are raced on the emulated device, a GPU races the vendor's library: leave it out")
+    return []
 
 
 def _made(trials: Iterable[Trial]) -> set[tuple[str, Operation]]:
@@ -241,14 +259,27 @@ def _bound(space: SearchSpace, problem: Problem, name: str) -> SearchSpace:
         raise InputError(f"{name}: {unknown}") from None
 
 
-def _search(run: _Run, progress: Progress, works: list[OpenBench]) -> list[HktuneError]:
+def _race_and_search(run: _Run, progress: Progress, works: list[OpenBench]) -> list[HktuneError]:
+    """Time the rivals, then search; what ended some of the parts."""
+    bench, problems = run.bench, [search.problem for search in run.searches]
+    if isinstance(bench, EmulatedBench):
+        budget_s = run.options.time_budget_s
+        for rival in run.rivals:
+            progress.phase(f"proving and timing kernels of {rival.name}")
+            time_s = None if budget_s is None else budget_s * RIVALS_SHARE
+            run.raced.append(race(rival, problems, bench, run.place.directory, time_s))
+        bench = replace(bench, others=fastest(run.raced))
+    return _search(run, bench, progress, works)
+
+
+def _search(run: _Run, bench: Bench, progress: Progress, works: list[OpenBench]) -> list[HktuneError]:
     """Search all there is, on every GPU its part; what ended some of the parts. `works` gets what was opened for it."""
     options, ledger = run.options, run.ledger
     budget, quarantine = Budget(options.trials, options.time_budget_s), ledger.quarantine()
     search_of = {search.problem: search for search in run.searches}
     with ExitStack() as stack:
         tasks = []
-        parts = run.bench.parts(list(search_of))
+        parts = bench.parts(list(search_of))
         for part, problems in parts:
             work = part.open(problems, quarantine)
             stack.callback(work.close)

@@ -12,6 +12,7 @@ from hktune.core.trial import Trial, by_problem
 from hktune.space import SearchSpace
 from hktune.tuning.confirmation import deciding
 from hktune.tuning.gain import Yardstick, first_trials, trials_of
+from hktune.tuning.rivals import Raced
 from hktune.workers.gpu_worker import Usage
 
 
@@ -20,7 +21,8 @@ class RunSummary:
     """A finished, interrupted or stopped run. `trials` are all rows of its directory, `names` the shapes asked for, and
     `space` what was searched. `again` has the words of the command that proves one config again on the same device,
     `command` those of this run. `stopped` says why the run, or a part of it, could not go on; `notes` what else was
-    noticed. `trials_lost`: trials.csv cannot be read any more; `no_table`: none could be written.
+    noticed. `raced` are the kernels of others. `trials_lost`: trials.csv cannot be read any more; `no_table`: none
+    could be written.
 
     Seconds are wall clock; `variants` counts what was compiled and proved by this run.
     """
@@ -39,6 +41,7 @@ class RunSummary:
     notes: tuple[str, ...] = ()
     trials_lost: bool = False
     no_table: bool = False
+    raced: Sequence[Raced] = ()
 
     @cached_property
     def rows(self) -> dict[Problem, list[Trial]]:
@@ -61,6 +64,13 @@ class RunSummary:
     def without_kernel(self) -> list[Problem]:
         """Shapes asked for that no proved kernel serves: they take the vendor path."""
         return [problem for problem in self.names if problem not in self.best]
+
+    @cached_property
+    def rivals(self) -> list[Yardstick]:
+        """The kernels of others, each rival's fastest for every shape."""
+        return [
+            Yardstick(one.rival.name, f"{one.rival.name}'s fastest kernel", one.best) for one in self.raced if one.best
+        ]
 
     @cached_property
     def yardsticks(self) -> list[Yardstick]:

@@ -13,7 +13,6 @@ sys.path.insert(0, str(ROOT / "scripts"))
 from hktune.core.settings import Settings  # noqa: E402
 from rocm_virtual.packages import PACKAGES, SetUpError  # noqa: E402, as it is found by the line above
 from rocm_virtual.set_up import Virtual, set_up  # noqa: E402
-from rocm_virtual.topology import GPUS  # noqa: E402
 
 TESTS = ("python", "-m", "pytest", "-m", "rocm_virtual")
 
@@ -22,7 +21,7 @@ def main() -> None:
     options = _parser().parse_args()
     cache = options.cache or Settings.from_environment(os.environ).cache_dir / "rocm-virtual"
     try:
-        virtual = set_up(cache, GPUS[options.gpu], options.packages, renew=options.renew)
+        virtual = set_up(cache, options.packages, renew=options.renew)
     except SetUpError as error:
         sys.exit(f"rocm-virtual: {error}")
     _run(virtual, options.command or list(TESTS))
@@ -34,8 +33,12 @@ def _parser() -> argparse.ArgumentParser:
         description="Runs a command on AMD's HIP runtime over a GPU that is hktune's emulator; by default the tests "
         "for that. `python` is hktune's own. The runtime is Debian's, fetched once into a folder.",
     )
-    parser.add_argument("--gpu", choices=tuple(GPUS), default="gfx950", help="what the runtime takes the GPU for")
-    parser.add_argument("--packages", choices=tuple(PACKAGES), default="runtime", help="what is fetched of ROCm")
+    parser.add_argument(
+        "--packages",
+        choices=tuple(PACKAGES),
+        default="runtime",
+        help="what is fetched of ROCm (default: %(default)s). Debian's rocBLAS is for gfx942, and so is its GPU",
+    )
     parser.add_argument("--renew", action="store_true", help="fetch the newest packages, in place of those there")
     parser.add_argument("--cache", type=Path, help="where all that is kept (default: rocm-virtual in hktune's cache)")
     parser.add_argument("command", nargs=argparse.REMAINDER, help="the command and its arguments")

@@ -58,11 +58,12 @@ class Model:
 
 @dataclass
 class Emulator:
-    """Runs the dispatches of the queues, one at a time. With `watch`, what only timing makes right is a fault, and
-    notes are kept."""
+    """Runs the dispatches of the queues, one at a time. With `watch`, each is run for its hazards first: `hazards` has
+    them, the watch its notes."""
 
     model: Model
     watch: Watch | None = None
+    hazards: list[str] = field(default_factory=list)
     space: AddressSpace = field(default_factory=AddressSpace)
     _regions: dict[int, Region] = field(default_factory=dict)
     _programs: dict[tuple[int, bytes], Program] = field(default_factory=dict)
@@ -71,6 +72,8 @@ class Emulator:
         """Run the kernel of the packet at an address; 0, or 1 when it did not end well, which a line on stderr says."""
         try:
             self._refresh()
+            if self.watch is not None:
+                self._look(packet, self.watch)
             self._dispatch(packet)
         except KernelFault as fault:
             print(f"virtual GPU: {fault.status}: {fault.detail}", file=sys.stderr, flush=True)
@@ -80,7 +83,13 @@ class Emulator:
             return 1
         return 0
 
-    def _dispatch(self, packet: int) -> None:
+    def _look(self, packet: int, watch: Watch) -> None:
+        try:
+            self._dispatch(packet, watch)
+        except KernelFault as fault:
+            self.hazards.append(f"{fault.status}: {fault.detail}")
+
+    def _dispatch(self, packet: int, watch: Watch | None = None) -> None:
         fields = _PACKET.unpack(self._bytes(packet, _PACKET.size))
         block, items = fields[2:5], fields[6:9]
         private_bytes, group_bytes, kernel, arguments = fields[9:13]
@@ -96,7 +105,7 @@ class Emulator:
             return f" [kernel+{address - program.entry:#x}]"
 
         machine = Machine(self.space, program, descriptor, Pointers(arguments, packet), locate)
-        run_dispatch(machine, Dispatch(grid, block, group_bytes, private_bytes), Limits(_DEADLINE_S), watch=self.watch)
+        run_dispatch(machine, Dispatch(grid, block, group_bytes, private_bytes), Limits(_DEADLINE_S), watch=watch)
 
     def _program(self, kernel: int, data: bytes, descriptor: Descriptor) -> Program:
         """The code of the descriptor `data` at `kernel`, decoded once for as long as its memory stays allocated."""

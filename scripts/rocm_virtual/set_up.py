@@ -21,9 +21,10 @@ from pathlib import Path
 
 from hktune.core.publish import scratch_folder, sweep
 from rocm_virtual.packages import LIBRARIES, PACKAGES, SetUpError, unpack, version_of
-from rocm_virtual.topology import Gpu, write_topology
+from rocm_virtual.topology import GPUS, Gpu, write_topology
 
 _HERE = Path(__file__).parent
+_ARCH = {"rocblas": "gfx942"}  # Debian's has no kernels for gfx950
 _LOADER = "ld-linux-x86-64.so.2"
 _C_FLAGS = ("-shared", "-fPIC", "-O2", "-Wall", "-Wextra", "-Werror")
 # No copy engines and no interrupts: the model has none. Pinned copies end in a part of the model that is not written.
@@ -45,8 +46,8 @@ class Virtual:
     environment: Mapping[str, str]
 
 
-def set_up(cache: Path, gpu: Gpu, packages: str, *, renew: bool = False) -> Virtual:
-    """All parts, made if they are not there. Raises SetUpError in one line."""
+def set_up(cache: Path, packages: str, *, renew: bool = False) -> Virtual:
+    """All parts, made if they are not there, for a set of PACKAGES. Raises SetUpError in one line."""
     try:
         with _alone(cache):
             sweep(cache)
@@ -54,12 +55,17 @@ def set_up(cache: Path, gpu: Gpu, packages: str, *, renew: bool = False) -> Virt
             if renew:
                 shutil.rmtree(rocm, ignore_errors=True)
             _make(rocm, lambda folder: _fetch(packages, folder))
-            topology, model, python = _topology(cache, gpu), _model(cache), _python(cache, rocm)
+            topology, model, python = (
+                _topology(cache, GPUS[_ARCH.get(packages, "gfx950")]),
+                _model(cache),
+                _python(cache, rocm),
+            )
     except OSError as error:
         raise SetUpError(f"{error.filename or cache}: {error.strerror}: make room there, or give --cache") from error
     path = os.environ.get("PYTHONPATH")
     environment = {
         **_RUNTIME,
+        "HKTUNE_ROCM_VIRTUAL": packages,
         "HSA_MODEL_TOPOLOGY": str(topology),
         "HSA_MODEL_LIB": str(model / "libmodel.so"),
         "ROCM_PATH": str(rocm),

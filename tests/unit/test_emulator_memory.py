@@ -110,31 +110,31 @@ def test_two_bytes_may_lie_at_any_address() -> None:
 
 
 def test_buffer_loads_are_checked_against_num_records() -> None:
-    """Outside means inst_offset + voffset, not soffset; a wide access is cut dword by dword."""
+    """Outside means soffset + inst_offset + voffset; a wide access is cut dword by dword."""
     lines = (
         RESOURCE.format(records=600)
         + """
-    s_mov_b32 s16, 1024
+    s_mov_b32 s16, 400
     buffer_load_dword v20, v1, s[12:15], 0 offen offset:512
     buffer_load_dword v21, v1, s[12:15], s16 offen
     v_lshlrev_b32 v2, 4, v0
     buffer_load_dwordx4 v[22:25], v2, s[12:15], 0 offen offset:8
-    buffer_load_dword v26, off, s[12:15], s16 offset:596
-    buffer_load_dword v27, off, s[12:15], s16 offset:600
+    buffer_load_dword v26, off, s[12:15], s16 offset:196
+    buffer_load_dword v27, off, s[12:15], s16 offset:200
     s_waitcnt vmcnt(0)
     """
     )
     found = run(lines, 8)
     flat = DATA.reshape(-1)
 
-    def word(at: int, base: int = 0) -> int:
-        return int(flat[(base + at) // 4]) if at + 4 <= 600 else 0
+    def word(at: int) -> int:
+        return int(flat[at // 4]) if at + 4 <= 600 else 0
 
     assert found[0].tolist() == [word(512 + 4 * lane) for lane in range(64)]
-    assert found[1].tolist() == [word(4 * lane, 1024) for lane in range(64)]
+    assert found[1].tolist() == [word(400 + 4 * lane) for lane in range(64)]
     for i in range(4):
         assert found[2 + i].tolist() == [word(8 + 16 * lane + 4 * i) for lane in range(64)]
-    assert (found[6] == word(596, 1024)).all()
+    assert (found[6] == word(596)).all()
     assert (found[7] == 0).all()
 
 

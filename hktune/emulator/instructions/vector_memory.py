@@ -116,13 +116,14 @@ def _global_address(instruction: Instruction) -> Address:
 
 
 def _buffer_address(instruction: Instruction, size: int, skip: int = 0) -> Address:
-    """Base + soffset + inst_offset + voffset (+ stride * index), range-checked as the ISA's section 9.1.5 says.
+    """Base + soffset + inst_offset + voffset (+ stride * index), range-checked as gfx950 does.
 
     `skip` bytes into the access, `size` bytes of it.
 
-    A raw access is outside when inst_offset + voffset + size passes num_records: soffset is not part of the check. A
-    structured one (index enabled) is outside when its index is not below num_records. Swizzling without an index moves
-    nothing: address bits stay linear.
+    A raw access is outside when soffset + inst_offset + voffset + size passes num_records. (AMD's simulator rocjitsu
+    was changed to that, ROCm/rocm-systems#10928, as its check without soffset differed from gfx950. rocBLAS relies on
+    it: its kernels read ahead by soffset.) A structured one (index enabled) is outside when its index is not below
+    num_records. Swizzling without an index moves nothing: address bits stay linear.
     """
     fields = instruction.fields
     resource, register = fields["srsrc"] * 4, fields["vaddr"]
@@ -132,7 +133,8 @@ def _buffer_address(instruction: Instruction, size: int, skip: int = 0) -> Addre
 
     def address(m: Waves, w: Lanes) -> tuple[Array, Array | None]:
         words = m.scalars[resource : resource + 4, w]
-        base = pair(words[0], words[1] & np.uint32(0xFFFF)).astype(np.int64) + read_base(m, w)
+        scalar_offset = np.asarray(read_base(m, w)).astype(np.int64)
+        base = pair(words[0], words[1] & np.uint32(0xFFFF)).astype(np.int64) + scalar_offset
         limit = words[2].astype(np.int64)[:, None]
         inner: Array = np.full((len(words[0]), LANES), fixed, np.int64)
         if fields["offen"]:
@@ -142,7 +144,7 @@ def _buffer_address(instruction: Instruction, size: int, skip: int = 0) -> Addre
             inside = index < limit
             inner += index * (words[1] >> np.uint32(16) & np.uint32(0x3FFF)).astype(np.int64)[:, None]
         else:
-            inside = inner + size <= limit
+            inside = inner + size <= limit - np.atleast_1d(scalar_offset)[:, None]
         allowed = inside if m.full else inside & m.active[w]
         return base[:, None] + inner, None if allowed.all() else allowed
 

@@ -1,0 +1,171 @@
+"""Kernels of others that a run on the emulated device races: each is proved, and its time modelled, as the run's own
+are. So a run without a GPU has something to be faster than."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+from hktune.compile.object_files import ObjectFiles
+from hktune.core.command_words import words_of
+from hktune.core.config import Config
+from hktune.core.errors import HktuneError, InputError
+from hktune.core.outcome import Status
+from hktune.core.problem import Problem
+from hktune.core.settings import Settings
+from hktune.core.shipped import SPACES
+from hktune.core.trial import Trial
+from hktune.search import create_strategy
+from hktune.space import SearchSpace, load_space
+from hktune.space.listed import ListedDomain
+from hktune.template import Template
+from hktune.tuning.benches import EmulatedBench
+from hktune.tuning.ledger import Ledger
+from hktune.tuning.loop import Budget, Search, Tuner
+from hktune.tuning.progress import SILENT
+from hktune.tuning.trial_rows import RowContext
+
+FOLDER = "rivals"
+"""Where in a results directory their trials are: a results directory of its own kind, which no table is made of."""
+
+PROPOSED = 4
+"""So many configs of each space are proved for a shape, the best by the space's estimate; what is proved for one shape
+is timed on all."""
+_ANY_NUMBER = 1_000_000
+
+
+@dataclass(frozen=True)
+class Rival:
+    """`word` is what a user calls it, `name` what a report does; `spaces` are those of its kernels."""
+
+    word: str
+    name: str
+    spaces: tuple[Path, ...]
+
+
+_PARTS = ("large", "prefetch", "splitk", "outf32")
+AITER = Rival("aiter", "AITER", tuple(SPACES / f"gfx950_aiter_bf16_{part}.yaml" for part in _PARTS))
+RIVALS = {rival.word: rival for rival in (AITER,)}
+
+
+@dataclass(frozen=True)
+class Raced:
+    """What a rival came to: of each problem, its fastest proved trial. `trouble` says why there is not more."""
+
+    rival: Rival
+    best: Mapping[Problem, Trial]
+    trouble: str | None = None
+
+
+def race(
+    rival: Rival, problems: Sequence[Problem], bench: EmulatedBench, directory: Path, time_s: float | None = None
+) -> Raced:
+    """Prove the rival's kernels that are here and model their time on `problems`; `directory` is that of the run, and
+    keeps the rows. `time_s` is what it may take. What goes wrong is the rival's trouble and stops nothing else."""
+    best: dict[Problem, Trial] = {}
+    try:
+        for path in rival.spaces:
+            for problem, trial in _raced(load_space(path), path, problems, bench, directory, time_s):
+                if problem not in best or _time_us(trial) < _time_us(best[problem]):
+                    best[problem] = trial
+    except HktuneError as error:
+        return Raced(rival, best, f"{rival.name} is not raced to the end: {error}")
+    return Raced(rival, best)
+
+
+def fastest(raced: Sequence[Raced]) -> dict[Problem, tuple[str, float]]:
+    """Of each problem, the fastest kernel of any rival: what a row calls it, and its time in us."""
+    found: dict[Problem, tuple[str, float]] = {}
+    for one in raced:
+        for problem, trial in one.best.items():
+            if problem not in found or _time_us(trial) < found[problem][1]:
+                found[problem] = (_label(one.rival, problem, trial), _time_us(trial))
+    return found
+
+
+def same_product(problem: Problem, template: Template) -> Problem | None:
+    """`problem` as `template` computes it: the same, or with a C of float32, which is more to write. None where it
+    can do neither."""
+    wide = replace(problem.operation, c="f32")
+    known = [operation for operation in (problem.operation, wide) if operation in template.operations]
+    return replace(problem, operation=known[0]) if known else None
+
+
+def _raced(
+    space: SearchSpace,
+    path: Path,
+    problems: Sequence[Problem],
+    bench: EmulatedBench,
+    directory: Path,
+    time_s: float | None,
+) -> Iterator[tuple[Problem, Trial]]:
+    """Each of `problems` with the fastest trial of it in one space."""
+    twins = {twin: problem for problem in problems if (twin := same_product(problem, space.template))}
+    searches = [search for twin in twins if (search := _search(space, twin, bench))]
+    if not searches:
+        return
+    ledger = Ledger(
+        directory / FOLDER, RowContext(space.template, bench.identity, "exhaustive", bench.seed), fresh=False
+    )
+    work = replace(bench, space=path).open([search.problem for search in searches], {})
+    try:
+        record = partial(ledger.record_all, _ANY_NUMBER)
+        budget = Budget(_ANY_NUMBER, time_s)
+        tuner = Tuner(searches, work.executor, work.stopwatch, record=record, budget=budget, listener=SILENT)
+        tuner.replay(ledger.rows())
+        tuner.run()
+    finally:
+        work.close()
+    rows = [row for row in ledger.rows() if row.status is Status.OK and row.problem in twins]
+    for row in sorted(rows, key=_time_us, reverse=True):
+        yield twins[row.problem], row
+
+
+def _search(space: SearchSpace, problem: Problem, bench: EmulatedBench) -> Search | None:
+    """What is proved for `problem` of what is here; None where nothing is."""
+    own = space.for_operation(problem.operation)
+    domain = own.domain(problem)
+    here = ListedDomain(own, problem, (config for config in domain.enumerate() if is_here(own, config, bench.settings)))
+    proposed = ListedDomain(own, problem, list(islice(here.enumerate(), PROPOSED)))
+    if proposed.is_empty:
+        return None
+    strategy = create_strategy("exhaustive", proposed, bench.seed)
+    return Search(problem, strategy, here.is_legal, operation=own.template.operation)
+
+
+def is_here(space: SearchSpace, config: Config, settings: Settings) -> bool:
+    """Whether what `config` needs besides a compiler is on this machine."""
+    objects = space.template.objects
+    return objects is None or ObjectFiles(settings).has(objects.file(config))
+
+
+def _label(rival: Rival, problem: Problem, trial: Trial) -> str:
+    config = " ".join(words_of(Config.from_json(trial.config)))
+    wider = "" if trial.operation == problem.operation else f", as {trial.operation}"
+    return f"{rival.name}: {config}{wider} (modelled)"
+
+
+def _time_us(trial: Trial) -> float:
+    assert trial.time_us is not None, "an ok trial has a time"
+    return trial.time_us
+
+
+def chosen_rivals(words: Sequence[str] | None, settings: Settings) -> list[Rival]:
+    """The rivals that `words` name; without words, those that are here. Raises InputError for one that is not known, or
+    is asked for and not here."""
+    if words is None:
+        return [rival for rival in RIVALS.values() if _any_here(rival, settings)]
+    for word in words:
+        if word not in RIVALS:
+            raise InputError(f"no rival {word}: known are {', '.join(RIVALS)}, or none")
+        if not _any_here(RIVALS[word], settings):
+            raise InputError(f"{RIVALS[word].name} is not here: pip install 'hktune[{word}]'")
+    return [RIVALS[word] for word in words]
+
+
+def _any_here(rival: Rival, settings: Settings) -> bool:
+    spaces = [load_space(path) for path in rival.spaces]
+    return any(is_here(space, config, settings) for space in spaces for config in space.enumerate())
