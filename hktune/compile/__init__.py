@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from hktune.compile.nvrtc import NvrtcCompiler
 from hktune.compile.object_cache import AbsentCompiler, CachedCompiler, recorded_identities
 from hktune.compile.object_files import ObjectFiles
 from hktune.compile.toolchain import find_hip_toolchain
+from hktune.compile.triton import TritonCompiler
 from hktune.core.errors import ToolchainError
 from hktune.core.settings import Settings
 
@@ -21,31 +23,39 @@ __all__ = [
     "CachedCompiler",
     "Compiler",
     "HipCompiler",
+    "TritonCompiler",
     "compile_many",
     "compiler_for",
     "cuda_compiler",
     "hip_compiler",
+    "triton_compiler",
 ]
+
+
+_NVRTC, _TRITON = "nvrtc ", "triton "
+_NOT_HIPS = (_NVRTC, _TRITON, ObjectFiles.identity)
+"""How identities begin. Those of HIP's compilers begin with the names of many tools."""
+
+
+def compiler_for(language: str, settings: Settings, hipkittens: Path | None = None) -> CachedCompiler:
+    """The compiler of templates in `language`: hip, cuda or triton, and what stands in for one of the language object.
+    Raises ToolchainError where there is none."""
+    if language == "object":
+        return CachedCompiler(ObjectFiles(settings), settings.cache_dir)
+    if language == "cuda":
+        return cuda_compiler(settings)
+    return triton_compiler(settings) if language == "triton" else hip_compiler(settings, hipkittens)
 
 
 def cuda_compiler(settings: Settings) -> CachedCompiler:
     """NVRTC behind the object cache. Where it is not installed, but the cache holds objects of one NVRTC, those can
     still be had. Raises ToolchainError otherwise."""
-    try:
-        compiler: Compiler = NvrtcCompiler()
-    except ToolchainError as error:
-        identities = [name for name in recorded_identities(settings.cache_dir) if name.startswith("nvrtc ")]
-        if len(identities) != 1:
-            raise
-        compiler = AbsentCompiler(identities[0], str(error))
-    return CachedCompiler(compiler, settings.cache_dir)
+    return _cached(NvrtcCompiler, settings, lambda name: name.startswith(_NVRTC))
 
 
-def compiler_for(language: str, settings: Settings, hipkittens: Path | None = None) -> CachedCompiler:
-    """The compiler of templates in `language`, hip or cuda, and what stands in for one of the language object."""
-    if language == "object":
-        return CachedCompiler(ObjectFiles(settings), settings.cache_dir)
-    return cuda_compiler(settings) if language == "cuda" else hip_compiler(settings, hipkittens)
+def triton_compiler(settings: Settings) -> CachedCompiler:
+    """Triton behind the object cache; else as `cuda_compiler`."""
+    return _cached(TritonCompiler, settings, lambda name: name.startswith(_TRITON))
 
 
 def hip_compiler(settings: Settings, hipkittens: Path | None = None) -> CachedCompiler:
@@ -54,12 +64,23 @@ def hip_compiler(settings: Settings, hipkittens: Path | None = None) -> CachedCo
     Where there is nothing to compile with, but the cache holds one compiler's objects, those can still be had.
     Raises ToolchainError otherwise, and always for a header root that was asked for and is none.
     """
+    find = partial(find_hipkittens, settings, hipkittens)
+    asked_for = bool(hipkittens or settings.hipkittens_root)
+    return _cached(
+        lambda: HipCompiler(find_hip_toolchain(settings), find(), settings.cache_dir, find),
+        settings,
+        lambda name: not asked_for and not name.startswith(_NOT_HIPS),
+    )
+
+
+def _cached(make: Callable[[], Compiler], settings: Settings, is_its: Callable[[str], bool]) -> CachedCompiler:
+    """What `make` gives, behind the object cache. Where it raises ToolchainError, the objects of the one compiler of
+    the cache whose identity `is_its`, if there is one."""
     try:
-        find = partial(find_hipkittens, settings, hipkittens)
-        compiler: Compiler = HipCompiler(find_hip_toolchain(settings), find(), settings.cache_dir, find)
+        compiler = make()
     except ToolchainError as error:
-        identities = recorded_identities(settings.cache_dir)
-        if hipkittens or settings.hipkittens_root or len(identities) != 1:
+        identities = list(filter(is_its, recorded_identities(settings.cache_dir)))
+        if len(identities) != 1:
             raise
         compiler = AbsentCompiler(identities[0], str(error))
     return CachedCompiler(compiler, settings.cache_dir)

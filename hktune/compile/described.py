@@ -16,13 +16,13 @@ class _Kernel(Protocol):
     def resources(self) -> Resources: ...
 
 
-class _Image(Protocol):
+class Image(Protocol):
     @property
     def kernels(self) -> Mapping[str, _Kernel]: ...
 
 
 def described(
-    variant: Variant, data: bytes, read: Callable[[bytes], _Image], compiler: str, compile_s: float
+    variant: Variant, data: bytes, read: Callable[[bytes], Image], compiler: str, compile_s: float
 ) -> CodeObject | Failure:
     """`data`, which `compiler` made of `variant` in `compile_s` seconds; `read` parses its format.
 

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Callable, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from hktune.compile.described import described
-from hktune.compile.diagnostics import first_error, machine_fault
+from hktune.compile.diagnostics import first_error
 from hktune.compile.hipkittens import ENTRY, HipKittens
 from hktune.compile.precompiled import PrecompiledHeader, starts_with_prefix
-from hktune.compile.process import Finished, disk_at_fault, run_to_end
+from hktune.compile.process import Finished, run_to_end
+from hktune.compile.scratch_build import ScratchBuild
 from hktune.compile.toolchain import HIP_HEADERS, HipToolchain
 from hktune.core.attended import attended_s
 from hktune.core.errors import ToolchainError
-from hktune.core.outcome import Failure, Status
-from hktune.core.publish import scratch_folder
+from hktune.core.outcome import Failure
 from hktune.core.variant import CodeObject, Variant
 from hktune.objects.code_object import read_code_object
 
@@ -47,27 +45,14 @@ class HipCompiler:
 
     def compile(self, variant: Variant, deadline_s: float) -> CodeObject | Failure:
         """Build `variant`; see Compiler."""
-        started = time.monotonic()
-        name = f"{PurePosixPath(variant.template).name}.hip"
-        with scratch_folder() as folder, disk_at_fault(folder):
-            source = folder / name
-            source.write_text(variant.source, encoding="utf-8")
-            finished = self._build(variant, source, attended_s() + deadline_s)
-            if finished is None:
-                return Failure(Status.TIMEOUT, f"{name}: still compiling after {deadline_s:g} s")
-            built = folder / OBJECT_NAME
-            if finished.status != 0 or not built.is_file():
-                return self._failed(finished, name)
-            data = built.read_bytes()
-        return described(variant, data, read_code_object, self.identity, time.monotonic() - started)
 
-    def _failed(self, finished: Finished, name: str) -> Failure:
-        """The verdict on the source. Raises ToolchainError where the machine is to blame."""
-        fault = machine_fault(finished.stderr)
-        if fault:
-            raise ToolchainError(f"{name} cannot be compiled here: {fault}")
-        detail = first_error(finished.stderr, name, self._headers.include, finished.status)
-        return Failure(Status.COMPILE_ERROR, detail)
+        def run(source: Path, seconds: float) -> Finished | None:
+            return self._build(variant, source, attended_s() + seconds)
+
+        def verdict(finished: Finished, name: str) -> str:
+            return first_error(finished.stderr, name, self._headers.include, finished.status)
+
+        return ScratchBuild(".hip", OBJECT_NAME, self.identity, read_code_object, run, verdict)(variant, deadline_s)
 
     def _build(self, variant: Variant, source: Path, until: float) -> Finished | None:
         """Leave OBJECT_NAME in the folder of `source`, first with precompiled headers; None past `until`.

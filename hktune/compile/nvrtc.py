@@ -7,15 +7,12 @@ import importlib.metadata
 import importlib.util
 import re
 import sys
-import time
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from hktune.compile.described import described
-from hktune.compile.diagnostics import machine_fault
-from hktune.compile.process import Finished, disk_at_fault, run_to_end
+from hktune.compile.process import Finished, run_to_end
+from hktune.compile.scratch_build import ScratchBuild
 from hktune.core.errors import ToolchainError
-from hktune.core.outcome import Failure, Status
-from hktune.core.publish import scratch_folder
+from hktune.core.outcome import Failure
 from hktune.core.variant import CodeObject, Variant
 from hktune.objects.cubin import read_cubin
 
@@ -43,24 +40,13 @@ class NvrtcCompiler:
 
     def compile(self, variant: Variant, deadline_s: float) -> CodeObject | Failure:
         """Build `variant`; see Compiler."""
-        started = time.monotonic()
-        name = f"{PurePosixPath(variant.template).name}.cu"
-        with scratch_folder() as folder, disk_at_fault(folder):
-            source = folder / name
-            source.write_text(variant.source, encoding="utf-8")
+
+        def run(source: Path, seconds: float) -> Finished | None:
             options = [f"--gpu-architecture={nvidia_name(variant.arch)}", *OPTIONS]
-            argv = [sys.executable, str(NVRTC_CHILD), name, OBJECT_NAME, *options]
-            finished = run_to_end(argv, source.parent, deadline_s)
-            if finished is None:
-                return Failure(Status.TIMEOUT, f"{name}: still compiling after {deadline_s:g} s")
-            built = source.with_name(OBJECT_NAME)
-            if finished.status != 0 or not built.is_file():
-                fault = machine_fault(finished.stderr)
-                if fault:
-                    raise ToolchainError(f"{name} cannot be compiled here: {fault}")
-                return Failure(Status.COMPILE_ERROR, first_error(finished, name))
-            data = built.read_bytes()
-        return described(variant, data, read_cubin, self.identity, time.monotonic() - started)
+            argv = [sys.executable, str(NVRTC_CHILD), source.name, OBJECT_NAME, *options]
+            return run_to_end(argv, source.parent, seconds)
+
+        return ScratchBuild(".cu", OBJECT_NAME, self.identity, read_cubin, run, first_error)(variant, deadline_s)
 
 
 def nvidia_name(arch: str) -> str:

@@ -17,6 +17,7 @@ from pathlib import Path
 from hktune.compile.hipkittens import HipKittens, find_hipkittens
 from hktune.compile.nvrtc import nvrtc_version
 from hktune.compile.toolchain import OLDEST_ROCM, find_rocm, find_zig
+from hktune.compile.triton import triton_build
 from hktune.core import torch_choice
 from hktune.core.arch import GFX950
 from hktune.core.errors import DeviceError, HktuneError, ToolchainError
@@ -73,6 +74,7 @@ def examine(settings: Settings, hipkittens: Path | None = None) -> Examination:
         _amd_gpu(settings),
         _nvidia_gpu(),
         *_cuda_packages(),
+        _guarded("Triton compiler", False, triton_build),
         _optional("cryptography", "cryptography", "pip install 'hktune[sign]'"),
         Finding("git", shutil.which("git"), None if shutil.which("git") else "sudo apt install git"),
         _cache(settings.cache_dir),

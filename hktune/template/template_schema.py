@@ -119,7 +119,7 @@ class TemplateDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=Tru
 
     name: Name
     arch: Name
-    language: Literal["hip", "cuda", "object"]
+    language: Literal["hip", "cuda", "triton", "object"]
     arguments: Annotated[tuple[ArgumentDescription, ...], Meta(max_length=96)]
     tile: Extent
     launch: LaunchDescription

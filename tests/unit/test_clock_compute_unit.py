@@ -73,8 +73,8 @@ def test_loads_issue_every_4_clk_until_the_queue_is_full_and_then_at_64_bytes_pe
 
 def test_a_load_of_scattered_lines_takes_one_look_up_of_each() -> None:
     half_lines, scattered = (run(*[Code([load_to_lds(lines)] * 60)] * 4)[0] for lines in (16, 64))
-    assert spacing(half_lines, 30, 58) == pytest.approx(4 * 16, rel=0.03)
-    assert spacing(scattered, 30, 58) == pytest.approx(4 * 64, rel=0.03)
+    assert spacing(half_lines, 30, 58) == pytest.approx(4 * 16 * RATES.tcp_line_clk, rel=0.03)
+    assert spacing(scattered, 30, 58) == pytest.approx(4 * 64 * RATES.tcp_line_clk, rel=0.03)
 
 
 def test_at_a_long_latency_the_bytes_in_flight_bound_the_loads() -> None:
@@ -106,6 +106,15 @@ def test_reading_an_mfma_result_waits_36_clk_and_nops_that_cover_it_cost_nothing
     (covered,) = run(Code([mfma(), nop, consume]))
     (unrelated,) = run(Code([mfma(), VALU]))
     assert (bare.issued[1], covered.issued[2], unrelated.issued[1]) == (36, 36, 4)
+
+
+def test_an_mfma_adds_to_the_whole_result_of_another_at_once_and_waits_for_a_part_of_it_or_a_factor() -> None:
+    other, name = (200, 201, 202, 203), "v_mfma_f32_16x16x32_bf16"
+    whole = Instruction(name, reads=(*range(8), 100, 101, 102, 103), writes=other)
+    part = Instruction(name, reads=(*range(8), 102, 103, 104, 105), writes=other)
+    multiplied = Instruction(name, reads=(100, 101, 102, 103, *range(4), *other), writes=other)
+    issued = [run(Code([mfma(100), each]))[0].issued[1] for each in (whole, part, multiplied)]
+    assert issued == [16, 36, 36]
 
 
 def test_s_nop_takes_one_slot_more_than_it_says() -> None:

@@ -31,6 +31,14 @@ ISSUE_CLASS = (1, 1, 2, 2, 4, 8, 8, 16, 0, 0, 0, 0, 0)
 _RESULT_WINDOW = 13  # slots after which every MFMA result is readable (ISA guide, table 38: 12 in between)
 
 
+class _Result(NamedTuple):
+    """What an MFMA wrote: where it is in its wave's steps, and the clk from its issue until others may read it."""
+
+    position: int
+    clk: int
+    registers: tuple[int, ...]
+
+
 class Operation(NamedTuple):
     """One executed instruction.
 
@@ -200,7 +208,7 @@ def _operations(
     wave: WaveTrace, program: tuple[Step, ...], static: tuple[Operation, ...], rates: Rates
 ) -> list[Operation]:
     """One operation per executed step, with its own bank clocks and lines, and the MFMA result that it waits for."""
-    readable: dict[int, tuple[int, int]] = {}  # register -> position of the MFMA that wrote it, clk until readable
+    readable: dict[int, _Result] = {}
     operations: list[Operation] = []
     indices = wave.steps.tolist()
     columns = zip(indices, wave.lds_bank_clocks.tolist(), wave.lines.tolist(), strict=True)
@@ -216,7 +224,7 @@ def _operations(
         if readable and kind <= STORE:
             operation = _after_mfma(operation, step, position, readable)
         if kind == MFMA:
-            result = (position, _by_shape(rates.mfma_result_clk, step.mnemonic))
+            result = _Result(position, _by_shape(rates.mfma_result_clk, step.mnemonic), step.writes)
             readable.update(dict.fromkeys(step.writes, result))
         elif readable and step.writes and kind != STORE:
             for register in step.writes:
@@ -232,20 +240,32 @@ def _memory_operation(operation: Operation, step: Step, lines: int, rates: Rates
     """
     width = 16 if step.bytes_per_lane == 8 else step.bytes_per_lane
     data_clk = -(-width * WAVE // rates.tcp_bytes_per_clk)
-    line_clk = lines * rates.tcp_line_clk if operation.kind == LOAD else min(lines * rates.tcp_store_line_clk, WAVE)
+    line_clk = (
+        math.ceil(lines * rates.tcp_line_clk) if operation.kind == LOAD else min(lines * rates.tcp_store_line_clk, WAVE)
+    )
     busy_clk = max(data_clk, line_clk, rates.issue_slot_clk)
     in_flight = operation.first if operation.kind == LOAD else busy_clk * rates.tcp_bytes_per_clk
     return operation._replace(busy_clk=busy_clk, first=in_flight)
 
 
-def _after_mfma(operation: Operation, step: Step, position: int, readable: dict[int, tuple[int, int]]) -> Operation:
-    """`operation` with the latest MFMA whose result it reads. An accumulator that an MFMA adds to is forwarded."""
-    forwarded = step.writes if operation.kind == MFMA else ()
-    latest, result_clk = -1, 0
-    for register in step.reads:
-        writer = readable.get(register)
-        if writer is not None and writer[0] > latest and register not in forwarded:
-            latest, result_clk = writer
-    if latest < 0 or position - latest > _RESULT_WINDOW:
+def _after_mfma(operation: Operation, step: Step, position: int, readable: dict[int, _Result]) -> Operation:
+    """`operation` with the latest MFMA whose result it reads.
+
+    What an MFMA adds to is forwarded if it is the whole result of another (ISA guide, table 38: no wait states).
+    """
+    latest: _Result | None = None
+    for register in _read_once_written(step, readable) if operation.kind == MFMA else step.reads:
+        result = readable.get(register)
+        if result is not None and (latest is None or result.position > latest.position):
+            latest = result
+    if latest is None or position - latest.position > _RESULT_WINDOW:
         return operation
-    return operation._replace(back=position - latest, result_clk=result_clk)
+    return operation._replace(back=position - latest.position, result_clk=latest.clk)
+
+
+def _read_once_written(step: Step, readable: dict[int, _Result]) -> tuple[int, ...]:
+    """The registers that an MFMA reads only once an earlier one's result is written: its addend may be forwarded."""
+    size = len(step.writes)
+    factors, addend = step.reads[:-size], step.reads[-size:]
+    result = readable.get(addend[0])
+    return factors if result is not None and result.registers == addend else step.reads

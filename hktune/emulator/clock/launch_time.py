@@ -14,10 +14,10 @@ import math
 from dataclasses import dataclass
 
 from hktune.core.arch import Arch
-from hktune.core.launch import Launch, Tile
+from hktune.core.launch import WORKSPACE_COUNTER_BYTES, Launch, Tile
 from hktune.core.outcome import Source, Timing
 from hktune.core.problem import Problem
-from hktune.emulator.clock.memory_traffic import Order, rounds_of, row_major
+from hktune.emulator.clock.memory_traffic import Order, Round, rounds_of, row_major
 from hktune.emulator.clock.profile import LATENCIES_CLK, Profile, Residency, profile
 from hktune.emulator.clock.rates import Rates, rates_of
 from hktune.emulator.clock.workgroup_round import WorkgroupRound, operand_bytes
@@ -50,7 +50,7 @@ class Modelled:
 def modelled_time(
     profile: Profile, problem: Problem, launch: Launch, tile: Tile, arch: Arch, order: Order = row_major
 ) -> Modelled:
-    """The time of one launch of the profiled kernel on `problem`, its operands not yet in any cache.
+    """The time of one launch of the profiled kernel on `problem`, its operands in no cache or only in the MALL.
 
     `launch.grid` has as many workgroups as the problem has tiles, or more that share the k-steps of a tile evenly.
     """
@@ -60,19 +60,15 @@ def modelled_time(
     steps = k_steps(problem, launch, tile)
     at_once = arch.compute_units * profile.residencies[-1].workgroups
     grid = rounds_of(workgroups, tiles_m, tiles_n, at_once, arch, order)
-    operation = problem.operation
-    read_bytes = operand_bytes(operation, problem.m, problem.n, problem.k)
     walked_k = problem.k * tiles_m * tiles_n / workgroups
-    wanted_bytes = sum(
-        part.count * operand_bytes(operation, part.panels_a * tile.m, part.panels_b * tile.n, walked_k) for part in grid
-    )
-    from_hbm = min(1.0, read_bytes / wanted_bytes) if read_bytes <= rates.mall_bytes else 1.0
-    rounds = [WorkgroupRound(profile, part, operation, tile, steps, from_hbm, arch, rates) for part in grid]
+    from_hbm = _share_from_hbm(problem, tile, grid, walked_k, rates)
+    rounds = [WorkgroupRound(profile, part, problem.operation, tile, steps, from_hbm, arch, rates) for part in grid]
     mfma_clk = workgroups * steps * profile.mfma_clk / arch.compute_units
     clock_ghz, rounds_clk = _settled(rounds, mfma_clk, rates)
-    moved_bytes = read_bytes + operation.c_dtype.bytes * problem.m * problem.n
-    rounds_clk += _gathering_clk(workgroups, tiles_m * tiles_n, tile, arch, rates, clock_ghz)
-    time_us = rates.launch_us + max(rounds_clk / clock_ghz * 1e-3, moved_bytes / rates.hbm_tb_per_s * 1e-6)
+    rounds_clk += _gathering_clk(launch, tiles_m * tiles_n, tile, arch, rates, clock_ghz)
+    moved_us = problem.bytes / rates.hbm_tb_per_s * 1e-6 if from_hbm else 0.0
+    time_us = max(rounds_clk / clock_ghz * 1e-3, moved_us)
+    time_us += rates.launch_us + _write_back_us(problem, workgroups, arch, rates)
     return _modelled(rounds, problem, time_us, clock_ghz, arch, rates)
 
 
@@ -82,15 +78,41 @@ def k_steps(problem: Problem, launch: Launch, tile: Tile) -> float:
     return -(-problem.k // tile.k) * tiles / math.prod(launch.grid)
 
 
-def _gathering_clk(workgroups: int, tiles: int, tile: Tile, arch: Arch, rates: Rates, clock_ghz: float) -> float:
+def _share_from_hbm(problem: Problem, tile: Tile, grid: tuple[Round, ...], walked_k: float, rates: Rates) -> float:
+    """The part of what all rounds read of A and B that HBM delivers; the MALL has the rest.
+
+    Launches rotate through sets of operands. If all sets fit the MALL, it still has them from their last use. Else it
+    has what an earlier round read, provided that A and B fit.
+    """
+    if rates.rotated_sets * problem.bytes <= rates.mall_bytes:
+        return 0.0
+    operation = problem.operation
+    read_bytes = operand_bytes(operation, problem.m, problem.n, problem.k)
+    if read_bytes > rates.mall_bytes:
+        return 1.0
+    wanted_bytes = sum(
+        part.count * operand_bytes(operation, part.panels_a * tile.m, part.panels_b * tile.n, walked_k) for part in grid
+    )
+    return min(1.0, read_bytes / wanted_bytes)
+
+
+def _write_back_us(problem: Problem, workgroups: int, arch: Arch, rates: Rates) -> float:
+    """Us in which the L2 caches write back what they hold of C: a launch ends once other dies could read it."""
+    written_bytes = problem.operation.c_dtype.bytes * problem.m * problem.n
+    held_bytes = min(written_bytes, rates.l2_bytes_xcd * min(workgroups, arch.xcds))
+    return held_bytes / rates.write_back_tb_per_s * 1e-6
+
+
+def _gathering_clk(launch: Launch, tiles: int, tile: Tile, arch: Arch, rates: Rates, clock_ghz: float) -> float:
     """Clk in which the last of the workgroups that split a tile's k-steps read back what all of them have stored.
 
     The traced workgroup is not the last of its own. Each compute unit reads float32 sums at the rate of an L2 hit, or
-    all together at the MALL's, whichever is slower, after one miss of L2: the sums come from other dies.
+    all together at the MALL's, whichever is slower, after one miss of L2: the sums come from other dies. Workgroups
+    that add to C itself have a workspace of counters alone, and nothing to gather.
     """
-    if workgroups == tiles:
+    if launch.workspace_bytes <= WORKSPACE_COUNTER_BYTES:
         return 0.0
-    tile_bytes = 4.0 * tile.m * tile.n * workgroups / tiles
+    tile_bytes = 4.0 * tile.m * tile.n * math.prod(launch.grid) / tiles
     by_cu = -(-tiles // arch.compute_units) * tile_bytes / rates.l2_bytes_per_clk_cu
     by_mall = tiles * tile_bytes / rates.mall_tb_per_s * 1e-3 * clock_ghz
     return max(by_cu, by_mall) + rates.mall_ns * clock_ghz

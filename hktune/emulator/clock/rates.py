@@ -34,19 +34,22 @@ class Rates:
     lds_dma_bytes_per_clk: int
 
     tcp_bytes_per_clk: int
-    tcp_line_clk: int
+    tcp_line_clk: float
     tcp_store_line_clk: int
     tcp_in_flight_bytes: int
     store_ack_clk: int
     scalar_load_clk: int
 
     line_bytes: int
+    l2_bytes_xcd: int
     l2_bytes_per_clk_cu: float
     l2_write_bytes_per_clk_xcd: float
     fabric_bytes_per_clk_xcd: float
     mall_tb_per_s: float
     mall_bytes: int
     hbm_tb_per_s: float
+    write_back_tb_per_s: float
+    rotated_sets: int
 
     mall_ns: float
     hbm_ns: float
@@ -64,7 +67,7 @@ _GFX950 = Rates(
     transcendental_clk=16,  # documented as quarter rate; LLVM's scheduling model agrees
     branch_clk=16,  # assumed: a taken branch refills the wave's instruction buffer
     sleep_unit_clk=64,  # documented: ISA guide, S_SLEEP
-    barrier_clk=8,  # inferred: a loop of AMD's Gluon tutorials, 8 barriers a k-step, is 99.8 % MFMA: at most 12 fit
+    barrier_clk=4,  # inferred: a loop of AMD's Gluon tutorials with 8 barriers a k-step is 99.8 % MFMA: at most 12 fit
     mfma_clk={"16x16x32": 16, "32x32x16": 32, "16x16x16": 16, "32x32x8": 32},  # documented: ISA guide, table 28
     mfma_flops_per_clk_cu=4096,  # documented: white paper, dense bf16 and float16
     mfma_result_clk={"16x16x32": 36, "32x32x16": 52, "16x16x16": 36, "32x32x8": 52},  # documented: ISA guide, table 38
@@ -73,25 +76,28 @@ _GFX950 = Rates(
     lds_latency_clk=64,  # measured: AMD's gfx950 Gluon tutorials (50 to 70)
     lds_dma_bytes_per_clk=128,  # assumed: the write port of a load that goes straight to LDS
     tcp_bytes_per_clk=64,  # documented: white paper; AMD's gfx950 Gluon tutorials measure it
-    tcp_line_clk=1,  # assumed: one look-up per clk; HipKittens' 8192 kernel loads half lines and is not held up by it
+    tcp_line_clk=1.25,  # fitted: HipKittens at 8192, 1.22 times as long where pieces of 32 bytes double the look-ups
     tcp_store_line_clk=4,  # assumed: a quarter wave for each line of a scattered store
     tcp_in_flight_bytes=45056,  # measured: AMD's gfx950 Gluon tutorials, 32 KB of data and 12 queued requests
     store_ack_clk=240,  # measured: tinygrad's gfx950 thread traces (200 to 280)
     scalar_load_clk=200,  # measured on MI300X as 83 ns for an L2 hit; scalar loads are in prologues only
     line_bytes=128,  # documented: white paper
+    l2_bytes_xcd=4 << 20,  # documented: white paper
     l2_bytes_per_clk_cu=57.6,  # documented as 64; TensileLite's formocast takes 0.9 of it
     l2_write_bytes_per_clk_xcd=1024.0,  # documented for CDNA3: 16 channels of 64
     fabric_bytes_per_clk_xcd=1024.0,  # documented for CDNA3: 16 channels of 64
     mall_tb_per_s=8.53,  # rocm_origami 0.0.3's constant for gfx950; CDNA4's own figure is not published
     mall_bytes=256 << 20,  # documented: white paper
-    hbm_tb_per_s=6.0,  # rocm_origami 0.0.3's constant for gfx950; the peak of 8.0 is documented
+    hbm_tb_per_s=6.9,  # measured: AITER's table has 1.24 GB of weights read in 182 us; the peak of 8.0 is documented
+    write_back_tb_per_s=6.0,  # fitted: exact kernels
+    rotated_sets=101,  # documented: AITER's tuner times on so many copies of the operands in turn
     mall_ns=259.0,  # measured on MI300X (256 to 262)
     hbm_ns=347.0,  # measured on MI300X (341 to 353)
-    cold_ns=770.0,  # measured: tinygrad's gfx950 thread traces, 1780 to 1900 clk with a TLB miss
-    latency_growth=1.6,  # fitted: about 1000 clk at 0.55 of L2 and 1.55 GHz (AMD's gfx950 Gluon tutorials)
-    launch_us=2.5,  # fitted: the shortest device times in AITER's tables are 2.9 us
+    cold_ns=1350.0,  # fitted: exact kernels; 770 measured for one wave alone (tinygrad's gfx950 thread traces)
+    latency_growth=1.75,  # fitted: exact kernels; AMD's Gluon tutorials have 1000 clk at 0.55 of L2 and 1.55 GHz: 1.6
+    launch_us=1.9,  # fitted: exact kernels; the shortest device times in AITER's tables are 2.9 us
     workgroup_start_clk=600,  # measured: tinygrad's gfx950 thread traces (430 to 720 to the first instruction)
-    clock_ghz=((0.09, 2.40), (0.52, 1.85), (0.69, 1.78), (0.82, 1.73), (1.00, 1.52)),  # fitted: clock.md
+    clock_ghz=((0.09, 2.40), (0.52, 1.90), (0.69, 1.72), (0.82, 1.66), (1.00, 1.52)),  # fitted: exact kernels
 )
 
 _RATES = {GFX950.name: _GFX950}

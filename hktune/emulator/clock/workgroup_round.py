@@ -20,9 +20,9 @@ class WorkgroupRound:
 
     `step_clk` is one k-step of every workgroup resident on a compute unit: what the simulation says at the present
     latency, or what the most demanded of L2, fabric, MALL and HBM delivers, whichever is longer. The latency grows
-    with how much of that memory level is used: workgroups in step wait for the slowest of them, the one whose request
-    misses L2. `from_hbm` is the part of the round's distinct bytes that comes from HBM; the rest is in the MALL from an
-    earlier round.
+    with how much is used of the level that the dies' workgroups share: workgroups in step wait for the slowest of them,
+    the one whose request misses L2. `from_hbm` is the part of the round's distinct bytes that comes from HBM; the rest
+    is in the MALL.
     """
 
     def __init__(
@@ -39,15 +39,18 @@ class WorkgroupRound:
         self._profile, self._rates = profile, rates
         self.count = part.count
         self._steps = max(steps - profile.peeled_steps, 0.0)
+        self._missing_steps = max(profile.peeled_steps - steps, 0.0)
         self._per_cu = -(-part.workgroups // arch.compute_units)
         busy_xcds = min(part.workgroups, arch.xcds)
         missed_bytes = operand_bytes(operation, part.xcd_panels_a * tile.m, part.xcd_panels_b * tile.n, tile.k)
         distinct_bytes = operand_bytes(operation, part.panels_a * tile.m, part.panels_b * tile.n, tile.k) * from_hbm
         self._l2_clk = self._per_cu * profile.load_bytes / rates.l2_bytes_per_clk_cu
+        self._l2_share = part.workgroups * arch.xcds / (busy_xcds * self._per_cu * arch.compute_units)
         self._fabric_clk = missed_bytes / busy_xcds / rates.fabric_bytes_per_clk_xcd
         self._mall_us = missed_bytes / rates.mall_tb_per_s * 1e-6
         self._hbm_us = distinct_bytes / rates.hbm_tb_per_s * 1e-6
         self._latency_ns = rates.mall_ns + (rates.hbm_ns - rates.mall_ns) * from_hbm
+        self._cold_ns = rates.cold_ns if from_hbm else rates.mall_ns
         stored_bytes = part.workgroups / busy_xcds * profile.store_bytes
         self._store_clk = stored_bytes / rates.l2_write_bytes_per_clk_xcd
         self.latency_clk = self._latency_ns * rates.clock_ghz[0][1]
@@ -71,27 +74,34 @@ class WorkgroupRound:
 
     def settle(self, clock_ghz: float) -> None:
         """Move latency and k-step half way towards what `clock_ghz` and the traffic make of them."""
-        needed_clk = max(self._memory_clocks(clock_ghz).values())
+        needed = self._memory_clocks(clock_ghz)
         _, simulated_clk, _ = self._profile.at(self._per_cu, self.latency_clk)
-        self.step_clk = max(simulated_clk, needed_clk)
-        growth = 1 + self._rates.latency_growth * needed_clk / self.step_clk
+        self.step_clk = max(simulated_clk, *needed.values())
+        shared_clk = max(needed["l2"] * self._l2_share, needed["mall"], needed["hbm"])
+        growth = 1 + self._rates.latency_growth * shared_clk / self.step_clk
         self.latency_clk = (self.latency_clk + self._latency_ns * clock_ghz * growth) / 2
 
     def clk(self, clock_ghz: float, follows: bool) -> float:
         """Clk of all rounds of this kind. `follows`: other rounds run before it.
 
-        Prologue and epilogue of the first round are not hidden, its loads cold. Those of a later one are hidden
-        behind the other resident workgroups as far as these can use what it leaves free: not at all where one
-        workgroup fits or where latency bounds the loop, entirely where a k-step of n workgroups takes n times as long
-        as one alone. The k-steps that they contain still take their units' time, hidden or not.
+        Each begins with loads from new pages, whose first answer is cold. Those of a later round are hidden behind the
+        other resident workgroups as far as these can use what it leaves free: not at all where one workgroup fits or
+        where latency bounds the loop, entirely where a k-step of n workgroups takes n times as long as one alone. The
+        k-steps that prologue and epilogue contain still take their units' time, hidden or not.
         """
-        prologue_clk, _, epilogue_clk = self._profile.at(self._per_cu, self.latency_clk)
-        cold_clk, _, _ = self._profile.at(self._per_cu, max(self.latency_clk, self._rates.cold_ns * clock_ghz))
-        ends_clk = self._rates.workgroup_start_clk + prologue_clk + max(epilogue_clk, self._store_clk)
+        ends_clk = self._ends_clk(clock_ghz)
         later, hidden = self.count if follows else self.count - 1, self._hidden()
-        first_clk = 0.0 if follows else ends_clk + cold_clk - prologue_clk
-        peeled_clk = self._profile.peeled_steps * self.step_clk
+        first_clk = 0.0 if follows else ends_clk
+        peeled_clk = (self._profile.peeled_steps - self._missing_steps) * self.step_clk
         return self.loop_clk + first_clk + later * ((1 - hidden) * ends_clk + hidden * peeled_clk)
+
+    def _ends_clk(self, clock_ghz: float) -> float:
+        """Clk of a workgroup's start, prologue and epilogue. Of their k-steps, those that the problem has not are taken
+        off, down to what one access to memory takes."""
+        prologue_clk, _, epilogue_clk = self._profile.at(self._per_cu, self.latency_clk)
+        walked_clk = prologue_clk + max(epilogue_clk, self._store_clk)
+        walked_clk = max(walked_clk - self._missing_steps * self.step_clk, min(walked_clk, self.latency_clk))
+        return self._rates.workgroup_start_clk + max(self._cold_ns * clock_ghz - self.latency_clk, 0.0) + walked_clk
 
     def _hidden(self) -> float:
         """The part of a round's prologue and epilogue that the other resident workgroups cover."""
