@@ -20,6 +20,7 @@ class Instruction:
     vmcnt: int | None = None
     lgkmcnt: int | None = None
     immediate: int | None = None
+    half_rate: bool = False
     reads: tuple[int, ...] = ()
     writes: tuple[int, ...] = ()
 
@@ -103,6 +104,7 @@ def _step(index: int, one: Instruction) -> Step:
         immediate=one.immediate,
         to_lds=one.to_lds,
         bytes_per_lane=one.bytes_per_lane,
+        half_rate=one.half_rate,
         reads=one.reads,
         writes=one.writes,
     )
