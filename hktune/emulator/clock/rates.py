@@ -62,8 +62,10 @@ class Rates:
     clock_ghz: tuple[tuple[float, float], ...]
 
     def peak_flops_per_clk_cu(self, operation: Operation) -> int:
-        """What the MFMAs of a compute unit can do for `operation`: the wider of its factors decides."""
-        return self.mfma_flops_per_clk_cu[max(operation.a_dtype.width_bits, operation.b_dtype.width_bits)]
+        """What the MFMAs of a compute unit can do for `operation`: the wider of its factors decides. What has more than
+        16 bits may be multiplied in parts of 16."""
+        widest = max(operation.a_dtype.width_bits, operation.b_dtype.width_bits)
+        return self.mfma_flops_per_clk_cu[min(widest, 16)]
 
 
 _GFX950 = Rates(
@@ -78,7 +80,7 @@ _GFX950 = Rates(
         **{"16x16x32": 16, "32x32x16": 32, "16x16x16": 16, "32x32x8": 32, "16x16x64": 16, "32x32x32": 32},
         **{"16x16x128": 16, "32x32x64": 32},
     },
-    mfma_flops_per_clk_cu={32: 256, 16: 4096, 8: 8192, 4: 16384},  # documented: white paper, dense, by bits of a factor
+    mfma_flops_per_clk_cu={16: 4096, 8: 8192, 4: 16384},  # documented: white paper, dense, by bits of a factor
     mfma_result_clk={
         **{"16x16x32": 36, "32x32x16": 52, "16x16x16": 36, "32x32x8": 52, "16x16x64": 36, "32x32x32": 52},
         **{"16x16x128": 36, "32x32x64": 52},
