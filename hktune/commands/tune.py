@@ -74,7 +74,7 @@ def _add_rivals(parser: argparse.ArgumentParser) -> None:
         "--rivals",
         type=_rivals,
         metavar="NAME,...",
-        help="on the emulated device: whose kernels are raced, of aiter; or none (default: what is here)",
+        help="on the emulated device: whose kernels are raced, of aiter and triton; or none (default: what is here)",
     )
     add_aiter(parser)
 

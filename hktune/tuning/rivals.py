@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 
@@ -32,8 +33,10 @@ FOLDER = "rivals"
 """Where in a results directory their trials are: a results directory of its own kind, which no table is made of."""
 
 PROPOSED = 4
-"""So many configs of each space are proved for a shape, the best by the space's estimate; what is proved for one shape
-is timed on all."""
+"""So many configs of each space are proved for a shape, the best by the space's estimate; without one, all its seeds.
+What is proved for one shape is timed on all."""
+_LISTED_MAX = 1024
+"""A space of no more configs is ordered by the estimate as a whole; of a larger one its seeds are."""
 _ANY_NUMBER = 1_000_000
 
 
@@ -48,7 +51,8 @@ class Rival:
 
 _PARTS = ("large", "prefetch", "splitk", "outf32")
 AITER = Rival("aiter", "AITER", tuple(SPACES / f"gfx950_aiter_bf16_{part}.yaml" for part in _PARTS))
-RIVALS = {rival.word: rival for rival in (AITER,)}
+TRITON = Rival("triton", "Triton", (SPACES / "gfx950_triton_gemm.yaml",))
+RIVALS = {rival.word: rival for rival in (AITER, TRITON)}
 
 
 @dataclass(frozen=True)
@@ -128,18 +132,21 @@ def _search(space: SearchSpace, problem: Problem, bench: EmulatedBench) -> Searc
     """What is proved for `problem` of what is here; None where nothing is."""
     own = space.for_operation(problem.operation)
     domain = own.domain(problem)
-    here = ListedDomain(own, problem, (config for config in domain.enumerate() if is_here(own, config, bench.settings)))
-    proposed = ListedDomain(own, problem, list(islice(here.enumerate(), PROPOSED)))
+    listed = domain.enumerate() if own.raw_count <= _LISTED_MAX else domain.seeds
+    here = ListedDomain(own, problem, (config for config in listed if is_here(own, config, bench.settings)))
+    best = PROPOSED if domain.has_estimate else None
+    proposed = ListedDomain(own, problem, list(islice(here.enumerate(), best)))
     if proposed.is_empty:
         return None
     strategy = create_strategy("exhaustive", proposed, bench.seed)
-    return Search(problem, strategy, here.is_legal, operation=own.template.operation)
+    return Search(problem, strategy, domain.is_legal, operation=own.template.operation)
 
 
 def is_here(space: SearchSpace, config: Config, settings: Settings) -> bool:
     """Whether what `config` needs besides a compiler is on this machine."""
-    objects = space.template.objects
-    return objects is None or ObjectFiles(settings).has(objects.file(config))
+    if objects := space.template.objects:
+        return ObjectFiles(settings).has(objects.file(config))
+    return space.template.language != "triton" or find_spec("triton") is not None
 
 
 def _label(rival: Rival, problem: Problem, trial: Trial) -> str:
@@ -168,4 +175,6 @@ def chosen_rivals(words: Sequence[str] | None, settings: Settings) -> list[Rival
 
 def _any_here(rival: Rival, settings: Settings) -> bool:
     spaces = [load_space(path) for path in rival.spaces]
-    return any(is_here(space, config, settings) for space in spaces for config in space.enumerate())
+    return any(
+        is_here(space, config, settings) for space in spaces for config in islice(space.enumerate(), _LISTED_MAX)
+    )

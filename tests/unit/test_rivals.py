@@ -86,7 +86,7 @@ def test_the_fastest_of_all_rivals_is_named() -> None:
 def test_a_rival_that_is_not_known_or_not_here_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = Settings(tmp_path)
     assert chosen_rivals((), settings) == []
-    with pytest.raises(InputError, match="no rival cutlass: known are aiter"):
+    with pytest.raises(InputError, match="no rival cutlass: known are aiter, triton, or none"):
         chosen_rivals(("cutlass",), settings)
     monkeypatch.setattr(rivals, "is_here", lambda *_: False)
     assert chosen_rivals(None, settings) == []

@@ -22,10 +22,10 @@ from hktune.emulator.instructions.scalar import build_scalar
 from hktune.emulator.instructions.scalar_memory import build_scalar_memory
 from hktune.emulator.instructions.vector import build_vector
 from hktune.emulator.instructions.vector_memory import build_vector_memory
-from hktune.emulator.instructions.wave_modes import Terminator, indexed, is_vector
+from hktune.emulator.instructions.wave_modes import Terminator, get_register, indexed, is_vector
 from hktune.emulator.machine.float_mode import FloatMode
 from hktune.emulator.machine.memory import AddressSpace
-from hktune.emulator.machine.waves import GPR_INDEX, VSKIP, Lanes, Waves
+from hktune.emulator.machine.waves import FLOAT_MODE_SHIFT, GPR_INDEX, VSKIP, Lanes, Waves
 
 _BUILDERS: dict[str, Callable[[Instruction], Step]] = {
     **dict.fromkeys(("SOP1", "SOP2", "SOPC", "SOPK"), build_scalar),
@@ -44,6 +44,8 @@ def build(instruction: Instruction, mode: FloatMode = KEEP_ALL) -> Step:
     try:
         if instruction.mnemonic == "s_getpc_b64":
             return get_program_counter(instruction)
+        if instruction.mnemonic == "s_getreg_b32":
+            return get_register(instruction)
         if instruction.mnemonic.startswith(("v_mfma", "v_smfmac")):
             return build_matrix(instruction)
         if instruction.format.startswith("VOP"):
@@ -113,8 +115,10 @@ class Program:
         return self._unusual[key]
 
     def _step_under(self, instruction: Instruction, mode: int) -> Step:
+        changed = mode >> FLOAT_MODE_SHIFT
+        floats = FloatMode.of_register(changed - 1) if changed else self._mode
         try:
-            return build(indexed(instruction, mode) if mode & GPR_INDEX else instruction, self._mode)
+            return build(indexed(instruction, mode) if mode & GPR_INDEX else instruction, floats)
         except KernelFault as fault:
             return _faulting(fault)
 

@@ -57,11 +57,12 @@ class SmallFloat:
         """float32 of integer codes."""
         return self.values[codes]
 
-    def encode(self, value: Array, random: Array | None = None) -> Array:
+    def encode(self, value: Array, random: Array | None = None, saturates: bool = False) -> Array:
         """uint32 codes of float64 values, rounded to nearest even, ties to an even code.
 
         With `random`, uint32, rounded away from zero with the probability that the distance gives: its high bits,
         one for each mantissa bit that float32 has more, are added below the last bit kept, and the rest is cut off.
+        `saturates` (FP16_OVFL): what is finite and too large becomes the largest number.
         """
         exponent = np.where(value == 0, self._lowest_exponent, np.frexp(value)[1] - 1)
         exponent = np.maximum(exponent, self._lowest_exponent)
@@ -77,6 +78,8 @@ class SmallFloat:
         normal = np.where(whole, exponent - self._lowest_exponent, 0)
         codes = (normal << self.mantissa_bits) + count.astype(np.int64)
         codes = self._bounded(codes, value)
+        if saturates:
+            codes = np.where((codes > self.largest) & whole, self.largest, codes)
         sign = np.signbit(value).astype(np.int64) << (self.bits - 1)
         return (codes | sign).astype(np.uint32)
 

@@ -8,10 +8,18 @@ from functools import partial
 import numpy as np
 
 from hktune.emulator.instructions.decode import Instruction
-from hktune.emulator.instructions.operand_access import Read, Step, Write, register_source, unimplemented
+from hktune.emulator.instructions.operand_access import (
+    Read,
+    Step,
+    Write,
+    dtype_of,
+    register_source,
+    unimplemented,
+)
+from hktune.emulator.instructions.rounding import fused, fused_double, in_rounding
 from hktune.emulator.instructions.vector_compare import build_masked, is_masked
-from hktune.emulator.instructions.vector_float import FLOAT, NOT_IEEE, fused
-from hktune.emulator.instructions.vector_integer import INTEGER
+from hktune.emulator.instructions.vector_float import FLOAT, NOT_IEEE
+from hktune.emulator.instructions.vector_integer import INTEGER, SATURATING, saturating
 from hktune.emulator.instructions.vector_lanes import LANE_STEPS, with_dpp, with_sdwa
 from hktune.emulator.instructions.vector_mixed import MIXED, build_mixed
 from hktune.emulator.instructions.vector_operands import destination_of, in_mode, sources_of
@@ -22,6 +30,12 @@ from hktune.emulator.machine.memory import Array
 
 OPERATIONS: dict[str, Callable[..., Array]] = {**INTEGER, **FLOAT}
 _ONLY_SHORT = frozenset({"v_accvgpr_mov_b32", "v_readfirstlane_b32", "v_swap_b32"})
+
+_FUSED: dict[str, tuple[str, Callable[..., Array]]] = {
+    **dict.fromkeys(("v_fmac_f32", "v_fmamk_f32", "v_fmaak_f32"), ("v_fma_f32", fused)),
+    "v_fmac_f64": ("v_fma_f64", fused_double),
+}
+"""Those that add their destination or a constant, as the operation with three sources."""
 
 
 def build_vector(instruction: Instruction, mode: FloatMode) -> Step:
@@ -41,31 +55,37 @@ def _build(instruction: Instruction, mode: FloatMode) -> Step:
     if name in LANE_STEPS:
         return LANE_STEPS[name](instruction)
     if is_masked(name):
-        return build_masked(instruction, sources_of(instruction, mode))
+        return build_masked(instruction, sources_of(instruction, mode), mode)
     if name in MIXED:
         return build_mixed(instruction, mode)
     if name in PACKED:
         return build_packed(instruction, mode)
     if converts_small(name):
-        return build_small(instruction)
+        return build_small(instruction, mode)
     operation, sources = _operation(instruction, mode)
     return _apply(operation, sources, destination_of(instruction, mode))
 
 
 def _operation(instruction: Instruction, mode: FloatMode) -> tuple[Callable[..., Array], list[Read]]:
     name, sources = instruction.mnemonic, sources_of(instruction, mode)
-    if name in ("v_fmac_f32", "v_fmamk_f32", "v_fmaak_f32"):
-        return fused, _with_addend(instruction, sources, mode)
+    if name in _FUSED:
+        return in_rounding(*_FUSED[name], mode), _with_addend(instruction, sources, mode)
     if name == "v_bitop3_b32":
         return _truth_table(instruction), sources
     if name not in OPERATIONS:
         raise unimplemented(instruction)
-    return NOT_IEEE.get(name, OPERATIONS[name]) if not mode.ieee else OPERATIONS[name], sources
+    destination = instruction.operand("vdst")
+    if instruction.fields.get("clmp") and name != "v_bitop3_b32" and not destination.format.startswith("f"):
+        if name not in SATURATING:
+            raise unimplemented(instruction, "integer clamp")
+        return saturating(SATURATING[name], dtype_of(destination)), sources
+    operation = OPERATIONS[name] if mode.ieee else NOT_IEEE.get(name, OPERATIONS[name])
+    return in_rounding(name, operation, mode), sources
 
 
 def _with_addend(instruction: Instruction, sources: list[Read], mode: FloatMode) -> list[Read]:
     """The three factors of v_fmac (adds the destination), v_fmamk (a * K + b) and v_fmaak (a * b + K)."""
-    if instruction.mnemonic == "v_fmac_f32":
+    if instruction.mnemonic.startswith("v_fmac"):
         addend = register_source(instruction.fields["vdst"], instruction.operand("vdst"))
         return [*sources, in_mode(addend, instruction, "vdst", mode)]
     literal = np.array(instruction.literal, np.uint32).view(np.float32)[()]

@@ -12,7 +12,9 @@ import numpy as np
 
 from hktune.emulator.instructions.decode import Instruction
 from hktune.emulator.instructions.operand_access import Read, Step, unimplemented, vector_destination
-from hktune.emulator.instructions.vector_float import fused, quiet_bit
+from hktune.emulator.instructions.rounding import in_fma
+from hktune.emulator.instructions.vector_float import quiet_bit
+from hktune.emulator.machine.float_mode import FloatMode
 from hktune.emulator.machine.memory import Array
 from hktune.emulator.machine.waves import EXEC, VCC, Lanes, Waves, pack, unpack
 
@@ -52,15 +54,17 @@ def is_masked(name: str) -> bool:
     return name.startswith("v_cmp") or name in _CARRIES or name in _OTHERS
 
 
-def build_masked(instruction: Instruction, sources: list[Read]) -> Step:
+def build_masked(instruction: Instruction, sources: list[Read], mode: FloatMode) -> Step:
     """The step of an instruction that reads or writes a lane mask."""
     name = instruction.mnemonic
     if name.startswith("v_cmp"):
         return _compare(instruction, sources)
-    if instruction.fields.get("clmp") or instruction.fields.get("omod"):
-        raise unimplemented(instruction, "an output modifier")
     if name in _CARRIES:
         return _carry(instruction, sources)
+    if instruction.fields.get("clmp") or instruction.fields.get("omod"):
+        raise unimplemented(instruction, "an output modifier")
+    if name == "v_div_fmas_f32":
+        return _fused_division(instruction, sources, in_fma(mode))
     return _BUILDERS[name](instruction, sources)
 
 
@@ -119,12 +123,12 @@ def _carry(instruction: Instruction, sources: list[Read]) -> Step:
     write = vector_destination(instruction.fields["vdst"], instruction.operand("vdst"))
     carry_in = _mask_source(instruction) if instruction.mnemonic in _WITH_CARRY_IN else None
     first, second = sources[:2]
-    no_carry = np.zeros((), np.int64)
+    no_carry, clamps = np.zeros((), np.int64), bool(instruction.fields.get("clmp"))
 
     def step(m: Waves, w: Lanes) -> None:
         carry = no_carry if carry_in is None else unpack(m.scalars[carry_in : carry_in + 2, w]).astype(np.int64)
         total = operation(first(m, w).astype(np.int64), second(m, w).astype(np.int64), carry)
-        write(m, w, total.astype(np.uint32))
+        write(m, w, (np.clip(total, 0, 0xFFFFFFFF) if clamps else total).astype(np.uint32))
         write_mask(m, w, out, (total < 0) | (total > 0xFFFFFFFF))
 
     return step
@@ -198,7 +202,7 @@ def _scaled(value: Array, denominator: Array, numerator: Array) -> tuple[Array, 
     return np.select(cases, results, value), np.select(cases, flags, False)
 
 
-def _fused_division(instruction: Instruction, sources: list[Read]) -> Step:
+def _fused_division(instruction: Instruction, sources: list[Read], fma: Callable[..., Array]) -> Step:
     """v_div_fmas_f32: a fused multiply-add, scaled where VCC says so."""
     write = vector_destination(instruction.fields["vdst"], instruction.operand("vdst"))
 
@@ -206,7 +210,7 @@ def _fused_division(instruction: Instruction, sources: list[Read]) -> Step:
         a, b, c = (read(m, w) for read in sources)
         scale = unpack(m.scalars[VCC : VCC + 2, w])
         exponent = np.where(np.frexp(np.broadcast_to(c, scale.shape))[1] + 126 > 127, 64, -64)
-        total = fused(a, b, c)
+        total = fma(a, b, c)
         write(m, w, np.where(scale, np.ldexp(total, exponent).astype(np.float32), total))
 
     return step
@@ -217,5 +221,4 @@ _BUILDERS: dict[str, Callable[[Instruction, list[Read]], Step]] = {
     "v_mad_u64_u32": _multiply_add,
     "v_mad_i64_i32": _multiply_add,
     "v_div_scale_f32": _scale_division,
-    "v_div_fmas_f32": _fused_division,
 }

@@ -1,8 +1,8 @@
 """What the floating-point operations of the vector ALU compute (AMD CDNA4 ISA guide, sections 12.7 to 12.11).
 
-Rounding is to nearest even. Subnormals are kept: a mode that flushes them does so before and after the operation
-(vector_operands.py). Transcendentals (rcp, rsq, sqrt, exp, log) are the correctly rounded value where the hardware
-promises 1 ulp; in float32 they flush subnormals, in every mode.
+Rounding is to nearest even; other modes have operations of their own (rounding.py). Subnormals are kept: a mode that
+flushes them does so before and after the operation (vector_operands.py). Transcendentals (rcp, rsq, sqrt, exp, log) are
+the correctly rounded value where the hardware promises 1 ulp; in float32 they flush subnormals, in every mode.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from hktune.emulator.instructions.rounding import fused, fused_double, round_to_bf16
 from hktune.emulator.instructions.vector_integer import pack16
 from hktune.emulator.machine.float_mode import flushed
 from hktune.emulator.machine.memory import Array
@@ -18,32 +19,6 @@ from hktune.emulator.machine.memory import Array
 Operation = Callable[..., Array]
 
 F32, F64, U32 = np.float32, np.float64, np.uint32
-
-
-def fused(a: Array, b: Array, c: Array) -> Array:
-    """a * b + c in float32 or float16 with one rounding.
-
-    The product is exact in float64. The float64 sum is rounded to odd (Boldo and Melquiond, "Emulation of FMA and
-    correctly rounded sums", 2008), after which rounding to the narrow type cannot round twice.
-    """
-    product, addend = np.multiply(a, b, dtype=F64), np.asarray(c, dtype=F64)
-    total = np.asarray(product + addend)
-    back = total - product
-    error = (product - (total - back)) + (addend - back)
-    bits = np.ascontiguousarray(total).view(np.int64)
-    inexact = (error != 0) & np.isfinite(total) & (bits & 1 == 0)
-    if inexact.any():
-        away = np.where((error > 0) == (total > 0), 1, -1)
-        bits = np.where(inexact, bits + away, bits)
-        total = bits.view(F64)
-    return total.astype(a.dtype)
-
-
-def round_to_bf16(value: Array) -> Array:
-    """float32 to bf16 bits as uint16, to nearest even; a NaN stays a quiet NaN."""
-    bits = np.asarray(value).view(U32)
-    rounded = (bits + U32(0x7FFF) + ((bits >> U32(16)) & U32(1))) >> U32(16)
-    return np.where(np.isnan(value), (bits >> U32(16)) | U32(0x40), rounded).astype(np.uint16)
 
 
 def toward_zero_f16(value: Array) -> Array:
@@ -209,6 +184,7 @@ _ARITHMETIC: dict[str, Operation] = {
 
 FLOAT: dict[str, Operation] = {
     "v_fma_f32": fused,
+    "v_fma_f64": fused_double,
     "v_ldexp_f32": lambda a, b: np.ldexp(a, b).astype(F32),
     "v_ldexp_f64": lambda a, b: np.ldexp(a, b),
     "v_frexp_exp_i32_f32": _exponent,

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 from hktune.emulator.instructions.scalar import first_one, leading_signs, leading_zeros, popcount
-from hktune.emulator.machine.memory import Array
+from hktune.emulator.machine.memory import Array, NumberType
 
 Operation = Callable[..., Array]
 
@@ -170,3 +170,28 @@ for _name in ("v_lshlrev_b16", "v_lshlrev_b32", "v_lshlrev_b64"):
     INTEGER[_name] = lambda a, b: b << _count(a, b)
 for _name in ("v_lshrrev_b16", "v_lshrrev_b32", "v_lshrrev_b64", "v_ashrrev_i16", "v_ashrrev_i32", "v_ashrrev_i64"):
     INTEGER[_name] = lambda a, b: b >> _count(a, b)
+
+SATURATING: dict[str, Operation] = {
+    "v_mad_u32_u24": lambda a, b, c: (a & 0xFFFFFF) * (b & 0xFFFFFF) + c,
+    "v_mad_i32_i24": lambda a, b, c: _sign_extended24(a) * _sign_extended24(b) + c,
+    "v_mad_u16": lambda a, b, c: a * b + c,
+    "v_mad_i16": lambda a, b, c: a * b + c,
+    "v_sad_u32": lambda a, b, c: np.abs(a - b) + c,
+}
+"""Operations that a clamp can bound to their type, in int64: nothing wraps there."""
+for _type in ("u32", "i32", "u16", "i16"):
+    SATURATING[f"v_add_{_type}"] = lambda a, b: a + b
+    SATURATING[f"v_sub_{_type}"] = lambda a, b: a - b
+    SATURATING[f"v_subrev_{_type}"] = lambda a, b: b - a
+
+
+def _sign_extended24(value: Array) -> Array:
+    return ((value & 0xFFFFFF) ^ 0x800000) - 0x800000
+
+
+def saturating(operation: Operation, dtype: NumberType) -> Operation:
+    """One of SATURATING with its sources widened and its result bounded to `dtype`."""
+    limits = np.iinfo(np.dtype(dtype).name)
+    return lambda *sources: np.clip(
+        operation(*(np.asarray(source).astype(np.int64) for source in sources)), limits.min, limits.max
+    ).astype(dtype)

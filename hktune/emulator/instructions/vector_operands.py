@@ -5,6 +5,8 @@ Modifiers: AMD CDNA4 ISA guide, section 6.2 (neg, abs, omod, clamp, op_sel).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from hktune.emulator.instructions.decode import Instruction
@@ -12,7 +14,6 @@ from hktune.emulator.instructions.operand_access import (
     Read,
     Write,
     dtype_of,
-    unimplemented,
     vector_destination,
     vector_source,
 )
@@ -75,18 +76,26 @@ def destination_of(instruction: Instruction, mode: FloatMode) -> Write:
         return write
     clamp = bool(fields.get("clmp", 0))
     if not operand.format.startswith("f"):
-        if clamp:
-            raise unimplemented(instruction, "integer clamp")
         return write
     keeps = mode.keeps_results(dtype_of(operand)) or instruction.mnemonic.startswith(_BITS_AS_THEY_ARE)
     scale = 0 if mode.ieee or keeps else fields.get("omod", 0)  # ISA guide, 6.2.2: else output modifiers are ignored
     if keeps and not clamp:
         return write
-    return _shaped(write, _OUTPUT_SCALE.get(scale), keeps, clamp, mode.dx10_clamp)
+    return _shaped(write, _OUTPUT_SCALE.get(scale), keeps, clamped(mode) if clamp else None)
 
 
-def _shaped(write: Write, scale: float | None, keeps: bool, clamp: bool, dx10_clamp: bool) -> Write:
-    """`write` of what scaling (which makes -0 a +0), flushing and clamping to 0 and 1 leave of a result."""
+def clamped(mode: FloatMode) -> Callable[[Array], Array]:
+    """What a clamp to 0 and 1 makes of a float."""
+
+    def bounded(value: Array) -> Array:
+        value = np.nan_to_num(value, nan=0.0) if mode.dx10_clamp else value
+        return np.clip(value, value.dtype.type(0), value.dtype.type(1))
+
+    return bounded
+
+
+def _shaped(write: Write, scale: float | None, keeps: bool, clamp: Callable[[Array], Array] | None) -> Write:
+    """`write` of what scaling (which makes -0 a +0), flushing and clamping leave of a result."""
 
     def shaped(m: Waves, w: Lanes, value: Array) -> None:
         kind = value.dtype.type
@@ -94,10 +103,7 @@ def _shaped(write: Write, scale: float | None, keeps: bool, clamp: bool, dx10_cl
         if scale is not None:
             value = flushed(value * kind(scale))
             value = np.where(value == 0, kind(0), value)
-        if clamp:
-            value = np.nan_to_num(value, nan=0.0) if dx10_clamp else value
-            value = np.clip(value, kind(0), kind(1))
-        write(m, w, value)
+        write(m, w, clamp(value) if clamp else value)
 
     return shaped
 

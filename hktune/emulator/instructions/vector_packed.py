@@ -9,8 +9,10 @@ import numpy as np
 
 from hktune.emulator.instructions.decode import Instruction, Operand
 from hktune.emulator.instructions.operand_access import VGPR, Read, Step, constant, unimplemented
-from hktune.emulator.instructions.vector_float import fused, greatest, least, loosely_greatest, loosely_least
-from hktune.emulator.instructions.vector_integer import pack16
+from hktune.emulator.instructions.rounding import fused, in_rounding
+from hktune.emulator.instructions.vector_float import greatest, least, loosely_greatest, loosely_least
+from hktune.emulator.instructions.vector_integer import SATURATING, pack16, saturating
+from hktune.emulator.instructions.vector_operands import clamped
 from hktune.emulator.machine.float_mode import FloatMode, flushed
 from hktune.emulator.machine.memory import Array, NumberType
 from hktune.emulator.machine.waves import Lanes, Waves
@@ -52,8 +54,6 @@ _NOT_IEEE: dict[str, Operation] = {"v_pk_min_f16": loosely_least, "v_pk_max_f16"
 def build_packed(instruction: Instruction, mode: FloatMode) -> Step:
     """The step of a packed operation: the low result from the op_sel halves, the high one from the op_sel_hi halves."""
     fields, register = instruction.fields, instruction.fields["vdst"]
-    if fields["clmp"]:
-        raise unimplemented(instruction, "packed clamp")
     if instruction.mnemonic == "v_pk_mov_b32":
         low, high = (
             half_source(instruction, "src0", fields["opsel"] & 1),
@@ -63,7 +63,10 @@ def build_packed(instruction: Instruction, mode: FloatMode) -> Step:
     operation, dtype = _SHAPES[instruction.mnemonic]
     if not mode.ieee:
         operation = _NOT_IEEE.get(instruction.mnemonic, operation)
-    operation = _in_mode(operation, dtype, mode)
+    if np.dtype(dtype).kind == "f":
+        operation = _in_mode(in_rounding(instruction.mnemonic, operation, mode), dtype, mode)
+    if fields["clmp"]:
+        operation = _clamping(instruction, operation, dtype, mode)
     names = [name for name in ("src0", "src1", "src2") if name in instruction.operands]
     high_select = fields["opsel_hi"] | fields["opsel_hi2"] << 2
     low = _result(instruction, operation, dtype, names, fields["opsel"], fields["neg"])
@@ -75,8 +78,6 @@ def build_packed(instruction: Instruction, mode: FloatMode) -> Step:
 
 def _in_mode(operation: Operation, dtype: NumberType, mode: FloatMode) -> Operation:
     """`operation`, subnormal sources and results flushed where `mode` asks."""
-    if np.dtype(dtype).kind != "f":
-        return operation
     keeps_sources, keeps_results = mode.keeps_sources(dtype), mode.keeps_results(dtype)
 
     def within(*values: Array) -> Array:
@@ -84,6 +85,17 @@ def _in_mode(operation: Operation, dtype: NumberType, mode: FloatMode) -> Operat
         return result if keeps_results else flushed(result)
 
     return operation if keeps_sources and keeps_results else within
+
+
+def _clamping(instruction: Instruction, operation: Operation, dtype: NumberType, mode: FloatMode) -> Operation:
+    """`operation` with its result bounded: floats to 0 and 1, integers to their type."""
+    if np.dtype(dtype).kind == "f":
+        bounded = clamped(mode)
+        return lambda *values: bounded(operation(*values))
+    wide = SATURATING.get(instruction.mnemonic.replace("v_pk_", "v_"))
+    if wide is None:
+        raise unimplemented(instruction, "integer clamp")
+    return saturating(wide, dtype)
 
 
 def _write_pair(register: int, low: Read, high: Read) -> Step:

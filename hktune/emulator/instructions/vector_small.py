@@ -17,10 +17,11 @@ import numpy as np
 
 from hktune.emulator.instructions.decode import Instruction
 from hktune.emulator.instructions.operand_access import VGPR, Read, Step, unimplemented, vector_source
+from hktune.emulator.instructions.rounding import round_to_bf16
 from hktune.emulator.instructions.small_floats import FORMATS, pack_codes, scale_of, unpack_codes
-from hktune.emulator.instructions.vector_float import round_to_bf16
 from hktune.emulator.instructions.vector_integer import next_random
 from hktune.emulator.instructions.vector_operands import modified_source
+from hktune.emulator.machine.float_mode import FloatMode
 from hktune.emulator.machine.memory import Array
 from hktune.emulator.machine.waves import Lanes, Waves
 
@@ -48,7 +49,7 @@ def converts_small(name: str) -> bool:
     return bool(_NARROWING.match(name) or _WIDENING.match(name))
 
 
-def build_small(instruction: Instruction) -> Step:
+def build_small(instruction: Instruction, mode: FloatMode) -> Step:
     """The step of such a conversion."""
     found = _NARROWING.match(instruction.mnemonic) or _WIDENING.match(instruction.mnemonic)
     assert found is not None
@@ -57,10 +58,10 @@ def build_small(instruction: Instruction) -> Step:
     what = _Conversion(bool(found[1]), bool(found[2]), _COUNTS[found[3]], two, found[4], found[5])
     if instruction.fields.get("clmp") or instruction.fields.get("omod"):
         raise unimplemented(instruction, "an output modifier")
-    return _narrow(instruction, what) if what.to_type in FORMATS else _widen(instruction, what)
+    return _narrow(instruction, what, mode.fp16_overflow) if what.to_type in FORMATS else _widen(instruction, what)
 
 
-def _narrow(instruction: Instruction, what: _Conversion) -> Step:
+def _narrow(instruction: Instruction, what: _Conversion, saturates: bool) -> Step:
     form, read = FORMATS[what.to_type], _wide_values(instruction, what)
     bits, register = form.bits * what.count, instruction.fields["vdst"]
     random = _words(instruction, "src1") if what.stochastic else None
@@ -72,7 +73,7 @@ def _narrow(instruction: Instruction, what: _Conversion) -> Step:
         values = read(m, w)
         if scale is not None:
             values = values / scale(m, w)
-        codes = form.encode(values, _randoms(random(m, w), what.count) if random else None)
+        codes = form.encode(values, _randoms(random(m, w), what.count) if random else None, saturates)
         if bits > 32:
             m.deliver(register, w, pack_codes(np.moveaxis(codes, 0, -1), form.bits))
             return

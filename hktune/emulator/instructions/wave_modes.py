@@ -1,8 +1,9 @@
-"""Modes of a wave that change what its vector instructions do: skipping them, and indexing registers through M0.
+"""Modes of a wave that change what its vector instructions do: skipping, registers indexed through M0, float modes.
 
 While VSKIP is set no vector instruction is issued. While GPR_IDX_EN is set, M0[7:0] is added to the register numbers of
 vector ALU operands that M0[15:12] names: src0, src1, src2, the destination (AMD CDNA4 ISA guide, sections 3.4, 4.3 and
-6.7). Both hold for whole blocks, since the instructions that set them end one: a block under them is another block.
+6.7). s_setreg changes these two and the float modes (float_mode.py). All hold for whole blocks, since the instructions
+that set them end one: a block under them is another block.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from dataclasses import replace
 import numpy as np
 
 from hktune.emulator.instructions.decode import Instruction
-from hktune.emulator.instructions.operand_access import VGPR, scalar_source, unimplemented
+from hktune.emulator.instructions.operand_access import VGPR, Step, scalar_destination, scalar_source, unimplemented
 from hktune.emulator.machine.memory import Array
-from hktune.emulator.machine.waves import GPR_INDEX, M0, VSKIP, Lanes, Waves
+from hktune.emulator.machine.waves import FLOAT_MODE_SHIFT, GPR_INDEX, M0, VSKIP, Lanes, Waves
 
 Terminator = Callable[[Waves, Lanes], "int | None"]
 
@@ -25,6 +26,12 @@ _DESTINATION = 3
 _INDEX_BITS, _RELATIVE_SHIFT = 0xFF, 12
 _TO_SCALAR = ("v_cmp", "v_readlane", "v_readfirstlane")
 _REGISTERS = 256
+_MODE, _TRAPSTS, _XCC_ID = 1, 3, 20
+"""Numbers of hardware registers (LLVM's hwreg)."""
+_VSKIP_BIT, _GPR_INDEX_BIT = np.uint32(28), np.uint32(27)
+_FLOAT_BITS = np.uint32(0x8003FF)
+"""MODE's bits of FloatMode.register."""
+_XCDS = 8
 
 
 def is_vector(instruction: Instruction) -> bool:
@@ -111,6 +118,70 @@ def set_relative(instruction: Instruction) -> Terminator:
     return _changing(instruction, change)
 
 
+def set_register(instruction: Instruction) -> Terminator:
+    """s_setreg_b32, s_setreg_imm32_b32: some bits of MODE. Raises KernelFault for other registers."""
+    number, offset, mask = _register_bits(instruction)
+    if number != _MODE:
+        raise unimplemented(instruction, f"hardware register {number} is not written, only MODE ({_MODE})")
+    literal = np.uint32(instruction.literal)
+    source = instruction.fields["sdst"] if instruction.mnemonic == "s_setreg_b32" else None
+
+    def change(m: Waves, w: Lanes) -> Array:
+        value = literal if source is None else m.scalars[source, w]
+        register = _mode_register(m, w) & ~mask | (value << offset) & mask
+        floats = (register & _FLOAT_BITS).astype(np.int64)
+        changed = np.where(floats == m.float_register, 0, floats + 1) << FLOAT_MODE_SHIFT
+        skips, indexes = (register >> bit & np.uint32(1) for bit in (_VSKIP_BIT, _GPR_INDEX_BIT))
+        modes: Array = changed | skips.astype(np.int64) * VSKIP | indexes.astype(np.int64) * GPR_INDEX
+        return modes
+
+    return _changing(instruction, change)
+
+
+def get_register(instruction: Instruction) -> Step:
+    """s_getreg_b32: some bits of MODE, TRAPSTS (0: no exception is emulated) or XCC_ID. Raises KernelFault for others,
+    which tell where a wave happens to run."""
+    number, offset, mask = _register_bits(instruction)
+    if number not in _READABLE:
+        raise unimplemented(instruction, f"hardware register {number} is not emulated")
+    read, write = _READABLE[number], scalar_destination(instruction)
+    return lambda m, w: write(m, w, (read(m, w) & mask) >> offset)
+
+
+def _register_bits(instruction: Instruction) -> tuple[int, np.uint32, np.uint32]:
+    """Number of the hardware register, and the first and the mask of its bits."""
+    immediate = instruction.fields["simm16"]
+    offset, size = immediate >> 6 & 31, (immediate >> 11 & 31) + 1
+    return immediate & 63, np.uint32(offset), np.uint32(((1 << size) - 1) << offset & 0xFFFFFFFF)
+
+
+def _mode_register(m: Waves, w: Lanes) -> Array:
+    modes = m.modes[w]
+    changed = modes >> FLOAT_MODE_SHIFT
+    floats = np.where(changed == 0, m.float_register, changed - 1)
+    flags = (modes & VSKIP) // VSKIP << int(_VSKIP_BIT) | (modes & GPR_INDEX) // GPR_INDEX << int(_GPR_INDEX_BIT)
+    register: Array = (floats | flags).astype(np.uint32)
+    return register
+
+
+def _no_exceptions(m: Waves, w: Lanes) -> Array:
+    return np.zeros(m.scc[w].shape, np.uint32)
+
+
+def _chiplet(m: Waves, w: Lanes) -> Array:
+    """Workgroups go to the XCDs in turn."""
+    columns = np.arange(m.count)[w]
+    chiplet: Array = ((m.first_workgroup + columns % m.workgroups) % _XCDS).astype(np.uint32)
+    return chiplet
+
+
+_READABLE: dict[int, Callable[[Waves, Lanes], Array]] = {
+    _MODE: _mode_register,
+    _TRAPSTS: _no_exceptions,
+    _XCC_ID: _chiplet,
+}
+
+
 def _changing(instruction: Instruction, change: Callable[[Waves, Lanes], Array]) -> Terminator:
     """Ends a block: waves whose modes differ from here on part."""
 
@@ -127,6 +198,8 @@ def _changing(instruction: Instruction, change: Callable[[Waves, Lanes], Array])
 
 
 MODE_TERMINATORS: dict[str, Callable[[Instruction], Terminator]] = {
+    "s_setreg_b32": set_register,
+    "s_setreg_imm32_b32": set_register,
     "s_setvskip": set_vskip,
     "s_set_gpr_idx_on": index_on,
     "s_set_gpr_idx_off": index_off,

@@ -1,7 +1,7 @@
-"""The float part of a wave's MODE register, as the kernel's descriptor sets it at the start.
+"""The float part of a wave's MODE register: set by the kernel's descriptor at the start, and by s_setreg later.
 
-Bits of compute_pgm_rsrc1: LLVM's AMDGPUUsage, "Kernel Descriptor"; their meaning: AMD CDNA4 ISA guide, section 3.4.
-s_setreg, which would change them, is not emulated, so a kernel has one mode throughout.
+Bits of compute_pgm_rsrc1: LLVM's AMDGPUUsage, "Kernel Descriptor"; of MODE and their meaning: AMD CDNA4 ISA guide,
+section 3.4.
 """
 
 from __future__ import annotations
@@ -14,18 +14,20 @@ from hktune.emulator.machine.memory import Array, NumberType
 
 _KEEP_SOURCES, _KEEP_RESULTS = 1, 2
 _SINGLE_BYTES = 4
+NEAREST, UP, DOWN, TOWARD_ZERO = range(4)
+"""Roundings, by their numbers in MODE. Nearest is to even."""
 
 
 @dataclass(frozen=True)
 class FloatMode:
     """Rounding and subnormals, of float32 and of the other widths; what clamping and minima make of a NaN.
 
-    `rounding_*`: 0 to nearest even, then up, down, towards zero. `denormals_*`: bit 0 keeps subnormal sources, bit 1
-    subnormal results; what is not kept becomes a zero of its sign.
+    `denormals_*`: bit 0 keeps subnormal sources, bit 1 subnormal results; what is not kept becomes a zero of its sign.
+    `fp16_overflow`: a finite result too large for float16 (or fp8, bf8) becomes the largest number, not infinity.
     """
 
-    rounding_32: int = 0
-    rounding_16_64: int = 0
+    rounding_32: int = NEAREST
+    rounding_16_64: int = NEAREST
     denormals_32: int = 3
     denormals_16_64: int = 3
     dx10_clamp: bool = True
@@ -34,22 +36,32 @@ class FloatMode:
 
     @classmethod
     def read(cls, rsrc1: int) -> FloatMode:
+        """As a kernel descriptor asks for it."""
+        flags = (rsrc1 >> 21 & 1) << 8 | (rsrc1 >> 23 & 1) << 9 | (rsrc1 >> 26 & 1) << 23
+        return cls.of_register(rsrc1 >> 12 & 0xFF | flags)
+
+    @classmethod
+    def of_register(cls, register: int) -> FloatMode:
+        """Of MODE's bits; those that are not of floats do not count."""
         return cls(
-            rounding_32=rsrc1 >> 12 & 3,
-            rounding_16_64=rsrc1 >> 14 & 3,
-            denormals_32=rsrc1 >> 16 & 3,
-            denormals_16_64=rsrc1 >> 18 & 3,
-            dx10_clamp=bool(rsrc1 >> 21 & 1),
-            ieee=bool(rsrc1 >> 23 & 1),
-            fp16_overflow=bool(rsrc1 >> 26 & 1),
+            rounding_32=register & 3,
+            rounding_16_64=register >> 2 & 3,
+            denormals_32=register >> 4 & 3,
+            denormals_16_64=register >> 6 & 3,
+            dx10_clamp=bool(register >> 8 & 1),
+            ieee=bool(register >> 9 & 1),
+            fp16_overflow=bool(register >> 23 & 1),
         )
 
-    def unsupported(self) -> str | None:
-        """What of the mode is not emulated, in words; None when all is."""
-        if self.rounding_32 or self.rounding_16_64:
-            modes = f"{self.rounding_32} and others by {self.rounding_16_64}"
-            return f"rounds float32 by mode {modes}, only 0 (nearest even)"
-        return "clamps overflowing float16 results (FP16_OVFL), only infinity" if self.fp16_overflow else None
+    @property
+    def register(self) -> int:
+        """MODE's bits."""
+        numbers = self.rounding_32 | self.rounding_16_64 << 2 | self.denormals_32 << 4 | self.denormals_16_64 << 6
+        return numbers | self.dx10_clamp << 8 | self.ieee << 9 | self.fp16_overflow << 23
+
+    def rounding(self, dtype: NumberType) -> int:
+        """How results in the numpy float `dtype` are rounded."""
+        return self.rounding_32 if np.dtype(dtype).itemsize == _SINGLE_BYTES else self.rounding_16_64
 
     def keeps_sources(self, dtype: NumberType) -> bool:
         """Whether subnormal sources of the numpy float `dtype` are used as they are."""

@@ -54,9 +54,6 @@ class Descriptor:
 
     def check(self, symbol: str) -> None:
         """Raises KernelFault when the kernel wants a mode of the hardware that is not emulated."""
-        unsupported = self.float_mode.unsupported()
-        if unsupported:
-            raise KernelFault("crashed", f"{symbol} {unsupported} is emulated; compile it for the default float mode")
         if self.splits_workgroups:
             raise KernelFault("crashed", f"{symbol} splits its workgroups over CUs (tg_split), which is not emulated")
 
@@ -131,6 +128,7 @@ def entry_address(descriptor: Descriptor, address: int) -> int:
 
 def start(m: Waves, descriptor: Descriptor, dispatch: Dispatch, pointers: Pointers, first: int) -> None:
     """Set the registers of a batch that begins at linear workgroup `first`."""
+    m.first_workgroup, m.float_register = first, descriptor.float_mode.register
     at = _user_registers(m, descriptor, pointers)
     columns = np.arange(m.count)
     coordinates = np.array([dispatch.workgroup(first + i) for i in range(m.workgroups)], np.uint32)

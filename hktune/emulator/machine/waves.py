@@ -23,6 +23,8 @@ TEMPORARY = 512
 VCC, M0, EXEC = 106, 124, 126
 VSKIP, GPR_INDEX = 1, 2
 """Bits of `modes`: vector instructions are skipped; vector registers are indexed through M0."""
+FLOAT_MODE_SHIFT = 20
+"""From this bit of `modes` on: 1 more than the float part of MODE; 0 where it is what the kernel began with."""
 _INDEX_OF_M0 = np.uint32(0xF0FF)
 
 _UNSET = 0xFFF5FFF5
@@ -89,6 +91,8 @@ class Waves:
         self.halted = np.zeros(count, bool)
         self.modes = np.zeros(count, np.int64)
         self.unusual = False
+        self.float_register = 0
+        self.first_workgroup = 0
         self.access = Access(None, None)
         self.lds_bytes = lds_bytes
         self.lds_base = (np.arange(count, dtype=np.int64) % workgroups)[:, None] * _align16(lds_bytes)
