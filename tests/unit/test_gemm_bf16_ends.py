@@ -50,7 +50,9 @@ def test_each_store_touches_whole_lines_where_a_warp_has_them(knobs: dict[str, o
     assert stored * 64 * 16 == model(config)["block_m"] * model(config)["block_n"] * 2
 
 
-@pytest.mark.parametrize("knobs", [WHOLE, {**WHOLE, **INTERLEAVE}, PINGPONG], ids=["pipeline", "interleave", "pingpong"])
+@pytest.mark.parametrize(
+    "knobs", [WHOLE, {**WHOLE, **INTERLEAVE}, PINGPONG], ids=["pipeline", "interleave", "pingpong"]
+)
 def test_sums_are_cleared_under_the_first_loads(knobs: dict[str, object]) -> None:
     config = space().config(knobs)
     trace = trace_of(config)
