@@ -110,8 +110,10 @@ class WorkgroupOrder:
     """Which tile of C a workgroup computes; the default is row by row.
 
     `xcd_chunk`: so many neighbouring tiles go to one accelerator die (XCD) in a row. `group_rows`: tiles are numbered
-    down the columns of so many rows at a time. `hktune.emulator.clock.memory_traffic.tiles_of` has the formula.
+    down the columns of so many rows at a time. `group_columns`, in its place: along the rows of so many columns at a
+    time; 0 is all. `hktune.emulator.clock.memory_traffic.tiles_of` has the formula.
     """
 
     xcd_chunk: int = 1
     group_rows: int = 1
+    group_columns: int = 0

@@ -92,6 +92,7 @@ class Template:
         self._order = (
             Expression(description.order.xcd_chunk, "order xcd_chunk"),
             Expression(description.order.group_rows, "order group_rows"),
+            Expression(description.order.group_columns, "order group_columns"),
         )
         self._grid = _triple("launch grid", description.launch.grid)
         self._block = _triple("launch block", description.launch.block)
@@ -222,8 +223,15 @@ class Template:
         return ProofProblem(problem, exact_sums=True, rounding=self._rounding)
 
     def order(self, config: Mapping[str, Value]) -> WorkgroupOrder:
-        """In which order workgroups take tiles with `config`."""
-        return WorkgroupOrder(*self._positive(self._order, self._scope(config)))
+        """In which order workgroups take tiles with `config`. Raises TemplateError for one that is none."""
+        scope, (*by_rows, by_columns) = self._scope(config), self._order
+        xcd_chunk, group_rows = self._positive(tuple(by_rows), scope)
+        group_columns = self._value(by_columns, scope)
+        if group_columns == 0:
+            return WorkgroupOrder(xcd_chunk, group_rows)
+        if group_rows != 1:
+            raise TemplateError(f"{self.name}: order has group_rows and group_columns: keep one of them")
+        return WorkgroupOrder(xcd_chunk, 1, *self._positive((by_columns,), scope))
 
     def _arguments_at(self, scope: Scope) -> tuple[Argument, ...]:
         """The arguments with what each is passed in `scope`."""

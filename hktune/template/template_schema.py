@@ -64,6 +64,7 @@ class OrderDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
     xcd_chunk: Text = 1
     group_rows: Text = 1
+    group_columns: Text = 0
 
 
 class LaunchDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=True):

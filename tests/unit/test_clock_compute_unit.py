@@ -122,6 +122,15 @@ def test_a_wait_exposes_the_latency_of_the_load_that_it_names_and_only_of_that()
     assert issued_after(0, 900) - issued_after(0, 500) == 400
 
 
+def test_what_other_dies_must_see_is_answered_by_memory_and_the_rest_by_l2() -> None:
+    def waited(mnemonic: str, coherent: bool) -> int:
+        access = Instruction(mnemonic, lines=2, bytes_per_lane=4, coherent=coherent)
+        return run(Code([access, wait(vmcnt=0, lgkmcnt=0)]), latency_clk=900)[0].issued[1]
+
+    for mnemonic, l2_clk in (("global_store_dword", RATES.store_ack_clk), ("s_load_dword", RATES.scalar_load_clk)):
+        assert waited(mnemonic, coherent=True) - waited(mnemonic, coherent=False) == 900 - l2_clk
+
+
 def test_the_64th_outstanding_load_waits_for_the_first() -> None:
     dword = Instruction("buffer_load_dword", lines=2, bytes_per_lane=4, writes=(4,))
     (wave,) = run(Code([dword] * 64), latency_clk=3000)

@@ -43,8 +43,9 @@ class Operation(NamedTuple):
     """One executed instruction.
 
     `delay_clk` passes before the wave may issue its next; `busy_clk` is what its own unit is held (MFMA pipe, VALU,
-    LDS banks, TCP). `first`, `second`: LDS bus clk and result flag; bytes in flight and bytes written to LDS; the vmcnt
-    and lgkmcnt waited for (-1: not); the priority set. `back` operations earlier is the MFMA whose result is
+    LDS banks, TCP). `first`, `second`: LDS bus clk and result flag; bytes in flight and bytes written to LDS; bytes in
+    flight and whether memory answers (a store; of a scalar load the second alone); the vmcnt and lgkmcnt waited for
+    (-1: not); the priority set. `back` operations earlier is the MFMA whose result is
     read, `result_clk` after its issue at the earliest; 0 where there is none.
     """
 
@@ -168,7 +169,7 @@ def _static_operation(step: Step, rates: Rates) -> Operation:
     if name.startswith(_LOADS):
         return Operation(LOAD, slot, 0, step.bytes_per_lane * WAVE, step.bytes_per_lane * WAVE * step.to_lds)
     if name.startswith(_STORES):
-        return Operation(STORE, slot)
+        return Operation(STORE, slot, 0, 0, int(step.coherent))
     return _scalar_operation(step, rates)
 
 
@@ -184,7 +185,7 @@ def _scalar_operation(step: Step, rates: Rates) -> Operation:
     if name == "s_setprio":
         return Operation(PRIORITY, slot, 0, immediate & 3)
     if name.startswith(("s_load", "s_buffer_load", "s_scratch_load")):
-        return Operation(SCALAR_LOAD, slot)
+        return Operation(SCALAR_LOAD, slot, 0, 0, int(step.coherent))
     kinds = {"s_barrier": BARRIER, "s_endpgm": END}
     if name in kinds:
         return Operation(kinds[name], slot)

@@ -103,15 +103,15 @@ _GFX950 = Rates(
     mall_tb_per_s=8.53,  # rocm_origami 0.0.3's constant for gfx950; CDNA4's own figure is not published
     mall_bytes=256 << 20,  # documented: white paper
     hbm_tb_per_s=6.9,  # measured: AITER's table has 1.24 GB of weights read in 182 us; the peak of 8.0 is documented
-    write_back_tb_per_s=6.0,  # fitted: exact kernels
+    write_back_tb_per_s=3.8,  # fitted: exact kernels
     rotated_sets=101,  # documented: AITER's tuner times on so many copies of the operands in turn
     mall_ns=259.0,  # measured on MI300X (256 to 262)
     hbm_ns=347.0,  # measured on MI300X (341 to 353)
-    cold_ns=1350.0,  # fitted: exact kernels; 770 measured for one wave alone (tinygrad's gfx950 thread traces)
-    latency_growth=1.75,  # fitted: exact kernels; AMD's Gluon tutorials have 1000 clk at 0.55 of L2 and 1.55 GHz: 1.6
-    launch_us=1.9,  # fitted: exact kernels; the shortest device times in AITER's tables are 2.9 us
+    cold_ns=1000.0,  # fitted: exact kernels; 770 measured for one wave alone (tinygrad's gfx950 thread traces)
+    latency_growth=1.45,  # fitted: exact kernels; AMD's Gluon tutorials have 1000 clk at 0.55 of L2 and 1.55 GHz: 1.6
+    launch_us=1.3,  # fitted: exact kernels; the shortest device times in AITER's tables are 2.9 us
     workgroup_start_clk=600,  # measured: tinygrad's gfx950 thread traces (430 to 720 to the first instruction)
-    clock_ghz=((0.09, 2.40), (0.52, 1.90), (0.69, 1.72), (0.82, 1.66), (1.00, 1.52)),  # fitted: exact kernels
+    clock_ghz=((0.09, 2.40), (0.52, 1.90), (0.69, 1.72), (0.82, 1.65), (1.00, 1.51)),  # fitted: exact kernels
 )
 
 _RATES = {GFX950.name: _GFX950}

@@ -129,6 +129,7 @@ def step_of(index: int, instruction: Instruction) -> Step:
         lgkmcnt=lgkmcnt,
         immediate=None if name == "s_waitcnt" else immediate,
         to_lds=bool(fields.get("lds")) or "_load_lds_" in name,
+        coherent=bool(fields.get("glc") or fields.get("sc1")) or "atomic" in name,
         bytes_per_lane=_bytes_per_lane(instruction),
         half_rate=name.endswith("_f8f6f4") and min(fields["cbsz"], fields["blgp"]) < _SIX_BITS,
         reads=reads,
