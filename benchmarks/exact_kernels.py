@@ -2,12 +2,13 @@
 
     python benchmarks/exact_kernels.py MEASURED.csv [--aiter DIR] [--seed 0] [--rows]
 
-MEASURED.csv has a row per shape: m, n, k, out_dtype (bfloat16, float32), kernel (a symbol), split_k and time_us. Each
-kernel that a shipped template describes and whose file is here is proved on the emulator (cached between runs), with
-the fewest workgroups that can share its k. The clock models the row's problem with the row's split. Nothing is left to
-a search, so the errors are the model's alone.
+MEASURED.csv has a row per shape: m, n, k, out_dtype, kernel (a symbol), split_k and time_us. out_dtype is bfloat16 or
+float32, of a bf16 product, or an operation such as mxfp4.nt->bf16. Each kernel that a shipped template describes and
+whose file is here is proved on the emulator (cached between runs), with the fewest workgroups that can share its k. The
+clock models the row's problem with the row's split. Nothing is left to a search, so the errors are the model's alone.
 
-A kernel that is described for a C of float32 only is modelled with that, whatever the row has.
+Kernels that fail their proof are named, and their rows left out. A kernel that is described for a C of float32 only is
+modelled with that, whatever the row has.
 """
 
 from __future__ import annotations
@@ -37,6 +38,10 @@ from hktune.workers.prover import Prover
 OPERATIONS = {"bfloat16": operation_of("bf16.nt"), "float32": operation_of("bf16.nt->f32")}
 
 
+def _operation(word: str) -> Operation:
+    return OPERATIONS.get(word) or operation_of(word)
+
+
 @dataclass(frozen=True)
 class Kernel:
     """A described kernel: the first config that names it, and what proves that."""
@@ -46,10 +51,10 @@ class Kernel:
     prover: Prover
 
     def proved(self, operation: Operation) -> Attempt:
-        """The kernel proved for `operation`. Its profile is the same for every split."""
+        """The kernel proved for `operation`, with a line where it fails. Its profile is the same for every split."""
         attempt = self.prover(Candidate(self.config, self.space.template.code_operation(operation)))
-        if attempt.profile is None:
-            raise SystemExit(f"{self.space.template.name} {self.config!r}: {attempt.failure}")
+        if attempt.failure:
+            print(f"left out: {self.space.template.name} {self.config['kernel']}: {attempt.failure.detail:.180}")
         return attempt
 
     def of(self, problem: Problem, split_k: int) -> Config | None:
@@ -86,7 +91,7 @@ def modelled(measured: pd.DataFrame, kernels: dict[str, Kernel]) -> pd.DataFrame
         kernel, split_k = kernels.get(row["kernel"]), max(int(row["split_k"]), 1)
         if kernel is None:
             continue
-        wanted = Problem(int(row["m"]), int(row["n"]), int(row["k"]), OPERATIONS[row["out_dtype"]])
+        wanted = Problem(int(row["m"]), int(row["n"]), int(row["k"]), _operation(row["out_dtype"]))
         problem = same_product(wanted, kernel.space.template)
         config = kernel.of(problem, split_k) if problem else None
         if problem is None or config is None:
@@ -94,6 +99,8 @@ def modelled(measured: pd.DataFrame, kernels: dict[str, Kernel]) -> pd.DataFrame
         key = row["kernel"], problem.operation
         if key not in attempts:
             attempts[key] = kernel.proved(problem.operation)
+        if attempts[key].profile is None:
+            continue
         stopwatch = ModelledStopwatch(kernel.space.template)
         timing = stopwatch.time(replace(attempts[key], config=config), problem)
         assert isinstance(timing, Timing), "a model has no failures"
