@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import os
 from typing import TYPE_CHECKING
 
 from hktune.commands.arguments import (
+    add_aiter,
     add_cache,
     add_config_words,
     add_device,
@@ -15,12 +15,12 @@ from hktune.commands.arguments import (
     add_seed,
     add_space,
     problem,
+    settings_of,
 )
 from hktune.commands.parser import DONE, FAILED, Command
 from hktune.core.errors import InputError
 from hktune.core.outcome import Failure, Timing
 from hktune.core.problem import Problem
-from hktune.core.settings import Settings
 
 if TYPE_CHECKING:
     from hktune.measure.stopwatch import Attempt
@@ -35,6 +35,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         "--problem", type=problem, action="append", metavar="MxNxK", help="may be given again; without: only proved"
     )
     add_prebuilt(parser, "take the object from what hktune build left")
+    add_aiter(parser)
     add_cache(parser)
     add_operation(parser, "prove the code of this operation (default: that of --problem, else the first)")
     add_seed(parser, "the random operands")
@@ -50,7 +51,7 @@ def _run(options: argparse.Namespace) -> int:
     from hktune.space import load_space, require_legal
     from hktune.tuning.benches import GpuBench, choose_device
 
-    settings = Settings.from_environment(os.environ)
+    settings = settings_of(options)
     kind, space_file = choose_device(options.device, options.space, settings)
     if kind == "emulated":
         raise InputError("no GPU was found that this space is for: hktune verify proves on the emulated device")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from hktune.commands.arguments import (
     COUNT_MAX,
+    add_aiter,
     add_hipkittens,
     add_operation,
     add_out,
@@ -18,11 +18,11 @@ from hktune.commands.arguments import (
     add_workers,
     integer,
     path_given,
+    settings_of,
 )
 from hktune.commands.parser import DONE, FAILED, Command
 from hktune.core.escaped import escaped
 from hktune.core.outcome import Status
-from hktune.core.settings import Settings
 from hktune.core.shipped import space_word
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add_seed(parser, "what --random draws")
     add_workers(parser)
     add_hipkittens(parser)
+    add_aiter(parser)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -68,7 +69,7 @@ def _run(options: argparse.Namespace) -> int:
         seed=options.seed,
     )
     parts = wanted.of_each_operation(space, options.operation)
-    settings = replace(Settings.from_environment(os.environ), cache_dir=options.out)
+    settings = replace(settings_of(options), cache_dir=options.out)
     compiler = compiler_for(space.template.language, settings, options.hipkittens)
     if replaced := replaced_build(options.out, space.template, compiler.identity):
         print(escaped(replaced))

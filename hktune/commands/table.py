@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 from hktune import __version__
 from hktune.commands.arguments import (
     COUNT_MAX,
+    add_aiter,
     add_hipkittens,
     add_key,
     add_out,
@@ -19,11 +19,11 @@ from hktune.commands.arguments import (
     add_table_directory,
     add_trials,
     number,
+    settings_of,
 )
 from hktune.commands.parser import DONE, FAILED, Command, Parser
 from hktune.core.errors import InputError, StoreError, TableError
 from hktune.core.escaped import escaped
-from hktune.core.settings import Settings
 from hktune.core.shipped import DEFAULT_SPACE, KERNELS
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ def _add_build_options(parser: argparse.ArgumentParser) -> None:
     )
     add_shapes(parser, "gives shapes names (default: the tables in the folders of the trials)")
     add_hipkittens(parser)
+    add_aiter(parser)
 
 
 def _add_doctor_options(parser: argparse.ArgumentParser) -> None:
@@ -193,6 +194,7 @@ class _Shelf:
         self.objects: dict[str, bytes] = {}
         self._folders = [folder_of(path) / "objects" for path in options.trials]
         self._hipkittens: Path | None = options.hipkittens
+        self._settings = settings_of(options)
         self._space = space
 
     def launch_of(self, trial: Trial) -> tuple[str, LaunchRule]:
@@ -220,8 +222,7 @@ class _Shelf:
         from hktune.compile import compiler_for
         from hktune.workers.prover import built_again
 
-        settings = Settings.from_environment(os.environ)
-        compiler = compiler_for(self._space.template.language, settings, self._hipkittens)
+        compiler = compiler_for(self._space.template.language, self._settings, self._hipkittens)
         code = built_again(self._space.template, compiler, candidate, trial.object_sha256)
         if isinstance(code, str):
             rule = f"trial {trial.trial} cannot be built again: saved={trial.object_sha256} current={code}"

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import argparse
-import os
 from typing import TYPE_CHECKING
 
-from hktune.commands.arguments import add_config, add_hipkittens, add_operation, add_problem, add_seed
+from hktune.commands.arguments import (
+    add_aiter,
+    add_config,
+    add_hipkittens,
+    add_operation,
+    add_problem,
+    add_seed,
+    settings_of,
+)
 from hktune.commands.kernel import add_kernel_options, require_no_kernel, verify_kernel
 from hktune.commands.parser import DONE, FAILED, Command
 from hktune.core.errors import InputError
-from hktune.core.settings import Settings
 
 if TYPE_CHECKING:
     from hktune.core.config import Config
+    from hktune.core.settings import Settings
     from hktune.space import SearchSpace
 
 
@@ -24,6 +31,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add_operation(parser, "prove the code of this operation (default: that of --problem, else the first)")
     add_seed(parser, "the random operands")
     add_hipkittens(parser)
+    add_aiter(parser)
     add_kernel_options(parser)
 
 
@@ -50,7 +58,7 @@ def _run(options: argparse.Namespace) -> int:
         print(note)
     if not options.config:
         print(f"no CONFIG is given: this is the default config of {space.name}")
-    settings = Settings.from_environment(os.environ)
+    settings = settings_of(options)
     if space.template.language == "cuda":
         return _compile_only(space, config, settings)
     prover = EmulatedBench(file, options.seed, settings, options.hipkittens)()
