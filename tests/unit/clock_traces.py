@@ -21,6 +21,7 @@ class Instruction:
     vmcnt: int | None = None
     lgkmcnt: int | None = None
     immediate: int | None = None
+    half_rate: bool = False
     reads: tuple[int, ...] = ()
     writes: tuple[int, ...] = ()
 
@@ -105,6 +106,7 @@ def _step(index: int, one: Instruction) -> Step:
         to_lds=one.to_lds,
         coherent=one.coherent,
         bytes_per_lane=one.bytes_per_lane,
+        half_rate=one.half_rate,
         reads=one.reads,
         writes=one.writes,
     )

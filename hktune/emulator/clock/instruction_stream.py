@@ -160,7 +160,7 @@ def _static_operation(step: Step, rates: Rates) -> Operation:
     """The operation of a step, less what differs from one execution to the next (bank clocks, lines)."""
     name, slot = step.mnemonic, rates.issue_slot_clk
     if name.startswith("v_mfma"):
-        return Operation(MFMA, slot, _by_shape(rates.mfma_clk, name))
+        return Operation(MFMA, slot, _mfma_clk(step, rates))
     if name.startswith("v_"):
         clk = rates.transcendental_clk if name.startswith(_TRANSCENDENTAL) else rates.valu_clk
         return Operation(VALU, clk, clk)
@@ -197,6 +197,20 @@ _STORES = ("buffer_store", "global_store", "flat_store", "scratch_store", "buffe
 _TRANSCENDENTAL = ("v_exp", "v_log", "v_rcp", "v_rsq", "v_sqrt", "v_sin", "v_cos")
 
 
+def _mfma_clk(step: Step, rates: Rates) -> int:
+    """For how long an MFMA holds its pipe."""
+    return _by_shape(rates.mfma_clk, step.mnemonic) << step.half_rate
+
+
+def _result_clk(step: Step, rates: Rates) -> int:
+    """From the issue of an MFMA until its result can be read."""
+    return (
+        _by_shape(rates.mfma_result_clk, step.mnemonic)
+        + _mfma_clk(step, rates)
+        - _by_shape(rates.mfma_clk, step.mnemonic)
+    )
+
+
 def _by_shape(table: dict[str, int], mnemonic: str) -> int:
     """The entry of the table whose MFMA shape `mnemonic` names. Raises InputError for another shape."""
     for shape, clk in table.items():
@@ -225,7 +239,7 @@ def _operations(
         if readable and kind <= STORE:
             operation = _after_mfma(operation, step, position, readable)
         if kind == MFMA:
-            result = _Result(position, _by_shape(rates.mfma_result_clk, step.mnemonic), step.writes)
+            result = _Result(position, _result_clk(step, rates), step.writes)
             readable.update(dict.fromkeys(step.writes, result))
         elif readable and step.writes and kind != STORE:
             for register in step.writes:
