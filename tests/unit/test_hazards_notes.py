@@ -55,6 +55,8 @@ HAZARDS = {
     "a VALU result right into an MFMA": f"v_mov_b32 v4, 0\n{MFMA}",
     "a VALU result into an MFMA behind something else": f"v_mov_b32 v4, 0\nv_mov_b32 v42, 0\n{MFMA}",
     "an MFMA's result one state later": f"{MFMA}\ns_nop 0\nv_add_f32 v42, v20, v20",
+    "an MFMA's result overwritten soon": f"{MFMA}\ns_nop 1\nv_mov_b32 v20, v4",
+    "an MFMA's result stored through a buffer": f"{MFMA}\ns_nop 1\nbuffer_store_dword v20, v1, s[12:15], 0 offen",
     "an MFMA's result stored soon": f"{MFMA}\ns_nop 6\nglobal_store_dword v1, v20, s[8:9]",
     "an MFMA's result stored behind one other": f"{MFMA}\n{OTHER}\ns_nop 0\nglobal_store_dword v1, v20, s[8:9]",
     "an MFMA's result overwritten": f"{MFMA}\ns_nop 6\nv_mov_b32 v20, 0",

@@ -113,7 +113,8 @@ def _required(producer: Producer, consumer: Footprint) -> tuple[int, Set, str]:
         return max(_after_valu(producer, consumer), key=lambda rule: rule[0], default=(0, _NONE, ""))
     if producer.footprint.stored:
         overwritten = producer.footprint.stored & consumer.writes if consumer.kind == VALU else _NONE
-        return (2, overwritten, "it overwrites data of a wide store") if overwritten else (0, _NONE, "")
+        states = producer.footprint.stored_states
+        return (states, overwritten, "it overwrites data of a wide store") if overwritten else (0, _NONE, "")
     if consumer.to_lds:
         return 1, _M0, _THROUGH_M0
     return 0, _NONE, ""
