@@ -36,6 +36,11 @@ BY_THE_BOOK = {
     ),
     "another MFMA between VALU and MFMA": (f"v_mov_b32 v4, 0\n{OTHER}\n{MFMA}", "an MFMA reads what a VALU"),
     "an MFMA's result two states behind it": (f"{MFMA}\ns_nop 1\nv_add_f32 v42, v4, v20", "the result of an MFMA"),
+    "a flat load waited for by vmcnt alone": (
+        "v_mov_b32 v60, s6\nv_mov_b32 v61, s7\nflat_load_dword v42, v[60:61]\n"
+        "s_waitcnt vmcnt(0)\nv_add_u32 v43, v1, v42",
+        "reads v42, which flat_load_dword",
+    ),
     "more LDS reads than the counter holds": (f"{READS}\ns_waitcnt lgkmcnt(15)\nv_add_u32 v42, v64, v65", "reads v64"),
 }
 HAZARDS = {
