@@ -42,6 +42,7 @@ BY_THE_BOOK = {
         "reads v42, which flat_load_dword",
     ),
     "an MFMA's result two states later": (f"{MFMA}\ns_nop 1\nv_add_f32 v42, v20, v20", "reads the result of an MFMA"),
+    "an MFMA's result changed in place": (f"{MFMA}\ns_nop 1\nv_cvt_f32_i32 v20, v20", "reads the result of an MFMA"),
     "an MFMA's result stored behind two others, which waited for the pipe": (
         f"{MFMA}\n{OTHER}\n{THIRD}\ns_nop 1\nglobal_store_dword v1, v20, s[8:9]",
         "a memory operation reads the result of an MFMA",
