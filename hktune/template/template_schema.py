@@ -9,6 +9,8 @@ from msgspec import Meta
 
 from hktune.core.launch import BIAS_GIVEN, operand_name
 from hktune.core.operand import NUMBERS, POINTERS
+from hktune.core.problem import Rounding
+from hktune.core.storage import STORAGES
 
 Text = Annotated[str, Meta(max_length=500)] | int | bool
 """An expression; see `hktune.core.expression`."""
@@ -62,6 +64,7 @@ class OrderDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
     xcd_chunk: Text = 1
     group_rows: Text = 1
+    group_columns: Text = 0
 
 
 class LaunchDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -110,8 +113,8 @@ class TemplateDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=Tru
     it takes a bias, bf16.nt+bias. `source` is a file in the folder of template.yaml, whose includes of files there are
     followed, or several that make one translation unit in this order. `fixed_order`: no sum depends on the order in
     which workgroups finish; one that adds with atomics must say false. `strict_hazards`: what the checker has only a
-    note for, since hardware is known to run it, fails a proof too. `ties` says which way C is rounded where it is
-    halfway between two numbers of its format.
+    note for, since hardware is known to run it, fails a proof too. `rounding` is the kernel's of C, and `storage` names
+    operands that it takes in another storage than row by row (`hktune.core.storage`).
 
     A template of the language `object` has no source, symbol and fields, but `objects`."""
 
@@ -127,7 +130,8 @@ class TemplateDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=Tru
     order: OrderDescription = OrderDescription()
     fixed_order: bool = True
     strict_hazards: bool = True
-    ties: Literal["even", "away"] = "even"
+    rounding: Rounding = "half_even"
+    storage: dict[Name, Name] = {}
     source: FileName | Annotated[tuple[FileName, ...], Meta(min_length=1, max_length=64)] = ()
     symbol: Symbol | None = None
     fields: Texts = {}
@@ -140,6 +144,12 @@ class TemplateDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=Tru
             raise ValueError("a template of objects has no source, symbol or fields: drop them")
         if self.objects is None and not (self.source and self.symbol):
             raise ValueError("a template needs source and symbol: name them")
+        for name, word in self.storage.items():
+            if word not in STORAGES or f"ld{name}" not in NUMBERS or name == "c":
+                known = ", ".join(STORAGES)
+                raise ValueError(
+                    f"storage of {name} is {word!r}: it must be of an input that is a matrix: one of {known}"
+                )
 
     @property
     def sources(self) -> tuple[str, ...]:
