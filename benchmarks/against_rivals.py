@@ -116,7 +116,8 @@ def print_table(races: Iterable[Race]) -> None:
 
 def words(trial: Trial) -> str:
     shown = " ".join(word.partition("=")[2] for word in words_of(Config.from_json(trial.config)))
-    return f"{str(trial.template).removeprefix('aiter_bf16_')}: {shown}"
+    name = str(trial.template).rpartition("/")[-1].removeprefix("aiter_bf16_")
+    return shown if shown == name else f"{name} {shown}"
 
 
 def print_profiles(races: Iterable[Race], settings: Settings) -> None:
