@@ -1,16 +1,24 @@
 """Counts the code objects of a folder that the emulator can run instruction by instruction, and says what stops others.
 
-    python scripts/instruction_coverage.py FOLDER [--list]
+    python scripts/instruction_coverage.py FOLDER [--arch gfx942] [--list]
 
-Every gfx950 code object below FOLDER is decoded from its kernels' entries on, as far as direct branches lead, and a
-step is built for every instruction. `--list` names the objects that are stopped. Exit code 1 when there are any.
+Every code object for the architecture below FOLDER is decoded from its kernels' entries on, as far as direct branches
+lead, and a step is built for every instruction. Files are ELF objects, or clang's offload bundles of them, compressed
+ones too (zlib, or zstd where the program `zstd` is there). `--list` names the objects that are stopped. Exit code 1
+when there are any.
 """
 
 from __future__ import annotations
 
 import argparse
+import shutil
+import struct
+import subprocess
 import sys
+import zlib
 from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -25,22 +33,67 @@ from hktune.objects.code_object import AmdCodeObject, read_code_object
 
 ARCH = "gfx950"
 _LONGEST_INSTRUCTION_BYTES = 16
-_ELF = b"\x7fELF"
+_ELF, _BUNDLE, _COMPRESSED = b"\x7fELF", b"__CLANG_OFFLOAD_BUNDLE__", b"CCOB"
+_ENTRY = struct.Struct("<QQQ")  # of a bundle: offset and size of the object, size of the name behind
+_HEADER_BYTES = {1: 20, 2: 24, 3: 32}  # of a compressed bundle, by its version
+_ZLIB = 0
+_MOST_BYTES = 1 << 30
 
 
-def objects_below(folder: Path) -> list[tuple[Path, AmdCodeObject]]:
-    """The code objects for gfx950 that have kernels."""
+def objects_below(folder: Path, arch: str) -> list[tuple[str, AmdCodeObject]]:
+    """The code objects for `arch` that have kernels, under their file's name and, in a bundle, their own."""
     found = []
     for path in sorted(folder.rglob("*")):
-        if not path.is_file() or path.open("rb").read(len(_ELF)) != _ELF:
-            continue
-        try:
-            code = read_code_object(path.read_bytes())
-        except TableError:
-            continue
-        if code.misfit(ARCH) is None and code.kernels:
-            found.append((path, code))
+        for name, data in objects_in(path) if path.is_file() else ():
+            try:
+                code = read_code_object(data)
+            except TableError:
+                continue
+            if code.misfit(arch) is None and code.kernels:
+                found.append((name, code))
     return found
+
+
+def objects_in(path: Path) -> Iterator[tuple[str, bytes]]:
+    """The ELF files that a file is or holds. Raises ValueError for a compression that cannot be undone here."""
+    with path.open("rb") as file:
+        magic = file.read(len(_BUNDLE))
+        if not magic.startswith((_ELF, _COMPRESSED, _BUNDLE)):
+            return
+        data = magic + file.read(_MOST_BYTES)
+    if data.startswith(_COMPRESSED):
+        data = decompressed(path, data)
+    if data.startswith(_ELF):
+        yield str(path), data
+    elif data.startswith(_BUNDLE):
+        yield from ((f"{path} {name}", part) for name, part in bundled(data) if part.startswith(_ELF))
+
+
+def decompressed(path: Path, data: bytes) -> bytes:
+    """A compressed bundle's content (clang's OffloadBundler: magic, version, method, sizes, hash)."""
+    version, method = struct.unpack_from("<HH", data, len(_COMPRESSED))
+    if version not in _HEADER_BYTES:
+        raise ValueError(f"{path}: a compressed bundle of version {version}; 1 to 3 are read")
+    body = data[_HEADER_BYTES[version] :]
+    if method == _ZLIB:
+        return zlib.decompress(body)
+    if shutil.which("zstd") is None:
+        raise ValueError(f"{path} is compressed with zstd: install the program zstd")
+    return subprocess.run(["zstd", "-dcq"], input=body, capture_output=True, check=True).stdout
+
+
+def bundled(data: bytes) -> Iterator[tuple[str, bytes]]:
+    """Names and contents of a bundle's entries; those that are not whole are left out."""
+    (count,) = struct.unpack_from("<Q", data, len(_BUNDLE))
+    at = len(_BUNDLE) + 8
+    for _ in range(count):
+        if at + _ENTRY.size > len(data):
+            return
+        offset, size, length = _ENTRY.unpack_from(data, at)
+        at += _ENTRY.size + length
+        name = data[at - length : at].decode(errors="replace")
+        if offset + size <= len(data):
+            yield name, data[offset : offset + size]
 
 
 def memory_of(code: AmdCodeObject) -> bytes:
@@ -53,70 +106,90 @@ def memory_of(code: AmdCodeObject) -> bytes:
 
 def stoppers(code: AmdCodeObject) -> set[str]:
     """Names of what is not decoded or not implemented on any path of any kernel, and modes that are refused."""
-    memory, found = memory_of(code), set[str]()
+    memory, found, seen = memory_of(code), set[str](), set[int]()
     for symbol, image in code.kernels.items():
         descriptor = Descriptor.read(image.descriptor)
         try:
             descriptor.check(symbol)
         except KernelFault as fault:
             found.add(fault.detail.removeprefix(symbol).strip())
-        found |= _stoppers_from(memory, entry_address(descriptor, image.entry_address))
+        found |= _stoppers_from(memory, entry_address(descriptor, image.entry_address), seen)
     return found
 
 
-def _stoppers_from(memory: bytes, entry: int) -> set[str]:
-    pending, seen, found = [entry], set[int](), set[str]()
+def _stoppers_from(memory: bytes, entry: int, seen: set[int]) -> set[str]:
+    """What stops a kernel that begins at `entry`. Addresses in `seen` are known already; new ones join them."""
+    pending, found = [entry], set[str]()
     while pending:
         address = pending.pop()
         while address not in seen:
             seen.add(address)
-            try:
-                instruction = decode(memory[address : address + _LONGEST_INSTRUCTION_BYTES], address)
-            except KernelFault as fault:
-                found.add(f"not decoded: {fault.detail}")
+            facts = next(filter(None, (_facts(memory[address : address + size]) for size in (4, 8, 16))))
+            found |= facts.reasons
+            if facts.branch_bytes is not None:
+                pending.append(address + facts.branch_bytes)
+            if not facts.falls_through:
                 break
-            reason = _reason(instruction.words)
-            if reason:
-                found.add(reason)
-            target = branch_target(instruction)
-            if target is not None:
-                pending.append(target)
-            if not falls_through(instruction):
-                break
-            address = instruction.next_address
+            address += facts.size_bytes
     return found
 
 
+@dataclass(frozen=True)
+class _Facts:
+    """Of an instruction, wherever it is: its size, why it cannot be executed, how far on it may branch."""
+
+    size_bytes: int
+    reasons: frozenset[str]
+    branch_bytes: int | None
+    falls_through: bool
+
+
 @cache
-def _reason(words: tuple[int, ...]) -> str | None:
-    """The name of the instruction if it cannot be executed."""
-    instruction: Instruction = decode(b"".join(word.to_bytes(4, "little") for word in words).ljust(16, b"\0"), 0)
-    if ends_block(instruction):
-        try:
-            build_terminator(instruction)
-        except KernelFault:
-            return instruction.mnemonic
+def _facts(code: bytes) -> _Facts | None:
+    """Of the instruction that begins with `code`; None when it may be longer."""
+    try:
+        instruction = decode(code.ljust(_LONGEST_INSTRUCTION_BYTES, b"\0"), 0)
+    except KernelFault as fault:
+        reason = f"not decoded: {fault.detail.partition(' at ')[0]}"
+        return _Facts(0, frozenset({reason}), None, False) if len(code) == _LONGEST_INSTRUCTION_BYTES else None
+    if instruction.size_bytes > len(code):
         return None
-    return instruction.mnemonic if is_faulting(build(instruction)) else None
+    reasons = frozenset() if _is_implemented(instruction) else frozenset({instruction.mnemonic})
+    return _Facts(instruction.size_bytes, reasons, branch_target(instruction), falls_through(instruction))
+
+
+def _is_implemented(instruction: Instruction) -> bool:
+    if not ends_block(instruction):
+        return not is_faulting(build(instruction))
+    try:
+        build_terminator(instruction)
+    except KernelFault:
+        return False
+    return True
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--arch", default=ARCH, help="whose objects are counted; all run as gfx950's (%(default)s)")
     parser.add_argument("--list", action="store_true", help="name the objects that are stopped")
     options = parser.parse_args()
     if not options.folder.is_dir():
         print(f"{options.folder} is no folder: pass one that holds code objects", file=sys.stderr)
         return 2
-    objects = objects_below(options.folder)
-    stopped = {path: reasons for path, code in objects if (reasons := stoppers(code))}
+    try:
+        objects = objects_below(options.folder, options.arch)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+    stopped = {name: reasons for name, code in objects if (reasons := stoppers(code))}
     whole = len(objects) - len(stopped)
-    print(f"{whole} of {len(objects)} {ARCH} code objects: every instruction decoded and implemented")
+    print(f"{whole} of {len(objects)} {options.arch} code objects: every instruction decoded and implemented")
     for reason, count in Counter(reason for reasons in stopped.values() for reason in reasons).most_common():
         print(f"{count:6}  {reason}")
     if options.list:
-        for path, reasons in stopped.items():
-            print(f"{path}: {', '.join(sorted(reasons))}")
+        for name, reasons in stopped.items():
+            print(f"{name}: {', '.join(sorted(reasons))}")
     return 1 if stopped else 0
 
 

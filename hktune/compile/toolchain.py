@@ -81,13 +81,14 @@ def find_hip_toolchain(settings: Settings) -> HipToolchain:
 
 
 def find_rocm(settings: Settings) -> HipToolchain | None:
-    """ROCm's hipcc or amdclang++, from ROCM_PATH, /opt/rocm or PATH; None when absent or older than gfx950."""
+    """ROCm's hipcc or amdclang++, from ROCM_PATH, /opt/rocm or PATH; None when absent, older than gfx950, or unable to
+    say its version, as a hipcc is that does not find its clang."""
     for driver in _rocm_drivers(settings):
         root = driver.resolve().parent.parent
         linker = shutil.which("ld.lld", path=os.pathsep.join(str(root / place) for place in _ROCM_LINKERS))
         version = _version(str(driver))
         release = re.search(r"HIP version: (\d+)|roc-(\d+)", version)
-        if linker is None or (release and int(release[1] or release[2]) < OLDEST_ROCM):
+        if linker is None or not version or (release and int(release[1] or release[2]) < OLDEST_ROCM):
             continue
         clang = re.search(r"clang version (\S+)", version)
         headers = root / "include" / "hip"

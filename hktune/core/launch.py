@@ -65,6 +65,7 @@ class Launch:
     zero when the launch begins and when it ends, and the rest is scratch: launches that follow one another may share a
     workspace, two that run at once may not. Where `adds_to_c`, every element of C must be 0 when the launch begins.
     Where `contiguous`, the rows of every matrix must follow one another without padding.
+    `storage` names operands that the kernel takes in another storage than row by row (`hktune.core.storage`).
     """
 
     grid: tuple[int, int, int]
@@ -75,6 +76,11 @@ class Launch:
     operation: Operation = BF16_NT
     adds_to_c: bool = False
     contiguous: bool = False
+    storage: tuple[tuple[str, str], ...] = ()
+
+    def stored(self, name: str) -> str:
+        """The storage of the operand `name`; "" is row by row."""
+        return dict(self.storage).get(name, "")
 
     def takes(self, name: str) -> bool:
         return any(argument.name == name for argument in self.bound_arguments)
@@ -106,8 +112,10 @@ class WorkgroupOrder:
     """Which tile of C a workgroup computes; the default is row by row.
 
     `xcd_chunk`: so many neighbouring tiles go to one accelerator die (XCD) in a row. `group_rows`: tiles are numbered
-    down the columns of so many rows at a time. `hktune.emulator.clock.memory_traffic.tiles_of` has the formula.
+    down the columns of so many rows at a time. `group_columns`, in its place: along the rows of so many columns at a
+    time; 0 is all. `hktune.emulator.clock.memory_traffic.tiles_of` has the formula.
     """
 
     xcd_chunk: int = 1
     group_rows: int = 1
+    group_columns: int = 0

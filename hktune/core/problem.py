@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 from hktune.core.operand import operands_of
 from hktune.core.operation import BF16_NT, Operation
+
+Rounding = Literal["half_even", "half_away", "toward_zero"]
+"""How a kernel rounds C to its format: to nearest, and what is halfway between two numbers to the even one or to the
+one further from zero; or to the next number toward zero. What hktune makes does the first."""
 
 Key = tuple[int, int, int, str]
 """m, n, k and the operation's text."""
@@ -57,14 +62,13 @@ class ProofProblem:
     """A problem that a variant is proved on. The rows of every matrix are stored `padding` elements apart.
 
     Operands are standard normal numbers; with `exact_sums` they are such that no sum of them rounds in float32, in
-    whatever order, and C must be the one rounding: to nearest, halfway between two to even or, with `ties_away`, away
-    from zero.
+    whatever order, and C must be the one `rounding`.
     """
 
     problem: Problem
     padding: int = 0
     exact_sums: bool = False
-    ties_away: bool = False
+    rounding: Rounding = "half_even"
 
     def __str__(self) -> str:
         rows = f", rows {self.padding} apart" if self.padding else ""

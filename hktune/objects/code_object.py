@@ -236,12 +236,21 @@ def source_line(data: bytes, address: int) -> str | None:
 
 
 def _metadata(elf: Elf) -> _Metadata:
+    """Of all notes together: a linker leaves one for each object that it joins, as in the files of rocBLAS."""
+    parts: list[_Metadata] = []
+    size = 0
     for owner, kind, content in elf.notes():
         if owner == b"AMDGPU" and kind == _NT_AMDGPU_METADATA:
-            if len(content) > _METADATA_BYTES_MAX:
-                raise TableError(f"metadata of {len(content)} bytes are no kernel's; rebuild it")
-            return _decoded(content, _Metadata)
-    raise TableError("it carries no AMDGPU metadata note; rebuild it")
+            size += len(content)
+            if size > _METADATA_BYTES_MAX:
+                raise TableError(f"metadata of {size} bytes are no kernel's; rebuild it")
+            parts.append(_decoded(content, _Metadata))
+    if not parts:
+        raise TableError("it carries no AMDGPU metadata note; rebuild it")
+    kernels, targets = tuple(raw for part in parts for raw in part.kernels), {part.target for part in parts}
+    if len(kernels) > _KERNELS_MAX or len(targets) > 1:
+        raise TableError(f"{len(kernels)} kernels for {len(targets)} targets; {_KERNELS_MAX} for one are the most")
+    return _Metadata(kernels, targets.pop())
 
 
 def _records(metadata: _Metadata, wanted: Collection[str] | None) -> list[_Record]:

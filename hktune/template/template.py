@@ -68,7 +68,7 @@ class Template:
         self.fixed_order = description.fixed_order
         self.strict_hazards = description.strict_hazards
         self.contiguous = description.contiguous
-        self._ties_away = description.ties == "away"
+        self._rounding, self._storage = description.rounding, tuple(description.storage.items())
         self.objects = Objects(description.objects, folder) if description.objects else None
         self.arguments = _arguments(description)
         self._passed = passed_values(description)
@@ -93,6 +93,7 @@ class Template:
         self._order = (
             Expression(description.order.xcd_chunk, "order xcd_chunk"),
             Expression(description.order.group_rows, "order group_rows"),
+            Expression(description.order.group_columns, "order group_columns"),
         )
         self._grid = _triple("launch grid", description.launch.grid)
         self._block = _triple("launch block", description.launch.block)
@@ -174,14 +175,21 @@ class Template:
         grid, block = (grid_x, grid_y, grid_z), (block_x, block_y, block_z)
         operation, adds_to_c = problem.operation, bool(self._value(self._adds_to_c, scope))
         arguments = arguments_of(self._arguments_at(scope), operation)
-        return Launch(grid, block, dynamic_lds_bytes, arguments, workspace_bytes, operation, adds_to_c, self.contiguous)
+        sizes = (grid, block, dynamic_lds_bytes)
+        return Launch(*sizes, arguments, workspace_bytes, operation, adds_to_c, self.contiguous, self._storage)
 
     def launch_rule(self, config: Mapping[str, Value], n: int, k: int) -> LaunchRule:
         """`launch` for any number of rows. Raises TemplateError where block or dynamic LDS depend on m: their kernel
-        would be another one; and where the kernel adds to C, which production does not clear."""
+        would be another one; where the kernel adds to C, which production does not clear; and where it takes operands
+        in another storage, which production does not have."""
         scope = {**self._scope(config), "n": n, "k": k}
         if self._value(self._adds_to_c, scope):
             raise TemplateError(f"{self.name}: {self.symbol(config)} adds to C: production launches what writes it")
+        if self._storage:
+            name, word = self._storage[0]
+            raise TemplateError(
+                f"{self.name}: {self.symbol(config)} takes {name} as {word}: production has it row by row"
+            )
         parts = [*self._grid, self._workspace_bytes, *self._block, self._dynamic_lds_bytes]
         try:
             x, y, z, workspace_bytes, *fixed = (specialised(expression, scope, {}) for expression in parts)
@@ -204,7 +212,7 @@ class Template:
         no other has its epilogue."""
         scope = self._scope(config)
         first, *others = [
-            ProofProblem(Problem(m, n, k, operation), int(self._value(padding, scope)), ties_away=self._ties_away)
+            ProofProblem(Problem(m, n, k, operation), int(self._value(padding, scope)), rounding=self._rounding)
             for extent, steps, padding in self._proofs
             for m, n, k in [self._positive(extent, scope)]
             if (operation := _proved(self.operation, steps)) in self.operations
@@ -215,11 +223,18 @@ class Template:
 
     def own_proof(self, problem: Problem) -> ProofProblem:
         """What a config is proved on besides these."""
-        return ProofProblem(problem, exact_sums=True, ties_away=self._ties_away)
+        return ProofProblem(problem, exact_sums=True, rounding=self._rounding)
 
     def order(self, config: Mapping[str, Value]) -> WorkgroupOrder:
-        """In which order workgroups take tiles with `config`."""
-        return WorkgroupOrder(*self._positive(self._order, self._scope(config)))
+        """In which order workgroups take tiles with `config`. Raises TemplateError for one that is none."""
+        scope, (*by_rows, by_columns) = self._scope(config), self._order
+        xcd_chunk, group_rows = self._positive(tuple(by_rows), scope)
+        group_columns = self._value(by_columns, scope)
+        if group_columns == 0:
+            return WorkgroupOrder(xcd_chunk, group_rows)
+        if group_rows != 1:
+            raise TemplateError(f"{self.name}: order has group_rows and group_columns: keep one of them")
+        return WorkgroupOrder(xcd_chunk, 1, *self._positive((by_columns,), scope))
 
     def _arguments_at(self, scope: Scope) -> tuple[Argument, ...]:
         """The arguments with what each is passed in `scope`."""
@@ -270,7 +285,8 @@ class Template:
         taken = {argument.name for argument in self.arguments}
         for operation in self.operations:
             operands = operands_of(operation)
-            lacking = [step for step in operation.epilogue if step in operands and step not in taken]
+            needed = [name for name in operands if name in operation.epilogue or name.startswith("scale_")]
+            lacking = [name for name in needed if name not in taken]
             if lacking:
                 raise TemplateError(f"operation {operation} needs an argument {lacking[0]}: add one, or drop it")
             if not any(_proved(operation, steps) == operation for _, steps, _ in self._proofs):

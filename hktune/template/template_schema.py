@@ -9,6 +9,8 @@ from msgspec import Meta
 
 from hktune.core.launch import BIAS_GIVEN, operand_name
 from hktune.core.operand import NUMBERS, POINTERS
+from hktune.core.problem import Rounding
+from hktune.core.storage import STORAGES
 
 Text = Annotated[str, Meta(max_length=500)] | int | bool
 """An expression; see `hktune.core.expression`."""
@@ -62,6 +64,7 @@ class OrderDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
     xcd_chunk: Text = 1
     group_rows: Text = 1
+    group_columns: Text = 0
 
 
 class LaunchDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -111,8 +114,9 @@ class TemplateDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=Tru
     followed, or several that make one translation unit in this order. `fixed_order`: no sum depends on the order in
     which workgroups finish; one that adds with atomics must say false. `strict_hazards`: what the checker has only a
     note for, since hardware is known to run it, fails a proof too. `contiguous`: the kernel may read what is between
-    the end of a row and the beginning of the next, so that only matrices without padding are given to it. `ties` says
-    which way C is rounded where it is halfway between two numbers of its format.
+    the end of a row and the beginning of the next, so that only matrices without padding are given to it. `rounding` is
+    the kernel's of C, and `storage` names operands that it takes in another storage than row by row
+    (`hktune.core.storage`).
 
     A template of the language `object` has no source, symbol and fields, but `objects`."""
 
@@ -129,7 +133,8 @@ class TemplateDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=Tru
     fixed_order: bool = True
     strict_hazards: bool = True
     contiguous: bool = False
-    ties: Literal["even", "away"] = "even"
+    rounding: Rounding = "half_even"
+    storage: dict[Name, Name] = {}
     source: FileName | Annotated[tuple[FileName, ...], Meta(min_length=1, max_length=64)] = ()
     symbol: Symbol | None = None
     fields: Texts = {}
@@ -144,6 +149,12 @@ class TemplateDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=Tru
             raise ValueError("a template needs source and symbol: name them")
         if self.contiguous and any(proof.padding != 0 for proof in self.proof):
             raise ValueError("a contiguous template has no proof with padding: drop one of them")
+        for name, word in self.storage.items():
+            if word not in STORAGES or f"ld{name}" not in NUMBERS or name == "c":
+                known = ", ".join(STORAGES)
+                raise ValueError(
+                    f"storage of {name} is {word!r}: it must be of an input that is a matrix: one of {known}"
+                )
 
     @property
     def sources(self) -> tuple[str, ...]:

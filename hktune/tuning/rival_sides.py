@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from hktune.core.candidate import Candidate
 from hktune.core.command_words import words_of
+from hktune.core.config import Config
 from hktune.core.errors import HktuneError
 from hktune.core.problem import Problem
 from hktune.core.settings import Settings
@@ -18,8 +19,8 @@ from hktune.tuning.rivals import Rival, proposed
 
 class RivalSides:
     """What of `rivals` is measured with the finalists of a problem: their best few by the spaces' estimates, each
-    proved on the device first, once. Left out is what computes another product, a C of float32 included, and what adds
-    to C: it would need a launch that clears C, and its time.
+    proved on the device first, once. Left out is what computes another product, a C of float32 included. So is what
+    adds to C, or takes operands in another storage: both would need launches before it, and their time.
 
     `trouble` says what could not be had. One thread at a time.
     """
@@ -66,5 +67,9 @@ def _candidates(space: SearchSpace, problem: Problem, settings: Settings) -> lis
         return []
     own = space.for_operation(problem.operation)
     operation, sha256 = own.template.operation, space.template.sha256
-    configs = proposed(own, problem, settings, lambda config: not own.template.launch(config, problem).adds_to_c)
-    return [Candidate(config, operation, sha256) for config in configs]
+
+    def fits(config: Config) -> bool:
+        launch = own.template.launch(config, problem)
+        return not launch.adds_to_c and not launch.storage
+
+    return [Candidate(config, operation, sha256) for config in proposed(own, problem, settings, fits)]

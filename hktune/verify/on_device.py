@@ -39,7 +39,7 @@ def verify_on_device(
         proof.exact_sums,
     )
     try:
-        operands = replace(operands, ties_away=proof.ties_away)
+        operands = replace(operands, rounding=proof.rounding)
         return proved(device, kernel, launch, operands, proof.padding, arrays, memory)
     except KernelFault:
         raise

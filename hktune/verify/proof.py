@@ -10,7 +10,8 @@ from hktune.core.errors import DeviceError, KernelFault
 from hktune.core.launch import WORKSPACE_COUNTER_BYTES, Launch
 from hktune.core.operand import operands_of
 from hktune.core.outcome import Failure, Status
-from hktune.core.problem import Problem
+from hktune.core.problem import Problem, Rounding
+from hktune.core.storage import STORAGES
 from hktune.device.device import Buffer, Device, Kernel
 from hktune.verify.arrays import HOST, Array, Arrays, HostMemory, Memory
 from hktune.verify.reference import Operands, compare, random_operands
@@ -34,7 +35,7 @@ def verify(
     seed: int,
     padding: int = 0,
     exact_sums: bool = False,
-    ties_away: bool = False,
+    rounding: Rounding = "half_even",
 ) -> Proof | Failure:
     """Run `kernel` on random operands over a poisoned output and judge every element, on the host.
 
@@ -43,7 +44,7 @@ def verify(
     Returns Failure(WRONG) with counts and the first bad element, or the fault that the device reported.
     Raises InputError for an operation without a reference.
     """
-    operands = replace(random_operands(problem, seed, exact_sums), ties_away=ties_away)
+    operands = replace(random_operands(problem, seed, exact_sums), rounding=rounding)
     try:
         return proved(device, kernel, launch, operands, padding, HOST, HostMemory(device))
     except KernelFault as fault:
@@ -95,9 +96,12 @@ class _Placed:
         self._m, self._n, self._row = problem.m, problem.n, problem.n + padding
         self._dtype = problem.operation.c_dtype
         self._c = arrays.filled(self._m * self._row + GUARD_ELEMENTS, self._dtype.poison_bits, self._dtype)
-        tensors = {"c": self._c}
+        tensors, numbers = {"c": self._c}, problem.numbers(padding)
         for name, operand in operands_of(problem.operation).items():
-            if name in operands.stored:
+            if name in operands.stored and launch.stored(name):
+                tensors[name] = _rearranged(operands.stored[name], launch.stored(name), operand.dtype, arrays)
+                numbers[operand.row_stride] = tensors[name].shape[1] * operand.dtype.packed
+            elif name in operands.stored:
                 between = padding // operand.dtype.packed if operand.row_stride else 0
                 tensors[name] = padded(operands.stored[name], between, operand.dtype, arrays)
         if launch.workspace_bytes:
@@ -105,7 +109,7 @@ class _Placed:
         self._tensors = tensors
         buffers = {name: memory.place(tensor) for name, tensor in tensors.items()}
         self._c_buffer = buffers["c"]
-        given: dict[str, Buffer | int] = {**buffers, **problem.numbers(padding)}
+        given: dict[str, Buffer | int] = {**buffers, **numbers}
         self.binding = launch.bound(given)
 
     def poison_c(self) -> None:
@@ -130,6 +134,15 @@ def _workspace(size_bytes: int, arrays: Arrays) -> Array:
     words = arrays.filled(-(-size_bytes // F32.bytes), F32.poison_bits, F32)
     words[: WORKSPACE_COUNTER_BYTES // F32.bytes] = 0
     return words
+
+
+def _rearranged(stored: Array, word: str, dtype: Dtype, arrays: Arrays) -> Array:
+    """A matrix in a storage of `hktune.core.storage`, with NaNs where it is padded."""
+    storage, (rows, columns) = STORAGES[word], stored.shape
+    whole_rows, whole_columns = storage.padded_shape(rows, columns, dtype)
+    whole = arrays.filled(whole_rows * whole_columns, dtype.poison_bits, dtype).reshape(whole_rows, whole_columns)
+    whole[:rows, :columns] = stored
+    return storage.arranged(whole, dtype)
 
 
 def padded(stored: Array, padding: int, dtype: Dtype, arrays: Arrays) -> Array:

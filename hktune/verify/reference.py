@@ -22,7 +22,7 @@ import numpy as np
 from hktune.core.dtype import E8M0, F32, Dtype
 from hktune.core.operand import Operand, factors_of, operands_of
 from hktune.core.operation import SCALE_BLOCK, Operation
-from hktune.core.problem import Problem
+from hktune.core.problem import Problem, Rounding
 from hktune.verify.arrays import HOST, Array, Arrays
 from hktune.verify.exact_sums import exact_inputs
 
@@ -37,13 +37,13 @@ class Answer:
 
 @dataclass(frozen=True)
 class Operands:
-    """The inputs of one problem by name, as bits in their stored shapes, and what C must be. `ties_away`: what is
-    halfway between two numbers of C's format is rounded away from zero, not to even."""
+    """The inputs of one problem by name, as bits in their stored shapes, and what C must be, rounded as `rounding`
+    says."""
 
     problem: Problem
     stored: Mapping[str, Array]
     answer: Answer
-    ties_away: bool = False
+    rounding: Rounding = "half_even"
 
 
 def random_operands(problem: Problem, seed: int, exact_sums: bool = False) -> Operands:
@@ -156,6 +156,21 @@ def _rounded_away(exact: Array, dtype: Dtype, arrays: Arrays) -> Array:
     return rounded
 
 
+def _rounded_toward_zero(exact: Array, dtype: Dtype, arrays: Arrays) -> Array:
+    """The next number of `dtype` that is not further from zero, in float64: its bits count up with its magnitude."""
+    bits = arrays.encoded(exact, dtype)
+    beyond = abs(arrays.decoded(bits, dtype)) > abs(exact)
+    bits[beyond] -= 1
+    return arrays.decoded(bits, dtype)
+
+
+_ROUNDED: dict[Rounding, Callable[[Array, Dtype, Arrays], Array]] = {
+    "half_even": _rounded,
+    "half_away": _rounded_away,
+    "toward_zero": _rounded_toward_zero,
+}
+
+
 @dataclass(frozen=True)
 class Mismatch:
     """How an output differs from what it must be; counts are elements of C, `first` is (row, column)."""
@@ -186,7 +201,7 @@ def compare(output: Array, operands: Operands, outside: int = 0, arrays: Arrays 
     `outside` counts the elements that were written around C."""
     dtype, answer = operands.problem.operation.c_dtype, operands.answer
     values = arrays.decoded(output, dtype)
-    rounded = _rounded_away if operands.ties_away else _rounded
+    rounded = _ROUNDED[operands.rounding]
     lowest, highest = (
         rounded(end, dtype, arrays) for end in (answer.exact - answer.error, answer.exact + answer.error)
     )

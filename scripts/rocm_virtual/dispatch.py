@@ -39,8 +39,13 @@ class Model:
         library.model_aperture.restype = c_void_p
         library.model_regions.argtypes, library.model_regions.restype = (POINTER(_Allocation), c_size_t), c_size_t
         library.model_set_dispatcher.argtypes = (_DISPATCHER,)
-        self.base: int = library.model_aperture()
         self._library = library
+
+    @property
+    def base(self) -> int:
+        """Where the GPU's address 0 is in this process, once ROCr has begun."""
+        base: int = self._library.model_aperture()
+        return base
 
     def allocations(self) -> list[_Allocation]:
         """All that is allocated now."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import shutil
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 PACKAGES: Mapping[str, tuple[str, ...]] = {
     "runtime": ("libamdhip64-7",),
     "rocblas": ("libamdhip64-7", "librocblas5"),
-    "hipcc": ("libamdhip64-7", "hipcc", "libclang-common-22-dev"),
+    "hipcc": ("libamdhip64-7", "hipcc", "libclang-common-22-dev", "dash"),
 }
 LIBRARIES = Path("usr/lib/x86_64-linux-gnu")
 VERSIONS = "versions.txt"
@@ -82,7 +83,7 @@ def _configure(apt: Path) -> None:
 def _apt_get(apt: Path, words: Sequence[str]) -> None:
     command = ["apt-get", "-q", *words]
     done = subprocess.run(
-        command, env={"APT_CONFIG": str(apt / "apt.conf"), "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"},
+        command, env={**os.environ, "APT_CONFIG": str(apt / "apt.conf"), "LC_ALL": "C"},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     complaints = [line for line in done.stderr.splitlines() if line.startswith(("E:", "W:"))]

@@ -29,6 +29,12 @@ _LOADER = "ld-linux-x86-64.so.2"
 _C_FLAGS = ("-shared", "-fPIC", "-O2", "-Wall", "-Wextra", "-Werror")
 # No copy engines and no interrupts: the model has none. Pinned copies end in a part of the model that is not written.
 # An allocation of its own for each buffer, so that an access past it is seen.
+_TOOL = """\
+#!/bin/sh
+unset ROCM_PATH
+export HIP_DEVICE_LIB_PATH=/usr/lib/llvm-22/lib/clang/22/amdgcn/bitcode
+exec unshare --map-root-user --mount sh -c 'mount --rbind "$0" /usr && exec {target} "$@"' {usr} "$@"
+"""
 _RUNTIME = {
     "HSA_ENABLE_SDMA": "0",
     "HSA_ENABLE_INTERRUPT": "0",
@@ -54,7 +60,7 @@ def set_up(cache: Path, packages: str, *, renew: bool = False) -> Virtual:
             rocm = cache / packages
             if renew:
                 shutil.rmtree(rocm, ignore_errors=True)
-            _make(rocm, lambda folder: _fetch(packages, folder))
+            _make(rocm, lambda folder: _fetch(packages, folder, rocm))
             topology, model, python = (
                 _topology(cache, GPUS[_ARCH.get(packages, "gfx950")]),
                 _model(cache),
@@ -101,11 +107,24 @@ def _make(folder: Path, fill: Callable[[Path], None]) -> Path:
     return folder
 
 
-def _fetch(packages: str, folder: Path) -> None:
+def _fetch(packages: str, folder: Path, final: Path) -> None:
+    """Unpack the packages into `folder`, which will be `final`."""
     _say(f"fetching {', '.join(PACKAGES[packages])} and what they need from Debian, once")
     folder.mkdir()
     unpack(PACKAGES[packages], folder)
-    (folder / "lib").symlink_to(LIBRARIES)  # where ROCm has its libraries
+    for name, place in (("lib", LIBRARIES), ("include", "usr/include")):  # where ROCm has them
+        (folder / name).symlink_to(place)
+    for name in ("hipcc", "ld.lld"):
+        if (folder / "usr" / "lib" / "llvm-22" / "bin" / "ld.lld").is_file():
+            _write_tool(folder / "bin" / name, final / "usr")
+
+
+def _write_tool(script: Path, usr: Path) -> None:
+    """A program of Debian's that sees these packages, and no others, as its /usr: it needs their C library."""
+    script.parent.mkdir(exist_ok=True)
+    target = {"ld.lld": "/usr/lib/llvm-22/bin/ld.lld"}.get(script.name, f"/usr/bin/{script.name}")
+    script.write_text(_TOOL.format(usr=shlex.quote(str(usr)), target=target), encoding="utf-8")
+    script.chmod(0o755)
 
 
 def _topology(cache: Path, gpu: Gpu) -> Path:

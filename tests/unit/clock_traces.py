@@ -17,9 +17,11 @@ class Instruction:
     lines: int = 0
     bytes_per_lane: int = 0
     to_lds: bool = False
+    coherent: bool = False
     vmcnt: int | None = None
     lgkmcnt: int | None = None
     immediate: int | None = None
+    half_rate: bool = False
     reads: tuple[int, ...] = ()
     writes: tuple[int, ...] = ()
 
@@ -102,7 +104,9 @@ def _step(index: int, one: Instruction) -> Step:
         lgkmcnt=one.lgkmcnt,
         immediate=one.immediate,
         to_lds=one.to_lds,
+        coherent=one.coherent,
         bytes_per_lane=one.bytes_per_lane,
+        half_rate=one.half_rate,
         reads=one.reads,
         writes=one.writes,
     )

@@ -24,6 +24,7 @@ pytest.importorskip("ziglang")
 Words = npt.NDArray[np.uint32]
 
 _DENORMALS = ".amdhsa_float_denorm_mode_32"
+_VERSION = "amdhsa.version: [1, 2]\namdhsa.target: amdgcn-amd-amdhsa--gfx950"
 _SHELL = """
 .amdgcn_target "amdgcn-amd-amdhsa--gfx950"
 .text
@@ -80,31 +81,42 @@ def assemble(
     preload_dwords: int = 0,
     hidden: tuple[tuple[str, int], ...] = (),
     directives: str = "",
-    version: str = "amdhsa.version: [1, 2]\namdhsa.target: amdgcn-amd-amdhsa--gfx950",
+    version: str = _VERSION,
 ) -> bytes:
     """A code object with one kernel, `kernel`: `pointers` pointer arguments (kernarg pointer in s[0:1], workgroup id
     in s2, s3, s4), then `hidden` arguments as (kind, bytes). `directives` are lines of its descriptor."""
+    text = source_of(
+        body,
+        pointers,
+        hidden,
+        lds_bytes=lds_bytes,
+        scratch_bytes=scratch_bytes,
+        item_axes=item_axes,
+        preload_dwords=preload_dwords,
+        directives=directives if _DENORMALS in directives else f"{_DENORMALS} 3\n{directives}",
+        version=version,
+    )
+    with TemporaryDirectory() as folder:
+        source = Path(folder) / "kernel.s"
+        source.write_text(text)
+        return link(source, ("--target=amdgcn-amd-amdhsa", "-mcpu=gfx950"))
+
+
+_FIELDS: dict[str, Any] = {
+    "lds_bytes": 0, "scratch_bytes": 0, "item_axes": 0, "preload_dwords": 0, "directives": "", "version": _VERSION
+}  # fmt: skip
+
+
+def source_of(body: str, pointers: int, hidden: tuple[tuple[str, int], ...] = (), **fields: Any) -> str:
+    """The assembly text of `assemble`."""
     slots = [("global_buffer", 8)] * pointers + list(hidden)
     lines, offset = [], 0
     for kind, size in slots:
         offset = -(-offset // size) * size
         lines.append(f"      - {{.offset: {offset}, .size: {size}, .value_kind: {kind}}}")
         offset += size
-    text = _SHELL.format(
-        body=body,
-        item_axes=item_axes,
-        lds_bytes=lds_bytes,
-        scratch_bytes=scratch_bytes,
-        preload_dwords=preload_dwords,
-        kernarg_bytes=offset,
-        directives=directives if _DENORMALS in directives else f"{_DENORMALS} 3\n{directives}",
-        version=version,
-        arguments="\n".join(lines) or "      []",
-    )
-    with TemporaryDirectory() as folder:
-        source = Path(folder) / "kernel.s"
-        source.write_text(text)
-        return link(source, ("--target=amdgcn-amd-amdhsa", "-mcpu=gfx950"))
+    arguments = "\n".join(lines) or "      []"
+    return _SHELL.format(**_FIELDS | fields, body=body, kernarg_bytes=offset, arguments=arguments)
 
 
 def link(source: Path, flags: Sequence[str]) -> bytes:

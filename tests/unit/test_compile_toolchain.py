@@ -72,6 +72,12 @@ def test_a_rocm_without_its_linker_gives_way_to_zig(settings: Settings, tmp_path
     assert find_hip_toolchain(settings).name == "zig clang"
 
 
+def test_a_hipcc_that_finds_no_clang_gives_way_to_zig(settings: Settings, tmp_path: Path) -> None:
+    install(tmp_path / "rocm", HIP_7).write_text("#!/bin/sh\necho 'HIP version: 7.2.53211'\nexit 1\n")
+    assert find_rocm(settings) is None
+    assert find_hip_toolchain(settings).name == "zig clang"
+
+
 def test_equal_compilers_in_different_folders_have_one_identity(settings: Settings, tmp_path: Path) -> None:
     found = []
     for place in ("rocm", "elsewhere"):

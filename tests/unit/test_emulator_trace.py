@@ -48,6 +48,21 @@ def test_steps_are_the_executed_path() -> None:
     assert [step.address for step in trace.program] == sorted(step.address for step in trace.program)
 
 
+def test_steps_say_what_memory_answers() -> None:
+    trace = traced(
+        """
+        v_mov_b32 v2, 0
+        s_load_dword s12, s[6:7], 0 glc
+        global_store_dword v2, v2, s[6:7] sc0 sc1
+        global_store_dwordx2 v2, v[2:3], s[6:7] nt
+        global_atomic_add v2, v2, s[6:7]
+        """
+    )
+    told = {step.mnemonic: step.coherent for step in trace.program if step.mnemonic.startswith(("s_load", "global"))}
+    plain = {"s_load_dwordx2": False, "global_store_dwordx2": False}
+    assert told == plain | {"s_load_dword": True, "global_store_dword": True, "global_atomic_add": True}
+
+
 def test_steps_carry_counters_immediates_and_registers() -> None:
     lines = """
     s_waitcnt vmcnt(17) lgkmcnt(3)

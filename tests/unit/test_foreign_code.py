@@ -7,12 +7,17 @@ ABI version (EI_ABIVERSION 1 is code object V3, 2 V4, 3 V5, 4 V6), granules of t
 from __future__ import annotations
 
 import struct
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
-from gfx950_code import assemble, launch
+from gfx950_code import assemble, launch, source_of
 
 from hktune.core.errors import DeviceError, TableError
+from hktune.core.launch import Argument, Launch
 from hktune.device.emulated import EmulatedDevice
 from hktune.objects.code_object import read_code_object
 
@@ -112,3 +117,42 @@ def test_register_counts_that_do_not_add_up_are_the_descriptors(
 ) -> None:
     used = read_code_object(with_counts(vgprs, agprs)).kernels["kernel"].resources
     assert (used.vgprs, used.agprs) == registers
+
+
+def joined(first: str, second: str) -> bytes:
+    """Two objects of one kernel each, linked into one file with two metadata notes: files of rocBLAS have many."""
+    with TemporaryDirectory() as folder:
+        outputs = []
+        for name, body in (("first", first), ("second", second)):
+            source = Path(folder) / f"{name}.s"
+            text = source_of(body, pointers=1).replace("kernel.kd", f"{name}.kd").replace("kernel:", f"{name}:")
+            for directive in (".globl", ".type", ".amdhsa_kernel"):
+                text = text.replace(f"{directive} kernel", f"{directive} {name}")
+            source.write_text(text.replace(".name: kernel", f".name: {name}"))
+            outputs.append(source.with_suffix(".o"))
+            command = ["clang", "--target=amdgcn-amd-amdhsa", "-mcpu=gfx950", "-c", "-o", outputs[-1], source]
+            subprocess.run([sys.executable, "-m", "ziglang", *map(str, command)], check=True)
+        whole = Path(folder) / "whole.so"
+        command = [sys.executable, "-m", "ziglang", "ld.lld", "-shared", "-o", str(whole), *map(str, outputs)]
+        subprocess.run(command, check=True)
+        return whole.read_bytes()
+
+
+def test_kernels_of_objects_that_were_linked_into_one_are_all_read() -> None:
+    code = joined(STORE, STORE.replace("v1, v0, s[6:7]", "v1, v1, s[6:7]"))
+    assert sorted(read_code_object(code).kernels) == ["first", "second"]
+    for name, factor in (("first", 1), ("second", 4)):
+        device = EmulatedDevice(deadline_s=60.0)
+        buffer = device.allocate(256)
+        shape = Launch((1, 1, 1), (64, 1, 1), 0, (Argument("out", "pointer"),))
+        device.launch(device.load(code, name), shape, {"out": buffer})
+        found = np.empty(64, np.uint32)
+        device.read(buffer, found)
+        assert found.tolist() == [factor * lane for lane in range(64)]
+
+
+def test_linked_metadata_that_name_two_targets_are_malformed() -> None:
+    code = joined(STORE, STORE)
+    at = code.rindex(b"amdgcn-amd-amdhsa--gfx950")
+    with pytest.raises(TableError, match="2 kernels for 2 targets"):
+        read_code_object(code[:at] + b"amdgcn-amd-amdhsa--gfx942" + code[at + 25 :])

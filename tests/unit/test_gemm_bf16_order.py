@@ -58,6 +58,17 @@ def test_random_grids_are_permuted_as_said_the_other_way(tiles_m, tiles_n, chunk
         assert (rows[workgroup], columns[workgroup]) == one_tile(workgroup, tiles_m, tiles_n, chunk, group)
 
 
+@pytest.mark.parametrize(
+    ("tiles_m", "tiles_n", "columns"), [(3, 70, 32), (8, 64, 32), (5, 7, 32), (4, 9, 2), (1, 33, 32)]
+)
+def test_groups_of_columns_are_walked_row_by_row(tiles_m: int, tiles_n: int, columns: int) -> None:
+    bands = [range(first, min(first + columns, tiles_n)) for first in range(0, tiles_n, columns)]
+    expected = [(row, column) for band in bands for row in range(tiles_m) for column in band]
+    ids = np.arange(tiles_m * tiles_n, dtype=np.int64)
+    rows, places = tiles_of(ids, tiles_m, tiles_n, XCDS, 1, 1, columns)
+    assert list(zip(rows.tolist(), places.tolist(), strict=True)) == expected
+
+
 def test_chunks_and_groups_of_one_are_the_plain_order() -> None:
     ids = np.arange(35, dtype=np.int64)
     assert np.array_equal(tiles_of(ids, 5, 7, XCDS, 1, 1), row_major(ids, 5, 7))

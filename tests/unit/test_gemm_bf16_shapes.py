@@ -108,7 +108,7 @@ def loaded(directory: Path, *served: tuple[Config, Problem]) -> LoadedTable:
     table = build_table(
         trials,
         lambda trial: (
-            space().template.symbol,
+            space().template.symbol(Config.from_json(trial.config)),
             space().launch_rule(Config.from_json(trial.config), trial.problem),
         ),
         device.identity,

@@ -35,11 +35,15 @@ BY_THE_BOOK = {
         "reads a scalar that the VALU wrote",
     ),
     "another MFMA between VALU and MFMA": (f"v_mov_b32 v4, 0\n{OTHER}\n{MFMA}", "an MFMA reads what a VALU"),
+    "an MFMA's result two states behind it": (f"{MFMA}\ns_nop 1\nv_add_f32 v42, v4, v20", "the result of an MFMA"),
     "more LDS reads than the counter holds": (f"{READS}\ns_waitcnt lgkmcnt(15)\nv_add_u32 v42, v64, v65", "reads v64"),
 }
 HAZARDS = {
     "a VALU result right into an MFMA": f"v_mov_b32 v4, 0\n{MFMA}",
     "a VALU result into an MFMA behind something else": f"v_mov_b32 v4, 0\nv_mov_b32 v42, 0\n{MFMA}",
+    "an MFMA's result one state behind it": f"{MFMA}\ns_nop 0\nv_add_f32 v42, v4, v20",
+    "an MFMA's result overwritten": f"{MFMA}\ns_nop 1\nv_mov_b32 v20, v4",
+    "an MFMA's result stored": f"{MFMA}\ns_nop 1\nbuffer_store_dword v20, v1, s[12:15], 0 offen",
     "a lane select": "v_readfirstlane_b32 s20, v4\nv_readlane_b32 s21, v4, s20",
     "a scalar into an address": "v_readfirstlane_b32 s20, v4\nbuffer_load_dword v42, v1, s[12:15], s20 offen",
     "the fifteenth youngest LDS read": f"{READS}\ns_waitcnt lgkmcnt(15)\nv_add_u32 v42, v1, v69",

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
+import struct
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 from gfx950_code import assemble
@@ -38,6 +41,61 @@ def test_objects_are_counted_and_stoppers_named(tmp_path: Path) -> None:
     assert lines[1].split() == ["2", "s_trap"]
     assert {line.split()[1] for line in lines[2:4]} == {"s_setreg_b32", "splits"}
     assert f"{tmp_path / 'both.co'}: s_setreg_b32, s_trap" in lines
+
+
+def bundle(*entries: tuple[str, bytes]) -> bytes:
+    """clang's offload bundle (ClangOffloadBundler.rst, "Bundled Code Object Layout")."""
+    names = b"".join(struct.pack("<QQQ", 0, 0, len(name)) + name.encode() for name, _ in entries)
+    at = 24 + 8 + len(names)
+    table, contents = b"", b""
+    for name, content in entries:
+        table += struct.pack("<QQQ", at + len(contents), len(content), len(name)) + name.encode()
+        contents += content
+    return b"__CLANG_OFFLOAD_BUNDLE__" + struct.pack("<Q", len(entries)) + table + contents
+
+
+def compressed(content: bytes, version: int, method: int) -> bytes:
+    """The same, "Compressed Offload Bundle": method 0 zlib, 1 zstd."""
+    if method:
+        body = subprocess.run(["zstd", "-cq"], input=content, capture_output=True, check=True).stdout
+    else:
+        body = zlib.compress(content)
+    sizes = {1: "<I", 2: "<II", 3: "<QQ"}[version]
+    header_bytes = 8 + struct.calcsize(sizes) + 8
+    total = [header_bytes + len(body), len(content)][3 - len(sizes) :]
+    return b"CCOB" + struct.pack("<HH", version, method) + struct.pack(sizes, *total) + bytes(8) + body
+
+
+def test_objects_in_bundles_are_counted(tmp_path: Path) -> None:
+    fine, stopped = assemble("v_mov_b32 v1, v0\ns_endpgm"), assemble(BRANCH.format("s_trap 2"))
+    entries = [("host-x86_64-unknown-linux-gnu", b""), ("hipv4-amdgcn-amd-amdhsa--gfx950", fine)]
+    (tmp_path / "plain.hsaco").write_bytes(bundle(*entries))
+    for version in (1, 2, 3):
+        (tmp_path / f"zlib{version}.co").write_bytes(compressed(bundle(*entries), version, 0))
+    methods = [1] if shutil.which("zstd") else []
+    for method in methods:
+        (tmp_path / "zstd.co").write_bytes(compressed(bundle(*entries), 3, method))
+    assert counted(tmp_path).stdout.startswith(f"{4 + len(methods)} of {4 + len(methods)} ")
+    both = bundle(*entries, ("hipv4-amdgcn-amd-amdhsa--gfx950:xnack-", stopped))
+    (tmp_path / "two.co").write_bytes(compressed(both, 2, 0))
+    done = counted(tmp_path, "--list")
+    assert done.stdout.startswith(f"{5 + len(methods)} of {6 + len(methods)} ")
+    assert f"{tmp_path / 'two.co'} hipv4-amdgcn-amd-amdhsa--gfx950:xnack-: s_trap" in done.stdout
+
+
+def test_objects_for_another_gpu_are_counted_when_asked_for(tmp_path: Path) -> None:
+    code = bytearray(assemble("s_endpgm", version="amdhsa.version: [1, 1]"))
+    struct.pack_into("<I", code, 48, 0x54C)
+    (tmp_path / "older.co").write_bytes(code)
+    assert counted(tmp_path).stdout.startswith("0 of 0 gfx950 ")
+    assert counted(tmp_path, "--arch", "gfx942").stdout.startswith("1 of 1 gfx942 ")
+
+
+def test_a_compression_that_is_not_known_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "newer.co").write_bytes(b"CCOB" + struct.pack("<HH", 9, 0) + bytes(64))
+    done = counted(tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [f"{tmp_path / 'newer.co'}: a compressed bundle of version 9; 1 to 3 are read"]
 
 
 def test_a_folder_that_is_not_there_is_bad_input(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@ OCP's tables print, are the truth."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -311,6 +312,24 @@ def test_storages_are_where_their_kernels_look(of: Any) -> None:
     turned = np.asarray(STORAGES["transposed"].arranged(of(scales), E8M0))
     assert turned.shape == (24, 64)
     assert (turned.reshape(-1)[64:128] == scales[:, 1]).all()
+
+
+@pytest.mark.parametrize("text", ["e4m3.nt.rows->bf16", "i8.nt.rows->bf16+bias", "bf16.nt->f16"])
+def test_a_kernel_that_rounds_toward_zero_is_right_where_it_says_so(text: str) -> None:
+    """Of exact sums: the bits of float32 cut off, which is what the kernels do that say so, for bf16."""
+    operands = random_operands(Problem(M, N, K, operation_of(text)), 3, exact_sums=True)
+    exact, dtype = operands.answer.exact.astype(np.float32), operands.problem.operation.c_dtype
+    if dtype.name == "bf16":
+        cut = (exact.view(np.uint32) >> 16).astype(np.uint16)
+    else:
+        kept = exact.clip(-65504, 65504)
+        nearest = kept.astype(np.float16)
+        cut = nearest.view(np.uint16) - (abs(nearest.astype(np.float64)) > abs(kept))
+    assert (dtype.bits(exact) != cut).mean() > 0.05
+    assert compare(dtype.bits(exact), operands) is None
+    assert compare(cut, operands) is not None
+    assert compare(cut, replace(operands, rounding="toward_zero")) is None
+    assert compare(dtype.bits(exact), replace(operands, rounding="toward_zero")) is not None
 
 
 def test_what_cannot_be_stored_so_is_said() -> None:

@@ -15,7 +15,6 @@ from fakes import InstantExecutor
 from hip_stand_in import StandIn
 from naive_gemm import OBJECT, SHA256
 from simulated_gpu import (
-    Launches,
     SimulatedGpu,
     SimulatedKernel,
     SimulatedVendor,
@@ -31,6 +30,7 @@ from hktune.compile import compiler_for
 from hktune.core.candidate import Candidate
 from hktune.core.config import Config
 from hktune.core.errors import InputError, MachineError
+from hktune.core.launch import Argument, Launch
 from hktune.core.operation import BF16_NT_BIAS, operation_of
 from hktune.core.outcome import Failure, Status, Timing
 from hktune.core.problem import Problem
@@ -40,7 +40,7 @@ from hktune.device.hip import HipDevice
 from hktune.measure.measured import MeasuredStopwatch
 from hktune.measure.stopwatch import Attempt
 from hktune.space import load_space
-from hktune.template import Templates
+from hktune.template import Template, Templates
 from hktune.tuning import rivals
 from hktune.tuning.benches import GpuBench, OpenBench
 from hktune.tuning.rival_sides import RivalSides
@@ -49,6 +49,18 @@ from hktune.tuning.run import RunOptions, _rivals
 from hktune.verify import Proof, verify
 
 PROBLEM = Problem(64, 256, 512)
+
+
+class Launches:
+    """A template of which nothing but its launch is asked."""
+
+    def launch(self, config: object, problem: Problem) -> Launch:
+        del config
+        arguments = tuple(Argument(name, "pointer") for name in ("a", "b", "c"))
+        return Launch((1, 1, 1), (64, 1, 1), 0, arguments, operation=problem.operation)
+
+
+LAUNCHES = cast("Template", Launches())
 LIBRARY_US = 60.0
 
 
@@ -66,7 +78,7 @@ def stopwatch(monkeypatch: pytest.MonkeyPatch) -> Iterator[MeasuredStopwatch]:
 
     vendors = [SimulatedVendor(gpu, LIBRARY_US), SimulatedVendor(gpu, 50.0, "another library")]
     with torch_without_cuda(monkeypatch):
-        yield MeasuredStopwatch(gpu, Templates(Launches()), loaded, vendors, [PROBLEM])  # type: ignore[arg-type]
+        yield MeasuredStopwatch(gpu, Templates(LAUNCHES), loaded, vendors, [PROBLEM])  # type: ignore[arg-type]
 
 
 def test_the_fastest_of_library_and_rivals_is_named(stopwatch: MeasuredStopwatch) -> None:

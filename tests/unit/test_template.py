@@ -156,6 +156,11 @@ def test_the_order_of_workgroups_is_row_by_row_unless_stated(folder: Path, templ
     assert template.order(CONFIG) == WorkgroupOrder(1, 1)
     edit(folder / "template.yaml", "tile:", "order: {xcd_chunk: 2 * warps_n, group_rows: warps_m}\ntile:")
     assert load_template(folder).order(CONFIG) == WorkgroupOrder(xcd_chunk=8, group_rows=2)
+    edit(folder / "template.yaml", "group_rows: warps_m}", "group_columns: 8 * warps_n}")
+    assert load_template(folder).order(CONFIG) == WorkgroupOrder(xcd_chunk=8, group_columns=32)
+    edit(folder / "template.yaml", "group_columns:", "group_rows: 2, group_columns:")
+    with pytest.raises(TemplateError, match="keep one"):
+        load_template(folder).order(CONFIG)
 
 
 def test_identity_covers_description_and_source(folder: Path, template: Template) -> None:

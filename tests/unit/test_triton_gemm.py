@@ -57,7 +57,7 @@ def test_workgroups_take_tiles_in_the_order_that_the_clock_assumes(place_of: Cal
 def test_every_shape_has_configs_and_seeds(space: SearchSpace) -> None:
     for problem in load_shapes(ROOT / "shapes.yaml").problems:
         bound = space.for_operation(problem.operation)
-        assert len(bound.domain(problem).seeds) >= 3, problem
+        assert len(bound.domain(problem).seeds) >= 2, problem
 
 
 def prover(space: SearchSpace, folder: Path) -> Prover:
@@ -68,9 +68,9 @@ def prover(space: SearchSpace, folder: Path) -> Prover:
 @pytest.mark.parametrize(
     "words",
     [
-        "block_m=64 block_n=64 num_stages=3",
-        "block_m=64 block_n=64 split_k=2",
-        "block_m=64 block_n=64 whole_k=false whole_vectors=false",
+        "block_m=16 block_n=64 block_k=128 nonkdim=16",
+        "block_m=32 block_n=64 block_k=128 nonkdim=16 split_k=2",
+        "block_m=64 block_n=64 block_k=128 nonkdim=16 whole_k=false whole_vectors=false",
     ],
 )
 @pytest.mark.parametrize("operation", ["bf16.nt", "f16.nt"])

@@ -267,8 +267,8 @@ class ComputeUnit:
             wave.lgkm.append(done)
         return earliest
 
-    def _scalar_load(self, wave: Wave, _operation: Operation, now: int) -> int:
-        done = now + self._rates.scalar_load_clk
+    def _scalar_load(self, wave: Wave, operation: Operation, now: int) -> int:
+        done = now + (self._latency_clk if operation.second else self._rates.scalar_load_clk)
         wave.lgkm.append(max(done, wave.lgkm[-1]) if wave.lgkm else done)
         return now
 
@@ -276,7 +276,7 @@ class ComputeUnit:
         return self._request(wave, operation, now, self._latency_clk)
 
     def _store(self, wave: Wave, operation: Operation, now: int) -> int:
-        return self._request(wave, operation, now, self._rates.store_ack_clk)
+        return self._request(wave, operation, now, self._latency_clk if operation.second else self._rates.store_ack_clk)
 
     def _request(self, wave: Wave, operation: Operation, now: int, latency_clk: int) -> int:
         simd = wave.simd
@@ -285,7 +285,7 @@ class ComputeUnit:
             entered, done = self._tcp.request(now, operation.busy_clk, operation.first, latency_clk)
             wave.ready = max(wave.ready, entered)
             simd.memory_free = entered
-            if operation.second:
+            if operation.kind == LOAD and operation.second:
                 done = self._lds.deposit(done, operation.second)
             wave.vm.append(max(done, wave.vm[-1]) if wave.vm else done)
         return earliest

@@ -43,8 +43,9 @@ class Operation(NamedTuple):
     """One executed instruction.
 
     `delay_clk` passes before the wave may issue its next; `busy_clk` is what its own unit is held (MFMA pipe, VALU,
-    LDS banks, TCP). `first`, `second`: LDS bus clk and result flag; bytes in flight and bytes written to LDS; the vmcnt
-    and lgkmcnt waited for (-1: not); the priority set. `back` operations earlier is the MFMA whose result is
+    LDS banks, TCP). `first`, `second`: LDS bus clk and result flag; bytes in flight and bytes written to LDS; bytes in
+    flight and whether memory answers (a store; of a scalar load the second alone); the vmcnt and lgkmcnt waited for
+    (-1: not); the priority set. `back` operations earlier is the MFMA whose result is
     read, `result_clk` after its issue at the earliest; 0 where there is none.
     """
 
@@ -159,7 +160,7 @@ def _static_operation(step: Step, rates: Rates) -> Operation:
     """The operation of a step, less what differs from one execution to the next (bank clocks, lines)."""
     name, slot = step.mnemonic, rates.issue_slot_clk
     if name.startswith("v_mfma"):
-        return Operation(MFMA, slot, _by_shape(rates.mfma_clk, name))
+        return Operation(MFMA, slot, _mfma_clk(step, rates))
     if name.startswith("v_"):
         clk = rates.transcendental_clk if name.startswith(_TRANSCENDENTAL) else rates.valu_clk
         return Operation(VALU, clk, clk)
@@ -168,7 +169,7 @@ def _static_operation(step: Step, rates: Rates) -> Operation:
     if name.startswith(_LOADS):
         return Operation(LOAD, slot, 0, step.bytes_per_lane * WAVE, step.bytes_per_lane * WAVE * step.to_lds)
     if name.startswith(_STORES):
-        return Operation(STORE, slot)
+        return Operation(STORE, slot, 0, 0, int(step.coherent))
     return _scalar_operation(step, rates)
 
 
@@ -184,7 +185,7 @@ def _scalar_operation(step: Step, rates: Rates) -> Operation:
     if name == "s_setprio":
         return Operation(PRIORITY, slot, 0, immediate & 3)
     if name.startswith(("s_load", "s_buffer_load", "s_scratch_load")):
-        return Operation(SCALAR_LOAD, slot)
+        return Operation(SCALAR_LOAD, slot, 0, 0, int(step.coherent))
     kinds = {"s_barrier": BARRIER, "s_endpgm": END}
     if name in kinds:
         return Operation(kinds[name], slot)
@@ -194,6 +195,20 @@ def _scalar_operation(step: Step, rates: Rates) -> Operation:
 _LOADS = ("buffer_load", "global_load", "flat_load", "scratch_load")
 _STORES = ("buffer_store", "global_store", "flat_store", "scratch_store", "buffer_atomic", "global_atomic")
 _TRANSCENDENTAL = ("v_exp", "v_log", "v_rcp", "v_rsq", "v_sqrt", "v_sin", "v_cos")
+
+
+def _mfma_clk(step: Step, rates: Rates) -> int:
+    """For how long an MFMA holds its pipe."""
+    return _by_shape(rates.mfma_clk, step.mnemonic) << step.half_rate
+
+
+def _result_clk(step: Step, rates: Rates) -> int:
+    """From the issue of an MFMA until its result can be read."""
+    return (
+        _by_shape(rates.mfma_result_clk, step.mnemonic)
+        + _mfma_clk(step, rates)
+        - _by_shape(rates.mfma_clk, step.mnemonic)
+    )
 
 
 def _by_shape(table: dict[str, int], mnemonic: str) -> int:
@@ -224,7 +239,7 @@ def _operations(
         if readable and kind <= STORE:
             operation = _after_mfma(operation, step, position, readable)
         if kind == MFMA:
-            result = _Result(position, _by_shape(rates.mfma_result_clk, step.mnemonic), step.writes)
+            result = _Result(position, _result_clk(step, rates), step.writes)
             readable.update(dict.fromkeys(step.writes, result))
         elif readable and step.writes and kind != STORE:
             for register in step.writes:

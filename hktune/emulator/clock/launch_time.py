@@ -153,7 +153,9 @@ def _modelled(
     clocks = longest.clocks(clock_ghz)
     unit = max(clocks, key=lambda name: clocks[name])
     bound = "launch" if loop_us < time_us / 2 else unit if clocks[unit] >= 0.9 * longest.step_clk else "latency"
-    peak_flops_per_us = arch.compute_units * rates.mfma_flops_per_clk_cu * rates.clock_ghz[0][1] * 1e3
+    peak_flops_per_us = (
+        arch.compute_units * rates.peak_flops_per_clk_cu(problem.operation) * rates.clock_ghz[0][1] * 1e3
+    )
     return Modelled(
         timing=Timing(Source.MODELLED, time_us, cache="cold"),
         bound=bound,

@@ -46,20 +46,29 @@ def row_major(ids: Indices, tiles_m: int, tiles_n: int) -> tuple[Indices, Indice
 
 
 def tiles_of(
-    ids: Indices, tiles_m: int, tiles_n: int, xcds: int, xcd_chunk: int, group_rows: int
+    ids: Indices, tiles_m: int, tiles_n: int, xcds: int, xcd_chunk: int, group_rows: int, group_columns: int = 0
 ) -> tuple[Indices, Indices]:
-    """The order of `WorkgroupOrder`: neighbouring tiles on one XCD, down the columns of a few rows at a time.
+    """The order of `WorkgroupOrder`: neighbouring tiles on one XCD, down the columns of a few rows at a time, or along
+    the rows of a few columns.
 
-    Both steps are one to one for every grid. Ids beyond the grid's tiles (a split of k) start over. The first is
+    Each step is one to one for every grid. Ids beyond the grid's tiles (a split of k) start over. The first is
     HipKittens' chunked remap of workgroups over dies, the second the grouping of Triton's matrix multiplication.
     """
     tile = ids % (tiles_m * tiles_n)
     run = xcds * xcd_chunk
     chunked = tile // run * run + tile % xcds * xcd_chunk + tile % run // xcds
     tile = np.where(tile < tiles_m * tiles_n // run * run, chunked, tile)
-    first, within = tile // (group_rows * tiles_n) * group_rows, tile % (group_rows * tiles_n)
-    rows = np.minimum(group_rows, tiles_m - first)
-    return first + within % rows, within // rows
+    if group_columns:
+        columns, rows = _grouped(tile, tiles_n, tiles_m, group_columns)
+        return rows, columns
+    return _grouped(tile, tiles_m, tiles_n, group_rows)
+
+
+def _grouped(tile: Indices, lines: int, length: int, group: int) -> tuple[Indices, Indices]:
+    """Line and place in it of tiles that are numbered across `group` lines at a time, each `length` long."""
+    first, within = tile // (group * length) * group, tile % (group * length)
+    across = np.minimum(group, lines - first)
+    return first + within % across, within // across
 
 
 @lru_cache(maxsize=256)
@@ -67,7 +76,13 @@ def tile_order(order: WorkgroupOrder, arch: Arch) -> Order:
     """`order` on `arch`, the same object each time, so that what depends on it can be remembered."""
     if order == WorkgroupOrder():
         return row_major
-    return partial(tiles_of, xcds=arch.xcds, xcd_chunk=order.xcd_chunk, group_rows=order.group_rows)
+    return partial(
+        tiles_of,
+        xcds=arch.xcds,
+        xcd_chunk=order.xcd_chunk,
+        group_rows=order.group_rows,
+        group_columns=order.group_columns,
+    )
 
 
 @lru_cache(maxsize=4096)

@@ -100,7 +100,7 @@ def profile(trace: Trace, resources: Resources, launch: Launch, tile: Tile, k_st
     rates = rates_of(arch)
     group = workgroup_of(trace, k_steps, rates)
     demands = _demands(group, launch.operation, tile, rates, arch)
-    least_clk = 2 * tile.m * tile.n * tile.k / rates.mfma_flops_per_clk_cu
+    least_clk = 2 * tile.m * tile.n * tile.k / rates.peak_flops_per_clk_cu(launch.operation)
     if demands["mfma_clk"] < 0.999 * least_clk:
         raise InputError(
             f"a k-step of {tile} takes at least {least_clk:.0f} MFMA clk: the trace has {demands['mfma_clk']:.0f}, "

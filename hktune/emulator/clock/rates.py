@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from hktune.core.arch import GFX950, Arch
 from hktune.core.errors import InputError
+from hktune.core.operation import Operation
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Rates:
     sleep_unit_clk: int
     barrier_clk: int
     mfma_clk: dict[str, int]
-    mfma_flops_per_clk_cu: int
+    mfma_flops_per_clk_cu: dict[int, int]
     mfma_result_clk: dict[str, int]
 
     lds_bus_bytes_per_clk: int
@@ -60,6 +61,12 @@ class Rates:
     workgroup_start_clk: int
     clock_ghz: tuple[tuple[float, float], ...]
 
+    def peak_flops_per_clk_cu(self, operation: Operation) -> int:
+        """What the MFMAs of a compute unit can do for `operation`: the wider of its factors decides. What has more than
+        16 bits may be multiplied in parts of 16."""
+        widest = max(operation.a_dtype.width_bits, operation.b_dtype.width_bits)
+        return self.mfma_flops_per_clk_cu[min(widest, 16)]
+
 
 _GFX950 = Rates(
     issue_slot_clk=4,  # measured: tinygrad's gfx950 thread traces
@@ -68,9 +75,16 @@ _GFX950 = Rates(
     branch_clk=16,  # assumed: a taken branch refills the wave's instruction buffer
     sleep_unit_clk=64,  # documented: ISA guide, S_SLEEP
     barrier_clk=4,  # inferred: a loop of AMD's Gluon tutorials with 8 barriers a k-step is 99.8 % MFMA: at most 12 fit
-    mfma_clk={"16x16x32": 16, "32x32x16": 32, "16x16x16": 16, "32x32x8": 32},  # documented: ISA guide, table 28
-    mfma_flops_per_clk_cu=4096,  # documented: white paper, dense bf16 and float16
-    mfma_result_clk={"16x16x32": 36, "32x32x16": 52, "16x16x16": 36, "32x32x8": 52},  # documented: ISA guide, table 38
+    # Documented: ISA guide, tables 28 and 38. The last two rows are of f8f6f4 MFMAs with formats of 6 and 4 bits.
+    mfma_clk={
+        **{"16x16x32": 16, "32x32x16": 32, "16x16x16": 16, "32x32x8": 32, "16x16x64": 16, "32x32x32": 32},
+        **{"16x16x128": 16, "32x32x64": 32},
+    },
+    mfma_flops_per_clk_cu={16: 4096, 8: 8192, 4: 16384},  # documented: white paper, dense, by bits of a factor
+    mfma_result_clk={
+        **{"16x16x32": 36, "32x32x16": 52, "16x16x16": 36, "32x32x8": 52, "16x16x64": 36, "32x32x32": 52},
+        **{"16x16x128": 36, "32x32x64": 52},
+    },
     lds_bus_bytes_per_clk=128,  # measured: AMD's gfx950 Gluon tutorials, one bus for each pair of SIMDs
     lds_fifo_entries=8,  # measured: AMD's gfx950 Gluon tutorials, for each pair of SIMDs
     lds_latency_clk=64,  # measured: AMD's gfx950 Gluon tutorials (50 to 70)
@@ -89,15 +103,15 @@ _GFX950 = Rates(
     mall_tb_per_s=8.53,  # rocm_origami 0.0.3's constant for gfx950; CDNA4's own figure is not published
     mall_bytes=256 << 20,  # documented: white paper
     hbm_tb_per_s=6.9,  # measured: AITER's table has 1.24 GB of weights read in 182 us; the peak of 8.0 is documented
-    write_back_tb_per_s=6.0,  # fitted: exact kernels
+    write_back_tb_per_s=3.8,  # fitted: exact kernels
     rotated_sets=101,  # documented: AITER's tuner times on so many copies of the operands in turn
     mall_ns=259.0,  # measured on MI300X (256 to 262)
     hbm_ns=347.0,  # measured on MI300X (341 to 353)
-    cold_ns=1350.0,  # fitted: exact kernels; 770 measured for one wave alone (tinygrad's gfx950 thread traces)
-    latency_growth=1.75,  # fitted: exact kernels; AMD's Gluon tutorials have 1000 clk at 0.55 of L2 and 1.55 GHz: 1.6
-    launch_us=1.9,  # fitted: exact kernels; the shortest device times in AITER's tables are 2.9 us
+    cold_ns=1000.0,  # fitted: exact kernels; 770 measured for one wave alone (tinygrad's gfx950 thread traces)
+    latency_growth=1.45,  # fitted: exact kernels; AMD's Gluon tutorials have 1000 clk at 0.55 of L2 and 1.55 GHz: 1.6
+    launch_us=1.3,  # fitted: exact kernels; the shortest device times in AITER's tables are 2.9 us
     workgroup_start_clk=600,  # measured: tinygrad's gfx950 thread traces (430 to 720 to the first instruction)
-    clock_ghz=((0.09, 2.40), (0.52, 1.90), (0.69, 1.72), (0.82, 1.66), (1.00, 1.52)),  # fitted: exact kernels
+    clock_ghz=((0.09, 2.40), (0.52, 1.90), (0.69, 1.72), (0.82, 1.65), (1.00, 1.51)),  # fitted: exact kernels
 )
 
 _RATES = {GFX950.name: _GFX950}

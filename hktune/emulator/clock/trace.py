@@ -14,8 +14,10 @@ class Step:
 
     `mnemonic` is the assembler's name in lower case (v_mfma_f32_16x16x32_bf16, buffer_load_dwordx4, s_waitcnt).
     `vmcnt` and `lgkmcnt` are what an s_waitcnt waits for (None where it leaves that counter alone); `immediate` is the
-    16-bit field of other SOPP instructions (s_nop, s_setprio). `to_lds` marks a direct-to-LDS load. `bytes_per_lane`
-    is the width of a memory instruction. `reads` and `writes` are register numbers: 0-255 VGPRs, 256-511 AGPRs.
+    16-bit field of other SOPP instructions (s_nop, s_setprio). `to_lds` marks a direct-to-LDS load, `coherent` a scalar
+    load, a store or an atomic that is answered where other dies see it, not by L2. `bytes_per_lane` is the width of a
+    memory instruction. `half_rate`: an MFMA of mixed small formats, one of which has 8 bits. `reads` and `writes` are
+    register numbers: 0-255 VGPRs, 256-511 AGPRs.
     """
 
     index: int
@@ -25,7 +27,9 @@ class Step:
     lgkmcnt: int | None = None
     immediate: int | None = None
     to_lds: bool = False
+    coherent: bool = False
     bytes_per_lane: int = 0
+    half_rate: bool = False
     reads: tuple[int, ...] = ()
     writes: tuple[int, ...] = ()
 

@@ -111,6 +111,10 @@ def _spread(places: npt.NDArray[np.bool_], costs: list[int]) -> npt.NDArray[np.i
     return spread
 
 
+_SIX_BITS = 2
+"""The first format of an f8f6f4 MFMA with fewer than 8 bits."""
+
+
 def step_of(index: int, instruction: Instruction) -> Step:
     """The clock's view of one instruction."""
     fields, name = instruction.fields, instruction.mnemonic
@@ -125,7 +129,9 @@ def step_of(index: int, instruction: Instruction) -> Step:
         lgkmcnt=lgkmcnt,
         immediate=None if name == "s_waitcnt" else immediate,
         to_lds=bool(fields.get("lds")) or "_load_lds_" in name,
+        coherent=bool(fields.get("glc") or fields.get("sc1")) or "atomic" in name,
         bytes_per_lane=_bytes_per_lane(instruction),
+        half_rate=name.endswith("_f8f6f4") and min(fields["cbsz"], fields["blgp"]) < _SIX_BITS,
         reads=reads,
         writes=writes,
     )

@@ -24,7 +24,10 @@ _NONE: Set = frozenset()
 _THROUGH_M0 = "it loads to LDS through M0"
 _SCALAR_READ = "it reads a scalar that the VALU wrote"
 _INTO_MFMA = "an MFMA reads what a VALU instruction wrote"
+_MFMA_RESULT = "it uses the result of an MFMA"
 _BY_THE_BOOK = frozenset({_THROUGH_M0, _SCALAR_READ})
+_RESULT_SEEN_READ = 2
+"""States behind an MFMA after which AMD's kernels have the VALU read its result."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +72,16 @@ def conflict(producer: Producer, consumer: Footprint, now: int, behind_mfma: int
     there = now - producer.after
     if there >= needed:
         return None
-    by_the_book = why in _BY_THE_BOOK or (why == _INTO_MFMA and there > 0 and behind_mfma > producer.after)
+    by_the_book = (
+        why in _BY_THE_BOOK
+        or (why == _INTO_MFMA and there > 0 and behind_mfma > producer.after)
+        or (why == _MFMA_RESULT and there >= _RESULT_SEEN_READ and _only_reads(consumer, registers))
+    )
     return Conflict(needed, there, f"{why} ({register_name(min(registers))})", by_the_book)
+
+
+def _only_reads(consumer: Footprint, registers: Set) -> bool:
+    return consumer.kind == VALU and not registers & consumer.writes
 
 
 def _required(producer: Producer, consumer: Footprint) -> tuple[int, Set, str]:
@@ -99,11 +110,11 @@ def _after_mfma(mfma: Footprint, states: MatrixStates, consumer: Footprint) -> t
             return states.part, overlap, "it adds to a part of the result of an MFMA"
         return states.same if overlap else 0, overlap, "it adds to the result of an MFMA"
     if consumer.kind in (DS, VMEM, FLAT) and result & consumer.reads:
-        return states.memory, result & consumer.reads, "it uses the result of an MFMA"
+        return states.memory, result & consumer.reads, _MFMA_RESULT
     if consumer.kind == VALU:
         touched = result & (consumer.reads | consumer.writes)
         if touched:
-            return states.result, touched, "it uses the result of an MFMA"
+            return states.result, touched, _MFMA_RESULT
         overwritten = mfma.addends & consumer.writes
         if overwritten:
             return states.addend, overwritten, "it overwrites what an MFMA adds to"

@@ -34,11 +34,11 @@ template<int split> struct pingpong : staging {
 
     __device__ __forceinline__ void prologue() {
         source.prepare(staged(0));
-        clear_block(ct);
         static_for<LEAD>([&]<int part>() __attribute__((always_inline)) {
             constexpr int tile = part / PARTS;
             if (tile == 0 || tile < k_tiles) source.template fetch_part<part % PARTS, tile == 0>(staged(tile), tile);
         });
+        clear_block_under_loads(ct);
         constexpr int landed = VMCNT_WAITS == Wait::step ? PARTS - 1 : 1;
         k_tiles >= STAGES ? wait_loads<loads_between(landed, LEAD - 1)>() : wait_loads<0>();
         __builtin_amdgcn_s_barrier();

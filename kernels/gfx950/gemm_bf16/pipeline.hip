@@ -25,11 +25,11 @@ template<int clusters> struct pipeline : staging {
     // Fetches the first PREFETCH tiles, but for what the first step fetches of them.
     __device__ __forceinline__ void prologue() {
         source.prepare(staged(0));
-        clear_block(ct);
         static_for<PREFETCH>([&]<int tile>() __attribute__((always_inline)) {
             constexpr int parts = late && tile == PREFETCH - 1 ? PORTION : PARTS_PER_TILE;
             if (tile == 0 || tile < k_tiles) source.fetch<0, parts, tile == 0>(staged(tile), tile);
         });
+        clear_block_under_loads(ct);
         if constexpr (READ_ACROSS) {
             VMCNT_TILES == 0 || k_tiles > VMCNT_TILES ? await_tile<VMCNT_TILES>() : await_tile<0>();
             read_ahead(f, staged(0), warp);

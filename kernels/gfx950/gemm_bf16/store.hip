@@ -12,6 +12,22 @@ __device__ __forceinline__ void clear_block(RT_Ct (&ct)[SPLIT][SPLIT]) {
     }
 }
 
+// The same, here and now: under the loads that are in flight. The compiler would put it off until they have landed.
+__device__ __forceinline__ void clear_block_under_loads(RT_Ct (&ct)[SPLIT][SPLIT]) {
+    using sums = float __attribute__((ext_vector_type(2 * RT_Ct::packed_per_base_tile)));
+    __builtin_amdgcn_sched_barrier(0);
+    clear_block(ct);
+    #pragma unroll
+    for (int part = 0; part < SPLIT * SPLIT; part++) {
+        #pragma unroll
+        for (int t = 0; t < RT_Ct::height * RT_Ct::width; t++) {
+            auto &tile = ct[part / SPLIT][part % SPLIT].tiles[t / RT_Ct::width][t % RT_Ct::width];
+            asm volatile("" : "+v"(*reinterpret_cast<sums *>(tile.data)));
+        }
+    }
+    __builtin_amdgcn_sched_barrier(0);
+}
+
 // Calls body(index, a lane's quad as two pairs) for all its accumulators.
 template<typename F> __device__ __forceinline__ void for_each_quad(RT_Ct (&ct)[SPLIT][SPLIT], F &&body) {
     constexpr int pairs = RT_Ct::packed_per_base_tile, tiles = RT_Ct::height * RT_Ct::width;
@@ -141,15 +157,42 @@ __device__ __forceinline__ void pair_up(uint32_t &left, uint32_t &right) {
     right = swapped[1];
 }
 
-template<int quads> __device__ __forceinline__ int lane_column() {
-    const int lane = kittens::laneid() / MFMA;
-    return quads == 1 ? lane * QUAD : lane % 2 * QUAD_COLS + lane / 2 * VECTOR;
+// Trades the lower half of `left` for the upper half of `right`, of the 16 rows that their lanes are: `left` ends up
+// with the columns of both in the upper rows, `right` in the lower ones.
+__device__ __forceinline__ void line_up(uint32_t &left, uint32_t &right) {
+    constexpr int rotate_by_8 = 0x128, all_rows = 0xf, banks_0_to_7 = 0x3, banks_8_to_15 = 0xc;
+    const uint32_t upper = __builtin_amdgcn_update_dpp(left, right, rotate_by_8, all_rows, banks_8_to_15, false);
+    right = __builtin_amdgcn_update_dpp(right, left, rotate_by_8, all_rows, banks_0_to_7, false);
+    left = upper;
 }
 
-// Stores `quads` neighbouring quads, one or two, with one instruction.
-template<int quads> __device__ __forceinline__ void store_vector(i32x4 srsrc, uint32_t at, RT_Ct &ct, int t, int q,
-                                                                 const quad_bias (&bias)[quads]) {
-    uint32_t words[2 * QUAD_PAIRS];
+// A lane stores a quad, a vector of two, or two vectors, one of them HALF_ROWS rows below. Vectors are lined up where a
+// row of the warp's part is as long as a line of memory: then each store is of whole lines.
+constexpr int HALF_ROWS = 8;
+constexpr int QUADS_AT_ONCE = MFMA == 16 && QUADS % 4 == 0 ? 4 : QUADS % 2 == 0 ? 2 : 1;
+
+template<int quads> __device__ __forceinline__ int lane_row() {
+    return kittens::laneid() % (quads == 4 ? HALF_ROWS : MFMA);
+}
+
+template<int quads> __device__ __forceinline__ int lane_column() {
+    const int lane = kittens::laneid() / MFMA;
+    if constexpr (quads == 1) return lane * QUAD;
+    const int column = lane % 2 * QUAD_COLS + lane / 2 * VECTOR;
+    return quads == 2 ? column : column + kittens::laneid() / HALF_ROWS % 2 * 2 * QUAD_COLS;
+}
+
+__device__ __forceinline__ void store_words(i32x4 srsrc, uint32_t at, const uint32_t *words) {
+    __uint128_t vector;
+    __builtin_memcpy(&vector, words, sizeof(vector));
+    llvm_amdgcn_raw_buffer_store_b128(vector, srsrc, at, 0, 0);
+}
+
+// Stores `quads` neighbouring quads: one or two with one instruction, four with two, `half_rows` apart.
+template<int quads> __device__ __forceinline__ void store_quads(i32x4 srsrc, uint32_t at, uint32_t half_rows, RT_Ct &ct,
+                                                                int t, int q, const quad_bias (&bias)[quads]) {
+    constexpr int vector_words = 2 * QUAD_PAIRS;
+    uint32_t words[quads * QUAD_PAIRS];
     #pragma unroll
     for (int w = 0; w < quads * QUAD_PAIRS; w++) {
         const int quad = w / QUAD_PAIRS, pair = w % QUAD_PAIRS;
@@ -157,13 +200,19 @@ template<int quads> __device__ __forceinline__ void store_vector(i32x4 srsrc, ui
     }
     if constexpr (quads == 1) {
         llvm_amdgcn_raw_buffer_store_b64(uint64_t(words[1]) << 32 | words[0], srsrc, at, 0, 0);
-    } else {
-        pair_up(words[0], words[2]);
-        pair_up(words[1], words[3]);
-        __uint128_t vector;
-        __builtin_memcpy(&vector, words, sizeof(vector));
-        llvm_amdgcn_raw_buffer_store_b128(vector, srsrc, at, 0, 0);
+        return;
     }
+    #pragma unroll
+    for (int w = 0; w < quads * QUAD_PAIRS; w += vector_words) {
+        pair_up(words[w], words[w + 2]);
+        pair_up(words[w + 1], words[w + 3]);
+    }
+    if constexpr (quads == 4) {
+        #pragma unroll
+        for (int w = 0; w < vector_words; w++) line_up(words[w], words[vector_words + w]);
+        store_words(srsrc, at + half_rows, words + vector_words);
+    }
+    store_words(srsrc, at, words);
 }
 
 // For rows of C that begin, or end, anywhere: element by element.
@@ -177,22 +226,22 @@ __device__ __forceinline__ void store_elements(i32x4 srsrc, uint32_t row, const 
 }
 
 __device__ __forceinline__ void store_block(const block_target &c, RT_Ct (&ct)[SPLIT][SPLIT], warp_place warp) {
-    constexpr int vector_quads = QUADS % 2 == 0 ? 2 : 1, row_tiles = RT_Ct::width;
+    constexpr int quads = QUADS_AT_ONCE, row_tiles = RT_Ct::width;
     const i32x4 srsrc = c.descriptor();
-    const auto row_offset = [&](int it) __attribute__((always_inline)) {
-        const int row = it / row_tiles * PART_M + warp.row * REG_M + it % row_tiles * MFMA + kittens::laneid() % MFMA;
-        return uint32_t(row * c.row_stride) * sizeof(element);
+    const uint32_t row_bytes = c.row_stride * sizeof(element);
+    const auto row_offset = [&](int it, int lane_row) __attribute__((always_inline)) {
+        return (it / row_tiles * PART_M + warp.row * REG_M + it % row_tiles * MFMA + lane_row) * row_bytes;
     };
     const auto column_of = [&](int j, int q) { return j * PART_N + warp.col * REG_N + q * QUAD_COLS; };
     if (c.whole_vectors) {
-        static_for<SPLIT * QUADS / vector_quads>([&]<int v>() __attribute__((always_inline)) {
-            constexpr int j = v * vector_quads / QUADS, q = v * vector_quads % QUADS;
-            const uint32_t column = c.column_offset(column_of(j, q) + lane_column<vector_quads>());
-            quad_bias bias[vector_quads];
-            for (int i = 0; i < vector_quads; i++) bias[i] = bias_at(c, column_of(j, q + i) + lane_column<1>());
+        static_for<SPLIT * QUADS / quads>([&]<int v>() __attribute__((always_inline)) {
+            constexpr int j = v * quads / QUADS, q = v * quads % QUADS;
+            const uint32_t column = c.column_offset(column_of(j, q) + lane_column<quads>());
+            quad_bias bias[quads];
+            for (int i = 0; i < quads; i++) bias[i] = bias_at(c, column_of(j, q + i) + lane_column<1>());
             static_for<SPLIT * row_tiles>([&]<int it>() __attribute__((always_inline)) {
-                auto &part = ct[it / row_tiles][j];
-                store_vector<vector_quads>(srsrc, row_offset(it) + column, part, it % row_tiles, q, bias);
+                const uint32_t at = row_offset(it, lane_row<quads>()) + column;
+                store_quads<quads>(srsrc, at, HALF_ROWS * row_bytes, ct[it / row_tiles][j], it % row_tiles, q, bias);
             });
             __builtin_amdgcn_sched_barrier(0);
         });
@@ -203,7 +252,7 @@ __device__ __forceinline__ void store_block(const block_target &c, RT_Ct (&ct)[S
             uint32_t columns[QUAD];
             for (int e = 0; e < QUAD; e++) columns[e] = c.column_offset(column_of(j, q) + lane_column<1>() + e);
             static_for<SPLIT * row_tiles>([&]<int it>() __attribute__((always_inline)) {
-                store_elements(srsrc, row_offset(it), columns, ct[it / row_tiles][j], it % row_tiles, q, bias);
+                store_elements(srsrc, row_offset(it, lane_row<1>()), columns, ct[it / row_tiles][j], it % row_tiles, q, bias);
             });
             __builtin_amdgcn_sched_barrier(0);
         });

@@ -17,15 +17,15 @@ SIGNATURE = {
 
 CONSTANTS = {
     "block_m": 256,
-    "block_n": 128,
-    "block_k": 64,
+    "block_n": 256,
+    "block_k": 32,
     "whole_k": True,
     "split_k": 1,
     "counters": 16384,
     "waves": 8,
     "wave_size": 64,
     "xcds": 8,
-    "xcd_chunk": 1,
+    "xcd_chunk": 8,
     "group_rows": 4,
 }
 
@@ -46,12 +46,12 @@ ATTRIBUTES = {
 
 OPTIONS = {
     "num_warps": 8,
-    "num_stages": 3,
+    "num_stages": 4,
     "matrix_instr_nonkdim": 32,
     "enable_fp_fusion": True,
 }
 
 KNOBS = {
     "use_async_copy": True,
-    "use_block_pingpong": True,
+    "use_block_pingpong": False,
 }
