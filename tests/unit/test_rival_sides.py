@@ -48,7 +48,7 @@ from hktune.tuning.rivals import AITER, RIVALS, chosen_rivals
 from hktune.tuning.run import RunOptions, _rivals
 from hktune.verify import Proof, verify
 
-PROBLEM = Problem(64, 256, 512)
+PROBLEM, MEASURED = Problem(64, 256, 512), Problem(64, 64, 128)
 
 
 class Launches:
@@ -78,12 +78,12 @@ def stopwatch(monkeypatch: pytest.MonkeyPatch) -> Iterator[MeasuredStopwatch]:
 
     vendors = [SimulatedVendor(gpu, LIBRARY_US), SimulatedVendor(gpu, 50.0, "another library")]
     with torch_without_cuda(monkeypatch):
-        yield MeasuredStopwatch(gpu, Templates(LAUNCHES), loaded, vendors, [PROBLEM])  # type: ignore[arg-type]
+        yield MeasuredStopwatch(gpu, Templates(LAUNCHES), loaded, vendors, [MEASURED])  # type: ignore[arg-type]
 
 
 def test_the_fastest_of_library_and_rivals_is_named(stopwatch: MeasuredStopwatch) -> None:
     sides = [("AITER: kernel=x", kernel("right", 45)), ("AITER: kernel=y", kernel("right", 48))]
-    confirmation = stopwatch.confirm([kernel("right", 40)], PROBLEM, sides)
+    confirmation = stopwatch.confirm([kernel("right", 40)], MEASURED, sides)
     [timing] = confirmation.finalists
     assert isinstance(timing, Timing)
     assert (timing.baseline_us, timing.vendor_best) == (pytest.approx(LIBRARY_US), "AITER: kernel=x")
@@ -94,7 +94,7 @@ def test_the_fastest_of_library_and_rivals_is_named(stopwatch: MeasuredStopwatch
 
 @pytest.mark.parametrize("what", ["wrong", "refused"])
 def test_a_rival_that_is_wrong_here_has_no_say(stopwatch: MeasuredStopwatch, what: str) -> None:
-    confirmation = stopwatch.confirm([kernel("right", 40)], PROBLEM, [("AITER: kernel=x", kernel(what, 10))])
+    confirmation = stopwatch.confirm([kernel("right", 40)], MEASURED, [("AITER: kernel=x", kernel(what, 10))])
     [timing] = confirmation.finalists
     assert isinstance(timing, Timing)
     assert timing.vendor_best == "another library"
