@@ -13,21 +13,24 @@ A kernel that is described for a C of float32 only is modelled with that, whatev
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from hktune.commands.arguments import add_aiter, settings_of
+from hktune.core.arch import GFX950
 from hktune.core.candidate import Candidate
 from hktune.core.config import Config
+from hktune.core.launch import Launch, Tile
 from hktune.core.operation import Operation, operation_of
-from hktune.core.outcome import Timing
 from hktune.core.problem import Problem
 from hktune.core.settings import Settings
 from hktune.core.shipped import SPACES
-from hktune.measure.modelled import ModelledStopwatch
+from hktune.emulator.clock.launch_time import Modelled, Profile, modelled_time
+from hktune.emulator.clock.memory_traffic import Order, tile_order
+from hktune.emulator.clock.rates import Rates
 from hktune.measure.stopwatch import Attempt
 from hktune.space import SearchSpace, load_space
 from hktune.tuning.benches import EmulatedBench
@@ -35,6 +38,8 @@ from hktune.tuning.rivals import is_here, same_product
 from hktune.workers.prover import Prover
 
 OPERATIONS = {"bfloat16": operation_of("bf16.nt"), "float32": operation_of("bf16.nt->f32")}
+Modelling = tuple[Profile, Problem, Launch, Tile, Order]
+"""What models the time of one row."""
 
 
 @dataclass(frozen=True)
@@ -78,28 +83,38 @@ def described(settings: Settings, seed: int) -> dict[str, Kernel]:
     return found
 
 
-def modelled(measured: pd.DataFrame, kernels: dict[str, Kernel]) -> pd.DataFrame:
-    """The rows whose kernel is here, with its modelled time and what that is made of."""
-    rows = []
+def modellings(measured: pd.DataFrame, kernels: dict[str, Kernel]) -> tuple[pd.DataFrame, list[Modelling]]:
+    """The rows whose kernel is here, and what models each."""
     attempts: dict[tuple[str, Operation], Attempt] = {}
-    for row in measured.to_dict("records"):
-        kernel, split_k = kernels.get(row["kernel"]), max(int(row["split_k"]), 1)
-        if kernel is None:
-            continue
+    found: list[tuple[int, Modelling]] = []
+    for index, row in measured.iterrows():
+        kernel = kernels.get(row["kernel"])
         wanted = Problem(int(row["m"]), int(row["n"]), int(row["k"]), OPERATIONS[row["out_dtype"]])
-        problem = same_product(wanted, kernel.space.template)
-        config = kernel.of(problem, split_k) if problem else None
-        if problem is None or config is None:
+        problem = same_product(wanted, kernel.space.template) if kernel else None
+        config = kernel.of(problem, max(int(row["split_k"]), 1)) if kernel and problem else None
+        if kernel is None or problem is None or config is None:
             continue
         key = row["kernel"], problem.operation
         if key not in attempts:
             attempts[key] = kernel.proved(problem.operation)
-        stopwatch = ModelledStopwatch(kernel.space.template)
-        timing = stopwatch.time(replace(attempts[key], config=config), problem)
-        assert isinstance(timing, Timing), "a model has no failures"
-        rows.append({**row, "split_k": split_k, "modelled_us": timing.time_us, "bound": timing.bound})
-    found = pd.DataFrame(rows, columns=[*measured.columns, "modelled_us", "bound"])
-    return found.assign(ratio=found.modelled_us / found.time_us)
+        profile, template = attempts[key].profile, kernel.space.template.for_operation(problem.operation)
+        assert profile is not None, "what is proved has a profile"
+        order = tile_order(template.order(config), GFX950)
+        found.append((index, (profile, problem, template.launch(config, problem), template.tile(config), order)))
+    return measured.loc[[index for index, _ in found]], [modelling for _, modelling in found]
+
+
+def time_of(what: Modelling, rates: Rates | None = None) -> Modelled:
+    profile, problem, launch, tile, order = what
+    return modelled_time(profile, problem, launch, tile, GFX950, order, rates)
+
+
+def modelled(measured: pd.DataFrame, kernels: dict[str, Kernel]) -> pd.DataFrame:
+    """The rows whose kernel is here, with its modelled time and what bounds it."""
+    rows, what = modellings(measured, kernels)
+    times = [time_of(each) for each in what]
+    rows = rows.assign(modelled_us=[each.timing.time_us for each in times], bound=[each.bound for each in times])
+    return rows.assign(ratio=rows.modelled_us / rows.time_us, split_k=rows.split_k.clip(lower=1))
 
 
 def classes(rows: pd.DataFrame) -> dict[str, pd.Series]:

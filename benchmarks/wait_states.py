@@ -18,8 +18,8 @@ from functools import cache
 from pathlib import Path
 
 from hktune.core.errors import KernelFault
-from hktune.emulator.hazards.footprint import MFMA, Footprint, footprint_of
-from hktune.emulator.hazards.wait_states import Conflict, Producer, conflict, producer_of
+from hktune.emulator.hazards.footprint import Footprint, footprint_of
+from hktune.emulator.hazards.wait_states import Clock, Conflict, Producer, conflict, producer_of
 from hktune.emulator.instructions.control import branch_target, falls_through
 from hktune.emulator.instructions.decode import Instruction, decode
 from hktune.emulator.machine.wave_start import Descriptor, entry_address
@@ -79,18 +79,50 @@ def _tail(memory: bytes, address: int, count: int = 20) -> Iterator[tuple[int, F
 def conflicts(stretch: list[tuple[int, Footprint]]) -> Iterator[tuple[int, Footprint, Producer, Conflict]]:
     """(address, instruction, what it follows, what is wrong)."""
     recent: list[Producer] = []
-    now, behind_mfma = 0, -1
+    clock = Clock()
     for address, footprint in stretch:
         for producer in recent:
-            if producer.last > now and (found := conflict(producer, footprint, now, behind_mfma)) is not None:
+            if producer.last > clock.counted and (found := conflict(producer, footprint, clock)) is not None:
                 yield address, footprint, producer, found
-        now += footprint.states
-        if footprint.kind == MFMA:
-            behind_mfma = now
-        if (producer := producer_of(footprint, now)) is not None:
-            recent.append(producer)
+        clock.pass_by(footprint)
+        if (behind := producer_of(footprint, clock)) is not None:
+            recent.append(behind)
         if len(recent) > _FORGOTTEN:
-            recent = [producer for producer in recent if producer.last > now]
+            recent = [producer for producer in recent if producer.last > clock.counted]
+
+
+class Survey:
+    """What was found, by rule and by whether it is by the book."""
+
+    def __init__(self) -> None:
+        self.places: Counter[tuple[str, bool]] = Counter()
+        self.objects: defaultdict[tuple[str, bool], set[str]] = defaultdict(set)
+        self.fewest: dict[tuple[str, bool], tuple[int, int]] = {}
+        self.first: dict[str, str] = {}
+
+    def add(self, name: str, code: AmdCodeObject) -> None:
+        seen = set[tuple[int, str, bool]]()
+        for stretch in stretches(code):
+            for address, consumer, producer, found in conflicts(stretch):
+                why = found.why.partition(" (")[0]
+                key, states = (why, found.by_the_book), (found.there, found.needed)
+                self.fewest[key] = min(self.fewest.get(key, states), states)
+                if (address, *key) in seen:
+                    continue
+                seen.add((address, *key))
+                self.places[key] += 1
+                self.objects[key].add(name)
+                if not found.by_the_book:
+                    pair = f"{producer.footprint.instruction.mnemonic}, {consumer.instruction.mnemonic}"
+                    place = f"{address:#x}: {pair}, {found.there} of {found.needed} states: {found.why}"
+                    self.first.setdefault(name, place)
+
+    def __str__(self) -> str:
+        lines = []
+        for key, count in self.places.most_common():
+            kind, states = "by the book" if key[1] else "hazard", "{} of {}".format(*self.fewest[key])
+            lines.append(f"{len(self.objects[key]):6} objects {count:8} places  {kind:11}  {states:8}  {key[0]}")
+        return "\n".join(lines)
 
 
 def main() -> int:
@@ -99,35 +131,12 @@ def main() -> int:
     parser.add_argument("--arch", default=ARCH, help="whose objects are judged; all by gfx950's rules (%(default)s)")
     parser.add_argument("--places", action="store_true")
     options = parser.parse_args()
-    objects = objects_below(options.folder, options.arch)
-    places: Counter[tuple[str, bool]] = Counter()
-    holders: defaultdict[tuple[str, bool], set[str]] = defaultdict(set)
-    shortest: dict[tuple[str, bool], str] = {}
-    first: dict[str, str] = {}
+    objects, survey = objects_below(options.folder, options.arch), Survey()
     for name, code in objects:
-        seen = set[tuple[int, str]]()
-        for stretch in stretches(code):
-            for address, consumer, producer, found in conflicts(stretch):
-                why = found.why.partition(" (")[0]
-                if (address, why) in seen:
-                    continue
-                seen.add((address, why))
-                key = why, found.by_the_book
-                places[key] += 1
-                holders[key].add(name)
-                wanted = f"{found.there} of {found.needed}"
-                shortest[key] = min(shortest.get(key, wanted), wanted)
-                if not found.by_the_book:
-                    pair = f"{producer.footprint.instruction.mnemonic}, {consumer.instruction.mnemonic}"
-                    first.setdefault(name, f"{address:#x}: {pair}, {wanted} states: {found.why}")
+        survey.add(name, code)
     print(f"{len(objects)} {options.arch} code objects, {sum(len(code.kernels) for _, code in objects)} kernels")
-    for (why, by_the_book), count in places.most_common():
-        kind = "by the book" if by_the_book else "hazard"
-        print(
-            f"{len(holders[why, by_the_book]):6} objects {count:8} places  {kind:11}  "
-            f"{shortest[why, by_the_book]}  {why}"
-        )
-    for name, place in first.items() if options.places else ():
+    print(survey)
+    for name, place in survey.first.items() if options.places else ():
         print(f"{name}: {place}")
     return 0
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hktune.core.errors import InputError
 from hktune.core.escaped import shown
 from hktune.core.shipped import SPACE_OF, space_file
 
@@ -71,8 +72,11 @@ def settings_of(options: argparse.Namespace) -> Settings:
     from hktune.core.settings import Settings
 
     settings = Settings.from_environment(os.environ)
-    aiter_dir = getattr(options, "aiter", None)
-    return replace(settings, aiter_dir=aiter_dir) if aiter_dir else settings
+    if aiter_dir := getattr(options, "aiter", None):
+        settings = replace(settings, aiter_dir=aiter_dir)
+    if settings.aiter_dir and not settings.aiter_dir.is_dir():
+        raise InputError(f"{settings.aiter_dir}: no such folder: name a checkout of AITER, or leave it out")
+    return settings
 
 
 def add_operation(parser: argparse.ArgumentParser, purpose: str) -> None:

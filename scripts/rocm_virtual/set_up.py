@@ -57,15 +57,10 @@ def set_up(cache: Path, packages: str, *, renew: bool = False) -> Virtual:
     try:
         with _alone(cache):
             sweep(cache)
-            rocm = cache / packages
-            if renew:
-                shutil.rmtree(rocm, ignore_errors=True)
-            _make(rocm, lambda folder: _fetch(packages, folder, rocm))
-            topology, model, python = (
-                _topology(cache, GPUS[_ARCH.get(packages, "gfx950")]),
-                _model(cache),
-                _python(cache, rocm),
-            )
+            rocm = cache / f"{packages}-{_fingerprint(*PACKAGES[packages], _TOOL)}"
+            _make(rocm, lambda folder: _fetch(packages, folder, rocm), renew)
+            topology = _topology(cache, GPUS[_ARCH.get(packages, "gfx950")])
+            model, python = _model(cache), _python(cache, rocm)
     except OSError as error:
         raise SetUpError(f"{error.filename or cache}: {error.strerror}: make room there, or give --cache") from error
     path = os.environ.get("PYTHONPATH")
@@ -98,12 +93,14 @@ def _say(line: str) -> None:
     print(f"rocm-virtual: {line}", flush=True)
 
 
-def _make(folder: Path, fill: Callable[[Path], None]) -> Path:
-    """`folder`, which `fill` makes elsewhere where it is not there yet."""
-    if not folder.exists():
+def _make(folder: Path, fill: Callable[[Path], None], renew: bool = False) -> Path:
+    """`folder`, which `fill` makes elsewhere where it is not there yet, or to `renew` it."""
+    if renew or not folder.exists():
         with scratch_folder(folder.parent) as made:
-            fill(made / folder.name)
-            (made / folder.name).rename(folder)
+            fill(made / "new")
+            if folder.exists():
+                folder.rename(made / "old")
+            (made / "new").rename(folder)
     return folder
 
 

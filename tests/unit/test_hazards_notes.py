@@ -21,6 +21,7 @@ SETUP = (
     f"{ENTRY}\n{BUFFER}\n{MATRIX}\ns_mov_b32 m0, 0\nv_mov_b32 v2, 0\nds_write_b32 v1, v2\ns_waitcnt lgkmcnt(0)\ns_nop 7"
 )
 MFMA = "v_mfma_f32_16x16x32_bf16 v[20:23], v[4:7], v[8:11], v[20:23]"
+THIRD = "v_mfma_f32_16x16x32_bf16 v[46:49], v[34:37], v[38:41], v[46:49]"
 OTHER = "v_mfma_f32_16x16x32_bf16 v[30:33], v[34:37], v[38:41], v[30:33]"
 READS = "\n".join(f"ds_read_b32 v{64 + i}, v1" for i in range(20))
 
@@ -35,15 +36,31 @@ BY_THE_BOOK = {
         "reads a scalar that the VALU wrote",
     ),
     "another MFMA between VALU and MFMA": (f"v_mov_b32 v4, 0\n{OTHER}\n{MFMA}", "an MFMA reads what a VALU"),
-    "an MFMA's result two states behind it": (f"{MFMA}\ns_nop 1\nv_add_f32 v42, v4, v20", "the result of an MFMA"),
+    "an MFMA's result two states later": (f"{MFMA}\ns_nop 1\nv_add_f32 v42, v20, v20", "reads the result of an MFMA"),
+    "an MFMA's result stored behind two others, which waited for the pipe": (
+        f"{MFMA}\n{OTHER}\n{THIRD}\ns_nop 1\nglobal_store_dword v1, v20, s[8:9]",
+        "a memory operation reads the result of an MFMA",
+    ),
+    "what DPP moves between lanes one state later": (
+        "v_mov_b32 v4, 0\ns_nop 0\nv_mov_b32_dpp v42, v4 row_shr:1 row_mask:0xf bank_mask:0xf",
+        "DPP moves between lanes",
+    ),
+    "what DPP does not move": (
+        "v_mov_b32 v4, 0\nv_add_f32_dpp v42, v5, v4 row_shr:1 row_mask:0xf bank_mask:0xf",
+        "but moves another register",
+    ),
     "more LDS reads than the counter holds": (f"{READS}\ns_waitcnt lgkmcnt(15)\nv_add_u32 v42, v64, v65", "reads v64"),
 }
 HAZARDS = {
     "a VALU result right into an MFMA": f"v_mov_b32 v4, 0\n{MFMA}",
     "a VALU result into an MFMA behind something else": f"v_mov_b32 v4, 0\nv_mov_b32 v42, 0\n{MFMA}",
-    "an MFMA's result one state behind it": f"{MFMA}\ns_nop 0\nv_add_f32 v42, v4, v20",
-    "an MFMA's result overwritten": f"{MFMA}\ns_nop 1\nv_mov_b32 v20, v4",
-    "an MFMA's result stored": f"{MFMA}\ns_nop 1\nbuffer_store_dword v20, v1, s[12:15], 0 offen",
+    "an MFMA's result one state later": f"{MFMA}\ns_nop 0\nv_add_f32 v42, v20, v20",
+    "an MFMA's result overwritten soon": f"{MFMA}\ns_nop 1\nv_mov_b32 v20, v4",
+    "an MFMA's result stored through a buffer": f"{MFMA}\ns_nop 1\nbuffer_store_dword v20, v1, s[12:15], 0 offen",
+    "an MFMA's result stored soon": f"{MFMA}\ns_nop 6\nglobal_store_dword v1, v20, s[8:9]",
+    "an MFMA's result stored behind one other": f"{MFMA}\n{OTHER}\ns_nop 0\nglobal_store_dword v1, v20, s[8:9]",
+    "an MFMA's result overwritten": f"{MFMA}\ns_nop 6\nv_mov_b32 v20, 0",
+    "what DPP moves between lanes": ("v_mov_b32 v4, 0\nv_mov_b32_dpp v42, v4 row_shr:1 row_mask:0xf bank_mask:0xf"),
     "a lane select": "v_readfirstlane_b32 s20, v4\nv_readlane_b32 s21, v4, s20",
     "a scalar into an address": "v_readfirstlane_b32 s20, v4\nbuffer_load_dword v42, v1, s[12:15], s20 offen",
     "the fifteenth youngest LDS read": f"{READS}\ns_waitcnt lgkmcnt(15)\nv_add_u32 v42, v1, v69",

@@ -166,6 +166,8 @@ WAIT_STATES = {
     "DPP": ("v_mov_b32 v4, 0", "v_mov_b32_dpp v5, v4 row_shr:1 row_mask:0xf bank_mask:0xf", 2),
     "v_div_fmas": ("v_cmp_eq_u32 vcc, v4, v5", "v_div_fmas_f32 v40, v6, v7, v8", 4),
     "wide store overwritten": ("global_store_dwordx4 v2, v[4:7], s[8:9]", "v_mov_b32 v4, 0", 2),
+    "wide buffer store": ("buffer_store_dwordx4 v[4:7], v2, s[12:15], 0 offen", "v_mov_b32 v5, 0", 2),
+    "wide buffer store by a scalar": ("buffer_store_dwordx4 v[4:7], v2, s[12:15], s8 offen", "v_mov_b32 v5, 0", 1),
 }
 
 
@@ -179,6 +181,11 @@ def test_wait_states_are_counted(name: str) -> None:
     assert f"{states} wait states are needed, {states - 1} are there; put s_nop 0 before it" in found
     counted_by_one = f"{first}\ns_nop {min(states, 8) - 1}\n" + (f"s_nop {states - 9}\n" if states > 8 else "") + second
     assert hazard(counted_by_one, entry=entry) is None
+
+
+def test_a_wide_store_by_a_scalar_has_read_its_first_register() -> None:
+    store = "buffer_store_dwordx4 v[4:7], v2, s[12:15], s8 offen"
+    assert hazard(f"{store}\nv_mov_b32 v4, 0", entry=f"{ENTRY}\n{BUFFER}\n{MATRIX}") is None
 
 
 def test_accumulating_in_place_needs_no_wait_states() -> None:

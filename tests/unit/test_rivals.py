@@ -94,6 +94,15 @@ def test_a_rival_that_is_not_known_or_not_here_is_one_line(tmp_path: Path, monke
         chosen_rivals(("aiter",), settings)
 
 
+def test_a_folder_of_aiter_that_is_not_there_is_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shapes = tmp_path / "shapes.yaml"
+    shapes.write_text("shapes:\n  - {m: 64, n: 256, k: 512}\n")
+    missing = tmp_path / "nowhere"
+    assert main(["tune", "--shapes", str(shapes), "--out", str(tmp_path / "out"), "--aiter", str(missing)]) == 2
+    assert f"{missing}: no such folder" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_run_says_what_it_raced(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

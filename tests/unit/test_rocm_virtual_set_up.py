@@ -52,7 +52,7 @@ def refused(cache: Path) -> str:
     with pytest.raises(SetUpError) as caught:
         set_up.set_up(cache, "runtime")
     assert "\n" not in str(caught.value)
-    assert not (cache / "runtime").exists()
+    assert not list(cache.glob("runtime-*"))
     return str(caught.value)
 
 
@@ -60,10 +60,16 @@ def test_it_is_made_once_and_says_its_versions(tools: Path, tmp_path: Path) -> N
     first = set_up.set_up(tmp_path / "cache", "runtime")
     assert first == set_up.set_up(tmp_path / "cache", "runtime")
     assert (tools / "log").read_text().split() == ["update", "install"]
-    assert first.versions == f"Debian's libamdhip64-7 7.2.4-1~exp2 in {tmp_path}/cache/runtime"
-    assert (tmp_path / "cache/runtime/versions.txt").read_text() == "libamdhip64-7 7.2.4-1~exp2\nlibc6 1:2.44-3\n"
+    rocm = Path(first.environment["ROCM_PATH"])
+    assert first.versions == f"Debian's libamdhip64-7 7.2.4-1~exp2 in {rocm}"
+    assert (rocm / "versions.txt").read_text() == "libamdhip64-7 7.2.4-1~exp2\nlibc6 1:2.44-3\n"
+    put(tools, "exit 100")
+    with pytest.raises(SetUpError):
+        set_up.set_up(tmp_path / "cache", "runtime", renew=True)
+    assert first == set_up.set_up(tmp_path / "cache", "runtime"), "what is there stays until there is a newer one"
+    put(tools, LISTED)
     set_up.set_up(tmp_path / "cache", "runtime", renew=True)
-    assert (tools / "log").read_text().split() == ["update", "install"] * 2
+    assert (tools / "log").read_text().split() == ["update", "install", "update", "update", "install"]
 
 
 def test_what_it_names_is_there(tools: Path, tmp_path: Path) -> None:
@@ -122,7 +128,7 @@ def test_two_at_once_make_it_once_and_one_that_was_killed_leaves_nothing(tools: 
         threading.Event().wait(0.01)
     killed.kill()
     killed.wait()
-    assert not (cache / "runtime").exists()
+    assert not list(cache.glob("runtime-*"))
     both = [subprocess.Popen(command, env=environment) for _ in range(2)]
     assert [each.wait(timeout=60) for each in both] == [0, 0]
     assert (tools / "log").read_text().split().count("install") == 1

@@ -16,10 +16,13 @@ from hktune.core.candidate import Candidate
 from hktune.core.operation import operation_of
 from hktune.core.shapes import load_shapes
 from hktune.core.shipped import KERNELS, SPACES
+from hktune.core.variant import CodeObject
+from hktune.device.hip import HipDevice
 from hktune.emulator.clock.memory_traffic import tiles_of
 from hktune.space import SearchSpace, load_space
+from hktune.verify import Proof, verify
 from hktune.verify.record import RecordStore
-from hktune.workers.prover import Prover
+from hktune.workers.prover import Prover, compiled
 
 ROOT = Path(__file__).resolve().parents[2]
 XCDS = 8
@@ -88,3 +91,19 @@ def test_every_seed_is_right(space: SearchSpace, tmp_path: Path) -> None:
     prove = prover(space, tmp_path)
     for seed in space.seeds:
         assert prove(Candidate(seed, space.template.operation)).failure is None, seed
+
+
+@pytest.mark.rocm_virtual
+@pytest.mark.parametrize("words", ["block_m=16 block_n=64 block_k=128 nonkdim=16", "block_m=64 nonkdim=16 split_k=2"])
+def test_amds_runtime_launches_it(space: SearchSpace, rocm_virtual: HipDevice, tmp_path: Path, words: str) -> None:
+    """AMD's runtime fills what Triton hides behind the arguments, and gives the LDS that the object says."""
+    config = space.parse(f"{words} num_stages=4".split())
+    code = compiled(
+        space.template, prover(space, tmp_path).compiler, Candidate(config, space.template.operation), 120.0
+    )
+    assert isinstance(code, CodeObject), code
+    kernel = rocm_virtual.load(code.data, code.symbol)
+    for proof in space.template.proof_problems(config)[:2]:
+        launch = space.template.launch(config, proof.problem)
+        outcome = verify(rocm_virtual, kernel, launch, proof.problem, 1, proof.padding, proof.exact_sums)
+        assert isinstance(outcome, Proof), outcome

@@ -48,13 +48,20 @@ class Modelled:
 
 
 def modelled_time(
-    profile: Profile, problem: Problem, launch: Launch, tile: Tile, arch: Arch, order: Order = row_major
+    profile: Profile,
+    problem: Problem,
+    launch: Launch,
+    tile: Tile,
+    arch: Arch,
+    order: Order = row_major,
+    rates: Rates | None = None,
 ) -> Modelled:
     """The time of one launch of the profiled kernel on `problem`, its operands in no cache or only in the MALL.
 
     `launch.grid` has as many workgroups as the problem has tiles, or more that share the k-steps of a tile evenly.
+    `rates` are those of `arch` unless given.
     """
-    rates = rates_of(arch)
+    rates = rates or rates_of(arch)
     tiles_m, tiles_n = -(-problem.m // tile.m), -(-problem.n // tile.n)
     workgroups = math.prod(launch.grid)
     steps = k_steps(problem, launch, tile)

@@ -55,6 +55,7 @@ class Footprint:
     addends: Set = frozenset()
     factors: Set = frozenset()
     stored: Set = frozenset()
+    stored_states: int = 2
     transcendental: bool = False
     lane_select: Set = frozenset()
     device_cache: int | None = None
@@ -106,6 +107,7 @@ def footprint_of(instruction: Instruction) -> Footprint:
         addends=addends,
         factors=factors,
         stored=_wide_store_data(instruction),
+        stored_states=1 if _has_scalar_offset(instruction) else 2,
         transcendental=name.startswith(_TRANSCENDENTAL),
         lane_select=_lane_select(instruction),
         device_cache=_device_cache(instruction),
@@ -165,15 +167,20 @@ def _matrix_sources(instruction: Instruction, kind: int) -> tuple[Set, Set]:
 
 
 def _wide_store_data(instruction: Instruction) -> Set:
-    """Data registers of a store of 12 or 16 bytes, unless a scalar offset delays it (CDNA4 ISA guide, table 38)."""
+    """Data registers of a store of 12 or 16 bytes (CDNA4 ISA guide, table 38), without the first where a scalar is its
+    offset."""
     if not instruction.mnemonic.endswith(_WIDE_STORES):
         return frozenset()
     fields = instruction.fields
-    if instruction.format == "MUBUF" and fields["soffset"] < 128:
-        return frozenset()
     key = "vdata" if instruction.format == "MUBUF" else "data"
     first = fields[key] + (AGPR if fields["acc"] else 0)
-    return frozenset(range(first, first + instruction.operand(key).registers))
+    return frozenset(range(first + _has_scalar_offset(instruction), first + instruction.operand(key).registers))
+
+
+def _has_scalar_offset(instruction: Instruction) -> bool:
+    """Whether a register is its soffset. The guide says that a wide store's data are safe then. On an MI350X the first
+    register was, overwritten in the next state, and the second was not (llvm/llvm-project#197267)."""
+    return instruction.format == "MUBUF" and instruction.fields["soffset"] < 128
 
 
 def _lane_select(instruction: Instruction) -> Set:

@@ -17,10 +17,13 @@ _SIX_BITS = 2  # the first format of an f8f6f4 MFMA with fewer than 8
 
 @dataclass(frozen=True, slots=True)
 class MatrixStates:
-    """States before the result is read or overwritten by the VALU, or multiplied (`result`), is read by a memory
+    """`passes` hold the pipe: so many states the next matrix instruction waits for by itself.
+
+    States before the result is read or overwritten by the VALU, or multiplied (`result`), is read by a memory
     operation (`memory`), is added to by a matrix instruction that adds to just these registers (`same`) or to some of
     them (`part`); and before the VALU overwrites what is added to (`addend`)."""
 
+    passes: int
     result: int
     memory: int
     same: int
@@ -37,13 +40,13 @@ def states_of(instruction: Instruction) -> MatrixStates:
     found = _NAME.match(instruction.mnemonic)
     rows, blocks, kind = (int(found[1]), bool(found[2]), found[3]) if found else (16, False, "")
     if kind == "f64":
-        return MatrixStates(6, 9, 4, 4, 3) if rows == 4 else MatrixStates(19, 18, 0, 17, 15)
+        return MatrixStates(4, 6, 9, 4, 4, 3) if rows == 4 else MatrixStates(16, 19, 18, 0, 17, 15)
     passes = {4: 2, 16: 4, 32: 8}[rows]
     if kind == "f32":
         passes *= 1 if rows == 4 else 2
-        return MatrixStates(passes + 2, passes + 2, 2 if rows == 4 else 0, passes, passes - 1)
+        return MatrixStates(passes, passes + 2, passes + 2, 2 if rows == 4 else 0, passes, passes - 1)
     if rows == 4:
-        return MatrixStates(5, 5, 2, 3, 1)
+        return MatrixStates(passes, 5, 5, 2, 3, 1)
     if blocks or (kind == "f8f6f4" and min(instruction.fields["cbsz"], instruction.fields["blgp"]) < _SIX_BITS):
         passes *= 2
-    return MatrixStates(passes + 4, passes + 4, 0, passes + 2, passes - 1)
+    return MatrixStates(passes, passes + 4, passes + 4, 0, passes + 2, passes - 1)

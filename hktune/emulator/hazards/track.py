@@ -15,7 +15,6 @@ from hktune.emulator.hazards.footprint import (
     DS,
     FLAT,
     LGKMCNT_MAX,
-    MFMA,
     SMEM,
     VMCNT_MAX,
     VMEM,
@@ -23,7 +22,7 @@ from hktune.emulator.hazards.footprint import (
     Footprint,
     register_name,
 )
-from hktune.emulator.hazards.wait_states import Producer, conflict, producer_of
+from hktune.emulator.hazards.wait_states import Clock, Producer, conflict, producer_of
 
 
 class Unsafe(Exception):
@@ -50,8 +49,7 @@ class Track:
         self.scalar: list[Pending] = []
         self._arriving: dict[int, Pending] = {}
         self._recent: list[Producer] = []
-        self._now = 0
-        self._behind_mfma = -1
+        self._clock = Clock()
 
     def copy(self) -> Track:
         """A track of its own for waves that part from the rest. Pending flat accesses are shared no longer."""
@@ -61,13 +59,13 @@ class Track:
         twin.lds = [known[id(each)] for each in self.lds]
         twin.scalar = [known[id(each)] for each in self.scalar]
         twin._arriving = {register: known[id(each)] for register, each in self._arriving.items()}
-        twin._recent, twin._now, twin._behind_mfma = list(self._recent), self._now, self._behind_mfma
+        twin._recent, twin._clock = list(self._recent), self._clock.copy()
         return twin
 
     @property
     def settled(self) -> bool:
         """Nothing is under way: tracks that are settled and wrote the same registers are alike."""
-        return not (self.vector or self.lds or self.scalar or any(p.last > self._now for p in self._recent))
+        return not (self.vector or self.lds or self.scalar or any(p.last > self._clock.counted for p in self._recent))
 
     def issue(self, footprint: Footprint) -> None:
         """Execute one instruction. Raises Unsafe; what only the book forbids is added to `notes`, unless `strict`."""
@@ -79,15 +77,13 @@ class Track:
             self._check_written(footprint)
         if self._recent:
             self._check_wait_states(footprint)
-        self._now += footprint.states
+        self._clock.pass_by(footprint)
         self.written |= footprint.writes
         if footprint.kind == WAIT:
             self.wait(footprint.vmcnt, footprint.lgkmcnt)
         elif footprint.counted:
             self._send(footprint)
-        if footprint.kind == MFMA:
-            self._behind_mfma = self._now
-        producer = producer_of(footprint, self._now)
+        producer = producer_of(footprint, self._clock)
         if producer is not None:
             self._recent.append(producer)
 
@@ -185,12 +181,12 @@ class Track:
             raise Unsafe(f"reads {register_name(min(never))}, which nothing has written")
 
     def _check_wait_states(self, footprint: Footprint) -> None:
-        now, expired = self._now, 0
+        now, expired = self._clock.counted, 0
         for producer in self._recent:
             if producer.last <= now:
                 expired += 1
                 continue
-            found = conflict(producer, footprint, now, self._behind_mfma)
+            found = conflict(producer, footprint, self._clock)
             if found is not None:
                 self._object(
                     f"follows {producer.footprint.instruction} too closely, as {found.why}: {found.needed} wait states "

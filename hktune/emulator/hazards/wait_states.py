@@ -2,7 +2,8 @@
 
 One state is one issue slot: every instruction takes one, `s_nop n` takes n + 1. The counts are those of the AMD CDNA4
 ISA guide, table 38 ("Required software-inserted wait states"), as LLVM 22 puts them between gfx950 instructions.
-Compilers insert them; assembly statements are on their own.
+Compilers insert them; assembly statements are on their own. A matrix instruction that finds the pipe held by another
+waits for it by itself, which the guide does not count.
 
 AMD's own kernels keep some of these rules nowhere, and are right on the hardware all the same: those are marked as by
 the book (docs/explanation/hazards.md says which and why).
@@ -23,34 +24,62 @@ _LONGEST_VALU = 5
 _NONE: Set = frozenset()
 _THROUGH_M0 = "it loads to LDS through M0"
 _SCALAR_READ = "it reads a scalar that the VALU wrote"
-_INTO_MFMA = "an MFMA reads what a VALU instruction wrote"
-_MFMA_RESULT = "it uses the result of an MFMA"
-_BY_THE_BOOK = frozenset({_THROUGH_M0, _SCALAR_READ})
-_RESULT_SEEN_READ = 2
-"""States behind an MFMA after which AMD's kernels have the VALU read its result."""
+_DPP_OTHER = "DPP reads what the VALU wrote, but moves another register"
+_DPP_MOVED = "DPP moves between lanes what the VALU wrote"
+_MFMA_RESULT = "the VALU reads the result of an MFMA"
+_SEEN = {_THROUGH_M0: 0, _SCALAR_READ: 0, _DPP_OTHER: 0, _DPP_MOVED: 1, _MFMA_RESULT: 2}
+"""The fewest states that AMD's production kernels leave where the guide asks for more."""
+
+
+class Clock:
+    """The states of a wave: as the guide counts them, and with the time that matrix instructions wait for the pipe."""
+
+    def __init__(self) -> None:
+        self.counted = 0
+        self.elapsed = 0
+        self._pipe_free = 0
+
+    def copy(self) -> Clock:
+        twin = Clock()
+        twin.counted, twin.elapsed, twin._pipe_free = self.counted, self.elapsed, self._pipe_free
+        return twin
+
+    def issue_of(self, footprint: Footprint) -> int:
+        """When `footprint` is issued next."""
+        return max(self.elapsed, self._pipe_free) if footprint.matrix is not None else self.elapsed
+
+    def pass_by(self, footprint: Footprint) -> None:
+        """It was issued."""
+        issued = self.issue_of(footprint)
+        self.counted += footprint.states
+        self.elapsed = issued + footprint.states
+        if footprint.matrix is not None:
+            self._pipe_free = issued + footprint.matrix.passes
 
 
 @dataclass(frozen=True, slots=True)
 class Producer:
-    """An instruction whose results others must not touch yet. `after` is the state count right behind it."""
+    """An instruction whose results others must not touch yet. `after` and `elapsed` are the clock's right behind it."""
 
     footprint: Footprint
     after: int
+    elapsed: int
     last: int
     scalars: Set
 
 
-def producer_of(footprint: Footprint, after: int) -> Producer | None:
-    """What must be remembered of an instruction; None when nothing can follow it too closely."""
+def producer_of(footprint: Footprint, clock: Clock) -> Producer | None:
+    """What must be remembered of an instruction that was just issued; None when nothing can follow it too closely."""
+    after, elapsed = clock.counted, clock.elapsed
     scalars = frozenset(register for register in footprint.writes if register >= SCALAR)
     if footprint.matrix is not None:
-        return Producer(footprint, after, after + footprint.matrix.longest, scalars)
+        return Producer(footprint, after, elapsed, after + footprint.matrix.longest, scalars)
     if footprint.kind == VALU:
-        return Producer(footprint, after, after + (_LONGEST_VALU if scalars else 2), scalars)
+        return Producer(footprint, after, elapsed, after + (_LONGEST_VALU if scalars else 2), scalars)
     if footprint.stored:
-        return Producer(footprint, after, after + 2, scalars)
+        return Producer(footprint, after, elapsed, after + 2, scalars)
     if footprint.writes & _M0:
-        return Producer(footprint, after, after + 1, scalars)
+        return Producer(footprint, after, elapsed, after + 1, scalars)
     return None
 
 
@@ -65,23 +94,14 @@ class Conflict:
     by_the_book: bool
 
 
-def conflict(producer: Producer, consumer: Footprint, now: int, behind_mfma: int = -1) -> Conflict | None:
-    """When `consumer` at state `now` comes too early after `producer`; `behind_mfma` is the state after the last MFMA
-    before it (-1: none)."""
+def conflict(producer: Producer, consumer: Footprint, clock: Clock) -> Conflict | None:
+    """When `consumer`, the next instruction, comes too early after `producer`."""
     needed, registers, why = _required(producer, consumer)
-    there = now - producer.after
+    there = clock.counted - producer.after
     if there >= needed:
         return None
-    by_the_book = (
-        why in _BY_THE_BOOK
-        or (why == _INTO_MFMA and there > 0 and behind_mfma > producer.after)
-        or (why == _MFMA_RESULT and there >= _RESULT_SEEN_READ and _only_reads(consumer, registers))
-    )
+    by_the_book = there >= _SEEN.get(why, needed) or clock.issue_of(consumer) - producer.elapsed >= needed
     return Conflict(needed, there, f"{why} ({register_name(min(registers))})", by_the_book)
-
-
-def _only_reads(consumer: Footprint, registers: Set) -> bool:
-    return consumer.kind == VALU and not registers & consumer.writes
 
 
 def _required(producer: Producer, consumer: Footprint) -> tuple[int, Set, str]:
@@ -93,7 +113,8 @@ def _required(producer: Producer, consumer: Footprint) -> tuple[int, Set, str]:
         return max(_after_valu(producer, consumer), key=lambda rule: rule[0], default=(0, _NONE, ""))
     if producer.footprint.stored:
         overwritten = producer.footprint.stored & consumer.writes if consumer.kind == VALU else _NONE
-        return (2, overwritten, "it overwrites data of a wide store") if overwritten else (0, _NONE, "")
+        states = producer.footprint.stored_states
+        return (states, overwritten, "it overwrites data of a wide store") if overwritten else (0, _NONE, "")
     if consumer.to_lds:
         return 1, _M0, _THROUGH_M0
     return 0, _NONE, ""
@@ -110,11 +131,12 @@ def _after_mfma(mfma: Footprint, states: MatrixStates, consumer: Footprint) -> t
             return states.part, overlap, "it adds to a part of the result of an MFMA"
         return states.same if overlap else 0, overlap, "it adds to the result of an MFMA"
     if consumer.kind in (DS, VMEM, FLAT) and result & consumer.reads:
-        return states.memory, result & consumer.reads, _MFMA_RESULT
+        return states.memory, result & consumer.reads, "a memory operation reads the result of an MFMA"
     if consumer.kind == VALU:
-        touched = result & (consumer.reads | consumer.writes)
-        if touched:
-            return states.result, touched, _MFMA_RESULT
+        if result & consumer.writes:
+            return states.result, result & consumer.writes, "it overwrites the result of an MFMA"
+        if result & consumer.reads:
+            return states.result, result & consumer.reads, _MFMA_RESULT
         overwritten = mfma.addends & consumer.writes
         if overwritten:
             return states.addend, overwritten, "it overwrites what an MFMA adds to"
@@ -131,7 +153,7 @@ def _after_valu(producer: Producer, consumer: Footprint) -> list[tuple[int, Set,
             rules.append((states, registers, why))
 
     if consumer.kind == MFMA:
-        rule(2, read, _INTO_MFMA)
+        rule(2, read, "an MFMA reads what a VALU instruction wrote")
         rule(4, producer.scalars & _EXEC, "an MFMA follows a VALU write of EXEC")
     elif consumer.kind in (VMEM, FLAT):
         rule(5, producer.scalars & consumer.reads, "it addresses memory through a scalar that the VALU wrote")
@@ -146,6 +168,8 @@ def _after_valu(producer: Producer, consumer: Footprint) -> list[tuple[int, Set,
         if name.startswith(("v_readlane", "v_readfirstlane")):
             rule(1, read, "it reads a lane of what the VALU wrote")
         if consumer.instruction.variant == "dpp":
-            rule(2, read, "DPP reads what the VALU wrote")
+            moved = read & {consumer.instruction.fields["vsrc0"]}
+            rule(2, moved, _DPP_MOVED)
+            rule(2, read - moved, _DPP_OTHER)
             rule(5, producer.scalars & _EXEC, "DPP follows a VALU write of EXEC")
     return rules
