@@ -12,6 +12,8 @@ from gfx950_code import Words, assemble, launch, vector_program
 
 from hktune.core.dtype import BF16
 from hktune.core.errors import KernelFault
+from hktune.emulator.instructions.decode import decode
+from hktune.emulator.instructions.matrix import build_matrix
 
 RNG = np.random.default_rng(8)
 SHAPES = {
@@ -184,3 +186,12 @@ def test_modifiers_that_are_not_emulated_are_refused(modifiers: str, rule: str) 
     call = f"v_mfma_f32_16x16x4_4b_bf16 v[20:35], v[100:101], v[102:103], v[20:35] {modifiers}"
     with pytest.raises(KernelFault, match=rule):
         run(call, [zeros, zeros, np.zeros((16, 64), np.uint32)], 16)
+
+
+def test_xf32_is_refused_as_gfx950_has_none() -> None:
+    """Words that clang 22 makes for gfx942; for gfx950 it knows no such instruction."""
+    words = (0xD3BE0000, 0x04020902)  # v_mfma_f32_16x16x8_xf32 v[0:3], v[2:3], v[4:5], v[0:3]
+    instruction = decode(b"".join(word.to_bytes(4, "little") for word in words).ljust(16, b"\0"), 0)
+    assert instruction.mnemonic == "v_mfma_f32_16x16x8_xf32"
+    with pytest.raises(KernelFault, match="gfx950 has not"):
+        build_matrix(instruction)

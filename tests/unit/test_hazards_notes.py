@@ -36,7 +36,13 @@ BY_THE_BOOK = {
         "reads a scalar that the VALU wrote",
     ),
     "another MFMA between VALU and MFMA": (f"v_mov_b32 v4, 0\n{OTHER}\n{MFMA}", "an MFMA reads what a VALU"),
+    "a flat load waited for by vmcnt alone": (
+        "v_mov_b32 v60, s6\nv_mov_b32 v61, s7\nflat_load_dword v42, v[60:61]\n"
+        "s_waitcnt vmcnt(0)\nv_add_u32 v43, v1, v42",
+        "reads v42, which flat_load_dword",
+    ),
     "an MFMA's result two states later": (f"{MFMA}\ns_nop 1\nv_add_f32 v42, v20, v20", "reads the result of an MFMA"),
+    "an MFMA's result changed in place": (f"{MFMA}\ns_nop 1\nv_cvt_f32_i32 v20, v20", "reads the result of an MFMA"),
     "an MFMA's result stored behind two others, which waited for the pipe": (
         f"{MFMA}\n{OTHER}\n{THIRD}\ns_nop 1\nglobal_store_dword v1, v20, s[8:9]",
         "a memory operation reads the result of an MFMA",

@@ -54,7 +54,7 @@ UNSAFE = {
         "lgkmcnt(0)",
     ),
     "flat load waited for on one counter": (
-        f"v_mov_b32 v4, s6; v_mov_b32 v5, s7; flat_load_dword v10, v[4:5]; s_waitcnt vmcnt(0); {USE}",
+        f"v_mov_b32 v4, s6; v_mov_b32 v5, s7; flat_load_dword v10, v[4:5]; s_waitcnt lgkmcnt(0); {USE}",
         "reads v10",
         "vmcnt(0) lgkmcnt(0)",
     ),

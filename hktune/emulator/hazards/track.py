@@ -142,7 +142,7 @@ class Track:
             self._object(
                 f"{act} {register_name(register)}, which {pending.footprint.instruction} may still be writing: "
                 f"{self.outstanding()} outstanding, {self.cover(pending)} would cover it",
-                by_the_book=self._counted_out(pending),
+                by_the_book=self._counted_out(pending) or self._from_memory(pending),
             )
 
     def _object(self, what: str, by_the_book: bool) -> None:
@@ -156,6 +156,11 @@ class Track:
             if pending.footprint.kind == kind and pending in queue:
                 return len(queue) - 1 - queue.index(pending) >= most
         return False
+
+    def _from_memory(self, pending: Pending) -> bool:
+        """A flat load's data are there by `vmcnt` alone: they come from memory, as flat accesses of LDS are not
+        emulated."""
+        return pending.footprint.kind == FLAT and pending not in self.vector
 
     def outstanding(self) -> str:
         """The counters' state in words."""

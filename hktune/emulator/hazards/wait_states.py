@@ -133,8 +133,9 @@ def _after_mfma(mfma: Footprint, states: MatrixStates, consumer: Footprint) -> t
     if consumer.kind in (DS, VMEM, FLAT) and result & consumer.reads:
         return states.memory, result & consumer.reads, "a memory operation reads the result of an MFMA"
     if consumer.kind == VALU:
-        if result & consumer.writes:
-            return states.result, result & consumer.writes, "it overwrites the result of an MFMA"
+        only_written = result & (consumer.writes - consumer.reads)  # in place it waits as a reader
+        if only_written:
+            return states.result, only_written, "it overwrites the result of an MFMA"
         if result & consumer.reads:
             return states.result, result & consumer.reads, _MFMA_RESULT
         overwritten = mfma.addends & consumer.writes

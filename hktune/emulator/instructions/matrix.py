@@ -71,6 +71,8 @@ def build_matrix(instruction: Instruction) -> Step:
     mixed = _MIXED.match(instruction.mnemonic)
     if mixed is not None:
         return _build_mixed(instruction, int(mixed[1][:2]), int(mixed[2]))
+    if instruction.mnemonic.endswith("_xf32"):
+        raise unimplemented(instruction, "gfx942 has xf32, gfx950 has not")
     found = _NAME.match(instruction.mnemonic)
     if found is None:
         raise unimplemented(instruction)
