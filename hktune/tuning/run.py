@@ -121,7 +121,7 @@ def tune(options: RunOptions, settings: Settings, command: Sequence[str], progre
         notes=(*ledger.notes, *place.notes, *run.notes),
         raced=tuple(run.raced),
         trials_lost=bool(lost),
-        no_table=bool(untabled),
+        no_table=bool(untabled or place.spaces.own.template.not_for_production),
     )
 
 

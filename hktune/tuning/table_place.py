@@ -37,18 +37,26 @@ class TablePlace:
     @property
     def notes(self) -> tuple[str, ...]:
         """What was noticed on the way."""
-        return tuple(note for note in (self.settings.note, self.compiler.trouble) if note)
+        noted = (self.settings.note, self.compiler.trouble, self._without_table)
+        return tuple(note for note in noted if note)
+
+    @property
+    def _without_table(self) -> str | None:
+        """Why no table is made: production does not launch what the space has."""
+        return self.spaces.own.template.not_for_production
 
     def check(self) -> None:
         """Raise now, InputError or MachineError, what would keep the table from being made at the end."""
         check_table_place(self.directory)
-        for problem in list(self.names)[:1]:
+        for problem in [] if self._without_table else list(self.names)[:1]:
             for config in self.spaces.own.domain(problem).seeds[:1]:
                 self.spaces.own.launch_rule(config, problem)
 
     def publish(self, trials: Sequence[Trial], finished: bool) -> list[HktuneError]:
         """Write table and objects; what kept it from that. A search that ended early, with nothing found, leaves the
         table of an earlier one as it is."""
+        if self._without_table:
+            return []
         found = any(trial.status is Status.OK for trial in trials)
         try:
             if found or finished or not (self.directory / "table.json").exists():
