@@ -67,6 +67,7 @@ class Template:
         self._symbol = description.symbol
         self.fixed_order = description.fixed_order
         self.strict_hazards = description.strict_hazards
+        self.contiguous = description.contiguous
         self._rounding, self._storage = description.rounding, tuple(description.storage.items())
         self.objects = Objects(description.objects, folder) if description.objects else None
         self.arguments = _arguments(description)
@@ -174,7 +175,15 @@ class Template:
         grid, block = (grid_x, grid_y, grid_z), (block_x, block_y, block_z)
         operation, adds_to_c = problem.operation, bool(self._value(self._adds_to_c, scope))
         arguments = arguments_of(self._arguments_at(scope), operation)
-        return Launch(grid, block, dynamic_lds_bytes, arguments, workspace_bytes, operation, adds_to_c, self._storage)
+        sizes = (grid, block, dynamic_lds_bytes)
+        return Launch(*sizes, arguments, workspace_bytes, operation, adds_to_c, self.contiguous, self._storage)
+
+    @property
+    def not_for_production(self) -> str:
+        """Why no table can have its kernels; "" where one can."""
+        for name, word in self._storage:
+            return f"{self.name} takes {name} as {word}: production has it row by row, so no table has it"
+        return ""
 
     def launch_rule(self, config: Mapping[str, Value], n: int, k: int) -> LaunchRule:
         """`launch` for any number of rows. Raises TemplateError where block or dynamic LDS depend on m: their kernel
@@ -183,11 +192,8 @@ class Template:
         scope = {**self._scope(config), "n": n, "k": k}
         if self._value(self._adds_to_c, scope):
             raise TemplateError(f"{self.name}: {self.symbol(config)} adds to C: production launches what writes it")
-        if self._storage:
-            name, word = self._storage[0]
-            raise TemplateError(
-                f"{self.name}: {self.symbol(config)} takes {name} as {word}: production has it row by row"
-            )
+        if self.not_for_production:
+            raise TemplateError(self.not_for_production)
         parts = [*self._grid, self._workspace_bytes, *self._block, self._dynamic_lds_bytes]
         try:
             x, y, z, workspace_bytes, *fixed = (specialised(expression, scope, {}) for expression in parts)
@@ -197,7 +203,8 @@ class Template:
             raise TemplateError(f"{self.name}: launch block and dynamic_lds_bytes must not need m: use config and n, k")
         block_x, block_y, block_z, dynamic_lds_bytes = (int(value) for value in fixed)
         block = (block_x, block_y, block_z)
-        return LaunchRule((x, y, z), block, dynamic_lds_bytes, self._arguments_at(scope), workspace_bytes)
+        rule = LaunchRule((x, y, z), block, dynamic_lds_bytes, self._arguments_at(scope), workspace_bytes)
+        return replace(rule, contiguous=self.contiguous)
 
     def tile(self, config: Mapping[str, Value]) -> Tile:
         """What one workgroup computes with `config`."""
