@@ -176,6 +176,13 @@ class Template:
         arguments = arguments_of(self._arguments_at(scope), operation)
         return Launch(grid, block, dynamic_lds_bytes, arguments, workspace_bytes, operation, adds_to_c, self._storage)
 
+    @property
+    def not_for_production(self) -> str:
+        """Why no table can have its kernels; "" where one can."""
+        for name, word in self._storage:
+            return f"{self.name} takes {name} as {word}: production has it row by row, so no table has it"
+        return ""
+
     def launch_rule(self, config: Mapping[str, Value], n: int, k: int) -> LaunchRule:
         """`launch` for any number of rows. Raises TemplateError where block or dynamic LDS depend on m: their kernel
         would be another one; where the kernel adds to C, which production does not clear; and where it takes operands
@@ -183,11 +190,8 @@ class Template:
         scope = {**self._scope(config), "n": n, "k": k}
         if self._value(self._adds_to_c, scope):
             raise TemplateError(f"{self.name}: {self.symbol(config)} adds to C: production launches what writes it")
-        if self._storage:
-            name, word = self._storage[0]
-            raise TemplateError(
-                f"{self.name}: {self.symbol(config)} takes {name} as {word}: production has it row by row"
-            )
+        if self.not_for_production:
+            raise TemplateError(self.not_for_production)
         parts = [*self._grid, self._workspace_bytes, *self._block, self._dynamic_lds_bytes]
         try:
             x, y, z, workspace_bytes, *fixed = (specialised(expression, scope, {}) for expression in parts)

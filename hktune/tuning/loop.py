@@ -41,8 +41,8 @@ class Search:
     """One problem's search: its strategy, which configs are legal for it, and the ids it has an outcome for.
 
     A strategy hears of outcomes when it is next asked: of thousands of shapes most are not asked for long, and those
-    whose budget is spent never are. `untold` are the rows that it has not heard of; `operation` is the one whose code
-    the problem runs, as `Template.code_operation` has it.
+    whose budget is spent never are. `untold` are the rows that it has not heard of, `asked` how often it was asked;
+    `operation` is the one whose code the problem runs, as `Template.code_operation` has it.
     """
 
     problem: Problem
@@ -52,6 +52,7 @@ class Search:
     untold: list[Trial] = field(default_factory=list)
     exhausted: bool = False
     operation: Operation = BF16_NT
+    asked: int = 0
 
 
 class Listener(Protocol):
@@ -101,7 +102,9 @@ class Tuner:
 
     With `share`, a variant is also timed on every other problem that it is legal for, and that problem's strategy
     learns of it. This is right where proving costs seconds and a modelled time microseconds, and wrong where a time is
-    measured. Strategies learn of outcomes in the order in which the configs were asked for, and always so many asks
+    measured. Problems then take turns. What one asks for counts for nearly all, so the one that fewest configs are
+    legal for has always tried least, and would spend the others' trials. Without `share` the one that has tried least
+    is next. Strategies learn of outcomes in the order in which the configs were asked for, and always so many asks
     later. So equal seeds give equal runs, however long each variant takes (with up to LOOKAHEAD workers, on any
     machine).
     """
@@ -133,9 +136,9 @@ class Tuner:
         self._asked_at_s: dict[Candidate, float] = {}
         self._attempts: dict[Candidate, Attempt] = {}
         self._configs: dict[str, Config] = {}
-        # How much each search has tried and its place, least first; a search that has tried more since is entered anew.
-        self._least: list[tuple[int, int]] = [(len(search.tried), place) for place, search in enumerate(searches)]
-        heapq.heapify(self._least)
+        # When it is each search's turn, and its place, first to last; a search whose turn changes is entered anew.
+        self._turns: list[tuple[int, int]] = [(self._turn(search), place) for place, search in enumerate(searches)]
+        heapq.heapify(self._turns)
         self._place_of = {search.problem: place for place, search in enumerate(searches)}
         self._until = time.monotonic() + budget.time_s if budget.time_s is not None else None
 
@@ -154,7 +157,7 @@ class Tuner:
             own = [row for row in rows if row.config_id not in search.tried]
             search.untold += own
             search.tried.update(row.config_id for row in own)
-            heapq.heappush(self._least, (len(search.tried), place))
+            self._enter_unless_shared(place)
             news += own
         return news
 
@@ -222,20 +225,39 @@ class Tuner:
     def _look_ahead(self) -> None:
         """Ask until enough configs are on their way, nothing is left to ask for, or time is up."""
         while len(self._in_order) < self._lookahead and not self._time_is_up():
-            search = self._least_tried()
+            search = self._next_search()
             if search is None:
                 return
             self._ask(search)
 
-    def _least_tried(self) -> Search | None:
-        """The search that has tried least, the first of several, if it wants more."""
-        while self._least:
-            tried, place = self._least[0]
+    def _turn(self, search: Search) -> int:
+        return search.asked if self._share else len(search.tried)
+
+    def _enter(self, place: int) -> None:
+        heapq.heappush(self._turns, (self._turn(self._searches[place]), place))
+
+    def _enter_unless_shared(self, place: int) -> None:
+        """After one trial more, which changes its turn only where nothing is shared."""
+        if not self._share:
+            self._enter(place)
+
+    def _next_search(self) -> Search | None:
+        """The search whose turn it is, of those that want more; None where none does."""
+        full: set[tuple[int, int]] = set()
+        found = None
+        while self._turns and found is None and (self._share or not full):
+            turn, place = heapq.heappop(self._turns)
             search = self._searches[place]
-            if not search.exhausted and tried == len(search.tried):
-                return search if tried + len(self._in_order) < self._budget.trials else None
-            heapq.heappop(self._least)
-        return None
+            if search.exhausted or turn != self._turn(search):
+                continue
+            if len(search.tried) + len(self._in_order) < self._budget.trials:
+                found = search
+                self._enter(place)
+            else:  # until what is on its way turns out to be no trial of it
+                full.add((turn, place))
+        for entry in full:
+            heapq.heappush(self._turns, entry)
+        return found
 
     def _time_is_up(self) -> bool:
         return self._until is not None and time.monotonic() >= self._until
@@ -245,6 +267,9 @@ class Tuner:
         search.untold.clear()
         configs = search.strategy.ask(1)
         search.exhausted = not configs
+        search.asked += 1
+        if self._share:
+            self._enter(self._place_of[search.problem])
         for candidate in (Candidate(config, search.operation) for config in configs):
             if candidate in self._asked_by:
                 self._asked_by[candidate].append(search)
@@ -268,7 +293,7 @@ class Tuner:
                 continue
             search.tried.add(attempt.config.id)
             search.untold.append(trial)
-            heapq.heappush(self._least, (len(search.tried), self._place_of[search.problem]))
+            self._enter_unless_shared(self._place_of[search.problem])
             self._listener.recorded(trial)
 
     def _takes(self, search: Search, candidate: Candidate) -> bool:

@@ -124,7 +124,7 @@ def tune(options: RunOptions, settings: Settings, command: Sequence[str], progre
         notes=(*ledger.notes, *place.notes, *(one.trouble for one in run.raced if one.trouble)),
         raced=tuple(run.raced),
         trials_lost=bool(lost),
-        no_table=bool(untabled),
+        no_table=bool(untabled or place.space.template.not_for_production),
     )
 
 
@@ -351,18 +351,22 @@ class _Place:
     @property
     def notes(self) -> tuple[str, ...]:
         """What was noticed on the way."""
-        return tuple(note for note in (self.settings.note, self.compiler.trouble) if note)
+        return tuple(
+            note for note in (self.settings.note, self.compiler.trouble, self.space.template.not_for_production) if note
+        )
 
     def check(self) -> None:
         """Raise now, InputError or MachineError, what would keep the table from being made at the end."""
         check_table_place(self.directory)
-        for problem in list(self.names)[:1]:
+        for problem in [] if self.space.template.not_for_production else list(self.names)[:1]:
             for config in self.space.domain(problem).seeds[:1]:
                 self.space.launch_rule(config, problem)
 
     def publish(self, trials: Sequence[Trial], finished: bool) -> list[HktuneError]:
         """Write table and objects; what kept it from that. A search that ended early, with nothing found, leaves the
         table of an earlier one as it is."""
+        if self.space.template.not_for_production:
+            return []
         found = any(trial.status is Status.OK for trial in trials)
         try:
             if found or finished or not (self.directory / "table.json").exists():

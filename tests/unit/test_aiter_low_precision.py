@@ -156,5 +156,5 @@ def test_what_a_kernel_cannot_do_is_one_line(name: str, words: str, sizes: tuple
 @pytest.mark.parametrize(("name", "operand"), [(MXFP4, "b"), (MXFP4_ROWS, "scale_a"), (I8, "b"), (FP8, "b")])
 def test_production_refuses_operands_that_it_does_not_have(name: str, operand: str) -> None:
     described = space(name)
-    with pytest.raises(TemplateError, match=rf"takes {operand} as \w+: production has it row by row"):
+    with pytest.raises(TemplateError, match=rf"takes {operand} as \w+: production has it row by row, so no table"):
         described.launch_rule(described.config({}), Problem(64, 512, 1024, described.template.operation))

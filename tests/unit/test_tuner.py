@@ -106,6 +106,15 @@ def test_one_proof_serves_every_problem_it_is_legal_for() -> None:
     )
 
 
+def test_a_problem_for_which_less_is_legal_leaves_the_others_their_turns() -> None:
+    own, others = configs(24), configs(64)[24:]
+    small, large = search(SMALL, own), search(LARGE, others, lambda config: config not in own)
+    rows, _ = run([small, large], Budget(trials=24))
+    asked = [Config.from_json(row.config) in own for row in rows if row.m == SMALL.m]
+    assert len(asked) == 24
+    assert sum(asked) >= 12, "what the large one asks for is tried on both, and it has always tried less"
+
+
 def test_without_sharing_a_problem_is_timed_on_what_it_asked_for() -> None:
     few, many = configs(10)[:3], configs(10)[2:]
     rows, executor = run([search(SMALL, few), search(LARGE, many)], Budget(trials=100), share=False)
