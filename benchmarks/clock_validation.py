@@ -72,7 +72,7 @@ def proved(space: SearchSpace, options: argparse.Namespace) -> list[Attempt]:
         config = space.sample(rng)
         sampled[config.id] = config
     settings = Settings.from_environment(os.environ)
-    prover = EmulatedBench(options.space, options.seed, settings, options.hipkittens)()
+    prover = EmulatedBench(options.space, options.seed, settings, options.hipkittens).prover()
     attempts = [prover(Candidate(config)) for config in track(sampled.values(), "proving", transient=True)]
     return [attempt for attempt in attempts if attempt.profile is not None]
 

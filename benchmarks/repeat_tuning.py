@@ -17,7 +17,9 @@ from hktune.core.outcome import Timing
 from hktune.core.problem import Problem
 from hktune.core.settings import Settings
 from hktune.core.trial import Trial
+from hktune.space import load_space
 from hktune.store import read_trials
+from hktune.template import Templates
 from hktune.tuning.benches import GpuBench, choose_device
 from hktune.tuning.confirmation import attempt_of, deciding, finalists
 
@@ -31,6 +33,7 @@ def main() -> None:
     options = parser.parse_args()
     settings = Settings.from_environment(os.environ)
     kind, space = choose_device(options.device, None, settings)
+    templates = Templates(load_space(space).template)
     first, second = (winners(directory) for directory in options.directories)
     problems = sorted(first.keys() & second.keys())
     differing = [problem for problem in problems if first[problem].config_id != second[problem].config_id]
@@ -38,7 +41,7 @@ def main() -> None:
     regrets: dict[Problem, tuple[float, float]] = dict.fromkeys(problems, (0.0, 0.0))
     try:
         for problem in differing:
-            picks = [attempt_of(rows[problem]) for rows in (first, second)]
+            picks = [attempt_of(rows[problem], problem, templates) for rows in (first, second)]
             times = [time for time in work.stopwatch.confirm(picks, problem).finalists if isinstance(time, Timing)]
             best_us = min(time.time_us for time in times)
             regrets[problem] = (times[0].time_us / best_us - 1, times[1].time_us / best_us - 1)

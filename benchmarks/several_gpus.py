@@ -27,6 +27,7 @@ from hktune.measure.stopwatch import Attempt
 from hktune.search import create_strategy
 from hktune.space import SearchSpace, load_space
 from hktune.store import TrialStore
+from hktune.template import Templates
 from hktune.tuning.loop import Budget, Search, Tuner
 from hktune.tuning.side_by_side import side_by_side
 from hktune.tuning.strategies_apart import StrategiesApart
@@ -78,7 +79,7 @@ def searches(space: SearchSpace, gpu: int, strategy: str) -> list[Search]:
 def run(gpus: int, strategy: str, apart: bool) -> str:
     """One run of all loops to their end; what it came to."""
     space = load_space(SPACES / "sm90a_gemm_bf16.yaml")
-    context = RowContext(space.template, Identity("cuda", "sm90a", "made up", 132), strategy, 0)
+    context = RowContext(Templates(space.template), Identity("cuda", "sm90a", "made up", 132), strategy, 0)
     with ExitStack() as stack:
         store = TrialStore(Path(stack.enter_context(tempfile.TemporaryDirectory())))
         tuners = []

@@ -30,6 +30,7 @@ from hktune.core.shipped import DEFAULT_SPACE
 from hktune.measure.modelled import ModelledStopwatch
 from hktune.measure.stopwatch import Attempt
 from hktune.space import SearchSpace, load_space
+from hktune.template import Templates
 from hktune.tuning.benches import EmulatedBench
 
 PROBLEMS = [
@@ -116,7 +117,7 @@ class Table:
 
     def __init__(self, space: SearchSpace, attempts: list[Attempt]) -> None:
         self._space = space
-        self._stopwatch = ModelledStopwatch(space.template)
+        self._stopwatch = ModelledStopwatch(Templates(space.template))
         self._attempts = [
             replace(attempt, config=space.config({**attempt.config, "xcd_chunk": chunk, "group_rows": rows}))
             for attempt in attempts

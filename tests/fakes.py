@@ -44,7 +44,7 @@ class InstantExecutor:
     def _attempt(self, candidate: Candidate) -> Attempt:
         failure = self._failure(candidate.config)
         sha256 = None if failure else "0" * 64
-        return Attempt(candidate.config, failure, sha256, operation=candidate.operation)
+        return Attempt(candidate.config, failure, sha256, operation=candidate.operation, template=candidate.template)
 
 
 class LastFirstExecutor(InstantExecutor):

@@ -51,6 +51,22 @@ def add_aiter(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--aiter", type=path_given, metavar="DIR", help=purpose)
 
 
+def add_candidates(parser: argparse.ArgumentParser) -> None:
+    """--candidates."""
+    parser.add_argument(
+        "--candidates",
+        type=words,
+        default=(),
+        metavar="NAME,...",
+        help="whose kernels a row of the table may launch too: aiter, triton, or a search space by its file or name",
+    )
+
+
+def words(text: str) -> tuple[str, ...]:
+    """The type of an argument that is words, with commas between them."""
+    return tuple(text.split(","))
+
+
 def settings_of(options: argparse.Namespace) -> Settings:
     """What the environment says, and `options` in its place where they say the same. Raises InputError."""
     from hktune.core.settings import Settings

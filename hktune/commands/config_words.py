@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, takewhile
 from pathlib import Path
 
+from hktune.core.command_words import words_of
 from hktune.core.config import Config
 from hktune.core.errors import InputError, SpaceError
 from hktune.core.escaped import shown
-from hktune.core.shipped import DEFAULT_SPACE, SPACE_OF
-from hktune.space import SearchSpace
+from hktune.core.shipped import DEFAULT_SPACE, SPACE_OF, shipped_spaces
+from hktune.space import SearchSpace, template_of
 
 CANDIDATES_SHOWN = 6
 _ID = re.compile(r"[0-9a-f]{0,16}\Z")
@@ -46,9 +47,11 @@ class ConfigWords:
         return find_config(*self._reference) if self._reference else None
 
     def space_file(self) -> Path:
-        """The search space that comes with hktune for the architecture of DIR:ID; gfx950's without one."""
+        """The search space that comes with hktune for the template of DIR:ID, else for its architecture; gfx950's
+        without one."""
         template = (self.named.template if self.named else None) or ""
-        return SPACE_OF.get(template.partition("/")[0], DEFAULT_SPACE)
+        usual = SPACE_OF.get(template.partition("/")[0], DEFAULT_SPACE)
+        return next((path for path in (usual, *shipped_spaces()) if template_of(path) == template), usual)
 
     def config(self, space: SearchSpace) -> Config:
         """The config: what differs from the space's defaults, or from the config of DIR:ID. Raises InputError where it
@@ -82,10 +85,12 @@ def find_config(directory: Path, prefix: str) -> Named:
     are no good."""
     if not _ID.match(prefix):
         raise InputError(f"{shown(prefix)} is no config id: ids are up to 16 hex digits, such as 5357f7f5")
-    known = {named.config.id: named for named in _configs(directory)}
+    known: dict[str, dict[str | None, Named]] = {}
+    for named in _configs(directory):
+        known.setdefault(named.config.id, {})[named.template] = named
     found = sorted(config_id for config_id in known if config_id.startswith(prefix))
     if len(found) == 1:
-        return known[found[0]]
+        return _of_one_template(directory, known[found[0]])
     if found:
         what = f"{len(found)} configs of {directory} begin with {prefix!r}"
         raise InputError(f"{what}: {_some(found)}: give more digits")
@@ -93,6 +98,16 @@ def find_config(directory: Path, prefix: str) -> Named:
         raise InputError(f"{directory} holds no config yet: let hktune tune or hktune build go on there")
     near = sorted(known, key=lambda config_id: (-_equal_digits(config_id, prefix), config_id))
     raise InputError(f"no config of {directory} begins with {prefix!r}: it has {_some(near)}")
+
+
+def _of_one_template(directory: Path, named: Mapping[str | None, Named]) -> Named:
+    """A config by the template that it was made for. Raises InputError where there are several."""
+    if len(named) > 1:
+        names = " and ".join(sorted(str(template) for template in named))
+        config = next(iter(named.values())).config
+        words = " ".join(words_of(config))
+        raise InputError(f"config {config.id} of {directory} is of {names}: write {words} and the --space of one")
+    return next(iter(named.values()))
 
 
 def _equal_digits(one: str, other: str) -> int:

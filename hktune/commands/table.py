@@ -11,6 +11,7 @@ from hktune import __version__
 from hktune.commands.arguments import (
     COUNT_MAX,
     add_aiter,
+    add_candidates,
     add_hipkittens,
     add_key,
     add_out,
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from hktune.core.problem import Problem
     from hktune.core.trial import Trial
     from hktune.dispatch import Table, Trust
-    from hktune.space import SearchSpace
+    from hktune.space import Spaces
     from hktune.template import Template
 
 REGRETS_SHOWN = 3  # the largest
@@ -67,6 +68,7 @@ def _add_build_options(parser: argparse.ArgumentParser) -> None:
     )
     add_shapes(parser, "gives shapes names (default: the tables in the folders of the trials)")
     add_hipkittens(parser)
+    add_candidates(parser)
     add_aiter(parser)
 
 
@@ -114,30 +116,29 @@ def _build(options: argparse.Namespace) -> int:
     from hktune.core.outcome import Status
     from hktune.dispatch import write_table
     from hktune.report.heartbeat import working
-    from hktune.space import load_space
+    from hktune.space import load_spaces
     from hktune.store import merged_trials
-    from hktune.tables import BuildOptions, build_table, cross_trials, regrets
+    from hktune.tables import BuildOptions, build_table, compilers_of, cross_trials, regrets
+    from hktune.tuning.candidates import candidate_spaces
     from hktune.tuning.confirmation import deciding
     from hktune.tuning.own_trials import own_trials
     from hktune.tuning.trial_rows import now
 
-    space = load_space(options.space)
+    spaces = load_spaces((options.space, *candidate_spaces(options.candidates)))
     with working(lambda: "reading trials"):
         merged = merged_trials(options.trials)
-    of_template = [trial for trial in merged if trial.template_sha256 in (None, space.template.sha256)]
-    trials, foreign = own_trials(space, of_template)
+    of_templates = [trial for trial in merged if trial.template_sha256 is None or trial.template_sha256 in spaces]
+    trials, foreign = own_trials(spaces, of_templates)
     if not any(trial.status is Status.OK for trial in trials):
-        raise StoreError(f"{foreign}: tune again" if foreign else _why_none(space.template, merged))
+        raise StoreError(f"{foreign}: tune again" if foreign else _why_none(spaces.own.template, merged))
     identity = _one_identity(options.trials)
-    shelf = _Shelf(options, space)
-    fixed_order = frozenset({space.template.name} if space.template.fixed_order else ())
-    chosen = BuildOptions(fixed_order, options.reproducible, options.reach, _names(options))
-    compilers = " | ".join(sorted({trial.compiler for trial in trials if trial.compiler})) or "unknown"
-    trials = deciding(trials)
+    shelf = _Shelf(options, spaces)
+    chosen = BuildOptions(spaces.fixed_order, options.reproducible, options.reach, _names(options))
+    compilers, trials = compilers_of(trials), deciding(trials)
     with working(lambda: f"building the table, {len(shelf.objects)} objects so far"):
         table = build_table(trials, shelf.launch_of, identity, compilers, __version__, now(), chosen)
         write_table(table, shelf.objects, options.out)
-    _print_built(table, len(merged) - len(of_template), foreign)
+    _print_built(table, len(merged) - len(of_templates), foreign)
     for regret in sorted(regrets(trials), key=lambda each: -each.regret)[:REGRETS_SHOWN]:
         print(f"regret: {regret}")
     wanted = len(cross_trials(trials))
@@ -180,7 +181,7 @@ def _print_built(table: Table, others: int, foreign: str) -> None:
     print(f"{len(table.entries)} shapes by {kernels} kernels, {vendor} by the vendor library; {near} serve other m too")
     print(f"operations: {operation_names(entry.problem.operation for entry in table.entries)}")
     if others:
-        print(f"{others} trials of other templates were left out")
+        print(f"{others} trials of other templates were left out: see --candidates")
     if foreign:
         print(escaped(foreign))
 
@@ -188,24 +189,25 @@ def _print_built(table: Table, others: int, foreign: str) -> None:
 class _Shelf:
     """The code objects that a table asks for: from the trials' folder, else from the compiler's cache, else built."""
 
-    def __init__(self, options: argparse.Namespace, space: SearchSpace) -> None:
+    def __init__(self, options: argparse.Namespace, spaces: Spaces) -> None:
         from hktune.store import folder_of
 
         self.objects: dict[str, bytes] = {}
         self._folders = [folder_of(path) / "objects" for path in options.trials]
         self._hipkittens: Path | None = options.hipkittens
         self._settings = settings_of(options)
-        self._space = space
+        self._spaces = spaces
 
     def launch_of(self, trial: Trial) -> tuple[str, LaunchRule]:
         """See `dispatch.build.LaunchOf`. Raises StoreError when the trial's bytes cannot be had any more."""
         from hktune.tuning.trial_rows import candidate_of
 
-        candidate = candidate_of(self._space.template, trial)
+        space = self._spaces.of(trial.template_sha256)
+        candidate = candidate_of(space.template, trial)
         sha256 = str(trial.object_sha256)
         if sha256 not in self.objects:
-            self.objects[sha256] = self._beside(sha256) or self._built(trial, candidate)
-        return self._space.template.symbol(candidate.config), self._space.launch_rule(candidate.config, trial.problem)
+            self.objects[sha256] = self._beside(sha256) or self._built(space.template, trial, candidate)
+        return space.template.symbol(candidate.config), space.launch_rule(candidate.config, trial.problem)
 
     def _beside(self, sha256: str) -> bytes | None:
         import hashlib
@@ -218,12 +220,12 @@ class _Shelf:
                 return data
         return None
 
-    def _built(self, trial: Trial, candidate: Candidate) -> bytes:
+    def _built(self, template: Template, trial: Trial, candidate: Candidate) -> bytes:
         from hktune.compile import compiler_for
         from hktune.workers.prover import built_again
 
-        compiler = compiler_for(self._space.template.language, self._settings, self._hipkittens)
-        code = built_again(self._space.template, compiler, candidate, trial.object_sha256)
+        compiler = compiler_for(template.language, self._settings, self._hipkittens)
+        code = built_again(template, compiler, candidate, trial.object_sha256)
         if isinstance(code, str):
             rule = f"trial {trial.trial} cannot be built again: saved={trial.object_sha256} current={code}"
             raise StoreError(f"{rule}: keep objects/ next to trials.csv, or tune that shape again")

@@ -8,6 +8,7 @@ import sys
 from hktune.commands.arguments import (
     add_aiter,
     add_cache,
+    add_candidates,
     add_device,
     add_hipkittens,
     add_out,
@@ -20,6 +21,7 @@ from hktune.commands.arguments import (
     positive,
     seconds,
     settings_of,
+    words,
 )
 from hktune.commands.parser import DONE, FAILED, Command
 from hktune.core.escaped import escaped
@@ -76,11 +78,12 @@ def _add_rivals(parser: argparse.ArgumentParser) -> None:
         metavar="NAME,...",
         help="on the emulated device: whose kernels are raced, of aiter and triton; or none (default: what is here)",
     )
+    add_candidates(parser)
     add_aiter(parser)
 
 
 def _rivals(text: str) -> tuple[str, ...]:
-    return () if text == "none" else tuple(text.split(","))
+    return () if text == "none" else words(text)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -91,7 +94,7 @@ def _run(options: argparse.Namespace) -> int:
     from hktune.tuning.run import RunOptions, tune
 
     common = ("shapes", "space", "device", "strategy", "trials", "out", "seed", "fresh", "workers")
-    names = (*common, "hipkittens", "prebuilt", "cache", "gpus", "rivals")
+    names = (*common, "hipkittens", "prebuilt", "cache", "gpus", "rivals", "candidates")
     limits = {"time_budget_s": options.time_budget, "deadline_s": options.deadline}
     limits["worker_memory_gib"] = options.worker_memory
     chosen = RunOptions(**{name: getattr(options, name) for name in names}, **limits)

@@ -61,7 +61,7 @@ def _run(options: argparse.Namespace) -> int:
     settings = settings_of(options)
     if space.template.language == "cuda":
         return _compile_only(space, config, settings)
-    prover = EmulatedBench(file, options.seed, settings, options.hipkittens)()
+    prover = EmulatedBench(file, options.seed, settings, options.hipkittens).prover()
     with working(lambda: f"compiling and proving {config.id[:8]}"):
         attempt = prover(Candidate(config, space.template.operation))
         own = None if attempt.failure or not options.problem else prover.on(config, options.problem)

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from hktune.compile.batch import compile_many
+from hktune.compile.by_language import CompilerByLanguage
 from hktune.compile.compiler import Compiler
 from hktune.compile.hip import HipCompiler
 from hktune.compile.hipkittens import find_hipkittens
@@ -22,6 +23,7 @@ __all__ = [
     "AbsentCompiler",
     "CachedCompiler",
     "Compiler",
+    "CompilerByLanguage",
     "HipCompiler",
     "TritonCompiler",
     "compile_many",

@@ -64,6 +64,7 @@ class Launch:
     A launch of 0 workspace bytes has none: an argument of that name is null. Else its first WORKSPACE_COUNTER_BYTES are
     zero when the launch begins and when it ends, and the rest is scratch: launches that follow one another may share a
     workspace, two that run at once may not. Where `adds_to_c`, every element of C must be 0 when the launch begins.
+    Where `contiguous`, the rows of every matrix must follow one another without padding.
     `storage` names operands that the kernel takes in another storage than row by row (`hktune.core.storage`).
     """
 
@@ -74,6 +75,7 @@ class Launch:
     workspace_bytes: int = 0
     operation: Operation = BF16_NT
     adds_to_c: bool = False
+    contiguous: bool = False
     storage: tuple[tuple[str, str], ...] = ()
 
     def stored(self, name: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hktune.core.config import Value
@@ -40,6 +40,7 @@ class LaunchRule:
     arguments: tuple[Argument, ...]
     workspace_bytes: Formula = 0
     requires: tuple[str, ...] = ()
+    contiguous: bool = False
 
     def at(self, m: int, operation: Operation = BF16_NT) -> Launch | None:
         """The launch for m rows of `operation`; None when `requires` forbids it or a formula has no legal value."""
@@ -47,7 +48,8 @@ class LaunchRule:
         if sizes is None:
             return None
         arguments = arguments_of(self.arguments, operation)
-        return Launch(sizes[:3], self.block, self.dynamic_lds_bytes, arguments, sizes[3], operation)
+        launch = Launch(sizes[:3], self.block, self.dynamic_lds_bytes, arguments, sizes[3], operation)
+        return replace(launch, contiguous=True) if self.contiguous else launch
 
 
 @functools.lru_cache(maxsize=SIZES_KEPT)

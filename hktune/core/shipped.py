@@ -26,6 +26,11 @@ SPACE_OF = {"gfx950": SPACES / "gfx950_gemm_bf16.yaml", "sm90a": SPACES / "sm90a
 DEFAULT_SPACE = SPACE_OF["gfx950"]
 
 
+def shipped_spaces() -> list[Path]:
+    """The search spaces that come with hktune."""
+    return sorted(SPACES.glob("*.yaml"))
+
+
 def space_file(text: str) -> Path:
     """The search space that a user means by `text`: a file, or one that comes with hktune, by its plain name. A file
     of that name wins; one that does not exist is refused where it is read."""

@@ -67,6 +67,11 @@ class Trial:
     def problem(self) -> Problem:
         return Problem(self.m, self.n, self.k, self.operation)
 
+    @property
+    def made_from(self) -> tuple[str | None, str]:
+        """The template, by its sha256, and the config's id: configs of two templates may be alike."""
+        return (self.template_sha256, self.config_id)
+
     def numbered(self, number: int) -> Trial:
         """The same row under another number."""
         return Trial(number, *_unnumbered(self))

@@ -11,7 +11,7 @@ import itertools
 from typing import Annotated, Final, Literal
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from hktune.core.bounded_text import PLAIN, ComputeUnits, FolderName, OperationText, Text, Word
 from hktune.core.config import Config
@@ -86,7 +86,8 @@ def _checked_names(arguments: tuple[Argument, ...]) -> frozenset[str]:
 
 
 class Launch(Strict, frozen=True):
-    """As `launch_rule.LaunchRule`: grid in workgroups, block in work-items; text is a formula in m."""
+    """As `launch_rule.LaunchRule`: grid in workgroups, block in work-items; text is a formula in m. `contiguous` is
+    written where it was said: earlier tables keep their sha256."""
 
     grid: tuple[GridSize | FormulaText, GridSize | FormulaText, GridSize | FormulaText]
     block: tuple[BlockSize, BlockSize, BlockSize]
@@ -94,6 +95,7 @@ class Launch(Strict, frozen=True):
     arguments: Annotated[tuple[Argument, ...], Meta(max_length=32)]
     workspace_bytes: WorkspaceBytes | FormulaText = 0
     requires: Annotated[tuple[FormulaText, ...], Meta(max_length=32)] = ()
+    contiguous: bool | UnsetType = UNSET
 
     def __post_init__(self) -> None:
         names = _checked_names(self.arguments)
@@ -109,8 +111,9 @@ class Launch(Strict, frozen=True):
 
     @property
     def rule(self) -> LaunchRule:
-        arguments = _plain(self.arguments)
-        return LaunchRule(self.grid, self.block, self.dynamic_lds_bytes, arguments, self.workspace_bytes, self.requires)
+        arguments, contiguous = _plain(self.arguments), self.contiguous is True
+        sizes = (self.grid, self.block, self.dynamic_lds_bytes)
+        return LaunchRule(*sizes, arguments, self.workspace_bytes, self.requires, contiguous)
 
 
 @functools.lru_cache(maxsize=256)

@@ -137,6 +137,9 @@ def _of_one_product(
 
 def _check_template(entry: Entry, template: Template, directory: Path) -> None:
     assert entry.kernel is not None
+    if entry.kernel.template != template.name:
+        rule = f"{directory}: {entry.problem} has a kernel of {entry.kernel.template}"
+        raise TableError(f"{rule}: export writes kernels of {template.name} alone: build the table without others")
     saved, current = (entry.kernel.template, entry.kernel.template_sha256), (template.name, template.sha256)
     if saved != current:
         rule = (

@@ -16,8 +16,9 @@ from hktune.measure.baseline import Baseline, torch_stream
 from hktune.measure.comparison import Comparison, Race, compare
 from hktune.measure.stopping import CONFIRMING, SCREENING, StoppingRule
 from hktune.measure.stopwatch import Attempt, Confirmation
+from hktune.measure.stopwatch import Side as Named
 from hktune.measure.timer import LONE_US, GraphTimer, Side
-from hktune.template.template import Template
+from hktune.template.templates import Templates
 
 HOPELESS = 2.0
 """A candidate whose first timed launch takes so many times as long as the vendor's is not timed further."""
@@ -49,7 +50,7 @@ class MeasuredStopwatch:
     def __init__(
         self,
         device: TimedDevice,
-        template: Template,
+        templates: Templates,
         loaded: Callable[[Attempt], Kernel],
         baselines: Sequence[Baseline],
         problems: Iterable[Problem],
@@ -57,9 +58,9 @@ class MeasuredStopwatch:
         seed: int = 0,
     ) -> None:
         self._device = device
-        self._template = template
+        self._templates = templates
         self._loaded = loaded
-        self._baseline, *self._rivals = baselines
+        self._baseline, *self._other_ways = baselines
         self._arena = Arena(problems, cache, device.last_level_cache_bytes, seed)
         self.timer = GraphTimer(device)
         self._benches: dict[Problem, _Bench] = {}
@@ -75,15 +76,15 @@ class MeasuredStopwatch:
             bench.best = max(bench.best, comparison.ratio.median)
         return self._timing(comparison, comparison.baseline_us.median)
 
-    def confirm(self, attempts: Sequence[Attempt], problem: Problem) -> Confirmation:
-        """Fresh rounds of the best candidates, together with all baselines, under steady load.
+    def confirm(self, attempts: Sequence[Attempt], problem: Problem, others: Sequence[Named] = ()) -> Confirmation:
+        """Fresh rounds of the best candidates, together with all baselines and `others`, under steady load.
 
         Every output is checked again after.
         """
         bench = self._bench(problem)
         sides = [self._sound(attempt, problem, bench) for attempt in attempts]
         good = [side for side in sides if isinstance(side, Side)]
-        rivals = self._rival_sides(problem, bench)
+        rivals = {**self._other_sides(problem, bench), **self._sides_of(others, problem, bench)}
         self.timer.heat(bench.vendor)
         compared = self._compared([*good, *rivals.values()], bench, CONFIRMING, Race(rivals=len(rivals)))
         # Whoever left early saw other rounds: one baseline time for all, so that times order as ratios do.
@@ -132,7 +133,7 @@ class MeasuredStopwatch:
     ) -> Side | Timing | Failure:
         """The graph of a candidate whose first output is what the vendor's is; its time, if one launch took longer than
         `hopeless_us`."""
-        launch = self._template.launch(attempt.config, problem)
+        launch = self._templates.of(attempt.template).launch(attempt.config, problem)
         try:
             kernel = self._loaded(attempt)
             enqueue = self._enqueue(kernel, launch, problem)
@@ -188,17 +189,22 @@ class MeasuredStopwatch:
 
         return enqueue
 
-    def _rival_sides(self, problem: Problem, bench: _Bench) -> dict[str, Side]:
+    def _sides_of(self, others: Sequence[Named], problem: Problem, bench: _Bench) -> dict[str, Side]:
+        """The graphs of `others` that are right here."""
+        sides = {name: self._sound(attempt, problem, bench) for name, attempt in others}
+        return {name: side for name, side in sides.items() if isinstance(side, Side)}
+
+    def _other_sides(self, problem: Problem, bench: _Bench) -> dict[str, Side]:
         """The vendor's other ways to compute `problem`; those that it does not have are left out."""
         sides: dict[str, Side] = {}
-        for rival in self._rivals:
+        for way in self._other_ways:
             try:
-                enqueue = rival.prepare(problem, bench.sets[0], self.timer.stream)
+                enqueue = way.prepare(problem, bench.sets[0], self.timer.stream)
             except KernelFault:
                 raise
             except DeviceError:
                 continue
-            sides[rival.name] = self._side(enqueue, bench.sets)
+            sides[way.name] = self._side(enqueue, bench.sets)
         return sides
 
     def _compared(self, sides: Sequence[Side], bench: _Bench, rule: StoppingRule, race: Race) -> list[Comparison]:
@@ -246,7 +252,7 @@ class MeasuredStopwatch:
 
 
 def _beside_the_best_of(ratios: dict[str, float], outcome: Timing | Failure) -> Timing | Failure:
-    """`outcome` with the fastest of the vendor's other ways, whose `ratios` are the baseline's time over theirs."""
+    """`outcome` with the fastest of the other ways, whose `ratios` are the baseline's time over theirs."""
     if not ratios or not isinstance(outcome, Timing) or outcome.baseline_us is None:
         return outcome
     name, ratio = max(ratios.items(), key=lambda rival: rival[1])

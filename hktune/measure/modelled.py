@@ -11,7 +11,7 @@ from hktune.core.problem import Problem
 from hktune.emulator.clock import launch_time
 from hktune.emulator.clock.memory_traffic import tile_order
 from hktune.measure.stopwatch import Attempt
-from hktune.template.template import Template
+from hktune.template.templates import Templates
 
 
 class ModelledStopwatch:
@@ -20,14 +20,14 @@ class ModelledStopwatch:
 
     source = Source.MODELLED
 
-    def __init__(self, template: Template, others: Mapping[Problem, tuple[str, float]] | None = None) -> None:
-        self._template = template
+    def __init__(self, templates: Templates, others: Mapping[Problem, tuple[str, float]] | None = None) -> None:
+        self._templates = templates
         self._others = others or {}
-        self._arch = arch_named(template.arch)
+        self._arch = arch_named(templates.own.arch)
 
     def time(self, attempt: Attempt, problem: Problem) -> Timing | Failure:
         assert attempt.profile is not None, "only proved variants are timed"
-        template = self._template.for_operation(problem.operation)
+        template = self._templates.of(attempt.template).for_operation(problem.operation)
         launch, tile = template.launch(attempt.config, problem), template.tile(attempt.config)
         order = tile_order(template.order(attempt.config), self._arch)
         modelled = launch_time.modelled_time(attempt.profile, problem, launch, tile, self._arch, order)

@@ -20,7 +20,8 @@ class Attempt:
     """What became of one candidate on the way to a time: how far it got, and `failure` where it stopped.
 
     `profile` is what the clock needs to model it, and only an emulated device leaves one. Seconds are wall clock;
-    `compile_s` is that of the compilation itself, also when the object came from the cache.
+    `compile_s` is that of the compilation itself, also when the object came from the cache. `operation` and `template`
+    are the candidate's.
     """
 
     config: Config
@@ -33,18 +34,25 @@ class Attempt:
     relative_error: float | None = None
     profile: Profile | None = None
     operation: Operation = BF16_NT
+    template: str | None = None
 
     @property
     def candidate(self) -> Candidate:
         """What was attempted."""
-        return Candidate(self.config, self.operation)
+        return Candidate(self.config, self.operation, self.template)
+
+
+def failed(candidate: Candidate, failure: Failure) -> Attempt:
+    """An attempt that came to nothing."""
+    return Attempt(candidate.config, failure, operation=candidate.operation, template=candidate.template)
 
 
 @dataclass(frozen=True)
 class Confirmation:
     """One problem's finalists and the vendor's other ways, all in the same rounds.
 
-    `finalists` are in the order asked for; `rivals` are baselines after the first, by name, as baseline time / theirs.
+    `finalists` are in the order asked for; `rivals` are baselines after the first, and kernels of others, by name, as
+    baseline time / theirs.
     """
 
     finalists: tuple[Timing | Failure, ...]
@@ -68,8 +76,13 @@ class Stopwatch(Protocol):
         """
 
 
+Side = tuple[str, Attempt]
+"""A kernel of others, proved, that is measured with finalists: what a report calls it, and the kernel."""
+
+
 class ComparingStopwatch(Stopwatch, Protocol):
     """A stopwatch that can also measure several variants of one problem in rounds that they share."""
 
-    def confirm(self, attempts: Sequence[Attempt], problem: Problem) -> Confirmation:
-        """The times of `attempts`, none of which has failed, in their order. Raises as `time` does."""
+    def confirm(self, attempts: Sequence[Attempt], problem: Problem, others: Sequence[Side] = ()) -> Confirmation:
+        """The times of `attempts`, none of which has failed, in their order, and the ratios of `others` among
+        `rivals`. Raises as `time` does; one of `others` that is wrong here is left out."""

@@ -13,6 +13,7 @@ from hktune.core.trial import Trial
 from hktune.report.columns import Column, print_columns, print_line, print_prose
 from hktune.report.failures import print_failures
 from hktune.report.operations import given_name, problem_columns, shared_product
+from hktune.space import Spaces
 from hktune.tuning.gain import Yardstick
 from hktune.tuning.run_summary import RunSummary
 
@@ -86,16 +87,26 @@ def _print_gain(console: Console, summary: RunSummary) -> None:
 
 def _print_configs(console: Console, summary: RunSummary) -> None:
     """Every config of a best kernel, whole, by what differs from the default."""
-    default = words_of(summary.space.config({}))
-    configs = sorted({(trial.config_id[:8], trial.config) for trial in summary.best.values()})
+    best = summary.best.values()
+    configs = sorted({(trial.config_id[:8], trial.config, trial.template_sha256 or "") for trial in best})
     if configs:
         print_prose(console, "configs, each by what differs from the default:")
-    for config_id, config in configs:
-        differs = [word for word in words_of(Config.from_json(config)) if word not in default]
-        print_prose(console, f"{config_id}  {' '.join(differs) or 'the default'}", indent=" " * 10)
+    for config_id, config, template in configs:
+        words = _words(summary.spaces, config, template)
+        print_prose(console, f"{config_id}  {' '.join(words)}", indent=" " * 10)
     if configs:
         whole = command_line("hktune", "explain", f"{summary.directory}:{configs[0][0]}")
         print_line(console, f"one of them whole: {whole}")
+
+
+def _words(spaces: Spaces, config: str, template: str) -> list[str]:
+    """What differs from the default of the config's own space; the name of the template, and all of the config, where
+    that is not the space that was searched."""
+    space, words = spaces.of(template or None), words_of(Config.from_json(config))
+    if space is not spaces.own:
+        return [f"{space.template.name}:", *words]
+    default = words_of(space.config({}))
+    return [word for word in words if word not in default] or ["the default"]
 
 
 def _print_without_kernel(console: Console, summary: RunSummary) -> None:

@@ -40,10 +40,14 @@ def print_table(console: Console, directory: Path) -> None:
     made = f"{len(rows)} {shared_product([row.problem for row in rows])}shapes, made {table.created_at}; {times}"
     print_prose(console, f"{table.arch}, {table.device.name}: {made}")
     print_prose(console, f"compiler: {table.compiler}", indent="  ")
+    templates = sorted({row.template for row in rows if row.template})
+    print_prose(console, f"kernels of: {', '.join(templates) or 'none'}", indent="  ")
     print_line(console, f"content_sha256: {content_sha256(table)}")
     _print_rows(console, rows, len(sources) > 1)
-    for config_id, config in sorted({(row.config_id, row.config) for row in rows if row.config}):
-        print_prose(console, f"{config_id[:8]}  {config}", indent=" " * 10)
+    configs = {(row.config_id, row.template, row.config) for row in rows if row.config}
+    for config_id, template, config in sorted(configs):
+        whose = f"{template}: " if len(templates) > 1 else ""
+        print_prose(console, f"{config_id[:8]}  {whose}{config}", indent=" " * 10)
     for skipped in judged.skipped:
         if skipped.reason in DAMAGED:
             raise TableError(f"{skipped.entry.problem}: {skipped.reason}: {skipped.detail}")

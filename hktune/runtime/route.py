@@ -27,7 +27,7 @@ class Route:
 
     @property
     def takes_strides(self) -> bool:
-        return self.launch.takes("lda") and self.launch.takes("ldb")
+        return not self.launch.contiguous and self.launch.takes("lda") and self.launch.takes("ldb")
 
 
 def route_of(key: Key, choice: Choice | None) -> Route | Fallback:

@@ -2,15 +2,19 @@
 
 from hktune.space.domain import Domain
 from hktune.space.rules import Constraint, Parameter, Violation
-from hktune.space.search_space import SearchSpace, explain, load_space, require_legal
+from hktune.space.search_space import SearchSpace, explain, load_space, require_legal, template_of
+from hktune.space.spaces import Spaces, load_spaces
 
 __all__ = [
     "Constraint",
     "Domain",
     "Parameter",
     "SearchSpace",
+    "Spaces",
     "Violation",
     "explain",
     "load_space",
+    "load_spaces",
     "require_legal",
+    "template_of",
 ]

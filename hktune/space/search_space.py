@@ -48,6 +48,11 @@ def load_space(path: Path, templates_root: Path | None = None) -> SearchSpace:
         raise SpaceError(f"{path}: {mistake}") from None
 
 
+def template_of(path: Path) -> str:
+    """The name of the template of the search space in the file `path`. Raises SpaceError."""
+    return read_yaml(path, SPACE_FILE, SpaceDescription).template
+
+
 def _templates_root(path: Path, template: str) -> Path:
     roots = (path.resolve().parent.parent / "kernels", KERNELS)
     for root in roots:

@@ -155,6 +155,6 @@ def _templates(trials: Iterable[Trial]) -> list[str]:
     if len(counts) < 2:
         return []
     return [
-        f"{count} trials are of {template}: tune and table build use those of their own template alone"
+        f"{count} trials are of {template}: tune and table build use those of their own template, and of --candidates"
         for template, count in sorted(counts.items())
     ]

@@ -2,6 +2,6 @@
 
 from hktune.tables.breakpoints import Regret, cross_trials, regrets
 from hktune.tables.describe import describe
-from hktune.tables.from_trials import BuildOptions, build_table
+from hktune.tables.from_trials import BuildOptions, build_table, compilers_of
 
-__all__ = ["BuildOptions", "Regret", "build_table", "cross_trials", "describe", "regrets"]
+__all__ = ["BuildOptions", "Regret", "build_table", "compilers_of", "cross_trials", "describe", "regrets"]

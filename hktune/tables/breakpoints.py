@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 
-from hktune.core.config import Config
 from hktune.core.outcome import Status
 from hktune.core.problem import Problem
 from hktune.core.trial import Trial, by_problem
@@ -45,23 +44,24 @@ class Regret:
         return f"{self.problem} served as m={self.winner_of.m} ({winner}): {self.regret:+.1%}"
 
 
-def cross_trials(trials: Sequence[Trial]) -> list[tuple[Config, Problem]]:
-    """The (config, problem) pairs to try so that every winner is timed at its neighbours' m too, in a fixed order.
+def cross_trials(trials: Sequence[Trial]) -> list[tuple[Trial, Problem]]:
+    """The pairs of a winner and a problem to try its config on, so that every winner is timed at its neighbours' m too,
+    in a fixed order.
 
     A pair that has any trial, a failed one too, is not asked for again. Whether a config is legal for the problem is
     the caller's to judge. New trials may make new winners: ask again until nothing is wanted.
     """
     rows_of = by_problem(trials)
-    wanted: dict[tuple[str, Problem], Config] = {}
+    wanted: dict[tuple[tuple[str | None, str], Problem], Trial] = {}
     for lower, upper in _pairs(choose(trials)):
         for chosen, other in ((lower, upper), (upper, lower)):
             if chosen.trial is None:
                 continue
-            config_id, problem, source = chosen.trial.config_id, other.standing.problem, other.standing.best.source
-            own = (row for row in rows_of[problem] if row.config_id == config_id)
+            made_from, problem, source = chosen.trial.made_from, other.standing.problem, other.standing.best.source
+            own = (row for row in rows_of[problem] if row.made_from == made_from)
             if all(row.status is Status.OK and row.source is not source for row in own):
-                wanted[config_id, problem] = Config.from_json(chosen.trial.config)
-    return [(config, problem) for (_, problem), config in wanted.items()]
+                wanted[made_from, problem] = chosen.trial
+    return [(winner, problem) for (_, problem), winner in wanted.items()]
 
 
 def regrets(trials: Sequence[Trial]) -> list[Regret]:
@@ -69,10 +69,10 @@ def regrets(trials: Sequence[Trial]) -> list[Regret]:
     found = []
     for lower, upper in _pairs(choose(trials)):
         for chosen, other in ((lower, upper), (upper, lower)):
-            time = other.standing.time_of(chosen.config_id)
+            time = other.standing.time_of(chosen.trial)
             if time is not None:
                 problems = (other.standing.problem, chosen.standing.problem)
-                found.append(Regret(*problems, chosen.config_id, time, other.time_us))
+                found.append(Regret(*problems, chosen.trial.config_id if chosen.trial else None, time, other.time_us))
     return found
 
 
@@ -116,9 +116,9 @@ def _parted(lower: Chosen, upper: Chosen) -> tuple[int, int]:
     m1, m2 = lower.standing.problem.m, upper.standing.problem.m
     if not _comparable(lower, upper):
         return m1, m2
-    if lower.config_id == upper.config_id:
+    if _made_from(lower) == _made_from(upper):
         return m2 - 1, m2
-    low, high = _line(lower.config_id, lower, upper), _line(upper.config_id, lower, upper)
+    low, high = _line(lower.trial, lower, upper), _line(upper.trial, lower, upper)
     if low is None or high is None:
         return m1, m2
     most = min(m2 - 1, m1 + math.floor((m2 - m1) * _share_below(low, high)))
@@ -131,9 +131,13 @@ def _parted(lower: Chosen, upper: Chosen) -> tuple[int, int]:
     return most, fewest
 
 
-def _line(config_id: str | None, lower: Chosen, upper: Chosen) -> tuple[float, float] | None:
+def _made_from(chosen: Chosen) -> tuple[str | None, str] | None:
+    return chosen.trial.made_from if chosen.trial else None
+
+
+def _line(trial: Trial | None, lower: Chosen, upper: Chosen) -> tuple[float, float] | None:
     """The times of one contender at both ends, or None where one is missing."""
-    at_lower, at_upper = lower.standing.time_of(config_id), upper.standing.time_of(config_id)
+    at_lower, at_upper = lower.standing.time_of(trial), upper.standing.time_of(trial)
     return None if at_lower is None or at_upper is None else (at_lower, at_upper)
 
 

@@ -22,6 +22,7 @@ class Row:
     choice: str
     config_id: str
     config: str
+    template: str
     time_us: float
     source: str
     tflops: float
@@ -47,6 +48,7 @@ def _row(entry: Entry, skipped: str) -> Row:
         choice=entry.choice if kernel else entry.baseline or "vendor",
         config_id=kernel.config_id if kernel else "",
         config=_words(kernel) if kernel else "",
+        template=kernel.template if kernel else "",
         time_us=entry.time_us,
         source=str(entry.source),
         tflops=entry.problem.flops / entry.time_us / 1e6,

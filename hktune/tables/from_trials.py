@@ -77,6 +77,11 @@ def build_table(
         raise TableError(f"these trials make no legal table: {error}: fix that value where it is made") from None
 
 
+def compilers_of(trials: Iterable[Trial], otherwise: str = "unknown") -> str:
+    """What a table of `trials` calls its compiler: all that made one of them; `otherwise` where no trial says."""
+    return " | ".join(sorted({trial.compiler for trial in trials if trial.compiler})) or otherwise
+
+
 def _allowed(trial: Trial, options: BuildOptions) -> bool:
     return not options.reproducible_only or trial.status is not Status.OK or trial.template in options.fixed_order
 
@@ -115,7 +120,8 @@ def _kernel(trial: Trial, symbol: str, launch: LaunchRule, options: BuildOptions
     named = ("config_id", "template", "template_sha256", "object_sha256")
     made_from = {name: getattr(trial, name) for name in named}
     made_from["reproducible"] = trial.template in options.fixed_order
-    return {**made_from, "config": dict(Config.from_json(trial.config)), "symbol": symbol, "launch": asdict(launch)}
+    said = {name: value for name, value in asdict(launch).items() if name != "contiguous" or value}
+    return {**made_from, "config": dict(Config.from_json(trial.config)), "symbol": symbol, "launch": said}
 
 
 def _check_arch(trial: Trial, identity: Identity) -> None:

@@ -35,11 +35,11 @@ class Standing:
         tied = [trial for trial in self.candidates if lower_us(trial) <= upper_us(self.best)]
         return tuple(trial for trial in tied if self._beats_vendor(trial)) if self._beats_vendor(self.best) else ()
 
-    def time_of(self, config_id: str | None) -> float | None:
-        """What a config took here, or, of None, the vendor library; None where that is not known."""
-        if config_id is None:
+    def time_of(self, trial: Trial | None) -> float | None:
+        """What the config of `trial` took here, or, of None, the vendor library; None where that is not known."""
+        if trial is None:
             return self.vendor_us
-        return next((time_us(trial) for trial in self.candidates if trial.config_id == config_id), None)
+        return next((time_us(each) for each in self.candidates if each.made_from == trial.made_from), None)
 
     def _beats_vendor(self, trial: Trial) -> bool:
         vendor_us = self.vendor_us if trial.baseline_us is None else trial.baseline_us
@@ -54,12 +54,8 @@ class Chosen:
     trial: Trial | None
 
     @property
-    def config_id(self) -> str | None:
-        return self.trial.config_id if self.trial else None
-
-    @property
     def time_us(self) -> float:
-        time = self.standing.time_of(self.config_id)
+        time = self.standing.time_of(self.trial)
         assert time is not None, "the vendor is chosen only where its time is known"
         return time
 
@@ -83,9 +79,9 @@ def choose(trials: Iterable[Trial]) -> list[Chosen]:
 def _candidates(trials: Sequence[Trial]) -> tuple[Trial, ...]:
     measured = any(trial.source is Source.MEASURED for trial in trials if trial.status is Status.OK)
     source = Source.MEASURED if measured else Source.MODELLED
-    last = {trial.config_id: trial for trial in trials if trial.status is not Status.OK or trial.source is source}
+    last = {trial.made_from: trial for trial in trials if trial.status is not Status.OK or trial.source is source}
     ok = [trial for trial in last.values() if trial.status is Status.OK]
-    return tuple(sorted(ok, key=lambda trial: (time_us(trial), trial.config_id)))
+    return tuple(sorted(ok, key=lambda trial: (time_us(trial), trial.config_id, trial.template or "")))
 
 
 def _fastest(standing: Standing, kept: frozenset[str]) -> Trial | None:

@@ -67,6 +67,7 @@ class Template:
         self._symbol = description.symbol
         self.fixed_order = description.fixed_order
         self.strict_hazards = description.strict_hazards
+        self.contiguous = description.contiguous
         self._rounding, self._storage = description.rounding, tuple(description.storage.items())
         self.objects = Objects(description.objects, folder) if description.objects else None
         self.arguments = _arguments(description)
@@ -174,7 +175,8 @@ class Template:
         grid, block = (grid_x, grid_y, grid_z), (block_x, block_y, block_z)
         operation, adds_to_c = problem.operation, bool(self._value(self._adds_to_c, scope))
         arguments = arguments_of(self._arguments_at(scope), operation)
-        return Launch(grid, block, dynamic_lds_bytes, arguments, workspace_bytes, operation, adds_to_c, self._storage)
+        sizes = (grid, block, dynamic_lds_bytes)
+        return Launch(*sizes, arguments, workspace_bytes, operation, adds_to_c, self.contiguous, self._storage)
 
     @property
     def not_for_production(self) -> str:
@@ -201,7 +203,8 @@ class Template:
             raise TemplateError(f"{self.name}: launch block and dynamic_lds_bytes must not need m: use config and n, k")
         block_x, block_y, block_z, dynamic_lds_bytes = (int(value) for value in fixed)
         block = (block_x, block_y, block_z)
-        return LaunchRule((x, y, z), block, dynamic_lds_bytes, self._arguments_at(scope), workspace_bytes)
+        rule = LaunchRule((x, y, z), block, dynamic_lds_bytes, self._arguments_at(scope), workspace_bytes)
+        return replace(rule, contiguous=self.contiguous)
 
     def tile(self, config: Mapping[str, Value]) -> Tile:
         """What one workgroup computes with `config`."""

@@ -113,8 +113,10 @@ class TemplateDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=Tru
     it takes a bias, bf16.nt+bias. `source` is a file in the folder of template.yaml, whose includes of files there are
     followed, or several that make one translation unit in this order. `fixed_order`: no sum depends on the order in
     which workgroups finish; one that adds with atomics must say false. `strict_hazards`: what the checker has only a
-    note for, since hardware is known to run it, fails a proof too. `rounding` is the kernel's of C, and `storage` names
-    operands that it takes in another storage than row by row (`hktune.core.storage`).
+    note for, since hardware is known to run it, fails a proof too. `contiguous`: the kernel may read what is between
+    the end of a row and the beginning of the next, so that only matrices without padding are given to it. `rounding` is
+    the kernel's of C, and `storage` names operands that it takes in another storage than row by row
+    (`hktune.core.storage`).
 
     A template of the language `object` has no source, symbol and fields, but `objects`."""
 
@@ -130,6 +132,7 @@ class TemplateDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=Tru
     order: OrderDescription = OrderDescription()
     fixed_order: bool = True
     strict_hazards: bool = True
+    contiguous: bool = False
     rounding: Rounding = "half_even"
     storage: dict[Name, Name] = {}
     source: FileName | Annotated[tuple[FileName, ...], Meta(min_length=1, max_length=64)] = ()
@@ -144,6 +147,8 @@ class TemplateDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=Tru
             raise ValueError("a template of objects has no source, symbol or fields: drop them")
         if self.objects is None and not (self.source and self.symbol):
             raise ValueError("a template needs source and symbol: name them")
+        if self.contiguous and any(proof.padding != 0 for proof in self.proof):
+            raise ValueError("a contiguous template has no proof with padding: drop one of them")
         for name, word in self.storage.items():
             if word not in STORAGES or f"ld{name}" not in NUMBERS or name == "c":
                 known = ", ".join(STORAGES)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
-from hktune.compile import CachedCompiler, compiler_for
+from hktune.compile import CachedCompiler, CompilerByLanguage, compiler_for
+from hktune.compile.compiler import Compiler
 from hktune.core.candidate import Candidate
 from hktune.core.command_words import command_line, spelled, words_of
 from hktune.core.errors import DeviceError, InputError
@@ -20,22 +21,23 @@ from hktune.core.shipped import SPACE_OF, space_word
 from hktune.device.opening import open_device
 from hktune.measure.modelled import ModelledStopwatch
 from hktune.measure.stopwatch import ComparingStopwatch, Stopwatch
-from hktune.space import load_space
+from hktune.space import load_space, load_spaces
+from hktune.template import Template
 from hktune.tuning.gpus import share_out
 from hktune.tuning.prebuilt import built_compiler
 from hktune.verify.record import RecordStore, judge_sha256
-from hktune.workers.executor import NO_LIMITS_ASKED, Executor, Limits, LocalExecutor
+from hktune.workers.executor import NO_LIMITS_ASKED, Executor, Limits, LocalExecutor, Prove
 from hktune.workers.gpu_service import GpuService
 from hktune.workers.gpu_worker import REQUEST_DEADLINE_S, ContainedStopwatch, GpuExecutor, GpuWorker, Usage
-from hktune.workers.prover import COMPILE_DEADLINE_S, DEADLINE_S, CompileOnly, Prover
+from hktune.workers.prover import COMPILE_DEADLINE_S, DEADLINE_S, ByTemplate, CompileOnly, Prover
 
 _GRACE_S = 30.0
 """So long after a config's deadline its worker is killed: the emulator looks at the clock itself, and says more."""
 
 
 class Bench(Protocol):
-    """Everything that a search over one space needs of one device. `judge` names what models, where nothing is
-    measured."""
+    """Everything that a search needs of one device: over `space`, and for candidates of the spaces `others`. `judge`
+    names what models, where nothing is measured."""
 
     @property
     def identity(self) -> Identity: ...
@@ -44,10 +46,19 @@ class Bench(Protocol):
     def space(self) -> Path: ...
 
     @property
-    def compiler(self) -> CachedCompiler: ...
+    def others(self) -> tuple[Path, ...]: ...
+
+    @property
+    def compiler(self) -> CachedCompiler | CompilerByLanguage: ...
 
     @property
     def judge(self) -> str | None: ...
+
+    @property
+    def settings(self) -> Settings: ...
+
+    @property
+    def hipkittens(self) -> Path | None: ...
 
     def parts(self, problems: Sequence[Problem]) -> list[tuple[Bench, list[Problem]]]:
         """The benches that may be at work side by side, and which of `problems` are each one's."""
@@ -136,8 +147,8 @@ class OpenGpuBench:
 
 @dataclass(frozen=True)
 class EmulatedBench:
-    """The emulated gfx950: proves on the emulator, in as many processes as asked for, and models times. `others` are
-    the fastest kernels of others, which rows are compared with, by problem: a name, and a modelled time in us.
+    """The emulated gfx950: proves on the emulator, in as many processes as asked for, and models times. `fastest` are
+    the fastest kernels of rivals, which rows are compared with, by problem: a name, and a modelled time in us.
 
     Calling it makes a prover, here or, pickled, in a worker.
     """
@@ -148,23 +159,32 @@ class EmulatedBench:
     hipkittens: Path | None = None
     workers: int = 1
     limits: Limits = NO_LIMITS_ASKED
-    others: Mapping[Problem, tuple[str, float]] = field(default_factory=dict)
+    others: tuple[Path, ...] = ()
+    fastest: Mapping[Problem, tuple[str, float]] = field(default_factory=dict)
 
     @property
     def identity(self) -> Identity:
         return open_device("emulated").identity
 
-    def __call__(self) -> Prover:
+    def __call__(self) -> Prove:
+        return _by_template(self, self._prover_of)
+
+    def prover(self) -> Prover:
+        """What proves the variants of `space`."""
+        return self._prover_of(load_space(self.space).template, self.compiler)
+
+    def _prover_of(self, template: Template, compiler: Compiler) -> Prover:
         records = RecordStore(self.settings.cache_dir / "proofs")
-        return Prover(load_space(self.space).template, self.compiler, records, self.seed, self._deadline_s)
+        return Prover(template, compiler, records, self.seed, self._deadline_s)
 
     @property
     def _deadline_s(self) -> float:
         return self.limits.deadline_s or DEADLINE_S
 
     @property
-    def compiler(self) -> CachedCompiler:
-        return compiler_for(load_space(self.space).template.language, self.settings, self.hipkittens)
+    def compiler(self) -> CachedCompiler | CompilerByLanguage:
+        own = compiler_for(load_space(self.space).template.language, self.settings, self.hipkittens)
+        return _with_others(own, self)
 
     @property
     def judge(self) -> str | None:
@@ -179,7 +199,8 @@ class EmulatedBench:
         del problems, quarantine
         memory_bytes = self.limits.memory_of_each(self.workers)
         executor = LocalExecutor(self, self.workers, self._deadline_s + _GRACE_S, memory_bytes)
-        return OpenEmulatedBench(executor, ModelledStopwatch(load_space(self.space).template, self.others))
+        templates = load_spaces((self.space, *self.others)).templates
+        return OpenEmulatedBench(executor, ModelledStopwatch(templates, self.fastest))
 
 
 @dataclass(frozen=True)
@@ -200,22 +221,24 @@ class GpuBench:
     cache: str = "cold"
     gpus: tuple[int, ...] = (0,)
     limits: Limits = NO_LIMITS_ASKED
+    others: tuple[Path, ...] = ()
 
     @property
     def identity(self) -> Identity:
         return open_device(self.kind, self.gpus[0], self.settings).identity
 
-    def __call__(self) -> CompileOnly:
+    def __call__(self) -> Prove:
         compile_s = self.limits.deadline_s or COMPILE_DEADLINE_S
-        return CompileOnly(load_space(self.space).template, self.compiler, compile_s)
+        return _by_template(self, lambda template, compiler: CompileOnly(template, compiler, compile_s))
 
     @property
-    def compiler(self) -> CachedCompiler:
+    def compiler(self) -> CachedCompiler | CompilerByLanguage:
         if self.prebuilt:
-            return built_compiler(self.prebuilt)
-        return compiler_for(load_space(self.space).template.language, self.settings, self.hipkittens)
+            return _with_others(built_compiler(self.prebuilt), self)
+        own = compiler_for(load_space(self.space).template.language, self.settings, self.hipkittens)
+        return _with_others(own, self)
 
-    def make_compiler(self) -> CachedCompiler:
+    def make_compiler(self) -> CachedCompiler | CompilerByLanguage:
         """The compiler, for the process that asks."""
         return self.compiler
 
@@ -244,6 +267,7 @@ class GpuBench:
             cache=self.cache,
             seed=self.seed,
             ordinal=gpu,
+            others=self.others,
         )
         worker = GpuWorker(service, self.limits.deadline_s or REQUEST_DEADLINE_S, name=f"GPU {gpu}")
         stopwatch = ContainedStopwatch(worker, self._reproduce, quarantine)
@@ -252,12 +276,36 @@ class GpuBench:
         return OpenGpuBench(GpuExecutor(compiling, stopwatch), stopwatch)
 
     def _reproduce(self, candidate: Candidate, problem: Problem | None) -> str:
-        usual = candidate.operation == load_space(self.space).template.operation
+        path, template = self._space_of(candidate)
+        usual = candidate.operation == template.operation
         where = ("--problem", spelled(problem)) if problem else () if usual else ("--operation", candidate.operation)
-        device = ("--device", self.kind, "--space", space_word(self.space))
+        device = ("--device", self.kind, "--space", space_word(path))
         return (
             f"{command_line('hktune', 'bench', *device, *where, *words_of(candidate.config))}  # on GPU {self.gpus[0]}"
         )
+
+    def _space_of(self, candidate: Candidate) -> tuple[Path, Template]:
+        """The file of the space that a candidate is of, and its template."""
+        templates = [(path, load_space(path).template) for path in (self.space, *self.others)]
+        return next((each for each in templates if each[1].sha256 == candidate.template), templates[0])
+
+
+def _by_template(bench: Bench, prove: Callable[[Template, Compiler], Prove]) -> Prove:
+    """What proves or compiles candidates of all spaces of `bench`."""
+    compiler, spaces = bench.compiler, load_spaces((bench.space, *bench.others))
+    others = {space.template.sha256: prove(space.template, compiler) for space in spaces.others}
+    own = prove(spaces.own.template, compiler)
+    return ByTemplate(own, others) if others else own
+
+
+def _with_others(own: CachedCompiler, bench: Bench) -> CachedCompiler | CompilerByLanguage:
+    """`own`, and the compilers of the other languages that the spaces of `bench` have."""
+    spaces = load_spaces((bench.space, *bench.others))
+    languages = {space.template.language for space in spaces.others} - {spaces.own.template.language}
+    others: dict[str, CachedCompiler] = {
+        language: compiler_for(language, bench.settings, bench.hipkittens) for language in languages
+    }
+    return CompilerByLanguage(own, others) if others else own
 
 
 def choose_device(device: str, space: Path | None, settings: Settings) -> tuple[str, Path]:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import takewhile
 
 from hktune.core.config import Config
-from hktune.core.operation import Operation
 from hktune.core.outcome import Failure, Stage, Status, Timing
 from hktune.core.problem import Problem
 from hktune.core.trial import Trial, by_problem
-from hktune.measure.stopwatch import Attempt, ComparingStopwatch
+from hktune.measure.stopwatch import Attempt, ComparingStopwatch, Side
+from hktune.template import Templates
 from hktune.tuning.cost import slowness
 from hktune.tuning.trial_rows import now, outcome_fields
 
@@ -22,22 +22,26 @@ WITHIN = 0.03
 
 def confirm(
     trials: Sequence[Trial],
-    problems: Mapping[Problem, Operation],
+    problems: Iterable[Problem],
+    templates: Templates,
     stopwatch: ComparingStopwatch,
     append: Callable[[Trial], Trial],
+    others: Callable[[Problem], Sequence[Side]] | None = None,
 ) -> None:
     """Measure the finalists of every problem that has news since it was last confirmed; `append` stores each row.
-    With each problem goes the operation whose code it runs, as `Template.code_operation` has it.
+    `templates` are those of the rows. Finalists of all templates share the rounds of their problem, and `others` are
+    kernels of others that do so too.
 
     Where all of them fail now, those that were next best are finalists.
     """
     rows_of = by_problem(trials)
-    for problem, operation in problems.items():
+    for problem in problems:
         own = rows_of.get(problem, [])
         if not own or confirmed(own):
             continue
+        sides = others(problem) if others else ()
         while rows := finalists(own):
-            again = measure_together(rows, problem, operation, stopwatch, append, Stage.CONFIRMED)
+            again = measure_together(rows, problem, templates, stopwatch, append, Stage.CONFIRMED, sides)
             if any(row.status is Status.OK for row in again):
                 break
             own += again
@@ -46,29 +50,32 @@ def confirm(
 def measure_together(
     rows: Sequence[Trial],
     problem: Problem,
-    operation: Operation,
+    templates: Templates,
     stopwatch: ComparingStopwatch,
     append: Callable[[Trial], Trial],
     stage: Stage,
+    others: Sequence[Side] = (),
 ) -> list[Trial]:
-    """Measure the configs of `rows`, as the code of `operation`, on `problem` in rounds that they share; `append`
-    stores a row of `stage` for each.
+    """Measure the configs of `rows`, which are of `templates`, on `problem` in rounds that they share; `append` stores
+    a row of `stage` for each.
 
     Returns these rows.
     """
-    confirmation = stopwatch.confirm([attempt_of(row, operation) for row in rows], problem)
+    confirmation = stopwatch.confirm([attempt_of(row, problem, templates) for row in rows], problem, others)
     outcomes = zip(rows, confirmation.finalists, strict=True)
     return [append(_again(row, problem, outcome, stage)) for row, outcome in outcomes]
 
 
-def attempt_of(row: Trial, operation: Operation) -> Attempt:
-    """What a row was made from, for another measurement."""
-    return Attempt(Config.from_json(row.config), object_sha256=row.object_sha256, operation=operation)
+def attempt_of(row: Trial, problem: Problem, templates: Templates) -> Attempt:
+    """What a row was made from, for a measurement on `problem`."""
+    operation = templates.of(row.template_sha256).code_operation(problem.operation)
+    config, template = Config.from_json(row.config), row.template_sha256
+    return Attempt(config, object_sha256=row.object_sha256, operation=operation, template=template)
 
 
 def finalists(trials: Sequence[Trial]) -> list[Trial]:
     """The proved configs of one problem that came close to its best, best first, each by its last row."""
-    last = {trial.config_id: trial for trial in trials}
+    last = {trial.made_from: trial for trial in trials}
     ok = sorted((trial for trial in last.values() if trial.status is Status.OK), key=slowness)
     return [trial for trial in ok[:FINALISTS] if slowness(trial) <= (1 + WITHIN) * slowness(ok[0])]
 

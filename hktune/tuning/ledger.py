@@ -19,7 +19,7 @@ from hktune.core.outcome import Failure, Stage, Status, Timing
 from hktune.core.problem import Problem
 from hktune.core.remedy import with_remedy
 from hktune.core.trial import Trial, by_problem
-from hktune.measure.stopwatch import Attempt
+from hktune.measure.stopwatch import Attempt, failed
 from hktune.space import SearchSpace
 from hktune.store import Claims, TrialStore, locked, named_template
 from hktune.store.trials import FILE_NAME, is_without_rows
@@ -28,7 +28,7 @@ from hktune.tuning.trial_rows import RowContext
 
 
 class Ledger:
-    """The rows of one results directory that were made from one template. Each row of the file is read once.
+    """The rows of one results directory that are of the templates of `context`. Each row of the file is read once.
 
     Several runs, and several threads of one, may record: of a config on a problem there is one row, whichever makes it.
     """
@@ -44,13 +44,14 @@ class Ledger:
         self._context = context
         self._lock = threading.Lock()
         self._rows: list[Trial] = []
-        self._of: defaultdict[Problem, dict[str, Trial]] = defaultdict(dict)
+        self._of: defaultdict[tuple[Problem, str | None], dict[str, Trial]] = defaultdict(dict)
         self._others: Counter[str] = Counter()
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What else is in the file: rows of other templates, which this run neither goes on from nor takes."""
-        own = f"{self._context.template.name} {self._context.template.sha256[:12]}"
+        template = self._context.templates.own
+        own = f"{template.name} {template.sha256[:12]}"
         return tuple(
             f"{count} trials of {template} in {self._store.path} are left out: this is {own}"
             for template, count in sorted(self._others.items())
@@ -95,7 +96,7 @@ class Ledger:
         self, trials: int, attempt: Attempt, outcomes: Sequence[tuple[Problem, Timing | Failure]]
     ) -> list[Trial | None]:
         """As `record`, of one attempt on several problems; None, and nothing is stored, for those of which `trials`
-        configs have rows already."""
+        configs of its template have rows already."""
         rows = [self._context.row(attempt, problem, outcome, Stage.SCREENED) for problem, outcome in outcomes]
         full: set[Problem] = set()
 
@@ -104,7 +105,7 @@ class Ledger:
             full.update(
                 row.problem
                 for row, stands in zip(rows, found, strict=True)
-                if stands is None and len(self._of[row.problem]) >= trials
+                if stands is None and len(self._of[row.problem, row.template_sha256]) >= trials
             )
             return [row if row.problem in full else stands for row, stands in zip(rows, found, strict=True)]
 
@@ -120,14 +121,15 @@ class Ledger:
                 continue
             config = next(iter(space.seeds), space.config({}))
             reason = "; ".join(str(violation) for violation in domain.violations(config))
-            attempt = Attempt(config, operation=space.template.code_operation(problem.operation))
-            self.record(attempt, problem, Failure(Status.INVALID, reason))
+            candidate = Candidate(config, space.template.code_operation(problem.operation), space.template.sha256)
+            failure = Failure(Status.INVALID, reason)
+            self.record(failed(candidate, failure), problem, failure)
 
     def _standing(self, rows: Sequence[Trial]) -> list[Trial | None]:
         """The rows that others have stored for the same configs and problems."""
         with self._lock:
             self._hear()
-            return [self._of[row.problem].get(row.config_id) for row in rows]
+            return [self._of[row.problem, row.template_sha256].get(row.config_id) for row in rows]
 
     def _hear(self) -> None:
         """Read what is new in the file."""
@@ -136,14 +138,13 @@ class Ledger:
             self._rows.clear()
             self._of.clear()
             self._others.clear()
-        sha256 = self._context.template.sha256
-        own = [trial for trial in trials if trial.template_sha256 == sha256]
-        self._others.update(named_template(trial) for trial in trials if trial.template_sha256 != sha256)
+        known = self._context.templates
+        own = [trial for trial in trials if trial.template_sha256 in known]
+        self._others.update(named_template(trial) for trial in trials if trial.template_sha256 not in known)
         self._rows += own
         for problem, rows in by_problem(own).items():
-            first_of = self._of[problem]
             for row in rows:
-                first_of.setdefault(row.config_id, row)
+                self._of[problem, row.template_sha256].setdefault(row.config_id, row)
 
 
 class SharedDirectory:

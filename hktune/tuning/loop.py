@@ -5,8 +5,9 @@ from __future__ import annotations
 import heapq
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Protocol
 
 from hktune.core.candidate import Candidate
@@ -42,7 +43,8 @@ class Search:
 
     A strategy hears of outcomes when it is next asked: of thousands of shapes most are not asked for long, and those
     whose budget is spent never are. `untold` are the rows that it has not heard of, `asked` how often it was asked;
-    `operation` is the one whose code the problem runs, as `Template.code_operation` has it.
+    `operation` is the one whose code the problem runs, as `Template.code_operation` has it, and `template` the sha256
+    of the template that it searches.
     """
 
     problem: Problem
@@ -52,6 +54,7 @@ class Search:
     untold: list[Trial] = field(default_factory=list)
     exhausted: bool = False
     operation: Operation = BF16_NT
+    template: str | None = None
     asked: int = 0
 
 
@@ -99,6 +102,7 @@ class Alone:
 
 class Tuner:
     """Searches several problems at once over one pool of variants: each is compiled and proved once, whichever asked.
+    A problem may have several searches, each of another template.
 
     With `share`, a variant is also timed on every other problem that it is legal for, and that problem's strategy
     learns of it. This is right where proving costs seconds and a modelled time microseconds, and wrong where a time is
@@ -139,7 +143,7 @@ class Tuner:
         # When it is each search's turn, and its place, first to last; a search whose turn changes is entered anew.
         self._turns: list[tuple[int, int]] = [(self._turn(search), place) for place, search in enumerate(searches)]
         heapq.heapify(self._turns)
-        self._place_of = {search.problem: place for place, search in enumerate(searches)}
+        self._place_of = {(search.problem, search.template): place for place, search in enumerate(searches)}
         self._until = time.monotonic() + budget.time_s if budget.time_s is not None else None
 
     def replay(self, trials: Iterable[Trial]) -> None:
@@ -149,8 +153,8 @@ class Tuner:
     def _take_in(self, trials: Iterable[Trial]) -> list[Trial]:
         """Those of `trials` that were news."""
         news: list[Trial] = []
-        for problem, rows in by_problem(trials).items():
-            place = self._place_of.get(problem)
+        for whose, rows in self._by_search(trials):
+            place = self._place_of.get(whose)
             if place is None:
                 continue
             search = self._searches[place]
@@ -160,6 +164,13 @@ class Tuner:
             self._enter_unless_shared(place)
             news += own
         return news
+
+    def _by_search(self, trials: Iterable[Trial]) -> Iterator[tuple[tuple[Problem, str | None], list[Trial]]]:
+        """The trials of each problem and template. Where searches name no template, all are theirs."""
+        for problem, rows in by_problem(trials).items():
+            for template, own in groupby(sorted(rows, key=_template), key=_template):
+                named = (problem, template)
+                yield named if named in self._place_of else (problem, None), list(own)
 
     def run(self) -> None:
         """Search until every budget is spent or every space exhausted. KeyboardInterrupt passes through: all that
@@ -269,8 +280,8 @@ class Tuner:
         search.exhausted = not configs
         search.asked += 1
         if self._share:
-            self._enter(self._place_of[search.problem])
-        for candidate in (Candidate(config, search.operation) for config in configs):
+            self._enter(self._place_of[search.problem, search.template])
+        for candidate in (Candidate(config, search.operation, search.template) for config in configs):
             if candidate in self._asked_by:
                 self._asked_by[candidate].append(search)
             elif candidate in self._attempts:
@@ -293,17 +304,22 @@ class Tuner:
                 continue
             search.tried.add(attempt.config.id)
             search.untold.append(trial)
-            self._enter_unless_shared(self._place_of[search.problem])
+            self._enter_unless_shared(self._place_of[search.problem, search.template])
             self._listener.recorded(trial)
 
     def _takes(self, search: Search, candidate: Candidate) -> bool:
         """Whether `search` has room for the candidate, no outcome of it yet, and it is legal for its problem."""
         if candidate.config.id in search.tried or len(search.tried) >= self._budget.trials:
             return False
-        return search.operation == candidate.operation and search.legal(candidate.config)
+        whose = (candidate.operation, candidate.template)
+        return whose == (search.operation, search.template) and search.legal(candidate.config)
 
     def _config(self, row: Trial) -> Config:
         """The config of a row, made once for all rows of it."""
         if row.config not in self._configs:
             self._configs[row.config] = Config.from_json(row.config)
         return self._configs[row.config]
+
+
+def _template(row: Trial) -> str:
+    return row.template_sha256 or ""

@@ -10,22 +10,22 @@ from hktune.core.errors import InputError, StoreError
 from hktune.core.operation import Operation
 from hktune.core.outcome import Status
 from hktune.core.trial import Trial
-from hktune.space import SearchSpace
+from hktune.space import SearchSpace, Spaces
 
 
-def require_own(space: SearchSpace, trials: Iterable[Trial], where: Path) -> None:
+def require_own(spaces: Spaces, trials: Iterable[Trial], where: Path) -> None:
     """Raises StoreError for the first of `trials`, which are of the file `where`, that `own_trials` would leave out."""
-    for trial, reason in _judged(space, trials):
+    for trial, reason in _judged(spaces, trials):
         if reason:
             raise StoreError(f"{where}: trial {trial.trial}: {reason}: delete that line")
 
 
-def own_trials(space: SearchSpace, trials: Iterable[Trial]) -> tuple[list[Trial], str]:
-    """`trials` without the ok ones whose operation the template of `space` cannot do, or whose config is not of `space`
-    or is illegal; and a line that counts those, "" where there are none."""
+def own_trials(spaces: Spaces, trials: Iterable[Trial]) -> tuple[list[Trial], str]:
+    """`trials`, which are of templates of `spaces`, without the ok ones whose operation their template cannot do, or
+    whose config is not of its space or is illegal; and a line that counts those, "" where there are none."""
     own: list[Trial] = []
     foreign: list[tuple[Trial, str]] = []
-    for trial, reason in _judged(space, trials):
+    for trial, reason in _judged(spaces, trials):
         if reason:
             foreign.append((trial, reason))
         else:
@@ -34,20 +34,21 @@ def own_trials(space: SearchSpace, trials: Iterable[Trial]) -> tuple[list[Trial]
         return own, ""
     first, reason = foreign[0]
     found = f"{first.problem}, config {first.config_id}: {reason}"
-    return own, f"{len(foreign)} ok trials that {space.name} has no place for are left out; the first is of {found}"
+    where = spaces.of(first.template_sha256).name
+    return own, f"{len(foreign)} ok trials that {where} has no place for are left out; the first is of {found}"
 
 
-def _judged(space: SearchSpace, trials: Iterable[Trial]) -> Iterator[tuple[Trial, str]]:
-    """Each trial, and why no table of `space` can have it; "" where one can, or where it is not ok. A config is judged
-    once for each operation."""
-    reasons: dict[tuple[str, Operation], str] = {}
+def _judged(spaces: Spaces, trials: Iterable[Trial]) -> Iterator[tuple[Trial, str]]:
+    """Each trial, and why no table of its space can have it; "" where one can, or where it is not ok. A config is
+    judged once for each operation."""
+    reasons: dict[tuple[tuple[str | None, str], Operation], str] = {}
     for trial in trials:
         if trial.status is not Status.OK:
             yield trial, ""
             continue
-        key = (trial.config_id, trial.operation)
+        key = (trial.made_from, trial.operation)
         if key not in reasons:
-            reasons[key] = _why_foreign(space, trial)
+            reasons[key] = _why_foreign(spaces.of(trial.template_sha256), trial)
         yield trial, reasons[key]
 
 

@@ -3,7 +3,7 @@ are. So a run without a GPU has something to be faster than."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
@@ -22,7 +22,7 @@ from hktune.core.trial import Trial
 from hktune.search import create_strategy
 from hktune.space import SearchSpace, load_space
 from hktune.space.listed import ListedDomain
-from hktune.template import Template
+from hktune.template import Template, Templates
 from hktune.tuning.benches import EmulatedBench
 from hktune.tuning.ledger import Ledger
 from hktune.tuning.loop import Budget, Search, Tuner
@@ -42,11 +42,12 @@ _ANY_NUMBER = 1_000_000
 
 @dataclass(frozen=True)
 class Rival:
-    """`word` is what a user calls it, `name` what a report does; `spaces` are those of its kernels."""
+    """`word` is what a user calls it, `name` what a report does; `spaces` are those of its kernels, for `arch`."""
 
     word: str
     name: str
     spaces: tuple[Path, ...]
+    arch: str = "gfx950"
 
 
 _PARTS = ("large", "prefetch", "splitk", "outf32")
@@ -111,10 +112,9 @@ def _raced(
     searches = [search for twin in twins if (search := _search(space, twin, bench))]
     if not searches:
         return
-    ledger = Ledger(
-        directory / FOLDER, RowContext(space.template, bench.identity, "exhaustive", bench.seed), fresh=False
-    )
-    work = replace(bench, space=path).open([search.problem for search in searches], {})
+    context = RowContext(Templates(space.template), bench.identity, "exhaustive", bench.seed)
+    ledger = Ledger(directory / FOLDER, context, fresh=False)
+    work = replace(bench, space=path, others=()).open([search.problem for search in searches], {})
     try:
         record = partial(ledger.record_all, _ANY_NUMBER)
         budget = Budget(_ANY_NUMBER, time_s)
@@ -131,15 +131,21 @@ def _raced(
 def _search(space: SearchSpace, problem: Problem, bench: EmulatedBench) -> Search | None:
     """What is proved for `problem` of what is here; None where nothing is."""
     own = space.for_operation(problem.operation)
-    domain = own.domain(problem)
-    listed = domain.enumerate() if own.raw_count <= _LISTED_MAX else domain.seeds
-    here = ListedDomain(own, problem, (config for config in listed if is_here(own, config, bench.settings)))
-    best = PROPOSED if domain.has_estimate else None
-    proposed = ListedDomain(own, problem, list(islice(here.enumerate(), best)))
-    if proposed.is_empty:
+    listed = ListedDomain(own, problem, proposed(own, problem, bench.settings))
+    if listed.is_empty:
         return None
-    strategy = create_strategy("exhaustive", proposed, bench.seed)
-    return Search(problem, strategy, domain.is_legal, operation=own.template.operation)
+    strategy = create_strategy("exhaustive", listed, bench.seed)
+    return Search(problem, strategy, own.domain(problem).is_legal, operation=own.template.operation)
+
+
+def proposed(
+    space: SearchSpace, problem: Problem, settings: Settings, fits: Callable[[Config], bool] | None = None
+) -> list[Config]:
+    """What of `space` is raced on `problem`: PROPOSED says how many of what is here and `fits`."""
+    domain = space.domain(problem)
+    listed = filter(fits, domain.enumerate() if space.raw_count <= _LISTED_MAX else domain.seeds)
+    here = ListedDomain(space, problem, (config for config in listed if is_here(space, config, settings)))
+    return list(islice(here.enumerate(), PROPOSED if domain.has_estimate else None))
 
 
 def is_here(space: SearchSpace, config: Config, settings: Settings) -> bool:
@@ -160,14 +166,16 @@ def _time_us(trial: Trial) -> float:
     return trial.time_us
 
 
-def chosen_rivals(words: Sequence[str] | None, settings: Settings) -> list[Rival]:
-    """The rivals that `words` name; without words, those that are here. Raises InputError for one that is not known, or
-    is asked for and not here."""
+def chosen_rivals(words: Sequence[str] | None, settings: Settings, arch: str = "gfx950") -> list[Rival]:
+    """The rivals that `words` name; without words, those that are here. Raises InputError for one that is not known,
+    has no kernels for `arch`, or is asked for and not here."""
     if words is None:
-        return [rival for rival in RIVALS.values() if _any_here(rival, settings)]
+        return [rival for rival in RIVALS.values() if rival.arch == arch and _any_here(rival, settings)]
     for word in words:
         if word not in RIVALS:
             raise InputError(f"no rival {word}: known are {', '.join(RIVALS)}, or none")
+        if RIVALS[word].arch != arch:
+            raise InputError(f"{RIVALS[word].name}'s kernels are for {RIVALS[word].arch}, this is {arch}: leave it out")
         if not _any_here(RIVALS[word], settings):
             raise InputError(f"{RIVALS[word].name} is not here: pip install 'hktune[{word}]'")
     return [RIVALS[word] for word in words]

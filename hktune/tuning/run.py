@@ -10,23 +10,18 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from hktune import __version__
-from hktune.compile import CachedCompiler
 from hktune.core.errors import HktuneError, InputError, StoreError
-from hktune.core.identity import Identity
 from hktune.core.interruption import Interruption
-from hktune.core.launch_rule import LaunchRule
 from hktune.core.operation import Operation
-from hktune.core.outcome import Stage, Status
+from hktune.core.outcome import Stage
 from hktune.core.problem import Problem
 from hktune.core.publish import sweep, sweep_below, temporary_folder
 from hktune.core.settings import Settings
 from hktune.core.shapes import load_shapes
 from hktune.core.shipped import space_word
 from hktune.core.trial import Trial
-from hktune.dispatch import check_table_place, saved_names, write_table
 from hktune.search import create_strategy
-from hktune.space import SearchSpace, load_space
+from hktune.space import SearchSpace, load_spaces, template_of
 from hktune.space.listed import ListedDomain
 from hktune.store import (
     capture_environment,
@@ -34,8 +29,8 @@ from hktune.store import (
     read_environment,
     write_environment,
 )
-from hktune.tables import BuildOptions, build_table
 from hktune.tuning.benches import Bench, EmulatedBench, GpuBench, OpenBench, choose_device
+from hktune.tuning.candidates import candidate_searches, candidate_spaces
 from hktune.tuning.confirmation import confirm, deciding
 from hktune.tuning.gpus import choose_gpus
 from hktune.tuning.ledger import Ledger, SharedDirectory
@@ -44,15 +39,16 @@ from hktune.tuning.neighbours import time_neighbours
 from hktune.tuning.own_trials import require_own
 from hktune.tuning.prebuilt import read_built
 from hktune.tuning.progress import Progress
+from hktune.tuning.rival_sides import RivalSides
 from hktune.tuning.rivals import Raced, Rival, chosen_rivals, fastest, race
 from hktune.tuning.run_summary import RunSummary
 from hktune.tuning.side_by_side import side_by_side
 from hktune.tuning.strategies_apart import StrategiesApart
-from hktune.tuning.trial_rows import RowContext, candidate_of, now
+from hktune.tuning.table_place import TablePlace
+from hktune.tuning.trial_rows import RowContext, now
 from hktune.tuning.yardsticks import time_yardsticks
 from hktune.workers.executor import Limits
 from hktune.workers.gpu_worker import total_usage
-from hktune.workers.prover import built_again
 
 RIVALS_SHARE = 0.25
 """Of a time budget, so much for rivals."""
@@ -62,7 +58,7 @@ RIVALS_SHARE = 0.25
 class RunOptions:
     """What the command line asks of a run. Without `out` it is out/<device> in the working directory, without `space`
     the one that comes with hktune for the device, without `gpus` all that this process sees, without `rivals` those
-    that are here."""
+    that are here. `candidates` are words for spaces that are searched in addition to `space`."""
 
     shapes: Path
     space: Path | None = None
@@ -81,6 +77,7 @@ class RunOptions:
     deadline_s: float | None = None
     worker_memory_gib: float | None = None
     rivals: tuple[str, ...] | None = None
+    candidates: tuple[str, ...] = ()
 
     @property
     def limits(self) -> Limits:
@@ -102,11 +99,11 @@ def tune(options: RunOptions, settings: Settings, command: Sequence[str], progre
     with interruption.heard():
         run = _begun(options, settings, command)
         place, ledger = run.place, run.ledger
-        progress.expect(place.names, options.trials * len(place.names))
+        progress.expect(place.names, run.most_trials)
         stopped = _as_far_as_it_goes(partial(_race_and_search, run, progress, works), interruption)
         progress.phase("building the table")
         finished = not interruption.requested and not stopped
-        trials, lost = _rows_at_the_end(ledger, place.space, place.names if finished else {})
+        trials, lost = _rows_at_the_end(ledger, place.spaces.own, place.names if finished else {})
         untabled = place.publish(deciding(trials), finished and not lost)
         stopped += [*lost, *untabled]
     return RunSummary(
@@ -116,64 +113,97 @@ def tune(options: RunOptions, settings: Settings, command: Sequence[str], progre
         elapsed_s=time.monotonic() - started,
         variants=len(_made(trials) - _made(run.before)),
         interrupted=interruption.requested,
-        space=place.space,
+        spaces=place.spaces,
         again=_again(run.device, options),
         command=tuple(command),
         usage=total_usage(work.usage for work in works if work.usage),
         stopped=tuple(dict.fromkeys(map(str, stopped))),
-        notes=(*ledger.notes, *place.notes, *(one.trouble for one in run.raced if one.trouble)),
+        notes=(*ledger.notes, *place.notes, *run.notes),
         raced=tuple(run.raced),
         trials_lost=bool(lost),
-        no_table=bool(untabled or place.space.template.not_for_production),
+        no_table=bool(untabled or place.spaces.own.template.not_for_production),
     )
 
 
 @dataclass(frozen=True)
 class _Run:
-    """What a run has before anything is tried; `before` are the rows of earlier ones. `raced` fills as rivals do."""
+    """What a run has before anything is tried; `before` are the rows of earlier ones, `most_trials` what may be
+    recorded. `raced` and `trouble` fill as rivals are raced."""
 
     options: RunOptions
     device: str
     bench: Bench
     searches: list[Search]
     ledger: Ledger
-    place: _Place
+    place: TablePlace
     before: list[Trial]
     rivals: list[Rival]
     raced: list[Raced]
+    most_trials: int
+    trouble: list[str]
+
+    @property
+    def settings(self) -> Settings:
+        return self.place.settings
+
+    @property
+    def notes(self) -> list[str]:
+        """What was noticed of kernels of others."""
+        found = [*(one.trouble for one in self.raced if one.trouble), *self.trouble]
+        own = self.place.spaces.own.template.sha256
+        if self.options.candidates and all(search.template == own for search in self.searches):
+            asked = ",".join(self.options.candidates)
+            return [*found, f"--candidates {asked}: none computes a shape, or its files are not here (see --aiter)"]
+        return found
 
 
 def _begun(options: RunOptions, settings: Settings, command: Sequence[str]) -> _Run:
     """What `options` ask for, read and checked. Raises HktuneError."""
     device, space_file = choose_device(options.device, options.space, settings)
     names = {shape.problem: shape.name for shape in load_shapes(options.shapes)}
-    space = load_space(space_file)
-    bench = _bench(device, space_file, options, settings)
-    searches = _searches(space, names, options)
+    of_candidates = candidate_spaces(options.candidates)
+    spaces = load_spaces((space_file, *of_candidates))
+    rivals = _rivals(options, device, spaces.own, settings)
+    others = of_candidates if device == "emulated" else _with_rivals(of_candidates, rivals)
+    bench = _bench(device, space_file, others, options, settings)
+    searches = _searches(spaces.own, names, options)
+    of_others = candidate_searches(spaces, list(names), options.strategy, options.seed, settings)
+    most_trials = options.trials * len(names) + sum(min(options.trials, configs) for _, configs in of_others)
+    searches += [search for search, _ in of_others]
     directory = options.out or Path("out") / bench.identity.slug
-    place = _Place(directory, names, space, bench.compiler, bench.identity, settings)
-    context = RowContext(space.template, bench.identity, options.strategy, options.seed)
+    place = TablePlace(directory, names, spaces, bench.compiler, bench.identity, settings)
+    context = RowContext(spaces.templates, bench.identity, options.strategy, options.seed)
     ledger = Ledger(directory, context, options.fresh)
     _check_environment(directory, bench, command, options.seed)
     place.check()
     _sweep(directory, settings)
     before = ledger.rows()
-    require_own(space, before, directory / "trials.csv")
-    rivals = _rivals(options, bench, settings)
-    return _Run(options, device, bench, searches, ledger, place, before, rivals, [])
+    require_own(spaces, before, directory / "trials.csv")
+    return _Run(options, device, bench, searches, ledger, place, before, rivals, [], most_trials, [])
 
 
-def _rivals(options: RunOptions, bench: Bench, settings: Settings) -> list[Rival]:
-    if isinstance(bench, EmulatedBench):
-        return chosen_rivals(options.rivals, settings)
-    if options.rivals:
-        raise InputError("--rivals are raced on the emulated device, a GPU races the vendor's library: leave it out")
-    return []
+def _rivals(options: RunOptions, device: str, own: SearchSpace, settings: Settings) -> list[Rival]:
+    """Whose kernels are raced. On a GPU, a kernel that is a candidate is no rival too: it would be measured twice."""
+    chosen = chosen_rivals(options.rivals, settings, own.arch.name)
+    if device == "emulated":
+        return chosen
+    candidates = {own.template.name, *map(template_of, candidate_spaces(options.candidates))}
+    return [left for rival in chosen if (left := _without(rival, candidates)).spaces]
 
 
-def _made(trials: Iterable[Trial]) -> set[tuple[str, Operation]]:
+def _without(rival: Rival, templates: set[str]) -> Rival:
+    """`rival` without its spaces of `templates`."""
+    return replace(rival, spaces=tuple(path for path in rival.spaces if template_of(path) not in templates))
+
+
+def _with_rivals(candidates: tuple[Path, ...], rivals: Sequence[Rival]) -> tuple[Path, ...]:
+    """The spaces of both."""
+    return (*candidates, *(path for rival in rivals for path in rival.spaces))
+
+
+def _made(trials: Iterable[Trial]) -> set[tuple[tuple[str | None, str], Operation]]:
     """The variants that `trials` are of."""
-    return {(trial.config_id, trial.operation.code) for trial in trials}
+    return {(trial.made_from, trial.operation.code) for trial in trials}
 
 
 def _rows_at_the_end(
@@ -208,13 +238,13 @@ def _again(device: str, options: RunOptions) -> list[str]:
     return ["hktune", *command, *(["--space", space_word(options.space)] if options.space else [])]
 
 
-def _bench(device: str, space: Path, options: RunOptions, settings: Settings) -> Bench:
+def _bench(device: str, space: Path, others: tuple[Path, ...], options: RunOptions, settings: Settings) -> Bench:
     if device == "emulated":
         if options.prebuilt:
             raise InputError("--prebuilt objects are for a GPU: the emulated device keeps its own cache")
         if options.gpus and options.gpus > 1:
             raise InputError(f"--gpus {options.gpus}: the emulated device is one; leave it out")
-        return EmulatedBench(space, options.seed, settings, options.hipkittens, options.workers, options.limits)
+        return EmulatedBench(space, options.seed, settings, options.hipkittens, options.workers, options.limits, others)
     return GpuBench(
         kind=device,
         space=space,
@@ -226,6 +256,7 @@ def _bench(device: str, space: Path, options: RunOptions, settings: Settings) ->
         cache=options.cache,
         gpus=choose_gpus(device, options.gpus, settings),
         limits=options.limits,
+        others=others,
     )
 
 
@@ -247,7 +278,8 @@ def _searches(space: SearchSpace, names: dict[Problem, str], options: RunOptions
         own = of_operation[problem.operation]
         domain = ListedDomain(own, problem, built[own]) if built else own.domain(problem)
         strategy = create_strategy(options.strategy, domain, options.seed)
-        searches.append(Search(problem, strategy, domain.is_legal, operation=own.template.operation))
+        code, template = own.template.operation, own.template.sha256
+        searches.append(Search(problem, strategy, domain.is_legal, operation=code, template=template))
     return searches
 
 
@@ -261,14 +293,14 @@ def _bound(space: SearchSpace, problem: Problem, name: str) -> SearchSpace:
 
 def _race_and_search(run: _Run, progress: Progress, works: list[OpenBench]) -> list[HktuneError]:
     """Time the rivals, then search; what ended some of the parts."""
-    bench, problems = run.bench, [search.problem for search in run.searches]
+    bench, problems = run.bench, list(run.place.names)
     if isinstance(bench, EmulatedBench):
         budget_s = run.options.time_budget_s
         for rival in run.rivals:
             progress.phase(f"proving and timing kernels of {rival.name}")
             time_s = None if budget_s is None else budget_s * RIVALS_SHARE
             run.raced.append(race(rival, problems, bench, run.place.directory, time_s))
-        bench = replace(bench, others=fastest(run.raced))
+        bench = replace(bench, fastest=fastest(run.raced))
     return _search(run, bench, progress, works)
 
 
@@ -276,15 +308,15 @@ def _search(run: _Run, bench: Bench, progress: Progress, works: list[OpenBench])
     """Search all there is, on every GPU its part; what ended some of the parts. `works` gets what was opened for it."""
     options, ledger = run.options, run.ledger
     budget, quarantine = Budget(options.trials, options.time_budget_s), ledger.quarantine()
-    search_of = {search.problem: search for search in run.searches}
     with ExitStack() as stack:
         tasks = []
-        parts = bench.parts(list(search_of))
+        parts = bench.parts(list(run.place.names))
         for part, problems in parts:
             work = part.open(problems, quarantine)
             stack.callback(work.close)
             works.append(work)
-            own = [search_of[problem] for problem in problems]
+            wanted = set(problems)
+            own = [search for search in run.searches if search.problem in wanted]
             if len(parts) > 1:
                 apart = StrategiesApart(own)
                 stack.callback(apart.close)
@@ -301,103 +333,38 @@ def _search(run: _Run, bench: Bench, progress: Progress, works: list[OpenBench])
                 share=work.shares,
                 peers=shared,
             )
-            tasks.append(partial(_search_part, tuner, own, work, run.place.space, ledger, shared, progress))
+            tasks.append(partial(_search_part, run, tuner, own, work, shared, progress))
         return side_by_side(tasks, [work.interrupt for work in works])
 
 
 def _search_part(
+    run: _Run,
     tuner: Tuner,
     searches: list[Search],
     work: OpenBench,
-    space: SearchSpace,
-    ledger: Ledger,
     shared: SharedDirectory,
     progress: Progress,
 ) -> None:
     """Run one loop to its end and confirm what it found."""
-    problems = [search.problem for search in searches]
+    spaces, ledger = run.place.spaces, run.ledger
+    problems = list(dict.fromkeys(search.problem for search in searches))
     tuner.replay(shared.news())
     progress.skipped(sum(len(search.tried) for search in searches))
     progress.phase("searching")
     tuner.run()
     with shared.alone_at("finishing", work.check_interrupt):
-        time_yardsticks(space, searches, work, ledger.record)
+        time_yardsticks(spaces.own, searches, work, ledger.record)
         if work.comparing:
             progress.phase("measuring the best again")
-            confirm(ledger.rows(), {each.problem: each.operation for each in searches}, work.comparing, ledger.append)
+            sides = RivalSides(run.rivals, work, run.settings)
+            confirm(ledger.rows(), problems, spaces.templates, work.comparing, ledger.append, sides.of)
+            run.trouble.extend(sides.trouble)
         progress.phase("timing winners at their neighbours' m")
         record = partial(ledger.record, stage=Stage.NEIGHBOUR)
-        time_neighbours(space, problems, work, ledger.rows, record, ledger.append)
+        time_neighbours(spaces, problems, work, ledger.rows, record, ledger.append)
 
 
 def _sweep(directory: Path, settings: Settings) -> None:
     """Remove the temporary files that earlier runs, which were killed, left in the places that this one writes to."""
     sweep(directory.resolve(), directory / "objects", temporary_folder())
     sweep_below(*(settings.cache_dir / name for name in ("objects", "proofs", "precompiled", "hipkittens")))
-
-
-@dataclass
-class _Place:
-    """Where the table of a run goes, and what it is made with. Shapes of earlier runs keep the names that they have
-    there."""
-
-    directory: Path
-    names: Mapping[Problem, str]
-    space: SearchSpace
-    compiler: CachedCompiler
-    identity: Identity
-    settings: Settings
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What was noticed on the way."""
-        return tuple(
-            note for note in (self.settings.note, self.compiler.trouble, self.space.template.not_for_production) if note
-        )
-
-    def check(self) -> None:
-        """Raise now, InputError or MachineError, what would keep the table from being made at the end."""
-        check_table_place(self.directory)
-        for problem in [] if self.space.template.not_for_production else list(self.names)[:1]:
-            for config in self.space.domain(problem).seeds[:1]:
-                self.space.launch_rule(config, problem)
-
-    def publish(self, trials: Sequence[Trial], finished: bool) -> list[HktuneError]:
-        """Write table and objects; what kept it from that. A search that ended early, with nothing found, leaves the
-        table of an earlier one as it is."""
-        if self.space.template.not_for_production:
-            return []
-        found = any(trial.status is Status.OK for trial in trials)
-        try:
-            if found or finished or not (self.directory / "table.json").exists():
-                self._publish(trials)
-        except HktuneError as error:
-            return [error]
-        return []
-
-    def _publish(self, trials: Sequence[Trial]) -> None:
-        """The objects come from the cache, or from the same compiler again."""
-        objects: dict[str, bytes] = {}
-        template = self.space.template
-
-        def launch_of(trial: Trial) -> tuple[str, LaunchRule]:
-            candidate = candidate_of(template, trial)
-            if trial.object_sha256 not in objects:
-                code = built_again(template, self.compiler, candidate, trial.object_sha256)
-                if isinstance(code, str):
-                    raise StoreError(f"trial {trial.trial} cannot be built again to the same bytes: pass --fresh")
-                objects[code.sha256] = code.data
-            return template.symbol(candidate.config), self.space.launch_rule(candidate.config, trial.problem)
-
-        fixed_order = frozenset({template.name} if template.fixed_order else ())
-        options = BuildOptions(fixed_order, names={**saved_names(self.directory), **self.names})
-        table = build_table(
-            trials,
-            launch_of,
-            identity=self.identity,
-            compiler=self.compiler.identity,
-            version=__version__,
-            created_at=now(),
-            options=options,
-        )
-        write_table(table, objects, self.directory)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hktune.core.problem import Problem
 from hktune.core.trial import Trial, by_problem
-from hktune.space import SearchSpace
+from hktune.space import Spaces
 from hktune.tuning.confirmation import deciding
 from hktune.tuning.gain import Yardstick, first_trials, trials_of
 from hktune.tuning.rivals import Raced
@@ -19,7 +19,7 @@ from hktune.workers.gpu_worker import Usage
 @dataclass(frozen=True)
 class RunSummary:
     """A finished, interrupted or stopped run. `trials` are all rows of its directory, `names` the shapes asked for, and
-    `space` what was searched. `again` has the words of the command that proves one config again on the same device,
+    `spaces` what was searched. `again` has the words of the command that proves one config again on the same device,
     `command` those of this run. `stopped` says why the run, or a part of it, could not go on; `notes` what else was
     noticed. `raced` are the kernels of others. `trials_lost`: trials.csv cannot be read any more; `no_table`: none
     could be written.
@@ -33,7 +33,7 @@ class RunSummary:
     elapsed_s: float
     variants: int
     interrupted: bool
-    space: SearchSpace
+    spaces: Spaces
     again: Sequence[str]
     command: Sequence[str]
     usage: Usage | None = None
@@ -74,15 +74,18 @@ class RunSummary:
 
     @cached_property
     def yardsticks(self) -> list[Yardstick]:
-        """What the best of each shape is compared with."""
-        default = dict.fromkeys(self.names, self.space.config({}).id)
+        """What the best of each shape is compared with: trials of the space's own template."""
+        space = self.spaces.own
+        own = {None, space.template.sha256}
+        rows = {problem: [row for row in rows if row.template_sha256 in own] for problem, rows in self.rows.items()}
+        default = dict.fromkeys(self.names, space.config({}).id)
         found = [
-            Yardstick("default", "the space's default config", trials_of(self.rows, default)),
-            Yardstick("first", "the first trial", first_trials(self.rows)),
+            Yardstick("default", "the space's default config", trials_of(rows, default)),
+            Yardstick("first", "the first trial", first_trials(rows)),
         ]
-        if fixed := self.space.fixed_choice:
+        if fixed := space.fixed_choice:
             chosen = {problem: config.id for problem in self.names if (config := fixed.of(problem))}
-            found.insert(1, Yardstick("fixed", fixed.name, trials_of(self.rows, chosen)))
+            found.insert(1, Yardstick("fixed", fixed.name, trials_of(rows, chosen)))
         return found
 
 

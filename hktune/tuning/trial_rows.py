@@ -16,20 +16,21 @@ from hktune.core.problem import Problem
 from hktune.core.trial import Trial
 from hktune.core.variant import Resources
 from hktune.measure.stopwatch import Attempt
-from hktune.template.template import Template
+from hktune.template import Template, Templates
 
 
 @dataclass(frozen=True)
 class RowContext:
-    """What all rows of one run share."""
+    """What all rows of one run share: they are of one of `templates`."""
 
-    template: Template
+    templates: Templates
     identity: Identity
     strategy: str
     seed: int
 
     def row(self, attempt: Attempt, problem: Problem, outcome: Timing | Failure, stage: Stage) -> Trial:
         """The row of one attempt on one problem, still without a number."""
+        template = self.templates.of(attempt.template)
         return Trial(
             trial=0,
             m=problem.m,
@@ -40,14 +41,14 @@ class RowContext:
             config=attempt.config.json,
             stage=stage,
             **outcome_fields(outcome, problem),
-            **(self._resources(attempt.resources, attempt.config, problem) if attempt.resources else {}),
+            **(_resources(template, attempt.resources, attempt.config, problem) if attempt.resources else {}),
             relative_error=attempt.relative_error,
             compile_s=attempt.compile_s,
             object_sha256=attempt.object_sha256,
-            template=self.template.name,
-            template_sha256=self.template.sha256,
+            template=template.name,
+            template_sha256=template.sha256,
             compiler=attempt.compiler,
-            target=self.template.arch,
+            target=template.arch,
             device=self.identity.name,
             strategy=self.strategy,
             seed=self.seed,
@@ -55,25 +56,13 @@ class RowContext:
         )
 
     def candidate(self, row: Trial) -> Candidate:
-        """What a row of this template was made from."""
-        return candidate_of(self.template, row)
-
-    def _resources(self, needs: Resources, config: Config, problem: Problem) -> dict[str, Any]:
-        launch = self.template.launch(config, problem)
-        return {
-            "vgprs": needs.vgprs,
-            "agprs": needs.agprs,
-            "sgprs": needs.sgprs,
-            "spills": needs.spills,
-            "lds_bytes": needs.lds_bytes + launch.dynamic_lds_bytes,
-            "scratch_bytes": needs.scratch_bytes,
-            "waves_per_simd": _waves_per_simd(self.template.arch, needs, launch),
-        }
+        """What a row of one of these templates was made from."""
+        return candidate_of(self.templates.of(row.template_sha256), row)
 
 
 def candidate_of(template: Template, row: Trial) -> Candidate:
     """The candidate of `template` that `row` is about."""
-    return Candidate(Config.from_json(row.config), template.code_operation(row.problem.operation))
+    return Candidate(Config.from_json(row.config), template.code_operation(row.problem.operation), template.sha256)
 
 
 def now() -> str:
@@ -94,6 +83,19 @@ def outcome_fields(outcome: Timing | Failure, problem: Problem) -> dict[str, Any
 
 
 _TIMED = sorted({field.name for field in fields(Timing)} & {field.name for field in fields(Trial)})
+
+
+def _resources(template: Template, needs: Resources, config: Config, problem: Problem) -> dict[str, Any]:
+    launch = template.launch(config, problem)
+    return {
+        "vgprs": needs.vgprs,
+        "agprs": needs.agprs,
+        "sgprs": needs.sgprs,
+        "spills": needs.spills,
+        "lds_bytes": needs.lds_bytes + launch.dynamic_lds_bytes,
+        "scratch_bytes": needs.scratch_bytes,
+        "waves_per_simd": _waves_per_simd(template.arch, needs, launch),
+    }
 
 
 def _waves_per_simd(arch: str, needs: Resources, launch: Launch) -> int:

@@ -27,9 +27,9 @@ def time_yardsticks(space: SearchSpace, searches: Sequence[Search], work: OpenBe
     """Try the yardsticks that the searches themselves did not, where they are legal; `record` stores each outcome."""
     wanted: defaultdict[Candidate, list[Problem]] = defaultdict(list)
     for search in searches:
-        if len(search.tried) < TRIALS_MIN:
+        if len(search.tried) < TRIALS_MIN or search.template not in (None, space.template.sha256):
             continue
         for config in yardsticks(space, search.problem):
             if config.id not in search.tried and search.legal(config):
-                wanted[Candidate(config, search.operation)].append(search.problem)
+                wanted[Candidate(config, search.operation, search.template)].append(search.problem)
     try_configs(wanted, work, record)

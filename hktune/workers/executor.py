@@ -14,7 +14,7 @@ from hktune.core.attended import attended_s
 from hktune.core.candidate import Candidate
 from hktune.core.errors import MachineError
 from hktune.core.outcome import Failure, Status
-from hktune.measure.stopwatch import Attempt
+from hktune.measure.stopwatch import Attempt, failed
 from hktune.workers.processes import Worker, WorkerBroke, WorkerDied, start_worker
 
 Prove = Callable[[Candidate], Attempt]
@@ -45,11 +45,6 @@ class Limits:
     def memory_of_each(self, workers: int) -> int:
         """Bytes of memory for each of so many workers."""
         return self.memory_bytes or min(MEMORY_BYTES, memory_there_bytes() // workers)
-
-
-def failed(candidate: Candidate, failure: Failure) -> Attempt:
-    """An attempt that came to nothing."""
-    return Attempt(candidate.config, failure, operation=candidate.operation)
 
 
 NO_LIMITS_ASKED = Limits()

@@ -18,8 +18,8 @@ from hktune.measure.baseline import Baseline, TorchBaseline
 from hktune.measure.cublaslt import ALGORITHMS, CublasLt, CublasLtAlgorithm
 from hktune.measure.measured import MeasuredStopwatch
 from hktune.measure.stopwatch import Attempt, Confirmation
-from hktune.space import load_space
-from hktune.template import Template
+from hktune.space import load_spaces
+from hktune.template import Templates
 from hktune.verify.on_device import verify_on_device
 from hktune.workers.gpu_worker import Answer, Confirm, Prove, Request, Screen
 from hktune.workers.prover import built_again
@@ -28,7 +28,8 @@ from hktune.workers.prover import built_again
 @dataclass(frozen=True)
 class GpuService:
     """Opens, where it is called, GPU number `ordinal` of `kind` and all that is needed to prove and time on it.
-    Picklable. The calling thread's torch is on that GPU from then on, and `Device.borrow` refuses tensors of another.
+    Candidates are of `space` and of the spaces `others`. Picklable. The calling thread's torch is on that GPU from then
+    on, and `Device.borrow` refuses tensors of another.
     """
 
     kind: str
@@ -39,6 +40,7 @@ class GpuService:
     cache: str = "cold"
     seed: int = 0
     ordinal: int = 0
+    others: tuple[Path, ...] = ()
 
     def __call__(self) -> Serving:
         import torch
@@ -47,16 +49,16 @@ class GpuService:
         if not isinstance(device, TimedDevice):
             raise DeviceError(f"the {self.kind} device has no clock of its own: nothing can be measured on it")
         torch.cuda.set_device(self.ordinal)  # also on ROCm, whose GPUs torch calls cuda
-        return Serving(device, load_space(self.space).template, self.make_compiler(), self)
+        return Serving(device, load_spaces((self.space, *self.others)).templates, self.make_compiler(), self)
 
 
 class Serving:
     """One GPU at work. An Answer says `lost` when a kernel faulted: the device cannot be used after that. Raises what
     no config is to blame for: memory that another program has."""
 
-    def __init__(self, device: TimedDevice, template: Template, compiler: Compiler, service: GpuService) -> None:
+    def __init__(self, device: TimedDevice, templates: Templates, compiler: Compiler, service: GpuService) -> None:
         self.device = device
-        self._template = template
+        self._templates = templates
         self._compiler = compiler
         self._service = service
         self.kernel = functools.lru_cache(maxsize=4096)(self._load)
@@ -67,7 +69,7 @@ class Serving:
         service = self._service
         return MeasuredStopwatch(
             device=self.device,
-            template=self._template,
+            templates=self._templates,
             loaded=lambda attempt: self.kernel(attempt),
             baselines=baselines(service.kind),
             problems=service.problems,
@@ -102,7 +104,7 @@ class Serving:
         if isinstance(request, Screen):
             return self._placed(self.stopwatch.time(request.attempt, request.problem))
         if isinstance(request, Confirm):
-            confirmation = self.stopwatch.confirm(request.attempts, request.problem)
+            confirmation = self.stopwatch.confirm(request.attempts, request.problem, request.others)
             return replace(confirmation, finalists=tuple(map(self._placed, confirmation.finalists)))
         return None
 
@@ -114,7 +116,7 @@ class Serving:
         """`attempt` with its error, or with why it is wrong. Raises KernelFault, DeviceError."""
         errors = []
         kernel = self.kernel(attempt)
-        template = self._template.for_operation(attempt.operation)
+        template = self._templates.of(attempt.template).for_operation(attempt.operation)
         for proof in template.proof_problems(attempt.config):
             launch = template.launch(attempt.config, proof.problem)
             outcome = verify_on_device(self.device, kernel, launch, proof, self._service.seed)
@@ -124,7 +126,8 @@ class Serving:
         return replace(attempt, relative_error=errors[0])
 
     def _load(self, attempt: Attempt) -> Kernel:
-        code = built_again(self._template, self._compiler, attempt.candidate, attempt.object_sha256)
+        template = self._templates.of(attempt.template)
+        code = built_again(template, self._compiler, attempt.candidate, attempt.object_sha256)
         if isinstance(code, str):
             raise DeviceError(f"{attempt.config.id} cannot be built again to the same bytes: clear the object cache")
         return self.device.load(code.data, code.symbol)

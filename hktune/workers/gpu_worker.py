@@ -17,7 +17,7 @@ from hktune.core.candidate import Candidate
 from hktune.core.errors import DeviceError
 from hktune.core.outcome import Failure, Source, Status, Timing
 from hktune.core.problem import Problem
-from hktune.measure.stopwatch import Attempt, Confirmation
+from hktune.measure.stopwatch import Attempt, Confirmation, Side
 from hktune.workers.executor import Executor
 from hktune.workers.processes import Worker, WorkerBroke, WorkerDied, start_worker
 
@@ -51,10 +51,11 @@ class Screen:
 
 @dataclass(frozen=True)
 class Confirm:
-    """Time finalists together; answered by a Confirmation."""
+    """Time finalists together, and kernels of others with them; answered by a Confirmation."""
 
     attempts: tuple[Attempt, ...]
     problem: Problem
+    others: tuple[Side, ...] = ()
 
 
 Request = Prove | Screen | Confirm
@@ -259,19 +260,22 @@ class ContainedStopwatch:
             return self._quarantined(candidate, problem, answer)
         return answer
 
-    def confirm(self, attempts: Sequence[Attempt], problem: Problem) -> Confirmation:
+    def confirm(self, attempts: Sequence[Attempt], problem: Problem, others: Sequence[Side] = ()) -> Confirmation:
         """Finalists in the same rounds. When one of them costs the worker, each is tried alone, the culprits are
-        quarantined, and the others are measured again, together, from the start."""
+        quarantined, and the rest are measured again, together, from the start. Where none of them is to blame, that is
+        without `others`."""
         sound = [attempt for attempt in attempts if attempt.candidate not in self.quarantine]
-        answer = self.worker.ask(Confirm(tuple(sound), problem)) if sound else Confirmation((), {})
+        answer = self.worker.ask(Confirm(tuple(sound), problem, tuple(others))) if sound else Confirmation((), {})
         if isinstance(answer, Failure):
             for attempt in sound:
                 alone = self.worker.ask(Confirm((attempt,), problem))
                 if isinstance(alone, Failure):
                     self._quarantined(attempt.candidate, problem, alone)
             if all(attempt.candidate not in self.quarantine for attempt in sound):
+                if others:
+                    return self.confirm(attempts, problem)
                 return Confirmation(tuple(answer for _ in attempts), {})  # only together: nobody to blame
-            return self.confirm(attempts, problem)
+            return self.confirm(attempts, problem, others)
         assert isinstance(answer, Confirmation)
         by_candidate = dict(zip((attempt.candidate for attempt in sound), answer.finalists, strict=True))
         outcomes: Mapping[Candidate, Timing | Failure] = {**self.quarantine, **by_candidate}

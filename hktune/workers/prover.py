@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from hktune.compile.compiler import Compiler
@@ -13,7 +14,7 @@ from hktune.core.config import Config
 from hktune.core.outcome import Failure, Status
 from hktune.core.problem import Problem
 from hktune.core.variant import CodeObject
-from hktune.measure.stopwatch import Attempt
+from hktune.measure.stopwatch import Attempt, failed
 from hktune.template.template import Template
 from hktune.verify.emulated_proof import ProofLaunch, ProofTask, prove_all, prove_one
 from hktune.verify.proof import Proof
@@ -111,6 +112,17 @@ class CompileOnly:
         return replace(attempt, failure=record.failure) if record else attempt
 
 
+@dataclass(frozen=True)
+class ByTemplate:
+    """Candidate -> Attempt, by what proves or compiles those of its template; `own` does so for those of any other."""
+
+    own: Callable[[Candidate], Attempt]
+    others: Mapping[str, Callable[[Candidate], Attempt]]
+
+    def __call__(self, candidate: Candidate) -> Attempt:
+        return self.others.get(candidate.template or "", self.own)(candidate)
+
+
 def compiled(template: Template, compiler: Compiler, candidate: Candidate, deadline_s: float) -> CodeObject | Failure:
     """The code object of `candidate`. Raises InputError for an operation that `template` cannot do."""
     return compiler.compile(template.for_operation(candidate.operation).render(candidate.config), deadline_s)
@@ -128,7 +140,7 @@ def built_again(template: Template, compiler: Compiler, candidate: Candidate, sh
 def attempted(candidate: Candidate, code: CodeObject | Failure, compiler: str) -> Attempt:
     """The attempt that compiling `candidate` came to."""
     if isinstance(code, Failure):
-        return Attempt(candidate.config, code, compiler=compiler, operation=candidate.operation)
+        return replace(failed(candidate, code), compiler=compiler)
     return Attempt(
         candidate.config,
         object_sha256=code.sha256,
@@ -136,6 +148,7 @@ def attempted(candidate: Candidate, code: CodeObject | Failure, compiler: str) -
         compiler=code.compiler,
         compile_s=code.compile_s,
         operation=candidate.operation,
+        template=candidate.template,
     )
 
 

@@ -32,6 +32,7 @@ from hktune.measure.measured import MeasuredStopwatch
 from hktune.measure.modelled import ModelledStopwatch
 from hktune.measure.stopwatch import Attempt, Stopwatch
 from hktune.space import SearchSpace, load_space
+from hktune.template import Templates
 from hktune.workers.gpu_worker import Answer, ContainedStopwatch, GpuWorker, Request, Screen, Serve
 
 SMALL, LARGE = Problem(64, 64, 128), Problem(256, 128, 512)
@@ -114,7 +115,7 @@ class TestModelledStopwatch(StopwatchContract):
 
     @pytest.fixture
     def stopwatch(self, space: SearchSpace) -> Stopwatch:
-        return ModelledStopwatch(space.template)
+        return ModelledStopwatch(Templates(space.template))
 
     @pytest.fixture
     def attempt(self, space: SearchSpace) -> Attempt:
@@ -137,7 +138,7 @@ class TestMeasuredStopwatch(StopwatchContract, FailureContract):
         with torch_without_cuda(monkeypatch):
             yield MeasuredStopwatch(
                 gpu,  # type: ignore[arg-type]
-                Launches(),  # type: ignore[arg-type]
+                Templates(Launches()),  # type: ignore[arg-type]
                 loaded,
                 [SimulatedVendor(gpu, VENDOR_US)],
                 [SMALL, LARGE],

@@ -35,7 +35,7 @@ from hktune.objects.code_object import read_code_object
 from hktune.objects.cubin import read_cubin
 from hktune.report.console import PlainConsole
 from hktune.report.tables import print_table
-from hktune.space import load_space
+from hktune.space import Spaces, load_space
 from hktune.store import capture_environment, merge, read_environment, read_frame, read_trials, write_environment
 from hktune.store.rows import HEADER, Encoder
 from hktune.template import load_template
@@ -148,9 +148,11 @@ def _results(folder: Path) -> list[Format]:
     run = folder / "run"
     run.mkdir()
     space = load_space(folder / "toy" / "spaces" / "toy.yaml", folder / "toy" / "kernels")
-    config = Config(space.config({}))
+    spaces, config, sha256 = Spaces([space]), Config(space.config({})), space.template.sha256
     rows = [
-        trial(PROBLEM, config=config.json, config_id=config.id, trial=number, time_us=1.5 + number)
+        trial(
+            PROBLEM, config=config.json, config_id=config.id, trial=number, time_us=1.5 + number, template_sha256=sha256
+        )
         for number in range(5)
     ]
     rows.append(
@@ -165,7 +167,9 @@ def _results(folder: Path) -> list[Format]:
         shutil.rmtree(folder / "merged", ignore_errors=True)
         merge([path], folder / "merged")
         merge([folder / "merged"], folder / "merged")
-        require_own(space, read_trials(folder / "merged" / "trials.csv"), path)
+        merged = read_trials(folder / "merged" / "trials.csv")
+        own = [each for each in merged if each.template_sha256 is None or each.template_sha256 in spaces]
+        require_own(spaces, own, path)
         read_frame(folder / "merged" / "trials.csv")
 
     trials = HEADER + b"".join(map(encoder.line, rows))

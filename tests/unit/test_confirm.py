@@ -4,17 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import cast
 
 from hktune.core.config import Config
-from hktune.core.operation import BF16_NT
+from hktune.core.operation import Operation
 from hktune.core.outcome import Failure, Source, Stage, Status, Timing
 from hktune.core.problem import Problem
 from hktune.core.trial import Trial
-from hktune.measure.stopwatch import Attempt, Confirmation
+from hktune.measure.stopwatch import Attempt, Confirmation, Side
+from hktune.template import Templates
 from hktune.tuning.confirmation import FINALISTS, confirm, deciding, finalists
 from hktune.workers.gpu_worker import ContainedStopwatch
 
 PROBLEM = Problem(256, 512, 1024)
+
+
+class AllAlike:
+    """Templates whose operations have each their own code."""
+
+    def of(self, _: str | None) -> AllAlike:
+        return self
+
+    def code_operation(self, operation: Operation) -> Operation:
+        return operation
+
+
+TEMPLATES = cast("Templates", AllAlike())
 
 
 def row(name: str, time_us: float | None, baseline_us: float = 100.0) -> Trial:
@@ -44,7 +59,7 @@ class Again(ContainedStopwatch):
         self.outcomes = outcomes
         self.asked: list[list[str]] = []
 
-    def confirm(self, attempts: Sequence[Attempt], problem: Problem) -> Confirmation:
+    def confirm(self, attempts: Sequence[Attempt], problem: Problem, others: Sequence[Side] = ()) -> Confirmation:
         names = [str(attempt.config["name"]) for attempt in attempts]
         self.asked.append(names)
         return Confirmation(tuple(self.outcomes[name] for name in names), {})
@@ -82,7 +97,7 @@ def test_confirmed_rows_are_added_and_alone_decide() -> None:
     trials = [row("a", 50.0), row("b", 50.5), row("far", 80.0)]
     stopwatch = Again({"a": timing(52.0), "b": timing(49.0)})
     added: list[Trial] = []
-    confirm(trials, {PROBLEM: BF16_NT}, stopwatch, lambda trial: added.append(trial) or trial)
+    confirm(trials, [PROBLEM], TEMPLATES, stopwatch, lambda trial: added.append(trial) or trial)
     assert stopwatch.asked == [["a", "b"]]
     assert [(trial.time_us, trial.relative_error) for trial in added] == [(52.0, 1e-3), (49.0, 1e-3)]
     assert {trial.stage for trial in added} == {Stage.CONFIRMED}
@@ -95,11 +110,11 @@ def test_confirmed_rows_are_added_and_alone_decide() -> None:
 def test_what_is_confirmed_is_not_confirmed_again_until_there_is_news() -> None:
     stopwatch = Again({"a": timing(52.0), "new": timing(40.0)})
     trials = [row("a", 50.0)]
-    confirm(trials, {PROBLEM: BF16_NT}, stopwatch, lambda trial: trials.append(trial) or trial)
-    confirm(trials, {PROBLEM: BF16_NT}, stopwatch, lambda trial: trials.append(trial) or trial)
+    confirm(trials, [PROBLEM], TEMPLATES, stopwatch, lambda trial: trials.append(trial) or trial)
+    confirm(trials, [PROBLEM], TEMPLATES, stopwatch, lambda trial: trials.append(trial) or trial)
     assert stopwatch.asked == [["a"]]
     trials.append(row("new", 51.0))
-    confirm(list(trials), {PROBLEM: BF16_NT}, stopwatch, lambda trial: trials.append(trial) or trial)
+    confirm(list(trials), [PROBLEM], TEMPLATES, stopwatch, lambda trial: trials.append(trial) or trial)
     assert stopwatch.asked == [["a"], ["new", "a"]]
     assert [trial.time_us for trial in deciding(trials)] == [40.0, 52.0], "the latest rounds, all of them"
 
@@ -107,7 +122,7 @@ def test_what_is_confirmed_is_not_confirmed_again_until_there_is_news() -> None:
 def test_a_finalist_that_fails_leaves_a_row_without_a_time() -> None:
     added: list[Trial] = []
     stopwatch = Again({"a": Failure(Status.WRONG, "differs")})
-    confirm([row("a", 50.0)], {PROBLEM: BF16_NT}, stopwatch, lambda trial: added.append(trial) or trial)
+    confirm([row("a", 50.0)], [PROBLEM], TEMPLATES, stopwatch, lambda trial: added.append(trial) or trial)
     [failed] = added
     assert (failed.status, failed.time_us, failed.source) == (Status.WRONG, None, None)
     assert (failed.stage, failed.detail, failed.baseline_us) == (Stage.CONFIRMED, "differs", None)
@@ -116,7 +131,7 @@ def test_a_finalist_that_fails_leaves_a_row_without_a_time() -> None:
 def test_where_every_finalist_fails_the_next_best_are_confirmed() -> None:
     trials = [row("a", 50.0), row("far", 80.0), row("farther", 99.0)]
     stopwatch = Again({"a": Failure(Status.CRASHED, "died"), "far": timing(81.0)})
-    confirm(list(trials), {PROBLEM: BF16_NT}, stopwatch, lambda trial: trials.append(trial) or trial)
+    confirm(list(trials), [PROBLEM], TEMPLATES, stopwatch, lambda trial: trials.append(trial) or trial)
     assert stopwatch.asked == [["a"], ["far"]]
     assert [trial.time_us for trial in deciding(trials)] == [None, 81.0]
 

@@ -63,7 +63,7 @@ def serve(request: Request | None) -> Answer:
         lost = behave((request.attempt,), "timed")
         return Answer(FAULT if lost else timing, 1.0, lost)
     if isinstance(request, Confirm):
-        lost = behave(request.attempts, "confirmed")
+        lost = behave((*request.attempts, *(other for _, other in request.others)), "confirmed")
         return Answer(FAULT if lost else Confirmation((timing,) * len(request.attempts), {"other": 0.9}), 2.0, lost)
     return Answer(None)
 
@@ -190,6 +190,14 @@ def test_what_was_measured_beside_a_culprit_is_measured_again(stopwatch: Contain
     assert "quarantined, reproduce: bench die when confirmed" in second.detail
     assert pid(first) == pid(third), "in the same rounds"
     assert list(stopwatch.quarantine) == [culprit.candidate]
+
+
+def test_a_rival_that_costs_the_worker_is_nobodys_fault(stopwatch: ContainedStopwatch) -> None:
+    """Its side is left out, and the finalists are measured without it."""
+    rival = ("AITER: kernel=x", attempt("die when confirmed"))
+    first, second = stopwatch.confirm([attempt("work"), attempt("more work")], PROBLEM, [rival]).finalists
+    assert pid(first) == pid(second), "in the same rounds"
+    assert not stopwatch.quarantine
 
 
 def test_a_failed_compile_is_not_proved(stopwatch: ContainedStopwatch) -> None:

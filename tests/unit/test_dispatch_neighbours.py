@@ -30,13 +30,13 @@ def rows(*trials: Trial, reach: float = 1.0) -> dict[int, tuple[int, int]]:
 def test_neighbours_are_wanted_at_each_others_m_until_nothing_is() -> None:
     trials = [at(16, 1.0, 0), at(64, 4.0, 1), at(256, 9.0, 2), trial(Problem(16, N, 32), 1.0, 3)]
     wanted = cross_trials(trials)
-    assert [(config.id, problem.m) for config, problem in wanted] == [
+    assert [(winner.config_id, problem.m) for winner, problem in wanted] == [
         (IDS[0], 64), (IDS[1], 16), (IDS[1], 256), (IDS[2], 64),
     ]  # fmt: skip
     assert wanted == cross_trials(list(reversed(trials)))
     wrong = trial(Problem(64, N, K), None, 0, status=Status.WRONG, source=None)
     answered = [*trials, wrong, at(16, 2.0, 1), at(256, 7.0, 1), at(64, 5.0, 2)]
-    assert [(config.id, problem.m) for config, problem in cross_trials(answered)] == []
+    assert [(winner.config_id, problem.m) for winner, problem in cross_trials(answered)] == []
 
 
 def test_a_new_winner_is_asked_for_at_its_neighbours_next() -> None:
@@ -50,7 +50,7 @@ def test_a_new_winner_is_asked_for_at_its_neighbours_next() -> None:
         at(64, 8.0, 2),
     ]
     # Variant 0 now wins at 64 and was never tried at 256; variant 1 wins at 256.
-    assert [(config.id, problem.m) for config, problem in cross_trials(trials)] == [(IDS[0], 256)]
+    assert [(winner.config_id, problem.m) for winner, problem in cross_trials(trials)] == [(IDS[0], 256)]
 
 
 def test_modelled_neighbours_of_measured_rows_say_nothing() -> None:
@@ -61,7 +61,7 @@ def test_modelled_neighbours_of_measured_rows_say_nothing() -> None:
     assert regrets(trials) == []
     # A modelled trial does not stand for the measured one that is wanted.
     both = [at(16, 1.0, 0, **measured), at(64, 4.0, 1, **measured), at(64, 3.0, 0)]
-    assert [(config.id, problem.m) for config, problem in cross_trials(both)] == [(IDS[0], 64), (IDS[1], 16)]
+    assert [(winner.config_id, problem.m) for winner, problem in cross_trials(both)] == [(IDS[0], 64), (IDS[1], 16)]
 
 
 def test_the_breakpoint_is_where_the_lines_cross() -> None:

@@ -21,17 +21,18 @@ from hktune.space import load_space
 from hktune.store import TrialStore
 from hktune.store import trials as trials_module
 from hktune.store.rows import COLUMNS, Decoder
+from hktune.template import Templates
 from hktune.tuning.ledger import Ledger
 from hktune.tuning.trial_rows import RowContext
 
 
 @pytest.fixture
 def context(toy_space_path: Path) -> RowContext:
-    return RowContext(load_space(toy_space_path).template, EMULATED, "random", 0)
+    return RowContext(Templates(load_space(toy_space_path).template), EMULATED, "random", 0)
 
 
 def row(context: RowContext, m: int) -> Trial:
-    return replace(naive_trial(Problem(m, 64, 64)), template_sha256=context.template.sha256)
+    return replace(naive_trial(Problem(m, 64, 64)), template_sha256=context.templates.own.sha256)
 
 
 def test_each_row_is_decoded_once_however_often_rows_are_asked_for(
@@ -64,7 +65,7 @@ def test_rows_of_another_template_are_left_out_and_counted(tmp_path: Path, conte
     assert [trial.m for trial in ledger.rows()] == [1]
     [note] = ledger.notes
     assert note.startswith("2 trials of gfx950/other 222222222222 in ")
-    assert note.endswith(f"are left out: this is {context.template.name} {context.template.sha256[:12]}")
+    assert note.endswith(f"are left out: this is {context.templates.own.name} {context.templates.own.sha256[:12]}")
     TrialStore(tmp_path).append(replace(other, m=9))
     ledger.rows()
     assert ledger.notes[0].startswith("3 trials")

@@ -17,6 +17,7 @@ from hktune.core.problem import Problem
 from hktune.device.device import Clocks
 from hktune.measure.measured import MeasuredStopwatch
 from hktune.measure.stopwatch import Attempt
+from hktune.template import Templates
 from hktune.tuning.benches import OpenEmulatedBench, OpenGpuBench
 from hktune.tuning.trial_rows import outcome_fields
 from hktune.workers.gpu_worker import Answer, ContainedStopwatch, GpuWorker, Serve
@@ -47,7 +48,7 @@ def stopwatch_of(monkeypatch: pytest.MonkeyPatch) -> MakeStopwatch:
 
     def make(gpu: SimulatedGpu, rivals: Sequence[tuple[str, float]]) -> MeasuredStopwatch:
         vendors = [SimulatedVendor(gpu, VENDOR_US), *(SimulatedVendor(gpu, us, name) for name, us in rivals)]
-        return MeasuredStopwatch(gpu, Launches(), loaded, vendors, [PROBLEM])  # type: ignore[arg-type]
+        return MeasuredStopwatch(gpu, Templates(Launches()), loaded, vendors, [PROBLEM])  # type: ignore[arg-type]
 
     with torch_without_cuda(monkeypatch):
         yield make

@@ -13,8 +13,8 @@ from hktune.core.operation import BF16_NT, Operation
 from hktune.core.outcome import Failure, Source, Stage, Status, Timing
 from hktune.core.problem import Problem
 from hktune.core.trial import Trial, by_problem
-from hktune.measure.stopwatch import Attempt, Confirmation
-from hktune.space import SearchSpace
+from hktune.measure.stopwatch import Attempt, Confirmation, Side
+from hktune.space import Spaces
 from hktune.tables import cross_trials
 from hktune.tuning.benches import OpenEmulatedBench, OpenGpuBench
 from hktune.tuning.confirmation import deciding
@@ -31,8 +31,13 @@ ILLEGAL = ("wide", 64)
 class AllAlike:
     """A template whose operations have each their own code."""
 
+    sha256 = None
+
     def code_operation(self, operation: Operation) -> Operation:
         return operation
+
+    def of(self, _: str | None) -> AllAlike:
+        return self
 
 
 class Lenient:
@@ -40,11 +45,18 @@ class Lenient:
 
     template = AllAlike()
 
+    @property
+    def templates(self) -> AllAlike:
+        return self.template
+
+    def of(self, _: str | None) -> Lenient:
+        return self
+
     def is_legal(self, config: Mapping[str, Any], problem: Problem) -> bool:
         return (config["name"], problem.m) != ILLEGAL
 
 
-LENIENT = cast("SearchSpace", Lenient())
+LENIENT = cast("Spaces", Lenient())
 
 
 def row(name: str, problem: Problem, source: Source, stage: Stage) -> Trial:
@@ -69,7 +81,7 @@ class Together(ContainedStopwatch):
         self.asked: list[tuple[int, list[str]]] = []
         self.objects: dict[Operation, set[str | None]] = {}
 
-    def confirm(self, attempts: Sequence[Attempt], problem: Problem) -> Confirmation:
+    def confirm(self, attempts: Sequence[Attempt], problem: Problem, others: Sequence[Side] = ()) -> Confirmation:
         self.objects.setdefault(problem.operation, set()).update(attempt.object_sha256 for attempt in attempts)
         names = [str(attempt.config["name"]) for attempt in attempts]
         self.asked.append((problem.m, names))
@@ -93,7 +105,9 @@ def test_on_a_gpu_a_winner_shares_rounds_with_the_shapes_own_best() -> None:
     assert stopwatch.asked == [(64, ["middle", "narrow"]), (16, ["narrow", "middle"]), (256, ["wide", "middle"])]
     assert {trial.stage for trial in rows[before:]} == {Stage.NEIGHBOUR}
     assert meetings(rows[before:]) == sorted([*EXPECTED, ("middle", 64, 512), ("narrow", 16, 512), ("wide", 256, 512)])
-    assert [config["name"] for config, _ in cross_trials(rows)] == ["wide"], "all but the illegal one have met"
+    assert [Config.from_json(winner.config)["name"] for winner, _ in cross_trials(rows)] == ["wide"], (
+        "all but the illegal one have met"
+    )
 
 
 def test_a_winner_goes_to_its_neighbours_as_the_code_of_their_operation() -> None:

@@ -67,6 +67,10 @@ def changed(value: Any, path: str) -> Iterator[tuple[str, Any]]:
         for field in dataclasses.fields(value):
             for name, new in changed(getattr(value, field.name), f"{path}.{field.name}"):
                 yield name, replace(value, **{field.name: new})
+    elif value is None:
+        yield path, 0  # which the key must not take for none
+    elif value == ():
+        yield path, (("bt", "transposed"),)
     elif isinstance(value, tuple):
         yield f"{path} without its last", value[:-1]
         for index, item in enumerate(value):

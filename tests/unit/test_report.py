@@ -25,7 +25,7 @@ from hktune.report.columns import Column, print_columns
 from hktune.report.console import PlainConsole
 from hktune.report.run_progress import RunProgress
 from hktune.report.summary import print_summary
-from hktune.space import load_space
+from hktune.space import Spaces, load_space
 from hktune.tuning.run_summary import RunSummary
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -58,7 +58,7 @@ TRIALS = [
 
 
 def summary(trials: list[Trial], names: dict[Problem, str] = NAMES, directory: str = "out") -> RunSummary:
-    return RunSummary(names, trials, Path(directory), 1.0, 3, False, SPACE, ["hktune", "verify"], COMMAND)
+    return RunSummary(names, trials, Path(directory), 1.0, 3, False, Spaces([SPACE]), ["hktune", "verify"], COMMAND)
 
 
 def printed(told: RunSummary, width: int) -> str:

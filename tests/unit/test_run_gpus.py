@@ -57,6 +57,7 @@ class StandInService:
     cache: str
     seed: int
     ordinal: int
+    others: tuple[Path, ...]
 
     def __call__(self) -> Serve:
         if (self.settings.cache_dir / f"broken-{self.ordinal}").exists():

@@ -19,7 +19,7 @@ from hktune.core.operation import BF16_NT, Operation
 from hktune.core.outcome import Status
 from hktune.core.problem import Problem
 from hktune.core.shipped import KERNELS, SPACE_OF
-from hktune.space import SearchSpace, explain, load_space
+from hktune.space import SearchSpace, Spaces, explain, load_space
 from hktune.space import domain as domains
 from hktune.space.rules import roots
 from hktune.tuning.own_trials import require_own
@@ -259,15 +259,16 @@ def test_no_other_config_reaches_a_source(space: SearchSpace, change: dict[str, 
 
 def test_a_row_whose_config_is_of_no_space_is_named_before_anything_is_tried(space: SearchSpace) -> None:
     good = Config(space.config({}))
-    rows = [trial(PROBLEM, config=good.json, config_id=good.id)]
-    require_own(space, rows, Path("trials.csv"))
+    own = {"template_sha256": space.template.sha256}
+    rows = [trial(PROBLEM, config=good.json, config_id=good.id, **own)]
+    require_own(Spaces([space]), rows, Path("trials.csv"))
     for change in ({"block_m": 7}, {"order": "x"}, {"warps_m": 8}):
         bad = Config({**good, **change})
-        rows.append(trial(PROBLEM, config=bad.json, config_id=bad.id, trial=len(rows), status=Status.WRONG))
-        require_own(space, rows, Path("trials.csv"))
-        row = trial(PROBLEM, config=bad.json, config_id=bad.id, trial=len(rows))
+        rows.append(trial(PROBLEM, config=bad.json, config_id=bad.id, trial=len(rows), status=Status.WRONG, **own))
+        require_own(Spaces([space]), rows, Path("trials.csv"))
+        row = trial(PROBLEM, config=bad.json, config_id=bad.id, trial=len(rows), **own)
         with pytest.raises(StoreError, match=rf"^trials\.csv: trial {len(rows)}: .*: delete that line$"):
-            require_own(space, [*rows, row], Path("trials.csv"))
+            require_own(Spaces([space]), [*rows, row], Path("trials.csv"))
         with pytest.raises(SpaceError):
             space.launch_rule(bad, PROBLEM)
 

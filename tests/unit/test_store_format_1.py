@@ -30,6 +30,7 @@ from hktune.store import TrialStore, merge, read_frame, read_trials
 from hktune.store import trials as trials_module
 from hktune.store.rows import HEADER, Encoder
 from hktune.tables import build_table
+from hktune.template import Templates
 from hktune.tuning.confirmation import deciding
 from hktune.tuning.ledger import Ledger
 from hktune.tuning.trial_rows import RowContext
@@ -161,7 +162,7 @@ def test_a_failure_says_whether_its_config_may_run_again(tmp_path: Path) -> None
 def test_an_earlier_runs_quarantine_holds(tmp_path: Path, context: RowContext) -> None:
     lost = old(
         "died; quarantined, reproduce: hktune bench x",
-        status="crashed", source="", time_us="", template_sha256=context.template.sha256,
+        status="crashed", source="", time_us="", template_sha256=context.templates.own.sha256,
     )  # fmt: skip
     (tmp_path / "trials.csv").write_bytes(OLD_HEADER + lost)
     [(candidate, failure)] = Ledger(tmp_path, context, fresh=False).quarantine().items()
@@ -171,7 +172,7 @@ def test_an_earlier_runs_quarantine_holds(tmp_path: Path, context: RowContext) -
 
 def test_a_run_goes_on_from_the_old_rows(tmp_path: Path, context: RowContext) -> None:
     """What was tried is not recorded again, before the file is rewritten and after."""
-    sha256 = context.template.sha256
+    sha256 = context.templates.own.sha256
     (tmp_path / "trials.csv").write_bytes(OLD_HEADER + old("screened at 1.2x the vendor", 4, template_sha256=sha256))
     ledger, problem = Ledger(tmp_path, context, fresh=False), Problem(256, 512, 64)
     [before] = ledger.rows()
@@ -188,7 +189,7 @@ def test_a_run_goes_on_from_the_old_rows(tmp_path: Path, context: RowContext) ->
 
 @pytest.fixture
 def context(toy_space_path: Path) -> RowContext:
-    return RowContext(load_space(toy_space_path).template, EMULATED, "random", 0)
+    return RowContext(Templates(load_space(toy_space_path).template), EMULATED, "random", 0)
 
 
 def as_it_was(content: bytes) -> bytes:
