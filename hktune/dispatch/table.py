@@ -13,14 +13,15 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from hktune.core.argument_rules import SCALE_MAX, check_argument, check_places
 from hktune.core.bounded_text import PLAIN, ComputeUnits, FolderName, OperationText, Text, Word
 from hktune.core.config import Config
 from hktune.core.errors import InputError, SpaceError
 from hktune.core.identity import Identity
-from hktune.core.launch import BIAS_GIVEN, operand_name
 from hktune.core.launch import Argument as PlainArgument
+from hktune.core.launch import operand_name
 from hktune.core.launch_rule import BLOCK_MAX, GRID_MAX, LDS_BYTES_MAX, WORKSPACE_BYTES_MAX, LaunchRule, compiled
-from hktune.core.operand import NUMBERS, POINTERS, operands_of
+from hktune.core.operand import operands_of
 from hktune.core.operation import operation_of
 from hktune.core.outcome import Source
 from hktune.core.problem import Problem
@@ -59,30 +60,23 @@ class Argument(Strict, frozen=True, omit_defaults=True):
 
     name: Word
     kind: Literal["pointer", "u32", "i32", "u64", "f32"]
-    scale: Annotated[int, Meta(ge=1, le=64)] = 1
-    constant: Annotated[int, Meta(ge=-(2**31), lt=2**32)] | float | None = None
+    scale: Annotated[int, Meta(ge=1, le=SCALE_MAX)] = 1
+    constant: int | float | None = None
     offset_bytes: Annotated[int, Meta(ge=0, lt=4096)] | None = None
-
-    def __post_init__(self) -> None:
-        if self.kind == "pointer" and self.constant not in (None, 0):
-            raise ValueError(f"argument {self.name}: the only constant pointer is 0")
-        if isinstance(self.constant, float) != (self.kind == "f32"):
-            raise ValueError(f"argument {self.name}: an f32 is a constant with a point, and nothing else is")
 
 
 @functools.lru_cache(maxsize=256)
 def _checked_names(arguments: tuple[Argument, ...]) -> frozenset[str]:
-    """The names of a launch's arguments, checked once for all entries with equal ones."""
-    bound = [argument for argument in arguments if argument.constant is None]
-    names = [operand_name(argument.name) for argument in bound]
-    for name, argument in zip(names, bound, strict=True):
-        if name not in (*POINTERS, *NUMBERS, BIAS_GIVEN):
-            raise ValueError(f"argument {name!r} is not known: known are {', '.join((*POINTERS, *NUMBERS))}")
-        if (name in POINTERS) != (argument.kind == "pointer"):
-            raise ValueError(f"argument {name} cannot be a {argument.kind}")
-    if len(set(names)) != len(names) or not {"a", "b", "c"} <= set(names):
-        raise ValueError(f"arguments {names} must be a, b, c and others, each once")
-    return frozenset(names)
+    """The names of a launch's arguments that are not constant, checked once for all entries with equal ones. Raises
+    ValueError for arguments that cannot be passed."""
+    plain = _plain(arguments)
+    for argument in plain:
+        check_argument(argument)
+    check_places(plain)
+    names = frozenset(argument.name for argument in plain if argument.is_bound)
+    if not {"a", "b", "c"} <= names:
+        raise ValueError(f"arguments {sorted(names)} must be a, b, c and others")
+    return names
 
 
 class Launch(Strict, frozen=True):

@@ -41,7 +41,7 @@ from hktune.tuning.own_trials import require_own
 from hktune.tuning.prebuilt import read_built
 from hktune.tuning.progress import Progress
 from hktune.tuning.rival_sides import RivalSides
-from hktune.tuning.rivals import Raced, Rival, chosen_rivals, fastest
+from hktune.tuning.rivals import Raced, Rival, chosen_rivals, fastest, keep_comparable, race
 from hktune.tuning.run_summary import RunSummary
 from hktune.tuning.side_by_side import side_by_side
 from hktune.tuning.strategies_apart import StrategiesApart
@@ -302,6 +302,21 @@ def _race_and_search(run: _Run, progress: Progress, works: list[OpenBench]) -> l
         bench = replace(bench, fastest=fastest(run.raced))
     left_s = None if budget_s is None else max(budget_s - (time.monotonic() - started), 0.0)
     return _search(run, bench, Budget(run.options.trials, left_s), progress, works)
+
+
+def _race(run: _Run, bench: EmulatedBench, progress: Progress) -> None:
+    """Time the rivals. What keeps them from it stops nothing else."""
+    directory, budget_s = run.place.directory, run.options.time_budget_s
+    try:
+        if run.rivals:
+            keep_comparable(directory, run.environment, run.options.fresh)
+    except HktuneError as error:
+        run.trouble.append(f"no rival is raced: {error}")
+        return
+    for rival in run.rivals:
+        progress.phase(f"proving and timing kernels of {rival.name}")
+        time_s = None if budget_s is None else budget_s * RIVALS_SHARE / len(run.rivals)
+        run.raced.append(race(rival, list(run.place.names), bench, directory, time_s))
 
 
 def _search(run: _Run, bench: Bench, budget: Budget, progress: Progress, works: list[OpenBench]) -> list[HktuneError]:

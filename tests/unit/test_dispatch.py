@@ -210,9 +210,12 @@ def argument(document: dict[str, Any], at: int) -> dict[str, Any]:
         (lambda table: kernel(table)["launch"].update(block=[0, 1, 1]), "block"),
         (lambda table: kernel(table)["launch"].update(dynamic_lds_bytes=1 << 30), "dynamic_lds_bytes"),
         (lambda table: argument(table, 3).update(name="stream"), "argument 'stream' is not known: known are a, b, c"),
-        (lambda table: argument(table, 3).update(kind="pointer"), "argument n cannot be a pointer"),
-        (lambda table: argument(table, 0).update(kind="u64"), "argument a cannot be a u64"),
-        (lambda table: argument(table, 3).update(name="k"), "each once"),
+        (
+            lambda table: argument(table, 3).update(kind="pointer"),
+            "argument n is a pointer: it must be a u32",
+        ),
+        (lambda table: argument(table, 0).update(kind="u64"), "argument a is a u64: it must be a pointer"),
+        (lambda table: argument(table, 3).update(name="k"), "argument k is there twice"),
     ],
 )
 def test_a_malformed_table_is_one_line_that_names_the_place(tmp_path: Path, edit: Edit, says: str) -> None:

@@ -219,9 +219,11 @@ def test_a_table_keeps_how_arguments_are_passed() -> None:
 
     def launch(_: object) -> tuple[str, object]:
         symbol, rule = launch_of(row)
-        *others, n, k = rule.arguments
-        constant = Argument("one", "f32", constant=1.0, offset_bytes=32)
-        return symbol, replace(rule, arguments=(*others, n, replace(k, scale=2), constant))
+        *others, k = rule.arguments
+        arguments = (*others, replace(k, scale=2), Argument("one", "f32", constant=1.0))
+        places = (0, 8, 16, 24, 28, 32)
+        placed = (replace(each, offset_bytes=at) for each, at in zip(arguments, places, strict=True))
+        return symbol, replace(rule, arguments=tuple(placed))
 
     plain = table_of(row).entries[0].kernel
     assert plain is not None
