@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
-from hktune.core.dtype import Dtype
+from hktune.core.dtype import E8M0, Dtype
 
 Matrix: TypeAlias = Any
 """A matrix of numpy or torch, of one number for what a format stores as one."""
@@ -23,12 +23,14 @@ Matrix: TypeAlias = Any
 class Storage:
     """`arranged` gives what is in memory, as a matrix whose columns are the row stride, of a matrix whose rows are a
     multiple of `rows`, and its columns one of `row_bytes`. `pads`: other sizes are padded; else they cannot be stored.
+    `only`: the one format that is stored so; None is any.
     """
 
     rows: int
     row_bytes: int
     pads: bool
     arranged: Callable[[Matrix, Dtype], Matrix]
+    only: Dtype | None = None
 
     def padded_shape(self, rows: int, columns: int, dtype: Dtype) -> tuple[int, int]:
         """Rows and columns of what `arranged` takes. Raises ValueError where a matrix would have to be padded."""
@@ -59,7 +61,7 @@ def _transposed(matrix: Matrix, _dtype: Dtype) -> Matrix:
 STORAGES: Mapping[str, Storage] = MappingProxyType(
     {
         "preshuffled_16x16": Storage(16, 16, pads=False, arranged=_preshuffled),
-        "scales_32x8": Storage(32, 8, pads=True, arranged=_scales),
+        "scales_32x8": Storage(32, 8, pads=True, arranged=_scales, only=E8M0),
         "transposed": Storage(1, 1, pads=False, arranged=_transposed),
     }
 )

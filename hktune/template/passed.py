@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from hktune.core.argument_rules import check_argument, check_places
 from hktune.core.config import Value
+from hktune.core.errors import TemplateError
+from hktune.core.escaped import shown
 from hktune.core.expression import Expression
 from hktune.core.launch import Argument, operand_name
 from hktune.template.template_schema import TemplateDescription
@@ -25,11 +28,12 @@ class Passed:
         return [self.scale, self.value] if isinstance(self.value, Expression) else [self.scale]
 
     def of(self, argument: Argument, evaluate: Evaluate) -> Argument:
-        """`argument` with its scale and value."""
-        if isinstance(self.value, Expression):
-            number = int(evaluate(self.value))
-            return replace(argument, constant=float(number) if argument.kind == "f32" else number)
-        return replace(argument, scale=int(evaluate(self.scale)), constant=self.value)
+        """`argument` with its scale and value. Raises TemplateError for one that no launch can pass."""
+        constant = self.value
+        if isinstance(constant, Expression):
+            number = _integer(constant, evaluate)
+            constant = float(number) if argument.kind == "f32" else number
+        return _checked(replace(argument, scale=_integer(self.scale, evaluate), constant=constant))
 
 
 def passed_values(description: TemplateDescription) -> dict[str, Passed]:
@@ -42,3 +46,37 @@ def passed_values(description: TemplateDescription) -> dict[str, Passed]:
         value = each.value if each.value is None or isinstance(each.value, float) else Expression(each.value, where)
         found[operand_name(each.name)] = Passed(Expression(each.scale, f"{where} scale"), value)
     return found
+
+
+def arguments_in_order(description: TemplateDescription, passed: dict[str, Passed]) -> tuple[Argument, ...]:
+    """The kernel's arguments, before what they are passed is worked out for a config. Raises TemplateError where any
+    config would have some that no launch can pass."""
+    arguments = tuple(
+        Argument(operand_name(each.name), each.kind, offset_bytes=each.offset_bytes) for each in description.arguments
+    )
+    try:
+        check_places(arguments)
+    except ValueError as wrong:
+        raise TemplateError(str(wrong)) from None
+    for argument in arguments:
+        own = passed.get(argument.name)
+        if own is None or own.value is None:
+            _checked(argument)
+        if own is not None and not any(expression.names for expression in own.expressions):
+            own.of(argument, lambda expression: expression.value({}))
+    return arguments
+
+
+def _integer(expression: Expression, evaluate: Evaluate) -> int:
+    value = evaluate(expression)
+    if not isinstance(value, int):
+        raise TemplateError(f"{expression.where} is {shown(value)}: it must be an integer")
+    return int(value)
+
+
+def _checked(argument: Argument) -> Argument:
+    try:
+        check_argument(argument)
+    except ValueError as wrong:
+        raise TemplateError(str(wrong)) from None
+    return argument

@@ -15,16 +15,17 @@ from hktune.core.config import Config, Value
 from hktune.core.errors import InputError, SpaceError, TemplateError
 from hktune.core.escaped import shown
 from hktune.core.expression import RECORDS, Derived, Expression, Scope
-from hktune.core.launch import Argument, Launch, Tile, WorkgroupOrder, arguments_of, operand_name
+from hktune.core.launch import Argument, Launch, Tile, WorkgroupOrder, arguments_of
 from hktune.core.launch_rule import LaunchRule, specialised
-from hktune.core.operand import POINTERS, operands_of
+from hktune.core.operand import operands_of
 from hktune.core.operation import BF16_NT, BF16_NT_BIAS, Operation, facts_of, operation_of
 from hktune.core.outside_file import FileKind
 from hktune.core.problem import Problem, ProofProblem
+from hktune.core.storage import STORAGES
 from hktune.core.variant import Variant
 from hktune.core.yaml_file import struct_of
 from hktune.template.objects import Objects
-from hktune.template.passed import passed_values
+from hktune.template.passed import arguments_in_order, passed_values
 from hktune.template.source import filled, placed_fields, read_source
 from hktune.template.template_schema import Extent, TemplateDescription, Text
 
@@ -70,8 +71,8 @@ class Template:
         self.contiguous = description.contiguous
         self._rounding, self._storage = description.rounding, tuple(description.storage.items())
         self.objects = Objects(description.objects, folder) if description.objects else None
-        self.arguments = _arguments(description)
         self._passed = passed_values(description)
+        self.arguments = arguments_in_order(description, self._passed)
         self.operations = _operations(description, self.arguments)
         self.operation = self.operations[0]
         # Found once: every modelled time and every launch asks for it.
@@ -103,6 +104,7 @@ class Template:
         self._check_fields()
         self.parameter_names = self._free_names()
         self._check_proofs()
+        self._check_storage()
         self._check: Callable[[Config, Operation], None] = _any_config
 
     def derived_values(self, config: Mapping[str, Value]) -> dict[str, Value]:
@@ -296,6 +298,17 @@ class Template:
             if not any(_proved(operation, steps) == operation for _, steps, _ in self._proofs):
                 raise TemplateError(f"operation {operation} has no proof: add one with its epilogue, or drop it")
 
+    def _check_storage(self) -> None:
+        """Each operand of another storage is a matrix of some operation, of a format that is stored so."""
+        for name, word in self._storage:
+            found = [operands_of(each)[name] for each in self.operations if name in operands_of(each)]
+            if not any(operand.row_stride for operand in found):
+                raise TemplateError(f"storage of {name}: it is a matrix of none of the operations: drop it")
+            only = STORAGES[word].only
+            other = next((operand.dtype for operand in found if only not in (None, operand.dtype)), None)
+            if other:
+                raise TemplateError(f"storage of {name} is {word}: that is for {only}, and {name} is {other}")
+
     def _shared(self) -> list[Expression]:
         """The expressions that know no problem."""
         passed = [expression for each in self._passed.values() for expression in each.expressions]
@@ -313,24 +326,6 @@ class Template:
         named = {self.objects.parameter} if self.objects else set()
         needed = frozenset(named).union(*(expression.names for expression in self._expressions()))
         return needed - self.derived.expressions.keys() - PROBLEM_NAMES - RECORDS
-
-
-def _arguments(description: TemplateDescription) -> tuple[Argument, ...]:
-    """The kernel's arguments, in order, each once and of a kind that can hold it."""
-    arguments = tuple(
-        Argument(operand_name(each.name), each.kind, offset_bytes=each.offset_bytes) for each in description.arguments
-    )
-    for name, kind in ((operand_name(each.name), each.kind) for each in description.arguments if each.value is None):
-        if (name in POINTERS) != (kind == "pointer") or kind == "f32":
-            wanted = "a pointer" if name in POINTERS else "a u32, i32 or u64"
-            raise TemplateError(f"argument {name} is a {kind}: it must be {wanted}")
-    names = [argument.name for argument in arguments]
-    twice = [name for name in names if names.count(name) > 1]
-    if twice:
-        raise TemplateError(f"argument {twice[0]} is there twice: keep one")
-    if len({argument.offset_bytes is None for argument in arguments}) > 1:
-        raise TemplateError("some arguments have offset_bytes and others have not: give each its place, or none")
-    return arguments
 
 
 def _derived(description: TemplateDescription, objects: Objects | None) -> Derived:

@@ -7,8 +7,10 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from hktune.core.launch import BIAS_GIVEN, operand_name
-from hktune.core.operand import NUMBERS, POINTERS
+from hktune.core.argument_rules import FILLED_NAMES
+from hktune.core.expression import RECORDS
+from hktune.core.launch import operand_name
+from hktune.core.operand import NUMBERS
 from hktune.core.problem import Rounding
 from hktune.core.storage import STORAGES
 
@@ -36,11 +38,10 @@ class ArgumentDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=Tru
     offset_bytes: Annotated[int, Meta(ge=0, lt=4096)] | None = None
 
     def __post_init__(self) -> None:
-        known = (*POINTERS, *NUMBERS, BIAS_GIVEN)
-        if self.value is None and operand_name(self.name) not in known:
-            raise ValueError(f"argument {self.name!r} is not known: known are {', '.join(known)}")
-        if self.kind == "pointer" and self.value not in (None, 0):
-            raise ValueError(f"argument {self.name!r} is a pointer: the only value of one is 0")
+        if self.value is not None and operand_name(self.name) in FILLED_NAMES:
+            raise ValueError(f"argument {self.name} has a value: a launch fills what is called so, take another name")
+        if self.scale != 1 and (self.kind == "pointer" or self.value is not None):
+            raise ValueError(f"argument {self.name} has a scale: only a number that each launch gives has one")
 
 
 class Extent(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -102,6 +103,9 @@ class ObjectsDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=True
 
     def __post_init__(self) -> None:
         first, *others = self.files.values()
+        taken = sorted(first.facts.keys() & {*FILLED_NAMES, *RECORDS, self.parameter})
+        if taken:
+            raise ValueError(f"fact {taken[0]!r} has a name that expressions know as something else: rename it")
         for each in others:
             if each.facts.keys() != first.facts.keys():
                 unlike = min(each.facts.keys() ^ first.facts.keys())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 import struct
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from hktune.compile import compiler_for
 from hktune.compile.object_files import ObjectFiles
 from hktune.core.candidate import Candidate
 from hktune.core.dtype import BF16, F16, Dtype
-from hktune.core.errors import DeviceError, InputError, ToolchainError
+from hktune.core.errors import DeviceError, InputError, TemplateError, ToolchainError
 from hktune.core.launch import Argument
 from hktune.core.operation import BF16_NT, BF16_NT_BIAS, operation_of
 from hktune.core.outcome import Failure, Status
@@ -156,15 +157,48 @@ def test_a_folder_of_the_user_is_looked_into(described, tmp_path: Path) -> None:
     assert ObjectFiles(settings).has(space.template.objects.file({"kernel": "other"}))
 
 
+def with_argument(text: str, argument: str) -> str:
+    """The template with one more argument, `argument` as YAML."""
+    return text.replace("tile:", f"  - {{{argument}, offset_bytes: 32}}\ntile:")
+
+
 @pytest.mark.parametrize(
     ("edit", "says"),
     [
         (lambda text: text.replace("language: object", "language: hip"), "language hip and its objects must agree"),
         (lambda text: text + "source: naive.hip\n", "has no source, symbol or fields"),
         (lambda text: text.replace(", facts: {columns: 32}", ""), "do not all have the fact 'columns'"),
-        (lambda text: text.replace("offset_bytes: 28", "value: 3"), "give each its place, or none"),
+        (lambda text: text.replace(", offset_bytes: 28", ""), "give each its place, or none"),
         (lambda text: text.replace("offset_bytes: 28", "offset_bytes: 28, scale: m"), "needs the problem"),
-        (lambda text: text.replace("offset_bytes: 8", "offset_bytes: 8, value: 1"), "only value"),
+        (lambda text: text.replace("offset_bytes: 8}", "offset_bytes: 8, value: 0}"), "argument b has a value"),
+        (lambda text: text.replace("name: n, kind: u32", "name: n, value: 8, kind: u32"), "argument n has a value"),
+        (lambda text: with_argument(text, "name: bias_given, kind: u32, value: 1"), "argument bias_given has a value"),
+        (lambda text: with_argument(text, "name: one, kind: u32"), "argument 'one' is not known"),
+        (lambda text: with_argument(text, "name: one, kind: pointer, value: 8"), "argument one is a pointer: the only"),
+        (lambda text: with_argument(text, "name: one, kind: u32, value: 2 ** 3"), "argument one"),
+        (lambda text: with_argument(text, "name: one, kind: u32, value: 0 - 1"), "argument one is a u32: its value"),
+        (lambda text: with_argument(text, "name: one, kind: u32, value: 4294967296"), "argument one is a u32"),
+        (lambda text: with_argument(text, "name: one, kind: i32, value: 2147483648"), "argument one is a i32"),
+        (lambda text: with_argument(text, "name: one, kind: u64, value: -1"), "argument one is a u64"),
+        (lambda text: with_argument(text, "name: one, kind: u32, value: 1.0"), "argument one is a u32: an f32 has"),
+        (lambda text: with_argument(text, "name: one, kind: f32, value: 3.5e+38"), "argument one is an f32"),
+        (lambda text: with_argument(text, "name: one, kind: f32, value: .nan"), "argument one: `.nan`: not an"),
+        (lambda text: with_argument(text, "name: one, kind: u32, value: 2, scale: 2"), "argument one has a scale"),
+        (lambda text: with_argument(text, "name: one, kind: u32, value: \"'word'\""), "argument one is 'word'"),
+        (lambda text: with_argument(text, "name: lda, kind: u32, scale: 0"), "argument lda has scale 0"),
+        (lambda text: with_argument(text, "name: lda, kind: u32, scale: 65"), "argument lda has scale 65"),
+        (lambda text: with_argument(text, "name: lda, kind: pointer, scale: columns"), "argument lda has a scale"),
+        (lambda text: with_argument(text, "name: lda, kind: f32, scale: columns"), "argument lda is a f32"),
+        (lambda text: text.replace("offset_bytes: 28", "offset_bytes: 24"), "argument k at offset_bytes 24 overlaps n"),
+        (lambda text: text.replace("offset_bytes: 24", "offset_bytes: 20"), "argument n at offset_bytes 20 overlaps c"),
+        (lambda text: text.replace("offset_bytes: 28", "offset_bytes: 30"), "argument k has offset_bytes 30"),
+        (lambda text: text.replace("columns: ", "m: "), "fact 'm' has a name"),
+        (lambda text: text.replace("columns: ", "lda: "), "fact 'lda' has a name"),
+        (lambda text: text.replace("columns: ", "b: "), "fact 'b' has a name"),
+        (lambda text: text.replace("columns: ", "operation: "), "fact 'operation' has a name"),
+        (lambda text: text.replace("columns: ", "kernel: "), "fact 'kernel' has a name"),
+        (lambda text: text + "storage: {scale_a: transposed}\n", "storage of scale_a: it is a matrix of none"),
+        (lambda text: text + "storage: {a: scales_32x8}\n", "storage of a is scales_32x8: that is for e8m0"),
         (lambda text: text + "derived: {columns: 3}\n", "derived columns is a fact too"),
         (lambda text: text.replace(SHA256, "abc"), "sha256"),
         (lambda text: text.replace("file: naive_gemm.hsaco", "file: ../naive_gemm.hsaco"), "file"),
@@ -175,6 +209,38 @@ def test_a_mistake_in_a_description_is_one_line(described, edit: Edit, says: str
         described(edit)
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("argument", "says"),
+    [
+        ("name: lda, kind: u32, scale: columns - 64", "argument lda has scale 0: it must be 1 to 64"),
+        ("name: lda, kind: u32, scale: 2 * columns", "argument lda has scale 128"),
+        ("name: lda, kind: u32, scale: operation.a_dtype", "argument lda scale is 'bf16': it must be an integer"),
+        ("name: one, kind: u32, value: columns - 65", "argument one is a u32: its value must be 0 to 4294967295"),
+        ("name: one, kind: i32, value: columns * 33554432", "argument one is a i32"),
+        ("name: one, kind: pointer, value: columns", "argument one is a pointer"),
+        ("name: one, kind: u32, value: operation.a_dtype", "argument one is 'bf16': it must be an integer"),
+    ],
+)
+def test_what_a_config_makes_unfit_is_refused_where_it_is_launched(described, argument: str, says: str) -> None:  # type: ignore[no-untyped-def]
+    template = described(lambda text: with_argument(text, argument)).template
+    config = {"kernel": "naive"}
+    for launched in (lambda: template.launch(config, Problem(4, 64, 64)), lambda: template.launch_rule(config, 64, 64)):
+        with pytest.raises(TemplateError, match=re.escape(says)) as caught:
+            launched()
+        assert "\n" not in str(caught.value)
+
+
+def test_what_a_launch_can_pass_is_read(described) -> None:  # type: ignore[no-untyped-def]
+    for argument, passed in (
+        ("name: lda, kind: u32, scale: columns", Argument("lda", "u32", 64, None, 32)),
+        ("name: one, kind: u32, value: 4294967295", Argument("one", "u32", 1, 2**32 - 1, 32)),
+        ("name: one, kind: f32, value: 3", Argument("one", "f32", 1, 3.0, 32)),
+        ("name: one, kind: pointer, value: 0", Argument("one", "pointer", 1, 0, 32)),
+    ):
+        template = described(lambda text, argument=argument: with_argument(text, argument)).template
+        assert template.launch({"kernel": "naive"}, Problem(4, 64, 64)).arguments[-1] == passed
 
 
 IMAGE = read_code_object(OBJECT).kernels["naive_gemm"]
