@@ -45,12 +45,13 @@ class ObjectFiles:
     def _read(self, file: ObjectFile) -> bytes:
         others = []
         for path in self._places(file):
-            if not path.is_file():
-                continue
             try:
+                if not path.is_file():
+                    continue
                 data = OBJECT_FILE.read(path)
-            except InputError as unreadable:
-                raise ToolchainError(str(unreadable)) from None
+            except (InputError, OSError) as unreadable:  # a later place may have a good copy
+                others.append(str(unreadable))
+                continue
             sha256 = hashlib.sha256(data).hexdigest()
             if sha256 == file.sha256:
                 return data

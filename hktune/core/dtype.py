@@ -75,14 +75,16 @@ class Dtype:
         return np.dtype(f"u{self.bytes}")
 
     def bits(self, values: Floats) -> Bits:
-        """float32 -> this format, rounded to nearest even; finite values only. Those that are too large become inf, or
-        the largest number where there is no inf."""
+        """float32 -> this format, rounded to nearest even. What is too large, and inf, becomes inf; where there is no
+        inf, the largest number. A NaN stays one; where there is none it is the largest number, or the integer 0."""
         import numpy as np
 
         exact = np.ascontiguousarray(values, dtype=np.float32)
         if self.name == "bf16":
             wide = exact.view(np.uint32)
-            return ((wide + np.uint32(0x7FFF) + ((wide >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)).astype("u2")
+            rounded = (wide + np.uint32(0x7FFF) + ((wide >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
+            # Rounding would carry a NaN of many bits to -0, and cut one of few bits to inf.
+            return np.where(np.isnan(exact), (wide >> np.uint32(16)) | np.uint32(0x40), rounded).astype("u2")
         with np.errstate(over="ignore"):
             return exact.astype(f"f{self.bytes}").view(self.bits_type)
 
@@ -122,6 +124,7 @@ class SmallFloat(Dtype):
         middle = (table[below] + table[below + 1]) / 2
         codes = below + ((magnitude > middle) | ((magnitude == middle) & (below % 2 == 1)))
         codes = np.where(codes > self.largest, self.largest if self.infinity is None else self.infinity, codes)
+        codes = np.where(np.isnan(magnitude), 2 ** (self.width_bits - 1) - 1, codes)
         signed = codes | np.signbit(values).astype(np.int64) << (self.width_bits - 1)
         return self._joined(signed).astype(np.uint8)
 
@@ -175,6 +178,7 @@ class Integer(Dtype):
         import numpy as np
 
         whole = np.clip(np.rint(np.asarray(values, np.float64)), -self.integer_max - 1, self.integer_max)
+        whole = np.where(np.isnan(whole), 0, whole)
         return whole.astype(f"i{self.bytes}").view(self.bits_type)
 
     def values(self, bits: Bits) -> Floats:
@@ -186,14 +190,16 @@ class Integer(Dtype):
 @dataclass(frozen=True)
 class PowerOfTwo(Dtype):
     """E8M0: the code c is 2^(c - 127), and 255 is a NaN (OCP Microscaling Formats 1.0, section 5.4.1). Values are
-    rounded to the nearest, of two as near to the larger; what is too large is a NaN."""
+    rounded to the nearest, of two as near to the larger, without their sign. What is too large is a NaN, and so is inf.
+    """
 
     def bits(self, values: Floats) -> Bits:
         import numpy as np
 
-        fraction, exponent = np.frexp(np.asarray(values, np.float64))
+        magnitude = np.abs(np.asarray(values, np.float64))
+        fraction, exponent = np.frexp(magnitude)
         codes = np.where(fraction > 0, exponent - 1 + (fraction >= 0.75) + 127, 0)
-        return np.clip(codes, 0, 255).astype(np.uint8)
+        return np.where(np.isfinite(magnitude), np.clip(codes, 0, 255), 255).astype(np.uint8)
 
     def values(self, bits: Bits) -> Floats:
         import numpy as np

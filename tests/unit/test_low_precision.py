@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from hktune.core.dtype import DTYPES, E4M3, E5M2, E8M0, I8, I32, MXFP4, Dtype
+from hktune.core.dtype import BF16, DTYPES, E4M3, E5M2, E8M0, F16, F32, I8, I32, MXFP4, Dtype
 from hktune.core.errors import InputError, ShapesError
 from hktune.core.launch import Argument, Launch
 from hktune.core.operand import operands_of
@@ -104,6 +104,30 @@ def test_scales_are_the_powers_that_torch_has() -> None:
     values = np.concatenate([np.geomspace(2.0**-126, 2.0**126, 5000), [0.0, 1.5, 2.9, 3.0]]).astype(np.float32)
     expected = torch.from_numpy(values).to(torch.float8_e8m0fnu).view(torch.uint8).numpy()
     np.testing.assert_array_equal(E8M0.bits(values), expected)
+
+
+BEYOND = np.array([np.inf, -np.inf, np.nan, -np.nan, 1.4 * 2.0**127, 1.6 * 2.0**127, -1.6 * 2.0**127, -3.0], np.float32)
+
+
+@pytest.mark.parametrize("dtype", [E4M3, E5M2, E8M0, F16, F32], ids=str)
+def test_what_is_not_finite_is_torchs(dtype: Dtype) -> None:
+    expected = torch.from_numpy(BEYOND).to(getattr(torch, dtype.torch_name)).view(WIDTHS[dtype.bytes]).numpy()
+    np.testing.assert_array_equal(dtype.bits(BEYOND), expected.view(dtype.bits_type))
+
+
+def test_every_nan_of_float32_stays_one_in_bf16() -> None:
+    """Those of one low bit and of all bits are the ends, of either sign."""
+    wide = np.array([0x7F800001, 0xFF800001, 0x7FFFFFFF, 0xFFFFFFFF, 0x7FC00000, 0x7FBFFFFF], np.uint32)
+    assert bits_as(BF16.bits(wide.view(np.float32)), BF16).isnan().all()
+    expected = torch.from_numpy(BEYOND).to(torch.bfloat16).float().numpy()
+    np.testing.assert_array_equal(BF16.values(BF16.bits(BEYOND)), expected)
+
+
+def test_formats_without_nan_and_inf_have_their_ends() -> None:
+    values = np.array([[np.inf, -np.inf, np.nan, 1e30]], np.float32)
+    assert MXFP4.values(MXFP4.bits(values)).tolist() == [[6, -6, 6, 6]]
+    assert I8.values(I8.bits(values)).tolist() == [[127, -128, 0, 127]]
+    assert I32.values(I32.bits(values)).tolist() == [[2**31 - 1, -(2**31), 0, 2**31 - 1]]
 
 
 def test_four_bits_are_those_of_the_standards_table() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shutil
 import struct
@@ -155,6 +156,50 @@ def test_a_folder_of_the_user_is_looked_into(described, tmp_path: Path) -> None:
     shutil.copy(tmp_path / "kernels/gfx950/naive/naive_gemm.hsaco", checkout / "other.hsaco")
     settings = Settings(tmp_path / "cache", aiter_dir=tmp_path / "checkout")
     assert ObjectFiles(settings).has(space.template.objects.file({"kernel": "other"}))
+
+
+def test_a_copy_that_cannot_be_read_hides_no_good_one(described, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    """The template's own copy is larger than any code object."""
+    space = described(lambda text: text.replace("licence:", "extra: aiter\n  checkout: hsa\n  licence:"))
+    own = tmp_path / "kernels/gfx950/naive/naive_gemm.hsaco"
+    os.truncate(own, (64 << 20) + 1)
+    settings = Settings(tmp_path / "cache", aiter_dir=tmp_path / "checkout")
+    file = space.template.objects.file({"kernel": "naive"})
+    with pytest.raises(
+        ToolchainError, match=r"naive_gemm.hsaco.*; code object naive_gemm.hsaco is not here: "
+    ) as caught:
+        compiler_for("object", settings).compile(space.template.render(space.config({})), 1.0)
+    assert "\n" not in str(caught.value)
+    good = tmp_path / "checkout" / "hsa" / "naive_gemm.hsaco"
+    good.parent.mkdir(parents=True)
+    good.write_bytes(OBJECT)
+    assert ObjectFiles(settings).has(file)
+    code = compiler_for("object", settings).compile(space.template.render(space.config({})), 1.0)
+    assert not isinstance(code, Failure)
+    assert code.data == OBJECT
+
+
+def test_a_folder_that_may_not_be_entered_hides_no_good_copy(
+    described,  # type: ignore[no-untyped-def]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    space = described(lambda text: text.replace("licence:", "extra: aiter\n  checkout: hsa\n  licence:"))
+    own, good = tmp_path / "kernels/gfx950/naive", tmp_path / "checkout" / "hsa" / "naive_gemm.hsaco"
+    good.parent.mkdir(parents=True)
+    good.write_bytes(OBJECT)
+    is_file = Path.is_file
+
+    def refused(path: Path) -> bool:
+        if path.parent == own:
+            raise PermissionError(13, "Permission denied", str(path))
+        return is_file(path)
+
+    monkeypatch.setattr(Path, "is_file", refused)  # tests of root may enter any folder
+    settings = Settings(tmp_path / "cache", aiter_dir=tmp_path / "checkout")
+    assert ObjectFiles(settings).has(space.template.objects.file({"kernel": "naive"}))
+    with pytest.raises(ToolchainError, match="Permission denied"):
+        compiler_for("object", settings).compile(space.template.render(space.parse(["kernel=other"])), 1.0)
 
 
 def with_argument(text: str, argument: str) -> str:
