@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from hktune.device.hip import HipDevice
 
 
+os.environ["HKTUNE_RIVALS"] = "none"  # kernels of others take seconds, and are raced by the tests of that alone
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="write golden files anew instead of comparing")
 

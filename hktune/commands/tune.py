@@ -83,7 +83,7 @@ def _add_rivals(parser: argparse.ArgumentParser) -> None:
 
 
 def _rivals(text: str) -> tuple[str, ...]:
-    return () if text == "none" else words(text)
+    return () if text == "none" else tuple(filter(None, words(text)))
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -34,10 +34,13 @@ class Settings:
     """HKTUNE_AITER: a checkout of AITER, or a folder laid out like one, whose code objects can be launched too.
     Default: what the installed package amd-aiter has."""
 
+    rivals: tuple[str, ...] | None = None
+    """HKTUNE_RIVALS: whose kernels a run races, of those that are here; none is none. Default: all."""
+
     def __post_init__(self) -> None:
         for field in fields(self):
             path = getattr(self, field.name)
-            if path is not None:
+            if isinstance(path, Path):
                 object.__setattr__(self, field.name, absolute(path))
 
     @property
@@ -55,6 +58,7 @@ class Settings:
             hipkittens_root=_path(environment, "HIPKITTENS_ROOT"),
             rocm_path=_path(environment, "ROCM_PATH"),
             aiter_dir=_path(environment, "HKTUNE_AITER"),
+            rivals=_words(environment, "HKTUNE_RIVALS"),
         )
 
 
@@ -65,6 +69,11 @@ def absolute(path: Path | str, name: str = "path") -> Path:
         return Path(os.path.abspath(Path(path).expanduser()))  # noqa: PTH100 - resolve() would follow links
     except RuntimeError:
         raise InputError(f"{name}={path}: there is no such home: give the path from the root") from None
+
+
+def _words(environment: Mapping[str, str], name: str) -> tuple[str, ...] | None:
+    text = environment.get(name, "")
+    return tuple(word for word in text.split(",") if word not in ("", "none")) if text else None
 
 
 def _path(environment: Mapping[str, str], name: str) -> Path | None:

@@ -35,11 +35,7 @@ class Ledger:
 
     def __init__(self, directory: Path, context: RowContext, fresh: bool) -> None:
         if fresh:
-            try:
-                _set_aside(directory)
-            except OSError as error:
-                what = f"{directory / FILE_NAME}: cannot be set aside for --fresh"
-                raise StoreError(with_remedy(what, error, "pass another DIR")) from None
+            set_aside(directory)
         self._store = TrialStore(directory)
         self._context = context
         self._lock = threading.Lock()
@@ -189,7 +185,16 @@ class SharedDirectory:
         self._claims.close()
 
 
-def _set_aside(directory: Path) -> None:
+def set_aside(directory: Path) -> None:
+    """`_renamed`. Raises StoreError where that cannot be done."""
+    try:
+        _renamed(directory)
+    except OSError as error:
+        what = f"{directory / FILE_NAME}: cannot be set aside"
+        raise StoreError(with_remedy(what, error, "pass another DIR")) from None
+
+
+def _renamed(directory: Path) -> None:
     """Rename the trials of `directory` after the time of their last change, so that starting afresh loses nothing.
     A file without rows, which another run has just begun, say, holds nothing to lose and stays. OSError passes
     through."""

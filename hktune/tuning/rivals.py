@@ -3,6 +3,7 @@ are. So a run without a GPU has something to be faster than."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,18 +14,20 @@ from pathlib import Path
 from hktune.compile.object_files import ObjectFiles
 from hktune.core.command_words import words_of
 from hktune.core.config import Config
-from hktune.core.errors import HktuneError, InputError
+from hktune.core.errors import HktuneError, InputError, StoreError
 from hktune.core.outcome import Status
 from hktune.core.problem import Problem
+from hktune.core.remedy import with_remedy
 from hktune.core.settings import Settings
 from hktune.core.shipped import SPACES
 from hktune.core.trial import Trial
 from hktune.search import create_strategy
 from hktune.space import SearchSpace, load_space
 from hktune.space.listed import ListedDomain
+from hktune.store import Environment, judge_environment, read_environment, write_environment
 from hktune.template import Template, Templates
 from hktune.tuning.benches import EmulatedBench
-from hktune.tuning.ledger import Ledger
+from hktune.tuning.ledger import Ledger, set_aside
 from hktune.tuning.loop import Budget, Search, Tuner
 from hktune.tuning.progress import SILENT
 from hktune.tuning.trial_rows import RowContext
@@ -69,16 +72,34 @@ def race(
     rival: Rival, problems: Sequence[Problem], bench: EmulatedBench, directory: Path, time_s: float | None = None
 ) -> Raced:
     """Prove the rival's kernels that are here and model their time on `problems`; `directory` is that of the run, and
-    keeps the rows. `time_s` is what it may take. What goes wrong is the rival's trouble and stops nothing else."""
+    keeps the rows. `time_s` is what it may take in all, and what was begun is finished. What goes wrong is the rival's
+    trouble and stops nothing else."""
     best: dict[Problem, Trial] = {}
+    until = None if time_s is None else time.monotonic() + time_s
     try:
         for path in rival.spaces:
-            for problem, trial in _raced(load_space(path), path, problems, bench, directory, time_s):
+            left_s = None if until is None else max(until - time.monotonic(), 0.0)
+            for problem, trial in _raced(load_space(path), path, problems, bench, directory, left_s):
                 if problem not in best or _time_us(trial) < _time_us(best[problem]):
                     best[problem] = trial
     except HktuneError as error:
         return Raced(rival, best, f"{rival.name} is not raced to the end: {error}")
     return Raced(rival, best)
+
+
+def keep_comparable(directory: Path, environment: Environment, fresh: bool) -> None:
+    """Set the rivals' rows of earlier runs in `directory` aside where they were proved and modelled otherwise than in
+    `environment`, or with `fresh`. Raises StoreError."""
+    folder = directory / FOLDER
+    saved = read_environment(folder)
+    other = saved is not None and any(found.level == "hard" for found in judge_environment(saved, environment))
+    if fresh or other or saved is None:
+        set_aside(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(with_remedy(f"{folder}: cannot be made", error, "pass another DIR")) from None
+    write_environment(environment, folder)
 
 
 def fastest(raced: Sequence[Raced]) -> dict[Problem, tuple[str, float]]:
@@ -167,13 +188,15 @@ def _time_us(trial: Trial) -> float:
 
 
 def chosen_rivals(words: Sequence[str] | None, settings: Settings, arch: str = "gfx950") -> list[Rival]:
-    """The rivals that `words` name; without words, those that are here. Raises InputError for one that is not known,
-    has no kernels for `arch`, or is asked for and not here."""
-    if words is None:
-        return [rival for rival in RIVALS.values() if rival.arch == arch and _any_here(rival, settings)]
-    for word in words:
+    """The rivals that `words` name; without words, those of the settings that are here. Raises InputError for one that
+    is not known, has no kernels for `arch`, or is asked for and not here."""
+    for word in words if words is not None else settings.rivals or ():
         if word not in RIVALS:
-            raise InputError(f"no rival {word}: known are {', '.join(RIVALS)}, or none")
+            raise InputError(f"no rival {word}: known are {', '.join(RIVALS)}, or none alone")
+    if words is None:
+        usual = RIVALS if settings.rivals is None else settings.rivals
+        return [RIVALS[word] for word in usual if RIVALS[word].arch == arch and _any_here(RIVALS[word], settings)]
+    for word in words:
         if RIVALS[word].arch != arch:
             raise InputError(f"{RIVALS[word].name}'s kernels are for {RIVALS[word].arch}, this is {arch}: leave it out")
         if not _any_here(RIVALS[word], settings):

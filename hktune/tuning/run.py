@@ -24,6 +24,7 @@ from hktune.search import create_strategy
 from hktune.space import SearchSpace, load_spaces, template_of
 from hktune.space.listed import ListedDomain
 from hktune.store import (
+    Environment,
     capture_environment,
     judge_environment,
     read_environment,
@@ -40,7 +41,7 @@ from hktune.tuning.own_trials import require_own
 from hktune.tuning.prebuilt import read_built
 from hktune.tuning.progress import Progress
 from hktune.tuning.rival_sides import RivalSides
-from hktune.tuning.rivals import Raced, Rival, chosen_rivals, fastest, race
+from hktune.tuning.rivals import Raced, Rival, chosen_rivals, fastest, keep_comparable, race
 from hktune.tuning.run_summary import RunSummary
 from hktune.tuning.side_by_side import side_by_side
 from hktune.tuning.strategies_apart import StrategiesApart
@@ -141,6 +142,7 @@ class _Run:
     raced: list[Raced]
     most_trials: int
     trouble: list[str]
+    environment: Environment
 
     @property
     def settings(self) -> Settings:
@@ -174,12 +176,12 @@ def _begun(options: RunOptions, settings: Settings, command: Sequence[str]) -> _
     place = TablePlace(directory, names, spaces, bench.compiler, bench.identity, settings)
     context = RowContext(spaces.templates, bench.identity, options.strategy, options.seed)
     ledger = Ledger(directory, context, options.fresh)
-    _check_environment(directory, bench, command, options.seed)
+    environment = _check_environment(directory, bench, command, options.seed)
     place.check()
     _sweep(directory, settings)
     before = ledger.rows()
     require_own(spaces, before, directory / "trials.csv")
-    return _Run(options, device, bench, searches, ledger, place, before, rivals, [], most_trials, [])
+    return _Run(options, device, bench, searches, ledger, place, before, rivals, [], most_trials, [], environment)
 
 
 def _rivals(options: RunOptions, device: str, own: SearchSpace, settings: Settings) -> list[Rival]:
@@ -260,7 +262,7 @@ def _bench(device: str, space: Path, others: tuple[Path, ...], options: RunOptio
     )
 
 
-def _check_environment(directory: Path, bench: Bench, command: Sequence[str], seed: int) -> None:
+def _check_environment(directory: Path, bench: Bench, command: Sequence[str], seed: int) -> Environment:
     """Save this run's environment, unless an earlier one's times must not be mixed with it."""
     current = capture_environment(bench.identity, bench.compiler.identity, bench.judge, command, seed, now())
     saved = read_environment(directory)
@@ -268,6 +270,7 @@ def _check_environment(directory: Path, bench: Bench, command: Sequence[str], se
     if hard:
         raise StoreError(f"{directory} holds trials of another set-up ({hard[0]}): pass --fresh or another --out")
     write_environment(current, directory)
+    return current
 
 
 def _searches(space: SearchSpace, names: dict[Problem, str], options: RunOptions) -> list[Search]:
@@ -292,22 +295,34 @@ def _bound(space: SearchSpace, problem: Problem, name: str) -> SearchSpace:
 
 
 def _race_and_search(run: _Run, progress: Progress, works: list[OpenBench]) -> list[HktuneError]:
-    """Time the rivals, then search; what ended some of the parts."""
-    bench, problems = run.bench, list(run.place.names)
+    """Time the rivals, then search in the time that is left; what ended some of the parts."""
+    bench, started, budget_s = run.bench, time.monotonic(), run.options.time_budget_s
     if isinstance(bench, EmulatedBench):
-        budget_s = run.options.time_budget_s
-        for rival in run.rivals:
-            progress.phase(f"proving and timing kernels of {rival.name}")
-            time_s = None if budget_s is None else budget_s * RIVALS_SHARE
-            run.raced.append(race(rival, problems, bench, run.place.directory, time_s))
+        _race(run, bench, progress)
         bench = replace(bench, fastest=fastest(run.raced))
-    return _search(run, bench, progress, works)
+    left_s = None if budget_s is None else max(budget_s - (time.monotonic() - started), 0.0)
+    return _search(run, bench, Budget(run.options.trials, left_s), progress, works)
 
 
-def _search(run: _Run, bench: Bench, progress: Progress, works: list[OpenBench]) -> list[HktuneError]:
+def _race(run: _Run, bench: EmulatedBench, progress: Progress) -> None:
+    """Time the rivals. What keeps them from it stops nothing else."""
+    directory, budget_s = run.place.directory, run.options.time_budget_s
+    try:
+        if run.rivals:
+            keep_comparable(directory, run.environment, run.options.fresh)
+    except HktuneError as error:
+        run.trouble.append(f"no rival is raced: {error}")
+        return
+    for rival in run.rivals:
+        progress.phase(f"proving and timing kernels of {rival.name}")
+        time_s = None if budget_s is None else budget_s * RIVALS_SHARE / len(run.rivals)
+        run.raced.append(race(rival, list(run.place.names), bench, directory, time_s))
+
+
+def _search(run: _Run, bench: Bench, budget: Budget, progress: Progress, works: list[OpenBench]) -> list[HktuneError]:
     """Search all there is, on every GPU its part; what ended some of the parts. `works` gets what was opened for it."""
     options, ledger = run.options, run.ledger
-    budget, quarantine = Budget(options.trials, options.time_budget_s), ledger.quarantine()
+    quarantine = ledger.quarantine()
     with ExitStack() as stack:
         tasks = []
         parts = bench.parts(list(run.place.names))

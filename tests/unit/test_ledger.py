@@ -97,7 +97,7 @@ def test_the_rows_of_one_attempt_are_synced_together_and_stand_for_each_problem_
 @pytest.mark.parametrize(
     ("fresh", "says"),
     [
-        (True, "cannot be set aside for --fresh (Read-only file system): pass another DIR"),
+        (True, "cannot be set aside (Read-only file system): pass another DIR"),
         (False, "cannot be written (Read-only file system): pass another DIR"),
     ],
 )

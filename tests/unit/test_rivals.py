@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from hktune.cli import main
 from hktune.core.errors import InputError
+from hktune.core.identity import Identity
 from hktune.core.operation import BF16_NT, BF16_NT_BIAS, operation_of
 from hktune.core.outcome import Source, Status
 from hktune.core.problem import Problem
@@ -16,10 +18,10 @@ from hktune.core.shipped import DEFAULT_SPACE
 from hktune.core.trial import Trial
 from hktune.dispatch import read_table
 from hktune.space import load_space
-from hktune.store import read_trials
+from hktune.store import Environment, capture_environment, read_trials
 from hktune.tuning import rivals
 from hktune.tuning.benches import EmulatedBench
-from hktune.tuning.rivals import AITER, FOLDER, Raced, chosen_rivals, fastest, race, same_product
+from hktune.tuning.rivals import AITER, FOLDER, Raced, chosen_rivals, fastest, keep_comparable, race, same_product
 
 WIDE = operation_of("bf16.nt->f32")
 
@@ -27,6 +29,7 @@ WIDE = operation_of("bf16.nt->f32")
 @pytest.fixture(autouse=True)
 def one_of_each(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rivals, "PROPOSED", 1)
+    monkeypatch.delenv("HKTUNE_RIVALS")
 
 
 def row(problem: Problem, time_us: float) -> Trial:
@@ -86,7 +89,10 @@ def test_the_fastest_of_all_rivals_is_named() -> None:
 def test_a_rival_that_is_not_known_or_not_here_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = Settings(tmp_path)
     assert chosen_rivals((), settings) == []
-    with pytest.raises(InputError, match="no rival cutlass: known are aiter, triton, or none"):
+    assert chosen_rivals(None, replace(settings, rivals=())) == []
+    with pytest.raises(InputError, match="no rival cutlass"):
+        chosen_rivals(None, replace(settings, rivals=("cutlass",)))
+    with pytest.raises(InputError, match="no rival cutlass: known are aiter, triton, or none alone"):
         chosen_rivals(("cutlass",), settings)
     monkeypatch.setattr(rivals, "is_here", lambda *_: False)
     assert chosen_rivals(None, settings) == []
@@ -125,3 +131,23 @@ def test_a_run_says_what_it_raced(
     assert (entry.vendor_best, entry.vendor_best_us) == (best.vendor_best, best.vendor_best_us)
     assert main(["table", "show", str(out)]) == 0
     assert f"{best.vendor_best_us / best.time_us:.2f}" in capsys.readouterr().out  # type: ignore[operator]
+
+
+def test_rows_that_were_modelled_otherwise_are_set_aside(tmp_path: Path) -> None:
+    """With another judge, or with --fresh: their times are no longer those of this run's model."""
+    device = Identity("emulated", "gfx950", "emulated gfx950", 256)
+    now = capture_environment(device, "clang", "judge 1", ["hktune"], 0, "2026-11-29T20:00:00+00:00")
+    folder = tmp_path / FOLDER
+    folder.mkdir()
+
+    def kept(environment: Environment, fresh: bool = False) -> bool:
+        (folder / "trials.csv").write_text("a header\na row\n")
+        keep_comparable(tmp_path, environment, fresh)
+        return (folder / "trials.csv").exists()
+
+    assert not kept(now), "what they were modelled with is not known"
+    assert kept(now)
+    assert not kept(now, fresh=True)
+    assert kept(replace(now, seed=1))
+    assert not kept(replace(now, judge="judge 2"))
+    assert len(list(folder.glob("trials-*.csv"))) == 3

@@ -189,7 +189,9 @@ def test_workers_that_are_killed_are_replaced(start: Start) -> None:
     assert "done:" in printed
     rows = run.rows()
     assert {row["status"] for row in rows} == {"ok"}, "no config is blamed for it"
-    assert len({(row["m"], row["config_id"]) for row in rows}) == len(rows) == 24
+    assert len({(row["m"], row["config_id"]) for row in rows}) == len(rows)
+    for m in ("128", "256"):  # what the summary compares the best with may be added to the twelve
+        assert 12 <= sum(row["m"] == m for row in rows) <= 14
     assert table_serves(run.out) == {128, 256}
 
 
@@ -299,13 +301,13 @@ def test_what_the_end_needs_is_checked_at_the_start(start: Start, tmp_path: Path
 
 
 def test_starting_afresh_twice_in_a_second_keeps_both_sets(tmp_path: Path) -> None:
-    from hktune.tuning.ledger import _set_aside
+    from hktune.tuning.ledger import set_aside
 
     kept = []
     for text in ("first", "second", "third"):
         (tmp_path / "trials.csv").write_text(text)
         os.utime(tmp_path / "trials.csv", (1_000_000_000, 1_000_000_000))
-        _set_aside(tmp_path)
+        set_aside(tmp_path)
         kept.append(text)
     assert sorted(path.read_text() for path in tmp_path.glob("trials-*.csv")) == sorted(kept)
     assert not (tmp_path / "trials.csv").exists()

@@ -68,8 +68,9 @@ __device__ __forceinline__ bool gather_block(RT_Ct (&ct)[SPLIT][SPLIT], float *w
     const i32x4 own = descriptor(share);
     for_each_quad(ct, [&](int i, float2 &low, float2 &high) {
         const float4 sum{low.x, low.y, high.x, high.y};
-        const uint32_t quad_offset = i * NUM_THREADS * sizeof(float4);
-        llvm_amdgcn_raw_buffer_store_b128(__builtin_bit_cast(__uint128_t, sum), own, lane_offset, quad_offset, 0);
+        // In the vector offset: behind a wide store with a scalar one the hardware may still read the data registers.
+        const uint32_t offset = lane_offset + i * NUM_THREADS * sizeof(float4);
+        llvm_amdgcn_raw_buffer_store_b128(__builtin_bit_cast(__uint128_t, sum), own, offset, 0, 0);
     });
     if (!arrives_last(reinterpret_cast<uint32_t *>(workspace) + block * NUM_WARPS + warp_id)) return false;
     clear_block(ct);
