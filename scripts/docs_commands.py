@@ -123,7 +123,7 @@ def _comparable(lines: list[str]) -> str:
 def run_page(page: str, folder: Path) -> list[Difference]:
     """Run a page's blocks in `folder` and return what differs. The tests' Python comes first in PATH."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST")}
-    environment |= {"COLUMNS": str(COLUMNS), "NO_COLOR": "1", "PYTHONHASHSEED": "0"}
+    environment |= {"COLUMNS": str(COLUMNS), "NO_COLOR": "1", "PYTHONHASHSEED": "0", "HKTUNE_RIVALS": "none"}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
     differences = []
     for fence in fences(page):
