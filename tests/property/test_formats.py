@@ -243,8 +243,9 @@ def test_a_table_is_hashed_entry_by_entry_as_if_it_were_whole(table: Table) -> N
     whole = msgspec.to_builtins(table)
     whole["entries"] = [in_words_of(table.version, entry) for entry in whole["entries"]]
     for entry in whole["entries"]:
-        if entry["name"] is None:
-            del entry["name"]
+        for name in ("name", "vendor_best", "vendor_best_us"):  # what entries have not always had
+            if entry[name] is None:
+                del entry[name]
     sha256 = hashlib.sha256(compact_json(whole).encode()).hexdigest()
     assert content_sha256(table) == sha256
     rows = [{name: value for name, value in entry.items() if value is not None} for entry in whole.pop("entries")]

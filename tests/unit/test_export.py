@@ -78,7 +78,8 @@ def tabled(tuned: Mapping[Problem, Config], folder: Path) -> Path:
         )  # fmt: skip
 
     def launch_of(row: Trial) -> tuple[str, LaunchRule]:
-        return template.symbol, space().launch_rule(Config.from_json(row.config), row.problem)
+        config = Config.from_json(row.config)
+        return template.symbol(config), space().launch_rule(config, row.problem)
 
     write_table(build_table(trials, launch_of, IDENTITY, "clang", "0.1.0", "now"), objects, folder)
     return folder

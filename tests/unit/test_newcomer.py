@@ -129,13 +129,13 @@ def test_a_locale_that_is_not_utf_8_changes_nothing(tmp_path: Path) -> None:
 
 def test_starting_afresh_beside_a_run_that_has_just_begun_leaves_no_empty_files(tmp_path: Path) -> None:
     from hktune.store.rows import HEADER
-    from hktune.tuning.ledger import _set_aside
+    from hktune.tuning.ledger import set_aside
 
     for nothing in (b"", HEADER):
         (tmp_path / "trials.csv").write_bytes(nothing)
-        _set_aside(tmp_path)
+        set_aside(tmp_path)
         assert (tmp_path / "trials.csv").read_bytes() == nothing
     shutil.copy(SHIPPED / "trials.csv", tmp_path / "trials.csv")
-    _set_aside(tmp_path)
+    set_aside(tmp_path)
     [kept] = tmp_path.glob("trials*.csv")
     assert kept.read_bytes() == (SHIPPED / "trials.csv").read_bytes()

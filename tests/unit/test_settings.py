@@ -13,9 +13,12 @@ from hktune.core.settings import Settings
 
 def test_every_variable_fills_its_field() -> None:
     environment = {"HKTUNE_CACHE": "/cache", "HIPKITTENS_ROOT": "/kittens", "ROCM_PATH": "/rocm", "UNRELATED": "x"}
+    environment |= {"HKTUNE_AITER": "/aiter", "HKTUNE_RIVALS": "aiter,triton"}
     settings = Settings.from_environment(environment)
-    assert settings == Settings(Path("/cache"), Path("/kittens"), Path("/rocm"))
-    assert len(fields(Settings)) == 3
+    paths = Path("/cache"), Path("/kittens"), Path("/rocm"), Path("/aiter")
+    assert settings == Settings(*paths, ("aiter", "triton"))
+    assert len(fields(Settings)) == 5
+    assert Settings.from_environment(environment | {"HKTUNE_RIVALS": "none"}).rivals == ()
 
 
 @pytest.mark.parametrize(
@@ -34,12 +37,12 @@ def test_the_cache_has_a_place_of_its_own(environment: dict[str, str], cache_dir
 
 def test_paths_are_from_the_root_whatever_was_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    given = {"HKTUNE_CACHE": "cache", "HIPKITTENS_ROOT": "../kittens", "ROCM_PATH": "./rocm"}
+    given = {"HKTUNE_CACHE": "cache", "HIPKITTENS_ROOT": "../kittens", "ROCM_PATH": "./rocm", "HKTUNE_AITER": "aiter"}
     found = Settings.from_environment(given)
-    assert found == Settings(tmp_path / "cache", tmp_path.parent / "kittens", tmp_path / "rocm")
+    assert found == Settings(tmp_path / "cache", tmp_path.parent / "kittens", tmp_path / "rocm", tmp_path / "aiter")
 
 
-@pytest.mark.parametrize("name", ["HKTUNE_CACHE", "XDG_CACHE_HOME", "HIPKITTENS_ROOT", "ROCM_PATH"])
+@pytest.mark.parametrize("name", ["HKTUNE_CACHE", "XDG_CACHE_HOME", "HIPKITTENS_ROOT", "ROCM_PATH", "HKTUNE_AITER"])
 def test_the_home_of_a_user_that_there_is_not_is_one_line(name: str) -> None:
     with pytest.raises(
         InputError, match=rf"^{name}=~nosuchuser/x: there is no such home: give the path from the root$"
