@@ -165,8 +165,9 @@ def proposed(
     """What of `space` is raced on `problem`: PROPOSED says how many of what is here and `fits`."""
     domain = space.domain(problem)
     listed = filter(fits, domain.enumerate() if space.raw_count <= _LISTED_MAX else domain.seeds)
-    here = ListedDomain(space, problem, (config for config in listed if is_here(space, config, settings)))
-    return list(islice(here.enumerate(), PROPOSED if domain.has_estimate else None))
+    in_order = ListedDomain(space, problem, listed).enumerate()
+    here = (config for config in in_order if is_here(space, config, settings))
+    return list(islice(here, PROPOSED if domain.has_estimate else None))
 
 
 def is_here(space: SearchSpace, config: Config, settings: Settings) -> bool:
