@@ -14,6 +14,7 @@ import math
 from dataclasses import dataclass
 
 from hktune.core.arch import Arch
+from hktune.core.board import Board
 from hktune.core.launch import WORKSPACE_COUNTER_BYTES, Launch, Tile
 from hktune.core.outcome import Source, Timing
 from hktune.core.problem import Problem
@@ -52,16 +53,16 @@ def modelled_time(
     problem: Problem,
     launch: Launch,
     tile: Tile,
-    arch: Arch,
+    board: Board,
     order: Order = row_major,
     rates: Rates | None = None,
 ) -> Modelled:
     """The time of one launch of the profiled kernel on `problem`, its operands in no cache or only in the MALL.
 
     `launch.grid` has as many workgroups as the problem has tiles, or more that share the k-steps of a tile evenly.
-    `rates` are those of `arch` unless given.
+    `rates` are those of `board` unless given.
     """
-    rates = rates or rates_of(arch)
+    arch, rates = board.arch, rates or rates_of(board)
     tiles_m, tiles_n = -(-problem.m // tile.m), -(-problem.n // tile.n)
     workgroups = math.prod(launch.grid)
     steps = k_steps(problem, launch, tile)
