@@ -84,7 +84,7 @@ def modelled_time(
     """
     rates = rates or rates_of(board)
     launched = settled(profile, problem, launch, tile, board.arch, order, rates)
-    return _modelled(launched, problem, board.arch, rates)
+    return modelled_of(launched, problem, board.arch, rates)
 
 
 def settled(
@@ -185,7 +185,8 @@ def clock_at(mfma_share: float, rates: Rates) -> float:
     return points[-1][1]
 
 
-def _modelled(launched: Settled, problem: Problem, arch: Arch, rates: Rates) -> Modelled:
+def modelled_of(launched: Settled, problem: Problem, arch: Arch, rates: Rates) -> Modelled:
+    """The time of `launched`, in us, and what bounds it."""
     rounds, clock_ghz, time_us = launched.rounds, launched.clock_ghz, launched.time_us
     longest = max(rounds, key=lambda round_: round_.loop_clk)
     loop_us = sum(round_.loop_clk for round_ in rounds) / clock_ghz * 1e-3
