@@ -15,7 +15,6 @@ from hktune.core.board import MI355X
 from hktune.core.launch import WORKSPACE_COUNTER_BYTES, Launch, Tile
 from hktune.core.problem import Problem
 from hktune.core.variant import Resources
-from hktune.emulator.clock import breakdown as launch_breakdown
 from hktune.emulator.clock import launch_time
 from hktune.emulator.clock.breakdown import (
     CLOCK,
@@ -131,11 +130,10 @@ def test_the_clock_alone_is_lost_at_its_highest() -> None:
     assert 1 < ratio <= without.clock_ghz / of.modelled.clock_ghz
 
 
-def test_a_memory_that_binds_is_what_a_k_step_waits_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_memory_that_binds_is_what_a_k_step_waits_for() -> None:
     slow = replace(RATES, hbm_tb_per_s=1.5)
-    monkeypatch.setattr(launch_breakdown, "rates_of", lambda _: slow)
     problem = Problem(256, 57344, 8192)
-    of = LaunchModel(specimens()["in flight"], problem, launch_for(problem, TILE), row_major)
+    of = LaunchModel(specimens()["in flight"], problem, launch_for(problem, TILE), row_major, slow)
     assert of.modelled.bound == of.binding == "hbm"
     moved_us = problem.bytes / slow.hbm_tb_per_s * 1e-6
     beyond_us = of.parts_us["hbm"] + of.parts_us["bytes from hbm"]
@@ -148,7 +146,7 @@ def test_a_memory_that_binds_is_what_a_k_step_waits_for(monkeypatch: pytest.Monk
 def test_without_what_binds_something_else_does() -> None:
     step = [*[load_to_lds()] * 2, *[mfma()] * 64, wait(vmcnt=2), BARRIER]
     one = specimen(trace_of(*[Code([load_to_lds()] * 2, step, 4)] * 8))
-    of = LaunchModel(one, SQUARE, launch_for(SQUARE, TILE), row_major)
+    of = LaunchModel(one, SQUARE, launch_for(SQUARE, TILE), row_major, RATES)
     assert of.modelled.bound == of.binding == "mfma"
     assert of.without("mfma").bound != "mfma"
     assert of.without("mfma").timing.time_us < 0.7 * of.modelled.timing.time_us
