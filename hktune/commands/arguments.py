@@ -115,6 +115,13 @@ def add_device(parser: argparse.ArgumentParser, kinds: Sequence[str], purpose: s
     parser.add_argument("--device", choices=("auto", *kinds), default="auto", help=purpose)
 
 
+def add_board(parser: argparse.ArgumentParser, purpose: str) -> None:
+    """--board."""
+    from hktune.core.board import BOARDS, DEFAULT_BOARD
+
+    parser.add_argument("--board", choices=tuple(BOARDS), help=f"{purpose} (default: {DEFAULT_BOARD.name})")
+
+
 def add_prebuilt(parser: argparse.ArgumentParser, purpose: str) -> None:
     """--prebuilt."""
     parser.add_argument("--prebuilt", type=path_given, metavar="DIR", help=purpose)

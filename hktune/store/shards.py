@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from hktune.core.board import device_name
 from hktune.core.errors import StoreError
 from hktune.core.publish import publish
 from hktune.core.remedy import with_remedy
@@ -118,7 +119,7 @@ def _line_begin(trial: Trial) -> str:
 
 def _check_devices(trials: Iterable[Trial]) -> None:
     """Times of unlike devices are not to be in one file, whether an environment.json says so or the rows do."""
-    _check_one({trial.device for trial in trials if trial.device})
+    _check_one({device_name(trial.device) or "" for trial in trials if trial.device})
 
 
 def _check_one(devices: set[str]) -> None:
@@ -131,7 +132,7 @@ def _common(environments: Mapping[Path, Environment | None]) -> tuple[Environmen
     """The environment of all, the earliest one's without what differs; or why there is none. Raises StoreError for
     several devices."""
     known = {folder: environment for folder, environment in environments.items() if environment}
-    _check_one({str(environment.identity) for environment in known.values()})
+    _check_one({str(environment.identity.comparable) for environment in known.values()})
     absent = sorted(str(folder) for folder in environments if folder not in known)
     if absent:
         return None, f"no environment.json says what the trials of {', '.join(absent)} were made with"
