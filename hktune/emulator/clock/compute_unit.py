@@ -40,9 +40,11 @@ _NEVER = 1 << 60
 
 
 class Wave:
-    """One wave in flight. `issued` is when each of its operations so far was issued, in clk."""
+    """One wave in flight. `issued` is when each of its operations so far was issued, in clk; `held`, by position, until
+    when a full queue or a barrier kept the wave after one of them; `vm` and `lgkm`, when what each counter counts was
+    or will be done, in the order of issue."""
 
-    __slots__ = ("age", "issued", "lgkm", "operations", "priority", "ready", "simd", "vm", "workgroup")
+    __slots__ = ("age", "held", "issued", "lgkm", "operations", "priority", "ready", "simd", "vm", "workgroup")
 
     def __init__(self, operations: list[Operation], age: int, simd: Simd, workgroup: _Arrivals) -> None:
         self.operations = operations
@@ -52,6 +54,7 @@ class Wave:
         self.simd = simd
         self.workgroup = workgroup
         self.issued: list[int] = []
+        self.held: dict[int, int] = {}
         self.vm: list[int] = []
         self.lgkm: list[int] = []
 
@@ -72,13 +75,13 @@ class Simd:
 
 
 class _Arrivals:
-    """A workgroup's barrier: who waits, and how many waves still live."""
+    """A workgroup's barrier: who waits, each with the position of its own, and how many waves still live."""
 
     __slots__ = ("live", "waiting")
 
     def __init__(self, waves: int) -> None:
         self.live = waves
-        self.waiting: list[Wave] = []
+        self.waiting: list[tuple[Wave, int]] = []
 
 
 class Lds:
@@ -262,7 +265,8 @@ class ComputeUnit:
         earliest = max(simd.lds_free, _counter_room(wave.lgkm, self._lgkmcnt_max))
         if earliest <= now:
             entered, done = self._lds.access(simd.number >> 1, now, operation.first, operation.busy_clk)
-            wave.ready = max(wave.ready, entered)
+            if entered > wave.ready:
+                wave.ready = wave.held[len(wave.issued)] = entered
             simd.lds_free = entered
             wave.lgkm.append(done)
         return earliest
@@ -283,7 +287,8 @@ class ComputeUnit:
         earliest = max(simd.memory_free, _counter_room(wave.vm, self._vmcnt_max))
         if earliest <= now:
             entered, done = self._tcp.request(now, operation.busy_clk, operation.first, latency_clk)
-            wave.ready = max(wave.ready, entered)
+            if entered > wave.ready:
+                wave.ready = wave.held[len(wave.issued)] = entered
             simd.memory_free = entered
             if operation.kind == LOAD and operation.second:
                 done = self._lds.deposit(done, operation.second)
@@ -298,7 +303,7 @@ class ComputeUnit:
 
     def _barrier(self, wave: Wave, _operation: Operation, now: int) -> int:
         wave.ready = _NEVER
-        wave.workgroup.waiting.append(wave)
+        wave.workgroup.waiting.append((wave, len(wave.issued)))
         self._release(wave.workgroup, now)
         return now
 
@@ -308,8 +313,8 @@ class ComputeUnit:
             return
         slot = self._rates.issue_slot_clk
         at = -(-(now + self._rates.barrier_clk) // slot) * slot
-        for wave in workgroup.waiting:
-            wave.ready = at
+        for wave, position in workgroup.waiting:
+            wave.ready = wave.held[position] = at
             self._look(wave.simd, at)
         workgroup.waiting = []
 

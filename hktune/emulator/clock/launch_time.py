@@ -14,6 +14,7 @@ import math
 from dataclasses import dataclass
 
 from hktune.core.arch import Arch
+from hktune.core.board import Board
 from hktune.core.launch import WORKSPACE_COUNTER_BYTES, Launch, Tile
 from hktune.core.outcome import Source, Timing
 from hktune.core.problem import Problem
@@ -31,9 +32,9 @@ _ITERATIONS = 24  # of clock and latency against each other, both damped by half
 class Modelled:
     """A modelled time and what it is made of.
 
-    `bound` is what limits most of it: mfma, lds, tcp, issue, l2, mall or hbm; latency when none of them is within a
-    tenth of the k-step's clk; launch when launch, prologues and epilogues outweigh the main loop. `clocks` has the clk
-    that one k-step of the longest-running kind of round holds each of them, and `step`, what it takes.
+    `bound` is what limits most of it: mfma, lds, tcp, issue, l2, fabric, mall or hbm; latency when none of them is
+    within a tenth of the k-step's clk; launch when launch, prologues and epilogues outweigh the main loop. `clocks` has
+    the clk that one k-step of the longest-running kind of round holds each of them, and `step`, what it takes.
     `peak_fraction` is against every MFMA pipe busy at the highest clock.
     """
 
@@ -47,21 +48,49 @@ class Modelled:
     peak_fraction: float
 
 
+@dataclass(frozen=True)
+class Settled:
+    """A launch whose latency, traffic and clock agree: its rounds and the clk that they take one after another, the
+    clk of gathering a split k, the time of all its bytes from HBM, of its launch and of writing C back."""
+
+    rounds: list[WorkgroupRound]
+    clock_ghz: float
+    rounds_clk: float
+    gathering_clk: float
+    moved_us: float
+    launch_us: float
+    write_back_us: float
+
+    @property
+    def time_us(self) -> float:
+        """Rounds and gathering, at least the time of the bytes from HBM; launch and write-back come on top."""
+        walked_us = (self.rounds_clk + self.gathering_clk) / self.clock_ghz * 1e-3
+        return max(walked_us, self.moved_us) + (self.launch_us + self.write_back_us)
+
+
 def modelled_time(
     profile: Profile,
     problem: Problem,
     launch: Launch,
     tile: Tile,
-    arch: Arch,
+    board: Board,
     order: Order = row_major,
     rates: Rates | None = None,
 ) -> Modelled:
     """The time of one launch of the profiled kernel on `problem`, its operands in no cache or only in the MALL.
 
     `launch.grid` has as many workgroups as the problem has tiles, or more that share the k-steps of a tile evenly.
-    `rates` are those of `arch` unless given.
+    `rates` are those of `board` unless given.
     """
-    rates = rates or rates_of(arch)
+    rates = rates or rates_of(board)
+    launched = settled(profile, problem, launch, tile, board.arch, order, rates)
+    return modelled_of(launched, problem, board.arch, rates)
+
+
+def settled(
+    profile: Profile, problem: Problem, launch: Launch, tile: Tile, arch: Arch, order: Order, rates: Rates
+) -> Settled:
+    """The launch of `modelled_time`, in its parts."""
     tiles_m, tiles_n = -(-problem.m // tile.m), -(-problem.n // tile.n)
     workgroups = math.prod(launch.grid)
     steps = k_steps(problem, launch, tile)
@@ -72,11 +101,15 @@ def modelled_time(
     rounds = [WorkgroupRound(profile, part, problem.operation, tile, steps, from_hbm, arch, rates) for part in grid]
     mfma_clk = workgroups * steps * profile.mfma_clk / arch.compute_units
     clock_ghz, rounds_clk = _settled(rounds, mfma_clk, rates)
-    rounds_clk += _gathering_clk(launch, tiles_m * tiles_n, tile, arch, rates, clock_ghz)
-    moved_us = problem.bytes / rates.hbm_tb_per_s * 1e-6 if from_hbm else 0.0
-    time_us = max(rounds_clk / clock_ghz * 1e-3, moved_us)
-    time_us += rates.launch_us + _write_back_us(problem, workgroups, arch, rates)
-    return _modelled(rounds, problem, time_us, clock_ghz, arch, rates)
+    return Settled(
+        rounds=rounds,
+        clock_ghz=clock_ghz,
+        rounds_clk=rounds_clk,
+        gathering_clk=_gathering_clk(launch, tiles_m * tiles_n, tile, arch, rates, clock_ghz),
+        moved_us=problem.bytes / rates.hbm_tb_per_s * 1e-6 if from_hbm else 0.0,
+        launch_us=rates.launch_us,
+        write_back_us=_write_back_us(problem, workgroups, arch, rates),
+    )
 
 
 def k_steps(problem: Problem, launch: Launch, tile: Tile) -> float:
@@ -139,11 +172,11 @@ def _settled(rounds: list[WorkgroupRound], mfma_clk: float, rates: Rates) -> tup
             round_.settle(clock_ghz)
             rounds_clk += round_.clk(clock_ghz, follows=number > 0)
         busy = mfma_clk / (rounds_clk + rates.launch_us * clock_ghz * 1e3)
-        clock_ghz = (clock_ghz + _clock_at(busy, rates)) / 2
+        clock_ghz = (clock_ghz + clock_at(busy, rates)) / 2
     return clock_ghz, rounds_clk
 
 
-def _clock_at(mfma_share: float, rates: Rates) -> float:
+def clock_at(mfma_share: float, rates: Rates) -> float:
     """GHz sustained with the MFMA pipes of all compute units busy for `mfma_share` of the time; linear in between."""
     points = rates.clock_ghz
     for (low, fast), (high, slow) in itertools.pairwise(points):
@@ -152,9 +185,9 @@ def _clock_at(mfma_share: float, rates: Rates) -> float:
     return points[-1][1]
 
 
-def _modelled(
-    rounds: list[WorkgroupRound], problem: Problem, time_us: float, clock_ghz: float, arch: Arch, rates: Rates
-) -> Modelled:
+def modelled_of(launched: Settled, problem: Problem, arch: Arch, rates: Rates) -> Modelled:
+    """The time of `launched`, in us, and what bounds it."""
+    rounds, clock_ghz, time_us = launched.rounds, launched.clock_ghz, launched.time_us
     longest = max(rounds, key=lambda round_: round_.loop_clk)
     loop_us = sum(round_.loop_clk for round_ in rounds) / clock_ghz * 1e-3
     clocks = longest.clocks(clock_ghz)

@@ -22,7 +22,7 @@ class WorkgroupRound:
     latency, or what the most demanded of L2, fabric, MALL and HBM delivers, whichever is longer. The latency grows
     with how much is used of the level that the dies' workgroups share: workgroups in step wait for the slowest of them,
     the one whose request misses L2. `from_hbm` is the part of the round's distinct bytes that comes from HBM; the rest
-    is in the MALL.
+    is in the MALL. `idle_share`: the part of the compute units' places that has no workgroup.
     """
 
     def __init__(
@@ -41,6 +41,7 @@ class WorkgroupRound:
         self._steps = max(steps - profile.peeled_steps, 0.0)
         self._missing_steps = max(profile.peeled_steps - steps, 0.0)
         self._per_cu = -(-part.workgroups // arch.compute_units)
+        self.idle_share = 1 - part.workgroups / (self._per_cu * arch.compute_units)
         busy_xcds = min(part.workgroups, arch.xcds)
         missed_bytes = operand_bytes(operation, part.xcd_panels_a * tile.m, part.xcd_panels_b * tile.n, tile.k)
         distinct_bytes = operand_bytes(operation, part.panels_a * tile.m, part.panels_b * tile.n, tile.k) * from_hbm
@@ -55,6 +56,11 @@ class WorkgroupRound:
         self._store_clk = stored_bytes / rates.l2_write_bytes_per_clk_xcd
         self.latency_clk = self._latency_ns * rates.clock_ghz[0][1]
         self.step_clk = 0.0
+
+    @property
+    def per_cu(self) -> int:
+        """Workgroups on a compute unit that has any."""
+        return self._per_cu
 
     @property
     def loop_clk(self) -> float:
@@ -77,7 +83,7 @@ class WorkgroupRound:
         needed = self._memory_clocks(clock_ghz)
         _, simulated_clk, _ = self._profile.at(self._per_cu, self.latency_clk)
         self.step_clk = max(simulated_clk, *needed.values())
-        shared_clk = max(needed["l2"] * self._l2_share, needed["mall"], needed["hbm"])
+        shared_clk = max(needed["l2"] * self._l2_share, needed["fabric"], needed["mall"], needed["hbm"])
         growth = 1 + self._rates.latency_growth * shared_clk / self.step_clk
         self.latency_clk = (self.latency_clk + self._latency_ns * clock_ghz * growth) / 2
 
@@ -89,19 +95,39 @@ class WorkgroupRound:
         where latency bounds the loop, entirely where a k-step of n workgroups takes n times as long as one alone. The
         k-steps that prologue and epilogue contain still take their units' time, hidden or not.
         """
-        ends_clk = self._ends_clk(clock_ghz)
-        later, hidden = self.count if follows else self.count - 1, self._hidden()
-        first_clk = 0.0 if follows else ends_clk
-        peeled_clk = (self._profile.peeled_steps - self._missing_steps) * self.step_clk
-        return self.loop_clk + first_clk + later * ((1 - hidden) * ends_clk + hidden * peeled_clk)
+        steps, ends = self._steps_and_ends(follows)
+        return steps * self.step_clk + ends * sum(self._ends_clk(clock_ghz))
 
-    def _ends_clk(self, clock_ghz: float) -> float:
-        """Clk of a workgroup's start, prologue and epilogue. Of their k-steps, those that the problem has not are taken
-        off, down to what one access to memory takes."""
+    def parts_clk(self, clock_ghz: float, follows: bool) -> dict[str, float]:
+        """What `clk` is the sum of: k-steps, and what the ends of workgroups take that is not hidden."""
+        steps, ends = self._steps_and_ends(follows)
+        names = ("workgroup start", "cold pages", "prologue", "epilogue")
+        parts = dict(zip(names, self._ends_clk(clock_ghz), strict=True))
+        return {"k-steps": steps * self.step_clk, **{name: ends * clk for name, clk in parts.items()}}
+
+    def step_parts_clk(self, clock_ghz: float) -> dict[str, float]:
+        """What `step_clk` is the sum of: what was simulated, and how much longer the most demanded memory level is."""
+        _, simulated_clk, _ = self._profile.at(self._per_cu, self.latency_clk)
+        needed = self._memory_clocks(clock_ghz)
+        level = max(needed, key=lambda name: needed[name])
+        return {"simulated": min(simulated_clk, self.step_clk), level: max(self.step_clk - simulated_clk, 0.0)}
+
+    def _steps_and_ends(self, follows: bool) -> tuple[float, float]:
+        """K-steps of all rounds, those in a hidden prologue and epilogue included, and how often the ends are paid."""
+        later, hidden = self.count if follows else self.count - 1, self._hidden()
+        steps = self.count * self._steps + later * hidden * (self._profile.peeled_steps - self._missing_steps)
+        return steps, (0 if follows else 1) + later * (1 - hidden)
+
+    def _ends_clk(self, clock_ghz: float) -> tuple[float, float, float, float]:
+        """Clk of a workgroup's start, cold pages, prologue and epilogue. Of the k-steps of the last two, those that the
+        problem has not are taken off, down to what one access to memory takes."""
         prologue_clk, _, epilogue_clk = self._profile.at(self._per_cu, self.latency_clk)
-        walked_clk = prologue_clk + max(epilogue_clk, self._store_clk)
-        walked_clk = max(walked_clk - self._missing_steps * self.step_clk, min(walked_clk, self.latency_clk))
-        return self._rates.workgroup_start_clk + max(self._cold_ns * clock_ghz - self.latency_clk, 0.0) + walked_clk
+        epilogue_clk = max(epilogue_clk, self._store_clk)
+        code_clk = prologue_clk + epilogue_clk
+        walked_clk = max(code_clk - self._missing_steps * self.step_clk, min(code_clk, self.latency_clk))
+        walked = walked_clk / code_clk if code_clk else 0.0
+        cold_clk = max(self._cold_ns * clock_ghz - self.latency_clk, 0.0)
+        return self._rates.workgroup_start_clk, cold_clk, prologue_clk * walked, epilogue_clk * walked
 
     def _hidden(self) -> float:
         """The part of a round's prologue and epilogue that the other resident workgroups cover."""
@@ -111,5 +137,5 @@ class WorkgroupRound:
         return min(max((self.step_clk / alone_clk - 1) / (self._per_cu - 1), 0.0), 1.0)
 
     def _memory_clocks(self, clock_ghz: float) -> dict[str, float]:
-        mall_clk = self._mall_us * clock_ghz * 1e3
-        return {"l2": self._l2_clk, "mall": max(self._fabric_clk, mall_clk), "hbm": self._hbm_us * clock_ghz * 1e3}
+        mall_clk, hbm_clk = self._mall_us * clock_ghz * 1e3, self._hbm_us * clock_ghz * 1e3
+        return {"l2": self._l2_clk, "fabric": self._fabric_clk, "mall": mall_clk, "hbm": hbm_clk}
