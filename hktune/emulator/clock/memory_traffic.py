@@ -4,7 +4,7 @@ A panel is the rows of A (or of B) that one row (or column) of tiles needs, over
 Workgroup i runs on accelerator die (XCD) i mod 8 (HipKittens; AMD's Gluon tutorials) and computes the tile that its
 order says. Workgroups that run at once walk k together, so an XCD's L2 fetches each panel once for all of its
 workgroups, and the memory-side cache (MALL) once for all XCDs. Assumed: they stay in step closely enough, and L2 keeps
-nothing from one round to the next.
+nothing from one round to the next. The MALL does: what was used least recently makes room for what is new.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from hktune.core.arch import Arch
 from hktune.core.launch import WorkgroupOrder
 
 Indices = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
 Order = Callable[[Indices, int, int], tuple[Indices, Indices]]
 """Tile rows and columns of workgroup ids, given the grid's tiles_m and tiles_n."""
 
@@ -28,15 +29,27 @@ Order = Callable[[Indices, int, int], tuple[Indices, Indices]]
 class Round:
     """`count` rounds of workgroups that run at once, alike; panels are means over those rounds.
 
-    `xcd_panels_*` are summed over the XCDs, each of which fetches its own; `panels_*` are distinct in the whole round.
+    `xcd_panels_*` are summed over the XCDs, each of which fetches its own. `fresh_panels_*` are those that the MALL has
+    to fetch: no XCD has asked for them yet, or too much was used since.
     """
 
     count: int
     workgroups: int
     xcd_panels_a: float
     xcd_panels_b: float
-    panels_a: float
-    panels_b: float
+    fresh_panels_a: float
+    fresh_panels_b: float
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What the MALL can keep of a launch: its capacity, and what takes room in it, in bytes."""
+
+    capacity: float
+    panel_a: float
+    panel_b: float
+    stored: float
+    """Of C, by one workgroup."""
 
 
 def row_major(ids: Indices, tiles_m: int, tiles_n: int) -> tuple[Indices, Indices]:
@@ -87,39 +100,82 @@ def tile_order(order: WorkgroupOrder, arch: Arch) -> Order:
 
 @lru_cache(maxsize=4096)
 def rounds_of(
-    workgroups: int, tiles_m: int, tiles_n: int, at_once: int, arch: Arch, order: Order = row_major
+    workgroups: int,
+    tiles_m: int,
+    tiles_n: int,
+    at_once: int,
+    arch: Arch,
+    order: Order = row_major,
+    kept: Kept | None = None,
 ) -> tuple[Round, ...]:
-    """Full rounds of `at_once` workgroups, then what is left as a round of its own."""
+    """Full rounds of `at_once` workgroups, then what is left as a round of its own. Without `kept`, the MALL keeps all
+    that it has fetched."""
+    walk = _Walk(workgroups, tiles_m, tiles_n, at_once, arch, order, kept)
     full, rest = divmod(workgroups, at_once)
     rounds = []
     if full:
-        rounds.append(_round(0, full, at_once, tiles_m, tiles_n, arch, order))
+        rounds.append(walk.mean(0, full, at_once))
     if rest:
-        rounds.append(_round(full * at_once, 1, rest, tiles_m, tiles_n, arch, order))
+        rounds.append(walk.mean(full, full + 1, rest))
     return tuple(rounds)
 
 
-def _round(start: int, count: int, workgroups: int, tiles_m: int, tiles_n: int, arch: Arch, order: Order) -> Round:
-    ids = np.arange(start, start + count * workgroups, dtype=np.int64)
-    rows, columns = order(ids, tiles_m, tiles_n)
-    share = ids // (tiles_m * tiles_n)  # of a split k: another part of the same panels
-    shares = int(share[-1]) + 1
-    rows, columns = rows + share * tiles_m, columns + share * tiles_n
-    number, xcd = (ids - start) // workgroups, ids % arch.xcds
-    die = number * arch.xcds + xcd
-    dies = count * arch.xcds
-    return Round(
-        count,
-        workgroups,
-        _distinct(die, dies, rows, tiles_m * shares) / count,
-        _distinct(die, dies, columns, tiles_n * shares) / count,
-        _distinct(number, count, rows, tiles_m * shares) / count,
-        _distinct(number, count, columns, tiles_n * shares) / count,
-    )
+class _Walk:
+    """Which panels every round of a grid wants, as tables of a row per round."""
+
+    def __init__(
+        self, workgroups: int, tiles_m: int, tiles_n: int, at_once: int, arch: Arch, order: Order, kept: Kept | None
+    ) -> None:
+        ids = np.arange(workgroups, dtype=np.int64)
+        rows, columns = order(ids, tiles_m, tiles_n)
+        share = ids // (tiles_m * tiles_n)  # of a split k: another part of the same panels
+        shares = int(share[-1]) + 1
+        number, self._rounds = ids // at_once, -(-workgroups // at_once)
+        die, dies = number * arch.xcds + ids % arch.xcds, self._rounds * arch.xcds
+        a_of_dies = _wanted(die, dies, rows + share * tiles_m, tiles_m * shares)
+        b_of_dies = _wanted(die, dies, columns + share * tiles_n, tiles_n * shares)
+        self._xcd_a, self._xcd_b = (self._by_round(each).sum(axis=(1, 2)) for each in (a_of_dies, b_of_dies))
+        a, b = (self._by_round(each).any(axis=1) for each in (a_of_dies, b_of_dies))
+        self._fresh_a, self._fresh_b = _first_uses(a, b) if kept is None else _misses(a, b, at_once, kept)
+
+    def _by_round(self, of_dies: Flags) -> Flags:
+        return of_dies.reshape(self._rounds, -1, of_dies.shape[1])
+
+    def mean(self, first: int, end: int, workgroups: int) -> Round:
+        """The rounds from `first` to before `end`."""
+        found = (self._xcd_a, self._xcd_b, self._fresh_a, self._fresh_b)
+        return Round(end - first, workgroups, *(float(each[first:end].mean()) for each in found))
 
 
-def _distinct(groups: Indices, group_count: int, panels: Indices, panel_count: int) -> int:
-    """Distinct panels in each group, summed over the groups."""
-    seen = np.zeros(group_count * panel_count, dtype=bool)
-    seen[groups * panel_count + panels] = True
-    return int(np.count_nonzero(seen))
+def _wanted(groups: Indices, group_count: int, panels: Indices, panel_count: int) -> Flags:
+    """Whether each group wants each panel."""
+    wanted = np.zeros((group_count, panel_count), dtype=bool)
+    wanted[groups, panels] = True
+    return wanted
+
+
+def _first_uses(a: Flags, b: Flags) -> tuple[Indices, Indices]:
+    """Panels of A and of B that no earlier round wanted, by round."""
+    first_a, first_b = (np.bincount(each.argmax(axis=0), minlength=len(each)) for each in (a, b))
+    return first_a, first_b
+
+
+def _misses(a: Flags, b: Flags, at_once: int, kept: Kept) -> tuple[Indices, Indices]:
+    """Panels of A and of B that a cache of `kept.capacity` bytes lacks, by round, if the least recently used leave it.
+
+    A panel is still there unless what was used since, from the whole of its round on, exceeds the capacity.
+    """
+    missed = np.zeros((2, len(a)), dtype=np.int64)
+    last = [np.full(each.shape[1], -1) for each in (a, b)]  # round in which each panel was wanted last; -1: never
+    panel_bytes = (kept.panel_a, kept.panel_b)
+    for number, wanted in enumerate(zip(a, b, strict=True)):
+        used = sum(
+            np.bincount(seen + 1, minlength=number + 1) * size for seen, size in zip(last, panel_bytes, strict=True)
+        )
+        since = np.cumsum(used[::-1] + at_once * kept.stored)[::-1]  # bytes used since a round, itself included
+        gone = since > kept.capacity
+        gone[0] = True
+        for which, (seen, flags) in enumerate(zip(last, wanted, strict=True)):
+            missed[which, number] = np.count_nonzero(gone[seen[flags] + 1])
+            seen[flags] = number
+    return missed[0], missed[1]
