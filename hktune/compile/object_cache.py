@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,13 @@ from hktune.core.variant import CodeObject, Variant
 OBJECTS_NAME = "objects"
 ENTRY_FILE = FileKind("an entry of the object cache", 64 << 20, StoreError, "delete it")
 _DIGEST_BYTES = 32
+_WITH_INCLUDES = ("hip", "cuda")
+# A name that begins at the root, climbs a folder, or comes from a macro. Other names are those of the compiler's own
+# headers, which its identity covers: a source is compiled in an empty folder.
+_OUTSIDE_INCLUDE = re.compile(
+    r"""^[ \t]*\#[ \t]*(?:include|include_next|embed)\b[ \t]*(?:["<][ \t]*(?:/|[^">\n]*\.\./)|[^"<\s])""",
+    re.MULTILINE,
+)
 
 
 @dataclass(frozen=True)
@@ -38,8 +46,9 @@ class CachedCompiler:
 
     The key is the sha256 of the inner compiler's identity and of what is compiled, so the folder may be copied to
     another machine and hits there. Entries appear whole or not at all; a damaged one is a miss and gets replaced. An
-    error that the compiler would repeat is kept too; a timeout is not. Where the folder cannot be written, nothing is
-    kept and `trouble` says why.
+    error that the compiler would repeat is kept too; a timeout is not. Neither is a source that includes files of its
+    own choice by path, which may change under the same text. Where the folder cannot be written, nothing is kept and
+    `trouble` says why.
     """
 
     def __init__(self, compiler: Compiler, cache_dir: Path) -> None:
@@ -53,6 +62,8 @@ class CachedCompiler:
 
     def compile(self, variant: Variant, deadline_s: float) -> CodeObject | Failure:
         """Look `variant` up, else build and keep it; see Compiler."""
+        if variant.language in _WITH_INCLUDES and _OUTSIDE_INCLUDE.search(variant.source):
+            return self._compiler.compile(variant, deadline_s)
         name = self._name(variant)
         entry = _read(self._cache_dir, name)
         if entry is None or not _is_kept(entry) or not _is_of(entry, variant):

@@ -6,7 +6,8 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 
-Value = int | str | bool
+Value = int | str | bool | float
+"""Of a parameter. Only recordings of other tools have floats: a template's parameters are integers, words, truths."""
 
 
 def compact_json(value: object) -> str:

@@ -9,14 +9,11 @@ from functools import cached_property
 from itertools import chain
 from typing import Protocol
 
-from hktune.core.arch import Arch
 from hktune.core.config import Config, Value
 from hktune.core.errors import SpaceError
 from hktune.core.expression import Derived
-from hktune.core.operation import facts_of
 from hktune.core.problem import Problem
 from hktune.space.rules import Bound, Constraint, Parameter, Step, Violation, filled, passes
-from hktune.template import Template
 
 DESCENTS = 6
 """From so many of the seeds, the best by the estimate, what else it favours is sought."""
@@ -52,13 +49,13 @@ class Rules(Protocol):
     """What a domain asks of its search space."""
 
     name: str
-    template: Template
-    arch: Arch
     parameters: tuple[Parameter, ...]
     constraints: tuple[Constraint, ...]
     derived: Derived
     estimate: Derived
     seeds: tuple[Config, ...]
+
+    def facts(self, problem: Problem | None) -> Bound: ...
 
     def scheduled(self, with_problem: bool) -> tuple[list[list[Step]], list[Step]]: ...
 
@@ -72,10 +69,7 @@ class Domain:
     def __init__(self, space: Rules, problem: Problem | None) -> None:
         self.space = space
         self.problem = problem
-        operation = problem.operation if problem else space.template.operation
-        self._fixed: Bound = {"arch": space.arch, "operation": facts_of(operation)}
-        if problem is not None:
-            self._fixed |= {"m": problem.m, "n": problem.n, "k": problem.k}
+        self._fixed: Bound = space.facts(problem)
         self._levels, self._steps = space.scheduled(problem is not None)
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""A domain narrowed to a list of configs: what was built before, say."""
+"""A domain narrowed to a list of configs: what was built before, or recorded."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import islice
+from typing import Any
 
 from hktune.core.config import Config, Value
 from hktune.core.errors import SpaceError
 from hktune.core.problem import Problem
-from hktune.space.domain import Domain
-from hktune.space.search_space import SearchSpace
+from hktune.space.domain import Domain, Rules
+from hktune.space.rules import Parameter
 
 SUGGESTED = 16
 """So many of a list are tried first for the estimate alone."""
@@ -23,7 +24,7 @@ class ListedDomain(Domain):
     Judging and reasons are those of `Domain`; nothing off the list is legal here.
     """
 
-    def __init__(self, space: SearchSpace, problem: Problem | None, configs: Iterable[Config]) -> None:
+    def __init__(self, space: Rules, problem: Problem | None, configs: Iterable[Config]) -> None:
         super().__init__(space, problem)
         listed = [config for config in configs if Domain.is_legal(self, config)]
         in_order = sorted(listed, key=self.estimate) if self.has_estimate else listed
@@ -54,11 +55,30 @@ class ListedDomain(Domain):
 
     def neighbours(self, config: Mapping[str, Value]) -> list[Config]:
         """What on the list differs from `config` in one parameter, then what differs in two."""
-        differing = {id_: sum(other[name] != config[name] for name in other) for id_, other in self._listed.items()}
-        return [self._listed[id_] for count in (1, 2) for id_, differs in differing.items() if differs == count]
+        own = [parameter.index(config[parameter.name]) for parameter in self.parameters]
+        differing = (self._positions != own).sum(axis=1)
+        return [self._in_order[at] for count in (1, 2) for at in (differing == count).nonzero()[0]]
 
     def sample(self, rng: random.Random) -> Config:
         """One of the list, each equally likely. Raises SpaceError if there is none."""
         if not self._listed:
             raise SpaceError(f"{self}: no listed config is legal: build some with hktune build")
-        return rng.choice(list(self._listed.values()))
+        return rng.choice(self._in_order)
+
+    @cached_property
+    def _in_order(self) -> tuple[Config, ...]:
+        return tuple(self._listed.values())
+
+    @cached_property
+    def _positions(self) -> Any:
+        """Of each config of the list, a row: for each parameter, the position of its value. As a list of thousands may
+        be, it is compared at once."""
+        import numpy as np
+
+        places = [(parameter.name, _place_of(parameter)) for parameter in self.parameters]
+        rows = [[place[config[name]] for name, place in places] for config in self._in_order]
+        return np.array(rows, np.int32).reshape(len(rows), len(places))
+
+
+def _place_of(parameter: Parameter) -> dict[Value, int]:
+    return {value: place for place, value in enumerate(parameter.values)}

@@ -15,15 +15,15 @@ from hktune.core.escaped import shown
 from hktune.core.expression import RECORDS, Derived, Expression, Message
 from hktune.core.launch_rule import LaunchRule, specialised
 from hktune.core.near import meant
-from hktune.core.operation import Operation
+from hktune.core.operation import Operation, facts_of
 from hktune.core.outside_file import FileKind
 from hktune.core.problem import Problem
 from hktune.core.shipped import KERNELS
 from hktune.core.yaml_file import read_yaml
 from hktune.space.domain import Domain
 from hktune.space.fixed import fixed_choice
-from hktune.space.rules import Constraint, Parameter, Step, Violation, roots, schedule
-from hktune.space.space_schema import ConstraintDescription, SpaceDescription
+from hktune.space.rules import Bound, Constraint, Parameter, Step, Violation, roots, schedule
+from hktune.space.space_schema import ConstraintDescription, Scalar, SpaceDescription
 from hktune.template import Template, load_template
 from hktune.template.template import PROBLEM_NAMES
 
@@ -144,6 +144,11 @@ class SearchSpace:
             self._domains[problem] = Domain(self, problem) if own is self else own.domain(problem)
         return self._domains[problem]
 
+    def facts(self, problem: Problem | None) -> Bound:
+        """What rules may name that no choice changes: the architecture, the operation, and the problem's sizes."""
+        operation = problem.operation if problem else self.template.operation
+        return {"arch": self.arch, "operation": facts_of(operation), **(problem.sizes if problem else {})}
+
     def scheduled(self, with_problem: bool) -> tuple[list[list[Step]], list[Step]]:
         """What its domains judge at each level (`rules.schedule`), and all of it in order: one for all problems."""
         if with_problem not in self._scheduled:
@@ -208,7 +213,7 @@ class SearchSpace:
     def _require_own_of(self, config: Config, operation: Operation) -> None:
         self.for_operation(operation).require_own(config)
 
-    def _all_derived(self, own: Mapping[str, Value]) -> Derived:
+    def _all_derived(self, own: Mapping[str, Scalar]) -> Derived:
         shared = self.template.derived.expressions
         taken = own.keys() & (shared.keys() | self._parameter.keys() | PROBLEM_NAMES | RECORDS)
         if taken:
@@ -218,7 +223,7 @@ class SearchSpace:
             expression.check_names(self._parameter.keys() | derived.expressions.keys() | PROBLEM_NAMES)
         return derived
 
-    def _estimate(self, own: Mapping[str, Value]) -> Derived:
+    def _estimate(self, own: Mapping[str, Scalar]) -> Derived:
         known = self._parameter.keys() | self.derived.expressions.keys() | PROBLEM_NAMES | RECORDS
         if own.keys() & known:
             raise SpaceError(f"estimate {min(own.keys() & known)}: something else has that name: rename it")

@@ -109,8 +109,8 @@ class Tuner:
     measured. Problems then take turns. What one asks for counts for nearly all, so the one that fewest configs are
     legal for has always tried least, and would spend the others' trials. Without `share` the one that has tried least
     is next. Strategies learn of outcomes in the order in which the configs were asked for, and always so many asks
-    later. So equal seeds give equal runs, however long each variant takes (with up to LOOKAHEAD workers, on any
-    machine).
+    later: `in_flight` of them are on their way, more only where there are more workers. So equal seeds give equal runs,
+    however long each variant takes (with up to `in_flight` workers, on any machine).
     """
 
     def __init__(
@@ -123,6 +123,7 @@ class Tuner:
         listener: Listener,
         share: bool = True,
         peers: Peers | None = None,
+        in_flight: int = LOOKAHEAD,
     ) -> None:
         self._searches = searches
         self._executor = executor
@@ -133,7 +134,7 @@ class Tuner:
         self._share = share
         self._peers = peers or Alone()
         self._asked_by: dict[Candidate, list[Search]] = {}
-        self._lookahead = max(LOOKAHEAD, executor.capacity)
+        self._lookahead = max(in_flight, executor.capacity)
         self._in_order: deque[Candidate] = deque()
         self._unsubmitted: deque[Candidate] = deque()
         self._in_hand: set[Candidate] = set()

@@ -79,6 +79,16 @@ def prove_one(data: bytes, task: ProofTask, launch: ProofLaunch, until: float) -
     return _proof(_device(task, until), data, task, launch)
 
 
+def traced(data: bytes, task: ProofTask, until: float) -> Trace | Failure:
+    """What the first launch of `prove_all` executes, for a look at how its time comes about; see there."""
+    device = _device(task, until, record_trace=True)
+    proof = _proof(device, data, task, task.launches[0])
+    if isinstance(proof, Failure):
+        return proof
+    assert device.trace is not None, "a launch that was proved has been traced"
+    return device.trace
+
+
 def _device(task: ProofTask, until: float, record_trace: bool = False) -> EmulatedDevice:
     left_s = max(until - attended_s(), 0.0)
     return EmulatedDevice(

@@ -14,9 +14,11 @@ from hktune.core.config import Config
 from hktune.core.outcome import Failure, Status
 from hktune.core.problem import Problem
 from hktune.core.variant import CodeObject
+from hktune.emulator.clock.breakdown import Specimen
+from hktune.emulator.clock.launch_time import k_steps
 from hktune.measure.stopwatch import Attempt, failed
 from hktune.template.template import Template
-from hktune.verify.emulated_proof import ProofLaunch, ProofTask, prove_all, prove_one
+from hktune.verify.emulated_proof import ProofLaunch, ProofTask, prove_all, prove_one, traced
 from hktune.verify.proof import Proof
 from hktune.verify.record import Record, RecordStore
 
@@ -59,6 +61,19 @@ class Prover:
             return code
         own = ProofLaunch(self.template.own_proof(problem), self.template.launch(config, problem))
         return prove_one(code.data, self.task(code, candidate), own, attended_s() + self.deadline_s)
+
+    def specimen(self, candidate: Candidate) -> Specimen | Failure:
+        """What the profile of `candidate` was made of. Its first proof runs again: a trace is not kept."""
+        code = compiled(self.template, self.compiler, candidate, self.deadline_s)
+        if isinstance(code, Failure):
+            return code
+        task = self.task(code, candidate)
+        trace = traced(code.data, task, attended_s() + self.deadline_s)
+        if isinstance(trace, Failure):
+            return trace
+        first = task.launches[0]
+        steps = int(k_steps(first.what.problem, first.launch, task.tile))
+        return Specimen(trace, task.resources, first.launch, task.tile, steps, task.arch)
 
     def task(self, code: CodeObject, candidate: Candidate) -> ProofTask:
         """All that the proofs of `code`, the object of `candidate`, are given with its bytes."""

@@ -85,6 +85,49 @@ def test_another_compiler_has_its_own_objects(tmp_path: Path) -> None:
     assert recorded_identities(tmp_path) == ["counting 1", "counting 2"]
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        '#include "/home/a/sizes.hip"',
+        "  #  include </opt/sizes.h>",
+        '#include "../sizes.hip"',
+        "#include SIZES",
+        '#embed "/a/b"',
+    ],
+)
+def test_a_source_that_includes_files_by_path_is_compiled_each_time(tmp_path: Path, line: str) -> None:
+    inner = CountingCompiler()
+    cached = CachedCompiler(inner, tmp_path)
+    for _ in range(2):
+        cached.compile(replace(VARIANT, source=f"int x;\n{line}\n"), 1)
+    assert inner.calls == 2
+    assert not entries(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "line", ['#include "kittens.cuh"', "#include <hip/hip_runtime.h>", '// see "/home/a": #include']
+)
+def test_a_source_that_includes_the_compilers_own_headers_is_kept(tmp_path: Path, line: str) -> None:
+    inner = CountingCompiler()
+    cached = CachedCompiler(inner, tmp_path)
+    for _ in range(2):
+        cached.compile(replace(VARIANT, source=f"{line}\n"), 1)
+    assert inner.calls == 1
+
+
+def test_an_included_file_that_changed_is_read_again(tmp_path: Path) -> None:
+    header = tmp_path / "sizes.h"
+    source = f'#include "{header}"\nextern "C" __attribute__((global)) void toy(int *c) {{ *c = SIZE; }}\n'
+    compiler = hip_compiler(Settings(cache_dir=tmp_path / "cache"))
+    found = []
+    for size in (1, 2):
+        header.write_text(f"#define SIZE {size}\n")
+        code = compiler.compile(replace(VARIANT, source=source), 60)
+        assert isinstance(code, CodeObject), code
+        found.append(code.sha256)
+    assert found[0] != found[1]
+
+
 @pytest.mark.parametrize("damage", ["empty", "cut", "flipped", "foreign"])
 def test_a_damaged_entry_is_a_miss_and_is_replaced(tmp_path: Path, damage: str) -> None:
     inner = CountingCompiler()

@@ -82,7 +82,7 @@ def modelled_time(
     `rates` are those of `arch` unless given.
     """
     launched = settled(profile, problem, launch, tile, arch, order, rates or rates_of(arch))
-    return _modelled(launched, problem, arch, rates or rates_of(arch))
+    return modelled_of(launched, problem, arch, rates or rates_of(arch))
 
 
 def settled(
@@ -179,7 +179,8 @@ def _clock_at(mfma_share: float, rates: Rates) -> float:
     return points[-1][1]
 
 
-def _modelled(launched: Settled, problem: Problem, arch: Arch, rates: Rates) -> Modelled:
+def modelled_of(launched: Settled, problem: Problem, arch: Arch, rates: Rates) -> Modelled:
+    """The time of `launched`, in us, and what bounds it."""
     rounds, clock_ghz, time_us = launched.rounds, launched.clock_ghz, launched.time_us
     longest = max(rounds, key=lambda round_: round_.loop_clk)
     loop_us = sum(round_.loop_clk for round_ in rounds) / clock_ghz * 1e-3

@@ -99,16 +99,30 @@ def profile(trace: Trace, resources: Resources, launch: Launch, tile: Tile, k_st
     """
     rates = rates_of(arch)
     group = workgroup_of(trace, k_steps, rates)
-    demands = _demands(group, launch.operation, tile, rates, arch)
+    fit = workgroups_that_fit(resources, launch, len(trace.waves), arch)
+    whole = profile_of(group, fit, launch.operation, tile, arch, rates)
     least_clk = 2 * tile.m * tile.n * tile.k / rates.peak_flops_per_clk_cu(launch.operation)
-    if demands["mfma_clk"] < 0.999 * least_clk:
+    if whole.mfma_clk < 0.999 * least_clk:
         raise InputError(
-            f"a k-step of {tile} takes at least {least_clk:.0f} MFMA clk: the trace has {demands['mfma_clk']:.0f}, "
+            f"a k-step of {tile} takes at least {least_clk:.0f} MFMA clk: the trace has {whole.mfma_clk:.0f}, "
             f"so check the tile and k_steps={k_steps}"
         )
-    fit = workgroups_that_fit(resources, launch, len(trace.waves), arch)
-    residencies = tuple(_residency(group, count, arch, rates) for count in sorted({1, fit}))
-    return Profile(residencies, group.peeled_steps, **demands)
+    return whole
+
+
+def profile_of(
+    group: Workgroup,
+    fit: int,
+    operation: Operation,
+    tile: Tile,
+    arch: Arch,
+    rates: Rates,
+    latencies_clk: Sequence[int] = LATENCIES_CLK,
+) -> Profile:
+    """The profile of what a workgroup issues, `fit` of which are on a compute unit at most. `latencies_clk` are what
+    memory takes where a profile says LATENCIES_CLK."""
+    residencies = tuple(_residency(group, count, arch, rates, latencies_clk) for count in sorted({1, fit}))
+    return Profile(residencies, group.peeled_steps, **_demands(group, operation, tile, rates, arch))
 
 
 def workgroups_that_fit(resources: Resources, launch: Launch, waves: int, arch: Arch) -> int:
@@ -119,9 +133,9 @@ def workgroups_that_fit(resources: Resources, launch: Launch, waves: int, arch: 
     return max(1, min(by_lds if lds_bytes else wave_slots, wave_slots // waves))
 
 
-def _residency(group: Workgroup, count: int, arch: Arch, rates: Rates) -> Residency:
+def _residency(group: Workgroup, count: int, arch: Arch, rates: Rates, latencies_clk: Sequence[int]) -> Residency:
     """Simulated at each latency; where arbitration makes a longer one some clk faster, the shorter one's clk count."""
-    parts = [_parts(group, count, ComputeUnit(arch, rates, latency)) for latency in LATENCIES_CLK]
+    parts = [_parts(group, count, ComputeUnit(arch, rates, latency)) for latency in latencies_clk]
     prologue, step, epilogue = (tuple(accumulate(clocks, max)) for clocks in zip(*parts, strict=True))
     return Residency(count, prologue, step, epilogue)
 

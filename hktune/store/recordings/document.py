@@ -1,0 +1,107 @@
+"""JSON of other tuners: plain, in gzip or in a zip; without its last brackets; with Python's words for no number."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import zipfile
+import zlib
+from pathlib import Path
+
+from hktune.core.errors import StoreError
+from hktune.core.escaped import escaped
+from hktune.core.outside_file import FileKind
+from hktune.store.recordings.recording import BrokenRecording
+
+BYTES_MAX = 256 << 20  # of JSON; the largest known, 11,130 configs with 32 samples each, has 18 MiB
+RECORDING = FileKind(
+    "a recording",
+    BYTES_MAX,
+    StoreError,
+    "pass a results directory, its trials.csv, or a file of Kernel Tuner (cache), KTT, or T4 (results)",
+)
+_GZIP, _ZIP = b"\x1f\x8b", b"PK\x03\x04"
+_PACKING_ERRORS = (OSError, EOFError, ValueError, zlib.error, zipfile.BadZipFile, RuntimeError, NotImplementedError)
+_SAID_MAX = 200
+
+
+def read_document(path: Path) -> dict[str, object]:
+    """The JSON object in the file at `path`. Raises StoreError for a file that cannot be read, and BrokenRecording for
+    one that holds none, is nested too deep, or has a key twice in one object."""
+    text = RECORDING.text(_unpacked(RECORDING.read(path)), path)
+    if not text.strip():
+        raise BrokenRecording("is empty")
+    document = _parsed(text)
+    if not isinstance(document, dict):
+        raise BrokenRecording("is JSON, but not of an object")
+    return document
+
+
+def _unpacked(data: bytes) -> bytes:
+    """What was compressed, or `data` where nothing was."""
+    try:
+        if data.startswith(_GZIP):
+            data = gzip.GzipFile(fileobj=io.BytesIO(data)).read(BYTES_MAX + 1)
+        elif data.startswith(_ZIP):
+            data = _of_zip(data)
+    except _PACKING_ERRORS as wrong:
+        raise BrokenRecording(f"cannot be unpacked ({_on_a_line(wrong)})") from None
+    if len(data) > BYTES_MAX:
+        raise BrokenRecording(f"has more than {BYTES_MAX} bytes when unpacked")
+    return data
+
+
+def _of_zip(data: bytes) -> bytes:
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        names = [name for name in archive.namelist() if not name.endswith("/")]
+        if len(names) != 1:
+            raise BrokenRecording(f"has {len(names)} files in its archive, not one")
+        with archive.open(names[0]) as file:
+            return file.read(BYTES_MAX + 1)
+
+
+def _parsed(text: str) -> object:
+    """`text` as JSON. Kernel Tuner appends to its file line by line and closes it at its end: where it was ended
+    before, a comma and what closes are put right, and a last line that was torn is left out."""
+    try:
+        return _loaded(text)
+    except json.JSONDecodeError as wrong:
+        if '"cache"' not in text:
+            raise BrokenRecording(f"is no JSON ({_on_a_line(wrong)})") from None
+        closed = _closed(text) or _closed(text.rpartition("\n")[0])
+        if closed is None:
+            raise BrokenRecording(f"is no JSON, closed or not ({_on_a_line(wrong)})") from None
+        return closed
+
+
+def _closed(text: str) -> object:
+    """The open cache file `text`; None where it is no such file."""
+    try:
+        return _loaded(text.rstrip().removesuffix(",") + "}}")
+    except json.JSONDecodeError:
+        return None
+
+
+def _loaded(text: str) -> object:
+    try:
+        return json.loads(text, object_pairs_hook=_without_repeats)
+    except RecursionError:
+        raise BrokenRecording("is nested too deep") from None
+    except json.JSONDecodeError:
+        raise
+    except ValueError as wrong:  # a number of thousands of digits
+        raise BrokenRecording(_on_a_line(wrong)) from None
+
+
+def _without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in found if names.count(name) > 1)
+        raise BrokenRecording(f"has the key {escaped(twice)[:_SAID_MAX]!r} twice in one object")
+    return found
+
+
+def _on_a_line(wrong: Exception) -> str:
+    return escaped(" ".join(str(wrong).split()))[:_SAID_MAX]

@@ -1,0 +1,76 @@
+"""Recordings, by the path that a person typed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from hktune.core.outcome import Stage, Status
+from hktune.core.trial import Trial, by_problem
+from hktune.store.recordings.document import RECORDING, read_document
+from hktune.store.recordings.kernel_tuner import cached_results
+from hktune.store.recordings.ktt import ktt_results
+from hktune.store.recordings.recording import BrokenRecording, Recording, Result, recording_of
+from hktune.store.recordings.t4 import t4_results
+from hktune.store.trials import FILE_NAME, read_trials
+
+_READERS: dict[str, Callable[[dict[str, object]], Iterable[Result]]] = {
+    "cache": cached_results,
+    "results": t4_results,
+    "Results": ktt_results,
+}
+"""Each format is known by a key that it alone has."""
+
+
+def load_recordings(path: Path) -> list[Recording]:
+    """The recordings at `path`: of hktune's trials one for each problem and template, of other files one. Its name is
+    the path, and the problem where there may be several. Raises StoreError, one line, for what cannot be read, and
+    where no config has a time."""
+    try:
+        if path.is_dir() or path.suffix == ".csv":
+            return _of_trials(str(path), read_trials(path / FILE_NAME if path.is_dir() else path))
+        document = read_document(path)
+        return [recording_of(str(path), _reader_of(document)(document))]
+    except BrokenRecording as broken:
+        raise RECORDING.broken(path, str(broken)) from None
+
+
+def _reader_of(document: dict[str, object]) -> Callable[[dict[str, object]], Iterable[Result]]:
+    for key, reader in _READERS.items():
+        if key in document:
+            return reader
+    raise BrokenRecording(f"has none of the keys {', '.join(_READERS)}")
+
+
+def _of_trials(name: str, trials: Iterable[Trial]) -> list[Recording]:
+    """The problems and templates of which a config has a time; BrokenRecording where there is none."""
+    found = list(_by_template(name, trials))
+    if not found:
+        raise BrokenRecording("no trial has a time")
+    return found
+
+
+def _by_template(name: str, trials: Iterable[Trial]) -> Iterator[Recording]:
+    for problem, rows in by_problem(trials).items():
+        of_template: dict[tuple[str | None, str | None], dict[str, Trial]] = {}
+        for row in sorted(rows, key=_order):
+            if row.status is not Status.INVALID:  # it was never tried: it says why nothing can be
+                of_template.setdefault((row.template, row.template_sha256), {}).setdefault(row.config_id, row)
+        for (template, _), own in of_template.items():
+            if any(row.time_us is not None for row in own.values()):
+                whose = f" {template}" if len(of_template) > 1 else ""
+                where = f"{problem.m}x{problem.n}x{problem.k}:{problem.operation}"
+                yield Recording(f"{name}:{where}{whose}", _comparable(own.values()))
+
+
+def _comparable(rows: Collection[Trial]) -> tuple[Trial, ...]:
+    """The rows with costs of one name: where not every time has a baseline of its rounds, none counts."""
+    if all(row.baseline_us for row in rows if row.time_us is not None):
+        return tuple(rows)
+    return tuple(replace(row, baseline_us=None) for row in rows)
+
+
+def _order(row: Trial) -> tuple[bool, int]:
+    """What the search itself tried comes first: what was measured again for the table was so in other rounds."""
+    return (row.stage is not Stage.SCREENED, row.trial)

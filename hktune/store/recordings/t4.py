@@ -1,0 +1,81 @@
+"""T4 results, the auto-tuning community's format: schema 1.0.0, of Kernel Tuner, BAT and others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from hktune.core.escaped import shown
+from hktune.core.outcome import Status
+from hktune.store.recordings.objective import NO_TIME, TIME, cost, us_of
+from hktune.store.recordings.recording import BrokenRecording, Result
+
+CORRECT = "correct"
+STATUS_OF = {
+    "compile": Status.COMPILE_ERROR,
+    "runtime": Status.CRASHED,
+    "timeout": Status.TIMEOUT,
+    "correctness": Status.WRONG,
+    "constraints": Status.OVER_BUDGET,
+}
+_MILLISECONDS = "milliseconds"
+
+
+class Measurement(msgspec.Struct, frozen=True):
+    """`unit` is empty, or absent, where the file's own holds."""
+
+    name: str
+    value: Any = None
+    unit: str = ""
+
+
+class Times(msgspec.Struct, frozen=True):
+    runtimes: list[Any] = []
+
+
+class T4Result(msgspec.Struct, frozen=True):
+    """`measurements` and `objectives` may be absent: then the mean of the runs is meant."""
+
+    configuration: dict[str, Any]
+    invalidity: str = CORRECT
+    measurements: list[Measurement] = []
+    objectives: tuple[str, ...] = (TIME,)
+    times: Times = Times()
+
+
+class T4File(msgspec.Struct, frozen=True):
+    results: list[T4Result]
+    metadata: dict[str, Any] = {}
+
+
+def t4_results(document: dict[str, object]) -> Iterator[Result]:
+    """What is in the T4 file `document`. Raises BrokenRecording for what is no such file."""
+    try:
+        file = msgspec.convert(document, T4File)
+    except msgspec.ValidationError as wrong:
+        raise BrokenRecording(f"is no T4 file of results ({wrong})") from None
+    if not file.results:
+        raise BrokenRecording("has no results")
+    unit = str(file.metadata.get("timeunit") or _MILLISECONDS)
+    return (_result(result, unit) for result in file.results)
+
+
+def _result(result: T4Result, unit: str) -> Result:
+    if result.invalidity != CORRECT:
+        return Result(result.configuration, STATUS_OF.get(result.invalidity, Status.CRASHED))
+    objective = next(iter(result.objectives), TIME)
+    measured = next((each for each in result.measurements if each.name == objective), None) or _mean(result)
+    if objective == TIME and measured.value == NO_TIME:
+        return Result(result.configuration, Status.CRASHED)
+    unit_us = us_of(measured.unit or unit)
+    return Result(result.configuration, Status.OK, cost(objective, measured.value, unit_us, result.configuration))
+
+
+def _mean(result: T4Result) -> Measurement:
+    """The mean of its runs. Raises BrokenRecording where there are none."""
+    runs = result.times.runtimes
+    if not runs or not all(isinstance(run, int | float) for run in runs):
+        raise BrokenRecording(f"config {shown(result.configuration)} is correct, but no measurement is its objective")
+    return Measurement(TIME, sum(runs) / len(runs))

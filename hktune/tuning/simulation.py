@@ -1,0 +1,148 @@
+"""A search replayed on a recording: the strategies and the loop of a run, with outcomes that were recorded."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
+
+from hktune.core.candidate import Candidate
+from hktune.core.config import Config
+from hktune.core.outcome import Failure, Source, Timing
+from hktune.core.problem import Problem
+from hktune.core.trial import Trial
+from hktune.measure.stopwatch import Attempt, failed
+from hktune.search import Outcome, Strategy
+from hktune.store.recordings import Recording
+from hktune.tuning.cost import slowness
+from hktune.tuning.loop import Budget, Search, Tuner
+from hktune.tuning.progress import SILENT
+
+_ANY_PROBLEM = Problem(1, 1, 1)
+"""The loop keeps searches apart by their problems, and here there is one."""
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What one search found on a recording. `costs` are those of its trials in the order in which it learned of them,
+    infinite where a config failed; a failure is a trial like any other. `best` is the least of the recording. Of
+    processor time, `asking_s` went into asking and telling the strategy, `asks` times."""
+
+    costs: tuple[float, ...]
+    best: float
+    asks: int
+    asking_s: float
+
+    def share(self, trials: int) -> float:
+        """Of the optimum after so many trials: the best that was recorded over the best found, 0 where none was."""
+        found = self._best_after[: max(trials, 0)]
+        return self.best / found[-1] if found else 0.0
+
+    def trials_to(self, within: float) -> int | None:
+        """The trials until the first that is at most `within` (0.01: 1 %) slower than the optimum; None if none is."""
+        limit = self.best * (1 + within)
+        return next((trials for trials, cost in enumerate(self.costs, start=1) if cost <= limit), None)
+
+    @property
+    def ms_per_ask(self) -> float:
+        """Milliseconds of processor time for each config asked for."""
+        return 1e3 * self.asking_s / self.asks if self.asks else 0.0
+
+    @cached_property
+    def _best_after(self) -> list[float]:
+        return list(accumulate(self.costs, min))
+
+
+def replay(recording: Recording, strategy: Strategy, trials: int, in_flight: int) -> Replay:
+    """Search `recording` with `strategy`, new and of its domain, for so many trials; so many are on their way at once,
+    as `Tuner` has it."""
+    rows = {row.config_id: row for row in recording.rows}
+    timed = _Timed(strategy)
+    found: list[Trial] = []
+
+    def record(attempt: Attempt, outcomes: Sequence[tuple[Problem, Timing | Failure]]) -> list[Trial | None]:
+        found.append(rows[attempt.config.id])
+        return [found[-1] for _ in outcomes]
+
+    Tuner(
+        [Search(_ANY_PROBLEM, timed, recording.domain.is_legal)],
+        _RecordedExecutor(rows, in_flight),
+        _RecordedStopwatch(rows),
+        record,
+        Budget(trials),
+        SILENT,
+        share=False,
+        in_flight=in_flight,
+    ).run()
+    costs = tuple(map(slowness, found))
+    return Replay(costs, min(map(slowness, recording.rows), default=math.inf), timed.asks, timed.asking_s)
+
+
+class _Timed:
+    """A strategy whose processor time is counted."""
+
+    def __init__(self, strategy: Strategy) -> None:
+        self.name = strategy.name
+        self.asks = 0
+        self.asking_s = 0.0
+        self._strategy = strategy
+
+    def ask(self, n: int) -> list[Config]:
+        started = time.process_time()
+        configs = self._strategy.ask(n)
+        self.asking_s += time.process_time() - started
+        self.asks += len(configs)
+        return configs
+
+    def tell(self, outcomes: Sequence[Outcome]) -> None:
+        started = time.process_time()
+        self._strategy.tell(outcomes)
+        self.asking_s += time.process_time() - started
+
+
+class _RecordedExecutor:
+    """An Executor whose candidates come back at once, as failed as they were recorded."""
+
+    def __init__(self, rows: Mapping[str, Trial], capacity: int) -> None:
+        self.capacity = capacity
+        self._rows = rows
+        self._pending: list[Candidate] = []
+
+    @property
+    def pending(self) -> int:
+        return len(self._pending)
+
+    def submit(self, candidate: Candidate) -> None:
+        self._pending.append(candidate)
+
+    def collect(self, timeout_s: float) -> list[Attempt]:
+        del timeout_s
+        done, self._pending = self._pending, []
+        return [self._attempt(candidate) for candidate in done]
+
+    def close(self) -> None:
+        """There is nothing to end."""
+
+    def _attempt(self, candidate: Candidate) -> Attempt:
+        row = self._rows[candidate.config.id]
+        if row.time_us is None:
+            return failed(candidate, Failure(row.status, row.detail or ""))
+        return Attempt(candidate.config, operation=candidate.operation, template=candidate.template)
+
+
+class _RecordedStopwatch:
+    """A Stopwatch that says what was recorded."""
+
+    source = Source.MEASURED
+
+    def __init__(self, rows: Mapping[str, Trial]) -> None:
+        self._rows = rows
+
+    def time(self, attempt: Attempt, problem: Problem) -> Timing:
+        del problem
+        row = self._rows[attempt.config.id]
+        assert row.time_us is not None
+        return Timing(row.source or self.source, row.time_us)
