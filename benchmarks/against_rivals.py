@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import geometric_mean
 
 from hktune.commands.arguments import add_aiter, settings_of
-from hktune.core.arch import arch_named
+from hktune.core.board import DEFAULT_BOARD
 from hktune.core.candidate import Candidate
 from hktune.core.command_words import words_of
 from hktune.core.config import Config
@@ -144,9 +144,10 @@ def modelled_trial(trial: Trial, settings: Settings) -> tuple[Profile, Modelled]
     attempt = bench()(Candidate(config, space.template.code_operation(trial.operation)))
     if attempt.profile is None:
         raise SystemExit(f"{words(trial)} is no longer right: {attempt.failure}")
-    arch = arch_named(template.arch)
-    launch, order = template.launch(config, trial.problem), tile_order(template.order(config), arch)
-    return attempt.profile, modelled_time(attempt.profile, trial.problem, launch, template.tile(config), arch, order)
+    launch = template.launch(config, trial.problem)
+    order = tile_order(template.order(config), DEFAULT_BOARD.arch)
+    tile = template.tile(config)
+    return attempt.profile, modelled_time(attempt.profile, trial.problem, launch, tile, DEFAULT_BOARD, order)
 
 
 if __name__ == "__main__":

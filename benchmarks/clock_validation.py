@@ -22,8 +22,8 @@ import numpy as np
 import pandas as pd
 from rich.progress import track
 
-from hktune.commands.arguments import add_hipkittens, add_space
-from hktune.core.arch import Arch, arch_named
+from hktune.commands.arguments import add_board, add_hipkittens, add_space
+from hktune.core.board import Board, board_named
 from hktune.core.candidate import Candidate
 from hktune.core.problem import Problem
 from hktune.core.settings import Settings
@@ -42,21 +42,22 @@ HIPKITTENS_TFLOPS = {1024: 139.5, 2048: 665.1, 8192: 1610.5}
 def main() -> None:
     options = parsed()
     space = load_space(options.space)
-    arch = arch_named(space.template.arch)
+    board = board_named(options.board)
     attempts = proved(space, options)
     measured = pd.read_csv(options.measured)
-    rows = compared(measured, attempts, space, arch)
+    rows = compared(measured, attempts, space, board)
     if options.rows:
         print(rows.to_string(index=False, float_format=lambda value: f"{value:.2f}"))
     print(f"{len(attempts)} proved variants; {len(rows)} of {len(measured)} shapes have one that divides them")
     report(rows)
-    hipkittens(attempts, space, arch)
+    hipkittens(attempts, space, board)
 
 
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("measured", type=Path)
     add_space(parser, "the search space (default: gfx950's)", default=DEFAULT_SPACE)
+    add_board(parser, "whose clock and power times are modelled with")
     add_hipkittens(parser)
     parser.add_argument("--configs", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
@@ -78,7 +79,7 @@ def proved(space: SearchSpace, options: argparse.Namespace) -> list[Attempt]:
 
 
 def best(
-    problem: Problem, attempts: Iterable[Attempt], space: SearchSpace, arch: Arch
+    problem: Problem, attempts: Iterable[Attempt], space: SearchSpace, board: Board
 ) -> tuple[launch_time.Modelled, Attempt]:
     """The fastest modelled variant that is legal for `problem`. Raises ValueError when none is."""
     template = space.template
@@ -86,17 +87,17 @@ def best(
     for attempt in attempts:
         if attempt.profile is not None and space.is_legal(attempt.config, problem):
             launch, tile = template.launch(attempt.config, problem), template.tile(attempt.config)
-            order = tile_order(template.order(attempt.config), arch)
-            times.append((launch_time.modelled_time(attempt.profile, problem, launch, tile, arch, order), attempt))
+            order = tile_order(template.order(attempt.config), board.arch)
+            times.append((launch_time.modelled_time(attempt.profile, problem, launch, tile, board, order), attempt))
     return min(times, key=lambda time: time[0].timing.time_us)
 
 
-def compared(measured: pd.DataFrame, attempts: list[Attempt], space: SearchSpace, arch: Arch) -> pd.DataFrame:
+def compared(measured: pd.DataFrame, attempts: list[Attempt], space: SearchSpace, board: Board) -> pd.DataFrame:
     rows = []
     for row in measured.to_dict("records"):
         problem = Problem(int(row["m"]), int(row["n"]), int(row["k"]))
         try:
-            modelled, attempt = best(problem, attempts, space, arch)
+            modelled, attempt = best(problem, attempts, space, board)
         except ValueError:
             continue
         config = attempt.config
@@ -145,10 +146,10 @@ def report(rows: pd.DataFrame) -> None:
         )
 
 
-def hipkittens(attempts: list[Attempt], space: SearchSpace, arch: Arch) -> None:
+def hipkittens(attempts: list[Attempt], space: SearchSpace, board: Board) -> None:
     for size, tflops in HIPKITTENS_TFLOPS.items():
         problem = Problem(size, size, size)
-        modelled, attempt = best(problem, attempts, space, arch)
+        modelled, attempt = best(problem, attempts, space, board)
         measured_us = problem.flops / tflops / 1e6
         print(
             f"HipKittens {size}: published {measured_us:.1f} us, modelled {modelled.timing.time_us:.1f} us "

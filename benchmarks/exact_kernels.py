@@ -22,6 +22,7 @@ import pandas as pd
 
 from hktune.commands.arguments import add_aiter, settings_of
 from hktune.core.arch import GFX950
+from hktune.core.board import MI355X
 from hktune.core.candidate import Candidate
 from hktune.core.config import Config
 from hktune.core.launch import Launch, Tile
@@ -112,7 +113,7 @@ def modellings(measured: pd.DataFrame, kernels: dict[str, Kernel]) -> tuple[pd.D
 
 def time_of(what: Modelling, rates: Rates | None = None) -> Modelled:
     profile, problem, launch, tile, order = what
-    return modelled_time(profile, problem, launch, tile, GFX950, order, rates)
+    return modelled_time(profile, problem, launch, tile, MI355X, order, rates)
 
 
 def modelled(measured: pd.DataFrame, kernels: dict[str, Kernel]) -> pd.DataFrame:

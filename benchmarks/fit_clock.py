@@ -23,7 +23,7 @@ from like_kernels import modellings as like_modellings
 from scipy.optimize import least_squares
 
 from hktune.commands.arguments import add_aiter, settings_of
-from hktune.core.arch import GFX950
+from hktune.core.board import MI355X
 from hktune.emulator.clock.rates import Rates, rates_of
 
 FREE = ("launch_us", "cold_ns", "latency_growth", "hbm_ns", "mall_tb_per_s", "write_back_tb_per_s")
@@ -38,7 +38,7 @@ class Fit:
     def __init__(self, what: Sequence[Modelling], measured_us: Values, exact: int) -> None:
         self._what, self._measured_us = what, measured_us
         self._sigma = np.where(np.arange(len(what)) < exact, EXACT_SIGMA, LIKE_SIGMA)
-        self._today = rates_of(GFX950)
+        self._today = rates_of(MI355X)
         self._points = len(self._today.clock_ghz) - 1
 
     def rates(self, factors: Values) -> Rates:

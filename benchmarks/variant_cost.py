@@ -20,6 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from hktune.compile import hip_compiler
+from hktune.core.board import DEFAULT_BOARD
 from hktune.core.config import Config
 from hktune.core.outcome import Failure
 from hktune.core.problem import Problem
@@ -70,7 +71,7 @@ def seconds_per_variant(space: SearchSpace, config: Config, cache: Path) -> dict
     launch = template.launch(config, profiled.problem)
     steps = int(launch_time.k_steps(profiled.problem, launch, tile))
     profile = launch_time.profile(device.trace, code.resources, launch, tile, steps, arch)
-    launch_time.modelled_time(profile, PROBLEM, template.launch(config, PROBLEM), tile, arch)
+    launch_time.modelled_time(profile, PROBLEM, template.launch(config, PROBLEM), tile, DEFAULT_BOARD)
     stages["model"] = time.perf_counter() - started
     return stages
 

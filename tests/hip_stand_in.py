@@ -33,7 +33,7 @@ LDS_BYTES = 163840
 MEMORY_BYTES = 1 << 30
 LAUNCH_US = 25.0
 ARCH_NAME_OFFSET = 1160  # tinygrad's hipDeviceProp_tR0600; test_hip_library.py compares
-_ATTRIBUTES = {19: 4 << 20, 63: 256, 10002: LDS_BYTES}
+_ATTRIBUTES = {5: 2_200_000, 19: 4 << 20, 63: 256, 10002: LDS_BYTES}
 # No two stand-ins of a process share an address or a handle: what one test leaves is given back during the next.
 _SPACES, _HANDLES = itertools.count(1), itertools.count(0x5000_0000, 16)
 _SPACE_BYTES = 1 << 36

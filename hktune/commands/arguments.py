@@ -102,13 +102,24 @@ def add_table_directory(parser: argparse.ArgumentParser) -> None:
 def add_trials(parser: argparse.ArgumentParser) -> None:
     """Where trials are read from, at least one place."""
     parser.add_argument(
-        "trials", nargs="+", type=path_given, metavar="DIR_OR_CSV", help="results directories, or their trials.csv"
+        "trials",
+        nargs="+",
+        type=path_given,
+        metavar="DIR_OR_CSV",
+        help="results directories, their trials.csv, or trials that were exported as T4",
     )
 
 
 def add_device(parser: argparse.ArgumentParser, kinds: Sequence[str], purpose: str) -> None:
     """--device, one of `kinds` or the best one here."""
     parser.add_argument("--device", choices=("auto", *kinds), default="auto", help=purpose)
+
+
+def add_board(parser: argparse.ArgumentParser, purpose: str) -> None:
+    """--board."""
+    from hktune.core.board import BOARDS, DEFAULT_BOARD
+
+    parser.add_argument("--board", choices=tuple(BOARDS), help=f"{purpose} (default: {DEFAULT_BOARD.name})")
 
 
 def add_prebuilt(parser: argparse.ArgumentParser, purpose: str) -> None:

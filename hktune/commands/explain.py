@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from hktune.commands.arguments import (
     add_aiter,
+    add_board,
     add_config,
     add_hipkittens,
     add_operation,
@@ -33,6 +34,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="prove it, and say where its modelled time on the problem goes: by cause, and what it is without each",
     )
+    add_board(parser, "whose clock and power the time is modelled with")
     add_hipkittens(parser)
     add_aiter(parser)
 
@@ -69,10 +71,12 @@ def _run(options: argparse.Namespace) -> int:
 def _explain_time(options: argparse.Namespace, space: SearchSpace, file: Path, config: Config) -> int:
     """Prove the config, and print where its time goes; 1 when it fails. Raises InputError for a device whose times are
     measured."""
+    from hktune.core.board import board_named
     from hktune.core.candidate import Candidate
     from hktune.core.outcome import Failure
     from hktune.emulator.clock.breakdown import breakdown
     from hktune.emulator.clock.memory_traffic import tile_order
+    from hktune.emulator.clock.rates import rates_of
     from hktune.report.console import make_console
     from hktune.report.heartbeat import working
     from hktune.report.time_breakdown import print_time
@@ -93,7 +97,8 @@ def _explain_time(options: argparse.Namespace, space: SearchSpace, file: Path, c
         return FAILED
     launch = template.launch(config, options.problem)
     with working(lambda: f"modelling {options.problem} without each cause"):
-        found = breakdown(specimen, options.problem, launch, tile_order(template.order(config), space.arch))
+        order, rates = tile_order(template.order(config), space.arch), rates_of(board_named(options.board))
+        found = breakdown(specimen, options.problem, launch, order, rates)
     print_time(make_console(), options.problem, launch, specimen.tile, found)
     return DONE
 

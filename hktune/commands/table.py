@@ -241,7 +241,7 @@ def _one_identity(trials: Sequence[Path]) -> Identity:
         environment = read_environment(folder)
         if environment is None:
             raise StoreError(f"{folder}: no environment.json says which device its trials are of: keep it with them")
-        identities[str(environment.identity)] = environment.identity
+        identities[str(environment.identity.comparable)] = environment.identity
     if len(identities) > 1:
         raise TableError(f"trials are of several devices: {'; '.join(sorted(identities))}: build one table per device")
     return next(iter(identities.values()))

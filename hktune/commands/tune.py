@@ -7,6 +7,7 @@ import sys
 
 from hktune.commands.arguments import (
     add_aiter,
+    add_board,
     add_cache,
     add_candidates,
     add_device,
@@ -34,6 +35,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add_space(parser, "the search space (default: the device's own)")
     purpose = "what to tune on (default: a GPU that is found here, else the emulated gfx950)"
     add_device(parser, ("hip", "cuda", "emulated"), purpose)
+    add_board(parser, "on the emulated device: whose clock and power its times are modelled with")
     parser.add_argument("--strategy", default="tpe", metavar="NAME", help="how to search (default: %(default)s)")
     parser.add_argument("--trials", type=positive, default=96, metavar="N", help="per shape (default: %(default)s)")
     parser.add_argument(
@@ -94,7 +96,7 @@ def _run(options: argparse.Namespace) -> int:
     from hktune.tuning.run import RunOptions, tune
 
     common = ("shapes", "space", "device", "strategy", "trials", "out", "seed", "fresh", "workers")
-    names = (*common, "hipkittens", "prebuilt", "cache", "gpus", "rivals", "candidates")
+    names = (*common, "hipkittens", "prebuilt", "cache", "gpus", "rivals", "candidates", "board")
     limits = {"time_budget_s": options.time_budget, "deadline_s": options.deadline}
     limits["worker_memory_gib"] = options.worker_memory
     chosen = RunOptions(**{name: getattr(options, name) for name in names}, **limits)

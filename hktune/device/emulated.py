@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from hktune.core.arch import Arch, arch_named
+from hktune.core.arch import Arch
+from hktune.core.board import DEFAULT_BOARD, Board, emulated_name
 from hktune.core.errors import DeviceError, InputError
 from hktune.core.identity import Identity
 from hktune.core.launch import Launch
@@ -95,7 +96,8 @@ class _LoadedCode:
 
 
 class EmulatedDevice:
-    """A gfx950 in software. Launches run on the calling thread, one at a time.
+    """A gfx950 in software. Launches run on the calling thread, one at a time, and nothing of them depends on `board`,
+    which only says whose clocks its times are modelled with.
 
     `deadline_s` and `max_steps` (instructions executed by groups of waves) bound a launch, which is a KernelFault
     "timeout" past either. With `record_trace`, `trace` holds the last launch's workgroup 0. With `find_hazards`, what
@@ -112,10 +114,12 @@ class EmulatedDevice:
         record_trace: bool = False,
         find_hazards: bool = False,
         strict_hazards: bool = False,
+        board: Board = DEFAULT_BOARD,
     ) -> None:
         if arch != "gfx950":
             raise InputError(f"no emulator for architecture {arch!r}: known is gfx950")
-        self._arch: Arch = arch_named(arch)
+        self._board = board
+        self._arch: Arch = board.arch
         self._space = AddressSpace()
         self._lock = threading.Lock()
         self._deadline_s = deadline_s
@@ -128,8 +132,8 @@ class EmulatedDevice:
 
     @property
     def identity(self) -> Identity:
-        name = self._arch.name
-        return Identity(kind="emulated", arch=name, name=f"emulated {name}", compute_units=self._arch.compute_units)
+        name, board = emulated_name(self._board), self._board.name
+        return Identity("emulated", self._arch.name, name, self._arch.compute_units, board=board)
 
     def allocate(self, size_bytes: int) -> EmulatedBuffer:
         if not 0 < size_bytes <= _MAX_BUFFER_BYTES:

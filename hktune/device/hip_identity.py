@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from hktune.core.board import identified
 from hktune.core.identity import Identity
 from hktune.device.hip_library import HipLibrary
 
 PCI_DEVICES = Path("/sys/bus/pci/devices")
 _COMPUTE_UNITS = 63  # hipDeviceAttributeMultiprocessorCount: of this partition, not of the whole package
+_MAX_CLOCK_KHZ = 5  # hipDeviceAttributeClockRate
 
 
 def identify(hip: HipLibrary, ordinal: int) -> Identity:
@@ -19,14 +21,19 @@ def identify(hip: HipLibrary, ordinal: int) -> Identity:
     target = hip.target(ordinal)
     arch = target.partition(":")[0]
     folder = PCI_DEVICES / pci_address(hip, ordinal)
+    # The runtime looks names up in libdrm's amdgpu.ids and has none where that file is missing or older.
+    name = hip.text("hipDeviceGetName", ordinal) or f"AMD {arch}"
+    pci_id = _joined(":", [_hex(folder / name) for name in ("vendor", "device", "subsystem_device")])
+    max_clock_ghz = hip.number("hipDeviceGetAttribute", _MAX_CLOCK_KHZ, ordinal) * 1e-6
+    board = identified(arch, pci_id, name, max_clock_ghz)
     return Identity(
         kind="hip",
         arch=arch,
-        # The runtime looks names up in libdrm's amdgpu.ids and has none where that file is missing or older.
-        name=hip.text("hipDeviceGetName", ordinal) or f"AMD {arch}",
+        name=name,
         compute_units=hip.number("hipDeviceGetAttribute", _COMPUTE_UNITS, ordinal),
-        pci_id=_joined(":", [_hex(folder / name) for name in ("vendor", "device", "subsystem_device")]),
+        pci_id=pci_id,
         partition=_partition(folder),
+        board=board.name if board else None,
     )
 
 

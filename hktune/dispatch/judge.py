@@ -9,6 +9,7 @@ from enum import Enum
 from typing import Literal
 
 from hktune.core.arch import ARCHS
+from hktune.core.board import identified
 from hktune.core.identity import Identity
 from hktune.core.launch import Launch
 from hktune.core.launch_rule import LaunchRule
@@ -68,9 +69,6 @@ _BOX_MAX, _BOX_ROW_BYTES = 256, 16
 _CUDA_GRID_YZ_MAX, _CUDA_BLOCK_Z_MAX = 65535, 64
 _HIP_WORK_ITEMS = 2**32  # along each axis of a launch fewer than this: an AQL packet has 32 bits for them
 
-# CDNA4 accelerators that differ in clocks and power only (AMD's data sheets; PCI ids from the kernel's amdgpu driver).
-_SIBLINGS = ({"75a0": "MI350X", "75a3": "MI355X"},)
-
 
 def judge(entry: Entry, saved: Identity, found: Found, code: ObjectFound | None) -> tuple[Mismatch, ...]:
     """How `entry`, made on the device `saved`, and what is here differ; hard ones first. `code` is the entry's object,
@@ -112,14 +110,14 @@ def _sku(identity: Identity) -> str:
 
 
 def _are_siblings(saved: Identity, current: Identity) -> bool:
+    """Whether they are boards of one architecture, which differ in clocks and power only."""
     alike = (saved.compute_units, saved.partition) == (current.compute_units, current.partition)
-    return alike and any({_device_id(saved), _device_id(current)} <= group.keys() for group in _SIBLINGS)
+    return alike and saved.arch == current.arch and all(map(_is_known, (saved, current)))
 
 
-def _device_id(identity: Identity) -> str:
-    """The PCI device's four hex digits, of 0x75a3 or of vendor:device:subsystem."""
-    parts = (identity.pci_id or "").lower().removeprefix("0x").split(":")
-    return parts[1] if len(parts) > 1 else parts[0]
+def _is_known(identity: Identity) -> bool:
+    """Whether its PCI id is that of a board with a record."""
+    return bool(identity.pci_id) and identified(identity.arch, identity.pci_id, identity.name) is not None
 
 
 def _template(kernel: Kernel, found: Found) -> list[Mismatch]:

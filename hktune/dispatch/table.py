@@ -11,7 +11,7 @@ import itertools
 from typing import Annotated, Final, Literal
 
 import msgspec
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType, structs
 
 from hktune.core.argument_rules import SCALE_MAX, check_argument, check_places
 from hktune.core.bounded_text import PLAIN, ComputeUnits, FolderName, OperationText, Text, Word
@@ -209,13 +209,15 @@ def _operand_names(operation: str) -> frozenset[str]:
 
 
 class DeviceIdentity(Strict, frozen=True):
-    """The device that the table was made on, SKU-exact: as `Identity`."""
+    """The device that the table was made on, SKU-exact: as `Identity`. `board` is written where it is known: earlier
+    tables keep their sha256."""
 
     kind: Literal["emulated", "hip", "cuda"]
     name: Text
     compute_units: ComputeUnits
     pci_id: Word | None = None
     partition: Word | None = None
+    board: Word | UnsetType = UNSET
 
 
 class Header(Strict, frozen=True, kw_only=True):
@@ -238,8 +240,8 @@ class Table(Header, frozen=True, kw_only=True):
 
     @property
     def identity(self) -> Identity:
-        device = self.device
-        return Identity(device.kind, self.arch, device.name, device.compute_units, device.pci_id, device.partition)
+        said = {name: value for name, value in structs.asdict(self.device).items() if value is not UNSET}
+        return Identity(arch=self.arch, **said)
 
     @property
     def object_sha256s(self) -> frozenset[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from hktune.core.arch import arch_named
+from hktune.core.board import DEFAULT_BOARD, Board
 from hktune.core.outcome import Failure, Source, Timing
 from hktune.core.problem import Problem
 from hktune.emulator.clock import launch_time
@@ -15,21 +15,27 @@ from hktune.template.templates import Templates
 
 
 class ModelledStopwatch:
-    """Applies the clock to the profile that the proof of a variant left. Deterministic; runs nothing. `others` are the
-    fastest kernels of others by problem, with their modelled time in us, which every time then names."""
+    """Applies the clock of `board` to the profile that the proof of a variant left. Deterministic; runs nothing.
+    `others` are the fastest kernels of others by problem, with their modelled time in us, which every time then
+    names."""
 
     source = Source.MODELLED
 
-    def __init__(self, templates: Templates, others: Mapping[Problem, tuple[str, float]] | None = None) -> None:
+    def __init__(
+        self,
+        templates: Templates,
+        others: Mapping[Problem, tuple[str, float]] | None = None,
+        board: Board = DEFAULT_BOARD,
+    ) -> None:
         self._templates = templates
         self._others = others or {}
-        self._arch = arch_named(templates.own.arch)
+        self._board = board
 
     def time(self, attempt: Attempt, problem: Problem) -> Timing | Failure:
         assert attempt.profile is not None, "only proved variants are timed"
         template = self._templates.of(attempt.template).for_operation(problem.operation)
         launch, tile = template.launch(attempt.config, problem), template.tile(attempt.config)
-        order = tile_order(template.order(attempt.config), self._arch)
-        modelled = launch_time.modelled_time(attempt.profile, problem, launch, tile, self._arch, order)
+        order = tile_order(template.order(attempt.config), self._board.arch)
+        modelled = launch_time.modelled_time(attempt.profile, problem, launch, tile, self._board, order)
         name, time_us = self._others.get(problem, (None, None))
         return replace(modelled.timing, bound=modelled.bound, vendor_best=name, vendor_best_us=time_us)

@@ -20,6 +20,7 @@ from hktune.compile.toolchain import OLDEST_ROCM, find_rocm, find_zig
 from hktune.compile.triton import triton_build
 from hktune.core import torch_choice
 from hktune.core.arch import GFX950
+from hktune.core.board import BOARDS, DEFAULT_BOARD
 from hktune.core.errors import DeviceError, HktuneError, ToolchainError
 from hktune.core.needs import PACKAGES
 from hktune.core.settings import Settings
@@ -183,7 +184,10 @@ def _headers(headers: HipKittens) -> str:
 
 
 def _emulated() -> Finding:
-    return Finding("emulated GPU", f"{GFX950.name}, {GFX950.compute_units} CUs, modelled time")
+    said = {board.name: f"{board.product} ({board.max_clock_ghz} GHz, {board.power_w} W)" for board in BOARDS.values()}
+    usual = said.pop(DEFAULT_BOARD.name)
+    others = "".join(f"; --board {name}: {board}" for name, board in said.items())
+    return Finding("emulated GPU", f"{GFX950.name}, {GFX950.compute_units} CUs, modelled time of {usual}{others}")
 
 
 def _amd_gpu(settings: Settings) -> Finding:
@@ -206,7 +210,9 @@ def _hip_devices(settings: Settings) -> str:
     listed = []
     for ordinal, device in enumerate(devices):
         gpu = device.identity
-        parts = (gpu.name, device.target, f"{gpu.compute_units} CUs", gpu.pci_id or "PCI id unknown", gpu.partition)
+        board = f"board {gpu.board}" if gpu.board else "board unknown"
+        units, pci_id = f"{gpu.compute_units} CUs", gpu.pci_id or "PCI id unknown"
+        parts = (gpu.name, board, device.target, units, pci_id, gpu.partition)
         listed.append(f"{ordinal}: " + ", ".join(part for part in parts if part))
     return "; ".join([*listed, f"HIP {hip.version} in {hip.path}"])
 

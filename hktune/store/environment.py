@@ -98,7 +98,8 @@ def judge_environment(saved: Environment, current: Environment) -> list[Mismatch
 
 
 def _hard_fields(environment: Environment) -> dict[str, object]:
-    return {**asdict(environment.identity), "compiler": environment.compiler, "judge": environment.judge}
+    identity = asdict(environment.identity.comparable)
+    return {**identity, "compiler": environment.compiler, "judge": environment.judge}
 
 
 def _soft_fields(environment: Environment) -> dict[str, object]:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 
 import msgspec
 
+from hktune.core.board import device_name
 from hktune.core.config import Config
 from hktune.core.errors import TableError
 from hktune.core.identity import Identity
@@ -55,7 +56,7 @@ def build_table(
     `choose` says which config each uses, `served_rows` which m it serves. A kernel whose time, at the upper end of its
     interval, is not below the vendor's leaves the choice to the vendor. `compiler` is `Compiler.identity`, `version`
     hktune's own, `created_at` ISO 8601. Raises TableError when trials are of another architecture than `identity`, or
-    were measured on more than one device.
+    were measured on more than one device, or modelled for more than one board.
     """
     kept = [trial for trial in trials if _allowed(trial, options)]
     for trial in kept:
@@ -65,7 +66,7 @@ def build_table(
     rows = served_rows(chosen, options.reach)
     fields = {
         "arch": identity.arch,
-        "device": {name: getattr(identity, name) for name in DeviceIdentity.__struct_fields__},
+        "device": _device(identity),
         "compiler": compiler,
         "hktune": version,
         "created_at": created_at,
@@ -131,6 +132,15 @@ def _check_arch(trial: Trial, identity: Identity) -> None:
 
 
 def _check_one_device(candidates: Iterable[Trial]) -> None:
-    devices = sorted({str(trial.device) for trial in candidates if trial.source is Source.MEASURED})
-    if len(devices) > 1:
-        raise TableError(f"trials were measured on {' and '.join(devices)}: build one table per device")
+    devices: dict[Source | None, set[str]] = {source: set() for source in (*Source, None)}
+    for trial in candidates:
+        devices[trial.source].add(str(device_name(trial.device)))
+    for source, named in devices.items():
+        if source and len(named) > 1:
+            raise TableError(f"trials were {source} on {' and '.join(sorted(named))}: build one table per device")
+
+
+def _device(identity: Identity) -> dict[str, object]:
+    """What a table says of the device: of one without a board, not that it has none."""
+    said = {name: getattr(identity, name) for name in DeviceIdentity.__struct_fields__}
+    return {name: value for name, value in said.items() if name != "board" or value}

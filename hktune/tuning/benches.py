@@ -10,6 +10,7 @@ from typing import Protocol
 
 from hktune.compile import CachedCompiler, CompilerByLanguage, compiler_for
 from hktune.compile.compiler import Compiler
+from hktune.core.board import DEFAULT_BOARD, Board
 from hktune.core.candidate import Candidate
 from hktune.core.command_words import command_line, spelled, words_of
 from hktune.core.errors import DeviceError, InputError
@@ -18,6 +19,7 @@ from hktune.core.outcome import Failure
 from hktune.core.problem import Problem
 from hktune.core.settings import Settings
 from hktune.core.shipped import SPACE_OF, space_word
+from hktune.device.emulated import EmulatedDevice
 from hktune.device.opening import open_device
 from hktune.measure.modelled import ModelledStopwatch
 from hktune.measure.stopwatch import ComparingStopwatch, Stopwatch
@@ -148,7 +150,8 @@ class OpenGpuBench:
 @dataclass(frozen=True)
 class EmulatedBench:
     """The emulated gfx950: proves on the emulator, in as many processes as asked for, and models times. `fastest` are
-    the fastest kernels of rivals, which rows are compared with, by problem: a name, and a modelled time in us.
+    the fastest kernels of rivals, which rows are compared with, by problem: a name, and a modelled time in us. Times
+    are those of `board`.
 
     Calling it makes a prover, here or, pickled, in a worker.
     """
@@ -161,10 +164,11 @@ class EmulatedBench:
     limits: Limits = NO_LIMITS_ASKED
     others: tuple[Path, ...] = ()
     fastest: Mapping[Problem, tuple[str, float]] = field(default_factory=dict)
+    board: Board = DEFAULT_BOARD
 
     @property
     def identity(self) -> Identity:
-        return open_device("emulated").identity
+        return EmulatedDevice(board=self.board).identity
 
     def __call__(self) -> Prove:
         return _by_template(self, self._prover_of)
@@ -200,7 +204,7 @@ class EmulatedBench:
         memory_bytes = self.limits.memory_of_each(self.workers)
         executor = LocalExecutor(self, self.workers, self._deadline_s + _GRACE_S, memory_bytes)
         templates = load_spaces((self.space, *self.others)).templates
-        return OpenEmulatedBench(executor, ModelledStopwatch(templates, self.fastest))
+        return OpenEmulatedBench(executor, ModelledStopwatch(templates, self.fastest, self.board))
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from hktune.core.board import board_named
 from hktune.core.errors import HktuneError, InputError, StoreError
 from hktune.core.interruption import Interruption
 from hktune.core.operation import Operation
@@ -59,7 +60,8 @@ RIVALS_SHARE = 0.25
 class RunOptions:
     """What the command line asks of a run. Without `out` it is out/<device> in the working directory, without `space`
     the one that comes with hktune for the device, without `gpus` all that this process sees, without `rivals` those
-    that are here. `candidates` are words for spaces that are searched in addition to `space`."""
+    that are here. `candidates` are words for spaces that are searched in addition to `space`. `board` is the one that
+    the emulated device models, the usual one unless given."""
 
     shapes: Path
     space: Path | None = None
@@ -79,6 +81,7 @@ class RunOptions:
     worker_memory_gib: float | None = None
     rivals: tuple[str, ...] | None = None
     candidates: tuple[str, ...] = ()
+    board: str | None = None
 
     @property
     def limits(self) -> Limits:
@@ -246,7 +249,18 @@ def _bench(device: str, space: Path, others: tuple[Path, ...], options: RunOptio
             raise InputError("--prebuilt objects are for a GPU: the emulated device keeps its own cache")
         if options.gpus and options.gpus > 1:
             raise InputError(f"--gpus {options.gpus}: the emulated device is one; leave it out")
-        return EmulatedBench(space, options.seed, settings, options.hipkittens, options.workers, options.limits, others)
+        return EmulatedBench(
+            space,
+            options.seed,
+            settings,
+            options.hipkittens,
+            options.workers,
+            options.limits,
+            others,
+            board=board_named(options.board),
+        )
+    if options.board:
+        raise InputError(f"--board {options.board} is for the emulated device: a GPU says itself which one it is")
     return GpuBench(
         kind=device,
         space=space,

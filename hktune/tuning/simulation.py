@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate
+from itertools import accumulate, product
 
 from hktune.core.candidate import Candidate
 from hktune.core.config import Config
@@ -15,7 +15,7 @@ from hktune.core.outcome import Failure, Source, Timing
 from hktune.core.problem import Problem
 from hktune.core.trial import Trial
 from hktune.measure.stopwatch import Attempt, failed
-from hktune.search import Outcome, Strategy
+from hktune.search import Outcome, Strategy, create_strategy
 from hktune.store.recordings import Recording
 from hktune.tuning.cost import slowness
 from hktune.tuning.loop import Budget, Search, Tuner
@@ -79,6 +79,29 @@ def replay(recording: Recording, strategy: Strategy, trials: int, in_flight: int
     ).run()
     costs = tuple(map(slowness, found))
     return Replay(costs, min(map(slowness, recording.rows), default=math.inf), timed.asks, timed.asking_s)
+
+
+@dataclass(frozen=True)
+class Simulated:
+    """One search of one recording. `strategy`, `seed` and `in_flight` repeat it."""
+
+    recording: Recording
+    strategy: str
+    seed: int
+    in_flight: int
+    replay: Replay
+
+
+def simulate(
+    recordings: Sequence[Recording], strategies: Sequence[str], trials: int, seeds: int, in_flight: int
+) -> Iterator[Simulated]:
+    """Every recording searched with every one of `strategies`, by name, from seeds 0 to `seeds` - 1. Raises InputError
+    for a name that is not known, before anything is searched."""
+    for name in strategies:
+        create_strategy(name, recordings[0].domain, 0)
+    for recording, name, seed in product(recordings, strategies, range(seeds)):
+        strategy = create_strategy(name, recording.domain, seed)
+        yield Simulated(recording, name, seed, in_flight, replay(recording, strategy, trials, in_flight))
 
 
 class _Timed:

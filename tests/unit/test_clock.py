@@ -10,6 +10,7 @@ import pytest
 from clock_traces import BARRIER, Code, ds_read_b128, load_to_lds, mfma, store, trace_of, wait
 
 from hktune.core.arch import GFX950
+from hktune.core.board import MI355X
 from hktune.core.errors import InputError
 from hktune.core.launch import WORKSPACE_COUNTER_BYTES, Launch, Tile
 from hktune.core.operation import operation_of
@@ -48,7 +49,7 @@ def launch_for(problem: Problem, tile: Tile) -> Launch:
 
 def modelled(profile: launch_time.Profile, m: int, n: int, k: int, tile: Tile = TILE) -> launch_time.Modelled:
     problem = Problem(m, n, k)
-    return launch_time.modelled_time(profile, problem, launch_for(problem, tile), tile, GFX950)
+    return launch_time.modelled_time(profile, problem, launch_for(problem, tile), tile, MI355X)
 
 
 @pytest.fixture(scope="module")
@@ -201,7 +202,11 @@ def test_fewer_compute_units_are_never_faster(in_flight: launch_time.Profile) ->
     problem = Problem(4096, 4096, 4096)
     times = [
         launch_time.modelled_time(
-            in_flight, problem, launch_for(problem, TILE), TILE, dataclasses.replace(GFX950, compute_units=count)
+            in_flight,
+            problem,
+            launch_for(problem, TILE),
+            TILE,
+            dataclasses.replace(MI355X, arch=dataclasses.replace(GFX950, compute_units=count)),
         ).timing.time_us
         for count in (256, 192, 128, 64)
     ]
@@ -273,8 +278,8 @@ def test_an_order_that_scatters_each_dies_tiles_is_bound_by_the_fabric(in_flight
 
     problem = Problem(16384, 16384, 4096)
     launch = launch_for(problem, TILE)
-    near = launch_time.modelled_time(in_flight, problem, launch, TILE, GFX950)
-    far = launch_time.modelled_time(in_flight, problem, launch, TILE, GFX950, scattered)
+    near = launch_time.modelled_time(in_flight, problem, launch, TILE, MI355X)
+    far = launch_time.modelled_time(in_flight, problem, launch, TILE, MI355X, scattered)
     assert far.bound == "mall"
     assert far.timing.time_us > 1.01 * near.timing.time_us
 
@@ -283,11 +288,11 @@ def split(profile: launch_time.Profile, k: int, shares: int, adds_to_c: bool = F
     """One tile, its k-steps shared: of each share's sums the last workgroup makes C, unless each adds to C itself."""
     slabs_bytes = 0 if adds_to_c else 4 * shares * TILE.m * TILE.n
     launch = Launch((shares, 1, 1), (512, 1, 1), 131072, (), WORKSPACE_COUNTER_BYTES + slabs_bytes)
-    return launch_time.modelled_time(profile, Problem(TILE.m, TILE.n, k), launch, TILE, GFX950)
+    return launch_time.modelled_time(profile, Problem(TILE.m, TILE.n, k), launch, TILE, MI355X)
 
 
 def test_sharing_a_long_k_pays_and_the_last_workgroup_reads_every_share_back(in_flight: launch_time.Profile) -> None:
-    long_k, rates = 512 * TILE.k, rates_of(GFX950)
+    long_k, rates = 512 * TILE.k, rates_of(MI355X)
     assert split(in_flight, long_k, 8).timing.time_us < split(in_flight, long_k, 1).timing.time_us / 2
     few, many = (split(in_flight, 64 * TILE.k, shares) for shares in (32, 64))
     read_clk = 32 * 4 * TILE.m * TILE.n / rates.l2_bytes_per_clk_cu
@@ -297,12 +302,12 @@ def test_sharing_a_long_k_pays_and_the_last_workgroup_reads_every_share_back(in_
 
 def test_workgroups_that_add_to_c_themselves_leave_nothing_to_gather(in_flight: launch_time.Profile) -> None:
     gathered, added = (split(in_flight, 64 * TILE.k, 16, adds_to_c) for adds_to_c in (False, True))
-    read_clk = 16 * 4 * TILE.m * TILE.n / rates_of(GFX950).l2_bytes_per_clk_cu
+    read_clk = 16 * 4 * TILE.m * TILE.n / rates_of(MI355X).l2_bytes_per_clk_cu
     assert gathered.timing.time_us - added.timing.time_us > read_clk / gathered.clock_ghz * 1e-3
 
 
 def test_operands_whose_every_set_fits_the_mall_do_not_come_from_hbm(in_flight: launch_time.Profile) -> None:
-    rates = rates_of(GFX950)
+    rates = rates_of(MI355X)
     small, large = Problem(256, 256, 1024), Problem(256, 256, 4096)
     assert rates.rotated_sets * small.bytes < rates.mall_bytes < rates.rotated_sets * large.bytes
     per_step = {problem: modelled(in_flight, problem.m, problem.n, problem.k).latency_clk for problem in (small, large)}
@@ -310,7 +315,7 @@ def test_operands_whose_every_set_fits_the_mall_do_not_come_from_hbm(in_flight: 
 
 
 def test_a_launch_ends_once_what_l2_holds_of_c_is_written_back(in_flight: launch_time.Profile) -> None:
-    rates = rates_of(GFX950)
+    rates = rates_of(MI355X)
     slow = dataclasses.replace(rates, write_back_tb_per_s=rates.write_back_tb_per_s / 2)
     held_us = min(2 * 4096 * 4096, 8 * rates.l2_bytes_xcd) / rates.write_back_tb_per_s * 1e-6
     times = []

@@ -10,11 +10,11 @@ from hktune.core.arch import GFX950
 from hktune.core.errors import InputError
 from hktune.emulator.clock.compute_unit import ComputeUnit, Wave
 from hktune.emulator.clock.instruction_stream import operations_of
-from hktune.emulator.clock.rates import rates_of
+from hktune.emulator.clock.rates import arch_rates
 from hktune.emulator.clock.trace import Trace, WaveTrace
 from hktune.emulator.clock.trace_recorder import step_of
 
-RATES = rates_of(GFX950)
+RATES = arch_rates(GFX950)
 VALU = Instruction("v_add_u32_e32", writes=(9,))
 
 

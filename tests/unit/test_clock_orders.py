@@ -9,6 +9,7 @@ import pytest
 from clock_traces import BARRIER, Code, ds_read_b128, load_to_lds, mfma, store, trace_of, wait
 
 from hktune.core.arch import GFX950
+from hktune.core.board import MI355X
 from hktune.core.launch import Launch, Tile
 from hktune.core.problem import Problem
 from hktune.core.variant import Resources
@@ -17,7 +18,7 @@ from hktune.emulator.clock.memory_traffic import Indices, Kept, Order, Round, ro
 from hktune.emulator.clock.rates import rates_of
 
 TILE = Tile(192, 256, 64)
-MALL_BYTES = rates_of(GFX950).mall_bytes
+MALL_BYTES = rates_of(MI355X).mall_bytes
 
 
 def windows(height: int, chunk: int) -> Order:
@@ -70,9 +71,8 @@ def test_hit_rates_are_those_that_were_measured(which: tuple[int, str]) -> None:
 
 
 def test_misses_of_l2_are_those_that_were_counted() -> None:
-    # AMD's gfx950 Gluon tutorials, a16w16/v8_beyond_hotloop: 4096 x 4096 x 8192 on an MI355X, 256x256 tiles, requests of
-    # 128 bytes that L2 passed on, in row-major order and with an eighth of the tiles to each die in windows of so many
-    # rows.
+    # AMD's gfx950 Gluon tutorials, a16w16/v8_beyond_hotloop: 4096 x 4096 x 8192 on an MI355X, 256x256 tiles. Requests
+    # of 128 bytes that L2 passed on, row by row and with an eighth of the tiles to each die in windows of so many rows.
     counted = {0: 4_754_139, 1: 4_870_303, 4: 3_148_321, 6: 3_147_765}
     for height, requests in counted.items():
         (only,) = rounds_of(256, 16, 16, 256, GFX950, windows(height, 32) if height else row_major)
@@ -118,7 +118,7 @@ def waiting() -> launch_time.Profile:
 def tflops(profile: launch_time.Profile, size: int, order: Order) -> float:
     tiles = (size // TILE.m) * (size // TILE.n)
     launch, problem = Launch((tiles, 1, 1), (512, 1, 1), 114688, ()), Problem(size, size, size)
-    timing = launch_time.modelled_time(profile, problem, launch, TILE, GFX950, order).timing
+    timing = launch_time.modelled_time(profile, problem, launch, TILE, MI355X, order).timing
     return problem.flops / timing.time_us * 1e-6
 
 

@@ -51,7 +51,9 @@ def test_what_is_found_is_said_exactly(settings: Settings, tmp_path: Path) -> No
         assert f"{package} {importlib.metadata.version(package)}" in str(found["packages"].found)
     assert "zig-clang 22.1.8 ziglang=0.17.1" in str(found["ziglang compiler"].found)
     assert str(found["HipKittens headers"].found).startswith(f"{tmp_path / 'kittens'} (per-architecture layout")
-    assert found["emulated GPU"].found == "gfx950, 256 CUs, modelled time"
+    assert found["emulated GPU"].found == (
+        "gfx950, 256 CUs, modelled time of MI355X (2.4 GHz, 1400 W); --board mi350x: MI350X (2.2 GHz, 1000 W)"
+    )
     assert str(found["cache"].found).startswith(str(tmp_path / "cache"))
 
 
@@ -237,7 +239,7 @@ def test_nvidia_gpus_are_counted_by_the_driver(
 
 def test_amd_gpus_are_told_apart_to_the_sku(settings: Settings, stand_in: StandIn) -> None:
     found = found_by_name(replace(settings, rocm_path=stand_in.rocm_path))["AMD GPU"]
-    gpu = "AMD Instinct MI350X, gfx950:sramecc+:xnack-, 256 CUs, 1002:75a0:0ee9, SPX/NPS1"
+    gpu = "AMD Instinct MI350X, board mi350x, gfx950:sramecc+:xnack-, 256 CUs, 1002:75a0:0ee9, SPX/NPS1"
     library = stand_in.rocm_path / "lib" / "libamdhip64.so"
     assert found == Finding("AMD GPU", f"0: {gpu}; 1: {gpu}; HIP 7.0.51831 in {library}")
 

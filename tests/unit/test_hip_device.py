@@ -55,7 +55,8 @@ def refused(call: object, *arguments: object, **named: object) -> str:
 
 class TestIdentity:
     def test_it_is_exact_to_the_sku_and_the_partition(self, device: HipDevice) -> None:
-        assert device.identity == Identity("hip", "gfx950", "AMD Instinct MI350X", 256, "1002:75a0:0ee9", "SPX/NPS1")
+        said = ("AMD Instinct MI350X", 256, "1002:75a0:0ee9", "SPX/NPS1", "mi350x")
+        assert device.identity == Identity("hip", "gfx950", *said)
         assert device.target == "gfx950:sramecc+:xnack-"
         assert device.identity.slug == "gfx950-amd-instinct-mi350x"
 

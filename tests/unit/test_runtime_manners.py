@@ -153,12 +153,12 @@ def test_a_warning_is_an_error_where_the_users_filter_says_so(table: LoadedTable
 def test_a_table_says_what_it_holds(tmp_path: Path) -> None:
     published(tmp_path, trial(Problem(M, N, K)), trial(Problem(M, N, K, BF16_NT_BIAS)))
     table = hktune.load(tmp_path, allow_modelled=True)
-    assert repr(table) == f"<hktune table {tmp_path} on emulated gfx950: 2 of 2 entries usable (modelled: 2)>"
+    assert repr(table) == f"<hktune table {tmp_path} on emulated MI355X: 2 of 2 entries usable (modelled: 2)>"
     reseal(tmp_path, lambda text: text.replace('"naive_gemm_bias"', '"not_there"'))
     with pytest.warns(UserWarning, match="symbol missing"):
         table = hktune.load(tmp_path, allow_modelled=True)
     assert repr(table) == (
-        f"<hktune table {tmp_path} on emulated gfx950: 1 of 2 entries usable (modelled: 1), symbol missing: 1>"
+        f"<hktune table {tmp_path} on emulated MI355X: 1 of 2 entries usable (modelled: 1), symbol missing: 1>"
     )
     assert SHA256 not in repr(table)
 

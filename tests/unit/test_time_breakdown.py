@@ -11,10 +11,10 @@ from test_clock import TILE, gemm, launch_for
 
 from hktune.cli import main
 from hktune.core.arch import GFX950
+from hktune.core.board import MI355X
 from hktune.core.launch import WORKSPACE_COUNTER_BYTES, Launch, Tile
 from hktune.core.problem import Problem
 from hktune.core.variant import Resources
-from hktune.emulator.clock import breakdown as launch_breakdown
 from hktune.emulator.clock import launch_time
 from hktune.emulator.clock.breakdown import (
     CLOCK,
@@ -30,7 +30,7 @@ from hktune.emulator.clock.rates import rates_of
 from hktune.emulator.clock.stalls import CAUSES
 from hktune.emulator.clock.trace import Trace
 
-RATES = rates_of(GFX950)
+RATES = rates_of(MI355X)
 SMALL_TILE = Tile(128, 128, 64)
 SQUARE = Problem(4096, 4096, 4096)
 
@@ -57,7 +57,7 @@ def found(name: str, problem: Problem, shares: int = 1) -> LaunchModel:
         slabs_bytes = 4 * shares * launch.grid[0] * one.tile.m * one.tile.n
         grid = (shares * launch.grid[0], 1, 1)
         launch = replace(launch, grid=grid, workspace_bytes=WORKSPACE_COUNTER_BYTES + slabs_bytes)
-    return LaunchModel(one, problem, launch, row_major)
+    return LaunchModel(one, problem, launch, row_major, RATES)
 
 
 def lost_us(of: LaunchModel, cause: str) -> float:
@@ -83,7 +83,7 @@ def test_parts_add_up_to_the_modelled_time(name: str, problem: Problem, shares: 
     assert sum(of.parts_us.values()) == pytest.approx(of.modelled.timing.time_us, rel=1e-6)
     if shares == 1:
         profile = launch_time.profile(one.trace, one.resources, one.launch, one.tile, one.k_steps, GFX950)
-        again = launch_time.modelled_time(profile, problem, launch_for(problem, one.tile), one.tile, GFX950)
+        again = launch_time.modelled_time(profile, problem, launch_for(problem, one.tile), one.tile, MI355X)
         assert of.modelled == again
 
 
@@ -116,7 +116,7 @@ def test_a_loop_without_the_wait_is_the_one_whose_code_has_none() -> None:
     profile = launch_time.profile(never.trace, never.resources, never.launch, TILE, 4, GFX950)
     clock_ghz = of.modelled.clock_ghz
     held = replace(RATES, clock_ghz=((0.0, clock_ghz), (1.0, clock_ghz)))
-    other = launch_time.modelled_time(profile, SQUARE, launch_for(SQUARE, TILE), TILE, GFX950, rates=held)
+    other = launch_time.modelled_time(profile, SQUARE, launch_for(SQUARE, TILE), TILE, MI355X, rates=held)
     assert of.binding == MEMORY_LATENCY
     assert other.timing.time_us < 0.95 * of.modelled.timing.time_us
     assert of.without("vmcnt").timing.time_us == pytest.approx(other.timing.time_us, rel=0.02)
@@ -131,11 +131,10 @@ def test_the_clock_alone_is_lost_at_its_highest() -> None:
     assert 1 < ratio <= without.clock_ghz / of.modelled.clock_ghz
 
 
-def test_a_memory_that_binds_is_what_a_k_step_waits_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_memory_that_binds_is_what_a_k_step_waits_for() -> None:
     slow = replace(RATES, hbm_tb_per_s=1.5)
-    monkeypatch.setattr(launch_breakdown, "rates_of", lambda _: slow)
     problem = Problem(256, 57344, 8192)
-    of = LaunchModel(specimens()["in flight"], problem, launch_for(problem, TILE), row_major)
+    of = LaunchModel(specimens()["in flight"], problem, launch_for(problem, TILE), row_major, slow)
     assert of.modelled.bound == of.binding == "hbm"
     moved_us = problem.bytes / slow.hbm_tb_per_s * 1e-6
     beyond_us = of.parts_us["hbm"] + of.parts_us["bytes from hbm"]
@@ -148,7 +147,7 @@ def test_a_memory_that_binds_is_what_a_k_step_waits_for(monkeypatch: pytest.Monk
 def test_without_what_binds_something_else_does() -> None:
     step = [*[load_to_lds()] * 2, *[mfma()] * 64, wait(vmcnt=2), BARRIER]
     one = specimen(trace_of(*[Code([load_to_lds()] * 2, step, 4)] * 8))
-    of = LaunchModel(one, SQUARE, launch_for(SQUARE, TILE), row_major)
+    of = LaunchModel(one, SQUARE, launch_for(SQUARE, TILE), row_major, RATES)
     assert of.modelled.bound == of.binding == "mfma"
     assert of.without("mfma").bound != "mfma"
     assert of.without("mfma").timing.time_us < 0.7 * of.modelled.timing.time_us

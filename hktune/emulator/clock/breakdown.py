@@ -32,7 +32,7 @@ from hktune.emulator.clock.instruction_stream import (
 from hktune.emulator.clock.launch_time import Modelled, Settled, modelled_of, settled
 from hktune.emulator.clock.memory_traffic import Order
 from hktune.emulator.clock.profile import LATENCIES_CLK, Profile, profile_of, workgroups_that_fit
-from hktune.emulator.clock.rates import Rates, rates_of
+from hktune.emulator.clock.rates import Rates
 from hktune.emulator.clock.stalls import CAUSES, causes_of_a_step
 from hktune.emulator.clock.trace import Trace
 
@@ -74,9 +74,9 @@ class Breakdown:
     binding: str
 
 
-def breakdown(specimen: Specimen, problem: Problem, launch: Launch, order: Order) -> Breakdown:
+def breakdown(specimen: Specimen, problem: Problem, launch: Launch, order: Order, rates: Rates) -> Breakdown:
     """The time of one launch on `problem` by cause; see `launch_time.modelled_time`."""
-    model = LaunchModel(specimen, problem, launch, order)
+    model = LaunchModel(specimen, problem, launch, order, rates)
     binding, parts_us = model.binding, model.parts_us
     wanted = [*(cause for cause, part_us in parts_us.items() if part_us > 0), MEMORY_LATENCY, CLOCK, binding]
     without = {cause: model.without(cause) for cause in dict.fromkeys(wanted)}
@@ -86,10 +86,10 @@ def breakdown(specimen: Specimen, problem: Problem, launch: Launch, order: Order
 class LaunchModel:
     """The model of one launch, as it is and without a cause; see Breakdown."""
 
-    def __init__(self, specimen: Specimen, problem: Problem, launch: Launch, order: Order) -> None:
+    def __init__(self, specimen: Specimen, problem: Problem, launch: Launch, order: Order, rates: Rates) -> None:
         self._specimen, self._problem, self._launch, self._order = specimen, problem, launch, order
         self._arch = specimen.arch
-        self._rates = rates_of(self._arch)
+        self._rates = rates
         self._group = workgroup_of(specimen.trace, specimen.k_steps, self._rates)
         self._profile = self._profiled(self._group, self._rates)
         self._launched = self._settled(self._profile, launch, self._rates)

@@ -14,6 +14,7 @@ import math
 from dataclasses import dataclass
 
 from hktune.core.arch import Arch
+from hktune.core.board import Board
 from hktune.core.launch import WORKSPACE_COUNTER_BYTES, Launch, Tile
 from hktune.core.outcome import Source, Timing
 from hktune.core.problem import Problem
@@ -72,17 +73,18 @@ def modelled_time(
     problem: Problem,
     launch: Launch,
     tile: Tile,
-    arch: Arch,
+    board: Board,
     order: Order = row_major,
     rates: Rates | None = None,
 ) -> Modelled:
     """The time of one launch of the profiled kernel on `problem`, its operands in no cache or only in the MALL.
 
     `launch.grid` has as many workgroups as the problem has tiles, or more that share the k-steps of a tile evenly.
-    `rates` are those of `arch` unless given.
+    `rates` are those of `board` unless given.
     """
-    launched = settled(profile, problem, launch, tile, arch, order, rates or rates_of(arch))
-    return modelled_of(launched, problem, arch, rates or rates_of(arch))
+    rates = rates or rates_of(board)
+    launched = settled(profile, problem, launch, tile, board.arch, order, rates)
+    return modelled_of(launched, problem, board.arch, rates)
 
 
 def settled(
@@ -166,11 +168,11 @@ def _settled(rounds: list[WorkgroupRound], mfma_clk: float, rates: Rates) -> tup
             round_.settle(clock_ghz)
             rounds_clk += round_.clk(clock_ghz, follows=number > 0)
         busy = mfma_clk / (rounds_clk + rates.launch_us * clock_ghz * 1e3)
-        clock_ghz = (clock_ghz + _clock_at(busy, rates)) / 2
+        clock_ghz = (clock_ghz + clock_at(busy, rates)) / 2
     return clock_ghz, rounds_clk
 
 
-def _clock_at(mfma_share: float, rates: Rates) -> float:
+def clock_at(mfma_share: float, rates: Rates) -> float:
     """GHz sustained with the MFMA pipes of all compute units busy for `mfma_share` of the time; linear in between."""
     points = rates.clock_ghz
     for (low, fast), (high, slow) in itertools.pairwise(points):

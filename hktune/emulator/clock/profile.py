@@ -17,7 +17,7 @@ from hktune.core.operation import Operation
 from hktune.core.variant import Resources
 from hktune.emulator.clock.compute_unit import ComputeUnit, Wave
 from hktune.emulator.clock.instruction_stream import LDS, LOAD, MFMA, STORE, Workgroup, workgroup_of
-from hktune.emulator.clock.rates import Rates, rates_of
+from hktune.emulator.clock.rates import Rates, arch_rates
 from hktune.emulator.clock.trace import Trace
 
 LATENCIES_CLK = (400, 800, 1200, 1600, 2400)
@@ -97,7 +97,7 @@ def profile(trace: Trace, resources: Resources, launch: Launch, tile: Tile, k_st
     Raises InputError when a wave has no MFMA or walks the main loop more often than another, when fewer than 2 k-steps
     were traced, and when a k-step's MFMAs cannot have computed m x n x k of `tile`.
     """
-    rates = rates_of(arch)
+    rates = arch_rates(arch)
     group = workgroup_of(trace, k_steps, rates)
     fit = workgroups_that_fit(resources, launch, len(trace.waves), arch)
     whole = profile_of(group, fit, launch.operation, tile, arch, rates)

@@ -1,4 +1,5 @@
-"""Rates and latencies of the compute units and memories, which only the clock needs: one record per architecture.
+"""Rates and latencies of the compute units and memories, which only the clock needs: one record per architecture,
+and the shader clock of each board.
 
 Units are in the names: `clk` is a shader clock, `bytes_per_clk` is per the unit named. Each value says
 where it comes from: documented (AMD's CDNA4 ISA guide of August 2025 or white paper), measured (by whom, on gfx950
@@ -8,16 +9,20 @@ what).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from hktune.core.arch import GFX950, Arch
+from hktune.core.board import MI355X, Board
 from hktune.core.errors import InputError
 from hktune.core.operation import Operation
+from hktune.emulator.clock.board_clock import derived_curve
 
 
 @dataclass(frozen=True)
 class Rates:
-    """What an instruction costs one compute unit (CU), and what the memories behind it deliver."""
+    """What an instruction costs one compute unit (CU), what the memories behind it deliver, and the clock that power
+    leaves. `clock_ghz` is a board's, all else its architecture's."""
 
     issue_slot_clk: int
     valu_clk: int
@@ -114,11 +119,27 @@ _GFX950 = Rates(
     clock_ghz=((0.09, 2.40), (0.52, 1.90), (0.69, 1.72), (0.82, 1.65), (1.00, 1.51)),  # fitted: exact kernels
 )
 
-_RATES = {GFX950.name: _GFX950}
+_RATES = {GFX950.name: (_GFX950, MI355X)}
+"""The rates of an architecture, and the board whose clock they have."""
 
 
-def rates_of(arch: Arch) -> Rates:
-    """The record of `arch`. Raises InputError for an architecture whose rates nobody has written down here."""
+@lru_cache(maxsize=64)
+def rates_of(board: Board) -> Rates:
+    """The rates of the architecture of `board`, with its own clock: measured, or derived from that of another board
+    with the same chip. Raises InputError for an architecture whose rates nobody has written down here."""
+    rates, measured = _rates_of(board.arch)
+    if board == measured:
+        return rates
+    return replace(rates, clock_ghz=derived_curve(rates.clock_ghz, measured, board))
+
+
+def arch_rates(arch: Arch) -> Rates:
+    """The rates of `arch`, for what does not depend on the board: everything in clk. Raises InputError as `rates_of`
+    does."""
+    return _rates_of(arch)[0]
+
+
+def _rates_of(arch: Arch) -> tuple[Rates, Board]:
     if arch.name not in _RATES:
         raise InputError(f"no clock rates for architecture {arch.name!r}: known are {', '.join(sorted(_RATES))}")
     return _RATES[arch.name]

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from hktune.core.config import Config, Value, compact_json
+from hktune.core.errors import SpaceError, StoreError
 from hktune.core.escaped import shown
 from hktune.core.operation import BF16_NT
 from hktune.core.outcome import Source, Status
 from hktune.core.trial import Trial
-from hktune.space import Domain
+from hktune.space import Domain, SearchSpace
+from hktune.space.listed import ListedDomain
 from hktune.space.recorded import recorded_domain
 
 CONFIGS_MAX = 1_000_000
@@ -39,11 +41,13 @@ class Result:
 class Recording:
     """One row for each config that was tried, failed ones too; at least one has a time.
 
-    Rows of other tuners' files have m = n = k = 1: hktune knows their problem by `name` alone.
+    Rows of other tuners' files have m = n = k = 1: hktune knows their problem by `name` alone. With `space`, a strategy
+    has its seeds and its estimate.
     """
 
     name: str
     rows: tuple[Trial, ...]
+    space: SearchSpace | None = None
 
     @cached_property
     def configs(self) -> tuple[Config, ...]:
@@ -53,7 +57,30 @@ class Recording:
     @cached_property
     def domain(self) -> Domain:
         """The configs as a strategy sees them: legal is what was recorded."""
-        return recorded_domain(self.name, self.configs)
+        if self.space is None:
+            return recorded_domain(self.name, self.configs)
+        return ListedDomain(self.space, self.rows[0].problem, self.configs)
+
+    def within(self, space: SearchSpace) -> Recording:
+        """What of it is legal in `space`, to be searched as a run would. A parameter that is younger than the rows has
+        its default. Raises InputError for an operation that the space's template cannot do, and StoreError where no
+        config that has a time is legal."""
+        problem = self.rows[0].problem
+        own = space.for_operation(problem.operation)
+        completed = [_completed(row, config, own) for row, config in zip(self.rows, self.configs, strict=True)]
+        rows = {row.config_id: row for row in completed if row is not None}
+        if all(row.time_us is None for row in rows.values()):
+            raise StoreError(f"{self.name}: none of its configs is legal in {space.name}: leave out --space")
+        return Recording(self.name, tuple(rows.values()), own)
+
+
+def _completed(row: Trial, config: Config, space: SearchSpace) -> Trial | None:
+    """`row` with every parameter of `space`; None where its config is not legal there."""
+    try:
+        whole = space.config(config)
+    except SpaceError:
+        return None
+    return replace(row, config_id=whole.id, config=whole.json) if space.is_legal(whole, row.problem) else None
 
 
 def recording_of(name: str, results: Iterable[Result]) -> Recording:

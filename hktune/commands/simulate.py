@@ -1,0 +1,89 @@
+"""`hktune simulate`: search strategies, judged on recordings."""
+
+from __future__ import annotations
+
+import argparse
+
+from hktune.commands.arguments import add_space, integer, path_given, words
+from hktune.commands.parser import DONE, Command
+
+TRIALS_MAX = 1_000_000
+SEEDS_MAX = 10_000
+IN_FLIGHT_MAX = 1024
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of `hktune simulate`."""
+    parser.add_argument(
+        "recordings",
+        nargs="+",
+        type=path_given,
+        metavar="RECORDING",
+        help="a results directory, a trials.csv, or a file of another tuner: Kernel Tuner's cache, KTT's or T4 results",
+    )
+    parser.add_argument(
+        "--strategy", type=words, metavar="NAME,...", help="which to judge (default: that of hktune tune)"
+    )
+    parser.add_argument(
+        "--trials", type=integer(1, TRIALS_MAX), default=150, metavar="N", help="of each search (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--seeds", type=integer(1, SEEDS_MAX), default=10, metavar="S", help="searches of each (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--in-flight",
+        type=integer(1, IN_FLIGHT_MAX),
+        default=8,
+        metavar="F",
+        help="configs on their way when the next is asked for, that one too (default: %(default)s, as in a run)",
+    )
+    add_space(parser, "of hktune's own rows: search them with the seeds and the estimate of their space")
+    parser.add_argument("--json", action="store_true", help="print each search as one JSON object on a line")
+
+
+def _run(options: argparse.Namespace) -> int:
+    """Simulate and print. Raises InputError, one line, before anything is searched."""
+    from hktune.report.console import make_console
+    from hktune.report.heartbeat import working
+    from hktune.report.simulated import as_json, print_simulated
+    from hktune.space import load_space
+    from hktune.store.recordings import load_recordings
+    from hktune.tuning.run import RunOptions
+    from hktune.tuning.simulation import simulate
+
+    names = tuple(dict.fromkeys(options.strategy or [RunOptions.strategy]))
+    now = "reading recordings"
+    found = []
+    with working(lambda: now):
+        recordings = [each for path in dict.fromkeys(options.recordings) for each in load_recordings(path)]
+        if options.space:
+            space = load_space(options.space)
+            recordings = [each.within(space) for each in recordings]
+        for one in simulate(recordings, names, options.trials, options.seeds, options.in_flight):
+            now = f"simulating {one.strategy} on {one.recording.name}"
+            if options.json:
+                print(as_json(one, options.trials), flush=True)
+            else:
+                found.append(one)
+    if found:
+        print_simulated(make_console(), found, options.trials)
+    return DONE
+
+
+_ABOUT = """A search is replayed: the strategy and the loop are those of hktune tune, and what became of a config \
+is looked up. A trial is a config that was tried, one that fails too. Legal is what was recorded.
+
+Of hktune's rows each problem is a recording."""
+
+COMMAND = Command(
+    "simulate",
+    "judge search strategies on recorded spaces",
+    _add_options,
+    _run,
+    examples=(
+        "hktune simulate out/h100",
+        "hktune simulate convolution_A100.json.gz --strategy tpe,hillclimb,random",
+        "hktune simulate out/h100 --trials 96 --json",
+    ),
+    about=_ABOUT,
+)
