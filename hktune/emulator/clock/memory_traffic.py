@@ -121,7 +121,7 @@ def rounds_of(
 
 
 class _Walk:
-    """Which panels every round of a grid wants, as tables of a row per round."""
+    """Which panels every round of a grid wants: counts by round."""
 
     def __init__(
         self, workgroups: int, tiles_m: int, tiles_n: int, at_once: int, arch: Arch, order: Order, kept: Kept | None
@@ -130,16 +130,16 @@ class _Walk:
         rows, columns = order(ids, tiles_m, tiles_n)
         share = ids // (tiles_m * tiles_n)  # of a split k: another part of the same panels
         shares = int(share[-1]) + 1
-        number, self._rounds = ids // at_once, -(-workgroups // at_once)
-        die, dies = number * arch.xcds + ids % arch.xcds, self._rounds * arch.xcds
-        a_of_dies = _wanted(die, dies, rows + share * tiles_m, tiles_m * shares)
-        b_of_dies = _wanted(die, dies, columns + share * tiles_n, tiles_n * shares)
-        self._xcd_a, self._xcd_b = (self._by_round(each).sum(axis=(1, 2)) for each in (a_of_dies, b_of_dies))
-        a, b = (self._by_round(each).any(axis=1) for each in (a_of_dies, b_of_dies))
-        self._fresh_a, self._fresh_b = _first_uses(a, b) if kept is None else _misses(a, b, at_once, kept)
-
-    def _by_round(self, of_dies: Flags) -> Flags:
-        return of_dies.reshape(self._rounds, -1, of_dies.shape[1])
+        number, xcd = ids // at_once, ids % arch.xcds
+        of_dies = (-(-workgroups // at_once), arch.xcds)
+        a = _wanted(of_dies, number, xcd, rows + share * tiles_m, tiles_m * shares)
+        b = _wanted(of_dies, number, xcd, columns + share * tiles_n, tiles_n * shares)
+        self._xcd_a, self._xcd_b = a.sum(axis=(1, 2)), b.sum(axis=(1, 2))
+        of_round_a, of_round_b = np.logical_or.reduce(a, axis=1), np.logical_or.reduce(b, axis=1)
+        if kept is None:
+            self._fresh_a, self._fresh_b = _first_uses(of_round_a), _first_uses(of_round_b)
+        else:
+            self._fresh_a, self._fresh_b = _misses(of_round_a, of_round_b, at_once, kept)
 
     def mean(self, first: int, end: int, workgroups: int) -> Round:
         """The rounds from `first` to before `end`."""
@@ -147,17 +147,16 @@ class _Walk:
         return Round(end - first, workgroups, *(float(each[first:end].mean()) for each in found))
 
 
-def _wanted(groups: Indices, group_count: int, panels: Indices, panel_count: int) -> Flags:
-    """Whether each group wants each panel."""
-    wanted = np.zeros((group_count, panel_count), dtype=bool)
-    wanted[groups, panels] = True
+def _wanted(of_dies: tuple[int, int], number: Indices, xcd: Indices, panels: Indices, panel_count: int) -> Flags:
+    """Whether the workgroups of each XCD want each panel, in each round."""
+    wanted = np.zeros((*of_dies, panel_count), dtype=bool)
+    wanted[number, xcd, panels] = True
     return wanted
 
 
-def _first_uses(a: Flags, b: Flags) -> tuple[Indices, Indices]:
-    """Panels of A and of B that no earlier round wanted, by round."""
-    first_a, first_b = (np.bincount(each.argmax(axis=0), minlength=len(each)) for each in (a, b))
-    return first_a, first_b
+def _first_uses(wanted: Flags) -> Indices:
+    """Panels that no earlier round wanted, by round."""
+    return np.bincount(wanted.argmax(axis=0), minlength=len(wanted))
 
 
 def _misses(a: Flags, b: Flags, at_once: int, kept: Kept) -> tuple[Indices, Indices]:
@@ -165,17 +164,14 @@ def _misses(a: Flags, b: Flags, at_once: int, kept: Kept) -> tuple[Indices, Indi
 
     A panel is still there unless what was used since, from the whole of its round on, exceeds the capacity.
     """
-    missed = np.zeros((2, len(a)), dtype=np.int64)
-    last = [np.full(each.shape[1], -1) for each in (a, b)]  # round in which each panel was wanted last; -1: never
-    panel_bytes = (kept.panel_a, kept.panel_b)
-    for number, wanted in enumerate(zip(a, b, strict=True)):
-        used = sum(
-            np.bincount(seen + 1, minlength=number + 1) * size for seen, size in zip(last, panel_bytes, strict=True)
-        )
-        since = np.cumsum(used[::-1] + at_once * kept.stored)[::-1]  # bytes used since a round, itself included
-        gone = since > kept.capacity
+    missed_a, missed_b = np.zeros(len(a), dtype=np.int64), np.zeros(len(b), dtype=np.int64)
+    last_a, last_b = np.zeros(a.shape[1], dtype=np.int64), np.zeros(b.shape[1], dtype=np.int64)
+    for number in range(len(a)):  # last_*: one more than the round in which a panel was wanted last; 0: none yet
+        a_used, b_used = (np.bincount(each, minlength=number + 1) for each in (last_a, last_b))
+        used = kept.panel_a * a_used + kept.panel_b * b_used + kept.stored * at_once
+        gone = np.cumsum(used[::-1])[::-1] > kept.capacity
         gone[0] = True
-        for which, (seen, flags) in enumerate(zip(last, wanted, strict=True)):
-            missed[which, number] = np.count_nonzero(gone[seen[flags] + 1])
-            seen[flags] = number
-    return missed[0], missed[1]
+        missed_a[number] = np.count_nonzero(gone[last_a[a[number]]])
+        missed_b[number] = np.count_nonzero(gone[last_b[b[number]]])
+        last_a[a[number]] = last_b[b[number]] = number + 1
+    return missed_a, missed_b
