@@ -102,7 +102,11 @@ def add_table_directory(parser: argparse.ArgumentParser) -> None:
 def add_trials(parser: argparse.ArgumentParser) -> None:
     """Where trials are read from, at least one place."""
     parser.add_argument(
-        "trials", nargs="+", type=path_given, metavar="DIR_OR_CSV", help="results directories, or their trials.csv"
+        "trials",
+        nargs="+",
+        type=path_given,
+        metavar="DIR_OR_CSV",
+        help="results directories, their trials.csv, or trials that were exported as T4",
     )
 
 

@@ -1,12 +1,12 @@
-"""`hktune export`: a dispatch table as source code."""
+"""`hktune export`: a dispatch table as source code, or trials for other tools."""
 
 from __future__ import annotations
 
 import argparse
 
-from hktune.commands.arguments import add_operation, add_out, add_table_directory
+from hktune.commands.arguments import add_operation, add_out, add_problem, add_table_directory
 from hktune.commands.parser import DONE, Command
-from hktune.core.errors import TableError
+from hktune.core.errors import InputError
 from hktune.core.publish import publish
 from hktune.core.remedy import with_remedy
 from hktune.core.shipped import DEFAULT_SPACE
@@ -15,35 +15,64 @@ from hktune.core.shipped import DEFAULT_SPACE
 def _add_options(parser: argparse.ArgumentParser) -> None:
     """The options of `hktune export`."""
     add_table_directory(parser)
+    formats = "the table as one PyTorch file, or the trials as T4 results, which tools of other tuners read"
     parser.add_argument(
-        "--format", choices=("inline",), default="inline", help="one PyTorch file (default: %(default)s)"
+        "--format", choices=("inline", "t4"), default="inline", help=f"{formats} (default: %(default)s)"
     )
     forms = ("matmul", "matmul-bt", "linear")
     parser.add_argument("--form", choices=forms, default="matmul", help="what ModelNew is (default: %(default)s)")
     add_operation(parser, "of a table of several the one to export, with its epilogues")
-    add_out(parser, "the file to write", metavar="FILE")
+    add_problem(parser, "of trials, those of this problem alone")
+    add_out(parser, "the file to write; trials are compressed where it ends in .gz", metavar="FILE")
 
 
 def _run(options: argparse.Namespace) -> int:
-    """Write the file. Raises TableError, one line, when it cannot be made or written."""
+    """Write the file. Raises InputError, one line, when it cannot be made or written."""
+    data, what = _trials(options) if options.format == "t4" else _module(options)
+    try:
+        publish(options.out, data)
+    except OSError as error:
+        raise InputError(with_remedy(f"{options.out}: cannot be written", error, "pass another -o")) from None
+    print(f"{options.out}: {what}")
+    return DONE
+
+
+def _module(options: argparse.Namespace) -> tuple[bytes, str]:
+    """The table as a module, and how long that is."""
     from hktune.export import export_inline
 
+    if options.problem:
+        raise InputError(f"--problem {options.problem}: a table is exported whole: leave it out, or --format t4")
     text = export_inline(options.directory, DEFAULT_SPACE, options.form, options.operation)
-    try:
-        publish(options.out, text.encode())
-    except OSError as error:
-        raise TableError(with_remedy(f"{options.out}: cannot be written", error, "pass another -o")) from None
-    print(f"{options.out}: {len(text.splitlines())} lines")
-    return DONE
+    return text.encode(), f"{len(text.splitlines())} lines"
+
+
+def _trials(options: argparse.Namespace) -> tuple[bytes, str]:
+    """The trials as T4, and how many there are."""
+    import gzip
+
+    from hktune.store import read_trials
+    from hktune.store.recordings.t4_trials import t4_json
+
+    if options.operation:
+        raise InputError(f"--operation {options.operation}: trials are exported whole, or one --problem of them")
+    path = options.directory / "trials.csv" if options.directory.is_dir() else options.directory
+    trials = [trial for trial in read_trials(path) if options.problem in (None, trial.problem)]
+    if not trials:
+        of_what = f"of {options.problem} " if options.problem else ""
+        raise InputError(f"{path}: has no trials {of_what}to export: pass another DIR or --problem")
+    data = t4_json(trials)
+    return gzip.compress(data, mtime=0) if options.out.suffix == ".gz" else data, f"{len(trials)} trials"
 
 
 COMMAND = Command(
     "export",
-    "write a dispatch table as one PyTorch file with its kernels",
+    "write a dispatch table as one PyTorch file, or trials as T4 results",
     _add_options,
     _run,
     examples=(
         "hktune export out/gfx950-emulated -o model_new.py",
         "hktune export out/gfx950-emulated --operation f16.nt -o model_new.py",
+        "hktune export out/gfx950-emulated --format t4 -o trials.json.gz",
     ),
 )

@@ -17,6 +17,7 @@ from hktune.core.publish import publish
 from hktune.core.remedy import with_remedy
 from hktune.core.trial import Trial
 from hktune.store.environment import Environment, judge_environment, read_environment, write_environment
+from hktune.store.recordings.t4_trials import read_t4_trials
 from hktune.store.rows import HEADER, NUMBER_AT, Encoder
 from hktune.store.trials import FILE_NAME, locked, read_trials
 
@@ -31,7 +32,7 @@ class Merged:
 
 
 def merge(shards: Sequence[Path], directory: Path) -> Merged:
-    """Merge shards (results directories, or trials.csv files) with what `directory` already holds, into it.
+    """Merge shards (results directories, trials.csv or T4 files) with what `directory` already holds, into it.
 
     Rows that agree in everything but their number are one row. The rest are ordered by start time, then by content, and
     numbered afresh, so the result does not depend on the shards' order and merging again changes nothing. Where all are
@@ -70,8 +71,12 @@ def merged_trials(shards: Iterable[Path]) -> list[Trial]:
 def _rows_of(shards: Iterable[Path]) -> list[Trial]:
     trials: list[Trial] = []
     for shard in shards:
-        trials += read_trials(shard / FILE_NAME if shard.is_dir() else shard)
+        trials += _read(shard / FILE_NAME if shard.is_dir() else shard)
     return trials
+
+
+def _read(path: Path) -> list[Trial]:
+    return read_t4_trials(path) if {".json", ".gz", ".zip"} & set(path.suffixes[-1:]) else read_trials(path)
 
 
 def _merged(trials: list[Trial]) -> list[Trial]:

@@ -32,6 +32,7 @@ from hktune.dispatch import Entry, Reason, Table, read_table, table_json
 from hktune.dispatch.files import content_sha256
 from hktune.dispatch.table import Kernel, Launch
 from hktune.store import Environment, TrialStore, merge, read_frame
+from hktune.store.recordings.t4_trials import read_t4_trials, t4_json
 from hktune.store.rows import COLUMNS, FIELDS, TYPES, Decoder, Encoder
 
 # A busy machine draws slowly; that is no failure.
@@ -139,6 +140,15 @@ def test_a_trial_is_one_line_of_csv_and_comes_back(trial: Trial) -> None:
     assert line.endswith(b"\n")
     assert decode(line[:-1]) == trial
     assert json.loads(next(csv.reader([line.decode()]))[COLUMNS.index("config")]) == json.loads(trial.config)
+
+
+@BUSY
+@given(st.lists(trials(), min_size=1, max_size=4))
+def test_trials_come_back_from_t4(drawn: list[Trial]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "t4.json"
+        path.write_bytes(t4_json(drawn))
+        assert read_t4_trials(path) == drawn
 
 
 @BUSY

@@ -11,11 +11,11 @@ from hktune.core.operation import BF16_NT
 from hktune.emulator.clock.compute_unit import ComputeUnit
 from hktune.emulator.clock.instruction_stream import workgroup_of
 from hktune.emulator.clock.profile import LATENCIES_CLK, Profile, profile_of
-from hktune.emulator.clock.rates import rates_of
+from hktune.emulator.clock.rates import arch_rates
 from hktune.emulator.clock.stalls import CAUSES, causes_of_a_step, step_causes_clk
 from hktune.emulator.clock.trace import Trace
 
-RATES = rates_of(GFX950)
+RATES = arch_rates(GFX950)
 VALU = Instruction("v_add_u32_e32", writes=(9,))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,15 +11,12 @@ from hktune.core.trial import Trial, by_problem
 from hktune.store.recordings.document import RECORDING, read_document
 from hktune.store.recordings.kernel_tuner import cached_results
 from hktune.store.recordings.ktt import ktt_results
-from hktune.store.recordings.recording import BrokenRecording, Recording, Result, recording_of
-from hktune.store.recordings.t4 import t4_results
+from hktune.store.recordings.recording import BrokenRecording, Recording, recording_of
+from hktune.store.recordings.t4 import t4_file, t4_results
+from hktune.store.recordings.t4_trials import holds_trials, trials_of
 from hktune.store.trials import FILE_NAME, read_trials
 
-_READERS: dict[str, Callable[[dict[str, object]], Iterable[Result]]] = {
-    "cache": cached_results,
-    "results": t4_results,
-    "Results": ktt_results,
-}
+_CACHE, _T4, _KTT = "cache", "results", "Results"
 """Each format is known by a key that it alone has."""
 
 
@@ -31,16 +28,20 @@ def load_recordings(path: Path) -> list[Recording]:
         if path.is_dir() or path.suffix == ".csv":
             return _of_trials(str(path), read_trials(path / FILE_NAME if path.is_dir() else path))
         document = read_document(path)
-        return [recording_of(str(path), _reader_of(document)(document))]
+        return _of_document(str(path), document)
     except BrokenRecording as broken:
         raise RECORDING.broken(path, str(broken)) from None
 
 
-def _reader_of(document: dict[str, object]) -> Callable[[dict[str, object]], Iterable[Result]]:
-    for key, reader in _READERS.items():
-        if key in document:
-            return reader
-    raise BrokenRecording(f"has none of the keys {', '.join(_READERS)}")
+def _of_document(name: str, document: dict[str, object]) -> list[Recording]:
+    if _CACHE in document:
+        return [recording_of(name, cached_results(document))]
+    if _KTT in document:
+        return [recording_of(name, ktt_results(document))]
+    if _T4 not in document:
+        raise BrokenRecording(f"has none of the keys {_CACHE}, {_T4}, {_KTT}")
+    file = t4_file(document)
+    return _of_trials(name, trials_of(file)) if holds_trials(file) else [recording_of(name, t4_results(file))]
 
 
 def _of_trials(name: str, trials: Iterable[Trial]) -> list[Recording]:

@@ -50,12 +50,16 @@ class T4File(msgspec.Struct, frozen=True):
     metadata: dict[str, Any] = {}
 
 
-def t4_results(document: dict[str, object]) -> Iterator[Result]:
-    """What is in the T4 file `document`. Raises BrokenRecording for what is no such file."""
+def t4_file(document: dict[str, object]) -> T4File:
+    """`document` as a T4 file. Raises BrokenRecording for what is none."""
     try:
-        file = msgspec.convert(document, T4File)
+        return msgspec.convert(document, T4File)
     except msgspec.ValidationError as wrong:
         raise BrokenRecording(f"is no T4 file of results ({wrong})") from None
+
+
+def t4_results(file: T4File) -> Iterator[Result]:
+    """The results of `file`. Raises BrokenRecording where there are none, or one breaks a rule."""
     if not file.results:
         raise BrokenRecording("has no results")
     unit = str(file.metadata.get("timeunit") or _MILLISECONDS)
