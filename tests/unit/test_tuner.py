@@ -176,10 +176,10 @@ def test_failures_are_recorded_and_told() -> None:
 
 def test_a_replayed_trial_is_told_and_not_run_again() -> None:
     first, _ = run([search(SMALL, configs(3))], Budget(trials=3))
-    again = search(SMALL, configs(5))
-    rows, executor = run([again], Budget(trials=5), replayed=first)
-    assert [config["block"] for config in executor.submitted] == [3, 4]
-    assert len(rows) == 2
+    again = search(SMALL, configs(5 + LOOKAHEAD))
+    rows, executor = run([again], Budget(trials=5 + LOOKAHEAD), replayed=first)
+    assert [config["block"] for config in executor.submitted] == list(range(3, 5 + LOOKAHEAD))
+    assert len(rows) == 2 + LOOKAHEAD
     assert isinstance(again.strategy, InOrder)
     assert again.strategy.told[0].cost == Cost(SMALL.m)
 
