@@ -153,7 +153,7 @@ class Entry(Strict, frozen=True):
 
     `operation` is the text of what is computed. `time_us` is the choice's own time, with its interval: of a modelled
     one, where a measured time is expected. `vendor_best` names the fastest other way that was timed with it, of the
-    vendor's library or kernels of others. `ties` are the ids of other configs that may be as fast, the fastest first.
+    vendor's library or kernels of others. `ties` are the ids of other configs that may be as fast.
     The entry serves the n and k of its problem with `m_from` to `m_to` rows, both included; where they are absent with
     m rows only. `name` is what a person calls the problem; nothing is decided by it.
     """

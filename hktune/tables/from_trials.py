@@ -103,7 +103,7 @@ def _entry(chosen: Chosen, rows: Rows, launch_of: LaunchOf, options: BuildOption
     symbol, launch = launch_of(trial)
     times = {"time_us": time_us(trial), "time_us_low": trial.time_us_low, "time_us_high": trial.time_us_high}
     tied = chosen.standing.ties(options.model_tie)
-    ties = list(dict.fromkeys(other.config_id for other in tied if other is not trial))[:TIES_MAX]
+    ties = sorted({other.config_id for other in tied[:TIES_MAX] if other is not trial})
     kernel = _kernel(trial, symbol, launch, options)
     # A launch without m in its grid is of this m alone, or of a kernel that looks like one.
     depends_on_m = any(isinstance(size, str) for size in launch.grid)
