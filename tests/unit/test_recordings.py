@@ -309,7 +309,7 @@ BAD = {
     "a long value": (t4_file([t4_result({"a": "x" * 5000}, 1.0)]), "over 1024 characters"),
     "runs of no numbers": (t4_file([t4_result({"a": 1}, 1.0, measurements=[], times={"runtimes": ["x"]})]), "['x']"),
     "runs without end": (t4_file([t4_result({"a": 1}, [10**400])]), "'time' is inf"),
-    "half a character": (t4_file([t4_result({"a": 1}, 1.0, objectives=["\ud800"])]), "no T4 file"),
+    "half a character": (t4_file([t4_result({"a": 1}, 1.0, **{"\ud800": 1})]), "no T4 file"),
     "KTT of no objects": ({"Results": [1]}, "no result file of KTT"),
 }
 
