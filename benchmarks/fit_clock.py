@@ -25,7 +25,7 @@ from hktune.core.board import MI355X
 from hktune.emulator.clock.fitting import MeasuredLaunch, Values, clock_names, fitted, left_out, log_ratios
 from hktune.emulator.clock.rates import rates_of
 
-FREE = ("launch_us", "cold_ns", "latency_growth", "write_back_tb_per_s")
+FREE = ("launch_us", "cold_ns", "latency_growth", "hbm_ns", "mall_tb_per_s", "write_back_tb_per_s")
 EXACT_SIGMA, LIKE_SIGMA, PRIOR_SIGMA = 0.05, 0.2, 2.0
 """Of log(modelled / measured), and of a constant as a multiple of today's."""
 
