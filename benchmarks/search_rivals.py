@@ -35,7 +35,7 @@ from hktune.store.recordings import Recording, load_recordings
 from hktune.tuning.cost import slowness
 from hktune.tuning.simulation import Replay, Simulated
 
-PROPOSALS_MAX = 200  # for each trial: a search that finds nothing new ends
+PROPOSALS_MAX = 20  # for each trial: a search that proposes the same again and again has ended
 KERNEL_TUNER = (
     "random_sample",
     "genetic_algorithm",
