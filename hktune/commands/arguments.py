@@ -122,6 +122,13 @@ def add_board(parser: argparse.ArgumentParser, purpose: str) -> None:
     parser.add_argument("--board", choices=tuple(BOARDS), help=f"{purpose} (default: {DEFAULT_BOARD.name})")
 
 
+def add_calibration(parser: argparse.ArgumentParser, purpose: str) -> None:
+    """--calibration."""
+    parser.add_argument(
+        "--calibration", type=path_given, metavar="FILE", help=f"{purpose}: what hktune calibrate wrote"
+    )
+
+
 def add_prebuilt(parser: argparse.ArgumentParser, purpose: str) -> None:
     """--prebuilt."""
     parser.add_argument("--prebuilt", type=path_given, metavar="DIR", help=purpose)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import Meta, Struct
 
-from hktune.core.board import Board
+from hktune.core.board import Board, board_named
 from hktune.core.bounded_text import FolderName, Text, Word
 from hktune.core.config import compact_json
 from hktune.core.errors import InputError
@@ -21,7 +21,8 @@ from hktune.core.remedy import with_remedy
 FILE_NAME = "calibration.json"
 CALIBRATION_FILE = FileKind("a calibration", 1 << 20, InputError, "make it with hktune calibrate")
 
-CLOCK, ESTIMATE = "clock", "estimate"
+CLOCK: Final = "clock"
+ESTIMATE: Final = "estimate"
 
 ConstantName = Annotated[str, Meta(pattern=r"\A[a-z][a-z0-9_]{0,63}\Z")]
 Constant = Annotated[float, Meta(gt=0, le=1e12)]
@@ -59,18 +60,22 @@ class Calibration(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
         said = [self.of, self.arch, self.board, self.space, self.constants, self.clock_ghz]
         return hashlib.sha256(compact_json(msgspec.to_builtins(said)).encode()).hexdigest()[:8]
 
-    def require_board(self, board: Board, origin: Path) -> None:
-        """Raises InputError unless it is of the clock of `board`; `origin` is where it was read."""
-        if self.of != CLOCK:
-            raise InputError(f"{origin}: is of the estimate of {self.space}, not of a clock: pass one of an AMD GPU")
-        if self.board != board.name:
-            raise InputError(f"{origin}: is of {self.board}, the board is {board.name}: pass --board {self.board}")
+    @property
+    def whose(self) -> str:
+        """What it is a calibration of."""
+        return f"the clock of {self.board}" if self.of == CLOCK else f"the estimate of {self.space}"
 
-    def require_space(self, space: str, origin: Path) -> None:
-        """Raises InputError unless it is of the estimate of the search space of that name."""
-        if self.of != ESTIMATE or self.space != space:
-            whose = f"the clock of {self.board}" if self.of == CLOCK else f"the estimate of {self.space}"
-            raise InputError(f"{origin}: is of {whose}, not of the estimate of {space}: pass another, or leave it out")
+
+def modelled_board(name: str | None, calibration: Calibration | None) -> Board:
+    """The board whose times are modelled: the one called `name`, else that of `calibration`, else the usual one. Raises
+    InputError for a calibration of anything else than its clock."""
+    if calibration is None:
+        return board_named(name)
+    if calibration.of != CLOCK:
+        raise InputError(f"--calibration is of {calibration.whose}, not of a clock: pass one of an AMD GPU")
+    if name not in (None, calibration.board):
+        raise InputError(f"--calibration is of {calibration.whose}: pass --board {calibration.board}, or another file")
+    return board_named(calibration.board)
 
 
 def calibration_path(given: Path) -> Path:
