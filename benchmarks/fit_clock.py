@@ -26,7 +26,7 @@ from hktune.emulator.clock.constants import MeasuredLaunch, Values, clock_steps,
 from hktune.emulator.clock.rates import rates_of
 from hktune.measure.clock_fit import clock_fit
 
-FREE = ("launch_us", "cold_ns", "latency_growth", "write_back_tb_per_s")
+FREE = ("launch_us", "cold_ns", "latency_growth", "hbm_ns", "mall_tb_per_s", "write_back_tb_per_s")
 EXACT_SIGMA, LIKE_SIGMA, PRIOR_SIGMA = 0.05, 0.2, 2.0
 """Of log(modelled / measured), and of a constant as a multiple of today's."""
 

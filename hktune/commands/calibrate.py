@@ -21,7 +21,7 @@ from hktune.commands.arguments import (
 from hktune.commands.parser import DONE, FAILED, Command
 
 if TYPE_CHECKING:
-    from hktune.tuning.calibration import Calibrated
+    from hktune.tuning.measured_trials import Calibrated
 
 _KERNELS, _ROWS = 300, 1000
 
@@ -47,7 +47,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 def _run(options: argparse.Namespace) -> int:
     """Fit, print what it came to, and write it; 1 where the trials tell no constant."""
     from hktune.core.calibration import FILE_NAME, write_calibration
-    from hktune.report.calibration import print_calibrated
+    from hktune.report.calibrated_model import print_calibrated
     from hktune.report.console import make_console
 
     path: Path = options.out or options.directory / FILE_NAME
@@ -61,9 +61,9 @@ def _run(options: argparse.Namespace) -> int:
 def _calibrated(options: argparse.Namespace) -> Calibrated:
     from hktune.core.arch import GFX950
     from hktune.report.heartbeat import working
-    from hktune.tuning.calibration import device_of
     from hktune.tuning.clock_calibration import ClockOptions, calibrate_clock
     from hktune.tuning.estimate_calibration import calibrate_estimate
+    from hktune.tuning.measured_trials import device_of
 
     if device_of(options.directory).arch != GFX950.name:
         with working(lambda: "fitting the estimate"):

@@ -115,6 +115,7 @@ def _build(options: argparse.Namespace) -> int:
     from hktune.core.command_words import command_line
     from hktune.core.outcome import Status
     from hktune.dispatch import write_table
+    from hktune.emulator.clock.model_error import model_error
     from hktune.report.heartbeat import working
     from hktune.space import load_spaces
     from hktune.store import merged_trials
@@ -133,7 +134,8 @@ def _build(options: argparse.Namespace) -> int:
         raise StoreError(f"{foreign}: tune again" if foreign else _why_none(spaces.own.template, merged))
     identity = _one_identity(options.trials)
     shelf = _Shelf(options, spaces)
-    chosen = BuildOptions(spaces.fixed_order, options.reproducible, options.reach, _names(options))
+    tie = model_error().tie_factor
+    chosen = BuildOptions(spaces.fixed_order, options.reproducible, options.reach, _names(options), tie)
     compilers, trials = compilers_of(trials), deciding(trials)
     with working(lambda: f"building the table, {len(shelf.objects)} objects so far"):
         table = build_table(trials, shelf.launch_of, identity, compilers, __version__, now(), chosen)

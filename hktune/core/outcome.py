@@ -59,6 +59,9 @@ class Failure:
 class Timing:
     """The time of one launch of a proved kernel, with where it comes from. `bound` is what limits it, where known.
 
+    `time_us_low` and `time_us_high` are the ends of its interval. Of a measured time that is the median's. Of a
+    modelled one it is where a measured time is expected, which says nothing of which of two kernels is faster.
+
     `baseline_us` is the vendor library's time in the same rounds, `vendor_best_us` that of the fastest of its other
     algorithms, which `vendor_best` names. `gpu` is the GPU's number; its clock, its power and why it held its clock
     down (`throttled`) are those of the last rounds. `note` is what else a person may want to read.

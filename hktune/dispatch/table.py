@@ -145,14 +145,17 @@ class Kernel(Strict, frozen=True):
             raise ValueError(f"config_id saved={self.config_id} current={current}: the config is another")
 
 
+TIES_MAX = 10_000
+
+
 class Entry(Strict, frozen=True):
     """What one problem runs. `kernel` is absent when the vendor library is the choice.
 
-    `operation` is the text of what is computed. `time_us` (with its interval where measured) is the choice's own time;
-    `vendor_best` names the fastest other way that was timed with it, of the vendor's library or kernels of others.
-    `ties` are the ids of other configs that tie with it. The entry serves the n and k of its problem with
-    `m_from` to `m_to` rows, both included; where they are absent with m rows only. `name` is what a person calls the
-    problem; nothing is decided by it.
+    `operation` is the text of what is computed. `time_us` is the choice's own time, with its interval: of a modelled
+    one, where a measured time is expected. `vendor_best` names the fastest other way that was timed with it, of the
+    vendor's library or kernels of others. `ties` are the ids of other configs that may be as fast.
+    The entry serves the n and k of its problem with `m_from` to `m_to` rows, both included; where they are absent with
+    m rows only. `name` is what a person calls the problem; nothing is decided by it.
     """
 
     m: Dimension
@@ -168,7 +171,7 @@ class Entry(Strict, frozen=True):
     baseline_us: Micros | None = None
     vendor_best: Text | None = None
     vendor_best_us: Micros | None = None
-    ties: Annotated[tuple[ConfigId, ...], Meta(max_length=10_000)] = ()
+    ties: Annotated[tuple[ConfigId, ...], Meta(max_length=TIES_MAX)] = ()
     kernel: Kernel | None = None
     m_from: Dimension | None = None
     m_to: Dimension | None = None

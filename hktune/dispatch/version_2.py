@@ -14,7 +14,7 @@ from hktune.core.bounded_text import Text, Word
 from hktune.core.errors import InputError
 from hktune.core.operation import legacy_operation, legacy_words, operation_of
 from hktune.core.outcome import Source
-from hktune.dispatch.table import ConfigId, Dimension, Entry, Kernel, Micros, Name, Strict
+from hktune.dispatch.table import TIES_MAX, ConfigId, Dimension, Entry, Kernel, Micros, Name, Strict
 
 
 class Version2Entry(Strict, frozen=True):
@@ -32,7 +32,7 @@ class Version2Entry(Strict, frozen=True):
     time_us_high: Micros | None = None
     baseline: Text | None = None
     baseline_us: Micros | None = None
-    ties: Annotated[tuple[ConfigId, ...], Meta(max_length=10_000)] = ()
+    ties: Annotated[tuple[ConfigId, ...], Meta(max_length=TIES_MAX)] = ()
     kernel: Kernel | None = None
     m_from: Dimension | None = None
     m_to: Dimension | None = None

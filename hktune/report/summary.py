@@ -12,6 +12,7 @@ from hktune.core.outcome import Source, Status
 from hktune.core.trial import Trial
 from hktune.report.columns import Column, print_columns, print_line, print_prose
 from hktune.report.failures import print_failures
+from hktune.report.intervals import interval, interval_meaning
 from hktune.report.operations import given_name, problem_columns, shared_product
 from hktune.space import Spaces
 from hktune.tuning.gain import Yardstick
@@ -53,6 +54,8 @@ def _print_best(console: Console, summary: RunSummary) -> None:
         Column("shape", [given_name(name, problem) for problem, name in summary.names.items()], folds=True),
         *problem_columns(list(summary.names)),
         Column("time\nus", [f"{trial.time_us:.1f}" if trial else "none" for trial in best], right=True),
+        Column("low..high", [_interval(trial) if trial else "" for trial in best], rank=4, right=True),
+        Column("ties", [str(summary.ties.get(problem) or "") for problem in summary.names], rank=5, right=True),
         Column("TFLOP/s", [_tflops(trial) if trial else "" for trial in best], rank=5, right=True),
         Column("vs\nvendor", [_ratio(_vs_vendor(trial), 3) for trial in best], rank=1, right=True),
         *(Column(f"vs\n{each.name}", gains(each, 3), rank=1, right=True) for each in summary.rivals),
@@ -64,6 +67,8 @@ def _print_best(console: Console, summary: RunSummary) -> None:
         Column("limit", [_limit(trial) if trial else "" for trial in best], rank=8),
     ]
     print_columns(console, columns)
+    if any(trial and trial.source is Source.MODELLED and trial.time_us_low for trial in best):
+        print_prose(console, interval_meaning(), indent="  ")
 
 
 def _print_gain(console: Console, summary: RunSummary) -> None:
@@ -159,6 +164,10 @@ def _left_behind(summary: RunSummary) -> str:
 
 def _vs_vendor(trial: Trial | None) -> float | None:
     return trial.baseline_us / trial.time_us if trial and trial.baseline_us and trial.time_us else None
+
+
+def _interval(trial: Trial) -> str:
+    return interval(trial.time_us_low, trial.time_us_high)
 
 
 def _ratio(ratio: float | None, digits: int = 2) -> str:

@@ -11,8 +11,10 @@ from rich.text import Text
 
 from hktune.core.arch import arch_named
 from hktune.core.errors import TableError
+from hktune.core.outcome import Source
 from hktune.dispatch import Reason, content_sha256, read_table, validate
 from hktune.report.columns import Column, print_columns, print_line, print_prose
+from hktune.report.intervals import interval, interval_meaning
 from hktune.report.machine import Finding
 from hktune.report.operations import problem_columns, shared_product
 from hktune.tables import describe
@@ -44,6 +46,8 @@ def print_table(console: Console, directory: Path) -> None:
     print_prose(console, f"kernels of: {', '.join(templates) or 'none'}", indent="  ")
     print_line(console, f"content_sha256: {content_sha256(table)}")
     _print_rows(console, rows, len(sources) > 1)
+    if any(row.source == Source.MODELLED and row.time_us_low for row in rows):
+        print_prose(console, interval_meaning(), indent="  ")
     configs = {(row.config_id, row.template, row.config) for row in rows if row.config}
     for config_id, template, config in sorted(configs):
         whose = f"{template}: " if len(templates) > 1 else ""
@@ -63,6 +67,8 @@ def _print_rows(console: Console, rows: Sequence[Row], several_sources: bool) ->
         Column("serves", [row.serves for row in rows], rank=2),
         Column("choice", [row.choice if vendor else "" for row in rows]),
         Column("time us", [f"{row.time_us:.1f}" for row in rows], right=True),
+        Column("low..high", [interval(row.time_us_low, row.time_us_high) for row in rows], rank=2, right=True),
+        Column("ties", [str(row.ties or "") for row in rows], rank=3, right=True),
         Column("TFLOP/s", [f"{row.tflops:.0f}" for row in rows], rank=3, right=True),
         Column("vs\nvendor", ratios, rank=1, right=True),
         Column("vs\nbest", best, rank=1, right=True),

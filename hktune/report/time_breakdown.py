@@ -10,8 +10,11 @@ from hktune.core.launch import Launch, Tile
 from hktune.core.problem import Problem
 from hktune.emulator.clock.breakdown import CLOCK, LAUNCH, MEMORY, MEMORY_LATENCY, ROUNDS, Breakdown
 from hktune.emulator.clock.launch_time import Modelled
+from hktune.emulator.clock.model_error import model_error
 from hktune.emulator.clock.stalls import CAUSES
+from hktune.measure.modelled import with_interval
 from hktune.report.columns import Column, print_columns, print_prose
+from hktune.report.intervals import interval
 
 _SHOWN_SHARE = 5e-4
 """Parts that are less of the time have no row: 0.1 % is the last digit."""
@@ -58,6 +61,9 @@ def print_time(console: Console, problem: Problem, launch: Launch, tile: Tile, f
     time_us = modelled.timing.time_us
     rate = f"{problem.flops / time_us * 1e-6:.0f} TFLOP/s, {modelled.peak_fraction:.0%} of the peak"
     print_prose(console, f"modelled on {problem}: {time_us:.2f} us, {rate}, bound by {modelled.bound}", indent="  ")
+    timing = with_interval(modelled.timing, problem, launch, tile)
+    expected = interval(timing.time_us_low, timing.time_us_high)
+    print_prose(console, f"  {model_error().coverage:.0%} of measured times are expected in {expected} us", indent="  ")
     print_prose(console, f"  {_launched(launch, modelled)}", indent="  ")
     if padding := _padding(problem, tile):
         print_prose(console, f"  {padding}", indent="  ")

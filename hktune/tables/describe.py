@@ -12,9 +12,9 @@ from hktune.dispatch.validate import Skipped
 
 @dataclass(frozen=True)
 class Row:
-    """One entry. `name`: what a person calls `problem`. `serves`: the fewest and the most m it is used for.
-    `vs_baseline`: the vendor's time over the choice's (above 1: faster than the vendor); `vs_best`: that of the fastest
-    other way, which `best` names."""
+    """One entry. `name`: what a person calls `problem`. `serves`: the fewest and the most m it is used for. `ties`: how
+    many other configs may be as fast. `vs_baseline`: the vendor's time over the choice's (above 1: faster than the
+    vendor); `vs_best`: that of the fastest other way, which `best` names."""
 
     name: str
     problem: Problem
@@ -24,6 +24,9 @@ class Row:
     config: str
     template: str
     time_us: float
+    time_us_low: float | None
+    time_us_high: float | None
+    ties: int
     source: str
     tflops: float
     vs_baseline: float | None
@@ -50,6 +53,9 @@ def _row(entry: Entry, skipped: str) -> Row:
         config=_words(kernel) if kernel else "",
         template=kernel.template if kernel else "",
         time_us=entry.time_us,
+        time_us_low=entry.time_us_low,
+        time_us_high=entry.time_us_high,
+        ties=len(entry.ties),
         source=str(entry.source),
         tflops=entry.problem.flops / entry.time_us / 1e6,
         vs_baseline=entry.baseline_us / entry.time_us if entry.baseline_us is not None else None,

@@ -16,7 +16,7 @@ from hktune.core.launch_rule import LaunchRule
 from hktune.core.outcome import Source, Status
 from hktune.core.problem import Problem
 from hktune.core.trial import Trial
-from hktune.dispatch.table import NAME_CHARACTERS_MAX, DeviceIdentity, Table
+from hktune.dispatch.table import NAME_CHARACTERS_MAX, TIES_MAX, DeviceIdentity, Table
 from hktune.tables.breakpoints import Rows, served_rows
 from hktune.tables.standing import Chosen, choose, time_us
 
@@ -30,12 +30,14 @@ REACH_MAX = 4.0
 class BuildOptions:
     """`fixed_order`: the templates whose sums have a fixed order, so that their kernels are bit-reproducible;
     `reproducible_only` leaves all others out. `reach`: how far beyond the outermost tuned m of an (n, k) its kernel
-    serves, as a factor; 1 is not at all. `names` is what a person calls a problem."""
+    serves, as a factor; 1 is not at all. `names` is what a person calls a problem. `model_tie`: modelled times within
+    this factor of the best are listed as its ties."""
 
     fixed_order: frozenset[str] = frozenset()
     reproducible_only: bool = False
     reach: float = 1.0
     names: Mapping[Problem, str] = field(default_factory=dict)
+    model_tie: float = 1.0
 
     def __post_init__(self) -> None:
         if not 1 <= self.reach <= REACH_MAX:
@@ -100,7 +102,8 @@ def _entry(chosen: Chosen, rows: Rows, launch_of: LaunchOf, options: BuildOption
         return {**entry, "choice": "vendor", "time_us": chosen.time_us, **_served(best.m, rows)}
     symbol, launch = launch_of(trial)
     times = {"time_us": time_us(trial), "time_us_low": trial.time_us_low, "time_us_high": trial.time_us_high}
-    ties = sorted(other.config_id for other in chosen.standing.tied if other is not trial)
+    tied = chosen.standing.ties(options.model_tie)
+    ties = sorted({other.config_id for other in tied[:TIES_MAX] if other is not trial})
     kernel = _kernel(trial, symbol, launch, options)
     # A launch without m in its grid is of this m alone, or of a kernel that looks like one.
     depends_on_m = any(isinstance(size, str) for size in launch.grid)

@@ -30,10 +30,17 @@ class Standing:
 
     @cached_property
     def tied(self) -> tuple[Trial, ...]:
-        """The configs that tie with the best, it first, whose whole interval is below the vendor's time.
-        None where the vendor library is the choice."""
+        """The configs that may be chosen for the best, it first: those that tie with it by their intervals, the whole
+        of which is below the vendor's time. None where the vendor library is the choice. Of modelled times only those
+        that are equal: the fastest is the best guess there is."""
         tied = [trial for trial in self.candidates if lower_us(trial) <= upper_us(self.best)]
         return tuple(trial for trial in tied if self._beats_vendor(trial)) if self._beats_vendor(self.best) else ()
+
+    def ties(self, model_tie: float) -> tuple[Trial, ...]:
+        """What may be as fast as the best, it first: `tied`, or the modelled times within a factor of its."""
+        if self.best.source is Source.MEASURED:
+            return self.tied
+        return tuple(trial for trial in self.candidates if time_us(trial) <= model_tie * time_us(self.best))
 
     def time_of(self, trial: Trial | None) -> float | None:
         """What the config of `trial` took here, or, of None, the vendor library; None where that is not known."""
@@ -60,6 +67,12 @@ class Chosen:
         return time
 
 
+def standings(trials: Iterable[Trial]) -> list[Standing]:
+    """Who competes for every problem that has an ok trial, in the order of problems."""
+    candidates = ((problem, _candidates(own)) for problem, own in sorted(by_problem(trials).items()))
+    return [Standing(problem, of_problem) for problem, of_problem in candidates if of_problem]
+
+
 def choose(trials: Iterable[Trial]) -> list[Chosen]:
     """What to use for every problem that has an ok trial, in the order of problems.
 
@@ -67,13 +80,10 @@ def choose(trials: Iterable[Trial]) -> list[Chosen]:
     trial is decided among those. Of the configs that tie with the best of their problem, those are used that make the
     set of all kernels smallest; then the fastest, then by config id.
     """
-    candidates = ((problem, _candidates(own)) for problem, own in sorted(by_problem(trials).items()))
-    standings = [Standing(problem, of_problem) for problem, of_problem in candidates if of_problem]
-    slowdowns = [
-        {_kernel(trial): time_us(trial) / time_us(standing.best) for trial in standing.tied} for standing in standings
-    ]
+    standing = standings(trials)
+    slowdowns = [{_kernel(trial): time_us(trial) / time_us(each.best) for trial in each.tied} for each in standing]
     kept = smallest_cover([slowdown for slowdown in slowdowns if slowdown])
-    return [Chosen(standing, _fastest(standing, kept)) for standing in standings]
+    return [Chosen(each, _fastest(each, kept)) for each in standing]
 
 
 def _candidates(trials: Sequence[Trial]) -> tuple[Trial, ...]:
@@ -101,10 +111,12 @@ def time_us(trial: Trial) -> float:
 
 
 def lower_us(trial: Trial) -> float:
-    """The lower end of its interval; the time itself where it has none."""
-    return time_us(trial) if trial.time_us_low is None else trial.time_us_low
+    """The lower end of a measured interval; the time itself where it has none."""
+    low_us = trial.time_us_low if trial.source is Source.MEASURED else None
+    return time_us(trial) if low_us is None else low_us
 
 
 def upper_us(trial: Trial) -> float:
-    """The upper end of its interval; the time itself where it has none."""
-    return time_us(trial) if trial.time_us_high is None else trial.time_us_high
+    """The upper end of a measured interval; the time itself where it has none."""
+    high_us = trial.time_us_high if trial.source is Source.MEASURED else None
+    return time_us(trial) if high_us is None else high_us

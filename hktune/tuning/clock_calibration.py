@@ -27,7 +27,7 @@ from hktune.measure.fitting import Values
 from hktune.measure.stopwatch import Attempt
 from hktune.space import SearchSpace, load_space
 from hktune.tuning.benches import EmulatedBench
-from hktune.tuning.calibration import (
+from hktune.tuning.measured_trials import (
     Calibrated,
     Judged,
     constants_told,

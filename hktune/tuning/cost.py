@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import math
 
+from hktune.core.outcome import Source
 from hktune.core.trial import Trial
 from hktune.search import Cost, CostName
 
 
 def cost_of(trial: Trial) -> Cost | None:
     """The time of a row, and its interval. Where a baseline was in the same rounds, it is relative to the
-    baseline's time: the clocks of two rounds differ. None where it has no time."""
+    baseline's time: the clocks of two rounds differ. None where it has no time. A modelled time's interval is left out:
+    kernels of one problem share most of its error, and costs are there to be compared."""
     if trial.time_us is None:
         return None
     name = CostName.TIME_OVER_BASELINE if trial.baseline_us else CostName.TIME_US
     unit = trial.baseline_us or 1.0
-    low, high = (None if end is None else end / unit for end in (trial.time_us_low, trial.time_us_high))
+    ends = (trial.time_us_low, trial.time_us_high) if trial.source is Source.MEASURED else (None, None)
+    low, high = (None if end is None else end / unit for end in ends)
     return Cost(trial.time_us / unit, name, low, high)
 
 

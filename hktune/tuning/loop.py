@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Protocol
 
 from hktune.core.candidate import Candidate
@@ -44,7 +44,7 @@ class Search:
     A strategy hears of outcomes when it is next asked: of thousands of shapes most are not asked for long, and those
     whose budget is spent never are. `untold` are the rows that it has not heard of, `asked` how often it was asked;
     `operation` is the one whose code the problem runs, as `Template.code_operation` has it, and `template` the sha256
-    of the template that it searches.
+    of the template that it searches. `recorded` are an earlier run's rows that this run has not come to, by config id.
     """
 
     problem: Problem
@@ -56,6 +56,7 @@ class Search:
     operation: Operation = BF16_NT
     template: str | None = None
     asked: int = 0
+    recorded: dict[str, Trial] = field(default_factory=dict)
 
 
 class Listener(Protocol):
@@ -148,8 +149,25 @@ class Tuner:
         self._until = time.monotonic() + budget.time_s if budget.time_s is not None else None
 
     def replay(self, trials: Iterable[Trial]) -> None:
-        """Take in what another run of the same directory found, without running it again."""
-        self._take_in(trials)
+        """Go on from what an earlier run of the same directory found, without running it again.
+
+        This run asks as the earlier one did. Where a config that is asked for has a row, that is its outcome. So each
+        strategy is asked and told what it was before, in the same order, and goes on as if never stopped. The first
+        time that a search asks for something else, the rest of its rows is told at once. Where nothing is shared, the
+        strategy of a search that has all it wants is not asked: what it asked for are its rows.
+        """
+        for whose, rows in self._by_search(trials):
+            if whose in self._place_of:
+                recorded = self._searches[self._place_of[whose]].recorded
+                for row in rows:
+                    recorded.setdefault(row.config_id, row)
+        full = [place for place, search in enumerate(self._searches) if len(search.recorded) >= self._budget.trials]
+        if len(full) == len(self._searches):
+            for place in full:
+                self._take_in_rest(place)
+        elif not self._share:  # else what one asks for is news to the others
+            for place in full:
+                self._searches[place].strategy = _AsRecorded(self._searches[place])
 
     def _take_in(self, trials: Iterable[Trial]) -> list[Trial]:
         """Those of `trials` that were news."""
@@ -159,12 +177,25 @@ class Tuner:
             if place is None:
                 continue
             search = self._searches[place]
-            own = [row for row in rows if row.config_id not in search.tried]
-            search.untold += own
-            search.tried.update(row.config_id for row in own)
-            self._enter_unless_shared(place)
+            own = [row for row in rows if row.config_id not in search.tried and row.config_id not in search.recorded]
+            self._add(place, own)
             news += own
         return news
+
+    def _take_in_rest(self, place: int) -> None:
+        """All rows of an earlier run but those that are about to be closed."""
+        search = self._searches[place]
+        waiting = {candidate.config.id for candidate in self._in_order}
+        rest = [row for id_, row in search.recorded.items() if id_ not in waiting]
+        self._add(place, rest)
+        for row in rest:
+            del search.recorded[row.config_id]
+
+    def _add(self, place: int, rows: Sequence[Trial]) -> None:
+        search = self._searches[place]
+        search.untold += rows
+        search.tried.update(row.config_id for row in rows)
+        self._enter_unless_shared(place)
 
     def _by_search(self, trials: Iterable[Trial]) -> Iterator[tuple[tuple[Problem, str | None], list[Trial]]]:
         """The trials of each problem and template. Where searches name no template, all are theirs."""
@@ -186,6 +217,8 @@ class Tuner:
             while self._in_order and self._is_decided(self._in_order[0]):
                 self._close(self._in_order.popleft())
                 self._look_ahead()
+        for place in range(len(self._searches)):
+            self._take_in_rest(place)
 
     def _hear(self) -> None:
         """Take in what other runs have recorded."""
@@ -197,6 +230,8 @@ class Tuner:
         for candidate in list(self._unsubmitted):
             if self._executor.pending >= self._executor.capacity:
                 return
+            if not self._is_wanted(candidate):
+                continue  # unless another search asks for it before it is closed
             if not self._peers.claim(candidate) and time.monotonic() < self._asked_at_s[candidate] + PEER_PATIENCE_S:
                 continue
             self._hear()  # the run that had it before may have recorded it
@@ -217,15 +252,18 @@ class Tuner:
         return candidate in self._attempts or (candidate not in self._in_hand and not self._is_wanted(candidate))
 
     def _is_wanted(self, candidate: Candidate) -> bool:
-        return any(self._takes(search, candidate) for search in self._concerned(candidate))
+        """Whether a search takes it that has no row of it."""
+        id_ = candidate.config.id
+        return any(id_ not in each.recorded and self._takes(each, candidate) for each in self._concerned(candidate))
 
     def _concerned(self, candidate: Candidate) -> Sequence[Search]:
         return self._searches if self._share else self._asked_by[candidate]
 
     def _close(self, candidate: Candidate) -> None:
         """Settle with a candidate that was asked for."""
+        concerned = self._concerned(candidate)
+        self._settle_recorded(concerned, candidate)
         if candidate in self._attempts:
-            concerned = self._concerned(candidate)
             # A measured outcome took a GPU's time: it is written down before the next is measured.
             for searches in [concerned] if self._share else [[search] for search in concerned]:
                 self._settle(searches, self._attempts[candidate])
@@ -271,6 +309,9 @@ class Tuner:
             heapq.heappush(self._turns, entry)
         return found
 
+    def _place(self, search: Search) -> int:
+        return self._place_of[search.problem, search.template]
+
     def _time_is_up(self) -> bool:
         return self._until is not None and time.monotonic() >= self._until
 
@@ -280,18 +321,26 @@ class Tuner:
         configs = search.strategy.ask(1)
         search.exhausted = not configs
         search.asked += 1
+        place = self._place(search)
         if self._share:
-            self._enter(self._place_of[search.problem, search.template])
+            self._enter(place)
+        if not any(config.id in search.recorded for config in configs):
+            self._take_in_rest(place)
         for candidate in (Candidate(config, search.operation, search.template) for config in configs):
             if candidate in self._asked_by:
                 self._asked_by[candidate].append(search)
-            elif candidate in self._attempts:
-                self._settle([search], self._attempts[candidate])
-            else:
-                self._asked_by[candidate] = [search]
-                self._asked_at_s[candidate] = time.monotonic()
-                self._in_order.append(candidate)
+                continue
+            self._asked_by[candidate] = [search]
+            self._asked_at_s[candidate] = time.monotonic()
+            self._in_order.append(candidate)
+            if candidate not in self._attempts:  # of another search
                 self._unsubmitted.append(candidate)
+
+    def _settle_recorded(self, searches: Sequence[Search], candidate: Candidate) -> None:
+        """Give `searches` the rows that an earlier run recorded of `candidate`."""
+        for search in searches:
+            if candidate.config.id in search.recorded and self._takes(search, candidate):
+                self._add(self._place(search), [search.recorded.pop(candidate.config.id)])
 
     def _settle(self, searches: Sequence[Search], attempt: Attempt) -> None:
         """Give `searches` the outcome of `attempt`: those that have room for it, and for whose problem it is legal."""
@@ -303,9 +352,7 @@ class Tuner:
         for search, trial in zip(takers, self._record(attempt, outcomes), strict=True):
             if trial is None:
                 continue
-            search.tried.add(attempt.config.id)
-            search.untold.append(trial)
-            self._enter_unless_shared(self._place_of[search.problem, search.template])
+            self._add(self._place(search), [trial])
             self._listener.recorded(trial)
 
     def _takes(self, search: Search, candidate: Candidate) -> bool:
@@ -320,6 +367,20 @@ class Tuner:
         if row.config not in self._configs:
             self._configs[row.config] = Config.from_json(row.config)
         return self._configs[row.config]
+
+
+class _AsRecorded:
+    """Asks for what has a row, in the order of the rows. Learns nothing; see Strategy."""
+
+    def __init__(self, search: Search) -> None:
+        self.name = search.strategy.name
+        self._configs = iter([row.config for row in search.recorded.values()])
+
+    def ask(self, n: int) -> list[Config]:
+        return [Config.from_json(config) for config in islice(self._configs, n)]
+
+    def tell(self, outcomes: Sequence[Outcome]) -> None:
+        del outcomes
 
 
 def _template(row: Trial) -> str:

@@ -310,7 +310,7 @@ def _search_part(
     spaces, ledger = run.place.spaces, run.ledger
     problems = list(dict.fromkeys(search.problem for search in searches))
     tuner.replay(shared.news())
-    progress.skipped(sum(len(search.tried) for search in searches))
+    progress.skipped(sum(len(search.tried) + len(search.recorded) for search in searches))
     progress.phase("searching")
     tuner.run()
     with shared.alone_at("finishing", work.check_interrupt):

@@ -9,7 +9,9 @@ from pathlib import Path
 
 from hktune.core.problem import Problem
 from hktune.core.trial import Trial, by_problem
+from hktune.emulator.clock.model_error import model_error
 from hktune.space import Spaces
+from hktune.tables.standing import standings
 from hktune.tuning.confirmation import deciding
 from hktune.tuning.gain import Yardstick, first_trials, trials_of
 from hktune.tuning.rivals import Raced
@@ -59,6 +61,12 @@ class RunSummary:
         """The fastest proved trial of each shape that has one, of those that decide (`confirmation.deciding`)."""
         timed = by_problem(trial for trial in deciding(self.trials) if trial.time_us is not None)
         return {problem: min(timed[problem], key=_time_us) for problem in self.names if problem in timed}
+
+    @cached_property
+    def ties(self) -> dict[Problem, int]:
+        """Of each shape, how many other configs may be as fast as the best."""
+        factor = model_error().tie_factor
+        return {each.problem: len(each.ties(factor)) - 1 for each in standings(deciding(self.trials)) if each.tied}
 
     @property
     def without_kernel(self) -> list[Problem]:

@@ -16,6 +16,7 @@ from hktune.core.problem import Problem
 from hktune.core.settings import Settings
 from hktune.core.trial import Trial
 from hktune.dispatch import check_table_place, saved_names, write_table
+from hktune.emulator.clock.model_error import model_error
 from hktune.space import Spaces
 from hktune.tables import BuildOptions, build_table, compilers_of
 from hktune.tuning.trial_rows import candidate_of, now
@@ -80,7 +81,8 @@ class TablePlace:
                 objects[code.sha256] = code.data
             return template.symbol(candidate.config), space.launch_rule(candidate.config, trial.problem)
 
-        options = BuildOptions(self.spaces.fixed_order, names={**saved_names(self.directory), **self.names})
+        names = {**saved_names(self.directory), **self.names}
+        options = BuildOptions(self.spaces.fixed_order, names=names, model_tie=model_error().tie_factor)
         table = build_table(
             trials,
             launch_of,

@@ -38,7 +38,7 @@ from hktune.space import SearchSpace, load_space
 from hktune.store import TrialStore, capture_environment, write_environment
 from hktune.template import Templates
 from hktune.tuning.benches import EmulatedBench
-from hktune.tuning.calibration import in_turn, measured_rows
+from hktune.tuning.measured_trials import in_turn, measured_rows
 
 GPU = Identity("hip", "gfx950", "AMD Instinct MI350X", 256, "1002:75a0:0ee9", "SPX/NPS1", "mi350x")
 H200 = Identity("cuda", "sm90a", "NVIDIA H200", 132, "10de:2335:18be")

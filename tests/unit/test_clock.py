@@ -254,9 +254,10 @@ def test_busier_mfma_pipes_run_at_a_lower_clock(in_flight: launch_time.Profile) 
 def test_panels_are_those_that_counting_by_hand_finds() -> None:
     # 16 x 16 tiles: die x holds columns x and x + 8 of every row, so 16 + 2. 32 x 32: 8 rows and 4 columns a round.
     (only,) = rounds_of(256, 16, 16, 256, GFX950)
-    assert (only.xcd_panels_a, only.xcd_panels_b, only.panels_a, only.panels_b) == (8 * 16, 8 * 2, 16, 16)
+    assert (only.xcd_panels_a, only.xcd_panels_b, only.fresh_panels_a, only.fresh_panels_b) == (8 * 16, 8 * 2, 16, 16)
     (each,) = rounds_of(1024, 32, 32, 256, GFX950)
-    assert (each.count, each.xcd_panels_a, each.xcd_panels_b, each.panels_a, each.panels_b) == (4, 8 * 8, 8 * 4, 8, 32)
+    assert (each.count, each.xcd_panels_a, each.xcd_panels_b) == (4, 8 * 8, 8 * 4)
+    assert (each.fresh_panels_a, each.fresh_panels_b) == (8, 32 / 4), "all columns are known after the first round"
 
 
 def test_panels_of_an_odd_grid_match_a_count_with_sets() -> None:
@@ -267,7 +268,8 @@ def test_panels_of_an_odd_grid_match_a_count_with_sets() -> None:
         assert part.workgroups == len(ids)
         assert part.xcd_panels_a == len({(wg % 8, wg // tiles_n) for wg in ids})
         assert part.xcd_panels_b == len({(wg % 8, wg % tiles_n) for wg in ids})
-        assert (part.panels_a, part.panels_b) == (len({wg // 37 for wg in ids}), len({wg % 37 for wg in ids}))
+        assert part.fresh_panels_a == len({wg // tiles_n for wg in ids} - {wg // tiles_n for wg in range(first)})
+        assert part.fresh_panels_b == len({wg % tiles_n for wg in ids} - {wg % tiles_n for wg in range(first)})
 
 
 def test_an_order_that_scatters_each_dies_tiles_is_bound_by_the_fabric(in_flight: launch_time.Profile) -> None:

@@ -60,6 +60,19 @@ def test_ties_are_the_configs_whose_interval_reaches_the_best_ones() -> None:
     assert (table.entries[0].time_us_low, table.entries[0].time_us_high) == (9.0, 11.0)
 
 
+def test_modelled_times_tie_within_a_factor_whatever_their_intervals_and_the_fastest_is_chosen() -> None:
+    wide = {"time_us_low": 1.0, "time_us_high": 100.0}
+    rows = [trial(SMALL, time_us, variant, **wide) for variant, time_us in enumerate((10.0, 11.4, 10.5, 11.6, 30.0))]
+    rows += [trial(LARGE, 20.0, 5, **wide), trial(LARGE, 20.1, 2, **wide)]
+    entries = build_table(rows, launch_of, EMULATED, "clang", "0.1.0", "now", BuildOptions(model_tie=1.15)).entries
+    assert [entry.kernel.config_id for entry in entries if entry.kernel] == [IDS[0], IDS[5]], (
+        "no common kernel for both"
+    )
+    assert entries[0].ties == tuple(sorted((IDS[1], IDS[2])))
+    assert (entries[0].time_us_low, entries[0].time_us_high) == (1.0, 100.0)
+    assert entries[1].ties == (IDS[2],)
+
+
 def test_measured_beats_modelled_wholly_however_fast_the_model() -> None:
     table = table_of(trial(SMALL, 0.1, 0), measured(5.0, 1), trial(LARGE, 1.0, 0), identity=MI355X)
     assert [(entry.source, entry.time_us) for entry in table.entries] == [
@@ -131,24 +144,27 @@ def test_launches_are_asked_for_winners_only() -> None:
 
 def test_tied_configs_are_chosen_so_that_the_fewest_kernels_serve_every_shape() -> None:
     def near(problem: Problem, time_us: float, variant: int) -> Trial:
-        return trial(problem, time_us, variant, time_us_low=time_us - 0.2, time_us_high=time_us + 0.2)
+        row = trial(problem, time_us, variant, source=Source.MEASURED, device=MI355X.name)
+        return replace(row, time_us_low=time_us - 0.2, time_us_high=time_us + 0.2)
 
     third = Problem(32, 128, 64)
     best_of_each = [near(SMALL, 2.0, 0), near(LARGE, 8.0, 1), near(third, 5.0, 2)]
-    table = table_of(*best_of_each, near(SMALL, 2.1, 3), near(LARGE, 8.3, 3), near(third, 5.1, 4))
+    tied = (near(SMALL, 2.1, 3), near(LARGE, 8.3, 3), near(third, 5.1, 4))
+    table = table_of(*best_of_each, *tied, identity=MI355X)
     used = {entry.problem: (entry.kernel.config_id, entry.time_us) for entry in table.entries if entry.kernel}
     assert used == {SMALL: (IDS[3], 2.1), LARGE: (IDS[3], 8.3), third: (IDS[2], 5.0)}
     assert table.entries[0].ties == (IDS[0],)
     # Beyond the noise a shared kernel is no choice.
-    apart = table_of(*best_of_each, near(SMALL, 2.5, 3), near(LARGE, 8.5, 3))
+    apart = table_of(*best_of_each, near(SMALL, 2.5, 3), near(LARGE, 8.5, 3), identity=MI355X)
     assert {entry.kernel.config_id for entry in apart.entries if entry.kernel} == set(IDS[:3])
 
 
 def test_one_config_as_the_code_of_two_operations_is_two_kernels() -> None:
     """So that it is no reason to leave the fastest of each."""
     half = replace(SMALL, operation=Operation("f16"))
+    said = {"source": Source.MEASURED, "device": MI355X.name, "time_us_low": 1.0, "time_us_high": 3.0}
     rows = [
-        trial(problem, time_us, variant, time_us_low=1.0, time_us_high=3.0, object_sha256=f"{code:064x}")
+        trial(problem, time_us, variant, **said, object_sha256=f"{code:064x}")
         for problem, time_us, variant, code in (
             (SMALL, 2.0, 0, 1),
             (SMALL, 2.1, 3, 2),
@@ -156,10 +172,12 @@ def test_one_config_as_the_code_of_two_operations_is_two_kernels() -> None:
             (half, 2.1, 3, 4),
         )
     ]
-    used = {entry.operation: entry.kernel.config_id for entry in table_of(*rows).entries if entry.kernel}
+    entries = table_of(*rows, identity=MI355X).entries
+    used = {entry.operation: entry.kernel.config_id for entry in entries if entry.kernel}
     assert used == {"bf16.nt": IDS[0], "f16.nt": IDS[1]}
     shared = [replace(row, object_sha256="5" * 64) if row.config_id == IDS[3] else row for row in rows]
-    used = {entry.operation: entry.kernel.config_id for entry in table_of(*shared).entries if entry.kernel}
+    entries = table_of(*shared, identity=MI355X).entries
+    used = {entry.operation: entry.kernel.config_id for entry in entries if entry.kernel}
     assert used == {"bf16.nt": IDS[3], "f16.nt": IDS[3]}
 
 

@@ -2,40 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from fakes import FormulaStopwatch, InstantExecutor
+from ragged_space import ragged_recording
 
 from hktune.core.config import Config
 from hktune.core.outcome import Status
 from hktune.core.problem import Problem
 from hktune.core.trial import Trial
 from hktune.search import STRATEGIES, Outcome, create_strategy
-from hktune.store.recordings import Recording, load_recordings
+from hktune.store.recordings import Recording
 from hktune.tuning.simulation import Replay, replay
 
 
 @pytest.fixture(scope="module")
 def ragged(tmp_path_factory: pytest.TempPathFactory) -> Recording:
-    """A made-up space of 600 configs: coupled parameters, words, and every 19th config fails."""
-    path = tmp_path_factory.mktemp("ragged") / "ragged.json"
-    cache = {}
-    for x in (8, 16, 32, 64, 128, 256):
-        for y in (1, 2, 4, 8, 16):
-            for tile in range(1, 9):
-                for order in ("rows", "columns", "z"):
-                    if 32 <= x * y <= 1024 and (tile < 5 or x < 128):
-                        config = {"x": x, "y": y, "tile": tile, "order": order}
-                        fast = abs(math.log2(x * y / 256)) + abs(tile - 3) + {"rows": 2, "columns": 1, "z": 0}[order]
-                        time_ms = "RuntimeFailedConfig" if len(cache) % 19 == 18 else 1.0 + 0.2 * fast + x / 1024
-                        cache[",".join(map(str, config.values()))] = {**config, "time": time_ms}
-    path.write_text(json.dumps({"tune_params_keys": ["x", "y", "tile", "order"], "cache": cache}))
-    [recording] = load_recordings(path)
-    return recording
+    return ragged_recording(tmp_path_factory.mktemp("ragged"))
 
 
 class InOrder:

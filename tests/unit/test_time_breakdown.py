@@ -105,7 +105,8 @@ def test_idle_compute_units_are_those_of_a_last_round_after_others() -> None:
     assert found("in flight", SQUARE).parts_us["idle CUs"] == 0
     of = found("drained", Problem(4352, 4096, 2048))  # 17 x 16 tiles of 256: 16 are left for a round of their own
     walked_us = of.modelled.timing.time_us - sum(of.parts_us[name] for name in LAUNCH)
-    assert of.parts_us["idle CUs"] == pytest.approx(walked_us / 2 * 240 / 256, rel=0.05)
+    # A round of 16 workgroups has more of the memories to each, and so waits a little less than the full one.
+    assert of.parts_us["idle CUs"] == pytest.approx(walked_us / 2 * 240 / 256, rel=0.1)
     assert lost_us(of, "idle CUs") == pytest.approx(of.parts_us["idle CUs"], rel=0.01)
 
 

@@ -10,7 +10,7 @@ from fakes import FormulaStopwatch, InstantExecutor, LastFirstExecutor
 
 from hktune.core.config import Config
 from hktune.core.operation import Operation
-from hktune.core.outcome import Failure, Status, Timing
+from hktune.core.outcome import Failure, Source, Status, Timing
 from hktune.core.problem import Problem
 from hktune.core.trial import Trial
 from hktune.measure.stopwatch import Attempt
@@ -141,7 +141,9 @@ def test_operations_with_other_code_share_no_proof_and_no_time() -> None:
 def test_a_strategy_is_told_times_relative_to_the_baseline_beside_them() -> None:
     [row], _ = run([search(SMALL, configs(1))], Budget(trials=1))
     assert cost_of(row) == Cost(SMALL.m, CostName.TIME_US)
-    beside = replace(row, time_us=30.0, time_us_low=28.0, time_us_high=36.0, baseline_us=40.0)
+    wide = replace(row, time_us=30.0, time_us_low=28.0, time_us_high=36.0)
+    assert cost_of(wide) == Cost(30.0, CostName.TIME_US), "what a model may be wrong by is no noise between configs"
+    beside = replace(wide, source=Source.MEASURED, baseline_us=40.0)
     assert cost_of(beside) == Cost(0.75, CostName.TIME_OVER_BASELINE, low=0.7, high=0.9)
     assert cost_of(replace(row, time_us=None)) is None
 
@@ -174,10 +176,10 @@ def test_failures_are_recorded_and_told() -> None:
 
 def test_a_replayed_trial_is_told_and_not_run_again() -> None:
     first, _ = run([search(SMALL, configs(3))], Budget(trials=3))
-    again = search(SMALL, configs(5))
-    rows, executor = run([again], Budget(trials=5), replayed=first)
-    assert [config["block"] for config in executor.submitted] == [3, 4]
-    assert len(rows) == 2
+    again = search(SMALL, configs(5 + LOOKAHEAD))
+    rows, executor = run([again], Budget(trials=5 + LOOKAHEAD), replayed=first)
+    assert [config["block"] for config in executor.submitted] == list(range(3, 5 + LOOKAHEAD))
+    assert len(rows) == 2 + LOOKAHEAD
     assert isinstance(again.strategy, InOrder)
     assert again.strategy.told[0].cost == Cost(SMALL.m)
 

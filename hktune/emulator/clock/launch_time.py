@@ -18,7 +18,7 @@ from hktune.core.board import Board
 from hktune.core.launch import WORKSPACE_COUNTER_BYTES, Launch, Tile
 from hktune.core.outcome import Source, Timing
 from hktune.core.problem import Problem
-from hktune.emulator.clock.memory_traffic import Order, Round, rounds_of, row_major
+from hktune.emulator.clock.memory_traffic import Kept, Order, rounds_of, row_major
 from hktune.emulator.clock.profile import LATENCIES_CLK, Profile, Residency, profile
 from hktune.emulator.clock.rates import Rates, rates_of
 from hktune.emulator.clock.workgroup_round import WorkgroupRound, operand_bytes
@@ -95,10 +95,9 @@ def settled(
     workgroups = math.prod(launch.grid)
     steps = k_steps(problem, launch, tile)
     at_once = arch.compute_units * profile.residencies[-1].workgroups
-    grid = rounds_of(workgroups, tiles_m, tiles_n, at_once, arch, order)
-    walked_k = problem.k * tiles_m * tiles_n / workgroups
-    from_hbm = _share_from_hbm(problem, tile, grid, walked_k, rates)
-    rounds = [WorkgroupRound(profile, part, problem.operation, tile, steps, from_hbm, arch, rates) for part in grid]
+    cold = rates.rotated_sets * problem.bytes > rates.mall_bytes  # else the MALL has all sets from their last use
+    grid = rounds_of(workgroups, tiles_m, tiles_n, at_once, arch, order, _kept(problem, launch, tile, rates))
+    rounds = [WorkgroupRound(profile, part, problem.operation, tile, steps, cold, arch, rates) for part in grid]
     mfma_clk = workgroups * steps * profile.mfma_clk / arch.compute_units
     clock_ghz, rounds_clk = _settled(rounds, mfma_clk, rates)
     return Settled(
@@ -106,7 +105,7 @@ def settled(
         clock_ghz=clock_ghz,
         rounds_clk=rounds_clk,
         gathering_clk=_gathering_clk(launch, tiles_m * tiles_n, tile, arch, rates, clock_ghz),
-        moved_us=problem.bytes / rates.hbm_tb_per_s * 1e-6 if from_hbm else 0.0,
+        moved_us=problem.bytes / rates.hbm_tb_per_s * 1e-6 if cold else 0.0,
         launch_us=rates.launch_us,
         write_back_us=_write_back_us(problem, workgroups, arch, rates),
     )
@@ -118,22 +117,19 @@ def k_steps(problem: Problem, launch: Launch, tile: Tile) -> float:
     return -(-problem.k // tile.k) * tiles / math.prod(launch.grid)
 
 
-def _share_from_hbm(problem: Problem, tile: Tile, grid: tuple[Round, ...], walked_k: float, rates: Rates) -> float:
-    """The part of what all rounds read of A and B that HBM delivers; the MALL has the rest.
-
-    Launches rotate through sets of operands. If all sets fit the MALL, it still has them from their last use. Else it
-    has what an earlier round read, provided that A and B fit.
-    """
-    if rates.rotated_sets * problem.bytes <= rates.mall_bytes:
-        return 0.0
-    operation = problem.operation
-    read_bytes = operand_bytes(operation, problem.m, problem.n, problem.k)
-    if read_bytes > rates.mall_bytes:
-        return 1.0
-    wanted_bytes = sum(
-        part.count * operand_bytes(operation, part.panels_a * tile.m, part.panels_b * tile.n, walked_k) for part in grid
+def _kept(problem: Problem, launch: Launch, tile: Tile, rates: Rates) -> Kept | None:
+    """What decides how long the MALL keeps a panel; None where it keeps all that a launch reads and writes."""
+    if problem.bytes <= rates.mall_bytes:
+        return None
+    operation, tiles = problem.operation, -(-problem.m // tile.m) * -(-problem.n // tile.n)
+    workgroups = math.prod(launch.grid)
+    walked_k = problem.k * tiles / workgroups
+    return Kept(
+        capacity=rates.mall_bytes,
+        panel_a=operand_bytes(operation, tile.m, 0, walked_k),
+        panel_b=operand_bytes(operation, 0, tile.n, walked_k),
+        stored=operation.c_dtype.bytes * problem.m * problem.n / workgroups,
     )
-    return min(1.0, read_bytes / wanted_bytes)
 
 
 def _write_back_us(problem: Problem, workgroups: int, arch: Arch, rates: Rates) -> float:

@@ -4,7 +4,7 @@ A panel is the rows of A (or of B) that one row (or column) of tiles needs, over
 Workgroup i runs on accelerator die (XCD) i mod 8 (HipKittens; AMD's Gluon tutorials) and computes the tile that its
 order says. Workgroups that run at once walk k together, so an XCD's L2 fetches each panel once for all of its
 workgroups, and the memory-side cache (MALL) once for all XCDs. Assumed: they stay in step closely enough, and L2 keeps
-nothing from one round to the next.
+nothing from one round to the next. The MALL does: what was used least recently makes room for what is new.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from hktune.core.arch import Arch
 from hktune.core.launch import WorkgroupOrder
 
 Indices = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
 Order = Callable[[Indices, int, int], tuple[Indices, Indices]]
 """Tile rows and columns of workgroup ids, given the grid's tiles_m and tiles_n."""
 
@@ -28,15 +29,27 @@ Order = Callable[[Indices, int, int], tuple[Indices, Indices]]
 class Round:
     """`count` rounds of workgroups that run at once, alike; panels are means over those rounds.
 
-    `xcd_panels_*` are summed over the XCDs, each of which fetches its own; `panels_*` are distinct in the whole round.
+    `xcd_panels_*` are summed over the XCDs, each of which fetches its own. `fresh_panels_*` are those that the MALL has
+    to fetch: no XCD has asked for them yet, or too much was used since.
     """
 
     count: int
     workgroups: int
     xcd_panels_a: float
     xcd_panels_b: float
-    panels_a: float
-    panels_b: float
+    fresh_panels_a: float
+    fresh_panels_b: float
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What the MALL can keep of a launch: its capacity, and what takes room in it, in bytes."""
+
+    capacity: float
+    panel_a: float
+    panel_b: float
+    stored: float
+    """Of C, by one workgroup."""
 
 
 def row_major(ids: Indices, tiles_m: int, tiles_n: int) -> tuple[Indices, Indices]:
@@ -87,39 +100,78 @@ def tile_order(order: WorkgroupOrder, arch: Arch) -> Order:
 
 @lru_cache(maxsize=4096)
 def rounds_of(
-    workgroups: int, tiles_m: int, tiles_n: int, at_once: int, arch: Arch, order: Order = row_major
+    workgroups: int,
+    tiles_m: int,
+    tiles_n: int,
+    at_once: int,
+    arch: Arch,
+    order: Order = row_major,
+    kept: Kept | None = None,
 ) -> tuple[Round, ...]:
-    """Full rounds of `at_once` workgroups, then what is left as a round of its own."""
+    """Full rounds of `at_once` workgroups, then what is left as a round of its own. Without `kept`, the MALL keeps all
+    that it has fetched."""
+    walk = _Walk(workgroups, tiles_m, tiles_n, at_once, arch, order, kept)
     full, rest = divmod(workgroups, at_once)
     rounds = []
     if full:
-        rounds.append(_round(0, full, at_once, tiles_m, tiles_n, arch, order))
+        rounds.append(walk.mean(0, full, at_once))
     if rest:
-        rounds.append(_round(full * at_once, 1, rest, tiles_m, tiles_n, arch, order))
+        rounds.append(walk.mean(full, full + 1, rest))
     return tuple(rounds)
 
 
-def _round(start: int, count: int, workgroups: int, tiles_m: int, tiles_n: int, arch: Arch, order: Order) -> Round:
-    ids = np.arange(start, start + count * workgroups, dtype=np.int64)
-    rows, columns = order(ids, tiles_m, tiles_n)
-    share = ids // (tiles_m * tiles_n)  # of a split k: another part of the same panels
-    shares = int(share[-1]) + 1
-    rows, columns = rows + share * tiles_m, columns + share * tiles_n
-    number, xcd = (ids - start) // workgroups, ids % arch.xcds
-    die = number * arch.xcds + xcd
-    dies = count * arch.xcds
-    return Round(
-        count,
-        workgroups,
-        _distinct(die, dies, rows, tiles_m * shares) / count,
-        _distinct(die, dies, columns, tiles_n * shares) / count,
-        _distinct(number, count, rows, tiles_m * shares) / count,
-        _distinct(number, count, columns, tiles_n * shares) / count,
-    )
+class _Walk:
+    """Which panels every round of a grid wants: counts by round."""
+
+    def __init__(
+        self, workgroups: int, tiles_m: int, tiles_n: int, at_once: int, arch: Arch, order: Order, kept: Kept | None
+    ) -> None:
+        ids = np.arange(workgroups, dtype=np.int64)
+        rows, columns = order(ids, tiles_m, tiles_n)
+        share = ids // (tiles_m * tiles_n)  # of a split k: another part of the same panels
+        shares = int(share[-1]) + 1
+        number, xcd = ids // at_once, ids % arch.xcds
+        of_dies = (-(-workgroups // at_once), arch.xcds)
+        a = _wanted(of_dies, number, xcd, rows + share * tiles_m, tiles_m * shares)
+        b = _wanted(of_dies, number, xcd, columns + share * tiles_n, tiles_n * shares)
+        self._xcd_a, self._xcd_b = a.sum(axis=(1, 2)), b.sum(axis=(1, 2))
+        of_round_a, of_round_b = np.logical_or.reduce(a, axis=1), np.logical_or.reduce(b, axis=1)
+        if kept is None:
+            self._fresh_a, self._fresh_b = _first_uses(of_round_a), _first_uses(of_round_b)
+        else:
+            self._fresh_a, self._fresh_b = _misses(of_round_a, of_round_b, at_once, kept)
+
+    def mean(self, first: int, end: int, workgroups: int) -> Round:
+        """The rounds from `first` to before `end`."""
+        found = (self._xcd_a, self._xcd_b, self._fresh_a, self._fresh_b)
+        return Round(end - first, workgroups, *(float(each[first:end].mean()) for each in found))
 
 
-def _distinct(groups: Indices, group_count: int, panels: Indices, panel_count: int) -> int:
-    """Distinct panels in each group, summed over the groups."""
-    seen = np.zeros(group_count * panel_count, dtype=bool)
-    seen[groups * panel_count + panels] = True
-    return int(np.count_nonzero(seen))
+def _wanted(of_dies: tuple[int, int], number: Indices, xcd: Indices, panels: Indices, panel_count: int) -> Flags:
+    """Whether the workgroups of each XCD want each panel, in each round."""
+    wanted = np.zeros((*of_dies, panel_count), dtype=bool)
+    wanted[number, xcd, panels] = True
+    return wanted
+
+
+def _first_uses(wanted: Flags) -> Indices:
+    """Panels that no earlier round wanted, by round."""
+    return np.bincount(wanted.argmax(axis=0), minlength=len(wanted))
+
+
+def _misses(a: Flags, b: Flags, at_once: int, kept: Kept) -> tuple[Indices, Indices]:
+    """Panels of A and of B that a cache of `kept.capacity` bytes lacks, by round, if the least recently used leave it.
+
+    A panel is still there unless what was used since, from the whole of its round on, exceeds the capacity.
+    """
+    missed_a, missed_b = np.zeros(len(a), dtype=np.int64), np.zeros(len(b), dtype=np.int64)
+    last_a, last_b = np.zeros(a.shape[1], dtype=np.int64), np.zeros(b.shape[1], dtype=np.int64)
+    for number in range(len(a)):  # last_*: one more than the round in which a panel was wanted last; 0: none yet
+        a_used, b_used = (np.bincount(each, minlength=number + 1) for each in (last_a, last_b))
+        used = kept.panel_a * a_used + kept.panel_b * b_used + kept.stored * at_once
+        gone = np.cumsum(used[::-1])[::-1] > kept.capacity
+        gone[0] = True
+        missed_a[number] = np.count_nonzero(gone[last_a[a[number]]])
+        missed_b[number] = np.count_nonzero(gone[last_b[b[number]]])
+        last_a[a[number]] = last_b[b[number]] = number + 1
+    return missed_a, missed_b

@@ -19,10 +19,11 @@ class WorkgroupRound:
     """The rounds of one kind in a grid (`Round`), in clk of a shader clock that `settle` gets.
 
     `step_clk` is one k-step of every workgroup resident on a compute unit: what the simulation says at the present
-    latency, or what the most demanded of L2, fabric, MALL and HBM delivers, whichever is longer. The latency grows
-    with how much is used of the level that the dies' workgroups share: workgroups in step wait for the slowest of them,
-    the one whose request misses L2. `from_hbm` is the part of the round's distinct bytes that comes from HBM; the rest
-    is in the MALL. `idle_share`: the part of the compute units' places that has no workgroup.
+    latency, or what the most demanded of L2, fabric, MALL and HBM delivers, whichever is longer. The latency is that of
+    a miss of L2: workgroups in step wait for the slowest of them. It is longer for the part of the misses that the MALL
+    lacks too, and grows with how much is used of L2 and of the way to the MALL. `cold`: the MALL has nothing of the
+    operands when the launch begins. Else it has all of them, and HBM delivers nothing. `idle_share`: the part of the
+    compute units' places that has no workgroup.
     """
 
     def __init__(
@@ -32,7 +33,7 @@ class WorkgroupRound:
         operation: Operation,
         tile: Tile,
         steps: float,
-        from_hbm: float,
+        cold: bool,
         arch: Arch,
         rates: Rates,
     ) -> None:
@@ -44,17 +45,18 @@ class WorkgroupRound:
         self.idle_share = 1 - part.workgroups / (self._per_cu * arch.compute_units)
         busy_xcds = min(part.workgroups, arch.xcds)
         missed_bytes = operand_bytes(operation, part.xcd_panels_a * tile.m, part.xcd_panels_b * tile.n, tile.k)
-        distinct_bytes = operand_bytes(operation, part.panels_a * tile.m, part.panels_b * tile.n, tile.k) * from_hbm
+        fresh_bytes = operand_bytes(operation, part.fresh_panels_a * tile.m, part.fresh_panels_b * tile.n, tile.k)
+        fresh_bytes *= cold
         self._l2_clk = self._per_cu * profile.load_bytes / rates.l2_bytes_per_clk_cu
         self._l2_share = part.workgroups * arch.xcds / (busy_xcds * self._per_cu * arch.compute_units)
         self._fabric_clk = missed_bytes / busy_xcds / rates.fabric_bytes_per_clk_xcd
         self._mall_us = missed_bytes / rates.mall_tb_per_s * 1e-6
-        self._hbm_us = distinct_bytes / rates.hbm_tb_per_s * 1e-6
-        self._latency_ns = rates.mall_ns + (rates.hbm_ns - rates.mall_ns) * from_hbm
-        self._cold_ns = rates.cold_ns if from_hbm else rates.mall_ns
+        self._hbm_us = fresh_bytes / rates.hbm_tb_per_s * 1e-6
+        self._hbm_ns = (rates.hbm_ns - rates.mall_ns) * fresh_bytes / missed_bytes
+        self._cold_ns = rates.cold_ns if cold else rates.mall_ns
         stored_bytes = part.workgroups / busy_xcds * profile.store_bytes
         self._store_clk = stored_bytes / rates.l2_write_bytes_per_clk_xcd
-        self.latency_clk = self._latency_ns * rates.clock_ghz[0][1]
+        self.latency_clk = (rates.mall_ns + self._hbm_ns) * rates.clock_ghz[0][1]
         self.step_clk = 0.0
 
     @property
@@ -83,9 +85,10 @@ class WorkgroupRound:
         needed = self._memory_clocks(clock_ghz)
         _, simulated_clk, _ = self._profile.at(self._per_cu, self.latency_clk)
         self.step_clk = max(simulated_clk, *needed.values())
-        shared_clk = max(needed["l2"] * self._l2_share, needed["fabric"], needed["mall"], needed["hbm"])
-        growth = 1 + self._rates.latency_growth * shared_clk / self.step_clk
-        self.latency_clk = (self.latency_clk + self._latency_ns * clock_ghz * growth) / 2
+        used = needed["l2"] * self._l2_share + max(needed["fabric"], needed["mall"])
+        growth = 1 + self._rates.latency_growth * used / self.step_clk
+        latency_ns = self._rates.mall_ns * growth + self._hbm_ns
+        self.latency_clk = (self.latency_clk + latency_ns * clock_ghz) / 2
 
     def clk(self, clock_ghz: float, follows: bool) -> float:
         """Clk of all rounds of this kind. `follows`: other rounds run before it.
