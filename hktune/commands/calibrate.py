@@ -31,13 +31,17 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("directory", type=path_given, metavar="DIR", help="what hktune tune left on the GPU")
     add_out(parser, "where to (default: DIR/calibration.json)", required=False, metavar="FILE")
     add_space(parser, "the search space of the trials, where it does not come with hktune")
-    add_board(parser, "of an AMD GPU whose id does not say: which board it is")
+    add_board(parser, "of an AMD GPU whose id does not say: which board it is", default=None)
     count = integer(1, COUNT_MAX)
     parser.add_argument(
         "--kernels", type=count, default=_KERNELS, metavar="N", help="of an AMD GPU: so many are proved (default: 300)"
     )
     parser.add_argument(
-        "--rows", type=count, default=_ROWS, metavar="N", help="of an NVIDIA GPU: so many trials (default: 1000)"
+        "--rows",
+        type=count,
+        default=_ROWS,
+        metavar="N",
+        help="of an NVIDIA GPU: so many trials are fitted to (default: 1000)",
     )
     add_workers(parser)
     add_hipkittens(parser)

@@ -33,17 +33,25 @@ _LOOK = 0.1  # so much a constant is moved, either way, to see what it does
 @dataclass(frozen=True)
 class Fit:
     """A model of measured rows. `log_ratios` gives log(modelled / measured) of some rows with some constants in place
-    of `constants`; `sigma` is that of each row, and `problems` are theirs."""
+    of `constants`; `sigma` is that of each row, and `problems` are theirs. Fits look at the rows `seen`, by default at
+    all of them; the others are judged only."""
 
     constants: Constants
     log_ratios: Callable[[Constants, Rows], Values]
     sigma: Values
     problems: Sequence[Problem]
     prior_sigma: float = PRIOR_SIGMA
+    seen: Rows | None = None
+
+    @property
+    def everything(self) -> Rows:
+        """The numbers of all rows."""
+        return np.arange(len(self.problems), dtype=np.intp)
 
     @property
     def rows(self) -> Rows:
-        return np.arange(len(self.problems), dtype=np.intp)
+        """The numbers of those that fits look at."""
+        return self.everything if self.seen is None else self.seen
 
     def told(self) -> tuple[str, ...]:
         """The constants that the rows tell: the least certain is left out until all that are left are."""
@@ -61,7 +69,7 @@ class Fit:
         return self._spread(names)
 
     def fitted(self, names: Sequence[str], rows: Rows | None = None, start: Constants | None = None) -> Constants:
-        """All constants, those of `names` as they suit `rows` (by default all) best; sought from `start`."""
+        """All constants, those of `names` as they suit `rows` (by default those seen) best; sought from `start`."""
         if not names:
             return self.constants
         from scipy.optimize import least_squares
@@ -86,7 +94,7 @@ class Fit:
         fold = folds_of(self.problems, folds)
         found = np.empty(len(fold))
         for number in range(int(fold.max()) + 1):
-            own, others = np.flatnonzero(fold == number), np.flatnonzero(fold != number)
+            own, others = np.flatnonzero(fold == number), self.rows[fold[self.rows] != number]
             found[own] = self.log_ratios(self.fitted(names, others, start), own)
         return found
 
@@ -97,7 +105,7 @@ class Fit:
         information = np.eye(len(self.constants)) / self.prior_sigma**2
         for step in (-_LOOK, _LOOK):  # what binds only beyond a value is seen from one side
             moved = [{**self.constants, name: value * (1 + step)} for name, value in self.constants.items()]
-            slopes = [(self.log_ratios(each, self.rows) - now) / step / self.sigma for each in moved]
+            slopes = [(self.log_ratios(each, self.rows) - now) / step / self.sigma[self.rows] for each in moved]
             jacobian = np.stack(slopes, axis=1)
             information += jacobian.T @ jacobian / 2
         return information

@@ -22,6 +22,10 @@ def print_calibrated(console: Console, found: Calibrated, path: Path) -> None:
     if found.calibration is None:
         print_prose(console, "these trials tell no constant, so none was written: measure more and larger shapes")
         return
+    if whole.after >= whole.before:
+        print_prose(
+            console, "on shapes left out it is no better than what was: more trials may make it so", indent="  "
+        )
     print_line(console, f"calibration {found.calibration.id} is in {path}")
     print_line(console, f"next: {_next(found.calibration, path)}")
 

@@ -77,7 +77,7 @@ def calibrate_clock(directory: Path, options: ClockOptions, progress: Progress) 
     fit = clock_fit(launches, rates, board.arch, (*FREE, *clock_steps(rates)))
     names = fit.told()
     values = fit.fitted(names)
-    before, after = fit.log_ratios(fit.constants, fit.rows), fit.left_out(names, start=values)
+    before, after = fit.log_ratios(fit.constants, fit.everything), fit.left_out(names, start=values)
     classes = _classes(launches, before, after)
     calibration = _calibration(identity, board, problems, with_constants(rates, values), classes[0]) if names else None
     return Calibrated(calibration, constants_told(fit, names, values), classes, kernels.notes())

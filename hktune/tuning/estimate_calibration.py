@@ -36,8 +36,9 @@ FIRST = 16
 
 
 def calibrate_estimate(directory: Path, space_file: Path | None, rows_max: int) -> Calibrated:
-    """Fit the estimate's constants to the order that the trials of `directory` have within each shape, with at most
-    `rows_max` of them. Raises HktuneError for trials that cannot be used."""
+    """Fit the estimate's constants to the order that the trials of `directory` have within each shape. At most
+    `rows_max` of them are fitted to, and all of them judged: those whose configs are of the space, whichever version of
+    its template they were made from. Raises HktuneError for trials that cannot be used."""
     identity = device_of(directory)
     if space_file is None and identity.arch not in SPACE_OF:
         raise InputError(f"no search space for {identity.arch} comes with hktune: pass --space")
@@ -45,18 +46,15 @@ def calibrate_estimate(directory: Path, space_file: Path | None, rows_max: int) 
     if not space.estimate_constants:
         raise InputError(f"{space.name} has no estimate with constants, so there is nothing to fit")
     everything = measured_rows(directory)
-    own = [row for row in everything if row.template_sha256 in (None, space.template.sha256)]
-    rows = _drawn(own, rows_max)
+    rows = [row for row in everything if _is_of(space, row)]
     problems = [row.problem for row in rows]
     require_shapes(directory, problems)
-    fit = _fit(space, rows)
+    fit = _fit(space, rows, _drawn(rows, rows_max))
     names = fit.told()
     values = fit.fitted(names)
-    before, after = fit.log_ratios(fit.constants, fit.rows), fit.left_out(names, start=values)
+    before, after = fit.log_ratios(fit.constants, fit.everything), fit.left_out(names, start=values)
     classes = _classes(rows, before, after)
-    left_out = {"of another template than the space's": len(everything) - len(own)}
-    left_out[f"beyond --rows {rows_max}"] = len(own) - len(rows)
-    notes = tuple(f"{count} trials are left out: {why}" for why, count in left_out.items() if count)
+    notes = _notes(space.name, len(everything) - len(rows), len(rows) - len(fit.rows))
     calibration = Calibration(
         **made_of(identity, problems),  # type: ignore[arg-type]  # each value is of its field's type
         of=ESTIMATE,
@@ -68,20 +66,32 @@ def calibrate_estimate(directory: Path, space_file: Path | None, rows_max: int) 
     return Calibrated(calibration if names else None, constants_told(fit, names, values), classes, notes)
 
 
-def _drawn(rows: Sequence[Trial], count: int) -> list[Trial]:
-    """At most `count` of `rows`, as many of each problem as of any other, drawn at random but the same each time."""
-    by_problem: dict[Problem, list[Trial]] = {}
-    for row in random.Random(0).sample(rows, len(rows)):
-        by_problem.setdefault(row.problem, []).append(row)
-    ranked = [(rank, row) for own in by_problem.values() for rank, row in enumerate(own)]
-    return [row for _, row in sorted(ranked, key=lambda each: each[0])[:count]]
+def _is_of(space: SearchSpace, row: Trial) -> bool:
+    if row.template not in (None, space.template.name) or row.operation not in space.template.operations:
+        return False
+    return space.domain(row.problem).has_values_of(Config.from_json(row.config))
+
+
+def _notes(space: str, foreign: int, judged: int) -> tuple[str, ...]:
+    said = [f"{judged} trials are judged, and not fitted to: see --rows"] if judged else []
+    return (*said, *([f"{foreign} trials are left out: their configs are not of {space}"] if foreign else []))
+
+
+def _drawn(rows: Sequence[Trial], count: int) -> Rows:
+    """The numbers of at most `count` of `rows`, as many of each problem as of any other, drawn at random but the same
+    each time."""
+    by_problem: dict[Problem, list[int]] = {}
+    for number in random.Random(0).sample(range(len(rows)), len(rows)):
+        by_problem.setdefault(rows[number].problem, []).append(number)
+    ranked = sorted((rank, number) for own in by_problem.values() for rank, number in enumerate(own))
+    return np.array(sorted(number for _, number in ranked[:count]), dtype=np.intp)
 
 
 def _whole(values: Constants) -> dict[str, int]:
     return {name: max(round(value), 1) for name, value in values.items()}
 
 
-def _fit(space: SearchSpace, rows: Sequence[Trial]) -> Fit:
+def _fit(space: SearchSpace, rows: Sequence[Trial], seen: Rows) -> Fit:
     """Only the order within a shape counts, so what is fitted is each ratio's distance from its shape's mean."""
     problems = [row.problem for row in rows]
     spaces = {problem.operation: space.for_operation(problem.operation) for problem in problems}
@@ -94,7 +104,7 @@ def _fit(space: SearchSpace, rows: Sequence[Trial]) -> Fit:
         return _centred(np.log(estimates) - log_times[chosen], [problems[row] for row in chosen])
 
     constants = {name: float(value) for name, value in space.estimate_constants.items() if value > 0}
-    return Fit(constants, logs, np.full(len(rows), SIGMA), problems)
+    return Fit(constants, logs, np.full(len(rows), SIGMA), problems, seen=seen)
 
 
 def _scope(space: SearchSpace, row: Trial) -> dict[str, object]:
