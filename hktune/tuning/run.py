@@ -38,6 +38,7 @@ from hktune.tuning.loop import Budget, Search, Tuner
 from hktune.tuning.neighbours import time_neighbours
 from hktune.tuning.own_trials import require_own
 from hktune.tuning.prebuilt import read_built
+from hktune.tuning.prior import Prior
 from hktune.tuning.progress import Progress
 from hktune.tuning.rival_sides import RivalSides
 from hktune.tuning.rivals import Raced, Rival, chosen_rivals, fastest, keep_comparable, race
@@ -222,10 +223,11 @@ def _check_environment(directory: Path, bench: Bench, command: Sequence[str], se
 def _searches(space: SearchSpace, names: dict[Problem, str], options: RunOptions) -> list[Search]:
     of_operation = {problem.operation: _bound(space, problem, name) for problem, name in names.items()}
     built = {bound: read_built(options.prebuilt, bound) for bound in of_operation.values()} if options.prebuilt else {}
+    prior = Prior(options.prior, space)
     searches = []
     for problem in names:
         own = of_operation[problem.operation]
-        domain = ListedDomain(own, problem, built[own]) if built else own.domain(problem)
+        domain = prior.first_in(ListedDomain(own, problem, built[own]) if built else own.domain(problem))
         strategy = create_strategy(options.strategy, domain, options.seed)
         code, template = own.template.operation, own.template.sha256
         searches.append(Search(problem, strategy, domain.is_legal, operation=code, template=template))

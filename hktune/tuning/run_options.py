@@ -21,7 +21,7 @@ class RunOptions:
     the one that comes with hktune for the device, without `gpus` all that this process sees, without `rivals` those
     that are here. `candidates` are words for spaces that are searched in addition to `space`. `board` is the one that
     the emulated device models, the usual one unless given. `calibration` has constants in place of the clock's or of
-    the estimate's."""
+    the estimate's. `prior` are earlier results: what they favour for a shape is tried first."""
 
     shapes: Path
     space: Path | None = None
@@ -43,6 +43,7 @@ class RunOptions:
     candidates: tuple[str, ...] = ()
     board: str | None = None
     calibration: Path | None = None
+    prior: tuple[Path, ...] = ()
 
     @property
     def limits(self) -> Limits:
