@@ -49,7 +49,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    """Fit, print what it came to, and write it; 1 where the trials tell no constant."""
+    """Fit, print what it came to, and write it; 1 where the trials identify no constant."""
     from hktune.core.calibration import FILE_NAME, write_calibration
     from hktune.report.calibrated_model import print_calibrated
     from hktune.report.console import make_console
@@ -87,7 +87,7 @@ _ABOUT = """Of an AMD GPU, the constants of the clock: shader clock, memories, l
 compiled and proved on the emulator first, some 2 s each. Of an NVIDIA GPU, the constants of the search space's \
 estimate, which orders what is tried first.
 
-Constants that the trials cannot tell stay as they are. Says how far the model was off before and after, on shapes \
+Constants that the trials do not identify stay as they are. Says how far the model was off before and after, on shapes \
 that were left out of the fit."""
 
 COMMAND = Command(
@@ -99,6 +99,6 @@ COMMAND = Command(
         "hktune calibrate out/gfx950-amd-instinct-mi350x",
         "hktune calibrate out/sm90a-nvidia-h200 -o h200.json",
     ),
-    failed="the trials tell no constant",
+    failed="the trials identify no constant",
     about=_ABOUT,
 )

@@ -1,4 +1,4 @@
-"""Fits constants of a model to measured times: which of them the times can tell, what those then are, and how far the
+"""Fits constants of a model to measured times: which of them the times identify, what those then are, and how far the
 model is off on shapes that a fit has not seen.
 
 What is minimised is the square of log(modelled / measured) in units of a row's sigma, of outliers its absolute value.
@@ -23,8 +23,8 @@ Constants = Mapping[str, float]
 PRIOR_SIGMA = 0.5
 """Of a constant, as a part of what it was."""
 
-TOLD_SIGMA = 0.1
-"""A constant that the rows leave less certain than this, as a part of it, is not told by them."""
+IDENTIFIED_SIGMA = 0.1
+"""A constant that the rows leave less certain than this, as a part of it, is not identified by them."""
 
 _FACTORS = (0.2, 5.0)
 _LOOK = 0.1  # so much a constant is moved, either way, to see what it does
@@ -53,13 +53,13 @@ class Fit:
         """The numbers of those that fits look at."""
         return self.everything if self.seen is None else self.seen
 
-    def told(self) -> tuple[str, ...]:
-        """The constants that the rows tell: the least certain is left out until all that are left are."""
+    def identified(self) -> tuple[str, ...]:
+        """The constants that the rows identify: the least certain is left out until all that are left are."""
         left = list(self.constants)
         while left:
             spread = self._spread(left)
             worst = max(left, key=lambda name: spread[name])
-            if spread[worst] <= TOLD_SIGMA:
+            if spread[worst] <= IDENTIFIED_SIGMA:
                 break
             left.remove(worst)
         return tuple(left)

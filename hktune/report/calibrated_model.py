@@ -20,7 +20,7 @@ def print_calibrated(console: Console, found: Calibrated, path: Path) -> None:
     for note in found.notes:
         print_prose(console, note, indent="  ")
     if found.calibration is None:
-        print_prose(console, "these trials tell no constant, so none was written: measure more and larger shapes")
+        print_prose(console, "these trials identify no constant, so none was written: measure more and larger shapes")
         return
     if whole.after >= whole.before:
         print_prose(
@@ -42,7 +42,7 @@ def _print_classes(console: Console, found: Calibrated) -> None:
 
 def _print_constants(console: Console, found: Calibrated) -> None:
     after = ["stays" if each.after is None else f"{each.after:.6g}" for each in found.constants]
-    spread = ["not told" if each.uncertainty is None else f"{each.uncertainty:.0%}" for each in found.constants]
+    spread = ["not identified" if each.uncertainty is None else f"{each.uncertainty:.0%}" for each in found.constants]
     columns = [
         Column("constant", [each.name for each in found.constants]),
         Column("was", [f"{each.before:.6g}" for each in found.constants], right=True),

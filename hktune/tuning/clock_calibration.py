@@ -30,7 +30,7 @@ from hktune.tuning.benches import EmulatedBench
 from hktune.tuning.measured_trials import (
     Calibrated,
     Judged,
-    constants_told,
+    constants_found,
     device_of,
     in_turn,
     made_of,
@@ -75,12 +75,12 @@ def calibrate_clock(directory: Path, options: ClockOptions, progress: Progress) 
     require_shapes(directory, problems)
     rates = rates_of(board)
     fit = clock_fit(launches, rates, board.arch, (*FREE, *clock_steps(rates)))
-    names = fit.told()
+    names = fit.identified()
     values = fit.fitted(names)
     before, after = fit.log_ratios(fit.constants, fit.everything), fit.left_out(names, start=values)
     classes = _classes(launches, before, after)
     calibration = _calibration(identity, board, problems, with_constants(rates, values), classes[0]) if names else None
-    return Calibrated(calibration, constants_told(fit, names, values), classes, kernels.notes())
+    return Calibrated(calibration, constants_found(fit, names, values), classes, kernels.notes())
 
 
 def _board(identity: Identity, options: ClockOptions) -> Board:

@@ -20,7 +20,7 @@ from hktune.space import SearchSpace, load_space
 from hktune.tuning.measured_trials import (
     Calibrated,
     Judged,
-    constants_told,
+    constants_found,
     device_of,
     made_of,
     measured_rows,
@@ -50,7 +50,7 @@ def calibrate_estimate(directory: Path, space_file: Path | None, rows_max: int) 
     problems = [row.problem for row in rows]
     require_shapes(directory, problems)
     fit = _fit(space, rows, _drawn(rows, rows_max))
-    names = fit.told()
+    names = fit.identified()
     values = fit.fitted(names)
     before, after = fit.log_ratios(fit.constants, fit.everything), fit.left_out(names, start=values)
     classes = _classes(rows, before, after)
@@ -63,7 +63,7 @@ def calibrate_estimate(directory: Path, space_file: Path | None, rows_max: int) 
         error_after=classes[0].after,
         constants={name: float(value) for name, value in _whole(values).items()},
     )
-    return Calibrated(calibration if names else None, constants_told(fit, names, values), classes, notes)
+    return Calibrated(calibration if names else None, constants_found(fit, names, values), classes, notes)
 
 
 def _is_of(space: SearchSpace, row: Trial) -> bool:

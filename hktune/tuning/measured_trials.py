@@ -25,9 +25,9 @@ SHAPES_MIN = 2
 
 
 @dataclass(frozen=True)
-class Told:
+class ConstantFound:
     """One constant: what it was, what the rows make of it, and how uncertain they leave it, as a part of it. `after`
-    and `uncertainty` are None where the rows do not tell it."""
+    and `uncertainty` are None where the rows do not identify it."""
 
     name: str
     before: float
@@ -48,10 +48,10 @@ class Judged:
 
 @dataclass(frozen=True)
 class Calibrated:
-    """A calibration, None where the rows tell no constant; what it was made of, and what else a person should know."""
+    """A calibration, None where the rows identify no constant; what it was made of, and what else to know."""
 
     calibration: Calibration | None
-    constants: tuple[Told, ...]
+    constants: tuple[ConstantFound, ...]
     classes: tuple[Judged, ...]
     notes: tuple[str, ...] = ()
 
@@ -101,11 +101,11 @@ def in_turn(rows: Iterable[Trial]) -> list[Trial]:
     return [row for _, row in sorted(ranked, key=lambda each: each[0])]
 
 
-def constants_told(fit: Fit, names: Sequence[str], values: Mapping[str, float]) -> tuple[Told, ...]:
-    """What became of each constant of `fit`; `names` are those that the rows tell."""
+def constants_found(fit: Fit, names: Sequence[str], values: Mapping[str, float]) -> tuple[ConstantFound, ...]:
+    """What became of each constant of `fit`; `names` are those that the rows identify."""
     spread = fit.uncertainty(names)
     return tuple(
-        Told(name, before, values[name], spread[name]) if name in spread else Told(name, before)
+        ConstantFound(name, before, values[name], spread[name]) if name in spread else ConstantFound(name, before)
         for name, before in fit.constants.items()
     )
 

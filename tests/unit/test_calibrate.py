@@ -1,4 +1,4 @@
-"""hktune calibrate: constants that times were made with come back, what the rows cannot tell stays, bad input is a
+"""hktune calibrate: constants that times were made with come back, what the rows do not identify stays, bad input is a
 line."""
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def test_the_clock_of_a_machine_is_found_and_then_modelled(
     directory = measured(SHAPES)
     assert main(["calibrate", str(directory), "--workers", "1"]) == DONE
     said = capsys.readouterr().out
-    assert "not told" in said
+    assert "not identified" in said
     assert f"{2 * len(SHAPES)} measured trials" in said
     found = read_calibration(directory)
     assert (found.of, found.board, found.rows, found.shapes) == ("clock", "mi350x", 2 * len(SHAPES), len(SHAPES))
@@ -122,7 +122,7 @@ def test_trials_of_one_class_leave_the_rest_and_too_few_leave_everything(
 ) -> None:
     directory = measured([(256, 256, 512), (256, 512, 512)])
     assert main(["calibrate", str(directory), "--workers", "1"]) == FAILED
-    assert "these trials tell no constant" in capsys.readouterr().out
+    assert "these trials identify no constant" in capsys.readouterr().out
     assert not (directory / "calibration.json").exists()
 
 
