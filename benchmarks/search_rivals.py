@@ -3,7 +3,7 @@
     python benchmarks/search_rivals.py RECORDING... [--trials 150] [--seeds 10] [--rivals NAME,...] [--json]
 
 Needs `pip install kernel_tuner` next to hktune; the figures of the documentation are of Kernel Tuner 1.5.0 and Optuna
-4.9.0, in an environment of their own. Every search has every outcome before it is asked again (1 in flight): Kernel
+5.0.0, in an environment of their own. Every search has every outcome before it is asked again (1 in flight): Kernel
 Tuner's simulation can do no other. It counts as hktune does. A trial is a config that was tried, one that fails too.
 A proposal that is illegal or known costs none. Legal is what was recorded: Kernel Tuner gets that list as its
 restriction, and Optuna learns of what is off it as a failed trial.
@@ -35,7 +35,7 @@ from hktune.store.recordings import Recording, load_recordings
 from hktune.tuning.cost import slowness
 from hktune.tuning.simulation import Replay, Simulated
 
-PROPOSALS_MAX = 200  # for each trial: a search that finds nothing new ends
+PROPOSALS_MAX = 20  # for each trial: a search that proposes the same again and again has ended
 KERNEL_TUNER = (
     "random_sample",
     "genetic_algorithm",

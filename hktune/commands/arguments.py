@@ -127,6 +127,19 @@ def add_prebuilt(parser: argparse.ArgumentParser, purpose: str) -> None:
     parser.add_argument("--prebuilt", type=path_given, metavar="DIR", help=purpose)
 
 
+def add_prior(parser: argparse.ArgumentParser) -> None:
+    """--prior."""
+    parser.add_argument(
+        "--prior",
+        type=path_given,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="results of an earlier run, emulated or not: the configs that may be as fast as a shape's best are tried "
+        "first, in the order of their times; may be given again",
+    )
+
+
 def add_cache(parser: argparse.ArgumentParser) -> None:
     """--cache."""
     purpose = "of a GPU, when timing (default: %(default)s)"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from hktune.commands.arguments import (
@@ -12,6 +13,7 @@ from hktune.commands.arguments import (
     add_hipkittens,
     add_operation,
     add_out,
+    add_prior,
     add_seed,
     add_shapes,
     add_space,
@@ -26,9 +28,12 @@ from hktune.core.outcome import Status
 from hktune.core.shipped import space_word
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
+    from hktune.core.config import Config
     from hktune.core.operation import Operation
+    from hktune.core.problem import Problem
+    from hktune.space import SearchSpace
     from hktune.tuning.prebuilt import BuildSummary
 
 
@@ -44,6 +49,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--random", type=kind, default=0, metavar="N", help="also N others, drawn at random")
     parser.add_argument("--all", action="store_true", help="the whole space")
     add_shapes(parser, "also what the space favours for these; only what is legal for one")
+    add_prior(parser)
     add_operation(parser, "build for this operation (default: those of the shapes, else the template's first)")
     add_seed(parser, "what --random draws")
     add_workers(parser)
@@ -57,15 +63,16 @@ def _run(options: argparse.Namespace) -> int:
     from hktune.core.shapes import load_shapes
     from hktune.report.heartbeat import working
     from hktune.space import load_space
-    from hktune.tuning.prebuilt import Wanted, build, read_configs, replaced_build
+    from hktune.tuning.prebuilt import Wanted, build, replaced_build
 
     space = load_space(options.space)
+    problems = load_shapes(options.shapes).problems if options.shapes else ()
     wanted = Wanted(
-        listed=read_configs(options.configs, space) if options.configs else (),
+        listed=[*_listed(options, space), *_favoured(options, space, problems)],
         near_seeds=options.near_seeds,
         random=options.random,
         everything=options.all,
-        problems=load_shapes(options.shapes).problems if options.shapes else (),
+        problems=problems,
         seed=options.seed,
     )
     parts = wanted.of_each_operation(space, options.operation)
@@ -86,6 +93,22 @@ def _run(options: argparse.Namespace) -> int:
             summaries[own.template.operation] = build(own, compiler, configs, options.out, options.workers, built)
     _print_built(options, summaries, space.template.operation)
     return DONE if any(summary.statuses[Status.OK] for summary in summaries.values()) else FAILED
+
+
+def _listed(options: argparse.Namespace, space: SearchSpace) -> list[Config]:
+    """The configs of --configs."""
+    from hktune.tuning.prebuilt import read_configs
+
+    return read_configs(options.configs, space) if options.configs else []
+
+
+def _favoured(options: argparse.Namespace, space: SearchSpace, problems: Sequence[Problem]) -> list[Config]:
+    """The configs that the results of --prior favour for `problems`; without problems, for any."""
+    from hktune.tuning.prior import Prior
+
+    prior = Prior(options.prior, space)
+    favoured = chain.from_iterable(map(prior.favoured, problems)) if problems else prior.everything()
+    return list(filter(space.domain(None).has_values_of, favoured))
 
 
 def _print_built(options: argparse.Namespace, summaries: Mapping[Operation, BuildSummary], usual: Operation) -> None:

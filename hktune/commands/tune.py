@@ -14,6 +14,7 @@ from hktune.commands.arguments import (
     add_hipkittens,
     add_out,
     add_prebuilt,
+    add_prior,
     add_seed,
     add_shapes,
     add_space,
@@ -50,6 +51,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         metavar="GIB",
         help="of each worker (default: 4, or its share of this machine's if that is less)",
     )
+    add_prior(parser)
     add_out(parser, "where to (default: out/<device>)", required=False)
     add_seed(parser, "the strategy and of random operands")
     add_workers(parser)
@@ -99,7 +101,7 @@ def _run(options: argparse.Namespace) -> int:
     names = (*common, "hipkittens", "prebuilt", "cache", "gpus", "rivals", "candidates", "board")
     limits = {"time_budget_s": options.time_budget, "deadline_s": options.deadline}
     limits["worker_memory_gib"] = options.worker_memory
-    chosen = RunOptions(**{name: getattr(options, name) for name in names}, **limits)
+    chosen = RunOptions(**{name: getattr(options, name) for name in names}, **limits, prior=tuple(options.prior))
     settings, console = settings_of(options), make_console()
     with RunProgress(console) as progress:
         summary = tune(chosen, settings, ["hktune", *options.words], progress)

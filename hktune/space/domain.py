@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from functools import cached_property
 from itertools import chain
 from typing import Protocol
@@ -71,6 +72,7 @@ class Domain:
         self.problem = problem
         self._fixed: Bound = space.facts(problem)
         self._levels, self._steps = space.scheduled(problem is not None)
+        self._preferred: tuple[Config, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.space.name} for {self.problem or 'any problem'}"
@@ -81,12 +83,23 @@ class Domain:
 
     @cached_property
     def seeds(self) -> tuple[Config, ...]:
-        """What to try first, best first: the space's named good configs that are legal here; where it has an estimate,
-        also what else that favours, all in its order."""
+        """What to try first, best first: what is preferred; then the space's named good configs that are legal here;
+        where it has an estimate, also what else that favours, all in its order."""
+        first = filter(self.has_values_of, self._preferred)
+        return tuple(dict.fromkeys(chain(filter(self.is_legal, first), self._usual_seeds())))
+
+    def preferring(self, configs: Sequence[Config]) -> Domain:
+        """This domain, with those of `configs` that are legal here as its first seeds, in their order."""
+        other = copy(self)
+        other._preferred = tuple(configs)
+        other.__dict__.pop("seeds", None)
+        return other
+
+    def _usual_seeds(self) -> Iterable[Config]:
         named = tuple(seed for seed in self.space.seeds if self.is_legal(seed))
         if not self.has_estimate:
             return named
-        return tuple(sorted(dict.fromkeys(chain(named, self._suggested(named))), key=self.estimate))
+        return sorted(dict.fromkeys(chain(named, self._suggested(named))), key=self.estimate)
 
     def _suggested(self, named: Sequence[Config]) -> Iterable[Config]:
         """What else the estimate favours: where descents from the best of `named` end."""

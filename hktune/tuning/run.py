@@ -40,6 +40,7 @@ from hktune.tuning.loop import Budget, Search, Tuner
 from hktune.tuning.neighbours import time_neighbours
 from hktune.tuning.own_trials import require_own
 from hktune.tuning.prebuilt import read_built
+from hktune.tuning.prior import Prior
 from hktune.tuning.progress import Progress
 from hktune.tuning.rival_sides import RivalSides
 from hktune.tuning.rivals import Raced, Rival, chosen_rivals, fastest, keep_comparable, race
@@ -61,7 +62,8 @@ class RunOptions:
     """What the command line asks of a run. Without `out` it is out/<device> in the working directory, without `space`
     the one that comes with hktune for the device, without `gpus` all that this process sees, without `rivals` those
     that are here. `candidates` are words for spaces that are searched in addition to `space`. `board` is the one that
-    the emulated device models, the usual one unless given."""
+    the emulated device models, the usual one unless given. `prior` are earlier results: what they favour for a shape
+    is tried first."""
 
     shapes: Path
     space: Path | None = None
@@ -82,6 +84,7 @@ class RunOptions:
     rivals: tuple[str, ...] | None = None
     candidates: tuple[str, ...] = ()
     board: str | None = None
+    prior: tuple[Path, ...] = ()
 
     @property
     def limits(self) -> Limits:
@@ -290,10 +293,11 @@ def _check_environment(directory: Path, bench: Bench, command: Sequence[str], se
 def _searches(space: SearchSpace, names: dict[Problem, str], options: RunOptions) -> list[Search]:
     of_operation = {problem.operation: _bound(space, problem, name) for problem, name in names.items()}
     built = {bound: read_built(options.prebuilt, bound) for bound in of_operation.values()} if options.prebuilt else {}
+    prior = Prior(options.prior, space)
     searches = []
     for problem in names:
         own = of_operation[problem.operation]
-        domain = ListedDomain(own, problem, built[own]) if built else own.domain(problem)
+        domain = prior.first_in(ListedDomain(own, problem, built[own]) if built else own.domain(problem))
         strategy = create_strategy(options.strategy, domain, options.seed)
         code, template = own.template.operation, own.template.sha256
         searches.append(Search(problem, strategy, domain.is_legal, operation=code, template=template))

@@ -217,8 +217,9 @@ def test_t4_measurements_have_units(tmp_path: Path, unit: str, times_us: float) 
     assert one.rows[0].time_us == pytest.approx(5.0 * times_us)
 
 
-def test_t4_without_measurements_means_its_runs(tmp_path: Path) -> None:
-    [row] = recording(written(tmp_path, t4_file([t4_result({"a": 1}, 0, measurements=[])]))).rows
+@pytest.mark.parametrize("result", [t4_result({"a": 1}, 0, measurements=[]), t4_result({"a": 1}, [2, 4.0])])
+def test_t4_may_have_all_runs_and_means_their_mean(tmp_path: Path, result: dict[str, Any]) -> None:
+    [row] = recording(written(tmp_path, t4_file([result]))).rows
     assert row.time_us == pytest.approx(3e3)
 
 
@@ -306,6 +307,9 @@ BAD = {
     "a value of no size": (t4_file([t4_result({"a": 2**70}, 1.0)]), "does not fit 64 bits"),
     "a value that is none": (t4_file([t4_result({"a": float("nan")}, 1.0)]), "nan is no value"),
     "a long value": (t4_file([t4_result({"a": "x" * 5000}, 1.0)]), "over 1024 characters"),
+    "runs of no numbers": (t4_file([t4_result({"a": 1}, 1.0, measurements=[], times={"runtimes": ["x"]})]), "['x']"),
+    "runs without end": (t4_file([t4_result({"a": 1}, [10**400])]), "'time' is inf"),
+    "half a character": (t4_file([t4_result({"a": 1}, 1.0, **{"\ud800": 1})]), "no T4 file"),
     "KTT of no objects": ({"Results": [1]}, "no result file of KTT"),
 }
 

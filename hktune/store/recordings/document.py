@@ -8,6 +8,9 @@ import json
 import zipfile
 import zlib
 from pathlib import Path
+from typing import TypeVar
+
+import msgspec
 
 from hktune.core.errors import StoreError
 from hktune.core.escaped import escaped
@@ -21,6 +24,7 @@ RECORDING = FileKind(
     StoreError,
     "pass a results directory, its trials.csv, or a file of Kernel Tuner (cache), KTT, or T4 (results)",
 )
+_Kind = TypeVar("_Kind")
 _GZIP, _ZIP = b"\x1f\x8b", b"PK\x03\x04"
 _PACKING_ERRORS = (OSError, EOFError, ValueError, zlib.error, zipfile.BadZipFile, RuntimeError, NotImplementedError)
 _SAID_MAX = 200
@@ -36,6 +40,15 @@ def read_document(path: Path) -> dict[str, object]:
     if not isinstance(document, dict):
         raise BrokenRecording("is JSON, but not of an object")
     return document
+
+
+def typed(document: dict[str, object], kind: type[_Kind], what: str) -> _Kind:
+    """`document` as a `kind`. Raises BrokenRecording, which says that it is no such `what`, where it breaks the type or
+    holds half of a surrogate pair."""
+    try:
+        return msgspec.convert(document, kind)
+    except ValueError as wrong:
+        raise BrokenRecording(f"is no {what} ({_on_a_line(wrong)})") from None
 
 
 def _unpacked(data: bytes) -> bytes:

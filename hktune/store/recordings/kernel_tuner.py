@@ -10,6 +10,7 @@ import msgspec
 
 from hktune.core.escaped import shown
 from hktune.core.outcome import Status
+from hktune.store.recordings.document import typed
 from hktune.store.recordings.objective import NO_TIME, TIME, cost
 from hktune.store.recordings.recording import BrokenRecording, Result
 
@@ -35,10 +36,7 @@ class CacheFile(msgspec.Struct, frozen=True):
 
 def cached_results(document: dict[str, object]) -> Iterator[Result]:
     """What is in the cache file `document`. Raises BrokenRecording for what is no such file."""
-    try:
-        file = msgspec.convert(document, CacheFile)
-    except msgspec.ValidationError as wrong:
-        raise BrokenRecording(f"is no cache file of Kernel Tuner ({wrong})") from None
+    file = typed(document, CacheFile, "cache file of Kernel Tuner")
     if not file.cache:
         raise BrokenRecording("has no config in its cache")
     names = file.tune_params_keys or list(file.tune_params) or _named_by_keys(file.cache)

@@ -9,6 +9,7 @@ import msgspec
 
 from hktune.core.escaped import shown
 from hktune.core.outcome import Status
+from hktune.store.recordings.document import typed
 from hktune.store.recordings.objective import TIME, cost, us_of
 from hktune.store.recordings.recording import BrokenRecording, Result
 
@@ -43,10 +44,7 @@ class KttFile(msgspec.Struct, frozen=True):
 
 def ktt_results(document: dict[str, object]) -> Iterator[Result]:
     """What is in KTT's result file `document`. Raises BrokenRecording for what is no such file."""
-    try:
-        file = msgspec.convert(document, KttFile)
-    except msgspec.ValidationError as wrong:
-        raise BrokenRecording(f"is no result file of KTT ({wrong})") from None
+    file = typed(document, KttFile, "result file of KTT")
     unit_us = us_of(file.metadata.time_unit)
     for result in file.results:
         values = {setting.name: setting.value for setting in result.configuration}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,6 +10,7 @@ import msgspec
 
 from hktune.core.escaped import shown
 from hktune.core.outcome import Status
+from hktune.store.recordings.document import typed
 from hktune.store.recordings.objective import NO_TIME, TIME, cost, us_of
 from hktune.store.recordings.recording import BrokenRecording, Result
 
@@ -52,10 +54,7 @@ class T4File(msgspec.Struct, frozen=True):
 
 def t4_file(document: dict[str, object]) -> T4File:
     """`document` as a T4 file. Raises BrokenRecording for what is none."""
-    try:
-        return msgspec.convert(document, T4File)
-    except msgspec.ValidationError as wrong:
-        raise BrokenRecording(f"is no T4 file of results ({wrong})") from None
+    return typed(document, T4File, "T4 file of results")
 
 
 def t4_results(file: T4File) -> Iterator[Result]:
@@ -70,16 +69,23 @@ def _result(result: T4Result, unit: str) -> Result:
     if result.invalidity != CORRECT:
         return Result(result.configuration, STATUS_OF.get(result.invalidity, Status.CRASHED))
     objective = next(iter(result.objectives), TIME)
-    measured = next((each for each in result.measurements if each.name == objective), None) or _mean(result)
-    if objective == TIME and measured.value == NO_TIME:
+    measured = next((each for each in result.measurements if each.name == objective), None)
+    if measured is None:
+        measured = Measurement(objective, result.times.runtimes or None)
+    value = _mean(measured.value) if isinstance(measured.value, list) else measured.value
+    if objective == TIME and value == NO_TIME:
         return Result(result.configuration, Status.CRASHED)
-    unit_us = us_of(measured.unit or unit)
-    return Result(result.configuration, Status.OK, cost(objective, measured.value, unit_us, result.configuration))
-
-
-def _mean(result: T4Result) -> Measurement:
-    """The mean of its runs. Raises BrokenRecording where there are none."""
-    runs = result.times.runtimes
-    if not runs or not all(isinstance(run, int | float) for run in runs):
+    if value is None:
         raise BrokenRecording(f"config {shown(result.configuration)} is correct, but no measurement is its objective")
-    return Measurement(TIME, sum(runs) / len(runs))
+    unit_us = us_of(measured.unit or unit)
+    return Result(result.configuration, Status.OK, cost(objective, value, unit_us, result.configuration))
+
+
+def _mean(runs: list[Any]) -> object:
+    """Of several runs; `runs` itself, which no cost is, where there are none or one is no number."""
+    if not runs or not all(isinstance(run, int | float) for run in runs):
+        return runs
+    try:
+        return sum(map(float, runs)) / len(runs)
+    except OverflowError:  # a whole number of hundreds of digits
+        return math.inf
