@@ -48,6 +48,7 @@ class Rates:
 
     line_bytes: int
     l2_bytes_xcd: int
+    scattered_shared: float
     l2_bytes_per_clk_cu: float
     l2_write_bytes_per_clk_xcd: float
     fabric_bytes_per_clk_xcd: float
@@ -104,6 +105,7 @@ _GFX950 = Rates(
     scalar_load_clk=200,  # measured on MI300X as 83 ns for an L2 hit; scalar loads are in prologues only
     line_bytes=128,  # documented: white paper
     l2_bytes_xcd=4 << 20,  # documented: white paper
+    scattered_shared=0.5,  # measured: HipKittens' paper has L2 hits of 55 % in row-major order, 73 % if all were shared
     l2_bytes_per_clk_cu=57.6,  # documented as 64; TensileLite's formocast takes 0.9 of it
     l2_write_bytes_per_clk_xcd=1024.0,  # documented for CDNA3: 16 channels of 64
     fabric_bytes_per_clk_xcd=1024.0,  # documented for CDNA3: 16 channels of 64
