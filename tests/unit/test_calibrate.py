@@ -46,7 +46,7 @@ SHAPES = [(m, n, k) for m in (2048, 4096, 8192) for n in (4096, 8192) for k in (
 SHAPES += [(256, n, k) for n in (28672, 57344) for k in (8192, 16384)] + [(256, 512, 512), (512, 512, 1024)]
 MI350XS = rates_of(MI350X)
 STEP = "clock_step[1]"
-TRUTH = with_constants(MI350XS, {"hbm_ns": 430.0, STEP: 0.92 * constants_of(MI350XS, [STEP])[STEP]})
+TRUTH = with_constants(MI350XS, {"hbm_ns": 1.2 * MI350XS.hbm_ns, STEP: 0.92 * constants_of(MI350XS, [STEP])[STEP]})
 
 
 def results(directory: Path, identity: Identity, trials: list[Trial]) -> Path:
@@ -111,8 +111,9 @@ def test_the_clock_of_a_machine_is_found_and_then_modelled(
     rates = calibrated_rates(MI350X, found)
     for (share, ghz), (_, wanted) in zip(rates.clock_ghz[:3], TRUTH.clock_ghz[:3], strict=True):
         assert ghz == pytest.approx(wanted, rel=0.08), share
-    assert rates.hbm_ns == pytest.approx(TRUTH.hbm_ns, rel=0.08)
-    assert rates.launch_us == MI350XS.launch_us, "too few short launches: it stays"
+    for name, value in found.constants.items():
+        before, wanted = (constants_of(of, [name])[name] for of in (MI350XS, TRUTH))
+        assert value == before or value == pytest.approx(wanted, rel=0.1), f"{name} stays, or is found"
     bench = EmulatedBench(DEFAULT_SPACE, 0, Settings.from_environment(os.environ), board=MI350X, calibration=found)
     assert bench.identity.name == f"emulated MI350X as calibrated {found.id}"
 
