@@ -223,6 +223,7 @@ _RATES_WITHOUT: dict[str, dict[str, Any]] = {
     "bytes from hbm": {"hbm_tb_per_s": math.inf},
     "workgroup start": {"workgroup_start_clk": 0},
     "cold pages": {"cold_ns": 0.0},
+    "gathering": {"shared_add_us": 0.0},
     "launch": {"launch_us": 0.0},
     "write-back": {"write_back_tb_per_s": math.inf},
 }
