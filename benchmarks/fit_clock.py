@@ -1,16 +1,17 @@
 """Fits the clock's constants of whole launches to measured times, and says how well they do on shapes left out.
 
-    python benchmarks/fit_clock.py EXACT.csv [--like LIKE.csv] [--aiter DIR] [--folds 5]
+    python benchmarks/fit_clock.py EXACT.csv [--like LIKE.csv] [--aiter DIR] [--folds 5] [--residuals OUT.csv]
 
 EXACT.csv is one for exact_kernels.py, LIKE.csv one for like_kernels.py; its rows count a quarter as much. Free are the
 constants in FREE and the shader clock at every share of MFMA but the lowest. What is minimised is said in
 hktune/measure/fitting.py. Nothing is written: hktune/emulator/clock/rates.py has the constants, each with its
-source.
+source. --residuals keeps what every row was off by with constants fitted to the other folds, for fit_model_error.py.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -41,12 +42,24 @@ def told(name: str, logs: Values) -> None:
     print(f"{name:44} {len(logs):5} rows  error {error:5.1%}  mean {mean:.3f}  spread {spread:.3f}")
 
 
+def residuals_of(launches: Sequence[MeasuredLaunch], logs: Values) -> pd.DataFrame:
+    """As fit_model_error.py reads them: what `logs` are of."""
+    rows = []
+    for one, log_ratio in zip(launches, logs, strict=True):
+        problem, tile = one.problem, one.tile
+        tiles = -(-problem.m // tile.m) * -(-problem.n // tile.n)
+        shape = {"m": problem.m, "n": problem.n, "k": problem.k, "split": math.prod(one.launch.grid) / tiles}
+        rows.append({**shape, "tiles": tiles, "block": f"{tile.m}x{tile.n}x{tile.k}", "log_ratio": log_ratio})
+    return pd.DataFrame(rows)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("exact", type=Path)
     parser.add_argument("--like", type=Path)
     add_aiter(parser)
     parser.add_argument("--folds", type=int, default=5)
+    parser.add_argument("--residuals", type=Path, metavar="OUT.csv")
     options = parser.parse_args()
     rows, what = modellings(pd.read_csv(options.exact), described(settings_of(options), seed=0))
     exact = launches_of(rows, what)
@@ -61,8 +74,10 @@ def main() -> None:
     print("clock_ghz", ", ".join(f"{ghz:.3f} at {share:.0%}" for share, ghz in rates.clock_ghz))
     told("exact kernels, today's constants", log_ratios(exact, today, GFX950))
     told("exact kernels, fitted", log_ratios(exact, rates, GFX950))
-    without = fit.left_out(list(fit.constants), options.folds)[: len(exact)]
-    told(f"exact kernels, left out ({options.folds} folds by shape)", without)
+    without = fit.left_out(list(fit.constants), options.folds)
+    told(f"exact kernels, left out ({options.folds} folds by shape)", without[: len(exact)])
+    if options.residuals:
+        residuals_of(launches, without).to_csv(options.residuals, index=False)
 
 
 if __name__ == "__main__":

@@ -55,8 +55,8 @@ _MEANING = {
 }
 
 
-def print_time(console: Console, problem: Problem, launch: Launch, tile: Tile, found: Breakdown) -> None:
-    """Print the breakdown of the time on `problem`: `tile` is what a workgroup of `launch` computes."""
+def print_time(console: Console, problem: Problem, launch: Launch, tile: Tile, found: Breakdown, device: str) -> None:
+    """Print the breakdown of the time on `problem` and `device`: `tile` is what a workgroup of `launch` computes."""
     modelled = found.modelled
     time_us = modelled.timing.time_us
     rate = f"{problem.flops / time_us * 1e-6:.0f} TFLOP/s, {modelled.peak_fraction:.0%} of the peak"
@@ -64,7 +64,7 @@ def print_time(console: Console, problem: Problem, launch: Launch, tile: Tile, f
     timing = with_interval(modelled.timing, problem, launch, tile)
     expected = interval(timing.time_us_low, timing.time_us_high)
     print_prose(console, f"  {model_error().coverage:.0%} of measured times are expected in {expected} us", indent="  ")
-    print_prose(console, f"  {_launched(launch, modelled)}", indent="  ")
+    print_prose(console, f"  {device}: {_launched(launch, modelled)}", indent="  ")
     if padding := _padding(problem, tile):
         print_prose(console, f"  {padding}", indent="  ")
     _print_parts(console, found)
