@@ -103,7 +103,7 @@ def _explain_time(options: argparse.Namespace, space: SearchSpace, file: Path, c
     with working(lambda: f"modelling {options.problem} without each cause"):
         order = tile_order(template.order(config), space.arch)
         found = breakdown(specimen, options.problem, launch, order, rates)
-    print_time(make_console(), options.problem, launch, specimen.tile, found)
+    print_time(make_console(), options.problem, launch, specimen.tile, found, space.arch.compute_units)
     return DONE
 
 
