@@ -6,6 +6,7 @@ import math
 
 from rich.console import Console
 
+from hktune.core.identity import Identity
 from hktune.core.launch import Launch, Tile
 from hktune.core.problem import Problem
 from hktune.emulator.clock.breakdown import CLOCK, LAUNCH, MEMORY, MEMORY_LATENCY, ROUNDS, Breakdown
@@ -56,9 +57,9 @@ _MEANING = {
 
 
 def print_time(
-    console: Console, problem: Problem, launch: Launch, tile: Tile, found: Breakdown, compute_units: int
+    console: Console, problem: Problem, launch: Launch, tile: Tile, found: Breakdown, device: Identity
 ) -> None:
-    """Print the breakdown of the time on `problem`: `tile` is what a workgroup of `launch` computes."""
+    """Print the breakdown of the time on `problem` and `device`: `tile` is what a workgroup of `launch` computes."""
     modelled = found.modelled
     time_us = modelled.timing.time_us
     rate = f"{problem.flops / time_us * 1e-6:.0f} TFLOP/s, {modelled.peak_fraction:.0%} of the peak"
@@ -66,7 +67,7 @@ def print_time(
     timing = with_interval(modelled.timing, problem, launch, tile)
     expected = interval(timing.time_us_low, timing.time_us_high)
     print_prose(console, f"  {model_error().coverage:.0%} of measured times are expected in {expected} us", indent="  ")
-    print_prose(console, f"  {_launched(launch, modelled, compute_units)}", indent="  ")
+    print_prose(console, f"  {device.name}: {_launched(launch, modelled, device.compute_units)}", indent="  ")
     if padding := _padding(problem, tile):
         print_prose(console, f"  {padding}", indent="  ")
     _print_parts(console, found)
