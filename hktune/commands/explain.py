@@ -106,7 +106,7 @@ def _explain_time(options: argparse.Namespace, space: SearchSpace, file: Path, c
     with working(lambda: f"modelling {options.problem} without each cause"):
         order = tile_order(template.order(config), space.arch)
         found = breakdown(specimen, options.problem, launch, order, rates)
-    print_time(make_console(), options.problem, launch, specimen.tile, found, bench.identity.name)
+    print_time(make_console(), options.problem, launch, specimen.tile, found, bench.identity)
     return DONE
 
 
