@@ -8,7 +8,8 @@ whose file is here is proved on the emulator (cached between runs), with the few
 clock models the row's problem with the row's split. Nothing is left to a search, so the errors are the model's alone.
 
 Kernels that fail their proof are named, and their rows left out. A kernel that is described for a C of float32 only is
-modelled with that, whatever the row has.
+modelled with that, whatever the row has; but one that shares k and has a bf16 path is modelled with that path for rows
+of bf16 (bf16_shares.py).
 """
 
 from __future__ import annotations
@@ -19,17 +20,18 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from bf16_shares import traced
 
-from hktune.commands.arguments import add_aiter, settings_of
+from hktune.commands.arguments import add_aiter, add_board, settings_of
 from hktune.core.arch import GFX950
-from hktune.core.board import MI355X
+from hktune.core.board import DEFAULT_BOARD, Board, board_named
 from hktune.core.candidate import Candidate
 from hktune.core.config import Config
 from hktune.core.launch import Launch, Tile
 from hktune.core.operation import Operation, operation_of
 from hktune.core.problem import Problem
 from hktune.core.settings import Settings
-from hktune.core.shipped import SPACES
+from hktune.core.shipped import KERNELS, SPACES
 from hktune.emulator.clock.launch_time import Modelled, Profile, modelled_time
 from hktune.emulator.clock.memory_traffic import Order, tile_order
 from hktune.emulator.clock.rates import Rates
@@ -63,6 +65,13 @@ class Kernel:
             print(f"left out: {self.space.template.name} {self.config['kernel']}: {attempt.failure.detail:.180}")
         return attempt
 
+    def profile(self, wanted: Operation) -> Profile | None:
+        """The profile for C as `wanted`, or as the template has it; None where the kernel fails."""
+        template = self.space.template
+        if "workspace" in {argument.name for argument in template.arguments} and wanted == OPERATIONS["bfloat16"]:
+            return traced(self.prover, self.config, KERNELS / template.name)
+        return self.proved(wanted if wanted in template.operations else template.operation).profile
+
     def of(self, problem: Problem, split_k: int) -> Config | None:
         """The config that shares k by `split_k`; None where the kernel cannot, or cannot do `problem`."""
         if "split_k" not in self.config:
@@ -91,7 +100,7 @@ def described(settings: Settings, seed: int) -> dict[str, Kernel]:
 
 def modellings(measured: pd.DataFrame, kernels: dict[str, Kernel]) -> tuple[pd.DataFrame, list[Modelling]]:
     """The rows whose kernel is here, and what models each."""
-    attempts: dict[tuple[str, Operation], Attempt] = {}
+    profiles: dict[tuple[str, Operation], Profile | None] = {}
     found: list[tuple[int, Modelling]] = []
     for index, row in measured.iterrows():
         kernel = kernels.get(row["kernel"])
@@ -100,26 +109,26 @@ def modellings(measured: pd.DataFrame, kernels: dict[str, Kernel]) -> tuple[pd.D
         config = kernel.of(problem, max(int(row["split_k"]), 1)) if kernel and problem else None
         if kernel is None or problem is None or config is None:
             continue
-        key = row["kernel"], problem.operation
-        if key not in attempts:
-            attempts[key] = kernel.proved(problem.operation)
-        profile, template = attempts[key].profile, kernel.space.template.for_operation(problem.operation)
+        key = row["kernel"], wanted.operation
+        if key not in profiles:
+            profiles[key] = kernel.profile(wanted.operation)
+        profile, template = profiles[key], kernel.space.template.for_operation(problem.operation)
         if profile is None:
             continue
         order = tile_order(template.order(config), GFX950)
-        found.append((index, (profile, problem, template.launch(config, problem), template.tile(config), order)))
+        found.append((index, (profile, wanted, template.launch(config, problem), template.tile(config), order)))
     return measured.loc[[index for index, _ in found]], [modelling for _, modelling in found]
 
 
-def time_of(what: Modelling, rates: Rates | None = None) -> Modelled:
+def time_of(what: Modelling, rates: Rates | None = None, board: Board = DEFAULT_BOARD) -> Modelled:
     profile, problem, launch, tile, order = what
-    return modelled_time(profile, problem, launch, tile, MI355X, order, rates)
+    return modelled_time(profile, problem, launch, tile, board, order, rates)
 
 
-def modelled(measured: pd.DataFrame, kernels: dict[str, Kernel]) -> pd.DataFrame:
+def modelled(measured: pd.DataFrame, kernels: dict[str, Kernel], board: Board = DEFAULT_BOARD) -> pd.DataFrame:
     """The rows whose kernel is here, with its modelled time and what bounds it."""
     rows, what = modellings(measured, kernels)
-    times = [time_of(each) for each in what]
+    times = [time_of(each, board=board) for each in what]
     rows = rows.assign(modelled_us=[each.timing.time_us for each in times], bound=[each.bound for each in times])
     return rows.assign(ratio=rows.modelled_us / rows.time_us, split_k=rows.split_k.clip(lower=1))
 
@@ -165,11 +174,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("measured", type=Path)
     add_aiter(parser)
+    add_board(parser, "whose clock and power times are modelled with")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rows", action="store_true", help="print every shape")
     options = parser.parse_args()
     measured = pd.read_csv(options.measured)
-    rows = modelled(measured, described(settings_of(options), options.seed))
+    board = board_named(options.board)
+    rows = modelled(measured, described(settings_of(options), options.seed), board)
     if rows.empty:
         raise SystemExit("no row's kernel is here: pip install 'hktune[aiter]' or pass --aiter DIR")
     if options.rows:

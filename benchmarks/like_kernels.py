@@ -34,20 +34,29 @@ from hktune.space import SearchSpace, load_space
 from hktune.tuning.benches import EmulatedBench
 
 GEOMETRY = ["block_m", "block_n", "block_k", "stages", "warps_m", "warps_n"]
-STAGES_MAX = 4
+STAGES_MAX, DEPTH_MAX = 4, 128
+EIGHT_WAVES = {"block_m": 256, "block_n": 256, "block_k": 64, "warps_m": 2, "warps_n": 4}
+"""The one block for which FlyDSL's kernels load and multiply in quarters, with barriers and priorities in between."""
+PINGPONG = {"schedule": "pingpong", "refill": "late", "lgkmcnt_clusters": 1, "spread": 4}
 SLICES_AND_CLUSTERS = ((2, 1), (4, 1), (1, 0))
 """Of these, the first that is legal: parts of a K-tile, and clusters whose reads are in flight."""
 
 
 def alike(space: SearchSpace, row: dict[str, int]) -> Config | None:
     """The config that stands in for the kernel of `row`; None where there is none."""
-    stages = min(row["stages"], STAGES_MAX)
     geometry = {name: row[name] for name in GEOMETRY if name not in ("block_k", "stages")}
-    loads = {"k_step": row["block_k"], "stages": stages, "vmcnt_tiles": min(max(stages - 2, 0), 2), "split": 1}
-    for slices, clusters in SLICES_AND_CLUSTERS:
-        rest = {"slices": slices, "lgkmcnt_clusters": clusters, "split_k": 1 if row["split_k"] == 1 else 4}
+    depth, stages = row["block_k"], row["stages"]
+    if stages > STAGES_MAX and depth < DEPTH_MAX:
+        depth, stages = 2 * depth, -(-stages // 2)
+    stages = min(stages, STAGES_MAX)
+    if all(row[name] == value for name, value in EIGHT_WAVES.items()):
+        choices = [PINGPONG]
+    else:
+        loads = {"vmcnt_tiles": min(max(stages - 2, 0), 2), "split": 1}
+        choices = [{**loads, "slices": slices, "lgkmcnt_clusters": ahead} for slices, ahead in SLICES_AND_CLUSTERS]
+    for choice in choices:
         try:
-            config = space.config({**geometry, **loads, **rest})
+            config = space.config({**geometry, **choice, "k_step": depth, "stages": stages})
         except SpaceError:
             return None
         if space.is_legal(config):
@@ -56,11 +65,10 @@ def alike(space: SearchSpace, row: dict[str, int]) -> Config | None:
 
 
 def launch_of(space: SearchSpace, config: Config, problem: Problem, split_k: int) -> Launch:
-    """As the template launches `config`, with k shared by any number of workgroups."""
+    """As FlyDSL launches its kernel: k shared by any number of workgroups, which add to C and gather nothing."""
     tile = space.template.tile(config)
     tiles = -(-problem.m // tile.m) * -(-problem.n // tile.n)
-    slabs_bytes = 4 * tiles * split_k * tile.m * tile.n
-    workspace_bytes = 0 if split_k == 1 else WORKSPACE_COUNTER_BYTES + slabs_bytes
+    workspace_bytes = 0 if split_k == 1 else WORKSPACE_COUNTER_BYTES
     launch = space.template.launch(config, problem)
     return replace(launch, grid=(tiles * split_k, 1, 1), workspace_bytes=workspace_bytes)
 

@@ -21,6 +21,7 @@ from statistics import geometric_mean
 from rich.progress import track
 
 from hktune.commands.arguments import add_hipkittens, add_space
+from hktune.core.candidate import Candidate
 from hktune.core.config import Config, Value
 from hktune.core.outcome import Failure, Timing
 from hktune.core.problem import Problem
@@ -63,7 +64,7 @@ def main() -> None:
     space = load_space(options.space)
     bench = EmulatedBench(options.space, options.seed, Settings.from_environment(os.environ), options.hipkittens)
     configs = track(pool(space, options.configs, random.Random(options.seed)), "proving", transient=True)
-    attempts = [attempt for attempt in map(bench(), configs) if attempt.profile is not None]
+    attempts = [attempt for attempt in map(bench.prover(), map(Candidate, configs)) if attempt.profile is not None]
     table = Table(space, attempts)
     print("| technique | " + " | ".join(f"{problem.m} x {problem.n} x {problem.k}" for problem in PROBLEMS) + " |")
     print("|---|" + "---|" * len(PROBLEMS))

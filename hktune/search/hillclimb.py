@@ -11,7 +11,7 @@ from hktune.space import Domain
 class HillClimbStrategy(UniqueStrategy):
     """First-improvement descent from the best config of this climb.
 
-    Its neighbours are asked best first by the space's estimate, in random order without one, and the first faster one
+    Its neighbours are asked best first by the domain's order, at random where it has none, and the first faster one
     becomes the new centre. While its last neighbours are in flight, those of the climb's next best are asked. Once all
     its neighbours are known, or illegal, and none is faster, the climb is over. The next one starts from a uniform
     draw. Any outcome with a cost starts a climb, seeds and foreign ones too.
@@ -73,6 +73,4 @@ class HillClimbStrategy(UniqueStrategy):
         self._centres.add(config.id)
         neighbours = self.domain.neighbours(config)
         self.rng.shuffle(neighbours)
-        if self.domain.has_estimate:
-            neighbours.sort(key=self.domain.estimate, reverse=True)
-        return neighbours
+        return self.domain.in_order(neighbours[::-1])[::-1]

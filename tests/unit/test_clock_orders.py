@@ -50,7 +50,8 @@ def hit_rates(size: int, order: Order, tile: Tile = TILE) -> tuple[float, float]
     """Of L2 and of the MALL, for a cube of bf16 that one workgroup a compute unit computes."""
     tiles_m, tiles_n = size // tile.m, size // tile.n
     kept = Kept(MALL_BYTES, 2 * tile.m * size, 2 * tile.n * size, 2 * tile.m * tile.n)
-    rounds = rounds_of(tiles_m * tiles_n, tiles_m, tiles_n, 256, GFX950, order, kept)
+    shared = rates_of(MI355X).scattered_shared
+    rounds = rounds_of(tiles_m * tiles_n, tiles_m, tiles_n, 256, GFX950, order, kept, shared)
 
     def rows(of: str) -> float:
         return sum(
@@ -65,8 +66,7 @@ def hit_rates(size: int, order: Order, tile: Tile = TILE) -> tuple[float, float]
 def test_hit_rates_are_those_that_were_measured(which: tuple[int, str]) -> None:
     order, l2, mall, _ = PUBLISHED[which]
     modelled_l2, modelled_mall = hit_rates(which[0], order)
-    if which != (9216, "row-major"):  # 0.73 by counting: why half of the sharing of columns is lost is not known
-        assert modelled_l2 == pytest.approx(l2, abs=0.04)
+    assert modelled_l2 == pytest.approx(l2, abs=0.045)
     assert modelled_mall == pytest.approx(mall, abs=0.06)
 
 
@@ -130,7 +130,7 @@ def test_orders_are_ranked_as_measured_where_loads_are_waited_for(
     measured = {name: PUBLISHED[at, name][3] for at, name in PUBLISHED if at == size}
     for name in measured.keys() - {best}:
         gain, published = modelled[best] / modelled[name], measured[best] / measured[name]
-        assert 1 - 0.005 < gain <= published + 0.01, f"{name}: {gain:.3f}, published {published:.3f}"
+        assert 1 < gain <= published + 0.01, f"{name}: {gain:.3f}, published {published:.3f}"
     slowest = min(measured, key=lambda name: measured[name])
     assert min(modelled, key=lambda name: modelled[name]) == slowest
 

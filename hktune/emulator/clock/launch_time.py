@@ -62,10 +62,14 @@ class Settled:
     write_back_us: float
 
     @property
+    def walked_us(self) -> float:
+        """Rounds and gathering."""
+        return (self.rounds_clk + self.gathering_clk) / self.clock_ghz * 1e-3
+
+    @property
     def time_us(self) -> float:
         """Rounds and gathering, at least the time of the bytes from HBM; launch and write-back come on top."""
-        walked_us = (self.rounds_clk + self.gathering_clk) / self.clock_ghz * 1e-3
-        return max(walked_us, self.moved_us) + (self.launch_us + self.write_back_us)
+        return max(self.walked_us, self.moved_us) + (self.launch_us + self.write_back_us)
 
 
 def modelled_time(
@@ -96,7 +100,8 @@ def settled(
     steps = k_steps(problem, launch, tile)
     at_once = arch.compute_units * profile.residencies[-1].workgroups
     cold = rates.rotated_sets * problem.bytes > rates.mall_bytes  # else the MALL has all sets from their last use
-    grid = rounds_of(workgroups, tiles_m, tiles_n, at_once, arch, order, _kept(problem, launch, tile, rates))
+    kept = _kept(problem, launch, tile, rates)
+    grid = rounds_of(workgroups, tiles_m, tiles_n, at_once, arch, order, kept, rates.scattered_shared)
     rounds = [WorkgroupRound(profile, part, problem.operation, tile, steps, cold, arch, rates) for part in grid]
     mfma_clk = workgroups * steps * profile.mfma_clk / arch.compute_units
     clock_ghz, rounds_clk = _settled(rounds, mfma_clk, rates)
@@ -140,15 +145,30 @@ def _write_back_us(problem: Problem, workgroups: int, arch: Arch, rates: Rates) 
 
 
 def _gathering_clk(launch: Launch, tiles: int, tile: Tile, arch: Arch, rates: Rates, clock_ghz: float) -> float:
-    """Clk in which the last of the workgroups that split a tile's k-steps read back what all of them have stored.
+    """Clk in which the sums of the workgroups that split a tile's k-steps become one, beyond what is in the trace."""
+    workgroups = math.prod(launch.grid)
+    if workgroups <= tiles or not (launch.workspace_bytes or launch.adds_to_c):
+        return 0.0
+    if launch.workspace_bytes <= WORKSPACE_COUNTER_BYTES:
+        return _adding_us(tiles, workgroups, arch, rates) * clock_ghz * 1e3
+    return _reading_back_clk(tiles, workgroups, tile, arch, rates, clock_ghz)
+
+
+def _adding_us(tiles: int, workgroups: int, arch: Arch, rates: Rates) -> float:
+    """Us that workgroups which add to C itself delay one another. They arrive together, and all of a tile's add to the
+    same lines. Each of these goes from die to die, so that an addition waits for those of the others before it, and
+    there are as many additions at once as there are workgroups on a compute unit."""
+    dies = min(workgroups / tiles, arch.xcds)
+    return rates.shared_add_us * dies**2 * workgroups / arch.compute_units
+
+
+def _reading_back_clk(tiles: int, workgroups: int, tile: Tile, arch: Arch, rates: Rates, clock_ghz: float) -> float:
+    """Clk in which the last of a tile's workgroups reads back what all of them have stored.
 
     The traced workgroup is not the last of its own. Each compute unit reads float32 sums at the rate of an L2 hit, or
-    all together at the MALL's, whichever is slower, after one miss of L2: the sums come from other dies. Workgroups
-    that add to C itself have a workspace of counters alone, and nothing to gather.
+    all together at the MALL's, whichever is slower, after one miss of L2: the sums come from other dies.
     """
-    if launch.workspace_bytes <= WORKSPACE_COUNTER_BYTES:
-        return 0.0
-    tile_bytes = 4.0 * tile.m * tile.n * math.prod(launch.grid) / tiles
+    tile_bytes = 4.0 * tile.m * tile.n * workgroups / tiles
     by_cu = -(-tiles // arch.compute_units) * tile_bytes / rates.l2_bytes_per_clk_cu
     by_mall = tiles * tile_bytes / rates.mall_tb_per_s * 1e-3 * clock_ghz
     return max(by_cu, by_mall) + rates.mall_ns * clock_ghz
@@ -189,6 +209,8 @@ def modelled_of(launched: Settled, problem: Problem, arch: Arch, rates: Rates) -
     clocks = longest.clocks(clock_ghz)
     unit = max(clocks, key=lambda name: clocks[name])
     bound = "launch" if loop_us < time_us / 2 else unit if clocks[unit] >= 0.9 * longest.step_clk else "latency"
+    if launched.moved_us > launched.walked_us:
+        bound = "hbm"
     peak_flops_per_us = (
         arch.compute_units * rates.peak_flops_per_clk_cu(problem.operation) * rates.clock_ghz[0][1] * 1e3
     )

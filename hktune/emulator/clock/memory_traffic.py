@@ -5,10 +5,14 @@ Workgroup i runs on accelerator die (XCD) i mod 8 (HipKittens; AMD's Gluon tutor
 order says. Workgroups that run at once walk k together, so an XCD's L2 fetches each panel once for all of its
 workgroups, and the memory-side cache (MALL) once for all XCDs. Assumed: they stay in step closely enough, and L2 keeps
 nothing from one round to the next. The MALL does: what was used least recently makes room for what is new.
+
+In row-major order the columns of an XCD are not neighbours. After the first round workgroups that share one are then
+out of step. How much L2 loses by that was measured (`scattered_shared`), not why.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -107,10 +111,12 @@ def rounds_of(
     arch: Arch,
     order: Order = row_major,
     kept: Kept | None = None,
+    scattered_shared: float = 1.0,
 ) -> tuple[Round, ...]:
     """Full rounds of `at_once` workgroups, then what is left as a round of its own. Without `kept`, the MALL keeps all
-    that it has fetched."""
-    walk = _Walk(workgroups, tiles_m, tiles_n, at_once, arch, order, kept)
+    that it has fetched. `scattered_shared`: the part of the uses of a panel that share it in L2 with the first, after
+    the first round and where the XCD wants neither of its neighbours."""
+    walk = _Walk(workgroups, tiles_m, tiles_n, at_once, arch, order, kept, scattered_shared)
     full, rest = divmod(workgroups, at_once)
     rounds = []
     if full:
@@ -124,7 +130,15 @@ class _Walk:
     """Which panels every round of a grid wants: counts by round."""
 
     def __init__(
-        self, workgroups: int, tiles_m: int, tiles_n: int, at_once: int, arch: Arch, order: Order, kept: Kept | None
+        self,
+        workgroups: int,
+        tiles_m: int,
+        tiles_n: int,
+        at_once: int,
+        arch: Arch,
+        order: Order,
+        kept: Kept | None,
+        scattered_shared: float,
     ) -> None:
         ids = np.arange(workgroups, dtype=np.int64)
         rows, columns = order(ids, tiles_m, tiles_n)
@@ -134,7 +148,9 @@ class _Walk:
         of_dies = (-(-workgroups // at_once), arch.xcds)
         a = _wanted(of_dies, number, xcd, rows + share * tiles_m, tiles_m * shares)
         b = _wanted(of_dies, number, xcd, columns + share * tiles_n, tiles_n * shares)
-        self._xcd_a, self._xcd_b = a.sum(axis=(1, 2)), b.sum(axis=(1, 2))
+        uses = np.bincount(number * arch.xcds + xcd, minlength=math.prod(of_dies)).reshape(of_dies)
+        alone = 0.0 if shares > 1 else 1 - scattered_shared
+        self._xcd_a, self._xcd_b = _fetched(a, uses, alone), _fetched(b, uses, alone)
         of_round_a, of_round_b = np.logical_or.reduce(a, axis=1), np.logical_or.reduce(b, axis=1)
         if kept is None:
             self._fresh_a, self._fresh_b = _first_uses(of_round_a), _first_uses(of_round_b)
@@ -152,6 +168,22 @@ def _wanted(of_dies: tuple[int, int], number: Indices, xcd: Indices, panels: Ind
     wanted = np.zeros((*of_dies, panel_count), dtype=bool)
     wanted[number, xcd, panels] = True
     return wanted
+
+
+def _fetched(wanted: Flags, uses: Indices, alone: float) -> npt.NDArray[np.float64]:
+    """Panels that the XCDs fetch, by round: each that they want once, and again for the part `alone` of its other uses
+    after the first round, if the XCD wants several but neither of its neighbours. `uses`: of all panels of an XCD."""
+    distinct: npt.NDArray[np.float64] = wanted.sum(axis=2, dtype=np.float64)
+    fetched: npt.NDArray[np.float64] = distinct.sum(axis=1)
+    if not alone or len(wanted) == 1:
+        return fetched
+    beside = np.zeros_like(wanted)
+    beside[:, :, 1:] |= wanted[:, :, :-1]
+    beside[:, :, :-1] |= wanted[:, :, 1:]
+    scattered = np.count_nonzero(wanted & ~beside, axis=2) * (distinct > 1)
+    scattered[0] = 0
+    fetched += (alone * (uses - distinct) * scattered / np.maximum(distinct, 1)).sum(axis=1)
+    return fetched
 
 
 def _first_uses(wanted: Flags) -> Indices:

@@ -42,11 +42,12 @@ class Residency:
         low = high - 1
         span = LATENCIES_CLK[high] - LATENCIES_CLK[low]
         share = max(0.0, (latency_clk - LATENCIES_CLK[low]) / span)
-
-        def between(values: tuple[float, ...]) -> float:
-            return values[low] + (values[high] - values[low]) * share
-
-        return between(self.prologue_clk), between(self.step_clk), between(self.epilogue_clk)
+        prologue, step, epilogue = self.prologue_clk, self.step_clk, self.epilogue_clk
+        return (
+            prologue[low] + (prologue[high] - prologue[low]) * share,
+            step[low] + (step[high] - step[low]) * share,
+            epilogue[low] + (epilogue[high] - epilogue[low]) * share,
+        )
 
 
 @dataclass(frozen=True)

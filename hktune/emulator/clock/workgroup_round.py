@@ -18,8 +18,9 @@ def operand_bytes(operation: Operation, m: float, n: float, k: float) -> float:
 class WorkgroupRound:
     """The rounds of one kind in a grid (`Round`), in clk of a shader clock that `settle` gets.
 
-    `step_clk` is one k-step of every workgroup resident on a compute unit: what the simulation says at the present
-    latency, or what the most demanded of L2, fabric, MALL and HBM delivers, whichever is longer. The latency is that of
+    `step_clk` is one k-step of every workgroup resident on a compute unit. It is what the simulation says at the
+    present latency, or what the most demanded of L2, fabric, MALL and HBM delivers, where one of them is far longer
+    than the others; where two are about as long, each delays the other (`overlap_power`). The latency is that of
     a miss of L2: workgroups in step wait for the slowest of them. It is longer for the part of the misses that the MALL
     lacks too, and grows with how much is used of L2 and of the way to the MALL. `cold`: the MALL has nothing of the
     operands when the launch begins. Else it has all of them, and HBM delivers nothing. `idle_share`: the part of the
@@ -56,7 +57,8 @@ class WorkgroupRound:
         self._cold_ns = rates.cold_ns if cold else rates.mall_ns
         stored_bytes = part.workgroups / busy_xcds * profile.store_bytes
         self._store_clk = stored_bytes / rates.l2_write_bytes_per_clk_xcd
-        self.latency_clk = (rates.mall_ns + self._hbm_ns) * rates.clock_ghz[0][1]
+        self._idle_ns = rates.mall_ns + self._hbm_ns
+        self.latency_clk = self._idle_ns * rates.clock_ghz[0][1]
         self.step_clk = 0.0
 
     @property
@@ -84,7 +86,8 @@ class WorkgroupRound:
         """Move latency and k-step half way towards what `clock_ghz` and the traffic make of them."""
         needed = self._memory_clocks(clock_ghz)
         _, simulated_clk, _ = self._profile.at(self._per_cu, self.latency_clk)
-        self.step_clk = max(simulated_clk, *needed.values())
+        power = self._rates.overlap_power
+        self.step_clk = sum(clk**power for clk in (simulated_clk, *needed.values())) ** (1 / power)
         used = needed["l2"] * self._l2_share + max(needed["fabric"], needed["mall"])
         growth = 1 + self._rates.latency_growth * used / self.step_clk
         latency_ns = self._rates.mall_ns * growth + self._hbm_ns
@@ -109,11 +112,13 @@ class WorkgroupRound:
         return {"k-steps": steps * self.step_clk, **{name: ends * clk for name, clk in parts.items()}}
 
     def step_parts_clk(self, clock_ghz: float) -> dict[str, float]:
-        """What `step_clk` is the sum of: what was simulated, and how much longer the most demanded memory level is."""
+        """What `step_clk` is the sum of: what was simulated, and how much longer each memory level makes it, by what
+        it adds in `overlap_power`."""
         _, simulated_clk, _ = self._profile.at(self._per_cu, self.latency_clk)
-        needed = self._memory_clocks(clock_ghz)
-        level = max(needed, key=lambda name: needed[name])
-        return {"simulated": min(simulated_clk, self.step_clk), level: max(self.step_clk - simulated_clk, 0.0)}
+        parts = {name: clk**self._rates.overlap_power for name, clk in self._memory_clocks(clock_ghz).items()}
+        beyond_clk = max(self.step_clk - simulated_clk, 0.0) / sum(parts.values())
+        longer = {name: beyond_clk * part for name, part in parts.items()}
+        return {"simulated": min(simulated_clk, self.step_clk), **longer}
 
     def _steps_and_ends(self, follows: bool) -> tuple[float, float]:
         """K-steps of all rounds, those in a hidden prologue and epilogue included, and how often the ends are paid."""
@@ -122,14 +127,15 @@ class WorkgroupRound:
         return steps, (0 if follows else 1) + later * (1 - hidden)
 
     def _ends_clk(self, clock_ghz: float) -> tuple[float, float, float, float]:
-        """Clk of a workgroup's start, cold pages, prologue and epilogue. Of the k-steps of the last two, those that the
-        problem has not are taken off, down to what one access to memory takes."""
-        prologue_clk, _, epilogue_clk = self._profile.at(self._per_cu, self.latency_clk)
+        """Clk of a workgroup's start, cold pages, prologue and epilogue. The last two wait for memory that is idle. Of
+        their k-steps, those that the problem has not are taken off, down to what one access to memory takes."""
+        idle_clk = self._idle_ns * clock_ghz
+        prologue_clk, _, epilogue_clk = self._profile.at(self._per_cu, idle_clk)
         epilogue_clk = max(epilogue_clk, self._store_clk)
         code_clk = prologue_clk + epilogue_clk
-        walked_clk = max(code_clk - self._missing_steps * self.step_clk, min(code_clk, self.latency_clk))
+        walked_clk = max(code_clk - self._missing_steps * self.step_clk, min(code_clk, idle_clk))
         walked = walked_clk / code_clk if code_clk else 0.0
-        cold_clk = max(self._cold_ns * clock_ghz - self.latency_clk, 0.0)
+        cold_clk = max(self._cold_ns * clock_ghz - idle_clk, 0.0)
         return self._rates.workgroup_start_clk, cold_clk, prologue_clk * walked, epilogue_clk * walked
 
     def _hidden(self) -> float:
