@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hktune.core.board import BOARDS, DEFAULT_BOARD
 from hktune.core.errors import InputError
 from hktune.core.escaped import shown
 from hktune.core.shipped import SPACE_OF, space_file
@@ -115,11 +116,17 @@ def add_device(parser: argparse.ArgumentParser, kinds: Sequence[str], purpose: s
     parser.add_argument("--device", choices=("auto", *kinds), default="auto", help=purpose)
 
 
-def add_board(parser: argparse.ArgumentParser, purpose: str) -> None:
-    """--board."""
-    from hktune.core.board import BOARDS, DEFAULT_BOARD
+def add_board(parser: argparse.ArgumentParser, purpose: str, default: str | None = DEFAULT_BOARD.name) -> None:
+    """--board; `default` is what it says, None for what has none."""
+    said = f" (default: {default})" if default else ""
+    parser.add_argument("--board", choices=tuple(BOARDS), help=f"{purpose}{said}")
 
-    parser.add_argument("--board", choices=tuple(BOARDS), help=f"{purpose} (default: {DEFAULT_BOARD.name})")
+
+def add_calibration(parser: argparse.ArgumentParser, purpose: str) -> None:
+    """--calibration."""
+    parser.add_argument(
+        "--calibration", type=path_given, metavar="FILE", help=f"{purpose}: what hktune calibrate wrote"
+    )
 
 
 def add_prebuilt(parser: argparse.ArgumentParser, purpose: str) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from hktune.commands.arguments import (
     add_aiter,
     add_board,
+    add_calibration,
     add_config,
     add_hipkittens,
     add_operation,
@@ -35,6 +36,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         help="prove it, and say where its modelled time on the problem goes: by cause, and what it is without each",
     )
     add_board(parser, "whose clock and power the time is modelled with")
+    add_calibration(parser, "constants of the clock")
     add_hipkittens(parser)
     add_aiter(parser)
 
@@ -71,12 +73,12 @@ def _run(options: argparse.Namespace) -> int:
 def _explain_time(options: argparse.Namespace, space: SearchSpace, file: Path, config: Config) -> int:
     """Prove the config, and print where its time goes; 1 when it fails. Raises InputError for a device whose times are
     measured."""
-    from hktune.core.board import board_named
+    from hktune.core.calibration import modelled_board, read_calibration
     from hktune.core.candidate import Candidate
     from hktune.core.outcome import Failure
     from hktune.emulator.clock.breakdown import breakdown
+    from hktune.emulator.clock.calibrated import calibrated_rates
     from hktune.emulator.clock.memory_traffic import tile_order
-    from hktune.emulator.clock.rates import rates_of
     from hktune.report.console import make_console
     from hktune.report.heartbeat import working
     from hktune.report.time_breakdown import print_time
@@ -87,6 +89,8 @@ def _explain_time(options: argparse.Namespace, space: SearchSpace, file: Path, c
         raise InputError(
             f"the clock is gfx950's, and {space.name} is for {space.arch.name}: hktune bench measures there"
         )
+    calibration = read_calibration(options.calibration) if options.calibration else None
+    rates = calibrated_rates(modelled_board(options.board, calibration), calibration)
     prover = EmulatedBench(file, 0, settings_of(options), options.hipkittens).prover()
     candidate = Candidate(config, template.operation)
     with working(lambda: f"compiling and proving {config.id[:8]}"):
@@ -97,7 +101,7 @@ def _explain_time(options: argparse.Namespace, space: SearchSpace, file: Path, c
         return FAILED
     launch = template.launch(config, options.problem)
     with working(lambda: f"modelling {options.problem} without each cause"):
-        order, rates = tile_order(template.order(config), space.arch), rates_of(board_named(options.board))
+        order = tile_order(template.order(config), space.arch)
         found = breakdown(specimen, options.problem, launch, order, rates)
     print_time(make_console(), options.problem, launch, specimen.tile, found)
     return DONE

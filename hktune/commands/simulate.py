@@ -48,7 +48,7 @@ def _run(options: argparse.Namespace) -> int:
     from hktune.report.simulated import as_json, print_simulated
     from hktune.space import load_space
     from hktune.store.recordings import load_recordings
-    from hktune.tuning.run import RunOptions
+    from hktune.tuning.run_options import RunOptions
     from hktune.tuning.simulation import simulate
 
     names = tuple(dict.fromkeys(options.strategy or [RunOptions.strategy]))

@@ -9,6 +9,7 @@ from hktune.commands.arguments import (
     add_aiter,
     add_board,
     add_cache,
+    add_calibration,
     add_candidates,
     add_device,
     add_hipkittens,
@@ -37,6 +38,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     purpose = "what to tune on (default: a GPU that is found here, else the emulated gfx950)"
     add_device(parser, ("hip", "cuda", "emulated"), purpose)
     add_board(parser, "on the emulated device: whose clock and power its times are modelled with")
+    add_calibration(parser, "constants of the clock or, on an NVIDIA GPU, of the space's estimate")
     parser.add_argument("--strategy", default="tpe", metavar="NAME", help="how to search (default: %(default)s)")
     parser.add_argument("--trials", type=positive, default=96, metavar="N", help="per shape (default: %(default)s)")
     parser.add_argument(
@@ -95,10 +97,11 @@ def _run(options: argparse.Namespace) -> int:
     from hktune.report.console import make_console
     from hktune.report.run_progress import RunProgress
     from hktune.report.summary import print_summary
-    from hktune.tuning.run import RunOptions, tune
+    from hktune.tuning.run import tune
+    from hktune.tuning.run_options import RunOptions
 
     common = ("shapes", "space", "device", "strategy", "trials", "out", "seed", "fresh", "workers")
-    names = (*common, "hipkittens", "prebuilt", "cache", "gpus", "rivals", "candidates", "board")
+    names = (*common, "hipkittens", "prebuilt", "cache", "gpus", "rivals", "candidates", "board", "calibration")
     limits = {"time_budget_s": options.time_budget, "deadline_s": options.deadline}
     limits["worker_memory_gib"] = options.worker_memory
     chosen = RunOptions(**{name: getattr(options, name) for name in names}, **limits, prior=tuple(options.prior))

@@ -13,6 +13,7 @@ from hktune.core.problem import Problem
 from hktune.emulator.clock import launch_time
 from hktune.emulator.clock.memory_traffic import tile_order
 from hktune.emulator.clock.model_error import model_error
+from hktune.emulator.clock.rates import Rates
 from hktune.measure.stopwatch import Attempt
 from hktune.template.templates import Templates
 
@@ -20,7 +21,7 @@ from hktune.template.templates import Templates
 class ModelledStopwatch:
     """Applies the clock of `board` to the profile that the proof of a variant left. Deterministic; runs nothing.
     `others` are the fastest kernels of others by problem, with their modelled time in us, which every time then
-    names."""
+    names. `rates` are those of the board unless given."""
 
     source = Source.MODELLED
 
@@ -29,17 +30,19 @@ class ModelledStopwatch:
         templates: Templates,
         others: Mapping[Problem, tuple[str, float]] | None = None,
         board: Board = DEFAULT_BOARD,
+        rates: Rates | None = None,
     ) -> None:
         self._templates = templates
         self._others = others or {}
         self._board = board
+        self._rates = rates
 
     def time(self, attempt: Attempt, problem: Problem) -> Timing | Failure:
         assert attempt.profile is not None, "only proved variants are timed"
         template = self._templates.of(attempt.template).for_operation(problem.operation)
         launch, tile = template.launch(attempt.config, problem), template.tile(attempt.config)
         order = tile_order(template.order(attempt.config), self._board.arch)
-        modelled = launch_time.modelled_time(attempt.profile, problem, launch, tile, self._board, order)
+        modelled = launch_time.modelled_time(attempt.profile, problem, launch, tile, self._board, order, self._rates)
         timing = with_interval(modelled.timing, problem, launch, tile)
         name, time_us = self._others.get(problem, (None, None))
         return replace(timing, bound=modelled.bound, vendor_best=name, vendor_best_us=time_us)

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from msgspec import structs
+
 from hktune.core.arch import arch_named
 from hktune.core.config import Config, Value
 from hktune.core.errors import InputError, SpaceError
@@ -104,6 +106,28 @@ class SearchSpace:
             other._of_operation = self._of_operation
             self._of_operation[code] = other
         return self._of_operation[code]
+
+    @property
+    def estimate_constants(self) -> dict[str, int]:
+        """The plain numbers of its estimate, by name: the machine's, which measured times may be fitted to."""
+        return {name: value for name, value in self._description.estimate.items() if type(value) is int}
+
+    def with_estimate(self, constants: Mapping[str, int]) -> SearchSpace:
+        """This space with other `constants` in its estimate. Raises SpaceError for one that it does not have."""
+        estimate = self._estimate_of(constants)
+        return SearchSpace(structs.replace(self._description, estimate=estimate), self._any_template)
+
+    def estimate_with(self, constants: Mapping[str, int]) -> Derived:
+        """The estimate alone of `with_estimate`, over a scope of config, a problem's facts, and what the space derives
+        from them: its last value counts."""
+        return Derived(self._estimate_of(constants), "estimate")
+
+    def _estimate_of(self, constants: Mapping[str, int]) -> dict[str, Scalar]:
+        unknown = sorted(constants.keys() - self.estimate_constants.keys())
+        if unknown:
+            known = ", ".join(self.estimate_constants) or "none"
+            raise SpaceError(f"the estimate of {self.name} has no constant {unknown[0]}: known are {known}")
+        return {**self._description.estimate, **constants}
 
     @property
     def raw_count(self) -> int:

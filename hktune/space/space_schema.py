@@ -36,9 +36,9 @@ class FixedChoiceDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=
 
 
 class SpaceDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """`estimate` are named expressions. The last one says about how long a config takes for m, n and k, in any unit.
-    It orders what a search tries first, and is never reported as a time. `fixed_choice` is what a summary
-    compares the best with, in addition to the defaults."""
+    """`estimate` are named expressions, and plain numbers, which are its constants. The last one says about how long a
+    config takes for m, n and k, in any unit. It orders what a search tries first, and is never reported as a time.
+    `fixed_choice` is what a summary compares the best with, in addition to the defaults."""
 
     name: Name
     template: Annotated[str, Meta(pattern=r"\A[A-Za-z0-9_]{1,64}/[A-Za-z0-9_]{1,64}\Z")]

@@ -11,6 +11,7 @@ from typing import Protocol
 from hktune.compile import CachedCompiler, CompilerByLanguage, compiler_for
 from hktune.compile.compiler import Compiler
 from hktune.core.board import DEFAULT_BOARD, Board
+from hktune.core.calibration import Calibration
 from hktune.core.candidate import Candidate
 from hktune.core.command_words import command_line, spelled, words_of
 from hktune.core.errors import DeviceError, InputError
@@ -21,6 +22,7 @@ from hktune.core.settings import Settings
 from hktune.core.shipped import SPACE_OF, space_word
 from hktune.device.emulated import EmulatedDevice
 from hktune.device.opening import open_device
+from hktune.emulator.clock.calibrated import calibrated_rates
 from hktune.measure.modelled import ModelledStopwatch
 from hktune.measure.stopwatch import ComparingStopwatch, Stopwatch
 from hktune.space import load_space, load_spaces
@@ -151,7 +153,7 @@ class OpenGpuBench:
 class EmulatedBench:
     """The emulated gfx950: proves on the emulator, in as many processes as asked for, and models times. `fastest` are
     the fastest kernels of rivals, which rows are compared with, by problem: a name, and a modelled time in us. Times
-    are those of `board`.
+    are those of `board`, with the constants of `calibration`.
 
     Calling it makes a prover, here or, pickled, in a worker.
     """
@@ -165,10 +167,15 @@ class EmulatedBench:
     others: tuple[Path, ...] = ()
     fastest: Mapping[Problem, tuple[str, float]] = field(default_factory=dict)
     board: Board = DEFAULT_BOARD
+    calibration: Calibration | None = None
 
     @property
     def identity(self) -> Identity:
-        return EmulatedDevice(board=self.board).identity
+        """The board's; what a calibrated clock models is another device."""
+        identity = EmulatedDevice(board=self.board).identity
+        if self.calibration is None:
+            return identity
+        return replace(identity, name=f"{identity.name} as calibrated {self.calibration.id}")
 
     def __call__(self) -> Prove:
         return _by_template(self, self._prover_of)
@@ -203,8 +210,9 @@ class EmulatedBench:
         del problems, quarantine
         memory_bytes = self.limits.memory_of_each(self.workers)
         executor = LocalExecutor(self, self.workers, self._deadline_s + _GRACE_S, memory_bytes)
+        rates = calibrated_rates(self.board, self.calibration)
         templates = load_spaces((self.space, *self.others)).templates
-        return OpenEmulatedBench(executor, ModelledStopwatch(templates, self.fastest, self.board))
+        return OpenEmulatedBench(executor, ModelledStopwatch(templates, self.fastest, self.board, rates))
 
 
 @dataclass(frozen=True)

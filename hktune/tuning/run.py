@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
@@ -10,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from hktune.core.board import board_named
+from hktune.core.calibration import read_calibration
 from hktune.core.errors import HktuneError, InputError, StoreError
 from hktune.core.interruption import Interruption
 from hktune.core.operation import Operation
@@ -31,10 +30,9 @@ from hktune.store import (
     read_environment,
     write_environment,
 )
-from hktune.tuning.benches import Bench, EmulatedBench, GpuBench, OpenBench, choose_device
+from hktune.tuning.benches import Bench, EmulatedBench, OpenBench, choose_device
 from hktune.tuning.candidates import candidate_searches, candidate_spaces
 from hktune.tuning.confirmation import confirm, deciding
-from hktune.tuning.gpus import choose_gpus
 from hktune.tuning.ledger import Ledger, SharedDirectory
 from hktune.tuning.loop import Budget, Search, Tuner
 from hktune.tuning.neighbours import time_neighbours
@@ -44,53 +42,17 @@ from hktune.tuning.prior import Prior
 from hktune.tuning.progress import Progress
 from hktune.tuning.rival_sides import RivalSides
 from hktune.tuning.rivals import Raced, Rival, chosen_rivals, fastest, keep_comparable, race
+from hktune.tuning.run_options import RunOptions, asked_bench, calibrated_spaces
 from hktune.tuning.run_summary import RunSummary
 from hktune.tuning.side_by_side import side_by_side
 from hktune.tuning.strategies_apart import StrategiesApart
 from hktune.tuning.table_place import TablePlace
 from hktune.tuning.trial_rows import RowContext, now
 from hktune.tuning.yardsticks import time_yardsticks
-from hktune.workers.executor import Limits
 from hktune.workers.gpu_worker import total_usage
 
 RIVALS_SHARE = 0.25
 """Of a time budget, so much for rivals."""
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """What the command line asks of a run. Without `out` it is out/<device> in the working directory, without `space`
-    the one that comes with hktune for the device, without `gpus` all that this process sees, without `rivals` those
-    that are here. `candidates` are words for spaces that are searched in addition to `space`. `board` is the one that
-    the emulated device models, the usual one unless given. `prior` are earlier results: what they favour for a shape
-    is tried first."""
-
-    shapes: Path
-    space: Path | None = None
-    device: str = "auto"
-    strategy: str = "tpe"
-    trials: int = 96
-    time_budget_s: float | None = None
-    out: Path | None = None
-    seed: int = 0
-    fresh: bool = False
-    workers: int = os.cpu_count() or 1
-    hipkittens: Path | None = None
-    prebuilt: Path | None = None
-    cache: str = "cold"
-    gpus: int | None = None
-    deadline_s: float | None = None
-    worker_memory_gib: float | None = None
-    rivals: tuple[str, ...] | None = None
-    candidates: tuple[str, ...] = ()
-    board: str | None = None
-    prior: tuple[Path, ...] = ()
-
-    @property
-    def limits(self) -> Limits:
-        """What one config may take."""
-        given = self.worker_memory_gib
-        return Limits(self.deadline_s, None if given is None else int(given * (1 << 30)))
 
 
 def tune(options: RunOptions, settings: Settings, command: Sequence[str], progress: Progress) -> RunSummary:
@@ -170,10 +132,11 @@ def _begun(options: RunOptions, settings: Settings, command: Sequence[str]) -> _
     device, space_file = choose_device(options.device, options.space, settings)
     names = {shape.problem: shape.name for shape in load_shapes(options.shapes)}
     of_candidates = candidate_spaces(options.candidates)
-    spaces = load_spaces((space_file, *of_candidates))
+    calibration = read_calibration(options.calibration) if options.calibration else None
+    spaces = calibrated_spaces(load_spaces((space_file, *of_candidates)), device, calibration)
     rivals = _rivals(options, device, spaces.own, settings)
     others = of_candidates if device == "emulated" else _with_rivals(of_candidates, rivals)
-    bench = _bench(device, space_file, others, options, settings)
+    bench = asked_bench(device, space_file, others, options, settings, calibration)
     searches = _searches(spaces.own, names, options)
     of_others = candidate_searches(spaces, list(names), options.strategy, options.seed, settings)
     most_trials = options.trials * len(names) + sum(min(options.trials, configs) for _, configs in of_others)
@@ -244,39 +207,6 @@ def _again(device: str, options: RunOptions) -> list[str]:
     """The command that proves one config again, up to what names the config."""
     command = ["verify"] if device == "emulated" else ["bench", "--device", device]
     return ["hktune", *command, *(["--space", space_word(options.space)] if options.space else [])]
-
-
-def _bench(device: str, space: Path, others: tuple[Path, ...], options: RunOptions, settings: Settings) -> Bench:
-    if device == "emulated":
-        if options.prebuilt:
-            raise InputError("--prebuilt objects are for a GPU: the emulated device keeps its own cache")
-        if options.gpus and options.gpus > 1:
-            raise InputError(f"--gpus {options.gpus}: the emulated device is one; leave it out")
-        return EmulatedBench(
-            space,
-            options.seed,
-            settings,
-            options.hipkittens,
-            options.workers,
-            options.limits,
-            others,
-            board=board_named(options.board),
-        )
-    if options.board:
-        raise InputError(f"--board {options.board} is for the emulated device: a GPU says itself which one it is")
-    return GpuBench(
-        kind=device,
-        space=space,
-        seed=options.seed,
-        settings=settings,
-        hipkittens=options.hipkittens,
-        workers=options.workers,
-        prebuilt=options.prebuilt,
-        cache=options.cache,
-        gpus=choose_gpus(device, options.gpus, settings),
-        limits=options.limits,
-        others=others,
-    )
 
 
 def _check_environment(directory: Path, bench: Bench, command: Sequence[str], seed: int) -> Environment:

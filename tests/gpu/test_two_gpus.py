@@ -27,7 +27,8 @@ from hktune.report.run_progress import RunProgress
 from hktune.space import load_space
 from hktune.tuning import benches
 from hktune.tuning.benches import GpuBench
-from hktune.tuning.run import RunOptions, tune
+from hktune.tuning.run import tune
+from hktune.tuning.run_options import RunOptions
 from hktune.tuning.run_summary import RunSummary
 from hktune.workers.gpu_service import GpuService
 from hktune.workers.gpu_worker import Answer, Request, Screen, Serve

@@ -45,7 +45,8 @@ from hktune.tuning import rivals
 from hktune.tuning.benches import GpuBench, OpenBench
 from hktune.tuning.rival_sides import RivalSides
 from hktune.tuning.rivals import AITER, RIVALS, chosen_rivals
-from hktune.tuning.run import RunOptions, _rivals
+from hktune.tuning.run import _rivals
+from hktune.tuning.run_options import RunOptions
 from hktune.verify import Proof, verify
 
 PROBLEM, MEASURED = Problem(64, 256, 512), Problem(64, 64, 128)

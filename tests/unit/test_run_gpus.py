@@ -29,7 +29,8 @@ from hktune.report.run_progress import RunProgress
 from hktune.report.summary import print_summary
 from hktune.store import TrialStore
 from hktune.tuning import benches, gpus
-from hktune.tuning.run import RunOptions, tune
+from hktune.tuning.run import tune
+from hktune.tuning.run_options import RunOptions
 from hktune.tuning.run_summary import RunSummary
 from hktune.workers.gpu_worker import Answer, Confirm, Prove, Request, Screen, Serve
 

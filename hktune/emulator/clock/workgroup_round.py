@@ -112,11 +112,13 @@ class WorkgroupRound:
         return {"k-steps": steps * self.step_clk, **{name: ends * clk for name, clk in parts.items()}}
 
     def step_parts_clk(self, clock_ghz: float) -> dict[str, float]:
-        """What `step_clk` is the sum of: what was simulated, and how much longer the most demanded memory level is."""
+        """What `step_clk` is the sum of: what was simulated, and how much longer each memory level makes it, by what
+        it adds in `overlap_power`."""
         _, simulated_clk, _ = self._profile.at(self._per_cu, self.latency_clk)
-        needed = self._memory_clocks(clock_ghz)
-        level = max(needed, key=lambda name: needed[name])
-        return {"simulated": min(simulated_clk, self.step_clk), level: max(self.step_clk - simulated_clk, 0.0)}
+        parts = {name: clk**self._rates.overlap_power for name, clk in self._memory_clocks(clock_ghz).items()}
+        beyond_clk = max(self.step_clk - simulated_clk, 0.0) / sum(parts.values())
+        longer = {name: beyond_clk * part for name, part in parts.items()}
+        return {"simulated": min(simulated_clk, self.step_clk), **longer}
 
     def _steps_and_ends(self, follows: bool) -> tuple[float, float]:
         """K-steps of all rounds, those in a hidden prologue and epilogue included, and how often the ends are paid."""
