@@ -22,9 +22,9 @@ import numpy as np
 import pandas as pd
 from bf16_shares import traced
 
-from hktune.commands.arguments import add_aiter, settings_of
+from hktune.commands.arguments import add_aiter, add_board, settings_of
 from hktune.core.arch import GFX950
-from hktune.core.board import MI355X
+from hktune.core.board import DEFAULT_BOARD, Board, board_named
 from hktune.core.candidate import Candidate
 from hktune.core.config import Config
 from hktune.core.launch import Launch, Tile
@@ -120,15 +120,15 @@ def modellings(measured: pd.DataFrame, kernels: dict[str, Kernel]) -> tuple[pd.D
     return measured.loc[[index for index, _ in found]], [modelling for _, modelling in found]
 
 
-def time_of(what: Modelling, rates: Rates | None = None) -> Modelled:
+def time_of(what: Modelling, rates: Rates | None = None, board: Board = DEFAULT_BOARD) -> Modelled:
     profile, problem, launch, tile, order = what
-    return modelled_time(profile, problem, launch, tile, MI355X, order, rates)
+    return modelled_time(profile, problem, launch, tile, board, order, rates)
 
 
-def modelled(measured: pd.DataFrame, kernels: dict[str, Kernel]) -> pd.DataFrame:
+def modelled(measured: pd.DataFrame, kernels: dict[str, Kernel], board: Board = DEFAULT_BOARD) -> pd.DataFrame:
     """The rows whose kernel is here, with its modelled time and what bounds it."""
     rows, what = modellings(measured, kernels)
-    times = [time_of(each) for each in what]
+    times = [time_of(each, board=board) for each in what]
     rows = rows.assign(modelled_us=[each.timing.time_us for each in times], bound=[each.bound for each in times])
     return rows.assign(ratio=rows.modelled_us / rows.time_us, split_k=rows.split_k.clip(lower=1))
 
@@ -174,11 +174,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("measured", type=Path)
     add_aiter(parser)
+    add_board(parser, "whose clock and power times are modelled with")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rows", action="store_true", help="print every shape")
     options = parser.parse_args()
     measured = pd.read_csv(options.measured)
-    rows = modelled(measured, described(settings_of(options), options.seed))
+    board = board_named(options.board)
+    rows = modelled(measured, described(settings_of(options), options.seed), board)
     if rows.empty:
         raise SystemExit("no row's kernel is here: pip install 'hktune[aiter]' or pass --aiter DIR")
     if options.rows:

@@ -20,7 +20,8 @@ from statistics import geometric_mean
 
 from rich.progress import track
 
-from hktune.commands.arguments import add_hipkittens, add_space
+from hktune.commands.arguments import add_board, add_hipkittens, add_space
+from hktune.core.board import Board, board_named
 from hktune.core.candidate import Candidate
 from hktune.core.config import Config, Value
 from hktune.core.outcome import Failure, Timing
@@ -65,7 +66,7 @@ def main() -> None:
     bench = EmulatedBench(options.space, options.seed, Settings.from_environment(os.environ), options.hipkittens)
     configs = track(pool(space, options.configs, random.Random(options.seed)), "proving", transient=True)
     attempts = [attempt for attempt in map(bench.prover(), map(Candidate, configs)) if attempt.profile is not None]
-    table = Table(space, attempts)
+    table = Table(space, attempts, board_named(options.board))
     print("| technique | " + " | ".join(f"{problem.m} x {problem.n} x {problem.k}" for problem in PROBLEMS) + " |")
     print("|---|" + "---|" * len(PROBLEMS))
     for name, off in TECHNIQUES.items():
@@ -81,6 +82,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1)
     add_space(parser, "the search space (default: gfx950's)", default=DEFAULT_SPACE)
     parser.add_argument("--shapes", type=Path, default=Path("shapes.yaml"))
+    add_board(parser, "whose clock and power times are modelled with")
     add_hipkittens(parser)
     return parser.parse_args()
 
@@ -116,9 +118,9 @@ def specified(space: SearchSpace, problem: Problem) -> Config:
 class Table:
     """The proved configs in every workgroup order, and how fast they are."""
 
-    def __init__(self, space: SearchSpace, attempts: list[Attempt]) -> None:
+    def __init__(self, space: SearchSpace, attempts: list[Attempt], board: Board) -> None:
         self._space = space
-        self._stopwatch = ModelledStopwatch(Templates(space.template))
+        self._stopwatch = ModelledStopwatch(Templates(space.template), board=board)
         self._attempts = [
             replace(attempt, config=space.config({**attempt.config, "xcd_chunk": chunk, "group_rows": rows}))
             for attempt in attempts

@@ -51,15 +51,18 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 def _run(options: argparse.Namespace) -> int:
     """Fit, print what it came to, and write it; 1 where the trials identify no constant."""
     from hktune.core.calibration import FILE_NAME, write_calibration
-    from hktune.report.calibrated_model import print_calibrated
+    from hktune.report.calibrated_model import print_calibrated, print_written
     from hktune.report.console import make_console
 
+    console = make_console()
     path: Path = options.out or options.directory / FILE_NAME
     found = _calibrated(options)
-    if found.calibration is not None:
-        write_calibration(found.calibration, path)
-    print_calibrated(make_console(), found, path)
-    return FAILED if found.calibration is None else DONE
+    print_calibrated(console, found)
+    if found.calibration is None:
+        return FAILED
+    write_calibration(found.calibration, path)
+    print_written(console, found.calibration, path)
+    return DONE
 
 
 def _calibrated(options: argparse.Namespace) -> Calibrated:

@@ -90,8 +90,11 @@ def _explain_time(options: argparse.Namespace, space: SearchSpace, file: Path, c
             f"the clock is gfx950's, and {space.name} is for {space.arch.name}: hktune bench measures there"
         )
     calibration = read_calibration(options.calibration) if options.calibration else None
-    rates = calibrated_rates(modelled_board(options.board, calibration), calibration)
-    prover = EmulatedBench(file, 0, settings_of(options), options.hipkittens).prover()
+    board = modelled_board(options.board, calibration)
+    rates = calibrated_rates(board, calibration)
+    settings = settings_of(options)
+    bench = EmulatedBench(file, 0, settings, options.hipkittens, board=board, calibration=calibration)
+    prover = bench.prover()
     candidate = Candidate(config, template.operation)
     with working(lambda: f"compiling and proving {config.id[:8]}"):
         attempt = prover(candidate)
@@ -103,7 +106,7 @@ def _explain_time(options: argparse.Namespace, space: SearchSpace, file: Path, c
     with working(lambda: f"modelling {options.problem} without each cause"):
         order = tile_order(template.order(config), space.arch)
         found = breakdown(specimen, options.problem, launch, order, rates)
-    print_time(make_console(), options.problem, launch, specimen.tile, found)
+    print_time(make_console(), options.problem, launch, specimen.tile, found, bench.identity)
     return DONE
 
 

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from typing import TYPE_CHECKING
 
 from hktune.commands.arguments import add_space, integer, path_given, words
 from hktune.commands.parser import DONE, Command
+from hktune.core.errors import InputError
+from hktune.core.escaped import escaped
+
+if TYPE_CHECKING:
+    from hktune.store.recordings import Recording
 
 TRIALS_MAX = 1_000_000
 SEEDS_MAX = 10_000
@@ -37,6 +44,15 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         metavar="F",
         help="configs on their way when the next is asked for, that one too (default: %(default)s, as in a run)",
     )
+    parser.add_argument(
+        "--prior",
+        type=path_given,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="with --space: learn from these trials what to try first, without those of a recording's own n and k; may "
+        "be given again",
+    )
     add_space(parser, "of hktune's own rows: search them with the seeds and the estimate of their space")
     parser.add_argument("--json", action="store_true", help="print each search as one JSON object on a line")
 
@@ -59,6 +75,11 @@ def _run(options: argparse.Namespace) -> int:
         if options.space:
             space = load_space(options.space)
             recordings = [each.within(space) for each in recordings]
+        if options.prior:
+            now = "learning from other shapes"
+            recordings, said = _led(recordings, options)
+            for line in said:
+                print(f"hktune: {escaped(line)}", file=sys.stderr)
         for one in simulate(recordings, names, options.trials, options.seeds, options.in_flight):
             now = f"simulating {one.strategy} on {one.recording.name}"
             if options.json:
@@ -68,6 +89,18 @@ def _run(options: argparse.Namespace) -> int:
     if found:
         print_simulated(make_console(), found, options.trials)
     return DONE
+
+
+def _led(recordings: list[Recording], options: argparse.Namespace) -> tuple[list[Recording], list[str]]:
+    """The recordings, each led by what is learned from --prior, and what is said of that. Raises InputError."""
+    from hktune.store import merged_trials
+    from hktune.tuning.transfer import NOT_INSTALLED, can_learn, led
+
+    if not options.space:
+        raise InputError("--prior needs --space: what is learned from is what the space derives for each shape")
+    if not can_learn():
+        raise InputError(f"--prior: {NOT_INSTALLED}")
+    return led(recordings, merged_trials(options.prior))
 
 
 _ABOUT = """A search is replayed: the strategy and the loop are those of hktune tune, and what became of a config \

@@ -11,8 +11,8 @@ from hktune.report.columns import Column, print_columns, print_line, print_prose
 from hktune.tuning.measured_trials import Calibrated
 
 
-def print_calibrated(console: Console, found: Calibrated, path: Path) -> None:
-    """Print how far the model was off, which constants moved, and where the calibration is."""
+def print_calibrated(console: Console, found: Calibrated) -> None:
+    """Print how far the model was off, and which constants moved."""
     whole = found.classes[0]
     print_prose(console, f"{whole.rows} measured trials; each is judged by constants that its shape had no part in")
     _print_classes(console, found)
@@ -21,13 +21,14 @@ def print_calibrated(console: Console, found: Calibrated, path: Path) -> None:
         print_prose(console, note, indent="  ")
     if found.calibration is None:
         print_prose(console, "these trials identify no constant, so none was written: measure more and larger shapes")
-        return
-    if whole.after >= whole.before:
-        print_prose(
-            console, "on shapes left out it is no better than what was: more trials may make it so", indent="  "
-        )
-    print_line(console, f"calibration {found.calibration.id} is in {path}")
-    print_line(console, f"next: {_next(found.calibration, path)}")
+    elif whole.after >= whole.before:
+        print_prose(console, "on shapes left out it is no better than what was: more trials may make it so")
+
+
+def print_written(console: Console, calibration: Calibration, path: Path) -> None:
+    """Print where it is, and how it is used."""
+    print_line(console, f"calibration {calibration.id} is in {path}")
+    print_line(console, f"next: {_next(calibration, path)}")
 
 
 def _print_classes(console: Console, found: Calibrated) -> None:

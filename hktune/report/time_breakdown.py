@@ -6,6 +6,7 @@ import math
 
 from rich.console import Console
 
+from hktune.core.identity import Identity
 from hktune.core.launch import Launch, Tile
 from hktune.core.problem import Problem
 from hktune.emulator.clock.breakdown import CLOCK, LAUNCH, MEMORY, MEMORY_LATENCY, ROUNDS, Breakdown
@@ -55,8 +56,10 @@ _MEANING = {
 }
 
 
-def print_time(console: Console, problem: Problem, launch: Launch, tile: Tile, found: Breakdown) -> None:
-    """Print the breakdown of the time on `problem`: `tile` is what a workgroup of `launch` computes."""
+def print_time(
+    console: Console, problem: Problem, launch: Launch, tile: Tile, found: Breakdown, device: Identity
+) -> None:
+    """Print the breakdown of the time on `problem` and `device`: `tile` is what a workgroup of `launch` computes."""
     modelled = found.modelled
     time_us = modelled.timing.time_us
     rate = f"{problem.flops / time_us * 1e-6:.0f} TFLOP/s, {modelled.peak_fraction:.0%} of the peak"
@@ -64,7 +67,7 @@ def print_time(console: Console, problem: Problem, launch: Launch, tile: Tile, f
     timing = with_interval(modelled.timing, problem, launch, tile)
     expected = interval(timing.time_us_low, timing.time_us_high)
     print_prose(console, f"  {model_error().coverage:.0%} of measured times are expected in {expected} us", indent="  ")
-    print_prose(console, f"  {_launched(launch, modelled)}", indent="  ")
+    print_prose(console, f"  {device.name}: {_launched(launch, modelled, device.compute_units)}", indent="  ")
     if padding := _padding(problem, tile):
         print_prose(console, f"  {padding}", indent="  ")
     _print_parts(console, found)
@@ -72,10 +75,12 @@ def print_time(console: Console, problem: Problem, launch: Launch, tile: Tile, f
         print_prose(console, line, indent="  ")
 
 
-def _launched(launch: Launch, modelled: Modelled) -> str:
+def _launched(launch: Launch, modelled: Modelled, compute_units: int) -> str:
+    workgroups = math.prod(launch.grid)
     rounds = f"{modelled.rounds} round{'' if modelled.rounds == 1 else 's'}"
-    clock = f"the shader clock is {modelled.clock_ghz:.2f} GHz, a load takes {modelled.latency_clk:.0f} clk"
-    return f"{math.prod(launch.grid)} workgroups in {rounds}; {clock}"
+    idle = f", {compute_units - workgroups} of {compute_units} CUs have none" if workgroups < compute_units else ""
+    clock = f"the shader clock is {modelled.clock_ghz:.2f} GHz, a miss of L2 takes {modelled.latency_clk:.0f} clk"
+    return f"{workgroups} workgroups in {rounds}{idle}; {clock}"
 
 
 def _padding(problem: Problem, tile: Tile) -> str | None:

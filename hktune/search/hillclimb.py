@@ -11,7 +11,7 @@ from hktune.space import Domain
 class HillClimbStrategy(UniqueStrategy):
     """First-improvement descent from the best config of this climb.
 
-    Its neighbours are asked best first by the space's estimate, in random order without one, and the first faster one
+    Its neighbours are asked best first by the domain's order, at random where it has none, and the first faster one
     becomes the new centre. Once all are known, or illegal, and none is faster, the climb is over. The next one starts
     from a uniform draw. Any outcome with a cost starts a climb, seeds and foreign ones too. Draws also fill a batch
     while the last neighbours are in flight.
@@ -39,7 +39,6 @@ class HillClimbStrategy(UniqueStrategy):
         self._in_flight.discard(outcome.config.id)
         if outcome.cost is not None and (self._best is None or outcome.cost.value < self._best[0]):
             self._best = (outcome.cost.value, outcome.config)
-            self._to_try = self.domain.neighbours(outcome.config)
-            self.rng.shuffle(self._to_try)
-            if self.domain.has_estimate:
-                self._to_try.sort(key=self.domain.estimate, reverse=True)  # the last is asked first
+            neighbours = self.domain.neighbours(outcome.config)
+            self.rng.shuffle(neighbours)
+            self._to_try = self.domain.in_order(neighbours[::-1])[::-1]  # the last is asked first

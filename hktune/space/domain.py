@@ -7,7 +7,8 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from functools import cached_property
-from itertools import chain
+from itertools import chain, zip_longest
+from operator import itemgetter
 from typing import Protocol
 
 from hktune.core.config import Config, Value
@@ -61,6 +62,16 @@ class Rules(Protocol):
     def scheduled(self, with_problem: bool) -> tuple[list[list[Step]], list[Step]]: ...
 
 
+class Order(Protocol):
+    """What trials of other shapes say of a shape's configs. It decides nothing: it is asked what to try first."""
+
+    def favourites(self, domain: Domain) -> Sequence[Config]:
+        """What to try first in `domain`, best first, all legal there; none where it knows nothing of it."""
+
+    def slowness(self, domain: Domain, configs: Sequence[Config]) -> Sequence[float] | None:
+        """What orders these legal configs of `domain`, less being faster; None where it knows nothing of it."""
+
+
 class Domain:
     """The configs of `space` that are legal for `problem`; if that is None, by the constraints that need no problem.
 
@@ -73,6 +84,7 @@ class Domain:
         self._fixed: Bound = space.facts(problem)
         self._levels, self._steps = space.scheduled(problem is not None)
         self._preferred: tuple[Config, ...] = ()
+        self._order: Order | None = None
 
     def __str__(self) -> str:
         return f"{self.space.name} for {self.problem or 'any problem'}"
@@ -84,14 +96,25 @@ class Domain:
     @cached_property
     def seeds(self) -> tuple[Config, ...]:
         """What to try first, best first: what is preferred; then the space's named good configs that are legal here;
-        where it has an estimate, also what else that favours, all in its order."""
+        where it has an estimate, also what else that favours, all in its order. An order has every other turn."""
         first = filter(self.has_values_of, self._preferred)
-        return tuple(dict.fromkeys(chain(filter(self.is_legal, first), self._usual_seeds())))
+        usual = self._usual_seeds()
+        if self._order is not None:
+            turns = chain.from_iterable(zip_longest(self._order.favourites(self), usual))
+            usual = [config for config in turns if config is not None]
+        return tuple(dict.fromkeys(chain(filter(self.is_legal, first), usual)))
 
     def preferring(self, configs: Sequence[Config]) -> Domain:
         """This domain, with those of `configs` that are legal here as its first seeds, in their order."""
         other = copy(self)
         other._preferred = tuple(configs)
+        other.__dict__.pop("seeds", None)
+        return other
+
+    def led_by(self, order: Order) -> Domain:
+        """This domain, whose configs are tried in `order` where that knows of them."""
+        other = copy(self)
+        other._order = order
         other.__dict__.pop("seeds", None)
         return other
 
@@ -113,6 +136,24 @@ class Domain:
         """About how long `config` takes by the space's estimate, which it must have: good for an order only."""
         *_, value = self.space.estimate.values({**self._fixed, **config}).values()
         return int(value)
+
+    def in_order(self, configs: Sequence[Config]) -> list[Config]:
+        """Legal configs, best first by the order that leads this domain, else by the space's estimate; without either,
+        as they are given."""
+        known = self._order.slowness(self, configs) if self._order is not None and configs else None
+        if known is not None:
+            return [config for _, config in sorted(zip(known, configs, strict=True), key=itemgetter(0))]
+        return sorted(configs, key=self.estimate) if self.has_estimate else list(configs)
+
+    def numbers(self, config: Mapping[str, Value]) -> dict[str, float]:
+        """Every number and truth that the space derives from `config` for its problem, or needs for its estimate, by
+        name; 0 for a word."""
+        values = self._numeric.values({**self._fixed, **config})
+        return {name: 0.0 if isinstance(value, str) else float(value) for name, value in values.items()}
+
+    @cached_property
+    def _numeric(self) -> Derived:
+        return Derived({**self.space.derived.expressions, **self.space.estimate.expressions})
 
     @cached_property
     def is_empty(self) -> bool:

@@ -11,6 +11,7 @@ from hktune.core.config import Config
 from hktune.core.errors import InputError
 from hktune.core.outcome import Status
 from hktune.core.problem import Problem
+from hktune.core.trial import Trial
 from hktune.emulator.clock.model_error import model_error
 from hktune.space import Domain, SearchSpace
 from hktune.store import merged_trials
@@ -32,11 +33,11 @@ class Prior:
         if places and not rows:
             names = ", ".join(map(str, places))
             raise InputError(f"{names}: no ok row is of {template}: leave --prior out, or name results that are")
-        self._rows = rows
+        self.rows: Sequence[Trial] = rows
 
     @cached_property
     def _standings(self) -> dict[Problem, Standing]:
-        return {each.problem: each for each in standings(deciding(self._rows))}
+        return {each.problem: each for each in standings(deciding(self.rows))}
 
     def favoured(self, problem: Problem) -> list[Config]:
         """What to try first on `problem`: what its rows favour, else those of the nearest m with the same n, k and

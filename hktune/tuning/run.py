@@ -13,7 +13,7 @@ from hktune.core.calibration import read_calibration
 from hktune.core.errors import HktuneError, InputError, StoreError
 from hktune.core.interruption import Interruption
 from hktune.core.operation import Operation
-from hktune.core.outcome import Stage
+from hktune.core.outcome import Source, Stage
 from hktune.core.problem import Problem
 from hktune.core.publish import sweep, sweep_below, temporary_folder
 from hktune.core.settings import Settings
@@ -33,12 +33,12 @@ from hktune.store import (
 from hktune.tuning.benches import Bench, EmulatedBench, OpenBench, choose_device
 from hktune.tuning.candidates import candidate_searches, candidate_spaces
 from hktune.tuning.confirmation import confirm, deciding
+from hktune.tuning.earlier import Earlier
 from hktune.tuning.ledger import Ledger, SharedDirectory
 from hktune.tuning.loop import Budget, Search, Tuner
 from hktune.tuning.neighbours import time_neighbours
 from hktune.tuning.own_trials import require_own
 from hktune.tuning.prebuilt import read_built
-from hktune.tuning.prior import Prior
 from hktune.tuning.progress import Progress
 from hktune.tuning.rival_sides import RivalSides
 from hktune.tuning.rivals import Raced, Rival, chosen_rivals, fastest, keep_comparable, race
@@ -111,6 +111,7 @@ class _Run:
     most_trials: int
     trouble: list[str]
     environment: Environment
+    earlier: Earlier
 
     @property
     def settings(self) -> Settings:
@@ -137,7 +138,8 @@ def _begun(options: RunOptions, settings: Settings, command: Sequence[str]) -> _
     rivals = _rivals(options, device, spaces.own, settings)
     others = of_candidates if device == "emulated" else _with_rivals(of_candidates, rivals)
     bench = asked_bench(device, space_file, others, options, settings, calibration)
-    searches = _searches(spaces.own, names, options)
+    earlier = Earlier(options.prior, spaces.own)
+    searches = _searches(spaces.own, names, options, earlier)
     of_others = candidate_searches(spaces, list(names), options.strategy, options.seed, settings)
     most_trials = options.trials * len(names) + sum(min(options.trials, configs) for _, configs in of_others)
     searches += [search for search, _ in of_others]
@@ -150,7 +152,9 @@ def _begun(options: RunOptions, settings: Settings, command: Sequence[str]) -> _
     _sweep(directory, settings)
     before = ledger.rows()
     require_own(spaces, before, directory / "trials.csv")
-    return _Run(options, device, bench, searches, ledger, place, before, rivals, [], most_trials, [], environment)
+    return _Run(
+        options, device, bench, searches, ledger, place, before, rivals, [], most_trials, [], environment, earlier
+    )
 
 
 def _rivals(options: RunOptions, device: str, own: SearchSpace, settings: Settings) -> list[Rival]:
@@ -220,14 +224,13 @@ def _check_environment(directory: Path, bench: Bench, command: Sequence[str], se
     return current
 
 
-def _searches(space: SearchSpace, names: dict[Problem, str], options: RunOptions) -> list[Search]:
+def _searches(space: SearchSpace, names: dict[Problem, str], options: RunOptions, earlier: Earlier) -> list[Search]:
     of_operation = {problem.operation: _bound(space, problem, name) for problem, name in names.items()}
     built = {bound: read_built(options.prebuilt, bound) for bound in of_operation.values()} if options.prebuilt else {}
-    prior = Prior(options.prior, space)
     searches = []
     for problem in names:
         own = of_operation[problem.operation]
-        domain = prior.first_in(ListedDomain(own, problem, built[own]) if built else own.domain(problem))
+        domain = earlier.leads(ListedDomain(own, problem, built[own]) if built else own.domain(problem))
         strategy = create_strategy(options.strategy, domain, options.seed)
         code, template = own.template.operation, own.template.sha256
         searches.append(Search(problem, strategy, domain.is_legal, operation=code, template=template))
@@ -245,6 +248,8 @@ def _bound(space: SearchSpace, problem: Problem, name: str) -> SearchSpace:
 def _race_and_search(run: _Run, progress: Progress, works: list[OpenBench]) -> list[HktuneError]:
     """Time the rivals, then search in the time that is left; what ended some of the parts."""
     bench, started, budget_s = run.bench, time.monotonic(), run.options.time_budget_s
+    source = Source.MODELLED if run.device == "emulated" else Source.MEASURED
+    run.trouble.extend(run.earlier.learn(run.before, run.place.names, source))
     if isinstance(bench, EmulatedBench):
         _race(run, bench, progress)
         bench = replace(bench, fastest=fastest(run.raced))

@@ -47,6 +47,7 @@ def bound(device: HipDevice) -> dict[str, DeviceBuffer | int]:
 def test_the_identity_names_the_very_model(amd: HipDevice) -> None:
     identity = amd.identity
     assert re.fullmatch(r"1002:75a[03]:[0-9a-f]{4}", str(identity.pci_id)), identity
+    assert identity.board == {"75a0": "mi350x", "75a3": "mi355x"}[str(identity.pci_id).split(":")[1]]
     assert re.fullmatch(r"gfx950:sramecc[+-]:xnack[+-]", amd.target)
     assert identity.compute_units in (256, 128, 64, 32), identity  # by compute partition
     assert re.fullmatch(r"[SDQC]PX/NPS[124]", str(identity.partition)), identity

@@ -21,7 +21,7 @@ from hktune.core.board import MI350X, MI355X
 from hktune.core.calibration import Calibration, read_calibration, write_calibration
 from hktune.core.candidate import Candidate
 from hktune.core.config import Config
-from hktune.core.errors import InputError
+from hktune.core.errors import InputError, SpaceError
 from hktune.core.identity import Identity
 from hktune.core.outcome import Source, Stage, Status
 from hktune.core.problem import Problem
@@ -34,11 +34,12 @@ from hktune.emulator.clock.constants import constants_of, with_constants
 from hktune.emulator.clock.rates import rates_of
 from hktune.measure.modelled import ModelledStopwatch
 from hktune.measure.stopwatch import Attempt
-from hktune.space import SearchSpace, load_space
+from hktune.space import SearchSpace, Spaces, load_space
 from hktune.store import TrialStore, capture_environment, write_environment
 from hktune.template import Templates
 from hktune.tuning.benches import EmulatedBench
 from hktune.tuning.measured_trials import in_turn, measured_rows
+from hktune.tuning.run_options import RunOptions, asked_bench, calibrated_spaces
 
 GPU = Identity("hip", "gfx950", "AMD Instinct MI350X", 256, "1002:75a0:0ee9", "SPX/NPS1", "mi350x")
 H200 = Identity("cuda", "sm90a", "NVIDIA H200", 132, "10de:2335:18be")
@@ -218,6 +219,31 @@ def test_a_calibration_survives_its_file_and_is_named_by_its_constants(tmp_path:
     assert one.id == calibration(device="another GPU").id != calibration(constants={"launch_us": 2.1}).id
     assert calibrated_rates(MI350X, one).launch_us == 2.0
     assert replace(calibrated_rates(MI350X, one), launch_us=MI350XS.launch_us) == MI350XS
+
+
+def asked(device: str, **options: object) -> RunOptions:
+    return RunOptions(Path("shapes.yaml"), device=device, **options)  # type: ignore[arg-type]
+
+
+def test_a_run_takes_the_calibration_of_what_it_models_or_orders_by(sm90a: SearchSpace) -> None:
+    """The clock's on the emulated device, with its board; the estimate's on a GPU."""
+    settings, of_clock = Settings.from_environment(os.environ), calibration()
+    bench = asked_bench("emulated", DEFAULT_SPACE, (), asked("emulated"), settings, of_clock)
+    assert isinstance(bench, EmulatedBench)
+    assert (bench.board, bench.calibration) == (MI350X, of_clock)
+    doubled = {"launch_cycles": 7200.0}
+    of_estimate = calibration(of="estimate", board=None, space=sm90a.name, constants=doubled, clock_ghz=[])
+    own = calibrated_spaces(Spaces([sm90a]), "cuda", of_estimate).own
+    assert own.estimate_constants == {**sm90a.estimate_constants, "launch_cycles": 7200}
+    assert calibrated_spaces(Spaces([sm90a]), "cuda", None).own is sm90a
+    for wrong in (of_clock, calibration(of="estimate", space="another", constants=doubled)):
+        with pytest.raises(InputError, match="what orders trials here is the estimate of sm90a_gemm_bf16"):
+            calibrated_spaces(Spaces([sm90a]), "cuda", wrong)
+    unknown = calibration(of="estimate", space=sm90a.name, constants={"speed": 1.0})
+    with pytest.raises(SpaceError, match="has no constant speed: known are multiply_adds_per_kilocycle"):
+        calibrated_spaces(Spaces([sm90a]), "cuda", unknown)
+    with pytest.raises(InputError, match="--board mi350x is for the emulated device"):
+        asked_bench("cuda", SPACE_OF["sm90a"], (), asked("cuda", board="mi350x"), settings, None)
 
 
 @pytest.mark.parametrize(

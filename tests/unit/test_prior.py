@@ -21,6 +21,7 @@ from hktune.search import STRATEGIES, create_strategy
 from hktune.space import SearchSpace, load_space
 from hktune.space.listed import ListedDomain
 from hktune.store import TrialStore
+from hktune.tuning.earlier import Earlier
 from hktune.tuning.prebuilt import read_built
 from hktune.tuning.prior import Prior
 from hktune.tuning.run import RunOptions, _searches
@@ -131,7 +132,7 @@ def test_a_run_asks_for_what_the_results_favour(space: SearchSpace, toy_space_pa
     favoured = some_of(space, 3)
     rows = [row(space, config, 10.0 + at / 10) for at, config in enumerate(favoured)]
     options = RunOptions(tmp_path / "shapes.yaml", toy_space_path, prior=(results(tmp_path / "a", rows),))
-    [search] = _searches(space, {PROBLEM: "toy"}, options)
+    [search] = _searches(space, {PROBLEM: "toy"}, options, Earlier(options.prior, space))
     assert [config for _ in range(3) for config in search.strategy.ask(1)] == favoured
 
 

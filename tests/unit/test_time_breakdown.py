@@ -144,6 +144,17 @@ def test_a_memory_that_binds_is_what_a_k_step_waits_for() -> None:
     assert of.without("hbm").timing.time_us < 0.5 * of.modelled.timing.time_us
 
 
+def test_a_launch_of_few_k_steps_and_many_bytes_is_bound_by_hbm() -> None:
+    """Prologue and epilogue are most of it, and none of that is what it waits for."""
+    wide = replace(RATES, launch_us=0.0, workgroup_start_clk=0, cold_ns=0.0, hbm_tb_per_s=1.0)
+    problem = Problem(256, 57344, 128)
+    of = LaunchModel(specimens()["in flight"], problem, launch_for(problem, TILE), row_major, wide)
+    assert of.modelled.bound == of.binding == "hbm"
+    assert of.modelled.timing.time_us >= problem.bytes / 1.0e6
+    assert of.parts_us["bytes from hbm"] > 0
+    assert of.without("hbm").timing.time_us < of.modelled.timing.time_us
+
+
 def test_without_what_binds_something_else_does() -> None:
     step = [*[load_to_lds()] * 2, *[mfma()] * 64, wait(vmcnt=2), BARRIER]
     one = specimen(trace_of(*[Code([load_to_lds()] * 2, step, 4)] * 8))
@@ -174,6 +185,7 @@ def test_the_command_prints_every_part_and_what_would_bind_next(
     printed_us = [float(line[26:].split()[1]) for line in rows.values()]
     assert {"mfma", "issue", "epilogue", "launch"} <= set(rows)
     assert sum(printed_us) == pytest.approx(time_us, rel=0.01)
+    assert "96 workgroups in 1 round, 160 of 256 CUs have none" in "\n".join(lines)
     assert "21.9% of what they compute is not of the product" in "\n".join(lines), "300 of 384 rows"
     assert any(line.startswith("without ") and line.endswith(" would bind") for line in lines)
 

@@ -160,9 +160,8 @@ def parts_us_of(launched: Settled, causes: Mapping[str, Profile]) -> dict[str, f
         for name, level_clk in step.items():
             clk[name] += steps * level_clk
     clk["gathering"] = launched.gathering_clk
-    walked_us = (launched.rounds_clk + launched.gathering_clk) / launched.clock_ghz * 1e-3
     times_us = {name: part_clk / launched.clock_ghz * 1e-3 for name, part_clk in clk.items()}
-    times_us["bytes from hbm"] = max(launched.moved_us - walked_us, 0.0)
+    times_us["bytes from hbm"] = max(launched.moved_us - launched.walked_us, 0.0)
     times_us["launch"], times_us["write-back"] = launched.launch_us, launched.write_back_us
     return {name: times_us.get(name, 0.0) for name in (*CAUSES, *MEMORY, *ROUNDS, *LAUNCH)}
 

@@ -62,10 +62,14 @@ class Settled:
     write_back_us: float
 
     @property
+    def walked_us(self) -> float:
+        """Rounds and gathering."""
+        return (self.rounds_clk + self.gathering_clk) / self.clock_ghz * 1e-3
+
+    @property
     def time_us(self) -> float:
         """Rounds and gathering, at least the time of the bytes from HBM; launch and write-back come on top."""
-        walked_us = (self.rounds_clk + self.gathering_clk) / self.clock_ghz * 1e-3
-        return max(walked_us, self.moved_us) + (self.launch_us + self.write_back_us)
+        return max(self.walked_us, self.moved_us) + (self.launch_us + self.write_back_us)
 
 
 def modelled_time(
@@ -205,6 +209,8 @@ def modelled_of(launched: Settled, problem: Problem, arch: Arch, rates: Rates) -
     clocks = longest.clocks(clock_ghz)
     unit = max(clocks, key=lambda name: clocks[name])
     bound = "launch" if loop_us < time_us / 2 else unit if clocks[unit] >= 0.9 * longest.step_clk else "latency"
+    if launched.moved_us > launched.walked_us:
+        bound = "hbm"
     peak_flops_per_us = (
         arch.compute_units * rates.peak_flops_per_clk_cu(problem.operation) * rates.clock_ghz[0][1] * 1e3
     )

@@ -46,13 +46,14 @@ def _of_document(name: str, document: dict[str, object]) -> list[Recording]:
 
 def _of_trials(name: str, trials: Iterable[Trial]) -> list[Recording]:
     """The problems and templates of which a config has a time; BrokenRecording where there is none."""
-    found = list(_by_template(name, trials))
+    found = list(recordings_among(name, trials))
     if not found:
         raise BrokenRecording("no trial has a time")
     return found
 
 
-def _by_template(name: str, trials: Iterable[Trial]) -> Iterator[Recording]:
+def recordings_among(name: str, trials: Iterable[Trial]) -> Iterator[Recording]:
+    """Of each problem and template of which a config has a time, the recording; it is called by `name` and these."""
     for problem, rows in by_problem(trials).items():
         of_template: dict[tuple[str | None, str | None], dict[str, Trial]] = {}
         for row in sorted(rows, key=_order):

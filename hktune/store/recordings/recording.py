@@ -13,7 +13,7 @@ from hktune.core.escaped import shown
 from hktune.core.operation import BF16_NT
 from hktune.core.outcome import Source, Status
 from hktune.core.trial import Trial
-from hktune.space import Domain, SearchSpace
+from hktune.space import Domain, Order, SearchSpace
 from hktune.space.listed import ListedDomain
 from hktune.space.recorded import recorded_domain
 
@@ -42,12 +42,13 @@ class Recording:
     """One row for each config that was tried, failed ones too; at least one has a time.
 
     Rows of other tuners' files have m = n = k = 1: hktune knows their problem by `name` alone. With `space`, a strategy
-    has its seeds and its estimate.
+    has its seeds and its estimate; with `order` too, that leads.
     """
 
     name: str
     rows: tuple[Trial, ...]
     space: SearchSpace | None = None
+    order: Order | None = None
 
     @cached_property
     def configs(self) -> tuple[Config, ...]:
@@ -59,7 +60,8 @@ class Recording:
         """The configs as a strategy sees them: legal is what was recorded."""
         if self.space is None:
             return recorded_domain(self.name, self.configs)
-        return ListedDomain(self.space, self.rows[0].problem, self.configs)
+        domain = ListedDomain(self.space, self.rows[0].problem, self.configs)
+        return domain.led_by(self.order) if self.order else domain
 
     def within(self, space: SearchSpace) -> Recording:
         """What of it is legal in `space`, to be searched as a run would. A parameter that is younger than the rows has
