@@ -26,7 +26,7 @@ class RunOptions:
     shapes: Path
     space: Path | None = None
     device: str = "auto"
-    strategy: str = "tpe"
+    strategy: str = "auto"
     trials: int = 96
     time_budget_s: float | None = None
     out: Path | None = None
