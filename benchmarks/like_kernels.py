@@ -3,9 +3,10 @@
     python benchmarks/like_kernels.py MEASURED.csv [--seed 0]
 
 MEASURED.csv has several rows per shape: m, n, k, block_m, block_n, block_k, stages, warps_m, warps_n, split_k and
-time_us. Each row's kernel is stood in for by the config of the space with the same block, depth, stages (at most 4) and
-waves; rows that no config is like are left out. Each config is compiled and proved on the emulator (cached between
-runs), and modelled with the row's split of k. So the errors are of model and likeness together.
+time_us, of FlyDSL's kernels; it may have group_rows. Each row's kernel is stood in for by the config of the space with
+the same block, depth, stages (at most 4: more of 64 are fewer of 128) and waves. Rows that no config is like are left
+out. Each config is compiled and proved on the emulator (cached between runs), and modelled with the row's split of k,
+at whose end FlyDSL adds to C. So the errors are of model and likeness together.
 """
 
 from __future__ import annotations
@@ -22,14 +23,17 @@ from exact_kernels import Modelling, time_of
 from rich.progress import track
 
 from hktune.core.arch import GFX950
+from hktune.core.board import MI355X
 from hktune.core.candidate import Candidate
 from hktune.core.config import Config
 from hktune.core.errors import SpaceError
-from hktune.core.launch import WORKSPACE_COUNTER_BYTES, Launch
+from hktune.core.launch import Launch, Tile
 from hktune.core.problem import Problem
 from hktune.core.settings import Settings
 from hktune.core.shipped import DEFAULT_SPACE
+from hktune.emulator.clock.launch_time import LATENCIES_CLK, Profile
 from hktune.emulator.clock.memory_traffic import tile_order
+from hktune.emulator.clock.rates import rates_of
 from hktune.space import SearchSpace, load_space
 from hktune.tuning.benches import EmulatedBench
 
@@ -41,10 +45,15 @@ PINGPONG = {"schedule": "pingpong", "refill": "late", "lgkmcnt_clusters": 1, "sp
 SLICES_AND_CLUSTERS = ((2, 1), (4, 1), (1, 0))
 """Of these, the first that is legal: parts of a K-tile, and clusters whose reads are in flight."""
 
+RATES = rates_of(MI355X)
+WAITS_TO_ADD, ATOMIC_TB_PER_S = 3, 1.4
+"""Of the kernels that share k. The rate was fitted to them: from 16 to 256 workgroups they take 1.3 us longer."""
+
 
 def alike(space: SearchSpace, row: dict[str, int]) -> Config | None:
     """The config that stands in for the kernel of `row`; None where there is none."""
     geometry = {name: row[name] for name in GEOMETRY if name not in ("block_k", "stages")}
+    geometry["group_rows"] = max(row.get("group_rows", 1), 1)
     depth, stages = row["block_k"], row["stages"]
     if stages > STAGES_MAX and depth < DEPTH_MAX:
         depth, stages = 2 * depth, -(-stages // 2)
@@ -65,12 +74,24 @@ def alike(space: SearchSpace, row: dict[str, int]) -> Config | None:
 
 
 def launch_of(space: SearchSpace, config: Config, problem: Problem, split_k: int) -> Launch:
-    """As FlyDSL launches its kernel: k shared by any number of workgroups, which add to C and gather nothing."""
+    """As FlyDSL launches its kernel: k shared by any number of workgroups, with nothing to gather."""
     tile = space.template.tile(config)
     tiles = -(-problem.m // tile.m) * -(-problem.n // tile.n)
-    workspace_bytes = 0 if split_k == 1 else WORKSPACE_COUNTER_BYTES
-    launch = space.template.launch(config, problem)
-    return replace(launch, grid=(tiles * split_k, 1, 1), workspace_bytes=workspace_bytes)
+    return replace(space.template.launch(config, problem), grid=(tiles * split_k, 1, 1))
+
+
+def adding(profile: Profile, tile: Tile, problem: Problem, workgroups: int) -> Profile:
+    """`profile` with the end of FlyDSL's kernels that share k. They wait for the flag that says that C is cleared, then
+    for a counter, then for their atomics: pairs of bf16, so that each line of C is touched four times."""
+    added_bytes = 2 * min(tile.m, problem.m) * tile.n
+    touched_clk = 4 * added_bytes / RATES.line_bytes * RATES.tcp_store_line_clk
+    drained_clk = workgroups * added_bytes / ATOMIC_TB_PER_S * 1e-3 * RATES.clock_ghz[0][1]
+    waits_clk = [WAITS_TO_ADD * latency_clk + touched_clk + drained_clk for latency_clk in LATENCIES_CLK]
+    ends = [
+        replace(each, epilogue_clk=tuple(map(sum, zip(each.epilogue_clk, waits_clk, strict=True))))
+        for each in profile.residencies
+    ]
+    return replace(profile, residencies=tuple(ends))
 
 
 def modellings(measured: pd.DataFrame, seed: int) -> tuple[pd.DataFrame, list[Modelling]]:
@@ -87,9 +108,11 @@ def modellings(measured: pd.DataFrame, seed: int) -> tuple[pd.DataFrame, list[Mo
         profile = profiles[config] if config else None
         if config is None or profile is None:
             continue
-        problem = Problem(int(row.m), int(row.n), int(row.k))
+        problem, tile = Problem(int(row.m), int(row.n), int(row.k)), space.template.tile(config)
         launch, order = launch_of(space, config, problem, int(row.split_k)), space.template.order(config)
-        found.append((row.Index, (profile, problem, launch, space.template.tile(config), tile_order(order, GFX950))))
+        if row.split_k > 1:
+            profile = adding(profile, tile, problem, launch.grid[0])
+        found.append((row.Index, (profile, problem, launch, tile, tile_order(order, GFX950))))
     return measured.loc[[index for index, _ in found]], [modelling for _, modelling in found]
 
 

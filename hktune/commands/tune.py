@@ -39,7 +39,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add_device(parser, ("hip", "cuda", "emulated"), purpose)
     add_board(parser, "on the emulated device: whose clock and power its times are modelled with")
     add_calibration(parser, "constants of the clock or, on an NVIDIA GPU, of the space's estimate")
-    parser.add_argument("--strategy", default="tpe", metavar="NAME", help="how to search (default: %(default)s)")
+    parser.add_argument("--strategy", default="auto", metavar="NAME", help="how to search (default: %(default)s)")
     parser.add_argument("--trials", type=positive, default=96, metavar="N", help="per shape (default: %(default)s)")
     parser.add_argument(
         "--patience",
@@ -128,10 +128,11 @@ on from what an earlier run left there, an interrupted one too. On a GPU every t
 the vendor library's; without one the kernels run on an emulated gfx950 and their time is modelled.
 
 strategies:
-  tpe         tree-structured Parzen estimator: good with any number of trials
-  gp          Gaussian process: fewest trials, most thinking (a second each)
-  cmaes       evolution of a covariance: many trials of ordered parameters
-  hillclimb   step by step from the best so far: quick, for fine tuning
+  auto        a model over the legal configs: best, or near it, everywhere
+  hillclimb   step by step from the best so far: thousands of trials, or no time
+  tpe         Optuna's tree-structured Parzen estimator
+  gp          Optuna's Gaussian process: most thinking (a second each)
+  cmaes       Optuna's CMA-ES: many trials of ordered parameters
   random      every legal config equally likely: the yardstick
   qmc         evenly spread points: to chart a space
   exhaustive  every legal config in order: small spaces, tune --prebuilt

@@ -27,6 +27,7 @@ IDENTIFIED_SIGMA = 0.1
 """A constant that the rows leave less certain than this, as a part of it, is not identified by them."""
 
 _FACTORS = (0.2, 5.0)
+_STEPS, _STEPS_NEAR = 15, 6  # of a search that begins where constants were, and of one near its end
 _LOOK = 0.1  # so much a constant is moved, either way, to see what it does
 
 
@@ -85,7 +86,13 @@ class Fit:
             return np.concatenate([logs / self.sigma[own], (factors - 1) / self.prior_sigma])
 
         first = np.array([(start or self.constants)[name] / self.constants[name] for name in names])
-        options = {"loss": "soft_l1", "x_scale": 0.1, "diff_step": 0.02, "max_nfev": 15, "bounds": _FACTORS}
+        options = {
+            "loss": "soft_l1",
+            "x_scale": 0.1,
+            "diff_step": 0.02,
+            "max_nfev": _STEPS_NEAR if start else _STEPS,
+            "bounds": _FACTORS,
+        }
         return constants_at(least_squares(residuals, np.clip(first, *_FACTORS), **options).x)
 
     def left_out(self, names: Sequence[str], folds: int = 5, start: Constants | None = None) -> Values:

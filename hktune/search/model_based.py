@@ -3,7 +3,7 @@
 Every parameter is an integer, the position of its value in the space's list, because the lists are ordered; a list
 of three or more strings has no order and is a category. Costs go in as log2: the samplers then see ratios. A
 failure counts as twice the worst cost so far, once there is one: Optuna drops failed trials, and would propose their
-surroundings again.
+surroundings again. The first configs are uniform draws: a sampler's own start would favour nothing legal.
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ _FAILURE_FACTOR_LOG2 = 1.0  # a failure counts as twice the worst cost
 
 
 class ModelBasedStrategy(UniqueStrategy, ABC):
-    """Proposals from an Optuna sampler; repair, uniqueness and seeds from the base class."""
+    """Proposals from an Optuna sampler; legality, uniqueness and seeds from the base class."""
 
     has_categories = True
+    has_uniform_start = True
 
     def __init__(self, domain: Domain, seed: int) -> None:
         super().__init__(domain, seed)
@@ -39,6 +40,7 @@ class ModelBasedStrategy(UniqueStrategy, ABC):
         self._asked: optuna.Trial | None = None
         self._failures: list[Config] = []
         self._worst: float | None = None
+        self._told = 0
 
     @cached_property
     def _study(self) -> optuna.Study:
@@ -69,23 +71,27 @@ class ModelBasedStrategy(UniqueStrategy, ABC):
             return CategoricalDistribution(range(last + 1))
         return IntDistribution(0, last)
 
-    def _propose(self) -> Mapping[str, Value]:
+    def _propose(self) -> Mapping[str, Value] | None:
+        if self._told < _STARTUP_TRIALS and self.has_uniform_start:
+            return None
         self._asked = self._study.ask(self._distributions)
         positions = self._asked.params
         return {p.name: p.values[positions.get(p.name, 0)] for p in self.domain.parameters}
 
-    def _chosen(self, proposal: Mapping[str, Value], config: Config) -> None:
-        """A repaired proposal is replaced by a running trial of what was asked in its place."""
+    def _dropped(self) -> None:
         from optuna.trial import TrialState
 
         assert self._asked is not None
-        self._pending[config.id] = self._asked.number
-        if config != Config(proposal):
-            self._study.tell(self._asked, state=TrialState.FAIL)
-            self._add(config, None)
-            self._pending[config.id] = len(self._study.get_trials(deepcopy=False)) - 1
+        self._study.tell(self._asked, state=TrialState.FAIL)
+        self._asked = None
+
+    def _chosen(self, config: Config) -> None:
+        if self._asked is not None:  # else it is a seed or a draw, and added once it is known
+            self._pending[config.id] = self._asked.number
+            self._asked = None
 
     def _learn(self, outcome: Outcome) -> None:
+        self._told += 1
         if outcome.cost is None:
             self._failures.append(outcome.config)
         else:
@@ -98,24 +104,14 @@ class ModelBasedStrategy(UniqueStrategy, ABC):
             self._failures.clear()
 
     def _record(self, config: Config, value: float) -> None:
+        from optuna.trial import create_trial
+
         number = self._pending.pop(config.id, None)
         if number is None:
-            self._add(config, value)
+            positions = {parameter.name: parameter.index(config[parameter.name]) for parameter in self._free}
+            self._study.add_trial(create_trial(value=value, params=positions, distributions=self._distributions))
         else:
             self._study.tell(number, value)
-
-    def _add(self, config: Config, value: float | None) -> None:
-        """Adds a trial of `config`, running if it has no value yet."""
-        from optuna.trial import TrialState, create_trial
-
-        positions = {parameter.name: parameter.index(config[parameter.name]) for parameter in self._free}
-        trial = create_trial(
-            state=TrialState.RUNNING if value is None else TrialState.COMPLETE,
-            value=value,
-            params=positions,
-            distributions=self._distributions,
-        )
-        self._study.add_trial(trial)
 
 
 class TpeStrategy(ModelBasedStrategy):
@@ -138,8 +134,9 @@ class GpStrategy(ModelBasedStrategy):
     """
 
     name = "gp"
+    proposals_max = 2  # the next one is much like the last, and takes as long
 
-    def _propose(self) -> Mapping[str, Value]:
+    def _propose(self) -> Mapping[str, Value] | None:
         import scipy.optimize  # noqa: F401  the limit finds only libraries that are loaded
         from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
@@ -153,12 +150,10 @@ class GpStrategy(ModelBasedStrategy):
 
 
 class CmaEsStrategy(ModelBasedStrategy):
-    """CMA-ES with margin over the ordered parameters; categories come from TPE. Needs the package cmaes.
-
-    The evolution path must see its own samples: a repaired config's cost counts for the proposal that it replaced.
-    """
+    """CMA-ES with margin over the ordered parameters; categories come from TPE. Needs the package cmaes."""
 
     name = "cmaes"
+    has_uniform_start = False  # it begins with its own distribution
 
     def _sampler(self, seed: int) -> optuna.samplers.BaseSampler:
         from optuna.samplers import CmaEsSampler, TPESampler
@@ -171,15 +166,12 @@ class CmaEsStrategy(ModelBasedStrategy):
             independent_sampler=TPESampler(seed=seed, n_startup_trials=_STARTUP_TRIALS),
         )
 
-    def _chosen(self, proposal: Mapping[str, Value], config: Config) -> None:  # noqa: ARG002
-        assert self._asked is not None
-        self._pending[config.id] = self._asked.number
-
 
 class QmcStrategy(ModelBasedStrategy):
     """Scrambled Sobol points: even coverage, learns nothing. Needs SciPy."""
 
     name = "qmc"
+    has_uniform_start = False
     has_categories = False  # coverage needs no order, and the sampler draws categories at random
 
     def _sampler(self, seed: int) -> optuna.samplers.BaseSampler:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hktune.core.errors import InputError
 from hktune.core.near import meant
+from hktune.search.auto import AutoStrategy
 from hktune.search.exhaustive import ExhaustiveStrategy
 from hktune.search.hillclimb import HillClimbStrategy
 from hktune.search.model_based import CmaEsStrategy, GpStrategy, QmcStrategy, TpeStrategy
@@ -15,6 +16,7 @@ from hktune.space import Domain
 STRATEGIES: dict[str, type[UniqueStrategy]] = {
     strategy.name: strategy
     for strategy in (
+        AutoStrategy,
         TpeStrategy,
         GpStrategy,
         CmaEsStrategy,

@@ -16,13 +16,15 @@ _DRAWS = 30  # uniform draws before the unseen configs are listed
 class UniqueStrategy:
     """Turns proposals into a sequence that keeps the contract of `Strategy`.
 
-    A subclass proposes: its `_propose` may return anything, or None to leave the choice to chance. An illegal or
-    already seen proposal is moved to the nearest config that is neither, at most two parameters away. If there is none,
-    a config is drawn uniformly from the legal unseen ones. So every `ask` ends, and a strategy is exhausted only
-    when every legal config has been seen.
+    A subclass proposes: its `_propose` may return anything, or None to leave the choice to chance. A proposal that is
+    illegal or already seen is dropped, and another one asked for: to move it would favour configs that are next to
+    illegal ones. Only where legal configs are so rare that `proposals_max` are dropped, the last is moved to the
+    nearest one that is unseen, at most two parameters away. If there is none, a config is drawn uniformly from the
+    legal unseen ones. So every `ask` ends, and a strategy is exhausted only when every legal config has been seen.
     """
 
     name: str
+    proposals_max = 8
 
     def __init__(self, domain: Domain, seed: int) -> None:
         self.domain = domain
@@ -36,6 +38,7 @@ class UniqueStrategy:
             if config is None:
                 break
             self._seen.add(config.id)
+            self._chosen(config)
             chosen.append(config)
         return chosen
 
@@ -52,8 +55,11 @@ class UniqueStrategy:
     def _learn(self, outcome: Outcome) -> None:
         """Takes in one outcome; its config has this domain's parameters and values, but may be illegal here."""
 
-    def _chosen(self, proposal: Mapping[str, Value], config: Config) -> None:
-        """Says which config was asked in place of `proposal` (often the same)."""
+    def _dropped(self) -> None:
+        """Says that the last proposal is not asked."""
+
+    def _chosen(self, config: Config) -> None:
+        """Says what is asked: the last proposal, unless that was dropped, a seed or a draw."""
 
     def _is_new(self, config: Config) -> bool:
         return config.id not in self._seen and self.domain.is_legal(config)
@@ -62,13 +68,15 @@ class UniqueStrategy:
         return next((seed for seed in self.domain.seeds if seed.id not in self._seen), None)
 
     def _next_proposal(self) -> Config | None:
-        proposal = self._propose()
-        if proposal is None:
-            return None
-        config = next(filter(self._is_new, self._ball(proposal)), None) or self._uniform()
-        if config is not None:
-            self._chosen(proposal, config)
-        return config
+        for _ in range(self.proposals_max):
+            proposal = self._propose()
+            if proposal is None:
+                return None
+            config = Config(proposal)
+            if self._is_new(config):
+                return config
+            self._dropped()
+        return next(filter(self._is_new, self._ball(config)), None)
 
     def _ball(self, centre: Mapping[str, Value]) -> Iterator[Config]:
         """`centre`, then all that differs in one parameter, then in two; fewest steps along the values first, ties

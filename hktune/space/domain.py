@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import heapq
+import math
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from functools import cached_property
-from itertools import chain, zip_longest
+from itertools import chain, islice, zip_longest
 from operator import itemgetter
 from typing import Protocol
 
@@ -21,6 +22,9 @@ DESCENTS = 6
 """From so many of the seeds, the best by the estimate, what else it favours is sought."""
 
 LOOKS_MAX = 2_000_000  # some 10 us each; the shipped spaces take at most 900
+COMBINATIONS_MAX = 200_000
+"""Of parameters' values, so many are gone through to list what is legal: some seconds at most."""
+
 REPAIRS_MAX = 128
 """Of a change that constraints forbid: so many second changes are looked at, the least far ones."""
 
@@ -192,6 +196,14 @@ class Domain:
         names = [parameter.name for parameter in self.parameters]
         for scope in self._walk(0, len(names), dict(self._fixed)):
             yield Config({name: scope[name] for name in names})
+
+    def listed(self, most: int) -> list[Config] | None:
+        """Every legal config, in order; None where they are more than `most`, or hard to find among all combinations of
+        values."""
+        if math.prod(len(parameter.values) for parameter in self.parameters) > COMBINATIONS_MAX:
+            return None
+        found = list(islice(self.enumerate(), most + 1))
+        return found if len(found) <= most else None
 
     def sample(self, rng: random.Random) -> Config:
         """One legal config. Raises SpaceError if there is none.

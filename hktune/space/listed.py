@@ -53,6 +53,10 @@ class ListedDomain(Domain):
         """The list."""
         return iter(self._listed.values())
 
+    def listed(self, most: int) -> list[Config] | None:
+        """The list; None where it has more than `most`."""
+        return list(self._listed.values()) if len(self._listed) <= most else None
+
     def neighbours(self, config: Mapping[str, Value]) -> list[Config]:
         """What on the list differs from `config` in one parameter, then what differs in two."""
         own = [parameter.index(config[parameter.name]) for parameter in self.parameters]

@@ -28,14 +28,17 @@ from hktune.measure.stopwatch import Attempt
 from hktune.space import SearchSpace, load_space
 from hktune.tuning.benches import EmulatedBench
 from hktune.tuning.measured_trials import (
+    WRONG,
     Calibrated,
     Judged,
     constants_found,
     device_of,
     in_turn,
+    judged_by_shape,
     made_of,
     mean_error,
     measured_rows,
+    pairs_wrong,
     require_shapes,
     time_us,
 )
@@ -118,11 +121,14 @@ def _classes(launches: Sequence[MeasuredLaunch], before: Values, after: Values) 
         "k at most 1024": k <= 1024,
         "k shared by workgroups": split,
     }
-    return tuple(
+    found = [
         Judged(name, int(own.sum()), mean_error(before[own]), mean_error(after[own]))
         for name, own in chosen.items()
         if own.any()
-    )
+    ]
+    problems, times_us = [one.problem for one in launches], [one.time_us for one in launches]
+    order = judged_by_shape(WRONG, pairs_wrong, problems, times_us, (before, after))
+    return (*found, *([order] if order.rows else []))
 
 
 @dataclass

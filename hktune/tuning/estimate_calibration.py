@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +19,15 @@ from hktune.core.trial import Trial
 from hktune.measure.fitting import Constants, Fit, Rows, Values
 from hktune.space import SearchSpace, load_space
 from hktune.tuning.measured_trials import (
+    WRONG,
     Calibrated,
     Judged,
     constants_found,
     device_of,
+    judged_by_shape,
     made_of,
     measured_rows,
+    pairs_wrong,
     require_shapes,
     time_us,
 )
@@ -129,29 +133,14 @@ def _centred(values: Values, problems: Sequence[Problem]) -> Values:
 def _classes(rows: Sequence[Trial], before: Values, after: Values) -> tuple[Judged, ...]:
     """How good the order of the estimate is, in the mean over shapes: what the best of its first few configs loses to
     the best of all, of shapes that have more than these few, and which part of all pairs it orders wrong."""
-    by_problem: dict[Problem, list[int]] = {}
-    for number, row in enumerate(rows):
-        by_problem.setdefault(row.problem, []).append(number)
-    log_times = np.log([time_us(row) for row in rows])
-
-    def judged(name: str, measure: Measure, least: int) -> Judged:
-        own = [of for of in by_problem.values() if len(of) > least] or list(by_problem.values())
-        orders = [[measure(logs[of] + log_times[of], log_times[of]) for of in own] for logs in (before, after)]
-        return Judged(name, sum(map(len, own)), *(float(np.mean(each)) for each in orders))
-
-    return (judged(f"best of the first {FIRST}: loss", _loss, FIRST), judged("pairs ordered wrong", _wrong, 1))
-
-
-Measure = Callable[[Values, Values], float]
-"""Of the logarithms of estimates and times of one shape's configs."""
+    problems, times_us = [row.problem for row in rows], [time_us(row) for row in rows]
+    most = max(Counter(problems).values())
+    loss = judged_by_shape(
+        f"best of the first {FIRST}: loss", _loss, problems, times_us, (before, after), min(FIRST, most - 1)
+    )
+    return (loss, judged_by_shape(WRONG, pairs_wrong, problems, times_us, (before, after)))
 
 
 def _loss(estimates: Values, times: Values) -> float:
     first = np.argsort(estimates, kind="stable")[:FIRST]
     return float(np.exp(times[first].min() - times.min()) - 1)
-
-
-def _wrong(estimates: Values, times: Values) -> float:
-    sooner, faster = (np.sign(values[:, None] - values[None, :]) for values in (estimates, times))
-    differ = faster != 0
-    return float((sooner * faster < 0).sum() / max(differ.sum(), 1))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -120,6 +120,39 @@ def made_of(identity: Identity, problems: Sequence[Problem]) -> dict[str, object
         "hktune": __version__,
         "made_at": now(),
     }
+
+
+Measure = Callable[[Values, Values], float]
+"""Of the logarithms of modelled and measured times of one shape's kernels."""
+
+WRONG = "pairs ordered wrong"
+
+
+def judged_by_shape(
+    name: str,
+    measure: Measure,
+    problems: Sequence[Problem],
+    times_us: Sequence[float],
+    logs: tuple[Values, Values],
+    more_than: int = 1,
+) -> Judged:
+    """The mean of `measure` over shapes that have more than so many rows. `logs` are those of modelled / measured,
+    before and after."""
+    by_problem: dict[Problem, list[int]] = {}
+    for number, problem in enumerate(problems):
+        by_problem.setdefault(problem, []).append(number)
+    own = [of for of in by_problem.values() if len(of) > more_than]
+    measured = np.log(np.array(times_us))
+    before, after = (
+        float(np.mean([measure(each[of] + measured[of], measured[of]) for of in own])) if own else 0.0 for each in logs
+    )
+    return Judged(name, sum(map(len, own)), before, after)
+
+
+def pairs_wrong(modelled: Values, measured: Values) -> float:
+    """The part of all pairs whose times differ that are ordered the other way round."""
+    sooner, faster = (np.sign(values[:, None] - values[None, :]) for values in (modelled, measured))
+    return float((sooner * faster < 0).sum() / max((faster != 0).sum(), 1))
 
 
 def mean_error(logs: Values) -> float:

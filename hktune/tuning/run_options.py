@@ -27,7 +27,7 @@ class RunOptions:
     shapes: Path
     space: Path | None = None
     device: str = "auto"
-    strategy: str = "tpe"
+    strategy: str = "auto"
     trials: int = 96
     patience: int | None = None
     time_budget_s: float | None = None

@@ -38,7 +38,7 @@ from hktune.space import SearchSpace, Spaces, load_space
 from hktune.store import TrialStore, capture_environment, write_environment
 from hktune.template import Templates
 from hktune.tuning.benches import EmulatedBench
-from hktune.tuning.measured_trials import in_turn, measured_rows
+from hktune.tuning.measured_trials import in_turn, measured_rows, pairs_wrong
 from hktune.tuning.run_options import RunOptions, asked_bench, calibrated_spaces
 
 GPU = Identity("hip", "gfx950", "AMD Instinct MI350X", 256, "1002:75a0:0ee9", "SPX/NPS1", "mi350x")
@@ -105,6 +105,7 @@ def test_the_clock_of_a_machine_is_found_and_then_modelled(
     assert main(["calibrate", str(directory), "--workers", "1"]) == DONE
     said = capsys.readouterr().out
     assert "not identified" in said
+    assert "pairs ordered wrong" in said
     assert f"{2 * len(SHAPES)} measured trials" in said
     found = read_calibration(directory)
     assert (found.of, found.board, found.rows, found.shapes) == ("clock", "mi350x", 2 * len(SHAPES), len(SHAPES))
@@ -137,6 +138,16 @@ def test_other_code_than_was_measured_is_left_out(
     assert "no measured kernel can be proved here: 4 of other code than" in capsys.readouterr().err
 
 
+def test_a_place_that_cannot_be_written_is_said_after_what_was_found(
+    measured: Callable[[list[tuple[int, int, int]]], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "taken").mkdir()
+    assert main(["calibrate", str(measured(SHAPES[:12])), "--workers", "1", "-o", str(tmp_path / "taken")]) == BAD_INPUT
+    said = capsys.readouterr()
+    assert "clock_step[1]" in said.out
+    assert "cannot be written" in said.err.splitlines()[-1]
+
+
 def test_one_row_counts_of_a_kernel_on_a_problem_the_confirmed_one(tmp_path: Path) -> None:
     space, config = gfx950_space(), gfx950_space().config({})
     problems = [Problem(256, 256, 512), Problem(512, 256, 512)]
@@ -151,6 +162,13 @@ def test_one_row_counts_of_a_kernel_on_a_problem_the_confirmed_one(tmp_path: Pat
         (problems[0], 7.0),
         (problems[1], 9.0),
     ]
+
+
+def test_pairs_are_counted_that_are_ordered_the_other_way_round() -> None:
+    measured = np.log([1.0, 2.0, 3.0, 3.0])
+    assert pairs_wrong(measured, measured) == 0
+    assert pairs_wrong(-measured, measured) == 1
+    assert pairs_wrong(np.log([2.0, 1.0, 3.0, 4.0]), measured) == pytest.approx(1 / 5), "of five pairs that differ"
 
 
 def test_rows_are_taken_from_each_shape_in_turn() -> None:

@@ -119,6 +119,22 @@ def test_what_is_written_is_what_is_read(fit, tmp_path: Path, monkeypatch: pytes
     assert "70% meant" in capsys.readouterr().out
 
 
+def test_a_row_of_residuals_is_of_the_launch_that_was_modelled(fit) -> None:
+    """19 x 1 tiles of 32x64, the k of each shared by 8 workgroups."""
+    from fit_clock import residuals_of
+
+    from hktune.emulator.clock.constants import MeasuredLaunch
+    from hktune.emulator.clock.memory_traffic import row_major
+    from hktune.emulator.clock.profile import Profile
+
+    profile = Profile((), 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+    launch = Launch((19 * 8, 1, 1), (256, 1, 1), 0, ())
+    one = MeasuredLaunch(profile, Problem(600, 64, 4096), launch, Tile(32, 64, 128), row_major, 10.0)
+    [row] = residuals_of([one], np.array([0.1])).to_dict("records")
+    shape = {"m": 600, "n": 64, "k": 4096, "split": 8, "tiles": 19, "block": "32x64x128"}
+    assert row == {**shape, "log_ratio": 0.1}
+
+
 FIGURES = ModelError(
     coverage=0.8,
     pairs=100,

@@ -45,7 +45,7 @@ def best_time_us(strategy: Strategy, batches: int) -> float:
 
 
 def test_an_unknown_strategy_is_refused(domain: Domain) -> None:
-    known = "tpe, gp, cmaes, qmc, random, hillclimb, exhaustive"
+    known = "auto, tpe, gp, cmaes, qmc, random, hillclimb, exhaustive"
     with pytest.raises(InputError, match=rf"unknown strategy 'tep', did you mean tpe\?: known are {known}$"):
         create_strategy("tep", domain, 0)
 
@@ -56,7 +56,7 @@ def test_the_made_up_time_has_one_optimum(domain: Domain) -> None:
     assert times[1] >= 110
 
 
-@pytest.mark.parametrize("name", ["tpe", "cmaes", "hillclimb"])
+@pytest.mark.parametrize("name", ["auto", "tpe", "cmaes", "hillclimb"])
 def test_learning_beats_chance(domain: Domain, name: str) -> None:
     def runs_at_the_optimum(strategy: str) -> int:
         return sum(best_time_us(create_strategy(strategy, domain, seed), batches=10) == 100 for seed in range(10))
@@ -101,6 +101,16 @@ def test_hillclimb_asks_around_the_best(domain: Domain) -> None:
     assert set(strategy.ask(6)) <= set(domain.neighbours(start))
 
 
+def test_hillclimb_asks_around_the_next_best_while_its_last_neighbours_are_in_flight(domain: Domain) -> None:
+    strategy = create_strategy("hillclimb", domain, 0)
+    peak, second = domain.seeds
+    strategy.tell([Outcome(peak, Status.OK, Cost(1.0)), Outcome(second, Status.OK, Cost(2.0))])
+    own = {config for config in domain.neighbours(peak) if config not in domain.seeds}
+    assert set(strategy.ask(len(own))) == own
+    others = {config for config in domain.neighbours(second) if config not in own}
+    assert set(strategy.ask(len(others) - 1)) <= others
+
+
 def test_hillclimb_starts_again_once_every_neighbour_is_slower(domain: Domain) -> None:
     strategy = create_strategy("hillclimb", domain, 0)
     peak = domain.seeds[0]
@@ -120,7 +130,31 @@ def test_exhaustive_keeps_the_order_of_the_domain(domain: Domain) -> None:
     assert asked == seeds + [config for config in domain.enumerate() if config not in seeds]
 
 
-def test_an_illegal_proposal_moves_to_the_nearest_legal_config(domain: Domain) -> None:
+def test_an_illegal_proposal_is_dropped_and_the_next_one_asked_for(domain: Domain) -> None:
+    illegal: dict[str, Value] = {**domain.space.config({}), "block_m": 256, "block_n": 512, "stages": 3}
+    assert not domain.is_legal(illegal)
+    legal = [config for config in domain.enumerate() if config not in domain.seeds][:6]
+
+    class Stubborn(UniqueStrategy):
+        name = "stubborn"
+        dropped = 0
+
+        def __init__(self, domain: Domain, seed: int) -> None:
+            super().__init__(domain, seed)
+            self._wanted = iter([proposal for config in legal for proposal in (illegal, config, config)])
+
+        def _propose(self) -> Mapping[str, Value]:
+            return next(self._wanted)
+
+        def _dropped(self) -> None:
+            self.dropped += 1
+
+    strategy = Stubborn(domain, 0)
+    assert strategy.ask(8)[2:] == legal
+    assert strategy.dropped == 11, "what is illegal, and what was asked"
+
+
+def test_where_nothing_legal_is_proposed_the_nearest_legal_config_is_asked(domain: Domain) -> None:
     wanted: dict[str, Value] = {**domain.space.config({}), "block_m": 256, "block_n": 512, "stages": 3}
     assert not domain.is_legal(wanted)
 

@@ -102,7 +102,7 @@ def settled(
     cold = rates.rotated_sets * problem.bytes > rates.mall_bytes  # else the MALL has all sets from their last use
     kept = _kept(problem, launch, tile, rates)
     grid = rounds_of(workgroups, tiles_m, tiles_n, at_once, arch, order, kept, rates.scattered_shared)
-    rounds = [WorkgroupRound(profile, part, problem.operation, tile, steps, cold, arch, rates) for part in grid]
+    rounds = [WorkgroupRound(profile, part, problem, tile, steps, cold, arch, rates) for part in grid]
     mfma_clk = workgroups * steps * profile.mfma_clk / arch.compute_units
     clock_ghz, rounds_clk = _settled(rounds, mfma_clk, rates)
     return Settled(

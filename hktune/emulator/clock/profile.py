@@ -69,8 +69,8 @@ class Profile:
     load_bytes: float
     store_bytes: float
 
-    def at(self, workgroups: int, latency_clk: float) -> tuple[float, float, float]:
-        """Clk of prologue, k-step and epilogue with so many workgroups resident, at a memory latency.
+    def at(self, workgroups: float, latency_clk: float) -> tuple[float, float, float]:
+        """Clk of prologue, k-step and epilogue with so many workgroups resident, also a mean, at a memory latency.
 
         Linear between what was simulated, in latency and in workgroups; a k-step is that of all of them.
         """

@@ -112,17 +112,17 @@ _GFX950 = Rates(
     mall_tb_per_s=17.2,  # documented for CDNA3: 128 channels of 64 bytes at 2.1 GHz; exact kernels fit 15 to 18
     mall_bytes=256 << 20,  # documented: white paper
     hbm_tb_per_s=6.9,  # measured: AITER's table has 1.24 GB of weights read in 182 us; the peak of 8.0 is documented
-    write_back_tb_per_s=3.6,  # fitted: exact kernels
+    write_back_tb_per_s=7.4,  # fitted: exact kernels
     rotated_sets=101,  # documented: AITER's tuner times on so many copies of the operands in turn
     mall_ns=259.0,  # measured on MI300X (256 to 262)
-    hbm_ns=392.0,  # fitted: exact kernels; 341 to 353 measured on an idle MI300X
-    cold_ns=1486.0,  # fitted: exact kernels; 770 measured for one wave alone (tinygrad's gfx950 thread traces)
-    latency_growth=1.58,  # fitted: exact kernels; AMD's Gluon tutorials have 1000 clk at 0.55 of L2 and 1.55 GHz: 1.6
+    hbm_ns=371.0,  # fitted: exact kernels; 341 to 353 measured on an idle MI300X
+    cold_ns=1393.0,  # fitted: exact kernels; 770 measured for one wave alone (tinygrad's gfx950 thread traces)
+    latency_growth=1.69,  # fitted: exact kernels; AMD's Gluon tutorials have 1000 clk at 0.55 of L2 and 1.55 GHz: 1.6
     overlap_power=3.0,  # fitted: exact kernels
-    shared_add_us=0.066,  # fitted: exact kernels
-    launch_us=1.1,  # fitted: exact kernels; the shortest device times in AITER's tables are 2.9 us
+    shared_add_us=0.064,  # fitted: exact kernels
+    launch_us=1.3,  # fitted: exact kernels; the shortest device times in AITER's tables are 2.9 us
     workgroup_start_clk=600,  # measured: tinygrad's gfx950 thread traces (430 to 720 to the first instruction)
-    clock_ghz=((0.09, 2.40), (0.52, 1.99), (0.69, 1.79), (0.82, 1.70), (1.00, 1.53)),  # fitted: exact kernels
+    clock_ghz=((0.09, 2.40), (0.52, 1.91), (0.69, 1.88), (0.82, 1.73), (1.00, 1.52)),  # fitted: exact kernels
 )
 
 _RATES = {GFX950.name: (_GFX950, MI355X)}

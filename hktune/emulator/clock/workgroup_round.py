@@ -5,6 +5,7 @@ from __future__ import annotations
 from hktune.core.arch import Arch
 from hktune.core.launch import Tile
 from hktune.core.operation import Operation
+from hktune.core.problem import Problem
 from hktune.emulator.clock.memory_traffic import Round
 from hktune.emulator.clock.profile import Profile
 from hktune.emulator.clock.rates import Rates
@@ -31,7 +32,7 @@ class WorkgroupRound:
         self,
         profile: Profile,
         part: Round,
-        operation: Operation,
+        problem: Problem,
         tile: Tile,
         steps: float,
         cold: bool,
@@ -45,10 +46,14 @@ class WorkgroupRound:
         self._per_cu = -(-part.workgroups // arch.compute_units)
         self.idle_share = 1 - part.workgroups / (self._per_cu * arch.compute_units)
         busy_xcds = min(part.workgroups, arch.xcds)
-        missed_bytes = operand_bytes(operation, part.xcd_panels_a * tile.m, part.xcd_panels_b * tile.n, tile.k)
-        fresh_bytes = operand_bytes(operation, part.fresh_panels_a * tile.m, part.fresh_panels_b * tile.n, tile.k)
+        operation = problem.operation
+        # A panel has fewer rows than a tile where the last tile is not full: nothing is loaded for what is not there.
+        rows, columns = problem.m / -(-problem.m // tile.m), problem.n / -(-problem.n // tile.n)
+        missed_bytes = operand_bytes(operation, part.xcd_panels_a * rows, part.xcd_panels_b * columns, tile.k)
+        fresh_bytes = operand_bytes(operation, part.fresh_panels_a * rows, part.fresh_panels_b * columns, tile.k)
+        there = operand_bytes(operation, rows, columns, 1) / operand_bytes(operation, tile.m, tile.n, 1)
         fresh_bytes *= cold
-        self._l2_clk = self._per_cu * profile.load_bytes / rates.l2_bytes_per_clk_cu
+        self._l2_clk = self._per_cu * there * profile.load_bytes / rates.l2_bytes_per_clk_cu
         self._l2_share = part.workgroups * arch.xcds / (busy_xcds * self._per_cu * arch.compute_units)
         self._fabric_clk = missed_bytes / busy_xcds / rates.fabric_bytes_per_clk_xcd
         self._mall_us = missed_bytes / rates.mall_tb_per_s * 1e-6
@@ -60,6 +65,7 @@ class WorkgroupRound:
         self._idle_ns = rates.mall_ns + self._hbm_ns
         self.latency_clk = self._idle_ns * rates.clock_ghz[0][1]
         self.step_clk = 0.0
+        self._load = max(part.workgroups / arch.compute_units, 1.0)
 
     @property
     def per_cu(self) -> int:
@@ -85,7 +91,7 @@ class WorkgroupRound:
     def settle(self, clock_ghz: float) -> None:
         """Move latency and k-step half way towards what `clock_ghz` and the traffic make of them."""
         needed = self._memory_clocks(clock_ghz)
-        _, simulated_clk, _ = self._profile.at(self._per_cu, self.latency_clk)
+        simulated_clk = self._simulated_clk(clock_ghz)
         power = self._rates.overlap_power
         self.step_clk = sum(clk**power for clk in (simulated_clk, *needed.values())) ** (1 / power)
         used = needed["l2"] * self._l2_share + max(needed["fabric"], needed["mall"])
@@ -114,11 +120,19 @@ class WorkgroupRound:
     def step_parts_clk(self, clock_ghz: float) -> dict[str, float]:
         """What `step_clk` is the sum of: what was simulated, and how much longer each memory level makes it, by what
         it adds in `overlap_power`."""
-        _, simulated_clk, _ = self._profile.at(self._per_cu, self.latency_clk)
+        simulated_clk = self._simulated_clk(clock_ghz)
         parts = {name: clk**self._rates.overlap_power for name, clk in self._memory_clocks(clock_ghz).items()}
         beyond_clk = max(self.step_clk - simulated_clk, 0.0) / sum(parts.values())
         longer = {name: beyond_clk * part for name, part in parts.items()}
         return {"simulated": min(simulated_clk, self.step_clk), **longer}
+
+    def _simulated_clk(self, clock_ghz: float) -> float:
+        """Clk of a k-step as simulated. Where some compute units have a workgroup more than others, memory decides with
+        what it has for all of them, until those with fewer are done; but the others cannot be faster than they are with
+        memory to themselves."""
+        _, shared_clk, _ = self._profile.at(self._load, self.latency_clk)
+        _, alone_clk, _ = self._profile.at(self._per_cu, min(self._idle_ns * clock_ghz, self.latency_clk))
+        return max(shared_clk, alone_clk)
 
     def _steps_and_ends(self, follows: bool) -> tuple[float, float]:
         """K-steps of all rounds, those in a hidden prologue and epilogue included, and how often the ends are paid."""

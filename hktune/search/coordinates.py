@@ -1,0 +1,57 @@
+"""Configs as points: the numbers in which a model compares them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+
+from hktune.core.config import Value
+from hktune.space import Domain, Parameter
+
+Points = npt.NDArray[np.float64]
+"""One row for each config, one column for each coordinate."""
+
+LOGARITHMIC_FROM = 4.0
+"""Positive numbers whose largest is so many times the smallest are compared by their ratios."""
+ESTIMATE_SPAN = math.log(4.0)
+"""Estimates a factor of 4 apart are as far from each other as the ends of a parameter."""
+
+
+class Coordinates:
+    """Points for the configs of a domain, mostly in the unit cube. A number has one coordinate, or the logarithm of it.
+    A category, three or more words, has one for each word: all are equally far from each other. Where the space has an
+    estimate, its logarithm is one more."""
+
+    def __init__(self, domain: Domain) -> None:
+        free = [parameter for parameter in domain.parameters if len(parameter.values) > 1]
+        self._tables = [(parameter.name, *_table(parameter)) for parameter in free]
+        self._domain = domain
+
+    def of(self, configs: Iterable[Mapping[str, Value]]) -> Points:
+        """Their points, in their order."""
+        listed = list(configs)
+        columns = [
+            rows[[place_of[config[name]] for config in listed]].reshape(len(listed), -1)
+            for name, place_of, rows in self._tables
+        ]
+        if self._domain.has_estimate:
+            estimates = [math.log(max(self._domain.estimate(config), 1)) for config in listed]
+            columns.append(np.array(estimates).reshape(len(listed), 1) / ESTIMATE_SPAN)
+        return np.hstack([np.empty((len(listed), 0)), *columns])
+
+
+def _table(parameter: Parameter) -> tuple[dict[Value, int], Points]:
+    """The place of each value, and at each place its coordinates."""
+    values = parameter.values
+    place_of = {value: place for place, value in enumerate(values)}
+    if isinstance(values[0], str) and len(values) > 2:
+        return place_of, np.eye(len(values)) / math.sqrt(2)
+    numbers = np.array(values if not isinstance(values[0], str) else range(len(values)), dtype=np.float64)
+    if numbers.min() > 0 and numbers.max() >= LOGARITHMIC_FROM * numbers.min():
+        numbers = np.log(numbers)
+    scaled = (numbers - numbers.min()) / (numbers.max() - numbers.min())
+    return place_of, cast("Points", scaled[:, None])
