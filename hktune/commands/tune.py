@@ -42,6 +42,13 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--strategy", default="auto", metavar="NAME", help="how to search (default: %(default)s)")
     parser.add_argument("--trials", type=positive, default=96, metavar="N", help="per shape (default: %(default)s)")
     parser.add_argument(
+        "--patience",
+        type=positive,
+        metavar="N",
+        help="end a shape that gained nothing over 1 %% in N trials; the others share what it leaves by weight and "
+        "chance (default: each has its trials)",
+    )
+    parser.add_argument(
         "--time-budget", type=seconds, metavar="S", help="stop asking for more after S seconds (default: no limit)"
     )
     parser.add_argument(
@@ -100,7 +107,7 @@ def _run(options: argparse.Namespace) -> int:
     from hktune.tuning.run import tune
     from hktune.tuning.run_options import RunOptions
 
-    common = ("shapes", "space", "device", "strategy", "trials", "out", "seed", "fresh", "workers")
+    common = ("shapes", "space", "device", "strategy", "trials", "patience", "out", "seed", "fresh", "workers")
     names = (*common, "hipkittens", "prebuilt", "cache", "gpus", "rivals", "candidates", "board", "calibration")
     limits = {"time_budget_s": options.time_budget, "deadline_s": options.deadline}
     limits["worker_memory_gib"] = options.worker_memory

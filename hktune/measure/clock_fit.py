@@ -14,6 +14,9 @@ from hktune.measure.fitting import PRIOR_SIGMA, Constants, Fit, Rows, Values
 SIGMA = 0.05
 """Of log(modelled / measured) of one launch: about what the clock errs by on AMD's own kernels."""
 
+PEAKS = {"hbm_tb_per_s": 8.0}
+"""What no board exceeds: documented in AMD's data sheets of MI350X and MI355X."""
+
 
 def clock_fit(
     launches: Sequence[MeasuredLaunch],
@@ -29,4 +32,5 @@ def clock_fit(
         return log_ratios([launches[row] for row in rows], with_constants(rates, constants), arch)
 
     each = np.full(len(launches), SIGMA) if sigma is None else sigma
-    return Fit(constants_of(rates, names), logs, each, [one.problem for one in launches], prior_sigma)
+    problems = [one.problem for one in launches]
+    return Fit(constants_of(rates, names), logs, each, problems, prior_sigma, most=PEAKS)

@@ -8,7 +8,7 @@ Each constant is drawn to what it was, by a prior: where the rows say nothing, i
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -35,7 +35,7 @@ _LOOK = 0.1  # so much a constant is moved, either way, to see what it does
 class Fit:
     """A model of measured rows. `log_ratios` gives log(modelled / measured) of some rows with some constants in place
     of `constants`; `sigma` is that of each row, and `problems` are theirs. Fits look at the rows `seen`, by default at
-    all of them; the others are judged only."""
+    all of them; the others are judged only. `most` is what a constant can be at most, of those that have a limit."""
 
     constants: Constants
     log_ratios: Callable[[Constants, Rows], Values]
@@ -43,6 +43,7 @@ class Fit:
     problems: Sequence[Problem]
     prior_sigma: float = PRIOR_SIGMA
     seen: Rows | None = None
+    most: Constants = field(default_factory=dict)
 
     @property
     def everything(self) -> Rows:
@@ -86,14 +87,15 @@ class Fit:
             return np.concatenate([logs / self.sigma[own], (factors - 1) / self.prior_sigma])
 
         first = np.array([(start or self.constants)[name] / self.constants[name] for name in names])
+        most = [min(_FACTORS[1], self.most.get(name, np.inf) / self.constants[name]) for name in names]
         options = {
             "loss": "soft_l1",
             "x_scale": 0.1,
             "diff_step": 0.02,
             "max_nfev": _STEPS_NEAR if start else _STEPS,
-            "bounds": _FACTORS,
+            "bounds": (_FACTORS[0], most),
         }
-        return constants_at(least_squares(residuals, np.clip(first, *_FACTORS), **options).x)
+        return constants_at(least_squares(residuals, np.clip(first, _FACTORS[0], most), **options).x)
 
     def left_out(self, names: Sequence[str], folds: int = 5, start: Constants | None = None) -> Values:
         """log(modelled / measured) of each row, with constants fitted to the shapes of the other folds. There must be

@@ -61,6 +61,7 @@ def _print_best(console: Console, summary: RunSummary) -> None:
         *(Column(f"vs\n{each.name}", gains(each, 3), rank=1, right=True) for each in summary.rivals),
         *(Column(f"vs\n{each.name}", gains(each), rank, right=True) for rank, each in enumerate(summary.yardsticks)),
         Column("tried", [str(len(own)) for own in rows], rank=6, right=True),
+        Column("may\ngain", [_percent(summary.chance_of_gain.get(problem)) for problem in summary.names], 9, True),
         Column("failed", [str(count or "") for count in failed], rank=7, right=True),
         Column("config", [trial.config_id[:8] if trial else "" for trial in best]),
         Column("time is", [str(trial.source) if trial and several else "" for trial in best]),
@@ -168,6 +169,10 @@ def _vs_vendor(trial: Trial | None) -> float | None:
 
 def _interval(trial: Trial) -> str:
     return interval(trial.time_us_low, trial.time_us_high)
+
+
+def _percent(chance: float | None) -> str:
+    return f"{chance:.0%}" if chance is not None else ""
 
 
 def _ratio(ratio: float | None, digits: int = 2) -> str:

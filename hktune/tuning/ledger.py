@@ -144,7 +144,7 @@ class Ledger:
 
 
 class SharedDirectory:
-    """What one loop of a run knows of the other runs of its directory, as `tuner.Peers` has it.
+    """What one loop of a run knows of the other runs of its directory, as `peers.Peers` has it.
 
     Runs of the same problems claim the configs that they work on; runs of other problems do not.
     """

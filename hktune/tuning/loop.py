@@ -18,7 +18,9 @@ from hktune.core.problem import Problem
 from hktune.core.trial import Trial, by_problem
 from hktune.measure.stopwatch import Attempt, Stopwatch
 from hktune.search.strategy import Outcome, Strategy
-from hktune.tuning.cost import cost_of
+from hktune.tuning.cost import cost_of, slowness
+from hktune.tuning.peers import Alone, Peers
+from hktune.tuning.search_curve import SearchCurve
 from hktune.workers.executor import Executor
 
 POLL_S = 0.5
@@ -31,10 +33,15 @@ PEER_PATIENCE_S = 300.0
 
 @dataclass(frozen=True)
 class Budget:
-    """When to stop: trials per problem, and wall-clock seconds for the whole run (None: no limit)."""
+    """When to stop: trials per problem, and wall-clock seconds for the whole run (None: no limit).
+
+    With `patience`, a search ends that gained nothing in so many trials. What it leaves of its trials goes to the
+    others, as `Tuner` has it.
+    """
 
     trials: int
     time_s: float | None = None
+    patience: int | None = None
 
 
 @dataclass
@@ -45,6 +52,7 @@ class Search:
     whose budget is spent never are. `untold` are the rows that it has not heard of, `asked` how often it was asked;
     `operation` is the one whose code the problem runs, as `Template.code_operation` has it, and `template` the sha256
     of the template that it searches. `recorded` are an earlier run's rows that this run has not come to, by config id.
+    `curve` is how its best went, `weight` how much the problem matters.
     """
 
     problem: Problem
@@ -57,6 +65,17 @@ class Search:
     template: str | None = None
     asked: int = 0
     recorded: dict[str, Trial] = field(default_factory=dict)
+    weight: float = 1.0
+    curve: SearchCurve = field(default_factory=SearchCurve)
+
+    def goes_on(self, patience: int | None) -> bool:
+        """Whether there is something left to try, and hope that it gains."""
+        return not self.exhausted and (patience is None or self.curve.since_gain < patience)
+
+
+def most_of_a_search(budget: Budget, searches: int, share: bool) -> int:
+    """The trials that one of so many searches may come to: with patience and without `share`, those of all."""
+    return budget.trials if share or budget.patience is None else budget.trials * searches
 
 
 class Listener(Protocol):
@@ -75,32 +94,6 @@ Record = Callable[[Attempt, Problem, Timing | Failure], Trial]
 """Stores one outcome and returns its row, which another run may have written before."""
 
 
-class Peers(Protocol):
-    """The other runs of the same directory. `claim` and `release` are about a candidate being tried. A claim that is
-    refused is another's, who will record its rows or be gone."""
-
-    def news(self) -> Sequence[Trial]:
-        """The rows, this run's own among them, that were recorded since this was last called: at first all."""
-
-    def claim(self, candidate: Candidate) -> bool: ...
-
-    def release(self, candidate: Candidate) -> None: ...
-
-
-class Alone:
-    """No other run."""
-
-    def news(self) -> Sequence[Trial]:
-        return ()
-
-    def claim(self, candidate: Candidate) -> bool:
-        del candidate
-        return True
-
-    def release(self, candidate: Candidate) -> None:
-        del candidate
-
-
 class Tuner:
     """Searches several problems at once over one pool of variants: each is compiled and proved once, whichever asked.
     A problem may have several searches, each of another template.
@@ -112,6 +105,9 @@ class Tuner:
     is next. Strategies learn of outcomes in the order in which the configs were asked for, and always so many asks
     later: `in_flight` of them are on their way, more only where there are more workers. So equal seeds give equal runs,
     however long each variant takes (with up to `in_flight` workers, on any machine).
+
+    Without `share`, trials that searches leave when patience ends them go to those that go on, once these have had
+    their own: always to the one of most weight x chance of a gain. In all there are never more than without patience.
     """
 
     def __init__(
@@ -146,6 +142,9 @@ class Tuner:
         self._turns: list[tuple[int, int]] = [(self._turn(search), place) for place, search in enumerate(searches)]
         heapq.heapify(self._turns)
         self._place_of = {(search.problem, search.template): place for place, search in enumerate(searches)}
+        self._tried = 0
+        self._pools = budget.patience is not None and not share
+        self._most = most_of_a_search(budget, len(searches), share)
         self._until = time.monotonic() + budget.time_s if budget.time_s is not None else None
 
     def replay(self, trials: Iterable[Trial]) -> None:
@@ -161,6 +160,8 @@ class Tuner:
                 recorded = self._searches[self._place_of[whose]].recorded
                 for row in rows:
                     recorded.setdefault(row.config_id, row)
+        if self._budget.patience is not None:
+            return  # how many rows are wanted of each is found by asking
         full = [place for place, search in enumerate(self._searches) if len(search.recorded) >= self._budget.trials]
         if len(full) == len(self._searches):
             for place in full:
@@ -193,9 +194,13 @@ class Tuner:
 
     def _add(self, place: int, rows: Sequence[Trial]) -> None:
         search = self._searches[place]
+        went_on = search.goes_on(self._budget.patience)
         search.untold += rows
         search.tried.update(row.config_id for row in rows)
-        self._enter_unless_shared(place)
+        search.curve.extend(map(slowness, rows))
+        self._tried += len(rows)
+        if not self._share or (search.goes_on(self._budget.patience) and not went_on):
+            self._enter(place)
 
     def _by_search(self, trials: Iterable[Trial]) -> Iterator[tuple[tuple[Problem, str | None], list[Trial]]]:
         """The trials of each problem and template. Where searches name no template, all are theirs."""
@@ -286,19 +291,30 @@ class Tuner:
     def _enter(self, place: int) -> None:
         heapq.heappush(self._turns, (self._turn(self._searches[place]), place))
 
-    def _enter_unless_shared(self, place: int) -> None:
-        """After one trial more, which changes its turn only where nothing is shared."""
-        if not self._share:
-            self._enter(place)
-
     def _next_search(self) -> Search | None:
+        """The search that is asked next; None where none wants more."""
+        if not self._pools:
+            return self._next_in_turn()
+        left = self._budget.trials * len(self._searches) - self._tried - len(self._in_order)
+        return None if left <= 0 else self._next_in_turn() or self._likeliest(left)
+
+    def _likeliest(self, left: int) -> Search | None:
+        """Of the searches that go on, the one of most weight x chance of a gain; None where all that is `left` is for
+        those that have not had their own trials yet."""
+        going_on = [search for search in self._searches if search.goes_on(self._budget.patience)]
+        owed = sum(max(self._budget.trials - len(search.tried), 0) for search in going_on)
+        if owed >= left:
+            return None
+        return max(going_on, key=lambda search: search.weight * search.curve.chance_of_gain, default=None)
+
+    def _next_in_turn(self) -> Search | None:
         """The search whose turn it is, of those that want more; None where none does."""
         full: set[tuple[int, int]] = set()
         found = None
         while self._turns and found is None and (self._share or not full):
             turn, place = heapq.heappop(self._turns)
             search = self._searches[place]
-            if search.exhausted or turn != self._turn(search):
+            if not search.goes_on(self._budget.patience) or turn != self._turn(search):
                 continue
             if len(search.tried) + len(self._in_order) < self._budget.trials:
                 found = search
@@ -357,7 +373,7 @@ class Tuner:
 
     def _takes(self, search: Search, candidate: Candidate) -> bool:
         """Whether `search` has room for the candidate, no outcome of it yet, and it is legal for its problem."""
-        if candidate.config.id in search.tried or len(search.tried) >= self._budget.trials:
+        if candidate.config.id in search.tried or len(search.tried) >= self._most:
             return False
         whose = (candidate.operation, candidate.template)
         return whose == (search.operation, search.template) and search.legal(candidate.config)

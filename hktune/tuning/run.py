@@ -35,7 +35,7 @@ from hktune.tuning.candidates import candidate_searches, candidate_spaces
 from hktune.tuning.confirmation import confirm, deciding
 from hktune.tuning.earlier import Earlier
 from hktune.tuning.ledger import Ledger, SharedDirectory
-from hktune.tuning.loop import Budget, Search, Tuner
+from hktune.tuning.loop import Budget, Search, Tuner, most_of_a_search
 from hktune.tuning.neighbours import time_neighbours
 from hktune.tuning.own_trials import require_own
 from hktune.tuning.prebuilt import read_built
@@ -131,7 +131,8 @@ class _Run:
 def _begun(options: RunOptions, settings: Settings, command: Sequence[str]) -> _Run:
     """What `options` ask for, read and checked. Raises HktuneError."""
     device, space_file = choose_device(options.device, options.space, settings)
-    names = {shape.problem: shape.name for shape in load_shapes(options.shapes)}
+    shapes = load_shapes(options.shapes)
+    names = {shape.problem: shape.name for shape in shapes}
     of_candidates = candidate_spaces(options.candidates)
     calibration = read_calibration(options.calibration) if options.calibration else None
     spaces = calibrated_spaces(load_spaces((space_file, *of_candidates)), device, calibration)
@@ -143,6 +144,9 @@ def _begun(options: RunOptions, settings: Settings, command: Sequence[str]) -> _
     of_others = candidate_searches(spaces, list(names), options.strategy, options.seed, settings)
     most_trials = options.trials * len(names) + sum(min(options.trials, configs) for _, configs in of_others)
     searches += [search for search, _ in of_others]
+    weights = {shape.problem: shape.weight for shape in shapes}
+    for search in searches:
+        search.weight = weights[search.problem]
     directory = options.out or Path("out") / bench.identity.slug
     place = TablePlace(directory, names, spaces, bench.compiler, bench.identity, settings)
     context = RowContext(spaces.templates, bench.identity, options.strategy, options.seed)
@@ -254,7 +258,7 @@ def _race_and_search(run: _Run, progress: Progress, works: list[OpenBench]) -> l
         _race(run, bench, progress)
         bench = replace(bench, fastest=fastest(run.raced))
     left_s = None if budget_s is None else max(budget_s - (time.monotonic() - started), 0.0)
-    return _search(run, bench, Budget(run.options.trials, left_s), progress, works)
+    return _search(run, bench, Budget(run.options.trials, left_s, run.options.patience), progress, works)
 
 
 def _race(run: _Run, bench: EmulatedBench, progress: Progress) -> None:
@@ -274,7 +278,7 @@ def _race(run: _Run, bench: EmulatedBench, progress: Progress) -> None:
 
 def _search(run: _Run, bench: Bench, budget: Budget, progress: Progress, works: list[OpenBench]) -> list[HktuneError]:
     """Search all there is, on every GPU its part; what ended some of the parts. `works` gets what was opened for it."""
-    options, ledger = run.options, run.ledger
+    ledger = run.ledger
     quarantine = ledger.quarantine()
     with ExitStack() as stack:
         tasks = []
@@ -295,7 +299,7 @@ def _search(run: _Run, bench: Bench, budget: Budget, progress: Progress, works: 
                 own,
                 work.executor,
                 work.stopwatch,
-                record=partial(ledger.record_all, options.trials),
+                record=partial(ledger.record_all, most_of_a_search(budget, len(own), work.shares)),
                 budget=budget,
                 listener=progress.listener(),
                 share=work.shares,

@@ -21,13 +21,15 @@ class RunOptions:
     the one that comes with hktune for the device, without `gpus` all that this process sees, without `rivals` those
     that are here. `candidates` are words for spaces that are searched in addition to `space`. `board` is the one that
     the emulated device models, the usual one unless given. `calibration` has constants in place of the clock's or of
-    the estimate's. `prior` are earlier results: what they favour for a shape is tried first."""
+    the estimate's. `prior` are earlier results: what they favour for a shape is tried first. `patience` is that of
+    `loop.Budget`."""
 
     shapes: Path
     space: Path | None = None
     device: str = "auto"
     strategy: str = "auto"
     trials: int = 96
+    patience: int | None = None
     time_budget_s: float | None = None
     out: Path | None = None
     seed: int = 0

@@ -7,14 +7,17 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from hktune.core.outcome import Stage
 from hktune.core.problem import Problem
 from hktune.core.trial import Trial, by_problem
 from hktune.emulator.clock.model_error import model_error
 from hktune.space import Spaces
 from hktune.tables.standing import standings
 from hktune.tuning.confirmation import deciding
+from hktune.tuning.cost import slowness
 from hktune.tuning.gain import Yardstick, first_trials, trials_of
 from hktune.tuning.rivals import Raced
+from hktune.tuning.search_curve import SearchCurve
 from hktune.workers.gpu_worker import Usage
 
 
@@ -72,6 +75,18 @@ class RunSummary:
     def without_kernel(self) -> list[Problem]:
         """Shapes asked for that no proved kernel serves: they take the vendor path."""
         return [problem for problem in self.names if problem not in self.best]
+
+    @cached_property
+    def chance_of_gain(self) -> dict[Problem, float]:
+        """Of each shape that has a kernel: the chance that as many trials again find one that is 1 % faster."""
+        searched = {
+            problem: [row for row in rows if row.stage is Stage.SCREENED] for problem, rows in self.rows.items()
+        }
+        return {
+            problem: SearchCurve(map(slowness, searched[problem])).chance_of_gain
+            for problem in self.best
+            if any(row.time_us is not None for row in searched[problem])
+        }
 
     @cached_property
     def rivals(self) -> list[Yardstick]:

@@ -147,3 +147,8 @@ def test_all_launches_of_a_shape_are_left_out_together() -> None:
     for problem in problems:
         assert len({int(each) for one, each in zip(problems, fold, strict=True) if one == problem}) == 1
     assert set(folds_of([Problem(8, 8, 8)] * 3, 5).tolist()) == {0}
+
+
+def test_no_fit_goes_beyond_the_peak_of_hbm() -> None:
+    launches = timed(other({"hbm_tb_per_s": 2.5}), THIN)
+    assert fit_of(launches).fitted(["hbm_tb_per_s"])["hbm_tb_per_s"] <= 8.0

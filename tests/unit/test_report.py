@@ -206,7 +206,7 @@ def test_names_and_details_from_files_are_text_to_the_terminal(nasty: str) -> No
         [*TRIALS, failed, trial(SMALL, Problem(1, 64, 64), None, detail=nasty)], {LARGE: nasty, NARROW: "decode"}
     )
     file = io.StringIO()
-    print_summary(PlainConsole(file=file, width=120, force_terminal=True, color_system=None), told)
+    print_summary(PlainConsole(file=file, width=160, force_terminal=True, color_system=None), told)
     said = file.getvalue()
     assert said.replace("\n", "").isprintable()
     assert said.count(escaped(nasty)) >= 2

@@ -131,6 +131,8 @@ class WorkgroupRound:
         what it has for all of them, until those with fewer are done; but the others cannot be faster than they are with
         memory to themselves."""
         _, shared_clk, _ = self._profile.at(self._load, self.latency_clk)
+        if self._load == self._per_cu:
+            return shared_clk
         _, alone_clk, _ = self._profile.at(self._per_cu, min(self._idle_ns * clock_ghz, self.latency_clk))
         return max(shared_clk, alone_clk)
 
