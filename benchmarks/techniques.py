@@ -144,7 +144,7 @@ class Table:
 
 
 def row(name: str, found: list[tuple[Timing, Config] | None]) -> str:
-    cells = (f"{one[0].time_us:.1f} us, {one[0].bound}" if one else "n/a" for one in found)
+    cells = (f"{one[0].time_us:.1f}, {one[0].bound}" if one else "n/a" for one in found)
     return f"| {name} | " + " | ".join(cells) + " |"
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -17,14 +16,20 @@ Points = npt.NDArray[np.float64]
 
 LOGARITHMIC_FROM = 4.0
 """Positive numbers whose largest is so many times the smallest are compared by their ratios."""
+HALVED_FROM = 5
+"""So many values make halvings a coordinate,"""
+SAME = 0.95
+"""unless they say the same as the numbers: so correlated is the same."""
+HALVINGS_MAX = 7
 ESTIMATE_SPAN = math.log(4.0)
 """Estimates a factor of 4 apart are as far from each other as the ends of a parameter."""
 
 
 class Coordinates:
     """Points for the configs of a domain, mostly in the unit cube. A number has one coordinate, or the logarithm of it.
-    A category, three or more words, has one for each word: all are equally far from each other. Where the space has an
-    estimate, its logarithm is one more."""
+    One of many numbers has another: how often it can be halved, for hardware works in powers of two. A category, three
+    or more words, has one for each word: all are equally far from each other. Where the space has an estimate, its
+    logarithm is one more."""
 
     def __init__(self, domain: Domain) -> None:
         free = [parameter for parameter in domain.parameters if len(parameter.values) > 1]
@@ -51,7 +56,24 @@ def _table(parameter: Parameter) -> tuple[dict[Value, int], Points]:
     if isinstance(values[0], str) and len(values) > 2:
         return place_of, np.eye(len(values)) / math.sqrt(2)
     numbers = np.array(values if not isinstance(values[0], str) else range(len(values)), dtype=np.float64)
+    halvings = np.array([_halvings(value) for value in values], dtype=np.float64)
     if numbers.min() > 0 and numbers.max() >= LOGARITHMIC_FROM * numbers.min():
         numbers = np.log(numbers)
-    scaled = (numbers - numbers.min()) / (numbers.max() - numbers.min())
-    return place_of, cast("Points", scaled[:, None])
+    columns = [_scaled(numbers)]
+    if len(values) >= HALVED_FROM and halvings.min() < halvings.max():
+        by_halvings = _scaled(halvings)
+        if abs(np.corrcoef(columns[0], by_halvings)[0, 1]) < SAME:
+            columns.append(by_halvings)
+    return place_of, np.stack(columns, axis=1)
+
+
+def _halvings(value: Value) -> int:
+    """How often an integer can be halved."""
+    if not isinstance(value, int) or value == 0:
+        return 0
+    return min((value & -value).bit_length() - 1, HALVINGS_MAX)
+
+
+def _scaled(numbers: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """From 0 to 1."""
+    return np.asarray((numbers - numbers.min()) / (numbers.max() - numbers.min()))
