@@ -22,7 +22,8 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,8 @@ KERNEL_TUNER = (
     "adaptive_tabu_greywolf",
 )
 OPTUNA = ("optuna", "optuna_ordered")
+Search = Callable[[int, int], Replay]
+"""Of trials and a seed."""
 
 
 class Tried:
@@ -152,18 +155,11 @@ def write_cache(recording: Recording, path: Path) -> None:
     path.write_text(json.dumps({**head, "tune_params_keys": names, "tune_params": values, "cache": entries}), "utf-8")
 
 
-def searches(recording: Recording, folder: Path, rivals: Iterable[str]) -> Iterator[tuple[str, Search]]:
-    """Each rival's search of `recording`, by the name that is printed."""
-    cache = folder / "cache.json"
-    write_cache(recording, cache)
-    for name in rivals:
-        if name in OPTUNA:
-            yield name, lambda trials, seed, name=name: optuna(recording, trials, seed, name == OPTUNA[1])  # type: ignore[misc]
-        else:
-            yield name, lambda trials, seed, name=name: kernel_tuner(recording, cache, trials, seed, name)  # type: ignore[misc]
-
-
-Search = Callable[[int, int], Replay]
+def search_of(name: str, recording: Recording, cache: Path) -> Search:
+    """The search of `recording`, whose rows `cache` has too, that is printed as `name`."""
+    if name in OPTUNA:
+        return partial(optuna, recording, ordered=name == "optuna_ordered")
+    return partial(kernel_tuner, recording, cache, name=name)
 
 
 def main() -> None:
@@ -178,7 +174,10 @@ def main() -> None:
     found = []
     for recording in (each for path in options.recordings for each in load_recordings(path)):
         with tempfile.TemporaryDirectory() as folder:
-            for name, search in searches(recording, Path(folder), options.rivals.split(",")):
+            cache = Path(folder) / "cache.json"
+            write_cache(recording, cache)
+            for name in options.rivals.split(","):
+                search = search_of(name, recording, cache)
                 for seed in range(options.seeds):
                     found.append(Simulated(recording, name, seed, 1, search(options.trials, seed)))
                     if options.json:

@@ -18,6 +18,9 @@ START = 10
 """So many configs are asked for, seeds among them, before a model is asked; the rest of them are uniform draws."""
 TIMED_MIN = 3
 """So many of them have to be timed."""
+NEAR_EVERY = 2
+"""One choice in so many is a step from one of the best: a model is smoother than costs that jump from config to config,
+and passes by what is next to the best."""
 
 
 class AutoStrategy(UniqueStrategy):
@@ -34,6 +37,7 @@ class AutoStrategy(UniqueStrategy):
         self._rows: dict[str, Config] = {}
         self._log_costs: dict[str, float] = {}
         self._failed: set[str] = set()
+        self._choices = 0
 
     @cached_property
     def _surrogate(self) -> Surrogate:
@@ -45,7 +49,9 @@ class AutoStrategy(UniqueStrategy):
     def _propose(self) -> Config | None:
         if len(self._rows) < START or len(self._log_costs) < TIMED_MIN:
             return None
-        return self._surrogate.most_promising(self._rows, self._log_costs, self._failed)
+        self._choices += 1
+        near = self._choices % NEAR_EVERY == 0
+        return self._surrogate.most_promising(self._rows, self._log_costs, self._failed, near)
 
     def _chosen(self, config: Config) -> None:
         self._rows[config.id] = config

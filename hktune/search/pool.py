@@ -66,6 +66,15 @@ class Candidates:
         self.taken = np.append(self.taken, np.zeros(len(found), dtype=bool))
         return points
 
+    def near(self, config: Mapping[str, Value]) -> list[int]:
+        """Places of what may be asked and differs from `config` in one parameter."""
+        places = (
+            self._place_of.get(self._key({**config, parameter.name: value}))
+            for parameter in self._domain.parameters
+            for value in parameter.values
+        )
+        return [place for place in places if place is not None and not self.taken[place]]
+
     def shrink(self, worth: npt.NDArray[np.float64]) -> None:
         """Of a pool, keep what is worth most."""
         kept = np.sort(np.argsort(-np.where(self.taken, -np.inf, worth))[:POOL_KEPT])

@@ -30,6 +30,8 @@ ROWS_MORE = 80
 """So many rows come to them before the model is made anew."""
 GOOD = 20
 """So many of the best are changed where not all legal configs are candidates."""
+NEAR_BEST = 3
+"""A choice near the best is a step from one of so many."""
 FAILURE_MAX = 0.98
 """No candidate is given up for certain."""
 
@@ -55,11 +57,11 @@ class Surrogate:
         return Candidates(self._domain)
 
     def most_promising(
-        self, rows: Mapping[str, Config], log_costs: Mapping[str, float], failed: Set[str]
+        self, rows: Mapping[str, Config], log_costs: Mapping[str, float], failed: Set[str], near: bool = False
     ) -> Config | None:
         """The candidate, none of `rows`, of the greatest expected improvement; None where there is no candidate. `rows`
         are all configs that were asked for or told of, by id and in that order; those without an outcome are in
-        flight."""
+        flight. With `near` it is the most promising one that is a step from one of the best, where there is one."""
         with self._threads.limit(limits=1):
             best_first = sorted(log_costs, key=log_costs.__getitem__)
             pool = self._candidates
@@ -73,7 +75,9 @@ class Surrogate:
                 return None
             posterior = self._up_to_date(rows, log_costs, best_first)
             worth = self._worth(posterior, log_costs, failed)
-            chosen = Config(pool.configs[int(np.argmax(np.where(pool.taken, -np.inf, worth)))])
+            steps = [place for id_ in best_first[:NEAR_BEST] for place in pool.near(rows[id_])] if near else []
+            places = np.array(steps) if steps else np.flatnonzero(~pool.taken)
+            chosen = Config(pool.configs[int(places[np.argmax(worth[places])])])
             if pool.too_many:
                 pool.shrink(worth)
                 self._posterior = None
