@@ -40,7 +40,7 @@ class Coordinates:
         """Their points, in their order."""
         listed = list(configs)
         columns = [
-            rows[[place_of[config[name]] for config in listed]].reshape(len(listed), -1)
+            rows[np.array([place_of[config[name]] for config in listed], dtype=np.intp)]
             for name, place_of, rows in self._tables
         ]
         if self._domain.has_estimate:

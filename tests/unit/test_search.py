@@ -12,6 +12,7 @@ from hktune.core.config import Config, Value
 from hktune.core.errors import InputError
 from hktune.core.outcome import Status
 from hktune.core.problem import Problem
+from hktune.core.shipped import space_file
 from hktune.search import STRATEGIES, Cost, Outcome, Strategy, create_strategy
 from hktune.search.unique import UniqueStrategy
 from hktune.space import Domain, load_space
@@ -171,6 +172,28 @@ def test_where_nothing_legal_is_proposed_the_nearest_legal_config_is_asked(domai
     asked = Stubborn(domain, 0).ask(12)[len(domain.seeds) :]
     nearest = sorted(steps(config) for config in domain.enumerate() if config not in domain.seeds)
     assert [steps(config) for config in asked] == nearest[: len(asked)]
+
+
+@pytest.mark.parametrize("space", ["gfx950_gemm_bf16", "sm90a_gemm_bf16"])
+def test_auto_searches_spaces_that_are_too_large_to_list(space: str) -> None:
+    """A made-up time of two parameters: what it asks for after the seeds is faster than uniform draws."""
+    large = load_space(space_file(space)).domain(Problem(4096, 4096, 4096))
+    assert large.listed(20_000) is None
+
+    def block_time_us(config: Config) -> float:
+        return 10 + abs(int(config["block_m"]) - 64) / 16 + abs(int(config["block_n"]) - 128) / 16
+
+    strategy = create_strategy("auto", large, 0)
+    for config in strategy.ask(len(large.seeds)):
+        strategy.tell([Outcome(config, Status.OK, Cost(block_time_us(config)))])
+    asked = []
+    for _ in range(12):
+        asked += strategy.ask(1)
+        strategy.tell([Outcome(asked[-1], Status.OK, Cost(block_time_us(asked[-1])))])
+    assert all(large.is_legal(config) for config in asked)
+    assert len({*asked, *large.seeds}) == 12 + len(large.seeds)
+    drawn = create_strategy("random", large, 0).ask(len(large.seeds) + 12)[len(large.seeds) :]
+    assert sum(map(block_time_us, asked)) < sum(map(block_time_us, drawn))
 
 
 def test_optuna_says_nothing(domain: Domain, capfd: pytest.CaptureFixture[str]) -> None:
