@@ -4,8 +4,8 @@
 
 MEASURED.csv names the kernel of each row by symbol, as `exact_kernels.py` takes it, or by block_m and so on, as
 `like_kernels.py` does. Origami then has that kernel's own tile, depth and split of k. Where the kernel is not named, as
-in what `clock_validation.py` takes, each model has the fastest of one sample of variants; rows that split k or have
-float32 output are left out then. Those three choose and model hktune's rows.
+in what `clock_validation.py` takes, each model has the fastest of one sample of variants. Left out then are rows that
+split k, have float32 output, or an n that is no multiple of 64. Those three choose and model hktune's rows.
 
 The MFMA of named kernels is 16x16x32. The board's highest clock turns clk to us, and the occupancy is the profile's.
 
@@ -132,7 +132,8 @@ def unnamed(measured: pd.DataFrame, options: argparse.Namespace, board: Board) -
     space = load_space(DEFAULT_SPACE)
     attempts = clock_validation.proved(space, options)
     found, times, kernels = [], [], []
-    for row in measured[(measured.split_k <= 1) & (measured.out_dtype == "bf16")].itertuples():
+    like = (measured.split_k <= 1) & (measured.out_dtype == "bf16") & (measured.n % 64 == 0)
+    for row in measured[like].itertuples():
         problem = Problem(row.m, row.n, row.k)
         legal = [each for each in attempts if each.profile and space.is_legal(each.config, problem)]
         if legal:
@@ -144,7 +145,8 @@ def unnamed(measured: pd.DataFrame, options: argparse.Namespace, board: Board) -
 
 def _variant(space: SearchSpace, attempt: Attempt) -> Kernel:
     mfma = (32, 32, 16) if attempt.config["mfma"] == 32 else (16, 16, 32)
-    return Kernel(space.template.tile(attempt.config), 1, attempt.profile.residencies[-1].workgroups, mfma)
+    fit = attempt.profile.residencies[-1].workgroups
+    return Kernel(space.template.tile(attempt.config), attempt.config["split_k"], fit, mfma)
 
 
 def with_origami(rows: pd.DataFrame, kernels: list[list[Kernel]], origami: Origami) -> pd.DataFrame:
