@@ -128,7 +128,7 @@ on from what an earlier run left there, an interrupted one too. On a GPU every t
 the vendor library's; without one the kernels run on an emulated gfx950 and their time is modelled.
 
 strategies:
-  auto        a model over the legal configs: best, or near it, everywhere
+  auto        a model over the legal configs: the default
   hillclimb   step by step from the best so far: thousands of trials, or no time
   tpe         Optuna's tree-structured Parzen estimator
   gp          Optuna's Gaussian process: most thinking (a second each)
