@@ -24,12 +24,13 @@ from hktune.core.outcome import Source, Stage, Status, Timing
 from hktune.core.problem import Problem
 from hktune.core.trial import Trial
 from hktune.dispatch import read_table
+from hktune.emulator.clock.model_error import model_error
 from hktune.measure.stopwatch import Attempt
 from hktune.space import load_space
 from hktune.store import TrialStore, merge, read_frame, read_trials
 from hktune.store import trials as trials_module
 from hktune.store.rows import HEADER, Encoder
-from hktune.tables import build_table
+from hktune.tables import BuildOptions, build_table
 from hktune.template import Templates
 from hktune.tuning.confirmation import deciding
 from hktune.tuning.ledger import Ledger
@@ -103,9 +104,8 @@ def test_the_table_of_the_shipped_rows_is_the_shipped_table(directory: Path) -> 
     def launch_of(trial: Trial) -> tuple[str, LaunchRule]:
         return launches[trial.config_id].symbol, launches[trial.config_id].launch.rule
 
-    built = build_table(
-        deciding(read_trials(directory / "trials.csv")), launch_of, shipped.identity, "clang", "0", shipped.created_at
-    )
+    rows, options = deciding(read_trials(directory / "trials.csv")), BuildOptions(model_tie=model_error().tie_factor)
+    built = build_table(rows, launch_of, shipped.identity, "clang", "0", shipped.created_at, options)
     fields = (
         "problem",
         "choice",
