@@ -134,7 +134,13 @@ def add_prebuilt(parser: argparse.ArgumentParser, purpose: str) -> None:
     parser.add_argument("--prebuilt", type=path_given, metavar="DIR", help=purpose)
 
 
-def add_prior(parser: argparse.ArgumentParser) -> None:
+PRIOR_OF_A_RUN = (
+    "results of an earlier run, emulated or not: the configs that may be as fast as a shape's best are tried first, in "
+    "the order of their times"
+)
+
+
+def add_prior(parser: argparse.ArgumentParser, purpose: str = PRIOR_OF_A_RUN) -> None:
     """--prior."""
     parser.add_argument(
         "--prior",
@@ -142,8 +148,7 @@ def add_prior(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="DIR",
-        help="results of an earlier run, emulated or not: the configs that may be as fast as a shape's best are tried "
-        "first, in the order of their times; may be given again",
+        help=f"{purpose}; may be given again",
     )
 
 
