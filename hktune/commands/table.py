@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hktune import __version__
 from hktune.commands.arguments import (
     COUNT_MAX,
     add_aiter,
@@ -26,6 +25,7 @@ from hktune.commands.parser import DONE, FAILED, Command, Parser
 from hktune.core.errors import InputError, StoreError, TableError
 from hktune.core.escaped import escaped
 from hktune.core.shipped import DEFAULT_SPACE, KERNELS
+from hktune.core.version import __version__
 
 if TYPE_CHECKING:
     from hktune.core.candidate import Candidate

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -78,18 +78,22 @@ class ShapeList:
 
 def load_shapes(path: Path) -> ShapeList:
     """Read and check a shapes file. Raises ShapesError, one line, for anything that is not legal in it."""
-    document = value_of(SHAPES_FILE.read(path), path, SHAPES_FILE)
+    return shapes_of(value_of(SHAPES_FILE.read(path), path, SHAPES_FILE), str(path))
+
+
+def shapes_of(document: Json, origin: str) -> ShapeList:
+    """The shapes of what a shapes file says, which came from `origin`. Raises ShapesError as `load_shapes` does."""
     if not isinstance(document, dict):
-        raise ShapesError(f"{path}: must be a mapping with a list `shapes`, got {shown(document)}")
-    _only_keys(document, FILE_KEYS, str(path))
+        raise ShapesError(f"{origin}: must be a mapping with a list `shapes`, got {shown(document)}")
+    _only_keys(document, FILE_KEYS, origin)
     entries = document.get("shapes")
     if not isinstance(entries, list) or not entries:
-        raise ShapesError(f"{path}: `shapes` must be a list of at least one entry, got {shown(entries)}")
-    usual = _operations(document, str(path), [BF16_NT])
+        raise ShapesError(f"{origin}: `shapes` must be a list of at least one entry, got {shown(entries)}")
+    usual = _operations(document, origin, [BF16_NT])
     shapes: list[Shape] = []
     named: dict[str, int] = {}
     for index, entry in enumerate(entries):
-        where = f"{path}: shapes[{index}]"
+        where = f"{origin}: shapes[{index}]"
         if not isinstance(entry, dict):
             raise ShapesError(f"{where}: must be a mapping such as {{m: 4096, n: 4096, k: 4096}}, got {shown(entry)}")
         shapes += _entry_shapes(entry, document, usual, where)
@@ -98,7 +102,12 @@ def load_shapes(path: Path) -> ShapeList:
         name = str(entry.get("name", ""))
         if name and named.setdefault(name, index) != index:
             raise ShapesError(f"{where}: name {name!r} is taken by shapes[{named[name]}]: rename one")
-    return _merge(shapes)
+    return merged(shapes)
+
+
+def entry_shapes(entry: Mapping[str, Json], where: str) -> list[Shape]:
+    """The shapes of one entry that is in no file. Raises ShapesError as `load_shapes` does, of `where`."""
+    return _entry_shapes(entry, {}, [BF16_NT], where)
 
 
 def _entry_shapes(
@@ -162,12 +171,13 @@ def _operation(text: Json, where: str) -> Operation:
         raise ShapesError(f"{where}: {unknown}") from None
 
 
-def _merge(shapes: list[Shape]) -> ShapeList:
-    merged: dict[Problem, list[Shape]] = {}
+def merged(shapes: Iterable[Shape]) -> ShapeList:
+    """The list of `shapes`, of which several may be of one problem."""
+    alike: dict[Problem, list[Shape]] = {}
     for shape in shapes:
-        merged.setdefault(shape.problem, []).append(shape)
+        alike.setdefault(shape.problem, []).append(shape)
     return ShapeList(
-        tuple(Shape(problem, _joined(same), sum(each.weight for each in same)) for problem, same in merged.items())
+        tuple(Shape(problem, _joined(same), sum(each.weight for each in same)) for problem, same in alike.items())
     )
 
 
