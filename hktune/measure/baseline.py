@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from hktune.core.dtype import F32
 from hktune.core.errors import DeviceError
@@ -105,11 +105,11 @@ def _multiply(operation: Operation, operands: OperandSet) -> None:
     a, b = factors_of(operation, operands)
     c = operands["c"]
     added = c if operation.accumulates else operands.get("bias")
-    wider = {"out_dtype": c.dtype} if c.dtype != a.dtype else {}  # since torch 2.8
+    wider: dict[str, Any] = {"out_dtype": c.dtype} if c.dtype != a.dtype else {}  # since torch 2.8
     try:
         if added is None:
-            torch.mm(a, b, out=c, **wider)
+            torch.mm(a, b, **wider, out=c)
         else:
-            torch.addmm(added, a, b, out=c, **wider)
+            torch.addmm(added, a, b, **wider, out=c)
     except TypeError:
         raise DeviceError(f"torch {torch.__version__} has no {operation}: torch 2.8 is the first that has") from None
