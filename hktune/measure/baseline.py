@@ -111,5 +111,6 @@ def _multiply(operation: Operation, operands: OperandSet) -> None:
             torch.mm(a, b, **wider, out=c)
         else:
             torch.addmm(added, a, b, **wider, out=c)
-    except TypeError:
-        raise DeviceError(f"torch {torch.__version__} has no {operation}: torch 2.8 is the first that has") from None
+    except (TypeError, NotImplementedError):
+        rule = "torch 2.8 is the first that has one, on GPUs"
+        raise DeviceError(f"torch {torch.__version__} has no {operation}: {rule}") from None
