@@ -27,7 +27,7 @@ def _run(options: argparse.Namespace) -> int:
     from hktune.core.shapes import merged_shapes, shapes_yaml
     from hktune.exchange import read_shapes
     from hktune.report.console import make_console
-    from hktune.report.found_shapes import as_json, print_found
+    from hktune.report.found_shapes import as_json, counted, print_found
     from hktune.report.heartbeat import working
 
     now = "reading"
@@ -47,7 +47,7 @@ def _run(options: argparse.Namespace) -> int:
             publish(options.out, shapes_yaml(shapes).encode())
         except OSError as error:
             raise InputError(with_remedy(f"{options.out}: cannot be written", error, "pass another -o")) from None
-        print(f"{options.out}: {len(shapes)} shapes", file=sys.stderr if options.json else sys.stdout)
+        print(f"{options.out}: {counted(shapes)}", file=sys.stderr if options.json else sys.stdout)
     return DONE
 
 

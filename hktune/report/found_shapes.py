@@ -10,11 +10,11 @@ from rich.console import Console
 
 from hktune.core.shapes import ShapeList
 from hktune.exchange import FoundShapes
-from hktune.exchange.shapes import LeftOut
+from hktune.exchange.foreign_shapes import LeftOut
 from hktune.report.columns import Column, print_columns, print_prose
 from hktune.report.operations import given_name, problem_columns
 
-_SAID_MAX = 100  # characters of a product, as a file has it
+_SAID_MAX = 60  # characters of a product, as a file has it
 
 
 def print_found(console: Console, shapes: ShapeList, found: Mapping[Path, FoundShapes]) -> None:
@@ -30,8 +30,8 @@ def print_found(console: Console, shapes: ShapeList, found: Mapping[Path, FoundS
     )
     for path, each in found.items():
         products = sum(left.lines for left in each.left_out)
-        without = f"; {products} products are left out" if products else ""
-        print_prose(console, f"{path}: {each.format}, {len(each.shapes)} shapes{without}")
+        without = f"; left out: {products}" if products else ""
+        print_prose(console, f"{path}: {each.format}, {counted(each.shapes)}{without}")
         for left in sorted(each.left_out, key=lambda left: -left.lines):
             print_prose(console, f"  {_counted(left)}: {left.why}, such as {_where(left)}", indent="    ")
 
@@ -60,6 +60,11 @@ def as_json(shapes: ShapeList, found: Mapping[Path, FoundShapes]) -> Iterator[st
                     "line": left.first.line or None,
                 }
             )
+
+
+def counted(shapes: ShapeList) -> str:
+    """How many there are."""
+    return f"{len(shapes)} shape{'s' * (len(shapes) != 1)}"
 
 
 def _counted(left: LeftOut) -> str:

@@ -10,7 +10,7 @@ from hktune.core.errors import ShapesError
 from hktune.core.operation import Operation
 from hktune.core.shapes import PROBLEMS_MAX, WEIGHT_MAX, Shape, ShapeList, load_shapes, merged_shapes
 from hktune.exchange.product import Product
-from hktune.exchange.reading import FORMATS, ForeignFile, read_foreign
+from hktune.exchange.foreign_file import FORMATS, ForeignFile, read_foreign
 
 _OWN = "shapes.yaml"
 _NAMED_MAX = 3  # reasons in one line
@@ -41,7 +41,7 @@ class FoundShapes:
         if not self.left_out:
             return None
         lines = sum(each.lines for each in self.left_out)
-        return f"{self.format}: {len(self.shapes)} shapes; {lines} products are left out: {reasons(self.left_out)}"
+        return f"{self.format}: {len(self.shapes)} shapes; left out: {lines} ({reasons(self.left_out)})"
 
 
 def read_shapes(path: Path, operation: Operation | None = None) -> FoundShapes:
