@@ -9,8 +9,8 @@ from pathlib import Path
 from hktune.core.errors import ShapesError
 from hktune.core.operation import Operation
 from hktune.core.shapes import PROBLEMS_MAX, WEIGHT_MAX, Shape, ShapeList, load_shapes, merged_shapes
-from hktune.exchange.product import Product
 from hktune.exchange.foreign_file import FORMATS, ForeignFile, read_foreign
+from hktune.exchange.product import Product
 
 _OWN = "shapes.yaml"
 _NAMED_MAX = 3  # reasons in one line
