@@ -9,17 +9,17 @@ from pathlib import Path
 import pytest
 
 from hktune.core.outcome import Source
-from hktune.report.figures.clocks import clocks_figure
-from hktune.report.figures.comparison import comparison_figure
+from hktune.report.figures.clocks_figure import clocks_figure
+from hktune.report.figures.comparison_figure import comparison_figure
 from hktune.report.figures.figure import Figure
-from hktune.report.figures.gains import gains_figure
-from hktune.report.figures.importance import importance_figure
-from hktune.report.figures.regret import regret_figure
-from hktune.report.figures.roofline import roofline_figure
-from hktune.report.figures.search_curve import search_curve_figure
+from hktune.report.figures.gains_figure import gains_figure
+from hktune.report.figures.importance_figure import importance_figure
+from hktune.report.figures.regret_figure import regret_figure
+from hktune.report.figures.roofline_figure import roofline_figure
+from hktune.report.figures.search_curve_figure import search_curve_figure
 from hktune.report.results.clocks import clocks
-from hktune.report.results.comparison import compare
 from hktune.report.results.curves import curve_of
+from hktune.report.results.directory_comparison import compare
 from hktune.report.results.importance import Importance, Importances
 from hktune.report.results.results import Results
 from hktune.report.results.roofline import roofline

@@ -18,7 +18,7 @@ from hktune.core.outcome import Source, Status
 from hktune.core.problem import Problem
 from hktune.report.results.clocks import clocks
 from hktune.report.results.curves import POINTS_MAX, curve_of
-from hktune.report.results.failures import failure_kinds
+from hktune.report.results.failure_kinds import failure_kinds
 from hktune.report.results.gains import Verdict
 from hktune.report.results.importance import importances
 from hktune.report.results.results import Results

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hktune.core.outcome import Source
 from hktune.report.figures.figure import COLOURS, SYMBOLS, Figure, Spec, axis, shown_text
-from hktune.report.results.comparison import Change, Comparison
+from hktune.report.results.directory_comparison import Change, Comparison
 from hktune.report.results.gains import Verdict
 
 _NAMES = {Verdict.WIN: "faster", Verdict.TIE: "no difference beyond doubt", Verdict.LOSS: "slower"}
