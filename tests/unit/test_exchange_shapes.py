@@ -20,6 +20,7 @@ from hktune.core.operand import factors_of, operands_of
 from hktune.core.operation import Operation
 from hktune.core.problem import Problem
 from hktune.core.shapes import load_shapes
+from hktune.dispatch import read_table
 from hktune.exchange import blas, foreign_file, profiler_trace
 from hktune.exchange.foreign_shapes import FoundShapes, read_shapes
 
@@ -296,3 +297,16 @@ def test_a_long_line_and_many_braces_take_no_time(tmp_path: Path) -> None:
     line = "".join(rng.choice("{}-/ ") for _ in range(1 << 20)) + "hipblaslt-bench function: {" * 1000
     with pytest.raises(ShapesError):
         found_in(tmp_path, "\n".join([line] * 8))
+
+
+def test_tune_takes_such_a_file_and_says_what_it_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("ziglang")
+    (tmp_path / "results.csv").write_text(
+        "GemmTunableOp_BFloat16_TN,tn_256_256_512_ld_512_512_256,Default,0.1\n"
+        "GemmTunableOp_float_TN,tn_256_256_512_ld_512_512_256,Default,0.1\n"
+    )
+    words = ("--out", str(tmp_path / "out"), "--device", "emulated", "--trials", "1", "--rivals", "none")
+    assert main(["tune", "--shapes", str(tmp_path / "results.csv"), *words]) == 0
+    left_out = "left out: 1 (1 f32.nt, which no call asks a table for)"
+    assert f"hktune: TunableOp's results: 1 shapes; {left_out}" in capsys.readouterr().err
+    assert read_table(tmp_path / "out").entries[0].problem == Problem(256, 256, 512)
