@@ -122,7 +122,8 @@ def trials(draw: st.DrawFn) -> Trial:
     )
     if row.status is Status.OK:
         return replace(row, source=row.source or Source.MODELLED, time_us=row.time_us or 1.0, quarantined=False)
-    return row if row.source else replace(row, time_us=None)
+    row = row if row.source else replace(row, time_us=None)
+    return row if row.time_us is not None else replace(row, left_early=False)
 
 
 def encode(trial: Trial) -> bytes:

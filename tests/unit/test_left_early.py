@@ -127,9 +127,8 @@ def measured(time_us: float, variant: int, **fields: object) -> Trial:
 
 def test_a_bound_is_no_winner_and_no_tie_of_a_table() -> None:
     """As where a host held up the rounds of what is the best: a bound below every time."""
-    best, tied = (
-        measured(time_us, number, time_us_low=8.0, time_us_high=11.0) for number, time_us in enumerate((9, 10))
-    )
+    ends = {"time_us_low": 8.0, "time_us_high": 11.0}
+    best, tied = measured(9.0, 0, **ends), measured(10.0, 1, **ends)
     bound = measured(7.0, 2, time_us_low=6.0, time_us_high=8.0, left_early=True)
     [entry] = table_of(best, bound, tied, identity=MI355X).entries
     assert (entry.time_us, entry.kernel.config_id, entry.ties) == (9.0, best.config_id, (tied.config_id,))  # type: ignore[union-attr]
