@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from hktune.core.errors import ShapesError
 from hktune.core.problem import Problem
 from hktune.core.publish import publish
-from hktune.core.shapes import Shape, ShapeList
+from hktune.core.shapes import Shape, ShapeList, merged_shapes, shapes_yaml
 from hktune.dispatch.calls import CALL_DTYPES
 from hktune.runtime import current, operators
 from hktune.runtime.call_operations import CALLS, KERNEL_DTYPES
@@ -103,8 +103,7 @@ class Recorder:
             dtypes = " or ".join(map(str, CALL_DTYPES))
             rule = f"{self._path or 'the model'}: no {dtypes} GEMM was called ({self.others or 'none at all'})"
             raise ShapesError(f"{rule}: record a {dtypes} model, or under autocast")
-        calls = sorted(self.calls.items(), key=lambda item: (item[0].n, item[0].k, item[0]))
-        return ShapeList(tuple(Shape(problem, str(problem), count) for problem, count in calls))
+        return merged_shapes(Shape(problem, str(problem), count) for problem, count in self.calls.items())
 
     @property
     def others(self) -> str:
@@ -113,11 +112,7 @@ class Recorder:
 
     def yaml(self) -> str:
         """The calls as shapes.yaml. Raises ShapesError when there are none."""
-        lines = ["shapes:"]
-        for problem, count in ((each.problem, each.weight) for each in self.shapes):
-            sizes = f"m: {problem.m}, n: {problem.n}, k: {problem.k}"
-            lines.append(f"  - {{{sizes}, operation: {problem.operation}, weight: {count}}}")
-        return "\n".join(lines) + "\n"
+        return shapes_yaml(self.shapes)
 
 
 def _why_left_out(tensor: Tensor) -> str | None:

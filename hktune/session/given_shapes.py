@@ -13,7 +13,8 @@ from hktune.core.escaped import shown
 from hktune.core.json_file import Json
 from hktune.core.problem import Problem
 from hktune.core.problem_text import is_problem_text, problem_of
-from hktune.core.shapes import PROBLEMS_MAX, Shape, ShapeList, entry_shapes, load_shapes, merged, shapes_of
+from hktune.core.shapes import PROBLEMS_MAX, Shape, ShapeList, entry_shapes, merged_shapes, shapes_of
+from hktune.exchange import read_shapes
 
 _HINT = "give MxNxK texts, (m, n, k) tuples, mappings as in shapes.yaml, Problems, a shapes file's path, or a model"
 
@@ -28,7 +29,8 @@ def given_shapes(shapes: object, inputs: object = None) -> tuple[ShapeList, tupl
     if isinstance(shapes, ShapeList):
         return shapes, ()
     if isinstance(shapes, PathLike) or (isinstance(shapes, str) and not is_problem_text(shapes)):
-        return load_shapes(Path(cast("str | PathLike[str]", shapes)).expanduser()), ()
+        found = read_shapes(Path(cast("str | PathLike[str]", shapes)).expanduser())
+        return found.shapes, (found.note,) if found.note else ()
     if isinstance(shapes, Mapping) and "shapes" in shapes:
         return shapes_of(_plain(shapes), "shapes"), ()
     return _of_values(shapes), ()
@@ -50,7 +52,7 @@ def _of_values(shapes: object) -> ShapeList:
             raise ShapesError(f"shapes[{index}]: over {PROBLEMS_MAX} problems: split them")
     if not found:
         raise ShapesError(f"shapes: must be at least one, got {shown(shapes)}: {_HINT}")
-    return merged(found)
+    return merged_shapes(found)
 
 
 def _values(shapes: object) -> Iterable[object]:

@@ -140,7 +140,8 @@ class _Run:
 def _begun(options: RunOptions, settings: Settings, command: Sequence[str], callbacks: Callbacks) -> _Run:
     """What `options` ask for, read and checked. Raises HktuneError."""
     device, space_file = choose_device(options.device, options.space, settings)
-    shapes = options.asked_shapes
+    found = options.found_shapes
+    shapes = found.shapes
     names = {shape.problem: shape.name for shape in shapes}
     of_candidates = candidate_spaces(options.candidates)
     calibration = read_calibration(options.calibration) if options.calibration else None
@@ -165,8 +166,9 @@ def _begun(options: RunOptions, settings: Settings, command: Sequence[str], call
     _sweep(directory, settings)
     before = ledger.rows()
     require_own(spaces, before, directory / "trials.csv")
+    noted = [found.note] if found.note else []
     parts = (options, device, bench, searches, ledger, place)
-    return _Run(*parts, before, rivals, most_trials, environment, earlier, callbacks)
+    return _Run(*parts, before, rivals, most_trials, environment, earlier, callbacks, trouble=noted)
 
 
 def _rivals(options: RunOptions, device: str, own: SearchSpace, settings: Settings) -> list[Rival]:

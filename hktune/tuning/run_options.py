@@ -9,7 +9,8 @@ from pathlib import Path
 from hktune.core.calibration import ESTIMATE, Calibration, modelled_board
 from hktune.core.errors import InputError
 from hktune.core.settings import Settings
-from hktune.core.shapes import ShapeList, load_shapes
+from hktune.core.shapes import ShapeList
+from hktune.exchange import FoundShapes, read_shapes
 from hktune.space import Spaces
 from hktune.tuning.benches import Bench, EmulatedBench, GpuBench
 from hktune.tuning.gpus import choose_gpus
@@ -49,9 +50,9 @@ class RunOptions:
     prior: tuple[Path, ...] = ()
 
     @property
-    def asked_shapes(self) -> ShapeList:
+    def found_shapes(self) -> FoundShapes:
         """The shapes, read where they are in a file. Raises ShapesError."""
-        return self.shapes if isinstance(self.shapes, ShapeList) else load_shapes(self.shapes)
+        return FoundShapes(self.shapes) if isinstance(self.shapes, ShapeList) else read_shapes(self.shapes)
 
     @property
     def limits(self) -> Limits:
