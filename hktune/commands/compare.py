@@ -1,4 +1,4 @@
-"""`hktune compare`: a table beside the times of another tool."""
+"""`hktune compare`: a table and the times of another tool."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ def _run(options: argparse.Namespace) -> int:
     from hktune.core.errors import ShapesError
     from hktune.dispatch import read_table
     from hktune.exchange import read_foreign
-    from hktune.report.beside_others import as_json, print_beside
+    from hktune.report.compared_times import as_json, print_compared
     from hktune.report.console import make_console
-    from hktune.tables.other_times import beside
+    from hktune.tables.other_times import compare_times
 
     table = read_table(options.directory)
     file = read_foreign(options.file, options.operation)
     if file is None:
         raise ShapesError(f"{options.file}: is no file of times that is known here: see hktune compare --help")
-    found = beside(table, file)
+    found = compare_times(table, file)
     if options.json:
         for line in as_json(table, file, found):
             print(line)
     else:
-        print_beside(make_console(), table, file, found)
+        print_compared(make_console(), table, file, found)
     return DONE
 
 

@@ -1,4 +1,4 @@
-"""A table beside the times that another tool measured of the same problems."""
+"""A table compared with the times that another tool measured of the same problems."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hktune.tables.span import Span, expected
 
 
 @dataclass(frozen=True)
-class Beside:
+class Compared:
     """One problem that both have. `same_board`: whether theirs was timed on a board like the table's; None where the
     file says too little to tell."""
 
@@ -46,7 +46,7 @@ class Group:
     source: Source
     board: str
     same_board: bool | None
-    members: tuple[Beside, ...]
+    members: tuple[Compared, ...]
 
     @property
     def mean_ratio(self) -> float:
@@ -54,7 +54,7 @@ class Group:
         return math.exp(sum(math.log(each.ratio) for each in self.members) / len(self.members))
 
     def count(self, which: str) -> int:
-        """How many of them `which` is faster in, as `Beside.faster` says it."""
+        """How many of them `which` is faster in, as `Compared.faster` says it."""
         return sum(each.faster == which for each in self.members)
 
 
@@ -63,7 +63,7 @@ class OtherTimes:
     """What was compared, in the table's order, and what could not be. `untimed` are products without a time, which a
     table could serve; `unserved` are those that it could not."""
 
-    beside: tuple[Beside, ...]
+    both: tuple[Compared, ...]
     only_ours: tuple[Entry, ...]
     only_theirs: tuple[Product, ...]
     untimed: tuple[Product, ...]
@@ -72,14 +72,14 @@ class OtherTimes:
     @property
     def groups(self) -> list[Group]:
         """By source and board; the table's own board first."""
-        found: dict[tuple[Source, str, bool | None], list[Beside]] = {}
-        for each in self.beside:
+        found: dict[tuple[Source, str, bool | None], list[Compared]] = {}
+        for each in self.both:
             found.setdefault((each.entry.source, each.theirs.board, each.same_board), []).append(each)
         groups = [Group(*key, tuple(members)) for key, members in found.items()]
         return sorted(groups, key=lambda group: (not group.same_board, group.board))
 
 
-def beside(table: Table, file: ForeignFile) -> OtherTimes:
+def compare_times(table: Table, file: ForeignFile) -> OtherTimes:
     """The entries of `table` and the times of `file`, problem by problem. Of several times of one problem the fastest
     counts: of those on the table's own board where there are some."""
     timed = [each for each in file.products if each.problem and each.time_us is not None]
@@ -90,7 +90,7 @@ def beside(table: Table, file: ForeignFile) -> OtherTimes:
     entries = {entry.problem.key: entry for entry in table.entries}
     found = [_beside(entry, by_problem[key], table.identity) for key, entry in entries.items() if key in by_problem]
     return OtherTimes(
-        beside=tuple(found),
+        both=tuple(found),
         only_ours=tuple(entry for key, entry in entries.items() if key not in by_problem),
         only_theirs=tuple(_fastest(products) for key, products in by_problem.items() if key not in entries),
         untimed=tuple(each for each in file.products if each.problem and each.time_us is None),
@@ -98,10 +98,10 @@ def beside(table: Table, file: ForeignFile) -> OtherTimes:
     )
 
 
-def _beside(entry: Entry, products: Sequence[Product], identity: Identity) -> Beside:
+def _beside(entry: Entry, products: Sequence[Product], identity: Identity) -> Compared:
     here = [each for each in products if is_board_of(each, identity)]
     chosen = _fastest(here or products)
-    return Beside(entry, chosen, is_board_of(chosen, identity))
+    return Compared(entry, chosen, is_board_of(chosen, identity))
 
 
 def is_board_of(product: Product, identity: Identity) -> bool | None:

@@ -1,4 +1,4 @@
-"""A table beside another tool's times: who is faster by hand-made figures, and what is never spoken of together."""
+"""A table compared with another tool's times: who is faster by hand-made figures, and what is never spoken of together."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hktune.cli import main
 from hktune.core.outcome import Source
 from hktune.core.problem import Problem
 from hktune.exchange import read_foreign
-from hktune.tables.other_times import OtherTimes, beside
+from hktune.tables.other_times import OtherTimes, compare_times
 
 HEADER = "gfx,cu_num,M,N,K,bias,dtype,outdtype,scaleAB,bpreshuffle,libtype,solidx,splitK,us,kernelName,err_ratio\n"
 FASTER, SLOWER, TIED, ELSEWHERE, OURS = (Problem(m, 256, 64) for m in (1, 2, 3, 4, 5))
@@ -44,7 +44,7 @@ def compared(directory: Path, table: Path, text: str) -> OtherTimes:
     (directory / "theirs.csv").write_text(text)
     file = read_foreign(directory / "theirs.csv")
     assert file
-    return beside(read_table(table), file)
+    return compare_times(read_table(table), file)
 
 
 THEIRS = aiter(
@@ -61,7 +61,7 @@ THEIRS = aiter(
 
 def test_of_several_times_the_fastest_on_our_own_board_counts(tmp_path: Path, table: Path) -> None:
     found = compared(tmp_path, table, THEIRS)
-    assert [(each.entry.problem, each.their_us, each.faster, each.same_board) for each in found.beside] == [
+    assert [(each.entry.problem, each.their_us, each.faster, each.same_board) for each in found.both] == [
         (FASTER, 20.0, "ours", True),
         (SLOWER, 5.0, "theirs", True),
         (TIED, 10.4, "", True),
@@ -90,7 +90,7 @@ def test_modelled_and_measured_times_are_counted_apart(tmp_path: Path) -> None:
 def test_tunableop_names_the_architecture_alone(tmp_path: Path, table: Path) -> None:
     for arch, same in (("gfx950:sramecc+:xnack-", None), ("gfx942:sramecc+:xnack-", False)):
         text = f"Validator,GCN_ARCH_NAME,{arch}\nGemmTunableOp_BFloat16_TN,tn_256_1_64_ld_64_64_256,Default,0.02\n"
-        [row] = compared(tmp_path, table, text).beside
+        [row] = compared(tmp_path, table, text).both
         assert (row.entry.problem, row.their_us, row.same_board) == (FASTER, pytest.approx(20.0), same)
 
 

@@ -1,4 +1,4 @@
-"""A table beside another tool's times, for a person and as JSON."""
+"""A table compared with another tool's times, for a person and as JSON."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hktune.exchange.foreign_shapes import grouped, reasons
 from hktune.report.columns import Column, print_columns, print_prose
 from hktune.report.intervals import interval
 from hktune.report.operations import problem_columns, some_problems
-from hktune.tables.other_times import Beside, Group, OtherTimes
+from hktune.tables.other_times import Compared, Group, OtherTimes
 
 _WAY_MAX = 60  # characters of a kernel's name
 _LIKE = {
@@ -26,11 +26,11 @@ _LIKE = {
 }
 
 
-def print_beside(console: Console, table: Table, file: ForeignFile, found: OtherTimes) -> None:
+def print_compared(console: Console, table: Table, file: ForeignFile, found: OtherTimes) -> None:
     """Print the problems that both have, then what the times are of, then what only one has."""
-    if found.beside:
-        _print_rows(console, found.beside)
-    modelled = any(row.entry.source is Source.MODELLED for row in found.beside)
+    if found.both:
+        _print_rows(console, found.both)
+    modelled = any(row.entry.source is Source.MODELLED for row in found.both)
     no_benchmark = "; a modelled time is an expectation, and no benchmark" if modelled else ""
     print_prose(console, f"ours: {table.arch}, {table.identity.name}{no_benchmark}", indent="  ")
     facts = ", ".join(f"{name} {value}" for name, value in file.facts.items())
@@ -41,7 +41,7 @@ def print_beside(console: Console, table: Table, file: ForeignFile, found: Other
         print_prose(console, line, indent="  ")
 
 
-def _print_rows(console: Console, rows: Sequence[Beside]) -> None:
+def _print_rows(console: Console, rows: Sequence[Compared]) -> None:
     entries = [row.entry for row in rows]
     boards = {row.theirs.board for row in rows}
     columns = [
@@ -89,7 +89,7 @@ def as_json(table: Table, file: ForeignFile, found: OtherTimes) -> Iterator[str]
     """First what the times are of; then one object for each problem, of both or of one; then one for each reason why
     products of theirs were left out."""
     yield json.dumps({"ours_on": str(table.identity), "theirs": file.format, **{"facts": dict(file.facts)}})
-    for row in found.beside:
+    for row in found.both:
         yield json.dumps(_said(row.entry.problem) | _of_ours(row.entry) | _of_theirs(row.theirs) | _of_both(row))
     for entry in found.only_ours:
         yield json.dumps(_said(entry.problem) | _of_ours(entry))
@@ -114,5 +114,5 @@ def _of_theirs(product: Product) -> dict[str, object]:
     return {"theirs_us": product.time_us, "theirs_by": product.way, **board, "theirs_line": product.line}
 
 
-def _of_both(row: Beside) -> dict[str, object]:
+def _of_both(row: Compared) -> dict[str, object]:
     return {"theirs_over_ours": row.ratio, "faster": row.faster or None, "same_board": row.same_board}
