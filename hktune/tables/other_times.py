@@ -88,7 +88,7 @@ def compare_times(table: Table, file: ForeignFile) -> OtherTimes:
         assert each.problem is not None
         by_problem.setdefault(each.problem.key, []).append(each)
     entries = {entry.problem.key: entry for entry in table.entries}
-    found = [_beside(entry, by_problem[key], table.identity) for key, entry in entries.items() if key in by_problem]
+    found = [_compared(entry, by_problem[key], table.identity) for key, entry in entries.items() if key in by_problem]
     return OtherTimes(
         both=tuple(found),
         only_ours=tuple(entry for key, entry in entries.items() if key not in by_problem),
@@ -98,7 +98,7 @@ def compare_times(table: Table, file: ForeignFile) -> OtherTimes:
     )
 
 
-def _beside(entry: Entry, products: Sequence[Product], identity: Identity) -> Compared:
+def _compared(entry: Entry, products: Sequence[Product], identity: Identity) -> Compared:
     here = [each for each in products if is_board_of(each, identity)]
     chosen = _fastest(here or products)
     return Compared(entry, chosen, is_board_of(chosen, identity))

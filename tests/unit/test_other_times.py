@@ -1,4 +1,4 @@
-"""A table compared with another tool's times: who is faster by hand-made figures, and what is never spoken of together."""
+"""A table compared with another tool's times: who is faster by hand-made figures, and what is counted apart."""
 
 from __future__ import annotations
 
