@@ -1,4 +1,4 @@
-"""`hktune table`: build, show, doctor, sign and verify a dispatch table. None of them needs a GPU."""
+"""`hktune table`: build, show, diff, doctor, sign and verify a dispatch table. None of them needs a GPU."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hktune.commands import table_diff
 from hktune.commands.arguments import (
     COUNT_MAX,
     add_aiter,
@@ -333,6 +334,7 @@ _COMMANDS = (
         _show,
         examples=("hktune table show out/gfx950-emulated",),
     ),
+    table_diff.COMMAND,
     Command(
         "doctor",
         "say what is wrong with a table",
