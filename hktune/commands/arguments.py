@@ -203,14 +203,13 @@ def add_hipkittens(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_workers(parser: argparse.ArgumentParser) -> None:
-    """--workers."""
-    import os
+def add_workers(parser: argparse.ArgumentParser, default: int | None = os.cpu_count() or 1) -> None:
+    """--workers; without it `default`."""
 
     parser.add_argument(
         "--workers",
         type=integer(1, WORKERS_MAX),
-        default=os.cpu_count() or 1,
+        default=default,
         metavar="N",
         help="processes that compile (default: one per core)",
     )

@@ -63,7 +63,12 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add_prior(parser)
     add_out(parser, "where to (default: out/<device>)", required=False)
     add_seed(parser, "the strategy and of random operands")
-    add_workers(parser)
+    add_workers(parser, default=None)
+    parser.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="spread the work over a Ray cluster: HOST:PORT, or auto for the one that this machine belongs to",
+    )
     add_hipkittens(parser)
     _add_gpu(parser)
     _add_rivals(parser)
@@ -108,7 +113,7 @@ def _run(options: argparse.Namespace) -> int:
     from hktune.tuning.run_options import RunOptions
 
     common = ("shapes", "space", "device", "strategy", "trials", "patience", "out", "seed", "fresh", "workers")
-    names = (*common, "hipkittens", "prebuilt", "cache", "gpus", "rivals", "candidates", "board", "calibration")
+    names = (*common, "hipkittens", "prebuilt", "cache", "gpus", "rivals", "candidates", "board", "calibration", "ray")
     limits = {"time_budget_s": options.time_budget, "deadline_s": options.deadline}
     limits["worker_memory_gib"] = options.worker_memory
     chosen = RunOptions(**{name: getattr(options, name) for name in names}, **limits, prior=tuple(options.prior))
