@@ -95,6 +95,11 @@ def add_out(parser: argparse.ArgumentParser, purpose: str, *, required: bool = T
     parser.add_argument("-o", "--out", type=path_given, required=required, metavar=metavar, help=purpose)
 
 
+def add_json(parser: argparse.ArgumentParser, of: str) -> None:
+    """--json."""
+    parser.add_argument("--json", action="store_true", help=f"print {of} as one JSON object on a line")
+
+
 def add_table_directory(parser: argparse.ArgumentParser) -> None:
     """The directory that has the table."""
     parser.add_argument("directory", type=path_given, metavar="DIR", help="the results directory with the table")

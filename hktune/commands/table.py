@@ -164,14 +164,15 @@ def _why_none(template: Template, trials: Sequence[Trial]) -> str:
 
 def _names(options: argparse.Namespace) -> dict[Problem, str]:
     """What shapes are called: by --shapes, else by the table in the folder of the trials."""
-    from hktune.core.shapes import load_shapes
     from hktune.dispatch import saved_names
+    from hktune.exchange import read_shapes
     from hktune.store import folder_of
 
     names: dict[Problem, str] = {}
     for folder in map(folder_of, options.trials):
         names |= saved_names(folder)
-    return names | ({shape.problem: shape.name for shape in load_shapes(options.shapes)} if options.shapes else {})
+    shapes = read_shapes(options.shapes).shapes if options.shapes else ()
+    return names | {shape.problem: shape.name for shape in shapes}
 
 
 def _print_built(table: Table, others: int, foreign: str) -> None:
@@ -258,10 +259,10 @@ def _show(options: argparse.Namespace) -> int:
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    from hktune.core.shapes import load_shapes
+    from hktune.exchange import read_shapes
     from hktune.tables.findings import Call, examine_table
 
-    shapes = load_shapes(options.shapes) if options.shapes else ()
+    shapes = read_shapes(options.shapes).shapes if options.shapes else ()
     calls = [Call(shape.problem, shape.name, shape.weight) for shape in shapes]
     identity = _identity(options.device)
     findings = examine_table(options.directory, calls, identity, _templates(), _trust(options), options.allow_modelled)

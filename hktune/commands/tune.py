@@ -33,7 +33,7 @@ from hktune.core.interruption import INTERRUPTED
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
     """The options of `hktune tune`."""
-    add_shapes(parser, "the problems: shapes.yaml", required=True)
+    add_shapes(parser, "the problems: shapes.yaml, or another tool's file (see hktune shapes)", required=True)
     add_space(parser, "the search space (default: the device's own)")
     purpose = "what to tune on (default: a GPU that is found here, else the emulated gfx950)"
     add_device(parser, ("hip", "cuda", "emulated"), purpose)

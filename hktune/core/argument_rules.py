@@ -5,10 +5,10 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
-from hktune.core.launch import BIAS_GIVEN, Argument
+from hktune.core.launch import STEP_SWITCHES, Argument
 from hktune.core.operand import NUMBERS, POINTERS
 
-FILLED_NAMES = (*POINTERS, *NUMBERS, BIAS_GIVEN)
+FILLED_NAMES = (*POINTERS, *NUMBERS, *STEP_SWITCHES)
 """The names of arguments that a launch fills, which no constant may have."""
 SCALE_MAX = 64
 SIZE_BYTES = {"pointer": 8, "u64": 8, "u32": 4, "i32": 4, "f32": 4}

@@ -45,16 +45,20 @@ class Argument:
         return self.constant is None
 
 
-BIAS_GIVEN = "bias_given"
-"""The number that is 1 where the operation adds a bias, and 0 where it does not. Each launch knows it by itself."""
+STEP_SWITCHES = {"bias_given": "bias", "accumulate": "accumulate"}
+"""Numbers that are 1 where the operation has a step, and 0 where it has not. Each launch knows them by itself."""
 
 
 def arguments_of(arguments: tuple[Argument, ...], operation: Operation) -> tuple[Argument, ...]:
     """`arguments` as a launch for `operation` has them: what depends on the operation alone is constant there."""
-    if all(argument.name != BIAS_GIVEN for argument in arguments):
+    if STEP_SWITCHES.keys().isdisjoint(argument.name for argument in arguments):
         return arguments
-    given = int(operation.has_bias)
-    return tuple(replace(each, constant=given) if each.name == BIAS_GIVEN else each for each in arguments)
+    return tuple(
+        replace(each, constant=int(STEP_SWITCHES[each.name] in operation.epilogue))
+        if each.name in STEP_SWITCHES
+        else each
+        for each in arguments
+    )
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,11 @@ class Operand:
         return (*rows, columns // self.dtype.packed)
 
 
+def inputs_of(operation: Operation) -> list[Operand]:
+    """The operands that hold something when a launch begins. Raises InputError as `operands_of` does."""
+    return [each for each in operands_of(operation).values() if each.name != "c" or operation.accumulates]
+
+
 def _extent(axis: str, sizes: Mapping[str, int]) -> int:
     size, _, block = axis.partition("/")
     return -(-sizes[size] // int(block or 1)) if size in sizes else int(size)
@@ -72,8 +77,9 @@ def _extent(axis: str, sizes: Mapping[str, int]) -> int:
 
 @lru_cache(maxsize=4096)
 def operands_of(operation: Operation) -> Mapping[str, Operand]:
-    """The tensors of `operation` by name: a, b, their scales, what its epilogue reads, and c, which is written. The
-    same for equal operations. Raises InputError for an operation whose operands are not written down here."""
+    """The tensors of `operation` by name: a, b, their scales, what its epilogue reads, and c, which is written (and
+    read too, where the operation accumulates). The same for equal operations. Raises InputError for an operation whose
+    operands are not written down here."""
     reason = _unknown(operation)
     if reason:
         raise InputError(f"operation {operation}: its operands are not known: {reason}")

@@ -3,6 +3,7 @@
     bf16.nt            C[M,N] = A @ B, bf16 in and out; A is stored as [M,K] and B as [N,K]
     bf16.nt+bias       the same, and bias[N] is added before the one rounding
     f16.nn->f32        float16 in, B is stored as [K,N], float32 out
+    bf16.tn->f32+accumulate  C += A @ B in float32; A is stored as [K,M] and B as [K,N]
     e4m3.nt.rows->bf16 float8 in, each row of A and each column of B has a factor, bf16 out
     mxfp4.nt->bf16     4-bit floats in, every 32 of them along K have a factor, bf16 out
 
@@ -30,7 +31,9 @@ SCALES = ("tensor", "rows", "blocks")
 SCALE_BLOCK = 128
 ACTIVATIONS: tuple[str, ...] = ()
 """Steps of an epilogue that read nothing but C. A kernel has them compiled in."""
-STEPS = ("bias", *ACTIVATIONS)
+SWITCHED = ("bias", "accumulate")
+"""Steps that a launch switches on or off. `accumulate` adds what C holds when the launch begins."""
+STEPS = (*SWITCHED, *ACTIVATIONS)
 """What an epilogue may do with C, in float32, before C is rounded."""
 
 _TEXT = re.compile(
@@ -93,6 +96,11 @@ class Operation:
     @property
     def has_bias(self) -> bool:
         return "bias" in self.epilogue
+
+    @property
+    def accumulates(self) -> bool:
+        """Whether C is read as well: what it held is added."""
+        return "accumulate" in self.epilogue
 
     @property
     def activations(self) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from hktune.core.dtype import Dtype
+from hktune.core.operand import inputs_of
 from hktune.core.problem import Problem
 from hktune.measure.arena import OperandSet
 from hktune.verify.on_device import TorchArrays, bits_of
@@ -44,26 +45,31 @@ def disagreement(output: torch.Tensor, reference: torch.Tensor, k: int, dtype: D
     return f"{wrong} of {output.numel()} elements differ from the vendor's, {example}" if wrong else None
 
 
-def mistake(problem: Problem, operands: OperandSet) -> Mismatch | None:
+def mistake(problem: Problem, operands: OperandSet, before: torch.Tensor) -> Mismatch | None:
     """How c of `operands` differs from the product of the others, by the rules of a proof; None when it does not.
+    `before` is what it held, which matters where the operation accumulates.
 
     This decides where the vendor's product differs: its library may add parts of a sum in the format of C, as cuBLAS
     does unless torch forbids it (torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction).
     """
     bits = {name: bits_of(tensor) for name, tensor in operands.items()}
+    held = bits_of(before)
     rows_of_c = max(1, EXACT_ELEMENTS // problem.n)
     for first in range(0, problem.m, rows_of_c):
-        found = _mistake_in(problem, bits, first, min(first + rows_of_c, problem.m))
+        found = _mistake_in(problem, bits, held, first, min(first + rows_of_c, problem.m))
         if found is not None:
             return found
     return None
 
 
-def _mistake_in(problem: Problem, bits: dict[str, torch.Tensor], first: int, end: int) -> Mismatch | None:
+def _mistake_in(
+    problem: Problem, bits: dict[str, torch.Tensor], held: torch.Tensor, first: int, end: int
+) -> Mismatch | None:
     """`mistake` in rows `first` to `end` of C."""
     a = bits["a"][first:end] if problem.operation.layout[0] == "n" else bits["a"][:, first:end]
     part, arrays = replace(problem, m=end - first), TorchArrays(str(a.device))
-    stored = {**{name: tensor for name, tensor in bits.items() if name != "c"}, "a": a}
+    inputs = {**bits, "a": a, "c": held[first:end]}
+    stored = {operand.name: inputs[operand.name] for operand in inputs_of(problem.operation)}
     found = compare(bits["c"][first:end], Operands(part, stored, answer_of(part, stored, arrays)), arrays=arrays)
     if found is None or found.first is None:
         return found

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+from hktune.core.dtype import F32
 from hktune.core.errors import DeviceError
 from hktune.core.operand import factors_of
 from hktune.core.operation import Operation
@@ -52,8 +53,8 @@ class TorchBaseline:
         import torch
 
         operation, external = problem.operation, torch_stream(stream)
-        if not operation.a == operation.b == operation.c:
-            raise DeviceError(f"torch has no {operation}: the formats of its operands must be one")
+        if operation.a != operation.b or operation.c not in (operation.a, F32.name):
+            raise DeviceError(f"torch has no {operation}: both factors have one format, and C that or float32")
         check_steps(operation)
 
         def enqueue(operands: OperandSet) -> None:
@@ -66,9 +67,10 @@ class TorchBaseline:
 
 
 def check_steps(operation: Operation) -> None:
-    """Raises DeviceError where the epilogue is more than the one step that the vendor's library does: a bias."""
-    if operation.epilogue not in ((), ("bias",)):
-        raise DeviceError(f"the vendor's library has no {operation}: of an epilogue it adds the bias only")
+    """Raises DeviceError where the epilogue is more than one of the steps that the vendor's library does: it adds the
+    bias, or what C holds."""
+    if operation.epilogue not in ((), ("bias",), ("accumulate",)):
+        raise DeviceError(f"the vendor's library has no {operation}: it adds a bias, or accumulates on C")
 
 
 def torch_stream(stream: int) -> torch.cuda.Stream:
@@ -101,8 +103,14 @@ def _multiply(operation: Operation, operands: OperandSet) -> None:
     import torch
 
     a, b = factors_of(operation, operands)
-    bias = operands.get("bias")
-    if bias is None:
-        torch.mm(a, b, out=operands["c"])
-    else:
-        torch.addmm(bias, a, b, out=operands["c"])
+    c = operands["c"]
+    added = c if operation.accumulates else operands.get("bias")
+    wider: dict[str, Any] = {"out_dtype": c.dtype} if c.dtype != a.dtype else {}  # since torch 2.8
+    try:
+        if added is None:
+            torch.mm(a, b, **wider, out=c)
+        else:
+            torch.addmm(added, a, b, **wider, out=c)
+    except (TypeError, NotImplementedError):
+        rule = "torch 2.8 is the first that has one, on GPUs"
+        raise DeviceError(f"torch {torch.__version__} has no {operation}: {rule}") from None

@@ -73,6 +73,7 @@ class _Plan:
     operation: ctypes.c_void_p
     layouts: tuple[ctypes.c_void_p, ...]
     heuristics: tuple[_Heuristic, ...]
+    beta: ctypes.c_float  # what C counts before
 
 
 class CublasLt:
@@ -89,12 +90,12 @@ class CublasLt:
         self._handle = ctypes.c_void_p()
         self._call("cublasLtCreate", ctypes.byref(self._handle))
         self._workspace: torch.Tensor = torch.empty(WORKSPACE_BYTES, dtype=torch.uint8, device="cuda")
-        self._one, self._zero = ctypes.c_float(1.0), ctypes.c_float(0.0)
+        self._one = ctypes.c_float(1.0)
         self._plans: dict[Problem, _Plan] = {}
 
     def plan(self, problem: Problem) -> _Plan:
         """Descriptors of `problem` and what the heuristic names, best first by its own estimate. Raises DeviceError for
-        an epilogue of more than a bias."""
+        an epilogue that it does not have."""
         if problem not in self._plans:
             check_steps(problem.operation)
             self._plans[problem] = self._planned(problem)
@@ -109,7 +110,7 @@ class CublasLt:
         self._call(
             "cublasLtMatmul",
             *(self._handle, plan.operation, ctypes.byref(self._one), b, of_b, a, of_a),
-            *(ctypes.byref(self._zero), c, of_c, c, of_c, ctypes.byref(plan.heuristics[rank].algorithm)),
+            *(ctypes.byref(plan.beta), c, of_c, c, of_c, ctypes.byref(plan.heuristics[rank].algorithm)),
             *(ctypes.c_void_p(self._workspace.data_ptr()), ctypes.c_size_t(WORKSPACE_BYTES), ctypes.c_void_p(stream)),
         )
 
@@ -135,7 +136,8 @@ class CublasLt:
             *(ALGORITHMS, found, ctypes.byref(count)),
         )
         self._call("cublasLtMatmulPreferenceDestroy", preference)
-        return _Plan(operation, layouts, tuple(result for result in found[: count.value] if result.state == 0))
+        usable = tuple(result for result in found[: count.value] if result.state == 0)
+        return _Plan(operation, layouts, usable, ctypes.c_float(problem.operation.accumulates))
 
     def _layout(self, operand: Operand, problem: Problem) -> ctypes.c_void_p:
         """A matrix without gaps, whose rows are columns here."""

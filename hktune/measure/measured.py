@@ -164,12 +164,13 @@ class MeasuredStopwatch:
 
         c, stream = bench.sets[0]["c"], torch_stream(self.timer.stream)
         with torch.cuda.stream(stream):
+            before = c.clone() if problem.operation.accumulates else torch.full_like(c, float("nan"))
             bench.enqueue_vendor(bench.sets[0])
             reference = c.clone()
-            c.fill_(float("nan"))
+            c.copy_(before)
             run()
             wrong = disagreement(c, reference, problem.k, problem.operation.c_dtype)
-            if wrong and mistake(problem, bench.sets[0]) is None:
+            if wrong and mistake(problem, bench.sets[0], before) is None:
                 wrong = None
         stream.synchronize()
         return wrong
@@ -224,6 +225,7 @@ class MeasuredStopwatch:
         return Timing(
             source=self.source,
             time_us=time_us,
+            left_early=True,
             samples=1,
             cache=self._arena.cache,
             baseline=self._baseline.name,
@@ -240,6 +242,7 @@ class MeasuredStopwatch:
             time_us=base_us / ratio.median,
             time_us_low=base_us / ratio.high,
             time_us_high=base_us / ratio.low,
+            left_early=comparison.lost_race,
             samples=comparison.rounds,
             cache=self._arena.cache,
             baseline=self._baseline.name,

@@ -75,7 +75,7 @@ class RunProgress:
     def _count(self, trial: Trial) -> None:
         self._statuses[trial.status] += 1
         self._progress.advance(self._task)
-        if trial.time_us is None:
+        if trial.time_us is None or trial.left_early:
             return
         best = self._best.get(trial.problem)
         if best is None or best.time_us is None or trial.time_us < best.time_us:

@@ -19,6 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from hktune.core.errors import ShapesError
 from hktune.core.problem import Problem
 from hktune.core.publish import publish
+from hktune.core.shapes import Shape, shapes_yaml
 from hktune.dispatch.calls import CALL_DTYPES
 from hktune.runtime import current, operators
 from hktune.runtime.call_operations import CALLS, KERNEL_DTYPES
@@ -102,11 +103,7 @@ class Recorder:
             raise ShapesError(
                 f"{self._path}: no {dtypes} GEMM was called ({others}): record a {dtypes} model, or under autocast"
             )
-        lines = ["shapes:"]
-        for problem, count in sorted(self.calls.items(), key=lambda item: (item[0].n, item[0].k, item[0])):
-            sizes = f"m: {problem.m}, n: {problem.n}, k: {problem.k}"
-            lines.append(f"  - {{{sizes}, operation: {problem.operation}, weight: {count}}}")
-        return "\n".join(lines) + "\n"
+        return shapes_yaml(Shape(problem, str(problem), count) for problem, count in self.calls.items())
 
 
 def _why_left_out(tensor: Tensor) -> str | None:

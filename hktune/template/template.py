@@ -18,7 +18,7 @@ from hktune.core.expression import RECORDS, Derived, Expression, Scope
 from hktune.core.launch import Argument, Launch, Tile, WorkgroupOrder, arguments_of
 from hktune.core.launch_rule import LaunchRule, specialised
 from hktune.core.operand import operands_of
-from hktune.core.operation import BF16_NT, BF16_NT_BIAS, Operation, facts_of, operation_of
+from hktune.core.operation import BF16_NT, BF16_NT_BIAS, SWITCHED, Operation, facts_of, operation_of
 from hktune.core.outside_file import FileKind
 from hktune.core.problem import Problem, ProofProblem
 from hktune.core.storage import STORAGES
@@ -290,8 +290,8 @@ class Template:
                 raise TemplateError(f"proof epilogue {'+'.join(steps)!r}: it is not among the operations: add it there")
         taken = {argument.name for argument in self.arguments}
         for operation in self.operations:
-            operands = operands_of(operation)
-            needed = [name for name in operands if name in operation.epilogue or name.startswith("scale_")]
+            scales = [name for name in operands_of(operation) if name.startswith("scale_")]
+            needed = [*(step for step in operation.epilogue if step in SWITCHED), *scales]
             lacking = [name for name in needed if name not in taken]
             if lacking:
                 raise TemplateError(f"operation {operation} needs an argument {lacking[0]}: add one, or drop it")

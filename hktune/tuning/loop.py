@@ -18,7 +18,7 @@ from hktune.core.problem import Problem
 from hktune.core.trial import Trial, by_problem
 from hktune.measure.stopwatch import Attempt, Stopwatch
 from hktune.search.strategy import Outcome, Strategy
-from hktune.tuning.cost import cost_of, slowness
+from hktune.tuning.cost import cost_of, timed_slowness
 from hktune.tuning.peers import Alone, Peers
 from hktune.tuning.search_curve import SearchCurve
 from hktune.workers.executor import Executor
@@ -197,7 +197,7 @@ class Tuner:
         went_on = search.goes_on(self._budget.patience)
         search.untold += rows
         search.tried.update(row.config_id for row in rows)
-        search.curve.extend(map(slowness, rows))
+        search.curve.extend(map(timed_slowness, rows))
         self._tried += len(rows)
         if not self._share or (search.goes_on(self._budget.patience) and not went_on):
             self._enter(place)

@@ -18,9 +18,9 @@ from hktune.core.outcome import Source, Stage
 from hktune.core.problem import Problem
 from hktune.core.publish import sweep, sweep_below, temporary_folder
 from hktune.core.settings import Settings
-from hktune.core.shapes import load_shapes
 from hktune.core.shipped import space_word
 from hktune.core.trial import Trial
+from hktune.exchange import read_shapes
 from hktune.search import create_strategy
 from hktune.space import SearchSpace, load_spaces, template_of
 from hktune.space.listed import ListedDomain
@@ -135,7 +135,8 @@ class _Run:
 def _begun(options: RunOptions, settings: Settings, command: Sequence[str], cluster: Cluster | None) -> _Run:
     """What `options` ask for, read and checked. Raises HktuneError."""
     device, space_file = choose_device(options.device, options.space, settings)
-    shapes = load_shapes(options.shapes)
+    found = read_shapes(options.shapes)
+    shapes = found.shapes
     names = {shape.problem: shape.name for shape in shapes}
     of_candidates = candidate_spaces(options.candidates)
     calibration = read_calibration(options.calibration) if options.calibration else None
@@ -160,8 +161,9 @@ def _begun(options: RunOptions, settings: Settings, command: Sequence[str], clus
     _sweep(directory, settings)
     before = ledger.rows()
     require_own(spaces, before, directory / "trials.csv")
+    noted = [found.note] if found.note else []
     return _Run(
-        options, device, bench, searches, ledger, place, before, rivals, [], most_trials, [], environment, earlier
+        options, device, bench, searches, ledger, place, before, rivals, [], most_trials, noted, environment, earlier
     )
 
 

@@ -31,7 +31,8 @@ _QUARTILE, _EIGHTH = 0.6745, 0.1573
 
 @dataclass(frozen=True)
 class ExactInputs:
-    """Values of a, b, their scales and the bias as they are stored, and the unit of each column of C [n]."""
+    """Values of a, b, their scales, the bias, and what C holds before, as they are stored; the unit of each column of
+    C [n]."""
 
     values: dict[str, Array]
     units: Array
@@ -55,10 +56,16 @@ def exact_inputs(problem: Problem, normal: Callable[[tuple[int, ...]], Array]) -
     units = usual * (low * high) + over * (high * top) + under * (low * low)
 
     step_bits = max(sizes.sum_bits - c_dtype.significand_bits, 0)
-    bias = _integers(normal((problem.n,)), 2 ** (sizes.sum_bits - step_bits)) * 2.0**step_bits * units
-    bias = bias * ~(tied | under) * (abs(bias) < 2.0**c_dtype.exponent_max)
+
+    def term(shape: tuple[int, ...]) -> Array:
+        """Numbers of C's format that are added, of the size of a usual sum."""
+        numbers = _integers(normal(shape), 2 ** (sizes.sum_bits - step_bits)) * 2.0**step_bits * units
+        return numbers * ~(tied | under) * (abs(numbers) < 2.0**c_dtype.exponent_max)
+
     stored_a, stored_b = factors_of(problem.operation, {"a": a, "b": b})
-    values = {"a": stored_a, "b": stored_b, "bias": bias}
+    values = {"a": stored_a, "b": stored_b, "bias": term((problem.n,))}
+    if problem.operation.accumulates:
+        values["c"] = term((problem.m, problem.n))
     for operand in operands_of(problem.operation).values():
         if operand.name.startswith("scale_"):
             drawn = abs(normal(operand.extents(problem.sizes)) * (sizes.factor_bits / 2)).round()

@@ -270,8 +270,8 @@ def _unwritten(parameter: Parameter) -> int:
 def _gemm_problem(run: KernelRun, operation: Operation, arrays: Mapping[str, HostArray]) -> Problem:
     """What the kernel computes, from its operands' shapes. Raises InputError where these are not the operation's."""
     operands, given = operands_of(operation), {operand_name(p.name): p for p in run.parameters if p.dimensions}
-    if "scale_a" in operands:
-        raise InputError(f"--gemm {operation}: operands with scales are not compared here: use --template")
+    if "scale_a" in operands or operation.accumulates:
+        raise InputError(f"--gemm {operation}: products with scales or onto C are not compared here: use --template")
     wanted = " ".join(
         f"{name}:{'out:' if name == 'c' else ''}{operand.dtype}[{','.join(operand.axes)}]"
         for name, operand in operands.items()

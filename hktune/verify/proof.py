@@ -37,7 +37,8 @@ def verify(
     exact_sums: bool = False,
     rounding: Rounding = "half_even",
 ) -> Proof | Failure:
-    """Run `kernel` on random operands over a poisoned output and judge every element, on the host.
+    """Run `kernel` on random operands over a poisoned output and judge every element, on the host. Where the operation
+    accumulates, the output holds random numbers instead.
 
     The rows of every matrix are `padding` elements apart; in inputs these are NaN, in C they must stay as they were.
     A launch with a workspace runs twice on the same one, and must give the same bits.
@@ -97,7 +98,10 @@ class _Placed:
         self._dtype = problem.operation.c_dtype
         self._c = arrays.filled(self._m * self._row + GUARD_ELEMENTS, self._dtype.poison_bits, self._dtype)
         tensors, numbers = {"c": self._c}, problem.numbers(padding)
+        self._before = operands.stored.get("c")
         for name, operand in operands_of(problem.operation).items():
+            if name == "c":
+                continue
             if name in operands.stored and launch.stored(name):
                 tensors[name] = _rearranged(operands.stored[name], launch.stored(name), operand.dtype, arrays)
                 numbers[operand.row_stride] = tensors[name].shape[1] * operand.dtype.packed
@@ -113,9 +117,12 @@ class _Placed:
         self.binding = launch.bound(given)
 
     def poison_c(self) -> None:
-        """C and the guard behind it hold what no kernel writes; where the kernel adds to C, C itself holds zeros."""
+        """C and the guard behind it hold what no kernel writes; where the kernel adds to C, C itself holds zeros, or
+        what the operation accumulates on."""
         self._c[:] = self._dtype.poison_bits
-        if self._adds_to_c:
+        if self._before is not None:
+            self._rows()[:] = self._before
+        elif self._adds_to_c:
             self._rows()[:] = 0
         self._memory.send(self._c_buffer, self._c)
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hktune.core.dtype import E8M0, F32, Dtype
-from hktune.core.operand import Operand, factors_of, operands_of
+from hktune.core.operand import Operand, factors_of, inputs_of, operands_of
 from hktune.core.operation import SCALE_BLOCK, Operation
 from hktune.core.problem import Problem, Rounding
 from hktune.verify.arrays import HOST, Array, Arrays
@@ -57,7 +57,7 @@ def drawn_operands(
 ) -> Operands:
     """Inputs of the next numbers of `normal`, which draws standard normal ones: each rounded to its format, or made
     into inputs with exact sums."""
-    inputs = [operand for operand in operands_of(problem.operation).values() if operand.name != "c"]
+    inputs = inputs_of(problem.operation)
     exact = exact_inputs(problem, normal) if exact_sums else None
     values = (
         exact.values if exact else {each.name: _drawn(each, normal(each.extents(problem.sizes))) for each in inputs}
@@ -134,9 +134,13 @@ def _plus_bias(total: Array, magnitude: Array, exact: Mapping[str, Array]) -> tu
     return total + exact["bias"], magnitude + abs(exact["bias"])
 
 
-_STEPS: dict[str, _Step] = {"bias": _plus_bias}
+def _plus_c(total: Array, magnitude: Array, exact: Mapping[str, Array]) -> tuple[Array, Array]:
+    return total + exact["c"], magnitude + abs(exact["c"])
+
+
+_STEPS: dict[str, _Step] = {"bias": _plus_bias, "accumulate": _plus_c}
 """A step of an epilogue: the answer so far, the sum of its terms' magnitudes, and all inputs in float64, to both."""
-_EXACT_STEPS = frozenset({"bias"})
+_EXACT_STEPS = frozenset({"bias", "accumulate"})
 """Steps that float32 does without rounding on exact sums."""
 
 

@@ -29,7 +29,7 @@ WIDE, TALL = Problem(24, 40, 72), Problem(56, 16, 104)
 BIASED = Problem(24, 40, 72, Operation(epilogue=("bias",)))
 OTHERS = tuple(Problem(24, 40, 72, operation_of(text)) for text in ("f16.nt", "f16.nn+bias", "bf16.tn", "bf16.tt+bias"))
 PROBLEMS = (WIDE, TALL, BIASED, *OTHERS)
-TORCH = {"bf16": torch.bfloat16, "f16": torch.float16}
+TORCH = {"bf16": torch.bfloat16, "f16": torch.float16, "f32": torch.float32}
 Run = Callable[[Callable[[], None]], None]
 """Runs what puts work on a stream, captured and replayed where the device can do that, and waits for it."""
 
@@ -47,7 +47,8 @@ def operands(problem: Problem, seed: int = 0, device: str = "cpu") -> OperandSet
     a = normal(m, k) if layout in ("nt", "nn") else normal(k, m)
     b = normal(n, k) if layout in ("nt", "tt") else normal(k, n)
     bias = {"bias": normal(n)} if problem.operation.has_bias else {}
-    return {"a": a, "b": b, "c": torch.full((m, n), float("nan"), dtype=dtype, device=device), **bias}
+    c = torch.full((m, n), float("nan"), dtype=TORCH[problem.operation.c], device=device)
+    return {"a": a, "b": b, "c": c, **bias}
 
 
 def assert_product(problem: Problem, operands: OperandSet) -> None:
@@ -114,12 +115,22 @@ class BaselineContract:
 class VendorContract(BaselineContract):
     """Of the vendor's libraries, which know fewer steps of an epilogue than a kernel may do."""
 
+    def test_it_adds_to_what_c_holds(self, baseline: Baseline, where: str, stream: int, run: Run) -> None:
+        problem = Problem(24, 40, 72, operation_of("bf16.tn+accumulate"))
+        given = operands(problem, 1, where)
+        enqueue = baseline.prepare(problem, given, stream)
+        before = torch.randn(24, 40, generator=torch.Generator().manual_seed(2)).bfloat16().to(where)
+        given["c"].copy_(before)
+        run(lambda: enqueue(given))
+        exact = given["a"].double().T @ given["b"].double() + before.double()
+        torch.testing.assert_close(given["c"].double(), exact, rtol=2.0**-8, atol=1e-4)
+
     def test_an_epilogue_that_it_cannot_do_is_refused(
         self, baseline: Baseline, where: str, stream: int, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(operation, "STEPS", ("bias", "relu"))
         problem = Problem(24, 40, 72, Operation(epilogue=("bias", "relu")))
-        with pytest.raises(DeviceError, match=r"^the vendor's library has no bf16.nt\+bias\+relu: of an epilogue"):
+        with pytest.raises(DeviceError, match=r"^the vendor's library has no bf16.nt\+bias\+relu: it adds"):
             baseline.prepare(problem, operands(BIASED, device=where), stream)
 
 
@@ -155,9 +166,10 @@ class TestTorchBaseline(VendorContract):
         assert TorchBaseline("cublas").name == f"rocBLAS of ROCm 7.0.51831 through torch {torch.__version__}"
 
     def test_what_torch_has_no_product_for_is_refused(self, baseline: Baseline) -> None:
-        mixed = Problem(24, 40, 72, operation_of("f16.nt->f32"))
-        with pytest.raises(DeviceError, match=r"torch has no f16\.nt->f32"):
-            baseline.prepare(mixed, operands(mixed), 1)
+        for text in ("f16.nt->bf16", "f16.nt->f32"):  # the second it has on GPUs
+            mixed = Problem(24, 40, 72, operation_of(text))
+            with pytest.raises(DeviceError, match=rf"^torch .*has no {text}"):
+                baseline.prepare(mixed, operands(mixed), 1)
 
 
 @pytest.mark.usefixtures("on_cpu")

@@ -25,6 +25,7 @@ from hktune.verify.on_device import verify_on_device
 
 HALF = ("f16.nt+bias", "bf16.nt+bias", "bf16.tn->f16+bias")
 OPERATIONS = (*HALF, "f16.nn", "bf16.tt", "f16*bf16.nt->bf16+bias", "f16.nn->f32+bias", "f32.nt+bias")
+ONTO_C = ("bf16.tn->f32+accumulate", "f16.nt+bias+accumulate")
 DEPTHS = (8, 96, 1544, 8192)
 Floats = npt.NDArray[np.float64]
 
@@ -47,16 +48,17 @@ def inputs(text: str, k: int) -> dict[str, Floats]:
 
 
 @pytest.mark.parametrize("k", DEPTHS)
-@pytest.mark.parametrize("text", OPERATIONS)
+@pytest.mark.parametrize("text", [*OPERATIONS, *ONTO_C])
 def test_no_sum_rounds_in_float32_in_any_order(text: str, k: int) -> None:
     values, random = inputs(text, k), np.random.default_rng(0)
-    exact = values["a"] @ values["b"] + values.get("bias", 0.0)
+    before = values.get("c", np.zeros((24, 72)))
+    exact = values["a"] @ values["b"] + values.get("bias", 0.0) + before
     for _ in range(3):
         order = random.permutation(k)
         a, b = values["a"][:8, order].astype(np.float32), values["b"][order].astype(np.float32)
         terms = a.T[:, :, None] * b[:, None, :]
         bias = np.broadcast_to(np.float32(values.get("bias", 0.0)), (1, 8, 72))
-        sums = np.cumsum(np.concatenate([bias, terms]), axis=0, dtype=np.float32)
+        sums = np.cumsum(np.concatenate([bias, terms, np.float32(before[None, :8])]), axis=0, dtype=np.float32)
         assert (sums[-1] == exact[:8]).all()
         step = random.integers(1, k + 1)
         exact_part = values["a"][:8, order[:step]] @ values["b"][order[:step]] + bias[0].astype(np.float64)

@@ -32,6 +32,8 @@ OPERATIONS = [
     "f16.nt->f32+bias",
     "bf16.nn->f16",
     "f16*bf16.tn->bf16",
+    "bf16.tn->f32+accumulate",
+    "f16.nt+bias+accumulate",
 ]
 M, N, K = 24, 40, 56
 Round = Callable[[torch.Tensor, torch.dtype], torch.Tensor]
@@ -88,6 +90,8 @@ class PythonKernel:
         total = self.product(a, b)
         if "bias" in typed:
             total += typed["bias"].double()
+        if "+accumulate" in self._operation:
+            total += c.double()
         c.copy_(self._round(total, c.dtype))
 
     def product(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -129,8 +133,9 @@ def test_the_answer_is_torchs(operation: str) -> None:
         return torch.from_numpy(operands.stored[name].view(f"i{TORCH[dtype].itemsize}")).view(TORCH[dtype])
 
     exact = torch_product(operation, tensor("a", made.a), tensor("b", made.b))
-    if operation.endswith("+bias"):
-        exact += tensor("bias", made.c).double()
+    for name, step in {"bias": "+bias", "c": "+accumulate"}.items():
+        if step in operation:
+            exact += tensor(name, made.c).double()
     np.testing.assert_allclose(operands.answer.exact, exact.numpy(), rtol=1e-12, atol=1e-12)
 
 
@@ -139,6 +144,15 @@ def test_truncation_instead_of_rounding_is_wrong(operation: str) -> None:
     for judged in judgements(operation, towards_zero):
         assert isinstance(judged, Failure)
         assert judged.status is Status.WRONG
+
+
+@pytest.mark.parametrize("operation", ["bf16.tn->f32", "bf16.nt+bias"])
+def test_a_kernel_that_overwrites_c_does_not_accumulate(operation: str) -> None:
+    launch, problem = launch_of_all(), Problem(M, N, K, operation_of(f"{operation}+accumulate"))
+    device: Any = PythonKernel(operation)
+    judged = verify(device, SimpleNamespace(symbol="k"), launch, problem, 3, 8)
+    assert isinstance(judged, Failure)
+    assert judged.status is Status.WRONG
 
 
 @pytest.mark.parametrize(

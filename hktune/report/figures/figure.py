@@ -1,0 +1,60 @@
+"""What all figures share: their colours, and how a name from a file becomes text in one."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hktune.core.escaped import escaped
+from hktune.core.outcome import Source
+from hktune.report.results.gains import Verdict
+
+Spec = Mapping[str, Any]
+"""A trace or a layout, in the words of plotly's JSON."""
+
+# Distinct to the colour-blind, and at least 3 to 1 against a white page and against a dark one.
+BLUE, GREY, ORANGE, GREEN = "#3577c1", "#7d848d", "#cf5f1f", "#2f8f6b"
+COLOURS = {Verdict.WIN: BLUE, Verdict.TIE: GREY, Verdict.LOSS: ORANGE}
+SYMBOLS = {Verdict.WIN: "triangle-up", Verdict.TIE: "circle", Verdict.LOSS: "triangle-down"}
+SOURCE_SYMBOLS = {Source.MEASURED: "circle", Source.MODELLED: "diamond-open"}
+
+INK = "#57606a"
+LINES = "rgba(127,127,127,0.25)"
+AXIS: Spec = {"gridcolor": LINES, "zerolinecolor": LINES, "linecolor": LINES, "automargin": True}
+_LAYOUT: Spec = {
+    "font": {"family": "system-ui, sans-serif", "size": 12, "color": INK},
+    "paper_bgcolor": "rgba(0,0,0,0)",
+    "plot_bgcolor": "rgba(0,0,0,0)",
+    "margin": {"l": 10, "r": 10, "t": 10, "b": 10},
+    "hoverlabel": {"align": "left"},
+    "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One picture: its title and what it shows in words, for those who cannot see it; `height_px` as it is drawn."""
+
+    title: str
+    alt: str
+    data: Sequence[Spec]
+    layout: Spec
+    height_px: int
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """The whole of it, as `plotly.graph_objects.Figure` takes it."""
+        layout = {**_LAYOUT, **self.layout, "height": self.height_px}
+        return {"data": list(self.data), "layout": layout}
+
+
+def shown_text(text: object) -> str:
+    """`text` as plotly shows it, and not as the markup that it may look like."""
+    return html.escape(escaped(str(text)))
+
+
+def axis(title: str, **more: object) -> Spec:
+    """An axis of that title."""
+    return {**AXIS, "title": {"text": title}, **more}

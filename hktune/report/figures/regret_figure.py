@@ -1,0 +1,30 @@
+"""What is lost where a kernel serves a neighbour of the shape that it is best at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hktune.core.outcome import Source
+from hktune.report.figures.figure import BLUE, Figure, axis, shown_text
+from hktune.tables.breakpoints import Regret
+
+
+def regret_figure(regrets: Sequence[Regret], source: Source) -> Figure:
+    """The time lost over how far away in m the kernel is best; all times are of `source`."""
+    trace = {
+        "type": "scatter",
+        "mode": "markers",
+        "x": [each.problem.m / each.winner_of.m for each in regrets],
+        "y": [round(1 + each.regret, 4) for each in regrets],
+        "hovertext": [shown_text(each) for each in regrets],
+        "hoverinfo": "text",
+        "marker": {"color": BLUE, "size": 7},
+    }
+    layout = {
+        "showlegend": False,
+        "xaxis": axis("m that is served / m that the kernel is best at", type="log", dtick=1),
+        "yaxis": axis(f"times as long as its own choice, {source}", type="log", dtick="D2"),
+    }
+    worst = max(each.regret for each in regrets)
+    alt = f"{len(regrets)} neighbours served by each other's kernels; at worst one takes {1 + worst:.2f} times as long."
+    return Figure(f"What serving neighbours loses, {source}", alt, [trace], layout, 320)

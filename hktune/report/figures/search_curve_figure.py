@@ -1,0 +1,61 @@
+"""How one search went: every trial, and the best so far."""
+
+from __future__ import annotations
+
+from hktune.report.figures.figure import BLUE, GREY, ORANGE, Figure, Spec, axis
+from hktune.report.results.curves import Curve
+
+_TOP = 4.0  # times as long as the best: what is slower is drawn at the upper edge
+
+
+def search_curve_figure(curve: Curve, height_px: int = 170) -> Figure:
+    """The trials of one search over the time of its best, and the best so far; failed ones at the upper edge."""
+    timed = [each for each in curve.tried if each.relative is not None]
+    top = min(max((each.relative for each in timed if each.relative), default=_TOP), _TOP) * 1.04
+    traces: list[Spec] = [
+        {
+            "type": "scatter",
+            "mode": "markers",
+            "x": [each.number for each in timed],
+            "y": [round(min(each.relative or top, top), 4) for each in timed],
+            "text": [f"{each.config_id}: {each.relative:.3f}" for each in timed],
+            "hoverinfo": "text",
+            "marker": {"color": GREY, "size": 3},
+        },
+        _best_so_far(curve),
+    ]
+    failed = [each.number for each in curve.tried if each.relative is None]
+    if failed:
+        marker = {"color": ORANGE, "size": 5, "symbol": "x-thin-open"}
+        name = {"type": "scatter", "mode": "markers", "text": "failed", "hoverinfo": "text"}
+        traces.append({**name, "x": failed, "y": [top] * len(failed), "marker": marker})
+    layout = {
+        "showlegend": False,
+        "xaxis": axis("trial", range=[0, curve.trials + 1], rangemode="tozero", nticks=5),
+        "yaxis": axis(f"{curve.source or ''} time / best".strip(), range=[0.96, top * 1.02], nticks=5),
+        "margin": {"l": 6, "r": 6, "t": 6, "b": 6},
+    }
+    title = f"Search of {curve.shape.label}, {curve.source or 'no time'}"
+    return Figure(title, _in_words(curve), traces, layout, height_px)
+
+
+def _best_so_far(curve: Curve) -> Spec:
+    ends = [*curve.best, *([curve.best[-1]] if curve.best else [])]
+    numbers = [each.number for each in curve.best] + [curve.trials] * bool(curve.best)
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "x": numbers,
+        "y": [round(min(each.relative or 1.0, _TOP * 1.04), 4) for each in ends],
+        "line": {"color": BLUE, "width": 2, "shape": "hv"},
+        "hoverinfo": "skip",
+    }
+
+
+def _in_words(curve: Curve) -> str:
+    if not curve.best:
+        return f"{curve.trials} trials, none of which has a time"
+    best = curve.best[-1]
+    return f"{curve.trials} trials, {curve.failed} failed; the best is trial {best.number}, and the first took " + (
+        f"{curve.first_over_best:.2f} times as long"
+    )
