@@ -23,9 +23,13 @@ STORE_BYTES = 100 << 20
 def local_cluster() -> Iterator[Cluster]:
     """A cluster whose head has no CPU to give. Its nodes can import what tests can."""
     folders = [str(TESTS), str(TESTS / "contracts"), str(TESTS / "unit")]
-    saved = os.environ.get("PYTHONPATH")
+    wanted = {
+        "PYTHONPATH": os.pathsep.join(folders),
+        "RAY_worker_niceness": "0",
+    }  # Ray's own is 15: other tests run too
+    saved = {name: os.environ.get(name) for name in wanted}
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    os.environ["PYTHONPATH"] = os.pathsep.join([*folders, *([saved] if saved else [])])
+    os.environ.update(wanted)
     head = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": STORE_BYTES}
     cluster = Cluster(initialize_head=True, head_node_args=head)
     try:
@@ -34,7 +38,8 @@ def local_cluster() -> Iterator[Cluster]:
         cluster.shutdown()
         for number, handler in handlers.items():
             signal.signal(number, handler)
-        os.environ.pop("PYTHONPATH") if saved is None else os.environ.update(PYTHONPATH=saved)
+        for name, value in saved.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
 def add_nodes(cluster: Cluster, nodes: int, **resources: int) -> None:
