@@ -23,7 +23,7 @@ from hktune.core.errors import HktuneError, InputError
 from hktune.core.interruption import SIGNALS
 from hktune.core.publish import scratch_folder
 from hktune.core.shipped import KERNELS, PACKAGE, SPACES
-from hktune.space import template_of
+from hktune.space import template_folder
 
 Facts = Mapping[str, str]
 """What decides what a node's outcomes mean, by name."""
@@ -160,13 +160,9 @@ def _shipment(folder: Path, spaces: Sequence[Path]) -> dict[Path, PurePosixPath]
     placed = {}
     for number, space in enumerate(path for path in spaces if SPACES not in path.parents):
         own = PurePosixPath(_GIVEN, str(number))
-        placed[space] = own / "search_spaces" / space.name
-        (folder / own / "search_spaces").mkdir(parents=True)
+        placed[space] = own / space.name
+        shutil.copytree(template_folder(space), folder / own)  # a template beside a space is the space's own
         shutil.copy(space, folder / placed[space])
-        template = template_of(space)
-        kernel = space.resolve().parent.parent / "kernels" / template
-        if kernel.is_dir():
-            shutil.copytree(kernel, folder / own / "kernels" / template)
     return placed
 
 
