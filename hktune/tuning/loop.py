@@ -106,6 +106,8 @@ class Tuner:
     later: `in_flight` of them are on their way, more only where there are more workers. So equal seeds give equal runs,
     however long each variant takes (with up to `in_flight` workers, on any machine).
 
+    Nothing more is asked for once the time is up, or `enough` says so.
+
     Without `share`, trials that searches leave when patience ends them go to those that go on, once these have had
     their own: always to the one of most weight x chance of a gain. In all there are never more than without patience.
     """
@@ -121,6 +123,7 @@ class Tuner:
         share: bool = True,
         peers: Peers | None = None,
         in_flight: int = LOOKAHEAD,
+        enough: Callable[[], bool] = lambda: False,
     ) -> None:
         self._searches = searches
         self._executor = executor
@@ -130,6 +133,7 @@ class Tuner:
         self._listener = listener
         self._share = share
         self._peers = peers or Alone()
+        self._enough = enough
         self._asked_by: dict[Candidate, list[Search]] = {}
         self._lookahead = max(in_flight, executor.capacity)
         self._in_order: deque[Candidate] = deque()
@@ -329,7 +333,7 @@ class Tuner:
         return self._place_of[search.problem, search.template]
 
     def _time_is_up(self) -> bool:
-        return self._until is not None and time.monotonic() >= self._until
+        return self._enough() or (self._until is not None and time.monotonic() >= self._until)
 
     def _ask(self, search: Search) -> None:
         search.strategy.tell([Outcome(self._config(row), row.status, cost_of(row)) for row in search.untold])
