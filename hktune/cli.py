@@ -66,7 +66,20 @@ def _command(words: list[str]) -> int:
 
 def make_parser() -> Parser:
     """The parser of all commands, which import what they need: `require_packages` comes first."""
-    from hktune.commands import bench, build, calibrate, doctor, explain, export, merge, simulate, tune, verify
+    from hktune.commands import (
+        bench,
+        build,
+        calibrate,
+        doctor,
+        explain,
+        export,
+        merge,
+        report,
+        simulate,
+        summary,
+        tune,
+        verify,
+    )
     from hktune.commands.table import add_table_group
 
     parser = Parser(prog="hktune", description="Tune, prove and dispatch GEMM kernels.", epilog=_EPILOG)
@@ -75,7 +88,7 @@ def make_parser() -> Parser:
     for command in (tune, explain, verify, bench, build):
         command.COMMAND.add_to(commands)
     add_table_group(commands)
-    for command in (calibrate, export, merge, simulate, doctor):
+    for command in (report, summary, calibrate, export, merge, simulate, doctor):
         command.COMMAND.add_to(commands)
     return parser
 
