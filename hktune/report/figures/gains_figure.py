@@ -35,9 +35,8 @@ def gains_figure(results: Results, reference: Reference, source: Source) -> Figu
     against = f"{len(gained)} shapes by m and by n and k, against {reference.meaning}, {source}"
     alt = f"{against}: {counts}. The table has the figures."
     height_px = 110 + _ROW_PX * len(rows)
-    return Figure(
-        f"Times as fast as {reference.meaning}, {source}", alt, [t for t in traces if t["x"]], layout, height_px
-    )
+    title = f"Times as fast as {reference.meaning}, {source}"
+    return Figure(title, alt, [trace for trace in traces if trace["x"]], layout, height_px)
 
 
 def _trace(verdict: Verdict, gained: Sequence[Gained], results: Results, several: bool) -> Spec:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from hktune.core.outcome import Source
-from hktune.report.pages.headlines import shapes
+from hktune.report.pages.headlines import VERDICT_WORDS, shapes
 from hktune.report.results.directory_comparison import Comparison
-from hktune.report.results.gains import Verdict
 
 
-def warnings(comparison: Comparison) -> list[str]:
-    """What keeps the ratios from being about kernels alone."""
+def warnings(comparison: Comparison, quoted: Callable[[str], str] = str) -> list[str]:
+    """What keeps the ratios from being about kernels alone; `quoted` is for names from files."""
     said = []
     if comparison.of_unlike_devices:
-        first, second = comparison.devices
+        first, second = map(quoted, comparison.devices)
         said.append(f"The devices differ ({first}, then {second}): a ratio compares these too, and not kernels alone.")
     if unlike := comparison.differing_sources:
         said.append(f"{shapes(len(unlike))}: measured in one, modelled in the other. These are not compared.")
@@ -27,11 +28,11 @@ def warnings(comparison: Comparison) -> list[str]:
 def findings(comparison: Comparison) -> list[str]:
     """What came of the comparison."""
     total = comparison.totals
-    said = [f"The first is {comparison.before.label}, the second {comparison.after.label}."]
+    said = []
     if total is None:
         said.append("No shape has a time in both that can be compared.")
     else:
-        counts = ", ".join(f"{total.counts[verdict]} {word}" for verdict, word in _WORDS.items())
+        counts = ", ".join(f"{total.counts[verdict]} {word}" for verdict, word in VERDICT_WORDS.items())
         calls = "all calls together" if comparison.after.weights else "one call of each together"
         said.append(
             f"The second is {total.geometric_mean:.3f} times as fast in the geometric mean of {shapes(total.shapes)}, "
@@ -44,9 +45,6 @@ def findings(comparison: Comparison) -> list[str]:
             f"{shapes(len(comparison.only_before))} of the first alone, {len(comparison.only_after)} of the second."
         )
     return said
-
-
-_WORDS = {Verdict.WIN: "faster", Verdict.TIE: "no difference beyond doubt", Verdict.LOSS: "slower"}
 
 
 def compared_sources(comparison: Comparison) -> list[Source]:

@@ -21,7 +21,10 @@ def comparison_page(comparison: Comparison) -> bytes:
         "comparison.html.j2",
         drawing,
         title=f"hktune report: {comparison.before.label} and {comparison.after.label}",
-        lines=[calls_line(comparison.after)],
+        lines=[
+            f"The first is {comparison.before.label}, the second {comparison.after.label}.",
+            calls_line(comparison.after),
+        ],
         sections=_SECTIONS,
         warnings=warnings(comparison),
         findings=findings(comparison),

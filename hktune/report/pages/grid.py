@@ -22,10 +22,11 @@ class Heading:
 
 @dataclass(frozen=True)
 class Cell:
-    """Text, and whether that is a gain, and what it says."""
+    """Text, and whether that is a gain, and what it says. `foreign`: it has words from a file."""
 
     text: str
     verdict: Verdict | None = None
+    foreign: bool = False
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,7 @@ def shapes_grid(results: Results, source: Source, roofline: Roofline) -> Grid:
     shapes = results.solved_by(source)
     shared = {str(shape.problem.operation) for shape in shapes}
     of = f" {shared.pop()}" if len(shared) == 1 else ""
-    low_high = interval_meaning() if source is Source.MODELLED else "low..high: the interval of the median"
-    note = f"{low_high}; may gain: the chance that as many trials again find one that is 1 % faster"
+    note = interval_meaning() if source is Source.MODELLED else "low..high: the interval of the median"
     columns = _shape_columns(results, source, {id(point.shape): point.share for point in roofline.points})
     return grid_of_columns(f"Best{of} kernel of every shape; every time is {source}", columns, note)
 

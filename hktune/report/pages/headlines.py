@@ -54,7 +54,7 @@ class Part:
     """The shapes whose times are of one source: never one figure of both."""
 
     source: Source
-    shapes: int
+    title: str
     headlines: Sequence[Headline]
     table: str
 
@@ -70,7 +70,8 @@ def _part(results: Results, source: Source) -> Part:
         for reference in results.references(source)
         if (found := results.totals(reference, source))
     ]
-    return Part(source, len(results.solved_by(source)), headlines, _table(results, source))
+    title = f"{shapes(len(results.solved_by(source)))} whose times are {source}"
+    return Part(source, title, headlines, _table(results, source))
 
 
 def _table(results: Results, source: Source) -> str:
@@ -92,10 +93,19 @@ def shapes(number: int) -> str:
 
 def device_line(results: Results) -> str:
     """Whose times they are, and of which kind."""
+    return f"{device_of(results)}; {kinds_line(results)}"
+
+
+def device_of(results: Results) -> str:
+    """What the environment calls the device, or else the rows."""
     device = results.environment.identity.name if results.environment else ", ".join(results.devices)
-    words = " and ".join(f"{source}" for source in results.sources)
-    of = f"times are {words}" if words else "no kernel was proved"
-    return f"{device or 'an unknown device'}; {of}"
+    return device or "an unknown device"
+
+
+def kinds_line(results: Results) -> str:
+    """Whether times are measured or modelled."""
+    words = " and ".join(results.sources)
+    return f"every time is {words}" if len(results.sources) == 1 else f"times are {words}" if words else "no time"
 
 
 def counts_line(results: Results) -> str:

@@ -46,7 +46,7 @@ def _cells(headings: Sequence[Heading], row: Sequence[Cell]) -> list[str]:
 
 
 def _cell(heading: Heading, cell: Cell) -> str:
-    if heading.foreign:
+    if heading.foreign or cell.foreign:
         return quoted(cell.text)
     text = html.escape(escaped(cell.text), quote=False).replace("|", "&#124;")
     return f"{MARKS[cell.verdict]} {text}" if cell.verdict else text

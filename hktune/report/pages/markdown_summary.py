@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from hktune.report.pages.compared import findings, warnings
-from hktune.report.pages.grid import Grid, Heading, cells
+from hktune.report.pages.grid import Cell, Grid, Heading, cells
 from hktune.report.pages.grids import environment_grid, failures_grid, shapes_grid, without_kernel_grid
 from hktune.report.pages.grids_of_two import changes_grid, differences_grid, only_grid
-from hktune.report.pages.headlines import Part, calls_line, counts_line, device_line, parts, shapes
+from hktune.report.pages.headlines import Part, calls_line, counts_line, device_of, kinds_line, parts, shapes
 from hktune.report.pages.markdown import folded, quoted, table
 from hktune.report.results.directory_comparison import Comparison
 from hktune.report.results.gains import Verdict
@@ -21,13 +21,8 @@ _CHANGES = ("shape", "problem", "calls", "first, us", "second, us", "times as fa
 _OPEN_MAX = 12  # a table of more shapes is folded
 _REGRESSIONS_MAX = 20
 _ENVIRONMENT = (
-    "device",
-    "compiler",
-    "commit",
-    "started at",
-    "version of hktune",
-    "version of torch",
-    "environment.json",
+    *("device", "compiler", "commit", "started at"),
+    *("version of hktune", "version of torch", "environment.json"),
 )
 
 
@@ -35,7 +30,7 @@ def summary_of(results: Results) -> str:
     """What was gained, what ties and what failed, and what it was made with."""
     limits = roofline(results)
     lines = [f"## hktune: {quoted(results.label)}", ""]
-    lines += [f"{quoted(device_line(results))}. {counts_line(results)}. {calls_line(results)}", ""]
+    lines += [f"{quoted(device_of(results))}; {kinds_line(results)}. {counts_line(results)}. {calls_line(results)}", ""]
     for part in parts(results):
         grid = shapes_grid(results, part.source, limits).only(*_COLUMNS)
         lines += [*_part(part), *_perhaps_folded(grid.caption, len(grid.rows), grid), f"{grid.note}.", ""]
@@ -48,8 +43,8 @@ def summary_of_two(comparison: Comparison) -> str:
     """What the second does slower and faster than the first, and how their environments differ."""
     weighted = bool(comparison.after.weights)
     lines = [f"## hktune: {quoted(comparison.before.label)}, then {quoted(comparison.after.label)}", ""]
-    lines += [line for warning in warnings(comparison) for line in (f"**{_said(warning)}**", "")]
-    lines += [line for found in findings(comparison)[1:] for line in (found, "")]
+    lines += [line for warning in warnings(comparison, quoted) for line in (f"**{warning}**", "")]
+    lines += [line for found in findings(comparison) for line in (found, "")]
     worst = changes_grid("", comparison.regressions[:_REGRESSIONS_MAX], weighted).only(*_CHANGES)
     lines += _section("Slower in the second, what costs most first:", worst)
     changes = changes_grid("", comparison.changes, weighted).only(*_CHANGES)
@@ -61,7 +56,7 @@ def summary_of_two(comparison: Comparison) -> str:
 
 def _part(part: Part) -> list[str]:
     """The headlines of the shapes of one source, as a table."""
-    headings = [Heading(f"{part.source}, against", foreign=True)]
+    headings = [Heading(f"{part.source}, against")]
     headings += [Heading(text, right=True) for text in ("shapes", "times as fast", "at worst", "all calls")]
     headings += [Heading(text, right=True) for text in ("faster", "no difference", "slower")]
     rows = []
@@ -69,7 +64,8 @@ def _part(part: Part) -> list[str]:
         found = each.totals
         counts = [found.counts[verdict] if each.counts else None for verdict in Verdict]
         ratios = (f"{ratio:.3f}" for ratio in (found.geometric_mean, found.worst, found.all_calls))
-        rows.append(cells(each.reference.meaning, found.shapes, *ratios, *counts))
+        against = Cell(each.reference.meaning, foreign=each.reference.name == "vendor")
+        rows.append([against, *cells(found.shapes, *ratios, *counts)])
     lines = [*table(Grid("", headings, rows)), ""] if rows else []
     return [*lines, *([part.table, ""] if part.table else [])]
 
@@ -90,8 +86,3 @@ def _without(results: Results) -> int:
 def _environment(results: Results) -> list[str]:
     said = {row[0].text: row[1].text for row in environment_grid(results).rows}
     return [", ".join(f"{what}: {quoted(said[what])}" for what in _ENVIRONMENT if what in said)]
-
-
-def _said(warning: str) -> str:
-    """A sentence in which a device is named, by a file."""
-    return warning.replace("<", "&lt;").replace("*", "&#42;").replace("@", "&#64;")
