@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from hktune import __version__
 from hktune.commands.output import printing, why_lost
 from hktune.commands.parser import BAD_INPUT, DONE, FAILED, Parser
 from hktune.core.errors import HktuneError
 from hktune.core.interruption import INTERRUPTED, INTERRUPTED_LINE, Interruption
 from hktune.core.needs import require_packages, require_working_directory
+from hktune.core.version import __version__
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -70,11 +70,13 @@ def make_parser() -> Parser:
         bench,
         build,
         calibrate,
+        compare,
         doctor,
         explain,
         export,
         merge,
         report,
+        shapes,
         simulate,
         summary,
         tune,
@@ -88,7 +90,7 @@ def make_parser() -> Parser:
     for command in (tune, explain, verify, bench, build):
         command.COMMAND.add_to(commands)
     add_table_group(commands)
-    for command in (report, summary, calibrate, export, merge, simulate, doctor):
+    for command in (report, summary, shapes, compare, calibrate, export, merge, simulate, doctor):
         command.COMMAND.add_to(commands)
     return parser
 

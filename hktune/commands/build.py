@@ -60,13 +60,13 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 def _run(options: argparse.Namespace) -> int:
     """Build, print what it came to; 1 when nothing was built."""
     from hktune.compile import compiler_for
-    from hktune.core.shapes import load_shapes
+    from hktune.exchange import read_shapes
     from hktune.report.heartbeat import working
     from hktune.space import load_space
     from hktune.tuning.prebuilt import Wanted, build, replaced_build
 
     space = load_space(options.space)
-    problems = load_shapes(options.shapes).problems if options.shapes else ()
+    problems = read_shapes(options.shapes).shapes.problems if options.shapes else ()
     wanted = Wanted(
         listed=[*_listed(options, space), *_favoured(options, space, problems)],
         near_seeds=options.near_seeds,

@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from hktune.commands.arguments import add_prior, add_space, integer, path_given, words
+from hktune.commands.arguments import add_json, add_prior, add_space, integer, path_given, words
 from hktune.commands.parser import DONE, Command
 from hktune.core.errors import InputError
 from hktune.core.escaped import escaped
@@ -48,7 +48,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         parser, "with --space: learn from these trials what to try first, without those of a recording's own n and k"
     )
     add_space(parser, "of hktune's own rows: search them with the seeds and the estimate of their space")
-    parser.add_argument("--json", action="store_true", help="print each search as one JSON object on a line")
+    add_json(parser, "each search")
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""`hktune table`: build, show, doctor, sign and verify a dispatch table. None of them needs a GPU."""
+"""`hktune table`: build, show, diff, doctor, sign and verify a dispatch table. None of them needs a GPU."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hktune import __version__
+from hktune.commands import table_diff
 from hktune.commands.arguments import (
     COUNT_MAX,
     add_aiter,
@@ -26,6 +26,7 @@ from hktune.commands.parser import DONE, FAILED, Command, Parser
 from hktune.core.errors import InputError, StoreError, TableError
 from hktune.core.escaped import escaped
 from hktune.core.shipped import DEFAULT_SPACE, KERNELS
+from hktune.core.version import __version__
 
 if TYPE_CHECKING:
     from hktune.core.candidate import Candidate
@@ -164,14 +165,15 @@ def _why_none(template: Template, trials: Sequence[Trial]) -> str:
 
 def _names(options: argparse.Namespace) -> dict[Problem, str]:
     """What shapes are called: by --shapes, else by the table in the folder of the trials."""
-    from hktune.core.shapes import load_shapes
     from hktune.dispatch import saved_names
+    from hktune.exchange import read_shapes
     from hktune.store import folder_of
 
     names: dict[Problem, str] = {}
     for folder in map(folder_of, options.trials):
         names |= saved_names(folder)
-    return names | ({shape.problem: shape.name for shape in load_shapes(options.shapes)} if options.shapes else {})
+    shapes = read_shapes(options.shapes).shapes if options.shapes else ()
+    return names | {shape.problem: shape.name for shape in shapes}
 
 
 def _print_built(table: Table, others: int, foreign: str) -> None:
@@ -258,10 +260,10 @@ def _show(options: argparse.Namespace) -> int:
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    from hktune.core.shapes import load_shapes
+    from hktune.exchange import read_shapes
     from hktune.tables.findings import Call, examine_table
 
-    shapes = load_shapes(options.shapes) if options.shapes else ()
+    shapes = read_shapes(options.shapes).shapes if options.shapes else ()
     calls = [Call(shape.problem, shape.name, shape.weight) for shape in shapes]
     identity = _identity(options.device)
     findings = examine_table(options.directory, calls, identity, _templates(), _trust(options), options.allow_modelled)
@@ -332,6 +334,7 @@ _COMMANDS = (
         _show,
         examples=("hktune table show out/gfx950-emulated",),
     ),
+    table_diff.COMMAND,
     Command(
         "doctor",
         "say what is wrong with a table",

@@ -23,7 +23,6 @@ from hktune.commands.arguments import (
     gibibytes,
     positive,
     seconds,
-    settings_of,
     words,
 )
 from hktune.commands.parser import DONE, FAILED, Command
@@ -33,7 +32,7 @@ from hktune.core.interruption import INTERRUPTED
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
     """The options of `hktune tune`."""
-    add_shapes(parser, "the problems: shapes.yaml", required=True)
+    add_shapes(parser, "the problems: shapes.yaml, or another tool's file (see hktune shapes)", required=True)
     add_space(parser, "the search space (default: the device's own)")
     purpose = "what to tune on (default: a GPU that is found here, else the emulated gfx950)"
     add_device(parser, ("hip", "cuda", "emulated"), purpose)
@@ -104,23 +103,18 @@ def _run(options: argparse.Namespace) -> int:
     from hktune.report.console import make_console
     from hktune.report.run_progress import RunProgress
     from hktune.report.summary import print_summary
-    from hktune.tuning.run import tune
-    from hktune.tuning.run_options import RunOptions
+    from hktune.session import tune
+    from hktune.session.given_options import OPTION_NAMES
 
-    common = ("shapes", "space", "device", "strategy", "trials", "patience", "out", "seed", "fresh", "workers")
-    names = (*common, "hipkittens", "prebuilt", "cache", "gpus", "rivals", "candidates", "board", "calibration")
-    limits = {"time_budget_s": options.time_budget, "deadline_s": options.deadline}
-    limits["worker_memory_gib"] = options.worker_memory
-    chosen = RunOptions(**{name: getattr(options, name) for name in names}, **limits, prior=tuple(options.prior))
-    settings, console = settings_of(options), make_console()
-    with RunProgress(console) as progress:
-        summary = tune(chosen, settings, ["hktune", *options.words], progress)
-    print_summary(console, summary)
-    for line in (*summary.notes, *summary.stopped):
+    console = make_console()
+    asked = {name: getattr(options, name) for name in OPTION_NAMES}
+    result = tune(options.shapes, progress=RunProgress(console), command=["hktune", *options.words], **asked)
+    print_summary(console, result.summary)
+    for line in (*result.notes, *result.stopped):
         print(f"hktune: {escaped(line)}", file=sys.stderr)
-    if summary.interrupted:
+    if result.interrupted:
         return INTERRUPTED
-    return FAILED if summary.stopped or summary.without_kernel else DONE
+    return FAILED if result.stopped or result.summary.without_kernel else DONE
 
 
 _ABOUT = """Leaves trials.csv, table.json, objects/ and environment.json in the directory of --out, and goes \

@@ -62,6 +62,9 @@ class Timing:
     `time_us_low` and `time_us_high` are the ends of its interval. Of a measured time that is the median's. Of a
     modelled one it is where a measured time is expected, which says nothing of which of two kernels is faster.
 
+    `left_early`: it was clearly slower than the best that was known, or than the vendor's library, and few rounds are
+    all that was seen of it. `time_us` is a bound then: the kernel takes at least about that.
+
     `baseline_us` is the vendor library's time in the same rounds, `vendor_best_us` that of the fastest of its other
     algorithms, which `vendor_best` names. `gpu` is the GPU's number; its clock, its power and why it held its clock
     down (`throttled`) are those of the last rounds. `note` is what else a person may want to read.
@@ -71,6 +74,7 @@ class Timing:
     time_us: float
     time_us_low: float | None = None
     time_us_high: float | None = None
+    left_early: bool = False
     samples: int | None = None
     cache: str | None = None
     bound: str | None = None

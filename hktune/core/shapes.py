@@ -12,9 +12,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -43,6 +44,8 @@ DIMENSION_MAX = 2**24
 MATRIX_ELEMENTS_MAX = 2**31
 PROBLEMS_MAX = 10_000
 NAMES_SHOWN = 4  # of one problem
+NAME_CHARACTERS_MAX = 100
+WEIGHT_MAX = 1e12  # of one entry, itself too much
 SHAPES_FILE = FileKind("a shapes file", 1 << 20, ShapesError, "pass a file like shapes.yaml", "split it")
 
 FILE_KEYS = {"operation", "shapes", *LEGACY_WORDS}
@@ -76,20 +79,46 @@ class ShapeList:
         return tuple(shape.problem for shape in self.shapes)
 
 
+def merged_shapes(shapes: Iterable[Shape]) -> ShapeList:
+    """`shapes` with each problem once, where it first comes."""
+    merged: dict[Problem, list[Shape]] = {}
+    for shape in shapes:
+        merged.setdefault(shape.problem, []).append(shape)
+    return ShapeList(
+        tuple(Shape(problem, _joined(same), sum(each.weight for each in same)) for problem, same in merged.items())
+    )
+
+
+def shapes_yaml(shapes: Iterable[Shape]) -> str:
+    """`shapes` as the text of a shapes file, one on a line, in the order of n, k, m. A name is written where it says
+    more than the problem."""
+    lines = ["shapes:"]
+    for shape in sorted(shapes, key=lambda shape: (shape.problem.n, shape.problem.k, shape.problem)):
+        problem, name = shape.problem, shape.name[:NAME_CHARACTERS_MAX]
+        named = "" if name == str(problem) else f"name: {json.dumps(name, ensure_ascii=False)}, "
+        sizes = f"m: {problem.m}, n: {problem.n}, k: {problem.k}"
+        lines.append(f"  - {{{named}{sizes}, operation: {problem.operation}, weight: {shape.weight:.12g}}}")
+    return "\n".join(lines) + "\n"
+
+
 def load_shapes(path: Path) -> ShapeList:
     """Read and check a shapes file. Raises ShapesError, one line, for anything that is not legal in it."""
-    document = value_of(SHAPES_FILE.read(path), path, SHAPES_FILE)
+    return shapes_of(value_of(SHAPES_FILE.read(path), path, SHAPES_FILE), str(path))
+
+
+def shapes_of(document: Json, origin: str) -> ShapeList:
+    """The shapes of what a shapes file says, which came from `origin`. Raises ShapesError as `load_shapes` does."""
     if not isinstance(document, dict):
-        raise ShapesError(f"{path}: must be a mapping with a list `shapes`, got {shown(document)}")
-    _only_keys(document, FILE_KEYS, str(path))
+        raise ShapesError(f"{origin}: must be a mapping with a list `shapes`, got {shown(document)}")
+    _only_keys(document, FILE_KEYS, origin)
     entries = document.get("shapes")
     if not isinstance(entries, list) or not entries:
-        raise ShapesError(f"{path}: `shapes` must be a list of at least one entry, got {shown(entries)}")
-    usual = _operations(document, str(path), [BF16_NT])
+        raise ShapesError(f"{origin}: `shapes` must be a list of at least one entry, got {shown(entries)}")
+    usual = _operations(document, origin, [BF16_NT])
     shapes: list[Shape] = []
     named: dict[str, int] = {}
     for index, entry in enumerate(entries):
-        where = f"{path}: shapes[{index}]"
+        where = f"{origin}: shapes[{index}]"
         if not isinstance(entry, dict):
             raise ShapesError(f"{where}: must be a mapping such as {{m: 4096, n: 4096, k: 4096}}, got {shown(entry)}")
         shapes += _entry_shapes(entry, document, usual, where)
@@ -98,7 +127,12 @@ def load_shapes(path: Path) -> ShapeList:
         name = str(entry.get("name", ""))
         if name and named.setdefault(name, index) != index:
             raise ShapesError(f"{where}: name {name!r} is taken by shapes[{named[name]}]: rename one")
-    return _merge(shapes)
+    return merged_shapes(shapes)
+
+
+def entry_shapes(entry: Mapping[str, Json], where: str) -> list[Shape]:
+    """The shapes of one entry that is in no file. Raises ShapesError as `load_shapes` does, of `where`."""
+    return _entry_shapes(entry, {}, [BF16_NT], where)
 
 
 def _entry_shapes(
@@ -162,15 +196,6 @@ def _operation(text: Json, where: str) -> Operation:
         raise ShapesError(f"{where}: {unknown}") from None
 
 
-def _merge(shapes: list[Shape]) -> ShapeList:
-    merged: dict[Problem, list[Shape]] = {}
-    for shape in shapes:
-        merged.setdefault(shape.problem, []).append(shape)
-    return ShapeList(
-        tuple(Shape(problem, _joined(same), sum(each.weight for each in same)) for problem, same in merged.items())
-    )
-
-
 def _joined(shapes: list[Shape]) -> str:
     """All names, each once; the first few where there are many."""
     names = list(dict.fromkeys(shape.name for shape in shapes))
@@ -218,13 +243,14 @@ def _word(value: Json, known: tuple[str, ...], where: str) -> str:
 
 
 def _weight(value: Json, where: str) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < 1e12:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < WEIGHT_MAX:
         raise ShapesError(f"{where}: weight: must be a number above 0 (calls per step), got {shown(value)}")
     return float(value)
 
 
 def _name(entry: Mapping[str, Json], problem: Problem, where: str) -> str:
     name = entry.get("name", str(problem))
-    if not isinstance(name, str) or not name.isprintable() or not 1 <= len(name) <= 100:
-        raise ShapesError(f"{where}: name: must be 1 to 100 printable characters, got {shown(name)}")
+    if not isinstance(name, str) or not name.isprintable() or not 1 <= len(name) <= NAME_CHARACTERS_MAX:
+        rule = f"{where}: name: must be 1 to {NAME_CHARACTERS_MAX} printable characters"
+        raise ShapesError(f"{rule}, got {shown(name)}")
     return name

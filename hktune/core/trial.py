@@ -16,7 +16,8 @@ from hktune.core.problem import Problem
 @dataclass(frozen=True, slots=True)
 class Trial:
     """One row of trials.csv. A field that does not apply is None and an empty cell, never 0. `detail` is for people:
-    nothing is decided by it."""
+    nothing is decided by it.
+    The time of a row that was `left_early` is a bound, as `Timing` has it."""
 
     trial: int
     m: int
@@ -28,6 +29,7 @@ class Trial:
     status: Status
     stage: Stage = Stage.SCREENED
     quarantined: bool = False
+    left_early: bool = False
     detail: str | None = None
     source: Source | None = None
     time_us: float | None = None
@@ -66,6 +68,11 @@ class Trial:
     @property
     def problem(self) -> Problem:
         return Problem(self.m, self.n, self.k, self.operation)
+
+    @property
+    def has_time(self) -> bool:
+        """Whether it may be the fastest of its problem: proved, and with a time that is no bound."""
+        return self.time_us is not None and not self.left_early
 
     @property
     def made_from(self) -> tuple[str | None, str]:

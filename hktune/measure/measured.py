@@ -225,6 +225,7 @@ class MeasuredStopwatch:
         return Timing(
             source=self.source,
             time_us=time_us,
+            left_early=True,
             samples=1,
             cache=self._arena.cache,
             baseline=self._baseline.name,
@@ -241,6 +242,7 @@ class MeasuredStopwatch:
             time_us=base_us / ratio.median,
             time_us_low=base_us / ratio.high,
             time_us_high=base_us / ratio.low,
+            left_early=comparison.lost_race,
             samples=comparison.rounds,
             cache=self._arena.cache,
             baseline=self._baseline.name,

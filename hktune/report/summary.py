@@ -79,11 +79,13 @@ def _print_gain(console: Console, summary: RunSummary) -> None:
         ratios[each.meaning, each.name] = [each.gain(trial) for trial in summary.best.values()]
     said: list[str] = []
     raced = {each.name for each in summary.rivals}
+    bounds = {each.name: each.bounds for each in summary.yardsticks}
     for (meaning, name), gains in ratios.items():
         known = [gain for gain in gains if gain is not None]
         if known:
             few = f", over {_shapes(len(known))}" if len(known) < len(summary.best) else ""
             few += f", at worst {min(known):.3f}" if name in raced else ""
+            few += f", or more: {bounds[name]} left early" if bounds.get(name) else ""
             as_fast_as = "as" if said else "times as fast as"
             said.append(f"{geometric_mean(known):.2f} {as_fast_as} {meaning} (vs {name}{few})")
     if said:

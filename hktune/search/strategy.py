@@ -24,12 +24,17 @@ class CostName(str, Enum):
 @dataclass(frozen=True)
 class Cost:
     """What a config cost on a problem. It is above 0, and less is better. `low` and `high` are the ends of its
-    confidence interval, None where it has none, as of a model. Only costs of one name can be compared."""
+    confidence interval, None where it has none, as of a model. Only costs of one name can be compared.
+
+    With `is_bound` measuring was left early, because the config was clearly slower than the best known, or hopeless:
+    it costs at least about `value`. That orders it among others, and it is never the best of a search.
+    """
 
     value: float
     name: CostName = CostName.TIME_US
     low: float | None = None
     high: float | None = None
+    is_bound: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,8 +51,9 @@ class Strategy(Protocol):
 
     `ask` may return fewer than `n` configs, and none means done; it never repeats a config, its own or one it was
     told of. `tell` accepts failed outcomes (`cost` is None) and outcomes of configs that it never asked for (from
-    another shape's search, or from an earlier run). Equal seeds and equal tellings give equal sequences, in a fresh
-    process too. It can be pickled, and carried to another process, until it is first asked or told.
+    another shape's search, or from an earlier run). A cost may be a bound, as `Cost` has it: the config is at least
+    about that slow. Equal seeds and equal tellings give equal sequences, in a fresh process too. It can be pickled, and
+    carried to another process, until it is first asked or told.
     """
 
     name: str

@@ -1,7 +1,7 @@
-"""trials.csv as it was before its rows said their format: what such a row's cells are in the format of today.
+"""trials.csv as it was before its rows said their format: what such a row's cells are in format 2.
 
 A row held `dtype` and `epilogue` in place of an operation, and said only in its `detail`, in words, what has a column
-of its own today. This is the one place where those words are read.
+of its own in format 2. This is the one place where those words are read.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from operator import itemgetter
 from hktune.core.escaped import shown
 from hktune.core.operation import LEGACY_WORDS, legacy_operation
 from hktune.core.outcome import Source, Stage, Status
-from hktune.store.rows import COLUMNS as COLUMNS_TODAY
-from hktune.store.rows import FORMAT, CellError
+from hktune.store.format_2 import COLUMNS as COLUMNS_2
+from hktune.store.rows import CellError
 
 COLUMNS = (
     *("trial", "m", "n", "k", "dtype", "epilogue", "config_id", "config", "status", "detail", "source"),
@@ -24,8 +24,6 @@ COLUMNS = (
     *("compile_s", "object_sha256", "template", "template_sha256", "compiler", "target", "device"),
     *("strategy", "seed", "started_at"),
 )
-HEADER = (",".join(COLUMNS) + "\n").encode()
-NUMBER_AT = COLUMNS.index("trial")
 
 _CONFIRMED = "confirmed"
 _QUARANTINED = "quarantined, reproduce: "
@@ -38,17 +36,17 @@ _SEEN = {
 _VENDOR_BEST = re.compile(r"; the vendor's best: ([^;\\]{1,200}) at ([0-9]{1,12}\.[0-9]{2}) us \([0-9.]+x\)\Z")
 
 _NEW = ("format", "operation", "stage", "quarantined", "vendor_best", "vendor_best_us", *_SEEN)
-_cells_of_today = itemgetter(*map((*COLUMNS, *_NEW).index, COLUMNS_TODAY))
+_cells_of_format_2 = itemgetter(*map((*COLUMNS, *_NEW).index, COLUMNS_2))
 
 
-def cells_of_today(cells: Sequence[str]) -> tuple[str, ...]:
-    """The cells of a row of format 1 as one of today's. Raises CellError."""
+def cells_of_format_2(cells: Sequence[str]) -> tuple[str, ...]:
+    """The cells of a row of format 1 as one of format 2. Raises CellError."""
     if len(cells) != len(COLUMNS):
         raise CellError(None, f"{len(cells)} cells, not {len(COLUMNS)}")
     operation = _operation(cells)
     said = _said(*_what_was_said(cells))
-    today: tuple[str, ...] = _cells_of_today((*cells, str(FORMAT), operation, *said))
-    return today
+    found: tuple[str, ...] = _cells_of_format_2((*cells, "2", operation, *said))
+    return found
 
 
 _OPERATION_AT = {column: COLUMNS.index(column) for column in LEGACY_WORDS}
@@ -71,7 +69,7 @@ def _operation_text(dtype: str, epilogue: str) -> str:
 
 @functools.lru_cache(maxsize=4096)
 def _said(status: str, source: str, detail: str) -> tuple[str, ...]:
-    """What the detail of a row says, as the cells that it has for that today, from `stage` on. A confirmation began
+    """What the detail of a row says, as the cells that format 2 has for that, from `stage` on. A confirmation began
     with that word; a failure that cost a GPU's process ended in the command that shows it again."""
     stage = Stage.CONFIRMED if detail.startswith(_CONFIRMED) else Stage.SCREENED
     lost = status in (Status.CRASHED, Status.TIMEOUT) and _QUARANTINED in detail

@@ -29,7 +29,7 @@ from hktune.core.operation import Operation, operation_of
 from hktune.core.outcome import Source, Stage, Status
 from hktune.core.trial import Trial
 
-FORMAT = 2
+FORMAT = 3
 FIELDS = tuple(field.name for field in fields(Trial))
 COLUMNS = ("format", *FIELDS)
 HEADER = (",".join(COLUMNS) + "\n").encode()
@@ -138,7 +138,7 @@ class Decoder:
         if len(cells) != len(COLUMNS):
             raise CellError(None, f"{len(cells)} cells, not {len(COLUMNS)}")
         if cells[0] != _FORMAT_CELL:
-            raise _of_another_format(cells[0])
+            raise of_another_format(cells[0], FORMAT)
         row = tuple(cells)
         values: list[Any] = []
         for begin, end, values_of in self._runs:
@@ -149,10 +149,11 @@ class Decoder:
         return trial
 
 
-def _of_another_format(cell: str) -> CellError:
-    """Only a higher number is a later version's."""
+def of_another_format(cell: str, own: int) -> CellError:
+    """What is wrong with the `format` cell of a row under the columns of format `own`. Only a number above today's is a
+    later version's."""
     kind = NewerCellError if _INTEGER(cell) and int(cell) > FORMAT else CellError
-    return kind("format", f"{shown(cell)} is another than {FORMAT}, which the columns are of" if cell else "is empty")
+    return kind("format", f"{shown(cell)} is another than {own}, which the columns are of" if cell else "is empty")
 
 
 class _Written:
@@ -171,6 +172,8 @@ def _check_row(trial: Trial) -> None:
         raise CellError("m", f"{trial.m} x {trial.n} x {trial.k} is no size: m, n and k are at least 1")
     if trial.status is Status.OK and (time_us is None or trial.source is None):
         raise CellError("status", "status ok needs both source and time_us")
+    if trial.left_early and time_us is None:
+        raise CellError("left_early", "a trial without a time_us was not left early")
     if trial.status is Status.OK and trial.quarantined:
         raise CellError("quarantined", "a trial with status ok is not quarantined")
     if time_us is not None and trial.source is None:

@@ -4,7 +4,7 @@ A line is whole when it ends in a newline. A last line without one was torn by a
 next append cuts it off. Any other line that does not parse is an error that names the line and the column. A byte order
 mark and carriage returns, which spreadsheets and editors leave, are read as what they mean, and kept.
 
-A file of format 1 is read as it is, and rewritten, whole or not at all, before the first append to it.
+A file of an older format is read as it is, and rewritten, whole or not at all, before the first append to it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from hktune.core.outside_file import FileKind
 from hktune.core.publish import publish
 from hktune.core.remedy import of_a_newer, with_remedy
 from hktune.core.trial import Trial
-from hktune.store import format_1
+from hktune.store.older_formats import OLDER_FORMATS
 from hktune.store.rows import COLUMNS, FORMAT, HEADER, NUMBER_AT, TYPES, CellError, Decoder, Encoder, NewerCellError
 
 if TYPE_CHECKING:
@@ -264,7 +264,7 @@ class _Place:
 
     def numbered(self, line: bytes) -> None:
         """Learn the number of a row."""
-        at = NUMBER_AT if self.format == FORMAT else format_1.NUMBER_AT
+        at = NUMBER_AT if self.format == FORMAT else OLDER_FORMATS[self.format].number_at
         number = b"".join(line.split(b",", at + 1)[at : at + 1])
         if number.isdigit() and len(number) <= 18:  # others are no numbers that a row can go on from
             self.next_trial = max(self.next_trial, int(number) + 1)
@@ -274,8 +274,7 @@ def _rows(file: BinaryIO, path: Path, place: _Place) -> Iterator[Trial]:
     """The trials of the whole lines from `place` on, which moves behind each row as it is given."""
     if not place.offset and not _read_header(file, path, place):
         return
-    decoder = Decoder()
-    trial_of = decoder.trial if place.format == FORMAT else lambda cells: decoder.trial(format_1.cells_of_today(cells))
+    trial_of = _reader_of(place.format)
     rows = csv.reader((line.decode() for line in _lines(file, path, place)), strict=True)
     while True:
         number = place.lines + 1
@@ -293,6 +292,15 @@ def _rows(file: BinaryIO, path: Path, place: _Place) -> Iterator[Trial]:
         yield trial
 
 
+def _reader_of(format_: int) -> Callable[[Sequence[str]], Trial]:
+    """How a row of a format is read. It raises CellError."""
+    decoder = Decoder()
+    if format_ == FORMAT:
+        return decoder.trial
+    older = OLDER_FORMATS[format_]
+    return lambda cells: decoder.trial(older.cells_of_today(cells))
+
+
 def _lines_of_today(file: BinaryIO, path: Path) -> Iterator[bytes]:
     """What the file would be in the format of today."""
     encoder = Encoder()
@@ -301,8 +309,13 @@ def _lines_of_today(file: BinaryIO, path: Path) -> Iterator[bytes]:
 
 def is_without_rows(path: Path) -> bool:
     """Whether the file has a header at most."""
-    headers = (HEADER, format_1.HEADER)
+    headers = _headers()
     return path.stat().st_size <= max(map(len, headers)) and path.read_bytes() in (*headers, b"")
+
+
+def _headers() -> tuple[bytes, ...]:
+    """The first line of a file of each format."""
+    return (HEADER, *(older.header for older in OLDER_FORMATS.values()))
 
 
 def _lines(file: BinaryIO, path: Path, place: _Place) -> Iterator[bytes]:
@@ -331,7 +344,7 @@ def _read_header(file: BinaryIO, path: Path, place: _Place) -> bool:
     line = file.readline(LINE_BYTES_MAX)
     text = line.removeprefix(_BOM).removesuffix(b"\n").removesuffix(b"\r")
     whole = line.endswith(b"\n")
-    if whole or not (HEADER.startswith(text) or format_1.HEADER.startswith(text)):
+    if whole or not any(header.startswith(text) for header in _headers()):
         place.format = _format_of(text, file, path)
     if not whole:
         return False
@@ -346,7 +359,8 @@ def _format_of(line: bytes, file: BinaryIO, path: Path) -> int:
         return FORMAT
     text = line[:4096].decode(errors="replace")
     found = text.replace('"', "").split(",")
-    known = {COLUMNS: FORMAT, format_1.COLUMNS: 1}.get(tuple(found)) if len(line) < 4096 else None
+    of_columns = {COLUMNS: FORMAT, **{older.columns: number for number, older in OLDER_FORMATS.items()}}
+    known = of_columns.get(tuple(found)) if len(line) < 4096 else None
     if known:
         return known
     if found[0] == COLUMNS[0]:

@@ -1,4 +1,4 @@
-"""Dispatch tables made from trials, described and examined, offline. May import core and dispatch."""
+"""Dispatch tables made from trials, described and examined, offline. May import core, dispatch and exchange."""
 
 from hktune.tables.breakpoints import Regret, cross_trials, regrets
 from hktune.tables.describe import describe

@@ -15,10 +15,12 @@ from hktune.tables.cover import smallest_cover
 
 @dataclass(frozen=True)
 class Standing:
-    """The ok trials of one problem, best first: one per config, all of one source."""
+    """The ok trials of one problem, best first: one per config, all of one source. Those that were left early compete
+    for nothing: they are the `bounds`."""
 
     problem: Problem
     candidates: tuple[Trial, ...]
+    bounds: tuple[Trial, ...] = ()
 
     @property
     def best(self) -> Trial:
@@ -43,10 +45,12 @@ class Standing:
         return tuple(trial for trial in self.candidates if time_us(trial) <= model_tie * time_us(self.best))
 
     def time_of(self, trial: Trial | None) -> float | None:
-        """What the config of `trial` took here, or, of None, the vendor library; None where that is not known."""
+        """What the config of `trial` took here, at least that where it was left early; of None, the vendor library.
+        None where that is not known."""
         if trial is None:
             return self.vendor_us
-        return next((time_us(each) for each in self.candidates if each.made_from == trial.made_from), None)
+        known = (*self.candidates, *self.bounds)
+        return next((time_us(each) for each in known if each.made_from == trial.made_from), None)
 
     def _beats_vendor(self, trial: Trial) -> bool:
         vendor_us = self.vendor_us if trial.baseline_us is None else trial.baseline_us
@@ -68,13 +72,13 @@ class Chosen:
 
 
 def standings(trials: Iterable[Trial]) -> list[Standing]:
-    """Who competes for every problem that has an ok trial, in the order of problems."""
-    candidates = ((problem, _candidates(own)) for problem, own in sorted(by_problem(trials).items()))
-    return [Standing(problem, of_problem) for problem, of_problem in candidates if of_problem]
+    """Who competes for every problem that has an ok trial with a time, in the order of problems."""
+    standing = (_standing(problem, own) for problem, own in sorted(by_problem(trials).items()))
+    return [each for each in standing if each.candidates]
 
 
 def choose(trials: Iterable[Trial]) -> list[Chosen]:
-    """What to use for every problem that has an ok trial, in the order of problems.
+    """What to use for every problem that has an ok trial with a time, in the order of problems.
 
     The last trial of a config counts. Measured times beat modelled ones wholly: a problem with any measured
     trial is decided among those. Of the configs that tie with the best of their problem, those are used that make the
@@ -86,12 +90,14 @@ def choose(trials: Iterable[Trial]) -> list[Chosen]:
     return [Chosen(each, _fastest(each, kept)) for each in standing]
 
 
-def _candidates(trials: Sequence[Trial]) -> tuple[Trial, ...]:
+def _standing(problem: Problem, trials: Sequence[Trial]) -> Standing:
     measured = any(trial.source is Source.MEASURED for trial in trials if trial.status is Status.OK)
     source = Source.MEASURED if measured else Source.MODELLED
     last = {trial.made_from: trial for trial in trials if trial.status is not Status.OK or trial.source is source}
     ok = [trial for trial in last.values() if trial.status is Status.OK]
-    return tuple(sorted(ok, key=lambda trial: (time_us(trial), trial.config_id, trial.template or "")))
+    ok.sort(key=lambda trial: (time_us(trial), trial.config_id, trial.template or ""))
+    timed, bounds = ([trial for trial in ok if trial.left_early is left] for left in (False, True))
+    return Standing(problem, tuple(timed), tuple(bounds))
 
 
 def _fastest(standing: Standing, kept: frozenset[str]) -> Trial | None:

@@ -74,10 +74,12 @@ def attempt_of(row: Trial, problem: Problem, templates: Templates) -> Attempt:
 
 
 def finalists(trials: Sequence[Trial]) -> list[Trial]:
-    """The proved configs of one problem that came close to its best, best first, each by its last row."""
+    """The proved configs of one problem that came close to its best, best first, each by its last row. Those that were
+    left early are among them only where nothing has a time: measured together, one of them gets one."""
     last = {trial.made_from: trial for trial in trials}
-    ok = sorted((trial for trial in last.values() if trial.status is Status.OK), key=slowness)
-    return [trial for trial in ok[:FINALISTS] if slowness(trial) <= (1 + WITHIN) * slowness(ok[0])]
+    ok = [trial for trial in last.values() if trial.status is Status.OK]
+    timed = sorted([trial for trial in ok if not trial.left_early] or ok, key=slowness)
+    return [trial for trial in timed[:FINALISTS] if slowness(trial) <= (1 + WITHIN) * slowness(timed[0])]
 
 
 def deciding(trials: Sequence[Trial]) -> list[Trial]:

@@ -19,10 +19,15 @@ def cost_of(trial: Trial) -> Cost | None:
     unit = trial.baseline_us or 1.0
     ends = (trial.time_us_low, trial.time_us_high) if trial.source is Source.MEASURED else (None, None)
     low, high = (None if end is None else end / unit for end in ends)
-    return Cost(trial.time_us / unit, name, low, high)
+    return Cost(trial.time_us / unit, name, low, high, trial.left_early)
 
 
 def slowness(trial: Trial) -> float:
-    """The value of a row's cost; infinite where it has none."""
+    """The value of a row's cost, a bound's too; infinite where it has none."""
     cost = cost_of(trial)
     return math.inf if cost is None else cost.value
+
+
+def timed_slowness(trial: Trial) -> float:
+    """`slowness`; infinite for a bound too, which nothing is gained by."""
+    return slowness(trial) if trial.has_time else math.inf

@@ -19,6 +19,11 @@ class Yardstick:
     meaning: str
     trials: Mapping[Problem, Trial]
 
+    @property
+    def bounds(self) -> int:
+        """How many of its trials were left early: what is gained over these is at least what `gain` says."""
+        return sum(trial.left_early for trial in self.trials.values())
+
     def gain(self, best: Trial) -> float | None:
         """How many times as fast `best` is as the yardstick on its problem; above 1 is faster. Where each was measured
         with the vendor's library, both are taken relative to that: the clocks of two rounds differ."""

@@ -18,7 +18,7 @@ from hktune.core.problem import Problem
 from hktune.core.trial import Trial, by_problem
 from hktune.measure.stopwatch import Attempt, Stopwatch
 from hktune.search.strategy import Outcome, Strategy
-from hktune.tuning.cost import cost_of, slowness
+from hktune.tuning.cost import cost_of, timed_slowness
 from hktune.tuning.peers import Alone, Peers
 from hktune.tuning.search_curve import SearchCurve
 from hktune.workers.executor import Executor
@@ -106,6 +106,8 @@ class Tuner:
     later: `in_flight` of them are on their way, more only where there are more workers. So equal seeds give equal runs,
     however long each variant takes (with up to `in_flight` workers, on any machine).
 
+    Nothing more is asked for once the time is up, or `enough` says so.
+
     Without `share`, trials that searches leave when patience ends them go to those that go on, once these have had
     their own: always to the one of most weight x chance of a gain. In all there are never more than without patience.
     """
@@ -121,6 +123,7 @@ class Tuner:
         share: bool = True,
         peers: Peers | None = None,
         in_flight: int = LOOKAHEAD,
+        enough: Callable[[], bool] = lambda: False,
     ) -> None:
         self._searches = searches
         self._executor = executor
@@ -130,6 +133,7 @@ class Tuner:
         self._listener = listener
         self._share = share
         self._peers = peers or Alone()
+        self._enough = enough
         self._asked_by: dict[Candidate, list[Search]] = {}
         self._lookahead = max(in_flight, executor.capacity)
         self._in_order: deque[Candidate] = deque()
@@ -197,7 +201,7 @@ class Tuner:
         went_on = search.goes_on(self._budget.patience)
         search.untold += rows
         search.tried.update(row.config_id for row in rows)
-        search.curve.extend(map(slowness, rows))
+        search.curve.extend(map(timed_slowness, rows))
         self._tried += len(rows)
         if not self._share or (search.goes_on(self._budget.patience) and not went_on):
             self._enter(place)
@@ -329,7 +333,7 @@ class Tuner:
         return self._place_of[search.problem, search.template]
 
     def _time_is_up(self) -> bool:
-        return self._until is not None and time.monotonic() >= self._until
+        return self._enough() or (self._until is not None and time.monotonic() >= self._until)
 
     def _ask(self, search: Search) -> None:
         search.strategy.tell([Outcome(self._config(row), row.status, cost_of(row)) for row in search.untold])

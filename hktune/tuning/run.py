@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +17,6 @@ from hktune.core.outcome import Source, Stage
 from hktune.core.problem import Problem
 from hktune.core.publish import sweep, sweep_below, temporary_folder
 from hktune.core.settings import Settings
-from hktune.core.shapes import load_shapes
 from hktune.core.shipped import space_word
 from hktune.core.trial import Trial
 from hktune.search import create_strategy
@@ -31,6 +30,7 @@ from hktune.store import (
     write_environment,
 )
 from hktune.tuning.benches import Bench, EmulatedBench, OpenBench, choose_device
+from hktune.tuning.callbacks import Callbacks
 from hktune.tuning.candidates import candidate_searches, candidate_spaces
 from hktune.tuning.confirmation import confirm, deciding
 from hktune.tuning.earlier import Earlier
@@ -55,18 +55,24 @@ RIVALS_SHARE = 0.25
 """Of a time budget, so much for rivals."""
 
 
-def tune(options: RunOptions, settings: Settings, command: Sequence[str], progress: Progress) -> RunSummary:
+def tune(
+    options: RunOptions,
+    settings: Settings,
+    command: Sequence[str],
+    progress: Progress,
+    callbacks: Callbacks | None = None,
+) -> RunSummary:
     """Tune every shape of `options.shapes`; leave trials, table, objects and environment in the results directory.
 
     Ctrl-C, SIGTERM and SIGHUP end the search, not the run: the table is built from what was found. So does what this
-    machine cannot go on with; the summary says why. Raises HktuneError, one line, and KeyboardInterrupt, before
-    anything is tried.
+    machine cannot go on with; the summary says why. `callbacks` hear of every row that is stored. Raises HktuneError,
+    one line, and KeyboardInterrupt, before anything is tried; at the end what a callback raised.
     """
     started = time.monotonic()
     interruption = Interruption()
     works: list[OpenBench] = []
     with interruption.heard():
-        run = _begun(options, settings, command)
+        run = _begun(options, settings, command, callbacks or Callbacks())
         place, ledger = run.place, run.ledger
         progress.expect(place.names, run.most_trials)
         stopped = _as_far_as_it_goes(partial(_race_and_search, run, progress, works), interruption)
@@ -75,6 +81,8 @@ def tune(options: RunOptions, settings: Settings, command: Sequence[str], progre
         trials, lost = _rows_at_the_end(ledger, place.spaces.own, place.names if finished else {})
         untabled = place.publish(deciding(trials), finished and not lost)
         stopped += [*lost, *untabled]
+    if run.callbacks.failed:
+        raise run.callbacks.failed
     return RunSummary(
         names=place.names,
         trials=trials,
@@ -107,11 +115,12 @@ class _Run:
     place: TablePlace
     before: list[Trial]
     rivals: list[Rival]
-    raced: list[Raced]
     most_trials: int
-    trouble: list[str]
     environment: Environment
     earlier: Earlier
+    callbacks: Callbacks
+    raced: list[Raced] = field(default_factory=list)
+    trouble: list[str] = field(default_factory=list)
 
     @property
     def settings(self) -> Settings:
@@ -128,10 +137,11 @@ class _Run:
         return found
 
 
-def _begun(options: RunOptions, settings: Settings, command: Sequence[str]) -> _Run:
+def _begun(options: RunOptions, settings: Settings, command: Sequence[str], callbacks: Callbacks) -> _Run:
     """What `options` ask for, read and checked. Raises HktuneError."""
     device, space_file = choose_device(options.device, options.space, settings)
-    shapes = load_shapes(options.shapes)
+    found = options.found_shapes
+    shapes = found.shapes
     names = {shape.problem: shape.name for shape in shapes}
     of_candidates = candidate_spaces(options.candidates)
     calibration = read_calibration(options.calibration) if options.calibration else None
@@ -150,15 +160,15 @@ def _begun(options: RunOptions, settings: Settings, command: Sequence[str]) -> _
     directory = options.out or Path("out") / bench.identity.slug
     place = TablePlace(directory, names, spaces, bench.compiler, bench.identity, settings)
     context = RowContext(spaces.templates, bench.identity, options.strategy, options.seed)
-    ledger = Ledger(directory, context, options.fresh)
+    ledger = Ledger(directory, context, options.fresh, callbacks)
     environment = _check_environment(directory, bench, command, options.seed)
     place.check()
     _sweep(directory, settings)
     before = ledger.rows()
     require_own(spaces, before, directory / "trials.csv")
-    return _Run(
-        options, device, bench, searches, ledger, place, before, rivals, [], most_trials, [], environment, earlier
-    )
+    noted = [found.note] if found.note else []
+    parts = (options, device, bench, searches, ledger, place)
+    return _Run(*parts, before, rivals, most_trials, environment, earlier, callbacks, trouble=noted)
 
 
 def _rivals(options: RunOptions, device: str, own: SearchSpace, settings: Settings) -> list[Rival]:
@@ -304,6 +314,7 @@ def _search(run: _Run, bench: Bench, budget: Budget, progress: Progress, works: 
                 listener=progress.listener(),
                 share=work.shares,
                 peers=shared,
+                enough=lambda: run.callbacks.enough,
             )
             tasks.append(partial(_search_part, run, tuner, own, work, shared, progress))
         return side_by_side(tasks, [work.interrupt for work in works])

@@ -14,7 +14,7 @@ from hktune.emulator.clock.model_error import model_error
 from hktune.space import Spaces
 from hktune.tables.standing import standings
 from hktune.tuning.confirmation import deciding
-from hktune.tuning.cost import slowness
+from hktune.tuning.cost import timed_slowness
 from hktune.tuning.gain import Yardstick, first_trials, trials_of
 from hktune.tuning.rivals import Raced
 from hktune.tuning.search_curve import SearchCurve
@@ -62,7 +62,7 @@ class RunSummary:
     @cached_property
     def best(self) -> dict[Problem, Trial]:
         """The fastest proved trial of each shape that has one, of those that decide (`confirmation.deciding`)."""
-        timed = by_problem(trial for trial in deciding(self.trials) if trial.time_us is not None)
+        timed = by_problem(trial for trial in deciding(self.trials) if trial.has_time)
         return {problem: min(timed[problem], key=_time_us) for problem in self.names if problem in timed}
 
     @cached_property
@@ -83,7 +83,7 @@ class RunSummary:
             problem: [row for row in rows if row.stage is Stage.SCREENED] for problem, rows in self.rows.items()
         }
         return {
-            problem: SearchCurve(map(slowness, searched[problem])).chance_of_gain
+            problem: SearchCurve(map(timed_slowness, searched[problem])).chance_of_gain
             for problem in self.best
             if any(row.time_us is not None for row in searched[problem])
         }

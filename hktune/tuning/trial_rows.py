@@ -74,7 +74,7 @@ def outcome_fields(outcome: Timing | Failure, problem: Problem) -> dict[str, Any
     """The cells of a row that say how it came out: with a time, or with why there is none. All that a time fills are
     named in either case."""
     if isinstance(outcome, Failure):
-        empty = dict.fromkeys([*_TIMED, "tflops"])
+        empty = {**dict.fromkeys([*_TIMED, "tflops"]), "left_early": False}
         return {**empty, "status": outcome.status, "quarantined": outcome.quarantined, "detail": outcome.detail}
     timed = {name: getattr(outcome, name) for name in _TIMED}
     detail = outcome.note or (f"bound by {outcome.bound}" if outcome.bound else None)

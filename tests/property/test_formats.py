@@ -107,7 +107,7 @@ def _field(name: str) -> st.SearchStrategy[Any]:
 def trials(draw: st.DrawFn) -> Trial:
     """Any trial that obeys the rules: an ok one has a source and a time, and a time has a source."""
     config = draw(CONFIGS)
-    fixed = ("config_id", "config", "status", "stage", "quarantined", "source", "operation")
+    fixed = ("config_id", "config", "status", "stage", "quarantined", "left_early", "source", "operation")
     fields = {name: draw(_field(name)) for name in FIELDS if name not in fixed}
     row = Trial(
         **fields,
@@ -117,11 +117,13 @@ def trials(draw: st.DrawFn) -> Trial:
         source=draw(st.none() | st.sampled_from(Source)),
         stage=draw(st.sampled_from(Stage)),
         quarantined=draw(st.booleans()),
+        left_early=draw(st.booleans()),
         operation=operation_of(draw(st.sampled_from(["bf16.nt", "bf16.nt+bias", "f16.nn->f32"]))),
     )
     if row.status is Status.OK:
         return replace(row, source=row.source or Source.MODELLED, time_us=row.time_us or 1.0, quarantined=False)
-    return row if row.source else replace(row, time_us=None)
+    row = row if row.source else replace(row, time_us=None)
+    return row if row.time_us is not None else replace(row, left_early=False)
 
 
 def encode(trial: Trial) -> bytes:

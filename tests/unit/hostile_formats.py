@@ -15,6 +15,7 @@ from pathlib import Path
 
 import msgspec
 from attack import Format
+from foreign_files import AITER_TUNED, LOG, TRACE, TUNABLE
 from hostile import Victim, amd_victim, harmed, nvidia_victim
 from mutants import changed, csv_mutant, json_mutant, text_mutant, words_mutant, yaml_mutant
 from naive_gemm import EMULATED, OBJECT, published, trial
@@ -30,6 +31,7 @@ from hktune.core.shapes import load_shapes
 from hktune.core.shipped import DEFAULT_SPACE
 from hktune.core.variant import CodeObject, Resources, Variant
 from hktune.dispatch import Table, Trust, read_table, sign_table, table_json
+from hktune.exchange import read_shapes
 from hktune.export import export_inline
 from hktune.objects.code_object import read_code_object
 from hktune.objects.cubin import read_cubin
@@ -71,6 +73,7 @@ def formats(folder: Path) -> list[Format]:
     """Every format; what their readers need beside the file itself lies in `folder`, the current directory."""
     return [
         *_descriptions(folder),
+        *_foreign(folder),
         *_results(folder),
         *_tables(folder),
         *_builds(folder),
@@ -141,6 +144,17 @@ def _descriptions(folder: Path) -> list[Format]:
             text_mutant,
             _written(folder / "configs", lambda path: read_configs(path, space)),
         ),
+    ]
+
+
+def _foreign(folder: Path) -> list[Format]:
+    """Files of other tools, which say shapes."""
+    read = _written(folder / "foreign", read_shapes)
+    return [
+        Format("AITER's CSV", AITER_TUNED.encode(), csv_mutant, read),
+        Format("TunableOp's results", TUNABLE.encode(), csv_mutant, read),
+        Format("log of hipBLASLt and rocBLAS", LOG.splitlines()[1].encode(), text_mutant, read),
+        Format("profiler's trace", TRACE, json_mutant, read),
     ]
 
 
@@ -378,6 +392,9 @@ LINES = [
     ["table", "show", "table"],
     ["table", "doctor", "table", "--shapes", "good.yaml", "--device", "run"],
     ["table", "verify", "signed", "--key", "key.pub", "--created-after", "2026-11-29", "--sha256", "00"],
+    ["table", "diff", "table", "signed", "--shapes", "good.yaml", "--json"],
+    ["shapes", "good.yaml", "--operation", "bf16.nt", "-o", "lines.yaml"],
+    ["compare", "table", "good.yaml", "--json"],
     ["merge", "shard", "run", "-o", "lines"],
     ["export", "table", "--form", "linear", "-o", "lines.py"],
     ["tune", "--shapes", "absent.yaml", "--device", "emulated", "--seed", "3", "--trials", "4", "--workers", "1"],

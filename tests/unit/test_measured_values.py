@@ -93,16 +93,15 @@ def test_without_another_way_there_is_no_best_of_them(stopwatch_of: MakeStopwatc
 
 
 def test_a_failure_clears_every_cell_that_a_time_had_filled() -> None:
-    timing = Timing(
-        Source.MEASURED, 10.0, 9.0, 11.0, 8, "cold", None, "vendor", 12.0, "fast way", 11.0, 1, 1980, 300.0, "thermal"
-    )
+    vendor = ("vendor", 12.0, "fast way", 11.0)
+    timing = Timing(Source.MEASURED, 10.0, 9.0, 11.0, True, 8, "cold", None, *vendor, 1, 1980, 300.0, "thermal")
     timed, failed = (outcome_fields(each, PROBLEM) for each in (timing, Failure(Status.CRASHED, "died", True)))
     assert timed["tflops"] == pytest.approx(2 * 64 * 64 * 128 / 10.0e-6 / 1e12)
     assert timed.keys() == failed.keys()
-    kept = {"status", "quarantined", "detail"}
+    kept = {"status", "quarantined", "detail", "left_early"}
     assert {name: timed[name] for name in timed.keys() - kept if timed[name] is None} == {}
     assert {name: failed[name] for name in failed.keys() - kept if failed[name] is not None} == {}
-    assert [failed[name] for name in sorted(kept)] == ["died", True, Status.CRASHED]
+    assert [failed[name] for name in sorted(kept)] == ["died", False, True, Status.CRASHED]
     bound = outcome_fields(replace(timing, source=Source.MODELLED, bound="hbm"), PROBLEM)
     assert bound["detail"] == "bound by hbm"
 

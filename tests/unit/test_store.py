@@ -74,7 +74,7 @@ def test_pandas_reads_the_file_with_types_and_exact_floats(tmp_path: Path) -> No
     plain = pd.read_csv(tmp_path / "trials.csv")
     assert plain["m"].tolist() == [256, 256]
     assert plain["operation"].tolist() == ["bf16.nt", "bf16.nt"]
-    assert plain["format"].tolist() == [2, 2]
+    assert plain["format"].tolist() == [3, 3]
     assert plain["quarantined"].tolist() == [False, False]
     assert plain["time_us"].dtype == "float64"
 

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
-import io
 import json
-import zipfile
-import zlib
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,6 +11,7 @@ import msgspec
 from hktune.core.errors import StoreError
 from hktune.core.escaped import escaped
 from hktune.core.outside_file import FileKind
+from hktune.core.packed_file import unpacked
 from hktune.store.recordings.recording import BrokenRecording
 
 BYTES_MAX = 256 << 20  # of JSON; the largest known, 11,130 configs with 32 samples each, has 18 MiB
@@ -25,8 +22,6 @@ RECORDING = FileKind(
     "pass a results directory, its trials.csv, or a file of Kernel Tuner (cache), KTT, or T4 (results)",
 )
 _Kind = TypeVar("_Kind")
-_GZIP, _ZIP = b"\x1f\x8b", b"PK\x03\x04"
-_PACKING_ERRORS = (OSError, EOFError, ValueError, zlib.error, zipfile.BadZipFile, RuntimeError, NotImplementedError)
 _SAID_MAX = 200
 
 
@@ -52,26 +47,10 @@ def typed(document: dict[str, object], kind: type[_Kind], what: str) -> _Kind:
 
 
 def _unpacked(data: bytes) -> bytes:
-    """What was compressed, or `data` where nothing was."""
     try:
-        if data.startswith(_GZIP):
-            data = gzip.GzipFile(fileobj=io.BytesIO(data)).read(BYTES_MAX + 1)
-        elif data.startswith(_ZIP):
-            data = _of_zip(data)
-    except _PACKING_ERRORS as wrong:
-        raise BrokenRecording(f"cannot be unpacked ({_on_a_line(wrong)})") from None
-    if len(data) > BYTES_MAX:
-        raise BrokenRecording(f"has more than {BYTES_MAX} bytes when unpacked")
-    return data
-
-
-def _of_zip(data: bytes) -> bytes:
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        names = [name for name in archive.namelist() if not name.endswith("/")]
-        if len(names) != 1:
-            raise BrokenRecording(f"has {len(names)} files in its archive, not one")
-        with archive.open(names[0]) as file:
-            return file.read(BYTES_MAX + 1)
+        return unpacked(data, BYTES_MAX)
+    except ValueError as wrong:
+        raise BrokenRecording(str(wrong)) from None
 
 
 def _parsed(text: str) -> object:
