@@ -45,6 +45,6 @@ COMMAND = Command(
     _run,
     examples=(
         "hktune summary out/gfx950-emulated",
-        "hktune summary out/before out/after --shapes shapes.yaml | gh pr comment 12 -F -",
+        "hktune summary out/before out/after --shapes shapes.yaml -o comment.md",
     ),
 )
