@@ -19,6 +19,8 @@ from hktune.core.trial import Trial
 from hktune.store.environment import Environment, judge_environment, read_environment, write_environment
 from hktune.store.recordings.t4_trials import read_t4_trials
 from hktune.store.rows import HEADER, NUMBER_AT, Encoder
+from hktune.store.studies.study_place import holds_studies
+from hktune.store.studies.study_reading import read_study_trials
 from hktune.store.trials import FILE_NAME, locked, read_trials
 
 
@@ -32,7 +34,7 @@ class Merged:
 
 
 def merge(shards: Sequence[Path], directory: Path) -> Merged:
-    """Merge shards (results directories, trials.csv or T4 files) with what `directory` already holds, into it.
+    """Merge shards (results directories, trials.csv, T4 files, files of studies) with what `directory` holds, into it.
 
     Rows that agree in everything but their number are one row. The rest are ordered by start time, then by content, and
     numbered afresh, so the result does not depend on the shards' order and merging again changes nothing. Where all are
@@ -76,7 +78,9 @@ def _rows_of(shards: Iterable[Path]) -> list[Trial]:
 
 
 def _read(path: Path) -> list[Trial]:
-    return read_t4_trials(path) if {".json", ".gz", ".zip"} & set(path.suffixes[-1:]) else read_trials(path)
+    if {".json", ".gz", ".zip"} & set(path.suffixes[-1:]):
+        return read_t4_trials(path)
+    return read_study_trials(path) if holds_studies(path) else read_trials(path)
 
 
 def _merged(trials: list[Trial]) -> list[Trial]:

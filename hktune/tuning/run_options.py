@@ -23,7 +23,8 @@ class RunOptions:
     the one that comes with hktune for the device, without `gpus` all that this process sees, without `rivals` those
     that are here. `candidates` are words for spaces that are searched in addition to `space`. `board` is the one that
     the emulated device models, the usual one unless given. `calibration` has constants in place of the clock's or of
-    the estimate's. `prior` are earlier results: what they favour for a shape is tried first. `patience` is that of
+    the estimate's. `prior` are earlier results: what they favour for a shape is tried first. `study` is a storage of
+    Optuna's that gets every row too. `patience` is that of
     `loop.Budget`."""
 
     shapes: Path | ShapeList
@@ -48,6 +49,7 @@ class RunOptions:
     board: str | None = None
     calibration: Path | None = None
     prior: tuple[Path, ...] = ()
+    study: str | None = None
 
     @property
     def found_shapes(self) -> FoundShapes:
