@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -92,6 +93,15 @@ def add_json(parser: argparse.ArgumentParser, of: str) -> None:
 def add_table_directory(parser: argparse.ArgumentParser) -> None:
     """The directory that has the table."""
     parser.add_argument("directory", type=path_given, metavar="DIR", help="the results directory with the table")
+
+
+def add_results_directories(parser: argparse.ArgumentParser) -> None:
+    """One results directory, or two to be compared."""
+    purpose = "a results directory, or its trials.csv"
+    parser.add_argument("directory", type=path_given, metavar="DIR", help=purpose)
+    parser.add_argument(
+        "second", nargs="?", type=path_given, metavar="DIR2", help="another one, which is compared with the first"
+    )
 
 
 def add_trials(parser: argparse.ArgumentParser) -> None:
@@ -197,14 +207,13 @@ def add_hipkittens(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_workers(parser: argparse.ArgumentParser) -> None:
-    """--workers."""
-    import os
+def add_workers(parser: argparse.ArgumentParser, default: int | None = os.cpu_count() or 1) -> None:
+    """--workers; without it `default`."""
 
     parser.add_argument(
         "--workers",
         type=integer(WORKERS.least, WORKERS.most),
-        default=os.cpu_count() or 1,
+        default=default,
         metavar="N",
         help="processes that compile (default: one per core)",
     )

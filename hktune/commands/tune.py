@@ -67,7 +67,12 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         help="write every trial to Optuna's studies too, for optuna-dashboard: sqlite:///FILE, another URL, or a file",
     )
     add_seed(parser, "the strategy and of random operands")
-    add_workers(parser)
+    add_workers(parser, default=None)
+    parser.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="spread the work over a Ray cluster: HOST:PORT, or auto for the one that this machine belongs to",
+    )
     add_hipkittens(parser)
     _add_gpu(parser)
     _add_rivals(parser)
