@@ -94,6 +94,15 @@ def add_table_directory(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("directory", type=path_given, metavar="DIR", help="the results directory with the table")
 
 
+def add_results_directories(parser: argparse.ArgumentParser) -> None:
+    """One results directory, or two to be compared."""
+    purpose = "a results directory, or its trials.csv"
+    parser.add_argument("directory", type=path_given, metavar="DIR", help=purpose)
+    parser.add_argument(
+        "second", nargs="?", type=path_given, metavar="DIR2", help="another one, which is compared with the first"
+    )
+
+
 def add_trials(parser: argparse.ArgumentParser) -> None:
     """Where trials are read from, at least one place."""
     parser.add_argument(
