@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -206,14 +207,13 @@ def add_hipkittens(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_workers(parser: argparse.ArgumentParser) -> None:
-    """--workers."""
-    import os
+def add_workers(parser: argparse.ArgumentParser, default: int | None = os.cpu_count() or 1) -> None:
+    """--workers; without it `default`."""
 
     parser.add_argument(
         "--workers",
         type=integer(WORKERS.least, WORKERS.most),
-        default=os.cpu_count() or 1,
+        default=default,
         metavar="N",
         help="processes that compile (default: one per core)",
     )

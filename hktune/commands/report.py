@@ -25,7 +25,7 @@ def _run(options: argparse.Namespace) -> int:
     from hktune.report.pages.html_page import check_installed
     from hktune.report.pages.report_page import report_page
     from hktune.report.results.directory_comparison import compare
-    from hktune.report.results.reading import read_results
+    from hktune.report.results.of_directory import read_results
 
     check_installed()
     with working(lambda: "writing the report"):

@@ -22,7 +22,7 @@ def _run(options: argparse.Namespace) -> int:
     """Print or write the summary. Raises InputError, one line, when it cannot be made or written."""
     from hktune.report.pages.markdown_summary import summary_of, summary_of_two
     from hktune.report.results.directory_comparison import compare
-    from hktune.report.results.reading import read_results
+    from hktune.report.results.of_directory import read_results
 
     first = read_results(options.directory, options.shapes)
     second = read_results(options.second, options.shapes) if options.second else None

@@ -62,7 +62,12 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add_prior(parser)
     add_out(parser, "where to (default: out/<device>)", required=False)
     add_seed(parser, "the strategy and of random operands")
-    add_workers(parser)
+    add_workers(parser, default=None)
+    parser.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="spread the work over a Ray cluster: HOST:PORT, or auto for the one that this machine belongs to",
+    )
     add_hipkittens(parser)
     _add_gpu(parser)
     _add_rivals(parser)

@@ -44,6 +44,8 @@ class TuneOptions(TypedDict, total=False):
     seed: int | None
     fresh: bool | None
     workers: int | None
+    ray: str | None
+    """A Ray cluster: HOST:PORT, or auto for the one that this machine belongs to."""
     hipkittens: StrPath | None
     gpus: int | None
     prebuilt: StrPath | None
@@ -139,6 +141,7 @@ _READ: Mapping[str, Callable[[object, str], object]] = {
     "seed": SEED.checked,
     "fresh": _truth,
     "workers": WORKERS.checked,
+    "ray": _text,
     "hipkittens": path_given,
     "gpus": COUNT.checked,
     "prebuilt": path_given,

@@ -149,13 +149,24 @@ class OpenGpuBench:
         self.executor.close()
 
 
+class MakeExecutor(Protocol):
+    """Starts `workers` workers for a bench, within `deadline_s` and `limits` for each config."""
+
+    def __call__(self, bench: EmulatedBench, workers: int, deadline_s: float, limits: Limits) -> Executor: ...
+
+
+def local_executor(bench: EmulatedBench, workers: int, deadline_s: float, limits: Limits) -> Executor:
+    """Processes of this machine."""
+    return LocalExecutor(bench, workers, deadline_s, limits.memory_of_each(workers))
+
+
 @dataclass(frozen=True)
 class EmulatedBench:
     """The emulated gfx950: proves on the emulator, in as many processes as asked for, and models times. `fastest` are
     the fastest kernels of rivals, which rows are compared with, by problem: a name, and a modelled time in us. Times
     are those of `board`, with the constants of `calibration`.
 
-    Calling it makes a prover, here or, pickled, in a worker.
+    Calling it makes a prover, here or, pickled, in a worker; `make_executor` says where workers are.
     """
 
     space: Path
@@ -168,6 +179,7 @@ class EmulatedBench:
     fastest: Mapping[Problem, tuple[str, float]] = field(default_factory=dict)
     board: Board = DEFAULT_BOARD
     calibration: Calibration | None = None
+    make_executor: MakeExecutor = local_executor
 
     @property
     def identity(self) -> Identity:
@@ -208,8 +220,7 @@ class EmulatedBench:
     def open(self, problems: Sequence[Problem], quarantine: dict[Candidate, Failure]) -> OpenBench:
         """Start the workers."""
         del problems, quarantine
-        memory_bytes = self.limits.memory_of_each(self.workers)
-        executor = LocalExecutor(self, self.workers, self._deadline_s + _GRACE_S, memory_bytes)
+        executor = self.make_executor(self, self.workers, self._deadline_s + _GRACE_S, self.limits)
         rates = calibrated_rates(self.board, self.calibration)
         templates = load_spaces((self.space, *self.others)).templates
         return OpenEmulatedBench(executor, ModelledStopwatch(templates, self.fastest, self.board, rates))

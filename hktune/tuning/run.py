@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hktune.core.calibration import read_calibration
 from hktune.core.errors import HktuneError, InputError, StoreError
@@ -42,7 +43,7 @@ from hktune.tuning.prebuilt import read_built
 from hktune.tuning.progress import Progress
 from hktune.tuning.rival_sides import RivalSides
 from hktune.tuning.rivals import Raced, Rival, chosen_rivals, fastest, keep_comparable, race
-from hktune.tuning.run_options import RunOptions, asked_bench, calibrated_spaces
+from hktune.tuning.run_options import RunOptions, asked_bench, asked_cluster, calibrated_spaces
 from hktune.tuning.run_summary import RunSummary
 from hktune.tuning.side_by_side import side_by_side
 from hktune.tuning.strategies_apart import StrategiesApart
@@ -50,6 +51,9 @@ from hktune.tuning.table_place import TablePlace
 from hktune.tuning.trial_rows import RowContext, now
 from hktune.tuning.yardsticks import time_yardsticks
 from hktune.workers.gpu_worker import total_usage
+
+if TYPE_CHECKING:
+    from hktune.workers.ray_cluster import Cluster
 
 RIVALS_SHARE = 0.25
 """Of a time budget, so much for rivals."""
@@ -71,8 +75,8 @@ def tune(
     started = time.monotonic()
     interruption = Interruption()
     works: list[OpenBench] = []
-    with interruption.heard():
-        run = _begun(options, settings, command, callbacks or Callbacks())
+    with interruption.heard(), asked_cluster(options) as cluster:
+        run = _begun(options, settings, command, callbacks or Callbacks(), cluster)
         place, ledger = run.place, run.ledger
         progress.expect(place.names, run.most_trials)
         stopped = _as_far_as_it_goes(partial(_race_and_search, run, progress, works), interruption)
@@ -95,7 +99,7 @@ def tune(
         command=tuple(command),
         usage=total_usage(work.usage for work in works if work.usage),
         stopped=tuple(dict.fromkeys(map(str, stopped))),
-        notes=(*ledger.notes, *place.notes, *run.notes),
+        notes=(*ledger.notes, *place.notes, *run.notes, *(note for work in works for note in work.executor.notes)),
         raced=tuple(run.raced),
         trials_lost=bool(lost),
         no_table=bool(untabled or place.spaces.own.template.not_for_production),
@@ -137,7 +141,9 @@ class _Run:
         return found
 
 
-def _begun(options: RunOptions, settings: Settings, command: Sequence[str], callbacks: Callbacks) -> _Run:
+def _begun(
+    options: RunOptions, settings: Settings, command: Sequence[str], callbacks: Callbacks, cluster: Cluster | None
+) -> _Run:
     """What `options` ask for, read and checked. Raises HktuneError."""
     device, space_file = choose_device(options.device, options.space, settings)
     found = options.found_shapes
@@ -148,7 +154,7 @@ def _begun(options: RunOptions, settings: Settings, command: Sequence[str], call
     spaces = calibrated_spaces(load_spaces((space_file, *of_candidates)), device, calibration)
     rivals = _rivals(options, device, spaces.own, settings)
     others = of_candidates if device == "emulated" else _with_rivals(of_candidates, rivals)
-    bench = asked_bench(device, space_file, others, options, settings, calibration)
+    bench = asked_bench(device, space_file, others, options, settings, calibration, cluster)
     earlier = Earlier(options.prior, spaces.own)
     searches = _searches(spaces.own, names, options, earlier)
     of_others = candidate_searches(spaces, list(names), options.strategy, options.seed, settings)

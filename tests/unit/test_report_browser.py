@@ -18,7 +18,7 @@ from hktune.report.pages.comparison_page import comparison_page
 from hktune.report.pages.report_page import report_page
 from hktune.report.results import importance
 from hktune.report.results.directory_comparison import compare
-from hktune.report.results.reading import read_results
+from hktune.report.results.of_directory import read_results
 from tests.made_results import HOSTILE, hostile_results, many_shapes
 
 pytest.importorskip("plotly", reason="pip install 'hktune[report]'")

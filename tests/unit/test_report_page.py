@@ -23,7 +23,7 @@ from hktune.report.pages.markdown_summary import summary_of, summary_of_two
 from hktune.report.pages.report_page import report_page
 from hktune.report.results import importance
 from hktune.report.results.directory_comparison import compare
-from hktune.report.results.reading import read_results
+from hktune.report.results.of_directory import read_results
 from hktune.report.results.results import Results
 from tests.made_results import HOSTILE, confirmed, hostile_results, made_trial, many_shapes, measured, stored
 
