@@ -16,12 +16,13 @@ from hktune.core.settings import Settings
 from hktune.core.shapes import ShapeList
 from hktune.exchange import FoundShapes, read_shapes
 from hktune.space import Spaces
-from hktune.tuning.benches import Bench, EmulatedBench, GpuBench
+from hktune.tuning.benches import Bench, EmulatedBench, GpuBench, choose_device
 from hktune.tuning.candidates import candidate_spaces
 from hktune.tuning.gpus import choose_gpus
 from hktune.workers.executor import Limits
 
 if TYPE_CHECKING:
+    from hktune.tuning.ray_search import RemoteSearch
     from hktune.workers.ray_cluster import Cluster
 
 
@@ -96,8 +97,17 @@ def asked_cluster(options: RunOptions) -> Iterator[Cluster | None]:
     from hktune.workers.ray_cluster import connected
 
     own = [options.space] if options.space else []
-    with connected(options.ray, [*own, *candidate_spaces(options.candidates)]) as cluster:
+    with connected(options.ray, [*own, *candidate_spaces(options.candidates)], options.prebuilt) as cluster:
         yield cluster
+
+
+def asked_device(options: RunOptions, settings: Settings, cluster: Cluster | None) -> tuple[str, Path]:
+    """The device and the space that `options` ask for, as `choose_device` has them, of `cluster` or of this machine."""
+    if cluster is None:
+        return choose_device(options.device, options.space, settings)
+    from hktune.tuning.ray_gpus import device_of
+
+    return device_of(cluster, options.device, options.space, settings)
 
 
 def asked_bench(
@@ -108,9 +118,9 @@ def asked_bench(
     settings: Settings,
     calibration: Calibration | None,
     cluster: Cluster | None = None,
-) -> Bench:
-    """What `options` ask for, on a `device` that was chosen, of `cluster` or of this machine. Raises InputError for
-    what does not go together."""
+) -> tuple[Bench, RemoteSearch | None]:
+    """What `options` ask for, on a `device` that was chosen, of `cluster` or of this machine; and what searches on its
+    GPUs where they are not this machine's. Raises InputError for what does not go together."""
     workers = options.workers or os.cpu_count() or 1
     if device == "emulated":
         if options.prebuilt:
@@ -129,15 +139,13 @@ def asked_bench(
             calibration=calibration,
         )
         if cluster is None:
-            return bench
+            return bench, None
         from hktune.tuning.ray_benches import emulated_on
 
-        return emulated_on(cluster, bench, options.workers)
-    if cluster is not None:
-        raise InputError(f"--ray {options.ray}: only --device emulated is spread over a cluster so far")
+        return emulated_on(cluster, bench, options.workers), None
     if options.board:
         raise InputError(f"--board {options.board} is for the emulated device: a GPU says itself which one it is")
-    return GpuBench(
+    gpu_bench = GpuBench(
         kind=device,
         space=space,
         seed=options.seed,
@@ -146,7 +154,12 @@ def asked_bench(
         workers=workers,
         prebuilt=options.prebuilt,
         cache=options.cache,
-        gpus=choose_gpus(device, options.gpus, settings),
+        gpus=choose_gpus(device, options.gpus, settings) if cluster is None else (),
         limits=options.limits,
         others=others,
     )
+    if cluster is None:
+        return gpu_bench, None
+    from hktune.tuning.ray_gpus import gpus_of
+
+    return gpus_of(cluster, gpu_bench, options.gpus, options.workers)
