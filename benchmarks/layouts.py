@@ -1,4 +1,4 @@
-"""What the layouts and outputs of the gfx950 GEMM take, modelled, beside bf16.nt.
+"""What the layouts and outputs of the gfx950 GEMM take, modelled, next to bf16.nt.
 
     python benchmarks/layouts.py [--operations bf16.nn bf16.tn ..] [--problems 4096x4096x4096 ..] [--seeds 51]
 
