@@ -32,7 +32,7 @@ from hktune.tuning.prebuilt import built_compiler
 from hktune.verify.record import RecordStore, judge_sha256
 from hktune.workers.executor import NO_LIMITS_ASKED, Executor, Limits, LocalExecutor, Prove
 from hktune.workers.gpu_service import GpuService
-from hktune.workers.gpu_worker import REQUEST_DEADLINE_S, ContainedStopwatch, GpuExecutor, GpuWorker, Usage
+from hktune.workers.gpu_worker import REQUEST_DEADLINE_S, ContainedStopwatch, GpuExecutor, GpuWorker, Serve, Usage
 from hktune.workers.prover import COMPILE_DEADLINE_S, DEADLINE_S, ByTemplate, CompileOnly, Prover
 
 _GRACE_S = 30.0
@@ -76,7 +76,8 @@ class OpenBench(Protocol):
 
     `shares`: whether a variant that one problem asked for is timed on every other too, which is right where that costs
     nothing. `comparing` measures several variants in rounds that they share: with it the best of a problem are
-    confirmed. It is None where times are modelled, since a model has no rounds. `usage` is what of a GPU was used.
+    confirmed. It is None where times are modelled, since a model has no rounds. `usage` is what of a GPU was used,
+    `notes` what a person should know of the workers.
     """
 
     @property
@@ -93,6 +94,9 @@ class OpenBench(Protocol):
 
     @property
     def usage(self) -> Usage | None: ...
+
+    @property
+    def notes(self) -> Sequence[str]: ...
 
     def interrupt(self) -> None:
         """Let the thread that uses the bench get KeyboardInterrupt soon."""
@@ -112,6 +116,10 @@ class OpenEmulatedBench:
     shares: bool = True
     comparing: None = None
     usage: None = None
+
+    @property
+    def notes(self) -> Sequence[str]:
+        return self.executor.notes
 
     def interrupt(self) -> None:
         pass
@@ -138,6 +146,10 @@ class OpenGpuBench:
     @property
     def usage(self) -> Usage:
         return self.stopwatch.worker.usage
+
+    @property
+    def notes(self) -> Sequence[str]:
+        return self.executor.notes
 
     def interrupt(self) -> None:
         self.stopwatch.worker.interrupt()
@@ -231,7 +243,8 @@ class GpuBench:
     """GPUs of this machine, by their numbers, all of one model. Compiles in as many processes as asked for, proves and
     times in one process for each GPU; what is opened is one GPU's (`parts`).
 
-    `prebuilt` is a folder of `hktune build`, from which all objects are then taken.
+    `prebuilt` is a folder of `hktune build`, from which all objects are then taken. `known` is what the GPUs are, where
+    they are another machine's.
     """
 
     kind: str
@@ -245,10 +258,11 @@ class GpuBench:
     gpus: tuple[int, ...] = (0,)
     limits: Limits = NO_LIMITS_ASKED
     others: tuple[Path, ...] = ()
+    known: Identity | None = None
 
     @property
     def identity(self) -> Identity:
-        return open_device(self.kind, self.gpus[0], self.settings).identity
+        return self.known or open_device(self.kind, self.gpus[0], self.settings).identity
 
     def __call__(self) -> Prove:
         compile_s = self.limits.deadline_s or COMPILE_DEADLINE_S
@@ -281,7 +295,17 @@ class GpuBench:
     def open(self, problems: Sequence[Problem], quarantine: dict[Candidate, Failure]) -> OpenGpuBench:
         """Start the compiling workers; the GPU's own starts with the first proof."""
         [gpu] = self.gpus
-        service = GpuService(
+        service = self.service(problems)
+        worker = GpuWorker(service, self.limits.deadline_s or REQUEST_DEADLINE_S, name=f"GPU {gpu}")
+        stopwatch = ContainedStopwatch(worker, self._reproduce, quarantine)
+        compile_s = (self.limits.deadline_s or COMPILE_DEADLINE_S) + _GRACE_S
+        compiling = LocalExecutor(self, self.workers, compile_s, self.limits.memory_of_each(self.workers))
+        return OpenGpuBench(GpuExecutor(compiling, stopwatch), stopwatch)
+
+    def service(self, problems: Sequence[Problem]) -> Callable[[], Serve]:
+        """What the process that owns the GPU of this part calls."""
+        [gpu] = self.gpus
+        return GpuService(
             kind=self.kind,
             space=self.space,
             make_compiler=self.make_compiler,
@@ -292,11 +316,6 @@ class GpuBench:
             ordinal=gpu,
             others=self.others,
         )
-        worker = GpuWorker(service, self.limits.deadline_s or REQUEST_DEADLINE_S, name=f"GPU {gpu}")
-        stopwatch = ContainedStopwatch(worker, self._reproduce, quarantine)
-        compile_s = (self.limits.deadline_s or COMPILE_DEADLINE_S) + _GRACE_S
-        compiling = LocalExecutor(self, self.workers, compile_s, self.limits.memory_of_each(self.workers))
-        return OpenGpuBench(GpuExecutor(compiling, stopwatch), stopwatch)
 
     def _reproduce(self, candidate: Candidate, problem: Problem | None) -> str:
         path, template = self._space_of(candidate)

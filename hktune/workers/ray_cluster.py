@@ -6,6 +6,8 @@ Ray and the packages that hktune depends on; hktune itself is shipped, so no nod
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import logging
 import shutil
 import signal
@@ -57,8 +59,13 @@ class Cluster:
         """Of all nodes."""
         return sum(node.cpus for node in live_nodes())
 
+    @property
+    def gpus(self) -> int:
+        """Of all nodes."""
+        return sum(node.gpus for node in live_nodes())
+
     def on_node(self, path: Path) -> PurePosixPath:
-        """Where a search space is below the folder of a node; see `on_this_node`."""
+        """Where a search space, or a folder of objects, is below the folder of a node; see `on_this_node`."""
         return self.placed.get(path) or PurePosixPath(path.relative_to(PACKAGE.parent))
 
     def require_alike(self, describe: Describe, expected: Facts) -> None:
@@ -90,14 +97,29 @@ def on_this_node(place: PurePosixPath) -> Path:
     return PACKAGE.parent / place
 
 
+@functools.cache
+def shipped_sha256() -> str:
+    """Of all that hktune is here: its sources, kernels and spaces. On a node that got what was sent it is the same."""
+    digest = hashlib.sha256()
+    for file in sorted(path for source in {PACKAGE, KERNELS, SPACES} for path in source.rglob("*") if path.is_file()):
+        name = file.relative_to(PACKAGE.parent)
+        if "__pycache__" not in name.parts:
+            digest.update(f"{name}\0".encode() + hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()
+
+
 @contextmanager
-def connected(address: str, spaces: Sequence[Path]) -> Iterator[Cluster]:
-    """The cluster at `address`, which is HOST:PORT, or auto for the one that this machine belongs to. Its nodes get
-    hktune and the files of `spaces` that do not come with it. Raises InputError where there is no such cluster."""
+def connected(address: str, spaces: Sequence[Path], prebuilt: Path | None = None) -> Iterator[Cluster]:
+    """The cluster at `address`, which is HOST:PORT, or auto for the one that this machine belongs to. Its nodes get,
+    once each, hktune, the files of `spaces` that do not come with it, and the objects of `prebuilt`. Raises InputError
+    where there is no such cluster."""
     if ray.is_initialized():
         raise InputError("--ray: this process is connected to a Ray cluster already: call ray.shutdown() first")
     with scratch_folder() as folder:
         placed = _shipment(folder, spaces)
+        if prebuilt is not None:
+            placed[prebuilt] = PurePosixPath(_GIVEN, "prebuilt")
+            shutil.copytree(prebuilt, folder / placed[prebuilt])
         _connect(address, folder)
     try:
         yield Cluster(placed)
