@@ -29,6 +29,8 @@ from hktune.store.origins import (
 )
 from hktune.store.recordings.t4_trials import read_t4_trials
 from hktune.store.rows import HEADER, Encoder
+from hktune.store.studies.study_place import holds_studies
+from hktune.store.studies.study_reading import read_study_trials
 from hktune.store.trials import FILE_NAME, locked, read_trials
 
 DISAGREEMENTS_SHOWN = 10
@@ -47,7 +49,7 @@ class Merged:
 def merge(
     shards: Sequence[Path], directory: Path, signed_by: Mapping[Path, Sequence[SignedBy]] | None = None
 ) -> Merged:
-    """Merge shards (results directories, trials.csv or T4 files) with what `directory` already holds, into it.
+    """Merge shards (results directories, trials.csv, T4 files, files of studies) with what `directory` holds, into it.
 
     Each row gets the origin that it is from; origins.json says what these are, and whose key signed the table of the
     folder (`signed_by`). Rows that agree in everything but their number and origin are one row, and `combined` makes
@@ -130,7 +132,9 @@ def _rows_of(shards: Iterable[Path]) -> list[Trial]:
 
 def _read_shard(shard: Path) -> list[Trial]:
     path = shard / FILE_NAME if shard.is_dir() else shard
-    return read_t4_trials(path) if {".json", ".gz", ".zip"} & set(path.suffixes[-1:]) else read_trials(path)
+    if {".json", ".gz", ".zip"} & set(path.suffixes[-1:]):
+        return read_t4_trials(path)
+    return read_study_trials(path) if holds_studies(path) else read_trials(path)
 
 
 def _merged(trials: list[Trial]) -> list[Trial]:
