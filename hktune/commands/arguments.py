@@ -109,9 +109,9 @@ def add_trials(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "trials",
         nargs="+",
-        type=path_given,
+        type=trials_place,
         metavar="DIR_OR_CSV",
-        help="results directories, their trials.csv, or trials that were exported as T4",
+        help="results directories, their trials.csv, trials that were exported as T4, or files of Optuna's studies",
     )
 
 
@@ -148,7 +148,7 @@ def add_prior(parser: argparse.ArgumentParser, purpose: str = PRIOR_OF_A_RUN) ->
     """--prior."""
     parser.add_argument(
         "--prior",
-        type=path_given,
+        type=trials_place,
         action="append",
         default=[],
         metavar="DIR",
@@ -217,6 +217,15 @@ def add_workers(parser: argparse.ArgumentParser, default: int | None = os.cpu_co
         metavar="N",
         help="processes that compile (default: one per core)",
     )
+
+
+def trials_place(text: str) -> Path:
+    """The type of an argument that is where trials are: a path, or the URL of a file of Optuna's studies."""
+    if "://" not in text:
+        return path_given(text)
+    from hktune.store.studies.study_place import studies_file
+
+    return studies_file(text)
 
 
 def path_given(text: str) -> Path:

@@ -30,6 +30,8 @@ from hktune.store import (
     read_environment,
     write_environment,
 )
+from hktune.store.studies.study_mirror import StudyMirror
+from hktune.store.studies.study_place import StudyPlace
 from hktune.tuning.benches import Bench, EmulatedBench, OpenBench
 from hktune.tuning.callbacks import Callbacks
 from hktune.tuning.candidates import candidate_searches, candidate_spaces
@@ -87,6 +89,7 @@ def tune(
         trials, lost = _rows_at_the_end(ledger, place.spaces.own, place.names if finished else {})
         untabled = place.publish(deciding(trials), finished and not lost)
         stopped += [*lost, *untabled]
+        run.trouble.extend(_finished_study(run, trials, progress, interruption))
     if run.callbacks.failed:
         raise run.callbacks.failed
     return RunSummary(
@@ -129,6 +132,7 @@ class _Run:
     callbacks: Callbacks
     context: RowContext
     elsewhere: RemoteSearch | None
+    study: StudyMirror | None = None
     raced: list[Raced] = field(default_factory=list)
     trouble: list[str] = field(default_factory=list)
 
@@ -178,9 +182,30 @@ def _begun(
     _sweep(directory, settings)
     before = ledger.rows()
     require_own(spaces, before, directory / "trials.csv")
+    study = _begun_study(options, place, environment, before, callbacks)
     noted = [found.note] if found.note else []
     given = (options, device, bench, searches, ledger, place, before, rivals, most_trials, environment, earlier)
-    return _Run(*given, callbacks, context, elsewhere, trouble=noted)
+    return _Run(*given, callbacks, context, elsewhere, study, trouble=noted)
+
+
+def _begun_study(
+    options: RunOptions, place: TablePlace, environment: Environment, before: Sequence[Trial], callbacks: Callbacks
+) -> StudyMirror | None:
+    """What writes the rows to Optuna's studies, where that is asked for."""
+    if options.study is None:
+        return None
+    study = StudyMirror(StudyPlace(options.study), place.names, place.spaces, environment)
+    callbacks.also(study)
+    study.begin(before)
+    return study
+
+
+def _finished_study(run: _Run, trials: Sequence[Trial], progress: Progress, interruption: Interruption) -> list[str]:
+    """Wait until the studies have all rows; what they could not be given."""
+    if run.study is None:
+        return []
+    progress.phase("writing the studies")
+    return run.study.finish(trials, lambda: interruption.requested)
 
 
 def _rivals(options: RunOptions, device: str, own: SearchSpace, settings: Settings) -> list[Rival]:

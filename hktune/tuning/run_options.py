@@ -32,9 +32,10 @@ class RunOptions:
     the one that comes with hktune for the device, without `gpus` all that this process sees, without `rivals` those
     that are here. `candidates` are words for spaces that are searched in addition to `space`. `board` is the one that
     the emulated device models, the usual one unless given. `calibration` has constants in place of the clock's or of
-    the estimate's. `prior` are earlier results: what they favour for a shape is tried first. `patience` is that of
-    `loop.Budget`. `ray` is the address of a Ray cluster whose nodes do the work, or auto for that of this machine.
-    Without `workers` there is one for each core of this machine, or for each CPU of the cluster."""
+    the estimate's. `prior` are earlier results: what they favour for a shape is tried first. `study` is a storage of
+    Optuna's that gets every row too. `patience` is that of `loop.Budget`. `ray` is the address of a Ray cluster whose
+    nodes do the work, or auto for that of this machine. Without `workers` there is one for each core of this machine,
+    or for each CPU of the cluster."""
 
     shapes: Path | ShapeList
     space: Path | None = None
@@ -58,6 +59,7 @@ class RunOptions:
     board: str | None = None
     calibration: Path | None = None
     prior: tuple[Path, ...] = ()
+    study: str | None = None
     ray: str | None = None
 
     @property
