@@ -86,9 +86,8 @@ def same(one: RunSummary, other: RunSummary) -> str:
     """Whether two runs found the same."""
     rows = [{(row.problem, row.config_id, row.status, row.time_us) for row in each.trials} for each in (one, other)]
     tables = [read_table(each.directory).entries for each in (one, other)]
-    return (
-        f"rows {'equal' if rows[0] == rows[1] else 'DIFFER'}, tables {'equal' if tables[0] == tables[1] else 'DIFFER'}"
-    )
+    said = {True: "equal", False: "DIFFER"}
+    return f"rows {said[rows[0] == rows[1]]}, tables {said[tables[0] == tables[1]]}"
 
 
 def main() -> None:
@@ -109,8 +108,8 @@ def main() -> None:
             found.append(done)
             what = f"{nodes} node{'s' * (nodes > 1)}{', one of them killed' * lose}"
             print(
-                f"{what}: {len(done.summary.trials)} rows of {done.summary.variants} variants in {done.elapsed_s:.0f} s;"
-                f" driver {done.driver_s:.1f} s of a processor, Ray and workers {children_s:.0f}",
+                f"{what}: {len(done.summary.trials)} rows of {done.summary.variants} variants in {done.elapsed_s:.0f} s",
+                f"driver {done.driver_s:.1f} s of a processor, Ray and workers {children_s:.0f}",
                 *done.summary.notes,
                 same(found[0].summary, done.summary),
                 sep="; ",
