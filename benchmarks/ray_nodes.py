@@ -108,7 +108,7 @@ def main() -> None:
             found.append(done)
             what = f"{nodes} node{'s' * (nodes > 1)}{', one of them killed' * lose}"
             print(
-                f"{what}: {len(done.summary.trials)} rows of {done.summary.variants} variants in {done.elapsed_s:.0f} s",
+                f"{what}: {len(done.summary.trials)} rows, {done.summary.variants} variants in {done.elapsed_s:.0f} s",
                 f"driver {done.driver_s:.1f} s of a processor, Ray and workers {children_s:.0f}",
                 *done.summary.notes,
                 same(found[0].summary, done.summary),
