@@ -8,8 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hktune.core.errors import InputError
+from hktune.core.escaped import escaped
 from hktune.core.problem import Problem
+from hktune.core.shapes import ShapeList
 from hktune.core.trial import Trial
+from hktune.report.results.results import Results
+from hktune.session import plots
 from hktune.session.given_shapes import problem_given
 from hktune.store import read_frame
 from hktune.store.trials import FILE_NAME
@@ -17,6 +21,7 @@ from hktune.tuning.run_summary import RunSummary
 
 if TYPE_CHECKING:
     import pandas as pd
+    from plotly.graph_objects import Figure as PlotlyFigure
 
     from hktune.dispatch import Table
     from hktune.runtime import LoadedTable
@@ -28,9 +33,10 @@ class Result:
     Times are in us, and each row says whether its time is measured or modelled.
     """
 
-    def __init__(self, summary: RunSummary, notes: tuple[str, ...] = ()) -> None:
+    def __init__(self, summary: RunSummary, asked: ShapeList, notes: tuple[str, ...] = ()) -> None:
         """`notes` are what was noticed before the run began."""
         self.summary = summary
+        self._asked = asked
         self.notes = (*notes, *summary.notes)
 
     @property
@@ -89,6 +95,28 @@ class Result:
 
         return load(self.directory, allow_modelled, **options)
 
+    def plot_search(self, problem: object = None) -> PlotlyFigure:
+        """Every trial of the search of `problem`, as in `best`, and the best so far. Figures are plotly's; without it
+        they raise ToolchainError."""
+        return plots.search_plot(self._results, self._problem(problem))
+
+    def plot_gain(self, over: str | None = None) -> PlotlyFigure:
+        """How many times as fast each shape's best is as `over`: "vendor", "best other" or "first trial"; without it
+        as the first of these that there is. Raises InputError where there is none."""
+        return plots.gain_plot(self._results, over)
+
+    def plot_roofline(self) -> PlotlyFigure:
+        """TFLOP/s of each shape's best over its operations for each byte, under the device's limits."""
+        return plots.roofline_plot(self._results)
+
+    def plot_importance(self) -> PlotlyFigure:
+        """Which parameters mattered. Raises InputError of too few trials."""
+        return plots.importance_plot(self._results)
+
+    @cached_property
+    def _results(self) -> Results:
+        return plots.results_of(self.summary, self._asked)
+
     def __repr__(self) -> str:
         return f"{self._headline}\n{self._shown.to_string(index=False, na_rep='', float_format='{:.4g}'.format)}"
 
@@ -103,7 +131,7 @@ class Result:
         """The shapes without what says nothing: comparisons with what has no time, names that are the sizes again."""
         frame = self.shapes.dropna(axis="columns", how="all")
         named = any(name != str(problem) for problem, name in self.summary.names.items())
-        return frame if named else frame.drop(columns="shape")
+        return frame.assign(shape=frame["shape"].map(escaped)) if named else frame.drop(columns="shape")
 
     @property
     def _headline(self) -> str:

@@ -55,7 +55,7 @@ def tune(
     settings = settings_here(None if aiter is None else path_given(aiter, "aiter"))
     with _shown(progress) as heard:
         summary = run_tuning(asked, settings, command, heard, Callbacks(callbacks))
-    return Result(summary, notes)
+    return Result(summary, found, notes)
 
 
 def _shown(progress: bool | RunProgress) -> RunProgress:

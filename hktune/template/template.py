@@ -287,7 +287,7 @@ class Template:
     def _check_proofs(self) -> None:
         """Each proof is of an operation of the template, and each operation has a proof, whose launch passes it all."""
         for _, steps, _ in self._proofs:
-            if _proved(self.operation, steps) not in self.operations:
+            if not any(_proved(each, steps) in self.operations for each in self.operations):
                 raise TemplateError(f"proof epilogue {'+'.join(steps)!r}: it is not among the operations: add it there")
         taken = {argument.name for argument in self.arguments}
         for operation in self.operations:

@@ -239,7 +239,13 @@ def test_what_was_found_serves_torch(result: Result) -> None:
 
 def test_names_are_escaped(result: Result) -> None:
     names = dict.fromkeys(result.summary.names, "<script>\x1b[31m")
-    shown = Result(dataclasses.replace(result.summary, names=names, stopped=("<b>",)))._repr_html_()
+    hostile = Result(dataclasses.replace(result.summary, names=names, stopped=("<b>",)), given_shapes(TUNED)[0])
+    shown = hostile._repr_html_()
+    assert "\x1b" not in repr(hostile)
+    drawn = hostile.plot_gain("first trial").to_json() + hostile.plot_search(TUNED[0]).to_json()
+    assert "u001b" not in drawn
+    assert "\x1b" not in shown
+    assert "<script>" not in drawn
     assert "<script>" not in shown
     assert "<b>" not in shown
 
@@ -251,6 +257,31 @@ def test_progress_in_a_notebook_is_escaped_too(result: Result) -> None:
     progress.recorded(result.best(TUNED[0]))
     assert 'value="0.1250"' in progress.markup()
     assert "&lt;i&gt;" in progress.markup()
+
+
+def test_pictures_hold_what_the_rows_say(result: Result) -> None:
+    pytest.importorskip("plotly")
+    for shape in TUNED:
+        rows = result.trials[result.trials["shape"] == str(result.best(shape).problem)]
+        search = result.plot_search(shape)
+        assert "modelled" in search.layout.title.text
+        assert list(search.data[0].y) == pytest.approx(list(rows["time_us"] / rows["time_us"].min()), abs=1e-3)
+    first = [result.trials[result.trials["shape"] == name]["time_us"].iloc[0] for name in result.shapes["shape"]]
+    gains = sorted(f"{gain:.2f}" for gain in first / result.shapes["time_us"])
+    for over in (None, "first trial"):
+        assert sorted(text for trace in result.plot_gain(over).data for text in trace.text) == gains
+    tflops = {round(2 * 256 * 256 * 512 / result.best(TUNED[0]).time_us * 1e-6, 3)}
+    assert tflops <= set(result.plot_roofline().data[0].y)
+    with pytest.raises(InputError, match="did you mean first trial"):
+        result.plot_gain("frist trial")
+    with pytest.raises(InputError, match="fewer than 50 trials"):
+        result.plot_importance()
+
+
+def test_a_picture_without_plotly_says_what_to_install(result: Result, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "plotly.graph_objects", None)
+    with pytest.raises(HktuneError, match=r"pip install 'hktune\[report\]'"):
+        result.plot_roofline()
 
 
 # ---------------------------------------------------------------- callbacks, threads, signals
