@@ -4,14 +4,15 @@ else of the driver: actors, streams of rows, the ledger and trials.csv.
     python benchmarks/ray_driver.py [--gpus 1000] [--actors 8] [--trial-s 1.0] [--seconds 30]
 
 A thousand actors do not fit on one machine. So each of a few real ones sends the reports of many GPUs, each its own
-stream, as the loop of a GPU does: a trial every `--trial-s` seconds, what is new once a second. The rows are those of a
-real template. Says how many trials a second came and were stored, how much of the driver's processor one took, and how
-far the file was behind.
+stream: a trial every `--trial-s` seconds, each by itself. Rows and parts are those of a real template. Says how many
+trials a second were due and were stored, how much of the driver's processor one took, sending the parts included, and
+how far the file was behind at the end.
 """
 
 from __future__ import annotations
 
 import argparse
+import random
 import tempfile
 import time
 from collections.abc import Iterator
@@ -38,7 +39,7 @@ from hktune.tuning.ledger import Ledger
 from hktune.tuning.loop import Budget, Search
 from hktune.tuning.part import Part
 from hktune.tuning.progress import Silent
-from hktune.tuning.ray_part import REPORT_S, GpuFacts, Report, SentPart
+from hktune.tuning.ray_part import GpuFacts, Report, SentPart
 from hktune.tuning.ray_search import RemoteGpu, RemoteSearch
 from hktune.tuning.trial_rows import RowContext
 
@@ -60,21 +61,20 @@ class Silence(Silent):
 
 
 class MadeUpGpus:
-    """Stands in for many GpuActors. Each search has a thread, and sends the rows that are due once a second."""
+    """Stands in for many GpuActors. Each search has a thread, and sends each row by itself, when it is due: the most
+    that a driver can be asked for."""
 
     def __init__(self, trial_s: float, trials: int) -> None:
         self._trial_s, self._trials = trial_s, trials
 
     def search(self, sent: SentPart) -> Iterator[Report]:
-        """The rows of the part's one problem, each when it is due."""
+        """The rows of the part's one problem."""
         [problem] = sent.part.problems
         rows = made_up_rows(sent.part.spaces.own, sent.context, problem, self._trials)
-        started_s, done = time.monotonic(), 0
-        while done < len(rows):
-            time.sleep(REPORT_S)
-            due = min(len(rows), int((time.monotonic() - started_s) / self._trial_s))
-            yield Report(rows=rows[done:due], variants=2, phase="searching", ended=due == len(rows))
-            done = due
+        started_s = time.monotonic() - random.uniform(0.0, self._trial_s)
+        for number, row in enumerate(rows, 1):
+            time.sleep(max(0.0, started_s + number * self._trial_s - time.monotonic()))
+            yield Report(rows=[row], variants=2, phase="searching", ended=number == len(rows))
 
     def finish(self) -> None: ...
 

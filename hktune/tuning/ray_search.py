@@ -32,6 +32,8 @@ from hktune.workers.ray_cluster import difference, last_line
 from hktune.workers.ray_executor import LOSSES_MAX
 
 _POLL_S = 0.5
+"""What came in so long is heard and stored at once: asking Ray about a thousand GPUs costs as much as ten rows."""
+
 _STOP_S = 20.0
 """So long after Ctrl-C parts may take to send what they have found: a kernel that is being timed is not waited for."""
 
@@ -130,13 +132,11 @@ class RemoteSearch:
             self._gpus_used.add(gpu.number)
 
     def _hear(self, ledger: Ledger, progress: Progress) -> None:
-        """Take in what is new of all GPUs, waiting a little for the first, and store its rows at the price of one."""
+        """Take in what is new of all GPUs within a moment, and store its rows at the price of one."""
         asked = [*self._at_work, *self._starting]
         if not asked:
             return
-        ready, _ = ray.wait(asked, num_returns=1, timeout=_POLL_S)
-        if ready:
-            ready, _ = ray.wait(asked, num_returns=len(asked), timeout=0)
+        ready, _ = ray.wait(asked, num_returns=len(asked), timeout=_POLL_S)
         heard: list[tuple[_AtWork, Report]] = []
         for each in ready:
             if each in self._starting:

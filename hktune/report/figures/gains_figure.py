@@ -28,7 +28,7 @@ def gains_figure(results: Results, reference: Reference, source: Source) -> Figu
     traces = [_trace(verdict, gained, results, several) for verdict in Verdict]
     layout = {
         "xaxis": axis("m", type="category", categoryorder="array", categoryarray=columns, side="top"),
-        "yaxis": axis("", type="category", categoryorder="array", categoryarray=rows, autorange="reversed"),
+        "yaxis": axis("n x k", type="category", categoryorder="array", categoryarray=rows, autorange="reversed"),
         "legend": {"orientation": "h", "y": 0, "yanchor": "top", "x": 0},
     }
     counts = ", ".join(f"{len(trace['x'])} {trace['name']}" for trace in traces)
