@@ -160,6 +160,7 @@ def test_rows_are_in_a_study_each_and_come_back(tmp_path: Path, space: SearchSpa
         assert [dict(frozen.params) for frozen in study.trials] == [dict(Config.from_json(r.config)) for r in own]
         assert study.best_value == min(each.time_us for each in own if each.time_us and not each.left_early)
         assert not study.trials[0].system_attrs
+        assert study.metric_names == ["modelled time, us"]
         file = studies_file(place.text)
         assert holds_studies(file)
         assert sorted(read_study_trials(file), key=lambda each: each.trial) == rows

@@ -9,6 +9,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from hktune.core.errors import HktuneError, InputError
+from hktune.core.outcome import Source
 from hktune.core.problem import Problem
 from hktune.core.trial import Trial
 from hktune.space import Spaces
@@ -170,8 +172,16 @@ class StudyMirror:
             said = {"problem": str(problem), "template_sha256": template_sha256, **problem.sizes}
             for key, value in {**said, ENVIRONMENT: msgspec.to_builtins(self._environment)}.items():
                 study.set_user_attr(key, value)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                study.set_metric_names([f"{self._source} time, us"])
         known = (known_in(frozen) for frozen in study.get_trials(deepcopy=False))
         return _Attached(study, {each for each in known if each is not None})
+
+    @property
+    def _source(self) -> Source:
+        """Where the times of this run come from: no study has both."""
+        return Source.MODELLED if self._environment.identity.kind == "emulated" else Source.MEASURED
 
     def _has(self, row: Trial) -> bool:
         attached = self._attached.get((row.problem, row.template_sha256))
