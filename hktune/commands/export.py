@@ -95,6 +95,6 @@ COMMAND = Command(
         "hktune export out/gfx950-emulated -o model_new.py",
         "hktune export out/gfx950-emulated --operation f16.nt -o model_new.py",
         "hktune export out/gfx950-emulated --format t4 -o trials.json.gz",
-        "hktune export out/gfx950-emulated --format kernel-tuner --problem 4096x4096x4096 -o cache.json",
+        "hktune export out/h100 --format kernel-tuner --problem 16x4096x4096 -o c.json",
     ),
 )
