@@ -28,6 +28,8 @@ def _run(options: argparse.Namespace) -> int:
     from hktune.report.results.of_directory import read_results
 
     check_installed()
+    if options.out.suffix in (".md", ".markdown"):
+        raise InputError(f"{options.out}: a report is HTML: pass another -o, or hktune summary, which writes Markdown")
     with working(lambda: "writing the report"):
         first = read_results(options.directory, options.shapes)
         second = read_results(options.second, options.shapes) if options.second else None

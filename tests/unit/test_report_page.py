@@ -170,13 +170,16 @@ def test_a_time_that_is_modelled_too_is_in_no_measured_curve() -> None:
     assert [row.source for row in shape.searched] == [Source.MEASURED] * 4
 
 
-@pytest.mark.parametrize("rows", ["one trial", "all failed", "one confirmed", "no shape has a vendor's time"])
+@pytest.mark.parametrize(
+    "rows", ["one trial", "all failed", "one confirmed", "all left early", "no shape has a vendor's time"]
+)
 def test_odd_directories_have_a_report(rows: str, tmp_path: Path) -> None:
     one = made_trial(0, PROBLEM, {"block": 16}, 10.0)
     made = {
         "one trial": [one],
         "all failed": [made_trial(i, PROBLEM, {"block": i}, None, detail="element 0 is wrong") for i in range(3)],
         "one confirmed": [confirmed(measured(one, 12.0))],
+        "all left early": [replace(measured(one, 5.0), left_early=True)],
         "no shape has a vendor's time": [one, replace(one, trial=1, time_us=11.0, config_id=one.config_id)],
     }[rows]
     directory = stored(Results("x", made), tmp_path / "run")

@@ -181,6 +181,21 @@ def test_a_resumed_run_adds_what_is_missing_and_nothing_twice(
         assert sorted(found, key=lambda each: each.trial) == rows
 
 
+def test_two_runs_of_one_directory_write_each_row_once(tmp_path: Path, space: SearchSpace, rows: list[Trial]) -> None:
+    rows = rows[-6:]
+    for place in places(tmp_path):
+        ours, theirs = (StudyMirror(place, NAMES, Spaces([space]), ENVIRONMENT) for _ in range(2))
+        for mirror, own in ((ours, rows[:3]), (theirs, rows[3:])):
+            mirror.begin(own[:1])
+            assert mirrored(place, space, own[:1]) == []
+            mirror(own[1])
+        theirs(rows[5])
+        ours(rows[2])
+        assert theirs.finish(rows, lambda: False) == []
+        assert ours.finish(rows, lambda: False) == []
+        assert sorted(read_study_trials(studies_file(place.text)), key=lambda each: each.trial) == rows
+
+
 def test_rows_of_another_set_up_and_studies_of_others_are_left_alone(
     tmp_path: Path, space: SearchSpace, rows: list[Trial]
 ) -> None:

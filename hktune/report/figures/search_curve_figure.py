@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hktune.report.figures.figure import BLUE, GREY, ORANGE, Figure, Spec, axis
-from hktune.report.results.curves import Curve
+from hktune.report.results.curves import Curve, Tried
 
 _TOP = 2.0  # times as long as the best: what is slower is drawn at the upper edge
 
@@ -18,9 +18,14 @@ def search_curve_figure(curve: Curve, height_px: int = 190) -> Figure:
             "mode": "markers",
             "x": [each.number for each in timed],
             "y": [round(min(each.relative or top, top), 4) for each in timed],
-            "text": [f"{each.config_id}: {each.relative:.3f}" for each in timed],
+            "text": [f"{each.config_id}: {_at_least(each)}{each.relative:.3f}" for each in timed],
             "hoverinfo": "text",
-            "marker": {"color": GREY, "size": 3},
+            "marker": {
+                "color": GREY,
+                "size": 4,
+                "opacity": 1,
+                "symbol": ["circle-open" if each.left_early else "circle" for each in timed],
+            },
         },
         _best_so_far(curve),
     ]
@@ -53,10 +58,14 @@ def _best_so_far(curve: Curve) -> Spec:
     }
 
 
+def _at_least(tried: Tried) -> str:
+    return "at least " if tried.left_early else ""
+
+
 def _in_words(curve: Curve) -> str:
-    if not curve.best:
-        return f"{curve.trials} trials, none of which has a time"
+    if not curve.best or curve.first is None:
+        return f"{curve.trials} trials, none of which has a time of its own"
     best = curve.best[-1]
     failed = f", {curve.failed} of them failed" if curve.failed else ""
-    first = f"{curve.first_over_best:.2f} times as long"
+    first = f"{_at_least(curve.first)}{curve.first.relative:.2f} times as long"
     return f"{curve.trials} trials{failed}; the best is trial {best.number}, the first took {first}"

@@ -13,6 +13,7 @@ from hktune.report.pages.grid import Cell, Column, Grid, Heading, cells, gain_ce
 from hktune.report.results.clocks import Clocks
 from hktune.report.results.curves import curve_of
 from hktune.report.results.failure_kinds import failure_kinds
+from hktune.report.results.gains import Gain
 from hktune.report.results.importance import Importances
 from hktune.report.results.results import Reference, Results, ShapeResult
 from hktune.report.results.roofline import Roofline
@@ -60,8 +61,14 @@ def _shape_columns(results: Results, source: Source, shares: Mapping[int, float 
 def _gain_column(reference: Reference, shapes: Sequence[ShapeResult]) -> Column:
     """Gains with what they say; where rounds were not shared, nothing is said of doubt."""
     gains = [reference.gain(shape) for shape in shapes]
-    judged, plain = map(gain_cell, gains), [Cell(f"{gain.ratio:.2f}" if gain else "") for gain in gains]
-    return Heading(f"vs {reference.name}", right=True), list(judged) if reference.shared_rounds else plain
+    cell = gain_cell if reference.shared_rounds else _plain_gain
+    return Heading(f"vs {reference.name}", right=True), [cell(gain) for gain in gains]
+
+
+def _plain_gain(gain: Gain | None) -> Cell:
+    if gain is None:
+        return Cell("")
+    return Cell(f"{'at least ' if gain.at_least else ''}{gain.ratio:.2f}")
 
 
 def _tflops(best: Trial) -> str:

@@ -30,7 +30,9 @@ class Headline:
 
     @property
     def range(self) -> str:
-        return f"{self.totals.worst:.3f} at worst, {self.totals.best:.3f} at best"
+        more = self.totals.at_least
+        early = f", or more: {more} of the others {'was' if more == 1 else 'were'} left early" if more else ""
+        return f"{self.totals.worst:.3f} at worst, {self.totals.best:.3f} at best{early}"
 
     @property
     def all_calls(self) -> str:
