@@ -138,6 +138,7 @@ class _RecordedExecutor:
 
     def __init__(self, rows: Mapping[str, Trial], capacity: int) -> None:
         self.capacity = capacity
+        self.notes: Sequence[str] = ()
         self._rows = rows
         self._pending: list[Candidate] = []
 
