@@ -91,8 +91,8 @@ def test_rows_that_no_call_can_reach_modelled_ones_and_refused_kernels_are_wrong
     published(tmp_path, measured(SMALL), identity=MI355X)
     reseal(tmp_path, lambda text: text.replace('"bf16.nt"', '"f16.nn->f32"'))
     assert lines(tmp_path, []) == [
-        "wrong: unreachable row: 8x128x64 f16.nn->f32, but calls ask for bf16 or f16, in any of the layouts nt, nn, tn, tt, +bias or not: "
-        "leave it out of the trials"
+        "wrong: unreachable row: 8x128x64 f16.nn->f32, but calls ask for bf16 or f16, in any of the layouts "
+        "nt, nn, tn, tt, +bias or not: leave it out of the trials"
     ]
     published(tmp_path, measured(Problem(8, 128, 64, Operation("f16"))), identity=MI355X)
     assert lines(tmp_path, []) == []
