@@ -235,7 +235,7 @@ def test_what_cannot_be_built_is_one_line(tmp_path: Path, capsys: pytest.Capture
     assert {"environment": "keep it with", "trials": "cannot be read"}.get(missing, "tune again") in err
 
 
-@pytest.mark.parametrize("operation", ["f16.nn", "batched.f16.nt", "f16.nt.rows"])
+@pytest.mark.parametrize("operation", ["f16.nn->bf16", "batched.f16.nt", "f16.nt.rows"])
 def test_trials_that_the_space_has_no_place_for_are_left_out_and_counted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], operation: str
 ) -> None:
