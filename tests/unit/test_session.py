@@ -105,6 +105,9 @@ def test_a_list_may_mix_them_and_a_file_is_a_file(tmp_path: Path) -> None:
         (pd.DataFrame({"m": [16], "n": [128], "k": [64], "time_us": [1.0]}), "unknown key 'time_us'"),
         (b"16x128x64", "is no shape"),
         ("16777216x16777216x16", "has at most"),
+        (Shape(Problem(16, 128, 64), "\x1b[31m", 1.0), r"name: must be printable characters, got '\\x1b"),
+        ([Shape(Problem(16, 128, 64), "a", 0.0)], r"shapes\[0\]: weight: must be a number above 0"),
+        (Problem(0, 128, 64), "m: must be an integer from 1"),
         ({"m": 1, "n": 1, "k": 1, "\x1b[31m": 1}, r"unknown key '\\x1b"),
     ],
     ids=lambda value: repr(value)[:40],
@@ -190,7 +193,9 @@ def test_a_folder_with_a_template_is_a_space(own_toy_space_path: Path, tmp_path:
     own_toy_space_path.rename(folder / "space.yaml")
     moved = folder.rename(tmp_path / "mine")
     assert load_space(space_file(str(moved))).template.name == "gfx950/toy"
-    (moved / "another.yaml").write_text("")
+    (moved / "shapes.yaml").write_text("shapes: [{m: 1, n: 1, k: 1}]\n")
+    assert space_file(str(moved)) == moved / "space.yaml"
+    (moved / "another.yaml").write_text("name: another\ntemplate: gfx950/toy\n")
     with pytest.raises(HktuneError, match=r"got another.yaml, space.yaml: name the file"):
         space_file(str(moved))
 

@@ -42,10 +42,11 @@ _NAME_CHARACTERS_MAX = 300  # Optuna's databases take 512
 
 @dataclass
 class _Attached:
-    """A study that rows are added to, and the rows that it has."""
+    """A study that rows are added to, and the rows that it has; `final` where it was read at the end of the run."""
 
     study: Study
     known: set[Known]
+    final: bool
 
 
 class StudyMirror:
@@ -64,7 +65,7 @@ class StudyMirror:
         self._environment = environment
         self._storage: BaseStorage | None = None
         self._attached: dict[tuple[Problem, str | None], _Attached] = {}
-        self._rows: queue.SimpleQueue[Trial | None] = queue.SimpleQueue()
+        self._rows: queue.SimpleQueue[tuple[Trial, bool] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._trouble = ""
         self._not_before_s = 0.0
@@ -84,7 +85,7 @@ class StudyMirror:
     def __call__(self, trial: Trial) -> None:
         """Have one more row written, soon."""
         if trial.problem in self._names:
-            self._rows.put(trial)
+            self._rows.put((trial, False))
 
     def finish(self, rows: Iterable[Trial], hurry: Callable[[], bool]) -> list[str]:
         """Wait until `rows` are written, if need be tried again, and say what could not be. Once `hurry` says so, not
@@ -92,7 +93,7 @@ class StudyMirror:
         wanted = [row for row in rows if row.problem in self._names]
         self._not_before_s = 0.0
         for row in wanted:
-            self._rows.put(row)
+            self._rows.put((row, True))
         self._rows.put(None)
         since_s = time.monotonic()
         while self._thread and self._thread.is_alive():
@@ -143,24 +144,26 @@ class StudyMirror:
         return f"{name}{problem} on {self._environment.identity.name}{template}"
 
     def _write_all(self) -> None:
-        while not self._over and (row := self._rows.get()) is not None:
+        while not self._over and (next_one := self._rows.get()) is not None:
             if time.monotonic() < self._not_before_s:
                 continue
             try:
-                self._write(row)
+                self._write(*next_one)
             except Exception as trouble:  # of any database's library; the run goes on without
                 self._note(trouble)
 
-    def _write(self, row: Trial) -> None:
+    def _write(self, row: Trial, may_be_another_s: bool) -> None:
+        """Add `row` where it is missing. A row of another run of the directory may have been added by that one."""
         key = (row.problem, row.template_sha256)
-        attached = self._attached.get(key) or self._attach(*key)
-        self._attached[key] = attached
+        attached = self._attached.get(key)
+        if attached is None or (may_be_another_s and not attached.final and known_by(row) not in attached.known):
+            attached = self._attached[key] = self._attach(*key, final=may_be_another_s)
         if known_by(row) not in attached.known:
             parameters = self._spaces.of(row.template_sha256).for_operation(row.operation).parameters
             attached.study.add_trial(frozen_of(row, parameters))
             attached.known.add(known_by(row))
 
-    def _attach(self, problem: Problem, template_sha256: str | None) -> _Attached:
+    def _attach(self, problem: Problem, template_sha256: str | None, final: bool) -> _Attached:
         """The study of `problem` and a template, made where there is none."""
         import optuna
 
@@ -176,7 +179,7 @@ class StudyMirror:
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
                 study.set_metric_names([f"{self._source} time, us"])
         known = (known_in(frozen) for frozen in study.get_trials(deepcopy=False))
-        return _Attached(study, {each for each in known if each is not None})
+        return _Attached(study, {each for each in known if each is not None}, final)
 
     @property
     def _source(self) -> Source:
