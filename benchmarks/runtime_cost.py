@@ -5,12 +5,12 @@
 
 Without a GPU it times the lookup alone; every way in up to the device's launch, which is stubbed (the functions,
 `matmul`, the layer, autocast, a compiled graph, the backward pass); torch's own on the same CPU tensors, which computes
-16x16x16 as well; torch's own products while `hktune.enable()` is on; what no call can do without (the output's allocation, and an autograd function that does nothing
-else); and the loading of a table of 1,000 entries. On a GPU it times calls as they
-are enqueued, hktune's and torch's in turn, on the smallest kernel of the table, so that the device keeps up; without
-and with a gradient, and a layer's forward and backward pass together. Of each call it prints the least and the median
-of all rounds (other programs only ever add), and for torch's its median ratio to the call above, round by round: above
-1, torch takes longer.
+16x16x16 as well; torch's own products while `hktune.enable()` is on; what no call can do without (the output's
+allocation, and an autograd function that does nothing else); and the loading of a table of 1,000 entries. On a GPU it
+times calls as they are enqueued, hktune's and torch's in turn, on the smallest kernel of the table, so that the device
+keeps up; without and with a gradient, and a layer's forward and backward pass together. Of each call it prints the
+least and the median of all rounds (other programs only ever add), and for torch's its median ratio to the call above,
+round by round: above 1, torch takes longer.
 """
 
 from __future__ import annotations
@@ -221,10 +221,11 @@ def other_ways_in(grad: bool) -> None:
 def enabled_costs() -> None:
     """Of torch's own products, without and with `hktune.enable()`."""
     x, weight, odd = torch.randn(M, K).bfloat16(), torch.randn(N, K).bfloat16(), torch.randn(K, N + 1).bfloat16()
+    floats = torch.randn(4, 4)
     calls: dict[str, Call] = {
         "mm that the table serves": lambda: torch.mm(x, weight.t()),
         "bfloat16 mm without a row": lambda: torch.mm(x, odd),
-        "float32 mm": lambda matrix=torch.randn(4, 4): torch.mm(matrix, matrix),  # type: ignore[misc]
+        "float32 mm": lambda: torch.mm(floats, floats),
     }
     show("host time of torch's own products", rounds_ns(calls, 100))
     with hktune.enable():
