@@ -3,7 +3,7 @@
 While enabled, the kernels that torch's dispatcher calls for mm, addmm and bmm on the table's device are those below.
 What `@`, `F.linear`, einsum or a compiled graph makes of a product ends there, and so do torch's own gradients. It is
 below autograd, autocast, modes, transforms and tracers: these have done their part, and tensors are plain. What the
-table does not serve goes to the kernel that was there before, whoever's it is.
+table does not serve goes to the kernel that was there before, another library's too.
 
 An operator whose kernel is Python costs a call 3 us more. When nothing is enabled the kernels are taken back, and
 nothing is left.
