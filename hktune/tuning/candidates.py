@@ -31,10 +31,10 @@ def candidate_spaces(words: Sequence[str]) -> tuple[Path, ...]:
 
 def candidate_searches(
     spaces: Spaces, problems: Sequence[Problem], strategy: str, seed: int, settings: Settings
-) -> list[tuple[Search, int]]:
+) -> list[Search]:
     """A search for each problem and each of `spaces.others` that computes just this, by kernels that are here and that
-    production can launch; and how many configs it has."""
-    found: list[tuple[Search, int]] = []
+    production can launch."""
+    found: list[Search] = []
     for space in spaces.others:
         here = _described_here(space, settings)
         for problem in problems:
@@ -49,7 +49,8 @@ def candidate_searches(
                 chosen = create_strategy(strategy, domain, seed)
                 code, template = own.template.operation, space.template.sha256
                 search = Search(problem, chosen, domain.is_legal, operation=code, template=template)
-                found.append((search, domain.count))
+                search.configs = domain.count
+                found.append(search)
     return found
 
 
