@@ -2,21 +2,40 @@
 
 from __future__ import annotations
 
+from hktune.core.version import __version__ as __version__
+
 TYPE_CHECKING = False  # as typing has it, whose import takes longer than all else here
 if TYPE_CHECKING:
     from hktune.runtime import Linear, linear, load, matmul, patch, prepare, record, stats, unload, unpatch
+    from hktune.session import StopTuning, tune
 
-__version__ = "0.1.0"
-__all__ = ["Linear", "linear", "load", "matmul", "patch", "prepare", "record", "stats", "unload", "unpatch"]
+__all__ = [
+    "Linear",
+    "StopTuning",
+    "linear",
+    "load",
+    "matmul",
+    "patch",
+    "prepare",
+    "record",
+    "stats",
+    "tune",
+    "unload",
+    "unpatch",
+]
+_OF_TUNING = ("StopTuning", "tune")
 
 
 def __getattr__(name: str) -> object:
-    """The runtime's functions, imported at first use: `import hktune` alone loads neither torch nor numpy."""
+    """The functions of the runtime and of tuning, imported at first use: `import hktune` alone loads neither torch nor
+    numpy, and production none of what tunes."""
     if name not in __all__:
         raise AttributeError(f"module 'hktune' has no attribute {name!r}")
-    from hktune import runtime
-
-    found: object = getattr(runtime, name)
+    if name in _OF_TUNING:
+        from hktune import session as room
+    else:
+        from hktune import runtime as room  # type: ignore[no-redef]
+    found: object = getattr(room, name)
     globals()[name] = found  # from now on without this function
     return found
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from hktune import __version__
 from hktune.commands.output import printing, why_lost
 from hktune.commands.parser import BAD_INPUT, DONE, FAILED, Parser
 from hktune.core.errors import HktuneError
 from hktune.core.interruption import INTERRUPTED, INTERRUPTED_LINE, Interruption
 from hktune.core.needs import require_packages, require_working_directory
+from hktune.core.version import __version__
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -66,7 +66,20 @@ def _command(words: list[str]) -> int:
 
 def make_parser() -> Parser:
     """The parser of all commands, which import what they need: `require_packages` comes first."""
-    from hktune.commands import bench, build, calibrate, doctor, explain, export, merge, shapes, simulate, tune, verify
+    from hktune.commands import (
+        bench,
+        build,
+        calibrate,
+        compare,
+        doctor,
+        explain,
+        export,
+        merge,
+        shapes,
+        simulate,
+        tune,
+        verify,
+    )
     from hktune.commands.table import add_table_group
 
     parser = Parser(prog="hktune", description="Tune, prove and dispatch GEMM kernels.", epilog=_EPILOG)
@@ -75,7 +88,7 @@ def make_parser() -> Parser:
     for command in (tune, explain, verify, bench, build):
         command.COMMAND.add_to(commands)
     add_table_group(commands)
-    for command in (shapes, calibrate, export, merge, simulate, doctor):
+    for command in (shapes, compare, calibrate, export, merge, simulate, doctor):
         command.COMMAND.add_to(commands)
     return parser
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import os
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,20 +12,16 @@ from hktune.core.board import BOARDS, DEFAULT_BOARD
 from hktune.core.errors import InputError
 from hktune.core.escaped import shown
 from hktune.core.shipped import SPACE_OF, space_file
+from hktune.core.value_ranges import COUNT, GIBIBYTES, SECONDS, SEED, WORKERS
 
 if TYPE_CHECKING:
     from hktune.core.operation import Operation
     from hktune.core.problem import Problem
     from hktune.core.settings import Settings
 
-COUNT_MAX = 1_000_000_000
-SEED_MAX = 2**32 - 1  # numpy's, which optuna's samplers are given
-WORKERS_MAX = 1024  # processes; the largest machines have some 500 cores
+COUNT_MAX = COUNT.most
 
 _INTEGER = re.compile(r"[-+]?[0-9]{1,18}\Z")
-_PROBLEM = re.compile(
-    r"(?P<m>[-+]?[0-9]{1,18})x(?P<n>[-+]?[0-9]{1,18})x(?P<k>[-+]?[0-9]{1,18})(?::(?P<operation>.+)|(?P<steps>(?:\+[a-z]+)*))\Z"
-)
 _NUMBER = re.compile(r"[-+]?[0-9]{1,18}(\.[0-9]{1,18})?([eE][-+]?[0-9]{1,3})?\Z")
 
 
@@ -70,14 +64,9 @@ def words(text: str) -> tuple[str, ...]:
 
 def settings_of(options: argparse.Namespace) -> Settings:
     """What the environment says, and `options` in its place where they say the same. Raises InputError."""
-    from hktune.core.settings import Settings
+    from hktune.core.settings import settings_here
 
-    settings = Settings.from_environment(os.environ)
-    if aiter_dir := getattr(options, "aiter", None):
-        settings = replace(settings, aiter_dir=aiter_dir)
-    if settings.aiter_dir and not settings.aiter_dir.is_dir():
-        raise InputError(f"{settings.aiter_dir}: no such folder: name a checkout of AITER, or leave it out")
-    return settings
+    return settings_here(getattr(options, "aiter", None))
 
 
 def add_operation(parser: argparse.ArgumentParser, purpose: str) -> None:
@@ -197,7 +186,7 @@ def add_problem(parser: argparse.ArgumentParser, purpose: str) -> None:
 
 def add_seed(parser: argparse.ArgumentParser, of: str) -> None:
     """--seed."""
-    kind = integer(0, SEED_MAX)
+    kind = integer(SEED.least, SEED.most)
     parser.add_argument("--seed", type=kind, default=0, metavar="N", help=f"of {of} (default: %(default)s)")
 
 
@@ -214,7 +203,7 @@ def add_workers(parser: argparse.ArgumentParser) -> None:
 
     parser.add_argument(
         "--workers",
-        type=integer(1, WORKERS_MAX),
+        type=integer(WORKERS.least, WORKERS.most),
         default=os.cpu_count() or 1,
         metavar="N",
         help="processes that compile (default: one per core)",
@@ -252,19 +241,17 @@ def number(least: float, most: float, unit: str = "") -> Callable[[str], float]:
     return read
 
 
-positive = integer(1, COUNT_MAX)
-seconds = number(1e-3, 1e9, "seconds")
+positive = integer(COUNT.least, COUNT.most)
+seconds = number(SECONDS.least, SECONDS.most, SECONDS.unit)
 
 
 def gibibytes(text: str) -> float:
-    """What a worker may have: it does not begin with less than half a GiB."""
+    """What a worker may have."""
     try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0.5 <= value <= 1 << 20:
-        raise argparse.ArgumentTypeError(f"must be a number of GiB from 0.5 to 1048576, got {text!r}")
-    return value
+        return GIBIBYTES.checked(float(text), "memory")
+    except (ValueError, InputError):
+        ends = f"{GIBIBYTES.least:g} to {GIBIBYTES.most:.0f}"
+        raise argparse.ArgumentTypeError(f"must be a number of GiB from {ends}, got {text!r}") from None
 
 
 def operation(text: str) -> Operation:
@@ -280,24 +267,10 @@ def operation(text: str) -> Operation:
 
 def problem(text: str) -> Problem:
     """A problem as MxNxK, MxNxK+STEP (both of bf16.nt) or MxNxK:OPERATION, of what a shapes file may ask for."""
-    from hktune.core.errors import InputError, ShapesError
-    from hktune.core.operation import BF16_NT, operation_of
-    from hktune.core.problem import Problem
-    from hktune.core.shapes import DIMENSION_MAX, matrices_fit
+    from hktune.core.errors import ShapesError
+    from hktune.core.problem_text import problem_of
 
-    size = integer(1, DIMENSION_MAX)
-    parts = _PROBLEM.match(text)
-    if parts is None:
-        raise argparse.ArgumentTypeError(
-            f"must be MxNxK or MxNxK:OPERATION, such as 4096x4096x4096:f16.nt, got {shown(text)}"
-        )
     try:
-        asked_for = operation_of(parts["operation"] or f"{BF16_NT}{parts['steps']}")
-    except InputError as unknown:
-        raise argparse.ArgumentTypeError(f"{unknown}, got {shown(text)}") from None
-    asked = Problem(size(parts["m"]), size(parts["n"]), size(parts["k"]), asked_for)
-    try:
-        matrices_fit(asked, shown(text))
-    except ShapesError as large:
-        raise argparse.ArgumentTypeError(str(large)) from None
-    return asked
+        return problem_of(text)
+    except ShapesError as broken:
+        raise argparse.ArgumentTypeError(str(broken)) from None

@@ -1,4 +1,4 @@
-"""`hktune table`: build, show, doctor, sign and verify a dispatch table. None of them needs a GPU."""
+"""`hktune table`: build, show, diff, doctor, sign and verify a dispatch table. None of them needs a GPU."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hktune import __version__
+from hktune.commands import table_diff
 from hktune.commands.arguments import (
     COUNT_MAX,
     add_aiter,
@@ -26,6 +26,7 @@ from hktune.commands.parser import DONE, FAILED, Command, Parser
 from hktune.core.errors import InputError, StoreError, TableError
 from hktune.core.escaped import escaped
 from hktune.core.shipped import DEFAULT_SPACE, KERNELS
+from hktune.core.version import __version__
 
 if TYPE_CHECKING:
     from hktune.core.candidate import Candidate
@@ -333,6 +334,7 @@ _COMMANDS = (
         _show,
         examples=("hktune table show out/gfx950-emulated",),
     ),
+    table_diff.COMMAND,
     Command(
         "doctor",
         "say what is wrong with a table",

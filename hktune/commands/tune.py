@@ -23,7 +23,6 @@ from hktune.commands.arguments import (
     gibibytes,
     positive,
     seconds,
-    settings_of,
     words,
 )
 from hktune.commands.parser import DONE, FAILED, Command
@@ -40,13 +39,18 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add_board(parser, "on the emulated device: whose clock and power its times are modelled with")
     add_calibration(parser, "constants of the clock or, on an NVIDIA GPU, of the space's estimate")
     parser.add_argument("--strategy", default="auto", metavar="NAME", help="how to search (default: %(default)s)")
-    parser.add_argument("--trials", type=positive, default=96, metavar="N", help="per shape (default: %(default)s)")
+    parser.add_argument(
+        "--trials",
+        type=positive,
+        default=96,
+        metavar="N",
+        help="for each shape; on a GPU in the mean, shared out by weight and chance of a gain (default: %(default)s)",
+    )
     parser.add_argument(
         "--patience",
         type=positive,
         metavar="N",
-        help="end a shape that gained nothing over 1 %% in N trials; the others share what it leaves by weight and "
-        "chance (default: each has its trials)",
+        help="end a shape that gained nothing over 1 %% in N trials (default: when its trials are spent)",
     )
     parser.add_argument(
         "--time-budget", type=seconds, metavar="S", help="stop asking for more after S seconds (default: no limit)"
@@ -104,23 +108,18 @@ def _run(options: argparse.Namespace) -> int:
     from hktune.report.console import make_console
     from hktune.report.run_progress import RunProgress
     from hktune.report.summary import print_summary
-    from hktune.tuning.run import tune
-    from hktune.tuning.run_options import RunOptions
+    from hktune.session import tune
+    from hktune.session.given_options import OPTION_NAMES
 
-    common = ("shapes", "space", "device", "strategy", "trials", "patience", "out", "seed", "fresh", "workers")
-    names = (*common, "hipkittens", "prebuilt", "cache", "gpus", "rivals", "candidates", "board", "calibration")
-    limits = {"time_budget_s": options.time_budget, "deadline_s": options.deadline}
-    limits["worker_memory_gib"] = options.worker_memory
-    chosen = RunOptions(**{name: getattr(options, name) for name in names}, **limits, prior=tuple(options.prior))
-    settings, console = settings_of(options), make_console()
-    with RunProgress(console) as progress:
-        summary = tune(chosen, settings, ["hktune", *options.words], progress)
-    print_summary(console, summary)
-    for line in (*summary.notes, *summary.stopped):
+    console = make_console()
+    asked = {name: getattr(options, name) for name in OPTION_NAMES}
+    result = tune(options.shapes, progress=RunProgress(console), command=["hktune", *options.words], **asked)
+    print_summary(console, result.summary)
+    for line in (*result.notes, *result.stopped):
         print(f"hktune: {escaped(line)}", file=sys.stderr)
-    if summary.interrupted:
+    if result.interrupted:
         return INTERRUPTED
-    return FAILED if summary.stopped or summary.without_kernel else DONE
+    return FAILED if result.stopped or result.summary.without_kernel else DONE
 
 
 _ABOUT = """Leaves trials.csv, table.json, objects/ and environment.json in the directory of --out, and goes \

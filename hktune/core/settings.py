@@ -7,7 +7,7 @@ import os
 import stat
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from hktune.core.errors import InputError
@@ -60,6 +60,17 @@ class Settings:
             aiter_dir=_path(environment, "HKTUNE_AITER"),
             rivals=_words(environment, "HKTUNE_RIVALS"),
         )
+
+
+def settings_here(aiter: Path | None = None) -> Settings:
+    """What the environment of this process says, with the checkout `aiter` in its place where one is given. Raises
+    InputError."""
+    settings = Settings.from_environment(os.environ)
+    if aiter:
+        settings = replace(settings, aiter_dir=aiter)
+    if settings.aiter_dir and not settings.aiter_dir.is_dir():
+        raise InputError(f"{settings.aiter_dir}: no such folder: name a checkout of AITER, or leave it out")
+    return settings
 
 
 def absolute(path: Path | str, name: str = "path") -> Path:

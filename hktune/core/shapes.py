@@ -103,18 +103,22 @@ def shapes_yaml(shapes: Iterable[Shape]) -> str:
 
 def load_shapes(path: Path) -> ShapeList:
     """Read and check a shapes file. Raises ShapesError, one line, for anything that is not legal in it."""
-    document = value_of(SHAPES_FILE.read(path), path, SHAPES_FILE)
+    return shapes_of(value_of(SHAPES_FILE.read(path), path, SHAPES_FILE), str(path))
+
+
+def shapes_of(document: Json, origin: str) -> ShapeList:
+    """The shapes of what a shapes file says, which came from `origin`. Raises ShapesError as `load_shapes` does."""
     if not isinstance(document, dict):
-        raise ShapesError(f"{path}: must be a mapping with a list `shapes`, got {shown(document)}")
-    _only_keys(document, FILE_KEYS, str(path))
+        raise ShapesError(f"{origin}: must be a mapping with a list `shapes`, got {shown(document)}")
+    _only_keys(document, FILE_KEYS, origin)
     entries = document.get("shapes")
     if not isinstance(entries, list) or not entries:
-        raise ShapesError(f"{path}: `shapes` must be a list of at least one entry, got {shown(entries)}")
-    usual = _operations(document, str(path), [BF16_NT])
+        raise ShapesError(f"{origin}: `shapes` must be a list of at least one entry, got {shown(entries)}")
+    usual = _operations(document, origin, [BF16_NT])
     shapes: list[Shape] = []
     named: dict[str, int] = {}
     for index, entry in enumerate(entries):
-        where = f"{path}: shapes[{index}]"
+        where = f"{origin}: shapes[{index}]"
         if not isinstance(entry, dict):
             raise ShapesError(f"{where}: must be a mapping such as {{m: 4096, n: 4096, k: 4096}}, got {shown(entry)}")
         shapes += _entry_shapes(entry, document, usual, where)
@@ -124,6 +128,11 @@ def load_shapes(path: Path) -> ShapeList:
         if name and named.setdefault(name, index) != index:
             raise ShapesError(f"{where}: name {name!r} is taken by shapes[{named[name]}]: rename one")
     return merged_shapes(shapes)
+
+
+def entry_shapes(entry: Mapping[str, Json], where: str) -> list[Shape]:
+    """The shapes of one entry that is in no file. Raises ShapesError as `load_shapes` does, of `where`."""
+    return _entry_shapes(entry, {}, [BF16_NT], where)
 
 
 def _entry_shapes(

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from hktune.core.errors import SpaceError
+
 PACKAGE = Path(__file__).resolve().parents[1]
 CHECKOUT = PACKAGE.parent if (PACKAGE.parent / ".git").exists() else None
 """The folder of hktune's own repository; None where it is installed elsewhere, even inside another repository."""
@@ -20,6 +22,8 @@ KERNELS = _folder("kernels")
 
 SPACES = _folder("search_spaces")
 
+TEMPLATE_NAME = "template.yaml"
+
 SPACE_OF = {"gfx950": SPACES / "gfx950_gemm_bf16.yaml", "sm90a": SPACES / "sm90a_gemm_bf16.yaml"}
 """The search space of an architecture, where none is asked for."""
 
@@ -32,10 +36,22 @@ def shipped_spaces() -> list[Path]:
 
 
 def space_file(text: str) -> Path:
-    """The search space that a user means by `text`: a file, or one that comes with hktune, by its plain name. A file
-    of that name wins; one that does not exist is refused where it is read."""
+    """The search space that a user means by `text`: a file, a folder with a template and its space, or one that comes
+    with hktune, by its plain name. A file of that name wins; one that does not exist is refused where it is read.
+    Raises SpaceError for a folder that does not say which file is its space."""
     path, shipped = Path(text), SPACES / f"{text}.yaml"
+    if path.is_dir() and (path / TEMPLATE_NAME).is_file():
+        return _beside_template(path)
     return shipped if is_shipped(shipped) and not path.exists() else path
+
+
+def _beside_template(folder: Path) -> Path:
+    """The one search space in the folder of a template."""
+    spaces = [path for path in sorted(folder.glob("*.yaml")) if path.name != TEMPLATE_NAME]
+    if len(spaces) != 1:
+        names = ", ".join(path.name for path in spaces[:4]) or "none"
+        raise SpaceError(f"{folder}: one search space must be beside its {TEMPLATE_NAME}, got {names}: name the file")
+    return spaces[0]
 
 
 def space_word(path: Path) -> str:

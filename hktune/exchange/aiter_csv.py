@@ -78,7 +78,8 @@ def _product(number: int, line: str, columns: list[str], operation: Operation | 
     except NotServed as why:
         return replace(product, why_not=str(why))
     way = " ".join(filter(None, (text_of(row, "libtype"), text_of(row, "kernelname"))))
-    return replace(product, problem=problem, way=way, time_us=time_of(row.get("us")), board=_board(row))
+    arch, units = text_of(row, "gfx"), _compute_units(row)
+    return replace(product, problem=problem, way=way, time_us=time_of(row.get("us")), arch=arch, compute_units=units)
 
 
 def _problem(row: Mapping[str, object], operation: Operation | None) -> Problem:
@@ -107,7 +108,6 @@ def _operation(row: Mapping[str, object]) -> Operation | None:
     return operation_named(a, a, c, has_bias=truth_of(row.get("bias")))
 
 
-def _board(row: Mapping[str, object]) -> str:
-    """Where it was timed, as far as the file says."""
-    units = text_of(row, "cu_num")
-    return ", ".join(filter(None, (text_of(row, "gfx"), f"{units} compute units" if units else "")))
+def _compute_units(row: Mapping[str, object]) -> int:
+    said = text_of(row, "cu_num")
+    return int(said) if said.isdecimal() and said.isascii() and len(said) < 6 else 0

@@ -49,7 +49,9 @@ def read_foreign(path: Path, operation: Operation | None = None) -> ForeignFile 
 
 def _of_text(text: str, operation: Operation | None) -> ForeignFile | None:
     if tunableop.knows(text):
-        return ForeignFile(tunableop.NAME, tuple(tunableop.products(numbered_lines(text))), tunableop.validators(text))
+        facts = tunableop.validators(text)
+        arch = facts.get("GCN_ARCH_NAME", "").partition(":")[0]
+        return ForeignFile(tunableop.NAME, tuple(tunableop.products(numbered_lines(text), arch)), facts)
     if aiter_csv.knows(text):
         return ForeignFile(aiter_csv.NAME, tuple(aiter_csv.products(numbered_lines(text), operation)))
     found = blas_log.products(text, operation)

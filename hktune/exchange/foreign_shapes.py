@@ -65,7 +65,7 @@ def _own_shapes(path: Path) -> ShapeList:
 def shapes_of(found: ForeignFile, path: Path) -> FoundShapes:
     """The shapes among the products of the file at `path`. Raises ShapesError where there are none, or too many."""
     taken = [product for product in found.products if product.problem is not None]
-    left_out = tuple(_left_out(product for product in found.products if product.problem is None))
+    left_out = tuple(grouped(product for product in found.products if product.problem is None))
     if not taken:
         lines = sum(each.lines for each in left_out)
         rule = f"{path}: {found.format} with {lines} products, none of which a table can serve"
@@ -100,7 +100,8 @@ def _counted(products: Iterable[Product]) -> list[Shape]:
     return [Shape(problem, str(problem), min(weights[key], most)) for key, problem in problems.items()]
 
 
-def _left_out(products: Iterable[Product]) -> list[LeftOut]:
+def grouped(products: Iterable[Product]) -> list[LeftOut]:
+    """The products that are not served, by what keeps them from it."""
     groups: dict[str, list[Product]] = {}
     for product in products:
         groups.setdefault(product.why_not, []).append(product)

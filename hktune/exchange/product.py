@@ -29,7 +29,8 @@ class Product:
     """One product of a file. `said` is what the file calls it, `line` where, counted from 1 (0: it has no lines).
 
     `problem` is None where hktune cannot serve it, and `why_not` says why, in words that other products share. `calls`
-    is how often it was called, None where the file does not count. `time_us` is what `way` took on `board`.
+    is how often it was called, None where the file does not count. `time_us` is what `way` took, on a GPU of `arch`
+    with `compute_units`, as far as the file says (empty, and 0).
     """
 
     said: str
@@ -39,7 +40,14 @@ class Product:
     calls: float | None = None
     time_us: float | None = None
     way: str = ""
-    board: str = ""
+    arch: str = ""
+    compute_units: int = 0
+
+    @property
+    def board(self) -> str:
+        """Where it was timed, for a person."""
+        units = f"{self.compute_units} compute units" if self.compute_units else ""
+        return ", ".join(filter(None, (self.arch, units))) or "a board that the file does not name"
 
 
 class NotServed(ValueError):

@@ -32,13 +32,14 @@ def knows(text: str) -> bool:
     return _LINE.search(text) is not None
 
 
-def products(lines: Iterator[tuple[int, str]]) -> Iterator[Product]:
-    """What numbered lines name; validators, empty lines and comments name nothing."""
+def products(lines: Iterator[tuple[int, str]], arch: str) -> Iterator[Product]:
+    """What numbered lines name; validators, empty lines and comments name nothing. `arch` is what they were timed on,
+    as a validator of the file says."""
     for number, line in lines:
         words = [word.strip() for word in line.split(",", 4)]
         if words[0] == "Validator" or not line.strip() or line.startswith("#"):
             continue
-        yield _product(number, words)
+        yield _product(number, words, arch)
 
 
 def validators(text: str) -> Mapping[str, str]:
@@ -47,14 +48,15 @@ def validators(text: str) -> Mapping[str, str]:
     return {words[1]: words[2] for words in found if len(words) == 3}
 
 
-def _product(number: int, words: list[str]) -> Product:
+def _product(number: int, words: list[str], arch: str) -> Product:
     said = f"{words[0]},{words[1]}" if len(words) > 1 else words[0]
     try:
         problem = _problem(*words[:2]) if len(words) > 1 else _problem(words[0], "")
     except NotServed as why:
         return Product(said, number, why_not=str(why))
     way = words[2] if len(words) > 2 else ""
-    return Product(said, number, problem, way=way, time_us=time_of(words[3], _MS_US) if len(words) > 3 else None)
+    time_us = time_of(words[3], _MS_US) if len(words) > 3 else None
+    return Product(said, number, problem, way=way, time_us=time_us, arch=arch)
 
 
 def _problem(operator: str, sizes: str) -> Problem:

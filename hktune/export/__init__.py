@@ -1,4 +1,4 @@
-"""A dispatch table as source code. May import every room but runtime, tuning, report and commands."""
+"""A dispatch table as source code. May import every room but runtime, tuning, report, session and commands."""
 
 from hktune.export.inline import FORMS, export_inline
 from hktune.export.lint import Habit, forbidden_habits

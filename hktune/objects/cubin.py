@@ -11,7 +11,7 @@ import struct
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
-from hktune.core.dtype import BF16, F16, Dtype
+from hktune.core.dtype import BF16, F16, F32, Dtype
 from hktune.core.errors import TableError
 from hktune.core.launch import Argument, operand_name
 from hktune.core.variant import Resources
@@ -20,7 +20,7 @@ from hktune.objects.elf import SHT_SYMTAB, STT_FUNC, STT_OBJECT, Elf, Symbol
 TENSOR_MAP_BYTES = 128  # CUtensorMap, CUDA driver API
 BOX_PREFIX = "hktune_box_"
 _BFLOAT16 = 9
-_TENSOR_MAP_DTYPES = {6: F16, _BFLOAT16: BF16}  # formats by their CUtensorMapDataType, CUDA driver API
+_TENSOR_MAP_DTYPES = {6: F16, 7: F32, _BFLOAT16: BF16}  # formats by their CUtensorMapDataType, CUDA driver API
 
 _EM_CUDA = 190
 _PARAMETERS_MAX = 256

@@ -8,6 +8,8 @@ from hktune.core.operation import Operation
 from hktune.core.problem import Problem
 from hktune.report.columns import Column
 
+_NAMED_MAX = 6  # problems in one line
+
 
 def operation_names(operations: Iterable[Operation]) -> str:
     """Each of `operations` once, in order."""
@@ -33,6 +35,12 @@ def problem_columns(problems: Sequence[Problem]) -> list[Column]:
         Column("m x n x k", [size + added for size, added in zip(sizes, steps, strict=True)]),
         Column("operation", ["" if shared else str(problem.operation) for problem in problems]),
     ]
+
+
+def some_problems(problems: Sequence[Problem]) -> str:
+    """The first few in words, and how many more there are."""
+    more = f" and {len(problems) - _NAMED_MAX} more" if len(problems) > _NAMED_MAX else ""
+    return f"{', '.join(map(str, problems[:_NAMED_MAX]))}{more}"
 
 
 def given_name(name: str, problem: Problem) -> str:

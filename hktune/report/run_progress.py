@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext
 from types import TracebackType
 
 from rich.console import Console
@@ -43,15 +43,19 @@ class RunProgress:
         self._open = ExitStack()
 
     def __enter__(self) -> RunProgress:
-        self._open.enter_context(heartbeat(self._console, self.line))
-        if self._console.is_terminal:
-            self._open.enter_context(self._live)
+        self._open.enter_context(self.shown())
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._open.close()
+
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        """Within the block, how far the run is can be seen."""
+        with heartbeat(self._console, self.line), self._live if self._console.is_terminal else nullcontext():
+            yield
 
     def expect(self, names: Mapping[Problem, str], total: int) -> None:
         """What is tuned, each problem with its name in the shapes file, and the most trials that can be recorded."""
@@ -86,6 +90,12 @@ class RunProgress:
         """Count trials of an earlier run as done, at no speed."""
         task = self._progress.tasks[0]
         self._progress.reset(self._task, total=task.total, completed=int(task.completed) + trials)
+
+    @property
+    def share(self) -> float | None:
+        """How much of all that can be recorded is done, from 0 to 1; None before that is known."""
+        task = self._progress.tasks[0]
+        return None if not task.total else min(task.completed / task.total, 1.0)
 
     def line(self) -> str:
         """How far the run is."""

@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from hktune.core.errors import ShapesError
 from hktune.core.problem import Problem
 from hktune.core.publish import publish
-from hktune.core.shapes import Shape, shapes_yaml
+from hktune.core.shapes import Shape, ShapeList, merged_shapes, shapes_yaml
 from hktune.dispatch.calls import CALL_DTYPES
 from hktune.runtime import current, operators
 from hktune.runtime.call_operations import CALLS, KERNEL_DTYPES
@@ -56,16 +56,17 @@ def record(path: str | PathLike[str]) -> Recorder:
 
 
 class Recorder:
-    """What was recorded: calls of each problem, and of what no table serves, by dtype or by what the tensors are."""
+    """What was recorded: calls of each problem, and of what no table serves, by dtype or by what the tensors are.
+    Without a path nothing is written."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | None = None) -> None:
         self._path = path
         self._entered = ExitStack()
         self.calls: Counter[Problem] = Counter()
         self.left_out: Counter[str] = Counter()
 
     def __enter__(self) -> Recorder:
-        if not self._path.parent.is_dir():
+        if self._path and not self._path.parent.is_dir():
             raise ShapesError(f"{self._path}: there is no folder {self._path.parent}: make it")
         below = _Operators(self)
         if hasattr(torch.compiler, "set_stance"):  # torch 2.6
@@ -78,7 +79,7 @@ class Recorder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._entered.close()
-        if kind is None:
+        if kind is None and self._path:
             publish(self._path, self.yaml().encode())
 
     def note(self, left: Tensor, right: Tensor, n: int, bias: Tensor | None) -> None:
@@ -95,15 +96,23 @@ class Recorder:
             k = left.shape[-1]
             self.calls[Problem(left.numel() // k, n, k, CALLS[left.dtype, bias is not None])] += 1
 
-    def yaml(self) -> str:
-        """The calls as shapes.yaml, `weight` their number. Raises ShapesError when there are none."""
+    @property
+    def shapes(self) -> ShapeList:
+        """What was called, `weight` the number of calls. Raises ShapesError when there was nothing."""
         if not self.calls:
-            others = ", ".join(f"{dtype}: {count}" for dtype, count in sorted(self.left_out.items())) or "none at all"
             dtypes = " or ".join(map(str, CALL_DTYPES))
-            raise ShapesError(
-                f"{self._path}: no {dtypes} GEMM was called ({others}): record a {dtypes} model, or under autocast"
-            )
-        return shapes_yaml(Shape(problem, str(problem), count) for problem, count in self.calls.items())
+            rule = f"{self._path or 'the model'}: no {dtypes} GEMM was called ({self.others or 'none at all'})"
+            raise ShapesError(f"{rule}: record a {dtypes} model, or under autocast")
+        return merged_shapes(Shape(problem, str(problem), count) for problem, count in self.calls.items())
+
+    @property
+    def others(self) -> str:
+        """The calls that no table serves, counted."""
+        return ", ".join(f"{why}: {count}" for why, count in sorted(self.left_out.items()))
+
+    def yaml(self) -> str:
+        """The calls as shapes.yaml. Raises ShapesError when there are none."""
+        return shapes_yaml(self.shapes)
 
 
 def _why_left_out(tensor: Tensor) -> str | None:

@@ -20,7 +20,7 @@ from hktune.core.near import meant
 from hktune.core.operation import Operation, facts_of
 from hktune.core.outside_file import FileKind
 from hktune.core.problem import Problem
-from hktune.core.shipped import KERNELS
+from hktune.core.shipped import KERNELS, TEMPLATE_NAME
 from hktune.core.yaml_file import read_yaml
 from hktune.space.domain import Domain
 from hktune.space.fixed import fixed_choice
@@ -36,12 +36,11 @@ VALUES_MAX = 1024  # of all parameters together; the shipped spaces have some se
 def load_space(path: Path, templates_root: Path | None = None) -> SearchSpace:
     """The search space in the file `path`, with its template from `templates_root`/<arch>/<name>/.
 
-    `templates_root` is by default the folder kernels/ next to the file's own folder where that has the template, else
-    that of hktune itself. Raises SpaceError or TemplateError.
+    By default the template is the one in the file's own folder, where there is one. Else it is in the folder kernels/
+    next to that folder, else in that of hktune itself. Raises SpaceError or TemplateError.
     """
     description = read_yaml(path, SPACE_FILE, SpaceDescription)
-    root = templates_root or _templates_root(path, description.template)
-    template = load_template(root / description.template)
+    template = load_template(_template_folder(path, description.template, templates_root))
     if template.name != description.template:
         raise SpaceError(f"{path}: template {description.template!r} calls itself {template.name!r}: name that one")
     try:
@@ -55,12 +54,15 @@ def template_of(path: Path) -> str:
     return read_yaml(path, SPACE_FILE, SpaceDescription).template
 
 
-def _templates_root(path: Path, template: str) -> Path:
-    roots = (path.resolve().parent.parent / "kernels", KERNELS)
-    for root in roots:
-        if (root / template / "template.yaml").exists():
-            return root
-    places = " nor ".join(str(root / template) for root in dict.fromkeys(roots))
+def _template_folder(path: Path, template: str, root: Path | None) -> Path:
+    if root:
+        return root / template
+    own = path.resolve().parent
+    folders = (own, own.parent / "kernels" / template, KERNELS / template)
+    for folder in folders:
+        if (folder / TEMPLATE_NAME).exists():
+            return folder
+    places = " nor ".join(str(folder) for folder in dict.fromkeys(folders[1:]))
     raise SpaceError(f"{path}: template {template!r}: no template.yaml in {places}: put it there, or name another")
 
 

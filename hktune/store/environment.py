@@ -12,7 +12,6 @@ from typing import Literal
 
 import msgspec
 
-from hktune import __version__
 from hktune.core.bounded_text import Text
 from hktune.core.errors import StoreError
 from hktune.core.identity import Identity
@@ -21,6 +20,7 @@ from hktune.core.outside_file import FileKind
 from hktune.core.publish import publish
 from hktune.core.remedy import with_remedy
 from hktune.core.shipped import CHECKOUT
+from hktune.core.version import __version__
 
 FILE_NAME = "environment.json"
 ENVIRONMENT_FILE = FileKind("an environment", 1 << 20, StoreError, "delete it, or pass another DIR")

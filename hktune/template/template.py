@@ -21,6 +21,7 @@ from hktune.core.operand import operands_of
 from hktune.core.operation import BF16_NT, BF16_NT_BIAS, SWITCHED, Operation, facts_of, operation_of
 from hktune.core.outside_file import FileKind
 from hktune.core.problem import Problem, ProofProblem
+from hktune.core.shipped import TEMPLATE_NAME
 from hktune.core.storage import STORAGES
 from hktune.core.variant import Variant
 from hktune.core.yaml_file import struct_of
@@ -37,7 +38,7 @@ _FILLED = re.compile(r"(-?[0-9]+|[A-Za-z_][A-Za-z0-9_]{0,63})\Z")
 
 def load_template(path: Path) -> Template:
     """The template in the folder `path` (kernels/<arch>/<name>/). Raises TemplateError for any mistake in it."""
-    described = path / "template.yaml"
+    described = path / TEMPLATE_NAME
     data = TEMPLATE_FILE.read(described)
     description = struct_of(data, described, TEMPLATE_FILE, TemplateDescription)
     source = read_source(path, description.sources)
@@ -286,7 +287,7 @@ class Template:
     def _check_proofs(self) -> None:
         """Each proof is of an operation of the template, and each operation has a proof, whose launch passes it all."""
         for _, steps, _ in self._proofs:
-            if _proved(self.operation, steps) not in self.operations:
+            if not any(_proved(each, steps) in self.operations for each in self.operations):
                 raise TemplateError(f"proof epilogue {'+'.join(steps)!r}: it is not among the operations: add it there")
         taken = {argument.name for argument in self.arguments}
         for operation in self.operations:

@@ -1,1 +1,1 @@
-"""One run: its loop, rows, confirmation and end. May import every room but runtime, export, report and commands."""
+"""One run: loop, rows, confirmation, end. May import every room but runtime, export, report, session and commands."""

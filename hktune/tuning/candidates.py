@@ -13,8 +13,8 @@ from hktune.core.shipped import shipped_spaces, space_file
 from hktune.search import create_strategy
 from hktune.space import SearchSpace, Spaces
 from hktune.space.listed import ListedDomain
-from hktune.tuning.loop import Search
 from hktune.tuning.rivals import RIVALS, is_here
+from hktune.tuning.searches import Search
 
 
 def candidate_spaces(words: Sequence[str]) -> tuple[Path, ...]:

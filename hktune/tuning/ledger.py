@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from itertools import count
 from pathlib import Path
@@ -26,6 +28,18 @@ from hktune.store.trials import FILE_NAME, is_without_rows
 from hktune.tuning.loop import PEER_PATIENCE_S, PEER_POLL_S
 from hktune.tuning.trial_rows import RowContext
 
+Standing = Callable[[Sequence[Trial]], Sequence[Trial | None]]
+"""Of each row, the one that others have stored in its place, if any."""
+
+
+@dataclass(frozen=True)
+class Room:
+    """Of how many configs rows are wanted: at most `each` for a problem and template, and `in_all` for those `of`."""
+
+    each: float = math.inf
+    in_all: float = math.inf
+    of: tuple[tuple[Problem, str | None], ...] = ()
+
 
 class Ledger:
     """The rows of one results directory that are of the templates of `context`. Each row of the file is read once.
@@ -33,11 +47,15 @@ class Ledger:
     Several runs, and several threads of one, may record: of a config on a problem there is one row, whichever makes it.
     """
 
-    def __init__(self, directory: Path, context: RowContext, fresh: bool) -> None:
+    def __init__(
+        self, directory: Path, context: RowContext, fresh: bool, hears: Callable[[Trial], None] = lambda _: None
+    ) -> None:
+        """`hears` is called with each row that is stored through this ledger, once it is on disk."""
         if fresh:
             set_aside(directory)
         self._store = TrialStore(directory)
         self._context = context
+        self._hears = hears
         self._lock = threading.Lock()
         self._rows: list[Trial] = []
         self._of: defaultdict[tuple[Problem, str | None], dict[str, Trial]] = defaultdict(dict)
@@ -70,7 +88,9 @@ class Ledger:
             return self._rows[seen if seen <= len(self._rows) else 0 :], len(self._rows)
 
     def append(self, trial: Trial) -> Trial:
-        return self._store.append(trial)
+        stored = self._store.append(trial)
+        self._hears(stored)
+        return stored
 
     def quarantine(self) -> dict[Candidate, Failure]:
         """Candidates that cost an earlier run its worker."""
@@ -85,14 +105,14 @@ class Ledger:
     ) -> Trial:
         """The row of what was found, or the one that another run has stored for the same config and problem before."""
         row = self._context.row(attempt, problem, outcome, stage)
-        [stored] = self._store.extend_unless([row], self._standing)
+        [stored] = self._extended([row], self._standing)
         return stored
 
     def record_all(
-        self, trials: int, attempt: Attempt, outcomes: Sequence[tuple[Problem, Timing | Failure]]
+        self, room: Room, attempt: Attempt, outcomes: Sequence[tuple[Problem, Timing | Failure]]
     ) -> list[Trial | None]:
-        """As `record`, of one attempt on several problems; None, and nothing is stored, for those of which `trials`
-        configs of its template have rows already."""
+        """As `record`, of one attempt on several problems; None, and nothing is stored, for those that have no `room`
+        left."""
         rows = [self._context.row(attempt, problem, outcome, Stage.SCREENED) for problem, outcome in outcomes]
         full: set[Problem] = set()
 
@@ -101,12 +121,15 @@ class Ledger:
             full.update(
                 row.problem
                 for row, stands in zip(rows, found, strict=True)
-                if stands is None and len(self._of[row.problem, row.template_sha256]) >= trials
+                if stands is None and self._is_full((row.problem, row.template_sha256), room)
             )
             return [row if row.problem in full else stands for row, stands in zip(rows, found, strict=True)]
 
-        stored = self._store.extend_unless(rows, standing)
+        stored = self._extended(rows, standing)
         return [None if row.problem in full else row for row in stored]
+
+    def _is_full(self, whose: tuple[Problem, str | None], room: Room) -> bool:
+        return len(self._of[whose]) >= room.each or sum(len(self._of[each]) for each in room.of) >= room.in_all
 
     def explain_unservable(self, space: SearchSpace, names: Mapping[Problem, str]) -> None:
         """A shape that no config is legal for gets one row, with the reason."""
@@ -120,6 +143,21 @@ class Ledger:
             candidate = Candidate(config, space.template.code_operation(problem.operation), space.template.sha256)
             failure = Failure(Status.INVALID, reason)
             self.record(failed(candidate, failure), problem, failure)
+
+    def _extended(self, rows: Sequence[Trial], standing: Standing) -> list[Trial]:
+        """As `TrialStore.extend_unless`; who hears of rows hears of the new ones."""
+        stood: set[int] = set()
+
+        def noted(rows: Sequence[Trial]) -> Sequence[Trial | None]:
+            found = standing(rows)
+            stood.update(place for place, stands in enumerate(found) if stands is not None)
+            return found
+
+        stored = self._store.extend_unless(rows, noted)
+        for place, row in enumerate(stored):
+            if place not in stood:
+                self._hears(row)
+        return stored
 
     def _standing(self, rows: Sequence[Trial]) -> list[Trial | None]:
         """The rows that others have stored for the same configs and problems."""

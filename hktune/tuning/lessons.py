@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import heapq
 import math
-import os
 from collections.abc import Sequence
+from itertools import product
 
 from hktune.core.config import Config
 from hktune.core.problem import Problem
@@ -12,47 +13,59 @@ from hktune.core.trial import Trial
 from hktune.tuning.cost import timed_slowness
 from hktune.tuning.searches import Search
 
-FIRST = int(os.environ.get("X_FIRST", 16))
-EVERY = int(os.environ.get("X_EVERY", 0))
-TOP = int(os.environ.get("X_TOP", 1))
-NEAREST = int(os.environ.get("X_NEAR", 15))
+FIRST, EVERY = 12, 4
+"""From its so manieth ask on, every so manieth ask of a search is for what was fast elsewhere."""
+
+NEAREST, FASTEST = 5, 3
+"""Of so many shapes, the nearest, so many configs each, the fastest."""
 
 
 class Lessons:
+    """For each of `searches`, the configs that were fastest on the nearest other shapes of its template and that it has
+    not tried: first the fastest of each shape, from the nearest to the farthest, then the second, and so on. A bound
+    counts for nothing.
+
+    When one is due depends on how often a search was asked, and which one on what the loop knows by then.
+    """
+
     def __init__(self, searches: Sequence[Search]) -> None:
         self._searches = searches
-        self._fastest: list[list[tuple[float, str]]] = [[] for _ in searches]
-        self._given = [set() for _ in searches]
-        self.given = 0
-        self._nearest = [
-            sorted((o for o in range(len(searches)) if o != p), key=lambda o: (distance(searches[p].problem, searches[o].problem), o))[:NEAREST]
-            for p in range(len(searches))
-        ] if EVERY else []
+        self._fastest: list[list[tuple[float, str, str]]] = [[] for _ in searches]
+        self._given: list[set[str]] = [set() for _ in searches]
+        self._nearest: dict[int, list[int]] = {}
 
     def heard(self, place: int, rows: Sequence[Trial]) -> None:
-        mine = self._fastest[place]
-        for row in rows:
-            if row.time_us is not None:
-                mine.append((timed_slowness(row), row.config))
-        mine.sort()
+        """Take in rows of the search at `place`."""
+        timed = [(timed_slowness(row), row.config_id, row.config) for row in rows if row.has_time]
+        self._fastest[place] = heapq.nsmallest(FASTEST, [*self._fastest[place], *timed])
 
     def next_for(self, place: int) -> Config | None:
+        """What the search at `place` is to try now; None where its strategy is to be asked."""
         search = self._searches[place]
-        n = search.asked
-        if not EVERY or n < FIRST or n % EVERY:
+        if search.asked < FIRST or search.asked % EVERY:
             return None
-        for top in range(TOP):
-            for other in self._nearest[place]:
-                mine = self._fastest[other]
-                if len(mine) <= top or math.isinf(mine[top][0]):
-                    continue
-                config = Config.from_json(mine[top][1])
-                if config.id not in search.tried and config.id not in self._given[place] and search.legal(config):
-                    self._given[place].add(config.id)
-                    self.given += 1
+        for rank, other in product(range(FASTEST), self._others(place)):
+            if rank < len(self._fastest[other]):
+                _, config_id, text = self._fastest[other][rank]
+                config = Config.from_json(text)
+                if config_id not in search.tried | self._given[place] and search.legal(config):
+                    self._given[place].add(config_id)
                     return config
         return None
 
+    def _others(self, place: int) -> list[int]:
+        """The places of the nearest shapes, nearest first."""
+        if place not in self._nearest:
+            own = self._searches[place]
+            alike = [
+                (_distance(own.problem, other.problem), at)
+                for at, other in enumerate(self._searches)
+                if at != place and other.template == own.template
+            ]
+            self._nearest[place] = [at for _, at in heapq.nsmallest(NEAREST, alike)]
+        return self._nearest[place]
 
-def distance(a: Problem, b: Problem) -> float:
-    return sum((math.log2(x) - math.log2(y)) ** 2 for x, y in ((a.m, b.m), (a.n, b.n), (a.k, b.k)))
+
+def _distance(one: Problem, other: Problem) -> float:
+    """How far apart two shapes are: by the ratios of their sizes."""
+    return math.dist(*([math.log(size) for size in (each.m, each.n, each.k)] for each in (one, other)))

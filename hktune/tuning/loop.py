@@ -60,6 +60,8 @@ class Tuner:
     `in_flight` of them are on their way, more only where there are more workers. `Lessons` and `Turns` know what
     strategies know by then. So equal seeds give equal runs, however long each variant takes (with up to `in_flight`
     workers, on any machine).
+
+    Nothing more is asked for once the time is up, or `enough` says so.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class Tuner:
         share: bool = True,
         peers: Peers | None = None,
         in_flight: int = LOOKAHEAD,
+        enough: Callable[[], bool] = lambda: False,
     ) -> None:
         self._searches = searches
         self._executor = executor
@@ -82,6 +85,7 @@ class Tuner:
         self._listener = listener
         self._share = share
         self._peers = peers or Alone()
+        self._enough = enough
         self._asked_by: dict[Candidate, list[Search]] = {}
         self._lookahead = max(in_flight, executor.capacity)
         self._in_order: deque[Candidate] = deque()
@@ -240,7 +244,7 @@ class Tuner:
         return self._place_of[search.problem, search.template]
 
     def _time_is_up(self) -> bool:
-        return self._until is not None and time.monotonic() >= self._until
+        return self._enough() or (self._until is not None and time.monotonic() >= self._until)
 
     def _ask(self, search: Search) -> None:
         search.strategy.tell([Outcome(self._config(row), row.status, cost_of(row)) for row in search.untold])

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from hktune import __version__
 from hktune.core.calibration import Calibration
 from hktune.core.errors import InputError, StoreError
 from hktune.core.identity import Identity
 from hktune.core.outcome import Source, Stage, Status
 from hktune.core.problem import Problem
 from hktune.core.trial import Trial
+from hktune.core.version import __version__
 from hktune.measure.fitting import Fit, Values
 from hktune.store import read_environment, read_trials
 from hktune.store.trials import FILE_NAME

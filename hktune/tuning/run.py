@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +19,6 @@ from hktune.core.publish import sweep, sweep_below, temporary_folder
 from hktune.core.settings import Settings
 from hktune.core.shipped import space_word
 from hktune.core.trial import Trial
-from hktune.exchange import read_shapes
 from hktune.search import create_strategy
 from hktune.space import SearchSpace, load_spaces, template_of
 from hktune.space.listed import ListedDomain
@@ -31,11 +30,12 @@ from hktune.store import (
     write_environment,
 )
 from hktune.tuning.benches import Bench, EmulatedBench, OpenBench, choose_device
+from hktune.tuning.callbacks import Callbacks
 from hktune.tuning.candidates import candidate_searches, candidate_spaces
 from hktune.tuning.confirmation import confirm, deciding
 from hktune.tuning.earlier import Earlier
-from hktune.tuning.ledger import Ledger, SharedDirectory
-from hktune.tuning.loop import Budget, Search, Tuner, most_of_a_search
+from hktune.tuning.ledger import Ledger, Room, SharedDirectory
+from hktune.tuning.loop import Tuner
 from hktune.tuning.neighbours import time_neighbours
 from hktune.tuning.own_trials import require_own
 from hktune.tuning.prebuilt import read_built
@@ -44,6 +44,7 @@ from hktune.tuning.rival_sides import RivalSides
 from hktune.tuning.rivals import Raced, Rival, chosen_rivals, fastest, keep_comparable, race
 from hktune.tuning.run_options import RunOptions, asked_bench, calibrated_spaces
 from hktune.tuning.run_summary import RunSummary
+from hktune.tuning.searches import Budget, Search
 from hktune.tuning.side_by_side import side_by_side
 from hktune.tuning.strategies_apart import StrategiesApart
 from hktune.tuning.table_place import TablePlace
@@ -55,18 +56,24 @@ RIVALS_SHARE = 0.25
 """Of a time budget, so much for rivals."""
 
 
-def tune(options: RunOptions, settings: Settings, command: Sequence[str], progress: Progress) -> RunSummary:
+def tune(
+    options: RunOptions,
+    settings: Settings,
+    command: Sequence[str],
+    progress: Progress,
+    callbacks: Callbacks | None = None,
+) -> RunSummary:
     """Tune every shape of `options.shapes`; leave trials, table, objects and environment in the results directory.
 
     Ctrl-C, SIGTERM and SIGHUP end the search, not the run: the table is built from what was found. So does what this
-    machine cannot go on with; the summary says why. Raises HktuneError, one line, and KeyboardInterrupt, before
-    anything is tried.
+    machine cannot go on with; the summary says why. `callbacks` hear of every row that is stored. Raises HktuneError,
+    one line, and KeyboardInterrupt, before anything is tried; at the end what a callback raised.
     """
     started = time.monotonic()
     interruption = Interruption()
     works: list[OpenBench] = []
     with interruption.heard():
-        run = _begun(options, settings, command)
+        run = _begun(options, settings, command, callbacks or Callbacks())
         place, ledger = run.place, run.ledger
         progress.expect(place.names, run.most_trials)
         stopped = _as_far_as_it_goes(partial(_race_and_search, run, progress, works), interruption)
@@ -75,6 +82,8 @@ def tune(options: RunOptions, settings: Settings, command: Sequence[str], progre
         trials, lost = _rows_at_the_end(ledger, place.spaces.own, place.names if finished else {})
         untabled = place.publish(deciding(trials), finished and not lost)
         stopped += [*lost, *untabled]
+    if run.callbacks.failed:
+        raise run.callbacks.failed
     return RunSummary(
         names=place.names,
         trials=trials,
@@ -107,11 +116,12 @@ class _Run:
     place: TablePlace
     before: list[Trial]
     rivals: list[Rival]
-    raced: list[Raced]
     most_trials: int
-    trouble: list[str]
     environment: Environment
     earlier: Earlier
+    callbacks: Callbacks
+    raced: list[Raced] = field(default_factory=list)
+    trouble: list[str] = field(default_factory=list)
 
     @property
     def settings(self) -> Settings:
@@ -128,10 +138,10 @@ class _Run:
         return found
 
 
-def _begun(options: RunOptions, settings: Settings, command: Sequence[str]) -> _Run:
+def _begun(options: RunOptions, settings: Settings, command: Sequence[str], callbacks: Callbacks) -> _Run:
     """What `options` ask for, read and checked. Raises HktuneError."""
     device, space_file = choose_device(options.device, options.space, settings)
-    found = read_shapes(options.shapes)
+    found = options.found_shapes
     shapes = found.shapes
     names = {shape.problem: shape.name for shape in shapes}
     of_candidates = candidate_spaces(options.candidates)
@@ -143,24 +153,23 @@ def _begun(options: RunOptions, settings: Settings, command: Sequence[str]) -> _
     earlier = Earlier(options.prior, spaces.own)
     searches = _searches(spaces.own, names, options, earlier)
     of_others = candidate_searches(spaces, list(names), options.strategy, options.seed, settings)
-    most_trials = options.trials * len(names) + sum(min(options.trials, configs) for _, configs in of_others)
-    searches += [search for search, _ in of_others]
+    searches += of_others
+    most_trials = sum(search.most(options.trials) for search in searches)
     weights = {shape.problem: shape.weight for shape in shapes}
     for search in searches:
         search.weight = weights[search.problem]
     directory = options.out or Path("out") / bench.identity.slug
     place = TablePlace(directory, names, spaces, bench.compiler, bench.identity, settings)
     context = RowContext(spaces.templates, bench.identity, options.strategy, options.seed)
-    ledger = Ledger(directory, context, options.fresh)
+    ledger = Ledger(directory, context, options.fresh, callbacks)
     environment = _check_environment(directory, bench, command, options.seed)
     place.check()
     _sweep(directory, settings)
     before = ledger.rows()
     require_own(spaces, before, directory / "trials.csv")
     noted = [found.note] if found.note else []
-    return _Run(
-        options, device, bench, searches, ledger, place, before, rivals, [], most_trials, noted, environment, earlier
-    )
+    parts = (options, device, bench, searches, ledger, place)
+    return _Run(*parts, before, rivals, most_trials, environment, earlier, callbacks, trouble=noted)
 
 
 def _rivals(options: RunOptions, device: str, own: SearchSpace, settings: Settings) -> list[Rival]:
@@ -301,14 +310,23 @@ def _search(run: _Run, bench: Bench, budget: Budget, progress: Progress, works: 
                 own,
                 work.executor,
                 work.stopwatch,
-                record=partial(ledger.record_all, most_of_a_search(budget, len(own), work.shares)),
+                record=partial(ledger.record_all, _room(budget, own, work.shares)),
                 budget=budget,
                 listener=progress.listener(),
                 share=work.shares,
                 peers=shared,
+                enough=lambda: run.callbacks.enough,
             )
             tasks.append(partial(_search_part, run, tuner, own, work, shared, progress))
         return side_by_side(tasks, [work.interrupt for work in works])
+
+
+def _room(budget: Budget, searches: Sequence[Search], shares: bool) -> Room:
+    """How many rows the searches may have."""
+    if shares:
+        return Room(each=budget.trials)
+    of = tuple((search.problem, search.template) for search in searches)
+    return Room(in_all=sum(search.most(budget.trials) for search in searches), of=of)
 
 
 def _search_part(

@@ -1,4 +1,4 @@
-"""What the command line asks of a run, and the bench that it so asks for."""
+"""What a caller asks of a run, and the bench that it so asks for."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from pathlib import Path
 from hktune.core.calibration import ESTIMATE, Calibration, modelled_board
 from hktune.core.errors import InputError
 from hktune.core.settings import Settings
+from hktune.core.shapes import ShapeList
+from hktune.exchange import FoundShapes, read_shapes
 from hktune.space import Spaces
 from hktune.tuning.benches import Bench, EmulatedBench, GpuBench
 from hktune.tuning.gpus import choose_gpus
@@ -17,14 +19,14 @@ from hktune.workers.executor import Limits
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What the command line asks of a run. Without `out` it is out/<device> in the working directory, without `space`
+    """What a caller asks of a run. Without `out` it is out/<device> in the working directory, without `space`
     the one that comes with hktune for the device, without `gpus` all that this process sees, without `rivals` those
     that are here. `candidates` are words for spaces that are searched in addition to `space`. `board` is the one that
     the emulated device models, the usual one unless given. `calibration` has constants in place of the clock's or of
     the estimate's. `prior` are earlier results: what they favour for a shape is tried first. `patience` is that of
     `loop.Budget`."""
 
-    shapes: Path
+    shapes: Path | ShapeList
     space: Path | None = None
     device: str = "auto"
     strategy: str = "auto"
@@ -46,6 +48,11 @@ class RunOptions:
     board: str | None = None
     calibration: Path | None = None
     prior: tuple[Path, ...] = ()
+
+    @property
+    def found_shapes(self) -> FoundShapes:
+        """The shapes, read where they are in a file. Raises ShapesError."""
+        return FoundShapes(self.shapes) if isinstance(self.shapes, ShapeList) else read_shapes(self.shapes)
 
     @property
     def limits(self) -> Limits:

@@ -52,8 +52,7 @@ class SearchCurve:
         """That as many trials again gain; 1 where none has succeeded yet."""
         if math.isinf(self._held):
             return 1.0
-        log_rate, log_near = self.features
-        return 1 / (1 + math.exp(-(_CONSTANT + _LOG_RATE * log_rate + _LOG_NEAR * log_near)))
+        return chance(*self.features)
 
     @property
     def features(self) -> tuple[float, float]:
@@ -68,3 +67,8 @@ class SearchCurve:
         limit = min(self.costs) * (1 + NEAR)
         near = sum(cost <= limit for cost in self.costs)
         return math.log((_GAINS_BEFORE + gains) / (_TIME_BEFORE + time)), math.log(near)
+
+
+def chance(log_rate: float, log_near: float) -> float:
+    """That as many trials again gain, by a curve's `features`."""
+    return 1 / (1 + math.exp(-(_CONSTANT + _LOG_RATE * log_rate + _LOG_NEAR * log_near)))

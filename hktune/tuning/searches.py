@@ -31,9 +31,9 @@ class Search:
     A strategy hears of outcomes when it is next asked: of thousands of shapes most are not asked for long, and those
     whose budget is spent never are. `untold` are the rows that it has not heard of, `asked` how often it was asked, and
     `in_flight` how many configs that it asked for are on their way. `configs` is how many it has to try, where that is
-    known to be few. `operation` is the one whose code the problem runs, as `Template.code_operation` has it, and `template` the sha256
-    of the template that it searches. `recorded` are an earlier run's rows that this run has not come to, by config id.
-    `curve` is how its best went, `weight` how much the problem matters.
+    known to be few. `operation` is the one whose code the problem runs, as `Template.code_operation` has it, and
+    `template` the sha256 of the template that it searches. `recorded` are an earlier run's rows that this run has not
+    come to, by config id. `curve` is how its best went, `weight` how much the problem matters.
     """
 
     problem: Problem

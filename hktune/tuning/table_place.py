@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hktune import __version__
 from hktune.compile import CachedCompiler, CompilerByLanguage
 from hktune.core.errors import HktuneError, StoreError
 from hktune.core.identity import Identity
@@ -15,6 +14,7 @@ from hktune.core.outcome import Status
 from hktune.core.problem import Problem
 from hktune.core.settings import Settings
 from hktune.core.trial import Trial
+from hktune.core.version import __version__
 from hktune.dispatch import check_table_place, saved_names, write_table
 from hktune.emulator.clock.model_error import model_error
 from hktune.space import Spaces

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from hktune.tuning.searches import Budget, Search
 
-FLOOR = 0.5
+FLOOR = 0.75
 """So much of its trials every search has for itself. The rest goes where it is worth most."""
 
 

@@ -10,13 +10,16 @@ import multiprocessing
 import os
 import resource
 import signal
+import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import connection, resource_tracker
 from multiprocessing.context import SpawnProcess
+from types import ModuleType
 from typing import Generic, TypeVar
 
 from hktune.core.errors import HktuneError, MachineError
@@ -152,7 +155,7 @@ def start_worker(
             saved = {name: os.environ.get(name) for name in wanted}
             os.environ.update(wanted)  # a child's BLAS reads these when it is loaded
             try:
-                with held_back():  # again: the tracker's start lets the signals through
+                with held_back(), _caller_left_out(make_serve):  # again: the tracker's start lets the signals through
                     process.start()
             finally:
                 for name, value in saved.items():
@@ -163,6 +166,35 @@ def start_worker(
     finally:
         theirs.close()
     return Worker(process, ours, wanted)
+
+
+class _WithoutSource(ModuleType):
+    """The caller's main module, but for where its source is."""
+
+    def __init__(self, main: ModuleType) -> None:
+        super().__init__(main.__name__)
+        self._main = main
+
+    def __getattr__(self, name: str) -> object:
+        if name in ("__file__", "_main"):
+            raise AttributeError(name)
+        found: object = getattr(self._main, name)
+        return found
+
+
+@contextmanager
+def _caller_left_out(make_serve: object) -> Iterator[None]:
+    """Within the block a new process finds no source of the main module, which it would run again: a caller's script
+    without `if __name__ == "__main__"`, or a whole program. Where `make_serve` is of that module, it does."""
+    main = sys.modules["__main__"]
+    if make_serve.__module__ == main.__name__:
+        yield
+        return
+    sys.modules["__main__"] = _WithoutSource(main)
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _serve(

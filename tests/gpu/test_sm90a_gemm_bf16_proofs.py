@@ -22,7 +22,7 @@ from hktune.template import Template
 from hktune.verify import Proof, random_operands, verify
 
 ROOT = Path(__file__).resolve().parents[2]
-OPERATIONS = [BF16_NT, operation_of("f16.nt")]
+OPERATIONS = [BF16_NT, *map(operation_of, ("f16.nt", "bf16.nn", "f16.tn", "bf16.tt", "bf16.nt->f32", "bf16.tn->f32"))]
 SPLIT = {"block_m": 16, "block_n": 64, "swapped": True, "schedule": "single", "cluster_rows": 1, "split_k": 4}
 RAGGED = [
     Problem(1, 8, 8),
@@ -78,16 +78,19 @@ def label(config: Config) -> str:
 @pytest.mark.parametrize("operation", OPERATIONS, ids=str)
 @pytest.mark.parametrize("config", configs(), ids=label)
 def test_every_element_is_right(hopper: CudaDevice, config: Config, operation: Operation) -> None:
-    kernel, template = loaded(hopper, config, operation), space().template.for_operation(operation)
+    bound = space().for_operation(operation)
+    if not bound.is_legal(config):
+        pytest.skip("no config of this operation")
+    kernel, template = loaded(hopper, config, operation), bound.template
     ragged = [ProofProblem(replace(each, operation=operation), exact_sums=True) for each in RAGGED]
     for what in [*template.proof_problems(config), *ragged]:
-        if space().is_legal(config, what.problem):
+        if bound.is_legal(config, what.problem):
             launch = template.launch(config, what.problem)
             proof = verify(hopper, kernel, launch, what.problem, 1, what.padding, what.exact_sums)
             assert isinstance(proof, Proof), f"{what}: {proof}"
 
 
-@pytest.mark.parametrize("operation", OPERATIONS, ids=str)
+@pytest.mark.parametrize("operation", OPERATIONS[:2], ids=str)
 @pytest.mark.parametrize("sizes", [(77, 131, 264), (1, 1, 8), (300, 257, 520)], ids=str)
 def test_direct_stores_reach_any_n(hopper: CudaDevice, sizes: tuple[int, int, int], operation: Operation) -> None:
     problem = Problem(*sizes, operation)
@@ -134,7 +137,7 @@ def test_operands_that_a_tensor_map_cannot_describe_are_refused(hopper: CudaDevi
 @pytest.mark.parametrize("config", configs(), ids=label)
 def test_a_bias_is_added_before_the_one_rounding(hopper: CudaDevice, config: Config, operation: Operation) -> None:
     problem = Problem(133, 200, 520, operation.with_steps("bias"))
-    if space().is_legal(config, problem):
+    if space().for_operation(operation).is_legal(config, problem):
         kernel, launch = loaded(hopper, config, operation), space().template.launch(config, problem)
         proof = verify(hopper, kernel, launch, problem, seed=4)
         assert isinstance(proof, Proof), proof

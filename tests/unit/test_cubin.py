@@ -113,7 +113,7 @@ def test_boxes_of_an_unknown_format_are_refused() -> None:
     at = data.index(box)
     data[at : at + len(box)] = struct.pack("<III", 64, 128, 8)
     with pytest.raises(
-        TableError, match=r"hktune_box_c has elements of type 8, known are 6 \(f16\), 9 \(bf16\); rebuil"
+        TableError, match=r"hktune_box_c has elements of type 8, known are 6 \(f16\), 7 \(f32\), 9 \(bf16\); rebuil"
     ):
         read_cubin(bytes(data))
 

@@ -22,9 +22,11 @@ from hktune.core.errors import TableError
 from hktune.core.operation import BF16_NT_BIAS
 from hktune.core.problem import Problem
 from hktune.runtime import FallbackWarning, LoadedTable, operators
+from hktune.session import Result
+from hktune.session.given_options import OPTION_NAMES
 
 M, N, K = 4, 64, 32
-DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "reference" / "runtime.md"
+REFERENCE = Path(__file__).resolve().parents[2] / "docs" / "reference"
 
 
 @pytest.fixture(autouse=True)
@@ -230,14 +232,21 @@ def test_a_model_of_ours_is_made_and_recorded_before_there_is_a_table(tmp_path: 
 
 
 def test_every_public_name_is_documented_and_every_documented_one_is_there() -> None:
-    text = DOCUMENT.read_text()
+    serving, tuning = ((REFERENCE / name).read_text() for name in ("runtime.md", "python.md"))
     for name in hktune.__all__:
-        if not name.startswith("__"):
-            assert re.search(rf"`hktune\.{name}\b", text), f"docs/reference/runtime.md does not name hktune.{name}"
+        assert re.search(rf"`hktune\.{name}\b", serving + tuning), f"docs/reference does not name hktune.{name}"
     for name in hktune.runtime.__all__:
-        assert re.search(rf"\b{name}\b", text), f"docs/reference/runtime.md does not name {name} of hktune.runtime"
-    for name in set(re.findall(r"hktune\.([a-zA-Z]\w*)\b(?=[(`])", text)):
-        assert hasattr(hktune, name), f"docs/reference/runtime.md names hktune.{name}, which is not there"
+        assert re.search(rf"\b{name}\b", serving), f"docs/reference/runtime.md does not name {name} of hktune.runtime"
+    for name in public_members(Result):
+        assert re.search(rf"`(result)?\.{name}\b", tuning), f"docs/reference/python.md does not name Result.{name}"
+    for name in OPTION_NAMES:
+        assert re.search(rf"`{name}`", tuning), f"docs/reference/python.md does not name the keyword {name}"
+    for name in set(re.findall(r"hktune\.([a-zA-Z]\w*)\b(?=[(`])", serving + tuning)):
+        assert hasattr(hktune, name), f"docs/reference names hktune.{name}, which is not there"
+
+
+def public_members(kind: type) -> list[str]:
+    return [name for name in vars(kind) if not name.startswith("_")]
 
 
 def test_every_public_name_says_what_it_is_for() -> None:

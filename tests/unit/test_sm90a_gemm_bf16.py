@@ -13,7 +13,7 @@ from cuda_tools import nvdisasm
 from hktune.compile.nvrtc import NvrtcCompiler
 from hktune.core.arch import SM90A
 from hktune.core.config import Config, Value
-from hktune.core.dtype import BF16, F16
+from hktune.core.dtype import BF16, F16, F32
 from hktune.core.operation import BF16_NT, Operation, operation_of
 from hktune.core.problem import Problem
 from hktune.core.variant import CodeObject
@@ -59,11 +59,15 @@ def derived(chosen: Config) -> dict[str, Value]:
     return space().derived.values({**chosen, **space().template.records})
 
 
-def machine_code(chosen: Config, folder: Path, operation: Operation = BF16_NT) -> list[str]:
-    """The instructions' names, in order."""
+def listed(chosen: Config, folder: Path, operation: Operation) -> str:
     path = folder / "gemm.cubin"
     path.write_bytes(built(chosen, operation).data)
-    listing = subprocess.run([nvdisasm(), "-c", path], capture_output=True, text=True, check=True).stdout
+    return subprocess.run([nvdisasm(), "-c", path], capture_output=True, text=True, check=True).stdout
+
+
+def machine_code(chosen: Config, folder: Path, operation: Operation = BF16_NT) -> list[str]:
+    """The instructions' names, in order."""
+    listing = listed(chosen, folder, operation)
     return re.findall(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\d\s+)?([A-Z][\w.]*)", listing)
 
 
@@ -170,7 +174,40 @@ def test_boxes_and_parameters_follow_the_config() -> None:
     direct = parsed(config(store="direct"))
     assert sorted(direct.boxes) == ["a", "b"]
     sizes = [slot.size_bytes for slot in direct.kernels["hktune_gemm_bf16"].parameters]
-    assert sizes == [TENSOR_MAP_BYTES, TENSOR_MAP_BYTES, 8, 4, 4, 4, 8]
+    assert sizes == [TENSOR_MAP_BYTES, TENSOR_MAP_BYTES, 8, 4, 4, 4, 8, 4]
+
+
+@pytest.mark.parametrize(
+    ("text", "values", "boxes", "transposed"),
+    [
+        # Of operands along their lines a piece is 64 of them, of all of the K-step; blocks that share it send parts.
+        ("bf16.nn", {}, {"a": (128, 64), "b": (32, 64)}, ".tnspB"),
+        ("bf16.tn", {"block_n": 128, "cluster_columns": 2}, {"a": (32, 64), "b": (32, 64)}, ".tnspA.tnspB"),
+        ("f16.tt", {"cluster_rows": 1}, {"a": (64, 64), "b": (256, 64)}, ".tnspA"),
+        # 144 columns are pieces of 16, 24 ones of 8; swapped, wgmma's A is the GEMM's B.
+        ("bf16.nn", {"block_n": 144, "cluster_rows": 1}, {"a": (128, 64), "b": (64, 16)}, ".tnspB"),
+        ("bf16.tn", {**SWAPPED, "block_m": 24, "split_k": 1}, {"a": (128, 8), "b": (128, 64)}, ".tnspA.tnspB"),
+        ("bf16.tt", {**SWAPPED}, {"a": (128, 16), "b": (64, 64)}, ".tnspB"),
+    ],
+)
+def test_operands_are_read_as_they_are_stored(
+    text: str, values: dict[str, Value], boxes: dict[str, tuple[int, int]], transposed: str, tmp_path: Path
+) -> None:
+    chosen, operation = config(**values), operation_of(text)
+    assert not list(space().for_operation(operation).violations(chosen))
+    found = read_cubin(built(chosen, operation).data).boxes
+    assert {name: (found[name].rows, found[name].columns) for name in "ab"} == boxes
+    multiplies = [line for line in listed(chosen, tmp_path, operation).splitlines() if "HGMMA" in line]
+    assert {"".join(re.findall(r"\.tnsp[AB]", line)) for line in multiplies} == {transposed}
+
+
+@pytest.mark.parametrize("values", [{}, PING_PONG, {**SWAPPED, "k_step": 64}, {"persistent": False, "block_n": 128}])
+def test_float32_is_stored_as_it_is_and_added_where_it_is(values: dict[str, Value], tmp_path: Path) -> None:
+    chosen, operation = config(**values), operation_of("bf16.tn->f32")
+    assert read_cubin(built(chosen, operation).data).boxes["c"].dtype is F32
+    code = machine_code(chosen, tmp_path, operation)
+    assert not [name for name in code if name.startswith("F2F")], "nothing is rounded"
+    assert {"UTMASTG.2D", "UTMAREDG.2D.ADD"} <= set(code)
 
 
 def test_a_launch_covers_every_tile_in_whole_clusters() -> None:
@@ -215,10 +252,28 @@ def test_every_rule_of_a_config_can_be_broken(values: dict[str, Value], rule: st
         (Problem(64, 64, 100), "aligned_k"),
         (Problem(64, 100, 64), "aligned_n"),
         (Problem(2**31 - 1, 64, 64), "sizes_fit"),
+        (Problem(100, 64, 100, operation_of("bf16.tn")), "aligned_m"),
+        (Problem(64, 100, 64, operation_of("bf16.nn->f32")), "aligned_b"),
+        (Problem(64, 64, 100, operation_of("bf16.nn")), "aligned_k"),
+        (Problem(64, 64, 100, operation_of("f16.tt")), "aligned_k"),
+        (Problem(64, 102, 64, operation_of("bf16.nt->f32")), "aligned_n"),
     ],
 )
 def test_every_rule_of_a_problem_can_be_broken(problem: Problem, rule: str) -> None:
-    assert [violation.name for violation in space().violations(config(), problem)] == [rule]
+    of_operation = space().for_operation(problem.operation)
+    assert [violation.name for violation in of_operation.violations(config(), problem)] == [rule]
+
+
+def test_a_float32_tile_of_a_block_that_does_not_stay_has_to_fit_in_the_stages() -> None:
+    once = config(persistent=False, stages=2)
+    of_float32 = space().for_operation(operation_of("bf16.tn->f32"))
+    assert space().is_legal(once)
+    assert [broken.name for broken in of_float32.violations(once)] == ["tile_fits_in_stages"]
+
+
+@pytest.mark.parametrize("text", ["bf16.tn", "bf16.tn+bias", "bf16.tn->f32+accumulate"])
+def test_both_operands_along_their_lines_leave_k_free(text: str) -> None:
+    assert space().for_operation(operation_of(text)).is_legal(config(), Problem(64, 64, 77, operation_of(text)))
 
 
 def test_ragged_problems_are_legal_and_any_n_with_direct_stores() -> None:

@@ -5,15 +5,23 @@
 #pragma once
 
 // Macros are for the preprocessor: in the text of instructions, and where a declaration comes or goes.
-#define DTYPE bf16  // of a, b, c and bias, as PTX calls it
+#define DTYPE bf16  // of a and b, as PTX calls it
+#define DTYPE_C bf16  // of c and bias
 #define TILE_COLUMNS 128  // of D that a block computes
 #define ACCUMULATORS 64  // float32 values that a thread holds of WGMMA_M rows of the tile
 // Numbers of the multiply's operands, which follow its accumulators.
 #define WGMMA_A_OPERAND 64
 #define WGMMA_B_OPERAND 65
 #define ACCUMULATE_OPERAND 66
+#define WGMMA_A_TRANSPOSED 0  // 1: its rows are along lines
+#define WGMMA_B_TRANSPOSED 0
 #define TMA_STORE true  // C is written by TMA, or element by element
 #define IN_CLUSTERS false  // blocks are launched as clusters, perhaps of one
+
+// What is contiguous in memory: a line of an operand (a row of wgmma_a, a column of wgmma_b), whose elements are along
+// K; or one element of each line after the other.
+enum class Along { k, lines };
+constexpr Along WGMMA_A_ALONG = Along::k, WGMMA_B_ALONG = Along::k;
 
 constexpr int TILE_ROWS = 64;  // of D that a block computes
 constexpr int K_STEP = 64;  // elements of K in a stage

@@ -60,17 +60,24 @@ DEVICE void prefetch(const TensorMap& map) {
 
 // A copy to this block alone is a plain one: a multicast to one receiver reads the L2 as often and arrives later.
 template <int SHARED_BY>
-DEVICE void load(u32 target, const TensorMap& map, int k, int line, u32 barrier, u32 receivers) {
+DEVICE void load(u32 target, const TensorMap& map, int column, int row, u32 barrier, u32 receivers) {
     if constexpr (SHARED_BY == 1)
-        asm volatile(LOAD " [%0], [%1, {%2, %3}], [%4];" ::"r"(target), "l"(&map), "r"(k), "r"(line), "r"(barrier)
+        asm volatile(LOAD " [%0], [%1, {%2, %3}], [%4];" ::"r"(target), "l"(&map), "r"(column), "r"(row), "r"(barrier)
                      : "memory");
     else
-        asm volatile(LOAD ".multicast::cluster [%0], [%1, {%2, %3}], [%4], %5;" ::"r"(target), "l"(&map), "r"(k),
-                     "r"(line), "r"(barrier), "h"(static_cast<u16>(receivers)) : "memory");
+        asm volatile(LOAD ".multicast::cluster [%0], [%1, {%2, %3}], [%4], %5;" ::"r"(target), "l"(&map), "r"(column),
+                     "r"(row), "r"(barrier), "h"(static_cast<u16>(receivers)) : "memory");
 }
 
 DEVICE void store(const TensorMap& map, u32 source, int column, int row) {
     asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [%0, {%1, %2}], [%3];" ::"l"(&map), "r"(column),
                  "r"(row), "r"(source) : "memory");
+    asm volatile("cp.async.bulk.commit_group;" ::: "memory");
+}
+
+// Adds what is at `source` to the matrix, element by element, each sum rounded once.
+DEVICE void store_added(const TensorMap& map, u32 source, int column, int row) {
+    asm volatile("cp.reduce.async.bulk.tensor.2d.global.shared::cta.add.tile.bulk_group [%0, {%1, %2}], [%3];" ::"l"(
+                     &map), "r"(column), "r"(row), "r"(source) : "memory");
     asm volatile("cp.async.bulk.commit_group;" ::: "memory");
 }

@@ -1,4 +1,4 @@
-// The elements of a, b, c and bias: 16-bit floating-point numbers, kept as their bits.
+// The elements of a and b, 16-bit floating-point numbers, and those of c and bias, which may be float32.
 #pragma once
 #include "constants.cu"
 
@@ -12,15 +12,17 @@ using u64 = unsigned long long;
 
 constexpr int ELEMENT_BYTES = sizeof(u16);
 
-// What is particular to a format, under the name that PTX has for it: a float of the same value, and what tensor maps
-// call the format (CUtensorMapDataType, CUDA driver API).
+// What is particular to a format, under the name that PTX has for it: how its bits are kept, a float of the same value,
+// and what tensor maps call the format (CUtensorMapDataType, CUDA driver API).
 struct bf16 {
+    using Bits = u16;
     static constexpr int TENSOR_MAP_TYPE = 9;
 
     static DEVICE float widened(u16 bits) { return __uint_as_float(u32(bits) << 16); }
 };
 
 struct f16 {
+    using Bits = u16;
     static constexpr int TENSOR_MAP_TYPE = 6;
 
     static DEVICE float widened(u16 bits) {
@@ -30,11 +32,27 @@ struct f16 {
     }
 };
 
+struct f32 {
+    using Bits = float;
+    static constexpr int TENSOR_MAP_TYPE = 7;
+
+    static DEVICE float widened(float value) { return value; }
+};
+
 using Element = DTYPE;
+using ElementOfC = DTYPE_C;
+using BitsOfC = ElementOfC::Bits;
+constexpr int BYTES_OF_C = sizeof(BitsOfC);
 
 // Two floats as elements, rounded to nearest even; `low` in the low half. What is beyond the format becomes infinite.
 DEVICE u32 packed(float low, float high) {
     u32 both;
     asm("cvt.rn." TEXT(DTYPE) "x2.f32 %0, %1, %2;" : "=r"(both) : "f"(high), "f"(low));
     return both;
+}
+
+// `value` as an element of C.
+DEVICE BitsOfC rounded(float value) {
+    if constexpr (BYTES_OF_C == sizeof(float)) return value;
+    else return BitsOfC(packed(value, 0.0f));
 }

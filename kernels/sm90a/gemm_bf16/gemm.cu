@@ -1,4 +1,5 @@
-// C[m,n] = A[m,k] @ B[n,k]^T (+ bias[n]), row-major, float32 accumulation, for sm_90a.
+// C[m,n] = A[m,k] @ B[k,n] (+ bias[n], or + C), either operand stored transposed or not, row-major, float32
+// accumulation, for sm_90a.
 //
 // One producer warpgroup sends K-steps of both operands into a ring of shared memory stages by TMA; one or two consumer
 // warpgroups multiply them with wgmma and store their tile.
@@ -61,7 +62,7 @@ __cluster_dims__(CLUSTER, 1, 1)
 __launch_bounds__(THREADS, BLOCKS_PER_SM)
 void hktune_gemm_bf16(const __grid_constant__ TensorMap a, const __grid_constant__ TensorMap b,
                       const __grid_constant__ Output c, int m, int n, int k,
-                      const u16* bias) {
+                      const BitsOfC* bias, int accumulate) {
     extern __shared__ char memory[];
     const Layout layout(static_cast<u32>(__cvta_generic_to_shared(memory)));
     const TensorMap &wgmma_a = SWAPPED ? b : a, &wgmma_b = SWAPPED ? a : b;
@@ -86,7 +87,7 @@ void hktune_gemm_bf16(const __grid_constant__ TensorMap a, const __grid_constant
     } else {
         if constexpr (CONSUMER_REGISTERS > 0)
             asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(CONSUMER_REGISTERS));
-        consume(c, {bias, rows, columns}, schedule, layout);
+        consume(c, {bias, rows, columns, accumulate != 0}, schedule, layout);
     }
     if (SPLIT_K > 1) cluster_sync();  // no block may leave while others read its sums
 }

@@ -7,8 +7,8 @@
 //     usual    a        b        c
 //     SWAPPED  b        a        c transposed, so that a c of few rows fills the narrow side
 //
-// Rows and columns are D's throughout. Both operands are K-major: a row of wgmma_a and a column of wgmma_b are elements
-// of K side by side, here called a line.
+// Rows and columns are D's throughout. A row of wgmma_a and a column of wgmma_b are here called a line. In memory either
+// a line is contiguous, its elements along K, or the same element of all lines is (PTX ISA: K-major and MN-major).
 #pragma once
 #include "constants.cu"
 #include "element.cu"
@@ -19,6 +19,7 @@ constexpr int WGMMA_M = 64, WGMMA_K = 16;                            // of one m
 constexpr int ATOM_LINES = 8, ATOM_LINE_BYTES = 128;                 // of a swizzle atom: the pattern repeats behind it
 constexpr int ATOM_BYTES = ATOM_LINES * ATOM_LINE_BYTES, ATOM_K = ATOM_LINE_BYTES / ELEMENT_BYTES;
 constexpr int MBARRIER_BYTES = 8;
+constexpr int SWIZZLE_UNIT_BYTES = 16;  // what a swizzle exchanges
 constexpr int OCTET = 8, OCTET_BYTES = OCTET * ELEMENT_BYTES;  // elements of a row of the 8x8 matrices in a fragment
 constexpr int OCTET_VALUES = 4, VALUE_COLUMNS = OCTET / OCTET_VALUES;  // a thread's accumulators of WGMMA_M rows of it
 
@@ -28,10 +29,33 @@ constexpr int CONSUMERS_OF_A_TILE = PING_PONG ? 1 : CONSUMERS;
 constexpr int FRAGMENTS = TILE_ROWS / WGMMA_M / CONSUMERS_OF_A_TILE;  // pieces of WGMMA_M rows, of a consumer's tile
 static_assert(ACCUMULATORS == TILE_COLUMNS / VALUE_COLUMNS, "what a thread holds of a fragment");
 
-// A stage holds wgmma_a's lines, then wgmma_b's. A block sends its share of the lines that its cluster has in common.
-constexpr int WGMMA_A_BYTES = TILE_ROWS * K_STEP * ELEMENT_BYTES;
-constexpr int WGMMA_B_BYTES = TILE_COLUMNS * K_STEP * ELEMENT_BYTES, STAGE_BYTES = WGMMA_A_BYTES + WGMMA_B_BYTES;
-constexpr int WGMMA_A_SENT = TILE_ROWS / CLUSTER_COLUMNS, WGMMA_B_SENT = TILE_COLUMNS / CLUSTER_ROWS;  // lines
+// An operand in a stage: pieces, one after another, each of rows that are swizzled over their own length.
+//
+//                   a piece                         its rows
+//     Along::k      ATOM_K elements of K, all lines     a line each
+//     Along::lines  COLUMNS lines, all elements of K    an element of K each
+//
+// Each of the SHARED_BY blocks that have the operand in common sends all of them its part of every piece, SENT rows.
+template <Along ALONG, int LINES, int SHARED_BY>
+struct Staged {
+    static constexpr bool BY_LINES = ALONG == Along::lines;
+    static constexpr int LINES_SIDE_BY_SIDE = LINES % 64 == 0 ? 64 : LINES % 32 == 0 ? 32 : LINES % 16 == 0 ? 16 : 8;
+    static constexpr int ROWS = BY_LINES ? K_STEP : LINES, COLUMNS = BY_LINES ? LINES_SIDE_BY_SIDE : ATOM_K;
+    static constexpr int ROW_BYTES = COLUMNS * ELEMENT_BYTES, PIECE_BYTES = ROWS * ROW_BYTES;
+    static constexpr int PIECES = (BY_LINES ? LINES : K_STEP) / COLUMNS, BYTES = PIECES * PIECE_BYTES;
+    static constexpr int SENDERS = SHARED_BY, SENT = ROWS / SHARED_BY;
+
+    // Where a line begins, of those that begin a piece or are along K; and where a slice of WGMMA_K elements of K does.
+    static DEVICE constexpr int line_at(int line) { return BY_LINES ? line / COLUMNS * PIECE_BYTES : line * ROW_BYTES; }
+
+    static DEVICE constexpr int slice_at(int slice) {
+        const int k = slice * WGMMA_K;
+        return BY_LINES ? k * ROW_BYTES : k / ATOM_K * PIECE_BYTES + k % ATOM_K * ELEMENT_BYTES;
+    }
+};
+using WgmmaA = Staged<WGMMA_A_ALONG, TILE_ROWS, CLUSTER_COLUMNS>;
+using WgmmaB = Staged<WGMMA_B_ALONG, TILE_COLUMNS, CLUSTER_ROWS>;
+constexpr int STAGE_BYTES = WgmmaA::BYTES + WgmmaB::BYTES;
 // Arrivals that release a stage: one of each consumer warp, of each block that shares lines with this one.
 constexpr int RELEASES = WARPS * CONSUMERS_OF_A_TILE * (CLUSTER_ROWS + CLUSTER_COLUMNS - 1);
 
@@ -39,21 +63,24 @@ constexpr int RELEASES = WARPS * CONSUMERS_OF_A_TILE * (CLUSTER_ROWS + CLUSTER_C
 __host__ __device__ constexpr bool divides(int chunk) {
     return TILE_COLUMNS % chunk == 0 && chunk * SPLIT_K <= TILE_COLUMNS;
 }
-constexpr int CHUNK = divides(64) ? 64 : divides(32) ? 32 : divides(16) ? 16 : 8;
-constexpr int CHUNK_BYTES = WGMMA_M * CHUNK * ELEMENT_BYTES;
-constexpr int STORE_ROW_BYTES = (SWAPPED ? WGMMA_M : CHUNK) * ELEMENT_BYTES;  // of C, in a chunk
+constexpr int CHUNK = BYTES_OF_C == 2 && divides(64) ? 64 : divides(32) ? 32 : divides(16) ? 16 : 8;
+constexpr int CHUNK_BYTES = WGMMA_M * CHUNK * BYTES_OF_C;
+constexpr int STORE_ROW_BYTES = (SWAPPED ? WGMMA_M : CHUNK) * BYTES_OF_C;  // of C, in a chunk
 // A block of one tile has a buffer for every chunk that it stores: in the stages, idle by then unless they carry sums.
 constexpr bool STORES_FROM_STAGES = TMA_STORE && !PERSISTENT && SPLIT_K == 1;
 constexpr int STORE_BYTES = TMA_STORE && !STORES_FROM_STAGES ? CONSUMERS * STORE_BUFFERS * CHUNK_BYTES : 0;
 
 // The boxes that the launcher encodes a, b and c with; rows of 128, 64 or 32 bytes are swizzled over their own length.
 struct Box {
-    int rows, columns, data_type = Element::TENSOR_MAP_TYPE;
+    int rows, columns, data_type;
 };
-extern "C" __constant__ Box hktune_box_a = {SWAPPED ? WGMMA_B_SENT : WGMMA_A_SENT, ATOM_K};
-extern "C" __constant__ Box hktune_box_b = {SWAPPED ? WGMMA_A_SENT : WGMMA_B_SENT, ATOM_K};
+constexpr Box WGMMA_A_BOX = {WgmmaA::SENT, WgmmaA::COLUMNS, Element::TENSOR_MAP_TYPE};
+constexpr Box WGMMA_B_BOX = {WgmmaB::SENT, WgmmaB::COLUMNS, Element::TENSOR_MAP_TYPE};
+extern "C" __constant__ Box hktune_box_a = SWAPPED ? WGMMA_B_BOX : WGMMA_A_BOX;
+extern "C" __constant__ Box hktune_box_b = SWAPPED ? WGMMA_A_BOX : WGMMA_B_BOX;
 #if TMA_STORE
-extern "C" __constant__ Box hktune_box_c = {SWAPPED ? CHUNK : WGMMA_M, SWAPPED ? WGMMA_M : CHUNK};
+extern "C" __constant__ Box hktune_box_c = {
+    SWAPPED ? CHUNK : WGMMA_M, SWAPPED ? WGMMA_M : CHUNK, ElementOfC::TENSOR_MAP_TYPE};
 #endif
 
 struct alignas(64) TensorMap {
@@ -62,5 +89,5 @@ struct alignas(64) TensorMap {
 #if TMA_STORE
 using Output = TensorMap;
 #else
-using Output = u16*;
+using Output = BitsOfC*;
 #endif

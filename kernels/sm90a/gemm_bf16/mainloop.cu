@@ -40,15 +40,15 @@ DEVICE void multiply_tile(
         const u32 from = layout.stages + ring.stage * STAGE_BYTES;
         wait(barrier_at(layout.full, ring.stage), ring.parity);
         multiply_fence();
-        const u64 wgmma_a = descriptor(from + first_row * ATOM_LINE_BYTES), wgmma_b = descriptor(from + WGMMA_A_BYTES);
+        const u64 wgmma_a = descriptor<WgmmaA>(from + WgmmaA::line_at(first_row));
+        const u64 wgmma_b = descriptor<WgmmaB>(from + WgmmaA::BYTES);
 #pragma unroll
         for (int slice = 0; slice < K_STEP / WGMMA_K; ++slice) {
-            const int atom = slice * WGMMA_K / ATOM_K, within = slice * WGMMA_K % ATOM_K * ELEMENT_BYTES;
-            const u64 b_here = wgmma_b + descriptor_units(atom * TILE_COLUMNS * ATOM_LINE_BYTES + within);
+            const u64 b_here = wgmma_b + descriptor_units(WgmmaB::slice_at(slice));
 #pragma unroll
             for (int fragment = 0; fragment < FRAGMENTS; ++fragment) {
-                const int line = atom * TILE_ROWS + fragment * WGMMA_M;
-                const u64 a_here = wgmma_a + descriptor_units(line * ATOM_LINE_BYTES + within);
+                const int in_a = WgmmaA::line_at(fragment * WGMMA_M) + WgmmaA::slice_at(slice);
+                const u64 a_here = wgmma_a + descriptor_units(in_a);
                 multiply(accumulators[fragment], a_here, b_here, step + slice);
             }
         }

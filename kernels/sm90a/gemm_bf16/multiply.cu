@@ -15,12 +15,12 @@
 #define NEXT_VALUE(i) , "+f"(d[i])
 
 // d += A (WGMMA_M x WGMMA_K) * B (WGMMA_K x TILE_COLUMNS), both in shared memory; d = that product when `accumulate` is
-// 0. The numbers behind the predicate: neither is negated, both are K-major.
+// 0. The numbers behind the predicate: neither is negated; which of them are transposed, which is to say along lines.
 DEVICE void multiply(float (&d)[ACCUMULATORS], u64 wgmma_a, u64 wgmma_b, int accumulate) {
     asm volatile(
         "{\n.reg .pred p;\nsetp.ne.b32 p, " OPERAND(ACCUMULATE_OPERAND) ", 0;\n"
         WGMMA " {%0" EACH_ACCUMULATOR(NEXT_NAME) "}, "
-        OPERAND(WGMMA_A_OPERAND) ", " OPERAND(WGMMA_B_OPERAND) ", p, 1, 1, 0, 0;\n}"
+        OPERAND(WGMMA_A_OPERAND) ", " OPERAND(WGMMA_B_OPERAND) ", p, 1, 1, " TEXT(WGMMA_A_TRANSPOSED) ", " TEXT(WGMMA_B_TRANSPOSED) ";\n}"
         : "+f"(d[0]) EACH_ACCUMULATOR(NEXT_VALUE) : "l"(wgmma_a), "l"(wgmma_b), "r"(accumulate));
 }
 
@@ -36,8 +36,16 @@ DEVICE void multiply_wait() {
 // Fields of a matrix descriptor are in units of 16 bytes.
 DEVICE constexpr u64 descriptor_units(u32 bytes) { return bytes >> 4; }
 
-// The matrix descriptor of K-major lines with the 128-byte swizzle, whose atoms follow one another.
+// The matrix descriptor of an operand. Rows come in eights, over which the swizzle repeats; its number is of the row's
+// length. Of rows along K the next eight lines are a stride away. Of rows along lines the next eight elements of K are,
+// and the next piece of lines is at the leading offset; without a swizzle it is the other way round (PTX ISA 8.0,
+// "Matrix descriptor format" and "Strides" of wgmma).
+template <class Operand>
 DEVICE u64 descriptor(u32 address) {
-    constexpr u64 SWIZZLE_128_BYTES = u64(1) << 62, STRIDE = descriptor_units(ATOM_BYTES) << 32, LEADING = u64(1) << 16;
-    return SWIZZLE_128_BYTES | STRIDE | LEADING | descriptor_units(address & 0x3FFFF);
+    constexpr int ROW_BYTES = Operand::ROW_BYTES;
+    constexpr u64 SWIZZLE = ROW_BYTES == 128 ? 1 : ROW_BYTES == 64 ? 2 : ROW_BYTES == 32 ? 3 : 0;
+    constexpr u64 EIGHT_ROWS = descriptor_units(ATOM_LINES * ROW_BYTES), PIECE = descriptor_units(Operand::PIECE_BYTES);
+    constexpr u64 LEADING = !Operand::BY_LINES ? 1 : SWIZZLE ? PIECE : EIGHT_ROWS;
+    constexpr u64 STRIDE = Operand::BY_LINES && !SWIZZLE ? PIECE : EIGHT_ROWS;
+    return SWIZZLE << 62 | STRIDE << 32 | LEADING << 16 | descriptor_units(address & 0x3FFFF);
 }

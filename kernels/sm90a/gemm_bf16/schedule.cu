@@ -72,10 +72,23 @@ struct Schedule {
 
 // ---- producer: one thread
 
+// Sends part `part` of an operand's K-step to all blocks that share it: from `line` on, and from `k` on.
+template <class Operand>
+DEVICE void send(u32 to, const TensorMap& map, int part, int line, int k, u32 full, u32 receivers) {
+    const int down = part * Operand::SENT;
+#pragma unroll
+    for (int piece = 0; piece < Operand::PIECES; ++piece) {
+        const int across = piece * Operand::COLUMNS;
+        const int column = (Operand::BY_LINES ? line : k) + across, row = (Operand::BY_LINES ? k : line) + down;
+        const u32 target = to + piece * Operand::PIECE_BYTES + down * Operand::ROW_BYTES;
+        load<Operand::SENDERS>(target, map, column, row, full, receivers);
+    }
+}
+
 DEVICE void produce(
     const TensorMap& wgmma_a, const TensorMap& wgmma_b, const Schedule& schedule, const Layout& layout) {
-    // What a block sends goes to all blocks of its cluster that share it: wgmma_a's lines along a row of blocks,
-    // wgmma_b's down a column.
+    // What a block sends goes to all blocks of its cluster that share it: wgmma_a along a row of blocks, wgmma_b down a
+    // column.
     u32 a_receivers = 0, b_receivers = 0;
     const int rank_row = schedule.rank_row, rank_column = schedule.rank_column;
     for (int other = 0; other < CLUSTER_COLUMNS; ++other) a_receivers |= 1u << (rank_row + other * CLUSTER_ROWS);
@@ -84,22 +97,14 @@ DEVICE void produce(
     for (int tile = schedule.first_tile; tile < schedule.tiles; tile += schedule.tile_step) {
         int row, column;
         schedule.locate(tile, row, column);
-        row += rank_column * WGMMA_A_SENT;
-        column += rank_row * WGMMA_B_SENT;
         for (int step = 0; step < schedule.k_steps; ++step, ring.next()) {
             const u32 full = barrier_at(layout.full, ring.stage);
             const u32 to = layout.stages + ring.stage * STAGE_BYTES;
+            const int k = (schedule.k_first + step) * K_STEP;
             wait(barrier_at(layout.empty, ring.stage), ring.parity ^ 1);
             expect(full, STAGE_BYTES);
-#pragma unroll
-            for (int atom = 0; atom < K_STEP / ATOM_K; ++atom) {
-                const int k = (schedule.k_first + step) * K_STEP + atom * ATOM_K;
-                const int a_line = atom * TILE_ROWS + rank_column * WGMMA_A_SENT;
-                const int b_line = atom * TILE_COLUMNS + rank_row * WGMMA_B_SENT;
-                const u32 to_a = to + a_line * ATOM_LINE_BYTES, to_b = to + WGMMA_A_BYTES + b_line * ATOM_LINE_BYTES;
-                load<CLUSTER_COLUMNS>(to_a, wgmma_a, k, row, full, a_receivers);
-                load<CLUSTER_ROWS>(to_b, wgmma_b, k, column, full, b_receivers);
-            }
+            send<WgmmaA>(to, wgmma_a, rank_column, row, k, full, a_receivers);
+            send<WgmmaB>(to + WgmmaA::BYTES, wgmma_b, rank_row, column, k, full, b_receivers);
         }
     }
     // No block may leave while others still arrive at its barriers: all stages must have been released once more.

@@ -63,12 +63,13 @@ DEVICE void reduce_split(Accumulators& accumulators, const Schedule& schedule, c
 
 // What the storing functions need besides a fragment: where D ends, and what is added.
 struct Epilogue {
-    const u16* bias;
+    const BitsOfC* bias;
     int rows, columns;
+    bool accumulate;  // on what C holds
 };
 
-DEVICE float bias_at(const u16* bias, int index, int size) {
-    return index < size ? Element::widened(bias[index]) : 0.0f;
+DEVICE float bias_at(const BitsOfC* bias, int index, int size) {
+    return index < size ? ElementOfC::widened(bias[index]) : 0.0f;
 }
 
 // Adds the bias to `count` values from `first` on of a fragment at (row, column).
@@ -83,8 +84,26 @@ DEVICE void add_bias(
 }
 
 // The offset in a chunk whose rows are swizzled over their own length as TMA does it: 16-byte columns are exchanged by
-// the number of the row, which is three bits higher.
-DEVICE u32 swizzled(u32 offset) { return offset ^ ((offset >> 3) & (STORE_ROW_BYTES - OCTET_BYTES)); }
+// the number of the row, which is three bits higher. Rows of more than ATOM_LINE_BYTES are not swizzled.
+DEVICE u32 swizzled(u32 offset) { return offset ^ ((offset >> 3) & (STORE_ROW_BYTES - SWIZZLE_UNIT_BYTES)); }
+
+// Writes an octet of a fragment's columns into a chunk of float32, where `stage_octets` writes rounded ones.
+DEVICE void stage_octet(u32 chunk, int octet, const float* v) {
+    const int lane = threadIdx.x % WARP, warp = threadIdx.x % WARPGROUP / WARP;
+    const int down = warp * 2 * OCTET + lane / 4, across = octet * OCTET + lane % 4 * 2;
+#pragma unroll
+    for (int i = 0; i < OCTET_VALUES; i += 2) {
+        const int row = down + i / 2 * OCTET;
+        if (SWAPPED) {
+            const u32 to = chunk + across * STORE_ROW_BYTES + row * BYTES_OF_C;  // rows of C that are not swizzled
+            asm volatile("st.shared.f32 [%0], %1;" ::"r"(to), "f"(v[i]) : "memory");
+            asm volatile("st.shared.f32 [%0], %1;" ::"r"(to + STORE_ROW_BYTES), "f"(v[i + 1]) : "memory");
+        } else {
+            const u32 to = chunk + swizzled(row * STORE_ROW_BYTES + across * BYTES_OF_C);
+            asm volatile("st.shared.v2.f32 [%0], {%1, %2};" ::"r"(to), "f"(v[i]), "f"(v[i + 1]) : "memory");
+        }
+    }
+}
 
 // Writes one octet pair (or a last single one) of a fragment's columns into a chunk as the tensor map wants it,
 // transposed where C's rows are D's columns.
@@ -120,13 +139,22 @@ DEVICE void store_fragment(
             consumer_sync(consumer);
         }
         add_bias(values, first / VALUE_COLUMNS, CHUNK / VALUE_COLUMNS, epilogue, row, column);
+        const float* here = values + first / VALUE_COLUMNS;
+        if constexpr (BYTES_OF_C == sizeof(float)) {
 #pragma unroll
-        for (int octet = 0; octet < CHUNK / OCTET; octet += 2)
-            stage_octets(chunk, octet, values + first / VALUE_COLUMNS + octet * OCTET_VALUES);
+            for (int octet = 0; octet < CHUNK / OCTET; ++octet) stage_octet(chunk, octet, here + octet * OCTET_VALUES);
+        } else {
+#pragma unroll
+            for (int octet = 0; octet < CHUNK / OCTET; octet += 2)
+                stage_octets(chunk, octet, here + octet * OCTET_VALUES);
+        }
         asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
         consumer_sync(consumer);
-        if (threadIdx.x % WARPGROUP == 0)
-            store(c, chunk, SWAPPED ? row : column + first, SWAPPED ? column + first : row);
+        if (threadIdx.x % WARPGROUP == 0) {
+            const int across = SWAPPED ? row : column + first, down = SWAPPED ? column + first : row;
+            if (BYTES_OF_C == sizeof(float) && epilogue.accumulate) store_added(c, chunk, across, down);
+            else store(c, chunk, across, down);
+        }
         ++chunks;
     }
 }
@@ -134,7 +162,7 @@ DEVICE void store_fragment(
 // The same for a C whose rows TMA cannot address (n not a multiple of 8): element by element from registers. The row
 // length is made anew for every fragment, or the compiler would keep all its multiples in registers from tile to tile.
 DEVICE void store_fragment(
-    u16* c, float (&values)[ACCUMULATORS], const Epilogue& epilogue, const Schedule& schedule, int row, int column) {
+    BitsOfC* c, float (&values)[ACCUMULATORS], const Epilogue& epilogue, const Schedule& schedule, int row, int column) {
     const Place place(row, column);
     u64 length;
     asm volatile("cvt.u64.u32 %0, %1;" : "=l"(length) : "r"(SWAPPED ? epilogue.rows : epilogue.columns));
@@ -143,6 +171,8 @@ DEVICE void store_fragment(
         const int down = place.row(i), across = place.column(i);
         if (down >= epilogue.rows || across >= epilogue.columns || !owned(i * VALUE_COLUMNS, schedule)) continue;
         add_bias(values, i, 1, epilogue, row, column);
-        c[SWAPPED ? across * length + down : down * length + across] = u16(packed(values[i], 0.0f));
+        BitsOfC& there = c[SWAPPED ? across * length + down : down * length + across];
+        if (BYTES_OF_C == sizeof(float) && epilogue.accumulate) values[i] += there;
+        there = rounded(values[i]);
     }
 }

@@ -1,0 +1,151 @@
+"""What a run may be asked for in Python, by the names of the command line's options."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from os import PathLike, fspath
+from pathlib import Path
+from typing import TypedDict
+
+from hktune.core.board import BOARDS
+from hktune.core.errors import InputError
+from hktune.core.escaped import shown
+from hktune.core.near import meant
+from hktune.core.shapes import ShapeList
+from hktune.core.shipped import space_file
+from hktune.core.value_ranges import COUNT, GIBIBYTES, SECONDS, SEED, WORKERS
+from hktune.tuning.run_options import RunOptions
+
+StrPath = str | PathLike[str]
+
+
+class TuneOptions(TypedDict, total=False):
+    """The keywords of `hktune.tune`, each as the option of `hktune tune` that is called alike. None, or none at all, is
+    the default."""
+
+    space: StrPath | None
+    """The search space: a file, a folder with a template and its space, or the name of one that comes with hktune."""
+    device: str | None
+    """auto, emulated, hip or cuda."""
+    board: str | None
+    strategy: str | None
+    trials: int | None
+    """Per shape."""
+    patience: int | None
+    time_budget: float | None
+    """Seconds."""
+    deadline: float | None
+    """Seconds, of one config."""
+    worker_memory: float | None
+    """GiB."""
+    prior: StrPath | Iterable[StrPath] | None
+    out: StrPath | None
+    """Where trials, table and code objects go; default out/<device>."""
+    seed: int | None
+    fresh: bool | None
+    workers: int | None
+    hipkittens: StrPath | None
+    gpus: int | None
+    prebuilt: StrPath | None
+    cache: str | None
+    """cold or warm."""
+    calibration: StrPath | None
+    rivals: str | Iterable[str] | None
+    candidates: str | Iterable[str] | None
+    aiter: StrPath | None
+
+
+DEVICES = ("auto", "hip", "cuda", "emulated")
+CACHES = ("cold", "warm")
+_UNITS = {"time_budget": "time_budget_s", "deadline": "deadline_s", "worker_memory": "worker_memory_gib"}
+"""How RunOptions calls what the command line names without its unit."""
+
+
+def run_options(shapes: ShapeList, options: Mapping[str, object]) -> RunOptions:
+    """What `options` ask for, by the names of TuneOptions. Raises InputError, one line, for a name or a value that
+    there is not."""
+    given = {name: value for name, value in options.items() if value is not None}
+    unknown = next((name for name in given if name not in _READ), None)
+    if unknown is not None:
+        known = ", ".join(sorted(OPTION_NAMES))
+        raise InputError(f"tune has no option {shown(unknown)}{meant(unknown, OPTION_NAMES)}: known are {known}")
+    read = {_UNITS.get(name, name): _READ[name](value, name) for name, value in given.items() if name != "aiter"}
+    return RunOptions(shapes, **read)  # type: ignore[arg-type]
+
+
+def path_given(value: object, name: str) -> Path:
+    """A path that the caller called `name`. Raises InputError for what is none, and for an empty one: that is not the
+    working directory."""
+    text = fspath(value) if isinstance(value, str | PathLike) else None
+    if not isinstance(text, str) or not text:
+        raise InputError(f"{name}: must be a path, got {shown(value)}")
+    return Path(text).expanduser()
+
+
+def _space(value: object, name: str) -> Path:
+    return space_file(str(path_given(value, name)))
+
+
+def _paths(value: object, name: str) -> tuple[Path, ...]:
+    several = value if isinstance(value, Iterable) and not isinstance(value, str) else [value]
+    return tuple(path_given(each, name) for each in several)
+
+
+def _words(value: object, name: str) -> tuple[str, ...]:
+    """Words, with commas between them or as a list; `none` is none."""
+    several = value.split(",") if isinstance(value, str) else value
+    if not isinstance(several, Iterable) or not all(isinstance(word, str | PathLike) for word in several):
+        raise InputError(f"{name}: must be words, got {shown(value)}")
+    return tuple(str(word) for word in several if str(word) not in ("", "none"))
+
+
+def _text(value: object, name: str) -> str:
+    if not isinstance(value, str):
+        raise InputError(f"{name}: must be a text, got {shown(value)}")
+    return value
+
+
+def _truth(value: object, name: str) -> bool:
+    if not isinstance(value, bool):
+        raise InputError(f"{name}: must be True or False, got {shown(value)}")
+    return value
+
+
+def _one_of(known: Iterable[str]) -> Callable[[object, str], str]:
+    words = tuple(known)
+
+    def read(value: object, name: str) -> str:
+        if value not in words:
+            raise InputError(
+                f"{name}: {shown(value)} is not known{meant(str(value), words)}: known are {', '.join(words)}"
+            )
+        return str(value)
+
+    return read
+
+
+_READ: Mapping[str, Callable[[object, str], object]] = {
+    "space": _space,
+    "device": _one_of(DEVICES),
+    "board": _one_of(BOARDS),
+    "strategy": _text,
+    "trials": COUNT.checked,
+    "patience": COUNT.checked,
+    "time_budget": SECONDS.checked,
+    "deadline": SECONDS.checked,
+    "worker_memory": GIBIBYTES.checked,
+    "prior": _paths,
+    "out": path_given,
+    "seed": SEED.checked,
+    "fresh": _truth,
+    "workers": WORKERS.checked,
+    "hipkittens": path_given,
+    "gpus": COUNT.checked,
+    "prebuilt": path_given,
+    "cache": _one_of(CACHES),
+    "calibration": path_given,
+    "rivals": _words,
+    "candidates": _words,
+    "aiter": path_given,
+}
+OPTION_NAMES = tuple(_READ)
