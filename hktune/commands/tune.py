@@ -44,7 +44,8 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         type=positive,
         default=96,
         metavar="N",
-        help="for each shape; on a GPU in the mean, shared out by weight and chance of a gain (default: %(default)s)",
+        help="for each shape; on a GPU in the mean: shapes of less weight leave a quarter to others "
+        "(default: %(default)s)",
     )
     parser.add_argument(
         "--patience",

@@ -62,8 +62,9 @@ class Search:
 
     @property
     def worth(self) -> float:
-        """Of its next trial: the weight of its problem times the chance of a gain per trial."""
-        return self.weight * self.curve.chance_of_gain / max(self.begun, 1)
+        """Of its next trial, beside those of others: the weight of its problem times the chance that as many trials
+        again gain, over the square of their number. So much a gain is spread out, and so much smaller it will be."""
+        return self.weight * self.curve.chance_of_gain / max(self.begun, 1) ** 2
 
     def most(self, trials: int) -> int:
         """How many of so many trials it has a use for."""

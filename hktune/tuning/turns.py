@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from hktune.tuning.searches import Budget, Search
 
 FLOOR = 0.75
-"""So much of its trials every search has for itself. The rest goes where it is worth most."""
+"""So much of its trials every search has for itself, and all of them where its problem matters as much as the mean."""
 
 
 class Turns:
@@ -17,17 +17,19 @@ class Turns:
     With `even` each has its own trials, and they take turns: what one asks for counts for nearly all. The one that
     fewest configs are legal for has always tried least, and would spend the others' trials.
 
-    Otherwise the one that has tried least is next until each has tried its floor, or ended. From then on it is the one
-    whose next trial is worth most: its weight times the chance of a gain per trial (`SearchCurve`). In all there are
-    never more trials than with `even`. What a search leaves that patience ended goes to the others; what an exhausted
-    one leaves goes to nobody.
+    Otherwise the one that has tried least is next until each has its floor, or ended. From then on it is the one whose
+    next trial is worth most (`Search.worth`): trials go from problems that matter less than the mean to others. Where
+    all matter as much, each has its own. In all there are never more trials than with `even`. What a search leaves that
+    patience ended goes to the others; what an exhausted one leaves goes to nobody.
     """
 
     def __init__(self, searches: Sequence[Search], budget: Budget, even: bool) -> None:
         self._searches = searches
         self._budget = budget
         self._even = even
-        self._floor = max(round(FLOOR * budget.trials), 1)
+        mean = sum(search.weight for search in searches) / max(len(searches), 1)
+        shares = [min(max(search.weight / mean, FLOOR), 1.0) for search in searches]
+        self._floors = [max(round(share * budget.trials), 1) for share in shares]
         # When it is each search's turn, and what its next trial is worth, each with its place; first to last. A search
         # that changes is entered anew.
         self._turns: list[tuple[int, int]] = []
@@ -59,8 +61,9 @@ class Turns:
         while self._turns:
             turn, place = self._turns[0]
             search = self._searches[place]
-            if turn == self._entered[place] and search.goes_on(self._budget.patience):
-                return search if turn < self._floor else None
+            is_due = turn == self._entered[place] and turn < self._floors[place]
+            if is_due and search.goes_on(self._budget.patience):
+                return search
             heapq.heappop(self._turns)
         return None
 

@@ -87,7 +87,7 @@ def test_what_one_leaves_the_others_get_and_no_more() -> None:
     rows = tuned([FLAT, GAINING], Budget(60, patience=10))
     assert len(rows) == 120
     assert of(rows, FLAT) < 11 + LOOKAHEAD
-    assert of(tuned([FLAT, GAINING], Budget(60)), FLAT) == 45, "without patience it has its floor"
+    assert of(tuned([FLAT, GAINING], Budget(60)), FLAT) == 60, "without patience each has its own"
 
 
 def test_each_has_its_floor_before_another_gets_more() -> None:
@@ -99,7 +99,7 @@ def test_each_has_its_floor_before_another_gets_more() -> None:
 
 def test_more_goes_where_a_gain_weighs_more() -> None:
     light_first = tuned([FLAT, GAINING, OTHER], Budget(40, patience=10), weights=[1, 1, 5])
-    assert of(light_first, OTHER) > of(light_first, GAINING) == 30
+    assert of(light_first, OTHER) > of(light_first, GAINING) >= 30
 
 
 def test_where_all_converge_trials_are_left() -> None:

@@ -19,7 +19,6 @@ from hktune.search import STRATEGIES, create_strategy
 from hktune.space import SearchSpace, load_space
 from hktune.tuning.loop import Tuner
 from hktune.tuning.searches import Budget, Search
-from hktune.tuning.turns import FLOOR
 
 PROBLEMS = (Problem(512, 1024, 1024), Problem(256, 512, 512))
 TRIALS = 30
@@ -125,6 +124,5 @@ def test_rows_of_another_sequence_count_and_teach(space: SearchSpace, share: boo
     before = len(stopped.rows)
     resumed = Run(space, "hillclimb", share, rows=list(stopped.rows), seed=9)
     per_problem = [sum(row.m == problem.m for row in resumed.rows) for problem in PROBLEMS]
-    assert sum(per_problem) == 2 * TRIALS
-    assert per_problem == [TRIALS, TRIALS] or (not share and min(per_problem) >= int(FLOOR * TRIALS))
+    assert per_problem == [TRIALS, TRIALS]
     assert resumed.rows[:before] == stopped.rows

@@ -35,7 +35,7 @@ def test_each_has_its_floor_and_in_all_there_are_as_many_as_asked_for(trials: in
 
 
 def test_what_gains_nothing_has_no_more_than_its_floor() -> None:
-    rows = tuned([FLAT, GAINING], Budget(60))
+    rows = tuned([FLAT, GAINING], Budget(60), weights=[1, 4])
     assert of(rows, FLAT) == 45
     assert of(rows, GAINING) == 75
 
@@ -45,6 +45,11 @@ def test_more_goes_where_a_gain_weighs_more() -> None:
     rows = tuned([GAINING, OTHER], Budget(60), weights=[1, 8])
     assert of(rows, GAINING) == 45
     assert of(rows, OTHER) == 75
+
+
+def test_where_all_matter_as_much_each_has_its_own() -> None:
+    rows = tuned([FLAT, GAINING], Budget(60), weights=[7, 7])
+    assert of(rows, FLAT) == of(rows, GAINING) == 60
 
 
 def test_one_shape_alone_has_all_its_trials() -> None:
