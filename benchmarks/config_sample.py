@@ -1,10 +1,11 @@
 """Random legal configs of the gfx950 GEMM, each proved on an aligned, a ragged and a skinny problem.
 
-    python benchmarks/config_sample.py [--configs 300] [--seed N] [--operation f16.nt] [--hipkittens DIR]
+    python benchmarks/config_sample.py [--configs 300] [--seed N] [--operations f16.nt bf16.tn ..] [--hipkittens DIR]
 
 Every config is drawn uniformly from the space, compiled, and run on the emulator with the hazard checker on; every
-element must be the one rounding of the exact sum. The ragged problem has a bias or none. Prints how many were drawn,
-and each one that spills, is wrong or is a hazard; exit code 1 if there is one.
+element must be the one rounding of the exact sum. So many configs are drawn for each operation. The ragged problem has
+a bias or none. Prints how many runs were right, and each one that spills, is wrong or is a hazard; exit code 1 if there
+is one.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from collections import Counter
 from rich.progress import track
 
 from hktune.commands.arguments import add_hipkittens, add_space
-from hktune.compile import hip_compiler
+from hktune.compile import Compiler, hip_compiler
 from hktune.core.config import Config
 from hktune.core.operation import operation_of
 from hktune.core.outcome import Failure
@@ -35,10 +36,20 @@ KINDS = ("aligned", "ragged", "skinny")
 
 def main() -> None:
     options = parsed()
-    space, rng = load_space(options.space).for_operation(operation_of(options.operation)), random.Random(options.seed)
     compiler = hip_compiler(Settings.from_environment(os.environ), options.hipkittens)
-    outcomes: Counter[str] = Counter()
-    for _ in track(range(options.configs), "proving", transient=True):
+    failed = False
+    for text in options.operations:
+        space = load_space(options.space).for_operation(operation_of(text))
+        outcomes = outcomes_of(space, compiler, options.configs, options.seed)
+        print(f"{text}: {options.configs} configs, seed {options.seed}: {dict(sorted(outcomes.items()))}", flush=True)
+        failed |= any(not name.endswith("right") for name in outcomes)
+    sys.exit(failed)
+
+
+def outcomes_of(space: SearchSpace, compiler: Compiler, configs: int, seed: int) -> Counter[str]:
+    """How many runs of so many drawn configs went how."""
+    rng, outcomes = random.Random(seed), Counter[str]()
+    for _ in track(range(configs), "proving", transient=True):
         config = space.sample(rng)
         code = compiler.compile(space.template.render(config), COMPILE_DEADLINE_S)
         refused = code if isinstance(code, Failure) else over_budget(code, space.arch)
@@ -49,37 +60,44 @@ def main() -> None:
         for kind, problem, padding in problems(space, config, rng):
             device = EmulatedDevice(deadline_s=DEADLINE_S, find_hazards=True)
             kernel = device.load(code.data, code.symbol)
-            proof = verify(device, kernel, space.template.launch(config, problem), problem, options.seed, padding, True)
+            proof = verify(device, kernel, space.template.launch(config, problem), problem, seed, padding, True)
             failed = isinstance(proof, Failure)
             outcomes[f"{kind} {'failed' if failed else 'right'}"] += 1
             if failed:
                 print(f"{problem}, rows {padding} apart: {proof}: {config}", flush=True)
-    print(f"{options.configs} configs, seed {options.seed}: {dict(sorted(outcomes.items()))}")
-    sys.exit(any(not name.endswith("right") for name in outcomes))
+    return outcomes
 
 
 def problems(space: SearchSpace, config: Config, rng: random.Random) -> list[tuple[str, Problem, int]]:
     """One of each kind that the config is legal for, with the padding of its rows; sizes lie around the tile's."""
     tile, split_k, operation = space.template.tile(config), int(config["split_k"]), space.template.operation
+    units = space.template.derived_values(config)
+    unit_m, unit_n, unit_k = (int(units[name]) for name in ("unit_m", "unit_n", "unit_k"))
     depth = tile.k * (split_k + rng.randrange(6))
     aligned = Problem(tile.m * rng.randint(1, 2), tile.n * rng.randint(1, 2), depth, operation)
     ragged = Problem(
-        tile.m + rng.randint(1, tile.m - 1),
-        tile.n + rng.randint(1, tile.n - 1),
-        depth + 8 * rng.randrange(1, tile.k // 8),
+        tile.m + drawn(rng, tile.m, unit_m),
+        tile.n + drawn(rng, tile.n, unit_n),
+        depth + drawn(rng, tile.k, unit_k),
         rng.choice([operation, operation.with_steps("bias")]),
     )
-    columns, ragged_depth = tile.n + 8 * rng.randint(1, 8), depth + 8 * rng.randrange(tile.k // 8)
-    skinny = Problem(rng.randint(1, 15), columns, ragged_depth, operation)
-    drawn = zip(KINDS, (aligned, ragged, skinny), (0, 8 * rng.randint(1, 4), 0), strict=True)
-    return [(kind, problem, padding) for kind, problem, padding in drawn if space.is_legal(config, problem)]
+    columns = tile.n + 8 * rng.randint(1, 8)
+    skinny = Problem(drawn(rng, 17, unit_m), columns, depth + unit_k * rng.randrange(tile.k // unit_k), operation)
+    paddings = (0, 8 * rng.randint(1, 4), 0)
+    found = zip(KINDS, (aligned, ragged, skinny), paddings, strict=True)
+    return [(kind, problem, padding) for kind, problem, padding in found if space.is_legal(config, problem)]
+
+
+def drawn(rng: random.Random, below: int, unit: int) -> int:
+    """A multiple of `unit` that is at least one of it; below `below`, if one is."""
+    return unit * rng.randint(1, max(1, (below - 1) // unit))
 
 
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--configs", type=int, default=300)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--operation", default="bf16.nt")
+    parser.add_argument("--operations", nargs="+", default=["bf16.nt"])
     add_space(parser, "the search space (default: gfx950's)", default=DEFAULT_SPACE)
     add_hipkittens(parser)
     return parser.parse_args()

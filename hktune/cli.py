@@ -75,8 +75,10 @@ def make_parser() -> Parser:
         explain,
         export,
         merge,
+        report,
         shapes,
         simulate,
+        summary,
         tune,
         verify,
     )
@@ -88,7 +90,7 @@ def make_parser() -> Parser:
     for command in (tune, explain, verify, bench, build):
         command.COMMAND.add_to(commands)
     add_table_group(commands)
-    for command in (shapes, compare, calibrate, export, merge, simulate, doctor):
+    for command in (report, summary, shapes, compare, calibrate, export, merge, simulate, doctor):
         command.COMMAND.add_to(commands)
     return parser
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from hktune.core.candidate import Candidate
 from hktune.core.config import Config
@@ -20,6 +20,7 @@ class InstantExecutor:
 
     def __init__(self, capacity: int = 1, failure: Callable[[Config], Failure | None] = succeed) -> None:
         self.capacity = capacity
+        self.notes: Sequence[str] = ()
         self.closed = False
         self.submitted: list[Config] = []
         self._failure = failure

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -94,14 +95,23 @@ def add_table_directory(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("directory", type=path_given, metavar="DIR", help="the results directory with the table")
 
 
+def add_results_directories(parser: argparse.ArgumentParser) -> None:
+    """One results directory, or two to be compared."""
+    purpose = "a results directory, or its trials.csv"
+    parser.add_argument("directory", type=path_given, metavar="DIR", help=purpose)
+    parser.add_argument(
+        "second", nargs="?", type=path_given, metavar="DIR2", help="another one, which is compared with the first"
+    )
+
+
 def add_trials(parser: argparse.ArgumentParser) -> None:
     """Where trials are read from, at least one place."""
     parser.add_argument(
         "trials",
         nargs="+",
-        type=path_given,
+        type=trials_place,
         metavar="DIR_OR_CSV",
-        help="results directories, their trials.csv, or trials that were exported as T4",
+        help="results directories, their trials.csv, trials that were exported as T4, or files of Optuna's studies",
     )
 
 
@@ -138,7 +148,7 @@ def add_prior(parser: argparse.ArgumentParser, purpose: str = PRIOR_OF_A_RUN) ->
     """--prior."""
     parser.add_argument(
         "--prior",
-        type=path_given,
+        type=trials_place,
         action="append",
         default=[],
         metavar="DIR",
@@ -197,17 +207,25 @@ def add_hipkittens(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_workers(parser: argparse.ArgumentParser) -> None:
-    """--workers."""
-    import os
+def add_workers(parser: argparse.ArgumentParser, default: int | None = os.cpu_count() or 1) -> None:
+    """--workers; without it `default`."""
 
     parser.add_argument(
         "--workers",
         type=integer(WORKERS.least, WORKERS.most),
-        default=os.cpu_count() or 1,
+        default=default,
         metavar="N",
         help="processes that compile (default: one per core)",
     )
+
+
+def trials_place(text: str) -> Path:
+    """The type of an argument that is where trials are: a path, or the URL of a file of Optuna's studies."""
+    if "://" not in text:
+        return path_given(text)
+    from hktune.store.studies.study_place import studies_file
+
+    return studies_file(text)
 
 
 def path_given(text: str) -> Path:

@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from hktune.commands.arguments import add_json, add_prior, add_space, integer, path_given, words
+from hktune.commands.arguments import add_json, add_prior, add_space, integer, trials_place, words
 from hktune.commands.parser import DONE, Command
 from hktune.core.errors import InputError
 from hktune.core.escaped import escaped
@@ -24,9 +24,10 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "recordings",
         nargs="+",
-        type=path_given,
+        type=trials_place,
         metavar="RECORDING",
-        help="a results directory, a trials.csv, or a file of another tuner: Kernel Tuner's cache, KTT's or T4 results",
+        help="a results directory, a trials.csv, a file of Optuna's studies (its path, or sqlite:///FILE), or one of "
+        "another tuner: Kernel Tuner's cache, KTT's or T4 results",
     )
     parser.add_argument(
         "--strategy", type=words, metavar="NAME,...", help="which to judge (default: that of hktune tune)"

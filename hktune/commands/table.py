@@ -119,7 +119,7 @@ def _build(options: argparse.Namespace) -> int:
     from hktune.emulator.clock.model_error import model_error
     from hktune.report.heartbeat import working
     from hktune.space import load_spaces
-    from hktune.store import merged_trials
+    from hktune.store import folder_of, merged_trials, origin_texts
     from hktune.tables import BuildOptions, build_table, compilers_of, cross_trials, regrets
     from hktune.tuning.candidates import candidate_spaces
     from hktune.tuning.confirmation import deciding
@@ -136,7 +136,8 @@ def _build(options: argparse.Namespace) -> int:
     identity = _one_identity(options.trials)
     shelf = _Shelf(options, spaces)
     tie = model_error().tie_factor
-    chosen = BuildOptions(spaces.fixed_order, options.reproducible, options.reach, _names(options), tie)
+    origins = origin_texts(map(folder_of, options.trials))
+    chosen = BuildOptions(spaces.fixed_order, options.reproducible, options.reach, _names(options), origins, tie)
     compilers, trials = compilers_of(trials), deciding(trials)
     with working(lambda: f"building the table, {len(shelf.objects)} objects so far"):
         table = build_table(trials, shelf.launch_of, identity, compilers, __version__, now(), chosen)

@@ -67,8 +67,18 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     )
     add_prior(parser)
     add_out(parser, "where to (default: out/<device>)", required=False)
+    parser.add_argument(
+        "--study",
+        metavar="URL",
+        help="write every trial to Optuna's studies too, for optuna-dashboard: sqlite:///FILE, another URL, or a file",
+    )
     add_seed(parser, "the strategy and of random operands")
-    add_workers(parser)
+    add_workers(parser, default=None)
+    parser.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="spread the work over a Ray cluster: HOST:PORT, or auto for the one that this machine belongs to",
+    )
     add_hipkittens(parser)
     _add_gpu(parser)
     _add_rivals(parser)
@@ -111,10 +121,12 @@ def _run(options: argparse.Namespace) -> int:
     from hktune.report.summary import print_summary
     from hktune.session import tune
     from hktune.session.given_options import OPTION_NAMES
+    from hktune.store.studies.study_place import without_password
 
     console = make_console()
+    command = ["hktune", *map(without_password, options.words)]
     asked = {name: getattr(options, name) for name in OPTION_NAMES}
-    result = tune(options.shapes, progress=RunProgress(console), command=["hktune", *options.words], **asked)
+    result = tune(options.shapes, progress=RunProgress(console), command=command, **asked)
     print_summary(console, result.summary)
     for line in (*result.notes, *result.stopped):
         print(f"hktune: {escaped(line)}", file=sys.stderr)

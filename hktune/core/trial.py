@@ -17,7 +17,8 @@ from hktune.core.problem import Problem
 class Trial:
     """One row of trials.csv. A field that does not apply is None and an empty cell, never 0. `detail` is for people:
     nothing is decided by it.
-    The time of a row that was `left_early` is a bound, as `Timing` has it."""
+    The time of a row that was `left_early` is a bound, as `Timing` has it. `origin` names the directory, or those, that
+    a merged row is from, by ids of origins.json; a row that was never merged has none."""
 
     trial: int
     m: int
@@ -61,6 +62,7 @@ class Trial:
     compiler: str | None = None
     target: str | None = None
     device: str | None = None
+    origin: str | None = None
     strategy: str | None = None
     seed: int | None = None
     started_at: str | None = None

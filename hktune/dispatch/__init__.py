@@ -14,7 +14,7 @@ from hktune.dispatch.files import (
     write_table,
 )
 from hktune.dispatch.judge import Found, Mismatch, Reason, judge
-from hktune.dispatch.sign import sign_table
+from hktune.dispatch.sign import key_sha256, sign_table
 from hktune.dispatch.table import Entry, Table
 from hktune.dispatch.validate import Skipped, Validated, validate
 
@@ -32,6 +32,7 @@ __all__ = [
     "check_table_place",
     "content_sha256",
     "judge",
+    "key_sha256",
     "read_table",
     "saved_names",
     "sign_table",

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,12 +42,18 @@ def sign_table(directory: Path, private_key: Path) -> Path:
     return path
 
 
+def key_sha256(public_key: PublicKey) -> str:
+    """What names a key: the sha256 of it as DER, which `openssl pkey -pubin -outform DER | sha256sum` gives too. Raises
+    TableError, or ToolchainError without `cryptography`."""
+    key, _ = _public(public_key)
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    return hashlib.sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hexdigest()
+
+
 def check_signature(path: Path, data: bytes, signature: bytes, public_key: PublicKey) -> None:
     """Raises TableError unless `signature` is one of `data`, the bytes of the file at `path`, by `public_key`."""
-    from_file = not isinstance(public_key, bytes)
-    pem = KEY_FILE.read(Path(public_key)) if not isinstance(public_key, bytes) else public_key
-    where = str(public_key) if from_file else "public_key"
-    key: Ed25519PublicKey = _key(pem, private=False, where=where)
+    key, where = _public(public_key)
     from cryptography.exceptions import InvalidSignature
 
     try:
@@ -55,6 +62,14 @@ def check_signature(path: Path, data: bytes, signature: bytes, public_key: Publi
         raise TableError(
             f"{path}: {SIGNATURE_NAME} is not a signature of this file by {where}: get table, signature and key anew"
         ) from None
+
+
+def _public(public_key: PublicKey) -> tuple[Ed25519PublicKey, str]:
+    """The key, and what it is called. Raises TableError."""
+    if isinstance(public_key, bytes):
+        return _key(public_key, private=False, where="public_key"), "public_key"
+    where = str(public_key)
+    return _key(KEY_FILE.read(Path(public_key)), private=False, where=where), where
 
 
 def _key(pem: bytes, private: bool, where: str) -> Any:

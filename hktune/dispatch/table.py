@@ -146,6 +146,7 @@ class Kernel(Strict, frozen=True):
 
 
 TIES_MAX = 10_000
+ORIGINS_MAX = 300
 
 
 class Entry(Strict, frozen=True):
@@ -154,6 +155,7 @@ class Entry(Strict, frozen=True):
     `operation` is the text of what is computed. `time_us` is the choice's own time, with its interval: of a modelled
     one, where a measured time is expected. `vendor_best` names the fastest other way that was timed with it, of the
     vendor's library or kernels of others. `ties` are the ids of other configs that may be as fast.
+    `origins` say where the row of a merged directory is from: an id of origins.json each, and what is known of it.
     The entry serves the n and k of its problem with `m_from` to `m_to` rows, both included; where they are absent with
     m rows only. `name` is what a person calls the problem; nothing is decided by it.
     """
@@ -176,6 +178,7 @@ class Entry(Strict, frozen=True):
     m_from: Dimension | None = None
     m_to: Dimension | None = None
     name: Name | None = None
+    origins: Annotated[tuple[Text, ...], Meta(min_length=1, max_length=ORIGINS_MAX)] | None = None
 
     @property
     def problem(self) -> Problem:

@@ -52,6 +52,8 @@ def print_table(console: Console, directory: Path) -> None:
     for config_id, template, config in sorted(configs):
         whose = f"{template}: " if len(templates) > 1 else ""
         print_prose(console, f"{config_id[:8]}  {whose}{config}", indent=" " * 10)
+    for origin in sorted({origin for row in rows for origin in row.origins}):
+        print_prose(console, f"from {origin}", indent=" " * 18)
     for skipped in judged.skipped:
         if skipped.reason in DAMAGED:
             raise TableError(f"{skipped.entry.problem}: {skipped.reason}: {skipped.detail}")
@@ -74,6 +76,7 @@ def _print_rows(console: Console, rows: Sequence[Row], several_sources: bool) ->
         Column("vs\nbest", best, rank=1, right=True),
         Column("time is", [row.source if several_sources else "" for row in rows]),
         Column("config", [row.config_id[:8] for row in rows]),
+        Column("from", [" ".join(origin[:8] for origin in row.origins) for row in rows], rank=3),
         Column("object", [row.object_sha256 for row in rows], rank=4),
     ]
     print_columns(console, columns)

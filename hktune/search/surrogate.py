@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Set
 from functools import cached_property
 
 import numpy as np
@@ -18,6 +17,7 @@ from hktune.search.gaussian_process import (
     fitted_kernel,
     log_expected_improvement,
 )
+from hktune.search.known import Known
 from hktune.search.pool import Candidates
 from hktune.space import Domain
 
@@ -56,26 +56,23 @@ class Surrogate:
     def _candidates(self) -> Candidates:
         return Candidates(self._domain)
 
-    def most_promising(
-        self, rows: Mapping[str, Config], log_costs: Mapping[str, float], failed: Set[str], near: bool = False
-    ) -> Config | None:
-        """The candidate, none of `rows`, of the greatest expected improvement; None where there is no candidate. `rows`
-        are all configs that were asked for or told of, by id and in that order; those without an outcome are in
-        flight. With `near` it is the most promising one that is a step from one of the best, where there is one."""
+    def most_promising(self, known: Known, near: bool = False) -> Config | None:
+        """The candidate, none of the rows, of the greatest expected improvement; None where there is no candidate. At
+        least one cost is no bound. With `near` it is the most promising one that is a step from one of the best, where
+        there is one."""
         with self._threads.limit(limits=1):
-            best_first = sorted(log_costs, key=log_costs.__getitem__)
+            best_first = known.best_first()
             pool = self._candidates
-            for id_, config in rows.items():
+            for id_, config in known.rows.items():
                 if id_ not in self._in_rows:
                     pool.take(config)
-            new = pool.renew([rows[id_] for id_ in best_first[:GOOD]], self._rng)
+            new = pool.renew([known.rows[id_] for id_ in best_first[:GOOD]], self._rng)
             if self._posterior is not None:
                 self._posterior.add_candidates(new)
             if pool.taken.all():
                 return None
-            posterior = self._up_to_date(rows, log_costs, best_first)
-            worth = self._worth(posterior, log_costs, failed)
-            steps = [place for id_ in best_first[:NEAR_BEST] for place in pool.near(rows[id_])] if near else []
+            worth = self._worth(self._up_to_date(known, best_first), known)
+            steps = [place for id_ in best_first[:NEAR_BEST] for place in pool.near(known.rows[id_])] if near else []
             places = np.array(steps) if steps else np.flatnonzero(~pool.taken)
             chosen = Config(pool.configs[int(places[np.argmax(worth[places])])])
             if pool.too_many:
@@ -83,56 +80,55 @@ class Surrogate:
                 self._posterior = None
             return chosen
 
-    def _up_to_date(
-        self, rows: Mapping[str, Config], log_costs: Mapping[str, float], best_first: list[str]
-    ) -> Posterior:
+    def _up_to_date(self, known: Known, best_first: list[str]) -> Posterior:
         """The posterior with all rows."""
-        new = [id_ for id_ in rows if id_ not in self._in_rows]
+        new = [id_ for id_ in known.rows if id_ not in self._in_rows]
         posterior = self._posterior
         crowded = len(self._rows) + len(new) > ROWS_MAX + ROWS_MORE
-        if posterior is None or crowded or len(log_costs) >= self._fitted_at * FIT_EVERY:
-            return self._anew(rows, log_costs, best_first)
+        if posterior is None or crowded or len(known.log_costs) >= self._fitted_at * FIT_EVERY:
+            return self._anew(known, best_first)
         if new:
-            posterior.add_rows(self._candidates.coordinates.of(rows[id_] for id_ in new))
+            posterior.add_rows(self._candidates.coordinates.of(known.rows[id_] for id_ in new))
             self._rows += new
             self._in_rows.update(new)
         return posterior
 
-    def _anew(self, rows: Mapping[str, Config], log_costs: Mapping[str, float], best_first: list[str]) -> Posterior:
+    def _anew(self, known: Known, best_first: list[str]) -> Posterior:
         """A posterior of a kernel that is fitted to what is known."""
-        self._rows = _chosen_rows(rows, best_first)
-        self._in_rows = set(rows)
-        of = self._candidates.coordinates.of
-        timed = [id_ for id_ in self._rows if id_ in log_costs]
-        points = of(rows[id_] for id_ in timed)
-        values = _scaled(np.array([log_costs[id_] for id_ in timed]))
+        self._rows = _chosen_rows(list(known.rows), best_first)
+        self._in_rows = set(known.rows)
+        coordinates = self._candidates.coordinates
+        costly = [id_ for id_ in self._rows if id_ in known.log_costs]
+        points = coordinates.of(known.rows[id_] for id_ in costly)
+        values = _scaled(np.array([known.log_costs[id_] for id_ in costly]))
         self._kernel = fitted_kernel(points, values, self._kernel or expected_kernel(points.shape[1]))
-        self._fitted_at = len(log_costs)
+        self._fitted_at = len(known.log_costs)
         self._posterior = Posterior(self._kernel, self._candidates.points, ROWS_MAX + ROWS_MORE)
-        self._posterior.add_rows(of(rows[id_] for id_ in self._rows))
+        self._posterior.add_rows(coordinates.of(known.rows[id_] for id_ in self._rows))
         return self._posterior
 
-    def _worth(self, posterior: Posterior, log_costs: Mapping[str, float], failed: Set[str]) -> Vector:
+    def _worth(self, posterior: Posterior, known: Known) -> Vector:
         """The logarithm of the expected improvement at each candidate, times the chance that it does not fail."""
-        timed = np.array([id_ in log_costs for id_ in self._rows])
+        costly = np.array([id_ in known.log_costs for id_ in self._rows])
         values = np.zeros(len(self._rows))
-        values[timed] = _scaled(np.array([log_costs[id_] for id_ in self._rows if id_ in log_costs]))
-        mean, variance = posterior.mean(values, timed)
+        values[costly] = _scaled(np.array([known.log_costs[id_] for id_ in self._rows if id_ in known.log_costs]))
+        mean, variance = posterior.mean(values, costly)
         deviation = np.sqrt(variance * posterior.unexplained)
+        timed = costly & np.array([id_ not in known.bounds for id_ in self._rows])
         worth = log_expected_improvement(mean, deviation, float(values[timed].min()))
-        fails = np.array([id_ in failed for id_ in self._rows])
+        fails = np.array([id_ in known.failed for id_ in self._rows])
         if fails.any():
-            chance, _ = posterior.mean(fails.astype(np.float64), timed | fails)
+            chance, _ = posterior.mean(fails.astype(np.float64), costly | fails)
             worth = worth + np.log1p(-np.clip(chance, 0.0, FAILURE_MAX))
         return worth
 
 
-def _chosen_rows(rows: Mapping[str, Config], best_first: list[str]) -> list[str]:
+def _chosen_rows(ids: list[str], best_first: list[str]) -> list[str]:
     """Which rows are in the model, in their order."""
-    if len(rows) <= ROWS_MAX:
-        return list(rows)
-    chosen = {*best_first[: ROWS_MAX // 2], *list(rows)[-ROWS_MAX // 2 :]}
-    return [id_ for id_ in rows if id_ in chosen]
+    if len(ids) <= ROWS_MAX:
+        return ids
+    chosen = {*best_first[: ROWS_MAX // 2], *ids[-ROWS_MAX // 2 :]}
+    return [id_ for id_ in ids if id_ in chosen]
 
 
 def _scaled(log_costs: Vector) -> Vector:

@@ -14,6 +14,7 @@ from hktune.core.near import meant
 from hktune.core.shapes import ShapeList
 from hktune.core.shipped import space_file
 from hktune.core.value_ranges import COUNT, GIBIBYTES, SECONDS, SEED, WORKERS
+from hktune.store.studies.study_place import studies_file
 from hktune.tuning.run_options import RunOptions
 
 StrPath = str | PathLike[str]
@@ -44,6 +45,8 @@ class TuneOptions(TypedDict, total=False):
     seed: int | None
     fresh: bool | None
     workers: int | None
+    ray: str | None
+    """A Ray cluster: HOST:PORT, or auto for the one that this machine belongs to."""
     hipkittens: StrPath | None
     gpus: int | None
     prebuilt: StrPath | None
@@ -53,6 +56,8 @@ class TuneOptions(TypedDict, total=False):
     rivals: str | Iterable[str] | None
     candidates: str | Iterable[str] | None
     aiter: StrPath | None
+    study: StrPath | None
+    """A storage of Optuna's that gets every row too: the URL of a database, or the path of a file."""
 
 
 DEVICES = ("auto", "hip", "cuda", "emulated")
@@ -82,13 +87,22 @@ def path_given(value: object, name: str) -> Path:
     return Path(text).expanduser()
 
 
+def _place(value: object, name: str) -> str:
+    """A URL or a path, as text."""
+    return value if isinstance(value, str) and value else str(path_given(value, name))
+
+
 def _space(value: object, name: str) -> Path:
     return space_file(str(path_given(value, name)))
 
 
 def _paths(value: object, name: str) -> tuple[Path, ...]:
     several = value if isinstance(value, Iterable) and not isinstance(value, str) else [value]
-    return tuple(path_given(each, name) for each in several)
+    return tuple(_trials_place(each, name) for each in several)
+
+
+def _trials_place(value: object, name: str) -> Path:
+    return studies_file(value) if isinstance(value, str) and "://" in value else path_given(value, name)
 
 
 def _words(value: object, name: str) -> tuple[str, ...]:
@@ -139,6 +153,7 @@ _READ: Mapping[str, Callable[[object, str], object]] = {
     "seed": SEED.checked,
     "fresh": _truth,
     "workers": WORKERS.checked,
+    "ray": _text,
     "hipkittens": path_given,
     "gpus": COUNT.checked,
     "prebuilt": path_given,
@@ -147,5 +162,6 @@ _READ: Mapping[str, Callable[[object, str], object]] = {
     "rivals": _words,
     "candidates": _words,
     "aiter": path_given,
+    "study": _place,
 }
 OPTION_NAMES = tuple(_READ)

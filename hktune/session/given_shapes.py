@@ -69,7 +69,7 @@ def _values(shapes: object) -> Iterable[object]:
 
 def _shapes_of(value: object, where: str) -> list[Shape]:
     if isinstance(value, Shape):
-        return [value]
+        return [_checked(value, where)]
     if isinstance(value, Mapping):
         return entry_shapes(cast("Mapping[str, Json]", _plain(value)), where)
     if isinstance(value, Problem):
@@ -83,6 +83,16 @@ def _shapes_of(value: object, where: str) -> list[Shape]:
         given = dict(zip(names, cast("tuple[object, ...]", value), strict=False))
         return entry_shapes(cast("Mapping[str, Json]", _plain(given)), where)
     raise ShapesError(f"{where}: {shown(value)} is no shape: {_HINT}")
+
+
+def _checked(shape: Shape, where: str) -> Shape:
+    """`shape`, which a program made. Its name may be that of several shapes of a file, and so is longer than theirs."""
+    _shapes_of(shape.problem, where)
+    if not shape.name or not shape.name.isprintable():
+        raise ShapesError(f"{where}: name: must be printable characters, got {shown(shape.name)}")
+    if not shape.weight > 0:
+        raise ShapesError(f"{where}: weight: must be a number above 0 (calls per step), got {shown(shape.weight)}")
+    return shape
 
 
 def _is_sizes(value: object) -> bool:

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from hktune.runtime import LoadedTable
 
 
+_ROWS_SHOWN = 60  # of more shapes the first and the last
+
+
 class Result:
     """A run that finished, was stopped, or was interrupted; `summary` has all that is known of it.
 
@@ -118,11 +121,12 @@ class Result:
         return plots.results_of(self.summary, self._asked)
 
     def __repr__(self) -> str:
-        return f"{self._headline}\n{self._shown.to_string(index=False, na_rep='', float_format='{:.4g}'.format)}"
+        rows = self._shown.to_string(index=False, na_rep="", float_format="{:.4g}".format, max_rows=_ROWS_SHOWN)
+        return "\n".join([self._headline, *self.stopped, *self.notes, rows])
 
     def _repr_html_(self) -> str:
         """For a notebook. Names come from files and are escaped."""
-        rows = self._shown.to_html(index=False, na_rep="", float_format="{:.4g}".format, border=0)
+        rows = self._shown.to_html(index=False, na_rep="", float_format="{:.4g}".format, border=0, max_rows=_ROWS_SHOWN)
         lines = "".join(f"<br>{html.escape(line)}" for line in (*self.stopped, *self.notes))
         return f"<p>{html.escape(self._headline)}{lines}</p>{rows}"
 

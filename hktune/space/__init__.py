@@ -2,7 +2,7 @@
 
 from hktune.space.domain import Domain, Order
 from hktune.space.rules import Constraint, Parameter, Violation
-from hktune.space.search_space import SearchSpace, explain, load_space, require_legal, template_of
+from hktune.space.search_space import SearchSpace, explain, load_space, require_legal, template_folder, template_of
 from hktune.space.spaces import Spaces, load_spaces
 
 __all__ = [
@@ -17,5 +17,6 @@ __all__ = [
     "load_space",
     "load_spaces",
     "require_legal",
+    "template_folder",
     "template_of",
 ]

@@ -10,6 +10,7 @@ from copy import copy
 from functools import cached_property
 from itertools import chain, islice, zip_longest
 from operator import itemgetter
+from types import MappingProxyType
 from typing import Protocol
 
 from hktune.core.config import Config, Value
@@ -28,6 +29,7 @@ COMBINATIONS_MAX = 200_000
 REPAIRS_MAX = 128
 """Of a change that constraints forbid: so many second changes are looked at, the least far ones."""
 
+_ALL: Mapping[str, Sequence[Value]] = MappingProxyType({})
 _DRAWS = 5000  # some 10 us each, most being left at their first illegal value
 
 
@@ -193,9 +195,7 @@ class Domain:
 
     def enumerate(self) -> Iterator[Config]:
         """Every legal config, in order; a branch is left as soon as a constraint on what is chosen fails."""
-        names = [parameter.name for parameter in self.parameters]
-        for scope in self._walk(0, len(names), dict(self._fixed)):
-            yield Config({name: scope[name] for name in names})
+        return map(self._chosen, self._walk(0, len(self.parameters), dict(self._fixed)))
 
     def listed(self, most: int) -> list[Config] | None:
         """Every legal config, in order; None where they are more than `most`, or hard to find among all combinations of
@@ -215,7 +215,13 @@ class Domain:
         scope = next((found for descent in descents for found in descent), None)
         if scope is None:
             raise SpaceError(f"{self}: no config is legal: {self._first_obstacle()}")
-        return Config({parameter.name: scope[parameter.name] for parameter in self.parameters})
+        return self._chosen(scope)
+
+    def draw(self, rng: random.Random, among: Mapping[str, Sequence[Value]]) -> Config | None:
+        """One legal config, each equally likely of those whose parameters that `among` names have a value of its list;
+        None where none was found."""
+        descents = chain.from_iterable(self._descent(rng, retreats=False, among=among) for _ in range(_DRAWS))
+        return next(map(self._chosen, descents), None)
 
     def neighbours(self, config: Mapping[str, Value]) -> list[Config]:
         """Legal configs one step away: every single change of a parameter, in order.
@@ -231,6 +237,9 @@ class Domain:
                     if moved is not None:
                         found[moved] = None
         return list(found)
+
+    def _chosen(self, scope: Bound) -> Config:
+        return Config({parameter.name: scope[parameter.name] for parameter in self.parameters})
 
     def _descended(self, config: Config) -> Config:
         """The last of the configs that each are the best neighbour of the one before, by the estimate. A change that is
@@ -274,11 +283,15 @@ class Domain:
         default = {parameter.name: parameter.default for parameter in self.parameters}
         return f"the default one breaks {self.violations(default)[0]}"
 
-    def _descent(self, rng: random.Random, retreats: bool) -> Iterator[Bound]:
-        """The walk through values in random order; without `retreats`, only one value of each parameter."""
+    def _descent(
+        self, rng: random.Random, retreats: bool, among: Mapping[str, Sequence[Value]] = _ALL
+    ) -> Iterator[Bound]:
+        """The walk through values in random order, of what `among` names through those only; without `retreats`, only
+        one value of each parameter."""
 
         def shuffled(parameter: Parameter) -> Sequence[Value]:
-            return rng.sample(parameter.values, len(parameter.values) if retreats else 1)
+            values = among.get(parameter.name, parameter.values)
+            return rng.sample(values, len(values) if retreats else 1)
 
         return self._walk(0, len(self.parameters), dict(self._fixed), shuffled, Looks(self) if retreats else None)
 

@@ -69,6 +69,12 @@ class ListedDomain(Domain):
             raise SpaceError(f"{self}: no listed config is legal: build some with hktune build")
         return rng.choice(self._in_order)
 
+    def draw(self, rng: random.Random, among: Mapping[str, Sequence[Value]]) -> Config | None:
+        """One of the list, each equally likely of those whose parameters that `among` names have a value of its list;
+        None if there is none."""
+        found = [config for config in self._in_order if all(config[name] in among[name] for name in among)]
+        return rng.choice(found) if found else None
+
     @cached_property
     def _in_order(self) -> tuple[Config, ...]:
         return tuple(self._listed.values())

@@ -54,6 +54,11 @@ def template_of(path: Path) -> str:
     return read_yaml(path, SPACE_FILE, SpaceDescription).template
 
 
+def template_folder(path: Path) -> Path:
+    """The folder of the template of the search space in the file `path`. Raises SpaceError."""
+    return _template_folder(path, template_of(path), None)
+
+
 def _template_folder(path: Path, template: str, root: Path | None) -> Path:
     if root:
         return root / template

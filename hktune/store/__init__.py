@@ -9,6 +9,7 @@ from hktune.store.environment import (
     read_environment,
     write_environment,
 )
+from hktune.store.origins import Origin, SignedBy, origin_texts, read_origins
 from hktune.store.shards import Merged, folder_of, merge, merged_trials, named_template
 from hktune.store.trials import News, TrialStore, locked, read_frame, read_trials
 
@@ -18,6 +19,8 @@ __all__ = [
     "Merged",
     "Mismatch",
     "News",
+    "Origin",
+    "SignedBy",
     "TrialStore",
     "capture_environment",
     "folder_of",
@@ -26,8 +29,10 @@ __all__ = [
     "merge",
     "merged_trials",
     "named_template",
+    "origin_texts",
     "read_environment",
     "read_frame",
+    "read_origins",
     "read_trials",
     "write_environment",
 ]

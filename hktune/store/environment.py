@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -24,14 +25,19 @@ from hktune.core.version import __version__
 
 FILE_NAME = "environment.json"
 ENVIRONMENT_FILE = FileKind("an environment", 1 << 20, StoreError, "delete it, or pass another DIR")
+_DRIVERS = {
+    "cuda": ("proc/driver/nvidia/version", re.compile(r"Kernel Module(?: for \S+)?\s+([0-9][0-9.]+)")),
+    "hip": ("sys/module/amdgpu/version", re.compile(r"\A([0-9][\w.+-]*)")),
+}
+"""Where a driver says its version. One that came with the kernel has none of its own."""
 PACKAGES = ("torch", "numpy", "optuna", "ziglang")
 
 
 @dataclass(frozen=True)
 class Environment:
     """Everything that makes two runs' trials comparable, or not. `commit` is absent outside a git checkout, and ends
-    in -dirty when its tree was changed. `versions` holds python, the platform, and the packages that are installed.
-    `judge` names what proved and modelled where nothing was measured (`verify.record.judge_sha256`)."""
+    in -dirty when its tree was changed. `versions` holds python, the platform, the packages that are installed, and a
+    GPU's driver. `judge` names what proved and modelled where nothing was measured (`verify.record.judge_sha256`)."""
 
     identity: Identity
     compiler: Text
@@ -64,6 +70,8 @@ def capture_environment(
     versions["platform"] = f"{platform.system()}-{platform.machine()}"
     installed = {package: _version(package) for package in PACKAGES}
     versions |= {package: version for package, version in installed.items() if version}
+    driver = driver_version(identity.kind)
+    versions |= {"driver": driver} if driver else {}
     return Environment(identity, compiler, judge, tuple(command), seed, started_at, _commit(), versions)
 
 
@@ -112,6 +120,19 @@ def _differences(
     names = sorted(saved.keys() | current.keys())
     pairs = [(name, saved.get(name), current.get(name)) for name in names]
     return [Mismatch(level, name, str(old), str(new)) for name, old, new in pairs if old != new]
+
+
+def driver_version(kind: str, root: Path = Path("/")) -> str | None:
+    """The version of the driver of a device of this kind, as Linux' files below `root` say it; None where there is no
+    driver, or it does not say."""
+    path, version = _DRIVERS.get(kind, (None, None))
+    if path is None or version is None:
+        return None
+    try:
+        found = version.search((root / path).read_text(encoding="utf-8", errors="replace")[:4096])
+    except OSError:
+        return None
+    return found[1] if found else None
 
 
 def _version(package: str) -> str | None:

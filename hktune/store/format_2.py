@@ -16,7 +16,7 @@ from hktune.store.rows import COLUMNS as COLUMNS_TODAY
 from hktune.store.rows import FORMAT, CellError, of_another_format
 
 _FORMAT_CELL = "2"
-_NEW = ("left_early",)
+_NEW = ("left_early", "origin")
 
 COLUMNS = tuple(column for column in COLUMNS_TODAY if column not in _NEW)
 
@@ -31,7 +31,7 @@ def cells_of_today(cells: Sequence[str]) -> tuple[str, ...]:
         raise CellError(None, f"{len(cells)} cells, not {len(COLUMNS)}")
     if cells[0] != _FORMAT_CELL:
         raise of_another_format(cells[0], int(_FORMAT_CELL))
-    today: tuple[str, ...] = _cells_of_today((str(FORMAT), *cells[1:], _left_early(*_what_was_said(cells))))
+    today: tuple[str, ...] = _cells_of_today((str(FORMAT), *cells[1:], _left_early(*_what_was_said(cells)), ""))
     return today
 
 

@@ -70,6 +70,7 @@ _INTEGER = re.compile(r"-?(?:0|[1-9][0-9]{0,18})", re.ASCII).fullmatch
 _NUMBER = re.compile(r"[-+]?[0-9]+(?:\.[0-9]*)?(?:[eE][-+]?[0-9]{1,4})?", re.ASCII).fullmatch
 
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII).fullmatch
+_ORIGIN = re.compile(r"[0-9a-f]{12}(?:\+[0-9a-f]{12}){0,299}", re.ASCII).fullmatch
 _PLAIN = re.compile(PLAIN).match
 
 
@@ -80,6 +81,7 @@ def _line(text: str) -> object:
 _PATTERNS: dict[str, tuple[Callable[[str], object], str]] = {
     "object_sha256": (_SHA256, "64 hex digits"),
     "template_sha256": (_SHA256, "64 hex digits"),
+    "origin": (_ORIGIN, "one to 300 ids of 12 hex digits, with + between them"),
     # Names, which reports and notes print within a line. Only a detail may have several.
     **dict.fromkeys(
         (

@@ -16,31 +16,50 @@ from hktune.core.errors import StoreError
 from hktune.core.publish import publish
 from hktune.core.remedy import with_remedy
 from hktune.core.trial import Trial
+from hktune.store.combined import Combined, combined
 from hktune.store.environment import Environment, judge_environment, read_environment, write_environment
+from hktune.store.origins import (
+    Origin,
+    SignedBy,
+    line_without_origin,
+    origins_of,
+    read_origins,
+    with_origin,
+    write_origins,
+)
 from hktune.store.recordings.t4_trials import read_t4_trials
-from hktune.store.rows import HEADER, NUMBER_AT, Encoder
+from hktune.store.rows import HEADER, Encoder
+from hktune.store.studies.study_place import holds_studies
+from hktune.store.studies.study_reading import read_study_trials
 from hktune.store.trials import FILE_NAME, locked, read_trials
+
+DISAGREEMENTS_SHOWN = 10
 
 
 @dataclass(frozen=True)
 class Merged:
-    """What a merge gave. `remarks` are lines for the user to read: what keeps the rows from being one
-    set-up's."""
+    """What a merge gave. `remarks` are lines for the user to read: what keeps the rows from being one set-up's, and
+    where they disagree. `origins` are those that the rows name, by id."""
 
     trials: list[Trial]
     remarks: list[str]
+    origins: Mapping[str, Origin]
 
 
-def merge(shards: Sequence[Path], directory: Path) -> Merged:
-    """Merge shards (results directories, trials.csv or T4 files) with what `directory` already holds, into it.
+def merge(
+    shards: Sequence[Path], directory: Path, signed_by: Mapping[Path, Sequence[SignedBy]] | None = None
+) -> Merged:
+    """Merge shards (results directories, trials.csv, T4 files, files of studies) with what `directory` holds, into it.
 
-    Rows that agree in everything but their number are one row. The rest are ordered by start time, then by content, and
-    numbered afresh, so the result does not depend on the shards' order and merging again changes nothing. Where all are
-    of one set-up, its environment.json is written too. Raises StoreError for a shard that cannot be read, and for
-    shards of several devices, before anything is written.
+    Each row gets the origin that it is from; origins.json says what these are, and whose key signed the table of the
+    folder (`signed_by`). Rows that agree in everything but their number and origin are one row, and `combined` makes
+    one of what several have measured. The rest are ordered by start time, then by content, and numbered afresh, so the
+    result does not depend on the shards' order and merging again changes nothing. Where all are of one set-up, its
+    environment.json is written too. Raises StoreError for a shard that cannot be read, and for shards of several
+    devices, before anything is written.
     """
     target = directory / FILE_NAME
-    rows = _rows_of(shards)
+    of_shards = [(folder_of(shard), _read_shard(shard)) for shard in shards]
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with locked(directory):
@@ -50,9 +69,14 @@ def merge(shards: Sequence[Path], directory: Path) -> Merged:
             common, unlike = _common(environments)
             if unlike and read_environment(directory):
                 raise StoreError(f"{directory} is of one set-up, and {unlike}: merge into another DIR")
-            rows += _rows_of(own)
-            trials = _merged(rows)
-            _check_devices(trials)
+            of_shards += [(directory, _read_shard(each)) for each in own]
+            rows, origins = _with_origins(of_shards, environments, signed_by or {})
+            _check_devices(rows)
+            found = combined(_distinct_in_order(rows))
+            trials = _merged(found.trials)
+            named = origins_of(trials)
+            origins = {each: origin for each, origin in origins.items() if each in named}
+            write_origins(origins, directory)
             encoder = Encoder()
             publish(target, chain([HEADER], map(encoder.line, trials)))
             if common:
@@ -60,7 +84,38 @@ def merge(shards: Sequence[Path], directory: Path) -> Merged:
     except OSError as error:
         raise StoreError(with_remedy(f"{directory}: cannot be written", error, "pass another DIR")) from None
     remarks = [f"{unlike}: no environment.json was written, build tables of the shards"] if unlike else []
-    return Merged(trials, [*remarks, *_templates(trials)])
+    return Merged(trials, [*remarks, *_combinations(found), *_templates(trials)], origins)
+
+
+def _with_origins(
+    of_shards: Sequence[tuple[Path, list[Trial]]],
+    environments: Mapping[Path, Environment | None],
+    signed_by: Mapping[Path, Sequence[SignedBy]],
+) -> tuple[list[Trial], dict[str, Origin]]:
+    """The rows of all, each with its origin, and what is known of these. What a directory says of itself stands above
+    what another, into which it was merged, has kept of that."""
+    rows: list[Trial] = []
+    kept: dict[str, Origin] = {}
+    new: dict[str, Origin] = {}
+    for folder, trials in of_shards:
+        named, origin = with_origin(trials, folder, environments[folder], signed_by.get(folder, ()))
+        rows += named
+        kept |= read_origins(folder)
+        if origin:
+            new[origin.id] = origin
+    return rows, kept | new
+
+
+def _combinations(found: Combined) -> Iterator[str]:
+    """What became of measurements of one config by several."""
+    if found.several:
+        yield f"{found.several} rows are of several measurements of one config: the interval of each holds all of them"
+    worst = sorted(found.disagreements, key=lambda each: (-each.apart, str(each)))
+    if worst:
+        yield f"{len(worst)} disagreements beyond noise:"
+        yield from (f"  {each}" for each in worst[:DISAGREEMENTS_SHOWN])
+    if len(worst) > DISAGREEMENTS_SHOWN:
+        yield f"  and {len(worst) - DISAGREEMENTS_SHOWN} more"
 
 
 def merged_trials(shards: Iterable[Path]) -> list[Trial]:
@@ -71,12 +126,15 @@ def merged_trials(shards: Iterable[Path]) -> list[Trial]:
 def _rows_of(shards: Iterable[Path]) -> list[Trial]:
     trials: list[Trial] = []
     for shard in shards:
-        trials += _read(shard / FILE_NAME if shard.is_dir() else shard)
+        trials += _read_shard(shard)
     return trials
 
 
-def _read(path: Path) -> list[Trial]:
-    return read_t4_trials(path) if {".json", ".gz", ".zip"} & set(path.suffixes[-1:]) else read_trials(path)
+def _read_shard(shard: Path) -> list[Trial]:
+    path = shard / FILE_NAME if shard.is_dir() else shard
+    if {".json", ".gz", ".zip"} & set(path.suffixes[-1:]):
+        return read_t4_trials(path)
+    return read_study_trials(path) if holds_studies(path) else read_trials(path)
 
 
 def _merged(trials: list[Trial]) -> list[Trial]:
@@ -104,7 +162,8 @@ def _distinct_in_order(trials: list[Trial]) -> Iterator[Trial]:
             if len(rows) == 1:
                 yield rows[0]
                 continue
-            lines = {encoder.line(row).split(b",", NUMBER_AT + 1)[-1]: row for row in rows}
+            rows.sort(key=lambda row: row.origin or "", reverse=True)  # of equal rows the last one stays
+            lines = {line_without_origin(encoder, row): row for row in rows}
             yield from (lines[line] for line in sorted(lines))
 
 

@@ -14,7 +14,8 @@ from hktune.dispatch.validate import Skipped
 class Row:
     """One entry. `name`: what a person calls `problem`. `serves`: the fewest and the most m it is used for. `ties`: how
     many other configs may be as fast. `vs_baseline`: the vendor's time over the choice's (above 1: faster than the
-    vendor); `vs_best`: that of the fastest other way, which `best` names."""
+    vendor); `vs_best`: that of the fastest other way, which `best` names. `origins`: where a merged row
+    is from, each an id and what is known of it."""
 
     name: str
     problem: Problem
@@ -34,6 +35,7 @@ class Row:
     best: str
     object_sha256: str
     skipped: str
+    origins: tuple[str, ...] = ()
 
 
 def describe(table: Table, skipped: Iterable[Skipped] = ()) -> list[Row]:
@@ -63,6 +65,7 @@ def _row(entry: Entry, skipped: str) -> Row:
         best=entry.vendor_best or "",
         object_sha256=kernel.object_sha256[:12] if kernel else "",
         skipped=skipped,
+        origins=entry.origins or (),
     )
 
 

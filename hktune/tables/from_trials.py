@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 import msgspec
 
 from hktune.core.board import device_name
+from hktune.core.bounded_text import TEXT_MAX
 from hktune.core.config import Config
 from hktune.core.errors import TableError
 from hktune.core.identity import Identity
@@ -30,13 +31,15 @@ REACH_MAX = 4.0
 class BuildOptions:
     """`fixed_order`: the templates whose sums have a fixed order, so that their kernels are bit-reproducible;
     `reproducible_only` leaves all others out. `reach`: how far beyond the outermost tuned m of an (n, k) its kernel
-    serves, as a factor; 1 is not at all. `names` is what a person calls a problem. `model_tie`: modelled times within
+    serves, as a factor; 1 is not at all. `names` is what a person calls a problem,
+    `origins` what is known of the origins of merged rows, by id. `model_tie`: modelled times within
     this factor of the best are listed as its ties."""
 
     fixed_order: frozenset[str] = frozenset()
     reproducible_only: bool = False
     reach: float = 1.0
     names: Mapping[Problem, str] = field(default_factory=dict)
+    origins: Mapping[str, str] = field(default_factory=dict)
     model_tie: float = 1.0
 
     def __post_init__(self) -> None:
@@ -98,6 +101,8 @@ def _entry(chosen: Chosen, rows: Rows, launch_of: LaunchOf, options: BuildOption
     name = options.names.get(best.problem)
     if name and name != str(best.problem):
         entry["name"] = _shortened(name)
+    if row_origin := (trial or best).origin:
+        entry["origins"] = [_origin(each, options.origins) for each in row_origin.split("+")]
     if trial is None:
         return {**entry, "choice": "vendor", "time_us": chosen.time_us, **_served(best.m, rows)}
     symbol, launch = launch_of(trial)
@@ -109,6 +114,10 @@ def _entry(chosen: Chosen, rows: Rows, launch_of: LaunchOf, options: BuildOption
     depends_on_m = any(isinstance(size, str) for size in launch.grid)
     served = _served(best.m, rows) if depends_on_m else {}
     return {**entry, **times, "choice": "kernel", "ties": ties, "kernel": kernel, **served}
+
+
+def _origin(identity: str, known: Mapping[str, str]) -> str:
+    return f"{identity} {known.get(identity, 'of which nothing is known')}"[:TEXT_MAX]
 
 
 def _shortened(name: str) -> str:

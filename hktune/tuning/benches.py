@@ -32,7 +32,7 @@ from hktune.tuning.prebuilt import built_compiler
 from hktune.verify.record import RecordStore, judge_sha256
 from hktune.workers.executor import NO_LIMITS_ASKED, Executor, Limits, LocalExecutor, Prove
 from hktune.workers.gpu_service import GpuService
-from hktune.workers.gpu_worker import REQUEST_DEADLINE_S, ContainedStopwatch, GpuExecutor, GpuWorker, Usage
+from hktune.workers.gpu_worker import REQUEST_DEADLINE_S, ContainedStopwatch, GpuExecutor, GpuWorker, Serve, Usage
 from hktune.workers.prover import COMPILE_DEADLINE_S, DEADLINE_S, ByTemplate, CompileOnly, Prover
 
 _GRACE_S = 30.0
@@ -76,7 +76,8 @@ class OpenBench(Protocol):
 
     `shares`: whether a variant that one problem asked for is timed on every other too, which is right where that costs
     nothing. `comparing` measures several variants in rounds that they share: with it the best of a problem are
-    confirmed. It is None where times are modelled, since a model has no rounds. `usage` is what of a GPU was used.
+    confirmed. It is None where times are modelled, since a model has no rounds. `usage` is what of a GPU was used,
+    `notes` what a person should know of the workers.
     """
 
     @property
@@ -93,6 +94,9 @@ class OpenBench(Protocol):
 
     @property
     def usage(self) -> Usage | None: ...
+
+    @property
+    def notes(self) -> Sequence[str]: ...
 
     def interrupt(self) -> None:
         """Let the thread that uses the bench get KeyboardInterrupt soon."""
@@ -112,6 +116,10 @@ class OpenEmulatedBench:
     shares: bool = True
     comparing: None = None
     usage: None = None
+
+    @property
+    def notes(self) -> Sequence[str]:
+        return self.executor.notes
 
     def interrupt(self) -> None:
         pass
@@ -139,6 +147,10 @@ class OpenGpuBench:
     def usage(self) -> Usage:
         return self.stopwatch.worker.usage
 
+    @property
+    def notes(self) -> Sequence[str]:
+        return self.executor.notes
+
     def interrupt(self) -> None:
         self.stopwatch.worker.interrupt()
 
@@ -149,13 +161,24 @@ class OpenGpuBench:
         self.executor.close()
 
 
+class MakeExecutor(Protocol):
+    """Starts `workers` workers for a bench, within `deadline_s` and `limits` for each config."""
+
+    def __call__(self, bench: EmulatedBench, workers: int, deadline_s: float, limits: Limits) -> Executor: ...
+
+
+def local_executor(bench: EmulatedBench, workers: int, deadline_s: float, limits: Limits) -> Executor:
+    """Processes of this machine."""
+    return LocalExecutor(bench, workers, deadline_s, limits.memory_of_each(workers))
+
+
 @dataclass(frozen=True)
 class EmulatedBench:
     """The emulated gfx950: proves on the emulator, in as many processes as asked for, and models times. `fastest` are
     the fastest kernels of rivals, which rows are compared with, by problem: a name, and a modelled time in us. Times
     are those of `board`, with the constants of `calibration`.
 
-    Calling it makes a prover, here or, pickled, in a worker.
+    Calling it makes a prover, here or, pickled, in a worker; `make_executor` says where workers are.
     """
 
     space: Path
@@ -168,6 +191,7 @@ class EmulatedBench:
     fastest: Mapping[Problem, tuple[str, float]] = field(default_factory=dict)
     board: Board = DEFAULT_BOARD
     calibration: Calibration | None = None
+    make_executor: MakeExecutor = local_executor
 
     @property
     def identity(self) -> Identity:
@@ -208,8 +232,7 @@ class EmulatedBench:
     def open(self, problems: Sequence[Problem], quarantine: dict[Candidate, Failure]) -> OpenBench:
         """Start the workers."""
         del problems, quarantine
-        memory_bytes = self.limits.memory_of_each(self.workers)
-        executor = LocalExecutor(self, self.workers, self._deadline_s + _GRACE_S, memory_bytes)
+        executor = self.make_executor(self, self.workers, self._deadline_s + _GRACE_S, self.limits)
         rates = calibrated_rates(self.board, self.calibration)
         templates = load_spaces((self.space, *self.others)).templates
         return OpenEmulatedBench(executor, ModelledStopwatch(templates, self.fastest, self.board, rates))
@@ -220,7 +243,8 @@ class GpuBench:
     """GPUs of this machine, by their numbers, all of one model. Compiles in as many processes as asked for, proves and
     times in one process for each GPU; what is opened is one GPU's (`parts`).
 
-    `prebuilt` is a folder of `hktune build`, from which all objects are then taken.
+    `prebuilt` is a folder of `hktune build`, from which all objects are then taken. `known` is what the GPUs are, where
+    they are another machine's.
     """
 
     kind: str
@@ -234,10 +258,11 @@ class GpuBench:
     gpus: tuple[int, ...] = (0,)
     limits: Limits = NO_LIMITS_ASKED
     others: tuple[Path, ...] = ()
+    known: Identity | None = None
 
     @property
     def identity(self) -> Identity:
-        return open_device(self.kind, self.gpus[0], self.settings).identity
+        return self.known or open_device(self.kind, self.gpus[0], self.settings).identity
 
     def __call__(self) -> Prove:
         compile_s = self.limits.deadline_s or COMPILE_DEADLINE_S
@@ -270,7 +295,17 @@ class GpuBench:
     def open(self, problems: Sequence[Problem], quarantine: dict[Candidate, Failure]) -> OpenGpuBench:
         """Start the compiling workers; the GPU's own starts with the first proof."""
         [gpu] = self.gpus
-        service = GpuService(
+        service = self.service(problems)
+        worker = GpuWorker(service, self.limits.deadline_s or REQUEST_DEADLINE_S, name=f"GPU {gpu}")
+        stopwatch = ContainedStopwatch(worker, self._reproduce, quarantine)
+        compile_s = (self.limits.deadline_s or COMPILE_DEADLINE_S) + _GRACE_S
+        compiling = LocalExecutor(self, self.workers, compile_s, self.limits.memory_of_each(self.workers))
+        return OpenGpuBench(GpuExecutor(compiling, stopwatch), stopwatch)
+
+    def service(self, problems: Sequence[Problem]) -> Callable[[], Serve]:
+        """What the process that owns the GPU of this part calls."""
+        [gpu] = self.gpus
+        return GpuService(
             kind=self.kind,
             space=self.space,
             make_compiler=self.make_compiler,
@@ -281,11 +316,6 @@ class GpuBench:
             ordinal=gpu,
             others=self.others,
         )
-        worker = GpuWorker(service, self.limits.deadline_s or REQUEST_DEADLINE_S, name=f"GPU {gpu}")
-        stopwatch = ContainedStopwatch(worker, self._reproduce, quarantine)
-        compile_s = (self.limits.deadline_s or COMPILE_DEADLINE_S) + _GRACE_S
-        compiling = LocalExecutor(self, self.workers, compile_s, self.limits.memory_of_each(self.workers))
-        return OpenGpuBench(GpuExecutor(compiling, stopwatch), stopwatch)
 
     def _reproduce(self, candidate: Candidate, problem: Problem | None) -> str:
         path, template = self._space_of(candidate)

@@ -28,6 +28,10 @@ class Callbacks:
         self._stopped = False
         self._lock = threading.Lock()
 
+    def also(self, function: Callback) -> None:
+        """Call `function` too, and before the others: it hears of the row that one of them stops at."""
+        self._functions = (function, *self._functions)
+
     @property
     def enough(self) -> bool:
         """Whether the search is to end."""

@@ -131,6 +131,11 @@ class Ledger:
     def _is_full(self, whose: tuple[Problem, str | None], room: Room) -> bool:
         return len(self._of[whose]) >= room.each or sum(len(self._of[each]) for each in room.of) >= room.in_all
 
+    def adopt(self, rows: Sequence[Trial]) -> None:
+        """Store rows that loops of this run have made elsewhere: of a screened config on a problem one, as `record`."""
+        if rows:
+            self._extended(rows, self._standing_of_screened)
+
     def explain_unservable(self, space: SearchSpace, names: Mapping[Problem, str]) -> None:
         """A shape that no config is legal for gets one row, with the reason."""
         tried = by_problem(self.rows())
@@ -164,6 +169,11 @@ class Ledger:
         with self._lock:
             self._hear()
             return [self._of[row.problem, row.template_sha256].get(row.config_id) for row in rows]
+
+    def _standing_of_screened(self, rows: Sequence[Trial]) -> list[Trial | None]:
+        """Those of `_standing` for rows that are a first measurement; any other is one more of the same config."""
+        found = self._standing(rows)
+        return [stands if row.stage is Stage.SCREENED else None for row, stands in zip(rows, found, strict=True)]
 
     def _hear(self) -> None:
         """Read what is new in the file."""

@@ -8,12 +8,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
 from hktune.core.calibration import read_calibration
 from hktune.core.errors import HktuneError, InputError, StoreError
 from hktune.core.interruption import Interruption
 from hktune.core.operation import Operation
-from hktune.core.outcome import Source, Stage
+from hktune.core.outcome import Source
 from hktune.core.problem import Problem
 from hktune.core.publish import sweep, sweep_below, temporary_folder
 from hktune.core.settings import Settings
@@ -29,28 +30,34 @@ from hktune.store import (
     read_environment,
     write_environment,
 )
-from hktune.tuning.benches import Bench, EmulatedBench, OpenBench, choose_device
+from hktune.store.studies.study_mirror import StudyMirror
+from hktune.store.studies.study_place import StudyPlace
+from hktune.tuning.benches import Bench, EmulatedBench, OpenBench
 from hktune.tuning.callbacks import Callbacks
 from hktune.tuning.candidates import candidate_searches, candidate_spaces
-from hktune.tuning.confirmation import confirm, deciding
+from hktune.tuning.confirmation import deciding
 from hktune.tuning.earlier import Earlier
-from hktune.tuning.ledger import Ledger, Room, SharedDirectory
-from hktune.tuning.loop import Tuner
-from hktune.tuning.neighbours import time_neighbours
+from hktune.tuning.ledger import Ledger, SharedDirectory
 from hktune.tuning.own_trials import require_own
+from hktune.tuning.part import Part, search_part
 from hktune.tuning.prebuilt import read_built
 from hktune.tuning.progress import Progress
-from hktune.tuning.rival_sides import RivalSides
 from hktune.tuning.rivals import Raced, Rival, chosen_rivals, fastest, keep_comparable, race
-from hktune.tuning.run_options import RunOptions, asked_bench, calibrated_spaces
+from hktune.tuning.run_options import RunOptions, asked_bench, asked_cluster, asked_device, calibrated_spaces
 from hktune.tuning.run_summary import RunSummary
 from hktune.tuning.searches import Budget, Search
 from hktune.tuning.side_by_side import side_by_side
 from hktune.tuning.strategies_apart import StrategiesApart
 from hktune.tuning.table_place import TablePlace
 from hktune.tuning.trial_rows import RowContext, now
-from hktune.tuning.yardsticks import time_yardsticks
 from hktune.workers.gpu_worker import total_usage
+
+if TYPE_CHECKING:
+    from hktune.tuning.ray_search import RemoteSearch
+    from hktune.workers.ray_cluster import Cluster
+
+Work: TypeAlias = "OpenBench | RemoteSearch"
+"""What was at work: it says what of GPUs it used, and what a person should know of it."""
 
 RIVALS_SHARE = 0.25
 """Of a time budget, so much for rivals."""
@@ -71,9 +78,9 @@ def tune(
     """
     started = time.monotonic()
     interruption = Interruption()
-    works: list[OpenBench] = []
-    with interruption.heard():
-        run = _begun(options, settings, command, callbacks or Callbacks())
+    works: list[Work] = []
+    with interruption.heard(), asked_cluster(options) as cluster:
+        run = _begun(options, settings, command, callbacks or Callbacks(), cluster)
         place, ledger = run.place, run.ledger
         progress.expect(place.names, run.most_trials)
         stopped = _as_far_as_it_goes(partial(_race_and_search, run, progress, works), interruption)
@@ -82,6 +89,7 @@ def tune(
         trials, lost = _rows_at_the_end(ledger, place.spaces.own, place.names if finished else {})
         untabled = place.publish(deciding(trials), finished and not lost)
         stopped += [*lost, *untabled]
+        run.trouble.extend(_finished_study(run, trials, progress, interruption))
     if run.callbacks.failed:
         raise run.callbacks.failed
     return RunSummary(
@@ -96,7 +104,7 @@ def tune(
         command=tuple(command),
         usage=total_usage(work.usage for work in works if work.usage),
         stopped=tuple(dict.fromkeys(map(str, stopped))),
-        notes=(*ledger.notes, *place.notes, *run.notes),
+        notes=(*ledger.notes, *place.notes, *run.notes, *(note for work in works for note in work.notes)),
         raced=tuple(run.raced),
         trials_lost=bool(lost),
         no_table=bool(untabled or place.spaces.own.template.not_for_production),
@@ -106,7 +114,9 @@ def tune(
 @dataclass(frozen=True)
 class _Run:
     """What a run has before anything is tried; `before` are the rows of earlier ones, `most_trials` what may be
-    recorded. `raced` and `trouble` fill as rivals are raced."""
+    recorded. `raced` and `trouble` fill as rivals are raced. `elsewhere` searches on GPUs that are not this
+    machine's.
+    """
 
     options: RunOptions
     device: str
@@ -120,6 +130,9 @@ class _Run:
     environment: Environment
     earlier: Earlier
     callbacks: Callbacks
+    context: RowContext
+    elsewhere: RemoteSearch | None
+    study: StudyMirror | None = None
     raced: list[Raced] = field(default_factory=list)
     trouble: list[str] = field(default_factory=list)
 
@@ -138,9 +151,11 @@ class _Run:
         return found
 
 
-def _begun(options: RunOptions, settings: Settings, command: Sequence[str], callbacks: Callbacks) -> _Run:
+def _begun(
+    options: RunOptions, settings: Settings, command: Sequence[str], callbacks: Callbacks, cluster: Cluster | None
+) -> _Run:
     """What `options` ask for, read and checked. Raises HktuneError."""
-    device, space_file = choose_device(options.device, options.space, settings)
+    device, space_file = asked_device(options, settings, cluster)
     found = options.found_shapes
     shapes = found.shapes
     names = {shape.problem: shape.name for shape in shapes}
@@ -149,7 +164,7 @@ def _begun(options: RunOptions, settings: Settings, command: Sequence[str], call
     spaces = calibrated_spaces(load_spaces((space_file, *of_candidates)), device, calibration)
     rivals = _rivals(options, device, spaces.own, settings)
     others = of_candidates if device == "emulated" else _with_rivals(of_candidates, rivals)
-    bench = asked_bench(device, space_file, others, options, settings, calibration)
+    bench, elsewhere = asked_bench(device, space_file, others, options, settings, calibration, cluster)
     earlier = Earlier(options.prior, spaces.own)
     searches = _searches(spaces.own, names, options, earlier)
     of_others = candidate_searches(spaces, list(names), options.strategy, options.seed, settings)
@@ -167,9 +182,30 @@ def _begun(options: RunOptions, settings: Settings, command: Sequence[str], call
     _sweep(directory, settings)
     before = ledger.rows()
     require_own(spaces, before, directory / "trials.csv")
+    study = _begun_study(options, place, environment, before, callbacks)
     noted = [found.note] if found.note else []
-    parts = (options, device, bench, searches, ledger, place)
-    return _Run(*parts, before, rivals, most_trials, environment, earlier, callbacks, trouble=noted)
+    given = (options, device, bench, searches, ledger, place, before, rivals, most_trials, environment, earlier)
+    return _Run(*given, callbacks, context, elsewhere, study, trouble=noted)
+
+
+def _begun_study(
+    options: RunOptions, place: TablePlace, environment: Environment, before: Sequence[Trial], callbacks: Callbacks
+) -> StudyMirror | None:
+    """What writes the rows to Optuna's studies, where that is asked for."""
+    if options.study is None:
+        return None
+    study = StudyMirror(StudyPlace(options.study), place.names, place.spaces, environment)
+    callbacks.also(study)
+    study.begin(before)
+    return study
+
+
+def _finished_study(run: _Run, trials: Sequence[Trial], progress: Progress, interruption: Interruption) -> list[str]:
+    """Wait until the studies have all rows; what they could not be given."""
+    if run.study is None:
+        return []
+    progress.phase("writing the studies")
+    return run.study.finish(trials, lambda: interruption.requested)
 
 
 def _rivals(options: RunOptions, device: str, own: SearchSpace, settings: Settings) -> list[Rival]:
@@ -260,7 +296,7 @@ def _bound(space: SearchSpace, problem: Problem, name: str) -> SearchSpace:
         raise InputError(f"{name}: {unknown}") from None
 
 
-def _race_and_search(run: _Run, progress: Progress, works: list[OpenBench]) -> list[HktuneError]:
+def _race_and_search(run: _Run, progress: Progress, works: list[Work]) -> list[HktuneError]:
     """Time the rivals, then search in the time that is left; what ended some of the parts."""
     bench, started, budget_s = run.bench, time.monotonic(), run.options.time_budget_s
     source = Source.MODELLED if run.device == "emulated" else Source.MEASURED
@@ -287,73 +323,43 @@ def _race(run: _Run, bench: EmulatedBench, progress: Progress) -> None:
         run.raced.append(race(rival, list(run.place.names), bench, directory, time_s))
 
 
-def _search(run: _Run, bench: Bench, budget: Budget, progress: Progress, works: list[OpenBench]) -> list[HktuneError]:
+def _search(run: _Run, bench: Bench, budget: Budget, progress: Progress, works: list[Work]) -> list[HktuneError]:
     """Search all there is, on every GPU its part; what ended some of the parts. `works` gets what was opened for it."""
-    ledger = run.ledger
-    quarantine = ledger.quarantine()
+    parts = []
+    for own, problems in bench.parts(list(run.place.names)):
+        wanted = set(problems)
+        searches = [search for search in run.searches if search.problem in wanted]
+        parts.append((own, Part(searches, run.place.spaces, budget, run.rivals, run.settings)))
+    if run.elsewhere is not None:
+        works.append(run.elsewhere)
+        try:
+            return run.elsewhere.run([part for _, part in parts], run.ledger, run.context, progress, run.callbacks)
+        finally:
+            run.trouble.extend(run.elsewhere.trouble)
+    return _search_here(run, parts, progress, works)
+
+
+def _search_here(
+    run: _Run, parts: Sequence[tuple[Bench, Part]], progress: Progress, works: list[Work]
+) -> list[HktuneError]:
+    """Search `parts`, each on its bench, by loops of this process."""
+    quarantine = run.ledger.quarantine()
     with ExitStack() as stack:
-        tasks = []
-        parts = bench.parts(list(run.place.names))
-        for part, problems in parts:
-            work = part.open(problems, quarantine)
+        tasks, interrupts = [], []
+        for bench, part in parts:
+            work = bench.open(part.problems, quarantine)
             stack.callback(work.close)
             works.append(work)
-            wanted = set(problems)
-            own = [search for search in run.searches if search.problem in wanted]
+            interrupts.append(work.interrupt)
             if len(parts) > 1:
-                apart = StrategiesApart(own)
+                apart = StrategiesApart(part.searches)
                 stack.callback(apart.close)
-                own = apart.searches
-            shared = SharedDirectory(run.place.directory, ledger, problems)
+                part = replace(part, searches=apart.searches)
+            shared = SharedDirectory(run.place.directory, run.ledger, part.problems)
             stack.callback(shared.close)
-            tuner = Tuner(
-                own,
-                work.executor,
-                work.stopwatch,
-                record=partial(ledger.record_all, _room(budget, own, work.shares)),
-                budget=budget,
-                listener=progress.listener(),
-                share=work.shares,
-                peers=shared,
-                enough=lambda: run.callbacks.enough,
-            )
-            tasks.append(partial(_search_part, run, tuner, own, work, shared, progress))
-        return side_by_side(tasks, [work.interrupt for work in works])
-
-
-def _room(budget: Budget, searches: Sequence[Search], shares: bool) -> Room:
-    """How many rows the searches may have."""
-    if shares:
-        return Room(each=budget.trials)
-    of = tuple((search.problem, search.template) for search in searches)
-    return Room(in_all=sum(search.most(budget.trials) for search in searches), of=of)
-
-
-def _search_part(
-    run: _Run,
-    tuner: Tuner,
-    searches: list[Search],
-    work: OpenBench,
-    shared: SharedDirectory,
-    progress: Progress,
-) -> None:
-    """Run one loop to its end and confirm what it found."""
-    spaces, ledger = run.place.spaces, run.ledger
-    problems = list(dict.fromkeys(search.problem for search in searches))
-    tuner.replay(shared.news())
-    progress.skipped(sum(len(search.tried) + len(search.recorded) for search in searches))
-    progress.phase("searching")
-    tuner.run()
-    with shared.alone_at("finishing", work.check_interrupt):
-        time_yardsticks(spaces.own, searches, work, ledger.record)
-        if work.comparing:
-            progress.phase("measuring the best again")
-            sides = RivalSides(run.rivals, work, run.settings)
-            confirm(ledger.rows(), problems, spaces.templates, work.comparing, ledger.append, sides.of)
-            run.trouble.extend(sides.trouble)
-        progress.phase("timing winners at their neighbours' m")
-        record = partial(ledger.record, stage=Stage.NEIGHBOUR)
-        time_neighbours(spaces, problems, work, ledger.rows, record, ledger.append)
+            own = partial(search_part, part, work, run.ledger, shared, progress)
+            tasks.append(partial(own, run.trouble, lambda: run.callbacks.enough))
+        return side_by_side(tasks, interrupts)
 
 
 def _sweep(directory: Path, settings: Settings) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hktune.core.calibration import ESTIMATE, Calibration, modelled_board
 from hktune.core.errors import InputError
@@ -12,9 +16,14 @@ from hktune.core.settings import Settings
 from hktune.core.shapes import ShapeList
 from hktune.exchange import FoundShapes, read_shapes
 from hktune.space import Spaces
-from hktune.tuning.benches import Bench, EmulatedBench, GpuBench
+from hktune.tuning.benches import Bench, EmulatedBench, GpuBench, choose_device
+from hktune.tuning.candidates import candidate_spaces
 from hktune.tuning.gpus import choose_gpus
 from hktune.workers.executor import Limits
+
+if TYPE_CHECKING:
+    from hktune.tuning.ray_search import RemoteSearch
+    from hktune.workers.ray_cluster import Cluster
 
 
 @dataclass(frozen=True)
@@ -23,8 +32,10 @@ class RunOptions:
     the one that comes with hktune for the device, without `gpus` all that this process sees, without `rivals` those
     that are here. `candidates` are words for spaces that are searched in addition to `space`. `board` is the one that
     the emulated device models, the usual one unless given. `calibration` has constants in place of the clock's or of
-    the estimate's. `prior` are earlier results: what they favour for a shape is tried first. `patience` is that of
-    `loop.Budget`."""
+    the estimate's. `prior` are earlier results: what they favour for a shape is tried first. `study` is a storage of
+    Optuna's that gets every row too. `patience` is that of `loop.Budget`. `ray` is the address of a Ray cluster whose
+    nodes do the work, or auto for that of this machine. Without `workers` there is one for each core of this machine,
+    or for each CPU of the cluster."""
 
     shapes: Path | ShapeList
     space: Path | None = None
@@ -36,7 +47,7 @@ class RunOptions:
     out: Path | None = None
     seed: int = 0
     fresh: bool = False
-    workers: int = os.cpu_count() or 1
+    workers: int | None = None
     hipkittens: Path | None = None
     prebuilt: Path | None = None
     cache: str = "cold"
@@ -48,6 +59,8 @@ class RunOptions:
     board: str | None = None
     calibration: Path | None = None
     prior: tuple[Path, ...] = ()
+    study: str | None = None
+    ray: str | None = None
 
     @property
     def found_shapes(self) -> FoundShapes:
@@ -74,6 +87,31 @@ def calibrated_spaces(spaces: Spaces, device: str, calibration: Calibration | No
     return Spaces([own.with_estimate(constants), *spaces.others])
 
 
+@contextmanager
+def asked_cluster(options: RunOptions) -> Iterator[Cluster | None]:
+    """The Ray cluster that `options` ask for, connected to within the block; None where they ask for none. Raises
+    InputError where there is no such cluster, or no Ray."""
+    if options.ray is None:
+        yield None
+        return
+    if importlib.util.find_spec("ray") is None:
+        raise InputError(f"--ray {options.ray}: Ray is not installed here: pip install 'hktune[ray]'")
+    from hktune.workers.ray_cluster import connected
+
+    own = [options.space] if options.space else []
+    with connected(options.ray, [*own, *candidate_spaces(options.candidates)], options.prebuilt) as cluster:
+        yield cluster
+
+
+def asked_device(options: RunOptions, settings: Settings, cluster: Cluster | None) -> tuple[str, Path]:
+    """The device and the space that `options` ask for, as `choose_device` has them, of `cluster` or of this machine."""
+    if cluster is None:
+        return choose_device(options.device, options.space, settings)
+    from hktune.tuning.ray_gpus import device_of
+
+    return device_of(cluster, options.device, options.space, settings)
+
+
 def asked_bench(
     device: str,
     space: Path,
@@ -81,36 +119,49 @@ def asked_bench(
     options: RunOptions,
     settings: Settings,
     calibration: Calibration | None,
-) -> Bench:
-    """What `options` ask for, on a `device` that was chosen. Raises InputError for what does not go together."""
+    cluster: Cluster | None = None,
+) -> tuple[Bench, RemoteSearch | None]:
+    """What `options` ask for, on a `device` that was chosen, of `cluster` or of this machine; and what searches on its
+    GPUs where they are not this machine's. Raises InputError for what does not go together."""
+    workers = options.workers or os.cpu_count() or 1
     if device == "emulated":
         if options.prebuilt:
             raise InputError("--prebuilt objects are for a GPU: the emulated device keeps its own cache")
         if options.gpus and options.gpus > 1:
             raise InputError(f"--gpus {options.gpus}: the emulated device is one; leave it out")
-        return EmulatedBench(
+        bench = EmulatedBench(
             space,
             options.seed,
             settings,
             options.hipkittens,
-            options.workers,
+            workers,
             options.limits,
             others,
             board=modelled_board(options.board, calibration),
             calibration=calibration,
         )
+        if cluster is None:
+            return bench, None
+        from hktune.tuning.ray_benches import emulated_on
+
+        return emulated_on(cluster, bench, options.workers), None
     if options.board:
         raise InputError(f"--board {options.board} is for the emulated device: a GPU says itself which one it is")
-    return GpuBench(
+    gpu_bench = GpuBench(
         kind=device,
         space=space,
         seed=options.seed,
         settings=settings,
         hipkittens=options.hipkittens,
-        workers=options.workers,
+        workers=workers,
         prebuilt=options.prebuilt,
         cache=options.cache,
-        gpus=choose_gpus(device, options.gpus, settings),
+        gpus=choose_gpus(device, options.gpus, settings) if cluster is None else (),
         limits=options.limits,
         others=others,
     )
+    if cluster is None:
+        return gpu_bench, None
+    from hktune.tuning.ray_gpus import gpus_of
+
+    return gpus_of(cluster, gpu_bench, options.gpus, options.workers)

@@ -160,6 +160,7 @@ class _AtOnce:
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
+        self.notes: Sequence[str] = ()
         self._pending: list[Candidate] = []
 
     @property

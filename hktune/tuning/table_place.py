@@ -18,6 +18,7 @@ from hktune.core.version import __version__
 from hktune.dispatch import check_table_place, saved_names, write_table
 from hktune.emulator.clock.model_error import model_error
 from hktune.space import Spaces
+from hktune.store import origin_texts
 from hktune.tables import BuildOptions, build_table, compilers_of
 from hktune.tuning.trial_rows import candidate_of, now
 from hktune.workers.prover import built_again
@@ -82,7 +83,12 @@ class TablePlace:
             return template.symbol(candidate.config), space.launch_rule(candidate.config, trial.problem)
 
         names = {**saved_names(self.directory), **self.names}
-        options = BuildOptions(self.spaces.fixed_order, names=names, model_tie=model_error().tie_factor)
+        options = BuildOptions(
+            self.spaces.fixed_order,
+            names=names,
+            origins=origin_texts([self.directory]),
+            model_tie=model_error().tie_factor,
+        )
         table = build_table(
             trials,
             launch_of,

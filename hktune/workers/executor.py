@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing import connection
 from pathlib import Path
@@ -74,6 +74,10 @@ class Executor(Protocol):
     """So many configs may be worked on at once; it does not change."""
 
     @property
+    def notes(self) -> Sequence[str]:
+        """What was noticed of its workers that a person should know."""
+
+    @property
     def pending(self) -> int:
         """Configs that were submitted and have not come back."""
 
@@ -113,6 +117,7 @@ class LocalExecutor:
         self, make_prove: Callable[[], Prove], workers: int, deadline_s: float, memory_bytes: int | None = None
     ) -> None:
         self.capacity = workers
+        self.notes: Sequence[str] = ()
         self._make_prove = make_prove
         self._deadline_s = deadline_s
         self._memory_bytes = memory_bytes

@@ -299,6 +299,10 @@ class GpuExecutor:
         self.capacity = compiling.capacity
 
     @property
+    def notes(self) -> Sequence[str]:
+        return self._compiling.notes
+
+    @property
     def pending(self) -> int:
         return self._compiling.pending
 

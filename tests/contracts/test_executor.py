@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import time
@@ -16,7 +17,7 @@ from hktune.core.config import Config
 from hktune.core.errors import MachineError
 from hktune.core.outcome import Failure, Status
 from hktune.measure.stopwatch import Attempt
-from hktune.workers.executor import Executor, LocalExecutor
+from hktune.workers.executor import Executor, Limits, LocalExecutor
 from hktune.workers.executor import Prove as ProveFunction
 from hktune.workers.gpu_worker import Answer, ContainedStopwatch, GpuExecutor, GpuWorker, Prove, Request, Serve
 
@@ -120,8 +121,24 @@ class ExecutorContract:
         opened.close()
 
 
+def ended(pid: int, within_s: float) -> bool:
+    """Whether a process is gone, or soon."""
+    until = time.monotonic() + within_s
+    while True:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return True
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.05)
+
+
 class WorkerContract(ExecutorContract):
-    """Of executors with processes; `where` names a place in which their workers can come to grief."""
+    """Of executors with processes; `where` names a place in which their workers can come to grief. Closing waits for
+    the end of their workers, or asks for it: then they are gone `ends_within_s`."""
+
+    ends_within_s = 0.0
 
     def test_a_config_whose_workers_die_costs_no_other(self, executor: Executor, where: str) -> None:
         executor.submit(Candidate(Config({"does": "die", "where": where})))
@@ -153,8 +170,7 @@ class WorkerContract(ExecutorContract):
         while not (at.exists() and at.read_text()) and time.monotonic() < until:
             assert opened.collect(timeout_s=0.05) == [], "the time is up, and nothing has finished"
         opened.close()
-        with pytest.raises(ProcessLookupError):
-            os.kill(int(at.read_text()), 0)
+        assert ended(int(at.read_text()), self.ends_within_s)
 
 
 class TestLocalExecutor(WorkerContract):
@@ -179,6 +195,36 @@ class TestGpuExecutor(WorkerContract):
         worker = GpuWorker(make_serve, deadline_s=DEADLINE_S)
         compiling = LocalExecutor(make_compile, CAPACITY, DEADLINE_S)
         return GpuExecutor(compiling, ContainedStopwatch(worker, lambda config, problem: "hktune bench"))
+
+
+@pytest.fixture(scope="module")
+def connected_to_ray() -> Iterator[None]:
+    """This process, to a cluster of two nodes on this machine with a CPU each."""
+    ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'hktune[ray]'")
+    from local_ray import add_nodes, local_cluster
+
+    with local_cluster() as cluster:
+        add_nodes(cluster, 2, num_cpus=1)
+        ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
+        yield
+        ray.shutdown()
+
+
+@pytest.mark.usefixtures("connected_to_ray")
+class TestRayExecutor(WorkerContract):
+    """Over a real cluster."""
+
+    ends_within_s = 10.0
+
+    @pytest.fixture
+    def where(self) -> str:
+        return "compiling"
+
+    @pytest.fixture
+    def opened(self) -> Executor:
+        from hktune.workers.ray_executor import RayExecutor
+
+        return RayExecutor(make_compile, CAPACITY, DEADLINE_S, Limits())
 
 
 class TestInstantExecutor(ExecutorContract):

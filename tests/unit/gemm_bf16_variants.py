@@ -15,6 +15,7 @@ from hktune.compile import CachedCompiler, hip_compiler
 from hktune.core.config import Config
 from hktune.core.dtype import BF16
 from hktune.core.launch import WORKSPACE_COUNTER_BYTES, Launch
+from hktune.core.operation import BF16_NT, Operation
 from hktune.core.outcome import Failure
 from hktune.core.problem import Problem
 from hktune.core.settings import Settings
@@ -90,13 +91,16 @@ def model(config: Config) -> dict[str, int]:
     return {name: value for name, value in {**config, **derived}.items() if isinstance(value, int)}
 
 
-def pipeline_of(config: Config) -> Pipeline:
-    """Loads and LDS reads that a K-tile is for a wave, and how many tiles LDS holds."""
-    derived = model(config)
+def pipeline_of(config: Config, operation: Operation = BF16_NT) -> Pipeline:
+    """Loads and LDS reads that a K-tile is for a wave, and how many tiles LDS holds. A fragment of an operand that is
+    contiguous along its lines takes two reads."""
+    derived, facts = model(config), space().for_operation(operation).template.derived_values(config)
+    reads_a = derived["fragments_a"] * (1 if facts["along_a"] == "k" else 2)
+    reads_b = derived["fragments_b"] * (1 if facts["along_b"] == "k" else 2)
     if config["schedule"] == "pingpong":  # B0 A0 B1 A1; fragments_b counts both parts of B
         parts = 2 * (derived["loads_b"], derived["loads_a"])
-        return Pipeline(parts, 2 * (derived["fragments_b"] // 2, derived["fragments_a"]), derived["stages"])
-    reads = derived["clusters"] * derived["fragments_a"] + derived["slices"] * derived["fragments_b"]
+        return Pipeline(parts, 2 * (reads_b // 2, reads_a), derived["stages"])
+    reads = derived["clusters"] * reads_a + derived["slices"] * reads_b
     return Pipeline((derived["loads_per_tile"],), (reads,), derived["stages"])
 
 

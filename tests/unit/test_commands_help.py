@@ -12,7 +12,7 @@ from hktune.cli import main, make_parser
 from hktune.search import STRATEGIES
 
 COMMANDS = {
-    (): "tune explain verify bench build table shapes compare export merge simulate doctor",
+    (): "tune explain verify bench build table report summary shapes compare export merge simulate doctor",
     ("table",): "build show diff doctor sign verify",
 }
 ALL = [(*group, name) for group, names in COMMANDS.items() for name in names.split() if name != "table"]

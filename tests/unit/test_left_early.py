@@ -24,7 +24,8 @@ from hktune.measure.measured import MeasuredStopwatch
 from hktune.measure.stopwatch import Attempt
 from hktune.search import STRATEGIES, Cost, Outcome, create_strategy
 from hktune.store import TrialStore, read_trials
-from hktune.store.rows import HEADER, Encoder
+from hktune.store.format_2 import COLUMNS as COLUMNS_2
+from hktune.store.rows import COLUMNS, HEADER, Encoder
 from hktune.tables.standing import standings
 from hktune.template import Templates
 from hktune.tuning.confirmation import finalists
@@ -83,12 +84,14 @@ def test_shipped_rows_say_in_a_column_what_they_said_in_words(name: str) -> None
     assert any(said) == ("sm90a" in name)
 
 
+HEADER_2 = (",".join(COLUMNS_2) + "\n").encode()
+
+
 def row_of_format_2(row: Trial) -> bytes:
     """The line of `row` without what format 3 added."""
-    at = HEADER.decode().strip().split(",").index("left_early")
-    cells = next(csv.reader([Encoder().line(row).decode().strip()]))
+    cells = dict(zip(COLUMNS, next(csv.reader([Encoder().line(row).decode().strip()])), strict=True))
     line = io.StringIO()
-    csv.writer(line, lineterminator="\n").writerow(["2", *cells[1:at], *cells[at + 1 :]])
+    csv.writer(line, lineterminator="\n").writerow(["2", *(cells[name] for name in COLUMNS_2[1:])])
     return line.getvalue().encode()
 
 
@@ -96,9 +99,8 @@ def test_a_file_of_format_2_is_read_and_rewritten_before_the_first_append(tmp_pa
     ran = measured(9.0, 1, detail="0.8x the vendor (0.7..0.9); left early, clearly slower")
     not_timed = replace(ran, trial=1, status=Status.WRONG, source=None, time_us=None)
     modelled = replace(ran, trial=2, source=Source.MODELLED)
-    header = HEADER.replace(b"left_early,", b"")
     path = tmp_path / "trials.csv"
-    path.write_bytes(header + b"".join(map(row_of_format_2, (ran, not_timed, modelled))))
+    path.write_bytes(HEADER_2 + b"".join(map(row_of_format_2, (ran, not_timed, modelled))))
     expected = [replace(ran, left_early=True), not_timed, modelled]
     assert read_trials(path) == expected
     stored = TrialStore(tmp_path).append(ran)
@@ -109,7 +111,7 @@ def test_a_file_of_format_2_is_read_and_rewritten_before_the_first_append(tmp_pa
 
 def test_a_row_of_format_3_under_the_columns_of_2_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "trials.csv"
-    path.write_bytes(HEADER.replace(b"left_early,", b"") + row_of_format_2(measured(9.0, 1)).replace(b"2,", b"3,", 1))
+    path.write_bytes(HEADER_2 + row_of_format_2(measured(9.0, 1)).replace(b"2,", b"3,", 1))
     with pytest.raises(StoreError, match="line 2 is torn or edited: column format: '3' is another than 2"):
         read_trials(path)
 

@@ -43,7 +43,7 @@ def shard(directory: Path, rows: list[Trial], environment: Environment | None = 
 def test_a_merge_of_equal_set_ups_keeps_their_environment_in_any_order(tmp_path: Path) -> None:
     later = replace(ENVIRONMENT, started_at="2026-11-23T18:00:00Z", commit="def", command=("hktune", "tune", "--x"))
     later = replace(later, versions={"python": "3.12.1", "torch": "2.9"})
-    a, b = shard(tmp_path / "a", [OK]), shard(tmp_path / "b", [replace(OK, time_us=3.0)], later)
+    a, b = shard(tmp_path / "a", [OK]), shard(tmp_path / "b", [replace(OK, m=128)], later)
     assert merge([a, b / "trials.csv"], tmp_path / "ab").remarks == []
     merge([b, a], tmp_path / "ba")
     merged = read_environment(tmp_path / "ab")

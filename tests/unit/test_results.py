@@ -151,14 +151,18 @@ def test_curves_are_the_search(name: str) -> None:
     for shape in results(name).shapes:
         own = rows[(rows.problem == str(shape.problem)) & (rows.stage == "screened")]
         cost = own.time_us / own.baseline_us if own.baseline_us.notna().all() else own.time_us
-        best = cost.cummin()
+        left_early = own.detail.str.contains("left early|left at less than", na=False)
+        timed = cost.where(~left_early)
+        best = timed.cummin().ffill().fillna(math.inf)
         improved = [
             i + 1 for i, (new, before) in enumerate(zip(best, [math.inf, *best[:-1]], strict=True)) if new < before
         ]
         curve = curve_of(shape)
+        assert curve.first is not None
         assert (curve.trials, curve.failed) == (len(own), 0)
         assert [each.number for each in curve.best] == improved
-        assert curve.first_over_best == pytest.approx(cost.iloc[0] / cost.min())
+        assert curve.first.relative == pytest.approx(cost.iloc[0] / timed.min())
+        assert curve.first.left_early == left_early.iloc[0]
         assert {each.number for each in curve.best} <= {each.number for each in curve.tried}
         assert len(curve.tried) <= POINTS_MAX + len(curve.best)
 

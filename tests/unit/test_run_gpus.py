@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import functools
 import io
 import multiprocessing
-import os
-import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from made_up_gpus import H200, StandInService
 from rich.console import Console
 
-from hktune.compile import CachedCompiler
-from hktune.core.errors import DeviceError
-from hktune.core.identity import Identity
-from hktune.core.outcome import Source, Stage, Status, Timing
+from hktune.core.outcome import Stage, Status
 from hktune.core.problem import Problem
 from hktune.core.settings import Settings
 from hktune.core.trial import Trial
 from hktune.dispatch import read_table
-from hktune.measure.stopwatch import Attempt, Confirmation
 from hktune.report.run_progress import RunProgress
 from hktune.report.summary import print_summary
 from hktune.store import TrialStore
@@ -32,11 +25,9 @@ from hktune.tuning import benches, gpus
 from hktune.tuning.run import tune
 from hktune.tuning.run_options import RunOptions
 from hktune.tuning.run_summary import RunSummary
-from hktune.workers.gpu_worker import Answer, Confirm, Prove, Request, Screen, Serve
 
 pytest.importorskip("cuda.bindings.nvrtc", reason="pip install 'hktune[cuda]'")
 
-H200 = Identity("cuda", "sm90a", "NVIDIA H200", 132, "10de:2335:18be")
 SHAPES = """
 shapes:
   - {m: [16, 64], n: 512, k: 1024}
@@ -44,67 +35,6 @@ shapes:
   - {m: 128, n: 256, k: 256}
 """
 TRIALS = 3
-
-
-@dataclass(frozen=True)
-class StandInService:
-    """Takes GpuService's place, and its arguments: answers at once, or as a file in the cache folder orders."""
-
-    kind: str
-    space: Path
-    make_compiler: Callable[[], CachedCompiler]
-    problems: tuple[Problem, ...]
-    settings: Settings
-    cache: str
-    seed: int
-    ordinal: int
-    others: tuple[Path, ...]
-
-    def __call__(self) -> Serve:
-        if (self.settings.cache_dir / f"broken-{self.ordinal}").exists():
-            raise DeviceError("fell off the bus")
-        return functools.partial(answer, self)
-
-
-def answer(service: StandInService, request: Request | None) -> Answer:
-    if isinstance(request, Prove):
-        return Answer(replace(request.attempt, relative_error=1e-3), 0.5)
-    if isinstance(request, Screen):
-        obey(service)
-        return Answer(timing(service, request.attempt, request.problem), 0.5)
-    if isinstance(request, Confirm):
-        timings = [timing(service, attempt, request.problem) for attempt in request.attempts]
-        return Answer(Confirmation(tuple(timings), {}), 0.5)
-    return Answer(None)
-
-
-def obey(service: StandInService) -> None:
-    """Die once for each such order, or hang, if this GPU is ordered to."""
-    orders = service.settings.cache_dir
-    hangs = orders / f"hang-{service.ordinal}"
-    for dies in (orders / f"die-{service.ordinal}", orders / f"die-again-{service.ordinal}"):
-        if dies.exists():
-            dies.unlink()
-            os.kill(os.getpid(), signal.SIGKILL)
-    if hangs.exists():
-        time.sleep(3600)
-
-
-def timing(service: StandInService, attempt: Attempt, problem: Problem) -> Timing:
-    assert problem in service.problems, "the arena was made for others"
-    time_us = 10.0 + int(attempt.config.id[:3], 16) / 1000
-    return Timing(
-        source=Source.MEASURED,
-        time_us=time_us,
-        time_us_low=time_us - 0.001,
-        time_us_high=time_us + 0.001,
-        samples=8,
-        cache="cold",
-        baseline="vendor",
-        baseline_us=20.0,
-        gpu=service.ordinal,
-        note=f"process {os.getpid()}",
-    )
 
 
 class Found:

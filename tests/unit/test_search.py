@@ -196,6 +196,33 @@ def test_auto_searches_spaces_that_are_too_large_to_list(space: str) -> None:
     assert sum(map(block_time_us, asked)) < sum(map(block_time_us, drawn))
 
 
+def test_auto_learns_from_bounds_and_takes_none_for_the_best(domain: Domain) -> None:
+    known = [config for place, config in enumerate(domain.enumerate()) if place % 40 == 0]
+    fastest = sorted(known, key=time_us)[:2]
+
+    def asked(bounds: list[float]) -> list[Config]:
+        """After the two fastest of `known`, and what is so many times as slow as it is, as a bound."""
+        strategy = create_strategy("auto", domain, 0)
+        strategy.tell(timed(fastest))
+        slow = [config for config in known if config not in fastest]
+        for factor in bounds:
+            strategy.tell([Outcome(each, Status.OK, Cost(factor * time_us(each), is_bound=True)) for each in slow])
+        return strategy.ask(24)[len(domain.seeds) :]
+
+    def mean_us(configs: list[Config]) -> float:
+        return sum(map(time_us, configs)) / len(configs)
+
+    assert mean_us(asked([1.0])) < 0.9 * mean_us(asked([]))
+    assert mean_us(asked([0.5])) < 0.9 * mean_us(asked([])), "though each is half the cost of the best"
+
+
+def test_where_all_costs_are_bounds_auto_still_draws(domain: Domain) -> None:
+    known = [config for place, config in enumerate(domain.enumerate()) if place % 40 == 0]
+    strategy = create_strategy("auto", domain, 0)
+    strategy.tell([Outcome(config, Status.OK, Cost(1.0, is_bound=True)) for config in known])
+    assert len({*strategy.ask(4), *known}) == len(known) + 4
+
+
 def test_optuna_says_nothing(domain: Domain, capfd: pytest.CaptureFixture[str]) -> None:
     for name in ("tpe", "cmaes", "qmc"):
         best_time_us(create_strategy(name, domain, 0), batches=4)

@@ -329,7 +329,7 @@ def test_shards_merge_to_the_same_bytes_in_any_order_and_again(tmp_path: Path) -
     TrialStore(tmp_path / "a").extend([late, *together[:4]])
     TrialStore(tmp_path / "b").extend([*reversed(together[2:]), early])
     merged = merge([tmp_path / "a", tmp_path / "b" / "trials.csv"], tmp_path / "ab")
-    assert [replace(trial, trial=0) for trial in merged.trials] == [early, *together, late]
+    assert [replace(trial, trial=0, origin=None) for trial in merged.trials] == [early, *together, late]
     assert [trial.trial for trial in merged.trials] == list(range(8))
     assert merge([tmp_path / "b", tmp_path / "a", tmp_path / "b"], tmp_path / "ba").trials == merged.trials
     first = (tmp_path / "ab" / "trials.csv").read_bytes()

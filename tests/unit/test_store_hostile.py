@@ -174,11 +174,11 @@ def test_a_row_that_is_appended_after_it_was_read_under_its_number_is_refused(tm
         (HEADER.replace(b",", b";"), "its columns are not hktune's"),
         (HEADER.replace(b"m,n,", b"n,m,"), "in other order"),
         (HEADER.replace(b"\n", b",m\n"), "in other order"),
-        (HEADER + b"\n", "line 2 is torn or edited: 0 cells, not 46"),
+        (HEADER + b"\n", "line 2 is torn or edited: 0 cells, not 47"),
         (HEADER + row() + b'"' + row(), "line 3 is torn or edited"),
         (HEADER + b'"' + b"x" * 200_000 + b"\n", "line 2 is torn or edited: field larger than field limit"),
         (HEADER + row() + b"x" * (5 << 20), "line 3 is torn or edited: no newline within"),
-        (HEADER + row()[:-1] + b",\n", "line 2 is torn or edited: 47 cells, not 46"),
+        (HEADER + row()[:-1] + b",\n", "line 2 is torn or edited: 48 cells, not 47"),
         (HEADER + row().replace(b"bf16", b"bf\xff16"), r"line 2 is torn or edited: byte \d+ is not UTF-8"),
     ],
 )

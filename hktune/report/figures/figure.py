@@ -46,7 +46,8 @@ class Figure:
     @property
     def spec(self) -> dict[str, Any]:
         """The whole of it, as `plotly.graph_objects.Figure` takes it."""
-        layout = {**_LAYOUT, **self.layout, "height": self.height_px}
+        font = {**_LAYOUT["font"], **self.layout.get("font", {})}
+        layout = {**_LAYOUT, **self.layout, "font": font, "height": self.height_px}
         return {"data": list(self.data), "layout": layout}
 
 

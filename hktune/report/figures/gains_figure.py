@@ -12,7 +12,7 @@ from hktune.report.results.results import Reference, Results, ShapeResult
 
 _ROW_PX = 26
 _LABELLED_MAX = 120  # more numbers than that are not read
-_SIZES_PX = (11, 26)  # of the least and the greatest weight
+_SIZES_PX = (10, 24)  # of the least and the greatest weight
 
 Gained = tuple[ShapeResult, Gain]
 
@@ -28,14 +28,15 @@ def gains_figure(results: Results, reference: Reference, source: Source) -> Figu
     traces = [_trace(verdict, gained, results, several) for verdict in Verdict]
     layout = {
         "xaxis": axis("m", type="category", categoryorder="array", categoryarray=columns, side="top"),
-        "yaxis": axis("", type="category", categoryorder="array", categoryarray=rows, autorange="reversed"),
+        "yaxis": axis("n x k", type="category", categoryorder="array", categoryarray=rows, autorange="reversed"),
         "legend": {"orientation": "h", "y": 0, "yanchor": "top", "x": 0},
     }
     counts = ", ".join(f"{len(trace['x'])} {trace['name']}" for trace in traces)
     against = f"{len(gained)} shapes by m and by n and k, against {reference.meaning}, {source}"
     alt = f"{against}: {counts}. The table has the figures."
     height_px = 110 + _ROW_PX * len(rows)
-    return Figure(f"Speed against {reference.name}, {source}", alt, [t for t in traces if t["x"]], layout, height_px)
+    title = f"Times as fast as {reference.meaning}, {source}"
+    return Figure(title, alt, [trace for trace in traces if trace["x"]], layout, height_px)
 
 
 def _trace(verdict: Verdict, gained: Sequence[Gained], results: Results, several: bool) -> Spec:
@@ -57,6 +58,8 @@ def _trace(verdict: Verdict, gained: Sequence[Gained], results: Results, several
         "marker": {
             "color": COLOURS[verdict],
             "symbol": SYMBOLS[verdict],
+            "opacity": 1,
+            "line": {"width": 0},
             "size": [_size_px(shape.weight / most if results.weights else 0.1) for shape, _ in own],
         },
     }

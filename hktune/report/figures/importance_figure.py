@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hktune.report.figures.figure import Figure, axis, shown_text
+from hktune.report.figures.figure import INK, Figure, axis, shown_text
 from hktune.report.results.importance import Importances
 
 
@@ -19,6 +19,7 @@ def importance_figure(found: Importances) -> Figure:
         "zmin": 0,
         "zmax": max((share for row in shares for share in row if share is not None), default=1.0),
         "texttemplate": "%{z:.0%}",
+        "textfont": {"color": INK},
         "hovertemplate": "%{y}, %{x}: %{z:.1%}<extra></extra>",
         "colorscale": [[0, "rgba(53,119,193,0.04)"], [1, "rgba(53,119,193,0.55)"]],
         "showscale": False,

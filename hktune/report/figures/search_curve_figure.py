@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from hktune.report.figures.figure import BLUE, GREY, ORANGE, Figure, Spec, axis
-from hktune.report.results.curves import Curve
+from hktune.report.results.curves import Curve, Tried
 
-_TOP = 4.0  # times as long as the best: what is slower is drawn at the upper edge
+_TOP = 2.0  # times as long as the best: what is slower is drawn at the upper edge
 
 
-def search_curve_figure(curve: Curve, height_px: int = 170) -> Figure:
+def search_curve_figure(curve: Curve, height_px: int = 190) -> Figure:
     """The trials of one search over the time of its best, and the best so far; failed ones at the upper edge."""
     timed = [each for each in curve.tried if each.relative is not None]
     top = min(max((each.relative for each in timed if each.relative), default=_TOP), _TOP) * 1.04
@@ -18,9 +18,14 @@ def search_curve_figure(curve: Curve, height_px: int = 170) -> Figure:
             "mode": "markers",
             "x": [each.number for each in timed],
             "y": [round(min(each.relative or top, top), 4) for each in timed],
-            "text": [f"{each.config_id}: {each.relative:.3f}" for each in timed],
+            "text": [f"{each.config_id}: {_at_least(each)}{each.relative:.3f}" for each in timed],
             "hoverinfo": "text",
-            "marker": {"color": GREY, "size": 3},
+            "marker": {
+                "color": GREY,
+                "size": 4,
+                "opacity": 1,
+                "symbol": ["circle-open" if each.left_early else "circle" for each in timed],
+            },
         },
         _best_so_far(curve),
     ]
@@ -32,7 +37,8 @@ def search_curve_figure(curve: Curve, height_px: int = 170) -> Figure:
     layout = {
         "showlegend": False,
         "xaxis": axis("trial", range=[0, curve.trials + 1], rangemode="tozero", nticks=5),
-        "yaxis": axis(f"{curve.source or ''} time / best".strip(), range=[0.96, top * 1.02], nticks=5),
+        "yaxis": axis(f"over best, {curve.source or 'none timed'}", range=[0.96, top * 1.02], nticks=5),
+        "font": {"size": 11},
         "margin": {"l": 6, "r": 6, "t": 6, "b": 6},
     }
     title = f"Search of {curve.shape.label}, {curve.source or 'no time'}"
@@ -52,10 +58,14 @@ def _best_so_far(curve: Curve) -> Spec:
     }
 
 
+def _at_least(tried: Tried) -> str:
+    return "at least " if tried.left_early else ""
+
+
 def _in_words(curve: Curve) -> str:
-    if not curve.best:
-        return f"{curve.trials} trials, none of which has a time"
+    if not curve.best or curve.first is None:
+        return f"{curve.trials} trials, none of which has a time of its own"
     best = curve.best[-1]
-    return f"{curve.trials} trials, {curve.failed} failed; the best is trial {best.number}, and the first took " + (
-        f"{curve.first_over_best:.2f} times as long"
-    )
+    failed = f", {curve.failed} of them failed" if curve.failed else ""
+    first = f"{_at_least(curve.first)}{curve.first.relative:.2f} times as long"
+    return f"{curve.trials} trials{failed}; the best is trial {best.number}, the first took {first}"

@@ -19,18 +19,19 @@ POINTS_MAX = 240
 @dataclass(frozen=True)
 class Tried:
     """One trial: its number in the search, from 1, the id of its config, and its time over that of the search's best;
-    `relative` is None where it failed."""
+    `relative` is None where it failed, and a bound where it was left early."""
 
     number: int
     config_id: str
     relative: float | None
+    left_early: bool = False
 
 
 @dataclass(frozen=True)
 class Curve:
-    """The search of one shape. `tried` are the trials to draw, `best` those of them that improved on all before.
-    `trials` counts all; `chance_of_gain` is that as many again find one that is 1 % faster, None where none has a
-    time."""
+    """The search of one shape. `tried` are the trials to draw, `best` those of them that improved on all before, and
+    `first` is the first that has a time. `trials` counts all; `chance_of_gain` is that as many again find one that is
+    1 % faster, None where none has a time."""
 
     shape: ShapeResult
     source: Source | None
@@ -38,26 +39,25 @@ class Curve:
     failed: int
     tried: Sequence[Tried]
     best: Sequence[Tried]
+    first: Tried | None
     chance_of_gain: float | None
-
-    @property
-    def first_over_best(self) -> float | None:
-        """How many times as long the first trial with a time took as the search's best."""
-        return self.best[0].relative if self.best else None
 
 
 def curve_of(shape: ShapeResult) -> Curve:
     """The search of `shape`: its screened trials, in their order."""
     rows = shape.searched
     costs = _costs(rows)
-    least = min(costs, default=math.inf)
+    least = _least(rows, costs)
     relative = [None if math.isinf(cost) else cost / least for cost in costs]
-    tried = [Tried(i, row.config_id[:8], value) for i, (row, value) in enumerate(zip(rows, relative, strict=True), 1)]
-    best = _improvements(tried)
+    tried = [
+        Tried(i, row.config_id[:8], value, row.left_early)
+        for i, (row, value) in enumerate(zip(rows, relative, strict=True), 1)
+    ]
+    best, first = _improvements(tried), next((each for each in tried if each.relative is not None), None)
     found = shape.source is not None and not math.isinf(least)
     chance = SearchCurve(costs).chance_of_gain if found else None
     failed = sum(value is None for value in relative)
-    return Curve(shape, shape.source, len(rows), failed, _thinned(tried, best), best, chance)
+    return Curve(shape, shape.source, len(rows), failed, _thinned(tried, best), best, first, chance)
 
 
 def _costs(rows: Sequence[Trial]) -> list[float]:
@@ -68,10 +68,18 @@ def _costs(rows: Sequence[Trial]) -> list[float]:
     return [math.inf if row.time_us is None else row.time_us for row in rows]
 
 
+def _least(rows: Sequence[Trial], costs: Sequence[float]) -> float:
+    """The cost of the search's best: of those that were not left early, where there are any."""
+    timed = [cost for row, cost in zip(rows, costs, strict=True) if row.has_time]
+    return min(timed or costs, default=math.inf)
+
+
 def _improvements(tried: Sequence[Tried]) -> list[Tried]:
     found: list[Tried] = []
     for each in tried:
-        if each.relative is not None and (not found or each.relative < (found[-1].relative or 0.0)):
+        if each.relative is None or each.left_early:
+            continue
+        if not found or each.relative < (found[-1].relative or 0.0):
             found.append(each)
     return found
 
@@ -86,5 +94,5 @@ def _thinned(tried: Sequence[Tried], best: Sequence[Tried]) -> Sequence[Tried]:
 def relative_costs(shape: ShapeResult) -> list[tuple[Trial, float]]:
     """The trials of the search of `shape` that have a time, each with its time over that of the search's best."""
     costs = _costs(shape.searched)
-    least = min(costs, default=math.inf)
+    least = _least(shape.searched, costs)
     return [(row, cost / least) for row, cost in zip(shape.searched, costs, strict=True) if not math.isinf(cost)]

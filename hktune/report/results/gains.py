@@ -27,11 +27,13 @@ class Verdict(str, Enum):
 
 @dataclass(frozen=True)
 class Gain:
-    """How many times as fast a kernel is, above 1 is faster, with the ends of its interval."""
+    """How many times as fast a kernel is, above 1 is faster, with the ends of its interval. `at_least`: it may be more,
+    since the other was left early."""
 
     ratio: float
     low: float
     high: float
+    at_least: bool = False
 
     @property
     def verdict(self) -> Verdict:
@@ -66,7 +68,7 @@ def gain_over_trial(trial: Trial, other: Trial | None) -> Gain | None:
     else:
         own = (ours.value, ours.low or ours.value, ours.high or ours.value)
         its = (theirs.value, theirs.low or theirs.value, theirs.high or theirs.value)
-    return Gain(its[0] / own[0], its[1] / own[2], its[2] / own[1])
+    return Gain(its[0] / own[0], its[1] / own[2], its[2] / own[1], other.left_early)
 
 
 def _modelled(ratio: float) -> Gain:
@@ -87,7 +89,7 @@ class Weighed:
 @dataclass(frozen=True)
 class Totals:
     """What the gains of several shapes come to. `all_calls` is how many times as fast all calls together are: the sums
-    of times, each by its shape's weight."""
+    of times, each by its shape's weight. `at_least` counts the gains that may be more."""
 
     geometric_mean: float
     all_calls: float
@@ -95,6 +97,7 @@ class Totals:
     best: float
     counts: Counter[Verdict]
     weights: Mapping[Verdict, float]
+    at_least: int = 0
 
     @property
     def shapes(self) -> int:
@@ -118,4 +121,5 @@ def totals(gains: Sequence[Weighed]) -> Totals | None:
         max(ratios),
         Counter(each.gain.verdict for each in gains),
         weights,
+        sum(each.gain.at_least for each in gains),
     )

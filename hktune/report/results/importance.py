@@ -20,7 +20,7 @@ QUANTILE = 0.1
 
 # The least and the greatest m of each group of shapes.
 _ALL = "all shapes"
-_GROUPS = {_ALL: (0, math.inf), "m up to 64": (0, 64), "m to 1024": (65, 1024), "m above": (1025, math.inf)}
+_GROUPS = {_ALL: (0, math.inf), "m to 64": (0, 64), "m to 1024": (65, 1024), "m over 1024": (1025, math.inf)}
 
 
 @dataclass(frozen=True)

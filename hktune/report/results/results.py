@@ -57,11 +57,13 @@ class ShapeResult:
 
 @dataclass(frozen=True)
 class Reference:
-    """What kernels are compared with: its short name, what it is in words, and the gain of a shape's best over it."""
+    """What kernels are compared with: its short name, what it is in words, and the gain of a shape's best over it.
+    `shared_rounds`: both were timed in the same rounds, or in one model, so that wins and losses can be counted."""
 
     name: str
     meaning: str
     gain: Callable[[ShapeResult], Gain | None]
+    shared_rounds: bool = True
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,7 @@ class Results:
         known = (
             Reference("vendor", _vendors_name(shapes), _over_vendor),
             Reference("best other", _OTHERS[source], _over_others),
-            Reference("first trial", "the first trial of the search that has a time", _over_first),
+            Reference("first trial", "the first trial of the search that has a time", _over_first, False),
         )
         return [each for each in known if any(each.gain(shape) for shape in shapes)]
 

@@ -14,6 +14,8 @@ from hktune.store.recordings.ktt import ktt_results
 from hktune.store.recordings.recording import BrokenRecording, Recording, recording_of
 from hktune.store.recordings.t4 import t4_file, t4_results
 from hktune.store.recordings.t4_trials import holds_trials, trials_of
+from hktune.store.studies.study_place import holds_studies
+from hktune.store.studies.study_reading import holds_own, other_recordings, read_study_trials
 from hktune.store.trials import FILE_NAME, read_trials
 
 _CACHE, _T4, _KTT = "cache", "results", "Results"
@@ -27,6 +29,8 @@ def load_recordings(path: Path) -> list[Recording]:
     try:
         if path.is_dir() or path.suffix == ".csv":
             return _of_trials(str(path), read_trials(path / FILE_NAME if path.is_dir() else path))
+        if holds_studies(path):
+            return _of_studies(path)
         document = read_document(path)
         return _of_document(str(path), document)
     except BrokenRecording as broken:
@@ -42,6 +46,15 @@ def _of_document(name: str, document: dict[str, object]) -> list[Recording]:
         raise BrokenRecording(f"has none of the keys {_CACHE}, {_T4}, {_KTT}")
     file = t4_file(document)
     return _of_trials(name, trials_of(file)) if holds_trials(file) else [recording_of(name, t4_results(file))]
+
+
+def _of_studies(path: Path) -> list[Recording]:
+    """Of hktune's own studies as of trials; of each other study one."""
+    own = recordings_among(str(path), read_study_trials(path)) if holds_own(path) else ()
+    found = [*own, *other_recordings(path)]
+    if not found:
+        raise BrokenRecording("has no study of one objective to be minimised, of which a trial has a time")
+    return found
 
 
 def _of_trials(name: str, trials: Iterable[Trial]) -> list[Recording]:

@@ -66,6 +66,25 @@ def trials_of(file: T4File) -> list[Trial]:
     return [_trial(number, result, encoder) for number, result in enumerate(file.results)]
 
 
+def trial_of(config: Config, cells: Iterable[Measurement], encoder: Encoder | None = None) -> Trial:
+    """The trial whose cells `cells_of` said, checked as a row of trials.csv is. Raises InputError, TypeError or
+    ValueError."""
+    values = {each.name: _VALUE_OF[TYPES[each.name]](each) for each in cells if each.name in _MEASURED}
+    trial = Trial(config=config.json, **values)
+    (encoder or Encoder()).line(trial)
+    return trial
+
+
+def cells_of(trial: Trial) -> Iterator[dict[str, object]]:
+    """The cells of a row that are not empty, but for its config, by the names of their columns."""
+    for name in _MEASURED:
+        value = getattr(trial, name)
+        if value is not None:
+            plain = TYPES[name] in (int, float)
+            said = value if plain else int(value) if TYPES[name] is bool else str(value)
+            yield {"name": name, "value": said, "unit": _UNIT_OF.get(name.rpartition("_")[2], "") if plain else ""}
+
+
 def _result(trial: Trial) -> dict[str, object]:
     times: dict[str, object] = {"runtimes": [] if trial.time_us is None else [trial.time_us / _US_PER_MS]}
     if trial.compile_s is not None:
@@ -84,23 +103,15 @@ def _result(trial: Trial) -> dict[str, object]:
 def _measurements(trial: Trial) -> Iterator[dict[str, object]]:
     if trial.time_us is not None:
         yield {"name": TIME, "value": trial.time_us / _US_PER_MS, "unit": "ms"}
-    for name in _MEASURED:
-        value = getattr(trial, name)
-        if value is not None:
-            plain = TYPES[name] in (int, float)
-            said = value if plain else int(value) if TYPES[name] is bool else str(value)
-            yield {"name": name, "value": said, "unit": _UNIT_OF.get(name.rpartition("_")[2], "") if plain else ""}
+    yield from cells_of(trial)
 
 
 def _trial(number: int, result: T4Result, encoder: Encoder) -> Trial:
     """The trial of one result, checked as a row of trials.csv is."""
     try:
-        cells = {each.name: _VALUE_OF[TYPES[each.name]](each) for each in result.measurements if each.name in _MEASURED}
-        trial = Trial(config=Config(result.configuration).json, **cells)
-        encoder.line(trial)
+        return trial_of(Config(result.configuration), result.measurements, encoder)
     except (InputError, TypeError, ValueError) as wrong:
         raise BrokenRecording(f"result {number} is no trial ({wrong})") from None
-    return trial
 
 
 def _whole(each: Measurement) -> int:

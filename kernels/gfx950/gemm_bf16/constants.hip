@@ -5,12 +5,18 @@
 
 #pragma once
 
-enum class Dtype { bf16, f16 };
+enum class Dtype { bf16, f16, f32 };
+enum class Along { k, lines };
 enum class Schedule { pipeline, interleave, pingpong };
 enum class Wait { step, cluster };
 enum class Priority { none, cluster, phase };
 
-constexpr Dtype DTYPE = Dtype::bf16;  // of A, Bt, C and the bias; sums are float32
+constexpr Dtype DTYPE = Dtype::bf16;  // of A and B; sums are float32
+constexpr Dtype DTYPE_C = Dtype::bf16;  // of C and the bias
+// What is contiguous in memory: a line of the operand (a row of A, a column of B), which runs along K, or one element
+// of every line.
+constexpr Along ALONG_A = Along::k;
+constexpr Along ALONG_B = Along::k;
 
 // The block of C that a workgroup computes, and how its warps share it.
 constexpr int BLOCK_M = 256;

@@ -1,4 +1,5 @@
-// C[M,N] = A[M,K] @ Bt[N,K]^T on gfx950: row-major, bf16 or float16 in and out, float32 accumulation.
+// C[M,N] = A @ B on gfx950: row-major, bf16 or float16 in, the same or float32 out, float32 accumulation. A and B are
+// each stored as the product reads them, or transposed.
 //
 // One workgroup computes one BLOCK_M x BLOCK_N block of C. Its warps keep a ring of STAGES K-tiles in LDS filled from
 // global memory and multiply out of it, K_STEP at a time. README.md draws the tiles and the pipeline and explains every
@@ -11,12 +12,12 @@
 #include "store.hip"
 
 extern "C" __global__ __launch_bounds__(NUM_THREADS, WAVES_PER_SIMD)
-void hktune_gemm_bf16(const element *a, const element *bt, element *c, const element *bias, float *workspace,
+void hktune_gemm_bf16(const element *a, const element *b, output *c, const output *bias, float *workspace,
                       int m, int n, int k, int lda, int ldb, int ldc) {
     extern __shared__ alignment_dummy __shm[];
     shared_allocator al((int *)&__shm[0]);
-    ST_A (&As)[STAGES][SPLIT] = al.allocate<ST_A, STAGES, SPLIT>();
-    ST_B (&Bs)[STAGES][SPLIT] = al.allocate<ST_B, STAGES, SPLIT>();
+    PART_A (&As)[STAGES][SPLIT] = al.allocate<PART_A, STAGES, SPLIT>();
+    PART_B (&Bs)[STAGES][SPLIT] = al.allocate<PART_B, STAGES, SPLIT>();
 
     const int blocks_m = (m + BLOCK_M - 1) / BLOCK_M, blocks_n = (n + BLOCK_N - 1) / BLOCK_N;
     const int blocks = blocks_m * blocks_n;
@@ -27,8 +28,8 @@ void hktune_gemm_bf16(const element *a, const element *bt, element *c, const ele
     const int first_tile = share * k_tiles / SPLIT_K, end_tile = (share + 1) * k_tiles / SPLIT_K;
     const int warp_id = __builtin_amdgcn_readfirstlane(kittens::warpid());
     const warp_place warp{warp_id / WARPS_N, warp_id % WARPS_N};
-    const block_source source{{a + int64_t(row) * lda, lda, m - row}, {bt + int64_t(col) * ldb, ldb, n - col},
-                              k, first_tile, end_tile - 1};
+    const block_source source{{first_line<ALONG_A>(a, row, lda), lda, m - row},
+                              {first_line<ALONG_B>(b, col, ldb), ldb, n - col}, k, first_tile, end_tile - 1};
 
     using main_loop = std::conditional_t<SCHEDULE == Schedule::pingpong, pingpong<SPLIT>, pipeline<CLUSTERS>>;
     main_loop loop{{As, Bs, source, warp, end_tile - first_tile}};
@@ -38,6 +39,6 @@ void hktune_gemm_bf16(const element *a, const element *bt, element *c, const ele
 
     if (SPLIT_K > 1 && !gather_block(loop.ct, workspace, block, share, warp_id)) return;
     const block_target target{c + int64_t(row) * ldc + col, bias ? bias + col : nullptr, ldc, m - row, n - col,
-                              n % VECTOR == 0 && ldc % VECTOR == 0};
+                              n % VECTOR_C == 0 && ldc % VECTOR_C == 0};
     store_block(target, loop.ct, warp);
 }

@@ -14,12 +14,20 @@ template<Dtype> struct element_of;
 template<> struct element_of<Dtype::bf16> {
     using tile = kittens::bf16;  // HipKittens' name
     using scalar = __bf16;       // the compiler's
+    using bits = uint16_t;
 };
 template<> struct element_of<Dtype::f16> {
     using tile = kittens::half;
     using scalar = _Float16;
+    using bits = uint16_t;
+};
+template<> struct element_of<Dtype::f32> {
+    using tile = float;
+    using scalar = float;
+    using bits = uint32_t;
 };
 using element = element_of<DTYPE>::tile;
+using output  = element_of<DTYPE_C>::tile;
 
 template<int rows> struct mfma_shape;
 template<> struct mfma_shape<16> {  // v_mfma_f32_16x16x32_bf16 or _f16
@@ -36,6 +44,7 @@ using shape = mfma_shape<MFMA>;
 
 constexpr int VECTOR_BYTES   = 16;  // what one lane loads, reads from LDS, or stores, at once
 constexpr int VECTOR         = VECTOR_BYTES / sizeof(element);
+constexpr int VECTOR_C       = VECTOR_BYTES / sizeof(output);
 constexpr int QUAD           = 4;  // neighbours in a row of C that a lane accumulates
 constexpr int QUAD_PAIRS     = QUAD / 2;
 
@@ -50,33 +59,63 @@ constexpr int REG_N          = PART_N / WARPS_N;
 constexpr int SLICE_K        = K_STEP / SLICES;
 constexpr int CLUSTERS       = SLICES * SPLIT;  // a cluster: one part of A times every part of B, one slice deep
 
-using G     = kittens::group<NUM_WARPS>;
-using ST_A  = st<element, PART_M, K_STEP, shape::shared>;
-using ST_B  = st<element, PART_N, K_STEP, shape::shared>;
-using RT_A  = rt<element, REG_M, SLICE_K, row_l, shape::operand>;
-using RT_B  = rt<element, REG_N, SLICE_K, row_l, shape::operand>;
-using RT_Ct = rt_fl<REG_N, REG_M, col_l, shape::accumulator>;  // C is accumulated transposed: Ct = B A^T
+// A part in LDS of an operand that is contiguous along its lines: columns of `wide` lines, one after another. A row of
+// a column has one k of each line.
+//
+// What LDS serves at once of a transposed read is 16 lines of k 0 to 3 and 8 to 11, or 32 lines of k 0 to 3, and must
+// have banks of its own. So the bytes of some rows change places, or rows do.
+template<int LINES> struct lines_part {
+    static constexpr int wide = LINES % 64 == 0 ? 64 : LINES % 32 == 0 ? 32 : 16;
+    static constexpr int row_bytes = wide * sizeof(element);
+    static constexpr int column_bytes = row_bytes * K_STEP;
 
-constexpr int BYTES_PER_LOAD = ST_A::underlying_subtile_bytes_per_thread * NUM_THREADS;
-constexpr int LOADS_A        = sizeof(ST_A) / BYTES_PER_LOAD;
-constexpr int LOADS_B        = sizeof(ST_B) / BYTES_PER_LOAD;
+    element data[LINES * K_STEP];
+
+    // The row of a column that has k, and the k that a row has. In rows of 32 bytes, k 8 to 11 follow 0 to 3.
+    __device__ __forceinline__ static constexpr int row_of(int k) {
+        return wide == 16 ? (k & ~12) | (k & 4) << 1 | (k & 8) >> 1 : k;
+    }
+
+    // The bits that are turned over in the places of the bytes of the row of k.
+    __device__ __forceinline__ static constexpr uint32_t turn(int k) {
+        return wide == 16 ? 0 : (k & 8) << 2 | (wide == 64 ? (k & 2) << 5 : 0);
+    }
+};
+
+template<Along, int LINES> struct part_of_operand { using type = st<element, LINES, K_STEP, shape::shared>; };
+template<int LINES> struct part_of_operand<Along::lines, LINES> { using type = lines_part<LINES>; };
+
+using G      = kittens::group<NUM_WARPS>;
+using PART_A = part_of_operand<ALONG_A, PART_M>::type;
+using PART_B = part_of_operand<ALONG_B, PART_N>::type;
+using RT_A   = rt<element, REG_M, SLICE_K, row_l, shape::operand>;
+using RT_B   = rt<element, REG_N, SLICE_K, row_l, shape::operand>;
+using RT_Ct  = rt_fl<REG_N, REG_M, col_l, shape::accumulator>;  // C is accumulated transposed: Ct = B A^T
+
+constexpr int BYTES_PER_LOAD = VECTOR_BYTES * NUM_THREADS;
+constexpr int LOADS_A        = sizeof(PART_A) / BYTES_PER_LOAD;
+constexpr int LOADS_B        = sizeof(PART_B) / BYTES_PER_LOAD;
 constexpr int LOADS_PER_TILE = SPLIT * (LOADS_A + LOADS_B);
 
 constexpr int PARTS_PER_TILE = 2 * SPLIT;  // fetched in the order B0 A0 B1 A1
 
-// LDS reads of a fragment: one for each of its base tiles.
-constexpr int READS_A = RT_A::height * RT_A::width;
-constexpr int READS_B = RT_B::height * RT_B::width;
+// Base tiles of a fragment, and its LDS reads: a base tile is one of 16 bytes a lane, or two transposed ones of 8.
+constexpr int TILES_A = RT_A::height * RT_A::width;
+constexpr int TILES_B = RT_B::height * RT_B::width;
+constexpr int READS_A = TILES_A * (ALONG_A == Along::k ? 1 : 2);
+constexpr int READS_B = TILES_B * (ALONG_B == Along::k ? 1 : 2);
 
 static_assert(PREFETCH >= 1 && (PREFETCH == STAGES - 1 || PREFETCH == STAGES));
 static_assert(PARTS_PER_TILE % SPREAD == 0, "every cluster that fetches parts fetches equally many");
-static_assert(LOADS_A * BYTES_PER_LOAD == sizeof(ST_A) && LOADS_B * BYTES_PER_LOAD == sizeof(ST_B));
-static_assert(BYTES_PER_LOAD == VECTOR_BYTES * NUM_THREADS);
+static_assert(LOADS_A * BYTES_PER_LOAD == sizeof(PART_A) && LOADS_B * BYTES_PER_LOAD == sizeof(PART_B));
+static_assert(shape::shared::bytes_per_thread<element>() == VECTOR_BYTES);
 
 // The lanes of one row of C, side by side, hold QUAD_COLS columns.
 constexpr int LANES_PER_ROW = kittens::WARP_THREADS / MFMA;
 constexpr int QUAD_COLS     = QUAD * LANES_PER_ROW;
 constexpr int QUADS         = REG_N / QUAD_COLS;  // of a lane in one row of its warp's part
+
+constexpr int LGKMCNT_MAX = 14;  // that a wait can leave: 15 in its field waits for nothing
 
 constexpr uint32_t OUTSIDE = 0x80000000u;  // an offset beyond every range, whatever offset of a row is added to it
 
@@ -112,8 +151,9 @@ template<int tiles_left> __device__ __forceinline__ void await_tile() {
     __builtin_amdgcn_s_barrier();
 }
 
+// Returns when this warp's LDS reads have arrived but for the last `pending`, or as many of them as can be counted.
 template<int pending> __device__ __forceinline__ void wait_shared() {
-    asm volatile("s_waitcnt lgkmcnt(%0)" :: "n"(pending) : "memory");
+    asm volatile("s_waitcnt lgkmcnt(%0)" :: "n"(pending < LGKMCNT_MAX ? pending : LGKMCNT_MAX) : "memory");
 }
 
 __device__ __forceinline__ void scheduling_fence() {

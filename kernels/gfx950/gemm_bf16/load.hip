@@ -5,39 +5,69 @@
 #include "geometry.hip"
 
 struct staged_tile {
-    ST_A (&a)[SPLIT];
-    ST_B (&b)[SPLIT];
+    PART_A (&a)[SPLIT];
+    PART_B (&b)[SPLIT];
 };
 
-// The rows of A, or of Bt, that a workgroup multiplies: `first` is the first one's beginning, `rows` counts from there
-// to the last of the matrix, `offsets` say where each load of this thread begins in a part.
-template<typename ST, int LOADS> struct operand {
+// Which element of a part each load of this thread begins with, as an offset in bytes from the part's first one.
+template<int LOADS, ducks::st::all ST>
+__device__ __forceinline__ void load_offsets(ST &part, int row_stride, uint32_t (&offsets)[LOADS]) {
+    G::prefill_swizzled_offsets(part, row_layout{nullptr, row_stride}, offsets);
+}
+
+template<int LOADS, int LINES>
+__device__ __forceinline__ void load_offsets(lines_part<LINES> &, int row_stride, uint32_t (&offsets)[LOADS]) {
+    using part = lines_part<LINES>;
+    #pragma unroll
+    for (int i = 0; i < LOADS; i++) {
+        const uint32_t at = i * BYTES_PER_LOAD + threadIdx.x * VECTOR_BYTES;
+        const int k = part::row_of(at % part::column_bytes / part::row_bytes);
+        const uint32_t in_row = (at % part::row_bytes) ^ part::turn(k);
+        offsets[i] = k * row_stride * sizeof(element) + at / part::column_bytes * part::row_bytes + in_row;
+    }
+}
+
+// Where a line of A or B begins.
+template<Along ALONG>
+__device__ __forceinline__ const element *first_line(const element *matrix, int line, int row_stride) {
+    return matrix + (ALONG == Along::k ? int64_t(line) * row_stride : line);
+}
+
+// The lines of A (its rows), or of B (its columns), that a workgroup multiplies: `first` is where they begin, `lines`
+// counts from there to the last of the matrix. `row_stride` is from line to line or, contiguous along lines, from k to
+// k. `offsets` say where each load of this thread begins in a part.
+template<Along ALONG, typename PART, int LINES, int LOADS> struct operand {
     const element *first;
-    int row_stride, rows;
+    int row_stride, lines;
     uint32_t offsets[LOADS];
 
-    __device__ __forceinline__ void prepare(ST &part) {
-        G::prefill_swizzled_offsets(part, row_layout{nullptr, row_stride}, offsets);
+    __device__ __forceinline__ void prepare(PART &part) { load_offsets(part, row_stride, offsets); }
+
+    // Of part h, from k on. Lines past the matrix's last are outside the range, and read as 0. Contiguous along lines,
+    // so are the k past `k_left`; what is beyond the lines in a row is of no line that C has.
+    __device__ __forceinline__ i32x4 descriptor(int h, int k, int k_left) const {
+        const int present = min(lines - h * LINES, LINES);
+        if constexpr (ALONG == Along::k) {
+            const uint32_t elements = present > 0 ? (present - 1) * row_stride + min(K_STEP, row_stride) : 0;
+            return make_srsrc(first + int64_t(h * LINES) * row_stride + k, elements * sizeof(element));
+        } else {
+            const uint32_t elements = present > 0 ? (min(k_left, K_STEP) - 1) * row_stride + present : 0;
+            return make_srsrc(first + int64_t(k) * row_stride + h * LINES, elements * sizeof(element));
+        }
     }
 
-    // Rows past the matrix's last are outside the descriptor's range, and read as 0.
-    __device__ __forceinline__ i32x4 descriptor(int h, int k) const {
-        const int present = min(rows - h * ST::rows, ST::rows);
-        const uint32_t elements = present > 0 ? (present - 1) * row_stride + min(K_STEP, row_stride) : 0;
-        return make_srsrc(first + int64_t(h * ST::rows) * row_stride + k, elements * sizeof(element));
-    }
-
-    // Part h of a K-tile of which only the first `k_left` columns are there, if it is `masked`. A load is of one row,
-    // and K is a multiple of its VECTOR elements.
-    template<bool masked> __device__ __forceinline__ void fetch(ST &part, int h, int k, int k_left) const {
+    // Part h of a K-tile of which only the first `k_left` are there, if it is `masked`. Contiguous along lines, the
+    // descriptor masks. Along K, a load is of one line, and K is a multiple of its VECTOR elements.
+    template<bool masked> __device__ __forceinline__ void fetch(PART &part, int h, int k, int k_left) const {
+        constexpr bool masks = masked && ALONG == Along::k;
         uint32_t columns[LOADS];
-        if constexpr (masked) G::prefill_swizzled_offsets(part, row_layout{nullptr, 0}, columns);
-        const i32x4 srsrc = descriptor(h, k);
+        if constexpr (masks) load_offsets(part, 0, columns);
+        const i32x4 srsrc = descriptor(h, k, masked ? k_left : K_STEP);
         const uint32_t share = kittens::warpid() * BYTES_PER_LOAD / NUM_WARPS;
         const uint32_t to = reinterpret_cast<uintptr_t>(&part.data[0]) + share;
         #pragma unroll
         for (int i = 0; i < LOADS; i++) {
-            const uint32_t at = !masked || columns[i] < uint32_t(k_left) * sizeof(element) ? offsets[i] : OUTSIDE;
+            const uint32_t at = !masks || columns[i] < uint32_t(k_left) * sizeof(element) ? offsets[i] : OUTSIDE;
             llvm_amdgcn_raw_buffer_load_lds(srsrc, (as3_uint32_ptr)uintptr_t(to + i * BYTES_PER_LOAD), VECTOR_BYTES,
                                             at, 0, 0, static_cast<int>(coherency::cache_all));
             if constexpr (masked) __builtin_amdgcn_sched_barrier(0);  // not all masked offsets are to be alive at once
@@ -48,8 +78,8 @@ template<typename ST, int LOADS> struct operand {
 // The K-tiles of a workgroup. It begins with its last one, which may be only partly there: the steady state then
 // fetches whole tiles alone, and masks nothing.
 struct block_source {
-    operand<ST_A, LOADS_A> a;
-    operand<ST_B, LOADS_B> b;
+    operand<ALONG_A, PART_A, PART_M, LOADS_A> a;
+    operand<ALONG_B, PART_B, PART_N, LOADS_B> b;
     int k, first_tile, last_tile;
 
     __device__ __forceinline__ void prepare(staged_tile tile) {

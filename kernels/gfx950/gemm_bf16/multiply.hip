@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include "fragment.hip"
 #include "load.hip"
 
 struct warp_place { int row, col; };
@@ -15,8 +16,9 @@ struct fragments {
 constexpr int slice_of(int c) { return c / SPLIT; }
 constexpr int part_of(int c) { return c % SPLIT; }
 
-constexpr int reads_b_of(int c) { return part_of(c) == 0 ? SPLIT * READS_B : 0; }
-constexpr int reads_of(int c) { return reads_b_of(c) + READS_A; }
+constexpr int reads_of(int c) { return (part_of(c) == 0 ? SPLIT * READS_B : 0) + READS_A; }
+constexpr int tiles_b_of(int c) { return part_of(c) == 0 ? SPLIT * TILES_B : 0; }
+constexpr int tiles_of(int c) { return tiles_b_of(c) + TILES_A; }
 
 // With `next_follows`, the first clusters of the next tile come after the last ones of this. Interleaved reads have not
 // set out yet when their cluster is waited for.
@@ -34,10 +36,10 @@ template<int c> __device__ __forceinline__ void read_cluster(fragments &f, const
     if constexpr (part == 0) {
         #pragma unroll
         for (int h = 0; h < SPLIT; h++) {
-            load(f.b[slice][h], subtile_inplace<REG_N, SLICE_K>(tile.b[h], {warp.col, slice}));
+            read_fragment<slice>(f.b[slice][h], tile.b[h], warp.col);
         }
     }
-    load(f.a[slice][part], subtile_inplace<REG_M, SLICE_K>(tile.a[part], {warp.row, slice}));
+    read_fragment<slice>(f.a[slice][part], tile.a[part], warp.row);
 }
 
 template<int c, bool next_follows> __device__ __forceinline__ void await_cluster(fragments &f) {
@@ -50,24 +52,16 @@ template<int c, bool next_follows> __device__ __forceinline__ void await_cluster
     arrived(f.a[slice][part]);
 }
 
-// Base tile (y, x) of a fragment, alone. `at` is where the fragment begins in the part of the tile, in base tiles.
-template<int y, int x, ducks::rt::all RT, ducks::st::all ST>
-__device__ __forceinline__ void read_base_tile(RT &fragment, ST &part, int2 at) {
-    using one = rt<element, RT::base_tile_rows, RT::base_tile_cols, row_l, shape::operand>;
-    load(reinterpret_cast<one &>(fragment.tiles[y][x]),
-         subtile_inplace<RT::base_tile_rows, RT::base_tile_cols>(part, {at.x + y, at.y + x}));
-}
-
-// Read `i` of cluster c, in the order of read_cluster.
+// Base tile `i` of cluster c, in the order of read_cluster.
 template<int c, int i>
 __device__ __forceinline__ void read_one(fragments &f, const staged_tile &tile, warp_place warp) {
-    constexpr int slice = slice_of(c), part = part_of(c), reads_b = reads_b_of(c);
-    if constexpr (i < reads_b) {
-        constexpr int h = i / READS_B, y = i / RT_B::width % RT_B::height, x = i % RT_B::width;
-        read_base_tile<y, x>(f.b[slice][h], tile.b[h], {warp.col * RT_B::height, slice * RT_B::width});
+    constexpr int slice = slice_of(c), part = part_of(c), tiles_b = tiles_b_of(c);
+    if constexpr (i < tiles_b) {
+        constexpr int h = i / TILES_B, y = i / RT_B::width % RT_B::height, x = i % RT_B::width;
+        read_base_tile<y, x, slice>(f.b[slice][h], tile.b[h], warp.col);
     } else {
-        constexpr int y = (i - reads_b) / RT_A::width, x = (i - reads_b) % RT_A::width;
-        read_base_tile<y, x>(f.a[slice][part], tile.a[part], {warp.row * RT_A::height, slice * RT_A::width});
+        constexpr int y = (i - tiles_b) / RT_A::width, x = (i - tiles_b) % RT_A::width;
+        read_base_tile<y, x, slice>(f.a[slice][part], tile.a[part], warp.row);
     }
 }
 

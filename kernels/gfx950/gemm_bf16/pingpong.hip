@@ -78,8 +78,8 @@ template<int split> struct pingpong : staging {
 
     template<int part> __device__ __forceinline__ void read_part(staged_tile tile) {
         constexpr int h = part / 2;
-        if constexpr (part % 2 == 0) load(b[h], subtile_inplace<REG_N, SLICE_K>(tile.b[h], {warp.col, 0}));
-        else load(a, subtile_inplace<REG_M, SLICE_K>(tile.a[h], {warp.row, 0}));
+        if constexpr (part % 2 == 0) read_fragment<0>(b[h], tile.b[h], warp.col);
+        else read_fragment<0>(a, tile.a[h], warp.row);
     }
 
     // A cluster reads the one part that its MFMAs need and no earlier cluster has read; the first of a tile both,

@@ -86,7 +86,7 @@ template<int clusters> struct pipeline : staging {
     // barrier of the last cluster says both that the next tile has landed and that this one has been read.
     template<int c, int behind> __device__ __forceinline__ void interleaved_cluster(int tile) {
         constexpr bool last = c == clusters - 1;
-        constexpr int reads = last && behind == 0 ? 0 : reads_of((c + 1) % clusters);
+        constexpr int reads = last && behind == 0 ? 0 : tiles_of((c + 1) % clusters);
         await_cluster<c, false>(f);
         if constexpr (last && behind > 0) await_next<behind>();
         const staged_tile read_from = last ? next() : current();

@@ -6,8 +6,8 @@
 #include "multiply.hip"
 
 struct staging {
-    ST_A (&As)[STAGES][SPLIT];
-    ST_B (&Bs)[STAGES][SPLIT];
+    PART_A (&As)[STAGES][SPLIT];
+    PART_B (&Bs)[STAGES][SPLIT];
     block_source source;
     warp_place warp;
     int k_tiles;

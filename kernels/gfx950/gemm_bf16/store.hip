@@ -94,18 +94,18 @@ __device__ uint16_t raw_buffer_load_b16(i32x4 srsrc, uint32_t voffset, uint32_t 
 
 // The block of C that a workgroup stores: `first` is its corner, `rows` and `cols` count from there to the ends of C.
 struct block_target {
-    element *first;
-    const element *bias;  // of the block's first column; or null
+    output *first;
+    const output *bias;  // of the block's first column; or null
     int row_stride, rows, cols;
     bool whole_vectors;  // whether no vector of columns straddles a row's end, or begins within another one's bytes
 
     // Beyond the block's last row nothing is stored; beyond its last column, nothing at OUTSIDE.
     __device__ __forceinline__ i32x4 descriptor() const {
-        return make_srsrc(first, ((min(rows, BLOCK_M) - 1) * row_stride + min(cols, BLOCK_N)) * sizeof(element));
+        return make_srsrc(first, ((min(rows, BLOCK_M) - 1) * row_stride + min(cols, BLOCK_N)) * sizeof(output));
     }
 
     __device__ __forceinline__ uint32_t column_offset(int col) const {
-        return col < cols ? col * sizeof(element) : OUTSIDE;
+        return col < cols ? col * sizeof(output) : OUTSIDE;
     }
 };
 
@@ -114,12 +114,17 @@ __device__ __forceinline__ float2 *quad_of(RT_Ct &ct, int row_tile, int quad) {
     return &ct.tiles[quad / quads_per_tile][row_tile].data[quad % quads_per_tile * QUAD_PAIRS];
 }
 
-using scalar = element_of<DTYPE>::scalar;
+using scalar = element_of<DTYPE_C>::scalar;
 
-// The float32 of an element, whose bits are the low half of `bits`.
+// The float32 of a number of C's format, whose bits are the low ones of `bits`.
 __device__ __forceinline__ float widened(uint32_t bits) {
-    if constexpr (DTYPE == Dtype::bf16) return __builtin_bit_cast(float, bits << 16);
-    else return __builtin_bit_cast(scalar, static_cast<uint16_t>(bits));
+    if constexpr (DTYPE_C == Dtype::bf16) return __builtin_bit_cast(float, bits << 16);
+    else return __builtin_bit_cast(scalar, static_cast<element_of<DTYPE_C>::bits>(bits));
+}
+
+__device__ __forceinline__ uint32_t load_bits(i32x4 srsrc, uint32_t at) {
+    if constexpr (DTYPE_C == Dtype::f32) return llvm_amdgcn_raw_buffer_load_b32(srsrc, at, 0, 0);
+    else return raw_buffer_load_b16(srsrc, at, 0, 0);
 }
 
 // The bias of a quad's columns, 0 where C has none. Nothing but these is decided at run time: a branch around all the
@@ -129,25 +134,29 @@ struct quad_bias { float2 pairs[QUAD_PAIRS]; };
 __device__ __forceinline__ quad_bias bias_at(const block_target &c, int col) {
     quad_bias bias{};
     if (c.bias) {
-        const i32x4 srsrc = make_srsrc(c.bias, min(c.cols, BLOCK_N) * sizeof(element));
+        const i32x4 srsrc = make_srsrc(c.bias, min(c.cols, BLOCK_N) * sizeof(output));
         float columns[QUAD];
         #pragma unroll
         for (int e = 0; e < QUAD; e++) {
-            const uint32_t bits = raw_buffer_load_b16(srsrc, (col + e) * sizeof(element), 0, 0);
-            columns[e] = widened(bits);
+            columns[e] = widened(load_bits(srsrc, (col + e) * sizeof(output)));
         }
         bias = {{{columns[0], columns[1]}, {columns[2], columns[3]}}};
     }
     return bias;
 }
 
-// Two sums as elements, rounded to nearest even; what is beyond the largest one becomes infinite. The conversion is the
-// compiler's, which puts wait states between an MFMA and what reads its result; before HipKittens' own convertor, an
-// assembly statement, it would put none.
-__device__ __forceinline__ uint32_t rounded(float2 sum, float2 bias) {
+constexpr int QUAD_WORDS = QUAD * sizeof(output) / sizeof(uint32_t);
+constexpr int PAIR_WORDS = QUAD_WORDS / QUAD_PAIRS;
+
+struct pair_words { uint32_t at[PAIR_WORDS]; };
+
+// Two sums as they are stored, rounded to nearest even; what is beyond the largest number becomes infinite. The
+// conversion is the compiler's, which puts wait states between an MFMA and what reads its result; before HipKittens'
+// own convertor, an assembly statement, it would put none.
+__device__ __forceinline__ pair_words rounded(float2 sum, float2 bias) {
     using f32x2 = float __attribute__((ext_vector_type(2)));
     using scalar_x2 = scalar __attribute__((ext_vector_type(2)));
-    return __builtin_bit_cast(uint32_t, __builtin_convertvector((f32x2{sum.x + bias.x, sum.y + bias.y}), scalar_x2));
+    return __builtin_bit_cast(pair_words, __builtin_convertvector((f32x2{sum.x + bias.x, sum.y + bias.y}), scalar_x2));
 }
 
 // Trades halves of two quads with the neighbouring lane of the row, so that each lane ends up with a vector of columns.
@@ -167,20 +176,24 @@ __device__ __forceinline__ void line_up(uint32_t &left, uint32_t &right) {
     left = upper;
 }
 
-// A lane stores a quad, a vector of two, or two vectors, one of them HALF_ROWS rows below. Vectors are lined up where a
-// row of the warp's part is as long as a line of memory: then each store is of whole lines.
+// A lane stores half a vector, a vector, or two vectors, one of them HALF_ROWS rows below. A vector is two quads, or of
+// float32 one. Vectors are lined up where a row of the warp's part is as long as a line of memory: then each store is
+// of whole lines.
 constexpr int HALF_ROWS = 8;
-constexpr int QUADS_AT_ONCE = MFMA == 16 && QUADS % 4 == 0 ? 4 : QUADS % 2 == 0 ? 2 : 1;
+constexpr int VECTOR_QUADS = VECTOR_C / QUAD;
+constexpr int LINE_QUADS = 2 * VECTOR_QUADS;
+constexpr bool LINES_UP = MFMA == 16 && QUADS % LINE_QUADS == 0;
+constexpr int QUADS_AT_ONCE = LINES_UP ? LINE_QUADS : QUADS % VECTOR_QUADS == 0 ? VECTOR_QUADS : 1;
 
 template<int quads> __device__ __forceinline__ int lane_row() {
-    return kittens::laneid() % (quads == 4 ? HALF_ROWS : MFMA);
+    return kittens::laneid() % (quads == LINE_QUADS ? HALF_ROWS : MFMA);
 }
 
 template<int quads> __device__ __forceinline__ int lane_column() {
     const int lane = kittens::laneid() / MFMA;
-    if constexpr (quads == 1) return lane * QUAD;
-    const int column = lane % 2 * QUAD_COLS + lane / 2 * VECTOR;
-    return quads == 2 ? column : column + kittens::laneid() / HALF_ROWS % 2 * 2 * QUAD_COLS;
+    const int column = quads == 1 || VECTOR_QUADS == 1 ? lane * QUAD : lane % 2 * QUAD_COLS + lane / 2 * VECTOR_C;
+    if constexpr (quads < LINE_QUADS) return column;
+    return column + kittens::laneid() / HALF_ROWS % 2 * VECTOR_QUADS * QUAD_COLS;
 }
 
 __device__ __forceinline__ void store_words(i32x4 srsrc, uint32_t at, const uint32_t *words) {
@@ -189,26 +202,28 @@ __device__ __forceinline__ void store_words(i32x4 srsrc, uint32_t at, const uint
     llvm_amdgcn_raw_buffer_store_b128(vector, srsrc, at, 0, 0);
 }
 
-// Stores `quads` neighbouring quads: one or two with one instruction, four with two, `half_rows` apart.
+// Stores `quads` neighbouring quads: up to a vector with one instruction, two vectors with two, `half_rows` apart.
 template<int quads> __device__ __forceinline__ void store_quads(i32x4 srsrc, uint32_t at, uint32_t half_rows, RT_Ct &ct,
                                                                 int t, int q, const quad_bias (&bias)[quads]) {
-    constexpr int vector_words = 2 * QUAD_PAIRS;
-    uint32_t words[quads * QUAD_PAIRS];
+    constexpr int vector_words = VECTOR_BYTES / sizeof(uint32_t);
+    uint32_t words[quads * QUAD_WORDS];
     #pragma unroll
-    for (int w = 0; w < quads * QUAD_PAIRS; w++) {
-        const int quad = w / QUAD_PAIRS, pair = w % QUAD_PAIRS;
-        words[w] = rounded(quad_of(ct, t, q + quad)[pair], bias[quad].pairs[pair]);
+    for (int w = 0; w < quads * QUAD_WORDS; w++) {
+        const int quad = w / QUAD_WORDS, pair = w % QUAD_WORDS / PAIR_WORDS;
+        words[w] = rounded(quad_of(ct, t, q + quad)[pair], bias[quad].pairs[pair]).at[w % PAIR_WORDS];
     }
-    if constexpr (quads == 1) {
+    if constexpr (quads < VECTOR_QUADS) {
         llvm_amdgcn_raw_buffer_store_b64(uint64_t(words[1]) << 32 | words[0], srsrc, at, 0, 0);
         return;
     }
-    #pragma unroll
-    for (int w = 0; w < quads * QUAD_PAIRS; w += vector_words) {
-        pair_up(words[w], words[w + 2]);
-        pair_up(words[w + 1], words[w + 3]);
+    if constexpr (VECTOR_QUADS == 2) {
+        #pragma unroll
+        for (int w = 0; w < quads * QUAD_WORDS; w += vector_words) {
+            pair_up(words[w], words[w + 2]);
+            pair_up(words[w + 1], words[w + 3]);
+        }
     }
-    if constexpr (quads == 4) {
+    if constexpr (quads == LINE_QUADS) {
         #pragma unroll
         for (int w = 0; w < vector_words; w++) line_up(words[w], words[vector_words + w]);
         store_words(srsrc, at + half_rows, words + vector_words);
@@ -221,15 +236,17 @@ __device__ __forceinline__ void store_elements(i32x4 srsrc, uint32_t row, const 
                                                int t, int q, const quad_bias &bias) {
     #pragma unroll
     for (int e = 0; e < QUAD; e++) {
-        const uint32_t pair = rounded(quad_of(ct, t, q)[e / 2], bias.pairs[e / 2]);
-        llvm_amdgcn_raw_buffer_store_b16(e % 2 ? pair >> 16 : pair, srsrc, row + columns[e], 0, 0);
+        const pair_words pair = rounded(quad_of(ct, t, q)[e / 2], bias.pairs[e / 2]);
+        const uint32_t bits = PAIR_WORDS == 2 ? pair.at[e % PAIR_WORDS] : e % 2 ? pair.at[0] >> 16 : pair.at[0];
+        if constexpr (PAIR_WORDS == 2) llvm_amdgcn_raw_buffer_store_b32(bits, srsrc, row + columns[e], 0, 0);
+        else llvm_amdgcn_raw_buffer_store_b16(bits, srsrc, row + columns[e], 0, 0);
     }
 }
 
 __device__ __forceinline__ void store_block(const block_target &c, RT_Ct (&ct)[SPLIT][SPLIT], warp_place warp) {
     constexpr int quads = QUADS_AT_ONCE, row_tiles = RT_Ct::width;
     const i32x4 srsrc = c.descriptor();
-    const uint32_t row_bytes = c.row_stride * sizeof(element);
+    const uint32_t row_bytes = c.row_stride * sizeof(output);
     const auto row_offset = [&](int it, int lane_row) __attribute__((always_inline)) {
         return (it / row_tiles * PART_M + warp.row * REG_M + it % row_tiles * MFMA + lane_row) * row_bytes;
     };

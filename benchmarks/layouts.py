@@ -1,0 +1,105 @@
+"""What the layouts and outputs of the gfx950 GEMM take, modelled, next to bf16.nt.
+
+    python benchmarks/layouts.py [--operations bf16.nn bf16.tn ..] [--problems 4096x4096x4096 ..] [--seeds 51]
+
+The space's seeds are proved and profiled for each operation, one launch of whole tiles each, with hazards. For each
+problem, the fastest of them, in us, what bounds it, and how much longer that is than bf16.nt's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from dataclasses import replace
+
+from rich.progress import track
+
+from hktune.commands.arguments import add_board, add_hipkittens, add_space
+from hktune.compile import Compiler, hip_compiler
+from hktune.core.attended import attended_s
+from hktune.core.board import board_named
+from hktune.core.errors import InputError
+from hktune.core.operation import BF16_NT, operation_of
+from hktune.core.outcome import Failure
+from hktune.core.problem import Problem
+from hktune.core.settings import Settings
+from hktune.core.shipped import DEFAULT_SPACE
+from hktune.core.variant import CodeObject
+from hktune.emulator.clock.launch_time import Modelled, modelled_time
+from hktune.emulator.clock.memory_traffic import tile_order
+from hktune.emulator.clock.profile import Profile
+from hktune.space import SearchSpace, load_space
+from hktune.verify.emulated_proof import ProofLaunch, ProofTask, prove_all
+from hktune.workers.prover import COMPILE_DEADLINE_S, DEADLINE_S
+
+SIZES = ("4096x4096x4096", "8192x8192x8192", "16x4096x4096", "512x11008x4096")
+OPERATIONS = ("bf16.nn", "bf16.tn", "bf16.tt", "bf16.nt->f32", "bf16.tn->f32")
+
+
+def main() -> None:
+    options = parsed()
+    problems = [Problem(*map(int, size.split("x"))) for size in options.problems]
+    compiler = hip_compiler(Settings.from_environment(os.environ), options.hipkittens)
+    base: list[float] = []
+    print("| operation | " + " | ".join(f"{each.m} x {each.n} x {each.k}" for each in problems) + " |")
+    print("|---|" + "---|" * len(problems))
+    for operation in (BF16_NT, *map(operation_of, options.operations)):
+        space = load_space(options.space).for_operation(operation)
+        profiles = profiled(space, compiler, options.seeds)
+        best = [fastest(space, profiles, replace(each, operation=operation), options.board) for each in problems]
+        base = base or [each.timing.time_us for each in best]
+        cells = [cell(one, us if operation != BF16_NT else None) for one, us in zip(best, base, strict=True)]
+        print(f"| {operation} | " + " | ".join(cells) + " |", flush=True)
+
+
+def cell(one: Modelled, base_us: float | None) -> str:
+    time_us = one.timing.time_us
+    return f"{time_us:.1f}, {one.bound}" + ("" if base_us is None else f", {100 * (time_us / base_us - 1):+.1f} %")
+
+
+def profiled(space: SearchSpace, compiler: Compiler, count: int) -> list[tuple[int, Profile]]:
+    """The profiles of the first `count` seeds, with their places among the seeds. Exits where one is wrong."""
+    found = []
+    for place, config in enumerate(track(space.seeds[:count], str(space.template.operation), transient=True)):
+        code = compiler.compile(space.template.render(config), COMPILE_DEADLINE_S)
+        if not isinstance(code, CodeObject):
+            raise SystemExit(f"{config}: {code}")
+        what = space.template.proof_problems(config)[0]
+        launch = ProofLaunch(what, space.template.launch(config, what.problem))
+        task = ProofTask(
+            code.sha256, code.symbol, space.arch, code.resources, space.template.tile(config), (launch,), seed=1
+        )
+        outcome = prove_all(code.data, task, attended_s() + DEADLINE_S)
+        if isinstance(outcome, Failure):
+            raise SystemExit(f"{config}: {outcome}")
+        found.append((place, outcome.profile))
+    return found
+
+
+def fastest(space: SearchSpace, profiles: list[tuple[int, Profile]], problem: Problem, board: str) -> Modelled:
+    """The shortest modelled time of those that are legal for `problem`."""
+    times = []
+    for place, profile in profiles:
+        config, template = space.seeds[place], space.template
+        if space.is_legal(config, problem):
+            launch, tile = template.launch(config, problem), template.tile(config)
+            order = tile_order(template.order(config), space.arch)
+            times.append(modelled_time(profile, problem, launch, tile, board_named(board), order))
+    if not times:
+        raise InputError(f"{problem}: no seed is legal")
+    return min(times, key=lambda one: one.timing.time_us)
+
+
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--operations", nargs="+", default=list(OPERATIONS))
+    parser.add_argument("--problems", nargs="+", default=list(SIZES))
+    parser.add_argument("--seeds", type=int, default=1000, help="how many of the space's seeds, at most")
+    add_space(parser, "the search space (default: gfx950's)", default=DEFAULT_SPACE)
+    add_board(parser, "whose clock and power times are modelled with")
+    add_hipkittens(parser)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

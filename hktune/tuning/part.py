@@ -1,0 +1,88 @@
+"""One part of a run: the loop over the problems of one bench, and what is measured when that is over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from hktune.core.outcome import Stage
+from hktune.core.problem import Problem
+from hktune.core.settings import Settings
+from hktune.space import Spaces
+from hktune.tuning.benches import OpenBench
+from hktune.tuning.confirmation import confirm
+from hktune.tuning.ledger import Ledger, Room, SharedDirectory
+from hktune.tuning.loop import Tuner
+from hktune.tuning.neighbours import time_neighbours
+from hktune.tuning.progress import Progress
+from hktune.tuning.rival_sides import RivalSides
+from hktune.tuning.rivals import Rival
+from hktune.tuning.searches import Budget, Search
+from hktune.tuning.yardsticks import time_yardsticks
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is searched, with what, and for how long; `rivals` are kernels of others that are measured beside the best.
+    Picklable while no strategy has been asked."""
+
+    searches: list[Search]
+    spaces: Spaces
+    budget: Budget
+    rivals: Sequence[Rival]
+    settings: Settings
+
+    @property
+    def problems(self) -> list[Problem]:
+        """Each once: a problem may have several searches."""
+        return list(dict.fromkeys(search.problem for search in self.searches))
+
+    def room(self, shares: bool) -> Room:
+        """How many rows it may have; with `shares` each search its own."""
+        if shares:
+            return Room(each=self.budget.trials)
+        of = tuple((search.problem, search.template) for search in self.searches)
+        return Room(in_all=sum(search.most(self.budget.trials) for search in self.searches), of=of)
+
+
+def search_part(
+    part: Part,
+    work: OpenBench,
+    ledger: Ledger,
+    shared: SharedDirectory,
+    progress: Progress,
+    trouble: list[str],
+    enough: Callable[[], bool],
+) -> None:
+    """Search `part` to its end on `work`, or until there is `enough`, and measure what was found again; `trouble` gets
+    what could not be raced.
+
+    Rows go to `ledger`, of a directory that `shared` shares with other runs.
+    """
+    searches, spaces, problems = part.searches, part.spaces, part.problems
+    tuner = Tuner(
+        searches,
+        work.executor,
+        work.stopwatch,
+        record=partial(ledger.record_all, part.room(work.shares)),
+        budget=part.budget,
+        listener=progress.listener(),
+        share=work.shares,
+        peers=shared,
+        enough=enough,
+    )
+    tuner.replay(shared.news())
+    progress.skipped(sum(len(search.tried) + len(search.recorded) for search in searches))
+    progress.phase("searching")
+    tuner.run()
+    with shared.alone_at("finishing", work.check_interrupt):
+        time_yardsticks(spaces.own, searches, work, ledger.record)
+        if work.comparing:
+            progress.phase("measuring the best again")
+            sides = RivalSides(part.rivals, work, part.settings)
+            confirm(ledger.rows(), problems, spaces.templates, work.comparing, ledger.append, sides.of)
+            trouble.extend(sides.trouble)
+        progress.phase("timing winners at their neighbours' m")
+        record = partial(ledger.record, stage=Stage.NEIGHBOUR)
+        time_neighbours(spaces, problems, work, ledger.rows, record, ledger.append)

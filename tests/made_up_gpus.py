@@ -1,0 +1,100 @@
+"""GPUs of which only the answers are made up, in the place of the process that has one, for tests of what asks it."""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from hktune.compile import CachedCompiler
+from hktune.core.errors import DeviceError
+from hktune.core.identity import Identity
+from hktune.core.outcome import Source, Timing
+from hktune.core.problem import Problem
+from hktune.core.settings import Settings
+from hktune.measure.stopwatch import Attempt, Confirmation
+from hktune.tuning.benches import GpuBench
+from hktune.workers.gpu_worker import Answer, Confirm, Prove, Request, Screen, Serve
+
+H200 = Identity("cuda", "sm90a", "NVIDIA H200", 132, "10de:2335:18be")
+SLOW_S = 0.5
+
+
+@dataclass(frozen=True)
+class StandInService:
+    """Takes GpuService's place, and its arguments: answers at once, or as a file in the cache folder orders."""
+
+    kind: str
+    space: Path
+    make_compiler: Callable[[], CachedCompiler]
+    problems: tuple[Problem, ...]
+    settings: Settings
+    cache: str
+    seed: int
+    ordinal: int
+    others: tuple[Path, ...]
+
+    def __call__(self) -> Serve:
+        if (self.settings.cache_dir / f"broken-{self.ordinal}").exists():
+            raise DeviceError("fell off the bus")
+        return functools.partial(answer, self)
+
+
+def answer(service: StandInService, request: Request | None) -> Answer:
+    if isinstance(request, Prove):
+        return Answer(replace(request.attempt, relative_error=1e-3), 0.5)
+    if isinstance(request, Screen):
+        obey(service)
+        return Answer(timing(service, request.attempt, request.problem), 0.5)
+    if isinstance(request, Confirm):
+        timings = [timing(service, attempt, request.problem) for attempt in request.attempts]
+        return Answer(Confirmation(tuple(timings), {}), 0.5)
+    return Answer(None)
+
+
+def obey(service: StandInService) -> None:
+    """Die once for each such order, or hang, if this GPU is ordered to; or take time, if all are."""
+    orders = service.settings.cache_dir
+    if (orders / "slow").exists():
+        time.sleep(SLOW_S)
+    hangs = orders / f"hang-{service.ordinal}"
+    for dies in (orders / f"die-{service.ordinal}", orders / f"die-again-{service.ordinal}"):
+        if dies.exists():
+            dies.unlink()
+            os.kill(os.getpid(), signal.SIGKILL)
+    if hangs.exists():
+        time.sleep(3600)
+
+
+def timing(service: StandInService, attempt: Attempt, problem: Problem) -> Timing:
+    assert problem in service.problems, "the arena was made for others"
+    time_us = 10.0 + int(attempt.config.id[:3], 16) / 1000
+    return Timing(
+        source=Source.MEASURED,
+        time_us=time_us,
+        time_us_low=time_us - 0.001,
+        time_us_high=time_us + 0.001,
+        samples=8,
+        cache="cold",
+        baseline="vendor",
+        baseline_us=20.0,
+        gpu=service.ordinal,
+        note=f"process {os.getpid()}",
+    )
+
+
+class MadeUpGpuBench(GpuBench):
+    """A bench of H200 that nobody has."""
+
+    @property
+    def identity(self) -> Identity:
+        return H200
+
+    def service(self, problems: Sequence[Problem]) -> Callable[[], Serve]:
+        [gpu] = self.gpus
+        own = (self.kind, self.space, self.make_compiler, tuple(problems), self.settings, self.cache, self.seed, gpu)
+        return StandInService(*own, others=self.others)
