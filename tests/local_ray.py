@@ -7,6 +7,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,8 +43,8 @@ def local_cluster() -> Iterator[Cluster]:
             os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
-def add_nodes(cluster: Cluster, nodes: int, **resources: int) -> None:
-    """Start so many nodes at once, each with `resources`: num_cpus, num_gpus."""
-    for _ in range(nodes):
-        cluster.add_node(wait=False, object_store_memory=STORE_BYTES, **resources)
+def add_nodes(cluster: Cluster, nodes: int, **resources: Any) -> list[Any]:
+    """Start so many nodes at once, each with `resources`: num_cpus, num_gpus, env_vars."""
+    added = [cluster.add_node(wait=False, object_store_memory=STORE_BYTES, **resources) for _ in range(nodes)]
     cluster.wait_for_nodes()
+    return added

@@ -27,4 +27,11 @@ class CompilerByLanguage:
 
     def compile(self, variant: Variant, deadline_s: float) -> CodeObject | Failure:
         """See Compiler."""
-        return self._others.get(variant.language, self._own).compile(variant, deadline_s)
+        return self._of(variant).compile(variant, deadline_s)
+
+    def keep(self, variant: Variant, code: CodeObject) -> None:
+        """As CachedCompiler has it."""
+        self._of(variant).keep(variant, code)
+
+    def _of(self, variant: Variant) -> CachedCompiler:
+        return self._others.get(variant.language, self._own)

@@ -74,6 +74,10 @@ class CachedCompiler:
         assert outcome is not None
         return outcome
 
+    def keep(self, variant: Variant, code: CodeObject) -> None:
+        """Have `code` for `variant` from here on: a compiler of the same identity has made it, on another machine."""
+        self._write(self._name(variant), _Entry(self.identity, code, None))
+
     def _build(self, variant: Variant, deadline_s: float) -> _Entry:
         outcome = self._compiler.compile(variant, deadline_s)
         failure = outcome if isinstance(outcome, Failure) else None

@@ -164,10 +164,12 @@ class OpenGpuBench:
 class MakeExecutor(Protocol):
     """Starts `workers` workers for a bench, within `deadline_s` and `limits` for each config."""
 
-    def __call__(self, bench: EmulatedBench, workers: int, deadline_s: float, limits: Limits) -> Executor: ...
+    def __call__(
+        self, bench: EmulatedBench | GpuBench, workers: int, deadline_s: float, limits: Limits
+    ) -> Executor: ...
 
 
-def local_executor(bench: EmulatedBench, workers: int, deadline_s: float, limits: Limits) -> Executor:
+def local_executor(bench: EmulatedBench | GpuBench, workers: int, deadline_s: float, limits: Limits) -> Executor:
     """Processes of this machine."""
     return LocalExecutor(bench, workers, deadline_s, limits.memory_of_each(workers))
 
@@ -244,7 +246,7 @@ class GpuBench:
     times in one process for each GPU; what is opened is one GPU's (`parts`).
 
     `prebuilt` is a folder of `hktune build`, from which all objects are then taken. `known` is what the GPUs are, where
-    they are another machine's.
+    they are another machine's; `make_executor` says where the compiling workers are.
     """
 
     kind: str
@@ -259,6 +261,7 @@ class GpuBench:
     limits: Limits = NO_LIMITS_ASKED
     others: tuple[Path, ...] = ()
     known: Identity | None = None
+    make_executor: MakeExecutor = local_executor
 
     @property
     def identity(self) -> Identity:
@@ -299,7 +302,7 @@ class GpuBench:
         worker = GpuWorker(service, self.limits.deadline_s or REQUEST_DEADLINE_S, name=f"GPU {gpu}")
         stopwatch = ContainedStopwatch(worker, self._reproduce, quarantine)
         compile_s = (self.limits.deadline_s or COMPILE_DEADLINE_S) + _GRACE_S
-        compiling = LocalExecutor(self, self.workers, compile_s, self.limits.memory_of_each(self.workers))
+        compiling = self.make_executor(self, self.workers, compile_s, self.limits)
         return OpenGpuBench(GpuExecutor(compiling, stopwatch), stopwatch)
 
     def service(self, problems: Sequence[Problem]) -> Callable[[], Serve]:

@@ -15,7 +15,7 @@ from hktune.core.errors import HktuneError, InputError
 from hktune.core.settings import Settings
 from hktune.core.shipped import SPACES
 from hktune.tuning.benches import GpuBench, choose_device
-from hktune.tuning.ray_benches import OnNode, on_nodes
+from hktune.tuning.ray_benches import ClusterExecutor, OnNode, on_nodes
 from hktune.tuning.ray_part import GpuActor, GpuFacts
 from hktune.tuning.ray_search import RemoteGpu, RemoteSearch
 from hktune.workers.executor import START_DEADLINE_S
@@ -57,8 +57,7 @@ def gpus_of(cluster: Cluster, bench: GpuBench, asked: int | None, workers: int |
     count = asked or cluster.gpus
     if count > cluster.gpus:
         raise InputError(f"--gpus {count}: the cluster has {cluster.gpus}; pass --gpus {cluster.gpus} or leave it out")
-    all_workers = workers or max(cluster.cpus, count)
-    there = on_nodes(cluster, replace(bench, gpus=(0,), workers=max(1, all_workers // count)))
+    there = on_nodes(cluster, _with_workers(replace(bench, gpus=(0,)), cluster, count, workers))
 
     def start(number: int) -> RemoteGpu:
         return _started(there, number)
@@ -68,6 +67,16 @@ def gpus_of(cluster: Cluster, bench: GpuBench, asked: int | None, workers: int |
     expected = _expected(found)
     search = RemoteSearch(gpus, start, expected)
     return replace(bench, gpus=tuple(range(count)), known=expected.identity), search
+
+
+def _with_workers(bench: GpuBench, cluster: Cluster, gpus: int, workers: int | None) -> GpuBench:
+    """`bench` with its part of `workers`: on nodes without a GPU where these have a CPU for each GPU, else on the GPU's
+    own."""
+    cpus = sum(node.cpus for node in live_nodes() if not node.gpus)
+    if bench.prebuilt or cpus < gpus:
+        return replace(bench, workers=max(1, (workers or cluster.cpus) // gpus))
+    part = max(1, min(workers or cpus, cpus) // gpus)
+    return replace(bench, workers=part, make_executor=ClusterExecutor(Cluster()))
 
 
 def _started(there: OnNode[GpuBench], number: int) -> RemoteGpu:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import ray
 from ray.exceptions import RayError
@@ -28,13 +28,40 @@ _POLL_S = 60.0
 """An actor waits so long at a time for its worker: whatever it waits for comes sooner."""
 
 
+class Cargo(Protocol):
+    """What comes with an attempt from the node where it was made."""
+
+    def load(self, attempt: Attempt) -> object:
+        """What to send, on that node; None for nothing. Raises HktuneError for what no candidate is to blame for."""
+        ...
+
+    def unload(self, attempt: Attempt, sent: object) -> None:
+        """Put `sent` where it is needed here."""
+
+
+class NoCargo:
+    """The attempt is all."""
+
+    def load(self, attempt: Attempt) -> None:
+        del attempt
+
+    def unload(self, attempt: Attempt, sent: object) -> None:
+        del attempt, sent
+
+
 class WorkerActor:
     """One worker process on the node that Ray placed this on, and what the node says of itself."""
 
     def __init__(
-        self, make_prove: Callable[[], Prove], deadline_s: float, limits: Limits, workers: int, describe: Describe
+        self,
+        make_prove: Callable[[], Prove],
+        deadline_s: float,
+        limits: Limits,
+        workers: int,
+        describe: Describe,
+        cargo: Cargo,
     ) -> None:
-        self._describe = describe
+        self._describe, self._cargo = describe, cargo
         self._executor = LocalExecutor(make_prove, 1, deadline_s, limits.memory_of_each(workers))
 
     def begin(self) -> Facts | HktuneError:
@@ -44,13 +71,14 @@ class WorkerActor:
         except HktuneError as error:
             return error
 
-    def prove(self, candidate: Candidate) -> Attempt | HktuneError:
-        """Apply the worker to `candidate`; the error is what no candidate is to blame for."""
+    def prove(self, candidate: Candidate) -> tuple[Attempt, object] | HktuneError:
+        """Apply the worker to `candidate`: the attempt, and what comes with it. The error is what no candidate is to
+        blame for."""
         try:
             self._executor.submit(candidate)
             while not (found := self._executor.collect(_POLL_S)):
                 continue
-            return found[0]
+            return found[0], self._cargo.load(found[0])
         except HktuneError as error:
             return error
 
@@ -69,6 +97,8 @@ class RayExecutor:
     """Executor over a cluster, one CPU of it for each worker; see LocalExecutor for the rest. `describe` is called on
     each node that a worker is placed on, and must say what `expected` does.
 
+    `cargo` comes with each attempt; `spread` has the workers on as many nodes as there are.
+
     A candidate whose actor was lost is given to another, and Ray places a new actor where there is room. Until there
     is, the others do the work. `lost` counts the actors that were lost with a candidate in hand.
     """
@@ -81,11 +111,15 @@ class RayExecutor:
         limits: Limits,
         describe: Describe = dict,
         expected: Facts | None = None,
+        cargo: Cargo | None = None,
+        spread: bool = True,
     ) -> None:
         self.capacity = workers
+        self._cargo = cargo or NoCargo()
+        self._strategy = "SPREAD" if spread else "DEFAULT"  # Ray's own keeps away from GPUs where there are others
         self.lost = 0
         self._expected = expected or {}
-        self._made_with = (make_prove, deadline_s, limits, _workers_of_a_node(workers), describe)
+        self._made_with = (make_prove, deadline_s, limits, _workers_of_a_node(workers), describe, self._cargo)
         self._waiting: deque[Candidate] = deque()
         self._losses: Counter[Candidate] = Counter()
         self._failed_starts = 0
@@ -124,7 +158,8 @@ class RayExecutor:
         self._seats.clear()
 
     def _seat(self) -> _Seat:
-        actor: Any = ray.remote(WorkerActor).options(num_cpus=1, scheduling_strategy="SPREAD").remote(*self._made_with)
+        placed = ray.remote(WorkerActor).options(num_cpus=1, scheduling_strategy=self._strategy)
+        actor: Any = placed.remote(*self._made_with)
         return _Seat(actor, actor.begin.remote())
 
     def _hand_out(self) -> None:
@@ -146,9 +181,11 @@ class RayExecutor:
         seat.asked = None
         if isinstance(said, HktuneError):
             raise said
-        if isinstance(said, Attempt):
+        if isinstance(said, tuple):
             seat.candidate = None
-            return said
+            attempt: Attempt = said[0]
+            self._cargo.unload(attempt, said[1])
+            return attempt
         if unlike := difference(said, self._expected):
             raise MachineError(f"a node that joined the cluster is unlike the others ({unlike}): end Ray there")
         seat.ready, self._failed_starts = True, 0

@@ -135,6 +135,27 @@ def test_what_two_gpus_of_one_machine_find_two_nodes_find_and_one_that_is_left(
     assert len({(trial.problem, trial.config_id) for trial in screened}) == len(screened) == 5 * TRIALS
 
 
+def objects_in(cache: Path) -> set[str]:
+    return {path.name for path in (cache / "objects").rglob("*.entry")}
+
+
+@pytest.mark.slow
+def test_nodes_without_a_gpu_compile_for_those_that_have_one(
+    options: RunOptions, cluster: LocalCluster, cache: Path, tmp_path: Path
+) -> None:
+    """The made-up GPUs compile nothing themselves: what is in their nodes' cache was sent there."""
+    cpu_cache = tmp_path / "cpu"
+    before = objects_in(cache)
+    [node] = add_nodes(cluster, 1, num_cpus=2, env_vars={"HKTUNE_CACHE": str(cpu_cache)})
+    summary = run(replace(options, seed=7), cache)
+    cluster.remove_node(node)
+    assert (summary.stopped, summary.notes) == ((), ())
+    made = objects_in(cpu_cache)
+    assert len(made) == len({(trial.config_id, trial.operation.code) for trial in summary.trials})
+    assert made <= objects_in(cache)
+    assert made - before, "some were not there before"
+
+
 def test_more_gpus_than_the_cluster_has_are_refused(options: RunOptions, cache: Path) -> None:
     with pytest.raises(InputError, match=r"^--gpus 9: the cluster has 2; pass --gpus 2 or leave it out$"):
         run(replace(options, gpus=9), cache)
