@@ -3,9 +3,9 @@
     python benchmarks/config_sample.py [--configs 300] [--seed N] [--operations f16.nt bf16.tn ..] [--hipkittens DIR]
 
 Every config is drawn uniformly from the space, compiled, and run on the emulator with the hazard checker on; every
-element must be the one rounding of the exact sum. So many configs are drawn for each operation. The ragged problem has
-a bias or none. Prints how many runs were right, and each one that spills, is wrong or is a hazard; exit code 1 if there
-is one.
+element must be the one rounding of the exact sum. So many configs are drawn for each operation. The ragged problem is
+of any operation with the same code, such as one with a bias. Prints how many runs were right, and each one that spills,
+is wrong or is a hazard; exit code 1 if there is one.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def problems(space: SearchSpace, config: Config, rng: random.Random) -> list[tup
         tile.m + drawn(rng, tile.m, unit_m),
         tile.n + drawn(rng, tile.n, unit_n),
         depth + drawn(rng, tile.k, unit_k),
-        rng.choice([operation, operation.with_steps("bias")]),
+        rng.choice([each for each in space.template.operations if each.code == operation]),
     )
     columns = tile.n + 8 * rng.randint(1, 8)
     skinny = Problem(drawn(rng, 17, unit_m), columns, depth + unit_k * rng.randrange(tile.k // unit_k), operation)

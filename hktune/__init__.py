@@ -6,7 +6,7 @@ from hktune.core.version import __version__ as __version__
 
 TYPE_CHECKING = False  # as typing has it, whose import takes longer than all else here
 if TYPE_CHECKING:
-    from hktune.runtime import Linear, linear, load, matmul, patch, prepare, record, stats, unload, unpatch
+    from hktune.runtime import Linear, linear, load, matmul, patch, record, stats, unload, unpatch
     from hktune.session import StopTuning, tune
 
 __all__ = [
@@ -16,7 +16,6 @@ __all__ = [
     "load",
     "matmul",
     "patch",
-    "prepare",
     "record",
     "stats",
     "tune",

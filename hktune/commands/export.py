@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hktune.commands.arguments import add_operation, add_out, add_problem, add_table_directory
 from hktune.commands.parser import DONE, Command
@@ -11,14 +14,18 @@ from hktune.core.publish import publish
 from hktune.core.remedy import with_remedy
 from hktune.core.shipped import DEFAULT_SPACE
 
+if TYPE_CHECKING:
+    from hktune.core.trial import Trial
+
+_NAMED_MAX = 4  # problems in one line
+
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
     """The options of `hktune export`."""
     add_table_directory(parser)
-    formats = "the table as one PyTorch file, or the trials as T4 results, which tools of other tuners read"
-    parser.add_argument(
-        "--format", choices=("inline", "t4"), default="inline", help=f"{formats} (default: %(default)s)"
-    )
+    formats = "the table as one PyTorch file; or the trials, as T4 results or as a cache file of Kernel Tuner"
+    choices = ("inline", "t4", "kernel-tuner")
+    parser.add_argument("--format", choices=choices, default="inline", help=f"{formats} (default: %(default)s)")
     forms = ("matmul", "matmul-bt", "linear")
     parser.add_argument("--form", choices=forms, default="matmul", help="what ModelNew is (default: %(default)s)")
     add_operation(parser, "of a table of several the one to export, with its epilogues")
@@ -28,7 +35,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     """Write the file. Raises InputError, one line, when it cannot be made or written."""
-    data, what = _trials(options) if options.format == "t4" else _module(options)
+    data, what = _module(options) if options.format == "inline" else _trials(options)
     try:
         publish(options.out, data)
     except OSError as error:
@@ -48,7 +55,7 @@ def _module(options: argparse.Namespace) -> tuple[bytes, str]:
 
 
 def _trials(options: argparse.Namespace) -> tuple[bytes, str]:
-    """The trials as T4, and how many there are."""
+    """The trials in the format that was asked for, and how many there are."""
     import gzip
 
     from hktune.store import read_trials
@@ -61,18 +68,33 @@ def _trials(options: argparse.Namespace) -> tuple[bytes, str]:
     if not trials:
         of_what = f"of {options.problem} " if options.problem else ""
         raise InputError(f"{path}: has no trials {of_what}to export: pass another DIR or --problem")
-    data = t4_json(trials)
-    return gzip.compress(data, mtime=0) if options.out.suffix == ".gz" else data, f"{len(trials)} trials"
+    data, what = (t4_json(trials), f"{len(trials)} trials") if options.format == "t4" else _cache(path, trials)
+    return gzip.compress(data, mtime=0) if options.out.suffix == ".gz" else data, what
+
+
+def _cache(path: Path, trials: Sequence[Trial]) -> tuple[bytes, str]:
+    """The trials as Kernel Tuner's cache, which is of one problem and one kernel."""
+    from hktune.store.recordings import recordings_among
+    from hktune.store.recordings.kernel_tuner_cache import cache_json
+
+    found = list(recordings_among(str(path), trials))
+    if len(found) != 1:
+        rule = f"{path}: a cache file is of one problem and one template"
+        has = "; ".join(each.name.removeprefix(f"{path}:") for each in found[:_NAMED_MAX]) or "none with a time"
+        more = f" and {len(found) - _NAMED_MAX} more" if len(found) > _NAMED_MAX else ""
+        raise InputError(f"{rule}, this has {has}{more}: choose one with --problem")
+    return cache_json(found[0]), f"{len(found[0].rows)} configs"
 
 
 COMMAND = Command(
     "export",
-    "write a dispatch table as one PyTorch file, or trials as T4 results",
+    "write a dispatch table as one PyTorch file, or trials for other tuners",
     _add_options,
     _run,
     examples=(
         "hktune export out/gfx950-emulated -o model_new.py",
         "hktune export out/gfx950-emulated --operation f16.nt -o model_new.py",
         "hktune export out/gfx950-emulated --format t4 -o trials.json.gz",
+        "hktune export out/h100 --format kernel-tuner --problem 16x4096x4096 -o c.json",
     ),
 )

@@ -46,12 +46,21 @@ def space_file(text: str) -> Path:
 
 
 def _beside_template(folder: Path) -> Path:
-    """The one search space in the folder of a template."""
-    spaces = [path for path in sorted(folder.glob("*.yaml")) if path.name != TEMPLATE_NAME]
+    """The one search space in the folder of a template: the YAML file that names one."""
+    files = [path for path in sorted(folder.glob("*.yaml")) if path.name != TEMPLATE_NAME and path.is_file()]
+    spaces = [path for path in files if b"\ntemplate:" in b"\n" + _begin(path)]
     if len(spaces) != 1:
         names = ", ".join(path.name for path in spaces[:4]) or "none"
         raise SpaceError(f"{folder}: one search space must be beside its {TEMPLATE_NAME}, got {names}: name the file")
     return spaces[0]
+
+
+def _begin(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(1 << 16)
+    except OSError:
+        return b""
 
 
 def space_word(path: Path) -> str:

@@ -2,7 +2,7 @@
 
 table = hktune.load("results/gfx950-emulated", allow_modelled=True)
 y = hktune.linear(x, weight)        # x [..., K], weight [N, K] as nn.Linear holds it
-c = hktune.matmul(a, w.T)           # a [..., K], w [N, K]; or hktune.prepare(b) of a frozen b [K, N]
+c = hktune.matmul(a, b)             # a [..., K], b [K, N], either of which may be a transposed view
 hktune.patch(model)                 # every nn.Linear of a model
 """
 
@@ -11,7 +11,6 @@ from hktune.runtime.current import linear, load, matmul, stats, unload
 from hktune.runtime.layers import Linear
 from hktune.runtime.loaded import LoadedTable
 from hktune.runtime.patching import PatchReport, patch, unpatch
-from hktune.runtime.prepared_matrix import PreparedMatrix, prepare
 from hktune.runtime.recorder import Recorder, record
 
 __all__ = [
@@ -20,14 +19,12 @@ __all__ = [
     "Linear",
     "LoadedTable",
     "PatchReport",
-    "PreparedMatrix",
     "Recorder",
     "Stats",
     "linear",
     "load",
     "matmul",
     "patch",
-    "prepare",
     "record",
     "stats",
     "unload",

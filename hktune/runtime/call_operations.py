@@ -1,4 +1,4 @@
-"""Which operation a call is: by the dtype that its operands share, and whether it has a bias."""
+"""Which operation a call is: by the dtype that its operands share, whether it has a bias, and how they are stored."""
 
 from __future__ import annotations
 
@@ -6,23 +6,24 @@ from collections.abc import Collection, Iterable, Mapping
 
 import torch
 
-from hktune.core.operation import Operation
+from hktune.core.operation import LAYOUTS, Operation
 from hktune.dispatch.calls import CALL_DTYPES, call_operation
 
-CALLS: Mapping[tuple[torch.dtype, bool], Operation] = {
-    (getattr(torch, dtype.torch_name), has_bias): call_operation(dtype, has_bias)
+CALLS: Mapping[tuple[torch.dtype, bool, str], Operation] = {
+    (getattr(torch, dtype.torch_name), has_bias, layout): call_operation(dtype, has_bias, layout)
     for dtype in CALL_DTYPES
     for has_bias in (False, True)
+    for layout in LAYOUTS
 }
-"""The operation of operands of that dtype, without a bias or with one."""
+"""The operation of operands of that dtype, without a bias or with one, in that layout."""
 
-KERNEL_DTYPES: tuple[torch.dtype, ...] = tuple(dict.fromkeys(dtype for dtype, _ in CALLS))
+KERNEL_DTYPES: tuple[torch.dtype, ...] = tuple(dict.fromkeys(dtype for dtype, *_ in CALLS))
 """What kernels take; a tuple, since torch's compiler traces the question whether a dtype is one of them."""
 
 
 def dtypes_of(operations: Collection[Operation]) -> tuple[torch.dtype, ...]:
     """Of calls that are one of `operations`."""
-    return tuple(dict.fromkeys(dtype for (dtype, _), operation in CALLS.items() if operation in operations))
+    return tuple(dict.fromkeys(dtype for (dtype, *_), operation in CALLS.items() if operation in operations))
 
 
 def named(dtypes: Iterable[torch.dtype]) -> str:

@@ -27,7 +27,6 @@ class Fallback(str, Enum):
     STRIDES = "strides"
     ALIGNMENT = "alignment"
     TRANSFORM = "functorch, forward-mode AD or jit trace"
-    NOT_TRANSPOSED = "b stored as [K, N]"
     CAPTURE = "kernel not loaded before graph capture"
 
     __hash__ = str.__hash__  # Enum's own is Python, and each fallback asks for it
@@ -42,7 +41,6 @@ _NEXT_STEP = {
     Fallback.TENSOR_TYPE: "pass plain torch tensors",
     Fallback.DTYPE: "cast to {dtypes}, or autocast to it",
     Fallback.DEVICE: "move the operands to the table's device, or load a table for theirs",
-    Fallback.NOT_TRANSPOSED: "pass w.T of a w [N, K], or hktune.prepare(b) of frozen weights",
     Fallback.STRIDES: "pass rows whose elements are adjacent",
     Fallback.ALIGNMENT: "pass operands that begin on 16 bytes",
     Fallback.TRANSFORM: "call it outside of the transform",
@@ -85,18 +83,23 @@ class Counts:
         self.hits = 0
         self.near_hits = 0
         self._fallbacks: dict[Fallback, int] = {}
+        self._said: set[Fallback] = set()
         self._skipped = dict(skipped)
         self._dtypes = named(dtypes)
 
     def fell_back(self, why: Fallback, left: Tensor, right: Tensor) -> None:
         """Count a call that went to the vendor; the first one for a cause warns."""
-        count = self._fallbacks.get(why, 0)
-        self._fallbacks[why] = count + 1
-        if count == 0 and why in _NEXT_STEP:
+        self.left_to_torch(why)
+        if why not in self._said and why in _NEXT_STEP:
+            self._said.add(why)
             call = f"{_described(left)} and {_described(right)}"
             next_step = _NEXT_STEP[why].format(dtypes=self._dtypes)
             text = f"torch serves {call}, because of: {why} (said once, counted in hktune.stats()): {next_step}"
             warn_caller(text, FallbackWarning)
+
+    def left_to_torch(self, why: Fallback) -> None:
+        """Count a product that is torch's and that the program did not ask of the table by name: no warning."""
+        self._fallbacks[why] = self._fallbacks.get(why, 0) + 1
 
     def stats(self) -> Stats:
         fallbacks = {str(why): count for why, count in self._fallbacks.items()}

@@ -22,8 +22,8 @@ from hktune.dispatch.sign import PublicKey
 from hktune.runtime import operators, watched
 from hktune.runtime.callers_line import warn_caller
 from hktune.runtime.counts import Stats
+from hktune.runtime.forms import LINEAR, LINEAR_BIAS, MATMUL
 from hktune.runtime.loaded import LoadedTable
-from hktune.runtime.prepared_matrix import PreparedMatrix
 from hktune.runtime.torch_state import compiling, is_plain
 
 
@@ -81,34 +81,33 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """As torch.nn.functional.linear (weight [N, K]), by the current table. Raises TableError when none is loaded."""
     if compiling():
         return operators.traced_linear(x, weight, bias, operators.CURRENT)
+    form = LINEAR if bias is None else LINEAR_BIAS
     table = operators._current
     if table is not None:
-        out = table.again(x, weight, bias, bias is None)
+        out = table.again(form, x, weight, bias)
         if out is not None:
             return out
     if not is_plain():
         return watched.linear(linear, operators.CURRENT, x, weight, bias)
-    return operators.table_numbered(operators.CURRENT).plain_linear(x, weight, bias)
+    return operators.table_numbered(operators.CURRENT).plain(form, x, weight, bias)
 
 
-def matmul(a: Tensor, b: Tensor | PreparedMatrix) -> Tensor:
+def matmul(a: Tensor, b: Tensor) -> Tensor:
     """As torch.matmul (b [K, N]), by the current table. Raises TableError when none is loaded.
 
-    A b that is the transposed view of a [N, K], as in `matmul(a, w.T)`, is read as it is stored. So is what
-    `prepare(b)` made of a frozen b. Any other is torch's.
+    Both operands are read as they are stored, where the table has a kernel that reads them so: `a` or `b` may be the
+    transposed view of a matrix, as in `matmul(a, w.T)`.
     """
     if compiling():
-        right = b.operand_in_graph() if isinstance(b, PreparedMatrix) else b
-        return operators.traced_matmul(a, right, operators.CURRENT)
+        return operators.traced_matmul(a, b, operators.CURRENT)
     table = operators._current
-    if table is not None and not isinstance(b, PreparedMatrix):
-        out = table.again(a, b, None, None)
+    if table is not None:
+        out = table.again(MATMUL, a, b, None)
         if out is not None:
             return out
     if not is_plain():
         return watched.matmul(matmul, operators.CURRENT, a, b)
-    table = table or operators.table_numbered(operators.CURRENT)
-    return table.plain_matmul(a, b.operand() if isinstance(b, PreparedMatrix) else b)
+    return operators.table_numbered(operators.CURRENT).plain(MATMUL, a, b, None)
 
 
 def stats() -> Stats:

@@ -1,8 +1,8 @@
 """Gradients of the products that hktune's kernels serve.
 
 They hold for real operands: a left one [..., K], a right one of two dimensions, and a bias. What a kernel does not take
-is torch's own product, with torch's own gradient, and never comes here. Both products of a backward pass read an
-operand across its rows, which no kernel of a table does, so they are the vendor library's.
+is torch's own product, with torch's own gradient, and never comes here. The two products of a backward pass are asked
+of the table like any other, and are torch's where it has no entry. So is the sum over rows of a bias.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ class Context(Protocol):
     needs_input_grad: tuple[bool, ...]
     materialize_grads: bool
     to_save: tuple[Tensor | None, ...]
+    served: Served
 
     @property
     def saved_tensors(self) -> tuple[Tensor | None, ...]: ...
@@ -37,31 +38,50 @@ class Context(Protocol):
 
 
 class Served(Protocol):
-    """What computes the product of operands for which a launch was found."""
+    """What computes the product of operands for which a launch was found, and the products of its backward pass."""
+
+    @property
+    def taped(self) -> Callable[..., Tensor]: ...
 
     def result(self, launch: PreparedLaunch, left: Tensor, right: Tensor, bias: Tensor | None) -> Tensor: ...
 
+    def gradients(
+        self, grad: Tensor, left: Tensor | None, right: Tensor | None
+    ) -> tuple[Tensor | None, Tensor | None]: ...
+
 
 def linear_gradients(grad: Tensor, x: Tensor | None, weight: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
-    """Of x [..., K] and weight [N, K] from that of the output [..., N]. An operand is None where only the gradient of
-    the other one is needed."""
-    if grad.dim() == 2:  # `@` takes 0.5 us more to find that it is `mm`
-        return None if weight is None else grad.mm(weight), None if x is None else grad.t().mm(x)
-    return None if weight is None else grad @ weight, None if x is None else _rows(grad).t().mm(_rows(x))
+    """By torch, of x [..., K] and weight [N, K] from that of the output [..., N]. An operand is None where only the
+    gradient of the other one is needed."""
+    for_x = None if weight is None else _product(grad, weight)
+    return for_x, None if x is None else outer(grad, x)
+
+
+def matmul_gradients(
+    grad: Tensor, a: Tensor | None, b: Tensor | None, b_is_transposed: bool = False
+) -> tuple[Tensor | None, Tensor | None]:
+    """By torch, of a [..., K] and b [K, N] from that of the output [..., N]; an operand is None as for
+    `linear_gradients`. The gradient of a b that is a transposed view is one too, as torch's own is."""
+    for_a = None if b is None else _product(grad, b.t())
+    if a is None:
+        return for_a, None
+    return for_a, outer(grad, a).t() if b_is_transposed else outer(a, grad)
 
 
 def bias_gradient(grad: Tensor) -> Tensor:
-    return _rows(grad).sum(0)
+    return rows(grad).sum(0)
 
 
-def matmul_gradients(grad: Tensor, a: Tensor | None, b: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
-    """Of a [..., K] and b [K, N] from that of the output [..., N]; an operand is None as for `linear_gradients`."""
-    if grad.dim() == 2:
-        return None if b is None else grad.mm(b.t()), None if a is None else a.t().mm(grad)
-    return None if b is None else grad @ b.t(), None if a is None else _rows(a).t().mm(_rows(grad))
+def outer(left: Tensor, right: Tensor) -> Tensor:
+    """[M, N], by torch, of left [..., M] and right [..., N]: summed over all rows."""
+    return rows(left).t().mm(rows(right))
 
 
-def _rows(tensor: Tensor) -> Tensor:
+def _product(grad: Tensor, other: Tensor) -> Tensor:
+    return grad.mm(other) if grad.dim() == 2 else grad @ other  # `@` takes 0.5 us more to find that it is `mm`
+
+
+def rows(tensor: Tensor) -> Tensor:
     """[..., K] as [M, K]; a reshape that changes nothing costs 1.2 us."""
     return tensor if tensor.dim() == 2 else tensor.reshape(math.prod(tensor.shape[:-1]), tensor.shape[-1])
 
@@ -77,6 +97,7 @@ class Linear(torch.autograd.Function):
         ctx.materialize_grads = False  # as set_materialize_grads, which is a call
         for_x, for_weight, *_ = ctx.needs_input_grad
         ctx.to_save = x if for_weight else None, weight if for_x else None  # as save_for_backward, which is Python
+        ctx.served = served
         return served.result(launch, x, weight, bias)
 
     @staticmethod
@@ -84,7 +105,7 @@ class Linear(torch.autograd.Function):
         if grad is None:  # what follows gave none; zeros instead would move weights by their decay
             return None, None, None, None, None
         x, weight = ctx.saved_tensors
-        for_x, for_weight = linear_gradients(grad, x, weight)
+        for_x, for_weight = ctx.served.gradients(grad, x, weight)
         # Where there is no bias the last argument is the launch, which needs none.
         return for_x, for_weight, None, None, bias_gradient(grad) if ctx.needs_input_grad[-1] else None
 
@@ -97,13 +118,15 @@ class Matmul(torch.autograd.Function):
         ctx.materialize_grads = False
         for_a, for_b, *_ = ctx.needs_input_grad
         ctx.to_save = a if for_b else None, b if for_a else None
+        ctx.served = served
         return served.result(launch, a, b, None)
 
     @staticmethod
     def backward(ctx: Context, grad: Tensor | None) -> Gradients:
         if grad is None:
             return None, None, None, None
-        return *matmul_gradients(grad, *ctx.saved_tensors), None, None
+        a, b = ctx.saved_tensors
+        return *ctx.served.gradients(grad, a, b), None, None
 
 
 # Function.apply asks in Python whether a transform of torch.func is active, and unwraps what one left behind; it costs
@@ -112,21 +135,19 @@ taped_linear: Callable[..., Tensor] = super(torch.autograd.Function, Linear).app
 taped_matmul: Callable[..., Tensor] = super(torch.autograd.Function, Matmul).apply
 
 
-def linear_result(served: Served, launch: PreparedLaunch, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def untaped(left: Tensor, right: Tensor, served: Served, launch: PreparedLaunch, bias: Tensor | None = None) -> Tensor:
+    """A product whose gradient is another's to record."""
+    return served.result(launch, left, right, bias)
+
+
+def recorded_result(served: Served, launch: PreparedLaunch, left: Tensor, right: Tensor, bias: Tensor | None) -> Tensor:
     """The product by a launch that was found for these operands, passed to autograd where that asks."""
     if (
         grad_enabled()
-        and (x.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad))
+        and (left.requires_grad or right.requires_grad or (bias is not None and bias.requires_grad))
         and not is_below_autograd()
     ):
         if bias is None:
-            return taped_linear(x, weight, served, launch)
-        return taped_linear(x, weight, served, launch, bias)
-    return served.result(launch, x, weight, bias)
-
-
-def matmul_result(served: Served, launch: PreparedLaunch, a: Tensor, b: Tensor) -> Tensor:
-    """`linear_result` of a matmul."""
-    if grad_enabled() and (a.requires_grad or b.requires_grad) and not is_below_autograd():
-        return taped_matmul(a, b, served, launch)
-    return served.result(launch, a, b, None)
+            return served.taped(left, right, served, launch)
+        return served.taped(left, right, served, launch, bias)
+    return served.result(launch, left, right, bias)

@@ -8,21 +8,20 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from hktune.core.errors import DeviceError
 from hktune.device.device import Device, PreparedLaunch
-from hktune.dispatch import Validated
+from hktune.dispatch import Entry, Validated
 from hktune.dispatch.calls import CALL_OPERATIONS
 from hktune.dispatch.choice import Choices
 from hktune.runtime import operators, watched
 from hktune.runtime.autocast_cache import as_cached_autocast
-from hktune.runtime.call_operations import KERNEL_DTYPES, dtypes_of
+from hktune.runtime.call_operations import CALLS, KERNEL_DTYPES, dtypes_of
 from hktune.runtime.counts import Counts, Fallback, Stats
-from hktune.runtime.gradients import linear_result, matmul_result
+from hktune.runtime.forms import LINEAR, LINEAR_BIAS, MATMUL, Form
+from hktune.runtime.gradients import recorded_result
 from hktune.runtime.operands import PLAIN
 from hktune.runtime.place import Place
-from hktune.runtime.prepared_matrix import PreparedMatrix
 from hktune.runtime.route import Route
 from hktune.runtime.served_place import ServedPlace
 from hktune.runtime.served_product import ServedProduct
@@ -72,23 +71,35 @@ class LoadedTable:
         """x [..., K] @ weight [N, K]^T (+ bias [N]) -> [..., N]; leading dimensions count as one M."""
         if compiling():
             return operators.traced_linear(x, weight, bias, self._number)
-        out = self.again(x, weight, bias, bias is None)
+        form = LINEAR if bias is None else LINEAR_BIAS
+        out = self.again(form, x, weight, bias)
         if out is not None:
             return out
         if not is_plain():
             return watched.linear(self.linear, self._number, x, weight, bias)
-        return self.plain_linear(x, weight, bias)
+        return self.plain(form, x, weight, bias)
 
-    def again(self, left: Tensor, right: Tensor, bias: Tensor | None, bare: bool | None) -> Tensor | None:
-        """The product of a call that is like one before; None where all questions are to be asked. `bare` as in
-        served_place.Shapes."""
+    def matmul(self, a: Tensor, b: Tensor) -> Tensor:
+        """a [..., K] @ b [K, N] -> [..., N], as torch.matmul. Either operand is read as it is stored, if the table has
+        a kernel that reads it so."""
+        if compiling():
+            return operators.traced_matmul(a, b, self._number)
+        out = self.again(MATMUL, a, b, None)
+        if out is not None:
+            return out
+        if not is_plain():
+            return watched.matmul(self.matmul, self._number, a, b)
+        return self.plain(MATMUL, a, b, None)
+
+    def again(self, form: Form, left: Tensor, right: Tensor, bias: Tensor | None) -> Tensor | None:
+        """The product of a call that is like one before; None where all questions are to be asked."""
         if unseen_by_guards() or type(left) not in PLAIN or type(right) not in PLAIN:
             return None
         place = self._places.get(left.get_device())
         if place is None:
             return None
         try:
-            found = place.served.get((left.shape, right.shape, bare))
+            found = place.served.get((left.shape, right.shape, form))
         except RuntimeError:  # nested tensors have none
             return None
         if type(found) is ServedShapes:  # isinstance takes three times as long to say that a Fallback is none
@@ -98,101 +109,58 @@ class LoadedTable:
             found = found.left_to_torch.get(left.dtype)
         if found is None or not is_plain():
             return None
-        return self.vendor_matmul(found, left, right) if bare is None else self.vendor_linear(found, left, right, bias)
+        return self.vendor(found, form, left, right, bias)
 
-    def plain_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """`linear` where nothing watches. Autograd learns of hktune's product only when its kernel is found."""
-        found = self._find(x, weight, bias, bias is None)
+    def plain(self, form: Form, left: Tensor, right: Tensor, bias: Tensor | None) -> Tensor:
+        """The product where nothing watches. Autograd learns of hktune's only when its kernel is found."""
+        found = self._find(form, left, right, bias)
         if isinstance(found, Fallback):
-            return self.vendor_linear(found, x, weight, bias)
+            return self.vendor(found, form, left, right, bias)
         served, product, launch = found
-        served.remember(product, launch, (x, weight, bias))
-        return linear_result(product, launch, x, weight, bias)
+        served.remember(product, launch, (left, right, bias))
+        return recorded_result(product, launch, left, right, bias)
 
-    def autocast_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """`linear` under autocast, which what is left to torch meets with the operands as they came."""
-        cast_to = autocast_dtype(x)
-        found = self._product(x, weight, bias is None, cast_to)
+    def autocast(self, form: Form, left: Tensor, right: Tensor, bias: Tensor | None) -> Tensor:
+        """The product under autocast, which what is left to torch meets with the operands as they came."""
+        cast_to = autocast_dtype(left)
+        served = self._served(form, left, right)
+        if not isinstance(served, Fallback) and cast_to is not None:
+            served = served.left_to_torch.get(cast_to, served)
+        if isinstance(served, Fallback):
+            return self.vendor(served, form, left, right, bias)
+        cast = as_cached_autocast(left, right, bias)
+        found = served.find(cast[0].dtype, *cast)
         if isinstance(found, Fallback):
-            return self.vendor_linear(found, x, weight, bias)
-        served, product = found
-        cast = as_cached_autocast(x, weight, bias)
-        launch = product.launch(*cast)
-        if isinstance(launch, Fallback):
-            return self.vendor_linear(launch, x, weight, bias)
-        served.remember(product, launch, (x, weight, bias), cast_to)
-        return linear_result(product, launch, *cast)
+            return self.vendor(found, form, left, right, bias)
+        product, launch = found
+        served.remember(product, launch, (left, right, bias), cast_to)
+        return recorded_result(product, launch, *cast)
 
-    def serve_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """`linear` below torch's dispatcher and autograd, contiguous as its operator promises."""
-        found = self._find(x, weight, bias, bias is None)
+    def serve(self, form: Form, left: Tensor, right: Tensor, bias: Tensor | None) -> Tensor:
+        """The product below torch's dispatcher and autograd, contiguous as its operator promises."""
+        found = self._find(form, left, right, bias)
         if isinstance(found, Fallback):
-            return self.vendor_linear(found, x, weight, bias).contiguous()
+            return self.vendor(found, form, left, right, bias).contiguous()
         _, product, launch = found
-        return product.result(launch, x, weight, bias)
+        return product.result(launch, left, right, bias)
 
-    def vendor_linear(self, why: Fallback, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def vendor(self, why: Fallback, form: Form, left: Tensor, right: Tensor, bias: Tensor | None) -> Tensor:
         """What torch makes of a call that no kernel serves, for the reason `why`."""
         if why is not Fallback.TENSOR_TYPE:
-            self._counts.fell_back(why, x, weight)
-            return functional.linear(x, weight, bias)
-        out = functional.linear(x, weight, bias)  # a TypeError where an operand is no tensor: nothing is served then
-        self._counts.fell_back(why, x, weight)
+            self._counts.fell_back(why, left, right)
+            return form.vendor(left, right, bias)
+        out = form.vendor(left, right, bias)  # a TypeError where an operand is no tensor: nothing is served then
+        self._counts.fell_back(why, left, right)
         return out
 
-    def matmul(self, a: Tensor, b: Tensor | PreparedMatrix) -> Tensor:
-        """a [..., K] @ b [K, N] -> [..., N], as torch.matmul. A b that is a transposed view of [N, K] is read as it
-        stored, and so is what `prepare` made of one; any other is torch's."""
-        if compiling():
-            right = b.operand_in_graph() if isinstance(b, PreparedMatrix) else b
-            return operators.traced_matmul(a, right, self._number)
-        if not isinstance(b, PreparedMatrix):
-            out = self.again(a, b, None, None)
-            if out is not None:
-                return out
-        if not is_plain():
-            return watched.matmul(self.matmul, self._number, a, b)
-        return self.plain_matmul(a, b.operand() if isinstance(b, PreparedMatrix) else b)
-
-    def plain_matmul(self, a: Tensor, b: Tensor) -> Tensor:
-        """`matmul` where nothing watches."""
-        found = self._find(a, b, None, None)
-        if isinstance(found, Fallback):
-            return self.vendor_matmul(found, a, b)
-        served, product, launch = found
-        served.remember(product, launch, (a, b))
-        return matmul_result(product, launch, a, b)
-
-    def autocast_matmul(self, a: Tensor, b: Tensor) -> Tensor:
-        """`matmul` under autocast."""
-        cast_to = autocast_dtype(a)
-        found = self._product(a, b, None, cast_to)
-        if isinstance(found, Fallback):
-            return self.vendor_matmul(found, a, b)
-        served, product = found
-        a_cast, b_cast, _ = as_cached_autocast(a, b, None)
-        launch = product.launch(a_cast, b_cast, None)
-        if isinstance(launch, Fallback):
-            return self.vendor_matmul(launch, a, b)
-        served.remember(product, launch, (a, b), cast_to)
-        return matmul_result(product, launch, a_cast, b_cast)
-
-    def serve_matmul(self, a: Tensor, b: Tensor) -> Tensor:
-        """`matmul` below torch's dispatcher and autograd, contiguous as its operator promises."""
-        found = self._find(a, b, None, None)
-        if isinstance(found, Fallback):
-            return self.vendor_matmul(found, a, b).contiguous()
-        _, product, launch = found
-        return product.result(launch, a, b, None)
-
-    def vendor_matmul(self, why: Fallback, a: Tensor, b: Tensor) -> Tensor:
-        """As `vendor_linear`."""
-        if why is not Fallback.TENSOR_TYPE:
-            self._counts.fell_back(why, a, b)
-            return torch.matmul(a, b)
-        out = torch.matmul(a, b)
-        self._counts.fell_back(why, a, b)
-        return out
+    def may_serve(self, dtype: torch.dtype, layout: str, *sizes: int | torch.SymInt) -> bool:
+        """Whether an entry holds for a product of operands of `dtype` in `layout`, without a bias, by those of its
+        sizes m, n, k that are known; False where none is."""
+        operation = CALLS.get((dtype, False, layout))
+        known = [size if isinstance(size, int) else None for size in sizes]
+        return operation in self._operations and any(
+            entry.problem.operation == operation and _holds(entry, *known) for entry in self._validated.usable
+        )
 
     def warm(self) -> None:
         """Load every kernel that a call can reach now, on each device in use, so that no call does and a graph capture
@@ -209,25 +177,15 @@ class LoadedTable:
     def stats(self) -> Stats:
         return self._counts.stats()
 
-    def _find(self, left: Tensor, right: Tensor, bias: Tensor | None, bare: bool | None) -> Found | Fallback:
-        """The launch that takes these very operands, or why torch does; `bare` as in served_place.Shapes."""
-        found = self._product(left, right, bare)
-        if isinstance(found, Fallback):
-            return found
-        launch = found[1].launch(left, right, bias)
-        return launch if isinstance(launch, Fallback) else (*found, launch)
-
-    def _product(
-        self, left: Tensor, right: Tensor, bare: bool | None, cast_to: torch.dtype | None = None
-    ) -> tuple[ServedShapes, ServedProduct] | Fallback:
-        """What serves operands of these shapes and of the left one's dtype, or of the one that autocast casts to."""
-        served = self._served(left, right, bare)
+    def _find(self, form: Form, left: Tensor, right: Tensor, bias: Tensor | None) -> Found | Fallback:
+        """The launch that takes these very operands, or why torch does."""
+        served = self._served(form, left, right)
         if isinstance(served, Fallback):
             return served
-        product = served.find(cast_to or left.dtype)
-        return product if isinstance(product, Fallback) else (served, product)
+        found = served.find(left.dtype, left, right, bias)
+        return found if isinstance(found, Fallback) else (served, *found)
 
-    def _served(self, left: Tensor, right: Tensor, bare: bool | None) -> ServedShapes | Fallback:
+    def _served(self, form: Form, left: Tensor, right: Tensor) -> ServedShapes | Fallback:
         """What serves operands of these shapes, or why that is the vendor library."""
         if type(left) not in PLAIN or type(right) not in PLAIN:
             return Fallback.TENSOR_TYPE
@@ -235,7 +193,7 @@ class LoadedTable:
         if place is None:
             return Fallback.DEVICE
         try:
-            shapes = (left.shape, right.shape, bare)
+            shapes = (left.shape, right.shape, form)
         except RuntimeError:  # nested tensors have none
             return Fallback.TENSOR_TYPE
         return place.served.get(shapes) or place.serve(shapes)
@@ -256,3 +214,9 @@ class LoadedTable:
                     if other.identity == self._identity:
                         self._places[index] = self._place(other, index)
         return self._places[index]
+
+
+def _holds(entry: Entry, m: int | None, n: int | None, k: int | None) -> bool:
+    fewest, most = entry.rows
+    fits = (m is None or fewest <= m <= most, n is None or n == entry.n, k is None or k == entry.k)
+    return entry.kernel is not None and all(fits) and (m, n, k) != (None, None, None)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
+from hktune.core.operation import LAYOUTS
 from hktune.runtime.call_operations import KERNEL_DTYPES
 from hktune.runtime.counts import Fallback
+from hktune.runtime.forms import Form
 from hktune.runtime.torch_state import compiling
 
 # The widest load that a kernel may make of its operands: a dwordx4.
@@ -20,13 +22,12 @@ _ROW_BYTES_MAX = 2**23
 PLAIN = (Tensor, torch.nn.Parameter)
 
 
-def refusal(operands: Sequence[Tensor], dtype: torch.dtype, n: int, k: int, device: torch.device) -> Fallback | None:
-    """Why a kernel of `dtype` on `device` cannot take x [..., k], weight [n, k] and perhaps bias [n]; None when it can,
-    but for their strides."""
+def refusal(operands: Sequence[Tensor], dtype: torch.dtype, n: int, device: torch.device) -> Fallback | None:
+    """Why a kernel of `dtype` on `device` cannot take two operands whose shapes fit each other, and perhaps a bias [n];
+    None when it can, but for their strides."""
     if any(type(tensor) not in PLAIN for tensor in operands):
         return Fallback.TENSOR_TYPE
-    x = operands[0]
-    if not x.dim() or x.size(-1) != k or (len(operands) == 3 and operands[2].shape != (n,)):
+    if len(operands) == 3 and operands[2].shape != (n,):
         return Fallback.SHAPE
     for tensor in operands:
         why = _unfit(tensor, dtype, device)
@@ -51,9 +52,9 @@ def _unfit(tensor: Tensor, dtype: torch.dtype, device: torch.device) -> Fallback
     return Fallback.ALIGNMENT if not address or address % ALIGNMENT_BYTES else None
 
 
-def traced_refusal(left: Tensor, right: Tensor, bias: Tensor | None, is_product: bool = False) -> Fallback | None:
-    """Why no kernel will take a left operand [..., K] and a weight [N, K], or with `is_product` a b [K, N], that a
-    tracer or a dispatch mode holds, which knows their metadata only; None where one may."""
+def traced_refusal(left: Tensor, right: Tensor, bias: Tensor | None) -> Fallback | None:
+    """Why no kernel will take a left operand [..., K] and a right one of two dimensions that a tracer or a dispatch
+    mode holds, which knows their metadata only; None where one may. A bias is that of a weight [N, K]."""
     operands = (left, right) if bias is None else (left, right, bias)
     for tensor in operands:
         if not (type(tensor) in PLAIN or _is_stand_in(tensor)) or tensor.layout is not torch.strided:
@@ -66,7 +67,7 @@ def traced_refusal(left: Tensor, right: Tensor, bias: Tensor | None, is_product:
         return Fallback.SHAPE
     if bias is not None and (bias.dim() != 1 or _may_be(bias.shape[0] != right.shape[0])):
         return Fallback.SHAPE
-    return Fallback.NOT_TRANSPOSED if is_product and _may_be(right.stride(0) != 1) else None
+    return None
 
 
 def _may_be(condition: bool | torch.SymBool) -> bool:
@@ -87,28 +88,56 @@ def _is_stand_in(tensor: Tensor) -> bool:
     return type(tensor) in (FakeTensor, FunctionalTensor)
 
 
-def row_strides(operands: Sequence[Tensor], k: int, may_differ: bool) -> tuple[int, int] | tuple[()] | None:
-    """Elements from row to row of x and of weight: () where all is contiguous, None where no kernel takes them so, as
-    none does unless `may_differ`."""
-    if all(tensor.is_contiguous() for tensor in operands):
-        return ()
-    lda, ldb = row_stride(operands[0], k), row_stride(operands[1], k)
-    if lda is None or ldb is None or not may_differ or not all(each.is_contiguous() for each in operands[2:]):
-        return None
-    return lda, ldb
+def layouts_of(form: Form, left: Tensor, right: Tensor, sizes: Mapping[str, int]) -> Iterator[str]:
+    """Every layout of an operation as which the operands may be read."""
+    for layout in LAYOUTS:
+        if row_strides(form, layout, left, right, sizes) is not None:
+            yield layout
 
 
-def row_stride(tensor: Tensor, k: int) -> int | None:
-    """Elements from one row of k to the next, the leading dimensions taken as one; None where rows are not so,
-    do not begin on 16 bytes, or are too far apart."""
-    sizes, strides = tensor.shape[:-1], tensor.stride()[:-1]
-    if k > 1 and tensor.stride(-1) != 1:
+def layout_of(form: Form, left: Tensor, right: Tensor, sizes: Mapping[str, int]) -> str:
+    """The layout that the operands are stored in; that of contiguous ones for what no kernel reads as it is."""
+    letters = ""
+    for place, (tensor, own) in enumerate(zip((left, right), form.letters, strict=True)):
+        other = "t" if own == "n" else "n"
+        lengths = {letter: row_lengths(letter * 2, sizes)[place] for letter in "nt"}
+        is_turned = _row_stride(tensor, True, lengths[own]) is None and _row_stride(tensor, False, lengths[other])
+        letters += other if is_turned else own
+    return letters
+
+
+def row_strides(
+    form: Form, layout: str, left: Tensor, right: Tensor, sizes: Mapping[str, int]
+) -> tuple[int, int] | None:
+    """Elements from row to row of A and of B as `layout` stores them; None where the operands are not stored so.
+    `sizes` are m, n and k."""
+    lengths = row_lengths(layout, sizes)
+    operands = zip((left, right), form.letters, layout, lengths, strict=True)
+    lda, ldb = (_row_stride(tensor, own == letter, length) for tensor, own, letter, length in operands)
+    return None if lda is None or ldb is None else (lda, ldb)
+
+
+def row_lengths(layout: str, sizes: Mapping[str, int]) -> tuple[int, int]:
+    """Elements of a row of A and of B, as they are stored."""
+    return sizes["k" if layout[0] == "n" else "m"], sizes["n" if layout[1] == "n" else "k"]
+
+
+def _row_stride(tensor: Tensor, as_it_is: bool, length: int) -> int | None:
+    """Elements from one row of `length` to the next, the leading dimensions taken as one, of a tensor or of its
+    transposed view; None where rows are not so, do not begin on 16 bytes, or are too far apart."""
+    shape: tuple[int, ...] = tensor.shape
+    strides = tensor.stride()
+    if not as_it_is:
+        if len(shape) != 2:
+            return None
+        shape, strides = shape[::-1], strides[::-1]
+    if length > 1 and strides[-1] != 1:
         return None
-    rows = [(size, stride) for size, stride in zip(sizes, strides, strict=True) if size > 1]
+    rows = [(size, stride) for size, stride in zip(shape[:-1], strides[:-1], strict=True) if size > 1]
     for (_, outer), (size, inner) in itertools.pairwise(rows):
         if outer != size * inner:
             return None
-    stride = rows[-1][1] if rows else k
+    stride = rows[-1][1] if rows else length
     row_bytes = stride * tensor.element_size()
-    fits = stride == k or (stride > k and not row_bytes % ALIGNMENT_BYTES and row_bytes < _ROW_BYTES_MAX)
+    fits = stride == length or (stride > length and not row_bytes % ALIGNMENT_BYTES and row_bytes < _ROW_BYTES_MAX)
     return stride if fits else None

@@ -25,7 +25,8 @@ from torch.utils.flop_counter import register_flop_formula
 
 from hktune.core.errors import TableError
 from hktune.runtime.counts import Fallback, Stats
-from hktune.runtime.gradients import Context, Gradients, bias_gradient, linear_gradients, matmul_gradients
+from hktune.runtime.forms import MATMUL, Form, linear_form
+from hktune.runtime.gradients import Context, Gradients, bias_gradient, rows
 from hktune.runtime.operands import traced_refusal
 from hktune.runtime.torch_state import as_autocast, exporting, is_made_a_graph, is_plain, is_transformed_in_trace
 
@@ -33,26 +34,20 @@ CURRENT = 0
 
 
 class Server(Protocol):
-    """A loaded table. The `plain` functions are for calls that nothing watches, the `serve` functions for plain tensors
-    below torch's dispatcher and autograd."""
+    """A loaded table. `plain` is for calls that nothing watches, `serve` for plain tensors below torch's dispatcher and
+    autograd."""
 
-    def again(self, left: Tensor, right: Tensor, bias: Tensor | None, bare: bool | None) -> Tensor | None: ...
+    def again(self, form: Form, left: Tensor, right: Tensor, bias: Tensor | None) -> Tensor | None: ...
 
-    def plain_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor: ...
+    def plain(self, form: Form, left: Tensor, right: Tensor, bias: Tensor | None) -> Tensor: ...
 
-    def plain_matmul(self, a: Tensor, b: Tensor) -> Tensor: ...
+    def autocast(self, form: Form, left: Tensor, right: Tensor, bias: Tensor | None) -> Tensor: ...
 
-    def autocast_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor: ...
+    def serve(self, form: Form, left: Tensor, right: Tensor, bias: Tensor | None) -> Tensor: ...
 
-    def autocast_matmul(self, a: Tensor, b: Tensor) -> Tensor: ...
+    def vendor(self, why: Fallback, form: Form, left: Tensor, right: Tensor, bias: Tensor | None) -> Tensor: ...
 
-    def serve_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor: ...
-
-    def serve_matmul(self, a: Tensor, b: Tensor) -> Tensor: ...
-
-    def vendor_linear(self, why: Fallback, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor: ...
-
-    def vendor_matmul(self, why: Fallback, a: Tensor, b: Tensor) -> Tensor: ...
+    def may_serve(self, dtype: torch.dtype, layout: str, *sizes: int | torch.SymInt) -> bool: ...
 
     def stats(self) -> Stats: ...
 
@@ -98,11 +93,11 @@ _library.define("matmul(Tensor a, Tensor b, int table) -> Tensor")
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None, table: int) -> Tensor:
-    return table_numbered(table).serve_linear(x, weight, bias)
+    return table_numbered(table).serve(linear_form(bias), x, weight, bias)
 
 
 def _matmul(a: Tensor, b: Tensor, table: int) -> Tensor:
-    return table_numbered(table).serve_matmul(a, b)
+    return table_numbered(table).serve(MATMUL, a, b, None)
 
 
 def _fake_linear(x: Tensor, weight: Tensor, bias: Tensor | None, table: int) -> Tensor:
@@ -115,23 +110,47 @@ def _fake_matmul(a: Tensor, b: Tensor, table: int) -> Tensor:
     return torch.matmul(a, b).contiguous()
 
 
-def _linear_backward(ctx: Context, grad: Tensor | None) -> Gradients:
+class _Context(Context, Protocol):
+    table: int
+
+
+def _linear_backward(ctx: _Context, grad: Tensor | None) -> Gradients:
     if grad is None:
         return None, None, None, None
-    gradients = linear_gradients(grad, *ctx.saved_tensors)
-    return *gradients, bias_gradient(grad) if ctx.needs_input_grad[2] else None, None
+    x, weight = ctx.saved_tensors
+    for_x = None if weight is None else _asked(ctx.table, "nn", grad, weight)
+    for_weight = None if x is None else _asked_outer(ctx.table, grad, x)
+    return for_x, for_weight, bias_gradient(grad) if ctx.needs_input_grad[2] else None, None
 
 
-def _matmul_backward(ctx: Context, grad: Tensor | None) -> Gradients:
+def _matmul_backward(ctx: _Context, grad: Tensor | None) -> Gradients:
     if grad is None:
         return None, None, None
-    return *matmul_gradients(grad, *ctx.saved_tensors), None
+    a, b = ctx.saved_tensors
+    for_a = None if b is None else _asked(ctx.table, "nt", grad, b.t())
+    return for_a, None if a is None else _asked_outer(ctx.table, a, grad), None
 
 
-def _save_operands(ctx: Context, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+def _asked_outer(table: int, left: Tensor, right: Tensor) -> Tensor:
+    return _asked(table, "tn", rows(left).t(), rows(right))
+
+
+def _asked(table: int, layout: str, left: Tensor, right: Tensor) -> Tensor:
+    """A product of a backward pass: of the table if it has an entry as far as the sizes are known, else torch's own,
+    which a compiler can fuse and choose for."""
+    server = found_table(table)
+    if server is None or traced_refusal(left, right, None) is not None:
+        return torch.matmul(left, right)
+    m, (k, n) = math.prod(left.shape[:-1]), right.shape
+    asks = server.may_serve(left.dtype, layout, m, n, k)
+    return matmul(left, right, number_in_graph(table)) if asks else torch.matmul(left, right)
+
+
+def _save_operands(ctx: _Context, inputs: tuple[Any, ...], output: Tensor) -> None:
     del output
     ctx.set_materialize_grads(False)
     left, right = inputs[:2]
+    ctx.table = inputs[-1]
     needed = ctx.needs_input_grad
     ctx.save_for_backward(left if needed[1] else None, right if needed[0] else None)
 
@@ -148,10 +167,11 @@ _watched_matmul: Callable[..., Tensor] = make_autograd_impl(
 # table serves them at once: to go on to the dispatcher costs two more calls into Python. Else torch's own functions
 # tell autograd of the gradients.
 def _first_linear(keys: object, x: Tensor, weight: Tensor, bias: Tensor | None, table: int) -> Tensor:
+    form = linear_form(bias)
     server = found_table(table)
-    out = None if server is None else server.again(x, weight, bias, bias is None)
+    out = None if server is None else server.again(form, x, weight, bias)
     if out is None and is_plain():
-        out = table_numbered(table).plain_linear(x, weight, bias)
+        out = table_numbered(table).plain(form, x, weight, bias)
     if out is None:
         return _watched_linear(keys, x, weight, bias, table)
     return out.contiguous()
@@ -159,9 +179,9 @@ def _first_linear(keys: object, x: Tensor, weight: Tensor, bias: Tensor | None, 
 
 def _first_matmul(keys: object, a: Tensor, b: Tensor, table: int) -> Tensor:
     server = found_table(table)
-    out = None if server is None else server.again(a, b, None, None)
+    out = None if server is None else server.again(MATMUL, a, b, None)
     if out is None and is_plain():
-        out = table_numbered(table).plain_matmul(a, b)
+        out = table_numbered(table).plain(MATMUL, a, b, None)
     if out is None:
         return _watched_matmul(keys, a, b, table)
     return out.contiguous()
@@ -190,6 +210,11 @@ linear: Callable[..., Tensor] = torch.ops.hktune.linear.default
 matmul: Callable[..., Tensor] = torch.ops.hktune.matmul.default
 
 
+def call(form: Form, left: Tensor, right: Tensor, bias: Tensor | None, table: int) -> Tensor:
+    """The operator of a form that has one."""
+    return matmul(left, right, table) if form is MATMUL else linear(left, right, bias, table)
+
+
 def traced_linear(x: Tensor, weight: Tensor, bias: Tensor | None, table: int) -> Tensor:
     """What torch.compile's tracer makes of a linear."""
     cast = as_autocast(x, weight, bias)
@@ -201,6 +226,6 @@ def traced_linear(x: Tensor, weight: Tensor, bias: Tensor | None, table: int) ->
 def traced_matmul(a: Tensor, b: Tensor, table: int) -> Tensor:
     """What torch.compile's tracer makes of a matmul."""
     a_cast, b_cast, _ = as_autocast(a, b, None)
-    if is_transformed_in_trace() or traced_refusal(a_cast, b_cast, None, is_product=True) is not None:
+    if is_transformed_in_trace() or traced_refusal(a_cast, b_cast, None) is not None:
         return torch.matmul(a, b)
     return matmul(a_cast, b_cast, CURRENT if exporting() else table)

@@ -130,7 +130,7 @@ def _why_left(module: nn.Module) -> str | None:
     if isinstance(module, _NOT_PRODUCTS):
         return None
     if type(module).__name__ == "Conv1D" and type(module).__module__.startswith("transformers."):
-        return "its weight is stored [K, N], which no kernel reads"
+        return "calls torch's addmm itself: serve it by hktune.enable()"
     own = [name for name, each in module.named_parameters(recurse=False) if each.dim() > 1]
     return f"holds {', '.join(own)} itself, and what it computes with that is not seen" if own else None
 

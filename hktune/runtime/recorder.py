@@ -23,8 +23,9 @@ from hktune.core.shapes import Shape, ShapeList, merged_shapes, shapes_yaml
 from hktune.dispatch.calls import CALL_DTYPES
 from hktune.runtime import current, operators
 from hktune.runtime.call_operations import CALLS, KERNEL_DTYPES
+from hktune.runtime.forms import MATMUL, MATMUL_BIAS, Form, linear_form
 from hktune.runtime.loaded import LoadedTable
-from hktune.runtime.operands import PLAIN
+from hktune.runtime.operands import PLAIN, layout_of
 from hktune.runtime.torch_state import as_autocast, is_transformed
 
 if TYPE_CHECKING:
@@ -48,9 +49,10 @@ def record(path: str | PathLike[str]) -> Recorder:
     `path`.
 
     Seen are linear, matmul, mm, addmm and hktune's own functions, under whatever module or function, before and after
-    `patch`, under autocast as it casts, with a table or without one. A compiled model runs eager meanwhile (in every
-    thread): its graph would show no products. Not seen: what runs during a backward pass, replays of captured graphs,
-    and batched products. Raises ShapesError at the end when there was none.
+    `patch`, under autocast as it casts, with a table or without one, and the products of backward passes. Each is noted
+    in the layout of its operands. A compiled model runs eager meanwhile (in every thread): its graph would show no
+    products. Not seen: replays of captured graphs, and batched products of more than one matrix. Raises ShapesError at
+    the end when there was none.
     """
     return Recorder(Path(path))
 
@@ -82,19 +84,24 @@ class Recorder:
         if kind is None and self._path:
             publish(self._path, self.yaml().encode())
 
-    def note(self, left: Tensor, right: Tensor, n: int, bias: Tensor | None) -> None:
-        """Count left [..., K] times something [K, n] that `right` is or is a view of, and perhaps a bias [n]."""
+    def note(self, form: Form, left: Tensor, right: Tensor, bias: Tensor | None) -> None:
+        """Count the product of two operands as `form` has them, and perhaps a bias."""
         why = _why_left_out(left) or _why_left_out(right)
         dtypes = dict.fromkeys(each.dtype for each in (left, right, bias) if each is not None)
         if not why and len(dtypes) > 1:
             why = " and ".join(map(_name, dtypes))
-        if not why and bias is not None and bias.shape != (n,):
-            why = f"bias of shape {list(bias.shape)}"
         if why:
             self.left_out[why] += 1
-        elif left.numel() and n:
-            k = left.shape[-1]
-            self.calls[Problem(left.numel() // k, n, k, CALLS[left.dtype, bias is not None])] += 1
+            return
+        sizes = form.sizes(left.shape, right.shape)
+        if sizes is None or 0 in sizes:
+            return
+        _, m, n, k = sizes
+        if bias is not None and bias.shape != (n,):
+            self.left_out[f"bias of shape {list(bias.shape)}"] += 1
+            return
+        layout = layout_of(form, left, right, {"m": m, "n": n, "k": k})
+        self.calls[Problem(m, n, k, CALLS[left.dtype, bias is not None, layout])] += 1
 
     @property
     def shapes(self) -> ShapeList:
@@ -130,10 +137,6 @@ def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _in_backward() -> bool:
-    return torch._C._current_autograd_node() is not None
-
-
 class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes products where torch dispatches them: below every module, and below autocast."""
 
@@ -148,18 +151,23 @@ class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
         del types
         kwargs = kwargs or {}
         out: object = func(*args, **kwargs)
-        if not self.is_quiet and not _in_backward():
+        if not self.is_quiet:
             self._note(func.overloadpacket, args, kwargs)
         return out
 
     def _note(self, packet: OpOverloadPacket, args: Arguments, kwargs: Named) -> None:
         note = self._recorder.note
         if packet in (_aten.linear, torch.ops.hktune.linear) and args[1].dim() == 2:
-            note(args[0], args[1], args[1].shape[0], args[2] if len(args) > 2 else None)
-        elif packet in (_aten.mm, _aten.matmul, torch.ops.hktune.matmul) and args[1].dim() == 2:
-            note(args[0], args[1], args[1].shape[1], None)
+            bias = args[2] if len(args) > 2 else None
+            note(linear_form(bias), args[0], args[1], bias)
+        elif packet is torch.ops.hktune.matmul or (packet in (_aten.mm, _aten.matmul) and len(args) == 2):
+            if args[1].dim() == 2:
+                note(MATMUL, args[0], args[1], None)
+        elif packet is _aten.bmm and len(args) == 2 and len(args[1]) == 1:
+            note(MATMUL, args[0][0], args[1][0], None)
         elif packet is _aten.addmm and kwargs.keys() <= {"out"}:
-            note(args[1], args[2], args[2].shape[1], args[0] if args[0].dim() == 1 else None)
+            bias = args[0] if args[0].dim() == 1 else None
+            note(MATMUL if bias is None else MATMUL_BIAS, args[1], args[2], bias)
 
 
 class _Functions(TorchFunctionMode):
@@ -186,7 +194,7 @@ class _Functions(TorchFunctionMode):
             out = func(*args, **kwargs)
         finally:
             self._below.is_quiet = was_quiet
-        if not was_quiet and not _in_backward():
+        if not was_quiet:
             self._note(_LINEAR if called in _LINEARS else _MATMUL, args, kwargs)
         return out
 
@@ -196,4 +204,4 @@ class _Functions(TorchFunctionMode):
         if right.dim() != 2:
             return
         left, right, bias = as_autocast(left, right, operands.get("bias"))
-        self._recorder.note(left, right, right.shape[0 if names is _LINEAR else 1], bias)
+        self._recorder.note(linear_form(bias) if names is _LINEAR else MATMUL, left, right, bias)

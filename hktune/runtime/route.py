@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from hktune.core.launch import Launch
+from hktune.core.operation import operation_of
 from hktune.core.problem import Key
 from hktune.device.device import Kernel, PreparedLaunch
 from hktune.dispatch.choice import Choice
 from hktune.runtime.counts import Fallback
+from hktune.runtime.operands import row_lengths
 
 
 class Route:
     """A table's kernel for one key; `prepared` and `kernel` are there once it is loaded. `name`: the sha256 of its
     object, and its symbol."""
 
-    __slots__ = ("kernel", "launch", "name", "near", "numbers", "prepared", "workspace_bytes")
+    __slots__ = ("kernel", "launch", "layout", "name", "near", "numbers", "prepared", "workspace_bytes")
 
     def __init__(self, key: Key, launch: Launch, name: tuple[str, str], near: bool) -> None:
-        m, n, k, _ = key
-        self.numbers = {"m": m, "n": n, "k": k, "lda": k, "ldb": k, "ldc": n}
+        m, n, k, operation = key
+        sizes = {"m": m, "n": n, "k": k}
+        self.layout = operation_of(operation).layout
+        lda, ldb = row_lengths(self.layout, sizes)
+        self.numbers = {**sizes, "lda": lda, "ldb": ldb, "ldc": n}
         self.launch = launch
         self.name = name
         self.near = near

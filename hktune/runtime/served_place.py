@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection
 
 import torch
+from torch import Tensor
 
 from hktune.core.operation import Operation
 from hktune.core.problem import Key
 from hktune.dispatch.choice import Choices
 from hktune.runtime.call_operations import CALLS, KERNEL_DTYPES
 from hktune.runtime.counts import Counts, Fallback
+from hktune.runtime.forms import Form
 from hktune.runtime.place import Place
 from hktune.runtime.route import Route, route_of
-from hktune.runtime.served_product import ServedMatmul, ServedProduct
+from hktune.runtime.served_product import ServedProduct
 from hktune.runtime.served_shapes import ServedShapes
 
-Shapes = tuple[torch.Size, torch.Size, bool | None]
-"""Of x [..., K] and weight [N, K], and whether there is no bias; of a [..., K] and b [K, N], and None."""
+Shapes = tuple[torch.Size, torch.Size, Form]
+"""Of the two operands, and what is made of them."""
 
 # Launches kept ready; beyond, all are dropped, so that a program with ever new M does not grow. About 1 KB each.
 _ROUTES_MAX = 65536
@@ -33,32 +34,53 @@ class ServedPlace:
         self._routes: dict[Key, Route | Fallback] = {}
         self._choices = choices
         self._counts = counts
-        # By whether there is a bias: the dtypes that the table has entries of, each with the text of its operation.
+        # By whether there is a bias: the dtypes and layouts that the table has entries of, with their operation's text.
         self._asked = tuple(
-            [(dtype, str(each)) for (dtype, biased), each in CALLS.items() if biased is has_bias and each in operations]
+            [
+                (dtype, layout, str(each))
+                for (dtype, biased, layout), each in CALLS.items()
+                if biased is has_bias and each in operations
+            ]
             for has_bias in (False, True)
         )
 
     def serve(self, shapes: Shapes) -> ServedShapes | Fallback:
         """What serves calls of `shapes`, or why that is the vendor library whatever their dtype; kept in `served`."""
-        left, right, bare = shapes
-        is_product = bare is None
-        if len(right) != 2:
+        left, right, form = shapes
+        sizes = form.sizes(left, right)
+        if sizes is None:
             return Fallback.SHAPE
-        k, n = right if is_product else reversed(right)
-        if not left or left[-1] != k:
-            return Fallback.SHAPE
-        rows = left[:-1]
-        m = math.prod(rows)
+        out_shape, m, n, k = sizes
         if len(self.served) >= _ROUTES_MAX:
             self.served.clear()
         if not (m and n and k):
             served: ServedShapes | Fallback = Fallback.EMPTY
         else:
-            routes = {dtype: self.route((m, n, k, text)) for dtype, text in self._asked[bare is False]}
-            served = self._served(routes, (*rows, n), ServedMatmul if is_product else ServedProduct)
+            asked = self._asked[form.has_bias]
+            routes = {(dtype, layout): self.route((m, n, k, text)) for dtype, layout, text in asked}
+            served = self._served(routes, out_shape, form)
         self.served[shapes] = served
         return served
+
+    def product(self, form: Form, left: Tensor, right: Tensor) -> Tensor:
+        """Of two operands, by a kernel or by torch; autograd is not told of it. It is a product of a backward pass, of
+        which the program says nothing. So no warning speaks of it, and it is counted only where the table has an
+        entry."""
+        shapes = (left.shape, right.shape, form)
+        found = self.served.get(shapes) or self.serve(shapes)
+        if type(found) is ServedShapes:
+            out = found.again(left, right, None)
+            if out is not None:
+                return out
+            served = found.find(left.dtype, left, right, None)
+            if not isinstance(served, Fallback):
+                found.remember(*served, (left, right))
+                product, launch = served
+                return product.result(launch, left, right, None)
+            found = served
+        if found is not Fallback.NO_ENTRY:
+            self._counts.left_to_torch(found)
+        return form.vendor(left, right, None)
 
     def route(self, key: Key) -> Route | Fallback:
         """How `key`, whose sizes are all above 0, is launched, or why it is not; found once."""
@@ -70,18 +92,20 @@ class ServedPlace:
         return route
 
     def _served(
-        self, routes: dict[torch.dtype, Route | Fallback], out_shape: tuple[int, ...], kind: type[ServedProduct]
+        self, routes: dict[tuple[torch.dtype, str], Route | Fallback], out_shape: tuple[int, ...], form: Form
     ) -> ServedShapes | Fallback:
         """By dtype. Where a kernel serves one, operands of a dtype without an entry are merely of the wrong one."""
-        products: dict[torch.dtype, ServedProduct] = {}
-        chosen: dict[torch.dtype, Fallback] = {}
-        for dtype, route in routes.items():
+        products: dict[torch.dtype, list[ServedProduct]] = {}
+        chosen: set[tuple[torch.dtype, str]] = set()
+        for (dtype, layout), route in routes.items():
             if isinstance(route, Route):
-                products[dtype] = kind(self.place, route, dtype, out_shape, self._counts)
+                product = ServedProduct(self.place, route, form, dtype, out_shape, self._counts, self)
+                products.setdefault(dtype, []).append(product)
             elif route is Fallback.VENDOR_CHOSEN:
-                chosen[dtype] = route
+                chosen.add((dtype, layout))
+        vendors = {dtype: Fallback.VENDOR_CHOSEN for dtype, _ in chosen if dtype not in products}
         if products:
-            return ServedShapes(products, chosen)
+            return ServedShapes(products, vendors, chosen)
         if chosen:
-            return ServedShapes({}, {**dict.fromkeys(KERNEL_DTYPES, Fallback.NO_ENTRY), **chosen})
+            return ServedShapes({}, {**dict.fromkeys(KERNEL_DTYPES, Fallback.NO_ENTRY), **vendors}, chosen)
         return Fallback.NO_ENTRY

@@ -4,43 +4,80 @@ from __future__ import annotations
 
 import itertools
 import operator
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from hktune.device.device import PreparedLaunch
 from hktune.runtime.counts import Counts, Fallback
-from hktune.runtime.gradients import taped_linear, taped_matmul
-from hktune.runtime.operands import ALIGNMENT_BYTES, PLAIN, refusal, row_stride, row_strides
+from hktune.runtime.forms import LINEAR, MATMUL, OUTER, Form
+from hktune.runtime.gradients import linear_gradients, matmul_gradients
+from hktune.runtime.operands import ALIGNMENT_BYTES, PLAIN, refusal, row_lengths, row_strides
 from hktune.runtime.place import Place
 from hktune.runtime.route import Route
-from hktune.runtime.torch_state import operator_range, profiling
+from hktune.runtime.torch_state import grad_enabled, operator_range, profiling, unseen_by_guards
 
 MISALIGNED = ALIGNMENT_BYTES - 1
 
 
+class Home(Protocol):
+    """Where a product was found, which finds those of its backward pass too."""
+
+    def product(self, form: Form, left: Tensor, right: Tensor) -> Tensor:
+        """Of two operands, by a kernel or by torch; autograd is not told of it."""
+
+
 class ServedProduct:
-    """Of one x [..., K] and weight [N, K] of `dtype`, with or without bias; the output has `out_shape` and that dtype.
+    """Of two operands of `dtype` whose shapes are those of `form`, stored as the route's layout says, with or without
+    bias; the output has `out_shape` and that dtype.
 
     A call asks for the `launch` of its very operands, and then for that launch's `result`. Both work outside of torch's
     dispatcher and autograd.
     """
 
-    __slots__ = ("_counts", "_dtype", "_out_shape", "_out_strides", "place", "route")
-    name = "hktune::linear"
-    taped = staticmethod(taped_linear)
+    __slots__ = (
+        "_counts",
+        "_dtype",
+        "_home",
+        "_left_strides",
+        "_out_shape",
+        "_out_strides",
+        "_right_strides",
+        "form",
+        "place",
+        "route",
+        "taped",
+    )
 
     def __init__(
-        self, place: Place, route: Route, dtype: torch.dtype, out_shape: tuple[int, ...], counts: Counts
+        self,
+        place: Place,
+        route: Route,
+        form: Form,
+        dtype: torch.dtype,
+        out_shape: tuple[int, ...],
+        counts: Counts,
+        home: Home,
     ) -> None:
         self.place = place
         self.route = route
+        self.form = form
+        self.taped = form.taped
         self._dtype = dtype
         self._out_shape = out_shape
         self._out_strides = tuple(itertools.accumulate(out_shape[:0:-1], operator.mul, initial=1))[::-1]
         self._counts = counts
+        self._home = home
+        # Of a transposed view whose rows are adjacent; None of an operand that is contiguous.
+        self._left_strides, self._right_strides = (
+            None if own == letter else (1, length)
+            for own, letter, length in zip(
+                form.letters, route.layout, row_lengths(route.layout, route.numbers), strict=True
+            )
+        )
 
-    def launch(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> PreparedLaunch | Fallback:
+    def launch(self, left: Tensor, right: Tensor, bias: Tensor | None) -> PreparedLaunch | Fallback:
         """What takes these plain tensors as they are, or why that is the vendor library."""
         place, prepared, dtype = self.place, self.route.prepared, self._dtype
         index = place.index
@@ -48,16 +85,16 @@ class ServedProduct:
             # One expression, ordered by what is likely to fail; `refusal` says which part did.
             ready = (
                 prepared is not None
-                and x.dtype is dtype
-                and weight.dtype is dtype
-                and weight.get_device() == index
-                and x.is_contiguous()
-                and weight.is_contiguous()
-                and (at := x.data_ptr())
-                and (weight_at := weight.data_ptr())
-                and not (at | weight_at) & MISALIGNED
-                and not x.is_neg()
-                and not weight.is_neg()
+                and left.dtype is dtype
+                and right.dtype is dtype
+                and right.get_device() == index
+                and (left.is_contiguous() if self._left_strides is None else left.stride() == self._left_strides)
+                and (right.is_contiguous() if self._right_strides is None else right.stride() == self._right_strides)
+                and (at := left.data_ptr())
+                and (right_at := right.data_ptr())
+                and not (at | right_at) & MISALIGNED
+                and not left.is_neg()
+                and not right.is_neg()
                 and (bias is None or self._bias_fits(bias))
                 and (place.current_index is None or place.current_index() == index)
             )
@@ -65,7 +102,7 @@ class ServedProduct:
             ready = False
         if ready and prepared is not None:
             return prepared
-        return self._slow_launch((x, weight) if bias is None else (x, weight, bias))
+        return self._slow_launch((left, right) if bias is None else (left, right, bias))
 
     def result(self, launch: PreparedLaunch, left: Tensor, right: Tensor, bias: Tensor | None) -> Tensor:
         """The product, by a launch that was found for these operands."""
@@ -74,7 +111,7 @@ class ServedProduct:
         stream = place.stream()
         workspace = place.workspaces.of(stream, route.workspace_bytes) if route.workspace_bytes else None
         if profiling():
-            with operator_range(self.name, left, right):
+            with operator_range(self.form.name, left, right):
                 launch(left, right, out, bias, workspace, stream)
         else:
             launch(left, right, out, bias, workspace, stream)
@@ -83,6 +120,25 @@ class ServedProduct:
         else:
             self._counts.hits += 1
         return out
+
+    def gradients(self, grad: Tensor, left: Tensor | None, right: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        """Of the left and the right operand, from that of the product; an operand is None where only the gradient of
+        the other one is needed. The gradient of a right operand that is a transposed view is one too.
+
+        Where something watches, or would have gradients of these, they are torch's own products.
+        """
+        is_linear = self.form.letters == "nt"
+        is_transposed = self._right_strides is not None
+        if grad_enabled() or unseen_by_guards():
+            if is_linear:
+                return linear_gradients(grad, left, right)
+            return matmul_gradients(grad, left, right, is_transposed)
+        product = self._home.product
+        for_left = None if right is None else product(MATMUL if is_linear else LINEAR, grad, right)
+        if left is None:
+            return for_left, None
+        for_right = product(OUTER, *((grad, left) if is_linear is not is_transposed else (left, grad)))
+        return for_left, for_right.t() if is_transposed else for_right
 
     def _bias_fits(self, bias: Tensor) -> bool:
         return (
@@ -98,10 +154,9 @@ class ServedProduct:
 
     def _slow_launch(self, operands: tuple[Tensor, ...]) -> PreparedLaunch | Fallback:
         """The launch of a call that needs more questions, or why the vendor serves it. It is the first of its shapes,
-        or another device is current, or its operands are not contiguous, of this dtype and on this device."""
+        or another device is current, or its operands' rows are apart, or not of this dtype and on this device."""
         place, route = self.place, self.route
-        n, k = route.numbers["n"], route.numbers["k"]
-        why = refusal(operands, self._dtype, n, k, place.where)
+        why = refusal(operands, self._dtype, route.numbers["n"], place.where)
         if why is not None:
             return why
         strides = self._strides(operands)
@@ -122,53 +177,11 @@ class ServedProduct:
         return launch
 
     def _strides(self, operands: tuple[Tensor, ...]) -> tuple[int, int] | tuple[()] | Fallback:
-        """From row to row of either operand, as operands.row_strides, or why no kernel takes them so."""
-        found = row_strides(operands, self.route.numbers["k"], self.route.takes_strides)
-        return Fallback.STRIDES if found is None else found
-
-
-class ServedMatmul(ServedProduct):
-    """The same of one a [..., K] and b [K, N], which a kernel takes where it is the transposed view of a [N, K]."""
-
-    __slots__ = ("_b_strides",)
-    name = "hktune::matmul"
-    taped = staticmethod(taped_matmul)
-
-    def __init__(
-        self, place: Place, route: Route, dtype: torch.dtype, out_shape: tuple[int, ...], counts: Counts
-    ) -> None:
-        super().__init__(place, route, dtype, out_shape, counts)
-        self._b_strides = (1, route.numbers["k"])
-
-    def launch(self, a: Tensor, b: Tensor, bias: Tensor | None = None) -> PreparedLaunch | Fallback:
-        del bias
-        place, prepared, dtype = self.place, self.route.prepared, self._dtype
-        index = place.index
-        try:
-            ready = (
-                prepared is not None
-                and a.dtype is dtype
-                and b.dtype is dtype
-                and b.stride() == self._b_strides
-                and b.get_device() == index
-                and a.is_contiguous()
-                and (at := a.data_ptr())
-                and (b_at := b.data_ptr())
-                and not (at | b_at) & MISALIGNED
-                and not a.is_neg()
-                and not b.is_neg()
-                and (place.current_index is None or place.current_index() == index)
-            )
-        except RuntimeError:
-            ready = False
-        if ready and prepared is not None:
-            return prepared
-        return self._slow_launch((a, b))
-
-    def _strides(self, operands: tuple[Tensor, ...]) -> tuple[int, int] | tuple[()] | Fallback:
-        a, b = operands
-        k, transposed = self.route.numbers["k"], b.detach().t()
-        strides = row_strides((a, transposed), k, self.route.takes_strides)
-        if strides is None:
-            return Fallback.NOT_TRANSPOSED if row_stride(transposed, k) is None else Fallback.STRIDES
-        return strides
+        """From row to row of either operand; () where all rows are adjacent, or why no kernel takes them so."""
+        route = self.route
+        found = row_strides(self.form, route.layout, operands[0], operands[1], route.numbers)
+        if found is None or not all(each.is_contiguous() for each in operands[2:]):
+            return Fallback.STRIDES
+        if found == row_lengths(route.layout, route.numbers):
+            return ()
+        return found if route.takes_strides else Fallback.STRIDES

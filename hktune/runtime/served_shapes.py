@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import final
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 from hktune.device.device import PreparedLaunch
 from hktune.runtime.autocast_cache import cached_cast
 from hktune.runtime.counts import Fallback
+from hktune.runtime.operands import layouts_of
 from hktune.runtime.seen_calls import KINDS_MAX, Kind
 from hktune.runtime.served_product import MISALIGNED, ServedProduct
 from hktune.runtime.torch_state import grad_enabled
@@ -20,24 +21,46 @@ _autocast_dtype = torch.get_autocast_dtype
 
 @final
 class ServedShapes:
-    """What serves calls of one x [..., K] and weight [N, K], with or without bias, or of one a [..., K] and b [K, N]:
-    by their dtype a product, or a reason why they are `left_to_torch`. Any product refuses operands of a dtype that has
-    neither, and says what is wrong with them; where there is none, no cast would help."""
+    """What serves calls of one form on operands of one pair of shapes: products by the dtype of the operands, one for
+    each layout that the table has a kernel for, or a reason why they are `left_to_torch`. Any product refuses operands
+    of a dtype that has neither, and says what is wrong with them; where there is none, no cast would help."""
 
-    __slots__ = ("_other", "_products", "kinds", "left_to_torch")
+    __slots__ = ("_chosen", "_other", "_products", "kinds", "left_to_torch")
 
     def __init__(
-        self, products: Mapping[torch.dtype, ServedProduct], left_to_torch: Mapping[torch.dtype, Fallback]
+        self,
+        products: Mapping[torch.dtype, Sequence[ServedProduct]],
+        left_to_torch: Mapping[torch.dtype, Fallback],
+        chosen: Collection[tuple[torch.dtype, str]],
     ) -> None:
+        """`chosen`: the dtypes and layouts for which the table chose the vendor library."""
         self._products = products
-        self._other = next(iter(products.values()), Fallback.VENDOR_CHOSEN)
+        self._other = next(iter(products.values()), ())
+        self._chosen = chosen
         self.left_to_torch = left_to_torch
         self.kinds: tuple[Kind, ...] = ()
 
-    def find(self, dtype: torch.dtype) -> ServedProduct | Fallback:
-        """What serves operands of `dtype`, or why that is the vendor library."""
+    def find(
+        self, dtype: torch.dtype, left: Tensor, right: Tensor, bias: Tensor | None
+    ) -> tuple[ServedProduct, PreparedLaunch] | Fallback:
+        """What serves these operands, the left one of `dtype`, or why that is the vendor library."""
         why = self.left_to_torch.get(dtype)
-        return self._products.get(dtype, self._other) if why is None else why
+        products = self._products.get(dtype, self._other)
+        if why is not None or not products:
+            return why or Fallback.VENDOR_CHOSEN
+        for product in products:
+            launch = product.launch(left, right, bias)
+            if launch is not Fallback.STRIDES:
+                return launch if isinstance(launch, Fallback) else (product, launch)
+        return self._why_unread(products, left, right)
+
+    def _why_unread(self, products: Sequence[ServedProduct], left: Tensor, right: Tensor) -> Fallback:
+        """Why none of the products reads operands that fit them otherwise."""
+        first = products[0]
+        readable = set(layouts_of(first.form, left, right, first.route.numbers))
+        if any((left.dtype, layout) in self._chosen for layout in readable):
+            return Fallback.VENDOR_CHOSEN
+        return Fallback.STRIDES if readable <= {each.route.layout for each in products} else Fallback.NO_ENTRY
 
     def again(self, left: Tensor, right: Tensor, bias: Tensor | None) -> Tensor | None:
         """The product of a call that is like one which was served; None of another."""

@@ -7,13 +7,12 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 from torch.overrides import handle_torch_function
 
 from hktune.runtime import operators
 from hktune.runtime.counts import Fallback
+from hktune.runtime.forms import MATMUL, Form, linear_form
 from hktune.runtime.operands import traced_refusal
-from hktune.runtime.prepared_matrix import PreparedMatrix
 from hktune.runtime.torch_state import (
     as_autocast,
     autocast_done,
@@ -30,36 +29,28 @@ def linear(public: Function, number: int, x: Tensor, weight: Tensor, bias: Tenso
     operands = (x, weight) if bias is None else (x, weight, bias)
     if _is_for_functions(operands):
         return handle_torch_function(public, operands, *operands)
+    return _product(linear_form(bias), number, x, weight, bias)
+
+
+def matmul(public: Function, number: int, a: Tensor, b: Tensor) -> Tensor:
+    """A call of `public`, the matmul of table `number`."""
+    if _is_for_functions((a, b)):
+        return handle_torch_function(public, (a, b), a, b)
+    return _product(MATMUL, number, a, b, None)
+
+
+def _product(form: Form, number: int, left: Tensor, right: Tensor, bias: Tensor | None) -> Tensor:
     if is_transformed():
-        return operators.table_numbered(number).vendor_linear(Fallback.TRANSFORM, x, weight, bias)
+        return operators.table_numbered(number).vendor(Fallback.TRANSFORM, form, left, right, bias)
     if not has_dispatch_mode():
-        return operators.table_numbered(number).autocast_linear(x, weight, bias)
-    cast = as_autocast(x, weight, bias)
+        return operators.table_numbered(number).autocast(form, left, right, bias)
+    cast = as_autocast(left, right, bias)
     why = traced_refusal(*cast)
     if why is not None:
         table = operators.found_table(number)
-        return table.vendor_linear(why, x, weight, bias) if table else functional.linear(x, weight, bias)
-    with autocast_done(x):
-        return operators.linear(*cast, operators.number_in_graph(number))
-
-
-def matmul(public: Function, number: int, a: Tensor, b: Tensor | PreparedMatrix) -> Tensor:
-    """A call of `public`, the matmul of table `number`."""
-    if isinstance(b, PreparedMatrix):
-        b = b.operand_if_watched()
-    if _is_for_functions((a, b)):
-        return handle_torch_function(public, (a, b), a, b)
-    if is_transformed():
-        return operators.table_numbered(number).vendor_matmul(Fallback.TRANSFORM, a, b)
-    if not has_dispatch_mode():
-        return operators.table_numbered(number).autocast_matmul(a, b)
-    a_cast, b_cast, _ = as_autocast(a, b, None)
-    why = traced_refusal(a_cast, b_cast, None, is_product=True)
-    if why is not None:
-        table = operators.found_table(number)
-        return table.vendor_matmul(why, a, b) if table else torch.matmul(a, b)
-    with autocast_done(a):
-        return operators.matmul(a_cast, b_cast, operators.number_in_graph(number))
+        return table.vendor(why, form, left, right, bias) if table else form.vendor(left, right, bias)
+    with autocast_done(left):
+        return operators.call(form, *cast, operators.number_in_graph(number))
 
 
 def _is_for_functions(operands: tuple[object, ...]) -> bool:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 
 from hktune.core.config import Config, Value
 from hktune.space import Domain, Parameter
 
 VALUES_MIN = 5
 ROUND_MAX = 0.4
-"""A list of at least so many numbers, of which at most this share are powers of two, is a range in even steps. What is
-good on it is a power of two far more often than chance has it."""
+"""Of at least so many numbers in even steps, at most this share may be powers of two: then what is good is one far more
+often than chance has it."""
 
 
 class RoundDraws:
     """Draws of legal configs, each equally likely of those whose parameters have round values. These are the powers of
-    two of a parameter where those are rare, else all of its values."""
+    two of a range in even steps where those are rare, else all of a parameter's values."""
 
     def __init__(self, domain: Domain) -> None:
         self._domain = domain
@@ -31,7 +32,9 @@ class RoundDraws:
 def _rare_powers_of_two(parameter: Parameter) -> list[Value]:
     """Those of its values; none where they are not rare."""
     values = parameter.values
-    if len(values) < VALUES_MIN or not all(type(value) is int and value > 0 for value in values):
+    numbers = [value for value in values if type(value) is int and value > 0]
+    steps = {after - before for before, after in pairwise(numbers)}
+    if len(numbers) < max(len(values), VALUES_MIN) or len(steps) > 1:
         return []
-    found = [value for value in values if isinstance(value, int) and value.bit_count() == 1]
-    return list(found) if len(found) <= ROUND_MAX * len(values) else []
+    found = [number for number in numbers if number.bit_count() == 1]
+    return [*found] if len(found) <= ROUND_MAX * len(values) else []

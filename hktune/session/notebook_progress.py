@@ -48,6 +48,7 @@ class NotebookProgress(RunProgress):
         finally:
             over.set()
             thread.join()
+            self.phase("over")
             handle.update(HTML(self.markup()))
 
     def markup(self) -> str:

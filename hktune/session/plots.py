@@ -84,5 +84,6 @@ def _drawn(figure: Figure) -> PlotlyFigure:
     except ImportError:
         raise ToolchainError("pictures need plotly: pip install 'hktune[report]'") from None
     drawn = PlotlyFigure(figure.spec)
+    title = {"text": shown_text(figure.title), "yref": "container", "y": 1, "yanchor": "top", "pad": {"t": 14}}
     height_px = max(figure.height_px, _LEAST_PX) + _TITLE_PX
-    return drawn.update_layout(title_text=shown_text(figure.title), margin_t=_TITLE_PX + 40, height=height_px)
+    return drawn.update_layout(title=title, margin_t=_TITLE_PX + 40, height=height_px)

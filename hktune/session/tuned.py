@@ -19,7 +19,7 @@ from hktune.tuning.callbacks import Callback, Callbacks
 from hktune.tuning.run import tune as run_tuning
 
 if TYPE_CHECKING:
-    from typing import Unpack
+    from typing_extensions import Unpack
 
     from hktune.session.given_options import TuneOptions
 

@@ -10,7 +10,7 @@ from hktune.core.errors import TableError
 from hktune.core.identity import Identity
 from hktune.core.outcome import Source
 from hktune.core.problem import Problem
-from hktune.dispatch.calls import CALL_OPERATIONS
+from hktune.dispatch.calls import CALL_OPERATIONS, CALLS_SAID
 from hktune.dispatch.choice import Choices
 from hktune.dispatch.files import ANY, Trust, read_table
 from hktune.dispatch.judge import Reason
@@ -29,8 +29,6 @@ _NEXT = {
     Reason.ARGUMENTS: "`hktune table build` it again",
     Reason.RESOURCES: "a driver would refuse it: tune that shape again",
 }
-
-_ASKED = ", ".join(map(str, CALL_OPERATIONS))
 
 
 @dataclass(frozen=True)
@@ -99,7 +97,7 @@ def _unreachable(table: Table) -> list[Finding]:
     """The rows of operations that no call asks for."""
     rows = [entry for entry in table.entries if entry.problem.operation not in CALL_OPERATIONS]
     return [
-        Finding("unreachable row", f"{entry.problem}, but calls ask for {_ASKED}", "leave it out of the trials")
+        Finding("unreachable row", f"{entry.problem}, but calls ask for {CALLS_SAID}", "leave it out of the trials")
         for entry in rows
     ]
 
@@ -140,7 +138,7 @@ def _uncovered(call: Call, share: str) -> Finding:
     """To tune a shape helps only where a call can ask for it."""
     if call.problem.operation in CALL_OPERATIONS:
         return Finding("uncovered shape", f"{_label(call)}{share}", "tune it")
-    value = f"{_label(call)}{share}, but calls ask for {_ASKED}"
+    value = f"{_label(call)}{share}, but calls ask for {CALLS_SAID}"
     return Finding("uncovered shape", value, "leave it out of the shapes")
 
 

@@ -23,7 +23,7 @@ from hktune.tuning.callbacks import Callbacks
 from hktune.tuning.ledger import Ledger
 from hktune.tuning.loop import Listener
 from hktune.tuning.part import Part
-from hktune.tuning.progress import SILENT, Progress
+from hktune.tuning.progress import Progress
 from hktune.tuning.ray_part import GpuFacts, Report, SentPart
 from hktune.tuning.trial_rows import RowContext
 from hktune.workers.executor import START_DEADLINE_S
@@ -127,8 +127,7 @@ class RemoteSearch:
             rows = [row for problem in part.problems for row in rows_of.get(problem, [])]
             sent = SentPart(replace(part, budget=left), context, rows, quarantine)
             stream = gpu.actor.search.options(num_returns="streaming").remote(sent)
-            again = self._losses[id(part)]
-            self._at_work[stream] = _AtWork(gpu, part, SILENT if again else progress.listener())
+            self._at_work[stream] = _AtWork(gpu, part, progress.listener())
             self._gpus_used.add(gpu.number)
 
     def _hear(self, ledger: Ledger, progress: Progress) -> None:
@@ -158,9 +157,11 @@ class RemoteSearch:
             work = self._at_work.pop(stream)
             self._lost += 1
             self._usages.append(replace(work.said.usage, workers_lost=work.said.usage.workers_lost + 1))
+            work.listener.working(0)
             ray.kill(work.gpu.actor)
             self._start_another(work.gpu.number)
-            self._again(work.part, MachineError(f"{LOSSES_MAX} GPUs or their nodes were lost ({last_line(error)})"))
+            what = f"a GPU or its node was lost, and so were those that went on ({last_line(error)})"
+            self._again(work.part, MachineError(f"{what}: start nodes, and run again"))
             return None
         return report
 
@@ -179,6 +180,7 @@ class RemoteSearch:
         """A part has come to its end, or to what its GPU cannot go on with."""
         work = self._at_work.pop(stream)
         self._usages.append(work.said.usage)
+        work.listener.working(0)
         self.trouble.extend(work.said.trouble)
         if work.said.error is None:
             self._ended_by.pop(id(work.part), None)

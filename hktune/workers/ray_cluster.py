@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import logging
+import os
 import shutil
 import signal
 import socket
@@ -17,6 +18,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
+
+# Ray reads this when it is imported. Without it the last lines of a lost node's log are printed into the progress.
+os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "^")
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 from attack import Format
-from foreign_files import AITER_TUNED, LOG, TRACE, TUNABLE
+from foreign_files import AITER_TUNED, BENCH_OUTPUT, LOG, TRACE, TUNABLE, YAML
 from hostile import Victim, amd_victim, harmed, nvidia_victim
 from mutants import changed, csv_mutant, json_mutant, text_mutant, words_mutant, yaml_mutant
 from naive_gemm import EMULATED, OBJECT, published, trial
@@ -25,7 +25,7 @@ from hktune.cli import main
 from hktune.compile import AbsentCompiler, CachedCompiler
 from hktune.core.config import Config
 from hktune.core.errors import HktuneError
-from hktune.core.outcome import Failure, Status
+from hktune.core.outcome import Failure, Source, Status
 from hktune.core.problem import Problem
 from hktune.core.shapes import load_shapes
 from hktune.core.shipped import DEFAULT_SPACE
@@ -39,6 +39,10 @@ from hktune.report.console import PlainConsole
 from hktune.report.tables import print_table
 from hktune.space import Spaces, load_space
 from hktune.store import capture_environment, merge, read_environment, read_frame, read_trials, write_environment
+from hktune.store.origins import Origin, read_origins, write_origins
+from hktune.store.recordings import load_recordings, recordings_among
+from hktune.store.recordings.kernel_tuner_cache import cache_json
+from hktune.store.recordings.t4_trials import t4_json
 from hktune.store.rows import HEADER, Encoder
 from hktune.template import load_template
 from hktune.tuning.own_trials import require_own
@@ -74,6 +78,7 @@ def formats(folder: Path) -> list[Format]:
     return [
         *_descriptions(folder),
         *_foreign(folder),
+        *_recordings(folder),
         *_results(folder),
         *_tables(folder),
         *_builds(folder),
@@ -154,7 +159,22 @@ def _foreign(folder: Path) -> list[Format]:
         Format("AITER's CSV", AITER_TUNED.encode(), csv_mutant, read),
         Format("TunableOp's results", TUNABLE.encode(), csv_mutant, read),
         Format("log of hipBLASLt and rocBLAS", LOG.splitlines()[1].encode(), text_mutant, read),
+        Format("what a benchmark prints", BENCH_OUTPUT.encode(), csv_mutant, read),
+        Format("YAML of rocblas-bench", YAML.encode(), yaml_mutant, read),
         Format("profiler's trace", TRACE, json_mutant, read),
+    ]
+
+
+def _recordings(folder: Path) -> list[Format]:
+    """Files of other tuners, which say times of configs."""
+    read = _written(folder / "recording.json", load_recordings)
+    row = trial(PROBLEM, source=Source.MEASURED)
+    [recording] = recordings_among("good", [row])
+    ktt = {"Results": [{"Configuration": [{"Name": "a", "Value": 1}], "Status": "Ok", "TotalDuration": 3.5}]}
+    return [
+        Format("Kernel Tuner's cache", cache_json(recording), json_mutant, read),
+        Format("T4 results", t4_json([row]), json_mutant, read),
+        Format("KTT's results", json.dumps(ktt).encode(), json_mutant, read),
     ]
 
 
@@ -187,8 +207,12 @@ def _results(folder: Path) -> list[Format]:
         read_frame(folder / "merged" / "trials.csv")
 
     trials = HEADER + b"".join(map(encoder.line, rows))
+    known = Origin("0123456789ab", "ann", "a GPU", "580.95", "abc", "0.1.0", "clang", "2026-11-29T12:00:00+00:00")
+    write_origins({known.id: known}, run)
+    origins = (run / "origins.json").read_bytes()
     environment = (run / "environment.json").read_bytes()
     return [
+        Format("origins.json", origins, json_mutant, _written(run / "origins.json", lambda _: read_origins(run))),
         Format("trials.csv", trials, csv_mutant, _written(folder / "shard" / "trials.csv", use_trials)),
         Format(
             "environment.json",

@@ -15,6 +15,7 @@ from hktune.core.config import Config
 from hktune.core.identity import Identity
 from hktune.core.launch import Argument
 from hktune.core.launch_rule import LaunchRule
+from hktune.core.operation import Operation
 from hktune.core.outcome import Source, Status
 from hktune.core.problem import Problem
 from hktune.core.trial import Trial
@@ -26,7 +27,10 @@ OBJECT = (_FOLDER / "naive_gemm.hsaco").read_bytes()
 SHA256 = hashlib.sha256(OBJECT).hexdigest()
 F16_OBJECT = (_FOLDER / "naive_gemm_f16.hsaco").read_bytes()
 F16_SHA256 = hashlib.sha256(F16_OBJECT).hexdigest()
-OBJECTS = {SHA256: OBJECT, F16_SHA256: F16_OBJECT}
+LAYOUTS_OBJECT = (_FOLDER / "naive_gemm_layouts.hsaco").read_bytes()
+"""Of every layout and both formats, with row strides."""
+LAYOUTS_SHA256 = hashlib.sha256(LAYOUTS_OBJECT).hexdigest()
+OBJECTS = {SHA256: OBJECT, F16_SHA256: F16_OBJECT, LAYOUTS_SHA256: LAYOUTS_OBJECT}
 EMULATED = Identity("emulated", "gfx950", "emulated gfx950", 256)
 MI355X = Identity("hip", "gfx950", "AMD Instinct MI355X", 256, "0x75a3", "SPX")
 
@@ -37,19 +41,26 @@ def trial(problem: Problem, time_us: float | None = 1.0, variant: int = 0, **fie
     row = Trial(
         trial=0, m=problem.m, n=problem.n, k=problem.k, operation=problem.operation,
         config_id=config.id, config=config.json, status=Status.OK, source=Source.MODELLED, time_us=time_us,
-        object_sha256=F16_SHA256 if problem.operation.a == "f16" else SHA256,
+        object_sha256=_object_of(problem.operation),
         template="naive_gemm", template_sha256="0" * 64, target="gfx950", device=EMULATED.name,
     )  # fmt: skip
     return replace(row, **fields)
 
 
+def _object_of(operation: Operation) -> str:
+    if operation.layout != "nt":
+        return LAYOUTS_SHA256
+    return F16_SHA256 if operation.a == "f16" else SHA256
+
+
 def launch_of(row: Trial) -> tuple[str, LaunchRule]:
     """One work-item per element of C, 64 columns a workgroup."""
-    bias = row.operation.has_bias
+    bias, has_strides = row.operation.has_bias, row.object_sha256 == LAYOUTS_SHA256
     pointers = [Argument(name, "pointer") for name in (["a", "b", "c", "bias"] if bias else ["a", "b", "c"])]
-    arguments = (*pointers, Argument("n", "u32"), Argument("k", "u32"))
-    symbol = f"naive_gemm{'_f16' if row.operation.a == 'f16' else ''}{'_bias' if bias else ''}"
-    return symbol, LaunchRule((-(-row.n // 64), "m", 1), (64, 1, 1), 0, arguments)
+    numbers = [Argument(name, "u32") for name in (["n", "k", "lda", "ldb"] if has_strides else ["n", "k"])]
+    layout = f"_{row.operation.layout}" if has_strides else ""
+    symbol = f"naive_gemm{'_f16' if row.operation.a == 'f16' else ''}{layout}{'_bias' if bias else ''}"
+    return symbol, LaunchRule((-(-row.n // 64), "m", 1), (64, 1, 1), 0, (*pointers, *numbers))
 
 
 def table_of(*trials: Trial, identity: Identity = EMULATED) -> Table:

@@ -43,10 +43,9 @@ KNOBS: dict[str, dict[str, object]] = {
 }
 
 
-def output_of(
-    config: Config, problem: Problem, a: Floats, b: Floats, bias: Floats | None
-) -> npt.NDArray[np.unsignedinteger]:
-    """C's bits as the kernel leaves it, judged for hazards too. All rows are 8 elements apart: NaN in A and B."""
+def output_of(config: Config, problem: Problem, a: Floats, b: Floats, bias: Floats | None, held: Floats) -> Bits:
+    """C's bits as the kernel leaves it where it `held` something, judged for hazards too. All rows are 8 elements
+    apart: NaN in A and B."""
     operation = problem.operation
     template = space().for_operation(operation).template
     stored = {"a": a if operation.layout[0] == "n" else a.T, "b": b if operation.layout[1] == "n" else b.T}
@@ -54,7 +53,7 @@ def output_of(
         name: operation.a_dtype.bits(np.pad(matrix, ((0, 0), (0, 8)), constant_values=np.nan).astype(np.float32))
         for name, matrix in stored.items()
     }
-    untouched = operation.c_dtype.bits(np.full((problem.m, problem.n + 8), -777.0, np.float32))
+    untouched = operation.c_dtype.bits(np.pad(held, ((0, 0), (0, 8)), constant_values=-777.0).astype(np.float32))
     arrays["c"] = untouched.copy()
     if bias is not None:
         arrays["bias"] = operation.c_dtype.bits(bias.astype(np.float32))
@@ -87,12 +86,16 @@ def check(config: Config, problem: Problem) -> None:
     chance, operation = np.random.default_rng(3), problem.operation
     a = chance.integers(-9, 10, (problem.m, problem.k)).astype(np.float64)
     b = chance.integers(-9, 10, (problem.k, problem.n)).astype(np.float64)
-    bias = chance.integers(-2000, 2001, problem.n).astype(np.float64) if operation.has_bias else None
-    if bias is not None:
-        bias = operation.c_dtype.values(operation.c_dtype.bits(bias.astype(np.float32))).astype(np.float64)
-    exact = a @ b + (0.0 if bias is None else bias)
+    bias = as_c(chance.integers(-2000, 2001, problem.n), operation) if operation.has_bias else None
+    held = as_c(chance.integers(-2000, 2001, (problem.m, problem.n)), operation)
+    exact = a @ b + (0.0 if bias is None else bias) + (held if operation.accumulates else 0.0)
     expected = operation.c_dtype.bits(exact.astype(np.float32))
-    np.testing.assert_array_equal(output_of(config, problem, a, b, bias), expected)
+    np.testing.assert_array_equal(output_of(config, problem, a, b, bias, held), expected)
+
+
+def as_c(values: npt.NDArray[np.int64], operation: Operation) -> Floats:
+    """Numbers as the format of C has them."""
+    return operation.c_dtype.values(operation.c_dtype.bits(values.astype(np.float32))).astype(np.float64)
 
 
 @pytest.mark.parametrize("layout", TRANSPOSED)
@@ -110,6 +113,19 @@ def test_a_float32_output_is_not_rounded(name: str, text: str) -> None:
     problem = ragged(config, operation)
     check(config, problem)
     check(config, replace(problem, n=problem.n + -problem.n % 8))  # rows of whole vectors
+
+
+@pytest.mark.parametrize("name", ["pingpong", "pipeline of 32", "split K"])
+@pytest.mark.parametrize("text", ["bf16.tn->f32+accumulate", "f16.tn+accumulate"])
+def test_what_c_held_is_added_before_the_one_rounding(name: str, text: str) -> None:
+    config, operation = space().config(KNOBS[name]), operation_of(text)
+    problem = ragged(config, operation)
+    check(config, replace(problem, n=problem.n - problem.n % 8))
+
+
+def test_elements_of_c_are_added_to_where_rows_begin_anywhere() -> None:
+    config, operation = space().config(KNOBS["pipeline of 32"]), operation_of("bf16.nt->f32+accumulate")
+    check(config, replace(ragged(config, operation), k=8))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -103,7 +103,7 @@ LEFT: list[tuple[Callable[[], nn.Module], str]] = [
     (lambda: nn.MultiheadAttention(K, 2), "passes its weights to torch without calling a layer"),
     (Router, "holds weight itself, and what it computes with that is not seen"),
     (lambda: nn.LSTM(K, N), "holds weight_ih_l0, weight_hh_l0 itself, and what it computes with that is not seen"),
-    (Conv1D, "its weight is stored [K, N], which no kernel reads"),
+    (Conv1D, "calls torch's addmm itself: serve it by hktune.enable()"),
 ]
 
 

@@ -147,7 +147,7 @@ def test_nodes_without_a_gpu_compile_for_those_that_have_one(
     cpu_cache = tmp_path / "cpu"
     before = objects_in(cache)
     [node] = add_nodes(cluster, 1, num_cpus=2, env_vars={"HKTUNE_CACHE": str(cpu_cache)})
-    summary = run(replace(options, seed=7), cache)
+    summary = run(replace(options, trials=TRIALS + 2), cache)
     cluster.remove_node(node)
     assert (summary.stopped, summary.notes) == ((), ())
     made = objects_in(cpu_cache)

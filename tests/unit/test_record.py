@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 import hktune
 from hktune.core.errors import ShapesError
-from hktune.core.operation import BF16_NT_BIAS
+from hktune.core.operation import BF16_NT_BIAS, Operation
 from hktune.core.problem import Problem
 from hktune.core.shapes import load_shapes
 from hktune.runtime import operators
@@ -47,19 +47,23 @@ def test_every_way_to_ask_for_a_product_is_counted_once(tmp_path: Path) -> None:
     assert recorded(path) == {
         Problem(8, 32, 64): 2,
         Problem(8, 32, 64, BF16_NT_BIAS): 3,
-        Problem(4, 16, 64): 2,
+        Problem(4, 16, 64, Operation(layout="nn")): 2,
         Problem(4, 32, 64, BF16_NT_BIAS): 1,
     }
     assert recorder.left_out == {"float32": 1}
 
 
-def test_backward_passes_are_not_and_autocast_is_as_it_casts(tmp_path: Path) -> None:
+def test_backward_passes_are_too_and_autocast_is_as_it_casts(tmp_path: Path) -> None:
     layer = nn.Linear(64, 32)
     with hktune.record(tmp_path / "shapes.yaml"):
         with torch.autocast("cpu", torch.bfloat16):
             out = layer(torch.randn(4, 64, requires_grad=True))
-        out.sum().backward()
-    assert recorded(tmp_path / "shapes.yaml") == {Problem(4, 32, 64, BF16_NT_BIAS): 1}
+        out.backward(bf16(4, 32))
+    assert recorded(tmp_path / "shapes.yaml") == {
+        Problem(4, 32, 64, BF16_NT_BIAS): 1,
+        Problem(4, 64, 32, Operation(layout="nn")): 1,
+        Problem(32, 64, 4, Operation(layout="tn")): 1,
+    }
 
 
 def test_inner_layers_of_torchs_own_modules_are_seen(tmp_path: Path) -> None:
@@ -93,7 +97,7 @@ def calls_in(path: Path, *functions: Callable[[], object]) -> tuple[dict[str, in
         for function in functions:
             function()
     counted = {str(problem): count for problem, count in recorder.calls.items()}
-    assert counted.pop("1x8x8 bf16.nt") == 1
+    assert counted.pop("1x8x8 bf16.nn") == 1
     return counted, dict(recorder.left_out)
 
 
@@ -117,10 +121,10 @@ def test_every_spelling_of_a_product_is_counted_once(tmp_path: Path) -> None:
         )
     assert found == (
         {
-            "8x32x64 bf16.nt": 5,
-            "1x32x64 bf16.nt": 1,
-            "4x32x64 bf16.nt": 2,
-            "4x32x64 bf16.nt+bias": 1,
+            "8x32x64 bf16.nn": 5,
+            "1x32x64 bf16.nn": 1,
+            "4x32x64 bf16.nn": 2,
+            "4x32x64 bf16.nn+bias": 1,
             "4x16x64 bf16.nt": 1,
         },
         {},
@@ -199,17 +203,28 @@ def test_a_compiled_model_runs_eager_while_it_is_recorded_and_compiled_again_aft
     assert len(graphs) == 1
 
 
-def test_a_step_of_training_is_counted_forward_only_whoever_makes_its_gradients(tmp_path: Path) -> None:
+def test_a_step_of_training_is_counted_whoever_makes_its_gradients(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 16)).bfloat16()
     second = bf16(16, 8).requires_grad_()
 
     def step() -> None:
         hidden = checkpoint(model, bf16(4, 64).requires_grad_(), use_reentrant=False)
-        (gradient,) = torch.autograd.grad((hidden @ second).sum(), second, create_graph=True)
-        torch.autograd.backward(gradient.sum())
+        (gradient,) = torch.autograd.grad(hidden @ second, second, slope, create_graph=True)
+        gradient.backward(bf16(16, 8))
 
+    slope = bf16(4, 8)
     counted, left_out = calls_in(tmp_path / "shapes.yaml", step)
-    assert counted == {"4x32x64 bf16.nt+bias": 1, "4x16x32 bf16.nt+bias": 1, "4x8x16 bf16.nt": 1}
+    assert counted == {
+        "4x32x64 bf16.nt+bias": 2,  # forward, and again by the checkpoint
+        "4x16x32 bf16.nt+bias": 1,  # whose output it need not have
+        "4x8x16 bf16.nn": 1,
+        "16x8x4 bf16.tn": 1,  # the gradient of `second`
+        "4x16x8 bf16.nt": 1,  # and of that, the gradient of `hidden`
+        "4x32x16 bf16.nn": 1,
+        "16x32x4 bf16.tn": 1,
+        "4x64x32 bf16.nn": 1,
+        "32x64x4 bf16.tn": 1,
+    }
     assert not left_out
 
 

@@ -106,7 +106,7 @@ def test_a_fallback_is_warned_of_at_the_line_that_called(table: LoadedTable) -> 
         warnings.simplefilter("always")
         hktune.linear(bf16(9, K), bf16(N, K))
         lines = [line_above()]
-        table.matmul(bf16(M, K), bf16(K, N))
+        table.matmul(bf16(M * K + 1)[1:].view(M, K), bf16(N, K).T)
         lines += [line_above()]
         model(torch.randn(M, K))
         lines += [line_above()]
@@ -208,7 +208,7 @@ def test_a_model_of_ours_is_made_and_recorded_before_there_is_a_table(tmp_path: 
     hktune.patch(model)
     with hktune.record(tmp_path / "shapes.yaml") as recorder:
         out = model(x)
-        out.sum().backward()
+        out.backward(bf16(M, K))
         product = hktune.matmul(x, weight.T)
         with torch.autocast("cpu", torch.bfloat16):
             cast = hktune.linear(x.float(), weight.float(), bf16(N).float())
@@ -223,6 +223,9 @@ def test_a_model_of_ours_is_made_and_recorded_before_there_is_a_table(tmp_path: 
         f"{M}x{N}x{K} bf16.nt+bias": 3,
         f"{M}x{K}x{N} bf16.nt": 2,
         f"{M}x{N}x{K} bf16.nt": 1,
+        f"{K}x{N}x{M} bf16.tn": 1,
+        f"{M}x{N}x{K} bf16.nn": 1,
+        f"{N}x{K}x{M} bf16.tn": 1,
     }
     with pytest.raises(TableError, match="no dispatch table is loaded"):
         hktune.Linear(K, N)(x)

@@ -93,7 +93,7 @@ def test_sliced_operands_are_read_as_they_lie(table: LoadedTable) -> None:
 
 def test_every_reproducible_matmul_comes_from_one_place(table: LoadedTable) -> None:
     a, b = bf16(M, K), bf16(K, N)
-    with pytest.warns(FallbackWarning, match=r"b stored as \[K, N\].*hktune.prepare"):
+    with pytest.warns(FallbackWarning, match="no entry for the shape"):
         first = table.matmul(a, b)
     assert all(torch.equal(table.matmul(a, b), first) for _ in range(2))
     assert table.stats().hits == 0

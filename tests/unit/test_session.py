@@ -193,7 +193,9 @@ def test_a_folder_with_a_template_is_a_space(own_toy_space_path: Path, tmp_path:
     own_toy_space_path.rename(folder / "space.yaml")
     moved = folder.rename(tmp_path / "mine")
     assert load_space(space_file(str(moved))).template.name == "gfx950/toy"
-    (moved / "another.yaml").write_text("")
+    (moved / "shapes.yaml").write_text("shapes: [{m: 1, n: 1, k: 1}]\n")
+    assert space_file(str(moved)) == moved / "space.yaml"
+    (moved / "another.yaml").write_text("name: another\ntemplate: gfx950/toy\n")
     with pytest.raises(HktuneError, match=r"got another.yaml, space.yaml: name the file"):
         space_file(str(moved))
 

@@ -32,7 +32,8 @@ def _consecutive(lanes: int) -> Array:
 
 
 # (phases as lane numbers, banks of 4 bytes that a phase sees), by bytes a lane. Reads of 4 and 8 bytes: AMD's
-# gfx950-gluon-tutorials (docs/lds_throughput.md). Writes go half as wide; their 16-byte phases are MI300X's.
+# gfx950-gluon-tutorials (docs/lds_throughput.md), by which transposed ones are like others (4.2). Writes go half as
+# wide; their 16-byte phases are MI300X's.
 _READS = {
     4: (_consecutive(64), 64),
     8: (_consecutive(32), 64),

@@ -13,7 +13,7 @@
 
 extern "C" __global__ __launch_bounds__(NUM_THREADS, WAVES_PER_SIMD)
 void hktune_gemm_bf16(const element *a, const element *b, output *c, const output *bias, float *workspace,
-                      int m, int n, int k, int lda, int ldb, int ldc) {
+                      int m, int n, int k, int lda, int ldb, int ldc, int accumulate) {
     extern __shared__ alignment_dummy __shm[];
     shared_allocator al((int *)&__shm[0]);
     PART_A (&As)[STAGES][SPLIT] = al.allocate<PART_A, STAGES, SPLIT>();
@@ -33,12 +33,15 @@ void hktune_gemm_bf16(const element *a, const element *b, output *c, const outpu
 
     using main_loop = std::conditional_t<SCHEDULE == Schedule::pingpong, pingpong<SPLIT>, pipeline<CLUSTERS>>;
     main_loop loop{{As, Bs, source, warp, end_tile - first_tile}};
-    loop.prologue();
+    loop.prologue([&](RT_Ct (&sums)[SPLIT][SPLIT]) __attribute__((always_inline)) {
+        if constexpr (ACCUMULATES) {
+            if (accumulate && share == 0) return load_block(block_target(c, bias, row, col, m, n, ldc), sums, warp);
+        }
+        clear_block_under_loads(sums);
+    });
     loop.steady_state();
     loop.drain();
 
     if (SPLIT_K > 1 && !gather_block(loop.ct, workspace, block, share, warp_id)) return;
-    const block_target target{c + int64_t(row) * ldc + col, bias ? bias + col : nullptr, ldc, m - row, n - col,
-                              n % VECTOR_C == 0 && ldc % VECTOR_C == 0};
-    store_block(target, loop.ct, warp);
+    store_block(block_target(c, bias, row, col, m, n, ldc), loop.ct, warp);
 }

@@ -32,13 +32,13 @@ template<int split> struct pingpong : staging {
 
     __device__ __forceinline__ bool second_group() const { return warp.row * WARPS_N + warp.col >= NUM_WARPS / 2; }
 
-    __device__ __forceinline__ void prologue() {
+    template<typename F> __device__ __forceinline__ void prologue(F &&begin_sums) {
         source.prepare(staged(0));
         static_for<LEAD>([&]<int part>() __attribute__((always_inline)) {
             constexpr int tile = part / PARTS;
             if (tile == 0 || tile < k_tiles) source.template fetch_part<part % PARTS, tile == 0>(staged(tile), tile);
         });
-        clear_block_under_loads(ct);
+        begin_sums(ct);
         constexpr int landed = VMCNT_WAITS == Wait::step ? PARTS - 1 : 1;
         k_tiles >= STAGES ? wait_loads<loads_between(landed, LEAD - 1)>() : wait_loads<0>();
         __builtin_amdgcn_s_barrier();

@@ -22,14 +22,14 @@ template<int clusters> struct pipeline : staging {
 
     fragments f;
 
-    // Fetches the first PREFETCH tiles, but for what the first step fetches of them.
-    __device__ __forceinline__ void prologue() {
+    // Fetches the first PREFETCH tiles, but for what the first step fetches of them. `begin_sums(ct)` runs meanwhile.
+    template<typename F> __device__ __forceinline__ void prologue(F &&begin_sums) {
         source.prepare(staged(0));
         static_for<PREFETCH>([&]<int tile>() __attribute__((always_inline)) {
             constexpr int parts = late && tile == PREFETCH - 1 ? PORTION : PARTS_PER_TILE;
             if (tile == 0 || tile < k_tiles) source.fetch<0, parts, tile == 0>(staged(tile), tile);
         });
-        clear_block_under_loads(ct);
+        begin_sums(ct);
         if constexpr (READ_ACROSS) {
             VMCNT_TILES == 0 || k_tiles > VMCNT_TILES ? await_tile<VMCNT_TILES>() : await_tile<0>();
             read_ahead(f, staged(0), warp);

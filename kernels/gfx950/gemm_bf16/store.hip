@@ -12,11 +12,9 @@ __device__ __forceinline__ void clear_block(RT_Ct (&ct)[SPLIT][SPLIT]) {
     }
 }
 
-// The same, here and now: under the loads that are in flight. The compiler would put it off until they have landed.
-__device__ __forceinline__ void clear_block_under_loads(RT_Ct (&ct)[SPLIT][SPLIT]) {
+// Has the accumulators in their registers here and now.
+__device__ __forceinline__ void settle_block(RT_Ct (&ct)[SPLIT][SPLIT]) {
     using sums = float __attribute__((ext_vector_type(2 * RT_Ct::packed_per_base_tile)));
-    __builtin_amdgcn_sched_barrier(0);
-    clear_block(ct);
     #pragma unroll
     for (int part = 0; part < SPLIT * SPLIT; part++) {
         #pragma unroll
@@ -25,6 +23,13 @@ __device__ __forceinline__ void clear_block_under_loads(RT_Ct (&ct)[SPLIT][SPLIT
             asm volatile("" : "+v"(*reinterpret_cast<sums *>(tile.data)));
         }
     }
+}
+
+// Clears them under the loads that are in flight. The compiler would put it off until these have landed.
+__device__ __forceinline__ void clear_block_under_loads(RT_Ct (&ct)[SPLIT][SPLIT]) {
+    __builtin_amdgcn_sched_barrier(0);
+    clear_block(ct);
+    settle_block(ct);
     __builtin_amdgcn_sched_barrier(0);
 }
 
@@ -98,6 +103,11 @@ struct block_target {
     const output *bias;  // of the block's first column; or null
     int row_stride, rows, cols;
     bool whole_vectors;  // whether no vector of columns straddles a row's end, or begins within another one's bytes
+
+    // The block of C [m,n] that begins at (row, col).
+    __device__ __forceinline__ block_target(output *c, const output *bias, int row, int col, int m, int n, int row_stride)
+        : first(c + int64_t(row) * row_stride + col), bias(bias ? bias + col : nullptr), row_stride(row_stride),
+          rows(m - row), cols(n - col), whole_vectors(n % VECTOR_C == 0 && row_stride % VECTOR_C == 0) {}
 
     // Beyond the block's last row nothing is stored; beyond its last column, nothing at OUTSIDE.
     __device__ __forceinline__ i32x4 descriptor() const {
@@ -243,20 +253,73 @@ __device__ __forceinline__ void store_elements(i32x4 srsrc, uint32_t row, const 
     }
 }
 
+// Where a warp's accumulators belong in a block: row tile `it` of all parts, and quad q of part j.
+__device__ __forceinline__ int row_of(warp_place warp, int it, int lane_row) {
+    constexpr int row_tiles = RT_Ct::width;
+    return it / row_tiles * PART_M + warp.row * REG_M + it % row_tiles * MFMA + lane_row;
+}
+
+__device__ __forceinline__ int column_of(warp_place warp, int j, int q) {
+    return j * PART_N + warp.col * REG_N + q * QUAD_COLS;
+}
+
+// A quad of C, and 0 where C has none. `columns` are the offsets of its elements.
+template<bool whole_vectors>
+__device__ __forceinline__ void load_quad(i32x4 srsrc, uint32_t row, const uint32_t (&columns)[QUAD], float2 *quad) {
+    float sums[QUAD];
+    if constexpr (!whole_vectors) {
+        #pragma unroll
+        for (int e = 0; e < QUAD; e++) sums[e] = widened(load_bits(srsrc, row + columns[e]));
+    } else if constexpr (QUAD_WORDS == 4) {
+        const __uint128_t words = llvm_amdgcn_raw_buffer_load_b128(srsrc, row + columns[0], 0, 0);
+        __builtin_memcpy(sums, &words, sizeof(sums));
+    } else {
+        const uint64_t words = llvm_amdgcn_raw_buffer_load_b64(srsrc, row + columns[0], 0, 0);
+        #pragma unroll
+        for (int e = 0; e < QUAD; e++) sums[e] = widened(uint16_t(words >> 16 * e));
+    }
+    quad[0] = {sums[0], sums[1]};
+    quad[1] = {sums[2], sums[3]};
+}
+
+template<bool whole_vectors>
+__device__ __forceinline__ void load_sums(const block_target &c, RT_Ct (&ct)[SPLIT][SPLIT], warp_place warp) {
+    constexpr int row_tiles = RT_Ct::width;
+    const i32x4 srsrc = c.descriptor();
+    const uint32_t row_bytes = c.row_stride * sizeof(output);
+    static_for<SPLIT * QUADS>([&]<int jq>() __attribute__((always_inline)) {
+        constexpr int j = jq / QUADS, q = jq % QUADS;
+        uint32_t columns[QUAD];
+        for (int e = 0; e < QUAD; e++) columns[e] = c.column_offset(column_of(warp, j, q) + lane_column<1>() + e);
+        static_for<SPLIT * row_tiles>([&]<int it>() __attribute__((always_inline)) {
+            const uint32_t row = row_of(warp, it, lane_row<1>()) * row_bytes;
+            load_quad<whole_vectors>(srsrc, row, columns, quad_of(ct[it / row_tiles][j], it % row_tiles, q));
+        });
+        __builtin_amdgcn_sched_barrier(0);
+    });
+}
+
+// Begins the sums with what C holds.
+__device__ __forceinline__ void load_block(const block_target &c, RT_Ct (&ct)[SPLIT][SPLIT], warp_place warp) {
+    __builtin_amdgcn_sched_barrier(0);
+    c.whole_vectors ? load_sums<true>(c, ct, warp) : load_sums<false>(c, ct, warp);
+    settle_block(ct);
+    __builtin_amdgcn_sched_barrier(0);
+}
+
 __device__ __forceinline__ void store_block(const block_target &c, RT_Ct (&ct)[SPLIT][SPLIT], warp_place warp) {
     constexpr int quads = QUADS_AT_ONCE, row_tiles = RT_Ct::width;
     const i32x4 srsrc = c.descriptor();
     const uint32_t row_bytes = c.row_stride * sizeof(output);
     const auto row_offset = [&](int it, int lane_row) __attribute__((always_inline)) {
-        return (it / row_tiles * PART_M + warp.row * REG_M + it % row_tiles * MFMA + lane_row) * row_bytes;
+        return row_of(warp, it, lane_row) * row_bytes;
     };
-    const auto column_of = [&](int j, int q) { return j * PART_N + warp.col * REG_N + q * QUAD_COLS; };
     if (c.whole_vectors) {
         static_for<SPLIT * QUADS / quads>([&]<int v>() __attribute__((always_inline)) {
             constexpr int j = v * quads / QUADS, q = v * quads % QUADS;
-            const uint32_t column = c.column_offset(column_of(j, q) + lane_column<quads>());
+            const uint32_t column = c.column_offset(column_of(warp, j, q) + lane_column<quads>());
             quad_bias bias[quads];
-            for (int i = 0; i < quads; i++) bias[i] = bias_at(c, column_of(j, q + i) + lane_column<1>());
+            for (int i = 0; i < quads; i++) bias[i] = bias_at(c, column_of(warp, j, q + i) + lane_column<1>());
             static_for<SPLIT * row_tiles>([&]<int it>() __attribute__((always_inline)) {
                 const uint32_t at = row_offset(it, lane_row<quads>()) + column;
                 store_quads<quads>(srsrc, at, HALF_ROWS * row_bytes, ct[it / row_tiles][j], it % row_tiles, q, bias);
@@ -266,11 +329,12 @@ __device__ __forceinline__ void store_block(const block_target &c, RT_Ct (&ct)[S
     } else {
         static_for<SPLIT * QUADS>([&]<int jq>() __attribute__((always_inline)) {
             constexpr int j = jq / QUADS, q = jq % QUADS;
-            const quad_bias bias = bias_at(c, column_of(j, q) + lane_column<1>());
+            const quad_bias bias = bias_at(c, column_of(warp, j, q) + lane_column<1>());
             uint32_t columns[QUAD];
-            for (int e = 0; e < QUAD; e++) columns[e] = c.column_offset(column_of(j, q) + lane_column<1>() + e);
+            for (int e = 0; e < QUAD; e++) columns[e] = c.column_offset(column_of(warp, j, q) + lane_column<1>() + e);
             static_for<SPLIT * row_tiles>([&]<int it>() __attribute__((always_inline)) {
-                store_elements(srsrc, row_offset(it, lane_row<1>()), columns, ct[it / row_tiles][j], it % row_tiles, q, bias);
+                const uint32_t row = row_offset(it, lane_row<1>());
+                store_elements(srsrc, row, columns, ct[it / row_tiles][j], it % row_tiles, q, bias);
             });
             __builtin_amdgcn_sched_barrier(0);
         });

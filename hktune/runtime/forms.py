@@ -1,0 +1,73 @@
+"""What a call makes of its two operands: torch's linear, torch's matmul, or the gradient of a weight.
+
+All are C = A @ B. They differ in which way a contiguous operand is stored, in the words of an operation: a weight
+[N, K] is a B that is stored transposed. Each operand may be a transposed view too, and is then stored the other way.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from hktune.runtime.gradients import outer, taped_linear, taped_matmul, untaped
+
+Sizes = tuple[tuple[int, ...], int, int, int]
+"""The shape of C, and m, n, k."""
+Vendor = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Form:
+    """One of the forms below. Compared by identity: it is a part of a key that each call looks up."""
+
+    name: str
+    """What a profiler shows."""
+    letters: str
+    """How contiguous operands are stored: the layout of the operation."""
+    has_bias: bool
+    vendor: Vendor
+    """The product by torch."""
+    taped: Callable[..., Tensor]
+    """The product by a kernel, recorded by autograd where that is ever asked."""
+
+    def sizes(self, left: Sequence[int], right: Sequence[int]) -> Sizes | None:
+        """Of operands of these shapes; None where they do not fit each other."""
+        if not left or (len(right) != 2 and (self is not OUTER or not right)):
+            return None
+        if self is OUTER:
+            rows, n, k = left[-1:], right[-1], math.prod(left[:-1])
+            return ((*rows, n), rows[0], n, k) if left[:-1] == right[:-1] else None
+        n, k = right if self.letters[1] == "t" else reversed(right)
+        return ((*left[:-1], n), math.prod(left[:-1]), n, k) if left[-1] == k else None
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return functional.linear(x, weight, bias)
+
+
+def _matmul(a: Tensor, b: Tensor, bias: Tensor | None) -> Tensor:
+    return torch.matmul(a, b) if bias is None else torch.addmm(bias, a, b)
+
+
+def _outer(left: Tensor, right: Tensor, bias: Tensor | None) -> Tensor:
+    del bias
+    return outer(left, right)
+
+
+LINEAR = Form("hktune::linear", "nt", False, _linear, taped_linear)
+"""x [..., K] and weight [N, K]."""
+LINEAR_BIAS = Form("hktune::linear", "nt", True, _linear, taped_linear)
+MATMUL = Form("hktune::matmul", "nn", False, _matmul, taped_matmul)
+"""a [..., K] and b [K, N]."""
+MATMUL_BIAS = Form("hktune::matmul", "nn", True, _matmul, untaped)
+OUTER = Form("hktune::matmul", "tn", False, _outer, untaped)
+"""The gradient [M, N] of a weight: of left [..., M] and right [..., N], whose rows are summed over."""
+
+
+def linear_form(bias: Tensor | None) -> Form:
+    return LINEAR if bias is None else LINEAR_BIAS
