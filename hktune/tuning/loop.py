@@ -58,8 +58,8 @@ class Tuner:
 
     Strategies learn of outcomes in the order in which the configs were asked for, and always so many asks later:
     `in_flight` of them are on their way, more only where there are more workers. `Lessons` and `Turns` know what
-    strategies know by then. So equal seeds give equal runs, however long each variant takes (with up to `in_flight`
-    workers, on any machine).
+    strategies know by then. So equal seeds give equal runs, however long each variant takes (on any machine with
+    as few workers).
 
     Nothing more is asked for once the time is up, or `enough` says so.
     """

@@ -13,13 +13,17 @@ from hktune.space import Spaces
 from hktune.tuning.benches import OpenBench
 from hktune.tuning.confirmation import confirm
 from hktune.tuning.ledger import Ledger, Room, SharedDirectory
-from hktune.tuning.loop import Tuner
+from hktune.tuning.loop import LOOKAHEAD, Tuner
 from hktune.tuning.neighbours import time_neighbours
 from hktune.tuning.progress import Progress
 from hktune.tuning.rival_sides import RivalSides
 from hktune.tuning.rivals import Rival
 from hktune.tuning.searches import Budget, Search
 from hktune.tuning.yardsticks import time_yardsticks
+
+WINDOW = 2
+"""So many configs are on their way for each worker, where that is more than LOOKAHEAD. Outcomes are taken in the order
+asked for: with one for each, workers wait half of the time for the slowest (benchmarks/compile_window.py)."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,7 @@ def search_part(
         listener=progress.listener(),
         share=work.shares,
         peers=shared,
+        in_flight=max(LOOKAHEAD, WINDOW * work.executor.capacity),
         enough=enough,
     )
     tuner.replay(shared.news())
