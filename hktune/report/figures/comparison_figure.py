@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hktune.core.outcome import Source
-from hktune.report.figures.figure import COLOURS, SYMBOLS, Figure, Spec, axis, shown_text
+from hktune.report.figures.figure import COLOURS, SYMBOLS, Figure, Spec, axis, log_axis, shown_text
 from hktune.report.results.directory_comparison import Change, Comparison
 from hktune.report.results.gains import Verdict
 
@@ -15,7 +15,7 @@ def comparison_figure(comparison: Comparison, source: Source) -> Figure:
     own = [change for change in comparison.changes if change.gain and change.after.source is source]
     traces = [trace for verdict in Verdict if (trace := _trace(verdict, own))["x"]]
     layout = {
-        "xaxis": axis(f"time in the first, us, {source}", type="log", dtick=1),
+        "xaxis": log_axis(f"time in the first, us, {source}", [time_us for trace in traces for time_us in trace["x"]]),
         "yaxis": axis(f"times as fast in the second, {source}"),
     }
     counts = ", ".join(f"{len(trace['x'])} {trace['name']}" for trace in traces)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,10 +53,20 @@ class Figure:
 
 
 def shown_text(text: object) -> str:
-    """`text` as plotly shows it, and not as the markup that it may look like."""
-    return html.escape(escaped(str(text)))
+    """`text` as plotly shows it, and not as the markup that it may look like. It knows no name for a quote."""
+    return html.escape(escaped(str(text)), quote=False)
 
 
 def axis(title: str, **more: object) -> Spec:
     """An axis of that title."""
     return {**AXIS, "title": {"text": title}, **more}
+
+
+def log_axis(title: str, values: Iterable[float]) -> Spec:
+    """A logarithmic axis for `values`, with a tick at each power of ten, and at 2 and 5 times it where there are few of
+    these."""
+    logs = [math.log10(value) for value in values]
+    least, most = math.floor(min(logs, default=0.0)) - 1, math.ceil(max(logs, default=0.0)) + 1
+    steps = (1, 2, 5) if max(logs, default=0.0) - min(logs, default=0.0) < 2 else (1,)
+    ticks = [step * 10.0**power for power in range(least, most + 1) for step in steps]
+    return axis(title, type="log", tickvals=ticks)

@@ -14,6 +14,12 @@ _ROW_PX = 26
 _LABELLED_MAX = 120  # more numbers than that are not read
 _SIZES_PX = (10, 24)  # of the least and the greatest weight
 
+# What the labels of rows are, at the height of those of columns: a title would be next to the longest of them.
+_CORNER: Spec = {
+    **{"text": "n x k", "showarrow": False, "xref": "paper", "x": 0, "xanchor": "right", "xshift": -6},
+    **{"yref": "paper", "y": 1, "yanchor": "bottom"},
+}
+
 Gained = tuple[ShapeResult, Gain]
 
 
@@ -28,8 +34,9 @@ def gains_figure(results: Results, reference: Reference, source: Source) -> Figu
     traces = [_trace(verdict, gained, results, several) for verdict in Verdict]
     layout = {
         "xaxis": axis("m", type="category", categoryorder="array", categoryarray=columns, side="top"),
-        "yaxis": axis("n x k", type="category", categoryorder="array", categoryarray=rows, autorange="reversed"),
+        "yaxis": axis("", type="category", categoryorder="array", categoryarray=rows, autorange="reversed"),
         "legend": {"orientation": "h", "y": 0, "yanchor": "top", "x": 0},
+        "annotations": [_CORNER],
     }
     counts = ", ".join(f"{len(trace['x'])} {trace['name']}" for trace in traces)
     against = f"{len(gained)} shapes by m and by n and k, against {reference.meaning}, {source}"

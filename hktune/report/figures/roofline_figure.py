@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from hktune.core.outcome import Source
-from hktune.report.figures.figure import BLUE, GREEN, INK, SOURCE_SYMBOLS, Figure, Spec, axis, shown_text
+from hktune.report.figures.figure import BLUE, GREEN, INK, SOURCE_SYMBOLS, Figure, Spec, log_axis, shown_text
 from hktune.report.results.peak_rates import PeakRates
 from hktune.report.results.roofline import Roofline, RooflinePoint
 
@@ -20,8 +20,10 @@ def roofline_figure(roofline: Roofline) -> Figure:
         traces += [_limit(roofline.peak, bits, roofline.points) for bits in roofline.bits]
     words = " and ".join(source for source in Source if any(each.shape.source is source for each in roofline.points))
     layout = {
-        "xaxis": axis("FLOP for each byte that must be touched once", type="log", dtick=1),
-        "yaxis": axis(f"TFLOP/s, {words}", type="log", dtick=1),
+        "xaxis": log_axis(
+            "FLOP for each byte that must be touched once", [each.flops_per_byte for each in roofline.points]
+        ),
+        "yaxis": log_axis(f"TFLOP/s, {words}", [each.tflops for each in roofline.points]),
     }
     shares = [point.share for point in roofline.points if point.share]
     reach = f", from {min(shares):.0%} to {max(shares):.0%} of what the device can do" if shares else ""

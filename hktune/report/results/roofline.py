@@ -43,12 +43,12 @@ def roofline(results: Results) -> Roofline:
 
 def _peak(results: Results) -> tuple[PeakRates | None, str]:
     if results.environment is None:
-        return None, "no environment.json says which device this is, so its limits are not drawn"
+        return None, "No environment.json says which device this is, so its limits are not drawn"
     if len(results.devices) > 1:
-        return None, "rows are of several devices, so no limits are drawn"
+        return None, "Rows are of several devices, so no limits are drawn"
     identity = results.environment.identity
     peak = peak_rates(identity)
-    return peak, "" if peak else f"the limits of {identity.name} are not known here, so none are drawn"
+    return peak, "" if peak else f"The limits of {identity.name} are not known here, so none are drawn"
 
 
 def _point(shape: ShapeResult, peak: PeakRates | None) -> RooflinePoint:
