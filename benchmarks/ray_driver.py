@@ -36,11 +36,11 @@ from hktune.store import TrialStore
 from hktune.template import Templates
 from hktune.tuning.callbacks import Callbacks
 from hktune.tuning.ledger import Ledger
-from hktune.tuning.loop import Budget, Search
 from hktune.tuning.part import Part
 from hktune.tuning.progress import Silent
 from hktune.tuning.ray_part import GpuFacts, Report, SentPart
 from hktune.tuning.ray_search import RemoteGpu, RemoteSearch
+from hktune.tuning.searches import Budget, Search
 from hktune.tuning.trial_rows import RowContext
 
 H200 = Identity("cuda", "sm90a", "made up", 132)
