@@ -5,12 +5,12 @@
 
 Without a GPU it times the lookup alone; every way in up to the device's launch, which is stubbed (the functions,
 `matmul`, the layer, autocast, a compiled graph, the backward pass); torch's own on the same CPU tensors, which computes
-16x16x16 as well; what no call can do without (the output's allocation, and an autograd function that does nothing
-else); and the loading of a table of 1,000 entries. On a GPU it times calls as they
-are enqueued, hktune's and torch's in turn, on the smallest kernel of the table, so that the device keeps up; without
-and with a gradient, and a layer's forward and backward pass together. Of each call it prints the least and the median
-of all rounds (other programs only ever add), and for torch's its median ratio to the call above, round by round: above
-1, torch takes longer.
+16x16x16 as well; torch's own products while `hktune.enable()` is on; what no call can do without (the output's
+allocation, and an autograd function that does nothing else); and the loading of a table of 1,000 entries. On a GPU it
+times calls as they are enqueued, hktune's and torch's in turn, on the smallest kernel of the table, so that the device
+keeps up; without and with a gradient, and a layer's forward and backward pass together. Of each call it prints the
+least and the median of all rounds (other programs only ever add), and for torch's its median ratio to the call above,
+round by round: above 1, torch takes longer.
 """
 
 from __future__ import annotations
@@ -150,6 +150,7 @@ def on_this_machine() -> None:
     with torch.no_grad():
         host_costs("no gradients")
         other_ways_in(grad=False)
+        enabled_costs()
     host_costs("a weight that requires a gradient", grad=True)
     other_ways_in(grad=True)
 
@@ -215,6 +216,20 @@ def other_ways_in(grad: bool) -> None:
     }
     with torch.autocast("cpu", torch.bfloat16):
         show("", rounds_ns(inside, 100))
+
+
+def enabled_costs() -> None:
+    """Of torch's own products, without and with `hktune.enable()`."""
+    x, weight, odd = torch.randn(M, K).bfloat16(), torch.randn(N, K).bfloat16(), torch.randn(K, N + 1).bfloat16()
+    floats = torch.randn(4, 4)
+    calls: dict[str, Call] = {
+        "mm that the table serves": lambda: torch.mm(x, weight.t()),
+        "bfloat16 mm without a row": lambda: torch.mm(x, odd),
+        "float32 mm": lambda: torch.mm(floats, floats),
+    }
+    show("host time of torch's own products", rounds_ns(calls, 100))
+    with hktune.enable():
+        show("the same, enabled", rounds_ns(calls, 100))
 
 
 def autocast_once(product: Callable[[Tensor, Tensor], Tensor], x: Tensor, weight: Tensor) -> Tensor:

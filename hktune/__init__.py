@@ -6,12 +6,14 @@ from hktune.core.version import __version__ as __version__
 
 TYPE_CHECKING = False  # as typing has it, whose import takes longer than all else here
 if TYPE_CHECKING:
-    from hktune.runtime import Linear, linear, load, matmul, patch, record, stats, unload, unpatch
+    from hktune.runtime import Linear, disable, enable, linear, load, matmul, patch, record, stats, unload, unpatch
     from hktune.session import StopTuning, tune
 
 __all__ = [
     "Linear",
     "StopTuning",
+    "disable",
+    "enable",
     "linear",
     "load",
     "matmul",

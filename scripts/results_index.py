@@ -78,7 +78,7 @@ def _row(directory: Path, table: Table, reports: Mapping[Path, str]) -> str:
         _ratio(_best_of_each(trials)),
         ", ".join(f"[{path.stem}][{reports[path]}]" for path in _reports(directory)) or "-",
     )
-    return f"| {' | '.join(cells)} |"
+    return f"|{'|'.join(cells)}|"  # without spaces: a line of a page has at most 120 characters
 
 
 def _date(table: Table, environment: Environment | None) -> str:
@@ -104,7 +104,7 @@ def _ratio(times_us: Iterable[tuple[float | None, float]]) -> str:
 
 
 def _reports(directory: Path) -> list[Path]:
-    return [directory / name for name in ("report.html", "summary.md") if (directory / name).exists()]
+    return [directory / name for name in ("report.html", "report.md") if (directory / name).exists()]
 
 
 def _recording(path: Path, root: Path) -> str:

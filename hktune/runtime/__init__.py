@@ -4,10 +4,12 @@ table = hktune.load("results/gfx950-emulated", allow_modelled=True)
 y = hktune.linear(x, weight)        # x [..., K], weight [N, K] as nn.Linear holds it
 c = hktune.matmul(a, b)             # a [..., K], b [K, N], either of which may be a transposed view
 hktune.patch(model)                 # every nn.Linear of a model
+with hktune.enable(): ...           # torch's own products, with no module patched
 """
 
 from hktune.runtime.counts import Fallback, FallbackWarning, Stats
 from hktune.runtime.current import linear, load, matmul, stats, unload
+from hktune.runtime.enabled import disable, enable
 from hktune.runtime.layers import Linear
 from hktune.runtime.loaded import LoadedTable
 from hktune.runtime.patching import PatchReport, patch, unpatch
@@ -21,6 +23,8 @@ __all__ = [
     "PatchReport",
     "Recorder",
     "Stats",
+    "disable",
+    "enable",
     "linear",
     "load",
     "matmul",

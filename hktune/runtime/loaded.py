@@ -153,6 +153,19 @@ class LoadedTable:
         self._counts.fell_back(why, left, right)
         return out
 
+    @property
+    def dispatch_key(self) -> str:
+        """What torch's dispatcher calls the table's device."""
+        return "CPU" if self._identity.kind == "emulated" else "CUDA"
+
+    def below(
+        self, form: Form, left: Tensor, right: Tensor, bias: Tensor | None, out: Tensor | None = None
+    ) -> Tensor | None:
+        """The product as a kernel of torch's dispatcher has it, below autograd and whatever watches; into `out` if
+        there is one. None where torch's own is to be called."""
+        place = self._places.get(left.get_device()) or self._other_place(left)
+        return None if place is None else place.below(form, left, right, bias, out)
+
     def may_serve(self, dtype: torch.dtype, layout: str, *sizes: int | torch.SymInt) -> bool:
         """Whether an entry holds for a product of operands of `dtype` in `layout`, without a bias, by those of its
         sizes m, n, k that are known; False where none is."""

@@ -62,6 +62,26 @@ class ServedPlace:
         self.served[shapes] = served
         return served
 
+    def below(self, form: Form, left: Tensor, right: Tensor, bias: Tensor | None, out: Tensor | None) -> Tensor | None:
+        """The product as a kernel of torch's dispatcher has it, into `out` if there is one; None where torch's own is
+        to be called, which is counted, and no warning says so."""
+        shapes = (left.shape, right.shape, form)
+        found = self.served.get(shapes) or self.serve(shapes)
+        if type(found) is ServedShapes:
+            known = found.again(left, right, bias, out)
+            if known is not None:
+                return known
+            served = found.find(left.dtype, left, right, bias)
+            if not isinstance(served, Fallback):
+                product, launch = served
+                if out is None or product.fits(out, left, right):
+                    found.remember(product, launch, (left, right, bias))
+                    return product.result(launch, left, right, bias, out)
+                served = Fallback.STRIDES
+            found = served
+        self._counts.left_to_torch(found)
+        return None
+
     def product(self, form: Form, left: Tensor, right: Tensor) -> Tensor:
         """Of two operands, by a kernel or by torch; autograd is not told of it. It is a product of a backward pass, of
         which the program says nothing. So no warning speaks of it, and it is counted only where the table has an

@@ -104,10 +104,18 @@ class ServedProduct:
             return prepared
         return self._slow_launch((left, right) if bias is None else (left, right, bias))
 
-    def result(self, launch: PreparedLaunch, left: Tensor, right: Tensor, bias: Tensor | None) -> Tensor:
-        """The product, by a launch that was found for these operands."""
+    def result(
+        self,
+        launch: PreparedLaunch,
+        left: Tensor,
+        right: Tensor,
+        bias: Tensor | None,
+        out: Tensor | None = None,
+    ) -> Tensor:
+        """The product, by a launch that was found for these operands; into an `out` that `fits`, or a new tensor."""
         place, route = self.place, self.route
-        out = place.empty(self._out_shape, self._out_strides, self._dtype)
+        if out is None:
+            out = place.empty(self._out_shape, self._out_strides, self._dtype)
         stream = place.stream()
         workspace = place.workspaces.of(stream, route.workspace_bytes) if route.workspace_bytes else None
         if profiling():
@@ -120,6 +128,18 @@ class ServedProduct:
         else:
             self._counts.hits += 1
         return out
+
+    def fits(self, out: Tensor, *operands: Tensor) -> bool:
+        """Whether the product of `operands` may be written to `out`."""
+        return (
+            out.dtype is self._dtype
+            and out.shape == self._out_shape
+            and out.get_device() == self.place.index
+            and out.is_contiguous()
+            and not out.is_neg()
+            and not out.data_ptr() & MISALIGNED
+            and not any(torch._C._overlaps(out, each) for each in operands)
+        )
 
     def gradients(self, grad: Tensor, left: Tensor | None, right: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
         """Of the left and the right operand, from that of the product; an operand is None where only the gradient of

@@ -62,8 +62,9 @@ class ServedShapes:
             return Fallback.VENDOR_CHOSEN
         return Fallback.STRIDES if readable <= {each.route.layout for each in products} else Fallback.NO_ENTRY
 
-    def again(self, left: Tensor, right: Tensor, bias: Tensor | None) -> Tensor | None:
-        """The product of a call that is like one which was served; None of another."""
+    def again(self, left: Tensor, right: Tensor, bias: Tensor | None, out: Tensor | None = None) -> Tensor | None:
+        """The product of a call that is like one which was served; None of another. With an `out` that fits it is
+        written there, and no gradient is recorded."""
         kinds = self.kinds
         for kind in kinds:
             if (kind.fits(left, right) if bias is None else kind.fits(left, right, bias)) and (
@@ -89,11 +90,13 @@ class ServedShapes:
             return None
         if launch is None or (place.current_index is not None and place.current_index() != place.index):
             return None
+        if out is not None and not product.fits(out, left, right):
+            return None
         if kind.asks_gradient and grad_enabled():
             if bias is None:
                 return product.taped(left, right, product, launch)
             return product.taped(left, right, product, launch, bias)
-        return product.result(launch, left, right, bias)
+        return product.result(launch, left, right, bias, out)
 
     def remember(
         self,

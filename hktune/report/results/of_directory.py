@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from hktune.core.errors import StoreError
-from hktune.core.shapes import load_shapes
 from hktune.dispatch import saved_names
+from hktune.exchange import read_shapes
 from hktune.report.results.results import Results
 from hktune.store import folder_of, read_environment, read_trials
 from hktune.store.trials import FILE_NAME
@@ -20,7 +20,7 @@ def read_results(directory: Path, shapes_file: Path | None = None) -> Results:
     if not trials:
         raise StoreError(f"{path}: has no trials to report: pass a directory in which hktune tune has tried something")
     folder = folder_of(directory)
-    shapes = load_shapes(shapes_file) if shapes_file else ()
+    shapes = read_shapes(shapes_file).shapes if shapes_file else ()
     names = saved_names(folder) | {shape.problem: shape.name for shape in shapes}
     weights = {shape.problem: shape.weight for shape in shapes}
     asked = [shape.problem for shape in shapes]
