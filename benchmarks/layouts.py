@@ -1,15 +1,16 @@
 """What the layouts and outputs of the gfx950 GEMM take, modelled, next to bf16.nt.
 
-    python benchmarks/layouts.py [--operations bf16.nn bf16.tn ..] [--problems 4096x4096x4096 ..] [--seeds 51]
+    python benchmarks/layouts.py [--operations bf16.nn bf16.tn ..] [--problems 4096x4096x4096 ..] [--seeds 2 3 ..]
 
-The space's seeds are proved and profiled for each operation, one launch of whole tiles each, with hazards. For each
-problem, the fastest of them, in us, what bounds it, and how much longer that is than bf16.nt's.
+The space's seeds, or those of some places, are proved and profiled for each operation: one launch of whole tiles each,
+with hazards. For each problem, the fastest of them, in us, what bounds it, and how much longer that is than bf16.nt's.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 
 from rich.progress import track
@@ -57,10 +58,11 @@ def cell(one: Modelled, base_us: float | None) -> str:
     return f"{time_us:.1f}, {one.bound}" + ("" if base_us is None else f", {100 * (time_us / base_us - 1):+.1f} %")
 
 
-def profiled(space: SearchSpace, compiler: Compiler, count: int) -> list[tuple[int, Profile]]:
-    """The profiles of the first `count` seeds, with their places among the seeds. Exits where one is wrong."""
+def profiled(space: SearchSpace, compiler: Compiler, places: Sequence[int]) -> list[tuple[int, Profile]]:
+    """The profiles of the seeds at `places`, of all where there are none. Exits where one is wrong."""
     found = []
-    for place, config in enumerate(track(space.seeds[:count], str(space.template.operation), transient=True)):
+    for place in track(places or range(len(space.seeds)), str(space.template.operation), transient=True):
+        config = space.seeds[place]
         code = compiler.compile(space.template.render(config), COMPILE_DEADLINE_S)
         if not isinstance(code, CodeObject):
             raise SystemExit(f"{config}: {code}")
@@ -94,7 +96,7 @@ def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--operations", nargs="+", default=list(OPERATIONS))
     parser.add_argument("--problems", nargs="+", default=list(SIZES))
-    parser.add_argument("--seeds", type=int, default=1000, help="how many of the space's seeds, at most")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[], help="places of seeds in the space (default: all)")
     add_space(parser, "the search space (default: gfx950's)", default=DEFAULT_SPACE)
     add_board(parser, "whose clock and power times are modelled with")
     add_hipkittens(parser)

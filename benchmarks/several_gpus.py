@@ -28,7 +28,8 @@ from hktune.search import create_strategy
 from hktune.space import SearchSpace, load_space
 from hktune.store import TrialStore
 from hktune.template import Templates
-from hktune.tuning.loop import Budget, Search, Tuner
+from hktune.tuning.loop import Tuner
+from hktune.tuning.searches import Budget, Search
 from hktune.tuning.side_by_side import side_by_side
 from hktune.tuning.strategies_apart import StrategiesApart
 from hktune.tuning.trial_rows import RowContext

@@ -39,13 +39,19 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add_board(parser, "on the emulated device: whose clock and power its times are modelled with")
     add_calibration(parser, "constants of the clock or, on an NVIDIA GPU, of the space's estimate")
     parser.add_argument("--strategy", default="auto", metavar="NAME", help="how to search (default: %(default)s)")
-    parser.add_argument("--trials", type=positive, default=96, metavar="N", help="per shape (default: %(default)s)")
+    parser.add_argument(
+        "--trials",
+        type=positive,
+        default=96,
+        metavar="N",
+        help="for each shape; on a GPU in the mean: shapes of less weight leave a quarter to others "
+        "(default: %(default)s)",
+    )
     parser.add_argument(
         "--patience",
         type=positive,
         metavar="N",
-        help="end a shape that gained nothing over 1 %% in N trials; the others share what it leaves by weight and "
-        "chance (default: each has its trials)",
+        help="end a shape that gained nothing over 1 %% in N trials (default: when its trials are spent)",
     )
     parser.add_argument(
         "--time-budget", type=seconds, metavar="S", help="stop asking for more after S seconds (default: no limit)"

@@ -23,6 +23,8 @@ from hktune.template import Template
 
 ELEMENTS = {"bf16": ("kittens::bf16", "kBFloat16"), "f16": ("kittens::half", "kHalf")}
 """The formats of kernels that can be exported: HipKittens' type and torch's scalar type in C++."""
+PRODUCTS = tuple(Operation(name) for name in ELEMENTS)
+"""What can be exported, with a bias or without."""
 FORMS = {"matmul": "MatmulModel", "matmul-bt": "TransposedMatmulModel", "linear": "LinearModel"}
 _INCLUDE = re.compile(r"^#include .*\n|^using namespace kittens;\n", re.MULTILINE)
 _OPERANDS = """\
@@ -126,11 +128,11 @@ def _of_one_product(
     for entry in entries:
         by_product.setdefault(entry.problem.operation.bare, []).append(entry)
     asked = [product.bare] if product else sorted(by_product)
-    if len(asked) > 1 or asked[0] not in by_product or asked[0].a not in ELEMENTS:
+    if len(asked) > 1 or asked[0] not in by_product or asked[0] not in PRODUCTS:
         has = ", ".join(map(str, sorted(by_product)))
         if product and product.bare not in by_product:
             raise TableError(f"{directory}: {product} is not in this table: it has {has}: choose one of them")
-        rule = f"{directory}: one file holds kernels of one operation, of {' or '.join(ELEMENTS)}"
+        rule = f"{directory}: one file holds kernels of one operation, {' or '.join(map(str, PRODUCTS))}"
         raise TableError(f"{rule}: this table has {has}: choose one with --operation")
     return by_product[asked[0]], asked[0]
 

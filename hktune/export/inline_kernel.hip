@@ -1,7 +1,7 @@
 
 namespace ${name} {
 constexpr int64_t ceil_div(int64_t x, int64_t y) { return (x + y - 1) / y; }
-constexpr int64_t LDS_BYTES = int64_t(STAGES) * SPLIT * (sizeof(ST_A) + sizeof(ST_B));
+constexpr int64_t LDS_BYTES = int64_t(STAGES) * SPLIT * (sizeof(PART_A) + sizeof(PART_B));
 inline int64_t blocks(int64_t m, int64_t n) { return ceil_div(m, BLOCK_M) * ceil_div(n, BLOCK_N); }
 inline int64_t workspace_bytes(int64_t m, int64_t n) {
     return SPLIT_K == 1 ? 0 : int64_t(sizeof(float)) * (COUNTERS + blocks(m, n) * SPLIT_K * BLOCK_M * BLOCK_N);
@@ -22,6 +22,6 @@ inline void launch(const operands &at, hipStream_t stream) {
     TORCH_CHECK(raised == hipSuccess, "${name}: ", hipGetErrorString(raised));
     const dim3 grid(unsigned(blocks(at.m, at.n) * SPLIT_K)), block(NUM_THREADS);
     ${name}_kernel<<<grid, block, LDS_BYTES, stream>>>(at.a, at.bt, at.c, at.bias, at.workspace, int(at.m), int(at.n),
-                                                       int(at.k), int(at.k), int(at.k), int(at.n));
+                                                       int(at.k), int(at.k), int(at.k), int(at.n), 0);
 }
 }  // namespace ${name}

@@ -13,8 +13,8 @@ from hktune.core.shipped import shipped_spaces, space_file
 from hktune.search import create_strategy
 from hktune.space import SearchSpace, Spaces
 from hktune.space.listed import ListedDomain
-from hktune.tuning.loop import Search
 from hktune.tuning.rivals import RIVALS, is_here
+from hktune.tuning.searches import Search
 
 
 def candidate_spaces(words: Sequence[str]) -> tuple[Path, ...]:
@@ -31,10 +31,10 @@ def candidate_spaces(words: Sequence[str]) -> tuple[Path, ...]:
 
 def candidate_searches(
     spaces: Spaces, problems: Sequence[Problem], strategy: str, seed: int, settings: Settings
-) -> list[tuple[Search, int]]:
+) -> list[Search]:
     """A search for each problem and each of `spaces.others` that computes just this, by kernels that are here and that
-    production can launch; and how many configs it has."""
-    found: list[tuple[Search, int]] = []
+    production can launch."""
+    found: list[Search] = []
     for space in spaces.others:
         here = _described_here(space, settings)
         for problem in problems:
@@ -49,7 +49,8 @@ def candidate_searches(
                 chosen = create_strategy(strategy, domain, seed)
                 code, template = own.template.operation, space.template.sha256
                 search = Search(problem, chosen, domain.is_legal, operation=code, template=template)
-                found.append((search, domain.count))
+                search.configs = domain.count
+                found.append(search)
     return found
 
 

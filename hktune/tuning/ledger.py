@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from itertools import count
 from pathlib import Path
@@ -28,6 +30,15 @@ from hktune.tuning.trial_rows import RowContext
 
 Standing = Callable[[Sequence[Trial]], Sequence[Trial | None]]
 """Of each row, the one that others have stored in its place, if any."""
+
+
+@dataclass(frozen=True)
+class Room:
+    """Of how many configs rows are wanted: at most `each` for a problem and template, and `in_all` for those `of`."""
+
+    each: float = math.inf
+    in_all: float = math.inf
+    of: tuple[tuple[Problem, str | None], ...] = ()
 
 
 class Ledger:
@@ -98,10 +109,10 @@ class Ledger:
         return stored
 
     def record_all(
-        self, trials: int, attempt: Attempt, outcomes: Sequence[tuple[Problem, Timing | Failure]]
+        self, room: Room, attempt: Attempt, outcomes: Sequence[tuple[Problem, Timing | Failure]]
     ) -> list[Trial | None]:
-        """As `record`, of one attempt on several problems; None, and nothing is stored, for those of which `trials`
-        configs of its template have rows already."""
+        """As `record`, of one attempt on several problems; None, and nothing is stored, for those that have no `room`
+        left."""
         rows = [self._context.row(attempt, problem, outcome, Stage.SCREENED) for problem, outcome in outcomes]
         full: set[Problem] = set()
 
@@ -110,12 +121,15 @@ class Ledger:
             full.update(
                 row.problem
                 for row, stands in zip(rows, found, strict=True)
-                if stands is None and len(self._of[row.problem, row.template_sha256]) >= trials
+                if stands is None and self._is_full((row.problem, row.template_sha256), room)
             )
             return [row if row.problem in full else stands for row, stands in zip(rows, found, strict=True)]
 
         stored = self._extended(rows, standing)
         return [None if row.problem in full else row for row in stored]
+
+    def _is_full(self, whose: tuple[Problem, str | None], room: Room) -> bool:
+        return len(self._of[whose]) >= room.each or sum(len(self._of[each]) for each in room.of) >= room.in_all
 
     def adopt(self, rows: Sequence[Trial]) -> None:
         """Store rows that loops of this run have made elsewhere: of a screened config on a problem one, as `record`."""

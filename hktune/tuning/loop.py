@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import heapq
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import groupby, islice
+from itertools import groupby
+from operator import ge
 from typing import Protocol
 
 from hktune.core.candidate import Candidate
 from hktune.core.config import Config
-from hktune.core.operation import BF16_NT, Operation
 from hktune.core.outcome import Failure, Timing
 from hktune.core.problem import Problem
 from hktune.core.trial import Trial, by_problem
 from hktune.measure.stopwatch import Attempt, Stopwatch
-from hktune.search.strategy import Outcome, Strategy
+from hktune.search.strategy import Outcome
 from hktune.tuning.cost import cost_of, timed_slowness
+from hktune.tuning.lessons import Lessons
 from hktune.tuning.peers import Alone, Peers
-from hktune.tuning.search_curve import SearchCurve
+from hktune.tuning.searches import Budget, Search
+from hktune.tuning.turns import Turns
 from hktune.workers.executor import Executor
 
 POLL_S = 0.5
@@ -29,53 +29,6 @@ LOOKAHEAD = 8
 PEER_POLL_S = 0.1
 PEER_PATIENCE_S = 300.0
 """For what another run is working on: that run may be suspended. Then it is done twice, and recorded once."""
-
-
-@dataclass(frozen=True)
-class Budget:
-    """When to stop: trials per problem, and wall-clock seconds for the whole run (None: no limit).
-
-    With `patience`, a search ends that gained nothing in so many trials. What it leaves of its trials goes to the
-    others, as `Tuner` has it.
-    """
-
-    trials: int
-    time_s: float | None = None
-    patience: int | None = None
-
-
-@dataclass
-class Search:
-    """One problem's search: its strategy, which configs are legal for it, and the ids it has an outcome for.
-
-    A strategy hears of outcomes when it is next asked: of thousands of shapes most are not asked for long, and those
-    whose budget is spent never are. `untold` are the rows that it has not heard of, `asked` how often it was asked;
-    `operation` is the one whose code the problem runs, as `Template.code_operation` has it, and `template` the sha256
-    of the template that it searches. `recorded` are an earlier run's rows that this run has not come to, by config id.
-    `curve` is how its best went, `weight` how much the problem matters.
-    """
-
-    problem: Problem
-    strategy: Strategy
-    legal: Callable[[Config], bool]
-    tried: set[str] = field(default_factory=set)
-    untold: list[Trial] = field(default_factory=list)
-    exhausted: bool = False
-    operation: Operation = BF16_NT
-    template: str | None = None
-    asked: int = 0
-    recorded: dict[str, Trial] = field(default_factory=dict)
-    weight: float = 1.0
-    curve: SearchCurve = field(default_factory=SearchCurve)
-
-    def goes_on(self, patience: int | None) -> bool:
-        """Whether there is something left to try, and hope that it gains."""
-        return not self.exhausted and (patience is None or self.curve.since_gain < patience)
-
-
-def most_of_a_search(budget: Budget, searches: int, share: bool) -> int:
-    """The trials that one of so many searches may come to: with patience and without `share`, those of all."""
-    return budget.trials if share or budget.patience is None else budget.trials * searches
 
 
 class Listener(Protocol):
@@ -100,16 +53,15 @@ class Tuner:
 
     With `share`, a variant is also timed on every other problem that it is legal for, and that problem's strategy
     learns of it. This is right where proving costs seconds and a modelled time microseconds, and wrong where a time is
-    measured. Problems then take turns. What one asks for counts for nearly all, so the one that fewest configs are
-    legal for has always tried least, and would spend the others' trials. Without `share` the one that has tried least
-    is next. Strategies learn of outcomes in the order in which the configs were asked for, and always so many asks
-    later: `in_flight` of them are on their way, more only where there are more workers. So equal seeds give equal runs,
-    however long each variant takes (with up to `in_flight` workers, on any machine).
+    measured. Without it, what was fast on other problems is tried now and then (`Lessons`), and `Turns` shares out the
+    trials by what they are worth.
+
+    Strategies learn of outcomes in the order in which the configs were asked for, and always so many asks later:
+    `in_flight` of them are on their way, more only where there are more workers. `Lessons` and `Turns` know what
+    strategies know by then. So equal seeds give equal runs, however long each variant takes (on any machine with
+    as few workers).
 
     Nothing more is asked for once the time is up, or `enough` says so.
-
-    Without `share`, trials that searches leave when patience ends them go to those that go on, once these have had
-    their own: always to the one of most weight x chance of a gain. In all there are never more than without patience.
     """
 
     def __init__(
@@ -142,13 +94,10 @@ class Tuner:
         self._asked_at_s: dict[Candidate, float] = {}
         self._attempts: dict[Candidate, Attempt] = {}
         self._configs: dict[str, Config] = {}
-        # When it is each search's turn, and its place, first to last; a search whose turn changes is entered anew.
-        self._turns: list[tuple[int, int]] = [(self._turn(search), place) for place, search in enumerate(searches)]
-        heapq.heapify(self._turns)
+        self._turns = Turns(searches, budget, even=share)
+        self._lessons = Lessons(searches)
         self._place_of = {(search.problem, search.template): place for place, search in enumerate(searches)}
-        self._tried = 0
-        self._pools = budget.patience is not None and not share
-        self._most = most_of_a_search(budget, len(searches), share)
+        self._most = budget.trials if share else budget.trials * len(searches)
         self._until = time.monotonic() + budget.time_s if budget.time_s is not None else None
 
     def replay(self, trials: Iterable[Trial]) -> None:
@@ -156,8 +105,8 @@ class Tuner:
 
         This run asks as the earlier one did. Where a config that is asked for has a row, that is its outcome. So each
         strategy is asked and told what it was before, in the same order, and goes on as if never stopped. The first
-        time that a search asks for something else, the rest of its rows is told at once. Where nothing is shared, the
-        strategy of a search that has all it wants is not asked: what it asked for are its rows.
+        time that a search asks for something else, the rest of its rows is told at once. Where there are as many rows
+        as are wanted, no strategy is asked.
         """
         for whose, rows in self._by_search(trials):
             if whose in self._place_of:
@@ -166,13 +115,11 @@ class Tuner:
                     recorded.setdefault(row.config_id, row)
         if self._budget.patience is not None:
             return  # how many rows are wanted of each is found by asking
-        full = [place for place, search in enumerate(self._searches) if len(search.recorded) >= self._budget.trials]
-        if len(full) == len(self._searches):
-            for place in full:
+        wanted = [search.most(self._budget.trials) for search in self._searches]
+        found = [len(search.recorded) for search in self._searches]
+        if all(map(ge, found, wanted)) if self._share else sum(found) >= sum(wanted):
+            for place in range(len(self._searches)):
                 self._take_in_rest(place)
-        elif not self._share:  # else what one asks for is news to the others
-            for place in full:
-                self._searches[place].strategy = _AsRecorded(self._searches[place])
 
     def _take_in(self, trials: Iterable[Trial]) -> list[Trial]:
         """Those of `trials` that were news."""
@@ -201,10 +148,10 @@ class Tuner:
         went_on = search.goes_on(self._budget.patience)
         search.untold += rows
         search.tried.update(row.config_id for row in rows)
+        self._lessons.heard(place, rows)
         search.curve.extend(map(timed_slowness, rows))
-        self._tried += len(rows)
         if not self._share or (search.goes_on(self._budget.patience) and not went_on):
-            self._enter(place)
+            self._turns.enter(place)
 
     def _by_search(self, trials: Iterable[Trial]) -> Iterator[tuple[tuple[Problem, str | None], list[Trial]]]:
         """The trials of each problem and template. Where searches name no template, all are theirs."""
@@ -279,55 +226,19 @@ class Tuner:
         elif candidate in self._unsubmitted:
             self._unsubmitted.remove(candidate)
         self._peers.release(candidate)
-        del self._asked_by[candidate], self._asked_at_s[candidate]
+        for search in self._asked_by.pop(candidate):
+            search.in_flight -= 1
+            if not self._share:
+                self._turns.enter(self._place(search))
+        del self._asked_at_s[candidate]
 
     def _look_ahead(self) -> None:
         """Ask until enough configs are on their way, nothing is left to ask for, or time is up."""
         while len(self._in_order) < self._lookahead and not self._time_is_up():
-            search = self._next_search()
+            search = self._turns.next(len(self._in_order))
             if search is None:
                 return
             self._ask(search)
-
-    def _turn(self, search: Search) -> int:
-        return search.asked if self._share else len(search.tried)
-
-    def _enter(self, place: int) -> None:
-        heapq.heappush(self._turns, (self._turn(self._searches[place]), place))
-
-    def _next_search(self) -> Search | None:
-        """The search that is asked next; None where none wants more."""
-        if not self._pools:
-            return self._next_in_turn()
-        left = self._budget.trials * len(self._searches) - self._tried - len(self._in_order)
-        return None if left <= 0 else self._next_in_turn() or self._likeliest(left)
-
-    def _likeliest(self, left: int) -> Search | None:
-        """Of the searches that go on, the one of most weight x chance of a gain; None where all that is `left` is for
-        those that have not had their own trials yet."""
-        going_on = [search for search in self._searches if search.goes_on(self._budget.patience)]
-        owed = sum(max(self._budget.trials - len(search.tried), 0) for search in going_on)
-        if owed >= left:
-            return None
-        return max(going_on, key=lambda search: search.weight * search.curve.chance_of_gain, default=None)
-
-    def _next_in_turn(self) -> Search | None:
-        """The search whose turn it is, of those that want more; None where none does."""
-        full: set[tuple[int, int]] = set()
-        found = None
-        while self._turns and found is None and (self._share or not full):
-            turn, place = heapq.heappop(self._turns)
-            search = self._searches[place]
-            if not search.goes_on(self._budget.patience) or turn != self._turn(search):
-                continue
-            if len(search.tried) + len(self._in_order) < self._budget.trials:
-                found = search
-                self._enter(place)
-            else:  # until what is on its way turns out to be no trial of it
-                full.add((turn, place))
-        for entry in full:
-            heapq.heappush(self._turns, entry)
-        return found
 
     def _place(self, search: Search) -> int:
         return self._place_of[search.problem, search.template]
@@ -338,12 +249,13 @@ class Tuner:
     def _ask(self, search: Search) -> None:
         search.strategy.tell([Outcome(self._config(row), row.status, cost_of(row)) for row in search.untold])
         search.untold.clear()
-        configs = search.strategy.ask(1)
+        place = self._place(search)
+        lesson = self._lessons.next_for(place)
+        configs = [lesson] if lesson is not None else search.strategy.ask(1)
         search.exhausted = not configs
         search.asked += 1
-        place = self._place(search)
-        if self._share:
-            self._enter(place)
+        search.in_flight += len(configs)
+        self._turns.enter(place)
         if not any(config.id in search.recorded for config in configs):
             self._take_in_rest(place)
         for candidate in (Candidate(config, search.operation, search.template) for config in configs):
@@ -387,20 +299,6 @@ class Tuner:
         if row.config not in self._configs:
             self._configs[row.config] = Config.from_json(row.config)
         return self._configs[row.config]
-
-
-class _AsRecorded:
-    """Asks for what has a row, in the order of the rows. Learns nothing; see Strategy."""
-
-    def __init__(self, search: Search) -> None:
-        self.name = search.strategy.name
-        self._configs = iter([row.config for row in search.recorded.values()])
-
-    def ask(self, n: int) -> list[Config]:
-        return [Config.from_json(config) for config in islice(self._configs, n)]
-
-    def tell(self, outcomes: Sequence[Outcome]) -> None:
-        del outcomes
 
 
 def _template(row: Trial) -> str:

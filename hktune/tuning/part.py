@@ -12,13 +12,18 @@ from hktune.core.settings import Settings
 from hktune.space import Spaces
 from hktune.tuning.benches import OpenBench
 from hktune.tuning.confirmation import confirm
-from hktune.tuning.ledger import Ledger, SharedDirectory
-from hktune.tuning.loop import Budget, Search, Tuner, most_of_a_search
+from hktune.tuning.ledger import Ledger, Room, SharedDirectory
+from hktune.tuning.loop import LOOKAHEAD, Tuner
 from hktune.tuning.neighbours import time_neighbours
 from hktune.tuning.progress import Progress
 from hktune.tuning.rival_sides import RivalSides
 from hktune.tuning.rivals import Rival
+from hktune.tuning.searches import Budget, Search
 from hktune.tuning.yardsticks import time_yardsticks
+
+WINDOW = 2
+"""So many configs are on their way for each worker, where that is more than LOOKAHEAD. Outcomes are taken in the order
+asked for: with one for each, workers wait half of the time for the slowest (benchmarks/compile_window.py)."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,13 @@ class Part:
     def problems(self) -> list[Problem]:
         """Each once: a problem may have several searches."""
         return list(dict.fromkeys(search.problem for search in self.searches))
+
+    def room(self, shares: bool) -> Room:
+        """How many rows it may have; with `shares` each search its own."""
+        if shares:
+            return Room(each=self.budget.trials)
+        of = tuple((search.problem, search.template) for search in self.searches)
+        return Room(in_all=sum(search.most(self.budget.trials) for search in self.searches), of=of)
 
 
 def search_part(
@@ -57,11 +69,12 @@ def search_part(
         searches,
         work.executor,
         work.stopwatch,
-        record=partial(ledger.record_all, most_of_a_search(part.budget, len(searches), work.shares)),
+        record=partial(ledger.record_all, part.room(work.shares)),
         budget=part.budget,
         listener=progress.listener(),
         share=work.shares,
         peers=shared,
+        in_flight=max(LOOKAHEAD, WINDOW * work.executor.capacity),
         enough=enough,
     )
     tuner.replay(shared.news())

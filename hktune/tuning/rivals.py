@@ -27,9 +27,10 @@ from hktune.space.listed import ListedDomain
 from hktune.store import Environment, judge_environment, read_environment, write_environment
 from hktune.template import Template, Templates
 from hktune.tuning.benches import EmulatedBench
-from hktune.tuning.ledger import Ledger, set_aside
-from hktune.tuning.loop import Budget, Search, Tuner
+from hktune.tuning.ledger import Ledger, Room, set_aside
+from hktune.tuning.loop import Tuner
 from hktune.tuning.progress import SILENT
+from hktune.tuning.searches import Budget, Search
 from hktune.tuning.trial_rows import RowContext
 
 FOLDER = "rivals"
@@ -137,7 +138,7 @@ def _raced(
     ledger = Ledger(directory / FOLDER, context, fresh=False)
     work = replace(bench, space=path, others=()).open([search.problem for search in searches], {})
     try:
-        record = partial(ledger.record_all, _ANY_NUMBER)
+        record = partial(ledger.record_all, Room())
         budget = Budget(_ANY_NUMBER, time_s)
         tuner = Tuner(searches, work.executor, work.stopwatch, record=record, budget=budget, listener=SILENT)
         tuner.replay(ledger.rows())

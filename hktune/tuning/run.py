@@ -38,7 +38,6 @@ from hktune.tuning.candidates import candidate_searches, candidate_spaces
 from hktune.tuning.confirmation import deciding
 from hktune.tuning.earlier import Earlier
 from hktune.tuning.ledger import Ledger, SharedDirectory
-from hktune.tuning.loop import Budget, Search
 from hktune.tuning.own_trials import require_own
 from hktune.tuning.part import Part, search_part
 from hktune.tuning.prebuilt import read_built
@@ -46,6 +45,7 @@ from hktune.tuning.progress import Progress
 from hktune.tuning.rivals import Raced, Rival, chosen_rivals, fastest, keep_comparable, race
 from hktune.tuning.run_options import RunOptions, asked_bench, asked_cluster, asked_device, calibrated_spaces
 from hktune.tuning.run_summary import RunSummary
+from hktune.tuning.searches import Budget, Search
 from hktune.tuning.side_by_side import side_by_side
 from hktune.tuning.strategies_apart import StrategiesApart
 from hktune.tuning.table_place import TablePlace
@@ -168,8 +168,8 @@ def _begun(
     earlier = Earlier(options.prior, spaces.own)
     searches = _searches(spaces.own, names, options, earlier)
     of_others = candidate_searches(spaces, list(names), options.strategy, options.seed, settings)
-    most_trials = options.trials * len(names) + sum(min(options.trials, configs) for _, configs in of_others)
-    searches += [search for search, _ in of_others]
+    searches += of_others
+    most_trials = sum(search.most(options.trials) for search in searches)
     weights = {shape.problem: shape.weight for shape in shapes}
     for search in searches:
         search.weight = weights[search.problem]

@@ -14,15 +14,13 @@ from hktune.core.config import Config
 from hktune.core.outcome import Failure, Source, Timing
 from hktune.core.problem import Problem
 from hktune.core.trial import Trial
-from hktune.measure.stopwatch import Attempt, failed
+from hktune.measure.stopwatch import Attempt
 from hktune.search import Outcome, Strategy, create_strategy
 from hktune.store.recordings import Recording
 from hktune.tuning.cost import slowness
-from hktune.tuning.loop import Budget, Search, Tuner
+from hktune.tuning.loop import Tuner
 from hktune.tuning.progress import SILENT
-
-_ANY_PROBLEM = Problem(1, 1, 1)
-"""The loop keeps searches apart by their problems, and here there is one."""
+from hktune.tuning.searches import Budget, Search
 
 
 @dataclass(frozen=True)
@@ -60,32 +58,56 @@ def replay(recording: Recording, strategy: Strategy, trials: int, in_flight: int
     """Search `recording` with `strategy`, new and of its domain, for so many trials; so many are on their way at once,
     as `Tuner` has it. What was left early when it was recorded is so again, unless this search knows nothing faster: it
     would have measured it to the end. The recorded time stands for that then."""
-    rows = {row.config_id: row for row in recording.rows}
-    timed = _Timed(strategy)
-    found: list[Trial] = []
-    fastest = math.inf
+    [found] = replay_run([recording], [strategy], trials, in_flight)
+    return found
+
+
+def replay_run(
+    recordings: Sequence[Recording],
+    strategies: Sequence[Strategy],
+    trials: int,
+    in_flight: int,
+    weights: Sequence[float] = (),
+) -> list[Replay]:
+    """`replay` of recordings of different problems in one run, which shares out so many trials for each. `weights` are
+    what the problems matter, by default all alike."""
+    recorded = {recording.rows[0].problem: _Recorded(recording) for recording in recordings}
+    timed = [_Timed(strategy) for strategy in strategies]
+    searches = [
+        Search(problem, strategy, each.recording.domain.is_legal, operation=problem.operation)
+        for (problem, each), strategy in zip(recorded.items(), timed, strict=True)
+    ]
+    for search, weight in zip(searches, weights, strict=False):
+        search.weight = weight
 
     def record(attempt: Attempt, outcomes: Sequence[tuple[Problem, Timing | Failure]]) -> list[Trial | None]:
-        nonlocal fastest
-        row = rows[attempt.config.id]
-        if slowness(row) < fastest:
-            row = replace(row, left_early=False)
-            fastest = slowness(row)
-        found.append(row)
-        return [row for _ in outcomes]
+        return [recorded[problem].tried(attempt.config) for problem, _ in outcomes]
 
-    Tuner(
-        [Search(_ANY_PROBLEM, timed, recording.domain.is_legal)],
-        _RecordedExecutor(rows, in_flight),
-        _RecordedStopwatch(rows),
-        record,
-        Budget(trials),
-        SILENT,
-        share=False,
-        in_flight=in_flight,
-    ).run()
-    costs = tuple(map(slowness, found))
-    return Replay(costs, min(map(slowness, recording.rows), default=math.inf), timed.asks, timed.asking_s)
+    stopwatch, budget = _RecordedStopwatch(recorded), Budget(trials)
+    Tuner(searches, _AtOnce(in_flight), stopwatch, record, budget, SILENT, share=False, in_flight=in_flight).run()
+    return [
+        Replay(tuple(each.costs), each.best, strategy.asks, strategy.asking_s)
+        for each, strategy in zip(recorded.values(), timed, strict=True)
+    ]
+
+
+class _Recorded:
+    """The rows of one recording, and what a search has tried of them."""
+
+    def __init__(self, recording: Recording) -> None:
+        self.recording = recording
+        self.rows = {row.config_id: row for row in recording.rows}
+        self.best = min(map(slowness, recording.rows), default=math.inf)
+        self.costs: list[float] = []
+        self._fastest = math.inf
+
+    def tried(self, config: Config) -> Trial:
+        row = self.rows[config.id]
+        if slowness(row) < self._fastest:
+            row = replace(row, left_early=False)
+            self._fastest = slowness(row)
+        self.costs.append(slowness(row))
+        return row
 
 
 @dataclass(frozen=True)
@@ -133,13 +155,12 @@ class _Timed:
         self.asking_s += time.process_time() - started
 
 
-class _RecordedExecutor:
-    """An Executor whose candidates come back at once, as failed as they were recorded."""
+class _AtOnce:
+    """An Executor whose candidates come back at once."""
 
-    def __init__(self, rows: Mapping[str, Trial], capacity: int) -> None:
+    def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self.notes: Sequence[str] = ()
-        self._rows = rows
         self._pending: list[Candidate] = []
 
     @property
@@ -152,16 +173,10 @@ class _RecordedExecutor:
     def collect(self, timeout_s: float) -> list[Attempt]:
         del timeout_s
         done, self._pending = self._pending, []
-        return [self._attempt(candidate) for candidate in done]
+        return [Attempt(each.config, operation=each.operation, template=each.template) for each in done]
 
     def close(self) -> None:
         """There is nothing to end."""
-
-    def _attempt(self, candidate: Candidate) -> Attempt:
-        row = self._rows[candidate.config.id]
-        if row.time_us is None:
-            return failed(candidate, Failure(row.status, row.detail or ""))
-        return Attempt(candidate.config, operation=candidate.operation, template=candidate.template)
 
 
 class _RecordedStopwatch:
@@ -169,11 +184,11 @@ class _RecordedStopwatch:
 
     source = Source.MEASURED
 
-    def __init__(self, rows: Mapping[str, Trial]) -> None:
-        self._rows = rows
+    def __init__(self, recorded: Mapping[Problem, _Recorded]) -> None:
+        self._recorded = recorded
 
-    def time(self, attempt: Attempt, problem: Problem) -> Timing:
-        del problem
-        row = self._rows[attempt.config.id]
-        assert row.time_us is not None
+    def time(self, attempt: Attempt, problem: Problem) -> Timing | Failure:
+        row = self._recorded[problem].rows[attempt.config.id]
+        if row.time_us is None:
+            return Failure(row.status, row.detail or "")
         return Timing(row.source or self.source, row.time_us)

@@ -10,8 +10,9 @@ from hktune.core.config import Config
 from hktune.core.problem import Problem
 from hktune.space import SearchSpace
 from hktune.tuning.benches import OpenBench
-from hktune.tuning.loop import Record, Search
+from hktune.tuning.loop import Record
 from hktune.tuning.neighbours import try_configs
+from hktune.tuning.searches import Search
 
 TRIALS_MIN = 8
 """With fewer trials of a shape, two more would cost more than what they tell is worth."""

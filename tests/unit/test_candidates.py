@@ -193,8 +193,8 @@ def test_each_command_works_or_says_why_not(
 def test_what_is_not_here_or_cannot_be_launched_is_no_candidate(given: Path, tmp_path: Path) -> None:
     spaces = load_spaces((DEFAULT_SPACE, given))
     problems = [PROBLEM, replace(PROBLEM, operation=spaces.own.template.operations[1])]
-    [(search, configs)] = candidate_searches(spaces, problems, "exhaustive", 0, Settings(tmp_path))
-    assert (search.problem, search.template, configs) == (PROBLEM, spaces.others[0].template.sha256, 1)
+    [search] = candidate_searches(spaces, problems, "exhaustive", 0, Settings(tmp_path))
+    assert (search.problem, search.template, search.configs) == (PROBLEM, spaces.others[0].template.sha256, 1)
     assert [dict(config) for config in search.strategy.ask(5)] == [{"kernel": "small"}]
 
 
@@ -203,8 +203,8 @@ def test_a_kernel_that_adds_to_c_is_no_candidate(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(candidates, "is_here", lambda *_: True)
     spaces = load_spaces((DEFAULT_SPACE, SPACES / "gfx950_aiter_bf16_outf32.yaml"))
     wide = Problem(64, 256, 512, spaces.others[0].template.operation)
-    [(search, configs)] = candidate_searches(spaces, [PROBLEM, wide], "exhaustive", 0, Settings(tmp_path))
-    assert (search.problem, configs) == (wide, 4)
+    [search] = candidate_searches(spaces, [PROBLEM, wide], "exhaustive", 0, Settings(tmp_path))
+    assert (search.problem, search.configs) == (wide, 4)
     assert {config["split_k"] for config in search.strategy.ask(8)} == {1}
 
 

@@ -22,7 +22,7 @@ from hktune.store import TrialStore
 from hktune.store import trials as trials_module
 from hktune.store.rows import COLUMNS, Decoder
 from hktune.template import Templates
-from hktune.tuning.ledger import Ledger
+from hktune.tuning.ledger import Ledger, Room
 from hktune.tuning.trial_rows import RowContext
 
 
@@ -82,13 +82,13 @@ def test_the_rows_of_one_attempt_are_synced_together_and_stand_for_each_problem_
     monkeypatch.setattr(os, "fsync", synced.append)
     problems = [Problem(m, 64, 64) for m in range(1, 6)]
     outcomes = [(problem, Timing(Source.MODELLED, float(problem.m))) for problem in problems]
-    stored = ours.record_all(2, first, outcomes)
+    stored = ours.record_all(Room(each=2), first, outcomes)
     assert len(synced) == 1
     assert [row and row.detail for row in stored] == [None, None, "theirs", None, None]
     assert stored[2] == shared
-    assert theirs.record_all(1, second, outcomes) == [None] * 5, "one config of each has a row already"
+    assert theirs.record_all(Room(each=1), second, outcomes) == [None] * 5, "one config of each has a row already"
     assert len(synced) == 1
-    assert len(theirs.record_all(2, second, outcomes)) == 5
+    assert len(theirs.record_all(Room(each=2), second, outcomes)) == 5
     assert [(row.m, row.trial) for row in ours.rows()] == [
         (3, 0), (1, 1), (2, 2), (4, 3), (5, 4), (1, 5), (2, 6), (3, 7), (4, 8), (5, 9)
     ]  # fmt: skip

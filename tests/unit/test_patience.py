@@ -15,8 +15,9 @@ from hktune.core.outcome import Failure, Source, Status, Timing
 from hktune.core.problem import Problem
 from hktune.core.trial import Trial
 from hktune.measure.stopwatch import Attempt
-from hktune.tuning.loop import LOOKAHEAD, Budget, Search, Tuner
+from hktune.tuning.loop import LOOKAHEAD, Tuner
 from hktune.tuning.search_curve import SearchCurve
+from hktune.tuning.searches import Budget, Search
 
 FLAT, GAINING, OTHER = Problem(128, 128, 128), Problem(256, 256, 256), Problem(512, 512, 512)
 
@@ -89,16 +90,16 @@ def test_what_one_leaves_the_others_get_and_no_more() -> None:
     assert of(tuned([FLAT, GAINING], Budget(60)), FLAT) == 60, "without patience each has its own"
 
 
-def test_each_has_its_own_trials_before_another_gets_more() -> None:
+def test_each_has_its_floor_before_another_gets_more() -> None:
     rows = tuned([FLAT, GAINING, OTHER], Budget(40, patience=10), weights=[1, 1000, 1])
     assert len(rows) == 120
-    assert of(rows, OTHER) == 40
-    assert of(rows, GAINING) == 120 - 40 - of(rows, FLAT)
+    assert of(rows, OTHER) == 30
+    assert of(rows, GAINING) == 120 - 30 - of(rows, FLAT)
 
 
 def test_more_goes_where_a_gain_weighs_more() -> None:
     light_first = tuned([FLAT, GAINING, OTHER], Budget(40, patience=10), weights=[1, 1, 5])
-    assert of(light_first, OTHER) > of(light_first, GAINING) == 40
+    assert of(light_first, OTHER) > of(light_first, GAINING) >= 30
 
 
 def test_where_all_converge_trials_are_left() -> None:

@@ -26,7 +26,8 @@ from hktune.core.trial import Trial
 from hktune.measure.stopwatch import Attempt
 from hktune.store.claims import Claims
 from hktune.store.trials import holder_of
-from hktune.tuning.loop import Budget, Tuner
+from hktune.tuning.loop import Tuner
+from hktune.tuning.searches import Budget
 
 __all__ = ["start"]
 

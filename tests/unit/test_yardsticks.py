@@ -16,7 +16,7 @@ from hktune.measure.stopwatch import Attempt
 from hktune.search import create_strategy
 from hktune.space import load_space
 from hktune.tuning.benches import OpenEmulatedBench
-from hktune.tuning.loop import Search
+from hktune.tuning.searches import Search
 from hktune.tuning.yardsticks import TRIALS_MIN, time_yardsticks, yardsticks
 
 ROOT = Path(__file__).resolve().parents[2]
