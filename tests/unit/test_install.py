@@ -158,6 +158,8 @@ def test_every_command_works_where_only_the_wheel_is(installed: Installed) -> No
     run("export", "out", "-o", "model_new.py")
     compile((installed.folder / "model_new.py").read_text(), "model_new.py", "exec")
     run("merge", "out", "-o", "merged")
+    assert "256 x 256 x 512" in run("summary", "out")
+    assert "opens in a browser" in run("report", "out", "-o", "report.html")
     assert "emulated GPU" in run("doctor")
 
     assert installed.files() == before
