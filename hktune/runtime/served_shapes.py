@@ -19,13 +19,24 @@ from hktune.runtime.torch_state import grad_enabled
 _autocast_dtype = torch.get_autocast_dtype
 
 
+Stored = tuple[tuple[int, ...], tuple[int, ...], torch.dtype] | None
+_UNREAD_MAX = 64
+
+
+def _stored(left: Tensor, right: Tensor) -> Stored:
+    """How operands are stored, as far as layouts go; None of those that have no strides."""
+    if left.layout is not torch.strided or right.layout is not torch.strided or left.dtype is not right.dtype:
+        return None
+    return left.stride(), right.stride(), left.dtype
+
+
 @final
 class ServedShapes:
     """What serves calls of one form on operands of one pair of shapes: products by the dtype of the operands, one for
     each layout that the table has a kernel for, or a reason why they are `left_to_torch`. Any product refuses operands
     of a dtype that has neither, and says what is wrong with them; where there is none, no cast would help."""
 
-    __slots__ = ("_chosen", "_other", "_products", "kinds", "left_to_torch")
+    __slots__ = ("_chosen", "_other", "_products", "_unread", "kinds", "left_to_torch")
 
     def __init__(
         self,
@@ -37,6 +48,8 @@ class ServedShapes:
         self._products = products
         self._other = next(iter(products.values()), ())
         self._chosen = chosen
+        # Why operands of these strides and dtype are read by no product: to find out costs 20 us.
+        self._unread: dict[Stored, Fallback] = {}
         self.left_to_torch = left_to_torch
         self.kinds: tuple[Kind, ...] = ()
 
@@ -48,11 +61,17 @@ class ServedShapes:
         products = self._products.get(dtype, self._other)
         if why is not None or not products:
             return why or Fallback.VENDOR_CHOSEN
+        unread = self._unread.get(_stored(left, right)) if self._unread else None
+        if unread is not None:
+            return unread
         for product in products:
             launch = product.launch(left, right, bias)
             if launch is not Fallback.STRIDES:
                 return launch if isinstance(launch, Fallback) else (product, launch)
-        return self._why_unread(products, left, right)
+        why = self._why_unread(products, left, right)
+        if len(self._unread) < _UNREAD_MAX:
+            self._unread[_stored(left, right)] = why
+        return why
 
     def _why_unread(self, products: Sequence[ServedProduct], left: Tensor, right: Tensor) -> Fallback:
         """Why none of the products reads operands that fit them otherwise."""

@@ -16,7 +16,7 @@ Points = npt.NDArray[np.float64]
 
 LOGARITHMIC_FROM = 4.0
 """Positive numbers whose largest is so many times the smallest are compared by their ratios."""
-HALVED_FROM = 5
+HALVED_FROM = 4
 """So many values make halvings a coordinate,"""
 SAME = 0.95
 """unless they say the same as the numbers: so correlated is the same."""
@@ -57,13 +57,13 @@ def _table(parameter: Parameter) -> tuple[dict[Value, int], Points]:
         return place_of, np.eye(len(values)) / math.sqrt(2)
     numbers = np.array(values if not isinstance(values[0], str) else range(len(values)), dtype=np.float64)
     halvings = np.array([_halvings(value) for value in values], dtype=np.float64)
+    capped = np.minimum(halvings, HALVINGS_MAX)
     if numbers.min() > 0 and numbers.max() >= LOGARITHMIC_FROM * numbers.min():
         numbers = np.log(numbers)
     columns = [_scaled(numbers)]
-    if len(values) >= HALVED_FROM and halvings.min() < halvings.max():
-        by_halvings = _scaled(halvings)
-        if abs(np.corrcoef(columns[0], by_halvings)[0, 1]) < SAME:
-            columns.append(by_halvings)
+    differ = len(values) >= HALVED_FROM and capped.min() < capped.max()
+    if differ and abs(np.corrcoef(columns[0], halvings)[0, 1]) < SAME:
+        columns.append(_scaled(capped))
     return place_of, np.stack(columns, axis=1)
 
 
@@ -71,7 +71,7 @@ def _halvings(value: Value) -> int:
     """How often an integer can be halved."""
     if not isinstance(value, int) or value == 0:
         return 0
-    return min((value & -value).bit_length() - 1, HALVINGS_MAX)
+    return (value & -value).bit_length() - 1
 
 
 def _scaled(numbers: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -38,6 +38,15 @@ def test_a_number_of_many_values_has_its_halvings_too() -> None:
     assert any(np.allclose(column, [0, 0, 2 / 3, 0, 1 / 3, 1]) for column in columns), "of 4, 4, 6, 4, 5, 7"
 
 
+def test_four_values_are_enough_to_have_halvings_but_powers_of_two_say_them_themselves() -> None:
+    """A tile of 3 may be slow where 2 and 4 are fast."""
+    configs = [Config({"tile": tile, "block": 64 << tile}) for tile in (1, 2, 3, 4)]
+    block, tile, halvings = Coordinates(recorded_domain("tiles", configs)).of(configs).T
+    np.testing.assert_allclose(tile, np.log([1, 2, 3, 4]) / np.log(4))
+    np.testing.assert_allclose(halvings, [0, 1 / 2, 0, 1])
+    np.testing.assert_allclose(block, [0, 1 / 3, 2 / 3, 1])
+
+
 def test_the_estimate_of_a_space_is_a_coordinate() -> None:
     """Configs of equal parameters but other problems differ by what the estimate says of them."""
     space = load_space(space_file("sm90a_gemm_bf16"))
