@@ -152,6 +152,8 @@ class _OnCpu(TorchFunctionMode):
 @contextmanager
 def torch_without_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Within it, torch takes its CPU for a CUDA device whose streams run everything at once."""
+    import torch.distributed.tensor  # torch.testing does so at its first use; it must not meet the generator below
+
     generator = torch.Generator
     monkeypatch.setattr(torch, "Generator", lambda device="cpu": generator("cpu"))
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)

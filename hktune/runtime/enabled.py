@@ -116,7 +116,7 @@ class _Door:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Warning only once for all operators")
             for name, kernel in kernels.items():
-                impl(name, kernel, key, with_keyset=True)
+                impl(name, kernel, key, with_keyset=True, allow_override=True)  # torch 2.11 asks for the word
 
     def close(self) -> None:
         self._library._destroy()

@@ -59,6 +59,7 @@ arguments:
   - {{name: lda, kind: i32}}
   - {{name: ldb, kind: i32}}
   - {{name: ldc, kind: i32}}
+  - {{name: accumulate, kind: i32}}
 tile: {{m: 128, n: 128, k: 64}}
 launch:
   grid: ["ceil_div(m, 128) * ceil_div(n, 128)", 1, 1]

@@ -136,7 +136,10 @@ def test_the_judge_is_every_file_that_a_proof_runs() -> None:
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     root = Path(hktune.__file__).parent
-    loaded = {Path(name) for name in ran if name.startswith(str(root))} - {root / "__init__.py"}
+    loaded = {Path(name) for name in ran if name.startswith(str(root))} - {
+        root / "__init__.py",
+        root / "core" / "version.py",
+    }
     files = set(judge_files())
     assert loaded <= files
     assert root / "emulator" / "instructions" / "cdna4.json" in files
