@@ -23,6 +23,7 @@ FENCE = re.compile(r"^ *```")
 LIST_ITEM = re.compile(r"^\s*([*+-]|\d+\.|:)\s+")
 RULE = re.compile(r"^\s*\|?[\s:|-]+\|?\s*$")
 CODE = re.compile(r"``.+?``|`[^`]+`")
+LINK_TARGETS = re.compile(r"\[[^\]]+\]: \S+")
 LINK = re.compile(r"!?\[([^\]]*)\]\([^)]*\)")
 COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 END = re.compile(r"(?<=[.!?])[)\"'*]*\s+(?=[\"'*(`A-Z0-9\[]|hktune\b)")
@@ -51,7 +52,7 @@ def paragraphs(text: str, tables: bool = True) -> Iterator[str]:
 def sentences(text: str, tables: bool = True) -> Iterator[list[str]]:
     """Each sentence of the prose as its words. A piece of code is one word; a sign without letter or digit is none."""
     for paragraph in paragraphs(text, tables):
-        plain = LINK.sub(r"\1", CODE.sub("X", paragraph))
+        plain = LINK.sub(r"\1", CODE.sub("X", LINK_TARGETS.sub("", paragraph)))
         for sentence in END.split(plain):
             words = [word for word in sentence.split() if re.search(r"\w", word)]
             if words:
