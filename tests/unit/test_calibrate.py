@@ -246,7 +246,8 @@ def asked(device: str, **options: object) -> RunOptions:
 def test_a_run_takes_the_calibration_of_what_it_models_or_orders_by(sm90a: SearchSpace) -> None:
     """The clock's on the emulated device, with its board; the estimate's on a GPU."""
     settings, of_clock = Settings.from_environment(os.environ), calibration()
-    bench = asked_bench("emulated", DEFAULT_SPACE, (), asked("emulated"), settings, of_clock)
+    bench, cluster = asked_bench("emulated", DEFAULT_SPACE, (), asked("emulated"), settings, of_clock)
+    assert cluster is None
     assert isinstance(bench, EmulatedBench)
     assert (bench.board, bench.calibration) == (MI350X, of_clock)
     doubled = {"launch_cycles": 7200.0}
