@@ -21,10 +21,12 @@ STORE_BYTES = 100 << 20
 
 
 @contextmanager
-def local_cluster() -> Iterator[Cluster]:
-    """A cluster whose head has no CPU to give. Its nodes can import what tests can."""
+def local_cluster(**environment: str) -> Iterator[Cluster]:
+    """A cluster whose head has no CPU to give. Its nodes can import what tests can, and have this `environment` too: a
+    node has the one that it was started in."""
     folders = [str(TESTS), str(TESTS / "contracts"), str(TESTS / "unit")]
     wanted = {
+        **environment,
         "PYTHONPATH": os.pathsep.join(folders),
         "RAY_worker_niceness": "0",
     }  # Ray's own is 15: other tests run too

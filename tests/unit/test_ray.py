@@ -54,11 +54,8 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def cluster(cache: Path) -> Iterator[LocalCluster]:
     """A head without CPUs. Tests add the nodes that they need."""
-    before = os.environ.get("HKTUNE_CACHE")
-    os.environ["HKTUNE_CACHE"] = str(cache)  # a node has the environment that it was started in
-    with local_cluster() as local:
+    with local_cluster(HKTUNE_CACHE=str(cache)) as local:
         yield local
-    os.environ.pop("HKTUNE_CACHE") if before is None else os.environ.update(HKTUNE_CACHE=before)
 
 
 @pytest.fixture
