@@ -20,7 +20,7 @@ def _run(options: argparse.Namespace) -> int:
     from hktune.core.errors import TableError
     from hktune.dispatch import read_table
     from hktune.report.console import make_console
-    from hktune.report.other_board import as_json, print_other_board
+    from hktune.report.board_regret import as_json, print_other_board
     from hktune.store.trials import FILE_NAME, read_trials
     from hktune.tables.other_board import on_other_board
     from hktune.tuning.confirmation import deciding
