@@ -150,8 +150,10 @@ class LoadedTable:
         """What torch makes of a call that no kernel serves, for the reason `why`."""
         if why is not Fallback.TENSOR_TYPE:
             self._counts.fell_back(why, left, right)
-            return form.vendor(left, right, bias)
-        out = form.vendor(left, right, bias)  # a TypeError where an operand is no tensor: nothing is served then
+            return self._counts.by_torch(why, form.vendor, left, right, bias)
+        out = self._counts.by_torch(
+            why, form.vendor, left, right, bias
+        )  # a TypeError where an operand is no tensor: nothing is served then
         self._counts.fell_back(why, left, right)
         return out
 
@@ -159,6 +161,10 @@ class LoadedTable:
     def dispatch_key(self) -> str:
         """What torch's dispatcher calls the table's device."""
         return "CPU" if self._identity.kind == "emulated" else "CUDA"
+
+    def enabled(self, is_on: bool) -> None:
+        """That torch's own products are asked of the table from now on, or no more."""
+        self._counts.is_enabled = is_on
 
     def below(
         self, form: Form, left: Tensor, right: Tensor, bias: Tensor | None, out: Tensor | None = None
