@@ -19,8 +19,8 @@ def _run(options: argparse.Namespace) -> int:
     """Print what A's choices take on B's board. Raises TableError or StoreError, one line, for what cannot be read."""
     from hktune.core.errors import TableError
     from hktune.dispatch import read_table
-    from hktune.report.console import make_console
     from hktune.report.board_regret import as_json, print_other_board
+    from hktune.report.console import make_console
     from hktune.store.trials import FILE_NAME, read_trials
     from hktune.tables.other_board import on_other_board
     from hktune.tuning.confirmation import deciding
