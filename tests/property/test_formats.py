@@ -276,13 +276,8 @@ def test_a_table_is_hashed_entry_by_entry_as_if_it_were_whole(table: Table) -> N
     whole = msgspec.to_builtins(table)
     whole["entries"] = [in_words_of(table.version, entry) for entry in whole["entries"]]
     for entry in whole["entries"]:
-        for name in (
-            "name",
-            "vendor_best",
-            "vendor_best_us",
-            "origins",
-            "vendor_algorithm",
-        ):  # what entries have not always had
+        # What entries have not always had.
+        for name in ("name", "vendor_best", "vendor_best_us", "origins", "vendor_algorithm"):
             if entry[name] is None:
                 del entry[name]
     sha256 = hashlib.sha256(compact_json(whole).encode()).hexdigest()
