@@ -312,7 +312,7 @@ def test_a_later_format_is_one_line(tmp_path: Path) -> None:
         StoreError, match="line 3 is of a newer hktune, or edited: column format: '5' is another than 4"
     ):
         read_trials(path)
-    path.write_bytes(later.replace(b"4,1.5,", b"x,1.5,"))
+    path.write_bytes(later.replace(b"5,1.5,", b"x,1.5,"))
     with pytest.raises(StoreError, match=r"columns are not hktune's .*unknown 'joules'"):
         read_trials(path)
 
