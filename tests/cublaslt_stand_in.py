@@ -1,23 +1,42 @@
-"""A stand-in for NVIDIA's libcublasLt: its functions as cublasLt.h (CUDA 13.0) says, on matrices in host memory.
+"""A stand-in for NVIDIA's libcublasLt: its functions as cublasLt.h (CUDA 13.1) says, on matrices in host memory.
 
-It keeps what descriptors say by the header's numbers, and multiplies column-major matrices as they say.
+It keeps what descriptors say by the header's numbers, and multiplies column-major matrices as they say. Its algorithms
+are known by 64 bytes. Bytes that are none of its own end the process, as they may in the library: it calls `fatal`.
 """
 
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, NoReturn
 
+import pytest
 import torch
 
+from hktune.device import cublaslt
+
 SUCCESS, NOT_INITIALIZED, INVALID_VALUE, NOT_SUPPORTED = 0, 1, 7, 15
-DTYPES = {2: torch.float16, 14: torch.bfloat16}  # CUDA_R_16F, CUDA_R_16BF
+DTYPES = {0: torch.float32, 2: torch.float16, 14: torch.bfloat16}  # CUDA_R_32F, CUDA_R_16F, CUDA_R_16BF
 COMPUTE_32F, CUDA_R_32F = 68, 0
 TRANSA, TRANSB, EPILOGUE, BIAS_POINTER = 3, 4, 7, 8
 TRANSPOSED, EPILOGUE_DEFAULT, EPILOGUE_BIAS = 1, 1, 4
-MAX_WORKSPACE_BYTES = 1
-PREFERRED_BYTES = 32 << 20
+MAX_WORKSPACE_BYTES, MIN_ALIGNMENTS = 1, (5, 6, 7, 8)
+CONFIG_ID, CONFIG_BYTES = 0, {0: 4, 1: 4, 2: 4, 3: 4, 4: 4, 5: 4, 6: 4, 7: 2, 8: 2}
+FIRST_ID = 100
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """One of the stand-in's. `factor` is what it multiplies the right product by; `checks` is what AlgoCheck answers;
+    `alignment` is what operands must be aligned to."""
+
+    workspace_bytes: int = 0
+    factor: float = 1.0
+    checks: int = SUCCESS
+    alignment: int = 16
 
 
 @dataclass(frozen=True)
@@ -30,23 +49,56 @@ class Layout:
     def at(self, address: int) -> torch.Tensor:
         """The matrix at `address`, rows by columns, as a view."""
         elements = self.leading * (self.columns - 1) + self.rows
-        memory = (ctypes.c_int16 * elements).from_address(address)
-        flat = torch.frombuffer(memory, dtype=torch.int16).view(self.dtype)
+        bits = {2: (ctypes.c_int16, torch.int16), 4: (ctypes.c_int32, torch.int32)}[self.dtype.itemsize]
+        memory = (bits[0] * elements).from_address(address)
+        flat = torch.frombuffer(memory, dtype=bits[1]).view(self.dtype)
         return flat.as_strided((self.rows, self.columns), (1, self.leading))
+
+
+def fatal(what: str) -> NoReturn:
+    """What unknown bytes may do inside of the library."""
+    raise SystemExit(f"the library was given {what}")
+
+
+PLAIN = (Algorithm(32 << 20), Algorithm(), Algorithm(4096))
 
 
 @dataclass
 class CublasLtStandIn:
-    """What `ctypes.CDLL` gives of it. The heuristic names `algorithms` of them; each computes the same."""
+    """What `ctypes.CDLL` gives of it, at `version`. The heuristic names those of `algorithms` that fit its preference,
+    in their order. `used` and `checked` are the places of those that were launched and checked, `objects` what was made
+    and not destroyed."""
 
-    algorithms: int = 3
+    algorithms: tuple[Algorithm, ...] = PLAIN
+    version: int = 130100
     used: list[int] = field(default_factory=list)
     objects: dict[int, Any] = field(default_factory=dict)
+    made: int = 0
+    checked: list[int] = field(default_factory=list)
 
     def _new(self, target: Any, value: Any) -> int:
-        target._obj.value = 0x1000 + 16 * len(self.objects)
+        self.made += 1
+        target._obj.value = 0x1000 + 16 * self.made
         self.objects[target._obj.value] = value
         return SUCCESS
+
+    def _destroyed(self, target: Any) -> int:
+        return SUCCESS if self.objects.pop(target.value, None) is not None else INVALID_VALUE
+
+    def _bytes(self, place: int) -> list[int]:
+        """The 64 bytes of an algorithm, as eight integers: also of its version, like the library's own."""
+        return [FIRST_ID + place, self.version, *([0x5A5A] * 6)]
+
+    def _place(self, algorithm: Any) -> int:
+        """The place of the algorithm that these bytes are of."""
+        data = list(algorithm._obj.data)
+        for place in range(len(self.algorithms)):
+            if data == self._bytes(place):
+                return place
+        fatal(f"bytes that it never made: {data}")
+
+    def cublasLtGetVersion(self) -> int:
+        return self.version
 
     def cublasLtCreate(self, handle: Any) -> int:
         return self._new(handle, "handle")
@@ -55,6 +107,9 @@ class CublasLtStandIn:
         if (compute, scale) != (COMPUTE_32F, CUDA_R_32F):
             return NOT_SUPPORTED
         return self._new(operation, {TRANSA: 0, TRANSB: 0, EPILOGUE: EPILOGUE_DEFAULT, BIAS_POINTER: 0})
+
+    def cublasLtMatmulDescDestroy(self, operation: Any) -> int:
+        return self._destroyed(operation)
 
     def cublasLtMatmulDescSetAttribute(self, operation: Any, attribute: int, value: Any, size: Any) -> int:
         expected = {TRANSA: 4, TRANSB: 4, EPILOGUE: 4, BIAS_POINTER: 8}
@@ -69,16 +124,17 @@ class CublasLtStandIn:
         return self._new(layout, Layout(DTYPES[dtype], rows.value, columns.value, leading.value))
 
     def cublasLtMatmulPreferenceCreate(self, preference: Any) -> int:
-        return self._new(preference, {MAX_WORKSPACE_BYTES: 0})
+        return self._new(preference, {MAX_WORKSPACE_BYTES: 0, **dict.fromkeys(MIN_ALIGNMENTS, 256)})
 
     def cublasLtMatmulPreferenceSetAttribute(self, preference: Any, attribute: int, value: Any, size: Any) -> int:
-        if (attribute, size.value) != (MAX_WORKSPACE_BYTES, 8):
+        expected = {MAX_WORKSPACE_BYTES: 8, **dict.fromkeys(MIN_ALIGNMENTS, 4)}
+        if expected.get(attribute) != size.value:
             return INVALID_VALUE
         self.objects[preference.value][attribute] = value._obj.value
         return SUCCESS
 
     def cublasLtMatmulPreferenceDestroy(self, preference: Any) -> int:
-        return SUCCESS if self.objects.get(preference.value) is not None else INVALID_VALUE
+        return self._destroyed(preference)
 
     def cublasLtMatmulAlgoGetHeuristic(
         self, handle: Any, operation: Any, a: Any, b: Any, c: Any, d: Any, preference: Any, asked: int, found: Any,
@@ -86,12 +142,38 @@ class CublasLtStandIn:
     ) -> int:  # fmt: skip
         if self.objects[handle.value] != "handle" or not self._fits(operation, a, b, c, d):
             return INVALID_VALUE
-        for rank in range(min(asked, self.algorithms)):
-            found[rank].algorithm[0] = 100 + rank
-            found[rank].workspace_bytes = self.objects[preference.value][MAX_WORKSPACE_BYTES]
+        preferred = self.objects[preference.value]
+        aligned = min(preferred[each] for each in MIN_ALIGNMENTS)
+        fitting = [
+            place
+            for place, each in enumerate(self.algorithms)
+            if each.workspace_bytes <= preferred[MAX_WORKSPACE_BYTES] and each.alignment <= aligned
+        ][:asked]
+        for rank, place in enumerate(fitting):
+            found[rank].algorithm.data[:] = self._bytes(place)
+            found[rank].workspace_bytes = self.algorithms[place].workspace_bytes
             found[rank].state = SUCCESS
-        count._obj.value = min(asked, self.algorithms)
+        count._obj.value = len(fitting)
+        return SUCCESS if fitting else NOT_SUPPORTED
+
+    def cublasLtMatmulAlgoConfigGetAttribute(
+        self, algorithm: Any, attribute: int, value: Any, size: Any, written: Any
+    ) -> int:
+        if CONFIG_BYTES.get(attribute) != size.value:
+            return INVALID_VALUE
+        written._obj.value = size.value
+        value._obj.value = FIRST_ID + self._place(algorithm) if attribute == CONFIG_ID else 0
         return SUCCESS
+
+    def cublasLtMatmulAlgoCheck(
+        self, handle: Any, operation: Any, a: Any, b: Any, c: Any, d: Any, algorithm: Any, result: Any
+    ) -> int:
+        if self.objects[handle.value] != "handle" or not self._fits(operation, a, b, c, d):
+            return INVALID_VALUE
+        place = self._place(algorithm)
+        self.checked.append(place)
+        result._obj.workspace_bytes = self.algorithms[place].workspace_bytes
+        return self.algorithms[place].checks
 
     def cublasLtMatmul(
         self, handle: Any, operation: Any, alpha: Any, a: Any, a_layout: Any, b: Any, b_layout: Any, beta: Any, c: Any,
@@ -99,8 +181,12 @@ class CublasLtStandIn:
     ) -> int:  # fmt: skip
         if not self._fits(operation, a_layout, b_layout, c_layout, d_layout):
             return INVALID_VALUE
-        if workspace_bytes.value < PREFERRED_BYTES or not workspace.value:
-            return NOT_SUPPORTED
+        place = self._place(algorithm)
+        own = self.algorithms[place]
+        if workspace_bytes.value < own.workspace_bytes:
+            return INVALID_VALUE
+        if own.workspace_bytes:
+            ctypes.memset(workspace.value, 0xA5, own.workspace_bytes)
         said = self.objects[operation.value]
         left = self._operand(a_layout, a, said[TRANSA])
         right = self._operand(b_layout, b, said[TRANSB])
@@ -110,8 +196,8 @@ class CublasLtStandIn:
             result += beta._obj.value * self._operand(c_layout, c, 0)
         if said[EPILOGUE] == EPILOGUE_BIAS:
             result += Layout(out.dtype, out.rows, 1, out.rows).at(said[BIAS_POINTER]).float()
-        out.at(d.value).copy_(result)
-        self.used.append(algorithm._obj[0] - 100)
+        out.at(d.value).copy_(result * own.factor)
+        self.used.append(place)
         return SUCCESS
 
     def _operand(self, layout: Any, address: Any, transposed: int) -> torch.Tensor:
@@ -126,3 +212,14 @@ class CublasLtStandIn:
         inner, n = (right.columns, right.rows) if said[TRANSB] else (right.rows, right.columns)
         dense = all(layout.leading >= layout.rows for layout in (left, right, before, after))
         return dense and k == inner and (after.rows, after.columns) == (m, n) == (before.rows, before.columns)
+
+
+@contextmanager
+def opened(library: CublasLtStandIn, monkeypatch: pytest.MonkeyPatch) -> Iterator[CublasLtStandIn]:
+    """Within it, `library` is what hktune opens as libcublasLt."""
+    names = {name: getattr(ctypes, name) for name in dir(ctypes)}
+    found: Callable[[str], object] = {"libcublasLt.so.13": library}.__getitem__
+    with monkeypatch.context() as patched:
+        patched.setattr(torch.version, "cuda", "13.0")
+        patched.setattr(cublaslt, "ctypes", SimpleNamespace(**{**names, "CDLL": found}))
+        yield library

@@ -14,9 +14,10 @@ from hktune.core.problem import Problem
 from hktune.core.settings import Settings
 from hktune.device.device import Kernel, TimedDevice
 from hktune.device.opening import open_device
+from hktune.device.vendor_libraries import vendor_libraries
 from hktune.measure.baseline import Baseline, TorchBaseline
-from hktune.measure.cublaslt import ALGORITHMS, CublasLt, CublasLtAlgorithm
 from hktune.measure.measured import MeasuredStopwatch
+from hktune.measure.ranked_algorithm import RANKS, RankedAlgorithm
 from hktune.measure.stopwatch import Attempt, Confirmation
 from hktune.space import load_spaces
 from hktune.template import Templates
@@ -71,7 +72,7 @@ class Serving:
             device=self.device,
             templates=self._templates,
             loaded=lambda attempt: self.kernel(attempt),
-            baselines=baselines(service.kind),
+            baselines=baselines(service.kind, service.settings),
             problems=service.problems,
             cache=service.cache,
             seed=service.seed,
@@ -138,13 +139,8 @@ class Serving:
         return self.stopwatch.timer.busy_us * 1e-6
 
 
-def baselines(kind: str) -> Sequence[Baseline]:
+def baselines(kind: str, settings: Settings) -> Sequence[Baseline]:
     """What candidates are compared with: first torch's own choice of library, then the vendor's other ways."""
     default, other = TorchBaseline("cublas"), TorchBaseline("cublaslt")
-    if kind != "cuda":
-        return (default, other)
-    try:
-        library = CublasLt()
-    except DeviceError:
-        return (default, other)
-    return (default, other, *(CublasLtAlgorithm(library, rank) for rank in range(ALGORITHMS)))
+    libraries = vendor_libraries(kind, settings)
+    return (default, other, *(RankedAlgorithm(library, rank) for library in libraries for rank in range(RANKS)))

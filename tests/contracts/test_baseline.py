@@ -6,23 +6,23 @@ Where there is no NVIDIA GPU, torch's CPU and a stand-in for libcublasLt take th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from types import SimpleNamespace
 
 import pytest
 import torch
-from cublaslt_stand_in import CublasLtStandIn
+from cublaslt_stand_in import CublasLtStandIn, opened
 from simulated_gpu import SimulatedGpu, SimulatedVendor, torch_without_cuda
 
 from hktune.core import operation
 from hktune.core.errors import DeviceError
 from hktune.core.operation import Operation, operation_of
 from hktune.core.problem import Problem
+from hktune.core.settings import Settings
+from hktune.device.cublaslt import CublasLt
 from hktune.device.device import TimedDevice
 from hktune.device.opening import find_device
-from hktune.measure import cublaslt
 from hktune.measure.arena import OperandSet
 from hktune.measure.baseline import Baseline, TorchBaseline
-from hktune.measure.cublaslt import CublasLt, CublasLtAlgorithm
+from hktune.measure.ranked_algorithm import RankedAlgorithm
 from hktune.workers.gpu_service import baselines
 
 WIDE, TALL = Problem(24, 40, 72), Problem(56, 16, 104)
@@ -176,26 +176,23 @@ class TestTorchBaseline(VendorContract):
 
 
 @pytest.mark.usefixtures("on_cpu")
-class TestCublasLtAlgorithm(VendorContract):
+class TestRankedAlgorithm(VendorContract):
     @pytest.fixture
-    def library(self, monkeypatch: pytest.MonkeyPatch) -> CublasLtStandIn:
-        library = CublasLtStandIn()
-        names = {name: getattr(cublaslt.ctypes, name) for name in dir(cublaslt.ctypes)}
-        opened = {"libcublasLt.so.13": library}
-        monkeypatch.setattr(cublaslt, "ctypes", SimpleNamespace(**{**names, "CDLL": opened.__getitem__}))
-        return library
+    def library(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[CublasLtStandIn]:
+        with opened(CublasLtStandIn(), monkeypatch) as library:
+            yield library
 
     @pytest.fixture(params=[0, 2])
     def baseline(self, request: pytest.FixtureRequest, library: CublasLtStandIn, on_cpu: None) -> Baseline:
-        return CublasLtAlgorithm(CublasLt(), request.param)
+        return RankedAlgorithm(CublasLt(), request.param)
 
-    def test_each_runs_its_own_algorithm(self, baseline: CublasLtAlgorithm, library: CublasLtStandIn) -> None:
+    def test_each_runs_its_own_algorithm(self, baseline: RankedAlgorithm, library: CublasLtStandIn) -> None:
         baseline.prepare(WIDE, operands(WIDE), 1)(operands(WIDE, 5))
         assert set(library.used) == {baseline.rank}
 
     def test_an_algorithm_that_there_is_not_is_refused(self, library: CublasLtStandIn, on_cpu: None) -> None:
         with pytest.raises(DeviceError, match="names 3 algorithms for"):
-            CublasLtAlgorithm(CublasLt(), 3).prepare(WIDE, operands(WIDE), 1)
+            RankedAlgorithm(CublasLt(), 3).prepare(WIDE, operands(WIDE), 1)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that torch can use")
@@ -227,7 +224,7 @@ class TestOnGpu(VendorContract):
 
     @pytest.fixture(params=range(4))
     def baseline(self, request: pytest.FixtureRequest, device: TimedDevice) -> Baseline:
-        ways = baselines(device.identity.kind)
+        ways = baselines(device.identity.kind, Settings.from_environment({}))
         if request.param >= len(ways):
             pytest.skip(f"there are {len(ways)}")
         return ways[request.param]

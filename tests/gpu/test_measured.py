@@ -13,7 +13,7 @@ from hktune.core.problem import Problem
 from hktune.core.settings import Settings
 from hktune.device.cuda import CudaDevice
 from hktune.measure.arena import COLD_FACTOR
-from hktune.measure.cublaslt import CublasLtAlgorithm
+from hktune.measure.ranked_algorithm import RankedAlgorithm
 from hktune.measure.stopping import CONFIRMING
 from hktune.space import load_space
 from hktune.tuning.benches import GpuBench
@@ -71,7 +71,8 @@ def test_finalists_share_rounds_with_every_way_of_the_vendors(serving: Serving, 
 def test_an_algorithm_of_the_vendors_computes_the_product(serving: Serving, problem: Problem) -> None:
     import torch
 
-    lt = next(baseline for baseline in baselines("cuda") if isinstance(baseline, CublasLtAlgorithm))
+    ways = baselines("cuda", Settings.from_environment({}))
+    lt = next(baseline for baseline in ways if isinstance(baseline, RankedAlgorithm))
     stopwatch = serving.stopwatch
     operands = stopwatch._arena.sets(problem)[0]
     operands["c"].fill_(float("nan"))

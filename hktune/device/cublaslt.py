@@ -1,0 +1,298 @@
+"""NVIDIA's cuBLASLt through ctypes: the algorithms that its heuristic names for a problem, and launches of them.
+
+It is the libcublasLt that torch has loaded. Numbers and types are those of cublasLt.h and library_types.h, CUDA 13.1.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+import weakref
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from hktune.core.errors import DeviceError
+from hktune.core.operand import Operand, operands_of
+from hktune.core.operation import Operation
+from hktune.core.problem import Problem
+from hktune.core.vendor_algorithm import VendorAlgorithm
+from hktune.device.device import CALL_OPERANDS, PreparedLaunch
+from hktune.device.vendor_library import stored_elsewhere
+
+NAME: Final = "cublasLt"
+ALGORITHMS_MAX = 32
+"""So many are asked for at each limit of the workspace. The heuristic names fewer where it knows no more."""
+WORKSPACE_LIMITS_BYTES = (32 << 20, 0, 128 << 20)
+"""What algorithms may need at most: what torch gives cuBLAS on Hopper first, then none, then plenty."""
+ALIGNMENT_BYTES = 16
+"""What operands are aligned to at least: algorithms that need more are not named."""
+
+_DATA_TYPES = {"f32": 0, "f16": 2, "bf16": 14}  # cudaDataType, by format
+_COMPUTE_FLOAT32 = 68
+_TRANSPOSE = {"b": 3, "a": 4}  # its first matrix is our B
+_TRANSPOSED = 1
+_EPILOGUE, _ADDS_BIAS, _BIAS_POINTER = 7, 4, 8
+_MAX_WORKSPACE, _MIN_ALIGNMENTS = 1, (5, 6, 7, 8)  # of A, B, C and D
+_ANY_ADDRESS = 256  # of a bias, while algorithms are asked for: it is not read
+_CONFIG = (
+    *(("id", 0, ctypes.c_int32), ("tile", 1, ctypes.c_uint32), ("stages", 6, ctypes.c_uint32)),
+    *(("split_k", 2, ctypes.c_int32), ("reduction", 3, ctypes.c_uint32), ("swizzling", 4, ctypes.c_uint32)),
+    *(("option", 5, ctypes.c_uint32), ("inner_shape", 7, ctypes.c_uint16), ("cluster", 8, ctypes.c_uint16)),
+)
+"""What a configured algorithm is made of: a word, its cublasLtMatmulAlgoConfigAttributes_t, the type of its value."""
+
+
+class _Algorithm(ctypes.Structure):
+    """cublasLtMatmulAlgo_t."""
+
+    _fields_ = (("data", ctypes.c_uint64 * 8),)
+
+
+class _Heuristic(ctypes.Structure):
+    """cublasLtMatmulHeuristicResult_t."""
+
+    _fields_ = (
+        ("algorithm", _Algorithm),
+        ("workspace_bytes", ctypes.c_size_t),
+        ("state", ctypes.c_int),
+        ("waves", ctypes.c_float),
+        ("reserved", ctypes.c_int * 4),
+    )
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What the library knows of one problem. `layouts` are of B, A and C; `found` is by algorithm."""
+
+    operation: ctypes.c_void_p
+    layouts: tuple[ctypes.c_void_p, ...]
+    found: Mapping[VendorAlgorithm, _Algorithm]
+
+    @property
+    def described(self) -> tuple[ctypes.c_void_p, ...]:
+        """What the library's questions about algorithms begin with, after its handle."""
+        of_b, of_a, of_c = self.layouts
+        return (self.operation, of_b, of_a, of_c, of_c)
+
+
+class CublasLt:
+    """VendorLibrary. C^T = B^T A^T in its column-major terms, so that all three matrices are read as they are stored.
+
+    Raises DeviceError where torch has no cuBLASLt, or there is no GPU.
+    """
+
+    name = NAME
+
+    def __init__(self) -> None:
+        import torch
+
+        major = (torch.version.cuda or "0").partition(".")[0]
+        try:
+            self._library = ctypes.CDLL(f"libcublasLt.so.{major}")
+        except OSError as absent:
+            raise DeviceError(f"torch has no cuBLASLt ({absent}): its algorithms cannot be asked for") from None
+        self.version = str(self._library.cublasLtGetVersion())
+        self._handle = ctypes.c_void_p()
+        self._call("cublasLtCreate", ctypes.byref(self._handle))
+        self._plans: dict[Problem, _Plan] = {}
+        self._planning = threading.Lock()
+
+    def algorithms(self, problem: Problem) -> Sequence[VendorAlgorithm]:
+        """See VendorLibrary."""
+        return list(self._plan(problem).found) if _computes(problem.operation) else []
+
+    def refusal(self, algorithm: VendorAlgorithm, problem: Problem) -> str | None:
+        """See VendorLibrary. The stored bytes are compared with what the heuristic names, and are never passed on."""
+        elsewhere = stored_elsewhere(self, algorithm)
+        if elsewhere:
+            return elsewhere
+        if not _computes(problem.operation):
+            return f"{NAME} does not compute {problem.operation}"
+        plan = self._plan(problem)
+        own = plan.found.get(algorithm)
+        if own is None:
+            return f"{algorithm} is none of the {len(plan.found)} that {NAME} {self.version} names for {problem}"
+        checked = _Heuristic()
+        asked = (self._handle, *plan.described, ctypes.byref(own), ctypes.byref(checked))
+        status = self._library.cublasLtMatmulAlgoCheck(*asked)
+        if status:
+            return f"{algorithm}: cublasLtMatmulAlgoCheck answers {status} (cublasStatus_t)"
+        if checked.workspace_bytes > algorithm.workspace_bytes:
+            needs = f"saved={algorithm.workspace_bytes} current={checked.workspace_bytes}"
+            return f"{algorithm} needs a larger workspace (bytes): {needs}"
+        return None
+
+    def prepare(
+        self, algorithm: VendorAlgorithm, problem: Problem, operands: Sequence[str] = CALL_OPERANDS
+    ) -> PreparedLaunch:
+        """See VendorLibrary."""
+        refused = self.refusal(algorithm, problem)
+        if refused:
+            raise DeviceError(f"{refused}: take another algorithm, or torch's own product")
+        plan = self._plan(problem)
+        return _CublasLtLaunch(self, plan, plan.found[algorithm], algorithm.workspace_bytes, problem, operands)
+
+    def _plan(self, problem: Problem) -> _Plan:
+        with self._planning:
+            if problem not in self._plans:
+                self._plans[problem] = self._planned(problem)
+            return self._plans[problem]
+
+    def _planned(self, problem: Problem) -> _Plan:
+        operands = operands_of(problem.operation)
+        operation = self.described(problem.operation)
+        layouts = tuple(self._layout(operands[name], problem) for name in ("b", "a", "c"))
+        named = _Plan(operation, layouts, {})
+        found: dict[VendorAlgorithm, _Algorithm] = {}
+        for limit_bytes in WORKSPACE_LIMITS_BYTES:
+            for result in self._named(named, limit_bytes):
+                found.setdefault(self._stored(result), _copied(result.algorithm))
+        return _Plan(operation, layouts, found)
+
+    def _named(self, plan: _Plan, limit_bytes: int) -> list[Any]:
+        """What the heuristic names within a workspace, best first by its own estimate."""
+        preference = ctypes.c_void_p()
+        self._call("cublasLtMatmulPreferenceCreate", ctypes.byref(preference))
+        set_preference = "cublasLtMatmulPreferenceSetAttribute"
+        self._set(set_preference, preference, _MAX_WORKSPACE, ctypes.c_uint64(limit_bytes))
+        for attribute in _MIN_ALIGNMENTS:
+            self._set(set_preference, preference, attribute, ctypes.c_uint32(ALIGNMENT_BYTES))
+        found, count = (_Heuristic * ALGORITHMS_MAX)(), ctypes.c_int()
+        asked = (self._handle, *plan.described, preference, ALGORITHMS_MAX, found, ctypes.byref(count))
+        status = self._library.cublasLtMatmulAlgoGetHeuristic(*asked)
+        self._call("cublasLtMatmulPreferenceDestroy", preference)
+        if status == _NOT_SUPPORTED:
+            return []
+        _check("cublasLtMatmulAlgoGetHeuristic", status)
+        return [result for result in found[: count.value] if result.state == 0]
+
+    def _stored(self, result: Any) -> VendorAlgorithm:
+        handle = bytes(result.algorithm).hex()
+        return VendorAlgorithm(NAME, self.version, handle, self._words(result.algorithm), result.workspace_bytes)
+
+    def _words(self, algorithm: Any) -> str:
+        """What a configured algorithm is made of, for people: its id, and what is not 0."""
+        words = []
+        for word, attribute, kind in _CONFIG:
+            value, size = kind(), ctypes.c_size_t()
+            asked = (ctypes.byref(algorithm), attribute, ctypes.byref(value), ctypes.c_size_t(ctypes.sizeof(value)))
+            status = self._library.cublasLtMatmulAlgoConfigGetAttribute(*asked, ctypes.byref(size))
+            if not status and (value.value or attribute == 0):
+                words.append(f"{word}={value.value}")
+        return " ".join(words)
+
+    def described(self, operation: Operation) -> ctypes.c_void_p:
+        """A new cublasLtMatmulDesc_t."""
+        made = ctypes.c_void_p()
+        self._call("cublasLtMatmulDescCreate", ctypes.byref(made), _COMPUTE_FLOAT32, _DATA_TYPES["f32"])
+        # What is row-major is its own transpose in column-major terms, as C^T = B^T A^T wants it of [k,n] and [m,k].
+        for name, stored in zip("ab", operation.layout, strict=True):
+            if stored == "t":
+                self._set_operation(made, _TRANSPOSE[name], ctypes.c_int32(_TRANSPOSED))
+        if operation.has_bias:
+            self._set_operation(made, _EPILOGUE, ctypes.c_uint32(_ADDS_BIAS))
+            self._set_operation(made, _BIAS_POINTER, ctypes.c_void_p(_ANY_ADDRESS))
+        return made
+
+    def _layout(self, operand: Operand, problem: Problem) -> ctypes.c_void_p:
+        """A matrix without gaps, whose rows are columns here."""
+        layout, (columns, rows) = ctypes.c_void_p(), operand.shape(problem.sizes)
+        sizes = (ctypes.c_uint64(rows), ctypes.c_uint64(columns), ctypes.c_int64(rows))
+        self._call("cublasLtMatrixLayoutCreate", ctypes.byref(layout), _DATA_TYPES[operand.dtype.name], *sizes)
+        return layout
+
+    def _set_operation(self, operation: ctypes.c_void_p, attribute: int, value: Any) -> None:
+        self._set("cublasLtMatmulDescSetAttribute", operation, attribute, value)
+
+    def _set(self, function: str, target: ctypes.c_void_p, attribute: int, value: Any) -> None:
+        self._call(function, target, attribute, ctypes.byref(value), ctypes.c_size_t(ctypes.sizeof(value)))
+
+    def _call(self, function: str, *arguments: object) -> None:
+        _check(function, getattr(self._library, function)(*arguments))
+
+
+_NOT_SUPPORTED = 15
+
+
+def _check(function: str, status: int) -> None:
+    if status:
+        raise DeviceError(f"{function} answers {status} (cublasStatus_t): go on without cuBLASLt's algorithms")
+
+
+def _copied(algorithm: Any) -> _Algorithm:
+    return _Algorithm.from_buffer_copy(algorithm)
+
+
+def _computes(operation: Operation) -> bool:
+    """Factors of one format that it has, C in that or in float32, and at most one step of those that it does."""
+    dtypes = operation.a in _DATA_TYPES and operation.b == operation.a and operation.c in (operation.a, "f32")
+    steps = operation.epilogue in ((), ("bias",), ("accumulate",))
+    return dtypes and steps and operation.kind == "gemm" and not operation.scales
+
+
+class _Arguments(threading.local):
+    """What one thread's calls of cublasLtMatmul are made with. A bias is part of the descriptor: so each thread has its
+    own of those."""
+
+    def __init__(self, launch: _CublasLtLaunch) -> None:
+        self.a, self.b, self.c, self.bias, self.workspace, self.stream = (ctypes.c_void_p() for _ in range(6))
+        self.operation = launch.own_operation()
+        self.passed = launch.passed(self)
+
+
+class _CublasLtLaunch:
+    """A `PreparedLaunch`: descriptors are made, and a call fills in addresses and calls the library once."""
+
+    def __init__(
+        self,
+        library: CublasLt,
+        plan: _Plan,
+        algorithm: _Algorithm,
+        workspace_bytes: int,
+        problem: Problem,
+        operands: Sequence[str],
+    ) -> None:
+        self._library, self._plan, self._operation = library, plan, problem.operation
+        self._algorithm, self._workspace_bytes = algorithm, workspace_bytes
+        self._one, self._beta = ctypes.c_float(1.0), ctypes.c_float(problem.operation.accumulates)
+        self._matmul = library._library.cublasLtMatmul
+        self._set_bias = library._library.cublasLtMatmulDescSetAttribute
+        self._a, self._b, self._c, self._workspace = map(operands.index, ("a", "b", "c", "workspace"))
+        self._bias = operands.index("bias") if problem.operation.has_bias else None
+        self._pointer_bytes = ctypes.c_size_t(ctypes.sizeof(ctypes.c_void_p))
+        self._arguments = _Arguments(self)
+
+    def own_operation(self) -> ctypes.c_void_p:
+        """The descriptor for the calls of one thread."""
+        if self._bias is None:
+            return self._plan.operation
+        own = self._library.described(self._operation)
+        destroy = self._library._library.cublasLtMatmulDescDestroy
+        weakref.finalize(own, destroy, ctypes.c_void_p(own.value)).atexit = False
+        return own
+
+    def passed(self, own: _Arguments) -> tuple[object, ...]:
+        """All arguments of a call, whose addresses are those of `own`."""
+        of_b, of_a, of_c = self._plan.layouts
+        return (
+            *(self._library._handle, own.operation, ctypes.byref(self._one), own.b, of_b, own.a, of_a),
+            *(ctypes.byref(self._beta), own.c, of_c, own.c, of_c, ctypes.byref(self._algorithm)),
+            *(own.workspace, ctypes.c_size_t(self._workspace_bytes), own.stream),
+        )
+
+    def __call__(self, *tensors_and_stream: Any) -> None:
+        own = self._arguments
+        own.a.value = tensors_and_stream[self._a].data_ptr()
+        own.b.value = tensors_and_stream[self._b].data_ptr()
+        own.c.value = tensors_and_stream[self._c].data_ptr()
+        own.stream.value = tensors_and_stream[-1]
+        if self._workspace_bytes:
+            own.workspace.value = tensors_and_stream[self._workspace].data_ptr()
+        if self._bias is not None:
+            own.bias.value = tensors_and_stream[self._bias].data_ptr()
+            status = self._set_bias(own.operation, _BIAS_POINTER, ctypes.byref(own.bias), self._pointer_bytes)
+            _check("cublasLtMatmulDescSetAttribute", status)
+        status = self._matmul(*own.passed)
+        if status:
+            _check("cublasLtMatmul", status)
