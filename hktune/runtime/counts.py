@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
@@ -55,33 +56,47 @@ class FallbackWarning(UserWarning):
 
 @dataclass(frozen=True)
 class Stats:
-    """Counts since the table was loaded. `hits` ran the kernel of their own shape, `near_hits` that of another M. The
-    others are calls that went to the vendor, and entries that are not used, by reason. Replays of a captured graph are
-    not calls. Counted without a lock, so threads may lose a count."""
+    """Counts since the table was loaded. `hits` ran the kernel of their own shape, `near_hits` that of another M.
+    `sibling_hits` ran one, of their own shape or another M, that was chosen on a sibling of the device, and are in
+    neither. The others are calls that went to the vendor, and entries that are not used, by reason. Replays of a
+    captured graph are not calls. Counted without a lock, so threads may lose a count."""
 
     hits: int
     near_hits: int
     fallbacks: dict[str, int]
     skipped: dict[str, int]
+    sibling_hits: int = 0
 
     def __str__(self) -> str:
         def listed(counts: Mapping[str, int]) -> str:
             return ", ".join(f"{why}: {count}" for why, count in sorted(counts.items())) or "none"
 
-        calls = self.hits + self.near_hits + sum(self.fallbacks.values())
+        calls = self.hits + self.near_hits + self.sibling_hits + sum(self.fallbacks.values())
+        siblings = f", {self.sibling_hits} sibling hits" if self.sibling_hits else ""
         return (
-            f"hktune: {calls} calls, {self.hits} hits, {self.near_hits} near hits; "
+            f"hktune: {calls} calls, {self.hits} hits, {self.near_hits} near hits{siblings}; "
             f"fallbacks: {listed(self.fallbacks)}; rows not used: {listed(self.skipped)}"
         )
 
 
+class _Leaving(threading.local):
+    """Why this thread is leaving a product to torch, while it does."""
+
+    why: Fallback | None = None
+
+
 class Counts:
-    """The counters behind Stats."""
+    """The counters behind Stats. A product counts once: one that the table left to torch may end in a product of
+    torch's own that is asked of the table as well, while that is enabled."""
 
     def __init__(self, skipped: Mapping[str, int], dtypes: tuple[torch.dtype, ...]) -> None:
         """`skipped`: entries not used, by reason; `dtypes`: what those in use take."""
         self.hits = 0
         self.near_hits = 0
+        self.sibling_hits = 0
+        self.is_enabled = False
+        """Whether torch's own products are asked of the table."""
+        self._leaving = _Leaving()
         self._fallbacks: dict[Fallback, int] = {}
         self._said: set[Fallback] = set()
         self._skipped = dict(skipped)
@@ -101,9 +116,32 @@ class Counts:
         """Count a product that is torch's and that the program did not ask of the table by name: no warning."""
         self._fallbacks[why] = self._fallbacks.get(why, 0) + 1
 
+    def by_torch(self, why: Fallback, product: Callable[..., Tensor], *operands: Tensor | None) -> Tensor:
+        """What torch's `product` makes of a call that is counted as left to it, or will be."""
+        if not self.is_enabled:
+            return product(*operands)
+        leaving = self._leaving
+        leaving.why = why
+        try:
+            return product(*operands)
+        finally:
+            leaving.why = None
+
+    def torchs_own_left(self, why: Fallback) -> None:
+        """Count a product of torch's own that the table did not serve, unless it is what a counted one ends in."""
+        if self._leaving.why is None:
+            self.left_to_torch(why)
+
+    def torchs_own_served(self) -> None:
+        """That a kernel computed a product of torch's own. What ended in it, if anything, was not left to torch."""
+        left = self._leaving.why
+        if left is not None:
+            self._leaving.why = None
+            self._fallbacks[left] = self._fallbacks.get(left, 0) - 1
+
     def stats(self) -> Stats:
-        fallbacks = {str(why): count for why, count in self._fallbacks.items()}
-        return Stats(self.hits, self.near_hits, fallbacks, dict(self._skipped))
+        fallbacks = {str(why): count for why, count in self._fallbacks.items() if count > 0}
+        return Stats(self.hits, self.near_hits, fallbacks, dict(self._skipped), self.sibling_hits)
 
 
 def _described(tensor: Tensor) -> str:

@@ -88,7 +88,7 @@ def _follow() -> None:
         _doors.pop(key).close()
     for key, table in wanted.items():
         if key in _doors:
-            _doors[key].table = table
+            _doors[key].lead_to(table)
         else:
             _doors[key] = _Door(key, table)
 
@@ -98,6 +98,7 @@ class _Door:
 
     def __init__(self, key: str, table: LoadedTable) -> None:
         self.table = table
+        table.enabled(True)
         # What was there before; it takes the keys of the call first.
         self._before: Mapping[str, Callable[..., Tensor]] = {
             name: torch.library.get_kernel(f"aten::{name}", key).call_boxed for name in _OPERATORS
@@ -118,8 +119,14 @@ class _Door:
             for name, kernel in kernels.items():
                 impl(name, kernel, key, with_keyset=True, allow_override=True)  # torch 2.11 asks for the word
 
+    def lead_to(self, table: LoadedTable) -> None:
+        self.table.enabled(False)
+        self.table = table
+        table.enabled(True)
+
     def close(self) -> None:
         self._library._destroy()
+        self.table.enabled(False)
 
     def mm(self, keys: Keys, a: Tensor, b: Tensor) -> Tensor:
         if a.dtype in KERNEL_DTYPES and a.dim() == 2:

@@ -64,8 +64,10 @@ class LoadedTable:
         sources = Counter(str(entry.source) for entry in usable)
         by_source = ", ".join(f"{source}: {count}" for source, count in sorted(sources.items()))
         held = f"{len(usable)} of {len(usable) + sum(skipped.values())} entries usable ({by_source})"
+        siblings = len(self._validated.of_sibling)
+        of_sibling = f", made on a sibling board: {siblings}" if siblings else ""
         not_used = "".join(f", {why}: {count}" for why, count in sorted(skipped.items()))
-        return f"<hktune table {self._origin} on {self._identity.name}: {held}{not_used}>"
+        return f"<hktune table {self._origin} on {self._identity.name}: {held}{of_sibling}{not_used}>"
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """x [..., K] @ weight [N, K]^T (+ bias [N]) -> [..., N]; leading dimensions count as one M."""
@@ -148,8 +150,10 @@ class LoadedTable:
         """What torch makes of a call that no kernel serves, for the reason `why`."""
         if why is not Fallback.TENSOR_TYPE:
             self._counts.fell_back(why, left, right)
-            return form.vendor(left, right, bias)
-        out = form.vendor(left, right, bias)  # a TypeError where an operand is no tensor: nothing is served then
+            return self._counts.by_torch(why, form.vendor, left, right, bias)
+        out = self._counts.by_torch(
+            why, form.vendor, left, right, bias
+        )  # a TypeError where an operand is no tensor: nothing is served then
         self._counts.fell_back(why, left, right)
         return out
 
@@ -157,6 +161,10 @@ class LoadedTable:
     def dispatch_key(self) -> str:
         """What torch's dispatcher calls the table's device."""
         return "CPU" if self._identity.kind == "emulated" else "CUDA"
+
+    def enabled(self, is_on: bool) -> None:
+        """That torch's own products are asked of the table from now on, or no more."""
+        self._counts.is_enabled = is_on
 
     def below(
         self, form: Form, left: Tensor, right: Tensor, bias: Tensor | None, out: Tensor | None = None

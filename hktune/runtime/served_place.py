@@ -10,12 +10,13 @@ from torch import Tensor
 from hktune.core.operation import Operation
 from hktune.core.problem import Key
 from hktune.dispatch.choice import Choices
+from hktune.runtime.backward_product import BY_TORCH, BackwardProduct
 from hktune.runtime.call_operations import CALLS, KERNEL_DTYPES
 from hktune.runtime.counts import Counts, Fallback
 from hktune.runtime.forms import Form
 from hktune.runtime.place import Place
 from hktune.runtime.route import Route, route_of
-from hktune.runtime.served_product import ServedProduct
+from hktune.runtime.served_product import Backward, ServedProduct
 from hktune.runtime.served_shapes import ServedShapes
 
 Shapes = tuple[torch.Size, torch.Size, Form]
@@ -67,40 +68,29 @@ class ServedPlace:
         to be called, which is counted, and no warning says so."""
         shapes = (left.shape, right.shape, form)
         found = self.served.get(shapes) or self.serve(shapes)
+        counts = self._counts
         if type(found) is ServedShapes:
             known = found.again(left, right, bias, out)
             if known is not None:
+                counts.torchs_own_served()
                 return known
             served = found.find(left.dtype, left, right, bias)
             if not isinstance(served, Fallback):
                 product, launch = served
                 if out is None or product.fits(out, left, right):
                     found.remember(product, launch, (left, right, bias))
+                    counts.torchs_own_served()
                     return product.result(launch, left, right, bias, out)
                 served = Fallback.STRIDES
             found = served
-        self._counts.left_to_torch(found)
+        counts.torchs_own_left(found)
         return None
 
-    def product(self, form: Form, left: Tensor, right: Tensor) -> Tensor:
-        """Of two operands, by a kernel or by torch; autograd is not told of it. It is a product of a backward pass, of
-        which the program says nothing. So no warning speaks of it, and it is counted only where the table has an
-        entry."""
+    def backward_product(self, form: Form, left: Tensor, right: Tensor) -> Backward:
+        """What computes the product of operands of these shapes, of which autograd is not told."""
         shapes = (left.shape, right.shape, form)
         found = self.served.get(shapes) or self.serve(shapes)
-        if type(found) is ServedShapes:
-            out = found.again(left, right, None)
-            if out is not None:
-                return out
-            served = found.find(left.dtype, left, right, None)
-            if not isinstance(served, Fallback):
-                found.remember(*served, (left, right))
-                product, launch = served
-                return product.result(launch, left, right, None)
-            found = served
-        if found is not Fallback.NO_ENTRY:
-            self._counts.left_to_torch(found)
-        return form.vendor(left, right, None)
+        return BY_TORCH[form] if found is Fallback.NO_ENTRY else BackwardProduct(form, found, self._counts)
 
     def route(self, key: Key) -> Route | Fallback:
         """How `key`, whose sizes are all above 0, is launched, or why it is not; found once."""

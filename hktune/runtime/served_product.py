@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import operator
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -19,13 +20,15 @@ from hktune.runtime.route import Route
 from hktune.runtime.torch_state import grad_enabled, operator_range, profiling, unseen_by_guards
 
 MISALIGNED = ALIGNMENT_BYTES - 1
+Backward = Callable[[Tensor, Tensor], Tensor]
 
 
 class Home(Protocol):
     """Where a product was found, which finds those of its backward pass too."""
 
-    def product(self, form: Form, left: Tensor, right: Tensor) -> Tensor:
-        """Of two operands, by a kernel or by torch; autograd is not told of it."""
+    def backward_product(self, form: Form, left: Tensor, right: Tensor) -> Backward:
+        """What computes the product of operands of these shapes; autograd is not told of it. The program says nothing
+        of that product. So no warning speaks of it, and it is counted only where the table has an entry."""
 
 
 class ServedProduct:
@@ -39,6 +42,8 @@ class ServedProduct:
     __slots__ = (
         "_counts",
         "_dtype",
+        "_for_left",
+        "_for_right",
         "_home",
         "_left_strides",
         "_out_shape",
@@ -69,6 +74,9 @@ class ServedProduct:
         self._out_strides = tuple(itertools.accumulate(out_shape[:0:-1], operator.mul, initial=1))[::-1]
         self._counts = counts
         self._home = home
+        # Of the backward pass, by which the gradients of either operand are made; found at the first one.
+        self._for_left: Backward | None = None
+        self._for_right: Backward | None = None
         # Of a transposed view whose rows are adjacent; None of an operand that is contiguous.
         self._left_strides, self._right_strides = (
             None if own == letter else (1, length)
@@ -123,7 +131,9 @@ class ServedProduct:
                 launch(left, right, out, bias, workspace, stream)
         else:
             launch(left, right, out, bias, workspace, stream)
-        if route.near:
+        if route.sibling:
+            self._counts.sibling_hits += 1
+        elif route.near:
             self._counts.near_hits += 1
         else:
             self._counts.hits += 1
@@ -147,18 +157,34 @@ class ServedProduct:
 
         Where something watches, or would have gradients of these, they are torch's own products.
         """
-        is_linear = self.form.letters == "nt"
-        is_transposed = self._right_strides is not None
         if grad_enabled() or unseen_by_guards():
-            if is_linear:
+            if self.form.letters == "nt":
                 return linear_gradients(grad, left, right)
-            return matmul_gradients(grad, left, right, is_transposed)
-        product = self._home.product
-        for_left = None if right is None else product(MATMUL if is_linear else LINEAR, grad, right)
+            return matmul_gradients(grad, left, right, self._right_strides is not None)
+        for_left = None
+        if right is not None:
+            product = self._for_left
+            if product is None:
+                form = MATMUL if self.form.letters == "nt" else LINEAR
+                product = self._for_left = self._home.backward_product(form, grad, right)
+            for_left = product(grad, right)
         if left is None:
             return for_left, None
-        for_right = product(OUTER, *((grad, left) if is_linear is not is_transposed else (left, grad)))
-        return for_left, for_right.t() if is_transposed else for_right
+        product = self._for_right
+        if product is None:
+            product = self._for_right = self._outer(grad, left)
+        return for_left, product(grad, left)
+
+    def _outer(self, grad: Tensor, left: Tensor) -> Backward:
+        """What makes the gradient of a right operand of tensors of these shapes."""
+        is_transposed = self._right_strides is not None
+        if (self.form.letters == "nt") is not is_transposed:  # it is stored [N, K]
+            found = self._home.backward_product(OUTER, grad, left)
+            return (lambda grad, left: found(grad, left).t()) if is_transposed else found
+        turned = self._home.backward_product(OUTER, left, grad)
+        if is_transposed:
+            return lambda grad, left: turned(left, grad).t()
+        return lambda grad, left: turned(left, grad)
 
     def _bias_fits(self, bias: Tensor) -> bool:
         return (

@@ -19,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import hktune
 from hktune.core.errors import TableError
+from hktune.core.operation import Operation
 from hktune.core.problem import Problem
 from hktune.runtime import LoadedTable, Recorder, operators
 
@@ -178,6 +179,52 @@ def test_modules_train_by_the_table(make: Make, module: Callable[[], nn.Module],
         assert (mine - torchs).float().norm() <= 0.03 * torchs.float().norm()
     assert table.stats().hits > 4
     assert not table.stats().fallbacks
+
+
+# ---------------------------------------------------------------- each product counts once
+
+
+def test_what_hktune_leaves_to_torch_is_counted_once(make: Make) -> None:
+    table = make(linear)
+    x, weight = random(M, 3), random(N, 3)
+    with hktune.enable():
+        with pytest.warns(hktune.runtime.FallbackWarning, match="no entry"):
+            hktune.linear(x, weight)
+        hktune.matmul(x, weight.t())
+        assert table.stats().fallbacks == {"no entry for the shape": 2}
+        functional.linear(x, weight)
+    hktune.linear(x, weight)
+    assert table.stats().fallbacks == {"no entry for the shape": 4}
+    assert table.stats().hits == 0
+
+
+def test_what_hktune_leaves_to_a_product_that_is_served_is_a_hit(make: Make) -> None:
+    """A transform is torch's to follow, and the product that it makes of a linear is the table's."""
+    table = make(linear)
+    x, weight = random(M, K), random(N, K)
+    with hktune.enable(), pytest.warns(hktune.runtime.FallbackWarning, match="functorch"):
+        slope = torch.func.grad(lambda x: hktune.linear(x, weight).sum())(x)
+    close(slope, weight.float().sum(0).bfloat16().expand(M, K))
+    assert table.stats().hits == 1
+    assert set(table.stats().fallbacks) <= {"no entry for the shape"}  # of the gradient's own product
+
+
+@pytest.mark.parametrize("layouts", [("nt",), ("nt", "nn"), ("nt", "nn", "tn")])
+def test_a_step_counts_each_product_once(tmp_path: Path, layouts: tuple[str, ...]) -> None:
+    sizes = {"nt": (M, N, K), "nn": (M, K, N), "tn": (N, K, M)}
+    problems = [Problem(*sizes[layout], Operation("bf16", layout)) for layout in layouts]
+    published(tmp_path, *(trial(each, object_sha256=LAYOUTS_SHA256) for each in problems))
+    table = hktune.load(tmp_path, allow_modelled=True)
+    x, weight = random(M, K).requires_grad_(), random(N, K).requires_grad_()
+    slope = random(M, N)
+    expected = torch.autograd.grad(functional.linear(x, weight), (x, weight), slope)
+    with hktune.enable():
+        for _ in range(3):
+            found = torch.autograd.grad(hktune.linear(x, weight), (x, weight), slope)
+    for mine, torchs in zip(found, expected, strict=True):
+        close(mine, torchs)
+    assert table.stats().hits == 3 * len(layouts)
+    assert sum(table.stats().fallbacks.values()) == 3 * (3 - len(layouts))
 
 
 # ---------------------------------------------------------------- manners
