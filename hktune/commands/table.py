@@ -1,4 +1,4 @@
-"""`hktune table`: build, show, diff, doctor, sign and verify a dispatch table. None of them needs a GPU."""
+"""`hktune table`: build, show, diff, regret, doctor, sign and verify a dispatch table. None of them needs a GPU."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hktune.commands import table_diff
+from hktune.commands import table_diff, table_regret
 from hktune.commands.arguments import (
     COUNT_MAX,
     add_aiter,
@@ -84,6 +84,11 @@ def _add_doctor_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--allow-modelled", action="store_true", help="modelled times are no fault, as for load(allow_modelled=True)"
+    )
+    parser.add_argument(
+        "--allow-sibling-board",
+        action="store_true",
+        help="rows of another board of the architecture are no fault, as for load(allow_sibling_board=True)",
     )
     add_key(parser, "the public key that must have signed it", required=False)
     _add_pins(parser)
@@ -252,11 +257,18 @@ def _one_identity(trials: Sequence[Path]) -> Identity:
     return next(iter(identities.values()))
 
 
+def _add_show_options(parser: argparse.ArgumentParser) -> None:
+    add_table_directory(parser)
+    parser.add_argument(
+        "--device", metavar="FILE", help="say which rows serve where this environment.json is from, or its directory"
+    )
+
+
 def _show(options: argparse.Namespace) -> int:
     from hktune.report.console import make_console
     from hktune.report.tables import print_table
 
-    print_table(make_console(), options.directory)
+    print_table(make_console(), options.directory, _saved_identity(options.device) if options.device else None)
     return DONE
 
 
@@ -267,7 +279,8 @@ def _doctor(options: argparse.Namespace) -> int:
     shapes = read_shapes(options.shapes).shapes if options.shapes else ()
     calls = [Call(shape.problem, shape.name, shape.weight) for shape in shapes]
     identity = _identity(options.device)
-    findings = examine_table(options.directory, calls, identity, _templates(), _trust(options), options.allow_modelled)
+    allowed = options.allow_modelled, options.allow_sibling_board
+    findings = examine_table(options.directory, calls, identity, _templates(), _trust(options), *allowed)
     for finding in findings:
         print(escaped(str(finding)))
     where = "the device it was made on" if identity is None else str(identity)
@@ -279,16 +292,22 @@ def _doctor(options: argparse.Namespace) -> int:
 def _identity(device: str) -> Identity | None:
     """The device of an environment.json, or the GPU found here; None where there is neither."""
     from hktune.device.opening import find_device
-    from hktune.store import read_environment
 
     if device != "auto":
-        path = Path(device)
-        environment = read_environment(path if path.is_dir() else path.parent)
-        if environment is None:
-            raise InputError(f"{device}: no environment.json there: pass one that `hktune tune` left on the device")
-        return environment.identity
+        return _saved_identity(device)
     found = find_device().identity
     return None if found.kind == "emulated" else found
+
+
+def _saved_identity(device: str) -> Identity:
+    """The device of an environment.json, or of the one in a directory."""
+    from hktune.store import read_environment
+
+    path = Path(device)
+    environment = read_environment(path if path.is_dir() else path.parent)
+    if environment is None:
+        raise InputError(f"{device}: no environment.json there: pass one that `hktune tune` left on the device")
+    return environment.identity
 
 
 def _templates() -> Mapping[str, str]:
@@ -331,11 +350,15 @@ _COMMANDS = (
     Command(
         "show",
         "print a table, and check its objects",
-        add_table_directory,
+        _add_show_options,
         _show,
-        examples=("hktune table show out/gfx950-emulated",),
+        examples=(
+            "hktune table show out/gfx950-emulated",
+            "hktune table show out/sm90a-nvidia-h100-80gb-hbm3 --device out/sm90a-nvidia-h200",
+        ),
     ),
     table_diff.COMMAND,
+    table_regret.COMMAND,
     Command(
         "doctor",
         "say what is wrong with a table",

@@ -18,11 +18,12 @@ NEAR_REMEMBERED_MAX: Final = 65536
 @dataclass(frozen=True, slots=True)
 class Choice:
     """What serves one (m, n, k): an entry and the launch of its kernel for that m, or no launch where the vendor won.
-    `near`: the entry was tuned at another m."""
+    `near`: the entry was tuned at another m. `sibling`: it was made on a sibling of this device."""
 
     entry: Entry
     launch: Launch | None
     near: bool
+    sibling: bool = False
 
 
 class Choices:
@@ -37,8 +38,9 @@ class Choices:
             self._entries[entry.problem.key] = entry
             if entry.rows != (entry.m, entry.m):
                 families.setdefault(entry.family, []).append(entry)
+        self._of_sibling = validated.of_sibling
         for family, entries in families.items():
-            self._families[family] = _Rows(sorted(entries, key=lambda entry: entry.rows))
+            self._families[family] = _Rows(sorted(entries, key=lambda entry: entry.rows), self._of_sibling)
         self._near: dict[Key, Choice | None] = {}
 
     def find(self, m: int, n: int, k: int, operation: str) -> Choice | None:
@@ -53,7 +55,7 @@ class Choices:
         entry = self._entries.get(key)
         if entry is not None:
             launch = entry.kernel.launch.rule.at(entry.m, entry.problem.operation) if entry.kernel else None
-            exact = self._known[key] = Choice(entry, launch, near=False)
+            exact = self._known[key] = Choice(entry, launch, near=False, sibling=key in self._of_sibling)
             return exact
         rows = self._families.get((key[1], key[2], key[3]))
         if rows is None:
@@ -69,7 +71,8 @@ class Choices:
 class _Rows:
     """The entries of one (n, k, operation) that serve more rows than they were tuned at, in order."""
 
-    def __init__(self, entries: list[Entry]) -> None:
+    def __init__(self, entries: list[Entry], of_sibling: frozenset[Key]) -> None:
+        self._of_sibling = of_sibling
         self._first = [entry.rows[0] for entry in entries]
         self._entries = entries
 
@@ -81,4 +84,6 @@ class _Rows:
         if m > entry.rows[1]:
             return None
         launch = entry.kernel.launch.rule.at(m, entry.problem.operation) if entry.kernel else None
-        return None if entry.kernel and launch is None else Choice(entry, launch, near=True)
+        if entry.kernel and launch is None:
+            return None
+        return Choice(entry, launch, near=True, sibling=entry.problem.key in self._of_sibling)

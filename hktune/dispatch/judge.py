@@ -53,11 +53,13 @@ class Mismatch:
 @dataclass(frozen=True)
 class Found:
     """What is here to hold a row against. `templates`: name -> sha256 of the templates whose sources are known here;
-    rows of others are not judged by theirs."""
+    rows of others are not judged by theirs. `allow_sibling_board`: rows of another board of the architecture may be
+    used."""
 
     identity: Identity
     allow_modelled: bool
     templates: Mapping[str, str] = field(default_factory=dict)
+    allow_sibling_board: bool = False
 
 
 ObjectFound = AmdCodeObject | Cubin | Mismatch
@@ -92,15 +94,32 @@ def _architecture(saved: Identity, current: Identity) -> list[Mismatch]:
 def _time(entry: Entry, saved: Identity, found: Found) -> list[Mismatch]:
     """Whether its time says something about the device that is here."""
     if entry.source is Source.MODELLED:
-        if found.allow_modelled:
+        if not found.allow_modelled:
+            return [Mismatch("hard", Reason.MODELLED, "its time is modelled, and allow_modelled is False")]
+        board, here = saved.known_board, found.identity.known_board
+        if board is None or here is None or board == here:
             return []
-        return [Mismatch("hard", Reason.MODELLED, "its time is modelled, and allow_modelled is False")]
+        detail = f"saved={board.name} current={here.name}"
+        return [Mismatch("soft", Reason.SIBLING_DEVICE, f"modelled for a sibling of this device: {detail}")]
     if _sku(saved) == _sku(found.identity):
         return []
+    return [_of_another_board(saved, found)]
+
+
+def _of_another_board(saved: Identity, found: Found) -> Mismatch:
+    """A time that was measured on `saved`, which is another board than the one here.
+
+    Boards that differ in clocks and power alone need no word. Others of one architecture do: an H200's memory is
+    faster than an H100's, so other kernels are best there. Grids that fill the device are numbers in a table, right for
+    so many compute units; so a board with more or fewer is no sibling.
+    """
     detail = f"saved={_sku(saved)} current={_sku(found.identity)}"
-    if _are_siblings(saved, found.identity):
-        return [Mismatch("soft", Reason.SIBLING_DEVICE, f"measured on a sibling of this device: {detail}")]
-    return [Mismatch("hard", Reason.OTHER_DEVICE, f"measured on another device: {detail}")]
+    if not _are_alike(saved, found.identity):
+        return Mismatch("hard", Reason.OTHER_DEVICE, f"measured on another device: {detail}")
+    if found.allow_sibling_board or all(map(_is_known, (saved, found.identity))):
+        return Mismatch("soft", Reason.SIBLING_DEVICE, f"measured on a sibling of this device: {detail}")
+    rule = "measured on a sibling of this device, and allow_sibling_board is False"
+    return Mismatch("hard", Reason.OTHER_DEVICE, f"{rule}: {detail}")
 
 
 def _sku(identity: Identity) -> str:
@@ -109,14 +128,13 @@ def _sku(identity: Identity) -> str:
     return " ".join(f"{name}:{value}" for name, value in parts.items() if value is not None)
 
 
-def _are_siblings(saved: Identity, current: Identity) -> bool:
-    """Whether they are boards of one architecture, which differ in clocks and power only."""
-    alike = (saved.compute_units, saved.partition) == (current.compute_units, current.partition)
-    return alike and saved.arch == current.arch and all(map(_is_known, (saved, current)))
+def _are_alike(saved: Identity, current: Identity) -> bool:
+    """Whether what is launched on one is right for the other: boards of one architecture, equally large."""
+    return all(getattr(saved, name) == getattr(current, name) for name in ("arch", "compute_units", "partition"))
 
 
 def _is_known(identity: Identity) -> bool:
-    """Whether its PCI id is that of a board with a record."""
+    """Whether its PCI id is that of a board with a record: these differ in clocks and power only."""
     return bool(identity.pci_id) and identified(identity.arch, identity.pci_id, identity.name) is not None
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from hktune.core.errors import TableError
 from hktune.core.identity import Identity
+from hktune.core.problem import Key
 from hktune.dispatch.judge import Found, Mismatch, ObjectFound, Reason, judge
 from hktune.dispatch.layout import OBJECT_FILE, object_name
 from hktune.dispatch.table import Entry, Table
@@ -45,6 +46,11 @@ class Validated:
         return dict(Counter(str(skipped.reason) for skipped in self.skipped))
 
     @property
+    def of_sibling(self) -> frozenset[Key]:
+        """The problems whose entries are used and were made on a sibling of the device."""
+        return frozenset(each.entry.problem.key for each in self.reported if each.reason is Reason.SIBLING_DEVICE)
+
+    @property
     def reported_by_reason(self) -> dict[str, int]:
         return dict(Counter(str(reported.reason) for reported in self.reported))
 
@@ -55,6 +61,7 @@ def validate(
     identity: Identity,
     allow_modelled: bool,
     templates: Mapping[str, str] | None = None,
+    allow_sibling_board: bool = False,
 ) -> Validated:
     """Judge every entry of `table`, read from `directory`, for the device `identity` (`judge.judge` has the rules).
 
@@ -65,7 +72,7 @@ def validate(
     if table.arch != identity.arch:
         rule = f"{directory}: the table is of another architecture: saved={table.arch} current={identity.arch}"
         raise TableError(f"{rule}: pass a table tuned for {identity.arch}")
-    found = Found(identity, allow_modelled, templates or {})
+    found = Found(identity, allow_modelled, templates or {}, allow_sibling_board)
     shelf = _Shelf(table, directory)
     usable: list[Entry] = []
     skipped: list[Skipped] = []

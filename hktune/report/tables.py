@@ -11,8 +11,10 @@ from rich.text import Text
 
 from hktune.core.arch import arch_named
 from hktune.core.errors import TableError
+from hktune.core.identity import Identity
 from hktune.core.outcome import Source
 from hktune.dispatch import Reason, content_sha256, read_table, validate
+from hktune.dispatch import Table as DispatchTable
 from hktune.report.columns import Column, print_columns, print_line, print_prose
 from hktune.report.intervals import interval, interval_meaning
 from hktune.report.machine import Finding
@@ -30,9 +32,9 @@ DAMAGED = {
 }
 
 
-def print_table(console: Console, directory: Path) -> None:
-    """Print the table in `directory`. Raises TableError when it, its architecture or one of its objects is no good;
-    of damaged objects, after printing, for the first."""
+def print_table(console: Console, directory: Path, other: Identity | None = None) -> None:
+    """Print the table in `directory`, and what of it serves on the device `other`. Raises TableError when it, its
+    architecture or one of its objects is no good; of damaged objects, after printing, for the first."""
     table = read_table(directory)
     arch_named(table.arch)
     judged = validate(table, directory, table.identity, allow_modelled=True)
@@ -54,9 +56,24 @@ def print_table(console: Console, directory: Path) -> None:
         print_prose(console, f"{config_id[:8]}  {whose}{config}", indent=" " * 10)
     for origin in sorted({origin for row in rows for origin in row.origins}):
         print_prose(console, f"from {origin}", indent=" " * 18)
+    if other is not None:
+        print_prose(console, _served_on(table, directory, other), indent="  ")
     for skipped in judged.skipped:
         if skipped.reason in DAMAGED:
             raise TableError(f"{skipped.entry.problem}: {skipped.reason}: {skipped.detail}")
+
+
+def _served_on(table: DispatchTable, directory: Path, device: Identity) -> str:
+    """How many rows serve on `device`, and by what word."""
+    validated = validate(table, directory, device, allow_modelled=True, allow_sibling_board=True)
+    without = validate(table, directory, device, allow_modelled=True)
+    said = f"on {device.name}: {len(without.usable)} of {len(table.entries)} rows serve"
+    if siblings := validated.of_sibling - {entry.problem.key for entry in without.usable}:
+        said += f", {len(siblings)} more with allow_sibling_board=True"
+    if validated.of_sibling:
+        said += f"; calls of {len(validated.of_sibling)} count as sibling hits"
+    skipped = "".join(f"; {reason}: {count}" for reason, count in validated.skipped_by_reason.items())
+    return f"{said}{skipped}"
 
 
 def _print_rows(console: Console, rows: Sequence[Row], several_sources: bool) -> None:

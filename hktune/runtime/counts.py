@@ -56,22 +56,25 @@ class FallbackWarning(UserWarning):
 
 @dataclass(frozen=True)
 class Stats:
-    """Counts since the table was loaded. `hits` ran the kernel of their own shape, `near_hits` that of another M. The
-    others are calls that went to the vendor, and entries that are not used, by reason. Replays of a captured graph are
-    not calls. Counted without a lock, so threads may lose a count."""
+    """Counts since the table was loaded. `hits` ran the kernel of their own shape, `near_hits` that of another M.
+    `sibling_hits` ran one, of their own shape or another M, that was chosen on a sibling of the device, and are in
+    neither. The others are calls that went to the vendor, and entries that are not used, by reason. Replays of a
+    captured graph are not calls. Counted without a lock, so threads may lose a count."""
 
     hits: int
     near_hits: int
     fallbacks: dict[str, int]
     skipped: dict[str, int]
+    sibling_hits: int = 0
 
     def __str__(self) -> str:
         def listed(counts: Mapping[str, int]) -> str:
             return ", ".join(f"{why}: {count}" for why, count in sorted(counts.items())) or "none"
 
-        calls = self.hits + self.near_hits + sum(self.fallbacks.values())
+        calls = self.hits + self.near_hits + self.sibling_hits + sum(self.fallbacks.values())
+        siblings = f", {self.sibling_hits} sibling hits" if self.sibling_hits else ""
         return (
-            f"hktune: {calls} calls, {self.hits} hits, {self.near_hits} near hits; "
+            f"hktune: {calls} calls, {self.hits} hits, {self.near_hits} near hits{siblings}; "
             f"fallbacks: {listed(self.fallbacks)}; rows not used: {listed(self.skipped)}"
         )
 
@@ -90,6 +93,7 @@ class Counts:
         """`skipped`: entries not used, by reason; `dtypes`: what those in use take."""
         self.hits = 0
         self.near_hits = 0
+        self.sibling_hits = 0
         self.is_enabled = False
         """Whether torch's own products are asked of the table."""
         self._leaving = _Leaving()
@@ -137,7 +141,7 @@ class Counts:
 
     def stats(self) -> Stats:
         fallbacks = {str(why): count for why, count in self._fallbacks.items() if count > 0}
-        return Stats(self.hits, self.near_hits, fallbacks, dict(self._skipped))
+        return Stats(self.hits, self.near_hits, fallbacks, dict(self._skipped), self.sibling_hits)
 
 
 def _described(tensor: Tensor) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from hktune.core.board import DEFAULT_BOARD
 from hktune.core.errors import TableError
 from hktune.core.outcome import Source
 from hktune.device.device import Device
@@ -36,13 +37,16 @@ def load(
     sha256: str | None = None,
     created_after: datetime | str | None = None,
     reproducible: bool = False,
+    allow_sibling_board: bool = False,
     summary_at_exit: bool = False,
 ) -> LoadedTable:
     """Read the table of `directory`, check it against its device, and make it the current one.
 
     Entries whose time is modelled are used only when `allow_modelled` says so. `device` overrides the device that the
     table names; on a GPU it is torch's current one. An entry that cannot be used is left out. One warning counts
-    those, and the entries that are used although their device is only a sibling of this one.
+    those, and the entries that are used although their device is only a sibling of this one. That is a board which
+    differs in clocks and power alone (MI350X, MI355X). With `allow_sibling_board` it is any of the same architecture
+    with as many compute units (H100, H200), and no warning says so: `stats` counts what such entries serve.
 
     With `public_key` the table must be signed by its owner. `sha256` pins one table by its content_sha256.
     `created_after` (a datetime, or text in ISO 8601) refuses older ones, however well signed. `reproducible` leaves out
@@ -57,8 +61,10 @@ def load(
     table = read_table(path, Trust(public_key, sha256, created_after))
     _check_any(table, path, allow_modelled)
     kind = table.device.kind
-    device = device or open_device(kind, _current_gpu())
-    validated = _validated(table, path, device, allow_modelled, reproducible)
+    device = device or _device_of(table)
+    validated = validate(table, path, device.identity, allow_modelled, allow_sibling_board=allow_sibling_board)
+    validated = _reproducible(validated) if reproducible else validated
+    _report(validated, path, allow_sibling_board)
     index = -1 if device.identity.kind == "emulated" else _current_gpu()
     loaded = LoadedTable(validated, device, index, lambda other: open_device(kind, other), str(path))
     if summary_at_exit:
@@ -115,6 +121,15 @@ def stats() -> Stats:
     return operators.table_numbered(operators.CURRENT).stats()
 
 
+def _device_of(table: Table) -> Device:
+    """What the table names: the emulated board that it is of, or torch's current GPU."""
+    if table.device.kind != "emulated":
+        return open_device(table.device.kind, _current_gpu())
+    from hktune.device.emulated import EmulatedDevice
+
+    return EmulatedDevice(board=table.identity.known_board or DEFAULT_BOARD)
+
+
 def _current_gpu() -> int:
     return torch.cuda.current_device() if torch.cuda.is_available() else 0
 
@@ -127,15 +142,6 @@ def _check_any(table: Table, path: Path, allow_modelled: bool) -> None:
         raise TableError(f"{rule}: pass allow_modelled=True to use them all the same")
 
 
-def _validated(table: Table, path: Path, device: Device, allow_modelled: bool, reproducible: bool) -> Validated:
-    """What of the table can be used on `device`; what cannot is warned of. Raises TableError where that is all."""
-    validated = validate(table, path, device.identity, allow_modelled)
-    if reproducible:
-        validated = _reproducible(validated)
-    _report(validated, path)
-    return validated
-
-
 def _reproducible(validated: Validated) -> Validated:
     fixed: list[Entry] = []
     others: list[Entry] = []
@@ -146,15 +152,16 @@ def _reproducible(validated: Validated) -> Validated:
     return replace(validated, usable=tuple(fixed), skipped=(*validated.skipped, *skipped))
 
 
-def _report(validated: Validated, path: Path) -> None:
-    """Say in one line each which entries are not used, and which are although something differs."""
+def _report(validated: Validated, path: Path, allow_sibling_board: bool) -> None:
+    """Say in one line each which entries are not used, and which are although their device is only a sibling of this
+    one, unless that was allowed. Raises TableError where none is used."""
     total = len(validated.skipped) + len(validated.usable)
     if validated.skipped:
         said = _said(validated.skipped, validated.skipped_by_reason)
         if not validated.usable:
             raise TableError(f"{path}: none of {total} entries can be used ({said}): build the table again here")
         warn_caller(f"{path}: {len(validated.skipped)} of {total} entries are not used ({said})")
-    if validated.reported:
+    if validated.reported and not allow_sibling_board:
         said = _said(validated.reported, validated.reported_by_reason)
         warn_caller(f"{path}: {len(validated.reported)} of {total} entries are used all the same ({said})")
 

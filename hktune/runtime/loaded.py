@@ -64,8 +64,10 @@ class LoadedTable:
         sources = Counter(str(entry.source) for entry in usable)
         by_source = ", ".join(f"{source}: {count}" for source, count in sorted(sources.items()))
         held = f"{len(usable)} of {len(usable) + sum(skipped.values())} entries usable ({by_source})"
+        siblings = len(self._validated.of_sibling)
+        of_sibling = f", made on a sibling board: {siblings}" if siblings else ""
         not_used = "".join(f", {why}: {count}" for why, count in sorted(skipped.items()))
-        return f"<hktune table {self._origin} on {self._identity.name}: {held}{not_used}>"
+        return f"<hktune table {self._origin} on {self._identity.name}: {held}{of_sibling}{not_used}>"
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """x [..., K] @ weight [N, K]^T (+ bias [N]) -> [..., N]; leading dimensions count as one M."""

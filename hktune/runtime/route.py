@@ -13,11 +13,11 @@ from hktune.runtime.operands import row_lengths
 
 class Route:
     """A table's kernel for one key; `prepared` and `kernel` are there once it is loaded. `name`: the sha256 of its
-    object, and its symbol."""
+    object, and its symbol. `near` and `sibling` are those of the table's choice."""
 
-    __slots__ = ("kernel", "launch", "layout", "name", "near", "numbers", "prepared", "workspace_bytes")
+    __slots__ = ("kernel", "launch", "layout", "name", "near", "numbers", "prepared", "sibling", "workspace_bytes")
 
-    def __init__(self, key: Key, launch: Launch, name: tuple[str, str], near: bool) -> None:
+    def __init__(self, key: Key, launch: Launch, name: tuple[str, str], near: bool, sibling: bool = False) -> None:
         m, n, k, operation = key
         sizes = {"m": m, "n": n, "k": k}
         self.layout = operation_of(operation).layout
@@ -26,6 +26,7 @@ class Route:
         self.launch = launch
         self.name = name
         self.near = near
+        self.sibling = sibling
         self.workspace_bytes = launch.workspace_bytes
         self.prepared: PreparedLaunch | None = None
         self.kernel: Kernel | None = None
@@ -42,4 +43,4 @@ def route_of(key: Key, choice: Choice | None) -> Route | Fallback:
     kernel = choice.entry.kernel
     if kernel is None or choice.launch is None:
         return Fallback.VENDOR_CHOSEN
-    return Route(key, choice.launch, (kernel.object_sha256, kernel.symbol), choice.near)
+    return Route(key, choice.launch, (kernel.object_sha256, kernel.symbol), choice.near, choice.sibling)

@@ -131,7 +131,9 @@ class ServedProduct:
                 launch(left, right, out, bias, workspace, stream)
         else:
             launch(left, right, out, bias, workspace, stream)
-        if route.near:
+        if route.sibling:
+            self._counts.sibling_hits += 1
+        elif route.near:
             self._counts.near_hits += 1
         else:
             self._counts.hits += 1

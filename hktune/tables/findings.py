@@ -60,18 +60,23 @@ def examine_table(
     templates: Mapping[str, str],
     trust: Trust = ANY,
     allow_modelled: bool = False,
+    allow_sibling_board: bool = False,
 ) -> list[Finding]:
     """Everything that is wrong with the table in `directory` for these calls on the device `identity` (None: the one it
     was made on). `templates` maps the names of templates known here to their sha256. With
-    `allow_modelled`, as `hktune.load` takes it, modelled times are no fault. Raises nothing for a bad table."""
+    `allow_modelled` and `allow_sibling_board`, as `hktune.load` takes them, modelled times and rows of another board of
+    the architecture are no fault. Raises nothing for a bad table."""
     try:
         table = read_table(directory, trust)
-        validated = validate(table, directory, identity or table.identity, True, templates)
+        here = identity or table.identity
+        validated = validate(table, directory, here, True, templates, allow_sibling_board)
     except TableError as error:
         return [Finding("table", str(error), "nothing of it can be used")]
     findings = [*_rows(validated.skipped, True), *_rows(validated.reported, False), *_unreachable(table)]
     findings += _modelled(table, calls, allow_modelled)
     findings += _coverage(validated, calls)
+    if allow_sibling_board:
+        findings += _sibling_hits(validated, calls)
     if not table.entries:
         findings.append(Finding("entries", "the table has none", "tune some shapes into it"))
     return sorted(findings, key=lambda finding: not finding.wrong)
@@ -132,6 +137,17 @@ def _coverage(validated: Validated, calls: Sequence[Call]) -> list[Finding]:
         value = f"{len(idle)} rows ({_first(idle)}) serve none of these shapes"
         findings.append(Finding("unused rows", value, "keep them, or build without", False))
     return findings
+
+
+def _sibling_hits(validated: Validated, calls: Sequence[Call]) -> list[Finding]:
+    """How many of the calls rows of a sibling board serve."""
+    choices = Choices(validated)
+    found = [(call, choices.find(*call.problem.key)) for call in calls]
+    served = [call for call, choice in found if choice and choice.sibling]
+    if not served:
+        return []
+    value = f"rows of a sibling board serve {len(served)} of {len(calls)} shapes{_share(served, calls)}"
+    return [Finding("sibling hits", value, "tune them on this board to be sure", False)]
 
 
 def _uncovered(call: Call, share: str) -> Finding:

@@ -297,7 +297,7 @@ def test_a_row_that_is_used_with_a_mismatch_is_warned_of_once(tmp_path: Path) ->
     sibling = replace(MI355X, name="AMD Instinct MI350X", pci_id="0x75a0")
     validated = validate(table, tmp_path, sibling, allow_modelled=False)
     with pytest.warns(UserWarning, match=r"1 of 1 entries are used all the same \(sibling device: 1; first: 8x128x64"):
-        current._report(validated, tmp_path)
+        current._report(validated, tmp_path, allow_sibling_board=False)
 
 
 def test_a_summary_is_printed_at_exit_on_request(tmp_path: Path) -> None:
