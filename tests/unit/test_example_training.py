@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -15,8 +16,9 @@ import torch
 from naive_gemm import LAYOUTS_SHA256, published, trial
 from torch_device import TorchDevice
 
+import hktune
 from hktune.core.shapes import load_shapes
-from hktune.runtime import current, operators
+from hktune.runtime import operators
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 PRODUCTS = 3 * 5  # of five layers: forward, for the input, for the weight
@@ -55,7 +57,7 @@ def test_losses_of_200_steps_are_as_near_to_torch_s_as_rounding_leaves_them(
 
     published(tmp_path, *(trial(shape.problem, object_sha256=LAYOUTS_SHA256) for shape in shapes))
     device = TorchDevice(factor)
-    monkeypatch.setattr(current, "open_device", lambda kind, ordinal: device)
+    monkeypatch.setattr(hktune, "load", partial(hktune.load, device=device))
     outcome = example.train(job, STEPS, tmp_path)
     assert len(device.launched) == outcome.stats.hits == PRODUCTS * STEPS
     assert not outcome.stats.fallbacks
