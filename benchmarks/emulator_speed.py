@@ -48,7 +48,7 @@ def launched(
         device.write(values[name], rng.integers(0x3F00, 0x3F80, size, dtype=np.uint16))
     launch = space.template.launch(config, problem)
     values |= {"bias": None, "workspace": device.allocate(launch.workspace_bytes) if launch.workspace_bytes else None}
-    binding = {argument.name: values[argument.name] for argument in launch.arguments}
+    binding = launch.bound(values)
     started = time.process_time()
     device.launch(kernel, launch, binding)
     return time.process_time() - started, device

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import threading
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,7 +24,8 @@ from hktune.device.prepared import BoundLaunch
 from hktune.emulator.clock.trace import Trace
 from hktune.emulator.clock.trace_recorder import Recorder
 from hktune.emulator.execution import Limits, Machine, run_dispatch
-from hktune.emulator.hazards.checker import Watch
+from hktune.emulator.hazards.content import Content
+from hktune.emulator.hazards.finding import Finding, Insertion, Watch
 from hktune.emulator.instructions.program import Program
 from hktune.emulator.machine.memory import AddressSpace, Region
 from hktune.emulator.machine.wave_start import (
@@ -35,6 +36,7 @@ from hktune.emulator.machine.wave_start import (
     dispatch_packet,
     entry_address,
 )
+from hktune.emulator.schedules.schedule import USUAL, Schedule
 from hktune.objects.code_object import AmdCodeObject, KernelImage, source_line
 from hktune.objects.demangled import kernel_name
 
@@ -103,7 +105,8 @@ class EmulatedDevice:
     `deadline_s` and `max_steps` (instructions executed by groups of waves) bound a launch, which is a KernelFault
     "timeout" past either. With `record_trace`, `trace` holds the last launch's workgroup 0. With `find_hazards`, what
     only timing makes right is a KernelFault "hazard"; `hazard_notes` are lines of the last launch on what the ISA guide
-    forbids and AMD's own kernels do, which `strict_hazards` makes hazards too.
+    forbids and AMD's own kernels do, which `strict_hazards` makes hazards too. With `gather_hazards` a launch goes on
+    after a hazard, and `findings` is all that the last one found. `schedule` is the order of the waves.
     """
 
     def __init__(
@@ -115,6 +118,8 @@ class EmulatedDevice:
         record_trace: bool = False,
         find_hazards: bool = False,
         strict_hazards: bool = False,
+        gather_hazards: bool = False,
+        schedule: Schedule = USUAL,
         board: Board = DEFAULT_BOARD,
     ) -> None:
         if arch != "gfx950":
@@ -128,7 +133,11 @@ class EmulatedDevice:
         self._record_trace = record_trace
         self._find_hazards = find_hazards
         self._strict_hazards = strict_hazards
+        self._gather_hazards = gather_hazards
+        self._schedule = schedule
+        self._meaningless: tuple[EmulatedBuffer, ...] = ()
         self.hazard_notes: tuple[str, ...] = ()
+        self.findings: tuple[Finding, ...] = ()
         self.trace: Trace | None = None
 
     @property
@@ -155,6 +164,10 @@ class EmulatedDevice:
         check_target(out, buffer)
         out.reshape(-1).view(np.uint8)[:] = source[: out.nbytes]
 
+    def expect_no_content(self, buffers: Iterable[Buffer]) -> None:
+        """What these hold means nothing before a launch stores to it: a load of it is a finding."""
+        self._meaningless = tuple(buffer for buffer in buffers if isinstance(buffer, EmulatedBuffer))
+
     def borrow(self, tensor: torch.Tensor) -> EmulatedBuffer:
         if tensor.device.type != "cpu" or not tensor.numel():
             raise DeviceError(
@@ -166,14 +179,16 @@ class EmulatedDevice:
         memory = (ctypes.c_uint8 * size_bytes).from_address(tensor.data_ptr())
         return EmulatedBuffer(self._space, np.frombuffer(memoryview(memory), np.uint8), tensor)
 
-    def load(self, data: bytes, symbol: str) -> EmulatedKernel:
+    def load(self, data: bytes, symbol: str, insertions: Iterable[Insertion] = ()) -> EmulatedKernel:
+        """As any device's. `insertions` are executed too; their addresses are those of the object."""
         code = checked_code(data, symbol, self._arch.name, _FEATURES)
         image = code.kernels[symbol]
         descriptor = Descriptor.read(image.descriptor)
         descriptor.check(symbol)
         loaded = _LoadedCode(self._space, code)
         entry = entry_address(descriptor, loaded.region.base + image.entry_address)
-        program = Program(self._space, entry, descriptor.float_mode)
+        inserted = {loaded.region.base + each.address: each.words for each in insertions}
+        program = Program(self._space, entry, descriptor.float_mode, inserted)
         return EmulatedKernel(symbol, image, descriptor, program, loaded, data)
 
     def launch(self, kernel: Kernel, launch: Launch, binding: Binding, stream: int | None = None) -> None:
@@ -214,8 +229,8 @@ class EmulatedDevice:
         arguments = self._place(argument_bytes(image, explicit, dispatch, launch.dynamic_lds_bytes))
         packet = self._place(dispatch_packet(dispatch, arguments.base))
         recorder = Recorder(dispatch.waves_per_workgroup) if self._record_trace else None
-        watch = Watch(kernel.locate, self._strict_hazards) if self._find_hazards else None
-        self.trace, self.hazard_notes = None, ()
+        watch = self._watch(kernel) if self._find_hazards else None
+        self.trace, self.hazard_notes, self.findings = None, (), ()
         try:
             run_dispatch(
                 Machine(
@@ -229,13 +244,21 @@ class EmulatedDevice:
                 Limits(self._deadline_s, self._max_steps),
                 recorder,
                 watch,
+                self._schedule,
             )
         finally:
-            self.hazard_notes = tuple(watch.notes.values()) if watch else ()
+            self.hazard_notes = watch.notes if watch else ()
+            self.findings = tuple(watch.found.values()) if watch else ()
+            self._space.on_stray = None
             self._space.unmap(arguments)
             self._space.unmap(packet)
         if recorder is not None:
             self.trace = recorder.trace()
+
+    def _watch(self, kernel: EmulatedKernel) -> Watch:
+        regions = {buffer.address: buffer.size_bytes for buffer in self._meaningless}
+        content = Content(regions) if regions else None
+        return Watch(kernel.locate, self._strict_hazards, self._gather_hazards, content)
 
     def _place(self, data: bytes) -> Region:
         return self._space.map(np.frombuffer(data.ljust(-(-max(len(data), 1) // 16) * 16, b"\0"), np.uint8), False)

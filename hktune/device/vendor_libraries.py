@@ -35,4 +35,21 @@ def _cublas_lt(settings: Settings) -> VendorLibrary:
     return CublasLt()
 
 
-_OPENERS: Mapping[str, Mapping[str, Callable[[Settings], VendorLibrary]]] = {"cuda": {"cublasLt": _cublas_lt}}
+def _hipblas_lt(settings: Settings) -> VendorLibrary:
+    from hktune.device.hip_library import rocm_library
+    from hktune.device.hipblaslt import HipblasLt
+
+    return HipblasLt(rocm_library("libhipblaslt.so", settings.rocm_path))
+
+
+def _rocblas(settings: Settings) -> VendorLibrary:
+    from hktune.device.hip_library import rocm_library
+    from hktune.device.rocblas import Rocblas
+
+    return Rocblas(rocm_library("librocblas.so", settings.rocm_path))
+
+
+_OPENERS: Mapping[str, Mapping[str, Callable[[Settings], VendorLibrary]]] = {
+    "cuda": {"cublasLt": _cublas_lt},
+    "hip": {"hipBLASLt": _hipblas_lt, "rocBLAS": _rocblas},
+}

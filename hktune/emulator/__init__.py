@@ -1,5 +1,5 @@
 """gfx950 code objects run on this machine's CPU, instruction by instruction. May import core and objects.
 
 `machine` imports none of the others; `instructions` imports `machine`; `hazards` and `clock` import both and not each
-other; `execution` joins them and imports all.
+other; `schedules` imports all but `clock`; `execution` joins them and imports all.
 """

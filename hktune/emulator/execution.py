@@ -15,12 +15,15 @@ import numpy.typing as npt
 from hktune.core.attended import attended_s
 from hktune.core.errors import KernelFault
 from hktune.emulator.clock.trace_recorder import Recorder
-from hktune.emulator.hazards.checker import Hazards, Locate, Watch, shadow_of
+from hktune.emulator.hazards.checker import Hazards, shadow_of
+from hktune.emulator.hazards.finding import Locate, Watch
 from hktune.emulator.hazards.footprint import footprints_of
 from hktune.emulator.instructions.program import Block, Program
 from hktune.emulator.machine.memory import AddressError, AddressSpace
 from hktune.emulator.machine.wave_start import Descriptor, Dispatch, Pointers, start
 from hktune.emulator.machine.waves import Lanes, Waves
+from hktune.emulator.schedules.late_data import LateData
+from hktune.emulator.schedules.schedule import USUAL, Schedule
 
 _BATCH_WAVES = 128
 _BATCH_BYTES = 1 << 29
@@ -62,26 +65,32 @@ def run_dispatch(
     limits: Limits,
     recorder: Recorder | None = None,
     watch: Watch | None = None,
+    schedule: Schedule = USUAL,
 ) -> None:
-    """Execute every workgroup, looking for hazards where a `watch` is given.
+    """Execute every workgroup, looking for hazards where a `watch` is given. Hazards are looked for with early data
+    only.
 
     Raises KernelFault: crashed, hazard or timeout.
     """
     limits.started = attended_s()
     size = batch_workgroups(dispatch)
+    firsts = range(0, dispatch.workgroups, size)
     sizes = (dispatch.waves_per_workgroup, dispatch.lds_bytes, dispatch.scratch_bytes)
     shadow = shadow_of(machine.space, dispatch) if watch is not None else None
     with np.errstate(all="ignore"):
-        for first in range(0, dispatch.workgroups, size):
+        for first in reversed(firsts) if schedule.last_first else firsts:
             count = min(size, dispatch.workgroups - first)
             waves = Waves(machine.space, count, *sizes)
             notes = waves.recorder = recorder if first == 0 else None
             hazards = None
             if shadow is not None and watch is not None:
-                hazards = waves.hazards = Hazards(waves, dispatch, first, machine.descriptor, shadow, watch)
+                hazards = Hazards(waves, dispatch, first, machine.descriptor, shadow, watch)
+                machine.space.on_stray = hazards.stray if watch.gather else None
+            late = LateData(waves) if schedule.late and hazards is None else None
+            waves.hazards = late or hazards
             waves.pc[:] = machine.program.entry
             start(waves, machine.descriptor, dispatch, machine.pointers, first)
-            _Batch(waves, machine, dispatch, first, limits, notes, hazards).run()
+            _Batch(waves, machine, dispatch, first, limits, notes, hazards, late, schedule).run()
 
 
 def batch_workgroups(dispatch: Dispatch) -> int:
@@ -103,6 +112,8 @@ class _Batch:
         limits: Limits,
         recorder: Recorder | None,
         hazards: Hazards | None,
+        late: LateData | None,
+        schedule: Schedule,
     ) -> None:
         self._waves = waves
         self._program = machine.program
@@ -112,6 +123,8 @@ class _Batch:
         self._limits = limits
         self._recorder = recorder
         self._hazards = hazards
+        self._late = late
+        self._chooser = None if schedule == USUAL else schedule.chooser()
         self._turns = 0
 
     def run(self) -> None:
@@ -134,7 +147,11 @@ class _Batch:
         places = self._waves.pc[ready]
         self._turns += 1
         late = self._turns % _BLOCKS_BETWEEN_TURNS == 0
-        chosen: npt.NDArray[np.int64] = ready[places == (places.max() if late else places.min())]
+        chosen: npt.NDArray[np.int64]
+        if self._chooser is not None and not late:
+            chosen = self._chooser.choose(ready, places)
+        else:
+            chosen = ready[places == (places.max() if late else places.min())]
         if not self._waves.unusual:
             return chosen
         modes = self._waves.mode_of(chosen)
@@ -154,11 +171,14 @@ class _Batch:
                 self._limits.spend(len(block.instructions), address)
                 if self._recorder is not None:
                     self._recorder.block(block)
-                if self._hazards is None:
+                if self._hazards is not None:
+                    self._run_checked(block, group)
+                elif self._late is not None:
+                    for step, footprint in zip(block.steps, footprints_of(block), strict=False):
+                        self._late.execute(footprint, step, group)
+                else:
                     for step in block.steps:
                         step(m, group)
-                else:
-                    self._run_checked(block, group)
                 address = block.terminate(m, group) if block.terminate else block.next_address
                 if address is not None and not alone:
                     m.pc[group] = address

@@ -47,7 +47,8 @@ EMULATOR_MAY_IMPORT: dict[str, set[str]] = {
     "instructions": {"machine"},
     "hazards": {"machine", "instructions"},
     "clock": {"machine", "instructions"},
-    "execution": {"machine", "instructions", "hazards", "clock"},
+    "schedules": {"machine", "instructions", "hazards"},
+    "execution": {"machine", "instructions", "hazards", "schedules", "clock"},
 }
 
 

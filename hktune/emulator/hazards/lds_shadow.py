@@ -6,7 +6,8 @@ one queue, which keeps their order. Loads straight to LDS go through the vector 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 
@@ -27,7 +28,7 @@ _GRANULE_BYTES = 16
 @dataclass(frozen=True)
 class Race:
     """The access at (row, `address`) meets an operation of `wave`: number `sequence` of queue `queue`; `wave` is None
-    when nothing was ever written. `before`: whether the earlier one wrote."""
+    when nothing was ever written. `before`: whether the earlier one wrote. `equal`: both write the same values."""
 
     row: int
     address: int
@@ -35,6 +36,17 @@ class Race:
     queue: int = ON_LDS
     sequence: int = 0
     before: str = "wrote"
+    equal: bool = False
+
+
+class Values(Protocol):
+    """What an access writes, asked for only where it meets another write. One truth value for each active lane."""
+
+    def unchanged(self) -> Array:
+        """Whether the bytes are there already."""
+
+    def agreed(self) -> Array:
+        """Whether every lane that writes there with this instruction writes the same."""
 
 
 class LdsShadow:
@@ -50,30 +62,39 @@ class LdsShadow:
         self._limits: dict[tuple[int, bytes], tuple[Array, Array]] = {}
         self._version = -1
 
-    def access(self, columns: Array, index: Array, active: Array | None, size: int, how: int) -> Race | None:
-        """Byte `index` (n, 64) into the batch's LDS, by `columns`; the first race, if there is one."""
+    def access(
+        self, columns: Array, index: Array, active: Array | None, size: int, how: int, values: Values | None = None
+    ) -> list[Race]:
+        """Byte `index` (n, 64) into the batch's LDS, by `columns`; a race for each earlier operation that it meets."""
         rows = np.broadcast_to(np.arange(len(columns))[:, None], index.shape)
         if active is not None:
             index, rows = index[active], rows[active]
             if not index.size:
-                return None
+                return []
         granules, rows = self._granules(index, rows, size)
         writers, readers = self._known(columns, how)
         stamps = self._written[granules]
         late = (stamps >> _CODE_BITS) > writers.take((stamps & _CODE_MASK) + rows * writers.shape[1])
+        races: list[Race] = []
         if late.any():
-            return self._write_race(granules, rows, stamps, late)
+            same = _per_granule(values.unchanged(), late) if values is not None and how != READ else None
+            races = self._write_races(granules, rows, stamps, late, same)
         wave = (columns // self._workgroups)[rows]
         sequence = self._order.issued[ON_VECTOR if how == LOAD_TO_LDS else ON_LDS, columns][rows]
         if how == READ:
             self._read[granules, wave] = sequence
-            return None
+            return races
         early = self._read[granules] > readers[rows]
         if early.any():
-            return self._read_race(granules, rows, early)
+            races += self._read_races(granules, rows, early)
         stamp = sequence << _CODE_BITS | (_SOURCE_OF[how] * self._waves + wave)
         self._written[granules] = stamp
-        return self._collision(granules, rows, stamp) if how != ATOMIC else None
+        if how != ATOMIC:
+            beaten = self._written[granules] != stamp  # by waves that store to one granule with one instruction
+            if beaten.any():
+                same = _per_granule(values.agreed(), beaten) if values is not None else None
+                races += self._write_races(granules, rows, self._written[granules], beaten, same)
+        return races
 
     def _granules(self, index: Array, rows: Array, size: int) -> tuple[Array, Array]:
         low_bits = int(np.bitwise_or.reduce(index, axis=None)) | size
@@ -110,34 +131,42 @@ class LdsShadow:
         nobody = np.full((len(columns), 1), -1 if how in (READ, ATOMIC) else _ALWAYS)
         return np.concatenate([by_lds, by_load, by_atomic, nobody], axis=1), by_lds
 
-    def _write_race(self, granules: Array, rows: Array, stamps: Array, late: Array) -> Race:
-        at = int(np.flatnonzero(late)[0])
-        code = int(stamps.reshape(-1)[at]) & _CODE_MASK
-        row, address = int(rows.reshape(-1)[at]), self._address(granules, at)
-        if code == self._nobody:
-            return Race(row, address, None)
-        queue = ON_VECTOR if code // self._waves == _SOURCE_OF[LOAD_TO_LDS] else ON_LDS
-        return Race(row, address, code % self._waves, queue, int(stamps.reshape(-1)[at]) >> _CODE_BITS)
+    def _write_races(self, granules: Array, rows: Array, stamps: Array, late: Array, same: Array | None) -> list[Race]:
+        """One for each operation that left its stamp on a granule too lately; those that wrote the `same` last."""
+        if same is not None and (late & same).any():
+            equal = [replace(race, equal=True) for race in self._write_races(granules, rows, stamps, late & same, None)]
+            return self._write_races(granules, rows, stamps, late & ~same, None) + equal
+        places = np.flatnonzero(late)
+        found, first = np.unique(stamps.reshape(-1)[places], return_index=True)
+        races = []
+        for stamp, at in sorted(zip(found.tolist(), places[first].tolist(), strict=True), key=lambda pair: pair[1]):
+            code = stamp & _CODE_MASK
+            row, address = int(rows.reshape(-1)[at]), self._address(granules, at)
+            if code == self._nobody:
+                races.append(Race(row, address, None))
+                continue
+            queue = ON_VECTOR if code // self._waves == _SOURCE_OF[LOAD_TO_LDS] else ON_LDS
+            races.append(Race(row, address, code % self._waves, queue, stamp >> _CODE_BITS))
+        return races
 
-    def _read_race(self, granules: Array, rows: Array, early: Array) -> Race:
-        at, wave = (int(part) for part in np.argwhere(early.reshape(-1, self._waves))[0])
-        granule = int(granules.reshape(-1)[at])
-        sequence = int(self._read[granule, wave])
-        return Race(int(rows.reshape(-1)[at]), self._address(granules, at), wave, ON_LDS, sequence, "read")
-
-    def _collision(self, granules: Array, rows: Array, stamp: Array) -> Race | None:
-        """Waves that store to one granule with one instruction."""
-        beaten = self._written[granules] != stamp
-        if not beaten.any():
-            return None
-        at = int(np.flatnonzero(beaten)[0])
-        winner = int(self._written[granules].reshape(-1)[at])
-        code = winner & _CODE_MASK
-        queue = ON_VECTOR if code // self._waves == _SOURCE_OF[LOAD_TO_LDS] else ON_LDS
-        row = int(rows.reshape(-1)[at])
-        return Race(row, self._address(granules, at), code % self._waves, queue, winner >> _CODE_BITS)
+    def _read_races(self, granules: Array, rows: Array, early: Array) -> list[Race]:
+        """One for each read that may still be under way."""
+        places, waves = np.nonzero(early.reshape(-1, self._waves))
+        sequences = self._read[granules.reshape(-1)[places], waves]
+        _, first = np.unique(np.stack([waves, sequences]), axis=1, return_index=True)
+        races = []
+        for each in sorted(first.tolist()):
+            at, wave, sequence = int(places[each]), int(waves[each]), int(sequences[each])
+            row, address = int(rows.reshape(-1)[at]), self._address(granules, at)
+            races.append(Race(row, address, wave, ON_LDS, sequence, "read"))
+        return races
 
     def _address(self, granules: Array, at: int) -> int:
         """Byte address inside the workgroup's LDS."""
         per_workgroup = len(self._written) // self._workgroups
         return int(granules.reshape(-1)[at]) % per_workgroup * self._granule
+
+
+def _per_granule(lanes: Array, like: Array) -> Array:
+    """A truth value of each lane as one of each of its granules."""
+    return np.broadcast_to(lanes[..., None], like.shape) if like.ndim > lanes.ndim else lanes

@@ -21,6 +21,7 @@ Batch = tuple[Order, int, int]
 _GRANULE_BYTES = 16
 _SEQUENCE_BITS = 32
 _SEQUENCE_MASK = (1 << _SEQUENCE_BITS) - 1
+_PARTNERS_MAX = 16  # of the accesses that one access meets
 _SEVERAL = -1
 """A granule that waves of several workgroups, or several waves, have loaded."""
 
@@ -81,25 +82,24 @@ class MemoryShadow:
 
     def access(
         self, batch: Batch, columns: Array, where: Array, active: Array | None, size: int, how: int
-    ) -> MemoryRace | None:
-        """Addresses (n, 64) by `columns` of `batch`."""
+    ) -> list[MemoryRace]:
+        """Addresses (n, 64) by `columns` of `batch`; a race for each earlier access that one meets."""
         rows = np.broadcast_to(np.arange(len(columns))[:, None], where.shape)
         if active is not None:
             where, rows = where[active], rows[active]
+        races: list[MemoryRace] = []
         while where.size:
             region = self._space.region_of(int(where.min()))
             if region is None:
-                return None  # the access itself will fault
+                break  # the access itself will fault
             if int(where.max()) + size <= region.end:
-                return self._in_region(region, batch, columns, (where, rows), size, how)
+                return races + self._in_region(region, batch, columns, (where, rows), size, how)
             inside = where < region.end
             if int(where[inside].max()) + size > region.end:
-                return None
-            race = self._in_region(region, batch, columns, (where[inside], rows[inside]), size, how)
-            if race is not None:
-                return race
+                break
+            races += self._in_region(region, batch, columns, (where[inside], rows[inside]), size, how)
             where, rows = where[~inside], rows[~inside]
-        return None
+        return races
 
     def _in_region(
         self,
@@ -109,7 +109,7 @@ class MemoryShadow:
         places: tuple[Array, Array],
         size: int,
         how: int,
-    ) -> MemoryRace | None:
+    ) -> list[MemoryRace]:
         order = batch[0]
         known = self._regions.get(region.base)
         if known is None:
@@ -117,34 +117,33 @@ class MemoryShadow:
         index, rows = _granules(known, places[0] - region.base, places[1], size)
         wave = self.waves(batch, columns)
         group = wave // self._waves
-        race = self._stores_before(known, order, columns, (index, rows), wave, group)
-        if race is None and how == STORE:
-            race = self._loads_before(known, order, columns, (index, rows), wave, group)
-        if race is None and how == STORE:
-            race = self._note_stores(known, order.issued[ON_VECTOR, columns], (index, rows), wave)
-        elif race is None:
+        races = self._stores_before(known, order, columns, (index, rows), wave, group)
+        if how == STORE:
+            races += self._loads_before(known, order, columns, (index, rows), wave, group)
+            races += self._note_stores(known, order.issued[ON_VECTOR, columns], (index, rows), wave)
+        else:
             _note_loads(known, order.passed[columns], (index, rows), wave, group)
-        return replace(race, address=region.base + race.address) if race is not None else None
+        return [replace(race, address=region.base + race.address) for race in races]
 
     def _note_stores(
         self, known: _Granules, issued: Array, places: tuple[Array, Array], wave: Array
-    ) -> MemoryRace | None:
-        """Leaves the stores' mark; the first place that several waves of this very instruction store to."""
+    ) -> list[MemoryRace]:
+        """Leaves the stores' mark; the places that several waves of this very instruction store to."""
         index, rows = places
         stored, stamp = known.arrays["stored"], ((wave + 1) << _SEQUENCE_BITS | issued)[rows]
         stored[index] = stamp
         beaten = stored[index] != stamp
-        return self._race(known, places, beaten) if beaten.any() else None
+        return self._races(known, places, beaten) if beaten.any() else []
 
     def _stores_before(
         self, known: _Granules, order: Order, columns: Array, places: tuple[Array, Array], wave: Array, group: Array
-    ) -> MemoryRace | None:
+    ) -> list[MemoryRace]:
         index, rows = places
         stored = known.arrays["stored"][index]
         writer = (stored >> _SEQUENCE_BITS) - 1
         foreign = (writer >= 0) & (writer != wave[rows])
         if not foreign.any():
-            return None
+            return []
         same = writer // self._waves == group[rows]
         told = order.known(columns)[:, ON_VECTOR][rows, writer % self._waves]
         if self._atomics and (foreign & ~same).any():
@@ -152,34 +151,39 @@ class MemoryShadow:
         else:
             told = np.where(same, told, 0)
         unordered = foreign & ((stored & _SEQUENCE_MASK) > told)
-        return self._race(known, places, unordered) if unordered.any() else None
+        return self._races(known, places, unordered) if unordered.any() else []
 
     def _loads_before(
         self, known: _Granules, order: Order, columns: Array, places: tuple[Array, Array], wave: Array, group: Array
-    ) -> MemoryRace | None:
+    ) -> list[MemoryRace]:
         index, rows = places
         loader = known.arrays["workgroup"][index]
         if not loader.any():
-            return None
+            return []
         elsewhere = (loader == _SEVERAL) | ((loader > 0) & (loader - 1 != group[rows]))
         reader = known.arrays["wave"][index]
         beside = (loader - 1 == group[rows]) & (reader - 1 != wave[rows])
         beside &= known.arrays["barriers"][index] >= order.passed[columns][rows]
         unordered = beside | (elsewhere & (not self._atomics))
-        if not unordered.any():
-            return None
-        at = int(np.flatnonzero(unordered)[0])
-        number = int(reader.reshape(-1)[at])
-        place = int(index.reshape(-1)[at]) * known.granule
-        return MemoryRace(int(rows.reshape(-1)[at]), place, number - 1 if number > 0 else None, "loaded")
+        places_of = np.flatnonzero(unordered)
+        readers, first = np.unique(reader.reshape(-1)[places_of], return_index=True)
+        races = []
+        for number, at in zip(readers[:_PARTNERS_MAX].tolist(), places_of[first].tolist(), strict=False):
+            place = int(index.reshape(-1)[at]) * known.granule
+            races.append(MemoryRace(int(rows.reshape(-1)[at]), place, number - 1 if number > 0 else None, "loaded"))
+        return races
 
-    def _race(self, known: _Granules, places: tuple[Array, Array], found: Array) -> MemoryRace:
+    def _races(self, known: _Granules, places: tuple[Array, Array], found: Array) -> list[MemoryRace]:
+        """Of the stores that left their stamps at the places found, some."""
         index, rows = places
-        at = int(np.flatnonzero(found)[0])
-        stamp = int(known.arrays["stored"][index].reshape(-1)[at])
-        place = int(index.reshape(-1)[at]) * known.granule
-        number = (stamp >> _SEQUENCE_BITS) - 1
-        return MemoryRace(int(rows.reshape(-1)[at]), place, number, "stored", stamp & _SEQUENCE_MASK)
+        where = np.flatnonzero(found)
+        stamps, first = np.unique(known.arrays["stored"][index].reshape(-1)[where], return_index=True)
+        races = []
+        for stamp, at in zip(stamps[:_PARTNERS_MAX].tolist(), where[first].tolist(), strict=False):
+            place = int(index.reshape(-1)[at]) * known.granule
+            number = (stamp >> _SEQUENCE_BITS) - 1
+            races.append(MemoryRace(int(rows.reshape(-1)[at]), place, number, "stored", stamp & _SEQUENCE_MASK))
+        return races
 
 
 def _granules(known: _Granules, index: Array, rows: Array, size: int) -> tuple[Array, Array]:

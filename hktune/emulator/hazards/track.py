@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from hktune.emulator.hazards import finding as rules
 from hktune.emulator.hazards.footprint import (
     DS,
     FLAT,
@@ -22,11 +23,23 @@ from hktune.emulator.hazards.footprint import (
     Footprint,
     register_name,
 )
+from hktune.emulator.hazards.order import ON_LDS, ON_VECTOR
+from hktune.emulator.hazards.remedies import Counts, encodable, idle_text, wait_text
 from hktune.emulator.hazards.wait_states import Clock, Producer, conflict, producer_of
 
 
-class Unsafe(Exception):
-    """What the instruction at hand does that some timing makes wrong."""
+@dataclass(frozen=True, slots=True)
+class Objection:
+    """What the instruction at hand does that some timing makes wrong, after the earlier instruction `after` of the same
+    wave. `wait` or `idle` (states) before it would make it right; `by_the_book`: AMD's own kernels do it."""
+
+    rule: str
+    what: str
+    after: Footprint | None = None
+    by_the_book: bool = False
+    wait: Counts | None = None
+    left: int = 0
+    idle: int = 0
 
 
 @dataclass(eq=False, slots=True)
@@ -40,10 +53,9 @@ class Pending:
 class Track:
     """Registers written, operations outstanding, and instructions that want wait states behind them."""
 
-    def __init__(self, written: set[int], strict: bool = True) -> None:
+    def __init__(self, written: set[int]) -> None:
         self.written = written
-        self.strict = strict
-        self.notes: list[str] = []
+        self.objections: list[Objection] = []
         self.vector: list[Pending] = []
         self.lds: list[Pending] = []
         self.scalar: list[Pending] = []
@@ -53,7 +65,7 @@ class Track:
 
     def copy(self) -> Track:
         """A track of its own for waves that part from the rest. Pending flat accesses are shared no longer."""
-        twin = Track(set(self.written), self.strict)
+        twin = Track(set(self.written))
         known = {id(each): Pending(each.footprint, each.counters) for each in (*self.vector, *self.lds, *self.scalar)}
         twin.vector = [known[id(each)] for each in self.vector]
         twin.lds = [known[id(each)] for each in self.lds]
@@ -68,7 +80,8 @@ class Track:
         return not (self.vector or self.lds or self.scalar or any(p.last > self._clock.counted for p in self._recent))
 
     def issue(self, footprint: Footprint) -> None:
-        """Execute one instruction. Raises Unsafe; what only the book forbids is added to `notes`, unless `strict`."""
+        """Execute one instruction. What is wrong with it is added to `objections`, and taken to be mended then, so that
+        no later instruction is blamed for the same."""
         if self._arriving and not (
             self._arriving.keys().isdisjoint(footprint.reads) and self._arriving.keys().isdisjoint(footprint.writes)
         ):
@@ -138,17 +151,22 @@ class Track:
             in_order = footprint.kind == pending.footprint.kind and footprint.kind in (VMEM, DS)
             if not reads and in_order:
                 continue
-            act = "reads" if reads else "overwrites"
-            self._object(
-                f"{act} {register_name(register)}, which {pending.footprint.instruction} may still be writing: "
-                f"{self.outstanding()} outstanding, {self.cover(pending)} would cover it",
-                by_the_book=self._counted_out(pending) or self._from_memory(pending),
-            )
+            self.objections.append(self._too_early(register, "reads" if reads else "overwrites", pending))
+            self._arrive(pending)
 
-    def _object(self, what: str, by_the_book: bool) -> None:
-        if self.strict or not by_the_book:
-            raise Unsafe(what)
-        self.notes.append(what)
+    def _too_early(self, register: int, act: str, pending: Pending) -> Objection:
+        counts = self._cover(pending)
+        what = (
+            f"{act} {register_name(register)}, which {pending.footprint.instruction} may still be writing: "
+            f"{self.outstanding()} outstanding, {wait_text(counts)} would cover it"
+        )
+        rule = rules.MISSING_WAIT
+        if self._counted_out(pending):
+            rule = rules.COUNTER_FULL
+        elif self._from_memory(pending):
+            rule = rules.FLAT_BY_VMCNT
+        left = min(count for count in counts if count is not None)
+        return Objection(rule, what, pending.footprint, rule != rules.MISSING_WAIT, counts, left)
 
     def _counted_out(self, pending: Pending) -> bool:
         """More operations of its queue were issued since than the counter holds: issue stalled until it was done."""
@@ -163,27 +181,28 @@ class Track:
         return pending.footprint.kind == FLAT and pending not in self.vector
 
     def outstanding(self) -> str:
-        """The counters' state in words."""
-        return (
-            f"{len(self.vector)} vector memory, {len(self.lds)} LDS and {len(self.scalar)} scalar memory operations are"
-        )
+        """The counters' state in words. Issue stalls at a full counter, so there are never more under way."""
+        vector, lds = min(len(self.vector), VMCNT_MAX), min(len(self.lds), LGKMCNT_MAX)
+        return f"{vector} vector memory, {lds} LDS and {len(self.scalar)} scalar memory operations are"
 
-    def cover(self, pending: Pending) -> str:
+    def _cover(self, pending: Pending) -> Counts:
         """The loosest wait that completes `pending`."""
         kind = pending.footprint.kind
         if kind == FLAT:
-            return "s_waitcnt vmcnt(0) lgkmcnt(0)"
+            return 0, 0
         if kind == SMEM:
-            return "s_waitcnt lgkmcnt(0)"
-        queue, name = (self.vector, "vmcnt") if kind == VMEM else (self.lds, "lgkmcnt")
-        return f"s_waitcnt {name}({len(queue) - 1 - queue.index(pending)})"
+            return None, 0
+        number, queue = (ON_VECTOR, self.vector) if kind == VMEM else (ON_LDS, self.lds)
+        return encodable(number, len(queue) - 1 - queue.index(pending))
 
     def _check_written(self, footprint: Footprint) -> None:
         never = footprint.strict - self.written
         if not never and footprint.lenient.isdisjoint(self.written):
             never = footprint.lenient
         if never:
-            raise Unsafe(f"reads {register_name(min(never))}, which nothing has written")
+            what = f"reads {register_name(min(never))}, which nothing has written"
+            self.objections.append(Objection(rules.UNSET_REGISTER, what))
+            self.written = self.written | never
 
     def _check_wait_states(self, footprint: Footprint) -> None:
         now, expired = self._clock.counted, 0
@@ -193,10 +212,12 @@ class Track:
                 continue
             found = conflict(producer, footprint, self._clock)
             if found is not None:
-                self._object(
+                idle = found.needed - found.there
+                what = (
                     f"follows {producer.footprint.instruction} too closely, as {found.why}: {found.needed} wait states "
-                    f"are needed, {found.there} are there; put s_nop {found.needed - found.there - 1} before it",
-                    found.by_the_book,
+                    f"are needed, {found.there} are there; put {idle_text(idle)} before it"
                 )
+                rule = rules.BOOK_WAIT_STATE if found.by_the_book else rules.WAIT_STATE
+                self.objections.append(Objection(rule, what, producer.footprint, found.by_the_book, idle=idle))
         if expired > 16:
             self._recent = [producer for producer in self._recent if producer.last > now]

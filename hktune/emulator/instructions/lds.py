@@ -93,12 +93,20 @@ def _wrapped(base: Array, offset: int) -> Array:
     return (base.astype(np.int64) + offset) & 0xFFFF_FFFF
 
 
-def _addresses(m: Waves, w: Lanes, instruction: Instruction, offset: int, size: int, writes: bool = False) -> Array:
+def _addresses(
+    m: Waves,
+    w: Lanes,
+    instruction: Instruction,
+    offset: int,
+    size: int,
+    writes: bool = False,
+    words: Words | None = None,
+) -> Array:
     address: Array = _wrapped(m.registers[instruction.fields["addr"], w], offset)
     if m.recorder is not None:
         m.recorder.lds(address, m.active[w], size, writes)
     if m.hazards is not None:
-        m.hazards.lds(w, address, size)
+        m.hazards.lds(w, address, size, words)
     return address
 
 
@@ -141,8 +149,9 @@ def _write(instruction: Instruction) -> Step:
 
     def step(m: Waves, w: Lanes) -> None:
         words = np.moveaxis(m.registers[source : source + count, w], 0, -1)
-        address = _addresses(m, w, instruction, offset, size, writes=True)
-        write_lds(m, w, address, size, words >> shift if half else words, None if m.full else m.active[w])
+        words = words >> shift if half else words
+        address = _addresses(m, w, instruction, offset, size, writes=True, words=words)
+        write_lds(m, w, address, size, words, None if m.full else m.active[w])
 
     return step
 
@@ -157,23 +166,23 @@ def _pair(instruction: Instruction) -> Step:
     target = _register(instruction, "vdst")
     sources = (_register(instruction, "data0"), _register(instruction, "data1"))
 
-    def addresses(m: Waves, w: Lanes, writes: bool) -> tuple[Array, Array]:
+    def addresses(m: Waves, w: Lanes, words: tuple[Words, Words] | None = None) -> tuple[Array, Array]:
         base = m.registers[instruction.fields["addr"], w]
         both = (_wrapped(base, offsets[0]), _wrapped(base, offsets[1]))
         if m.recorder is not None:
-            m.recorder.lds_pair(both, m.active[w], size, writes)
+            m.recorder.lds_pair(both, m.active[w], size, words is not None)
         if m.hazards is not None:
-            for address in both:
-                m.hazards.lds(w, address, size)
+            for address, data in zip(both, words or (None, None), strict=True):
+                m.hazards.lds(w, address, size, data)
         return both
 
     def read(m: Waves, w: Lanes) -> None:
-        parts = [read_lds(m, w, address, size) for address in addresses(m, w, False)]
+        parts = [read_lds(m, w, address, size) for address in addresses(m, w)]
         m.deliver(target, w, np.concatenate(parts, axis=-1))
 
     def write(m: Waves, w: Lanes) -> None:
-        for source, address in zip(sources, addresses(m, w, True), strict=True):
-            words = np.moveaxis(m.registers[source : source + count, w], 0, -1)
+        first, second = (np.moveaxis(m.registers[source : source + count, w], 0, -1) for source in sources)
+        for words, address in zip((first, second), addresses(m, w, (first, second)), strict=True):
             write_lds(m, w, address, size, words, None if m.full else m.active[w])
 
     return read if found[1] == "read" else write

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
 
 from hktune.core.errors import KernelFault
 from hktune.emulator.instructions.control import (
@@ -79,14 +79,38 @@ class Block:
     next_address: int
 
 
+@dataclass(frozen=True)
+class Inserted(Instruction):
+    """An instruction that is not in the code: it is executed on the way to the one at `address`, and `follower` is
+    where the program counter goes from it."""
+
+    follower: int = field(kw_only=True)
+
+    @property
+    def next_address(self) -> int:
+        return self.follower
+
+
+_INSERTED_FROM = 1 << 56
+"""Where program counters are on the way between inserted instructions: in nobody's memory."""
+
+
 class Program:
     """The code reachable from an entry address, decoded once. Blocks are cut at every branch target, so waves that
-    meet again are seen to."""
+    meet again are seen to. `inserted`: the words of instructions that are executed before the one at an address."""
 
-    def __init__(self, space: AddressSpace, entry: int, mode: FloatMode = KEEP_ALL) -> None:
+    def __init__(
+        self,
+        space: AddressSpace,
+        entry: int,
+        mode: FloatMode = KEEP_ALL,
+        inserted: Mapping[int, tuple[int, ...]] | None = None,
+    ) -> None:
         self.entry = entry
         self._mode = mode
         self._space = space
+        self._inserted = dict(inserted or {})
+        self._moved: dict[int, Instruction] = {}
         self._instructions: dict[int, Instruction] = {}
         self._leaders: set[int] = set()
         self._blocks: dict[int, Block] = {}
@@ -141,6 +165,22 @@ class Program:
         self._unusual.clear()
 
     def _fetch(self, address: int) -> Instruction:
+        if address in self._inserted:
+            self._insert(address, self._inserted.pop(address))
+        return self._moved.get(address) or self._decoded(address)
+
+    def _insert(self, address: int, words: tuple[int, ...]) -> None:
+        """Puts short instructions before the one at `address`, which keeps its address and is reached from them."""
+        place = address
+        for word in words:
+            follower = _INSERTED_FROM + 4 * len(self._moved)
+            new = decode(word.to_bytes(4, "little"), address)
+            parts = {each.name: getattr(new, each.name) for each in fields(new)}
+            self._moved[place] = Inserted(**parts, follower=follower)
+            place = follower
+        self._moved[place] = self._decoded(address)
+
+    def _decoded(self, address: int) -> Instruction:
         region = self._space.region_of(address)
         if region is None:
             raise KernelFault("crashed", f"the program counter {address:#x} is in no code; the kernel jumped astray")

@@ -240,7 +240,7 @@ def _load_to_lds(instruction: Instruction, size: int, sign: NumberType | None) -
         start = (m.scalars[M0, w] & mask).astype(np.int64) + offset
         target = start[:, None] + spacing
         if m.hazards is not None:
-            m.hazards.lds(w, target, max(size, 4))
+            m.hazards.lds(w, target, max(size, 4), words)
         write_lds(m, w, target, max(size, 4), words, None if m.full else m.active[w])
 
     return step

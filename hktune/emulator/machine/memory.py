@@ -92,6 +92,8 @@ class AddressSpace:
     """The device's memory: regions at deterministic addresses, a page of nothing between neighbours."""
 
     def __init__(self) -> None:
+        self.on_stray: Callable[[AddressError], None] | None = None
+        """Where it is set, an access that goes astray is told to it and not raised: it loads 0, or stores nothing."""
         self._lock = threading.RLock()
         self._map: tuple[tuple[int, ...], tuple[Region, ...]] = ((), ())
         self._next = _FIRST_ADDRESS
@@ -124,7 +126,7 @@ class AddressSpace:
         region = self._home(addresses, size)
         if region is not None:
             return region.block.gather(addresses - region.base, size)
-        out = np.empty((*addresses.shape, max(1, size // 4)), np.uint32)
+        out = np.zeros((*addresses.shape, max(1, size // 4)), np.uint32)
         for found, chosen in self._split(addresses, size):
             out[chosen] = found.block.gather(addresses[chosen] - found.base, size)
         return out
@@ -142,7 +144,7 @@ class AddressSpace:
 
     def apply(self, operation: Callable[..., Words], addresses: Array, size: int, words: Words) -> Words:
         """Run an atomic (block, index, words) -> words on flat addresses (k,). Raises AddressError."""
-        out = np.empty((len(addresses), size // 4), np.uint32)
+        out = np.zeros((len(addresses), size // 4), np.uint32)
         for found, chosen in self._split(addresses, size, writes=True):
             out[chosen] = operation(found.block, addresses[chosen] - found.base, words[chosen])
         return out
@@ -160,20 +162,40 @@ class AddressSpace:
     def _split(self, addresses: Array, size: int, writes: bool = False) -> list[tuple[Region, npt.NDArray[np.bool_]]]:
         """The regions that hold the accesses, each with a mask of the accesses it holds."""
         left = np.ones(addresses.shape, bool)
+        if self.on_stray is not None:
+            self._drop_strays(addresses, size, writes, left)
         parts = []
         while left.any():
             first = int(np.flatnonzero(left)[0])
             address = int(addresses.reshape(-1)[first])
             region = self.region_of(address)
-            if region is None:
-                raise AddressError(first, address, "is in no allocation")
-            if writes and not region.writable:
-                raise AddressError(first, address, "is read-only")
+            if region is None or (writes and not region.writable):
+                raise AddressError(first, address, _why_stray(region, size, writes))
             chosen = left & (addresses >= region.base) & (addresses < region.end)
             over = np.flatnonzero(chosen & (addresses + size > region.end))
             if over.size:
                 address = int(addresses.reshape(-1)[over[0]])
-                raise AddressError(int(over[0]), address, f"and the {size} bytes from it run past their allocation")
+                raise AddressError(int(over[0]), address, _why_stray(region, size, writes))
             parts.append((region, chosen))
             left &= ~chosen
         return parts
+
+    def _drop_strays(self, addresses: Array, size: int, writes: bool, left: npt.NDArray[np.bool_]) -> None:
+        """Takes the accesses that leave every allocation from `left`, and tells `on_stray` of the first."""
+        bases, regions = self._map
+        ends = np.array([region.end if region.writable or not writes else region.base for region in regions])
+        at = np.searchsorted(np.array(bases), addresses, side="right") - 1
+        inside = (at >= 0) & (addresses + size <= ends[at])
+        if not inside.all() and self.on_stray is not None:
+            first = int(np.flatnonzero(~inside)[0])
+            address = int(addresses.reshape(-1)[first])
+            self.on_stray(AddressError(first, address, _why_stray(self.region_of(address), size, writes)))
+            left &= inside
+
+
+def _why_stray(region: Region | None, size: int, writes: bool) -> str:
+    if region is None:
+        return "is in no allocation"
+    if writes and not region.writable:
+        return "is read-only"
+    return f"and the {size} bytes from it run past their allocation"

@@ -1,0 +1,53 @@
+"""A stand-in of the emulated device that computes the plain kernel's products by torch, a thousand times as fast."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from hktune.core.launch import Launch
+from hktune.core.operand import operands_of
+from hktune.device.device import Binding, Kernel
+from hktune.device.emulated import EmulatedBuffer, EmulatedDevice
+
+
+class TorchDevice(EmulatedDevice):
+    """Loads and checks kernels as the emulated device does. What is launched is the product in float32, times `factor`,
+    rounded once: a right kernel's, or with another factor than 1 a wrong one's. Row strides must be given."""
+
+    def __init__(self, factor: float = 1.0) -> None:
+        super().__init__()
+        self.factor = factor
+        self.launched: list[str] = []
+        """The operation of each launch."""
+
+    def launch(self, kernel: Kernel, launch: Launch, binding: Binding, stream: int | None = None) -> None:
+        del kernel, stream
+        operation = launch.operation
+        self.launched.append(str(operation))
+        sizes = {"m": launch.grid[1], "n": int(_number(binding, "n")), "k": int(_number(binding, "k"))}
+        tensors: dict[str, Tensor] = {}
+        for name, operand in operands_of(operation).items():
+            held = binding[name]
+            assert isinstance(held, EmulatedBuffer)
+            shape = operand.shape(sizes)
+            stride = binding.get(operand.row_stride) or shape[-1]
+            flat = torch.frombuffer(memoryview(held.data), dtype=getattr(torch, operand.dtype.torch_name))
+            tensors[name] = flat.as_strided(shape, (int(_given(stride)), 1)[-len(shape) :])
+        a = tensors["a"] if operation.layout[0] == "n" else tensors["a"].t()
+        b = tensors["b"] if operation.layout[1] == "n" else tensors["b"].t()
+        out = self.factor * (a.float() @ b.float())
+        if operation.has_bias:
+            out += tensors["bias"].float()
+        if operation.accumulates:
+            out += tensors["c"].float()
+        tensors["c"].copy_(out)
+
+
+def _number(binding: Binding, name: str) -> int:
+    return _given(binding[name])
+
+
+def _given(value: object) -> int:
+    assert isinstance(value, int)
+    return value
