@@ -13,7 +13,7 @@ from naive_gemm import OBJECT
 
 from hktune.cli import main
 from hktune.core.errors import InputError, TableError
-from hktune.objects import code_object
+from hktune.objects import source_lines
 from hktune.verify.kernel_arguments import parse_parameters
 
 pytest.importorskip("ziglang")
@@ -313,7 +313,7 @@ def test_a_file_that_is_no_kernel_is_one_line(
 
 def test_debug_lines_that_lead_nowhere_are_no_line(monkeypatch: pytest.MonkeyPatch) -> None:
     """The section is there, and is nonsense: the fault is told without a line."""
-    monkeypatch.setattr(code_object, "_DEBUG_LINES", ".text")
+    monkeypatch.setattr(source_lines, "_DEBUG_LINES", ".text")
     for data in (OBJECT, OBJECT[:64] + bytes(64) + OBJECT[128:]):
         with contextlib.suppress(TableError):
-            assert code_object.source_line(data, 0) is None
+            assert source_lines.source_line(data, 0) is None
