@@ -85,8 +85,8 @@ def diagnoses(
     findings = list(found)
     base = kernel.code.region.base
     sides = [side for each in findings for side in (each.here, each.other) if side is not None]
-    mended = [one.address for each in findings for remedy in each.remedies for one in remedy.insertions]
-    wanted = {side.instruction.address - base for side in sides} | {address - base for address in mended}
+    repaired = [one.address for each in findings for remedy in each.remedies for one in remedy.insertions]
+    wanted = {side.instruction.address - base for side in sides} | {address - base for address in repaired}
     sources = source_places(kernel.data, sorted(wanted))
 
     def witness(side: Side | None) -> Witness | None:
@@ -104,7 +104,7 @@ def diagnoses(
             Diagnosis(
                 rule,
                 level,
-                _in_assembly(each),
+                _in_words(each, regions),
                 witness(each.here),
                 witness(each.other),
                 _memory(each, regions),
@@ -121,13 +121,14 @@ def worst_first(found: Iterable[Diagnosis]) -> tuple[Diagnosis, ...]:
     return tuple(sorted(found, key=lambda each: (*rank(each.rule, each.level), each.here.offset if each.here else 0)))
 
 
-def _in_assembly(finding: Finding) -> str:
-    """What was found, with instructions as an assembler writes them in place of their addresses and words."""
-    sides = [side.instruction for side in (finding.here, finding.other) if side is not None]
+def _in_words(finding: Finding, regions: Mapping[str, tuple[int, int]]) -> str:
+    """What was found, with instructions as an assembler writes them, and addresses as object and offset."""
     text = finding.what
-    for each in sides:
-        text = text.replace(str(each), f"`{assembly(each)}`")
-    return text
+    for side in (finding.here, finding.other):
+        if side is not None:
+            text = text.replace(str(side.instruction), f"`{assembly(side.instruction)}`")
+    held = None if finding.in_lds or finding.address is None else _held(finding.address, regions)
+    return text.replace(f"{finding.address:#x}", held[0]) if held else text
 
 
 def _with_line(remedy: Remedy, base: int, sources: Mapping[int, SourcePlace]) -> Remedy:
@@ -143,6 +144,14 @@ def _listing(kernel: EmulatedKernel, address: int) -> tuple[str, ...]:
     return tuple(lines)
 
 
+def _held(address: int, regions: Mapping[str, tuple[int, int]]) -> tuple[str, int] | None:
+    """The object that holds an address, with the offset in it; and its bytes."""
+    for name, (base, size) in regions.items():
+        if base <= address < base + size:
+            return f"{name}+{address - base:#x}", size
+    return None
+
+
 def _memory(finding: Finding, regions: Mapping[str, tuple[int, int]]) -> str:
     """An address as object and offset."""
     address = finding.address
@@ -150,9 +159,9 @@ def _memory(finding: Finding, regions: Mapping[str, tuple[int, int]]) -> str:
         return ""
     if finding.in_lds:
         return f"LDS+{address:#x}"
-    for name, (base, size) in regions.items():
-        if base <= address < base + size:
-            return f"{name}+{address - base:#x} of {size:#x} bytes"
+    held = _held(address, regions)
+    if held:
+        return f"{held[0]} of {held[1]:#x} bytes"
     before = [(address - base - size, name) for name, (base, size) in regions.items() if address >= base + size]
     behind = [(base - address, name) for name, (base, _) in regions.items() if address < base]
     for near, word in ((before, "behind the end of"), (behind, "in front of")):

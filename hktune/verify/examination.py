@@ -1,4 +1,4 @@
-"""Runs a kernel again and again: all hazards, other schedules, and each fix in the program that it may mend."""
+"""Runs a kernel again and again: all hazards, other schedules, and each fix in the program."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from hktune.device.emulated import EmulatedDevice, EmulatedKernel
 from hktune.emulator.hazards.finding import Remedy
 from hktune.emulator.schedules.schedule import HIGHEST, RANDOM, USUAL, Schedule
 from hktune.verify.diagnosis import Diagnosis
-from hktune.verify.kernel_source import ARCH
 from hktune.verify.finding_rules import ERROR
+from hktune.verify.kernel_source import ARCH
 
 SCHEDULES = (
     Schedule(HIGHEST, late=True),
     Schedule(RANDOM, seed=1),
     Schedule(RANDOM, late=True, last_first=True, seed=2),
 )
-"""What outputs are compared under, beside the usual order."""
+"""What outputs are compared under, with those of the usual order."""
 NO_FIX = "no single fix found"
 
 Execute = Callable[[EmulatedDevice, EmulatedKernel], dict[str, HostArray]]

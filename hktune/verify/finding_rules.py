@@ -1,4 +1,4 @@
-"""The rules that a kernel can break, worst first: what each means, how bad it is, how it is mended, and who says so."""
+"""The rules that a kernel can break, worst first: what each means, how bad it is, what repairs it, and who says so."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Rule:
 
 
 _COUNTERS = "CDNA4 ISA guide, 4.4"
-_MODEL = "LLVM AMDGPUUsage, memory model GFX942"
+_MODEL = "LLVM AMDGPUUsage, GFX942"
 _STATES = "CDNA4 ISA guide, table 38; LLVM GCNHazardRecognizer"
 
 GROUPS = ("race", "missing wait", "out of bounds", "uninitialised", "wait state", "suspicious")
@@ -43,7 +43,7 @@ _ALL = (
         "race",
         ERROR,
         "two waves touch one place of memory, one of them stores, and nothing orders the two",
-        "inside a workgroup a wait and a barrier; between workgroups a release and an acquire by one atomic",
+        "a wait and a barrier; between workgroups a release and an acquire",
         _MODEL,
     ),
     Rule(
@@ -74,7 +74,7 @@ _ALL = (
         found.LDS_ALIGNMENT,
         "out of bounds",
         ERROR,
-        "an LDS address is not a multiple of the access's bytes; one mode of the hardware alone forgives that",
+        "an LDS address is not a multiple of the access's bytes",
         "another index or padding, or a narrower access",
         "CDNA4 ISA guide, 11",
     ),
@@ -106,7 +106,7 @@ _ALL = (
         found.WAIT_STATE,
         "wait state",
         ERROR,
-        "two dependent instructions follow each other too closely; the hardware does not wait by itself",
+        "two dependent instructions follow each other too closely; the hardware does not wait",
         "s_nop between them",
         _STATES,
     ),
@@ -114,8 +114,8 @@ _ALL = (
         "schedule-dependent",
         "suspicious",
         WARNING,
-        "outputs differ when waves or workgroups run in another order, or when loads arrive late",
-        "order what the outputs depend on; sums of floats by atomics differ by rounding only",
+        "outputs differ when waves run in another order, or when loads arrive late",
+        "order what outputs depend on; float sums by atomics differ by rounding only",
         "the runs compared",
     ),
     Rule(
@@ -130,7 +130,7 @@ _ALL = (
         found.BOOK_WAIT_STATE,
         "wait state",
         NOTE,
-        "as wait-state, where AMD's own kernels leave fewer states and are right on the hardware",
+        "as wait-state, where AMD's own kernels leave as few states and are right",
         "s_nop between them",
         _STATES,
     ),
@@ -138,7 +138,7 @@ _ALL = (
         found.COUNTER_FULL,
         "missing wait",
         NOTE,
-        "as missing-wait, but more operations follow than the counter holds, so issue has waited for this one",
+        "as missing-wait, but more operations follow than the counter holds: issue has waited",
         "an s_waitcnt that covers it",
         _COUNTERS,
     ),
@@ -146,7 +146,7 @@ _ALL = (
         found.FLAT_BY_VMCNT,
         "missing wait",
         NOTE,
-        "a flat load of memory is waited for by vmcnt alone; by the book it counts in lgkmcnt too",
+        "a flat load is waited for by vmcnt alone; by the book it counts in lgkmcnt too",
         "s_waitcnt vmcnt(0) lgkmcnt(0)",
         _COUNTERS,
     ),

@@ -17,7 +17,6 @@ from hktune.core.launch_rule import BLOCK_MAX, GRID_MAX, LDS_BYTES_MAX
 from hktune.core.operand import operands_of
 from hktune.core.operation import Operation
 from hktune.core.outcome import Failure, Status
-from hktune.core.outside_file import FileKind
 from hktune.core.problem import Problem
 from hktune.core.variant import Resources
 from hktune.device.device import HostArray
@@ -26,6 +25,7 @@ from hktune.objects.demangled import kernel_name
 from hktune.verify.argument_struct import Values, argument_struct, spare_pointers
 from hktune.verify.diagnosis import Diagnosis, diagnoses, worst_first
 from hktune.verify.examination import Examination
+from hktune.verify.finding_rules import ERROR, WARNING
 from hktune.verify.kernel_arguments import Parameter, buffers_of, integer
 from hktune.verify.kernel_buffers import (
     Numbers,
@@ -37,12 +37,10 @@ from hktune.verify.kernel_buffers import (
     values_of,
 )
 from hktune.verify.reference import compare, random_operands
-from hktune.verify.finding_rules import ERROR, WARNING
 from hktune.verify.suspicions import differing, finite, strange
 from hktune.verify.waivers import Waiver
 
 EMULATOR_FAILED = "the emulator failed on it"
-KERNEL_FILE = FileKind("a kernel", 16 << 20, InputError, "give HIP source or a code object")
 _SCRATCH_BYTES_MAX = 1 << 28
 
 Reference = Callable[[dict[str, Numbers]], Mapping[str, Numbers]]
@@ -57,8 +55,8 @@ class KernelRun:
     Outputs are compared with what the operation `gemm` makes of a and b, with `expected` arrays, and with what a
     `reference` makes of the inputs; `tolerance` is the relative and the absolute difference allowed there, by default
     torch's for the type. `arrays` are buffers' contents, in place of what their parameters say. `scratch_bytes` is what
-    Triton asks for each workgroup, of its two kinds of memory. `allowed` are findings that are waived. Other schedules
-    and fixes are tried for `trials_s`.
+    Triton asks for each workgroup, of its two kinds of memory; None is not known. `allowed` are findings that are
+    waived. Other schedules and fixes are tried for `trials_s`.
     """
 
     parameters: tuple[Parameter, ...]
@@ -74,7 +72,7 @@ class KernelRun:
     reference: Reference | None = None
     tolerance: tuple[float, float] | None = None
     arrays: Mapping[str, HostArray] = field(default_factory=dict)
-    scratch_bytes: tuple[int, int] = (0, 0)
+    scratch_bytes: tuple[int, int] | None = None
     allowed: tuple[Waiver, ...] = ()
     trials_s: float = 60.0
 
@@ -143,14 +141,15 @@ class _Judge:
         arrays = {name: array.copy() for name, array in self._before.items()}
         notes, resources = self._notes(), self._kernel.image.resources
         failure = self._failure(arrays)
+        ended = failure is None
         until = attended_s() + self._run.trials_s
         found = diagnoses(self._device.findings, self._kernel, self._name, self._regions)
-        if failure is None:
+        if ended:
             failure = self._wrong(self._before, arrays)
             found += self._suspicions(arrays, until)
         found = [replace(each, waived=any(each_of.covers(each) for each_of in self._run.allowed)) for each in found]
         found = self._examination.with_fixes(found, self._kernel.code.region.base, until)
-        written = {name: each.type for name, each in self._buffers.items() if each.way != "in"}
+        written = {name: each.type for name, each in self._buffers.items() if each.way != "in" and ended}
         outputs = {name: native(arrays[name], kind) for name, kind in written.items()}
         return Verdict(self._name, failure, resources, notes, outputs, worst_first(found))
 
@@ -218,7 +217,7 @@ class _Judge:
         shapes = {name: self._sizes(name, array) for name, array in arrays.items()}
         groups = self._launch.grid[0] * self._launch.grid[1] * self._launch.grid[2]
         spare = spare_pointers(image, run.parameters)
-        asked = [each * groups for each in run.scratch_bytes][:spare]
+        asked = [each * groups for each in run.scratch_bytes or ()][:spare]
         if sum(asked) > _SCRATCH_BYTES_MAX:
             raise InputError(f"the kernel asks for {sum(asked)} bytes of Triton's scratch: give a smaller --grid")
         scratch = [device.allocate(size) if size else None for size in asked]
@@ -242,7 +241,7 @@ class _Judge:
                 f"uses {scratch_bytes} bytes of scratch a lane: registers spill, or an array is indexed by value"
             )
         spare = spare_pointers(self._kernel.image, self._run.parameters)
-        if spare and not any(self._run.scratch_bytes[:spare]):
+        if spare and self._run.scratch_bytes is None:
             notes.append(f"its last {spare} arguments, nameless pointers, are taken for Triton's scratch and are null")
         return tuple(notes)
 

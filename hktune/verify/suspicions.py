@@ -19,7 +19,7 @@ def differing(name: str, usual: Numbers, other: Numbers, schedule: Schedule) -> 
         return None
     first = places[0]
     what = f"{name}: {len(places)} of {one.size} elements depend on the schedule, first {_index(usual, first)}: "
-    return of_outputs("schedule-dependent", f"{what}{one[first]} with {USUAL}; {two[first]} with {schedule}")
+    return of_outputs("schedule-dependent", f"{what}{one[first]:g} with {USUAL}; {two[first]:g} with {schedule}")
 
 
 def strange(name: str, values: Numbers, counts: npt.NDArray[np.bool_]) -> Diagnosis | None:
@@ -27,7 +27,7 @@ def strange(name: str, values: Numbers, counts: npt.NDArray[np.bool_]) -> Diagno
     places = np.flatnonzero(~np.isfinite(values) & counts) if values.dtype.kind == "f" else np.zeros(0, np.intp)
     if not len(places):
         return None
-    where = f"first {_index(values, places[0])}: {values.reshape(-1)[places[0]]}"
+    where = f"first {_index(values, places[0])}: {values.reshape(-1)[places[0]]:g}"
     what = f"{name}: {len(places)} of {values.size} elements are NaN or infinite, {where}; all inputs are finite"
     return of_outputs("not-finite", what)
 

@@ -150,7 +150,7 @@ def _of_buffer(instruction: Instruction) -> _Text:
     parts.append(_range("v", fields["vaddr"], wide) if wide else "off")
     parts.append(_scalar(4 * fields["srsrc"], 4))
     parts.append(_scalar(fields["soffset"], 1))
-    modifiers = [name for name in ("offen", "idxen") if fields[name]]
+    modifiers = [name for name in ("idxen", "offen") if fields[name]]
     modifiers += [f"offset:{fields['offset']}"] if fields["offset"] else []
     return parts, modifiers + _cache_bits(instruction) + (["lds"] if to_lds else [])
 

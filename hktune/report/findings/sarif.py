@@ -7,8 +7,8 @@ from pathlib import Path
 from hktune.core.json_file import Json
 from hktune.core.version import __version__
 from hktune.verify.diagnosis import Diagnosis, Witness
-from hktune.verify.kernel_file import Verdict
 from hktune.verify.finding_rules import ERROR, RULES, Rule
+from hktune.verify.kernel_file import Verdict
 
 _SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 _FAILURE = "failure"

@@ -5,10 +5,23 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+from hktune.core.outcome import Failure
 from hktune.verify.diagnosis import Diagnosis
 from hktune.verify.finding_rules import ERROR, NOTE, WARNING
 
 _NOTES_OF_A_RULE_MAX = 3
+
+
+def verdict_lines(kernel: str, failures: Sequence[Failure], found: Sequence[Diagnosis], values: str) -> Iterator[str]:
+    """What was found in `kernel`; `values` says what its outputs were compared with."""
+    counted = counts_text(found)
+    for failure in failures:
+        yield f"{failure.status}: {failure.detail}"
+    if failures or any(each.counts for each in found):
+        yield from [f"{kernel}: {counted}"] if counted else []
+    else:
+        yield f"{kernel}: no hazard found{f' ({counted})' if counted else ''}; {values}"
+    yield from finding_lines(found)
 
 
 def finding_lines(found: Sequence[Diagnosis]) -> Iterator[str]:
