@@ -24,7 +24,7 @@ pytestmark = pytest.mark.rocm_virtual("hipblaslt")
 
 OPERATIONS = (
     *("bf16.nn", "bf16.nt", "bf16.tn", "bf16.tt", "f16.nt", "bf16.nt+bias", "f16.nn+bias", "bf16.nt+accumulate"),
-    *("bf16.nt->f32", "f16.tn->f32+accumulate", "f32.nt"),
+    *("f16.nt->f32", "f16.tn->f32+accumulate", "f32.nt"),
 )
 SOLUTIONS = 4
 
