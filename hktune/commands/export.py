@@ -91,7 +91,8 @@ def _written(options: argparse.Namespace, path: Path, trials: Sequence[Trial]) -
 def _tunableop(validators: Path | None, trials: Sequence[Trial]) -> tuple[bytes, str]:
     """A results file of TunableOp, and how many products it has."""
     from hktune.exchange.foreign_file import read_foreign
-    from hktune.export.tunableop import tunableop_file
+    from hktune.export.tunableop_results import tunableop_file
+    from hktune.tuning.confirmation import deciding
 
     how = "let the PyTorch that shall use the file write one (PYTORCH_TUNABLEOP_ENABLED=1), and name that"
     if validators is None:
@@ -99,7 +100,7 @@ def _tunableop(validators: Path | None, trials: Sequence[Trial]) -> tuple[bytes,
     foreign = read_foreign(validators)
     if foreign is None or not foreign.facts:
         raise InputError(f"--validators {validators}: has no line `Validator,NAME,VALUE`: {how}")
-    made = tunableop_file(trials, foreign.facts, (product.way for product in foreign.products))
+    made = tunableop_file(trials, deciding, foreign.facts, (product.way for product in foreign.products))
     left_out = "".join(f"; left out: {count} {reason}" for reason, count in sorted(made.left_out.items()))
     products = "product" if made.products == 1 else "products"
     return made.text.encode(), f"{made.products} {products}{left_out}"

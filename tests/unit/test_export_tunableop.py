@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from stored_algorithm import measured
 
 from hktune.cli import main
 from hktune.core.operation import operation_of
-from hktune.core.outcome import Source, Stage, Status
+from hktune.core.outcome import Stage, Status
 from hktune.core.problem import Problem
 from hktune.core.trial import Trial
 from hktune.core.vendor_algorithm import VendorAlgorithm
@@ -34,13 +35,7 @@ TORCHS = {"bf16": torch.bfloat16, "f16": torch.float16, "f32": torch.float32}
 
 
 def row(problem: Problem, algorithm: VendorAlgorithm, time_us: float) -> Trial:
-    config = algorithm.config
-    return Trial(
-        *(0, *problem.sizes.values(), problem.operation, config.id, config.json, Status.OK), stage=Stage.SCREENED,
-        source=Source.MEASURED, time_us=time_us, time_us_low=time_us - 0.1, time_us_high=time_us + 0.1,
-        baseline="torch", baseline_us=20.0, relative_error=0.0, library=algorithm.library, target="gfx950",
-        device="AMD Instinct MI355X",
-    )  # fmt: skip
+    return measured(problem, algorithm, time_us, "gfx950", "AMD Instinct MI355X")
 
 
 @pytest.fixture

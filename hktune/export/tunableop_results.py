@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from hktune.core.config import Config
@@ -19,7 +19,6 @@ from hktune.core.trial import Trial
 from hktune.core.vendor_algorithm import VendorAlgorithm
 from hktune.device.solution_index import index_of
 from hktune.tables.standing import Standing, standings
-from hktune.tuning.confirmation import deciding
 
 VERSIONS = {"hipBLASLt": "HIPBLASLT_VERSION", "rocBLAS": "ROCBLAS_VERSION"}
 """Validators that say which version of a library a file holds for."""
@@ -31,6 +30,8 @@ _TYPES = {"bf16": "BFloat16", "f16": "Half", "f32": "float"}
 _OPERATORS = {(): "GemmTunableOp", ("bias",): "GemmAndBiasTunableOp"}
 _MS_PER_US = 1e-3
 _VERSION = re.compile(r"(?P<numbers>\d+(?:\.\d+\.\d+)?)[.-]?(?P<revision>.*)").fullmatch
+
+Deciding = Callable[[Sequence[Trial]], list[Trial]]
 
 OTHER_VERSION = "of another version of its library than the validators say"
 NOT_ITS_OWN = "of operations that TunableOp does not tune"
@@ -46,9 +47,12 @@ class TunableOpFile:
     left_out: Mapping[str, int]
 
 
-def tunableop_file(trials: Iterable[Trial], validators: Mapping[str, str], ways: Iterable[str] = ()) -> TunableOpFile:
+def tunableop_file(
+    trials: Iterable[Trial], deciding: Deciding, validators: Mapping[str, str], ways: Iterable[str] = ()
+) -> TunableOpFile:
     """The fastest solution of each shape, or TunableOp's `Default` where none is faster than torch's own beyond its
-    interval. `ways` are solutions as the same PyTorch names them: older ones say the transposes too.
+    interval. `deciding` gives the rows of a shape that decide a table. `ways` are solutions as the same PyTorch names
+    them: older ones say the transposes too.
 
     Raises InputError, one line, where trials are of another architecture than the validators say, where none is of
     AMD's libraries, or where no shape has a result."""
