@@ -13,12 +13,13 @@ from pathlib import Path
 from hktune.compile import CachedCompiler
 from hktune.core.errors import DeviceError
 from hktune.core.identity import Identity
-from hktune.core.outcome import Source, Timing
+from hktune.core.outcome import Failure, Source, Status, Timing
 from hktune.core.problem import Problem
 from hktune.core.settings import Settings
+from hktune.core.vendor_algorithm import VendorAlgorithm
 from hktune.measure.stopwatch import Attempt, Confirmation
 from hktune.tuning.benches import GpuBench
-from hktune.workers.gpu_worker import Answer, Confirm, Prove, Request, Screen, Serve
+from hktune.workers.gpu_worker import Answer, Confirm, NameAlgorithms, Prove, Request, Screen, Serve
 
 H200 = Identity("cuda", "sm90a", "NVIDIA H200", 132, "10de:2335:18be")
 SLOW_S = 0.5
@@ -45,6 +46,10 @@ class StandInService:
 
 
 def answer(service: StandInService, request: Request | None) -> Answer:
+    if isinstance(request, NameAlgorithms):
+        return Answer(named(service), 0.5)
+    if isinstance(request, Prove) and request.attempt.algorithm and request.attempt.algorithm.name == "wrong":
+        return Answer(replace(request.attempt, failure=Failure(Status.WRONG, "1 of 4 elements wrong")), 0.5)
     if isinstance(request, Prove):
         return Answer(replace(request.attempt, relative_error=1e-3), 0.5)
     if isinstance(request, Screen):
@@ -54,6 +59,14 @@ def answer(service: StandInService, request: Request | None) -> Answer:
         timings = [timing(service, attempt, request.problem) for attempt in request.attempts]
         return Answer(Confirmation(tuple(timings), {}), 0.5)
     return Answer(None)
+
+
+def named(service: StandInService) -> tuple[VendorAlgorithm, ...]:
+    """The algorithms of the file `algorithms` in the cache folder: a version, then a name and a time in ns each."""
+    file = service.settings.cache_dir / "algorithms"
+    version, *words = file.read_text().split() if file.exists() else [""]
+    pairs = zip(words[::2], words[1::2], strict=True)
+    return tuple(VendorAlgorithm("cublasLt", version, f"{int(time_ns):x}", name) for name, time_ns in pairs)
 
 
 def obey(service: StandInService) -> None:
@@ -73,6 +86,8 @@ def obey(service: StandInService) -> None:
 def timing(service: StandInService, attempt: Attempt, problem: Problem) -> Timing:
     assert problem in service.problems, "the arena was made for others"
     time_us = 10.0 + int(attempt.config.id[:3], 16) / 1000
+    if attempt.algorithm:
+        time_us = int(attempt.algorithm.handle, 16) / 1000
     return Timing(
         source=Source.MEASURED,
         time_us=time_us,

@@ -5,6 +5,7 @@ Work runs on torch's CPU tensors when its turn comes on the one stream, captured
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from hktune.device.device import Clocks
 from hktune.measure.arena import OperandSet
 
 Multiply = Callable[[OperandSet], None]
-Work = tuple[float, Callable[[], None]]
+Work = tuple[float, Callable[[], None], float]
 STEADY = Clocks(sm_mhz=1980, power_w=300.0)
 
 
@@ -59,7 +60,10 @@ class SimulatedKernel:
 @dataclass
 class SimulatedGpu:
     """TimedDevice with one stream. The host takes `host_us` for each call, and the stream waits for it; `now_us` is
-    when the stream has done all that it has. `waited` and `clocks_read` count what the host asked for."""
+    when the stream has done all that it has. `waited` and `clocks_read` count what the host asked for.
+
+    Its board draws `idle_w`, and more during a launch that says so. The counter of that is updated every `update_us`;
+    0 stands for a board without one."""
 
     host_us: float = 0.0
     last_level_cache_bytes: int = 1 << 16
@@ -70,6 +74,10 @@ class SimulatedGpu:
     capturing: list[Work] | None = None
     streams: list[int] = field(default_factory=list)
     sensors: Clocks = STEADY
+    update_us: float = 0.0
+    idle_w: float = 100.0
+    spans: deque[tuple[float, float, float]] = field(default_factory=deque)
+    drawn_uj: float = 0.0
 
     def borrow(self, tensor: torch.Tensor) -> Any:
         return SimpleNamespace(tensor=tensor, address=tensor.data_ptr(), size_bytes=tensor.nbytes)
@@ -79,18 +87,21 @@ class SimulatedGpu:
         tensors = {name: buffer.tensor for name, buffer in binding.items() if buffer is not None}
         self.queue(kernel.time_us, lambda: kernel.compute(tensors))
 
-    def queue(self, time_us: float, run: Callable[[], None] = lambda: None) -> None:
-        """Put work on the stream."""
+    def queue(self, time_us: float, run: Callable[[], None] = lambda: None, more_w: float = 0.0) -> None:
+        """Put work on the stream, which draws `more_w` more than nothing does."""
         if self.capturing is not None:
-            self.capturing.append((time_us, run))
+            self.capturing.append((time_us, run, more_w))
         else:
             run()
-            self._call(time_us)
+            self._call(time_us, more_w)
 
-    def _call(self, time_us: float) -> None:
+    def _call(self, time_us: float, more_w: float = 0.0) -> None:
         """What the host asks of the stream, which takes `time_us` from when it has heard of it."""
         self.host_now_us += self.host_us
-        self.now_us = max(self.now_us, self.host_now_us) + time_us
+        begins_us = max(self.now_us, self.host_now_us)
+        self.now_us = begins_us + time_us
+        if more_w:
+            self.spans.append((begins_us, self.now_us, more_w))
 
     def create_stream(self) -> int:
         self.streams.append(len(self.streams) + 1)
@@ -115,15 +126,28 @@ class SimulatedGpu:
             self.capturing = None
 
     def replay(self, graph: list[Work], stream: int) -> None:
-        for _, run in graph:
+        for _, run, _ in graph:
             run()
-        self._call(sum(time_us for time_us, _ in graph))
+        time_us = sum(time_us for time_us, _, _ in graph)
+        self._call(time_us, sum(time_us * more_w for time_us, _, more_w in graph) / time_us if time_us else 0.0)
 
     def synchronize(self) -> None: ...
 
     def clocks(self) -> Clocks:
         self.clocks_read += 1
         return self.sensors
+
+    def energy_j(self) -> float | None:
+        """What was drawn up to the counter's last update, whatever is still queued."""
+        self.host_now_us += self.host_us
+        if not self.update_us:
+            return None
+        until_us = self.host_now_us // self.update_us * self.update_us
+        while self.spans and self.spans[0][1] <= until_us:
+            begin, end, more_w = self.spans.popleft()
+            self.drawn_uj += (end - begin) * more_w
+        begun = self.spans[0] if self.spans else (until_us, until_us, 0.0)
+        return (self.drawn_uj + max(until_us - begun[0], 0.0) * begun[2] + until_us * self.idle_w) * 1e-6
 
 
 @dataclass(frozen=True)

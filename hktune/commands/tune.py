@@ -95,6 +95,11 @@ def _add_gpu(parser: argparse.ArgumentParser) -> None:
         help="share the shapes between the first N GPUs (default: all that are visible); 1 keeps another's heat and "
         "power out of the times",
     )
+    parser.add_argument(
+        "--vendor-only",
+        action="store_true",
+        help="search no kernel: try the algorithms of the vendor's libraries alone, in seconds",
+    )
     add_prebuilt(parser, "try only what hktune build left in DIR")
     add_cache(parser)
 
@@ -137,7 +142,8 @@ def _run(options: argparse.Namespace) -> int:
 
 _ABOUT = """Leaves trials.csv, table.json, objects/ and environment.json in the directory of --out, and goes \
 on from what an earlier run left there, an interrupted one too. On a GPU every time is measured together with \
-the vendor library's; without one the kernels run on an emulated gfx950 and their time is modelled.
+the vendor library's, whose own algorithms are candidates of every shape too; without one the kernels \
+run on an emulated gfx950 and their time is modelled.
 
 strategies:
   auto        a model over the legal configs: the default
@@ -162,6 +168,7 @@ COMMAND = Command(
         "hktune tune --shapes shapes.yaml",
         "hktune tune --shapes shapes.yaml --trials 24 --time-budget 600",
         "hktune tune --device cuda --shapes shapes-llm.yaml --out out/h100",
+        "hktune tune --device cuda --shapes shapes.yaml --vendor-only",
     ),
     failed="a shape has no kernel, or the machine stopped the run",
     about=_ABOUT,

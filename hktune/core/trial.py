@@ -18,7 +18,10 @@ class Trial:
     """One row of trials.csv. A field that does not apply is None and an empty cell, never 0. `detail` is for people:
     nothing is decided by it.
     The time of a row that was `left_early` is a bound, as `Timing` has it. `origin` names the directory, or those, that
-    a merged row is from, by ids of origins.json; a row that was never merged has none."""
+    a merged row is from, by ids of origins.json; a row that was never merged has none.
+
+    A row with a `library` is of an algorithm of the vendor's library of that name: its config is a `VendorAlgorithm`'s,
+    and no template made it. All others are of kernels."""
 
     trial: int
     m: int
@@ -59,6 +62,7 @@ class Trial:
     object_sha256: str | None = None
     template: str | None = None
     template_sha256: str | None = None
+    library: str | None = None
     compiler: str | None = None
     target: str | None = None
     device: str | None = None
@@ -75,6 +79,11 @@ class Trial:
     def has_time(self) -> bool:
         """Whether it may be the fastest of its problem: proved, and with a time that is no bound."""
         return self.time_us is not None and not self.left_early
+
+    @property
+    def is_kernel(self) -> bool:
+        """Whether it is of a kernel, and not of an algorithm of the vendor's library."""
+        return self.library is None
 
     @property
     def made_from(self) -> tuple[str | None, str]:

@@ -21,6 +21,11 @@ _NAME = re.compile(r"[\x20-\x7e]{0,1024}", re.ASCII).fullmatch
 _FIELDS = frozenset({"library", "version", "handle", "name", "workspace_bytes"})
 
 
+def is_algorithm(config: Config) -> bool:
+    """Whether `config` has the fields of an algorithm: no template has such parameters."""
+    return set(config) == _FIELDS
+
+
 @dataclass(frozen=True)
 class VendorAlgorithm:
     """How one library, at one version of it, computes a product.
@@ -58,7 +63,7 @@ class VendorAlgorithm:
     @classmethod
     def of_config(cls, config: Config) -> VendorAlgorithm:
         """The algorithm that `config` names. Raises ValueError, one line, where it names none."""
-        if set(config) != _FIELDS:
+        if not is_algorithm(config):
             raise ValueError(f"an algorithm has {', '.join(sorted(_FIELDS))}, not {', '.join(sorted(config))[:200]}")
         values = {name: config[name] for name in _FIELDS}
         texts = {name: value for name, value in values.items() if name != "workspace_bytes"}

@@ -18,7 +18,7 @@ from hktune.device.cuda_prepared import PointerSlot, PreparedCudaLaunch
 from hktune.device.device import CALL_OPERANDS, Binding, Buffer, Clocks, Event, Graph, HostArray, Kernel
 from hktune.device.device_buffer import DeviceBuffer, borrowed
 from hktune.device.host_copies import check_target, source_of
-from hktune.device.nvml import nvml_clocks
+from hktune.device.nvml import nvml_clocks, nvml_energy_j
 from hktune.device.prepared import place_among
 from hktune.device.tensor_map import MappedMatrix, mapped_matrix
 from hktune.objects.cubin import Box, Cubin, CudaKernel, read_cubin
@@ -227,8 +227,15 @@ class CudaDevice:
         checked(self._driver.cuGraphLaunch(graph.handle, self._driver.CUstream(stream)))
 
     def clocks(self) -> Clocks:
-        bus_id = checked(self._driver.cuDeviceGetPCIBusId(32, self._device)).split(b"\0")[0].decode()
-        return nvml_clocks(bus_id)
+        return nvml_clocks(self._bus_id)
+
+    def energy_j(self) -> float | None:
+        return nvml_energy_j(self._bus_id)
+
+    @functools.cached_property
+    def _bus_id(self) -> str:
+        text: bytes = checked(self._driver.cuDeviceGetPCIBusId(32, self._device))
+        return text.split(b"\0")[0].decode()
 
     def _check_launch(self, image: CudaKernel, launch: Launch) -> None:
         """Refuse with the reason what the driver would refuse without one. Raises DeviceError."""

@@ -146,3 +146,7 @@ class TimedDevice(Device, Protocol):
 
     def clocks(self) -> Clocks:
         """The sensors now (NVML, AMD SMI); an empty Clocks where they cannot be read."""
+
+    def energy_j(self) -> float | None:
+        """What the whole board has drawn since some moment of the past, in joules, as its counter (NVML's, AMD SMI's)
+        was last updated: it never falls, and stands still between updates. None where it has none."""

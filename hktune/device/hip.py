@@ -193,8 +193,15 @@ class HipDevice:
         self._call("hipGraphLaunch", _handle(graph), stream)
 
     def clocks(self) -> Clocks:
+        return self._sensed.read()
+
+    def energy_j(self) -> float | None:
+        return self._sensed.energy_j()
+
+    @property
+    def _sensed(self) -> Sensors:
         self._sensors = self._sensors or Sensors(pci_address(self._hip, self._ordinal))
-        return self._sensors.read()
+        return self._sensors
 
     def _call(self, name: str, *arguments: object) -> None:
         """Call a function of the runtime with this device current. Raises DeviceError, and KernelFault ever after one.

@@ -161,6 +161,18 @@ def hip_library(rocm_path: Path | None = None) -> HipLibrary:
     return HipLibrary(path)
 
 
+def rocm_library(name: str, rocm_path: Path | None = None) -> ctypes.CDLL:
+    """Another library of ROCm, like librocblas.so, of the release that the HIP runtime of this process is of: one that
+    is loaded already, one next to the runtime, or the one that the loader knows. Raises DeviceError where there is
+    none."""
+    folder = Path(hip_library(rocm_path).path).parent
+    path = next(iter((*_loaded(name), *_in_folder(folder, name), name)))
+    try:
+        return ctypes.CDLL(path)
+    except OSError as absent:
+        raise DeviceError(f"no {name} ({absent}): install ROCm's, or go on without it") from None
+
+
 def _candidates(rocm_path: Path | None) -> Iterator[str]:
     """Where the library may be, best first.
 
@@ -175,12 +187,12 @@ def _candidates(rocm_path: Path | None) -> Iterator[str]:
     yield from _known_to_loader()
 
 
-def _loaded() -> list[str]:
+def _loaded(name: str = LIBRARY) -> list[str]:
     try:
         maps = Path("/proc/self/maps").read_text(encoding="utf-8")
     except OSError:
         return []
-    return re.findall(rf"\s(/\S*/{re.escape(LIBRARY)}[.\d]*)$", maps, re.MULTILINE)[:1]
+    return re.findall(rf"\s(/\S*/{re.escape(name)}[.\d]*)$", maps, re.MULTILINE)[:1]
 
 
 def _known_to_loader() -> list[str]:
@@ -197,7 +209,7 @@ def _package_folder(name: str) -> Path | None:
     return Path(spec.origin).parent if spec and spec.origin else None
 
 
-def _in_folder(folder: Path) -> list[str]:
+def _in_folder(folder: Path, name: str = LIBRARY) -> list[str]:
     """The library in `folder`; of several names the one of the newest version."""
-    found = sorted(folder.glob(f"{LIBRARY}*"), key=lambda path: [int(part) for part in re.findall(r"\d+", path.name)])
+    found = sorted(folder.glob(f"{name}*"), key=lambda path: [int(part) for part in re.findall(r"\d+", path.name)])
     return [str(path) for path in found[-1:]]

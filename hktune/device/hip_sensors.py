@@ -1,6 +1,7 @@
 """Clocks, power and throttling of an AMD GPU: from AMD SMI where its Python package is, else from the driver's hwmon.
 
-AMD SMI knows why a clock is held down, hwmon does not. Neither needs the other, or a privilege.
+AMD SMI knows why a clock is held down, and what energy was drawn; hwmon does not. Neither needs the other, or a
+privilege.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ class _AmdSmi(Protocol):
 
     def amdsmi_get_gpu_metrics_info(self, handle: object, /) -> Mapping[str, object]: ...
 
+    def amdsmi_get_energy_count(self, handle: object, /) -> Mapping[str, object]: ...
+
 
 class Sensors:
     """The sensors of the GPU at a PCI address. `throttled` says what held the clock since the last reading."""
@@ -60,15 +63,28 @@ class Sensors:
             throttled=tuple(word for word, held in self._held.items() if held > before.get(word, held)),
         )
 
+    def energy_j(self) -> float | None:
+        """What the package has drawn since its driver was loaded; None where AMD SMI is not here or does not say, as
+        in a virtual machine."""
+        said = self._said("amdsmi_get_energy_count")
+        counted, unit_uj = said.get("energy_accumulator"), said.get("counter_resolution")
+        if not isinstance(counted, int) or not isinstance(unit_uj, float):
+            return None
+        return counted * unit_uj * 1e-6
+
     def _metrics(self) -> Mapping[str, object]:
+        return self._said("amdsmi_get_gpu_metrics_info")
+
+    def _said(self, name: str) -> Mapping[str, object]:
+        """What AMD SMI's function `name` says of the GPU; nothing where it fails, or an older one has none."""
         if self._smi is None:
             return {}
         try:
             handle = self._smi.amdsmi_get_processor_handle_from_bdf(self._pci_address)
-            metrics: Mapping[str, object] = self._smi.amdsmi_get_gpu_metrics_info(handle)
-        except self._smi.AmdSmiException:
+            said: Mapping[str, object] = getattr(self._smi, name)(handle)
+        except (self._smi.AmdSmiException, AttributeError):
             return {}
-        return metrics
+        return said
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""Clocks and power of an NVIDIA GPU, through NVML."""
+"""Clocks, power and energy of an NVIDIA GPU, through NVML."""
 
 from __future__ import annotations
 
@@ -37,14 +37,7 @@ def nvml_clocks(bus_id: str) -> Clocks:
     if opened is None:
         return Clocks()
     nvml, handle = opened
-
-    def read(name: str, *arguments: int) -> int | None:
-        try:
-            value: int = getattr(nvml, name)(handle, *arguments)
-        except (nvml.NVMLError, AttributeError):
-            return None
-        return value
-
+    read = functools.partial(_read, nvml, handle)
     power_mw, reasons = read("nvmlDeviceGetPowerUsage"), read("nvmlDeviceGetCurrentClocksEventReasons")
     return Clocks(
         sm_mhz=read("nvmlDeviceGetClockInfo", nvml.NVML_CLOCK_SM),
@@ -53,6 +46,22 @@ def nvml_clocks(bus_id: str) -> Clocks:
         temperature_c=read("nvmlDeviceGetTemperature", nvml.NVML_TEMPERATURE_GPU),
         throttled=tuple(word for bit, word in _REASONS.items() if (reasons or 0) & bit),
     )
+
+
+def nvml_energy_j(bus_id: str) -> float | None:
+    """What the GPU at PCI address `bus_id` has drawn since its driver was loaded; None where NVML does not say."""
+    opened = _handle(bus_id)
+    energy_mj = _read(*opened, "nvmlDeviceGetTotalEnergyConsumption") if opened else None
+    return None if energy_mj is None else energy_mj / 1000
+
+
+def _read(nvml: _Nvml, handle: object, name: str, *arguments: int) -> int | None:
+    """What the function `name` says of the GPU; None where it is absent or fails."""
+    try:
+        value: int = getattr(nvml, name)(handle, *arguments)
+    except (nvml.NVMLError, AttributeError):
+        return None
+    return value
 
 
 @functools.cache

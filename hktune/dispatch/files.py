@@ -241,7 +241,7 @@ def content_sha256(table: Table) -> str:
     return digest.hexdigest()
 
 
-_LATER = ("name", "vendor_best", "vendor_best_us", "origins")
+_LATER = ("name", "vendor_best", "vendor_best_us", "origins", "vendor_algorithm")
 """What entries have not always had: a table from before keeps its sha256, so where there is none it is not said."""
 
 

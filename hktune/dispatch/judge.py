@@ -15,7 +15,7 @@ from hktune.core.launch import Launch
 from hktune.core.launch_rule import LaunchRule
 from hktune.core.operand import operands_of
 from hktune.core.outcome import Source
-from hktune.dispatch.table import Entry, Kernel
+from hktune.dispatch.table import Algorithm, Entry, Kernel
 from hktune.objects.code_object import AmdCodeObject, KernelImage
 from hktune.objects.cubin import Cubin, CudaKernel
 
@@ -35,6 +35,7 @@ class Reason(str, Enum):
     ARGUMENTS = "arguments"
     RESOURCES = "resources"
     NOT_REPRODUCIBLE = "not reproducible"
+    OTHER_LIBRARY = "other library"
 
     def __str__(self) -> str:
         return self.value
@@ -54,12 +55,14 @@ class Mismatch:
 class Found:
     """What is here to hold a row against. `templates`: name -> sha256 of the templates whose sources are known here;
     rows of others are not judged by theirs. `allow_sibling_board`: rows of another board of the architecture may be
-    used."""
+    used. `libraries`: name -> version of the vendor's libraries that are here; None where nobody looked, and rows of
+    their algorithms are not judged by them."""
 
     identity: Identity
     allow_modelled: bool
     templates: Mapping[str, str] = field(default_factory=dict)
     allow_sibling_board: bool = False
+    libraries: Mapping[str, str] | None = None
 
 
 ObjectFound = AmdCodeObject | Cubin | Mismatch
@@ -79,6 +82,7 @@ def judge(entry: Entry, saved: Identity, found: Found, code: ObjectFound | None)
         *_architecture(saved, found.identity),
         *_time(entry, saved, found),
         *(_template(entry.kernel, found) if entry.kernel else ()),
+        *(_library(entry.vendor_algorithm, found) if entry.vendor_algorithm else ()),
         *(_object(entry, entry.kernel, saved.arch, code) if entry.kernel and code else ()),
     ]
     return tuple(sorted(mismatches, key=lambda mismatch: mismatch.level))
@@ -144,6 +148,15 @@ def _template(kernel: Kernel, found: Found) -> list[Mismatch]:
         return []
     detail = f"{kernel.template} has changed: saved={kernel.template_sha256} current={current}"
     return [Mismatch("hard", Reason.OTHER_TEMPLATE, detail)]
+
+
+def _library(algorithm: Algorithm, found: Found) -> list[Mismatch]:
+    """An algorithm is known to the version only that named it."""
+    if found.libraries is None or found.libraries.get(algorithm.library) == algorithm.version:
+        return []
+    current = found.libraries.get(algorithm.library, "not here")
+    detail = f"{algorithm.library}: saved={algorithm.version} current={current}"
+    return [Mismatch("hard", Reason.OTHER_LIBRARY, detail)]
 
 
 def _object(entry: Entry, kernel: Kernel, arch: str, code: ObjectFound) -> list[Mismatch]:

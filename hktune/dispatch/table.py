@@ -25,6 +25,8 @@ from hktune.core.operand import operands_of
 from hktune.core.operation import operation_of
 from hktune.core.outcome import Source
 from hktune.core.problem import Problem
+from hktune.core.vendor_algorithm import WORKSPACE_BYTES_MAX as ALGORITHM_WORKSPACE_BYTES_MAX
+from hktune.core.vendor_algorithm import VendorAlgorithm
 
 VERSION: Final = 3
 NAME_CHARACTERS_MAX = 256
@@ -145,12 +147,27 @@ class Kernel(Strict, frozen=True):
             raise ValueError(f"config_id saved={self.config_id} current={current}: the config is another")
 
 
+class Algorithm(Strict, frozen=True):
+    """As `core.vendor_algorithm.VendorAlgorithm`: what the vendor's library computes an entry's problem by."""
+
+    library: Literal["cublasLt", "hipBLASLt", "rocBLAS"]
+    version: Annotated[str, Meta(pattern=r"\A[A-Za-z0-9_.+:-]{1,64}\Z")]
+    handle: Annotated[str, Meta(pattern=r"\A[0-9a-f]{1,256}\Z")]
+    workspace_bytes: Annotated[int, Meta(ge=0, le=ALGORITHM_WORKSPACE_BYTES_MAX)]
+    name: Annotated[str, Meta(pattern=r"\A[\x20-\x7e]{0,1024}\Z")] = ""
+
+    @property
+    def known(self) -> VendorAlgorithm:
+        return VendorAlgorithm(**structs.asdict(self))
+
+
 TIES_MAX = 10_000
 ORIGINS_MAX = 300
 
 
 class Entry(Strict, frozen=True):
-    """What one problem runs. `kernel` is absent when the vendor library is the choice.
+    """What one problem runs. `kernel` is absent when the vendor library is the choice. With the choice `vendor` it
+    takes what it takes by itself; with `algorithm` it is told to take `vendor_algorithm`, which serves m rows only.
 
     `operation` is the text of what is computed. `time_us` is the choice's own time, with its interval: of a modelled
     one, where a measured time is expected. `vendor_best` names the fastest other way that was timed with it, of the
@@ -164,7 +181,7 @@ class Entry(Strict, frozen=True):
     n: Dimension
     k: Dimension
     operation: OperationText
-    choice: Literal["kernel", "vendor"]
+    choice: Literal["kernel", "vendor", "algorithm"]
     source: Source
     time_us: Micros
     time_us_low: Micros | None = None
@@ -179,6 +196,7 @@ class Entry(Strict, frozen=True):
     m_to: Dimension | None = None
     name: Name | None = None
     origins: Annotated[tuple[Text, ...], Meta(min_length=1, max_length=ORIGINS_MAX)] | None = None
+    vendor_algorithm: Algorithm | None = None
 
     @property
     def problem(self) -> Problem:
@@ -198,8 +216,11 @@ class Entry(Strict, frozen=True):
         fewest, most = self.rows
         if not fewest <= self.m <= most:
             raise ValueError(f"m={self.m} must be in m_from={fewest} to m_to={most}")
-        if (self.choice == "kernel") != (self.kernel is not None):
-            raise ValueError(f"choice {self.choice!r} and its kernel must agree")
+        for choice, chosen in (("kernel", self.kernel), ("algorithm", self.vendor_algorithm)):
+            if (self.choice == choice) != (chosen is not None):
+                raise ValueError(f"choice {self.choice!r} and its {choice} must agree")
+        if self.vendor_algorithm and fewest != most:
+            raise ValueError(f"an algorithm serves m={self.m} only, not m_from={fewest} to m_to={most}")
         missing = operands - _checked_names(self.kernel.launch.arguments) if self.kernel else ()
         if missing:
             raise ValueError(f"operation {self.operation} needs a kernel that takes {', '.join(sorted(missing))}")

@@ -62,17 +62,19 @@ def validate(
     allow_modelled: bool,
     templates: Mapping[str, str] | None = None,
     allow_sibling_board: bool = False,
+    libraries: Mapping[str, str] | None = None,
 ) -> Validated:
     """Judge every entry of `table`, read from `directory`, for the device `identity` (`judge.judge` has the rules).
 
-    `templates` maps the names of templates known here to their sha256; without it templates are not judged. Objects are
+    `templates` maps the names of templates known here to their sha256, `libraries` those of the vendor's libraries to
+    their versions; what is not given is not judged. Objects are
     read once, here, and hashed before anything else looks at them. Raises TableError when the whole table is of another
     architecture.
     """
     if table.arch != identity.arch:
         rule = f"{directory}: the table is of another architecture: saved={table.arch} current={identity.arch}"
         raise TableError(f"{rule}: pass a table tuned for {identity.arch}")
-    found = Found(identity, allow_modelled, templates or {}, allow_sibling_board)
+    found = Found(identity, allow_modelled, templates or {}, allow_sibling_board, libraries)
     shelf = _Shelf(table, directory)
     usable: list[Entry] = []
     skipped: list[Skipped] = []

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from hktune.core.errors import DeviceError, KernelFault
 from hktune.core.launch import Launch
 from hktune.core.outcome import Failure, Source, Status, Timing
 from hktune.core.problem import Problem
 from hktune.device.device import Buffer, Kernel, TimedDevice
+from hktune.device.vendor_library import VendorLibrary
 from hktune.measure.agreement import disagreement, mistake
+from hktune.measure.algorithms import launching, library_of
 from hktune.measure.arena import Arena, OperandSet
 from hktune.measure.baseline import Baseline, torch_stream
 from hktune.measure.comparison import Comparison, Race, compare
@@ -41,7 +44,8 @@ class _Bench:
 class MeasuredStopwatch:
     """Stopwatch over one device, in the process that owns it. A KernelFault passes through: the device is lost then.
 
-    `loaded` gives the kernel of an attempt; `baselines`[0] is what candidates are compared with. `problems` are all
+    `loaded` gives the kernel of an attempt, `libraries` are those that others are algorithms of, by name.
+    `baselines`[0] is what candidates are compared with. `problems` are all
     that will be timed, which sizes the arena. `cache` is `cold` or `warm`, see `operands.set_count`.
     """
 
@@ -56,7 +60,9 @@ class MeasuredStopwatch:
         problems: Iterable[Problem],
         cache: str = "cold",
         seed: int = 0,
+        libraries: Mapping[str, VendorLibrary] = MappingProxyType({}),
     ) -> None:
+        self._libraries = libraries
         self._device = device
         self._templates = templates
         self._loaded = loaded
@@ -95,7 +101,8 @@ class MeasuredStopwatch:
             for side in sides
         ]
         ratios = {name: next(comparisons).ratio.median for name in rivals}
-        return Confirmation(tuple(_beside_the_best_of(ratios, outcome) for outcome in outcomes), ratios)
+        ways = {**ratios, **_algorithm_ratios(attempts, outcomes)}
+        return Confirmation(tuple(_beside_the_best_of(ways, outcome) for outcome in outcomes), ratios)
 
     def compared_graphs(self, sides: Sequence[Side], rule: StoppingRule) -> list[Comparison]:
         """The first side as the baseline of the others, by `rule`: how the stopwatch itself is examined."""
@@ -133,10 +140,8 @@ class MeasuredStopwatch:
     ) -> Side | Timing | Failure:
         """The graph of a candidate whose first output is what the vendor's is; its time, if one launch took longer than
         `hopeless_us`."""
-        launch = self._templates.of(attempt.template).launch(attempt.config, problem)
         try:
-            kernel = self._loaded(attempt)
-            enqueue = self._enqueue(kernel, launch, problem)
+            enqueue = self._enqueuing(attempt, problem)
             wrong = self._checked(lambda: enqueue(bench.sets[0]), problem, bench)
             if wrong:
                 return Failure(Status.WRONG, f"{problem}: {wrong}")
@@ -174,6 +179,14 @@ class MeasuredStopwatch:
                 wrong = None
         stream.synchronize()
         return wrong
+
+    def _enqueuing(self, attempt: Attempt, problem: Problem) -> Callable[[OperandSet], None]:
+        """What puts one launch of a candidate on the timer's stream."""
+        if attempt.algorithm:
+            library = library_of(attempt.algorithm, self._libraries)
+            return launching(library, attempt.algorithm, problem, self.timer.stream)
+        launch = self._templates.of(attempt.template).launch(attempt.config, problem)
+        return self._enqueue(self._loaded(attempt), launch, problem)
 
     def _enqueue(self, kernel: Kernel, launch: Launch, problem: Problem) -> Callable[[OperandSet], None]:
         import torch
@@ -252,6 +265,15 @@ class MeasuredStopwatch:
             throttled=", ".join(clocks.throttled) or None,
             note=f"{ratio.median:.4f}x the vendor ({ratio.low:.4f}..{ratio.high:.4f}){left}",
         )
+
+
+def _algorithm_ratios(attempts: Sequence[Attempt], outcomes: Sequence[Timing | Failure]) -> dict[str, float]:
+    """Of the finalists that are algorithms of the vendor's libraries, the baseline's time over theirs."""
+    return {
+        str(attempt.algorithm): outcome.baseline_us / outcome.time_us
+        for attempt, outcome in zip(attempts, outcomes, strict=True)
+        if attempt.algorithm and isinstance(outcome, Timing) and outcome.baseline_us is not None
+    }
 
 
 def _beside_the_best_of(ratios: dict[str, float], outcome: Timing | Failure) -> Timing | Failure:

@@ -12,6 +12,7 @@ from hktune.core.operation import BF16_NT, Operation
 from hktune.core.outcome import Failure, Source, Timing
 from hktune.core.problem import Problem
 from hktune.core.variant import Resources
+from hktune.core.vendor_algorithm import VendorAlgorithm
 from hktune.emulator.clock.launch_time import Profile
 
 
@@ -21,7 +22,7 @@ class Attempt:
 
     `profile` is what the clock needs to model it, and only an emulated device leaves one. Seconds are wall clock;
     `compile_s` is that of the compilation itself, also when the object came from the cache. `operation` and `template`
-    are the candidate's.
+    are the candidate's. With an `algorithm` it is that of a vendor's library, which nothing compiled: its config.
     """
 
     config: Config
@@ -35,11 +36,17 @@ class Attempt:
     profile: Profile | None = None
     operation: Operation = BF16_NT
     template: str | None = None
+    algorithm: VendorAlgorithm | None = None
 
     @property
     def candidate(self) -> Candidate:
         """What was attempted."""
         return Candidate(self.config, self.operation, self.template)
+
+
+def attempt_of_algorithm(algorithm: VendorAlgorithm, operation: Operation) -> Attempt:
+    """An algorithm of a vendor's library, to be proved or timed on problems of `operation`."""
+    return Attempt(algorithm.config, operation=operation, algorithm=algorithm)
 
 
 def failed(candidate: Candidate, failure: Failure) -> Attempt:

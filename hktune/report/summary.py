@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from statistics import geometric_mean
 
 from rich.console import Console
@@ -10,6 +11,7 @@ from hktune.core.command_words import command_line, words_of
 from hktune.core.config import Config
 from hktune.core.outcome import Source, Status
 from hktune.core.trial import Trial
+from hktune.core.vendor_algorithm import VendorAlgorithm
 from hktune.report.columns import Column, print_columns, print_line, print_prose
 from hktune.report.failures import print_failures
 from hktune.report.intervals import interval, interval_meaning
@@ -96,15 +98,26 @@ def _print_gain(console: Console, summary: RunSummary) -> None:
 def _print_configs(console: Console, summary: RunSummary) -> None:
     """Every config of a best kernel, whole, by what differs from the default."""
     best = summary.best.values()
-    configs = sorted({(trial.config_id[:8], trial.config, trial.template_sha256 or "") for trial in best})
+    kernels = [trial for trial in best if trial.is_kernel]
+    configs = sorted({(trial.config_id[:8], trial.config, trial.template_sha256 or "") for trial in kernels})
     if configs:
         print_prose(console, "configs, each by what differs from the default:")
     for config_id, config, template in configs:
         words = _words(summary.spaces, config, template)
         print_prose(console, f"{config_id}  {' '.join(words)}", indent=" " * 10)
+    _print_algorithms(console, [trial for trial in best if not trial.is_kernel])
     if configs:
         whole = command_line("hktune", "explain", f"{summary.directory}:{configs[0][0]}")
         print_line(console, f"one of them whole: {whole}")
+
+
+def _print_algorithms(console: Console, best: Sequence[Trial]) -> None:
+    """The algorithms of the vendor's library that are the best of a shape."""
+    if best:
+        print_prose(console, "algorithms of the vendor's library:")
+    for config_id, config in sorted({(trial.config_id[:8], trial.config) for trial in best}):
+        algorithm = VendorAlgorithm.of_config(Config.from_json(config))
+        print_prose(console, f"{config_id}  {algorithm}", indent=" " * 10)
 
 
 def _words(spaces: Spaces, config: str, template: str) -> list[str]:

@@ -56,6 +56,8 @@ class TuneOptions(TypedDict, total=False):
     rivals: str | Iterable[str] | None
     candidates: str | Iterable[str] | None
     aiter: StrPath | None
+    vendor_only: bool | None
+    """No kernel is searched: the algorithms of the vendor's libraries alone are tried."""
     study: StrPath | None
     """A storage of Optuna's that gets every row too: the URL of a database, or the path of a file."""
 
@@ -162,6 +164,7 @@ _READ: Mapping[str, Callable[[object, str], object]] = {
     "rivals": _words,
     "candidates": _words,
     "aiter": path_given,
+    "vendor_only": _truth,
     "study": _place,
 }
 OPTION_NAMES = tuple(_READ)

@@ -28,8 +28,9 @@ from hktune.core.escaped import shown
 from hktune.core.operation import Operation, operation_of
 from hktune.core.outcome import Source, Stage, Status
 from hktune.core.trial import Trial
+from hktune.core.vendor_algorithm import VendorAlgorithm
 
-FORMAT = 3
+FORMAT = 4
 FIELDS = tuple(field.name for field in fields(Trial))
 COLUMNS = ("format", *FIELDS)
 HEADER = (",".join(COLUMNS) + "\n").encode()
@@ -85,8 +86,8 @@ _PATTERNS: dict[str, tuple[Callable[[str], object], str]] = {
     # Names, which reports and notes print within a line. Only a detail may have several.
     **dict.fromkeys(
         (
-            *("cache", "baseline", "vendor_best", "throttled", "template", "compiler", "target", "device", "strategy"),
-            "started_at",
+            *("cache", "baseline", "vendor_best", "throttled", "template", "library", "compiler", "target", "device"),
+            *("strategy", "started_at"),
         ),
         (_line, f"text of 1 to {LINE_MAX} printable characters on one line"),
     ),
@@ -122,6 +123,7 @@ class Encoder:
             cells = [cell(value) for cell, value in zip(self._cells, _values_of(trial), strict=True)]
             _check_row(trial)
             _check_config(trial.config, trial.config_id)
+            _check_algorithm(trial)
         except CellError as broken:
             raise StoreError(f"trial of {trial.problem} config {trial.config_id} not stored: {broken}") from None
         line: str = csv.writer(_Written(), lineterminator="\n").writerow([FORMAT, *cells])
@@ -148,6 +150,7 @@ class Decoder:
         trial = Trial(*values)
         _check_row(trial)
         _check_config(trial.config, trial.config_id)
+        _check_algorithm(trial)
         return trial
 
 
@@ -194,6 +197,26 @@ def _check_config(config: str, config_id: str) -> None:
         raise CellError("config", f"{shown(config)} is not sorted compact JSON of integers, words and true or false")
     if read.id != config_id:
         raise CellError("config_id", f"{shown(config_id)} is not the id of the row's config, which is {read.id}")
+
+
+def _check_algorithm(trial: Trial) -> None:
+    """A row with a library has the config of one of its algorithms, and nothing of a kernel."""
+    if trial.library is None:
+        return
+    if trial.template or trial.template_sha256 or trial.object_sha256:
+        raise CellError("library", f"{shown(trial.library)} has no template and no code object")
+    named = _library_of(trial.config)
+    if named != trial.library:
+        raise CellError("library", f"saved={shown(trial.library)}, and its config is of {shown(named)}")
+
+
+@functools.lru_cache(maxsize=_REMEMBERED_MAX)
+def _library_of(config: str) -> str:
+    """The library whose algorithm a config names. Raises CellError."""
+    try:
+        return VendorAlgorithm.of_config(Config.from_json(config)).library
+    except ValueError as broken:
+        raise CellError("config", str(broken)) from None
 
 
 def _bounded(text: str) -> str:

@@ -4,6 +4,8 @@ Between two neighbours m1 < m2 of one (n, k, operation), the times of both winne
 `cross_trials` has been measured. Between the ends they are taken as straight lines in m. m1's winner serves up to where
 the lines cross, and m2's from there on. Neither serves where the vendor library's line is lower. Where a time is
 missing, the gap is left to the vendor library, unless both ends have the same winner.
+
+An algorithm of the vendor's library serves no m but its own: beyond, its end counts as the library's own choice.
 """
 
 from __future__ import annotations
@@ -55,12 +57,12 @@ def cross_trials(trials: Sequence[Trial]) -> list[tuple[Trial, Problem]]:
     wanted: dict[tuple[tuple[str | None, str], Problem], Trial] = {}
     for lower, upper in _pairs(choose(trials)):
         for chosen, other in ((lower, upper), (upper, lower)):
-            if chosen.trial is None:
+            if chosen.kernel is None:
                 continue
-            made_from, problem, source = chosen.trial.made_from, other.standing.problem, other.standing.best.source
+            made_from, problem, source = chosen.kernel.made_from, other.standing.problem, other.standing.best.source
             own = (row for row in rows_of[problem] if row.made_from == made_from)
             if all(row.status is Status.OK and row.source is not source for row in own):
-                wanted[made_from, problem] = chosen.trial
+                wanted[made_from, problem] = chosen.kernel
     return [(winner, problem) for (_, problem), winner in wanted.items()]
 
 
@@ -69,10 +71,10 @@ def regrets(trials: Sequence[Trial]) -> list[Regret]:
     found = []
     for lower, upper in _pairs(choose(trials)):
         for chosen, other in ((lower, upper), (upper, lower)):
-            time = other.standing.time_of(chosen.trial)
+            time = other.standing.time_of(chosen.kernel)
             if time is not None:
                 problems = (other.standing.problem, chosen.standing.problem)
-                found.append(Regret(*problems, chosen.trial.config_id if chosen.trial else None, time, other.time_us))
+                found.append(Regret(*problems, chosen.kernel.config_id if chosen.kernel else None, time, other.time_us))
     return found
 
 
@@ -83,15 +85,18 @@ def served_rows(chosen: Sequence[Chosen], reach: float) -> dict[Problem, Rows]:
     families = groupby(sorted(chosen, key=_by_family), key=lambda each: _by_family(each)[:-1])
     for members in [list(group) for _, group in families]:
         first, last = members[0], members[-1]
-        if first.trial:
+        if first.kernel:
             rows[first.standing.problem] = (math.ceil(first.standing.problem.m / reach), first.standing.problem.m)
-        if last.trial:
+        if last.kernel:
             fewest, m = rows[last.standing.problem]
             rows[last.standing.problem] = (fewest, min(M_MAX, math.floor(m * reach)))
         for lower, upper in pairwise(members):
             most, fewest = _parted(lower, upper)
             rows[lower.standing.problem] = (rows[lower.standing.problem][0], most)
             rows[upper.standing.problem] = (fewest, rows[upper.standing.problem][1])
+    for each in chosen:  # the library named the algorithm for these very sizes
+        if each.trial and not each.kernel:
+            rows[each.standing.problem] = (each.standing.problem.m, each.standing.problem.m)
     return rows
 
 
@@ -118,21 +123,21 @@ def _parted(lower: Chosen, upper: Chosen) -> tuple[int, int]:
         return m1, m2
     if _made_from(lower) == _made_from(upper):
         return m2 - 1, m2
-    low, high = _line(lower.trial, lower, upper), _line(upper.trial, lower, upper)
+    low, high = _line(lower.kernel, lower, upper), _line(upper.kernel, lower, upper)
     if low is None or high is None:
         return m1, m2
     most = min(m2 - 1, m1 + math.floor((m2 - m1) * _share_below(low, high)))
     fewest = most + 1
     vendor = _line(None, lower, upper)
-    if vendor is not None and lower.trial:
+    if vendor is not None and lower.kernel:
         most = min(most, m1 + math.floor((m2 - m1) * _share_below(low, vendor)))
-    if vendor is not None and upper.trial:
+    if vendor is not None and upper.kernel:
         fewest = max(fewest, m2 - math.floor((m2 - m1) * _share_below(high[::-1], vendor[::-1])))
     return most, fewest
 
 
 def _made_from(chosen: Chosen) -> tuple[str | None, str] | None:
-    return chosen.trial.made_from if chosen.trial else None
+    return chosen.kernel.made_from if chosen.kernel else None
 
 
 def _line(trial: Trial | None, lower: Chosen, upper: Chosen) -> tuple[float, float] | None:

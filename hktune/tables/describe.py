@@ -50,7 +50,7 @@ def _row(entry: Entry, skipped: str) -> Row:
         name=entry.name or "",
         problem=entry.problem,
         serves="m={}..{}".format(*entry.rows) if entry.rows != (entry.m, entry.m) else "",
-        choice=entry.choice if kernel else entry.baseline or "vendor",
+        choice=_choice(entry),
         config_id=kernel.config_id if kernel else "",
         config=_words(kernel) if kernel else "",
         template=kernel.template if kernel else "",
@@ -67,6 +67,13 @@ def _row(entry: Entry, skipped: str) -> Row:
         skipped=skipped,
         origins=entry.origins or (),
     )
+
+
+def _choice(entry: Entry) -> str:
+    """What serves, for people: kernel, the algorithm, or the library whose own choice it is."""
+    if entry.vendor_algorithm:
+        return str(entry.vendor_algorithm.known)
+    return entry.choice if entry.kernel else entry.baseline or "vendor"
 
 
 def _words(kernel: Kernel) -> str:

@@ -27,6 +27,7 @@ _NEXT = {
     Reason.OBJECT_UNREADABLE: "`hktune table build` it again",
     Reason.SYMBOL_MISSING: "`hktune table build` it again",
     Reason.ARGUMENTS: "`hktune table build` it again",
+    Reason.OTHER_LIBRARY: "`hktune tune --vendor-only` with the library that is here",
     Reason.RESOURCES: "a driver would refuse it: tune that shape again",
 }
 

@@ -1,5 +1,5 @@
-"""From trials to a table: the fewest proved configs that are best for every problem, or the vendor library where
-nothing beats it."""
+"""From trials to a table: the fewest proved configs that are best for every problem, an algorithm of the vendor's
+library, or that library's own choice where nothing beats it."""
 
 from __future__ import annotations
 
@@ -89,6 +89,7 @@ def compilers_of(trials: Iterable[Trial], otherwise: str = "unknown") -> str:
 
 
 def _allowed(trial: Trial, options: BuildOptions) -> bool:
+    """A reproducible table has no algorithm of a library: nothing says in which order it sums."""
     return not options.reproducible_only or trial.status is not Status.OK or trial.template in options.fixed_order
 
 
@@ -105,15 +106,18 @@ def _entry(chosen: Chosen, rows: Rows, launch_of: LaunchOf, options: BuildOption
         entry["origins"] = [_origin(each, options.origins) for each in row_origin.split("+")]
     if trial is None:
         return {**entry, "choice": "vendor", "time_us": chosen.time_us, **_served(best.m, rows)}
-    symbol, launch = launch_of(trial)
     times = {"time_us": time_us(trial), "time_us_low": trial.time_us_low, "time_us_high": trial.time_us_high}
     tied = chosen.standing.ties(options.model_tie)
     ties = sorted({other.config_id for other in tied[:TIES_MAX] if other is not trial})
+    chosen_row = {**entry, **times, "ties": ties}
+    if not trial.is_kernel:
+        return {**chosen_row, "choice": "algorithm", "vendor_algorithm": dict(Config.from_json(trial.config))}
+    symbol, launch = launch_of(trial)
     kernel = _kernel(trial, symbol, launch, options)
     # A launch without m in its grid is of this m alone, or of a kernel that looks like one.
     depends_on_m = any(isinstance(size, str) for size in launch.grid)
     served = _served(best.m, rows) if depends_on_m else {}
-    return {**entry, **times, "choice": "kernel", "ties": ties, "kernel": kernel, **served}
+    return {**chosen_row, "choice": "kernel", "kernel": kernel, **served}
 
 
 def _origin(identity: str, known: Mapping[str, str]) -> str:

@@ -38,6 +38,11 @@ class Standing:
         tied = [trial for trial in self.candidates if lower_us(trial) <= upper_us(self.best)]
         return tuple(trial for trial in tied if self._beats_vendor(trial)) if self._beats_vendor(self.best) else ()
 
+    @property
+    def tied_kernels(self) -> list[Trial]:
+        """Those of `tied` that are kernels."""
+        return [trial for trial in self.tied if trial.is_kernel]
+
     def ties(self, model_tie: float) -> tuple[Trial, ...]:
         """What may be as fast as the best, it first: `tied`, or the modelled times within a factor of its."""
         if self.best.source is Source.MEASURED:
@@ -65,6 +70,11 @@ class Chosen:
     trial: Trial | None
 
     @property
+    def kernel(self) -> Trial | None:
+        """The trial, if it is of a kernel. Only a kernel serves other m than its own."""
+        return self.trial if self.trial and self.trial.is_kernel else None
+
+    @property
     def time_us(self) -> float:
         time = self.standing.time_of(self.trial)
         assert time is not None, "the vendor is chosen only where its time is known"
@@ -82,10 +92,13 @@ def choose(trials: Iterable[Trial]) -> list[Chosen]:
 
     The last trial of a config counts. Measured times beat modelled ones wholly: a problem with any measured
     trial is decided among those. Of the configs that tie with the best of their problem, those are used that make the
-    set of all kernels smallest; then the fastest, then by config id.
+    set of all kernels smallest; then the fastest, then by config id. An algorithm of the vendor's library is used
+    where no kernel ties with it: a kernel holds for any version of the library, and for other m too.
     """
     standing = standings(trials)
-    slowdowns = [{_kernel(trial): time_us(trial) / time_us(each.best) for trial in each.tied} for each in standing]
+    slowdowns = [
+        {_kernel(trial): time_us(trial) / time_us(each.best) for trial in each.tied_kernels} for each in standing
+    ]
     kept = smallest_cover([slowdown for slowdown in slowdowns if slowdown])
     return [Chosen(each, _fastest(each, kept)) for each in standing]
 
@@ -101,7 +114,8 @@ def _standing(problem: Problem, trials: Sequence[Trial]) -> Standing:
 
 
 def _fastest(standing: Standing, kept: frozenset[str]) -> Trial | None:
-    return next((trial for trial in standing.tied if _kernel(trial) in kept), None)
+    kernel = next((trial for trial in standing.tied_kernels if _kernel(trial) in kept), None)
+    return kernel or next(iter(standing.tied), None)
 
 
 def _kernel(trial: Trial) -> str:

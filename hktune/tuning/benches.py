@@ -20,15 +20,17 @@ from hktune.core.outcome import Failure
 from hktune.core.problem import Problem
 from hktune.core.settings import Settings
 from hktune.core.shipped import SPACE_OF, space_word
+from hktune.core.vendor_algorithm import is_algorithm
 from hktune.device.emulated import EmulatedDevice
 from hktune.device.opening import open_device
 from hktune.emulator.clock.calibrated import calibrated_rates
 from hktune.measure.modelled import ModelledStopwatch
-from hktune.measure.stopwatch import ComparingStopwatch, Stopwatch
+from hktune.measure.stopwatch import Stopwatch
 from hktune.space import load_space, load_spaces
 from hktune.template import Template
 from hktune.tuning.gpus import share_out
 from hktune.tuning.prebuilt import built_compiler
+from hktune.tuning.vendor_rows import VendorBench
 from hktune.verify.record import RecordStore, judge_sha256
 from hktune.workers.executor import NO_LIMITS_ASKED, Executor, Limits, LocalExecutor, Prove
 from hktune.workers.gpu_service import GpuService
@@ -75,9 +77,9 @@ class OpenBench(Protocol):
     """A bench at work, and what it does. Closing it ends every process that it started.
 
     `shares`: whether a variant that one problem asked for is timed on every other too, which is right where that costs
-    nothing. `comparing` measures several variants in rounds that they share: with it the best of a problem are
-    confirmed. It is None where times are modelled, since a model has no rounds. `usage` is what of a GPU was used,
-    `notes` what a person should know of the workers.
+    nothing. `comparing` measures several variants in rounds that they share, and has the vendor's libraries: with it
+    the best of a problem are confirmed. It is None where times are modelled, since a model has no rounds. `usage` is
+    what of a GPU was used, `notes` what a person should know of the workers.
     """
 
     @property
@@ -90,7 +92,7 @@ class OpenBench(Protocol):
     def shares(self) -> bool: ...
 
     @property
-    def comparing(self) -> ComparingStopwatch | None: ...
+    def comparing(self) -> VendorBench | None: ...
 
     @property
     def usage(self) -> Usage | None: ...
@@ -321,6 +323,9 @@ class GpuBench:
         )
 
     def _reproduce(self, candidate: Candidate, problem: Problem | None) -> str:
+        if is_algorithm(candidate.config):
+            shape = ("--problem", spelled(problem)) if problem else ()
+            return f"{command_line('hktune', 'bench', '--device', self.kind, *shape)}  # on GPU {self.gpus[0]}"
         path, template = self._space_of(candidate)
         usual = candidate.operation == template.operation
         where = ("--problem", spelled(problem)) if problem else () if usual else ("--operation", candidate.operation)

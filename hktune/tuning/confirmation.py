@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import takewhile
 
@@ -10,12 +10,16 @@ from hktune.core.config import Config
 from hktune.core.outcome import Failure, Stage, Status, Timing
 from hktune.core.problem import Problem
 from hktune.core.trial import Trial, by_problem
-from hktune.measure.stopwatch import Attempt, ComparingStopwatch, Side
+from hktune.core.vendor_algorithm import VendorAlgorithm
+from hktune.measure.stopwatch import Attempt, ComparingStopwatch, Side, attempt_of_algorithm
 from hktune.template import Templates
 from hktune.tuning.cost import slowness
 from hktune.tuning.trial_rows import now, outcome_fields
 
 FINALISTS = 6
+"""Kernels of a problem that are measured again."""
+ALGORITHMS = 4
+"""Algorithms of the vendor's libraries that are: as finalists, or to say how fast the vendor's best is."""
 WITHIN = 0.03
 """Screened ratios are good to some 2 %, so a config within 3 % of the best may be the best."""
 
@@ -27,19 +31,23 @@ def confirm(
     stopwatch: ComparingStopwatch,
     append: Callable[[Trial], Trial],
     others: Callable[[Problem], Sequence[Side]] | None = None,
+    named: Mapping[Problem, Container[str]] | None = None,
 ) -> None:
     """Measure the finalists of every problem that has news since it was last confirmed; `append` stores each row.
     `templates` are those of the rows. Finalists of all templates share the rounds of their problem, and `others` are
-    kernels of others that do so too.
+    kernels of others that do so too. `named` has the config ids of the algorithms that the vendor's libraries name now:
+    rows of others are of another version, and are left out.
 
     Where all of them fail now, those that were next best are finalists.
     """
     rows_of = by_problem(trials)
     for problem in problems:
-        own = rows_of.get(problem, [])
-        if not own or confirmed(own):
+        every = rows_of.get(problem, [])
+        if not every or confirmed(every):
             continue
-        sides = others(problem) if others else ()
+        here = (named or {}).get(problem, ())
+        own = [row for row in every if row.is_kernel or row.config_id in here]
+        sides = [*(others(problem) if others else ()), *_vendor_sides(own, problem, templates)]
         while rows := finalists(own):
             again = measure_together(rows, problem, templates, stopwatch, append, Stage.CONFIRMED, sides)
             if any(row.status is Status.OK for row in again):
@@ -68,18 +76,43 @@ def measure_together(
 
 def attempt_of(row: Trial, problem: Problem, templates: Templates) -> Attempt:
     """What a row was made from, for a measurement on `problem`."""
+    if not row.is_kernel:
+        algorithm = VendorAlgorithm.of_config(Config.from_json(row.config))
+        return attempt_of_algorithm(algorithm, problem.operation)
     operation = templates.of(row.template_sha256).code_operation(problem.operation)
     config, template = Config.from_json(row.config), row.template_sha256
     return Attempt(config, object_sha256=row.object_sha256, operation=operation, template=template)
 
 
 def finalists(trials: Sequence[Trial]) -> list[Trial]:
-    """The proved configs of one problem that came close to its best, best first, each by its last row. Those that were
-    left early are among them only where nothing has a time: measured together, one of them gets one."""
+    """The proved configs of one problem that came close to its best, best first, each by its last row. Of kernels those
+    that came close to the best kernel: they are said to be how fast without the vendor's algorithms, too. Those that
+    were left early are among them only where nothing has a time: measured together, one of them gets one."""
+    ok = _last_ok(trials)
+    timed = [trial for trial in ok if not trial.left_early] or ok
+    kernels = _close([trial for trial in timed if trial.is_kernel])[:FINALISTS]
+    algorithms = [trial for trial in _close(timed) if not trial.is_kernel][:ALGORITHMS]
+    return sorted(kernels + algorithms, key=slowness)
+
+
+def _close(timed: Sequence[Trial]) -> list[Trial]:
+    """Those that came close to the first, which is the fastest."""
+    return [trial for trial in timed if slowness(trial) <= (1 + WITHIN) * slowness(timed[0])]
+
+
+def _last_ok(trials: Sequence[Trial]) -> list[Trial]:
+    """The last row of each config, where it is ok; the fastest first."""
     last = {trial.made_from: trial for trial in trials}
-    ok = [trial for trial in last.values() if trial.status is Status.OK]
-    timed = sorted([trial for trial in ok if not trial.left_early] or ok, key=slowness)
-    return [trial for trial in timed[:FINALISTS] if slowness(trial) <= (1 + WITHIN) * slowness(timed[0])]
+    return sorted((trial for trial in last.values() if trial.status is Status.OK), key=slowness)
+
+
+def _vendor_sides(own: Sequence[Trial], problem: Problem, templates: Templates) -> list[Side]:
+    """The fastest algorithms of the vendor's libraries that are no finalists: what is said of the vendor's best is
+    measured in the rounds of the finalists."""
+    chosen = {row.made_from for row in finalists(own)}
+    fastest = [row for row in _last_ok(own) if not row.is_kernel][:ALGORITHMS]
+    attempts = [attempt_of(row, problem, templates) for row in fastest if row.made_from not in chosen]
+    return [(str(attempt.algorithm), attempt) for attempt in attempts]
 
 
 def deciding(trials: Sequence[Trial]) -> list[Trial]:

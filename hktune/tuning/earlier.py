@@ -31,7 +31,8 @@ class Earlier:
         Of the rows `before`, which are the directory's, those of the run's own `problems` do not count: a run that is
         resumed learns the same as it did at first.
         """
-        trials = [*self._prior.rows, *(row for row in before if row.problem not in problems)]
+        others = (row for row in before if row.problem not in problems and row.is_kernel)
+        trials = [*self._prior.rows, *others]
         if not trials:
             return []
         if not can_learn():

@@ -42,7 +42,8 @@ class Room:
 
 
 class Ledger:
-    """The rows of one results directory that are of the templates of `context`. Each row of the file is read once.
+    """The rows of one results directory that are of the templates of `context`, or of algorithms of the vendor's
+    libraries. Each row of the file is read once.
 
     Several runs, and several threads of one, may record: of a config on a problem there is one row, whichever makes it.
     """
@@ -183,8 +184,9 @@ class Ledger:
             self._of.clear()
             self._others.clear()
         known = self._context.templates
-        own = [trial for trial in trials if trial.template_sha256 in known]
-        self._others.update(named_template(trial) for trial in trials if trial.template_sha256 not in known)
+        own = [trial for trial in trials if not trial.is_kernel or trial.template_sha256 in known]
+        others = (trial for trial in trials if trial.is_kernel and trial.template_sha256 not in known)
+        self._others.update(map(named_template, others))
         self._rows += own
         for problem, rows in by_problem(own).items():
             for row in rows:

@@ -154,8 +154,9 @@ class Tuner:
             self._turns.enter(place)
 
     def _by_search(self, trials: Iterable[Trial]) -> Iterator[tuple[tuple[Problem, str | None], list[Trial]]]:
-        """The trials of each problem and template. Where searches name no template, all are theirs."""
-        for problem, rows in by_problem(trials).items():
+        """The trials of each problem and template. Where searches name no template, all are theirs. Algorithms of the
+        vendor's libraries are no search's."""
+        for problem, rows in by_problem(trial for trial in trials if trial.is_kernel).items():
             for template, own in groupby(sorted(rows, key=_template), key=_template):
                 named = (problem, template)
                 yield named if named in self._place_of else (problem, None), list(own)

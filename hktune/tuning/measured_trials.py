@@ -69,13 +69,14 @@ def device_of(directory: Path) -> Identity:
 
 
 def measured_rows(directory: Path) -> list[Trial]:
-    """The trials of `directory` that have a measured time of cold operands, one of each kernel on each problem: the
-    confirmed one, else the last. Raises StoreError for an unreadable file, InputError where there are too few."""
+    """The trials of kernels in `directory` that have a measured time of cold operands, one of each kernel on each
+    problem: the confirmed one, else the last. Raises StoreError for an unreadable file, InputError where there are too
+    few."""
     found: dict[object, Trial] = {}
     for trial in read_trials(directory / FILE_NAME):
         usable = trial.source is Source.MEASURED and trial.status is Status.OK and trial.time_us is not None
         key = (trial.problem, trial.made_from)
-        if not usable or trial.cache == "warm":
+        if not usable or not trial.is_kernel or trial.cache == "warm":
             continue
         if key not in found or found[key].stage is not Stage.CONFIRMED or trial.stage is Stage.CONFIRMED:
             found[key] = trial

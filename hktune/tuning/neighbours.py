@@ -85,11 +85,12 @@ def _measure(
     append: Callable[[Trial], Trial],
 ) -> None:
     ok = [trial for trial in trials if trial.status is Status.OK]
+    kernels = [trial for trial in ok if trial.is_kernel]
 
     def code(trial: Trial, problem: Problem) -> Operation:
         return templates.of(trial.template_sha256).code_operation(problem.operation)
 
-    of_code = {(trial.made_from, code(trial, trial.problem)): trial for trial in ok}
+    of_code = {(trial.made_from, code(trial, trial.problem)): trial for trial in kernels}
     rows_of = by_problem(deciding(ok))
     for problem, winners in wanted.items():
         best = min(rows_of[problem], key=slowness)

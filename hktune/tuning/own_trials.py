@@ -39,11 +39,11 @@ def own_trials(spaces: Spaces, trials: Iterable[Trial]) -> tuple[list[Trial], st
 
 
 def _judged(spaces: Spaces, trials: Iterable[Trial]) -> Iterator[tuple[Trial, str]]:
-    """Each trial, and why no table of its space can have it; "" where one can, or where it is not ok. A config is
-    judged once for each operation."""
+    """Each trial, and why no table of its space can have it; "" where one can, where it is not ok, and
+    where it is of the vendor's library. A config is judged once for each operation."""
     reasons: dict[tuple[tuple[str | None, str], Operation], str] = {}
     for trial in trials:
-        if trial.status is not Status.OK:
+        if trial.status is not Status.OK or not trial.is_kernel:
             yield trial, ""
             continue
         key = (trial.made_from, trial.operation)

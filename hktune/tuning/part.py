@@ -19,6 +19,7 @@ from hktune.tuning.progress import Progress
 from hktune.tuning.rival_sides import RivalSides
 from hktune.tuning.rivals import Rival
 from hktune.tuning.searches import Budget, Search
+from hktune.tuning.vendor_rows import VendorBench, VendorRows
 from hktune.tuning.yardsticks import time_yardsticks
 
 WINDOW = 2
@@ -29,13 +30,15 @@ asked for: with one for each, workers wait half of the time for the slowest (ben
 @dataclass(frozen=True)
 class Part:
     """What is searched, with what, and for how long; `rivals` are kernels of others that are measured beside the best.
-    Picklable while no strategy has been asked."""
+    `vendor_only`: nothing is searched, and the algorithms of the vendor's libraries alone are tried. Picklable while no
+    strategy has been asked."""
 
     searches: list[Search]
     spaces: Spaces
     budget: Budget
     rivals: Sequence[Rival]
     settings: Settings
+    vendor_only: bool = False
 
     @property
     def problems(self) -> list[Problem]:
@@ -64,9 +67,30 @@ def search_part(
 
     Rows go to `ledger`, of a directory that `shared` shares with other runs.
     """
-    searches, spaces, problems = part.searches, part.spaces, part.problems
+    if not part.vendor_only:
+        _search(part, work, ledger, shared, progress, enough)
+    with shared.alone_at("finishing", work.check_interrupt):
+        if not part.vendor_only:
+            time_yardsticks(part.spaces.own, part.searches, work, ledger.record)
+        if work.comparing:
+            _compare(part, work, work.comparing, ledger, progress, trouble)
+        if not part.vendor_only:
+            progress.phase("timing winners at their neighbours' m")
+            record = partial(ledger.record, stage=Stage.NEIGHBOUR)
+            time_neighbours(part.spaces, part.problems, work, ledger.rows, record, ledger.append)
+
+
+def _search(
+    part: Part,
+    work: OpenBench,
+    ledger: Ledger,
+    shared: SharedDirectory,
+    progress: Progress,
+    enough: Callable[[], bool],
+) -> None:
+    """Go through all searches, from where an earlier run of the directory ended."""
     tuner = Tuner(
-        searches,
+        part.searches,
         work.executor,
         work.stopwatch,
         record=partial(ledger.record_all, part.room(work.shares)),
@@ -78,16 +102,22 @@ def search_part(
         enough=enough,
     )
     tuner.replay(shared.news())
-    progress.skipped(sum(len(search.tried) + len(search.recorded) for search in searches))
+    progress.skipped(sum(len(search.tried) + len(search.recorded) for search in part.searches))
     progress.phase("searching")
     tuner.run()
-    with shared.alone_at("finishing", work.check_interrupt):
-        time_yardsticks(spaces.own, searches, work, ledger.record)
-        if work.comparing:
-            progress.phase("measuring the best again")
-            sides = RivalSides(part.rivals, work, part.settings)
-            confirm(ledger.rows(), problems, spaces.templates, work.comparing, ledger.append, sides.of)
-            trouble.extend(sides.trouble)
-        progress.phase("timing winners at their neighbours' m")
-        record = partial(ledger.record, stage=Stage.NEIGHBOUR)
-        time_neighbours(spaces, problems, work, ledger.rows, record, ledger.append)
+
+
+def _compare(
+    part: Part, work: OpenBench, bench: VendorBench, ledger: Ledger, progress: Progress, trouble: list[str]
+) -> None:
+    """Try the vendor's algorithms, and measure the best of all again, together."""
+    progress.phase("trying the vendor's algorithms")
+    vendor = VendorRows(bench, ledger.record, progress.listener().recorded)
+    vendor.measure(part.problems, ledger.rows())
+    progress.phase("measuring the best again")
+    sides = RivalSides(part.rivals, work, part.settings)
+    templates = part.spaces.templates
+    confirm(ledger.rows(), part.problems, templates, bench, ledger.append, sides.of, vendor.named)
+    trouble.extend((*vendor.trouble, *sides.trouble))
+    if part.vendor_only and vendor.unnamed:
+        trouble.append(vendor.unnamed)

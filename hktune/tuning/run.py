@@ -162,14 +162,14 @@ def _begun(
     of_candidates = candidate_spaces(options.candidates)
     calibration = read_calibration(options.calibration) if options.calibration else None
     spaces = calibrated_spaces(load_spaces((space_file, *of_candidates)), device, calibration)
-    rivals = _rivals(options, device, spaces.own, settings)
+    rivals = [] if options.vendor_only else _rivals(options, device, spaces.own, settings)
     others = of_candidates if device == "emulated" else _with_rivals(of_candidates, rivals)
     bench, elsewhere = asked_bench(device, space_file, others, options, settings, calibration, cluster)
     earlier = Earlier(options.prior, spaces.own)
     searches = _searches(spaces.own, names, options, earlier)
     of_others = candidate_searches(spaces, list(names), options.strategy, options.seed, settings)
     searches += of_others
-    most_trials = sum(search.most(options.trials) for search in searches)
+    most_trials = 0 if options.vendor_only else sum(search.most(options.trials) for search in searches)
     weights = {shape.problem: shape.weight for shape in shapes}
     for search in searches:
         search.weight = weights[search.problem]
@@ -229,7 +229,7 @@ def _with_rivals(candidates: tuple[Path, ...], rivals: Sequence[Rival]) -> tuple
 
 def _made(trials: Iterable[Trial]) -> set[tuple[tuple[str | None, str], Operation]]:
     """The variants that `trials` are of."""
-    return {(trial.made_from, trial.operation.code) for trial in trials}
+    return {(trial.made_from, trial.operation.code) for trial in trials if trial.is_kernel}
 
 
 def _rows_at_the_end(
@@ -329,7 +329,8 @@ def _search(run: _Run, bench: Bench, budget: Budget, progress: Progress, works: 
     for own, problems in bench.parts(list(run.place.names)):
         wanted = set(problems)
         searches = [search for search in run.searches if search.problem in wanted]
-        parts.append((own, Part(searches, run.place.spaces, budget, run.rivals, run.settings)))
+        vendor_only = run.options.vendor_only
+        parts.append((own, Part(searches, run.place.spaces, budget, run.rivals, run.settings, vendor_only)))
     if run.elsewhere is not None:
         works.append(run.elsewhere)
         try:

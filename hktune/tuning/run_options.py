@@ -34,7 +34,8 @@ class RunOptions:
     the emulated device models, the usual one unless given. `calibration` has constants in place of the clock's or of
     the estimate's. `prior` are earlier results: what they favour for a shape is tried first. `study` is a storage of
     Optuna's that gets every row too. `patience` is that of `loop.Budget`. `ray` is the address of a Ray cluster whose
-    nodes do the work, or auto for that of this machine. Without `workers` there is one for each core of this machine,
+    nodes do the work, or auto for that of this machine. `vendor_only`: no kernel is searched, and the algorithms of the
+    vendor's libraries alone are tried, on a GPU. Without `workers` there is one for each core of this machine,
     or for each CPU of the cluster."""
 
     shapes: Path | ShapeList
@@ -61,6 +62,7 @@ class RunOptions:
     prior: tuple[Path, ...] = ()
     study: str | None = None
     ray: str | None = None
+    vendor_only: bool = False
 
     @property
     def found_shapes(self) -> FoundShapes:
@@ -123,8 +125,11 @@ def asked_bench(
 ) -> tuple[Bench, RemoteSearch | None]:
     """What `options` ask for, on a `device` that was chosen, of `cluster` or of this machine; and what searches on its
     GPUs where they are not this machine's. Raises InputError for what does not go together."""
-    workers = options.workers or os.cpu_count() or 1
+    workers = 1 if options.vendor_only else options.workers or os.cpu_count() or 1
     if device == "emulated":
+        if options.vendor_only:
+            rule = "--vendor-only: the emulated device has no vendor library"
+            raise InputError(f"{rule}: run it where the GPU is, or leave it out")
         if options.prebuilt:
             raise InputError("--prebuilt objects are for a GPU: the emulated device keeps its own cache")
         if options.gpus and options.gpus > 1:

@@ -80,7 +80,8 @@ class RunSummary:
     def chance_of_gain(self) -> dict[Problem, float]:
         """Of each shape that has a kernel: the chance that as many trials again find one that is 1 % faster."""
         searched = {
-            problem: [row for row in rows if row.stage is Stage.SCREENED] for problem, rows in self.rows.items()
+            problem: [row for row in rows if row.stage is Stage.SCREENED and row.is_kernel]
+            for problem, rows in self.rows.items()
         }
         return {
             problem: SearchCurve(map(timed_slowness, searched[problem])).chance_of_gain
@@ -100,7 +101,10 @@ class RunSummary:
         """What the best of each shape is compared with: trials of the space's own template."""
         space = self.spaces.own
         own = {None, space.template.sha256}
-        rows = {problem: [row for row in rows if row.template_sha256 in own] for problem, rows in self.rows.items()}
+        rows = {
+            problem: [row for row in rows if row.is_kernel and row.template_sha256 in own]
+            for problem, rows in self.rows.items()
+        }
         default = dict.fromkeys(self.names, space.config({}).id)
         found = [
             Yardstick("default", "the space's default config", trials_of(rows, default)),

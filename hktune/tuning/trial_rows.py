@@ -30,7 +30,23 @@ class RowContext:
 
     def row(self, attempt: Attempt, problem: Problem, outcome: Timing | Failure, stage: Stage) -> Trial:
         """The row of one attempt on one problem, still without a number."""
+        if attempt.algorithm:
+            return self._row(attempt, problem, outcome, stage, library=attempt.algorithm.library)
         template = self.templates.of(attempt.template)
+        resources = attempt.resources
+        made_from = {
+            **(_resources(template, resources, attempt.config, problem) if resources else {}),
+            "compile_s": attempt.compile_s,
+            "object_sha256": attempt.object_sha256,
+            "template": template.name,
+            "template_sha256": template.sha256,
+            "compiler": attempt.compiler,
+        }
+        return self._row(attempt, problem, outcome, stage, **made_from)
+
+    def _row(
+        self, attempt: Attempt, problem: Problem, outcome: Timing | Failure, stage: Stage, **made_from: Any
+    ) -> Trial:
         return Trial(
             trial=0,
             m=problem.m,
@@ -41,14 +57,9 @@ class RowContext:
             config=attempt.config.json,
             stage=stage,
             **outcome_fields(outcome, problem),
-            **(_resources(template, attempt.resources, attempt.config, problem) if attempt.resources else {}),
+            **made_from,
             relative_error=attempt.relative_error,
-            compile_s=attempt.compile_s,
-            object_sha256=attempt.object_sha256,
-            template=template.name,
-            template_sha256=template.sha256,
-            compiler=attempt.compiler,
-            target=template.arch,
+            target=self.templates.own.arch,
             device=self.identity.name,
             strategy=self.strategy,
             seed=self.seed,
@@ -56,7 +67,9 @@ class RowContext:
         )
 
     def candidate(self, row: Trial) -> Candidate:
-        """What a row of one of these templates was made from."""
+        """What a row of one of these templates, or of a vendor's algorithm, was made from."""
+        if not row.is_kernel:
+            return Candidate(Config.from_json(row.config), row.operation)
         return candidate_of(self.templates.of(row.template_sha256), row)
 
 

@@ -12,17 +12,20 @@ from hktune.core.errors import DeviceError, DeviceFull, KernelFault, MachineErro
 from hktune.core.outcome import Failure, Status, Timing
 from hktune.core.problem import Problem
 from hktune.core.settings import Settings
+from hktune.core.vendor_algorithm import VendorAlgorithm
 from hktune.device.device import Kernel, TimedDevice
 from hktune.device.opening import open_device
 from hktune.device.vendor_libraries import vendor_libraries
+from hktune.device.vendor_library import VendorLibrary
+from hktune.measure.algorithms import launching, library_of
 from hktune.measure.baseline import Baseline, TorchBaseline
 from hktune.measure.measured import MeasuredStopwatch
-from hktune.measure.ranked_algorithm import RANKS, RankedAlgorithm
-from hktune.measure.stopwatch import Attempt, Confirmation
+from hktune.measure.stopwatch import Attempt
 from hktune.space import load_spaces
 from hktune.template import Templates
+from hktune.verify.algorithm_proof import AlgorithmProof
 from hktune.verify.on_device import verify_on_device
-from hktune.workers.gpu_worker import Answer, Confirm, Prove, Request, Screen
+from hktune.workers.gpu_worker import Answer, Confirm, NameAlgorithms, Prove, Request, Screen, Value
 from hktune.workers.prover import built_again
 
 
@@ -62,6 +65,7 @@ class Serving:
         self._templates = templates
         self._compiler = compiler
         self._service = service
+        self._last_proof: tuple[Problem, AlgorithmProof] | None = None
         self.kernel = functools.lru_cache(maxsize=4096)(self._load)
 
     @functools.cached_property
@@ -72,11 +76,17 @@ class Serving:
             device=self.device,
             templates=self._templates,
             loaded=lambda attempt: self.kernel(attempt),
-            baselines=baselines(service.kind, service.settings),
+            libraries=self._libraries,
+            baselines=baselines(),
             problems=service.problems,
             cache=service.cache,
             seed=service.seed,
         )
+
+    @functools.cached_property
+    def _libraries(self) -> dict[str, VendorLibrary]:
+        """The vendor's libraries that are here, by name."""
+        return {each.name: each for each in vendor_libraries(self._service.kind, self._service.settings)}
 
     def __call__(self, request: Request | None) -> Answer:
         """Do what is asked."""
@@ -99,9 +109,11 @@ class Serving:
         where = f"GPU {self._service.ordinal} has too little free memory"
         return MachineError(f"{where} ({said}): end what else uses it, or choose another GPU")
 
-    def _value(self, request: Request | None) -> Attempt | Timing | Failure | Confirmation | None:
+    def _value(self, request: Request | None) -> Value | None:
         if isinstance(request, Prove):
-            return self.proved(request.attempt)
+            return self.proved(request.attempt, request.problem)
+        if isinstance(request, NameAlgorithms):
+            return self.named(request.problem)
         if isinstance(request, Screen):
             return self._placed(self.stopwatch.time(request.attempt, request.problem))
         if isinstance(request, Confirm):
@@ -113,8 +125,16 @@ class Serving:
         """With the number of the GPU."""
         return outcome if isinstance(outcome, Failure) else replace(outcome, gpu=self._service.ordinal)
 
-    def proved(self, attempt: Attempt) -> Attempt:
-        """`attempt` with its error, or with why it is wrong. Raises KernelFault, DeviceError."""
+    def named(self, problem: Problem) -> tuple[VendorAlgorithm, ...]:
+        """What the vendor's libraries name for `problem`. Raises DeviceError where one cannot be asked."""
+        return tuple(each for library in self._libraries.values() for each in library.algorithms(problem))
+
+    def proved(self, attempt: Attempt, problem: Problem | None = None) -> Attempt:
+        """`attempt` with its error, or with why it is wrong; an algorithm of a library is proved on `problem`. Raises
+        KernelFault, DeviceError."""
+        if attempt.algorithm:
+            assert problem is not None, "an algorithm is of a problem"
+            return self._proved_algorithm(attempt, attempt.algorithm, problem)
         errors = []
         kernel = self.kernel(attempt)
         template = self._templates.of(attempt.template).for_operation(attempt.operation)
@@ -125,6 +145,20 @@ class Serving:
                 return replace(attempt, failure=replace(outcome, detail=f"{proof}: {outcome.detail}"))
             errors.append(outcome.relative_error)
         return replace(attempt, relative_error=errors[0])
+
+    def _proved_algorithm(self, attempt: Attempt, algorithm: VendorAlgorithm, problem: Problem) -> Attempt:
+        library = library_of(algorithm, self._libraries)
+        outcome = self._proof(problem).proved(launching(library, algorithm, problem))
+        if isinstance(outcome, Failure):
+            return replace(attempt, failure=outcome)
+        return replace(attempt, relative_error=outcome.relative_error)
+
+    def _proof(self, problem: Problem) -> AlgorithmProof:
+        """Of the problem that was asked for last: the ends of what is right take as much memory as several C."""
+        if self._last_proof is None or self._last_proof[0] != problem:
+            self._last_proof = None
+            self._last_proof = (problem, AlgorithmProof(problem, self._service.seed))
+        return self._last_proof[1]
 
     def _load(self, attempt: Attempt) -> Kernel:
         template = self._templates.of(attempt.template)
@@ -139,8 +173,7 @@ class Serving:
         return self.stopwatch.timer.busy_us * 1e-6
 
 
-def baselines(kind: str, settings: Settings) -> Sequence[Baseline]:
-    """What candidates are compared with: first torch's own choice of library, then the vendor's other ways."""
-    default, other = TorchBaseline("cublas"), TorchBaseline("cublaslt")
-    libraries = vendor_libraries(kind, settings)
-    return (default, other, *(RankedAlgorithm(library, rank) for library in libraries for rank in range(RANKS)))
+def baselines() -> Sequence[Baseline]:
+    """What candidates are compared with: first torch's own choice of library, then the other that it has. The
+    libraries' algorithms are candidates themselves."""
+    return (TorchBaseline("cublas"), TorchBaseline("cublaslt"))

@@ -10,13 +10,14 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from hktune.core.attended import attended_s
 from hktune.core.candidate import Candidate
 from hktune.core.errors import DeviceError
 from hktune.core.outcome import Failure, Source, Status, Timing
 from hktune.core.problem import Problem
+from hktune.core.vendor_algorithm import VendorAlgorithm
 from hktune.measure.stopwatch import Attempt, Confirmation, Side
 from hktune.workers.executor import Executor
 from hktune.workers.processes import Worker, WorkerBroke, WorkerDied, start_worker
@@ -36,9 +37,10 @@ INTERRUPT_S = 0.2
 
 @dataclass(frozen=True)
 class Prove:
-    """Prove a compiled config; answered by an Attempt."""
+    """Prove a compiled config, or an algorithm of a vendor's library on its `problem`; answered by an Attempt."""
 
     attempt: Attempt
+    problem: Problem | None = None
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,16 @@ class Confirm:
     others: tuple[Side, ...] = ()
 
 
-Request = Prove | Screen | Confirm
+@dataclass(frozen=True)
+class NameAlgorithms:
+    """Ask the vendor's libraries that are here for their algorithms of a problem; answered by all of them."""
+
+    problem: Problem
+
+
+Request = Prove | Screen | Confirm | NameAlgorithms
+Value: TypeAlias = "Attempt | Timing | Failure | Confirmation | tuple[VendorAlgorithm, ...]"
+"""What a request may be answered by."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +77,7 @@ class Answer:
     """What a worker sends back. `lost` says that the device faulted: the worker ends after it. `busy_s` is the device
     time of all rounds that the worker has timed."""
 
-    value: Attempt | Timing | Failure | Confirmation | None
+    value: Value | None
     busy_s: float = 0.0
     lost: bool = False
 
@@ -129,7 +140,7 @@ class GpuWorker:
         self._interrupted = threading.Event()
         self.usage = Usage()
 
-    def ask(self, request: Request) -> Attempt | Timing | Failure | Confirmation:
+    def ask(self, request: Request) -> Value:
         """Have `request` done. Raises nothing for what a kernel does; see the class. Raises HktuneError for what no
         config is to blame for, a process that cannot be started among it, and KeyboardInterrupt once `interrupt` was
         called. A process that was ended from outside is replaced and asked once more."""
@@ -154,7 +165,7 @@ class GpuWorker:
             self._replace_next_time()
         return answer
 
-    def _counted(self, answer: Answer) -> Attempt | Timing | Failure | Confirmation:
+    def _counted(self, answer: Answer) -> Value:
         self._busy_here_s = answer.busy_s
         self.usage.busy_s = self._busy_before_s + self._busy_here_s
         if answer.lost:
@@ -234,11 +245,20 @@ class ContainedStopwatch:
     quarantine: dict[Candidate, Failure] = field(default_factory=dict)
     source: Source = Source.MEASURED
 
-    def prove(self, attempt: Attempt) -> Attempt:
-        """Prove what was compiled."""
+    def algorithms(self, problem: Problem) -> Sequence[VendorAlgorithm]:
+        """What the vendor's libraries name for `problem`, best first by their own estimate. Raises DeviceError where
+        they cannot be asked."""
+        answer = self.worker.ask(NameAlgorithms(problem))
+        if isinstance(answer, Failure):
+            raise DeviceError(f"the vendor's libraries name no algorithms for {problem}: {answer.detail}")
+        assert isinstance(answer, tuple)
+        return answer
+
+    def prove(self, attempt: Attempt, problem: Problem | None = None) -> Attempt:
+        """Prove what was compiled, or an algorithm on its `problem`."""
         if attempt.failure:
             return attempt
-        answer = self._asked(Prove(attempt), attempt.candidate, None)
+        answer = self._asked(Prove(attempt, problem), attempt.candidate, problem)
         assert isinstance(answer, (Attempt, Failure))
         return replace(attempt, failure=answer) if isinstance(answer, Failure) else answer
 
@@ -248,9 +268,7 @@ class ContainedStopwatch:
         assert isinstance(answer, (Timing, Failure))
         return answer
 
-    def _asked(
-        self, request: Prove | Screen, candidate: Candidate, problem: Problem | None
-    ) -> Attempt | Timing | Failure | Confirmation:
+    def _asked(self, request: Prove | Screen, candidate: Candidate, problem: Problem | None) -> Value:
         """The answer about one config, which is quarantined when that cost the worker, and asked about no more."""
         if candidate in self.quarantine:
             return self.quarantine[candidate]

@@ -37,7 +37,8 @@ def _parser() -> argparse.ArgumentParser:
         "--packages",
         choices=tuple(PACKAGES),
         default="runtime",
-        help="what is fetched of ROCm (default: %(default)s). Debian's rocBLAS is for gfx942, and so is its GPU",
+        help="what is fetched of ROCm (default: %(default)s). Debian's rocBLAS is for gfx942, and so is its GPU. "
+        "hipBLASLt's kernels are those for gfx90a, translated",
     )
     parser.add_argument("--renew", action="store_true", help="fetch the newest packages, in place of those there")
     parser.add_argument("--cache", type=Path, help="where all that is kept (default: rocm-virtual in hktune's cache)")

@@ -22,9 +22,10 @@ from pathlib import Path
 from hktune.core.publish import scratch_folder, sweep
 from rocm_virtual.packages import LIBRARIES, PACKAGES, SetUpError, unpack, version_of
 from rocm_virtual.topology import GPUS, Gpu, write_topology
+from rocm_virtual.translated import translate
 
 _HERE = Path(__file__).parent
-_ARCH = {"rocblas": "gfx942"}  # Debian's has no kernels for gfx950
+_ARCH = {"rocblas": "gfx942"}  # Debian's has no kernels for gfx950; hipBLASLt's are translated
 _LOADER = "ld-linux-x86-64.so.2"
 _C_FLAGS = ("-shared", "-fPIC", "-O2", "-Wall", "-Wextra", "-Werror")
 # No copy engines and no interrupts: the model has none. Pinned copies end in a part of the model that is not written.
@@ -61,11 +62,13 @@ def set_up(cache: Path, packages: str, *, renew: bool = False) -> Virtual:
             _make(rocm, lambda folder: _fetch(packages, folder, rocm), renew)
             topology = _topology(cache, GPUS[_ARCH.get(packages, "gfx950")])
             model, python = _model(cache), _python(cache, rocm)
+            kernels = _kernels(cache, rocm) if packages == "hipblaslt" else {}
     except OSError as error:
         raise SetUpError(f"{error.filename or cache}: {error.strerror}: make room there, or give --cache") from error
     path = os.environ.get("PYTHONPATH")
     environment = {
         **_RUNTIME,
+        **kernels,
         "HKTUNE_ROCM_VIRTUAL": packages,
         "HSA_MODEL_TOPOLOGY": str(topology),
         "HSA_MODEL_LIB": str(model / "libmodel.so"),
@@ -132,6 +135,20 @@ def _topology(cache: Path, gpu: Gpu) -> Path:
 def _model(cache: Path) -> Path:
     name = _fingerprint((_HERE / "model.c").read_text(encoding="utf-8"), *_C_FLAGS)
     return _make(cache / f"model-{name}", build_model)
+
+
+def _kernels(cache: Path, rocm: Path) -> Mapping[str, str]:
+    """What tells hipBLASLt where kernels for gfx950 are."""
+    text = (_HERE / "translated.py").read_text(encoding="utf-8")
+    name = _fingerprint(text, version_of("libhipblaslt1", rocm))
+    folder = cache / f"kernels-{name}"
+    if not folder.exists():
+        _say("translating hipBLASLt's kernels, once")
+    try:
+        _make(folder, lambda made: translate(rocm / LIBRARIES / "hipblaslt" / "library", made))
+    except ValueError as unknown:
+        raise SetUpError(f"{unknown}: translated.py knows hipBLASLt 1.2.2, change it for this one") from None
+    return {"HIPBLASLT_TENSILE_LIBPATH": str(folder)}
 
 
 def build_model(folder: Path) -> None:

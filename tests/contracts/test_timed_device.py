@@ -120,6 +120,13 @@ class TimedDeviceContract:
             assert value is None or value > 0
         assert all(word and "\n" not in word for word in clocks.throttled)
 
+    def test_energy_never_falls_or_is_unknown(self, device: TimedDevice, work: Product | Counted) -> None:
+        before = device.energy_j()
+        work.enqueue(device.create_stream())
+        after = device.energy_j()
+        assert (before is None) == (after is None)
+        assert before is None or after is None or 0 <= before <= after
+
 
 class TestHipDevice(TimedDeviceContract):
     @pytest.fixture
@@ -160,3 +167,9 @@ class TestSimulatedGpu(TimedDeviceContract):
     @pytest.fixture
     def work(self, device: SimulatedGpu) -> Counted:
         return Counted(device)
+
+
+class TestSimulatedGpuWithACounter(TestSimulatedGpu):
+    @pytest.fixture
+    def device(self) -> SimulatedGpu:
+        return SimulatedGpu(host_us=5.0, update_us=20.0)

@@ -75,6 +75,7 @@ class VendorLibraryContract:
     """What any library does."""
 
     problems = PROBLEMS
+    uncomputed = ("e4m3.nt.rows->bf16", "mxfp4.nt->bf16")
 
     @pytest.fixture
     def where(self) -> str:
@@ -147,7 +148,7 @@ class VendorLibraryContract:
                 library.prepare(made_up, PLAIN)
 
     def test_what_it_does_not_compute_has_no_algorithms(self, library: VendorLibrary, some: VendorAlgorithm) -> None:
-        for text in ("e4m3.nt.rows->bf16", "mxfp4.nt->bf16"):
+        for text in self.uncomputed:
             problem = Problem(128, 128, 128, operation_of(text))
             assert list(library.algorithms(problem)) == []
             assert library.refusal(some, problem)

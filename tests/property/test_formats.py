@@ -28,6 +28,7 @@ from hktune.core.outcome import Source, Stage, Status
 from hktune.core.problem import Problem
 from hktune.core.shapes import ENTRY_KEYS, load_shapes
 from hktune.core.trial import Trial
+from hktune.core.vendor_algorithm import LIBRARIES, VendorAlgorithm
 from hktune.dispatch import Entry, Reason, Table, read_table, table_json
 from hktune.dispatch.files import content_sha256
 from hktune.dispatch.table import Kernel, Launch
@@ -105,12 +106,26 @@ def _field(name: str) -> st.SearchStrategy[Any]:
     return st.none() | kinds[TYPES[name]]
 
 
+ALGORITHMS = st.builds(
+    VendorAlgorithm,
+    library=st.sampled_from(LIBRARIES),
+    version=st.text(string.ascii_letters + string.digits + "_.+:-", min_size=1, max_size=64),
+    handle=st.text("0123456789abcdef", min_size=1, max_size=256),
+    name=st.text(string.printable[:95], max_size=100),
+    workspace_bytes=st.integers(0, 1 << 30),
+)
+
+
 @st.composite
 def trials(draw: st.DrawFn) -> Trial:
     """Any trial that obeys the rules: an ok one has a source and a time, and a time has a source."""
     config = draw(CONFIGS)
-    fixed = ("config_id", "config", "status", "stage", "quarantined", "left_early", "source", "operation")
+    fixed = ("config_id", "config", "status", "stage", "quarantined", "left_early", "source", "operation", "library")
     fields = {name: draw(_field(name)) for name in FIELDS if name not in fixed}
+    if draw(st.booleans()):
+        algorithm = draw(ALGORITHMS)
+        fields |= {"template": None, "template_sha256": None, "object_sha256": None, "library": algorithm.library}
+        config = algorithm.config
     row = Trial(
         **fields,
         config_id=config.id,
@@ -220,6 +235,8 @@ def entries(draw: st.DrawFn, version: int) -> dict[str, Any]:
         names = {"config": config, "config_id": Config(config).id, "template": draw(WORD), "symbol": "kernel"}
         hashes = {"template_sha256": draw(HEX), "object_sha256": draw(HEX)}
         entry |= {"choice": "kernel", "kernel": {**names, **hashes, "launch": launch}}
+    elif version == 3 and draw(st.booleans()):
+        entry |= {"choice": "algorithm", "vendor_algorithm": dict(draw(ALGORITHMS).config)}
     return entry
 
 
@@ -259,7 +276,8 @@ def test_a_table_is_hashed_entry_by_entry_as_if_it_were_whole(table: Table) -> N
     whole = msgspec.to_builtins(table)
     whole["entries"] = [in_words_of(table.version, entry) for entry in whole["entries"]]
     for entry in whole["entries"]:
-        for name in ("name", "vendor_best", "vendor_best_us", "origins"):  # what entries have not always had
+        # What entries have not always had.
+        for name in ("name", "vendor_best", "vendor_best_us", "origins", "vendor_algorithm"):
             if entry[name] is None:
                 del entry[name]
     sha256 = hashlib.sha256(compact_json(whole).encode()).hexdigest()

@@ -163,8 +163,27 @@ class TestSensors:
             "socket_thm_residency_acc": 7,
         }
         package.amdsmi_get_gpu_metrics_info = lambda handle: dict(package.metrics)  # type: ignore[attr-defined]
+        package.amdsmi_get_energy_count = lambda handle: {  # type: ignore[attr-defined]
+            "energy_accumulator": 2_000_000,
+            "counter_resolution": 15.25,
+            "timestamp": 1,
+        }
         monkeypatch.setitem(sys.modules, "amdsmi", package)
         return package
+
+    def test_amd_smi_counts_energy_in_units_that_it_names(self, device: HipDevice, smi: ModuleType) -> None:
+        assert device.energy_j() == pytest.approx(30.5)
+        smi.amdsmi_get_energy_count = lambda handle: {"energy_accumulator": "N/A", "counter_resolution": 15.25}
+        assert device.energy_j() is None
+
+    def test_energy_is_unknown_where_amd_smi_refuses_or_lacks_it(self, device: HipDevice, smi: ModuleType) -> None:
+        def fail(handle: object) -> None:
+            raise smi.AmdSmiException
+
+        smi.amdsmi_get_energy_count = fail
+        assert device.energy_j() is None
+        del smi.amdsmi_get_energy_count
+        assert device.energy_j() is None
 
     def test_amd_smi_tells_clocks_power_and_what_held_them_down(self, device: HipDevice, smi: ModuleType) -> None:
         assert device.clocks() == Clocks(2100, 1900, 998, 61)

@@ -1,4 +1,4 @@
-"""Clocks and power, from a stand-in for NVML."""
+"""Clocks, power and energy, from a stand-in for NVML."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from hktune.device import nvml
 from hktune.device.device import Clocks
-from hktune.device.nvml import nvml_clocks
+from hktune.device.nvml import nvml_clocks, nvml_energy_j
 
 
 class StandIn(ModuleType):
@@ -41,6 +41,9 @@ class StandIn(ModuleType):
     def nvmlDeviceGetCurrentClocksEventReasons(self, handle: str) -> int:  # noqa: N802
         return self.reasons
 
+    def nvmlDeviceGetTotalEnergyConsumption(self, handle: str) -> int:  # noqa: N802
+        return 6_543_210  # mJ
+
 
 @pytest.fixture
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
@@ -67,6 +70,21 @@ def test_what_the_sensors_read(stand_in: StandIn) -> None:
 def test_only_what_slows_a_busy_gpu_is_throttling(stand_in: StandIn, bits: int, words: tuple[str, ...]) -> None:
     stand_in.reasons = bits
     assert nvml_clocks("0000:06:00.0").throttled == words
+
+
+def test_energy_is_in_joules_and_unknown_where_nvml_does_not_count_it(
+    stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert nvml_energy_j("0000:06:00.0") == 6543.21
+    assert nvml_energy_j("0000:07:00.0") is None
+
+    def refuse(self: StandIn, handle: str) -> int:
+        raise self.NVMLError
+
+    monkeypatch.setattr(StandIn, "nvmlDeviceGetTotalEnergyConsumption", refuse)  # before Volta
+    assert nvml_energy_j("0000:06:00.0") is None
+    monkeypatch.delattr(StandIn, "nvmlDeviceGetTotalEnergyConsumption")
+    assert nvml_energy_j("0000:06:00.0") is None
 
 
 def test_an_unknown_gpu_or_no_bindings_read_nothing(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:

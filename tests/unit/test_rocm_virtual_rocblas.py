@@ -1,22 +1,28 @@
-"""AMD's own rocBLAS on its own HIP runtime, whose GPU is the emulator. benchmarks/rocblas_virtual.py tries more."""
+"""AMD's own rocBLAS on its own HIP runtime, whose GPU is the emulator.
+
+benchmarks/rocm_libraries_virtual.py tries more."""
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from gfx950_code import assemble
-from rocm_virtual.rocblas_product import Product
+from rocm_virtual.library_product import Product
+from stored_algorithm import entry_of
 from test_hip_device import POINTER, STORE
 
 from hktune.core.errors import DeviceError
 from hktune.core.launch import Launch
+from hktune.core.vendor_algorithm import VendorAlgorithm
 from hktune.device.hip import HipDevice
-from hktune.measure.rocblas import Rocblas, RocblasSolution
+from hktune.device.rocblas import OWN_CHOICE
+from hktune.device.vendor_libraries import open_vendor_library
+from hktune.device.vendor_library import VendorLibrary
+from hktune.dispatch.judge import Found, judge
 
 pytestmark = pytest.mark.rocm_virtual("rocblas")
 
@@ -31,51 +37,88 @@ def device(rocm_virtual: HipDevice) -> HipDevice:
 
 
 @pytest.fixture
-def rocblas(device: HipDevice) -> Rocblas:
-    return Rocblas(Path(os.environ["ROCM_PATH"]) / "lib")
+def rocblas(device: HipDevice) -> VendorLibrary:
+    return open_vendor_library("hip", "rocBLAS")
 
 
 @pytest.fixture
 def product(device: HipDevice) -> Callable[..., Product]:
-    return lambda layout, sizes=(128, 128, 128): Product(device, layout, sizes)
+    return lambda operation, sizes=(128, 128, 128): Product(device, operation, sizes)
+
+
+def right(library: VendorLibrary, algorithm: VendorAlgorithm, work: Product) -> None:
+    work.prepared(library, algorithm)(None)
+    assert work.outcome() is None, f"{algorithm}, {work.problem}"
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_its_own_choice_is_right(
-    device: HipDevice, rocblas: Rocblas, product: Callable[..., Product], layout: str
-) -> None:
+def test_its_own_choice_is_right(rocblas: VendorLibrary, product: Callable[..., Product], layout: str) -> None:
     for sizes in SIZES:
-        work = product(layout, sizes)
-        RocblasSolution(rocblas).prepare(work.problem, work.tensors, device.create_stream())  # type: ignore[arg-type]
-        assert work.outcome() is None, sizes
+        work = product(f"bf16.{layout}", sizes)
+        choice = rocblas.algorithms(work.problem)[0]
+        assert choice.name == OWN_CHOICE
+        right(rocblas, choice, work)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_solutions_by_number_are_right(rocblas: Rocblas, product: Callable[..., Product], layout: str) -> None:
-    work, right = product(layout), 0
-    found = rocblas.solutions(work.problem, work.tensors)  # type: ignore[arg-type]
-    assert len(set(found)) == len(found) >= SOLUTIONS
-    for index in found[:: len(found) // SOLUTIONS]:
-        with contextlib.suppress(DeviceError):  # one that does not fit after all
-            RocblasSolution(rocblas, index).prepare(work.problem, work.tensors, 0)  # type: ignore[arg-type]
-            assert work.outcome() is None, index
-            right += 1
-    assert right >= SOLUTIONS // 2
+def test_solutions_by_number_are_right(rocblas: VendorLibrary, product: Callable[..., Product], layout: str) -> None:
+    work = product(f"bf16.{layout}")
+    found = rocblas.algorithms(work.problem)
+    assert len(found) > SOLUTIONS
+    for each in found[:: len(found) // SOLUTIONS]:
+        right(rocblas, each, work)
 
 
-def test_a_number_that_is_none_is_refused(rocblas: Rocblas, product: Callable[..., Product]) -> None:
-    work = product("nt")
-    with pytest.raises(DeviceError, match="rocblas_gemm_ex answers 11"):
-        RocblasSolution(rocblas, 1 << 30).prepare(work.problem, work.tensors, 0)  # type: ignore[arg-type]
+@pytest.mark.parametrize("operation", ["bf16.nt->f32", "bf16.tn->f32+accumulate", "bf16.nn+accumulate"])
+def test_wider_sums_and_what_c_holds(rocblas: VendorLibrary, product: Callable[..., Product], operation: str) -> None:
+    work = product(operation, (96, 64, 128))
+    for each in rocblas.algorithms(work.problem)[:3]:
+        right(rocblas, each, work)
+
+
+def test_a_solution_that_needs_a_workspace_is_given_one(
+    rocblas: VendorLibrary, product: Callable[..., Product]
+) -> None:
+    work = product("bf16.nn", (16, 256, 4096))
+    some = [each for each in rocblas.algorithms(work.problem) if each.workspace_bytes]
+    for each in some[:2]:
+        right(rocblas, each, work)
+    assert some
+
+
+def test_a_stored_solution_is_taken_back_and_a_changed_one_is_not(
+    rocblas: VendorLibrary, product: Callable[..., Product], device: HipDevice, tmp_path: Path
+) -> None:
+    """By way of a row and a table, into a library that is opened anew."""
+    work = product("bf16.nt")
+    entry = entry_of(tmp_path, work.problem, rocblas.algorithms(work.problem)[-1], device.identity)
+    assert entry.choice == "algorithm"
+    assert entry.vendor_algorithm
+    stored, again = entry.vendor_algorithm.known, open_vendor_library("hip", "rocBLAS")
+    here = Found(device.identity, allow_modelled=False, libraries={again.name: again.version})
+    assert judge(entry, device.identity, here, None) == ()
+    right(again, stored, work)
+    newer = replace(here, libraries={again.name: "9.9.9"})
+    [mismatch] = judge(entry, device.identity, newer, None)
+    assert mismatch.detail == f"rocBLAS: saved={again.version} current=9.9.9"
+    for other in (
+        replace(stored, version="9.9.9"),
+        replace(stored, handle="7fffffff"),
+        replace(stored, name="another"),
+    ):
+        assert again.refusal(other, work.problem)
+        with pytest.raises(DeviceError):
+            again.prepare(other, work.problem)
 
 
 def test_a_captured_product_runs_with_every_replay(
-    device: HipDevice, rocblas: Rocblas, product: Callable[..., Product]
+    device: HipDevice, rocblas: VendorLibrary, product: Callable[..., Product]
 ) -> None:
-    work, stream = product("nt"), device.create_stream()
-    enqueue = RocblasSolution(rocblas).prepare(work.problem, work.tensors, stream)  # type: ignore[arg-type]
+    work, stream = product("bf16.nt"), device.create_stream()
+    go = work.prepared(rocblas, rocblas.algorithms(work.problem)[0])
+    go(stream)
     assert work.outcome() is None
-    graph = device.capture(lambda: enqueue(work.tensors), stream)  # type: ignore[arg-type]
+    graph = device.capture(lambda: go(stream), stream)
     for _ in range(2):
         assert "never written" in str(work.outcome())
         device.replay(graph, stream)
@@ -83,18 +126,18 @@ def test_a_captured_product_runs_with_every_replay(
 
 
 def test_it_shares_a_stream_with_the_devices_own_launches(
-    device: HipDevice, rocblas: Rocblas, product: Callable[..., Product]
+    device: HipDevice, rocblas: VendorLibrary, product: Callable[..., Product]
 ) -> None:
     """A kernel before it writes C, and one after it the start of C: all in order."""
     code = assemble(STORE, pointers=1).replace(b"gfx950", b"gfx942")
     code = code[:48] + bytes([code[48] ^ 0x4F ^ 0x4C]) + code[49:]
-    kernel, stream, work = device.load(code, "kernel"), device.create_stream(), product("nn")
+    kernel, stream, work = device.load(code, "kernel"), device.create_stream(), product("bf16.nn")
     launch = Launch((1, 1, 1), (64, 1, 1), 0, (POINTER,))
-    enqueue = RocblasSolution(rocblas).prepare(work.problem, work.tensors, stream)  # type: ignore[arg-type]
+    go = work.prepared(rocblas, rocblas.algorithms(work.problem)[0])
     device.launch(kernel, launch, {"c": work.tensors["c"].buffer}, stream)
-    enqueue(work.tensors)  # type: ignore[arg-type]
+    go(stream)
     assert work.outcome() is None
-    enqueue(work.tensors)  # type: ignore[arg-type]
+    go(stream)
     device.launch(kernel, launch, {"c": work.tensors["c"].buffer}, stream)
     found = np.zeros(65, np.uint32)
     device.read(work.tensors["c"].buffer, found)

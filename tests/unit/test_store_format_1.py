@@ -277,7 +277,7 @@ def test_pandas_gets_the_columns_of_today(tmp_path: Path) -> None:
     assert before.equals(after)
     assert before["stage"].value_counts().to_dict() == {"screened": 2200, "confirmed": 12}
     assert str(before["quarantined"].dtype) == "boolean"
-    assert set(before["format"]) == {3}
+    assert set(before["format"]) == {4}
 
 
 @pytest.mark.parametrize(
@@ -301,18 +301,18 @@ def test_an_operation_that_is_not_known_is_one_line(tmp_path: Path, cells: dict[
 
 def test_a_later_format_is_one_line(tmp_path: Path) -> None:
     path, row = tmp_path / "trials.csv", Encoder().line(one(tmp_path / "old.csv", old()))
-    later = HEADER.replace(b"format,", b"format,joules,") + row.replace(b"3,", b"4,1.5,", 1)
+    later = HEADER.replace(b"format,", b"format,joules,") + row.replace(b"4,", b"5,1.5,", 1)
     path.write_bytes(later)
-    says = r"trials\.csv is of format 4, this hktune reads formats 1 to 3: upgrade hktune, or pass another DIR"
+    says = r"trials\.csv is of format 5, this hktune reads formats 1 to 4: upgrade hktune, or pass another DIR"
     for use in (lambda: read_trials(path), lambda: TrialStore(tmp_path), lambda: merge([path], tmp_path / "out")):
         with pytest.raises(StoreError, match=says):
             use()
-    path.write_bytes(HEADER + row + row.replace(b"3,0,", b"4,1,", 1))
+    path.write_bytes(HEADER + row + row.replace(b"4,0,", b"5,1,", 1))
     with pytest.raises(
-        StoreError, match="line 3 is of a newer hktune, or edited: column format: '4' is another than 3"
+        StoreError, match="line 3 is of a newer hktune, or edited: column format: '5' is another than 4"
     ):
         read_trials(path)
-    path.write_bytes(later.replace(b"4,1.5,", b"x,1.5,"))
+    path.write_bytes(later.replace(b"5,1.5,", b"x,1.5,"))
     with pytest.raises(StoreError, match=r"columns are not hktune's .*unknown 'joules'"):
         read_trials(path)
 

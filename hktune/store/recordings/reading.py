@@ -66,8 +66,9 @@ def _of_trials(name: str, trials: Iterable[Trial]) -> list[Recording]:
 
 
 def recordings_among(name: str, trials: Iterable[Trial]) -> Iterator[Recording]:
-    """Of each problem and template of which a config has a time, the recording; it is called by `name` and these."""
-    for problem, rows in by_problem(trials).items():
+    """Of each problem and template of which a config has a time, the recording; it is called by `name` and these.
+    Algorithms of the vendor's libraries are no configs of a search."""
+    for problem, rows in by_problem(trial for trial in trials if trial.is_kernel).items():
         of_template: dict[tuple[str | None, str | None], dict[str, Trial]] = {}
         for row in sorted(rows, key=_order):
             if row.status is not Status.INVALID:  # it was never tried: it says why nothing can be

@@ -84,13 +84,13 @@ class StudyMirror:
 
     def __call__(self, trial: Trial) -> None:
         """Have one more row written, soon."""
-        if trial.problem in self._names:
+        if self._is_wanted(trial):
             self._rows.put((trial, False))
 
     def finish(self, rows: Iterable[Trial], hurry: Callable[[], bool]) -> list[str]:
         """Wait until `rows` are written, if need be tried again, and say what could not be. Once `hurry` says so, not
         for long."""
-        wanted = [row for row in rows if row.problem in self._names]
+        wanted = [row for row in rows if self._is_wanted(row)]
         self._not_before_s = 0.0
         for row in wanted:
             self._rows.put((row, True))
@@ -108,6 +108,10 @@ class StudyMirror:
             return []
         why = self._trouble or "there was no time for more"
         return [f"{left} of {len(wanted)} rows are not in {self._place} ({why}): the same command adds them"]
+
+    def _is_wanted(self, row: Trial) -> bool:
+        """Algorithms of the vendor's libraries have no parameters that a study could have."""
+        return row.problem in self._names and row.is_kernel
 
     def _check(self) -> None:
         """Whether every study that there is by the name of a shape can be gone on with. What keeps that from being

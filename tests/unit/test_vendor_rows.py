@@ -1,0 +1,163 @@
+"""Algorithms of the vendor's library in a run over a GPU of which only the answers are made up."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from made_up_gpus import H200, StandInService
+from rich.console import Console
+
+from hktune.core.config import Config
+from hktune.core.errors import InputError
+from hktune.core.outcome import Stage, Status
+from hktune.core.settings import Settings
+from hktune.core.trial import Trial
+from hktune.core.vendor_algorithm import VendorAlgorithm
+from hktune.dispatch import read_table
+from hktune.report.run_progress import RunProgress
+from hktune.report.summary import print_summary
+from hktune.store import read_trials
+from hktune.tuning import benches, gpus
+from hktune.tuning.run import tune
+from hktune.tuning.run_options import RunOptions
+from hktune.tuning.run_summary import RunSummary
+
+pytest.importorskip("cuda.bindings.nvrtc", reason="pip install 'hktune[cuda]'")
+
+SHAPES = "shapes:\n  - {m: [16, 64], n: 512, k: 1024}\n"
+FAST, SLOW = 8_000, 15_000
+"""Of times in ns: made-up kernels take from 10,000 to 14,095, and torch's default 20,000."""
+
+
+class Found:
+    identity = H200
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    (tmp_path / "cache").mkdir()
+    return tmp_path / "cache"
+
+
+@pytest.fixture(autouse=True)
+def machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An H200 that nobody has."""
+    monkeypatch.setattr(benches, "open_device", lambda *_, **__: Found())
+    monkeypatch.setattr(gpus, "open_device", lambda *_, **__: Found())
+    monkeypatch.setattr(gpus, "count_devices", lambda *_: 1)
+    monkeypatch.setattr(benches, "GpuService", StandInService)
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> RunOptions:
+    shapes = tmp_path / "shapes.yaml"
+    shapes.write_text(SHAPES)
+    return RunOptions(
+        shapes, device="cuda", strategy="random", trials=2, out=tmp_path / "out", workers=1, vendor_only=True
+    )
+
+
+def names(cache: Path, version: str, **times_ns: int) -> None:
+    """Let the library, at `version`, name these algorithms."""
+    (cache / "algorithms").write_text(" ".join([version, *(f"{name} {time}" for name, time in times_ns.items())]))
+
+
+def run(options: RunOptions, cache: Path) -> RunSummary:
+    with RunProgress(Console(file=io.StringIO())) as progress:
+        return tune(options, Settings(cache), ["hktune", "tune"], progress)
+
+
+def printed(summary: RunSummary) -> str:
+    out = io.StringIO()
+    print_summary(Console(file=out, width=200), summary)
+    return out.getvalue()
+
+
+def algorithms(trials: Sequence[Trial], stage: Stage) -> dict[str, list[Trial]]:
+    """The rows of algorithms, by their names."""
+    found: dict[str, list[Trial]] = {}
+    for row in trials:
+        if row.library and row.stage is stage:
+            found.setdefault(VendorAlgorithm.of_config(Config.from_json(row.config)).name, []).append(row)
+    return found
+
+
+def test_only_the_vendors_algorithms_are_tried_where_that_is_asked_for(options: RunOptions, cache: Path) -> None:
+    names(cache, "130100", slow=SLOW, fast=FAST, wrong=5_000)
+    summary = run(options, cache)
+    assert options.out
+    trials = read_trials(options.out / "trials.csv")
+    assert {row.library for row in trials} == {"cublasLt"}
+    screened = algorithms(trials, Stage.SCREENED)
+    assert {name: [row.status for row in rows] for name, rows in screened.items()} == {
+        "slow": [Status.OK] * 2, "fast": [Status.OK] * 2, "wrong": [Status.WRONG] * 2,
+    }  # fmt: skip
+    assert set(algorithms(trials, Stage.CONFIRMED)) == {"fast"}, "what is near the best is measured again"
+    assert all(row.template is row.object_sha256 is None and row.relative_error for row in screened["fast"])
+    table = read_table(options.out)
+    assert [entry.choice for entry in table.entries] == ["algorithm"] * 2
+    assert {entry.vendor_algorithm.name for entry in table.entries if entry.vendor_algorithm} == {"fast"}
+    assert [entry.rows for entry in table.entries] == [(16, 16), (64, 64)]
+    text = printed(summary)
+    assert "cublasLt 130100 fast" in text
+    assert "0 new variants compiled" in text
+    assert not list((options.out / "objects").iterdir())
+
+
+def test_the_same_run_again_tries_nothing_again(options: RunOptions, cache: Path) -> None:
+    names(cache, "130100", slow=SLOW, fast=FAST)
+    before = len(run(options, cache).trials)
+    assert len(run(options, cache).trials) == before
+
+
+def test_another_version_of_the_library_is_tried_anew_and_the_old_one_is_not_used(
+    options: RunOptions, cache: Path
+) -> None:
+    names(cache, "130100", fast=FAST)
+    run(options, cache)
+    names(cache, "130200", newer=FAST + 500)
+    run(options, cache)
+    assert options.out
+    found = [entry.vendor_algorithm for entry in read_table(options.out).entries]
+    assert [(each.version, each.name) for each in found if each] == [("130200", "newer")] * 2
+
+
+def test_kernels_and_algorithms_meet_and_the_faster_is_used(options: RunOptions, cache: Path) -> None:
+    """Either way, and the rows say how fast the vendor's best is, in the same rounds."""
+    options = replace(options, vendor_only=False)
+    assert options.out
+    names(cache, "130100", slow=SLOW)
+    run(options, cache)
+    entries = read_table(options.out).entries
+    assert {entry.choice for entry in entries} == {"kernel"}
+    names(cache, "130100", slow=SLOW, fast=FAST)
+    summary = run(options, cache)
+    entries = read_table(options.out).entries
+    assert {entry.choice for entry in entries} == {"algorithm"}
+    assert {row.library for row in summary.best.values()} == {"cublasLt"}
+    assert "cublasLt 130100 fast" in printed(summary)
+
+
+def test_an_algorithm_that_is_as_fast_as_torchs_default_keeps_that(options: RunOptions, cache: Path) -> None:
+    names(cache, "130100", same=20_000, slower=21_000)
+    run(options, cache)
+    assert options.out
+    assert {entry.choice for entry in read_table(options.out).entries} == {"vendor"}
+
+
+def test_where_no_library_names_any_there_is_no_row(options: RunOptions, cache: Path) -> None:
+    summary = run(options, cache)
+    assert list(summary.trials) == []
+    counted = (
+        "the vendor's libraries that are here name no algorithm for 2 of 2 shapes; the first is 16x512x1024 bf16.nt"
+    )
+    assert counted in summary.notes
+
+
+def test_the_emulated_device_has_no_library(options: RunOptions, cache: Path) -> None:
+    with pytest.raises(InputError, match=r"^--vendor-only: the emulated device has no vendor library: run it where"):
+        run(replace(options, device="emulated", out=None), cache)
