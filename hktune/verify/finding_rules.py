@@ -115,7 +115,7 @@ _ALL = (
         "suspicious",
         WARNING,
         "outputs differ when waves run in another order, or when loads arrive late",
-        "order what outputs depend on; float sums by atomics differ by rounding only",
+        "order what outputs depend on; float sums by atomics differ by rounding",
         "the runs compared",
     ),
     Rule(
