@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hktune.commands.arguments import path_given
 from hktune.core.errors import InputError
@@ -14,10 +15,28 @@ from hktune.core.operation import BF16_NT, operation_of
 from hktune.core.settings import Settings
 
 if TYPE_CHECKING:
-    from hktune.compile import Compiler
+    from hktune.compile.command_line import DeviceFlags
+    from hktune.compile.hip import HipCompiler
+    from hktune.device.device import HostArray
+    from hktune.verify.kernel_file import KernelRun, Verdict
 
 # What each option of a kernel is where it is not given.
-_USUAL = {"symbol": None, "args": "", "grid": "1", "block": "64", "lds": "0", "gemm": None, "strict": False}
+_USUAL: dict[str, Any] = {
+    "symbol": None,
+    "args": "",
+    "grid": "1",
+    "block": None,
+    "lds": None,
+    "gemm": None,
+    "reference": None,
+    "expect": [],
+    "tolerance": None,
+    "dump": None,
+    "define": [],
+    "include": [],
+    "flags": "",
+    "strict": False,
+}
 _DEBUG_LINES = "-gline-tables-only"
 
 
@@ -27,12 +46,15 @@ def add_kernel_options(parser: argparse.ArgumentParser) -> None:
     kernel.add_argument(
         "--kernel", type=path_given, metavar="FILE", help="HIP source, or a code object (.hsaco, .co, .so)"
     )
-    kernel.add_argument("--symbol", metavar="NAME", help="which kernel, where the file has several")
+    kernel.add_argument(
+        "--symbol", metavar="NAME", help="which kernel, where there are several, or an instance of a template: 'f<256>'"
+    )
     kernel.add_argument(
         "--args",
         default=_USUAL["args"],
         metavar="LIST",
-        help="such as 'a:bf16[m,k] b:bf16[n,k] c:out:bf16[m,n] m n k alpha:f32'",
+        help="such as 'a:bf16[m,k] b:bf16[n,k] c:out:bf16[m,n] m n k alpha:f32'; structs, files, constants: see "
+        "docs/how-to/verify-a-kernel.md",
     )
     kernel.add_argument(
         "--grid",
@@ -41,12 +63,27 @@ def add_kernel_options(parser: argparse.ArgumentParser) -> None:
         help="workgroups, such as 'm//128*n//128' (default: %(default)s)",
     )
     kernel.add_argument(
-        "--block",
-        default=_USUAL["block"],
-        metavar="X,Y,Z",
-        help="work-items of a workgroup (default: %(default)s)",
+        "--block", metavar="X,Y,Z", help="work-items of a workgroup (default: what Triton's metadata say, else 64)"
     )
-    kernel.add_argument("--lds", default=_USUAL["lds"], metavar="BYTES", help="dynamic LDS (default: %(default)s)")
+    kernel.add_argument("--lds", metavar="BYTES", help="dynamic LDS (default: what Triton's metadata say, else 0)")
+    kernel.add_argument(
+        "-D",
+        dest="define",
+        action="append",
+        default=[],
+        metavar="NAME[=VALUE]",
+        help="a macro, or a #define or constexpr of the file itself, which has VALUE then",
+    )
+    kernel.add_argument("-I", dest="include", action="append", default=[], metavar="DIR", help="a folder of headers")
+    kernel.add_argument(
+        "--flags", default=_USUAL["flags"], metavar="LINE", help="a compiler's flags, or its whole line in a Makefile"
+    )
+    _add_values(kernel)
+    kernel.add_argument("--strict", action="store_true", help="rules that AMD's own kernels break are hazards too")
+
+
+def _add_values(kernel: argparse._ArgumentGroup) -> None:
+    """What outputs are compared with, and where they are written."""
     kernel.add_argument(
         "--gemm",
         nargs="?",
@@ -54,64 +91,137 @@ def add_kernel_options(parser: argparse.ArgumentParser) -> None:
         metavar="OPERATION",
         help=f"compare c with what this operation makes of a and b (default: {BF16_NT})",
     )
-    kernel.add_argument("--strict", action="store_true", help="rules that AMD's own kernels break are hazards too")
+    kernel.add_argument(
+        "--reference", metavar="FILE.py:FUNCTION", help="compare outputs with what this makes of the buffers' numbers"
+    )
+    kernel.add_argument("--expect", action="append", default=[], metavar="NAME=FILE.npy", help="or with an array")
+    kernel.add_argument(
+        "--tolerance", metavar="RELATIVE[,ABSOLUTE]", help="allowed there (default: torch.testing's for the type)"
+    )
+    kernel.add_argument("--dump", type=path_given, metavar="DIR", help="write each output to DIR/NAME.npy")
 
 
 def require_no_kernel(options: argparse.Namespace) -> None:
     """Raises InputError where what describes a kernel is given without one."""
+    words = {"define": "-D", "include": "-I"}
     for name, usual in _USUAL.items():
         if getattr(options, name) != usual:
-            raise InputError(f"--{name} is for a kernel of your own: add --kernel FILE, or leave it out")
+            word = words.get(name, f"--{name}")
+            raise InputError(f"{word} is for a kernel of your own: add --kernel FILE, or leave it out")
 
 
 def verify_kernel(options: argparse.Namespace) -> int:
     """Judge the kernel; 0 when nothing is wrong, 1 otherwise. Raises InputError, ToolchainError."""
+    from hktune.objects.demangled import kernel_name
     from hktune.report.heartbeat import working
     from hktune.verify import kernel_file
 
-    path: Path = options.kernel
-    gemm, numbers = options.gemm, options.config
+    run = _run_of(options)
+    data, symbol = _code(options)
+    with working(lambda: f"executing {kernel_name(symbol)}"):
+        verdict = kernel_file.judge(data, symbol, run)
+    if options.dump:
+        _dump(options.dump, verdict.outputs)
+    return _print(verdict, run)
+
+
+def _run_of(options: argparse.Namespace) -> KernelRun:
+    from hktune.verify.kernel_arguments import buffers_of, parse_numbers, parse_parameters
+    from hktune.verify.kernel_buffers import read_array
+    from hktune.verify.kernel_file import KernelRun
+    from hktune.verify.kernel_reference import reference_of
+    from hktune.verify.triton_metadata import triton_metadata
+
+    gemm, words = options.gemm, options.config
     if gemm and "=" in gemm:  # --gemm names no operation, and NAME=NUMBER follows it
-        gemm, numbers = str(BF16_NT), [gemm, *numbers]
-    run = kernel_file.KernelRun(
-        kernel_file.parse_parameters(options.args),
-        kernel_file.parse_numbers(numbers),
+        gemm, words = str(BF16_NT), [gemm, *words]
+    parameters, numbers = parse_parameters(options.args), parse_numbers(words)
+    outputs = [name for name, each in buffers_of(parameters).items() if each.way != "in"]
+    triton = triton_metadata(options.kernel)
+    return KernelRun(
+        parameters,
+        numbers,
         options.grid,
-        options.block,
-        options.lds,
+        options.block or (str(triton.block) if triton else "64"),
+        options.lds or (str(triton.shared) if triton else "0"),
         operation_of(gemm) if gemm else None,
         options.seed,
         strict=options.strict,
+        expected={name: read_array(path) for name, path in _expected(options.expect).items()},
+        reference=reference_of(options.reference, numbers, outputs) if options.reference else None,
+        tolerance=_tolerance(options.tolerance) if options.tolerance else None,
+        scratch_bytes=triton.scratch_bytes if triton else (0, 0),
     )
-    kind = kernel_file.KERNEL_FILE
-    data = kind.read(path)
+
+
+def _expected(words: list[str]) -> dict[str, Path]:
+    pairs = [word.partition("=") for word in words]
+    for name, separator, file in pairs:
+        if not (name and separator and file):
+            raise InputError(f"--expect {name}{separator}{file}: write --expect NAME=FILE.npy")
+    return {name: Path(file) for name, _, file in pairs}
+
+
+def _tolerance(text: str) -> tuple[float, float]:
+    """The relative and the absolute difference that is allowed; one number is both."""
+    from hktune.verify.kernel_arguments import number_of
+
+    numbers = [number_of(part) for part in text.split(",")]
+    if not 1 <= len(numbers) <= 2 or any(number is None or number < 0 for number in numbers):
+        raise InputError(f"--tolerance {text[:60]}: write RELATIVE or RELATIVE,ABSOLUTE, such as 1e-2,1e-5")
+    return float(numbers[0] or 0), float(numbers[-1] or 0)
+
+
+def _code(options: argparse.Namespace) -> tuple[bytes, str]:
+    """The code object, compiled where it is a source, and the kernel's symbol in it."""
+    from hktune.compile.command_line import device_flags
+    from hktune.objects.code_object import read_code_object
+    from hktune.objects.demangled import chosen_symbol
+    from hktune.verify.kernel_file import KERNEL_FILE
+    from hktune.verify.kernel_source import compile_source, device_source
+
+    path: Path = options.kernel
+    data = KERNEL_FILE.read(path)
     if data[:4] == b"\x7fELF":
-        symbol = options.symbol or kernel_file.only_symbol(data, path)
-    else:
-        source = kind.text(data, path)
-        data, symbol = kernel_file.compile_source(path, source, options.symbol, _compiler(options))
-    with working(lambda: f"executing {symbol}"):
-        verdict = kernel_file.judge(data, symbol, run)
+        return data, chosen_symbol(read_code_object(data).kernels, options.symbol, path)
+    flags = device_flags(options.flags, options.define, options.include)
+    source, words = device_source(KERNEL_FILE.text(data, path), flags, options.symbol)
+    return compile_source(path, source, options.symbol, _compiler(options, replace(flags, flags=words)))
+
+
+def _compiler(options: argparse.Namespace, flags: DeviceFlags) -> HipCompiler:
+    """The compiler found here, with debug lines, so that a hazard names the line."""
+    from hktune.compile.hip import HipCompiler
+    from hktune.compile.hipkittens import find_hipkittens
+    from hktune.compile.toolchain import HOST_HEADERS, find_hip_toolchain
+
+    settings = Settings.from_environment(os.environ)
+    toolchain = find_hip_toolchain(settings)
+    own = ("-iquote", str(options.kernel.resolve().parent), "-I", str(HOST_HEADERS))
+    lines = replace(toolchain, flags=(*toolchain.flags, _DEBUG_LINES, *own, *flags.flags))
+    return HipCompiler(lines, find_hipkittens(settings, options.hipkittens), settings.cache_dir)
+
+
+def _dump(folder: Path, outputs: Mapping[str, HostArray]) -> None:
+    """Leave each output in `folder`, as bits where numpy lacks the type."""
+    import numpy as np
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, array in outputs.items():
+            np.save(folder / f"{name}.npy", array)
+    except OSError as error:
+        raise InputError(f"--dump {folder}: {error.strerror or error}: give a folder that can be written") from error
+
+
+def _print(verdict: Verdict, run: KernelRun) -> int:
     if verdict.failure:
         print(f"{verdict.failure.status}: {verdict.failure.detail}")
     else:
-        checked = (
-            f"c is {run.gemm} of a and b" if run.gemm else "outputs are written whole, their values were not compared"
-        )
-        print(f"{symbol}: no hazard found; {checked}")
+        compared = f"c is {run.gemm} of a and b" if run.gemm else "outputs are as expected"
+        checked = compared if run.compares else "outputs are written whole, their values were not compared"
+        print(f"{verdict.symbol}: no hazard found; {checked}")
     for note in verdict.notes:
         print(f"note: {note}")
     print(f"takes {verdict.resources}")
     return 1 if verdict.failure else 0
-
-
-def _compiler(options: argparse.Namespace) -> Compiler:
-    """The compiler found here, with debug lines, so that a hazard names the line."""
-    from hktune.compile import HipCompiler
-    from hktune.compile.hipkittens import find_hipkittens
-    from hktune.compile.toolchain import find_hip_toolchain
-
-    settings = Settings.from_environment(os.environ)
-    toolchain = find_hip_toolchain(settings)
-    lines = replace(toolchain, flags=(*toolchain.flags, _DEBUG_LINES))
-    return HipCompiler(lines, find_hipkittens(settings, options.hipkittens), settings.cache_dir)

@@ -45,14 +45,20 @@ class HipCompiler:
 
     def compile(self, variant: Variant, deadline_s: float) -> CodeObject | Failure:
         """Build `variant`; see Compiler."""
+        return self._scratch_build(variant)(variant, deadline_s)
 
+    def object_of(self, variant: Variant, deadline_s: float) -> bytes | Failure:
+        """The code object of `variant`, whose symbol it need not have. Raises ToolchainError."""
+        return self._scratch_build(variant).bytes_of(variant, deadline_s)
+
+    def _scratch_build(self, variant: Variant) -> ScratchBuild:
         def run(source: Path, seconds: float) -> Finished | None:
             return self._build(variant, source, attended_s() + seconds)
 
         def verdict(finished: Finished, name: str) -> str:
             return first_error(finished.stderr, name, self._headers.include, finished.status)
 
-        return ScratchBuild(".hip", OBJECT_NAME, self.identity, read_code_object, run, verdict)(variant, deadline_s)
+        return ScratchBuild(".hip", OBJECT_NAME, self.identity, read_code_object, run, verdict)
 
     def _build(self, variant: Variant, source: Path, until: float) -> Finished | None:
         """Leave OBJECT_NAME in the folder of `source`, first with precompiled headers; None past `until`.

@@ -34,6 +34,13 @@ class ScratchBuild:
     def __call__(self, variant: Variant, deadline_s: float) -> CodeObject | Failure:
         """Build `variant`; see Compiler."""
         started = time.monotonic()
+        data = self.bytes_of(variant, deadline_s)
+        if isinstance(data, Failure):
+            return data
+        return described(variant, data, self.read, self.compiler, time.monotonic() - started)
+
+    def bytes_of(self, variant: Variant, deadline_s: float) -> bytes | Failure:
+        """The object that `variant` becomes, whatever kernels it has."""
         name = f"{PurePosixPath(variant.template).name}{self.ending}"
         with scratch_folder() as folder, disk_at_fault(folder):
             source = folder / name
@@ -44,8 +51,7 @@ class ScratchBuild:
             built = folder / self.object_name
             if finished.status != 0 or not built.is_file():
                 return self._failed(finished, name)
-            data = built.read_bytes()
-        return described(variant, data, self.read, self.compiler, time.monotonic() - started)
+            return built.read_bytes()
 
     def _failed(self, finished: Finished, name: str) -> Failure:
         """The verdict on the source. Raises ToolchainError where the machine is to blame."""

@@ -23,6 +23,8 @@ OLDEST_ROCM = 7  # ROCm 7.0 is the first release for MI350X and MI355X (its rele
 ROCM_HOME = Path("/opt/rocm")
 _ROCM_LINKERS = ("llvm/bin", "lib/llvm/bin", "bin")
 HIP_HEADERS = Path(__file__).parent / "hip_headers"
+HOST_HEADERS = Path(__file__).parent / "host_headers"
+"""What kernels of one's own include of libraries of the host, and no kernel of hktune's does."""
 _VERSION_TIMEOUT_S = 60.0
 HEADER_FILE = FileKind("a header", 16 << 20, InputError, "give a folder of HipKittens' headers")
 

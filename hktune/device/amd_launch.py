@@ -32,7 +32,16 @@ def checked_code(data: bytes, symbol: str, arch: str, features: tuple[str, ...] 
 
 
 def check_launch(image: KernelImage, launch: Launch, lds_bytes: int) -> None:
-    """Raises DeviceError for a launch that the hardware's dispatcher would refuse; a workgroup has `lds_bytes`."""
+    """Raises DeviceError for a launch that the hardware's dispatcher would refuse, or whose arguments are not the
+    kernel's; a workgroup has `lds_bytes`."""
+    check_sides(image, launch, lds_bytes)
+    mismatch = image.mismatch(launch.arguments)
+    if mismatch:
+        raise DeviceError(f"{mismatch}: launch it with the arguments it was compiled for")
+
+
+def check_sides(image: KernelImage, launch: Launch, lds_bytes: int) -> None:
+    """Raises DeviceError where grid, block or LDS are what the hardware's dispatcher would refuse."""
     size = launch.block[0] * launch.block[1] * launch.block[2]
     limit = min(image.resources.max_workgroup_size, _MAX_WORKGROUP_SIZE)
     if min(launch.block) < 1 or size > limit:
@@ -42,9 +51,6 @@ def check_launch(image: KernelImage, launch: Launch, lds_bytes: int) -> None:
     asked = image.resources.lds_bytes + launch.dynamic_lds_bytes
     if launch.dynamic_lds_bytes < 0 or asked > lds_bytes:
         raise DeviceError(f"{image.symbol} asks for {asked} bytes of LDS: {lds_bytes} is the most")
-    mismatch = image.mismatch(launch.arguments)
-    if mismatch:
-        raise DeviceError(f"{mismatch}: launch it with the arguments it was compiled for")
 
 
 def explicit_bytes(image: KernelImage, arguments: tuple[Argument, ...], binding: Binding) -> bytes:

@@ -6,6 +6,7 @@ It is the libcublasLt that torch has loaded. Numbers and types are those of cubl
 from __future__ import annotations
 
 import ctypes
+import functools
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
@@ -79,7 +80,7 @@ class _Plan:
 class CublasLt:
     """VendorLibrary. C^T = B^T A^T in its column-major terms, so that all three matrices are read as they are stored.
 
-    Raises DeviceError where torch has no cuBLASLt, or there is no GPU.
+    Raises DeviceError where torch has no cuBLASLt. The GPU is asked for with the first question.
     """
 
     name = NAME
@@ -93,10 +94,15 @@ class CublasLt:
         except OSError as absent:
             raise DeviceError(f"torch has no cuBLASLt ({absent}): its algorithms cannot be asked for") from None
         self.version = str(self._library.cublasLtGetVersion())
-        self._handle = ctypes.c_void_p()
-        self._call("cublasLtCreate", ctypes.byref(self._handle))
         self._plans: dict[Problem, _Plan] = {}
         self._planning = threading.Lock()
+
+    @functools.cached_property
+    def handle(self) -> ctypes.c_void_p:
+        """Of the GPU that was current when it was first asked for."""
+        made = ctypes.c_void_p()
+        self._call("cublasLtCreate", ctypes.byref(made))
+        return made
 
     def algorithms(self, problem: Problem) -> Sequence[VendorAlgorithm]:
         """See VendorLibrary."""
@@ -114,7 +120,7 @@ class CublasLt:
         if own is None:
             return f"{algorithm} is none of the {len(plan.found)} that {NAME} {self.version} names for {problem}"
         checked = _Heuristic()
-        asked = (self._handle, *plan.described, ctypes.byref(own), ctypes.byref(checked))
+        asked = (self.handle, *plan.described, ctypes.byref(own), ctypes.byref(checked))
         status = self._library.cublasLtMatmulAlgoCheck(*asked)
         if status:
             return f"{algorithm}: cublasLtMatmulAlgoCheck answers {status} (cublasStatus_t)"
@@ -159,7 +165,7 @@ class CublasLt:
         for attribute in _MIN_ALIGNMENTS:
             self._set(set_preference, preference, attribute, ctypes.c_uint32(ALIGNMENT_BYTES))
         found, count = (_Heuristic * ALGORITHMS_MAX)(), ctypes.c_int()
-        asked = (self._handle, *plan.described, preference, ALGORITHMS_MAX, found, ctypes.byref(count))
+        asked = (self.handle, *plan.described, preference, ALGORITHMS_MAX, found, ctypes.byref(count))
         status = self._library.cublasLtMatmulAlgoGetHeuristic(*asked)
         self._call("cublasLtMatmulPreferenceDestroy", preference)
         if status == _NOT_SUPPORTED:
@@ -276,7 +282,7 @@ class _CublasLtLaunch:
         """All arguments of a call, whose addresses are those of `own`."""
         of_b, of_a, of_c = self._plan.layouts
         return (
-            *(self._library._handle, own.operation, ctypes.byref(self._one), own.b, of_b, own.a, of_a),
+            *(self._library.handle, own.operation, ctypes.byref(self._one), own.b, of_b, own.a, of_a),
             *(ctypes.byref(self._beta), own.c, of_c, own.c, of_c, ctypes.byref(self._algorithm)),
             *(own.workspace, ctypes.c_size_t(self._workspace_bytes), own.stream),
         )

@@ -17,7 +17,7 @@ from hktune.core.board import DEFAULT_BOARD, Board, emulated_name
 from hktune.core.errors import DeviceError, InputError
 from hktune.core.identity import Identity
 from hktune.core.launch import Launch
-from hktune.device.amd_launch import check_launch, checked_code, explicit_bytes
+from hktune.device.amd_launch import check_launch, check_sides, checked_code, explicit_bytes
 from hktune.device.device import CALL_OPERANDS, Binding, Buffer, HostArray, Kernel
 from hktune.device.host_copies import check_target, source_of, span_elements
 from hktune.device.prepared import BoundLaunch
@@ -38,6 +38,7 @@ from hktune.emulator.machine.wave_start import (
 )
 from hktune.emulator.schedules.schedule import USUAL, Schedule
 from hktune.objects.code_object import AmdCodeObject, KernelImage, source_line
+from hktune.objects.demangled import kernel_name
 
 if TYPE_CHECKING:
     import torch
@@ -81,7 +82,7 @@ class EmulatedKernel:
     def locate(self, address: int) -> str:
         """Where an instruction is: its offset in the kernel, and the source line if the object has debug lines."""
         line = source_line(self.data, address - self.code.region.base)
-        return f" [{self.symbol}+{address - self.program.entry:#x}{f', {line}' if line else ''}]"
+        return f" [{kernel_name(self.symbol)}+{address - self.program.entry:#x}{f', {line}' if line else ''}]"
 
 
 class _LoadedCode:
@@ -199,6 +200,13 @@ class EmulatedDevice:
         for value in binding.values():
             if value is not None and not isinstance(value, (int, float)):
                 self._own(value)
+        with self._lock:
+            self._run(kernel, launch, explicit)
+
+    def launch_packed(self, kernel: EmulatedKernel, launch: Launch, explicit: bytes) -> None:
+        """Launch with an argument struct of the caller's own making, in place of `launch.arguments`. The addresses in
+        it are those of buffers that the caller keeps alive."""
+        check_sides(kernel.image, launch, self._arch.lds_bytes)
         with self._lock:
             self._run(kernel, launch, explicit)
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
+import numpy as np
 from attack import Format
 from foreign_files import AITER_TUNED, BENCH_OUTPUT, LOG, TRACE, TUNABLE, YAML
 from hostile import Victim, amd_victim, harmed, nvidia_victim
@@ -23,6 +24,7 @@ from toy_space import TOY_SOURCE, TOY_SPACE, TOY_TEMPLATE
 
 from hktune.cli import main
 from hktune.compile import AbsentCompiler, CachedCompiler
+from hktune.compile.command_line import device_flags
 from hktune.core.config import Config
 from hktune.core.errors import HktuneError
 from hktune.core.outcome import Failure, Source, Status
@@ -35,6 +37,7 @@ from hktune.exchange import read_shapes
 from hktune.export import export_inline
 from hktune.objects.code_object import read_code_object
 from hktune.objects.cubin import read_cubin
+from hktune.objects.demangled import chosen_symbol
 from hktune.report.console import PlainConsole
 from hktune.report.tables import print_table
 from hktune.space import Spaces, load_space
@@ -47,15 +50,10 @@ from hktune.store.rows import HEADER, Encoder
 from hktune.template import load_template
 from hktune.tuning.own_trials import require_own
 from hktune.tuning.prebuilt import Built, read_built, read_configs
-from hktune.verify.kernel_file import (
-    EMULATOR_FAILED,
-    KernelRun,
-    compile_source,
-    judge,
-    only_symbol,
-    parse_numbers,
-    parse_parameters,
-)
+from hktune.verify.kernel_arguments import parse_numbers, parse_parameters
+from hktune.verify.kernel_buffers import read_array
+from hktune.verify.kernel_file import EMULATOR_FAILED, KERNEL_FILE, KernelRun, judge
+from hktune.verify.kernel_source import compile_source, device_source
 
 PROBLEM = Problem(512, 1024, 1024)
 SHAPES = b"""dtype: bf16
@@ -70,7 +68,10 @@ CONFIGS = b"block_m=128 stages=2 # a comment\neager=true order=swizzled\n\nblock
 KERNEL = (
     b'extern "C" __global__ __launch_bounds__(256) void reverse(const float *x, float *y, int n) { y[0] = x[n]; }\n'
 )
-LAUNCH = b"a:bf16[m,k] bt:bf16[n,k] c:out:bf16[m,n] m n k alpha:f32 | m=8 n=16 k=32 alpha=2.5 | m//8*n,1,1 | 64,1 | m*2"
+LAUNCH = (
+    b"a:bf16[m,k] bt@8:gl:e4m3[n!,k] c:out:bf16[m,n]=ones s:{m n=4*k pad:bytes[4]} alpha:f32 "
+    b"| m=8 n=16 k=32 alpha=2.5 | m//8*n,1,1 | 64,1 | m*2"
+)
 
 
 def formats(folder: Path) -> list[Format]:
@@ -372,20 +373,26 @@ def _builds(folder: Path) -> list[Format]:
 
 
 def _kernels(folder: Path) -> list[Format]:
-    nothing = AbsentCompiler("none", "nothing is compiled here")
     run = KernelRun(
         parse_parameters("a:bf16[8] bt:bf16[8] c:out:bf16[8] n:u32 k:u32"), {"n": 2, "k": 2}, "1", "64", deadline_s=1.0
     )
 
-    def use_source(path: Path) -> None:
-        from hktune.verify.kernel_file import KERNEL_FILE
+    class CompilesNothing:
+        def object_of(self, variant: Variant, deadline_s: float) -> bytes | Failure:
+            return Failure(Status.COMPILE_ERROR, "nothing is compiled here")
 
-        compile_source(path, KERNEL_FILE.read_text(path), None, nothing)
+    def use_source(path: Path) -> None:
+        source, _ = device_source(KERNEL_FILE.read_text(path), device_flags("", ["SIZE=4"]), "kernel<2>")
+        try:
+            compile_source(path, source, None, CompilesNothing())
+        except HktuneError as refused:
+            if "nothing is compiled here" not in str(refused):
+                raise
 
     def use_object(path: Path) -> None:
         data = path.read_bytes()
         with contextlib.suppress(HktuneError):
-            only_symbol(data, path)
+            chosen_symbol(read_code_object(data).kernels, None, path)
         failure = judge(data, "naive_gemm", run).failure
         assert failure is None or EMULATOR_FAILED not in failure.detail, failure.detail
 
@@ -397,17 +404,13 @@ def _kernels(folder: Path) -> list[Format]:
         )
         described.launch()
 
-    def source_is_refused(path: Path) -> None:
-        try:
-            use_source(path)
-        except HktuneError as refused:
-            if "nothing is compiled here" not in str(refused):
-                raise
-
+    array = io.BytesIO()
+    np.save(array, np.arange(24.0).reshape(2, 3, 4))
     return [
-        Format("kernel source", KERNEL, text_mutant, _written(folder / "kernel.hip", source_is_refused)),
+        Format("kernel source", KERNEL, text_mutant, _written(folder / "kernel.hip", use_source)),
         Format("kernel object", OBJECT, harmed, _written(folder / "kernel.hsaco", use_object)),
         Format("arguments and sizes", LAUNCH, text_mutant, use_launch),
+        Format("array of a buffer", array.getvalue(), harmed, _written(folder / "buffer.npy", read_array)),
     ]
 
 

@@ -14,7 +14,7 @@ from naive_gemm import OBJECT
 from hktune.cli import main
 from hktune.core.errors import InputError, TableError
 from hktune.objects import code_object
-from hktune.verify.kernel_file import parse_parameters
+from hktune.verify.kernel_arguments import parse_parameters
 
 pytest.importorskip("ziglang")
 
@@ -148,7 +148,7 @@ def test_a_code_object_needs_no_compiler(tmp_path: Path, capsys: pytest.CaptureF
         (("--args", "x:f33[n]", "n=4"), "type 'f33' is not one of"),
         (("--args", "x:f32[n] y:f32[n] n"), "has no value here"),
         (("--args", "x:f32[n] y:f32[n] n", "n=four"), "write NAME=NUMBER"),
-        (("--symbol", "other", *REVERSED), "no kernel other"),
+        (("--symbol", "other", *REVERSED), "has no kernel 'other': it has reverse"),
     ],
 )
 def test_what_does_not_fit_is_one_line(
@@ -163,7 +163,7 @@ def test_what_does_not_fit_is_one_line(
 def test_arguments_are_described_in_a_line() -> None:
     a, c, count, scale = parse_parameters("a:bf16[m,2*k] c:out:f32[m] m alpha:f32")
     assert [size.value({"m": 3, "k": 4}) for size in a.dimensions] == [3, 8]
-    assert (a.argument.kind, c.way, count.argument.kind, scale.argument.kind) == ("pointer", "out", "i32", "f32")
+    assert (a.kind, c.way, count.kind, count.type, scale.type) == ("buffer", "out", "number", "i32", "f32")
     with pytest.raises(InputError, match="write name"):
         parse_parameters("a:bf16[m")
 
@@ -254,7 +254,7 @@ def test_an_operation_that_cannot_be_proved_is_one_line(
             ("--args", "a:f32[n] bt:bf16[n] n", "n=2147483648"),
             "argument a 'n' is 2147483648: it must be an integer from 1",
         ),
-        (("--args", "n:u32 x:f32[2] y:f32[2]", "n=-1"), "takes global_buffer of 8 bytes"),
+        (("--args", "n:u32 x:f32[2] y:f32[2]", "n=-1"), "argument n=-1 is u32: give 0 to 4294967295"),
         (("--args", "x:f32[2] y:f32[2] n", "n=2147483648"), "argument n=2147483648 is i32: give -2147483648 to"),
         (("--args", "x:f32[2] y:f32[2] n", "n=1.5"), "argument n=1.5 is i32: give an integer"),
         (("--args", "x:f32[2] x:f32[2]"), "each of another name"),
@@ -289,11 +289,16 @@ def test_numbers_and_descriptions_from_outside_are_bounded_and_said_in_one_line(
         (lambda path: path.write_bytes(b"\x7fELF"), "not a 64-bit little-endian ELF file"),
         (lambda path: path.write_bytes(b"\xff\xfe"), "must be UTF-8 text"),
         (lambda path: path.write_bytes(b"__global__ void a(); \0"), "NUL"),
-        (lambda path: path.write_text("int x;"), "defines no kernels: name one with --symbol"),
-        (lambda path: path.write_text("__global__ void a(int x) {} __global__ void b() {}"), "defines ['a', 'b']"),
-        (lambda path: path.write_text("__global__ " * 300_000), "defines no kernels"),
-        (lambda path: path.write_text("__launch_bounds__(" * 200_000), "defines no kernels"),
-        (lambda path: path.write_text("__global__ " + "x" * 3_000_000), "defines no kernels"),
+        (lambda path: path.write_text("int x;"), "it defines no kernel, or a template"),
+        (
+            lambda path: path.write_text(
+                "#include <hip/hip_runtime.h>\n__global__ void a(int x) {} namespace n { __global__ void b() {} }"
+            ),
+            "has the kernels a, n::b: name one with --symbol",
+        ),
+        (lambda path: path.write_text("__global__ " * 300_000), "does not compile"),
+        (lambda path: path.write_text("__launch_bounds__(" * 200_000), "does not compile"),
+        (lambda path: path.write_text("__global__ " + "x" * 3_000_000), "does not compile"),
     ],
 )
 def test_a_file_that_is_no_kernel_is_one_line(

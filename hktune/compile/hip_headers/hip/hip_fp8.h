@@ -21,23 +21,23 @@ struct __hip_fp8x4_e5m2_fnuz;
     struct __hip_fp8_##format {                                                                                      \
         __hip_fp8_storage_t __x;                                                                                     \
         __hip_fp8_##format() = default;                                                                              \
-        __device__ explicit __hip_fp8_##format(float a)                                                              \
+        __host__ __device__ explicit __hip_fp8_##format(float a)                                                              \
             : __x(static_cast<__hip_fp8_storage_t>(to_fp8(a, a, 0, false))) {}                                       \
-        __device__ operator float() const { return to_float(__x, 0); }                                               \
+        __host__ __device__ operator float() const { return to_float(__x, 0); }                                               \
     };                                                                                                               \
     struct __hip_fp8x2_##format {                                                                                    \
         __hip_fp8x2_storage_t __x;                                                                                   \
         __hip_fp8x2_##format() = default;                                                                            \
-        __device__ explicit __hip_fp8x2_##format(float2 a)                                                           \
+        __host__ __device__ explicit __hip_fp8x2_##format(float2 a)                                                           \
             : __x(static_cast<__hip_fp8x2_storage_t>(to_fp8(a.x, a.y, 0, false))) {}                                 \
-        __device__ operator float2() const { return {to_float(__x, 0), to_float(__x, 1)}; }                          \
+        __host__ __device__ operator float2() const { return {to_float(__x, 0), to_float(__x, 1)}; }                          \
     };                                                                                                               \
     struct __hip_fp8x4_##format {                                                                                    \
         __hip_fp8x4_storage_t __x;                                                                                   \
         __hip_fp8x4_##format() = default;                                                                            \
-        __device__ explicit __hip_fp8x4_##format(float4 a)                                                           \
+        __host__ __device__ explicit __hip_fp8x4_##format(float4 a)                                                           \
             : __x(static_cast<__hip_fp8x4_storage_t>(to_fp8(a.z, a.w, to_fp8(a.x, a.y, 0, false), true))) {}         \
-        __device__ operator float4() const {                                                                         \
+        __host__ __device__ operator float4() const {                                                                         \
             return {to_float(__x, 0), to_float(__x, 1), to_float(__x, 2), to_float(__x, 3)};                         \
         }                                                                                                            \
     };

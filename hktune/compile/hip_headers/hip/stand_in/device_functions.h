@@ -1,9 +1,7 @@
-// What a work-item calls: barriers, shuffles across its wave, bit casts, float maths.
+// What a work-item calls: barriers, shuffles across its wave, bit casts.
 #pragma once
 
 #include "vector_types.h"
-
-#define HKTUNE_DEVICE_ __device__ inline __attribute__((always_inline))
 
 HKTUNE_DEVICE_ void __syncthreads() {
     __builtin_amdgcn_fence(__ATOMIC_RELEASE, "workgroup");
@@ -70,25 +68,12 @@ HKTUNE_DEVICE_ T __shfl_xor_sync(Mask, T value, int mask, int width = warpSize) 
 
 // ---- bit casts ----
 
+HKTUNE_DEVICE_ double __longlong_as_double(long long x) { return __builtin_bit_cast(double, x); }
+HKTUNE_DEVICE_ long long __double_as_longlong(double x) { return __builtin_bit_cast(long long, x); }
 HKTUNE_DEVICE_ float __int_as_float(int x) { return __builtin_bit_cast(float, x); }
 HKTUNE_DEVICE_ float __uint_as_float(unsigned x) { return __builtin_bit_cast(float, x); }
 HKTUNE_DEVICE_ int __float_as_int(float x) { return __builtin_bit_cast(int, x); }
 HKTUNE_DEVICE_ unsigned __float_as_uint(float x) { return __builtin_bit_cast(unsigned, x); }
-
-// ---- maths: v_exp_f32 and v_log_f32 work in base 2, the other bases are one multiplication away ----
-
-HKTUNE_DEVICE_ float exp2f(float x) { return __builtin_elementwise_exp2(x); }
-HKTUNE_DEVICE_ float __log2f(float x) { return __builtin_amdgcn_logf(x); }
-HKTUNE_DEVICE_ float __expf(float x) { return __builtin_amdgcn_exp2f(x * 1.44269504088896340736f); }
-HKTUNE_DEVICE_ float __logf(float x) { return __builtin_amdgcn_logf(x) * 0.693147180559945309417f; }
-HKTUNE_DEVICE_ float __frcp_rn(float x) { return 1.0f / x; }
-HKTUNE_DEVICE_ float __fsqrt_rn(float x) { return __builtin_elementwise_sqrt(x); }
-HKTUNE_DEVICE_ float rsqrtf(float x) { return __builtin_amdgcn_rsqf(x); }
-HKTUNE_DEVICE_ float sqrtf(float x) { return __builtin_elementwise_sqrt(x); }
-HKTUNE_DEVICE_ float fabsf(float x) { return __builtin_fabsf(x); }
-HKTUNE_DEVICE_ float fmaxf(float a, float b) { return __builtin_fmaxf(a, b); }
-HKTUNE_DEVICE_ float fminf(float a, float b) { return __builtin_fminf(a, b); }
-HKTUNE_DEVICE_ float fmaf(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 
 #define HKTUNE_MIN_MAX_(T)                                          \
     HKTUNE_DEVICE_ T min(T a, T b) { return b < a ? b : a; }        \
@@ -100,5 +85,7 @@ HKTUNE_MIN_MAX_(unsigned long)
 HKTUNE_MIN_MAX_(long long)
 HKTUNE_MIN_MAX_(unsigned long long)
 #undef HKTUNE_MIN_MAX_
+HKTUNE_DEVICE_ double min(double a, double b) { return __builtin_fmin(a, b); }
+HKTUNE_DEVICE_ double max(double a, double b) { return __builtin_fmax(a, b); }
 HKTUNE_DEVICE_ float min(float a, float b) { return __builtin_fminf(a, b); }
 HKTUNE_DEVICE_ float max(float a, float b) { return __builtin_fmaxf(a, b); }

@@ -11,6 +11,7 @@
 #define __constant__ __attribute__((constant))
 #define __managed__ __attribute__((managed))
 #define __forceinline__ inline __attribute__((always_inline))
+#define HKTUNE_DEVICE_ __device__ inline __attribute__((always_inline))
 #define HIP_DYNAMIC_SHARED(type, name) extern __shared__ type name[];
 
 // __launch_bounds__(work-items a workgroup, waves per SIMD): HIP's second figure is waves per execution unit.

@@ -1,0 +1,50 @@
+"""The code object of a kernel in a HIP source of anybody's making, host code and all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+from hktune.compile.command_line import DeviceFlags
+from hktune.compile.host_code import with_values, without_host_code
+from hktune.core.config import Config
+from hktune.core.errors import InputError, ToolchainError
+from hktune.core.outcome import Failure
+from hktune.core.variant import Variant
+from hktune.objects.code_object import read_code_object
+from hktune.objects.demangled import chosen_symbol
+
+ARCH = "gfx950"
+_COMPILE_DEADLINE_S = 300.0
+_MISSING = "file not found"
+
+
+class ObjectCompiler(Protocol):
+    """Makes a code object of a source, whatever kernels are in it."""
+
+    def object_of(self, variant: Variant, deadline_s: float) -> bytes | Failure: ...
+
+
+def device_source(source: str, flags: DeviceFlags, symbol: str | None) -> tuple[str, tuple[str, ...]]:
+    """What is compiled of `source`, and the flags for it: its host code is left out, values that `flags` define take
+    the place of its own, and an instance of a template that `symbol` names is asked for."""
+    source, defines = with_values(without_host_code(source), flags.defines)
+    if symbol is not None and symbol.rstrip().endswith(">"):
+        source += f"\n[[maybe_unused]] static void* const hktune_instance = (void*)&{symbol};\n"
+    return source, (*(f"-D{name}={value}" for name, value in defines.items()), *flags.flags)
+
+
+def compile_source(path: Path, source: str, symbol: str | None, compiler: ObjectCompiler) -> tuple[bytes, str]:
+    """Code object and symbol of the kernel in the HIP `source` of the file at `path`. Raises InputError with the
+    compiler's first error."""
+    variant = Variant(path.stem, "", ARCH, "hip", symbol or "", source, Config({}))
+    try:
+        data = compiler.object_of(variant, _COMPILE_DEADLINE_S)
+    except ToolchainError as error:
+        if _MISSING in str(error):
+            said = str(error).partition(": run `")[0]
+            raise InputError(f"{said}: name its folder with -I") from None
+        raise
+    if isinstance(data, Failure):
+        raise InputError(f"{path} does not compile: {data.detail}")
+    return data, chosen_symbol(read_code_object(data).kernels, symbol, path)
