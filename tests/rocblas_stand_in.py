@@ -42,10 +42,15 @@ class RocblasStandIn:
     stream: int | None = None
     workspace: tuple[int, int] | None = None
     queried: int | None = None
+    destroyed: int = 0
 
     def rocblas_create_handle(self, handle: Any) -> int:
         handle._obj.value = HANDLE
         return SUCCESS
+
+    def rocblas_destroy_handle(self, handle: Any) -> int:
+        self.destroyed += 1
+        return SUCCESS if handle.value == HANDLE else INVALID_HANDLE
 
     def rocblas_get_version_string_size(self, size: Any) -> int:
         size._obj.value = len(self.version) + 1

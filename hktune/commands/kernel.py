@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +14,6 @@ from hktune.core.operation import BF16_NT, operation_of
 from hktune.core.settings import Settings
 
 if TYPE_CHECKING:
-    from hktune.compile.command_line import DeviceFlags
-    from hktune.compile.hip import HipCompiler
     from hktune.device.device import HostArray
     from hktune.verify.kernel_file import KernelRun, Verdict
 
@@ -37,7 +34,6 @@ _USUAL: dict[str, Any] = {
     "flags": "",
     "strict": False,
 }
-_DEBUG_LINES = "-gline-tables-only"
 
 
 def add_kernel_options(parser: argparse.ArgumentParser) -> None:
@@ -150,7 +146,7 @@ def _run_of(options: argparse.Namespace) -> KernelRun:
         expected={name: read_array(path) for name, path in _expected(options.expect).items()},
         reference=reference_of(options.reference, numbers, outputs) if options.reference else None,
         tolerance=_tolerance(options.tolerance) if options.tolerance else None,
-        scratch_bytes=triton.scratch_bytes if triton else (0, 0),
+        scratch_bytes=triton.scratch_bytes if triton else None,
     )
 
 
@@ -175,31 +171,12 @@ def _tolerance(text: str) -> tuple[float, float]:
 def _code(options: argparse.Namespace) -> tuple[bytes, str]:
     """The code object, compiled where it is a source, and the kernel's symbol in it."""
     from hktune.compile.command_line import device_flags
-    from hktune.objects.code_object import read_code_object
-    from hktune.objects.demangled import chosen_symbol
-    from hktune.verify.kernel_file import KERNEL_FILE
-    from hktune.verify.kernel_source import compile_source, device_source
+    from hktune.verify.kernel_source import KERNEL_FILE, kernel_code
 
     path: Path = options.kernel
-    data = KERNEL_FILE.read(path)
-    if data[:4] == b"\x7fELF":
-        return data, chosen_symbol(read_code_object(data).kernels, options.symbol, path)
     flags = device_flags(options.flags, options.define, options.include)
-    source, words = device_source(KERNEL_FILE.text(data, path), flags, options.symbol)
-    return compile_source(path, source, options.symbol, _compiler(options, replace(flags, flags=words)))
-
-
-def _compiler(options: argparse.Namespace, flags: DeviceFlags) -> HipCompiler:
-    """The compiler found here, with debug lines, so that a hazard names the line."""
-    from hktune.compile.hip import HipCompiler
-    from hktune.compile.hipkittens import find_hipkittens
-    from hktune.compile.toolchain import HOST_HEADERS, find_hip_toolchain
-
     settings = Settings.from_environment(os.environ)
-    toolchain = find_hip_toolchain(settings)
-    own = ("-iquote", str(options.kernel.resolve().parent), "-I", str(HOST_HEADERS))
-    lines = replace(toolchain, flags=(*toolchain.flags, _DEBUG_LINES, *own, *flags.flags))
-    return HipCompiler(lines, find_hipkittens(settings, options.hipkittens), settings.cache_dir)
+    return kernel_code(KERNEL_FILE.read(path), path, options.symbol, flags, settings, options.hipkittens)
 
 
 def _dump(folder: Path, outputs: Mapping[str, HostArray]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
+import weakref
 from collections.abc import Sequence
 from ctypes import byref, c_float, c_int32, c_size_t, c_uint32, c_void_p
 from dataclasses import dataclass
@@ -66,6 +67,8 @@ class Rocblas:
         self.calls = threading.Lock()
         """Held from what a launch sets of the handle to its end."""
         self._call("rocblas_create_handle", byref(self.handle))
+        release = self.functions.rocblas_destroy_handle
+        weakref.finalize(self, release, c_void_p(self.handle.value)).atexit = False
         self.version = self._version()
         # What a handle has of its own it frees when it is first given other memory, and that waits for the GPU.
         self._call("rocblas_set_workspace", self.handle, c_void_p(_NOWHERE), c_size_t(_NOWHERE))
@@ -176,7 +179,7 @@ class _RocblasLaunch:
     def __init__(
         self, library: Rocblas, index: int, workspace_bytes: int, problem: Problem, operands: Sequence[str]
     ) -> None:
-        self._handle, self._calls = library.handle, library.calls
+        self._library, self._handle = library, library.handle  # the library, so that its handle stays
         self._at = _Matrices.nowhere()
         self._passed = (*library.product(problem, self._at), _BY_INDEX, c_int32(index), c_uint32(_LAUNCH))
         self._a, self._b, self._c = map(operands.index, ("a", "b", "c"))
@@ -187,7 +190,7 @@ class _RocblasLaunch:
         self._set_workspace = functions.rocblas_set_workspace
 
     def __call__(self, *tensors_and_stream: Any) -> None:
-        with self._calls:
+        with self._library.calls:
             self._at.a.value = tensors_and_stream[self._a].data_ptr()
             self._at.b.value = tensors_and_stream[self._b].data_ptr()
             self._at.c.value = tensors_and_stream[self._c].data_ptr()

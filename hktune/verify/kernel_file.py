@@ -16,7 +16,6 @@ from hktune.core.launch_rule import BLOCK_MAX, GRID_MAX, LDS_BYTES_MAX
 from hktune.core.operand import operands_of
 from hktune.core.operation import Operation
 from hktune.core.outcome import Failure, Status
-from hktune.core.outside_file import FileKind
 from hktune.core.problem import Problem
 from hktune.core.variant import Resources
 from hktune.device.device import HostArray
@@ -37,7 +36,6 @@ from hktune.verify.kernel_source import ARCH
 from hktune.verify.reference import compare, random_operands
 
 EMULATOR_FAILED = "the emulator failed on it"
-KERNEL_FILE = FileKind("a kernel", 16 << 20, InputError, "give HIP source or a code object")
 _SCRATCH_BYTES_MAX = 1 << 28
 
 Reference = Callable[[dict[str, Numbers]], Mapping[str, Numbers]]
@@ -52,7 +50,7 @@ class KernelRun:
     Outputs are compared with what the operation `gemm` makes of a and b, with `expected` arrays, and with what a
     `reference` makes of the inputs; `tolerance` is the relative and the absolute difference allowed there, by default
     torch's for the type. `arrays` are buffers' contents, in place of what their parameters say. `scratch_bytes` is what
-    Triton asks for each workgroup, of its two kinds of memory.
+    Triton asks for each workgroup, of its two kinds of memory; None is not known.
     """
 
     parameters: tuple[Parameter, ...]
@@ -68,7 +66,7 @@ class KernelRun:
     reference: Reference | None = None
     tolerance: tuple[float, float] | None = None
     arrays: Mapping[str, HostArray] = field(default_factory=dict)
-    scratch_bytes: tuple[int, int] = (0, 0)
+    scratch_bytes: tuple[int, int] | None = None
 
     def launch(self) -> Launch:
         """Grid, block and LDS; the arguments are packed apart. Raises SpaceError for an expression without a value."""
@@ -163,7 +161,7 @@ class _Judge:
         shapes = {name: self._sizes(name, array) for name, array in arrays.items()}
         groups = self._launch.grid[0] * self._launch.grid[1] * self._launch.grid[2]
         spare = spare_pointers(image, run.parameters)
-        asked = [each * groups for each in run.scratch_bytes][:spare]
+        asked = [each * groups for each in run.scratch_bytes or ()][:spare]
         if sum(asked) > _SCRATCH_BYTES_MAX:
             raise InputError(f"the kernel asks for {sum(asked)} bytes of Triton's scratch: give a smaller --grid")
         scratch = [device.allocate(size) if size else None for size in asked]
@@ -187,7 +185,7 @@ class _Judge:
                 f"uses {scratch_bytes} bytes of scratch a lane: registers spill, or an array is indexed by value"
             )
         spare = spare_pointers(self._kernel.image, self._run.parameters)
-        if spare and not any(self._run.scratch_bytes[:spare]):
+        if spare and self._run.scratch_bytes is None:
             notes.append(f"its last {spare} arguments, nameless pointers, are taken for Triton's scratch and are null")
         return tuple(notes)
 

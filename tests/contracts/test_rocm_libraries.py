@@ -83,6 +83,17 @@ class TestRocblas(VendorLibraryContract, IntegersContract):
         del library
         assert stand_in.workspace is not None
 
+    def test_its_handle_goes_with_the_last_launch(self, stand_in: RocblasStandIn) -> None:
+        library = opened(stand_in)
+        go = launch(library, library.algorithms(PLAIN)[0], PLAIN, None)
+        del library
+        gc.collect()
+        assert stand_in.destroyed == 0
+        go(tensors(PLAIN))
+        del go
+        gc.collect()
+        assert stand_in.destroyed == 1
+
     def test_a_misfit_is_none_of_its_solutions(self, library: Rocblas) -> None:
         [*_, some] = library.algorithms(PLAIN)
         said = library.refusal(replace(some, handle="0000000c"), PLAIN) or ""

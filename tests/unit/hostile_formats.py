@@ -52,8 +52,8 @@ from hktune.tuning.own_trials import require_own
 from hktune.tuning.prebuilt import Built, read_built, read_configs
 from hktune.verify.kernel_arguments import parse_numbers, parse_parameters
 from hktune.verify.kernel_buffers import read_array
-from hktune.verify.kernel_file import EMULATOR_FAILED, KERNEL_FILE, KernelRun, judge
-from hktune.verify.kernel_source import compile_source, device_source
+from hktune.verify.kernel_file import EMULATOR_FAILED, KernelRun, judge
+from hktune.verify.kernel_source import KERNEL_FILE, compile_source, device_source
 
 PROBLEM = Problem(512, 1024, 1024)
 SHAPES = b"""dtype: bf16
