@@ -8,6 +8,7 @@ TYPE_CHECKING = False  # as typing has it, whose import takes longer than all el
 if TYPE_CHECKING:
     from hktune.runtime import Linear, disable, enable, linear, load, matmul, patch, record, stats, unload, unpatch
     from hktune.session import StopTuning, tune
+    from hktune.verify.called_kernel import verify_kernel as verify
 
 __all__ = [
     "Linear",
@@ -23,6 +24,7 @@ __all__ = [
     "tune",
     "unload",
     "unpatch",
+    "verify",
 ]
 _OF_TUNING = ("StopTuning", "tune")
 
@@ -32,6 +34,10 @@ def __getattr__(name: str) -> object:
     numpy, and production none of what tunes."""
     if name not in __all__:
         raise AttributeError(f"module 'hktune' has no attribute {name!r}")
+    if name == "verify":  # the room itself, which can be called
+        import hktune.verify as called
+
+        return called
     if name in _OF_TUNING:
         from hktune import session as room
     else:

@@ -6,6 +6,7 @@ It is the libcublasLt that torch has loaded. Numbers and types are those of cubl
 from __future__ import annotations
 
 import ctypes
+import functools
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
@@ -21,10 +22,9 @@ from hktune.device.device import CALL_OPERANDS, PreparedLaunch
 from hktune.device.vendor_library import stored_elsewhere
 
 NAME: Final = "cublasLt"
-ALGORITHMS_MAX = 32
-"""So many are asked for at each limit of the workspace. The heuristic names fewer where it knows no more."""
-WORKSPACE_LIMITS_BYTES = (32 << 20, 0, 128 << 20)
-"""What algorithms may need at most: what torch gives cuBLAS on Hopper first, then none, then plenty."""
+ASKED = {32 << 20: 32, 0: 8, 128 << 20: 8}
+"""Bytes of workspace that algorithms may need at most, and how many of them are asked for: what torch gives cuBLAS on
+Hopper first, then none, then plenty. The heuristic names fewer where it knows no more."""
 ALIGNMENT_BYTES = 16
 """What operands are aligned to at least: algorithms that need more are not named."""
 
@@ -79,7 +79,7 @@ class _Plan:
 class CublasLt:
     """VendorLibrary. C^T = B^T A^T in its column-major terms, so that all three matrices are read as they are stored.
 
-    Raises DeviceError where torch has no cuBLASLt, or there is no GPU.
+    Raises DeviceError where torch has no cuBLASLt. The GPU is asked for with the first question.
     """
 
     name = NAME
@@ -93,10 +93,15 @@ class CublasLt:
         except OSError as absent:
             raise DeviceError(f"torch has no cuBLASLt ({absent}): its algorithms cannot be asked for") from None
         self.version = str(self._library.cublasLtGetVersion())
-        self._handle = ctypes.c_void_p()
-        self._call("cublasLtCreate", ctypes.byref(self._handle))
         self._plans: dict[Problem, _Plan] = {}
         self._planning = threading.Lock()
+
+    @functools.cached_property
+    def handle(self) -> ctypes.c_void_p:
+        """Of the GPU that was current when it was first asked for."""
+        made = ctypes.c_void_p()
+        self._call("cublasLtCreate", ctypes.byref(made))
+        return made
 
     def algorithms(self, problem: Problem) -> Sequence[VendorAlgorithm]:
         """See VendorLibrary."""
@@ -114,7 +119,7 @@ class CublasLt:
         if own is None:
             return f"{algorithm} is none of the {len(plan.found)} that {NAME} {self.version} names for {problem}"
         checked = _Heuristic()
-        asked = (self._handle, *plan.described, ctypes.byref(own), ctypes.byref(checked))
+        asked = (self.handle, *plan.described, ctypes.byref(own), ctypes.byref(checked))
         status = self._library.cublasLtMatmulAlgoCheck(*asked)
         if status:
             return f"{algorithm}: cublasLtMatmulAlgoCheck answers {status} (cublasStatus_t)"
@@ -145,21 +150,21 @@ class CublasLt:
         layouts = tuple(self._layout(operands[name], problem) for name in ("b", "a", "c"))
         named = _Plan(operation, layouts, {})
         found: dict[VendorAlgorithm, _Algorithm] = {}
-        for limit_bytes in WORKSPACE_LIMITS_BYTES:
-            for result in self._named(named, limit_bytes):
+        for limit_bytes, most in ASKED.items():
+            for result in self._named(named, limit_bytes, most):
                 found.setdefault(self._stored(result), _copied(result.algorithm))
         return _Plan(operation, layouts, found)
 
-    def _named(self, plan: _Plan, limit_bytes: int) -> list[Any]:
-        """What the heuristic names within a workspace, best first by its own estimate."""
+    def _named(self, plan: _Plan, limit_bytes: int, most: int) -> list[Any]:
+        """What the heuristic names within a workspace, best first by its own estimate; so many at most."""
         preference = ctypes.c_void_p()
         self._call("cublasLtMatmulPreferenceCreate", ctypes.byref(preference))
         set_preference = "cublasLtMatmulPreferenceSetAttribute"
         self._set(set_preference, preference, _MAX_WORKSPACE, ctypes.c_uint64(limit_bytes))
         for attribute in _MIN_ALIGNMENTS:
             self._set(set_preference, preference, attribute, ctypes.c_uint32(ALIGNMENT_BYTES))
-        found, count = (_Heuristic * ALGORITHMS_MAX)(), ctypes.c_int()
-        asked = (self._handle, *plan.described, preference, ALGORITHMS_MAX, found, ctypes.byref(count))
+        found, count = (_Heuristic * most)(), ctypes.c_int()
+        asked = (self.handle, *plan.described, preference, most, found, ctypes.byref(count))
         status = self._library.cublasLtMatmulAlgoGetHeuristic(*asked)
         self._call("cublasLtMatmulPreferenceDestroy", preference)
         if status == _NOT_SUPPORTED:
@@ -276,7 +281,7 @@ class _CublasLtLaunch:
         """All arguments of a call, whose addresses are those of `own`."""
         of_b, of_a, of_c = self._plan.layouts
         return (
-            *(self._library._handle, own.operation, ctypes.byref(self._one), own.b, of_b, own.a, of_a),
+            *(self._library.handle, own.operation, ctypes.byref(self._one), own.b, of_b, own.a, of_a),
             *(ctypes.byref(self._beta), own.c, of_c, own.c, of_c, ctypes.byref(self._algorithm)),
             *(own.workspace, ctypes.c_size_t(self._workspace_bytes), own.stream),
         )

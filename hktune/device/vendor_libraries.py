@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
@@ -10,22 +11,23 @@ from hktune.core.settings import Settings
 from hktune.device.vendor_library import VendorLibrary
 
 
-def vendor_libraries(kind: str, settings: Settings) -> list[VendorLibrary]:
-    """Those that are here for the calling thread's current GPU, which is of `kind`; the emulated device has none."""
+def vendor_libraries(kind: str, settings: Settings | None = None) -> list[VendorLibrary]:
+    """Those that are here for the calling thread's current GPU, which is of `kind`; the emulated device has none.
+    `settings` default to the environment's."""
     found: list[VendorLibrary] = []
-    for open_library in _OPENERS.get(kind, {}).values():
+    for name in _OPENERS.get(kind, {}):
         with suppress(DeviceError):
-            found.append(open_library(settings))
+            found.append(open_vendor_library(kind, name, settings))
     return found
 
 
-def open_vendor_library(kind: str, name: str, settings: Settings) -> VendorLibrary:
+def open_vendor_library(kind: str, name: str, settings: Settings | None = None) -> VendorLibrary:
     """The library `name` for the calling thread's current GPU, which is of `kind`. Raises DeviceError where it is not
     here, or not one of this kind of device."""
     openers = _OPENERS.get(kind, {})
     if name not in openers:
         raise DeviceError(f"the {kind} device has no library {name}: its libraries are {', '.join(openers) or 'none'}")
-    return openers[name](settings)
+    return openers[name](settings or Settings.from_environment(os.environ))
 
 
 def _cublas_lt(settings: Settings) -> VendorLibrary:

@@ -11,8 +11,9 @@ from hktune.device.device import CALL_OPERANDS, PreparedLaunch
 
 
 class VendorLibrary(Protocol):
-    """One library on the GPU that was the calling thread's current one when it was opened. That GPU must be current in
-    every call. Calls, and the launches that it prepares, may come from several threads.
+    """One library on one GPU: the calling thread's current one when it was first asked, which must be current in every
+    later call. To open it, and to ask for its name and version, needs no GPU. Calls, and the launches that it prepares,
+    may come from several threads.
 
     What a row or a table says of an algorithm comes from a file, and is compared only. What is passed to the library is
     always what the library itself answered in this process. So no file, however made, reaches its code.

@@ -29,6 +29,7 @@ class Fallback(str, Enum):
     ALIGNMENT = "alignment"
     TRANSFORM = "functorch, forward-mode AD or jit trace"
     CAPTURE = "kernel not loaded before graph capture"
+    ALGORITHM = "algorithm refused by the vendor library"
 
     __hash__ = str.__hash__  # Enum's own is Python, and each fallback asks for it
 
@@ -56,10 +57,10 @@ class FallbackWarning(UserWarning):
 
 @dataclass(frozen=True)
 class Stats:
-    """Counts since the table was loaded. `hits` ran the kernel of their own shape, `near_hits` that of another M.
-    `sibling_hits` ran one, of their own shape or another M, that was chosen on a sibling of the device, and are in
-    neither. The others are calls that went to the vendor, and entries that are not used, by reason. Replays of a
-    captured graph are not calls. Counted without a lock, so threads may lose a count."""
+    """Counts since the table was loaded. `hits` ran the kernel or the algorithm of their own shape, `near_hits` the
+    kernel of another M. `sibling_hits` ran one, of their own shape or another M, that was chosen on a sibling of the
+    device, and are in neither. The others are calls that went to the vendor, and entries that are not used, by reason.
+    Replays of a captured graph are not calls. Counted without a lock, so threads may lose a count."""
 
     hits: int
     near_hits: int

@@ -18,6 +18,7 @@ from hktune.core.errors import TableError
 from hktune.core.outcome import Source
 from hktune.device.device import Device
 from hktune.device.opening import open_device
+from hktune.device.vendor_libraries import vendor_libraries
 from hktune.dispatch import Entry, Reason, Skipped, Table, Trust, Validated, read_table, validate
 from hktune.dispatch.sign import PublicKey
 from hktune.runtime import operators, watched
@@ -50,9 +51,9 @@ def load(
 
     With `public_key` the table must be signed by its owner. `sha256` pins one table by its content_sha256.
     `created_after` (a datetime, or text in ISO 8601) refuses older ones, however well signed. `reproducible` leaves out
-    kernels whose sums have no fixed order, so that equal operands give equal bits on every run. (The vendor's own
-    products are what its library makes them.) `summary_at_exit` prints the table's stats to stderr when the process
-    ends.
+    kernels whose sums have no fixed order, so that equal operands give equal bits on every run, and algorithms of the
+    vendor's library. (Products that it makes by its own choice are what they are.) `summary_at_exit` prints the table's
+    stats to stderr when the process ends.
 
     Raises TableError when the table is not readable, is of another architecture, or has no usable entry at all. Raises
     DeviceError when the table's device is not there.
@@ -62,7 +63,10 @@ def load(
     _check_any(table, path, allow_modelled)
     kind = table.device.kind
     device = device or _device_of(table)
-    validated = validate(table, path, device.identity, allow_modelled, allow_sibling_board=allow_sibling_board)
+    libraries = _libraries_of(table)
+    validated = validate(
+        table, path, device.identity, allow_modelled, allow_sibling_board=allow_sibling_board, libraries=libraries
+    )
     validated = _reproducible(validated) if reproducible else validated
     _report(validated, path, allow_sibling_board)
     index = -1 if device.identity.kind == "emulated" else _current_gpu()
@@ -130,6 +134,13 @@ def _device_of(table: Table) -> Device:
     return EmulatedDevice(board=table.identity.known_board or DEFAULT_BOARD)
 
 
+def _libraries_of(table: Table) -> dict[str, str]:
+    """The vendor's libraries that are here, and their versions, where an entry is of an algorithm of one."""
+    if all(entry.vendor_algorithm is None for entry in table.entries):
+        return {}
+    return {library.name: library.version for library in vendor_libraries(table.device.kind)}
+
+
 def _current_gpu() -> int:
     return torch.cuda.current_device() if torch.cuda.is_available() else 0
 
@@ -146,7 +157,8 @@ def _reproducible(validated: Validated) -> Validated:
     fixed: list[Entry] = []
     others: list[Entry] = []
     for entry in validated.usable:
-        (fixed if entry.kernel is None or entry.kernel.reproducible else others).append(entry)
+        is_fixed = entry.choice == "vendor" or (entry.kernel is not None and entry.kernel.reproducible)
+        (fixed if is_fixed else others).append(entry)
     detail = "its sums have no fixed order, and reproducible is True"
     skipped = (Skipped(entry, Reason.NOT_REPRODUCIBLE, detail) for entry in others)
     return replace(validated, usable=tuple(fixed), skipped=(*validated.skipped, *skipped))

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections import Counter
 from collections.abc import Callable
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
 
 from hktune.core.errors import DeviceError
 from hktune.device.device import Device, PreparedLaunch
+from hktune.device.vendor_libraries import open_vendor_library
+from hktune.device.vendor_library import VendorLibrary
 from hktune.dispatch import Entry, Validated
 from hktune.dispatch.calls import CALL_OPERATIONS
 from hktune.dispatch.choice import Choices
@@ -46,14 +50,17 @@ class LoadedTable:
         index: int = -1,
         open_other: Callable[[int], Device] | None = None,
         origin: str = "in memory",
+        open_library: Callable[[str], VendorLibrary] | None = None,
     ) -> None:
         """`index` is torch's number of `device`, -1 of the CPU; `open_other` opens the device of another number;
-        `origin` says where the table was read."""
+        `origin` says where the table was read; `open_library` opens the vendor's library of a name for the thread's
+        current GPU: by default those of the device's kind."""
         self._origin = origin
         self._identity = device.identity
         self._choices = Choices(validated)
         self._validated = validated
         self._open_other = open_other
+        self._open_library = open_library or partial(open_vendor_library, device.identity.kind)
         self._operations = frozenset(entry.problem.operation for entry in validated.usable)
         self._counts = Counts(validated.skipped_by_reason, dtypes_of(self._operations) or KERNEL_DTYPES)
         self._places: dict[int, ServedPlace | None] = {index: self._place(device, index)}
@@ -183,6 +190,14 @@ class LoadedTable:
             entry.problem.operation == operation and _holds(entry, *known) for entry in self._validated.usable
         )
 
+    @cached_property
+    def entries_number(self) -> int:
+        """The same of tables of the same entries, in any process: of all that `may_serve` asks."""
+        served = sorted(
+            (*entry.problem.key, entry.rows) for entry in self._validated.usable if entry.kernel is not None
+        )
+        return int.from_bytes(hashlib.sha256(repr(served).encode()).digest()[:7])
+
     def warm(self) -> None:
         """Load every kernel that a call can reach now, on each device in use, so that no call does and a graph capture
         need not."""
@@ -221,7 +236,7 @@ class LoadedTable:
 
     def _place(self, device: Device, index: int) -> ServedPlace:
         where = torch.device("cpu") if index < 0 else torch.device("cuda", index)
-        place = Place(device, where, self._validated.objects)
+        place = Place(device, where, self._validated.objects, self._open_library)
         return ServedPlace(place, self._choices, self._operations, self._counts)
 
     def _other_place(self, x: Tensor) -> ServedPlace | None:
@@ -240,4 +255,4 @@ class LoadedTable:
 def _holds(entry: Entry, m: int | None, n: int | None, k: int | None) -> bool:
     fewest, most = entry.rows
     fits = (m is None or fewest <= m <= most, n is None or n == entry.n, k is None or k == entry.k)
-    return entry.kernel is not None and all(fits) and (m, n, k) != (None, None, None)
+    return entry.choice != "vendor" and all(fits) and (m, n, k) != (None, None, None)

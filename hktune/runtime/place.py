@@ -11,10 +11,13 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
+from hktune.core.errors import DeviceError
 from hktune.device.device import Device, Kernel, PreparedLaunch
 from hktune.device.prepared import BoundLaunch
-from hktune.runtime.counts import Fallback
-from hktune.runtime.route import Route
+from hktune.device.vendor_library import VendorLibrary
+from hktune.runtime.callers_line import warn_caller
+from hktune.runtime.counts import Fallback, FallbackWarning
+from hktune.runtime.route import AlgorithmRoute, KernelRoute, Route
 from hktune.runtime.torch_state import is_capturing
 from hktune.runtime.workspaces import Workspaces
 
@@ -27,12 +30,23 @@ _empty_strided_cuda: Empty = _allocators._empty_strided_cuda
 
 
 class Place:
-    """A device, torch's name for it, and the kernels loaded there. May be used by several threads."""
+    """A device, torch's name for it, and the kernels and libraries there. May be used by several threads."""
 
-    def __init__(self, device: Device, where: torch.device, objects: Mapping[str, bytes]) -> None:
+    def __init__(
+        self,
+        device: Device,
+        where: torch.device,
+        objects: Mapping[str, bytes],
+        open_library: Callable[[str], VendorLibrary],
+    ) -> None:
+        """`open_library` opens the vendor's library of a name for the thread's current GPU, or raises DeviceError."""
         self.device = device
         self.where = where
+        self._open_library = open_library
+        self._libraries: dict[str, VendorLibrary] = {}
         self.workspaces = Workspaces(where)
+        # Of algorithms, which leave anything in them: a kernel's counters must be as it left them.
+        self.algorithm_workspaces = Workspaces(where, counter_bytes=0)
         self.index = -1 if where.index is None else where.index
         self.is_gpu = where.type == "cuda"
         # The handle of this thread's current stream here; None where launches are synchronous.
@@ -61,15 +75,41 @@ class Place:
             return _empty_strided_cuda(shape, strides, dtype)
 
     def make_ready(self, route: Route) -> PreparedLaunch | Fallback:
-        """Load and prepare the kernel of `route`; or why that cannot be done now."""
-        if route.prepared is None:
+        """Load and prepare what `route` launches; or why that cannot be done now."""
+        if route.prepared is None and isinstance(route, AlgorithmRoute):
+            return self._algorithm_ready(route)
+        if route.prepared is None and isinstance(route, KernelRoute):
             if route.name not in self._kernels and is_capturing():
                 return Fallback.CAPTURE
             route.kernel = self._kernel(route.name)
             route.prepared = self.device.prepare(route.kernel, route.launch, route.numbers)
+        assert route.prepared is not None, "each kind of route is made ready above"
         return route.prepared
 
-    def strided(self, route: Route, lda: int, ldb: int) -> PreparedLaunch:
+    def _algorithm_ready(self, route: AlgorithmRoute) -> PreparedLaunch | Fallback:
+        """The library decides whether it takes the algorithm: asked once, and said once where it does not."""
+        name = route.algorithm.library
+        if route.refused:
+            return Fallback.ALGORITHM
+        if name not in self._libraries and is_capturing():
+            return Fallback.CAPTURE
+        try:
+            route.prepared = self._library(name).prepare(route.algorithm, route.problem)
+        except DeviceError as refused:
+            route.refused = True
+            rule = f"torch's default serves {route.problem}, because its algorithm is refused"
+            warn_caller(f"{rule} ({refused}): tune that shape again, with --vendor-only in seconds", FallbackWarning)
+            return Fallback.ALGORITHM
+        return route.prepared
+
+    def _library(self, name: str) -> VendorLibrary:
+        """The library `name` here, opened once."""
+        with self._loading:
+            if name not in self._libraries:
+                self._libraries[name] = self._open_library(name)
+            return self._libraries[name]
+
+    def strided(self, route: KernelRoute, lda: int, ldb: int) -> PreparedLaunch:
         """The launch of a ready `route` for operands whose rows are so many elements apart."""
         assert route.kernel is not None
         return BoundLaunch(self.device, route.kernel, route.launch, {**route.numbers, "lda": lda, "ldb": ldb})

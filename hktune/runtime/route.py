@@ -1,10 +1,11 @@
-"""The kernel that serves one problem, as it is launched."""
+"""What serves one problem, as it is launched: a kernel, or an algorithm of the vendor's library."""
 
 from __future__ import annotations
 
 from hktune.core.launch import Launch
 from hktune.core.operation import operation_of
-from hktune.core.problem import Key
+from hktune.core.problem import Key, Problem
+from hktune.core.vendor_algorithm import VendorAlgorithm
 from hktune.device.device import Kernel, PreparedLaunch
 from hktune.dispatch.choice import Choice
 from hktune.runtime.counts import Fallback
@@ -12,23 +13,37 @@ from hktune.runtime.operands import row_lengths
 
 
 class Route:
-    """A table's kernel for one key; `prepared` and `kernel` are there once it is loaded. `name`: the sha256 of its
-    object, and its symbol. `near` and `sibling` are those of the table's choice."""
+    """A table's choice for one key. `prepared` is there once it is ready, and so is the `kernel` of a KernelRoute.
+    `near` and `sibling` are those of the table's choice."""
 
-    __slots__ = ("kernel", "launch", "layout", "name", "near", "numbers", "prepared", "sibling", "workspace_bytes")
+    __slots__ = ("layout", "near", "numbers", "prepared", "sibling", "workspace_bytes")
 
-    def __init__(self, key: Key, launch: Launch, name: tuple[str, str], near: bool, sibling: bool = False) -> None:
+    def __init__(self, key: Key, workspace_bytes: int, near: bool, sibling: bool = False) -> None:
         m, n, k, operation = key
         sizes = {"m": m, "n": n, "k": k}
         self.layout = operation_of(operation).layout
         lda, ldb = row_lengths(self.layout, sizes)
         self.numbers = {**sizes, "lda": lda, "ldb": ldb, "ldc": n}
-        self.launch = launch
-        self.name = name
         self.near = near
         self.sibling = sibling
-        self.workspace_bytes = launch.workspace_bytes
+        self.workspace_bytes = workspace_bytes
         self.prepared: PreparedLaunch | None = None
+
+    @property
+    def takes_strides(self) -> bool:
+        """Whether operands whose rows are apart can be launched too."""
+        return False
+
+
+class KernelRoute(Route):
+    """A kernel. `name`: the sha256 of its object, and its symbol."""
+
+    __slots__ = ("kernel", "launch", "name")
+
+    def __init__(self, key: Key, launch: Launch, name: tuple[str, str], near: bool, sibling: bool = False) -> None:
+        super().__init__(key, launch.workspace_bytes, near, sibling)
+        self.launch = launch
+        self.name = name
         self.kernel: Kernel | None = None
 
     @property
@@ -36,11 +51,26 @@ class Route:
         return not self.launch.contiguous and self.launch.takes("lda") and self.launch.takes("ldb")
 
 
+class AlgorithmRoute(Route):
+    """An algorithm of the vendor's library. `refused`: that library does not take it for this problem."""
+
+    __slots__ = ("algorithm", "problem", "refused")
+
+    def __init__(self, key: Key, algorithm: VendorAlgorithm, sibling: bool = False) -> None:
+        super().__init__(key, algorithm.workspace_bytes, near=False, sibling=sibling)
+        m, n, k, operation = key
+        self.algorithm = algorithm
+        self.problem = Problem(m, n, k, operation_of(operation))
+        self.refused = False
+
+
 def route_of(key: Key, choice: Choice | None) -> Route | Fallback:
-    """How the choice of a table is launched, or why the vendor library serves `key`."""
+    """How the choice of a table is launched, or why torch serves `key`."""
     if choice is None:
         return Fallback.NO_ENTRY
-    kernel = choice.entry.kernel
+    algorithm, kernel = choice.entry.vendor_algorithm, choice.entry.kernel
+    if algorithm is not None:
+        return AlgorithmRoute(key, algorithm.known, choice.sibling)
     if kernel is None or choice.launch is None:
         return Fallback.VENDOR_CHOSEN
-    return Route(key, choice.launch, (kernel.object_sha256, kernel.symbol), choice.near, choice.sibling)
+    return KernelRoute(key, choice.launch, (kernel.object_sha256, kernel.symbol), choice.near, choice.sibling)

@@ -16,7 +16,7 @@ from hktune.runtime.forms import LINEAR, MATMUL, OUTER, Form
 from hktune.runtime.gradients import linear_gradients, matmul_gradients
 from hktune.runtime.operands import ALIGNMENT_BYTES, PLAIN, refusal, row_lengths, row_strides
 from hktune.runtime.place import Place
-from hktune.runtime.route import Route
+from hktune.runtime.route import KernelRoute, Route
 from hktune.runtime.torch_state import grad_enabled, operator_range, profiling, unseen_by_guards
 
 MISALIGNED = ALIGNMENT_BYTES - 1
@@ -49,6 +49,7 @@ class ServedProduct:
         "_out_shape",
         "_out_strides",
         "_right_strides",
+        "_workspaces",
         "form",
         "place",
         "route",
@@ -69,6 +70,8 @@ class ServedProduct:
         self.route = route
         self.form = form
         self.taped = form.taped
+        is_kernel = isinstance(route, KernelRoute)
+        self._workspaces = place.workspaces if is_kernel else place.algorithm_workspaces
         self._dtype = dtype
         self._out_shape = out_shape
         self._out_strides = tuple(itertools.accumulate(out_shape[:0:-1], operator.mul, initial=1))[::-1]
@@ -125,7 +128,7 @@ class ServedProduct:
         if out is None:
             out = place.empty(self._out_shape, self._out_strides, self._dtype)
         stream = place.stream()
-        workspace = place.workspaces.of(stream, route.workspace_bytes) if route.workspace_bytes else None
+        workspace = self._workspaces.of(stream, route.workspace_bytes) if route.workspace_bytes else None
         if profiling():
             with operator_range(self.form.name, left, right):
                 launch(left, right, out, bias, workspace, stream)
@@ -212,7 +215,7 @@ class ServedProduct:
             ready = place.make_ready(route)
             if isinstance(ready, Fallback):
                 return ready
-            prepared = place.strided(route, *strides) if strides else ready
+            prepared = place.strided(route, *strides) if strides and isinstance(route, KernelRoute) else ready
 
         def launch(
             a: Tensor, b: Tensor, c: Tensor, bias: Tensor | None, workspace: Tensor | None, stream: int | None

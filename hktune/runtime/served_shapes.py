@@ -66,6 +66,8 @@ class ServedShapes:
             return unread
         for product in products:
             launch = product.launch(left, right, bias)
+            if launch is Fallback.ALGORITHM and len(products) == 1:
+                self.left_to_torch = {**self.left_to_torch, dtype: launch}
             if launch is not Fallback.STRIDES:
                 return launch if isinstance(launch, Fallback) else (product, launch)
         why = self._why_unread(products, left, right)

@@ -1,8 +1,9 @@
 """Scratch memory of kernels that share a problem among workgroups.
 
-A workspace begins with counters that are zero before and after every launch (launch.Launch). Launches of one stream
-follow one another and share it; streams have their own. All memory is torch's caching allocator's, so that what a
-launch still uses when a larger workspace replaces it goes to later work of the same stream only.
+A kernel's workspace begins with counters that are zero before and after every launch (launch.Launch). An algorithm of a
+library leaves anything in its own. Launches of one stream follow one another and share one; streams have their own. All
+memory is torch's caching allocator's, so that what a launch still uses when a larger workspace replaces it goes to
+later work of the same stream only.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ from hktune.runtime.torch_state import is_capturing
 
 
 class Workspaces:
-    """The workspaces of one device, by stream."""
+    """The workspaces of one device, by stream. The first `counter_bytes` of each are zero at first."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, counter_bytes: int = WORKSPACE_COUNTER_BYTES) -> None:
         self._device = device
+        self._counter_bytes = counter_bytes
         self._kept: dict[int | None, Tensor] = {}
 
     def of(self, stream: int | None, size_bytes: int) -> Tensor:
@@ -35,5 +37,6 @@ class Workspaces:
 
     def _fresh(self, size_bytes: int) -> Tensor:
         workspace = torch.empty(size_bytes, dtype=torch.uint8, device=self._device)
-        workspace[:WORKSPACE_COUNTER_BYTES].zero_()
+        if self._counter_bytes:
+            workspace[: self._counter_bytes].zero_()
         return workspace

@@ -9,6 +9,7 @@ struct by value, `gl` a HipKittens global layout, and NAME@OFFSET a place in the
 
 from __future__ import annotations
 
+import math
 import re
 import struct
 from collections.abc import Iterable, Iterator, Mapping
@@ -33,6 +34,7 @@ _BODY = re.compile(
 _NAME = re.compile(r"[A-Za-z_]\w*\Z", re.ASCII)
 _NUMBER = re.compile(r"-?[0-9]{1,20}(\.[0-9]{1,20})?([eE][-+]?[0-9]{1,3})?\Z")
 _HOW = "write name, name:type, name:type[sizes], name:out:type[sizes], name:{...}, name:null or name:bytes=HEX"
+_NOT_FINITE = ("inf", "-inf", "nan")
 _FLOAT_MAX = {"f32": 3.4e38, "f64": 1.7e308}
 
 
@@ -116,7 +118,7 @@ def integer(expression: Expression, numbers: Mapping[str, int | float], least: i
 
 def number_bytes(parameter: Parameter, numbers: Mapping[str, int | float]) -> bytes:
     """The number of an argument as the kernel sees it. Raises InputError where it has none, or none of its type."""
-    value = number_of(parameter.value)
+    value = float(parameter.value) if parameter.value in _NOT_FINITE else number_of(parameter.value)
     if value is None and parameter.value:
         found = Expression(parameter.value, parameter.where).value(numbers)
         value = found if isinstance(found, (int, float)) else None
@@ -133,7 +135,7 @@ def packed_number(where: str, kind: str, value: int | float) -> bytes:
 
     if kind not in INTEGER_BYTES:
         most = _FLOAT_MAX.get(kind)
-        if most is not None and not -most <= value <= most:
+        if most is not None and math.isfinite(value) and not -most <= value <= most:
             raise InputError(f"{where} is {kind}: give {-most} to {most}")
         if kind == "f64":
             return struct.pack("<d", value)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 from hktune.compile.command_line import DeviceFlags
+from hktune.compile.hip import HipCompiler
+from hktune.compile.hipkittens import find_hipkittens
 from hktune.compile.host_code import with_values, without_host_code
+from hktune.compile.toolchain import HOST_HEADERS, find_hip_toolchain
 from hktune.core.config import Config
 from hktune.core.errors import InputError, ToolchainError
 from hktune.core.outcome import Failure
+from hktune.core.outside_file import FileKind
+from hktune.core.settings import Settings
 from hktune.core.variant import Variant
 from hktune.objects.code_object import read_code_object
 from hktune.objects.demangled import chosen_symbol
@@ -17,6 +23,8 @@ from hktune.objects.demangled import chosen_symbol
 ARCH = "gfx950"
 _COMPILE_DEADLINE_S = 300.0
 _MISSING = "file not found"
+_DEBUG_LINES = "-gline-tables-only"
+KERNEL_FILE = FileKind("a kernel", 16 << 20, InputError, "give HIP source or a code object")
 
 
 class ObjectCompiler(Protocol):
@@ -48,3 +56,18 @@ def compile_source(path: Path, source: str, symbol: str | None, compiler: Object
     if isinstance(data, Failure):
         raise InputError(f"{path} does not compile: {data.detail}")
     return data, chosen_symbol(read_code_object(data).kernels, symbol, path)
+
+
+def kernel_code(
+    data: bytes, path: Path, symbol: str | None, flags: DeviceFlags, settings: Settings, hipkittens: Path | None = None
+) -> tuple[bytes, str]:
+    """The code object that `data`, the content of `path`, is or is compiled to with debug lines, and the symbol of the
+    kernel in it. `hipkittens` is a folder of those headers. Raises InputError, ToolchainError."""
+    if data[:4] == b"\x7fELF":
+        return data, chosen_symbol(read_code_object(data).kernels, symbol, path)
+    source, words = device_source(KERNEL_FILE.text(data, path), flags, symbol)
+    toolchain = find_hip_toolchain(settings)
+    own = ("-iquote", str(path.resolve().parent), "-I", str(HOST_HEADERS))
+    found = replace(toolchain, flags=(*toolchain.flags, _DEBUG_LINES, *own, *words))
+    compiler = HipCompiler(found, find_hipkittens(settings, hipkittens), settings.cache_dir)
+    return compile_source(path, source, symbol, compiler)

@@ -66,7 +66,7 @@ class TestRocblas(VendorLibraryContract, IntegersContract):
         named = library.algorithms(PLAIN)
         assert [each.handle for each in named] == ["00000000", "fffffff9", "00000003"]
         assert [each.name for each in named] == [OWN_CHOICE, "", ""]
-        assert [each.workspace_bytes for each in named] == [0, 0, 4096]
+        assert {each.workspace_bytes for each in named} == {32 << 20}
 
     def test_each_launches_its_own_on_the_stream_that_is_given(
         self, library: Rocblas, stand_in: RocblasStandIn
@@ -83,7 +83,23 @@ class TestRocblas(VendorLibraryContract, IntegersContract):
         del library
         assert stand_in.workspace is not None
 
-    def test_a_misfit_is_none_of_its_solutions(self, library: Rocblas) -> None:
+    def test_its_handle_goes_with_the_last_launch(self, stand_in: RocblasStandIn) -> None:
+        library = opened(stand_in)
+        go = launch(library, library.algorithms(PLAIN)[0], PLAIN, None)
+        del library
+        gc.collect()
+        assert stand_in.destroyed == 0
+        go(tensors(PLAIN))
+        del go
+        gc.collect()
+        assert stand_in.destroyed == 1
+
+    def test_to_name_and_to_judge_solutions_launches_none(self, library: Rocblas, stand_in: RocblasStandIn) -> None:
+        for each in library.algorithms(PLAIN):
+            library.prepare(each, PLAIN)
+        assert stand_in.used == []
+
+    def test_a_number_that_it_does_not_list_is_none_of_its_solutions(self, library: Rocblas) -> None:
         [*_, some] = library.algorithms(PLAIN)
         said = library.refusal(replace(some, handle="0000000c"), PLAIN) or ""
         assert said == f"rocBLAS 5.2.0.abc 0000000c is none of the 3 solutions that it has for {PLAIN}"
