@@ -38,9 +38,11 @@ SWITCHED = ("bias", "accumulate")
 STEPS = (*SWITCHED, *ACTIVATIONS)
 """What an epilogue may do with C, in float32, before C is rounded."""
 
+STEPS_PATTERN = r"(?P<steps>(?:\+[a-z_]+)*)"
+"""A regular expression of the steps of a text."""
 _TEXT = re.compile(
     r"(?:(?P<kind>[a-z]+)\.)??(?P<a>[a-z0-9]+)(?:\*(?P<b>[a-z0-9]+))?\.(?P<layout>[nt]{2})"
-    r"(?:\.(?P<scales>[a-z]+))?(?:->(?P<c>[a-z0-9]+))?(?P<steps>(?:\+[a-z_]+)*)\Z"
+    r"(?:\.(?P<scales>[a-z]+))?(?:->(?P<c>[a-z0-9]+))?" + STEPS_PATTERN + r"\Z"
 )
 _TEXT_MAX = 100
 
