@@ -123,9 +123,7 @@ class VendorContract(BaselineContract):
         exact = given["a"].double().T @ given["b"].double() + before.double()
         torch.testing.assert_close(given["c"].double(), exact, rtol=2.0**-8, atol=1e-4)
 
-    def test_an_epilogue_that_it_cannot_do_is_refused(
-        self, baseline: Baseline, where: str, stream: int
-    ) -> None:
+    def test_an_epilogue_that_it_cannot_do_is_refused(self, baseline: Baseline, where: str, stream: int) -> None:
         problem = Problem(24, 40, 72, Operation(epilogue=("bias", "relu")))
         with pytest.raises(DeviceError, match=r"^the vendor's library has no bf16.nt\+bias\+relu: it adds"):
             baseline.prepare(problem, operands(BIASED, device=where), stream)

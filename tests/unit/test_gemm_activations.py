@@ -84,7 +84,9 @@ def test_an_activation_of_every_number_is_the_one_rounding_or_next_to_it(activat
     tail = (sums < -6) & (activation != "relu")
     assert apart[~tail].max() <= (activation != "relu")
     assert (apart > 0).double().mean() < 0.02
-    torch.testing.assert_close(got[tail], expected[tail], rtol=0.02, atol=1e-12 if dtype is torch.bfloat16 else 2.0**-24)
+    torch.testing.assert_close(
+        got[tail], expected[tail], rtol=0.02, atol=1e-12 if dtype is torch.bfloat16 else 2.0**-24
+    )
     torch.testing.assert_close(got[tail], TORCH[activation](sums.float()[tail]).to(dtype), rtol=0.02, atol=4e-6)
 
 

@@ -170,7 +170,9 @@ def test_truncation_instead_of_rounding_is_wrong(operation: str) -> None:
 @pytest.mark.parametrize("name", ACTIVATION_VALUES)
 def test_an_activation_is_torchs_from_end_to_end_and_no_steeper_than_it_says(name: str, arrays: Arrays) -> None:
     """Of sums up to 2^60; relative errors count far below 0 too, where gelu is next to nothing."""
-    x = torch.cat([torch.linspace(-38, 38, 40001, dtype=torch.float64), 2.0 ** torch.arange(0, 60, dtype=torch.float64)])
+    x = torch.cat(
+        [torch.linspace(-38, 38, 40001, dtype=torch.float64), 2.0 ** torch.arange(0, 60, dtype=torch.float64)]
+    )
     x = torch.cat([x, -x]).requires_grad_()
     exact = ACTIVATIONS[name](x)
     exact.sum().backward()
