@@ -8,6 +8,7 @@ from hktune.core.command_words import words_of
 from hktune.core.config import Config
 from hktune.core.outcome import Source
 from hktune.core.trial import Trial
+from hktune.core.vendor_algorithm import VendorAlgorithm
 from hktune.report.intervals import interval, interval_meaning
 from hktune.report.pages.grid import Cell, Column, Grid, Heading, cells, gain_cell, grid_of_columns, microseconds
 from hktune.report.results.clocks import Clocks
@@ -103,14 +104,20 @@ def without_kernel_grid(results: Results) -> Grid:
 
 
 def configs_grid(results: Results) -> Grid:
-    """The whole configs of the best kernels, by their ids."""
+    """The whole configs of the best kernels and algorithms, by their ids."""
     best = {shape.best.made_from: shape.best for shape in results.solved if shape.best}
     rows = [
-        cells(trial.config_id[:8], trial.template, " ".join(words_of(Config.from_json(trial.config))))
+        cells(trial.config_id[:8], trial.template or trial.library, _parameters(trial))
         for trial in sorted(best.values(), key=lambda trial: (trial.template or "", trial.config_id))
     ]
     headings = [Heading("config"), Heading("template", foreign=True), Heading("parameters", foreign=True)]
     return Grid("Configs of the best kernels", headings, rows)
+
+
+def _parameters(trial: Trial) -> str:
+    """Of a kernel its config; of an algorithm what its library calls it."""
+    config = Config.from_json(trial.config)
+    return " ".join(words_of(config)) if trial.is_kernel else str(VendorAlgorithm.of_config(config))
 
 
 def ties_grid(results: Results) -> Grid:
