@@ -106,7 +106,7 @@ class TestRocblas(VendorLibraryContract, IntegersContract):
     def test_a_number_that_it_does_not_list_is_none_of_its_solutions(self, library: Rocblas) -> None:
         [*_, some] = library.algorithms(PLAIN)
         said = library.refusal(replace(some, handle="0000000c"), PLAIN) or ""
-        assert said == f"rocBLAS 5.2.0.abc 0000000c is none of the 3 solutions that it has for {PLAIN}"
+        assert said == f"rocBLAS 5.2.0.abc solution 12 is none of the 3 solutions that it has for {PLAIN}"
 
     def test_what_an_older_version_called_otherwise_is_refused(self, stand_in: RocblasStandIn) -> None:
         before = opened(stand_in).algorithms(PLAIN)[2]
@@ -281,3 +281,11 @@ def test_solutions_on_a_gpu_are_right_launched_and_captured(name: str, text: str
             enqueue()
             torch.cuda.synchronize()
             torch.testing.assert_close(given["c"].double(), right, rtol=2.0**-7, atol=1e-3)
+
+
+def test_people_read_an_index_and_a_tile() -> None:
+    long = VendorAlgorithm("hipBLASLt", "1.2.2", "00016e06", LONG)
+    assert str(long) == "hipBLASLt 1.2.2 solution 93702 MT256x128x64"
+    assert str(replace(long, name="")) == "hipBLASLt 1.2.2 solution 93702"
+    assert str(VendorAlgorithm("rocBLAS", "5.2.0.", "daf7cc1f")) == "rocBLAS 5.2.0. solution -621294561"
+    assert str(VendorAlgorithm("rocBLAS", "5.2.0.", "00000000", OWN_CHOICE)) == "rocBLAS 5.2.0. its own choice"
