@@ -85,7 +85,7 @@ def add_out(parser: argparse.ArgumentParser, purpose: str, *, required: bool = T
     parser.add_argument("-o", "--out", type=path_given, required=required, metavar=metavar, help=purpose)
 
 
-def add_json(parser: argparse.ArgumentParser, of: str) -> None:
+def add_json(parser: argparse._ActionsContainer, of: str) -> None:
     """--json."""
     parser.add_argument("--json", action="store_true", help=f"print {of} as one JSON object on a line")
 
