@@ -31,7 +31,7 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|---|---|")
     kernel, table, strongest = [], [], []
     for problem in sorted({row.problem for row in rows}, key=lambda it: (it.n, it.k, it.m)):
-        close = finalists([row for row in rows if row.problem == problem])
+        close = finalists([row for row in rows if row.problem == problem and row.is_kernel])
         if not close:
             continue
         best = close[0]

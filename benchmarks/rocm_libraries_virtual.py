@@ -45,7 +45,7 @@ def main() -> None:
     if options.hazards:
         emulator.watch = Watch()
     wrong = 0
-    for library in vendor_libraries("hip", settings):
+    for library in vendor_libraries("hip"):
         print(f"{library.name} {library.version} on {device.target}", flush=True)
         wrong += sum(_operation(device, library, operation, options.solutions) for operation in options.operations)
     if emulator.watch is not None:

@@ -16,8 +16,8 @@ import argparse
 import copy
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from statistics import median
 
@@ -54,17 +54,20 @@ def synchronize() -> None:
         torch.cuda.synchronize()
 
 
-def rounds_us(steps: Steps, rounds: int) -> tuple[list[float], list[float]]:
-    """The time of both steps in each round, their launches waited for."""
+def rounds_us(
+    steps: Steps, rounds: int, inside: Sequence[Callable[[], AbstractContextManager[object]]] = (nullcontext,) * 2
+) -> tuple[list[float], list[float]]:
+    """The time of both steps in each round, their launches waited for, each inside of its context."""
     times: tuple[list[float], list[float]] = ([], [])
     for number in range(-UNTIMED_ROUNDS, rounds):
         for at in (0, 1) if number % 2 else (1, 0):
-            synchronize()
-            start = time.perf_counter()
-            steps[at]()
-            synchronize()
-            if number >= 0:
-                times[at].append((time.perf_counter() - start) * 1e6)
+            with inside[at]():
+                synchronize()
+                start = time.perf_counter()
+                steps[at]()
+                synchronize()
+                if number >= 0:
+                    times[at].append((time.perf_counter() - start) * 1e6)
     return times
 
 

@@ -4,7 +4,7 @@
     python benchmarks/training_step.py results/<device>            # then: the times, by that table
 
 Forward, cross entropy, backward and a fused AdamW, on a GPU by default: width 4096, 4,096 tokens. Two models of equal
-weights take turns, one of them under `hktune.enable()`: eager, as a captured graph and compiled. Printed are the
+weights take turns, one of them with the table enabled: eager, as a captured graph and compiled. Printed are the
 medians, and the median of torch's time over hktune's, round by round, with its 99 % interval. Then both train for
 `--steps` steps, and it says how far their losses are apart. `--device cpu --width 64 --layers 2 --vocabulary 96
 --tokens 32` runs the same on the emulated device, whose times mean nothing.
@@ -27,19 +27,20 @@ from torch.nn import functional
 import hktune
 
 Step = Callable[[], Tensor]
+# What torch's step and hktune's run in. A training job turns the table on once, so a step's time has no part of that.
+INSIDE = nullcontext, hktune.enable
 
 
-def trainer(model: Any, tokens: Tensor, served: bool, compiled: bool = False) -> Step:
-    """A step that trains `model` to say the next of `tokens`, by the current table if `served`; gives the loss."""
+def trainer(model: Any, tokens: Tensor, compiled: bool = False) -> Step:
+    """A step that trains `model` to say the next of `tokens`, and gives the loss."""
     rate = torch.tensor(1e-4, device=tokens.device) if tokens.is_cuda else 1e-4
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, fused=True, capturable=tokens.is_cuda)
     forward = torch.compile(model) if compiled else model
 
     def step() -> Tensor:
-        with hktune.enable() if served else nullcontext():
-            logits = forward(tokens)
-            loss = functional.cross_entropy(logits[0, :-1].float(), tokens[0, 1:])
-            loss.backward()
+        logits = forward(tokens)
+        loss = functional.cross_entropy(logits[0, :-1].float(), tokens[0, 1:])
+        loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=False)
         return loss.detach()
@@ -49,16 +50,27 @@ def trainer(model: Any, tokens: Tensor, served: bool, compiled: bool = False) ->
 
 def both(model: Any, tokens: Tensor, compiled: bool = False) -> tuple[Step, Step]:
     """Steps of two copies of `model`, torch's and hktune's, with gradients and optimizer states in place."""
-    steps = tuple(trainer(copy.deepcopy(model), tokens, served, compiled) for served in (False, True))
-    for step in steps:
-        step()
-    return steps[0], steps[1]
+    steps = trainer(copy.deepcopy(model), tokens, compiled), trainer(copy.deepcopy(model), tokens, compiled)
+    for step, inside in zip(steps, INSIDE, strict=True):
+        with inside():
+            step()
+    return steps
+
+
+def graphs(model: Any, tokens: Tensor) -> tuple[Step, Step]:
+    """The same as captured graphs, which hold their kernels: nothing is to be enabled for a replay."""
+    one, other = both(model, tokens)
+    with hktune.enable():
+        replayed = captured(other)
+    return captured(one), replayed
 
 
 def losses(model: Any, tokens: Tensor, count: int) -> None:
     """Trains both for `count` steps and prints how far their losses are apart."""
-    ours, theirs = trainer(copy.deepcopy(model), tokens, True), trainer(copy.deepcopy(model), tokens, False)
-    pairs = [(float(ours()), float(theirs())) for _ in range(count)]
+    theirs, ours = trainer(copy.deepcopy(model), tokens), trainer(copy.deepcopy(model), tokens)
+    by_torch = [float(theirs()) for _ in range(count)]
+    with hktune.enable():
+        pairs = list(zip([float(ours()) for _ in range(count)], by_torch, strict=True))
     apart = max(abs(first - second) / second for first, second in pairs)
     first, last = pairs[0][1], pairs[-1][1]
     ends = f"loss {first:.4f} to {last:.4f} by torch, {pairs[-1][0]:.4f} by hktune"
@@ -83,17 +95,16 @@ def main(arguments: list[str] | None = None) -> None:
         model = Transformer(options.width, max(options.width // 128, 4), options.layers, options.vocabulary)
         tokens = torch.randint(options.vocabulary, (1, options.tokens))
     if options.record:
-        step = trainer(copy.deepcopy(model), tokens, served=False)
+        step = trainer(copy.deepcopy(model), tokens)
         with hktune.record(options.record):
             step()
         return
     hktune.load(options.directory, allow_modelled=options.device == "cpu").warm()
-    show("eager", rounds_us(both(model, tokens), options.rounds))
+    show("eager", rounds_us(both(model, tokens), options.rounds, INSIDE))
     print(hktune.stats())
     if tokens.is_cuda:
-        one, other = both(model, tokens)
-        show("graph", rounds_us((captured(one), captured(other)), options.rounds))
-        show("compiled", rounds_us(both(model, tokens, compiled=True), options.rounds))
+        show("graph", rounds_us(graphs(model, tokens), options.rounds))
+        show("compiled", rounds_us(both(model, tokens, compiled=True), options.rounds, INSIDE))
         print(hktune.stats())
     losses(model, tokens, options.steps)
 

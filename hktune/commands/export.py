@@ -23,13 +23,20 @@ _NAMED_MAX = 4  # problems in one line
 def _add_options(parser: argparse.ArgumentParser) -> None:
     """The options of `hktune export`."""
     add_table_directory(parser)
-    formats = "the table as one PyTorch file; or the trials, as T4 results or as a cache file of Kernel Tuner"
-    choices = ("inline", "t4", "kernel-tuner")
+    formats = "the table as one PyTorch file; the trials, as T4 results or as a cache file of Kernel Tuner; or the "
+    formats += "fastest solutions of AMD's libraries, for PyTorch's TunableOp"
+    choices = ("inline", "t4", "kernel-tuner", "tunableop")
     parser.add_argument("--format", choices=choices, default="inline", help=f"{formats} (default: %(default)s)")
     forms = ("matmul", "matmul-bt", "linear")
     parser.add_argument("--form", choices=forms, default="matmul", help="what ModelNew is (default: %(default)s)")
     add_operation(parser, "of a table of several the one to export, with its epilogues")
     add_problem(parser, "of trials, those of this problem alone")
+    parser.add_argument(
+        "--validators",
+        type=Path,
+        metavar="FILE",
+        help="for tunableop: results that the PyTorch wrote which shall use the new ones; its validators are kept",
+    )
     add_out(parser, "the file to write; trials are compressed where it ends in .gz", metavar="FILE")
 
 
@@ -46,12 +53,15 @@ def _run(options: argparse.Namespace) -> int:
 
 def _module(options: argparse.Namespace) -> tuple[bytes, str]:
     """The table as a module, and how long that is."""
+    from hktune.dispatch import read_table
     from hktune.export import export_inline
 
     if options.problem:
         raise InputError(f"--problem {options.problem}: a table is exported whole: leave it out, or --format t4")
     text = export_inline(options.directory, DEFAULT_SPACE, options.form, options.operation)
-    return text.encode(), f"{len(text.splitlines())} lines"
+    algorithms = sum(entry.choice == "algorithm" for entry in read_table(options.directory).entries)
+    left = f"; left to torch: {algorithms} shapes of algorithms of the vendor's library" if algorithms else ""
+    return text.encode(), f"{len(text.splitlines())} lines{left}"
 
 
 def _trials(options: argparse.Namespace) -> tuple[bytes, str]:
@@ -59,7 +69,6 @@ def _trials(options: argparse.Namespace) -> tuple[bytes, str]:
     import gzip
 
     from hktune.store import read_trials
-    from hktune.store.recordings.t4_trials import t4_json
 
     if options.operation:
         raise InputError(f"--operation {options.operation}: trials are exported whole, or one --problem of them")
@@ -68,8 +77,36 @@ def _trials(options: argparse.Namespace) -> tuple[bytes, str]:
     if not trials:
         of_what = f"of {options.problem} " if options.problem else ""
         raise InputError(f"{path}: has no trials {of_what}to export: pass another DIR or --problem")
-    data, what = (t4_json(trials), f"{len(trials)} trials") if options.format == "t4" else _cache(path, trials)
+    data, what = _written(options, path, trials)
     return gzip.compress(data, mtime=0) if options.out.suffix == ".gz" else data, what
+
+
+def _written(options: argparse.Namespace, path: Path, trials: Sequence[Trial]) -> tuple[bytes, str]:
+    from hktune.store.recordings.t4_trials import t4_json
+
+    if options.format == "tunableop":
+        return _tunableop(options.validators, trials)
+    if options.validators:
+        raise InputError(f"--validators {options.validators}: is for --format tunableop: leave it out")
+    return (t4_json(trials), f"{len(trials)} trials") if options.format == "t4" else _cache(path, trials)
+
+
+def _tunableop(validators: Path | None, trials: Sequence[Trial]) -> tuple[bytes, str]:
+    """A results file of TunableOp, and how many products it has."""
+    from hktune.exchange.foreign_file import read_foreign
+    from hktune.export.tunableop_results import tunableop_file
+    from hktune.tuning.confirmation import deciding
+
+    how = "let the PyTorch that shall use the file write one (PYTORCH_TUNABLEOP_ENABLED=1), and name that"
+    if validators is None:
+        raise InputError(f"--format tunableop: needs --validators FILE: {how}")
+    foreign = read_foreign(validators)
+    if foreign is None or not foreign.facts:
+        raise InputError(f"--validators {validators}: has no line `Validator,NAME,VALUE`: {how}")
+    made = tunableop_file(trials, deciding, foreign.facts, (product.way for product in foreign.products))
+    left_out = "".join(f"; left out: {count} {reason}" for reason, count in sorted(made.left_out.items()))
+    products = "product" if made.products == 1 else "products"
+    return made.text.encode(), f"{made.products} {products}{left_out}"
 
 
 def _cache(path: Path, trials: Sequence[Trial]) -> tuple[bytes, str]:
@@ -95,6 +132,7 @@ COMMAND = Command(
         "hktune export out/gfx950-emulated -o model_new.py",
         "hktune export out/gfx950-emulated --operation f16.nt -o model_new.py",
         "hktune export out/gfx950-emulated --format t4 -o trials.json.gz",
+        "hktune export out/mi355x --format tunableop --validators results0.csv -o t0.csv",
         "hktune export out/h100 --format kernel-tuner --problem 16x4096x4096 -o c.json",
     ),
 )

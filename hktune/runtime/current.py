@@ -135,8 +135,7 @@ def _device_of(table: Table) -> Device:
 
 
 def _libraries_of(table: Table) -> dict[str, str]:
-    """The vendor's libraries that are here, and their versions, where an entry of the table is of an algorithm of one.
-    That opens no GPU."""
+    """The vendor's libraries that are here, and their versions, where an entry is of an algorithm of one."""
     if all(entry.vendor_algorithm is None for entry in table.entries):
         return {}
     return {library.name: library.version for library in vendor_libraries(table.device.kind)}

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections import Counter
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
@@ -188,6 +189,14 @@ class LoadedTable:
         return operation in self._operations and any(
             entry.problem.operation == operation and _holds(entry, *known) for entry in self._validated.usable
         )
+
+    @cached_property
+    def entries_number(self) -> int:
+        """The same of tables of the same entries, in any process: of all that `may_serve` asks."""
+        served = sorted(
+            (*entry.problem.key, entry.rows) for entry in self._validated.usable if entry.kernel is not None
+        )
+        return int.from_bytes(hashlib.sha256(repr(served).encode()).digest()[:7])
 
     def warm(self) -> None:
         """Load every kernel that a call can reach now, on each device in use, so that no call does and a graph capture

@@ -5,6 +5,9 @@
 back into Python costs 3.6 us, and 20 us with a gradient, against 7 us for `torch.autograd.Function` (torch 2.13, 2-core
 x86-64, 2026-11-22).
 
+Another number, `entries`, stands for what the table had when the graph was made: what the backward pass asks is decided
+by that. So a graph that torch keeps in its caches, on disk too, is found again only where the table has the same.
+
 An operator is put into a graph only where a kernel may take the call by all that a tracer knows (`traced_refusal`).
 Its gradient holds for every such call, whatever serves it in the end. All else is torch's own operator.
 """
@@ -13,6 +16,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import sys
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -51,6 +55,9 @@ class Server(Protocol):
 
     def stats(self) -> Stats: ...
 
+    @property
+    def entries_number(self) -> int: ...
+
 
 _numbers = itertools.count(CURRENT + 1)
 _tables: weakref.WeakValueDictionary[int, Server] = weakref.WeakValueDictionary()
@@ -87,26 +94,48 @@ def number_in_graph(number: int) -> int:
     return CURRENT if is_made_a_graph() else number
 
 
+def _entries_number(number: int) -> int:
+    """That of the entries of table `number`; 0 where there is none."""
+    found = found_table(number)
+    return 0 if found is None else found.entries_number
+
+
+# To a tracer it is a constant.
+entries_number: Callable[[int], int] = torch.compiler.assume_constant_result(_entries_number)  # type: ignore[no-untyped-call]
+
+
 _library: Any = torch.library.Library("hktune", "DEF")  # type: ignore[no-untyped-call]
-_library.define("linear(Tensor x, Tensor weight, Tensor? bias, int table) -> Tensor")
-_library.define("matmul(Tensor a, Tensor b, int table) -> Tensor")
+_library.define("linear(Tensor x, Tensor weight, Tensor? bias, int table, int entries=0) -> Tensor")
+_library.define("matmul(Tensor a, Tensor b, int table, int entries=0) -> Tensor")
 
 
-def _linear(x: Tensor, weight: Tensor, bias: Tensor | None, table: int) -> Tensor:
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None, table: int, entries: int = 0) -> Tensor:
+    del entries
     return table_numbered(table).serve(linear_form(bias), x, weight, bias)
 
 
-def _matmul(a: Tensor, b: Tensor, table: int) -> Tensor:
+def _matmul(a: Tensor, b: Tensor, table: int, entries: int = 0) -> Tensor:
+    del entries
     return table_numbered(table).serve(MATMUL, a, b, None)
 
 
-def _fake_linear(x: Tensor, weight: Tensor, bias: Tensor | None, table: int) -> Tensor:
-    del table
+def _tell_inductor() -> None:
+    """That operands are memory, as those of torch's own products are. Inductor would copy what it has not computed yet
+    and keeps for the backward pass too. When it asks for an operator's fake output it is there to be told."""
+    lowering: Any = sys.modules.get("torch._inductor.lowering")
+    if lowering is not None:
+        lowering.needs_realized_inputs.update((torch.ops.hktune.linear.default, torch.ops.hktune.matmul.default))
+
+
+def _fake_linear(x: Tensor, weight: Tensor, bias: Tensor | None, table: int, entries: int = 0) -> Tensor:
+    del table, entries
+    _tell_inductor()
     return functional.linear(x, weight, bias).contiguous()
 
 
-def _fake_matmul(a: Tensor, b: Tensor, table: int) -> Tensor:
-    del table
+def _fake_matmul(a: Tensor, b: Tensor, table: int, entries: int = 0) -> Tensor:
+    del table, entries
+    _tell_inductor()
     return torch.matmul(a, b).contiguous()
 
 
@@ -116,19 +145,19 @@ class _Context(Context, Protocol):
 
 def _linear_backward(ctx: _Context, grad: Tensor | None) -> Gradients:
     if grad is None:
-        return None, None, None, None
+        return None, None, None, None, None
     x, weight = ctx.saved_tensors
     for_x = None if weight is None else _asked(ctx.table, "nn", grad, weight)
     for_weight = None if x is None else _asked_outer(ctx.table, grad, x)
-    return for_x, for_weight, bias_gradient(grad) if ctx.needs_input_grad[2] else None, None
+    return for_x, for_weight, bias_gradient(grad) if ctx.needs_input_grad[2] else None, None, None
 
 
 def _matmul_backward(ctx: _Context, grad: Tensor | None) -> Gradients:
     if grad is None:
-        return None, None, None
+        return None, None, None, None
     a, b = ctx.saved_tensors
     for_a = None if b is None else _asked(ctx.table, "nt", grad, b.t())
-    return for_a, None if a is None else _asked_outer(ctx.table, a, grad), None
+    return for_a, None if a is None else _asked_outer(ctx.table, a, grad), None, None
 
 
 def _asked_outer(table: int, left: Tensor, right: Tensor) -> Tensor:
@@ -150,7 +179,7 @@ def _save_operands(ctx: _Context, inputs: tuple[Any, ...], output: Tensor) -> No
     del output
     ctx.set_materialize_grads(False)
     left, right = inputs[:2]
-    ctx.table = inputs[-1]
+    ctx.table = inputs[-2]
     needed = ctx.needs_input_grad
     ctx.save_for_backward(left if needed[1] else None, right if needed[0] else None)
 
@@ -166,24 +195,24 @@ _watched_matmul: Callable[..., Tensor] = make_autograd_impl(
 # The operators as torch's dispatcher meets them first. Where nothing watches, as in a compiled graph that runs, the
 # table serves them at once: to go on to the dispatcher costs two more calls into Python. Else torch's own functions
 # tell autograd of the gradients.
-def _first_linear(keys: object, x: Tensor, weight: Tensor, bias: Tensor | None, table: int) -> Tensor:
+def _first_linear(keys: object, x: Tensor, weight: Tensor, bias: Tensor | None, table: int, entries: int = 0) -> Tensor:
     form = linear_form(bias)
     server = found_table(table)
     out = None if server is None else server.again(form, x, weight, bias)
     if out is None and is_plain():
         out = table_numbered(table).plain(form, x, weight, bias)
     if out is None:
-        return _watched_linear(keys, x, weight, bias, table)
+        return _watched_linear(keys, x, weight, bias, table, entries)
     return out.contiguous()
 
 
-def _first_matmul(keys: object, a: Tensor, b: Tensor, table: int) -> Tensor:
+def _first_matmul(keys: object, a: Tensor, b: Tensor, table: int, entries: int = 0) -> Tensor:
     server = found_table(table)
     out = None if server is None else server.again(MATMUL, a, b, None)
     if out is None and is_plain():
         out = table_numbered(table).plain(MATMUL, a, b, None)
     if out is None:
-        return _watched_matmul(keys, a, b, table)
+        return _watched_matmul(keys, a, b, table, entries)
     return out.contiguous()
 
 
@@ -220,7 +249,7 @@ def traced_linear(x: Tensor, weight: Tensor, bias: Tensor | None, table: int) ->
     cast = as_autocast(x, weight, bias)
     if is_transformed_in_trace() or traced_refusal(*cast) is not None:
         return functional.linear(x, weight, bias)
-    return linear(*cast, CURRENT if exporting() else table)
+    return linear(*cast, CURRENT) if exporting() else linear(*cast, table, entries_number(table))
 
 
 def traced_matmul(a: Tensor, b: Tensor, table: int) -> Tensor:
@@ -228,4 +257,6 @@ def traced_matmul(a: Tensor, b: Tensor, table: int) -> Tensor:
     a_cast, b_cast, _ = as_autocast(a, b, None)
     if is_transformed_in_trace() or traced_refusal(a_cast, b_cast, None) is not None:
         return torch.matmul(a, b)
-    return matmul(a_cast, b_cast, CURRENT if exporting() else table)
+    if exporting():
+        return matmul(a_cast, b_cast, CURRENT)
+    return matmul(a_cast, b_cast, table, entries_number(table))

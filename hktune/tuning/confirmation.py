@@ -85,14 +85,19 @@ def attempt_of(row: Trial, problem: Problem, templates: Templates) -> Attempt:
 
 
 def finalists(trials: Sequence[Trial]) -> list[Trial]:
-    """The proved configs of one problem that came close to its best, best first, each by its last row. Those that were
-    left early are among them only where nothing has a time: measured together, one of them gets one."""
+    """The proved configs of one problem that came close to its best, best first, each by its last row. Of kernels those
+    that came close to the best kernel: they are said to be how fast without the vendor's algorithms, too. Those that
+    were left early are among them only where nothing has a time: measured together, one of them gets one."""
     ok = _last_ok(trials)
     timed = [trial for trial in ok if not trial.left_early] or ok
-    close = [trial for trial in timed if slowness(trial) <= (1 + WITHIN) * slowness(timed[0])]
-    kernels = [trial for trial in close if trial.is_kernel][:FINALISTS]
-    algorithms = [trial for trial in close if not trial.is_kernel][:ALGORITHMS]
+    kernels = _close([trial for trial in timed if trial.is_kernel])[:FINALISTS]
+    algorithms = [trial for trial in _close(timed) if not trial.is_kernel][:ALGORITHMS]
     return sorted(kernels + algorithms, key=slowness)
+
+
+def _close(timed: Sequence[Trial]) -> list[Trial]:
+    """Those that came close to the first, which is the fastest."""
+    return [trial for trial in timed if slowness(trial) <= (1 + WITHIN) * slowness(timed[0])]
 
 
 def _last_ok(trials: Sequence[Trial]) -> list[Trial]:

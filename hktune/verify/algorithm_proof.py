@@ -81,7 +81,8 @@ class _Judge:
         inputs = inputs_of(problem.operation)
         exact = exact_inputs(problem, normal) if exact_sums else None
         drawn = exact.values if exact else {each.name: normal(each.extents(problem.sizes)) for each in inputs}
-        stored = {each.name: self._arrays.encoded(drawn[each.name], each.dtype) for each in inputs}
+        # Inputs with exact sums may be transposed views, and a library reads them as they are stored.
+        stored = {each.name: self._arrays.encoded(drawn[each.name], each.dtype).contiguous() for each in inputs}
         self._ends = _ends(problem, stored, self._arrays, exact.units if exact else None)
         c_dtype = self._ends.lowest.dtype
         self._held = stored.pop("c", None)

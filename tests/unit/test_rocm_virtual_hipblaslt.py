@@ -3,35 +3,31 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from rocm_virtual.library_product import Product
+from stored_algorithm import entry_of
 
 from hktune.core.errors import DeviceError
 from hktune.core.operation import operation_of
 from hktune.core.problem import Problem
-from hktune.core.settings import Settings
 from hktune.core.vendor_algorithm import VendorAlgorithm
 from hktune.device.hip import HipDevice
 from hktune.device.hipblaslt import FIRST_ASKED
 from hktune.device.vendor_libraries import open_vendor_library, vendor_libraries
 from hktune.device.vendor_library import VendorLibrary
+from hktune.dispatch.judge import Found, judge
 
 pytestmark = pytest.mark.rocm_virtual("hipblaslt")
 
 OPERATIONS = (
     *("bf16.nn", "bf16.nt", "bf16.tn", "bf16.tt", "f16.nt", "bf16.nt+bias", "f16.nn+bias", "bf16.nt+accumulate"),
-    *("bf16.nt->f32", "f16.tn->f32+accumulate", "f32.nt"),
+    *("f16.nt->f32", "f16.tn->f32+accumulate", "f32.nt"),
 )
 SOLUTIONS = 4
-
-
-@pytest.fixture
-def settings() -> Settings:
-    return Settings.from_environment(os.environ)
 
 
 @pytest.fixture
@@ -40,8 +36,8 @@ def device(rocm_virtual: HipDevice) -> HipDevice:
 
 
 @pytest.fixture
-def library(device: HipDevice, settings: Settings) -> VendorLibrary:
-    return open_vendor_library("hip", "hipBLASLt", settings)
+def library(device: HipDevice) -> VendorLibrary:
+    return open_vendor_library("hip", "hipBLASLt")
 
 
 @pytest.fixture
@@ -54,8 +50,8 @@ def right(library: VendorLibrary, algorithm: VendorAlgorithm, work: Product) -> 
     assert work.outcome() is None, f"{algorithm}, {work.problem}"
 
 
-def test_it_is_what_the_device_offers(library: VendorLibrary, settings: Settings) -> None:
-    assert [(each.name, each.version) for each in vendor_libraries("hip", settings)] == [("hipBLASLt", library.version)]
+def test_it_is_what_the_device_offers(library: VendorLibrary) -> None:
+    assert [(each.name, each.version) for each in vendor_libraries("hip")] == [("hipBLASLt", library.version)]
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
@@ -85,16 +81,22 @@ def test_a_solution_that_needs_a_workspace_is_given_one(
 
 
 def test_a_stored_solution_is_taken_back_and_a_changed_one_is_not(
-    library: VendorLibrary, product: Callable[..., Product], settings: Settings
+    library: VendorLibrary, product: Callable[..., Product], device: HipDevice, tmp_path: Path
 ) -> None:
+    """By way of a row and a table, into a library that is opened anew."""
     work = product("bf16.nt")
-    some = library.algorithms(work.problem)[-1]
-    stored = VendorAlgorithm.of_config(some.config)
-    again = open_vendor_library("hip", "hipBLASLt", settings)
-    assert again.refusal(stored, work.problem) is None
+    entry = entry_of(tmp_path, work.problem, library.algorithms(work.problem)[-1], device.identity)
+    assert entry.choice == "algorithm"
+    assert entry.vendor_algorithm
+    stored, again = entry.vendor_algorithm.known, open_vendor_library("hip", "hipBLASLt")
+    here = Found(device.identity, allow_modelled=False, libraries={again.name: again.version})
+    assert judge(entry, device.identity, here, None) == ()
     right(again, stored, work)
+    newer = replace(here, libraries={again.name: "9.9.9"})
+    [mismatch] = judge(entry, device.identity, newer, None)
+    assert mismatch.detail == f"hipBLASLt: saved={again.version} current=9.9.9"
     for other in (
-        replace(stored, version="1.2.1"),
+        replace(stored, version="9.9.9"),
         replace(stored, handle="7fffffff"),
         replace(stored, name=stored.name.replace("Cijk", "Cijl")),
         replace(stored, workspace_bytes=stored.workspace_bytes + 16),

@@ -4,24 +4,25 @@ benchmarks/rocm_libraries_virtual.py tries more."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from gfx950_code import assemble
 from rocm_virtual.library_product import Product
+from stored_algorithm import entry_of
 from test_hip_device import POINTER, STORE
 
 from hktune.core.errors import DeviceError
 from hktune.core.launch import Launch
-from hktune.core.settings import Settings
 from hktune.core.vendor_algorithm import VendorAlgorithm
 from hktune.device.hip import HipDevice
 from hktune.device.rocblas import OWN_CHOICE
 from hktune.device.vendor_libraries import open_vendor_library
 from hktune.device.vendor_library import VendorLibrary
+from hktune.dispatch.judge import Found, judge
 
 pytestmark = pytest.mark.rocm_virtual("rocblas")
 
@@ -37,7 +38,7 @@ def device(rocm_virtual: HipDevice) -> HipDevice:
 
 @pytest.fixture
 def rocblas(device: HipDevice) -> VendorLibrary:
-    return open_vendor_library("hip", "rocBLAS", Settings.from_environment(os.environ))
+    return open_vendor_library("hip", "rocBLAS")
 
 
 @pytest.fixture
@@ -75,26 +76,48 @@ def test_wider_sums_and_what_c_holds(rocblas: VendorLibrary, product: Callable[.
         right(rocblas, each, work)
 
 
-def test_a_solution_that_needs_a_workspace_is_given_one(
+def test_products_of_one_row_or_column_are_right_and_asking_launches_none(
     rocblas: VendorLibrary, product: Callable[..., Product]
 ) -> None:
+    """rocBLAS launches some of their solutions where it is asked whether they fit, at whatever address it is given."""
+    for sizes in ((1, 1, 1), (100, 1, 50), (1, 256, 64)):
+        work = product("bf16.nn", sizes)
+        found = rocblas.algorithms(work.problem)
+        assert "never written" in str(work.outcome())
+        for each in found[:12]:
+            right(rocblas, each, work)
+
+
+def test_solutions_that_share_a_problem_among_workgroups_are_right(
+    rocblas: VendorLibrary, product: Callable[..., Product]
+) -> None:
+    """Some of these keep partial sums in the workspace."""
     work = product("bf16.nn", (16, 256, 4096))
-    some = [each for each in rocblas.algorithms(work.problem) if each.workspace_bytes]
-    for each in some[:2]:
+    found = rocblas.algorithms(work.problem)
+    for each in found[:: len(found) // 6]:
         right(rocblas, each, work)
-    assert some
 
 
-def test_a_stored_solution_is_taken_back_and_one_of_another_version_is_not(
-    rocblas: VendorLibrary, product: Callable[..., Product]
+def test_a_stored_solution_is_taken_back_and_a_changed_one_is_not(
+    rocblas: VendorLibrary, product: Callable[..., Product], device: HipDevice, tmp_path: Path
 ) -> None:
+    """By way of a row and a table, into a library that is opened anew."""
     work = product("bf16.nt")
-    some = rocblas.algorithms(work.problem)[7]
-    stored = VendorAlgorithm.of_config(some.config)
-    again = open_vendor_library("hip", "rocBLAS", Settings.from_environment(os.environ))
-    assert again.refusal(stored, work.problem) is None
+    entry = entry_of(tmp_path, work.problem, rocblas.algorithms(work.problem)[-1], device.identity)
+    assert entry.choice == "algorithm"
+    assert entry.vendor_algorithm
+    stored, again = entry.vendor_algorithm.known, open_vendor_library("hip", "rocBLAS")
+    here = Found(device.identity, allow_modelled=False, libraries={again.name: again.version})
+    assert judge(entry, device.identity, here, None) == ()
     right(again, stored, work)
-    for other in (replace(stored, version="5.1.0.0"), replace(stored, handle="7fffffff")):
+    newer = replace(here, libraries={again.name: "9.9.9"})
+    [mismatch] = judge(entry, device.identity, newer, None)
+    assert mismatch.detail == f"rocBLAS: saved={again.version} current=9.9.9"
+    for other in (
+        replace(stored, version="9.9.9"),
+        replace(stored, handle="7fffffff"),
+        replace(stored, name="another"),
+    ):
         assert again.refusal(other, work.problem)
         with pytest.raises(DeviceError):
             again.prepare(other, work.problem)
