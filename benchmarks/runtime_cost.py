@@ -4,7 +4,8 @@
     python benchmarks/runtime_cost.py --gpu results/<device>   # on a GPU, launches included, by that table
 
 Without a GPU it times the lookup alone; every way in up to the device's launch, which is stubbed (the functions,
-`matmul`, the layer, autocast, a compiled graph, the backward pass); torch's own on the same CPU tensors, which computes
+`matmul`, the layer, autocast, a compiled graph, the backward pass); a call that an algorithm of the vendor's library
+serves, whose function is one of libc's; torch's own on the same CPU tensors, which computes
 16x16x16 as well; torch's own products while `hktune.enable()` is on; what no call can do without (the output's
 allocation, and an autograd function that does nothing else); and the loading of a table of 1,000 entries. On a GPU it
 times calls as they are enqueued, hktune's and torch's in turn, on the smallest kernel of the table, so that the device
@@ -16,13 +17,15 @@ round by round: above 1, torch takes longer.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import hashlib
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -36,8 +39,12 @@ from hktune.core.launch import Argument, Launch
 from hktune.core.launch_rule import LaunchRule
 from hktune.core.operation import BF16_NT, BF16_NT_BIAS
 from hktune.core.outcome import Source, Status
+from hktune.core.problem import Problem
+from hktune.core.settings import Settings
 from hktune.core.trial import Trial
-from hktune.device.device import Kernel, PreparedLaunch
+from hktune.core.vendor_algorithm import VendorAlgorithm
+from hktune.device import cublaslt, vendor_libraries
+from hktune.device.device import CALL_OPERANDS, Kernel, PreparedLaunch
 from hktune.device.emulated import EmulatedDevice
 from hktune.dispatch import Entry, Table, read_table, write_table
 from hktune.dispatch.choice import Choices
@@ -153,6 +160,8 @@ def on_this_machine() -> None:
         enabled_costs()
     host_costs("a weight that requires a gradient", grad=True)
     other_ways_in(grad=True)
+    with torch.no_grad():
+        algorithm_costs()
 
 
 def host_costs(title: str, grad: bool = False) -> None:
@@ -216,6 +225,47 @@ def other_ways_in(grad: bool) -> None:
     }
     with torch.autocast("cpu", torch.bfloat16):
         show("", rounds_ns(inside, 100))
+
+
+ALGORITHM = VendorAlgorithm("cublasLt", "0", "0")
+
+
+class StubLibrary(cublaslt.CublasLt):
+    """Names one algorithm, whose launch is all of cuBLASLt's but its function: in its place libc's `abs` gets the same
+    arguments, and answers that the handle is 0."""
+
+    def __init__(self, settings: Settings) -> None:
+        del settings
+        self.version = ALGORITHM.version
+        self.handle = ctypes.c_void_p(0)
+        self._library = SimpleNamespace(cublasLtMatmul=ctypes.CDLL(None).abs, cublasLtMatmulDescSetAttribute=None)
+
+    def prepare(
+        self, algorithm: VendorAlgorithm, problem: Problem, operands: Sequence[str] = CALL_OPERANDS
+    ) -> PreparedLaunch:
+        del algorithm
+        plan = cublaslt._Plan(ctypes.c_void_p(), (ctypes.c_void_p(),) * 3, {})
+        return cublaslt._CublasLtLaunch(self, plan, cublaslt._Algorithm(), 0, problem, operands)
+
+
+def algorithm_costs() -> None:
+    """Of a call that an algorithm of the vendor's library serves."""
+    config = ALGORITHM.config
+    row = Trial(
+        trial=0, m=M, n=N, k=K, operation=BF16_NT, config_id=config.id, config=config.json, status=Status.OK,
+        source=Source.MODELLED, time_us=1.0, library=ALGORITHM.library,
+    )  # fmt: skip
+    vendor_libraries._OPENERS = {"emulated": {ALGORITHM.library: StubLibrary}}
+    with tempfile.TemporaryDirectory() as folder:
+        write_table(build_table([row], launch_of, EmulatedDevice().identity, "none", "0", "now"), {}, Path(folder))
+        table = hktune.load(folder, allow_modelled=True, device=Stub())
+    x, weight = torch.randn(M, K).bfloat16(), torch.randn(N, K).bfloat16()
+    calls: dict[str, Call] = {
+        "hktune.linear, by an algorithm that does nothing": lambda: hktune.linear(x, weight),
+        "torch linear, 16x16x16 on the CPU": lambda: functional.linear(x, weight),
+    }
+    show("host time of a call, by an algorithm", rounds_ns(calls, 100))
+    assert table.stats().hits == 100 * 100
 
 
 def enabled_costs() -> None:

@@ -7,6 +7,7 @@ are known by 64 bytes. Bytes that are none of its own end the process, as they m
 from __future__ import annotations
 
 import ctypes
+import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ import pytest
 import torch
 
 from hktune.device import cublaslt
+from hktune.device.cublaslt import CublasLt
 
 SUCCESS, NOT_INITIALIZED, INVALID_VALUE, NOT_SUPPORTED = 0, 1, 7, 15
 DTYPES = {0: torch.float32, 2: torch.float16, 14: torch.bfloat16}  # CUDA_R_32F, CUDA_R_16F, CUDA_R_16BF
@@ -212,6 +214,13 @@ class CublasLtStandIn:
         inner, n = (right.columns, right.rows) if said[TRANSB] else (right.rows, right.columns)
         dense = all(layout.leading >= layout.rows for layout in (left, right, before, after))
         return dense and k == inner and (after.rows, after.columns) == (m, n) == (before.rows, before.columns)
+
+
+@functools.cache
+def stand_in_library() -> CublasLt:
+    """The library as hktune opens it, for as long as the process lives."""
+    with opened(CublasLtStandIn(), pytest.MonkeyPatch()):
+        return CublasLt()
 
 
 @contextmanager

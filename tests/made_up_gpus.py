@@ -17,9 +17,10 @@ from hktune.core.outcome import Failure, Source, Status, Timing
 from hktune.core.problem import Problem
 from hktune.core.settings import Settings
 from hktune.core.vendor_algorithm import VendorAlgorithm
+from hktune.measure.energy import Energies, Energy
 from hktune.measure.stopwatch import Attempt, Confirmation
 from hktune.tuning.benches import GpuBench
-from hktune.workers.gpu_worker import Answer, Confirm, NameAlgorithms, Prove, Request, Screen, Serve
+from hktune.workers.gpu_worker import Answer, Confirm, MeasureEnergy, NameAlgorithms, Prove, Request, Screen, Serve
 
 H200 = Identity("cuda", "sm90a", "NVIDIA H200", 132, "10de:2335:18be")
 SLOW_S = 0.5
@@ -58,7 +59,21 @@ def answer(service: StandInService, request: Request | None) -> Answer:
     if isinstance(request, Confirm):
         timings = [timing(service, attempt, request.problem) for attempt in request.attempts]
         return Answer(Confirmation(tuple(timings), {}), 0.5)
+    if isinstance(request, MeasureEnergy):
+        return Answer(energies(service, request), 0.5)
     return Answer(None)
+
+
+def energies(service: StandInService, request: MeasureEnergy) -> Energies:
+    """Of the file `energy` in the cache folder: by config id, what its launch takes in mJ; without one nothing counts
+    energy."""
+    file = service.settings.cache_dir / "energy"
+    if not file.exists():
+        return Energies(None, tuple(None for _ in request.attempts))
+    words = file.read_text().split()
+    joules = dict(zip(words[::2], (int(word) / 1000 for word in words[1::2]), strict=True))
+    found = [joules.get(attempt.config.id, 0.1) for attempt in request.attempts]
+    return Energies(Energy(0.2, 0.19, 0.21), tuple(Energy(each, each * 0.99, each * 1.01) for each in found))
 
 
 def named(service: StandInService) -> tuple[VendorAlgorithm, ...]:

@@ -11,9 +11,8 @@ from typing import Any
 import torch
 
 SUCCESS, INVALID_HANDLE, INVALID_POINTER, INVALID_SIZE, MEMORY_ERROR, INVALID_VALUE = 0, 1, 3, 4, 5, 11
-SIZE_INCREASED, SIZE_UNCHANGED = 9, 10
 DTYPES = {150: torch.float16, 151: torch.float32, 160: torch.int8, 162: torch.int32, 168: torch.bfloat16}
-F32, I32, STANDARD, BY_INDEX, CHECK_INDEX = 151, 162, 0, 1, 8
+F32, I32, BY_INDEX = 151, 162, 1
 KINDS = {(150, 150, F32), (168, 168, F32), (150, F32, F32), (168, F32, F32), (F32, F32, F32), (160, I32, I32)}
 """Of factors, output and sums."""
 NONE, TRANSPOSE = 111, 112
@@ -30,18 +29,16 @@ def matrix(address: int, dtype: int, rows: int, columns: int, leading: int) -> t
 
 @dataclass
 class RocblasStandIn:
-    """What `ctypes.CDLL` gives of it. It lists `solutions`, of which those in `misfits` do not fit any problem, and
-    some need a workspace. `used` has the index of each launch, 0 for its own choice."""
+    """What `ctypes.CDLL` gives of it. It lists `solutions`, of which those in `workspaces` need one. `used` has the
+    index of each launch, 0 for its own choice. As the library may do, it launches what is only asked about."""
 
-    solutions: tuple[int, ...] = (12, -7, 3)
-    misfits: tuple[int, ...] = (12,)
+    solutions: tuple[int, ...] = (3, -7)
     workspaces: Mapping[int, int] = field(default_factory=lambda: {3: 4096})
     factors: Mapping[int, float] = field(default_factory=dict)
     version: bytes = b"5.2.0.abc"
     used: list[int] = field(default_factory=list)
     stream: int | None = None
     workspace: tuple[int, int] | None = None
-    queried: int | None = None
     destroyed: int = 0
 
     def rocblas_create_handle(self, handle: Any) -> int:
@@ -68,14 +65,6 @@ class RocblasStandIn:
         self.workspace = (address.value, size.value)
         return SUCCESS if handle.value == HANDLE else INVALID_HANDLE
 
-    def rocblas_start_device_memory_size_query(self, handle: Any) -> int:
-        self.queried = 0
-        return SUCCESS if handle.value == HANDLE else INVALID_HANDLE
-
-    def rocblas_stop_device_memory_size_query(self, handle: Any, size: Any) -> int:
-        size._obj.value, self.queried = self.queried, None
-        return SUCCESS if handle.value == HANDLE else INVALID_HANDLE
-
     def rocblas_gemm_ex_get_solutions(self, *arguments: Any) -> int:
         *_, type_d, _, compute, algorithm, flags, found, count = arguments
         if (arguments[8], type_d, compute) not in KINDS or (algorithm, flags.value) != (BY_INDEX, 0):
@@ -91,19 +80,13 @@ class RocblasStandIn:
         compute: int, algorithm: int, index: Any, flags: Any,
     ) -> int:  # fmt: skip
         chosen = index.value if algorithm == BY_INDEX else 0
-        if chosen and (chosen not in self.solutions or chosen in self.misfits):
+        if flags.value or (chosen and chosen not in self.solutions):
             return INVALID_VALUE
         if (c.value, ldc) != (d.value, ldd) or ldc < m or type_c != type_d:
             return INVALID_SIZE
         if type_a != type_b or (type_a, type_d, compute) not in KINDS:
             return INVALID_VALUE
-        if flags.value & CHECK_INDEX:
-            return SUCCESS
-        needed = self.workspaces.get(chosen, 0)
-        if self.queried is not None:
-            self.queried = max(self.queried, needed)
-            return SIZE_INCREASED if needed else SIZE_UNCHANGED
-        if not self._scribbled(needed):
+        if not self._scribbled(self.workspaces.get(chosen, 0)):
             return MEMORY_ERROR
         left = matrix(a.value, type_a, *((m, k) if op_a == NONE else (k, m)), lda).double()
         right = matrix(b.value, type_b, *((k, n) if op_b == NONE else (n, k)), ldb).double()

@@ -13,7 +13,7 @@ from hktune.core.board import BOARDS, DEFAULT_BOARD
 from hktune.core.errors import InputError
 from hktune.core.escaped import shown
 from hktune.core.shipped import SPACE_OF, space_file
-from hktune.core.value_ranges import COUNT, GIBIBYTES, SECONDS, SEED, WORKERS
+from hktune.core.value_ranges import BUDGET_S, COUNT, GIBIBYTES, SECONDS, SEED, WORKERS
 
 if TYPE_CHECKING:
     from hktune.core.operation import Operation
@@ -85,7 +85,7 @@ def add_out(parser: argparse.ArgumentParser, purpose: str, *, required: bool = T
     parser.add_argument("-o", "--out", type=path_given, required=required, metavar=metavar, help=purpose)
 
 
-def add_json(parser: argparse.ArgumentParser, of: str) -> None:
+def add_json(parser: argparse._ActionsContainer, of: str) -> None:
     """--json."""
     parser.add_argument("--json", action="store_true", help=f"print {of} as one JSON object on a line")
 
@@ -261,6 +261,7 @@ def number(least: float, most: float, unit: str = "") -> Callable[[str], float]:
 
 positive = integer(COUNT.least, COUNT.most)
 seconds = number(SECONDS.least, SECONDS.most, SECONDS.unit)
+budget_seconds = number(BUDGET_S.least, BUDGET_S.most, BUDGET_S.unit)
 
 
 def gibibytes(text: str) -> float:

@@ -146,7 +146,7 @@ def _configs(directory: Path) -> Iterator[Named]:
 def _tried(path: Path) -> Iterator[Named]:
     from hktune.store import read_trials
 
-    for trial in read_trials(path):
+    for trial in (row for row in read_trials(path) if row.is_kernel):
         yield Named(Config.from_json(trial.config), trial.template, trial.template_sha256)
 
 

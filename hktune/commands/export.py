@@ -53,12 +53,15 @@ def _run(options: argparse.Namespace) -> int:
 
 def _module(options: argparse.Namespace) -> tuple[bytes, str]:
     """The table as a module, and how long that is."""
+    from hktune.dispatch import read_table
     from hktune.export import export_inline
 
     if options.problem:
         raise InputError(f"--problem {options.problem}: a table is exported whole: leave it out, or --format t4")
     text = export_inline(options.directory, DEFAULT_SPACE, options.form, options.operation)
-    return text.encode(), f"{len(text.splitlines())} lines"
+    algorithms = sum(entry.choice == "algorithm" for entry in read_table(options.directory).entries)
+    left = f"; left to torch: {algorithms} shapes of algorithms of the vendor's library" if algorithms else ""
+    return text.encode(), f"{len(text.splitlines())} lines{left}"
 
 
 def _trials(options: argparse.Namespace) -> tuple[bytes, str]:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hktune.commands.arguments import path_given
+from hktune.commands.arguments import add_json, number, path_given
+from hktune.commands.parser import DONE, FAILED, WARNED
 from hktune.core.errors import InputError
 from hktune.core.operation import BF16_NT, operation_of
+from hktune.core.publish import publish
 from hktune.core.settings import Settings
+from hktune.core.value_ranges import SECONDS
 
 if TYPE_CHECKING:
     from hktune.device.device import HostArray
@@ -33,6 +37,10 @@ _USUAL: dict[str, Any] = {
     "include": [],
     "flags": "",
     "strict": False,
+    "allow": [],
+    "sarif": None,
+    "json": False,
+    "try_seconds": 60.0,
 }
 
 
@@ -94,12 +102,28 @@ def _add_values(kernel: argparse._ArgumentGroup) -> None:
     kernel.add_argument(
         "--tolerance", metavar="RELATIVE[,ABSOLUTE]", help="allowed there (default: torch.testing's for the type)"
     )
+    kernel.add_argument(
+        "--allow",
+        action="append",
+        default=[],
+        metavar="RULE[@PLACE]",
+        help="waive a finding, at a place such as mine.hip:7 or +0x44 if one is given; docs/reference/findings.md",
+    )
+    kernel.add_argument("--sarif", type=path_given, metavar="FILE", help="write the findings as SARIF")
+    add_json(kernel, "what was found")
+    kernel.add_argument(
+        "--try-seconds",
+        type=number(0, SECONDS.most, SECONDS.unit),
+        default=_USUAL["try_seconds"],
+        metavar="SECONDS",
+        help="how long to try other schedules and fixes; 0 tries none (default: %(default)s)",
+    )
     kernel.add_argument("--dump", type=path_given, metavar="DIR", help="write each output to DIR/NAME.npy")
 
 
 def require_no_kernel(options: argparse.Namespace) -> None:
     """Raises InputError where what describes a kernel is given without one."""
-    words = {"define": "-D", "include": "-I"}
+    words = {"define": "-D", "include": "-I", "try_seconds": "--try-seconds"}
     for name, usual in _USUAL.items():
         if getattr(options, name) != usual:
             word = words.get(name, f"--{name}")
@@ -107,7 +131,8 @@ def require_no_kernel(options: argparse.Namespace) -> None:
 
 
 def verify_kernel(options: argparse.Namespace) -> int:
-    """Judge the kernel; 0 when nothing is wrong, 1 otherwise. Raises InputError, ToolchainError."""
+    """Judge the kernel; 0 when nothing is wrong, 1 for errors, 3 for warnings alone. Raises InputError,
+    ToolchainError."""
     from hktune.objects.demangled import kernel_name
     from hktune.report.heartbeat import working
     from hktune.verify import kernel_file
@@ -118,7 +143,15 @@ def verify_kernel(options: argparse.Namespace) -> int:
         verdict = kernel_file.judge(data, symbol, run)
     if options.dump:
         _dump(options.dump, verdict.outputs)
-    return _print(verdict, run)
+    if options.sarif:
+        _write_sarif(options.sarif, verdict, options.kernel)
+    if options.json:
+        from hktune.report.findings.finding_records import verdict_record
+
+        print(json.dumps(verdict_record(verdict)))
+    else:
+        _print(verdict, run)
+    return _exit_code(verdict)
 
 
 def _run_of(options: argparse.Namespace) -> KernelRun:
@@ -127,6 +160,7 @@ def _run_of(options: argparse.Namespace) -> KernelRun:
     from hktune.verify.kernel_file import KernelRun
     from hktune.verify.kernel_reference import reference_of
     from hktune.verify.triton_metadata import triton_metadata
+    from hktune.verify.waivers import parse_waiver
 
     gemm, words = options.gemm, options.config
     if gemm and "=" in gemm:  # --gemm names no operation, and NAME=NUMBER follows it
@@ -147,6 +181,8 @@ def _run_of(options: argparse.Namespace) -> KernelRun:
         reference=reference_of(options.reference, numbers, outputs) if options.reference else None,
         tolerance=_tolerance(options.tolerance) if options.tolerance else None,
         scratch_bytes=triton.scratch_bytes if triton else None,
+        allowed=tuple(parse_waiver(text) for text in options.allow),
+        trials_s=options.try_seconds,
     )
 
 
@@ -191,14 +227,28 @@ def _dump(folder: Path, outputs: Mapping[str, HostArray]) -> None:
         raise InputError(f"--dump {folder}: {error.strerror or error}: give a folder that can be written") from error
 
 
-def _print(verdict: Verdict, run: KernelRun) -> int:
-    if verdict.failure:
-        print(f"{verdict.failure.status}: {verdict.failure.detail}")
-    else:
-        compared = f"c is {run.gemm} of a and b" if run.gemm else "outputs are as expected"
-        checked = compared if run.compares else "outputs are written whole, their values were not compared"
-        print(f"{verdict.symbol}: no hazard found; {checked}")
+def _print(verdict: Verdict, run: KernelRun) -> None:
+    from hktune.verify.finding_lines import verdict_lines
+
+    compared = f"c is {run.gemm} of a and b" if run.gemm else "outputs are as expected"
+    values = compared if run.compares else "outputs are written whole, their values were not compared"
+    for line in verdict_lines(verdict.symbol, [verdict.failure] if verdict.failure else [], verdict.findings, values):
+        print(line)
     for note in verdict.notes:
         print(f"note: {note}")
     print(f"takes {verdict.resources}")
-    return 1 if verdict.failure else 0
+
+
+def _exit_code(verdict: Verdict) -> int:
+    from hktune.verify.finding_rules import ERROR, WARNING
+
+    return {ERROR: FAILED, WARNING: WARNED, None: DONE}[verdict.level]
+
+
+def _write_sarif(file: Path, verdict: Verdict, kernel: Path) -> None:
+    from hktune.report.findings.sarif import sarif_log
+
+    try:
+        publish(file, json.dumps(sarif_log(verdict, kernel), indent=1).encode())
+    except OSError as error:
+        raise InputError(f"--sarif {file}: {error.strerror or error}: give a file that can be written") from error

@@ -14,7 +14,7 @@ from hktune.core.errors import InputError
 from hktune.core.interruption import INTERRUPTED
 from hktune.core.near import meant
 
-DONE, FAILED, BAD_INPUT = 0, 1, 2
+DONE, FAILED, BAD_INPUT, WARNED = 0, 1, 2, 3
 
 HELP_COLUMNS_MAX = 100  # lines of help that are longer read badly, however wide the terminal
 _INVALID_CHOICE = re.compile(r"argument (?P<name>.+): invalid choice: (?P<value>.+) \(choose from (?P<known>.+)\)")
@@ -90,8 +90,8 @@ class Parser(argparse.ArgumentParser):
 
 @dataclass(frozen=True)
 class Command:
-    """One command: its options, what runs it, and what its help says after them. `failed` is when it ends with 1
-    (None: it never does)."""
+    """One command: its options, what runs it, and what its help says after them. `failed` is when it ends with 1, and
+    `warned` when with 3 (None: it never does)."""
 
     name: str
     summary: str
@@ -99,6 +99,7 @@ class Command:
     run: Callable[[argparse.Namespace], int]
     examples: tuple[str, ...]
     failed: str | None = None
+    warned: str | None = None
     about: str = ""
 
     def add_to(self, commands: argparse._SubParsersAction[Parser]) -> None:
@@ -112,5 +113,6 @@ class Command:
     def _epilog(self) -> str:
         examples = "\n".join(f"  {example}" for example in self.examples)
         codes = [f"{DONE} done", *([f"{FAILED} {self.failed}"] if self.failed else [])]
-        codes += [f"{BAD_INPUT} bad input, said in one line", f"{INTERRUPTED} interrupted"]
+        codes += [f"{BAD_INPUT} bad input, said in one line"]
+        codes += [*([f"{WARNED} {self.warned}"] if self.warned else []), f"{INTERRUPTED} interrupted"]
         return f"examples:\n{examples}\n\nexit codes: {'; '.join(codes)}"

@@ -188,7 +188,9 @@ def _print_built(table: Table, others: int, foreign: str) -> None:
     near = sum(entry.rows != (entry.m, entry.m) for entry in table.entries)
     vendor = sum(entry.choice == "vendor" for entry in table.entries)
     kernels = len(table.object_sha256s)
-    print(f"{len(table.entries)} shapes by {kernels} kernels, {vendor} by the vendor library; {near} serve other m too")
+    algorithms = sum(entry.choice == "algorithm" for entry in table.entries)
+    by = f"{kernels} kernels, {f'{algorithms} by its algorithms, ' if algorithms else ''}{vendor} by the vendor library"
+    print(f"{len(table.entries)} shapes by {by}; {near} serve other m too")
     print(f"operations: {operation_names(entry.problem.operation for entry in table.entries)}")
     if others:
         print(f"{others} trials of other templates were left out: see --candidates")
@@ -280,13 +282,23 @@ def _doctor(options: argparse.Namespace) -> int:
     calls = [Call(shape.problem, shape.name, shape.weight) for shape in shapes]
     identity = _identity(options.device)
     allowed = options.allow_modelled, options.allow_sibling_board
-    findings = examine_table(options.directory, calls, identity, _templates(), _trust(options), *allowed)
+    libraries = _libraries(identity) if options.device == "auto" else None
+    findings = examine_table(options.directory, calls, identity, _templates(), _trust(options), *allowed, libraries)
     for finding in findings:
         print(escaped(str(finding)))
     where = "the device it was made on" if identity is None else str(identity)
     wrong = sum(finding.wrong for finding in findings)
     print(f"{wrong} wrong, {len(findings) - wrong} notes; judged for {where}")
     return FAILED if wrong else DONE
+
+
+def _libraries(identity: Identity | None) -> dict[str, str] | None:
+    """The vendor's libraries of the GPU found here, and their versions; None where there is no GPU to ask."""
+    if identity is None:
+        return None
+    from hktune.device.vendor_libraries import vendor_libraries
+
+    return {library.name: library.version for library in vendor_libraries(identity.kind)}
 
 
 def _identity(device: str) -> Identity | None:

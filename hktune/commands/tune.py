@@ -20,6 +20,7 @@ from hktune.commands.arguments import (
     add_shapes,
     add_space,
     add_workers,
+    budget_seconds,
     gibibytes,
     positive,
     seconds,
@@ -99,6 +100,13 @@ def _add_gpu(parser: argparse.ArgumentParser) -> None:
         "--vendor-only",
         action="store_true",
         help="search no kernel: try the algorithms of the vendor's libraries alone, in seconds",
+    )
+    parser.add_argument(
+        "--energy-budget",
+        type=budget_seconds,
+        metavar="S",
+        help="seconds for measuring what energy the best take, 0 for none (default: a tenth of what the search took "
+        "of the GPU, at least 5)",
     )
     add_prebuilt(parser, "try only what hktune build left in DIR")
     add_cache(parser)

@@ -111,5 +111,6 @@ COMMAND = Command(
         "hktune verify --kernel mine.hip --args 'x:f32[n] y:out:f32[n] n' n=512",
     ),
     failed="the config or the kernel fails",
+    warned="only warnings of a kernel",
     about="Needs no GPU: the emulator executes the kernel, and every element that it writes is judged.",
 )

@@ -68,6 +68,9 @@ class Timing:
     `baseline_us` is the vendor library's time in the same rounds, `vendor_best_us` that of the fastest of its other
     algorithms, which `vendor_best` names. `gpu` is the GPU's number; its clock, its power and why it held its clock
     down (`throttled`) are those of the last rounds. `note` is what else a person may want to read.
+
+    `energy_j` is what the whole board draws during one launch, with its interval, and `baseline_energy_j` what it draws
+    while the vendor's library computes the same. Most timings have neither: energy is measured of the best alone.
     """
 
     source: Source
@@ -86,4 +89,8 @@ class Timing:
     clock_mhz: int | None = None
     power_w: float | None = None
     throttled: str | None = None
+    energy_j: float | None = None
+    energy_j_low: float | None = None
+    energy_j_high: float | None = None
+    baseline_energy_j: float | None = None
     note: str | None = None

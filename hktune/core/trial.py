@@ -50,6 +50,10 @@ class Trial:
     clock_mhz: int | None = None
     power_w: float | None = None
     throttled: str | None = None
+    energy_j: float | None = None
+    energy_j_low: float | None = None
+    energy_j_high: float | None = None
+    baseline_energy_j: float | None = None
     relative_error: float | None = None
     vgprs: int | None = None
     agprs: int | None = None

@@ -49,4 +49,5 @@ COUNT = Integers(1, 1_000_000_000)
 SEED = Integers(0, 2**32 - 1)  # numpy's, which optuna's samplers are given
 WORKERS = Integers(1, 1024)  # processes; the largest machines have some 500 cores
 SECONDS = Numbers(1e-3, 1e9, "seconds")
+BUDGET_S = Numbers(0, 1e9, "seconds")  # none is a budget too
 GIBIBYTES = Numbers(0.5, 1 << 20, "GiB")  # a worker does not begin with less

@@ -37,8 +37,9 @@ from hktune.emulator.machine.wave_start import (
     entry_address,
 )
 from hktune.emulator.schedules.schedule import USUAL, Schedule
-from hktune.objects.code_object import AmdCodeObject, KernelImage, source_line
+from hktune.objects.code_object import AmdCodeObject, KernelImage
 from hktune.objects.demangled import kernel_name
+from hktune.objects.source_lines import source_line
 
 if TYPE_CHECKING:
     import torch

@@ -16,11 +16,11 @@ from hktune.core.errors import DeviceError
 from hktune.core.operand import Operand, operands_of
 from hktune.core.operation import Operation
 from hktune.core.problem import Problem
+from hktune.core.solution_index import handle_of, index_of
 from hktune.core.vendor_algorithm import NAME_MAX, VendorAlgorithm
 from hktune.device import hipblaslt_library as api
 from hktune.device.device import CALL_OPERANDS, PreparedLaunch
 from hktune.device.hipblaslt_library import Algorithm, HipblasLtLibrary
-from hktune.device.solution_index import handle_of, index_of
 from hktune.device.vendor_library import stored_elsewhere
 
 NAME: Final = "hipBLASLt"

@@ -19,22 +19,22 @@ from hktune.core.errors import DeviceError
 from hktune.core.operand import operands_of
 from hktune.core.operation import Operation
 from hktune.core.problem import Problem
+from hktune.core.solution_index import handle_of, index_of
 from hktune.core.vendor_algorithm import VendorAlgorithm
 from hktune.device.device import CALL_OPERANDS, PreparedLaunch
-from hktune.device.solution_index import handle_of, index_of
 from hktune.device.vendor_library import stored_elsewhere
 
 NAME: Final = "rocBLAS"
 OWN_CHOICE = "its own choice"
 """The name of the index 0: rocBLAS chooses, and equal versions choose alike. Other solutions have no names."""
-WORKSPACE_BYTES_MAX = 128 << 20
-"""What solutions may need at most: what rocBLAS takes for a handle of its own on MI300X."""
+WORKSPACE_BYTES = 32 << 20
+"""What every launch may use. rocBLAS can be asked what a solution needs, and whether it fits (its flag
+check_solution_index). But for one row or column it launches some as it is asked (5.2.0, index -9)."""
 
 _DATA_TYPES = {"f16": 150, "f32": 151, "i8": 160, "i32": 162, "bf16": 168}  # rocblas_datatype, by format
 _AS_STORED, _TRANSPOSED = 111, 112  # rocblas_operation
 _BY_INDEX = 1  # rocblas_gemm_algo: index 0 is rocBLAS' own choice
-_LAUNCH, _CHECK_INDEX = 0, 8  # of rocblas_gemm_flags: the second launches nothing, and says whether a solution fits
-_UNCHANGED, _INCREASED = 10, 9  # rocblas_status of a product whose device memory is asked for
+_NO_FLAGS = 0  # rocblas_gemm_flags
 _FLOATS = ("f32", "f16", "bf16")
 _NOWHERE = 256  # an address, while solutions are asked for: it is not read
 
@@ -80,9 +80,7 @@ class Rocblas:
             return []
         with self.calls:
             if problem not in self._named:
-                indices = (0, *sorted(self._solutions(problem)))
-                found = (self._stored(index, problem) for index in indices)
-                self._named[problem] = tuple(each for each in found if each is not None)
+                self._named[problem] = tuple(map(self._stored, (0, *sorted(self._solutions(problem)))))
             return list(self._named[problem])
 
     def refusal(self, algorithm: VendorAlgorithm, problem: Problem) -> str | None:
@@ -99,8 +97,8 @@ class Rocblas:
         current = next((each for each in named if index_of(each.handle) == index), None)
         if current is None:
             return f"{algorithm} is none of the {len(named)} solutions that it has for {problem}"
-        saved = f"{algorithm.workspace_bytes} bytes {algorithm.name!r:.80}"
-        now = f"{current.workspace_bytes} bytes {current.name!r}"
+        saved = f"{algorithm.workspace_bytes} bytes, {algorithm.name!r:.80}"
+        now = f"{current.workspace_bytes} bytes, {current.name!r}"
         return f"{NAME} {self.version}: solution {index} has another workspace or name: saved={saved} current={now}"
 
     def prepare(
@@ -127,26 +125,17 @@ class Rocblas:
         )
 
     def _solutions(self, problem: Problem) -> list[int]:
-        """The indices that it lists for `problem`. Some may not fit it all the same."""
+        """The indices that it lists for `problem`. That launches nothing."""
         count, product = c_int32(), self.product(problem, _Matrices.nowhere())
-        arguments = (*product, _BY_INDEX, c_uint32(_LAUNCH))
+        arguments = (*product, _BY_INDEX, c_uint32(_NO_FLAGS))
         self._call("rocblas_gemm_ex_get_solutions", *arguments, None, byref(count))
         found = (c_int32 * count.value)()
         self._call("rocblas_gemm_ex_get_solutions", *arguments, found, byref(count))
         return list(found[: count.value])
 
-    def _stored(self, index: int, problem: Problem) -> VendorAlgorithm | None:
-        """What is kept of a solution; None of one that does not fit, or needs more than the largest workspace."""
-        product = (*self.product(problem, _Matrices.nowhere()), _BY_INDEX, c_int32(index))
-        if index and self.functions.rocblas_gemm_ex(*product, c_uint32(_CHECK_INDEX)):
-            return None
-        self._call("rocblas_start_device_memory_size_query", self.handle)
-        status, size = self.functions.rocblas_gemm_ex(*product, c_uint32(_LAUNCH)), c_size_t()
-        self._call("rocblas_stop_device_memory_size_query", self.handle, byref(size))
-        if status not in (_UNCHANGED, _INCREASED) or size.value > WORKSPACE_BYTES_MAX:
-            return None
+    def _stored(self, index: int) -> VendorAlgorithm:
         called = "" if index else OWN_CHOICE
-        return VendorAlgorithm(NAME, self.version, handle_of(index), called, size.value)
+        return VendorAlgorithm(NAME, self.version, handle_of(index), called, WORKSPACE_BYTES)
 
     def _version(self) -> str:
         size = c_size_t()
@@ -181,10 +170,9 @@ class _RocblasLaunch:
     ) -> None:
         self._library, self._handle = library, library.handle  # the library, so that its handle stays
         self._at = _Matrices.nowhere()
-        self._passed = (*library.product(problem, self._at), _BY_INDEX, c_int32(index), c_uint32(_LAUNCH))
+        self._passed = (*library.product(problem, self._at), _BY_INDEX, c_int32(index), c_uint32(_NO_FLAGS))
         self._a, self._b, self._c = map(operands.index, ("a", "b", "c"))
-        self._workspace = operands.index("workspace") if workspace_bytes else None
-        self._workspace_bytes = c_size_t(workspace_bytes)
+        self._workspace, self._workspace_bytes = operands.index("workspace"), c_size_t(workspace_bytes)
         functions = library.functions
         self._multiply, self._set_stream = functions.rocblas_gemm_ex, functions.rocblas_set_stream
         self._set_workspace = functions.rocblas_set_workspace
@@ -195,8 +183,7 @@ class _RocblasLaunch:
             self._at.b.value = tensors_and_stream[self._b].data_ptr()
             self._at.c.value = tensors_and_stream[self._c].data_ptr()
             check("rocblas_set_stream", self._set_stream(self._handle, c_void_p(tensors_and_stream[-1])))
-            if self._workspace is not None:
-                address = c_void_p(tensors_and_stream[self._workspace].data_ptr())
-                check("rocblas_set_workspace", self._set_workspace(self._handle, address, self._workspace_bytes))
+            workspace = c_void_p(tensors_and_stream[self._workspace].data_ptr())
+            check("rocblas_set_workspace", self._set_workspace(self._handle, workspace, self._workspace_bytes))
             status = self._multiply(*self._passed)
         check("rocblas_gemm_ex", status)

@@ -241,7 +241,8 @@ def content_sha256(table: Table) -> str:
     return digest.hexdigest()
 
 
-_LATER = ("name", "vendor_best", "vendor_best_us", "origins", "vendor_algorithm")
+_ENERGIES = ("energy_j", "baseline_energy_j")
+_LATER = ("name", "vendor_best", "vendor_best_us", "origins", "vendor_algorithm", *_ENERGIES)
 """What entries have not always had: a table from before keeps its sha256, so where there is none it is not said."""
 
 
@@ -250,7 +251,8 @@ def _sorted_compact(entry: Entry | Version2Entry) -> bytes:
     without an exponent, msgspec's own is the same bytes, 20 times as fast."""
     lacking = [name for name in _LATER if getattr(entry, name, None) is None]
     times = (entry.time_us, entry.time_us_low, entry.time_us_high, entry.baseline_us)
-    if all(time is None or time >= 1e-3 for time in (*times, getattr(entry, "vendor_best_us", None))):
+    later = (getattr(entry, name, None) for name in ("vendor_best_us", *_ENERGIES))
+    if all(number is None or number >= 1e-3 for number in (*times, *later)):
         text = msgspec.json.encode(entry, order="sorted")
         if text.isascii():
             for name in lacking:

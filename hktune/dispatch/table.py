@@ -46,6 +46,7 @@ Symbol = Annotated[str, Meta(pattern=r"\A[A-Za-z_$.][A-Za-z0-9_$.]{0,4095}\Z")]
 FormulaText = Annotated[str, Meta(max_length=500, pattern=r"\A(?!.*[0-9][a-z_])[a-z0-9_ ()+*/%,<>=!-]+\Z")]
 Dimension = Annotated[int, Meta(ge=1, le=2**24)]
 Micros = Annotated[float, Meta(gt=0, le=1e12)]
+Joules = Annotated[float, Meta(gt=0, le=1e12)]
 GridSize = Annotated[int, Meta(ge=1, le=GRID_MAX)]
 BlockSize = Annotated[int, Meta(ge=1, le=BLOCK_MAX)]
 LdsBytes = Annotated[int, Meta(ge=0, le=LDS_BYTES_MAX)]
@@ -172,6 +173,8 @@ class Entry(Strict, frozen=True):
     `operation` is the text of what is computed. `time_us` is the choice's own time, with its interval: of a modelled
     one, where a measured time is expected. `vendor_best` names the fastest other way that was timed with it, of the
     vendor's library or kernels of others. `ties` are the ids of other configs that may be as fast.
+    `energy_j` is what the board draws in joules during one launch of the choice, `baseline_energy_j` while the vendor's
+    library computes the same by its own choice; both are absent where they were not measured.
     `origins` say where the row of a merged directory is from: an id of origins.json each, and what is known of it.
     The entry serves the n and k of its problem with `m_from` to `m_to` rows, both included; where they are absent with
     m rows only. `name` is what a person calls the problem; nothing is decided by it.
@@ -197,6 +200,8 @@ class Entry(Strict, frozen=True):
     name: Name | None = None
     origins: Annotated[tuple[Text, ...], Meta(min_length=1, max_length=ORIGINS_MAX)] | None = None
     vendor_algorithm: Algorithm | None = None
+    energy_j: Joules | None = None
+    baseline_energy_j: Joules | None = None
 
     @property
     def problem(self) -> Problem:

@@ -17,6 +17,7 @@ from hktune.measure.algorithms import launching, library_of
 from hktune.measure.arena import Arena, OperandSet
 from hktune.measure.baseline import Baseline, torch_stream
 from hktune.measure.comparison import Comparison, Race, compare
+from hktune.measure.energy import Energies, EnergyMeter
 from hktune.measure.stopping import CONFIRMING, SCREENING, StoppingRule
 from hktune.measure.stopwatch import Attempt, Confirmation
 from hktune.measure.stopwatch import Side as Named
@@ -103,6 +104,18 @@ class MeasuredStopwatch:
         ratios = {name: next(comparisons).ratio.median for name in rivals}
         ways = {**ratios, **_algorithm_ratios(attempts, outcomes)}
         return Confirmation(tuple(_beside_the_best_of(ways, outcome) for outcome in outcomes), ratios)
+
+    def energies(self, attempts: Sequence[Attempt], problem: Problem, windows: int) -> Energies:
+        """See EnergyStopwatch. A candidate that is wrong has none."""
+        bench = self._bench(problem)
+        if self._device.energy_j() is None:
+            return Energies(None, tuple(None for _ in attempts))
+        sides = [self._sound(attempt, problem, bench) for attempt in attempts]
+        good = [side for side in sides if isinstance(side, Side)]
+        meter = EnergyMeter(self._device, self.timer)
+        baseline, *found = meter.measure([bench.vendor, *good], [1, *(windows for _ in good)])
+        each = iter(found)
+        return Energies(baseline, tuple(next(each) if isinstance(side, Side) else None for side in sides))
 
     def compared_graphs(self, sides: Sequence[Side], rule: StoppingRule) -> list[Comparison]:
         """The first side as the baseline of the others, by `rule`: how the stopwatch itself is examined."""

@@ -14,6 +14,7 @@ from hktune.core.problem import Problem
 from hktune.core.variant import Resources
 from hktune.core.vendor_algorithm import VendorAlgorithm
 from hktune.emulator.clock.launch_time import Profile
+from hktune.measure.energy import Energies
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,14 @@ class Stopwatch(Protocol):
 
 Side = tuple[str, Attempt]
 """A kernel of others, proved, that is measured with finalists: what a report calls it, and the kernel."""
+
+
+class EnergyStopwatch(Protocol):
+    """A stopwatch that can also say what energy launches take."""
+
+    def energies(self, attempts: Sequence[Attempt], problem: Problem, windows: int) -> Energies:
+        """Of `attempts`, none of which has failed, by so many windows of each, and of the baseline by one. All are
+        unknown where the device does not count its energy. Raises as `Stopwatch.time` does."""
 
 
 class ComparingStopwatch(Stopwatch, Protocol):

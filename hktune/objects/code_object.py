@@ -7,8 +7,6 @@ trusts the bytes: every offset is checked, and what is wrong is one TableError l
 from __future__ import annotations
 
 import struct
-import subprocess
-import sys
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -31,9 +29,6 @@ _MEMORY_BYTES_MAX = 1 << 26  # of all segments: a kernel's machine code and cons
 _KERNELS_MAX = 4096
 _METADATA_BYTES_MAX = 4 << 20  # a kernel's record has one or two thousand
 _T = TypeVar("_T")
-_DEBUG_LINES = ".debug_line"
-_DEBUG_LINES_DEADLINE_S = 10.0
-_LINE_CHARACTERS_MAX = 300
 
 # LLVM AMDGPUUsage, "AMDGPU ELF Header": EF_AMDGPU_MACH, EF_AMDGPU_FEATURE_*, EI_ABIVERSION. The GPUs of CDNA.
 _MACHINE_MASK, _ABI_V3 = 0xFF, 1
@@ -218,21 +213,6 @@ def _features(elf: Elf) -> tuple[str, ...]:
         else:
             found.append(name + _SETTINGS[elf.flags >> shift & 3])
     return tuple(feature for feature in found if feature[-1] in "+-")
-
-
-def source_line(data: bytes, address: int) -> str | None:
-    """The nearest `file:line` at or before virtual `address`, from the object's debug lines; None without any.
-
-    They are read in a process of its own, whose time and memory are bounded: DWARF's counts and compressed sections
-    lead a general reader anywhere."""
-    if all(section.name != _DEBUG_LINES for section in Elf(data).sections):
-        return None
-    command = [sys.executable, "-m", "hktune.objects.debug_lines", str(address)]
-    try:
-        done = subprocess.run(command, input=data, capture_output=True, timeout=_DEBUG_LINES_DEADLINE_S, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.decode(errors="replace")[:_LINE_CHARACTERS_MAX] or None
 
 
 def _metadata(elf: Elf) -> _Metadata:

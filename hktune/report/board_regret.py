@@ -36,6 +36,8 @@ def _print_rows(console: Console, found: Sequence[OnOtherBoard]) -> None:
 
 
 def _runs(entry: Entry) -> str:
+    if entry.vendor_algorithm:
+        return f"{entry.vendor_algorithm.library} {entry.vendor_algorithm.known.config.id[:8]}"
     return entry.kernel.config_id[:8] if entry.kernel else "vendor"
 
 

@@ -1,4 +1,4 @@
-"""The interval of a time, and what that of a modelled one means."""
+"""The interval of a time, and what that of a modelled one means; an energy."""
 
 from __future__ import annotations
 
@@ -11,6 +11,11 @@ def interval(low_us: float | None, high_us: float | None) -> str:
         return ""
     digits = 1 if high_us < 1000 else 0
     return f"{low_us:.{digits}f}..{high_us:.{digits}f}"
+
+
+def millijoules(energy_j: float | None) -> str:
+    """An energy as a cell shows it, in mJ; empty where there is none."""
+    return "" if energy_j is None else f"{energy_j * 1e3:.4g}"
 
 
 def interval_meaning() -> str:

@@ -14,7 +14,7 @@ from hktune.core.trial import Trial
 from hktune.core.vendor_algorithm import VendorAlgorithm
 from hktune.report.columns import Column, print_columns, print_line, print_prose
 from hktune.report.failures import print_failures
-from hktune.report.intervals import interval, interval_meaning
+from hktune.report.intervals import interval, interval_meaning, millijoules
 from hktune.report.operations import given_name, problem_columns, shared_product
 from hktune.space import Spaces
 from hktune.tuning.gain import Yardstick
@@ -62,6 +62,7 @@ def _print_best(console: Console, summary: RunSummary) -> None:
         Column("vs\nvendor", [_ratio(_vs_vendor(trial), 3) for trial in best], rank=1, right=True),
         *(Column(f"vs\n{each.name}", gains(each, 3), rank=1, right=True) for each in summary.rivals),
         *(Column(f"vs\n{each.name}", gains(each), rank, right=True) for rank, each in enumerate(summary.yardsticks)),
+        Column("energy\nmJ", [millijoules(trial.energy_j) if trial else "" for trial in best], rank=6, right=True),
         Column("tried", [str(len(own)) for own in rows], rank=6, right=True),
         Column("may\ngain", [_percent(summary.chance_of_gain.get(problem)) for problem in summary.names], 9, True),
         Column("failed", [str(count or "") for count in failed], rank=7, right=True),

@@ -47,6 +47,8 @@ def _time(entry: Entry, row: Changed) -> str:
 
 
 def _runs(entry: Entry) -> str:
+    if entry.vendor_algorithm:
+        return f"{entry.vendor_algorithm.library} {entry.vendor_algorithm.known.config.id[:8]}"
     return entry.kernel.config_id[:8] if entry.kernel else "vendor"
 
 

@@ -16,7 +16,7 @@ from hktune.core.outcome import Source
 from hktune.dispatch import Reason, content_sha256, read_table, validate
 from hktune.dispatch import Table as DispatchTable
 from hktune.report.columns import Column, print_columns, print_line, print_prose
-from hktune.report.intervals import interval, interval_meaning
+from hktune.report.intervals import interval, interval_meaning, millijoules
 from hktune.report.machine import Finding
 from hktune.report.operations import problem_columns, shared_product
 from hktune.tables import describe
@@ -91,6 +91,8 @@ def _print_rows(console: Console, rows: Sequence[Row], several_sources: bool) ->
         Column("TFLOP/s", [f"{row.tflops:.0f}" for row in rows], rank=3, right=True),
         Column("vs\nvendor", ratios, rank=1, right=True),
         Column("vs\nbest", best, rank=1, right=True),
+        Column("energy\nmJ", [millijoules(row.energy_j) for row in rows], rank=2, right=True),
+        Column("vendor\nmJ", [millijoules(row.baseline_energy_j) for row in rows], rank=3, right=True),
         Column("time is", [row.source if several_sources else "" for row in rows]),
         Column("config", [row.config_id[:8] for row in rows]),
         Column("from", [" ".join(origin[:8] for origin in row.origins) for row in rows], rank=3),

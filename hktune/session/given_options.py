@@ -13,7 +13,7 @@ from hktune.core.escaped import shown
 from hktune.core.near import meant
 from hktune.core.shapes import ShapeList
 from hktune.core.shipped import space_file
-from hktune.core.value_ranges import COUNT, GIBIBYTES, SECONDS, SEED, WORKERS
+from hktune.core.value_ranges import BUDGET_S, COUNT, GIBIBYTES, SECONDS, SEED, WORKERS
 from hktune.store.studies.study_place import studies_file
 from hktune.tuning.run_options import RunOptions
 
@@ -58,13 +58,20 @@ class TuneOptions(TypedDict, total=False):
     aiter: StrPath | None
     vendor_only: bool | None
     """No kernel is searched: the algorithms of the vendor's libraries alone are tried."""
+    energy_budget: float | None
+    """Seconds for measuring what energy the best take; 0 is none."""
     study: StrPath | None
     """A storage of Optuna's that gets every row too: the URL of a database, or the path of a file."""
 
 
 DEVICES = ("auto", "hip", "cuda", "emulated")
 CACHES = ("cold", "warm")
-_UNITS = {"time_budget": "time_budget_s", "deadline": "deadline_s", "worker_memory": "worker_memory_gib"}
+_UNITS = {
+    "time_budget": "time_budget_s",
+    "deadline": "deadline_s",
+    "worker_memory": "worker_memory_gib",
+    "energy_budget": "energy_budget_s",
+}
 """How RunOptions calls what the command line names without its unit."""
 
 
@@ -165,6 +172,7 @@ _READ: Mapping[str, Callable[[object, str], object]] = {
     "candidates": _words,
     "aiter": path_given,
     "vendor_only": _truth,
+    "energy_budget": BUDGET_S.checked,
     "study": _place,
 }
 OPTION_NAMES = tuple(_READ)

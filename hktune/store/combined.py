@@ -89,8 +89,18 @@ def _parts(rows: Sequence[Trial]) -> list[Trial]:
         )
 
     encoder = Encoder()
-    parts = [row for row in rows if not is_part(row)]
+    parts = _without_copies([row for row in rows if not is_part(row)])
     return sorted(parts, key=lambda row: (row.started_at or "", row.origin or "", line_without_origin(encoder, row)))
+
+
+def _without_copies(rows: Sequence[Trial]) -> list[Trial]:
+    """`rows` without those that are there again with an energy, which was measured later than the time."""
+    known = {_timed(row) for row in rows if row.energy_j is not None}
+    return [row for row in rows if row.energy_j is not None or _timed(row) not in known]
+
+
+def _timed(row: Trial) -> object:
+    return (row.origin, row.time_us, row.time_us_low, row.time_us_high, row.samples, row.baseline_us)
 
 
 def _one(parts: Sequence[Trial]) -> Trial:
@@ -116,6 +126,10 @@ def _one(parts: Sequence[Trial]) -> Trial:
         clock_mhz=_same([part.clock_mhz for part in parts]),
         power_w=_same([part.power_w for part in parts]),
         throttled=_same([part.throttled for part in parts]),
+        energy_j=_mean_of_known([part.energy_j for part in parts]),
+        energy_j_low=min((part.energy_j_low for part in parts if part.energy_j_low is not None), default=None),
+        energy_j_high=max((part.energy_j_high for part in parts if part.energy_j_high is not None), default=None),
+        baseline_energy_j=_mean_of_known([part.baseline_energy_j for part in parts]),
         relative_error=max((part.relative_error for part in parts if part.relative_error is not None), default=None),
         detail=f"of {len(parts)} rows: {', '.join(map(_said, parts))}",
     )
@@ -173,6 +187,12 @@ def _mean(values: Sequence[float], samples: Sequence[int]) -> float:
 def _mean_if_all(values: Sequence[float | None], samples: Sequence[int]) -> float | None:
     known = [value for value in values if value is not None]
     return _mean(known, samples) if len(known) == len(values) else None
+
+
+def _mean_of_known(values: Sequence[float | None]) -> float | None:
+    """Energy is measured of few rows, in windows of one length."""
+    known = [value for value in values if value is not None]
+    return math.fsum(known) / len(known) if known else None
 
 
 def _same(values: Sequence[_T | None]) -> _T | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from hktune.store import format_1, format_2, format_3
+from hktune.store import format_1, format_2, format_3, format_4
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,17 @@ class OlderFormat:
         return self.columns.index("trial")
 
 
+def _from_format_3(cells: Sequence[str]) -> tuple[str, ...]:
+    return format_4.cells_of_today(format_3.cells_of_format_4(cells))
+
+
 def _from_format_2(cells: Sequence[str]) -> tuple[str, ...]:
-    return format_3.cells_of_today(format_2.cells_of_format_3(cells))
+    return _from_format_3(format_2.cells_of_format_3(cells))
 
 
 OLDER_FORMATS = {
     1: OlderFormat(format_1.COLUMNS, lambda cells: _from_format_2(format_1.cells_of_format_2(cells))),
     2: OlderFormat(format_2.COLUMNS, _from_format_2),
-    3: OlderFormat(format_3.COLUMNS, format_3.cells_of_today),
+    3: OlderFormat(format_3.COLUMNS, _from_format_3),
+    4: OlderFormat(format_4.COLUMNS, format_4.cells_of_today),
 }

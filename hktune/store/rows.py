@@ -30,7 +30,7 @@ from hktune.core.outcome import Source, Stage, Status
 from hktune.core.trial import Trial
 from hktune.core.vendor_algorithm import VendorAlgorithm
 
-FORMAT = 4
+FORMAT = 5
 FIELDS = tuple(field.name for field in fields(Trial))
 COLUMNS = ("format", *FIELDS)
 HEADER = (",".join(COLUMNS) + "\n").encode()
@@ -53,7 +53,9 @@ _Value = TypeVar("_Value")
 
 # Equal cells are decoded once and become one object; of a column whose cells differ, no more than these are remembered.
 _REMEMBERED_MAX = 50_000
-_ALIKE = set(FIELDS) - {"trial", "time_us", "time_us_low", "time_us_high", "tflops", "baseline_us", "vendor_best_us"}
+_ENERGIES = {"energy_j", "energy_j_low", "energy_j_high", "baseline_energy_j"}
+_TIMES = {"time_us", "time_us_low", "time_us_high", "baseline_us", "vendor_best_us"}
+_ALIKE = set(FIELDS) - {"trial", "tflops", *_TIMES, *_ENERGIES}
 
 # Where runs of columns begin, and those whose cells come again together, in every row of a problem, a config, a kernel:
 # they are looked up at once.
@@ -92,7 +94,7 @@ _PATTERNS: dict[str, tuple[Callable[[str], object], str]] = {
         (_line, f"text of 1 to {LINE_MAX} printable characters on one line"),
     ),
 }
-_ABOVE_0 = {"time_us", "time_us_low", "time_us_high", "baseline_us", "vendor_best_us"}
+_ABOVE_0 = _TIMES | _ENERGIES
 _FROM_0 = {name for name, kind in TYPES.items() if kind in (int, float)} - _ABOVE_0 - {"trial", "m", "n", "k", "seed"}
 _LIMITED = _ABOVE_0 | _FROM_0
 _values_of: Callable[[Trial], tuple[object, ...]] = attrgetter(*FIELDS)

@@ -14,8 +14,9 @@ from hktune.dispatch.validate import Skipped
 class Row:
     """One entry. `name`: what a person calls `problem`. `serves`: the fewest and the most m it is used for. `ties`: how
     many other configs may be as fast. `vs_baseline`: the vendor's time over the choice's (above 1: faster than the
-    vendor); `vs_best`: that of the fastest other way, which `best` names. `origins`: where a merged row
-    is from, each an id and what is known of it."""
+    vendor); `vs_best`: that of the fastest other way, which `best` names. `energy_j`: what the board draws during one
+    launch, `baseline_energy_j` while the vendor computes the same. `origins`: where a merged row is from, each an id
+    and what is known of it."""
 
     name: str
     problem: Problem
@@ -35,6 +36,8 @@ class Row:
     best: str
     object_sha256: str
     skipped: str
+    energy_j: float | None
+    baseline_energy_j: float | None
     origins: tuple[str, ...] = ()
 
 
@@ -65,6 +68,8 @@ def _row(entry: Entry, skipped: str) -> Row:
         best=entry.vendor_best or "",
         object_sha256=kernel.object_sha256[:12] if kernel else "",
         skipped=skipped,
+        energy_j=entry.energy_j,
+        baseline_energy_j=entry.baseline_energy_j,
         origins=entry.origins or (),
     )
 

@@ -103,5 +103,8 @@ def _changed(before: Entry, after: Entry, weight: float, same_board: bool, model
 
 
 def _choice(entry: Entry) -> tuple[str | None, str | None]:
-    """What it runs: a kernel by its template and its config, or the vendor library."""
+    """What it runs: a kernel by its template and its config, an algorithm by its library and its config, or the vendor
+    library's own choice."""
+    if entry.vendor_algorithm:
+        return (entry.vendor_algorithm.library, entry.vendor_algorithm.known.config.id)
     return (entry.kernel.template, entry.kernel.config_id) if entry.kernel else (None, None)

@@ -62,15 +62,17 @@ def examine_table(
     trust: Trust = ANY,
     allow_modelled: bool = False,
     allow_sibling_board: bool = False,
+    libraries: Mapping[str, str] | None = None,
 ) -> list[Finding]:
     """Everything that is wrong with the table in `directory` for these calls on the device `identity` (None: the one it
-    was made on). `templates` maps the names of templates known here to their sha256. With
+    was made on). `templates` maps the names of templates known here to their sha256, and
+    `libraries` those of the vendor's libraries that are here to their versions, where anybody looked. With
     `allow_modelled` and `allow_sibling_board`, as `hktune.load` takes them, modelled times and rows of another board of
     the architecture are no fault. Raises nothing for a bad table."""
     try:
         table = read_table(directory, trust)
         here = identity or table.identity
-        validated = validate(table, directory, here, True, templates, allow_sibling_board)
+        validated = validate(table, directory, here, True, templates, allow_sibling_board, libraries)
     except TableError as error:
         return [Finding("table", str(error), "nothing of it can be used")]
     findings = [*_rows(validated.skipped, True), *_rows(validated.reported, False), *_unreachable(table)]

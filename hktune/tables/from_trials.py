@@ -105,8 +105,10 @@ def _entry(chosen: Chosen, rows: Rows, launch_of: LaunchOf, options: BuildOption
     if row_origin := (trial or best).origin:
         entry["origins"] = [_origin(each, options.origins) for each in row_origin.split("+")]
     if trial is None:
-        return {**entry, "choice": "vendor", "time_us": chosen.time_us, **_served(best.m, rows)}
+        own = {"choice": "vendor", "time_us": chosen.time_us, "energy_j": best.baseline_energy_j}
+        return {**entry, **own, **_served(best.m, rows)}
     times = {"time_us": time_us(trial), "time_us_low": trial.time_us_low, "time_us_high": trial.time_us_high}
+    times |= {name: getattr(trial, name) for name in ("energy_j", "baseline_energy_j")}
     tied = chosen.standing.ties(options.model_tie)
     ties = sorted({other.config_id for other in tied[:TIES_MAX] if other is not trial})
     chosen_row = {**entry, **times, "ties": ties}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from hktune.core.outcome import Status
 from hktune.core.problem import Problem
 from hktune.core.trial import Trial, by_problem
-from hktune.dispatch.table import Entry, Kernel, Table
+from hktune.dispatch.table import Entry, Table
 
 
 @dataclass(frozen=True)
@@ -67,25 +67,23 @@ def mean_regret(found: Iterable[OnOtherBoard]) -> float | None:
 
 
 def _compared(first: Entry, second: Entry, decided: Sequence[Trial], rows: Sequence[Trial]) -> OnOtherBoard:
-    kernel = first.kernel
-    if kernel is None:
+    if _choice(first) is None:
         vendor_us = second.time_us if second.kernel is None else second.baseline_us
         return OnOtherBoard(first, second, vendor_us)
     if _choice(first) == _choice(second):
-        assert second.kernel is not None, "it is the same kernel"
-        return OnOtherBoard(first, second, second.time_us, other_source=_is_other(kernel, second.kernel))
+        return OnOtherBoard(first, second, second.time_us, other_source=_source(first) != _source(second))
     for own, same_rounds in ((decided, True), (rows, False)):
-        timed = [row for row in own if _is_of(row, kernel, second)]
+        timed = [row for row in own if _is_of(row, first, second)]
         for row in sorted(timed, key=lambda each: each.left_early):
             time_us = row.time_us if same_rounds else _carried_over(row, second)
-            other_source = row.template_sha256 != kernel.template_sha256
+            other_source = row.template_sha256 != _source(first)
             return OnOtherBoard(first, second, time_us, row.left_early, same_rounds, other_source)
     return OnOtherBoard(first, second)
 
 
-def _is_of(row: Trial, kernel: Kernel, second: Entry) -> bool:
-    """Whether `row` has a time of `kernel` that may be compared with the choice of `second`."""
-    same = (row.template, row.config_id) == (kernel.template, kernel.config_id)
+def _is_of(row: Trial, first: Entry, second: Entry) -> bool:
+    """Whether `row` has a time of the choice of `first` that may be compared with that of `second`."""
+    same = (row.template if row.is_kernel else row.library, row.config_id) == _choice(first)
     return same and row.status is Status.OK and row.source is second.source and row.time_us is not None
 
 
@@ -96,11 +94,15 @@ def _carried_over(row: Trial, second: Entry) -> float | None:
     return row.time_us * second.baseline_us / row.baseline_us
 
 
-def _is_other(kernel: Kernel, there: Kernel) -> bool:
-    return kernel.template_sha256 != there.template_sha256
+def _source(entry: Entry) -> str | None:
+    """What its kernel was made from; an algorithm of a library has none."""
+    return entry.kernel.template_sha256 if entry.kernel else None
 
 
 def _choice(entry: Entry) -> tuple[str, str] | None:
+    """A kernel's template and config, an algorithm's library and what it is there; None for the library's own."""
+    if entry.vendor_algorithm:
+        return (entry.vendor_algorithm.library, entry.vendor_algorithm.known.config.id)
     return (entry.kernel.template, entry.kernel.config_id) if entry.kernel else None
 
 

@@ -11,6 +11,7 @@ from hktune.core.outcome import Source, Status
 from hktune.core.problem import Problem
 from hktune.core.trial import Trial, by_problem
 from hktune.tables.cover import smallest_cover
+from hktune.tables.thrift import thrifty
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,11 @@ class Standing:
     def tied_kernels(self) -> list[Trial]:
         """Those of `tied` that are kernels."""
         return [trial for trial in self.tied if trial.is_kernel]
+
+    @cached_property
+    def eligible(self) -> list[Trial]:
+        """The kernels that a table may use: of those that tie, the ones that may need the least energy."""
+        return thrifty(self.tied_kernels)
 
     def ties(self, model_tie: float) -> tuple[Trial, ...]:
         """What may be as fast as the best, it first: `tied`, or the modelled times within a factor of its."""
@@ -91,14 +97,14 @@ def choose(trials: Iterable[Trial]) -> list[Chosen]:
     """What to use for every problem that has an ok trial with a time, in the order of problems.
 
     The last trial of a config counts. Measured times beat modelled ones wholly: a problem with any measured
-    trial is decided among those. Of the configs that tie with the best of their problem, those are used that make the
-    set of all kernels smallest; then the fastest, then by config id. An algorithm of the vendor's library is used
+    trial is decided among those. Of the kernels that tie with the best of their problem, those compete that may need
+    the least energy (`thrifty`). Of them those are used that make the set of all kernels smallest; then the fastest,
+    then by config id. Energy goes before the size of the set: a call costs it every time, a kernel is loaded once. An
+    algorithm of the vendor's library is used
     where no kernel ties with it: a kernel holds for any version of the library, and for other m too.
     """
     standing = standings(trials)
-    slowdowns = [
-        {_kernel(trial): time_us(trial) / time_us(each.best) for trial in each.tied_kernels} for each in standing
-    ]
+    slowdowns = [{_kernel(trial): time_us(trial) / time_us(each.best) for trial in each.eligible} for each in standing]
     kept = smallest_cover([slowdown for slowdown in slowdowns if slowdown])
     return [Chosen(each, _fastest(each, kept)) for each in standing]
 
@@ -114,7 +120,7 @@ def _standing(problem: Problem, trials: Sequence[Trial]) -> Standing:
 
 
 def _fastest(standing: Standing, kept: frozenset[str]) -> Trial | None:
-    kernel = next((trial for trial in standing.tied_kernels if _kernel(trial) in kept), None)
+    kernel = next((trial for trial in standing.eligible if _kernel(trial) in kept), None)
     return kernel or next(iter(standing.tied), None)
 
 

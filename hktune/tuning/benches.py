@@ -25,7 +25,7 @@ from hktune.device.emulated import EmulatedDevice
 from hktune.device.opening import open_device
 from hktune.emulator.clock.calibrated import calibrated_rates
 from hktune.measure.modelled import ModelledStopwatch
-from hktune.measure.stopwatch import Stopwatch
+from hktune.measure.stopwatch import EnergyStopwatch, Stopwatch
 from hktune.space import load_space, load_spaces
 from hktune.template import Template
 from hktune.tuning.gpus import share_out
@@ -78,8 +78,9 @@ class OpenBench(Protocol):
 
     `shares`: whether a variant that one problem asked for is timed on every other too, which is right where that costs
     nothing. `comparing` measures several variants in rounds that they share, and has the vendor's libraries: with it
-    the best of a problem are confirmed. It is None where times are modelled, since a model has no rounds. `usage` is
-    what of a GPU was used, `notes` what a person should know of the workers.
+    the best of a problem are confirmed. It is None where times are modelled, since a model has no rounds. So is
+    `metered`, which says what energy launches take: an emulated device draws none. `usage` is what of a GPU was used,
+    `notes` what a person should know of the workers.
     """
 
     @property
@@ -93,6 +94,9 @@ class OpenBench(Protocol):
 
     @property
     def comparing(self) -> VendorBench | None: ...
+
+    @property
+    def metered(self) -> EnergyStopwatch | None: ...
 
     @property
     def usage(self) -> Usage | None: ...
@@ -117,6 +121,7 @@ class OpenEmulatedBench:
     stopwatch: Stopwatch
     shares: bool = True
     comparing: None = None
+    metered: None = None
     usage: None = None
 
     @property
@@ -143,6 +148,10 @@ class OpenGpuBench:
 
     @property
     def comparing(self) -> ContainedStopwatch:
+        return self.stopwatch
+
+    @property
+    def metered(self) -> ContainedStopwatch:
         return self.stopwatch
 
     @property

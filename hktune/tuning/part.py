@@ -9,9 +9,11 @@ from functools import partial
 from hktune.core.outcome import Stage
 from hktune.core.problem import Problem
 from hktune.core.settings import Settings
+from hktune.measure.stopwatch import EnergyStopwatch
 from hktune.space import Spaces
 from hktune.tuning.benches import OpenBench
 from hktune.tuning.confirmation import confirm
+from hktune.tuning.energies import measure_energies, usual_budget_s
 from hktune.tuning.ledger import Ledger, Room, SharedDirectory
 from hktune.tuning.loop import LOOKAHEAD, Tuner
 from hktune.tuning.neighbours import time_neighbours
@@ -39,6 +41,7 @@ class Part:
     rivals: Sequence[Rival]
     settings: Settings
     vendor_only: bool = False
+    energy_budget_s: float | None = None
 
     @property
     def problems(self) -> list[Problem]:
@@ -78,6 +81,9 @@ def search_part(
             progress.phase("timing winners at their neighbours' m")
             record = partial(ledger.record, stage=Stage.NEIGHBOUR)
             time_neighbours(part.spaces, part.problems, work, ledger.rows, record, ledger.append)
+        if work.metered:
+            progress.phase("measuring energy")
+            _measure_energies(part, work, work.metered, ledger)
 
 
 def _search(
@@ -121,3 +127,12 @@ def _compare(
     trouble.extend((*vendor.trouble, *sides.trouble))
     if part.vendor_only and vendor.unnamed:
         trouble.append(vendor.unnamed)
+
+
+def _measure_energies(part: Part, work: OpenBench, stopwatch: EnergyStopwatch, ledger: Ledger) -> None:
+    """What the best take, within the budget that was given or the usual one."""
+    budget_s = part.energy_budget_s
+    if budget_s is None:
+        budget_s = usual_budget_s(work.usage.asked_s if work.usage else 0.0)
+    weights = {search.problem: search.weight for search in part.searches}
+    measure_energies(ledger.rows(), weights, part.spaces.templates, stopwatch, ledger.append, budget_s)

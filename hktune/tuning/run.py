@@ -330,7 +330,8 @@ def _search(run: _Run, bench: Bench, budget: Budget, progress: Progress, works: 
         wanted = set(problems)
         searches = [search for search in run.searches if search.problem in wanted]
         vendor_only = run.options.vendor_only
-        parts.append((own, Part(searches, run.place.spaces, budget, run.rivals, run.settings, vendor_only)))
+        given = (run.settings, vendor_only, run.options.energy_budget_s)
+        parts.append((own, Part(searches, run.place.spaces, budget, run.rivals, *given)))
     if run.elsewhere is not None:
         works.append(run.elsewhere)
         try:

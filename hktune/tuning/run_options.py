@@ -35,8 +35,9 @@ class RunOptions:
     the estimate's. `prior` are earlier results: what they favour for a shape is tried first. `study` is a storage of
     Optuna's that gets every row too. `patience` is that of `loop.Budget`. `ray` is the address of a Ray cluster whose
     nodes do the work, or auto for that of this machine. `vendor_only`: no kernel is searched, and the algorithms of the
-    vendor's libraries alone are tried, on a GPU. Without `workers` there is one for each core of this machine,
-    or for each CPU of the cluster."""
+    vendor's libraries alone are tried, on a GPU. `energy_budget_s` is what measuring energies may take, without it what
+    `usual_budget_s` says. Without `workers` there is one for each core of this machine, or for each CPU of the
+    cluster."""
 
     shapes: Path | ShapeList
     space: Path | None = None
@@ -63,6 +64,7 @@ class RunOptions:
     study: str | None = None
     ray: str | None = None
     vendor_only: bool = False
+    energy_budget_s: float | None = None
 
     @property
     def found_shapes(self) -> FoundShapes:

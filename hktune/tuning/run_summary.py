@@ -61,9 +61,10 @@ class RunSummary:
 
     @cached_property
     def best(self) -> dict[Problem, Trial]:
-        """The fastest proved trial of each shape that has one, of those that decide (`confirmation.deciding`)."""
+        """The fastest proved trial of each shape that has one, of those that decide (`confirmation.deciding`). Of equal
+        ones it is the last: an energy is measured after the time."""
         timed = by_problem(trial for trial in deciding(self.trials) if trial.has_time)
-        return {problem: min(timed[problem], key=_time_us) for problem in self.names if problem in timed}
+        return {problem: min(reversed(timed[problem]), key=_time_us) for problem in self.names if problem in timed}
 
     @cached_property
     def ties(self) -> dict[Problem, int]:

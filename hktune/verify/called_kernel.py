@@ -15,21 +15,26 @@ from hktune.core.settings import Settings
 from hktune.core.variant import Resources
 from hktune.objects.code_object import read_code_object
 from hktune.verify.called_arguments import CalledArguments, Place
+from hktune.verify.diagnosis import Diagnosis
+from hktune.verify.finding_lines import verdict_lines
 from hktune.verify.kernel_buffers import difference
 from hktune.verify.kernel_file import KernelRun, Verdict, judge
 from hktune.verify.kernel_source import KERNEL_FILE, kernel_code
 from hktune.verify.triton_kernel import TritonLaunch, triton_launch
+from hktune.verify.waivers import parse_waiver
 
 _SOURCE_NAME = "kernel.hip"  # of a source that is given as text
 
 
 @dataclass(frozen=True)
 class KernelResult:
-    """What `hktune.verify` found. `findings` are what is wrong, none where nothing is; `outputs` the tensors and arrays
-    that the kernel changed (or that were named as outputs), in the order of its arguments, as it left them."""
+    """What `hktune.verify` found. `failures` are a run that did not end, and wrong values; `findings` all hazards,
+    worst first, and what is noted; `outputs` the tensors and arrays that the kernel changed (or that were named so),
+    in the order of its arguments, as it left them."""
 
     symbol: str
-    findings: tuple[Failure, ...]
+    failures: tuple[Failure, ...]
+    findings: tuple[Diagnosis, ...]
     notes: tuple[str, ...]
     outputs: tuple[Any, ...]
     resources: Resources
@@ -37,14 +42,12 @@ class KernelResult:
 
     @property
     def right(self) -> bool:
-        """Whether nothing is wrong."""
-        return not self.findings
+        """Whether nothing is wrong: notes are no fault, and what is waived is none."""
+        return not self.failures and not any(each.counts for each in self.findings)
 
     def __str__(self) -> str:
-        said = [f"{finding.status}: {finding.detail}" for finding in self.findings]
-        if not said:
-            values = "outputs are as expected" if self.compared else "values were not compared"
-            said = [f"{self.symbol}: no hazard found; {values}"]
+        values = "outputs are as expected" if self.compared else "values were not compared"
+        said = verdict_lines(self.symbol, self.failures, self.findings, values)
         return "\n".join([*said, *(f"note: {note}" for note in self.notes), f"takes {self.resources}"])
 
 
@@ -75,6 +78,8 @@ def verify_kernel(
     options: Mapping[str, Any] | None = None,
     strict: bool = False,
     check: bool = True,
+    allow: Sequence[str] = (),
+    try_seconds: float = 60.0,
     deadline_s: float = 600.0,
 ) -> KernelResult:
     """Run a gfx950 kernel on the emulator, and judge it.
@@ -94,6 +99,8 @@ def verify_kernel(
     compared with what it left in its own. `tolerance` is the relative and the absolute difference allowed; the default
     is that of torch.testing.assert_close for the type.
 
+    `allow` waives findings: "RULE" or "RULE@PLACE". Other schedules and fixes are tried for `try_seconds`.
+
     Returns a KernelResult. Raises KernelRefuted, an AssertionError, where the kernel is wrong, unless `check` is False;
     InputError and ToolchainError for what cannot be run.
     """
@@ -111,6 +118,8 @@ def verify_kernel(
         deadline_s=deadline_s,
         arrays=called.arrays(),
         scratch_bytes=launched.scratch_bytes if launched else None,
+        allowed=tuple(parse_waiver(text) for text in allow),
+        trials_s=try_seconds,
     )
     verdict = judge(code, name, run)
     result = _result(verdict, called, reference, tolerance)
@@ -156,7 +165,7 @@ def _result(
     reference: Callable[..., Any] | None,
     tolerance: float | tuple[float, float] | None,
 ) -> KernelResult:
-    findings = [verdict.failure] if verdict.failure else []
+    failures = [verdict.failure] if verdict.failure else []
     changed = called.changed(verdict.outputs)
     ran = bool(verdict.outputs)
     if reference is not None and ran:
@@ -164,8 +173,14 @@ def _result(
         for at, want in called.expected(reference, changed).items():
             wrong = difference(called.left(at, verdict.outputs), want, called.types[at], allowed)
             if wrong:
-                findings.append(Failure(Status.WRONG, f"argument {'.'.join(map(str, at))}: {wrong}"))
+                failures.append(Failure(Status.WRONG, f"argument {'.'.join(map(str, at))}: {wrong}"))
     tensors = tuple(called.tensor(at, verdict.outputs) for at in changed) if ran else ()
     return KernelResult(
-        verdict.symbol, tuple(findings), verdict.notes, tensors, verdict.resources, reference is not None
+        verdict.symbol,
+        tuple(failures),
+        verdict.findings,
+        verdict.notes,
+        tensors,
+        verdict.resources,
+        reference is not None,
     )

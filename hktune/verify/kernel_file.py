@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from hktune.core.attended import attended_s
 from hktune.core.errors import DeviceError, InputError, KernelFault
 from hktune.core.escaped import shown
 from hktune.core.expression import Expression
@@ -22,6 +23,9 @@ from hktune.device.device import HostArray
 from hktune.device.emulated import EmulatedDevice, EmulatedKernel
 from hktune.objects.demangled import kernel_name
 from hktune.verify.argument_struct import Values, argument_struct, spare_pointers
+from hktune.verify.diagnosis import Diagnosis, diagnoses, worst_first
+from hktune.verify.examination import Examination
+from hktune.verify.finding_rules import ERROR, WARNING
 from hktune.verify.kernel_arguments import Parameter, buffers_of, integer
 from hktune.verify.kernel_buffers import (
     Numbers,
@@ -32,8 +36,9 @@ from hktune.verify.kernel_buffers import (
     unwritten,
     values_of,
 )
-from hktune.verify.kernel_source import ARCH
 from hktune.verify.reference import compare, random_operands
+from hktune.verify.suspicions import differing, finite, strange
+from hktune.verify.waivers import Waiver
 
 EMULATOR_FAILED = "the emulator failed on it"
 _SCRATCH_BYTES_MAX = 1 << 28
@@ -50,7 +55,8 @@ class KernelRun:
     Outputs are compared with what the operation `gemm` makes of a and b, with `expected` arrays, and with what a
     `reference` makes of the inputs; `tolerance` is the relative and the absolute difference allowed there, by default
     torch's for the type. `arrays` are buffers' contents, in place of what their parameters say. `scratch_bytes` is what
-    Triton asks for each workgroup, of its two kinds of memory; None is not known.
+    Triton asks for each workgroup, of its two kinds of memory; None is not known. `allowed` are findings that are
+    waived. Other schedules and fixes are tried for `trials_s`.
     """
 
     parameters: tuple[Parameter, ...]
@@ -67,6 +73,8 @@ class KernelRun:
     tolerance: tuple[float, float] | None = None
     arrays: Mapping[str, HostArray] = field(default_factory=dict)
     scratch_bytes: tuple[int, int] | None = None
+    allowed: tuple[Waiver, ...] = ()
+    trials_s: float = 60.0
 
     def launch(self) -> Launch:
         """Grid, block and LDS; the arguments are packed apart. Raises SpaceError for an expression without a value."""
@@ -92,18 +100,26 @@ class KernelRun:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was found: a failure, or none; and what the kernel asks of a compute unit. `outputs` are the buffers that
-    the kernel may write, as it left them."""
+    """What was found: a failure of the run or wrong values, or none; findings, worst first; and what the kernel asks of
+    a compute unit. `outputs` are the buffers that the kernel may write, as it left them."""
 
     symbol: str
     failure: Failure | None
     resources: Resources
     notes: tuple[str, ...] = ()
     outputs: Mapping[str, HostArray] = field(default_factory=dict)
+    findings: tuple[Diagnosis, ...] = ()
+
+    @property
+    def level(self) -> str | None:
+        """How bad the worst is: ERROR, WARNING, or None where there is nothing but notes and what is waived."""
+        levels = {each.level for each in self.findings if each.counts}
+        return ERROR if self.failure or ERROR in levels else WARNING if levels else None
 
 
 def judge(data: bytes, symbol: str, run: KernelRun) -> Verdict:
-    """Run the kernel once, watching for hazards. Raises InputError when the description does not fit the kernel."""
+    """Run the kernel and look for hazards, then run it under other schedules, and with fixes. Raises InputError when
+    the description does not fit the kernel."""
     return _Judge(data, symbol, run).verdict()
 
 
@@ -113,31 +129,69 @@ class _Judge:
     def __init__(self, data: bytes, symbol: str, run: KernelRun) -> None:
         self._run, self._launch = run, run.launch()
         self._buffers = buffers_of(run.parameters)
-        self._device = EmulatedDevice(ARCH, deadline_s=run.deadline_s, find_hazards=True, strict_hazards=run.strict)
-        self._kernel: EmulatedKernel = self._device.load(data, symbol)
         self._name = kernel_name(symbol)
+        self._regions: dict[str, tuple[int, int]] = {}
+        self._examination = Examination(data, symbol, self._left, run.strict, run.deadline_s)
+        self._device = self._examination.device(watches=True)
+        self._kernel: EmulatedKernel = self._device.load(data, symbol)
+        self._before: dict[str, HostArray] = {}
 
     def verdict(self) -> Verdict:
-        resources = self._kernel.image.resources
-        before = self._filled(0)
-        arrays = {name: array.copy() for name, array in before.items()}
-        notes = self._notes()
+        self._before = self._filled(0)
+        arrays = {name: array.copy() for name, array in self._before.items()}
+        notes, resources = self._notes(), self._kernel.image.resources
+        failure = self._failure(arrays)
+        ended = failure is None
+        until = attended_s() + self._run.trials_s
+        found = diagnoses(self._device.findings, self._kernel, self._name, self._regions)
+        if ended:
+            failure = self._wrong(self._before, arrays)
+            found += self._suspicions(arrays, until)
+        found = [replace(each, waived=any(each_of.covers(each) for each_of in self._run.allowed)) for each in found]
+        found = self._examination.with_fixes(found, self._kernel.code.region.base, until)
+        written = {name: each.type for name, each in self._buffers.items() if each.way != "in" and ended}
+        outputs = {name: native(arrays[name], kind) for name, kind in written.items()}
+        return Verdict(self._name, failure, resources, notes, outputs, worst_first(found))
+
+    def _failure(self, arrays: dict[str, HostArray]) -> Failure | None:
+        """Why the kernel did not come to its end on `arrays`, if it did not."""
         try:
-            self._execute(arrays)
+            self._execute(self._device, self._kernel, arrays)
         except KernelFault as fault:
-            return Verdict(self._name, Failure(Status(fault.status), fault.detail), resources, notes)
+            return Failure(Status(fault.status), fault.detail)
         except DeviceError as error:
-            return Verdict(self._name, Failure(Status.CRASHED, str(error)), resources, notes)
+            return Failure(Status.CRASHED, str(error))
         except InputError:
             raise
         except Exception as error:
             # Machine code of anybody's making may hold what no test has: that says nothing about the kernel.
             detail = f"{EMULATOR_FAILED} ({type(error).__name__}: {error}): no verdict on the kernel; please report it"
-            return Verdict(self._name, Failure(Status.CRASHED, detail), resources, notes)
-        written = {name: each.type for name, each in self._buffers.items() if each.way != "in"}
-        outputs = {name: native(arrays[name], kind) for name, kind in written.items()}
-        notes = (*notes, *self._device.hazard_notes)
-        return Verdict(self._name, self._wrong(before, arrays), resources, notes, outputs)
+            return Failure(Status.CRASHED, detail)
+        return None
+
+    def _left(self, device: EmulatedDevice, kernel: EmulatedKernel) -> dict[str, HostArray]:
+        """What the outputs hold after a run of the kernel on another device."""
+        arrays = {name: array.copy() for name, array in self._before.items()}
+        self._execute(device, kernel, arrays)
+        return {name: array for name, array in arrays.items() if self._buffers[name].way != "in"}
+
+    def _suspicions(self, arrays: Mapping[str, HostArray], until: float) -> list[Diagnosis]:
+        """What looks wrong in the outputs without knowing what is right."""
+        found: list[Diagnosis | None] = []
+        for name, schedule, other in self._examination.under_schedules(arrays, until):
+            found.append(differing(name, self._values(name, arrays[name]), self._values(name, other), schedule))
+        given = [self._values(name, array) for name, array in self._before.items() if self._has_content(name)]
+        if not self._run.compares and all(map(finite, given)):
+            for name, each in self._buffers.items():
+                if each.way != "in":
+                    known = self._has_content(name)
+                    counts = np.array(True) if known else ~unwritten(arrays[name], each.type, 0)
+                    found.append(strange(name, self._values(name, arrays[name]), counts))
+        return [each for each in found if each is not None]
+
+    def _has_content(self, name: str) -> bool:
+        """Whether a buffer holds something of meaning before the kernel runs."""
+        return self._buffers[name].way != "out" or bool(self._buffers[name].value) or name in self._run.arrays
 
     def _filled(self, poison: int) -> dict[str, HostArray]:
         """Each buffer's first content."""
@@ -151,13 +205,15 @@ class _Judge:
             found.update({name: stored.get(operand_name(name), array) for name, array in found.items()})
         return found
 
-    def _execute(self, arrays: dict[str, HostArray]) -> None:
+    def _execute(self, device: EmulatedDevice, kernel: EmulatedKernel, arrays: dict[str, HostArray]) -> None:
         """Launch on `arrays`, which then hold what the kernel left."""
-        device, run, image = self._device, self._run, self._kernel.image
+        run, image = self._run, kernel.image
         buffers = {name: device.allocate(max(array.nbytes, 1)) for name, array in arrays.items()}
         for name, array in arrays.items():
             device.write(buffers[name], array)
         addresses = {name: buffer.address for name, buffer in buffers.items()}
+        self._regions = {name: (buffer.address, buffer.size_bytes) for name, buffer in buffers.items()}
+        device.expect_no_content(buffer for name, buffer in buffers.items() if not self._has_content(name))
         shapes = {name: self._sizes(name, array) for name, array in arrays.items()}
         groups = self._launch.grid[0] * self._launch.grid[1] * self._launch.grid[2]
         spare = spare_pointers(image, run.parameters)
@@ -167,7 +223,7 @@ class _Judge:
         scratch = [device.allocate(size) if size else None for size in asked]
         values = Values(addresses, shapes, run.numbers)
         places = [each.address if each else 0 for each in scratch]
-        device.launch_packed(self._kernel, self._launch, argument_struct(image, run.parameters, values, places))
+        device.launch_packed(kernel, self._launch, argument_struct(image, run.parameters, values, places))
         for name, array in arrays.items():
             device.read(buffers[name], array)
 
@@ -207,7 +263,7 @@ class _Judge:
         }
         if any(each.any() and not has_own_poison(outputs[name].type) for name, each in kept.items()):
             again = self._filled(1)
-            self._execute(again)
+            self._execute(self._device, self._kernel, again)
             for name in kept:
                 kept[name] = kept[name] & unwritten(again[name], outputs[name].type, 1)
         for name, each in kept.items():

@@ -25,7 +25,7 @@ from hktune.space import load_spaces
 from hktune.template import Templates
 from hktune.verify.algorithm_proof import AlgorithmProof
 from hktune.verify.on_device import verify_on_device
-from hktune.workers.gpu_worker import Answer, Confirm, NameAlgorithms, Prove, Request, Screen, Value
+from hktune.workers.gpu_worker import Answer, Confirm, MeasureEnergy, NameAlgorithms, Prove, Request, Screen, Value
 from hktune.workers.prover import built_again
 
 
@@ -117,8 +117,11 @@ class Serving:
         if isinstance(request, Screen):
             return self._placed(self.stopwatch.time(request.attempt, request.problem))
         if isinstance(request, Confirm):
+            self._last_proof = None  # its memory is the finalists'
             confirmation = self.stopwatch.confirm(request.attempts, request.problem, request.others)
             return replace(confirmation, finalists=tuple(map(self._placed, confirmation.finalists)))
+        if isinstance(request, MeasureEnergy):
+            return self.stopwatch.energies(request.attempts, request.problem, request.windows)
         return None
 
     def _placed(self, outcome: Timing | Failure) -> Timing | Failure:

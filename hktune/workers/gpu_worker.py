@@ -18,6 +18,7 @@ from hktune.core.errors import DeviceError
 from hktune.core.outcome import Failure, Source, Status, Timing
 from hktune.core.problem import Problem
 from hktune.core.vendor_algorithm import VendorAlgorithm
+from hktune.measure.energy import Energies
 from hktune.measure.stopwatch import Attempt, Confirmation, Side
 from hktune.workers.executor import Executor
 from hktune.workers.processes import Worker, WorkerBroke, WorkerDied, start_worker
@@ -67,8 +68,17 @@ class NameAlgorithms:
     problem: Problem
 
 
-Request = Prove | Screen | Confirm | NameAlgorithms
-Value: TypeAlias = "Attempt | Timing | Failure | Confirmation | tuple[VendorAlgorithm, ...]"
+@dataclass(frozen=True)
+class MeasureEnergy:
+    """Measure the energy of a launch of each, by so many windows; answered by Energies."""
+
+    attempts: tuple[Attempt, ...]
+    problem: Problem
+    windows: int
+
+
+Request = Prove | Screen | Confirm | NameAlgorithms | MeasureEnergy
+Value: TypeAlias = "Attempt | Timing | Failure | Confirmation | Energies | tuple[VendorAlgorithm, ...]"
 """What a request may be answered by."""
 
 
@@ -298,6 +308,17 @@ class ContainedStopwatch:
         by_candidate = dict(zip((attempt.candidate for attempt in sound), answer.finalists, strict=True))
         outcomes: Mapping[Candidate, Timing | Failure] = {**self.quarantine, **by_candidate}
         return Confirmation(tuple(outcomes[attempt.candidate] for attempt in attempts), answer.rivals)
+
+    def energies(self, attempts: Sequence[Attempt], problem: Problem, windows: int) -> Energies:
+        """See EnergyStopwatch. Where that costs the worker nothing is known, and nobody is blamed: all of them were
+        confirmed before."""
+        sound = [attempt for attempt in attempts if attempt.candidate not in self.quarantine]
+        answer = self.worker.ask(MeasureEnergy(tuple(sound), problem, windows))
+        if isinstance(answer, Failure):
+            return Energies(None, tuple(None for _ in attempts))
+        assert isinstance(answer, Energies)
+        found = dict(zip((attempt.candidate for attempt in sound), answer.attempts, strict=True))
+        return Energies(answer.baseline, tuple(found.get(attempt.candidate) for attempt in attempts))
 
     def _quarantined(self, candidate: Candidate, problem: Problem | None, failure: Failure) -> Failure:
         detail = f"{failure.detail}; quarantined, reproduce: {self.reproduce(candidate, problem)}"

@@ -2,10 +2,6 @@
 #pragma once
 #include <hip/hip_runtime.h>
 
-extern "C" hipError_t hipFuncSetAttribute(const void *kernel, int attribute, int value);
-extern "C" hipError_t hipMemsetAsync(void *to, int value, size_t bytes, hipStream_t stream);
-extern "C" unsigned __hipPushCallConfiguration(dim3 grid, dim3 block, size_t lds_bytes = 0, hipStream_t stream = nullptr);
-constexpr int hipFuncAttributeMaxDynamicSharedMemorySize = 8;
 
 #define TORCH_CHECK(condition, ...) stand_in::check(condition, __VA_ARGS__)
 namespace stand_in { template<typename... T> void check(bool, T...) {} }

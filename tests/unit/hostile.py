@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from cublaslt_stand_in import stand_in_library
 from hypothesis import strategies as st
-from naive_gemm import EMULATED, OBJECT, table_of, trial
+from naive_gemm import EMULATED, OBJECT, algorithm_trial, table_of, trial
 
 from hktune.compile.nvrtc import NvrtcCompiler
 from hktune.core.config import Config
-from hktune.core.errors import TableError
+from hktune.core.errors import DeviceError, TableError
 from hktune.core.identity import Identity
 from hktune.core.launch import Argument
 from hktune.core.launch_rule import LaunchRule
@@ -29,7 +30,7 @@ from hktune.core.outcome import Source
 from hktune.core.problem import Problem
 from hktune.core.trial import Trial
 from hktune.core.variant import CodeObject, Variant
-from hktune.dispatch import Choices, Table, read_table, table_json, validate, write_table
+from hktune.dispatch import Choices, Entry, Table, read_table, table_json, validate, write_table
 from hktune.objects.code_object import read_code_object
 from hktune.objects.cubin import read_cubin
 from hktune.tables import BuildOptions, build_table
@@ -72,7 +73,8 @@ class Outcome:
 
 @dataclass
 class Victim:
-    """A published table of three rows and its one code object. `outcome` does what a loading process does."""
+    """A published table of three rows and their one code object, and a row of an algorithm. `outcome` does what a
+    loading process does."""
 
     directory: Path
     identity: Identity
@@ -107,6 +109,8 @@ class Victim:
             for m in (entry.m, *entry.rows, entry.m + 1, 1, 2**24):
                 choice = choices.find(m, entry.n, entry.k, str(entry.problem.operation))
                 assert choice is None or choice.launch is None or min(choice.launch.grid) >= 1
+            if entry.vendor_algorithm:
+                ask_library(entry)
             if entry.kernel:
                 spy.load(validated.objects[entry.kernel.object_sha256], entry.kernel.object_sha256)
         for skipped in validated.skipped:
@@ -116,9 +120,29 @@ class Victim:
         return Outcome(word, len(validated.usable), spy.loads)
 
 
+def ask_library(entry: Entry) -> None:
+    """What a call does before the first launch. The stand-in ends the process where it is handed bytes that it did not
+    make, so an algorithm is either one that it names, or refused in a line."""
+    assert entry.vendor_algorithm
+    library, algorithm = stand_in_library(), entry.vendor_algorithm.known
+    try:
+        said = library.refusal(algorithm, entry.problem)
+    except DeviceError as failed:
+        said = str(failed)
+    assert (said is None) == (algorithm in library.algorithms(entry.problem))
+    assert said is None or "\n" not in said
+
+
+def row_of_an_algorithm(**fields: Any) -> Trial:
+    """Of one that the stand-in names."""
+    problem = Problem(16, 128, 64)
+    return algorithm_trial(problem, stand_in_library().algorithms(problem)[1], **fields)
+
+
 def amd_victim(folder: Path) -> Victim:
     """The naive gfx950 kernel."""
-    table = table_of(*(trial(problem, baseline="hipBLASLt", baseline_us=9.0) for problem in PROBLEMS))
+    rows = [trial(problem, baseline="hipBLASLt", baseline_us=9.0) for problem in PROBLEMS]
+    table = table_of(*rows, row_of_an_algorithm())
     sha256 = hashlib.sha256(OBJECT).hexdigest()
     write_table(table, {sha256: OBJECT}, folder)
     return Victim(folder, EMULATED, OBJECT, table)
@@ -132,6 +156,7 @@ def nvidia_victim(folder: Path) -> Victim:
     rule = LaunchRule(("m * 2", 1, 1), (64, 1, 1), 0, (*pointers, Argument("n", "i32"), Argument("k", "i32")))
     fields = {"source": Source.MEASURED, "device": H100.name, "object_sha256": code.sha256, "target": "sm90a"}
     trials = [trial(problem, baseline="cuBLAS", baseline_us=9.0, **fields) for problem in PROBLEMS]
+    trials.append(row_of_an_algorithm(source=Source.MEASURED, device=H100.name, target="sm90a"))
 
     def launch_of(row: Trial) -> tuple[str, LaunchRule]:
         return "gemm", rule
@@ -183,7 +208,7 @@ def damage_object(victim: Victim, seed: int, count: int) -> Counter[str]:
         data = harmed(victim.object, rng)
         path.write_bytes(data)
         outcome = victim.outcome()
-        assert data == victim.object or (outcome.usable, outcome.loads) == (0, 0)
+        assert data == victim.object or (outcome.usable, outcome.loads) == (1, 0), "the algorithm needs no object"
         counts["unchanged" if data == victim.object else outcome.word] += 1
     path.write_bytes(victim.object)
     return counts

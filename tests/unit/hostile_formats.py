@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 from attack import Format
 from foreign_files import AITER_TUNED, BENCH_OUTPUT, LOG, TRACE, TUNABLE, YAML
-from hostile import Victim, amd_victim, harmed, nvidia_victim
+from hostile import Victim, amd_victim, harmed, nvidia_victim, row_of_an_algorithm
 from mutants import changed, csv_mutant, json_mutant, text_mutant, words_mutant, yaml_mutant
 from naive_gemm import EMULATED, OBJECT, published, trial
 from toy_space import TOY_SOURCE, TOY_SPACE, TOY_TEMPLATE
@@ -193,6 +193,7 @@ def _results(folder: Path) -> list[Format]:
     rows.append(
         trial(PROBLEM, None, config_id=config.id, config=config.json, status=Status.WRONG, source=None, detail="a,b")
     )
+    rows.append(row_of_an_algorithm(trial=6))
     encoder = Encoder()
     write_environment(
         capture_environment(EMULATED, "clang", "j" * 64, ["hktune", "tune"], 0, "2026-11-29T12:00:00+00:00"), run

@@ -19,6 +19,7 @@ from hktune.core.operation import Operation
 from hktune.core.outcome import Source, Status
 from hktune.core.problem import Problem
 from hktune.core.trial import Trial
+from hktune.core.vendor_algorithm import VendorAlgorithm
 from hktune.dispatch import Table, table_json, write_table
 from hktune.tables import build_table
 
@@ -45,6 +46,13 @@ def trial(problem: Problem, time_us: float | None = 1.0, variant: int = 0, **fie
         template="naive_gemm", template_sha256="0" * 64, target="gfx950", device=EMULATED.name,
     )  # fmt: skip
     return replace(row, **fields)
+
+
+def algorithm_trial(problem: Problem, algorithm: VendorAlgorithm, time_us: float = 1e-3, **fields: Any) -> Trial:
+    """An ok trial of an algorithm of a vendor's library, faster than the naive kernel."""
+    config = algorithm.config
+    made_from = {"template": None, "template_sha256": None, "object_sha256": None, "library": algorithm.library}
+    return replace(trial(problem, time_us), config=config.json, config_id=config.id, **made_from, **fields)
 
 
 def _object_of(operation: Operation) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from cublaslt_stand_in import Algorithm, CublasLtStandIn, opened
-from naive_gemm import published, trial
+from naive_gemm import algorithm_trial, published, trial
 from torch import Tensor
 
 import hktune
@@ -50,14 +50,6 @@ def library(monkeypatch: pytest.MonkeyPatch) -> Iterator[CublasLtStandIn]:
 def named(problem: Problem, place: int = 1) -> VendorAlgorithm:
     """What the library names for `problem` at a place of its list."""
     return list(CublasLt().algorithms(problem))[place]
-
-
-def row(problem: Problem, algorithm: VendorAlgorithm) -> Trial:
-    """The row of an algorithm that is faster than anything."""
-    kernels = trial(problem)
-    made_from = {"template": None, "template_sha256": None, "object_sha256": None, "library": algorithm.library}
-    config = {"config": algorithm.config.json, "config_id": algorithm.config.id}
-    return replace(kernels, **made_from, **config, time_us=1e-3, time_us_low=None, time_us_high=None)
 
 
 Load = Callable[..., LoadedTable]
@@ -101,7 +93,7 @@ def assert_right(out: Tensor, a: Tensor, b: Tensor, bias: Tensor | None) -> None
 def test_an_entry_is_launched_by_its_own_algorithm(
     load: Load, library: CublasLtStandIn, problem: Problem, place: int
 ) -> None:
-    table = load(row(problem, named(problem, place)))
+    table = load(algorithm_trial(problem, named(problem, place)))
     for seed in range(3):
         given = operands(problem, seed)
         out = table.matmul(*given[:2]) if given[2] is None else served(table, *given)
@@ -112,7 +104,7 @@ def test_an_entry_is_launched_by_its_own_algorithm(
 
 
 def test_other_rows_and_operands_apart_go_to_torch(load: Load, library: CublasLtStandIn) -> None:
-    table = load(row(PLAIN, named(PLAIN)))
+    table = load(algorithm_trial(PLAIN, named(PLAIN)))
     a, b, _ = operands(PLAIN)
     wide = torch.zeros(M, K + 8, dtype=torch.bfloat16)
     wide[:, :K] = a
@@ -124,7 +116,7 @@ def test_other_rows_and_operands_apart_go_to_torch(load: Load, library: CublasLt
 
 
 def test_threads_with_biases_of_their_own(load: Load, library: CublasLtStandIn) -> None:
-    table = load(row(BIASED, named(BIASED)))
+    table = load(algorithm_trial(BIASED, named(BIASED)))
     sets = [operands(BIASED, seed) for seed in range(6)]
     outs: list[Tensor | None] = [None] * len(sets)
 
@@ -144,7 +136,7 @@ def test_threads_with_biases_of_their_own(load: Load, library: CublasLtStandIn) 
 
 
 def test_gradients_and_compiled_programs(load: Load, library: CublasLtStandIn) -> None:
-    load(row(BIASED, named(BIASED)))
+    load(algorithm_trial(BIASED, named(BIASED)))
     a, b, bias = operands(BIASED)
     weight = b.t().contiguous().requires_grad_()
     hktune.linear(a, weight, bias).sum().backward()
@@ -158,7 +150,7 @@ def test_gradients_and_compiled_programs(load: Load, library: CublasLtStandIn) -
 
 
 def test_what_an_algorithm_leaves_in_its_workspace_no_kernel_finds(load: Load, library: CublasLtStandIn) -> None:
-    table = load(row(PLAIN, named(PLAIN, 2)))
+    table = load(algorithm_trial(PLAIN, named(PLAIN, 2)))
     served(table, *operands(PLAIN))
     [place] = [each.place for each in table._places.values() if each]
     assert int(place.algorithm_workspaces.of(None, 4096)[0]) == 0xA5, "the stand-in writes all over it"
@@ -169,7 +161,7 @@ def test_another_version_is_named_once_and_torch_serves(load: Load, library: Cub
     algorithm = named(PLAIN)
     library.version = 130200
     with pytest.warns(UserWarning, match=r"1 of 2 entries are not used \(other library: 1; first: 8x128x64 bf16.nt, "):
-        table = load(row(PLAIN, algorithm))
+        table = load(algorithm_trial(PLAIN, algorithm))
     assert table.stats().skipped == {"other library": 1}
     given = operands(PLAIN)
     with pytest.warns(FallbackWarning, match="no entry for the shape"):
@@ -182,7 +174,7 @@ def test_a_library_that_is_not_here_is_named(
 ) -> None:
     algorithm = named(PLAIN)
     monkeypatch.setattr(vendor_libraries, "_OPENERS", {})
-    published(tmp_path, row(PLAIN, algorithm))
+    published(tmp_path, algorithm_trial(PLAIN, algorithm))
     with pytest.raises(TableError, match=r"\(other library: 1; first: .*, cublasLt: saved=130100 current=not here\)"):
         hktune.load(tmp_path, allow_modelled=True)
 
@@ -205,7 +197,7 @@ def test_what_the_library_does_not_take_is_said_once_and_torch_serves(
     algorithm = replace(named(PLAIN), **change)
     if not change:
         library.algorithms = (library.algorithms[0], Algorithm(checks=15), library.algorithms[2])
-    table = load(row(PLAIN, algorithm))
+    table = load(algorithm_trial(PLAIN, algorithm))
     given = operands(PLAIN)
     with pytest.warns(FallbackWarning, match=rf"^torch's default serves {PLAIN}, because its .*{says}.*--vendor-only"):
         assert_right(served(table, *given), *given)
@@ -216,7 +208,7 @@ def test_what_the_library_does_not_take_is_said_once_and_torch_serves(
 
 
 def test_warm_asks_the_library_before_any_call(load: Load, library: CublasLtStandIn) -> None:
-    table = load(row(PLAIN, named(PLAIN)))
+    table = load(algorithm_trial(PLAIN, named(PLAIN)))
     table.warm()
     assert (library.checked, library.used) == ([1], [])
 
@@ -224,5 +216,5 @@ def test_warm_asks_the_library_before_any_call(load: Load, library: CublasLtStan
 def test_a_reproducible_table_leaves_algorithms_out(load: Load, library: CublasLtStandIn) -> None:
     left_to_torch = trial(VENDOR, baseline="cuBLAS", baseline_us=0.5)
     with pytest.warns(UserWarning, match="not reproducible"):
-        table = load(row(PLAIN, named(PLAIN)), left_to_torch, reproducible=True)
+        table = load(algorithm_trial(PLAIN, named(PLAIN)), left_to_torch, reproducible=True)
     assert table.stats().skipped == {"not reproducible": 2}

@@ -54,7 +54,7 @@ def test_a_right_kernel_gives_its_outputs_and_changes_nothing(code: bytes) -> No
     row, y = operands()
     result = verify_kernel(code, 2, 64, [row, y, None, 1, 0.25, 1.5], reference=expected)
     assert isinstance(result, KernelResult)
-    assert (result.right, result.findings, result.symbol) == (True, (), "axpy")
+    assert (result.right, result.failures, result.findings, result.symbol) == (True, (), (), "axpy")
     assert not y.any()
     [left] = result.outputs
     assert left.dtype == torch.float32
@@ -99,14 +99,15 @@ def test_what_is_wrong_fails_a_test(code: bytes) -> None:
         verify_kernel(code, 2, 64, [row, y, None, 1, 0.25, 1.5], reference=lambda *args: expected(*args) + 1)
     assert isinstance(caught.value, AssertionError)
     assert hktune.verify.KernelRefuted is KernelRefuted
-    assert caught.value.result.findings[0].status == "wrong"
+    assert caught.value.result.failures[0].status == "wrong"
     near = {"reference": lambda *args: expected(*args) + 1, "tolerance": (0.0, 1.01)}
     assert verify_kernel(code, 2, 64, [row, y, None, 1, 0.25, 1.5], **near).right
     unchecked = verify_kernel(code, 1, 64, [row, y, None, 1, 0.25, 1.5], outputs=[1], check=False)
-    assert "64 of 128 elements never written, first [64]" in unchecked.findings[0].detail
+    assert "64 of 128 elements never written, first [64]" in unchecked.failures[0].detail
     short = (row[0][:100].clone(), *row[1:])
     astray = verify_kernel(code, 2, 64, [short, y, None, 1, 0.25, 1.5], check=False)
-    assert astray.findings[0].status == "hazard"
+    assert {each.rule.name for each in astray.findings} == {"memory-bounds"}
+    assert not astray.right
     assert "run past their allocation" in str(astray) or "is in no allocation" in str(astray)
 
 

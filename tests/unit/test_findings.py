@@ -49,7 +49,7 @@ def rules(found: Iterable[Finding]) -> list[str]:
     return [each.rule for each in found]
 
 
-def mended(lines: str, finding: Finding, base: int, waves: int = 1) -> list[bool]:
+def repaired(lines: str, finding: Finding, base: int, waves: int = 1) -> list[bool]:
     """Whether nothing is found any more, for each remedy of `finding`."""
     outcomes = []
     for remedy in finding.remedies:
@@ -114,7 +114,7 @@ def test_a_race_has_both_sides_and_the_barrier_that_ends_it() -> None:
     assert (race.other.instruction.mnemonic, race.other.wave, race.other.lane) == ("ds_write_b32", 1, 0)
     assert (race.address, race.in_lds) == (256, True)
     assert race.remedies[0].text == "s_barrier before ds_read_b32"
-    assert mended(lines, race, base, 2)[0]
+    assert repaired(lines, race, base, 2)[0]
 
 
 def test_a_wait_that_is_missing_before_a_barrier_is_put_there() -> None:
@@ -125,10 +125,10 @@ def test_a_wait_that_is_missing_before_a_barrier_is_put_there() -> None:
         "s_waitcnt lgkmcnt(0) and s_barrier before ds_read_b32",
         "s_waitcnt lgkmcnt(0) and s_barrier before what follows ds_write_b32",
     ]
-    assert mended(lines, found[0], base, 2) == [True, True, True]
+    assert repaired(lines, found[0], base, 2) == [True, True, True]
 
 
-def test_the_iteration_of_both_sides_is_told() -> None:
+def test_the_iteration_of_both_sides_is_known() -> None:
     """Wave by wave, what one round reads is written by the next."""
     lines = """
     s_mov_b32 s20, 3
@@ -147,7 +147,7 @@ def test_the_iteration_of_both_sides_is_told() -> None:
     assert rules(found) == ["lds-race"]
     assert found[0].other is not None
     assert (found[0].here.iteration, found[0].other.iteration) == (2, 1)
-    assert True in mended(lines, found[0], base, 2)
+    assert True in repaired(lines, found[0], base, 2)
 
 
 def test_a_loose_wait_is_tightened_to_the_iteration_that_needs_most() -> None:
@@ -169,7 +169,7 @@ def test_a_loose_wait_is_tightened_to_the_iteration_that_needs_most() -> None:
     found, _, base = run(lines)
     assert rules(found) == ["missing-wait"]
     assert found[0].remedies[0].text == "s_waitcnt vmcnt(0) before v_add_u32"
-    assert mended(lines, found[0], base) == [True]
+    assert repaired(lines, found[0], base) == [True]
 
 
 MANY = "ds_write_b32 v1, v1\ns_waitcnt lgkmcnt(0)\n" + "".join(f"ds_read_b32 v{32 + i}, v1\n" for i in range(32))
@@ -182,7 +182,7 @@ def test_no_more_are_outstanding_than_a_counter_holds_and_its_advice_can_be_enco
         assert rules(found) == [{48: "counter-full", 49: "missing-wait"}[register]]
         assert found[0].counters == "0 vector memory, 15 LDS and 0 scalar memory operations are outstanding"
         assert found[0].remedies[0].text == "s_waitcnt lgkmcnt(14) before v_add_u32"
-        assert mended(f"{MANY}v_add_u32 v70, v{register}, v1", found[0], base) == [True]
+        assert repaired(f"{MANY}v_add_u32 v70, v{register}, v1", found[0], base) == [True]
 
 
 def test_a_read_with_fifteen_behind_it_has_arrived() -> None:
@@ -260,7 +260,7 @@ def test_a_memory_race_names_the_other_instruction_and_lane() -> None:
     assert rules(found) == ["memory-race"]
     assert found[0].other is not None
     assert (found[0].other.instruction.mnemonic, found[0].other.lane) == ("global_store_dword", 0)
-    assert mended(lines, found[0], base, 2)[0]
+    assert repaired(lines, found[0], base, 2)[0]
     groups, _, _ = run("global_store_dword v1, v1, s[8:9]", groups=2)
     assert rules(groups) == ["memory-race"]
     assert not groups[0].remedies

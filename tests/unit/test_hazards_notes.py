@@ -134,9 +134,9 @@ def test_verify_prints_notes_and_counts_them_when_strict(tmp_path: Path, capsys:
     file.write_bytes(assemble(f"{SETUP}\n{lines}\ns_endpgm", lds_bytes=8192))
     words = ["verify", "--kernel", str(file), "--args", "a:u32[4096] b:inout:u32[4096]"]
     assert main(words) == 0
-    assert "note: buffer_load_dword" in capsys.readouterr().out
+    assert "note: wait-state-by-the-book at kernel+0x" in capsys.readouterr().out
     assert main([*words, "--strict"]) == 1
-    assert "hazard: buffer_load_dword" in capsys.readouterr().out
+    assert "error: wait-state-by-the-book at kernel+0x" in capsys.readouterr().out
 
 
 def test_skipped_instructions_are_not_judged() -> None:

@@ -93,8 +93,10 @@ def test_without_another_way_there_is_no_best_of_them(stopwatch_of: MakeStopwatc
 
 
 def test_a_failure_clears_every_cell_that_a_time_had_filled() -> None:
-    vendor = ("vendor", 12.0, "fast way", 11.0)
-    timing = Timing(Source.MEASURED, 10.0, 9.0, 11.0, True, 8, "cold", None, *vendor, 1, 1980, 300.0, "thermal")
+    vendor, energies = ("vendor", 12.0, "fast way", 11.0), (0.005, 0.0049, 0.0051, 0.006)
+    timing = Timing(
+        Source.MEASURED, 10.0, 9.0, 11.0, True, 8, "cold", None, *vendor, 1, 1980, 300.0, "thermal", *energies
+    )
     timed, failed = (outcome_fields(each, PROBLEM) for each in (timing, Failure(Status.CRASHED, "died", True)))
     assert timed["tflops"] == pytest.approx(2 * 64 * 64 * 128 / 10.0e-6 / 1e12)
     assert timed.keys() == failed.keys()

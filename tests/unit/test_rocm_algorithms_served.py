@@ -141,7 +141,7 @@ CHANGES = {
     "no such index": ("hipBLASLt", {"handle": "7fffffff"}, "is none of the 5 solutions"),
     "no index": ("hipBLASLt", {"handle": "ff" * 64}, "is none of the 5 solutions"),
     "no such number": ("rocBLAS", {"handle": "7fffffff"}, "is none of the 3 solutions"),
-    "one that does not fit": ("rocBLAS", {"handle": "0000000c"}, "is none of the 3 solutions"),
+    "another size": ("rocBLAS", {"workspace_bytes": 0}, "solution -7 has another workspace or name"),
 }
 
 

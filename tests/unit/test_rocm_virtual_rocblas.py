@@ -76,14 +76,26 @@ def test_wider_sums_and_what_c_holds(rocblas: VendorLibrary, product: Callable[.
         right(rocblas, each, work)
 
 
-def test_a_solution_that_needs_a_workspace_is_given_one(
+def test_products_of_one_row_or_column_are_right_and_asking_launches_none(
     rocblas: VendorLibrary, product: Callable[..., Product]
 ) -> None:
+    """rocBLAS launches some of their solutions where it is asked whether they fit, at whatever address it is given."""
+    for sizes in ((1, 1, 1), (100, 1, 50), (1, 256, 64)):
+        work = product("bf16.nn", sizes)
+        found = rocblas.algorithms(work.problem)
+        assert "never written" in str(work.outcome())
+        for each in found[:12]:
+            right(rocblas, each, work)
+
+
+def test_solutions_that_share_a_problem_among_workgroups_are_right(
+    rocblas: VendorLibrary, product: Callable[..., Product]
+) -> None:
+    """Some of these keep partial sums in the workspace."""
     work = product("bf16.nn", (16, 256, 4096))
-    some = [each for each in rocblas.algorithms(work.problem) if each.workspace_bytes]
-    for each in some[:2]:
+    found = rocblas.algorithms(work.problem)
+    for each in found[:: len(found) // 6]:
         right(rocblas, each, work)
-    assert some
 
 
 def test_a_stored_solution_is_taken_back_and_a_changed_one_is_not(

@@ -143,8 +143,8 @@ def test_a_model_is_asked_what_it_calls() -> None:
 def test_every_option_of_the_command_is_a_keyword() -> None:
     options = vars(make_parser().parse_args(["tune", "--shapes", "shapes.yaml"]))
     assert set(options) - {"run", "given", "shapes", "resume"} == set(OPTION_NAMES) == set(get_type_hints(TuneOptions))
-    reached = {"time_budget": "time_budget_s", "deadline": "deadline_s", "worker_memory": "worker_memory_gib"}
-    fields = {reached.get(name, name) for name in OPTION_NAMES} - {"aiter"}
+    units = {"time_budget": "s", "deadline": "s", "energy_budget": "s", "worker_memory": "gib"}
+    fields = {f"{name}_{units[name]}" if name in units else name for name in OPTION_NAMES} - {"aiter"}
     assert fields == {field.name for field in dataclasses.fields(RunOptions)} - {"shapes"}
 
 

@@ -24,6 +24,7 @@ from hktune.core.outcome import Source, Status
 from hktune.core.trial import Trial
 from hktune.store import TrialStore, merge, read_frame, read_trials
 from hktune.store import trials as trials_module
+from hktune.store.rows import FORMAT
 
 CONFIG = Config({"block_m": 256, "pipeline": "ping-pong", "swizzle": True})
 OK = Trial(
@@ -74,7 +75,7 @@ def test_pandas_reads_the_file_with_types_and_exact_floats(tmp_path: Path) -> No
     plain = pd.read_csv(tmp_path / "trials.csv")
     assert plain["m"].tolist() == [256, 256]
     assert plain["operation"].tolist() == ["bf16.nt", "bf16.nt"]
-    assert plain["format"].tolist() == [3, 3]
+    assert plain["format"].tolist() == [FORMAT, FORMAT]
     assert plain["quarantined"].tolist() == [False, False]
     assert plain["time_us"].dtype == "float64"
 

@@ -29,7 +29,7 @@ from hktune.measure.stopwatch import Attempt
 from hktune.space import load_space
 from hktune.store import TrialStore, merge, read_frame, read_trials
 from hktune.store import trials as trials_module
-from hktune.store.rows import HEADER, Encoder
+from hktune.store.rows import FORMAT, HEADER, Encoder
 from hktune.tables import BuildOptions, build_table
 from hktune.template import Templates
 from hktune.tuning.confirmation import deciding
@@ -39,6 +39,7 @@ from hktune.tuning.trial_rows import RowContext
 ROOT = Path(__file__).resolve().parents[2]
 H100 = ROOT / "results" / "sm90a-nvidia-h100-80gb-hbm3"
 MODELLED = ROOT / "results" / "gfx950-emulated"
+LATER = FORMAT + 1
 OLD_HEADER = (H100 / "trials.csv").read_bytes().splitlines(keepends=True)[0]
 CONFIG = Config({"block_m": 256})
 ONE_LINE = re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029\u202e]+")
@@ -277,7 +278,7 @@ def test_pandas_gets_the_columns_of_today(tmp_path: Path) -> None:
     assert before.equals(after)
     assert before["stage"].value_counts().to_dict() == {"screened": 2200, "confirmed": 12}
     assert str(before["quarantined"].dtype) == "boolean"
-    assert set(before["format"]) == {4}
+    assert set(before["format"]) == {FORMAT}
 
 
 @pytest.mark.parametrize(
@@ -301,18 +302,17 @@ def test_an_operation_that_is_not_known_is_one_line(tmp_path: Path, cells: dict[
 
 def test_a_later_format_is_one_line(tmp_path: Path) -> None:
     path, row = tmp_path / "trials.csv", Encoder().line(one(tmp_path / "old.csv", old()))
-    later = HEADER.replace(b"format,", b"format,joules,") + row.replace(b"4,", b"5,1.5,", 1)
+    later = HEADER.replace(b"format,", b"format,joules,") + row.replace(b"%d," % FORMAT, b"%d,1.5," % LATER, 1)
     path.write_bytes(later)
-    says = r"trials\.csv is of format 5, this hktune reads formats 1 to 4: upgrade hktune, or pass another DIR"
+    says = rf"trials\.csv is of format {LATER}, this hktune reads formats 1 to {FORMAT}: upgrade hktune, or pass"
     for use in (lambda: read_trials(path), lambda: TrialStore(tmp_path), lambda: merge([path], tmp_path / "out")):
         with pytest.raises(StoreError, match=says):
             use()
-    path.write_bytes(HEADER + row + row.replace(b"4,0,", b"5,1,", 1))
-    with pytest.raises(
-        StoreError, match="line 3 is of a newer hktune, or edited: column format: '5' is another than 4"
-    ):
+    path.write_bytes(HEADER + row + row.replace(b"%d,0," % FORMAT, b"%d,1," % LATER, 1))
+    newer = f"line 3 is of a newer hktune, or edited: column format: '{LATER}' is another than {FORMAT}"
+    with pytest.raises(StoreError, match=newer):
         read_trials(path)
-    path.write_bytes(later.replace(b"5,1.5,", b"x,1.5,"))
+    path.write_bytes(later.replace(b"%d,1.5," % LATER, b"x,1.5,"))
     with pytest.raises(StoreError, match=r"columns are not hktune's .*unknown 'joules'"):
         read_trials(path)
 

@@ -21,7 +21,7 @@ from hktune.core.operation import BF16_NT
 from hktune.core.outcome import Source, Status
 from hktune.core.trial import Trial
 from hktune.store import TrialStore, merge, read_frame, read_trials
-from hktune.store.rows import COLUMNS, HEADER, Decoder, Encoder
+from hktune.store.rows import COLUMNS, FORMAT, HEADER, Decoder, Encoder
 
 CONFIG = Config({"block_m": 256, "pipeline": "ping-pong", "swizzle": True})
 OK = Trial(
@@ -108,10 +108,10 @@ def refused(path: Path, content: bytes) -> str:
         ("source", "", "column status: status ok needs both source and time_us"),
         ("stage", "doubted", "column stage: 'doubted' is none of screened, confirmed, neighbour"),
         ("stage", "", "column stage: is empty"),
-        ("format", "1", "column format: '1' is another than 3, which the columns are of"),
+        ("format", "1", f"column format: '1' is another than {FORMAT}, which the columns are of"),
         ("format", "", "column format: is empty"),
-        ("format", "2.0", "column format: '2.0' is another than 3"),
-        ("format", "9" * 5000, r"column format: '9+\.\.\. is another than 3"),
+        ("format", "2.0", f"column format: '2.0' is another than {FORMAT}"),
+        ("format", "9" * 5000, rf"column format: '9+\.\.\. is another than {FORMAT}"),
         ("gpu", "-1", "column gpu: gpu must be 0 or more, got -1"),
         ("samples", "-3", "column samples: samples must be 0 or more, got -3"),
         ("power_w", "-0.5", "column power_w: power_w must be 0 or more, got -0.5"),
@@ -174,11 +174,11 @@ def test_a_row_that_is_appended_after_it_was_read_under_its_number_is_refused(tm
         (HEADER.replace(b",", b";"), "its columns are not hktune's"),
         (HEADER.replace(b"m,n,", b"n,m,"), "in other order"),
         (HEADER.replace(b"\n", b",m\n"), "in other order"),
-        (HEADER + b"\n", "line 2 is torn or edited: 0 cells, not 47"),
+        (HEADER + b"\n", f"line 2 is torn or edited: 0 cells, not {len(COLUMNS)}"),
         (HEADER + row() + b'"' + row(), "line 3 is torn or edited"),
         (HEADER + b'"' + b"x" * 200_000 + b"\n", "line 2 is torn or edited: field larger than field limit"),
         (HEADER + row() + b"x" * (5 << 20), "line 3 is torn or edited: no newline within"),
-        (HEADER + row()[:-1] + b",\n", "line 2 is torn or edited: 48 cells, not 47"),
+        (HEADER + row()[:-1] + b",\n", f"line 2 is torn or edited: {len(COLUMNS) + 1} cells, not {len(COLUMNS)}"),
         (HEADER + row().replace(b"bf16", b"bf\xff16"), r"line 2 is torn or edited: byte \d+ is not UTF-8"),
     ],
 )

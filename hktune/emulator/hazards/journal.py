@@ -40,7 +40,7 @@ class Operation:
 
 
 class Journal:
-    """The last operations, and the addresses that each lane touched, as far as these are told: they take memory."""
+    """The last operations, and the addresses that each lane touched, as far as these are given: they take memory."""
 
     def __init__(self) -> None:
         self._operations: deque[Operation] = deque()

@@ -1,4 +1,4 @@
-"""Turns what the records object to into findings: who, where, against whom, and what may mend it."""
+"""Turns what the records object to into findings: who, where, against whom, and what may remove it."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ class Reporter:
             note = each.by_the_book and not self._watch.strict
             here = self._side(footprint, column)
             other = None if each.after is None else self._side(each.after, column)
-            mend = self._mended_alone(each, footprint)
+            remedies = self._remedies_alone(each, footprint)
             counters = f"{track.outstanding()} outstanding"
-            found = Finding(each.rule, here, each.what, note, other, None, False, counters, mend, each.left)
+            found = Finding(each.rule, here, each.what, note, other, None, False, counters, remedies, each.left)
             self._watch.report(found)
         track.objections.clear()
 
-    def _mended_alone(self, objection: Objection, footprint: Footprint) -> tuple[Remedy, ...]:
+    def _remedies_alone(self, objection: Objection, footprint: Footprint) -> tuple[Remedy, ...]:
         address, name = footprint.instruction.address, footprint.instruction.mnemonic
         if objection.wait is not None:
             return (wait_before(address, objection.wait, name),)
@@ -122,8 +122,8 @@ class Reporter:
         else:
             rule, note = rules.LDS_RACE, False
             what = f"{what}, maybe only later: {self._cure(race, column, other)}"
-        mend = () if found is None else self._mended_race(footprint, found[0].footprint, race, column, other)
-        report = Finding(rule, here, what, note, side, race.address, True, self._counters(column), mend)
+        remedies = () if found is None else self._remedies_of_race(footprint, found[0].footprint, race, column, other)
+        report = Finding(rule, here, what, note, side, race.address, True, self._counters(column), remedies)
         self._watch.report(report)
 
     def _cure(self, race: Race, column: int, other: int) -> str:
@@ -134,7 +134,7 @@ class Reporter:
             return "no s_barrier lies between its completion and this"
         return f"wave {race.wave} must wait for it with s_waitcnt {counter}, then both pass an s_barrier"
 
-    def _mended_race(
+    def _remedies_of_race(
         self, here: Footprint, there: Footprint, race: Race, column: int, other: int
     ) -> tuple[Remedy, ...]:
         """The smallest changes first."""
@@ -171,17 +171,17 @@ class Reporter:
         cure = "it must wait, then both pass an s_barrier" if same else "workgroups run in any order"
         found = self._earlier(race)
         side = None if found is None else self._side_of(*found, group, wave, race.address)
-        mend: tuple[Remedy, ...] = ()
+        remedies: tuple[Remedy, ...] = ()
         if same and found is not None:
             counts, address = encodable(ON_VECTOR, 0), footprint.instruction.address
-            mend = (
+            remedies = (
                 barrier_before(address, footprint.instruction.mnemonic),
                 barrier_before(address, footprint.instruction.mnemonic, counts),
                 *self._behind(found[0].footprint, counts),
             )
         what = f"{what} {who} {race.before}: {cure}"
         counters = self._counters(column)
-        self._watch.report(Finding(rules.MEMORY_RACE, here, what, False, side, race.address, False, counters, mend))
+        self._watch.report(Finding(rules.MEMORY_RACE, here, what, False, side, race.address, False, counters, remedies))
 
     def _earlier(self, race: MemoryRace) -> tuple[Operation, int] | None:
         assert race.wave is not None

@@ -80,7 +80,7 @@ class Track:
         return not (self.vector or self.lds or self.scalar or any(p.last > self._clock.counted for p in self._recent))
 
     def issue(self, footprint: Footprint) -> None:
-        """Execute one instruction. What is wrong with it is added to `objections`, and taken to be mended then, so that
+        """Execute one instruction. What is wrong with it is added to `objections`. It is taken to be repaired then, so
         no later instruction is blamed for the same."""
         if self._arriving and not (
             self._arriving.keys().isdisjoint(footprint.reads) and self._arriving.keys().isdisjoint(footprint.writes)

@@ -117,6 +117,12 @@ class Program:
         self._unusual: dict[tuple[int, int], Block] = {}
         self._explore(entry)
 
+    def around(self, address: int, before: int, after: int) -> list[Instruction]:
+        """The instruction at `address` with its neighbours, as far as they are reachable: so many on either side."""
+        places = sorted(each for each in self._instructions if each < _INSERTED_FROM)
+        at = places.index(address) if address in places else 0
+        return [self._instructions[place] for place in places[max(at - before, 0) : at + after + 1]]
+
     def block_at(self, address: int) -> Block:
         """The block that starts at `address`. Raises KernelFault when no code is there."""
         block = self._blocks.get(address)

@@ -93,7 +93,7 @@ class AddressSpace:
 
     def __init__(self) -> None:
         self.on_stray: Callable[[AddressError], None] | None = None
-        """Where it is set, an access that goes astray is told to it and not raised: it loads 0, or stores nothing."""
+        """Where it is set, an access that goes astray is given to it and not raised: it loads 0, or stores nothing."""
         self._lock = threading.RLock()
         self._map: tuple[tuple[int, ...], tuple[Region, ...]] = ((), ())
         self._next = _FIRST_ADDRESS

@@ -40,7 +40,7 @@ class _Queues:
 
 
 class LateData:
-    """Executes the steps of a batch of waves. Is told of accesses to LDS, as a checker is."""
+    """Executes the steps of a batch of waves. Hears of accesses to LDS, as a checker does."""
 
     def __init__(self, m: Waves) -> None:
         self._m = m

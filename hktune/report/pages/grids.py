@@ -8,7 +8,8 @@ from hktune.core.command_words import words_of
 from hktune.core.config import Config
 from hktune.core.outcome import Source
 from hktune.core.trial import Trial
-from hktune.report.intervals import interval, interval_meaning
+from hktune.core.vendor_algorithm import VendorAlgorithm
+from hktune.report.intervals import interval, interval_meaning, millijoules
 from hktune.report.pages.grid import Cell, Column, Grid, Heading, cells, gain_cell, grid_of_columns, microseconds
 from hktune.report.results.clocks import Clocks
 from hktune.report.results.curves import curve_of
@@ -48,6 +49,8 @@ def _shape_columns(results: Results, source: Source, shares: Mapping[int, float 
         *(_gain_column(reference, shapes) for reference in results.references(source)),
         (Heading("table has"), [_choice(shape) for shape in shapes]),
         (Heading("TFLOP/s", right=True), [_tflops(trial) for trial in best]),
+        (Heading("energy, mJ", right=True), [millijoules(trial.energy_j) for trial in best]),
+        (Heading("vendor's, mJ", right=True), [millijoules(trial.baseline_energy_j) for trial in best]),
         (Heading("of limit", right=True), [_percent(shares.get(id(shape))) for shape in shapes]),
         (Heading("ties", right=True), [str(len(shape.ties) or "") for shape in shapes]),
         (Heading("trials", right=True), [str(len(shape.rows)) for shape in shapes]),
@@ -103,14 +106,20 @@ def without_kernel_grid(results: Results) -> Grid:
 
 
 def configs_grid(results: Results) -> Grid:
-    """The whole configs of the best kernels, by their ids."""
+    """The whole configs of the best kernels and algorithms, by their ids."""
     best = {shape.best.made_from: shape.best for shape in results.solved if shape.best}
     rows = [
-        cells(trial.config_id[:8], trial.template, " ".join(words_of(Config.from_json(trial.config))))
+        cells(trial.config_id[:8], trial.template or trial.library, _parameters(trial))
         for trial in sorted(best.values(), key=lambda trial: (trial.template or "", trial.config_id))
     ]
     headings = [Heading("config"), Heading("template", foreign=True), Heading("parameters", foreign=True)]
     return Grid("Configs of the best kernels", headings, rows)
+
+
+def _parameters(trial: Trial) -> str:
+    """Of a kernel its config; of an algorithm what its library calls it."""
+    config = Config.from_json(trial.config)
+    return " ".join(words_of(config)) if trial.is_kernel else str(VendorAlgorithm.of_config(config))
 
 
 def ties_grid(results: Results) -> Grid:
@@ -128,9 +137,16 @@ def ties_grid(results: Results) -> Grid:
 def _tied(shape: ShapeResult) -> str:
     assert shape.best is not None
     best_us = shape.best.time_us or 1.0
-    shown = [f"{trial.config_id[:8]} {(trial.time_us or 0.0) / best_us:.3f}" for trial in shape.ties[:_TIES_SHOWN]]
+    shown = [
+        f"{trial.config_id[:8]} {(trial.time_us or 0.0) / best_us:.3f}{_energy(trial)}"
+        for trial in shape.ties[:_TIES_SHOWN]
+    ]
     more = len(shape.ties) - len(shown)
     return ", ".join([*shown, *([f"and {more} more"] if more else [])])
+
+
+def _energy(trial: Trial) -> str:
+    return f" ({millijoules(trial.energy_j)} mJ)" if trial.energy_j is not None else ""
 
 
 def regrets_grid(regrets: Sequence[Regret], source: Source) -> Grid:

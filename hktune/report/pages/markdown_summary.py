@@ -15,7 +15,7 @@ from hktune.report.results.roofline import roofline
 
 _COLUMNS = (
     *("shape", "m x n x k", "operation", "calls", "time, us", "low..high", "vs vendor", "vs best other"),
-    *("vs first trial", "table has", "of limit", "ties", "failed", "config", "template"),
+    *("vs first trial", "table has", "of limit", "energy, mJ", "ties", "failed", "config", "template"),
 )
 _CHANGES = ("shape", "problem", "calls", "first, us", "second, us", "times as fast", "low..high", "config", "times are")
 _OPEN_MAX = 12  # a table of more shapes is folded

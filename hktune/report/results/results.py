@@ -45,8 +45,9 @@ class ShapeResult:
 
     @cached_property
     def searched(self) -> list[Trial]:
-        """The trials of the search: of the source that decides, and those without a time."""
-        rows = (row for row in self.rows if row.stage is Stage.SCREENED)
+        """The trials of the search: of the source that decides, and those without a time. Algorithms of the vendor's
+        libraries are none."""
+        rows = (row for row in self.rows if row.stage is Stage.SCREENED and row.is_kernel)
         return [row for row in rows if row.time_us is None or self.source in (None, row.source)]
 
     @property
