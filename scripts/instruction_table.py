@@ -58,7 +58,8 @@ MFMAs, which gfx950 does not have: they are refused by name.
 A test fails when an encoding is executed by no test with a truth of its own. These are the truths:
 
 * `differential`: C functions that clang compiles for gfx950 and for the host, the same bits on random inputs.
-* `vector`, `vector_types`, `scalar`, `scalar_bits`, `compare`, `lanes`: Python's integers, fractions, numpy's floats.
+* `vector`, `vector_types`, `scalar`, `scalar_bits`, `compare`, `lanes`, `dots`: Python's integers, fractions, numpy.
+* `transcendentals`: mpmath's numbers of hundreds of digits, within what AMD promises.
 * `conversions`: exact fractions, and the accuracy and examples that the ISA guide gives.
 * `small_floats`: the OCP's formats of 8, 6 and 4 bits and their rounding, worked out in fractions.
 * `extremes`: the ISA guide's rules of v_min and v_max, bit for bit.

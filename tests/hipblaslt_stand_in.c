@@ -27,11 +27,11 @@ typedef struct { result_t *begin, *end, *room_end; } vector_t;
 typedef struct { char *text; size_t length; char own[16]; } string_t;
 
 /* What a test sets and reads. `factor` is what a solution multiplies the right product by. */
-typedef struct { int index; const char *name; size_t workspace_bytes; float factor; int fits; } solution_t;
+typedef struct { int index; char name[4096]; size_t workspace_bytes; float factor; int fits; } solution_t;
 solution_t stand_in_solutions[SOLUTIONS];
 int stand_in_count, stand_in_version, stand_in_uses, stand_in_used[USES];
 long stand_in_objects, stand_in_allocated;
-const char *stand_in_revision = "";
+char stand_in_revision[64];
 void *stand_in_stream;
 
 static void fatal(const char *what) { fprintf(stderr, "the stand-in was given %s\n", what); abort(); }

@@ -40,7 +40,7 @@ SOLUTIONS = (
 class _Record(ctypes.Structure):
     _fields_ = (
         ("index", ctypes.c_int),
-        ("name", ctypes.c_char_p),
+        ("name", ctypes.c_char * 4096),
         ("workspace_bytes", ctypes.c_size_t),
         ("factor", ctypes.c_float),
         ("fits", ctypes.c_int),
@@ -69,11 +69,9 @@ class HipblasLtStandIn:
     ) -> None:
         """Give it these solutions, in this order, and a version. What it names after that, it knows after that only."""
         records = (_Record * 8).in_dll(self.library, "stand_in_solutions")
-        self._names = [solution.name.encode() for solution in solutions]
-        for place, (each, name) in enumerate(zip(solutions, self._names, strict=True)):
-            records[place] = _Record(each.index, name, each.workspace_bytes, each.factor, each.fits)
-        self._revision = ctypes.c_char_p(revision)
-        ctypes.c_char_p.in_dll(self.library, "stand_in_revision").value = revision
+        for place, each in enumerate(solutions):
+            records[place] = _Record(each.index, each.name.encode(), each.workspace_bytes, each.factor, each.fits)
+        (ctypes.c_char * 64).in_dll(self.library, "stand_in_revision").value = revision
         for name, value in (("count", len(solutions)), ("version", version), ("uses", 0)):
             self._number(name).value = value
 

@@ -6,6 +6,7 @@ import re
 from dataclasses import asdict, dataclass
 
 from hktune.core.config import Config
+from hktune.core.solution_index import index_of
 
 LIBRARIES = ("cublasLt", "hipBLASLt", "rocBLAS")
 """The libraries whose algorithms may be in rows and tables."""
@@ -18,6 +19,8 @@ WORKSPACE_BYTES_MAX = 1 << 30
 _HANDLE = re.compile(r"[0-9a-f]{1,256}", re.ASCII).fullmatch
 _VERSION = re.compile(r"[A-Za-z0-9_.+:-]{1,64}", re.ASCII).fullmatch
 _NAME = re.compile(r"[\x20-\x7e]{0,1024}", re.ASCII).fullmatch
+_INDEXED = ("hipBLASLt", "rocBLAS")
+_TILE = re.compile(r"MT\d+x\d+x\d+").search
 _FIELDS = frozenset({"library", "version", "handle", "name", "workspace_bytes"})
 
 
@@ -72,5 +75,10 @@ class VendorAlgorithm:
         return cls(**values)  # type: ignore[arg-type]
 
     def __str__(self) -> str:
-        """For people: the library and what it calls the algorithm, else the first digits of its handle."""
-        return f"{self.library} {self.version} {self.name or self.handle[:16]}"
+        """For people: the library, and what it calls the algorithm where that is short: AMD's solutions by their index,
+        with the tile that is in a name of theirs; else the first digits of the handle."""
+        index = index_of(self.handle) if self.library in _INDEXED else None
+        if not index:
+            return f"{self.library} {self.version} {self.name or self.handle[:16]}"
+        tile = _TILE(self.name)
+        return f"{self.library} {self.version} solution {index}" + (f" {tile[0]}" if tile else "")

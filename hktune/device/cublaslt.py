@@ -22,10 +22,9 @@ from hktune.device.device import CALL_OPERANDS, PreparedLaunch
 from hktune.device.vendor_library import stored_elsewhere
 
 NAME: Final = "cublasLt"
-ALGORITHMS_MAX = 32
-"""So many are asked for at each limit of the workspace. The heuristic names fewer where it knows no more."""
-WORKSPACE_LIMITS_BYTES = (32 << 20, 0, 128 << 20)
-"""What algorithms may need at most: what torch gives cuBLAS on Hopper first, then none, then plenty."""
+ASKED = {32 << 20: 32, 0: 8, 128 << 20: 8}
+"""Bytes of workspace that algorithms may need at most, and how many of them are asked for: what torch gives cuBLAS on
+Hopper first, then none, then plenty. The heuristic names fewer where it knows no more."""
 ALIGNMENT_BYTES = 16
 """What operands are aligned to at least: algorithms that need more are not named."""
 
@@ -151,21 +150,21 @@ class CublasLt:
         layouts = tuple(self._layout(operands[name], problem) for name in ("b", "a", "c"))
         named = _Plan(operation, layouts, {})
         found: dict[VendorAlgorithm, _Algorithm] = {}
-        for limit_bytes in WORKSPACE_LIMITS_BYTES:
-            for result in self._named(named, limit_bytes):
+        for limit_bytes, most in ASKED.items():
+            for result in self._named(named, limit_bytes, most):
                 found.setdefault(self._stored(result), _copied(result.algorithm))
         return _Plan(operation, layouts, found)
 
-    def _named(self, plan: _Plan, limit_bytes: int) -> list[Any]:
-        """What the heuristic names within a workspace, best first by its own estimate."""
+    def _named(self, plan: _Plan, limit_bytes: int, most: int) -> list[Any]:
+        """What the heuristic names within a workspace, best first by its own estimate; so many at most."""
         preference = ctypes.c_void_p()
         self._call("cublasLtMatmulPreferenceCreate", ctypes.byref(preference))
         set_preference = "cublasLtMatmulPreferenceSetAttribute"
         self._set(set_preference, preference, _MAX_WORKSPACE, ctypes.c_uint64(limit_bytes))
         for attribute in _MIN_ALIGNMENTS:
             self._set(set_preference, preference, attribute, ctypes.c_uint32(ALIGNMENT_BYTES))
-        found, count = (_Heuristic * ALGORITHMS_MAX)(), ctypes.c_int()
-        asked = (self.handle, *plan.described, preference, ALGORITHMS_MAX, found, ctypes.byref(count))
+        found, count = (_Heuristic * most)(), ctypes.c_int()
+        asked = (self.handle, *plan.described, preference, most, found, ctypes.byref(count))
         status = self._library.cublasLtMatmulAlgoGetHeuristic(*asked)
         self._call("cublasLtMatmulPreferenceDestroy", preference)
         if status == _NOT_SUPPORTED:

@@ -19,9 +19,9 @@ from hktune.core.errors import DeviceError
 from hktune.core.operand import operands_of
 from hktune.core.operation import Operation
 from hktune.core.problem import Problem
+from hktune.core.solution_index import handle_of, index_of
 from hktune.core.vendor_algorithm import VendorAlgorithm
 from hktune.device.device import CALL_OPERANDS, PreparedLaunch
-from hktune.device.solution_index import handle_of, index_of
 from hktune.device.vendor_library import stored_elsewhere
 
 NAME: Final = "rocBLAS"

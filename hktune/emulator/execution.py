@@ -18,6 +18,7 @@ from hktune.emulator.clock.trace_recorder import Recorder
 from hktune.emulator.hazards.checker import Hazards, shadow_of
 from hktune.emulator.hazards.finding import Locate, Watch
 from hktune.emulator.hazards.footprint import footprints_of
+from hktune.emulator.instructions.control import Trap
 from hktune.emulator.instructions.program import Block, Program
 from hktune.emulator.machine.memory import AddressError, AddressSpace
 from hktune.emulator.machine.wave_start import Descriptor, Dispatch, Pointers, start
@@ -185,6 +186,10 @@ class _Batch:
                     return
         except AddressError as error:
             raise KernelFault("hazard", self._describe(error, group)) from None
+        except Trap as trap:
+            wave = self._name(int(np.arange(m.count)[group][0]))
+            place = self._locate(trap.instruction.address)
+            raise KernelFault("crashed", f"{trap.instruction}{place}, {wave}: {trap}") from None
 
     def _run_checked(self, block: Block, group: Lanes) -> None:
         """The block's steps, each after the check that it is safe; the terminator's check comes last."""

@@ -15,9 +15,9 @@ from hktune.core.config import Config
 from hktune.core.errors import InputError
 from hktune.core.operation import Operation
 from hktune.core.problem import Problem
+from hktune.core.solution_index import index_of
 from hktune.core.trial import Trial
 from hktune.core.vendor_algorithm import VendorAlgorithm
-from hktune.device.solution_index import index_of
 from hktune.tables.standing import Standing, standings
 
 VERSIONS = {"hipBLASLt": "HIPBLASLT_VERSION", "rocBLAS": "ROCBLAS_VERSION"}

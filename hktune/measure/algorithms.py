@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from hktune.core.errors import DeviceError
+from hktune.core.operand import operands_of
 from hktune.core.problem import Problem
 from hktune.core.vendor_algorithm import VendorAlgorithm
 from hktune.device.vendor_library import VendorLibrary
@@ -27,11 +28,12 @@ def launching(
     own. Raises DeviceError where the library refuses the algorithm."""
     import torch
 
-    launch = library.prepare(algorithm, problem)
+    names = tuple(operands_of(problem.operation))
+    launch = library.prepare(algorithm, problem, (*names, "workspace"))
     size_bytes = algorithm.workspace_bytes
     workspace = torch.empty(size_bytes, dtype=torch.uint8, device="cuda") if size_bytes else None
 
     def enqueue(operands: OperandSet) -> None:
-        launch(operands["a"], operands["b"], operands["c"], operands.get("bias"), workspace, stream)
+        launch(*(operands[name] for name in names), workspace, stream)
 
     return enqueue

@@ -27,6 +27,7 @@ from hktune.core.settings import Settings
 from hktune.core.torch_choice import Machine, Torch, complaint, find_machine
 from hktune.device.hip import HipDevice
 from hktune.device.hip_library import hip_library
+from hktune.device.vendor_libraries import vendor_libraries
 from hktune.tuning.benches import choose_device
 
 _KFD = Path("/dev/kfd")
@@ -75,6 +76,7 @@ def examine(settings: Settings, hipkittens: Path | None = None) -> Examination:
         _amd_gpu(settings),
         _nvidia_gpu(),
         *_cuda_packages(),
+        *_vendor_libraries(device, settings),
         _guarded("Triton compiler", False, triton_build),
         _optional("cryptography", "cryptography", "pip install 'hktune[sign]'"),
         Finding("git", shutil.which("git"), None if shutil.which("git") else "sudo apt install git"),
@@ -88,6 +90,15 @@ def _device(settings: Settings) -> str:
         return choose_device("auto", None, settings)[0]
     except HktuneError:
         return "emulated"
+
+
+def _vendor_libraries(device: str, settings: Settings) -> list[Finding]:
+    """The libraries whose algorithms are candidates on the GPU found here; the emulated device has none."""
+    if device == "emulated":
+        return []
+    found = ", ".join(f"{each.name} {each.version}" for each in vendor_libraries(device, settings))
+    fix = None if found else "install a torch for this GPU, or ROCm's libraries: their algorithms are candidates too"
+    return [Finding("vendor libraries", found or None, fix)]
 
 
 def _guarded(name: str, needed: bool, look: Callable[[], str]) -> Finding:

@@ -69,8 +69,8 @@ def calibrate_clock(directory: Path, options: ClockOptions, progress: Progress) 
     the emulator, as its profile is what the clock needs. Raises HktuneError for trials that cannot be used."""
     identity = device_of(directory)
     board = _board(identity, options)
-    rows = in_turn(measured_rows(directory))
     kernels = _Kernels(identity, options)
+    rows = in_turn(measured_rows(directory, kernels.left_out))
     launches = kernels.launches(rows, progress)
     problems = [one.problem for one in launches]
     if not launches:

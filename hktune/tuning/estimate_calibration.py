@@ -49,7 +49,8 @@ def calibrate_estimate(directory: Path, space_file: Path | None, rows_max: int) 
     space = load_space(space_file or SPACE_OF[identity.arch])
     if not space.estimate_constants:
         raise InputError(f"{space.name} has no estimate with constants, so there is nothing to fit")
-    everything = measured_rows(directory)
+    left_out = Counter[str]()
+    everything = measured_rows(directory, left_out)
     rows = [row for row in everything if _is_of(space, row)]
     problems = [row.problem for row in rows]
     require_shapes(directory, problems)
@@ -58,7 +59,8 @@ def calibrate_estimate(directory: Path, space_file: Path | None, rows_max: int) 
     values = fit.fitted(names)
     before, after = fit.log_ratios(fit.constants, fit.everything), fit.left_out(names, start=values)
     classes = _classes(rows, before, after)
-    notes = _notes(space.name, len(everything) - len(rows), len(rows) - len(fit.rows))
+    left_out[f"their configs are not of {space.name}"] += len(everything) - len(rows)
+    notes = _notes(left_out, len(rows) - len(fit.rows))
     calibration = Calibration(
         **made_of(identity, problems),  # type: ignore[arg-type]  # each value is of its field's type
         of=ESTIMATE,
@@ -76,9 +78,9 @@ def _is_of(space: SearchSpace, row: Trial) -> bool:
     return space.domain(row.problem).has_values_of(Config.from_json(row.config))
 
 
-def _notes(space: str, foreign: int, judged: int) -> tuple[str, ...]:
+def _notes(left_out: Counter[str], judged: int) -> tuple[str, ...]:
     said = [f"{judged} trials are judged, and not fitted to: see --rows"] if judged else []
-    return (*said, *([f"{foreign} trials are left out: their configs are not of {space}"] if foreign else []))
+    return (*said, *(f"{count} trials are left out: {why}" for why, count in left_out.items() if count))
 
 
 def _drawn(rows: Sequence[Trial], count: int) -> Rows:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,18 +69,24 @@ def device_of(directory: Path) -> Identity:
     return environment.identity
 
 
-def measured_rows(directory: Path) -> list[Trial]:
+def measured_rows(directory: Path, left_out: Counter[str] | None = None) -> list[Trial]:
     """The trials of kernels in `directory` that have a measured time of cold operands, one of each kernel on each
-    problem: the confirmed one, else the last. Raises StoreError for an unreadable file, InputError where there are too
+    problem: the confirmed one, else the last. A row that was left early has none, only a bound: `left_out` counts the
+    kernels of which there is nothing else. Raises StoreError for an unreadable file, InputError where there are too
     few."""
     found: dict[object, Trial] = {}
+    bounds: set[object] = set()
     for trial in read_trials(directory / FILE_NAME):
         usable = trial.source is Source.MEASURED and trial.status is Status.OK and trial.time_us is not None
         key = (trial.problem, trial.made_from)
         if not usable or not trial.is_kernel or trial.cache == "warm":
             continue
-        if key not in found or found[key].stage is not Stage.CONFIRMED or trial.stage is Stage.CONFIRMED:
+        if trial.left_early:
+            bounds.add(key)
+        elif key not in found or found[key].stage is not Stage.CONFIRMED or trial.stage is Stage.CONFIRMED:
             found[key] = trial
+    if left_out is not None:
+        left_out["left early, so that their times are bounds"] += len(bounds - found.keys())
     rows = list(found.values())
     require_shapes(directory, [trial.problem for trial in rows])
     return rows

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Protocol
 
-from hktune.core.errors import DeviceError
+from hktune.core.errors import DeviceError, MachineError
 from hktune.core.outcome import Failure, Timing
 from hktune.core.problem import Problem
 from hktune.core.trial import Trial, by_problem
@@ -43,14 +43,17 @@ class VendorRows:
         for problem in problems:
             known = {row.config_id for row in rows_of.get(problem, [])}
             try:
-                algorithms = self._bench.algorithms(problem)
-            except DeviceError as unasked:
-                self.trouble.append(str(unasked))
-                continue
-            self.named[problem] = frozenset(each.config.id for each in algorithms)
-            for each in algorithms:
-                if each.config.id not in known:
-                    self._try(attempt_of_algorithm(each, problem.operation), problem)
+                self._measure(problem, known)
+            except (DeviceError, MachineError) as ended:  # a proof takes more memory than a search
+                self.trouble.append(f"the vendor's algorithms were not tried to the end on {problem}: {ended}")
+
+    def _measure(self, problem: Problem, known: Container[str]) -> None:
+        """Try what is named for one problem, but for the config ids that are `known`."""
+        algorithms = self._bench.algorithms(problem)
+        self.named[problem] = frozenset(each.config.id for each in algorithms)
+        for each in algorithms:
+            if each.config.id not in known:
+                self._try(attempt_of_algorithm(each, problem.operation), problem)
 
     @property
     def unnamed(self) -> str:

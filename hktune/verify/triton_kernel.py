@@ -9,13 +9,15 @@ import importlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from hktune.core.errors import InputError
 from hktune.verify.called_arguments import CalledArguments, GlobalLayout, type_of
-from hktune.verify.kernel_source import ARCH
+from hktune.verify.kernel_source import ARCH, KERNEL_FILE
+from hktune.verify.triton_metadata import triton_metadata
 
 _WAVE_SIZE = 64
 _TYPES = {
@@ -44,9 +46,11 @@ def triton_launch(
     Triton refuses."""
     left_out: frozenset[int] = frozenset()
     if hasattr(kernel, "arg_names") and hasattr(kernel, "fn"):
-        kernel, left_out = _compiled(kernel, called, constants, options)
+        kernel, left_out = compiled_for(kernel, called, constants, options)
     elif constants or options:
         raise InputError("constants and options are for a function of triton.jit: leave them out")
+    if isinstance(kernel, (str, Path)):
+        return _of_file(Path(kernel)) if str(kernel).endswith(".hsaco") else None
     if not (hasattr(kernel, "asm") and hasattr(kernel, "metadata")):
         return None
     code, metadata = kernel.asm.get("hsaco"), kernel.metadata
@@ -56,7 +60,13 @@ def triton_launch(
     return TritonLaunch(bytes(code), metadata.num_warps * _WAVE_SIZE, metadata.shared, scratch, left_out)
 
 
-def _compiled(
+def _of_file(path: Path) -> TritonLaunch | None:
+    """A code object of Triton's cache, with what it says of the launch next to it."""
+    said = triton_metadata(path)
+    return TritonLaunch(KERNEL_FILE.read(path), said.block, said.shared, said.scratch_bytes) if said else None
+
+
+def compiled_for(
     function: Any, called: CalledArguments, constants: Mapping[str, Any], options: Mapping[str, Any]
 ) -> tuple[Any, frozenset[int]]:
     """What triton.compile makes of `function` for these arguments, specialised as a launch of Triton's would: pointers

@@ -117,6 +117,7 @@ class Serving:
         if isinstance(request, Screen):
             return self._placed(self.stopwatch.time(request.attempt, request.problem))
         if isinstance(request, Confirm):
+            self._last_proof = None  # its memory is the finalists'
             confirmation = self.stopwatch.confirm(request.attempts, request.problem, request.others)
             return replace(confirmation, finalists=tuple(map(self._placed, confirmation.finalists)))
         if isinstance(request, MeasureEnergy):

@@ -5,21 +5,28 @@ from __future__ import annotations
 import gc
 import threading
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 import torch
 from hipblaslt_stand_in import LONG, SOLUTIONS, HipblasLtStandIn, Solution
 from rocblas_stand_in import RocblasStandIn
-from test_vendor_library import BIASED, PLAIN, PROBLEMS, VendorLibraryContract, launch, tensors
+from test_vendor_library import BIASED, PLAIN, PROBLEMS, VendorLibraryContract, exact, launch, tensors
 
 from hktune.core.errors import DeviceError
 from hktune.core.operand import factors_of
 from hktune.core.operation import operation_of
 from hktune.core.problem import Problem
 from hktune.core.vendor_algorithm import VendorAlgorithm
+from hktune.device import hip_library
+from hktune.device.device import TimedDevice
 from hktune.device.hipblaslt import HipblasLt
+from hktune.device.opening import find_device
 from hktune.device.rocblas import OWN_CHOICE, Rocblas
+from hktune.device.vendor_libraries import open_vendor_library, vendor_libraries
 from hktune.device.vendor_library import VendorLibrary
 
 INTEGERS = Problem(24, 40, 64, operation_of("i8.nt->i32"))
@@ -102,7 +109,7 @@ class TestRocblas(VendorLibraryContract, IntegersContract):
     def test_a_number_that_it_does_not_list_is_none_of_its_solutions(self, library: Rocblas) -> None:
         [*_, some] = library.algorithms(PLAIN)
         said = library.refusal(replace(some, handle="0000000c"), PLAIN) or ""
-        assert said == f"rocBLAS 5.2.0.abc 0000000c is none of the 3 solutions that it has for {PLAIN}"
+        assert said == f"rocBLAS 5.2.0.abc solution 12 is none of the 3 solutions that it has for {PLAIN}"
 
     def test_what_an_older_version_called_otherwise_is_refused(self, stand_in: RocblasStandIn) -> None:
         before = opened(stand_in).algorithms(PLAIN)[2]
@@ -158,14 +165,14 @@ class TestHipblasLt(VendorLibraryContract, IntegersContract):
         given = tensors(problem)
         operands = ("a", "b", "c", "scale_a", "scale_b", "workspace")
         a, b = factors_of(problem.operation, {name: given[name].double() for name in "ab"})
-        exact = a @ b
+        right = a @ b
         if scales:
-            exact = exact * given["scale_a"].double().reshape(-1, 1) * given["scale_b"].double().reshape(1, -1)
+            right = right * given["scale_a"].double().reshape(-1, 1) * given["scale_b"].double().reshape(1, -1)
         for each in library.algorithms(problem):
             workspace = torch.empty(each.workspace_bytes, dtype=torch.uint8)
             go = library.prepare(each, problem, operands)
             go(*(given.get(name) for name in operands[:-1]), workspace, None)
-            torch.testing.assert_close(given["c"].double(), exact, rtol=2.0**-7, atol=1e-3)
+            torch.testing.assert_close(given["c"].double(), right, rtol=2.0**-7, atol=1e-3)
 
     def test_what_a_call_has_no_place_for_is_refused(self, library: HipblasLt) -> None:
         problem = Problem(24, 40, 64, operation_of("e4m3.nt.rows->bf16"))
@@ -252,3 +259,48 @@ def unchecked(algorithm: VendorAlgorithm, handle: str) -> VendorAlgorithm:
     made = replace(algorithm)
     object.__setattr__(made, "handle", handle)
     return made
+
+
+EVERY = 40
+"""Of so many solutions one is tried on a GPU: there are up to 1,500 of a problem."""
+
+
+@pytest.mark.skipif(not torch.cuda.is_available() or torch.version.hip is None, reason="needs an AMD GPU")
+@pytest.mark.parametrize("text", [str(problem.operation) for problem in PROBLEMS])
+@pytest.mark.parametrize("name", ["hipBLASLt", "rocBLAS"])
+def test_solutions_on_a_gpu_are_right_launched_and_captured(name: str, text: str) -> None:
+    library, device = open_vendor_library("hip", name), find_device()
+    assert isinstance(device, TimedDevice)
+    problem, stream = Problem(136, 264, 520, operation_of(text)), device.create_stream()
+    for each in library.algorithms(problem)[::EVERY]:
+        assert library.refusal(each, problem) is None
+        go, given = launch(library, each, problem, stream), tensors(problem, 1, "cuda")
+        right, held = exact(problem, given), given["c"].clone()
+        torch.cuda.synchronize()
+        graph = device.capture(partial(go, given), stream)
+        for enqueue in (partial(device.replay, graph, stream), partial(go, given)):
+            given["c"].copy_(held)
+            torch.cuda.synchronize()
+            enqueue()
+            torch.cuda.synchronize()
+            torch.testing.assert_close(given["c"].double(), right, rtol=2.0**-7, atol=1e-3)
+
+
+def test_a_library_is_taken_from_where_the_hip_runtime_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    stand_in = HipblasLtStandIn()
+    (tmp_path / "libhipblaslt.so.2").symlink_to(stand_in.library._name)
+    (tmp_path / "libhipblaslt.so.1").write_text("an older one")
+    monkeypatch.setattr(hip_library, "hip_library", lambda _: SimpleNamespace(path=str(tmp_path / "libamdhip64.so.7")))
+    monkeypatch.setattr(hip_library, "_loaded", lambda name: [])
+    [library] = vendor_libraries("hip")
+    assert (library.name, library.version) == ("hipBLASLt", "1.2.2-5b3f1cd")
+    with pytest.raises(DeviceError, match=r"^no librocblas.so \(.*\): install ROCm's, or go on without it$"):
+        open_vendor_library("hip", "rocBLAS")
+
+
+def test_people_read_an_index_and_a_tile() -> None:
+    long = VendorAlgorithm("hipBLASLt", "1.2.2", "00016e06", LONG)
+    assert str(long) == "hipBLASLt 1.2.2 solution 93702 MT256x128x64"
+    assert str(replace(long, name="")) == "hipBLASLt 1.2.2 solution 93702"
+    assert str(VendorAlgorithm("rocBLAS", "5.2.0.", "daf7cc1f")) == "rocBLAS 5.2.0. solution -621294561"
+    assert str(VendorAlgorithm("rocBLAS", "5.2.0.", "00000000", OWN_CHOICE)) == "rocBLAS 5.2.0. its own choice"

@@ -191,6 +191,29 @@ FUNCTION(half_precision) {
     return u((float)z) ^ u((float)(_Float16)(x + y));
 }
 
+static inline double as_double(u64 x) { double y; __builtin_memcpy(&y, &x, 8); return y; }
+static inline u32 folded(double x) { u64 y; __builtin_memcpy(&y, &x, 8); return (u32)y ^ (u32)(y >> 32); }
+
+FUNCTION(double_divide) {
+    return folded(f(a) / (double)f(b)) ^ 3 * folded(1.0 / (f(c) + 0.1));
+}
+
+FUNCTION(double_any_divide) {
+    double q = as_double((u64)a << 32 | c) / as_double((u64)b << 32 | a);
+    return q == q ? folded(q) : 1;
+}
+
+FUNCTION(double_root) {
+    return folded(__builtin_sqrt(__builtin_fabs(as_double((u64)(a & 0x7fefffff) << 32 | b))));
+}
+
+FUNCTION(half_divide) {
+    _Float16 x = f(a) / 64, y = f(b), q = x / y;
+    unsigned short bits;
+    __builtin_memcpy(&bits, &q, 2);
+    return bits;
+}
+
 FUNCTION(double_arithmetic) {
     double x = f(a), y = f(b), z = (double)c;
     double r = x * y + z - y * 3.25;

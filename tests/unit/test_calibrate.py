@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import random
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +28,7 @@ from hktune.core.outcome import Source, Stage, Status
 from hktune.core.problem import Problem
 from hktune.core.settings import Settings
 from hktune.core.shipped import DEFAULT_SPACE, SPACE_OF
-from hktune.core.trial import Trial
+from hktune.core.trial import Trial, by_problem
 from hktune.device.emulated import EmulatedDevice
 from hktune.emulator.clock.calibrated import calibrated_rates
 from hktune.emulator.clock.constants import constants_of, with_constants
@@ -164,6 +165,17 @@ def test_one_row_counts_of_a_kernel_on_a_problem_the_confirmed_one(tmp_path: Pat
     ]
 
 
+def test_a_time_that_is_a_bound_is_none(tmp_path: Path) -> None:
+    space, config = gfx950_space(), gfx950_space().config({})
+    problems = [Problem(m, 256, 512) for m in (256, 512, 1024)]
+    timed = [row(space, config, problem, 9.0) for problem in problems[:2]]
+    early = [row(space, config, problem, 5.0, left_early=True) for problem in problems]
+    left_out: Counter[str] = Counter()
+    found = measured_rows(results(tmp_path, GPU, [early[0], *timed, *early[1:]]), left_out)
+    assert [(each.problem, each.time_us) for each in found] == [(problem, 9.0) for problem in problems[:2]]
+    assert left_out == {"left early, so that their times are bounds": 1}, "of the others there is a time"
+
+
 def test_pairs_are_counted_that_are_ordered_the_other_way_round() -> None:
     measured = np.log([1.0, 2.0, 3.0, 3.0])
     assert pairs_wrong(measured, measured) == 0
@@ -217,8 +229,34 @@ def test_an_estimates_constants_are_found_by_the_order_that_they_make(
     constants, names = sm90a.estimate_constants, ("l2_elements_per_kilocycle", "device_elements_per_kilocycle")
     ratio, before = (of[names[0]] / of[names[1]] for of in (found.constants, constants))
     assert ratio == pytest.approx(0.6 * before, rel=0.1)
+    assert "trials are left out" not in said
     after = sm90a.with_estimate({name: round(value) for name, value in found.constants.items()})
     assert after.estimate_constants != constants
+
+
+def test_bounds_do_not_pull_an_estimates_constants(
+    sm90a: SearchSpace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The slower half of each shape was left early, all of it at the time of the one in the middle: as times these
+    would say that what is slow by the estimate is not."""
+    shapes = [(m, n, k) for m in (64, 4096) for n in (1024, 6144) for k in (1024, 8192)]
+    trials = ordered_by(sm90a, {"l2_elements_per_kilocycle": 0.6}, shapes)
+    middle = {problem: float(np.median([each.time_us for each in own])) for problem, own in by_problem(trials).items()}
+    rows = [
+        each
+        if each.time_us is not None and each.time_us <= middle[each.problem]
+        else replace(each, time_us=middle[each.problem], left_early=True)
+        for each in trials
+    ]
+    directory = results(tmp_path / "run", H200, rows)
+    assert main(["calibrate", str(directory), "-o", str(tmp_path / "h200.json")]) == DONE
+    early = sum(each.left_early for each in rows)
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"{early} trials are left out: left early, so that their times are bounds" in said
+    found, constants = read_calibration(tmp_path / "h200.json").constants, sm90a.estimate_constants
+    names = ("l2_elements_per_kilocycle", "device_elements_per_kilocycle")
+    ratio, before = (of[names[0]] / of[names[1]] for of in (found, constants))
+    assert ratio == pytest.approx(0.6 * before, rel=0.1)
 
 
 def calibration(**fields: object) -> Calibration:

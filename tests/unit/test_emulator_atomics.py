@@ -67,6 +67,12 @@ INTEGERS: dict[str, Callable[[int, int], int]] = {
 def _expected(operation: str, kind: str, old: bytes, operand: bytes, compared: bytes) -> bytes:
     if operation == "cmpswap":
         return operand if old == compared else old
+    if operation == "cmpst":  # of LDS the first operand is compared
+        return compared if old == operand else old
+    if operation in ("mskor", "wrap"):
+        a, b, c = (int.from_bytes(part, "little") for part in (old, operand, compared))
+        new = a & ~b | c if operation == "mskor" else a - b if a >= b else a + c
+        return (new & (1 << 8 * len(old)) - 1).to_bytes(len(old), "little")
     if kind.startswith("pk_"):
         return _packed(kind, old, operand)
     if kind[0] == "f":
@@ -100,6 +106,7 @@ def _data(kind: str) -> npt.NDArray[np.uint32]:
         return np.ascontiguousarray(raw.view(np.uint32).reshape(3, 64, 2).transpose(0, 2, 1)).reshape(6, 64)
     words[0:2, :8] = 0
     words[2:4, 8:16] = words[0:2, 8:16]
+    words[2:4, 1::4] = words[0:2, 1::4]
     words[4:6, ::2] = words[0:2, ::2]
     return words
 
@@ -111,9 +118,11 @@ def _lines(place: str, name: str, wide: bool, compare: bool, target: int) -> lis
     back, left = (f"v[{at}:{at + 1}]" if wide else f"v{at}" for at in (target, target + 2))
     if place == "LDS":
         result = f"{back}, " if "_rtn" in name else ""
+        two = any(word in name for word in ("cmpst", "mskor", "wrap"))
+        second = ", v[14:15]" if two and wide else ", v14" if two else ""
         return [
             f"ds_write_{suffix} v3, {old}",
-            f"{name} {result}v3, {data}",
+            f"{name} {result}v3, {data}{second}",
             f"ds_read_{suffix} {left}, v3",
             "s_waitcnt lgkmcnt(0)",
         ]

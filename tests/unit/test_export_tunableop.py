@@ -15,9 +15,9 @@ from hktune.cli import main
 from hktune.core.operation import operation_of
 from hktune.core.outcome import Stage, Status
 from hktune.core.problem import Problem
+from hktune.core.solution_index import handle_of
 from hktune.core.trial import Trial
 from hktune.core.vendor_algorithm import VendorAlgorithm
-from hktune.device.solution_index import handle_of
 from hktune.exchange.foreign_file import read_foreign
 from hktune.store import TrialStore
 

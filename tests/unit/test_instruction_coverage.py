@@ -24,23 +24,23 @@ def counted(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
 def test_objects_are_counted_and_stoppers_named(tmp_path: Path) -> None:
     (tmp_path / "deep").mkdir()
     (tmp_path / "deep" / "fine.co").write_bytes(assemble("v_mov_b32 v1, v0\ns_endpgm"))
-    (tmp_path / "unreached.co").write_bytes(assemble("s_endpgm\ns_trap 2"))  # behind the end: nobody gets there
+    (tmp_path / "unreached.co").write_bytes(assemble("s_endpgm\ns_setkill 1"))  # behind the end: nobody gets there
     (tmp_path / "notes.txt").write_text("no code object")
     done = counted(tmp_path)
     assert (done.returncode, done.stdout.splitlines()) == (
         0,
         ["2 of 2 gfx950 code objects: every instruction decoded and implemented"],
     )
-    (tmp_path / "trap.co").write_bytes(assemble(BRANCH.format("s_trap 2")))
-    (tmp_path / "both.co").write_bytes(assemble(BRANCH.format("s_trap 2\ns_setreg_b32 hwreg(HW_REG_TRAPSTS), s3")))
+    (tmp_path / "trap.co").write_bytes(assemble(BRANCH.format("s_setkill 1")))
+    (tmp_path / "both.co").write_bytes(assemble(BRANCH.format("s_setkill 1\ns_setreg_b32 hwreg(HW_REG_TRAPSTS), s3")))
     (tmp_path / "split.co").write_bytes(assemble("s_endpgm", directives=".amdhsa_tg_split 1"))
     done = counted(tmp_path, "--list")
     lines = done.stdout.splitlines()
     assert done.returncode == 1
     assert lines[0].startswith("2 of 5 ")
-    assert lines[1].split() == ["2", "s_trap"]
+    assert lines[1].split() == ["2", "s_setkill"]
     assert {line.split()[1] for line in lines[2:4]} == {"s_setreg_b32", "splits"}
-    assert f"{tmp_path / 'both.co'}: s_setreg_b32, s_trap" in lines
+    assert f"{tmp_path / 'both.co'}: s_setkill, s_setreg_b32" in lines
 
 
 def bundle(*entries: tuple[str, bytes]) -> bytes:
@@ -67,7 +67,7 @@ def compressed(content: bytes, version: int, method: int) -> bytes:
 
 
 def test_objects_in_bundles_are_counted(tmp_path: Path) -> None:
-    fine, stopped = assemble("v_mov_b32 v1, v0\ns_endpgm"), assemble(BRANCH.format("s_trap 2"))
+    fine, stopped = assemble("v_mov_b32 v1, v0\ns_endpgm"), assemble(BRANCH.format("s_setkill 1"))
     entries = [("host-x86_64-unknown-linux-gnu", b""), ("hipv4-amdgcn-amd-amdhsa--gfx950", fine)]
     (tmp_path / "plain.hsaco").write_bytes(bundle(*entries))
     for version in (1, 2, 3):
@@ -80,7 +80,7 @@ def test_objects_in_bundles_are_counted(tmp_path: Path) -> None:
     (tmp_path / "two.co").write_bytes(compressed(both, 2, 0))
     done = counted(tmp_path, "--list")
     assert done.stdout.startswith(f"{5 + len(methods)} of {6 + len(methods)} ")
-    assert f"{tmp_path / 'two.co'} hipv4-amdgcn-amd-amdhsa--gfx950:xnack-: s_trap" in done.stdout
+    assert f"{tmp_path / 'two.co'} hipv4-amdgcn-amd-amdhsa--gfx950:xnack-: s_setkill" in done.stdout
 
 
 def test_objects_for_another_gpu_are_counted_when_asked_for(tmp_path: Path) -> None:

@@ -6,18 +6,23 @@ import io
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
+from fakes import FormulaStopwatch
 from made_up_gpus import H200, StandInService
+from naive_gemm import algorithm_trial
 from rich.console import Console
 
 from hktune.core.config import Config
-from hktune.core.errors import InputError
-from hktune.core.outcome import Stage, Status
+from hktune.core.errors import InputError, MachineError
+from hktune.core.outcome import Failure, Stage, Status, Timing
+from hktune.core.problem import Problem
 from hktune.core.settings import Settings
 from hktune.core.trial import Trial
 from hktune.core.vendor_algorithm import VendorAlgorithm
 from hktune.dispatch import read_table
+from hktune.measure.stopwatch import Attempt
 from hktune.report.run_progress import RunProgress
 from hktune.report.summary import print_summary
 from hktune.store import read_trials
@@ -25,6 +30,7 @@ from hktune.tuning import benches, gpus
 from hktune.tuning.run import tune
 from hktune.tuning.run_options import RunOptions
 from hktune.tuning.run_summary import RunSummary
+from hktune.tuning.vendor_rows import VendorBench, VendorRows
 
 pytest.importorskip("cuda.bindings.nvrtc", reason="pip install 'hktune[cuda]'")
 
@@ -161,3 +167,32 @@ def test_where_no_library_names_any_there_is_no_row(options: RunOptions, cache: 
 def test_the_emulated_device_has_no_library(options: RunOptions, cache: Path) -> None:
     with pytest.raises(InputError, match=r"^--vendor-only: the emulated device has no vendor library: run it where"):
         run(replace(options, device="emulated", out=None), cache)
+
+
+def test_what_the_machine_lacks_for_one_shape_is_said_and_the_others_are_tried() -> None:
+    """A proof takes more memory than a search does."""
+    small, large = Problem(16, 512, 1024), Problem(16384, 16384, 16384)
+    algorithm = VendorAlgorithm("cublasLt", "130100", "0a")
+
+    class Bench(FormulaStopwatch):
+        def algorithms(self, problem: Problem) -> list[VendorAlgorithm]:
+            return [algorithm]
+
+        def prove(self, attempt: Attempt, problem: Problem | None = None) -> Attempt:
+            if problem == large:
+                raise MachineError("GPU 0 has too little free memory")
+            return attempt
+
+    tried: list[Problem] = []
+
+    def record(attempt: Attempt, problem: Problem, outcome: Timing | Failure) -> Trial:
+        tried.append(problem)
+        return algorithm_trial(problem, algorithm)
+
+    rows = VendorRows(cast("VendorBench", Bench()), record, lambda _: None)
+    rows.measure([large, small], [])
+    assert tried == [small]
+    assert rows.trouble == [
+        f"the vendor's algorithms were not tried to the end on {large}: GPU 0 has too little free memory"
+    ]
+    assert rows.named == dict.fromkeys((large, small), frozenset({algorithm.config.id}))

@@ -31,7 +31,7 @@ VMCNT_MAX, LGKMCNT_MAX = 63, 15
 """What the counters of a wave hold at most (CDNA4 ISA guide, section 4.4)."""
 _COUNTS_NOTHING = ("buffer_wbl2", "buffer_inv", "s_dcache")
 _WIDE_STORES = ("store_dwordx3", "store_dwordx4")
-_LANE_PERMUTES = ("ds_permute", "ds_bpermute", "ds_nop")
+_LANE_PERMUTES = ("ds_permute", "ds_bpermute", "ds_swizzle", "ds_nop")
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,6 +80,14 @@ ATOMICS: dict[str, Atomic] = {
     "pk_add_f16": _packed_add("f16"),
     "pk_add_bf16": _packed_add("bf16"),
 }
+for _kind, _type in (("b32", np.uint32), ("b64", np.uint64), ("f32", np.float32), ("f64", np.float64)):
+    # of LDS the first operand is what is expected; and what is masked out before the second is put in
+    ATOMICS[f"cmpst_{_kind}"] = _atomic(_type, lambda a, expected, new: new if a == expected else a, operands=2)
+for _kind, _type in (("b32", np.uint32), ("b64", np.uint64)):
+    ATOMICS[f"mskor_{_kind}"] = _atomic(_type, lambda a, mask, bits: (a & ~mask) | bits, operands=2)
+ATOMICS["wrap_b32"] = _atomic(np.uint32, lambda a, down, up: a - down if a >= down else a + up, operands=2)
+TWO_OPERANDS = ("cmpst", "mskor", "wrap")
+"""Atomics of LDS that take two."""
 ATOMICS["wrxchg_b32"], ATOMICS["wrxchg_b64"] = ATOMICS["swap_b32"], ATOMICS["swap_b64"]
 
 _GLOBAL_WORDS = {"smin": "min_i", "umin": "min_u", "smax": "max_i", "umax": "max_u", "inc": "inc_u", "dec": "dec_u"}

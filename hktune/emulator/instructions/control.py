@@ -39,7 +39,26 @@ def build_control(instruction: Instruction) -> Step:
     """The step of a SOPP instruction that does not end a block."""
     if instruction.mnemonic in _NO_EFFECT:
         return lambda _m, _w: None
+    if instruction.mnemonic == "s_trap":
+        return _trap(instruction)
     raise unimplemented(instruction)
+
+
+class Trap(Exception):
+    """A kernel gives itself up, by `instruction`."""
+
+    def __init__(self, instruction: Instruction) -> None:
+        super().__init__("the kernel stopped itself: an assert that failed, abort, or code that must not be reached")
+        self.instruction = instruction
+
+
+def _trap(instruction: Instruction) -> Step:
+    """s_trap: what assert, abort and __builtin_trap become. Its handler is the driver's."""
+
+    def step(_m: Waves, _w: Lanes) -> None:
+        raise Trap(instruction)
+
+    return step
 
 
 def _zero(register: int) -> Condition:

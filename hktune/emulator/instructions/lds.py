@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from hktune.emulator.instructions.atomics import ATOMICS
+from hktune.emulator.instructions.atomics import ATOMICS, TWO_OPERANDS
 from hktune.emulator.instructions.decode import Instruction
 from hktune.emulator.instructions.operand_access import Step, unimplemented
 from hktune.emulator.instructions.small_floats import pack_codes, unpack_codes
@@ -22,6 +22,7 @@ _READS = {"b32": 4, "b64": 8, "b96": 12, "b128": 16, "u8": 1, "i8": 1, "u16": 2,
 _SIGNS = {"i8": np.int8, "i16": np.int16}
 _WRITES = {"b8": 1, "b16": 2, "b32": 4, "b64": 8, "b96": 12, "b128": 16}
 _PAIR = re.compile(r"ds_(read|write)2(st64)?_b(32|64)$")
+_NO_MEMORY = ("ds_nop", "ds_bpermute_b32", "ds_permute_b32", "ds_swizzle_b32")
 _ATOMIC = re.compile(r"ds_(\w+?)(_rtn)?_((?:[uifb]|bf)\d+)$")
 
 
@@ -45,7 +46,7 @@ def build_lds(instruction: Instruction) -> Step:
 
 def touches_lds(instruction: Instruction) -> bool:
     """Whether the instruction accesses LDS through the DS pipe: lane permutes pass through it but touch no bank."""
-    return instruction.format == "DS" and instruction.mnemonic not in ("ds_nop", "ds_bpermute_b32", "ds_permute_b32")
+    return instruction.format == "DS" and instruction.mnemonic not in _NO_MEMORY
 
 
 def lds_bytes_per_lane(instruction: Instruction) -> int:
@@ -228,6 +229,29 @@ def _permute(instruction: Instruction) -> Step:
     return step
 
 
+def _swizzle(instruction: Instruction) -> Step:
+    """ds_swizzle_b32: each lane reads another one, by a pattern in the offset; no memory is touched (ISA guide, 11.3.1
+    of DS_SWIZZLE_B32: quads, rotations of 32 lanes, or and, or and xor of a lane's number in 32)."""
+    pattern, lanes = _offset(instruction), np.arange(LANES)
+    if pattern >= 0xE000:
+        raise unimplemented(instruction, f"pattern {pattern:#x}")
+    if pattern >= 0xC000:
+        turn = (pattern >> 5 & 31) * (-1 if pattern >> 10 & 1 else 1)
+        kept = pattern & 31
+        origin = (lanes & ~31) | (lanes & kept) | ((lanes + turn) & 31 & ~kept)
+    elif pattern & 0x8000:
+        origin = (lanes & ~3) | np.array([pattern >> 2 * at & 3 for at in range(4)])[lanes & 3]
+    else:
+        origin = (lanes & 32) | (((lanes & 31 & pattern) | pattern >> 5 & 31) ^ (pattern >> 10 & 31))
+    target, source = instruction.fields["vdst"], instruction.fields["addr"]
+
+    def step(m: Waves, w: Lanes) -> None:
+        data, active = m.registers[source, w], m.active[w]
+        m.write(target, w, np.where(active[:, origin], data[:, origin], np.uint32(0)))
+
+    return step
+
+
 def _atomic(instruction: Instruction) -> Step:
     found = _ATOMIC.match(instruction.mnemonic)
     kind = f"{found[1]}_{found[3]}" if found else ""
@@ -235,13 +259,16 @@ def _atomic(instruction: Instruction) -> Step:
         raise unimplemented(instruction)
     operation, offset, returns = ATOMICS[kind], _offset(instruction), bool(found[2])
     size = max(4, int(found[3].lstrip("uifb")) // 8)
-    data, target = _register(instruction, "data0"), _register(instruction, "vdst")
+    target, operands = _register(instruction, "vdst"), ["data0"]
+    if found[1] in TWO_OPERANDS:
+        operands.append("data1")
+    registers = [_register(instruction, name) + at for name in operands for at in range(size // 4)]
 
     def step(m: Waves, w: Lanes) -> None:
         address = _addresses(m, w, instruction, offset, size, writes=True)
         active = m.active[w] & (address + size <= m.lds_bytes)
         index = (address + m.lds_base[w])[active]
-        words = np.moveaxis(m.registers[data : data + size // 4, w], 0, -1)[active]
+        words = np.stack([m.registers[register, w] for register in registers], axis=-1)[active]
         old = operation(m.lds, index, words)
         if returns:
             result = np.zeros((*address.shape, size // 4), np.uint32)
@@ -258,4 +285,5 @@ _SPECIAL: dict[str, Callable[[Instruction], Step]] = {
     "ds_read_b96_tr_b6": _transposed_read,
     "ds_bpermute_b32": _permute,
     "ds_permute_b32": _permute,
+    "ds_swizzle_b32": _swizzle,
 }

@@ -14,6 +14,7 @@ from hktune.emulator.machine.memory import Array
 from hktune.emulator.machine.waves import Access, Lanes, Waves
 
 _NOTHING_TO_DO = frozenset({"s_dcache_inv", "s_dcache_wb", "s_dcache_inv_vol", "s_dcache_wb_vol"})
+_CLOCKS = ("s_memtime", "s_memrealtime")
 _ACCESS = re.compile(r"s_(buffer_)?(load|store)_(dword(?:x\d+)?)$")
 _COUNTS = {"dword": 1, "dwordx2": 2, "dwordx4": 4, "dwordx8": 8, "dwordx16": 16}
 
@@ -23,6 +24,8 @@ def build_scalar_memory(instruction: Instruction) -> Step:
     name = instruction.mnemonic
     if name in _NOTHING_TO_DO:
         return lambda _m, _w: None
+    if name in _CLOCKS:
+        return _clock(instruction)
     atomic = global_atomic(name)
     if atomic is not None:
         return _atomic(instruction, *atomic, buffered=name.startswith("s_buffer_"))
@@ -31,6 +34,18 @@ def build_scalar_memory(instruction: Instruction) -> Step:
         raise unimplemented(instruction)
     build = _load if found[2] == "load" else _store
     return build(instruction, _COUNTS[found[3]], bool(found[1]))
+
+
+def _clock(instruction: Instruction) -> Step:
+    """s_memtime and s_memrealtime: a count that rises from one reading to the next. It is no time: an instruction takes
+    none here."""
+    target = instruction.fields["sdata"]
+
+    def step(m: Waves, w: Lanes) -> None:
+        m.readings += 1
+        m.scalars[target, w], m.scalars[target + 1, w] = m.readings & 0xFFFFFFFF, m.readings >> 32
+
+    return step
 
 
 def scalar_bytes(instruction: Instruction) -> int:

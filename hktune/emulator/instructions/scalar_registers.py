@@ -72,14 +72,14 @@ def _of_scalar(instruction: Instruction) -> tuple[Registers, Registers]:
 
 def _of_scalar_memory(instruction: Instruction) -> tuple[Registers, Registers]:
     fields = instruction.fields
-    if "sbase" not in instruction.operands:
-        return (), ()
+    data = _span(fields["sdata"], instruction.operand("sdata").registers) if "sdata" in instruction.operands else ()
+    if "sbase" not in instruction.operands:  # a clock, or nothing
+        return (), data
     reads = _span(fields["sbase"] * 2, instruction.operand("sbase").registers)
     if not fields["imm"]:
         reads += _span(fields["offset"] & 0x7F, 1)
     elif fields["soffset_en"]:
         reads += _span(fields["soffset"], 1)
-    data = _span(fields["sdata"], instruction.operand("sdata").registers) if "sdata" in instruction.operands else ()
     if "_atomic_" in instruction.mnemonic:
         back = data[: len(data) // (2 if "cmpswap" in instruction.mnemonic else 1)]
         return reads + data, back if fields["glc"] else ()

@@ -18,6 +18,7 @@ from hktune.emulator.instructions.operand_access import (
 )
 from hktune.emulator.instructions.rounding import fused, fused_double, in_rounding
 from hktune.emulator.instructions.vector_compare import build_masked, is_masked
+from hktune.emulator.instructions.vector_dot import build_dot, is_dot
 from hktune.emulator.instructions.vector_float import FLOAT, NOT_IEEE
 from hktune.emulator.instructions.vector_integer import INTEGER, SATURATING, saturating
 from hktune.emulator.instructions.vector_lanes import LANE_STEPS, with_dpp, with_sdwa
@@ -56,6 +57,8 @@ def _build(instruction: Instruction, mode: FloatMode) -> Step:
         return LANE_STEPS[name](instruction)
     if is_masked(name):
         return build_masked(instruction, sources_of(instruction, mode), mode)
+    if is_dot(name):
+        return build_dot(instruction, mode)
     if name in MIXED:
         return build_mixed(instruction, mode)
     if name in PACKED:

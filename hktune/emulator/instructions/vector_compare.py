@@ -12,7 +12,7 @@ import numpy as np
 
 from hktune.emulator.instructions.decode import Instruction
 from hktune.emulator.instructions.operand_access import Read, Step, unimplemented, vector_destination
-from hktune.emulator.instructions.rounding import in_fma
+from hktune.emulator.instructions.rounding import fused_double, in_fma, in_rounding
 from hktune.emulator.instructions.vector_float import quiet_bit
 from hktune.emulator.machine.float_mode import FloatMode
 from hktune.emulator.machine.memory import Array
@@ -47,7 +47,15 @@ _CARRIES: dict[str, Callable[[Array, Array, Array], Array]] = {
     "v_subbrev_co_u32": lambda a, b, c: b - a - c,
 }
 _WITH_CARRY_IN = ("v_addc_co_u32", "v_subb_co_u32", "v_subbrev_co_u32")
-_OTHERS = ("v_cndmask_b32", "v_mad_u64_u32", "v_mad_i64_i32", "v_div_scale_f32", "v_div_fmas_f32")
+_OTHERS = (
+    "v_cndmask_b32",
+    "v_mad_u64_u32",
+    "v_mad_i64_i32",
+    "v_div_scale_f32",
+    "v_div_fmas_f32",
+    "v_div_scale_f64",
+    "v_div_fmas_f64",
+)
 
 
 def is_masked(name: str) -> bool:
@@ -63,8 +71,9 @@ def build_masked(instruction: Instruction, sources: list[Read], mode: FloatMode)
         return _carry(instruction, sources)
     if instruction.fields.get("clmp") or instruction.fields.get("omod"):
         raise unimplemented(instruction, "an output modifier")
-    if name == "v_div_fmas_f32":
-        return _fused_division(instruction, sources, in_fma(mode))
+    if name in ("v_div_fmas_f32", "v_div_fmas_f64"):
+        fma = in_fma(mode) if name == "v_div_fmas_f32" else in_rounding("v_fma_f64", fused_double, mode)
+        return _fused_division(instruction, sources, fma)
     return _BUILDERS[name](instruction, sources)
 
 
@@ -166,7 +175,7 @@ def _multiply_add(instruction: Instruction, sources: list[Read]) -> Step:
 
 
 def _scale_division(instruction: Instruction, sources: list[Read]) -> Step:
-    """v_div_scale_f32: scales operands of a division out of the subnormal range (ISA guide, V_DIV_SCALE_F32)."""
+    """v_div_scale: scales operands of a division out of the subnormal range (ISA guide, V_DIV_SCALE_F32 and _F64)."""
     write = vector_destination(instruction.fields["vdst"], instruction.operand("vdst"))
     out = _mask_destination(instruction)
 
@@ -180,21 +189,23 @@ def _scale_division(instruction: Instruction, sources: list[Read]) -> Step:
 
 
 def _scaled(value: Array, denominator: Array, numerator: Array) -> tuple[Array, Array]:
-    tiny = np.finfo(np.float32).tiny
+    kind = value.dtype.type
+    limits, (far, power) = np.finfo(kind), (96, 64) if kind is np.float32 else (768, 128)
+    tiny, bias, few = limits.tiny, -int(limits.minexp), 23 if kind is np.float32 else 53
     gap = np.frexp(numerator)[1] - np.frexp(denominator)[1]
     tiny_inverse = np.abs(1.0 / denominator.astype(np.float64)) < tiny
     quotient = np.abs(numerator / denominator)
     tiny_quotient = (quotient < tiny) & (quotient > 0)
-    up, down = np.ldexp(value, 64).astype(np.float32), np.ldexp(value, -64).astype(np.float32)
+    up, down = np.ldexp(value, power).astype(kind), np.ldexp(value, -power).astype(kind)
     only = np.where(value == denominator, up, value)
     cases = [
         (numerator == 0) | (denominator == 0),
-        gap >= 96,
+        gap >= far,
         np.abs(denominator) < tiny,
         tiny_inverse & tiny_quotient,
         tiny_inverse,
         tiny_quotient,
-        np.frexp(numerator)[1] + 126 <= 23,
+        np.frexp(numerator)[1] + bias <= few,
     ]
     last = np.where(value == numerator, up, value)
     results = [np.full_like(value, np.nan), only, up, only, down, last, up]
@@ -203,15 +214,16 @@ def _scaled(value: Array, denominator: Array, numerator: Array) -> tuple[Array, 
 
 
 def _fused_division(instruction: Instruction, sources: list[Read], fma: Callable[..., Array]) -> Step:
-    """v_div_fmas_f32: a fused multiply-add, scaled where VCC says so."""
+    """v_div_fmas: a fused multiply-add, scaled where VCC says so."""
     write = vector_destination(instruction.fields["vdst"], instruction.operand("vdst"))
 
     def step(m: Waves, w: Lanes) -> None:
         a, b, c = (read(m, w) for read in sources)
         scale = unpack(m.scalars[VCC : VCC + 2, w])
-        exponent = np.where(np.frexp(np.broadcast_to(c, scale.shape))[1] + 126 > 127, 64, -64)
+        power = 64 if c.dtype.type is np.float32 else 128
+        exponent = np.where(np.frexp(np.broadcast_to(c, scale.shape))[1] > 1, power, -power)
         total = fma(a, b, c)
-        write(m, w, np.where(scale, np.ldexp(total, exponent).astype(np.float32), total))
+        write(m, w, np.where(scale, np.ldexp(total, exponent).astype(c.dtype), total))
 
     return step
 
@@ -221,4 +233,5 @@ _BUILDERS: dict[str, Callable[[Instruction, list[Read]], Step]] = {
     "v_mad_u64_u32": _multiply_add,
     "v_mad_i64_i32": _multiply_add,
     "v_div_scale_f32": _scale_division,
+    "v_div_scale_f64": _scale_division,
 }

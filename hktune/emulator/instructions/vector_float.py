@@ -8,6 +8,7 @@ the correctly rounded value where the hardware promises 1 ulp; in float32 they f
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import numpy as np
 
@@ -148,20 +149,81 @@ def _fraction(value: Array) -> Array:
 
 
 def _biased_exponent(value: Array) -> Array:
-    return (value.view(np.int32) >> np.int32(23)) & np.int32(0xFF)
+    """Of float32 or float64, as an integer of its width."""
+    bits, fraction = np.asarray(value).view(f"i{value.dtype.itemsize}"), np.finfo(value.dtype).nmant
+    exponent: Array = (bits >> fraction) & bits.dtype.type(0xFF if value.dtype.itemsize == 4 else 0x7FF)
+    return exponent
+
+
+_TINY_QUOTIENT = {"float32": -150, "float64": -1075}
+"""Below this difference of exponents a quotient is 0. Of float16, whose quotient comes of float32, there is none."""
 
 
 def _fix_division(quotient: Array, denominator: Array, numerator: Array) -> Array:
-    """v_div_fixup_f32: the special cases of numerator / denominator, else the quotient with the right sign.
+    """v_div_fixup: the special cases of numerator / denominator, else the quotient with the right sign.
 
     Of finite operands only an overflow leaves a NaN in the quotient's refinement (infinity minus infinity).
     """
-    quotient = np.where(np.isnan(quotient), F32(np.inf), quotient)
+    kind = quotient.dtype.type
+    quotient = np.where(np.isnan(quotient), kind(np.inf), quotient)
     special = ~np.isfinite(denominator) | ~np.isfinite(numerator) | (denominator == 0) | (numerator == 0)
-    quotient = np.where(_biased_exponent(numerator) - _biased_exponent(denominator) < -150, F32(0), quotient)
+    least = _TINY_QUOTIENT.get(quotient.dtype.name)
+    if least is not None:
+        quotient = np.where(_biased_exponent(numerator) - _biased_exponent(denominator) < least, kind(0), quotient)
     negative = np.signbit(denominator) ^ np.signbit(numerator)
     signed = np.where(negative, -np.abs(quotient), np.abs(quotient))
     return np.where(special, np.divide(numerator, denominator), signed)
+
+
+def _of_half(operation: Operation) -> Operation:
+    """A float16 transcendental, correctly rounded: AMD promises 1 ulp. Subnormals are kept."""
+    return lambda value: operation(value.astype(F64)).astype(np.float16)
+
+
+def _of_turns(operation: Operation, astray: float) -> Operation:
+    """v_sin and v_cos take turns, not radians, up to 256 either way; `astray` is the result beyond. Halves, quarters
+    and whole turns are exact. A NaN and an infinity give NaN."""
+
+    def wave(value: Array) -> Array:
+        turns = value.astype(F64)
+        part = turns - np.floor(turns)
+        quarter = np.rint(4 * part)
+        exact = operation(quarter.astype(np.int64) % 4 * (np.pi / 2))
+        found = np.where(4 * part == quarter, np.rint(exact), operation(2 * np.pi * part))
+        found = np.where(np.abs(turns) > 256, astray, found)
+        return np.where(np.isfinite(turns), found, np.nan).astype(value.dtype)
+
+    return wave
+
+
+@lru_cache
+def _two_over_pi() -> int:
+    """The first 1201 bits of the fraction 2/pi, by Machin's formula for pi in integers."""
+    bits = 1300
+    one = 1 << bits
+
+    def arctangent(inverse: int) -> int:
+        term, total, n = one // inverse, 0, 1
+        while term:
+            total += (term // n) * (1 if n % 4 == 1 else -1)
+            term, n = term // (inverse * inverse), n + 2
+        return total
+
+    pi = 4 * (4 * arctangent(5) - arctangent(239))
+    return (2 << (2 * bits)) // pi >> (bits - 1201)
+
+
+def _trig_segment(value: Array, select: Array) -> Array:
+    """v_trig_preop_f64: 53 bits of 2/pi from bit 53 * select on, later for large values, as a number of their place."""
+    value, select = np.broadcast_arrays(value, select)
+    exponent = _biased_exponent(value)
+    out = np.empty(value.shape, F64)
+    for at in np.ndindex(value.shape):
+        shift = 53 * int(select[at] & U32(31)) + max(int(exponent[at]) - 1077, 0)
+        segment = (_two_over_pi() << shift & (1 << 1201) - 1) >> 1148
+        scale = -53 - shift + (128 if exponent[at] >= 1968 else 0)
+        out[at] = np.ldexp(float(segment), scale)
+    return out
 
 
 def _bf16_value(value: Array) -> Array:
@@ -197,7 +259,13 @@ FLOAT: dict[str, Operation] = {
     "v_sqrt_f64": np.sqrt,
     "v_exp_f32": _transcendental(np.exp2),
     "v_log_f32": _transcendental(np.log2),
+    "v_rsq_f64": lambda x: 1.0 / np.sqrt(x),
+    "v_sin_f32": lambda x: flushed(_of_turns(np.sin, 0.0)(flushed(x))),
+    "v_cos_f32": lambda x: flushed(_of_turns(np.cos, 1.0)(flushed(x))),
+    "v_trig_preop_f64": _trig_segment,
     "v_div_fixup_f32": _fix_division,
+    "v_div_fixup_f64": _fix_division,
+    "v_div_fixup_f16": _fix_division,
     "v_minimum3_f32": _of_three(_nan_or(_below)),
     "v_maximum3_f32": _of_three(_nan_or(_above)),
     "v_cvt_f32_i32": lambda a: a.astype(F32),
@@ -223,7 +291,15 @@ FLOAT: dict[str, Operation] = {
     "v_cvt_pk_f16_f32": lambda a, b: pack16(a.astype(np.float16), b.astype(np.float16)),
     "v_cvt_pkrtz_f16_f32": lambda a, b: pack16(toward_zero_f16(a), toward_zero_f16(b)),
     "v_fma_f16": fused,
-    "v_rcp_f16": lambda a: (1.0 / a.astype(F64)).astype(np.float16),
+    "v_rcp_f16": _of_half(lambda x: 1.0 / x),
+    "v_rsq_f16": _of_half(lambda x: 1.0 / np.sqrt(x)),
+    "v_sqrt_f16": _of_half(np.sqrt),
+    "v_exp_f16": _of_half(np.exp2),
+    "v_log_f16": _of_half(np.log2),
+    "v_sin_f16": _of_turns(np.sin, 0.0),
+    "v_cos_f16": _of_turns(np.cos, 1.0),
+    "v_ldexp_f16": lambda a, b: np.ldexp(a, b.view(np.int16).astype(np.int32)).astype(np.float16),
+    "v_frexp_exp_i16_f16": lambda a: _exponent(a).astype(np.int16),
 }
 for _name, _operation in _ARITHMETIC.items():
     for _type in ("f16", "f32", "f64"):

@@ -101,6 +101,52 @@ def pack16(low: Array, high: Array) -> Array:
     return low.view(np.uint16).astype(U32) | (high.view(np.uint16).astype(U32) << U32(16))
 
 
+def _differences(bits: int, masked: bool = False) -> Operation:
+    """v_sad: the sum of what packed unsigned numbers differ by, added to the third source; `masked` leaves out places
+    where the second source is 0."""
+    mask = U32((1 << bits) - 1)
+
+    def total(a: Array, b: Array, c: Array) -> Array:
+        for at in range(32 // bits):
+            x, y = (a >> U32(bits * at)) & mask, (b >> U32(bits * at)) & mask
+            apart = np.where(x > y, x - y, y - x)
+            c = c + (np.where(y == 0, U32(0), apart) if masked else apart)
+        return c
+
+    return total
+
+
+def _average_bytes(a: Array, b: Array, c: Array) -> Array:
+    """v_lerp_u8: the mean of each two bytes, rounded up where the third source's byte is odd."""
+    result = np.zeros(np.broadcast(a, b, c).shape, U32)
+    for at in range(4):
+        shift = U32(8 * at)
+        x, y, up = ((value >> shift) & U32(0xFF) for value in (a, b, c))
+        result |= ((x + y + (up & U32(1))) >> U32(1)) << shift
+    return result
+
+
+def _pack_bytes(low: Array, high: Array, dtype: type[np.integer]) -> Array:
+    """Two numbers, bounded to a byte each, in the low half of a register."""
+    first, second = (_saturate(value, dtype).view(np.uint8).astype(np.uint16) for value in (low, high))
+    return first | second << np.uint16(8)
+
+
+def _saturated_pair(word: Array) -> Array:
+    low, high = ((word >> U32(16 * at)).astype(np.uint16).view(np.int16) for at in range(2))
+    return _pack_bytes(low, high, np.uint8)
+
+
+def _shifted_pair(dtype: type[np.integer]) -> Operation:
+    """v_ashr_pk: two sources, shifted and bounded to bytes."""
+
+    def packed(a: Array, b: Array, c: Array) -> Array:
+        amount = (c & U32(31)).astype(np.int32)
+        return _pack_bytes(a >> amount, b >> amount, dtype)
+
+    return packed
+
+
 def next_random(value: Array) -> Array:
     """v_prng_b32: one step of a shift register with feedback."""
     return (value << U32(1)) ^ np.where(value >> U32(31), U32(197), U32(0))
@@ -155,8 +201,19 @@ INTEGER: dict[str, Operation] = {
     "v_cvt_pk_u16_u32": lambda a, b: pack16(_saturate(a, np.uint16), _saturate(b, np.uint16)),
     "v_cvt_pk_i16_i32": lambda a, b: pack16(_saturate(a, np.int16), _saturate(b, np.int16)),
     "v_pack_b32_f16": pack16,
+    "v_sad_u8": _differences(8),
+    "v_sad_hi_u8": lambda a, b, c: (_differences(8)(a, b, U32(0)) << U32(16)) + c,
+    "v_sad_u16": _differences(16),
+    "v_msad_u8": _differences(8, masked=True),
+    "v_lerp_u8": _average_bytes,
+    "v_sat_pk_u8_i16": _saturated_pair,
+    "v_ashr_pk_i8_i32": _shifted_pair(np.int8),
+    "v_ashr_pk_u8_i32": _shifted_pair(np.uint8),
+    "v_add_i16": lambda a, b: a + b,
+    "v_sub_i16": lambda a, b: a - b,
+    "v_mad_i16": lambda a, b, c: a * b + c,
 }
-for _type in ("u32", "i32", "u16"):  # not i16: whether v_add_i16 keeps the high half, the ISA guide does not say
+for _type in ("u32", "i32", "u16"):
     INTEGER[f"v_add_{_type}"] = lambda a, b: a + b
     INTEGER[f"v_sub_{_type}"] = lambda a, b: a - b
     INTEGER[f"v_subrev_{_type}"] = lambda a, b: b - a

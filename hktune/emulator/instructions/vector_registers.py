@@ -8,7 +8,7 @@ from hktune.emulator.instructions.scalar_registers import halves_of_pair
 from hktune.emulator.machine.waves import AGPR
 
 _WRITES_SCALAR = ("v_cmp", "v_readfirstlane", "v_readlane")
-_READS_DESTINATION = ("v_fmac", "v_swap", "v_permlane", "v_writelane", "v_dot2c")
+_READS_DESTINATION = ("v_fmac", "v_swap", "v_permlane", "v_writelane", "v_dot2c", "v_dot4c", "v_dot8c")
 _WRITES_SOURCE = ("v_swap", "v_permlane")
 _NO_SCALAR_ADDRESS = 127
 

@@ -92,6 +92,7 @@ class Waves:
         self.modes = np.zeros(count, np.int64)
         self.unusual = False
         self.float_register = 0
+        self.readings = 0  # of clocks
         self.first_workgroup = 0
         self.access = Access(None, None)
         self.lds_bytes = lds_bytes

@@ -65,7 +65,9 @@ HKTUNE_DEVICE_ int __ffsll(unsigned long x) { return __builtin_ffsll(static_cast
 HKTUNE_DEVICE_ unsigned __brev(unsigned x) { return __builtin_bitreverse32(x); }
 HKTUNE_DEVICE_ unsigned long long __brevll(unsigned long long x) { return __builtin_bitreverse64(x); }
 HKTUNE_DEVICE_ unsigned __byte_perm(unsigned low, unsigned high, unsigned selector) {
-    return __builtin_amdgcn_perm(high, low, selector & 0x07070707u);
+    const unsigned s = selector;  // a nibble for each byte; v_perm_b32 takes a byte
+    return __builtin_amdgcn_perm(
+        high, low, (s & 7) | (s & 0x70) << 4 | (s & 0x700) << 8 | (s & 0x7000) << 12);
 }
 HKTUNE_DEVICE_ unsigned __funnelshift_l(unsigned low, unsigned high, unsigned shift) {
     return static_cast<unsigned>(((static_cast<unsigned long long>(high) << 32 | low) << (shift & 31)) >> 32);
