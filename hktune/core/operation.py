@@ -2,6 +2,7 @@
 
     bf16.nt            C[M,N] = A @ B, bf16 in and out; A is stored as [M,K] and B as [N,K]
     bf16.nt+bias       the same, and bias[N] is added before the one rounding
+    bf16.nt+bias+gelu  the same, and then C = gelu(C), in float32, before the one rounding
     f16.nn->f32        float16 in, B is stored as [K,N], float32 out
     bf16.tn->f32+accumulate  C += A @ B in float32; A is stored as [K,M] and B as [K,N]
     e4m3.nt.rows->bf16 float8 in, each row of A and each column of B has a factor, bf16 out
@@ -29,16 +30,19 @@ SCALES = ("tensor", "rows", "blocks")
 """Float32 factors of A and of B: one each; one for each row of A and each column of B; or one for each 1x128 block of A
 ([M,K]) and each 128x128 block of B ([N,K])."""
 SCALE_BLOCK = 128
-ACTIVATIONS: tuple[str, ...] = ()
-"""Steps of an epilogue that read nothing but C. A kernel has them compiled in."""
+ACTIVATIONS = ("relu", "gelu", "gelu_tanh", "silu")
+"""Steps of an epilogue that read nothing but C. A kernel has them compiled in. They are torch's functions: `gelu` is by
+the error function, `gelu_tanh` torch's gelu(approximate="tanh")."""
 SWITCHED = ("bias", "accumulate")
 """Steps that a launch switches on or off. `accumulate` adds what C holds when the launch begins."""
 STEPS = (*SWITCHED, *ACTIVATIONS)
 """What an epilogue may do with C, in float32, before C is rounded."""
 
+STEPS_PATTERN = r"(?P<steps>(?:\+[a-z_]+)*)"
+"""A regular expression of the steps of a text."""
 _TEXT = re.compile(
     r"(?:(?P<kind>[a-z]+)\.)??(?P<a>[a-z0-9]+)(?:\*(?P<b>[a-z0-9]+))?\.(?P<layout>[nt]{2})"
-    r"(?:\.(?P<scales>[a-z]+))?(?:->(?P<c>[a-z0-9]+))?(?P<steps>(?:\+[a-z]+)*)\Z"
+    r"(?:\.(?P<scales>[a-z]+))?(?:->(?P<c>[a-z0-9]+))?" + STEPS_PATTERN + r"\Z"
 )
 _TEXT_MAX = 100
 

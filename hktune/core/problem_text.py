@@ -6,12 +6,12 @@ import re
 
 from hktune.core.errors import InputError, ShapesError
 from hktune.core.escaped import shown
-from hktune.core.operation import BF16_NT, operation_of
+from hktune.core.operation import BF16_NT, STEPS_PATTERN, operation_of
 from hktune.core.problem import Problem
 from hktune.core.shapes import DIMENSION_MAX, matrices_fit
 
 _SIZES = r"(?P<m>[-+]?[0-9]{1,18})x(?P<n>[-+]?[0-9]{1,18})x(?P<k>[-+]?[0-9]{1,18})"
-_PROBLEM = re.compile(rf"{_SIZES}(?:[: ](?P<operation>.+)|(?P<steps>(?:\+[a-z]+)*))\Z")
+_PROBLEM = re.compile(rf"{_SIZES}(?:[: ](?P<operation>.+)|{STEPS_PATTERN})\Z")
 _OPERATION_FIRST = re.compile(rf"(?P<operation>[^ ]+) {_SIZES}(?P<steps>)\Z")
 
 

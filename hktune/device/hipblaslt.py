@@ -6,7 +6,7 @@ import ctypes
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
-from ctypes import byref, c_float, c_int32, c_size_t, c_uint32, c_void_p
+from ctypes import byref, c_float, c_int32, c_size_t, c_uint32, c_void_p, sizeof
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any, Final
@@ -20,7 +20,7 @@ from hktune.core.solution_index import handle_of, index_of
 from hktune.core.vendor_algorithm import NAME_MAX, VendorAlgorithm
 from hktune.device import hipblaslt_library as api
 from hktune.device.device import CALL_OPERANDS, PreparedLaunch
-from hktune.device.hipblaslt_library import Algorithm, HipblasLtLibrary
+from hktune.device.hipblaslt_library import Algorithm, HipblasLtLibrary, check
 from hktune.device.vendor_library import stored_elsewhere
 
 NAME: Final = "hipBLASLt"
@@ -242,6 +242,9 @@ class _Arguments(threading.local):
         algorithm, size = byref(launch.algorithm), c_size_t(launch.workspace_bytes)
         matrices = self.plan.passed(self.b, self.a, self.c)
         self.passed = (launch.library.handle, *matrices, algorithm, self.workspace, size, self.stream)
+        pointer = byref(self.pointer), c_size_t(sizeof(c_void_p))
+        attributes = self.plan.attributes.values()
+        self.set_pointer = {attribute: (self.plan.operation, attribute, *pointer) for attribute in attributes}
 
 
 class _HipblasLtLaunch:
@@ -259,7 +262,8 @@ class _HipblasLtLaunch:
         self._a, self._b, self._c = map(operands.index, ("a", "b", "c"))
         self._workspace = operands.index("workspace") if workspace_bytes else None
         self._pointers = [(operands.index(name), attribute) for name, attribute in attributes.items()]
-        self._matmul = library.library.functions.hipblasLtMatmul
+        functions = library.library.functions
+        self._matmul, self._set_attribute = functions.hipblasLtMatmul, functions.hipblasLtMatmulDescSetAttribute
         self._arguments = _Arguments(self)
 
     def __call__(self, *tensors_and_stream: Any) -> None:
@@ -272,7 +276,5 @@ class _HipblasLtLaunch:
             own.workspace.value = tensors_and_stream[self._workspace].data_ptr()
         for place, attribute in self._pointers:
             own.pointer.value = tensors_and_stream[place].data_ptr()
-            self.library.library.describe(own.plan.operation, attribute, own.pointer)
-        status = self._matmul(*own.passed)
-        if status:
-            raise DeviceError(f"hipblasLtMatmul answers {status} (hipblasStatus_t): {self.problem}, take torch's own")
+            check("hipblasLtMatmulDescSetAttribute", self._set_attribute(*own.set_pointer[attribute]))
+        check("hipblasLtMatmul", self._matmul(*own.passed))

@@ -129,7 +129,7 @@ class HipblasLtLibrary:
         found = _Vector()
         status = self._all(handle, _ONE_PRODUCT, *transposes, first, second, c, c, compute, byref(found))
         try:
-            self._check("hipblaslt_ext::getAllAlgos", status)
+            check("hipblaslt_ext::getAllAlgos", status)
             count = ((found.end or 0) - (found.begin or 0)) // ctypes.sizeof(Heuristic)
             results = (Heuristic * count).from_address(found.begin) if found.begin else ()
             own = [Algorithm.from_buffer_copy(result.algorithm) for result in results]
@@ -174,11 +174,13 @@ class HipblasLtLibrary:
         return text
 
     def call(self, function: str, *arguments: object) -> None:
-        self._check(function, getattr(self.functions, function)(*arguments))
+        check(function, getattr(self.functions, function)(*arguments))
 
     def _set(self, function: str, target: c_void_p, attribute: int, value: Any) -> None:
         self.call(function, target, attribute, byref(value), c_size_t(ctypes.sizeof(value)))
 
-    def _check(self, function: str, status: int) -> None:
-        if status:
-            raise DeviceError(f"{function} answers {status} (hipblasStatus_t): go on without hipBLASLt's solutions")
+
+def check(function: str, status: int) -> None:
+    """Raises DeviceError where a function does not answer success."""
+    if status:
+        raise DeviceError(f"{function} answers {status} (hipblasStatus_t): go on without hipBLASLt's solutions")

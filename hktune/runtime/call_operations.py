@@ -1,4 +1,4 @@
-"""Which operation a call is: by the dtype that its operands share, whether it has a bias, and how they are stored."""
+"""Which operation a call is: by the dtype that its operands share, its ending, and how they are stored."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Collection, Iterable, Mapping
 import torch
 
 from hktune.core.operation import LAYOUTS, Operation
-from hktune.dispatch.calls import CALL_DTYPES, call_operation
+from hktune.dispatch.calls import CALL_DTYPES, ENDINGS, call_operation
 
-CALLS: Mapping[tuple[torch.dtype, bool, str], Operation] = {
-    (getattr(torch, dtype.torch_name), has_bias, layout): call_operation(dtype, has_bias, layout)
+CALLS: Mapping[tuple[torch.dtype, str, str], Operation] = {
+    (getattr(torch, dtype.torch_name), ending, layout): call_operation(dtype, ending, layout)
     for dtype in CALL_DTYPES
-    for has_bias in (False, True)
+    for ending in ENDINGS
     for layout in LAYOUTS
 }
-"""The operation of operands of that dtype, without a bias or with one, in that layout."""
+"""The operation of operands of that dtype, with that ending, in that layout."""
 
 KERNEL_DTYPES: tuple[torch.dtype, ...] = tuple(dict.fromkeys(dtype for dtype, *_ in CALLS))
 """What kernels take; a tuple, since torch's compiler traces the question whether a dtype is one of them."""

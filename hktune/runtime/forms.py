@@ -29,11 +29,17 @@ class Form:
     """What a profiler shows."""
     letters: str
     """How contiguous operands are stored: the layout of the operation."""
-    has_bias: bool
+    ending: str
+    """What is done with the product, in the words of an operation: see `hktune.dispatch.calls`."""
     vendor: Vendor
     """The product by torch."""
     taped: Callable[..., Tensor]
     """The product by a kernel, recorded by autograd where that is ever asked."""
+
+    @property
+    def is_float32(self) -> bool:
+        """Whether C is float32, whatever the operands are; a bias is then too."""
+        return self.ending.startswith("->f32")
 
     def sizes(self, left: Sequence[int], right: Sequence[int]) -> Sizes | None:
         """Of operands of these shapes; None where they do not fit each other."""
@@ -54,18 +60,29 @@ def _matmul(a: Tensor, b: Tensor, bias: Tensor | None) -> Tensor:
     return torch.matmul(a, b) if bias is None else torch.addmm(bias, a, b)
 
 
+def _matmul_float32(a: Tensor, b: Tensor, bias: Tensor | None) -> Tensor:
+    if bias is None:
+        return torch.mm(a, b, out_dtype=torch.float32)
+    return torch.addmm(bias, a, b, out_dtype=torch.float32)
+
+
 def _outer(left: Tensor, right: Tensor, bias: Tensor | None) -> Tensor:
     del bias
     return outer(left, right)
 
 
-LINEAR = Form("hktune::linear", "nt", False, _linear, taped_linear)
+LINEAR = Form("hktune::linear", "nt", "", _linear, taped_linear)
 """x [..., K] and weight [N, K]."""
-LINEAR_BIAS = Form("hktune::linear", "nt", True, _linear, taped_linear)
-MATMUL = Form("hktune::matmul", "nn", False, _matmul, taped_matmul)
+LINEAR_BIAS = Form("hktune::linear", "nt", "+bias", _linear, taped_linear)
+MATMUL = Form("hktune::matmul", "nn", "", _matmul, taped_matmul)
 """a [..., K] and b [K, N]."""
-MATMUL_BIAS = Form("hktune::matmul", "nn", True, _matmul, untaped)
-OUTER = Form("hktune::matmul", "tn", False, _outer, untaped)
+MATMUL_BIAS = Form("hktune::matmul", "nn", "+bias", _matmul, untaped)
+ADDED = Form("hktune::matmul", "nn", "+accumulate", _matmul, untaped)
+"""What C holds, and the product."""
+MATMUL_FLOAT32 = Form("hktune::matmul", "nn", "->f32", _matmul_float32, untaped)
+MATMUL_BIAS_FLOAT32 = Form("hktune::matmul", "nn", "->f32+bias", _matmul_float32, untaped)
+ADDED_FLOAT32 = Form("hktune::matmul", "nn", "->f32+accumulate", _matmul_float32, untaped)
+OUTER = Form("hktune::matmul", "tn", "", _outer, untaped)
 """The gradient [M, N] of a weight: of left [..., M] and right [..., N], whose rows are summed over."""
 
 

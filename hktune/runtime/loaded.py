@@ -181,10 +181,15 @@ class LoadedTable:
         place = self._places.get(left.get_device()) or self._other_place(left)
         return None if place is None else place.below(form, left, right, bias, out)
 
+    def added(self, form: Form, left: Tensor, right: Tensor, to: Tensor, out: Tensor | None = None) -> Tensor | None:
+        """`to` and the product, as `below` has one; `out` may be `to`."""
+        place = self._places.get(left.get_device()) or self._other_place(left)
+        return None if place is None else place.added(form, left, right, to, out)
+
     def may_serve(self, dtype: torch.dtype, layout: str, *sizes: int | torch.SymInt) -> bool:
         """Whether an entry holds for a product of operands of `dtype` in `layout`, without a bias, by those of its
         sizes m, n, k that are known; False where none is."""
-        operation = CALLS.get((dtype, False, layout))
+        operation = CALLS.get((dtype, "", layout))
         known = [size if isinstance(size, int) else None for size in sizes]
         return operation in self._operations and any(
             entry.problem.operation == operation and _holds(entry, *known) for entry in self._validated.usable
@@ -193,9 +198,8 @@ class LoadedTable:
     @cached_property
     def entries_number(self) -> int:
         """The same of tables of the same entries, in any process: of all that `may_serve` asks."""
-        served = sorted(
-            (*entry.problem.key, entry.rows) for entry in self._validated.usable if entry.kernel is not None
-        )
+        entries = self._validated.usable
+        served = sorted((*entry.problem.key, entry.rows) for entry in entries if entry.choice != "vendor")
         return int.from_bytes(hashlib.sha256(repr(served).encode()).digest()[:7])
 
     def warm(self) -> None:

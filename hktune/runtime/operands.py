@@ -22,14 +22,14 @@ _ROW_BYTES_MAX = 2**23
 PLAIN = (Tensor, torch.nn.Parameter)
 
 
-def refusal(operands: Sequence[Tensor], dtype: torch.dtype, n: int, device: torch.device) -> Fallback | None:
-    """Why a kernel of `dtype` on `device` cannot take two operands whose shapes fit each other, and perhaps a bias [n];
-    None when it can, but for their strides."""
+def refusal(operands: Sequence[Tensor], dtypes: Sequence[torch.dtype], n: int, device: torch.device) -> Fallback | None:
+    """Why a kernel of these dtypes on `device` cannot take two operands whose shapes fit each other, and perhaps a bias
+    [n]; None when it can, but for their strides."""
     if any(type(tensor) not in PLAIN for tensor in operands):
         return Fallback.TENSOR_TYPE
     if len(operands) == 3 and operands[2].shape != (n,):
         return Fallback.SHAPE
-    for tensor in operands:
+    for tensor, dtype in zip(operands, dtypes, strict=False):
         why = _unfit(tensor, dtype, device)
         if why is not None:
             return why

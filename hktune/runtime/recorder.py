@@ -23,7 +23,16 @@ from hktune.core.shapes import Shape, ShapeList, merged_shapes, shapes_yaml
 from hktune.dispatch.calls import CALL_DTYPES
 from hktune.runtime import current, operators
 from hktune.runtime.call_operations import CALLS, KERNEL_DTYPES
-from hktune.runtime.forms import MATMUL, MATMUL_BIAS, Form, linear_form
+from hktune.runtime.forms import (
+    ADDED,
+    ADDED_FLOAT32,
+    MATMUL,
+    MATMUL_BIAS,
+    MATMUL_BIAS_FLOAT32,
+    MATMUL_FLOAT32,
+    Form,
+    linear_form,
+)
 from hktune.runtime.loaded import LoadedTable
 from hktune.runtime.operands import PLAIN, layout_of
 from hktune.runtime.torch_state import as_autocast, is_transformed
@@ -88,7 +97,8 @@ class Recorder:
         """Count the product of two operands as `form` has them, and perhaps a bias."""
         why = _why_left_out(left) or _why_left_out(right)
         dtypes = dict.fromkeys(each.dtype for each in (left, right, bias) if each is not None)
-        if not why and len(dtypes) > 1:
+        has_own = form.is_float32 and bias is not None and bias.dtype is torch.float32
+        if not why and len(dtypes) > 1 + has_own:
             why = " and ".join(map(_name, dtypes))
         if why:
             self.left_out[why] += 1
@@ -101,7 +111,15 @@ class Recorder:
             self.left_out[f"bias of shape {list(bias.shape)}"] += 1
             return
         layout = layout_of(form, left, right, {"m": m, "n": n, "k": k})
-        self.calls[Problem(m, n, k, CALLS[left.dtype, bias is not None, layout])] += 1
+        self.calls[Problem(m, n, k, CALLS[left.dtype, form.ending, layout])] += 1
+
+    def note_added(self, form: Form, left: Tensor, right: Tensor, to: Tensor) -> None:
+        """Count a product that is added to a matrix. A matrix of 16 bits is left out: not every template adds to one,
+        and a file with what a template cannot do is refused as a whole."""
+        if left.dtype in KERNEL_DTYPES and not (form.is_float32 and to.dtype is torch.float32):
+            self.left_out[f"added to a {_name(to.dtype)} matrix"] += 1
+        else:
+            self.note(form, left, right, None)
 
     @property
     def shapes(self) -> ShapeList:
@@ -160,14 +178,34 @@ class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if packet in (_aten.linear, torch.ops.hktune.linear) and args[1].dim() == 2:
             bias = args[2] if len(args) > 2 else None
             note(linear_form(bias), args[0], args[1], bias)
-        elif packet is torch.ops.hktune.matmul or (packet in (_aten.mm, _aten.matmul) and len(args) == 2):
+        elif packet is torch.ops.hktune.matmul or packet in (_aten.mm, _aten.matmul):
             if args[1].dim() == 2:
-                note(MATMUL, args[0], args[1], None)
-        elif packet is _aten.bmm and len(args) == 2 and len(args[1]) == 1:
-            note(MATMUL, args[0][0], args[1][0], None)
-        elif packet is _aten.addmm and kwargs.keys() <= {"out"}:
-            bias = args[0] if args[0].dim() == 1 else None
-            note(MATMUL if bias is None else MATMUL_BIAS, args[1], args[2], bias)
+                self._note_product(args[0], args[1], *args[2:3])
+        elif packet is _aten.bmm and len(args[1]) == 1:
+            self._note_product(args[0][0], args[1][0], *args[2:3])
+        elif packet in (_aten.addmm, _aten.addmm_) and kwargs.keys() <= {"out"}:
+            self._note_sum(*args)
+        elif packet in (_aten.baddbmm, _aten.baddbmm_) and kwargs.keys() <= {"out"} and _are_single(*args[:3]):
+            self._note_sum(*(each[0] for each in args[:3]), *args[3:])
+
+    def _note_product(self, a: Tensor, b: Tensor, dtype: object = None) -> None:
+        if not isinstance(dtype, torch.dtype) or dtype is a.dtype:  # hktune's operator has a number there
+            self._recorder.note(MATMUL, a, b, None)
+        elif dtype is torch.float32:
+            self._recorder.note(MATMUL_FLOAT32, a, b, None)
+
+    def _note_sum(self, bias: Tensor, a: Tensor, b: Tensor, dtype: torch.dtype | None = None) -> None:
+        is_float32 = dtype is torch.float32
+        if bias.dim() == 1:
+            self._recorder.note(MATMUL_BIAS_FLOAT32 if is_float32 else MATMUL_BIAS, a, b, bias)
+        elif is_float32:
+            self._recorder.note_added(ADDED_FLOAT32, a, b, bias)
+        else:
+            self._recorder.note_added(ADDED, a, b, bias)
+
+
+def _are_single(*batches: Tensor) -> bool:
+    return all(each.dim() == 3 and each.shape[0] == 1 for each in batches)
 
 
 class _Functions(TorchFunctionMode):

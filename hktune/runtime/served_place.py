@@ -9,6 +9,7 @@ from torch import Tensor
 
 from hktune.core.operation import Operation
 from hktune.core.problem import Key
+from hktune.dispatch.calls import ENDINGS
 from hktune.dispatch.choice import Choices
 from hktune.runtime.backward_product import BY_TORCH, BackwardProduct
 from hktune.runtime.call_operations import CALLS, KERNEL_DTYPES
@@ -35,15 +36,15 @@ class ServedPlace:
         self._routes: dict[Key, Route | Fallback] = {}
         self._choices = choices
         self._counts = counts
-        # By whether there is a bias: the dtypes and layouts that the table has entries of, with their operation's text.
-        self._asked = tuple(
-            [
+        # By ending: the dtypes and layouts that the table has entries of, with their operation's text.
+        self._asked = {
+            ending: [
                 (dtype, layout, str(each))
-                for (dtype, biased, layout), each in CALLS.items()
-                if biased is has_bias and each in operations
+                for (dtype, its, layout), each in CALLS.items()
+                if its == ending and each in operations
             ]
-            for has_bias in (False, True)
-        )
+            for ending in ENDINGS
+        }
 
     def serve(self, shapes: Shapes) -> ServedShapes | Fallback:
         """What serves calls of `shapes`, or why that is the vendor library whatever their dtype; kept in `served`."""
@@ -57,7 +58,7 @@ class ServedPlace:
         if not (m and n and k):
             served: ServedShapes | Fallback = Fallback.EMPTY
         else:
-            asked = self._asked[form.has_bias]
+            asked = self._asked[form.ending]
             routes = {(dtype, layout): self.route((m, n, k, text)) for dtype, layout, text in asked}
             served = self._served(routes, out_shape, form)
         self.served[shapes] = served
@@ -81,6 +82,24 @@ class ServedPlace:
                     found.remember(product, launch, (left, right, bias))
                     counts.torchs_own_served()
                     return product.result(launch, left, right, bias, out)
+                served = Fallback.STRIDES
+            found = served
+        counts.torchs_own_left(found)
+        return None
+
+    def added(self, form: Form, left: Tensor, right: Tensor, to: Tensor, out: Tensor | None) -> Tensor | None:
+        """`to`, which has the shape of the product, and the product; as `below` has one. `out` may be `to`."""
+        shapes = (left.shape, right.shape, form)
+        found = self.served.get(shapes) or self.serve(shapes)
+        counts = self._counts
+        if type(found) is ServedShapes:
+            served = found.find(left.dtype, left, right, None)
+            if not isinstance(served, Fallback):
+                product, launch = served
+                into = product.holding(to, out, left, right)
+                if into is not None:
+                    counts.torchs_own_served()
+                    return product.result(launch, left, right, None, into)
                 served = Fallback.STRIDES
             found = served
         counts.torchs_own_left(found)

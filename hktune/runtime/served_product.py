@@ -33,7 +33,7 @@ class Home(Protocol):
 
 class ServedProduct:
     """Of two operands of `dtype` whose shapes are those of `form`, stored as the route's layout says, with or without
-    bias; the output has `out_shape` and that dtype.
+    bias; the output has `out_shape` and that dtype, or float32 where the form says so. So has the bias.
 
     A call asks for the `launch` of its very operands, and then for that launch's `result`. Both work outside of torch's
     dispatcher and autograd.
@@ -46,6 +46,7 @@ class ServedProduct:
         "_for_right",
         "_home",
         "_left_strides",
+        "_out_dtype",
         "_out_shape",
         "_out_strides",
         "_right_strides",
@@ -73,6 +74,7 @@ class ServedProduct:
         is_kernel = isinstance(route, KernelRoute)
         self._workspaces = place.workspaces if is_kernel else place.algorithm_workspaces
         self._dtype = dtype
+        self._out_dtype = torch.float32 if form.is_float32 else dtype
         self._out_shape = out_shape
         self._out_strides = tuple(itertools.accumulate(out_shape[:0:-1], operator.mul, initial=1))[::-1]
         self._counts = counts
@@ -126,7 +128,7 @@ class ServedProduct:
         """The product, by a launch that was found for these operands; into an `out` that `fits`, or a new tensor."""
         place, route = self.place, self.route
         if out is None:
-            out = place.empty(self._out_shape, self._out_strides, self._dtype)
+            out = place.empty(self._out_shape, self._out_strides, self._out_dtype)
         stream = place.stream()
         workspace = self._workspaces.of(stream, route.workspace_bytes) if route.workspace_bytes else None
         if profiling():
@@ -145,7 +147,7 @@ class ServedProduct:
     def fits(self, out: Tensor, *operands: Tensor) -> bool:
         """Whether the product of `operands` may be written to `out`."""
         return (
-            out.dtype is self._dtype
+            out.dtype is self._out_dtype
             and out.shape == self._out_shape
             and out.get_device() == self.place.index
             and out.is_contiguous()
@@ -153,6 +155,21 @@ class ServedProduct:
             and not out.data_ptr() & MISALIGNED
             and not any(torch._C._overlaps(out, each) for each in operands)
         )
+
+    def holding(self, to: Tensor, out: Tensor | None, *operands: Tensor) -> Tensor | None:
+        """What holds `to`, for the product of `operands` to be added: a new tensor, or an `out` that fits. None where
+        neither can be."""
+        if to.dtype is not self._out_dtype or to.shape != self._out_shape or to.get_device() != self.place.index:
+            return None
+        if out is None:
+            out = self.place.empty(self._out_shape, self._out_strides, self._out_dtype)
+        elif not self.fits(out, *operands):
+            return None
+        elif to is out or (to.data_ptr() == out.data_ptr() and to.is_contiguous() and not to.is_neg()):
+            return out
+        elif torch._C._overlaps(out, to):
+            return None
+        return out.copy_(to)
 
     def gradients(self, grad: Tensor, left: Tensor | None, right: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
         """Of the left and the right operand, from that of the product; an operand is None where only the gradient of
@@ -192,7 +209,7 @@ class ServedProduct:
     def _bias_fits(self, bias: Tensor) -> bool:
         return (
             type(bias) in PLAIN
-            and bias.dtype is self._dtype
+            and bias.dtype is self._out_dtype
             and bias.get_device() == self.place.index
             and bias.shape == self._out_shape[-1:]
             and bias.is_contiguous()
@@ -205,7 +222,7 @@ class ServedProduct:
         """The launch of a call that needs more questions, or why the vendor serves it. It is the first of its shapes,
         or another device is current, or its operands' rows are apart, or not of this dtype and on this device."""
         place, route = self.place, self.route
-        why = refusal(operands, self._dtype, route.numbers["n"], place.where)
+        why = refusal(operands, (self._dtype, self._dtype, self._out_dtype), route.numbers["n"], place.where)
         if why is not None:
             return why
         strides = self._strides(operands)

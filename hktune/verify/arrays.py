@@ -7,6 +7,7 @@ every format.
 
 from __future__ import annotations
 
+import math
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -33,6 +34,12 @@ class Arrays(Protocol):
 
     def norm(self, values: Array) -> float:
         """The Frobenius norm."""
+
+    def exp(self, values: Array) -> Array:
+        """e to the power of float64 numbers; below the smallest number it is 0."""
+
+    def erfc(self, values: Array) -> Array:
+        """1 - erf of float64 numbers, with a small relative error wherever it is a normal number."""
 
 
 class Memory(Protocol):
@@ -64,6 +71,13 @@ class HostArrays:
 
     def norm(self, values: Array) -> float:
         return float(np.linalg.norm(values))
+
+    def exp(self, values: Array) -> Array:
+        with np.errstate(under="ignore"):
+            return np.exp(values)
+
+    def erfc(self, values: Array) -> Array:
+        return np.vectorize(math.erfc, otypes=[np.float64])(values)
 
 
 HOST = HostArrays()

@@ -25,6 +25,8 @@ from hktune.core.operand import factors_of, operands_of
 from hktune.core.problem import Problem
 from hktune.verify.arrays import Array
 
+_ACTIVATED_BITS = 1
+"""The standard deviation of usual sums is 2 to the power of this, or up to twice that, where C has an activation."""
 _QUARTILE, _EIGHTH = 0.6745, 0.1573
 """Half of the standard normal numbers, and one in eight, are within this of 0."""
 
@@ -103,9 +105,13 @@ class _Sizes:
         factor_bits = max((most // amplitude).bit_length() - 1, 0) if scaled else 0
         usual_sum = max(amplitude**2 / 4 * math.sqrt(k), 1.0) * 2.0**factor_bits
         sum_bits = int(math.log2(usual_sum))
+        # An activation is of interest around 0: usual sums are a few units of C.
+        usual = _ACTIVATED_BITS - sum_bits if operation.activations else None
         if any(dtype.width_bits <= 8 for dtype in dtypes) or operation.c_dtype.exponent_max >= F32.exponent_max:
-            return _Sizes(amplitude, 0, 0, 0, sum_bits, False, factor_bits)
+            low = (usual or 0) // 2
+            return _Sizes(amplitude, low, (usual or 0) - low, 0, sum_bits, False, factor_bits)
         low = max(dtype.exponent_min for dtype in dtypes)
-        high = min(dtype.exponent_max for dtype in dtypes) + 1 - amplitude.bit_length()
+        highest = min(dtype.exponent_max for dtype in dtypes) + 1 - amplitude.bit_length()
+        high = highest if usual is None else min(highest, usual - low)
         overflowing = operation.c_dtype.exponent_max + 1 - round(math.log2(usual_sum / math.sqrt(2))) - high
-        return _Sizes(amplitude, low, high, min(max(overflowing, low), high), sum_bits, True, factor_bits)
+        return _Sizes(amplitude, low, high, min(max(overflowing, low), highest), sum_bits, True, factor_bits)

@@ -81,6 +81,12 @@ class TorchArrays:
     def norm(self, values: torch.Tensor) -> float:
         return float(values.norm())
 
+    def exp(self, values: torch.Tensor) -> torch.Tensor:
+        return values.exp()
+
+    def erfc(self, values: torch.Tensor) -> torch.Tensor:
+        return values.erfc()
+
 
 class TorchMemory:
     """Tensors of torch are the device's own memory: nothing is copied."""

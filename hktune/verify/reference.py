@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import takewhile
 
 import numpy as np
 
@@ -23,6 +24,7 @@ from hktune.core.dtype import E8M0, F32, Dtype
 from hktune.core.operand import Operand, factors_of, inputs_of, operands_of
 from hktune.core.operation import SCALE_BLOCK, Operation
 from hktune.core.problem import Problem, Rounding
+from hktune.verify.activations import ACTIVATION_VALUES
 from hktune.verify.arrays import HOST, Array, Arrays
 from hktune.verify.exact_sums import exact_inputs
 
@@ -86,7 +88,8 @@ def answer_of(
     Its error bound is that of the worst order of k float32 additions, and one more for the epilogue (Higham, Accuracy
     and Stability, section 3.1: k * u * sum |a||b|); a product of two inputs rounds only where it has too many bits.
     Sums of integers do not round before they become float32. Either factor in float32 rounds once more. The bound is 0
-    where all terms together are fewer units than float32 counts exactly.
+    where all terms together are fewer units than float32 counts exactly. An activation, and what is added to its
+    result, is in float32 by itself.
     """
     operation = problem.operation
     exact = {name: arrays.decoded(stored[name], operands_of(operation)[name].dtype) for name in stored}
@@ -96,11 +99,18 @@ def answer_of(
     if operation.scales in _WHOLE:
         factor = exact["scale_a"].reshape(-1, 1) * exact["scale_b"]
         total, magnitude = total * factor, magnitude * abs(factor)
-    for step in operation.epilogue:
-        total, magnitude = _STEPS[step](total, magnitude, exact)
+    terms = takewhile(_TERMS.__contains__, operation.epilogue)
+    added = [exact[_TERMS[step]] for step in terms]
+    total, magnitude = sum(added, total), sum(map(abs, added), magnitude)
     error = _roundings(operation, problem.k) * F32.unit_roundoff * magnitude
-    if units is not None and _EXACT_STEPS.issuperset(operation.epilogue):
+    if units is not None:
         error = error * (magnitude * F32.unit_roundoff >= units)
+    for step in operation.epilogue[len(added) :]:
+        if step in ACTIVATION_VALUES:
+            total, error = ACTIVATION_VALUES[step].of(total, error, arrays)
+        else:
+            total = total + exact[_TERMS[step]]
+            error = error + F32.unit_roundoff * (abs(total) + error)
     return Answer(total, error)
 
 
@@ -127,21 +137,8 @@ def _roundings(operation: Operation, k: int) -> int:
     return sums + 1 + 2 * bool(operation.scales)
 
 
-_Step = Callable[[Array, Array, Mapping[str, Array]], tuple[Array, Array]]
-
-
-def _plus_bias(total: Array, magnitude: Array, exact: Mapping[str, Array]) -> tuple[Array, Array]:
-    return total + exact["bias"], magnitude + abs(exact["bias"])
-
-
-def _plus_c(total: Array, magnitude: Array, exact: Mapping[str, Array]) -> tuple[Array, Array]:
-    return total + exact["c"], magnitude + abs(exact["c"])
-
-
-_STEPS: dict[str, _Step] = {"bias": _plus_bias, "accumulate": _plus_c}
-"""A step of an epilogue: the answer so far, the sum of its terms' magnitudes, and all inputs in float64, to both."""
-_EXACT_STEPS = frozenset({"bias", "accumulate"})
-"""Steps that float32 does without rounding on exact sums."""
+_TERMS = {"bias": "bias", "accumulate": "c"}
+"""The operands that steps add."""
 
 
 def _rounded(exact: Array, dtype: Dtype, arrays: Arrays) -> Array:

@@ -6,6 +6,8 @@ import gc
 import threading
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -19,11 +21,12 @@ from hktune.core.operand import factors_of
 from hktune.core.operation import operation_of
 from hktune.core.problem import Problem
 from hktune.core.vendor_algorithm import VendorAlgorithm
+from hktune.device import hip_library
 from hktune.device.device import TimedDevice
 from hktune.device.hipblaslt import HipblasLt
 from hktune.device.opening import find_device
 from hktune.device.rocblas import OWN_CHOICE, Rocblas
-from hktune.device.vendor_libraries import open_vendor_library
+from hktune.device.vendor_libraries import open_vendor_library, vendor_libraries
 from hktune.device.vendor_library import VendorLibrary
 
 INTEGERS = Problem(24, 40, 64, operation_of("i8.nt->i32"))
@@ -281,6 +284,18 @@ def test_solutions_on_a_gpu_are_right_launched_and_captured(name: str, text: str
             enqueue()
             torch.cuda.synchronize()
             torch.testing.assert_close(given["c"].double(), right, rtol=2.0**-7, atol=1e-3)
+
+
+def test_a_library_is_taken_from_where_the_hip_runtime_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    stand_in = HipblasLtStandIn()
+    (tmp_path / "libhipblaslt.so.2").symlink_to(stand_in.library._name)
+    (tmp_path / "libhipblaslt.so.1").write_text("an older one")
+    monkeypatch.setattr(hip_library, "hip_library", lambda _: SimpleNamespace(path=str(tmp_path / "libamdhip64.so.7")))
+    monkeypatch.setattr(hip_library, "_loaded", lambda name: [])
+    [library] = vendor_libraries("hip")
+    assert (library.name, library.version) == ("hipBLASLt", "1.2.2-5b3f1cd")
+    with pytest.raises(DeviceError, match=r"^no librocblas.so \(.*\): install ROCm's, or go on without it$"):
+        open_vendor_library("hip", "rocBLAS")
 
 
 def test_people_read_an_index_and_a_tile() -> None:

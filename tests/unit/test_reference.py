@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 from hktune.core.dtype import DTYPES
 from hktune.core.errors import InputError
@@ -20,7 +21,8 @@ from hktune.core.operation import BF16_NT, BF16_NT_BIAS, operation_of
 from hktune.core.outcome import Failure, Status
 from hktune.core.problem import Problem, ProofProblem
 from hktune.verify import Operands, Proof, compare, random_operands, verify
-from hktune.verify.arrays import HOST
+from hktune.verify.activations import ACTIVATION_VALUES
+from hktune.verify.arrays import HOST, Arrays
 from hktune.verify.on_device import TorchArrays, verify_on_device
 from hktune.verify.reference import answer_of
 
@@ -34,7 +36,19 @@ OPERATIONS = [
     "f16*bf16.tn->bf16",
     "bf16.tn->f32+accumulate",
     "f16.nt+bias+accumulate",
+    "bf16.nt+bias+relu",
+    "f16.nn+gelu",
+    "bf16.nt+bias+gelu",
+    "bf16.tt+gelu_tanh",
+    "f16.nt+bias+silu",
+    "bf16.nt->f32+silu",
 ]
+ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "relu": functional.relu,
+    "gelu": functional.gelu,
+    "gelu_tanh": lambda x: functional.gelu(x, approximate="tanh"),
+    "silu": functional.silu,
+}
 M, N, K = 24, 40, 56
 Round = Callable[[torch.Tensor, torch.dtype], torch.Tensor]
 
@@ -53,6 +67,11 @@ def torch_product(operation: str, a: torch.Tensor, b: torch.Tensor) -> torch.Ten
     """float64, by the layout that the operation's text names."""
     layout = next(layout for layout in PRODUCTS if f".{layout}" in operation)
     return torch.einsum(PRODUCTS[layout], a.double(), b.double())
+
+
+def activated(operation: str, total: torch.Tensor) -> torch.Tensor:
+    """By torch, as the last step of the operation's text says."""
+    return ACTIVATIONS.get(operation.rpartition("+")[2], lambda x: x)(total)
 
 
 class PythonKernel:
@@ -92,7 +111,7 @@ class PythonKernel:
             total += typed["bias"].double()
         if "+accumulate" in self._operation:
             total += c.double()
-        c.copy_(self._round(total, c.dtype))
+        c.copy_(self._round(activated(self._operation, total), c.dtype))
 
     def product(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         return torch_product(self._operation, a, b)
@@ -136,6 +155,7 @@ def test_the_answer_is_torchs(operation: str) -> None:
     for name, step in {"bias": "+bias", "c": "+accumulate"}.items():
         if step in operation:
             exact += tensor(name, made.c).double()
+    exact = activated(operation, exact)
     np.testing.assert_allclose(operands.answer.exact, exact.numpy(), rtol=1e-12, atol=1e-12)
 
 
@@ -144,6 +164,30 @@ def test_truncation_instead_of_rounding_is_wrong(operation: str) -> None:
     for judged in judgements(operation, towards_zero):
         assert isinstance(judged, Failure)
         assert judged.status is Status.WRONG
+
+
+@pytest.mark.parametrize("arrays", [HOST, TorchArrays("cpu")], ids=["numpy", "torch"])
+@pytest.mark.parametrize("name", ACTIVATION_VALUES)
+def test_an_activation_is_torchs_from_end_to_end_and_no_steeper_than_it_says(name: str, arrays: Arrays) -> None:
+    """Of sums up to 2^60; relative errors count far below 0 too, where gelu is next to nothing."""
+    x = torch.cat(
+        [torch.linspace(-38, 38, 40001, dtype=torch.float64), 2.0 ** torch.arange(0, 60, dtype=torch.float64)]
+    )
+    x = torch.cat([x, -x]).requires_grad_()
+    exact = ACTIVATIONS[name](x)
+    exact.sum().backward()
+    assert x.grad is not None
+    activation, sums = ACTIVATION_VALUES[name], x.detach()
+    given: Any = sums.numpy() if arrays is HOST else sums
+    found, error = activation.of(given, 0 * given + 2.0**-10, arrays)
+    expected = exact.detach()
+    if name == "gelu":  # torch's own difference cancels far below 0
+        expected = sums * torch.special.log_ndtr(sums).exp()
+    atol = 1e-15 if name == "gelu_tanh" else 1e-300
+    torch.testing.assert_close(torch.as_tensor(found), expected, rtol=1e-9, atol=atol)
+    steepest = x.grad.abs().max()
+    assert steepest <= activation.slope <= 1.01 * steepest
+    assert (torch.as_tensor(error) >= 2.0**-10 * x.grad.abs()).all()
 
 
 @pytest.mark.parametrize("operation", ["bf16.tn->f32", "bf16.nt+bias"])

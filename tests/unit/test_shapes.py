@@ -142,7 +142,7 @@ def test_the_shipped_list_is_legal_for_the_template_and_has_every_kind_of_shape(
         ("shapes: [{m: 1, n: 1, k: 1, operation: [f16.nt, f16]}]", "operation 'f16' must read like"),
         ("{operation: f16.xy, shapes: [{m: 1, n: 1, k: 1}]}", "shapes.yaml: operation: operation 'f16.xy' must read"),
         ("shapes: [{m: 1, n: 1, k: 1, operation: batched.f16.nt}]", "batched.f16.nt: its operands are not known"),
-        ("shapes: [{m: 1, n: 1, k: 1, operation: f16.nt+gelu}]", "step 'gelu' is not known: known are bias"),
+        ("shapes: [{m: 1, n: 1, k: 1, operation: f16.nt+mish}]", "step 'mish' is not known: known are bias"),
         ("shapes: [{m: 1, n: 1, k: 1, operation: f16.nt->f16}]", "operation 'f16.nt->f16' must be written f16.nt"),
         (
             "shapes: [{m: 1, n: 1, k: 1, operation: f16.nt, epilogue: bias}]",

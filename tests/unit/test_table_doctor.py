@@ -89,10 +89,10 @@ def test_rows_that_no_call_can_reach_modelled_ones_and_refused_kernels_are_wrong
         "device, or load with allow_modelled=True"
     ]
     published(tmp_path, measured(SMALL), identity=MI355X)
-    reseal(tmp_path, lambda text: text.replace('"bf16.nt"', '"f16.nn->f32"'))
+    reseal(tmp_path, lambda text: text.replace('"bf16.nt"', '"e4m3.nt->bf16"'))
     assert lines(tmp_path, []) == [
-        "wrong: unreachable row: 8x128x64 f16.nn->f32, but calls ask for bf16 or f16, in any of the layouts "
-        "nt, nn, tn, tt, +bias or not: leave it out of the trials"
+        "wrong: unreachable row: 8x128x64 e4m3.nt->bf16, but calls ask for bf16 or f16, in any of the layouts "
+        "nt, nn, tn, tt, ->f32 or not, +bias, +accumulate or neither: leave it out of the trials"
     ]
     published(tmp_path, measured(Problem(8, 128, 64, Operation("f16"))), identity=MI355X)
     assert lines(tmp_path, []) == []
@@ -122,11 +122,13 @@ def test_the_command_exits_with_1_when_something_is_wrong(tmp_path: Path, capsys
 
 def test_a_shape_that_no_call_asks_for_cannot_be_tuned(tmp_path: Path) -> None:
     published(tmp_path, measured(SMALL), identity=MI355X)
-    problem = Problem(64, 128, 64, Operation("f16", "nn", c="f32"))
+    problem = Problem(64, 128, 64, Operation("e4m3", c="bf16"))
     asked = (
-        "but calls ask for bf16 or f16, in any of the layouts nt, nn, tn, tt, +bias or not: leave it out of the shapes"
+        "but calls ask for bf16 or f16, in any of the layouts nt, nn, tn, tt, ->f32 or not, +bias, +accumulate or "
+        "neither: leave it out of the shapes"
     )
-    for name, label in ((str(problem), "64x128x64 f16.nn->f32"), ("attention", "64x128x64 f16.nn->f32 (attention)")):
+    sizes = "64x128x64 e4m3.nt->bf16"
+    for name, label in ((str(problem), sizes), ("attention", f"{sizes} (attention)")):
         calls = [Call(SMALL, "small", 1.0), Call(problem, name, 3.0)]
         assert lines(tmp_path, calls) == [f"wrong: uncovered shape: {label}, 75.0% of calls, {asked}"]
 

@@ -6,6 +6,7 @@
 #pragma once
 
 enum class Dtype { bf16, f16, f32 };
+enum class Activation { none, relu, gelu, gelu_tanh, silu };
 enum class Along { k, lines };
 enum class Schedule { pipeline, interleave, pingpong };
 enum class Wait { step, cluster };
@@ -14,6 +15,7 @@ enum class Priority { none, cluster, phase };
 constexpr Dtype DTYPE = Dtype::bf16;  // of A and B; sums are float32
 constexpr Dtype DTYPE_C = Dtype::bf16;  // of C and the bias
 constexpr bool ACCUMULATES = false;  // whether a launch may ask to add what C holds
+constexpr Activation ACTIVATION = Activation::none;  // of C, before it is rounded
 // What is contiguous in memory: a line of the operand (a row of A, a column of B), which runs along K, or one element
 // of every line.
 constexpr Along ALONG_A = Along::k;

@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include "activation.hip"
 #include "multiply.hip"
 
 __device__ __forceinline__ void clear_block(RT_Ct (&ct)[SPLIT][SPLIT]) {
@@ -164,9 +165,9 @@ struct pair_words { uint32_t at[PAIR_WORDS]; };
 // conversion is the compiler's, which puts wait states between an MFMA and what reads its result; before HipKittens'
 // own convertor, an assembly statement, it would put none.
 __device__ __forceinline__ pair_words rounded(float2 sum, float2 bias) {
-    using f32x2 = float __attribute__((ext_vector_type(2)));
     using scalar_x2 = scalar __attribute__((ext_vector_type(2)));
-    return __builtin_bit_cast(pair_words, __builtin_convertvector((f32x2{sum.x + bias.x, sum.y + bias.y}), scalar_x2));
+    const f32x2 values = activated(f32x2{sum.x + bias.x, sum.y + bias.y});
+    return __builtin_bit_cast(pair_words, __builtin_convertvector(values, scalar_x2));
 }
 
 // Trades halves of two quads with the neighbouring lane of the row, so that each lane ends up with a vector of columns.
