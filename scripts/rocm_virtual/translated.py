@@ -3,6 +3,7 @@
 Names are changed, and the numbers of five instructions: MI300's book gives bf16 MFMAs that MI200 has others (LLVM's
 VOP3PInstructions.td, V_MFMA_F32_*BF16_1K for gfx90a and gfx940). Everything else that these kernels use is the same.
 They are not what an MI350X would run: what they show is that the library's code around them, and the way into it, work.
+Words are looked at, and not instructions. So a constant in the code that looks like such an MFMA would be changed too.
 """
 
 from __future__ import annotations
