@@ -149,6 +149,7 @@ class Products:
             return torch.randn(*shape, device="cuda").bfloat16()
 
         self.problem = problem
+        self.kept: list[object] = []
         self.sets = [
             (normal(m, k), normal(n, k), normal(n) if problem.operation.has_bias else None) for _ in range(count)
         ]
@@ -177,6 +178,7 @@ class Products:
         launch = library.prepare(algorithm, self.problem)
         out = torch.empty(self.problem.m, self.problem.n, dtype=torch.bfloat16, device="cuda")
         workspace = torch.empty(max(1, algorithm.workspace_bytes), dtype=torch.uint8, device="cuda")
+        self.kept.append((launch, out, workspace))  # for as long as the graph may be replayed
 
         def product(index: int) -> None:
             x, weight, bias = self.sets[index]

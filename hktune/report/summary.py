@@ -23,7 +23,8 @@ from hktune.tuning.run_summary import RunSummary
 
 def print_summary(console: Console, summary: RunSummary) -> None:
     """Print the closing summary of a run."""
-    print_prose(console, f"best {shared_product(summary.names)}kernel per shape; {_source(summary)}")
+    what = "kernel" if all(trial.is_kernel for trial in summary.best.values()) else "kernel or algorithm"
+    print_prose(console, f"best {shared_product(summary.names)}{what} per shape; {_source(summary)}")
     _print_best(console, summary)
     _print_gain(console, summary)
     _print_configs(console, summary)

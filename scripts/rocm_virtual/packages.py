@@ -12,7 +12,7 @@ from pathlib import Path
 PACKAGES: Mapping[str, tuple[str, ...]] = {
     "runtime": ("libamdhip64-7",),
     "rocblas": ("libamdhip64-7", "librocblas5", "librocblas-dev"),
-    "hipblaslt": ("libamdhip64-7", "libhipblaslt1", "libhipblaslt-dev"),
+    "hipblaslt": ("libamdhip64-7", "libhipblaslt1", "libhipblaslt-dev", "libhipblas-common-dev"),
     "hipcc": ("libamdhip64-7", "hipcc", "libclang-common-22-dev", "dash"),
 }
 LIBRARIES = Path("usr/lib/x86_64-linux-gnu")

@@ -11,9 +11,10 @@ from hktune.core.operation import Operation
 from hktune.core.outcome import Failure, Source, Stage, Status, Timing
 from hktune.core.problem import Problem
 from hktune.core.trial import Trial
+from hktune.core.vendor_algorithm import VendorAlgorithm
 from hktune.measure.stopwatch import Attempt, Confirmation, Side
 from hktune.template import Templates
-from hktune.tuning.confirmation import FINALISTS, confirm, deciding, finalists
+from hktune.tuning.confirmation import ALGORITHMS, FINALISTS, confirm, deciding, finalists
 from hktune.workers.gpu_worker import ContainedStopwatch
 
 PROBLEM = Problem(256, 512, 1024)
@@ -58,10 +59,12 @@ class Again(ContainedStopwatch):
     def __init__(self, outcomes: dict[str, Timing | Failure]) -> None:
         self.outcomes = outcomes
         self.asked: list[list[str]] = []
+        self.beside: list[list[str]] = []
 
     def confirm(self, attempts: Sequence[Attempt], problem: Problem, others: Sequence[Side] = ()) -> Confirmation:
         names = [str(attempt.config["name"]) for attempt in attempts]
         self.asked.append(names)
+        self.beside.append([name for name, _ in others])
         return Confirmation(tuple(self.outcomes[name] for name in names), {})
 
 
@@ -139,3 +142,26 @@ def test_where_every_finalist_fails_the_next_best_are_confirmed() -> None:
 def test_problems_without_a_confirmation_are_decided_by_what_there_is() -> None:
     other = replace(row("x", 5.0), m=1)
     assert deciding([row("a", 50.0), other]) == [row("a", 50.0), other]
+
+
+def algorithm(name: str, time_us: float) -> Trial:
+    """The row of an algorithm that a library names."""
+    named = VendorAlgorithm("cublasLt", "130100", "0a", name)
+    return replace(row("", time_us), config=named.config.json, config_id=named.config.id, library=named.library)
+
+
+def test_kernels_near_the_best_kernel_are_finalists_however_fast_the_vendor_is() -> None:
+    """So rows say how fast kernels are without the vendor's algorithms, in the same rounds."""
+    kernels, algorithms = [row("a", 90.0), row("b", 91.0), row("c", 99.0)], [algorithm(f"{i}", 50.0) for i in range(6)]
+    found = finalists([*kernels, *algorithms, algorithm("slow", 60.0)])
+    assert [each.config_id for each in found if each.is_kernel] == [each.config_id for each in kernels[:2]]
+    assert len([each for each in found if not each.is_kernel]) == ALGORITHMS
+
+
+def test_the_vendors_fastest_are_in_the_rounds_and_those_of_another_version_are_not() -> None:
+    fast, older = algorithm("fast", 95.0), algorithm("older", 94.0)
+    again = Again({"a": timing(50.0)})
+    named = {PROBLEM: {fast.config_id}}
+    confirm([row("a", 50.0), fast, older], [PROBLEM], TEMPLATES, again, lambda trial: trial, named=named)
+    assert again.asked == [["a"]]
+    assert again.beside == [["cublasLt 130100 fast"]]
