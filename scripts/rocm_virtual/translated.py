@@ -1,8 +1,10 @@
 """hipBLASLt's kernels for gfx90a as kernels for gfx950, which Debian's package has none of.
 
 Names are changed, and the numbers of five instructions: MI300's book gives bf16 MFMAs that MI200 has others (LLVM's
-VOP3PInstructions.td, V_MFMA_F32_*BF16_1K for gfx90a and gfx940). Everything else that these kernels use is the same.
+VOP3PInstructions.td, V_MFMA_F32_*BF16_1K for gfx90a and gfx940). Nearly all else that these kernels use is the same.
+What is not, such as bf16 MFMAs without `_1k`, the emulator refuses.
 They are not what an MI350X would run: what they show is that the library's code around them, and the way into it, work.
+Words are looked at, and not instructions. So a constant in the code that looks like such an MFMA would be changed too.
 """
 
 from __future__ import annotations
