@@ -34,6 +34,29 @@ def test_what_the_counters_cover_is_safe(name: str) -> None:
     assert hazard(SAFE[name].replace(";", "\n")) is None
 
 
+PAIRS = "v_mov_b32 v4, 0; v_mov_b32 v5, 0; s_load_dword s20, s[6:7], 0; s_waitcnt lgkmcnt(0)"
+HALF_OF_A_PAIR = {
+    # CDNA4 ISA guide, V_PK_MUL_F32: op_sel chooses the source of the low half, op_sel_hi that of the high one.
+    "the low half twice": (f"{PAIRS}; s_load_dword s21, s[6:7], 4", "s[20:21]", "op_sel_hi:[1,0]", True),
+    "both halves": (f"{PAIRS}; s_load_dword s21, s[6:7], 4", "s[20:21]", "", False),
+    "the high half twice": (f"{PAIRS}; s_load_dword s21, s[6:7], 4", "s[20:21]", "op_sel:[0,1]", False),
+    "the low half of vector registers": (
+        f"{PAIRS}; v_mov_b32 v10, 0; {LOAD_NEXT}",
+        "v[10:11]",
+        "op_sel_hi:[1,0]",
+        True,
+    ),
+    "both of vector registers": (f"{PAIRS}; v_mov_b32 v10, 0; {LOAD_NEXT}", "v[10:11]", "", False),
+}
+
+
+@pytest.mark.parametrize("name", HALF_OF_A_PAIR)
+def test_a_packed_multiplication_may_read_one_half_of_a_pair(name: str) -> None:
+    lines, pair, choice, right = HALF_OF_A_PAIR[name]
+    found = hazard(f"{lines}; v_pk_mul_f32 v[20:21], v[4:5], {pair} {choice}".replace(";", "\n"))
+    assert (found is None) is right, found
+
+
 UNSAFE = {
     "no wait": (f"{LOAD}; {USE}", "reads v10", "vmcnt(0)"),
     "wait one too loose": (f"{LOAD}; {LOAD_NEXT}; s_waitcnt vmcnt(2); {USE}", "reads v10", "vmcnt(1)"),

@@ -17,6 +17,7 @@ _OUT_VCC = ("v_add_co", "v_sub_co", "v_subrev_co", "v_addc_co", "v_subb_co", "v_
 _TO_SCALAR = ("v_readlane", "v_readfirstlane", "v_cmp")
 _READ_MODIFY_WRITE = ("s_cmov", "s_bitset", "s_addk", "s_mulk")
 _THROUGH_M0 = ("s_set_gpr_idx_on", "s_set_gpr_idx_idx", "s_set_gpr_idx_mode")
+_PAIRED = ("v_pk_fma_f32", "v_pk_mul_f32", "v_pk_add_f32")
 _NO_DESTINATION = ("s_setpc", "s_setreg", "s_cmpk", "s_cbranch")
 
 
@@ -40,7 +41,18 @@ def _span(code: int, count: int) -> Registers:
 def _operand(instruction: Instruction, name: str) -> Registers:
     if name not in instruction.operands or name not in instruction.fields:
         return ()
-    return _span(instruction.fields[name], instruction.operand(name).registers)
+    span = _span(instruction.fields[name], instruction.operand(name).registers)
+    return span if len(span) != 2 else tuple(span[half] for half in halves_of_pair(instruction, name))
+
+
+def halves_of_pair(instruction: Instruction, name: str) -> tuple[int, ...]:
+    """Which registers of a source pair an instruction reads: two float32 multiply as op_sel and op_sel_hi choose (CDNA4
+    ISA guide, section 12.11, V_PK_MUL_F32), and both may choose one; everything else reads both."""
+    if not instruction.mnemonic.startswith(_PAIRED) or not name.startswith("src"):
+        return 0, 1
+    position, fields = int(name[-1]), instruction.fields
+    chosen = {fields["opsel"] >> position & 1, (fields["opsel_hi"] | fields["opsel_hi2"] << 2) >> position & 1}
+    return tuple(sorted(chosen))
 
 
 def _of_scalar(instruction: Instruction) -> tuple[Registers, Registers]:

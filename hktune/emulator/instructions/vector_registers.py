@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hktune.emulator.instructions.decode import Instruction
 from hktune.emulator.instructions.operand_access import VGPR
+from hktune.emulator.instructions.scalar_registers import halves_of_pair
 from hktune.emulator.machine.waves import AGPR
 
 _WRITES_SCALAR = ("v_cmp", "v_readfirstlane", "v_readlane")
@@ -37,7 +38,8 @@ def _source(instruction: Instruction, name: str) -> Registers:
     if name == "src0" and instruction.variant:
         scalar = instruction.variant == "sdwa" and instruction.fields["s0"]
         return () if scalar else (instruction.fields["vsrc0"],)
-    return _span(code - VGPR, instruction.operand(name).registers) if code >= VGPR else ()
+    span = _span(code - VGPR, instruction.operand(name).registers) if code >= VGPR else ()
+    return span if len(span) != 2 else tuple(span[half] for half in halves_of_pair(instruction, name))
 
 
 def _of_vector(instruction: Instruction) -> tuple[Registers, Registers]:
