@@ -132,7 +132,7 @@ COMMAND = Command(
         "hktune export out/gfx950-emulated -o model_new.py",
         "hktune export out/gfx950-emulated --operation f16.nt -o model_new.py",
         "hktune export out/gfx950-emulated --format t4 -o trials.json.gz",
-        "hktune export out/mi355x --format tunableop --validators results0.csv -o t0.csv",
+        "hktune export out/mi355x --format tunableop --validators torchs.csv -o t0.csv",
         "hktune export out/h100 --format kernel-tuner --problem 16x4096x4096 -o c.json",
     ),
 )

@@ -366,7 +366,7 @@ _COMMANDS = (
         _show,
         examples=(
             "hktune table show out/gfx950-emulated",
-            "hktune table show out/sm90a-nvidia-h100-80gb-hbm3 --device out/sm90a-nvidia-h200",
+            "hktune table show out/h100 --device out/sm90a-nvidia-h200",
         ),
     ),
     table_diff.COMMAND,
