@@ -1,18 +1,20 @@
 """The operations that torch's calls ask a table for; a row of any other is reached by no call.
 
 A call has two operands of one format, each stored either way. What it does with their product is its ending, in the
-words of an operation: nothing, or it adds a bias or what C holds, and C may be float32.
+words of an operation: nothing, or it adds a bias or what C holds, and C may be float32. An activation may be its last
+step, behind a bias or alone.
 """
 
 from __future__ import annotations
 
 from hktune.core.dtype import BF16, F16, Dtype
-from hktune.core.operation import LAYOUTS, Operation, operation_of
+from hktune.core.operation import ACTIVATIONS, LAYOUTS, Operation, operation_of
 
 CALL_DTYPES = (BF16, F16)
 """The formats of operands that kernels are tuned for."""
 
-ENDINGS = ("", "+bias", "+accumulate", "->f32", "->f32+bias", "->f32+accumulate")
+_ACTIVATED = tuple(f"{bias}+{each}" for each in ACTIVATIONS for bias in ("", "+bias"))
+ENDINGS = ("", "+bias", "+accumulate", "->f32", "->f32+bias", "->f32+accumulate", *_ACTIVATED)
 
 
 def call_operation(dtype: Dtype, ending: str = "", layout: str = "nt") -> Operation:
@@ -22,7 +24,7 @@ def call_operation(dtype: Dtype, ending: str = "", layout: str = "nt") -> Operat
 
 CALLS_SAID = (
     f"{' or '.join(map(str, CALL_DTYPES))}, in any of the layouts {', '.join(LAYOUTS)}, ->f32 or not, "
-    "+bias, +accumulate or neither"
+    "+bias, +accumulate or neither; or +bias or not, and an activation"
 )
 """`CALL_OPERATIONS`, as a person reads them."""
 

@@ -21,10 +21,11 @@ from hktune.device.opening import open_device
 from hktune.device.vendor_libraries import vendor_libraries
 from hktune.dispatch import Entry, Reason, Skipped, Table, Trust, Validated, read_table, validate
 from hktune.dispatch.sign import PublicKey
-from hktune.runtime import operators, watched
+from hktune.runtime import activated_operator, operators, watched
 from hktune.runtime.callers_line import warn_caller
 from hktune.runtime.counts import Stats
-from hktune.runtime.forms import LINEAR, LINEAR_BIAS, MATMUL
+from hktune.runtime.forms import LINEAR, LINEAR_BIAS, MATMUL, activated, linear_form
+from hktune.runtime.gradients import asks_gradient
 from hktune.runtime.loaded import LoadedTable
 from hktune.runtime.torch_state import compiling, is_plain
 
@@ -87,18 +88,28 @@ def unload() -> None:
     operators.make_current(None)
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """As torch.nn.functional.linear (weight [N, K]), by the current table. Raises TableError when none is loaded."""
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, activation: str | None = None) -> Tensor:
+    """As torch.nn.functional.linear (weight [N, K]), by the current table.
+
+    `activation` (relu, gelu, gelu_tanh, silu) is torch's function of that name, done by the same kernel where the table
+    has one, in float32 before the one rounding. Else, and where a gradient is asked, it is torch's own of the product.
+
+    Raises TableError when no table is loaded, and InputError for an activation that is not known.
+    """
     if compiling():
-        return operators.traced_linear(x, weight, bias, operators.CURRENT)
+        return activated_operator.traced_linear(x, weight, bias, operators.CURRENT, activation)
     form = LINEAR if bias is None else LINEAR_BIAS
+    if activation is not None:
+        if asks_gradient(x, weight, bias):
+            return activated(activation, linear(x, weight, bias))
+        form = linear_form(bias, activation)
     table = operators._current
     if table is not None:
         out = table.again(form, x, weight, bias)
         if out is not None:
             return out
     if not is_plain():
-        return watched.linear(linear, operators.CURRENT, x, weight, bias)
+        return watched.linear(linear, operators.CURRENT, x, weight, bias, activation)
     return operators.table_numbered(operators.CURRENT).plain(form, x, weight, bias)
 
 

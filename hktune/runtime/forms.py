@@ -7,13 +7,16 @@ All are C = A @ B. They differ in which way a contiguous operand is stored, in t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from hktune.core.errors import InputError
+from hktune.core.escaped import shown
 from hktune.runtime.gradients import outer, taped_linear, taped_matmul, untaped
 
 Sizes = tuple[tuple[int, ...], int, int, int]
@@ -35,6 +38,8 @@ class Form:
     """The product by torch."""
     taped: Callable[..., Tensor]
     """The product by a kernel, recorded by autograd where that is ever asked."""
+    activation: str = ""
+    """The last step of the ending, if it is one. No gradient is asked of such a form."""
 
     @property
     def is_float32(self) -> bool:
@@ -86,5 +91,44 @@ OUTER = Form("hktune::matmul", "tn", "", _outer, untaped)
 """The gradient [M, N] of a weight: of left [..., M] and right [..., N], whose rows are summed over."""
 
 
-def linear_form(bias: Tensor | None) -> Form:
-    return LINEAR if bias is None else LINEAR_BIAS
+_BY_TORCH: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "relu": functional.relu,
+    "gelu": functional.gelu,
+    "gelu_tanh": partial(functional.gelu, approximate="tanh"),
+    "silu": functional.silu,
+}
+"""The activations of an operation."""
+
+
+def activated(activation: str, product: Tensor) -> Tensor:
+    """What torch makes of `product`. Raises InputError for an activation that is not known."""
+    return _BY_TORCH[_known(activation)](product)
+
+
+def _known(activation: str) -> str:
+    if activation not in _BY_TORCH:
+        raise InputError(f"activation {shown(activation)} is not known: known are {', '.join(_BY_TORCH)}")
+    return activation
+
+
+def linear_by_torch(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, activation: str | None = None) -> Tensor:
+    """hktune's linear where there is no table."""
+    product = functional.linear(x, weight, bias)
+    return product if activation is None else activated(activation, product)
+
+
+_ACTIVATED = {
+    (has_bias, each): Form(
+        "hktune::linear", "nt", f"{'+bias' if has_bias else ''}+{each}",
+        partial(linear_by_torch, activation=each), untaped, each,
+    )
+    for each in _BY_TORCH
+    for has_bias in (False, True)
+}  # fmt: skip
+
+
+def linear_form(bias: Tensor | None, activation: str | None = None) -> Form:
+    """Raises InputError for an activation that is not known."""
+    if activation is None:
+        return LINEAR if bias is None else LINEAR_BIAS
+    return _ACTIVATED[bias is not None, _known(activation)]

@@ -151,6 +151,11 @@ def untaped(left: Tensor, right: Tensor, served: Served, launch: PreparedLaunch,
     return served.result(launch, left, right, bias)
 
 
+def asks_gradient(*operands: Tensor | None) -> bool:
+    """Whether autograd may ask for a gradient of one of these."""
+    return grad_enabled() and any(isinstance(each, Tensor) and each.requires_grad for each in operands)
+
+
 def recorded_result(served: Served, launch: PreparedLaunch, left: Tensor, right: Tensor, bias: Tensor | None) -> Tensor:
     """The product by a launch that was found for these operands, passed to autograd where that asks."""
     if (

@@ -18,12 +18,12 @@ from hktune.device.vendor_library import VendorLibrary
 from hktune.dispatch import Entry, Validated
 from hktune.dispatch.calls import CALL_OPERATIONS
 from hktune.dispatch.choice import Choices
-from hktune.runtime import operators, watched
+from hktune.runtime import activated_operator, operators, watched
 from hktune.runtime.autocast_cache import as_cached_autocast
 from hktune.runtime.call_operations import CALLS, KERNEL_DTYPES, dtypes_of
 from hktune.runtime.counts import Counts, Fallback, Stats
-from hktune.runtime.forms import LINEAR, LINEAR_BIAS, MATMUL, Form
-from hktune.runtime.gradients import recorded_result
+from hktune.runtime.forms import LINEAR, LINEAR_BIAS, MATMUL, Form, activated, linear_form
+from hktune.runtime.gradients import asks_gradient, recorded_result
 from hktune.runtime.operands import PLAIN
 from hktune.runtime.place import Place
 from hktune.runtime.route import Route
@@ -76,16 +76,21 @@ class LoadedTable:
         not_used = "".join(f", {why}: {count}" for why, count in sorted(skipped.items()))
         return f"<hktune table {self._origin} on {self._identity.name}: {held}{of_sibling}{not_used}>"
 
-    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        """x [..., K] @ weight [N, K]^T (+ bias [N]) -> [..., N]; leading dimensions count as one M."""
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None, *, activation: str | None = None) -> Tensor:
+        """x [..., K] @ weight [N, K]^T (+ bias [N]) -> [..., N], and what `activation` makes of it; leading dimensions
+        count as one M. Raises InputError for an activation that is not known."""
         if compiling():
-            return operators.traced_linear(x, weight, bias, self._number)
+            return activated_operator.traced_linear(x, weight, bias, self._number, activation)
         form = LINEAR if bias is None else LINEAR_BIAS
+        if activation is not None:
+            if asks_gradient(x, weight, bias):
+                return activated(activation, self.linear(x, weight, bias))
+            form = linear_form(bias, activation)
         out = self.again(form, x, weight, bias)
         if out is not None:
             return out
         if not is_plain():
-            return watched.linear(self.linear, self._number, x, weight, bias)
+            return watched.linear(self.linear, self._number, x, weight, bias, activation)
         return self.plain(form, x, weight, bias)
 
     def matmul(self, a: Tensor, b: Tensor) -> Tensor:
@@ -154,7 +159,10 @@ class LoadedTable:
         return product.result(launch, left, right, bias)
 
     def vendor(self, why: Fallback, form: Form, left: Tensor, right: Tensor, bias: Tensor | None) -> Tensor:
-        """What torch makes of a call that no kernel serves, for the reason `why`."""
+        """What torch makes of a call that no kernel serves, for the reason `why`. The product before an activation is
+        another call, which a kernel may serve."""
+        if form.activation:
+            return activated(form.activation, self.linear(left, right, bias))
         if why is not Fallback.TENSOR_TYPE:
             self._counts.fell_back(why, left, right)
             return self._counts.by_torch(why, form.vendor, left, right, bias)
@@ -168,6 +176,11 @@ class LoadedTable:
     def dispatch_key(self) -> str:
         """What torch's dispatcher calls the table's device."""
         return "CPU" if self._identity.kind == "emulated" else "CUDA"
+
+    @property
+    def endings(self) -> frozenset[str]:
+        """Of the operations that it has entries of, as `hktune.dispatch.calls` has them."""
+        return frozenset(ending for (_, ending, _), each in CALLS.items() if each in self._operations)
 
     def enabled(self, is_on: bool) -> None:
         """That torch's own products are asked of the table from now on, or no more."""

@@ -31,8 +31,10 @@ from hktune.runtime.forms import (
     MATMUL_BIAS_FLOAT32,
     MATMUL_FLOAT32,
     Form,
+    linear_by_torch,
     linear_form,
 )
+from hktune.runtime.gradients import asks_gradient
 from hktune.runtime.loaded import LoadedTable
 from hktune.runtime.operands import PLAIN, layout_of
 from hktune.runtime.torch_state import as_autocast, is_transformed
@@ -46,7 +48,7 @@ Named = dict[str, Any]
 """What a mode of torch's is handed: the arguments of any function, by position and by name."""
 
 _aten = torch.ops.aten
-_CURRENTS: dict[Function, Function] = {current.linear: functional.linear, current.matmul: torch.matmul}
+_CURRENTS: dict[Function, Function] = {current.linear: linear_by_torch, current.matmul: torch.matmul}
 _LINEARS = frozenset({functional.linear, current.linear, LoadedTable.linear})
 _MATMULS = frozenset({torch.matmul, Tensor.matmul, torch.linalg.matmul, current.matmul, LoadedTable.matmul})
 _LINEAR, _MATMUL = ("input", "weight", "bias"), ("input", "other")
@@ -178,6 +180,8 @@ class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if packet in (_aten.linear, torch.ops.hktune.linear) and args[1].dim() == 2:
             bias = args[2] if len(args) > 2 else None
             note(linear_form(bias), args[0], args[1], bias)
+        elif packet is torch.ops.hktune.linear_activated and args[1].dim() == 2:
+            note(linear_form(args[2], args[3]), args[0], args[1], args[2])
         elif packet is torch.ops.hktune.matmul or packet in (_aten.mm, _aten.matmul):
             if args[1].dim() == 2:
                 self._note_product(args[0], args[1], *args[2:3])
@@ -242,4 +246,5 @@ class _Functions(TorchFunctionMode):
         if right.dim() != 2:
             return
         left, right, bias = as_autocast(left, right, operands.get("bias"))
-        self._recorder.note(linear_form(bias) if names is _LINEAR else MATMUL, left, right, bias)
+        activation = None if asks_gradient(left, right, bias) else operands.get("activation")
+        self._recorder.note(linear_form(bias, activation) if names is _LINEAR else MATMUL, left, right, bias)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function
 
-from hktune.runtime import operators
+from hktune.runtime import activated_operator, operators
 from hktune.runtime.counts import Fallback
 from hktune.runtime.forms import MATMUL, Form, linear_form
 from hktune.runtime.operands import traced_refusal
@@ -24,12 +24,15 @@ from hktune.runtime.torch_state import (
 Function = Callable[..., Tensor]
 
 
-def linear(public: Function, number: int, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def linear(
+    public: Function, number: int, x: Tensor, weight: Tensor, bias: Tensor | None, activation: str | None = None
+) -> Tensor:
     """A call of `public`, the linear of table `number`."""
     operands = (x, weight) if bias is None else (x, weight, bias)
     if _is_for_functions(operands):
-        return handle_torch_function(public, operands, *operands)
-    return _product(linear_form(bias), number, x, weight, bias)
+        named = {"activation": activation} if activation else {}
+        return handle_torch_function(public, operands, *operands, **named)
+    return _product(linear_form(bias, activation), number, x, weight, bias)
 
 
 def matmul(public: Function, number: int, a: Tensor, b: Tensor) -> Tensor:
@@ -50,7 +53,10 @@ def _product(form: Form, number: int, left: Tensor, right: Tensor, bias: Tensor 
         table = operators.found_table(number)
         return table.vendor(why, form, left, right, bias) if table else form.vendor(left, right, bias)
     with autocast_done(left):
-        return operators.call(form, *cast, operators.number_in_graph(number))
+        number = operators.number_in_graph(number)
+        if form.activation:
+            return activated_operator.linear_activated(*cast, form.activation, number)
+        return operators.call(form, *cast, number)
 
 
 def _is_for_functions(operands: tuple[object, ...]) -> bool:

@@ -127,6 +127,14 @@ _ALL = (
         "the outputs",
     ),
     Rule(
+        "rounding-order",
+        "suspicious",
+        NOTE,
+        "as schedule-dependent, but floats differ by roundings alone",
+        "none is needed: sums by atomics have no order",
+        "the runs compared",
+    ),
+    Rule(
         found.BOOK_WAIT_STATE,
         "wait state",
         NOTE,

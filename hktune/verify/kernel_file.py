@@ -179,7 +179,8 @@ class _Judge:
         """What looks wrong in the outputs without knowing what is right."""
         found: list[Diagnosis | None] = []
         for name, schedule, other in self._examination.under_schedules(arrays, until):
-            found.append(differing(name, self._values(name, arrays[name]), self._values(name, other), schedule))
+            kind, usual = self._buffers[name].type, self._values(name, arrays[name])
+            found.append(differing(name, kind, usual, self._values(name, other), schedule))
         given = [self._values(name, array) for name, array in self._before.items() if self._has_content(name)]
         if not self._run.compares and all(map(finite, given)):
             for name, each in self._buffers.items():

@@ -9,9 +9,13 @@ from hktune.emulator.schedules.schedule import USUAL, Schedule
 from hktune.verify.diagnosis import Diagnosis, of_outputs
 from hktune.verify.kernel_buffers import Numbers
 
+_ROUNDINGS = 64
+_STEPS = {"f64": 2.0**-52, "f32": 2.0**-23, "f16": 2.0**-10, "bf16": 2.0**-7, "e4m3": 2.0**-3, "e5m2": 2.0**-2}
+"""The step of each type at 1; sums in another order differ by some of these, relative to the largest output."""
 
-def differing(name: str, usual: Numbers, other: Numbers, schedule: Schedule) -> Diagnosis | None:
-    """An output that another schedule leaves with other values."""
+
+def differing(name: str, kind: str, usual: Numbers, other: Numbers, schedule: Schedule) -> Diagnosis | None:
+    """An output of type `kind` that another schedule leaves with other values."""
     one, two = usual.reshape(-1), other.reshape(-1)
     both_nan = _is_nan(one) & _is_nan(two)
     places = np.flatnonzero((one != two) & ~both_nan)
@@ -19,7 +23,8 @@ def differing(name: str, usual: Numbers, other: Numbers, schedule: Schedule) -> 
         return None
     first = places[0]
     what = f"{name}: {len(places)} of {one.size} elements depend on the schedule, first {_index(usual, first)}: "
-    return of_outputs("schedule-dependent", f"{what}{one[first]:g} with {USUAL}; {two[first]:g} with {schedule}")
+    rule = "rounding-order" if _by_rounding(one, two, kind) else "schedule-dependent"
+    return of_outputs(rule, f"{what}{one[first]:g} with {USUAL}; {two[first]:g} with {schedule}")
 
 
 def strange(name: str, values: Numbers, counts: npt.NDArray[np.bool_]) -> Diagnosis | None:
@@ -35,6 +40,14 @@ def strange(name: str, values: Numbers, counts: npt.NDArray[np.bool_]) -> Diagno
 def finite(values: Numbers) -> bool:
     """Whether there is no NaN and no infinity among them."""
     return values.dtype.kind != "f" or bool(np.isfinite(values).all())
+
+
+def _by_rounding(one: Numbers, two: Numbers, kind: str) -> bool:
+    if kind not in _STEPS or not (np.isfinite(one).all() and np.isfinite(two).all()):
+        return False
+    largest = max(float(np.abs(one).max()), float(np.abs(two).max()))
+    steps = _ROUNDINGS if kind in ("f32", "f64") else 2
+    return bool(np.abs(one.astype(np.float64) - two).max() <= steps * _STEPS[kind] * largest)
 
 
 def _is_nan(values: Numbers) -> npt.NDArray[np.bool_]:

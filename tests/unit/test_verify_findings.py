@@ -219,6 +219,20 @@ def test_outputs_that_depend_on_the_schedule_are_a_warning(tmp_path: Path, capsy
     assert "no hazard" in shown(tmp_path, capsys, ATOMIC_ORDER, "--block", "256", "--try-seconds", "0", code=0)
 
 
+def test_sums_in_another_order_are_a_note(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Four waves add numbers of different sizes to one float32; and then numbers that only one order keeps."""
+    lines = """
+    v_mov_b32 v3, 0
+    s_mov_b64 exec, 1
+    global_load_dword v4, v1, s[6:7]
+    s_waitcnt vmcnt(0)
+    global_atomic_add_f32 v3, v4, s[8:9]
+    """
+    words = ["verify", "--kernel", str(kernel(tmp_path, lines)), "--block", "256", "--args"]
+    assert main([*words, "x:f32[256] y:inout:f32[1]=0.1"]) == 0
+    assert "note: rounding-order: y: 1 of 1 elements depend on the schedule" in capsys.readouterr().out
+
+
 def test_nan_from_finite_inputs_is_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lines = "global_load_dword v10, v1, s[6:7]\ns_waitcnt vmcnt(0)\nv_log_f32 v11, v10\ns_nop 0\n"
     file = kernel(tmp_path, lines + "global_store_dword v1, v11, s[8:9]")

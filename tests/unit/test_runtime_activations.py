@@ -1,0 +1,243 @@
+"""`hktune.linear` with an activation: one kernel where the table has it, torch's function of the product elsewhere.
+
+The kernels are gfx950's own, on the emulator; the truth is torch in float64.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from gemm_bf16_variants import compiled, space
+from naive_gemm import EMULATED, OBJECTS, SHA256, launch_of, trial
+from torch import Tensor
+from torch.nn import functional
+
+import hktune
+from hktune.core.config import Config
+from hktune.core.errors import InputError
+from hktune.core.launch_rule import LaunchRule
+from hktune.core.operation import ACTIVATIONS, operation_of
+from hktune.core.problem import Problem
+from hktune.core.trial import Trial
+from hktune.core.variant import CodeObject
+from hktune.dispatch import write_table
+from hktune.runtime import LoadedTable, operators
+from hktune.tables import build_table
+
+M, N, K = 8, 64, 64
+TORCH: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": functional.relu,
+    "gelu": functional.gelu,
+    "gelu_tanh": lambda x: functional.gelu(x, approximate="tanh"),
+    "silu": functional.silu,
+}
+FUSED = ("bf16.nt+gelu", "bf16.nt+bias+silu", "bf16.nt+bias+gelu_tanh", "f16.nn+relu")
+PLAIN = ("bf16.nt", "bf16.nt+bias")
+
+
+@lru_cache
+def config() -> Config:
+    return space().config({"block_m": 64, "block_n": 64, "warps_n": 2, "split": 1})
+
+
+@lru_cache
+def built(text: str) -> CodeObject:
+    return compiled(space().for_operation(operation_of(text).code).template.render(config()))
+
+
+def row(text: str) -> Trial:
+    problem = Problem(M, N, K, operation_of(text))
+    if text in PLAIN:
+        return trial(problem)
+    return trial(problem, object_sha256=hashlib.sha256(built(text).data).hexdigest())
+
+
+def launched(row: Trial) -> tuple[str, LaunchRule]:
+    if row.object_sha256 == SHA256:
+        return launch_of(row)
+    template = space().for_operation(row.operation).template
+    return template.symbol(config()), template.launch_rule(config(), row.n, row.k)
+
+
+@pytest.fixture
+def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LoadedTable:
+    """Of four kernels with an activation, and two without one."""
+    monkeypatch.setattr(operators, "_current", None)
+    rows = [row(text) for text in (*FUSED, *PLAIN)]
+    made = build_table(rows, launched, EMULATED, "clang 22", "0.1.0", "2026-11-30T05:00:00+00:00")
+    objects = {**OBJECTS, **{hashlib.sha256(built(text).data).hexdigest(): built(text).data for text in FUSED}}
+    write_table(made, objects, tmp_path)
+    return hktune.load(tmp_path, allow_modelled=True)
+
+
+def operands(dtype: torch.dtype = torch.bfloat16) -> tuple[Tensor, Tensor, Tensor]:
+    """x [M, K], weight [N, K] and bias [N], whose products are around 1."""
+    chance = torch.Generator().manual_seed(5)
+    x, weight, bias = (torch.randn(*shape, generator=chance) for shape in ((M, K), (N, K), (N,)))
+    return x.to(dtype), (weight / 8).to(dtype), bias.to(dtype)
+
+
+def expected(activation: str, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    total = functional.linear(x.double(), weight.double(), None if bias is None else bias.double())
+    return TORCH[activation](total).to(x.dtype)
+
+
+def close(out: Tensor, right: Tensor, steps: float = 1.0) -> None:
+    torch.testing.assert_close(out, right, rtol=steps * torch.finfo(out.dtype).eps, atol=1e-4)
+
+
+def hits(table: LoadedTable, call: Callable[[], Any]) -> tuple[Any, int]:
+    """What `call` returns, and how many products kernels computed in it."""
+    before = table.stats().hits
+    return call(), table.stats().hits - before
+
+
+@pytest.mark.parametrize("call", ["hktune.linear", "table.linear"])
+def test_one_kernel_does_both_where_the_table_has_it(table: LoadedTable, call: str) -> None:
+    linear: Callable[..., Tensor] = hktune.linear if call == "hktune.linear" else table.linear
+    x, weight, bias = operands()
+    for _ in range(3):  # the first asks all questions, the others are like it
+        out, count = hits(table, lambda: linear(x, weight, activation="gelu"))
+        assert count == 1
+        close(out, expected("gelu", x, weight))
+        out, count = hits(table, lambda: linear(x, weight, bias, activation="silu"))
+        assert count == 1
+        close(out, expected("silu", x, weight, bias))
+    assert table.stats().fallbacks == {}
+
+
+def test_it_is_rounded_once_where_torch_rounds_twice(table: LoadedTable) -> None:
+    x, weight, _ = operands()
+    exact = TORCH["gelu"](functional.linear(x.double(), weight.double()))
+    once = (hktune.linear(x, weight, activation="gelu").double() - exact).abs()
+    twice = (functional.gelu(functional.linear(x, weight)).double() - exact).abs()
+    assert once.mean() < 0.9 * twice.mean()
+    assert table.stats().hits == 1
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("has_bias", [False, True])
+def test_without_such_a_kernel_it_is_torchs_function_of_a_served_product(
+    table: LoadedTable, activation: str, has_bias: bool
+) -> None:
+    x, weight, bias = operands()
+    given = (x, weight, bias) if has_bias else (x, weight)
+    out, count = hits(table, lambda: hktune.linear(*given, activation=activation))
+    assert count == 1
+    close(out, expected(activation, *given), steps=2.0)
+    product = hktune.linear(*given)
+    fused = f"bf16.nt{'+bias' if has_bias else ''}+{activation}" in FUSED
+    assert torch.equal(out, TORCH[activation](product)) is not fused or activation == "relu"
+    assert table.stats().fallbacks == {}
+
+
+def test_a_weight_is_read_as_it_is_stored(table: LoadedTable) -> None:
+    x, weight, _ = operands(torch.float16)
+    out, count = hits(table, lambda: hktune.linear(x, weight.t().contiguous().t(), activation="relu"))
+    assert count == 1
+    close(out, expected("relu", x, weight))
+
+
+def test_without_any_kernel_it_is_torchs(table: LoadedTable) -> None:
+    x, weight, bias = operands()
+    weight, bias = weight[: N // 2], bias[: N // 2]
+    with pytest.warns(hktune.runtime.FallbackWarning, match="no entry"):
+        out = hktune.linear(x, weight, bias, activation="gelu_tanh")
+    assert torch.equal(out, TORCH["gelu_tanh"](functional.linear(x, weight, bias)))
+    assert table.stats().fallbacks == {"no entry for the shape": 1}
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_gradients_are_those_of_torchs_formulas(table: LoadedTable, activation: str) -> None:
+    x, weight, bias = (each.requires_grad_() for each in operands())
+    out, count = hits(table, lambda: hktune.linear(x, weight, bias, activation=activation))
+    assert count == 1
+    out.sum().backward()
+    copies = [each.detach().double().requires_grad_() for each in (x, weight, bias)]
+    TORCH[activation](functional.linear(*copies)).sum().backward()
+    for each, copy in zip((x, weight, bias), copies, strict=True):
+        assert each.grad is not None
+        assert copy.grad is not None
+        torch.testing.assert_close(each.grad.double(), copy.grad, rtol=0.03, atol=0.1)
+    with torch.no_grad():
+        close(hktune.linear(x, weight, bias, activation=activation), out.detach(), steps=2.0)
+
+
+def test_autocast_casts_first(table: LoadedTable) -> None:
+    x, weight, _ = (each.float() for each in operands())
+    for _ in range(2):
+        with torch.autocast("cpu", torch.bfloat16):
+            out, count = hits(table, lambda: hktune.linear(x, weight, activation="gelu"))
+        assert count == 1
+        close(out, expected("gelu", x.bfloat16(), weight.bfloat16()))
+
+
+def test_a_compiled_call_is_one_operator_and_two_where_a_gradient_is_asked(table: LoadedTable) -> None:
+    x, weight, bias = operands()
+    graphs: list[list[str]] = []
+
+    def seen(module: torch.fx.GraphModule, inputs: list[Tensor]) -> Any:
+        graphs.append([str(node.target) for node in module.graph.nodes if node.op == "call_function"])
+        return module
+
+    def call(x: Tensor, weight: Tensor) -> Tensor:
+        return hktune.linear(x, weight, bias, activation="silu")
+
+    fused = torch.compile(call, backend=seen, fullgraph=True)
+    out, count = hits(table, lambda: fused(x, weight))
+    assert count == 1
+    close(out, expected("silu", x, weight, bias))
+    assert graphs == [["hktune.linear_activated.default"]]
+    weight.requires_grad_()
+    fused(x, weight).sum().backward()
+    assert "hktune.linear.default" in graphs[1]
+    assert "hktune.linear_activated.default" not in graphs[1]
+    assert weight.grad is not None
+
+
+def test_the_operator_keeps_torchs_rules(table: LoadedTable) -> None:
+    x, weight, bias = operands()
+    linear_activated = torch.ops.hktune.linear_activated.default
+    torch.library.opcheck(linear_activated, (x, weight, bias, "silu", 0), rtol=2e-2, atol=1e-3)
+    weight.requires_grad_()
+    linear_activated(x, weight, bias, "silu", 0).sum().backward()
+    copy = weight.detach().double().requires_grad_()
+    functional.silu(functional.linear(x.double(), copy, bias.double())).sum().backward()
+    assert weight.grad is not None
+    assert copy.grad is not None
+    torch.testing.assert_close(weight.grad.double(), copy.grad, rtol=0.03, atol=0.1)
+
+
+def test_a_recording_names_it_where_one_kernel_would_do_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(operators, "_current", None)
+    x, weight, bias = operands()
+    with hktune.record(tmp_path / "shapes.yaml") as recorder:
+        out = hktune.linear(x, weight, bias, activation="gelu")
+        hktune.linear(x, weight.requires_grad_(), activation="relu")
+    assert torch.equal(out, functional.gelu(functional.linear(x, weight, bias)).detach())
+    counted = {str(problem): count for problem, count in recorder.calls.items()}
+    assert counted == {f"{M}x{N}x{K} bf16.nt+bias+gelu": 1, f"{M}x{N}x{K} bf16.nt": 1}
+
+
+def test_an_activation_that_is_not_known_is_one_line(table: LoadedTable) -> None:
+    x, weight, _ = operands()
+    for call in (hktune.linear, table.linear):
+        with pytest.raises(
+            InputError, match=r"^activation 'mish' is not known: known are relu, gelu, gelu_tanh, silu$"
+        ):
+            call(x, weight, activation="mish")
+        with pytest.raises(InputError, match="activation 'mish' is not known"):
+            call(x, weight.detach().requires_grad_(), activation="mish")
+
+
+def test_a_transformed_call_is_torchs(table: LoadedTable) -> None:
+    x, weight, _ = operands()
+    with pytest.warns(hktune.runtime.FallbackWarning, match="functorch"):
+        out = torch.func.vmap(lambda row: hktune.linear(row, weight, activation="gelu"))(x[:, None])
+    close(out[:, 0], expected("gelu", x, weight), steps=2.0)
