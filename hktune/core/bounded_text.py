@@ -14,7 +14,7 @@ Text = Annotated[str, Meta(max_length=TEXT_MAX, pattern=PLAIN)]
 Word = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"\A[A-Za-z0-9_.+:/-]+\Z")]
 FolderName = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"\A[A-Za-z0-9_-]+\Z")]
 """A word that may be part of a path."""
-OperationText = Annotated[str, Meta(min_length=1, max_length=100, pattern=r"\A[a-z0-9.*>+-]+\Z")]
+OperationText = Annotated[str, Meta(min_length=1, max_length=100, pattern=r"\A[a-z0-9_.*>+-]+\Z")]
 """What may be the text of an operation."""
 
 ComputeUnits = Annotated[int, Meta(ge=1, le=65536)]

@@ -22,8 +22,9 @@ from hktune.runtime.loaded import LoadedTable
 Keys = torch._C.DispatchKeySet
 Kernel = Callable[..., Tensor]
 _FLOAT32 = torch.float32
-_OVERLOADS = ("", ".out", ".dtype", ".dtype_out")
-_IN_PLACE = ("addmm_", "baddbmm_")
+_PRODUCTS = ("mm", "mm.out", "addmm", "addmm.out", "bmm", "bmm.out")
+_SUMS = ("addmm_", "baddbmm", "baddbmm_", "baddbmm.out")
+_IN_FLOAT32 = tuple(f"{name}.{own}" for name in ("mm", "addmm", "bmm", "baddbmm") for own in ("dtype", "dtype_out"))
 
 
 class Door:
@@ -32,12 +33,7 @@ class Door:
     def __init__(self, key: str, table: LoadedTable) -> None:
         self.table = table
         table.enabled(True)
-        kernels = {
-            f"{name}{overload}": getattr(self, f"{name}{overload.replace('.', '_')}")
-            for name in ("mm", "addmm", "bmm", "baddbmm")
-            for overload in _OVERLOADS
-        }
-        kernels |= {name: getattr(self, name) for name in _IN_PLACE}
+        kernels = {name: getattr(self, name.replace(".", "_")) for name in _operators(table)}
         # What was there before; it takes the keys of the call first.
         self._before = {name: _kernel_before(f"aten::{name}", key) for name in kernels}
         self._mm, self._addmm, self._bmm = (self._before[name] for name in ("mm", "addmm", "bmm"))
@@ -47,11 +43,6 @@ class Door:
             warnings.filterwarnings("ignore", message="Warning only once for all operators")
             for name, kernel in kernels.items():
                 impl(name, kernel, key, with_keyset=True, allow_override=True)  # torch 2.11 asks for the word
-
-    def lead_to(self, table: LoadedTable) -> None:
-        self.table.enabled(False)
-        self.table = table
-        table.enabled(True)
 
     def close(self) -> None:
         self._library._destroy()
@@ -225,6 +216,13 @@ class Door:
         if bias.dim() != 2:
             return None
         return self.table.added(ADDED_FLOAT32 if is_float32 else ADDED, a, b, bias, out)
+
+
+def _operators(table: LoadedTable) -> tuple[str, ...]:
+    """Those that an entry may serve: to take one over costs 15 us, and a call of it 3."""
+    endings = table.endings
+    sums = _SUMS if "+accumulate" in endings else ()
+    return (*_PRODUCTS, *sums, *(_IN_FLOAT32 if any(each.startswith("->f32") for each in endings) else ()))
 
 
 def _row(bias: Tensor, b: Tensor) -> Tensor | None:

@@ -71,10 +71,9 @@ def disable() -> None:
 def _follow() -> None:
     """Have the last table of each device serve there, and leave a device that has none."""
     wanted = {each.table.dispatch_key: each.table for each in _enabled}
-    for key in _doors.keys() - wanted.keys():
-        _doors.pop(key).close()
+    for key, door in list(_doors.items()):
+        if door.table is not wanted.get(key):
+            _doors.pop(key).close()
     for key, table in wanted.items():
-        if key in _doors:
-            _doors[key].lead_to(table)
-        else:
+        if key not in _doors:
             _doors[key] = Door(key, table)

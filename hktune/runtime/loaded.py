@@ -177,6 +177,11 @@ class LoadedTable:
         """What torch's dispatcher calls the table's device."""
         return "CPU" if self._identity.kind == "emulated" else "CUDA"
 
+    @property
+    def endings(self) -> frozenset[str]:
+        """Of the operations that it has entries of, as `hktune.dispatch.calls` has them."""
+        return frozenset(ending for (_, ending, _), each in CALLS.items() if each in self._operations)
+
     def enabled(self, is_on: bool) -> None:
         """That torch's own products are asked of the table from now on, or no more."""
         self._counts.is_enabled = is_on

@@ -37,7 +37,7 @@ TORCH: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu_tanh": lambda x: functional.gelu(x, approximate="tanh"),
     "silu": functional.silu,
 }
-FUSED = ("bf16.nt+gelu", "bf16.nt+bias+silu", "f16.nn+relu")
+FUSED = ("bf16.nt+gelu", "bf16.nt+bias+silu", "bf16.nt+bias+gelu_tanh", "f16.nn+relu")
 PLAIN = ("bf16.nt", "bf16.nt+bias")
 
 
@@ -67,7 +67,7 @@ def launched(row: Trial) -> tuple[str, LaunchRule]:
 
 @pytest.fixture
 def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LoadedTable:
-    """Of three kernels with an activation, and two without one."""
+    """Of four kernels with an activation, and two without one."""
     monkeypatch.setattr(operators, "_current", None)
     rows = [row(text) for text in (*FUSED, *PLAIN)]
     made = build_table(rows, launched, EMULATED, "clang 22", "0.1.0", "2026-11-30T05:00:00+00:00")
