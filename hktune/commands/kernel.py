@@ -50,7 +50,10 @@ def add_kernel_options(parser: argparse.ArgumentParser) -> None:
     """The options that describe a kernel; PARAMETER=VALUE then gives the numbers."""
     kernel = parser.add_argument_group("a kernel of your own")
     kernel.add_argument(
-        "--kernel", type=path_given, metavar="FILE", help="HIP source, or a code object (.hsaco, .co, .so)"
+        "--kernel",
+        type=path_given,
+        metavar="FILE",
+        help="HIP source, or a code object or what holds one (.hsaco, .co, .so)",
     )
     kernel.add_argument(
         "--symbol", metavar="NAME", help="which kernel, where there are several, or an instance of a template: 'f<256>'"

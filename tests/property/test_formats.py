@@ -92,7 +92,7 @@ def test_a_problem_comes_back_from_the_words_of_a_command(m: int, n: int, k: int
 def _field(name: str) -> st.SearchStrategy[Any]:
     if name in ("trial", "m", "n", "k"):
         return SIZES
-    if name.startswith("time_us") or name in ("baseline_us", "vendor_best_us"):
+    if name.startswith(("time_us", "energy_j")) or name in ("baseline_us", "vendor_best_us", "baseline_energy_j"):
         return st.none() | TIMES
     if name in ("object_sha256", "template_sha256"):
         return st.none() | SHA256
@@ -277,7 +277,16 @@ def test_a_table_is_hashed_entry_by_entry_as_if_it_were_whole(table: Table) -> N
     whole["entries"] = [in_words_of(table.version, entry) for entry in whole["entries"]]
     for entry in whole["entries"]:
         # What entries have not always had.
-        for name in ("name", "vendor_best", "vendor_best_us", "origins", "vendor_algorithm"):
+        later = (
+            "name",
+            "vendor_best",
+            "vendor_best_us",
+            "origins",
+            "vendor_algorithm",
+            "energy_j",
+            "baseline_energy_j",
+        )
+        for name in later:
             if entry[name] is None:
                 del entry[name]
     sha256 = hashlib.sha256(compact_json(whole).encode()).hexdigest()
