@@ -1,7 +1,7 @@
 """Training on a real GPU with every product by hktune's kernels, forward and backward.
 
-The kernels are the sm90a template's default config, compiled here. Nothing was measured: the table's rows say modelled.
-The truth is float64 for single products, and torch's own training for losses.
+The kernels are the sm90a template's default config, compiled here (`default_kernels.py`). The truth is float64 for
+single products, and torch's own training for losses.
 """
 
 from __future__ import annotations
@@ -12,23 +12,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from default_kernels import published
 from torch import Tensor, nn
 from torch.nn import functional
 
 import hktune
-from hktune.compile.nvrtc import NvrtcCompiler
-from hktune.core.operation import Operation, operation_of
-from hktune.core.outcome import Source, Status
+from hktune.core.operation import operation_of
 from hktune.core.problem import Problem
-from hktune.core.trial import Trial
-from hktune.core.variant import CodeObject
 from hktune.device.cuda import CudaDevice
-from hktune.dispatch import write_table
 from hktune.runtime import LoadedTable, operators
-from hktune.space import SearchSpace, load_space
-from hktune.tables import build_table
 
-SPACE = Path(__file__).resolve().parents[2] / "search_spaces" / "sm90a_gemm_bf16.yaml"
 TOKENS, WIDTH, HIDDEN, STEPS = 256, 512, 1024, 50
 F32 = torch.float32
 
@@ -52,33 +45,9 @@ OF_A_STEP = 5
 
 @pytest.fixture(scope="module")
 def directory(hopper: CudaDevice, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A table of all products; operations that share code share an object."""
-    space, folder = load_space(SPACE), tmp_path_factory.mktemp("table")
-    spaces: dict[Operation, SearchSpace] = {}
-    codes: dict[Operation, CodeObject] = {}
-    for operation in dict.fromkeys(problem.operation.code for problem in PROBLEMS):
-        spaces[operation] = space.for_operation(operation)
-        built = NvrtcCompiler().compile(spaces[operation].template.render(spaces[operation].config({})), 120.0)
-        assert isinstance(built, CodeObject), built
-        codes[operation] = built
-    identity = hopper.identity
-
-    def row(problem: Problem) -> Trial:
-        own = spaces[problem.operation.code]
-        config = own.config({})
-        return Trial(
-            trial=0, m=problem.m, n=problem.n, k=problem.k, operation=problem.operation, config_id=config.id,
-            config=config.json, status=Status.OK, source=Source.MODELLED, time_us=1.0,
-            object_sha256=codes[problem.operation.code].sha256, template=own.template.name,
-            template_sha256=own.template.sha256, target=identity.arch, device=identity.name,
-        )  # fmt: skip
-
-    def launch_of(row: Trial) -> tuple[str, object]:
-        own = spaces[row.operation.code]
-        return codes[row.operation.code].symbol, own.template.launch_rule(own.config({}), row.n, row.k)
-
-    table = build_table([*map(row, PROBLEMS)], launch_of, identity, "nvrtc", "0", "now")  # type: ignore[arg-type]
-    write_table(table, {code.sha256: code.data for code in codes.values()}, folder)
+    """A table of all products."""
+    folder = tmp_path_factory.mktemp("table")
+    published(folder, hopper.identity, PROBLEMS)
     return folder
 
 
