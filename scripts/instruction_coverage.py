@@ -11,11 +11,7 @@ when there are any.
 from __future__ import annotations
 
 import argparse
-import shutil
-import struct
-import subprocess
 import sys
-import zlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -30,13 +26,10 @@ from hktune.emulator.instructions.decode import Instruction, decode
 from hktune.emulator.instructions.program import build, is_faulting
 from hktune.emulator.machine.wave_start import Descriptor, entry_address
 from hktune.objects.code_object import AmdCodeObject, read_code_object
+from hktune.objects.offload_bundle import BUNDLE_MAGIC, COMPRESSED_MAGIC, ELF_MAGIC, bundled, decompressed
 
 ARCH = "gfx950"
 _LONGEST_INSTRUCTION_BYTES = 16
-_ELF, _BUNDLE, _COMPRESSED = b"\x7fELF", b"__CLANG_OFFLOAD_BUNDLE__", b"CCOB"
-_ENTRY = struct.Struct("<QQQ")  # of a bundle: offset and size of the object, size of the name behind
-_HEADER_BYTES = {1: 20, 2: 24, 3: 32}  # of a compressed bundle, by its version
-_ZLIB = 0
 _MOST_BYTES = 1 << 30
 
 
@@ -57,43 +50,18 @@ def objects_below(folder: Path, arch: str) -> list[tuple[str, AmdCodeObject]]:
 def objects_in(path: Path) -> Iterator[tuple[str, bytes]]:
     """The ELF files that a file is or holds. Raises ValueError for a compression that cannot be undone here."""
     with path.open("rb") as file:
-        magic = file.read(len(_BUNDLE))
-        if not magic.startswith((_ELF, _COMPRESSED, _BUNDLE)):
+        magic = file.read(len(BUNDLE_MAGIC))
+        if not magic.startswith((ELF_MAGIC, COMPRESSED_MAGIC, BUNDLE_MAGIC)):
             return
         data = magic + file.read(_MOST_BYTES)
-    if data.startswith(_COMPRESSED):
-        data = decompressed(path, data)
-    if data.startswith(_ELF):
+    try:
+        data = decompressed(data)
+    except TableError as error:
+        raise ValueError(f"{path}: {error}") from None
+    if data.startswith(ELF_MAGIC):
         yield str(path), data
-    elif data.startswith(_BUNDLE):
-        yield from ((f"{path} {name}", part) for name, part in bundled(data) if part.startswith(_ELF))
-
-
-def decompressed(path: Path, data: bytes) -> bytes:
-    """A compressed bundle's content (clang's OffloadBundler: magic, version, method, sizes, hash)."""
-    version, method = struct.unpack_from("<HH", data, len(_COMPRESSED))
-    if version not in _HEADER_BYTES:
-        raise ValueError(f"{path}: a compressed bundle of version {version}; 1 to 3 are read")
-    body = data[_HEADER_BYTES[version] :]
-    if method == _ZLIB:
-        return zlib.decompress(body)
-    if shutil.which("zstd") is None:
-        raise ValueError(f"{path} is compressed with zstd: install the program zstd")
-    return subprocess.run(["zstd", "-dcq"], input=body, capture_output=True, check=True).stdout
-
-
-def bundled(data: bytes) -> Iterator[tuple[str, bytes]]:
-    """Names and contents of a bundle's entries; those that are not whole are left out."""
-    (count,) = struct.unpack_from("<Q", data, len(_BUNDLE))
-    at = len(_BUNDLE) + 8
-    for _ in range(count):
-        if at + _ENTRY.size > len(data):
-            return
-        offset, size, length = _ENTRY.unpack_from(data, at)
-        at += _ENTRY.size + length
-        name = data[at - length : at].decode(errors="replace")
-        if offset + size <= len(data):
-            yield name, data[offset : offset + size]
+    elif data.startswith(BUNDLE_MAGIC):
+        yield from ((f"{path} {name}", part) for name, part in bundled(data) if part.startswith(ELF_MAGIC))
 
 
 def memory_of(code: AmdCodeObject) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -19,12 +20,13 @@ from hktune.core.settings import Settings
 from hktune.core.variant import Variant
 from hktune.objects.code_object import read_code_object
 from hktune.objects.demangled import chosen_symbol
+from hktune.objects.offload_bundle import BUNDLE_MAGIC, COMPRESSED_MAGIC, ELF_MAGIC, device_objects
 
 ARCH = "gfx950"
 _COMPILE_DEADLINE_S = 300.0
 _MISSING = "file not found"
 _DEBUG_LINES = "-gline-tables-only"
-KERNEL_FILE = FileKind("a kernel", 16 << 20, InputError, "give HIP source or a code object")
+KERNEL_FILE = FileKind("a kernel", 64 << 20, InputError, "give HIP source or a code object")
 
 
 class ObjectCompiler(Protocol):
@@ -58,13 +60,22 @@ def compile_source(path: Path, source: str, symbol: str | None, compiler: Object
     return data, chosen_symbol(read_code_object(data).kernels, symbol, path)
 
 
+def _chosen(objects: Sequence[bytes], symbol: str | None, path: Path) -> tuple[bytes, str]:
+    """The one of `objects` that has the kernel, and its symbol."""
+    holders = {name: data for data in objects for name in read_code_object(data).kernels}
+    if not objects:
+        raise InputError(f"{path} has no code object for {ARCH}: compile it with --offload-arch={ARCH}")
+    name = chosen_symbol(holders, symbol, path)
+    return holders[name], name
+
+
 def kernel_code(
     data: bytes, path: Path, symbol: str | None, flags: DeviceFlags, settings: Settings, hipkittens: Path | None = None
 ) -> tuple[bytes, str]:
-    """The code object that `data`, the content of `path`, is or is compiled to with debug lines, and the symbol of the
-    kernel in it. `hipkittens` is a folder of those headers. Raises InputError, ToolchainError."""
-    if data[:4] == b"\x7fELF":
-        return data, chosen_symbol(read_code_object(data).kernels, symbol, path)
+    """The code object that `data`, the content of `path`, is, holds, or is compiled to with debug lines, and the symbol
+    of the kernel in it. `hipkittens` is a folder of those headers. Raises InputError, ToolchainError."""
+    if data.startswith((ELF_MAGIC, BUNDLE_MAGIC, COMPRESSED_MAGIC)):
+        return _chosen(device_objects(data, ARCH), symbol, path)
     source, words = device_source(KERNEL_FILE.text(data, path), flags, symbol)
     toolchain = find_hip_toolchain(settings)
     own = ("-iquote", str(path.resolve().parent), "-I", str(HOST_HEADERS))

@@ -20,6 +20,7 @@ from foreign_files import AITER_TUNED, BENCH_OUTPUT, LOG, TRACE, TUNABLE, YAML
 from hostile import Victim, amd_victim, harmed, nvidia_victim, row_of_an_algorithm
 from mutants import changed, csv_mutant, json_mutant, text_mutant, words_mutant, yaml_mutant
 from naive_gemm import EMULATED, OBJECT, published, trial
+from test_instruction_coverage import bundle as bundle_of
 from toy_space import TOY_SOURCE, TOY_SPACE, TOY_TEMPLATE
 
 from hktune.cli import main
@@ -38,6 +39,7 @@ from hktune.export import export_inline
 from hktune.objects.code_object import read_code_object
 from hktune.objects.cubin import read_cubin
 from hktune.objects.demangled import chosen_symbol
+from hktune.objects.offload_bundle import device_objects
 from hktune.report.console import PlainConsole
 from hktune.report.tables import print_table
 from hktune.space import Spaces, load_space
@@ -405,12 +407,14 @@ def _kernels(folder: Path) -> list[Format]:
         )
         described.launch()
 
+    bundle = bundle_of(("hipv4-amdgcn-amd-amdhsa--gfx950", OBJECT))
     array = io.BytesIO()
     np.save(array, np.arange(24.0).reshape(2, 3, 4))
     return [
         Format("kernel source", KERNEL, text_mutant, _written(folder / "kernel.hip", use_source)),
         Format("kernel object", OBJECT, harmed, _written(folder / "kernel.hsaco", use_object)),
         Format("arguments and sizes", LAUNCH, text_mutant, use_launch),
+        Format("offload bundle", bundle, harmed, lambda data: device_objects(data, "gfx950")),
         Format("array of a buffer", array.getvalue(), harmed, _written(folder / "buffer.npy", read_array)),
     ]
 

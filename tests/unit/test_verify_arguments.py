@@ -269,3 +269,34 @@ def test_a_file_with_host_code_structs_and_templates_runs_as_it_is(
 def test_an_expression_in_a_launch_still_has_no_floats() -> None:
     assert Expression("m//2", "--grid").value({"m": 5}) == 2
     assert parse_numbers(["m=3", "x=2.5e-1"]) == {"m": 3, "x": 0.25}
+
+
+def test_kernels_inside_bundles_and_programs_are_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """clang's bundle as hipcc --genco leaves it, and the section of a program that has two of them."""
+    from gfx950_code import assemble, link
+    from test_instruction_coverage import bundle, compressed
+
+    first, second = assemble("s_endpgm"), assemble("v_mov_b32 v1, v0\ns_endpgm", pointers=1)
+    second = second.replace(b"kernel.kd\0", b"worker.kd\0").replace(b"kernel\0", b"worker\0")
+    second = second.replace(b"\xa9kernel.kd", b"\xa9worker.kd").replace(b"\xa6kernel", b"\xa6worker")
+    entries = [("host-x86_64-unknown-linux-gnu", b""), ("hipv4-amdgcn-amd-amdhsa--gfx950", first)]
+    (tmp_path / "plain.co").write_bytes(bundle(*entries))
+    (tmp_path / "packed.co").write_bytes(compressed(bundle(*entries), 2, 0))
+    arguments = ["--args", "x:f32[4] y:f32[4]"]
+    for name in ("plain", "packed"):
+        assert main(["verify", "--kernel", str(tmp_path / f"{name}.co"), *arguments]) == 0
+        assert capsys.readouterr().out.startswith("kernel: no hazard found")
+    other = bundle(entries[0], ("hipv4-amdgcn-amd-amdhsa--gfx950:sramecc+:xnack-", second))
+    whole = bundle(*entries)
+    (tmp_path / "fat.bin").write_bytes(whole.ljust(-(-len(whole) // 4096) * 4096, b"\0") + other)
+    source = tmp_path / "program.s"
+    source.write_text(f'.section .hip_fatbin,"a"\n.p2align 12\n.incbin "{tmp_path / "fat.bin"}"\n')
+    (tmp_path / "program.so").write_bytes(link(source, ("--target=x86_64-linux-gnu",)))
+    command = ["verify", "--kernel", str(tmp_path / "program.so")]
+    assert main([*command, *arguments]) == 2
+    assert "has the kernels kernel, worker: name one with --symbol" in capsys.readouterr().err
+    assert main([*command, "--symbol", "worker", "--args", "x:f32[4]"]) == 0
+    assert capsys.readouterr().out.startswith("worker: no hazard found")
+    (tmp_path / "older.co").write_bytes(bundle(entries[0]))
+    assert main(["verify", "--kernel", str(tmp_path / "older.co"), *arguments]) == 2
+    assert "has no code object for gfx950: compile it with --offload-arch=gfx950" in capsys.readouterr().err
