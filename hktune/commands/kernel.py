@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,6 +40,7 @@ _USUAL: dict[str, Any] = {
     "strict": False,
     "allow": [],
     "sarif": None,
+    "timeline": None,
     "json": False,
     "try_seconds": 60.0,
 }
@@ -113,6 +115,12 @@ def _add_values(kernel: argparse._ArgumentGroup) -> None:
         help="waive a finding, at a place such as mine.hip:7 or +0x44 if one is given; docs/reference/findings.md",
     )
     kernel.add_argument("--sarif", type=path_given, metavar="FILE", help="write the findings as SARIF")
+    kernel.add_argument(
+        "--timeline",
+        type=path_given,
+        metavar="FILE",
+        help="draw the waves of workgroup 0 over modelled cycles (HTML)",
+    )
     add_json(kernel, "what was found")
     kernel.add_argument(
         "--try-seconds",
@@ -146,6 +154,8 @@ def verify_kernel(options: argparse.Namespace) -> int:
         verdict = kernel_file.judge(data, symbol, run)
     if options.dump:
         _dump(options.dump, verdict.outputs)
+    if options.timeline:
+        _write_timeline(options.timeline, verdict)
     if options.sarif:
         _write_sarif(options.sarif, verdict, options.kernel)
     if options.json:
@@ -186,6 +196,7 @@ def _run_of(options: argparse.Namespace) -> KernelRun:
         scratch_bytes=triton.scratch_bytes if triton else None,
         allowed=tuple(parse_waiver(text) for text in options.allow),
         trials_s=options.try_seconds,
+        traces=bool(options.timeline),
     )
 
 
@@ -251,7 +262,21 @@ def _exit_code(verdict: Verdict) -> int:
 def _write_sarif(file: Path, verdict: Verdict, kernel: Path) -> None:
     from hktune.report.findings.sarif import sarif_log
 
+    _publish("--sarif", file, json.dumps(sarif_log(verdict, kernel), indent=1).encode())
+
+
+def _write_timeline(file: Path, verdict: Verdict) -> None:
+    from hktune.core.board import DEFAULT_BOARD
+    from hktune.report.pages.timeline_page import timeline_page
+
+    if verdict.traced is None:
+        print(f"--timeline {file}: not written, as the kernel did not come to its end", file=sys.stderr)
+    else:
+        _publish("--timeline", file, timeline_page(verdict.symbol, verdict.traced, DEFAULT_BOARD.arch))
+
+
+def _publish(option: str, file: Path, data: bytes) -> None:
     try:
-        publish(file, json.dumps(sarif_log(verdict, kernel), indent=1).encode())
+        publish(file, data)
     except OSError as error:
-        raise InputError(f"--sarif {file}: {error.strerror or error}: give a file that can be written") from error
+        raise InputError(f"{option} {file}: {error.strerror or error}: give a file that can be written") from error

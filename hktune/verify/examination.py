@@ -37,11 +37,12 @@ class Examination:
     strict: bool
     deadline_s: float
 
-    def device(self, schedule: Schedule = USUAL, watches: bool = False) -> EmulatedDevice:
-        """One for a run: that looks for hazards, or has a schedule of its own."""
+    def device(self, schedule: Schedule = USUAL, watches: bool = False, traces: bool = False) -> EmulatedDevice:
+        """One for a run: that looks for hazards and may record what is executed, or has a schedule of its own."""
         return EmulatedDevice(
             ARCH,
             deadline_s=self.deadline_s,
+            record_trace=traces,
             find_hazards=watches,
             strict_hazards=self.strict,
             gather_hazards=watches,

@@ -25,6 +25,7 @@ from hktune.objects.demangled import kernel_name
 from hktune.verify.argument_struct import Values, argument_struct, spare_pointers
 from hktune.verify.diagnosis import Diagnosis, diagnoses, worst_first
 from hktune.verify.examination import Examination
+from hktune.verify.execution_trace import ExecutionTrace, execution_trace
 from hktune.verify.finding_rules import ERROR, WARNING
 from hktune.verify.kernel_arguments import Parameter, buffers_of, integer
 from hktune.verify.kernel_buffers import (
@@ -75,6 +76,7 @@ class KernelRun:
     scratch_bytes: tuple[int, int] | None = None
     allowed: tuple[Waiver, ...] = ()
     trials_s: float = 60.0
+    traces: bool = False
 
     def launch(self) -> Launch:
         """Grid, block and LDS; the arguments are packed apart. Raises SpaceError for an expression without a value."""
@@ -101,7 +103,8 @@ class KernelRun:
 @dataclass(frozen=True)
 class Verdict:
     """What was found: a failure of the run or wrong values, or none; findings, worst first; and what the kernel asks of
-    a compute unit. `outputs` are the buffers that the kernel may write, as it left them."""
+    a compute unit. `outputs` are the buffers that the kernel may write, as it left them; `traced` what workgroup 0
+    executed, where the run asked for it."""
 
     symbol: str
     failure: Failure | None
@@ -109,6 +112,7 @@ class Verdict:
     notes: tuple[str, ...] = ()
     outputs: Mapping[str, HostArray] = field(default_factory=dict)
     findings: tuple[Diagnosis, ...] = ()
+    traced: ExecutionTrace | None = None
 
     @property
     def level(self) -> str | None:
@@ -132,7 +136,7 @@ class _Judge:
         self._name = kernel_name(symbol)
         self._regions: dict[str, tuple[int, int]] = {}
         self._examination = Examination(data, symbol, self._left, run.strict, run.deadline_s)
-        self._device = self._examination.device(watches=True)
+        self._device = self._examination.device(watches=True, traces=run.traces)
         self._kernel: EmulatedKernel = self._device.load(data, symbol)
         self._before: dict[str, HostArray] = {}
 
@@ -142,6 +146,7 @@ class _Judge:
         notes, resources = self._notes(), self._kernel.image.resources
         failure = self._failure(arrays)
         ended = failure is None
+        traced = execution_trace(self._device.trace, self._kernel) if ended and self._device.trace else None
         until = attended_s() + self._run.trials_s
         found = diagnoses(self._device.findings, self._kernel, self._name, self._regions)
         if ended:
@@ -151,7 +156,7 @@ class _Judge:
         found = self._examination.with_fixes(found, self._kernel.code.region.base, until)
         written = {name: each.type for name, each in self._buffers.items() if each.way != "in" and ended}
         outputs = {name: native(arrays[name], kind) for name, kind in written.items()}
-        return Verdict(self._name, failure, resources, notes, outputs, worst_first(found))
+        return Verdict(self._name, failure, resources, notes, outputs, worst_first(found), traced)
 
     def _failure(self, arrays: dict[str, HostArray]) -> Failure | None:
         """Why the kernel did not come to its end on `arrays`, if it did not."""

@@ -117,6 +117,10 @@ class Program:
         self._unusual: dict[tuple[int, int], Block] = {}
         self._explore(entry)
 
+    def instruction(self, address: int) -> Instruction:
+        """The one at `address`, which has been reached."""
+        return self._instructions[address]
+
     def around(self, address: int, before: int, after: int) -> list[Instruction]:
         """The instruction at `address` with its neighbours, as far as they are reachable: so many on either side."""
         places = sorted(each for each in self._instructions if each < _INSERTED_FROM)
