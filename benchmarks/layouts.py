@@ -1,9 +1,11 @@
-"""What the layouts and outputs of the gfx950 GEMM take, modelled, next to bf16.nt.
+"""What the layouts, outputs and activations of the gfx950 GEMM take, modelled, next to bf16.nt.
 
     python benchmarks/layouts.py [--operations bf16.nn bf16.tn ..] [--problems 4096x4096x4096 ..] [--seeds 2 3 ..]
 
 The space's seeds, or those of some places, are proved and profiled for each operation: one launch of whole tiles each,
 with hazards. For each problem, the fastest of them, in us, what bounds it, and how much longer that is than bf16.nt's.
+The last row is bf16.nt and then a kernel that does nothing but read and write C: at the peak of the memory that C is
+in, and with the cost of a launch.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from hktune.core.variant import CodeObject
 from hktune.emulator.clock.launch_time import Modelled, modelled_time
 from hktune.emulator.clock.memory_traffic import tile_order
 from hktune.emulator.clock.profile import Profile
+from hktune.emulator.clock.rates import rates_of
 from hktune.space import SearchSpace, load_space
 from hktune.verify.emulated_proof import ProofLaunch, ProofTask, prove_all
 from hktune.workers.prover import COMPILE_DEADLINE_S, DEADLINE_S
@@ -51,6 +54,16 @@ def main() -> None:
         base = base or [each.timing.time_us for each in best]
         cells = [cell(one, us if operation != BF16_NT else None) for one, us in zip(best, base, strict=True)]
         print(f"| {operation} | " + " | ".join(cells) + " |", flush=True)
+    times = [us + pass_us(each, options.board) for us, each in zip(base, problems, strict=True)]
+    cells = [f"{us:.1f}, {100 * (us / base_us - 1):+.1f} %" for us, base_us in zip(times, base, strict=True)]
+    print(f"| {BF16_NT}, then a pass over C | " + " | ".join(cells) + " |")
+
+
+def pass_us(problem: Problem, board: str) -> float:
+    """The least time of a kernel that reads and writes C once."""
+    rates, c_bytes = rates_of(board_named(board)), problem.m * problem.n * problem.operation.c_dtype.bytes
+    tb_per_s = rates.mall_tb_per_s if c_bytes <= rates.mall_bytes else rates.hbm_tb_per_s
+    return rates.launch_us + 2 * c_bytes / tb_per_s * 1e-6
 
 
 def cell(one: Modelled, base_us: float | None) -> str:

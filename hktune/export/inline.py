@@ -123,14 +123,14 @@ def _hip_text(entries: Sequence[Entry], template: Template) -> _HipText:
 def _of_one_product(
     entries: Sequence[Entry], product: Operation | None, directory: Path
 ) -> tuple[list[Entry], Operation]:
-    """The entries to export, and what all of them compute but for the epilogue."""
+    """The entries to export, and what all of them compute but for a bias."""
     by_product: dict[Operation, list[Entry]] = {}
     for entry in entries:
-        by_product.setdefault(entry.problem.operation.bare, []).append(entry)
-    asked = [product.bare] if product else sorted(by_product)
+        by_product.setdefault(entry.problem.operation.code, []).append(entry)
+    asked = [product.code] if product else sorted(by_product)
     if len(asked) > 1 or asked[0] not in by_product or asked[0] not in PRODUCTS:
         has = ", ".join(map(str, sorted(by_product)))
-        if product and product.bare not in by_product:
+        if product and product.code not in by_product:
             raise TableError(f"{directory}: {product} is not in this table: it has {has}: choose one of them")
         rule = f"{directory}: one file holds kernels of one operation, {' or '.join(map(str, PRODUCTS))}"
         raise TableError(f"{rule}: this table has {has}: choose one with --operation")

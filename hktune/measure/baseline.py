@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from hktune.core.dtype import F32
 from hktune.core.errors import DeviceError
 from hktune.core.operand import factors_of
-from hktune.core.operation import Operation
+from hktune.core.operation import ACTIVATIONS, Operation
 from hktune.core.problem import Problem
 from hktune.measure.arena import OperandSet
 
@@ -67,10 +67,13 @@ class TorchBaseline:
 
 
 def check_steps(operation: Operation) -> None:
-    """Raises DeviceError where the epilogue is more than one of the steps that the vendor's library does: it adds the
-    bias, or what C holds."""
-    if operation.epilogue not in ((), ("bias",), ("accumulate",)):
-        raise DeviceError(f"the vendor's library has no {operation}: it adds a bias, or accumulates on C")
+    """Raises DeviceError where the epilogue is more than one of the steps that the vendor's library does, and an
+    activation behind it. The library adds the bias, or what C holds; the activation is another kernel, torch's."""
+    *_, last = (None, *operation.epilogue)
+    added = operation.epilogue[:-1] if last in ACTIVATIONS else operation.epilogue
+    if added not in ((), ("bias",), ("accumulate",)):
+        rule = "it adds a bias, or accumulates on C, before one activation"
+        raise DeviceError(f"the vendor's library has no {operation}: {rule}")
 
 
 def torch_stream(stream: int) -> torch.cuda.Stream:
@@ -114,3 +117,17 @@ def _multiply(operation: Operation, operands: OperandSet) -> None:
     except (TypeError, NotImplementedError):
         rule = "torch 2.8 is the first that has one, on GPUs"
         raise DeviceError(f"torch {torch.__version__} has no {operation}: {rule}") from None
+    for activation in operation.activations:
+        _activate(activation, c)
+
+
+def _activate(activation: str, c: torch.Tensor) -> None:
+    """In place, as torch does it behind a product."""
+    import torch
+
+    if activation == "relu":
+        torch.relu_(c)
+    elif activation == "silu":
+        torch.nn.functional.silu(c, inplace=True)
+    else:
+        torch.ops.aten.gelu_(c, approximate="tanh" if activation == "gelu_tanh" else "none")

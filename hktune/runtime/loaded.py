@@ -217,7 +217,7 @@ class LoadedTable:
 
     def warm(self) -> None:
         """Load every kernel that a call can reach now, on each device in use, so that no call does and a graph capture
-        need not."""
+        need not. Algorithms of the vendor's libraries are launched once."""
         problems = [entry.problem for entry in self._validated.usable]
         reached = [problem for problem in problems if problem.operation in CALL_OPERATIONS]
         for served in [served for served in self._places.values() if served is not None]:
@@ -225,7 +225,7 @@ class LoadedTable:
                 for problem in reached:
                     route = served.route(problem.key)
                     if isinstance(route, Route):
-                        served.place.make_ready(route)
+                        served.place.warm(route)
 
     def stats(self) -> Stats:
         return self._counts.stats()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from types import ModuleType
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from hktune.core.errors import DeviceError
+from hktune.core.operand import operands_of
 from hktune.device.device import Device, Kernel, PreparedLaunch
 from hktune.device.prepared import BoundLaunch
 from hktune.device.vendor_library import VendorLibrary
@@ -86,15 +87,32 @@ class Place:
         assert route.prepared is not None, "each kind of route is made ready above"
         return route.prepared
 
+    def warm(self, route: Route) -> None:
+        """Make `route` ready, so that its first call may be one of a captured graph. A library loads the kernels of an
+        algorithm with its first launch: that is done here, on zeros, where there is memory for them."""
+        ready = self.make_ready(route)
+        if not isinstance(route, AlgorithmRoute) or isinstance(ready, Fallback):
+            return
+        problem, stream = route.problem, self.stream()
+        with suppress(torch.cuda.OutOfMemoryError):
+            zeros = {
+                name: torch.zeros(
+                    operand.shape(problem.sizes), dtype=getattr(torch, operand.dtype.torch_name), device=self.where
+                )
+                for name, operand in operands_of(problem.operation).items()
+            }
+            size_bytes = route.workspace_bytes
+            workspace = self.algorithm_workspaces.of(stream, size_bytes) if size_bytes else None
+            ready(zeros["a"], zeros["b"], zeros["c"], zeros.get("bias"), workspace, stream)
+
     def _algorithm_ready(self, route: AlgorithmRoute) -> PreparedLaunch | Fallback:
         """The library decides whether it takes the algorithm: asked once, and said once where it does not."""
-        name = route.algorithm.library
         if route.refused:
             return Fallback.ALGORITHM
-        if name not in self._libraries and is_capturing():
+        if is_capturing():
             return Fallback.CAPTURE
         try:
-            route.prepared = self._library(name).prepare(route.algorithm, route.problem)
+            route.prepared = self._library(route.algorithm.library).prepare(route.algorithm, route.problem)
         except DeviceError as refused:
             route.refused = True
             rule = f"torch's default serves {route.problem}, because its algorithm is refused"

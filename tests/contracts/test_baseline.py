@@ -12,7 +12,7 @@ import torch
 from simulated_gpu import SimulatedGpu, SimulatedVendor, torch_without_cuda
 
 from hktune.core.errors import DeviceError
-from hktune.core.operation import Operation, operation_of
+from hktune.core.operation import ACTIVATIONS, Operation, operation_of
 from hktune.core.problem import Problem
 from hktune.device.device import TimedDevice
 from hktune.device.opening import find_device
@@ -123,9 +123,24 @@ class VendorContract(BaselineContract):
         exact = given["a"].double().T @ given["b"].double() + before.double()
         torch.testing.assert_close(given["c"].double(), exact, rtol=2.0**-8, atol=1e-4)
 
+    @pytest.mark.parametrize("activation", ACTIVATIONS)
+    def test_an_activation_follows_the_product(
+        self, baseline: Baseline, where: str, stream: int, run: Run, activation: str
+    ) -> None:
+        problem = Problem(24, 40, 72, operation_of(f"bf16.nt+bias+{activation}"))
+        given = operands(problem, 1, where)
+        enqueue = baseline.prepare(problem, given, stream)
+        run(lambda: enqueue(given))
+        exact = given["a"].double() @ given["b"].double().T + given["bias"].double()
+        by_torch = (
+            torch.nn.functional.gelu if activation.startswith("gelu") else getattr(torch.nn.functional, activation)
+        )
+        named = {"approximate": "tanh"} if activation == "gelu_tanh" else {}
+        torch.testing.assert_close(given["c"].double(), by_torch(exact, **named), rtol=2.0**-7, atol=2e-3)
+
     def test_an_epilogue_that_it_cannot_do_is_refused(self, baseline: Baseline, where: str, stream: int) -> None:
-        problem = Problem(24, 40, 72, Operation(epilogue=("bias", "relu")))
-        with pytest.raises(DeviceError, match=r"^the vendor's library has no bf16.nt\+bias\+relu: it adds"):
+        problem = Problem(24, 40, 72, Operation(epilogue=("relu", "bias")))
+        with pytest.raises(DeviceError, match=r"^the vendor's library has no bf16.nt\+relu\+bias: it adds"):
             baseline.prepare(problem, operands(BIASED, device=where), stream)
 
 
