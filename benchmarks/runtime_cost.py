@@ -4,8 +4,8 @@
     python benchmarks/runtime_cost.py --gpu results/<device>   # on a GPU, launches included, by that table
 
 Without a GPU it times the lookup alone; every way in up to the device's launch, which is stubbed (the functions,
-`matmul`, the layer, autocast, a compiled graph, the backward pass); a call that an algorithm of the vendor's library
-serves, whose function is one of libc's; torch's own on the same CPU tensors, which computes
+`matmul`, the layer, autocast, a compiled graph, the backward pass, a step of a layer); a call that an algorithm of the
+vendor's library serves, whose function is one of libc's; torch's own on the same CPU tensors, which computes
 16x16x16 as well; torch's own products while `hktune.enable()` is on; what no call can do without (the output's
 allocation, and an autograd function that does nothing else); and the loading of a table of 1,000 entries. On a GPU it
 times calls as they are enqueued, hktune's and torch's in turn, on the smallest kernel of the table, so that the device
@@ -37,7 +37,7 @@ import hktune
 from hktune.core.config import Config
 from hktune.core.launch import Argument, Launch
 from hktune.core.launch_rule import LaunchRule
-from hktune.core.operation import BF16_NT, BF16_NT_BIAS
+from hktune.core.operation import BF16_NT, BF16_NT_BIAS, Operation
 from hktune.core.outcome import Source, Status
 from hktune.core.problem import Problem
 from hktune.core.settings import Settings
@@ -53,6 +53,7 @@ from hktune.tables import build_table
 
 ROOT = Path(__file__).resolve().parent.parent
 OBJECT = ROOT / "tests" / "recorded" / "naive_gemm" / "naive_gemm.hsaco"
+LAYOUTS_OBJECT = OBJECT.with_name("naive_gemm_layouts.hsaco")
 ENTRIES = 1000
 M, N, K = 16, 16, 16
 Call = Callable[[], object]
@@ -134,6 +135,48 @@ def launch_of(row: Trial) -> tuple[str, LaunchRule]:
     return "naive_gemm_bias" if bias else "naive_gemm", rule
 
 
+def table_of_a_step() -> tuple[Table, dict[str, bytes]]:
+    """The three products of a layer's step, each read as it is stored."""
+    data = LAYOUTS_OBJECT.read_bytes()
+    sha256 = hashlib.sha256(data).hexdigest()
+    trials = [
+        Trial(
+            trial=0, m=M, n=N, k=K, operation=Operation("bf16", layout), config_id=Config({}).id, config="{}",
+            status=Status.OK, source=Source.MODELLED, time_us=1.0, object_sha256=sha256, template="naive_gemm",
+            template_sha256="0" * 64,
+        )
+        for layout in ("nt", "nn", "tn")
+    ]  # fmt: skip
+    return build_table(trials, launch_in_layout, EmulatedDevice().identity, "clang", "0", "now"), {sha256: data}
+
+
+def launch_in_layout(row: Trial) -> tuple[str, LaunchRule]:
+    pointers = [Argument(name, "pointer") for name in ("a", "b", "c")]
+    numbers = [Argument(name, "u32") for name in ("n", "k", "lda", "ldb")]
+    rule = LaunchRule((-(-row.n // 64), "m", 1), (64, 1, 1), 0, (*pointers, *numbers))
+    return f"naive_gemm_{row.operation.layout}", rule
+
+
+def load_stubbed(table: Table, objects: dict[str, bytes]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        write_table(table, objects, Path(folder))
+        hktune.load(folder, allow_modelled=True, device=Stub())
+
+
+def step_costs(title: str) -> None:
+    """Of a layer's forward and backward pass, for the gradient of its weight, and of its input too."""
+    x, wanted = torch.randn(M, K).bfloat16(), torch.randn(M, K).bfloat16().requires_grad_()
+    ours, theirs = hktune.Linear(K, N, bias=False), torch.nn.Linear(K, N, bias=False, dtype=torch.bfloat16)
+    slope = torch.ones(M, N).bfloat16()
+    calls: dict[str, Call] = {
+        "hktune.Linear, dW": lambda: torch.autograd.grad(ours(x), ours.weight, slope),
+        "torch.nn.Linear, dW": lambda: torch.autograd.grad(theirs(x), theirs.weight, slope),
+        "hktune.Linear, dX and dW": lambda: torch.autograd.grad(ours(wanted), (wanted, ours.weight), slope),
+        "torch.nn.Linear, dX and dW": lambda: torch.autograd.grad(theirs(wanted), (wanted, theirs.weight), slope),
+    }
+    show(f"host time of a step, {title}", rounds_ns(calls, 100))
+
+
 def on_this_machine() -> None:
     torch.set_num_threads(1)
     table, objects = table_of(ENTRIES)
@@ -160,6 +203,9 @@ def on_this_machine() -> None:
         enabled_costs()
     host_costs("a weight that requires a gradient", grad=True)
     other_ways_in(grad=True)
+    step_costs("a table of nt")
+    load_stubbed(*table_of_a_step())
+    step_costs("a table of nt, nn and tn")
     with torch.no_grad():
         algorithm_costs()
 

@@ -229,8 +229,8 @@ def _row(bias: Tensor, b: Tensor) -> Tensor | None:
     """The bias [N] that an addmm adds to each row; None where it adds something else. A compiled graph expands it."""
     if bias.dim() == 1 and b.dim() == 2 and bias.shape[0] == b.shape[1]:
         return bias
-    is_expanded = bias.dim() == 2 and bias.stride(0) == 0 and b.dim() == 2 and bias.shape[1] == b.shape[1]
-    return bias[0] if is_expanded and len(bias) else None
+    is_row = bias.dim() == 2 and (bias.stride(0) == 0 or len(bias) == 1)
+    return bias[0] if is_row and len(bias) and b.dim() == 2 and bias.shape[1] == b.shape[1] else None
 
 
 def _is_float32(dtype: torch.dtype, a: Tensor) -> bool:

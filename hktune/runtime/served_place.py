@@ -78,7 +78,7 @@ class ServedPlace:
             served = found.find(left.dtype, left, right, bias)
             if not isinstance(served, Fallback):
                 product, launch = served
-                if out is None or product.fits(out, left, right):
+                if out is None or product.fits(out, left, right, bias):
                     found.remember(product, launch, (left, right, bias))
                     counts.torchs_own_served()
                     return product.result(launch, left, right, bias, out)

@@ -144,7 +144,7 @@ class ServedProduct:
             self._counts.hits += 1
         return out
 
-    def fits(self, out: Tensor, *operands: Tensor) -> bool:
+    def fits(self, out: Tensor, *operands: Tensor | None) -> bool:
         """Whether the product of `operands` may be written to `out`."""
         return (
             out.dtype is self._out_dtype
@@ -153,7 +153,7 @@ class ServedProduct:
             and out.is_contiguous()
             and not out.is_neg()
             and not out.data_ptr() & MISALIGNED
-            and not any(torch._C._overlaps(out, each) for each in operands)
+            and not any(each is not None and torch._C._overlaps(out, each) for each in operands)
         )
 
     def holding(self, to: Tensor, out: Tensor | None, *operands: Tensor) -> Tensor | None:

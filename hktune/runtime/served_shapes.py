@@ -111,7 +111,7 @@ class ServedShapes:
             return None
         if launch is None or (place.current_index is not None and place.current_index() != place.index):
             return None
-        if out is not None and not product.fits(out, left, right):
+        if out is not None and not product.fits(out, left, right, bias):
             return None
         if kind.asks_gradient and grad_enabled():
             if bias is None:

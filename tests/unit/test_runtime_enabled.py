@@ -311,6 +311,19 @@ def test_an_out_that_is_an_operand_too_is_torchs(make: Make) -> None:
     assert table.stats().hits == 1
 
 
+def test_a_bias_may_be_one_row_but_not_of_the_out(make: Make) -> None:
+    a, b, bias = random(M, K), random(K, N), random(N)
+    expected = torch.addmm(bias, a, b)
+    table = make(lambda: torch.addmm(bias, a, b))
+    with hktune.enable():
+        for rows in (bias[None], bias.expand(M, N)):
+            close(torch.addmm(rows, a, b), expected)
+        assert table.stats().hits == 2
+        out = bias.repeat(M, 1)
+        close(torch.addmm(out[0], a, b, out=out), expected)
+    assert table.stats().hits == 2
+
+
 def test_threads_are_served_and_may_turn_it_on_and_off(make: Make) -> None:
     table = make(linear)
     expected, wrong = linear(), []
