@@ -62,8 +62,8 @@ class SimulatedGpu:
     """TimedDevice with one stream. The host takes `host_us` for each call, and the stream waits for it; `now_us` is
     when the stream has done all that it has. `waited` and `clocks_read` count what the host asked for.
 
-    Its board draws `idle_w`, and more during a launch that says so. The counter of that is updated every `update_us`;
-    0 stands for a board without one."""
+    Its board draws `idle_w`, and more during a launch that says so. The counter of that is updated every `update_us`,
+    and a reading takes `reading_us`; an `update_us` of 0 stands for a board without one."""
 
     host_us: float = 0.0
     last_level_cache_bytes: int = 1 << 16
@@ -76,6 +76,7 @@ class SimulatedGpu:
     sensors: Clocks = STEADY
     update_us: float = 0.0
     idle_w: float = 100.0
+    reading_us: float = 0.0
     spans: deque[tuple[float, float, float]] = field(default_factory=deque)
     drawn_uj: float = 0.0
 
@@ -139,7 +140,7 @@ class SimulatedGpu:
 
     def energy_j(self) -> float | None:
         """What was drawn up to the counter's last update, whatever is still queued."""
-        self.host_now_us += self.host_us
+        self.host_now_us += self.host_us + self.reading_us
         if not self.update_us:
             return None
         until_us = self.host_now_us // self.update_us * self.update_us

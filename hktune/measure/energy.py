@@ -4,14 +4,20 @@ NVML's counter has a resolution of 1 mJ, but moves only every 20 to 100 ms. So e
 the GPU is kept busy with one kernel, the counter is read all the time, and the moments are noted at which it was seen
 to have moved. That is the mean power between two steps. Times the duration of a launch in the same stretch it is the
 energy of a launch, whatever the length of the steps.
+
+A reading may take milliseconds (4.3 on an H200, whose counter moves every 100 ms), so each moment is late by as much.
+But steps come at an even pace. What they are apart is learned from all that were seen, first for a second, then in
+every window. A window of two steps is then twice that, and a late reading does not count.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import median
 
 from hktune.device.device import Event, TimedDevice
 from hktune.measure.timer import GraphTimer, Side
@@ -22,11 +28,17 @@ SETTLE_S = 0.05
 WINDOW_S = 0.18
 """What a window lasts at least: two steps of 100 ms, or nine of 20, with what they are early."""
 
+WATCH_S = 1.0
+"""The counter is watched for so long before the first window."""
+
 PATIENCE_S = 1.0
-"""A counter that has not ended a window by then is no use."""
+"""A counter that has not ended a window so long after it should have is no use."""
 
 POLL_S = 0.0005
-"""Between two readings of the counter: when it moved is known to about that, 0.3 % of a window."""
+"""Between two readings of the counter."""
+
+EVEN = 3.0
+"""Steps that are so many times as far apart as readings are taken for even ones."""
 
 AHEAD_S, AHEAD_SHARE = 0.03, 1.1
 """So much work is queued ahead of the time that has passed, so that the GPU is never idle: for a host that is held up,
@@ -57,7 +69,7 @@ class Energies:
 @dataclass(frozen=True)
 class Window:
     """What was seen between two steps of the counter. `unsure` is the share by which `joules` of a launch may be off,
-    since nobody knows when between two readings it moved."""
+    since nobody knows when between two readings it moved, or how far its steps are apart."""
 
     joules: float
     unsure: float
@@ -88,11 +100,14 @@ class EnergyMeter:
         self._timer = timer
         self._now_s = now_s
         self._pause = pause
+        self._pace = _Pace()
 
     def measure(self, sides: Sequence[Side], windows: Sequence[int]) -> list[Energy | None]:
         """The energy of a launch of each side, by so many windows of each. They take turns, there and back, so that
         what drifts favours nobody. All are None where the device has no counter."""
-        if self._device.energy_j() is None:
+        if not sides or self._device.energy_j() is None:
+            return [None] * len(sides)
+        if not self._pace.steps and self.window(sides[0], WATCH_S) is None:
             return [None] * len(sides)
         found: list[list[Window | None]] = [[] for _ in sides]
         for turn in range(max(windows, default=0)):
@@ -101,27 +116,28 @@ class EnergyMeter:
                 found[index].append(self.window(sides[index]))
         return [_energy(own) for own in found]
 
-    def window(self, side: Side) -> Window | None:
-        """One window of `side`; None where the counter does not move as it should."""
+    def window(self, side: Side, least_s: float = WINDOW_S) -> Window | None:
+        """One window of `side`, of `least_s` at least; None where the counter does not move as it should."""
         work = _Work(self._device, self._timer, side)
         try:
-            steps = self._steps(work)
+            steps = self._steps(work, least_s)
         finally:
             work.finish()
         if not steps:
             return None
         first, last = steps[0], steps[-1]
-        seconds = last.at_s - first.at_s
+        self._pace.learn(steps)
+        seconds, unsure = self._pace.length(steps)
         power_w = (last.energy_j - first.energy_j) / seconds
         joules = power_w * work.launch_us(first.at_s, last.at_s) * 1e-6
-        return Window(joules, max(first.late_s, last.late_s) / seconds, len(steps) - 1, seconds)
+        return Window(joules, unsure, len(steps) - 1, seconds)
 
-    def _steps(self, work: _Work) -> list[_Step]:
-        """The steps of the counter from SETTLE_S on, WINDOW_S from the first to the last; none where it does not move
+    def _steps(self, work: _Work, least_s: float) -> list[_Step]:
+        """The steps of the counter from SETTLE_S on, `least_s` from the first to the last; none where it does not move
         so, or has none."""
         steps: list[_Step] = []
         began_s, last_s, last_j = self._now_s(), 0.0, self._device.energy_j()
-        while last_s < PATIENCE_S:
+        while last_s < PATIENCE_S + least_s:
             work.keep_ahead_of(last_s)
             self._pause(POLL_S)
             energy_j, at_s = self._device.energy_j(), self._now_s() - began_s
@@ -129,10 +145,42 @@ class EnergyMeter:
                 break
             if energy_j != last_j and at_s >= SETTLE_S:
                 steps.append(_Step(at_s, at_s - last_s, energy_j))
-                if at_s - steps[0].at_s >= WINDOW_S:
+                if at_s - steps[0].at_s >= least_s:
                     return steps
             last_s, last_j = at_s, energy_j
         return []
+
+
+@dataclass
+class _Pace:
+    """How far the counter's steps are apart, by all that were seen: `steps` in `seconds` of so many `windows`, whose
+    ends were late by `late_s` at most."""
+
+    seconds: float = 0.0
+    steps: int = 0
+    windows: int = 0
+    late_s: float = 0.0
+
+    def learn(self, seen: Sequence[_Step]) -> None:
+        """Add a window. A step that was not seen, while the host was held up, counts too."""
+        between_s = [later.at_s - step.at_s for step, later in itertools.pairwise(seen)]
+        usual_s = self.seconds / self.steps if self.steps else median(between_s)
+        self.seconds += sum(between_s)
+        self.steps += sum(max(round(each_s / usual_s), 1) for each_s in between_s)
+        self.windows += 1
+        self.late_s = max(self.late_s, _late_s(seen))
+
+    def length(self, seen: Sequence[_Step]) -> tuple[float, float]:
+        """The seconds from the first of these steps to the last, and the share by which that may be off."""
+        seen_s, late_s, period_s = seen[-1].at_s - seen[0].at_s, _late_s(seen), self.seconds / self.steps
+        even_s = round(seen_s / period_s) * period_s
+        if EVEN * late_s > period_s or abs(seen_s - even_s) > 2 * late_s:
+            return seen_s, late_s / seen_s
+        return even_s, self.late_s * math.sqrt(self.windows) / self.seconds
+
+
+def _late_s(seen: Sequence[_Step]) -> float:
+    return max(seen[0].late_s, seen[-1].late_s)
 
 
 class _Work:

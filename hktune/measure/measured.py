@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -112,10 +113,14 @@ class MeasuredStopwatch:
             return Energies(None, tuple(None for _ in attempts))
         sides = [self._sound(attempt, problem, bench) for attempt in attempts]
         good = [side for side in sides if isinstance(side, Side)]
-        meter = EnergyMeter(self._device, self.timer)
-        baseline, *found = meter.measure([bench.vendor, *good], [1, *(windows for _ in good)])
+        baseline, *found = self._meter.measure([bench.vendor, *good], [1, *(windows for _ in good)])
         each = iter(found)
         return Energies(baseline, tuple(next(each) if isinstance(side, Side) else None for side in sides))
+
+    @functools.cached_property
+    def _meter(self) -> EnergyMeter:
+        """One for all: it learns the pace of the counter."""
+        return EnergyMeter(self._device, self.timer)
 
     def compared_graphs(self, sides: Sequence[Side], rule: StoppingRule) -> list[Comparison]:
         """The first side as the baseline of the others, by `rule`: how the stopwatch itself is examined."""

@@ -77,9 +77,8 @@ class Template:
         self.operations = _operations(description, self.arguments)
         self.operation = self.operations[0]
         # Found once: every modelled time and every launch asks for it.
-        self._code_of = {
-            each: next(other for other in self.operations if other.code == each.code) for each in self.operations
-        }
+        first: dict[Operation, Operation] = {}
+        self._code_of = {each: first.setdefault(each.code, each) for each in self.operations}
         self._of_operation: dict[Operation, Template] = {}
         self.derived = _derived(description, self.objects)
         digests = (hashlib.sha256(part).digest() for part in (description_bytes, source_bytes))

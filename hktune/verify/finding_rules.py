@@ -162,7 +162,7 @@ _ALL = (
         found.EQUAL_WRITES,
         "race",
         NOTE,
-        "two waves write the same values to one place of LDS, and nothing orders the two",
+        "two waves write the same values to one place, and nothing orders the two",
         "none is needed; let one wave write",
         "the values written",
     ),

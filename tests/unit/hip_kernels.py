@@ -1,4 +1,4 @@
-"""Thirty-two HIP kernels of usual kinds, with what numpy or torch says they compute. All are compiled as one source."""
+"""Thirty-three HIP kernels of usual kinds, with what numpy or torch says they compute."""
 
 from __future__ import annotations
 
@@ -771,6 +771,43 @@ LAUNCH(64) batched_strided(Matrix<double> a, double *row_sums, short *signs, uns
     (1, 2, 3),
     tolerance=(1e-12, 1e-12),
 )
+
+
+kernel(
+    "small_float_operators",
+    r"""LAUNCH(64) small_float_operators(const __half2 *x, const __hip_bfloat16 *z, float4 *y, __half *shuffled) {
+    const int i = threadIdx.x;
+    __half2 a = x[i], b = __hfma2(a, a, __float2half2_rn(1.0f));
+    b += a, b *= __float2half2_rn(0.5f);
+    __hip_bfloat16 c = z[i];
+    c += __float2bfloat16(1.0f);
+    float4 v = make_float4(__low2float(b), __high2float(b), __hgt(a.x, a.y) ? 1.0f : 0.0f, c);
+    v = 2.0f * v + 1;
+    v -= -v * 0.25f;
+    y[i] = v;
+    shuffled[i] = __shfl_xor(a.x, 1);
+}""",
+    1,
+    64,
+    lambda r: [
+        t(f32(r, 64, 2)).half(),
+        t(f32(r, 64)).bfloat16(),
+        torch.zeros(64, 4),
+        torch.zeros(64).half(),
+    ],
+    lambda x, z, y, s: small_floats(x, z),
+    (2, 3),
+    tolerance=(1e-6, 1e-6),
+)
+
+
+def small_floats(x: torch.Tensor, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    b = (x.double() * x.double() + 1).half()
+    b = (b.float() + x.float()).half()
+    b = (b.float() * 0.5).half().float()
+    c = (z.float() + 1).bfloat16().float()
+    v = 2 * torch.stack([b[:, 0], b[:, 1], (x[:, 0] > x[:, 1]).float(), c], 1) + 1
+    return v * 1.25, x[torch.arange(64) ^ 1, 0]
 
 
 def philox() -> tuple[Array, Array]:

@@ -181,3 +181,25 @@ def test_lanes_read_others_by_a_pattern(pattern: int) -> None:
         origin = SWIZZLES[pattern](lane)
         assert found[lane] == (A[origin] if origin < 16 else 0)
     assert (found[16:] == 7).all()
+
+
+def test_truth_tables_of_16_bits() -> None:
+    """Low halves; entry abc of the table is bit 4a + 2b + c."""
+    tables = (0b11001010, 0b01101000, 0x1E)
+    lines = "\n".join(f"v_bitop3_b16 v{20 + i}, v10, v11, v12 bitop3:{table:#x}" for i, table in enumerate(tables))
+    found = run_lanes(lines, ROWS, len(tables)) & 0xFFFF
+    for row, table in zip(found, tables, strict=True):
+        for lane in range(64):
+            a, b, c = (int(words[lane]) for words in ROWS)
+            bits = (table >> (4 * (a >> i & 1) + 2 * (b >> i & 1) + (c >> i & 1)) & 1 for i in range(16))
+            assert row[lane] == sum(bit << i for i, bit in enumerate(bits))
+
+
+def test_least_and_greatest_of_three_packed_halves() -> None:
+    rows = RNG.standard_normal((3, 128)).astype(np.float16)
+    rows[0, :9], rows[1, 9:18] = np.nan, np.inf
+    words = [np.ascontiguousarray(row).view(np.uint32) for row in rows]
+    found = run_lanes("v_pk_minimum3_f16 v20, v10, v11, v12\nv_pk_maximum3_f16 v21, v10, v11, v12", words, 2)
+    for row, rule in zip(found, (np.min, np.max), strict=True):
+        got = np.ascontiguousarray(row).view(np.float16)
+        np.testing.assert_array_equal(got, rule(rows, axis=0))  # of numpy, too, a NaN comes out

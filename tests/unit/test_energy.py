@@ -14,8 +14,8 @@ IDLE_W = 100.0
 class Board:
     """A simulated board whose counter moves every `update_ms`; its host has the time that it keeps itself."""
 
-    def __init__(self, update_ms: float, host_us: float = 5.0) -> None:
-        self.gpu = SimulatedGpu(host_us, update_us=update_ms * 1000, idle_w=IDLE_W)
+    def __init__(self, update_ms: float, host_us: float = 5.0, reading_us: float = 0.0) -> None:
+        self.gpu = SimulatedGpu(host_us, update_us=update_ms * 1000, idle_w=IDLE_W, reading_us=reading_us)
         self.timer = GraphTimer(self.gpu)  # type: ignore[arg-type]
         self.meter = EnergyMeter(self.gpu, self.timer, self.now_s, self.pause)  # type: ignore[arg-type]
 
@@ -40,6 +40,30 @@ def test_the_steps_of_the_counter_do_not_show(update_ms: float, time_us: float, 
     truth = power_w * time_us * 1e-6
     assert found.low <= truth <= found.high
     assert found.joules == pytest.approx(truth, rel=0.01)
+
+
+@pytest.mark.parametrize(("update_ms", "reading_us"), [(100.0, 4283.0), (20.0, 4283.0), (100.0, 900.0)])
+def test_a_slow_reading_does_not_show_where_steps_are_even(update_ms: float, reading_us: float) -> None:
+    """An H200's counter moves every 100 ms, and a reading of it took 4.3 ms."""
+    board = Board(update_ms, reading_us=reading_us)
+    sides = [board.side(time_us, power_w) for time_us, power_w in ((37.0, 450.0), (1900.0, 705.0), (4200.0, 690.0))]
+    found = board.meter.measure(sides, [1, 2, 2])
+    for energy, truth in zip(found, (450.0 * 37e-6, 705.0 * 1900e-6, 690.0 * 4200e-6), strict=True):
+        assert energy is not None
+        assert energy.low <= truth <= energy.high
+        assert energy.joules == pytest.approx(truth, rel=0.01)
+        assert (energy.high - energy.low) / energy.joules < 0.04
+
+
+def test_a_step_that_was_not_seen_is_counted_all_the_same() -> None:
+    board = Board(100.0, reading_us=4283.0)
+    side = board.side(40.0, 500.0)
+    board.meter.measure([side], [1])
+    pauses = iter([0.0005] * 25 + [0.12] + [0.0005] * 1000)
+    board.meter._pause = lambda _: board.pause(next(pauses))
+    window = board.meter.window(side)
+    assert window is not None
+    assert window.joules == pytest.approx(500.0 * 40e-6, rel=0.02)
 
 
 def test_what_is_apart_by_more_than_its_noise_is_told_apart_and_a_twin_is_not() -> None:
@@ -68,7 +92,7 @@ def test_a_window_takes_as_long_as_it_says_and_leaves_nothing_queued() -> None:
     assert window is not None
     assert window.seconds >= WINDOW_S
     assert window.steps == 2
-    assert (board.gpu.host_now_us - began_us) * 1e-6 < 0.5
+    assert (board.gpu.host_now_us - began_us) * 1e-6 < 0.5, "the counter is watched where sides are measured"
     assert board.gpu.now_us <= board.gpu.host_now_us
 
 

@@ -198,6 +198,15 @@ def test_equal_values_written_to_one_place_are_a_note() -> None:
     assert rules(different) == ["lds-race"]
 
 
+def test_equal_values_stored_to_one_place_of_memory_are_a_note() -> None:
+    same = "v_mov_b32 v4, 7\nv_mov_b32 v3, 0\nglobal_store_dword v3, v4, s[8:9]"
+    for waves, groups in ((2, 1), (1, 2), (1, 300)):
+        found, _, _ = run(same, waves=waves, groups=groups)
+        assert {(each.rule, each.note) for each in found} == {("equal-writes", True)}
+        other, _, _ = run(same.replace("v4, 7", "v4, s2" if groups > 1 else "v4, v0"), waves=waves, groups=groups)
+        assert rules(other) == ["memory-race"]
+
+
 def test_equal_values_written_one_after_the_other_are_a_note() -> None:
     lines = """
     v_mov_b32 v4, 7
@@ -261,7 +270,7 @@ def test_a_memory_race_names_the_other_instruction_and_lane() -> None:
     assert found[0].other is not None
     assert (found[0].other.instruction.mnemonic, found[0].other.lane) == ("global_store_dword", 0)
     assert repaired(lines, found[0], base, 2)[0]
-    groups, _, _ = run("global_store_dword v1, v1, s[8:9]", groups=2)
+    groups, _, _ = run("v_add_u32 v4, s2, v1\nglobal_store_dword v1, v4, s[8:9]", groups=2)
     assert rules(groups) == ["memory-race"]
     assert not groups[0].remedies
 

@@ -97,6 +97,7 @@ def test_the_command_reads_what_triton_says_too(tmp_path: Path, capsys: pytest.C
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Triton's own, of its later versions
 def test_all_kernels() -> None:
     pytest.importorskip("triton", reason="pip install 'hktune[triton]'")
     from triton_kernels import KERNELS

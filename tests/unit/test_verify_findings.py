@@ -61,12 +61,12 @@ maybe only later: wave 1 must wait for it with s_waitcnt lgkmcnt, then both pass
         """  fix: s_waitcnt lgkmcnt(0) before s_barrier (tried: it is gone, nothing is found then)""",
     ),
     "a race between workgroups": (
-        "global_store_dword v1, v1, s[8:9]",
+        "v_add_u32 v4, s2, v1\nglobal_store_dword v1, v4, s[8:9]",
         ("--grid", "2"),
-        """error: memory-race at kernel+0x1c: stores to y+0x0, which wave 0 of workgroup (1, 0, 0) stored: \
+        """error: memory-race at kernel+0x20: stores to y+0x0, which wave 0 of workgroup (1, 0, 0) stored: \
 workgroups run in any order
-  here: global_store_dword v1, v1, s[8:9] [kernel+0x1c], wave 0 of workgroup (0, 0, 0), lane 0, execution 1
-  other: global_store_dword v1, v1, s[8:9] [kernel+0x1c], wave 0 of workgroup (1, 0, 0), lane 0, execution 1
+  here: global_store_dword v1, v4, s[8:9] [kernel+0x20], wave 0 of workgroup (0, 0, 0), lane 0, execution 1
+  other: global_store_dword v1, v4, s[8:9] [kernel+0x20], wave 0 of workgroup (1, 0, 0), lane 0, execution 1
   at: y+0x0 of 0x4000 bytes
   counters: 1 vector memory and 0 LDS operations are outstanding
   fix: no single fix found; a wait and a barrier; between workgroups a release and an acquire""",

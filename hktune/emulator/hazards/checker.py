@@ -14,11 +14,11 @@ from hktune.emulator.hazards.finding import Watch
 from hktune.emulator.hazards.footprint import BARRIER, DS, END, FLAT, SCALAR, VMEM, WAIT, WRITE_BACK, Footprint
 from hktune.emulator.hazards.journal import Operation, Places
 from hktune.emulator.hazards.lds_shadow import ATOMIC, LOAD_TO_LDS, READ, WRITE, LdsShadow
-from hktune.emulator.hazards.lds_values import LdsValues
 from hktune.emulator.hazards.memory_shadow import LOAD, STORE, MemoryShadow
 from hktune.emulator.hazards.order import ON_LDS, ON_VECTOR, Order
 from hktune.emulator.hazards.reporter import Reporter
 from hktune.emulator.hazards.track import Track
+from hktune.emulator.hazards.written_values import WrittenValues
 from hktune.emulator.machine.memory import AddressError, AddressSpace, Array, Words
 from hktune.emulator.machine.wave_start import Descriptor, Dispatch
 from hktune.emulator.machine.waves import Lanes, Waves
@@ -152,12 +152,12 @@ class Hazards:
         how, index = _lds_access(footprint), address + m.lds_base[group]
         values = None
         if words is not None and not self._watch.strict:
-            values = LdsValues(m.lds, index, active, size, words)
+            values = WrittenValues(m.lds, index, active, size, words)
         for race in self._lds.access(self._columns, index, active, size, how, values):
             self._reporter.lds_race(footprint, self._columns, race, how)
 
-    def memory(self, where: Array, active: Array | None, size: int) -> None:
-        """The instruction accesses global memory at (n, 64) addresses. Raises KernelFault."""
+    def memory(self, where: Array, active: Array | None, size: int, words: Words | None = None) -> None:
+        """The instruction accesses global memory at (n, 64) addresses, to store `words`. Raises KernelFault."""
         footprint = self._current
         assert footprint is not None
         if self._gathers:
@@ -170,7 +170,10 @@ class Hazards:
         if footprint.atomic:
             self._memory.atomic(self._batch, self._columns, where, active)
             return
-        for race in self._memory.access(self._batch, self._columns, where, active, size, how):
+        values = None
+        if words is not None and not self._watch.strict:
+            values = WrittenValues(self._m.space, where, active, size, words)
+        for race in self._memory.access(self._batch, self._columns, where, active, size, how, values):
             self._reporter.memory_race(footprint, self._columns, race, "stores to" if how == STORE else "loads from")
 
     def stray(self, error: AddressError) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from hktune.emulator.hazards.exchange import Exchange
+from hktune.emulator.hazards.lds_shadow import Values
 from hktune.emulator.hazards.order import ON_VECTOR, Order
 from hktune.emulator.machine.memory import AddressSpace, Array, Region
 
@@ -46,13 +47,16 @@ class _Granules:
 
 @dataclass(frozen=True)
 class MemoryRace:
-    """The access of row `row` to `address` meets an earlier one by `wave` of the dispatch (None: by several)."""
+    """The access of row `row` to `address` meets an earlier one by `wave` of the dispatch (None: by several).
+    `at_once`: both are of this very instruction. `equal`: both store the same values."""
 
     row: int
     address: int
     wave: int | None
     before: str
     sequence: int = 0
+    at_once: bool = False
+    equal: bool = False
 
 
 class MemoryShadow:
@@ -81,9 +85,25 @@ class MemoryShadow:
                 self.exchange.atomic(wave, address, int(issued[row]), int(completed[row]))
 
     def access(
-        self, batch: Batch, columns: Array, where: Array, active: Array | None, size: int, how: int
+        self,
+        batch: Batch,
+        columns: Array,
+        where: Array,
+        active: Array | None,
+        size: int,
+        how: int,
+        values: Values | None = None,
     ) -> list[MemoryRace]:
         """Addresses (n, 64) by `columns` of `batch`; a race for each earlier access that one meets."""
+        races = self._races_of(batch, columns, where, active, size, how)
+        if values is None or not races:
+            return races
+        unchanged, agreed = bool(values.unchanged().all()), bool(values.agreed().all())
+        return [replace(race, equal=_same_values(race, unchanged, agreed)) for race in races]
+
+    def _races_of(
+        self, batch: Batch, columns: Array, where: Array, active: Array | None, size: int, how: int
+    ) -> list[MemoryRace]:
         rows = np.broadcast_to(np.arange(len(columns))[:, None], where.shape)
         if active is not None:
             where, rows = where[active], rows[active]
@@ -133,7 +153,7 @@ class MemoryShadow:
         stored, stamp = known.arrays["stored"], ((wave + 1) << _SEQUENCE_BITS | issued)[rows]
         stored[index] = stamp
         beaten = stored[index] != stamp
-        return self._races(known, places, beaten) if beaten.any() else []
+        return [replace(race, at_once=True) for race in self._races(known, places, beaten)] if beaten.any() else []
 
     def _stores_before(
         self, known: _Granules, order: Order, columns: Array, places: tuple[Array, Array], wave: Array, group: Array
@@ -184,6 +204,11 @@ class MemoryShadow:
             number = (stamp >> _SEQUENCE_BITS) - 1
             races.append(MemoryRace(int(rows.reshape(-1)[at]), place, number, "stored", stamp & _SEQUENCE_MASK))
         return races
+
+
+def _same_values(race: MemoryRace, unchanged: bool, agreed: bool) -> bool:
+    """Whether a store leaves what the other store left, as all that it stores is there already, or all agree."""
+    return race.before == "stored" and agreed and (race.at_once or unchanged)
 
 
 def _granules(known: _Granules, index: Array, rows: Array, size: int) -> tuple[Array, Array]:

@@ -179,7 +179,13 @@ class Reporter:
                 barrier_before(address, footprint.instruction.mnemonic, counts),
                 *self._behind(found[0].footprint, counts),
             )
-        what = f"{what} {who} {race.before}: {cure}"
+        what = f"{what} {who} {race.before}"
+        if race.equal:
+            what = f"{what}, the same values: the order does not matter"
+            note = not self._watch.strict
+            self._watch.report(Finding(rules.EQUAL_WRITES, here, what, note, side, race.address))
+            return
+        what = f"{what}: {cure}"
         counters = self._counters(column)
         self._watch.report(Finding(rules.MEMORY_RACE, here, what, False, side, race.address, False, counters, remedies))
 

@@ -30,6 +30,7 @@ from hktune.emulator.machine.float_mode import FloatMode
 from hktune.emulator.machine.memory import Array
 
 OPERATIONS: dict[str, Callable[..., Array]] = {**INTEGER, **FLOAT}
+_TRUTH_TABLES = ("v_bitop3_b32", "v_bitop3_b16")
 _ONLY_SHORT = frozenset({"v_accvgpr_mov_b32", "v_readfirstlane_b32", "v_swap_b32"})
 
 _FUSED: dict[str, tuple[str, Callable[..., Array]]] = {
@@ -73,12 +74,12 @@ def _operation(instruction: Instruction, mode: FloatMode) -> tuple[Callable[...,
     name, sources = instruction.mnemonic, sources_of(instruction, mode)
     if name in _FUSED:
         return in_rounding(*_FUSED[name], mode), _with_addend(instruction, sources, mode)
-    if name == "v_bitop3_b32":
+    if name in _TRUTH_TABLES:
         return _truth_table(instruction), sources
     if name not in OPERATIONS:
         raise unimplemented(instruction)
     destination = instruction.operand("vdst")
-    if instruction.fields.get("clmp") and name != "v_bitop3_b32" and not destination.format.startswith("f"):
+    if instruction.fields.get("clmp") and not destination.format.startswith("f"):
         if name not in SATURATING:
             raise unimplemented(instruction, "integer clamp")
         return saturating(SATURATING[name], dtype_of(destination)), sources
@@ -103,7 +104,7 @@ def _truth_table(instruction: Instruction) -> Callable[..., Array]:
     table = fields["omod"] << 6 | fields["abs"] << 3 | fields["neg"]
 
     def operation(a: Array, b: Array, c: Array) -> Array:
-        result = np.zeros(np.broadcast(a, b, c).shape, np.uint32)
+        result = np.zeros(np.broadcast(a, b, c).shape, a.dtype)
         for entry in range(8):
             if table >> entry & 1:
                 result |= (a if entry & 4 else ~a) & (b if entry & 2 else ~b) & (c if entry & 1 else ~c)

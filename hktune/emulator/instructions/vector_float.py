@@ -107,6 +107,8 @@ def _of_three(choose: Operation) -> Operation:
     return lambda a, b, c: choose(choose(a, b), c)
 
 
+smallest_of_three, largest_of_three = _of_three(_nan_or(_below)), _of_three(_nan_or(_above))
+"""Any NaN comes out."""
 least, greatest = _number_of(_below), _number_of(_above)
 loosely_least, loosely_greatest = _number_of(_below, ieee=False), _number_of(_above, ieee=False)
 """The same without IEEE mode."""
@@ -266,8 +268,8 @@ FLOAT: dict[str, Operation] = {
     "v_div_fixup_f32": _fix_division,
     "v_div_fixup_f64": _fix_division,
     "v_div_fixup_f16": _fix_division,
-    "v_minimum3_f32": _of_three(_nan_or(_below)),
-    "v_maximum3_f32": _of_three(_nan_or(_above)),
+    "v_minimum3_f32": smallest_of_three,
+    "v_maximum3_f32": largest_of_three,
     "v_cvt_f32_i32": lambda a: a.astype(F32),
     "v_cvt_f32_u32": lambda a: a.astype(F32),
     "v_cvt_f64_i32": lambda a: a.astype(F64),

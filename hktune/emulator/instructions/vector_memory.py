@@ -165,13 +165,15 @@ def _fetch(m: Waves, w: Lanes, instruction: Instruction, access: _Access, size: 
     return words
 
 
-def _start(m: Waves, w: Lanes, instruction: Instruction, access: _Access, size: int) -> tuple[Array, Array | None]:
+def _start(
+    m: Waves, w: Lanes, instruction: Instruction, access: _Access, size: int, words: Words | None = None
+) -> tuple[Array, Array | None]:
     where, allowed = access.whole(m, w)
     m.access = Access(instruction, allowed)
     if m.recorder is not None:
         m.recorder.lines(where, m.active[w] if allowed is None else allowed, size)
     if m.hazards is not None:
-        m.hazards.memory(where, allowed, size)
+        m.hazards.memory(where, allowed, size, words)
     return where, allowed
 
 
@@ -207,9 +209,9 @@ def _store(instruction: Instruction, size: int, high: bool) -> Step:
     count = max(1, size // 4)
 
     def step(m: Waves, w: Lanes) -> None:
-        where, allowed = _start(m, w, instruction, access, size)
         words = np.moveaxis(m.registers[source : source + count, w], 0, -1)
         words = words >> np.uint32(16) if high else words
+        where, allowed = _start(m, w, instruction, access, size, words)
         if allowed is None:
             m.space.scatter(where, size, words)
             return

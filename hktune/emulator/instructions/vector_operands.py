@@ -23,7 +23,7 @@ from hktune.emulator.machine.waves import Lanes, Waves
 
 _KEEP_OTHER_HALF = frozenset(
     {"v_mad_u16", "v_mad_i16", "v_fma_f16", "v_div_fixup_f16", "v_add_i16", "v_sub_i16", "v_ashr_pk_i8_i32",
-     "v_ashr_pk_u8_i32"}
+     "v_ashr_pk_u8_i32", "v_bitop3_b16"}
 )  # fmt: skip
 """16-bit results that leave the other half of the register alone; the older operations clear the high half. Of
 v_add_i16 and v_sub_i16 the ISA guide does not say it: they have op_sel, as the others here."""

@@ -10,7 +10,14 @@ import numpy as np
 from hktune.emulator.instructions.decode import Instruction, Operand
 from hktune.emulator.instructions.operand_access import VGPR, Read, Step, constant, unimplemented
 from hktune.emulator.instructions.rounding import fused, in_rounding
-from hktune.emulator.instructions.vector_float import greatest, least, loosely_greatest, loosely_least
+from hktune.emulator.instructions.vector_float import (
+    greatest,
+    largest_of_three,
+    least,
+    loosely_greatest,
+    loosely_least,
+    smallest_of_three,
+)
 from hktune.emulator.instructions.vector_integer import SATURATING, pack16, saturating
 from hktune.emulator.instructions.vector_operands import clamped
 from hktune.emulator.machine.float_mode import FloatMode, flushed
@@ -34,6 +41,8 @@ _SHAPES: dict[str, tuple[Operation, NumberType]] = {
     "v_pk_add_f16": (operator.add, np.float16),
     "v_pk_min_f16": (least, np.float16),
     "v_pk_max_f16": (greatest, np.float16),
+    "v_pk_minimum3_f16": (smallest_of_three, np.float16),
+    "v_pk_maximum3_f16": (largest_of_three, np.float16),
     "v_pk_mad_u16": (lambda a, b, c: a * b + c, np.uint16),
     "v_pk_mad_i16": (lambda a, b, c: a * b + c, np.int16),
     "v_pk_mul_lo_u16": (operator.mul, np.uint16),

@@ -57,7 +57,7 @@ class LateData:
         self._to_lds = index, chosen, m.lds.gather(np.where(chosen, index, 0), size)
         self._size = size
 
-    def memory(self, where: Array, active: Array | None, size: int) -> None:
+    def memory(self, where: Array, active: Array | None, size: int, words: Array | None = None) -> None:
         """Loads read memory when they are issued."""
 
     def execute(self, footprint: Footprint, step: Step, group: Lanes) -> None:

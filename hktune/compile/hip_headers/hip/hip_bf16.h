@@ -34,6 +34,12 @@ HKTUNE_BF16_ __hip_bfloat162 __float22bfloat162_rn(float2 a) { return {__hip_bfl
 HKTUNE_BF16_ __hip_bfloat162 __floats2bfloat162_rn(float a, float b) { return {__hip_bfloat16(a), __hip_bfloat16(b)}; }
 HKTUNE_BF16_ float2 __bfloat1622float2(__hip_bfloat162 a) { return {static_cast<float>(a.x), static_cast<float>(a.y)}; }
 
+HKTUNE_BF16_ float __low2float(__hip_bfloat162 a) { return static_cast<float>(a.x); }
+HKTUNE_BF16_ float __high2float(__hip_bfloat162 a) { return static_cast<float>(a.y); }
+HKTUNE_BF16_ __hip_bfloat16 __low2bfloat16(__hip_bfloat162 a) { return a.x; }
+HKTUNE_BF16_ __hip_bfloat16 __high2bfloat16(__hip_bfloat162 a) { return a.y; }
+HKTUNE_BF16_ __hip_bfloat162 __float2bfloat162_rn(float a) { return {__hip_bfloat16(a), __hip_bfloat16(a)}; }
+
 #undef HKTUNE_BF16_
 #define HKTUNE_ELEMENT_ __hip_bfloat16
 #define HKTUNE_PAIR_ __hip_bfloat162

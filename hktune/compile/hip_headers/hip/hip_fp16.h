@@ -35,6 +35,15 @@ HKTUNE_FP16_ __half2 __float22half2_rn(float2 a) { return {__half(a.x), __half(a
 HKTUNE_FP16_ __half2 __floats2half2_rn(float a, float b) { return {__half(a), __half(b)}; }
 HKTUNE_FP16_ float2 __half22float2(__half2 a) { return {static_cast<float>(a.x), static_cast<float>(a.y)}; }
 
+HKTUNE_FP16_ float __low2float(__half2 a) { return static_cast<float>(a.x); }
+HKTUNE_FP16_ float __high2float(__half2 a) { return static_cast<float>(a.y); }
+HKTUNE_FP16_ __half __low2half(__half2 a) { return a.x; }
+HKTUNE_FP16_ __half __high2half(__half2 a) { return a.y; }
+HKTUNE_FP16_ __half2 __float2half2_rn(float a) { return {__half(a), __half(a)}; }
+HKTUNE_FP16_ __half2 make_half2(__half x, __half y) { return {x, y}; }
+HKTUNE_FP16_ __half __int2half_rn(int a) { return __half(a); }
+HKTUNE_FP16_ int __half2int_rz(__half a) { return static_cast<int>(static_cast<float>(a)); }
+
 #undef HKTUNE_FP16_
 #define HKTUNE_ELEMENT_ __half
 #define HKTUNE_PAIR_ __half2

@@ -19,12 +19,13 @@ namespace hip_stand_in {
 
 template <typename T>
 HKTUNE_DEVICE_ T from_lane(T value, int lane) {
-    static_assert(sizeof(T) % 4 == 0, "shuffles move whole 32-bit registers");
     struct Words {
-        int word[sizeof(T) / 4];
-    } words = __builtin_bit_cast(Words, value);
+        int word[(sizeof(T) + 3) / 4];
+    } words{};
+    __builtin_memcpy(&words, &value, sizeof(T));
     for (int& word : words.word) word = __builtin_amdgcn_ds_bpermute(lane << 2, word);
-    return __builtin_bit_cast(T, words);
+    __builtin_memcpy(&value, &words, sizeof(T));
+    return value;
 }
 
 }  // namespace hip_stand_in

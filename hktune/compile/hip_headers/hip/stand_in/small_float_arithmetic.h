@@ -39,6 +39,45 @@ HKTUNE_DEVICE_ HKTUNE_PAIR_ operator-(HKTUNE_PAIR_ a, HKTUNE_PAIR_ b) { return _
 HKTUNE_DEVICE_ HKTUNE_PAIR_ operator*(HKTUNE_PAIR_ a, HKTUNE_PAIR_ b) { return __hmul2(a, b); }
 HKTUNE_DEVICE_ HKTUNE_PAIR_ operator/(HKTUNE_PAIR_ a, HKTUNE_PAIR_ b) { return __h2div(a, b); }
 
+HKTUNE_UNARY_(hsin, h2sin, sinf(a))
+HKTUNE_UNARY_(hcos, h2cos, cosf(a))
+HKTUNE_UNARY_(htanh, h2tanh, tanhf(a))
+HKTUNE_UNARY_(hfloor, h2floor, floorf(a))
+HKTUNE_UNARY_(hceil, h2ceil, ceilf(a))
+HKTUNE_UNARY_(hrint, h2rint, rintf(a))
+
+HKTUNE_DEVICE_ HKTUNE_ELEMENT_ __hfma(HKTUNE_ELEMENT_ a, HKTUNE_ELEMENT_ b, HKTUNE_ELEMENT_ c) {
+    const double x = static_cast<float>(a), y = static_cast<float>(b), z = static_cast<float>(c);
+    return HKTUNE_ELEMENT_(__builtin_fma(x, y, z));
+}
+HKTUNE_DEVICE_ HKTUNE_PAIR_ __hfma2(HKTUNE_PAIR_ a, HKTUNE_PAIR_ b, HKTUNE_PAIR_ c) {
+    return {__hfma(a.x, b.x, c.x), __hfma(a.y, b.y, c.y)};
+}
+
+#define HKTUNE_COMPARE_(name, op)                                                              \
+    HKTUNE_DEVICE_ bool name(HKTUNE_ELEMENT_ left, HKTUNE_ELEMENT_ right) {                    \
+        return static_cast<float>(left) op static_cast<float>(right);                          \
+    }
+HKTUNE_COMPARE_(__heq, ==)
+HKTUNE_COMPARE_(__hne, !=)
+HKTUNE_COMPARE_(__hlt, <)
+HKTUNE_COMPARE_(__hle, <=)
+HKTUNE_COMPARE_(__hgt, >)
+HKTUNE_COMPARE_(__hge, >=)
+HKTUNE_DEVICE_ bool __hisnan(HKTUNE_ELEMENT_ a) { return isnan(static_cast<float>(a)); }
+
+#define HKTUNE_ASSIGN_(op)                                                                     \
+    HKTUNE_DEVICE_ HKTUNE_ELEMENT_& operator op##=(HKTUNE_ELEMENT_& a, HKTUNE_ELEMENT_ b) {    \
+        return a = HKTUNE_ELEMENT_(static_cast<float>(a) op static_cast<float>(b));            \
+    }                                                                                          \
+    HKTUNE_DEVICE_ HKTUNE_PAIR_& operator op##=(HKTUNE_PAIR_& a, HKTUNE_PAIR_ b) { return a = a op b; }
+HKTUNE_ASSIGN_(+)
+HKTUNE_ASSIGN_(-)
+HKTUNE_ASSIGN_(*)
+HKTUNE_ASSIGN_(/)
+
+#undef HKTUNE_COMPARE_
+#undef HKTUNE_ASSIGN_
 #undef HKTUNE_UNARY_
 #undef HKTUNE_BINARY_
 #undef HKTUNE_ELEMENT_

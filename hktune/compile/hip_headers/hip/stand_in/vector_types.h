@@ -26,6 +26,23 @@ struct alignas(4 * sizeof(T)) HIP_vector_type<T, 4> {
     T x, y, z, w;
 };
 
+namespace hip_stand_in {
+
+// T, where nothing is deduced from it.
+template <typename T>
+struct Same {
+    using type = T;
+};
+template <typename T, unsigned N>
+__host__ __device__ constexpr HIP_vector_type<T, N> everywhere(T value) {
+    if constexpr (N == 1) return {value};
+    else if constexpr (N == 2) return {value, value};
+    else if constexpr (N == 3) return {value, value, value};
+    else return {value, value, value, value};
+}
+
+}  // namespace hip_stand_in
+
 #define HKTUNE_ELEMENTWISE_(op)                                                                                       \
     template <typename T, unsigned N>                                                                                 \
     __host__ __device__ constexpr HIP_vector_type<T, N> operator op(                                                  \
@@ -40,11 +57,36 @@ struct alignas(4 * sizeof(T)) HIP_vector_type<T, 4> {
         HIP_vector_type<T, N>& a, const HIP_vector_type<T, N>& b) {                                                   \
         return a = a op b;                                                                                            \
     }
+#define HKTUNE_WITH_NUMBER_(op)                                                                                       \
+    template <typename T, unsigned N>                                                                                 \
+    __host__ __device__ constexpr HIP_vector_type<T, N> operator op(                                                  \
+        const HIP_vector_type<T, N>& a, typename hip_stand_in::Same<T>::type b) {                                     \
+        return a op hip_stand_in::everywhere<T, N>(b);                                                                \
+    }                                                                                                                 \
+    template <typename T, unsigned N>                                                                                 \
+    __host__ __device__ constexpr HIP_vector_type<T, N> operator op(                                                  \
+        typename hip_stand_in::Same<T>::type a, const HIP_vector_type<T, N>& b) {                                     \
+        return hip_stand_in::everywhere<T, N>(a) op b;                                                                \
+    }                                                                                                                 \
+    template <typename T, unsigned N>                                                                                 \
+    __host__ __device__ constexpr HIP_vector_type<T, N>& operator op##=(                                              \
+        HIP_vector_type<T, N>& a, typename hip_stand_in::Same<T>::type b) {                                           \
+        return a = a op b;                                                                                            \
+    }
 HKTUNE_ELEMENTWISE_(+)
 HKTUNE_ELEMENTWISE_(-)
 HKTUNE_ELEMENTWISE_(*)
 HKTUNE_ELEMENTWISE_(/)
+HKTUNE_WITH_NUMBER_(+)
+HKTUNE_WITH_NUMBER_(-)
+HKTUNE_WITH_NUMBER_(*)
+HKTUNE_WITH_NUMBER_(/)
 #undef HKTUNE_ELEMENTWISE_
+#undef HKTUNE_WITH_NUMBER_
+template <typename T, unsigned N>
+__host__ __device__ constexpr HIP_vector_type<T, N> operator-(const HIP_vector_type<T, N>& a) {
+    return hip_stand_in::everywhere<T, N>(T(0)) - a;
+}
 
 #define HKTUNE_VECTORS_(name, T)                                                                                     \
     using name##1 = HIP_vector_type<T, 1>;                                                                           \

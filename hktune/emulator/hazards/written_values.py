@@ -1,4 +1,4 @@
-"""What a write to LDS changes: two waves that write the same to one place do no harm."""
+"""What a write changes: two waves that write the same to one place do no harm."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hktune.emulator.machine.memory import Array, Block, Words
+from hktune.emulator.machine.memory import AddressSpace, Array, Block, Words
 
 
 @dataclass(frozen=True, slots=True)
-class LdsValues:
-    """`size` bytes of `words` (n, 64, dwords) that the active lanes write at byte `index` (n, 64) of a batch's LDS."""
+class WrittenValues:
+    """`size` bytes of `words` (n, 64, dwords) that the active lanes write at byte `index` (n, 64) of `memory`: a
+    batch's LDS, or all addresses."""
 
-    lds: Block
+    memory: Block | AddressSpace
     index: Array
     active: Array | None
     size: int
@@ -22,7 +23,7 @@ class LdsValues:
     def unchanged(self) -> Array:
         """Whether the bytes are there already, for each active lane."""
         index, words = self._chosen()
-        same: Array = (self.lds.gather(index, self.size) == words).all(axis=-1)
+        same: Array = (self.memory.gather(index, self.size) == words).all(axis=-1)
         return self._by_lane(same)
 
     def agreed(self) -> Array:

@@ -1,0 +1,3 @@
+// An older name of bfloat16.
+#pragma once
+#include "hip_bf16.h"
