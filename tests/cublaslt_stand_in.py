@@ -33,9 +33,10 @@ FIRST_ID = 100
 @dataclass(frozen=True)
 class Algorithm:
     """One of the stand-in's. `factor` is what it multiplies the right product by; `checks` is what AlgoCheck answers;
-    `alignment` is what operands must be aligned to."""
+    `alignment` is what operands must be aligned to; `said_bytes` is what the heuristic says of the workspace."""
 
     workspace_bytes: int = 0
+    said_bytes: int | None = None
     factor: float = 1.0
     checks: int = SUCCESS
     alignment: int = 16
@@ -153,7 +154,8 @@ class CublasLtStandIn:
         ][:asked]
         for rank, place in enumerate(fitting):
             found[rank].algorithm.data[:] = self._bytes(place)
-            found[rank].workspace_bytes = self.algorithms[place].workspace_bytes
+            own = self.algorithms[place]
+            found[rank].workspace_bytes = own.workspace_bytes if own.said_bytes is None else own.said_bytes
             found[rank].state = SUCCESS
         count._obj.value = len(fitting)
         return SUCCESS if fitting else NOT_SUPPORTED

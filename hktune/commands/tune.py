@@ -99,7 +99,8 @@ def _add_gpu(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--vendor-only",
         action="store_true",
-        help="search no kernel: try the algorithms of the vendor's libraries alone, in seconds",
+        help="search no kernel: try the algorithms of the vendor's libraries alone, in seconds; of each shape at most "
+        "as many as --trials says",
     )
     parser.add_argument(
         "--energy-budget",

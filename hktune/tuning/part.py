@@ -118,7 +118,8 @@ def _compare(
 ) -> None:
     """Try the vendor's algorithms, and measure the best of all again, together."""
     progress.phase("trying the vendor's algorithms")
-    vendor = VendorRows(bench, ledger.record, progress.listener().recorded)
+    budget = part.budget if part.vendor_only else part.budget.after_search
+    vendor = VendorRows(bench, ledger.record, progress.listener().recorded, budget)
     vendor.measure(part.problems, ledger.rows())
     progress.phase("measuring the best again")
     sides = RivalSides(part.rivals, work, part.settings)

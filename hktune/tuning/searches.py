@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from hktune.core.config import Config
 from hktune.core.operation import BF16_NT, Operation
@@ -22,6 +22,11 @@ class Budget:
     trials: int
     time_s: float | None = None
     patience: int | None = None
+
+    @property
+    def after_search(self) -> Budget:
+        """What the vendor's algorithms have once the search has ended: as many trials, and a quarter of the time."""
+        return replace(self, time_s=None if self.time_s is None else self.time_s / 4)
 
 
 @dataclass

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Container, Sequence
 from typing import Protocol
 
@@ -12,6 +14,7 @@ from hktune.core.trial import Trial, by_problem
 from hktune.core.vendor_algorithm import VendorAlgorithm
 from hktune.measure.stopwatch import Attempt, ComparingStopwatch, attempt_of_algorithm
 from hktune.tuning.loop import Record
+from hktune.tuning.searches import Budget
 
 
 class VendorBench(ComparingStopwatch, Protocol):
@@ -28,30 +31,36 @@ class VendorBench(ComparingStopwatch, Protocol):
 class VendorRows:
     """Tries what the libraries of `bench` name, once for each problem; `record` stores each row, `heard` hears of it.
 
-    `named` has, by problem, the config ids of the algorithms that are named now. `trouble` says what kept a library
-    from being asked. One thread at a time.
+    Of a problem it tries the first `budget.trials`, for AMD's libraries list far over a thousand. With `budget.time_s`
+    every problem has an even part of what is left of it, and its first algorithm is tried in any case. `named` has, by
+    problem, the config ids of all algorithms that are named now. `trouble` says what kept a library from being asked.
+    One thread at a time.
     """
 
-    def __init__(self, bench: VendorBench, record: Record, heard: Callable[[Trial], None]) -> None:
-        self._bench, self._record, self._heard = bench, record, heard
+    def __init__(self, bench: VendorBench, record: Record, heard: Callable[[Trial], None], budget: Budget) -> None:
+        self._bench, self._record, self._heard, self._budget = bench, record, heard, budget
         self.named: dict[Problem, frozenset[str]] = {}
         self.trouble: list[str] = []
 
     def measure(self, problems: Sequence[Problem], rows: Sequence[Trial]) -> None:
         """Try what has no row among `rows` on every one of `problems`."""
         rows_of = by_problem(row for row in rows if not row.is_kernel)
-        for problem in problems:
+        ends_s = time.monotonic() + (math.inf if self._budget.time_s is None else self._budget.time_s)
+        for place, problem in enumerate(problems):
             known = {row.config_id for row in rows_of.get(problem, [])}
+            now_s = time.monotonic()
             try:
-                self._measure(problem, known)
+                self._measure(problem, known, now_s + (ends_s - now_s) / (len(problems) - place))
             except (DeviceError, MachineError) as ended:  # a proof takes more memory than a search
                 self.trouble.append(f"the vendor's algorithms were not tried to the end on {problem}: {ended}")
 
-    def _measure(self, problem: Problem, known: Container[str]) -> None:
-        """Try what is named for one problem, but for the config ids that are `known`."""
+    def _measure(self, problem: Problem, known: Container[str], ends_s: float) -> None:
+        """Try what is named for one problem until the clock says `ends_s`, but for the config ids that are `known`."""
         algorithms = self._bench.algorithms(problem)
         self.named[problem] = frozenset(each.config.id for each in algorithms)
-        for each in algorithms:
+        for rank, each in enumerate(algorithms[: self._budget.trials]):
+            if rank and time.monotonic() >= ends_s:
+                break
             if each.config.id not in known:
                 self._try(attempt_of_algorithm(each, problem.operation), problem)
 

@@ -205,15 +205,25 @@ class TestCublasLt(VendorLibraryContract):
             assert stand_in.used.pop() == place
 
     def test_what_the_librarys_own_check_refuses_is_refused(self, library: CublasLt, stand_in: CublasLtStandIn) -> None:
-        stand_in.algorithms = (Algorithm(checks=15),)
+        before = library.algorithms(BIASED)[0]
+        stand_in.algorithms = (Algorithm(checks=15), Algorithm())
         [each] = library.algorithms(PLAIN)
-        assert "cublasLtMatmulAlgoCheck answers 15" in (library.refusal(each, PLAIN) or "")
+        assert each.name == "id=101"
+        assert "is none of the 1 that" in (library.refusal(before, PLAIN) or "")
 
     def test_an_algorithm_is_checked_before_it_is_launched(self, library: CublasLt, stand_in: CublasLtStandIn) -> None:
         go = launch(library, library.algorithms(PLAIN)[1], PLAIN, 1)
-        assert stand_in.checked == [1]
+        assert set(stand_in.checked) == {0, 1, 2}
         go(tensors(PLAIN))
         assert stand_in.used == [1]
+
+    def test_it_has_the_workspace_that_the_check_wants(self, library: CublasLt, stand_in: CublasLtStandIn) -> None:
+        stand_in.algorithms = (Algorithm(workspace_bytes=4, said_bytes=0), Algorithm(workspace_bytes=0, said_bytes=64))
+        assert [each.workspace_bytes for each in library.algorithms(PLAIN)] == [4, 64]
+        for each in library.algorithms(PLAIN):
+            given = tensors(PLAIN)
+            launch(library, each, PLAIN, 1)(given)
+            torch.testing.assert_close(given["c"].double(), exact(PLAIN, given), rtol=2.0**-7, atol=1e-3)
 
     def test_a_thread_that_ends_leaves_nothing_behind(self, library: CublasLt, stand_in: CublasLtStandIn) -> None:
         go = launch(library, library.algorithms(BIASED)[0], BIASED, 1)
@@ -226,7 +236,7 @@ class TestCublasLt(VendorLibraryContract):
         assert len(stand_in.objects) == before
 
     def test_a_library_that_is_not_there_is_one_line(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(torch.version, "cuda", "13.0")
+        monkeypatch.setattr(torch.version, "cuda", "99.0")
         with pytest.raises(DeviceError, match=r"^torch has no cuBLASLt \(.*\): its algorithms cannot be asked for$"):
             CublasLt()
 

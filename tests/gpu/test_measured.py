@@ -62,7 +62,7 @@ def test_finalists_share_rounds_with_every_way_of_the_vendors(serving: Serving, 
     attempts = [bench()(Candidate(config)) for config in (space.config({}), space.config({"store_buffers": 2}))]
     confirmation = serving.stopwatch.confirm(attempts, PROBLEMS[1])
     assert all(isinstance(time, Timing) for time in confirmation.finalists), confirmation
-    assert any(name.startswith("cuBLASLt algorithm") for name in confirmation.rivals)
+    assert any("cuBLASLt" in name for name in confirmation.rivals)
     assert all(0.2 < ratio < 1.5 for ratio in confirmation.rivals.values()), confirmation.rivals
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +31,7 @@ from hktune.tuning import benches, gpus
 from hktune.tuning.run import tune
 from hktune.tuning.run_options import RunOptions
 from hktune.tuning.run_summary import RunSummary
+from hktune.tuning.searches import Budget
 from hktune.tuning.vendor_rows import VendorBench, VendorRows
 
 pytest.importorskip("cuda.bindings.nvrtc", reason="pip install 'hktune[cuda]'")
@@ -63,7 +65,7 @@ def options(tmp_path: Path) -> RunOptions:
     shapes = tmp_path / "shapes.yaml"
     shapes.write_text(SHAPES)
     return RunOptions(
-        shapes, device="cuda", strategy="random", trials=2, out=tmp_path / "out", workers=1, vendor_only=True
+        shapes, device="cuda", strategy="random", trials=3, out=tmp_path / "out", workers=1, vendor_only=True
     )
 
 
@@ -189,10 +191,58 @@ def test_what_the_machine_lacks_for_one_shape_is_said_and_the_others_are_tried()
         tried.append(problem)
         return algorithm_trial(problem, algorithm)
 
-    rows = VendorRows(cast("VendorBench", Bench()), record, lambda _: None)
+    rows = VendorRows(cast("VendorBench", Bench()), record, lambda _: None, Budget(96))
     rows.measure([large, small], [])
     assert tried == [small]
     assert rows.trouble == [
         f"the vendor's algorithms were not tried to the end on {large}: GPU 0 has too little free memory"
     ]
     assert rows.named == dict.fromkeys((large, small), frozenset({algorithm.config.id}))
+
+
+def tried_of(budget: Budget, problems: Sequence[Problem], monkeypatch: pytest.MonkeyPatch) -> dict[Problem, list[str]]:
+    """Names of what is tried of 9 algorithms that each take a second of a made-up clock."""
+    named = [VendorAlgorithm("hipBLASLt", "100202", f"0{rank}", f"rank {rank}") for rank in range(9)]
+    clock_s = [1000.0]
+    tried: dict[Problem, list[str]] = {}
+
+    class Bench(FormulaStopwatch):
+        def algorithms(self, problem: Problem) -> list[VendorAlgorithm]:
+            return named
+
+        def prove(self, attempt: Attempt, problem: Problem | None = None) -> Attempt:
+            clock_s[0] += 1.0
+            return attempt
+
+    def record(attempt: Attempt, problem: Problem, outcome: Timing | Failure) -> Trial:
+        [algorithm] = (each for each in named if each.config == attempt.config)
+        tried.setdefault(problem, []).append(algorithm.name)
+        return algorithm_trial(problem, algorithm)
+
+    monkeypatch.setattr(time, "monotonic", lambda: clock_s[0])
+    rows = VendorRows(cast("VendorBench", Bench()), record, lambda _: None, budget)
+    rows.measure(problems, [])
+    assert rows.named == dict.fromkeys(problems, frozenset(each.config.id for each in named))
+    return tried
+
+
+def test_no_more_than_trials_of_a_shape_are_tried_and_the_librarys_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    problems = [Problem(16, 512, 1024), Problem(64, 512, 1024)]
+    first = ["rank 0", "rank 1", "rank 2"]
+    assert tried_of(Budget(3), problems, monkeypatch) == dict.fromkeys(problems, first)
+
+
+@pytest.mark.parametrize(
+    ("time_s", "counts"), [(9.0, [3, 3, 3]), (4.5, [2, 2, 1]), (0.1, [1, 1, 1]), (999.0, [9, 9, 9])]
+)
+def test_shapes_share_the_time_and_each_has_its_first(
+    time_s: float, counts: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    problems = [Problem(m, 512, 1024) for m in (16, 32, 64)]
+    tried = tried_of(Budget(96, time_s), problems, monkeypatch)
+    assert [len(tried[problem]) for problem in problems] == counts
+
+
+def test_after_a_search_they_have_a_quarter_of_its_time() -> None:
+    assert Budget(96, 60.0, 5).after_search == Budget(96, 15.0, 5)
+    assert Budget(96).after_search == Budget(96)
