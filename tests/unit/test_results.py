@@ -128,7 +128,7 @@ def test_gains_are_those_that_the_results_pages_name() -> None:
     assert (other.geometric_mean, other.worst) == pytest.approx((1.018, 0.966), abs=6e-4)
     assert (table.geometric_mean, table.worst) == pytest.approx((1.052, 1.0), abs=6e-4)
     assert sum(shape.vendor_keeps_it for shape in h100.shapes) == 8
-    assert (aiter.shapes, round(aiter.geometric_mean, 2), round(aiter.worst, 3)) == (28, 1.47, 1.013)
+    assert (aiter.shapes, round(aiter.geometric_mean, 2), round(aiter.worst, 3)) == (28, 1.48, 1.013)
 
 
 def test_all_calls_together_are_weighed() -> None:
