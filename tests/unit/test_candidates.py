@@ -10,6 +10,7 @@ from typing import cast
 
 import pytest
 import torch
+import yaml
 from gemm_bf16_variants import built, space
 from naive_gemm import EMULATED, launch_of, table_of, trial
 
@@ -97,8 +98,11 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def tuned(given: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What a run leaves that had one trial of its own space, and the candidate."""
+    """What a run leaves that had one trial of its own space, the default config, and the candidate."""
     root = tmp_path_factory.mktemp("tuned")
+    own = yaml.safe_load(DEFAULT_SPACE.read_text(encoding="utf-8"))
+    del own["estimate"]
+    (root / "own.yaml").write_text(yaml.safe_dump(own | {"seeds": [{}]}, sort_keys=False))
     shapes = root / "shapes.yaml"
     shapes.write_text(f"shapes:\n  - {{m: {PROBLEM.m}, n: {PROBLEM.n}, k: {PROBLEM.k}, name: small}}\n")
     assert main(_tune(root, given)) == 0
@@ -107,7 +111,8 @@ def tuned(given: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _tune(root: Path, given: Path) -> list[str]:
     common = ["tune", "--device", "emulated", "--shapes", str(root / "shapes.yaml"), "--trials", "1", "--workers", "1"]
-    return [*common, "--rivals", "none", "--candidates", str(given), "-o", str(root / "out")]
+    own = ["--space", str(root / "own.yaml"), "--rivals", "none"]
+    return [*common, *own, "--candidates", str(given), "-o", str(root / "out")]
 
 
 def test_a_row_of_the_table_launches_the_candidate(tuned: Path, given: Path) -> None:

@@ -28,7 +28,7 @@ def answer(monkeypatch: pytest.MonkeyPatch, error: Exception | None) -> Answer:
     nothing: Any = None
     serving = Serving(nothing, nothing, nothing, GpuService("cuda", Path("x"), nothing, (), Settings(Path("x"))))
 
-    def proved(attempt: Attempt) -> Attempt:
+    def proved(attempt: Attempt, problem: Problem | None = None) -> Attempt:
         if error:
             raise error
         return attempt
