@@ -32,6 +32,7 @@ from hktune.template.template_schema import Extent, TemplateDescription, Text
 
 TEMPLATE_FILE = FileKind("a template", 1 << 20, TemplateError, "name a folder like those of kernels/")
 
+NAMED_AT_MOST = 6  # operations of a template in an error: a template may do a hundred
 PROBLEM_NAMES = frozenset({"m", "n", "k"})
 _FILLED = re.compile(r"(-?[0-9]+|[A-Za-z_][A-Za-z0-9_]{0,63})\Z")
 
@@ -130,8 +131,7 @@ class Template:
         """The first of `operations` whose code is that of `operation`: they differ in what a launch passes, such as a
         bias, and in nothing else. Raises InputError for an operation that the template cannot do."""
         if operation not in self._code_of:
-            known = ", ".join(map(str, self.operations))
-            raise InputError(f"{self.name} cannot do {operation}: it does {known}")
+            raise InputError(f"{self.name} cannot do {operation}: it does {_named(operation, self.operations)}")
         return self._code_of[operation]
 
     def for_operation(self, operation: Operation) -> Template:
@@ -371,3 +371,16 @@ def _extent(where: str, extent: Extent) -> tuple[Expression, ...]:
 
 def _triple(where: str, texts: tuple[Text, Text, Text]) -> tuple[Expression, ...]:
     return tuple(Expression(text, f"{where} {axis}") for axis, text in zip("xyz", texts, strict=True))
+
+
+def _named(asked: Operation, known: Sequence[Operation]) -> str:
+    """Of `known` operations those that are most like the one `asked` for, and how many more there are."""
+
+    def differences(each: Operation) -> int:
+        fields = ("kind", "a", "b", "c", "layout", "scales")
+        others = [field for field in fields if getattr(each, field) != getattr(asked, field)]
+        return 2 * len(others) + len(set(each.epilogue) ^ set(asked.epilogue))
+
+    nearest = sorted(known, key=differences)[:NAMED_AT_MOST]
+    more = len(known) - len(nearest)
+    return ", ".join(map(str, nearest)) + (f" and {more} more" if more else "")

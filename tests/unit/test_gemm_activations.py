@@ -126,10 +126,13 @@ def test_an_activation_takes_no_registers_beyond_the_budget(config: Config, acti
     assert used.vgprs <= model(config)["vgpr_budget"]
 
 
-@pytest.mark.parametrize("text", ["bf16.nt+gelu", "f16.nn+bias+silu"])
-def test_the_sm90a_template_refuses_it_in_one_line(text: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "nearest"), [("bf16.nt+gelu", "bf16.nt, bf16.nt+bias,"), ("f16.nn+bias+silu", "f16.nn+bias, f16.nn,")]
+)
+def test_the_sm90a_template_refuses_it_in_one_line(text: str, nearest: str) -> None:
     template = load_template(KERNELS / "sm90a" / "gemm_bf16")
     with pytest.raises(InputError) as refused:
         template.for_operation(operation_of(text))
-    assert str(refused.value).startswith(f"sm90a/gemm_bf16 cannot do {text}: it does bf16.nt,")
+    assert str(refused.value).startswith(f"sm90a/gemm_bf16 cannot do {text}: it does {nearest}")
+    assert str(refused.value).endswith(f" and {len(template.operations) - 6} more")
     assert "\n" not in str(refused.value)

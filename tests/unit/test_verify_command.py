@@ -198,9 +198,9 @@ def test_a_config_is_proved_as_the_code_of_the_problems_operation(capsys: pytest
     [
         (
             ["--problem", "8x8x8:f32.nn"],
-            "cannot do f32.nn: it does bf16.nt, bf16.nt+bias, f16.nt, f16.nt+bias",
+            "cannot do f32.nn: it does bf16.nn->f32, f16.nn->f32,",
         ),
-        (["--operation", "f32.nn"], "gfx950/gemm_bf16 cannot do f32.nn: it does bf16.nt,"),
+        (["--operation", "f32.nn"], "gfx950/gemm_bf16 cannot do f32.nn: it does bf16.nn->f32,"),
         (["--operation", "bf16.nt", "--problem", "8x8x8:f16.nt"], "bf16.nt and f16.nt need different code"),
         (["--problem", "8x8x8:grouped.f16.nt"], "its operands are not known"),
         (["--gemm", "f16.nt"], "--gemm is for a kernel of your own: add --kernel FILE, or leave it out"),
