@@ -19,7 +19,7 @@ from hktune.core.operation import Operation
 from hktune.core.problem import Problem
 from hktune.core.vendor_algorithm import VendorAlgorithm
 from hktune.device.device import CALL_OPERANDS, PreparedLaunch
-from hktune.device.vendor_library import stored_elsewhere
+from hktune.device.vendor_library import out_of_place
 
 NAME: Final = "cublasLt"
 ASKED = {32 << 20: 32, 0: 8, 128 << 20: 8}
@@ -109,11 +109,9 @@ class CublasLt:
 
     def refusal(self, algorithm: VendorAlgorithm, problem: Problem) -> str | None:
         """See VendorLibrary. The stored bytes are compared with what the heuristic names, and are never passed on."""
-        elsewhere = stored_elsewhere(self, algorithm)
+        elsewhere = out_of_place(self, algorithm, problem.operation, _computes)
         if elsewhere:
             return elsewhere
-        if not _computes(problem.operation):
-            return f"{NAME} does not compute {problem.operation}"
         plan = self._plan(problem)
         if algorithm not in plan.found:
             return f"{algorithm} is none of the {len(plan.found)} that {NAME} {self.version} names for {problem}"

@@ -21,7 +21,7 @@ from hktune.core.vendor_algorithm import NAME_MAX, VendorAlgorithm
 from hktune.device import hipblaslt_library as api
 from hktune.device.device import CALL_OPERANDS, PreparedLaunch
 from hktune.device.hipblaslt_library import Algorithm, HipblasLtLibrary, check
-from hktune.device.vendor_library import stored_elsewhere
+from hktune.device.vendor_library import out_of_place
 
 NAME: Final = "hipBLASLt"
 FIRST_ASKED = 32
@@ -152,11 +152,9 @@ class HipblasLt:
 
     def _checked(self, algorithm: VendorAlgorithm, problem: Problem) -> tuple[Algorithm | None, str | None]:
         """The library's own record of `algorithm`, or why there is none that computes `problem`."""
-        elsewhere = stored_elsewhere(self, algorithm)
+        elsewhere = out_of_place(self, algorithm, problem.operation, _computes)
         if elsewhere:
             return None, elsewhere
-        if not _computes(problem.operation):
-            return None, f"{NAME} does not compute {problem.operation}"
         plan, index, here = _Plan(self.library, problem), index_of(algorithm.handle), f"{NAME} {self.version}"
         listed = self._solutions(plan.kind)
         if index is None or index not in listed:

@@ -22,7 +22,7 @@ from hktune.core.problem import Problem
 from hktune.core.solution_index import handle_of, index_of
 from hktune.core.vendor_algorithm import VendorAlgorithm
 from hktune.device.device import CALL_OPERANDS, PreparedLaunch
-from hktune.device.vendor_library import stored_elsewhere
+from hktune.device.vendor_library import out_of_place
 
 NAME: Final = "rocBLAS"
 OWN_CHOICE = "its own choice"
@@ -85,11 +85,9 @@ class Rocblas:
 
     def refusal(self, algorithm: VendorAlgorithm, problem: Problem) -> str | None:
         """See VendorLibrary."""
-        elsewhere = stored_elsewhere(self, algorithm)
+        elsewhere = out_of_place(self, algorithm, problem.operation, _computes)
         if elsewhere:
             return elsewhere
-        if not _computes(problem.operation):
-            return f"{NAME} does not compute {problem.operation}"
         named = self.algorithms(problem)
         if algorithm in named:
             return None

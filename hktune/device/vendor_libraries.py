@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from contextlib import suppress
 
 from hktune.core.errors import DeviceError
@@ -11,11 +11,15 @@ from hktune.core.settings import Settings
 from hktune.device.vendor_library import VendorLibrary
 
 
-def vendor_libraries(kind: str, settings: Settings | None = None) -> list[VendorLibrary]:
-    """Those that are here for the calling thread's current GPU, which is of `kind`; the emulated device has none.
-    `settings` default to the environment's."""
+def vendor_libraries(
+    kind: str, settings: Settings | None = None, names: Container[str] | None = None
+) -> list[VendorLibrary]:
+    """Those that are here for the calling thread's current GPU, which is of `kind`; the emulated device has none. Of
+    `names` alone, where there are some. `settings` default to the environment's."""
     found: list[VendorLibrary] = []
     for name in _OPENERS.get(kind, {}):
+        if names is not None and name not in names:
+            continue
         with suppress(DeviceError):
             found.append(open_vendor_library(kind, name, settings))
     return found

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from hktune.core.operation import Operation
 from hktune.core.problem import Problem
 from hktune.core.vendor_algorithm import VendorAlgorithm
 from hktune.device.device import CALL_OPERANDS, PreparedLaunch
@@ -54,9 +55,12 @@ class VendorLibrary(Protocol):
         """
 
 
-def stored_elsewhere(library: VendorLibrary, algorithm: VendorAlgorithm) -> str | None:
-    """Why `algorithm` is of another library or version than `library`; None where it is of this one."""
+def out_of_place(
+    library: VendorLibrary, algorithm: VendorAlgorithm, operation: Operation, computes: Callable[[Operation], bool]
+) -> str | None:
+    """Why `library` need not be asked for `algorithm`: that is of another library or version, or `operation` is none
+    that it computes. None where it must be asked."""
     if (algorithm.library, algorithm.version) == (library.name, library.version):
-        return None
+        return None if computes(operation) else f"{library.name} does not compute {operation}"
     saved = f"{algorithm.library} {algorithm.version}"
     return f"the algorithm is of another library: saved={saved} current={library.name} {library.version}"

@@ -146,10 +146,11 @@ def _device_of(table: Table) -> Device:
 
 
 def _libraries_of(table: Table) -> dict[str, str]:
-    """The vendor's libraries that are here, and their versions, where an entry is of an algorithm of one."""
-    if all(entry.vendor_algorithm is None for entry in table.entries):
-        return {}
-    return {library.name: library.version for library in vendor_libraries(table.device.kind)}
+    """Of the vendor's libraries that entries are of algorithms of, those that are here, and their versions. Others are
+    not opened: that loads hundreds of megabytes, and may open the GPU."""
+    algorithms = (entry.vendor_algorithm for entry in table.entries)
+    names = {algorithm.library for algorithm in algorithms if algorithm is not None}
+    return {library.name: library.version for library in vendor_libraries(table.device.kind, names=names)}
 
 
 def _current_gpu() -> int:

@@ -14,7 +14,7 @@ from operator import itemgetter
 from hktune.core.escaped import shown
 from hktune.core.operation import LEGACY_WORDS, legacy_operation
 from hktune.core.outcome import Source, Stage, Status
-from hktune.store.format_2 import COLUMNS as COLUMNS_2
+from hktune.store.format_2 import FORMAT_2
 from hktune.store.rows import CellError
 
 COLUMNS = (
@@ -36,7 +36,7 @@ _SEEN = {
 _VENDOR_BEST = re.compile(r"; the vendor's best: ([^;\\]{1,200}) at ([0-9]{1,12}\.[0-9]{2}) us \([0-9.]+x\)\Z")
 
 _NEW = ("format", "operation", "stage", "quarantined", "vendor_best", "vendor_best_us", *_SEEN)
-_cells_of_format_2 = itemgetter(*map((*COLUMNS, *_NEW).index, COLUMNS_2))
+_cells_of_format_2 = itemgetter(*map((*COLUMNS, *_NEW).index, FORMAT_2.columns))
 
 
 def cells_of_format_2(cells: Sequence[str]) -> tuple[str, ...]:

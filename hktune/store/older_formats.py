@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from hktune.store import format_1, format_2, format_3, format_4
+from hktune.store import format_1
+from hktune.store.added_columns import FORMAT_3, FORMAT_4
+from hktune.store.format_2 import FORMAT_2
 
 
 @dataclass(frozen=True)
@@ -27,16 +29,16 @@ class OlderFormat:
 
 
 def _from_format_3(cells: Sequence[str]) -> tuple[str, ...]:
-    return format_4.cells_of_today(format_3.cells_of_format_4(cells))
+    return FORMAT_4.cells_of_next(FORMAT_3.cells_of_next(cells))
 
 
 def _from_format_2(cells: Sequence[str]) -> tuple[str, ...]:
-    return _from_format_3(format_2.cells_of_format_3(cells))
+    return _from_format_3(FORMAT_2.cells_of_next(cells))
 
 
 OLDER_FORMATS = {
     1: OlderFormat(format_1.COLUMNS, lambda cells: _from_format_2(format_1.cells_of_format_2(cells))),
-    2: OlderFormat(format_2.COLUMNS, _from_format_2),
-    3: OlderFormat(format_3.COLUMNS, _from_format_3),
-    4: OlderFormat(format_4.COLUMNS, format_4.cells_of_today),
+    2: OlderFormat(FORMAT_2.columns, _from_format_2),
+    3: OlderFormat(FORMAT_3.columns, _from_format_3),
+    4: OlderFormat(FORMAT_4.columns, FORMAT_4.cells_of_next),
 }

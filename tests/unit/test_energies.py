@@ -32,7 +32,7 @@ from hktune.measure.stopwatch import Attempt
 from hktune.report.run_progress import RunProgress
 from hktune.report.summary import print_summary
 from hktune.store import TrialStore, merge, read_trials
-from hktune.store.format_4 import COLUMNS as COLUMNS_4
+from hktune.store.added_columns import FORMAT_4
 from hktune.store.rows import COLUMNS, HEADER, Encoder
 from hktune.tables.standing import choose
 from hktune.tables.thrift import thrifty
@@ -137,8 +137,8 @@ class TestRows:
         cells = dict(zip(COLUMNS, next(csv.reader([Encoder().line(row).decode().strip()])), strict=True))
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(COLUMNS_4)
-        writer.writerow(["4", *(cells[name] for name in COLUMNS_4[1:])])
+        writer.writerow(FORMAT_4.columns)
+        writer.writerow(["4", *(cells[name] for name in FORMAT_4.columns[1:])])
         path = tmp_path / "trials.csv"
         path.write_text(out.getvalue())
         assert read_trials(path) == [row]

@@ -24,7 +24,7 @@ from hktune.measure.measured import MeasuredStopwatch
 from hktune.measure.stopwatch import Attempt
 from hktune.search import STRATEGIES, Cost, Outcome, create_strategy
 from hktune.store import TrialStore, read_trials
-from hktune.store.format_2 import COLUMNS as COLUMNS_2
+from hktune.store.format_2 import FORMAT_2
 from hktune.store.rows import COLUMNS, HEADER, Encoder
 from hktune.tables.standing import standings
 from hktune.template import Templates
@@ -84,14 +84,14 @@ def test_shipped_rows_say_in_a_column_what_they_said_in_words(name: str) -> None
     assert any(said) == ("sm90a" in name)
 
 
-HEADER_2 = (",".join(COLUMNS_2) + "\n").encode()
+HEADER_2 = (",".join(FORMAT_2.columns) + "\n").encode()
 
 
 def row_of_format_2(row: Trial) -> bytes:
     """The line of `row` without what format 3 added."""
     cells = dict(zip(COLUMNS, next(csv.reader([Encoder().line(row).decode().strip()])), strict=True))
     line = io.StringIO()
-    csv.writer(line, lineterminator="\n").writerow(["2", *(cells[name] for name in COLUMNS_2[1:])])
+    csv.writer(line, lineterminator="\n").writerow(["2", *(cells[name] for name in FORMAT_2.columns[1:])])
     return line.getvalue().encode()
 
 

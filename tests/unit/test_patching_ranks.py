@@ -6,15 +6,14 @@ The truth is the same model, wrapped in the same way and never patched, through 
 from __future__ import annotations
 
 import copy
-import os
-import sys
-import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
+from gloo_ranks import work_as_rank
 from naive_gemm import published, trial
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
@@ -96,22 +95,15 @@ def check(
     assert hktune.patch(wrapped).left == {}
 
 
+def check_all(rank: int, folder: str) -> None:
+    table = hktune.load(folder, allow_modelled=True)
+    for wrap in WRAPPERS:
+        for patch_first in (True, False):
+            check(wrap, patch_first, rank, table)
+
+
 def work(rank: int, folder: str) -> None:
-    warnings.simplefilter("error")
-    torch.set_num_threads(1)
-    os.environ["GLOO_SOCKET_IFNAME"] = "lo"  # whatever this machine's name leads to
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-    try:
-        table = hktune.load(folder, allow_modelled=True)
-        for wrap in WRAPPERS:
-            for patch_first in (True, False):
-                check(wrap, patch_first, rank, table)
-    finally:
-        dist.destroy_process_group()
-    # A gloo thread may still be destroying its last AsyncWork, which gives up a Python object. If the interpreter has
-    # begun to end by then, torch cannot have the GIL and the process aborts: seen in a core file, torch 2.13.
-    sys.stdout.flush()
-    os._exit(0)
+    work_as_rank(rank, folder, partial(check_all, folder=folder))
 
 
 def test_wrapped_models_train_as_unpatched_ones_do(tmp_path: Path) -> None:

@@ -6,14 +6,13 @@ The truth is the same model, wrapped in the same way and trained by torch.
 from __future__ import annotations
 
 import copy
-import os
-import sys
-import warnings
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
+from gloo_ranks import work_as_rank
 from naive_gemm import LAYOUTS_SHA256, published, trial
 from test_patching_ranks import STEPS, WRAPPERS, K, M, Mlp, N, losses
 from torch import Tensor, nn
@@ -56,19 +55,14 @@ def check(rank: int, table: hktune.runtime.LoadedTable, is_patched: bool) -> Non
             assert (whole(mine) - whole(torchs)).norm() <= 2**-5 * whole(torchs).norm()
 
 
+def check_all(rank: int, folder: str) -> None:
+    table = hktune.load(folder, allow_modelled=True, device=TorchDevice())
+    check(rank, table, is_patched=True)
+    check(rank, table, is_patched=False)
+
+
 def work(rank: int, folder: str) -> None:
-    warnings.simplefilter("error")
-    torch.set_num_threads(1)
-    os.environ["GLOO_SOCKET_IFNAME"] = "lo"  # whatever this machine's name leads to
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-    try:
-        table = hktune.load(folder, allow_modelled=True, device=TorchDevice())
-        check(rank, table, is_patched=True)
-        check(rank, table, is_patched=False)
-    finally:
-        dist.destroy_process_group()
-    sys.stdout.flush()
-    os._exit(0)  # without the interpreter's end, which a gloo thread could turn into an abort
+    work_as_rank(rank, folder, partial(check_all, folder=folder))
 
 
 @pytest.mark.slow  # three imports of torch
