@@ -22,7 +22,7 @@ from hktune.core.launch import Argument as PlainArgument
 from hktune.core.launch import operand_name
 from hktune.core.launch_rule import BLOCK_MAX, GRID_MAX, LDS_BYTES_MAX, WORKSPACE_BYTES_MAX, LaunchRule, compiled
 from hktune.core.operand import operands_of
-from hktune.core.operation import operation_of
+from hktune.core.operation import operation_of, problem_operation
 from hktune.core.outcome import Source
 from hktune.core.problem import Problem
 from hktune.core.vendor_algorithm import WORKSPACE_BYTES_MAX as ALGORITHM_WORKSPACE_BYTES_MAX
@@ -235,7 +235,7 @@ class Entry(Strict, frozen=True):
 def _operand_names(operation: str) -> frozenset[str]:
     """What a kernel of the operation takes. Raises ValueError for a text that is none, or of unknown operands."""
     try:
-        return frozenset(operands_of(operation_of(operation)))
+        return frozenset(operands_of(problem_operation(operation)))
     except InputError as unknown:
         raise ValueError(str(unknown)) from None
 

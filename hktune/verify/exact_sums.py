@@ -22,8 +22,10 @@ from dataclasses import dataclass
 
 from hktune.core.dtype import F32
 from hktune.core.operand import factors_of, operands_of
+from hktune.core.operation import COUNTED
 from hktune.core.problem import Problem
 from hktune.verify.arrays import Array
+from hktune.verify.several_products import one_product, parted, uneven_ends
 
 _ACTIVATED_BITS = 1
 """The standard deviation of usual sums is 2 to the power of this, or up to twice that, where C has an activation."""
@@ -34,7 +36,7 @@ _QUARTILE, _EIGHTH = 0.6745, 0.1573
 @dataclass(frozen=True)
 class ExactInputs:
     """Values of a, b, their scales, the bias, and what C holds before, as they are stored; the unit of each column of
-    C [n]."""
+    C [n], or of operations of several products, of each element [rows,n]."""
 
     values: dict[str, Array]
     units: Array
@@ -43,6 +45,11 @@ class ExactInputs:
 def exact_inputs(problem: Problem, normal: Callable[[tuple[int, ...]], Array]) -> ExactInputs:
     """Inputs made of the next numbers of `normal`, which draws standard normal ones; every value is one of its format.
     For k above 2^23 sums need not be exact."""
+    if problem.operation.kind in COUNTED:
+        whole = exact_inputs(one_product(problem), normal)
+        offsets = operands_of(problem.operation).get("offsets")
+        ends = {"offsets": uneven_ends(problem, normal(offsets.extents(problem.sizes)))} if offsets else {}
+        return ExactInputs(*parted(problem, {**whole.values, **ends}, whole.units))
     sizes, c_dtype = _Sizes.of(problem), problem.operation.c_dtype
     large, kind = normal((problem.k,)) > 0, normal((problem.n,))
     quartile = _QUARTILE if sizes.narrow else math.inf

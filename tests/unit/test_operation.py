@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,8 @@ from hktune.core.errors import InputError
 from hktune.core.operation import (
     BF16_NT,
     BF16_NT_BIAS,
+    COUNT_MAX,
+    COUNTED,
     KINDS,
     LAYOUTS,
     SCALES,
@@ -34,6 +38,11 @@ OPERATIONS = st.builds(
     epilogue=st.lists(st.sampled_from(STEPS), unique=True).map(tuple),
     scales=st.sampled_from(("", *SCALES)),
     kind=st.sampled_from(KINDS),
+)
+OPERATIONS = st.builds(
+    lambda operation, count: replace(operation, count=count if operation.kind in COUNTED else 0),
+    OPERATIONS,
+    st.integers(0, COUNT_MAX),
 )
 
 
