@@ -120,7 +120,7 @@ def _unknown(operation: Operation) -> str:
     return ""
 
 
-_FLOAT8 = {E4M3, E5M2}
+_FLOAT8: set[Dtype] = {E4M3, E5M2}
 _SCALED = {*_FLOAT8, I8}
 _OUTPUTS = {BF16, F16, F32}
 
