@@ -72,6 +72,15 @@ def inputs_of(operation: Operation) -> list[Operand]:
     return [each for each in operands_of(operation).values() if each.name != "c" or operation.accumulates]
 
 
+def rows_of(operation: Operation, tensors: Mapping[str, _Tensor], first: int, end: int) -> dict[str, _Tensor]:
+    """`tensors` by name as the rows `first` to `end` of C read them: views."""
+    operands = operands_of(operation)
+    return {
+        name: tensor[tuple(slice(first, end) if axis == "m" else slice(None) for axis in operands[name].axes)]
+        for name, tensor in tensors.items()
+    }
+
+
 def _extent(axis: str, sizes: Mapping[str, int]) -> int:
     if axis == _ANY_COUNT:
         raise InputError("an operation of any number of products: say how many, such as grouped8.bf16.nt")
@@ -110,6 +119,8 @@ def _unknown(operation: Operation) -> str:
         return f"of a {operation.kind} one known are those without scales and steps"
     if operation.is_grouped and operation.layout[0] == "t":
         return "rows of A are grouped as they are stored: known are the layouts nt and nn"
+    if operation.accumulation and not {a, b} <= _FLOAT8:
+        return f"known are sums that are {operation.accumulation} of {_names(_FLOAT8)}"
     if I32 in (a, b) or a.is_integer != b.is_integer or a.block != b.block:
         return "known are factors that are floats, both i8, or both of a format with blocks"
     if a.block and operation.layout != "nt":
@@ -120,7 +131,8 @@ def _unknown(operation: Operation) -> str:
     return ""
 
 
-_SCALED = {E4M3, E5M2, I8}
+_FLOAT8: set[Dtype] = {E4M3, E5M2}
+_SCALED = {*_FLOAT8, I8}
 _OUTPUTS = {BF16, F16, F32}
 
 
@@ -136,6 +148,15 @@ def _scales(operation: Operation) -> tuple[Operand, ...]:
         of_a, of_b = _SCALE_AXES[operation.scales]
         return Operand("scale_a", F32, of_a), Operand("scale_b", F32, of_b)
     return ()
+
+
+class Sliceable(Protocol):
+    """An array of any library."""
+
+    def __getitem__(self: _Tensor, index: tuple[slice, ...], /) -> _Tensor: ...
+
+
+_Tensor = TypeVar("_Tensor", bound=Sliceable)
 
 
 class Transposable(Protocol):
