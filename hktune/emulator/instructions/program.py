@@ -246,7 +246,8 @@ class Program:
         return decode(region.block.data[start : start + _LONGEST_INSTRUCTION_BYTES].tobytes(), address)
 
     def _cut(self, start: int) -> Block:
-        found, address = [], start
+        found: list[Instruction] = []
+        address = start
         while not found or not (ends_block(found[-1]) or address in self._leaders):
             found.append(self._instructions[address])
             address = found[-1].next_address
