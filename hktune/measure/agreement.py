@@ -66,10 +66,12 @@ def _mistake_in(
     problem: Problem, bits: dict[str, torch.Tensor], held: torch.Tensor, first: int, end: int
 ) -> Mismatch | None:
     """`mistake` in rows `first` to `end` of C."""
-    a = bits["a"][first:end] if problem.operation.layout[0] == "n" else bits["a"][:, first:end]
-    part, arrays = replace(problem, m=end - first), TorchArrays(str(a.device))
-    inputs = {**bits, "a": a, "c": held[first:end]}
-    stored = {operand.name: inputs[operand.name] for operand in inputs_of(problem.operation)}
+    part, arrays = replace(problem, m=end - first), TorchArrays(str(held.device))
+    inputs, rows = {**bits, "c": held}, slice(first, end)
+    stored = {
+        operand.name: inputs[operand.name][tuple(rows if axis == "m" else slice(None) for axis in operand.axes)]
+        for operand in inputs_of(problem.operation)
+    }
     found = compare(bits["c"][first:end], Operands(part, stored, answer_of(part, stored, arrays)), arrays=arrays)
     if found is None or found.first is None:
         return found
