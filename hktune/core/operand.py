@@ -70,6 +70,15 @@ def inputs_of(operation: Operation) -> list[Operand]:
     return [each for each in operands_of(operation).values() if each.name != "c" or operation.accumulates]
 
 
+def rows_of(operation: Operation, tensors: Mapping[str, _Tensor], first: int, end: int) -> dict[str, _Tensor]:
+    """`tensors` by name as the rows `first` to `end` of C read them: views."""
+    operands = operands_of(operation)
+    return {
+        name: tensor[tuple(slice(first, end) if axis == "m" else slice(None) for axis in operands[name].axes)]
+        for name, tensor in tensors.items()
+    }
+
+
 def _extent(axis: str, sizes: Mapping[str, int]) -> int:
     size, _, block = axis.partition("/")
     return -(-sizes[size] // int(block or 1)) if size in sizes else int(size)
@@ -99,6 +108,8 @@ def _unknown(operation: Operation) -> str:
     scaled = {a, b} <= _SCALED
     if operation.kind != "gemm" or (operation.scales and not scaled):
         return f"known are those of the kind gemm, with scales of {_names(_SCALED)}"
+    if operation.accumulation and not {a, b} <= _FLOAT8:
+        return f"known are sums that are {operation.accumulation} of {_names(_FLOAT8)}"
     if I32 in (a, b) or a.is_integer != b.is_integer or a.block != b.block:
         return "known are factors that are floats, both i8, or both of a format with blocks"
     if a.block and operation.layout != "nt":
@@ -109,7 +120,8 @@ def _unknown(operation: Operation) -> str:
     return ""
 
 
-_SCALED = {E4M3, E5M2, I8}
+_FLOAT8: set[Dtype] = {E4M3, E5M2}
+_SCALED = {*_FLOAT8, I8}
 _OUTPUTS = {BF16, F16, F32}
 
 
@@ -125,6 +137,15 @@ def _scales(operation: Operation) -> tuple[Operand, ...]:
         of_a, of_b = _SCALE_AXES[operation.scales]
         return Operand("scale_a", F32, of_a), Operand("scale_b", F32, of_b)
     return ()
+
+
+class Sliceable(Protocol):
+    """An array of any library."""
+
+    def __getitem__(self: _Tensor, index: tuple[slice, ...], /) -> _Tensor: ...
+
+
+_Tensor = TypeVar("_Tensor", bound=Sliceable)
 
 
 class Transposable(Protocol):

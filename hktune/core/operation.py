@@ -6,11 +6,12 @@
     f16.nn->f32        float16 in, B is stored as [K,N], float32 out
     bf16.tn->f32+accumulate  C += A @ B in float32; A is stored as [K,M] and B as [K,N]
     e4m3.nt.rows->bf16 float8 in, each row of A and each column of B has a factor, bf16 out
+    e4m3.nt.rows.fast->bf16  the same, and sums may be as inexact as the matrix unit makes them
     mxfp4.nt->bf16     4-bit floats in, every 32 of them along K have a factor, bf16 out
 
-The text is `[KIND.]A[*B].LAYOUT[.SCALES][->C][+STEP...]`. What has its usual value is left out, so equal operations
-have equal texts. Shapes files, trials.csv, tables and the command line hold this text. Which operations can be had is
-each template's to say.
+The text is `[KIND.]A[*B].LAYOUT[.SCALES][.ACCUMULATION][->C][+STEP...]`. What has its usual value is left out, so
+equal operations have equal texts. Shapes files, trials.csv, tables and the command line hold this text. Which
+operations can be had is each template's to say.
 """
 
 from __future__ import annotations
@@ -30,6 +31,12 @@ SCALES = ("tensor", "rows", "blocks")
 """Float32 factors of A and of B: one each; one for each row of A and each column of B; or one for each 1x128 block of A
 ([M,K]) and each 128x128 block of B ([N,K])."""
 SCALE_BLOCK = 128
+ACCUMULATIONS = ("fast",)
+"""How products of float8 are summed. Without a word: in float32, or by a matrix unit that keeps less for PROMOTED_K
+elements of K at most, whose sums float32 then takes over. `fast`: by the matrix unit, whatever it keeps. (torch's
+use_fast_accum)."""
+PROMOTED_K = 128
+"""DeepSeek-V3 Technical Report (arXiv 2412.19437), section 3.3.2."""
 ACTIVATIONS = ("relu", "gelu", "gelu_tanh", "silu")
 """Steps of an epilogue that read nothing but C. A kernel has them compiled in. They are torch's functions: `gelu` is by
 the error function, `gelu_tanh` torch's gelu(approximate="tanh")."""
@@ -42,7 +49,7 @@ STEPS_PATTERN = r"(?P<steps>(?:\+[a-z_]+)*)"
 """A regular expression of the steps of a text."""
 _TEXT = re.compile(
     r"(?:(?P<kind>[a-z]+)\.)??(?P<a>[a-z0-9]+)(?:\*(?P<b>[a-z0-9]+))?\.(?P<layout>[nt]{2})"
-    r"(?:\.(?P<scales>[a-z]+))?(?:->(?P<c>[a-z0-9]+))?" + STEPS_PATTERN + r"\Z"
+    r"(?:\.(?P<scales>(?!fast\b)[a-z]+))?(?:\.(?P<accumulation>[a-z]+))?(?:->(?P<c>[a-z0-9]+))?" + STEPS_PATTERN + r"\Z"
 )
 _TEXT_MAX = 100
 
@@ -51,7 +58,7 @@ _TEXT_MAX = 100
 class Operation:
     """What is computed, without its sizes. `a`, `b` and `c` name formats of `hktune.core.dtype`; `layout` says which
     axes of A and B are contiguous; `scales` what they are multiplied by ("" is nothing); `epilogue` holds steps, in the
-    order in which they are done. Raises InputError for a word that is not known.
+    order in which they are done; `accumulation` is fast or "". Raises InputError for a word that is not known.
     """
 
     a: str = "bf16"
@@ -61,6 +68,7 @@ class Operation:
     epilogue: tuple[str, ...] = ()
     scales: str = ""
     kind: str = "gemm"
+    accumulation: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "b", self.b or self.a)
@@ -72,6 +80,7 @@ class Operation:
             ("dtype", self.c, tuple(DTYPES)),
             ("layout", self.layout, LAYOUTS),
             ("scales", self.scales, ("", *SCALES)),
+            ("accumulation", self.accumulation, ("", *ACCUMULATIONS)),
             *(("step", step, STEPS) for step in self.epilogue),
         ):
             if word not in known:
@@ -112,6 +121,11 @@ class Operation:
         return tuple(step for step in self.epilogue if step in ACTIVATIONS)
 
     @property
+    def in_full(self) -> Operation:
+        """The same product, summed as exactly as any device does."""
+        return replace(self, accumulation="")
+
+    @property
     def bare(self) -> Operation:
         """The same product without an epilogue."""
         return replace(self, epilogue=())
@@ -129,7 +143,7 @@ class Operation:
     def _text(self) -> str:
         kind = "" if self.kind == "gemm" else f"{self.kind}."
         b = "" if self.b == self.a else f"*{self.b}"
-        scales = f".{self.scales}" if self.scales else ""
+        scales = "".join(f".{word}" for word in (self.scales, self.accumulation) if word)
         c = "" if self.c == self.a else f"->{self.c}"
         steps = "".join(f"+{step}" for step in self.epilogue)
         return f"{kind}{self.a}{b}.{self.layout}{scales}{c}{steps}"
@@ -170,12 +184,14 @@ class OperationFacts:
     layout: str
     kind: str
     activation: str
+    scales: str
+    accumulation: str
 
 
 @lru_cache(maxsize=4096)
 def facts_of(operation: Operation) -> OperationFacts:
     """The names of its formats, the bytes of what each stores as one, the bits of one element of A and B, and its
-    words. `activation` is none without one."""
+    words. `activation` and `scales` are none without one; `accumulation` is full without a word."""
     a, b, c = operation.a_dtype, operation.b_dtype, operation.c_dtype
     return OperationFacts(
         a_dtype=a.name,
@@ -189,6 +205,8 @@ def facts_of(operation: Operation) -> OperationFacts:
         layout=operation.layout,
         kind=operation.kind,
         activation="_".join(operation.activations) or "none",
+        scales=operation.scales or "none",
+        accumulation=operation.accumulation or "full",
     )
 
 

@@ -8,6 +8,7 @@ from typing import Literal
 
 from hktune.core.operand import operands_of
 from hktune.core.operation import BF16_NT, Operation
+from hktune.core.sums import FLOAT32_SUMS, Sums
 
 Rounding = Literal["half_even", "half_away", "toward_zero"]
 """How a kernel rounds C to its format: to nearest, and what is halfway between two numbers to the even one or to the
@@ -62,13 +63,14 @@ class ProofProblem:
     """A problem that a variant is proved on. The rows of every matrix are stored `padding` elements apart.
 
     Operands are standard normal numbers; with `exact_sums` they are such that no sum of them rounds in float32, in
-    whatever order, and C must be the one `rounding`.
+    whatever order, and C must be the one `rounding`. `sums` says where a matrix unit may be less exact.
     """
 
     problem: Problem
     padding: int = 0
     exact_sums: bool = False
     rounding: Rounding = "half_even"
+    sums: Sums = FLOAT32_SUMS
 
     def __str__(self) -> str:
         rows = f", rows {self.padding} apart" if self.padding else ""

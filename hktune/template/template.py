@@ -20,9 +20,10 @@ from hktune.core.launch_rule import LaunchRule, specialised
 from hktune.core.operand import operands_of
 from hktune.core.operation import BF16_NT, BF16_NT_BIAS, SWITCHED, Operation, facts_of, operation_of
 from hktune.core.outside_file import FileKind
-from hktune.core.problem import Problem, ProofProblem
+from hktune.core.problem import Problem, ProofProblem, Rounding
 from hktune.core.shipped import TEMPLATE_NAME
 from hktune.core.storage import STORAGES
+from hktune.core.sums import Sums, sums_of
 from hktune.core.variant import Variant
 from hktune.core.yaml_file import struct_of
 from hktune.template.objects import Objects
@@ -218,7 +219,9 @@ class Template:
         no other has its epilogue."""
         scope = self._scope(config)
         first, *others = [
-            ProofProblem(Problem(m, n, k, operation), int(self._value(padding, scope)), rounding=self._rounding)
+            ProofProblem(
+                Problem(m, n, k, operation), int(self._value(padding, scope)), False, *self._exactness(operation)
+            )
             for extent, steps, padding in self._proofs
             for m, n, k in [self._positive(extent, scope)]
             if (operation := _proved(self.operation, steps)) in self.operations
@@ -229,7 +232,11 @@ class Template:
 
     def own_proof(self, problem: Problem) -> ProofProblem:
         """What a config is proved on besides these."""
-        return ProofProblem(problem, exact_sums=True, rounding=self._rounding)
+        return ProofProblem(problem, 0, True, *self._exactness(problem.operation))
+
+    def _exactness(self, operation: Operation) -> tuple[Rounding, Sums]:
+        """How its kernels round and add."""
+        return self._rounding, sums_of(operation, self._arch_record)
 
     def order(self, config: Mapping[str, Value]) -> WorkgroupOrder:
         """In which order workgroups take tiles with `config`. Raises TemplateError for one that is none."""
@@ -377,7 +384,7 @@ def _named(asked: Operation, known: Sequence[Operation]) -> str:
     """Of `known` operations those that are most like the one `asked` for, and how many more there are."""
 
     def differences(each: Operation) -> int:
-        fields = ("kind", "a", "b", "c", "layout", "scales")
+        fields = ("kind", "a", "b", "c", "layout", "scales", "accumulation")
         others = [field for field in fields if getattr(each, field) != getattr(asked, field)]
         return 2 * len(others) + len(set(each.epilogue) ^ set(asked.epilogue))
 

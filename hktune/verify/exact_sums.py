@@ -11,6 +11,9 @@ columns, has only the large steps in those that overflow, and only the small one
 
 An eighth of the columns has small integers in B: where few bits are rounded off, ties are frequent.
 
+Where float32 takes sums over from a matrix unit that holds less, each run of them fits into the unit. A quarter of the
+sums has products of one sign, so that together they do not: what is not taken over is seen.
+
 Factors of rows, columns and blocks are powers of two from 1 on, as large as the bound of 2^24 units leaves room for.
 """
 
@@ -23,6 +26,7 @@ from dataclasses import dataclass
 from hktune.core.dtype import F32
 from hktune.core.operand import factors_of, operands_of
 from hktune.core.problem import Problem
+from hktune.core.sums import FLOAT32_SUMS, Sums
 from hktune.verify.arrays import Array
 
 _ACTIVATED_BITS = 1
@@ -40,10 +44,12 @@ class ExactInputs:
     units: Array
 
 
-def exact_inputs(problem: Problem, normal: Callable[[tuple[int, ...]], Array]) -> ExactInputs:
+def exact_inputs(
+    problem: Problem, normal: Callable[[tuple[int, ...]], Array], sums: Sums = FLOAT32_SUMS
+) -> ExactInputs:
     """Inputs made of the next numbers of `normal`, which draws standard normal ones; every value is one of its format.
-    For k above 2^23 sums need not be exact."""
-    sizes, c_dtype = _Sizes.of(problem), problem.operation.c_dtype
+    For k above 2^23 sums need not be exact, nor above 2^13 where a matrix unit with 14 bits adds all of them."""
+    sizes, c_dtype = _Sizes.of(problem, sums), problem.operation.c_dtype
     large, kind = normal((problem.k,)) > 0, normal((problem.n,))
     quartile = _QUARTILE if sizes.narrow else math.inf
     over, under = kind > quartile, kind < -quartile
@@ -52,6 +58,8 @@ def exact_inputs(problem: Problem, normal: Callable[[tuple[int, ...]], Array]) -
 
     a = _integers(normal((problem.m, problem.k)), sizes.amplitude) * (large * high + small * low)
     drawn = _integers(normal((problem.k, problem.n)), sizes.amplitude)
+    if sums.run_k:
+        a[::2], drawn[:, ::2] = abs(a[::2]), abs(drawn[:, ::2])
     drawn = drawn * ~tied + drawn.clip(-2, 2) * tied
     b = drawn * (usual * (large * low + small * high)[:, None] + over * (large * top)[:, None])
     b = b + drawn.clip(-1, 1) * (under * (small * low)[:, None])
@@ -95,13 +103,14 @@ class _Sizes:
     factor_bits: int
 
     @staticmethod
-    def of(problem: Problem) -> _Sizes:
+    def of(problem: Problem, sums: Sums) -> _Sizes:
         operation, k = problem.operation, problem.k
         dtypes = (operation.a_dtype, operation.b_dtype, operation.c_dtype)
         # Half of what float32 holds is for the products; a bias of the size of a usual sum fits into the other half.
         most = math.isqrt(2 ** (F32.significand_bits - 1) // k)
         scaled = "scale_a" in operands_of(operation)
-        amplitude = max(min(most >> scaled, *(dtype.integer_max for dtype in dtypes[:2])), 1)
+        in_unit = math.isqrt((2**sums.significand_bits - 1) // min(k, sums.run_k or k))
+        amplitude = max(min(most >> scaled, in_unit, *(dtype.integer_max for dtype in dtypes[:2])), 1)
         factor_bits = max((most // amplitude).bit_length() - 1, 0) if scaled else 0
         usual_sum = max(amplitude**2 / 4 * math.sqrt(k), 1.0) * 2.0**factor_bits
         sum_bits = int(math.log2(usual_sum))

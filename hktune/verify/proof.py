@@ -12,6 +12,7 @@ from hktune.core.operand import operands_of
 from hktune.core.outcome import Failure, Status
 from hktune.core.problem import Problem, Rounding
 from hktune.core.storage import STORAGES
+from hktune.core.sums import FLOAT32_SUMS, Sums
 from hktune.device.device import Buffer, Device, Kernel
 from hktune.verify.arrays import HOST, Array, Arrays, HostMemory, Memory
 from hktune.verify.reference import Operands, compare, random_operands
@@ -36,16 +37,18 @@ def verify(
     padding: int = 0,
     exact_sums: bool = False,
     rounding: Rounding = "half_even",
+    sums: Sums = FLOAT32_SUMS,
 ) -> Proof | Failure:
     """Run `kernel` on random operands over a poisoned output and judge every element, on the host. Where the operation
     accumulates, the output holds random numbers instead.
 
     The rows of every matrix are `padding` elements apart; in inputs these are NaN, in C they must stay as they were.
-    A launch with a workspace runs twice on the same one, and must give the same bits.
+    A launch with a workspace runs twice on the same one, and must give the same bits. `sums` says how exact those of
+    the kernel are.
     Returns Failure(WRONG) with counts and the first bad element, or the fault that the device reported.
     Raises InputError for an operation without a reference.
     """
-    operands = replace(random_operands(problem, seed, exact_sums), rounding=rounding)
+    operands = replace(random_operands(problem, seed, exact_sums, sums), rounding=rounding)
     try:
         return proved(device, kernel, launch, operands, padding, HOST, HostMemory(device))
     except KernelFault as fault:

@@ -14,6 +14,7 @@ seen. Of operands with exact sums (`exact_sums.py`) they are one number, so a wr
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import takewhile
@@ -24,6 +25,7 @@ from hktune.core.dtype import E8M0, F32, Dtype
 from hktune.core.operand import Operand, factors_of, inputs_of, operands_of
 from hktune.core.operation import SCALE_BLOCK, Operation
 from hktune.core.problem import Problem, Rounding
+from hktune.core.sums import FLOAT32_SUMS, Sums
 from hktune.verify.activations import ACTIVATION_VALUES
 from hktune.verify.arrays import HOST, Array, Arrays
 from hktune.verify.exact_sums import exact_inputs
@@ -48,24 +50,29 @@ class Operands:
     rounding: Rounding = "half_even"
 
 
-def random_operands(problem: Problem, seed: int, exact_sums: bool = False) -> Operands:
+def random_operands(problem: Problem, seed: int, exact_sums: bool = False, sums: Sums = FLOAT32_SUMS) -> Operands:
     """Operands on the host; equal arguments give equal ones. Raises InputError as `operands_of` does."""
     random = np.random.default_rng([seed, problem.m, problem.n, problem.k])
-    return drawn_operands(problem, lambda shape: random.standard_normal(shape, dtype=np.float32), HOST, exact_sums)
+    normal = functools.partial(random.standard_normal, dtype=np.float32)
+    return drawn_operands(problem, normal, HOST, exact_sums, sums)
 
 
 def drawn_operands(
-    problem: Problem, normal: Callable[[tuple[int, ...]], Array], arrays: Arrays = HOST, exact_sums: bool = False
+    problem: Problem,
+    normal: Callable[[tuple[int, ...]], Array],
+    arrays: Arrays = HOST,
+    exact_sums: bool = False,
+    sums: Sums = FLOAT32_SUMS,
 ) -> Operands:
     """Inputs of the next numbers of `normal`, which draws standard normal ones: each rounded to its format, or made
-    into inputs with exact sums."""
+    into inputs with exact sums, for a kernel whose sums are as exact as `sums`."""
     inputs = inputs_of(problem.operation)
-    exact = exact_inputs(problem, normal) if exact_sums else None
+    exact = exact_inputs(problem, normal, sums) if exact_sums else None
     values = (
         exact.values if exact else {each.name: _drawn(each, normal(each.extents(problem.sizes))) for each in inputs}
     )
     stored = {each.name: arrays.encoded(values[each.name], each.dtype) for each in inputs}
-    return Operands(problem, stored, answer_of(problem, stored, arrays, exact.units if exact else None))
+    return Operands(problem, stored, answer_of(problem, stored, arrays, exact.units if exact else None, sums))
 
 
 INTEGER_SPREAD = 40.0
@@ -81,7 +88,11 @@ def _drawn(operand: Operand, normal: Array) -> Array:
 
 
 def answer_of(
-    problem: Problem, stored: Mapping[str, Array], arrays: Arrays = HOST, units: Array | None = None
+    problem: Problem,
+    stored: Mapping[str, Array],
+    arrays: Arrays = HOST,
+    units: Array | None = None,
+    sums: Sums = FLOAT32_SUMS,
 ) -> Answer:
     """What C must be for these inputs. All terms of a column of C are multiples of its one of `units` [n], if given.
 
@@ -89,22 +100,25 @@ def answer_of(
     and Stability, section 3.1: k * u * sum |a||b|); a product of two inputs rounds only where it has too many bits.
     Sums of integers do not round before they become float32. Either factor in float32 rounds once more. The bound is 0
     where all terms together are fewer units than float32 counts exactly. An activation, and what is added to its
-    result, is in float32 by itself.
+    result, is in float32 by itself. A matrix unit that is less exact than float32 cuts more (`Sums.cut_of`).
     """
     operation = problem.operation
     exact = {name: arrays.decoded(stored[name], operands_of(operation)[name].dtype) for name in stored}
     a, b = _in_blocks(operation, *factors_of(operation, exact), exact)
     total = a @ b
     magnitude = abs(total) if operation.accumulator.is_integer else abs(a) @ abs(b)
+    cut = _cut(sums, problem.k, magnitude, units)
     if operation.scales in _WHOLE:
         factor = exact["scale_a"].reshape(-1, 1) * exact["scale_b"]
-        total, magnitude = total * factor, magnitude * abs(factor)
+        total, magnitude, cut = total * factor, magnitude * abs(factor), cut * abs(factor)
     terms = takewhile(_TERMS.__contains__, operation.epilogue)
     added = [exact[_TERMS[step]] for step in terms]
     total, magnitude = sum(added, total), sum(map(abs, added), magnitude)
     error = _roundings(operation, problem.k) * F32.unit_roundoff * magnitude
     if units is not None:
         error = error * (magnitude * F32.unit_roundoff >= units)
+    if sums.terms:
+        error = error + cut
     for step in operation.epilogue[len(added) :]:
         if step in ACTIVATION_VALUES:
             total, error = ACTIVATION_VALUES[step].of(total, error, arrays)
@@ -126,6 +140,17 @@ def _in_blocks(operation: Operation, a: Array, b: Array, exact: Mapping[str, Arr
     block_n = SCALE_BLOCK if operation.scales == "blocks" else 1
     of_k, of_n = np.arange(a.shape[1]) // block_k, np.arange(b.shape[1]) // block_n
     return a * exact["scale_a"][:, of_k], b * exact["scale_b"][of_n][:, of_k].T
+
+
+def _cut(sums: Sums, k: int, magnitude: Array, units: Array | None) -> Array | float:
+    """What a matrix unit may lose of sums over k, whose products have this `magnitude` together. Nothing of exact ones:
+    `exact_inputs` keeps what float32 takes over within what the unit counts exactly; the sum over all of k may not."""
+    if not sums.terms:
+        return 0.0
+    cut = sums.cut_of(k) * magnitude
+    if units is None:
+        return cut
+    return 0.0 if sums.run_k else cut * (magnitude * sums.unit / 2 >= units)
 
 
 def _roundings(operation: Operation, k: int) -> int:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hktune.core.dtype import BF16, DTYPES, F16, F32, Dtype
 from hktune.core.errors import InputError
 from hktune.core.operation import (
+    ACCUMULATIONS,
     BF16_NT,
     BF16_NT_BIAS,
     KINDS,
@@ -34,6 +35,7 @@ OPERATIONS = st.builds(
     epilogue=st.lists(st.sampled_from(STEPS), unique=True).map(tuple),
     scales=st.sampled_from(("", *SCALES)),
     kind=st.sampled_from(KINDS),
+    accumulation=st.sampled_from(("", *ACCUMULATIONS)),
 )
 
 
@@ -49,6 +51,8 @@ OPERATIONS = st.builds(
         ("batched.f16.tt.rows->bf16+bias", Operation("f16", "tt", "f16", "bf16", ("bias",), "rows", "batched")),
         ("mxfp4.nt->bf16", Operation("mxfp4", c="bf16")),
         ("i8.nt.rows->bf16", Operation("i8", c="bf16", scales="rows")),
+        ("e4m3.nt.fast->bf16", Operation("e4m3", c="bf16", accumulation="fast")),
+        ("e4m3.nt.rows.fast->f32+bias", Operation("e4m3", "nt", "", "f32", ("bias",), "rows", accumulation="fast")),
         ("e4m3*e5m2.nn.blocks->f32+bias", Operation("e4m3", "nn", "e5m2", "f32", ("bias",), "blocks")),
     ],
 )
