@@ -5,8 +5,9 @@ Proofs, benchmarks and devices all read these records. Whoever binds a kernel's 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Protocol, TypeVar
@@ -17,8 +18,10 @@ from hktune.core.operation import COUNTED, SCALE_BLOCK, Operation
 
 _ANY_COUNT = "count"
 _AXES = {"a": {"n": ("m", "k"), "t": ("k", "m")}, "b": {"n": ("k", "n"), "t": ("n", "k")}}
-_STEP_AXES = {"bias": ("n",)}
+_STEP_AXES = {"bias": ("n",), "residual": ("m", "n")}
 """What a step of an epilogue reads, under the step's own name."""
+_TWICE = "2"
+"""What begins the name of an axis that is twice as long as a size."""
 _SCALE_AXES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "tensor": (("1",), ("1",)),
     "rows": (("m",), ("n",)),
@@ -36,8 +39,8 @@ NUMBERS = ("m", "n", "k", "groups", *(f"ld{name}" for name in _MATRICES))
 @dataclass(frozen=True)
 class Operand:
     """One tensor of an operation. `axes` are names of sizes (m, n, k) in the order of storage: the last is contiguous.
-    `k/32` is the number of blocks of 32 that k has, the last of which may be smaller; `8` is eight. The first of three
-    axes counts matrices, whose rows follow one another.
+    `k/32` is the number of blocks of 32 that k has, the last of which may be smaller; `2n` is twice n; `8` is eight.
+    The first of three axes counts matrices, whose rows follow one another.
 
     A matrix has a row stride, a number of elements, which launches call `lda` for `a` and so on.
     """
@@ -85,7 +88,10 @@ def _extent(axis: str, sizes: Mapping[str, int]) -> int:
     if axis == _ANY_COUNT:
         raise InputError("an operation of any number of products: say how many, such as grouped8.bf16.nt")
     size, _, block = axis.partition("/")
-    return -(-sizes[size] // int(block or 1)) if size in sizes else int(size)
+    if size.isdecimal():
+        return int(size)
+    whole = sizes[size] if size in sizes else 2 * sizes[size.removeprefix(_TWICE)]
+    return -(-whole // int(block or 1))
 
 
 @lru_cache(maxsize=4096)
@@ -98,6 +104,7 @@ def operands_of(operation: Operation) -> Mapping[str, Operand]:
         raise InputError(f"operation {operation}: its operands are not known: {reason}")
     count = (str(operation.count or _ANY_COUNT),) if operation.kind in COUNTED else ()
     of_rows = () if operation.is_grouped else count  # what has rows of its own for each product
+    of_b, before_gates = {"b", "scale_b"}, set(itertools.takewhile("gated".__ne__, operation.epilogue))
     operands = [
         Operand("a", operation.a_dtype, (*of_rows, *_AXES["a"][operation.layout[0]])),
         Operand("b", operation.b_dtype, (*count, *_AXES["b"][operation.layout[1]])),
@@ -106,7 +113,15 @@ def operands_of(operation: Operation) -> Mapping[str, Operand]:
         *(Operand(step, operation.c_dtype, _STEP_AXES[step]) for step in operation.epilogue if step in _STEP_AXES),
         Operand("c", operation.c_dtype, (*of_rows, "m", "n")),
     ]
+    if operation.is_gated:
+        operands = [_of_both_halves(each) if each.name in of_b | before_gates else each for each in operands]
     return MappingProxyType({operand.name: operand for operand in operands})
+
+
+def _of_both_halves(operand: Operand) -> Operand:
+    """An operand of gates and of what they gate: its axis along the columns of C is twice as long."""
+    axes = tuple(f"{_TWICE}{axis}" if axis.partition("/")[0] == "n" else axis for axis in operand.axes)
+    return replace(operand, axes=axes)
 
 
 def _unknown(operation: Operation) -> str:

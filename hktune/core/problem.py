@@ -32,7 +32,7 @@ class Problem:
 
     @property
     def flops(self) -> int:
-        return 2 * self.rows * self.n * self.k
+        return 2 * self.rows * self.n * self.k * self.operation.b_columns
 
     @property
     def groups(self) -> int:
