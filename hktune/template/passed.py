@@ -12,7 +12,7 @@ from hktune.core.escaped import shown
 from hktune.core.expression import Expression
 from hktune.core.launch import Argument, operand_name
 from hktune.core.operand import operands_of
-from hktune.core.operation import Operation
+from hktune.core.operation import COUNTED, Operation
 from hktune.template.template_schema import TemplateDescription
 
 Evaluate = Callable[[Expression], Value]
@@ -92,8 +92,9 @@ def check_only(only: Mapping[str, str], code_of: Mapping[Operation, Operation]) 
 
 
 def _has(operation: Operation, word: str) -> bool:
-    """Whether `word` is an operand or a step of `operation`."""
-    return word in operation.epilogue or word in operands_of(operation)
+    """Whether `word` is an operand or a step of `operation`, or `groups` where it has several products."""
+    counted = word == "groups" and operation.kind in COUNTED
+    return counted or word in operation.epilogue or word in operands_of(operation)
 
 
 def _integer(expression: Expression, evaluate: Evaluate) -> int:

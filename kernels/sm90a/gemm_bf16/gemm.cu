@@ -18,14 +18,13 @@ DEVICE void consume(const Output& c, const Epilogue& epilogue, const Schedule& s
     const Release release(schedule, layout);
     u32 chunks = 0, turn = 0;
     Ring ring;
-    for (int tile = schedule.first_tile; tile < schedule.tiles; tile += schedule.tile_step, ++turn) {
+    for (Work work = schedule.first(); schedule.has(work); schedule.next(work), ++turn) {
         if (PING_PONG && turn % CONSUMERS != consumer) {
             ring.advance(schedule.k_steps);
             continue;
         }
         Accumulators accumulators;
-        int row, column;
-        schedule.locate(tile, row, column);
+        const Spot spot = schedule.locate(work);
         if (PING_PONG && turn > 0) wait(barrier_at(layout.turns, consumer), (turn - 1) / 2 & 1);
         const u32 next_turn = barrier_at(layout.turns, 1 - consumer);
         multiply_tile(accumulators, ring, schedule.k_steps, layout, release, first_row, next_turn);
@@ -33,11 +32,15 @@ DEVICE void consume(const Output& c, const Epilogue& epilogue, const Schedule& s
         if (STORES_FROM_STAGES) consumers_sync();  // all have multiplied what is there
 #pragma unroll
         for (int fragment = 0; fragment < FRAGMENTS; ++fragment) {
-            const int down = row + first_row + fragment * WGMMA_M;
+            const int down = spot.row + first_row + fragment * WGMMA_M;
 #if TMA_STORE
-            store_fragment(c, accumulators[fragment], epilogue, schedule, staging, chunks, down, column);
+            store_fragment(c, accumulators[fragment], epilogue, schedule, staging, chunks, down, spot.column);
+#elif ROW_STORE
+            store_rows(c, accumulators[fragment], epilogue.within(work), staging, chunks, down, spot.column);
+#elif SEVERAL
+            store_fragment(c, accumulators[fragment], epilogue.within(work), schedule, down, spot.column);
 #else
-            store_fragment(c, accumulators[fragment], epilogue, schedule, down, column);
+            store_fragment(c, accumulators[fragment], epilogue, schedule, down, spot.column);
 #endif
         }
     }
@@ -62,7 +65,14 @@ __cluster_dims__(CLUSTER, 1, 1)
 __launch_bounds__(THREADS, BLOCKS_PER_SM)
 void hktune_gemm_bf16(const __grid_constant__ TensorMap a, const __grid_constant__ TensorMap b,
                       const __grid_constant__ Output c, int m, int n, int k,
-                      const BitsOfC* bias, int accumulate) {
+                      const BitsOfC* bias, int accumulate
+#if SEVERAL
+                      , int groups
+#endif
+#if GROUPED
+                      , const int* offsets
+#endif
+) {
     extern __shared__ char memory[];
     const Layout layout(static_cast<u32>(__cvta_generic_to_shared(memory)));
     const TensorMap &wgmma_a = SWAPPED ? b : a, &wgmma_b = SWAPPED ? a : b;
@@ -77,7 +87,15 @@ void hktune_gemm_bf16(const __grid_constant__ TensorMap a, const __grid_constant
     }
     if (CLUSTER > 1) cluster_sync();
     else __syncthreads();
+#if GROUPED
+    const Schedule schedule(Products{m, n, k, groups, offsets});
+    bias = nullptr;
+#elif SEVERAL
+    const Schedule schedule(Products{m, n, k, groups, nullptr});
+    bias = nullptr;
+#else
     const Schedule schedule(rows, columns, k);
+#endif
     if (threadIdx.x < WARPGROUP) {
         if constexpr (CONSUMER_REGISTERS > 0)
             asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(PRODUCER_REGISTERS));

@@ -68,7 +68,7 @@ constexpr int CHUNK_BYTES = WGMMA_M * CHUNK * BYTES_OF_C;
 constexpr int STORE_ROW_BYTES = (SWAPPED ? WGMMA_M : CHUNK) * BYTES_OF_C;  // of C, in a chunk
 // A block of one tile has a buffer for every chunk that it stores: in the stages, idle by then unless they carry sums.
 constexpr bool STORES_FROM_STAGES = TMA_STORE && !PERSISTENT && SPLIT_K == 1;
-constexpr int STORE_BYTES = TMA_STORE && !STORES_FROM_STAGES ? CONSUMERS * STORE_BUFFERS * CHUNK_BYTES : 0;
+constexpr int STORE_BYTES = (TMA_STORE || ROW_STORE) && !STORES_FROM_STAGES ? CONSUMERS * STORE_BUFFERS * CHUNK_BYTES : 0;
 
 // The boxes that the launcher encodes a, b and c with; rows of 128, 64 or 32 bytes are swizzled over their own length.
 struct Box {

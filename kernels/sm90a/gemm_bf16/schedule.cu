@@ -41,8 +41,28 @@ struct Layout {
 // The barrier `index` places behind `first`.
 DEVICE u32 barrier_at(u32 first, u32 index) { return first + MBARRIER_BYTES * index; }
 
-// What this block works on: tiles of its cluster, which come in groups of GROUP cluster rows so that neighbours in time
-// share operands in the L2, and its part of K. `rows` and `columns` are D's.
+// Where a tile begins: in D, and in the operands of wgmma, by line and by K-step.
+struct Spot {
+    int row, column, a_line, b_line, a_step, b_step;
+};
+
+// The first row and column of blocks of a cluster whose tile is number `tile` of so many down and across. They come in groups of GROUP
+// cluster rows, so that neighbours in time share operands in the L2.
+DEVICE void locate_in(int clusters_down, int clusters_across, int tile, int& row, int& column) {
+    const int group = tile / (GROUP * clusters_across), within = tile % (GROUP * clusters_across);
+    const int height = min(GROUP, clusters_down - group * GROUP);
+    row = (group * GROUP + within % height) * CLUSTER_ROWS;
+    column = within / height * CLUSTER_COLUMNS;
+}
+
+#if SEVERAL
+#include "several.cu"
+#else
+struct Work {
+    int tile;
+};
+
+// What this block works on: tiles of its cluster, and its part of K. `rows` and `columns` are D's.
 struct Schedule {
     int clusters_down, clusters_across, first_tile, tile_step, tiles, k_first, k_steps;
     int rank, rank_row, rank_column;
@@ -61,14 +81,22 @@ struct Schedule {
         k_steps = whole * (part + 1) / SPLIT_K - k_first;
     }
 
-    // The first row and column of this block's part of cluster tile `tile`.
-    DEVICE void locate(int tile, int& row, int& column) const {
-        const int group = tile / (GROUP * clusters_across), within = tile % (GROUP * clusters_across);
-        const int height = min(GROUP, clusters_down - group * GROUP);
-        row = ((group * GROUP + within % height) * CLUSTER_ROWS + rank_row) * TILE_ROWS;
-        column = (within / height * CLUSTER_COLUMNS + rank_column) * TILE_COLUMNS;
+    DEVICE Work first() const { return {first_tile}; }
+
+    DEVICE bool has(const Work& work) const { return work.tile < tiles; }
+
+    DEVICE void next(Work& work) const { work.tile += tile_step; }
+
+    // Where this block's part of a cluster's tile begins.
+    DEVICE Spot locate(const Work& work) const {
+        int row, column;
+        locate_in(clusters_down, clusters_across, work.tile, row, column);
+        row = (row + rank_row) * TILE_ROWS;
+        column = (column + rank_column) * TILE_COLUMNS;
+        return {row, column, row, column, k_first, k_first};
     }
 };
+#endif
 
 // ---- producer: one thread
 
@@ -94,17 +122,15 @@ DEVICE void produce(
     for (int other = 0; other < CLUSTER_COLUMNS; ++other) a_receivers |= 1u << (rank_row + other * CLUSTER_ROWS);
     for (int other = 0; other < CLUSTER_ROWS; ++other) b_receivers |= 1u << (rank_column * CLUSTER_ROWS + other);
     Ring ring;
-    for (int tile = schedule.first_tile; tile < schedule.tiles; tile += schedule.tile_step) {
-        int row, column;
-        schedule.locate(tile, row, column);
+    for (Work work = schedule.first(); schedule.has(work); schedule.next(work)) {
+        const Spot spot = schedule.locate(work);
         for (int step = 0; step < schedule.k_steps; ++step, ring.next()) {
             const u32 full = barrier_at(layout.full, ring.stage);
             const u32 to = layout.stages + ring.stage * STAGE_BYTES;
-            const int k = (schedule.k_first + step) * K_STEP;
             wait(barrier_at(layout.empty, ring.stage), ring.parity ^ 1);
             expect(full, STAGE_BYTES);
-            send<WgmmaA>(to, wgmma_a, rank_column, row, k, full, a_receivers);
-            send<WgmmaB>(to + WgmmaA::BYTES, wgmma_b, rank_row, column, k, full, b_receivers);
+            send<WgmmaA>(to, wgmma_a, rank_column, spot.a_line, (spot.a_step + step) * K_STEP, full, a_receivers);
+            send<WgmmaB>(to + WgmmaA::BYTES, wgmma_b, rank_row, spot.b_line, (spot.b_step + step) * K_STEP, full, b_receivers);
         }
     }
     // No block may leave while others still arrive at its barriers: all stages must have been released once more.

@@ -67,6 +67,13 @@ struct Epilogue {
     const BitsOfC* bias;
     int rows, columns;
     bool accumulate;  // on what C holds
+
+#if SEVERAL
+    // For a tile of one product: rows of C end where its rows do.
+    DEVICE Epilogue within(const Work& work) const {
+        return {bias, SWAPPED ? rows : work.end, SWAPPED ? work.end : columns, accumulate};
+    }
+#endif
 };
 
 DEVICE float bias_at(const BitsOfC* bias, int index, int size) {
@@ -132,6 +139,18 @@ DEVICE void stage_octets(u32 chunk, int octet, const float* v) {
                      "r"(x1), "r"(x2), "r"(x3) : "memory");
 }
 
+// Writes CHUNK columns of a fragment, from `values` on, into a chunk.
+DEVICE void stage(u32 chunk, const float* values) {
+    if constexpr (BYTES_OF_C == sizeof(float)) {
+#pragma unroll
+        for (int octet = 0; octet < CHUNK / OCTET; ++octet) stage_octet(chunk, octet, values + octet * OCTET_VALUES);
+    } else {
+#pragma unroll
+        for (int octet = 0; octet < CHUNK / OCTET; octet += 2)
+            stage_octets(chunk, octet, values + octet * OCTET_VALUES);
+    }
+}
+
 // Stores a fragment by TMA, chunk by chunk through the warpgroup's own buffers; TMA drops what lies outside C.
 DEVICE void store_fragment(
     const TensorMap& c, float (&values)[ACCUMULATORS], const Epilogue& epilogue, const Schedule& schedule, u32 staging,
@@ -147,15 +166,7 @@ DEVICE void store_fragment(
             consumer_sync(consumer);
         }
         finish(values, first / VALUE_COLUMNS, CHUNK / VALUE_COLUMNS, epilogue, row, column);
-        const float* here = values + first / VALUE_COLUMNS;
-        if constexpr (BYTES_OF_C == sizeof(float)) {
-#pragma unroll
-            for (int octet = 0; octet < CHUNK / OCTET; ++octet) stage_octet(chunk, octet, here + octet * OCTET_VALUES);
-        } else {
-#pragma unroll
-            for (int octet = 0; octet < CHUNK / OCTET; octet += 2)
-                stage_octets(chunk, octet, here + octet * OCTET_VALUES);
-        }
+        stage(chunk, values + first / VALUE_COLUMNS);
         asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
         consumer_sync(consumer);
         if (threadIdx.x % WARPGROUP == 0) {
@@ -166,6 +177,41 @@ DEVICE void store_fragment(
         ++chunks;
     }
 }
+
+#if ROW_STORE
+// The same without TMA, which knows no end of rows but C's: threads copy 16 bytes of a chunk at a time, side by side, as
+// far as the product's rows go. A buffer is free when all have met again after they read it, so two do with one meeting.
+DEVICE void store_rows(
+    BitsOfC* c, float (&values)[ACCUMULATORS], const Epilogue& epilogue, u32 staging, u32& chunks, int row, int column) {
+    constexpr int ROWS = SWAPPED ? CHUNK : WGMMA_M, VECTORS = STORE_ROW_BYTES / SWIZZLE_UNIT_BYTES;
+    constexpr int IN_VECTOR = SWIZZLE_UNIT_BYTES / BYTES_OF_C;
+    constexpr bool SWIZZLED = STORE_ROW_BYTES <= ATOM_LINE_BYTES;
+    const int consumer = threadIdx.x / WARPGROUP - 1, thread = threadIdx.x % WARPGROUP;
+    const int rows = SWAPPED ? epilogue.columns : epilogue.rows, columns = SWAPPED ? epilogue.rows : epilogue.columns;
+#pragma unroll
+    for (int first = 0; first < TILE_COLUMNS; first += CHUNK) {
+        const u32 chunk = staging + chunks % STORE_BUFFERS * CHUNK_BYTES;
+        if (STORE_BUFFERS == 1) consumer_sync(consumer);
+        finish(values, first / VALUE_COLUMNS, CHUNK / VALUE_COLUMNS, epilogue, row, column);
+        stage(chunk, values + first / VALUE_COLUMNS);
+        consumer_sync(consumer);
+        const int first_row = SWAPPED ? column + first : row, first_column = SWAPPED ? row : column + first;
+#pragma unroll
+        for (int i = 0; i < ROWS * VECTORS; i += WARPGROUP) {
+            const int down = (i + thread) / VECTORS, vector = (i + thread) % VECTORS;
+            const int row_of_c = first_row + down, column_of_c = first_column + vector * IN_VECTOR;
+            if (i + thread >= ROWS * VECTORS || row_of_c >= rows || column_of_c >= columns) continue;
+            const u32 offset = down * STORE_ROW_BYTES + vector * SWIZZLE_UNIT_BYTES;
+            u32 x, y, z, w;
+            asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(x), "=r"(y), "=r"(z), "=r"(w)
+                         : "r"(chunk + (SWIZZLED ? swizzled(offset) : offset)) : "memory");
+            asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(c + u64(row_of_c) * columns + column_of_c),
+                         "r"(x), "r"(y), "r"(z), "r"(w) : "memory");
+        }
+        ++chunks;
+    }
+}
+#endif
 
 // The same for a C whose rows TMA cannot address (n not a multiple of 8): element by element from registers. The row
 // length is made anew for every fragment, or the compiler would keep all its multiples in registers from tile to tile.
