@@ -17,6 +17,9 @@ class Arch:
 
     On NVIDIA a compute unit is a streaming multiprocessor (SM), a SIMD one of its four partitions, a wave a warp, LDS
     shared memory, and a workgroup a thread block. A counter that an architecture does not have counts to 0.
+
+    Where the matrix unit adds products of float8 less exactly than float32 does, it adds `float8_terms` of them at
+    once, and keeps `float8_sum_bits` of the largest (`hktune.core.sums`).
     """
 
     name: str
@@ -33,6 +36,8 @@ class Arch:
     lds_granule_bytes: int
     vmcnt_max: int
     lgkmcnt_max: int
+    float8_terms: int = 0
+    float8_sum_bits: int = 24
 
     def waves_that_fit(self, vgprs: int, agprs: int, lds_bytes: int, waves_per_workgroup: int) -> int:
         """Waves per SIMD that registers and LDS allow at once (AMD CDNA4 ISA guide, section 3.6; LLVM AMDGPUUsage).
@@ -82,6 +87,8 @@ SM90A = Arch(  # NVIDIA CUDA C++ programming guide 13.0, table "Technical Specif
     lds_granule_bytes=1024,  # also what the driver reserves of an SM's 228 KiB for each block
     vmcnt_max=0,
     lgkmcnt_max=0,
+    float8_terms=32,  # DeepSeek-V3 Technical Report (arXiv 2412.19437), section 3.5.2
+    float8_sum_bits=14,
 )
 
 ARCHS = {arch.name: arch for arch in (GFX950, SM90A)}

@@ -6,15 +6,22 @@
     f16.nn->f32        float16 in, B is stored as [K,N], float32 out
     bf16.tn->f32+accumulate  C += A @ B in float32; A is stored as [K,M] and B as [K,N]
     e4m3.nt.rows->bf16 float8 in, each row of A and each column of B has a factor, bf16 out
+    e4m3.nt.rows.fast->bf16  the same, and sums may be as inexact as the matrix unit makes them
     mxfp4.nt->bf16     4-bit floats in, every 32 of them along K have a factor, bf16 out
+    bf16.nt+silu+gated    SwiGLU: B has 2N columns, gate and then up, and C[M,N] = silu(gate) * up
+    bf16.nt+bias+residual  bias[N] and residual[M,N] are added before the one rounding
+    batched16.bf16.nt  16 products of one size: each matrix has one more axis, the first
+    grouped8.bf16.nt   the rows of A [M,K] in 8 groups, one after another, each times a B of its own: B is [8,N,K].
+                       `offsets`, int32 [8], has where each group ends
 
-The text is `[KIND.]A[*B].LAYOUT[.SCALES][->C][+STEP...]`. What has its usual value is left out, so equal operations
-have equal texts. Shapes files, trials.csv, tables and the command line hold this text. Which operations can be had is
-each template's to say.
+The text is `[KIND[COUNT].]A[*B].LAYOUT[.SCALES][.ACCUMULATION][->C][+STEP...]`. What has its usual value is left
+out, so equal operations have equal texts. Shapes files, trials.csv, tables and the command line hold this text. Which
+operations can be had is each template's to say.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
@@ -23,26 +30,39 @@ from hktune.core.dtype import DTYPES, F32, I32, Dtype
 from hktune.core.errors import InputError
 from hktune.core.escaped import shown
 
-KINDS = ("gemm", "batched", "grouped")
+COUNTED = ("batched", "grouped")
+"""Kinds of several products in one launch: of matrices of one size, or of groups of rows, such as a model's experts."""
+KINDS = ("gemm", *COUNTED)
+COUNT_MAX = 65536
 LAYOUTS = ("nt", "nn", "tn", "tt")
 """For A and B, as BLAS has it: `n` is stored as the product reads it ([M,K], [K,N]), `t` transposed ([K,M], [N,K])."""
 SCALES = ("tensor", "rows", "blocks")
 """Float32 factors of A and of B: one each; one for each row of A and each column of B; or one for each 1x128 block of A
 ([M,K]) and each 128x128 block of B ([N,K])."""
 SCALE_BLOCK = 128
+ACCUMULATIONS = ("fast",)
+"""How products of float8 are summed. Without a word: in float32, or by a matrix unit that keeps less for PROMOTED_K
+elements of K at most, whose sums float32 then takes over. `fast`: by the matrix unit, whatever it keeps. (torch's
+use_fast_accum)."""
+PROMOTED_K = 128
+"""DeepSeek-V3 Technical Report (arXiv 2412.19437), section 3.3.2."""
 ACTIVATIONS = ("relu", "gelu", "gelu_tanh", "silu")
-"""Steps of an epilogue that read nothing but C. A kernel has them compiled in. They are torch's functions: `gelu` is by
-the error function, `gelu_tanh` torch's gelu(approximate="tanh")."""
+"""Steps of an epilogue that read nothing but C. They are torch's functions: `gelu` is by the error function,
+`gelu_tanh` torch's gelu(approximate="tanh")."""
 SWITCHED = ("bias", "accumulate")
 """Steps that a launch switches on or off. `accumulate` adds what C holds when the launch begins."""
-STEPS = (*SWITCHED, *ACTIVATIONS)
+COMPILED = (*ACTIVATIONS, "gated", "residual")
+"""Steps that a kernel has compiled in. `residual` adds a matrix of C's shape and format. `gated` makes one number of
+two: B has 2N columns, first those of the gates, then those of what they gate (up). C is gate times up. The activation
+before it, if there is one, is of the gates alone; a bias before it has 2N elements."""
+STEPS = (*SWITCHED, *COMPILED)
 """What an epilogue may do with C, in float32, before C is rounded."""
 
 STEPS_PATTERN = r"(?P<steps>(?:\+[a-z_]+)*)"
 """A regular expression of the steps of a text."""
 _TEXT = re.compile(
-    r"(?:(?P<kind>[a-z]+)\.)??(?P<a>[a-z0-9]+)(?:\*(?P<b>[a-z0-9]+))?\.(?P<layout>[nt]{2})"
-    r"(?:\.(?P<scales>[a-z]+))?(?:->(?P<c>[a-z0-9]+))?" + STEPS_PATTERN + r"\Z"
+    r"(?:(?P<kind>[a-z]+)(?P<count>[0-9]{1,9})?\.)??(?P<a>[a-z0-9]+)(?:\*(?P<b>[a-z0-9]+))?\.(?P<layout>[nt]{2})"
+    r"(?:\.(?P<scales>(?!fast\b)[a-z]+))?(?:\.(?P<accumulation>[a-z]+))?(?:->(?P<c>[a-z0-9]+))?" + STEPS_PATTERN + r"\Z"
 )
 _TEXT_MAX = 100
 
@@ -51,7 +71,9 @@ _TEXT_MAX = 100
 class Operation:
     """What is computed, without its sizes. `a`, `b` and `c` name formats of `hktune.core.dtype`; `layout` says which
     axes of A and B are contiguous; `scales` what they are multiplied by ("" is nothing); `epilogue` holds steps, in the
-    order in which they are done. Raises InputError for a word that is not known.
+    order in which they are done; `accumulation` is fast or "". `count` is the number of products of a batched
+    operation, of groups of a grouped one; 0 leaves it open, as templates do. Raises InputError for a word that is not
+    known.
     """
 
     a: str = "bf16"
@@ -61,6 +83,8 @@ class Operation:
     epilogue: tuple[str, ...] = ()
     scales: str = ""
     kind: str = "gemm"
+    accumulation: str = ""
+    count: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "b", self.b or self.a)
@@ -72,6 +96,7 @@ class Operation:
             ("dtype", self.c, tuple(DTYPES)),
             ("layout", self.layout, LAYOUTS),
             ("scales", self.scales, ("", *SCALES)),
+            ("accumulation", self.accumulation, ("", *ACCUMULATIONS)),
             *(("step", step, STEPS) for step in self.epilogue),
         ):
             if word not in known:
@@ -79,6 +104,23 @@ class Operation:
                 raise InputError(f"operation {shown(self._text)}: {what} {shown(word)} is not known: known are {names}")
         if len(set(self.epilogue)) != len(self.epilogue):
             raise InputError(f"operation {shown(self._text)}: has a step twice: name each once")
+        if not 0 <= self.count <= (COUNT_MAX if self.kind in COUNTED else 0):
+            rule = f"{' and '.join(COUNTED)} products are counted, from 1 to {COUNT_MAX}"
+            raise InputError(f"operation {shown(self._text)}: {rule}, got {self.count}")
+        self._check_order()
+
+    def _check_order(self) -> None:
+        """Equal operations have equal texts: of steps that add, residual is the last. Only a bias and one activation
+        may come before gates are applied."""
+        for step, following in itertools.pairwise(self.epilogue):
+            if step == "residual" and following in SWITCHED:
+                raise InputError(f"operation {shown(self._text)}: must be written +{following}+residual")
+        before = self.epilogue[: self.epilogue.index("gated")] if self.is_gated else ()
+        if before[:1] == ("bias",):
+            before = before[1:]
+        if len(before) > 1 or not {*before} <= {*ACTIVATIONS}:
+            rule = "+gated comes after +bias or not, and then one activation or none"
+            raise InputError(f"operation {shown(self._text)}: {rule}")
 
     @property
     def a_dtype(self) -> Dtype:
@@ -107,9 +149,32 @@ class Operation:
         return "accumulate" in self.epilogue
 
     @property
+    def has_residual(self) -> bool:
+        return "residual" in self.epilogue
+
+    @property
+    def is_gated(self) -> bool:
+        return "gated" in self.epilogue
+
+    @property
+    def b_columns(self) -> int:
+        """Columns of B for each column of C."""
+        return 2 if self.is_gated else 1
+
+    @property
     def activations(self) -> tuple[str, ...]:
-        """The steps of its epilogue that a kernel has compiled in."""
+        """The activations of its epilogue."""
         return tuple(step for step in self.epilogue if step in ACTIVATIONS)
+
+    @property
+    def compiled(self) -> tuple[str, ...]:
+        """The steps of its epilogue that a kernel has compiled in."""
+        return tuple(step for step in self.epilogue if step in COMPILED)
+
+    @property
+    def in_full(self) -> Operation:
+        """The same product, summed as exactly as any device does."""
+        return replace(self, accumulation="")
 
     @property
     def bare(self) -> Operation:
@@ -118,8 +183,18 @@ class Operation:
 
     @property
     def code(self) -> Operation:
-        """The operation without the steps that a launch can switch off. Operations with equal ones may share code."""
-        return self.with_steps(*self.activations)
+        """The operation without the steps that a launch can switch off, of any count. Operations with equal ones may
+        share code."""
+        return self.of_any_count.with_steps(*self.compiled)
+
+    @property
+    def of_any_count(self) -> Operation:
+        """The operation as a template names it: how many products it has is a launch's to say."""
+        return replace(self, count=0) if self.count else self
+
+    @property
+    def is_grouped(self) -> bool:
+        return self.kind == "grouped"
 
     def with_steps(self, *steps: str) -> Operation:
         """The same product with this epilogue."""
@@ -127,9 +202,9 @@ class Operation:
 
     @cached_property
     def _text(self) -> str:
-        kind = "" if self.kind == "gemm" else f"{self.kind}."
+        kind = "" if self.kind == "gemm" else f"{self.kind}{self.count or ''}."
         b = "" if self.b == self.a else f"*{self.b}"
-        scales = f".{self.scales}" if self.scales else ""
+        scales = "".join(f".{word}" for word in (self.scales, self.accumulation) if word)
         c = "" if self.c == self.a else f"->{self.c}"
         steps = "".join(f"+{step}" for step in self.epilogue)
         return f"{kind}{self.a}{b}.{self.layout}{scales}{c}{steps}"
@@ -149,9 +224,22 @@ def operation_of(text: str) -> Operation:
         raise InputError(f"operation {shown(text)} must read like bf16.nt, bf16.nt+bias or f16.nt")
     words = match.groupdict(default="")
     steps = tuple(words.pop("steps").split("+")[1:])
-    operation = Operation(**{**words, "kind": words["kind"] or "gemm"}, epilogue=steps)
+    words |= {"kind": words["kind"] or "gemm"}
+    count = int(words.pop("count") or 0)
+    operation = Operation(**words, epilogue=steps, count=count)
     if str(operation) != text:
         raise InputError(f"operation {shown(text)} must be written {operation}")
+    return operation
+
+
+@lru_cache(maxsize=4096)
+def problem_operation(text: str) -> Operation:
+    """The operation of a problem that `text` names: one of several products says how many. Raises InputError, one line,
+    for anything else."""
+    operation = operation_of(text)
+    if operation.kind in COUNTED and not operation.count:
+        counted = replace(operation, count=8)
+        raise InputError(f"operation {operation}: is of any number of products: say how many, such as {counted}")
     return operation
 
 
@@ -170,12 +258,18 @@ class OperationFacts:
     layout: str
     kind: str
     activation: str
+    gated: bool
+    residual: bool
+    b_columns: int
+    scales: str
+    accumulation: str
 
 
 @lru_cache(maxsize=4096)
 def facts_of(operation: Operation) -> OperationFacts:
     """The names of its formats, the bytes of what each stores as one, the bits of one element of A and B, and its
-    words. `activation` is none without one."""
+    words. `activation` and `scales` are none without one; `accumulation` is full without a word. `gated` and `residual`
+    say whether it has these steps; B has `b_columns` for each column of C."""
     a, b, c = operation.a_dtype, operation.b_dtype, operation.c_dtype
     return OperationFacts(
         a_dtype=a.name,
@@ -189,6 +283,11 @@ def facts_of(operation: Operation) -> OperationFacts:
         layout=operation.layout,
         kind=operation.kind,
         activation="_".join(operation.activations) or "none",
+        gated=operation.is_gated,
+        residual=operation.has_residual,
+        b_columns=operation.b_columns,
+        scales=operation.scales or "none",
+        accumulation=operation.accumulation or "full",
     )
 
 

@@ -8,6 +8,7 @@ from typing import Literal
 
 from hktune.core.operand import operands_of
 from hktune.core.operation import BF16_NT, Operation
+from hktune.core.sums import FLOAT32_SUMS, Sums
 
 Rounding = Literal["half_even", "half_away", "toward_zero"]
 """How a kernel rounds C to its format: to nearest, and what is halfway between two numbers to the even one or to the
@@ -19,7 +20,10 @@ Key = tuple[int, int, int, str]
 
 @dataclass(frozen=True, order=True)
 class Problem:
-    """One product to be tuned for: C[m,n] = A[m,k] @ B[k,n], stored and finished as `operation` says."""
+    """One product to be tuned for: C[m,n] = A[m,k] @ B[k,n], stored and finished as `operation` says.
+
+    A batched operation has as many of them. A grouped one has its groups in the m rows, whatever rows each has.
+    """
 
     m: int
     n: int
@@ -28,7 +32,17 @@ class Problem:
 
     @property
     def flops(self) -> int:
-        return 2 * self.m * self.n * self.k
+        return 2 * self.rows * self.n * self.k * self.operation.b_columns
+
+    @property
+    def groups(self) -> int:
+        """How many products there are; 1 where the operation has no count."""
+        return self.operation.count or 1
+
+    @property
+    def rows(self) -> int:
+        """Of A, and of C: those of all matrices."""
+        return self.m if self.operation.is_grouped else self.m * self.groups
 
     @property
     def bytes(self) -> int:
@@ -42,11 +56,12 @@ class Problem:
         return {"m": self.m, "n": self.n, "k": self.k}
 
     def numbers(self, padding: int = 0) -> dict[str, int]:
-        """What a launch takes by value: the sizes, and the row stride (elements) of every matrix whose rows are
-        `padding` elements apart."""
+        """What a launch takes by value: the sizes, how many products there are if the operation is of several, and the
+        row stride (elements) of every matrix whose rows are `padding` elements apart."""
         matrices = [operand for operand in operands_of(self.operation).values() if operand.row_stride]
         strides = {matrix.row_stride: matrix.extents(self.sizes)[-1] + padding for matrix in matrices}
-        return {**self.sizes, **strides}
+        counted = {"groups": self.operation.count} if self.operation.count else {}
+        return {**self.sizes, **counted, **strides}
 
     @property
     def key(self) -> Key:
@@ -62,13 +77,14 @@ class ProofProblem:
     """A problem that a variant is proved on. The rows of every matrix are stored `padding` elements apart.
 
     Operands are standard normal numbers; with `exact_sums` they are such that no sum of them rounds in float32, in
-    whatever order, and C must be the one `rounding`.
+    whatever order, and C must be the one `rounding`. `sums` says where a matrix unit may be less exact.
     """
 
     problem: Problem
     padding: int = 0
     exact_sums: bool = False
     rounding: Rounding = "half_even"
+    sums: Sums = FLOAT32_SUMS
 
     def __str__(self) -> str:
         rows = f", rows {self.padding} apart" if self.padding else ""

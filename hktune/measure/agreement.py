@@ -6,8 +6,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from hktune.core.dtype import Dtype
-from hktune.core.operand import inputs_of
+from hktune.core.operand import inputs_of, rows_of
 from hktune.core.problem import Problem
+from hktune.core.sums import FLOAT32_SUMS, Sums
 from hktune.measure.arena import OperandSet
 from hktune.verify.on_device import TorchArrays, bits_of
 from hktune.verify.reference import Mismatch, Operands, answer_of, compare
@@ -45,9 +46,9 @@ def disagreement(output: torch.Tensor, reference: torch.Tensor, k: int, dtype: D
     return f"{wrong} of {output.numel()} elements differ from the vendor's, {example}" if wrong else None
 
 
-def mistake(problem: Problem, operands: OperandSet, before: torch.Tensor) -> Mismatch | None:
+def mistake(problem: Problem, operands: OperandSet, before: torch.Tensor, sums: Sums = FLOAT32_SUMS) -> Mismatch | None:
     """How c of `operands` differs from the product of the others, by the rules of a proof; None when it does not.
-    `before` is what it held, which matters where the operation accumulates.
+    `before` is what it held, which matters where the operation accumulates. `sums` says how exact a kernel's are.
 
     This decides where the vendor's product differs: its library may add parts of a sum in the format of C, as cuBLAS
     does unless torch forbids it (torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction).
@@ -56,21 +57,21 @@ def mistake(problem: Problem, operands: OperandSet, before: torch.Tensor) -> Mis
     held = bits_of(before)
     rows_of_c = max(1, EXACT_ELEMENTS // problem.n)
     for first in range(0, problem.m, rows_of_c):
-        found = _mistake_in(problem, bits, held, first, min(first + rows_of_c, problem.m))
+        found = _mistake_in(problem, sums, bits, held, first, min(first + rows_of_c, problem.m))
         if found is not None:
             return found
     return None
 
 
 def _mistake_in(
-    problem: Problem, bits: dict[str, torch.Tensor], held: torch.Tensor, first: int, end: int
+    problem: Problem, sums: Sums, bits: dict[str, torch.Tensor], held: torch.Tensor, first: int, end: int
 ) -> Mismatch | None:
     """`mistake` in rows `first` to `end` of C."""
-    a = bits["a"][first:end] if problem.operation.layout[0] == "n" else bits["a"][:, first:end]
-    part, arrays = replace(problem, m=end - first), TorchArrays(str(a.device))
-    inputs = {**bits, "a": a, "c": held[first:end]}
+    part, arrays = replace(problem, m=end - first), TorchArrays(str(held.device))
+    inputs = rows_of(problem.operation, {**bits, "c": held}, first, end)
     stored = {operand.name: inputs[operand.name] for operand in inputs_of(problem.operation)}
-    found = compare(bits["c"][first:end], Operands(part, stored, answer_of(part, stored, arrays)), arrays=arrays)
+    answer = answer_of(part, stored, arrays, sums=sums)
+    found = compare(bits["c"][first:end], Operands(part, stored, answer), arrays=arrays)
     if found is None or found.first is None:
         return found
     return replace(found, first=(found.first[0] + first, found.first[1]))

@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
+from hktune.core.arch import ARCHS
 from hktune.core.errors import DeviceError, KernelFault
 from hktune.core.launch import Launch
 from hktune.core.outcome import Failure, Source, Status, Timing
 from hktune.core.problem import Problem
+from hktune.core.sums import FLOAT32_SUMS, Sums, sums_of
 from hktune.device.device import Buffer, Kernel, TimedDevice
 from hktune.device.vendor_library import VendorLibrary
 from hktune.measure.agreement import disagreement, mistake
@@ -193,10 +195,14 @@ class MeasuredStopwatch:
             c.copy_(before)
             run()
             wrong = disagreement(c, reference, problem.k, problem.operation.c_dtype)
-            if wrong and mistake(problem, bench.sets[0], before) is None:
+            if wrong and mistake(problem, bench.sets[0], before, self._sums(problem)) is None:
                 wrong = None
         stream.synchronize()
         return wrong
+
+    def _sums(self, problem: Problem) -> Sums:
+        arch = ARCHS.get(self._device.identity.arch)
+        return sums_of(problem.operation, arch) if arch else FLOAT32_SUMS
 
     def _enqueuing(self, attempt: Attempt, problem: Problem) -> Callable[[OperandSet], None]:
         """What puts one launch of a candidate on the timer's stream."""

@@ -18,22 +18,23 @@ from hktune.core.expression import RECORDS, Derived, Expression, Scope
 from hktune.core.launch import Argument, Launch, Tile, WorkgroupOrder, arguments_of
 from hktune.core.launch_rule import LaunchRule, specialised
 from hktune.core.operand import operands_of
-from hktune.core.operation import BF16_NT, BF16_NT_BIAS, SWITCHED, Operation, facts_of, operation_of
+from hktune.core.operation import BF16_NT, BF16_NT_BIAS, COUNTED, SWITCHED, Operation, facts_of, operation_of
 from hktune.core.outside_file import FileKind
-from hktune.core.problem import Problem, ProofProblem
+from hktune.core.problem import Problem, ProofProblem, Rounding
 from hktune.core.shipped import TEMPLATE_NAME
 from hktune.core.storage import STORAGES
+from hktune.core.sums import Sums, sums_of
 from hktune.core.variant import Variant
 from hktune.core.yaml_file import struct_of
 from hktune.template.objects import Objects
-from hktune.template.passed import arguments_in_order, passed_values
+from hktune.template.passed import arguments_in_order, check_only, is_taken, only_of_some, passed_values
 from hktune.template.source import filled, placed_fields, read_source
 from hktune.template.template_schema import Extent, TemplateDescription, Text
 
 TEMPLATE_FILE = FileKind("a template", 1 << 20, TemplateError, "name a folder like those of kernels/")
 
 NAMED_AT_MOST = 6  # operations of a template in an error: a template may do a hundred
-PROBLEM_NAMES = frozenset({"m", "n", "k"})
+PROBLEM_NAMES = frozenset({"m", "n", "k", "groups"})
 _FILLED = re.compile(r"(-?[0-9]+|[A-Za-z_][A-Za-z0-9_]{0,63})\Z")
 
 
@@ -76,6 +77,7 @@ class Template:
         self._passed = passed_values(description)
         self.arguments = arguments_in_order(description, self._passed)
         self.operations = _operations(description, self.arguments)
+        self._only = only_of_some(description)
         self.operation = self.operations[0]
         # Found once: every modelled time and every launch asks for it.
         first: dict[Operation, Operation] = {}
@@ -89,7 +91,7 @@ class Template:
         self._fields = _expressions("fields", description.fields)
         self._tile = _extent("tile", description.tile)
         self._proofs = [
-            (_extent("proof", proof), _steps(proof.epilogue), Expression(proof.padding, "proof padding"))
+            (_extent("proof", proof), _steps(proof.epilogue), Expression(proof.padding, "proof padding"), proof.groups)
             for proof in description.proof
         ]
         self._order = (
@@ -103,6 +105,7 @@ class Template:
         self._workspace_bytes = Expression(description.launch.workspace_bytes, "launch workspace_bytes")
         self._adds_to_c = Expression(description.launch.adds_to_c, "launch adds_to_c")
         self._check_fields()
+        check_only(self._only, self._code_of)
         self.parameter_names = self._free_names()
         self._check_proofs()
         self._check_storage()
@@ -130,9 +133,13 @@ class Template:
     def code_operation(self, operation: Operation) -> Operation:
         """The first of `operations` whose code is that of `operation`: they differ in what a launch passes, such as a
         bias, and in nothing else. Raises InputError for an operation that the template cannot do."""
-        if operation not in self._code_of:
+        if not self.does(operation):
             raise InputError(f"{self.name} cannot do {operation}: it does {_named(operation, self.operations)}")
-        return self._code_of[operation]
+        return self._code_of[operation.of_any_count]
+
+    def does(self, operation: Operation) -> bool:
+        """Whether it is one of `operations`, which are of any count."""
+        return operation.of_any_count in self._code_of
 
     def for_operation(self, operation: Operation) -> Template:
         """This template, rendering the code of `operation`. Raises InputError as `code_operation` does."""
@@ -168,7 +175,7 @@ class Template:
     def launch(self, config: Mapping[str, Value], problem: Problem) -> Launch:
         """Grid (workgroups), block (work-items), dynamic LDS and workspace (bytes) and arguments for `problem`, whose
         operation may be any of `operations`."""
-        scope = {**self.for_operation(problem.operation)._scope(config), "m": problem.m, "n": problem.n, "k": problem.k}
+        scope = {**self.for_operation(problem.operation)._scope(config), **problem.sizes, "groups": problem.groups}
         grid_x, grid_y, grid_z = self._positive(self._grid, scope)
         block_x, block_y, block_z = self._positive(self._block, scope)
         dynamic_lds_bytes, workspace_bytes = (
@@ -176,7 +183,7 @@ class Template:
         )
         grid, block = (grid_x, grid_y, grid_z), (block_x, block_y, block_z)
         operation, adds_to_c = problem.operation, bool(self._value(self._adds_to_c, scope))
-        arguments = arguments_of(self._arguments_at(scope), operation)
+        arguments = arguments_of(self._arguments_at(scope, operation), operation)
         sizes = (grid, block, dynamic_lds_bytes)
         return Launch(*sizes, arguments, workspace_bytes, operation, adds_to_c, self.contiguous, self._storage)
 
@@ -187,11 +194,11 @@ class Template:
             return f"{self.name} takes {name} as {word}: production has it row by row, so no table has it"
         return ""
 
-    def launch_rule(self, config: Mapping[str, Value], n: int, k: int) -> LaunchRule:
-        """`launch` for any number of rows. Raises TemplateError where block or dynamic LDS depend on m: their kernel
-        would be another one; where the kernel adds to C, which production does not clear; and where it takes operands
-        in another storage, which production does not have."""
-        scope = {**self._scope(config), "n": n, "k": k}
+    def launch_rule(self, config: Mapping[str, Value], n: int, k: int, groups: int = 1) -> LaunchRule:
+        """`launch` for any number of rows, of so many products. Raises TemplateError where block or dynamic LDS depend
+        on m: their kernel would be another one; where the kernel adds to C, which production does not clear; and where
+        it takes operands in another storage, which production does not have."""
+        scope = {**self._scope(config), "n": n, "k": k, "groups": groups}
         if self._value(self._adds_to_c, scope):
             raise TemplateError(f"{self.name}: {self.symbol(config)} adds to C: production launches what writes it")
         if self.not_for_production:
@@ -205,7 +212,8 @@ class Template:
             raise TemplateError(f"{self.name}: launch block and dynamic_lds_bytes must not need m: use config and n, k")
         block_x, block_y, block_z, dynamic_lds_bytes = (int(value) for value in fixed)
         block = (block_x, block_y, block_z)
-        rule = LaunchRule((x, y, z), block, dynamic_lds_bytes, self._arguments_at(scope), workspace_bytes)
+        arguments = self._arguments_at(scope, self.operation)
+        rule = LaunchRule((x, y, z), block, dynamic_lds_bytes, arguments, workspace_bytes)
         return replace(rule, contiguous=self.contiguous)
 
     def tile(self, config: Mapping[str, Value]) -> Tile:
@@ -218,10 +226,12 @@ class Template:
         no other has its epilogue."""
         scope = self._scope(config)
         first, *others = [
-            ProofProblem(Problem(m, n, k, operation), int(self._value(padding, scope)), rounding=self._rounding)
-            for extent, steps, padding in self._proofs
+            ProofProblem(
+                Problem(m, n, k, operation), int(self._value(padding, scope)), False, *self._exactness(operation)
+            )
+            for extent, steps, padding, groups in self._proofs
             for m, n, k in [self._positive(extent, scope)]
-            if (operation := _proved(self.operation, steps)) in self.operations
+            if self.does(operation := _proved(self.operation, steps, groups))
         ]
         if all(other.problem.operation != first.problem.operation for other in others):
             others.insert(0, first)
@@ -229,7 +239,11 @@ class Template:
 
     def own_proof(self, problem: Problem) -> ProofProblem:
         """What a config is proved on besides these."""
-        return ProofProblem(problem, exact_sums=True, rounding=self._rounding)
+        return ProofProblem(problem, 0, True, *self._exactness(problem.operation))
+
+    def _exactness(self, operation: Operation) -> tuple[Rounding, Sums]:
+        """How its kernels round and add."""
+        return self._rounding, sums_of(operation, self._arch_record)
 
     def order(self, config: Mapping[str, Value]) -> WorkgroupOrder:
         """In which order workgroups take tiles with `config`. Raises TemplateError for one that is none."""
@@ -242,13 +256,18 @@ class Template:
             raise TemplateError(f"{self.name}: order has group_rows and group_columns: keep one of them")
         return WorkgroupOrder(xcd_chunk, 1, *self._positive((by_columns,), scope))
 
-    def _arguments_at(self, scope: Scope) -> tuple[Argument, ...]:
+    def arguments_for(self, operation: Operation) -> tuple[Argument, ...]:
+        """The arguments of kernels of `operation`, in order."""
+        return tuple(each for each in self.arguments if is_taken(each, self._only, operation))
+
+    def _arguments_at(self, scope: Scope, operation: Operation) -> tuple[Argument, ...]:
         """The arguments with what each is passed in `scope`."""
+        arguments = self.arguments_for(operation)
         if not self._passed:
-            return self.arguments
+            return arguments
         return tuple(
             self._passed[each.name].of(each, partial(self._value, scope=scope)) if each.name in self._passed else each
-            for each in self.arguments
+            for each in arguments
         )
 
     def _scope(self, config: Mapping[str, Value]) -> dict[str, object]:
@@ -285,17 +304,18 @@ class Template:
 
     def _check_proofs(self) -> None:
         """Each proof is of an operation of the template, and each operation has a proof, whose launch passes it all."""
-        for _, steps, _ in self._proofs:
-            if not any(_proved(each, steps) in self.operations for each in self.operations):
+        for _, steps, _, _ in self._proofs:
+            if not any(self.does(_proved(each, steps)) for each in self.operations):
                 raise TemplateError(f"proof epilogue {'+'.join(steps)!r}: it is not among the operations: add it there")
-        taken = {argument.name for argument in self.arguments}
         for operation in self.operations:
-            scales = [name for name in operands_of(operation) if name.startswith("scale_")]
-            needed = [*(step for step in operation.epilogue if step in SWITCHED), *scales]
+            taken = {argument.name for argument in self.arguments_for(operation)}
+            read = [name for name in operands_of(operation) if name not in ("a", "b", "c")]
+            counts = ["groups"] if operation.kind in COUNTED else []
+            needed = [*(step for step in operation.epilogue if step in SWITCHED), *read, *counts]
             lacking = [name for name in needed if name not in taken]
             if lacking:
                 raise TemplateError(f"operation {operation} needs an argument {lacking[0]}: add one, or drop it")
-            if not any(_proved(operation, steps) == operation for _, steps, _ in self._proofs):
+            if not any(_proved(operation, steps) == operation for _, steps, _, _ in self._proofs):
                 raise TemplateError(f"operation {operation} has no proof: add one with its epilogue, or drop it")
 
     def _check_storage(self) -> None:
@@ -312,7 +332,7 @@ class Template:
     def _shared(self) -> list[Expression]:
         """The expressions that know no problem."""
         passed = [expression for each in self._passed.values() for expression in each.expressions]
-        proofs = [expression for extent, _, padding in self._proofs for expression in (*extent, padding)]
+        proofs = [expression for extent, _, padding, _ in self._proofs for expression in (*extent, padding)]
         known = [*self._fields.values(), *self._tile, *proofs, *self._order, *self.derived.expressions.values()]
         return [*known, *passed, self._adds_to_c]
 
@@ -322,7 +342,7 @@ class Template:
     def _free_names(self) -> frozenset[str]:
         for expression in self._shared():
             if expression.names & PROBLEM_NAMES:
-                raise TemplateError(f"{expression.where} needs the problem: only `launch` may name m, n and k")
+                raise TemplateError(f"{expression.where} needs the problem: only `launch` may name m, n, k and groups")
         named = {self.objects.parameter} if self.objects else set()
         needed = frozenset(named).union(*(expression.names for expression in self._expressions()))
         return needed - self.derived.expressions.keys() - PROBLEM_NAMES - RECORDS
@@ -348,9 +368,11 @@ def _operations(description: TemplateDescription, arguments: Sequence[Argument])
     return operations
 
 
-def _proved(operation: Operation, steps: Sequence[str]) -> Operation:
-    """What a proof of `operation`'s code that names `steps` proves: first these, then what the code always does."""
-    return operation.with_steps(*steps, *operation.activations)
+def _proved(operation: Operation, steps: Sequence[str], groups: int = 0) -> Operation:
+    """What a proof of `operation`'s code that names `steps` proves: first these, then what the code always does. Of
+    several products it has `groups`."""
+    proved = operation.with_steps(*steps, *operation.compiled)
+    return replace(proved, count=groups) if operation.kind in COUNTED else proved
 
 
 def _steps(epilogue: str) -> tuple[str, ...]:
@@ -377,7 +399,7 @@ def _named(asked: Operation, known: Sequence[Operation]) -> str:
     """Of `known` operations those that are most like the one `asked` for, and how many more there are."""
 
     def differences(each: Operation) -> int:
-        fields = ("kind", "a", "b", "c", "layout", "scales")
+        fields = ("kind", "a", "b", "c", "layout", "scales", "accumulation")
         others = [field for field in fields if getattr(each, field) != getattr(asked, field)]
         return 2 * len(others) + len(set(each.epilogue) ^ set(asked.epilogue))
 

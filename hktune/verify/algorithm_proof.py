@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from hktune.core.errors import DeviceError, KernelFault
-from hktune.core.operand import inputs_of, operands_of
+from hktune.core.operand import inputs_of, operands_of, rows_of
 from hktune.core.outcome import Failure, Status
 from hktune.core.problem import Problem
 from hktune.verify.exact_sums import exact_inputs
@@ -153,8 +153,7 @@ def _answer_of_rows(
     units: torch.Tensor | None,
 ) -> Answer:
     """What rows `first` to `end` of C must be."""
-    a = stored["a"][first:end] if problem.operation.layout[0] == "n" else stored["a"][:, first:end]
-    part = {**stored, "a": a} | ({"c": stored["c"][first:end]} if "c" in stored else {})
+    part = rows_of(problem.operation, stored, first, end)
     return answer_of(replace(problem, m=end - first), part, arrays, units)
 
 

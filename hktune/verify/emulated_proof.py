@@ -106,7 +106,8 @@ def _proof(device: EmulatedDevice, data: bytes, task: ProofTask, one: ProofLaunc
     except HktuneError as error:
         return Failure(Status.CRASHED, str(error))
     what = one.what
-    outcome = verify(device, kernel, one.launch, what.problem, task.seed, what.padding, what.exact_sums, what.rounding)
+    exactness = (what.exact_sums, what.rounding, what.sums)
+    outcome = verify(device, kernel, one.launch, what.problem, task.seed, what.padding, *exactness)
     if isinstance(outcome, Failure):
         return replace(outcome, detail=f"{one.what}: {outcome.detail}")
     return outcome

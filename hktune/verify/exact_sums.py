@@ -11,6 +11,9 @@ columns, has only the large steps in those that overflow, and only the small one
 
 An eighth of the columns has small integers in B: where few bits are rounded off, ties are frequent.
 
+Where float32 takes sums over from a matrix unit that holds less, each run of them fits into the unit. A quarter of the
+sums has products of one sign, so that together they do not: what is not taken over is seen.
+
 Factors of rows, columns and blocks are powers of two from 1 on, as large as the bound of 2^24 units leaves room for.
 """
 
@@ -22,36 +25,50 @@ from dataclasses import dataclass
 
 from hktune.core.dtype import F32
 from hktune.core.operand import factors_of, operands_of
+from hktune.core.operation import COUNTED
 from hktune.core.problem import Problem
+from hktune.core.sums import FLOAT32_SUMS, Sums
 from hktune.verify.arrays import Array
+from hktune.verify.several_products import one_product, parted, uneven_ends
 
 _ACTIVATED_BITS = 1
-"""The standard deviation of usual sums is 2 to the power of this, or up to twice that, where C has an activation."""
+"""The standard deviation of usual sums is 2 to the power of this, or up to twice that, where C has an activation or
+gates."""
 _QUARTILE, _EIGHTH = 0.6745, 0.1573
 """Half of the standard normal numbers, and one in eight, are within this of 0."""
 
 
 @dataclass(frozen=True)
 class ExactInputs:
-    """Values of a, b, their scales, the bias, and what C holds before, as they are stored; the unit of each column of
-    C [n]."""
+    """Values of a, b, their scales, what is added, and what C holds before, as they are stored; the unit of each column
+    of A @ B, or where there are several products, of each element [rows,n]."""
 
     values: dict[str, Array]
     units: Array
 
 
-def exact_inputs(problem: Problem, normal: Callable[[tuple[int, ...]], Array]) -> ExactInputs:
+def exact_inputs(
+    problem: Problem, normal: Callable[[tuple[int, ...]], Array], sums: Sums = FLOAT32_SUMS
+) -> ExactInputs:
     """Inputs made of the next numbers of `normal`, which draws standard normal ones; every value is one of its format.
-    For k above 2^23 sums need not be exact."""
-    sizes, c_dtype = _Sizes.of(problem), problem.operation.c_dtype
-    large, kind = normal((problem.k,)) > 0, normal((problem.n,))
+    For k above 2^23 sums need not be exact, nor above 2^13 where a matrix unit with 14 bits adds all of them."""
+    if problem.operation.kind in COUNTED:
+        whole = exact_inputs(one_product(problem), normal, sums)
+        offsets = operands_of(problem.operation).get("offsets")
+        ends = {"offsets": uneven_ends(problem, normal(offsets.extents(problem.sizes)))} if offsets else {}
+        return ExactInputs(*parted(problem, {**whole.values, **ends}, whole.units))
+    sizes, c_dtype = _Sizes.of(problem, sums), problem.operation.c_dtype
+    columns = problem.n * problem.operation.b_columns
+    large, kind = normal((problem.k,)) > 0, normal((columns,))
     quartile = _QUARTILE if sizes.narrow else math.inf
     over, under = kind > quartile, kind < -quartile
     usual, tied, small = ~(over | under), abs(kind) < _EIGHTH, ~large
     low, high, top = 2.0**sizes.low, 2.0**sizes.high, 2.0**sizes.overflowing
 
     a = _integers(normal((problem.m, problem.k)), sizes.amplitude) * (large * high + small * low)
-    drawn = _integers(normal((problem.k, problem.n)), sizes.amplitude)
+    drawn = _integers(normal((problem.k, columns)), sizes.amplitude)
+    if sums.run_k:
+        a[::2], drawn[:, ::2] = abs(a[::2]), abs(drawn[:, ::2])
     drawn = drawn * ~tied + drawn.clip(-2, 2) * tied
     b = drawn * (usual * (large * low + small * high)[:, None] + over * (large * top)[:, None])
     b = b + drawn.clip(-1, 1) * (under * (small * low)[:, None])
@@ -65,11 +82,13 @@ def exact_inputs(problem: Problem, normal: Callable[[tuple[int, ...]], Array]) -
         return numbers * ~(tied | under) * (abs(numbers) < 2.0**c_dtype.exponent_max)
 
     stored_a, stored_b = factors_of(problem.operation, {"a": a, "b": b})
-    values = {"a": stored_a, "b": stored_b, "bias": term((problem.n,))}
+    values = {"a": stored_a, "b": stored_b, "bias": term((columns,))}
     if problem.operation.accumulates:
-        values["c"] = term((problem.m, problem.n))
+        values["c"] = term((problem.m, columns))[:, : problem.n]
     for operand in operands_of(problem.operation).values():
-        if operand.name.startswith("scale_"):
+        if operand.name == "residual":
+            values[operand.name] = term((problem.m, columns))[:, : problem.n]
+        elif operand.name.startswith("scale_"):
             drawn = abs(normal(operand.extents(problem.sizes)) * (sizes.factor_bits / 2)).round()
             values[operand.name] = 2.0 ** drawn.clip(0, sizes.factor_bits)
     return ExactInputs(values, units)
@@ -95,18 +114,19 @@ class _Sizes:
     factor_bits: int
 
     @staticmethod
-    def of(problem: Problem) -> _Sizes:
+    def of(problem: Problem, sums: Sums) -> _Sizes:
         operation, k = problem.operation, problem.k
         dtypes = (operation.a_dtype, operation.b_dtype, operation.c_dtype)
         # Half of what float32 holds is for the products; a bias of the size of a usual sum fits into the other half.
         most = math.isqrt(2 ** (F32.significand_bits - 1) // k)
         scaled = "scale_a" in operands_of(operation)
-        amplitude = max(min(most >> scaled, *(dtype.integer_max for dtype in dtypes[:2])), 1)
+        in_unit = math.isqrt((2**sums.significand_bits - 1) // min(k, sums.run_k or k))
+        amplitude = max(min(most >> scaled, in_unit, *(dtype.integer_max for dtype in dtypes[:2])), 1)
         factor_bits = max((most // amplitude).bit_length() - 1, 0) if scaled else 0
         usual_sum = max(amplitude**2 / 4 * math.sqrt(k), 1.0) * 2.0**factor_bits
         sum_bits = int(math.log2(usual_sum))
-        # An activation is of interest around 0: usual sums are a few units of C.
-        usual = _ACTIVATED_BITS - sum_bits if operation.activations else None
+        # An activation is of interest around 0, and gates where their products are no ends: usual sums are small.
+        usual = _ACTIVATED_BITS - sum_bits if operation.activations or operation.is_gated else None
         if any(dtype.width_bits <= 8 for dtype in dtypes) or operation.c_dtype.exponent_max >= F32.exponent_max:
             low = (usual or 0) // 2
             return _Sizes(amplitude, low, (usual or 0) - low, 0, sum_bits, False, factor_bits)

@@ -37,6 +37,7 @@ def verify_on_device(
         lambda shape: torch.randn(shape, device=torch_device, generator=random),
         arrays,
         proof.exact_sums,
+        proof.sums,
     )
     try:
         operands = replace(operands, rounding=proof.rounding)

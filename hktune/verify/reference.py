@@ -14,7 +14,8 @@ seen. Of operands with exact sums (`exact_sums.py`) they are one number, so a wr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
@@ -24,17 +25,24 @@ from hktune.core.dtype import E8M0, F32, Dtype
 from hktune.core.operand import Operand, factors_of, inputs_of, operands_of
 from hktune.core.operation import SCALE_BLOCK, Operation
 from hktune.core.problem import Problem, Rounding
+from hktune.core.sums import FLOAT32_SUMS, Sums
 from hktune.verify.activations import ACTIVATION_VALUES
 from hktune.verify.arrays import HOST, Array, Arrays
 from hktune.verify.exact_sums import exact_inputs
+from hktune.verify.several_products import product_of, uneven_ends
 
 
 @dataclass(frozen=True)
 class Answer:
-    """C before its one rounding, float64 [m,n], and by how much float32 sums of a right kernel may differ from it."""
+    """C before its one rounding, float64 [m,n], and by how much float32 sums of a right kernel may differ from it. The
+    rows of the matrices of a batched operation follow one another."""
 
     exact: Array
     error: Array
+
+    def columns(self, first: int, end: int) -> Answer:
+        """That of the columns from `first` to before `end`."""
+        return Answer(self.exact[:, first:end], self.error[:, first:end])
 
 
 @dataclass(frozen=True)
@@ -48,70 +56,106 @@ class Operands:
     rounding: Rounding = "half_even"
 
 
-def random_operands(problem: Problem, seed: int, exact_sums: bool = False) -> Operands:
+def random_operands(problem: Problem, seed: int, exact_sums: bool = False, sums: Sums = FLOAT32_SUMS) -> Operands:
     """Operands on the host; equal arguments give equal ones. Raises InputError as `operands_of` does."""
     random = np.random.default_rng([seed, problem.m, problem.n, problem.k])
-    return drawn_operands(problem, lambda shape: random.standard_normal(shape, dtype=np.float32), HOST, exact_sums)
+    normal = functools.partial(random.standard_normal, dtype=np.float32)
+    return drawn_operands(problem, normal, HOST, exact_sums, sums)
 
 
 def drawn_operands(
-    problem: Problem, normal: Callable[[tuple[int, ...]], Array], arrays: Arrays = HOST, exact_sums: bool = False
+    problem: Problem,
+    normal: Callable[[tuple[int, ...]], Array],
+    arrays: Arrays = HOST,
+    exact_sums: bool = False,
+    sums: Sums = FLOAT32_SUMS,
 ) -> Operands:
     """Inputs of the next numbers of `normal`, which draws standard normal ones: each rounded to its format, or made
-    into inputs with exact sums."""
+    into inputs with exact sums, for a kernel whose sums are as exact as `sums`."""
     inputs = inputs_of(problem.operation)
-    exact = exact_inputs(problem, normal) if exact_sums else None
+    exact = exact_inputs(problem, normal, sums) if exact_sums else None
     values = (
-        exact.values if exact else {each.name: _drawn(each, normal(each.extents(problem.sizes))) for each in inputs}
+        exact.values
+        if exact
+        else {each.name: _drawn(each, normal(each.extents(problem.sizes)), problem) for each in inputs}
     )
     stored = {each.name: arrays.encoded(values[each.name], each.dtype) for each in inputs}
-    return Operands(problem, stored, answer_of(problem, stored, arrays, exact.units if exact else None))
+    return Operands(problem, stored, answer_of(problem, stored, arrays, exact.units if exact else None, sums))
 
 
 INTEGER_SPREAD = 40.0
 """Standard deviation of random integers of 8 bits, of which one in 600 is beyond the ends."""
 
 
-def _drawn(operand: Operand, normal: Array) -> Array:
-    """Numbers of an input, of standard normal ones: those themselves; integers of the format's range; or factors, which
-    are positive and around 1."""
+def _drawn(operand: Operand, normal: Array, problem: Problem) -> Array:
+    """Numbers of an input, of standard normal ones: those themselves; integers of the format's range; factors, which
+    are positive and around 1; or where groups end."""
+    if operand.name == "offsets":
+        return uneven_ends(problem, normal)
     if operand.name.startswith("scale_"):
         return 2.0 ** (normal * 2).round() if operand.dtype is E8M0 else abs(normal) + 0.25
     return normal * INTEGER_SPREAD if operand.dtype.is_integer else normal
 
 
 def answer_of(
-    problem: Problem, stored: Mapping[str, Array], arrays: Arrays = HOST, units: Array | None = None
+    problem: Problem,
+    stored: Mapping[str, Array],
+    arrays: Arrays = HOST,
+    units: Array | None = None,
+    sums: Sums = FLOAT32_SUMS,
 ) -> Answer:
-    """What C must be for these inputs. All terms of a column of C are multiples of its one of `units` [n], if given.
+    """What C must be for these inputs. All terms of a column of A @ B are multiples of its one of `units`, if given; of
+    operations of several products, whose columns differ, `units` is [rows,n].
 
     Its error bound is that of the worst order of k float32 additions, and one more for the epilogue (Higham, Accuracy
     and Stability, section 3.1: k * u * sum |a||b|); a product of two inputs rounds only where it has too many bits.
     Sums of integers do not round before they become float32. Either factor in float32 rounds once more. The bound is 0
-    where all terms together are fewer units than float32 counts exactly. An activation, and what is added to its
-    result, is in float32 by itself.
+    where all terms together are fewer units than float32 counts exactly. An activation, a product with gates, and what
+    is added to the result of either, is in float32 by itself. A matrix unit that is less exact than float32 cuts more
+    (`Sums.cut_of`).
     """
     operation = problem.operation
     exact = {name: arrays.decoded(stored[name], operands_of(operation)[name].dtype) for name in stored}
     a, b = _in_blocks(operation, *factors_of(operation, exact), exact)
-    total = a @ b
-    magnitude = abs(total) if operation.accumulator.is_integer else abs(a) @ abs(b)
+    offsets = stored.get("offsets")
+    total = product_of(problem, a, b, offsets)
+    magnitude = abs(total) if operation.accumulator.is_integer else product_of(problem, abs(a), abs(b), offsets)
+    cut = _cut(sums, problem.k, magnitude, units)
     if operation.scales in _WHOLE:
         factor = exact["scale_a"].reshape(-1, 1) * exact["scale_b"]
-        total, magnitude = total * factor, magnitude * abs(factor)
-    terms = takewhile(_TERMS.__contains__, operation.epilogue)
-    added = [exact[_TERMS[step]] for step in terms]
+        total, magnitude, cut = total * factor, magnitude * abs(factor), cut * abs(factor)
+    added = [exact[_TERMS[step]] for step in takewhile(_TERMS.__contains__, operation.epilogue)]
     total, magnitude = sum(added, total), sum(map(abs, added), magnitude)
-    error = _roundings(operation, problem.k) * F32.unit_roundoff * magnitude
+    error = _roundings(operation, problem.k, len(added)) * F32.unit_roundoff * magnitude
     if units is not None:
         error = error * (magnitude * F32.unit_roundoff >= units)
-    for step in operation.epilogue[len(added) :]:
+    if sums.terms:
+        error = error + cut
+    product, steps = Answer(total, error), operation.epilogue[len(added) :]
+    if operation.is_gated:
+        activation, steps = steps[: steps.index("gated")], steps[steps.index("gated") + 1 :]
+        gate, up = product.columns(0, problem.n), product.columns(problem.n, 2 * problem.n)
+        product = _gated(_finished(gate, activation, exact, arrays), up)
+    return _finished(product, steps, exact, arrays)
+
+
+def _finished(product: Answer, steps: Sequence[str], exact: Mapping[str, Array], arrays: Arrays) -> Answer:
+    """What activations make of `product`, and steps that add to their result."""
+    total, error = product.exact, product.error
+    for step in steps:
         if step in ACTIVATION_VALUES:
             total, error = ACTIVATION_VALUES[step].of(total, error, arrays)
         else:
             total = total + exact[_TERMS[step]]
             error = error + F32.unit_roundoff * (abs(total) + error)
     return Answer(total, error)
+
+
+def _gated(gate: Answer, up: Answer) -> Answer:
+    """Their product, which is rounded to float32, or lost where it is below the smallest normal number."""
+    total = gate.exact * up.exact
+    error = gate.error * abs(up.exact) + (abs(gate.exact) + gate.error) * up.error
+    return Answer(total, error + F32.unit_roundoff * (abs(total) + error) + 2.0**F32.exponent_min)
 
 
 _WHOLE = frozenset({"tensor", "rows"})
@@ -128,16 +172,27 @@ def _in_blocks(operation: Operation, a: Array, b: Array, exact: Mapping[str, Arr
     return a * exact["scale_a"][:, of_k], b * exact["scale_b"][of_n][:, of_k].T
 
 
-def _roundings(operation: Operation, k: int) -> int:
-    """How many times a term of a sum may be rounded."""
+def _cut(sums: Sums, k: int, magnitude: Array, units: Array | None) -> Array | float:
+    """What a matrix unit may lose of sums over k, whose products have this `magnitude` together. Nothing of exact ones:
+    `exact_inputs` keeps what float32 takes over within what the unit counts exactly; the sum over all of k may not."""
+    if not sums.terms:
+        return 0.0
+    cut = sums.cut_of(k) * magnitude
+    if units is None:
+        return cut
+    return 0.0 if sums.run_k else cut * (magnitude * sums.unit / 2 >= units)
+
+
+def _roundings(operation: Operation, k: int, added: int) -> int:
+    """How many times a term of a sum may be rounded to which so many are `added`."""
     if operation.c_dtype.is_integer:
         return 0
     product_bits = operation.a_dtype.significand_bits + operation.b_dtype.significand_bits
     sums = 1 if operation.accumulator.is_integer else k + (product_bits > F32.significand_bits)
-    return sums + 1 + 2 * bool(operation.scales)
+    return sums + max(added, 1) + 2 * bool(operation.scales)
 
 
-_TERMS = {"bias": "bias", "accumulate": "c"}
+_TERMS = {"bias": "bias", "accumulate": "c", "residual": "residual"}
 """The operands that steps add."""
 
 
@@ -198,8 +253,8 @@ class Mismatch:
 
 
 def compare(output: Array, operands: Operands, outside: int = 0, arrays: Arrays = HOST) -> Mismatch | None:
-    """The difference between `output` [m,n], bits of C's format, and what it must be; None when every element is right.
-    `outside` counts the elements that were written around C."""
+    """The difference between `output` [rows,n], bits of C's format, and what it must be; None when every element is
+    right. `outside` counts the elements that were written around C."""
     dtype, answer = operands.problem.operation.c_dtype, operands.answer
     values = arrays.decoded(output, dtype)
     rounded = _ROUNDED[operands.rounding]
@@ -207,7 +262,7 @@ def compare(output: Array, operands: Operands, outside: int = 0, arrays: Arrays 
         rounded(end, dtype, arrays) for end in (answer.exact - answer.error, answer.exact + answer.error)
     )
     right = (lowest <= values) & (values <= highest)  # False for NaN
-    elements = operands.problem.m * operands.problem.n
+    elements = operands.problem.rows * operands.problem.n
     wrong = elements - int(right.sum())
     if not wrong and not outside:
         return None

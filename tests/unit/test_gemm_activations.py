@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
 import pytest
 import torch
+from activation_truths import DTYPES, SPECIAL, check_activated, every_number, special_activated
 from gemm_bf16_variants import compiled, model, space
-from torch.nn import functional
 
 from hktune.core.config import Config
 from hktune.core.errors import InputError
@@ -21,13 +20,6 @@ from hktune.core.variant import CodeObject
 from hktune.device.emulated import EmulatedDevice
 from hktune.template import load_template
 
-TORCH: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
-    "relu": functional.relu,
-    "gelu": functional.gelu,
-    "gelu_tanh": lambda x: functional.gelu(x, approximate="tanh"),
-    "silu": functional.silu,
-}
-DTYPES = {"bf16": torch.bfloat16, "f16": torch.float16}
 ROWS = 64
 SMALL = {"block_m": 64, "block_n": 64, "warps_n": 2, "split": 1}
 
@@ -58,49 +50,21 @@ def made_of(sums: torch.Tensor, bias: torch.Tensor | None, activation: str) -> t
     return torch.from_numpy(bits).view(sums.dtype)
 
 
-def every_number(dtype: torch.dtype) -> torch.Tensor:
-    """All finite numbers of `dtype` but subnormal ones, as [ROWS, N]."""
-    numbers = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(dtype)
-    usual = numbers[numbers.isfinite() & ((numbers == 0) | (numbers.float().abs() >= torch.finfo(dtype).tiny))]
-    return torch.cat([usual, usual[: -len(usual) % (8 * ROWS)]]).reshape(ROWS, -1)
-
-
-def steps_apart(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-    """How many numbers of their format lie between two, and one."""
-    ordered = [bits.where(bits >= 0, -(bits & 0x7FFF)) for bits in (x.view(torch.int16).int() for x in (one, other))]
-    return (ordered[0] - ordered[1]).abs()
-
-
 @pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_an_activation_of_every_number_is_the_one_rounding_or_next_to_it(activation: str, dtype: torch.dtype) -> None:
     """Nearly all are the one rounding of torch's float64 function. Where it is near to halfway between two numbers, the
     other one may come out; far below 0, where gelu is next to nothing, it is as exact as torch's own."""
-    sums = every_number(dtype)
-    exact = TORCH[activation](sums.double())
-    got, expected = made_of(sums, None, activation), exact.to(dtype)
-    assert got.isfinite().all()
-    apart = steps_apart(got, expected)
-    tail = (sums < -6) & (activation != "relu")
-    assert apart[~tail].max() <= (activation != "relu")
-    assert (apart > 0).double().mean() < 0.02
-    torch.testing.assert_close(
-        got[tail], expected[tail], rtol=0.02, atol=1e-12 if dtype is torch.bfloat16 else 2.0**-24
-    )
-    torch.testing.assert_close(got[tail], TORCH[activation](sums.float()[tail]).to(dtype), rtol=0.02, atol=4e-6)
+    sums = every_number(dtype, ROWS)
+    check_activated(made_of(sums, None, activation), sums, activation)
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_what_is_no_number_or_beyond_all_is_as_in_torch(activation: str) -> None:
-    """Sums that the bias makes: with 8 columns for each. The limit of gelu at -infinity is 0, and torch's is no
-    number."""
-    special = torch.tensor([float("inf"), -float("inf"), float("nan"), 3e38, -3e38, -0.0, 1e30, -1e30])
-    bias = special.repeat_interleave(8).bfloat16()
+    """Sums that the bias makes: with 8 columns for each."""
+    bias = SPECIAL.repeat_interleave(8).bfloat16()
     got = made_of(torch.zeros(ROWS, len(bias), dtype=torch.bfloat16), bias, activation)
-    # One by one: torch's vectors have gelu(inf) = nan, its scalars inf.
-    expected = torch.stack([TORCH[activation](x) for x in special]).repeat_interleave(8).bfloat16().expand_as(got)
-    if activation == "gelu":
-        expected = expected.where(bias != -float("inf"), 0.0)
+    expected = special_activated(activation).repeat_interleave(8).bfloat16().expand_as(got)
     torch.testing.assert_close(got, expected, rtol=0, atol=0, equal_nan=True)
 
 
@@ -127,9 +91,9 @@ def test_an_activation_takes_no_registers_beyond_the_budget(config: Config, acti
 
 
 @pytest.mark.parametrize(
-    ("text", "nearest"), [("bf16.nt+gelu", "bf16.nt, bf16.nt+bias,"), ("f16.nn+bias+silu", "f16.nn+bias, f16.nn,")]
+    ("text", "nearest"), [("bf16.tn+gelu", "bf16.tn, bf16.tn+bias,"), ("f16.tt+bias+silu", "f16.tt+bias, f16.tt,")]
 )
-def test_the_sm90a_template_refuses_it_in_one_line(text: str, nearest: str) -> None:
+def test_a_template_refuses_other_layouts_in_one_line(text: str, nearest: str) -> None:
     template = load_template(KERNELS / "sm90a" / "gemm_bf16")
     with pytest.raises(InputError) as refused:
         template.for_operation(operation_of(text))

@@ -23,6 +23,9 @@
 enum class Along { k, lines };
 constexpr Along WGMMA_A_ALONG = Along::k, WGMMA_B_ALONG = Along::k;
 
+enum class Activation { none, relu, gelu, gelu_tanh, silu };
+constexpr Activation ACTIVATION = Activation::none;  // of C, before it is rounded
+
 constexpr int TILE_ROWS = 64;  // of D that a block computes
 constexpr int K_STEP = 64;  // elements of K in a stage
 constexpr int STAGES = 6;  // of the ring in shared memory

@@ -1,8 +1,9 @@
-// The output: sums of a split K, bias, rounding, and how C is written.
+// The output: sums of a split K, bias, activation, rounding, and how C is written.
 //
 // A fragment of the accumulators is 8x8 matrices, octets of rows by octets of columns (PTX ISA, wgmma's D). Of each
 // octet of columns a thread holds OCTET_VALUES: two side by side in a row, and two in the same row of the next octet.
 #pragma once
+#include "activation.cu"
 #include "constants.cu"
 #include "copy.cu"
 #include "element.cu"
@@ -83,6 +84,13 @@ DEVICE void add_bias(
                              : bias_at(epilogue.bias, place.column(i), epilogue.columns);
 }
 
+// Makes C before its rounding of those sums.
+DEVICE void finish(float (&values)[ACCUMULATORS], int first, int count, const Epilogue& epilogue, int row, int column) {
+    add_bias(values, first, count, epilogue, row, column);
+#pragma unroll
+    for (int i = first; i < first + count; ++i) values[i] = activated(values[i]);
+}
+
 // The offset in a chunk whose rows are swizzled over their own length as TMA does it: 16-byte columns are exchanged by
 // the number of the row, which is three bits higher. Rows of more than ATOM_LINE_BYTES are not swizzled.
 DEVICE u32 swizzled(u32 offset) { return offset ^ ((offset >> 3) & (STORE_ROW_BYTES - SWIZZLE_UNIT_BYTES)); }
@@ -138,7 +146,7 @@ DEVICE void store_fragment(
                 asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(STORE_BUFFERS - 1) : "memory");
             consumer_sync(consumer);
         }
-        add_bias(values, first / VALUE_COLUMNS, CHUNK / VALUE_COLUMNS, epilogue, row, column);
+        finish(values, first / VALUE_COLUMNS, CHUNK / VALUE_COLUMNS, epilogue, row, column);
         const float* here = values + first / VALUE_COLUMNS;
         if constexpr (BYTES_OF_C == sizeof(float)) {
 #pragma unroll
@@ -170,7 +178,7 @@ DEVICE void store_fragment(
     for (int i = 0; i < ACCUMULATORS; ++i) {
         const int down = place.row(i), across = place.column(i);
         if (down >= epilogue.rows || across >= epilogue.columns || !owned(i * VALUE_COLUMNS, schedule)) continue;
-        add_bias(values, i, 1, epilogue, row, column);
+        finish(values, i, 1, epilogue, row, column);
         BitsOfC& there = c[SWAPPED ? across * length + down : down * length + across];
         if (BYTES_OF_C == sizeof(float) && epilogue.accumulate) values[i] += there;
         there = rounded(values[i]);
