@@ -92,9 +92,11 @@ def check_only(only: Mapping[str, str], code_of: Mapping[Operation, Operation]) 
 
 
 def _has(operation: Operation, word: str) -> bool:
-    """Whether `word` is an operand or a step of `operation`, or `groups` where it has several products."""
+    """Whether `word` is an operand, a row stride or a step of `operation`, or `groups` where it has several products."""
+    operands = operands_of(operation)
+    strides = {each.row_stride for each in operands.values()}
     counted = word == "groups" and operation.kind in COUNTED
-    return counted or word in operation.epilogue or word in operands_of(operation)
+    return counted or word in {*operation.epilogue, *operands, *strides}
 
 
 def _integer(expression: Expression, evaluate: Evaluate) -> int:
