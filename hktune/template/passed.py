@@ -92,7 +92,7 @@ def check_only(only: Mapping[str, str], code_of: Mapping[Operation, Operation]) 
 
 
 def _has(operation: Operation, word: str) -> bool:
-    """Whether `word` is an operand, a row stride or a step of `operation`, or `groups` where it has several products."""
+    """Whether `word` is an operand, a row stride or a step of `operation`, or groups, which several products have."""
     operands = operands_of(operation)
     strides = {each.row_stride for each in operands.values()}
     counted = word == "groups" and operation.kind in COUNTED
