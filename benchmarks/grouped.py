@@ -31,7 +31,7 @@ PROBLEMS = (
     "4096x2048x768:grouped128.bf16.nt",  # and down
     "2048x4096x7168:grouped32.bf16.nt",  # DeepSeek-V3, gate and up of a GPU's 32 experts of 256
     "2048x7168x2048:grouped32.bf16.nt",  # and down
-    "128x512x128:batched128.bf16.nn",  # DeepSeek-V3, a step of 128 tokens: queries of 128 heads to what keys are kept as
+    "128x512x128:batched128.bf16.nn",  # DeepSeek-V3, a step of 128 tokens: queries of 128 heads
 )
 BYTES_PER_US = 4.8e6  # NVIDIA H200: 4.8 TB/s
 
