@@ -38,7 +38,7 @@ def test_a_chain_of_mfmas_into_one_accumulator_takes_exactly_the_documented_clk_
 @pytest.mark.parametrize(
     ("text", "flops", "peak"),
     [
-        ("v_mfma_scale_f32_16x16x128_f8f6f4 a[0:3], v[0:3], v[8:11], a[0:3], v0, v1 cbsz:4 blgp:4", 16 * 16 * 128, 10.07),
+        ("v_mfma_f32_16x16x128_f8f6f4 a[0:3], v[0:3], v[8:11], a[0:3] cbsz:4 blgp:4", 16 * 16 * 128, 10.07),
         ("v_mfma_f32_32x32x64_f8f6f4 a[0:15], v[0:5], v[8:13], a[0:15] cbsz:2 blgp:3", 32 * 32 * 64, 10.07),
         ("v_mfma_f32_32x32x64_f8f6f4 a[0:15], v[0:7], v[8:15], a[0:15]", 32 * 32 * 64, 5.03),
         ("v_mfma_f32_16x16x128_f8f6f4 a[0:3], v[0:3], v[8:15], a[0:3] cbsz:4 blgp:1", 16 * 16 * 128, 5.03),
