@@ -1,7 +1,8 @@
 """How long a matrix instruction takes, and how long after it its registers must be left alone, in wait states.
 
-A pass is 4 clocks, and so is a state. Passes: AMD CDNA4 ISA guide, table 28; states: table 38, as LLVM 22 puts them between gfx950
-instructions. They depend on which of three pipes multiplies: that of the narrow formats, of float32, or of float64.
+A pass is 4 clocks, and so is a state. Passes: AMD CDNA4 ISA guide, table 28; states: table 38, as LLVM 22 puts them
+between gfx950 instructions. They depend on which of three pipes multiplies: that of the narrow formats, of float32, or
+of float64.
 """
 
 from __future__ import annotations
