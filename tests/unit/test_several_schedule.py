@@ -49,10 +49,8 @@ extern "C" int listed(int m, int n, int k, int count, const int* ends, int block
 
 def schedule_source() -> str:
     """The parts of the kernel that decide, without what only a GPU has."""
-    whole = (FOLDER / "schedule.cu").read_text()
-    shared = whole[whole.index("// Where a tile begins") : whole.index("#if SEVERAL")]
-    several = (FOLDER / "several.cu").read_text()
-    return shared + "\n".join(line for line in several.splitlines() if not line.startswith("#"))
+    files = ((FOLDER / name).read_text().splitlines() for name in ("spot.cu", "several.cu"))
+    return "\n".join(line for lines in files for line in lines if not line.startswith("#"))
 
 
 Listed = Callable[[int, int, int, Sequence[int] | int, int], npt.NDArray[np.int32]]

@@ -4,6 +4,7 @@
 #include "copy.cu"
 #include "element.cu"
 #include "geometry.cu"
+#include "spot.cu"
 
 // Position in the ring of stages; `parity` flips each time round.
 struct Ring {
@@ -40,20 +41,6 @@ struct Layout {
 
 // The barrier `index` places behind `first`.
 DEVICE u32 barrier_at(u32 first, u32 index) { return first + MBARRIER_BYTES * index; }
-
-// Where a tile begins: in D, and in the operands of wgmma, by line and by K-step.
-struct Spot {
-    int row, column, a_line, b_line, a_step, b_step;
-};
-
-// The first row and column of blocks of a cluster whose tile is number `tile` of so many down and across. They come in groups of GROUP
-// cluster rows, so that neighbours in time share operands in the L2.
-DEVICE void locate_in(int clusters_down, int clusters_across, int tile, int& row, int& column) {
-    const int group = tile / (GROUP * clusters_across), within = tile % (GROUP * clusters_across);
-    const int height = min(GROUP, clusters_down - group * GROUP);
-    row = (group * GROUP + within % height) * CLUSTER_ROWS;
-    column = within / height * CLUSTER_COLUMNS;
-}
 
 #if SEVERAL
 #include "several.cu"

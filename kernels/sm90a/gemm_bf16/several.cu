@@ -14,6 +14,7 @@
 #include "constants.cu"
 #include "element.cu"
 #include "geometry.cu"
+#include "spot.cu"
 
 // A tile, the product that it is of, the number of tiles of products before that, and the rows of C that the product
 // has: `begin`, and behind the last `end`.
@@ -68,8 +69,8 @@ struct Schedule {
         row = (row + rank_row) * TILE_ROWS;
         column = (column + rank_column) * TILE_COLUMNS;
         const int row_of_c = SWAPPED ? column : row, column_of_c = SWAPPED ? row : column;
-        const int a_line = row_of_c + (A_ALONG_K ? work.begin : 0), a_step = A_ALONG_K ? 0 : product * k_steps;
-        const int b_line = column_of_c + (B_ALONG_K ? product * products.n : 0), b_step = B_ALONG_K ? 0 : product * k_steps;
+        const int a_line = row_of_c + (A_ALONG_K ? work.begin : 0), b_line = column_of_c + (B_ALONG_K ? product * products.n : 0);
+        const int a_step = A_ALONG_K ? 0 : product * k_steps, b_step = B_ALONG_K ? 0 : product * k_steps;
         if (SWAPPED) return {row, work.begin + column, b_line, a_line, b_step, a_step};
         return {work.begin + row, column, a_line, b_line, a_step, b_step};
     }
