@@ -2,7 +2,7 @@
 
 #pragma once
 
-#include "geometry.hip"
+#include "scale.hip"
 
 __device__ uint16_t raw_buffer_load_b16(i32x4 srsrc, uint32_t voffset, uint32_t soffset, uint32_t coherency)
     __asm("llvm.amdgcn.raw.buffer.load.i16");
@@ -60,12 +60,13 @@ __device__ __forceinline__ uint32_t load_bits(i32x4 srsrc, uint32_t at) {
     else return raw_buffer_load_b16(srsrc, at, 0, 0);
 }
 
-// The bias of a quad's columns, 0 where C has none. Nothing but these is decided at run time: a branch around all the
-// accumulators would cost registers.
-struct quad_bias { float2 pairs[QUAD_PAIRS]; };
+// The bias of a quad's columns, 0 where C has none, and their factors. Nothing but the bias is decided at run time: a
+// branch around all the accumulators would cost registers.
+struct quad_bias { float2 pairs[QUAD_PAIRS], factors[QUAD_PAIRS]; };
 
 // Of a row of biases that begins with that of the block's first column; or null.
-__device__ __forceinline__ quad_bias bias_at(const block_target &c, const output *first, int col) {
+__device__ __forceinline__ quad_bias bias_at(const block_target &c, const block_factors &factors, const output *first,
+                                             int col) {
     quad_bias bias{};
     if (first) {
         const i32x4 srsrc = make_srsrc(first, min(c.cols, BLOCK_COLS) * sizeof(output));
@@ -76,12 +77,19 @@ __device__ __forceinline__ quad_bias bias_at(const block_target &c, const output
         }
         bias = {{{columns[0], columns[1]}, {columns[2], columns[3]}}};
     }
+    if constexpr (SCALES == Scales::rows) {
+        #pragma unroll
+        for (int p = 0; p < QUAD_PAIRS; p++) {
+            bias.factors[p] = {factors.of_column(col + 2 * p), factors.of_column(col + 2 * p + 1)};
+        }
+    }
     return bias;
 }
 
 // Of what is gated by a quad's columns.
-__device__ __forceinline__ quad_bias up_bias_at(const block_target &c, int col) {
-    return bias_at(c, c.bias ? c.bias + c.up : nullptr, col);
+static_assert(!GATED || SCALES == Scales::none, "what is gated would have factors of its own");
+__device__ __forceinline__ quad_bias up_bias_at(const block_target &c, const block_factors &factors, int col) {
+    return bias_at(c, factors, c.bias ? c.bias + c.up : nullptr, col);
 }
 
 constexpr int QUAD_WORDS = QUAD * sizeof(output) / sizeof(uint32_t);

@@ -18,7 +18,20 @@ void hktune_gemm_bf16(const element *a, const element *b, output *c, const outpu
 #if HAS_RESIDUAL
                       , const output *residual, int ldresidual
 #endif
-) {
+#if SCALE_ARGUMENTS >= 2
+                      , const float *scale_a, const float *scale_b
+#endif
+#if SCALE_ARGUMENTS == 4
+                      , int ldscale_a, int ldscale_b
+#endif
+                      ) {
+#if SCALE_ARGUMENTS < 2
+    constexpr const float *scale_a = nullptr, *scale_b = nullptr;
+#endif
+#if SCALE_ARGUMENTS < 4
+    constexpr int ldscale_a = 0, ldscale_b = 0;
+#endif
+    k /= NUMBERS, lda /= NUMBERS, ldb /= NUMBERS;  // from here on in halfwords
     extern __shared__ alignment_dummy __shm[];
     shared_allocator al((int *)&__shm[0]);
     PART_A (&As)[STAGES][SPLIT] = al.allocate<PART_A, STAGES, SPLIT>();
@@ -33,8 +46,10 @@ void hktune_gemm_bf16(const element *a, const element *b, output *c, const outpu
     const int first_tile = share * k_tiles / SPLIT_K, end_tile = (share + 1) * k_tiles / SPLIT_K;
     const int warp_id = __builtin_amdgcn_readfirstlane(kittens::warpid());
     const warp_place warp{warp_id / WARPS_N, warp_id % WARPS_N};
-    const block_source source{{first_line<ALONG_A>(a, row, lda), lda, m - row},
-                              {first_line<ALONG_B>(b, col, ldb), ldb, n - col, n}, k, first_tile, end_tile - 1};
+    const block_source source{
+        {first_line<ALONG_A>(a, row, lda), lda, m - row, 0, words_of_a::of(scale_a, ldscale_a, row, m - row)},
+        {first_line<ALONG_B>(b, col, ldb), ldb, n - col, n, words_of_b::of(scale_b, ldscale_b, col, n - col)},
+        k, first_tile, end_tile - 1};
 
     using main_loop = std::conditional_t<SCHEDULE == Schedule::pingpong, pingpong<SPLIT>, pipeline<CLUSTERS>>;
     main_loop loop{{As, Bs, source, warp, end_tile - first_tile}};
@@ -48,9 +63,10 @@ void hktune_gemm_bf16(const element *a, const element *b, output *c, const outpu
     loop.drain();
 
     if (SPLIT_K > 1 && !gather_block(loop.ct, workspace, block, share, warp_id)) return;
+    const block_factors factors(scale_a, scale_b, row, col, m, n);
     block_target target(c, bias, row, col, m, n, ldc);
 #if HAS_RESIDUAL
     target.add(residual, row, col, ldresidual);
 #endif
-    store_block(target, loop.ct, warp);
+    store_block(target, factors, loop.ct, warp);
 }

@@ -51,6 +51,13 @@ template<typename F> __device__ __forceinline__ void for_each_quad(RT_Ct (&ct)[S
     }
 }
 
+// Sums of integers are kept as their bits.
+__device__ __forceinline__ float2 added(float2 a, float2 b) {
+    if constexpr (!INTEGER_SUMS) return {a.x + b.x, a.y + b.y};
+    using i32x2 = int __attribute__((ext_vector_type(2)));
+    return __builtin_bit_cast(float2, __builtin_bit_cast(i32x2, a) + __builtin_bit_cast(i32x2, b));
+}
+
 // Whether this warp comes last of the SPLIT_K that share its part of a block; then what the others stored can be read.
 // The counter wraps to 0, ready for the next launch.
 __device__ __forceinline__ bool arrives_last(uint32_t *counter) {
@@ -88,8 +95,8 @@ __device__ __forceinline__ bool gather_block(RT_Ct (&ct)[SPLIT][SPLIT], float *w
             const uint32_t quad_offset = i * NUM_THREADS * sizeof(float4);
             const __uint128_t words = llvm_amdgcn_raw_buffer_load_b128(shared, lane_offset, quad_offset, 0);
             const auto sum = __builtin_bit_cast(float4, words);
-            low = {low.x + sum.x, low.y + sum.y};
-            high = {high.x + sum.z, high.y + sum.w};
+            low = added(low, {sum.x, sum.y});
+            high = added(high, {sum.z, sum.w});
             if (i % quads_at_once == quads_at_once - 1) __builtin_amdgcn_sched_barrier(0);
         });
     }
@@ -100,16 +107,23 @@ __device__ __forceinline__ bool gather_block(RT_Ct (&ct)[SPLIT][SPLIT], float *w
 // conversion is the compiler's, which puts wait states between an MFMA and what reads its result; before HipKittens'
 // own convertor, an assembly statement, it would put none.
 __device__ __forceinline__ pair_words rounded(f32x2 values) {
+    if constexpr (DTYPE_C == Dtype::i32) {  // whose bits they are
+        pair_words words;
+        __builtin_memcpy(&words, &values, sizeof(words));
+        return words;
+    }
     using scalar_x2 = scalar __attribute__((ext_vector_type(2)));
     return __builtin_bit_cast(pair_words, __builtin_convertvector(values, scalar_x2));
 }
 
 __device__ __forceinline__ f32x2 biased(float2 sum, float2 bias) { return f32x2{sum.x + bias.x, sum.y + bias.y}; }
 
-// A pair of quad q of part j of C in float32, before a residual is added.
+// A pair of quad q of part j of C in float32, before a residual is added; `of_row` is the factor of its row.
 __device__ __forceinline__ f32x2 finished(RT_Ct (&ct)[SPLIT], int j, int t, int q, int pair, const quad_bias &bias,
-                                          const quad_bias &up_bias) {
-    const f32x2 value = activated(biased(quad_of(ct[j], t, q)[pair], bias.pairs[pair]));
+                                          const quad_bias &up_bias, float of_row) {
+    const float2 sum = scaled(quad_of(ct[j], t, q)[pair], of_row, bias.factors[pair]);
+    if constexpr (DTYPE_C == Dtype::i32) return f32x2{sum.x, sum.y};
+    const f32x2 value = activated(biased(sum, bias.pairs[pair]));
     if constexpr (!GATED) return value;
     constexpr int up_part = GATES == Gates::part ? 1 : 0, up_quad = GATES == Gates::part ? 0 : QUADS;
     return value * biased(quad_of(ct[up_part], t, q + up_quad)[pair], up_bias.pairs[pair]);
@@ -305,7 +319,8 @@ template<int quads> struct residual_ahead {
 
 // Whole vectors of columns, `quads` of a lane at once.
 template<int quads>
-__device__ __forceinline__ void store_vectors(const block_target &c, i32x4 srsrc, uint32_t row_bytes,
+__device__ __forceinline__ void store_vectors(const block_target &c, const block_factors &factors,
+                                              const float (&of_rows)[ROW_TILES], i32x4 srsrc, uint32_t row_bytes,
                                               RT_Ct (&ct)[SPLIT][SPLIT], warp_place warp) {
     residual_ahead<quads> residual{c, warp};
     if constexpr (HAS_RESIDUAL) residual.begin();
@@ -313,9 +328,10 @@ __device__ __forceinline__ void store_vectors(const block_target &c, i32x4 srsrc
         constexpr int j = v * quads / QUADS, q = v * quads % QUADS;
         const uint32_t column = c.column_offset(column_of(warp, j, q) + lane_column<quads>());
         quad_bias bias[quads], up_bias[quads] = {};
-        for (int i = 0; i < quads; i++) bias[i] = bias_at(c, c.bias, column_of(warp, j, q + i) + lane_column<1>());
-        if constexpr (GATED) {
-            for (int i = 0; i < quads; i++) up_bias[i] = up_bias_at(c, column_of(warp, j, q + i) + lane_column<1>());
+        for (int i = 0; i < quads; i++) {
+            const int first = column_of(warp, j, q + i) + lane_column<1>();
+            bias[i] = bias_at(c, factors, c.bias, first);
+            if constexpr (GATED) up_bias[i] = up_bias_at(c, factors, first);
         }
         static_for<ROW_TILES>([&]<int it>() __attribute__((always_inline)) {
             constexpr int part = it / RT_Ct::width, t = it % RT_Ct::width;
@@ -325,7 +341,7 @@ __device__ __forceinline__ void store_vectors(const block_target &c, i32x4 srsrc
             #pragma unroll
             for (int w = 0; w < quads * QUAD_WORDS; w += PAIR_WORDS) {
                 const int quad = w / QUAD_WORDS, pair = w % QUAD_WORDS / PAIR_WORDS;
-                f32x2 value = finished(ct[part], j, t, q + quad, pair, bias[quad], up_bias[quad]);
+                f32x2 value = finished(ct[part], j, t, q + quad, pair, bias[quad], up_bias[quad], of_rows[it]);
                 if constexpr (HAS_RESIDUAL) value += widened_pair(added.at + w);
                 const pair_words both = rounded(value);
                 for (int i = 0; i < PAIR_WORDS; i++) words.at[w + i] = both.at[i];
@@ -336,12 +352,14 @@ __device__ __forceinline__ void store_vectors(const block_target &c, i32x4 srsrc
     });
 }
 
-__device__ __forceinline__ void store_one_by_one(const block_target &c, i32x4 srsrc, uint32_t row_bytes,
+__device__ __forceinline__ void store_one_by_one(const block_target &c, const block_factors &factors,
+                                                 const float (&of_rows)[ROW_TILES], i32x4 srsrc, uint32_t row_bytes,
                                                  RT_Ct (&ct)[SPLIT][SPLIT], warp_place warp) {
     static_for<PARTS_COLS * QUADS>([&]<int jq>() __attribute__((always_inline)) {
         constexpr int j = jq / QUADS, q = jq % QUADS;
         const int column = column_of(warp, j, q) + lane_column<1>();
-        const quad_bias bias = bias_at(c, c.bias, column), up_bias = GATED ? up_bias_at(c, column) : quad_bias{};
+        const quad_bias bias = bias_at(c, factors, c.bias, column);
+        const quad_bias up_bias = GATED ? up_bias_at(c, factors, column) : quad_bias{};
         uint32_t columns[QUAD];
         for (int e = 0; e < QUAD; e++) columns[e] = c.column_offset(column + e);
         static_for<ROW_TILES>([&]<int it>() __attribute__((always_inline)) {
@@ -353,7 +371,7 @@ __device__ __forceinline__ void store_one_by_one(const block_target &c, i32x4 sr
                 load_quad<false>(c.residual_descriptor(), from, columns, added);
             }
             store_elements(srsrc, row * row_bytes, columns, [&](int pair) __attribute__((always_inline)) {
-                const f32x2 value = finished(ct[part], j, t, q, pair, bias, up_bias);
+                const f32x2 value = finished(ct[part], j, t, q, pair, bias, up_bias, of_rows[it]);
                 return HAS_RESIDUAL ? value + f32x2{added[pair].x, added[pair].y} : value;
             });
         });
@@ -361,9 +379,15 @@ __device__ __forceinline__ void store_one_by_one(const block_target &c, i32x4 sr
     });
 }
 
-__device__ __forceinline__ void store_block(const block_target &c, RT_Ct (&ct)[SPLIT][SPLIT], warp_place warp) {
+__device__ __forceinline__ void store_block(const block_target &c, const block_factors &factors,
+                                            RT_Ct (&ct)[SPLIT][SPLIT], warp_place warp) {
+    float of_rows[ROW_TILES];
+    #pragma unroll
+    for (int it = 0; it < ROW_TILES; it++) {
+        if constexpr (SUMS_HAVE_FACTORS) of_rows[it] = factors.of_row(row_of(warp, it, lane_row<1>()));
+    }
     const i32x4 srsrc = c.descriptor();
     const uint32_t row_bytes = c.row_stride * sizeof(output);
-    if (c.whole_vectors) store_vectors<QUADS_AT_ONCE>(c, srsrc, row_bytes, ct, warp);
-    else store_one_by_one(c, srsrc, row_bytes, ct, warp);
+    if (c.whole_vectors) store_vectors<QUADS_AT_ONCE>(c, factors, of_rows, srsrc, row_bytes, ct, warp);
+    else store_one_by_one(c, factors, of_rows, srsrc, row_bytes, ct, warp);
 }
