@@ -59,7 +59,7 @@ def main() -> None:
         ratios = [one / other for one, other in pairs]
         one, other = EnergyMeter(device, bench.timer).measure([torchs, tables], [2, 2])
         energy = one.joules / other.joules if one and other else float("nan")
-        found.append((1 / shared.ratio.median, median(ratios), energy))
+        found.append((shared.ratio.median, median(ratios), energy))
         print(
             f"{problem}: {median(own for _, own in pairs):.1f} us; torch / table {found[-1][0]:.3f} in shared rounds, "
             f"{found[-1][1]:.3f} ({min(ratios):.3f}..{max(ratios):.3f}) in turns, {energy:.3f} of energy",
