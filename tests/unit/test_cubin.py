@@ -103,7 +103,7 @@ def test_an_older_architecture_reserves_no_shared_memory() -> None:
 def test_boxes_are_read_by_argument() -> None:
     boxes = read_cubin(built().data).boxes
     assert boxes == {"a": Box(96, 64), "b": Box(256, 32), "c": Box(64, 128, FLOAT16)}
-    assert [boxes[name].dtype.name for name in ("a", "b", "c")] == ["bf16", "bf16", "f16"], "two words are bf16's"
+    assert [boxes[name].dtypes[0].name for name in ("a", "b", "c")] == ["bf16", "bf16", "f16"], "two words are bf16's"
 
 
 def test_boxes_of_an_unknown_format_are_refused() -> None:
