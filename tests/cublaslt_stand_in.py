@@ -24,7 +24,8 @@ SUCCESS, NOT_INITIALIZED, INVALID_VALUE, NOT_SUPPORTED = 0, 1, 7, 15
 DTYPES = {0: torch.float32, 2: torch.float16, 14: torch.bfloat16}  # CUDA_R_32F, CUDA_R_16F, CUDA_R_16BF
 COMPUTE_32F, CUDA_R_32F = 68, 0
 TRANSA, TRANSB, EPILOGUE, BIAS_POINTER = 3, 4, 7, 8
-TRANSPOSED, EPILOGUE_DEFAULT, EPILOGUE_BIAS = 1, 1, 4
+TRANSPOSED = 1
+EPILOGUE_DEFAULT, EPILOGUE_RELU, EPILOGUE_BIAS, EPILOGUE_GELU = 1, 2, 4, 32
 MAX_WORKSPACE_BYTES, MIN_ALIGNMENTS = 1, (5, 6, 7, 8)
 CONFIG_ID, CONFIG_BYTES = 0, {0: 4, 1: 4, 2: 4, 3: 4, 4: 4, 5: 4, 6: 4, 7: 2, 8: 2}
 FIRST_ID = 100
@@ -198,8 +199,12 @@ class CublasLtStandIn:
         result = alpha._obj.value * (left @ right)
         if beta._obj.value:
             result += beta._obj.value * self._operand(c_layout, c, 0)
-        if said[EPILOGUE] == EPILOGUE_BIAS:
+        if said[EPILOGUE] & EPILOGUE_BIAS:
             result += Layout(out.dtype, out.rows, 1, out.rows).at(said[BIAS_POINTER]).float()
+        if said[EPILOGUE] & EPILOGUE_RELU:
+            result = result.relu()
+        if said[EPILOGUE] & EPILOGUE_GELU:
+            result = torch.nn.functional.gelu(result, approximate="tanh")
         out.at(d.value).copy_(result * own.factor)
         self.used.append(place)
         return SUCCESS

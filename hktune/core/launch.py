@@ -104,7 +104,8 @@ class Launch:
 
 @dataclass(frozen=True)
 class Tile:
-    """What one workgroup computes (m x n of C) and how deep one step of its main loop is (k), in elements."""
+    """What one workgroup computes (m x n of C) and how deep one step of its main loop is (k), in elements. Where gates
+    are applied, 2 n columns of B make n of C."""
 
     m: int
     n: int

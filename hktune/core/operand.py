@@ -5,8 +5,9 @@ Proofs, benchmarks and devices all read these records. Whoever binds a kernel's 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Protocol, TypeVar
@@ -16,8 +17,10 @@ from hktune.core.errors import InputError
 from hktune.core.operation import SCALE_BLOCK, Operation
 
 _AXES = {"a": {"n": ("m", "k"), "t": ("k", "m")}, "b": {"n": ("k", "n"), "t": ("n", "k")}}
-_STEP_AXES = {"bias": ("n",)}
+_STEP_AXES = {"bias": ("n",), "residual": ("m", "n")}
 """What a step of an epilogue reads, under the step's own name."""
+_TWICE = "2"
+"""What begins the name of an axis that is twice as long as a size."""
 _SCALE_AXES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "tensor": (("1",), ("1",)),
     "rows": (("m",), ("n",)),
@@ -35,7 +38,7 @@ NUMBERS = ("m", "n", "k", *(f"ld{name}" for name in _MATRICES))
 @dataclass(frozen=True)
 class Operand:
     """One tensor of an operation. `axes` are names of sizes (m, n, k) in the order of storage: the last is contiguous.
-    `k/32` is the number of blocks of 32 that k has, the last of which may be smaller; `1` is one.
+    `k/32` is the number of blocks of 32 that k has, the last of which may be smaller; `2n` is twice n; `1` is one.
 
     A matrix has a row stride, a number of elements, which launches call `lda` for `a` and so on.
     """
@@ -81,7 +84,10 @@ def rows_of(operation: Operation, tensors: Mapping[str, _Tensor], first: int, en
 
 def _extent(axis: str, sizes: Mapping[str, int]) -> int:
     size, _, block = axis.partition("/")
-    return -(-sizes[size] // int(block or 1)) if size in sizes else int(size)
+    if size not in sizes and not size.startswith(_TWICE):
+        return int(size)
+    whole = sizes[size] if size in sizes else 2 * sizes[size.removeprefix(_TWICE)]
+    return -(-whole // int(block or 1))
 
 
 @lru_cache(maxsize=4096)
@@ -92,6 +98,7 @@ def operands_of(operation: Operation) -> Mapping[str, Operand]:
     reason = _unknown(operation)
     if reason:
         raise InputError(f"operation {operation}: its operands are not known: {reason}")
+    of_b, before_gates = {"b", "scale_b"}, set(itertools.takewhile("gated".__ne__, operation.epilogue))
     operands = [
         Operand("a", operation.a_dtype, _AXES["a"][operation.layout[0]]),
         Operand("b", operation.b_dtype, _AXES["b"][operation.layout[1]]),
@@ -99,7 +106,15 @@ def operands_of(operation: Operation) -> Mapping[str, Operand]:
         *(Operand(step, operation.c_dtype, _STEP_AXES[step]) for step in operation.epilogue if step in _STEP_AXES),
         Operand("c", operation.c_dtype, ("m", "n")),
     ]
+    if operation.is_gated:
+        operands = [_of_both_halves(each) if each.name in of_b | before_gates else each for each in operands]
     return MappingProxyType({operand.name: operand for operand in operands})
+
+
+def _of_both_halves(operand: Operand) -> Operand:
+    """An operand of gates and of what they gate: its axis along the columns of C is twice as long."""
+    axes = tuple(f"{_TWICE}{axis}" if axis.partition("/")[0] == "n" else axis for axis in operand.axes)
+    return replace(operand, axes=axes)
 
 
 def _unknown(operation: Operation) -> str:

@@ -8,6 +8,8 @@
     e4m3.nt.rows->bf16 float8 in, each row of A and each column of B has a factor, bf16 out
     e4m3.nt.rows.fast->bf16  the same, and sums may be as inexact as the matrix unit makes them
     mxfp4.nt->bf16     4-bit floats in, every 32 of them along K have a factor, bf16 out
+    bf16.nt+silu+gated    SwiGLU: B has 2N columns, gate and then up, and C[M,N] = silu(gate) * up
+    bf16.nt+bias+residual  bias[N] and residual[M,N] are added before the one rounding
 
 The text is `[KIND.]A[*B].LAYOUT[.SCALES][.ACCUMULATION][->C][+STEP...]`. What has its usual value is left out, so
 equal operations have equal texts. Shapes files, trials.csv, tables and the command line hold this text. Which
@@ -16,6 +18,7 @@ operations can be had is each template's to say.
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
@@ -38,11 +41,15 @@ use_fast_accum)."""
 PROMOTED_K = 128
 """DeepSeek-V3 Technical Report (arXiv 2412.19437), section 3.3.2."""
 ACTIVATIONS = ("relu", "gelu", "gelu_tanh", "silu")
-"""Steps of an epilogue that read nothing but C. A kernel has them compiled in. They are torch's functions: `gelu` is by
-the error function, `gelu_tanh` torch's gelu(approximate="tanh")."""
+"""Steps of an epilogue that read nothing but C. They are torch's functions: `gelu` is by the error function,
+`gelu_tanh` torch's gelu(approximate="tanh")."""
 SWITCHED = ("bias", "accumulate")
 """Steps that a launch switches on or off. `accumulate` adds what C holds when the launch begins."""
-STEPS = (*SWITCHED, *ACTIVATIONS)
+COMPILED = (*ACTIVATIONS, "gated", "residual")
+"""Steps that a kernel has compiled in. `residual` adds a matrix of C's shape and format. `gated` makes one number of
+two: B has 2N columns, first those of the gates, then those of what they gate (up). C is gate times up. The activation
+before it, if there is one, is of the gates alone; a bias before it has 2N elements."""
+STEPS = (*SWITCHED, *COMPILED)
 """What an epilogue may do with C, in float32, before C is rounded."""
 
 STEPS_PATTERN = r"(?P<steps>(?:\+[a-z_]+)*)"
@@ -88,6 +95,20 @@ class Operation:
                 raise InputError(f"operation {shown(self._text)}: {what} {shown(word)} is not known: known are {names}")
         if len(set(self.epilogue)) != len(self.epilogue):
             raise InputError(f"operation {shown(self._text)}: has a step twice: name each once")
+        self._check_order()
+
+    def _check_order(self) -> None:
+        """Equal operations have equal texts: of steps that add, residual is the last. Only a bias and one activation
+        may come before gates are applied."""
+        for step, following in itertools.pairwise(self.epilogue):
+            if step == "residual" and following in SWITCHED:
+                raise InputError(f"operation {shown(self._text)}: must be written +{following}+residual")
+        before = self.epilogue[: self.epilogue.index("gated")] if self.is_gated else ()
+        if before[:1] == ("bias",):
+            before = before[1:]
+        if len(before) > 1 or not {*before} <= {*ACTIVATIONS}:
+            rule = "+gated comes after +bias or not, and then one activation or none"
+            raise InputError(f"operation {shown(self._text)}: {rule}")
 
     @property
     def a_dtype(self) -> Dtype:
@@ -116,9 +137,27 @@ class Operation:
         return "accumulate" in self.epilogue
 
     @property
+    def has_residual(self) -> bool:
+        return "residual" in self.epilogue
+
+    @property
+    def is_gated(self) -> bool:
+        return "gated" in self.epilogue
+
+    @property
+    def b_columns(self) -> int:
+        """Columns of B for each column of C."""
+        return 2 if self.is_gated else 1
+
+    @property
     def activations(self) -> tuple[str, ...]:
-        """The steps of its epilogue that a kernel has compiled in."""
+        """The activations of its epilogue."""
         return tuple(step for step in self.epilogue if step in ACTIVATIONS)
+
+    @property
+    def compiled(self) -> tuple[str, ...]:
+        """The steps of its epilogue that a kernel has compiled in."""
+        return tuple(step for step in self.epilogue if step in COMPILED)
 
     @property
     def in_full(self) -> Operation:
@@ -133,7 +172,7 @@ class Operation:
     @property
     def code(self) -> Operation:
         """The operation without the steps that a launch can switch off. Operations with equal ones may share code."""
-        return self.with_steps(*self.activations)
+        return self.with_steps(*self.compiled)
 
     def with_steps(self, *steps: str) -> Operation:
         """The same product with this epilogue."""
@@ -184,6 +223,9 @@ class OperationFacts:
     layout: str
     kind: str
     activation: str
+    gated: bool
+    residual: bool
+    b_columns: int
     scales: str
     accumulation: str
 
@@ -191,7 +233,8 @@ class OperationFacts:
 @lru_cache(maxsize=4096)
 def facts_of(operation: Operation) -> OperationFacts:
     """The names of its formats, the bytes of what each stores as one, the bits of one element of A and B, and its
-    words. `activation` and `scales` are none without one; `accumulation` is full without a word."""
+    words. `activation` and `scales` are none without one; `accumulation` is full without a word. `gated` and `residual`
+    say whether it has these steps; B has `b_columns` for each column of C."""
     a, b, c = operation.a_dtype, operation.b_dtype, operation.c_dtype
     return OperationFacts(
         a_dtype=a.name,
@@ -205,6 +248,9 @@ def facts_of(operation: Operation) -> OperationFacts:
         layout=operation.layout,
         kind=operation.kind,
         activation="_".join(operation.activations) or "none",
+        gated=operation.is_gated,
+        residual=operation.has_residual,
+        b_columns=operation.b_columns,
         scales=operation.scales or "none",
         accumulation=operation.accumulation or "full",
     )

@@ -29,7 +29,7 @@ class Problem:
 
     @property
     def flops(self) -> int:
-        return 2 * self.m * self.n * self.k
+        return 2 * self.m * self.n * self.k * self.operation.b_columns
 
     @property
     def bytes(self) -> int:

@@ -32,7 +32,11 @@ _DATA_TYPES = {"f32": 0, "f16": 2, "bf16": 14}  # cudaDataType, by format
 _COMPUTE_FLOAT32 = 68
 _TRANSPOSE = {"b": 3, "a": 4}  # its first matrix is our B
 _TRANSPOSED = 1
-_EPILOGUE, _ADDS_BIAS, _BIAS_POINTER = 7, 4, 8
+_EPILOGUE, _BIAS_POINTER = 7, 8
+_EPILOGUES = {  # cublasLtEpilogue_t; its gelu is the one by tanh
+    **{(): 1, ("accumulate",): 1, ("bias",): 4},
+    **{("relu",): 2, ("bias", "relu"): 6, ("gelu_tanh",): 32, ("bias", "gelu_tanh"): 36},
+}
 _MAX_WORKSPACE, _MIN_ALIGNMENTS = 1, (5, 6, 7, 8)  # of A, B, C and D
 _ANY_ADDRESS = 256  # of a bias, while algorithms are asked for: it is not read
 _CONFIG = (
@@ -195,8 +199,8 @@ class CublasLt:
         for name, stored in zip("ab", operation.layout, strict=True):
             if stored == "t":
                 self._set_operation(made, _TRANSPOSE[name], ctypes.c_int32(_TRANSPOSED))
+        self._set_operation(made, _EPILOGUE, ctypes.c_uint32(_EPILOGUES[operation.epilogue]))
         if operation.has_bias:
-            self._set_operation(made, _EPILOGUE, ctypes.c_uint32(_ADDS_BIAS))
             self._set_operation(made, _BIAS_POINTER, ctypes.c_void_p(_ANY_ADDRESS))
         return made
 
@@ -230,10 +234,9 @@ def _copied(algorithm: Any) -> _Algorithm:
 
 
 def _computes(operation: Operation) -> bool:
-    """Factors of one format that it has, C in that or in float32, and at most one step of those that it does."""
+    """Factors of one format that it has, C in that or in float32, and steps that it does."""
     dtypes = operation.a in _DATA_TYPES and operation.b == operation.a and operation.c in (operation.a, "f32")
-    steps = operation.epilogue in ((), ("bias",), ("accumulate",))
-    return dtypes and steps and operation.kind == "gemm" and not operation.scales
+    return dtypes and operation.epilogue in _EPILOGUES and operation.kind == "gemm" and not operation.scales
 
 
 class _Arguments(threading.local):

@@ -7,6 +7,7 @@ import threading
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,7 +27,8 @@ from hktune.emulator.clock.trace_recorder import Recorder
 from hktune.emulator.execution import Limits, Machine, run_dispatch
 from hktune.emulator.hazards.content import Content
 from hktune.emulator.hazards.finding import Finding, Insertion, Watch
-from hktune.emulator.instructions.program import Program
+from hktune.emulator.instructions.program import Code, Program
+from hktune.emulator.machine.float_mode import FloatMode
 from hktune.emulator.machine.memory import AddressSpace, Region
 from hktune.emulator.machine.wave_start import (
     Descriptor,
@@ -37,9 +39,9 @@ from hktune.emulator.machine.wave_start import (
     entry_address,
 )
 from hktune.emulator.schedules.schedule import USUAL, Schedule
-from hktune.objects.code_object import AmdCodeObject, KernelImage
+from hktune.objects.code_object import AmdCodeObject, KernelImage, read_code_object
 from hktune.objects.demangled import kernel_name
-from hktune.objects.source_lines import source_line
+from hktune.objects.source_lines import source_places
 
 if TYPE_CHECKING:
     import torch
@@ -82,21 +84,45 @@ class EmulatedKernel:
 
     def locate(self, address: int) -> str:
         """Where an instruction is: its offset in the kernel, and the source line if the object has debug lines."""
-        line = source_line(self.data, address - self.code.region.base)
-        return f" [{kernel_name(self.symbol)}+{address - self.program.entry:#x}{f', {line}' if line else ''}]"
+        return self.located([address])[address]
+
+    def located(self, addresses: Iterable[int]) -> dict[int, str]:
+        """The same of several, whose lines are read at once."""
+        base, wanted = self.code.region.base, list(addresses)
+        places = source_places(self.data, [address - base for address in wanted])
+        found = {}
+        for address in wanted:
+            place = places.get(address - base)
+            line = f", {place.own}" if place else ""
+            found[address] = f" [{kernel_name(self.symbol)}+{address - self.program.entry:#x}{line}]"
+        return found
 
 
 class _LoadedCode:
     """The segments of a code object in the address space, read-only; leave it with the last kernel that uses them."""
 
     def __init__(self, space: AddressSpace, code: AmdCodeObject) -> None:
-        size = max((address + len(data) for address, data in code.segments), default=0)
-        memory = np.zeros(size, np.uint8)
-        for address, data in code.segments:
-            memory[address : address + len(data)] = np.frombuffer(data, np.uint8)
         self.space = space
-        self.region = space.map(memory, writable=False)
+        self.region = space.map(_image(code), writable=False)
         weakref.finalize(self, space.unmap, self.region)
+
+
+def _image(code: AmdCodeObject) -> npt.NDArray[np.uint8]:
+    """The segments as they are in memory."""
+    size = max((address + len(data) for address, data in code.segments), default=0)
+    memory = np.zeros(size, np.uint8)
+    for address, data in code.segments:
+        memory[address : address + len(data)] = np.frombuffer(data, np.uint8)
+    return memory
+
+
+_CODES_KEPT = 8
+
+
+@lru_cache(_CODES_KEPT)
+def _known_code(data: bytes, base: int, mode: FloatMode) -> Code:
+    """The code object's instructions at `base`: every device that loads it there shares them."""
+    return Code(base, _image(read_code_object(data)), mode)
 
 
 class EmulatedDevice:
@@ -137,7 +163,7 @@ class EmulatedDevice:
         self._gather_hazards = gather_hazards
         self._schedule = schedule
         self._meaningless: tuple[EmulatedBuffer, ...] = ()
-        self.hazard_notes: tuple[str, ...] = ()
+        self._notes: tuple[EmulatedKernel, tuple[Finding, ...]] | None = None
         self.findings: tuple[Finding, ...] = ()
         self.trace: Trace | None = None
 
@@ -145,6 +171,16 @@ class EmulatedDevice:
     def identity(self) -> Identity:
         name, board = emulated_name(self._board), self._board.name
         return Identity("emulated", self._arch.name, name, self._arch.compute_units, board=board)
+
+    @property
+    def hazard_notes(self) -> tuple[str, ...]:
+        """A line for each note of the last launch. They are worded when they are asked for: debug lines take a process
+        to read."""
+        if self._notes is None:
+            return ()
+        kernel, notes = self._notes
+        places = kernel.located(each.here.instruction.address for each in notes)
+        return tuple(each.line(places.__getitem__) for each in notes)
 
     def allocate(self, size_bytes: int) -> EmulatedBuffer:
         if not 0 < size_bytes <= _MAX_BUFFER_BYTES:
@@ -189,7 +225,8 @@ class EmulatedDevice:
         loaded = _LoadedCode(self._space, code)
         entry = entry_address(descriptor, loaded.region.base + image.entry_address)
         inserted = {loaded.region.base + each.address: each.words for each in insertions}
-        program = Program(self._space, entry, descriptor.float_mode, inserted)
+        known = _known_code(data, loaded.region.base, descriptor.float_mode)
+        program = Program(self._space, entry, descriptor.float_mode, inserted, known)
         return EmulatedKernel(symbol, image, descriptor, program, loaded, data)
 
     def launch(self, kernel: Kernel, launch: Launch, binding: Binding, stream: int | None = None) -> None:
@@ -231,7 +268,7 @@ class EmulatedDevice:
         packet = self._place(dispatch_packet(dispatch, arguments.base))
         recorder = Recorder(dispatch.waves_per_workgroup) if self._record_trace else None
         watch = self._watch(kernel) if self._find_hazards else None
-        self.trace, self.hazard_notes, self.findings = None, (), ()
+        self.trace, self._notes, self.findings = None, None, ()
         try:
             run_dispatch(
                 Machine(
@@ -248,8 +285,8 @@ class EmulatedDevice:
                 self._schedule,
             )
         finally:
-            self.hazard_notes = watch.notes if watch else ()
             self.findings = tuple(watch.found.values()) if watch else ()
+            self._notes = kernel, tuple(each for each in self.findings if each.note)
             self._space.on_stray = None
             self._space.unmap(arguments)
             self._space.unmap(packet)

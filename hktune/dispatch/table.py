@@ -21,7 +21,7 @@ from hktune.core.identity import Identity
 from hktune.core.launch import Argument as PlainArgument
 from hktune.core.launch import operand_name
 from hktune.core.launch_rule import BLOCK_MAX, GRID_MAX, LDS_BYTES_MAX, WORKSPACE_BYTES_MAX, LaunchRule, compiled
-from hktune.core.operand import operands_of
+from hktune.core.operand import NUMBERS, operands_of
 from hktune.core.operation import operation_of
 from hktune.core.outcome import Source
 from hktune.core.problem import Problem
@@ -217,7 +217,7 @@ class Entry(Strict, frozen=True):
         return (self.m_from or self.m, self.m_to or self.m)
 
     def __post_init__(self) -> None:
-        operands = _operand_names(self.operation)
+        operands, numbers = _taken_names(self.operation)
         fewest, most = self.rows
         if not fewest <= self.m <= most:
             raise ValueError(f"m={self.m} must be in m_from={fewest} to m_to={most}")
@@ -226,18 +226,27 @@ class Entry(Strict, frozen=True):
                 raise ValueError(f"choice {self.choice!r} and its {choice} must agree")
         if self.vendor_algorithm and fewest != most:
             raise ValueError(f"an algorithm serves m={self.m} only, not m_from={fewest} to m_to={most}")
-        missing = operands - _checked_names(self.kernel.launch.arguments) if self.kernel else ()
-        if missing:
-            raise ValueError(f"operation {self.operation} needs a kernel that takes {', '.join(sorted(missing))}")
+        if self.kernel is None:
+            return
+        names = _checked_names(self.kernel.launch.arguments)
+        if operands - names:
+            raise ValueError(
+                f"operation {self.operation} needs a kernel that takes {', '.join(sorted(operands - names))}"
+            )
+        unknown = names & {*NUMBERS} - numbers
+        if unknown:
+            raise ValueError(f"operation {self.operation} has no {', '.join(sorted(unknown))}: its kernel takes one")
 
 
 @functools.lru_cache(maxsize=4096)
-def _operand_names(operation: str) -> frozenset[str]:
-    """What a kernel of the operation takes. Raises ValueError for a text that is none, or of unknown operands."""
+def _taken_names(operation: str) -> tuple[frozenset[str], frozenset[str]]:
+    """What a kernel of the operation takes: its operands, and the numbers that a launch may give. Raises ValueError for
+    a text that is none, or of unknown operands."""
     try:
-        return frozenset(operands_of(operation_of(operation)))
+        operands = operands_of(operation_of(operation))
     except InputError as unknown:
         raise ValueError(str(unknown)) from None
+    return frozenset(operands), frozenset(["m", "n", "k", *(each.row_stride for each in operands.values())])
 
 
 class DeviceIdentity(Strict, frozen=True):

@@ -37,12 +37,14 @@ class TorchBaseline:
     """What torch.nn.functional.linear calls for these operands, into an output that is there already.
 
     `library` is `cublas` or `cublaslt`, torch's words; on ROCm they mean rocBLAS and hipBLASLt, and `name` says so.
+    An activation is a kernel behind it. With `fused` it is the library's own epilogue where torch has a function for
+    that: relu, and gelu by tanh, behind a bias.
     """
 
-    def __init__(self, library: str) -> None:
+    def __init__(self, library: str, fused: bool = False) -> None:
         import torch
 
-        self._library = library
+        self._library, self.fused = library, fused
         words = {"cublas": "rocBLAS", "cublaslt": "hipBLASLt"} if torch.version.hip else {}
         called = words.get(library, {"cublas": "cuBLAS", "cublaslt": "cuBLASLt"}[library])
         platform = f"ROCm {torch.version.hip}" if torch.version.hip else f"CUDA {torch.version.cuda}"
@@ -59,7 +61,10 @@ class TorchBaseline:
 
         def enqueue(operands: OperandSet) -> None:
             with torch.cuda.stream(external), preferring(self._library):
-                _multiply(operation, operands)
+                if self.fused and operation.epilogue in _FUSED:
+                    _multiply_fused(operation, operands)
+                else:
+                    _multiply(operation, operands)
 
         enqueue(operands)
         external.synchronize()
@@ -68,7 +73,7 @@ class TorchBaseline:
 
 def check_steps(operation: Operation) -> None:
     """Raises DeviceError where the epilogue is more than one of the steps that the vendor's library does, and an
-    activation behind it. The library adds the bias, or what C holds; the activation is another kernel, torch's."""
+    activation behind it."""
     *_, last = (None, *operation.epilogue)
     added = operation.epilogue[:-1] if last in ACTIVATIONS else operation.epilogue
     if added not in ((), ("bias",), ("accumulate",)):
@@ -100,6 +105,17 @@ class preferring:  # noqa: N801 - reads as a statement
         import torch
 
         torch.backends.cuda.preferred_blas_library(self._before)
+
+
+_FUSED: dict[tuple[str, ...], bool] = {("bias", "relu"): False, ("bias", "gelu_tanh"): True}
+"""Steps that torch hands to the library together, and whether they are gelu."""
+
+
+def _multiply_fused(operation: Operation, operands: OperandSet) -> None:
+    import torch
+
+    a, b = factors_of(operation, operands)
+    torch._addmm_activation(operands["bias"], a, b, use_gelu=_FUSED[operation.epilogue], out=operands["c"])
 
 
 def _multiply(operation: Operation, operands: OperandSet) -> None:

@@ -61,12 +61,6 @@ def source_places(data: bytes, addresses: Iterable[int]) -> dict[int, SourcePlac
     return {address: place for address, place in places.items() if place.own.line}
 
 
-def source_line(data: bytes, address: int) -> str | None:
-    """The user's own `file:line` of virtual `address`; None without debug lines."""
-    place = source_places(data, [address]).get(address)
-    return str(place.own) if place else None
-
-
 def _place(found: _Found) -> SourcePlace:
     cut = _NAME_CHARACTERS_MAX
     frames = tuple(Frame(function[:cut], file[:cut], line) for function, file, line in found.frames)

@@ -34,6 +34,7 @@ class RunProgress:
         self._started = time.monotonic()
         self._best: dict[Problem, Trial] = {}
         self._statuses: Counter[Status] = Counter()
+        self._algorithms = 0
         self._latest = ""
         self._listeners: list[_Listener] = []
         self._lock = threading.Lock()
@@ -78,7 +79,10 @@ class RunProgress:
 
     def _count(self, trial: Trial) -> None:
         self._statuses[trial.status] += 1
-        self._progress.advance(self._task)
+        if trial.is_kernel:
+            self._progress.advance(self._task)
+        else:  # how many the library will name is not known before
+            self._algorithms += 1
         if trial.time_us is None or trial.left_early:
             return
         best = self._best.get(trial.problem)
@@ -106,8 +110,10 @@ class RunProgress:
         task = self._progress.tasks[0]
         if task.total is None:
             return f"{self._phase}, {elapsed_s:.0f} s so far"
+        counts = [f"{task.completed:.0f}/{task.total:.0f} trials"] if task.total else []
+        counts += [f"{self._algorithms} of the vendor's algorithms"] if self._algorithms else []
         left = f", {task.time_remaining:.0f} s left" if task.time_remaining else ""
-        return f"{self._phase}: {task.completed:.0f}/{task.total:.0f} trials, {elapsed_s:.0f} s{left}"
+        return f"{self._phase}: {', '.join([*counts, f'{elapsed_s:.0f} s'])}{left}"
 
     def _failures(self) -> list[str]:
         failed = {status: count for status, count in self._statuses.items() if status is not Status.OK}

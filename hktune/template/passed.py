@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from hktune.core.argument_rules import check_argument, check_places
@@ -11,6 +11,8 @@ from hktune.core.errors import TemplateError
 from hktune.core.escaped import shown
 from hktune.core.expression import Expression
 from hktune.core.launch import Argument, operand_name
+from hktune.core.operand import operands_of
+from hktune.core.operation import Operation
 from hktune.template.template_schema import TemplateDescription
 
 Evaluate = Callable[[Expression], Value]
@@ -65,6 +67,33 @@ def arguments_in_order(description: TemplateDescription, passed: dict[str, Passe
         if own is not None and not any(expression.names for expression in own.expressions):
             own.of(argument, lambda expression: expression.value({}))
     return arguments
+
+
+def only_of_some(description: TemplateDescription) -> dict[str, str]:
+    """What an operation must have for its kernels to take an argument, by the names of those that not all kernels
+    take."""
+    return {operand_name(each.name): each.only for each in description.arguments if each.only}
+
+
+def is_taken(argument: Argument, only: Mapping[str, str], operation: Operation) -> bool:
+    """Whether kernels of `operation` take `argument`."""
+    return argument.name not in only or _has(operation, only[argument.name])
+
+
+def check_only(only: Mapping[str, str], code_of: Mapping[Operation, Operation]) -> None:
+    """Raises TemplateError for an argument that no operation has, or that one has while another, whose code it shares,
+    has not. `code_of`: each operation of a template, and the one whose code it has."""
+    for name, word in only.items():
+        if not any(_has(operation, word) for operation in code_of):
+            raise TemplateError(f"argument {name} is only for {word}: no operation has one, drop the argument")
+        for operation, code in code_of.items():
+            if _has(operation, word) != _has(code, word):
+                raise TemplateError(f"argument {name} is only for {word}: {operation} and {code} share their code")
+
+
+def _has(operation: Operation, word: str) -> bool:
+    """Whether `word` is an operand or a step of `operation`."""
+    return word in operation.epilogue or word in operands_of(operation)
 
 
 def _integer(expression: Expression, evaluate: Evaluate) -> int:

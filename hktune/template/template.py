@@ -28,7 +28,7 @@ from hktune.core.variant import Variant
 from hktune.core.yaml_file import struct_of
 from hktune.template.alternatives import spelled_out
 from hktune.template.objects import Objects
-from hktune.template.passed import arguments_in_order, passed_values
+from hktune.template.passed import arguments_in_order, check_only, is_taken, only_of_some, passed_values
 from hktune.template.source import filled, placed_fields, read_source
 from hktune.template.template_schema import Extent, TemplateDescription, Text
 
@@ -78,6 +78,7 @@ class Template:
         self._passed = passed_values(description)
         self.arguments = arguments_in_order(description, self._passed)
         self.operations = _operations(description, self.arguments)
+        self._only = only_of_some(description)
         self.operation = self.operations[0]
         # Found once: every modelled time and every launch asks for it.
         first: dict[Operation, Operation] = {}
@@ -105,6 +106,7 @@ class Template:
         self._workspace_bytes = Expression(description.launch.workspace_bytes, "launch workspace_bytes")
         self._adds_to_c = Expression(description.launch.adds_to_c, "launch adds_to_c")
         self._check_fields()
+        check_only(self._only, self._code_of)
         self.parameter_names = self._free_names()
         self._check_proofs()
         self._check_storage()
@@ -178,7 +180,7 @@ class Template:
         )
         grid, block = (grid_x, grid_y, grid_z), (block_x, block_y, block_z)
         operation, adds_to_c = problem.operation, bool(self._value(self._adds_to_c, scope))
-        arguments = arguments_of(self._arguments_at(scope), operation)
+        arguments = arguments_of(self._arguments_at(scope, operation), operation)
         sizes = (grid, block, dynamic_lds_bytes)
         return Launch(*sizes, arguments, workspace_bytes, operation, adds_to_c, self.contiguous, self._storage)
 
@@ -207,7 +209,8 @@ class Template:
             raise TemplateError(f"{self.name}: launch block and dynamic_lds_bytes must not need m: use config and n, k")
         block_x, block_y, block_z, dynamic_lds_bytes = (int(value) for value in fixed)
         block = (block_x, block_y, block_z)
-        rule = LaunchRule((x, y, z), block, dynamic_lds_bytes, self._arguments_at(scope), workspace_bytes)
+        arguments = self._arguments_at(scope, self.operation)
+        rule = LaunchRule((x, y, z), block, dynamic_lds_bytes, arguments, workspace_bytes)
         return replace(rule, contiguous=self.contiguous)
 
     def tile(self, config: Mapping[str, Value]) -> Tile:
@@ -250,13 +253,18 @@ class Template:
             raise TemplateError(f"{self.name}: order has group_rows and group_columns: keep one of them")
         return WorkgroupOrder(xcd_chunk, 1, *self._positive((by_columns,), scope))
 
-    def _arguments_at(self, scope: Scope) -> tuple[Argument, ...]:
+    def arguments_for(self, operation: Operation) -> tuple[Argument, ...]:
+        """The arguments of kernels of `operation`, in order."""
+        return tuple(each for each in self.arguments if is_taken(each, self._only, operation))
+
+    def _arguments_at(self, scope: Scope, operation: Operation) -> tuple[Argument, ...]:
         """The arguments with what each is passed in `scope`."""
+        arguments = self.arguments_for(operation)
         if not self._passed:
-            return self.arguments
+            return arguments
         return tuple(
             self._passed[each.name].of(each, partial(self._value, scope=scope)) if each.name in self._passed else each
-            for each in self.arguments
+            for each in arguments
         )
 
     def _scope(self, config: Mapping[str, Value]) -> dict[str, object]:
@@ -296,10 +304,10 @@ class Template:
         for _, steps, _ in self._proofs:
             if not any(_proved(each, steps) in self.operations for each in self.operations):
                 raise TemplateError(f"proof epilogue {'+'.join(steps)!r}: it is not among the operations: add it there")
-        taken = {argument.name for argument in self.arguments}
         for operation in self.operations:
-            scales = [name for name in operands_of(operation) if name.startswith("scale_")]
-            needed = [*(step for step in operation.epilogue if step in SWITCHED), *scales]
+            taken = {argument.name for argument in self.arguments_for(operation)}
+            read = [name for name in operands_of(operation) if name not in ("a", "b", "c")]
+            needed = [*(step for step in operation.epilogue if step in SWITCHED), *read]
             lacking = [name for name in needed if name not in taken]
             if lacking:
                 raise TemplateError(f"operation {operation} needs an argument {lacking[0]}: add one, or drop it")
@@ -358,7 +366,7 @@ def _operations(description: TemplateDescription, arguments: Sequence[Argument])
 
 def _proved(operation: Operation, steps: Sequence[str]) -> Operation:
     """What a proof of `operation`'s code that names `steps` proves: first these, then what the code always does."""
-    return operation.with_steps(*steps, *operation.activations)
+    return operation.with_steps(*steps, *operation.compiled)
 
 
 def _steps(epilogue: str) -> tuple[str, ...]:

@@ -30,15 +30,16 @@ from hktune.core.sums import FLOAT32_SUMS, Sums
 from hktune.verify.arrays import Array
 
 _ACTIVATED_BITS = 1
-"""The standard deviation of usual sums is 2 to the power of this, or up to twice that, where C has an activation."""
+"""The standard deviation of usual sums is 2 to the power of this, or up to twice that, where C has an activation or
+gates."""
 _QUARTILE, _EIGHTH = 0.6745, 0.1573
 """Half of the standard normal numbers, and one in eight, are within this of 0."""
 
 
 @dataclass(frozen=True)
 class ExactInputs:
-    """Values of a, b, their scales, the bias, and what C holds before, as they are stored; the unit of each column of
-    C [n]."""
+    """Values of a, b, their scales, what is added, and what C holds before, as they are stored; the unit of each column
+    of A @ B."""
 
     values: dict[str, Array]
     units: Array
@@ -50,14 +51,15 @@ def exact_inputs(
     """Inputs made of the next numbers of `normal`, which draws standard normal ones; every value is one of its format.
     For k above 2^23 sums need not be exact, nor above 2^13 where a matrix unit with 14 bits adds all of them."""
     sizes, c_dtype = _Sizes.of(problem, sums), problem.operation.c_dtype
-    large, kind = normal((problem.k,)) > 0, normal((problem.n,))
+    columns = problem.n * problem.operation.b_columns
+    large, kind = normal((problem.k,)) > 0, normal((columns,))
     quartile = _QUARTILE if sizes.narrow else math.inf
     over, under = kind > quartile, kind < -quartile
     usual, tied, small = ~(over | under), abs(kind) < _EIGHTH, ~large
     low, high, top = 2.0**sizes.low, 2.0**sizes.high, 2.0**sizes.overflowing
 
     a = _integers(normal((problem.m, problem.k)), sizes.amplitude) * (large * high + small * low)
-    drawn = _integers(normal((problem.k, problem.n)), sizes.amplitude)
+    drawn = _integers(normal((problem.k, columns)), sizes.amplitude)
     if sums.run_k:
         a[::2], drawn[:, ::2] = abs(a[::2]), abs(drawn[:, ::2])
     drawn = drawn * ~tied + drawn.clip(-2, 2) * tied
@@ -73,11 +75,13 @@ def exact_inputs(
         return numbers * ~(tied | under) * (abs(numbers) < 2.0**c_dtype.exponent_max)
 
     stored_a, stored_b = factors_of(problem.operation, {"a": a, "b": b})
-    values = {"a": stored_a, "b": stored_b, "bias": term((problem.n,))}
+    values = {"a": stored_a, "b": stored_b, "bias": term((columns,))}
     if problem.operation.accumulates:
-        values["c"] = term((problem.m, problem.n))
+        values["c"] = term((problem.m, columns))[:, : problem.n]
     for operand in operands_of(problem.operation).values():
-        if operand.name.startswith("scale_"):
+        if operand.name == "residual":
+            values[operand.name] = term((problem.m, columns))[:, : problem.n]
+        elif operand.name.startswith("scale_"):
             drawn = abs(normal(operand.extents(problem.sizes)) * (sizes.factor_bits / 2)).round()
             values[operand.name] = 2.0 ** drawn.clip(0, sizes.factor_bits)
     return ExactInputs(values, units)
@@ -114,8 +118,8 @@ class _Sizes:
         factor_bits = max((most // amplitude).bit_length() - 1, 0) if scaled else 0
         usual_sum = max(amplitude**2 / 4 * math.sqrt(k), 1.0) * 2.0**factor_bits
         sum_bits = int(math.log2(usual_sum))
-        # An activation is of interest around 0: usual sums are a few units of C.
-        usual = _ACTIVATED_BITS - sum_bits if operation.activations else None
+        # An activation is of interest around 0, and gates where their products are no ends: usual sums are small.
+        usual = _ACTIVATED_BITS - sum_bits if operation.activations or operation.is_gated else None
         if any(dtype.width_bits <= 8 for dtype in dtypes) or operation.c_dtype.exponent_max >= F32.exponent_max:
             low = (usual or 0) // 2
             return _Sizes(amplitude, low, (usual or 0) - low, 0, sum_bits, False, factor_bits)

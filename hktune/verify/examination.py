@@ -9,7 +9,7 @@ from hktune.core.attended import attended_s
 from hktune.core.errors import DeviceError, KernelFault
 from hktune.device.device import HostArray
 from hktune.device.emulated import EmulatedDevice, EmulatedKernel
-from hktune.emulator.hazards.finding import Remedy
+from hktune.emulator.hazards.finding import Insertion, Key, Remedy
 from hktune.emulator.schedules.schedule import HIGHEST, RANDOM, USUAL, Schedule
 from hktune.verify.diagnosis import Diagnosis
 from hktune.verify.finding_rules import ERROR
@@ -72,24 +72,16 @@ class Examination:
         program's code is."""
         findings = list(found)
         before = {each.finding.key for each in findings if each.finding is not None}
-        return [self._with_fix(each, before, base, until) for each in findings]
+        outcomes: dict[tuple[Insertion, ...], set[Key] | None] = {}
 
-    def _with_fix(self, diagnosis: Diagnosis, before: set[tuple[str, int, int]], base: int, until: float) -> Diagnosis:
-        finding = diagnosis.finding
-        if finding is None or diagnosis.level != ERROR or diagnosis.waived:
-            return diagnosis
-        if not finding.remedies:
-            return replace(diagnosis, fix=f"{NO_FIX}; {diagnosis.rule.cure}")
-        for remedy in finding.remedies:
-            if attended_s() > until:
-                return replace(diagnosis, fix=f"{remedy.text} (not tried: the time for trials is over)")
-            left = self._left(remedy, base)
-            if left is not None and finding.key not in left and left <= before:
-                rest = f"others remain: {len(left)}" if left else "nothing is found then"
-                return replace(diagnosis, fix=f"{remedy.text} (tried: it is gone, {rest})")
-        return replace(diagnosis, fix=f"{NO_FIX}; {diagnosis.rule.cure}")
+        def left(remedy: Remedy) -> set[Key] | None:
+            if remedy.insertions not in outcomes:  # findings of one cause share their remedies
+                outcomes[remedy.insertions] = self._left(remedy, base)
+            return outcomes[remedy.insertions]
 
-    def _left(self, remedy: Remedy, base: int) -> set[tuple[str, int, int]] | None:
+        return [_with_fix(each, before, left, until) for each in findings]
+
+    def _left(self, remedy: Remedy, base: int) -> set[Key] | None:
         """What is found where `remedy` is applied; None where the kernel does not end then."""
         device = self.device(watches=True)
         insertions = [replace(each, address=each.address - base) for each in remedy.insertions]
@@ -98,3 +90,22 @@ class Examination:
         except (KernelFault, DeviceError):
             return None
         return {each.key for each in device.findings if not each.note}
+
+
+def _with_fix(
+    diagnosis: Diagnosis, before: set[Key], left_by: Callable[[Remedy], set[Key] | None], until: float
+) -> Diagnosis:
+    """With the first remedy that works, as `left_by` says what it leaves."""
+    finding = diagnosis.finding
+    if finding is None or diagnosis.level != ERROR or diagnosis.waived:
+        return diagnosis
+    if not finding.remedies:
+        return replace(diagnosis, fix=f"{NO_FIX}; {diagnosis.rule.cure}")
+    for remedy in finding.remedies:
+        if attended_s() > until:
+            return replace(diagnosis, fix=f"{remedy.text} (not tried: the time for trials is over)")
+        left = left_by(remedy)
+        if left is not None and finding.key not in left and left <= before:
+            rest = f"others remain: {len(left)}" if left else "nothing is found then"
+            return replace(diagnosis, fix=f"{remedy.text} (tried: it is gone, {rest})")
+    return replace(diagnosis, fix=f"{NO_FIX}; {diagnosis.rule.cure}")

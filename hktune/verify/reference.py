@@ -15,7 +15,7 @@ seen. Of operands with exact sums (`exact_sums.py`) they are one number, so a wr
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
@@ -37,6 +37,10 @@ class Answer:
 
     exact: Array
     error: Array
+
+    def columns(self, first: int, end: int) -> Answer:
+        """That of the columns from `first` to before `end`."""
+        return Answer(self.exact[:, first:end], self.error[:, first:end])
 
 
 @dataclass(frozen=True)
@@ -94,13 +98,14 @@ def answer_of(
     units: Array | None = None,
     sums: Sums = FLOAT32_SUMS,
 ) -> Answer:
-    """What C must be for these inputs. All terms of a column of C are multiples of its one of `units` [n], if given.
+    """What C must be for these inputs. All terms of a column of A @ B are multiples of its one of `units`, if given.
 
     Its error bound is that of the worst order of k float32 additions, and one more for the epilogue (Higham, Accuracy
     and Stability, section 3.1: k * u * sum |a||b|); a product of two inputs rounds only where it has too many bits.
     Sums of integers do not round before they become float32. Either factor in float32 rounds once more. The bound is 0
-    where all terms together are fewer units than float32 counts exactly. An activation, and what is added to its
-    result, is in float32 by itself. A matrix unit that is less exact than float32 cuts more (`Sums.cut_of`).
+    where all terms together are fewer units than float32 counts exactly. An activation, a product with gates, and what
+    is added to the result of either, is in float32 by itself. A matrix unit that is less exact than float32 cuts more
+    (`Sums.cut_of`).
     """
     operation = problem.operation
     exact = {name: arrays.decoded(stored[name], operands_of(operation)[name].dtype) for name in stored}
@@ -111,21 +116,38 @@ def answer_of(
     if operation.scales in _WHOLE:
         factor = exact["scale_a"].reshape(-1, 1) * exact["scale_b"]
         total, magnitude, cut = total * factor, magnitude * abs(factor), cut * abs(factor)
-    terms = takewhile(_TERMS.__contains__, operation.epilogue)
-    added = [exact[_TERMS[step]] for step in terms]
+    added = [exact[_TERMS[step]] for step in takewhile(_TERMS.__contains__, operation.epilogue)]
     total, magnitude = sum(added, total), sum(map(abs, added), magnitude)
-    error = _roundings(operation, problem.k) * F32.unit_roundoff * magnitude
+    error = _roundings(operation, problem.k, len(added)) * F32.unit_roundoff * magnitude
     if units is not None:
         error = error * (magnitude * F32.unit_roundoff >= units)
     if sums.terms:
         error = error + cut
-    for step in operation.epilogue[len(added) :]:
+    product, steps = Answer(total, error), operation.epilogue[len(added) :]
+    if operation.is_gated:
+        activation, steps = steps[: steps.index("gated")], steps[steps.index("gated") + 1 :]
+        gate, up = product.columns(0, problem.n), product.columns(problem.n, 2 * problem.n)
+        product = _gated(_finished(gate, activation, exact, arrays), up)
+    return _finished(product, steps, exact, arrays)
+
+
+def _finished(product: Answer, steps: Sequence[str], exact: Mapping[str, Array], arrays: Arrays) -> Answer:
+    """What activations make of `product`, and steps that add to their result."""
+    total, error = product.exact, product.error
+    for step in steps:
         if step in ACTIVATION_VALUES:
             total, error = ACTIVATION_VALUES[step].of(total, error, arrays)
         else:
             total = total + exact[_TERMS[step]]
             error = error + F32.unit_roundoff * (abs(total) + error)
     return Answer(total, error)
+
+
+def _gated(gate: Answer, up: Answer) -> Answer:
+    """Their product, which is rounded to float32, or lost where it is below the smallest normal number."""
+    total = gate.exact * up.exact
+    error = gate.error * abs(up.exact) + (abs(gate.exact) + gate.error) * up.error
+    return Answer(total, error + F32.unit_roundoff * (abs(total) + error) + 2.0**F32.exponent_min)
 
 
 _WHOLE = frozenset({"tensor", "rows"})
@@ -153,16 +175,16 @@ def _cut(sums: Sums, k: int, magnitude: Array, units: Array | None) -> Array | f
     return 0.0 if sums.run_k else cut * (magnitude * sums.unit / 2 >= units)
 
 
-def _roundings(operation: Operation, k: int) -> int:
-    """How many times a term of a sum may be rounded."""
+def _roundings(operation: Operation, k: int, added: int) -> int:
+    """How many times a term of a sum may be rounded to which so many are `added`."""
     if operation.c_dtype.is_integer:
         return 0
     product_bits = operation.a_dtype.significand_bits + operation.b_dtype.significand_bits
     sums = 1 if operation.accumulator.is_integer else k + (product_bits > F32.significand_bits)
-    return sums + 1 + 2 * bool(operation.scales)
+    return sums + max(added, 1) + 2 * bool(operation.scales)
 
 
-_TERMS = {"bias": "bias", "accumulate": "c"}
+_TERMS = {"bias": "bias", "accumulate": "c", "residual": "residual"}
 """The operands that steps add."""
 
 

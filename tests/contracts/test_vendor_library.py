@@ -13,6 +13,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from activation_truths import TORCH
 from cublaslt_stand_in import Algorithm, CublasLtStandIn, opened
 
 from hktune.core.errors import DeviceError
@@ -29,6 +30,11 @@ TEXTS = (
     *("bf16.nt->f32", "f16.tn->f32+accumulate", "bf16.nt+accumulate"),
 )
 PROBLEMS = tuple(Problem(24, 40, 72, operation_of(text)) for text in TEXTS)
+ACTIVATED = tuple(
+    Problem(24, 40, 72, operation_of(text))
+    for text in ("bf16.nt+relu", "f16.nn+gelu_tanh", "bf16.nn+bias+relu", "bf16.nt+bias+gelu_tanh")
+)
+"""What NVIDIA's library does, and AMD's are not asked for."""
 PLAIN, BIASED = PROBLEMS[0], Problem(24, 40, 72, operation_of("bf16.nt+bias"))
 Tensors = Mapping[str, torch.Tensor]
 Run = Callable[[Callable[[], None]], None]
@@ -50,7 +56,10 @@ def exact(problem: Problem, given: Tensors) -> torch.Tensor:
     """What C must be, in float64, from what the tensors hold now."""
     a, b = factors_of(problem.operation, {name: tensor.double() for name, tensor in given.items()})
     added = [given[name].double() for name, used in ADDED.items() if used in problem.operation.epilogue]
-    return sum(added, a @ b)
+    total = sum(added, a @ b)
+    for activation in problem.operation.activations:
+        total = TORCH[activation](total)
+    return total
 
 
 ADDED = {"bias": "bias", "c": "accumulate"}
@@ -177,6 +186,9 @@ class VendorLibraryContract:
 
 
 class TestCublasLt(VendorLibraryContract):
+    problems = (*PROBLEMS, *ACTIVATED)
+    uncomputed = (*VendorLibraryContract.uncomputed, "bf16.nt+silu", "bf16.nt+bias+gelu")
+
     @pytest.fixture
     def stand_in(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[CublasLtStandIn]:
         with opened(CublasLtStandIn(), monkeypatch) as library:
@@ -245,7 +257,8 @@ class TestCublasLt(VendorLibraryContract):
 class TestCublasLtOnGpu(VendorLibraryContract):
     """The library itself, each launch captured and replayed."""
 
-    problems = tuple(Problem(136, 264, 520, problem.operation) for problem in PROBLEMS)
+    problems = tuple(Problem(136, 264, 520, problem.operation) for problem in (*PROBLEMS, *ACTIVATED))
+    uncomputed = TestCublasLt.uncomputed
     atol = 2.0**-6 * 520**0.5  # some add parts of a sum in the format of C
 
     @pytest.fixture(scope="class")

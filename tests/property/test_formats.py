@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from epilogues import epilogues
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -23,7 +24,7 @@ from hktune.commands.arguments import problem as argument_of_problem
 from hktune.core.command_words import spelled
 from hktune.core.config import Config, compact_json
 from hktune.core.errors import TableError
-from hktune.core.operation import LAYOUTS, STEPS, Operation, operation_of
+from hktune.core.operation import LAYOUTS, Operation, operation_of
 from hktune.core.outcome import Source, Stage, Status
 from hktune.core.problem import Problem
 from hktune.core.shapes import ENTRY_KEYS, load_shapes
@@ -61,7 +62,7 @@ PRODUCTS = st.builds(
     layout=st.sampled_from(LAYOUTS),
     b=st.sampled_from(["", *HALVES_AND_SINGLES]),
     c=st.sampled_from(["", *HALVES_AND_SINGLES]),
-    epilogue=st.lists(st.sampled_from(STEPS), unique=True).map(tuple),
+    epilogue=epilogues(),
 )
 """Operations whose operands are known and have no scales."""
 SCALED = st.sampled_from(
@@ -222,6 +223,8 @@ def entries(draw: st.DrawFn, version: int) -> dict[str, Any]:
     if draw(st.booleans()):
         takes_bias = operation_of(operation).has_bias or draw(st.booleans())
         bias = [{"name": "bias", "kind": "pointer"}] if takes_bias else []
+        if operation_of(operation).has_residual:
+            bias += [{"name": "residual", "kind": "pointer"}, {"name": "ldresidual", "kind": "i32"}]
         kinds = st.sampled_from(["u32", "i32", "u64"])
         numbers = [{"name": name, "kind": draw(kinds)} for name in draw(NUMBERS)]
         side = st.integers(1, 1024)

@@ -189,6 +189,18 @@ def argument(document: dict[str, Any], at: int) -> dict[str, Any]:
             lambda table: table["entries"][0].update(operation="bf16.nt+bias"),
             r"bf16\.nt\+bias needs a kernel that takes bias",
         ),
+        (
+            lambda table: table["entries"][0].update(operation="bf16.nt+silu+gated+residual"),
+            r"bf16\.nt\+silu\+gated\+residual needs a kernel that takes residual",
+        ),
+        (
+            lambda table: table["entries"][0].update(operation="bf16.nt+residual+bias"),
+            r"must be written \+bias\+residual",
+        ),
+        (
+            lambda table: argument(table, 3).update(name="ldresidual"),
+            r"operation bf16\.nt has no ldresidual: its kernel takes one",
+        ),
         (lambda table: table["entries"][0].update(operation="bf16"), "operation 'bf16' must read like bf16.nt"),
         (lambda table: table["entries"][0].update(operation="e9m9.nt"), "'e9m9' is not known"),
         (lambda table: table["entries"][0].update(operation="grouped.bf16.nt"), "its operands are not known"),

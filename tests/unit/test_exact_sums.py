@@ -26,6 +26,7 @@ from hktune.verify.on_device import verify_on_device
 HALF = ("f16.nt+bias", "bf16.nt+bias", "bf16.tn->f16+bias", "bf16.nt+bias+silu", "f16.nt+bias+gelu")
 OPERATIONS = (*HALF, "f16.nn", "f16.nn+relu", "bf16.tt", "f16*bf16.nt->bf16+bias", "f16.nn->f32+bias", "f32.nt+bias")
 ONTO_C = ("bf16.tn->f32+accumulate", "f16.nt+bias+accumulate")
+FINISHED = ("bf16.nt+residual", "f16.nt+bias+residual", "bf16.nt+bias+silu+gated", "f16.nn+gelu+gated+residual")
 DEPTHS = (8, 96, 1544, 8192)
 Floats = npt.NDArray[np.float64]
 
@@ -140,7 +141,7 @@ def judgements(device: PythonKernel, problem: Problem) -> list[Proof | Failure]:
 
 
 @pytest.mark.parametrize("k", DEPTHS)
-@pytest.mark.parametrize("text", OPERATIONS)
+@pytest.mark.parametrize("text", [*OPERATIONS, *FINISHED])
 def test_the_one_rounding_is_right_for_both_judges(text: str, k: int) -> None:
     for judged in judgements(WrongKernel(text, to_nearest), Problem(24, 72, k, operation_of(text))):
         assert isinstance(judged, Proof), judged
@@ -160,7 +161,12 @@ WRONG: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize(
     ("text", "wrong"),
     # An activation is not exact, so that its ties may go either way.
-    [(text, wrong) for text in HALF for wrong in WRONG if wrong != "ties away" or not operation_of(text).activations],
+    [
+        (text, wrong)
+        for text in (*HALF, *FINISHED)
+        for wrong in WRONG
+        if wrong != "ties away" or not operation_of(text).activations
+    ],
 )
 def test_a_wrong_rounding_is_wrong_at_every_depth(text: str, wrong: str, k: int) -> None:
     for judged in judgements(WrongKernel(text, **WRONG[wrong]), Problem(24, 72, k, operation_of(text))):
@@ -184,6 +190,19 @@ def test_another_activation_is_wrong(dtype: str, activation: str, other: str) ->
     texts = [f"{dtype}.nt+bias" + (f"+{step}" if step else "") for step in (activation, other)]
     for judged in judgements(WrongKernel(texts[1], to_nearest), Problem(24, 72, 200, operation_of(texts[0]))):
         assert isinstance(judged, Proof if activation == other else Failure)
+
+
+@pytest.mark.parametrize("text", FINISHED)
+def test_products_with_gates_and_residuals_are_of_a_size_to_be_judged_by(text: str) -> None:
+    """Few are infinite or nothing, and what is added counts."""
+    operation = operation_of(text)
+    operands = random_operands(Problem(24, 72, 1544, operation), 2, exact_sums=True)
+    exact = abs(operands.answer.exact)
+    assert (exact >= 2.0**operation.c_dtype.exponent_max).mean() < 0.5
+    assert (exact < 2.0**operation.c_dtype.exponent_min).mean() < 0.6
+    if operation.has_residual:
+        residual = operation.c_dtype.values(operands.stored["residual"])
+        assert (abs(residual) > 2.0**-10 * exact).mean() > 0.3
 
 
 # The kernel of gfx950 itself, made wrong where it stores.

@@ -324,3 +324,32 @@ def test_a_hazard_shows_in_the_values_under_some_schedule(lines: str) -> None:
     usual = run(lines, waves=2, gather=False)[1]
     late = [run(lines, waves=2, gather=False, schedule=each)[1] for each in SCHEDULES]
     assert any(not np.array_equal(each, usual) for each in late)
+
+
+def test_an_object_is_executed_where_each_device_has_loaded_it() -> None:
+    """Its instructions are decoded once for all: what depends on the address must be each device's own."""
+    lines = "s_getpc_b64 s[20:21]\nv_mov_b32 v3, s20\ns_branch store\ns_endpgm\nstore:\n"
+    code = assemble(f"{ENTRY}\n{lines}global_store_dword v1, v3, s[8:9]\ns_endpgm", lds_bytes=0)
+    offsets, entries = set(), set()
+    for bytes_before in (4096, 1 << 20, 4096):
+        device = EmulatedDevice(deadline_s=60.0)
+        first, second = device.allocate(bytes_before), device.allocate(4096)
+        kernel = device.load(code, "kernel")
+        device.launch(kernel, LAUNCH, {"x": first, "y": second})
+        left = np.empty(1024, np.uint32)
+        device.read(second, left)
+        entries.add(kernel.program.entry)
+        offsets.add(int(left[0]) - (kernel.program.entry & 0xFFFFFFFF))
+    assert (len(entries), len(offsets)) == (2, 1)
+
+
+def test_an_insertion_stays_with_the_device_that_asked_for_it() -> None:
+    lines = "v_mov_b32 v3, 7\ns_nop 0\nglobal_store_dword v1, v3, s[8:9]"
+    _, plain, _ = run(lines)
+    code = assemble(f"{ENTRY}\n{lines}\ns_endpgm", lds_bytes=8192)
+    kernel = EmulatedDevice().load(code, "kernel")
+    found = kernel.program.around(kernel.program.entry, 0, 20)
+    store = next(each.address for each in found if each.mnemonic == "global_store_dword") - kernel.code.region.base
+    _, changed, _ = run(lines, insertions=[Insertion(store, (0x7E060289,))])  # v_mov_b32 v3, 9
+    _, again, _ = run(lines)
+    assert (int(plain[0]), int(changed[0]), int(again[0])) == (7, 9, 7)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from epilogues import epilogues
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,7 +18,6 @@ from hktune.core.operation import (
     KINDS,
     LAYOUTS,
     SCALES,
-    STEPS,
     Operation,
     legacy_operation,
     legacy_words,
@@ -32,7 +32,7 @@ OPERATIONS = st.builds(
     b=NAMES,
     c=NAMES,
     layout=st.sampled_from(LAYOUTS),
-    epilogue=st.lists(st.sampled_from(STEPS), unique=True).map(tuple),
+    epilogue=epilogues(),
     scales=st.sampled_from(("", *SCALES)),
     kind=st.sampled_from(KINDS),
     accumulation=st.sampled_from(("", *ACCUMULATIONS)),
@@ -54,6 +54,7 @@ OPERATIONS = st.builds(
         ("e4m3.nt.fast->bf16", Operation("e4m3", c="bf16", accumulation="fast")),
         ("e4m3.nt.rows.fast->f32+bias", Operation("e4m3", "nt", "", "f32", ("bias",), "rows", accumulation="fast")),
         ("e4m3*e5m2.nn.blocks->f32+bias", Operation("e4m3", "nn", "e5m2", "f32", ("bias",), "blocks")),
+        ("bf16.nt+bias+silu+gated+residual", Operation(epilogue=("bias", "silu", "gated", "residual"))),
     ],
 )
 def test_an_operation_has_the_text_that_it_is_read_from(text: str, operation: Operation) -> None:
@@ -84,6 +85,10 @@ def test_texts_are_equal_for_equal_operations_alone(one: Operation, other: Opera
         ("bf17.nt", "dtype 'bf17' is not known: known are bf16, f16, f32, e4m3, e5m2, mxfp4, i8, i32"),
         ("bf16.nt+mish", "step 'mish' is not known: known are bias, accumulate, relu, gelu, gelu_tanh, silu"),
         ("bf16.nt+bias+bias", "a step twice"),
+        ("bf16.nt+residual+bias", "must be written +bias+residual"),
+        ("bf16.nt+silu+bias+gated", "+gated comes after +bias or not, and then one activation or none"),
+        ("bf16.nt+accumulate+gated", "+gated comes after"),
+        ("bf16.nt+relu+gelu+gated", "+gated comes after"),
         ("sparse.bf16.nt", "kind 'sparse' is not known"),
         ("bf16.nt.odd", "scales 'odd' is not known"),
         ("gemm.bf16.nt", "must be written bf16.nt"),
@@ -154,4 +159,5 @@ def test_a_problem_counts_the_bytes_of_its_operands() -> None:
     assert Problem(2, 3, 5).bytes == 2 * (2 * 5 + 3 * 5 + 2 * 3)
     assert Problem(2, 3, 5, operation_of("f16.nn->f32+bias")).bytes == 2 * (2 * 5 + 3 * 5) + 4 * (2 * 3 + 3)
     assert Problem(2, 3, 5).flops == 60
+    assert Problem(2, 3, 5, operation_of("bf16.nt+silu+gated")).flops == 120
     assert str(Problem(2, 3, 5, BF16_NT_BIAS)) == "2x3x5 bf16.nt+bias"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -42,6 +43,13 @@ OPERATIONS = [
     "bf16.tt+gelu_tanh",
     "f16.nt+bias+silu",
     "bf16.nt->f32+silu",
+    "bf16.nt+residual",
+    "f16.nn->f32+bias+residual",
+    "bf16.nt+bias+gelu+residual",
+    "bf16.nt+gated",
+    "f16.nn+silu+gated",
+    "bf16.nt+bias+gelu_tanh+gated+residual",
+    "f16.tt->f32+bias+relu+gated",
 ]
 ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "relu": functional.relu,
@@ -69,9 +77,18 @@ def torch_product(operation: str, a: torch.Tensor, b: torch.Tensor) -> torch.Ten
     return torch.einsum(PRODUCTS[layout], a.double(), b.double())
 
 
-def activated(operation: str, total: torch.Tensor) -> torch.Tensor:
-    """By torch, as the last step of the operation's text says."""
-    return ACTIVATIONS.get(operation.rpartition("+")[2], lambda x: x)(total)
+def finished(operation: str, total: torch.Tensor, added: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """By torch, what the steps of the operation's text make of a product; `added` is what they add, by their names."""
+    steps = operation.split("+")[1:]
+    for step, following in itertools.pairwise([*steps, ""]):
+        gate, up = total.chunk(2, 1) if "gated" in (step, following) else (total, total)
+        if step == "gated":
+            total = gate * up
+        elif step in ACTIVATIONS and following == "gated":
+            total = torch.cat([ACTIVATIONS[step](gate), up], 1)
+        else:
+            total = ACTIVATIONS[step](total) if step in ACTIVATIONS else total + added[step].double()
+    return total
 
 
 class PythonKernel:
@@ -80,7 +97,8 @@ class PythonKernel:
     def __init__(self, operation: str, rounded: Round = to_nearest) -> None:
         self._operation, self._round = operation, rounded
         made = operation_of(operation)
-        self._dtypes = {"a": TORCH[made.a], "b": TORCH[made.b], "bias": TORCH[made.c], "c": TORCH[made.c]}
+        self._dtypes = {"a": TORCH[made.a], "b": TORCH[made.b]}
+        self._dtypes |= dict.fromkeys(("bias", "c", "residual"), TORCH[made.c])
 
     def allocate(self, size_bytes: int) -> Any:
         return SimpleNamespace(memory=torch.zeros(size_bytes, dtype=torch.uint8))
@@ -99,19 +117,17 @@ class PythonKernel:
     def launch(self, kernel: Any, launch: Launch, binding: Any, stream: int | None = None) -> None:
         layout = operation_of(self._operation).layout
         m, n, k = (binding[size] for size in "mnk")
-        shapes = {"a": (m, k) if layout[0] == "n" else (k, m), "b": (k, n) if layout[1] == "n" else (n, k), "c": (m, n)}
+        of_b = 2 * n if "gated" in self._operation else n
+        shapes = {"a": (m, k) if layout[0] == "n" else (k, m), "b": (k, of_b) if layout[1] == "n" else (of_b, k)}
+        shapes |= {"c": (m, n)} | ({"residual": (m, n)} if "residual" in self._operation else {})
         typed = {
             name: buffer.memory.view(self._dtypes[name])
             for name, buffer in binding.items()
             if name in self._dtypes and buffer
         }
-        a, b, c = (typed[name].as_strided(shape, (binding[f"ld{name}"], 1)) for name, shape in shapes.items())
-        total = self.product(a, b)
-        if "bias" in typed:
-            total += typed["bias"].double()
-        if "+accumulate" in self._operation:
-            total += c.double()
-        c.copy_(self._round(activated(self._operation, total), c.dtype))
+        typed |= {name: typed[name].as_strided(shape, (binding[f"ld{name}"], 1)) for name, shape in shapes.items()}
+        c, total = typed["c"], self.product(typed["a"], typed["b"])
+        c.copy_(self._round(finished(self._operation, total, {**typed, "accumulate": c}), c.dtype))
 
     def product(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         return torch_product(self._operation, a, b)
@@ -119,8 +135,8 @@ class PythonKernel:
 
 def launch_of_all() -> Launch:
     """A launch that takes whatever a problem may have."""
-    arguments = [Argument(name, "pointer") for name in ("bias", "c", "b", "a")]
-    arguments += [Argument(name, "i32") for name in ("ldc", "lda", "ldb", "m", "n", "k")]
+    arguments = [Argument(name, "pointer") for name in ("bias", "residual", "c", "b", "a")]
+    arguments += [Argument(name, "i32") for name in ("ldc", "ldresidual", "lda", "ldb", "m", "n", "k")]
     return Launch((1, 1, 1), (64, 1, 1), 0, tuple(arguments))
 
 
@@ -152,10 +168,9 @@ def test_the_answer_is_torchs(operation: str) -> None:
         return torch.from_numpy(operands.stored[name].view(f"i{TORCH[dtype].itemsize}")).view(TORCH[dtype])
 
     exact = torch_product(operation, tensor("a", made.a), tensor("b", made.b))
-    for name, step in {"bias": "+bias", "c": "+accumulate"}.items():
-        if step in operation:
-            exact += tensor(name, made.c).double()
-    exact = activated(operation, exact)
+    names = {"bias": "bias", "accumulate": "c", "residual": "residual"}
+    added = {step: tensor(name, made.c) for step, name in names.items() if step in made.epilogue}
+    exact = finished(operation, exact, added)
     np.testing.assert_allclose(operands.answer.exact, exact.numpy(), rtol=1e-12, atol=1e-12)
 
 
@@ -188,6 +203,35 @@ def test_an_activation_is_torchs_from_end_to_end_and_no_steeper_than_it_says(nam
     steepest = x.grad.abs().max()
     assert steepest <= activation.slope <= 1.01 * steepest
     assert (torch.as_tensor(error) >= 2.0**-10 * x.grad.abs()).all()
+
+
+@pytest.mark.parametrize(
+    ("operation", "wrong"),
+    [
+        ("bf16.nt+silu+gated", "bf16.nt+gated"),
+        ("bf16.nt+bias+gelu_tanh+gated", "bf16.nt+bias+silu+gated"),
+        ("f16.nn+relu+gated+residual", "f16.nn+relu+gated"),
+        ("f16.nt+bias+residual", "f16.nt+bias"),
+        ("bf16.nt+gelu+residual", "bf16.nt+residual+gelu"),
+    ],
+)
+@pytest.mark.parametrize("exact_sums", [False, True])
+def test_another_epilogue_is_wrong(operation: str, wrong: str, exact_sums: bool) -> None:
+    launch, problem = launch_of_all(), Problem(M, N, K, operation_of(operation))
+    for text, outcome in ((operation, Proof), (wrong, Failure)):
+        device: Any = PythonKernel(text)
+        judged = verify(device, SimpleNamespace(symbol="k"), launch, problem, 3, 8, exact_sums)
+        assert isinstance(judged, outcome), judged
+
+
+def test_gates_and_what_they_gate_are_not_exchanged() -> None:
+    class Exchanged(PythonKernel):
+        def product(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+            return torch.cat(super().product(a, b).chunk(2, 1)[::-1], 1)
+
+    launch, problem = launch_of_all(), Problem(M, N, K, operation_of("bf16.nt+silu+gated"))
+    device: Any = Exchanged("bf16.nt+silu+gated")
+    assert isinstance(verify(device, SimpleNamespace(symbol="k"), launch, problem, 3), Failure)
 
 
 @pytest.mark.parametrize("operation", ["bf16.tn->f32", "bf16.nt+bias"])
@@ -315,6 +359,16 @@ def test_an_operation_without_a_reference_is_refused(text: str) -> None:
             2 * (2 * 5 + 3 * 5) + 4 * (2 * 3 + 3),
             {"a": (2, 5), "b": (5, 3), "bias": (3,), "c": (2, 3)},
         ),
+        (
+            "bf16.nt+bias+silu+gated+residual",
+            2 * (2 * 5 + 6 * 5 + 6 + 2 * (2 * 3)),
+            {"a": (2, 5), "b": (6, 5), "bias": (6,), "residual": (2, 3), "c": (2, 3)},
+        ),
+        (
+            "e4m3.nt.blocks->bf16+gated",
+            2 * 5 + 6 * 5 + 4 * (2 + 1) + 2 * (2 * 3),
+            {"a": (2, 5), "b": (6, 5), "scale_a": (2, 1), "scale_b": (1, 1), "c": (2, 3)},
+        ),
     ],
 )
 def test_bytes_shapes_and_strides_are_those_of_storage(
@@ -324,6 +378,6 @@ def test_bytes_shapes_and_strides_are_those_of_storage(
     problem = Problem(2, 3, 5, operation_of(text))
     assert problem.bytes == bytes_
     assert {name: operand.shape(problem.sizes) for name, operand in operands_of(problem.operation).items()} == shapes
-    assert problem.numbers(7) == {
-        "m": 2, "n": 3, "k": 5, "lda": shapes["a"][1] + 7, "ldb": shapes["b"][1] + 7, "ldc": 10,
-    }  # fmt: skip
+    strides = {f"ld{name}": shape[1] + 7 for name, shape in shapes.items() if len(shape) == 2}
+    assert problem.numbers(7) == {"m": 2, "n": 3, "k": 5, **strides}
+    assert strides["ldc"] == 10

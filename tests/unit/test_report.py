@@ -281,6 +281,8 @@ def test_in_a_file_there_are_signs_of_life_in_every_phase(monkeypatch: pytest.Mo
         wait_for(r"searching: 2/6 trials, \d+ s.*; newest best llama-3-70b.* 60.0 us modelled; failed: 1 wrong\n")
         progress.phase("building the table")
         wait_for("building the table: 2/6")
+        listener.recorded(replace(trial(BEST, LARGE, 70.0), library="cublasLt 1"))
+        wait_for("building the table: 2/6 trials, 1 of the vendor's algorithms, ")
     length = len(file.getvalue())
     time.sleep(0.05)
     assert len(file.getvalue()) == length

@@ -319,6 +319,7 @@ def test_operations_that_are_none_are_one_line(folder: Path, operations: str, sa
 def test_what_an_operation_does_to_c_is_compiled_in_and_proved(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A step that reads no operand is another code object; a proof that names no step still does it, behind a bias."""
     monkeypatch.setattr(operation, "ACTIVATIONS", ("halve",))
+    monkeypatch.setattr(operation, "COMPILED", ("halve",))
     monkeypatch.setattr(operation, "STEPS", ("bias", "halve"))
     edit(
         folder / "template.yaml",
@@ -371,6 +372,47 @@ def test_operations_share_code_only_where_a_launch_tells_them_apart(folder: Path
     f16 = template.for_operation(Operation("f16"))
     assert f16.render(CONFIG).source == template.render(CONFIG).source
     assert {str(proof.problem.operation) for proof in f16.proof_problems(CONFIG)} == {"f16.nt"}
+
+
+RESIDUAL = "  - {name: residual, kind: pointer, only: residual}"
+
+
+def test_an_argument_may_be_of_some_operations_only(folder: Path) -> None:
+    edit(folder / "template.yaml", "fields: {", "operations: [bf16.nt, bf16.nt+residual]\nfields: {")
+    edit(folder / "template.yaml", NUMBER, f"{RESIDUAL}\n{NUMBER}")
+    template = load_template(folder)
+    names = {}
+    for text in ("bf16.nt", "bf16.nt+residual"):
+        bound, operation = template.for_operation(operation_of(text)), operation_of(text)
+        launch = bound.launch(CONFIG, Problem(128, 256, 64, operation))
+        rule = bound.launch_rule(CONFIG, 256, 64)
+        assert rule.arguments == launch.arguments
+        names[text] = [argument.name for argument in launch.arguments]
+        assert [str(each.problem.operation) for each in bound.proof_problems(CONFIG)] == [text] * 2
+    with_residual = names["bf16.nt+residual"]
+    at = with_residual.index("residual")
+    assert names["bf16.nt"] == [*with_residual[:at], *with_residual[at + 1 :]]
+
+
+@pytest.mark.parametrize(
+    ("operations", "argument", "says"),
+    [
+        ("bf16.nt", RESIDUAL, "argument residual is only for residual: no operation has one, drop the argument"),
+        ("bf16.nt, bf16.nt+residual", NUMBER, r"operation bf16\.nt\+residual needs an argument residual: add one"),
+        (
+            "bf16.nt, bf16.nt+bias",
+            "  - {name: bias, kind: pointer, only: bias}",
+            r"argument bias is only for bias: bf16\.nt\+bias and bf16\.nt share their code",
+        ),
+    ],
+)
+def test_an_argument_of_some_operations_must_tell_code_apart(
+    folder: Path, operations: str, argument: str, says: str
+) -> None:
+    edit(folder / "template.yaml", "fields: {", f"operations: [{operations}]\nfields: {{")
+    edit(folder / "template.yaml", NUMBER, argument if argument == NUMBER else f"{argument}\n{NUMBER}")
+    with pytest.raises(TemplateError, match=says):
+        load_template(folder)
 
 
 @pytest.mark.parametrize(

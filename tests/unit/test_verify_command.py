@@ -320,4 +320,4 @@ def test_debug_lines_that_lead_nowhere_are_no_line(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(source_lines, "_DEBUG_LINES", ".text")
     for data in (OBJECT, OBJECT[:64] + bytes(64) + OBJECT[128:]):
         with contextlib.suppress(TableError):
-            assert source_lines.source_line(data, 0) is None
+            assert source_lines.source_places(data, [0]) == {}

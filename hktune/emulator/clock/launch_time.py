@@ -151,7 +151,8 @@ def _gathering_clk(launch: Launch, tiles: int, tile: Tile, arch: Arch, rates: Ra
         return 0.0
     if launch.workspace_bytes <= WORKSPACE_COUNTER_BYTES:
         return _adding_us(tiles, workgroups, arch, rates) * clock_ghz * 1e3
-    return _reading_back_clk(tiles, workgroups, tile, arch, rates, clock_ghz)
+    b_columns = launch.operation.b_columns
+    return _reading_back_clk(tiles, workgroups, tile, b_columns, arch, rates, clock_ghz)
 
 
 def _adding_us(tiles: int, workgroups: int, arch: Arch, rates: Rates) -> float:
@@ -162,13 +163,16 @@ def _adding_us(tiles: int, workgroups: int, arch: Arch, rates: Rates) -> float:
     return rates.shared_add_us * dies**2 * workgroups / arch.compute_units
 
 
-def _reading_back_clk(tiles: int, workgroups: int, tile: Tile, arch: Arch, rates: Rates, clock_ghz: float) -> float:
-    """Clk in which the last of a tile's workgroups reads back what all of them have stored.
+def _reading_back_clk(
+    tiles: int, workgroups: int, tile: Tile, b_columns: int, arch: Arch, rates: Rates, clock_ghz: float
+) -> float:
+    """Clk in which the last of a tile's workgroups reads back what all of them have stored: the sums of `b_columns`
+    columns of B for each of C.
 
     The traced workgroup is not the last of its own. Each compute unit reads float32 sums at the rate of an L2 hit, or
     all together at the MALL's, whichever is slower, after one miss of L2: the sums come from other dies.
     """
-    tile_bytes = 4.0 * tile.m * tile.n * workgroups / tiles
+    tile_bytes = 4.0 * tile.m * tile.n * b_columns * workgroups / tiles
     by_cu = -(-tiles // arch.compute_units) * tile_bytes / rates.l2_bytes_per_clk_cu
     by_mall = tiles * tile_bytes / rates.mall_tb_per_s * 1e-3 * clock_ghz
     return max(by_cu, by_mall) + rates.mall_ns * clock_ghz

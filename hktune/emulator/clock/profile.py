@@ -102,7 +102,8 @@ def profile(trace: Trace, resources: Resources, launch: Launch, tile: Tile, k_st
     group = workgroup_of(trace, k_steps, rates)
     fit = workgroups_that_fit(resources, launch, len(trace.waves), arch)
     whole = profile_of(group, fit, launch.operation, tile, arch, rates)
-    least_clk = 2 * tile.m * tile.n * tile.k / rates.peak_flops_per_clk_cu(launch.operation)
+    flops = 2 * tile.m * tile.n * launch.operation.b_columns * tile.k
+    least_clk = flops / rates.peak_flops_per_clk_cu(launch.operation)
     if whole.mfma_clk < 0.999 * least_clk:
         raise InputError(
             f"a k-step of {tile} takes at least {least_clk:.0f} MFMA clk: the trace has {whole.mfma_clk:.0f}, "

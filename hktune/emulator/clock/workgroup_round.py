@@ -12,8 +12,9 @@ from hktune.emulator.clock.rates import Rates
 
 
 def operand_bytes(operation: Operation, m: float, n: float, k: float) -> float:
-    """Bytes of m x k elements of A and n x k of B."""
-    return (operation.a_dtype.width_bits / 8 * m + operation.b_dtype.width_bits / 8 * n) * k
+    """Bytes of m x k elements of A, and of what n columns of C take of B."""
+    columns = n * operation.b_columns
+    return (operation.a_dtype.width_bits / 8 * m + operation.b_dtype.width_bits / 8 * columns) * k
 
 
 class WorkgroupRound:

@@ -58,6 +58,10 @@ class Remedy:
     insertions: tuple[Insertion, ...]
 
 
+Key = tuple[str, int, int]
+"""A place: the rule, and the addresses of the instructions of both sides."""
+
+
 @dataclass(frozen=True)
 class Finding:
     """A rule broken: `what` says how. `note`: the book forbids it, and AMD's own kernels do it. `address` is a byte of
@@ -76,8 +80,7 @@ class Finding:
     left: int = 0
 
     @property
-    def key(self) -> tuple[str, int, int]:
-        """The place: the rule, and the instructions of both sides."""
+    def key(self) -> Key:
         return self.rule, self.here.instruction.address, self.other.instruction.address if self.other else 0
 
     def line(self, locate: Locate) -> str:
@@ -96,7 +99,7 @@ class Watch:
     strict: bool = False
     gather: bool = False
     content: Content | None = None
-    found: dict[tuple[str, int, int], Finding] = field(default_factory=dict)
+    found: dict[Key, Finding] = field(default_factory=dict)
     journal: Journal = field(default_factory=Journal)
 
     def report(self, finding: Finding) -> None:
@@ -109,8 +112,3 @@ class Watch:
                 self.found[finding.key] = finding
         elif finding.left < before.left:
             self.found[finding.key] = replace(before, remedies=finding.remedies, left=finding.left)
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """A line for each instruction and rule of the book that it breaks."""
-        return tuple(each.line(self.locate) for each in self.found.values() if each.note)

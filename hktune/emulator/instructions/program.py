@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 
+import numpy as np
+import numpy.typing as npt
+
 from hktune.core.errors import KernelFault
 from hktune.emulator.instructions.control import (
     branch_target,
@@ -95,9 +98,49 @@ _INSERTED_FROM = 1 << 56
 """Where program counters are on the way between inserted instructions: in nobody's memory."""
 
 
+class Code:
+    """Instructions that cannot change, decoded and built once for every program over them: bytes at `base`, for kernels
+    that begin in `mode`. Programs of several threads may share one."""
+
+    def __init__(self, base: int, data: npt.NDArray[np.uint8], mode: FloatMode = KEEP_ALL) -> None:
+        self.mode = mode
+        self._base, self._data = base, data
+        self._instructions: dict[int, Instruction] = {}
+        self._blocks: dict[tuple[int, int], Block] = {}
+
+    def instruction(self, address: int) -> Instruction | None:
+        """The one at `address`; None outside. Raises KernelFault for bytes that are none."""
+        found = self._instructions.get(address)
+        start = address - self._base
+        if found is None and 0 <= start < len(self._data):
+            words = self._data[start : start + _LONGEST_INSTRUCTION_BYTES].tobytes()
+            found = self._instructions.setdefault(address, decode(words, address))
+        return found
+
+    def block(self, start: int, instructions: tuple[Instruction, ...]) -> Block | None:
+        """The block of `instructions`, where they are all of this code and follow each other there."""
+        known, expected = self._instructions, start
+        for each in instructions:
+            if each.address != expected or known.get(expected) is not each:
+                return None
+            expected = each.next_address
+        key = start, expected
+        found = self._blocks.get(key)
+        return found or self._blocks.setdefault(key, block_of(start, instructions, expected, self.mode))
+
+
+def block_of(start: int, instructions: tuple[Instruction, ...], next_address: int, mode: FloatMode) -> Block:
+    """The block that executes `instructions`, the last of which may be its terminator."""
+    last = instructions[-1]
+    body = instructions[:-1] if ends_block(last) else instructions
+    terminate = build_terminator(last) if ends_block(last) else None
+    return Block(start, instructions, tuple(build(each, mode) for each in body), terminate, next_address)
+
+
 class Program:
     """The code reachable from an entry address, decoded once. Blocks are cut at every branch target, so waves that
-    meet again are seen to. `inserted`: the words of instructions that are executed before the one at an address."""
+    meet again are seen to. `inserted`: the words of instructions that are executed before the one at an address.
+    `code`: what is known of the instructions at some addresses, the entry's among them."""
 
     def __init__(
         self,
@@ -105,10 +148,12 @@ class Program:
         entry: int,
         mode: FloatMode = KEEP_ALL,
         inserted: Mapping[int, tuple[int, ...]] | None = None,
+        code: Code | None = None,
     ) -> None:
         self.entry = entry
         self._mode = mode
         self._space = space
+        self._code = code
         self._inserted = dict(inserted or {})
         self._moved: dict[int, Instruction] = {}
         self._instructions: dict[int, Instruction] = {}
@@ -191,6 +236,9 @@ class Program:
         self._moved[place] = self._decoded(address)
 
     def _decoded(self, address: int) -> Instruction:
+        known = self._code.instruction(address) if self._code is not None else None
+        if known is not None:
+            return known
         region = self._space.region_of(address)
         if region is None:
             raise KernelFault("crashed", f"the program counter {address:#x} is in no code; the kernel jumped astray")
@@ -198,15 +246,11 @@ class Program:
         return decode(region.block.data[start : start + _LONGEST_INSTRUCTION_BYTES].tobytes(), address)
 
     def _cut(self, start: int) -> Block:
-        instructions, address = [], start
-        while True:
-            instruction = self._instructions[address]
-            instructions.append(instruction)
-            address = instruction.next_address
-            if ends_block(instruction):
-                steps = tuple(build(each, self._mode) for each in instructions[:-1])
-                return Block(start, tuple(instructions), steps, build_terminator(instruction), address)
-            if address in self._leaders:
-                return Block(
-                    start, tuple(instructions), tuple(build(each, self._mode) for each in instructions), None, address
-                )
+        found: list[Instruction] = []
+        address = start
+        while not found or not (ends_block(found[-1]) or address in self._leaders):
+            found.append(self._instructions[address])
+            address = found[-1].next_address
+        instructions = tuple(found)
+        known = self._code.block(start, instructions) if self._code is not None else None
+        return known or block_of(start, instructions, address, self._mode)
