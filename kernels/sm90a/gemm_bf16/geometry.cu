@@ -57,6 +57,8 @@ struct Staged {
 using WgmmaA = Staged<WGMMA_A_ALONG, TILE_ROWS, CLUSTER_COLUMNS>;
 using WgmmaB = Staged<WGMMA_B_ALONG, TILE_COLUMNS, CLUSTER_ROWS>;
 constexpr int STAGE_BYTES = WgmmaA::BYTES + WgmmaB::BYTES;
+// All stages, and what aligns the buffers behind them: rows of 64 bytes make a stage of half an atom.
+constexpr int RING_BYTES = (STAGES * STAGE_BYTES + ATOM_BYTES - 1) / ATOM_BYTES * ATOM_BYTES;
 // Arrivals that release a stage: one of each consumer warp, of each block that shares lines with this one.
 constexpr int RELEASES = WARPS * CONSUMERS_OF_A_TILE * (CLUSTER_ROWS + CLUSTER_COLUMNS - 1);
 
