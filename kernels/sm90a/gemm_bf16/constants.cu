@@ -13,6 +13,7 @@
 #define WGMMA_DEPTH 16  // elements of K of one multiply
 #define SCALED false  // a and b have factors
 #define PROMOTED false  // float32 takes sums over from the tensor cores, which hold less
+#define RUN_BUFFERS 2  // sums that the tensor cores may be at
 #define TILE_COLUMNS 128  // of D that a block computes
 #define ACCUMULATORS 64  // values that a thread holds of WGMMA_M rows of the tile
 // Numbers of the multiply's operands, which follow its accumulators.

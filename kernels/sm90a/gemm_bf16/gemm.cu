@@ -30,7 +30,8 @@ DEVICE void consume(const Output& c, const Epilogue& epilogue, const Schedule& s
         if (PING_PONG && turn > 0) wait(barrier_at(layout.turns, consumer), (turn - 1) / 2 & 1);
         const u32 next_turn = barrier_at(layout.turns, 1 - consumer);
 #if PROMOTED
-        promote_tile(accumulators, ring, schedule, layout, release, epilogue.factors, first_row, row, column, next_turn);
+        promote_tile(accumulators, ring, schedule, layout, release, epilogue.factors, first_row, row, column);
+        if (PING_PONG && threadIdx.x % WARP == 0) arrive(next_turn);
 #else
         multiply_tile(accumulators, ring, schedule.k_steps, layout, release, first_row, next_turn);
 #endif
