@@ -12,7 +12,7 @@ from hktune.device.device import PreparedLaunch
 from hktune.runtime.counts import Counts, Fallback
 from hktune.runtime.place import Place
 from hktune.runtime.route import Route
-from hktune.runtime.scaled_call import OPERATIONS, ScaledCall, refusal
+from hktune.runtime.scaled_call import OPERATIONS, ScaledCall, Words, refusal
 from hktune.runtime.torch_state import operator_range, profiling
 
 _ROUTES_MAX = 65536  # kept; beyond, all are dropped, so that a program with ever new M does not grow
@@ -49,19 +49,19 @@ class ScaledProducts:
             launch = self._place.make_ready(route)
             return launch if isinstance(launch, Fallback) else self._launched(launch, route, call, (m, n), out)
 
-    def _found(self, sizes: tuple[int, int, int], words: tuple[object, ...]) -> Route | Fallback:
+    def _found(self, sizes: tuple[int, int, int], words: Words) -> Route | Fallback:
         if len(self._routes) >= _ROUTES_MAX:
             self._routes.clear()
         found = self._routes[sizes, words] = self._looked_up(sizes, words)
         return found
 
-    def _looked_up(self, sizes: tuple[int, int, int], words: tuple[object, ...]) -> Route | Fallback:
-        texts = OPERATIONS.get(words)  # type: ignore[call-overload]
-        if texts is None:
+    def _looked_up(self, sizes: tuple[int, int, int], words: Words) -> Route | Fallback:
+        operations = OPERATIONS.get(words)
+        if operations is None:
             return Fallback.DTYPE
         if 0 in sizes:
             return Fallback.EMPTY
-        routes = [self._route((*sizes, text)) for text in texts]
+        routes = [self._route((*sizes, str(each))) for each in operations]
         return next((each for each in routes if isinstance(each, Route)), routes[0])
 
     def _fits(self, out: Tensor, shape: tuple[int, int], call: ScaledCall) -> bool:
