@@ -34,6 +34,7 @@ struct Schedule {
     static constexpr bool A_ALONG_K = (SWAPPED ? WGMMA_B_ALONG : WGMMA_A_ALONG) == Along::k;
     static constexpr bool B_ALONG_K = (SWAPPED ? WGMMA_A_ALONG : WGMMA_B_ALONG) == Along::k;
     static_assert(SPLIT_K == 1, "a tile's K is one block's");
+    static constexpr int k_first = 0;
 
     const Products products;
     int first_tile, tile_step, k_steps, clusters_along_n, rank, rank_row, rank_column;
