@@ -14,8 +14,9 @@ from typing import Protocol, TypeVar
 
 from hktune.core.dtype import BF16, E4M3, E5M2, E8M0, F16, F32, I8, I32, Dtype
 from hktune.core.errors import InputError
-from hktune.core.operation import SCALE_BLOCK, Operation
+from hktune.core.operation import COUNTED, SCALE_BLOCK, Operation
 
+_ANY_COUNT = "count"
 _AXES = {"a": {"n": ("m", "k"), "t": ("k", "m")}, "b": {"n": ("k", "n"), "t": ("n", "k")}}
 _STEP_AXES = {"bias": ("n",), "residual": ("m", "n")}
 """What a step of an epilogue reads, under the step's own name."""
@@ -28,17 +29,18 @@ _SCALE_AXES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 }
 """What A and B are scaled by."""
 
-POINTERS = ("a", "b", "c", *_STEP_AXES, "scale_a", "scale_b", "workspace")
+POINTERS = ("a", "b", "c", *_STEP_AXES, "scale_a", "scale_b", "offsets", "workspace")
 """What may fill a pointer of a launch: the operands, and what a kernel keeps its counters and partial sums in."""
 _MATRICES = ("a", "b", "c", "scale_a", "scale_b", *(name for name, axes in _STEP_AXES.items() if len(axes) == 2))
-NUMBERS = ("m", "n", "k", *(f"ld{name}" for name in _MATRICES))
-"""What may fill a number: the sizes, and the row strides of matrices."""
+NUMBERS = ("m", "n", "k", "groups", *(f"ld{name}" for name in _MATRICES))
+"""What may fill a number: the sizes, how many products there are, and the row strides of matrices."""
 
 
 @dataclass(frozen=True)
 class Operand:
     """One tensor of an operation. `axes` are names of sizes (m, n, k) in the order of storage: the last is contiguous.
-    `k/32` is the number of blocks of 32 that k has, the last of which may be smaller; `2n` is twice n; `1` is one.
+    `k/32` is the number of blocks of 32 that k has, the last of which may be smaller; `2n` is twice n; `8` is eight.
+    The first of three axes counts matrices, whose rows follow one another.
 
     A matrix has a row stride, a number of elements, which launches call `lda` for `a` and so on.
     """
@@ -50,11 +52,11 @@ class Operand:
     @property
     def row_stride(self) -> str:
         """The name of the row stride; "" for a vector, which has none."""
-        return f"ld{self.name}" if len(self.axes) == 2 else ""
+        return f"ld{self.name}" if len(self.axes) > 1 else ""
 
     def extents(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
         """Elements along each axis, from a value for each of m, n and k. Raises InputError where the last block of a
-        format with blocks would not be full."""
+        format with blocks would not be full, and for an operation that does not say how many products it has."""
         found = tuple(_extent(axis, sizes) for axis in self.axes)
         whole = self.dtype.block or 1
         if found[-1] % whole:
@@ -83,8 +85,10 @@ def rows_of(operation: Operation, tensors: Mapping[str, _Tensor], first: int, en
 
 
 def _extent(axis: str, sizes: Mapping[str, int]) -> int:
+    if axis == _ANY_COUNT:
+        raise InputError("an operation of any number of products: say how many, such as grouped8.bf16.nt")
     size, _, block = axis.partition("/")
-    if size not in sizes and not size.startswith(_TWICE):
+    if size.isdecimal():
         return int(size)
     whole = sizes[size] if size in sizes else 2 * sizes[size.removeprefix(_TWICE)]
     return -(-whole // int(block or 1))
@@ -92,19 +96,22 @@ def _extent(axis: str, sizes: Mapping[str, int]) -> int:
 
 @lru_cache(maxsize=4096)
 def operands_of(operation: Operation) -> Mapping[str, Operand]:
-    """The tensors of `operation` by name: a, b, their scales, what its epilogue reads, and c, which is written (and
-    read too, where the operation accumulates). The same for equal operations. Raises InputError for an operation whose
-    operands are not written down here."""
+    """The tensors of `operation` by name: a, b, their scales, where groups end, what its epilogue reads, and c, which
+    is written (and read too, where the operation accumulates). The same for equal operations. Raises InputError for an
+    operation whose operands are not written down here."""
     reason = _unknown(operation)
     if reason:
         raise InputError(f"operation {operation}: its operands are not known: {reason}")
+    count = (str(operation.count or _ANY_COUNT),) if operation.kind in COUNTED else ()
+    of_rows = () if operation.is_grouped else count  # what has rows of its own for each product
     of_b, before_gates = {"b", "scale_b"}, set(itertools.takewhile("gated".__ne__, operation.epilogue))
     operands = [
-        Operand("a", operation.a_dtype, _AXES["a"][operation.layout[0]]),
-        Operand("b", operation.b_dtype, _AXES["b"][operation.layout[1]]),
+        Operand("a", operation.a_dtype, (*of_rows, *_AXES["a"][operation.layout[0]])),
+        Operand("b", operation.b_dtype, (*count, *_AXES["b"][operation.layout[1]])),
         *_scales(operation),
+        *((Operand("offsets", I32, count),) if operation.is_grouped else ()),
         *(Operand(step, operation.c_dtype, _STEP_AXES[step]) for step in operation.epilogue if step in _STEP_AXES),
-        Operand("c", operation.c_dtype, ("m", "n")),
+        Operand("c", operation.c_dtype, (*of_rows, "m", "n")),
     ]
     if operation.is_gated:
         operands = [_of_both_halves(each) if each.name in of_b | before_gates else each for each in operands]
@@ -121,8 +128,12 @@ def _unknown(operation: Operation) -> str:
     """Why the operands of `operation` are not known; "" if they are."""
     a, b, c = operation.a_dtype, operation.b_dtype, operation.c_dtype
     scaled = {a, b} <= _SCALED
-    if operation.kind != "gemm" or (operation.scales and not scaled):
-        return f"known are those of the kind gemm, with scales of {_names(_SCALED)}"
+    if operation.scales and not scaled:
+        return f"known are scales of {_names(_SCALED)}"
+    if operation.kind in COUNTED and (operation.scales or a.block or operation.epilogue):
+        return f"of a {operation.kind} one known are those without scales and steps"
+    if operation.is_grouped and operation.layout[0] == "t":
+        return "rows of A are grouped as they are stored: known are the layouts nt and nn"
     if operation.accumulation and not {a, b} <= _FLOAT8:
         return f"known are sums that are {operation.accumulation} of {_names(_FLOAT8)}"
     if I32 in (a, b) or a.is_integer != b.is_integer or a.block != b.block:
@@ -164,16 +175,17 @@ _Tensor = TypeVar("_Tensor", bound=Sliceable)
 
 
 class Transposable(Protocol):
-    """A matrix of any array library."""
+    """A matrix of any array library, or a stack of them."""
 
-    @property
-    def T(self: _Matrix) -> _Matrix: ...  # noqa: N802 - as numpy and torch call it
+    def swapaxes(self: _Matrix, axis0: int, axis1: int, /) -> _Matrix: ...
 
 
 _Matrix = TypeVar("_Matrix", bound=Transposable)
 
 
 def factors_of(operation: Operation, tensors: Mapping[str, _Matrix]) -> tuple[_Matrix, _Matrix]:
-    """A [m,k] and B [k,n] as the product reads them: views of the tensors `a` and `b` as they are stored."""
+    """A [m,k] and B [k,n] as the product reads them, or stacks of these: views of the tensors `a` and `b` as they are
+    stored."""
     a, b = tensors["a"], tensors["b"]
-    return a if operation.layout[0] == "n" else a.T, b if operation.layout[1] == "n" else b.T
+    layout = operation.layout
+    return a if layout[0] == "n" else a.swapaxes(-1, -2), b if layout[1] == "n" else b.swapaxes(-1, -2)

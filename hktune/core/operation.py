@@ -10,9 +10,12 @@
     mxfp4.nt->bf16     4-bit floats in, every 32 of them along K have a factor, bf16 out
     bf16.nt+silu+gated    SwiGLU: B has 2N columns, gate and then up, and C[M,N] = silu(gate) * up
     bf16.nt+bias+residual  bias[N] and residual[M,N] are added before the one rounding
+    batched16.bf16.nt  16 products of one size: each matrix has one more axis, the first
+    grouped8.bf16.nt   the rows of A [M,K] in 8 groups, one after another, each times a B of its own: B is [8,N,K].
+                       `offsets`, int32 [8], has where each group ends
 
-The text is `[KIND.]A[*B].LAYOUT[.SCALES][.ACCUMULATION][->C][+STEP...]`. What has its usual value is left out, so
-equal operations have equal texts. Shapes files, trials.csv, tables and the command line hold this text. Which
+The text is `[KIND[COUNT].]A[*B].LAYOUT[.SCALES][.ACCUMULATION][->C][+STEP...]`. What has its usual value is left
+out, so equal operations have equal texts. Shapes files, trials.csv, tables and the command line hold this text. Which
 operations can be had is each template's to say.
 """
 
@@ -27,7 +30,10 @@ from hktune.core.dtype import DTYPES, F32, I32, Dtype
 from hktune.core.errors import InputError
 from hktune.core.escaped import shown
 
-KINDS = ("gemm", "batched", "grouped")
+COUNTED = ("batched", "grouped")
+"""Kinds of several products in one launch: of matrices of one size, or of groups of rows, such as a model's experts."""
+KINDS = ("gemm", *COUNTED)
+COUNT_MAX = 65536
 LAYOUTS = ("nt", "nn", "tn", "tt")
 """For A and B, as BLAS has it: `n` is stored as the product reads it ([M,K], [K,N]), `t` transposed ([K,M], [N,K])."""
 SCALES = ("tensor", "rows", "blocks")
@@ -55,7 +61,7 @@ STEPS = (*SWITCHED, *COMPILED)
 STEPS_PATTERN = r"(?P<steps>(?:\+[a-z_]+)*)"
 """A regular expression of the steps of a text."""
 _TEXT = re.compile(
-    r"(?:(?P<kind>[a-z]+)\.)??(?P<a>[a-z0-9]+)(?:\*(?P<b>[a-z0-9]+))?\.(?P<layout>[nt]{2})"
+    r"(?:(?P<kind>[a-z]+)(?P<count>[0-9]{1,9})?\.)??(?P<a>[a-z0-9]+)(?:\*(?P<b>[a-z0-9]+))?\.(?P<layout>[nt]{2})"
     r"(?:\.(?P<scales>(?!fast\b)[a-z]+))?(?:\.(?P<accumulation>[a-z]+))?(?:->(?P<c>[a-z0-9]+))?" + STEPS_PATTERN + r"\Z"
 )
 _TEXT_MAX = 100
@@ -65,7 +71,9 @@ _TEXT_MAX = 100
 class Operation:
     """What is computed, without its sizes. `a`, `b` and `c` name formats of `hktune.core.dtype`; `layout` says which
     axes of A and B are contiguous; `scales` what they are multiplied by ("" is nothing); `epilogue` holds steps, in the
-    order in which they are done; `accumulation` is fast or "". Raises InputError for a word that is not known.
+    order in which they are done; `accumulation` is fast or "". `count` is the number of products of a batched
+    operation, of groups of a grouped one; 0 leaves it open, as templates do. Raises InputError for a word that is not
+    known.
     """
 
     a: str = "bf16"
@@ -76,6 +84,7 @@ class Operation:
     scales: str = ""
     kind: str = "gemm"
     accumulation: str = ""
+    count: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "b", self.b or self.a)
@@ -95,6 +104,9 @@ class Operation:
                 raise InputError(f"operation {shown(self._text)}: {what} {shown(word)} is not known: known are {names}")
         if len(set(self.epilogue)) != len(self.epilogue):
             raise InputError(f"operation {shown(self._text)}: has a step twice: name each once")
+        if not 0 <= self.count <= (COUNT_MAX if self.kind in COUNTED else 0):
+            rule = f"{' and '.join(COUNTED)} products are counted, from 1 to {COUNT_MAX}"
+            raise InputError(f"operation {shown(self._text)}: {rule}, got {self.count}")
         self._check_order()
 
     def _check_order(self) -> None:
@@ -171,8 +183,18 @@ class Operation:
 
     @property
     def code(self) -> Operation:
-        """The operation without the steps that a launch can switch off. Operations with equal ones may share code."""
-        return self.with_steps(*self.compiled)
+        """The operation without the steps that a launch can switch off, of any count. Operations with equal ones may
+        share code."""
+        return self.of_any_count.with_steps(*self.compiled)
+
+    @property
+    def of_any_count(self) -> Operation:
+        """The operation as a template names it: how many products it has is a launch's to say."""
+        return replace(self, count=0) if self.count else self
+
+    @property
+    def is_grouped(self) -> bool:
+        return self.kind == "grouped"
 
     def with_steps(self, *steps: str) -> Operation:
         """The same product with this epilogue."""
@@ -180,7 +202,7 @@ class Operation:
 
     @cached_property
     def _text(self) -> str:
-        kind = "" if self.kind == "gemm" else f"{self.kind}."
+        kind = "" if self.kind == "gemm" else f"{self.kind}{self.count or ''}."
         b = "" if self.b == self.a else f"*{self.b}"
         scales = "".join(f".{word}" for word in (self.scales, self.accumulation) if word)
         c = "" if self.c == self.a else f"->{self.c}"
@@ -202,9 +224,22 @@ def operation_of(text: str) -> Operation:
         raise InputError(f"operation {shown(text)} must read like bf16.nt, bf16.nt+bias or f16.nt")
     words = match.groupdict(default="")
     steps = tuple(words.pop("steps").split("+")[1:])
-    operation = Operation(**{**words, "kind": words["kind"] or "gemm"}, epilogue=steps)
+    words |= {"kind": words["kind"] or "gemm"}
+    count = int(words.pop("count") or 0)
+    operation = Operation(**words, epilogue=steps, count=count)
     if str(operation) != text:
         raise InputError(f"operation {shown(text)} must be written {operation}")
+    return operation
+
+
+@lru_cache(maxsize=4096)
+def problem_operation(text: str) -> Operation:
+    """The operation of a problem that `text` names: one of several products says how many. Raises InputError, one line,
+    for anything else."""
+    operation = operation_of(text)
+    if operation.kind in COUNTED and not operation.count:
+        counted = replace(operation, count=8)
+        raise InputError(f"operation {operation}: is of any number of products: say how many, such as {counted}")
     return operation
 
 

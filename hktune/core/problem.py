@@ -20,7 +20,10 @@ Key = tuple[int, int, int, str]
 
 @dataclass(frozen=True, order=True)
 class Problem:
-    """One product to be tuned for: C[m,n] = A[m,k] @ B[k,n], stored and finished as `operation` says."""
+    """One product to be tuned for: C[m,n] = A[m,k] @ B[k,n], stored and finished as `operation` says.
+
+    A batched operation has as many of them. A grouped one has its groups in the m rows, whatever rows each has.
+    """
 
     m: int
     n: int
@@ -29,7 +32,17 @@ class Problem:
 
     @property
     def flops(self) -> int:
-        return 2 * self.m * self.n * self.k * self.operation.b_columns
+        return 2 * self.rows * self.n * self.k * self.operation.b_columns
+
+    @property
+    def groups(self) -> int:
+        """How many products there are; 1 where the operation has no count."""
+        return self.operation.count or 1
+
+    @property
+    def rows(self) -> int:
+        """Of A, and of C: those of all matrices."""
+        return self.m if self.operation.is_grouped else self.m * self.groups
 
     @property
     def bytes(self) -> int:
@@ -43,11 +56,12 @@ class Problem:
         return {"m": self.m, "n": self.n, "k": self.k}
 
     def numbers(self, padding: int = 0) -> dict[str, int]:
-        """What a launch takes by value: the sizes, and the row stride (elements) of every matrix whose rows are
-        `padding` elements apart."""
+        """What a launch takes by value: the sizes, how many products there are if the operation is of several, and the
+        row stride (elements) of every matrix whose rows are `padding` elements apart."""
         matrices = [operand for operand in operands_of(self.operation).values() if operand.row_stride]
         strides = {matrix.row_stride: matrix.extents(self.sizes)[-1] + padding for matrix in matrices}
-        return {**self.sizes, **strides}
+        counted = {"groups": self.operation.count} if self.operation.count else {}
+        return {**self.sizes, **counted, **strides}
 
     @property
     def key(self) -> Key:

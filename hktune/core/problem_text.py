@@ -6,7 +6,7 @@ import re
 
 from hktune.core.errors import InputError, ShapesError
 from hktune.core.escaped import shown
-from hktune.core.operation import BF16_NT, STEPS_PATTERN, operation_of
+from hktune.core.operation import BF16_NT, STEPS_PATTERN, problem_operation
 from hktune.core.problem import Problem
 from hktune.core.shapes import DIMENSION_MAX, matrices_fit
 
@@ -27,7 +27,7 @@ def problem_of(text: str) -> Problem:
     if parts is None:
         raise ShapesError(f"must be MxNxK or MxNxK:OPERATION, such as 4096x4096x4096:f16.nt, got {shown(text)}")
     try:
-        operation = operation_of(parts["operation"] or f"{BF16_NT}{parts['steps']}")
+        operation = problem_operation(parts["operation"] or f"{BF16_NT}{parts['steps']}")
     except InputError as unknown:
         raise ShapesError(f"{unknown}, got {shown(text)}") from None
     problem = Problem(_size(parts["m"]), _size(parts["n"]), _size(parts["k"]), operation)

@@ -31,7 +31,7 @@ from hktune.core.operation import (
     Operation,
     legacy_operation,
     legacy_words,
-    operation_of,
+    problem_operation,
 )
 from hktune.core.outside_file import FileKind
 from hktune.core.problem import Problem
@@ -42,6 +42,7 @@ _SAY_ALL = f"say all of it in operation, such as {BF16_NT_BIAS}"
 # A dimension of 2^24 is beyond any model's; 2^31 elements is where a matrix passes 32-bit element offsets.
 DIMENSION_MAX = 2**24
 MATRIX_ELEMENTS_MAX = 2**31
+MATRICES_ELEMENTS_MAX = 2**36  # of all matrices of an operand: more than the memory of a GPU
 PROBLEMS_MAX = 10_000
 NAMES_SHOWN = 4  # of one problem
 NAME_CHARACTERS_MAX = 100
@@ -191,7 +192,7 @@ def _operation(text: Json, where: str) -> Operation:
     if not isinstance(text, str):
         raise ShapesError(f"{where}: must be a text such as {BF16_NT}, got {shown(text)}")
     try:
-        return operation_of(text)
+        return problem_operation(text)
     except InputError as unknown:
         raise ShapesError(f"{where}: {unknown}") from None
 
@@ -230,8 +231,12 @@ def matrices_fit(problem: Problem, where: str) -> None:
     except InputError as unknown:
         raise ShapesError(f"{where}: {unknown}") from None
     for operand, shape in zip(operands, shapes, strict=True):
-        if math.prod(shape) > MATRIX_ELEMENTS_MAX:
-            rule = f"{operand.name.upper()}[{','.join(operand.axes)}] has at most {MATRIX_ELEMENTS_MAX} elements"
+        of_one = math.prod(shape[-2:])
+        if of_one > MATRIX_ELEMENTS_MAX or math.prod(shape) > MATRICES_ELEMENTS_MAX:
+            most, each = MATRIX_ELEMENTS_MAX, ""
+            if len(shape) > 2:
+                most, each = (most, " in each matrix") if of_one > most else (MATRICES_ELEMENTS_MAX, "")
+            rule = f"{operand.name.upper()}[{','.join(operand.axes)}] has at most {most} elements{each}"
             raise ShapesError(f"{where}: {rule}, got {'x'.join(map(str, shape))}: make it smaller")
 
 

@@ -22,7 +22,7 @@ from hktune.core.launch import Argument as PlainArgument
 from hktune.core.launch import operand_name
 from hktune.core.launch_rule import BLOCK_MAX, GRID_MAX, LDS_BYTES_MAX, WORKSPACE_BYTES_MAX, LaunchRule, compiled
 from hktune.core.operand import NUMBERS, operands_of
-from hktune.core.operation import operation_of
+from hktune.core.operation import operation_of, problem_operation
 from hktune.core.outcome import Source
 from hktune.core.problem import Problem
 from hktune.core.vendor_algorithm import WORKSPACE_BYTES_MAX as ALGORITHM_WORKSPACE_BYTES_MAX
@@ -243,10 +243,12 @@ def _taken_names(operation: str) -> tuple[frozenset[str], frozenset[str]]:
     """What a kernel of the operation takes: its operands, and the numbers that a launch may give. Raises ValueError for
     a text that is none, or of unknown operands."""
     try:
-        operands = operands_of(operation_of(operation))
+        known = problem_operation(operation)
+        operands = operands_of(known)
     except InputError as unknown:
         raise ValueError(str(unknown)) from None
-    return frozenset(operands), frozenset(["m", "n", "k", *(each.row_stride for each in operands.values())])
+    counts = ["groups"] if known.count else []
+    return frozenset(operands), frozenset(["m", "n", "k", *counts, *(each.row_stride for each in operands.values())])
 
 
 class DeviceIdentity(Strict, frozen=True):

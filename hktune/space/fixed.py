@@ -14,14 +14,14 @@ from hktune.template.template import PROBLEM_NAMES
 
 @dataclass(frozen=True)
 class FixedChoice:
-    """One config for each kind of problem, by conditions on m, n and k. `name` is what it is reported as."""
+    """One config for each kind of problem, by conditions on its sizes. `name` is what it is reported as."""
 
     name: str
     cases: tuple[tuple[Expression, Config], ...]
 
     def of(self, problem: Problem) -> Config | None:
         """The config of the first case that `problem` meets, legal for it or not; None where it meets none."""
-        scope = {"m": problem.m, "n": problem.n, "k": problem.k}
+        scope = {**problem.sizes, "groups": problem.groups}
         return next((config for when, config in self.cases if when.value(scope)), None)
 
 

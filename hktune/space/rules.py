@@ -29,7 +29,8 @@ class Parameter:
     def __post_init__(self) -> None:
         where = f"parameter {self.name}"
         if self.name in PROBLEM_NAMES | RECORDS or not (self.name.isidentifier() and self.name.isascii()):
-            raise SpaceError(f"{where}: not a free name: m, n, k, arch, operation are taken; use letters, digits and _")
+            taken = "m, n, k, groups, arch, operation are taken"
+            raise SpaceError(f"{where}: not a free name: {taken}; use letters, digits and _")
         if not self.values or len({(type(value), value) for value in self.values}) < len(self.values):
             raise SpaceError(f"{where}: values {list(self.values)} must be a list without repeats")
         if len({type(value) for value in self.values}) > 1:

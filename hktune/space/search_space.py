@@ -178,7 +178,8 @@ class SearchSpace:
     def facts(self, problem: Problem | None) -> Bound:
         """What rules may name that no choice changes: the architecture, the operation, and the problem's sizes."""
         operation = problem.operation if problem else self.template.operation
-        return {"arch": self.arch, "operation": facts_of(operation), **(problem.sizes if problem else {})}
+        sizes = {**problem.sizes, "groups": problem.groups} if problem else {}
+        return {"arch": self.arch, "operation": facts_of(operation), **sizes}
 
     def scheduled(self, with_problem: bool) -> tuple[list[list[Step]], list[Step]]:
         """What its domains judge at each level (`rules.schedule`), and all of it in order: one for all problems."""
@@ -201,19 +202,19 @@ class SearchSpace:
         own = Config(config)
         key = (own, problem.n, problem.k, problem.operation)
         if key not in self._launch_rules:
-            self._launch_rules[key] = self.for_operation(problem.operation)._launch_rule(own, problem.n, problem.k)
+            self._launch_rules[key] = self.for_operation(problem.operation)._launch_rule(own, *key[1:3], problem.groups)
         return self._launch_rules[key]
 
-    def _launch_rule(self, config: Config, n: int, k: int) -> LaunchRule:
+    def _launch_rule(self, config: Config, n: int, k: int, groups: int) -> LaunchRule:
         self.require_own(config)
-        known = {**config, "n": n, "k": k, **self.template.records}
+        known = {**config, "n": n, "k": k, "groups": groups, **self.template.records}
         formulas = [
             specialised(constraint.require, known, self.derived.expressions)
             for constraint in self.constraints
             if constraint.per_problem
         ]
         requires = tuple(str(formula) for formula in formulas if formula != 1)
-        return replace(self.template.launch_rule(config, n, k), requires=requires)
+        return replace(self.template.launch_rule(config, n, k, groups), requires=requires)
 
     def enumerate(self, problem: Problem | None = None) -> Iterator[Config]:
         """See `Domain.enumerate`."""

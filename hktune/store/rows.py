@@ -25,7 +25,7 @@ from hktune.core.bounded_text import TEXT_MAX as LINE_MAX
 from hktune.core.config import Config
 from hktune.core.errors import InputError, StoreError
 from hktune.core.escaped import shown
-from hktune.core.operation import Operation, operation_of
+from hktune.core.operation import Operation, problem_operation
 from hktune.core.outcome import Source, Stage, Status
 from hktune.core.trial import Trial
 from hktune.core.vendor_algorithm import VendorAlgorithm
@@ -295,7 +295,7 @@ def _bool_value(cell: str) -> bool:
 
 def _operation_value(cell: str) -> Operation:
     try:
-        return operation_of(cell)
+        return problem_operation(cell)
     except InputError as unknown:
         raise NewerCellError("operation", str(unknown)) from None
 

@@ -18,7 +18,7 @@ from hktune.core.expression import RECORDS, Derived, Expression, Scope
 from hktune.core.launch import Argument, Launch, Tile, WorkgroupOrder, arguments_of
 from hktune.core.launch_rule import LaunchRule, specialised
 from hktune.core.operand import operands_of
-from hktune.core.operation import BF16_NT, BF16_NT_BIAS, SWITCHED, Operation, facts_of, operation_of
+from hktune.core.operation import BF16_NT, BF16_NT_BIAS, COUNTED, SWITCHED, Operation, facts_of, operation_of
 from hktune.core.outside_file import FileKind
 from hktune.core.problem import Problem, ProofProblem, Rounding
 from hktune.core.shipped import TEMPLATE_NAME
@@ -34,7 +34,7 @@ from hktune.template.template_schema import Extent, TemplateDescription, Text
 TEMPLATE_FILE = FileKind("a template", 1 << 20, TemplateError, "name a folder like those of kernels/")
 
 NAMED_AT_MOST = 6  # operations of a template in an error: a template may do a hundred
-PROBLEM_NAMES = frozenset({"m", "n", "k"})
+PROBLEM_NAMES = frozenset({"m", "n", "k", "groups"})
 _FILLED = re.compile(r"(-?[0-9]+|[A-Za-z_][A-Za-z0-9_]{0,63})\Z")
 
 
@@ -91,7 +91,7 @@ class Template:
         self._fields = _expressions("fields", description.fields)
         self._tile = _extent("tile", description.tile)
         self._proofs = [
-            (_extent("proof", proof), _steps(proof.epilogue), Expression(proof.padding, "proof padding"))
+            (_extent("proof", proof), _steps(proof.epilogue), Expression(proof.padding, "proof padding"), proof.groups)
             for proof in description.proof
         ]
         self._order = (
@@ -133,9 +133,13 @@ class Template:
     def code_operation(self, operation: Operation) -> Operation:
         """The first of `operations` whose code is that of `operation`: they differ in what a launch passes, such as a
         bias, and in nothing else. Raises InputError for an operation that the template cannot do."""
-        if operation not in self._code_of:
+        if not self.does(operation):
             raise InputError(f"{self.name} cannot do {operation}: it does {_named(operation, self.operations)}")
-        return self._code_of[operation]
+        return self._code_of[operation.of_any_count]
+
+    def does(self, operation: Operation) -> bool:
+        """Whether it is one of `operations`, which are of any count."""
+        return operation.of_any_count in self._code_of
 
     def for_operation(self, operation: Operation) -> Template:
         """This template, rendering the code of `operation`. Raises InputError as `code_operation` does."""
@@ -171,7 +175,7 @@ class Template:
     def launch(self, config: Mapping[str, Value], problem: Problem) -> Launch:
         """Grid (workgroups), block (work-items), dynamic LDS and workspace (bytes) and arguments for `problem`, whose
         operation may be any of `operations`."""
-        scope = {**self.for_operation(problem.operation)._scope(config), "m": problem.m, "n": problem.n, "k": problem.k}
+        scope = {**self.for_operation(problem.operation)._scope(config), **problem.sizes, "groups": problem.groups}
         grid_x, grid_y, grid_z = self._positive(self._grid, scope)
         block_x, block_y, block_z = self._positive(self._block, scope)
         dynamic_lds_bytes, workspace_bytes = (
@@ -190,11 +194,11 @@ class Template:
             return f"{self.name} takes {name} as {word}: production has it row by row, so no table has it"
         return ""
 
-    def launch_rule(self, config: Mapping[str, Value], n: int, k: int) -> LaunchRule:
-        """`launch` for any number of rows. Raises TemplateError where block or dynamic LDS depend on m: their kernel
-        would be another one; where the kernel adds to C, which production does not clear; and where it takes operands
-        in another storage, which production does not have."""
-        scope = {**self._scope(config), "n": n, "k": k}
+    def launch_rule(self, config: Mapping[str, Value], n: int, k: int, groups: int = 1) -> LaunchRule:
+        """`launch` for any number of rows, of so many products. Raises TemplateError where block or dynamic LDS depend
+        on m: their kernel would be another one; where the kernel adds to C, which production does not clear; and where
+        it takes operands in another storage, which production does not have."""
+        scope = {**self._scope(config), "n": n, "k": k, "groups": groups}
         if self._value(self._adds_to_c, scope):
             raise TemplateError(f"{self.name}: {self.symbol(config)} adds to C: production launches what writes it")
         if self.not_for_production:
@@ -225,9 +229,9 @@ class Template:
             ProofProblem(
                 Problem(m, n, k, operation), int(self._value(padding, scope)), False, *self._exactness(operation)
             )
-            for extent, steps, padding in self._proofs
+            for extent, steps, padding, groups in self._proofs
             for m, n, k in [self._positive(extent, scope)]
-            if (operation := _proved(self.operation, steps)) in self.operations
+            if self.does(operation := _proved(self.operation, steps, groups))
         ]
         if all(other.problem.operation != first.problem.operation for other in others):
             others.insert(0, first)
@@ -300,17 +304,18 @@ class Template:
 
     def _check_proofs(self) -> None:
         """Each proof is of an operation of the template, and each operation has a proof, whose launch passes it all."""
-        for _, steps, _ in self._proofs:
-            if not any(_proved(each, steps) in self.operations for each in self.operations):
+        for _, steps, _, _ in self._proofs:
+            if not any(self.does(_proved(each, steps)) for each in self.operations):
                 raise TemplateError(f"proof epilogue {'+'.join(steps)!r}: it is not among the operations: add it there")
         for operation in self.operations:
             taken = {argument.name for argument in self.arguments_for(operation)}
             read = [name for name in operands_of(operation) if name not in ("a", "b", "c")]
-            needed = [*(step for step in operation.epilogue if step in SWITCHED), *read]
+            counts = ["groups"] if operation.kind in COUNTED else []
+            needed = [*(step for step in operation.epilogue if step in SWITCHED), *read, *counts]
             lacking = [name for name in needed if name not in taken]
             if lacking:
                 raise TemplateError(f"operation {operation} needs an argument {lacking[0]}: add one, or drop it")
-            if not any(_proved(operation, steps) == operation for _, steps, _ in self._proofs):
+            if not any(_proved(operation, steps) == operation for _, steps, _, _ in self._proofs):
                 raise TemplateError(f"operation {operation} has no proof: add one with its epilogue, or drop it")
 
     def _check_storage(self) -> None:
@@ -327,7 +332,7 @@ class Template:
     def _shared(self) -> list[Expression]:
         """The expressions that know no problem."""
         passed = [expression for each in self._passed.values() for expression in each.expressions]
-        proofs = [expression for extent, _, padding in self._proofs for expression in (*extent, padding)]
+        proofs = [expression for extent, _, padding, _ in self._proofs for expression in (*extent, padding)]
         known = [*self._fields.values(), *self._tile, *proofs, *self._order, *self.derived.expressions.values()]
         return [*known, *passed, self._adds_to_c]
 
@@ -337,7 +342,7 @@ class Template:
     def _free_names(self) -> frozenset[str]:
         for expression in self._shared():
             if expression.names & PROBLEM_NAMES:
-                raise TemplateError(f"{expression.where} needs the problem: only `launch` may name m, n and k")
+                raise TemplateError(f"{expression.where} needs the problem: only `launch` may name m, n, k and groups")
         named = {self.objects.parameter} if self.objects else set()
         needed = frozenset(named).union(*(expression.names for expression in self._expressions()))
         return needed - self.derived.expressions.keys() - PROBLEM_NAMES - RECORDS
@@ -363,9 +368,11 @@ def _operations(description: TemplateDescription, arguments: Sequence[Argument])
     return operations
 
 
-def _proved(operation: Operation, steps: Sequence[str]) -> Operation:
-    """What a proof of `operation`'s code that names `steps` proves: first these, then what the code always does."""
-    return operation.with_steps(*steps, *operation.compiled)
+def _proved(operation: Operation, steps: Sequence[str], groups: int = 0) -> Operation:
+    """What a proof of `operation`'s code that names `steps` proves: first these, then what the code always does. Of
+    several products it has `groups`."""
+    proved = operation.with_steps(*steps, *operation.compiled)
+    return replace(proved, count=groups) if operation.kind in COUNTED else proved
 
 
 def _steps(epilogue: str) -> tuple[str, ...]:

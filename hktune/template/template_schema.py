@@ -11,6 +11,7 @@ from hktune.core.argument_rules import FILLED_NAMES
 from hktune.core.expression import RECORDS
 from hktune.core.launch import operand_name
 from hktune.core.operand import NUMBERS
+from hktune.core.operation import COUNT_MAX
 from hktune.core.problem import Rounding
 from hktune.core.storage import STORAGES
 
@@ -29,8 +30,8 @@ class ArgumentDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=Tru
     """An argument of the kernel, in order. `name` says what fills it: an operand, a size or a row stride, passed
     `scale` times; or, under any other name, `value`. Both are expressions that know no problem, but an f32's value is a
     number. `offset_bytes` is its place in the argument struct: all have one, and the rest of the struct is zero, or
-    none has, and they are the kernel's own in order. `only` names an operand or a step: kernels of operations without
-    it do not have the argument."""
+    none has, and they are the kernel's own in order. `only` names an operand, a row stride or a step: kernels of
+    operations without it do not have the argument."""
 
     name: Name
     kind: Literal["pointer", "u32", "i32", "u64", "f32"]
@@ -56,10 +57,11 @@ class Extent(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 class ProofDescription(Extent, forbid_unknown_fields=True, frozen=True):
     """A problem to prove a variant on. `epilogue` names steps, joined by +; `padding` is how many elements separate the
-    rows of each matrix."""
+    rows of each matrix; an operation of several products has `groups` of them there."""
 
     epilogue: Annotated[str, Meta(max_length=100)] = "none"
     padding: Text = 0
+    groups: Annotated[int, Meta(ge=1, le=COUNT_MAX)] = 5
 
 
 class OrderDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -71,7 +73,8 @@ class OrderDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class LaunchDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """Expressions for a launch; only here may a problem's m, n and k be named."""
+    """Expressions for a launch; only here may a problem's m, n, k and its number of products, `groups`,
+    be named."""
 
     grid: tuple[Text, Text, Text]
     block: tuple[Text, Text, Text]

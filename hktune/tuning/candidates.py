@@ -38,7 +38,7 @@ def candidate_searches(
     for space in spaces.others:
         here = _described_here(space, settings)
         for problem in problems:
-            if problem.operation not in space.template.operations:
+            if not space.template.does(problem.operation):
                 continue
             own = space.for_operation(problem.operation)
             domain = own.domain(problem)

@@ -73,7 +73,7 @@ def calibrate_estimate(directory: Path, space_file: Path | None, rows_max: int) 
 
 
 def _is_of(space: SearchSpace, row: Trial) -> bool:
-    if row.template not in (None, space.template.name) or row.operation not in space.template.operations:
+    if row.template not in (None, space.template.name) or not space.template.does(row.operation):
         return False
     return space.domain(row.problem).has_values_of(Config.from_json(row.config))
 

@@ -63,7 +63,7 @@ class RivalSides:
 
 def _candidates(space: SearchSpace, problem: Problem, settings: Settings) -> list[Candidate]:
     """What of a space is measured on `problem`."""
-    if problem.operation not in space.template.operations:
+    if not space.template.does(problem.operation):
         return []
     own = space.for_operation(problem.operation)
     operation, sha256 = own.template.operation, space.template.sha256

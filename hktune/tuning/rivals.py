@@ -117,7 +117,7 @@ def same_product(problem: Problem, template: Template) -> Problem | None:
     """`problem` as `template` computes it: the same, or with a C of float32, which is more to write. None where it
     can do neither."""
     wide = replace(problem.operation, c="f32")
-    known = [operation for operation in (problem.operation, wide) if operation in template.operations]
+    known = [operation for operation in (problem.operation, wide) if template.does(operation)]
     return replace(problem, operation=known[0]) if known else None
 
 

@@ -25,9 +25,11 @@ from dataclasses import dataclass
 
 from hktune.core.dtype import F32
 from hktune.core.operand import factors_of, operands_of
+from hktune.core.operation import COUNTED
 from hktune.core.problem import Problem
 from hktune.core.sums import FLOAT32_SUMS, Sums
 from hktune.verify.arrays import Array
+from hktune.verify.several_products import one_product, parted, uneven_ends
 
 _ACTIVATED_BITS = 1
 """The standard deviation of usual sums is 2 to the power of this, or up to twice that, where C has an activation or
@@ -39,7 +41,7 @@ _QUARTILE, _EIGHTH = 0.6745, 0.1573
 @dataclass(frozen=True)
 class ExactInputs:
     """Values of a, b, their scales, what is added, and what C holds before, as they are stored; the unit of each column
-    of A @ B."""
+    of A @ B, or where there are several products, of each element [rows,n]."""
 
     values: dict[str, Array]
     units: Array
@@ -50,6 +52,11 @@ def exact_inputs(
 ) -> ExactInputs:
     """Inputs made of the next numbers of `normal`, which draws standard normal ones; every value is one of its format.
     For k above 2^23 sums need not be exact, nor above 2^13 where a matrix unit with 14 bits adds all of them."""
+    if problem.operation.kind in COUNTED:
+        whole = exact_inputs(one_product(problem), normal, sums)
+        offsets = operands_of(problem.operation).get("offsets")
+        ends = {"offsets": uneven_ends(problem, normal(offsets.extents(problem.sizes)))} if offsets else {}
+        return ExactInputs(*parted(problem, {**whole.values, **ends}, whole.units))
     sizes, c_dtype = _Sizes.of(problem, sums), problem.operation.c_dtype
     columns = problem.n * problem.operation.b_columns
     large, kind = normal((problem.k,)) > 0, normal((columns,))

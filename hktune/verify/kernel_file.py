@@ -16,7 +16,7 @@ from hktune.core.forked import usable_cores
 from hktune.core.launch import Launch, operand_name
 from hktune.core.launch_rule import BLOCK_MAX, GRID_MAX, LDS_BYTES_MAX
 from hktune.core.operand import operands_of
-from hktune.core.operation import Operation
+from hktune.core.operation import COUNTED, Operation
 from hktune.core.outcome import Failure, Status
 from hktune.core.problem import Problem
 from hktune.core.variant import Resources
@@ -302,8 +302,9 @@ class _Judge:
 def _gemm_problem(run: KernelRun, operation: Operation, arrays: Mapping[str, HostArray]) -> Problem:
     """What the kernel computes, from its operands' shapes. Raises InputError where these are not the operation's."""
     operands, given = operands_of(operation), {operand_name(p.name): p for p in buffers_of(run.parameters).values()}
-    if "scale_a" in operands or operation.accumulates:
-        raise InputError(f"--gemm {operation}: products with scales or onto C are not compared here: use --template")
+    if "scale_a" in operands or operation.accumulates or operation.kind in COUNTED:
+        rule = "several products, and those with scales or onto C, are not compared here"
+        raise InputError(f"--gemm {operation}: {rule}: use --template")
     wanted = " ".join(
         f"{name}:{'out:' if name == 'c' else ''}{operand.dtype}[{','.join(operand.axes)}]"
         for name, operand in operands.items()

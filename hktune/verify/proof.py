@@ -97,7 +97,7 @@ class _Placed:
     def __init__(self, operands: Operands, launch: Launch, padding: int, arrays: Arrays, memory: Memory) -> None:
         problem = operands.problem
         self._memory, self._arrays, self._adds_to_c = memory, arrays, launch.adds_to_c
-        self._m, self._n, self._row = problem.m, problem.n, problem.n + padding
+        self._m, self._n, self._row = problem.rows, problem.n, problem.n + padding
         self._dtype = problem.operation.c_dtype
         self._c = arrays.filled(self._m * self._row + GUARD_ELEMENTS, self._dtype.poison_bits, self._dtype)
         tensors, numbers = {"c": self._c}, problem.numbers(padding)
@@ -130,7 +130,7 @@ class _Placed:
         self._memory.send(self._c_buffer, self._c)
 
     def output(self) -> tuple[Array, int]:
-        """C [m,n] as bits after a launch, and how many elements were written around it."""
+        """C [rows,n] as bits after a launch, and how many elements were written around it."""
         self._memory.fetch(self._c_buffer, self._c)
         rows, poison = self._rows(), self._dtype.poison_bits
         return rows, int((self._c != poison).sum()) - int((rows != poison).sum())
@@ -156,10 +156,10 @@ def _rearranged(stored: Array, word: str, dtype: Dtype, arrays: Arrays) -> Array
 
 
 def padded(stored: Array, padding: int, dtype: Dtype, arrays: Arrays) -> Array:
-    """The rows of a matrix one after another, `padding` NaNs between them and none behind the last; a vector is one
-    row."""
+    """The rows of a matrix, or of several, one after another, `padding` NaNs between them and none behind the last; a
+    vector is one row."""
     *rows, columns = stored.shape
-    count = rows[0] if rows else 1
+    count = math.prod(rows)
     wide = arrays.filled(count * (columns + padding), dtype.poison_bits, dtype)
-    wide.reshape(count, columns + padding)[:, :columns] = stored
+    wide.reshape(count, columns + padding)[:, :columns] = stored.reshape(count, columns)
     return wide[: len(wide) - padding]

@@ -29,11 +29,13 @@ from hktune.core.sums import FLOAT32_SUMS, Sums
 from hktune.verify.activations import ACTIVATION_VALUES
 from hktune.verify.arrays import HOST, Array, Arrays
 from hktune.verify.exact_sums import exact_inputs
+from hktune.verify.several_products import product_of, uneven_ends
 
 
 @dataclass(frozen=True)
 class Answer:
-    """C before its one rounding, float64 [m,n], and by how much float32 sums of a right kernel may differ from it."""
+    """C before its one rounding, float64 [m,n], and by how much float32 sums of a right kernel may differ from it. The
+    rows of the matrices of a batched operation follow one another."""
 
     exact: Array
     error: Array
@@ -73,7 +75,9 @@ def drawn_operands(
     inputs = inputs_of(problem.operation)
     exact = exact_inputs(problem, normal, sums) if exact_sums else None
     values = (
-        exact.values if exact else {each.name: _drawn(each, normal(each.extents(problem.sizes))) for each in inputs}
+        exact.values
+        if exact
+        else {each.name: _drawn(each, normal(each.extents(problem.sizes)), problem) for each in inputs}
     )
     stored = {each.name: arrays.encoded(values[each.name], each.dtype) for each in inputs}
     return Operands(problem, stored, answer_of(problem, stored, arrays, exact.units if exact else None, sums))
@@ -83,9 +87,11 @@ INTEGER_SPREAD = 40.0
 """Standard deviation of random integers of 8 bits, of which one in 600 is beyond the ends."""
 
 
-def _drawn(operand: Operand, normal: Array) -> Array:
-    """Numbers of an input, of standard normal ones: those themselves; integers of the format's range; or factors, which
-    are positive and around 1."""
+def _drawn(operand: Operand, normal: Array, problem: Problem) -> Array:
+    """Numbers of an input, of standard normal ones: those themselves; integers of the format's range; factors, which
+    are positive and around 1; or where groups end."""
+    if operand.name == "offsets":
+        return uneven_ends(problem, normal)
     if operand.name.startswith("scale_"):
         return 2.0 ** (normal * 2).round() if operand.dtype is E8M0 else abs(normal) + 0.25
     return normal * INTEGER_SPREAD if operand.dtype.is_integer else normal
@@ -98,7 +104,8 @@ def answer_of(
     units: Array | None = None,
     sums: Sums = FLOAT32_SUMS,
 ) -> Answer:
-    """What C must be for these inputs. All terms of a column of A @ B are multiples of its one of `units`, if given.
+    """What C must be for these inputs. All terms of a column of A @ B are multiples of its one of `units`, if given; of
+    operations of several products, whose columns differ, `units` is [rows,n].
 
     Its error bound is that of the worst order of k float32 additions, and one more for the epilogue (Higham, Accuracy
     and Stability, section 3.1: k * u * sum |a||b|); a product of two inputs rounds only where it has too many bits.
@@ -110,8 +117,9 @@ def answer_of(
     operation = problem.operation
     exact = {name: arrays.decoded(stored[name], operands_of(operation)[name].dtype) for name in stored}
     a, b = _in_blocks(operation, *factors_of(operation, exact), exact)
-    total = a @ b
-    magnitude = abs(total) if operation.accumulator.is_integer else abs(a) @ abs(b)
+    offsets = stored.get("offsets")
+    total = product_of(problem, a, b, offsets)
+    magnitude = abs(total) if operation.accumulator.is_integer else product_of(problem, abs(a), abs(b), offsets)
     cut = _cut(sums, problem.k, magnitude, units)
     if operation.scales in _WHOLE:
         factor = exact["scale_a"].reshape(-1, 1) * exact["scale_b"]
@@ -245,8 +253,8 @@ class Mismatch:
 
 
 def compare(output: Array, operands: Operands, outside: int = 0, arrays: Arrays = HOST) -> Mismatch | None:
-    """The difference between `output` [m,n], bits of C's format, and what it must be; None when every element is right.
-    `outside` counts the elements that were written around C."""
+    """The difference between `output` [rows,n], bits of C's format, and what it must be; None when every element is
+    right. `outside` counts the elements that were written around C."""
     dtype, answer = operands.problem.operation.c_dtype, operands.answer
     values = arrays.decoded(output, dtype)
     rounded = _ROUNDED[operands.rounding]
@@ -254,7 +262,7 @@ def compare(output: Array, operands: Operands, outside: int = 0, arrays: Arrays 
         rounded(end, dtype, arrays) for end in (answer.exact - answer.error, answer.exact + answer.error)
     )
     right = (lowest <= values) & (values <= highest)  # False for NaN
-    elements = operands.problem.m * operands.problem.n
+    elements = operands.problem.rows * operands.problem.n
     wrong = elements - int(right.sum())
     if not wrong and not outside:
         return None

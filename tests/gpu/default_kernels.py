@@ -30,7 +30,7 @@ def space_of(operation: Operation) -> SearchSpace:
 
 def is_served(problem: Problem) -> bool:
     """Whether the default config is legal for a problem of an operation that the template has."""
-    if problem.operation not in _SPACE.template.operations:
+    if not _SPACE.template.does(problem.operation):
         return False
     space = space_of(problem.operation)
     return space.is_legal(space.config({}), problem)

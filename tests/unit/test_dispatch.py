@@ -203,7 +203,11 @@ def argument(document: dict[str, Any], at: int) -> dict[str, Any]:
         ),
         (lambda table: table["entries"][0].update(operation="bf16"), "operation 'bf16' must read like bf16.nt"),
         (lambda table: table["entries"][0].update(operation="e9m9.nt"), "'e9m9' is not known"),
-        (lambda table: table["entries"][0].update(operation="grouped.bf16.nt"), "its operands are not known"),
+        (
+            lambda table: table["entries"][0].update(operation="grouped.bf16.nt"),
+            "say how many, such as grouped8.bf16.nt",
+        ),
+        (lambda table: table["entries"][0].update(operation="grouped8.bf16.tn"), "its operands are not known"),
         (lambda table: table["entries"][0].update(operation="bf16.nt->bf16"), "must be written bf16.nt"),
         (lambda table: table["entries"][0].update(operation="\x1b[2J"), "operation"),
         (lambda table: table["entries"][0].update(operation="f16" * 99), "operation"),
@@ -239,7 +243,7 @@ def test_a_malformed_table_is_one_line_that_names_the_place(tmp_path: Path, edit
     assert "build it again" in str(caught.value)
 
 
-@pytest.mark.parametrize("operation", ["bf16.nt+mish", "f16.nt+mish", "fp8.nt.block", "grouped.bf16.nt"])
+@pytest.mark.parametrize("operation", ["bf16.nt+mish", "f16.nt+mish", "fp8.nt.block", "grouped8.bf16.nt+bias"])
 @pytest.mark.parametrize("at", [0, 1])
 def test_an_operation_of_a_later_hktune_is_called_that(tmp_path: Path, operation: str, at: int) -> None:
     """As in trials.csv: it may be a whole table of another version."""

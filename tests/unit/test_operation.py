@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -15,6 +17,8 @@ from hktune.core.operation import (
     ACCUMULATIONS,
     BF16_NT,
     BF16_NT_BIAS,
+    COUNT_MAX,
+    COUNTED,
     KINDS,
     LAYOUTS,
     SCALES,
@@ -36,6 +40,11 @@ OPERATIONS = st.builds(
     scales=st.sampled_from(("", *SCALES)),
     kind=st.sampled_from(KINDS),
     accumulation=st.sampled_from(("", *ACCUMULATIONS)),
+)
+OPERATIONS = st.builds(
+    lambda operation, count: replace(operation, count=count if operation.kind in COUNTED else 0),
+    OPERATIONS,
+    st.integers(0, COUNT_MAX),
 )
 
 

@@ -59,10 +59,11 @@ def changed(value: Any, path: str) -> Iterator[tuple[str, Any]]:
     """`value` with one leaf of it changed, for every leaf, whatever fields its classes have."""
     if isinstance(value, Operation):
         other = {"a": "f16", "layout": "nn", "b": "f16", "c": "f32", "epilogue": BF16_NT_BIAS.epilogue}
-        other |= {"scales": "rows", "kind": "grouped"}
+        other |= {"scales": "rows", "kind": "grouped", "count": 8}
         for field in dataclasses.fields(value):
             unlike = () if value.epilogue and field.name == "epilogue" else other[field.name]
-            yield f"{path}.{field.name}", replace(value, **{field.name: unlike})
+            counted = {"kind": "grouped"} if field.name == "count" else {}
+            yield f"{path}.{field.name}", replace(value, **counted, **{field.name: unlike})
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         for field in dataclasses.fields(value):
             for name, new in changed(getattr(value, field.name), f"{path}.{field.name}"):

@@ -337,7 +337,8 @@ def test_seeded_operands_are_those_of_recorded_proofs(problem: Problem, seed: in
 
 @pytest.mark.parametrize(
     "text",
-    ["grouped.bf16.nt", "batched.f16.nn", "bf16.nt.rows", "i32.nt", "i8*bf16.nt->bf16", "mxfp4*bf16.nt->bf16",
+    ["grouped8.bf16.tn", "batched8.f16.nn+bias", "grouped8.e4m3.nt.rows->bf16",
+     "bf16.nt.rows", "i32.nt", "i8*bf16.nt->bf16", "mxfp4*bf16.nt->bf16",
      "mxfp4.nn->bf16", "mxfp4.nt", "mxfp4.nt.rows->bf16", "e4m3.nt", "i8.nt", "bf16.nt->i32", "i8.nt.rows->i32",
      "i8.nt->i32+bias"],
 )  # fmt: skip

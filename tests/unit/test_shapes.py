@@ -141,7 +141,11 @@ def test_the_shipped_list_is_legal_for_the_template_and_has_every_kind_of_shape(
         ("shapes: [{m: 1, n: 1, k: 1, operation: [f16.nt, f16.nt]}]", "operation: f16.nt is there 2 times: keep one"),
         ("shapes: [{m: 1, n: 1, k: 1, operation: [f16.nt, f16]}]", "operation 'f16' must read like"),
         ("{operation: f16.xy, shapes: [{m: 1, n: 1, k: 1}]}", "shapes.yaml: operation: operation 'f16.xy' must read"),
-        ("shapes: [{m: 1, n: 1, k: 1, operation: batched.f16.nt}]", "batched.f16.nt: its operands are not known"),
+        (
+            "shapes: [{m: 1, n: 1, k: 1, operation: batched.f16.nt}]",
+            "batched.f16.nt: is of any number of products: say",
+        ),
+        ("shapes: [{m: 1, n: 1, k: 1, operation: batched8.f16.nt+bias}]", "batched8.f16.nt+bias: its operands are not"),
         ("shapes: [{m: 1, n: 1, k: 1, operation: f16.nt+mish}]", "step 'mish' is not known: known are bias"),
         ("shapes: [{m: 1, n: 1, k: 1, operation: f16.nt->f16}]", "operation 'f16.nt->f16' must be written f16.nt"),
         (

@@ -204,7 +204,7 @@ def test_a_config_without_a_parameter_is_refused(template: Template) -> None:
             "{name: x, kind: i32}",
             "argument 'x' is not known: known are a, b, c, bias",
         ),
-        ("template.yaml", "block_m: block_m", "block_m: block_m * m", "only `launch` may name m, n and k"),
+        ("template.yaml", "block_m: block_m", "block_m: block_m * m", "only `launch` may name m, n, k and groups"),
         ("template.yaml", "block_m: block_m", "block_m: block_m **2", "fields block_m: .* operator Pow"),
         ("template.yaml", "k: 64}", "k: [64]}", "Expected `.*`, got `array`"),
         ("template.yaml", "symbol: hktune_toy", "symbol: a\nsymbol: b", "key 'symbol' is repeated"),
@@ -347,7 +347,9 @@ def test_what_an_operation_does_to_c_is_compiled_in_and_proved(folder: Path, mon
     ("operations", "says"),
     [
         ("[bf16.nt, bf16.nt+bias]", r"operation bf16\.nt\+bias needs an argument bias: add one, or drop it"),
-        ("[bf16.nt, batched.bf16.nt]", r"operation batched\.bf16\.nt: its operands are not known"),
+        ("[bf16.nt, batched.bf16.nt]", r"operation batched\.bf16\.nt needs an argument groups: add one, or drop it"),
+        ("[bf16.nt, grouped.bf16.nt]", r"operation grouped\.bf16\.nt needs an argument offsets: add one, or drop it"),
+        ("[bf16.nt, grouped.bf16.tn]", r"operation grouped\.bf16\.tn: its operands are not known"),
         ("[bf16.nt+bias]", r"proof epilogue '': it is not among the operations"),
     ],
 )

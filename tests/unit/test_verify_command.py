@@ -202,7 +202,8 @@ def test_a_config_is_proved_as_the_code_of_the_problems_operation(capsys: pytest
         ),
         (["--operation", "f32.nn"], "gfx950/gemm_bf16 cannot do f32.nn: it does bf16.nn->f32,"),
         (["--operation", "bf16.nt", "--problem", "8x8x8:f16.nt"], "bf16.nt and f16.nt need different code"),
-        (["--problem", "8x8x8:grouped.f16.nt"], "its operands are not known"),
+        (["--problem", "8x8x8:grouped.f16.nt"], "say how many, such as grouped8.f16.nt"),
+        (["--problem", "8x8x8:grouped4.f16.nt"], "cannot do grouped4.f16.nt: it does f16.nt,"),
         (["--gemm", "f16.nt"], "--gemm is for a kernel of your own: add --kernel FILE, or leave it out"),
         (["--args", "x:f32[2]"], "--args is for a kernel of your own"),
         (["--strict"], "--strict is for a kernel of your own"),
@@ -249,7 +250,10 @@ def test_an_operation_that_cannot_be_proved_is_one_line(
         ((*SUM, "n=4", "--gemm"), "--gemm bf16.nt compares a:bf16[m,k] b:bf16[n,k] c:out:bf16[m,n]: name these"),
         ((*SUM, "n=4", "--gemm", "f16.xx"), "operation 'f16.xx' must read like bf16.nt"),
         ((*SUM, "n=4", "--gemm", "i9.nt"), "dtype 'i9' is not known"),
-        ((*SUM, "n=4", "--gemm", "grouped.bf16.nt"), "operation grouped.bf16.nt: its operands are not known"),
+        (
+            (*SUM, "n=4", "--gemm", "grouped.bf16.nt"),
+            "--gemm grouped.bf16.nt: several products, and those with scales or onto C, are",
+        ),
         (
             ("--args", "a:bf16[n] c:out:bf16[n] n", "n=4", "--gemm"),
             "--gemm bf16.nt compares a:bf16[m,k] b:bf16[n,k] c:out:bf16[m,n]: name these",

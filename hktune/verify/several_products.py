@@ -1,0 +1,64 @@
+"""Operations of several products: the inputs that each product has, and all of their rows one after another.
+
+A batched operation has as many products of one size. A grouped one has its groups of rows, which `offsets` ends. Here
+both are products of some rows of A with a B of their own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hktune.core.group_sizes import row_ranges
+from hktune.core.operation import COUNTED
+from hktune.core.problem import Problem
+from hktune.verify.arrays import Array
+
+_SPREAD, _EMPTY_BELOW = 2.0, -0.6745
+
+
+def uneven_ends(problem: Problem, normal: Array) -> Array:
+    """Where the groups of `problem` end, for as many standard normal numbers: sizes differ by powers of two, and a
+    quarter of the groups is empty."""
+    weights = 2.0 ** (normal * _SPREAD) * (normal > _EMPTY_BELOW)
+    weights = weights + 1.0 * (weights.sum() == 0)
+    ends = (weights.cumsum(0) * (problem.m / weights.sum())).round().clip(0, problem.m)
+    ends[-1] = problem.m
+    return ends
+
+
+def ranges_of(problem: Problem, offsets: Array | None) -> list[tuple[int, int]]:
+    """The rows of each product, the first and the one behind its last."""
+    if problem.operation.is_grouped:
+        assert offsets is not None, "a grouped operation has offsets"
+        return row_ranges(offsets.tolist())
+    return row_ranges(problem.m * (each + 1) for each in range(problem.groups))
+
+
+def product_of(problem: Problem, a: Array, b: Array, offsets: Array | None) -> Array:
+    """A @ B of matrices, or of all products, whose rows follow one another."""
+    if problem.operation.kind not in COUNTED:
+        return a @ b
+    rows = a.reshape(problem.rows, problem.k)
+    products = rows[:, :1] * b[0, :1]  # room for all
+    for group, (first, end) in enumerate(ranges_of(problem, offsets)):
+        products[first:end] = rows[first:end] @ b[group]
+    return products
+
+
+def one_product(problem: Problem) -> Problem:
+    """One matrix product with as many rows as all products have, and all their columns side by side."""
+    operation = replace(problem.operation, kind="gemm", layout="nn", count=0)
+    return Problem(problem.rows, problem.n * problem.groups, problem.k, operation)
+
+
+def parted(problem: Problem, values: dict[str, Array], units: Array) -> tuple[dict[str, Array], Array]:
+    """`values` and units of `one_product` as those of `problem`, each product with its own rows of A and columns of B:
+    units [rows, n]. `values` has offsets already, where `problem` has."""
+    layout = problem.operation.layout
+    stacked = values["a"] if problem.operation.is_grouped else values["a"].reshape(-1, problem.m, problem.k)
+    a = stacked if layout[0] == "n" else stacked.swapaxes(-1, -2)
+    across = values["b"].swapaxes(0, 1).reshape(problem.groups, problem.n, problem.k)
+    b = across if layout[1] == "t" else across.swapaxes(-1, -2)
+    ranges = enumerate(ranges_of(problem, values.get("offsets")))
+    group_of_row = [group for group, (first, end) in ranges for _ in range(first, end)]
+    return {**values, "a": a, "b": b}, units.reshape(problem.groups, problem.n)[group_of_row]
