@@ -89,7 +89,8 @@ def run_dispatch(
         notes = waves.recorder = recorder if first == 0 else None
         hazards = None
         if shadow is not None and watch is not None:
-            hazards = Hazards(waves, dispatch, first, machine.descriptor, shadow, watch)
+            entry = machine.program.block_at(machine.program.entry)
+            hazards = Hazards(waves, dispatch, first, machine.descriptor, shadow, watch, entry)
             machine.space.on_stray = hazards.stray if watch.gather else None
         late = LateData(waves) if schedule.late and hazards is None else None
         waves.hazards = late or hazards
@@ -221,11 +222,12 @@ class _Batch:
         """The block's steps, each after the check that it is safe; the terminator's check comes last."""
         m, hazards, footprints = self._waves, self._hazards, footprints_of(block)
         assert hazards is not None
-        for step, footprint in zip(block.steps, footprints, strict=False):
-            hazards.issue(footprint, group)
+        hazards.begin(block)
+        for number, (step, footprint) in enumerate(zip(block.steps, footprints, strict=False)):
+            hazards.issue(number, footprint, group)
             step(m, group)
         if block.terminate:
-            hazards.issue(footprints[-1], group)
+            hazards.issue(len(footprints) - 1, footprints[-1], group)
 
     def _release(self) -> None:
         m = self._waves
