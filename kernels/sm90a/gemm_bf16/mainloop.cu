@@ -7,7 +7,8 @@
 #include "multiply.cu"
 #include "schedule.cu"
 
-using Accumulators = float[FRAGMENTS][ACCUMULATORS];
+using Fragment = float[ACCUMULATORS];
+using Accumulators = Fragment[FRAGMENTS];
 
 // Tells every block that sends to this one that its stage may be refilled: one arrival a warp, by lane `rank` of it.
 struct Release {
