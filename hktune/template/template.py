@@ -231,7 +231,7 @@ class Template:
             )
             for extent, steps, padding, groups in self._proofs
             for m, n, k in [self._positive(extent, scope)]
-            if self.does(operation := _proved(self.operation, steps, groups))
+            if (operation := _proved(self.operation, steps, groups)) and self.does(operation)
         ]
         if all(other.problem.operation != first.problem.operation for other in others):
             others.insert(0, first)
@@ -305,7 +305,7 @@ class Template:
     def _check_proofs(self) -> None:
         """Each proof is of an operation of the template, and each operation has a proof, whose launch passes it all."""
         for _, steps, _, _ in self._proofs:
-            if not any(self.does(_proved(each, steps)) for each in self.operations):
+            if not any((proved := _proved(each, steps)) and self.does(proved) for each in self.operations):
                 raise TemplateError(f"proof epilogue {'+'.join(steps)!r}: it is not among the operations: add it there")
         for operation in self.operations:
             taken = {argument.name for argument in self.arguments_for(operation)}
@@ -368,10 +368,13 @@ def _operations(description: TemplateDescription, arguments: Sequence[Argument])
     return operations
 
 
-def _proved(operation: Operation, steps: Sequence[str], groups: int = 0) -> Operation:
+def _proved(operation: Operation, steps: Sequence[str], groups: int = 0) -> Operation | None:
     """What a proof of `operation`'s code that names `steps` proves: first these, then what the code always does. Of
-    several products it has `groups`."""
-    proved = operation.with_steps(*steps, *operation.compiled)
+    several products it has `groups`. None where there is no such operation."""
+    try:
+        proved = operation.with_steps(*steps, *operation.compiled)
+    except InputError:
+        return None
     return replace(proved, count=groups) if operation.kind in COUNTED else proved
 
 
