@@ -8,6 +8,7 @@
 #include "element.cu"
 #include "geometry.cu"
 #include "mainloop.cu"
+#include "promote.cu"
 #include "residual.cu"
 #include "schedule.cu"
 #include "store.cu"
@@ -31,13 +32,25 @@ DEVICE void consume(const Output& c, const Epilogue& epilogue, const Schedule& s
         schedule.locate(tile, row, column);
         if (PING_PONG && turn > 0) wait(barrier_at(layout.turns, consumer), (turn - 1) / 2 & 1);
         const u32 next_turn = barrier_at(layout.turns, 1 - consumer);
+#if PROMOTED
+        promote_tile(accumulators, ring, schedule, layout, release, epilogue.factors, first_row, row, column);
+        if (PING_PONG && threadIdx.x % WARP == 0) arrive(next_turn);
+#else
         multiply_tile(accumulators, ring, schedule.k_steps, layout, release, first_row, next_turn);
+#endif
         if (SPLIT_K > 1) reduce_split(accumulators, schedule, layout);
         if (STORES_FROM_STAGES && !RESIDUAL_IN_STAGES) consumers_sync();  // all have multiplied what is there
 #pragma unroll
         for (int fragment = 0; fragment < OUT_FRAGMENTS; ++fragment) {
             const int down = row + first_out + fragment * WGMMA_M;
+#if SUMS_ARE_INTEGERS
+            Fragment values;
+#pragma unroll
+            for (int i = 0; i < ACCUMULATORS; ++i) values[i] = stored(accumulators[fragment][i]);
+            Fragment& ups = values;
+#else
             Fragment &values = accumulators[fragment], &ups = accumulators[fragment + FRAGMENTS - OUT_FRAGMENTS];
+#endif
 #if TMA_STORE
             store_fragment(c, values, ups, epilogue, schedule, staging, chunks, boxes, fragment, down, column);
 #else
@@ -67,6 +80,9 @@ __launch_bounds__(THREADS, BLOCKS_PER_SM)
 void hktune_gemm_bf16(const __grid_constant__ TensorMap a, const __grid_constant__ TensorMap b,
                       const __grid_constant__ Output c, int m, int n, int k,
                       const BitsOfC* bias, int accumulate
+#if SCALED
+                      , const float* scale_a, const float* scale_b
+#endif
 #if RESIDUAL
                       , const __grid_constant__ Residual residual
 #endif
@@ -101,7 +117,12 @@ void hktune_gemm_bf16(const __grid_constant__ TensorMap a, const __grid_constant
     } else {
         if constexpr (CONSUMER_REGISTERS > 0)
             asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(CONSUMER_REGISTERS));
-        consume(c, {bias, rows, columns, accumulate != 0, residual_of_threads(residual)}, schedule, layout);
+#if SCALED
+        const Factors factors = {scale_a, scale_b, rows, columns, (k + SCALE_BLOCK - 1) / SCALE_BLOCK};
+#else
+        const Factors factors = {};
+#endif
+        consume(c, {bias, rows, columns, accumulate != 0, factors, residual_of_threads(residual)}, schedule, layout);
     }
     if (SPLIT_K > 1) cluster_sync();  // no block may leave while others read its sums
 }

@@ -7,8 +7,7 @@
 #include "multiply.cu"
 #include "schedule.cu"
 
-using Fragment = float[ACCUMULATORS];
-using Accumulators = Fragment[FRAGMENTS];
+using Accumulators = Sum[FRAGMENTS][ACCUMULATORS];
 
 // Tells every block that sends to this one that its stage may be refilled: one arrival a warp, by lane `rank` of it.
 struct Release {
