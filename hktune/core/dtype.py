@@ -228,8 +228,9 @@ F32 = Dtype("f32", "float32", 4, 24, 0x7FD5_7FD5)
 # OCP 8-bit floating point (OFP8) 1.0, table 1: E4M3 has one NaN of either sign and no infinity.
 E4M3 = SmallFloat("e4m3", "float8_e4m3fn", 1, 4, 0xFF, largest=0x7E)
 E5M2 = SmallFloat("e5m2", "float8_e5m2", 1, 3, 0xFD, largest=0x7B, infinity=0x7C)
-# OCP Microscaling Formats 1.0, table 1: with a scale of E8M0 for 32 elements. MXFP8 is E4M3 or E5M2, MXFP6 E2M3 or E3M2,
-# whose second ones AMD calls bf8 and bf6, and MXFP4 E2M1. Below 8 bits none has a NaN: the poison is of large numbers.
+# OCP Microscaling Formats 1.0, table 1: with a scale of E8M0 for 32 elements. MXFP8 is E4M3 or E5M2, MXFP6 E2M3 or
+# E3M2, and MXFP4 E2M1. The second ones have AMD's names, bf8 and bf6. Below 8 bits none has a NaN: the poison is of
+# large numbers.
 MXFP8 = SmallFloat("mxfp8", "float8_e4m3fn", 1, 4, 0xFF, block=32, largest=0x7E)
 MXBF8 = SmallFloat("mxbf8", "float8_e5m2", 1, 3, 0xFD, block=32, largest=0x7B, infinity=0x7C)
 MXFP6 = SmallFloat("mxfp6", "", 1, 4, 0x77, packed=4, block=32, units=3, largest=0x1F)
