@@ -24,9 +24,9 @@ class Dtype:
     """A number format. `torch_name` is torch's attribute, `significand_bits` counts the implicit one.
 
     `bytes` are those of what is stored as one: an element, or `packed` of them that are neighbours of a row, the first
-    in the low bits. (Of 6 bits, `packed` elements are in `units` of what is stored.) `poison_bits` fills memory before a proof: a NaN that no arithmetic here produces, where the format
-    has one, so memory that still holds it was never written. Of a format with a `block`, so many elements along K share
-    one scale, which is an operand.
+    in the low bits. (Of 6 bits, `packed` elements are in `units` of what is stored.) `poison_bits` fills memory before a
+    proof: a NaN that no arithmetic here produces, where the format has one, so memory that still holds it was never
+    written. Of a format with a `block`, so many elements along K share one scale, which is an operand.
     """
 
     name: str
@@ -137,7 +137,7 @@ class SmallFloat(Dtype):
             return table[bits]
         groups = bits.reshape(*bits.shape[:-1], -1, self.units).astype(np.uint32)
         words = (groups << np.arange(0, 8 * self.units, 8, dtype=np.uint32)).sum(-1, dtype=np.uint32)
-        codes = words[..., None] >> self._places & np.uint32(2**self.width_bits - 1)
+        codes: Bits = words[..., None] >> self._places & np.uint32(2**self.width_bits - 1)
         return table[codes.reshape(*bits.shape[:-1], -1)]
 
     def _joined(self, codes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
