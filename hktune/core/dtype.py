@@ -24,8 +24,8 @@ class Dtype:
     """A number format. `torch_name` is torch's attribute, `significand_bits` counts the implicit one.
 
     `bytes` are those of what is stored as one: an element, or `packed` of them that are neighbours of a row, the first
-    in the low bits. (Of 6 bits, `packed` elements are in `units` of what is stored.) `poison_bits` fills memory before a
-    proof: a NaN that no arithmetic here produces, where the format has one, so memory that still holds it was never
+    in the low bits. (Of 6 bits, `packed` elements are in `units` of what is stored.) `poison_bits` fills memory before
+    a proof: a NaN that no arithmetic here produces, where the format has one, so memory that still holds it was never
     written. Of a format with a `block`, so many elements along K share one scale, which is an operand.
     """
 
