@@ -272,6 +272,20 @@ def test_a_float32_tile_of_a_block_that_does_not_stay_has_to_fit_in_the_stages()
     assert [broken.name for broken in of_float32.violations(once)] == ["tile_fits_in_stages"]
 
 
+@pytest.mark.parametrize(
+    ("text", "values", "rule"),
+    [
+        ("bf16.nt+silu+gated", SWAPPED, "gates_fit"),  # 64 rows: no thread would have a gate and what it gates
+        ("bf16.nt+silu+gated", {**SWAPPED, "block_n": 128, "split_k": 1, "schedule": "cooperative"}, "gates_fit"),
+        ("bf16.nt+residual", {"stages": 2}, "residual_fits_in_stages"),
+    ],
+)
+def test_a_rule_of_some_epilogues_can_be_broken(text: str, values: dict[str, Value], rule: str) -> None:
+    chosen = config(**values)
+    assert space().is_legal(chosen)
+    assert [broken.name for broken in space().for_operation(operation_of(text)).violations(chosen)] == [rule]
+
+
 @pytest.mark.parametrize("text", ["bf16.tn", "bf16.tn+bias", "bf16.tn->f32+accumulate"])
 def test_both_operands_along_their_lines_leave_k_free(text: str) -> None:
     assert space().for_operation(operation_of(text)).is_legal(config(), Problem(64, 64, 77, operation_of(text)))
