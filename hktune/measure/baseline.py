@@ -30,7 +30,7 @@ class Baseline(Protocol):
         others hold when it runs, and nothing else.
 
         Everything slow (handles, workspace, the choice of an algorithm) is done before it is returned; it waits for
-        nothing and may be captured. Preparing may compute `operands` once. Several problems may be prepared at once.
+        nothing and may be captured; a graph may have its output elsewhere, where the library has no other way. Preparing may compute `operands` once. Several problems may be prepared at once.
         Raises DeviceError, in `prepare`, for a problem that it has no way to compute.
         """
 

@@ -6,7 +6,7 @@ from hktune.core.launch import Launch
 from hktune.core.operation import operation_of
 from hktune.core.problem import Key, Problem
 from hktune.core.vendor_algorithm import VendorAlgorithm
-from hktune.device.device import CALL_OPERANDS, SCALED_OPERANDS, Kernel, PreparedLaunch
+from hktune.device.device import CALL_OPERANDS, SCALED_OPERANDS, SEVERAL_OPERANDS, Kernel, PreparedLaunch
 from hktune.dispatch.choice import Choice
 from hktune.runtime.counts import Fallback
 
@@ -22,7 +22,8 @@ class Route:
         problem = Problem(m, n, k, operation_of(operation))
         self.layout = problem.operation.layout
         self.numbers = problem.numbers()
-        self.operands = SCALED_OPERANDS if problem.operation.scales else CALL_OPERANDS
+        several = SEVERAL_OPERANDS if problem.operation.count else CALL_OPERANDS
+        self.operands = SCALED_OPERANDS if problem.operation.scales else several
         self.near = near
         self.sibling = sibling
         self.workspace_bytes = workspace_bytes
