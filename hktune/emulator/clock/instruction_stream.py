@@ -82,7 +82,7 @@ def workgroup_of(
     `k_steps` is how many the traced problem had. Raises InputError when a wave issued no MFMA or fewer than two k-steps
     were traced, since there is nothing then to tell a loop by, and when the waves walked it unequally often.
     """
-    mfma = np.array(["v_mfma" in step.mnemonic for step in trace.program], dtype=bool)
+    mfma = np.array([step.mnemonic.startswith(_MATRIX) for step in trace.program], dtype=bool)
     issued = [int(mfma[wave.steps].sum()) for wave in trace.waves]
     if min(issued, default=0) == 0 or k_steps < 2:
         raise InputError(f"a profile needs MFMAs in every wave over at least 2 k-steps: got {issued} over {k_steps}")
@@ -159,7 +159,7 @@ def _extended(wave: WaveTrace, headers: list[int], middle: int, extra: int) -> t
 def _static_operation(step: Step, rates: Rates) -> Operation:
     """The operation of a step, less what differs from one execution to the next (bank clocks, lines)."""
     name, slot = step.mnemonic, rates.issue_slot_clk
-    if name.startswith("v_mfma"):
+    if name.startswith(_MATRIX):
         return Operation(MFMA, slot, _mfma_clk(step, rates))
     if name.startswith("v_"):
         clk = rates.transcendental_clk if name.startswith(_TRANSCENDENTAL) else rates.valu_clk
@@ -192,6 +192,7 @@ def _scalar_operation(step: Step, rates: Rates) -> Operation:
     return Operation(BRANCH if name.startswith(("s_branch", "s_cbranch")) else SCALAR, slot)
 
 
+_MATRIX = ("v_mfma", "v_smfmac")
 _LOADS = ("buffer_load", "global_load", "flat_load", "scratch_load")
 _STORES = ("buffer_store", "global_store", "flat_store", "scratch_store", "buffer_atomic", "global_atomic")
 _TRANSCENDENTAL = ("v_exp", "v_log", "v_rcp", "v_rsq", "v_sqrt", "v_sin", "v_cos")
