@@ -53,6 +53,21 @@ def test_small_formats_reach_the_white_papers_rates(mnemonic: str, half_rate: bo
     assert peak == pytest.approx(10.07e15 if mnemonic.startswith("v_mfma_scale") else 5.03e15, rel=0.01)
 
 
+@pytest.mark.parametrize(
+    ("mnemonic", "clk", "flops", "peak"),
+    [
+        ("v_smfmac_f32_16x16x64_bf16", 16, 2 * 16 * 16 * 64, 5.03e15),
+        ("v_smfmac_f32_32x32x64_fp8_bf8", 32, 2 * 32 * 32 * 64, 10.07e15),
+    ],
+)
+def test_sparse_mfmas_have_twice_the_dense_rate(mnemonic: str, clk: int, flops: int, peak: float) -> None:
+    """As the white paper says of structured sparsity; the zeros count as work."""
+    registers = tuple(range(100, 104))
+    (wave,) = run(Code([Instruction(mnemonic, reads=(*range(13), *registers), writes=registers)] * 50))
+    assert wave.issued[:50] == [clk * at for at in range(50)]
+    assert 4 * flops / clk * 256 * 2.4e9 == pytest.approx(peak, rel=0.01)
+
+
 @pytest.mark.parametrize(("formats", "half_rate"), [("", True), (" cbsz:4 blgp:4", False), (" cbsz:4 blgp:1", True)])
 def test_an_eight_bit_format_halves_the_rate_of_a_mixed_mfma(formats: str, half_rate: bool) -> None:
     widths = {"": ("7", "15"), " cbsz:4 blgp:4": ("3", "11"), " cbsz:4 blgp:1": ("3", "15")}[formats]
