@@ -78,7 +78,7 @@ def test_the_seeds_build_without_spills_and_need_what_the_space_says() -> None:
         assert code.resources.max_workgroup_size == needs["threads"]
         kernel = read_cubin(code.data).kernels[code.symbol]
         assert kernel.cluster == (needs["cluster_size"], 1, 1)
-        assert kernel.mismatch(space().template.arguments) is None
+        assert kernel.mismatch(space().template.arguments_for(BF16_NT)) is None
 
 
 @pytest.mark.parametrize(
@@ -269,6 +269,20 @@ def test_a_float32_tile_of_a_block_that_does_not_stay_has_to_fit_in_the_stages()
     of_float32 = space().for_operation(operation_of("bf16.tn->f32"))
     assert space().is_legal(once)
     assert [broken.name for broken in of_float32.violations(once)] == ["tile_fits_in_stages"]
+
+
+@pytest.mark.parametrize(
+    ("text", "values", "rule"),
+    [
+        ("bf16.nt+silu+gated", SWAPPED, "gates_fit"),  # 64 rows: no thread would have a gate and what it gates
+        ("bf16.nt+silu+gated", {**SWAPPED, "block_n": 128, "split_k": 1, "schedule": "cooperative"}, "gates_fit"),
+        ("bf16.nt+residual", {"stages": 2}, "residual_fits_in_stages"),
+    ],
+)
+def test_a_rule_of_some_epilogues_can_be_broken(text: str, values: dict[str, Value], rule: str) -> None:
+    chosen = config(**values)
+    assert space().is_legal(chosen)
+    assert [broken.name for broken in space().for_operation(operation_of(text)).violations(chosen)] == [rule]
 
 
 @pytest.mark.parametrize("text", ["bf16.tn", "bf16.tn+bias", "bf16.tn->f32+accumulate"])

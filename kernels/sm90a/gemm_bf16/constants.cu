@@ -23,6 +23,7 @@
 #define WGMMA_A_TRANSPOSED 0  // 1: its rows are along lines
 #define WGMMA_B_TRANSPOSED 0
 #define TMA_STORE true  // C is written by TMA, or element by element
+#define RESIDUAL false  // a matrix is added to what becomes C
 #define IN_CLUSTERS false  // blocks are launched as clusters, perhaps of one
 
 // What is contiguous in memory: a line of an operand (a row of wgmma_a, a column of wgmma_b), whose elements are along
@@ -34,7 +35,8 @@ enum class Scales { none, tensor, rows, blocks };
 constexpr Scales SCALES = Scales::none;  // what has a factor: all of a matrix, each line, each block of lines
 
 enum class Activation { none, relu, gelu, gelu_tanh, silu };
-constexpr Activation ACTIVATION = Activation::none;  // of C, before it is rounded
+constexpr Activation ACTIVATION = Activation::none;  // of C before it is rounded, or of the gates
+constexpr bool GATED = false;  // half of B's columns are gates of the others
 
 constexpr int TILE_ROWS = 64;  // of D that a block computes
 constexpr int K_STEP = 64;  // elements of K in a stage

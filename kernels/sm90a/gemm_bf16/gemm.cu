@@ -9,19 +9,22 @@
 #include "geometry.cu"
 #include "mainloop.cu"
 #include "promote.cu"
+#include "residual.cu"
 #include "schedule.cu"
 #include "store.cu"
 
 DEVICE void consume(const Output& c, const Epilogue& epilogue, const Schedule& schedule, const Layout& layout) {
     const int consumer = __shfl_sync(~0u, threadIdx.x / WARPGROUP, 0) - 1;  // uniform, as the compiler then knows
-    const int first_row = PING_PONG ? 0 : consumer * FRAGMENTS * WGMMA_M;
+    const int part = PING_PONG ? 0 : consumer;  // of a tile
+    const int first_row = part * FRAGMENTS * WGMMA_M, first_out = first_row * OUT_FRAGMENTS / FRAGMENTS;
     const u32 staging = layout.staging + consumer * STORE_BUFFERS * CHUNK_BYTES;
     const Release release(schedule, layout);
     u32 chunks = 0, turn = 0;
     Ring ring;
+    const Boxes boxes{ring, layout, release, part};
     for (int tile = schedule.first_tile; tile < schedule.tiles; tile += schedule.tile_step, ++turn) {
         if (PING_PONG && turn % CONSUMERS != consumer) {
-            ring.advance(schedule.k_steps);
+            ring.advance(schedule.k_steps + RESIDUAL_STEPS);
             continue;
         }
         Accumulators accumulators;
@@ -36,21 +39,22 @@ DEVICE void consume(const Output& c, const Epilogue& epilogue, const Schedule& s
         multiply_tile(accumulators, ring, schedule.k_steps, layout, release, first_row, next_turn);
 #endif
         if (SPLIT_K > 1) reduce_split(accumulators, schedule, layout);
-        if (STORES_FROM_STAGES) consumers_sync();  // all have multiplied what is there
+        if (STORES_FROM_STAGES && !RESIDUAL_IN_STAGES) consumers_sync();  // all have multiplied what is there
 #pragma unroll
-        for (int fragment = 0; fragment < FRAGMENTS; ++fragment) {
-            const int down = row + first_row + fragment * WGMMA_M;
+        for (int fragment = 0; fragment < OUT_FRAGMENTS; ++fragment) {
+            const int down = row + first_out + fragment * WGMMA_M;
 #if SUMS_ARE_INTEGERS
-            float values[ACCUMULATORS];
+            Fragment values;
 #pragma unroll
             for (int i = 0; i < ACCUMULATORS; ++i) values[i] = stored(accumulators[fragment][i]);
+            Fragment& ups = values;
 #else
-            float(&values)[ACCUMULATORS] = accumulators[fragment];
+            Fragment &values = accumulators[fragment], &ups = accumulators[fragment + FRAGMENTS - OUT_FRAGMENTS];
 #endif
 #if TMA_STORE
-            store_fragment(c, values, epilogue, schedule, staging, chunks, down, column);
+            store_fragment(c, values, ups, epilogue, schedule, staging, chunks, boxes, fragment, down, column);
 #else
-            store_fragment(c, values, epilogue, schedule, down, column);
+            store_fragment(c, values, ups, epilogue, schedule, down, column);
 #endif
         }
     }
@@ -79,11 +83,17 @@ void hktune_gemm_bf16(const __grid_constant__ TensorMap a, const __grid_constant
 #if SCALED
                       , const float* scale_a, const float* scale_b
 #endif
+#if RESIDUAL
+                      , const __grid_constant__ Residual residual
+#endif
 ) {
     extern __shared__ char memory[];
     const Layout layout(static_cast<u32>(__cvta_generic_to_shared(memory)));
     const TensorMap &wgmma_a = SWAPPED ? b : a, &wgmma_b = SWAPPED ? a : b;
     const int rows = SWAPPED ? n : m, columns = SWAPPED ? m : n;
+#if !RESIDUAL
+    constexpr Residual residual = nullptr;
+#endif
     if (threadIdx.x == 0) {
         prefetch(wgmma_a);
         prefetch(wgmma_b);
@@ -98,7 +108,10 @@ void hktune_gemm_bf16(const __grid_constant__ TensorMap a, const __grid_constant
     if (threadIdx.x < WARPGROUP) {
         if constexpr (CONSUMER_REGISTERS > 0)
             asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(PRODUCER_REGISTERS));
-        if (threadIdx.x == 0) produce(wgmma_a, wgmma_b, schedule, layout);
+        if (threadIdx.x == 0)
+            produce(wgmma_a, wgmma_b, schedule, layout, n, [&](Ring& ring, int row, int column) {
+                send_residual(residual, ring, layout, row, column);
+            });
         __syncwarp();
         if (SPLIT_K > 1) cluster_sync();
     } else {
@@ -109,7 +122,7 @@ void hktune_gemm_bf16(const __grid_constant__ TensorMap a, const __grid_constant
 #else
         const Factors factors = {};
 #endif
-        consume(c, {bias, rows, columns, accumulate != 0, factors}, schedule, layout);
+        consume(c, {bias, rows, columns, accumulate != 0, factors, residual_of_threads(residual)}, schedule, layout);
     }
     if (SPLIT_K > 1) cluster_sync();  // no block may leave while others read its sums
 }

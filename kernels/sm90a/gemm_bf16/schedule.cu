@@ -42,7 +42,7 @@ struct Layout {
 DEVICE u32 barrier_at(u32 first, u32 index) { return first + MBARRIER_BYTES * index; }
 
 // What this block works on: tiles of its cluster, which come in groups of GROUP cluster rows so that neighbours in time
-// share operands in the L2, and its part of K. `rows` and `columns` are D's.
+// share operands in the L2, and its part of K. `rows` and `columns` are those of C, or of C transposed.
 struct Schedule {
     int clusters_down, clusters_across, first_tile, tile_step, tiles, k_first, k_steps;
     int rank, rank_row, rank_column;
@@ -51,8 +51,8 @@ struct Schedule {
         rank = blockIdx.x % CLUSTER;  // clusters extend along x
         rank_row = SPLIT_K == 1 ? rank % CLUSTER_ROWS : 0;
         rank_column = SPLIT_K == 1 ? rank / CLUSTER_ROWS : 0;
-        clusters_down = (rows + TILE_ROWS * CLUSTER_ROWS - 1) / (TILE_ROWS * CLUSTER_ROWS);
-        clusters_across = (columns + TILE_COLUMNS * CLUSTER_COLUMNS - 1) / (TILE_COLUMNS * CLUSTER_COLUMNS);
+        clusters_down = (rows + OUT_ROWS * CLUSTER_ROWS - 1) / (OUT_ROWS * CLUSTER_ROWS);
+        clusters_across = (columns + OUT_COLUMNS * CLUSTER_COLUMNS - 1) / (OUT_COLUMNS * CLUSTER_COLUMNS);
         tiles = clusters_down * clusters_across;
         first_tile = blockIdx.x / CLUSTER;
         tile_step = gridDim.x / CLUSTER;
@@ -65,28 +65,35 @@ struct Schedule {
     DEVICE void locate(int tile, int& row, int& column) const {
         const int group = tile / (GROUP * clusters_across), within = tile % (GROUP * clusters_across);
         const int height = min(GROUP, clusters_down - group * GROUP);
-        row = ((group * GROUP + within % height) * CLUSTER_ROWS + rank_row) * TILE_ROWS;
-        column = (within / height * CLUSTER_COLUMNS + rank_column) * TILE_COLUMNS;
+        row = ((group * GROUP + within % height) * CLUSTER_ROWS + rank_row) * OUT_ROWS;
+        column = (within / height * CLUSTER_COLUMNS + rank_column) * OUT_COLUMNS;
     }
 };
 
 // ---- producer: one thread
 
-// Sends part `part` of an operand's K-step to all blocks that share it: from `line` on, and from `k` on.
+// Sends part `part` of an operand's K-step to all blocks that share it: from `line` on, and from `k` on. What is gated
+// comes behind `gates` lines of gates.
 template <class Operand>
-DEVICE void send(u32 to, const TensorMap& map, int part, int line, int k, u32 full, u32 receivers) {
-    const int down = part * Operand::SENT;
+DEVICE void send(u32 to, const TensorMap& map, int part, int line, int k, u32 full, u32 receivers, int gates) {
 #pragma unroll
     for (int piece = 0; piece < Operand::PIECES; ++piece) {
-        const int across = piece * Operand::COLUMNS;
-        const int column = (Operand::BY_LINES ? line : k) + across, row = (Operand::BY_LINES ? k : line) + down;
-        const u32 target = to + piece * Operand::PIECE_BYTES + down * Operand::ROW_BYTES;
-        load<Operand::SENDERS>(target, map, column, row, full, receivers);
+#pragma unroll
+        for (int box = 0; box < Operand::SENT; box += Operand::BOX_ROWS) {
+            const int down = part * Operand::SENT + box, across = piece * Operand::COLUMNS;
+            const int column = Operand::BY_LINES ? line + Operand::line_of_matrix(across, gates) : k + across;
+            const int row = Operand::BY_LINES ? k + down : line + Operand::line_of_matrix(down, gates);
+            const u32 target = to + piece * Operand::PIECE_BYTES + down * Operand::ROW_BYTES;
+            load<Operand::SENDERS>(target, map, column, row, full, receivers);
+        }
     }
 }
 
+// `behind` sends what goes through the ring behind the K-steps of a tile at (row, column).
+template <class Behind>
 DEVICE void produce(
-    const TensorMap& wgmma_a, const TensorMap& wgmma_b, const Schedule& schedule, const Layout& layout) {
+    const TensorMap& wgmma_a, const TensorMap& wgmma_b, const Schedule& schedule, const Layout& layout, int gates,
+    Behind behind) {
     // What a block sends goes to all blocks of its cluster that share it: wgmma_a along a row of blocks, wgmma_b down a
     // column.
     u32 a_receivers = 0, b_receivers = 0;
@@ -103,9 +110,10 @@ DEVICE void produce(
             const int k = (schedule.k_first + step) * K_STEP;
             wait(barrier_at(layout.empty, ring.stage), ring.parity ^ 1);
             expect(full, STAGE_BYTES);
-            send<WgmmaA>(to, wgmma_a, rank_column, row, k, full, a_receivers);
-            send<WgmmaB>(to + WgmmaA::BYTES, wgmma_b, rank_row, column, k, full, b_receivers);
+            send<WgmmaA>(to, wgmma_a, rank_column, row, k, full, a_receivers, gates);
+            send<WgmmaB>(to + WgmmaA::BYTES, wgmma_b, rank_row, column, k, full, b_receivers, gates);
         }
+        behind(ring, row, column);
     }
     // No block may leave while others still arrive at its barriers: all stages must have been released once more.
     for (int stage = 0; MULTICAST > 1 && stage < STAGES; ++stage, ring.next())

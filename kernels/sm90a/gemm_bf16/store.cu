@@ -1,5 +1,5 @@
-// The output: sums of a split K, scales, bias, activation, rounding, and how C is written.
-// // fragment.cu says where a thread's values are.
+// The output: sums of a split K, scales, bias, activation, gates, residual, rounding, and how C is written. fragment.cu
+// says where a thread's values are.
 #pragma once
 #include "activation.cu"
 #include "constants.cu"
@@ -8,6 +8,7 @@
 #include "fragment.cu"
 #include "geometry.cu"
 #include "mainloop.cu"
+#include "residual.cu"
 #include "scale.cu"
 #include "schedule.cu"
 
@@ -28,7 +29,7 @@ DEVICE void reduce_split(Accumulators& accumulators, const Schedule& schedule, c
         const int column = octet * OCTET % TILE_COLUMNS;
         Sum* v = &accumulators[octet * OCTET / TILE_COLUMNS][column / VALUE_COLUMNS];
         if (schedule.k_steps == 0) v[0] = v[1] = v[2] = v[3] = 0;
-        if (!owned(column, schedule))
+        if (!owned(column % OUT_COLUMNS, schedule))
             asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(mine + octet * STRIDE), REGISTER(v[0]), REGISTER(v[1]),
                          REGISTER(v[2]), REGISTER(v[3]) : "memory");
     }
@@ -38,7 +39,7 @@ DEVICE void reduce_split(Accumulators& accumulators, const Schedule& schedule, c
 #pragma unroll
         for (int octet = 0; octet < OCTETS; ++octet) {
             const int column = octet * OCTET % TILE_COLUMNS;
-            if (!owned(column, schedule)) continue;
+            if (!owned(column % OUT_COLUMNS, schedule)) continue;
             Sum* v = &accumulators[octet * OCTET / TILE_COLUMNS][column / VALUE_COLUMNS];
             Sum part[OCTET_VALUES];
             asm volatile("ld.shared::cluster.v4.b32 {%0, %1, %2, %3}, [%4];"
@@ -50,12 +51,19 @@ DEVICE void reduce_split(Accumulators& accumulators, const Schedule& schedule, c
     }
 }
 
-// What the storing functions need besides a fragment: where D ends, and what is added.
+// In a fragment what a value gates is so much further on, unless other fragments have it.
+constexpr int UPS = (TILE_COLUMNS - OUT_COLUMNS) / VALUE_COLUMNS;
+
+// What the storing functions need besides a fragment: where C (or C transposed) ends, and what is added.
 struct Epilogue {
     const BitsOfC* bias;
     int rows, columns;
     bool accumulate;  // on what C holds
     Factors factors;
+    const BitsOfC* residual;
+
+    // Columns of B that are gates; as many behind them are gated.
+    DEVICE int gates() const { return SWAPPED ? rows : columns; }
 };
 
 DEVICE float bias_at(const BitsOfC* bias, int index, int size) {
@@ -64,7 +72,7 @@ DEVICE float bias_at(const BitsOfC* bias, int index, int size) {
 
 // Adds the bias to `count` values from `first` on of a fragment at (row, column).
 DEVICE void add_bias(
-    float (&values)[ACCUMULATORS], int first, int count, const Epilogue& epilogue, int row, int column) {
+    Fragment& values, int first, int count, const Epilogue& epilogue, int row, int column) {
     if (epilogue.bias == nullptr) return;
     const Place place(row, column);
 #pragma unroll
@@ -73,12 +81,37 @@ DEVICE void add_bias(
                              : bias_at(epilogue.bias, place.column(i), epilogue.columns);
 }
 
-// Makes C before its rounding of those sums.
-DEVICE void finish(float (&values)[ACCUMULATORS], int first, int count, const Epilogue& epilogue, int row, int column) {
+// Adds it to what `count` gates from `first` on gate, further on by UPS values.
+DEVICE void add_bias_of_gated(Fragment& ups, int first, int count, const Epilogue& epilogue, int row, int column) {
+    if (epilogue.bias == nullptr) return;
+    const Place place(row, column);
+    const BitsOfC* bias = epilogue.bias + epilogue.gates();
+#pragma unroll
+    for (int i = first; i < first + count; ++i)
+        ups[i + UPS] += SWAPPED ? bias_at(bias, place.row(i), epilogue.rows) : bias_at(bias, place.column(i), epilogue.columns);
+}
+
+// Adds the residual where threads read it themselves.
+DEVICE void add_residual(Fragment& values, int first, int count, const Epilogue& epilogue, int row, int column) {
+    const Place place(row, column);
+    const u64 length = epilogue.gates();
+#pragma unroll
+    for (int i = first; i < first + count; ++i) {
+        const int down = place.row(i), across = place.column(i);
+        if (down < epilogue.rows && across < epilogue.columns)
+            values[i] += ElementOfC::widened(epilogue.residual[SWAPPED ? across * length + down : down * length + across]);
+    }
+}
+
+// Makes C before its rounding of those sums; `ups` has what they gate, if they are gates.
+DEVICE void finish(
+    Fragment& values, Fragment& ups, int first, int count, const Epilogue& epilogue, int row, int column) {
     scale(values, first, count, epilogue.factors, row, column);
     add_bias(values, first, count, epilogue, row, column);
+    if (GATED) add_bias_of_gated(ups, first, count, epilogue, row, column);
 #pragma unroll
-    for (int i = first; i < first + count; ++i) values[i] = activated(values[i]);
+    for (int i = first; i < first + count; ++i) values[i] = activated(values[i]) * (GATED ? ups[i + UPS] : 1.0f);
+    if (RESIDUAL && !RESIDUAL_IN_STAGES) add_residual(values, first, count, epilogue, row, column);
 }
 
 // The offset in a chunk whose rows are swizzled over their own length as TMA does it: 16-byte columns are exchanged by
@@ -103,15 +136,21 @@ DEVICE void stage_octet(u32 chunk, int octet, const float* v) {
     }
 }
 
-// Writes one octet pair (or a last single one) of a fragment's columns into a chunk as the tensor map wants it,
-// transposed where C's rows are D's columns.
-DEVICE void stage_octets(u32 chunk, int octet, const float* v) {
-    constexpr bool SINGLE = CHUNK == OCTET;  // its octet is written twice
+constexpr bool SINGLE = CHUNK == OCTET;  // an octet is written twice
+
+// The row of an 8x8 matrix that this lane gives the address of, in a chunk as the tensor map wants it: of an octet pair
+// (or a last single one) of columns, transposed where C's rows are D's columns.
+DEVICE u32 octets_in_chunk(int octet) {
     const int lane = threadIdx.x % WARP, warp = threadIdx.x % WARPGROUP / WARP;
     const int matrix = lane / OCTET;  // each eight lanes give the rows of one 8x8 matrix
     const int row_octet = warp * 2 + matrix % 2, column_octet = octet + (SINGLE ? 0 : matrix / 2);
     const int row = (SWAPPED ? column_octet : row_octet) * OCTET + lane % OCTET;
-    const u32 address = chunk + swizzled(row * STORE_ROW_BYTES + (SWAPPED ? row_octet : column_octet) * OCTET_BYTES);
+    return swizzled(row * STORE_ROW_BYTES + (SWAPPED ? row_octet : column_octet) * OCTET_BYTES);
+}
+
+// Writes an octet pair of a fragment's columns into a chunk.
+DEVICE void stage_octets(u32 chunk, int octet, const float* v) {
+    const u32 address = chunk + octets_in_chunk(octet);
     const float* w = v + (SINGLE ? 0 : OCTET_VALUES);
     const u32 x0 = packed(v[0], v[1]), x1 = packed(v[2], v[3]), x2 = packed(w[0], w[1]), x3 = packed(w[2], w[3]);
     if constexpr (SWAPPED)
@@ -122,30 +161,36 @@ DEVICE void stage_octets(u32 chunk, int octet, const float* v) {
                      "r"(x1), "r"(x2), "r"(x3) : "memory");
 }
 
-// Stores a fragment by TMA, chunk by chunk through the warpgroup's own buffers; TMA drops what lies outside C.
+// Stores a fragment by TMA, chunk by chunk through the warpgroup's own buffers, or in place of the residual where these
+// are in the stages; TMA drops what lies outside C.
 DEVICE void store_fragment(
-    const TensorMap& c, float (&values)[ACCUMULATORS], const Epilogue& epilogue, const Schedule& schedule, u32 staging,
-    u32& chunks, int row, int column) {
+    const TensorMap& c, Fragment& values, Fragment& ups, const Epilogue& epilogue, const Schedule& schedule, u32 staging,
+    u32& chunks, const Boxes& boxes, int fragment, int row, int column) {
     const int consumer = threadIdx.x / WARPGROUP - 1;
 #pragma unroll
-    for (int first = 0; first < TILE_COLUMNS; first += CHUNK) {
+    for (int first = 0; first < OUT_COLUMNS; first += CHUNK) {
         if (!owned(first, schedule)) continue;
-        const u32 chunk = staging + chunks % STORE_BUFFERS * CHUNK_BYTES;
+        const int box = fragment * OUT_CHUNKS + first / CHUNK;
+        const u32 held = RESIDUAL_IN_STAGES ? boxes[box] : 0;
+        const u32 chunk = RESIDUAL_IN_STAGES && STORES_FROM_STAGES ? held : staging + chunks % STORE_BUFFERS * CHUNK_BYTES;
         if (PERSISTENT) {
             if (threadIdx.x % WARPGROUP == 0)
                 asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(STORE_BUFFERS - 1) : "memory");
             consumer_sync(consumer);
         }
-        finish(values, first / VALUE_COLUMNS, CHUNK / VALUE_COLUMNS, epilogue, row, column);
-        const float* here = values + first / VALUE_COLUMNS;
+        finish(values, ups, first / VALUE_COLUMNS, CHUNK / VALUE_COLUMNS, epilogue, row, column);
+        float* here = values + first / VALUE_COLUMNS;
         if constexpr (BYTES_OF_C == sizeof(float)) {
 #pragma unroll
             for (int octet = 0; octet < CHUNK / OCTET; ++octet) stage_octet(chunk, octet, here + octet * OCTET_VALUES);
         } else {
 #pragma unroll
-            for (int octet = 0; octet < CHUNK / OCTET; octet += 2)
+            for (int octet = 0; octet < CHUNK / OCTET; octet += 2) {
+                if constexpr (RESIDUAL_IN_STAGES) add_octets(held + octets_in_chunk(octet), here + octet * OCTET_VALUES);
                 stage_octets(chunk, octet, here + octet * OCTET_VALUES);
+            }
         }
+        if (RESIDUAL_IN_STAGES) boxes.done(box);
         asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
         consumer_sync(consumer);
         if (threadIdx.x % WARPGROUP == 0) {
@@ -160,15 +205,15 @@ DEVICE void store_fragment(
 // The same for a C whose rows TMA cannot address (n not a multiple of 8): element by element from registers. The row
 // length is made anew for every fragment, or the compiler would keep all its multiples in registers from tile to tile.
 DEVICE void store_fragment(
-    BitsOfC* c, float (&values)[ACCUMULATORS], const Epilogue& epilogue, const Schedule& schedule, int row, int column) {
+    BitsOfC* c, Fragment& values, Fragment& ups, const Epilogue& epilogue, const Schedule& schedule, int row, int column) {
     const Place place(row, column);
     u64 length;
     asm volatile("cvt.u64.u32 %0, %1;" : "=l"(length) : "r"(SWAPPED ? epilogue.rows : epilogue.columns));
 #pragma unroll
-    for (int i = 0; i < ACCUMULATORS; ++i) {
+    for (int i = 0; i < OUT_COLUMNS / VALUE_COLUMNS; ++i) {
         const int down = place.row(i), across = place.column(i);
         if (down >= epilogue.rows || across >= epilogue.columns || !owned(i * VALUE_COLUMNS, schedule)) continue;
-        finish(values, i, 1, epilogue, row, column);
+        finish(values, ups, i, 1, epilogue, row, column);
         BitsOfC& there = c[SWAPPED ? across * length + down : down * length + across];
         if (BYTES_OF_C == sizeof(float) && epilogue.accumulate) values[i] += there;
         there = rounded(values[i]);
