@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -25,7 +26,7 @@ _TENSOR_COPIES = f"tensor copies need the address and the row to be multiples of
 
 @dataclass(frozen=True)
 class MappedMatrix:
-    """A matrix that the kernel `symbol` takes as a tensor map."""
+    """A matrix, or several whose rows follow one another, that the kernel `symbol` takes as a tensor map."""
 
     symbol: str
     operand: Operand
@@ -37,18 +38,21 @@ class MappedMatrix:
 
     def encoder(self, numbers: Mapping[str, int]) -> Callable[[int], bytes]:
         """What makes the map from an address, where the sizes are known. Raises DeviceError."""
-        rows, columns = self.operand.extents(numbers)
+        rows, columns = self._sides(numbers)
         if columns * self.box.element_bytes % _ALIGNMENT_BYTES:
             raise DeviceError(f"{self.name} has rows of {columns} elements: {_TENSOR_COPIES}")
         return lambda address: encoded(address, rows, columns, self.box)
 
     def bound(self, binding: Binding) -> bytes:
         """The map of what a launch binds. Raises DeviceError."""
-        buffer, sizes = binding[self.name], {name: size for name, size in binding.items() if isinstance(size, int)}
-        needed = tuple(axis.lstrip("2") for axis in self.operand.axes)  # of the axis 2n, n
-        if buffer is None or isinstance(buffer, (int, float)) or not sizes.keys() >= {*needed}:
-            raise DeviceError(f"{self.symbol} takes {self.name} as a tensor map: bind its buffer and {needed}")
-        rows, columns = self.operand.extents(sizes)
+        buffer, sizes = binding[self.name], {name: value for name, value in binding.items() if type(value) is int}
+        try:
+            rows, columns = self._sides(sizes)
+        except KeyError:
+            buffer = None
+        if buffer is None or isinstance(buffer, (int, float)):
+            axes = self.operand.axes
+            raise DeviceError(f"{self.symbol} takes {self.name} as a tensor map: bind its buffer and {axes}")
         row_bytes = columns * self.box.element_bytes
         if rows < 1 or columns < 1 or rows * row_bytes > buffer.size_bytes:
             raise DeviceError(
@@ -57,6 +61,11 @@ class MappedMatrix:
         if buffer.address % _ALIGNMENT_BYTES or row_bytes % _ALIGNMENT_BYTES:
             raise DeviceError(f"{self.name} at {buffer.address:#x} has rows of {columns} elements: {_TENSOR_COPIES}")
         return encoded(buffer.address, rows, columns, self.box)
+
+    def _sides(self, sizes: Mapping[str, int]) -> tuple[int, int]:
+        """Its rows, those of all matrices, and its columns."""
+        *rows, columns = self.operand.extents(sizes)
+        return math.prod(rows), columns
 
 
 def mapped_matrix(symbol: str, boxes: Mapping[str, Box], launch: Launch, name: str) -> MappedMatrix:

@@ -63,6 +63,10 @@ class TorchBaseline:
             raise DeviceError(f"torch has no {operation}: both factors have one format, and C that or float32")
         else:
             check_steps(operation)
+        if operation.is_grouped:
+            if self._library != "cublas":
+                raise DeviceError(f"{self._library} has no {operation}: torch's own kernels do it")
+            return _Grouped(external).prepared(operation, operands)
         own = product_of(operation, operands)
 
         def enqueue(operands: OperandSet) -> None:
@@ -76,6 +80,37 @@ class TorchBaseline:
 
         enqueue(operands)
         external.synchronize()
+        return enqueue
+
+
+class _Grouped:
+    """torch._grouped_mm on a stream. It has its output in memory of its own, so that is copied to C, but not when it is
+    captured: a copy is no part of the product. What a graph writes then stays its own, in a pool of this."""
+
+    def __init__(self, stream: torch.cuda.Stream) -> None:
+        import torch
+
+        self._stream, self._pool = stream, torch.cuda.MemPool()
+        self._captured: list[torch.Tensor] = []
+
+    def prepared(self, operation: Operation, operands: OperandSet) -> Callable[[OperandSet], None]:
+        """See Baseline. Raises DeviceError where torch has no such product."""
+        import torch
+
+        def enqueue(operands: OperandSet) -> None:
+            a, b = factors_of(operation, operands)
+            with torch.cuda.stream(self._stream), torch.cuda.use_mem_pool(self._pool):
+                c = torch._grouped_mm(a, b, offs=operands["offsets"])
+                if torch.cuda.is_current_stream_capturing():
+                    self._captured.append(c)
+                else:
+                    operands["c"].copy_(c)
+
+        try:
+            enqueue(operands)
+        except (AttributeError, RuntimeError) as refused:
+            raise DeviceError(f"torch {torch.__version__} has no {operation}: {refused}") from None
+        self._stream.synchronize()
         return enqueue
 
 
@@ -114,7 +149,7 @@ def _multiply(operation: Operation, operands: OperandSet, product: torch.Tensor)
     wider: dict[str, Any] = {"out_dtype": c.dtype} if c.dtype != a.dtype else {}  # since torch 2.8
     try:
         if added is None:
-            torch.mm(a, b, **wider, out=product)
+            (torch.mm if a.ndim == 2 else torch.bmm)(a, b, **wider, out=product)
         else:
             torch.addmm(added, a, b, **wider, out=product)
     except (TypeError, NotImplementedError):

@@ -23,6 +23,9 @@
 #define WGMMA_A_TRANSPOSED 0  // 1: its rows are along lines
 #define WGMMA_B_TRANSPOSED 0
 #define TMA_STORE true  // C is written by TMA, or element by element
+#define ROW_STORE false  // C is written through shared memory, as many rows as there are
+#define SEVERAL false  // products in a launch, each with a B of its own
+#define GROUPED false  // they divide the rows of one A
 #define RESIDUAL false  // a matrix is added to what becomes C
 #define IN_CLUSTERS false  // blocks are launched as clusters, perhaps of one
 

@@ -22,18 +22,17 @@ DEVICE void consume(const Output& c, const Epilogue& epilogue, const Schedule& s
     u32 chunks = 0, turn = 0;
     Ring ring;
     const Boxes boxes{ring, layout, release, part};
-    for (int tile = schedule.first_tile; tile < schedule.tiles; tile += schedule.tile_step, ++turn) {
+    for (Work work = schedule.first(); schedule.has(work); schedule.next(work), ++turn) {
         if (PING_PONG && turn % CONSUMERS != consumer) {
             ring.advance(schedule.k_steps + RESIDUAL_STEPS);
             continue;
         }
         Accumulators accumulators;
-        int row, column;
-        schedule.locate(tile, row, column);
+        const Spot spot = schedule.locate(work);
         if (PING_PONG && turn > 0) wait(barrier_at(layout.turns, consumer), (turn - 1) / 2 & 1);
         const u32 next_turn = barrier_at(layout.turns, 1 - consumer);
 #if PROMOTED
-        promote_tile(accumulators, ring, schedule, layout, release, epilogue.factors, first_row, row, column);
+        promote_tile(accumulators, ring, schedule, layout, release, epilogue.factors, first_row, spot.row, spot.column);
         if (PING_PONG && threadIdx.x % WARP == 0) arrive(next_turn);
 #else
         multiply_tile(accumulators, ring, schedule.k_steps, layout, release, first_row, next_turn);
@@ -42,7 +41,7 @@ DEVICE void consume(const Output& c, const Epilogue& epilogue, const Schedule& s
         if (STORES_FROM_STAGES && !RESIDUAL_IN_STAGES) consumers_sync();  // all have multiplied what is there
 #pragma unroll
         for (int fragment = 0; fragment < OUT_FRAGMENTS; ++fragment) {
-            const int down = row + first_out + fragment * WGMMA_M;
+            const int down = spot.row + first_out + fragment * WGMMA_M;
 #if SUMS_ARE_INTEGERS
             Fragment values;
 #pragma unroll
@@ -52,9 +51,13 @@ DEVICE void consume(const Output& c, const Epilogue& epilogue, const Schedule& s
             Fragment &values = accumulators[fragment], &ups = accumulators[fragment + FRAGMENTS - OUT_FRAGMENTS];
 #endif
 #if TMA_STORE
-            store_fragment(c, values, ups, epilogue, schedule, staging, chunks, boxes, fragment, down, column);
+            store_fragment(c, values, ups, epilogue, schedule, staging, chunks, boxes, fragment, down, spot.column);
+#elif ROW_STORE
+            store_rows(c, values, epilogue.within(work), staging, chunks, down, spot.column);
+#elif SEVERAL
+            store_fragment(c, values, ups, epilogue.within(work), schedule, down, spot.column);
 #else
-            store_fragment(c, values, ups, epilogue, schedule, down, column);
+            store_fragment(c, values, ups, epilogue, schedule, down, spot.column);
 #endif
         }
     }
@@ -86,6 +89,12 @@ void hktune_gemm_bf16(const __grid_constant__ TensorMap a, const __grid_constant
 #if RESIDUAL
                       , const __grid_constant__ Residual residual
 #endif
+#if SEVERAL
+                      , int groups
+#endif
+#if GROUPED
+                      , const int* offsets
+#endif
 ) {
     extern __shared__ char memory[];
     const Layout layout(static_cast<u32>(__cvta_generic_to_shared(memory)));
@@ -104,7 +113,15 @@ void hktune_gemm_bf16(const __grid_constant__ TensorMap a, const __grid_constant
     }
     if (CLUSTER > 1) cluster_sync();
     else __syncthreads();
+#if GROUPED
+    const Schedule schedule(Products{m, n, k, groups, offsets});
+    bias = nullptr;
+#elif SEVERAL
+    const Schedule schedule(Products{m, n, k, groups, nullptr});
+    bias = nullptr;
+#else
     const Schedule schedule(rows, columns, k);
+#endif
     if (threadIdx.x < WARPGROUP) {
         if constexpr (CONSUMER_REGISTERS > 0)
             asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(PRODUCER_REGISTERS));

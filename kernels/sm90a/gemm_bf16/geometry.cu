@@ -86,7 +86,7 @@ constexpr int CHUNK_BYTES = WGMMA_M * CHUNK * BYTES_OF_C;
 constexpr int STORE_ROW_BYTES = (SWAPPED ? WGMMA_M : CHUNK) * BYTES_OF_C;  // of C, in a chunk
 // A block of one tile has a buffer for every chunk that it stores: in the stages, idle by then unless they carry sums.
 constexpr bool STORES_FROM_STAGES = TMA_STORE && !PERSISTENT && SPLIT_K == 1;
-constexpr int STORE_BYTES = TMA_STORE && !STORES_FROM_STAGES ? CONSUMERS * STORE_BUFFERS * CHUNK_BYTES : 0;
+constexpr int STORE_BYTES = (TMA_STORE || ROW_STORE) && !STORES_FROM_STAGES ? CONSUMERS * STORE_BUFFERS * CHUNK_BYTES : 0;
 
 // A residual that TMA can read comes through the ring like a K-step: behind those of a tile, in the boxes that C is
 // stored in. Each of a tile's consumers has RESIDUAL_BOXES of them in a stage. Otherwise threads read it themselves.

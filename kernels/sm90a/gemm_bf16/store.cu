@@ -64,6 +64,13 @@ struct Epilogue {
 
     // Columns of B that are gates; as many behind them are gated.
     DEVICE int gates() const { return SWAPPED ? rows : columns; }
+
+#if SEVERAL
+    // For a tile of one product: rows of C end where its rows do.
+    DEVICE Epilogue within(const Work& work) const {
+        return {bias, SWAPPED ? rows : work.end, SWAPPED ? work.end : columns, accumulate, factors, residual};
+    }
+#endif
 };
 
 DEVICE float bias_at(const BitsOfC* bias, int index, int size) {
@@ -201,6 +208,50 @@ DEVICE void store_fragment(
         ++chunks;
     }
 }
+
+#if ROW_STORE
+// Writes CHUNK columns of a fragment, from `values` on, into a chunk.
+DEVICE void stage(u32 chunk, const float* values) {
+#pragma unroll
+    for (int octet = 0; octet < CHUNK / OCTET; octet += BYTES_OF_C == sizeof(float) ? 1 : 2) {
+        if constexpr (BYTES_OF_C == sizeof(float)) stage_octet(chunk, octet, values + octet * OCTET_VALUES);
+        else stage_octets(chunk, octet, values + octet * OCTET_VALUES);
+    }
+}
+
+// The same without TMA, which knows no end of rows but C's: threads copy 16 bytes of a chunk at a time, side by side, as
+// far as the product's rows go. A buffer is free when all have met again after they read it, so two do with one meeting.
+DEVICE void store_rows(
+    BitsOfC* c, Fragment& values, const Epilogue& epilogue, u32 staging, u32& chunks, int row, int column) {
+    constexpr int ROWS = SWAPPED ? CHUNK : WGMMA_M, VECTORS = STORE_ROW_BYTES / SWIZZLE_UNIT_BYTES;
+    constexpr int IN_VECTOR = SWIZZLE_UNIT_BYTES / BYTES_OF_C;
+    constexpr bool SWIZZLED = STORE_ROW_BYTES <= ATOM_LINE_BYTES;
+    const int consumer = threadIdx.x / WARPGROUP - 1, thread = threadIdx.x % WARPGROUP;
+    const int rows = SWAPPED ? epilogue.columns : epilogue.rows, columns = SWAPPED ? epilogue.rows : epilogue.columns;
+#pragma unroll
+    for (int first = 0; first < TILE_COLUMNS; first += CHUNK) {
+        const u32 chunk = staging + chunks % STORE_BUFFERS * CHUNK_BYTES;
+        if (STORE_BUFFERS == 1) consumer_sync(consumer);
+        finish(values, values, first / VALUE_COLUMNS, CHUNK / VALUE_COLUMNS, epilogue, row, column);
+        stage(chunk, values + first / VALUE_COLUMNS);
+        consumer_sync(consumer);
+        const int first_row = SWAPPED ? column + first : row, first_column = SWAPPED ? row : column + first;
+#pragma unroll
+        for (int i = 0; i < ROWS * VECTORS; i += WARPGROUP) {
+            const int down = (i + thread) / VECTORS, vector = (i + thread) % VECTORS;
+            const int row_of_c = first_row + down, column_of_c = first_column + vector * IN_VECTOR;
+            if (i + thread >= ROWS * VECTORS || row_of_c >= rows || column_of_c >= columns) continue;
+            const u32 offset = down * STORE_ROW_BYTES + vector * SWIZZLE_UNIT_BYTES;
+            u32 x, y, z, w;
+            asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(x), "=r"(y), "=r"(z), "=r"(w)
+                         : "r"(chunk + (SWIZZLED ? swizzled(offset) : offset)) : "memory");
+            asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(c + u64(row_of_c) * columns + column_of_c),
+                         "r"(x), "r"(y), "r"(z), "r"(w) : "memory");
+        }
+        ++chunks;
+    }
+}
+#endif
 
 // The same for a C whose rows TMA cannot address (n not a multiple of 8): element by element from registers. The row
 // length is made anew for every fragment, or the compiler would keep all its multiples in registers from tile to tile.
