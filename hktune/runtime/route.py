@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from hktune.core.launch import Launch
-from hktune.core.operation import operation_of
+from hktune.core.operation import Operation, operation_of
 from hktune.core.problem import Key, Problem
 from hktune.core.vendor_algorithm import VendorAlgorithm
-from hktune.device.device import CALL_OPERANDS, Kernel, PreparedLaunch
+from hktune.device.device import CALL_OPERANDS, SCALED_OPERANDS, Kernel, PreparedLaunch
 from hktune.dispatch.choice import Choice
 from hktune.runtime.counts import Fallback
-from hktune.runtime.operands import row_lengths
+
+
+def _operands_of(operation: Operation) -> tuple[str, ...]:
+    """What its prepared launches are called with, before the stream."""
+    if operation.scales:
+        return SCALED_OPERANDS
+    return (*CALL_OPERANDS, "residual") if operation.has_residual else CALL_OPERANDS
 
 
 class Route:
@@ -20,12 +26,10 @@ class Route:
 
     def __init__(self, key: Key, workspace_bytes: int, near: bool, sibling: bool = False) -> None:
         m, n, k, operation = key
-        sizes = {"m": m, "n": n, "k": k}
-        known = operation_of(operation)
-        self.layout = known.layout
-        self.operands = (*CALL_OPERANDS, "residual") if known.has_residual else CALL_OPERANDS
-        lda, ldb = row_lengths(self.layout, sizes)
-        self.numbers = {**sizes, "lda": lda, "ldb": ldb, "ldc": n, "ldresidual": n}
+        problem = Problem(m, n, k, operation_of(operation))
+        self.layout = problem.operation.layout
+        self.numbers = problem.numbers()
+        self.operands = _operands_of(problem.operation)
         self.near = near
         self.sibling = sibling
         self.workspace_bytes = workspace_bytes

@@ -26,6 +26,7 @@ from hktune.core.storage import STORAGES
 from hktune.core.sums import Sums, sums_of
 from hktune.core.variant import Variant
 from hktune.core.yaml_file import struct_of
+from hktune.template.alternatives import spelled_out
 from hktune.template.objects import Objects
 from hktune.template.passed import arguments_in_order, check_only, is_taken, only_of_some, passed_values
 from hktune.template.source import filled, placed_fields, read_source
@@ -362,7 +363,7 @@ def _operations(description: TemplateDescription, arguments: Sequence[Argument])
         takes_bias = any(argument.name == "bias" for argument in arguments)
         proves_bias = any(_steps(proof.epilogue) == ("bias",) for proof in description.proof)
         return (BF16_NT, BF16_NT_BIAS) if takes_bias and proves_bias else (BF16_NT,)
-    operations = tuple(map(operation_of, description.operations))
+    operations = tuple(map(operation_of, spelled_out(description.operations)))
     if len(set(operations)) != len(operations):
         raise TemplateError("operations has one of them twice: keep one")
     return operations

@@ -16,6 +16,7 @@ from hktune.core.config import Config, Value
 from hktune.core.dtype import BF16, F16, F32
 from hktune.core.operation import BF16_NT, Operation, operation_of
 from hktune.core.problem import Problem
+from hktune.core.problem_text import problem_of
 from hktune.core.variant import CodeObject
 from hktune.objects.cubin import TENSOR_MAP_BYTES, Box, Cubin, read_cubin
 from hktune.space.search_space import SearchSpace, load_space
@@ -78,7 +79,7 @@ def test_the_seeds_build_without_spills_and_need_what_the_space_says() -> None:
         assert code.resources.max_workgroup_size == needs["threads"]
         kernel = read_cubin(code.data).kernels[code.symbol]
         assert kernel.cluster == (needs["cluster_size"], 1, 1)
-        assert kernel.mismatch(space().template.arguments) is None
+        assert kernel.mismatch(space().template.arguments_for(BF16_NT)) is None
 
 
 @pytest.mark.parametrize(
@@ -150,7 +151,7 @@ def test_float16_is_the_same_kernel_with_other_conversions(values: dict[str, Val
 def test_tensor_maps_are_of_the_operations_format() -> None:
     for operation, dtype in ((BF16_NT, BF16), (F16_NT, F16)):
         boxes = read_cubin(built(config(), operation).data).boxes
-        assert {name: box.dtype for name, box in boxes.items()} == dict.fromkeys(boxes, dtype)
+        assert {name: box.dtypes for name, box in boxes.items()} == dict.fromkeys(boxes, (dtype,))
         assert boxes["c"].rows == 64
 
 
@@ -204,7 +205,7 @@ def test_operands_are_read_as_they_are_stored(
 @pytest.mark.parametrize("values", [{}, PING_PONG, {**SWAPPED, "k_step": 64}, {"persistent": False, "block_n": 128}])
 def test_float32_is_stored_as_it_is_and_added_where_it_is(values: dict[str, Value], tmp_path: Path) -> None:
     chosen, operation = config(**values), operation_of("bf16.tn->f32")
-    assert read_cubin(built(chosen, operation).data).boxes["c"].dtype is F32
+    assert read_cubin(built(chosen, operation).data).boxes["c"].dtypes == (F32,)
     code = machine_code(chosen, tmp_path, operation)
     assert not [name for name in code if name.startswith("F2F")], "nothing is rounded"
     assert {"UTMASTG.2D", "UTMAREDG.2D.ADD"} <= set(code)
@@ -271,6 +272,20 @@ def test_a_float32_tile_of_a_block_that_does_not_stay_has_to_fit_in_the_stages()
     assert [broken.name for broken in of_float32.violations(once)] == ["tile_fits_in_stages"]
 
 
+@pytest.mark.parametrize(
+    ("text", "values", "rule"),
+    [
+        ("bf16.nt+silu+gated", SWAPPED, "gates_fit"),  # 64 rows: no thread would have a gate and what it gates
+        ("bf16.nt+silu+gated", {**SWAPPED, "block_n": 128, "split_k": 1, "schedule": "cooperative"}, "gates_fit"),
+        ("bf16.nt+residual", {"stages": 2}, "residual_fits_in_stages"),
+    ],
+)
+def test_a_rule_of_some_epilogues_can_be_broken(text: str, values: dict[str, Value], rule: str) -> None:
+    chosen = config(**values)
+    assert space().is_legal(chosen)
+    assert [broken.name for broken in space().for_operation(operation_of(text)).violations(chosen)] == [rule]
+
+
 @pytest.mark.parametrize("text", ["bf16.tn", "bf16.tn+bias", "bf16.tn->f32+accumulate"])
 def test_both_operands_along_their_lines_leave_k_free(text: str) -> None:
     assert space().for_operation(operation_of(text)).is_legal(config(), Problem(64, 64, 77, operation_of(text)))
@@ -296,6 +311,59 @@ def test_proofs_are_ragged_legal_and_go_round_everything_that_turns() -> None:
             assert tiles > 2 * blocks // int(chosen["blocks_per_sm"]), dict(needs)
 
 
+TURNED: dict[str, Value] = {
+    "schedule": "ping_pong", "swapped": True, "block_n": 64, "store_buffers": 2, "cluster_rows": 1
+}  # fmt: skip
+GROUPED_NT, GROUPED_NN = operation_of("grouped.bf16.nt"), operation_of("grouped.bf16.nn")
+
+
+def test_several_products_are_the_same_kernel_with_rows_that_end(tmp_path: Path) -> None:
+    for operation, pointers in ((GROUPED_NT, [4, 8]), (operation_of("batched.bf16.tn"), [4])):
+        code = read_cubin(built(config(), operation).data)
+        kernel = code.kernels["hktune_gemm_bf16"]
+        assert sorted(code.boxes) == ["a", "b"], "TMA would write into the next product's rows"
+        assert [slot.size_bytes for slot in kernel.parameters][8:] == pointers, "groups, and where they end"
+        assert kernel.mismatch(space().for_operation(operation).template.arguments_for(operation)) is None
+        names = machine_code(config(), tmp_path, operation)
+        assert any(name.startswith("STG.E.128") for name in names)
+        assert not [name for name in names if name.split(".")[0] in ("UTMASTG", "STL", "LDL")]
+
+
+@pytest.mark.parametrize(
+    ("text", "values", "broken"),
+    [
+        ("64x64x72:grouped4.bf16.nt", {"persistent": False, "cluster_rows": 1}, "several_stay"),
+        ("64x64x72:batched4.bf16.nt", {**SWAPPED}, "several_stay"),
+        ("64x64x72:grouped4.bf16.nn", {}, "whole_k_steps"),
+        ("64x64x72:batched4.bf16.tt", {}, "whole_k_steps"),
+        ("64x64x64:grouped4.bf16.nn", {}, ""),
+        ("64x64x64:grouped4.bf16.nn", {"producer_registers": 40}, "several_keep_registers"),
+        ("64x64x64:grouped4.bf16.nn", {**TURNED, "block_m": 160}, ""),
+        ("64x64x64:batched4.bf16.nn", {**TURNED, "block_m": 160}, "swapped_is_narrow"),
+        ("64x64x72:grouped4.bf16.nt", {}, ""),
+        ("8x8x65536:grouped65536.bf16.nt", {}, "sizes_fit"),
+    ],
+)
+def test_several_products_have_rules_of_their_own(text: str, values: dict[str, Value], broken: str) -> None:
+    problem = problem_of(text)
+    own = space().for_operation(problem.operation)
+    found = [violation.name for violation in own.violations(config(**values), problem)]
+    assert found == ([broken] if broken else [])
+
+
+def test_the_grid_of_a_grouped_product_has_room_for_groups_wherever_they_end() -> None:
+    """Of 100 rows in 7 groups each may add a tile that is not full; no more blocks than tiles are launched."""
+    own = space().for_operation(GROUPED_NT)
+    chosen = config(block_m=64, block_n=128, schedule="single", cluster_rows=1)
+    for text, tiles in (
+        ("100x128x64:grouped7.bf16.nt", 8),
+        ("3x128x64:grouped7.bf16.nt", 3),
+        ("100x256x64:batched7.bf16.nt", 28),
+        ("8192x2816x64:grouped64.bf16.nt", 132),
+    ):
+        assert own.template.launch(chosen, problem_of(text)).grid == (tiles, 1, 1)
+
+
 def test_rules_are_each_broken_by_a_test() -> None:
-    source = Path(__file__).read_text()
+    source = "".join(path.read_text() for path in Path(__file__).parent.glob("test_sm90a_*.py"))
     assert not [rule.name for rule in space().constraints if f'"{rule.name}"' not in source]

@@ -166,6 +166,10 @@ class Program:
         """The one at `address`, which has been reached."""
         return self._instructions[address]
 
+    def has_atomics(self) -> bool:
+        """Whether an atomic on global memory is among the code that is known to be reachable."""
+        return any("atomic" in each.mnemonic for each in self._instructions.values())
+
     def around(self, address: int, before: int, after: int) -> list[Instruction]:
         """The instruction at `address` with its neighbours, as far as they are reachable: so many on either side."""
         places = sorted(each for each in self._instructions if each < _INSERTED_FROM)

@@ -45,14 +45,19 @@ class LateData:
     def __init__(self, m: Waves) -> None:
         self._m = m
         self._queues = [_Queues() for _ in range(m.count)]
+        self._loads_to_lds = False
         self._to_lds: tuple[Array, Array, Array] | None = None
         self._size = 0
 
     def lds(self, group: Lanes, address: Array, size: int, words: Array | None = None) -> None:
-        """A load to LDS is about to write there: keeps what was there."""
+        """Where it is a load to LDS that is about to write there, keeps what was there."""
         del words
         m = self._m
+        if not self._loads_to_lds:
+            return
         chosen = m.active[group] & (address >= 0) & (address + size <= m.lds_bytes)
+        if not chosen.any():
+            return
         index = address + m.lds_base[group]
         self._to_lds = index, chosen, m.lds.gather(np.where(chosen, index, 0), size)
         self._size = size
@@ -73,11 +78,11 @@ class LateData:
         scalar = sorted(register - SCALAR for register in footprint.writes if register >= SCALAR)
         there, where = (np.ix_(np.array(each, np.int64), waves) for each in (vector, scalar))
         before = m.registers[there], m.scalars[where]
-        self._to_lds = None
+        self._to_lds, self._loads_to_lds = None, footprint.to_lds
         step(m, group)
         after = m.registers[there], m.scalars[where]
         m.registers[there], m.scalars[where] = before
-        held = self._hold_lds() if footprint.to_lds and self._to_lds is not None else None
+        held = self._hold_lds() if self._to_lds is not None else None
         for row, wave in enumerate(waves.tolist()):
             arrival = self._arrival(wave, row, (vector, after[0][:, row]), (scalar, after[1][:, row]), held)
             self._send(self._queues[wave], footprint.kind, arrival)

@@ -5,7 +5,7 @@
 
 #pragma once
 
-enum class Dtype { bf16, f16, f32, e4m3, e5m2, mxfp8, mxfp4, i8, i32 };
+enum class Dtype { bf16, f16, f32, e4m3, e5m2, mxfp8, mxbf8, mxfp6, mxbf6, mxfp4, i8, i32 };
 enum class Scales { none, tensor, rows, blocks, mx };
 enum class Activation { none, relu, gelu, gelu_tanh, silu };
 enum class Along { k, lines };

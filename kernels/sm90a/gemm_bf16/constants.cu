@@ -5,10 +5,17 @@
 #pragma once
 
 // Macros are for the preprocessor: in the text of instructions, and where a declaration comes or goes.
-#define DTYPE bf16  // of a and b, as PTX calls it
+#define WGMMA_A_DTYPE bf16  // as PTX calls it
+#define WGMMA_B_DTYPE bf16
 #define DTYPE_C bf16  // of c and bias
+#define SUM_DTYPE f32  // of the accumulators
+#define SUMS_ARE_INTEGERS false
+#define WGMMA_DEPTH 16  // elements of K of one multiply
+#define SCALED false  // a and b have factors
+#define PROMOTED false  // float32 takes sums over from the tensor cores, which hold less
+#define RUN_BUFFERS 2  // sums that the tensor cores may be at
 #define TILE_COLUMNS 128  // of D that a block computes
-#define ACCUMULATORS 64  // float32 values that a thread holds of WGMMA_M rows of the tile
+#define ACCUMULATORS 64  // values that a thread holds of WGMMA_M rows of the tile
 // Numbers of the multiply's operands, which follow its accumulators.
 #define WGMMA_A_OPERAND 64
 #define WGMMA_B_OPERAND 65
@@ -16,6 +23,10 @@
 #define WGMMA_A_TRANSPOSED 0  // 1: its rows are along lines
 #define WGMMA_B_TRANSPOSED 0
 #define TMA_STORE true  // C is written by TMA, or element by element
+#define ROW_STORE false  // C is written through shared memory, as many rows as there are
+#define SEVERAL false  // products in a launch, each with a B of its own
+#define GROUPED false  // they divide the rows of one A
+#define RESIDUAL false  // a matrix is added to what becomes C
 #define IN_CLUSTERS false  // blocks are launched as clusters, perhaps of one
 
 // What is contiguous in memory: a line of an operand (a row of wgmma_a, a column of wgmma_b), whose elements are along
@@ -23,8 +34,12 @@
 enum class Along { k, lines };
 constexpr Along WGMMA_A_ALONG = Along::k, WGMMA_B_ALONG = Along::k;
 
+enum class Scales { none, tensor, rows, blocks };
+constexpr Scales SCALES = Scales::none;  // what has a factor: all of a matrix, each line, each block of lines
+
 enum class Activation { none, relu, gelu, gelu_tanh, silu };
-constexpr Activation ACTIVATION = Activation::none;  // of C, before it is rounded
+constexpr Activation ACTIVATION = Activation::none;  // of C before it is rounded, or of the gates
+constexpr bool GATED = false;  // half of B's columns are gates of the others
 
 constexpr int TILE_ROWS = 64;  // of D that a block computes
 constexpr int K_STEP = 64;  // elements of K in a stage
