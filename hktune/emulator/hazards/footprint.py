@@ -162,7 +162,8 @@ def _matrix_sources(instruction: Instruction, kind: int) -> tuple[Set, Set]:
     if kind != MFMA:
         return frozenset(), frozenset()
     reads, _ = registers_of(instruction)
-    size = instruction.operand("src2").registers if instruction.fields["src2"] >= 256 else 0
+    addend = "vdst" if instruction.mnemonic.startswith("v_smfmac") else "src2"
+    size = instruction.operand(addend).registers if addend == "vdst" or instruction.fields["src2"] >= 256 else 0
     return frozenset(reads[len(reads) - size :]), frozenset(reads[: len(reads) - size])
 
 
