@@ -16,7 +16,7 @@ enum class Priority { none, cluster, phase };
 constexpr Dtype DTYPE_A = Dtype::bf16;  // sums are float32, those of i8 i32
 constexpr Dtype DTYPE_B = Dtype::bf16;
 constexpr Dtype DTYPE_C = Dtype::bf16;  // of C and the bias
-constexpr Scales SCALES = Scales::none;  // factors of A and of B
+constexpr Scales SCALES = Scales::none;  // what numbers of A and of B are multiplied by
 #define SCALE_ARGUMENTS 0  // pointers to them, and row strides where they are matrices
 constexpr bool ACCUMULATES = false;  // whether a launch may ask to add what C holds
 constexpr Activation ACTIVATION = Activation::none;  // of C, or of gates alone, before the rounding

@@ -63,10 +63,10 @@ void hktune_gemm_bf16(const element *a, const element *b, output *c, const outpu
     loop.drain();
 
     if (SPLIT_K > 1 && !gather_block(loop.ct, workspace, block, share, warp_id)) return;
-    const block_factors factors(scale_a, scale_b, row, col, m, n);
+    const block_scales scales(scale_a, scale_b, row, col, m, n);
     block_target target(c, bias, row, col, m, n, ldc);
 #if HAS_RESIDUAL
     target.add(residual, row, col, ldresidual);
 #endif
-    store_block(target, factors, loop.ct, warp);
+    store_block(target, scales, loop.ct, warp);
 }

@@ -64,7 +64,7 @@ template<> struct mfma_shape<32> {  // v_mfma_f32_32x32x16_bf16 or _f16
 };
 using shape = mfma_shape<MFMA>;
 
-// Factors along K come as words: for each line and each WORD_K of K, four E8M0 of 32, or one float32.
+// Scales along K come as words: for each line and each WORD_K of K, four E8M0 of 32, or one float32.
 constexpr bool HAS_WORDS = SCALES == Scales::blocks || SCALES == Scales::mx;
 constexpr int WORD_K     = 128;
 constexpr int WORDS      = HAS_WORDS ? numbers_in(K_STEP) / WORD_K : 0;  // of a line in a K-tile
@@ -72,12 +72,12 @@ static_assert(!HAS_WORDS || halfwords_in(WORDS * WORD_K) == K_STEP, "a K-tile ha
 
 // Base tiles along K that are multiplied at once, by one MFMA or more. An MFMA takes 16 bytes of a lane, which is one, or
 // 32 of floats of 8 bits: two runs of 16, from the two halves of its K, which are two. Of 6 bits it takes 24, so that
-// three serve two. A factor of a block is for all of WORD_K.
+// three serve two. A scale of a block is for all of WORD_K.
 constexpr bool SIX_BITS     = BITS == 6;
 constexpr int MFMA_TILES    = SMALL_FLOATS && BITS == 8 ? 2 : 1;
 constexpr int GROUP_TILES   = SCALES == Scales::blocks ? halfwords_in(WORD_K) / shape::operand::cols
                               : SIX_BITS ? 3 : MFMA_TILES;
-constexpr int GROUP_FACTORS = SIX_BITS ? 2 : 1;  // registers, where there are factors
+constexpr int GROUP_SCALES = SIX_BITS ? 2 : 1;  // registers, where there are scales
 
 constexpr int VECTOR_BYTES   = 16;  // what one lane loads, reads from LDS, or stores, at once
 constexpr int VECTOR         = VECTOR_BYTES / sizeof(element);
@@ -141,15 +141,15 @@ template<Along along, int LINES> struct part_of_operand<along, LINES, true> {
     using type = with_words<typename numbers_of_part<along, LINES>::type, LINES>;
 };
 
-// A fragment with its factors, a register each: of every row of base tiles, for each group of them along K.
-template<typename RT> struct with_factors : RT {
-    static constexpr int row_factors = RT::width / GROUP_TILES * GROUP_FACTORS;
-    uint32_t factors[RT::height][row_factors];
+// A fragment with its scales, a register each: of every row of base tiles, for each group of them along K.
+template<typename RT> struct with_scales : RT {
+    static constexpr int row_scales = RT::width / GROUP_TILES * GROUP_SCALES;
+    uint32_t scales[RT::height][row_scales];
 };
 
 template<int LINES> using numbers_of_fragment = rt<element, LINES, SLICE_K, row_l, shape::operand>;
 template<int LINES, bool words = HAS_WORDS> struct fragment_of { using type = numbers_of_fragment<LINES>; };
-template<int LINES> struct fragment_of<LINES, true> { using type = with_factors<numbers_of_fragment<LINES>>; };
+template<int LINES> struct fragment_of<LINES, true> { using type = with_scales<numbers_of_fragment<LINES>>; };
 
 using G      = kittens::group<NUM_WARPS>;
 using PART_A = part_of_operand<ALONG_A, PART_M>::type;
@@ -170,10 +170,10 @@ constexpr int PARTS_PER_TILE = 2 * SPLIT;  // fetched in the order B0 A0 B1 A1
 // Base tiles of a fragment, and its LDS reads: a base tile is one of 16 bytes a lane, or two transposed ones of 8.
 constexpr int TILES_A = RT_A::height * RT_A::width;
 constexpr int TILES_B = RT_B::height * RT_B::width;
-constexpr int FACTORS_A = HAS_WORDS ? TILES_A / GROUP_TILES * GROUP_FACTORS : 0;
-constexpr int FACTORS_B = HAS_WORDS ? TILES_B / GROUP_TILES * GROUP_FACTORS : 0;
-constexpr int READS_A   = TILES_A * (ALONG_A == Along::k ? 1 : 2) + FACTORS_A;
-constexpr int READS_B   = TILES_B * (ALONG_B == Along::k ? 1 : 2) + FACTORS_B;
+constexpr int SCALES_A = HAS_WORDS ? TILES_A / GROUP_TILES * GROUP_SCALES : 0;
+constexpr int SCALES_B = HAS_WORDS ? TILES_B / GROUP_TILES * GROUP_SCALES : 0;
+constexpr int READS_A   = TILES_A * (ALONG_A == Along::k ? 1 : 2) + SCALES_A;
+constexpr int READS_B   = TILES_B * (ALONG_B == Along::k ? 1 : 2) + SCALES_B;
 
 static_assert(PREFETCH >= 1 && (PREFETCH == STAGES - 1 || PREFETCH == STAGES));
 static_assert(PARTS_PER_TILE % SPREAD == 0, "every cluster that fetches parts fetches equally many");
@@ -255,7 +255,7 @@ template<ducks::rt::all RT> __device__ __forceinline__ void arrived(RT &fragment
         }
         if constexpr (HAS_WORDS) {
             #pragma unroll
-            for (int j = 0; j < RT::row_factors; j++) asm volatile("" : "+v"(fragment.factors[i][j]));
+            for (int j = 0; j < RT::row_scales; j++) asm volatile("" : "+v"(fragment.scales[i][j]));
         }
     }
 }

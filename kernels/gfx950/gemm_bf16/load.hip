@@ -56,10 +56,10 @@ template<int LINES, int SHARED> struct line_words {
     int row_stride, line, lines;
     uint32_t offsets[SPLIT][loads];
 
-    // Of `lines` lines from number `line` on, of a matrix of factors whose rows are `row_stride` of its elements apart.
-    __device__ __forceinline__ static line_words of(const void *factors, int row_stride, int line, int lines) {
+    // Of `lines` lines from number `line` on, of a matrix of scales whose rows are `row_stride` of its elements apart.
+    __device__ __forceinline__ static line_words of(const void *scales, int row_stride, int line, int lines) {
         const int stride = SCALES == Scales::mx ? row_stride / int(sizeof(uint32_t)) : row_stride;
-        return {static_cast<const uint32_t *>(factors) + int64_t(line / SHARED) * stride, stride, line % SHARED, lines};
+        return {static_cast<const uint32_t *>(scales) + int64_t(line / SHARED) * stride, stride, line % SHARED, lines};
     }
 
     // Of line `first_line` on, `words_left` of each: beyond the last line and word, the last is loaded once more.

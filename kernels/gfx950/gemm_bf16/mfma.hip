@@ -16,7 +16,7 @@ constexpr int small_format(Dtype dtype) {
 }
 constexpr int FORMAT_A = small_format(DTYPE_A), FORMAT_B = small_format(DTYPE_B);
 
-// b times a transposed, and the sums added; of floats each times its factors, one byte a lane, if it has any.
+// b times a transposed, and the sums added; of floats each times its scales, one byte a lane, if it has any.
 __device__ __forceinline__ vector_of<int, 4> multiplied(i32x4 b, i32x4 a, vector_of<int, 4> sums) {
     return __builtin_amdgcn_mfma_i32_16x16x64_i8(b, a, sums, 0, 0, 0);
 }
@@ -61,22 +61,22 @@ __device__ __forceinline__ void multiply_add(SUM &tile, const B &b, int y, const
         sums = multiplied(words_of(b, y, k), words_of(a, x, k), sums);
     } else if constexpr (SMALL_FLOATS) {
         auto &sums = *reinterpret_cast<vector_of<float, SUMS> *>(tile.data);
-        const int factor = k / GROUP_TILES * GROUP_FACTORS;
+        const int scale = k / GROUP_TILES * GROUP_SCALES;
         if constexpr (SIX_BITS) {
-            static_for<GROUP_FACTORS>([&]<int i>() __attribute__((always_inline)) {
-                sums = multiplied(six_bits_of<i>(b, y, k), six_bits_of<i>(a, x, k), sums, b.factors[y][factor + i],
-                                  a.factors[x][factor + i]);
+            static_for<GROUP_SCALES>([&]<int i>() __attribute__((always_inline)) {
+                sums = multiplied(six_bits_of<i>(b, y, k), six_bits_of<i>(a, x, k), sums, b.scales[y][scale + i],
+                                  a.scales[x][scale + i]);
             });
         } else if constexpr (SCALES == Scales::mx) {
-            sums = multiplied(floats_of(b, y, k), floats_of(a, x, k), sums, b.factors[y][factor], a.factors[x][factor]);
+            sums = multiplied(floats_of(b, y, k), floats_of(a, x, k), sums, b.scales[y][scale], a.scales[x][scale]);
         } else if constexpr (SCALES == Scales::blocks) {
             vector_of<float, SUMS> block(0.f);
             #pragma unroll
             for (int i = 0; i < GROUP_TILES; i += MFMA_TILES) {
                 block = multiplied(floats_of(b, y, k + i), floats_of(a, x, k + i), block);
             }
-            const float of_b = __builtin_bit_cast(float, b.factors[y][factor]);
-            const float of_a = __builtin_bit_cast(float, a.factors[x][factor]);
+            const float of_b = __builtin_bit_cast(float, b.scales[y][scale]);
+            const float of_a = __builtin_bit_cast(float, a.scales[x][scale]);
             sums += block * (of_b * of_a);
         } else {
             sums = multiplied(floats_of(b, y, k), floats_of(a, x, k), sums);
