@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import math
 import multiprocessing
 import os
 import pickle
@@ -48,17 +49,23 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
-def side_by_side(calls: Sequence[Call[T]], workers: int, patience_s: float) -> list[Outcome[T] | None]:
+def side_by_side(
+    calls: Sequence[Call[T]], workers: int, patience_s: float, until: float = math.inf
+) -> list[Outcome[T] | None]:
     """Make the calls, at most `workers` at once, each in a child of its own; what each returned, in their order.
 
-    None for a call without an outcome: it raised, its child died, or it gave no beat for `patience_s`. What a call
-    returns is pickled; what it does to this process's memory is lost."""
-    outcomes: list[Outcome[T] | None] = [None] * len(calls)
+    None for a call without an outcome: it raised, its child died, or it gave no beat for `patience_s`. Calls that have
+    not begun by `until` (attended_s) are left out, the last ones. What a call returns is pickled; what it does to this
+    process's memory is lost."""
+    outcomes: list[Outcome[T] | None] = []
     waiting, running = deque(enumerate(calls)), dict[Connection, _Child]()
     try:
         while waiting or running:
+            if waiting and attended_s() > until:
+                waiting.clear()
             while waiting and len(running) < workers:
                 number, call = waiting.popleft()
+                outcomes.append(None)
                 child = _begun(call, number, list(running))
                 running[child.receiver] = child
             for receiver in wait(list(running), LOOK_EACH_S):

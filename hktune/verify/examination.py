@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from hktune.core.attended import attended_s
 from hktune.core.errors import DeviceError, KernelFault
-from hktune.core.forked import Beat, can_fork, side_by_side
+from hktune.core.forked import Beat, Outcome, can_fork, side_by_side
 from hktune.device.device import HostArray
 from hktune.device.emulated import EmulatedDevice, EmulatedKernel
 from hktune.emulator.hazards.finding import Change, Finding
@@ -98,18 +98,14 @@ class Examination:
     def _each(self, run: Callable[[Item, bool], T], items: Sequence[Item], until: float, run_s: float) -> Iterator[T]:
         """What `run` makes of each item and of whether it runs alone, until the time is over. On several cores where
         that pays."""
-        at_once = self.workers if can_fork() and run_s > _WORTH_S else 1
-        for at in range(0, len(items), at_once):
-            if attended_s() > until:
+        outcomes: Sequence[Outcome[T] | None] = [None] * len(items)
+        if self.workers > 1 and len(items) > 1 and run_s > _WORTH_S and can_fork():
+            calls = [_call(run, item) for item in items]
+            outcomes = side_by_side(calls, self.workers, self.deadline_s + _GRACE_S, until)
+        for item, outcome in zip(items, outcomes, strict=False):
+            if outcome is None and attended_s() > until:
                 return
-            some = items[at : at + at_once]
-            if len(some) == 1:
-                yield run(some[0], True)
-                continue
-            calls = [_call(run, item) for item in some]
-            outcomes = side_by_side(calls, at_once, self.deadline_s + _GRACE_S)
-            for item, outcome in zip(some, outcomes, strict=True):
-                yield run(item, True) if outcome is None else outcome.value
+            yield run(item, True) if outcome is None else outcome.value
 
 
 def _call(run: Callable[[Item, bool], T], item: Item) -> Callable[[Beat], T]:

@@ -39,9 +39,9 @@ def test_trials_on_several_cores_come_to_what_they_do_on_one(monkeypatch: pytest
     at_once: list[int] = []
     side_by_side = examination.side_by_side
 
-    def noted(calls, workers, patience_s):  # type: ignore[no-untyped-def]
+    def noted(calls, *limits):  # type: ignore[no-untyped-def]
         at_once.append(len(calls))
-        return side_by_side(calls, workers, patience_s)
+        return side_by_side(calls, *limits)
 
     monkeypatch.setattr(examination, "side_by_side", noted)
     alone = verdict(1)

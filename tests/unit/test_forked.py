@@ -56,6 +56,12 @@ def test_a_call_without_an_outcome_is_none_and_the_others_have_theirs() -> None:
     assert side_by_side([raises, dies, hangs, cannot_be_sent, right], 5, 1.5) == [None] * 4 + [Outcome(7)]
 
 
+def test_calls_that_have_not_begun_in_time_are_left_out() -> None:
+    assert side_by_side([lambda _beat: 1, lambda _beat: 2], 2, 60.0, attended_s() - 1.0) == []
+    slow = [lambda _beat: time.sleep(0.5)] * 3
+    assert side_by_side(slow, 1, 60.0, attended_s() + 0.3) == [Outcome(None)]
+
+
 def test_no_child_is_left_when_the_parent_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[int] = []
     fork = os.fork
