@@ -236,8 +236,9 @@ class LoadedTable:
         found = self._scaled(call)
         if not isinstance(found, Fallback):
             return found
+        out = self._counts.by_torch(found, by_torch, call)  # a TypeError where an operand is no tensor, as torch has it
         self._counts.fell_back(found, call.a, call.b)
-        return self._counts.by_torch(found, by_torch, call)
+        return out
 
     def below_scaled(self, call: ScaledCall, out: Tensor | None = None) -> Tensor | None:
         """The same as `below` has a product."""
