@@ -9,14 +9,16 @@
 #include "geometry.cu"
 #include "mainloop.cu"
 #include "schedule.cu"
+#include "share.cu"
 #include "store.cu"
 
-DEVICE void consume(const Output& c, const Epilogue& epilogue, const Schedule& schedule, const Layout& layout) {
+DEVICE void consume(
+    const Output& c, const Epilogue& epilogue, const Schedule& schedule, const Layout& layout, u32* workspace) {
     const int consumer = __shfl_sync(~0u, threadIdx.x / WARPGROUP, 0) - 1;  // uniform, as the compiler then knows
     const int first_row = PING_PONG ? 0 : consumer * FRAGMENTS * WGMMA_M;
-    const u32 staging = layout.staging + consumer * STORE_BUFFERS * CHUNK_BYTES;
     const Release release(schedule, layout);
-    u32 chunks = 0, turn = 0;
+    Target target(c, layout, consumer);
+    u32 turn = 0;
     Ring ring;
     for (int tile = schedule.first_tile; tile < schedule.tiles; tile += schedule.tile_step, ++turn) {
         if (PING_PONG && turn % CONSUMERS != consumer) {
@@ -26,19 +28,18 @@ DEVICE void consume(const Output& c, const Epilogue& epilogue, const Schedule& s
         Accumulators accumulators;
         int row, column;
         schedule.locate(tile, row, column);
+        row += first_row;
         if (PING_PONG && turn > 0) wait(barrier_at(layout.turns, consumer), (turn - 1) / 2 & 1);
         const u32 next_turn = barrier_at(layout.turns, 1 - consumer);
         multiply_tile(accumulators, ring, schedule.k_steps, layout, release, first_row, next_turn);
         if (SPLIT_K > 1) reduce_split(accumulators, schedule, layout);
         if (STORES_FROM_STAGES) consumers_sync();  // all have multiplied what is there
+        if constexpr (SHARED) {
+            Share(schedule, tile, consumer, workspace).store(accumulators, layout, target, epilogue, row, column);
+        } else {
 #pragma unroll
-        for (int fragment = 0; fragment < FRAGMENTS; ++fragment) {
-            const int down = row + first_row + fragment * WGMMA_M;
-#if TMA_STORE
-            store_fragment(c, accumulators[fragment], epilogue, schedule, staging, chunks, down, column);
-#else
-            store_fragment(c, accumulators[fragment], epilogue, schedule, down, column);
-#endif
+            for (int fragment = 0; fragment < FRAGMENTS; ++fragment)
+                store_fragment(target, accumulators[fragment], epilogue, schedule, row + fragment * WGMMA_M, column);
         }
     }
     // The buffers must outlive the copies out of them; the end of the kernel waits for the writes themselves.
@@ -62,7 +63,7 @@ __cluster_dims__(CLUSTER, 1, 1)
 __launch_bounds__(THREADS, BLOCKS_PER_SM)
 void hktune_gemm_bf16(const __grid_constant__ TensorMap a, const __grid_constant__ TensorMap b,
                       const __grid_constant__ Output c, int m, int n, int k,
-                      const BitsOfC* bias, int accumulate) {
+                      const BitsOfC* bias, int accumulate, u32* workspace) {
     extern __shared__ char memory[];
     const Layout layout(static_cast<u32>(__cvta_generic_to_shared(memory)));
     const TensorMap &wgmma_a = SWAPPED ? b : a, &wgmma_b = SWAPPED ? a : b;
@@ -87,7 +88,7 @@ void hktune_gemm_bf16(const __grid_constant__ TensorMap a, const __grid_constant
     } else {
         if constexpr (CONSUMER_REGISTERS > 0)
             asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(CONSUMER_REGISTERS));
-        consume(c, {bias, rows, columns, accumulate != 0}, schedule, layout);
+        consume(c, {bias, rows, columns, accumulate != 0}, schedule, layout, workspace);
     }
     if (SPLIT_K > 1) cluster_sync();  // no block may leave while others read its sums
 }

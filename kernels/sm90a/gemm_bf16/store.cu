@@ -73,27 +73,24 @@ DEVICE float bias_at(const BitsOfC* bias, int index, int size) {
     return index < size ? ElementOfC::widened(bias[index]) : 0.0f;
 }
 
-// Adds the bias to `count` values from `first` on of a fragment at (row, column).
-DEVICE void add_bias(
-    float (&values)[ACCUMULATORS], int first, int count, const Epilogue& epilogue, int row, int column) {
-    if (epilogue.bias == nullptr) return;
+// Makes C before its rounding of the sums of a chunk, whose first value is at (row, column).
+DEVICE void finish(float* values, const Epilogue& epilogue, int row, int column) {
     const Place place(row, column);
 #pragma unroll
-    for (int i = first; i < first + count; ++i)
-        values[i] += SWAPPED ? bias_at(epilogue.bias, place.row(i), epilogue.rows)
-                             : bias_at(epilogue.bias, place.column(i), epilogue.columns);
-}
-
-// Makes C before its rounding of those sums.
-DEVICE void finish(float (&values)[ACCUMULATORS], int first, int count, const Epilogue& epilogue, int row, int column) {
-    add_bias(values, first, count, epilogue, row, column);
-#pragma unroll
-    for (int i = first; i < first + count; ++i) values[i] = activated(values[i]);
+    for (int i = 0; i < CHUNK_VALUES; ++i) {
+        if (epilogue.bias != nullptr)
+            values[i] += SWAPPED ? bias_at(epilogue.bias, place.row(i), epilogue.rows)
+                                 : bias_at(epilogue.bias, place.column(i), epilogue.columns);
+        values[i] = activated(values[i]);
+    }
 }
 
 // The offset in a chunk whose rows are swizzled over their own length as TMA does it: 16-byte columns are exchanged by
-// the number of the row, which is three bits higher. Rows of more than ATOM_LINE_BYTES are not swizzled.
-DEVICE u32 swizzled(u32 offset) { return offset ^ ((offset >> 3) & (STORE_ROW_BYTES - SWIZZLE_UNIT_BYTES)); }
+// the number of the row, which is three bits higher. Rows of other lengths than 128, 64 and 32 bytes are not swizzled;
+// where they are odd multiples of 16 bytes, eight of them are in different banks as they are.
+constexpr u32 SWIZZLED_BITS = STORE_ROW_BYTES == 128 || STORE_ROW_BYTES == 64 || STORE_ROW_BYTES == 32
+                                  ? STORE_ROW_BYTES - SWIZZLE_UNIT_BYTES : 0;
+DEVICE u32 swizzled(u32 offset) { return offset ^ ((offset >> 3) & SWIZZLED_BITS); }
 
 // Writes an octet of a fragment's columns into a chunk of float32, where `stage_octets` writes rounded ones.
 DEVICE void stage_octet(u32 chunk, int octet, const float* v) {
@@ -113,10 +110,10 @@ DEVICE void stage_octet(u32 chunk, int octet, const float* v) {
     }
 }
 
-// Writes one octet pair (or a last single one) of a fragment's columns into a chunk as the tensor map wants it,
+// Writes an octet pair of a fragment's columns, or a SINGLE octet twice, into a chunk as the tensor map wants it,
 // transposed where C's rows are D's columns.
+template <bool SINGLE>
 DEVICE void stage_octets(u32 chunk, int octet, const float* v) {
-    constexpr bool SINGLE = CHUNK == OCTET;  // its octet is written twice
     const int lane = threadIdx.x % WARP, warp = threadIdx.x % WARPGROUP / WARP;
     const int matrix = lane / OCTET;  // each eight lanes give the rows of one 8x8 matrix
     const int row_octet = warp * 2 + matrix % 2, column_octet = octet + (SINGLE ? 0 : matrix / 2);
@@ -132,55 +129,78 @@ DEVICE void stage_octets(u32 chunk, int octet, const float* v) {
                      "r"(x1), "r"(x2), "r"(x3) : "memory");
 }
 
-// Stores a fragment by TMA, chunk by chunk through the warpgroup's own buffers; TMA drops what lies outside C.
-DEVICE void store_fragment(
-    const TensorMap& c, float (&values)[ACCUMULATORS], const Epilogue& epilogue, const Schedule& schedule, u32 staging,
-    u32& chunks, int row, int column) {
-    const int consumer = threadIdx.x / WARPGROUP - 1;
-#pragma unroll
-    for (int first = 0; first < TILE_COLUMNS; first += CHUNK) {
-        if (!owned(first, schedule)) continue;
+#if TMA_STORE
+// Where a consumer stores, one chunk after another: through its own buffers by TMA, which drops what lies outside C.
+struct Target {
+    const TensorMap& c;
+    u32 staging, chunks = 0;
+
+    DEVICE Target(const TensorMap& c, const Layout& layout, int consumer)
+        : c(c), staging(layout.staging + consumer * STORE_BUFFERS * CHUNK_BYTES) {}
+
+    // Stores a chunk of a fragment, whose first value is at (row, column).
+    DEVICE void store_chunk(float* values, const Epilogue& epilogue, int row, int column) {
+        constexpr int OCTETS = CHUNK / OCTET;
+        const int consumer = threadIdx.x / WARPGROUP - 1;
         const u32 chunk = staging + chunks % STORE_BUFFERS * CHUNK_BYTES;
         if (PERSISTENT) {
             if (threadIdx.x % WARPGROUP == 0)
                 asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(STORE_BUFFERS - 1) : "memory");
             consumer_sync(consumer);
         }
-        finish(values, first / VALUE_COLUMNS, CHUNK / VALUE_COLUMNS, epilogue, row, column);
-        const float* here = values + first / VALUE_COLUMNS;
+        finish(values, epilogue, row, column);
         if constexpr (BYTES_OF_C == sizeof(float)) {
 #pragma unroll
-            for (int octet = 0; octet < CHUNK / OCTET; ++octet) stage_octet(chunk, octet, here + octet * OCTET_VALUES);
+            for (int octet = 0; octet < OCTETS; ++octet) stage_octet(chunk, octet, values + octet * OCTET_VALUES);
         } else {
 #pragma unroll
-            for (int octet = 0; octet < CHUNK / OCTET; octet += 2)
-                stage_octets(chunk, octet, here + octet * OCTET_VALUES);
+            for (int octet = 0; octet + 1 < OCTETS; octet += 2)
+                stage_octets<false>(chunk, octet, values + octet * OCTET_VALUES);
+            if constexpr (OCTETS % 2 != 0)
+                stage_octets<true>(chunk, OCTETS - 1, values + (OCTETS - 1) * OCTET_VALUES);
         }
         asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
         consumer_sync(consumer);
         if (threadIdx.x % WARPGROUP == 0) {
-            const int across = SWAPPED ? row : column + first, down = SWAPPED ? column + first : row;
+            const int across = SWAPPED ? row : column, down = SWAPPED ? column : row;
             if (BYTES_OF_C == sizeof(float) && epilogue.accumulate) store_added(c, chunk, across, down);
             else store(c, chunk, across, down);
         }
         ++chunks;
     }
-}
+};
+#else
+// The same for a C whose rows TMA cannot address (n not a multiple of 8): element by element from registers.
+struct Target {
+    BitsOfC* c;
 
-// The same for a C whose rows TMA cannot address (n not a multiple of 8): element by element from registers. The row
-// length is made anew for every fragment, or the compiler would keep all its multiples in registers from tile to tile.
-DEVICE void store_fragment(
-    BitsOfC* c, float (&values)[ACCUMULATORS], const Epilogue& epilogue, const Schedule& schedule, int row, int column) {
-    const Place place(row, column);
-    u64 length;
-    asm volatile("cvt.u64.u32 %0, %1;" : "=l"(length) : "r"(SWAPPED ? epilogue.rows : epilogue.columns));
+    DEVICE Target(BitsOfC* c, const Layout&, int) : c(c) {}
+
+    // The row length is made anew for every chunk, or the compiler would keep all its multiples in registers from tile
+    // to tile.
+    DEVICE void store_chunk(float* values, const Epilogue& epilogue, int row, int column) {
+        const Place place(row, column);
+        u64 length;
+        asm volatile("cvt.u64.u32 %0, %1;" : "=l"(length) : "r"(SWAPPED ? epilogue.rows : epilogue.columns));
+        finish(values, epilogue, row, column);
 #pragma unroll
-    for (int i = 0; i < ACCUMULATORS; ++i) {
-        const int down = place.row(i), across = place.column(i);
-        if (down >= epilogue.rows || across >= epilogue.columns || !owned(i * VALUE_COLUMNS, schedule)) continue;
-        finish(values, i, 1, epilogue, row, column);
-        BitsOfC& there = c[SWAPPED ? across * length + down : down * length + across];
-        if (BYTES_OF_C == sizeof(float) && epilogue.accumulate) values[i] += there;
-        there = rounded(values[i]);
+        for (int i = 0; i < CHUNK_VALUES; ++i) {
+            const int down = place.row(i), across = place.column(i);
+            if (down >= epilogue.rows || across >= epilogue.columns) continue;
+            BitsOfC& there = c[SWAPPED ? across * length + down : down * length + across];
+            if (BYTES_OF_C == sizeof(float) && epilogue.accumulate) values[i] += there;
+            there = rounded(values[i]);
+        }
     }
+};
+#endif
+
+// Stores a fragment that begins at (row, column), as far as this block owns it.
+DEVICE void store_fragment(
+    Target& target, float (&values)[ACCUMULATORS], const Epilogue& epilogue, const Schedule& schedule, int row,
+    int column) {
+#pragma unroll
+    for (int first = 0; first < TILE_COLUMNS; first += CHUNK)
+        if (owned(first, schedule))
+            target.store_chunk(values + first / VALUE_COLUMNS, epilogue, row, column + first);
 }
