@@ -246,7 +246,8 @@ def _print(verdict: Verdict, run: KernelRun) -> None:
 
     compared = f"c is {run.gemm} of a and b" if run.gemm else "outputs are as expected"
     values = compared if run.compares else "outputs are written whole, their values were not compared"
-    for line in verdict_lines(verdict.symbol, [verdict.failure] if verdict.failure else [], verdict.findings, values):
+    failures = [verdict.failure] if verdict.failure else []
+    for line in verdict_lines(verdict.symbol, failures, verdict.findings, values, verdict.fix):
         print(line)
     for note in verdict.notes:
         print(f"note: {note}")

@@ -215,11 +215,13 @@ F32 = Dtype("f32", "float32", 4, 24, 0x7FD5_7FD5)
 # OCP 8-bit floating point (OFP8) 1.0, table 1: E4M3 has one NaN of either sign and no infinity.
 E4M3 = SmallFloat("e4m3", "float8_e4m3fn", 1, 4, 0xFF, largest=0x7E)
 E5M2 = SmallFloat("e5m2", "float8_e5m2", 1, 3, 0xFD, largest=0x7B, infinity=0x7C)
-# OCP Microscaling Formats 1.0, table 1: E2M1 with a scale of E8M0 for 32 elements. E2M1 has no NaN: the poison is 6, 6.
+# OCP Microscaling Formats 1.0, table 1: E4M3 with a scale of E8M0 for 32 elements.
+MXFP8 = SmallFloat("mxfp8", "float8_e4m3fn", 1, 4, 0xFF, block=32, largest=0x7E)
+# E2M1 with a scale of E8M0 for 32 elements. E2M1 has no NaN: the poison is 6, 6.
 MXFP4 = SmallFloat("mxfp4", "float4_e2m1fn_x2", 1, 2, 0x77, packed=2, block=32, largest=0x7)
 I8 = Integer("i8", "int8", 1, 7, 0x55)
 I32 = Integer("i32", "int32", 4, 31, 0x7FD5_7FD5)
 E8M0 = PowerOfTwo("e8m0", "float8_e8m0fnu", 1, 1, 0xFF)
 """What blocks are scaled by; no operation names it."""
 
-DTYPES = {dtype.name: dtype for dtype in (BF16, F16, F32, E4M3, E5M2, MXFP4, I8, I32)}
+DTYPES = {dtype.name: dtype for dtype in (BF16, F16, F32, E4M3, E5M2, MXFP8, MXFP4, I8, I32)}

@@ -92,8 +92,9 @@ def check_only(only: Mapping[str, str], code_of: Mapping[Operation, Operation]) 
 
 
 def _has(operation: Operation, word: str) -> bool:
-    """Whether `word` is an operand or a step of `operation`."""
-    return word in operation.epilogue or word in operands_of(operation)
+    """Whether `word` is an operand, a row stride or a step of `operation`."""
+    operands = operands_of(operation)
+    return word in operation.epilogue or word in operands or any(word == each.row_stride for each in operands.values())
 
 
 def _integer(expression: Expression, evaluate: Evaluate) -> int:

@@ -30,7 +30,8 @@ _SOURCE_NAME = "kernel.hip"  # of a source that is given as text
 class KernelResult:
     """What `hktune.verify` found. `failures` are a run that did not end, and wrong values; `findings` all hazards,
     worst first, and what is noted; `outputs` the tensors and arrays that the kernel changed (or that were named so),
-    in the order of its arguments, as it left them."""
+    in the order of its arguments, as it left them. `fix` is the change with which nothing is found, where several are
+    needed."""
 
     symbol: str
     failures: tuple[Failure, ...]
@@ -39,6 +40,7 @@ class KernelResult:
     outputs: tuple[Any, ...]
     resources: Resources
     compared: bool = False
+    fix: str = ""
 
     @property
     def right(self) -> bool:
@@ -47,7 +49,7 @@ class KernelResult:
 
     def __str__(self) -> str:
         values = "outputs are as expected" if self.compared else "values were not compared"
-        said = verdict_lines(self.symbol, self.failures, self.findings, values)
+        said = verdict_lines(self.symbol, self.failures, self.findings, values, self.fix)
         return "\n".join([*said, *(f"note: {note}" for note in self.notes), f"takes {self.resources}"])
 
 
@@ -183,4 +185,5 @@ def _result(
         tensors,
         verdict.resources,
         reference is not None,
+        verdict.fix,
     )

@@ -12,8 +12,10 @@ from hktune.verify.finding_rules import ERROR, NOTE, WARNING
 _NOTES_OF_A_RULE_MAX = 3
 
 
-def verdict_lines(kernel: str, failures: Sequence[Failure], found: Sequence[Diagnosis], values: str) -> Iterator[str]:
-    """What was found in `kernel`; `values` says what its outputs were compared with."""
+def verdict_lines(
+    kernel: str, failures: Sequence[Failure], found: Sequence[Diagnosis], values: str, fix: str = ""
+) -> Iterator[str]:
+    """What was found in `kernel`; `values` says what its outputs were compared with, `fix` what leaves no finding."""
     counted = counts_text(found)
     for failure in failures:
         yield f"{failure.status}: {failure.detail}"
@@ -21,6 +23,8 @@ def verdict_lines(kernel: str, failures: Sequence[Failure], found: Sequence[Diag
         yield from [f"{kernel}: {counted}"] if counted else []
     else:
         yield f"{kernel}: no hazard found{f' ({counted})' if counted else ''}; {values}"
+    if fix:
+        yield f"fix of all: {fix}"
     yield from finding_lines(found)
 
 

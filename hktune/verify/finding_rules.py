@@ -24,6 +24,7 @@ class Rule:
 
 _COUNTERS = "CDNA4 ISA guide, 4.4"
 _MODEL = "LLVM AMDGPUUsage, GFX942"
+_UNALIGNED = "Linux amdkfd; LLVM unaligned-access-mode"
 _STATES = "CDNA4 ISA guide, table 38; LLVM GCNHazardRecognizer"
 
 GROUPS = ("race", "missing wait", "out of bounds", "uninitialised", "wait state", "suspicious")
@@ -74,7 +75,7 @@ _ALL = (
         found.LDS_ALIGNMENT,
         "out of bounds",
         ERROR,
-        "an LDS address is not a multiple of the access's bytes",
+        "an atomic, a transposed read or a load to LDS is not aligned as it must be",
         "another index or padding, or a narrower access",
         "CDNA4 ISA guide, 11",
     ),
@@ -157,6 +158,14 @@ _ALL = (
         "a flat load is waited for by vmcnt alone; by the book it counts in lgkmcnt too",
         "s_waitcnt vmcnt(0) lgkmcnt(0)",
         _COUNTERS,
+    ),
+    Rule(
+        found.UNALIGNED_LDS,
+        "out of bounds",
+        NOTE,
+        "an LDS address is no multiple of the access's bytes: right as ROCm sets the mode, but slow",
+        "another index or padding, or a narrower access",
+        _UNALIGNED,
     ),
     Rule(
         found.EQUAL_WRITES,

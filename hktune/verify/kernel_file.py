@@ -27,6 +27,7 @@ from hktune.verify.diagnosis import Diagnosis, diagnoses, worst_first
 from hktune.verify.examination import Examination
 from hktune.verify.execution_trace import ExecutionTrace, execution_trace
 from hktune.verify.finding_rules import ERROR, WARNING
+from hktune.verify.fixes import Fixes
 from hktune.verify.kernel_arguments import Parameter, buffers_of, integer
 from hktune.verify.kernel_buffers import (
     Numbers,
@@ -104,7 +105,7 @@ class KernelRun:
 class Verdict:
     """What was found: a failure of the run or wrong values, or none; findings, worst first; and what the kernel asks of
     a compute unit. `outputs` are the buffers that the kernel may write, as it left them; `traced` what workgroup 0
-    executed, where the run asked for it."""
+    executed, where the run asked for it; `fix` the change with which nothing is found, where several are needed."""
 
     symbol: str
     failure: Failure | None
@@ -113,6 +114,7 @@ class Verdict:
     outputs: Mapping[str, HostArray] = field(default_factory=dict)
     findings: tuple[Diagnosis, ...] = ()
     traced: ExecutionTrace | None = None
+    fix: str = ""
 
     @property
     def level(self) -> str | None:
@@ -153,10 +155,13 @@ class _Judge:
             failure = self._wrong(self._before, arrays)
             found += self._suspicions(arrays, until)
         found = [replace(each, waived=any(each_of.covers(each) for each_of in self._run.allowed)) for each in found]
-        found = self._examination.with_fixes(found, self._kernel.code.region.base, until)
+        base = self._kernel.code.region.base
+        fixed = Fixes(lambda insertions: self._examination.found_with(insertions, base), until).of(found)
         written = {name: each.type for name, each in self._buffers.items() if each.way != "in" and ended}
         outputs = {name: native(arrays[name], kind) for name, kind in written.items()}
-        return Verdict(self._name, failure, resources, notes, outputs, worst_first(found), traced)
+        return Verdict(
+            self._name, failure, resources, notes, outputs, worst_first(fixed.found), traced, fixed.all_at_once
+        )
 
     def _failure(self, arrays: dict[str, HostArray]) -> Failure | None:
         """Why the kernel did not come to its end on `arrays`, if it did not."""

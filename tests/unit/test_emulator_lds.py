@@ -37,6 +37,25 @@ def test_widths_meet_in_the_same_bytes(written: int, read: int) -> None:
         assert found[:, lane].tobytes() == memory[start : start + read]
 
 
+@pytest.mark.parametrize("size", [2, 4, 8, 12, 16])
+def test_reads_and_writes_may_begin_at_any_byte(size: int) -> None:
+    """In the unaligned mode, which ROCm's driver sets."""
+    write, memory = filled(4)
+    address = RNG.integers(0, len(memory) - 2 * size, 64).astype(np.uint32)
+    read, count = (f"u{8 * size}" if size < 4 else f"b{8 * size}"), max(size // 4, 1)
+    target = f"v[20:{19 + count}]" if count > 1 else "v20"
+    lines = f"{write}\nds_read_{read} {target}, v14 offset:1\ns_waitcnt lgkmcnt(0)"
+    found = run_lanes(lines, (*ROWS, address), count, LDS_BYTES)
+    for lane, start in enumerate(address.tolist()):
+        assert found[:, lane].tobytes()[:size] == memory[start + 1 : start + 1 + size]
+    again = run_lanes(
+        f"{lines}\nv_mul_u32_u24 v3, {size + 3}, v0\nds_write_b{8 * size} v3, {target} offset:1\n"
+        f"s_waitcnt lgkmcnt(0)\nds_read_{read} {target}, v3 offset:1\ns_waitcnt lgkmcnt(0)",
+        (*ROWS, address), count, LDS_BYTES,
+    )  # fmt: skip
+    assert again.tolist() == found.tolist()
+
+
 def test_small_reads_extend_or_fill_halves() -> None:
     write, memory = filled(4)
     lines = f"""

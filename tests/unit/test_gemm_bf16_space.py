@@ -81,7 +81,8 @@ def test_more_waves_than_a_workgroup_holds_are_refused_if_ever_offered() -> None
 
 
 def test_every_rule_is_tried_here() -> None:
-    elsewhere = {"waves_fit", "whole_vectors_of_m", "whole_vectors_of_n"}  # above, and test_gemm_bf16_layouts.py
+    # Above, in test_gemm_bf16_layouts.py, and in test_gemm_low_precision.py.
+    elsewhere = {"waves_fit", "whole_vectors_of_m", "whole_vectors_of_n", "whole_words"}
     assert {constraint.name for constraint in space().constraints} == {*BREAKS, *elsewhere}
 
 

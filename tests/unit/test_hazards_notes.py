@@ -55,9 +55,24 @@ BY_THE_BOOK = {
         "v_mov_b32 v4, 0\nv_add_f32_dpp v42, v5, v4 row_shr:1 row_mask:0xf bank_mask:0xf",
         "but moves another register",
     ),
+    "16 bytes of LDS on 8": (
+        "v_add_u32 v3, 8, v2\nds_write_b128 v3, v[4:7]",
+        "not aligned to its 16 bytes: that is slow",
+    ),
+    "8 bytes of LDS on an odd one": (
+        "v_lshlrev_b32 v3, 3, v0\nds_write_b64 v3, v[4:5] offset:1",
+        "not aligned to its 8 bytes: that is slow",
+    ),
+    "loads to LDS by 16 bytes on 8": (
+        "s_mov_b32 m0, 8\ns_nop 0\nbuffer_load_dwordx4 v1, s[12:15], 0 offen lds",
+        "not aligned to its 16 bytes: that is slow",
+    ),
     "more LDS reads than the counter holds": (f"{READS}\ns_waitcnt lgkmcnt(15)\nv_add_u32 v42, v64, v65", "reads v64"),
 }
 HAZARDS = {
+    "an atomic on LDS at half its size": "v_mov_b32 v3, 2\nds_add_u32 v3, v4",
+    "a transposed read on 4": "v_mov_b32 v3, 4\nds_read_b64_tr_b16 v[42:43], v3",
+    "a load to LDS between dwords": "s_mov_b32 m0, 2\ns_nop 0\nbuffer_load_dword v1, s[12:15], 0 offen lds",
     "a VALU result right into an MFMA": f"v_mov_b32 v4, 0\n{MFMA}",
     "a VALU result into an MFMA behind something else": f"v_mov_b32 v4, 0\nv_mov_b32 v42, 0\n{MFMA}",
     "an MFMA's result one state later": f"{MFMA}\ns_nop 0\nv_add_f32 v42, v20, v20",

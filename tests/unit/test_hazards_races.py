@@ -129,6 +129,33 @@ def test_loads_to_lds_without_order_are_races(right: str, wrong: str, complaint:
     assert complaint in found
 
 
+TILES = """
+s_mov_b32 s22, 2
+v_xor_b32 v3, 0x100, v1
+tile:
+global_load_dword v10, v1, s[8:9]
+s_waitcnt vmcnt(0)
+ds_write_b32 v1, v10
+s_waitcnt lgkmcnt(0)
+s_barrier
+ds_read_b32 v11, v3
+s_waitcnt lgkmcnt(0)
+s_barrier
+s_sub_u32 s22, s22, 1
+s_cmp_lg_u32 s22, 0
+s_cbranch_scc1 tile
+"""
+"""Two waves exchange what they loaded, tile after tile."""
+
+
+def test_a_second_tile_waits_for_the_readers_of_the_first() -> None:
+    """Though data on their way from memory leave the readers hundreds of cycles."""
+    assert hazard(TILES, waves=2) is None
+    found = hazard(TILES.replace("s_barrier\ns_sub", "s_sub"), waves=2)
+    assert found is not None
+    assert "no s_barrier lies between" in found
+
+
 def test_a_wave_alone_waits_for_its_own_load_to_lds() -> None:
     alone = TO_LDS.replace("v_xor_b32 v3, 0x400, v2", "v_mov_b32 v3, v2").replace("s_barrier\n", "")
     assert hazard(alone) is None
@@ -171,7 +198,13 @@ def test_atomics_on_lds_do_not_race_with_each_other() -> None:
     [
         ("ds_read_b32 v10, v1", "reads LDS address 0, which nothing has written"),
         ("ds_write_b32 v1, v1 offset:8192", "runs past the workgroup's 8192 bytes"),
-        ("v_add_u32 v3, 4, v2\nds_write_b128 v3, v[20:23]", "LDS address 4, which is not aligned to the 16 bytes"),
+        ("v_add_u32 v3, 2, v1\nds_add_u32 v3, v20", "LDS address 2, which is not aligned to 4 bytes, as it must be"),
+        ("v_add_u32 v3, 4, v2\nds_read_b64_tr_b16 v[20:21], v3", "LDS address 4, which is not aligned to 8 bytes"),
+        (
+            f"{BUFFER}\ns_mov_b32 m0, 2\ns_nop 0\nbuffer_load_dwordx4 v2, s[12:15], 0 offen lds",
+            "LDS address 2, which is not aligned to 4 bytes",
+        ),
+        ("v_add_u32 v3, 4, v2\nds_write_b128 v3, v[20:23]", "LDS address 4, which is not aligned to its 16 bytes"),
     ],
 )
 def test_lds_addresses_are_judged(line: str, complaint: str) -> None:

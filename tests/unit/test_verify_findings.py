@@ -180,6 +180,46 @@ def test_findings_come_worst_first(tmp_path: Path, capsys: pytest.CaptureFixture
     assert out.count("(not tried: the time for trials is over)") == 3
 
 
+TWO_RACES = """
+v_xor_b32 v3, 0x100, v1
+v_add_u32 v4, 0x1000, v1
+v_add_u32 v5, 0x1000, v3
+global_load_dword v12, v1, s[6:7]
+ds_write_b32 v1, v1
+s_waitcnt lgkmcnt(0)
+ds_read_b32 v10, v3
+s_waitcnt vmcnt(0) lgkmcnt(0)
+ds_write_b32 v4, v12
+s_barrier
+ds_read_b32 v11, v5
+s_waitcnt lgkmcnt(0)
+v_add_u32 v10, v10, v11
+global_store_dword v1, v10, s[8:9]
+"""
+"""Two exchanges of two waves: the first lacks a barrier, the second a wait before its own."""
+
+
+def test_a_fix_of_all_is_tried_where_no_single_one_is_enough(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = shown(tmp_path, capsys, TWO_RACES, "--block", "128")
+    first, second = "s_barrier before ds_read_b32", "s_waitcnt lgkmcnt(0) before s_barrier"
+    assert out.splitlines()[1] == f"fix of all: {first}; {second} (tried together: nothing is found then)"
+    assert out.count("others remain: 1)") == 2
+    repaired = TWO_RACES.replace("ds_read_b32 v10", "s_barrier\nds_read_b32 v10")
+    assert "fix of all" not in shown(tmp_path, capsys, repaired, "--block", "128")
+    repaired = repaired.replace("v12\ns_barrier", "v12\ns_waitcnt lgkmcnt(0)\ns_barrier")
+    assert "no hazard found" in shown(tmp_path, capsys, repaired, "--block", "128", code=0)
+
+
+def test_what_no_instruction_repairs_has_no_fix_of_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = TWO_RACES.replace("v_add_u32 v10, v10, v11", "v_add_u32 v10, v10, v30")
+    found = json.loads(shown(tmp_path, capsys, lines, "--block", "128", "--json"))
+    assert found["fix"] is None
+    words = ("--block", "128", "--json", "--allow", "uninitialised-register")
+    assert "tried together" in json.loads(shown(tmp_path, capsys, lines, *words))["fix"]
+
+
 def test_a_waived_finding_is_counted_and_no_failure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ("--block", "128", "--try-seconds", "0")
     for place in ("", "@kernel+0x2c", "@+0x2c"):

@@ -19,11 +19,12 @@ LDS_RACE, MEMORY_RACE, MISSING_WAIT = "lds-race", "memory-race", "missing-wait"
 LDS_BOUNDS, LDS_ALIGNMENT, MEMORY_BOUNDS = "lds-bounds", "lds-alignment", "memory-bounds"
 UNSET_REGISTER, UNSET_LDS, UNSET_MEMORY = "uninitialised-register", "uninitialised-lds", "uninitialised-memory"
 WAIT_STATE = "wait-state"
-BOOK_WAIT_STATE, COUNTER_FULL, FLAT_BY_VMCNT, EQUAL_WRITES = (
+BOOK_WAIT_STATE, COUNTER_FULL, FLAT_BY_VMCNT, EQUAL_WRITES, UNALIGNED_LDS = (
     "wait-state-by-the-book",
     "counter-full",
     "flat-by-vmcnt",
     "equal-writes",
+    "unaligned-lds",
 )
 
 

@@ -18,6 +18,7 @@ from hktune.emulator.machine.wave_start import Dispatch
 from hktune.emulator.machine.waves import Lanes, Waves
 
 _COUNTERS = {ON_VECTOR: "vmcnt", ON_LDS: "lgkmcnt"}
+_DWORD_BYTES = 4
 _ACTS = {READ: "reads", WRITE: "writes", ATOMIC: "updates", LOAD_TO_LDS: "loads to"}
 
 
@@ -69,10 +70,13 @@ class Reporter:
         """Judges LDS addresses (n, 64); which lanes stay inside, where not all do. Raises KernelFault."""
         outside = (address + size > self._m.lds_bytes) | (address < 0)
         unit = 16 if size > 8 else size
-        crooked = (address & (unit - 1)) != 0
+        least = _least_alignment(footprint, unit)
+        crooked = address & (least - 1) != 0
+        slow = (address & (unit - 1) != 0) & ~crooked
         for rule, wrong, why in (
             (rules.LDS_BOUNDS, outside, f"which runs past the workgroup's {self._m.lds_bytes} bytes"),
-            (rules.LDS_ALIGNMENT, crooked, f"which is not aligned to the {unit} bytes that the access needs"),
+            (rules.LDS_ALIGNMENT, crooked, f"which is not aligned to {least} bytes, as it must be"),
+            (rules.UNALIGNED_LDS, slow, f"which is not aligned to its {unit} bytes: that is slow"),
         ):
             wrong = wrong if active is None else wrong & active
             if wrong.any():
@@ -80,7 +84,8 @@ class Reporter:
                 place = int(address[row, lane])
                 what = f"lane {lane} accesses LDS address {place}, {why}"
                 here = self._side(footprint, int(columns[row]), lane)
-                self._watch.report(Finding(rule, here, what, address=place, in_lds=True))
+                note = rule == rules.UNALIGNED_LDS and not self._watch.strict
+                self._watch.report(Finding(rule, here, what, note, address=place, in_lds=True))
         if not outside.any():
             return None
         inside: Array = ~outside if active is None else active & ~outside
@@ -223,3 +228,12 @@ class Reporter:
         """How many operations of the wave may be under way."""
         under_way = self._order.issued[:, column] - self._order.completed[:, column]
         return f"{int(under_way[ON_VECTOR])} vector memory and {int(under_way[ON_LDS])} LDS operations are outstanding"
+
+
+def _least_alignment(footprint: Footprint, unit: int) -> int:
+    """What an LDS address must be a multiple of. ROCm's driver sets SH_MEM_CONFIG to unaligned, where reads and writes
+    of any width may begin at any byte. Atomics may not; M0 counts dwords for loads to LDS; of transposed reads no
+    source says so."""
+    if footprint.to_lds:
+        return min(unit, _DWORD_BYTES)
+    return unit if footprint.atomic or "_tr_" in footprint.instruction.mnemonic else 1

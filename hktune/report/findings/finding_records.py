@@ -16,6 +16,7 @@ def verdict_record(verdict: Verdict) -> dict[str, Json]:
         "level": verdict.level,
         "failure": {"status": str(failure.status), "detail": failure.detail} if failure else None,
         "findings": [_finding(each) for each in verdict.findings],
+        "fix": verdict.fix or None,
         "notes": list(verdict.notes),
         "resources": str(verdict.resources),
     }

@@ -5,15 +5,19 @@
 
 #pragma once
 
-enum class Dtype { bf16, f16, f32 };
+enum class Dtype { bf16, f16, f32, e4m3, e5m2, mxfp8, mxfp4, i8, i32 };
+enum class Scales { none, tensor, rows, blocks, mx };
 enum class Activation { none, relu, gelu, gelu_tanh, silu };
 enum class Along { k, lines };
 enum class Schedule { pipeline, interleave, pingpong };
 enum class Wait { step, cluster };
 enum class Priority { none, cluster, phase };
 
-constexpr Dtype DTYPE = Dtype::bf16;  // of A and B; sums are float32
+constexpr Dtype DTYPE_A = Dtype::bf16;  // sums are float32, those of i8 i32
+constexpr Dtype DTYPE_B = Dtype::bf16;
 constexpr Dtype DTYPE_C = Dtype::bf16;  // of C and the bias
+constexpr Scales SCALES = Scales::none;  // factors of A and of B
+#define SCALE_ARGUMENTS 0  // pointers to them, and row strides where they are matrices
 constexpr bool ACCUMULATES = false;  // whether a launch may ask to add what C holds
 constexpr Activation ACTIVATION = Activation::none;  // of C, before it is rounded
 // What is contiguous in memory: a line of the operand (a row of A, a column of B), which runs along K, or one element
@@ -24,7 +28,7 @@ constexpr Along ALONG_B = Along::k;
 // The block of C that a workgroup computes, and how its warps share it.
 constexpr int BLOCK_M = 256;
 constexpr int BLOCK_N = 256;
-constexpr int K_STEP = 64;  // depth of a K-tile
+constexpr int K_STEP = 64;  // depth of a K-tile, in halfwords
 constexpr int WARPS_M = 2;
 constexpr int WARPS_N = 4;
 constexpr int MFMA = 32;  // rows and columns of one MFMA

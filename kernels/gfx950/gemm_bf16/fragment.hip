@@ -4,10 +4,32 @@
 
 #include "geometry.hip"
 
+// The factors of base tiles (y, x * FACTOR_TILES ..) for this lane's line: a word, or that byte of one which is for the
+// lane's 32 of the MFMA's K.
+template<int y, int x, int slice, ducks::rt::all RT, ducks::st::all ST>
+__device__ __forceinline__ void read_factor(RT &fragment, ST &part, int warp) {
+    constexpr int block_bytes = SCALES == Scales::mx ? FACTOR_K / 32 : sizeof(uint32_t);
+    constexpr int line_bytes = WORDS * sizeof(uint32_t);
+    constexpr int offset = y * MFMA * line_bytes + (slice * RT::width / FACTOR_TILES + x) * block_bytes;
+    const int lane = kittens::laneid(), line = warp * RT::rows + lane % MFMA;
+    const uint32_t address = reinterpret_cast<uintptr_t>(&part.words[0]) + line * line_bytes;
+    uint32_t &to = fragment.factors[y][x];
+    if constexpr (SCALES == Scales::mx) {
+        asm volatile("ds_read_u8 %0, %1 offset:%2" : "=v"(to) : "v"(address + lane / MFMA), "i"(offset) : "memory");
+    } else {
+        asm volatile("ds_read_b32 %0, %1 offset:%2" : "=v"(to) : "v"(address), "i"(offset) : "memory");
+    }
+}
+
 // A warp's lines of a part, number `warp` of as many, in the slice `slice` of its K.
 template<int slice, ducks::rt::all RT, ducks::st::all ST>
 __device__ __forceinline__ void read_fragment(RT &fragment, ST &part, int warp) {
     load(fragment, subtile_inplace<RT::rows, RT::cols>(part, {warp, slice}));
+    if constexpr (HAS_WORDS) {
+        static_for<RT::height * (RT::width / FACTOR_TILES)>([&]<int i>() __attribute__((always_inline)) {
+            read_factor<i % RT::height, i / RT::height, slice>(fragment, part, warp);
+        });
+    }
 }
 
 // Base tile (y, x) of the same, alone.
@@ -17,6 +39,7 @@ __device__ __forceinline__ void read_base_tile(RT &fragment, ST &part, int warp)
     const int2 at{warp * RT::height, slice * RT::width};
     load(reinterpret_cast<one &>(fragment.tiles[y][x]),
          subtile_inplace<RT::base_tile_rows, RT::base_tile_cols>(part, {at.x + y, at.y + x}));
+    if constexpr (HAS_WORDS && x % FACTOR_TILES == 0) read_factor<y, x / FACTOR_TILES, slice>(fragment, part, warp);
 }
 
 // Contiguous along lines: 16 lanes read 4 k of 16 lines, 4 lines a lane, and each gets the 4 k of one line. Two such

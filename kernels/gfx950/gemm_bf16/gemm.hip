@@ -13,7 +13,21 @@
 
 extern "C" __global__ __launch_bounds__(NUM_THREADS, WAVES_PER_SIMD)
 void hktune_gemm_bf16(const element *a, const element *b, output *c, const output *bias, float *workspace,
-                      int m, int n, int k, int lda, int ldb, int ldc, int accumulate) {
+                      int m, int n, int k, int lda, int ldb, int ldc, int accumulate
+#if SCALE_ARGUMENTS >= 2
+                      , const float *scale_a, const float *scale_b
+#endif
+#if SCALE_ARGUMENTS == 4
+                      , int ldscale_a, int ldscale_b
+#endif
+                      ) {
+#if SCALE_ARGUMENTS < 2
+    constexpr const float *scale_a = nullptr, *scale_b = nullptr;
+#endif
+#if SCALE_ARGUMENTS < 4
+    constexpr int ldscale_a = 0, ldscale_b = 0;
+#endif
+    k /= NUMBERS, lda /= NUMBERS, ldb /= NUMBERS;  // from here on in halfwords
     extern __shared__ alignment_dummy __shm[];
     shared_allocator al((int *)&__shm[0]);
     PART_A (&As)[STAGES][SPLIT] = al.allocate<PART_A, STAGES, SPLIT>();
@@ -28,8 +42,10 @@ void hktune_gemm_bf16(const element *a, const element *b, output *c, const outpu
     const int first_tile = share * k_tiles / SPLIT_K, end_tile = (share + 1) * k_tiles / SPLIT_K;
     const int warp_id = __builtin_amdgcn_readfirstlane(kittens::warpid());
     const warp_place warp{warp_id / WARPS_N, warp_id % WARPS_N};
-    const block_source source{{first_line<ALONG_A>(a, row, lda), lda, m - row},
-                              {first_line<ALONG_B>(b, col, ldb), ldb, n - col}, k, first_tile, end_tile - 1};
+    const block_source source{
+        {first_line<ALONG_A>(a, row, lda), lda, m - row, words_of_a::of(scale_a, ldscale_a, row, m - row)},
+        {first_line<ALONG_B>(b, col, ldb), ldb, n - col, words_of_b::of(scale_b, ldscale_b, col, n - col)},
+        k, first_tile, end_tile - 1};
 
     using main_loop = std::conditional_t<SCHEDULE == Schedule::pingpong, pingpong<SPLIT>, pipeline<CLUSTERS>>;
     main_loop loop{{As, Bs, source, warp, end_tile - first_tile}};
@@ -43,5 +59,6 @@ void hktune_gemm_bf16(const element *a, const element *b, output *c, const outpu
     loop.drain();
 
     if (SPLIT_K > 1 && !gather_block(loop.ct, workspace, block, share, warp_id)) return;
-    store_block(block_target(c, bias, row, col, m, n, ldc), loop.ct, warp);
+    const block_factors factors(scale_a, scale_b, row, col, m, n);
+    store_block(block_target(c, bias, row, col, m, n, ldc), factors, loop.ct, warp);
 }

@@ -26,8 +26,24 @@ template<> struct element_of<Dtype::f32> {
     using scalar = float;
     using bits = uint32_t;
 };
-using element = element_of<DTYPE>::tile;
+template<> struct element_of<Dtype::i32> {
+    using tile = float;
+    using scalar = int;
+    using bits = uint32_t;
+};
+
+// What tiles are made of is a halfword: a number of 16 bits, two of 8, or four of 4. So K, and the row strides of A and
+// B, are counted in halfwords from the kernel's arguments on, and all that moves them is the same for every format.
+constexpr int numbers_of(Dtype dtype) {
+    return dtype == Dtype::bf16 || dtype == Dtype::f16 ? 1 : dtype == Dtype::mxfp4 ? 4 : 2;
+}
+constexpr int NUMBERS = numbers_of(DTYPE_A);
+template<Dtype dtype, int numbers> struct halfword_of { using type = kittens::bf16; };
+template<Dtype dtype> struct halfword_of<dtype, 1> { using type = element_of<dtype>::tile; };
+using element = halfword_of<DTYPE_A, NUMBERS>::type;
 using output  = element_of<DTYPE_C>::tile;
+constexpr bool INTEGER_SUMS = DTYPE_A == Dtype::i8;
+constexpr bool SMALL_FLOATS = NUMBERS > 1 && !INTEGER_SUMS;
 
 template<int rows> struct mfma_shape;
 template<> struct mfma_shape<16> {  // v_mfma_f32_16x16x32_bf16 or _f16
@@ -41,6 +57,11 @@ template<> struct mfma_shape<32> {  // v_mfma_f32_32x32x16_bf16 or _f16
     using shared = st_32x16_s;
 };
 using shape = mfma_shape<MFMA>;
+
+// Base tiles along K that an MFMA takes of each operand: 16 bytes of a lane, or 32 where floats have 8 bits. Those are
+// two runs of 16, from the two halves of its K: two base tiles as they are read.
+constexpr int MFMA_TILES = SMALL_FLOATS && NUMBERS == 2 ? 2 : 1;
+constexpr int TILE_K     = shape::operand::cols * NUMBERS;  // of a base tile, in numbers
 
 constexpr int VECTOR_BYTES   = 16;  // what one lane loads, reads from LDS, or stores, at once
 constexpr int VECTOR         = VECTOR_BYTES / sizeof(element);
@@ -82,19 +103,52 @@ template<int LINES> struct lines_part {
     }
 };
 
-template<Along, int LINES> struct part_of_operand { using type = st<element, LINES, K_STEP, shape::shared>; };
-template<int LINES> struct part_of_operand<Along::lines, LINES> { using type = lines_part<LINES>; };
+// Factors along K come as words: for each line and each WORD_K of K, four E8M0 of 32, or one float32. Behind the numbers
+// of a part are its words, line by line, and as many more as make every thread load equally many.
+constexpr bool HAS_WORDS = SCALES == Scales::blocks || SCALES == Scales::mx;
+constexpr int WORD_K     = 128;
+constexpr int WORDS      = HAS_WORDS ? K_STEP * NUMBERS / WORD_K : 0;  // of a line in a K-tile
+static_assert(!HAS_WORDS || WORDS * WORD_K == K_STEP * NUMBERS, "a K-tile has whole words");
+
+constexpr int word_loads(int lines) { return (lines * WORDS + NUM_THREADS - 1) / NUM_THREADS; }
+
+template<typename PART, int LINES> struct with_words : PART {
+    uint32_t words[word_loads(LINES) * NUM_THREADS];
+};
+
+template<Along, int LINES> struct numbers_of_part { using type = st<element, LINES, K_STEP, shape::shared>; };
+template<int LINES> struct numbers_of_part<Along::lines, LINES> { using type = lines_part<LINES>; };
+
+template<Along along, int LINES, bool words = HAS_WORDS> struct part_of_operand : numbers_of_part<along, LINES> {};
+template<Along along, int LINES> struct part_of_operand<along, LINES, true> {
+    using type = with_words<typename numbers_of_part<along, LINES>::type, LINES>;
+};
+
+// A fragment with its factors: one register for each of its rows of base tiles and each FACTOR_K of its K.
+constexpr int FACTOR_TILES = SCALES == Scales::blocks ? WORD_K / TILE_K : MFMA_TILES;
+constexpr int FACTOR_K     = FACTOR_TILES * TILE_K;
+
+template<typename RT> struct with_factors : RT {
+    uint32_t factors[RT::height][RT::width / FACTOR_TILES];
+    static_assert(RT::width % FACTOR_TILES == 0, "a slice has whole factors");
+};
+
+template<int LINES> using numbers_of_fragment = rt<element, LINES, SLICE_K, row_l, shape::operand>;
+template<int LINES, bool words = HAS_WORDS> struct fragment_of { using type = numbers_of_fragment<LINES>; };
+template<int LINES> struct fragment_of<LINES, true> { using type = with_factors<numbers_of_fragment<LINES>>; };
 
 using G      = kittens::group<NUM_WARPS>;
 using PART_A = part_of_operand<ALONG_A, PART_M>::type;
 using PART_B = part_of_operand<ALONG_B, PART_N>::type;
-using RT_A   = rt<element, REG_M, SLICE_K, row_l, shape::operand>;
-using RT_B   = rt<element, REG_N, SLICE_K, row_l, shape::operand>;
+using RT_A   = fragment_of<REG_M>::type;
+using RT_B   = fragment_of<REG_N>::type;
 using RT_Ct  = rt_fl<REG_N, REG_M, col_l, shape::accumulator>;  // C is accumulated transposed: Ct = B A^T
 
 constexpr int BYTES_PER_LOAD = VECTOR_BYTES * NUM_THREADS;
-constexpr int LOADS_A        = sizeof(PART_A) / BYTES_PER_LOAD;
-constexpr int LOADS_B        = sizeof(PART_B) / BYTES_PER_LOAD;
+constexpr int NUMBER_LOADS_A = sizeof(PART_A::data) / BYTES_PER_LOAD;
+constexpr int NUMBER_LOADS_B = sizeof(PART_B::data) / BYTES_PER_LOAD;
+constexpr int LOADS_A        = NUMBER_LOADS_A + word_loads(PART_M);
+constexpr int LOADS_B        = NUMBER_LOADS_B + word_loads(PART_N);
 constexpr int LOADS_PER_TILE = SPLIT * (LOADS_A + LOADS_B);
 
 constexpr int PARTS_PER_TILE = 2 * SPLIT;  // fetched in the order B0 A0 B1 A1
@@ -102,12 +156,16 @@ constexpr int PARTS_PER_TILE = 2 * SPLIT;  // fetched in the order B0 A0 B1 A1
 // Base tiles of a fragment, and its LDS reads: a base tile is one of 16 bytes a lane, or two transposed ones of 8.
 constexpr int TILES_A = RT_A::height * RT_A::width;
 constexpr int TILES_B = RT_B::height * RT_B::width;
-constexpr int READS_A = TILES_A * (ALONG_A == Along::k ? 1 : 2);
-constexpr int READS_B = TILES_B * (ALONG_B == Along::k ? 1 : 2);
+constexpr int FACTORS_A = HAS_WORDS ? TILES_A / FACTOR_TILES : 0;
+constexpr int FACTORS_B = HAS_WORDS ? TILES_B / FACTOR_TILES : 0;
+constexpr int READS_A   = TILES_A * (ALONG_A == Along::k ? 1 : 2) + FACTORS_A;
+constexpr int READS_B   = TILES_B * (ALONG_B == Along::k ? 1 : 2) + FACTORS_B;
 
 static_assert(PREFETCH >= 1 && (PREFETCH == STAGES - 1 || PREFETCH == STAGES));
 static_assert(PARTS_PER_TILE % SPREAD == 0, "every cluster that fetches parts fetches equally many");
-static_assert(LOADS_A * BYTES_PER_LOAD == sizeof(PART_A) && LOADS_B * BYTES_PER_LOAD == sizeof(PART_B));
+static_assert(NUMBER_LOADS_A * BYTES_PER_LOAD == sizeof(PART_A::data));
+static_assert(NUMBER_LOADS_B * BYTES_PER_LOAD == sizeof(PART_B::data));
+static_assert(RT_A::width % MFMA_TILES == 0, "a slice is whole MFMAs deep");
 static_assert(shape::shared::bytes_per_thread<element>() == VECTOR_BYTES);
 
 // The lanes of one row of C, side by side, hold QUAD_COLS columns.
@@ -179,6 +237,10 @@ template<ducks::rt::all RT> __device__ __forceinline__ void arrived(RT &fragment
         #pragma unroll
         for (int j = 0; j < RT::width; j++) {
             asm volatile("" : "+v"(*reinterpret_cast<i32x4 *>(fragment.tiles[i][j].data)));
+        }
+        if constexpr (HAS_WORDS) {
+            #pragma unroll
+            for (int j = 0; j < RT::width / FACTOR_TILES; j++) asm volatile("" : "+v"(fragment.factors[i][j]));
         }
     }
 }

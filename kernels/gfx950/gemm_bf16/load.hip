@@ -33,15 +33,69 @@ __device__ __forceinline__ const element *first_line(const element *matrix, int 
     return matrix + (ALONG == Along::k ? int64_t(line) * row_stride : line);
 }
 
+// The words of the lines that a workgroup multiplies, `lines` of them: `first` is the row of the first line, of which it
+// is number `line`. A row is of SHARED lines, and rows are `row_stride` words apart.
+template<int LINES, int SHARED> struct line_words {
+    static constexpr int loads = word_loads(LINES);
+
+    const uint32_t *first;
+    int row_stride, line, lines;
+    uint32_t offsets[SPLIT][loads];
+
+    // Of `lines` lines from number `line` on, of a matrix of factors whose rows are `row_stride` of its elements apart.
+    __device__ __forceinline__ static line_words of(const void *factors, int row_stride, int line, int lines) {
+        const int stride = SCALES == Scales::mx ? row_stride / int(sizeof(uint32_t)) : row_stride;
+        return {static_cast<const uint32_t *>(factors) + int64_t(line / SHARED) * stride, stride, line % SHARED, lines};
+    }
+
+    // Of line `first_line` on, `words_left` of each: beyond the last line and word, the last is loaded once more.
+    __device__ __forceinline__ void prepare(int first_line, int words_left, uint32_t (&to)[loads]) const {
+        #pragma unroll
+        for (int i = 0; i < loads; i++) {
+            const int at = i * NUM_THREADS + threadIdx.x;
+            const int row = (line + min(first_line + at / WORDS, lines - 1)) / SHARED;
+            to[i] = (row * row_stride + min(at % WORDS, words_left - 1)) * sizeof(uint32_t);
+        }
+    }
+
+    __device__ __forceinline__ void prepare() {
+        #pragma unroll
+        for (int h = 0; h < SPLIT; h++) prepare(h * LINES, WORDS, offsets[h]);
+    }
+
+    // The words of part h from k on, of which `k_left` are there, if it is `masked`.
+    template<bool masked, typename PART> __device__ __forceinline__ void fetch(PART &part, int h, int k, int k_left) const {
+        uint32_t partly[loads];
+        if constexpr (masked) prepare(h * LINES, k_left * NUMBERS / WORD_K, partly);
+        const i32x4 srsrc = make_srsrc(first + k * NUMBERS / WORD_K, OUTSIDE);
+        constexpr int wave_bytes = kittens::WARP_THREADS * sizeof(uint32_t);
+        const uint32_t to = reinterpret_cast<uintptr_t>(&part.words[0]) + kittens::warpid() * wave_bytes;
+        #pragma unroll
+        for (int i = 0; i < loads; i++) {
+            llvm_amdgcn_raw_buffer_load_lds(srsrc, (as3_uint32_ptr)uintptr_t(to + i * NUM_WARPS * wave_bytes),
+                                            sizeof(uint32_t), masked ? partly[i] : offsets[h][i], 0, 0,
+                                            static_cast<int>(coherency::cache_all));
+        }
+    }
+};
+
+struct no_words {
+    __device__ __forceinline__ static no_words of(const void *, int, int, int) { return {}; }
+};
+
 // The lines of A (its rows), or of B (its columns), that a workgroup multiplies: `first` is where they begin, `lines`
 // counts from there to the last of the matrix. `row_stride` is from line to line or, contiguous along lines, from k to
 // k. `offsets` say where each load of this thread begins in a part.
-template<Along ALONG, typename PART, int LINES, int LOADS> struct operand {
+template<Along ALONG, typename PART, int LINES, int LOADS, typename WORDS_OF> struct operand {
     const element *first;
     int row_stride, lines;
+    WORDS_OF words;
     uint32_t offsets[LOADS];
 
-    __device__ __forceinline__ void prepare(PART &part) { load_offsets(part, row_stride, offsets); }
+    __device__ __forceinline__ void prepare(PART &part) {
+        load_offsets(part, row_stride, offsets);
+        if constexpr (HAS_WORDS) words.prepare();
+    }
 
     // Of part h, from k on. Lines past the matrix's last are outside the range, and read as 0. Contiguous along lines,
     // so are the k past `k_left`; what is beyond the lines in a row is of no line that C has.
@@ -72,14 +126,18 @@ template<Along ALONG, typename PART, int LINES, int LOADS> struct operand {
                                             at, 0, 0, static_cast<int>(coherency::cache_all));
             if constexpr (masked) __builtin_amdgcn_sched_barrier(0);  // not all masked offsets are to be alive at once
         }
+        if constexpr (HAS_WORDS) words.template fetch<masked>(part, h, k, k_left);
     }
 };
+
+using words_of_a = std::conditional_t<HAS_WORDS, line_words<PART_M, 1>, no_words>;
+using words_of_b = std::conditional_t<HAS_WORDS, line_words<PART_N, SCALES == Scales::blocks ? WORD_K : 1>, no_words>;
 
 // The K-tiles of a workgroup. It begins with its last one, which may be only partly there: the steady state then
 // fetches whole tiles alone, and masks nothing.
 struct block_source {
-    operand<ALONG_A, PART_A, PART_M, LOADS_A> a;
-    operand<ALONG_B, PART_B, PART_N, LOADS_B> b;
+    operand<ALONG_A, PART_A, PART_M, NUMBER_LOADS_A, words_of_a> a;
+    operand<ALONG_B, PART_B, PART_N, NUMBER_LOADS_B, words_of_b> b;
     int k, first_tile, last_tile;
 
     __device__ __forceinline__ void prepare(staged_tile tile) {

@@ -4,6 +4,7 @@
 
 #include "activation.hip"
 #include "multiply.hip"
+#include "scale.hip"
 
 __device__ __forceinline__ void clear_block(RT_Ct (&ct)[SPLIT][SPLIT]) {
     #pragma unroll
@@ -50,6 +51,13 @@ template<typename F> __device__ __forceinline__ void for_each_quad(RT_Ct (&ct)[S
     }
 }
 
+// Sums of integers are kept as their bits.
+__device__ __forceinline__ float2 added(float2 a, float2 b) {
+    if constexpr (!INTEGER_SUMS) return {a.x + b.x, a.y + b.y};
+    using i32x2 = int __attribute__((ext_vector_type(2)));
+    return __builtin_bit_cast(float2, __builtin_bit_cast(i32x2, a) + __builtin_bit_cast(i32x2, b));
+}
+
 // Whether this warp comes last of the SPLIT_K that share its part of a block; then what the others stored can be read.
 // The counter wraps to 0, ready for the next launch.
 __device__ __forceinline__ bool arrives_last(uint32_t *counter) {
@@ -87,8 +95,8 @@ __device__ __forceinline__ bool gather_block(RT_Ct (&ct)[SPLIT][SPLIT], float *w
             const uint32_t quad_offset = i * NUM_THREADS * sizeof(float4);
             const __uint128_t words = llvm_amdgcn_raw_buffer_load_b128(shared, lane_offset, quad_offset, 0);
             const auto sum = __builtin_bit_cast(float4, words);
-            low = {low.x + sum.x, low.y + sum.y};
-            high = {high.x + sum.z, high.y + sum.w};
+            low = added(low, {sum.x, sum.y});
+            high = added(high, {sum.z, sum.w});
             if (i % quads_at_once == quads_at_once - 1) __builtin_amdgcn_sched_barrier(0);
         });
     }
@@ -138,11 +146,11 @@ __device__ __forceinline__ uint32_t load_bits(i32x4 srsrc, uint32_t at) {
     else return raw_buffer_load_b16(srsrc, at, 0, 0);
 }
 
-// The bias of a quad's columns, 0 where C has none. Nothing but these is decided at run time: a branch around all the
-// accumulators would cost registers.
-struct quad_bias { float2 pairs[QUAD_PAIRS]; };
+// The bias of a quad's columns, 0 where C has none, and their factors. Nothing but the bias is decided at run time: a
+// branch around all the accumulators would cost registers.
+struct quad_bias { float2 pairs[QUAD_PAIRS], factors[QUAD_PAIRS]; };
 
-__device__ __forceinline__ quad_bias bias_at(const block_target &c, int col) {
+__device__ __forceinline__ quad_bias bias_at(const block_target &c, const block_factors &factors, int col) {
     quad_bias bias{};
     if (c.bias) {
         const i32x4 srsrc = make_srsrc(c.bias, min(c.cols, BLOCK_N) * sizeof(output));
@@ -152,6 +160,12 @@ __device__ __forceinline__ quad_bias bias_at(const block_target &c, int col) {
             columns[e] = widened(load_bits(srsrc, (col + e) * sizeof(output)));
         }
         bias = {{{columns[0], columns[1]}, {columns[2], columns[3]}}};
+    }
+    if constexpr (SCALES == Scales::rows) {
+        #pragma unroll
+        for (int p = 0; p < QUAD_PAIRS; p++) {
+            bias.factors[p] = {factors.of_column(col + 2 * p), factors.of_column(col + 2 * p + 1)};
+        }
     }
     return bias;
 }
@@ -165,6 +179,11 @@ struct pair_words { uint32_t at[PAIR_WORDS]; };
 // conversion is the compiler's, which puts wait states between an MFMA and what reads its result; before HipKittens'
 // own convertor, an assembly statement, it would put none.
 __device__ __forceinline__ pair_words rounded(float2 sum, float2 bias) {
+    if constexpr (DTYPE_C == Dtype::i32) {  // whose bits they are
+        pair_words words;
+        __builtin_memcpy(&words, &sum, sizeof(words));
+        return words;
+    }
     using scalar_x2 = scalar __attribute__((ext_vector_type(2)));
     const f32x2 values = activated(f32x2{sum.x + bias.x, sum.y + bias.y});
     return __builtin_bit_cast(pair_words, __builtin_convertvector(values, scalar_x2));
@@ -215,13 +234,15 @@ __device__ __forceinline__ void store_words(i32x4 srsrc, uint32_t at, const uint
 
 // Stores `quads` neighbouring quads: up to a vector with one instruction, two vectors with two, `half_rows` apart.
 template<int quads> __device__ __forceinline__ void store_quads(i32x4 srsrc, uint32_t at, uint32_t half_rows, RT_Ct &ct,
-                                                                int t, int q, const quad_bias (&bias)[quads]) {
+                                                                int t, int q, const quad_bias (&bias)[quads],
+                                                                float of_row) {
     constexpr int vector_words = VECTOR_BYTES / sizeof(uint32_t);
     uint32_t words[quads * QUAD_WORDS];
     #pragma unroll
     for (int w = 0; w < quads * QUAD_WORDS; w++) {
         const int quad = w / QUAD_WORDS, pair = w % QUAD_WORDS / PAIR_WORDS;
-        words[w] = rounded(quad_of(ct, t, q + quad)[pair], bias[quad].pairs[pair]).at[w % PAIR_WORDS];
+        const float2 sums = scaled(quad_of(ct, t, q + quad)[pair], of_row, bias[quad].factors[pair]);
+        words[w] = rounded(sums, bias[quad].pairs[pair]).at[w % PAIR_WORDS];
     }
     if constexpr (quads < VECTOR_QUADS) {
         llvm_amdgcn_raw_buffer_store_b64(uint64_t(words[1]) << 32 | words[0], srsrc, at, 0, 0);
@@ -244,10 +265,10 @@ template<int quads> __device__ __forceinline__ void store_quads(i32x4 srsrc, uin
 
 // For rows of C that begin, or end, anywhere: element by element.
 __device__ __forceinline__ void store_elements(i32x4 srsrc, uint32_t row, const uint32_t (&columns)[QUAD], RT_Ct &ct,
-                                               int t, int q, const quad_bias &bias) {
+                                               int t, int q, const quad_bias &bias, float of_row) {
     #pragma unroll
     for (int e = 0; e < QUAD; e++) {
-        const pair_words pair = rounded(quad_of(ct, t, q)[e / 2], bias.pairs[e / 2]);
+        const pair_words pair = rounded(scaled(quad_of(ct, t, q)[e / 2], of_row, bias.factors[e / 2]), bias.pairs[e / 2]);
         const uint32_t bits = PAIR_WORDS == 2 ? pair.at[e % PAIR_WORDS] : e % 2 ? pair.at[0] >> 16 : pair.at[0];
         if constexpr (PAIR_WORDS == 2) llvm_amdgcn_raw_buffer_store_b32(bits, srsrc, row + columns[e], 0, 0);
         else llvm_amdgcn_raw_buffer_store_b16(bits, srsrc, row + columns[e], 0, 0);
@@ -308,8 +329,14 @@ __device__ __forceinline__ void load_block(const block_target &c, RT_Ct (&ct)[SP
     __builtin_amdgcn_sched_barrier(0);
 }
 
-__device__ __forceinline__ void store_block(const block_target &c, RT_Ct (&ct)[SPLIT][SPLIT], warp_place warp) {
+__device__ __forceinline__ void store_block(const block_target &c, const block_factors &factors,
+                                            RT_Ct (&ct)[SPLIT][SPLIT], warp_place warp) {
     constexpr int quads = QUADS_AT_ONCE, row_tiles = RT_Ct::width;
+    float of_rows[SPLIT * row_tiles];
+    #pragma unroll
+    for (int it = 0; it < SPLIT * row_tiles; it++) {
+        if constexpr (SUMS_HAVE_FACTORS) of_rows[it] = factors.of_row(row_of(warp, it, lane_row<1>()));
+    }
     const i32x4 srsrc = c.descriptor();
     const uint32_t row_bytes = c.row_stride * sizeof(output);
     const auto row_offset = [&](int it, int lane_row) __attribute__((always_inline)) {
@@ -320,22 +347,25 @@ __device__ __forceinline__ void store_block(const block_target &c, RT_Ct (&ct)[S
             constexpr int j = v * quads / QUADS, q = v * quads % QUADS;
             const uint32_t column = c.column_offset(column_of(warp, j, q) + lane_column<quads>());
             quad_bias bias[quads];
-            for (int i = 0; i < quads; i++) bias[i] = bias_at(c, column_of(warp, j, q + i) + lane_column<1>());
+            for (int i = 0; i < quads; i++) {
+                bias[i] = bias_at(c, factors, column_of(warp, j, q + i) + lane_column<1>());
+            }
             static_for<SPLIT * row_tiles>([&]<int it>() __attribute__((always_inline)) {
                 const uint32_t at = row_offset(it, lane_row<quads>()) + column;
-                store_quads<quads>(srsrc, at, HALF_ROWS * row_bytes, ct[it / row_tiles][j], it % row_tiles, q, bias);
+                store_quads<quads>(srsrc, at, HALF_ROWS * row_bytes, ct[it / row_tiles][j], it % row_tiles, q, bias,
+                                   of_rows[it]);
             });
             __builtin_amdgcn_sched_barrier(0);
         });
     } else {
         static_for<SPLIT * QUADS>([&]<int jq>() __attribute__((always_inline)) {
             constexpr int j = jq / QUADS, q = jq % QUADS;
-            const quad_bias bias = bias_at(c, column_of(warp, j, q) + lane_column<1>());
+            const quad_bias bias = bias_at(c, factors, column_of(warp, j, q) + lane_column<1>());
             uint32_t columns[QUAD];
             for (int e = 0; e < QUAD; e++) columns[e] = c.column_offset(column_of(warp, j, q) + lane_column<1>() + e);
             static_for<SPLIT * row_tiles>([&]<int it>() __attribute__((always_inline)) {
                 const uint32_t row = row_offset(it, lane_row<1>());
-                store_elements(srsrc, row, columns, ct[it / row_tiles][j], it % row_tiles, q, bias);
+                store_elements(srsrc, row, columns, ct[it / row_tiles][j], it % row_tiles, q, bias, of_rows[it]);
             });
             __builtin_amdgcn_sched_barrier(0);
         });

@@ -1,0 +1,195 @@
+"""The gfx950 GEMM of 8 and 4 bits: torch's own casts and products are the truth, and sums are exact, so that every bit
+of C is known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from gemm_bf16_variants import compiled, space
+
+from hktune.cli import main
+from hktune.core.config import Config
+from hktune.core.operand import operands_of
+from hktune.core.operation import Operation, operation_of
+from hktune.core.problem import Problem
+from hktune.core.variant import CodeObject
+from hktune.device.emulated import EmulatedDevice
+from hktune.dispatch import read_table
+
+SMALL = {"block_m": 64, "block_n": 64, "warps_n": 2, "split": 1}
+FP4_VALUES = torch.tensor([0, 0.5, 1, 1.5, 2, 3, 4, 6, 0, -0.5, -1, -1.5, -2, -3, -4, -6], dtype=torch.float64)
+"""Of the codes of E2M1 (OCP Microscaling Formats 1.0, section 5.3.3)."""
+# A schedule, an MFMA shape, a depth and a K that workgroups share, of each kind of factors.
+CASES = {
+    "e4m3.nt.rows->bf16": {**SMALL, "stages": 3, "vmcnt_tiles": 1},
+    "e5m2*e4m3.nt.tensor->f32": {**SMALL, "mfma": 32, "split_k": 2},
+    "e4m3.nt.blocks->f16": {**SMALL, "k_step": 128, "slices": 2},
+    "mxfp8.nt->bf16": {**SMALL, "mfma": 32},
+    "mxfp4.nt->f32": {"schedule": "interleave", "block_m": 64, "block_n": 64, "warps_n": 2, "split": 1, "slices": 2}
+    | {"refill": "late", "lgkmcnt_clusters": 1, "read_across": True},
+    "i8.nt->i32": {**SMALL, "mfma": 32, "split_k": 2},
+    "i8.nt.rows->bf16": {**SMALL, "block_m": 16, "k_step": 128, "warps_m": 1, "warps_n": 4},
+}
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a product is of: stored tensors by name, and A [m,k] and B [n,k] in float64, factors of blocks included."""
+
+    stored: dict[str, torch.Tensor]
+    a: torch.Tensor
+    b: torch.Tensor
+
+
+@lru_cache
+def built(config: Config, operation: Operation) -> CodeObject:
+    return compiled(space().for_operation(operation).template.render(config))
+
+
+def given(problem: Problem, seed: int) -> Given:
+    """Integers, and factors that are powers of two: no sum rounds in float32, in whatever order."""
+    operation, generator = problem.operation, torch.Generator().manual_seed(seed)
+    stored: dict[str, torch.Tensor] = {}
+    wide: dict[str, torch.Tensor] = {}
+    for name, lines in (("a", problem.m), ("b", problem.n)):
+        dtype = operands_of(operation)[name].dtype
+        numbers = torch.randint(-8, 9, (lines, problem.k), generator=generator).double()
+        if dtype.name == "mxfp4":
+            codes = torch.randint(0, 16, (lines, problem.k), generator=generator)
+            stored[name], wide[name] = (codes[:, ::2] | codes[:, 1::2] << 4).to(torch.uint8), FP4_VALUES[codes]
+        else:
+            stored[name] = numbers.to(getattr(torch, dtype.torch_name))
+            wide[name] = stored[name].double()
+            assert torch.equal(wide[name], numbers)
+        scale = operands_of(operation).get(f"scale_{name}")
+        if scale is not None:
+            powers = torch.randint(0, 3, scale.shape(problem.sizes), generator=generator).float().exp2()
+            stored[f"scale_{name}"] = powers.to(torch.float8_e8m0fnu) if dtype.block else powers
+            if len(powers.shape) == 2:
+                of_lines = torch.arange(lines) // (128 if operation.scales == "blocks" and name == "b" else 1)
+                wide[name] = wide[name] * powers.double()[of_lines].repeat_interleave(dtype.block or 128, 1)
+    return Given(stored, wide["a"], wide["b"])
+
+
+def expected_of(operation: Operation, values: Given) -> torch.Tensor:
+    total = values.a @ values.b.T
+    if operation.scales in ("tensor", "rows"):
+        total = total * values.stored["scale_a"].double().reshape(-1, 1) * values.stored["scale_b"].double()
+    return total.to(getattr(torch, operation.c_dtype.torch_name))
+
+
+def output_of(config: Config, problem: Problem, values: Given) -> torch.Tensor:
+    """C as the kernel leaves it, judged for hazards too."""
+    device, operation = EmulatedDevice(find_hazards=True), problem.operation
+    launch = space().for_operation(operation).template.launch(config, problem)
+    c = np.full((problem.m, problem.n), operation.c_dtype.poison_bits, operation.c_dtype.bits_type)
+    arrays = {name: tensor.contiguous().view(torch.uint8).numpy() for name, tensor in values.stored.items()}
+    arrays |= {"c": c, "workspace": np.zeros(max(1, launch.workspace_bytes), np.uint8)}
+    buffers = {name: device.allocate(array.nbytes) for name, array in arrays.items()}
+    for name, array in arrays.items():
+        device.write(buffers[name], array)
+    code = built(config, operation)
+    device.launch(device.load(code.data, code.symbol), launch, launch.bound({**buffers, **problem.numbers()}))
+    device.read(buffers["c"], c)
+    return torch.from_numpy(c.view(f"i{c.itemsize}")).view(getattr(torch, operation.c_dtype.torch_name))
+
+
+@pytest.mark.parametrize("text", CASES)
+def test_every_bit_of_c_is_the_rounded_sum(text: str) -> None:
+    operation = operation_of(text)
+    config = space().for_operation(operation).config(CASES[text])
+    template = space().for_operation(operation).template
+    tile, unit_k = template.tile(config), int(template.derived_values(config)["unit_k"])
+    problem = Problem(tile.m + 3, tile.n + 5, tile.k * (int(config["split_k"]) + 1) + unit_k, operation)
+    values = given(problem, 1)
+    assert torch.equal(output_of(config, problem, values), expected_of(operation, values))
+
+
+def test_a_sum_of_integers_has_all_its_bits() -> None:
+    """Beyond 2**24, where float32 has no odd numbers, and shared by two workgroups."""
+    operation = operation_of("i8.nt->i32")
+    config = space().for_operation(operation).config(CASES[str(operation)])
+    a, b = torch.full((2, 2064), -128, dtype=torch.int8), torch.full((16, 2064), -128, dtype=torch.int8)
+    a[1], b[1, 0] = 127, 127
+    c = output_of(config, Problem(2, 16, 2064, operation), Given({"a": a, "b": b}, a, b))
+    assert torch.equal(c, (a.long() @ b.long().T).int())
+    assert c[0, 1] == 128 * 128 * 2063 - 127 * 128
+    assert c[0, 1] % 2**7 == 0
+    assert c[0, 0] == 2064 * 2**14 > 2**24
+
+
+@pytest.mark.parametrize("text", ["e4m3.nt.rows->bf16", "mxfp8.nt->bf16"])
+def test_a_factor_that_is_no_number_makes_its_row_none(text: str) -> None:
+    operation = operation_of(text)
+    problem = Problem(5, 24, 384, operation)
+    values = given(problem, 2)
+    expected = expected_of(operation, values)
+    values.stored["scale_a"][1] = torch.nan
+    expected[1] = torch.nan
+    values.stored["b"].view(torch.uint8)[7, 9] = 0x7F
+    expected[:, 7] = torch.nan
+    c = output_of(space().for_operation(operation).config(CASES[text]), problem, values)
+    assert torch.equal(c.isnan(), expected.isnan())
+    assert torch.equal(c.nan_to_num(), expected.nan_to_num())
+
+
+def test_sums_beyond_float16_are_infinite_and_the_largest_products_are_kept() -> None:
+    operation = operation_of("e4m3.nt.blocks->f16")
+    problem = Problem(2, 16, 256, operation)
+    values = given(problem, 3)
+    for name in ("scale_a", "scale_b"):
+        values.stored[name][:] = 1
+    values.stored["a"][:], values.stored["b"][:] = 0, 448
+    values.stored["a"][0, :2], values.stored["a"][1, 0] = torch.tensor([146, -0.25]), -448
+    c = output_of(space().for_operation(operation).config(CASES[str(operation)]), problem, values)
+    total = values.stored["a"].double() @ values.stored["b"].double().T
+    assert total[:, 0].tolist() == [144 * 448 - 0.25 * 448, -448 * 448]  # e4m3 has 144, not 146
+    assert torch.equal(c, total.half())
+    assert c[1].isinf().all()
+
+
+@pytest.mark.parametrize(("text", "k", "unit"), [("e4m3.nt.rows->bf16", 200, 16), ("mxfp4.nt->f32", 160, 128)])
+def test_rows_that_begin_within_a_load_are_refused_with_the_reason(text: str, k: int, unit: int) -> None:
+    operation = operation_of(text)
+    problem = Problem(64, 64, k, operation)
+    config = space().for_operation(operation).config(CASES[text])
+    reasons = [str(each) for each in space().for_operation(operation).violations(config, problem)]
+    assert len(reasons) == 1
+    assert reasons[0].startswith(f"whole_vectors_of_k: k={k} is not a multiple of {unit}: ")
+
+
+@pytest.mark.parametrize(
+    ("text", "knobs"),
+    [("mxfp8.nt->bf16", {"k_step": 32, "mfma": 32}), ("e4m3.nt.blocks->f16", {"k_step": 64, "slices": 2, "mfma": 32})],
+)
+def test_a_step_of_less_than_a_word_of_factors_is_refused(text: str, knobs: dict[str, int]) -> None:
+    own = space().for_operation(operation_of(text))
+    config = own.config({**SMALL, **knobs})
+    assert [each.name for each in own.violations(config)] == ["whole_words"]
+
+
+def test_a_layout_that_no_kernel_reads_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shapes = tmp_path / "shapes.yaml"
+    shapes.write_text("shapes:\n  - {m: 64, n: 64, k: 256, operation: e4m3.nn.rows->bf16}\n")
+    assert main(["tune", "--device", "emulated", "--shapes", str(shapes), "--out", str(tmp_path / "out")]) == 2
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1
+    assert "cannot do e4m3.nn.rows->bf16: it does e4m3.nt.rows->bf16" in line
+
+
+def test_a_table_of_low_precision_has_kernels_that_are_right(tmp_path: Path) -> None:
+    shapes, out = tmp_path / "shapes.yaml", tmp_path / "out"
+    shapes.write_text("shapes:\n  - {m: 40, n: 72, k: 256, operation: [e4m3.nt.rows->bf16, mxfp4.nt->f32]}\n")
+    words = ["tune", "--device", "emulated", "--shapes", str(shapes), "--out", str(out), "--trials", "1"]
+    assert main(words) == 0
+    for entry in read_table(out).entries:
+        assert entry.kernel is not None
+        problem, config = entry.problem, Config(entry.kernel.config)
+        values = given(problem, 4)
+        assert entry.kernel.object_sha256 == built(config, problem.operation).sha256
+        assert torch.equal(output_of(config, problem, values), expected_of(problem.operation, values))
