@@ -35,7 +35,8 @@ DEVICE void consume(
         if (SPLIT_K > 1) reduce_split(accumulators, schedule, layout);
         if (STORES_FROM_STAGES) consumers_sync();  // all have multiplied what is there
         if constexpr (SHARED) {
-            Share(schedule, tile, consumer, workspace).store(accumulators, layout, target, epilogue, row, column);
+            const Share share(schedule, tile, consumer, workspace);
+            share.store(accumulators, layout, target, epilogue, row, column);
         } else {
 #pragma unroll
             for (int fragment = 0; fragment < FRAGMENTS; ++fragment)

@@ -46,8 +46,8 @@ DEVICE u32 barrier_at(u32 first, u32 index) { return first + MBARRIER_BYTES * in
 // What this block works on: tiles of its cluster, which come in groups of GROUP cluster rows so that neighbours in time
 // share operands in the L2, and its part of K. `rows` and `columns` are D's.
 //
-// Parts of K are of a cluster's blocks or, where tiles are SHARED, of clusters that follow one another: as many as there
-// are for each tile. `part` is this block's of `parts`.
+// Parts of K are of a cluster's blocks or, where tiles are SHARED, of clusters that follow one another: as many as
+// there are for each tile. `part` is this block's of `parts`.
 struct Schedule {
     int clusters_down, clusters_across, first_tile, tile_step, tiles, part, parts, k_first, k_steps;
     int rank, rank_row, rank_column;

@@ -3,8 +3,8 @@
 //
 // Each block leaves its sums in a slab, but for those of the chunks that it owns. It arrives at the tile's counter, and
 // waits for the others. Then it adds theirs to its own, the lowest K first, and stores what it owns. A block that has
-// waited in vain gives its chunks up; the last to arrive stores them too. So no block depends on one that the device has
-// not begun.
+// waited in vain gives its chunks up; the last to arrive stores them too. So no block depends on one that the device
+// has not begun.
 //
 //     workspace: two counters for each part of a tile | a slab of float32 for each block
 #pragma once
