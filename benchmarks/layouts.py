@@ -14,6 +14,7 @@ import argparse
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from rich.progress import track
 
@@ -21,6 +22,7 @@ from hktune.commands.arguments import add_board, add_hipkittens, add_space
 from hktune.compile import Compiler, hip_compiler
 from hktune.core.attended import attended_s
 from hktune.core.board import board_named
+from hktune.core.config import Config
 from hktune.core.errors import InputError
 from hktune.core.operation import BF16_NT, operation_of
 from hktune.core.outcome import Failure
@@ -49,7 +51,7 @@ def main() -> None:
     print("|---|" + "---|" * len(problems))
     for operation in (BF16_NT, *map(operation_of, options.operations)):
         space = load_space(options.space).for_operation(operation)
-        profiles = profiled(space, compiler, options.seeds)
+        profiles = profiled(space, compiler, seeds_at(options.space, options.seeds))
         best = [fastest(space, profiles, replace(each, operation=operation), options.board) for each in problems]
         base = base or [each.timing.time_us for each in best]
         cells = [cell(one, us if operation != BF16_NT else None) for one, us in zip(best, base, strict=True)]
@@ -71,11 +73,18 @@ def cell(one: Modelled, base_us: float | None) -> str:
     return f"{time_us:.1f}, {one.bound}" + ("" if base_us is None else f", {100 * (time_us / base_us - 1):+.1f} %")
 
 
-def profiled(space: SearchSpace, compiler: Compiler, places: Sequence[int]) -> list[tuple[int, Profile]]:
-    """The profiles of the seeds at `places`, of all where there are none. Exits where one is wrong."""
+def seeds_at(space: Path, places: Sequence[int]) -> list[Config]:
+    """The seeds of bf16.nt at `places`, all where there are none."""
+    seeds = load_space(space).seeds
+    return [seeds[place] for place in places or range(len(seeds))]
+
+
+def profiled(space: SearchSpace, compiler: Compiler, configs: Sequence[Config]) -> list[tuple[Config, Profile]]:
+    """The profiles of those configs that are legal for the operation of `space`. Exits where one is wrong."""
     found = []
-    for place in track(places or range(len(space.seeds)), str(space.template.operation), transient=True):
-        config = space.seeds[place]
+    for config in track(configs, str(space.template.operation), transient=True):
+        if not space.is_legal(config):
+            continue
         code = compiler.compile(space.template.render(config), COMPILE_DEADLINE_S)
         if not isinstance(code, CodeObject):
             raise SystemExit(f"{config}: {code}")
@@ -87,15 +96,15 @@ def profiled(space: SearchSpace, compiler: Compiler, places: Sequence[int]) -> l
         outcome = prove_all(code.data, task, attended_s() + DEADLINE_S)
         if isinstance(outcome, Failure):
             raise SystemExit(f"{config}: {outcome}")
-        found.append((place, outcome.profile))
+        found.append((config, outcome.profile))
     return found
 
 
-def fastest(space: SearchSpace, profiles: list[tuple[int, Profile]], problem: Problem, board: str) -> Modelled:
+def fastest(space: SearchSpace, profiles: list[tuple[Config, Profile]], problem: Problem, board: str) -> Modelled:
     """The shortest modelled time of those that are legal for `problem`."""
     times = []
-    for place, profile in profiles:
-        config, template = space.seeds[place], space.template
+    for config, profile in profiles:
+        template = space.template
         if space.is_legal(config, problem):
             launch, tile = template.launch(config, problem), template.tile(config)
             order = tile_order(template.order(config), space.arch)

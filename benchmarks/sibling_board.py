@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from statistics import geometric_mean
@@ -85,23 +85,26 @@ class Bench:
     """Graphs of one GPU: torch's call, served by each of two tables and by none."""
 
     def __init__(self, device: TimedDevice, problems: list[Problem], sibling: LoadedTable, own: LoadedTable) -> None:
-        self._timer = GraphTimer(device)
+        self.timer = GraphTimer(device)
         self._arena = Arena(problems, "cold", device.last_level_cache_bytes, seed=0)
         self._torch = TorchBaseline("cublas")
         self._sibling, self._own = sibling, own
 
     def timed(self, problem: Problem, is_own: bool) -> tuple[float, Interval | None, Interval]:
         """us by the sibling's table; that over the time by the own table, if it has the problem; and over torch's."""
-        sets = self._arena.sets(problem)
-        enqueue = self._torch.prepare(problem, sets[0], self._timer.stream)
-        torch.cuda.synchronize()
-        reference = sets[0]["c"].clone()
-        ways = [self._sibling, None, *([self._own] if is_own else [])]
-        sides = [self._side(enqueue, sets, way, reference, problem) for way in ways]
-        self._timer.heat(sides[0])
-        found = compare(lambda orders: self._timer.play(sides, orders), len(sides) - 1, CONFIRMING)
+        sides = self.sides(problem, [self._sibling, None, *([self._own] if is_own else [])])
+        self.timer.heat(sides[0])
+        found = compare(lambda orders: self.timer.play(sides, orders), len(sides) - 1, CONFIRMING)
         by_torch, *by_own = found
         return by_torch.baseline_us.median, by_own[0].ratio if by_own else None, by_torch.ratio
+
+    def sides(self, problem: Problem, ways: Sequence[LoadedTable | None]) -> list[Side]:
+        """torch's own call served by each of `ways`; by none where that is None."""
+        sets = self._arena.sets(problem)
+        enqueue = self._torch.prepare(problem, sets[0], self.timer.stream)
+        torch.cuda.synchronize()
+        reference = sets[0]["c"].clone()
+        return [self._side(enqueue, sets, way, reference, problem) for way in ways]
 
     def _side(
         self, enqueue: Enqueue, sets: list[OperandSet], table: LoadedTable | None, reference: Tensor, problem: Problem
@@ -116,7 +119,7 @@ class Bench:
             wrong = disagreement(c, reference, problem.k, problem.operation.c_dtype)
             if wrong:
                 raise DeviceError(f"{problem} by {table}: {wrong}")
-            return self._timer.side(lambda index: enqueue(sets[index]), len(sets))
+            return self.timer.side(lambda index: enqueue(sets[index]), len(sets))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,20 @@ from hktune.core.version import __version__ as __version__
 
 TYPE_CHECKING = False  # as typing has it, whose import takes longer than all else here
 if TYPE_CHECKING:
-    from hktune.runtime import Linear, disable, enable, linear, load, matmul, patch, record, stats, unload, unpatch
+    from hktune.runtime import (
+        Linear,
+        disable,
+        enable,
+        linear,
+        load,
+        matmul,
+        patch,
+        record,
+        scaled_mm,
+        stats,
+        unload,
+        unpatch,
+    )
     from hktune.session import StopTuning, tune
     from hktune.verify.called_kernel import verify_kernel as verify
 
@@ -20,6 +33,7 @@ __all__ = [
     "matmul",
     "patch",
     "record",
+    "scaled_mm",
     "stats",
     "tune",
     "unload",

@@ -10,13 +10,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 
 from hktune.core.errors import DeviceError, KernelFault
+from hktune.core.identity import Identity
 from hktune.core.launch import Launch
 from hktune.core.problem import Problem
 from hktune.device.device import Clocks
@@ -65,6 +66,7 @@ class SimulatedGpu:
     Its board draws `idle_w`, and more during a launch that says so. The counter of that is updated every `update_us`,
     and a reading takes `reading_us`; an `update_us` of 0 stands for a board without one."""
 
+    identity: ClassVar[Identity] = Identity("cuda", "sm90a", "a simulated GPU", 132, "10de:ffff:0000")
     host_us: float = 0.0
     last_level_cache_bytes: int = 1 << 16
     now_us: float = 0.0

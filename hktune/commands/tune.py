@@ -109,6 +109,12 @@ def _add_gpu(parser: argparse.ArgumentParser) -> None:
         help="seconds for measuring what energy the best take, 0 for none (default: a tenth of what the search took "
         "of the GPU, at least 5)",
     )
+    parser.add_argument(
+        "--steady",
+        action="store_true",
+        help="where power holds the clock, decide by turns in which each of the best has the GPU for itself, some 15 s "
+        "a shape: for training, and other work that is large products throughout",
+    )
     add_prebuilt(parser, "try only what hktune build left in DIR")
     add_cache(parser)
 

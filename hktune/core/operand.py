@@ -54,6 +54,11 @@ class Operand:
         """The name of the row stride; "" for a vector, which has none."""
         return f"ld{self.name}" if len(self.axes) > 1 else ""
 
+    def row_padding(self, padding: int) -> int:
+        """Elements between its rows where those of C are `padding` apart. A residual's are twice as many, so that a
+        kernel is wrong which takes one stride for the other."""
+        return (2 * padding if self.name == "residual" else padding) if self.row_stride else 0
+
     def extents(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
         """Elements along each axis, from a value for each of m, n and k. Raises InputError where the last block of a
         format with blocks would not be full, and for an operation that does not say how many products it has."""

@@ -32,14 +32,20 @@ class Source(str, Enum):
         return self.value
 
 
+POWER_CAP = "power cap"
+"""What `throttled` says where the board's power limit holds the clock down."""
+
+
 class Stage(str, Enum):
     """What a row was made for. `screened`: the search tried the config. `confirmed`: the best few of a shape were
     measured again after it, in rounds that they share. `neighbour`: a config that is best at a neighbouring m was timed
-    here too, on a GPU in rounds that it shares with the shape's own best."""
+    here too, on a GPU in rounds that it shares with the shape's own best. `steady`: where power held the clock, the
+    best few were measured once more, each under a load of its own."""
 
     SCREENED = "screened"
     CONFIRMED = "confirmed"
     NEIGHBOUR = "neighbour"
+    STEADY = "steady"
 
     def __str__(self) -> str:
         return self.value

@@ -14,13 +14,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Protocol, cast
 
+from hktune.core.outcome import POWER_CAP
 from hktune.device.device import Clocks
 from hktune.device.hip_identity import PCI_DEVICES
 
 # Time spent below the asked-for clock, summed since boot (AMD SMI, amdsmi_get_gpu_metrics_info), and the word for it.
 _THROTTLES = {
     "prochot_residency_acc": "external",
-    "ppt_residency_acc": "power cap",
+    "ppt_residency_acc": POWER_CAP,
     "socket_thm_residency_acc": "thermal",
     "vr_thm_residency_acc": "voltage regulator thermal",
     "hbm_thm_residency_acc": "memory thermal",

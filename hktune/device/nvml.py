@@ -6,11 +6,12 @@ import functools
 import importlib
 from typing import Protocol, cast
 
+from hktune.core.outcome import POWER_CAP
 from hktune.device.device import Clocks
 
 # What slows a busy GPU below the clock asked for (nvml.h, nvmlClocksEventReasons); idling is none of them.
 _REASONS = {
-    0x04: "power cap",
+    0x04: POWER_CAP,
     0x08: "hardware slowdown",
     0x20: "thermal",
     0x40: "thermal (hardware)",

@@ -35,7 +35,7 @@ class MappedMatrix:
     def encoder(self, numbers: Mapping[str, int]) -> Callable[[int], bytes]:
         """What makes the map from an address, where the sizes are known. Raises DeviceError."""
         rows, columns = (numbers[side] for side in self.axes)
-        if columns * self.box.dtype.bytes % _ALIGNMENT_BYTES:
+        if columns * self.box.element_bytes % _ALIGNMENT_BYTES:
             raise DeviceError(f"{self.name} has rows of {columns} elements: {_TENSOR_COPIES}")
         return lambda address: encoded(address, rows, columns, self.box)
 
@@ -49,7 +49,7 @@ class MappedMatrix:
             or not isinstance(columns, int)
         ):
             raise DeviceError(f"{self.symbol} takes {self.name} as a tensor map: bind its buffer and {self.axes}")
-        row_bytes = columns * self.box.dtype.bytes
+        row_bytes = columns * self.box.element_bytes
         if rows < 1 or columns < 1 or rows * row_bytes > buffer.size_bytes:
             raise DeviceError(
                 f"{self.name} is {rows} x {columns} elements, its buffer {buffer.size_bytes} bytes: allocate it"
@@ -75,7 +75,7 @@ def encoded(address: int, rows: int, columns: int, box: Box) -> bytes:
     Rows of a box of 128, 64 or 32 bytes are swizzled over their own length (PTX ISA, 5.5.7), so that eight rows of a
     column of 16 bytes are in different banks.
     """
-    driver, element_bytes = cuda_driver(), box.dtype.bytes
+    driver, element_bytes = cuda_driver(), box.element_bytes
     swizzle = {128: "128B", 64: "64B", 32: "32B"}.get(box.columns * element_bytes, "NONE")
     made = driver.cuTensorMapEncodeTiled(
         driver.CUtensorMapDataType(box.data_type),

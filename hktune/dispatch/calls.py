@@ -2,13 +2,13 @@
 
 A call has two operands of one format, each stored either way. What it does with their product is its ending, in the
 words of an operation: nothing, or it adds a bias or what C holds, and C may be float32. An activation may be its last
-step, behind a bias or alone.
+step, behind a bias or alone. Of float8 there are scales too, and then a bias at most.
 """
 
 from __future__ import annotations
 
-from hktune.core.dtype import BF16, F16, Dtype
-from hktune.core.operation import ACTIVATIONS, LAYOUTS, Operation, operation_of
+from hktune.core.dtype import BF16, E4M3, E5M2, F16, F32, Dtype
+from hktune.core.operation import ACCUMULATIONS, ACTIVATIONS, LAYOUTS, SCALES, Operation, operation_of
 
 CALL_DTYPES = (BF16, F16)
 """The formats of operands that kernels are tuned for."""
@@ -22,12 +22,32 @@ def call_operation(dtype: Dtype, ending: str = "", layout: str = "nt") -> Operat
     return operation_of(f"{dtype.name}.{layout}{ending}")
 
 
+SCALED_FORMATS = ((E4M3, E4M3), (E4M3, E5M2), (E5M2, E4M3))
+"""Of A and B: torch multiplies no two e5m2 on GPUs."""
+SCALED_OUTPUTS = (BF16, F16, F32)
+
+
+def scaled_operation(a: Dtype, b: Dtype, scales: str, c: Dtype, has_bias: bool, accumulation: str = "") -> Operation:
+    """What torch's scaled products compute, whose B is stored as a weight is."""
+    steps = ("bias",) if has_bias else ()
+    return Operation(a.name, "nt", b.name, c.name, steps, scales, accumulation=accumulation)
+
+
 CALLS_SAID = (
     f"{' or '.join(map(str, CALL_DTYPES))}, in any of the layouts {', '.join(LAYOUTS)}, ->f32 or not, "
-    "+bias, +accumulate or neither; or +bias or not, and an activation"
+    "+bias, +accumulate or neither; or +bias or not, and an activation; or e4m3 or e5m2 in nt, with scales"
 )
 """`CALL_OPERATIONS`, as a person reads them."""
 
-CALL_OPERATIONS = tuple(
-    call_operation(dtype, ending, layout) for layout in LAYOUTS for dtype in CALL_DTYPES for ending in ENDINGS
+SCALED_OPERATIONS = tuple(
+    scaled_operation(a, b, scales, c, has_bias, accumulation)
+    for a, b in SCALED_FORMATS
+    for scales in SCALES
+    for c in SCALED_OUTPUTS
+    for has_bias in (False, True)
+    for accumulation in ("", *ACCUMULATIONS)
+)
+CALL_OPERATIONS = (
+    *(call_operation(dtype, ending, layout) for layout in LAYOUTS for dtype in CALL_DTYPES for ending in ENDINGS),
+    *SCALED_OPERATIONS,
 )

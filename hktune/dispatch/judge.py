@@ -190,9 +190,9 @@ def _mapless(image: CudaKernel, entry: Entry, cubin: Cubin) -> str | None:
         box = cubin.boxes.get(argument.name)
         if box is None or argument.name not in operands or not operands[argument.name].row_stride:
             return f"{image.symbol} takes {argument.name} as a tensor map, and the cubin has no box for it"
-        dtype, row_bytes = operands[argument.name].dtype, box.columns * box.dtype.bytes
-        if box.dtype != dtype:
-            return f"{image.symbol} copies {argument.name} as {box.dtype}, {entry.operation} has it as {dtype}"
+        dtype, row_bytes = operands[argument.name].dtype, box.columns * box.element_bytes
+        if dtype not in box.dtypes:
+            return f"{image.symbol} copies {argument.name} as {box.dtypes[0]}, {entry.operation} has it as {dtype}"
         if not (0 < box.rows <= _BOX_MAX and 0 < box.columns <= _BOX_MAX and row_bytes % _BOX_ROW_BYTES == 0):
             return (
                 f"{image.symbol} copies {argument.name} in boxes of {box.rows} x {box.columns}, which no map can have"

@@ -11,6 +11,7 @@ from hktune.core.operand import factors_of
 from hktune.core.operation import ACTIVATIONS, Operation
 from hktune.core.problem import Problem
 from hktune.measure.arena import OperandSet
+from hktune.measure.scaled_baseline import check_scaled, is_of_8_bits, multiply_scaled
 
 if TYPE_CHECKING:
     import torch
@@ -55,13 +56,18 @@ class TorchBaseline:
         import torch
 
         operation, external = problem.operation, torch_stream(stream)
-        if operation.a != operation.b or operation.c not in (operation.a, F32.name):
+        if is_of_8_bits(operation):
+            check_scaled(operation)
+        elif operation.a != operation.b or operation.c not in (operation.a, F32.name):
             raise DeviceError(f"torch has no {operation}: both factors have one format, and C that or float32")
-        check_steps(operation)
+        else:
+            check_steps(operation)
 
         def enqueue(operands: OperandSet) -> None:
             with torch.cuda.stream(external), preferring(self._library):
-                if self.fused and operation.epilogue in _FUSED:
+                if is_of_8_bits(operation):
+                    multiply_scaled(operation, operands)
+                elif self.fused and operation.epilogue in _FUSED:
                     _multiply_fused(operation, operands)
                 else:
                     _multiply(operation, operands)

@@ -21,7 +21,7 @@ from hktune.measure.arena import Arena, OperandSet
 from hktune.measure.baseline import Baseline, torch_stream
 from hktune.measure.comparison import Comparison, Race, compare
 from hktune.measure.energy import Energies, EnergyMeter
-from hktune.measure.stopping import CONFIRMING, SCREENING, StoppingRule
+from hktune.measure.stopping import CONFIRMING, SCREENING, STEADY, StoppingRule
 from hktune.measure.stopwatch import Attempt, Confirmation
 from hktune.measure.stopwatch import Side as Named
 from hktune.measure.timer import LONE_US, GraphTimer, Side
@@ -86,17 +86,21 @@ class MeasuredStopwatch:
             bench.best = max(bench.best, comparison.ratio.median)
         return self._timing(comparison, comparison.baseline_us.median)
 
-    def confirm(self, attempts: Sequence[Attempt], problem: Problem, others: Sequence[Named] = ()) -> Confirmation:
-        """Fresh rounds of the best candidates, together with all baselines and `others`, under steady load.
+    def confirm(
+        self, attempts: Sequence[Attempt], problem: Problem, others: Sequence[Named] = (), steady: bool = False
+    ) -> Confirmation:
+        """Fresh rounds of the best candidates, together with all baselines and `others`, on a device that is warm.
 
         Every output is checked again after.
         """
         bench = self._bench(problem)
         sides = [self._sound(attempt, problem, bench) for attempt in attempts]
         good = [side for side in sides if isinstance(side, Side)]
-        rivals = {**self._other_sides(problem, bench), **self._sides_of(others, problem, bench)}
+        ways = {} if steady else self._other_sides(problem, bench)
+        rivals = {**ways, **self._sides_of(others, problem, bench)}
         self.timer.heat(bench.vendor)
-        compared = self._compared([*good, *rivals.values()], bench, CONFIRMING, Race(rivals=len(rivals)))
+        rule = STEADY if steady else CONFIRMING
+        compared = self._compared([*good, *rivals.values()], bench, rule, Race(rivals=len(rivals)), steady)
         # Whoever left early saw other rounds: one baseline time for all, so that times order as ratios do.
         base_us = max(compared, key=lambda comparison: comparison.rounds).baseline_us.median
         comparisons = iter(compared)
@@ -105,8 +109,8 @@ class MeasuredStopwatch:
             for side in sides
         ]
         ratios = {name: next(comparisons).ratio.median for name in rivals}
-        ways = {**ratios, **_algorithm_ratios(attempts, outcomes)}
-        return Confirmation(tuple(_beside_the_best_of(ways, outcome) for outcome in outcomes), ratios)
+        all_ways = {**ratios, **_algorithm_ratios(attempts, outcomes)}
+        return Confirmation(tuple(_beside_the_best_of(all_ways, outcome) for outcome in outcomes), ratios)
 
     def energies(self, attempts: Sequence[Attempt], problem: Problem, windows: int) -> Energies:
         """See EnergyStopwatch. A candidate that is wrong has none."""
@@ -245,9 +249,12 @@ class MeasuredStopwatch:
             sides[way.name] = self._side(enqueue, bench.sets)
         return sides
 
-    def _compared(self, sides: Sequence[Side], bench: _Bench, rule: StoppingRule, race: Race) -> list[Comparison]:
+    def _compared(
+        self, sides: Sequence[Side], bench: _Bench, rule: StoppingRule, race: Race, steady: bool = False
+    ) -> list[Comparison]:
         contestants = [bench.vendor, *sides]
-        return compare(lambda orders: self.timer.play(contestants, orders), len(sides), rule, race)
+        play = self.timer.take_turns if steady else self.timer.play
+        return compare(lambda orders: play(contestants, orders), len(sides), rule, race)
 
     def _still_right(
         self, side: Side, comparison: Comparison, problem: Problem, bench: _Bench, base_us: float

@@ -31,3 +31,6 @@ SCREENING = StoppingRule(confidence=0.99, relative_width=0.02, rounds_min=8, rou
 
 CONFIRMING = StoppingRule(confidence=0.99, relative_width=0.006, rounds_min=16, rounds_max=64)
 """For what a table is built from: fresh rounds of the best few, all in the same rounds."""
+
+STEADY = StoppingRule(confidence=0.99, relative_width=0.006, rounds_min=8, rounds_max=8)
+"""For turns of 0.3 s each: as few rounds as 99 % allow."""

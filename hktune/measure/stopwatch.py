@@ -99,6 +99,10 @@ class EnergyStopwatch(Protocol):
 class ComparingStopwatch(Stopwatch, Protocol):
     """A stopwatch that can also measure several variants of one problem in rounds that they share."""
 
-    def confirm(self, attempts: Sequence[Attempt], problem: Problem, others: Sequence[Side] = ()) -> Confirmation:
+    def confirm(
+        self, attempts: Sequence[Attempt], problem: Problem, others: Sequence[Side] = (), steady: bool = False
+    ) -> Confirmation:
         """The times of `attempts`, none of which has failed, in their order, and the ratios of `others` among
-        `rivals`. Raises as `time` does; one of `others` that is wrong here is left out."""
+        `rivals`. With `steady` each has the device for itself in turns that are long enough for its clock to settle,
+        and what the vendor's library has besides its own choice is no rival. Raises as `time` does; one of `others`
+        that is wrong here is left out."""

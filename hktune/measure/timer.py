@@ -18,6 +18,10 @@ LAUNCHES_MAX = 64
 HEAT_US = 150_000.0
 """An H100 that starts a large product at 1980 MHz is down to 1500 by its power cap within some 100 ms."""
 
+TURN_US, SETTLING = 300_000.0, 0.5
+"""How long a side has the device for itself in a turn, and the part of it that is not timed. The power control of an
+H200 answers within some 100 ms."""
+
 LONE_US = 20.0
 """By how much, at most, one launch between two events takes longer than one among many in a graph."""
 
@@ -73,6 +77,17 @@ class GraphTimer:
         spans = self._spans(sides, orders, read_clocks=True)
         flat = iter(spans)
         return [[next(flat) / sides[side].launches for side in order] for order in orders]
+
+    def take_turns(self, sides: Sequence[Side], orders: Sequence[Sequence[int]]) -> list[list[float]]:
+        """The same as `play`, where each side has the device for TURN_US: its clock is what its own power allows."""
+        return [[self._turn_us(sides[side]) for side in order] for order in orders]
+
+    def _turn_us(self, side: Side) -> float:
+        """us per launch under a load of nothing else, once it has settled."""
+        graphs = max(round(TURN_US / (self.launch_us(side) * side.launches)), 2)
+        spans = self._spans([side], [[0] * graphs], read_clocks=True)
+        timed = spans[round(SETTLING * graphs) :]
+        return sum(timed) / (len(timed) * side.launches)
 
     def heat(self, side: Side) -> None:
         """Keep the device busy with `side` for HEAT_US, so that clock and power are those of steady load."""

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
-from hktune.core.dtype import BF16, F16, F32, Dtype
+from hktune.core.dtype import BF16, E4M3, E5M2, F16, F32, I8, I32, Dtype
 from hktune.core.errors import TableError
 from hktune.core.launch import Argument, operand_name
 from hktune.core.variant import Resources
@@ -20,7 +20,8 @@ from hktune.objects.elf import SHT_SYMTAB, STT_FUNC, STT_OBJECT, Elf, Symbol
 TENSOR_MAP_BYTES = 128  # CUtensorMap, CUDA driver API
 BOX_PREFIX = "hktune_box_"
 _BFLOAT16 = 9
-_TENSOR_MAP_DTYPES = {6: F16, 7: F32, _BFLOAT16: BF16}  # formats by their CUtensorMapDataType, CUDA driver API
+# Formats by their CUtensorMapDataType, CUDA driver API: numbers of 8 bits are copied as bytes.
+_TENSOR_MAP_DTYPES = {0: (E4M3, E5M2, I8), 3: (I32,), 6: (F16,), 7: (F32,), _BFLOAT16: (BF16,)}
 
 _EM_CUDA = 190
 _PARAMETERS_MAX = 256
@@ -45,9 +46,13 @@ class Box:
     data_type: int = _BFLOAT16
 
     @property
-    def dtype(self) -> Dtype:
-        """The format of an element."""
+    def dtypes(self) -> tuple[Dtype, ...]:
+        """The formats that its elements may have, all of one width."""
         return _TENSOR_MAP_DTYPES[self.data_type]
+
+    @property
+    def element_bytes(self) -> int:
+        return self.dtypes[0].bytes
 
 
 @dataclass(frozen=True)
@@ -215,6 +220,6 @@ def _box(symbol: Symbol, data: memoryview) -> Box:
         return Box(*_BOX_OF_BF16.unpack_from(data, symbol.value))
     rows, columns, data_type = _BOX.unpack_from(data, symbol.value)
     if data_type not in _TENSOR_MAP_DTYPES:
-        known = ", ".join(f"{number} ({dtype})" for number, dtype in _TENSOR_MAP_DTYPES.items())
+        known = ", ".join(f"{number} ({'/'.join(map(str, of))})" for number, of in _TENSOR_MAP_DTYPES.items())
         raise TableError(f"{symbol.name[:80]} has elements of type {data_type}, known are {known}; rebuild it")
     return Box(rows, columns, data_type)

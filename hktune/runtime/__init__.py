@@ -14,6 +14,7 @@ from hktune.runtime.layers import Linear
 from hktune.runtime.loaded import LoadedTable
 from hktune.runtime.patching import PatchReport, patch, unpatch
 from hktune.runtime.recorder import Recorder, record
+from hktune.runtime.scaled_operator import scaled_mm
 
 __all__ = [
     "Fallback",
@@ -30,6 +31,7 @@ __all__ = [
     "matmul",
     "patch",
     "record",
+    "scaled_mm",
     "stats",
     "unload",
     "unpatch",

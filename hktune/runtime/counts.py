@@ -26,6 +26,7 @@ class Fallback(str, Enum):
     DTYPE = "dtype"
     DEVICE = "device"
     STRIDES = "strides"
+    SCALES = "scales"
     ALIGNMENT = "alignment"
     TRANSFORM = "functorch, forward-mode AD or jit trace"
     CAPTURE = "kernel not loaded before graph capture"
@@ -44,6 +45,7 @@ _NEXT_STEP = {
     Fallback.DTYPE: "cast to {dtypes}, or autocast to it",
     Fallback.DEVICE: "move the operands to the table's device, or load a table for theirs",
     Fallback.STRIDES: "pass rows whose elements are adjacent",
+    Fallback.SCALES: "pass float32 scales, contiguous, of one element each, or [M, 1] and [1, N]",
     Fallback.ALIGNMENT: "pass operands that begin on 16 bytes",
     Fallback.TRANSFORM: "call it outside of the transform",
     Fallback.CAPTURE: "call warm() on the loaded table before capturing",
@@ -113,11 +115,20 @@ class Counts:
             text = f"torch serves {call}, because of: {why} (said once, counted in hktune.stats()): {next_step}"
             warn_caller(text, FallbackWarning)
 
+    def ran(self, near: bool, sibling: bool) -> None:
+        """Count a product that a kernel of the table computed."""
+        if sibling:
+            self.sibling_hits += 1
+        elif near:
+            self.near_hits += 1
+        else:
+            self.hits += 1
+
     def left_to_torch(self, why: Fallback) -> None:
         """Count a product that is torch's and that the program did not ask of the table by name: no warning."""
         self._fallbacks[why] = self._fallbacks.get(why, 0) + 1
 
-    def by_torch(self, why: Fallback, product: Callable[..., Tensor], *operands: Tensor | None) -> Tensor:
+    def by_torch(self, why: Fallback, product: Callable[..., Tensor], *operands: object) -> Tensor:
         """What torch's `product` makes of a call that is counted as left to it, or will be."""
         if not self.is_enabled:
             return product(*operands)

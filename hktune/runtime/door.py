@@ -18,6 +18,7 @@ from torch import Tensor
 from hktune.runtime.call_operations import KERNEL_DTYPES
 from hktune.runtime.forms import ADDED, ADDED_FLOAT32, MATMUL, MATMUL_BIAS, MATMUL_BIAS_FLOAT32, MATMUL_FLOAT32
 from hktune.runtime.loaded import LoadedTable
+from hktune.runtime.scaled_door import SCALED, ScaledDoor
 
 Keys = torch._C.DispatchKeySet
 Kernel = Callable[..., Tensor]
@@ -27,7 +28,7 @@ _SUMS = ("addmm_", "baddbmm", "baddbmm_", "baddbmm.out")
 _IN_FLOAT32 = tuple(f"{name}.{own}" for name in ("mm", "addmm", "bmm", "baddbmm") for own in ("dtype", "dtype_out"))
 
 
-class Door:
+class Door(ScaledDoor):
     """The kernels of one device, as torch names it to its dispatcher."""
 
     def __init__(self, key: str, table: LoadedTable) -> None:
@@ -222,7 +223,8 @@ def _operators(table: LoadedTable) -> tuple[str, ...]:
     """Those that an entry may serve: to take one over costs 15 us, and a call of it 3."""
     endings = table.endings
     sums = _SUMS if "+accumulate" in endings else ()
-    return (*_PRODUCTS, *sums, *(_IN_FLOAT32 if any(each.startswith("->f32") for each in endings) else ()))
+    in_float32 = _IN_FLOAT32 if any(each.startswith("->f32") for each in endings) else ()
+    return (*_PRODUCTS, *sums, *in_float32, *(SCALED if table.has_scaled else ()))
 
 
 def _row(bias: Tensor, b: Tensor) -> Tensor | None:

@@ -16,7 +16,7 @@ from hktune.device.device import Device, PreparedLaunch
 from hktune.device.vendor_libraries import open_vendor_library
 from hktune.device.vendor_library import VendorLibrary
 from hktune.dispatch import Entry, Validated
-from hktune.dispatch.calls import CALL_OPERATIONS
+from hktune.dispatch.calls import CALL_OPERATIONS, SCALED_OPERATIONS
 from hktune.dispatch.choice import Choices
 from hktune.runtime import activated_operator, operators, watched
 from hktune.runtime.autocast_cache import as_cached_autocast
@@ -27,6 +27,7 @@ from hktune.runtime.gradients import asks_gradient, recorded_result
 from hktune.runtime.operands import PLAIN
 from hktune.runtime.place import Place
 from hktune.runtime.route import Route
+from hktune.runtime.scaled_call import ScaledCall, by_torch
 from hktune.runtime.served_place import ServedPlace
 from hktune.runtime.served_product import ServedProduct
 from hktune.runtime.served_shapes import ServedShapes
@@ -198,6 +199,34 @@ class LoadedTable:
         """`to` and the product, as `below` has one; `out` may be `to`."""
         place = self._places.get(left.get_device()) or self._other_place(left)
         return None if place is None else place.added(form, left, right, to, out)
+
+    def scaled_mm(self, call: ScaledCall) -> Tensor:
+        """torch's scaled product of float8, where nothing watches."""
+        found = self._scaled(call)
+        if not isinstance(found, Fallback):
+            return found
+        self._counts.fell_back(found, call.a, call.b)
+        return self._counts.by_torch(found, by_torch, call)
+
+    def below_scaled(self, call: ScaledCall, out: Tensor | None = None) -> Tensor | None:
+        """The same as `below` has a product."""
+        found = self._scaled(call, out)
+        if isinstance(found, Fallback):
+            self._counts.torchs_own_left(found)
+            return None
+        self._counts.torchs_own_served()
+        return found
+
+    def _scaled(self, call: ScaledCall, out: Tensor | None = None) -> Tensor | Fallback:
+        if any(type(each) not in PLAIN for each in call.tensors):
+            return Fallback.TENSOR_TYPE
+        place = self._places.get(call.a.get_device()) or self._other_place(call.a)
+        return Fallback.DEVICE if place is None else place.scaled.product(call, out)
+
+    @property
+    def has_scaled(self) -> bool:
+        """Whether it has entries of torch's scaled products."""
+        return not self._operations.isdisjoint(SCALED_OPERATIONS)
 
     def may_serve(self, dtype: torch.dtype, layout: str, *sizes: int | torch.SymInt) -> bool:
         """Whether an entry holds for a product of operands of `dtype` in `layout`, without a bias, by those of its

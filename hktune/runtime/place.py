@@ -83,7 +83,7 @@ class Place:
             if route.name not in self._kernels and is_capturing():
                 return Fallback.CAPTURE
             route.kernel = self._kernel(route.name)
-            route.prepared = self.device.prepare(route.kernel, route.launch, route.numbers)
+            route.prepared = self.device.prepare(route.kernel, route.launch, route.numbers, route.operands)
         assert route.prepared is not None, "each kind of route is made ready above"
         return route.prepared
 

@@ -37,6 +37,7 @@ from hktune.runtime.forms import (
 from hktune.runtime.gradients import asks_gradient
 from hktune.runtime.loaded import LoadedTable
 from hktune.runtime.operands import PLAIN, layout_of
+from hktune.runtime.scaled_call import ScaledCall, call_of_operator, call_of_recipes
 from hktune.runtime.torch_state import as_autocast, is_transformed
 
 if TYPE_CHECKING:
@@ -123,6 +124,15 @@ class Recorder:
         else:
             self.note(form, left, right, None)
 
+    def note_scaled(self, call: ScaledCall | None) -> None:
+        """Count a scaled product of float8."""
+        why = None if call is None else next(filter(None, map(_why_not_seen, call.tensors)), None)
+        problem = None if why or call is None else call.problem
+        if problem is not None:
+            self.calls[problem] += 1
+        elif call is None or 0 not in (call.sizes or ()):
+            self.left_out[why or "scaled in another way"] += 1
+
     @property
     def shapes(self) -> ShapeList:
         """What was called, `weight` the number of calls. Raises ShapesError when there was nothing."""
@@ -144,13 +154,18 @@ class Recorder:
 
 def _why_left_out(tensor: Tensor) -> str | None:
     """What keeps a table from serving products of `tensor`, in a word; None where nothing does."""
+    return _why_not_seen(tensor) or (None if tensor.dtype in KERNEL_DTYPES else _name(tensor.dtype))
+
+
+def _why_not_seen(tensor: Tensor) -> str | None:
+    """The same of what a tensor is, whatever numbers it holds."""
     if is_transformed():
         return "transformed or traced"
     if type(tensor) not in PLAIN:
         return type(tensor).__name__
     if tensor.is_nested or tensor.layout is not torch.strided:
         return "nested" if tensor.is_nested else str(tensor.layout).removeprefix("torch.")
-    return None if tensor.dtype in KERNEL_DTYPES else _name(tensor.dtype)
+    return None
 
 
 def _name(dtype: torch.dtype) -> str:
@@ -177,7 +192,9 @@ class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _note(self, packet: OpOverloadPacket, args: Arguments, kwargs: Named) -> None:
         note = self._recorder.note
-        if packet in (_aten.linear, torch.ops.hktune.linear) and args[1].dim() == 2:
+        if packet.__name__.endswith("scaled_mm") or packet.__name__ == "_scaled_mm_v2":
+            self._note_scaled(packet, args, kwargs)
+        elif packet in (_aten.linear, torch.ops.hktune.linear) and args[1].dim() == 2:
             bias = args[2] if len(args) > 2 else None
             note(linear_form(bias), args[0], args[1], bias)
         elif packet is torch.ops.hktune.linear_activated and args[1].dim() == 2:
@@ -191,6 +208,15 @@ class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._note_sum(*args)
         elif packet in (_aten.baddbmm, _aten.baddbmm_) and kwargs.keys() <= {"out"} and _are_single(*args[:3]):
             self._note_sum(*(each[0] for each in args[:3]), *args[3:])
+
+    def _note_scaled(self, packet: OpOverloadPacket, args: Arguments, kwargs: Named) -> None:
+        out = kwargs.pop("out", None)
+        if packet.__name__ == "_scaled_mm_v2":
+            self._recorder.note_scaled(call_of_recipes(*args, **kwargs))
+        elif packet is torch.ops.hktune.scaled_mm:
+            self._recorder.note_scaled(ScaledCall(*args, **kwargs))
+        else:
+            self._recorder.note_scaled(call_of_operator(*args, **kwargs, out=out))
 
     def _note_product(self, a: Tensor, b: Tensor, dtype: object = None) -> None:
         if not isinstance(dtype, torch.dtype) or dtype is a.dtype:  # hktune's operator has a number there

@@ -6,24 +6,23 @@ from hktune.core.launch import Launch
 from hktune.core.operation import operation_of
 from hktune.core.problem import Key, Problem
 from hktune.core.vendor_algorithm import VendorAlgorithm
-from hktune.device.device import Kernel, PreparedLaunch
+from hktune.device.device import CALL_OPERANDS, SCALED_OPERANDS, Kernel, PreparedLaunch
 from hktune.dispatch.choice import Choice
 from hktune.runtime.counts import Fallback
-from hktune.runtime.operands import row_lengths
 
 
 class Route:
     """A table's choice for one key. `prepared` is there once it is ready, and so is the `kernel` of a KernelRoute.
     `near` and `sibling` are those of the table's choice."""
 
-    __slots__ = ("layout", "near", "numbers", "prepared", "sibling", "workspace_bytes")
+    __slots__ = ("layout", "near", "numbers", "operands", "prepared", "sibling", "workspace_bytes")
 
     def __init__(self, key: Key, workspace_bytes: int, near: bool, sibling: bool = False) -> None:
         m, n, k, operation = key
-        sizes = {"m": m, "n": n, "k": k}
-        self.layout = operation_of(operation).layout
-        lda, ldb = row_lengths(self.layout, sizes)
-        self.numbers = {**sizes, "lda": lda, "ldb": ldb, "ldc": n}
+        problem = Problem(m, n, k, operation_of(operation))
+        self.layout = problem.operation.layout
+        self.numbers = problem.numbers()
+        self.operands = SCALED_OPERANDS if problem.operation.scales else CALL_OPERANDS
         self.near = near
         self.sibling = sibling
         self.workspace_bytes = workspace_bytes

@@ -17,6 +17,7 @@ from hktune.runtime.counts import Counts, Fallback
 from hktune.runtime.forms import Form
 from hktune.runtime.place import Place
 from hktune.runtime.route import Route, route_of
+from hktune.runtime.scaled_products import ScaledProducts
 from hktune.runtime.served_product import Backward, ServedProduct
 from hktune.runtime.served_shapes import ServedShapes
 
@@ -36,6 +37,7 @@ class ServedPlace:
         self._routes: dict[Key, Route | Fallback] = {}
         self._choices = choices
         self._counts = counts
+        self.scaled = ScaledProducts(place, self.route, counts)
         # By ending: the dtypes and layouts that the table has entries of, with their operation's text.
         self._asked = {
             ending: [

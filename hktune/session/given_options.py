@@ -60,6 +60,8 @@ class TuneOptions(TypedDict, total=False):
     """No kernel is searched: the algorithms of the vendor's libraries alone are tried."""
     energy_budget: float | None
     """Seconds for measuring what energy the best take; 0 is none."""
+    steady: bool | None
+    """Where power holds the clock, the best are measured under loads of their own, and that decides."""
     study: StrPath | None
     """A storage of Optuna's that gets every row too: the URL of a database, or the path of a file."""
 
@@ -173,6 +175,7 @@ _READ: Mapping[str, Callable[[object, str], object]] = {
     "aiter": path_given,
     "vendor_only": _truth,
     "energy_budget": BUDGET_S.checked,
+    "steady": _truth,
     "study": _place,
 }
 OPTION_NAMES = tuple(_READ)

@@ -26,6 +26,7 @@ from hktune.core.storage import STORAGES
 from hktune.core.sums import Sums, sums_of
 from hktune.core.variant import Variant
 from hktune.core.yaml_file import struct_of
+from hktune.template.alternatives import spelled_out
 from hktune.template.objects import Objects
 from hktune.template.passed import arguments_in_order, check_only, is_taken, only_of_some, passed_values
 from hktune.template.source import filled, placed_fields, read_source
@@ -231,7 +232,7 @@ class Template:
             )
             for extent, steps, padding, groups in self._proofs
             for m, n, k in [self._positive(extent, scope)]
-            if self.does(operation := _proved(self.operation, steps, groups))
+            if (operation := _proved(self.operation, steps, groups)) and self.does(operation)
         ]
         if all(other.problem.operation != first.problem.operation for other in others):
             others.insert(0, first)
@@ -305,7 +306,7 @@ class Template:
     def _check_proofs(self) -> None:
         """Each proof is of an operation of the template, and each operation has a proof, whose launch passes it all."""
         for _, steps, _, _ in self._proofs:
-            if not any(self.does(_proved(each, steps)) for each in self.operations):
+            if not any((proved := _proved(each, steps)) and self.does(proved) for each in self.operations):
                 raise TemplateError(f"proof epilogue {'+'.join(steps)!r}: it is not among the operations: add it there")
         for operation in self.operations:
             taken = {argument.name for argument in self.arguments_for(operation)}
@@ -362,16 +363,19 @@ def _operations(description: TemplateDescription, arguments: Sequence[Argument])
         takes_bias = any(argument.name == "bias" for argument in arguments)
         proves_bias = any(_steps(proof.epilogue) == ("bias",) for proof in description.proof)
         return (BF16_NT, BF16_NT_BIAS) if takes_bias and proves_bias else (BF16_NT,)
-    operations = tuple(map(operation_of, description.operations))
+    operations = tuple(map(operation_of, spelled_out(description.operations)))
     if len(set(operations)) != len(operations):
         raise TemplateError("operations has one of them twice: keep one")
     return operations
 
 
-def _proved(operation: Operation, steps: Sequence[str], groups: int = 0) -> Operation:
+def _proved(operation: Operation, steps: Sequence[str], groups: int = 0) -> Operation | None:
     """What a proof of `operation`'s code that names `steps` proves: first these, then what the code always does. Of
-    several products it has `groups`."""
-    proved = operation.with_steps(*steps, *operation.compiled)
+    several products it has `groups`. None where there is no such operation."""
+    try:
+        proved = operation.with_steps(*steps, *operation.compiled)
+    except InputError:
+        return None
     return replace(proved, count=groups) if operation.kind in COUNTED else proved
 
 

@@ -118,7 +118,8 @@ class ObjectsDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=True
 
 
 class TemplateDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """`operations` are the texts of what the template can do, the usual one first. Without them it does bf16.nt and, if
+    """`operations` are the texts of what the template can do, the usual one first; `{a,b}` in one stands for either of
+    them (`alternatives`). Without them it does bf16.nt and, if
     it takes a bias, bf16.nt+bias. `source` is a file in the folder of template.yaml, whose includes of files there are
     followed, or several that make one translation unit in this order. `fixed_order`: no sum depends on the order in
     which workgroups finish; one that adds with atomics must say false. `strict_hazards`: what the checker has only a

@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import takewhile
 
 from hktune.core.config import Config
-from hktune.core.outcome import Failure, Stage, Status, Timing
+from hktune.core.outcome import POWER_CAP, Failure, Stage, Status, Timing
 from hktune.core.problem import Problem
 from hktune.core.trial import Trial, by_problem
 from hktune.core.vendor_algorithm import VendorAlgorithm
@@ -20,6 +20,8 @@ FINALISTS = 6
 """Kernels of a problem that are measured again."""
 ALGORITHMS = 4
 """Algorithms of the vendor's libraries that are: as finalists, or to say how fast the vendor's best is."""
+STEADY_KERNELS, STEADY_ALGORITHMS = 4, 2
+"""So many of those have turns of their own, which take 2.4 s each."""
 WITHIN = 0.03
 """Screened ratios are good to some 2 %, so a config within 3 % of the best may be the best."""
 
@@ -64,12 +66,13 @@ def measure_together(
     stage: Stage,
     others: Sequence[Side] = (),
 ) -> list[Trial]:
-    """Measure the configs of `rows`, which are of `templates`, on `problem` in rounds that they share; `append` stores
-    a row of `stage` for each.
+    """Measure the configs of `rows`, which are of `templates`, on `problem` in rounds that they share, or in turns
+    where `stage` is steady; `append` stores a row of `stage` for each.
 
     Returns these rows.
     """
-    confirmation = stopwatch.confirm([attempt_of(row, problem, templates) for row in rows], problem, others)
+    attempts = [attempt_of(row, problem, templates) for row in rows]
+    confirmation = stopwatch.confirm(attempts, problem, others, stage is Stage.STEADY)
     outcomes = zip(rows, confirmation.finalists, strict=True)
     return [append(_again(row, problem, outcome, stage)) for row, outcome in outcomes]
 
@@ -82,6 +85,33 @@ def attempt_of(row: Trial, problem: Problem, templates: Templates) -> Attempt:
     operation = templates.of(row.template_sha256).code_operation(problem.operation)
     config, template = Config.from_json(row.config), row.template_sha256
     return Attempt(config, object_sha256=row.object_sha256, operation=operation, template=template)
+
+
+def confirm_steady(
+    trials: Sequence[Trial],
+    problems: Iterable[Problem],
+    templates: Templates,
+    stopwatch: ComparingStopwatch,
+    append: Callable[[Trial], Trial],
+) -> None:
+    """Measure the best of every problem once more, each under a load of its own, where power held the clock when it was
+    confirmed; `append` stores each row.
+
+    In rounds that kernels share they share the clock, too: the board's power control is far slower than a round. One
+    that needs more energy is then not seen to lower its own clock.
+    """
+    rows_of = by_problem(trials)
+    for problem in problems:
+        own = confirmed(rows_of.get(problem, []))
+        if any(row.stage is Stage.STEADY for row in own) or not any(_held_by_power(row) for row in own):
+            continue
+        kernels = [row for row in finalists(own) if row.is_kernel][:STEADY_KERNELS]
+        algorithms = [row for row in finalists(own) if not row.is_kernel][:STEADY_ALGORITHMS]
+        measure_together([*kernels, *algorithms], problem, templates, stopwatch, append, Stage.STEADY)
+
+
+def _held_by_power(row: Trial) -> bool:
+    return POWER_CAP in (row.throttled or "").split(", ")
 
 
 def finalists(trials: Sequence[Trial]) -> list[Trial]:
@@ -116,7 +146,8 @@ def _vendor_sides(own: Sequence[Trial], problem: Problem, templates: Templates) 
 
 
 def deciding(trials: Sequence[Trial]) -> list[Trial]:
-    """The rows that a table is built from: of a problem whose last rows are a confirmation, these alone.
+    """The rows that a table is built from: of a problem whose last rows are a confirmation, these alone; of these the
+    steady ones, where there are any.
 
     Times of different rounds were taken at different clocks; a screened time may win by luck.
     """
@@ -127,10 +158,14 @@ def deciding(trials: Sequence[Trial]) -> list[Trial]:
 
 
 def confirmed(own: Sequence[Trial]) -> list[Trial]:
-    """Of the rows of one problem, in their order, those of its last confirmation and of what was measured after it.
-    There are none where the search has found something since, or nothing was confirmed, as no modelled time is."""
+    """Of the rows of one problem, in their order, those of its last confirmation and of what was measured after it, or
+    the steady ones of these. There are none where the search has found something since, or nothing was confirmed, as no
+    modelled time is."""
     last = list(takewhile(lambda row: row.stage is not Stage.SCREENED, reversed(own)))[::-1]
-    return last if any(row.stage is Stage.CONFIRMED for row in last) else []
+    if not any(row.stage is Stage.CONFIRMED for row in last):
+        return []
+    steady = [row for row in last if row.stage is Stage.STEADY]
+    return steady if any(row.status is Status.OK for row in steady) else last
 
 
 def _again(row: Trial, problem: Problem, outcome: Timing | Failure, stage: Stage) -> Trial:

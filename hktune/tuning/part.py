@@ -12,7 +12,7 @@ from hktune.core.settings import Settings
 from hktune.measure.stopwatch import EnergyStopwatch
 from hktune.space import Spaces
 from hktune.tuning.benches import OpenBench
-from hktune.tuning.confirmation import confirm
+from hktune.tuning.confirmation import confirm, confirm_steady
 from hktune.tuning.energies import measure_energies, usual_budget_s
 from hktune.tuning.ledger import Ledger, Room, SharedDirectory
 from hktune.tuning.loop import LOOKAHEAD, Tuner
@@ -32,8 +32,8 @@ asked for: with one for each, workers wait half of the time for the slowest (ben
 @dataclass(frozen=True)
 class Part:
     """What is searched, with what, and for how long; `rivals` are kernels of others that are measured beside the best.
-    `vendor_only`: nothing is searched, and the algorithms of the vendor's libraries alone are tried. Picklable while no
-    strategy has been asked."""
+    `vendor_only`: nothing is searched, and the algorithms of the vendor's libraries alone are tried. `steady`: where
+    power holds the clock, loads of their own decide between the best. Picklable while no strategy has been asked."""
 
     searches: list[Search]
     spaces: Spaces
@@ -42,6 +42,7 @@ class Part:
     settings: Settings
     vendor_only: bool = False
     energy_budget_s: float | None = None
+    steady: bool = False
 
     @property
     def problems(self) -> list[Problem]:
@@ -81,6 +82,9 @@ def search_part(
             progress.phase("timing winners at their neighbours' m")
             record = partial(ledger.record, stage=Stage.NEIGHBOUR)
             time_neighbours(part.spaces, part.problems, work, ledger.rows, record, ledger.append)
+        if part.steady and work.comparing:
+            progress.phase("measuring the best under loads of their own")
+            confirm_steady(ledger.rows(), part.problems, part.spaces.templates, work.comparing, ledger.append)
         if work.metered:
             progress.phase("measuring energy")
             _measure_energies(part, work, work.metered, ledger)

@@ -329,8 +329,8 @@ def _search(run: _Run, bench: Bench, budget: Budget, progress: Progress, works: 
     for own, problems in bench.parts(list(run.place.names)):
         wanted = set(problems)
         searches = [search for search in run.searches if search.problem in wanted]
-        vendor_only = run.options.vendor_only
-        given = (run.settings, vendor_only, run.options.energy_budget_s)
+        options = run.options
+        given = (run.settings, options.vendor_only, options.energy_budget_s, options.steady)
         parts.append((own, Part(searches, run.place.spaces, budget, run.rivals, *given)))
     if run.elsewhere is not None:
         works.append(run.elsewhere)

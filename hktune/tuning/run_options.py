@@ -36,7 +36,8 @@ class RunOptions:
     Optuna's that gets every row too. `patience` is that of `loop.Budget`. `ray` is the address of a Ray cluster whose
     nodes do the work, or auto for that of this machine. `vendor_only`: no kernel is searched, and the algorithms of the
     vendor's libraries alone are tried, on a GPU. `energy_budget_s` is what measuring energies may take, without it what
-    `usual_budget_s` says. Without `workers` there is one for each core of this machine, or for each CPU of the
+    `usual_budget_s` says. `steady`: on a GPU, what is best is decided under loads of their own, where power holds the
+    clock. Without `workers` there is one for each core of this machine, or for each CPU of the
     cluster."""
 
     shapes: Path | ShapeList
@@ -65,6 +66,7 @@ class RunOptions:
     ray: str | None = None
     vendor_only: bool = False
     energy_budget_s: float | None = None
+    steady: bool = False
 
     @property
     def found_shapes(self) -> FoundShapes:

@@ -15,15 +15,19 @@ import struct
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from hktune.core.dtype import DTYPES, E8M0, Dtype
+from hktune.core.dtype import DTYPES, E8M0, MXFP4, Dtype
 from hktune.core.errors import InputError
 from hktune.core.escaped import shown
 from hktune.core.expression import Expression
 
-FLOATS: dict[str, Dtype] = {name: dtype for name, dtype in {**DTYPES, "e8m0": E8M0}.items() if not dtype.is_integer}
+FLOATS: dict[str, Dtype] = {
+    name: dtype
+    for name, dtype in {**DTYPES, "e8m0": E8M0}.items()
+    if not (dtype.is_integer or (dtype.block and dtype is not MXFP4))
+}
 INTEGER_BYTES = {f"{sign}{8 * size}": size for size in (1, 2, 4, 8) for sign in "iu"}
 ELEMENT_BYTES = {**{name: dtype.bytes for name, dtype in FLOATS.items()}, **INTEGER_BYTES, "f64": 8}
-"""Types of elements, with their bytes; two neighbours of mxfp4 share one."""
+"""Types of elements, with their bytes; two neighbours of mxfp4 share one. In memory mxfp8 is e4m3 and scales."""
 
 _PARAMETERS_MAX, _DIMENSIONS_MAX, _DEPTH_MAX = 64, 8, 8
 _BYTES_MAX = 4096  # of one argument by value: more than a kernel's whole argument struct may have

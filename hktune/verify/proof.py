@@ -109,7 +109,7 @@ class _Placed:
                 tensors[name] = _rearranged(operands.stored[name], launch.stored(name), operand.dtype, arrays)
                 numbers[operand.row_stride] = tensors[name].shape[1] * operand.dtype.packed
             elif name in operands.stored:
-                between = padding // operand.dtype.packed if operand.row_stride else 0
+                between = operand.row_padding(padding) // operand.dtype.packed
                 tensors[name] = padded(operands.stored[name], between, operand.dtype, arrays)
         if launch.workspace_bytes:
             tensors["workspace"] = _workspace(launch.workspace_bytes, arrays)

@@ -118,7 +118,7 @@ class Serving:
             return self._placed(self.stopwatch.time(request.attempt, request.problem))
         if isinstance(request, Confirm):
             self._last_proof = None  # its memory is the finalists'
-            confirmation = self.stopwatch.confirm(request.attempts, request.problem, request.others)
+            confirmation = self.stopwatch.confirm(request.attempts, request.problem, request.others, request.steady)
             return replace(confirmation, finalists=tuple(map(self._placed, confirmation.finalists)))
         if isinstance(request, MeasureEnergy):
             return self.stopwatch.energies(request.attempts, request.problem, request.windows)

@@ -54,11 +54,12 @@ class Screen:
 
 @dataclass(frozen=True)
 class Confirm:
-    """Time finalists together, and kernels of others with them; answered by a Confirmation."""
+    """Time finalists together, and kernels of others with them; answered by a Confirmation. `steady`: in turns."""
 
     attempts: tuple[Attempt, ...]
     problem: Problem
     others: tuple[Side, ...] = ()
+    steady: bool = False
 
 
 @dataclass(frozen=True)
@@ -288,12 +289,15 @@ class ContainedStopwatch:
             return self._quarantined(candidate, problem, answer)
         return answer
 
-    def confirm(self, attempts: Sequence[Attempt], problem: Problem, others: Sequence[Side] = ()) -> Confirmation:
+    def confirm(
+        self, attempts: Sequence[Attempt], problem: Problem, others: Sequence[Side] = (), steady: bool = False
+    ) -> Confirmation:
         """Finalists in the same rounds. When one of them costs the worker, each is tried alone, the culprits are
         quarantined, and the rest are measured again, together, from the start. Where none of them is to blame, that is
         without `others`."""
         sound = [attempt for attempt in attempts if attempt.candidate not in self.quarantine]
-        answer = self.worker.ask(Confirm(tuple(sound), problem, tuple(others))) if sound else Confirmation((), {})
+        asked = Confirm(tuple(sound), problem, tuple(others), steady)
+        answer = self.worker.ask(asked) if sound else Confirmation((), {})
         if isinstance(answer, Failure):
             for attempt in sound:
                 alone = self.worker.ask(Confirm((attempt,), problem))
@@ -301,9 +305,9 @@ class ContainedStopwatch:
                     self._quarantined(attempt.candidate, problem, alone)
             if all(attempt.candidate not in self.quarantine for attempt in sound):
                 if others:
-                    return self.confirm(attempts, problem)
+                    return self.confirm(attempts, problem, steady=steady)
                 return Confirmation(tuple(answer for _ in attempts), {})  # only together: nobody to blame
-            return self.confirm(attempts, problem, others)
+            return self.confirm(attempts, problem, others, steady)
         assert isinstance(answer, Confirmation)
         by_candidate = dict(zip((attempt.candidate for attempt in sound), answer.finalists, strict=True))
         outcomes: Mapping[Candidate, Timing | Failure] = {**self.quarantine, **by_candidate}

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hktune.emulator.clock.trace import Step, Trace, WaveTrace
+from hktune.emulator.instructions.matrix_states import MatrixStates, states_named
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Instruction:
     vmcnt: int | None = None
     lgkmcnt: int | None = None
     immediate: int | None = None
-    half_rate: bool = False
+    matrix: MatrixStates | None = None
     reads: tuple[int, ...] = ()
     writes: tuple[int, ...] = ()
 
@@ -106,7 +107,7 @@ def _step(index: int, one: Instruction) -> Step:
         to_lds=one.to_lds,
         coherent=one.coherent,
         bytes_per_lane=one.bytes_per_lane,
-        half_rate=one.half_rate,
+        matrix=one.matrix or (states_named(one.mnemonic) if one.mnemonic.startswith("v_mfma") else None),
         reads=one.reads,
         writes=one.writes,
     )

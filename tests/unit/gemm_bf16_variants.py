@@ -15,11 +15,11 @@ from hktune.compile import CachedCompiler, hip_compiler
 from hktune.core.config import Config
 from hktune.core.dtype import BF16
 from hktune.core.launch import WORKSPACE_COUNTER_BYTES, Launch
-from hktune.core.operation import BF16_NT, Operation
+from hktune.core.operation import BF16_NT, Operation, operation_of
 from hktune.core.outcome import Failure
 from hktune.core.problem import Problem
 from hktune.core.settings import Settings
-from hktune.core.variant import CodeObject, Variant
+from hktune.core.variant import CodeObject, Resources, Variant
 from hktune.device.emulated import EmulatedDevice
 from hktune.emulator.clock.trace import Trace
 from hktune.emulator.instructions.decode import Instruction, decode
@@ -119,3 +119,10 @@ def disassembled(code: CodeObject) -> list[Instruction]:
             distance = one.fields["simm16"]
             furthest = max(furthest, address + 4 * (distance - (distance >> 15 << 16)))
     return instructions
+
+
+def built_registers(values: dict[str, object], text: str) -> tuple[Resources, int]:
+    """What the code of one config takes for an operation, and how many VGPRs it may have."""
+    bound = space().for_operation(operation_of(text))
+    config = bound.config(values)
+    return compiled(bound.template.render(config)).resources, int(model(config)["vgpr_budget"])

@@ -31,7 +31,13 @@ F16_SHA256 = hashlib.sha256(F16_OBJECT).hexdigest()
 LAYOUTS_OBJECT = (_FOLDER / "naive_gemm_layouts.hsaco").read_bytes()
 """Of every layout and both formats, with row strides."""
 LAYOUTS_SHA256 = hashlib.sha256(LAYOUTS_OBJECT).hexdigest()
-OBJECTS = {SHA256: OBJECT, F16_SHA256: F16_OBJECT, LAYOUTS_SHA256: LAYOUTS_OBJECT}
+SCALED_OBJECT = (_FOLDER / "naive_gemm_scaled.hsaco").read_bytes()
+"""Of float8, with scales of everything or of rows."""
+SCALED_SHA256 = hashlib.sha256(SCALED_OBJECT).hexdigest()
+OBJECTS = {
+    **{SHA256: OBJECT, F16_SHA256: F16_OBJECT, LAYOUTS_SHA256: LAYOUTS_OBJECT},
+    SCALED_SHA256: SCALED_OBJECT,
+}
 EMULATED = Identity("emulated", "gfx950", "emulated gfx950", 256)
 MI355X = Identity("hip", "gfx950", "AMD Instinct MI355X", 256, "0x75a3", "SPX")
 
@@ -56,6 +62,8 @@ def algorithm_trial(problem: Problem, algorithm: VendorAlgorithm, time_us: float
 
 
 def _object_of(operation: Operation) -> str:
+    if operation.scales:
+        return SCALED_SHA256
     if operation.layout != "nt":
         return LAYOUTS_SHA256
     return F16_SHA256 if operation.a == "f16" else SHA256
@@ -63,12 +71,19 @@ def _object_of(operation: Operation) -> str:
 
 def launch_of(row: Trial) -> tuple[str, LaunchRule]:
     """One work-item per element of C, 64 columns a workgroup."""
+    grid, block = (-(-row.n // 64), "m", 1), (64, 1, 1)
+    if row.operation.scales:
+        names = ("a", "b", "c", "bias", "scale_a", "scale_b")
+        numbers = [Argument(name, "u32") for name in ("n", "k")]
+        words = (row.operation.a, row.operation.b, row.operation.scales, row.operation.c)
+        rule = LaunchRule(grid, block, 0, (*(Argument(name, "pointer") for name in names), *numbers))
+        return "_".join(("naive", *words)), rule
     bias, has_strides = row.operation.has_bias, row.object_sha256 == LAYOUTS_SHA256
     pointers = [Argument(name, "pointer") for name in (["a", "b", "c", "bias"] if bias else ["a", "b", "c"])]
     numbers = [Argument(name, "u32") for name in (["n", "k", "lda", "ldb"] if has_strides else ["n", "k"])]
     layout = f"_{row.operation.layout}" if has_strides else ""
     symbol = f"naive_gemm{'_f16' if row.operation.a == 'f16' else ''}{layout}{'_bias' if bias else ''}"
-    return symbol, LaunchRule((-(-row.n // 64), "m", 1), (64, 1, 1), 0, (*pointers, *numbers))
+    return symbol, LaunchRule(grid, block, 0, (*pointers, *numbers))
 
 
 def table_of(*trials: Trial, identity: Identity = EMULATED) -> Table:

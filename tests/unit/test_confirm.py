@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import cast
 
+import pytest
+
 from hktune.core.config import Config
 from hktune.core.operation import Operation
 from hktune.core.outcome import Failure, Source, Stage, Status, Timing
@@ -13,8 +15,9 @@ from hktune.core.problem import Problem
 from hktune.core.trial import Trial
 from hktune.core.vendor_algorithm import VendorAlgorithm
 from hktune.measure.stopwatch import Attempt, Confirmation, Side
+from hktune.tables.standing import choose
 from hktune.template import Templates
-from hktune.tuning.confirmation import ALGORITHMS, FINALISTS, confirm, deciding, finalists
+from hktune.tuning.confirmation import ALGORITHMS, FINALISTS, confirm, confirm_steady, deciding, finalists
 from hktune.workers.gpu_worker import ContainedStopwatch
 
 PROBLEM = Problem(256, 512, 1024)
@@ -59,11 +62,15 @@ class Again(ContainedStopwatch):
     def __init__(self, outcomes: dict[str, Timing | Failure]) -> None:
         self.outcomes = outcomes
         self.asked: list[list[str]] = []
+        self.steady: list[bool] = []
         self.beside: list[list[str]] = []
 
-    def confirm(self, attempts: Sequence[Attempt], problem: Problem, others: Sequence[Side] = ()) -> Confirmation:
+    def confirm(
+        self, attempts: Sequence[Attempt], problem: Problem, others: Sequence[Side] = (), steady: bool = False
+    ) -> Confirmation:
         names = [str(attempt.config["name"]) for attempt in attempts]
         self.asked.append(names)
+        self.steady.append(steady)
         self.beside.append([name for name, _ in others])
         return Confirmation(tuple(self.outcomes[name] for name in names), {})
 
@@ -108,6 +115,42 @@ def test_confirmed_rows_are_added_and_alone_decide() -> None:
     seen = {(trial.gpu, trial.clock_mhz, trial.power_w, trial.throttled) for trial in added}
     assert seen == {(1, 1755, 512.25, "power cap")}
     assert deciding([*trials, *added]) == added
+
+
+def test_where_power_held_the_clock_turns_decide_between_the_best() -> None:
+    """In shared rounds "a" is the fastest. In turns of its own it is behind "b", and "c" behind the vendor."""
+    trials = [row("a", 50.0), row("b", 50.5), row("c", 51.0)]
+    shared = Again({"a": timing(49.0), "b": timing(50.0), "c": timing(50.1)})
+    confirm(trials, [PROBLEM], TEMPLATES, shared, lambda trial: trials.append(trial) or trial)
+    turns = Again({"a": timing(99.0), "b": timing(97.0), "c": timing(101.0)})
+    confirm_steady(trials, [PROBLEM], TEMPLATES, turns, lambda trial: trials.append(trial) or trial)
+    assert (turns.asked, turns.steady, shared.steady) == ([["a", "b", "c"]], [True], [False])
+    in_turns = [(Stage.STEADY, 99.0), (Stage.STEADY, 97.0), (Stage.STEADY, 101.0)]
+    assert [(trial.stage, trial.time_us) for trial in deciding(trials)] == in_turns
+    [chosen] = choose(deciding(trials))
+    assert chosen.trial
+    assert chosen.trial.time_us == 97.0
+    confirm_steady(trials, [PROBLEM], TEMPLATES, turns, lambda trial: trials.append(trial) or trial)
+    assert len(turns.asked) == 1, "they are not measured again"
+    trials.append(row("new", 40.0))
+    assert deciding(trials) == trials, "until there is news"
+
+
+@pytest.mark.parametrize("held", [None, "thermal", "power brake"])
+def test_where_power_did_not_hold_the_clock_shared_rounds_decide(held: str | None) -> None:
+    trials = [row("a", 50.0)]
+    again = Again({"a": replace(timing(49.0), throttled=held)})
+    confirm(trials, [PROBLEM], TEMPLATES, again, lambda trial: trials.append(trial) or trial)
+    confirm_steady(trials, [PROBLEM], TEMPLATES, again, lambda trial: trials.append(trial) or trial)
+    assert again.steady == [False]
+
+
+def test_turns_in_which_all_fail_decide_nothing() -> None:
+    trials = [row("a", 50.0)]
+    confirm(trials, [PROBLEM], TEMPLATES, Again({"a": timing(49.0)}), lambda trial: trials.append(trial) or trial)
+    lost = Again({"a": Failure(Status.CRASHED, "lost")})
+    confirm_steady(trials, [PROBLEM], TEMPLATES, lost, lambda trial: trials.append(trial) or trial)
+    assert [trial.status for trial in deciding(trials)] == [Status.OK, Status.CRASHED]
 
 
 def test_what_is_confirmed_is_not_confirmed_again_until_there_is_news() -> None:

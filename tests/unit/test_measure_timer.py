@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
-from simulated_gpu import SimulatedGpu
+from simulated_gpu import SimulatedGpu, Work
 
 from hktune.measure.timer import GRAPH_US, HEAT_US, LAUNCHES_MAX, GraphTimer
 
@@ -65,6 +67,35 @@ def test_clocks_are_read_while_the_device_is_busy(timer: GraphTimer, device: Sim
     assert device.clocks_read == 1
     assert device.waited > waited
     assert timer.clocks.sm_mhz == 1980
+
+
+class CappedGpu(SimulatedGpu):
+    """Its clock follows what the board drew lately, down to where that is LIMIT_W: it forgets within LAG_US."""
+
+    LIMIT_W, LAG_US = 700.0, 30_000.0
+    seen_w = 700.0
+
+    def replay(self, graph: list[Work], stream: int) -> None:
+        slower = max(self.seen_w / self.LIMIT_W, 1.0)
+        super().replay([(time_us * slower, run, more_w) for time_us, run, more_w in graph], stream)
+        [drawn_w] = {self.idle_w + more_w for _, _, more_w in graph}
+        lasted_us = slower * sum(time_us for time_us, _, _ in graph)
+        self.seen_w += (drawn_w - self.seen_w) * (1 - math.exp(-lasted_us / self.LAG_US))
+
+
+def test_a_kernel_that_slows_itself_by_its_power_is_seen_to_in_turns_alone() -> None:
+    """One takes 30 us where nothing holds the clock, but wants 800 W of 700; the other takes 31 us and 700 W."""
+    device = CappedGpu(host_us=5.0)
+    timer = GraphTimer(device)  # type: ignore[arg-type]
+    hungry = timer.side(lambda _: device.queue(30.0, more_w=800.0 - device.idle_w), 2)
+    frugal = timer.side(lambda _: device.queue(31.0, more_w=700.0 - device.idle_w), 2)
+    orders = [[0, 1], [1, 0]] * 4
+    shared = timer.play([hungry, frugal], orders)
+    ratios = [times[order.index(0)] / times[order.index(1)] for order, times in zip(orders, shared, strict=True)]
+    assert all(ratio == pytest.approx(30 / 31, abs=0.005) for ratio in ratios)
+    in_turns = timer.take_turns([hungry, frugal], orders)
+    own_us = {0: 30.0 * 800 / 700, 1: 31.0}
+    assert in_turns == [[pytest.approx(own_us[side], rel=0.01) for side in order] for order in orders]
 
 
 def test_heating_lasts_as_long_as_it_says(timer: GraphTimer, device: SimulatedGpu) -> None:

@@ -81,7 +81,9 @@ class Together(ContainedStopwatch):
         self.asked: list[tuple[int, list[str]]] = []
         self.objects: dict[Operation, set[str | None]] = {}
 
-    def confirm(self, attempts: Sequence[Attempt], problem: Problem, others: Sequence[Side] = ()) -> Confirmation:
+    def confirm(
+        self, attempts: Sequence[Attempt], problem: Problem, others: Sequence[Side] = (), steady: bool = False
+    ) -> Confirmation:
         self.objects.setdefault(problem.operation, set()).update(attempt.object_sha256 for attempt in attempts)
         names = [str(attempt.config["name"]) for attempt in attempts]
         self.asked.append((problem.m, names))

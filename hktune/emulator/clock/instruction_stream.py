@@ -28,8 +28,6 @@ MFMA, VALU, SCALAR, SCALAR_LOAD, LDS, LOAD, STORE, BRANCH, WAIT, BARRIER, PRIORI
 ISSUE_CLASS = (1, 1, 2, 2, 4, 8, 8, 16, 0, 0, 0, 0, 0)
 """By kind: instructions of one class share one issue port of a SIMD; 0 is consumed in the wave's own buffer."""
 
-_RESULT_WINDOW = 13  # slots after which every MFMA result is readable (ISA guide, table 38: 12 in between)
-
 
 class _Result(NamedTuple):
     """What an MFMA wrote: where it is in its wave's steps, and the clk from its issue until others may read it."""
@@ -82,7 +80,7 @@ def workgroup_of(
     `k_steps` is how many the traced problem had. Raises InputError when a wave issued no MFMA or fewer than two k-steps
     were traced, since there is nothing then to tell a loop by, and when the waves walked it unequally often.
     """
-    mfma = np.array(["v_mfma" in step.mnemonic for step in trace.program], dtype=bool)
+    mfma = np.array([step.matrix is not None for step in trace.program], dtype=bool)
     issued = [int(mfma[wave.steps].sum()) for wave in trace.waves]
     if min(issued, default=0) == 0 or k_steps < 2:
         raise InputError(f"a profile needs MFMAs in every wave over at least 2 k-steps: got {issued} over {k_steps}")
@@ -159,8 +157,8 @@ def _extended(wave: WaveTrace, headers: list[int], middle: int, extra: int) -> t
 def _static_operation(step: Step, rates: Rates) -> Operation:
     """The operation of a step, less what differs from one execution to the next (bank clocks, lines)."""
     name, slot = step.mnemonic, rates.issue_slot_clk
-    if name.startswith("v_mfma"):
-        return Operation(MFMA, slot, _mfma_clk(step, rates))
+    if step.matrix is not None:
+        return Operation(MFMA, slot, step.matrix.passes * rates.matrix_pass_clk)
     if name.startswith("v_"):
         clk = rates.transcendental_clk if name.startswith(_TRANSCENDENTAL) else rates.valu_clk
         return Operation(VALU, clk, clk)
@@ -197,28 +195,6 @@ _STORES = ("buffer_store", "global_store", "flat_store", "scratch_store", "buffe
 _TRANSCENDENTAL = ("v_exp", "v_log", "v_rcp", "v_rsq", "v_sqrt", "v_sin", "v_cos")
 
 
-def _mfma_clk(step: Step, rates: Rates) -> int:
-    """For how long an MFMA holds its pipe."""
-    return _by_shape(rates.mfma_clk, step.mnemonic) << step.half_rate
-
-
-def _result_clk(step: Step, rates: Rates) -> int:
-    """From the issue of an MFMA until its result can be read."""
-    return (
-        _by_shape(rates.mfma_result_clk, step.mnemonic)
-        + _mfma_clk(step, rates)
-        - _by_shape(rates.mfma_clk, step.mnemonic)
-    )
-
-
-def _by_shape(table: dict[str, int], mnemonic: str) -> int:
-    """The entry of the table whose MFMA shape `mnemonic` names. Raises InputError for another shape."""
-    for shape, clk in table.items():
-        if f"_{shape}_" in f"{mnemonic}_":
-            return clk
-    raise InputError(f"no clock rate for {mnemonic}: known MFMA shapes are {', '.join(table)}")
-
-
 def _operations(
     wave: WaveTrace, program: tuple[Step, ...], static: tuple[Operation, ...], rates: Rates
 ) -> list[Operation]:
@@ -237,9 +213,9 @@ def _operations(
         elif kind == BRANCH and position + 1 < len(indices) and indices[position + 1] != index + 1:
             operation = operation._replace(delay_clk=rates.branch_clk)
         if readable and kind <= STORE:
-            operation = _after_mfma(operation, step, position, readable)
-        if kind == MFMA:
-            result = _Result(position, _result_clk(step, rates), step.writes)
+            operation = _after_mfma(operation, step, position, readable, rates.issue_slot_clk)
+        if step.matrix is not None:
+            result = _Result(position, (step.matrix.result + 1) * rates.issue_slot_clk, step.writes)
             readable.update(dict.fromkeys(step.writes, result))
         elif readable and step.writes and kind != STORE:
             for register in step.writes:
@@ -263,8 +239,11 @@ def _memory_operation(operation: Operation, step: Step, lines: int, rates: Rates
     return operation._replace(busy_clk=busy_clk, first=in_flight)
 
 
-def _after_mfma(operation: Operation, step: Step, position: int, readable: dict[int, _Result]) -> Operation:
-    """`operation` with the latest MFMA whose result it reads.
+def _after_mfma(
+    operation: Operation, step: Step, position: int, readable: dict[int, _Result], slot_clk: int
+) -> Operation:
+    """`operation` with the latest MFMA whose result it reads, unless that can be read by then: every step in between
+    takes a slot.
 
     What an MFMA adds to is forwarded if it is the whole result of another (ISA guide, table 38: no wait states).
     """
@@ -273,7 +252,7 @@ def _after_mfma(operation: Operation, step: Step, position: int, readable: dict[
         result = readable.get(register)
         if result is not None and (latest is None or result.position > latest.position):
             latest = result
-    if latest is None or position - latest.position > _RESULT_WINDOW:
+    if latest is None or (position - latest.position) * slot_clk > latest.clk:
         return operation
     return operation._replace(back=position - latest.position, result_clk=latest.clk)
 

@@ -30,9 +30,8 @@ class Rates:
     branch_clk: int
     sleep_unit_clk: int
     barrier_clk: int
-    mfma_clk: dict[str, int]
+    matrix_pass_clk: int
     mfma_flops_per_clk_cu: dict[int, int]
-    mfma_result_clk: dict[str, int]
 
     lds_bus_bytes_per_clk: int
     lds_fifo_entries: int
@@ -83,16 +82,8 @@ _GFX950 = Rates(
     branch_clk=16,  # assumed: a taken branch refills the wave's instruction buffer
     sleep_unit_clk=64,  # documented: ISA guide, S_SLEEP
     barrier_clk=4,  # inferred: a loop of AMD's Gluon tutorials with 8 barriers a k-step is 99.8 % MFMA: at most 12 fit
-    # Documented: ISA guide, tables 28 and 38. The last two rows are of f8f6f4 MFMAs with formats of 6 and 4 bits.
-    mfma_clk={
-        **{"16x16x32": 16, "32x32x16": 32, "16x16x16": 16, "32x32x8": 32, "16x16x64": 16, "32x32x32": 32},
-        **{"16x16x128": 16, "32x32x64": 32},
-    },
+    matrix_pass_clk=4,  # documented: ISA guide, table 28, in passes of 4
     mfma_flops_per_clk_cu={16: 4096, 8: 8192, 4: 16384},  # documented: white paper, dense, by bits of a factor
-    mfma_result_clk={
-        **{"16x16x32": 36, "32x32x16": 52, "16x16x16": 36, "32x32x8": 52, "16x16x64": 36, "32x32x32": 52},
-        **{"16x16x128": 36, "32x32x64": 52},
-    },
     lds_bus_bytes_per_clk=128,  # measured: AMD's gfx950 Gluon tutorials, one bus for each pair of SIMDs
     lds_fifo_entries=8,  # measured: AMD's gfx950 Gluon tutorials, for each pair of SIMDs
     lds_latency_clk=64,  # measured: AMD's gfx950 Gluon tutorials (50 to 70)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from hktune.emulator.instructions.matrix_states import MatrixStates
+
 
 @dataclass(frozen=True)
 class Step:
@@ -16,8 +18,8 @@ class Step:
     `vmcnt` and `lgkmcnt` are what an s_waitcnt waits for (None where it leaves that counter alone); `immediate` is the
     16-bit field of other SOPP instructions (s_nop, s_setprio). `to_lds` marks a direct-to-LDS load, `coherent` a scalar
     load, a store or an atomic that is answered where other dies see it, not by L2. `bytes_per_lane` is the width of a
-    memory instruction. `half_rate`: an MFMA of mixed small formats, one of which has 8 bits. `reads` and `writes` are
-    register numbers: 0-255 VGPRs, 256-511 AGPRs.
+    memory instruction. `matrix` says how long a matrix instruction takes. `reads` and `writes` are register numbers:
+    0-255 VGPRs, 256-511 AGPRs.
     """
 
     index: int
@@ -29,7 +31,7 @@ class Step:
     to_lds: bool = False
     coherent: bool = False
     bytes_per_lane: int = 0
-    half_rate: bool = False
+    matrix: MatrixStates | None = None
     reads: tuple[int, ...] = ()
     writes: tuple[int, ...] = ()
 

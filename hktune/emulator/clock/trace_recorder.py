@@ -15,6 +15,7 @@ from hktune.emulator.clock.lds_banks import bank_clocks, lines_touched
 from hktune.emulator.clock.trace import Step, Trace, WaveTrace
 from hktune.emulator.instructions.decode import Instruction
 from hktune.emulator.instructions.lds import lds_bytes_per_lane, touches_lds
+from hktune.emulator.instructions.matrix_states import states_of
 from hktune.emulator.instructions.program import Block
 from hktune.emulator.instructions.scalar_memory import scalar_bytes
 from hktune.emulator.instructions.vector_memory import access_bytes, touches_lines
@@ -111,10 +112,6 @@ def _spread(places: npt.NDArray[np.bool_], costs: list[int]) -> npt.NDArray[np.i
     return spread
 
 
-_SIX_BITS = 2
-"""The first format of an f8f6f4 MFMA with fewer than 8 bits."""
-
-
 def step_of(index: int, instruction: Instruction) -> Step:
     """The clock's view of one instruction."""
     fields, name = instruction.fields, instruction.mnemonic
@@ -131,7 +128,7 @@ def step_of(index: int, instruction: Instruction) -> Step:
         to_lds=bool(fields.get("lds")) or "_load_lds_" in name,
         coherent=bool(fields.get("glc") or fields.get("sc1")) or "atomic" in name,
         bytes_per_lane=_bytes_per_lane(instruction),
-        half_rate=name.endswith("_f8f6f4") and min(fields["cbsz"], fields["blgp"]) < _SIX_BITS,
+        matrix=states_of(instruction) if name.startswith(("v_mfma", "v_smfmac")) else None,
         reads=reads,
         writes=writes,
     )

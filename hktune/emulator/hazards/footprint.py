@@ -9,8 +9,8 @@ from collections.abc import MutableMapping
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
-from hktune.emulator.hazards.matrix_states import MatrixStates, states_of
 from hktune.emulator.instructions.decode import Instruction
+from hktune.emulator.instructions.matrix_states import MatrixStates, states_of
 from hktune.emulator.instructions.program import Block
 from hktune.emulator.instructions.scalar_registers import scalars_of
 from hktune.emulator.instructions.vector_registers import registers_of

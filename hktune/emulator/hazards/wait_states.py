@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hktune.emulator.hazards.footprint import DS, FLAT, MFMA, SCALAR, VALU, VMEM, Footprint, Set, register_name
-from hktune.emulator.hazards.matrix_states import MatrixStates
+from hktune.emulator.instructions.matrix_states import MatrixStates
 from hktune.emulator.machine.waves import EXEC, M0, VCC
 
 _VCC = frozenset({SCALAR + VCC, SCALAR + VCC + 1})

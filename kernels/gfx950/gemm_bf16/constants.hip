@@ -19,7 +19,9 @@ constexpr Dtype DTYPE_C = Dtype::bf16;  // of C and the bias
 constexpr Scales SCALES = Scales::none;  // factors of A and of B
 #define SCALE_ARGUMENTS 0  // pointers to them, and row strides where they are matrices
 constexpr bool ACCUMULATES = false;  // whether a launch may ask to add what C holds
-constexpr Activation ACTIVATION = Activation::none;  // of C, before it is rounded
+constexpr Activation ACTIVATION = Activation::none;  // of C, or of gates alone, before the rounding
+constexpr bool GATED = false;  // whether B has columns of gates, and as many of what they gate
+#define HAS_RESIDUAL false  // whether the kernel has two more arguments, and adds a matrix to C
 // What is contiguous in memory: a line of the operand (a row of A, a column of B), which runs along K, or one element
 // of every line.
 constexpr Along ALONG_A = Along::k;

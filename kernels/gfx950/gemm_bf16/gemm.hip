@@ -1,5 +1,6 @@
 // C[M,N] = A @ B on gfx950: row-major, bf16 or float16 in, the same or float32 out, float32 accumulation. A and B are
-// each stored as the product reads them, or transposed.
+// each stored as the product reads them, or transposed. Where there are gates, B has 2N columns: gates, and then what
+// they gate.
 //
 // One workgroup computes one BLOCK_M x BLOCK_N block of C. Its warps keep a ring of STAGES K-tiles in LDS filled from
 // global memory and multiply out of it, K_STEP at a time. README.md draws the tiles and the pipeline and explains every
@@ -14,6 +15,9 @@
 extern "C" __global__ __launch_bounds__(NUM_THREADS, WAVES_PER_SIMD)
 void hktune_gemm_bf16(const element *a, const element *b, output *c, const output *bias, float *workspace,
                       int m, int n, int k, int lda, int ldb, int ldc, int accumulate
+#if HAS_RESIDUAL
+                      , const output *residual, int ldresidual
+#endif
 #if SCALE_ARGUMENTS >= 2
                       , const float *scale_a, const float *scale_b
 #endif
@@ -33,18 +37,18 @@ void hktune_gemm_bf16(const element *a, const element *b, output *c, const outpu
     PART_A (&As)[STAGES][SPLIT] = al.allocate<PART_A, STAGES, SPLIT>();
     PART_B (&Bs)[STAGES][SPLIT] = al.allocate<PART_B, STAGES, SPLIT>();
 
-    const int blocks_m = (m + BLOCK_M - 1) / BLOCK_M, blocks_n = (n + BLOCK_N - 1) / BLOCK_N;
+    const int blocks_m = (m + BLOCK_M - 1) / BLOCK_M, blocks_n = (n + BLOCK_COLS - 1) / BLOCK_COLS;
     const int blocks = blocks_m * blocks_n;
     const int share = SPLIT_K == 1 ? 0 : blockIdx.x / blocks, block = blockIdx.x - share * blocks;
     const auto [block_row, block_col] = place_of(block, blocks_m, blocks_n);
-    const int row = block_row * BLOCK_M, col = block_col * BLOCK_N;
+    const int row = block_row * BLOCK_M, col = block_col * BLOCK_COLS;
     const int k_tiles = (k + K_STEP - 1) / K_STEP;
     const int first_tile = share * k_tiles / SPLIT_K, end_tile = (share + 1) * k_tiles / SPLIT_K;
     const int warp_id = __builtin_amdgcn_readfirstlane(kittens::warpid());
     const warp_place warp{warp_id / WARPS_N, warp_id % WARPS_N};
     const block_source source{
-        {first_line<ALONG_A>(a, row, lda), lda, m - row, words_of_a::of(scale_a, ldscale_a, row, m - row)},
-        {first_line<ALONG_B>(b, col, ldb), ldb, n - col, words_of_b::of(scale_b, ldscale_b, col, n - col)},
+        {first_line<ALONG_A>(a, row, lda), lda, m - row, 0, words_of_a::of(scale_a, ldscale_a, row, m - row)},
+        {first_line<ALONG_B>(b, col, ldb), ldb, n - col, n, words_of_b::of(scale_b, ldscale_b, col, n - col)},
         k, first_tile, end_tile - 1};
 
     using main_loop = std::conditional_t<SCHEDULE == Schedule::pingpong, pingpong<SPLIT>, pipeline<CLUSTERS>>;
@@ -60,5 +64,9 @@ void hktune_gemm_bf16(const element *a, const element *b, output *c, const outpu
 
     if (SPLIT_K > 1 && !gather_block(loop.ct, workspace, block, share, warp_id)) return;
     const block_factors factors(scale_a, scale_b, row, col, m, n);
-    store_block(block_target(c, bias, row, col, m, n, ldc), factors, loop.ct, warp);
+    block_target target(c, bias, row, col, m, n, ldc);
+#if HAS_RESIDUAL
+    target.add(residual, row, col, ldresidual);
+#endif
+    store_block(target, factors, loop.ct, warp);
 }

@@ -77,6 +77,13 @@ constexpr int PART_M         = BLOCK_M / SPLIT;
 constexpr int PART_N         = BLOCK_N / SPLIT;
 constexpr int REG_M          = PART_M / WARPS_M;
 constexpr int REG_N          = PART_N / WARPS_N;
+// Where there are gates, half of a block's lines of B are gates: one part, or half of each warp's lines. The other half
+// are what these gate. So one lane has both sums of an element of C.
+enum class Gates { none, part, half_of_warp };
+constexpr Gates GATES        = !GATED ? Gates::none : SPLIT == 2 ? Gates::part : Gates::half_of_warp;
+constexpr int BLOCK_COLS     = GATED ? BLOCK_N / 2 : BLOCK_N;                       // columns of C in a block,
+constexpr int PARTS_COLS     = GATED ? 1 : SPLIT;                                   // its parts of them,
+constexpr int REG_COLS       = GATES == Gates::half_of_warp ? REG_N / 2 : REG_N;    // and a warp's columns in a part
 constexpr int SLICE_K        = K_STEP / SLICES;
 constexpr int CLUSTERS       = SLICES * SPLIT;  // a cluster: one part of A times every part of B, one slice deep
 
@@ -171,7 +178,8 @@ static_assert(shape::shared::bytes_per_thread<element>() == VECTOR_BYTES);
 // The lanes of one row of C, side by side, hold QUAD_COLS columns.
 constexpr int LANES_PER_ROW = kittens::WARP_THREADS / MFMA;
 constexpr int QUAD_COLS     = QUAD * LANES_PER_ROW;
-constexpr int QUADS         = REG_N / QUAD_COLS;  // of a lane in one row of its warp's part
+constexpr int QUADS         = REG_COLS / QUAD_COLS;  // of a lane in one row of its warp's part of C
+static_assert(QUADS * QUAD_COLS == REG_COLS, "gates and what they gate are in the same lanes");
 
 constexpr int LGKMCNT_MAX = 14;  // that a wait can leave: 15 in its field waits for nothing
 

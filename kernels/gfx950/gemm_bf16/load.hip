@@ -85,28 +85,54 @@ struct no_words {
 
 // The lines of A (its rows), or of B (its columns), that a workgroup multiplies: `first` is where they begin, `lines`
 // counts from there to the last of the matrix. `row_stride` is from line to line or, contiguous along lines, from k to
-// k. `offsets` say where each load of this thread begins in a part.
-template<Along ALONG, typename PART, int LINES, int LOADS, typename WORDS_OF> struct operand {
+// k. `offsets` say where each load of this thread begins in a part. Where there are gates, `lines` counts these, and
+// what they gate is `up` lines further on.
+template<Along ALONG, typename PART, int LINES, int LOADS, typename WORDS_OF, Gates GATES = Gates::none> struct operand {
     const element *first;
-    int row_stride, lines;
+    int row_stride, lines, up;
     WORDS_OF words;
     uint32_t offsets[LOADS];
 
     __device__ __forceinline__ void prepare(PART &part) {
         load_offsets(part, row_stride, offsets);
+        if constexpr (GATES == Gates::half_of_warp) move_to_halves(part);
         if constexpr (HAS_WORDS) words.prepare();
     }
 
+    // Has a load begin where the line is that a lane of the product wants: the first half of a warp's lines are gates.
+    __device__ __forceinline__ void move_to_halves(PART &part) {
+        uint32_t contiguous[LOADS];
+        load_offsets(part, 0, contiguous);
+        load_offsets(part, 1, offsets);
+        #pragma unroll
+        for (int i = 0; i < LOADS; i++) {
+            const uint32_t along = contiguous[i] / sizeof(element), across = offsets[i] / sizeof(element) - along;
+            const uint32_t line = ALONG == Along::k ? across : along, in_warp = line % REG_N;
+            const uint32_t from = line / REG_N * REG_COLS + in_warp % REG_COLS + (in_warp < REG_COLS ? 0 : up);
+            offsets[i] = (ALONG == Along::k ? from * row_stride + along : across * row_stride + from) * sizeof(element);
+        }
+    }
+
+    // Where part h begins, in lines from the first one, and how many lines from there to its last that is there.
+    __device__ __forceinline__ int begin(int h) const { return GATES == Gates::part ? h * up : h * LINES; }
+
+    __device__ __forceinline__ int present(int h) const {
+        if constexpr (GATES == Gates::part) return min(lines, LINES);
+        if constexpr (GATES == Gates::half_of_warp) return up + min(lines, LINES / 2);
+        return min(lines - h * LINES, LINES);
+    }
+
     // Of part h, from k on. Lines past the matrix's last are outside the range, and read as 0. Contiguous along lines,
-    // so are the k past `k_left`; what is beyond the lines in a row is of no line that C has.
+    // so are the k past `k_left`; what is beyond the lines in a row is of no line that C has. Nor is what is read for a
+    // gate past the last one.
     __device__ __forceinline__ i32x4 descriptor(int h, int k, int k_left) const {
-        const int present = min(lines - h * LINES, LINES);
+        const int present = this->present(h);
         if constexpr (ALONG == Along::k) {
             const uint32_t elements = present > 0 ? (present - 1) * row_stride + min(K_STEP, row_stride) : 0;
-            return make_srsrc(first + int64_t(h * LINES) * row_stride + k, elements * sizeof(element));
+            return make_srsrc(first + int64_t(begin(h)) * row_stride + k, elements * sizeof(element));
         } else {
             const uint32_t elements = present > 0 ? (min(k_left, K_STEP) - 1) * row_stride + present : 0;
-            return make_srsrc(first + int64_t(k) * row_stride + h * LINES, elements * sizeof(element));
+            return make_srsrc(first + int64_t(k) * row_stride + begin(h), elements * sizeof(element));
         }
     }
 
@@ -137,7 +163,7 @@ using words_of_b = std::conditional_t<HAS_WORDS, line_words<PART_N, SCALES == Sc
 // fetches whole tiles alone, and masks nothing.
 struct block_source {
     operand<ALONG_A, PART_A, PART_M, NUMBER_LOADS_A, words_of_a> a;
-    operand<ALONG_B, PART_B, PART_N, NUMBER_LOADS_B, words_of_b> b;
+    operand<ALONG_B, PART_B, PART_N, NUMBER_LOADS_B, words_of_b, GATES> b;
     int k, first_tile, last_tile;
 
     __device__ __forceinline__ void prepare(staged_tile tile) {

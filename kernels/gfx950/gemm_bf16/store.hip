@@ -3,8 +3,8 @@
 #pragma once
 
 #include "activation.hip"
+#include "block_target.hip"
 #include "multiply.hip"
-#include "scale.hip"
 
 __device__ __forceinline__ void clear_block(RT_Ct (&ct)[SPLIT][SPLIT]) {
     #pragma unroll
@@ -103,90 +103,36 @@ __device__ __forceinline__ bool gather_block(RT_Ct (&ct)[SPLIT][SPLIT], float *w
     return true;
 }
 
-__device__ uint16_t raw_buffer_load_b16(i32x4 srsrc, uint32_t voffset, uint32_t soffset, uint32_t coherency)
-    __asm("llvm.amdgcn.raw.buffer.load.i16");
-
-// The block of C that a workgroup stores: `first` is its corner, `rows` and `cols` count from there to the ends of C.
-struct block_target {
-    output *first;
-    const output *bias;  // of the block's first column; or null
-    int row_stride, rows, cols;
-    bool whole_vectors;  // whether no vector of columns straddles a row's end, or begins within another one's bytes
-
-    // The block of C [m,n] that begins at (row, col).
-    __device__ __forceinline__ block_target(output *c, const output *bias, int row, int col, int m, int n, int row_stride)
-        : first(c + int64_t(row) * row_stride + col), bias(bias ? bias + col : nullptr), row_stride(row_stride),
-          rows(m - row), cols(n - col), whole_vectors(n % VECTOR_C == 0 && row_stride % VECTOR_C == 0) {}
-
-    // Beyond the block's last row nothing is stored; beyond its last column, nothing at OUTSIDE.
-    __device__ __forceinline__ i32x4 descriptor() const {
-        return make_srsrc(first, ((min(rows, BLOCK_M) - 1) * row_stride + min(cols, BLOCK_N)) * sizeof(output));
-    }
-
-    __device__ __forceinline__ uint32_t column_offset(int col) const {
-        return col < cols ? col * sizeof(output) : OUTSIDE;
-    }
-};
-
-__device__ __forceinline__ float2 *quad_of(RT_Ct &ct, int row_tile, int quad) {
-    constexpr int quads_per_tile = MFMA / QUAD_COLS;
-    return &ct.tiles[quad / quads_per_tile][row_tile].data[quad % quads_per_tile * QUAD_PAIRS];
-}
-
-using scalar = element_of<DTYPE_C>::scalar;
-
-// The float32 of a number of C's format, whose bits are the low ones of `bits`.
-__device__ __forceinline__ float widened(uint32_t bits) {
-    if constexpr (DTYPE_C == Dtype::bf16) return __builtin_bit_cast(float, bits << 16);
-    else return __builtin_bit_cast(scalar, static_cast<element_of<DTYPE_C>::bits>(bits));
-}
-
-__device__ __forceinline__ uint32_t load_bits(i32x4 srsrc, uint32_t at) {
-    if constexpr (DTYPE_C == Dtype::f32) return llvm_amdgcn_raw_buffer_load_b32(srsrc, at, 0, 0);
-    else return raw_buffer_load_b16(srsrc, at, 0, 0);
-}
-
-// The bias of a quad's columns, 0 where C has none, and their factors. Nothing but the bias is decided at run time: a
-// branch around all the accumulators would cost registers.
-struct quad_bias { float2 pairs[QUAD_PAIRS], factors[QUAD_PAIRS]; };
-
-__device__ __forceinline__ quad_bias bias_at(const block_target &c, const block_factors &factors, int col) {
-    quad_bias bias{};
-    if (c.bias) {
-        const i32x4 srsrc = make_srsrc(c.bias, min(c.cols, BLOCK_N) * sizeof(output));
-        float columns[QUAD];
-        #pragma unroll
-        for (int e = 0; e < QUAD; e++) {
-            columns[e] = widened(load_bits(srsrc, (col + e) * sizeof(output)));
-        }
-        bias = {{{columns[0], columns[1]}, {columns[2], columns[3]}}};
-    }
-    if constexpr (SCALES == Scales::rows) {
-        #pragma unroll
-        for (int p = 0; p < QUAD_PAIRS; p++) {
-            bias.factors[p] = {factors.of_column(col + 2 * p), factors.of_column(col + 2 * p + 1)};
-        }
-    }
-    return bias;
-}
-
-constexpr int QUAD_WORDS = QUAD * sizeof(output) / sizeof(uint32_t);
-constexpr int PAIR_WORDS = QUAD_WORDS / QUAD_PAIRS;
-
-struct pair_words { uint32_t at[PAIR_WORDS]; };
-
 // Two sums as they are stored, rounded to nearest even; what is beyond the largest number becomes infinite. The
 // conversion is the compiler's, which puts wait states between an MFMA and what reads its result; before HipKittens'
 // own convertor, an assembly statement, it would put none.
-__device__ __forceinline__ pair_words rounded(float2 sum, float2 bias) {
+__device__ __forceinline__ pair_words rounded(f32x2 values) {
     if constexpr (DTYPE_C == Dtype::i32) {  // whose bits they are
         pair_words words;
-        __builtin_memcpy(&words, &sum, sizeof(words));
+        __builtin_memcpy(&words, &values, sizeof(words));
         return words;
     }
     using scalar_x2 = scalar __attribute__((ext_vector_type(2)));
-    const f32x2 values = activated(f32x2{sum.x + bias.x, sum.y + bias.y});
     return __builtin_bit_cast(pair_words, __builtin_convertvector(values, scalar_x2));
+}
+
+__device__ __forceinline__ f32x2 biased(float2 sum, float2 bias) { return f32x2{sum.x + bias.x, sum.y + bias.y}; }
+
+// A pair of quad q of part j of C in float32, before a residual is added; `of_row` is the factor of its row.
+__device__ __forceinline__ f32x2 finished(RT_Ct (&ct)[SPLIT], int j, int t, int q, int pair, const quad_bias &bias,
+                                          const quad_bias &up_bias, float of_row) {
+    const float2 sum = scaled(quad_of(ct[j], t, q)[pair], of_row, bias.factors[pair]);
+    if constexpr (DTYPE_C == Dtype::i32) return f32x2{sum.x, sum.y};
+    const f32x2 value = activated(biased(sum, bias.pairs[pair]));
+    if constexpr (!GATED) return value;
+    constexpr int up_part = GATES == Gates::part ? 1 : 0, up_quad = GATES == Gates::part ? 0 : QUADS;
+    return value * biased(quad_of(ct[up_part], t, q + up_quad)[pair], up_bias.pairs[pair]);
+}
+
+// The float32 of a pair whose words are these.
+__device__ __forceinline__ f32x2 widened_pair(const uint32_t *words) {
+    if constexpr (PAIR_WORDS == 2) return f32x2{widened(words[0]), widened(words[1])};
+    return f32x2{widened(words[0] & 0xffff), widened(words[0] >> 16)};
 }
 
 // Trades halves of two quads with the neighbouring lane of the row, so that each lane ends up with a vector of columns.
@@ -232,43 +178,70 @@ __device__ __forceinline__ void store_words(i32x4 srsrc, uint32_t at, const uint
     llvm_amdgcn_raw_buffer_store_b128(vector, srsrc, at, 0, 0);
 }
 
-// Stores `quads` neighbouring quads: up to a vector with one instruction, two vectors with two, `half_rows` apart.
-template<int quads> __device__ __forceinline__ void store_quads(i32x4 srsrc, uint32_t at, uint32_t half_rows, RT_Ct &ct,
-                                                                int t, int q, const quad_bias (&bias)[quads],
-                                                                float of_row) {
-    constexpr int vector_words = VECTOR_BYTES / sizeof(uint32_t);
-    uint32_t words[quads * QUAD_WORDS];
-    #pragma unroll
-    for (int w = 0; w < quads * QUAD_WORDS; w++) {
-        const int quad = w / QUAD_WORDS, pair = w % QUAD_WORDS / PAIR_WORDS;
-        const float2 sums = scaled(quad_of(ct, t, q + quad)[pair], of_row, bias[quad].factors[pair]);
-        words[w] = rounded(sums, bias[quad].pairs[pair]).at[w % PAIR_WORDS];
-    }
-    if constexpr (quads < VECTOR_QUADS) {
-        llvm_amdgcn_raw_buffer_store_b64(uint64_t(words[1]) << 32 | words[0], srsrc, at, 0, 0);
-        return;
-    }
-    if constexpr (VECTOR_QUADS == 2) {
+constexpr int VECTOR_WORDS = VECTOR_BYTES / sizeof(uint32_t);
+
+// The words of `quads` neighbouring quads of a row of C.
+template<int quads> struct quad_words { uint32_t at[quads * QUAD_WORDS]; };
+
+template<int quads> __device__ __forceinline__ void pair_up_all(quad_words<quads> &words) {
+    if constexpr (quads >= VECTOR_QUADS && VECTOR_QUADS == 2) {
         #pragma unroll
-        for (int w = 0; w < quads * QUAD_WORDS; w += vector_words) {
-            pair_up(words[w], words[w + 2]);
-            pair_up(words[w + 1], words[w + 3]);
+        for (int w = 0; w < quads * QUAD_WORDS; w += VECTOR_WORDS) {
+            pair_up(words.at[w], words.at[w + 2]);
+            pair_up(words.at[w + 1], words.at[w + 3]);
         }
     }
-    if constexpr (quads == LINE_QUADS) {
-        #pragma unroll
-        for (int w = 0; w < vector_words; w++) line_up(words[w], words[vector_words + w]);
-        store_words(srsrc, at + half_rows, words + vector_words);
-    }
-    store_words(srsrc, at, words);
 }
 
-// For rows of C that begin, or end, anywhere: element by element.
-__device__ __forceinline__ void store_elements(i32x4 srsrc, uint32_t row, const uint32_t (&columns)[QUAD], RT_Ct &ct,
-                                               int t, int q, const quad_bias &bias, float of_row) {
+template<int quads> __device__ __forceinline__ void line_up_all(quad_words<quads> &words) {
+    if constexpr (quads == LINE_QUADS) {
+        #pragma unroll
+        for (int w = 0; w < VECTOR_WORDS; w++) line_up(words.at[w], words.at[VECTOR_WORDS + w]);
+    }
+}
+
+// Stores `quads` neighbouring quads: up to a vector with one instruction, two vectors with two, `half_rows` apart.
+template<int quads>
+__device__ __forceinline__ void store_quads(i32x4 srsrc, uint32_t at, uint32_t half_rows, quad_words<quads> &words) {
+    if constexpr (quads < VECTOR_QUADS) {
+        llvm_amdgcn_raw_buffer_store_b64(uint64_t(words.at[1]) << 32 | words.at[0], srsrc, at, 0, 0);
+        return;
+    }
+    pair_up_all(words);
+    line_up_all(words);
+    if constexpr (quads == LINE_QUADS) store_words(srsrc, at + half_rows, words.at + VECTOR_WORDS);
+    store_words(srsrc, at, words.at);
+}
+
+// What `store_quads` would have stored there.
+template<int quads>
+__device__ __forceinline__ quad_words<quads> load_quads(i32x4 srsrc, uint32_t at, uint32_t half_rows) {
+    quad_words<quads> words;
+    if constexpr (quads < VECTOR_QUADS) {
+        const uint64_t both = llvm_amdgcn_raw_buffer_load_b64(srsrc, at, 0, 0);
+        words = {{uint32_t(both), uint32_t(both >> 32)}};
+    } else {
+        #pragma unroll
+        for (int v = 0; v < quads / VECTOR_QUADS; v++) {
+            const __uint128_t vector = llvm_amdgcn_raw_buffer_load_b128(srsrc, at + v * half_rows, 0, 0);
+            __builtin_memcpy(words.at + v * VECTOR_WORDS, &vector, sizeof(vector));
+        }
+    }
+    return words;
+}
+
+// In the lanes of C's sums: each trade undoes itself.
+template<int quads> __device__ __forceinline__ void back_to_lanes(quad_words<quads> &words) {
+    line_up_all(words);
+    pair_up_all(words);
+}
+
+// For rows of C that begin, or end, anywhere: element by element of a quad, whose pairs are values(0) and values(1).
+template<typename F>
+__device__ __forceinline__ void store_elements(i32x4 srsrc, uint32_t row, const uint32_t (&columns)[QUAD], F &&values) {
     #pragma unroll
     for (int e = 0; e < QUAD; e++) {
-        const pair_words pair = rounded(scaled(quad_of(ct, t, q)[e / 2], of_row, bias.factors[e / 2]), bias.pairs[e / 2]);
+        const pair_words pair = rounded(values(e / 2));
         const uint32_t bits = PAIR_WORDS == 2 ? pair.at[e % PAIR_WORDS] : e % 2 ? pair.at[0] >> 16 : pair.at[0];
         if constexpr (PAIR_WORDS == 2) llvm_amdgcn_raw_buffer_store_b32(bits, srsrc, row + columns[e], 0, 0);
         else llvm_amdgcn_raw_buffer_store_b16(bits, srsrc, row + columns[e], 0, 0);
@@ -282,26 +255,7 @@ __device__ __forceinline__ int row_of(warp_place warp, int it, int lane_row) {
 }
 
 __device__ __forceinline__ int column_of(warp_place warp, int j, int q) {
-    return j * PART_N + warp.col * REG_N + q * QUAD_COLS;
-}
-
-// A quad of C, and 0 where C has none. `columns` are the offsets of its elements.
-template<bool whole_vectors>
-__device__ __forceinline__ void load_quad(i32x4 srsrc, uint32_t row, const uint32_t (&columns)[QUAD], float2 *quad) {
-    float sums[QUAD];
-    if constexpr (!whole_vectors) {
-        #pragma unroll
-        for (int e = 0; e < QUAD; e++) sums[e] = widened(load_bits(srsrc, row + columns[e]));
-    } else if constexpr (QUAD_WORDS == 4) {
-        const __uint128_t words = llvm_amdgcn_raw_buffer_load_b128(srsrc, row + columns[0], 0, 0);
-        __builtin_memcpy(sums, &words, sizeof(sums));
-    } else {
-        const uint64_t words = llvm_amdgcn_raw_buffer_load_b64(srsrc, row + columns[0], 0, 0);
-        #pragma unroll
-        for (int e = 0; e < QUAD; e++) sums[e] = widened(uint16_t(words >> 16 * e));
-    }
-    quad[0] = {sums[0], sums[1]};
-    quad[1] = {sums[2], sums[3]};
+    return j * PART_N + warp.col * REG_COLS + q * QUAD_COLS;
 }
 
 template<bool whole_vectors>
@@ -329,46 +283,111 @@ __device__ __forceinline__ void load_block(const block_target &c, RT_Ct (&ct)[SP
     __builtin_amdgcn_sched_barrier(0);
 }
 
+constexpr int ROW_TILES = SPLIT * RT_Ct::width;
+
+// What is added to C, on its way: of the row tiles of all columns of a warp, in the order in which these are stored.
+template<int quads> struct residual_ahead {
+    static constexpr int steps = PARTS_COLS * QUADS / quads * ROW_TILES;
+    static constexpr int fit = 32 / (quads * QUAD_WORDS);  // into registers that the main loop's fragments leave
+    static constexpr int ahead = fit < 1 ? 1 : fit < steps ? fit : steps;
+
+    const block_target &c;
+    warp_place warp;
+    quad_words<quads> words[ahead];
+
+    __device__ __forceinline__ void begin() {
+        static_for<ahead>([&]<int step>() __attribute__((always_inline)) { fetch<step>(); });
+    }
+
+    template<int step> __device__ __forceinline__ void fetch() {
+        constexpr int v = step / ROW_TILES, j = v * quads / QUADS, q = v * quads % QUADS;
+        const uint32_t row_bytes = c.residual_stride * sizeof(output);
+        const uint32_t at = row_of(warp, step % ROW_TILES, lane_row<quads>()) * row_bytes
+                          + c.column_offset(column_of(warp, j, q) + lane_column<quads>());
+        words[step % ahead] = load_quads<quads>(c.residual_descriptor(), at, HALF_ROWS * row_bytes);
+    }
+
+    // Of one step, in the lanes of the sums. The one that takes its place sets out.
+    template<int step> __device__ __forceinline__ quad_words<quads> take() {
+        quad_words<quads> taken = words[step % ahead];
+        back_to_lanes(taken);
+        if constexpr (step + ahead < steps) fetch<step + ahead>();
+        __builtin_amdgcn_sched_barrier(0);
+        return taken;
+    }
+};
+
+// Whole vectors of columns, `quads` of a lane at once.
+template<int quads>
+__device__ __forceinline__ void store_vectors(const block_target &c, const block_factors &factors,
+                                              const float (&of_rows)[ROW_TILES], i32x4 srsrc, uint32_t row_bytes,
+                                              RT_Ct (&ct)[SPLIT][SPLIT], warp_place warp) {
+    residual_ahead<quads> residual{c, warp};
+    if constexpr (HAS_RESIDUAL) residual.begin();
+    static_for<PARTS_COLS * QUADS / quads>([&]<int v>() __attribute__((always_inline)) {
+        constexpr int j = v * quads / QUADS, q = v * quads % QUADS;
+        const uint32_t column = c.column_offset(column_of(warp, j, q) + lane_column<quads>());
+        quad_bias bias[quads], up_bias[quads] = {};
+        for (int i = 0; i < quads; i++) {
+            const int first = column_of(warp, j, q + i) + lane_column<1>();
+            bias[i] = bias_at(c, factors, c.bias, first);
+            if constexpr (GATED) up_bias[i] = up_bias_at(c, factors, first);
+        }
+        static_for<ROW_TILES>([&]<int it>() __attribute__((always_inline)) {
+            constexpr int part = it / RT_Ct::width, t = it % RT_Ct::width;
+            const uint32_t at = row_of(warp, it, lane_row<quads>()) * row_bytes + column;
+            quad_words<quads> added, words;
+            if constexpr (HAS_RESIDUAL) added = residual.template take<v * ROW_TILES + it>();
+            #pragma unroll
+            for (int w = 0; w < quads * QUAD_WORDS; w += PAIR_WORDS) {
+                const int quad = w / QUAD_WORDS, pair = w % QUAD_WORDS / PAIR_WORDS;
+                f32x2 value = finished(ct[part], j, t, q + quad, pair, bias[quad], up_bias[quad], of_rows[it]);
+                if constexpr (HAS_RESIDUAL) value += widened_pair(added.at + w);
+                const pair_words both = rounded(value);
+                for (int i = 0; i < PAIR_WORDS; i++) words.at[w + i] = both.at[i];
+            }
+            store_quads<quads>(srsrc, at, HALF_ROWS * row_bytes, words);
+        });
+        __builtin_amdgcn_sched_barrier(0);
+    });
+}
+
+__device__ __forceinline__ void store_one_by_one(const block_target &c, const block_factors &factors,
+                                                 const float (&of_rows)[ROW_TILES], i32x4 srsrc, uint32_t row_bytes,
+                                                 RT_Ct (&ct)[SPLIT][SPLIT], warp_place warp) {
+    static_for<PARTS_COLS * QUADS>([&]<int jq>() __attribute__((always_inline)) {
+        constexpr int j = jq / QUADS, q = jq % QUADS;
+        const int column = column_of(warp, j, q) + lane_column<1>();
+        const quad_bias bias = bias_at(c, factors, c.bias, column);
+        const quad_bias up_bias = GATED ? up_bias_at(c, factors, column) : quad_bias{};
+        uint32_t columns[QUAD];
+        for (int e = 0; e < QUAD; e++) columns[e] = c.column_offset(column + e);
+        static_for<ROW_TILES>([&]<int it>() __attribute__((always_inline)) {
+            constexpr int part = it / RT_Ct::width, t = it % RT_Ct::width;
+            const int row = row_of(warp, it, lane_row<1>());
+            float2 added[QUAD_PAIRS] = {};
+            if constexpr (HAS_RESIDUAL) {
+                const uint32_t from = row * c.residual_stride * sizeof(output);
+                load_quad<false>(c.residual_descriptor(), from, columns, added);
+            }
+            store_elements(srsrc, row * row_bytes, columns, [&](int pair) __attribute__((always_inline)) {
+                const f32x2 value = finished(ct[part], j, t, q, pair, bias, up_bias, of_rows[it]);
+                return HAS_RESIDUAL ? value + f32x2{added[pair].x, added[pair].y} : value;
+            });
+        });
+        __builtin_amdgcn_sched_barrier(0);
+    });
+}
+
 __device__ __forceinline__ void store_block(const block_target &c, const block_factors &factors,
                                             RT_Ct (&ct)[SPLIT][SPLIT], warp_place warp) {
-    constexpr int quads = QUADS_AT_ONCE, row_tiles = RT_Ct::width;
-    float of_rows[SPLIT * row_tiles];
+    float of_rows[ROW_TILES];
     #pragma unroll
-    for (int it = 0; it < SPLIT * row_tiles; it++) {
+    for (int it = 0; it < ROW_TILES; it++) {
         if constexpr (SUMS_HAVE_FACTORS) of_rows[it] = factors.of_row(row_of(warp, it, lane_row<1>()));
     }
     const i32x4 srsrc = c.descriptor();
     const uint32_t row_bytes = c.row_stride * sizeof(output);
-    const auto row_offset = [&](int it, int lane_row) __attribute__((always_inline)) {
-        return row_of(warp, it, lane_row) * row_bytes;
-    };
-    if (c.whole_vectors) {
-        static_for<SPLIT * QUADS / quads>([&]<int v>() __attribute__((always_inline)) {
-            constexpr int j = v * quads / QUADS, q = v * quads % QUADS;
-            const uint32_t column = c.column_offset(column_of(warp, j, q) + lane_column<quads>());
-            quad_bias bias[quads];
-            for (int i = 0; i < quads; i++) {
-                bias[i] = bias_at(c, factors, column_of(warp, j, q + i) + lane_column<1>());
-            }
-            static_for<SPLIT * row_tiles>([&]<int it>() __attribute__((always_inline)) {
-                const uint32_t at = row_offset(it, lane_row<quads>()) + column;
-                store_quads<quads>(srsrc, at, HALF_ROWS * row_bytes, ct[it / row_tiles][j], it % row_tiles, q, bias,
-                                   of_rows[it]);
-            });
-            __builtin_amdgcn_sched_barrier(0);
-        });
-    } else {
-        static_for<SPLIT * QUADS>([&]<int jq>() __attribute__((always_inline)) {
-            constexpr int j = jq / QUADS, q = jq % QUADS;
-            const quad_bias bias = bias_at(c, factors, column_of(warp, j, q) + lane_column<1>());
-            uint32_t columns[QUAD];
-            for (int e = 0; e < QUAD; e++) columns[e] = c.column_offset(column_of(warp, j, q) + lane_column<1>() + e);
-            static_for<SPLIT * row_tiles>([&]<int it>() __attribute__((always_inline)) {
-                const uint32_t row = row_offset(it, lane_row<1>());
-                store_elements(srsrc, row, columns, ct[it / row_tiles][j], it % row_tiles, q, bias, of_rows[it]);
-            });
-            __builtin_amdgcn_sched_barrier(0);
-        });
-    }
+    if (c.whole_vectors) store_vectors<QUADS_AT_ONCE>(c, factors, of_rows, srsrc, row_bytes, ct, warp);
+    else store_one_by_one(c, factors, of_rows, srsrc, row_bytes, ct, warp);
 }
-

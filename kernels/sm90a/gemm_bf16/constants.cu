@@ -5,16 +5,24 @@
 #pragma once
 
 // Macros are for the preprocessor: in the text of instructions, and where a declaration comes or goes.
-#define DTYPE bf16  // of a and b, as PTX calls it
+#define WGMMA_A_DTYPE bf16  // as PTX calls it
+#define WGMMA_B_DTYPE bf16
 #define DTYPE_C bf16  // of c and bias
+#define SUM_DTYPE f32  // of the accumulators
+#define SUMS_ARE_INTEGERS false
+#define WGMMA_DEPTH 16  // elements of K of one multiply
+#define SCALED false  // a and b have factors
+#define PROMOTED false  // float32 takes sums over from the tensor cores, which hold less
+#define RUN_BUFFERS 2  // sums that the tensor cores may be at
 #define TILE_COLUMNS 128  // of D that a block computes
-#define ACCUMULATORS 64  // float32 values that a thread holds of WGMMA_M rows of the tile
+#define ACCUMULATORS 64  // values that a thread holds of WGMMA_M rows of the tile
 // Numbers of the multiply's operands, which follow its accumulators.
 #define WGMMA_A_OPERAND 64
 #define WGMMA_B_OPERAND 65
 #define ACCUMULATE_OPERAND 66
 #define WGMMA_A_TRANSPOSED 0  // 1: its rows are along lines
 #define WGMMA_B_TRANSPOSED 0
+#define SHARED false  // tiles' K is shared through the workspace
 #define TMA_STORE true  // C is written by TMA, or element by element
 #define IN_CLUSTERS false  // blocks are launched as clusters, perhaps of one
 
@@ -22,6 +30,9 @@
 // K; or one element of each line after the other.
 enum class Along { k, lines };
 constexpr Along WGMMA_A_ALONG = Along::k, WGMMA_B_ALONG = Along::k;
+
+enum class Scales { none, tensor, rows, blocks };
+constexpr Scales SCALES = Scales::none;  // what has a factor: all of a matrix, each line, each block of lines
 
 enum class Activation { none, relu, gelu, gelu_tanh, silu };
 constexpr Activation ACTIVATION = Activation::none;  // of C, before it is rounded
@@ -36,7 +47,6 @@ constexpr bool PERSISTENT = true;  // blocks take tile after tile, or one each
 constexpr int CLUSTER_ROWS = 1;  // blocks of a cluster along D's rows
 constexpr int CLUSTER_COLUMNS = 1;  // and along its columns
 constexpr int SPLIT_K = 1;  // blocks of a cluster that share a tile's K
-constexpr bool SHARED = false;  // tiles' K is shared through the workspace
 constexpr int GROUP = 8;  // cluster rows whose tiles are taken column by column
 constexpr int CHUNK = 64;  // columns of D that a consumer stores at once
 constexpr int STORE_BUFFERS = 2;  // of a consumer, for a TMA store

@@ -1,4 +1,4 @@
-// The elements of a and b, 16-bit floating-point numbers, and those of c and bias, which may be float32.
+// The elements of a and b, numbers of 16 or of 8 bits, and those of c and bias, which may have 32.
 #pragma once
 #include "constants.cu"
 
@@ -9,8 +9,6 @@ using u64 = unsigned long long;
 
 #define TEXT_OF(x) #x
 #define TEXT(x) TEXT_OF(x)  // of a macro's value
-
-constexpr int ELEMENT_BYTES = sizeof(u16);
 
 // What is particular to a format, under the name that PTX has for it: how its bits are kept, a float of the same value,
 // and what tensor maps call the format (CUtensorMapDataType, CUDA driver API).
@@ -39,7 +37,28 @@ struct f32 {
     static DEVICE float widened(float value) { return value; }
 };
 
-using Element = DTYPE;
+// Numbers of 8 bits are only copied and multiplied: a tensor map takes them for bytes.
+struct Octet {
+    using Bits = unsigned char;
+    static constexpr int TENSOR_MAP_TYPE = 0;
+};
+struct e4m3 : Octet {};
+struct e5m2 : Octet {};
+struct s8 : Octet {};
+
+// Integers travel to the store as the float of the same bits.
+struct s32 {
+    using Bits = int;
+    static constexpr int TENSOR_MAP_TYPE = 3;
+
+    static DEVICE float widened(int value) { return __int2float_rn(value); }
+};
+
+using WgmmaAElement = WGMMA_A_DTYPE;
+using WgmmaBElement = WGMMA_B_DTYPE;
+constexpr int ELEMENT_BYTES = sizeof(WgmmaAElement::Bits);
+static_assert(sizeof(WgmmaBElement::Bits) == ELEMENT_BYTES, "both are of one width");
+using Sum = SUM_DTYPE::Bits;
 using ElementOfC = DTYPE_C;
 using BitsOfC = ElementOfC::Bits;
 constexpr int BYTES_OF_C = sizeof(BitsOfC);
@@ -47,12 +66,19 @@ constexpr int BYTES_OF_C = sizeof(BitsOfC);
 // Two floats as elements, rounded to nearest even; `low` in the low half. What is beyond the format becomes infinite.
 DEVICE u32 packed(float low, float high) {
     u32 both;
-    asm("cvt.rn." TEXT(DTYPE) "x2.f32 %0, %1, %2;" : "=r"(both) : "f"(high), "f"(low));
+    asm("cvt.rn." TEXT(DTYPE_C) "x2.f32 %0, %1, %2;" : "=r"(both) : "f"(high), "f"(low));
     return both;
 }
 
 // `value` as an element of C.
 DEVICE BitsOfC rounded(float value) {
-    if constexpr (BYTES_OF_C == sizeof(float)) return value;
-    else return BitsOfC(packed(value, 0.0f));
+    if constexpr (sizeof(BitsOfC) != sizeof(float)) return BitsOfC(packed(value, 0.0f));
+    else if constexpr (ElementOfC::TENSOR_MAP_TYPE == s32::TENSOR_MAP_TYPE) return __float_as_int(value);
+    else return value;
+}
+
+// What the store takes of an integer sum.
+DEVICE float stored(int sum) {
+    if constexpr (ElementOfC::TENSOR_MAP_TYPE == s32::TENSOR_MAP_TYPE) return __int_as_float(sum);
+    else return __int2float_rn(sum);
 }

@@ -8,9 +8,12 @@
 #include "element.cu"
 #include "geometry.cu"
 #include "mainloop.cu"
+#include "promote.cu"
 #include "schedule.cu"
-#include "share.cu"
 #include "store.cu"
+#if SHARED
+#include "share.cu"
+#endif
 
 DEVICE void consume(
     const Output& c, const Epilogue& epilogue, const Schedule& schedule, const Layout& layout, u32* workspace) {
@@ -28,20 +31,32 @@ DEVICE void consume(
         Accumulators accumulators;
         int row, column;
         schedule.locate(tile, row, column);
-        row += first_row;
         if (PING_PONG && turn > 0) wait(barrier_at(layout.turns, consumer), (turn - 1) / 2 & 1);
         const u32 next_turn = barrier_at(layout.turns, 1 - consumer);
+#if PROMOTED
+        promote_tile(accumulators, ring, schedule, layout, release, epilogue.factors, first_row, row, column);
+        if (PING_PONG && threadIdx.x % WARP == 0) arrive(next_turn);
+#else
         multiply_tile(accumulators, ring, schedule.k_steps, layout, release, first_row, next_turn);
+#endif
         if (SPLIT_K > 1) reduce_split(accumulators, schedule, layout);
         if (STORES_FROM_STAGES) consumers_sync();  // all have multiplied what is there
-        if constexpr (SHARED) {
-            const Share share(schedule, tile, consumer, workspace);
-            share.store(accumulators, layout, target, epilogue, row, column);
-        } else {
+#if SHARED
+        const Share share(schedule, tile, consumer, workspace);
+        share.store(accumulators, layout, target, epilogue, row + first_row, column);
+#else
 #pragma unroll
-            for (int fragment = 0; fragment < FRAGMENTS; ++fragment)
-                store_fragment(target, accumulators[fragment], epilogue, schedule, row + fragment * WGMMA_M, column);
+        for (int fragment = 0; fragment < FRAGMENTS; ++fragment) {
+#if SUMS_ARE_INTEGERS
+            float values[ACCUMULATORS];
+#pragma unroll
+            for (int i = 0; i < ACCUMULATORS; ++i) values[i] = stored(accumulators[fragment][i]);
+#else
+            float(&values)[ACCUMULATORS] = accumulators[fragment];
+#endif
+            store_fragment(target, values, epilogue, schedule, row + first_row + fragment * WGMMA_M, column);
         }
+#endif
     }
     // The buffers must outlive the copies out of them; the end of the kernel waits for the writes themselves.
     if (TMA_STORE) asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
@@ -64,7 +79,11 @@ __cluster_dims__(CLUSTER, 1, 1)
 __launch_bounds__(THREADS, BLOCKS_PER_SM)
 void hktune_gemm_bf16(const __grid_constant__ TensorMap a, const __grid_constant__ TensorMap b,
                       const __grid_constant__ Output c, int m, int n, int k,
-                      const BitsOfC* bias, int accumulate, u32* workspace) {
+                      const BitsOfC* bias, int accumulate, u32* workspace
+#if SCALED
+                      , const float* scale_a, const float* scale_b
+#endif
+) {
     extern __shared__ char memory[];
     const Layout layout(static_cast<u32>(__cvta_generic_to_shared(memory)));
     const TensorMap &wgmma_a = SWAPPED ? b : a, &wgmma_b = SWAPPED ? a : b;
@@ -89,7 +108,12 @@ void hktune_gemm_bf16(const __grid_constant__ TensorMap a, const __grid_constant
     } else {
         if constexpr (CONSUMER_REGISTERS > 0)
             asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(CONSUMER_REGISTERS));
-        consume(c, {bias, rows, columns, accumulate != 0}, schedule, layout, workspace);
+#if SCALED
+        const Factors factors = {scale_a, scale_b, rows, columns, (k + SCALE_BLOCK - 1) / SCALE_BLOCK};
+#else
+        const Factors factors = {};
+#endif
+        consume(c, {bias, rows, columns, accumulate != 0, factors}, schedule, layout, workspace);
     }
     if (SPLIT_K > 1) cluster_sync();  // no block may leave while others read its sums
 }

@@ -15,12 +15,13 @@
 
 // The machine's sizes (PTX ISA 8.0: wgmma, swizzling modes, mbarrier, stmatrix).
 constexpr int WARP = 32, WARPGROUP = 128, WARPS = WARPGROUP / WARP;  // threads, threads, warps of a warpgroup
-constexpr int WGMMA_M = 64, WGMMA_K = 16;                            // of one multiply: rows of A, elements of K
+constexpr int WGMMA_M = 64, WGMMA_K = WGMMA_DEPTH;                   // of one multiply: rows of A, elements of K
 constexpr int ATOM_LINES = 8, ATOM_LINE_BYTES = 128;                 // of a swizzle atom: the pattern repeats behind it
 constexpr int ATOM_BYTES = ATOM_LINES * ATOM_LINE_BYTES, ATOM_K = ATOM_LINE_BYTES / ELEMENT_BYTES;
+constexpr int PIECE_K = K_STEP < ATOM_K ? K_STEP : ATOM_K;  // elements of K in a row of a stage
 constexpr int MBARRIER_BYTES = 8;
 constexpr int SWIZZLE_UNIT_BYTES = 16;  // what a swizzle exchanges
-constexpr int OCTET = 8, OCTET_BYTES = OCTET * ELEMENT_BYTES;  // elements of a row of the 8x8 matrices in a fragment
+constexpr int OCTET = 8, OCTET_BYTES = OCTET * BYTES_OF_C;      // elements of a row of the 8x8 matrices in a fragment
 constexpr int OCTET_VALUES = 4, VALUE_COLUMNS = OCTET / OCTET_VALUES;  // a thread's accumulators of WGMMA_M rows of it
 
 constexpr int MULTICAST = CLUSTER_ROWS * CLUSTER_COLUMNS, CLUSTER = MULTICAST * SPLIT_K;  // blocks
@@ -32,7 +33,7 @@ static_assert(ACCUMULATORS == TILE_COLUMNS / VALUE_COLUMNS, "what a thread holds
 // An operand in a stage: pieces, one after another, each of rows that are swizzled over their own length.
 //
 //                   a piece                         its rows
-//     Along::k      ATOM_K elements of K, all lines     a line each
+//     Along::k      PIECE_K elements of K, all lines     a line each
 //     Along::lines  COLUMNS lines, all elements of K    an element of K each
 //
 // Each of the SHARED_BY blocks that have the operand in common sends all of them its part of every piece, SENT rows.
@@ -40,7 +41,7 @@ template <Along ALONG, int LINES, int SHARED_BY>
 struct Staged {
     static constexpr bool BY_LINES = ALONG == Along::lines;
     static constexpr int LINES_SIDE_BY_SIDE = LINES % 64 == 0 ? 64 : LINES % 32 == 0 ? 32 : LINES % 16 == 0 ? 16 : 8;
-    static constexpr int ROWS = BY_LINES ? K_STEP : LINES, COLUMNS = BY_LINES ? LINES_SIDE_BY_SIDE : ATOM_K;
+    static constexpr int ROWS = BY_LINES ? K_STEP : LINES, COLUMNS = BY_LINES ? LINES_SIDE_BY_SIDE : PIECE_K;
     static constexpr int ROW_BYTES = COLUMNS * ELEMENT_BYTES, PIECE_BYTES = ROWS * ROW_BYTES;
     static constexpr int PIECES = (BY_LINES ? LINES : K_STEP) / COLUMNS, BYTES = PIECES * PIECE_BYTES;
     static constexpr int SENDERS = SHARED_BY, SENT = ROWS / SHARED_BY;
@@ -50,12 +51,14 @@ struct Staged {
 
     static DEVICE constexpr int slice_at(int slice) {
         const int k = slice * WGMMA_K;
-        return BY_LINES ? k * ROW_BYTES : k / ATOM_K * PIECE_BYTES + k % ATOM_K * ELEMENT_BYTES;
+        return BY_LINES ? k * ROW_BYTES : k / PIECE_K * PIECE_BYTES + k % PIECE_K * ELEMENT_BYTES;
     }
 };
 using WgmmaA = Staged<WGMMA_A_ALONG, TILE_ROWS, CLUSTER_COLUMNS>;
 using WgmmaB = Staged<WGMMA_B_ALONG, TILE_COLUMNS, CLUSTER_ROWS>;
 constexpr int STAGE_BYTES = WgmmaA::BYTES + WgmmaB::BYTES;
+// All stages, and what aligns the buffers behind them: rows of 64 bytes make a stage of half an atom.
+constexpr int RING_BYTES = (STAGES * STAGE_BYTES + ATOM_BYTES - 1) / ATOM_BYTES * ATOM_BYTES;
 // Arrivals that release a stage: one of each consumer warp, of each block that shares lines with this one.
 constexpr int RELEASES = WARPS * CONSUMERS_OF_A_TILE * (CLUSTER_ROWS + CLUSTER_COLUMNS - 1);
 
@@ -72,8 +75,8 @@ constexpr int STORE_BYTES = TMA_STORE && !STORES_FROM_STAGES ? CONSUMERS * STORE
 struct Box {
     int rows, columns, data_type;
 };
-constexpr Box WGMMA_A_BOX = {WgmmaA::SENT, WgmmaA::COLUMNS, Element::TENSOR_MAP_TYPE};
-constexpr Box WGMMA_B_BOX = {WgmmaB::SENT, WgmmaB::COLUMNS, Element::TENSOR_MAP_TYPE};
+constexpr Box WGMMA_A_BOX = {WgmmaA::SENT, WgmmaA::COLUMNS, WgmmaAElement::TENSOR_MAP_TYPE};
+constexpr Box WGMMA_B_BOX = {WgmmaB::SENT, WgmmaB::COLUMNS, WgmmaBElement::TENSOR_MAP_TYPE};
 extern "C" __constant__ Box hktune_box_a = SWAPPED ? WGMMA_B_BOX : WGMMA_A_BOX;
 extern "C" __constant__ Box hktune_box_b = SWAPPED ? WGMMA_A_BOX : WGMMA_B_BOX;
 #if TMA_STORE

@@ -7,7 +7,7 @@
 #include "multiply.cu"
 #include "schedule.cu"
 
-using Accumulators = float[FRAGMENTS][ACCUMULATORS];
+using Accumulators = Sum[FRAGMENTS][ACCUMULATORS];
 
 // Tells every block that sends to this one that its stage may be refilled: one arrival a warp, by lane `rank` of it.
 struct Release {

@@ -9,19 +9,35 @@
 #define JOINED(x, y) JOINED_OF(x, y)
 #define EACH_ACCUMULATOR JOINED(EACH_, ACCUMULATORS)
 
-#define WGMMA "wgmma.mma_async.sync.aligned.m64n" TEXT(TILE_COLUMNS) "k16.f32." TEXT(DTYPE) "." TEXT(DTYPE)
+#define WGMMA                                                                                              \
+    "wgmma.mma_async.sync.aligned.m64n" TEXT(TILE_COLUMNS) "k" TEXT(WGMMA_DEPTH) "." TEXT(SUM_DTYPE) "." \
+    TEXT(WGMMA_A_DTYPE) "." TEXT(WGMMA_B_DTYPE)
 #define OPERAND(x) "%" TEXT(x)
 #define NEXT_NAME(i) ",%" #i
-#define NEXT_VALUE(i) , "+f"(d[i])
+#define NEXT_VALUE(i) , "+" REGISTER(d[i])
+
+// What follows the predicate that says whether to accumulate: neither float is negated; which of the operands of 16 bits
+// are transposed, which is to say along lines.
+#if SUMS_ARE_INTEGERS
+#define REGISTER "r"
+#define MODIFIERS ""
+#else
+#define REGISTER "f"
+#if WGMMA_DEPTH == 16
+#define MODIFIERS ", 1, 1, " TEXT(WGMMA_A_TRANSPOSED) ", " TEXT(WGMMA_B_TRANSPOSED)
+#else
+#define MODIFIERS ", 1, 1"
+#endif
+#endif
 
 // d += A (WGMMA_M x WGMMA_K) * B (WGMMA_K x TILE_COLUMNS), both in shared memory; d = that product when `accumulate` is
-// 0. The numbers behind the predicate: neither is negated; which of them are transposed, which is to say along lines.
-DEVICE void multiply(float (&d)[ACCUMULATORS], u64 wgmma_a, u64 wgmma_b, int accumulate) {
+// 0.
+DEVICE void multiply(Sum (&d)[ACCUMULATORS], u64 wgmma_a, u64 wgmma_b, int accumulate) {
     asm volatile(
         "{\n.reg .pred p;\nsetp.ne.b32 p, " OPERAND(ACCUMULATE_OPERAND) ", 0;\n"
         WGMMA " {%0" EACH_ACCUMULATOR(NEXT_NAME) "}, "
-        OPERAND(WGMMA_A_OPERAND) ", " OPERAND(WGMMA_B_OPERAND) ", p, 1, 1, " TEXT(WGMMA_A_TRANSPOSED) ", " TEXT(WGMMA_B_TRANSPOSED) ";\n}"
-        : "+f"(d[0]) EACH_ACCUMULATOR(NEXT_VALUE) : "l"(wgmma_a), "l"(wgmma_b), "r"(accumulate));
+        OPERAND(WGMMA_A_OPERAND) ", " OPERAND(WGMMA_B_OPERAND) ", p" MODIFIERS ";\n}"
+        : "+" REGISTER(d[0]) EACH_ACCUMULATOR(NEXT_VALUE) : "l"(wgmma_a), "l"(wgmma_b), "r"(accumulate));
 }
 
 DEVICE void multiply_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }

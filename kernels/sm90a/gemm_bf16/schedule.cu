@@ -32,7 +32,7 @@ struct Layout {
     DEVICE explicit Layout(u32 base) {
         constexpr u32 MASK = ATOM_BYTES - 1;
         stages = (base + MASK) & ~MASK;
-        full = stages + STAGES * STAGE_BYTES + STORE_BYTES;
+        full = stages + RING_BYTES + STORE_BYTES;
         staging = STORES_FROM_STAGES ? stages : full - STORE_BYTES;
         empty = full + MBARRIER_BYTES * STAGES;
         turns = empty + MBARRIER_BYTES * STAGES;

@@ -1,27 +1,15 @@
-// The output: sums of a split K, bias, activation, rounding, and how C is written.
-//
-// A fragment of the accumulators is 8x8 matrices, octets of rows by octets of columns (PTX ISA, wgmma's D). Of each
-// octet of columns a thread holds OCTET_VALUES: two side by side in a row, and two in the same row of the next octet.
+// The output: sums of a split K, scales, bias, activation, rounding, and how C is written.
+// fragment.cu says where a thread's values are.
 #pragma once
 #include "activation.cu"
 #include "constants.cu"
 #include "copy.cu"
 #include "element.cu"
+#include "fragment.cu"
 #include "geometry.cu"
 #include "mainloop.cu"
+#include "scale.cu"
 #include "schedule.cu"
-
-// Where a thread's values are: value `i` of a fragment at (row, column).
-struct Place {
-    int lane, first_row, first_column;
-
-    DEVICE Place(int row, int column)
-        : lane(threadIdx.x % WARP), first_row(row + threadIdx.x % WARPGROUP / WARP * (2 * OCTET) + lane / 4),
-          first_column(column) {}
-
-    DEVICE int row(int i) const { return first_row + i / 2 % 2 * OCTET; }
-    DEVICE int column(int i) const { return first_column + i / OCTET_VALUES * OCTET + lane % 4 * 2 + i % 2; }
-};
 
 // Chunks of a tile are stored by the blocks of a split K in turn.
 DEVICE bool owned(int column, const Schedule& schedule) {
@@ -38,11 +26,11 @@ DEVICE void reduce_split(Accumulators& accumulators, const Schedule& schedule, c
 #pragma unroll
     for (int octet = 0; octet < OCTETS; ++octet) {
         const int column = octet * OCTET % TILE_COLUMNS;
-        float* v = &accumulators[octet * OCTET / TILE_COLUMNS][column / VALUE_COLUMNS];
+        Sum* v = &accumulators[octet * OCTET / TILE_COLUMNS][column / VALUE_COLUMNS];
         if (schedule.k_steps == 0) v[0] = v[1] = v[2] = v[3] = 0;
         if (!owned(column, schedule))
-            asm volatile("st.shared.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(mine + octet * STRIDE), "f"(v[0]), "f"(v[1]),
-                         "f"(v[2]), "f"(v[3]) : "memory");
+            asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(mine + octet * STRIDE), REGISTER(v[0]),
+                         REGISTER(v[1]), REGISTER(v[2]), REGISTER(v[3]) : "memory");
     }
     cluster_sync();
     for (int other = 1; other < SPLIT_K; ++other) {
@@ -51,11 +39,11 @@ DEVICE void reduce_split(Accumulators& accumulators, const Schedule& schedule, c
         for (int octet = 0; octet < OCTETS; ++octet) {
             const int column = octet * OCTET % TILE_COLUMNS;
             if (!owned(column, schedule)) continue;
-            float* v = &accumulators[octet * OCTET / TILE_COLUMNS][column / VALUE_COLUMNS];
-            float part[OCTET_VALUES];
-            asm volatile("ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [%4];"
-                         : "=f"(part[0]), "=f"(part[1]), "=f"(part[2]), "=f"(part[3]) : "r"(theirs + octet * STRIDE)
-                         : "memory");
+            Sum* v = &accumulators[octet * OCTET / TILE_COLUMNS][column / VALUE_COLUMNS];
+            Sum part[OCTET_VALUES];
+            asm volatile("ld.shared::cluster.v4.b32 {%0, %1, %2, %3}, [%4];"
+                         : "=" REGISTER(part[0]), "=" REGISTER(part[1]), "=" REGISTER(part[2]), "=" REGISTER(part[3])
+                         : "r"(theirs + octet * STRIDE) : "memory");
 #pragma unroll
             for (int i = 0; i < OCTET_VALUES; ++i) v[i] += part[i];
         }
@@ -67,6 +55,7 @@ struct Epilogue {
     const BitsOfC* bias;
     int rows, columns;
     bool accumulate;  // on what C holds
+    Factors factors;
 };
 
 DEVICE float bias_at(const BitsOfC* bias, int index, int size) {
@@ -75,6 +64,7 @@ DEVICE float bias_at(const BitsOfC* bias, int index, int size) {
 
 // Makes C before its rounding of the sums of a chunk, whose first value is at (row, column).
 DEVICE void finish(float* values, const Epilogue& epilogue, int row, int column) {
+    scale(values, epilogue.factors, row, column);
     const Place place(row, column);
 #pragma unroll
     for (int i = 0; i < CHUNK_VALUES; ++i) {

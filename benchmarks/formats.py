@@ -1,0 +1,80 @@
+"""What the formats of the gfx950 GEMM take, modelled, next to bf16.nt on the same shape and to their own roofline.
+
+    python benchmarks/formats.py [--operations e4m3.nt.rows->bf16 ..] [--problems 4096x4096x4096 ..] [--seeds 2 3 ..]
+
+The seeds of bf16.nt, or those of some places, are proved and profiled for each operation that they are legal for. For
+each problem: the fastest of them in us, how many times as fast as bf16.nt's fastest it is, the share of its roofline,
+and what bounds it. The roofline is the longer of the problem's operations at the peak rate of its format, at the
+board's highest clock, and of its bytes at the peak of memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from dataclasses import replace
+
+from layouts import SIZES, fastest, profiled, seeds_at
+
+from hktune.commands.arguments import add_board, add_hipkittens, add_space
+from hktune.compile import hip_compiler
+from hktune.core.board import board_named
+from hktune.core.operation import BF16_NT, operation_of
+from hktune.core.problem import Problem
+from hktune.core.settings import Settings
+from hktune.core.shipped import DEFAULT_SPACE
+from hktune.emulator.clock.launch_time import Modelled
+from hktune.emulator.clock.rates import rates_of
+from hktune.space import load_space
+
+OPERATIONS = (
+    *("e4m3.nt.tensor->bf16", "e4m3.nt.rows->bf16", "e4m3.nt.blocks->bf16", "mxfp8.nt->bf16", "mxfp4.nt->bf16"),
+    *("i8.nt->i32", "i8.nt.rows->bf16"),
+)
+HBM_TB_PER_S = 8.0  # AMD's data sheets of the MI350X and the MI355X, 2025
+
+
+def main() -> None:
+    options = parsed()
+    problems = [Problem(*map(int, size.split("x"))) for size in options.problems]
+    compiler = hip_compiler(Settings.from_environment(os.environ), options.hipkittens)
+    configs = seeds_at(options.space, options.seeds)
+    base: list[float] = []
+    print("| operation | " + " | ".join(f"{each.m} x {each.n} x {each.k}" for each in problems) + " |")
+    print("|---|" + "---|" * len(problems))
+    for operation in (BF16_NT, *map(operation_of, options.operations)):
+        space = load_space(options.space).for_operation(operation)
+        profiles = profiled(space, compiler, configs)
+        own = [replace(each, operation=operation) for each in problems]
+        best = [fastest(space, profiles, each, options.board) for each in own]
+        base = base or [each.timing.time_us for each in best]
+        cells = [cell(*one, options.board) for one in zip(best, own, base, strict=True)]
+        print(f"| {operation} | " + " | ".join(cells) + " |", flush=True)
+
+
+def cell(one: Modelled, problem: Problem, base_us: float, board: str) -> str:
+    time_us = one.timing.time_us
+    faster = "" if problem.operation == BF16_NT else f", {base_us / time_us:.2f} x"
+    return f"{time_us:.1f}{faster}, {100 * roofline_us(problem, board) / time_us:.0f} % ({one.bound})"
+
+
+def roofline_us(problem: Problem, name: str) -> float:
+    """The least that the board's peaks allow."""
+    board = board_named(name)
+    per_clk = rates_of(board).peak_flops_per_clk_cu(problem.operation) * board.arch.compute_units
+    return max(problem.flops / (per_clk * board.max_clock_ghz * 1e3), problem.bytes / HBM_TB_PER_S * 1e-6)
+
+
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--operations", nargs="+", default=list(OPERATIONS))
+    parser.add_argument("--problems", nargs="+", default=list(SIZES))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[], help="places of seeds in the space (default: all)")
+    add_space(parser, "the search space (default: gfx950's)", default=DEFAULT_SPACE)
+    add_board(parser, "whose clock and power times are modelled with")
+    add_hipkittens(parser)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""`hktune::scaled_mm`, a scaled product of float8 as a torch operator, and the function that programs call.
+
+It has no gradient, as torch's own has none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from hktune.core.errors import TableError
+from hktune.runtime import operators
+from hktune.runtime.gradients import asks_gradient
+from hktune.runtime.loaded import LoadedTable
+from hktune.runtime.scaled_call import ScaledCall, by_torch
+from hktune.runtime.torch_state import compiling, has_dispatch_mode, is_plain
+
+operators._library.define(
+    "scaled_mm(Tensor a, Tensor b, Tensor scale_a, Tensor scale_b, Tensor? bias, ScalarType out_dtype, "
+    "bool use_fast_accum) -> Tensor"
+)
+
+
+def scaled_mm(
+    a: Tensor,
+    b: Tensor,
+    scale_a: Tensor,
+    scale_b: Tensor,
+    bias: Tensor | None = None,
+    out_dtype: torch.dtype = torch.bfloat16,
+    use_fast_accum: bool = False,
+) -> Tensor:
+    """As torch._scaled_mm, by the current table: (a * scale_a) @ (b * scale_b) (+ bias) in float32, rounded once.
+
+    `a` [M, K] and `b` [K, N], the transposed view of a weight [N, K], are float8_e4m3fn or float8_e5m2. The scales are
+    float32. They have one element each; or [M, 1] and [1, N]; or [M, K/128] and [K/128, N/128], of blocks of 1 x 128
+    of `a` and of 128 x 128 of `b`. With `use_fast_accum` sums may be as inexact as the matrix unit makes them; without
+    it, a kernel that is exact serves. What the table does not have is torch's own, which raises for what torch cannot.
+
+    Raises TableError when no table is loaded.
+    """
+    if compiling() or not is_plain():
+        if not compiling() and has_dispatch_mode() and operators.found_table(operators.CURRENT) is None:
+            # A model can be recorded before there is a table.
+            return by_torch(ScaledCall(a, b, scale_a, scale_b, bias, out_dtype, use_fast_accum))
+        return _operator(a, b, scale_a, scale_b, bias, out_dtype, use_fast_accum)
+    call = ScaledCall(a, b, scale_a, scale_b, bias, out_dtype, use_fast_accum)
+    return by_torch(call) if asks_gradient(a, b, scale_a, scale_b, bias) else _table().scaled_mm(call)
+
+
+def _table() -> LoadedTable:
+    table = operators.table_numbered(operators.CURRENT)
+    if not isinstance(table, LoadedTable):
+        raise TableError(f"the current table is a {type(table).__name__}: load one by hktune.load")
+    return table
+
+
+def _served(
+    a: Tensor,
+    b: Tensor,
+    scale_a: Tensor,
+    scale_b: Tensor,
+    bias: Tensor | None,
+    out_dtype: torch.dtype,
+    use_fast_accum: bool,
+) -> Tensor:
+    return _table().scaled_mm(ScaledCall(a, b, scale_a, scale_b, bias, out_dtype, use_fast_accum))
+
+
+def _fake(
+    a: Tensor,
+    b: Tensor,
+    scale_a: Tensor,
+    scale_b: Tensor,
+    bias: Tensor | None,
+    out_dtype: torch.dtype,
+    use_fast_accum: bool,
+) -> Tensor:
+    del scale_a, scale_b, bias, use_fast_accum
+    return a.new_empty((a.shape[0], b.shape[1]), dtype=out_dtype)
+
+
+operators._library.impl("scaled_mm", _served, "CompositeExplicitAutograd")
+torch.library.register_fake("hktune::scaled_mm", _fake, lib=operators._library)
+
+_operator: Callable[..., Tensor] = torch.ops.hktune.scaled_mm.default

@@ -1,0 +1,93 @@
+"""Products of float8 with scales on one device, by the kernels that its table has for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from hktune.core.problem import Key
+from hktune.device.device import PreparedLaunch
+from hktune.runtime.counts import Counts, Fallback
+from hktune.runtime.place import Place
+from hktune.runtime.route import Route
+from hktune.runtime.scaled_call import OPERATIONS, ScaledCall, Words, refusal
+from hktune.runtime.torch_state import operator_range, profiling
+
+_ROUTES_MAX = 65536  # kept; beyond, all are dropped, so that a program with ever new M does not grow
+
+
+class ScaledProducts:
+    """What a table serves of torch's scaled products. May be used by several threads."""
+
+    def __init__(self, place: Place, route: Callable[[Key], Route | Fallback], counts: Counts) -> None:
+        """`route` says how the table has a key launched."""
+        self._place = place
+        self._route = route
+        self._counts = counts
+        self._routes: dict[tuple[object, ...], Route | Fallback] = {}
+
+    def product(self, call: ScaledCall, out: Tensor | None = None) -> Tensor | Fallback:
+        """Into `out` if there is one, else into a new tensor; or why torch is to be called."""
+        sizes = call.sizes
+        if sizes is None:
+            return Fallback.SHAPE
+        words = call.words(*sizes)
+        if words is None:
+            return Fallback.SCALES
+        route = self._routes.get((sizes, words)) or self._found(sizes, words)
+        if isinstance(route, Fallback):
+            return route
+        m, n, _ = sizes
+        why = refusal(call, n, words[2], self._place.where)
+        if why is None and out is not None and not self._fits(out, (m, n), call):
+            why = Fallback.STRIDES
+        if why is not None:
+            return why
+        with self._place.entered():
+            launch = self._place.make_ready(route)
+            return launch if isinstance(launch, Fallback) else self._launched(launch, route, call, (m, n), out)
+
+    def _found(self, sizes: tuple[int, int, int], words: Words) -> Route | Fallback:
+        if len(self._routes) >= _ROUTES_MAX:
+            self._routes.clear()
+        found = self._routes[sizes, words] = self._looked_up(sizes, words)
+        return found
+
+    def _looked_up(self, sizes: tuple[int, int, int], words: Words) -> Route | Fallback:
+        operations = OPERATIONS.get(words)
+        if operations is None:
+            return Fallback.DTYPE
+        if 0 in sizes:
+            return Fallback.EMPTY
+        routes = [self._route((*sizes, str(each))) for each in operations]
+        return next((each for each in routes if isinstance(each, Route)), routes[0])
+
+    def _fits(self, out: Tensor, shape: tuple[int, int], call: ScaledCall) -> bool:
+        return (
+            out.dtype is call.out_dtype
+            and out.shape == shape
+            and out.device == self._place.where
+            and out.is_contiguous()
+            and not out.is_neg()
+            and not out.data_ptr() % 16
+            and not any(torch._C._overlaps(out, each) for each in call.tensors)
+        )
+
+    def _launched(
+        self, launch: PreparedLaunch, route: Route, call: ScaledCall, shape: tuple[int, int], out: Tensor | None
+    ) -> Tensor:
+        place = self._place
+        if out is None:
+            out = place.empty(shape, (shape[1], 1), call.out_dtype)
+        stream = place.stream()
+        workspace = place.workspaces.of(stream, route.workspace_bytes) if route.workspace_bytes else None
+        a, b, scale_a, scale_b, bias = call[:5]
+        if profiling():
+            with operator_range("hktune::scaled_mm", a, b):
+                launch(a, b, out, bias, scale_a, scale_b, workspace, stream)
+        else:
+            launch(a, b, out, bias, scale_a, scale_b, workspace, stream)
+        self._counts.ran(route.near, route.sibling)
+        return out
