@@ -83,7 +83,7 @@ def problems(space: SearchSpace, config: Config, rng: random.Random) -> list[tup
     )
     columns = tile.n + 8 * rng.randint(1, 8)
     skinny = Problem(drawn(rng, 17, unit_m), columns, depth + unit_k * rng.randrange(tile.k // unit_k), operation)
-    paddings = (0, int(units["vector"]) * int(units["numbers"]) * rng.randint(1, 4), 0)
+    paddings = (0, int(units["row_unit"]) * rng.randint(1, 4), 0)
     found = zip(KINDS, (aligned, ragged, skinny), paddings, strict=True)
     return [(kind, problem, padding) for kind, problem, padding in found if space.is_legal(config, problem)]
 

@@ -44,12 +44,18 @@ from hktune.measure.arena import OperandSet
 from hktune.measure.baseline import TorchBaseline, torch_stream
 from hktune.measure.measured import MeasuredStopwatch
 from hktune.measure.stopwatch import Attempt, Side, attempt_of_algorithm
+from hktune.measure.torch_epilogue import product_of
 from hktune.space import load_space
 from hktune.store import read_trials
 from hktune.template.templates import Templates
 
 ROWS = (16, 128, 2048, 8192)
-LAYERS = {"bf16.nt+bias+gelu": "14336x4096", "bf16.nt+bias+gelu_tanh": "14336x4096", "bf16.nt+silu": "28672x8192"}
+LAYERS = (
+    *("bf16.nt+silu+gated 14336x4096", "bf16.nt+silu+gated 28672x8192"),
+    *("bf16.nt+residual 4096x4096", "bf16.nt+residual 4096x14336", "bf16.nt+residual 8192x28672"),
+    "bf16.nt+bias+gelu 16384x4096",
+)
+"""Gate and up of Llama-3 8B and 70B, attention's output and down of 8B, down of 70B; the first of a GPT's two."""
 FINALISTS = 3
 ALGORITHMS = 8
 COMPILE_S = 120.0
@@ -61,6 +67,9 @@ ACTIVATED: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 }
 
 
+OptionalTensor = torch.Tensor | None
+
+
 class CompiledBaseline:
     """Baseline: torch's product without steps into a matrix that all sets share, as a model's step would, and one
     kernel of Inductor's that makes C of it."""
@@ -70,14 +79,15 @@ class CompiledBaseline:
     def prepare(self, problem: Problem, operands: OperandSet, stream: int) -> Callable[[OperandSet], None]:
         """See Baseline."""
         operation, external = problem.operation, torch_stream(stream)
-        product = torch.empty_like(operands["c"])
+        product = product_of(operation, operands)
+        product = torch.empty_like(operands["c"]) if product is None else product
         behind = torch.compile(steps_of(operation), dynamic=False)
 
         def enqueue(operands: OperandSet) -> None:
             a, b = factors_of(operation, operands)
             with torch.cuda.stream(external), torch.no_grad():
                 torch.mm(a, b, out=product)
-                behind(product, operands.get("bias"), operands["c"])
+                behind(product, operands.get("bias"), operands.get("residual"), operands["c"])
 
         enqueue(operands)
         external.synchronize()
@@ -87,11 +97,13 @@ class CompiledBaseline:
 def steps_of(operation: Operation) -> Callable[..., None]:
     """What makes C of the product, as a model would write it."""
 
-    def steps(product: torch.Tensor, bias: torch.Tensor | None, c: torch.Tensor) -> None:
+    def steps(product: torch.Tensor, bias: OptionalTensor, residual: OptionalTensor, c: torch.Tensor) -> None:
         value = product if bias is None else product + bias
+        gates, up = value.chunk(2, dim=1) if operation.is_gated else (value, None)
         for activation in operation.activations:
-            value = ACTIVATED[activation](value)
-        c.copy_(value)
+            gates = ACTIVATED[activation](gates)
+        value = gates if up is None else gates * up
+        c.copy_(value if residual is None else value + residual)
 
     return steps
 
@@ -104,7 +116,7 @@ def main() -> None:
     parser.add_argument("--problems", nargs="+", type=problem_of, metavar="PROBLEM")
     options = parser.parse_args()
     problems = options.problems or [
-        problem_of(f"{operation} {m}x{layer}") for operation, layer in LAYERS.items() for m in ROWS
+        problem_of(f"{operation} {m}x{layer}") for operation, layer in map(str.split, LAYERS) for m in ROWS
     ]
     if options.trials:
         hktune.tune(problems, out=options.directory, device="cuda", gpus=1, trials=options.trials, progress=False)

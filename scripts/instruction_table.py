@@ -64,6 +64,7 @@ A test fails when an encoding is executed by no test with a truth of its own. Th
 * `small_floats`: the OCP's formats of 8, 6 and 4 bits and their rounding, worked out in fractions.
 * `extremes`: the ISA guide's rules of v_min and v_max, bit for bit.
 * `matrix`, `matrix_blocks`, `matrix_small`: the ISA guide's layout formulas, float64 and int64 sums.
+* `matrix_sparse`: float64 sums of the dense matrix, and where a gfx950 takes each value from.
 * `modes`, `clamps`: subnormals flushed by hand, the ISA guide's rules of modes.
 * `rounding`: fractions, rounded by the definition of each mode.
 * `memory`, `widths`, `lds`, `control`, `scalar_stores`: byte arrays, written-out paths.

@@ -207,7 +207,9 @@ def add_hipkittens(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_workers(parser: argparse.ArgumentParser, default: int | None = os.cpu_count() or 1) -> None:
+def add_workers(
+    parser: argparse._ActionsContainer, default: int | None = os.cpu_count() or 1, of: str = "processes that compile"
+) -> None:
     """--workers; without it `default`."""
 
     parser.add_argument(
@@ -215,7 +217,7 @@ def add_workers(parser: argparse.ArgumentParser, default: int | None = os.cpu_co
         type=integer(WORKERS.least, WORKERS.most),
         default=default,
         metavar="N",
-        help="processes that compile (default: one per core)",
+        help=f"{of} (default: one per core)",
     )
 
 

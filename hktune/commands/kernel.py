@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hktune.commands.arguments import add_json, number, path_given
+from hktune.commands.arguments import add_json, add_workers, number, path_given
 from hktune.commands.parser import DONE, FAILED, WARNED
 from hktune.core.errors import InputError
+from hktune.core.forked import usable_cores
 from hktune.core.operation import BF16_NT, operation_of
 from hktune.core.publish import publish
 from hktune.core.settings import Settings
@@ -43,6 +44,7 @@ _USUAL: dict[str, Any] = {
     "timeline": None,
     "json": False,
     "try_seconds": 60.0,
+    "workers": None,
 }
 
 
@@ -129,6 +131,7 @@ def _add_values(kernel: argparse._ArgumentGroup) -> None:
         metavar="SECONDS",
         help="how long to try other schedules and fixes; 0 tries none (default: %(default)s)",
     )
+    add_workers(kernel, default=None, of="processes that execute workgroups")
     kernel.add_argument("--dump", type=path_given, metavar="DIR", help="write each output to DIR/NAME.npy")
 
 
@@ -197,6 +200,7 @@ def _run_of(options: argparse.Namespace) -> KernelRun:
         allowed=tuple(parse_waiver(text) for text in options.allow),
         trials_s=options.try_seconds,
         traces=bool(options.timeline),
+        workers=options.workers or usable_cores(),
     )
 
 

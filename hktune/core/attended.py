@@ -7,6 +7,7 @@ two looks that are far apart is not counted, and no config is blamed for it.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -26,6 +27,10 @@ class AttendedClock:
         self._lock = threading.Lock()
         self._seen_s = monotonic_s()
         self._missed_s = 0.0
+
+    def begin_again(self) -> None:
+        """In a copy of the process, which lacks the thread that may have held the lock."""
+        self._lock = threading.Lock()
 
     def now_s(self) -> float:
         """The time by this clock; its differences mean something. To ask is to look."""
@@ -51,6 +56,17 @@ def attended_s() -> float:
                 threading.Thread(target=_look_at, args=(clock,), name="attended clock", daemon=True).start()
                 _clock = clock
     return _clock.now_s()
+
+
+def _in_child() -> None:
+    """Nobody looks but who asks."""
+    global _starting
+    _starting = threading.Lock()
+    if _clock is not None:
+        _clock.begin_again()
+
+
+os.register_at_fork(after_in_child=_in_child)
 
 
 def _look_at(clock: AttendedClock) -> None:

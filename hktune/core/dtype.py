@@ -24,9 +24,9 @@ class Dtype:
     """A number format. `torch_name` is torch's attribute, `significand_bits` counts the implicit one.
 
     `bytes` are those of what is stored as one: an element, or `packed` of them that are neighbours of a row, the first
-    in the low bits. `poison_bits` fills memory before a proof: a NaN that no arithmetic here produces, where the format
-    has one, so memory that still holds it was never written. Of a format with a `block`, so many elements along K share
-    one scale, which is an operand.
+    in the low bits. (Of 6 bits, `packed` elements are in `units` of what is stored.) `poison_bits` fills memory before
+    a proof: a NaN that no arithmetic here produces, where the format has one, so memory that still holds it was never
+    written. Of a format with a `block`, so many elements along K share one scale, which is an operand.
     """
 
     name: str
@@ -36,11 +36,12 @@ class Dtype:
     poison_bits: int
     packed: int = 1
     block: int = 0
+    units: int = 1
 
     @property
     def width_bits(self) -> int:
         """Bits of one element."""
-        return 8 * self.bytes // self.packed
+        return 8 * self.bytes * self.units // self.packed
 
     @property
     def is_integer(self) -> bool:
@@ -134,15 +135,27 @@ class SmallFloat(Dtype):
         table = _values_of(self)
         if self.packed == 1:
             return table[bits]
-        codes = np.stack([bits & np.uint8(15), bits >> np.uint8(4)], axis=-1)
+        groups = bits.reshape(*bits.shape[:-1], -1, self.units).astype(np.uint32)
+        words = (groups << np.arange(0, 8 * self.units, 8, dtype=np.uint32)).sum(-1, dtype=np.uint32)
+        codes: Bits = words[..., None] >> self._places & np.uint32(2**self.width_bits - 1)
         return table[codes.reshape(*bits.shape[:-1], -1)]
 
     def _joined(self, codes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         if self.packed == 1:
             return codes
-        pairs = codes.reshape(*codes.shape[:-1], -1, 2)
-        joined: npt.NDArray[np.int64] = pairs[..., 0] | pairs[..., 1] << 4
-        return joined
+        import numpy as np
+
+        groups = codes.reshape(*codes.shape[:-1], -1, self.packed)
+        words = (groups << self._places.astype(np.int64)).sum(-1)
+        octets: npt.NDArray[np.int64] = words[..., None] >> np.arange(0, 8 * self.units, 8) & 0xFF
+        return octets.reshape(*codes.shape[:-1], -1)
+
+    @property
+    def _places(self) -> npt.NDArray[np.uint32]:
+        """The lowest bits of the elements that are stored together."""
+        import numpy as np
+
+        return np.arange(self.packed, dtype=np.uint32) * np.uint32(self.width_bits)
 
 
 @lru_cache(maxsize=16)
@@ -215,13 +228,17 @@ F32 = Dtype("f32", "float32", 4, 24, 0x7FD5_7FD5)
 # OCP 8-bit floating point (OFP8) 1.0, table 1: E4M3 has one NaN of either sign and no infinity.
 E4M3 = SmallFloat("e4m3", "float8_e4m3fn", 1, 4, 0xFF, largest=0x7E)
 E5M2 = SmallFloat("e5m2", "float8_e5m2", 1, 3, 0xFD, largest=0x7B, infinity=0x7C)
-# OCP Microscaling Formats 1.0, table 1: E4M3 with a scale of E8M0 for 32 elements.
+# OCP Microscaling Formats 1.0, table 1: with a scale of E8M0 for 32 elements. MXFP8 is E4M3 or E5M2, MXFP6 E2M3 or
+# E3M2, and MXFP4 E2M1. The second ones have AMD's names, bf8 and bf6. Below 8 bits none has a NaN: the poison is of
+# large numbers.
 MXFP8 = SmallFloat("mxfp8", "float8_e4m3fn", 1, 4, 0xFF, block=32, largest=0x7E)
-# E2M1 with a scale of E8M0 for 32 elements. E2M1 has no NaN: the poison is 6, 6.
+MXBF8 = SmallFloat("mxbf8", "float8_e5m2", 1, 3, 0xFD, block=32, largest=0x7B, infinity=0x7C)
+MXFP6 = SmallFloat("mxfp6", "", 1, 4, 0x77, packed=4, block=32, units=3, largest=0x1F)
+MXBF6 = SmallFloat("mxbf6", "", 1, 3, 0x77, packed=4, block=32, units=3, largest=0x1F)
 MXFP4 = SmallFloat("mxfp4", "float4_e2m1fn_x2", 1, 2, 0x77, packed=2, block=32, largest=0x7)
 I8 = Integer("i8", "int8", 1, 7, 0x55)
 I32 = Integer("i32", "int32", 4, 31, 0x7FD5_7FD5)
 E8M0 = PowerOfTwo("e8m0", "float8_e8m0fnu", 1, 1, 0xFF)
 """What blocks are scaled by; no operation names it."""
 
-DTYPES = {dtype.name: dtype for dtype in (BF16, F16, F32, E4M3, E5M2, MXFP8, MXFP4, I8, I32)}
+DTYPES = {dtype.name: dtype for dtype in (BF16, F16, F32, E4M3, E5M2, MXFP8, MXBF8, MXFP6, MXBF6, MXFP4, I8, I32)}

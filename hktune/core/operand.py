@@ -72,7 +72,7 @@ class Operand:
         """What is stored along each axis: `extents`, where elements of the last one that share bytes are counted
         together."""
         *rows, columns = self.extents(sizes)
-        return (*rows, columns // self.dtype.packed)
+        return (*rows, columns // self.dtype.packed * self.dtype.units)
 
 
 def inputs_of(operation: Operation) -> list[Operand]:

@@ -34,7 +34,7 @@ _TRANSPOSE = {"b": 3, "a": 4}  # its first matrix is our B
 _TRANSPOSED = 1
 _EPILOGUE, _BIAS_POINTER = 7, 8
 _EPILOGUES = {  # cublasLtEpilogue_t; its gelu is the one by tanh
-    **{(): 1, ("accumulate",): 1, ("bias",): 4},
+    **{(): 1, ("accumulate",): 1, ("residual",): 1, ("bias",): 4, ("bias", "residual"): 4},
     **{("relu",): 2, ("bias", "relu"): 6, ("gelu_tanh",): 32, ("bias", "gelu_tanh"): 36},
 }
 _MAX_WORKSPACE, _MIN_ALIGNMENTS = 1, (5, 6, 7, 8)  # of A, B, C and D
@@ -244,7 +244,8 @@ class _Arguments(threading.local):
     own of those."""
 
     def __init__(self, launch: _CublasLtLaunch) -> None:
-        self.a, self.b, self.c, self.bias, self.workspace, self.stream = (ctypes.c_void_p() for _ in range(6))
+        self.a, self.b, self.c, self.added, self.bias = (ctypes.c_void_p() for _ in range(5))
+        self.workspace, self.stream = ctypes.c_void_p(), ctypes.c_void_p()
         self.operation = launch.own_operation()
         self.passed = launch.passed(self)
 
@@ -263,10 +264,12 @@ class _CublasLtLaunch:
     ) -> None:
         self._library, self._plan, self._operation = library, plan, problem.operation
         self._algorithm, self._workspace_bytes = algorithm, workspace_bytes
-        self._one, self._beta = ctypes.c_float(1.0), ctypes.c_float(problem.operation.accumulates)
+        adds = problem.operation.accumulates or problem.operation.has_residual
+        self._one, self._beta = ctypes.c_float(1.0), ctypes.c_float(adds)
         self._matmul = library._library.cublasLtMatmul
         self._set_bias = library._library.cublasLtMatmulDescSetAttribute
         self._a, self._b, self._c, self._workspace = map(operands.index, ("a", "b", "c", "workspace"))
+        self._added = operands.index("residual") if problem.operation.has_residual else self._c
         self._bias = operands.index("bias") if problem.operation.has_bias else None
         self._pointer_bytes = ctypes.c_size_t(ctypes.sizeof(ctypes.c_void_p))
         self._arguments = _Arguments(self)
@@ -285,7 +288,7 @@ class _CublasLtLaunch:
         of_b, of_a, of_c = self._plan.layouts
         return (
             *(self._library.handle, own.operation, ctypes.byref(self._one), own.b, of_b, own.a, of_a),
-            *(ctypes.byref(self._beta), own.c, of_c, own.c, of_c, ctypes.byref(self._algorithm)),
+            *(ctypes.byref(self._beta), own.added, of_c, own.c, of_c, ctypes.byref(self._algorithm)),
             *(own.workspace, ctypes.c_size_t(self._workspace_bytes), own.stream),
         )
 
@@ -294,6 +297,7 @@ class _CublasLtLaunch:
         own.a.value = tensors_and_stream[self._a].data_ptr()
         own.b.value = tensors_and_stream[self._b].data_ptr()
         own.c.value = tensors_and_stream[self._c].data_ptr()
+        own.added.value = tensors_and_stream[self._added].data_ptr()
         own.stream.value = tensors_and_stream[-1]
         if self._workspace_bytes:
             own.workspace.value = tensors_and_stream[self._workspace].data_ptr()

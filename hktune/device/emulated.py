@@ -133,7 +133,8 @@ class EmulatedDevice:
     "timeout" past either. With `record_trace`, `trace` holds the last launch's workgroup 0. With `find_hazards`, what
     only timing makes right is a KernelFault "hazard"; `hazard_notes` are lines of the last launch on what the ISA guide
     forbids and AMD's own kernels do, which `strict_hazards` makes hazards too. With `gather_hazards` a launch goes on
-    after a hazard, and `findings` is all that the last one found. `schedule` is the order of the waves.
+    after a hazard, and `findings` is all that the last one found. `schedule` is the order of the waves. Launches that
+    take long may be divided among `workers` processes, which changes nothing but the time.
     """
 
     def __init__(
@@ -147,6 +148,7 @@ class EmulatedDevice:
         strict_hazards: bool = False,
         gather_hazards: bool = False,
         schedule: Schedule = USUAL,
+        workers: int = 1,
         board: Board = DEFAULT_BOARD,
     ) -> None:
         if arch != "gfx950":
@@ -162,6 +164,7 @@ class EmulatedDevice:
         self._strict_hazards = strict_hazards
         self._gather_hazards = gather_hazards
         self._schedule = schedule
+        self._workers = workers
         self._meaningless: tuple[EmulatedBuffer, ...] = ()
         self._notes: tuple[EmulatedKernel, tuple[Finding, ...]] | None = None
         self.findings: tuple[Finding, ...] = ()
@@ -283,6 +286,7 @@ class EmulatedDevice:
                 recorder,
                 watch,
                 self._schedule,
+                self._workers,
             )
         finally:
             self.findings = tuple(watch.found.values()) if watch else ()

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from hktune.core.errors import DeviceError
 from hktune.core.launch import Launch
-from hktune.core.operand import operands_of
+from hktune.core.operand import Operand, operands_of
 from hktune.device.cuda_driver import checked, cuda_driver
 from hktune.device.device import Binding
 from hktune.objects.cubin import TENSOR_MAP_BYTES, Box
@@ -25,30 +26,33 @@ _TENSOR_COPIES = f"tensor copies need the address and the row to be multiples of
 
 @dataclass(frozen=True)
 class MappedMatrix:
-    """A matrix that the kernel `symbol` takes as a tensor map. `axes` are the names of its rows and its columns."""
+    """A matrix, or several whose rows follow one another, that the kernel `symbol` takes as a tensor map."""
 
     symbol: str
-    name: str
-    axes: tuple[str, ...]
+    operand: Operand
     box: Box
+
+    @property
+    def name(self) -> str:
+        return self.operand.name
 
     def encoder(self, numbers: Mapping[str, int]) -> Callable[[int], bytes]:
         """What makes the map from an address, where the sizes are known. Raises DeviceError."""
-        rows, columns = (numbers[side] for side in self.axes)
+        rows, columns = self._sides(numbers)
         if columns * self.box.element_bytes % _ALIGNMENT_BYTES:
             raise DeviceError(f"{self.name} has rows of {columns} elements: {_TENSOR_COPIES}")
         return lambda address: encoded(address, rows, columns, self.box)
 
     def bound(self, binding: Binding) -> bytes:
         """The map of what a launch binds. Raises DeviceError."""
-        buffer, (rows, columns) = binding[self.name], (binding.get(side) for side in self.axes)
-        if (
-            buffer is None
-            or isinstance(buffer, (int, float))
-            or not isinstance(rows, int)
-            or not isinstance(columns, int)
-        ):
-            raise DeviceError(f"{self.symbol} takes {self.name} as a tensor map: bind its buffer and {self.axes}")
+        buffer, sizes = binding[self.name], {name: value for name, value in binding.items() if type(value) is int}
+        try:
+            rows, columns = self._sides(sizes)
+        except KeyError:
+            buffer = None
+        if buffer is None or isinstance(buffer, (int, float)):
+            axes = self.operand.axes
+            raise DeviceError(f"{self.symbol} takes {self.name} as a tensor map: bind its buffer and {axes}")
         row_bytes = columns * self.box.element_bytes
         if rows < 1 or columns < 1 or rows * row_bytes > buffer.size_bytes:
             raise DeviceError(
@@ -58,6 +62,11 @@ class MappedMatrix:
             raise DeviceError(f"{self.name} at {buffer.address:#x} has rows of {columns} elements: {_TENSOR_COPIES}")
         return encoded(buffer.address, rows, columns, self.box)
 
+    def _sides(self, sizes: Mapping[str, int]) -> tuple[int, int]:
+        """Its rows, those of all matrices, and its columns."""
+        *rows, columns = self.operand.extents(sizes)
+        return math.prod(rows), columns
+
 
 def mapped_matrix(symbol: str, boxes: Mapping[str, Box], launch: Launch, name: str) -> MappedMatrix:
     """The matrix `name` of a launch of the kernel `symbol`, whose cubin has `boxes`. Raises DeviceError where it has
@@ -65,7 +74,7 @@ def mapped_matrix(symbol: str, boxes: Mapping[str, Box], launch: Launch, name: s
     operand = operands_of(launch.operation).get(name)
     if name not in boxes or operand is None or not operand.row_stride:
         raise DeviceError(f"{symbol} takes {name} as a tensor map: declare hktune_box_{name} in its source")
-    return MappedMatrix(symbol, name, operand.axes, boxes[name])
+    return MappedMatrix(symbol, operand, boxes[name])
 
 
 @functools.lru_cache(maxsize=4096)

@@ -25,6 +25,7 @@ from hktune.emulator.machine.wave_start import Descriptor, Dispatch, Pointers, s
 from hktune.emulator.machine.waves import Lanes, Waves
 from hktune.emulator.schedules.late_data import LateData
 from hktune.emulator.schedules.schedule import USUAL, Schedule
+from hktune.emulator.slices import RunBatch, Slices
 
 _BATCH_WAVES = 128
 _BATCH_BYTES = 1 << 29
@@ -67,31 +68,57 @@ def run_dispatch(
     recorder: Recorder | None = None,
     watch: Watch | None = None,
     schedule: Schedule = USUAL,
+    workers: int = 1,
 ) -> None:
     """Execute every workgroup, looking for hazards where a `watch` is given. Hazards are looked for with early data
-    only.
+    only. What would take long may be divided among processes, at most `workers` (slices.py).
 
     Raises KernelFault: crashed, hazard or timeout.
     """
     limits.started = attended_s()
     size = batch_workgroups(dispatch)
     firsts = range(0, dispatch.workgroups, size)
-    sizes = (dispatch.waves_per_workgroup, dispatch.lds_bytes, dispatch.scratch_bytes)
+    if schedule.last_first:
+        firsts = firsts[::-1]
+        workers = workers if recorder is None else 1  # what the first workgroup executes must be heard here
     shadow = shadow_of(machine.space, dispatch) if watch is not None else None
+
+    def run_batch(first: int) -> None:
+        count = min(size, dispatch.workgroups - first)
+        waves = Waves(machine.space, count, dispatch.waves_per_workgroup, dispatch.lds_bytes, dispatch.scratch_bytes)
+        notes = waves.recorder = recorder if first == 0 else None
+        hazards = None
+        if shadow is not None and watch is not None:
+            entry = machine.program.block_at(machine.program.entry)
+            hazards = Hazards(waves, dispatch, first, machine.descriptor, shadow, watch, entry)
+            machine.space.on_stray = hazards.stray if watch.gather else None
+        late = LateData(waves) if schedule.late and hazards is None else None
+        waves.hazards = late or hazards
+        waves.pc[:] = machine.program.entry
+        start(waves, machine.descriptor, dispatch, machine.pointers, first)
+        _Batch(waves, machine, dispatch, first, limits, notes, hazards, late, schedule).run()
+
+    mixes = machine.program.has_atomics
+    slices = Slices(run_batch, machine.space, watch, lambda: limits.steps, mixes, workers)
     with np.errstate(all="ignore"):
-        for first in reversed(firsts) if schedule.last_first else firsts:
-            count = min(size, dispatch.workgroups - first)
-            waves = Waves(machine.space, count, *sizes)
-            notes = waves.recorder = recorder if first == 0 else None
-            hazards = None
-            if shadow is not None and watch is not None:
-                hazards = Hazards(waves, dispatch, first, machine.descriptor, shadow, watch)
-                machine.space.on_stray = hazards.stray if watch.gather else None
-            late = LateData(waves) if schedule.late and hazards is None else None
-            waves.hazards = late or hazards
-            waves.pc[:] = machine.program.entry
-            start(waves, machine.descriptor, dispatch, machine.pointers, first)
-            _Batch(waves, machine, dispatch, first, limits, notes, hazards, late, schedule).run()
+        _run_batches(firsts, run_batch, slices, limits)
+
+
+def _run_batches(firsts: range, run_batch: RunBatch, slices: Slices, limits: Limits) -> None:
+    """One after another; once it is known how long one takes, those that are left may be divided."""
+    may_divide = True
+    for done, first in enumerate(firsts):
+        batch_s = (attended_s() - limits.started) / max(done, 1)
+        if done and may_divide and slices.worth(len(firsts) - done, batch_s):
+            begun = attended_s()
+            steps_left = None if limits.max_steps is None else limits.max_steps - limits.steps
+            steps = slices.run(firsts[done:], batch_s, steps_left)
+            if steps is not None:
+                limits.steps += steps
+                return
+            may_divide = False
+            limits.started += attended_s() - begun  # spent for nothing
+        run_batch(first)
 
 
 def batch_workgroups(dispatch: Dispatch) -> int:
@@ -195,11 +222,12 @@ class _Batch:
         """The block's steps, each after the check that it is safe; the terminator's check comes last."""
         m, hazards, footprints = self._waves, self._hazards, footprints_of(block)
         assert hazards is not None
-        for step, footprint in zip(block.steps, footprints, strict=False):
-            hazards.issue(footprint, group)
+        hazards.begin(block)
+        for number, (step, footprint) in enumerate(zip(block.steps, footprints, strict=False)):
+            hazards.issue(number, footprint, group)
             step(m, group)
         if block.terminate:
-            hazards.issue(footprints[-1], group)
+            hazards.issue(len(footprints) - 1, footprints[-1], group)
 
     def _release(self) -> None:
         m = self._waves

@@ -12,6 +12,7 @@ from hktune.core.sums import FLOAT32_SUMS, Sums
 from hktune.measure.arena import OperandSet
 from hktune.verify.on_device import TorchArrays, bits_of
 from hktune.verify.reference import Mismatch, Operands, answer_of, compare
+from hktune.verify.several_products import single_products
 
 if TYPE_CHECKING:
     import torch
@@ -21,8 +22,8 @@ EXACT_ELEMENTS = 1 << 24  # of C, in float64
 
 
 def disagreement(output: torch.Tensor, reference: torch.Tensor, k: int, dtype: Dtype) -> str | None:
-    """How `output` [m,n], of format `dtype`, differs from the vendor's `reference` more than rounding lets two right
-    kernels differ; None when it does not.
+    """How `output` [m,n], or several of them, of format `dtype`, differs from the vendor's `reference` more than
+    rounding lets two right kernels differ; None when it does not.
 
     Two roundings of sums that nearly agree differ by at most one unit roundoff of the value; twice that is allowed.
     Sums of k products of standard normals have a size of about sqrt(k), and may differ by 2^-9 of that in float32. A
@@ -30,6 +31,7 @@ def disagreement(output: torch.Tensor, reference: torch.Tensor, k: int, dtype: D
     """
     import torch
 
+    output, reference = output.flatten(0, -2), reference.flatten(0, -2)
     rows = max(1, CHUNK_ELEMENTS // output.shape[1])
     wrong, example = 0, ""
     for first in range(0, output.shape[0], rows):
@@ -53,13 +55,15 @@ def mistake(problem: Problem, operands: OperandSet, before: torch.Tensor, sums: 
     This decides where the vendor's product differs: its library may add parts of a sum in the format of C, as cuBLAS
     does unless torch forbids it (torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction).
     """
-    bits = {name: bits_of(tensor) for name, tensor in operands.items()}
-    held = bits_of(before)
-    rows_of_c = max(1, EXACT_ELEMENTS // problem.n)
-    for first in range(0, problem.m, rows_of_c):
-        found = _mistake_in(problem, sums, bits, held, first, min(first + rows_of_c, problem.m))
-        if found is not None:
-            return found
+    tensors = {**operands, "before": before}
+    for behind, product, own in single_products(problem, tensors):
+        bits = {name: bits_of(tensor) for name, tensor in own.items()}
+        held = bits.pop("before")
+        rows_of_c = max(1, EXACT_ELEMENTS // product.n)
+        for first in range(0, product.m, rows_of_c):
+            found = _mistake_in(product, sums, bits, held, first, min(first + rows_of_c, product.m))
+            if found is not None:
+                return _further_down(found, behind)
     return None
 
 
@@ -72,6 +76,8 @@ def _mistake_in(
     stored = {operand.name: inputs[operand.name] for operand in inputs_of(problem.operation)}
     answer = answer_of(part, stored, arrays, sums=sums)
     found = compare(bits["c"][first:end], Operands(part, stored, answer), arrays=arrays)
-    if found is None or found.first is None:
-        return found
-    return replace(found, first=(found.first[0] + first, found.first[1]))
+    return _further_down(found, first) if found else None
+
+
+def _further_down(found: Mismatch, rows: int) -> Mismatch:
+    return replace(found, first=(found.first[0] + rows, found.first[1])) if found.first else found

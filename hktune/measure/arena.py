@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, TypeAlias
 
 from hktune.core.dtype import Dtype
+from hktune.core.group_sizes import routed_ends
 from hktune.core.operand import Operand, operands_of
 from hktune.core.problem import Problem
 
@@ -58,11 +59,21 @@ class Arena:
         first = {region: index * elements for region, elements in _set_elements(problem).items()}
         tensors: dict[str, torch.Tensor] = {}
         for operand, elements in _elements(problem):
+            if operand.name == "offsets":
+                tensors[operand.name] = self._offsets(problem)
+                continue
             region, shape = _region(operand), operand.shape(problem.sizes)
             begin = first[region]
             tensors[operand.name] = self._regions[region][begin : begin + math.prod(shape)].view(shape)
             first[region] += elements
         return tensors
+
+    def _offsets(self, problem: Problem) -> torch.Tensor:
+        """Where groups end: the same for all sets."""
+        import torch
+
+        ends = routed_ends(problem.m, problem.groups, self._seed)
+        return torch.tensor(ends, dtype=torch.int32, device="cuda")
 
     def _random(self, elements: int, dtype: Dtype) -> torch.Tensor:
         import torch
@@ -92,5 +103,6 @@ def _set_elements(problem: Problem) -> dict[tuple[bool, Dtype], int]:
     """The elements of one set, by region."""
     sums: dict[tuple[bool, Dtype], int] = defaultdict(int)
     for operand, elements in _elements(problem):
-        sums[_region(operand)] += elements
+        if operand.name != "offsets":
+            sums[_region(operand)] += elements
     return sums

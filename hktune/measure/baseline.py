@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 from hktune.core.dtype import F32
 from hktune.core.errors import DeviceError
 from hktune.core.operand import factors_of
-from hktune.core.operation import ACTIVATIONS, Operation
+from hktune.core.operation import Operation
 from hktune.core.problem import Problem
 from hktune.measure.arena import OperandSet
 from hktune.measure.scaled_baseline import check_scaled, is_of_8_bits, multiply_scaled
+from hktune.measure.torch_epilogue import FUSED, check_steps, finish, multiply_fused, product_of
 
 if TYPE_CHECKING:
     import torch
@@ -38,8 +39,8 @@ class TorchBaseline:
     """What torch.nn.functional.linear calls for these operands, into an output that is there already.
 
     `library` is `cublas` or `cublaslt`, torch's words; on ROCm they mean rocBLAS and hipBLASLt, and `name` says so.
-    An activation is a kernel behind it. With `fused` it is the library's own epilogue where torch has a function for
-    that: relu, and gelu by tanh, behind a bias.
+    Steps behind a bias are kernels of their own. With `fused` they are the library's where torch has a function for
+    that: relu, or gelu by tanh, behind a bias; a residual alone.
     """
 
     def __init__(self, library: str, fused: bool = False) -> None:
@@ -62,29 +63,55 @@ class TorchBaseline:
             raise DeviceError(f"torch has no {operation}: both factors have one format, and C that or float32")
         else:
             check_steps(operation)
+        if operation.is_grouped:
+            if self._library != "cublas":
+                raise DeviceError(f"{self._library} has no {operation}: torch's own kernels do it")
+            return _Grouped(external).prepared(operation, operands)
+        own = product_of(operation, operands)
 
         def enqueue(operands: OperandSet) -> None:
             with torch.cuda.stream(external), preferring(self._library):
                 if is_of_8_bits(operation):
                     multiply_scaled(operation, operands)
-                elif self.fused and operation.epilogue in _FUSED:
-                    _multiply_fused(operation, operands)
+                elif self.fused and operation.epilogue in FUSED:
+                    multiply_fused(operation, operands)
                 else:
-                    _multiply(operation, operands)
+                    _multiply(operation, operands, operands["c"] if own is None else own)
 
         enqueue(operands)
         external.synchronize()
         return enqueue
 
 
-def check_steps(operation: Operation) -> None:
-    """Raises DeviceError where the epilogue is more than one of the steps that the vendor's library does, and an
-    activation behind it."""
-    *_, last = (None, *operation.epilogue)
-    added = operation.epilogue[:-1] if last in ACTIVATIONS else operation.epilogue
-    if added not in ((), ("bias",), ("accumulate",)):
-        rule = "it adds a bias, or accumulates on C, before one activation"
-        raise DeviceError(f"the vendor's library has no {operation}: {rule}")
+class _Grouped:
+    """torch._grouped_mm on a stream. It has its output in memory of its own, so that is copied to C, but not when it is
+    captured: a copy is no part of the product. What a graph writes then stays its own, in a pool of this."""
+
+    def __init__(self, stream: torch.cuda.Stream) -> None:
+        import torch
+
+        self._stream, self._pool = stream, torch.cuda.MemPool()
+        self._captured: list[torch.Tensor] = []
+
+    def prepared(self, operation: Operation, operands: OperandSet) -> Callable[[OperandSet], None]:
+        """See Baseline. Raises DeviceError where torch has no such product."""
+        import torch
+
+        def enqueue(operands: OperandSet) -> None:
+            a, b = factors_of(operation, operands)
+            with torch.cuda.stream(self._stream), torch.cuda.use_mem_pool(self._pool):
+                c = torch._grouped_mm(a, b, offs=operands["offsets"])
+                if torch.cuda.is_current_stream_capturing():
+                    self._captured.append(c)
+                else:
+                    operands["c"].copy_(c)
+
+        try:
+            enqueue(operands)
+        except (AttributeError, RuntimeError) as refused:
+            raise DeviceError(f"torch {torch.__version__} has no {operation}: {refused}") from None
+        self._stream.synchronize()
+        return enqueue
 
 
 def torch_stream(stream: int) -> torch.cuda.Stream:
@@ -113,18 +140,7 @@ class preferring:  # noqa: N801 - reads as a statement
         torch.backends.cuda.preferred_blas_library(self._before)
 
 
-_FUSED: dict[tuple[str, ...], bool] = {("bias", "relu"): False, ("bias", "gelu_tanh"): True}
-"""Steps that torch hands to the library together, and whether they are gelu."""
-
-
-def _multiply_fused(operation: Operation, operands: OperandSet) -> None:
-    import torch
-
-    a, b = factors_of(operation, operands)
-    torch._addmm_activation(operands["bias"], a, b, use_gelu=_FUSED[operation.epilogue], out=operands["c"])
-
-
-def _multiply(operation: Operation, operands: OperandSet) -> None:
+def _multiply(operation: Operation, operands: OperandSet, product: torch.Tensor) -> None:
     import torch
 
     a, b = factors_of(operation, operands)
@@ -133,23 +149,10 @@ def _multiply(operation: Operation, operands: OperandSet) -> None:
     wider: dict[str, Any] = {"out_dtype": c.dtype} if c.dtype != a.dtype else {}  # since torch 2.8
     try:
         if added is None:
-            torch.mm(a, b, **wider, out=c)
+            (torch.mm if a.ndim == 2 else torch.bmm)(a, b, **wider, out=product)
         else:
-            torch.addmm(added, a, b, **wider, out=c)
+            torch.addmm(added, a, b, **wider, out=product)
     except (TypeError, NotImplementedError):
         rule = "torch 2.8 is the first that has one, on GPUs"
         raise DeviceError(f"torch {torch.__version__} has no {operation}: {rule}") from None
-    for activation in operation.activations:
-        _activate(activation, c)
-
-
-def _activate(activation: str, c: torch.Tensor) -> None:
-    """In place, as torch does it behind a product."""
-    import torch
-
-    if activation == "relu":
-        torch.relu_(c)
-    elif activation == "silu":
-        torch.nn.functional.silu(c, inplace=True)
-    else:
-        torch.ops.aten.gelu_(c, approximate="tanh" if activation == "gelu_tanh" else "none")
+    finish(operation, product, operands)

@@ -12,7 +12,7 @@ from hktune.core.escaped import shown
 from hktune.core.expression import Expression
 from hktune.core.launch import Argument, operand_name
 from hktune.core.operand import operands_of
-from hktune.core.operation import Operation
+from hktune.core.operation import COUNTED, Operation
 from hktune.template.template_schema import TemplateDescription
 
 Evaluate = Callable[[Expression], Value]
@@ -92,9 +92,11 @@ def check_only(only: Mapping[str, str], code_of: Mapping[Operation, Operation]) 
 
 
 def _has(operation: Operation, word: str) -> bool:
-    """Whether `word` is an operand, a row stride or a step of `operation`."""
+    """Whether `word` is an operand, a row stride or a step of `operation`, or groups, which several products have."""
     operands = operands_of(operation)
-    return word in operation.epilogue or word in operands or any(word == each.row_stride for each in operands.values())
+    strides = {each.row_stride for each in operands.values()}
+    counted = word == "groups" and operation.kind in COUNTED
+    return counted or word in {*operation.epilogue, *operands, *strides}
 
 
 def _integer(expression: Expression, evaluate: Evaluate) -> int:

@@ -134,6 +134,8 @@ def asked_bench(
         if options.vendor_only:
             rule = "--vendor-only: the emulated device has no vendor library"
             raise InputError(f"{rule}: run it where the GPU is, or leave it out")
+        if options.steady:
+            raise InputError("--steady: the emulated device has no power limit: leave it out")
         if options.prebuilt:
             raise InputError("--prebuilt objects are for a GPU: the emulated device keeps its own cache")
         if options.gpus and options.gpus > 1:

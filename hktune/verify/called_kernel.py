@@ -10,6 +10,7 @@ from typing import Any
 
 from hktune.compile.command_line import device_flags
 from hktune.core.errors import InputError
+from hktune.core.forked import usable_cores
 from hktune.core.outcome import Failure, Status
 from hktune.core.settings import Settings
 from hktune.core.variant import Resources
@@ -83,6 +84,7 @@ def verify_kernel(
     allow: Sequence[str] = (),
     try_seconds: float = 60.0,
     deadline_s: float = 600.0,
+    workers: int | None = None,
 ) -> KernelResult:
     """Run a gfx950 kernel on the emulator, and judge it.
 
@@ -102,6 +104,7 @@ def verify_kernel(
     is that of torch.testing.assert_close for the type.
 
     `allow` waives findings: "RULE" or "RULE@PLACE". Other schedules and fixes are tried for `try_seconds`.
+    At most `workers` processes compute, by default one for each core.
 
     Returns a KernelResult. Raises KernelRefuted, an AssertionError, where the kernel is wrong, unless `check` is False;
     InputError and ToolchainError for what cannot be run.
@@ -122,6 +125,7 @@ def verify_kernel(
         scratch_bytes=launched.scratch_bytes if launched else None,
         allowed=tuple(parse_waiver(text) for text in allow),
         trials_s=try_seconds,
+        workers=usable_cores() if workers is None else workers,
     )
     verdict = judge(code, name, run)
     result = _result(verdict, called, reference, tolerance)

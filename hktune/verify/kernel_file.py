@@ -12,6 +12,7 @@ from hktune.core.attended import attended_s
 from hktune.core.errors import DeviceError, InputError, KernelFault
 from hktune.core.escaped import shown
 from hktune.core.expression import Expression
+from hktune.core.forked import usable_cores
 from hktune.core.launch import Launch, operand_name
 from hktune.core.launch_rule import BLOCK_MAX, GRID_MAX, LDS_BYTES_MAX
 from hktune.core.operand import operands_of
@@ -58,7 +59,8 @@ class KernelRun:
     `reference` makes of the inputs; `tolerance` is the relative and the absolute difference allowed there, by default
     torch's for the type. `arrays` are buffers' contents, in place of what their parameters say. `scratch_bytes` is what
     Triton asks for each workgroup, of its two kinds of memory; None is not known. `allowed` are findings that are
-    waived. Other schedules and fixes are tried for `trials_s`.
+    waived. Other schedules and fixes are tried for `trials_s`. At most `workers` processes compute, by default one for
+    each core.
     """
 
     parameters: tuple[Parameter, ...]
@@ -78,6 +80,7 @@ class KernelRun:
     allowed: tuple[Waiver, ...] = ()
     trials_s: float = 60.0
     traces: bool = False
+    workers: int = field(default_factory=usable_cores)
 
     def launch(self) -> Launch:
         """Grid, block and LDS; the arguments are packed apart. Raises SpaceError for an expression without a value."""
@@ -137,7 +140,7 @@ class _Judge:
         self._buffers = buffers_of(run.parameters)
         self._name = kernel_name(symbol)
         self._regions: dict[str, tuple[int, int]] = {}
-        self._examination = Examination(data, symbol, self._left, run.strict, run.deadline_s)
+        self._examination = Examination(data, symbol, self._left, run.strict, run.deadline_s, run.workers)
         self._device = self._examination.device(watches=True, traces=run.traces)
         self._kernel: EmulatedKernel = self._device.load(data, symbol)
         self._before: dict[str, HostArray] = {}
@@ -146,17 +149,20 @@ class _Judge:
         self._before = self._filled(0)
         arrays = {name: array.copy() for name, array in self._before.items()}
         notes, resources = self._notes(), self._kernel.image.resources
+        begun = attended_s()
         failure = self._failure(arrays)
+        run_s = attended_s() - begun
         ended = failure is None
         traced = execution_trace(self._device.trace, self._kernel) if ended and self._device.trace else None
         until = attended_s() + self._run.trials_s
         found = diagnoses(self._device.findings, self._kernel, self._name, self._regions)
         if ended:
             failure = self._wrong(self._before, arrays)
-            found += self._suspicions(arrays, until)
+            found += self._suspicions(arrays, until, run_s)
         found = [replace(each, waived=any(each_of.covers(each) for each_of in self._run.allowed)) for each in found]
         base = self._kernel.code.region.base
-        fixed = Fixes(lambda insertions: self._examination.found_with(insertions, base), until).of(found)
+        trials = self._examination
+        fixed = Fixes(lambda changes: trials.found_with(changes, base, until, run_s), until).of(found)
         written = {name: each.type for name, each in self._buffers.items() if each.way != "in" and ended}
         outputs = {name: native(arrays[name], kind) for name, kind in written.items()}
         return Verdict(
@@ -185,10 +191,10 @@ class _Judge:
         self._execute(device, kernel, arrays)
         return {name: array for name, array in arrays.items() if self._buffers[name].way != "in"}
 
-    def _suspicions(self, arrays: Mapping[str, HostArray], until: float) -> list[Diagnosis]:
+    def _suspicions(self, arrays: Mapping[str, HostArray], until: float, run_s: float) -> list[Diagnosis]:
         """What looks wrong in the outputs without knowing what is right."""
         found: list[Diagnosis | None] = []
-        for name, schedule, other in self._examination.under_schedules(arrays, until):
+        for name, schedule, other in self._examination.under_schedules(arrays, until, run_s):
             kind, usual = self._buffers[name].type, self._values(name, arrays[name])
             found.append(differing(name, kind, usual, self._values(name, other), schedule))
         given = [self._values(name, array) for name, array in self._before.items() if self._has_content(name)]

@@ -107,9 +107,9 @@ class _Placed:
                 continue
             if name in operands.stored and launch.stored(name):
                 tensors[name] = _rearranged(operands.stored[name], launch.stored(name), operand.dtype, arrays)
-                numbers[operand.row_stride] = tensors[name].shape[1] * operand.dtype.packed
+                numbers[operand.row_stride] = tensors[name].shape[1] * operand.dtype.packed // operand.dtype.units
             elif name in operands.stored:
-                between = operand.row_padding(padding) // operand.dtype.packed
+                between = operand.row_padding(padding) // operand.dtype.packed * operand.dtype.units
                 tensors[name] = padded(operands.stored[name], between, operand.dtype, arrays)
         if launch.workspace_bytes:
             tensors["workspace"] = _workspace(launch.workspace_bytes, arrays)

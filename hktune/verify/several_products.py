@@ -6,6 +6,7 @@ both are products of some rows of A with a B of their own.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from hktune.core.group_sizes import row_ranges
@@ -43,6 +44,20 @@ def product_of(problem: Problem, a: Array, b: Array, offsets: Array | None) -> A
     for group, (first, end) in enumerate(ranges_of(problem, offsets)):
         products[first:end] = rows[first:end] @ b[group]
     return products
+
+
+def single_products(problem: Problem, tensors: Mapping[str, Array]) -> Iterator[tuple[int, Problem, dict[str, Array]]]:
+    """Each product that has rows as a problem of its own: its first row among all, and views of its `tensors`."""
+    if problem.operation.kind not in COUNTED:
+        yield 0, problem, dict(tensors)
+        return
+    operation = replace(problem.operation, kind="gemm", count=0)
+    of_groups = problem.operation.is_grouped
+    matrices = {name: each for name, each in tensors.items() if name != "offsets"}
+    for group, (first, end) in enumerate(ranges_of(problem, tensors.get("offsets"))):
+        own = {name: each[first:end] if of_groups and name != "b" else each[group] for name, each in matrices.items()}
+        if end > first:
+            yield first, Problem(end - first, problem.n, problem.k, operation), own
 
 
 def one_product(problem: Problem) -> Problem:

@@ -12,6 +12,7 @@ import torch
 from simulated_gpu import SimulatedGpu, SimulatedVendor, torch_without_cuda
 
 from hktune.core.errors import DeviceError
+from hktune.core.operand import factors_of, operands_of
 from hktune.core.operation import ACTIVATIONS, Operation, operation_of
 from hktune.core.problem import Problem
 from hktune.device.device import TimedDevice
@@ -139,6 +140,29 @@ class VendorContract(BaselineContract):
         )
         named = {"approximate": "tanh"} if activation == "gelu_tanh" else {}
         torch.testing.assert_close(given["c"].double(), by_torch(exact, **named), rtol=2.0**-7, atol=2e-3)
+
+    @pytest.mark.parametrize(
+        "text", ["bf16.nt+residual", "bf16.nt+bias+residual", "bf16.nt+bias+silu+gated", "bf16.nn+gelu+gated+residual"]
+    )
+    def test_gates_and_a_residual_follow_the_product(
+        self, baseline: Baseline, where: str, stream: int, run: Run, text: str
+    ) -> None:
+        problem = Problem(24, 40, 72, operation_of(text))
+        random, sizes = torch.Generator().manual_seed(5), problem.sizes
+        given = {
+            name: torch.randn(*each.shape(sizes), generator=random).bfloat16().to(where)
+            for name, each in operands_of(problem.operation).items()
+        }
+        enqueue = baseline.prepare(problem, given, stream)
+        run(lambda: enqueue(given))
+        a, b = factors_of(problem.operation, {name: tensor.double() for name, tensor in given.items()})
+        exact = a @ b + given.get("bias", 0.0)
+        if problem.operation.is_gated:
+            gate, up = exact.chunk(2, dim=1)
+            exact = getattr(torch.nn.functional, problem.operation.activations[0])(gate) * up
+        exact = exact + given.get("residual", 0.0)
+        # Each kernel behind another rounds to bf16: sums of a size of 8, and of gates their products.
+        torch.testing.assert_close(given["c"].double(), exact, rtol=2.0**-6, atol=0.25)
 
     def test_an_epilogue_that_it_cannot_do_is_refused(self, baseline: Baseline, where: str, stream: int) -> None:
         problem = Problem(24, 40, 72, Operation(epilogue=("relu", "bias")))

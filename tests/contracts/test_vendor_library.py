@@ -22,6 +22,7 @@ from hktune.core.operation import operation_of
 from hktune.core.problem import Problem
 from hktune.core.vendor_algorithm import VendorAlgorithm
 from hktune.device.cublaslt import CublasLt
+from hktune.device.device import CALL_OPERANDS
 from hktune.device.opening import find_device
 from hktune.device.vendor_library import VendorLibrary
 
@@ -30,9 +31,12 @@ TEXTS = (
     *("bf16.nt->f32", "f16.tn->f32+accumulate", "bf16.nt+accumulate"),
 )
 PROBLEMS = tuple(Problem(24, 40, 72, operation_of(text)) for text in TEXTS)
-ACTIVATED = tuple(
+FINISHED = tuple(
     Problem(24, 40, 72, operation_of(text))
-    for text in ("bf16.nt+relu", "f16.nn+gelu_tanh", "bf16.nn+bias+relu", "bf16.nt+bias+gelu_tanh")
+    for text in (
+        *("bf16.nt+relu", "f16.nn+gelu_tanh", "bf16.nn+bias+relu", "bf16.nt+bias+gelu_tanh"),
+        *("bf16.nt+residual", "f16.nn+bias+residual"),
+    )
 )
 """What NVIDIA's library does, and AMD's are not asked for."""
 PLAIN, BIASED = PROBLEMS[0], Problem(24, 40, 72, operation_of("bf16.nt+bias"))
@@ -62,7 +66,7 @@ def exact(problem: Problem, given: Tensors) -> torch.Tensor:
     return total
 
 
-ADDED = {"bias": "bias", "c": "accumulate"}
+ADDED = {"bias": "bias", "c": "accumulate", "residual": "residual"}
 
 
 def launch(
@@ -70,13 +74,13 @@ def launch(
 ) -> Callable[[Tensors], None]:
     """One launch on any tensors of `problem`, with a workspace of just what the algorithm needs, full of rubbish at
     first."""
-    prepared = library.prepare(algorithm, problem)
+    prepared = library.prepare(algorithm, problem, (*CALL_OPERANDS, "residual"))
     size_bytes = algorithm.workspace_bytes
     workspace = torch.full((size_bytes,), 0xFF, dtype=torch.uint8, device=where)
 
     def launched(given: Tensors) -> None:
-        bias = given.get("bias")
-        prepared(given["a"], given["b"], given["c"], bias, workspace if size_bytes else None, stream)
+        own = {**given, "workspace": workspace if size_bytes else None}
+        prepared(*(own.get(name) for name in (*CALL_OPERANDS, "residual")), stream)
 
     return launched
 
@@ -186,7 +190,7 @@ class VendorLibraryContract:
 
 
 class TestCublasLt(VendorLibraryContract):
-    problems = (*PROBLEMS, *ACTIVATED)
+    problems = (*PROBLEMS, *FINISHED)
     uncomputed = (*VendorLibraryContract.uncomputed, "bf16.nt+silu", "bf16.nt+bias+gelu")
 
     @pytest.fixture
@@ -257,7 +261,7 @@ class TestCublasLt(VendorLibraryContract):
 class TestCublasLtOnGpu(VendorLibraryContract):
     """The library itself, each launch captured and replayed."""
 
-    problems = tuple(Problem(136, 264, 520, problem.operation) for problem in (*PROBLEMS, *ACTIVATED))
+    problems = tuple(Problem(136, 264, 520, problem.operation) for problem in (*PROBLEMS, *FINISHED))
     uncomputed = TestCublasLt.uncomputed
     atol = 2.0**-6 * 520**0.5  # some add parts of a sum in the format of C
 

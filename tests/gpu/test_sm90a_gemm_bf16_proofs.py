@@ -25,12 +25,12 @@ from hktune.verify import Proof, random_operands, verify
 ROOT = Path(__file__).resolve().parents[2]
 OPERATIONS = [BF16_NT, *map(operation_of, ("f16.nt", "bf16.nn", "f16.tn", "bf16.tt", "bf16.nt->f32", "bf16.tn->f32"))]
 SPLIT = {"block_m": 16, "block_n": 64, "swapped": True, "schedule": "single", "cluster_rows": 1, "split_k": 4}
-WORKSPACE: dict[str, Value] = {"sharing": "workspace", "persistent": False, "cluster_rows": 1}
+WORKSPACE: dict[str, Value] = {"launch": "workspace", "persistent": False, "cluster_rows": 1}
 SHARED: list[dict[str, Value]] = [
     {**WORKSPACE, "split_k": 5, "block_n": 128},
     {**WORKSPACE, "split_k": 16, "cluster_rows": 2},
     {**WORKSPACE, "split_k": 3, "block_m": 64, "block_n": 80, "schedule": "single", "blocks_per_sm": 2},
-    {**WORKSPACE, "split_k": 7, "block_n": 112, "store": "direct"},
+    {**WORKSPACE, "split_k": 7, "block_n": 112},
     {**WORKSPACE, "split_k": 4, "block_n": 72, "cluster_rows": 4, "cluster_columns": 2, "stages": 7},
     {**WORKSPACE, "split_k": 6, "swapped": True, "block_m": 152, "block_n": 64, "schedule": "single", "stages": 6},
 ]

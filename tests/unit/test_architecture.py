@@ -48,7 +48,8 @@ EMULATOR_MAY_IMPORT: dict[str, set[str]] = {
     "hazards": {"machine", "instructions"},
     "clock": {"machine", "instructions"},
     "schedules": {"machine", "instructions", "hazards"},
-    "execution": {"machine", "instructions", "hazards", "schedules", "clock"},
+    "slices": {"machine", "hazards"},
+    "execution": {"machine", "instructions", "hazards", "schedules", "clock", "slices"},
 }
 
 

@@ -51,6 +51,10 @@ def test_a_chain_of_mfmas_into_one_accumulator_takes_exactly_the_documented_clk_
         ("v_mfma_f32_32x32x2_f32 a[0:15], v0, v8, a[0:15]", 32 * 32 * 2, 0.1573),
         ("v_mfma_f32_16x16x4_f32 a[0:3], v0, v8, a[0:3]", 16 * 16 * 4, 0.1573),
         ("v_mfma_f64_16x16x4_f64 a[0:7], v[0:1], v[8:9], a[0:7]", 16 * 16 * 4, 0.0786),
+        # With structured sparsity, zeros counted.
+        ("v_smfmac_f32_16x16x64_bf16 a[0:3], v[0:3], v[8:15], v16", 16 * 16 * 64, 5.03),
+        ("v_smfmac_f32_32x32x64_fp8_bf8 a[0:15], v[0:3], v[8:15], v16", 32 * 32 * 64, 10.07),
+        ("v_smfmac_i32_16x16x64_i8 a[0:3], v[0:1], v[8:11], v16", 16 * 16 * 64, 5.03),
     ],
 )
 def test_every_kind_of_mfma_reaches_the_white_papers_rate(text: str, flops: int, peak: float) -> None:

@@ -14,6 +14,7 @@ from gemm_bf16_variants import compiled, space
 
 from hktune.cli import main
 from hktune.core.config import Config
+from hktune.core.dtype import DTYPES
 from hktune.core.operand import operands_of
 from hktune.core.operation import Operation, operation_of
 from hktune.core.problem import Problem
@@ -22,8 +23,22 @@ from hktune.device.emulated import EmulatedDevice
 from hktune.dispatch import read_table
 
 SMALL = {"block_m": 64, "block_n": 64, "warps_n": 2, "split": 1}
-FP4_VALUES = torch.tensor([0, 0.5, 1, 1.5, 2, 3, 4, 6, 0, -0.5, -1, -1.5, -2, -3, -4, -6], dtype=torch.float64)
-"""Of the codes of E2M1 (OCP Microscaling Formats 1.0, section 5.3.3)."""
+
+
+def ocp_values(exponent_bits: int, mantissa_bits: int) -> torch.Tensor:
+    """Of every code of a format without NaN and infinity, float64 (OCP Microscaling Formats 1.0, section 5.3)."""
+    bias, values = 2 ** (exponent_bits - 1) - 1, []
+    for sign in (1, -1):
+        for exponent in range(2**exponent_bits):
+            for mantissa in range(2**mantissa_bits):
+                fraction = mantissa / 2**mantissa_bits
+                values.append(
+                    sign * (2.0 ** (exponent - bias) * (1 + fraction) if exponent else 2.0 ** (1 - bias) * fraction)
+                )
+    return torch.tensor(values, dtype=torch.float64)
+
+
+VALUES = {"mxfp4": ocp_values(2, 1), "mxfp6": ocp_values(2, 3), "mxbf6": ocp_values(3, 2)}
 # A schedule, an MFMA shape, a depth and a K that workgroups share, of each kind of factors.
 CASES = {
     "e4m3.nt.rows->bf16": {**SMALL, "stages": 3, "vmcnt_tiles": 1},
@@ -32,6 +47,8 @@ CASES = {
     "mxfp8.nt->bf16": {**SMALL, "mfma": 32},
     "mxfp4.nt->f32": {"schedule": "interleave", "block_m": 64, "block_n": 64, "warps_n": 2, "split": 1, "slices": 2}
     | {"refill": "late", "lgkmcnt_clusters": 1, "read_across": True},
+    "mxfp6.nt->bf16": {**SMALL, "slices": 1},
+    "mxbf6.nt->f32": {**SMALL, "warps_m": 1, "k_step": 32, "mfma": 32, "split_k": 2},
     "i8.nt->i32": {**SMALL, "mfma": 32, "split_k": 2},
     "i8.nt.rows->bf16": {**SMALL, "block_m": 16, "k_step": 128, "warps_m": 1, "warps_n": 4},
 }
@@ -59,9 +76,9 @@ def given(problem: Problem, seed: int) -> Given:
     for name, lines in (("a", problem.m), ("b", problem.n)):
         dtype = operands_of(operation)[name].dtype
         numbers = torch.randint(-8, 9, (lines, problem.k), generator=generator).double()
-        if dtype.name == "mxfp4":
-            codes = torch.randint(0, 16, (lines, problem.k), generator=generator)
-            stored[name], wide[name] = (codes[:, ::2] | codes[:, 1::2] << 4).to(torch.uint8), FP4_VALUES[codes]
+        if dtype.name in VALUES:
+            codes = torch.randint(0, len(VALUES[dtype.name]), (lines, problem.k), generator=generator)
+            stored[name], wide[name] = packed(codes, dtype.width_bits), VALUES[dtype.name][codes]
         else:
             stored[name] = numbers.to(getattr(torch, dtype.torch_name))
             wide[name] = stored[name].double()
@@ -74,6 +91,13 @@ def given(problem: Problem, seed: int) -> Given:
                 of_lines = torch.arange(lines) // (128 if operation.scales == "blocks" and name == "b" else 1)
                 wide[name] = wide[name] * powers.double()[of_lines].repeat_interleave(dtype.block or 128, 1)
     return Given(stored, wide["a"], wide["b"])
+
+
+def packed(codes: torch.Tensor, width_bits: int) -> torch.Tensor:
+    """Codes as bytes, the first in the lowest bits."""
+    ones = codes[..., None] >> torch.arange(width_bits) & 1
+    octets = ones.reshape(len(codes), -1, 8) << torch.arange(8)
+    return octets.sum(-1).to(torch.uint8)
 
 
 def expected_of(operation: Operation, values: Given) -> torch.Tensor:
@@ -108,6 +132,21 @@ def test_every_bit_of_c_is_the_rounded_sum(text: str) -> None:
     problem = Problem(tile.m + 3, tile.n + 5, tile.k * (int(config["split_k"]) + 1) + unit_k, operation)
     values = given(problem, 1)
     assert torch.equal(output_of(config, problem, values), expected_of(operation, values))
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_codes_below_8_bits_are_the_standards_and_the_nearest_is_taken(name: str) -> None:
+    dtype, values = DTYPES[name], VALUES[name]
+    codes = torch.arange(len(values)).reshape(2, -1)
+    bits = packed(codes, dtype.width_bits).numpy()
+    assert torch.equal(torch.from_numpy(dtype.values(bits)).double(), values.reshape(2, -1))
+    grid = np.linspace(-2 * values.max().item(), 2 * values.max().item(), 4096, dtype=np.float32)[None]
+    nearest, exact = torch.from_numpy(dtype.values(dtype.bits(grid))).double(), torch.from_numpy(grid).double()
+    assert torch.equal((nearest - exact).abs(), (values[:, None] - exact).abs().amin(0, keepdim=True))
+    between = (values[:7] + values[1:8]) / 2  # ties go to the even code
+    even = values[:8][::2].repeat_interleave(2)[1:]
+    tied = np.append(between, 0.0).astype(np.float32)[None]
+    assert torch.equal(torch.from_numpy(dtype.values(dtype.bits(tied))).double()[0, :7], even)
 
 
 def test_a_sum_of_integers_has_all_its_bits() -> None:

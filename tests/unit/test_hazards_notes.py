@@ -69,7 +69,11 @@ BY_THE_BOOK = {
     ),
     "more LDS reads than the counter holds": (f"{READS}\ns_waitcnt lgkmcnt(15)\nv_add_u32 v42, v64, v65", "reads v64"),
 }
+SPARSE = "v_smfmac_f32_16x16x64_f16 v[20:23], v[4:7], v[8:15], v16"
 HAZARDS = {
+    "a sparse MFMA's result one state later": f"{SPARSE}\ns_nop 0\nv_add_f32 v42, v20, v20",
+    "a sparse MFMA's index right behind the VALU": f"v_mov_b32 v16, 0\n{SPARSE}",
+    "a sparse MFMA's addend right behind the VALU": f"v_mov_b32 v20, 0\n{SPARSE}",
     "an atomic on LDS at half its size": "v_mov_b32 v3, 2\nds_add_u32 v3, v4",
     "a transposed read on 4": "v_mov_b32 v3, 4\nds_read_b64_tr_b16 v[42:43], v3",
     "a load to LDS between dwords": "s_mov_b32 m0, 2\ns_nop 0\nbuffer_load_dword v1, s[12:15], 0 offen lds",

@@ -17,6 +17,7 @@ from hktune.core.dtype import BF16, F16, F32
 from hktune.core.launch import WORKSPACE_COUNTER_BYTES
 from hktune.core.operation import BF16_NT, Operation, operation_of
 from hktune.core.problem import Problem
+from hktune.core.problem_text import problem_of
 from hktune.core.variant import CodeObject
 from hktune.objects.cubin import TENSOR_MAP_BYTES, Box, Cubin, read_cubin
 from hktune.space.search_space import SearchSpace, load_space
@@ -38,7 +39,7 @@ SWAPPED: dict[str, Value] = {
     "persistent": False,
 }
 SHARED: dict[str, Value] = {
-    "sharing": "workspace",
+    "launch": "workspace",
     "split_k": 5,
     "persistent": False,
     "block_n": 128,
@@ -64,7 +65,7 @@ def built(chosen: Config, operation: Operation = BF16_NT) -> CodeObject:
 
 
 def derived(chosen: Config) -> dict[str, Value]:
-    return space().template.derived_values(chosen)
+    return space().derived.values({**chosen, **space().template.records})
 
 
 def listed(chosen: Config, folder: Path, operation: Operation) -> str:
@@ -86,7 +87,7 @@ def test_the_seeds_build_without_spills_and_need_what_the_space_says() -> None:
         assert code.resources.max_workgroup_size == needs["threads"]
         kernel = read_cubin(code.data).kernels[code.symbol]
         assert kernel.cluster == (needs["cluster_size"], 1, 1)
-        assert kernel.mismatch(space().template.arguments) is None
+        assert kernel.mismatch(space().template.arguments_for(BF16_NT)) is None
 
 
 @pytest.mark.parametrize(
@@ -244,8 +245,9 @@ def test_a_launch_covers_every_tile_in_whole_clusters() -> None:
         ({**PING_PONG, "persistent": False}, "ping_pong_persists"),
         ({"stages": 5}, "lds_fits"),
         ({"split_k": 2, "cluster_rows": 1, "persistent": False, "stages": 2}, "split_sums_fit"),
-        ({**SHARED, "persistent": True}, "shared_blocks_leave"),
-        ({**SHARED, "split_k": 1}, "shared_blocks_leave"),
+        ({**SHARED, "persistent": True}, "workspace_is_shared"),
+        ({**SHARED, "split_k": 1}, "workspace_is_shared"),
+        ({**SHARED, "store": "direct"}, "shared_tiles_are_plain"),
         ({"store": "direct", "store_buffers": 2}, "buffers_go_round"),
         ({"persistent": False, "store_buffers": 2}, "buffers_go_round"),
         ({"swapped": True, "block_m": 192, "block_n": 128}, "swapped_is_narrow"),
@@ -298,7 +300,7 @@ def test_blocks_that_share_tiles_have_slabs_behind_the_counters() -> None:
     assert template.launch(config(), problem).workspace_bytes == 0
 
 
-@pytest.mark.parametrize("values", [SHARED, {**SHARED, "store": "direct"}])
+@pytest.mark.parametrize("values", [SHARED, {**SHARED, "swapped": True, "block_m": 72, "block_n": 128}])
 def test_sums_go_through_the_workspace_in_whole_vectors(values: dict[str, Value], tmp_path: Path) -> None:
     chosen = config(**values)
     assert not built(chosen).resources.spills
@@ -320,6 +322,20 @@ def test_a_float32_tile_of_a_block_that_does_not_stay_has_to_fit_in_the_stages()
     of_float32 = space().for_operation(operation_of("bf16.tn->f32"))
     assert space().is_legal(once)
     assert [broken.name for broken in of_float32.violations(once)] == ["tile_fits_in_stages"]
+
+
+@pytest.mark.parametrize(
+    ("text", "values", "rule"),
+    [
+        ("bf16.nt+silu+gated", SWAPPED, "gates_fit"),  # 64 rows: no thread would have a gate and what it gates
+        ("bf16.nt+silu+gated", {**SWAPPED, "block_n": 128, "split_k": 1, "schedule": "cooperative"}, "gates_fit"),
+        ("bf16.nt+residual", {"stages": 2}, "residual_fits_in_stages"),
+    ],
+)
+def test_a_rule_of_some_epilogues_can_be_broken(text: str, values: dict[str, Value], rule: str) -> None:
+    chosen = config(**values)
+    assert space().is_legal(chosen)
+    assert [broken.name for broken in space().for_operation(operation_of(text)).violations(chosen)] == [rule]
 
 
 @pytest.mark.parametrize("text", ["bf16.tn", "bf16.tn+bias", "bf16.tn->f32+accumulate"])
@@ -345,6 +361,59 @@ def test_proofs_are_ragged_legal_and_go_round_everything_that_turns() -> None:
             tiles = -(-problem.m // int(chosen["block_m"])) * -(-problem.n // int(chosen["block_n"]))
             blocks = space().template.launch(chosen, problem).grid[0]
             assert tiles > 2 * blocks // int(chosen["blocks_per_sm"]), dict(needs)
+
+
+TURNED: dict[str, Value] = {
+    "schedule": "ping_pong", "swapped": True, "block_n": 64, "store_buffers": 2, "cluster_rows": 1
+}  # fmt: skip
+GROUPED_NT, GROUPED_NN = operation_of("grouped.bf16.nt"), operation_of("grouped.bf16.nn")
+
+
+def test_several_products_are_the_same_kernel_with_rows_that_end(tmp_path: Path) -> None:
+    for operation, pointers in ((GROUPED_NT, [4, 8]), (operation_of("batched.bf16.tn"), [4])):
+        code = read_cubin(built(config(), operation).data)
+        kernel = code.kernels["hktune_gemm_bf16"]
+        assert sorted(code.boxes) == ["a", "b"], "TMA would write into the next product's rows"
+        assert [slot.size_bytes for slot in kernel.parameters][8:] == pointers, "groups, and where they end"
+        assert kernel.mismatch(space().for_operation(operation).template.arguments_for(operation)) is None
+        names = machine_code(config(), tmp_path, operation)
+        assert any(name.startswith("STG.E.128") for name in names)
+        assert not [name for name in names if name.split(".")[0] in ("UTMASTG", "STL", "LDL")]
+
+
+@pytest.mark.parametrize(
+    ("text", "values", "broken"),
+    [
+        ("64x64x72:grouped4.bf16.nt", {"persistent": False, "cluster_rows": 1}, "several_stay"),
+        ("64x64x72:batched4.bf16.nt", {**SWAPPED}, "several_stay"),
+        ("64x64x72:grouped4.bf16.nn", {}, "whole_k_steps"),
+        ("64x64x72:batched4.bf16.tt", {}, "whole_k_steps"),
+        ("64x64x64:grouped4.bf16.nn", {}, ""),
+        ("64x64x64:grouped4.bf16.nn", {"producer_registers": 40}, "several_keep_registers"),
+        ("64x64x64:grouped4.bf16.nn", {**TURNED, "block_m": 160}, ""),
+        ("64x64x64:batched4.bf16.nn", {**TURNED, "block_m": 160}, "swapped_is_narrow"),
+        ("64x64x72:grouped4.bf16.nt", {}, ""),
+        ("8x8x65536:grouped65536.bf16.nt", {}, "sizes_fit"),
+    ],
+)
+def test_several_products_have_rules_of_their_own(text: str, values: dict[str, Value], broken: str) -> None:
+    problem = problem_of(text)
+    own = space().for_operation(problem.operation)
+    found = [violation.name for violation in own.violations(config(**values), problem)]
+    assert found == ([broken] if broken else [])
+
+
+def test_the_grid_of_a_grouped_product_has_room_for_groups_wherever_they_end() -> None:
+    """Of 100 rows in 7 groups each may add a tile that is not full; no more blocks than tiles are launched."""
+    own = space().for_operation(GROUPED_NT)
+    chosen = config(block_m=64, block_n=128, schedule="single", cluster_rows=1)
+    for text, tiles in (
+        ("100x128x64:grouped7.bf16.nt", 8),
+        ("3x128x64:grouped7.bf16.nt", 3),
+        ("100x256x64:batched7.bf16.nt", 28),
+        ("8192x2816x64:grouped64.bf16.nt", 132),
+    ):
+        assert own.template.launch(chosen, problem_of(text)).grid == (tiles, 1, 1)
 
 
 def test_rules_are_each_broken_by_a_test() -> None:

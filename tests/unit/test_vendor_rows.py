@@ -171,6 +171,11 @@ def test_the_emulated_device_has_no_library(options: RunOptions, cache: Path) ->
         run(replace(options, device="emulated", out=None), cache)
 
 
+def test_the_emulated_device_has_no_power_limit(options: RunOptions, cache: Path) -> None:
+    with pytest.raises(InputError, match=r"^--steady: the emulated device has no power limit: leave it out$"):
+        run(replace(options, device="emulated", out=None, vendor_only=False, steady=True), cache)
+
+
 def test_what_the_machine_lacks_for_one_shape_is_said_and_the_others_are_tried() -> None:
     """A proof takes more memory than a search does."""
     small, large = Problem(16, 512, 1024), Problem(16384, 16384, 16384)

@@ -8,17 +8,20 @@ certainty is a Finding (finding.py), whether or not this run's values came out r
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from hktune.emulator.hazards.finding import Watch
-from hktune.emulator.hazards.footprint import BARRIER, DS, END, FLAT, SCALAR, VMEM, WAIT, WRITE_BACK, Footprint
+from hktune.emulator.hazards.footprint import BARRIER, DS, END, FLAT, SCALAR, VMEM, WRITE_BACK, Footprint
 from hktune.emulator.hazards.journal import Operation, Places
 from hktune.emulator.hazards.lds_shadow import ATOMIC, LOAD_TO_LDS, READ, WRITE, LdsShadow
 from hktune.emulator.hazards.memory_shadow import LOAD, STORE, MemoryShadow
 from hktune.emulator.hazards.order import ON_LDS, ON_VECTOR, Order
 from hktune.emulator.hazards.reporter import Reporter
-from hktune.emulator.hazards.track import Track
+from hktune.emulator.hazards.states import Event, State, states_of
 from hktune.emulator.hazards.written_values import WrittenValues
+from hktune.emulator.instructions.program import Block
 from hktune.emulator.machine.memory import AddressError, AddressSpace, Array, Words
 from hktune.emulator.machine.wave_start import Descriptor, Dispatch
 from hktune.emulator.machine.waves import Lanes, Waves
@@ -26,18 +29,32 @@ from hktune.emulator.machine.waves import Lanes, Waves
 _FLAT_SCRATCH = range(102, 106)  # flat_scratch and xnack_mask, which the hardware sets up
 
 
-def written_at_start(descriptor: Descriptor) -> set[int]:
+def written_at_start(descriptor: Descriptor) -> frozenset[int]:
     """Registers that hold something when a wave starts: user and system SGPRs, and the work-item ids in v0."""
     count = descriptor.user_sgprs + sum(descriptor.workgroup_ids) + descriptor.workgroup_info
-    return {0} | {SCALAR + register for register in (*range(count), *_FLAT_SCRATCH)}
+    return frozenset({0} | {SCALAR + register for register in (*range(count), *_FLAT_SCRATCH)})
+
+
+@dataclass(eq=False)
+class _Company:
+    """Waves that have executed the same instructions."""
+
+    state: State
 
 
 class Hazards:
-    """The record of one batch of workgroups. `enter` says which waves execute next, `issue` what; the memory steps
-    then say where."""
+    """The record of one batch of workgroups, whose waves begin with block `entry`. `enter` says which waves execute
+    next, `begin` which block, `issue` which instruction; the memory steps then say where."""
 
     def __init__(
-        self, m: Waves, dispatch: Dispatch, first: int, descriptor: Descriptor, memory: MemoryShadow, watch: Watch
+        self,
+        m: Waves,
+        dispatch: Dispatch,
+        first: int,
+        descriptor: Descriptor,
+        memory: MemoryShadow,
+        watch: Watch,
+        entry: Block,
     ) -> None:
         waves = dispatch.waves_per_workgroup
         self._m, self._watch, self._journal, self._gathers = m, watch, watch.journal, watch.gather
@@ -46,10 +63,12 @@ class Hazards:
         self._memory = memory
         self._batch = (self.order, m.workgroups, first)
         self._reporter = Reporter(m, dispatch, first, self.order, watch)
-        self._tracks = [Track(written_at_start(descriptor))] * m.count
-        self._groups: dict[bytes, list[tuple[Track, Array]]] = {}
+        self._states = states_of(entry, written_at_start(descriptor))
+        self._companies = [_Company(self._states.first)] * m.count
+        self._groups: dict[bytes, list[tuple[_Company, Array]]] = {}
         self._numbers: dict[bytes, Array] = {}
-        self._here: list[tuple[Track, Array]] = []
+        self._here: list[tuple[_Company, Array]] = []
+        self._events: list[tuple[tuple[Event | None, ...], Array]] = []
         self._columns: Array = np.zeros(0, np.int64)
         self._waves: Array = np.zeros(0, np.int64)
         self._current: Footprint | None = None
@@ -59,7 +78,7 @@ class Hazards:
         self._columns = columns
         key = columns.tobytes()
         here = self._groups.get(key)
-        if here is None or (len(here) > 1 and all(track.settled for track, _ in here)):
+        if here is None or (len(here) > 1 and all(company.state.settled for company, _ in here)):
             here = self._groups[key] = self._gathered(columns)
         self._here = here
         numbers = self._numbers.get(key)
@@ -67,41 +86,48 @@ class Hazards:
             numbers = self._numbers[key] = self._memory.waves(self._batch, columns)
         self._waves = numbers
 
-    def _gathered(self, columns: Array) -> list[tuple[Track, Array]]:
-        """The group's tracks, each with its waves: those that part from their track get one of their own, and settled
-        tracks that are alike become one."""
+    def _gathered(self, columns: Array) -> list[tuple[_Company, Array]]:
+        """The group's companies, each with its waves: those that part from theirs get one of their own, and settled
+        ones that are alike become one."""
         members: dict[int, list[int]] = {}
         for column in columns.tolist():
-            members.setdefault(id(self._tracks[column]), []).append(column)
-        parts: list[tuple[Track, list[int]]] = []
+            members.setdefault(id(self._companies[column]), []).append(column)
+        parts: list[tuple[_Company, list[int]]] = []
         for own in members.values():
-            track = self._tracks[own[0]]
-            if sum(each is track for each in self._tracks) > len(own):
-                track = track.copy()
-            like = next((part for part in parts if track.settled and part[0].settled and _alike(part[0], track)), None)
+            company = self._companies[own[0]]
+            if sum(each is company for each in self._companies) > len(own):
+                company = _Company(company.state)
+            state = company.state
+            like = next((p for p in parts if state.settled and p[0].state.settled and p[0].state.like(state)), None)
             if like is not None:
                 like[1].extend(own)
             else:
-                parts.append((track, own))
+                parts.append((company, own))
         self._groups.clear()
-        for track, own in parts:
+        for company, own in parts:
             for column in own:
-                self._tracks[column] = track
-        return [(track, np.array(own)) for track, own in parts]
+                self._companies[column] = company
+        return [(company, np.array(own)) for company, own in parts]
 
-    def issue(self, footprint: Footprint, group: Lanes) -> None:
-        """The group executes an instruction. Raises KernelFault."""
+    def begin(self, block: Block) -> None:
+        """The group executes a block, instruction by instruction."""
+        self._events = []
+        for company, columns in self._here:
+            passage = self._states.passage(company.state, block)
+            company.state = passage.after
+            self._events.append((passage.events, columns))
+
+    def issue(self, number: int, footprint: Footprint, group: Lanes) -> None:
+        """It executes instruction `number` of the block. Raises KernelFault."""
         self._current = footprint
         if self._gathers:
             self._reporter.executed(footprint, self._columns, group)
-        for track, columns in self._here:
-            track.issue(footprint)
-            if track.objections:
-                self._reporter.objections(track, footprint, int(columns[0]))
+        for events, columns in self._events:
+            event = events[number]
+            if event is not None:
+                self._happened(event, footprint, columns)
         kind = footprint.kind
-        if kind == WAIT:
-            self._complete(footprint)
-        elif kind == BARRIER:
+        if kind == BARRIER:
             self.order.arrive(group)
         elif kind == END:
             self.order.end(group)
@@ -131,12 +157,11 @@ class Hazards:
         iterations = self._reporter.iterations(footprint, group) if self._gathers else None
         self._journal.note(Operation(queue, footprint, self._waves, sequences, iterations, places))
 
-    def _complete(self, footprint: Footprint) -> None:
-        for track, columns in self._here:
-            waits = ((ON_VECTOR, footprint.vmcnt, track.vector), (ON_LDS, footprint.lgkmcnt, track.lds))
-            for queue, count, left in waits:
-                if count is not None and not any(each.footprint.kind == FLAT for each in left):
-                    self.order.complete(queue, columns, len(left))
+    def _happened(self, event: Event, footprint: Footprint, columns: Array) -> None:
+        if event.objections:
+            self._reporter.objections(event, footprint, int(columns[0]))
+        for queue, left in event.completed:
+            self.order.complete(queue, columns, left)
 
     def lds(self, group: Lanes, address: Array, size: int, words: Words | None = None) -> None:
         """The instruction accesses LDS at byte addresses (n, 64) of the group's waves, to write `words` if it is not an
@@ -180,10 +205,6 @@ class Hazards:
         """An access left every allocation: it goes on without."""
         assert self._current is not None
         self._reporter.stray(self._current, self._columns, error)
-
-
-def _alike(one: Track, other: Track) -> bool:
-    return one.written == other.written
 
 
 def _lds_access(footprint: Footprint) -> int:

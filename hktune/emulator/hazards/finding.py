@@ -51,12 +51,16 @@ class Insertion:
     words: tuple[int, ...]
 
 
+Change = tuple[Insertion, ...]
+"""Of a program, in one or several places."""
+
+
 @dataclass(frozen=True)
 class Remedy:
-    """A change of the program that may make a finding go away."""
+    """A change that may make a finding go away."""
 
     text: str
-    insertions: tuple[Insertion, ...]
+    insertions: Change
 
 
 Key = tuple[str, int, int]

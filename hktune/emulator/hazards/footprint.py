@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import MutableMapping
 from dataclasses import dataclass
+from functools import cache
 from weakref import WeakKeyDictionary
 
 from hktune.emulator.instructions.decode import Instruction
@@ -80,7 +81,7 @@ def footprint_of(instruction: Instruction) -> Footprint:
     """Derived from the encoding alone, so computed once per instruction of a program."""
     vector_reads, vector_writes = registers_of(instruction)
     scalar_reads, scalar_writes = scalars_of(instruction)
-    kind = _kind(instruction)
+    kind = _kind(instruction.mnemonic, instruction.format)
     scalars = frozenset(SCALAR + register for register in scalar_reads)
     writes = frozenset(vector_writes) | {SCALAR + register for register in scalar_writes}
     strict, lenient = _must_be_written(instruction, kind, frozenset(vector_reads), frozenset(vector_writes))
@@ -106,19 +107,22 @@ def footprint_of(instruction: Instruction) -> Footprint:
         matrix=states_of(instruction) if kind == MFMA else None,
         addends=addends,
         factors=factors,
-        stored=_wide_store_data(instruction),
+        stored=_wide_store_data(instruction) if kind in _STORES else frozenset(),
         stored_states=1 if _has_scalar_offset(instruction) else 2,
         transcendental=name.startswith(_TRANSCENDENTAL),
-        lane_select=_lane_select(instruction),
-        device_cache=_device_cache(instruction),
+        lane_select=_lane_select(instruction) if kind == VALU else frozenset(),
+        device_cache=_device_cache(instruction) if kind == OTHER else None,
     )
 
 
 _ALWAYS_WRITTEN = frozenset({SCALAR + EXEC, SCALAR + EXEC + 1})
 
 
-def _kind(instruction: Instruction) -> int:
-    name, form = instruction.mnemonic, instruction.format
+_STORES = (VMEM, FLAT, SMEM)
+
+
+@cache
+def _kind(name: str, form: str) -> int:
     if name.startswith(("v_mfma", "v_smfmac")):
         return MFMA
     if form.startswith("VOP"):
@@ -162,7 +166,8 @@ def _matrix_sources(instruction: Instruction, kind: int) -> tuple[Set, Set]:
     if kind != MFMA:
         return frozenset(), frozenset()
     reads, _ = registers_of(instruction)
-    size = instruction.operand("src2").registers if instruction.fields["src2"] >= 256 else 0
+    addend = "vdst" if instruction.mnemonic.startswith("v_smfmac") else "src2"
+    size = instruction.operand(addend).registers if addend == "vdst" or instruction.fields["src2"] >= 256 else 0
     return frozenset(reads[len(reads) - size :]), frozenset(reads[: len(reads) - size])
 
 

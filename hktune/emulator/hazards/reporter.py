@@ -12,7 +12,8 @@ from hktune.emulator.hazards.lds_shadow import ATOMIC, LOAD_TO_LDS, READ, WRITE,
 from hktune.emulator.hazards.memory_shadow import MemoryRace
 from hktune.emulator.hazards.order import ON_LDS, ON_VECTOR, Order
 from hktune.emulator.hazards.remedies import Counts, barrier_before, encodable, idle_before, wait_before
-from hktune.emulator.hazards.track import Objection, Track
+from hktune.emulator.hazards.states import Event
+from hktune.emulator.hazards.track import Objection
 from hktune.emulator.machine.memory import AddressError, Array
 from hktune.emulator.machine.wave_start import Dispatch
 from hktune.emulator.machine.waves import Lanes, Waves
@@ -46,17 +47,16 @@ class Reporter:
         counts = self._executed.get(footprint.instruction.address)
         return None if counts is None else counts[group].copy()
 
-    def objections(self, track: Track, footprint: Footprint, column: int) -> None:
-        """What a track has against an instruction of its waves, the first of which is `column`. Raises KernelFault."""
-        for each in track.objections:
+    def objections(self, event: Event, footprint: Footprint, column: int) -> None:
+        """What is wrong with an instruction of waves, the first of which is `column`. Raises KernelFault."""
+        for each in event.objections:
             note = each.by_the_book and not self._watch.strict
             here = self._side(footprint, column)
             other = None if each.after is None else self._side(each.after, column)
             remedies = self._remedies_alone(each, footprint)
-            counters = f"{track.outstanding()} outstanding"
+            counters = f"{event.outstanding} outstanding"
             found = Finding(each.rule, here, each.what, note, other, None, False, counters, remedies, each.left)
             self._watch.report(found)
-        track.objections.clear()
 
     def _remedies_alone(self, objection: Objection, footprint: Footprint) -> tuple[Remedy, ...]:
         address, name = footprint.instruction.address, footprint.instruction.mnemonic

@@ -9,6 +9,8 @@ operation only reads may be overwritten: it took them at issue, for CDNA has no 
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from hktune.emulator.hazards import finding as rules
@@ -53,7 +55,7 @@ class Pending:
 class Track:
     """Registers written, operations outstanding, and instructions that want wait states behind them."""
 
-    def __init__(self, written: set[int]) -> None:
+    def __init__(self, written: AbstractSet[int]) -> None:
         self.written = written
         self.objections: list[Objection] = []
         self.vector: list[Pending] = []
@@ -73,6 +75,32 @@ class Track:
         twin._arriving = {register: known[id(each)] for register, each in self._arriving.items()}
         twin._recent, twin._clock = list(self._recent), self._clock.copy()
         return twin
+
+    def form(self) -> Hashable:
+        """The same for tracks of which the same is true from now on. It names footprints by identity, so it means
+        something while they live."""
+        now, elapsed = self._clock.counted, self._clock.elapsed
+        self._recent = [each for each in self._recent if each.last > now]
+        self.vector, self.lds = self._that_count(self.vector, VMCNT_MAX), self._that_count(self.lds, LGKMCNT_MAX)
+        pending = {id(each): each for each in (*self.vector, *self.lds, *self.scalar)}
+        number = {key: place for place, key in enumerate(pending)}
+        return (
+            self.written,
+            tuple((id(each.footprint), each.counters) for each in pending.values()),
+            tuple(tuple(number[id(each)] for each in queue) for queue in (self.vector, self.lds, self.scalar)),
+            frozenset((register, number[id(each)]) for register, each in self._arriving.items()),
+            tuple((id(p.footprint), p.after - now, p.elapsed - elapsed, p.last - now) for p in self._recent),
+            self._clock.held,
+        )
+
+    def _that_count(self, queue: list[Pending], most: int) -> list[Pending]:
+        """`queue` without those that no wait can tell apart any more: older than the counter reaches, and bringing
+        nothing that is still on its way."""
+        if len(queue) <= most + 1:
+            return queue
+        bringing = set(map(id, self._arriving.values()))
+        old = [each for each in queue[: -most - 1] if each.footprint.kind == FLAT or id(each) in bringing]
+        return old + queue[-most - 1 :]
 
     @property
     def settled(self) -> bool:

@@ -44,6 +44,11 @@ class Clock:
         twin.counted, twin.elapsed, twin._pipe_free = self.counted, self.elapsed, self._pipe_free
         return twin
 
+    @property
+    def held(self) -> int:
+        """For how long matrix instructions wait for the pipe."""
+        return max(self._pipe_free - self.elapsed, 0)
+
     def issue_of(self, footprint: Footprint) -> int:
         """When `footprint` is issued next."""
         return max(self.elapsed, self._pipe_free) if footprint.matrix is not None else self.elapsed

@@ -45,7 +45,7 @@ _NAME = re.compile(
 _MIXED = re.compile(r"v_mfma_(?:scale_)?f32_(16x16|32x32)x(\d+)_f8f6f4$")
 _MIXED_FORMATS = ("fp8", "bf8", "fp6", "bf6", "fp4")
 _HIGH_HALF = np.uint32(0xFFFF0000)
-_SUMS: dict[str, NumberType] = {"i8": np.int32, "f64": np.float64}
+SUMS: dict[str, NumberType] = {"i8": np.int32, "f64": np.float64}
 _FORMATS: dict[NumberType, str] = {np.float32: "f32", np.float64: "f64", np.int32: "i32"}
 
 Widen = Callable[[Array, int], Array]
@@ -53,7 +53,7 @@ Widen = Callable[[Array, int], Array]
 
 
 @dataclass(frozen=True)
-class _Shape:
+class Shape:
     """Rows (and columns) of a block, blocks, and consecutive rows of D that a lane holds."""
 
     rows: int
@@ -77,13 +77,13 @@ def build_matrix(instruction: Instruction) -> Step:
     if found is None:
         raise unimplemented(instruction)
     kinds = found[3].split("_")
-    dtype = _SUMS.get(kinds[0], np.float32)
+    dtype = SUMS.get(kinds[0], np.float32)
     doubled = dtype is np.float64
-    shape = _Shape(int(found[1].partition("x")[0]), int(found[2] or 1), 1 if doubled else 4)
+    shape = Shape(int(found[1].partition("x")[0]), int(found[2] or 1), 1 if doubled else 4)
     signs = _checked_modifiers(instruction, shape, doubled)
-    multiply = _multiply(instruction, shape, (_WIDEN[kinds[0]], _WIDEN[kinds[-1]]))
+    multiply = _multiply(instruction, shape, (WIDEN[kinds[0]], WIDEN[kinds[-1]]))
     addend = _addend(instruction, shape, dtype, negated=bool(signs >> 2))
-    store = _storing(instruction, shape)
+    store = storing(instruction, shape)
     negative = (signs ^ signs >> 1) & 1
 
     def step(m: Waves, w: Lanes) -> None:
@@ -94,7 +94,7 @@ def build_matrix(instruction: Instruction) -> Step:
     return step
 
 
-def _checked_modifiers(instruction: Instruction, shape: _Shape, doubled: bool) -> int:
+def _checked_modifiers(instruction: Instruction, shape: Shape, doubled: bool) -> int:
     """Which of A, B and C are negated, as bits. Raises KernelFault for what the instruction cannot do, or is not
     emulated."""
     fields = instruction.fields
@@ -106,9 +106,9 @@ def _checked_modifiers(instruction: Instruction, shape: _Shape, doubled: bool) -
     return fields["blgp"]
 
 
-def _multiply(instruction: Instruction, shape: _Shape, widen: tuple[Widen, Widen]) -> Read:
+def _multiply(instruction: Instruction, shape: Shape, widen: tuple[Widen, Widen]) -> Read:
     """Reader of A @ B as D's places (places, n, 64)."""
-    first, second = _sources(instruction)
+    first, second = sources(instruction)
     width, lanes_of_k = instruction.operand("src0").registers, shape.rows * shape.blocks
     widen_a, widen_b = widen
     same = second == first and widen_a is widen_b
@@ -119,14 +119,14 @@ def _multiply(instruction: Instruction, shape: _Shape, widen: tuple[Widen, Widen
         a = widen_a(m.registers[first : first + width, w], lanes_of_k)
         b = a if same else widen_b(m.registers[second : second + width, w], lanes_of_k)
         if shape.blocks == 1:
-            return _tiles(np.matmul(a.transpose(0, 2, 1), b), shape)
+            return tiles(np.matmul(a.transpose(0, 2, 1), b), shape)
         a, b = (each.reshape(*each.shape[:2], shape.blocks, shape.rows).transpose(0, 2, 1, 3) for each in (a, b))
-        return _tiles(np.matmul(a[:, of_block].transpose(0, 1, 3, 2), b), shape)
+        return tiles(np.matmul(a[:, of_block].transpose(0, 1, 3, 2), b), shape)
 
     return multiply
 
 
-def _storing(instruction: Instruction, shape: _Shape) -> Callable[[Waves, Lanes, Array], None]:
+def storing(instruction: Instruction, shape: Shape) -> Callable[[Waves, Lanes, Array], None]:
     """Writer of D from its places (places, n, 64)."""
     target = instruction.fields["vdst"] + (AGPR if instruction.fields["acc_cd"] else 0)
 
@@ -146,10 +146,10 @@ def _build_mixed(instruction: Instruction, rows: int, depth: int) -> Step:
     if max(fields["cbsz"], fields["blgp"]) >= len(_MIXED_FORMATS):
         raise unimplemented(instruction, f"formats {fields['cbsz']} and {fields['blgp']}")
     form_a, form_b = (FORMATS[_MIXED_FORMATS[fields[name]]] for name in ("cbsz", "blgp"))
-    first, second = _sources(instruction)
+    first, second = sources(instruction)
     width_a, width_b = instruction.operand("src0").registers, instruction.operand("src1").registers
-    shape = _Shape(rows)
-    addend, store = _addend(instruction, shape, np.float32), _storing(instruction, shape)
+    shape = Shape(rows)
+    addend, store = _addend(instruction, shape, np.float32), storing(instruction, shape)
     scales = [_scales(instruction, i, rows) for i in range(2)] if "scale0" in fields else []
 
     def step(m: Waves, w: Lanes) -> None:
@@ -160,7 +160,7 @@ def _build_mixed(instruction: Instruction, rows: int, depth: int) -> Step:
                 (each.reshape(len(each), -1, 32, rows) * scale(m, w)[:, :, None]).reshape(len(each), depth, rows)
                 for each, scale in zip((a, b), scales, strict=True)
             )
-        result = _tiles(np.matmul(a.transpose(0, 2, 1), b), shape)
+        result = tiles(np.matmul(a.transpose(0, 2, 1), b), shape)
         total = result + addend(m, w) if addend else result
         store(m, w, total.astype(np.float32))
 
@@ -178,7 +178,7 @@ def _scales(instruction: Instruction, number: int, rows: int) -> Callable[[Waves
     return scales
 
 
-def _sources(instruction: Instruction) -> tuple[int, int]:
+def sources(instruction: Instruction) -> tuple[int, int]:
     """The first registers of A and of B."""
     fields = instruction.fields
     return _register(fields["src0"], fields["acc"] & 1), _register(fields["src1"], fields["acc"] >> 1)
@@ -188,7 +188,7 @@ def _register(code: int, accumulation: int) -> int:
     return code - VGPR + (AGPR if accumulation else 0)
 
 
-def _tiles(product: Array, shape: _Shape) -> Array:
+def tiles(product: Array, shape: Shape) -> Array:
     """(n, [block,] row, column) as D's places (places, n, 64)."""
     rows, held = shape.rows, shape.held
     beside = max(1, LANES * held // (rows * rows))
@@ -199,7 +199,7 @@ def _tiles(product: Array, shape: _Shape) -> Array:
 
 
 def _addend(
-    instruction: Instruction, shape: _Shape, dtype: NumberType, negated: bool = False
+    instruction: Instruction, shape: Shape, dtype: NumberType, negated: bool = False
 ) -> Callable[[Waves, Lanes], Array] | None:
     """Reader of C in `dtype` (places, n, 64); None for the constant zero."""
     code = instruction.fields["src2"]
@@ -279,7 +279,7 @@ def _widen_bf8(registers: Array, rows: int) -> Array:
     return FORMATS["bf8"].values[_octets(registers, rows)]
 
 
-_WIDEN: dict[str, Widen] = {
+WIDEN: dict[str, Widen] = {
     "bf16": _widen_bf16,
     "f16": _widen_f16,
     "f32": _widen_f32,

@@ -20,6 +20,7 @@ from hktune.emulator.instructions.control import (
 from hktune.emulator.instructions.decode import Instruction, decode
 from hktune.emulator.instructions.lds import build_lds
 from hktune.emulator.instructions.matrix import build_matrix
+from hktune.emulator.instructions.matrix_sparse import build_sparse_matrix
 from hktune.emulator.instructions.operand_access import Step
 from hktune.emulator.instructions.scalar import build_scalar
 from hktune.emulator.instructions.scalar_memory import build_scalar_memory
@@ -49,8 +50,10 @@ def build(instruction: Instruction, mode: FloatMode = KEEP_ALL) -> Step:
             return get_program_counter(instruction)
         if instruction.mnemonic == "s_getreg_b32":
             return get_register(instruction)
-        if instruction.mnemonic.startswith(("v_mfma", "v_smfmac")):
+        if instruction.mnemonic.startswith("v_mfma"):
             return build_matrix(instruction)
+        if instruction.mnemonic.startswith("v_smfmac"):
+            return build_sparse_matrix(instruction)
         if instruction.format.startswith("VOP"):
             return build_vector(instruction, mode)
         return _BUILDERS[instruction.format](instruction)
@@ -165,6 +168,10 @@ class Program:
     def instruction(self, address: int) -> Instruction:
         """The one at `address`, which has been reached."""
         return self._instructions[address]
+
+    def has_atomics(self) -> bool:
+        """Whether an atomic on global memory is among the code that is known to be reachable."""
+        return any("atomic" in each.mnemonic for each in self._instructions.values())
 
     def around(self, address: int, before: int, after: int) -> list[Instruction]:
         """The instruction at `address` with its neighbours, as far as they are reachable: so many on either side."""

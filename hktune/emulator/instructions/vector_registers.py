@@ -59,7 +59,8 @@ def _of_vector(instruction: Instruction) -> tuple[Registers, Registers]:
 
 
 def _of_matrix(instruction: Instruction) -> tuple[Registers, Registers]:
-    """MFMA operands carry a bit each for accumulation registers; v_accvgpr_read and _write imply theirs."""
+    """MFMA operands carry a bit each for accumulation registers; v_accvgpr_read and _write imply theirs. A sparse MFMA
+    adds to its destination, and its third source is an index."""
     fields, name = instruction.fields, instruction.mnemonic
     if name == "v_accvgpr_read":
         return (AGPR + fields["src0"] - VGPR,), (fields["vdst"],)
@@ -68,10 +69,12 @@ def _of_matrix(instruction: Instruction) -> tuple[Registers, Registers]:
     reads: Registers = ()
     for key in ("scale0", "scale1"):
         reads += _source(instruction, key) if key in fields else ()
-    for key, accumulates in (("src0", fields["acc"] & 1), ("src1", fields["acc"] >> 1), ("src2", fields["acc_cd"])):
+    sparse = name.startswith("v_smfmac")
+    accumulation = {"src0": fields["acc"] & 1, "src1": fields["acc"] >> 1, "src2": fields["acc_cd"] and not sparse}
+    for key, accumulates in accumulation.items():
         reads += tuple(register + (AGPR if accumulates else 0) for register in _source(instruction, key))
-    first = fields["vdst"] + (AGPR if fields["acc_cd"] else 0)
-    return reads, _span(first, instruction.operand("vdst").registers)
+    writes = _span(fields["vdst"] + (AGPR if fields["acc_cd"] else 0), instruction.operand("vdst").registers)
+    return reads + writes if sparse else reads, writes
 
 
 def _of_memory(instruction: Instruction) -> tuple[Registers, Registers]:

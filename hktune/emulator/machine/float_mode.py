@@ -77,4 +77,17 @@ class FloatMode:
 def flushed(value: Array) -> Array:
     """Subnormal numbers of a numpy float become zeros of their sign."""
     value = np.asarray(value)
-    return np.where(np.abs(value) < np.finfo(value.dtype).tiny, np.copysign(value.dtype.type(0), value), value)
+    bits = value.view(f"u{value.dtype.itemsize}")
+    sign, exponent = _PARTS[value.dtype.itemsize]
+    large = bits & exponent
+    if large.all():
+        return value
+    return np.where(large, bits, bits & sign).view(value.dtype)
+
+
+def _parts(dtype: NumberType, bits: NumberType) -> tuple[np.number, np.number]:
+    """The bits of a float's sign, and of its exponent."""
+    return bits(np.array(-0.0, dtype).view(bits)), bits(np.array(np.inf, dtype).view(bits))
+
+
+_PARTS = {2: _parts(np.float16, np.uint16), 4: _parts(np.float32, np.uint32), 8: _parts(np.float64, np.uint64)}

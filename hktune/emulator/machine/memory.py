@@ -27,6 +27,8 @@ _WIDE_VIEWS: dict[int, np.dtype[np.number]] = {
     2: np.dtype(np.uint16),
 }
 
+_ONES = {width: np.ones(width, np.uint8) for width in (1, *_WIDE_VIEWS)}
+
 
 class Block:
     """Bytes that are gathered and scattered by byte index; indices must be inside.
@@ -53,6 +55,11 @@ class Block:
         view, spread = self._view(index, size)
         data = words[..., 0].astype(f"u{size}") if size < 4 else np.ascontiguousarray(words)
         view[spread] = data.view(view.dtype).reshape(spread.shape)
+
+    def mark(self, index: Array, size: int) -> None:
+        """Set `size` bytes at each index to 1."""
+        view, spread = self._view(index, size)
+        view[spread] = _ONES[view.itemsize].view(view.dtype)
 
     def _view(self, index: Array, size: int) -> tuple[Array, Array]:
         """The widest view that every access of this call is aligned to, and the elements of it to touch."""
@@ -113,6 +120,16 @@ class AddressSpace:
             at = bisect.bisect_left(bases, base)
             self._map = ((*bases[:at], base, *bases[at:]), (*regions[:at], region, *regions[at:]))
         return region
+
+    @property
+    def regions(self) -> tuple[Region, ...]:
+        return self._map[1]
+
+    def replace_blocks(self, block_of: Callable[[Region], Block]) -> None:
+        """Give each region the block that `block_of` makes of it."""
+        with self._lock:
+            bases, regions = self._map
+            self._map = (bases, tuple(Region(each.base, block_of(each), each.writable) for each in regions))
 
     def unmap(self, region: Region) -> None:
         with self._lock:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -44,15 +45,22 @@ class LateData:
 
     def __init__(self, m: Waves) -> None:
         self._m = m
+        self._all: Array = np.arange(m.count)
+        self._targets: dict[int, tuple[Footprint, list[int], list[int]]] = {}
         self._queues = [_Queues() for _ in range(m.count)]
+        self._loads_to_lds = False
         self._to_lds: tuple[Array, Array, Array] | None = None
         self._size = 0
 
     def lds(self, group: Lanes, address: Array, size: int, words: Array | None = None) -> None:
-        """A load to LDS is about to write there: keeps what was there."""
+        """Where it is a load to LDS that is about to write there, keeps what was there."""
         del words
         m = self._m
+        if not self._loads_to_lds:
+            return
         chosen = m.active[group] & (address >= 0) & (address + size <= m.lds_bytes)
+        if not chosen.any():
+            return
         index = address + m.lds_base[group]
         self._to_lds = index, chosen, m.lds.gather(np.where(chosen, index, 0), size)
         self._size = size
@@ -69,22 +77,30 @@ class LateData:
             step(self._m, group)
             return
         m, waves = self._m, self._waves(group)
-        vector = sorted(register for register in footprint.writes if register < SCALAR)
-        scalar = sorted(register - SCALAR for register in footprint.writes if register >= SCALAR)
-        there, where = (np.ix_(np.array(each, np.int64), waves) for each in (vector, scalar))
-        before = m.registers[there], m.scalars[where]
-        self._to_lds = None
+        vector, scalar = self._targets_of(footprint)
+        there, where = _places(vector, group, waves), _places(scalar, group, waves)
+        before = m.registers[there].copy(), m.scalars[where].copy()
+        self._to_lds, self._loads_to_lds = None, footprint.to_lds
         step(m, group)
-        after = m.registers[there], m.scalars[where]
+        after = m.registers[there].copy(), m.scalars[where].copy()
         m.registers[there], m.scalars[where] = before
-        held = self._hold_lds() if footprint.to_lds and self._to_lds is not None else None
+        held = self._hold_lds() if self._to_lds is not None else None
         for row, wave in enumerate(waves.tolist()):
             arrival = self._arrival(wave, row, (vector, after[0][:, row]), (scalar, after[1][:, row]), held)
             self._send(self._queues[wave], footprint.kind, arrival)
 
     def _waves(self, group: Lanes) -> Array:
-        waves: Array = np.arange(self._m.count)[group]
+        waves: Array = self._all[group]
         return waves
+
+    def _targets_of(self, footprint: Footprint) -> tuple[list[int], list[int]]:
+        """The vector and the scalar registers that it fills, in order."""
+        known = self._targets.get(id(footprint))
+        if known is None:
+            vector = sorted(register for register in footprint.writes if register < SCALAR)
+            scalar = sorted(register - SCALAR for register in footprint.writes if register >= SCALAR)
+            known = self._targets[id(footprint)] = footprint, vector, scalar
+        return known[1], known[2]
 
     def _hold_lds(self) -> tuple[Array, Array, Array, int]:
         """Puts back what a load to LDS has overwritten: places, lanes, the new words, bytes."""
@@ -135,6 +151,15 @@ class LateData:
             _deliver(queues.lds, lgkmcnt)
             if lgkmcnt == 0:
                 _deliver(queues.scalar, 0)
+
+
+def _places(registers: list[int], group: Lanes, waves: Array) -> Any:
+    """An index of these registers of a group, whose waves are `waves`."""
+    if not registers:
+        return slice(0, 0), group
+    if registers[-1] - registers[0] == len(registers) - 1:
+        return slice(registers[0], registers[-1] + 1), group
+    return np.ix_(np.array(registers), waves)
 
 
 def _deliver(queue: deque[_Arrival | None], left: int) -> None:

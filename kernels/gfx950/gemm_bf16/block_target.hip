@@ -60,12 +60,12 @@ __device__ __forceinline__ uint32_t load_bits(i32x4 srsrc, uint32_t at) {
     else return raw_buffer_load_b16(srsrc, at, 0, 0);
 }
 
-// The bias of a quad's columns, 0 where C has none, and their factors. Nothing but the bias is decided at run time: a
+// The bias of a quad's columns, 0 where C has none, and their scales. Nothing but the bias is decided at run time: a
 // branch around all the accumulators would cost registers.
-struct quad_bias { float2 pairs[QUAD_PAIRS], factors[QUAD_PAIRS]; };
+struct quad_bias { float2 pairs[QUAD_PAIRS], scales[QUAD_PAIRS]; };
 
 // Of a row of biases that begins with that of the block's first column; or null.
-__device__ __forceinline__ quad_bias bias_at(const block_target &c, const block_factors &factors, const output *first,
+__device__ __forceinline__ quad_bias bias_at(const block_target &c, const block_scales &scales, const output *first,
                                              int col) {
     quad_bias bias{};
     if (first) {
@@ -80,16 +80,16 @@ __device__ __forceinline__ quad_bias bias_at(const block_target &c, const block_
     if constexpr (SCALES == Scales::rows) {
         #pragma unroll
         for (int p = 0; p < QUAD_PAIRS; p++) {
-            bias.factors[p] = {factors.of_column(col + 2 * p), factors.of_column(col + 2 * p + 1)};
+            bias.scales[p] = {scales.of_column(col + 2 * p), scales.of_column(col + 2 * p + 1)};
         }
     }
     return bias;
 }
 
 // Of what is gated by a quad's columns.
-static_assert(!GATED || SCALES == Scales::none, "what is gated would have factors of its own");
-__device__ __forceinline__ quad_bias up_bias_at(const block_target &c, const block_factors &factors, int col) {
-    return bias_at(c, factors, c.bias ? c.bias + c.up : nullptr, col);
+static_assert(!GATED || SCALES == Scales::none, "what is gated would have scales of its own");
+__device__ __forceinline__ quad_bias up_bias_at(const block_target &c, const block_scales &scales, int col) {
+    return bias_at(c, scales, c.bias ? c.bias + c.up : nullptr, col);
 }
 
 constexpr int QUAD_WORDS = QUAD * sizeof(output) / sizeof(uint32_t);

@@ -5,7 +5,7 @@
 
 #pragma once
 
-enum class Dtype { bf16, f16, f32, e4m3, e5m2, mxfp8, mxfp4, i8, i32 };
+enum class Dtype { bf16, f16, f32, e4m3, e5m2, mxfp8, mxbf8, mxfp6, mxbf6, mxfp4, i8, i32 };
 enum class Scales { none, tensor, rows, blocks, mx };
 enum class Activation { none, relu, gelu, gelu_tanh, silu };
 enum class Along { k, lines };
@@ -16,7 +16,7 @@ enum class Priority { none, cluster, phase };
 constexpr Dtype DTYPE_A = Dtype::bf16;  // sums are float32, those of i8 i32
 constexpr Dtype DTYPE_B = Dtype::bf16;
 constexpr Dtype DTYPE_C = Dtype::bf16;  // of C and the bias
-constexpr Scales SCALES = Scales::none;  // factors of A and of B
+constexpr Scales SCALES = Scales::none;  // what numbers of A and of B are multiplied by
 #define SCALE_ARGUMENTS 0  // pointers to them, and row strides where they are matrices
 constexpr bool ACCUMULATES = false;  // whether a launch may ask to add what C holds
 constexpr Activation ACTIVATION = Activation::none;  // of C, or of gates alone, before the rounding

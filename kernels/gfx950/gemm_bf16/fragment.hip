@@ -4,18 +4,20 @@
 
 #include "geometry.hip"
 
-// The factors of base tiles (y, x * FACTOR_TILES ..) for this lane's line: a word, or that byte of one which is for the
-// lane's 32 of the MFMA's K.
+// Scale (y, x) of a fragment, for this lane's line: a word, or that byte of one which is for the lane's 32 of the MFMA's
+// K. Of 6 bits a lane has two 32 in a row, one for each of two MFMAs.
 template<int y, int x, int slice, ducks::rt::all RT, ducks::st::all ST>
-__device__ __forceinline__ void read_factor(RT &fragment, ST &part, int warp) {
-    constexpr int block_bytes = SCALES == Scales::mx ? FACTOR_K / 32 : sizeof(uint32_t);
+__device__ __forceinline__ void read_scale(RT &fragment, ST &part, int warp) {
     constexpr int line_bytes = WORDS * sizeof(uint32_t);
-    constexpr int offset = y * MFMA * line_bytes + (slice * RT::width / FACTOR_TILES + x) * block_bytes;
+    constexpr int group = (slice * RT::row_scales + x) / GROUP_SCALES, in_group = x % GROUP_SCALES;
+    constexpr int group_bytes = SCALES == Scales::mx ? LANES_PER_ROW * GROUP_SCALES : sizeof(uint32_t);
+    constexpr int offset = y * MFMA * line_bytes + group * group_bytes + in_group;
     const int lane = kittens::laneid(), line = warp * RT::rows + lane % MFMA;
     const uint32_t address = reinterpret_cast<uintptr_t>(&part.words[0]) + line * line_bytes;
-    uint32_t &to = fragment.factors[y][x];
+    uint32_t &to = fragment.scales[y][x];
     if constexpr (SCALES == Scales::mx) {
-        asm volatile("ds_read_u8 %0, %1 offset:%2" : "=v"(to) : "v"(address + lane / MFMA), "i"(offset) : "memory");
+        const uint32_t of_lane = address + lane / MFMA * GROUP_SCALES;
+        asm volatile("ds_read_u8 %0, %1 offset:%2" : "=v"(to) : "v"(of_lane), "i"(offset) : "memory");
     } else {
         asm volatile("ds_read_b32 %0, %1 offset:%2" : "=v"(to) : "v"(address), "i"(offset) : "memory");
     }
@@ -26,8 +28,8 @@ template<int slice, ducks::rt::all RT, ducks::st::all ST>
 __device__ __forceinline__ void read_fragment(RT &fragment, ST &part, int warp) {
     load(fragment, subtile_inplace<RT::rows, RT::cols>(part, {warp, slice}));
     if constexpr (HAS_WORDS) {
-        static_for<RT::height * (RT::width / FACTOR_TILES)>([&]<int i>() __attribute__((always_inline)) {
-            read_factor<i % RT::height, i / RT::height, slice>(fragment, part, warp);
+        static_for<RT::height * RT::row_scales>([&]<int i>() __attribute__((always_inline)) {
+            read_scale<i % RT::height, i / RT::height, slice>(fragment, part, warp);
         });
     }
 }
@@ -39,7 +41,11 @@ __device__ __forceinline__ void read_base_tile(RT &fragment, ST &part, int warp)
     const int2 at{warp * RT::height, slice * RT::width};
     load(reinterpret_cast<one &>(fragment.tiles[y][x]),
          subtile_inplace<RT::base_tile_rows, RT::base_tile_cols>(part, {at.x + y, at.y + x}));
-    if constexpr (HAS_WORDS && x % FACTOR_TILES == 0) read_factor<y, x / FACTOR_TILES, slice>(fragment, part, warp);
+    if constexpr (HAS_WORDS && x % GROUP_TILES == 0) {
+        static_for<GROUP_SCALES>([&]<int i>() __attribute__((always_inline)) {
+            read_scale<y, x / GROUP_TILES * GROUP_SCALES + i, slice>(fragment, part, warp);
+        });
+    }
 }
 
 // Contiguous along lines: 16 lanes read 4 k of 16 lines, 4 lines a lane, and each gets the 4 k of one line. Two such

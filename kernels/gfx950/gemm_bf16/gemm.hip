@@ -31,7 +31,7 @@ void hktune_gemm_bf16(const element *a, const element *b, output *c, const outpu
 #if SCALE_ARGUMENTS < 4
     constexpr int ldscale_a = 0, ldscale_b = 0;
 #endif
-    k /= NUMBERS, lda /= NUMBERS, ldb /= NUMBERS;  // from here on in halfwords
+    k = halfwords_in(k), lda = halfwords_in(lda), ldb = halfwords_in(ldb);
     extern __shared__ alignment_dummy __shm[];
     shared_allocator al((int *)&__shm[0]);
     PART_A (&As)[STAGES][SPLIT] = al.allocate<PART_A, STAGES, SPLIT>();
@@ -63,10 +63,10 @@ void hktune_gemm_bf16(const element *a, const element *b, output *c, const outpu
     loop.drain();
 
     if (SPLIT_K > 1 && !gather_block(loop.ct, workspace, block, share, warp_id)) return;
-    const block_factors factors(scale_a, scale_b, row, col, m, n);
+    const block_scales scales(scale_a, scale_b, row, col, m, n);
     block_target target(c, bias, row, col, m, n, ldc);
 #if HAS_RESIDUAL
     target.add(residual, row, col, ldresidual);
 #endif
-    store_block(target, factors, loop.ct, warp);
+    store_block(target, scales, loop.ct, warp);
 }

@@ -32,18 +32,24 @@ template<> struct element_of<Dtype::i32> {
     using bits = uint32_t;
 };
 
-// What tiles are made of is a halfword: a number of 16 bits, two of 8, or four of 4. So K, and the row strides of A and
-// B, are counted in halfwords from the kernel's arguments on, and all that moves them is the same for every format.
-constexpr int numbers_of(Dtype dtype) {
-    return dtype == Dtype::bf16 || dtype == Dtype::f16 ? 1 : dtype == Dtype::mxfp4 ? 4 : 2;
+// What tiles are made of is a halfword: a number of 16 bits, two of 8, four of 4, and three are eight of 6. So K, and the
+// row strides of A and B, are counted in halfwords from the kernel's arguments on, and all that moves them is the same
+// for every format.
+constexpr int HALFWORD_BITS = 16;
+constexpr int bits_of(Dtype dtype) {
+    if (dtype == Dtype::bf16 || dtype == Dtype::f16) return HALFWORD_BITS;
+    if (dtype == Dtype::mxfp6 || dtype == Dtype::mxbf6) return 6;
+    return dtype == Dtype::mxfp4 ? 4 : 8;
 }
-constexpr int NUMBERS = numbers_of(DTYPE_A);
-template<Dtype dtype, int numbers> struct halfword_of { using type = kittens::bf16; };
-template<Dtype dtype> struct halfword_of<dtype, 1> { using type = element_of<dtype>::tile; };
-using element = halfword_of<DTYPE_A, NUMBERS>::type;
+constexpr int BITS = bits_of(DTYPE_A);
+constexpr int halfwords_in(int numbers) { return BITS == HALFWORD_BITS ? numbers : numbers / 8 * BITS / 2; }
+constexpr int numbers_in(int halfwords) { return halfwords * HALFWORD_BITS / BITS; }
+template<Dtype dtype, int bits> struct halfword_of { using type = kittens::bf16; };
+template<Dtype dtype> struct halfword_of<dtype, HALFWORD_BITS> { using type = element_of<dtype>::tile; };
+using element = halfword_of<DTYPE_A, BITS>::type;
 using output  = element_of<DTYPE_C>::tile;
 constexpr bool INTEGER_SUMS = DTYPE_A == Dtype::i8;
-constexpr bool SMALL_FLOATS = NUMBERS > 1 && !INTEGER_SUMS;
+constexpr bool SMALL_FLOATS = BITS < HALFWORD_BITS && !INTEGER_SUMS;
 
 template<int rows> struct mfma_shape;
 template<> struct mfma_shape<16> {  // v_mfma_f32_16x16x32_bf16 or _f16
@@ -58,10 +64,20 @@ template<> struct mfma_shape<32> {  // v_mfma_f32_32x32x16_bf16 or _f16
 };
 using shape = mfma_shape<MFMA>;
 
-// Base tiles along K that an MFMA takes of each operand: 16 bytes of a lane, or 32 where floats have 8 bits. Those are
-// two runs of 16, from the two halves of its K: two base tiles as they are read.
-constexpr int MFMA_TILES = SMALL_FLOATS && NUMBERS == 2 ? 2 : 1;
-constexpr int TILE_K     = shape::operand::cols * NUMBERS;  // of a base tile, in numbers
+// Scales along K come as words: for each line and each WORD_K of K, four E8M0 of 32, or one float32.
+constexpr bool HAS_WORDS = SCALES == Scales::blocks || SCALES == Scales::mx;
+constexpr int WORD_K     = 128;
+constexpr int WORDS      = HAS_WORDS ? numbers_in(K_STEP) / WORD_K : 0;  // of a line in a K-tile
+static_assert(!HAS_WORDS || halfwords_in(WORDS * WORD_K) == K_STEP, "a K-tile has whole words");
+
+// Base tiles along K that are multiplied at once, by one MFMA or more. An MFMA takes 16 bytes of a lane, which is one, or
+// 32 of floats of 8 bits: two runs of 16, from the two halves of its K, which are two. Of 6 bits it takes 24, so that
+// three serve two. A scale of a block is for all of WORD_K.
+constexpr bool SIX_BITS     = BITS == 6;
+constexpr int MFMA_TILES    = SMALL_FLOATS && BITS == 8 ? 2 : 1;
+constexpr int GROUP_TILES   = SCALES == Scales::blocks ? halfwords_in(WORD_K) / shape::operand::cols
+                              : SIX_BITS ? 3 : MFMA_TILES;
+constexpr int GROUP_SCALES = SIX_BITS ? 2 : 1;  // registers, where there are scales
 
 constexpr int VECTOR_BYTES   = 16;  // what one lane loads, reads from LDS, or stores, at once
 constexpr int VECTOR         = VECTOR_BYTES / sizeof(element);
@@ -110,13 +126,7 @@ template<int LINES> struct lines_part {
     }
 };
 
-// Factors along K come as words: for each line and each WORD_K of K, four E8M0 of 32, or one float32. Behind the numbers
-// of a part are its words, line by line, and as many more as make every thread load equally many.
-constexpr bool HAS_WORDS = SCALES == Scales::blocks || SCALES == Scales::mx;
-constexpr int WORD_K     = 128;
-constexpr int WORDS      = HAS_WORDS ? K_STEP * NUMBERS / WORD_K : 0;  // of a line in a K-tile
-static_assert(!HAS_WORDS || WORDS * WORD_K == K_STEP * NUMBERS, "a K-tile has whole words");
-
+// Behind the numbers of a part are its words, line by line, and as many more as make every thread load equally many.
 constexpr int word_loads(int lines) { return (lines * WORDS + NUM_THREADS - 1) / NUM_THREADS; }
 
 template<typename PART, int LINES> struct with_words : PART {
@@ -131,18 +141,15 @@ template<Along along, int LINES> struct part_of_operand<along, LINES, true> {
     using type = with_words<typename numbers_of_part<along, LINES>::type, LINES>;
 };
 
-// A fragment with its factors: one register for each of its rows of base tiles and each FACTOR_K of its K.
-constexpr int FACTOR_TILES = SCALES == Scales::blocks ? WORD_K / TILE_K : MFMA_TILES;
-constexpr int FACTOR_K     = FACTOR_TILES * TILE_K;
-
-template<typename RT> struct with_factors : RT {
-    uint32_t factors[RT::height][RT::width / FACTOR_TILES];
-    static_assert(RT::width % FACTOR_TILES == 0, "a slice has whole factors");
+// A fragment with its scales, a register each: of every row of base tiles, for each group of them along K.
+template<typename RT> struct with_scales : RT {
+    static constexpr int row_scales = RT::width / GROUP_TILES * GROUP_SCALES;
+    uint32_t scales[RT::height][row_scales];
 };
 
 template<int LINES> using numbers_of_fragment = rt<element, LINES, SLICE_K, row_l, shape::operand>;
 template<int LINES, bool words = HAS_WORDS> struct fragment_of { using type = numbers_of_fragment<LINES>; };
-template<int LINES> struct fragment_of<LINES, true> { using type = with_factors<numbers_of_fragment<LINES>>; };
+template<int LINES> struct fragment_of<LINES, true> { using type = with_scales<numbers_of_fragment<LINES>>; };
 
 using G      = kittens::group<NUM_WARPS>;
 using PART_A = part_of_operand<ALONG_A, PART_M>::type;
@@ -163,16 +170,16 @@ constexpr int PARTS_PER_TILE = 2 * SPLIT;  // fetched in the order B0 A0 B1 A1
 // Base tiles of a fragment, and its LDS reads: a base tile is one of 16 bytes a lane, or two transposed ones of 8.
 constexpr int TILES_A = RT_A::height * RT_A::width;
 constexpr int TILES_B = RT_B::height * RT_B::width;
-constexpr int FACTORS_A = HAS_WORDS ? TILES_A / FACTOR_TILES : 0;
-constexpr int FACTORS_B = HAS_WORDS ? TILES_B / FACTOR_TILES : 0;
-constexpr int READS_A   = TILES_A * (ALONG_A == Along::k ? 1 : 2) + FACTORS_A;
-constexpr int READS_B   = TILES_B * (ALONG_B == Along::k ? 1 : 2) + FACTORS_B;
+constexpr int SCALES_A = HAS_WORDS ? TILES_A / GROUP_TILES * GROUP_SCALES : 0;
+constexpr int SCALES_B = HAS_WORDS ? TILES_B / GROUP_TILES * GROUP_SCALES : 0;
+constexpr int READS_A   = TILES_A * (ALONG_A == Along::k ? 1 : 2) + SCALES_A;
+constexpr int READS_B   = TILES_B * (ALONG_B == Along::k ? 1 : 2) + SCALES_B;
 
 static_assert(PREFETCH >= 1 && (PREFETCH == STAGES - 1 || PREFETCH == STAGES));
 static_assert(PARTS_PER_TILE % SPREAD == 0, "every cluster that fetches parts fetches equally many");
 static_assert(NUMBER_LOADS_A * BYTES_PER_LOAD == sizeof(PART_A::data));
 static_assert(NUMBER_LOADS_B * BYTES_PER_LOAD == sizeof(PART_B::data));
-static_assert(RT_A::width % MFMA_TILES == 0, "a slice is whole MFMAs deep");
+static_assert(RT_A::width % GROUP_TILES == 0, "a slice is whole groups deep");
 static_assert(shape::shared::bytes_per_thread<element>() == VECTOR_BYTES);
 
 // The lanes of one row of C, side by side, hold QUAD_COLS columns.
@@ -248,7 +255,7 @@ template<ducks::rt::all RT> __device__ __forceinline__ void arrived(RT &fragment
         }
         if constexpr (HAS_WORDS) {
             #pragma unroll
-            for (int j = 0; j < RT::width / FACTOR_TILES; j++) asm volatile("" : "+v"(fragment.factors[i][j]));
+            for (int j = 0; j < RT::row_scales; j++) asm volatile("" : "+v"(fragment.scales[i][j]));
         }
     }
 }

@@ -9,10 +9,24 @@ struct staged_tile {
     PART_B (&b)[SPLIT];
 };
 
+// What of a line of 6-bit numbers is where fragments are read at `column` (bytes): a lane has 48 bytes in a row, 16 of them
+// in each of three base tiles.
+__device__ __forceinline__ uint32_t six_bit_column(uint32_t column) {
+    constexpr int vectors = GROUP_TILES * LANES_PER_ROW;  // of a line in a group of base tiles
+    const uint32_t vector = column / VECTOR_BYTES, at = vector % vectors;
+    return (vector - at + at % LANES_PER_ROW * GROUP_TILES + at / LANES_PER_ROW) * VECTOR_BYTES;
+}
+
 // Which element of a part each load of this thread begins with, as an offset in bytes from the part's first one.
 template<int LOADS, ducks::st::all ST>
 __device__ __forceinline__ void load_offsets(ST &part, int row_stride, uint32_t (&offsets)[LOADS]) {
     G::prefill_swizzled_offsets(part, row_layout{nullptr, row_stride}, offsets);
+    if constexpr (SIX_BITS) {
+        uint32_t columns[LOADS];
+        G::prefill_swizzled_offsets(part, row_layout{nullptr, 0}, columns);
+        #pragma unroll
+        for (int i = 0; i < LOADS; i++) offsets[i] += six_bit_column(columns[i]) - columns[i];
+    }
 }
 
 template<int LOADS, int LINES>
@@ -42,10 +56,10 @@ template<int LINES, int SHARED> struct line_words {
     int row_stride, line, lines;
     uint32_t offsets[SPLIT][loads];
 
-    // Of `lines` lines from number `line` on, of a matrix of factors whose rows are `row_stride` of its elements apart.
-    __device__ __forceinline__ static line_words of(const void *factors, int row_stride, int line, int lines) {
+    // Of `lines` lines from number `line` on, of a matrix of scales whose rows are `row_stride` of its elements apart.
+    __device__ __forceinline__ static line_words of(const void *scales, int row_stride, int line, int lines) {
         const int stride = SCALES == Scales::mx ? row_stride / int(sizeof(uint32_t)) : row_stride;
-        return {static_cast<const uint32_t *>(factors) + int64_t(line / SHARED) * stride, stride, line % SHARED, lines};
+        return {static_cast<const uint32_t *>(scales) + int64_t(line / SHARED) * stride, stride, line % SHARED, lines};
     }
 
     // Of line `first_line` on, `words_left` of each: beyond the last line and word, the last is loaded once more.
@@ -66,8 +80,8 @@ template<int LINES, int SHARED> struct line_words {
     // The words of part h from k on, of which `k_left` are there, if it is `masked`.
     template<bool masked, typename PART> __device__ __forceinline__ void fetch(PART &part, int h, int k, int k_left) const {
         uint32_t partly[loads];
-        if constexpr (masked) prepare(h * LINES, k_left * NUMBERS / WORD_K, partly);
-        const i32x4 srsrc = make_srsrc(first + k * NUMBERS / WORD_K, OUTSIDE);
+        if constexpr (masked) prepare(h * LINES, numbers_in(k_left) / WORD_K, partly);
+        const i32x4 srsrc = make_srsrc(first + numbers_in(k) / WORD_K, OUTSIDE);
         constexpr int wave_bytes = kittens::WARP_THREADS * sizeof(uint32_t);
         const uint32_t to = reinterpret_cast<uintptr_t>(&part.words[0]) + kittens::warpid() * wave_bytes;
         #pragma unroll

@@ -72,7 +72,7 @@ template<int y> __device__ __forceinline__ void multiply_tiles(RT_Ct &ct, const 
     for (int x = 0; x < RT_Ct::width; x++) {
         auto &sum = ct.tiles[y][x];
         #pragma unroll
-        for (int k = 0; k < RT_A::width; k += FACTOR_TILES) multiply_add(sum, b, y, a, x, k);
+        for (int k = 0; k < RT_A::width; k += GROUP_TILES) multiply_add(sum, b, y, a, x, k);
     }
 }
 

@@ -1,17 +1,17 @@
-// Factors of whole sums: what they are multiplied by, in float32, before anything is added to them.
+// Scales of whole sums: what they are multiplied by, in float32, before anything is added to them.
 
 #pragma once
 
 #include "multiply.hip"
 
-constexpr bool SUMS_HAVE_FACTORS = SCALES == Scales::tensor || SCALES == Scales::rows;
+constexpr bool SUMS_HAVE_SCALES = SCALES == Scales::tensor || SCALES == Scales::rows;
 
-// Of a block of C: a factor for each of its rows and columns, or one for everything.
-struct block_factors {
+// Of a block of C: a scale for each of its rows and columns, or one for everything.
+struct block_scales {
     const float *a, *b;  // of the block's first row and column; or of everything
     int rows, cols;      // from there to the ends of C
 
-    __device__ __forceinline__ block_factors(const float *scale_a, const float *scale_b, int row, int col, int m, int n)
+    __device__ __forceinline__ block_scales(const float *scale_a, const float *scale_b, int row, int col, int m, int n)
         : a(scale_a + (SCALES == Scales::rows ? row : 0)), b(scale_b + (SCALES == Scales::rows ? col : 0)),
           rows(m - row), cols(n - col) {}
 
@@ -38,7 +38,7 @@ __device__ __forceinline__ float2 scaled(float2 sum, float of_row, float2 of_col
     if constexpr (INTEGER_SUMS) {
         sum = {float(__builtin_bit_cast(int, sum.x)), float(__builtin_bit_cast(int, sum.y))};
     }
-    if constexpr (!SUMS_HAVE_FACTORS) return sum;
+    if constexpr (!SUMS_HAVE_SCALES) return sum;
     if constexpr (SCALES == Scales::tensor) return {sum.x * of_row, sum.y * of_row};
     return {sum.x * (of_row * of_columns.x), sum.y * (of_row * of_columns.y)};
 }

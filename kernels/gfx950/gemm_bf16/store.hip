@@ -118,10 +118,10 @@ __device__ __forceinline__ pair_words rounded(f32x2 values) {
 
 __device__ __forceinline__ f32x2 biased(float2 sum, float2 bias) { return f32x2{sum.x + bias.x, sum.y + bias.y}; }
 
-// A pair of quad q of part j of C in float32, before a residual is added; `of_row` is the factor of its row.
+// A pair of quad q of part j of C in float32, before a residual is added; `of_row` is the scale of its row.
 __device__ __forceinline__ f32x2 finished(RT_Ct (&ct)[SPLIT], int j, int t, int q, int pair, const quad_bias &bias,
                                           const quad_bias &up_bias, float of_row) {
-    const float2 sum = scaled(quad_of(ct[j], t, q)[pair], of_row, bias.factors[pair]);
+    const float2 sum = scaled(quad_of(ct[j], t, q)[pair], of_row, bias.scales[pair]);
     if constexpr (DTYPE_C == Dtype::i32) return f32x2{sum.x, sum.y};
     const f32x2 value = activated(biased(sum, bias.pairs[pair]));
     if constexpr (!GATED) return value;
@@ -319,7 +319,7 @@ template<int quads> struct residual_ahead {
 
 // Whole vectors of columns, `quads` of a lane at once.
 template<int quads>
-__device__ __forceinline__ void store_vectors(const block_target &c, const block_factors &factors,
+__device__ __forceinline__ void store_vectors(const block_target &c, const block_scales &scales,
                                               const float (&of_rows)[ROW_TILES], i32x4 srsrc, uint32_t row_bytes,
                                               RT_Ct (&ct)[SPLIT][SPLIT], warp_place warp) {
     residual_ahead<quads> residual{c, warp};
@@ -330,8 +330,8 @@ __device__ __forceinline__ void store_vectors(const block_target &c, const block
         quad_bias bias[quads], up_bias[quads] = {};
         for (int i = 0; i < quads; i++) {
             const int first = column_of(warp, j, q + i) + lane_column<1>();
-            bias[i] = bias_at(c, factors, c.bias, first);
-            if constexpr (GATED) up_bias[i] = up_bias_at(c, factors, first);
+            bias[i] = bias_at(c, scales, c.bias, first);
+            if constexpr (GATED) up_bias[i] = up_bias_at(c, scales, first);
         }
         static_for<ROW_TILES>([&]<int it>() __attribute__((always_inline)) {
             constexpr int part = it / RT_Ct::width, t = it % RT_Ct::width;
@@ -352,14 +352,14 @@ __device__ __forceinline__ void store_vectors(const block_target &c, const block
     });
 }
 
-__device__ __forceinline__ void store_one_by_one(const block_target &c, const block_factors &factors,
+__device__ __forceinline__ void store_one_by_one(const block_target &c, const block_scales &scales,
                                                  const float (&of_rows)[ROW_TILES], i32x4 srsrc, uint32_t row_bytes,
                                                  RT_Ct (&ct)[SPLIT][SPLIT], warp_place warp) {
     static_for<PARTS_COLS * QUADS>([&]<int jq>() __attribute__((always_inline)) {
         constexpr int j = jq / QUADS, q = jq % QUADS;
         const int column = column_of(warp, j, q) + lane_column<1>();
-        const quad_bias bias = bias_at(c, factors, c.bias, column);
-        const quad_bias up_bias = GATED ? up_bias_at(c, factors, column) : quad_bias{};
+        const quad_bias bias = bias_at(c, scales, c.bias, column);
+        const quad_bias up_bias = GATED ? up_bias_at(c, scales, column) : quad_bias{};
         uint32_t columns[QUAD];
         for (int e = 0; e < QUAD; e++) columns[e] = c.column_offset(column + e);
         static_for<ROW_TILES>([&]<int it>() __attribute__((always_inline)) {
@@ -379,15 +379,15 @@ __device__ __forceinline__ void store_one_by_one(const block_target &c, const bl
     });
 }
 
-__device__ __forceinline__ void store_block(const block_target &c, const block_factors &factors,
+__device__ __forceinline__ void store_block(const block_target &c, const block_scales &scales,
                                             RT_Ct (&ct)[SPLIT][SPLIT], warp_place warp) {
     float of_rows[ROW_TILES];
     #pragma unroll
     for (int it = 0; it < ROW_TILES; it++) {
-        if constexpr (SUMS_HAVE_FACTORS) of_rows[it] = factors.of_row(row_of(warp, it, lane_row<1>()));
+        if constexpr (SUMS_HAVE_SCALES) of_rows[it] = scales.of_row(row_of(warp, it, lane_row<1>()));
     }
     const i32x4 srsrc = c.descriptor();
     const uint32_t row_bytes = c.row_stride * sizeof(output);
-    if (c.whole_vectors) store_vectors<QUADS_AT_ONCE>(c, factors, of_rows, srsrc, row_bytes, ct, warp);
-    else store_one_by_one(c, factors, of_rows, srsrc, row_bytes, ct, warp);
+    if (c.whole_vectors) store_vectors<QUADS_AT_ONCE>(c, scales, of_rows, srsrc, row_bytes, ct, warp);
+    else store_one_by_one(c, scales, of_rows, srsrc, row_bytes, ct, warp);
 }

@@ -24,6 +24,10 @@
 #define WGMMA_B_TRANSPOSED 0
 #define SHARED false  // tiles' K is shared through the workspace
 #define TMA_STORE true  // C is written by TMA, or element by element
+#define ROW_STORE false  // C is written through shared memory, as many rows as there are
+#define SEVERAL false  // products in a launch, each with a B of its own
+#define GROUPED false  // they divide the rows of one A
+#define RESIDUAL false  // a matrix is added to what becomes C
 #define IN_CLUSTERS false  // blocks are launched as clusters, perhaps of one
 
 // What is contiguous in memory: a line of an operand (a row of wgmma_a, a column of wgmma_b), whose elements are along
@@ -35,7 +39,8 @@ enum class Scales { none, tensor, rows, blocks };
 constexpr Scales SCALES = Scales::none;  // what has a factor: all of a matrix, each line, each block of lines
 
 enum class Activation { none, relu, gelu, gelu_tanh, silu };
-constexpr Activation ACTIVATION = Activation::none;  // of C, before it is rounded
+constexpr Activation ACTIVATION = Activation::none;  // of C before it is rounded, or of the gates
+constexpr bool GATED = false;  // half of B's columns are gates of the others
 
 constexpr int TILE_ROWS = 64;  // of D that a block computes
 constexpr int K_STEP = 64;  // elements of K in a stage

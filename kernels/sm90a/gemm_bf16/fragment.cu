@@ -5,6 +5,8 @@
 #include "element.cu"
 #include "geometry.cu"
 
+using Fragment = float[ACCUMULATORS];  // a thread's values of one, on their way to C
+
 // Value `i` of a fragment at (row, column).
 struct Place {
     int lane, first_row, first_column;

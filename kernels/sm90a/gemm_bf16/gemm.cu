@@ -9,6 +9,7 @@
 #include "geometry.cu"
 #include "mainloop.cu"
 #include "promote.cu"
+#include "residual.cu"
 #include "schedule.cu"
 #include "store.cu"
 #if SHARED
@@ -18,43 +19,54 @@
 DEVICE void consume(
     const Output& c, const Epilogue& epilogue, const Schedule& schedule, const Layout& layout, u32* workspace) {
     const int consumer = __shfl_sync(~0u, threadIdx.x / WARPGROUP, 0) - 1;  // uniform, as the compiler then knows
-    const int first_row = PING_PONG ? 0 : consumer * FRAGMENTS * WGMMA_M;
+    const int part = PING_PONG ? 0 : consumer;  // of a tile
+    const int first_row = part * FRAGMENTS * WGMMA_M, first_out = first_row * OUT_FRAGMENTS / FRAGMENTS;
+    const u32 staging = layout.staging + consumer * STORE_BUFFERS * CHUNK_BYTES;
     const Release release(schedule, layout);
-    Target target(c, layout, consumer);
-    u32 turn = 0;
+    u32 chunks = 0, turn = 0;
     Ring ring;
-    for (int tile = schedule.first_tile; tile < schedule.tiles; tile += schedule.tile_step, ++turn) {
+    const Boxes boxes{ring, layout, release, part};
+    for (Work work = schedule.first(); schedule.has(work); schedule.next(work), ++turn) {
         if (PING_PONG && turn % CONSUMERS != consumer) {
-            ring.advance(schedule.k_steps);
+            ring.advance(schedule.k_steps + RESIDUAL_STEPS);
             continue;
         }
         Accumulators accumulators;
-        int row, column;
-        schedule.locate(tile, row, column);
+        const Spot spot = schedule.locate(work);
         if (PING_PONG && turn > 0) wait(barrier_at(layout.turns, consumer), (turn - 1) / 2 & 1);
         const u32 next_turn = barrier_at(layout.turns, 1 - consumer);
 #if PROMOTED
-        promote_tile(accumulators, ring, schedule, layout, release, epilogue.factors, first_row, row, column);
+        promote_tile(accumulators, ring, schedule, layout, release, epilogue.factors, first_row, spot.row, spot.column);
         if (PING_PONG && threadIdx.x % WARP == 0) arrive(next_turn);
 #else
         multiply_tile(accumulators, ring, schedule.k_steps, layout, release, first_row, next_turn);
 #endif
         if (SPLIT_K > 1) reduce_split(accumulators, schedule, layout);
-        if (STORES_FROM_STAGES) consumers_sync();  // all have multiplied what is there
+        if (STORES_FROM_STAGES && !RESIDUAL_IN_STAGES) consumers_sync();  // all have multiplied what is there
 #if SHARED
-        const Share share(schedule, tile, consumer, workspace);
-        share.store(accumulators, layout, target, epilogue, row + first_row, column);
+        const Share share(schedule, work.tile, consumer, workspace);
+        share.store(accumulators, layout, c, staging, epilogue, spot.row + first_row, spot.column);
 #else
 #pragma unroll
-        for (int fragment = 0; fragment < FRAGMENTS; ++fragment) {
+        for (int fragment = 0; fragment < OUT_FRAGMENTS; ++fragment) {
+            const int down = spot.row + first_out + fragment * WGMMA_M;
 #if SUMS_ARE_INTEGERS
-            float values[ACCUMULATORS];
+            Fragment values;
 #pragma unroll
             for (int i = 0; i < ACCUMULATORS; ++i) values[i] = stored(accumulators[fragment][i]);
+            Fragment& ups = values;
 #else
-            float(&values)[ACCUMULATORS] = accumulators[fragment];
+            Fragment &values = accumulators[fragment], &ups = accumulators[fragment + FRAGMENTS - OUT_FRAGMENTS];
 #endif
-            store_fragment(target, values, epilogue, schedule, row + first_row + fragment * WGMMA_M, column);
+#if TMA_STORE
+            store_fragment(c, values, ups, epilogue, schedule, staging, chunks, boxes, fragment, down, spot.column);
+#elif ROW_STORE
+            store_rows(c, values, epilogue.within(work), staging, chunks, down, spot.column);
+#elif SEVERAL
+            store_fragment(c, values, ups, epilogue.within(work), schedule, down, spot.column);
+#else
+            store_fragment(c, values, ups, epilogue, schedule, down, spot.column);
+#endif
         }
 #endif
     }
@@ -83,11 +95,23 @@ void hktune_gemm_bf16(const __grid_constant__ TensorMap a, const __grid_constant
 #if SCALED
                       , const float* scale_a, const float* scale_b
 #endif
+#if RESIDUAL
+                      , const __grid_constant__ Residual residual
+#endif
+#if SEVERAL
+                      , int groups
+#endif
+#if GROUPED
+                      , const int* offsets
+#endif
 ) {
     extern __shared__ char memory[];
     const Layout layout(static_cast<u32>(__cvta_generic_to_shared(memory)));
     const TensorMap &wgmma_a = SWAPPED ? b : a, &wgmma_b = SWAPPED ? a : b;
     const int rows = SWAPPED ? n : m, columns = SWAPPED ? m : n;
+#if !RESIDUAL
+    constexpr Residual residual = nullptr;
+#endif
     if (threadIdx.x == 0) {
         prefetch(wgmma_a);
         prefetch(wgmma_b);
@@ -98,11 +122,22 @@ void hktune_gemm_bf16(const __grid_constant__ TensorMap a, const __grid_constant
     }
     if (CLUSTER > 1) cluster_sync();
     else __syncthreads();
+#if GROUPED
+    const Schedule schedule(Products{m, n, k, groups, offsets});
+    bias = nullptr;
+#elif SEVERAL
+    const Schedule schedule(Products{m, n, k, groups, nullptr});
+    bias = nullptr;
+#else
     const Schedule schedule(rows, columns, k);
+#endif
     if (threadIdx.x < WARPGROUP) {
         if constexpr (CONSUMER_REGISTERS > 0)
             asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(PRODUCER_REGISTERS));
-        if (threadIdx.x == 0) produce(wgmma_a, wgmma_b, schedule, layout);
+        if (threadIdx.x == 0)
+            produce(wgmma_a, wgmma_b, schedule, layout, n, [&](Ring& ring, int row, int column) {
+                send_residual(residual, ring, layout, row, column);
+            });
         __syncwarp();
         if (SPLIT_K > 1) cluster_sync();
     } else {
@@ -113,7 +148,8 @@ void hktune_gemm_bf16(const __grid_constant__ TensorMap a, const __grid_constant
 #else
         const Factors factors = {};
 #endif
-        consume(c, {bias, rows, columns, accumulate != 0, factors}, schedule, layout, workspace);
+        consume(c, {bias, rows, columns, accumulate != 0, factors, residual_of_threads(residual)}, schedule, layout,
+                workspace);
     }
     if (SPLIT_K > 1) cluster_sync();  // no block may leave while others read its sums
 }

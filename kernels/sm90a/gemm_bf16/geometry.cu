@@ -29,6 +29,10 @@ constexpr int THREADS = WARPGROUP * (CONSUMERS + 1), CONSUMER_THREADS = WARPGROU
 constexpr int CONSUMERS_OF_A_TILE = PING_PONG ? 1 : CONSUMERS;
 constexpr int FRAGMENTS = TILE_ROWS / WGMMA_M / CONSUMERS_OF_A_TILE;  // pieces of WGMMA_M rows, of a consumer's tile
 static_assert(ACCUMULATORS == TILE_COLUMNS / VALUE_COLUMNS, "what a thread holds of a fragment");
+// Rows, columns and fragments of C (or of C transposed) that a tile of D makes: gates make one number of two.
+constexpr int OUT_ROWS = TILE_ROWS / (GATED && SWAPPED ? 2 : 1), OUT_COLUMNS = TILE_COLUMNS / (GATED && !SWAPPED ? 2 : 1);
+constexpr int OUT_FRAGMENTS = OUT_ROWS / WGMMA_M / CONSUMERS_OF_A_TILE;
+static_assert(OUT_FRAGMENTS > 0 && OUT_ROWS % (WGMMA_M * CONSUMERS_OF_A_TILE) == 0, "a thread has a gate and what it gates");
 
 // An operand in a stage: pieces, one after another, each of rows that are swizzled over their own length.
 //
@@ -37,14 +41,24 @@ static_assert(ACCUMULATORS == TILE_COLUMNS / VALUE_COLUMNS, "what a thread holds
 //     Along::lines  COLUMNS lines, all elements of K    an element of K each
 //
 // Each of the SHARED_BY blocks that have the operand in common sends all of them its part of every piece, SENT rows.
-template <Along ALONG, int LINES, int SHARED_BY>
+// RUN lines of a tile are side by side in the matrix too. Where this is fewer than LINES, runs are gates and what these
+// gate in turn: each thread has both of them.
+template <Along ALONG, int LINES, int SHARED_BY, int RUN>
 struct Staged {
     static constexpr bool BY_LINES = ALONG == Along::lines;
-    static constexpr int LINES_SIDE_BY_SIDE = LINES % 64 == 0 ? 64 : LINES % 32 == 0 ? 32 : LINES % 16 == 0 ? 16 : 8;
+    static constexpr int LINES_SIDE_BY_SIDE = RUN % 64 == 0 ? 64 : RUN % 32 == 0 ? 32 : RUN % 16 == 0 ? 16 : 8;
     static constexpr int ROWS = BY_LINES ? K_STEP : LINES, COLUMNS = BY_LINES ? LINES_SIDE_BY_SIDE : PIECE_K;
     static constexpr int ROW_BYTES = COLUMNS * ELEMENT_BYTES, PIECE_BYTES = ROWS * ROW_BYTES;
     static constexpr int PIECES = (BY_LINES ? LINES : K_STEP) / COLUMNS, BYTES = PIECES * PIECE_BYTES;
     static constexpr int SENDERS = SHARED_BY, SENT = ROWS / SHARED_BY;
+    static constexpr int BOX_ROWS = !BY_LINES && RUN < SENT ? RUN : SENT;  // of SENT, that one copy moves
+    static_assert(SENT % BOX_ROWS == 0 && RUN % LINES_SIDE_BY_SIDE == 0, "no box has gates and others");
+
+    // Where line `line` of a tile is in the matrix, from the tile's first: what is gated comes behind all `gates`.
+    static DEVICE int line_of_matrix(int line, int gates) {
+        if constexpr (RUN == LINES) return line;
+        else return line / (2 * RUN) * RUN + line % RUN + (line / RUN % 2 ? gates : 0);
+    }
 
     // Where a line begins, of those that begin a piece or are along K; and where a slice of WGMMA_K elements of K does.
     static DEVICE constexpr int line_at(int line) { return BY_LINES ? line / COLUMNS * PIECE_BYTES : line * ROW_BYTES; }
@@ -54,8 +68,9 @@ struct Staged {
         return BY_LINES ? k * ROW_BYTES : k / PIECE_K * PIECE_BYTES + k % PIECE_K * ELEMENT_BYTES;
     }
 };
-using WgmmaA = Staged<WGMMA_A_ALONG, TILE_ROWS, CLUSTER_COLUMNS>;
-using WgmmaB = Staged<WGMMA_B_ALONG, TILE_COLUMNS, CLUSTER_ROWS>;
+constexpr int GATE_ROWS = GATED && SWAPPED ? OUT_FRAGMENTS * WGMMA_M : TILE_ROWS;
+using WgmmaA = Staged<WGMMA_A_ALONG, TILE_ROWS, CLUSTER_COLUMNS, GATE_ROWS>;
+using WgmmaB = Staged<WGMMA_B_ALONG, TILE_COLUMNS, CLUSTER_ROWS, OUT_COLUMNS>;
 constexpr int STAGE_BYTES = WgmmaA::BYTES + WgmmaB::BYTES;
 // All stages, and what aligns the buffers behind them: rows of 64 bytes make a stage of half an atom.
 constexpr int RING_BYTES = (STAGES * STAGE_BYTES + ATOM_BYTES - 1) / ATOM_BYTES * ATOM_BYTES;
@@ -63,25 +78,35 @@ constexpr int RING_BYTES = (STAGES * STAGE_BYTES + ATOM_BYTES - 1) / ATOM_BYTES 
 constexpr int RELEASES = WARPS * CONSUMERS_OF_A_TILE * (CLUSTER_ROWS + CLUSTER_COLUMNS - 1);
 
 // Columns of a fragment stored at once are a chunk.
+static_assert(OUT_COLUMNS % CHUNK == 0 && CHUNK % OCTET == 0, "chunks are whole octets");
 constexpr int CHUNK_VALUES = CHUNK / VALUE_COLUMNS;  // of them, a thread's
 constexpr int CHUNK_BYTES = WGMMA_M * CHUNK * BYTES_OF_C;
-static_assert(TILE_COLUMNS % CHUNK == 0 && CHUNK % OCTET == 0, "chunks are whole octets");
 constexpr int STORE_ROW_BYTES = (SWAPPED ? WGMMA_M : CHUNK) * BYTES_OF_C;  // of C, in a chunk
 // A block of one tile has a buffer for every chunk that it stores: in the stages, idle by then unless they carry sums.
 constexpr bool STORES_FROM_STAGES = TMA_STORE && !PERSISTENT && SPLIT_K == 1;
-constexpr int STORE_BYTES = TMA_STORE && !STORES_FROM_STAGES ? CONSUMERS * STORE_BUFFERS * CHUNK_BYTES : 0;
+constexpr int STORE_BYTES = (TMA_STORE || ROW_STORE) && !STORES_FROM_STAGES ? CONSUMERS * STORE_BUFFERS * CHUNK_BYTES : 0;
+
+// A residual that TMA can read comes through the ring like a K-step: behind those of a tile, in the boxes that C is
+// stored in. Each of a tile's consumers has RESIDUAL_BOXES of them in a stage. Otherwise threads read it themselves.
+constexpr bool RESIDUAL_IN_STAGES = RESIDUAL && TMA_STORE && SPLIT_K == 1;
+constexpr int OUT_CHUNKS = OUT_COLUMNS / CHUNK, TILE_BOXES = OUT_FRAGMENTS * OUT_CHUNKS;  // a fragment's; a consumer's
+constexpr int RESIDUAL_BOXES = STAGE_BYTES / (CHUNK_BYTES * CONSUMERS_OF_A_TILE);
+constexpr int RESIDUAL_STEPS = RESIDUAL_IN_STAGES ? (TILE_BOXES + RESIDUAL_BOXES - 1) / RESIDUAL_BOXES : 0;
 
 // The boxes that the launcher encodes a, b and c with; rows of 128, 64 or 32 bytes are swizzled over their own length.
 struct Box {
     int rows, columns, data_type;
 };
-constexpr Box WGMMA_A_BOX = {WgmmaA::SENT, WgmmaA::COLUMNS, WgmmaAElement::TENSOR_MAP_TYPE};
-constexpr Box WGMMA_B_BOX = {WgmmaB::SENT, WgmmaB::COLUMNS, WgmmaBElement::TENSOR_MAP_TYPE};
+constexpr Box WGMMA_A_BOX = {WgmmaA::BOX_ROWS, WgmmaA::COLUMNS, WgmmaAElement::TENSOR_MAP_TYPE};
+constexpr Box WGMMA_B_BOX = {WgmmaB::BOX_ROWS, WgmmaB::COLUMNS, WgmmaBElement::TENSOR_MAP_TYPE};
 extern "C" __constant__ Box hktune_box_a = SWAPPED ? WGMMA_B_BOX : WGMMA_A_BOX;
 extern "C" __constant__ Box hktune_box_b = SWAPPED ? WGMMA_A_BOX : WGMMA_B_BOX;
 #if TMA_STORE
-extern "C" __constant__ Box hktune_box_c = {
-    SWAPPED ? CHUNK : WGMMA_M, SWAPPED ? WGMMA_M : CHUNK, ElementOfC::TENSOR_MAP_TYPE};
+constexpr Box C_BOX = {SWAPPED ? CHUNK : WGMMA_M, SWAPPED ? WGMMA_M : CHUNK, ElementOfC::TENSOR_MAP_TYPE};
+extern "C" __constant__ Box hktune_box_c = C_BOX;
+#if RESIDUAL
+extern "C" __constant__ Box hktune_box_residual = C_BOX;
+#endif
 #endif
 
 struct alignas(64) TensorMap {

@@ -15,23 +15,24 @@ constexpr bool IN_BLOCKS = SCALES == Scales::blocks;
 
 DEVICE float factor_at(const float* factors, int index, int size) { return index < size ? factors[index] : 0.0f; }
 
-// Multiplies the values of a chunk at (row, column) by what a whole sum has in common.
-DEVICE void scale(float* values, const Factors& factors, int row, int column) {
+// Multiplies `count` values from `first` on of a fragment at (row, column) by what a whole sum has in common.
+DEVICE void scale(
+    float (&values)[ACCUMULATORS], int first, int count, const Factors& factors, int row, int column) {
     if constexpr (SCALES == Scales::tensor) {
         const float factor = *factors.of_a * *factors.of_b;
 #pragma unroll
-        for (int i = 0; i < CHUNK_VALUES; ++i) values[i] *= factor;
+        for (int i = first; i < first + count; ++i) values[i] *= factor;
     } else if constexpr (SCALES == Scales::rows) {
         const Place place(row, column);
         const float *of_rows = SWAPPED ? factors.of_b : factors.of_a, *of_columns = SWAPPED ? factors.of_a : factors.of_b;
         const float of_row[] = {factor_at(of_rows, place.row(0), factors.rows),
                                 factor_at(of_rows, place.row(2), factors.rows)};
 #pragma unroll
-        for (int i = 0; i < CHUNK_VALUES; ++i) {
-            if (i / 2 % 2) continue;  // done with the value of the same column two before
+        for (int i = first; i < first + count; ++i) {
+            if (count > 2 && i / 2 % 2) continue;  // done with the value of the same column two before
             const float of_column = factor_at(of_columns, place.column(i), factors.columns);
-            values[i] *= of_row[0] * of_column;
-            values[i + 2] *= of_row[1] * of_column;
+            values[i] *= of_row[i / 2 % 2] * of_column;
+            if (count > 2) values[i + 2] *= of_row[1] * of_column;
         }
     }
 }

@@ -4,6 +4,7 @@
 #include "copy.cu"
 #include "element.cu"
 #include "geometry.cu"
+#include "spot.cu"
 
 // Position in the ring of stages; `parity` flips each time round.
 struct Ring {
@@ -43,8 +44,15 @@ struct Layout {
 // The barrier `index` places behind `first`.
 DEVICE u32 barrier_at(u32 first, u32 index) { return first + MBARRIER_BYTES * index; }
 
-// What this block works on: tiles of its cluster, which come in groups of GROUP cluster rows so that neighbours in time
-// share operands in the L2, and its part of K. `rows` and `columns` are D's.
+#if SEVERAL
+#include "several.cu"
+#else
+struct Work {
+    int tile;
+};
+
+// What this block works on: tiles of its cluster, and its part of K. `rows` and `columns` are those of C, or of
+// C transposed.
 //
 // Parts of K are of a cluster's blocks or, where tiles are SHARED, of clusters that follow one another: as many as
 // there are for each tile. `part` is this block's of `parts`.
@@ -56,8 +64,8 @@ struct Schedule {
         rank = blockIdx.x % CLUSTER;  // clusters extend along x
         rank_row = SPLIT_K == 1 ? rank % CLUSTER_ROWS : 0;
         rank_column = SPLIT_K == 1 ? rank / CLUSTER_ROWS : 0;
-        clusters_down = (rows + TILE_ROWS * CLUSTER_ROWS - 1) / (TILE_ROWS * CLUSTER_ROWS);
-        clusters_across = (columns + TILE_COLUMNS * CLUSTER_COLUMNS - 1) / (TILE_COLUMNS * CLUSTER_COLUMNS);
+        clusters_down = (rows + OUT_ROWS * CLUSTER_ROWS - 1) / (OUT_ROWS * CLUSTER_ROWS);
+        clusters_across = (columns + OUT_COLUMNS * CLUSTER_COLUMNS - 1) / (OUT_COLUMNS * CLUSTER_COLUMNS);
         tiles = clusters_down * clusters_across;
         first_tile = blockIdx.x / CLUSTER;
         tile_step = gridDim.x / CLUSTER;
@@ -73,32 +81,47 @@ struct Schedule {
         k_steps = whole * (part + 1) / parts - k_first;
     }
 
-    // The first row and column of this block's part of cluster tile `tile`.
-    DEVICE void locate(int tile, int& row, int& column) const {
-        const int group = tile / (GROUP * clusters_across), within = tile % (GROUP * clusters_across);
-        const int height = min(GROUP, clusters_down - group * GROUP);
-        row = ((group * GROUP + within % height) * CLUSTER_ROWS + rank_row) * TILE_ROWS;
-        column = (within / height * CLUSTER_COLUMNS + rank_column) * TILE_COLUMNS;
+    DEVICE Work first() const { return {first_tile}; }
+
+    DEVICE bool has(const Work& work) const { return work.tile < tiles; }
+
+    DEVICE void next(Work& work) const { work.tile += tile_step; }
+
+    // Where this block's part of a cluster's tile begins.
+    DEVICE Spot locate(const Work& work) const {
+        int row, column;
+        locate_in(clusters_down, clusters_across, work.tile, row, column);
+        row = (row + rank_row) * OUT_ROWS;
+        column = (column + rank_column) * OUT_COLUMNS;
+        return {row, column, row, column, k_first, k_first};
     }
 };
+#endif
 
 // ---- producer: one thread
 
-// Sends part `part` of an operand's K-step to all blocks that share it: from `line` on, and from `k` on.
+// Sends part `part` of an operand's K-step to all blocks that share it: from `line` on, and from `k` on. What is gated
+// comes behind `gates` lines of gates.
 template <class Operand>
-DEVICE void send(u32 to, const TensorMap& map, int part, int line, int k, u32 full, u32 receivers) {
-    const int down = part * Operand::SENT;
+DEVICE void send(u32 to, const TensorMap& map, int part, int line, int k, u32 full, u32 receivers, int gates) {
 #pragma unroll
     for (int piece = 0; piece < Operand::PIECES; ++piece) {
-        const int across = piece * Operand::COLUMNS;
-        const int column = (Operand::BY_LINES ? line : k) + across, row = (Operand::BY_LINES ? k : line) + down;
-        const u32 target = to + piece * Operand::PIECE_BYTES + down * Operand::ROW_BYTES;
-        load<Operand::SENDERS>(target, map, column, row, full, receivers);
+#pragma unroll
+        for (int box = 0; box < Operand::SENT; box += Operand::BOX_ROWS) {
+            const int down = part * Operand::SENT + box, across = piece * Operand::COLUMNS;
+            const int column = Operand::BY_LINES ? line + Operand::line_of_matrix(across, gates) : k + across;
+            const int row = Operand::BY_LINES ? k + down : line + Operand::line_of_matrix(down, gates);
+            const u32 target = to + piece * Operand::PIECE_BYTES + down * Operand::ROW_BYTES;
+            load<Operand::SENDERS>(target, map, column, row, full, receivers);
+        }
     }
 }
 
+// `behind` sends what goes through the ring behind the K-steps of a tile at (row, column).
+template <class Behind>
 DEVICE void produce(
-    const TensorMap& wgmma_a, const TensorMap& wgmma_b, const Schedule& schedule, const Layout& layout) {
+    const TensorMap& wgmma_a, const TensorMap& wgmma_b, const Schedule& schedule, const Layout& layout, int gates,
+    Behind behind) {
     // What a block sends goes to all blocks of its cluster that share it: wgmma_a along a row of blocks, wgmma_b down a
     // column.
     u32 a_receivers = 0, b_receivers = 0;
@@ -106,18 +129,18 @@ DEVICE void produce(
     for (int other = 0; other < CLUSTER_COLUMNS; ++other) a_receivers |= 1u << (rank_row + other * CLUSTER_ROWS);
     for (int other = 0; other < CLUSTER_ROWS; ++other) b_receivers |= 1u << (rank_column * CLUSTER_ROWS + other);
     Ring ring;
-    for (int tile = schedule.first_tile; tile < schedule.tiles; tile += schedule.tile_step) {
-        int row, column;
-        schedule.locate(tile, row, column);
+    for (Work work = schedule.first(); schedule.has(work); schedule.next(work)) {
+        const Spot spot = schedule.locate(work);
         for (int step = 0; step < schedule.k_steps; ++step, ring.next()) {
             const u32 full = barrier_at(layout.full, ring.stage);
             const u32 to = layout.stages + ring.stage * STAGE_BYTES;
-            const int k = (schedule.k_first + step) * K_STEP;
             wait(barrier_at(layout.empty, ring.stage), ring.parity ^ 1);
             expect(full, STAGE_BYTES);
-            send<WgmmaA>(to, wgmma_a, rank_column, row, k, full, a_receivers);
-            send<WgmmaB>(to + WgmmaA::BYTES, wgmma_b, rank_row, column, k, full, b_receivers);
+            const int a_k = (spot.a_step + step) * K_STEP, b_k = (spot.b_step + step) * K_STEP;
+            send<WgmmaA>(to, wgmma_a, rank_column, spot.a_line, a_k, full, a_receivers, gates);
+            send<WgmmaB>(to + WgmmaA::BYTES, wgmma_b, rank_row, spot.b_line, b_k, full, b_receivers, gates);
         }
+        behind(ring, spot.row, spot.column);
     }
     // No block may leave while others still arrive at its barriers: all stages must have been released once more.
     for (int stage = 0; MULTICAST > 1 && stage < STAGES; ++stage, ring.next())

@@ -75,24 +75,38 @@ struct Share {
 
     DEVICE u32 owner(int chunk) const { return (chunk * SHARES + share) * sharers / (CHUNKS * SHARES); }
 
-    // Stores what falls to this block of a tile that begins at (row, column): every block's sums together.
+    // Stores what falls to this block of a tile that begins at (row, column): every block's sums together. `staging`
+    // has a buffer for each chunk.
     DEVICE void store(
-        Accumulators& accumulators, const Layout& layout, Target& target, const Epilogue& epilogue, int row,
-        int column) const {
+        Accumulators& accumulators, const Layout& layout, const TensorMap& c, u32 staging, const Epilogue& epilogue,
+        int row, int column) const {
         if (k_steps == 0) clear(accumulators);
-        const u32 word = layout.owners + consumer * sizeof(u32);
-        for (u32 owners = arrive(accumulators, word); owners != 0; owners &= owners - 1) {
+        for (u32 owners = arrive(accumulators, layout.owners + consumer * sizeof(u32)); owners; owners &= owners - 1) {
             const u32 mine = __ffs(owners) - 1;
 #pragma unroll 1
             for (int chunk = 0; chunk < CHUNKS; ++chunk) {
                 if (owner(chunk) != mine) continue;
-                float values[CHUNK_VALUES];
+                Fragment values;
                 take(accumulators, chunk, values);
                 add_others(values, chunk);
-                const int fragment = chunk / FRAGMENT_CHUNKS, across = chunk % FRAGMENT_CHUNKS * CHUNK;
-                target.store_chunk(values, epilogue, row + fragment * WGMMA_M, column + across);
+                const int down = row + chunk / FRAGMENT_CHUNKS * WGMMA_M;
+                store_chunk(c, values, epilogue, staging, down, column + chunk % FRAGMENT_CHUNKS * CHUNK);
+                staging += CHUNK_BYTES;
             }
         }
+    }
+
+    // Stores the first CHUNK columns of `values`, which are at (row, column).
+    DEVICE void store_chunk(
+        const TensorMap& c, Fragment& values, const Epilogue& epilogue, u32 buffer, int row, int column) const {
+        finish(values, values, 0, CHUNK_VALUES, epilogue, row, column);
+        stage(buffer, values);
+        asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+        consumer_sync(consumer);
+        if (!leads) return;
+        const int across = SWAPPED ? row : column, down = SWAPPED ? column : row;
+        if (BYTES_OF_C == sizeof(float) && epilogue.accumulate) store_added(c, buffer, across, down);
+        else ::store(c, buffer, across, down);
     }
 
     // A K of fewer steps than blocks leaves some without any.
@@ -168,7 +182,7 @@ struct Share {
     }
 
     // This block's own sums of a chunk; only the run decides of which.
-    DEVICE void take(const Accumulators& accumulators, int chunk, float (&values)[CHUNK_VALUES]) const {
+    DEVICE void take(const Accumulators& accumulators, int chunk, Fragment& values) const {
 #pragma unroll
         for (int other = 0; other < CHUNKS; ++other)
 #pragma unroll
@@ -178,7 +192,7 @@ struct Share {
     }
 
     // Adds the other blocks' sums of a chunk.
-    DEVICE void add_others(float (&values)[CHUNK_VALUES], int chunk) const {
+    DEVICE void add_others(Fragment& values, int chunk) const {
         float sums[CHUNK_VALUES] = {};
 #pragma unroll SLABS_AT_ONCE
         for (u32 other = 0; other < sharers; ++other) {

@@ -1,5 +1,5 @@
-// The output: sums of a split K, scales, bias, activation, rounding, and how C is written.
-// fragment.cu says where a thread's values are.
+// The output: sums of a split K, scales, bias, activation, gates, residual, rounding, and how C is written. fragment.cu
+// says where a thread's values are.
 #pragma once
 #include "activation.cu"
 #include "constants.cu"
@@ -8,6 +8,7 @@
 #include "fragment.cu"
 #include "geometry.cu"
 #include "mainloop.cu"
+#include "residual.cu"
 #include "scale.cu"
 #include "schedule.cu"
 
@@ -28,9 +29,9 @@ DEVICE void reduce_split(Accumulators& accumulators, const Schedule& schedule, c
         const int column = octet * OCTET % TILE_COLUMNS;
         Sum* v = &accumulators[octet * OCTET / TILE_COLUMNS][column / VALUE_COLUMNS];
         if (schedule.k_steps == 0) v[0] = v[1] = v[2] = v[3] = 0;
-        if (!owned(column, schedule))
-            asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(mine + octet * STRIDE), REGISTER(v[0]),
-                         REGISTER(v[1]), REGISTER(v[2]), REGISTER(v[3]) : "memory");
+        if (!owned(column % OUT_COLUMNS, schedule))
+            asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(mine + octet * STRIDE), REGISTER(v[0]), REGISTER(v[1]),
+                         REGISTER(v[2]), REGISTER(v[3]) : "memory");
     }
     cluster_sync();
     for (int other = 1; other < SPLIT_K; ++other) {
@@ -38,41 +39,86 @@ DEVICE void reduce_split(Accumulators& accumulators, const Schedule& schedule, c
 #pragma unroll
         for (int octet = 0; octet < OCTETS; ++octet) {
             const int column = octet * OCTET % TILE_COLUMNS;
-            if (!owned(column, schedule)) continue;
+            if (!owned(column % OUT_COLUMNS, schedule)) continue;
             Sum* v = &accumulators[octet * OCTET / TILE_COLUMNS][column / VALUE_COLUMNS];
             Sum part[OCTET_VALUES];
             asm volatile("ld.shared::cluster.v4.b32 {%0, %1, %2, %3}, [%4];"
-                         : "=" REGISTER(part[0]), "=" REGISTER(part[1]), "=" REGISTER(part[2]), "=" REGISTER(part[3])
-                         : "r"(theirs + octet * STRIDE) : "memory");
+                         : "=" REGISTER(part[0]), "=" REGISTER(part[1]), "=" REGISTER(part[2]), "=" REGISTER(part[3]) : "r"(theirs + octet * STRIDE)
+                         : "memory");
 #pragma unroll
             for (int i = 0; i < OCTET_VALUES; ++i) v[i] += part[i];
         }
     }
 }
 
-// What the storing functions need besides a fragment: where D ends, and what is added.
+// In a fragment what a value gates is so much further on, unless other fragments have it.
+constexpr int UPS = (TILE_COLUMNS - OUT_COLUMNS) / VALUE_COLUMNS;
+
+// What the storing functions need besides a fragment: where C (or C transposed) ends, and what is added.
 struct Epilogue {
     const BitsOfC* bias;
     int rows, columns;
     bool accumulate;  // on what C holds
     Factors factors;
+    const BitsOfC* residual;
+
+    // Columns of B that are gates; as many behind them are gated.
+    DEVICE int gates() const { return SWAPPED ? rows : columns; }
+
+#if SEVERAL
+    // For a tile of one product: rows of C end where its rows do.
+    DEVICE Epilogue within(const Work& work) const {
+        return {bias, SWAPPED ? rows : work.end, SWAPPED ? work.end : columns, accumulate, factors, residual};
+    }
+#endif
 };
 
 DEVICE float bias_at(const BitsOfC* bias, int index, int size) {
     return index < size ? ElementOfC::widened(bias[index]) : 0.0f;
 }
 
-// Makes C before its rounding of the sums of a chunk, whose first value is at (row, column).
-DEVICE void finish(float* values, const Epilogue& epilogue, int row, int column) {
-    scale(values, epilogue.factors, row, column);
+// Adds the bias to `count` values from `first` on of a fragment at (row, column).
+DEVICE void add_bias(
+    Fragment& values, int first, int count, const Epilogue& epilogue, int row, int column) {
+    if (epilogue.bias == nullptr) return;
     const Place place(row, column);
 #pragma unroll
-    for (int i = 0; i < CHUNK_VALUES; ++i) {
-        if (epilogue.bias != nullptr)
-            values[i] += SWAPPED ? bias_at(epilogue.bias, place.row(i), epilogue.rows)
-                                 : bias_at(epilogue.bias, place.column(i), epilogue.columns);
-        values[i] = activated(values[i]);
+    for (int i = first; i < first + count; ++i)
+        values[i] += SWAPPED ? bias_at(epilogue.bias, place.row(i), epilogue.rows)
+                             : bias_at(epilogue.bias, place.column(i), epilogue.columns);
+}
+
+// Adds it to what `count` gates from `first` on gate, further on by UPS values.
+DEVICE void add_bias_of_gated(Fragment& ups, int first, int count, const Epilogue& epilogue, int row, int column) {
+    if (epilogue.bias == nullptr) return;
+    const Place place(row, column);
+    const BitsOfC* bias = epilogue.bias + epilogue.gates();
+#pragma unroll
+    for (int i = first; i < first + count; ++i)
+        ups[i + UPS] += SWAPPED ? bias_at(bias, place.row(i), epilogue.rows) : bias_at(bias, place.column(i), epilogue.columns);
+}
+
+// Adds the residual where threads read it themselves.
+DEVICE void add_residual(Fragment& values, int first, int count, const Epilogue& epilogue, int row, int column) {
+    const Place place(row, column);
+    const u64 length = epilogue.gates();
+#pragma unroll
+    for (int i = first; i < first + count; ++i) {
+        const int down = place.row(i), across = place.column(i);
+        if (down < epilogue.rows && across < epilogue.columns)
+            values[i] += ElementOfC::widened(epilogue.residual[SWAPPED ? across * length + down : down * length + across]);
     }
+}
+
+// Makes C before its rounding of those sums; `ups` has what they gate, if they are gates.
+DEVICE void finish(
+    Fragment& values, Fragment& ups, int first, int count, const Epilogue& epilogue, int row, int column) {
+    scale(values, first, count, epilogue.factors, row, column);
+    add_bias(values, first, count, epilogue, row, column);
+    if (GATED) add_bias_of_gated(ups, first, count, epilogue, row, column);
+#pragma unroll
+    for (int i = first; i < first + count; ++i) values[i] = activated(values[i]) * (GATED ? ups[i + UPS] : 1.0f);
+    if (RESIDUAL && !RESIDUAL_IN_STAGES) add_residual(values, first, count, epilogue, row, column);
 }
 
 // The offset in a chunk whose rows are swizzled over their own length as TMA does it: 16-byte columns are exchanged by
@@ -100,16 +146,23 @@ DEVICE void stage_octet(u32 chunk, int octet, const float* v) {
     }
 }
 
-// Writes an octet pair of a fragment's columns, or a SINGLE octet twice, into a chunk as the tensor map wants it,
-// transposed where C's rows are D's columns.
-template <bool SINGLE>
-DEVICE void stage_octets(u32 chunk, int octet, const float* v) {
+// Whether an octet is the last of an odd number: it is written twice.
+DEVICE constexpr bool is_single(int octet) { return octet == CHUNK / OCTET - 1; }
+
+// The row of an 8x8 matrix that this lane gives the address of, in a chunk as the tensor map wants it: of an octet pair
+// (or a last single one) of columns, transposed where C's rows are D's columns.
+DEVICE u32 octets_in_chunk(int octet) {
     const int lane = threadIdx.x % WARP, warp = threadIdx.x % WARPGROUP / WARP;
     const int matrix = lane / OCTET;  // each eight lanes give the rows of one 8x8 matrix
-    const int row_octet = warp * 2 + matrix % 2, column_octet = octet + (SINGLE ? 0 : matrix / 2);
+    const int row_octet = warp * 2 + matrix % 2, column_octet = octet + (is_single(octet) ? 0 : matrix / 2);
     const int row = (SWAPPED ? column_octet : row_octet) * OCTET + lane % OCTET;
-    const u32 address = chunk + swizzled(row * STORE_ROW_BYTES + (SWAPPED ? row_octet : column_octet) * OCTET_BYTES);
-    const float* w = v + (SINGLE ? 0 : OCTET_VALUES);
+    return swizzled(row * STORE_ROW_BYTES + (SWAPPED ? row_octet : column_octet) * OCTET_BYTES);
+}
+
+// Writes an octet pair of a fragment's columns into a chunk.
+DEVICE void stage_octets(u32 chunk, int octet, const float* v) {
+    const u32 address = chunk + octets_in_chunk(octet);
+    const float* w = v + (is_single(octet) ? 0 : OCTET_VALUES);
     const u32 x0 = packed(v[0], v[1]), x1 = packed(v[2], v[3]), x2 = packed(w[0], w[1]), x3 = packed(w[2], w[3]);
     if constexpr (SWAPPED)
         asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(x0),
@@ -119,78 +172,105 @@ DEVICE void stage_octets(u32 chunk, int octet, const float* v) {
                      "r"(x1), "r"(x2), "r"(x3) : "memory");
 }
 
-#if TMA_STORE
-// Where a consumer stores, one chunk after another: through its own buffers by TMA, which drops what lies outside C.
-struct Target {
-    const TensorMap& c;
-    u32 staging, chunks = 0;
+// Writes CHUNK columns of a fragment, from `values` on, into a chunk.
+DEVICE void stage(u32 chunk, const float* values) {
+#pragma unroll
+    for (int octet = 0; octet < CHUNK / OCTET; octet += BYTES_OF_C == sizeof(float) ? 1 : 2) {
+        if constexpr (BYTES_OF_C == sizeof(float)) stage_octet(chunk, octet, values + octet * OCTET_VALUES);
+        else stage_octets(chunk, octet, values + octet * OCTET_VALUES);
+    }
+}
 
-    DEVICE Target(const TensorMap& c, const Layout& layout, int consumer)
-        : c(c), staging(layout.staging + consumer * STORE_BUFFERS * CHUNK_BYTES) {}
-
-    // Stores a chunk of a fragment, whose first value is at (row, column).
-    DEVICE void store_chunk(float* values, const Epilogue& epilogue, int row, int column) {
-        constexpr int OCTETS = CHUNK / OCTET;
-        const int consumer = threadIdx.x / WARPGROUP - 1;
-        const u32 chunk = staging + chunks % STORE_BUFFERS * CHUNK_BYTES;
+// Stores a fragment by TMA, chunk by chunk through the warpgroup's own buffers, or in place of the residual where these
+// are in the stages; TMA drops what lies outside C.
+DEVICE void store_fragment(
+    const TensorMap& c, Fragment& values, Fragment& ups, const Epilogue& epilogue, const Schedule& schedule, u32 staging,
+    u32& chunks, const Boxes& boxes, int fragment, int row, int column) {
+    const int consumer = threadIdx.x / WARPGROUP - 1;
+#pragma unroll
+    for (int first = 0; first < OUT_COLUMNS; first += CHUNK) {
+        if (!owned(first, schedule)) continue;
+        const int box = fragment * OUT_CHUNKS + first / CHUNK;
+        const u32 held = RESIDUAL_IN_STAGES ? boxes[box] : 0;
+        const u32 chunk = RESIDUAL_IN_STAGES && STORES_FROM_STAGES ? held : staging + chunks % STORE_BUFFERS * CHUNK_BYTES;
         if (PERSISTENT) {
             if (threadIdx.x % WARPGROUP == 0)
                 asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(STORE_BUFFERS - 1) : "memory");
             consumer_sync(consumer);
         }
-        finish(values, epilogue, row, column);
+        finish(values, ups, first / VALUE_COLUMNS, CHUNK / VALUE_COLUMNS, epilogue, row, column);
+        float* here = values + first / VALUE_COLUMNS;
         if constexpr (BYTES_OF_C == sizeof(float)) {
 #pragma unroll
-            for (int octet = 0; octet < OCTETS; ++octet) stage_octet(chunk, octet, values + octet * OCTET_VALUES);
+            for (int octet = 0; octet < CHUNK / OCTET; ++octet) stage_octet(chunk, octet, here + octet * OCTET_VALUES);
         } else {
 #pragma unroll
-            for (int octet = 0; octet + 1 < OCTETS; octet += 2)
-                stage_octets<false>(chunk, octet, values + octet * OCTET_VALUES);
-            if constexpr (OCTETS % 2 != 0)
-                stage_octets<true>(chunk, OCTETS - 1, values + (OCTETS - 1) * OCTET_VALUES);
+            for (int octet = 0; octet < CHUNK / OCTET; octet += 2) {
+                if constexpr (RESIDUAL_IN_STAGES) add_octets(held + octets_in_chunk(octet), here + octet * OCTET_VALUES);
+                stage_octets(chunk, octet, here + octet * OCTET_VALUES);
+            }
         }
+        if (RESIDUAL_IN_STAGES) boxes.done(box);
         asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
         consumer_sync(consumer);
         if (threadIdx.x % WARPGROUP == 0) {
-            const int across = SWAPPED ? row : column, down = SWAPPED ? column : row;
+            const int across = SWAPPED ? row : column + first, down = SWAPPED ? column + first : row;
             if (BYTES_OF_C == sizeof(float) && epilogue.accumulate) store_added(c, chunk, across, down);
             else store(c, chunk, across, down);
         }
         ++chunks;
     }
-};
-#else
-// The same for a C whose rows TMA cannot address (n not a multiple of 8): element by element from registers.
-struct Target {
-    BitsOfC* c;
+}
 
-    DEVICE Target(BitsOfC* c, const Layout&, int) : c(c) {}
-
-    // The row length is made anew for every chunk, or the compiler would keep all its multiples in registers from tile
-    // to tile.
-    DEVICE void store_chunk(float* values, const Epilogue& epilogue, int row, int column) {
-        const Place place(row, column);
-        u64 length;
-        asm volatile("cvt.u64.u32 %0, %1;" : "=l"(length) : "r"(SWAPPED ? epilogue.rows : epilogue.columns));
-        finish(values, epilogue, row, column);
+#if ROW_STORE
+// The same without TMA, which knows no end of rows but C's: threads copy 16 bytes of a chunk at a time, side by side, as
+// far as the product's rows go. A buffer is free when all have met again after they read it, so two do with one meeting.
+DEVICE void store_rows(
+    BitsOfC* c, Fragment& values, const Epilogue& epilogue, u32 staging, u32& chunks, int row, int column) {
+    constexpr int ROWS = SWAPPED ? CHUNK : WGMMA_M, VECTORS = STORE_ROW_BYTES / SWIZZLE_UNIT_BYTES;
+    constexpr int IN_VECTOR = SWIZZLE_UNIT_BYTES / BYTES_OF_C;
+    constexpr bool SWIZZLED = STORE_ROW_BYTES <= ATOM_LINE_BYTES;
+    const int consumer = threadIdx.x / WARPGROUP - 1, thread = threadIdx.x % WARPGROUP;
+    const int rows = SWAPPED ? epilogue.columns : epilogue.rows, columns = SWAPPED ? epilogue.rows : epilogue.columns;
 #pragma unroll
-        for (int i = 0; i < CHUNK_VALUES; ++i) {
-            const int down = place.row(i), across = place.column(i);
-            if (down >= epilogue.rows || across >= epilogue.columns) continue;
-            BitsOfC& there = c[SWAPPED ? across * length + down : down * length + across];
-            if (BYTES_OF_C == sizeof(float) && epilogue.accumulate) values[i] += there;
-            there = rounded(values[i]);
+    for (int first = 0; first < TILE_COLUMNS; first += CHUNK) {
+        const u32 chunk = staging + chunks % STORE_BUFFERS * CHUNK_BYTES;
+        if (STORE_BUFFERS == 1) consumer_sync(consumer);
+        finish(values, values, first / VALUE_COLUMNS, CHUNK / VALUE_COLUMNS, epilogue, row, column);
+        stage(chunk, values + first / VALUE_COLUMNS);
+        consumer_sync(consumer);
+        const int first_row = SWAPPED ? column + first : row, first_column = SWAPPED ? row : column + first;
+#pragma unroll
+        for (int i = 0; i < ROWS * VECTORS; i += WARPGROUP) {
+            const int down = (i + thread) / VECTORS, vector = (i + thread) % VECTORS;
+            const int row_of_c = first_row + down, column_of_c = first_column + vector * IN_VECTOR;
+            if (i + thread >= ROWS * VECTORS || row_of_c >= rows || column_of_c >= columns) continue;
+            const u32 offset = down * STORE_ROW_BYTES + vector * SWIZZLE_UNIT_BYTES;
+            u32 x, y, z, w;
+            asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(x), "=r"(y), "=r"(z), "=r"(w)
+                         : "r"(chunk + (SWIZZLED ? swizzled(offset) : offset)) : "memory");
+            asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(c + u64(row_of_c) * columns + column_of_c),
+                         "r"(x), "r"(y), "r"(z), "r"(w) : "memory");
         }
+        ++chunks;
     }
-};
+}
 #endif
 
-// Stores a fragment that begins at (row, column), as far as this block owns it.
+// The same for a C whose rows TMA cannot address (n not a multiple of 8): element by element from registers. The row
+// length is made anew for every fragment, or the compiler would keep all its multiples in registers from tile to tile.
 DEVICE void store_fragment(
-    Target& target, float (&values)[ACCUMULATORS], const Epilogue& epilogue, const Schedule& schedule, int row,
-    int column) {
+    BitsOfC* c, Fragment& values, Fragment& ups, const Epilogue& epilogue, const Schedule& schedule, int row, int column) {
+    const Place place(row, column);
+    u64 length;
+    asm volatile("cvt.u64.u32 %0, %1;" : "=l"(length) : "r"(SWAPPED ? epilogue.rows : epilogue.columns));
 #pragma unroll
-    for (int first = 0; first < TILE_COLUMNS; first += CHUNK)
-        if (owned(first, schedule))
-            target.store_chunk(values + first / VALUE_COLUMNS, epilogue, row, column + first);
+    for (int i = 0; i < OUT_COLUMNS / VALUE_COLUMNS; ++i) {
+        const int down = place.row(i), across = place.column(i);
+        if (down >= epilogue.rows || across >= epilogue.columns || !owned(i * VALUE_COLUMNS, schedule)) continue;
+        finish(values, ups, i, 1, epilogue, row, column);
+        BitsOfC& there = c[SWAPPED ? across * length + down : down * length + across];
+        if (BYTES_OF_C == sizeof(float) && epilogue.accumulate) values[i] += there;
+        there = rounded(values[i]);
+    }
 }

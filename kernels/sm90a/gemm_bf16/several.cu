@@ -1,0 +1,98 @@
+// Several products in one launch: which of their tiles a block works on, and where these are.
+//
+// A product is some rows of C and has a B of its own. Of a batched operation each has M rows; of a grouped one, such as
+// a model's experts, it has the rows of A up to its end in `ends`. Only the device knows those: all tiles are numbered,
+// one product's behind the other's, and a block walks along the products while it takes every so many-th tile.
+//
+//                    rows of A, along K         B, along K           along lines
+//     its lines      begin, begin + 1, ...      product * N + ...    those of one matrix
+//     its K          0, 1, ...                  0, 1, ...            product * K + ...
+//
+// So a tile may load rows of the next product, or a part of its B, and they make sums that are not stored. Along lines K
+// is whole steps, or the next product's elements would be among the sums.
+#pragma once
+#include "constants.cu"
+#include "element.cu"
+#include "geometry.cu"
+#include "spot.cu"
+
+// A tile, the product that it is of, the number of tiles of products before that, and the rows of C that the product
+// has: `begin`, and behind the last `end`.
+struct Work {
+    int tile, product, before, begin, end;
+};
+
+// What a launch is given: sizes of one product, how many there are, and where grouped ones end.
+struct Products {
+    int m, n, k, count;
+    const int* ends;
+};
+
+struct Schedule {
+    static constexpr int DOWN = TILE_ROWS * CLUSTER_ROWS, ACROSS = TILE_COLUMNS * CLUSTER_COLUMNS;  // of D, a cluster's
+    static constexpr int ROWS_OF_C = SWAPPED ? ACROSS : DOWN, COLUMNS_OF_C = SWAPPED ? DOWN : ACROSS;
+    static constexpr bool A_ALONG_K = (SWAPPED ? WGMMA_B_ALONG : WGMMA_A_ALONG) == Along::k;
+    static constexpr bool B_ALONG_K = (SWAPPED ? WGMMA_A_ALONG : WGMMA_B_ALONG) == Along::k;
+    static_assert(SPLIT_K == 1, "a tile's K is one block's");
+    static constexpr int k_first = 0;
+
+    const Products products;
+    int first_tile, tile_step, k_steps, clusters_along_n, rank, rank_row, rank_column;
+
+    DEVICE explicit Schedule(const Products& products) : products(products) {
+        rank = blockIdx.x % CLUSTER;  // clusters extend along x
+        rank_row = rank % CLUSTER_ROWS;
+        rank_column = rank / CLUSTER_ROWS;
+        first_tile = blockIdx.x / CLUSTER;
+        tile_step = gridDim.x / CLUSTER;
+        k_steps = (products.k + K_STEP - 1) / K_STEP;
+        clusters_along_n = (products.n + COLUMNS_OF_C - 1) / COLUMNS_OF_C;
+    }
+
+    DEVICE Work first() const {
+        Work work = {first_tile, 0, 0, 0, end_of(0, 0)};
+        find_product(work);
+        return work;
+    }
+
+    DEVICE bool has(const Work& work) const { return work.product < products.count; }
+
+    DEVICE void next(Work& work) const {
+        work.tile += tile_step;
+        find_product(work);
+    }
+
+    DEVICE Spot locate(const Work& work) const {
+        const int clusters_along_m = clusters_of(work), tile = work.tile - work.before, product = work.product;
+        int row, column;
+        if (SWAPPED) locate_in(clusters_along_n, clusters_along_m, tile, row, column);
+        else locate_in(clusters_along_m, clusters_along_n, tile, row, column);
+        row = (row + rank_row) * TILE_ROWS;
+        column = (column + rank_column) * TILE_COLUMNS;
+        const int row_of_c = SWAPPED ? column : row, column_of_c = SWAPPED ? row : column;
+        const int a_line = row_of_c + (A_ALONG_K ? work.begin : 0), b_line = column_of_c + (B_ALONG_K ? product * products.n : 0);
+        const int a_step = A_ALONG_K ? 0 : product * k_steps, b_step = B_ALONG_K ? 0 : product * k_steps;
+        if (SWAPPED) return {row, work.begin + column, b_line, a_line, b_step, a_step};
+        return {work.begin + row, column, a_line, b_line, a_step, b_step};
+    }
+
+  private:
+    DEVICE int clusters_of(const Work& work) const { return (work.end - work.begin + ROWS_OF_C - 1) / ROWS_OF_C; }
+
+    // Ends that are out of order, or beyond C, make no group of less than 0 rows, and none beyond C.
+    DEVICE int end_of(int product, int begin) const {
+        if (!GROUPED) return begin + products.m;
+        return product < products.count ? min(max(__ldg(products.ends + product), begin), products.m) : begin;
+    }
+
+    // Goes on to the product that the tile is of, or behind the last.
+    DEVICE void find_product(Work& work) const {
+        while (has(work)) {
+            const int behind = work.before + clusters_of(work) * clusters_along_n;
+            if (work.tile < behind) return;
+            work.before = behind;
+            work.begin = work.end;
+            work.end = end_of(++work.product, work.begin);
+        }
+    }
+};

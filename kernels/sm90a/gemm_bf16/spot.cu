@@ -1,0 +1,19 @@
+// Where tiles are.
+#pragma once
+#include "constants.cu"
+#include "element.cu"
+#include "geometry.cu"
+
+// Where a tile begins: in D, and in the operands of wgmma, by line and by K-step.
+struct Spot {
+    int row, column, a_line, b_line, a_step, b_step;
+};
+
+// The first row and column of blocks of a cluster whose tile is number `tile` of so many down and across. They come in groups of GROUP
+// cluster rows, so that neighbours in time share operands in the L2.
+DEVICE void locate_in(int clusters_down, int clusters_across, int tile, int& row, int& column) {
+    const int group = tile / (GROUP * clusters_across), within = tile % (GROUP * clusters_across);
+    const int height = min(GROUP, clusters_down - group * GROUP);
+    row = (group * GROUP + within % height) * CLUSTER_ROWS;
+    column = within / height * CLUSTER_COLUMNS;
+}

@@ -1,0 +1,91 @@
+"""Batched and grouped products of the sm90a GEMM on a real GPU: random configs, sizes and divisions of the rows."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+
+import pytest
+import torch
+
+from hktune.compile.nvrtc import NvrtcCompiler
+from hktune.core.config import Config
+from hktune.core.operation import Operation, operation_of
+from hktune.core.problem import Problem, ProofProblem
+from hktune.core.variant import CodeObject
+from hktune.device.cuda import CudaDevice
+from hktune.space.search_space import SearchSpace, load_space
+from hktune.verify import Proof
+from hktune.verify.on_device import verify_on_device
+
+SPACE = Path(__file__).resolve().parents[2] / "search_spaces" / "sm90a_gemm_bf16.yaml"
+OPERATIONS = [
+    *("grouped.bf16.nt", "grouped.bf16.nn", "grouped.f16.nt", "grouped.f16.nn"),
+    *("batched.bf16.nt", "batched.f16.nn", "batched.bf16.tn", "batched.f16.tt"),
+]
+CONFIGS_EACH = 6
+
+
+@lru_cache
+def space(text: str) -> SearchSpace:
+    return load_space(SPACE).for_operation(operation_of(text))
+
+
+def problems(own: SearchSpace, config: Config, chance: random.Random) -> list[Problem]:
+    """Whole tiles and ragged ones, few rows in many products, and many."""
+    tile, operation = own.template.tile(config), own.template.operation
+    depth = tile.k * chance.randint(1, 9)
+    ragged = depth + 8 * chance.randint(0, tile.k // 8)
+    sizes = [
+        (tile.m * chance.randint(1, 3), tile.n * chance.randint(1, 3), depth, chance.choice([1, 2, 3, 5])),
+        (tile.m + chance.randint(1, 3 * tile.m), tile.n + chance.randint(1, tile.n), ragged, chance.randint(1, 9)),
+        (tile.m + 8 * chance.randint(0, 9), tile.n + 8 * chance.randint(1, 9), depth, chance.randint(1, 20)),
+        (8 * chance.randint(1, 3), tile.n + 8 * chance.randint(1, 8), depth, chance.choice([1, 8, 64, 130])),
+        (8 * chance.randint(60, 150), 8 * chance.randint(60, 200), depth, chance.choice([2, 7, 16])),
+    ]
+    made = [Problem(m, n, k, replace(operation, count=groups)) for m, n, k, groups in sizes]
+    return [problem for problem in made if own.is_legal(config, problem)]
+
+
+def built(own: SearchSpace, config: Config) -> CodeObject:
+    code = NvrtcCompiler().compile(own.template.render(config), 120.0)
+    assert isinstance(code, CodeObject), code
+    assert not code.resources.spills
+    return code
+
+
+@pytest.mark.parametrize("text", OPERATIONS)
+def test_every_element_of_every_product_is_right(hopper: CudaDevice, text: str) -> None:
+    own, chance = space(text), random.Random(text)
+    for config in dict.fromkeys([*own.seeds[:2], *(own.sample(chance) for _ in range(CONFIGS_EACH))]):
+        code = built(own, config)
+        kernel = hopper.load(code.data, code.symbol)
+        proofs = [ProofProblem(each, exact_sums=True) for each in problems(own, config, chance)]
+        for proof in (*own.template.proof_problems(config), *proofs):
+            launch = own.template.launch(config, proof.problem)
+            outcome = verify_on_device(hopper, kernel, launch, proof, seed=chance.randrange(100))
+            assert isinstance(outcome, Proof), f"{proof} {dict(config)}: {outcome}"
+
+
+@pytest.mark.parametrize("sizes", [[7, 0, 0, 90, 3], [0, 0, 0, 0, 0], [0, 0, 0, 0, 100], [100, 0, 0, 0, 0], [1] * 5])
+def test_rows_behind_the_last_group_are_left_alone(hopper: CudaDevice, sizes: list[int]) -> None:
+    own, rows, n, k = space("grouped.bf16.nt"), 100, 136, 72
+    operation: Operation = operation_of("grouped5.bf16.nt")
+    config = own.config({"swapped": True, "schedule": "single", "block_m": 16, "block_n": 64, "cluster_rows": 1})
+    code = built(own, config)
+    kernel = hopper.load(code.data, code.symbol)
+    a, b = torch.randn(rows, k, device="cuda").bfloat16(), torch.randn(5, n, k, device="cuda").bfloat16()
+    c = torch.full((rows, n), 7.0, device="cuda", dtype=torch.bfloat16)
+    offsets = torch.tensor(sizes, device="cuda").cumsum(0).int()
+    problem = Problem(rows, n, k, operation)
+    launch = own.template.launch(config, problem)
+    tensors = {"a": a, "b": b, "c": c, "offsets": offsets}
+    buffers = {name: hopper.borrow(tensor) for name, tensor in tensors.items()}
+    torch.cuda.synchronize()
+    hopper.launch(kernel, launch, launch.bound({**problem.numbers(), **buffers}))
+    hopper.synchronize()
+    used, expected = sum(sizes), torch._grouped_mm(a, b.mT, offs=offsets)
+    assert torch.allclose(c[:used].float(), expected[:used].float(), rtol=2**-7, atol=2**-6)
+    assert (c[used:] == 7.0).all()

@@ -1,0 +1,123 @@
+"""Which tiles the blocks of a launch of several products take: the kernel's own source, compiled for this machine."""
+
+from __future__ import annotations
+
+import ctypes
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from hktune.core.group_sizes import row_ranges
+
+FOLDER = Path(__file__).resolve().parents[2] / "kernels" / "sm90a" / "gemm_bf16"
+FIELDS = ("block", "tile", "product", "row", "column", "end", "a_line", "b_line")
+
+BEFORE = """
+struct { unsigned x; } blockIdx, gridDim;
+using u32 = unsigned;
+#define DEVICE inline
+inline int min(int a, int b) { return a < b ? a : b; }
+inline int max(int a, int b) { return a < b ? b : a; }
+inline int __ldg(const int* at) { return *at; }
+enum class Along { k, lines };
+constexpr Along WGMMA_A_ALONG = Along::k, WGMMA_B_ALONG = Along::k;
+constexpr int SPLIT_K = 1, K_STEP = 64, CLUSTER = CLUSTER_ROWS * CLUSTER_COLUMNS;
+"""
+BEHIND = """
+extern "C" int listed(int m, int n, int k, int count, const int* ends, int blocks, int* out) {
+    int* next = out;
+    gridDim.x = blocks;
+    for (blockIdx.x = 0; int(blockIdx.x) < blocks; ++blockIdx.x) {
+        const Schedule schedule(Products{m, n, k, count, ends});
+        for (Work work = schedule.first(); schedule.has(work); schedule.next(work)) {
+            const Spot spot = schedule.locate(work);
+            const int tile[] = {int(blockIdx.x), work.tile, work.product, SWAPPED ? spot.column : spot.row,
+                                SWAPPED ? spot.row : spot.column, work.end, SWAPPED ? spot.b_line : spot.a_line,
+                                SWAPPED ? spot.a_line : spot.b_line};
+            for (int field : tile) *next++ = field;
+        }
+    }
+    return int(next - out);
+}
+"""
+
+
+def schedule_source() -> str:
+    """The parts of the kernel that decide, without what only a GPU has."""
+    files = ((FOLDER / name).read_text().splitlines() for name in ("spot.cu", "several.cu"))
+    return "\n".join(line for lines in files for line in lines if not line.startswith("#"))
+
+
+Listed = Callable[[int, int, int, Sequence[int] | int, int], npt.NDArray[np.int32]]
+
+
+def compiled(folder: Path, **constants: object) -> Listed:
+    """What lists the tiles of all blocks of a launch: m, n, k, where groups end (or how many products there are), and
+    the number of blocks."""
+    named = "".join(f"constexpr auto {name} = {str(value).lower()};\n" for name, value in constants.items())
+    source, library = folder / "listed.cpp", folder / "listed.so"
+    source.write_text(named + BEFORE + schedule_source() + BEHIND)
+    flags = ["-shared", "-fPIC", "-O1", "-nostdinc++", "-nostdlib++", "-fno-sanitize=undefined"]
+    subprocess.run([sys.executable, "-m", "ziglang", "c++", *flags, "-o", library, source], check=True, timeout=240)
+    function = ctypes.CDLL(str(library)).listed
+
+    def listed(m: int, n: int, k: int, ends: Sequence[int] | int, blocks: int) -> npt.NDArray[np.int32]:
+        count, given = (ends, []) if isinstance(ends, int) else (len(ends), list(ends))
+        out = np.zeros(1 << 20, np.int32)
+        size = function(
+            m, n, k, count, (ctypes.c_int * len(given))(*given), blocks, out.ctypes.data_as(ctypes.c_void_p)
+        )
+        return out[:size].reshape(-1, len(FIELDS))
+
+    return listed
+
+
+@pytest.mark.parametrize(
+    "constants",
+    [
+        {"SWAPPED": False, "TILE_ROWS": 64, "TILE_COLUMNS": 128, "CLUSTER_ROWS": 2, "CLUSTER_COLUMNS": 1, "GROUP": 4},
+        {"SWAPPED": True, "TILE_ROWS": 64, "TILE_COLUMNS": 24, "CLUSTER_ROWS": 1, "CLUSTER_COLUMNS": 2, "GROUP": 1},
+    ],
+)
+@pytest.mark.parametrize("grouped", [True, False])
+def test_every_element_of_every_product_is_in_one_tile(
+    tmp_path: Path, constants: dict[str, object], grouped: bool
+) -> None:
+    listed = compiled(tmp_path, GROUPED=grouped, **constants)
+    down, across = int(str(constants["TILE_ROWS"])), int(str(constants["TILE_COLUMNS"]))
+    tile = (across, down) if constants["SWAPPED"] else (down, across)
+    random = np.random.default_rng(3)
+    for _ in range(40):
+        groups, n = int(random.integers(1, 20)), int(random.integers(1, 700))
+        sizes = random.integers(1, 300, groups) * random.integers(0, 3, groups).clip(max=1)
+        ends = np.cumsum(sizes if grouped else np.full(groups, random.integers(1, 300)))
+        m = int(ends[-1]) if grouped else int(ends[0])
+        tiles = listed(m, n, 128, ends.tolist() if grouped else groups, 2 * int(random.integers(1, 40)))
+        found = np.zeros((int(ends[-1]), n), np.int32)
+        ranges = row_ranges(ends.tolist())
+        for _, _, product, row, column, end, a_line, b_line in tiles.tolist():
+            assert end == ranges[product][1]
+            assert ranges[product][0] <= row
+            assert (a_line, b_line) == (row, product * n + column)
+            found[row : min(row + tile[0], end), column : column + tile[1]] += 1
+        assert (found == 1).all()
+
+
+def test_ends_that_are_wrong_make_no_tile_beyond_c(tmp_path: Path) -> None:
+    constants = {
+        "SWAPPED": False,
+        "TILE_ROWS": 64,
+        "TILE_COLUMNS": 64,
+        "CLUSTER_ROWS": 1,
+        "CLUSTER_COLUMNS": 1,
+        "GROUP": 8,
+    }
+    listed = compiled(tmp_path, GROUPED=True, **constants)
+    for ends in ([50, 20, 999], [-5, 2**31 - 1, 7], [0, 0, 0], [100, 100, 100]):
+        for _, _, _, row, _, end, _, _ in listed(100, 64, 64, ends, 3).tolist():
+            assert 0 <= row < end <= 100
