@@ -376,7 +376,7 @@ def test_several_products_are_the_same_kernel_with_rows_that_end(tmp_path: Path)
         code = read_cubin(built(config(), operation).data)
         kernel = code.kernels["hktune_gemm_bf16"]
         assert sorted(code.boxes) == ["a", "b"], "TMA would write into the next product's rows"
-        assert [slot.size_bytes for slot in kernel.parameters][8:] == pointers, "groups, and where they end"
+        assert [slot.size_bytes for slot in kernel.parameters][9:] == pointers, "groups, and where they end"
         assert kernel.mismatch(space().for_operation(operation).template.arguments_for(operation)) is None
         names = machine_code(config(), tmp_path, operation)
         assert any(name.startswith("STG.E.128") for name in names)
