@@ -110,7 +110,7 @@ def test_a_residual_comes_as_c_goes(values: dict[str, Value], in_stages: bool, t
     chosen = config(**values)
     cubin = read_cubin(built(chosen, RESIDUAL).data)
     [kernel] = cubin.kernels.values()
-    assert len(kernel.parameters) == 9
+    assert len(kernel.parameters) == 10
     assert (kernel.parameters[-1].size_bytes == TENSOR_MAP_BYTES) == in_stages
     assert kernel.mismatch(space().template.arguments_for(RESIDUAL)) is None
     code = machine_code(chosen, tmp_path, RESIDUAL)
@@ -122,4 +122,4 @@ def test_a_residual_comes_as_c_goes(values: dict[str, Value], in_stages: bool, t
 
 def test_other_kernels_take_no_residual() -> None:
     [kernel] = read_cubin(built(config(), GATED).data).kernels.values()
-    assert len(kernel.parameters) == 8
+    assert len(kernel.parameters) == 9
