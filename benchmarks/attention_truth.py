@@ -165,9 +165,10 @@ class Truth:
         ds = p * (do @ v.T - d)
         size = p * (np.abs(do) @ np.abs(v).T + np.abs(d))  # dS is a difference, of rounded products
         small = 2.0**-10
-        want = {"o": o, "lse": (top + np.log(total))[:, 0], "dv": p.T @ do,
+        none = weights.sum(1) == 0  # a row that sees no key
+        want = {"o": o, "lse": np.where(none, -np.inf, (top + np.log(total))[:, 0]), "dv": p.T @ do,
                 "dk": ds.T @ q * self.scale, "dq": ds @ k * self.scale}  # fmt: skip
-        magnitude = {"o": p @ np.abs(v), "lse": np.abs(want["lse"]) + 1, "dv": p.T @ np.abs(do),
+        magnitude = {"o": p @ np.abs(v), "lse": np.where(none, 1, np.abs(want["lse"]) + 1), "dv": p.T @ np.abs(do),
                      "dk": (np.abs(ds) + small * size).T @ np.abs(q) * self.scale,
                      "dq": (np.abs(ds) + small * size) @ np.abs(k) * self.scale}  # fmt: skip
         return want, magnitude

@@ -99,12 +99,15 @@ class EmulatedKernel:
 
 
 class _LoadedCode:
-    """The segments of a code object in the address space, read-only; leave it with the last kernel that uses them."""
+    """The segments of a code object in the address space, read-only but for variables; leave it with the last kernel
+    that uses them. `region` is the first part of it."""
 
     def __init__(self, space: AddressSpace, code: AmdCodeObject) -> None:
         self.space = space
-        self.region = space.map(_image(code), writable=False)
-        weakref.finalize(self, space.unmap, self.region)
+        regions = space.map_image(_image(code), code.variables)
+        self.region = regions[0]
+        for region in regions:
+            weakref.finalize(self, space.unmap, region)
 
 
 def _image(code: AmdCodeObject) -> npt.NDArray[np.uint8]:

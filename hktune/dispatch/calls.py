@@ -2,7 +2,8 @@
 
 A call has two operands of one format, each stored either way. What it does with their product is its ending, in the
 words of an operation: nothing, or it adds a bias or what C holds, and C may be float32. An activation may be its last
-step, behind a bias or alone. Of float8 there are scales too, and then a bias at most.
+step, behind a bias or alone. Behind it, or without one, a matrix is added, or gates are applied: then the weight is
+stored as [N, K]. Of float8 there are scales too, and then a bias at most.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ CALL_DTYPES = (BF16, F16)
 
 _ACTIVATED = tuple(f"{bias}+{each}" for each in ACTIVATIONS for bias in ("", "+bias"))
 ENDINGS = ("", "+bias", "+accumulate", "->f32", "->f32+bias", "->f32+accumulate", *_ACTIVATED)
+LINEAR_ENDINGS = tuple(f"{before}{last}" for last in ("+residual", "+gated") for before in ("", "+bias", *_ACTIVATED))
+"""Of calls whose operands are stored as those of torch's linear."""
 
 
 def call_operation(dtype: Dtype, ending: str = "", layout: str = "nt") -> Operation:
@@ -35,7 +38,8 @@ def scaled_operation(a: Dtype, b: Dtype, scales: str, c: Dtype, has_bias: bool, 
 
 CALLS_SAID = (
     f"{' or '.join(map(str, CALL_DTYPES))}, in any of the layouts {', '.join(LAYOUTS)}, ->f32 or not, "
-    "+bias, +accumulate or neither; or +bias or not, and an activation; or e4m3 or e5m2 in nt, with scales"
+    "+bias, +accumulate or neither; or +bias or not, and an activation; or these as nt, and +residual or +gated; "
+    "or e4m3 or e5m2 in nt, with scales"
 )
 """`CALL_OPERATIONS`, as a person reads them."""
 
@@ -49,5 +53,6 @@ SCALED_OPERATIONS = tuple(
 )
 CALL_OPERATIONS = (
     *(call_operation(dtype, ending, layout) for layout in LAYOUTS for dtype in CALL_DTYPES for ending in ENDINGS),
+    *(call_operation(dtype, ending) for dtype in CALL_DTYPES for ending in LINEAR_ENDINGS),
     *SCALED_OPERATIONS,
 )

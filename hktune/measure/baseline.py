@@ -11,7 +11,7 @@ from hktune.core.operand import factors_of
 from hktune.core.operation import Operation
 from hktune.core.problem import Problem
 from hktune.measure.arena import OperandSet
-from hktune.measure.scaled_baseline import check_scaled, is_of_8_bits, multiply_scaled
+from hktune.measure.scaled_baseline import ScaledProduct, is_of_8_bits
 from hktune.measure.torch_epilogue import FUSED, check_steps, finish, multiply_fused, product_of
 
 if TYPE_CHECKING:
@@ -30,7 +30,8 @@ class Baseline(Protocol):
         others hold when it runs, and nothing else.
 
         Everything slow (handles, workspace, the choice of an algorithm) is done before it is returned; it waits for
-        nothing and may be captured. Preparing may compute `operands` once. Several problems may be prepared at once.
+        nothing, and may be captured after one call of each set that is not. Preparing may compute `operands` once.
+        Several problems may be prepared at once.
         Raises DeviceError, in `prepare`, for a problem that it has no way to compute.
         """
 
@@ -57,12 +58,9 @@ class TorchBaseline:
         import torch
 
         operation, external = problem.operation, torch_stream(stream)
-        if is_of_8_bits(operation):
-            check_scaled(operation)
-        elif operation.a != operation.b or operation.c not in (operation.a, F32.name):
-            raise DeviceError(f"torch has no {operation}: both factors have one format, and C that or float32")
-        else:
-            check_steps(operation)
+        scaled = ScaledProduct(operation) if is_of_8_bits(operation) else None
+        if scaled is None:
+            _check(operation)
         if operation.is_grouped:
             if self._library != "cublas":
                 raise DeviceError(f"{self._library} has no {operation}: torch's own kernels do it")
@@ -71,8 +69,8 @@ class TorchBaseline:
 
         def enqueue(operands: OperandSet) -> None:
             with torch.cuda.stream(external), preferring(self._library):
-                if is_of_8_bits(operation):
-                    multiply_scaled(operation, operands)
+                if scaled:
+                    scaled(operands)
                 elif self.fused and operation.epilogue in FUSED:
                     multiply_fused(operation, operands)
                 else:
@@ -81,6 +79,13 @@ class TorchBaseline:
         enqueue(operands)
         external.synchronize()
         return enqueue
+
+
+def _check(operation: Operation) -> None:
+    """Raises DeviceError where torch's products are none of `operation`."""
+    if operation.a != operation.b or operation.c not in (operation.a, F32.name):
+        raise DeviceError(f"torch has no {operation}: both factors have one format, and C that or float32")
+    check_steps(operation)
 
 
 class _Grouped:

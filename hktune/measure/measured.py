@@ -143,7 +143,7 @@ class MeasuredStopwatch:
         if problem not in self._benches:
             sets = self._arena.sets(problem)
             enqueue = self._baseline.prepare(problem, sets[0], self.timer.stream)
-            vendor = self._side(enqueue, sets)
+            vendor = self._vendor_side(enqueue, sets)
             self._benches[problem] = _Bench(sets, enqueue, vendor, self.timer.launch_us(vendor))
         return self._benches[problem]
 
@@ -152,6 +152,11 @@ class MeasuredStopwatch:
             enqueue(sets[index])
 
         return self.timer.side(enqueue_set, len(sets))
+
+    def _vendor_side(self, enqueue: Callable[[OperandSet], None], sets: Sequence[OperandSet]) -> Side:
+        for operands in sets:  # a baseline may store some of them otherwise at its first call
+            enqueue(operands)
+        return self._side(enqueue, sets)
 
     def _sound(self, attempt: Attempt, problem: Problem, bench: _Bench) -> Side | Failure:
         """The graph of a candidate that is right."""
@@ -246,7 +251,7 @@ class MeasuredStopwatch:
                 raise
             except DeviceError:
                 continue
-            sides[way.name] = self._side(enqueue, bench.sets)
+            sides[way.name] = self._vendor_side(enqueue, bench.sets)
         return sides
 
     def _compared(

@@ -21,14 +21,36 @@ def is_of_8_bits(operation: Operation) -> bool:
 
 def check_scaled(operation: Operation) -> None:
     """Raises DeviceError where torch has no function for `operation`."""
-    known = ("", "tensor", "rows") if operation.a_dtype == I8 else ("tensor", "rows")
+    known = ("", "tensor", "rows") if operation.a_dtype == I8 else ("tensor", "rows", "blocks")
     if operation.scales not in known or operation.epilogue not in ((), ("bias",), ("accumulate",)):
-        rule = "its scales are of a tensor or of rows, and it adds a bias, or accumulates on C"
+        rule = "its scales are of a tensor, of rows, or of blocks of float8, and it adds a bias, or accumulates on C"
         raise DeviceError(f"torch has no {operation}: {rule}")
 
 
+class ScaledProduct:
+    """torch's product of one operation. It wants the scales of A's blocks column by column: they are stored so at the
+    first call with a set of operands, and kept."""
+
+    def __init__(self, operation: Operation) -> None:
+        """Raises DeviceError where torch has no function for `operation`."""
+        check_scaled(operation)
+        self._operation = operation
+        self._stored: dict[int, torch.Tensor] = {}
+
+    def __call__(self, operands: OperandSet) -> None:
+        """Into `c`. Raises DeviceError where torch refuses the operation."""
+        if self._operation.scales != "blocks":
+            multiply_scaled(self._operation, operands)
+            return
+        of_a, of_b = operands["scale_a"], operands["scale_b"]
+        at = of_a.data_ptr()
+        if at not in self._stored:
+            self._stored[at] = of_a.t().contiguous()
+        multiply_scaled(self._operation, {**operands, "scale_a": self._stored[at].t(), "scale_b": of_b.t()})
+
+
 def multiply_scaled(operation: Operation, operands: OperandSet) -> None:
-    """Into `c`. Raises DeviceError where torch refuses the operation."""
+    """Into `c`, with scales of blocks as torch has them. Raises DeviceError where torch refuses the operation."""
     try:
         if operation.a_dtype == I8:
             _multiply_integers(operation, operands)
@@ -73,4 +95,4 @@ def _multiply_integers(operation: Operation, operands: OperandSet) -> None:
 
 def _scales(operation: Operation, operands: OperandSet) -> tuple[torch.Tensor, torch.Tensor]:
     scale_a, scale_b = operands["scale_a"], operands["scale_b"]
-    return (scale_a, scale_b) if operation.scales == "tensor" else (scale_a[:, None], scale_b[None])
+    return (scale_a[:, None], scale_b[None]) if operation.scales == "rows" else (scale_a, scale_b)

@@ -165,6 +165,15 @@ class AmdCodeObject:
         """What a device's memory holds of it, as (virtual address, bytes): zeros included that the file leaves out."""
         return tuple((each.address, bytes(each.data).ljust(each.memory_bytes, b"\0")) for each in self.loaded)
 
+    @property
+    def variables(self) -> tuple[range, ...]:
+        """Addresses that its kernels may store to: variables of the device."""
+        return tuple(
+            range(each.address, each.address + max(each.memory_bytes, len(each.data)))
+            for each in self.loaded
+            if each.writable
+        )
+
     def misfit(self, arch: str, features: tuple[str, ...] = ()) -> str | None:
         """Why a device of `arch` with `features` cannot run it, or None when it can."""
         if arch not in _RUNS_ON.get(self.arch, (self.arch,)):

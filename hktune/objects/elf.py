@@ -32,6 +32,7 @@ _SEGMENT = struct.Struct("<IIQQQQQQ")
 _SECTION = struct.Struct("<IIQQQQIIQQ")
 _SYMBOL = struct.Struct("<IBBHQQ")
 _NOTE = struct.Struct("<III")
+_WRITABLE = 2  # PF_W of a program header
 
 
 class Segment(NamedTuple):
@@ -41,6 +42,7 @@ class Segment(NamedTuple):
     address: int
     memory_bytes: int
     data: memoryview
+    writable: bool = False
 
 
 class Section(NamedTuple):
@@ -108,10 +110,10 @@ class Elf:
     def _segments(self, at: int, stride: int, count: int) -> Iterator[Segment]:
         if count and (stride != _SEGMENT.size or count > SEGMENTS_MAX):
             raise TableError(f"{count} program headers of {stride} bytes are no kernel's; rebuild it")
-        for kind, _, offset, address, _, file_bytes, memory_bytes, _ in _SEGMENT.iter_unpack(
+        for kind, flags, offset, address, _, file_bytes, memory_bytes, _ in _SEGMENT.iter_unpack(
             self._slice(at, count * stride)
         ):
-            yield Segment(kind, address, memory_bytes, self._slice(offset, file_bytes))
+            yield Segment(kind, address, memory_bytes, self._slice(offset, file_bytes), bool(flags & _WRITABLE))
 
     def _sections(self, at: int, stride: int, count: int, names_at: int) -> Iterator[Section]:
         if count and (stride != _SECTION.size or count > SECTIONS_MAX or names_at >= count):

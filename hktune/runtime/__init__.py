@@ -8,7 +8,7 @@ with hktune.enable(): ...           # torch's own products, with no module patch
 """
 
 from hktune.runtime.counts import Fallback, FallbackWarning, Stats
-from hktune.runtime.current import linear, load, matmul, stats, unload
+from hktune.runtime.current import gated_linear, linear, load, matmul, stats, unload
 from hktune.runtime.enabled import disable, enable
 from hktune.runtime.layers import Linear
 from hktune.runtime.loaded import LoadedTable
@@ -26,6 +26,7 @@ __all__ = [
     "Stats",
     "disable",
     "enable",
+    "gated_linear",
     "linear",
     "load",
     "matmul",

@@ -21,7 +21,7 @@ from hktune.device.opening import open_device
 from hktune.device.vendor_libraries import vendor_libraries
 from hktune.dispatch import Entry, Reason, Skipped, Table, Trust, Validated, read_table, validate
 from hktune.dispatch.sign import PublicKey
-from hktune.runtime import activated_operator, operators, watched
+from hktune.runtime import activated_operator, finished, operators, watched
 from hktune.runtime.callers_line import warn_caller
 from hktune.runtime.counts import Stats
 from hktune.runtime.forms import LINEAR, LINEAR_BIAS, MATMUL, activated, linear_form
@@ -88,14 +88,24 @@ def unload() -> None:
     operators.make_current(None)
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, activation: str | None = None) -> Tensor:
+def linear(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    activation: str | None = None,
+    residual: Tensor | None = None,
+) -> Tensor:
     """As torch.nn.functional.linear (weight [N, K]), by the current table.
 
     `activation` (relu, gelu, gelu_tanh, silu) is torch's function of that name, done by the same kernel where the table
     has one, in float32 before the one rounding. Else, and where a gradient is asked, it is torch's own of the product.
+    So is `residual`, which is added last: a kernel adds one that has the output's shape and dtype and is contiguous.
 
     Raises TableError when no table is loaded, and InputError for an activation that is not known.
     """
+    if residual is not None:
+        return finished.linear(linear, operators.CURRENT, x, weight, bias, activation, residual)
     if compiling():
         return activated_operator.traced_linear(x, weight, bias, operators.CURRENT, activation)
     form = LINEAR if bias is None else LINEAR_BIAS
@@ -111,6 +121,20 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, activation:
     if not is_plain():
         return watched.linear(linear, operators.CURRENT, x, weight, bias, activation)
     return operators.table_numbered(operators.CURRENT).plain(form, x, weight, bias)
+
+
+def gated_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, activation: str | None = "silu") -> Tensor:
+    """`activation` of a gate, times what it gates, by the current table: x [..., K], weight [2N, K] -> [..., N].
+
+    The first N rows of `weight` make the gates, the others what these gate; `bias` has 2N elements. With silu this is
+    SwiGLU, with gelu_tanh or gelu GeGLU; None leaves the gate as it is. One kernel does it where the table has one, in
+    float32 before the one rounding. Else, and where a gradient is asked, the product is a call of `linear`, and the
+    rest torch's own.
+
+    Raises TableError when no table is loaded. Raises InputError for an activation that is not known, and for a weight
+    with an odd number of rows.
+    """
+    return finished.gated_linear(gated_linear, linear, operators.CURRENT, x, weight, bias, activation)
 
 
 def matmul(a: Tensor, b: Tensor) -> Tensor:

@@ -41,6 +41,10 @@ class Form:
     activation: str = ""
     """The last step of the ending, if it is one. No gradient is asked of such a form."""
 
+    is_gated: bool = False
+    """Whether the weight has gates, and then as many rows that they gate."""
+    has_residual: bool = False
+
     @property
     def is_float32(self) -> bool:
         """Whether C is float32, whatever the operands are; a bias is then too."""
@@ -54,6 +58,10 @@ class Form:
             rows, n, k = left[-1:], right[-1], math.prod(left[:-1])
             return ((*rows, n), rows[0], n, k) if left[:-1] == right[:-1] else None
         n, k = right if self.letters[1] == "t" else reversed(right)
+        if self.is_gated:
+            n, odd = divmod(n, 2)
+            if odd:
+                return None
         return ((*left[:-1], n), math.prod(left[:-1]), n, k) if left[-1] == k else None
 
 
@@ -111,10 +119,35 @@ def _known(activation: str) -> str:
     return activation
 
 
-def linear_by_torch(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, activation: str | None = None) -> Tensor:
+def linear_by_torch(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    activation: str | None = None,
+    residual: Tensor | None = None,
+) -> Tensor:
     """hktune's linear where there is no table."""
     product = functional.linear(x, weight, bias)
-    return product if activation is None else activated(activation, product)
+    product = product if activation is None else activated(activation, product)
+    return product if residual is None else product + residual
+
+
+def gated_linear_by_torch(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, *, activation: str | None = "silu"
+) -> Tensor:
+    """hktune's gated_linear where there is no table."""
+    return gated(functional.linear(x, weight, bias), activation)
+
+
+def gated(product: Tensor, activation: str | None) -> Tensor:
+    """What torch makes of a product whose first half is gates, and the other what they gate."""
+    if product.shape[-1] % 2:
+        raise InputError(
+            f"a gated weight has {product.shape[-1]} rows: it must have as many gates as rows that they gate"
+        )
+    gate, up = product.chunk(2, -1)
+    return (gate if activation is None else activated(activation, gate)) * up
 
 
 _ACTIVATED = {
@@ -125,6 +158,23 @@ _ACTIVATED = {
     for each in _BY_TORCH
     for has_bias in (False, True)
 }  # fmt: skip
+
+
+_FINISHED = {
+    (ending, has_bias, activation, is_gated): Form(
+        name, "nt", f"{'+bias' if has_bias else ''}{f'+{activation}' if activation else ''}{ending}",
+        _linear, untaped, activation or "", is_gated, not is_gated,
+    )
+    for name, ending, is_gated in (("hktune::linear", "+residual", False), ("hktune::gated_linear", "+gated", True))
+    for has_bias in (False, True)
+    for activation in (None, *_BY_TORCH)
+}  # fmt: skip
+
+
+def finished_form(bias: Tensor | None, activation: str | None, is_gated: bool) -> Form:
+    """Of a linear with gates, or else with a residual. Raises InputError for an activation that is not known."""
+    activation = None if activation is None else _known(activation)
+    return _FINISHED["+gated" if is_gated else "+residual", bias is not None, activation, is_gated]
 
 
 def linear_form(bias: Tensor | None, activation: str | None = None) -> Form:

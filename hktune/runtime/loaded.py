@@ -18,7 +18,7 @@ from hktune.device.vendor_library import VendorLibrary
 from hktune.dispatch import Entry, Validated
 from hktune.dispatch.calls import CALL_OPERATIONS, SCALED_OPERATIONS
 from hktune.dispatch.choice import Choices
-from hktune.runtime import activated_operator, operators, watched
+from hktune.runtime import activated_operator, finished, operators, watched
 from hktune.runtime.autocast_cache import as_cached_autocast
 from hktune.runtime.call_operations import CALLS, KERNEL_DTYPES, dtypes_of
 from hktune.runtime.counts import Counts, Fallback, Stats
@@ -77,9 +77,19 @@ class LoadedTable:
         not_used = "".join(f", {why}: {count}" for why, count in sorted(skipped.items()))
         return f"<hktune table {self._origin} on {self._identity.name}: {held}{of_sibling}{not_used}>"
 
-    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None, *, activation: str | None = None) -> Tensor:
-        """x [..., K] @ weight [N, K]^T (+ bias [N]) -> [..., N], and what `activation` makes of it; leading dimensions
-        count as one M. Raises InputError for an activation that is not known."""
+    def linear(
+        self,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        *,
+        activation: str | None = None,
+        residual: Tensor | None = None,
+    ) -> Tensor:
+        """x [..., K] @ weight [N, K]^T (+ bias [N]) -> [..., N], what `activation` makes of it, and `residual` added to
+        that; leading dimensions count as one M. Raises InputError for an activation that is not known."""
+        if residual is not None:
+            return finished.linear(self.linear, self._number, x, weight, bias, activation, residual)
         if compiling():
             return activated_operator.traced_linear(x, weight, bias, self._number, activation)
         form = LINEAR if bias is None else LINEAR_BIAS
@@ -93,6 +103,13 @@ class LoadedTable:
         if not is_plain():
             return watched.linear(self.linear, self._number, x, weight, bias, activation)
         return self.plain(form, x, weight, bias)
+
+    def gated_linear(
+        self, x: Tensor, weight: Tensor, bias: Tensor | None = None, activation: str | None = "silu"
+    ) -> Tensor:
+        """See hktune.gated_linear."""
+        plain = self.linear
+        return finished.gated_linear(self.gated_linear, plain, self._number, x, weight, bias, activation)
 
     def matmul(self, a: Tensor, b: Tensor) -> Tensor:
         """a [..., K] @ b [K, N] -> [..., N], as torch.matmul. Either operand is read as it is stored, if the table has
@@ -151,6 +168,20 @@ class LoadedTable:
         served.remember(product, launch, (left, right, bias), cast_to)
         return recorded_result(product, launch, *cast)
 
+    def finished(
+        self, form: Form, x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None
+    ) -> Tensor | Fallback:
+        """A linear with gates, or a residual, by one kernel, below autograd; or why there is none that takes these."""
+        found = self._find(form, x, weight, bias)
+        if isinstance(found, Fallback):
+            return found
+        _, product, launch = found
+        if residual is None:
+            return product.result(launch, x, weight, bias)
+        if not product.adds(residual):
+            return Fallback.STRIDES
+        return product.result(launch, x, weight, bias, None, residual)
+
     def serve(self, form: Form, left: Tensor, right: Tensor, bias: Tensor | None) -> Tensor:
         """The product below torch's dispatcher and autograd, contiguous as its operator promises."""
         found = self._find(form, left, right, bias)
@@ -205,8 +236,9 @@ class LoadedTable:
         found = self._scaled(call)
         if not isinstance(found, Fallback):
             return found
+        out = self._counts.by_torch(found, by_torch, call)  # a TypeError where an operand is no tensor, as torch has it
         self._counts.fell_back(found, call.a, call.b)
-        return self._counts.by_torch(found, by_torch, call)
+        return out
 
     def below_scaled(self, call: ScaledCall, out: Tensor | None = None) -> Tensor | None:
         """The same as `below` has a product."""

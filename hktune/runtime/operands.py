@@ -24,7 +24,7 @@ PLAIN = (Tensor, torch.nn.Parameter)
 
 def refusal(operands: Sequence[Tensor], dtypes: Sequence[torch.dtype], n: int, device: torch.device) -> Fallback | None:
     """Why a kernel of these dtypes on `device` cannot take two operands whose shapes fit each other, and perhaps a bias
-    [n]; None when it can, but for their strides."""
+    of `n` elements; None when it can, but for their strides."""
     if any(type(tensor) not in PLAIN for tensor in operands):
         return Fallback.TENSOR_TYPE
     if len(operands) == 3 and operands[2].shape != (n,):

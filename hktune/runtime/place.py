@@ -130,7 +130,8 @@ class Place:
     def strided(self, route: KernelRoute, lda: int, ldb: int) -> PreparedLaunch:
         """The launch of a ready `route` for operands whose rows are so many elements apart."""
         assert route.kernel is not None
-        return BoundLaunch(self.device, route.kernel, route.launch, {**route.numbers, "lda": lda, "ldb": ldb})
+        numbers = {**route.numbers, "lda": lda, "ldb": ldb}
+        return BoundLaunch(self.device, route.kernel, route.launch, numbers, route.operands)
 
     def _kernel(self, name: tuple[str, str]) -> Kernel:
         """Load a kernel, once for all entries that share it."""

@@ -31,6 +31,8 @@ from hktune.runtime.forms import (
     MATMUL_BIAS_FLOAT32,
     MATMUL_FLOAT32,
     Form,
+    finished_form,
+    gated_linear_by_torch,
     linear_by_torch,
     linear_form,
 )
@@ -49,10 +51,15 @@ Named = dict[str, Any]
 """What a mode of torch's is handed: the arguments of any function, by position and by name."""
 
 _aten = torch.ops.aten
-_CURRENTS: dict[Function, Function] = {current.linear: linear_by_torch, current.matmul: torch.matmul}
-_LINEARS = frozenset({functional.linear, current.linear, LoadedTable.linear})
+_CURRENTS: dict[Function, Function] = {
+    current.linear: linear_by_torch,
+    current.gated_linear: gated_linear_by_torch,
+    current.matmul: torch.matmul,
+}
+_GATED = frozenset({current.gated_linear, LoadedTable.gated_linear})
+_LINEARS = frozenset({functional.linear, current.linear, LoadedTable.linear, *_GATED})
 _MATMULS = frozenset({torch.matmul, Tensor.matmul, torch.linalg.matmul, current.matmul, LoadedTable.matmul})
-_LINEAR, _MATMUL = ("input", "weight", "bias"), ("input", "other")
+_LINEAR, _MATMUL = ("input", "weight", "bias", "activation"), ("input", "other")
 """What torch calls the arguments of either. hktune's come by position."""
 
 
@@ -110,11 +117,16 @@ class Recorder:
         if sizes is None or 0 in sizes:
             return
         _, m, n, k = sizes
-        if bias is not None and bias.shape != (n,):
+        columns = 2 * n if form.is_gated else n
+        if bias is not None and bias.shape != (columns,):
             self.left_out[f"bias of shape {list(bias.shape)}"] += 1
             return
-        layout = layout_of(form, left, right, {"m": m, "n": n, "k": k})
-        self.calls[Problem(m, n, k, CALLS[left.dtype, form.ending, layout])] += 1
+        layout = layout_of(form, left, right, {"m": m, "n": columns, "k": k})
+        operation = CALLS.get((left.dtype, form.ending, layout))
+        if operation is None:
+            self.left_out[f"{layout} with {form.ending}"] += 1
+        else:
+            self.calls[Problem(m, n, k, operation)] += 1
 
     def note_added(self, form: Form, left: Tensor, right: Tensor, to: Tensor) -> None:
         """Count a product that is added to a matrix. A matrix of 16 bits is left out: not every template adds to one,
@@ -199,6 +211,8 @@ class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
             note(linear_form(bias), args[0], args[1], bias)
         elif packet is torch.ops.hktune.linear_activated and args[1].dim() == 2:
             note(linear_form(args[2], args[3]), args[0], args[1], args[2])
+        elif packet is torch.ops.hktune.linear_finished and args[1].dim() == 2:
+            note(finished_form(args[2], args[4] or None, args[5]), args[0], args[1], args[2])
         elif packet is torch.ops.hktune.matmul or packet in (_aten.mm, _aten.matmul):
             if args[1].dim() == 2:
                 self._note_product(args[0], args[1], *args[2:3])
@@ -263,14 +277,27 @@ class _Functions(TorchFunctionMode):
         finally:
             self._below.is_quiet = was_quiet
         if not was_quiet:
-            self._note(_LINEAR if called in _LINEARS else _MATMUL, args, kwargs)
+            self._note(called, args, kwargs)
         return out
 
-    def _note(self, names: tuple[str, ...], args: Arguments, kwargs: Named) -> None:
+    def _note(self, called: Function, args: Arguments, kwargs: Named) -> None:
+        names = _LINEAR if called in _LINEARS else _MATMUL
         operands = dict(zip(names, args, strict=False)) | kwargs
         left, right = operands["input"], operands[names[1]]
         if right.dim() != 2:
             return
         left, right, bias = as_autocast(left, right, operands.get("bias"))
-        activation = None if asks_gradient(left, right, bias) else operands.get("activation")
-        self._recorder.note(linear_form(bias, activation) if names is _LINEAR else MATMUL, left, right, bias)
+        form = MATMUL if names is _MATMUL else _form_of(called, left, right, bias, operands)
+        self._recorder.note(form, left, right, bias)
+
+
+def _form_of(called: Function, x: Tensor, weight: Tensor, bias: Tensor | None, operands: Named) -> Form:
+    """What one kernel would do of a linear, as it is called."""
+    activation, residual = operands.get("activation", "silu" if called in _GATED else None), operands.get("residual")
+    if asks_gradient(x, weight, bias, residual):
+        return linear_form(bias)
+    if called in _GATED:
+        return finished_form(bias, activation, is_gated=True)
+    if residual is None or residual.dtype is not x.dtype or residual.shape != (*x.shape[:-1], len(weight)):
+        return linear_form(bias, activation)
+    return finished_form(bias, activation, is_gated=False)

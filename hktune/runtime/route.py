@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hktune.core.launch import Launch
-from hktune.core.operation import operation_of
+from hktune.core.operation import Operation, operation_of
 from hktune.core.problem import Key, Problem
 from hktune.core.vendor_algorithm import VendorAlgorithm
 from hktune.device.device import CALL_OPERANDS, SCALED_OPERANDS, Kernel, PreparedLaunch
@@ -11,9 +11,16 @@ from hktune.dispatch.choice import Choice
 from hktune.runtime.counts import Fallback
 
 
+def _operands_of(operation: Operation) -> tuple[str, ...]:
+    """What its prepared launches are called with, before the stream."""
+    if operation.scales:
+        return SCALED_OPERANDS
+    return (*CALL_OPERANDS, "residual") if operation.has_residual else CALL_OPERANDS
+
+
 class Route:
     """A table's choice for one key. `prepared` is there once it is ready, and so is the `kernel` of a KernelRoute.
-    `near` and `sibling` are those of the table's choice."""
+    `near` and `sibling` are those of the table's choice; `operands` what `prepared` is called with, but the stream."""
 
     __slots__ = ("layout", "near", "numbers", "operands", "prepared", "sibling", "workspace_bytes")
 
@@ -22,7 +29,7 @@ class Route:
         problem = Problem(m, n, k, operation_of(operation))
         self.layout = problem.operation.layout
         self.numbers = problem.numbers()
-        self.operands = SCALED_OPERANDS if problem.operation.scales else CALL_OPERANDS
+        self.operands = _operands_of(problem.operation)
         self.near = near
         self.sibling = sibling
         self.workspace_bytes = workspace_bytes

@@ -161,7 +161,7 @@ def refusal(call: ScaledCall, n: int, scales: str, where: torch.device) -> Fallb
 def by_torch(call: ScaledCall) -> Tensor:
     """torch's own. It wants the scales of A's blocks column by column, and a kernel row by row: either is taken."""
     a, b, scale_a, scale_b, bias = call[:5]
-    sizes = call.sizes
+    sizes = call.sizes if all(isinstance(each, Tensor) for each in call.tensors) else None
     if sizes is not None and _scales(scale_a.shape, scale_b.shape, *sizes) == "blocks":
         scale_a = scale_a.t().contiguous().t()
     fast = call.use_fast_accum

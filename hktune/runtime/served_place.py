@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hktune.core.operation import Operation
 from hktune.core.problem import Key
-from hktune.dispatch.calls import ENDINGS
+from hktune.dispatch.calls import ENDINGS, LINEAR_ENDINGS
 from hktune.dispatch.choice import Choices
 from hktune.runtime.backward_product import BY_TORCH, BackwardProduct
 from hktune.runtime.call_operations import CALLS, KERNEL_DTYPES
@@ -45,7 +45,7 @@ class ServedPlace:
                 for (dtype, its, layout), each in CALLS.items()
                 if its == ending and each in operations
             ]
-            for ending in ENDINGS
+            for ending in (*ENDINGS, *LINEAR_ENDINGS)
         }
 
     def serve(self, shapes: Shapes) -> ServedShapes | Fallback:

@@ -40,6 +40,7 @@ class ServedProduct:
     """
 
     __slots__ = (
+        "_bias_shape",
         "_counts",
         "_dtype",
         "_for_left",
@@ -76,6 +77,7 @@ class ServedProduct:
         self._dtype = dtype
         self._out_dtype = torch.float32 if form.is_float32 else dtype
         self._out_shape = out_shape
+        self._bias_shape = (out_shape[-1] * (2 if form.is_gated else 1),)
         self._out_strides = tuple(itertools.accumulate(out_shape[:0:-1], operator.mul, initial=1))[::-1]
         self._counts = counts
         self._home = home
@@ -117,6 +119,10 @@ class ServedProduct:
             return prepared
         return self._slow_launch((left, right) if bias is None else (left, right, bias))
 
+    def adds(self, residual: Tensor) -> bool:
+        """Whether a launch takes `residual` as it is."""
+        return type(residual) in PLAIN and self.fits(residual)
+
     def result(
         self,
         launch: PreparedLaunch,
@@ -124,8 +130,10 @@ class ServedProduct:
         right: Tensor,
         bias: Tensor | None,
         out: Tensor | None = None,
+        *residual: Tensor,
     ) -> Tensor:
-        """The product, by a launch that was found for these operands; into an `out` that `fits`, or a new tensor."""
+        """The product, by a launch that was found for these operands; into an `out` that `fits`, or a new tensor. Where
+        the form has one, a residual comes last."""
         place, route = self.place, self.route
         if out is None:
             out = place.empty(self._out_shape, self._out_strides, self._out_dtype)
@@ -133,9 +141,9 @@ class ServedProduct:
         workspace = self._workspaces.of(stream, route.workspace_bytes) if route.workspace_bytes else None
         if profiling():
             with operator_range(self.form.name, left, right):
-                launch(left, right, out, bias, workspace, stream)
+                launch(left, right, out, bias, workspace, *residual, stream)
         else:
-            launch(left, right, out, bias, workspace, stream)
+            launch(left, right, out, bias, workspace, *residual, stream)
         if route.sibling:
             self._counts.sibling_hits += 1
         elif route.near:
@@ -211,7 +219,7 @@ class ServedProduct:
             type(bias) in PLAIN
             and bias.dtype is self._out_dtype
             and bias.get_device() == self.place.index
-            and bias.shape == self._out_shape[-1:]
+            and bias.shape == self._bias_shape
             and bias.is_contiguous()
             and bool(at := bias.data_ptr())
             and not at & MISALIGNED
@@ -222,7 +230,7 @@ class ServedProduct:
         """The launch of a call that needs more questions, or why the vendor serves it. It is the first of its shapes,
         or another device is current, or its operands' rows are apart, or not of this dtype and on this device."""
         place, route = self.place, self.route
-        why = refusal(operands, (self._dtype, self._dtype, self._out_dtype), route.numbers["n"], place.where)
+        why = refusal(operands, (self._dtype, self._dtype, self._out_dtype), *self._bias_shape, place.where)
         if why is not None:
             return why
         strides = self._strides(operands)
@@ -234,11 +242,9 @@ class ServedProduct:
                 return ready
             prepared = place.strided(route, *strides) if strides and isinstance(route, KernelRoute) else ready
 
-        def launch(
-            a: Tensor, b: Tensor, c: Tensor, bias: Tensor | None, workspace: Tensor | None, stream: int | None
-        ) -> None:
+        def launch(*tensors_and_stream: Tensor | int | None) -> None:
             with place.entered():
-                prepared(a, b, c, bias, workspace, stream)
+                prepared(*tensors_and_stream)
 
         return launch
 

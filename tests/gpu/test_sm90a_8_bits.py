@@ -28,7 +28,7 @@ TEXTS = [
     *("i8.nt->i32", "i8.nt.rows->bf16", "i8.nt.tensor->f32"),
 ]
 SIZES = [(1, 8, 16), (7, 4096, 512), (133, 200, 144), (513, 1536, 1040), (16, 64, 4096)]
-RANDOM = 4  # configs of each operation
+RANDOM = 2  # configs of each operation
 
 
 @lru_cache
@@ -46,7 +46,7 @@ def loaded(device: CudaDevice, config: Config, operation: Operation) -> LoadedKe
 def test_every_element_is_right(hopper: CudaDevice, text: str) -> None:
     operation = operation_of(text)
     own, draw = space(operation), random.Random(text)
-    for config in [*own.seeds[:3], *(own.sample(draw) for _ in range(RANDOM))]:
+    for config in [*own.seeds[:2], *(own.sample(draw) for _ in range(RANDOM))]:
         kernel, template = loaded(hopper, config, operation), own.template
         ragged = [template.own_proof(Problem(*sizes, operation)) for sizes in SIZES]
         for what in [*template.proof_problems(config), *ragged]:

@@ -167,3 +167,20 @@ def test_importing_hktune_stays_light_and_the_room_can_still_be_imported() -> No
         "assert 'torch' not in sys.modules and 'hktune.verify.called_kernel' not in sys.modules",
     )
     subprocess.run([sys.executable, "-c", "\n".join(lines)], check=True)
+
+
+def test_variables_of_the_device_keep_what_a_kernel_stores_there() -> None:
+    source = r"""
+    #include <hip/hip_runtime.h>
+    __device__ int tickets = 5;
+    __device__ int last[4];
+    __constant__ int table[2] = {10, 20};
+    extern "C" __global__ void draw(int *y) {
+        const int mine = atomicAdd(&tickets, 1);
+        last[threadIdx.x & 3] = table[threadIdx.x & 1];
+        y[mine - 5] = last[threadIdx.x & 3];
+    }
+    """
+    result = hktune.verify(source, 1, 64, [torch.zeros(64, dtype=torch.int32)], check=False)
+    assert not [each for each in result.findings if each.counts]
+    assert sorted(result.outputs[0].tolist()) == [10] * 32 + [20] * 32

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import bisect
+import itertools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -111,6 +112,17 @@ class AddressSpace:
             region = self.place(data, self._next, writable)
             self._next += (data.size // _PAGE_BYTES + 2) * _PAGE_BYTES
         return region
+
+    def map_image(self, data: npt.NDArray[np.uint8], writable: Sequence[range]) -> tuple[Region, ...]:
+        """The same of memory that may be stored to in some ranges only: a region each, and for what is between."""
+        cuts = sorted({0, data.size, *(edge for each in writable for edge in (each.start, each.stop))})
+        with self._lock:
+            base = self._next
+            self._next += (data.size // _PAGE_BYTES + 2) * _PAGE_BYTES
+            return tuple(
+                self.place(data[start:stop], base + start, any(start in each for each in writable))
+                for start, stop in itertools.pairwise(cuts)
+            )
 
     def place(self, data: npt.NDArray[np.uint8], base: int, writable: bool = True) -> Region:
         """The same at an address of the caller's choice, where nothing else is."""

@@ -53,6 +53,27 @@ template<int mfma, typename RT> __device__ __forceinline__ i32x8 six_bits_of(con
     else return __builtin_shufflevector(one, next, 2, 3, 4, 5, 6, 7, -1, -1);
 }
 
+// The sums of a block of K by themselves, and what adds them, times their scales, to those of base tile (y, x) of Ct.
+template<typename B, typename A>
+__device__ __forceinline__ vector_of<float, SUMS> block_sums(const B &b, int y, const A &a, int x, int k) {
+    vector_of<float, SUMS> block(0.f);
+    #pragma unroll
+    for (int i = 0; i < GROUP_TILES; i += MFMA_TILES) {
+        block = multiplied(floats_of(b, y, k + i), floats_of(a, x, k + i), block);
+    }
+    return block;
+}
+
+template<typename SUM, typename B, typename A>
+__device__ __forceinline__ void add_scaled(SUM &tile, vector_of<float, SUMS> block, const B &b, int y, const A &a, int x,
+                                           int k) {
+    const float of_b = __builtin_bit_cast(float, b.scales[y][k / GROUP_TILES]);
+    const float of_a = __builtin_bit_cast(float, a.scales[x][k / GROUP_TILES]);
+    auto &sums = *reinterpret_cast<vector_of<float, SUMS> *>(tile.data);
+    sums += block * (of_b * of_a);
+    asm volatile("" : "+v"(sums));  // here: the compiler would put off those of the last step until C is stored
+}
+
 // Adds the product of GROUP_TILES base tiles of b and of a transposed, from k on, to the sums of base tile (y, x) of Ct.
 template<typename SUM, typename B, typename A>
 __device__ __forceinline__ void multiply_add(SUM &tile, const B &b, int y, const A &a, int x, int k) {
@@ -70,14 +91,7 @@ __device__ __forceinline__ void multiply_add(SUM &tile, const B &b, int y, const
         } else if constexpr (SCALES == Scales::mx) {
             sums = multiplied(floats_of(b, y, k), floats_of(a, x, k), sums, b.scales[y][scale], a.scales[x][scale]);
         } else if constexpr (SCALES == Scales::blocks) {
-            vector_of<float, SUMS> block(0.f);
-            #pragma unroll
-            for (int i = 0; i < GROUP_TILES; i += MFMA_TILES) {
-                block = multiplied(floats_of(b, y, k + i), floats_of(a, x, k + i), block);
-            }
-            const float of_b = __builtin_bit_cast(float, b.scales[y][scale]);
-            const float of_a = __builtin_bit_cast(float, a.scales[x][scale]);
-            sums += block * (of_b * of_a);
+            add_scaled(tile, block_sums(b, y, a, x, k), b, y, a, x, k);
         } else {
             sums = multiplied(floats_of(b, y, k), floats_of(a, x, k), sums);
         }

@@ -76,6 +76,31 @@ template<int y> __device__ __forceinline__ void multiply_tiles(RT_Ct &ct, const 
     }
 }
 
+// The same of all rows, where sums of blocks are scaled before they are added: AT_ONCE of them while the MFMAs of the next
+// ones run. More would take more registers.
+template<typename B, typename A> __device__ __forceinline__ void multiply_blocks(RT_Ct &ct, const B &b, const A &a) {
+    constexpr int AT_ONCE = MFMA == 16 && RT_Ct::width % 2 == 0 ? 2 : 1;
+    constexpr int width = RT_Ct::width, chunks = RT_A::width / GROUP_TILES * RT_Ct::height * width / AT_ONCE;
+    vector_of<float, SUMS> blocks[2][AT_ONCE];
+    static_for<chunks + 1>([&]<int chunk>() __attribute__((always_inline)) {
+        const auto each = [&](int number, auto &&body) __attribute__((always_inline)) {
+            #pragma unroll
+            for (int i = 0; i < AT_ONCE; i++) {
+                const int at = number * AT_ONCE + i, row = at / width;
+                body(blocks[number % 2][i], row % RT_Ct::height, at % width, row / RT_Ct::height * GROUP_TILES);
+            }
+        };
+        if constexpr (chunk < chunks) {
+            each(chunk, [&](auto &block, int y, int x, int k) { block = block_sums(b, y, a, x, k); });
+        }
+        __builtin_amdgcn_sched_barrier(0);
+        if constexpr (chunk > 0) {
+            each(chunk - 1, [&](auto &block, int y, int x, int k) { add_scaled(ct.tiles[y][x], block, b, y, a, x, k); });
+        }
+        __builtin_amdgcn_sched_barrier(0);
+    });
+}
+
 constexpr int MFMA_ROWS = SPLIT * RT_Ct::height;  // of a cluster: what runs between two pieces of other work
 
 template<int c, int row>
@@ -89,7 +114,11 @@ template<int c, typename F>
 __device__ __forceinline__ void multiply_cluster(RT_Ct (&ct)[SPLIT][SPLIT], const fragments &f, F &&between) {
     scheduling_fence();
     set_priority<Priority::cluster, 1>();
-    static_for<MFMA_ROWS>([&]<int row>() __attribute__((always_inline)) {
+    constexpr bool in_blocks = SCALES == Scales::blocks && SCHEDULE != Schedule::interleave;
+    static_for<in_blocks ? SPLIT : 0>([&]<int h>() __attribute__((always_inline)) {
+        multiply_blocks(ct[part_of(c)][h], f.b[slice_of(c)][h], f.a[slice_of(c)][part_of(c)]);
+    });
+    static_for<in_blocks ? 0 : MFMA_ROWS>([&]<int row>() __attribute__((always_inline)) {
         multiply_row<c, row>(ct, f);
         if constexpr (SCHEDULE == Schedule::interleave) {
             scheduling_fence();

@@ -119,7 +119,9 @@ template<int split> struct pingpong : staging {
         arrived(b[j]);
         scheduling_fence();
         set_priority<Priority::cluster, 1>();
-        static_for<RT_Ct::height>([&]<int y>() __attribute__((always_inline)) {
+        constexpr bool in_blocks = SCALES == Scales::blocks;
+        if constexpr (in_blocks) multiply_blocks(ct[i][j], b[j], a);
+        static_for<in_blocks ? 0 : RT_Ct::height>([&]<int y>() __attribute__((always_inline)) {
             multiply_tiles<y>(ct[i][j], b[j], a);
         });
         set_priority<Priority::cluster, 0>();
