@@ -210,10 +210,10 @@ SPLIT = {"block_m": 32, "block_n": 128, "k_step": 128, "warps_m": 1, "warps_n": 
     "stages": 3, "refill": "late", "lgkmcnt_clusters": 2, "read_across": True, "split_k": 8,
 }  # fmt: skip
 STORE = "return f32x2{sum.x + bias.x, sum.y + bias.y};"
-CUT = "& (DTYPE == Dtype::bf16 ? 0xffff0000u : 0xffffe000u))"
+CUT = "& (DTYPE_A == Dtype::bf16 ? 0xffff0000u : 0xffffe000u))"
 CUTS = [f"__builtin_bit_cast(float, __builtin_bit_cast(uint32_t, sum.{i} + bias.{i}) {CUT}" for i in "xy"]
 ADDED = "const float4 sum{low.x, low.y, high.x, high.y};"
-PARTS = ", ".join(f"float(element_of<DTYPE>::scalar({part}))" for part in ("low.x", "low.y", "high.x", "high.y"))
+PARTS = ", ".join(f"float(element_of<DTYPE_A>::scalar({part}))" for part in ("low.x", "low.y", "high.x", "high.y"))
 MUTANTS = {
     "right": (ADDED, ADDED),
     "truncates": (STORE, f"return f32x2{{{CUTS[0]}, {CUTS[1]}}};"),
