@@ -149,7 +149,7 @@ def _write(instruction: Instruction) -> Step:
     count = max(1, size // 4)
 
     def step(m: Waves, w: Lanes) -> None:
-        words = np.moveaxis(m.registers[source : source + count, w], 0, -1)
+        words = m.registers[source : source + count, w].transpose(1, 2, 0)
         words = words >> shift if half else words
         address = _addresses(m, w, instruction, offset, size, writes=True, words=words)
         write_lds(m, w, address, size, words, None if m.full else m.active[w])
@@ -182,7 +182,7 @@ def _pair(instruction: Instruction) -> Step:
         m.deliver(target, w, np.concatenate(parts, axis=-1))
 
     def write(m: Waves, w: Lanes) -> None:
-        first, second = (np.moveaxis(m.registers[source : source + count, w], 0, -1) for source in sources)
+        first, second = (m.registers[source : source + count, w].transpose(1, 2, 0) for source in sources)
         for words, address in zip((first, second), addresses(m, w, (first, second)), strict=True):
             write_lds(m, w, address, size, words, None if m.full else m.active[w])
 
