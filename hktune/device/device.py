@@ -50,6 +50,8 @@ CALL_OPERANDS = ("a", "b", "c", "bias", "workspace")
 """The tensors of a call of a linear layer, as prepared launches take them."""
 SCALED_OPERANDS = ("a", "b", "c", "bias", "scale_a", "scale_b", "workspace")
 """Those of a product with scales."""
+SEVERAL_OPERANDS = ("a", "b", "c", "bias", "offsets", "workspace")
+"""Those of several products."""
 
 
 class Device(Protocol):

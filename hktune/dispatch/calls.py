@@ -39,7 +39,7 @@ def scaled_operation(a: Dtype, b: Dtype, scales: str, c: Dtype, has_bias: bool, 
 CALLS_SAID = (
     f"{' or '.join(map(str, CALL_DTYPES))}, in any of the layouts {', '.join(LAYOUTS)}, ->f32 or not, "
     "+bias, +accumulate or neither; or +bias or not, and an activation; or these as nt, and +residual or +gated; "
-    "or e4m3 or e5m2 in nt, with scales"
+    "or e4m3 or e5m2 in nt, with scales; or batched, or grouped in nt or nn"
 )
 """`CALL_OPERATIONS`, as a person reads them."""
 
@@ -51,8 +51,16 @@ SCALED_OPERATIONS = tuple(
     for has_bias in (False, True)
     for accumulation in ("", *ACCUMULATIONS)
 )
+SEVERAL_OPERATIONS = tuple(
+    Operation(dtype.name, layout, kind=kind)
+    for dtype in CALL_DTYPES
+    for kind, layouts in (("grouped", ("nt", "nn")), ("batched", LAYOUTS))
+    for layout in layouts
+)
+"""Of any count, as `CALL_OPERATIONS` has them."""
 CALL_OPERATIONS = (
     *(call_operation(dtype, ending, layout) for layout in LAYOUTS for dtype in CALL_DTYPES for ending in ENDINGS),
     *(call_operation(dtype, ending) for dtype in CALL_DTYPES for ending in LINEAR_ENDINGS),
     *SCALED_OPERATIONS,
+    *SEVERAL_OPERATIONS,
 )

@@ -30,8 +30,8 @@ class Baseline(Protocol):
         others hold when it runs, and nothing else.
 
         Everything slow (handles, workspace, the choice of an algorithm) is done before it is returned; it waits for
-        nothing, and may be captured after one call of each set that is not. Preparing may compute `operands` once.
-        Several problems may be prepared at once.
+        nothing, and may be captured after one call of each set that is not. Where the library has no other way, a graph
+        has its output elsewhere. Preparing may compute `operands` once. Several problems may be prepared at once.
         Raises DeviceError, in `prepare`, for a problem that it has no way to compute.
         """
 

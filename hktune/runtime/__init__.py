@@ -10,6 +10,7 @@ with hktune.enable(): ...           # torch's own products, with no module patch
 from hktune.runtime.counts import Fallback, FallbackWarning, Stats
 from hktune.runtime.current import gated_linear, linear, load, matmul, stats, unload
 from hktune.runtime.enabled import disable, enable
+from hktune.runtime.grouped import grouped_mm
 from hktune.runtime.layers import Linear
 from hktune.runtime.loaded import LoadedTable
 from hktune.runtime.patching import PatchReport, patch, unpatch
@@ -27,6 +28,7 @@ __all__ = [
     "disable",
     "enable",
     "gated_linear",
+    "grouped_mm",
     "linear",
     "load",
     "matmul",

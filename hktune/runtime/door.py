@@ -19,11 +19,13 @@ from hktune.runtime.call_operations import KERNEL_DTYPES
 from hktune.runtime.forms import ADDED, ADDED_FLOAT32, MATMUL, MATMUL_BIAS, MATMUL_BIAS_FLOAT32, MATMUL_FLOAT32
 from hktune.runtime.loaded import LoadedTable
 from hktune.runtime.scaled_door import SCALED, ScaledDoor
+from hktune.runtime.several_call import SeveralCall
 
 Keys = torch._C.DispatchKeySet
 Kernel = Callable[..., Tensor]
 _FLOAT32 = torch.float32
 _PRODUCTS = ("mm", "mm.out", "addmm", "addmm.out", "bmm", "bmm.out")
+_GROUPED = "_grouped_mm"  # since torch 2.8
 _SUMS = ("addmm_", "baddbmm", "baddbmm_", "baddbmm.out")
 _IN_FLOAT32 = tuple(f"{name}.{own}" for name in ("mm", "addmm", "bmm", "baddbmm") for own in ("dtype", "dtype_out"))
 
@@ -34,6 +36,7 @@ class Door(ScaledDoor):
     def __init__(self, key: str, table: LoadedTable) -> None:
         self.table = table
         table.enabled(True)
+        self._is_batched = "batched" in table.kinds
         kernels = {name: getattr(self, name.replace(".", "_")) for name in _operators(table)}
         # What was there before; it takes the keys of the call first.
         self._before = {name: _kernel_before(f"aten::{name}", key) for name in kernels}
@@ -135,11 +138,27 @@ class Door(ScaledDoor):
                 out = self.table.below(MATMUL, a, b[0], None)
                 if out is not None:
                     return out
+            elif self._is_batched:
+                out = self.table.below_several(SeveralCall(a, b))
+                if out is not None:
+                    return out
         return self._bmm(keys, a, b)
+
+    def _grouped_mm(
+        self, keys: Keys, a: Tensor, b: Tensor, offs: Tensor | None = None, *others: Any, **named: Any
+    ) -> Tensor:
+        if offs is not None and not any(each is not None for each in (*others, *named.values())):
+            out = self.table.below_several(SeveralCall(a, b, offs))
+            if out is not None:
+                return out
+        return self._before[_GROUPED](keys, a, b, offs, *others, **named)
 
     def bmm_out(self, keys: Keys, a: Tensor, b: Tensor, *, out: Tensor) -> Tensor:
         is_one = a.dtype in KERNEL_DTYPES and _are_single(a, b, out)
         if is_one and self.table.below(MATMUL, a[0], b[0], None, out[0]) is not None:
+            return out
+        is_batched = self._is_batched and a.dtype in KERNEL_DTYPES and a.dim() == 3 and a.shape[0] > 1
+        if is_batched and self.table.below_several(SeveralCall(a, b), out) is not None:
             return out
         return self._before["bmm.out"](keys, a, b, out=out)
 
@@ -224,7 +243,8 @@ def _operators(table: LoadedTable) -> tuple[str, ...]:
     endings = table.endings
     sums = _SUMS if "+accumulate" in endings else ()
     in_float32 = _IN_FLOAT32 if any(each.startswith("->f32") for each in endings) else ()
-    return (*_PRODUCTS, *sums, *in_float32, *(SCALED if table.has_scaled else ()))
+    grouped = (_GROUPED,) if "grouped" in table.kinds and hasattr(torch.ops.aten, _GROUPED) else ()
+    return (*_PRODUCTS, *sums, *in_float32, *grouped, *(SCALED if table.has_scaled else ()))
 
 
 def _row(bias: Tensor, b: Tensor) -> Tensor | None:

@@ -31,6 +31,8 @@ from hktune.runtime.scaled_call import ScaledCall, by_torch
 from hktune.runtime.served_place import ServedPlace
 from hktune.runtime.served_product import ServedProduct
 from hktune.runtime.served_shapes import ServedShapes
+from hktune.runtime.several_call import SeveralCall
+from hktune.runtime.several_call import by_torch as several_by_torch
 from hktune.runtime.torch_state import autocast_dtype, compiling, is_plain, unseen_by_guards
 
 Found = tuple[ServedShapes, ServedProduct, PreparedLaunch]
@@ -255,6 +257,34 @@ class LoadedTable:
         place = self._places.get(call.a.get_device()) or self._other_place(call.a)
         return Fallback.DEVICE if place is None else place.scaled.product(call, out)
 
+    def several(self, call: SeveralCall) -> Tensor:
+        """torch's batched or grouped product, where nothing watches."""
+        found = self._several(call)
+        if not isinstance(found, Fallback):
+            return found
+        self._counts.fell_back(found, call.a, call.b)
+        return self._counts.by_torch(found, several_by_torch, call)
+
+    def below_several(self, call: SeveralCall, out: Tensor | None = None) -> Tensor | None:
+        """The same as `below` has a product."""
+        found = self._several(call, out)
+        if isinstance(found, Fallback):
+            self._counts.torchs_own_left(found)
+            return None
+        self._counts.torchs_own_served()
+        return found
+
+    def _several(self, call: SeveralCall, out: Tensor | None = None) -> Tensor | Fallback:
+        if any(type(each) not in PLAIN for each in call.tensors):
+            return Fallback.TENSOR_TYPE
+        place = self._places.get(call.a.get_device()) or self._other_place(call.a)
+        return Fallback.DEVICE if place is None else place.several.product(call, out)
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        """Of the operations that it has entries of."""
+        return frozenset(each.kind for each in self._operations)
+
     @property
     def has_scaled(self) -> bool:
         """Whether it has entries of torch's scaled products."""
@@ -280,7 +310,7 @@ class LoadedTable:
         """Load every kernel that a call can reach now, on each device in use, so that no call does and a graph capture
         need not. Algorithms of the vendor's libraries are launched once."""
         problems = [entry.problem for entry in self._validated.usable]
-        reached = [problem for problem in problems if problem.operation in CALL_OPERATIONS]
+        reached = [problem for problem in problems if problem.operation.of_any_count in CALL_OPERATIONS]
         for served in [served for served in self._places.values() if served is not None]:
             with served.place.entered():
                 for problem in reached:

@@ -6,7 +6,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MethodType
 
 import torch
@@ -15,6 +15,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.utils.parametrize import ParametrizationList
 
+from hktune.runtime import fused_modules
 from hktune.runtime.layers import Linear, PatchedLinear
 from hktune.runtime.operands import PLAIN
 
@@ -34,12 +35,16 @@ class PatchReport:
     """Layers that the table served before `patch` was called."""
     left: Mapping[str, str]
     """Modules that torch goes on computing after `patch`, or that may call hktune still after `unpatch`, and why."""
+    fused: Mapping[str, str] = field(default_factory=dict)
+    """Modules whose linears one kernel finishes, and how."""
 
     def __len__(self) -> int:
         return len(self.changed)
 
     def __str__(self) -> str:
         counts = [f"{_counted(len(self.changed), 'layer')} {self.verb}"]
+        if self.fused:
+            counts.append(f"{_counted(len(self.fused), 'module')} fused")
         if self.already:
             counts.append(f"{len(self.already)} served already")
         if self.verb == "patched":
@@ -48,6 +53,7 @@ class PatchReport:
             counts.append(f"{_counted(len(self.left), 'module')} out of reach")
         lines = ["hktune: " + ", ".join(counts)]
         lines += [f"  {self.verb}  {each}" for each in _grouped((name, "") for name in self.changed)]
+        lines += [f"  fused  {each}" for each in _grouped(self.fused.items())]
         lines += [f"  left  {each}" for each in _grouped(self.left.items())]
         return "\n".join(lines)
 
@@ -55,7 +61,7 @@ class PatchReport:
         return f"<hktune {self.verb} {len(self.changed)}, already {len(self.already)}, left {len(self.left)}>"
 
 
-def patch(model: nn.Module, *, quiet: bool = False) -> PatchReport:
+def patch(model: nn.Module, *, fuse: bool = False, quiet: bool = False) -> PatchReport:
     """Have every nn.Linear in `model` served by the current table; prints, unless `quiet`, and returns which those are
     and what was left.
 
@@ -63,7 +69,14 @@ def patch(model: nn.Module, *, quiet: bool = False) -> PatchReport:
     changes, and what kept hold of their `forward` (accelerate's hooks). Layers that torch gave a class of its own
     (FSDP2, parametrizations) keep what it adds. Left are modules whose product this cannot see. These are subclasses of
     nn.Linear, layers whose `forward` somebody replaced, weights of another tensor type, and layers without a weight
-    yet. So are modules that multiply by matrices of their own. Raises TypeError when `model` is no module.
+    yet. So are modules that multiply by matrices of their own.
+
+    With `fuse`, a module is changed too whose forward calls such layers and has an activation, gates or a sum behind
+    one: `act(linear)`, `act(gate) * up`, `linear + residual`. One kernel does these where the table has one and no
+    gradient is asked (`hktune.linear`, `hktune.gated_linear`). Its forward is read once, here; what it does must depend
+    on its children alone. Weights of gate and up are moved, to follow one another in memory; the parameters stay.
+
+    Raises TypeError when `model` is no module.
     """
     report = _Changes(model, "patched")
     for name, module in report.modules():
@@ -74,6 +87,10 @@ def patch(model: nn.Module, *, quiet: bool = False) -> PatchReport:
         elif isinstance(module, nn.Linear):
             _change(module, nn.Linear, PatchedLinear, report.classes)
             report.changed.append(name)
+    for name, module in report.modules() if fuse else ():
+        plan = fused_modules.fuse(module)
+        if plan is not None:
+            report.fused[name] = str(plan)
     return report.done(quiet)
 
 
@@ -82,6 +99,7 @@ def unpatch(model: nn.Module, *, quiet: bool = False) -> PatchReport:
     Raises TypeError when `model` is no module."""
     report = _Changes(model, "unpatched")
     for name, module in report.modules():
+        fused_modules.unfuse(module)
         if isinstance(module, PatchedLinear):
             _change(module, PatchedLinear, nn.Linear, report.classes)
             report.changed.append(name)
@@ -102,6 +120,7 @@ class _Changes:
         self.changed: list[str] = []
         self.already: list[str] = []
         self.left: dict[str, str] = {}
+        self.fused: dict[str, str] = {}
         self.classes: dict[type, type] = {}
 
     def modules(self) -> list[tuple[str, nn.Module]]:
@@ -111,7 +130,7 @@ class _Changes:
         return [(name, module) for name, module in named if id(module) not in uncalled]
 
     def done(self, quiet: bool) -> PatchReport:
-        report = PatchReport(self._verb, tuple(self.changed), tuple(self.already), self.left)
+        report = PatchReport(self._verb, tuple(self.changed), tuple(self.already), self.left, self.fused)
         if not quiet:
             print(report)
         return report

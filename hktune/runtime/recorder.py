@@ -40,6 +40,7 @@ from hktune.runtime.gradients import asks_gradient
 from hktune.runtime.loaded import LoadedTable
 from hktune.runtime.operands import PLAIN, layout_of
 from hktune.runtime.scaled_call import ScaledCall, call_of_operator, call_of_recipes
+from hktune.runtime.several_call import SeveralCall
 from hktune.runtime.torch_state import as_autocast, is_transformed
 
 if TYPE_CHECKING:
@@ -145,6 +146,16 @@ class Recorder:
         elif call is None or 0 not in (call.sizes or ()):
             self.left_out[why or "scaled in another way"] += 1
 
+    def note_several(self, call: SeveralCall) -> None:
+        """Count a batched or a grouped product. Other devices than NVIDIA's have no kernel of such, and a file with
+        what a template cannot do is refused as a whole."""
+        why = next(filter(None, map(_why_left_out, (call.a, call.b))), None)
+        problem = None if why or not may_be_tuned(call.a) else call.problem
+        if problem is not None:
+            self.calls[problem] += 1
+        elif call.offsets is not None and 0 not in (call.sizes or ()):
+            self.left_out[why or "grouped in another way"] += 1
+
     @property
     def shapes(self) -> ShapeList:
         """What was called, `weight` the number of calls. Raises ShapesError when there was nothing."""
@@ -162,6 +173,11 @@ class Recorder:
     def yaml(self) -> str:
         """The calls as shapes.yaml. Raises ShapesError when there are none."""
         return shapes_yaml(self.shapes)
+
+
+def may_be_tuned(tensor: Tensor) -> bool:
+    """Whether a template has several products in a launch on the device of `tensor`."""
+    return tensor.is_cuda and torch.version.hip is None
 
 
 def _why_left_out(tensor: Tensor) -> str | None:
@@ -206,6 +222,11 @@ class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
         note = self._recorder.note
         if packet.__name__.endswith("scaled_mm") or packet.__name__ == "_scaled_mm_v2":
             self._note_scaled(packet, args, kwargs)
+        elif packet.__name__ == "_grouped_mm":
+            offsets = args[2] if len(args) > 2 else kwargs.get("offs")
+            self._recorder.note_several(SeveralCall(args[0], args[1], offsets))
+        elif packet is _aten.bmm and not _are_single(*args[:2]) and kwargs.keys() <= {"out"} and len(args) == 2:
+            self._recorder.note_several(SeveralCall(args[0], args[1]))
         elif packet in (_aten.linear, torch.ops.hktune.linear) and args[1].dim() == 2:
             bias = args[2] if len(args) > 2 else None
             note(linear_form(bias), args[0], args[1], bias)

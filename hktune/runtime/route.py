@@ -6,7 +6,7 @@ from hktune.core.launch import Launch
 from hktune.core.operation import Operation, operation_of
 from hktune.core.problem import Key, Problem
 from hktune.core.vendor_algorithm import VendorAlgorithm
-from hktune.device.device import CALL_OPERANDS, SCALED_OPERANDS, Kernel, PreparedLaunch
+from hktune.device.device import CALL_OPERANDS, SCALED_OPERANDS, SEVERAL_OPERANDS, Kernel, PreparedLaunch
 from hktune.dispatch.choice import Choice
 from hktune.runtime.counts import Fallback
 
@@ -15,6 +15,8 @@ def _operands_of(operation: Operation) -> tuple[str, ...]:
     """What its prepared launches are called with, before the stream."""
     if operation.scales:
         return SCALED_OPERANDS
+    if operation.count:
+        return SEVERAL_OPERANDS
     return (*CALL_OPERANDS, "residual") if operation.has_residual else CALL_OPERANDS
 
 

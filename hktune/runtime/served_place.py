@@ -20,6 +20,7 @@ from hktune.runtime.route import Route, route_of
 from hktune.runtime.scaled_products import ScaledProducts
 from hktune.runtime.served_product import Backward, ServedProduct
 from hktune.runtime.served_shapes import ServedShapes
+from hktune.runtime.several_served import SeveralProducts
 
 Shapes = tuple[torch.Size, torch.Size, Form]
 """Of the two operands, and what is made of them."""
@@ -38,6 +39,7 @@ class ServedPlace:
         self._choices = choices
         self._counts = counts
         self.scaled = ScaledProducts(place, self.route, counts)
+        self.several = SeveralProducts(place, self.route, counts)
         # By ending: the dtypes and layouts that the table has entries of, with their operation's text.
         self._asked = {
             ending: [

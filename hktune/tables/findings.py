@@ -103,7 +103,7 @@ def _first(entries: Sequence[Entry]) -> str:
 
 def _unreachable(table: Table) -> list[Finding]:
     """The rows of operations that no call asks for."""
-    rows = [entry for entry in table.entries if entry.problem.operation not in CALL_OPERATIONS]
+    rows = [entry for entry in table.entries if entry.problem.operation.of_any_count not in CALL_OPERATIONS]
     return [
         Finding("unreachable row", f"{entry.problem}, but calls ask for {CALLS_SAID}", "leave it out of the trials")
         for entry in rows
@@ -155,7 +155,7 @@ def _sibling_hits(validated: Validated, calls: Sequence[Call]) -> list[Finding]:
 
 def _uncovered(call: Call, share: str) -> Finding:
     """To tune a shape helps only where a call can ask for it."""
-    if call.problem.operation in CALL_OPERATIONS:
+    if call.problem.operation.of_any_count in CALL_OPERATIONS:
         return Finding("uncovered shape", f"{_label(call)}{share}", "tune it")
     value = f"{_label(call)}{share}, but calls ask for {CALLS_SAID}"
     return Finding("uncovered shape", value, "leave it out of the shapes")

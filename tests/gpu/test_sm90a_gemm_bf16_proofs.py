@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -11,19 +12,28 @@ import numpy.typing as npt
 import pytest
 
 from hktune.compile.nvrtc import NvrtcCompiler
-from hktune.core.config import Config
+from hktune.core.config import Config, Value
 from hktune.core.errors import DeviceError
 from hktune.core.operation import BF16_NT, Operation, operation_of
 from hktune.core.problem import Problem, ProofProblem
 from hktune.core.variant import CodeObject
 from hktune.device.cuda import CudaDevice, LoadedKernel
 from hktune.space.search_space import SearchSpace, load_space
-from hktune.template import Template
+from hktune.template import Template, load_template
 from hktune.verify import Proof, random_operands, verify
 
 ROOT = Path(__file__).resolve().parents[2]
 OPERATIONS = [BF16_NT, *map(operation_of, ("f16.nt", "bf16.nn", "f16.tn", "bf16.tt", "bf16.nt->f32", "bf16.tn->f32"))]
 SPLIT = {"block_m": 16, "block_n": 64, "swapped": True, "schedule": "single", "cluster_rows": 1, "split_k": 4}
+WORKSPACE: dict[str, Value] = {"launch": "workspace", "persistent": False, "cluster_rows": 1}
+SHARED: list[dict[str, Value]] = [
+    {**WORKSPACE, "split_k": 5, "block_n": 128},
+    {**WORKSPACE, "split_k": 16, "cluster_rows": 2},
+    {**WORKSPACE, "split_k": 3, "block_m": 64, "block_n": 80, "schedule": "single", "blocks_per_sm": 2},
+    {**WORKSPACE, "split_k": 7, "block_n": 112},
+    {**WORKSPACE, "split_k": 4, "block_n": 72, "cluster_rows": 4, "cluster_columns": 2, "stages": 7},
+    {**WORKSPACE, "split_k": 6, "swapped": True, "block_m": 152, "block_n": 64, "schedule": "single", "stages": 6},
+]
 RAGGED = [
     Problem(1, 8, 8),
     Problem(7, 4096, 512),
@@ -42,6 +52,11 @@ def space() -> SearchSpace:
 def configs() -> list[Config]:
     split = [{**SPLIT, "persistent": False, "block_m": m, "split_k": parts} for m, parts in ((8, 8), (16, 4), (32, 2))]
     clusters = [{"block_n": 128, "cluster_rows": 2, "cluster_columns": 2}, {"cluster_rows": 1, "cluster_columns": 2}]
+    clusters += [
+        {"block_n": 72, "cluster_rows": 4, "cluster_columns": 2, "persistent": False, "stages": 7},
+        {"block_n": 136, "cluster_rows": 2, "cluster_columns": 4, "stages": 5},
+        {"swapped": True, "block_m": 152, "block_n": 64, "schedule": "single", "cluster_columns": 4, "stages": 6},
+    ]
     direct = [{"store": "direct", "swapped": True, "block_m": 32, "block_n": 128, "cluster_rows": 1}]
     narrow = [{"block_n": n, "cluster_rows": 1, "stages": 6} for n in (16, 32, 96)]
     two = [{"block_n": 128, "schedule": "single", "stages": 3, "blocks_per_sm": 2, "producer_registers": 40}]
@@ -54,7 +69,7 @@ def configs() -> list[Config]:
         {"swapped": True, "schedule": "single", "block_m": 40, "block_n": 64, "persistent": False, "cluster_rows": 1},
         {"block_m": 128, "block_n": 128, "split_k": 4, "cluster_rows": 1, "persistent": False, "stages": 6},
     ]
-    chosen = [space().config(values) for values in [{}, *split, *clusters, *direct, *narrow, *two, *once]]
+    chosen = [space().config(values) for values in [{}, *split, *clusters, *direct, *narrow, *two, *once, *SHARED]]
     return [*chosen, *space().seeds]
 
 
@@ -100,17 +115,22 @@ def test_direct_stores_reach_any_n(hopper: CudaDevice, sizes: tuple[int, int, in
         assert isinstance(proof, Proof), f"{label(config)}: {proof}"
 
 
-def outputs(device: CudaDevice, config: Config, problem: Problem, runs: int) -> list[npt.NDArray[np.uint16]]:
-    operands, kernel = random_operands(problem, seed=3), loaded(device, config)
+def outputs(
+    device: CudaDevice, config: Config, problem: Problem, runs: int, kernel: LoadedKernel | None = None
+) -> list[npt.NDArray[np.uint16]]:
+    operands, kernel = random_operands(problem, seed=3), kernel or loaded(device, config)
     buffers = {"a": device.allocate(operands.stored["a"].nbytes), "b": device.allocate(operands.stored["b"].nbytes)}
     device.write(buffers["a"], operands.stored["a"])
     device.write(buffers["b"], operands.stored["b"])
-    results = []
+    launch, results = space().template.launch(config, problem), []
+    if launch.workspace_bytes:
+        zeros = np.zeros(launch.workspace_bytes, np.uint8)
+        buffers["workspace"] = device.allocate(zeros.nbytes)
+        device.write(buffers["workspace"], zeros)
     for _ in range(runs):
         out = np.zeros((problem.m, problem.n), np.uint16)
         c = device.allocate(out.nbytes)
-        binding = {**buffers, "c": c, "m": problem.m, "n": problem.n, "k": problem.k, "bias": None}
-        device.launch(kernel, space().template.launch(config, problem), binding)
+        device.launch(kernel, launch, launch.bound({**problem.numbers(), **buffers, "c": c}))
         device.read(c, out)
         results.append(out)
     return results
@@ -122,11 +142,36 @@ def test_a_split_sum_is_the_same_every_time(hopper: CudaDevice) -> None:
     assert all(np.array_equal(first, other) for other in others)
 
 
+@pytest.mark.parametrize("values", SHARED, ids=lambda values: label(space().config(values)))
+def test_a_shared_tile_is_the_same_every_time(hopper: CudaDevice, values: dict[str, Value]) -> None:
+    first, *others = outputs(hopper, space().config(values), Problem(200, 1048, 8192), runs=20)
+    assert all(np.array_equal(first, other) for other in others)
+
+
+@pytest.mark.parametrize("values", SHARED, ids=lambda values: label(space().config(values)))
+def test_blocks_that_wait_for_nobody_leave_the_same_tile(
+    hopper: CudaDevice, values: dict[str, Value], tmp_path: Path
+) -> None:
+    """Whoever comes last stores what the others gave up: the same bits, and counters that are zero again."""
+    impatient = tmp_path / "gemm_bf16"
+    shutil.copytree(ROOT / "kernels" / "sm90a" / "gemm_bf16", impatient)
+    source = (impatient / "share.cu").read_text()
+    assert source.count("PATIENCE = 64;") == 1
+    (impatient / "share.cu").write_text(source.replace("PATIENCE = 64;", "PATIENCE = 0;"))
+    config, problem = space().config(values), Problem(200, 1048, 8192)
+    code = NvrtcCompiler().compile(load_template(impatient).render(config), 120.0)
+    assert isinstance(code, CodeObject), code
+    assert code.sha256 != built(space().template, config).sha256
+    [patient] = outputs(hopper, config, problem, runs=1)
+    for found in outputs(hopper, config, problem, 20, hopper.load(code.data, code.symbol)):
+        assert np.array_equal(found, patient)
+
+
 def test_operands_that_a_tensor_map_cannot_describe_are_refused(hopper: CudaDevice) -> None:
     config, problem = space().config({}), Problem(64, 64, 64)
     kernel, launch = loaded(hopper, config), space().template.launch(config, problem)
     buffer = hopper.allocate(2 * 64 * 64)
-    binding = {"a": buffer, "b": buffer, "c": buffer, "m": 64, "n": 64, "k": 64, "bias": None}
+    binding = {"a": buffer, "b": buffer, "c": buffer, "m": 64, "n": 64, "k": 64, "bias": None, "workspace": None}
     with pytest.raises(DeviceError, match="multiples of 16 bytes"):
         hopper.launch(kernel, launch, {**binding, "k": 60})
     with pytest.raises(DeviceError, match="allocate it"):

@@ -15,6 +15,7 @@ from hktune.core.config import Config
 from hktune.core.identity import Identity
 from hktune.core.launch import Argument
 from hktune.core.launch_rule import LaunchRule
+from hktune.core.operand import operands_of
 from hktune.core.operation import Operation
 from hktune.core.outcome import Source, Status
 from hktune.core.problem import Problem
@@ -34,9 +35,13 @@ LAYOUTS_SHA256 = hashlib.sha256(LAYOUTS_OBJECT).hexdigest()
 SCALED_OBJECT = (_FOLDER / "naive_gemm_scaled.hsaco").read_bytes()
 """Of float8, with scales of everything or of rows."""
 SCALED_SHA256 = hashlib.sha256(SCALED_OBJECT).hexdigest()
+SEVERAL_OBJECT = (_FOLDER / "naive_gemm_several.hsaco").read_bytes()
+"""Of several products: batched and grouped bf16, nt and nn."""
+SEVERAL_SHA256 = hashlib.sha256(SEVERAL_OBJECT).hexdigest()
 OBJECTS = {
     **{SHA256: OBJECT, F16_SHA256: F16_OBJECT, LAYOUTS_SHA256: LAYOUTS_OBJECT},
     SCALED_SHA256: SCALED_OBJECT,
+    SEVERAL_SHA256: SEVERAL_OBJECT,
 }
 EMULATED = Identity("emulated", "gfx950", "emulated gfx950", 256)
 MI355X = Identity("hip", "gfx950", "AMD Instinct MI355X", 256, "0x75a3", "SPX")
@@ -62,6 +67,8 @@ def algorithm_trial(problem: Problem, algorithm: VendorAlgorithm, time_us: float
 
 
 def _object_of(operation: Operation) -> str:
+    if operation.count:
+        return SEVERAL_SHA256
     if operation.scales:
         return SCALED_SHA256
     if operation.layout != "nt":
@@ -72,6 +79,14 @@ def _object_of(operation: Operation) -> str:
 def launch_of(row: Trial) -> tuple[str, LaunchRule]:
     """One work-item per element of C, 64 columns a workgroup."""
     grid, block = (-(-row.n // 64), "m", 1), (64, 1, 1)
+    if row.operation.count:
+        pointers = [Argument(name, "pointer") for name in operands_of(row.operation)]
+        given = ("n", "k", "groups") if row.operation.is_grouped else ("m", "n", "k")
+        several = [Argument(name, "u32") for name in given]
+        products = 1 if row.operation.is_grouped else row.operation.count
+        order = sorted(pointers, key=lambda each: ("a", "b", "c", "offsets").index(each.name))
+        rule = LaunchRule((grid[0], "m", products), block, 0, (*order, *several))
+        return f"naive_{row.operation.kind}_{row.operation.layout}", rule
     if row.operation.scales:
         names = ("a", "b", "c", "bias", "scale_a", "scale_b")
         numbers = [Argument(name, "u32") for name in ("n", "k")]

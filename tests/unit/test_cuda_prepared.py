@@ -103,6 +103,27 @@ def test_a_map_has_the_rows_and_columns_in_which_a_is_stored(
     assert driver.launches[0][2][0][-8:] == struct.pack("<II", *sides)
 
 
+@pytest.mark.parametrize(
+    ("text", "name", "sides"),
+    [
+        ("bf16.nt+silu+gated", "b", (16, 24)),
+        ("bf16.nn+bias+gated", "b", (24, 16)),
+        ("bf16.nt+residual", "residual", (3, 8)),
+    ],
+)
+def test_a_map_of_gates_has_them_and_what_they_gate(
+    monkeypatch: pytest.MonkeyPatch, text: str, name: str, sides: tuple[int, int]
+) -> None:
+    """Of m = 3, n = 8 and k = 24: B has 16 columns."""
+    monkeypatch.setattr(tensor_map, "encoded", made_up_map)
+    launch = Launch((1, 1, 1), (128, 1, 1), 0, ARGUMENTS, operation=operation_of(text))
+    mapped = tensor_map.mapped_matrix("k", {name: Box(8, 64)}, launch, name)
+    sizes = {"m": 3, "n": 8, "k": 24}
+    assert mapped.encoder(sizes)(4096) == made_up_map(4096, *sides, Box(8, 64))
+    bound = {name: DeviceBuffer(4096, 2 * sides[0] * sides[1]), **sizes}
+    assert mapped.bound(bound) == made_up_map(4096, *sides, Box(8, 64))
+
+
 def test_a_vector_has_no_map(monkeypatch: pytest.MonkeyPatch) -> None:
     swapped = (*reversed(POINTERS), *ARGUMENTS[4:])
     with pytest.raises(DeviceError, match="takes bias as a tensor map"):

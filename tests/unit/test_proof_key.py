@@ -59,7 +59,7 @@ def changed(value: Any, path: str) -> Iterator[tuple[str, Any]]:
     """`value` with one leaf of it changed, for every leaf, whatever fields its classes have."""
     if isinstance(value, Operation):
         other = {"a": "f16", "layout": "nn", "b": "f16", "c": "f32", "epilogue": BF16_NT_BIAS.epilogue}
-        other |= {"scales": "rows", "kind": "grouped", "count": 8}
+        other |= {"scales": "rows", "kind": "grouped", "count": 8, "accumulation": "fast"}
         for field in dataclasses.fields(value):
             unlike = () if value.epilogue and field.name == "epilogue" else other[field.name]
             counted = {"kind": "grouped"} if field.name == "count" else {}

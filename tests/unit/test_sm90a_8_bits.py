@@ -10,7 +10,7 @@ from test_sm90a_gemm_bf16 import PING_PONG, SWAPPED, built, config, derived, mac
 
 from hktune.core.arch import SM90A
 from hktune.core.config import Config, Value
-from hktune.core.dtype import E4M3, E5M2, I8
+from hktune.core.dtype import E5M2, I8
 from hktune.core.errors import TemplateError
 from hktune.core.operation import operation_of
 from hktune.core.problem import Problem
@@ -52,9 +52,7 @@ def test_multiplies_are_of_the_formats_and_waited_for_once_a_run(
         assert sums_of(operation, SM90A).run_k >= min(k_step, 128)
 
 
-@pytest.mark.parametrize(
-    ("text", "dtype"), [("e4m3.nt.rows->bf16", E4M3), ("e5m2*e4m3.nt.rows->bf16", E5M2), ("i8.nt->i32", I8)]
-)
+@pytest.mark.parametrize(("text", "dtype"), [("e5m2*e4m3.nt.rows->bf16", E5M2), ("i8.nt->i32", I8)])
 def test_boxes_are_of_bytes_and_factors_are_parameters_of_their_own(text: str, dtype: object) -> None:
     operation, chosen = operation_of(text), config(**NARROW)
     cubin = read_cubin(built(chosen, operation).data)
@@ -70,15 +68,15 @@ def test_boxes_are_of_bytes_and_factors_are_parameters_of_their_own(text: str, d
 
 @pytest.mark.parametrize("text", ["e4m3.nt.blocks->bf16", "e4m3.nt.rows->f16"])
 def test_taking_sums_over_does_not_spill_over_the_space(text: str) -> None:
-    """Random configs, of 60 those two that have the fewest registers to spare."""
+    """Of 60 random configs the one that has the fewest registers to spare."""
     of_operation, draw = space().for_operation(operation_of(text)), random.Random(text)
 
     def to_spare(chosen: Config) -> int:
         needs = of_operation.derived.values({**chosen, **of_operation.template.records})
         return int(needs["consumer_budget"]) - int(needs["needed_registers"])
 
-    for chosen in sorted((of_operation.sample(draw) for _ in range(60)), key=to_spare)[:2]:
-        assert not built(chosen, operation_of(text)).resources.spills, dict(chosen)
+    chosen = min((of_operation.sample(draw) for _ in range(60)), key=to_spare)
+    assert not built(chosen, operation_of(text)).resources.spills, dict(chosen)
 
 
 @pytest.mark.parametrize(

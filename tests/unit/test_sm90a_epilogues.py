@@ -19,11 +19,13 @@ pytest.importorskip("cuda.bindings.nvrtc", reason="pip install 'hktune[cuda]'")
 
 SPECIAL_FUNCTIONS = {"relu": [], "gelu": ["EX2"], "gelu_tanh": ["EX2", "RCP"], "silu": ["EX2", "RCP"]}
 """What is asked of the unit of 16 lanes for each number of C."""
+SMALL: dict[str, Value] = {"block_n": 64}
+IN_TURNS: dict[str, Value] = {**PING_PONG, **SMALL}
 
 
 @pytest.mark.parametrize(
     ("values", "activation"),
-    [*(({}, activation) for activation in ACTIVATIONS), (PING_PONG, "gelu"), (SWAPPED, "silu")],
+    [*((SMALL, activation) for activation in ACTIVATIONS), (IN_TURNS, "gelu"), (SWAPPED, "silu")],
 )
 def test_each_number_of_a_tile_is_activated_once(values: dict[str, Value], activation: str, tmp_path: Path) -> None:
     chosen, operation = config(**values), operation_of(f"bf16.nt+{activation}")
@@ -72,7 +74,7 @@ def test_gates_come_in_boxes_of_their_own(values: dict[str, Value], text: str, b
     assert read_cubin(built(chosen, operation_of(text)).data).boxes["b"] == Box(*box)
 
 
-@pytest.mark.parametrize("values", [{}, NARROW], ids=["usual", "swapped"])
+@pytest.mark.parametrize("values", [SMALL, NARROW], ids=["usual", "swapped"])
 def test_gates_halve_what_is_activated_and_stored(values: dict[str, Value], tmp_path: Path) -> None:
     chosen = config(**values)
     code, plain = (machine_code(chosen, tmp_path, operation) for operation in (GATED, GATED.bare))
@@ -97,7 +99,10 @@ def test_a_launch_of_gates_covers_every_column_of_c() -> None:
 
 @pytest.mark.parametrize(
     ("values", "in_stages"),
-    [({}, True), ({"persistent": False}, True), (NARROW, True), (SWAPPED, False), ({"store": "direct"}, False)],
+    [
+        *((SMALL, True), ({**SMALL, "persistent": False}, True), (NARROW, True)),
+        *((SWAPPED, False), ({**SMALL, "store": "direct"}, False)),
+    ],
     ids=["usual", "one tile", "swapped", "split", "direct"],
 )
 def test_a_residual_comes_as_c_goes(values: dict[str, Value], in_stages: bool, tmp_path: Path) -> None:
@@ -105,7 +110,7 @@ def test_a_residual_comes_as_c_goes(values: dict[str, Value], in_stages: bool, t
     chosen = config(**values)
     cubin = read_cubin(built(chosen, RESIDUAL).data)
     [kernel] = cubin.kernels.values()
-    assert len(kernel.parameters) == 9
+    assert len(kernel.parameters) == 10
     assert (kernel.parameters[-1].size_bytes == TENSOR_MAP_BYTES) == in_stages
     assert kernel.mismatch(space().template.arguments_for(RESIDUAL)) is None
     code = machine_code(chosen, tmp_path, RESIDUAL)
@@ -117,4 +122,4 @@ def test_a_residual_comes_as_c_goes(values: dict[str, Value], in_stages: bool, t
 
 def test_other_kernels_take_no_residual() -> None:
     [kernel] = read_cubin(built(config(), GATED).data).kernels.values()
-    assert len(kernel.parameters) == 8
+    assert len(kernel.parameters) == 9

@@ -14,6 +14,7 @@ from hktune.compile.nvrtc import NvrtcCompiler
 from hktune.core.arch import SM90A
 from hktune.core.config import Config, Value
 from hktune.core.dtype import BF16, F16, F32
+from hktune.core.launch import WORKSPACE_COUNTER_BYTES
 from hktune.core.operation import BF16_NT, Operation, operation_of
 from hktune.core.problem import Problem
 from hktune.core.problem_text import problem_of
@@ -36,6 +37,13 @@ SWAPPED: dict[str, Value] = {
     "cluster_rows": 1,
     "split_k": 4,
     "persistent": False,
+}
+SHARED: dict[str, Value] = {
+    "launch": "workspace",
+    "split_k": 5,
+    "persistent": False,
+    "block_n": 128,
+    "cluster_rows": 1,
 }
 PING_PONG: dict[str, Value] = {"schedule": "ping_pong", "block_n": 192, "store_buffers": 2}
 
@@ -175,7 +183,7 @@ def test_boxes_and_parameters_follow_the_config() -> None:
     direct = parsed(config(store="direct"))
     assert sorted(direct.boxes) == ["a", "b"]
     sizes = [slot.size_bytes for slot in direct.kernels["hktune_gemm_bf16"].parameters]
-    assert sizes == [TENSOR_MAP_BYTES, TENSOR_MAP_BYTES, 8, 4, 4, 4, 8, 4]
+    assert sizes == [TENSOR_MAP_BYTES, TENSOR_MAP_BYTES, 8, 4, 4, 4, 8, 4, 8]
 
 
 @pytest.mark.parametrize(
@@ -229,15 +237,17 @@ def test_a_launch_covers_every_tile_in_whole_clusters() -> None:
         ({"block_m": 192}, "whole_rows_a_consumer"),
         ({"block_m": 256, "block_n": 256}, "accumulators_fit"),
         ({"block_n": 128, "blocks_per_sm": 2, "stages": 2}, "one_multiply_fits"),
-        ({"cluster_rows": 4, "cluster_columns": 2}, "multicast_small"),
+        ({"cluster_rows": 4, "cluster_columns": 4, "block_n": 128}, "cluster_fits"),
         ({"launch": "clusters"}, "clusters_launch_as_such"),
         ({**SWAPPED, "cluster_columns": 4}, "cluster_fits"),
         ({"split_k": 2}, "split_alone"),
         ({**SWAPPED, "schedule": "ping_pong"}, "split_shares_tiles"),
         ({**PING_PONG, "persistent": False}, "ping_pong_persists"),
-        ({**SWAPPED, "block_m": 16, "split_k": 1, "cluster_rows": 4}, "whole_shares"),
         ({"stages": 5}, "lds_fits"),
         ({"split_k": 2, "cluster_rows": 1, "persistent": False, "stages": 2}, "split_sums_fit"),
+        ({**SHARED, "persistent": True}, "workspace_is_shared"),
+        ({**SHARED, "split_k": 1}, "workspace_is_shared"),
+        ({**SHARED, "store": "direct"}, "shared_tiles_are_plain"),
         ({"store": "direct", "store_buffers": 2}, "buffers_go_round"),
         ({"persistent": False, "store_buffers": 2}, "buffers_go_round"),
         ({"swapped": True, "block_m": 192, "block_n": 128}, "swapped_is_narrow"),
@@ -265,6 +275,48 @@ def test_every_rule_of_a_problem_can_be_broken(problem: Problem, rule: str) -> N
     assert [violation.name for violation in of_operation.violations(config(), problem)] == [rule]
 
 
+@pytest.mark.parametrize(
+    ("values", "problem", "rule"),
+    [
+        ({**SHARED, "split_k": 2, "block_n": 16}, Problem(128 * 64, 16 * 65, 64), "counters_suffice"),
+        ({**SHARED, "split_k": 16, "block_n": 256}, Problem(128 * 30, 256 * 30, 64), "workspace_fits"),
+    ],
+)
+def test_every_rule_of_a_shared_tile_can_be_broken(values: dict[str, Value], problem: Problem, rule: str) -> None:
+    chosen = config(**values)
+    assert space().is_legal(chosen, Problem(256, 1024, 8192))
+    assert [violation.name for violation in space().violations(chosen, problem)] == [rule]
+
+
+def test_blocks_that_share_tiles_have_slabs_behind_the_counters() -> None:
+    """The kernel's own numbers: 64 KiB of counters, and of each block a slab of its tile in float32."""
+    template, problem = space().template, Problem(250, 1024, 8192)
+    split = template.launch(config(**SHARED), problem)
+    assert split.grid == (2 * 8 * 5, 1, 1)
+    assert split.workspace_bytes == WORKSPACE_COUNTER_BYTES + 80 * 128 * 128 * 4
+    clusters = template.launch(config(**{**SHARED, "cluster_rows": 4, "cluster_columns": 2}), problem)
+    assert clusters.grid == (4 * 5 * 8, 1, 1), "two rows of tiles are one of clusters"
+    assert clusters.workspace_bytes == WORKSPACE_COUNTER_BYTES + 160 * 128 * 128 * 4
+    assert template.launch(config(), problem).workspace_bytes == 0
+
+
+@pytest.mark.parametrize("values", [SHARED, {**SHARED, "swapped": True, "block_m": 72, "block_n": 128}])
+def test_sums_go_through_the_workspace_in_whole_vectors(values: dict[str, Value], tmp_path: Path) -> None:
+    chosen = config(**values)
+    assert not built(chosen).resources.spills
+    code = machine_code(chosen, tmp_path)
+    assert {"STG.E.128.STRONG.GPU", "LDG.E.128.STRONG.GPU"} <= set(code)
+    atomics = [name for name in code if name.startswith("ATOM")]
+    assert all(name.startswith(("ATOMG.E.ADD", "ATOMG.E.INC")) for name in atomics), "counters alone, no sums"
+    of_others = machine_code(config(block_n=128, cluster_rows=1), tmp_path)
+    assert not [name for name in of_others if name.startswith(("ATOM", "STG", "MEMBAR.ALL.GPU"))]
+
+
+def test_split_k_through_the_workspace_is_one_object() -> None:
+    sources = {space().template.render(config(**{**SHARED, "split_k": split})).source for split in (2, 3, 7, 16)}
+    assert len(sources) == 1
+
+
 def test_a_float32_tile_of_a_block_that_does_not_stay_has_to_fit_in_the_stages() -> None:
     once = config(persistent=False, stages=2)
     of_float32 = space().for_operation(operation_of("bf16.tn->f32"))
@@ -277,7 +329,10 @@ def test_a_float32_tile_of_a_block_that_does_not_stay_has_to_fit_in_the_stages()
     [
         ("bf16.nt+silu+gated", SWAPPED, "gates_fit"),  # 64 rows: no thread would have a gate and what it gates
         ("bf16.nt+silu+gated", {**SWAPPED, "block_n": 128, "split_k": 1, "schedule": "cooperative"}, "gates_fit"),
+        ("bf16.nt+silu+gated", {"block_n": 72, "cluster_rows": 1}, "gates_fit"),  # 36 columns are no whole octets
         ("bf16.nt+residual", {"stages": 2}, "residual_fits_in_stages"),
+        ("bf16.nt+residual", {"block_n": 128, "cluster_rows": 4, "cluster_columns": 2}, "multicast_small"),
+        ("bf16.nt+residual", {"block_n": 72}, "whole_shares"),
     ],
 )
 def test_a_rule_of_some_epilogues_can_be_broken(text: str, values: dict[str, Value], rule: str) -> None:
@@ -322,7 +377,7 @@ def test_several_products_are_the_same_kernel_with_rows_that_end(tmp_path: Path)
         code = read_cubin(built(config(), operation).data)
         kernel = code.kernels["hktune_gemm_bf16"]
         assert sorted(code.boxes) == ["a", "b"], "TMA would write into the next product's rows"
-        assert [slot.size_bytes for slot in kernel.parameters][8:] == pointers, "groups, and where they end"
+        assert [slot.size_bytes for slot in kernel.parameters][9:] == pointers, "groups, and where they end"
         assert kernel.mismatch(space().for_operation(operation).template.arguments_for(operation)) is None
         names = machine_code(config(), tmp_path, operation)
         assert any(name.startswith("STG.E.128") for name in names)

@@ -22,6 +22,7 @@
 #define ACCUMULATE_OPERAND 66
 #define WGMMA_A_TRANSPOSED 0  // 1: its rows are along lines
 #define WGMMA_B_TRANSPOSED 0
+#define SHARED false  // tiles' K is shared through the workspace
 #define TMA_STORE true  // C is written by TMA, or element by element
 #define ROW_STORE false  // C is written through shared memory, as many rows as there are
 #define SEVERAL false  // products in a launch, each with a B of its own
@@ -50,8 +51,9 @@ constexpr bool PING_PONG = true;  // they take tiles in turn, or share each
 constexpr bool PERSISTENT = true;  // blocks take tile after tile, or one each
 constexpr int CLUSTER_ROWS = 1;  // blocks of a cluster along D's rows
 constexpr int CLUSTER_COLUMNS = 1;  // and along its columns
-constexpr int SPLIT_K = 1;  // blocks that share a tile's K
+constexpr int SPLIT_K = 1;  // blocks of a cluster that share a tile's K
 constexpr int GROUP = 8;  // cluster rows whose tiles are taken column by column
+constexpr int CHUNK = 64;  // columns of D that a consumer stores at once
 constexpr int STORE_BUFFERS = 2;  // of a consumer, for a TMA store
 constexpr int BLOCKS_PER_SM = 1;
 constexpr int PRODUCER_REGISTERS = 24;  // of a thread, by setmaxnreg

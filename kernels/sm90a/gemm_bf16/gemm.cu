@@ -12,8 +12,12 @@
 #include "residual.cu"
 #include "schedule.cu"
 #include "store.cu"
+#if SHARED
+#include "share.cu"
+#endif
 
-DEVICE void consume(const Output& c, const Epilogue& epilogue, const Schedule& schedule, const Layout& layout) {
+DEVICE void consume(
+    const Output& c, const Epilogue& epilogue, const Schedule& schedule, const Layout& layout, u32* workspace) {
     const int consumer = __shfl_sync(~0u, threadIdx.x / WARPGROUP, 0) - 1;  // uniform, as the compiler then knows
     const int part = PING_PONG ? 0 : consumer;  // of a tile
     const int first_row = part * FRAGMENTS * WGMMA_M, first_out = first_row * OUT_FRAGMENTS / FRAGMENTS;
@@ -39,6 +43,10 @@ DEVICE void consume(const Output& c, const Epilogue& epilogue, const Schedule& s
 #endif
         if (SPLIT_K > 1) reduce_split(accumulators, schedule, layout);
         if (STORES_FROM_STAGES && !RESIDUAL_IN_STAGES) consumers_sync();  // all have multiplied what is there
+#if SHARED
+        const Share share(schedule, work.tile, consumer, workspace);
+        share.store(accumulators, layout, c, staging, epilogue, spot.row + first_row, spot.column);
+#else
 #pragma unroll
         for (int fragment = 0; fragment < OUT_FRAGMENTS; ++fragment) {
             const int down = spot.row + first_out + fragment * WGMMA_M;
@@ -60,6 +68,7 @@ DEVICE void consume(const Output& c, const Epilogue& epilogue, const Schedule& s
             store_fragment(c, values, ups, epilogue, schedule, down, spot.column);
 #endif
         }
+#endif
     }
     // The buffers must outlive the copies out of them; the end of the kernel waits for the writes themselves.
     if (TMA_STORE) asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
@@ -82,7 +91,7 @@ __cluster_dims__(CLUSTER, 1, 1)
 __launch_bounds__(THREADS, BLOCKS_PER_SM)
 void hktune_gemm_bf16(const __grid_constant__ TensorMap a, const __grid_constant__ TensorMap b,
                       const __grid_constant__ Output c, int m, int n, int k,
-                      const BitsOfC* bias, int accumulate
+                      const BitsOfC* bias, int accumulate, u32* workspace
 #if SCALED
                       , const float* scale_a, const float* scale_b
 #endif
@@ -139,7 +148,8 @@ void hktune_gemm_bf16(const __grid_constant__ TensorMap a, const __grid_constant
 #else
         const Factors factors = {};
 #endif
-        consume(c, {bias, rows, columns, accumulate != 0, factors, residual_of_threads(residual)}, schedule, layout);
+        consume(c, {bias, rows, columns, accumulate != 0, factors, residual_of_threads(residual)}, schedule, layout,
+                workspace);
     }
     if (SPLIT_K > 1) cluster_sync();  // no block may leave while others read its sums
 }

@@ -77,11 +77,9 @@ constexpr int RING_BYTES = (STAGES * STAGE_BYTES + ATOM_BYTES - 1) / ATOM_BYTES 
 // Arrivals that release a stage: one of each consumer warp, of each block that shares lines with this one.
 constexpr int RELEASES = WARPS * CONSUMERS_OF_A_TILE * (CLUSTER_ROWS + CLUSTER_COLUMNS - 1);
 
-// Columns of a fragment stored at once, a chunk: the most that leave every block of a split K a part of the tile.
-__host__ __device__ constexpr bool divides(int chunk) {
-    return OUT_COLUMNS % chunk == 0 && chunk * SPLIT_K <= OUT_COLUMNS;
-}
-constexpr int CHUNK = BYTES_OF_C == 2 && divides(64) ? 64 : divides(32) ? 32 : divides(16) ? 16 : 8;
+// Columns of a fragment stored at once are a chunk.
+static_assert(OUT_COLUMNS % CHUNK == 0 && CHUNK % OCTET == 0, "chunks are whole octets");
+constexpr int CHUNK_VALUES = CHUNK / VALUE_COLUMNS;  // of them, a thread's
 constexpr int CHUNK_BYTES = WGMMA_M * CHUNK * BYTES_OF_C;
 constexpr int STORE_ROW_BYTES = (SWAPPED ? WGMMA_M : CHUNK) * BYTES_OF_C;  // of C, in a chunk
 // A block of one tile has a buffer for every chunk that it stores: in the stages, idle by then unless they carry sums.

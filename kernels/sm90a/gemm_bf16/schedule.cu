@@ -25,9 +25,10 @@ struct Ring {
 };
 
 // Addresses in shared memory: the stages, the buffers of a TMA store, and the mbarriers. `full` and `empty` are the
-// first of STAGES barriers, `turns` the first of two, one for each consumer that takes turns.
+// first of STAGES barriers, `turns` the first of two, one for each consumer that takes turns. `owners`: a word of each
+// consumer where blocks share tiles through the workspace.
 struct Layout {
-    u32 stages, staging, full, empty, turns;
+    u32 stages, staging, full, empty, turns, owners;
 
     DEVICE explicit Layout(u32 base) {
         constexpr u32 MASK = ATOM_BYTES - 1;
@@ -36,6 +37,7 @@ struct Layout {
         staging = STORES_FROM_STAGES ? stages : full - STORE_BYTES;
         empty = full + MBARRIER_BYTES * STAGES;
         turns = empty + MBARRIER_BYTES * STAGES;
+        owners = turns + MBARRIER_BYTES * 2;
     }
 };
 
@@ -51,8 +53,11 @@ struct Work {
 
 // What this block works on: tiles of its cluster, and its part of K. `rows` and `columns` are those of C, or of
 // C transposed.
+//
+// Parts of K are of a cluster's blocks or, where tiles are SHARED, of clusters that follow one another: as many as
+// there are for each tile. `part` is this block's of `parts`.
 struct Schedule {
-    int clusters_down, clusters_across, first_tile, tile_step, tiles, k_first, k_steps;
+    int clusters_down, clusters_across, first_tile, tile_step, tiles, part, parts, k_first, k_steps;
     int rank, rank_row, rank_column;
 
     DEVICE Schedule(int rows, int columns, int k) {
@@ -64,9 +69,16 @@ struct Schedule {
         tiles = clusters_down * clusters_across;
         first_tile = blockIdx.x / CLUSTER;
         tile_step = gridDim.x / CLUSTER;
-        const int whole = (k + K_STEP - 1) / K_STEP, part = SPLIT_K == 1 ? 0 : rank;
-        k_first = whole * part / SPLIT_K;
-        k_steps = whole * (part + 1) / SPLIT_K - k_first;
+        part = SPLIT_K == 1 ? 0 : rank;
+        parts = SPLIT_K;
+        if (SHARED) {
+            parts = tile_step / tiles;
+            part = first_tile % parts;
+            first_tile /= parts;
+        }
+        const int whole = (k + K_STEP - 1) / K_STEP;
+        k_first = whole * part / parts;
+        k_steps = whole * (part + 1) / parts - k_first;
     }
 
     DEVICE Work first() const { return {first_tile}; }

@@ -122,8 +122,11 @@ DEVICE void finish(
 }
 
 // The offset in a chunk whose rows are swizzled over their own length as TMA does it: 16-byte columns are exchanged by
-// the number of the row, which is three bits higher. Rows of more than ATOM_LINE_BYTES are not swizzled.
-DEVICE u32 swizzled(u32 offset) { return offset ^ ((offset >> 3) & (STORE_ROW_BYTES - SWIZZLE_UNIT_BYTES)); }
+// the number of the row, which is three bits higher. Rows of other lengths than 128, 64 and 32 bytes are not swizzled;
+// where they are odd multiples of 16 bytes, eight of them are in different banks as they are.
+constexpr u32 SWIZZLED_BITS = STORE_ROW_BYTES == 128 || STORE_ROW_BYTES == 64 || STORE_ROW_BYTES == 32
+                                  ? STORE_ROW_BYTES - SWIZZLE_UNIT_BYTES : 0;
+DEVICE u32 swizzled(u32 offset) { return offset ^ ((offset >> 3) & SWIZZLED_BITS); }
 
 // Writes an octet of a fragment's columns into a chunk of float32, where `stage_octets` writes rounded ones.
 DEVICE void stage_octet(u32 chunk, int octet, const float* v) {
@@ -143,14 +146,15 @@ DEVICE void stage_octet(u32 chunk, int octet, const float* v) {
     }
 }
 
-constexpr bool SINGLE = CHUNK == OCTET;  // an octet is written twice
+// Whether an octet is the last of an odd number: it is written twice.
+DEVICE constexpr bool is_single(int octet) { return octet == CHUNK / OCTET - 1; }
 
 // The row of an 8x8 matrix that this lane gives the address of, in a chunk as the tensor map wants it: of an octet pair
 // (or a last single one) of columns, transposed where C's rows are D's columns.
 DEVICE u32 octets_in_chunk(int octet) {
     const int lane = threadIdx.x % WARP, warp = threadIdx.x % WARPGROUP / WARP;
     const int matrix = lane / OCTET;  // each eight lanes give the rows of one 8x8 matrix
-    const int row_octet = warp * 2 + matrix % 2, column_octet = octet + (SINGLE ? 0 : matrix / 2);
+    const int row_octet = warp * 2 + matrix % 2, column_octet = octet + (is_single(octet) ? 0 : matrix / 2);
     const int row = (SWAPPED ? column_octet : row_octet) * OCTET + lane % OCTET;
     return swizzled(row * STORE_ROW_BYTES + (SWAPPED ? row_octet : column_octet) * OCTET_BYTES);
 }
@@ -158,7 +162,7 @@ DEVICE u32 octets_in_chunk(int octet) {
 // Writes an octet pair of a fragment's columns into a chunk.
 DEVICE void stage_octets(u32 chunk, int octet, const float* v) {
     const u32 address = chunk + octets_in_chunk(octet);
-    const float* w = v + (SINGLE ? 0 : OCTET_VALUES);
+    const float* w = v + (is_single(octet) ? 0 : OCTET_VALUES);
     const u32 x0 = packed(v[0], v[1]), x1 = packed(v[2], v[3]), x2 = packed(w[0], w[1]), x3 = packed(w[2], w[3]);
     if constexpr (SWAPPED)
         asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(x0),
@@ -166,6 +170,15 @@ DEVICE void stage_octets(u32 chunk, int octet, const float* v) {
     else
         asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(x0),
                      "r"(x1), "r"(x2), "r"(x3) : "memory");
+}
+
+// Writes CHUNK columns of a fragment, from `values` on, into a chunk.
+DEVICE void stage(u32 chunk, const float* values) {
+#pragma unroll
+    for (int octet = 0; octet < CHUNK / OCTET; octet += BYTES_OF_C == sizeof(float) ? 1 : 2) {
+        if constexpr (BYTES_OF_C == sizeof(float)) stage_octet(chunk, octet, values + octet * OCTET_VALUES);
+        else stage_octets(chunk, octet, values + octet * OCTET_VALUES);
+    }
 }
 
 // Stores a fragment by TMA, chunk by chunk through the warpgroup's own buffers, or in place of the residual where these
@@ -210,15 +223,6 @@ DEVICE void store_fragment(
 }
 
 #if ROW_STORE
-// Writes CHUNK columns of a fragment, from `values` on, into a chunk.
-DEVICE void stage(u32 chunk, const float* values) {
-#pragma unroll
-    for (int octet = 0; octet < CHUNK / OCTET; octet += BYTES_OF_C == sizeof(float) ? 1 : 2) {
-        if constexpr (BYTES_OF_C == sizeof(float)) stage_octet(chunk, octet, values + octet * OCTET_VALUES);
-        else stage_octets(chunk, octet, values + octet * OCTET_VALUES);
-    }
-}
-
 // The same without TMA, which knows no end of rows but C's: threads copy 16 bytes of a chunk at a time, side by side, as
 // far as the product's rows go. A buffer is free when all have met again after they read it, so two do with one meeting.
 DEVICE void store_rows(

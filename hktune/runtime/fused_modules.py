@@ -1,0 +1,336 @@
+"""Modules of a model whose linears are finished by the same kernel: activations, gates and residuals behind them.
+
+`patch(model, fuse=True)` reads what a module's forward does with its children, by torch.fx. It changes a module where
+that is nothing but calls of children, activations, products and sums, and a linear has one of these behind it. A call
+that the plan does not hold for goes to the forward that was there: one with a gradient, one with hooks on a linear, one
+of children that were replaced.
+
+Gate and up of a SwiGLU are two parameters. They are made neighbours in memory, as views of one storage, and each call
+looks whether they still are. Nothing is a copy that could be out of date.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.fx import Node
+from torch.nn import functional
+from torch.nn.modules import module as torch_module
+
+from hktune.runtime import current
+from hktune.runtime.gradients import asks_gradient
+from hktune.runtime.layers import Linear
+from hktune.runtime.operands import PLAIN
+from hktune.runtime.torch_state import compiling
+
+_SUMS, _PRODUCTS = (operator.add, torch.add), (operator.mul, torch.mul)
+_FUNCTIONS: Mapping[object, str] = {functional.silu: "silu", functional.relu: "relu", torch.relu: "relu"}
+_MODULES: Mapping[type[nn.Module], str] = {nn.SiLU: "silu", nn.ReLU: "relu"}
+_has_global_hooks: Callable[[], bool] = torch_module._has_any_global_hook
+_GELU = {"none": "gelu", "tanh": "gelu_tanh"}
+_OF_TRANSFORMERS = {
+    "SiLUActivation": "silu",
+    "GELUActivation": "gelu",
+    "NewGELUActivation": "gelu_tanh",
+    "PytorchGELUTanh": "gelu_tanh",
+    "GELUTanh": "gelu_tanh",
+}
+"""What Hugging Face's classes of these names compute."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One result of a plan, under its node's name. `linear` and `up` name children: with `up`, gates are applied. Where
+    there is no `linear` it is the child `child`, or `function`, of the values `inputs`."""
+
+    name: str
+    inputs: tuple[str, ...]
+    linear: str = ""
+    up: str = ""
+    activation: str | None = None
+    residual: str = ""
+    child: str = ""
+    function: Callable[..., Tensor] | None = None
+
+    def __str__(self) -> str:
+        text = f"{self.activation}({self.linear})" if self.activation else self.linear
+        return f"{text} * {self.up}" if self.up else f"{text} + {self.residual}" if self.residual else text
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A forward as steps. `absorbed` are the children whose own call is left out, by name."""
+
+    inputs: tuple[str, ...]
+    steps: tuple[Step, ...]
+    output: str
+    absorbed: Mapping[str, nn.Module] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return ", ".join(str(step) for step in self.steps if step.linear)
+
+    def holds(self, module: nn.Module, given: tuple[Any, ...]) -> bool:
+        """Whether a call of `module` with these arguments may be done by these steps."""
+        if len(given) != len(self.inputs) or any(type(each) not in PLAIN for each in given):
+            return False
+        found = module._modules
+        for name, child in self.absorbed.items():
+            if found.get(name) is not child or _is_watched(child):
+                return False
+        return not asks_gradient(*given, *(each for child in self.absorbed.values() for each in child.parameters()))
+
+    def run(self, module: nn.Module, given: tuple[Tensor, ...]) -> Tensor:
+        values = dict(zip(self.inputs, given, strict=True))
+        for step in self.steps:
+            values[step.name] = _done(step, module._modules, [values[name] for name in step.inputs], values)
+        return values[self.output]
+
+
+def _done(step: Step, children: Mapping[str, Any], inputs: list[Tensor], values: Mapping[str, Tensor]) -> Tensor:
+    if step.child:
+        out: Tensor = children[step.child](*inputs)
+        return out
+    if step.function is not None:
+        return step.function(*inputs)
+    linear = children[step.linear]
+    if not step.up:
+        residual = values[step.residual] if step.residual else None
+        return current.linear(inputs[0], linear.weight, linear.bias, activation=step.activation, residual=residual)
+    up = children[step.up]
+    weight = neighbours(linear.weight, up.weight)
+    bias = None if linear.bias is None else neighbours(linear.bias, up.bias)
+    if weight is not None and (bias is None) == (linear.bias is None):
+        return current.gated_linear(inputs[0], weight, bias, step.activation)
+    gate = current.linear(inputs[0], linear.weight, linear.bias, activation=step.activation)
+    return gate * current.linear(inputs[0], up.weight, up.bias)
+
+
+def neighbours(first: Tensor, second: Tensor) -> Tensor | None:
+    """Both as one tensor, of the same memory; None where the second does not begin where the first ends."""
+    if type(first) not in PLAIN or type(second) not in PLAIN or not (first.is_contiguous() and second.is_contiguous()):
+        return None
+    if first.shape != second.shape or first.dtype is not second.dtype or first.device != second.device:
+        return None
+    storage = first.untyped_storage()
+    if storage.data_ptr() != second.untyped_storage().data_ptr() or not storage.data_ptr():
+        return None
+    if second.storage_offset() != first.storage_offset() + first.numel():
+        return None
+    shape = (2 * first.shape[0], *first.shape[1:])
+    return first.detach().as_strided(shape, first.stride(), first.storage_offset())
+
+
+def make_neighbours(first: Tensor, second: Tensor) -> None:
+    """Have two parameters follow one another in memory, if each has a storage of its own."""
+    if first is second or first.shape != second.shape or first.dtype is not second.dtype:
+        return
+    for each in (first, second):
+        if type(each) not in PLAIN or each.is_meta or each.untyped_storage().nbytes() != each.nbytes:
+            return
+    with torch.no_grad():
+        whole = torch.cat([first, second])
+        first.data, second.data = whole[: len(first)], whole[len(first) :]
+
+
+class FusedModule:
+    """Before its own class in the order of a module that `patch` fused. A copy or a pickle of it is of that class."""
+
+    _plan: Plan
+    _fused_from: type[nn.Module]
+
+    def forward(self, *args: Any, **named: Any) -> Any:
+        module: Any = self
+        if named or compiling() or not self._plan.holds(module, args):
+            return super().forward(*args, **named)  # type: ignore[misc]
+        return self._plan.run(module, args)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        del protocol
+        state = {name: value for name, value in vars(self).items() if name != "_plan"}
+        return _blank, (self._fused_from,), state
+
+
+def _blank(kind: type[nn.Module]) -> nn.Module:
+    """A module of this class before its state is there."""
+    return kind.__new__(kind)
+
+
+def fuse(module: nn.Module) -> Plan | None:
+    """Change `module` where its forward finishes a linear, and say how; None where it is left as it is."""
+    plan = plan_of(module)
+    if plan is None:
+        return None
+    for step in plan.steps:
+        if step.up:
+            gate, up = module.get_submodule(step.linear), module.get_submodule(step.up)
+            for name, parameter in gate.named_parameters(recurse=False):
+                make_neighbours(parameter, up.get_parameter(name))
+    kind = type(module)
+    body = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "_fused_from": kind}
+    fused: Any = type(kind.__name__, (FusedModule, kind), body)
+    module.__class__ = fused
+    module.__dict__["_plan"] = plan
+    return plan
+
+
+def unfuse(module: nn.Module) -> None:
+    """Undo `fuse`, but for where parameters are in memory."""
+    kind: Any = getattr(type(module), "_fused_from", None)
+    if kind is not None:
+        del module.__dict__["_plan"]
+        module.__class__ = kind
+
+
+def plan_of(module: nn.Module) -> Plan | None:
+    """The forward of `module` in steps, one of which finishes a linear; None where there is none, or more to it."""
+    has_linears = any(isinstance(child, Linear) for child in module.children())
+    if not has_linears or isinstance(module, FusedModule | torch.jit.ScriptModule) or "forward" in vars(module):
+        return None
+    graphs = [_traced(module, training) for training in (False, True)]
+    graph, other = graphs
+    if graph is None or other is None or str(graph) != str(other):
+        return None
+    return _Planner(module, graph).plan()
+
+
+class _Tracer(torch.fx.Tracer):
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        del m, module_qualified_name
+        return True
+
+
+def _traced(module: nn.Module, training: bool) -> torch.fx.Graph | None:
+    """What its forward does in training or in evaluation; None where that depends on more than its children."""
+    was, module.training = module.training, training
+    try:
+        return _Tracer().trace(module)
+    except Exception:  # whatever a forward raises that gets stand-ins for tensors
+        return None
+    finally:
+        module.training = was
+
+
+class _Planner:
+    def __init__(self, module: nn.Module, graph: torch.fx.Graph) -> None:
+        self._children = dict(module.named_children())
+        self._nodes = list(graph.nodes)
+        self._steps: dict[Node, Step] = {}
+        self._absorbed: set[Node] = set()
+
+    def plan(self) -> Plan | None:
+        """None where something in the graph is none of what a plan does, or nothing is finished."""
+        inputs = [node for node in self._nodes if node.op == "placeholder"]
+        *_, last = self._nodes
+        (output,) = last.args
+        if any(node.args or str(node.target).startswith("*") for node in inputs) or not isinstance(output, Node):
+            return None
+        for node in reversed(self._nodes[len(inputs) : -1]):
+            if node not in self._absorbed:
+                step = self._finished(node) or self._plain(node)
+                if step is None:
+                    return None
+                self._steps[node] = step
+        steps = [self._steps[node] for node in self._nodes if node in self._steps]
+        left_out = {str(node.target) for node in self._absorbed if node.op == "call_module"}
+        left_out |= {step.linear for step in steps if step.linear}
+        names = tuple(node.name for node in inputs)
+        absorbed = {name: self._children[name] for name in sorted(left_out)}
+        return Plan(names, tuple(steps), output.name, absorbed) if absorbed else None
+
+    def _plain(self, node: Node) -> Step | None:
+        if node.kwargs or not all(isinstance(each, Node) for each in node.args):
+            return None
+        inputs = tuple(each.name for each in node.all_input_nodes) if len(set(node.args)) == len(node.args) else ()
+        if not inputs:
+            return None
+        if node.op == "call_module" and node.target in self._children:
+            return Step(node.name, inputs, child=str(node.target))
+        known = (*_SUMS, *_PRODUCTS, *_FUNCTIONS, functional.gelu)
+        return Step(node.name, inputs, function=node.target) if node.target in known else None  # type: ignore[arg-type]
+
+    def _finished(self, node: Node) -> Step | None:
+        """A linear with something behind it that ends in `node`."""
+        if node.op == "call_function" and not node.kwargs and len(node.args) == 2:
+            one, two = node.args
+            if isinstance(one, Node) and isinstance(two, Node) and one is not two:
+                if node.target in _PRODUCTS:
+                    return self._gated(node, one, two) or self._gated(node, two, one)
+                if node.target in _SUMS:
+                    return self._sum(node, two, one) or self._sum(node, one, two)
+        found = self._activated(node)
+        if found is None or found[1] is None:
+            return None
+        linear, activation = found
+        self._absorbed.add(linear)
+        return Step(node.name, (linear.all_input_nodes[0].name,), str(linear.target), activation=activation)
+
+    def _gated(self, node: Node, gate: Node, up: Node) -> Step | None:
+        found, other = self._activated(gate), self._activated(up)
+        if found is None or found[1] is None or other is None or other[1] is not None:
+            return None
+        linear, activation = found
+        if len(gate.users) > 1 or len(up.users) > 1 or linear.args != up.args or linear.target == up.target:
+            return None
+        one, two = (self._children[str(each.target)] for each in (linear, up))
+        if one.weight.shape != two.weight.shape or (one.bias is None) != (two.bias is None):
+            return None
+        self._absorbed |= {gate, linear, up}
+        inputs = (linear.all_input_nodes[0].name,)
+        return Step(node.name, inputs, str(linear.target), str(up.target), activation)
+
+    def _sum(self, node: Node, product: Node, residual: Node) -> Step | None:
+        found = self._activated(product)
+        if found is None or len(product.users) > 1:
+            return None
+        linear, activation = found
+        self._absorbed |= {product, linear}
+        inputs = (linear.all_input_nodes[0].name,)
+        return Step(node.name, inputs, str(linear.target), activation=activation, residual=residual.name)
+
+    def _activated(self, node: Node) -> tuple[Node, str | None] | None:
+        """The linear that ends in `node`, or in the activation that `node` is; None of anything else."""
+        if self._is_linear(node):
+            return node, None
+        activation = self._activation(node)
+        if activation is None or not isinstance(node.args[0], Node):
+            return None
+        linear = node.args[0]
+        return (linear, activation) if self._is_linear(linear) and len(linear.users) == 1 else None
+
+    def _is_linear(self, node: Node) -> bool:
+        child = self._children.get(str(node.target)) if node.op == "call_module" else None
+        is_one = isinstance(child, Linear) and type(child).forward is Linear.forward and "forward" not in vars(child)
+        return is_one and not node.kwargs and len(node.args) == 1 and isinstance(node.args[0], Node)
+
+    def _activation(self, node: Node) -> str | None:
+        if len(node.args) != 1:
+            return None
+        if node.op == "call_function":
+            if node.target is functional.gelu and node.kwargs.keys() <= {"approximate"}:
+                return _GELU.get(str(node.kwargs.get("approximate", "none")))
+            return _FUNCTIONS.get(node.target) if node.kwargs.keys() <= {"inplace"} else None
+        if node.op != "call_module" or node.kwargs:
+            return None
+        return _activation_of(self._children.get(str(node.target)))
+
+
+def _activation_of(module: nn.Module | None) -> str | None:
+    if module is None:
+        return None
+    kind = type(module)
+    if isinstance(module, nn.GELU) and kind is nn.GELU:
+        return _GELU.get(module.approximate)
+    if kind.__module__.startswith("transformers."):
+        return _OF_TRANSFORMERS.get(kind.__name__)
+    return _MODULES.get(kind)
+
+
+def _is_watched(module: nn.Module) -> bool:
+    """Whether somebody would miss a call of `module`."""
+    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+    return any(hooks) or "forward" in vars(module) or _has_global_hooks()

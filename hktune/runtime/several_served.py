@@ -1,0 +1,99 @@
+"""Batched and grouped products on one device, by the kernels that its table has for them."""
+
+from __future__ import annotations
+
+import itertools
+import operator
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from hktune.core.problem import Key
+from hktune.device.device import PreparedLaunch
+from hktune.runtime.counts import Counts, Fallback
+from hktune.runtime.operands import ALIGNMENT_BYTES
+from hktune.runtime.place import Place
+from hktune.runtime.route import Route
+from hktune.runtime.several_call import SeveralCall, refusal
+from hktune.runtime.torch_state import operator_range, profiling
+
+_ROUTES_MAX = 65536  # kept; beyond, all are dropped, so that a program with ever new M does not grow
+Sizes = tuple[int, int, int, int]
+
+
+class SeveralProducts:
+    """What a table serves of calls of several products. May be used by several threads."""
+
+    def __init__(self, place: Place, route: Callable[[Key], Route | Fallback], counts: Counts) -> None:
+        """`route` says how the table has a key launched."""
+        self._place = place
+        self._route = route
+        self._counts = counts
+        self._routes: dict[tuple[object, ...], Route | Fallback] = {}
+
+    def product(self, call: SeveralCall, out: Tensor | None = None) -> Tensor | Fallback:
+        """Into `out` if there is one, else into a new tensor; or why torch is to be called."""
+        sizes = call.sizes
+        if sizes is None:
+            return Fallback.SHAPE
+        if 0 in sizes:
+            return Fallback.EMPTY
+        why = refusal(call, self._place.where)
+        if why is None and out is not None and not self._fits(out, call):
+            why = Fallback.STRIDES
+        if why is not None:
+            return why
+        route = self._found(call, sizes)
+        if isinstance(route, Fallback):
+            return route
+        with self._place.entered():
+            launch = self._place.make_ready(route)
+            return launch if isinstance(launch, Fallback) else self._launched(launch, route, call, out)
+
+    def _found(self, call: SeveralCall, sizes: Sizes) -> Route | Fallback:
+        """Of the layouts that the operands have, the first that the table serves."""
+        found: Route | Fallback = Fallback.STRIDES
+        for layout in call.layouts:
+            found = self._looked_up(call, sizes, layout)
+            if isinstance(found, Route):
+                break
+        return found
+
+    def _looked_up(self, call: SeveralCall, sizes: Sizes, layout: str) -> Route | Fallback:
+        key = (sizes, call.a.dtype, layout, call.offsets is None)
+        known = self._routes.get(key)
+        if known is None:
+            operation = call.operation(layout, sizes[3])
+            if len(self._routes) >= _ROUTES_MAX:
+                self._routes.clear()
+            known = self._routes[key] = self._route((*sizes[:3], str(operation)))
+        return known
+
+    def _fits(self, out: Tensor, call: SeveralCall) -> bool:
+        return (
+            out.dtype is call.a.dtype
+            and out.shape == call.out_shape
+            and out.device == self._place.where
+            and out.is_contiguous()
+            and not out.is_neg()
+            and not out.data_ptr() % ALIGNMENT_BYTES
+            and not any(torch._C._overlaps(out, each) for each in call.tensors)
+        )
+
+    def _launched(self, launch: PreparedLaunch, route: Route, call: SeveralCall, out: Tensor | None) -> Tensor:
+        place = self._place
+        if out is None:
+            shape = call.out_shape
+            strides = tuple(itertools.accumulate(shape[:0:-1], operator.mul, initial=1))[::-1]
+            out = place.empty(shape, strides, call.a.dtype)
+        stream = place.stream()
+        workspace = place.workspaces.of(stream, route.workspace_bytes) if route.workspace_bytes else None
+        a, b, offsets = call
+        if profiling():
+            with operator_range("hktune::grouped_mm" if offsets is not None else "hktune::bmm", a, b):
+                launch(a, b, out, None, offsets, workspace, stream)
+        else:
+            launch(a, b, out, None, offsets, workspace, stream)
+        self._counts.ran(route.near, route.sibling)
+        return out
