@@ -4,6 +4,7 @@
 
 The space's seeds, or those of some places, are proved and profiled for each operation: one launch of whole tiles each,
 with hazards. For each problem, the fastest of them, in us, what bounds it, and how much longer that is than bf16.nt's.
+Sizes are those of the product of A and B: with gates, C has half of the n columns.
 The last row is bf16.nt and then a kernel that does nothing but read and write C: at the peak of the memory that C is
 in, and with the cost of a launch.
 """
@@ -52,7 +53,8 @@ def main() -> None:
     for operation in (BF16_NT, *map(operation_of, options.operations)):
         space = load_space(options.space).for_operation(operation)
         profiles = profiled(space, compiler, seeds_at(options.space, options.seeds))
-        best = [fastest(space, profiles, replace(each, operation=operation), options.board) for each in problems]
+        asked = [replace(each, n=each.n // operation.b_columns, operation=operation) for each in problems]
+        best = [fastest(space, profiles, each, options.board) for each in asked]
         base = base or [each.timing.time_us for each in best]
         cells = [cell(one, us if operation != BF16_NT else None) for one, us in zip(best, base, strict=True)]
         print(f"| {operation} | " + " | ".join(cells) + " |", flush=True)

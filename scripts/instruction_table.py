@@ -67,6 +67,7 @@ A test fails when an encoding is executed by no test with a truth of its own. Th
 * `matrix_sparse`: float64 sums of the dense matrix, and where a gfx950 takes each value from.
 * `modes`, `clamps`: subnormals flushed by hand, the ISA guide's rules of modes.
 * `rounding`: fractions, rounded by the definition of each mode.
+* `rare`: Python's integers, and sixteenths.
 * `memory`, `widths`, `lds`, `control`, `scalar_stores`: byte arrays, written-out paths.
 * `atomics`, `scalar_atomics`: Python's arithmetic.
 * `GEMMs`: compiled GEMMs, every element against float64.

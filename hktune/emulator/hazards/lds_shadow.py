@@ -66,9 +66,9 @@ class LdsShadow:
         self, columns: Array, index: Array, active: Array | None, size: int, how: int, values: Values | None = None
     ) -> list[Race]:
         """Byte `index` (n, 64) into the batch's LDS, by `columns`; a race for each earlier operation that it meets."""
-        rows = np.broadcast_to(np.arange(len(columns))[:, None], index.shape)
+        rows = np.arange(len(columns))[:, None]
         if active is not None:
-            index, rows = index[active], rows[active]
+            index, rows = index[active], np.nonzero(active)[0]
             if not index.size:
                 return []
         granules, rows = self._granules(index, rows, size)
@@ -107,7 +107,7 @@ class LdsShadow:
         if size <= self._granule:
             return first, rows
         spread = first[..., None] + np.arange(size // self._granule)
-        return spread, np.broadcast_to(rows[..., None], spread.shape)
+        return spread, rows[..., None]
 
     def _known(self, columns: Array, how: int) -> tuple[Array, Array]:
         """Up to which operation each column may rely on each writer (n, sources * waves + 1), and reader (n, waves)."""
@@ -136,7 +136,7 @@ class LdsShadow:
         if same is not None and (late & same).any():
             equal = [replace(race, equal=True) for race in self._write_races(granules, rows, stamps, late & same, None)]
             return self._write_races(granules, rows, stamps, late & ~same, None) + equal
-        places = np.flatnonzero(late)
+        places, rows = np.flatnonzero(late), np.broadcast_to(rows, granules.shape)
         found, first = np.unique(stamps.reshape(-1)[places], return_index=True)
         races = []
         for stamp, at in sorted(zip(found.tolist(), places[first].tolist(), strict=True), key=lambda pair: pair[1]):
@@ -151,6 +151,7 @@ class LdsShadow:
 
     def _read_races(self, granules: Array, rows: Array, early: Array) -> list[Race]:
         """One for each read that may still be under way."""
+        rows = np.broadcast_to(rows, granules.shape)
         places, waves = np.nonzero(early.reshape(-1, self._waves))
         sequences = self._read[granules.reshape(-1)[places], waves]
         _, first = np.unique(np.stack([waves, sequences]), axis=1, return_index=True)

@@ -68,8 +68,10 @@ class Reporter:
         self, footprint: Footprint, columns: Array, address: Array, active: Array | None, size: int
     ) -> Array | None:
         """Judges LDS addresses (n, 64); which lanes stay inside, where not all do. Raises KernelFault."""
-        outside = (address + size > self._m.lds_bytes) | (address < 0)
         unit = 16 if size > 8 else size
+        if self._all_right(address, size, unit):
+            return None
+        outside = (address + size > self._m.lds_bytes) | (address < 0)
         least = _least_alignment(footprint, unit)
         crooked = address & (least - 1) != 0
         slow = (address & (unit - 1) != 0) & ~crooked
@@ -90,6 +92,12 @@ class Reporter:
             return None
         inside: Array = ~outside if active is None else active & ~outside
         return inside
+
+    def _all_right(self, address: Array, size: int, unit: int) -> bool:
+        """Whether every lane, inactive ones too, is inside and aligned: so it is nearly always."""
+        if int(np.bitwise_or.reduce(address, axis=None)) & (unit - 1):
+            return False
+        return int(address.min()) >= 0 and int(address.max()) + size <= self._m.lds_bytes
 
     def stray(self, footprint: Footprint, columns: Array, error: AddressError) -> None:
         """An access to memory that nobody allocated. Raises KernelFault."""

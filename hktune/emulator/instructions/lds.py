@@ -16,7 +16,7 @@ from hktune.emulator.instructions.decode import Instruction
 from hktune.emulator.instructions.operand_access import Step, unimplemented
 from hktune.emulator.instructions.small_floats import pack_codes, unpack_codes
 from hktune.emulator.machine.memory import Array, Words
-from hktune.emulator.machine.waves import AGPR, LANES, Lanes, Waves
+from hktune.emulator.machine.waves import AGPR, LANES, M0, Lanes, Waves
 
 _READS = {"b32": 4, "b64": 8, "b96": 12, "b128": 16, "u8": 1, "i8": 1, "u16": 2, "i16": 2}
 _SIGNS = {"i8": np.int8, "i16": np.int16}
@@ -149,7 +149,7 @@ def _write(instruction: Instruction) -> Step:
     count = max(1, size // 4)
 
     def step(m: Waves, w: Lanes) -> None:
-        words = np.moveaxis(m.registers[source : source + count, w], 0, -1)
+        words = m.registers[source : source + count, w].transpose(1, 2, 0)
         words = words >> shift if half else words
         address = _addresses(m, w, instruction, offset, size, writes=True, words=words)
         write_lds(m, w, address, size, words, None if m.full else m.active[w])
@@ -182,7 +182,7 @@ def _pair(instruction: Instruction) -> Step:
         m.deliver(target, w, np.concatenate(parts, axis=-1))
 
     def write(m: Waves, w: Lanes) -> None:
-        first, second = (np.moveaxis(m.registers[source : source + count, w], 0, -1) for source in sources)
+        first, second = (m.registers[source : source + count, w].transpose(1, 2, 0) for source in sources)
         for words, address in zip((first, second), addresses(m, w, (first, second)), strict=True):
             write_lds(m, w, address, size, words, None if m.full else m.active[w])
 
@@ -278,7 +278,33 @@ def _atomic(instruction: Instruction) -> Step:
     return step
 
 
+def _counted(instruction: Instruction) -> Step:
+    """ds_append and ds_consume: adds the number of active lanes to a counter, or takes it away, once for the wave. The
+    counter is at the upper half of M0 and the offset; every lane gets what it was."""
+    offset, target = _offset(instruction), _register(instruction, "vdst")
+    adds = instruction.mnemonic == "ds_append"
+
+    def step(m: Waves, w: Lanes) -> None:
+        active = m.active[w]
+        base = (m.scalars[M0, w] >> np.uint32(16)).astype(np.int64) + offset
+        address = np.broadcast_to(base[:, None], active.shape)
+        if m.recorder is not None:
+            m.recorder.lds(address, active, 4, True)
+        if m.hazards is not None:
+            m.hazards.lds(w, address, 4)
+        result = np.zeros((*address.shape, 1), np.uint32)
+        count = active.sum(axis=1).astype(np.uint32)
+        inside = (base + 4 <= m.lds_bytes) & (count != 0)
+        change = (count if adds else np.uint32(0) - count)[inside]
+        result[inside] = ATOMICS["add_u32"](m.lds, (base + m.lds_base[w][:, 0])[inside], change[:, None])[:, None]
+        m.deliver(target, w, result)
+
+    return step
+
+
 _SPECIAL: dict[str, Callable[[Instruction], Step]] = {
+    "ds_append": _counted,
+    "ds_consume": _counted,
     "ds_read_b64_tr_b16": _transposed_read,
     "ds_read_b64_tr_b8": _transposed_read,
     "ds_read_b64_tr_b4": _transposed_read,

@@ -153,6 +153,25 @@ def _nonzero(operation: Operation) -> WithScc:
     return with_scc
 
 
+def _quads(spread: bool) -> Operation:
+    """Whether each four bits have one set: a bit each, or `spread` over the four."""
+
+    def quads(bits: Array) -> Array:
+        found = np.zeros_like(bits)
+        for at in range(8 * bits.dtype.itemsize // 4):
+            present = (bits >> bits.dtype.type(4 * at) & bits.dtype.type(15)) != 0
+            found |= present.astype(bits.dtype) * bits.dtype.type(15 << 4 * at if spread else 1 << at)
+        return found
+
+    return quads
+
+
+def _each_bit_twice(bits: Array) -> Array:
+    places = np.arange(32, dtype=np.uint64)
+    each = np.asarray(bits).astype(np.uint64)[..., None] >> places & np.uint64(1)
+    return np.asarray((each * (np.uint64(3) << np.uint64(2) * places)).sum(axis=-1, dtype=np.uint64))
+
+
 _LOGIC: dict[str, Operation] = {
     "and": lambda a, b: a & b,
     "or": lambda a, b: a | b,
@@ -190,6 +209,8 @@ for _width in ("32", "64"):
     WITH_SCC[f"s_bfe_u{_width}"] = _nonzero(_field)
     WITH_SCC[f"s_bfe_i{_width}"] = _nonzero(_field)
     WITH_SCC[f"s_bcnt1_i32_b{_width}"] = _nonzero(lambda a: popcount(a).astype(np.int32))
+    WITH_SCC[f"s_quadmask_b{_width}"] = _nonzero(_quads(spread=False))
+    WITH_SCC[f"s_wqm_b{_width}"] = _nonzero(_quads(spread=True))
     WITH_SCC[f"s_bcnt0_i32_b{_width}"] = _nonzero(lambda a: popcount(~a).astype(np.int32))
 for _amount in (1, 2, 3, 4):
     WITH_SCC[f"s_lshl{_amount}_add_u32"] = _shifted_add(_amount)
@@ -200,6 +221,7 @@ PLAIN: dict[str, Operation] = {
     "s_movk_i32": lambda a: a,
     "s_brev_b32": _reverse,
     "s_brev_b64": _reverse,
+    "s_bitreplicate_b64_b32": _each_bit_twice,
     "s_ff1_i32_b32": first_one,
     "s_ff1_i32_b64": first_one,
     "s_ff0_i32_b32": lambda a: first_one(~a),
@@ -352,13 +374,13 @@ def _carry(instruction: Instruction) -> Step:
 
 
 def _bit_set(instruction: Instruction) -> Step:
-    position, write = scalar_source(instruction, "ssrc0"), scalar_destination(instruction)
-    register, sets = instruction.fields["sdst"], instruction.mnemonic == "s_bitset1_b32"
+    position, old = scalar_source(instruction, "ssrc0"), scalar_source(instruction, "sdst")
+    write, sets = scalar_destination(instruction), instruction.mnemonic.startswith("s_bitset1")
 
     def step(m: Waves, w: Lanes) -> None:
-        bit = np.uint32(1) << (position(m, w).view(np.uint32) & np.uint32(31))
-        old = m.scalars[register, w]
-        write(m, w, old | bit if sets else old & ~bit)
+        bits = _unsigned(old(m, w))
+        bit = bits.dtype.type(1) << _shift(position(m, w), bits)
+        write(m, w, bits | bit if sets else bits & ~bit)
 
     return step
 
@@ -367,9 +389,12 @@ _SPECIAL: dict[str, Callable[[Instruction], Step]] = {
     "s_cselect_b32": _select,
     "s_cselect_b64": _select,
     "s_cmov_b32": _conditional_move,
+    "s_cmov_b64": _conditional_move,
     "s_cmovk_i32": _conditional_move,
     "s_addc_u32": _carry,
     "s_subb_u32": _carry,
     "s_bitset0_b32": _bit_set,
     "s_bitset1_b32": _bit_set,
+    "s_bitset0_b64": _bit_set,
+    "s_bitset1_b64": _bit_set,
 }

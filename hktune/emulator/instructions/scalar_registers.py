@@ -18,6 +18,7 @@ _TO_SCALAR = ("v_readlane", "v_readfirstlane", "v_cmp")
 _READ_MODIFY_WRITE = ("s_cmov", "s_bitset", "s_addk", "s_mulk")
 _THROUGH_M0 = ("s_set_gpr_idx_on", "s_set_gpr_idx_idx", "s_set_gpr_idx_mode")
 _PAIRED = ("v_pk_fma_f32", "v_pk_mul_f32", "v_pk_add_f32")
+_COUNTERS = ("ds_append", "ds_consume")
 _NO_DESTINATION = ("s_setpc", "s_setreg", "s_cmpk", "s_cbranch")
 
 
@@ -127,4 +128,4 @@ def _of_memory(instruction: Instruction) -> Registers:
         wide = 2 if instruction.format == "GLOBAL" else 1
         reads = _span(fields["saddr"], wide) if fields["saddr"] != _NO_SCALAR_ADDRESS else ()
         return reads + (_span(M0, 1) if "_lds_" in instruction.mnemonic else ())
-    return ()
+    return _span(M0, 1) if instruction.mnemonic in _COUNTERS else ()

@@ -279,6 +279,8 @@ FLOAT: dict[str, Operation] = {
     "v_cvt_f16_f32": lambda a: a.astype(np.float16),
     "v_cvt_f32_f16": lambda a: a.astype(F32),
     "v_cvt_f32_bf16": _bf16_value,
+    "v_cvt_off_f32_i4": lambda a: (((a & 15) ^ 8) - 8).astype(F32) / F32(16),
+    "v_mul_legacy_f32": lambda a, b: np.where((a == 0) | (b == 0), F32(0), a * b),
     "v_cvt_i32_f32": _to_integer(np.int32),
     "v_cvt_u32_f32": _to_integer(np.uint32),
     "v_cvt_i32_f64": _to_integer(np.int32),

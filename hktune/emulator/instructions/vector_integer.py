@@ -116,6 +116,22 @@ def _differences(bits: int, masked: bool = False) -> Operation:
     return total
 
 
+def _differences_of_four(masked: bool) -> Operation:
+    """v_qsad: v_sad_u8 of the four bytes from each of the first four bytes on, added to 16 bits of the third source."""
+    sad = _differences(8, masked)
+
+    def total(a: Array, b: Array, c: Array) -> Array:
+        result = np.zeros(np.broadcast(a, b, c).shape, np.uint64)
+        for at in range(4):
+            window = (a >> np.uint64(8 * at)).astype(U32)
+            start = (c >> np.uint64(16 * at) & np.uint64(0xFFFF)).astype(U32)
+            sums = sad(window, b, start) & U32(0xFFFF)
+            result |= sums.astype(np.uint64) << np.uint64(16 * at)
+        return result
+
+    return total
+
+
 def _average_bytes(a: Array, b: Array, c: Array) -> Array:
     """v_lerp_u8: the mean of each two bytes, rounded up where the third source's byte is odd."""
     result = np.zeros(np.broadcast(a, b, c).shape, U32)
@@ -205,6 +221,8 @@ INTEGER: dict[str, Operation] = {
     "v_sad_hi_u8": lambda a, b, c: (_differences(8)(a, b, U32(0)) << U32(16)) + c,
     "v_sad_u16": _differences(16),
     "v_msad_u8": _differences(8, masked=True),
+    "v_qsad_pk_u16_u8": _differences_of_four(masked=False),
+    "v_mqsad_pk_u16_u8": _differences_of_four(masked=True),
     "v_lerp_u8": _average_bytes,
     "v_sat_pk_u8_i16": _saturated_pair,
     "v_ashr_pk_i8_i32": _shifted_pair(np.int8),

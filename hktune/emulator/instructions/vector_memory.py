@@ -209,7 +209,7 @@ def _store(instruction: Instruction, size: int, high: bool) -> Step:
     count = max(1, size // 4)
 
     def step(m: Waves, w: Lanes) -> None:
-        words = np.moveaxis(m.registers[source : source + count, w], 0, -1)
+        words = m.registers[source : source + count, w].transpose(1, 2, 0)
         words = words >> np.uint32(16) if high else words
         where, allowed = _start(m, w, instruction, access, size, words)
         if allowed is None:

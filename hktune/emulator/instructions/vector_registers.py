@@ -10,6 +10,7 @@ from hktune.emulator.machine.waves import AGPR
 _WRITES_SCALAR = ("v_cmp", "v_readfirstlane", "v_readlane")
 _READS_DESTINATION = ("v_fmac", "v_swap", "v_permlane", "v_writelane", "v_dot2c", "v_dot4c", "v_dot8c")
 _WRITES_SOURCE = ("v_swap", "v_permlane")
+_RETURNS = ("load", "read", "permute", "swizzle", "ds_append", "ds_consume")
 _NO_SCALAR_ADDRESS = 127
 
 Registers = tuple[int, ...]
@@ -87,7 +88,7 @@ def _of_memory(instruction: Instruction) -> tuple[Registers, Registers]:
     if "vdata" in operands and not fields["lds"] and "load" not in instruction.mnemonic:
         reads += _span(fields["vdata"] + shift, operands["vdata"].registers)
     target = "vdst" if "vdst" in operands else "vdata"
-    returns = "load" in instruction.mnemonic or "read" in instruction.mnemonic or "permute" in instruction.mnemonic
+    returns = any(word in instruction.mnemonic for word in _RETURNS)
     returns = returns or "_rtn" in instruction.mnemonic or ("atomic" in instruction.mnemonic and bool(fields["sc0"]))
     if not returns or fields.get("lds") or "_lds_" in instruction.mnemonic or target not in operands:
         return reads, ()

@@ -135,7 +135,7 @@ class Waves:
         """Loaded words (n, 64, dwords) into consecutive registers of the active lanes."""
         count = words.shape[-1]
         if self.full:
-            self.registers[register : register + count, waves] = np.moveaxis(words, -1, 0)
+            self.registers[register : register + count, waves] = words.transpose(2, 0, 1)
             return
         for i in range(count):
             self.write(register + i, waves, words[..., i])
