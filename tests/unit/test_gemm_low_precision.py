@@ -223,7 +223,7 @@ def test_a_layout_that_no_kernel_reads_is_one_line(tmp_path: Path, capsys: pytes
 
 def test_a_table_of_low_precision_has_kernels_that_are_right(tmp_path: Path) -> None:
     shapes, out = tmp_path / "shapes.yaml", tmp_path / "out"
-    shapes.write_text("shapes:\n  - {m: 40, n: 72, k: 256, operation: [e4m3.nt.rows->bf16, mxfp4.nt->f32]}\n")
+    shapes.write_text("shapes:\n  - {m: 40, n: 72, k: 256, operation: [e4m3.nt.rows->bf16, mxfp6.nt->bf16]}\n")
     words = ["tune", "--device", "emulated", "--shapes", str(shapes), "--out", str(out), "--trials", "1"]
     assert main(words) == 0
     for entry in read_table(out).entries:

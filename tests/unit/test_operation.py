@@ -91,7 +91,7 @@ def test_texts_are_equal_for_equal_operations_alone(one: Operation, other: Opera
         ("BF16.nt", "must read like"),
         ("bf16.nt+gelu\n", "must read like"),
         ("bf16.xy", "must read like"),
-        ("bf17.nt", "dtype 'bf17' is not known: known are bf16, f16, f32, e4m3, e5m2, mxfp4, i8, i32"),
+        ("bf17.nt", f"dtype 'bf17' is not known: known are {', '.join(DTYPES)}"),
         ("bf16.nt+mish", "step 'mish' is not known: known are bias, accumulate, relu, gelu, gelu_tanh, silu"),
         ("bf16.nt+bias+bias", "a step twice"),
         ("bf16.nt+residual+bias", "must be written +bias+residual"),

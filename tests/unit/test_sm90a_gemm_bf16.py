@@ -329,6 +329,7 @@ def test_a_float32_tile_of_a_block_that_does_not_stay_has_to_fit_in_the_stages()
     [
         ("bf16.nt+silu+gated", SWAPPED, "gates_fit"),  # 64 rows: no thread would have a gate and what it gates
         ("bf16.nt+silu+gated", {**SWAPPED, "block_n": 128, "split_k": 1, "schedule": "cooperative"}, "gates_fit"),
+        ("bf16.nt+silu+gated", {"block_n": 72, "cluster_rows": 1}, "gates_fit"),  # 36 columns are no whole octets
         ("bf16.nt+residual", {"stages": 2}, "residual_fits_in_stages"),
         ("bf16.nt+residual", {"block_n": 128, "cluster_rows": 4, "cluster_columns": 2}, "multicast_small"),
         ("bf16.nt+residual", {"block_n": 72}, "whole_shares"),

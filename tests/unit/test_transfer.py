@@ -66,7 +66,7 @@ def rows(
 def surprising(domain: Domain, config: Config) -> float:
     """A machine that the estimate is wrong about, in every shape alike."""
     return (
-        domain.estimate(config) * (1.9 if config["schedule"] == "ping_pong" else 1.0) / float(config["stages"]) ** 0.5
+        domain.estimate(config) * (1.9 if config["schedule"] == "ping_pong" else 1.0) / float(config["stages"]) ** 0.8
     )
 
 

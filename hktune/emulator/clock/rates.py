@@ -83,7 +83,8 @@ _GFX950 = Rates(
     sleep_unit_clk=64,  # documented: ISA guide, S_SLEEP
     barrier_clk=4,  # inferred: a loop of AMD's Gluon tutorials with 8 barriers a k-step is 99.8 % MFMA: at most 12 fit
     matrix_pass_clk=4,  # documented: ISA guide, table 28, in passes of 4
-    mfma_flops_per_clk_cu={16: 4096, 8: 8192, 4: 16384},  # documented: white paper, dense, by bits of a factor
+    # Documented: white paper, dense, by bits of a factor.
+    mfma_flops_per_clk_cu={16: 4096, 8: 8192, 6: 16384, 4: 16384},
     lds_bus_bytes_per_clk=128,  # measured: AMD's gfx950 Gluon tutorials, one bus for each pair of SIMDs
     lds_fifo_entries=8,  # measured: AMD's gfx950 Gluon tutorials, for each pair of SIMDs
     lds_latency_clk=64,  # measured: AMD's gfx950 Gluon tutorials (50 to 70)
