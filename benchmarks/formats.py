@@ -10,19 +10,16 @@ clock, and of its bytes at the peak of memory.
 
 from __future__ import annotations
 
-import argparse
 import os
 from dataclasses import replace
 
-from layouts import SIZES, fastest, profiled, seeds_at
+from layouts import fastest, parsed, profiled, seeds_at
 
-from hktune.commands.arguments import add_board, add_hipkittens, add_space
 from hktune.compile import hip_compiler
 from hktune.core.board import board_named
 from hktune.core.operation import BF16_NT, operation_of
 from hktune.core.problem import Problem
 from hktune.core.settings import Settings
-from hktune.core.shipped import DEFAULT_SPACE
 from hktune.emulator.clock.launch_time import Modelled
 from hktune.emulator.clock.rates import rates_of
 from hktune.space import load_space
@@ -35,7 +32,7 @@ HBM_TB_PER_S = 8.0  # AMD's data sheets of the MI350X and the MI355X, 2025
 
 
 def main() -> None:
-    options = parsed()
+    options = parsed(__doc__, OPERATIONS)
     problems = [Problem(*map(int, size.split("x"))) for size in options.problems]
     compiler = hip_compiler(Settings.from_environment(os.environ), options.hipkittens)
     configs = seeds_at(options.space, options.seeds)
@@ -63,17 +60,6 @@ def roofline_us(problem: Problem, name: str) -> float:
     board = board_named(name)
     per_clk = rates_of(board).peak_flops_per_clk_cu(problem.operation) * board.arch.compute_units
     return max(problem.flops / (per_clk * board.max_clock_ghz * 1e3), problem.bytes / HBM_TB_PER_S * 1e-6)
-
-
-def parsed() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--operations", nargs="+", default=list(OPERATIONS))
-    parser.add_argument("--problems", nargs="+", default=list(SIZES))
-    parser.add_argument("--seeds", nargs="+", type=int, default=[], help="places of seeds in the space (default: all)")
-    add_space(parser, "the search space (default: gfx950's)", default=DEFAULT_SPACE)
-    add_board(parser, "whose clock and power times are modelled with")
-    add_hipkittens(parser)
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ OPERATIONS = ("bf16.nn", "bf16.tn", "bf16.tt", "bf16.nt->f32", "bf16.tn->f32")
 
 
 def main() -> None:
-    options = parsed()
+    options = parsed(__doc__, OPERATIONS)
     problems = [Problem(*map(int, size.split("x"))) for size in options.problems]
     compiler = hip_compiler(Settings.from_environment(os.environ), options.hipkittens)
     base: list[float] = []
@@ -116,9 +116,10 @@ def fastest(space: SearchSpace, profiles: list[tuple[Config, Profile]], problem:
     return min(times, key=lambda one: one.timing.time_us)
 
 
-def parsed() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--operations", nargs="+", default=list(OPERATIONS))
+def parsed(description: str | None, operations: Sequence[str]) -> argparse.Namespace:
+    """What was typed; `operations` are those of a call that names none."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--operations", nargs="+", default=list(operations))
     parser.add_argument("--problems", nargs="+", default=list(SIZES))
     parser.add_argument("--seeds", nargs="+", type=int, default=[], help="places of seeds in the space (default: all)")
     add_space(parser, "the search space (default: gfx950's)", default=DEFAULT_SPACE)
