@@ -84,7 +84,7 @@ def test_every_time_says_which_gpu_took_it() -> None:
     timing, failure = Timing(Source.MEASURED, 1.0), Failure(Status.WRONG, "differs")
     serving.__dict__["stopwatch"] = SimpleNamespace(
         time=lambda attempt, problem: timing,
-        confirm=lambda attempts, problem, others: Confirmation((timing, failure), {"other": 0.9}),
+        confirm=lambda attempts, problem, others, steady: Confirmation((timing, failure), {"other": 0.9}),
         timer=SimpleNamespace(busy_us=2e6),
     )
     placed = replace(timing, gpu=3)
