@@ -103,8 +103,9 @@ def _done(step: Step, children: Mapping[str, Any], inputs: list[Tensor], values:
         return current.linear(inputs[0], linear.weight, linear.bias, activation=step.activation, residual=residual)
     up = children[step.up]
     weight = neighbours(linear.weight, up.weight)
+    without = linear.bias is None and up.bias is None
     bias = None if linear.bias is None else neighbours(linear.bias, up.bias)
-    if weight is not None and (bias is None) == (linear.bias is None):
+    if weight is not None and (without or bias is not None):
         return current.gated_linear(inputs[0], weight, bias, step.activation)
     gate = current.linear(inputs[0], linear.weight, linear.bias, activation=step.activation)
     return gate * current.linear(inputs[0], up.weight, up.bias)

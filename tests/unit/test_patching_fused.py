@@ -180,6 +180,14 @@ def test_a_step_of_an_optimizer_loaded_weights_and_another_parameter_count(table
         assert_right(out, model)
 
 
+def test_a_bias_that_one_of_both_was_given_later_is_added() -> None:
+    model = model_of("llama")
+    hktune.patch(model, fuse=True)
+    model.up_proj.bias = nn.Parameter(torch.full((N,), 8.0, dtype=torch.bfloat16))  # type: ignore[union-attr]
+    with torch.no_grad():
+        assert_right(model(given()), model)
+
+
 def test_hooks_and_children_of_others_are_called(table: LoadedTable) -> None:
     model, seen = model_of("llama"), []
     hktune.patch(model, fuse=True, quiet=True)
