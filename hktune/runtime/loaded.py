@@ -200,9 +200,8 @@ class LoadedTable:
         if why is not Fallback.TENSOR_TYPE:
             self._counts.fell_back(why, left, right)
             return self._counts.by_torch(why, form.vendor, left, right, bias)
-        out = self._counts.by_torch(
-            why, form.vendor, left, right, bias
-        )  # a TypeError where an operand is no tensor: nothing is served then
+        # A TypeError where an operand is no tensor: nothing is served then.
+        out = self._counts.by_torch(why, form.vendor, left, right, bias)
         self._counts.fell_back(why, left, right)
         return out
 
@@ -244,18 +243,11 @@ class LoadedTable:
 
     def below_scaled(self, call: ScaledCall, out: Tensor | None = None) -> Tensor | None:
         """The same as `below` has a product."""
-        found = self._scaled(call, out)
-        if isinstance(found, Fallback):
-            self._counts.torchs_own_left(found)
-            return None
-        self._counts.torchs_own_served()
-        return found
+        return self._counted_below(self._scaled(call, out))
 
     def _scaled(self, call: ScaledCall, out: Tensor | None = None) -> Tensor | Fallback:
-        if any(type(each) not in PLAIN for each in call.tensors):
-            return Fallback.TENSOR_TYPE
-        place = self._places.get(call.a.get_device()) or self._other_place(call.a)
-        return Fallback.DEVICE if place is None else place.scaled.product(call, out)
+        place = self._place_of(call.a, call.tensors)
+        return place if isinstance(place, Fallback) else place.scaled.product(call, out)
 
     def several(self, call: SeveralCall) -> Tensor:
         """torch's batched or grouped product, where nothing watches."""
@@ -267,18 +259,25 @@ class LoadedTable:
 
     def below_several(self, call: SeveralCall, out: Tensor | None = None) -> Tensor | None:
         """The same as `below` has a product."""
-        found = self._several(call, out)
+        return self._counted_below(self._several(call, out))
+
+    def _several(self, call: SeveralCall, out: Tensor | None = None) -> Tensor | Fallback:
+        place = self._place_of(call.a, call.tensors)
+        return place if isinstance(place, Fallback) else place.several.product(call, out)
+
+    def _place_of(self, left: Tensor, tensors: tuple[Tensor, ...]) -> ServedPlace | Fallback:
+        """What serves a call on these tensors, `left` among them; or why nothing does."""
+        if any(type(each) not in PLAIN for each in tensors):
+            return Fallback.TENSOR_TYPE
+        return self._places.get(left.get_device()) or self._other_place(left) or Fallback.DEVICE
+
+    def _counted_below(self, found: Tensor | Fallback) -> Tensor | None:
+        """What torch's own call gets: the product, or None where torch's own is to be called."""
         if isinstance(found, Fallback):
             self._counts.torchs_own_left(found)
             return None
         self._counts.torchs_own_served()
         return found
-
-    def _several(self, call: SeveralCall, out: Tensor | None = None) -> Tensor | Fallback:
-        if any(type(each) not in PLAIN for each in call.tensors):
-            return Fallback.TENSOR_TYPE
-        place = self._places.get(call.a.get_device()) or self._other_place(call.a)
-        return Fallback.DEVICE if place is None else place.several.product(call, out)
 
     @property
     def kinds(self) -> frozenset[str]:
