@@ -289,10 +289,12 @@ class LoadedTable:
         """Whether it has entries of torch's scaled products."""
         return not self._operations.isdisjoint(SCALED_OPERATIONS)
 
-    def may_serve(self, dtype: torch.dtype, layout: str, *sizes: int | torch.SymInt) -> bool:
-        """Whether an entry holds for a product of operands of `dtype` in `layout`, without a bias, by those of its
+    def may_serve(
+        self, dtype: torch.dtype, layout: str, *sizes: int | torch.SymInt | None, ending: str = ""
+    ) -> bool:
+        """Whether an entry holds for a product of operands of `dtype` in `layout`, with this ending, by those of its
         sizes m, n, k that are known; False where none is."""
-        operation = CALLS.get((dtype, "", layout))
+        operation = CALLS.get((dtype, ending, layout))
         known = [size if isinstance(size, int) else None for size in sizes]
         return operation in self._operations and any(
             entry.problem.operation == operation and _holds(entry, *known) for entry in self._validated.usable

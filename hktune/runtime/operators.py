@@ -55,7 +55,9 @@ class Server(Protocol):
 
     def vendor(self, why: Fallback, form: Form, left: Tensor, right: Tensor, bias: Tensor | None) -> Tensor: ...
 
-    def may_serve(self, dtype: torch.dtype, layout: str, *sizes: int | torch.SymInt) -> bool: ...
+    def may_serve(
+        self, dtype: torch.dtype, layout: str, *sizes: int | torch.SymInt | None, ending: str = ""
+    ) -> bool: ...
 
     def stats(self) -> Stats: ...
 
@@ -104,8 +106,15 @@ def _entries_number(number: int) -> int:
     return 0 if found is None else found.entries_number
 
 
-# To a tracer it is a constant.
+def _has_rows(number: int, dtype: torch.dtype, ending: str, n: int, k: int) -> bool:
+    """Whether table `number` has kernels for linears [N, K] with this ending, of whatever number of rows."""
+    found = found_table(number)
+    return found is not None and found.may_serve(dtype, "nt", None, n, k, ending=ending)
+
+
+# To a tracer they are constants.
 entries_number: Callable[[int], int] = torch.compiler.assume_constant_result(_entries_number)  # type: ignore[no-untyped-call]
+has_rows: Callable[..., bool] = torch.compiler.assume_constant_result(_has_rows)  # type: ignore[no-untyped-call]
 
 
 _library: Any = torch.library.Library("hktune", "DEF")  # type: ignore[no-untyped-call]

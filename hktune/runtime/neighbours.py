@@ -1,0 +1,46 @@
+"""Parameters that follow one another in memory, so that one kernel reads them as one: of linears with the same input.
+
+They stay parameters of their own. Nothing is a copy that could be out of date: each call looks where they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from hktune.runtime.operands import PLAIN
+
+
+def joined(tensors: Sequence[Tensor]) -> Tensor | None:
+    """All of them as one tensor of the same memory, by their first dimension; None where one does not begin where the
+    one before ends."""
+    first = tensors[0]
+    if any(type(each) not in PLAIN or not each.is_contiguous() for each in tensors):
+        return None
+    kind = (first.shape[1:], first.dtype, first.device)
+    if any((each.shape[1:], each.dtype, each.device) != kind for each in tensors):
+        return None
+    start = first.untyped_storage().data_ptr()
+    end = first.storage_offset()
+    for each in tensors:
+        if each.untyped_storage().data_ptr() != start or each.storage_offset() != end or not start:
+            return None
+        end += each.numel()
+    rows = sum(each.shape[0] for each in tensors)
+    return first.detach().as_strided((rows, *first.shape[1:]), first.stride(), first.storage_offset())
+
+
+def make_neighbours(tensors: Sequence[Tensor]) -> None:
+    """Have parameters follow one another in memory, if each has a storage of its own."""
+    kinds = {(each.shape[1:], each.dtype, each.device) for each in tensors}
+    if len(kinds) > 1 or len({id(each) for each in tensors}) < len(tensors):
+        return
+    for each in tensors:
+        if type(each) not in PLAIN or each.is_meta or each.untyped_storage().nbytes() != each.nbytes:
+            return
+    with torch.no_grad():
+        parts = torch.cat([each.detach() for each in tensors]).split([len(each) for each in tensors])
+        for each, part in zip(tensors, parts, strict=True):
+            each.data = part
