@@ -300,6 +300,11 @@ class LoadedTable:
             entry.problem.operation == operation and _holds(entry, *known) for entry in self._validated.usable
         )
 
+    def has_entry(self, dtype: torch.dtype, ending: str, m: int, n: int, k: int) -> bool:
+        """Whether it says what serves a linear [N, K] of m rows with this ending: a kernel, or the vendor library."""
+        operation = CALLS.get((dtype, ending, "nt"))
+        return operation is not None and self._choices.find(m, n, k, str(operation)) is not None
+
     @cached_property
     def entries_number(self) -> int:
         """The same of tables of the same entries, in any process: of all that `may_serve` asks."""

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from hktune.runtime.layers import Linear
 from hktune.runtime.operands import PLAIN
 
 
@@ -35,7 +36,7 @@ def joined(tensors: Sequence[Tensor]) -> Tensor | None:
 def make_neighbours(tensors: Sequence[Tensor]) -> None:
     """Have parameters follow one another in memory, if each has a storage of its own."""
     kinds = {(each.shape[1:], each.dtype, each.device) for each in tensors}
-    if len(kinds) > 1 or len({id(each) for each in tensors}) < len(tensors):
+    if len(kinds) != 1 or len({id(each) for each in tensors}) < len(tensors):
         return
     for each in tensors:
         if type(each) not in PLAIN or each.is_meta or each.untyped_storage().nbytes() != each.nbytes:
@@ -44,3 +45,28 @@ def make_neighbours(tensors: Sequence[Tensor]) -> None:
         parts = torch.cat([each.detach() for each in tensors]).split([len(each) for each in tensors])
         for each, part in zip(tensors, parts, strict=True):
             each.data = part
+
+
+def place_linears(module: nn.Module) -> list[str]:
+    """Have those children of `module` follow one another in memory that are linears of as many features, and number
+    their places; the names of these, in order."""
+    groups: dict[tuple[object, ...], list[tuple[str, Linear]]] = {}
+    for name, child in module.named_children():
+        if isinstance(child, Linear) and type(child).forward is Linear.forward:
+            weight, bias = child._parameters.get("weight"), child._parameters.get("bias")
+            if weight is not None:
+                kind = (weight.shape[1], weight.dtype, weight.device, bias is None)
+                groups.setdefault(kind, []).append((name, child))
+    names = []
+    for group in groups.values():
+        linears = [linear for _, linear in group]
+        if len(group) > 1 and not any("_place" in vars(each) for each in linears):
+            for name in ("weight", "bias"):
+                found = [each._parameters[name] for each in linears]
+                make_neighbours([each for each in found if each is not None])
+            if joined([each.weight for each in linears]) is None:
+                continue
+            for place, linear in enumerate(linears, 1):
+                vars(linear)["_place"] = place
+            names += [name for name, _ in group]
+    return names

@@ -15,7 +15,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.utils.parametrize import ParametrizationList
 
-from hktune.runtime import fused_modules
+from hktune.runtime import fused_modules, inductor_pass, neighbours
 from hktune.runtime.layers import Linear, PatchedLinear
 from hktune.runtime.operands import PLAIN
 
@@ -37,6 +37,9 @@ class PatchReport:
     """Modules that torch goes on computing after `patch`, or that may call hktune still after `unpatch`, and why."""
     fused: Mapping[str, str] = field(default_factory=dict)
     """Modules whose linears one kernel finishes, and how."""
+    beside: Mapping[str, str] = field(default_factory=dict)
+    """Modules whose linears follow one another in memory, and which: one product in a compiled graph where they have one
+    input."""
 
     def __len__(self) -> int:
         return len(self.changed)
@@ -54,6 +57,7 @@ class PatchReport:
         lines = ["hktune: " + ", ".join(counts)]
         lines += [f"  {self.verb}  {each}" for each in _grouped((name, "") for name in self.changed)]
         lines += [f"  fused  {each}" for each in _grouped(self.fused.items())]
+        lines += [f"  beside  {each}" for each in _grouped(self.beside.items())]
         lines += [f"  left  {each}" for each in _grouped(self.left.items())]
         return "\n".join(lines)
 
@@ -91,6 +95,10 @@ def patch(model: nn.Module, *, fuse: bool = False, quiet: bool = False) -> Patch
         plan = fused_modules.fuse(module)
         if plan is not None:
             report.fused[name] = str(plan)
+        elif names := neighbours.place_linears(module):
+            report.beside[name] = ", ".join(names)
+    if fuse:
+        inductor_pass.use()
     return report.done(quiet)
 
 
@@ -100,6 +108,7 @@ def unpatch(model: nn.Module, *, quiet: bool = False) -> PatchReport:
     report = _Changes(model, "unpatched")
     for name, module in report.modules():
         fused_modules.unfuse(module)
+        vars(module).pop("_place", None)
         if isinstance(module, PatchedLinear):
             _change(module, PatchedLinear, nn.Linear, report.classes)
             report.changed.append(name)
@@ -121,6 +130,7 @@ class _Changes:
         self.already: list[str] = []
         self.left: dict[str, str] = {}
         self.fused: dict[str, str] = {}
+        self.beside: dict[str, str] = {}
         self.classes: dict[type, type] = {}
 
     def modules(self) -> list[tuple[str, nn.Module]]:
@@ -130,7 +140,7 @@ class _Changes:
         return [(name, module) for name, module in named if id(module) not in uncalled]
 
     def done(self, quiet: bool) -> PatchReport:
-        report = PatchReport(self._verb, tuple(self.changed), tuple(self.already), self.left, self.fused)
+        report = PatchReport(self._verb, tuple(self.changed), tuple(self.already), self.left, self.fused, self.beside)
         if not quiet:
             print(report)
         return report
