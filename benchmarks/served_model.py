@@ -224,7 +224,13 @@ def captured(step: Step) -> Step:
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         out = step()
-    return lambda: graph.replay() or out
+
+    def replay() -> Tensor:
+        graph.replay()
+        return out
+
+    replay.of = step  # type: ignore[attr-defined]  # whose operands must live as long
+    return replay
 
 
 def turn_ms(step: Step, repeats: int) -> float:
@@ -270,6 +276,7 @@ def error(logits: Tensor, exact: Tensor) -> float:
 def exact_logits(model: Model, loads: Sequence[Load]) -> list[Tensor]:
     """Of the same parameters in float64; a cache has bfloat16's values."""
     twin = copy.deepcopy(model).double()
+    twin.set_experts_implementation("eager")  # torch's grouped product has no float64
     found = []
     for load in loads:
         arguments = load.arguments(model)
@@ -331,7 +338,7 @@ def main() -> None:
     served = with_same_parameters(model)
     print(hktune.patch(served, fuse=True, quiet=True))
     if options.record:
-        record(served, loads, options.record)
+        record(served, loads, options.record, options.ways)
         return
     hktune.load(options.directory, allow_modelled=options.device == "cpu")
     print(
@@ -347,12 +354,16 @@ def main() -> None:
                 compare(name, (model, served), load, exact, options.rounds, mode)
 
 
-def record(served: Model, loads: Sequence[Load], path: Path) -> None:
-    """The shapes of all steps, one layer of each, as often as the whole model calls them."""
+def record(served: Model, loads: Sequence[Load], path: Path, ways: Sequence[str]) -> None:
+    """The shapes of all steps, as these ways have them."""
     steps = [step_of(served, load) for load in loads]
-    with hktune.record(path):
-        for step in steps:
-            step()
+    recorders = [hktune.record(path, compiled=way == "compiled") for way in ways]
+    for recorder in recorders:
+        with recorder:
+            for step in steps:
+                step()
+        recorders[0].calls |= recorder.calls
+    path.write_text(recorders[0].yaml())
 
 
 if __name__ == "__main__":

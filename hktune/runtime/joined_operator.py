@@ -7,6 +7,7 @@ looked at when it runs. It has no gradient of its own. Where one is asked it is 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 
@@ -39,7 +40,8 @@ def by_parts(
     is_gated: bool,
 ) -> Tensor:
     """A call of `linear` for each weight, and the rest by torch."""
-    parts = [linear(x, weight, bias) for weight, bias in zip(weights, biases or [None] * len(weights), strict=True)]
+    each: list[tuple[Tensor, Tensor | None]] = list(itertools.zip_longest(weights, biases))
+    parts = [linear(x, weight, bias) for weight, bias in each]
     if not is_gated:
         return torch.cat(parts, -1)
     gate, up = parts

@@ -289,9 +289,7 @@ class LoadedTable:
         """Whether it has entries of torch's scaled products."""
         return not self._operations.isdisjoint(SCALED_OPERATIONS)
 
-    def may_serve(
-        self, dtype: torch.dtype, layout: str, *sizes: int | torch.SymInt | None, ending: str = ""
-    ) -> bool:
+    def may_serve(self, dtype: torch.dtype, layout: str, *sizes: int | torch.SymInt | None, ending: str = "") -> bool:
         """Whether an entry holds for a product of operands of `dtype` in `layout`, with this ending, by those of its
         sizes m, n, k that are known; False where none is."""
         operation = CALLS.get((dtype, ending, layout))

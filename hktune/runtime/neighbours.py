@@ -42,7 +42,8 @@ def make_neighbours(tensors: Sequence[Tensor]) -> None:
         if type(each) not in PLAIN or each.is_meta or each.untyped_storage().nbytes() != each.nbytes:
             return
     with torch.no_grad():
-        parts = torch.cat([each.detach() for each in tensors]).split([len(each) for each in tensors])
+        whole = torch.cat([each.detach() for each in tensors])
+        parts = torch.split(whole, [len(each) for each in tensors])
         for each, part in zip(tensors, parts, strict=True):
             each.data = part
 

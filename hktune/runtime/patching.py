@@ -38,8 +38,8 @@ class PatchReport:
     fused: Mapping[str, str] = field(default_factory=dict)
     """Modules whose linears one kernel finishes, and how."""
     beside: Mapping[str, str] = field(default_factory=dict)
-    """Modules whose linears follow one another in memory, and which: one product in a compiled graph where they have one
-    input."""
+    """Modules with linears that follow one another in memory, and which: in a compiled graph those of one input are one
+    product."""
 
     def __len__(self) -> int:
         return len(self.changed)
