@@ -137,7 +137,7 @@ class TemplateDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=Tru
     tile: Extent
     launch: LaunchDescription
     proof: Annotated[tuple[ProofDescription, ...], Meta(min_length=1, max_length=16)]
-    operations: Annotated[tuple[Annotated[str, Meta(max_length=100)], ...], Meta(max_length=256)] = ()
+    operations: Annotated[tuple[Annotated[str, Meta(max_length=200)], ...], Meta(max_length=256)] = ()
     derived: Texts = {}
     order: OrderDescription = OrderDescription()
     fixed_order: bool = True
