@@ -160,7 +160,8 @@ class ServedProduct:
             and out.get_device() == self.place.index
             and out.is_contiguous()
             and not out.is_neg()
-            and not out.data_ptr() & MISALIGNED
+            and bool(at := out.data_ptr())  # none of a tensor on meta, which has the CPU's index
+            and not at & MISALIGNED
             and not any(each is not None and torch._C._overlaps(out, each) for each in operands)
         )
 
