@@ -82,7 +82,7 @@ class ScaledProducts:
         if out is None:
             out = place.empty(shape, (shape[1], 1), call.out_dtype)
         stream = place.stream()
-        workspace = place.workspaces.of(stream, route.workspace_bytes) if route.workspace_bytes else None
+        workspace = place.workspace(route, stream)
         a, b, scale_a, scale_b, bias = call[:5]
         if profiling():
             with operator_range("hktune::scaled_mm", a, b):
