@@ -103,7 +103,8 @@ class Place:
             }
             size_bytes = route.workspace_bytes
             workspace = self.algorithm_workspaces.of(stream, size_bytes) if size_bytes else None
-            ready(zeros["a"], zeros["b"], zeros["c"], zeros.get("bias"), workspace, stream)
+            given = {**zeros, "workspace": workspace}
+            ready(*(given.get(name) for name in route.operands), stream)
 
     def _algorithm_ready(self, route: AlgorithmRoute) -> PreparedLaunch | Fallback:
         """The library decides whether it takes the algorithm: asked once, and said once where it does not."""
@@ -112,7 +113,9 @@ class Place:
         if is_capturing():
             return Fallback.CAPTURE
         try:
-            route.prepared = self._library(route.algorithm.library).prepare(route.algorithm, route.problem)
+            route.prepared = self._library(route.algorithm.library).prepare(
+                route.algorithm, route.problem, route.operands
+            )
         except DeviceError as refused:
             route.refused = True
             rule = f"torch's default serves {route.problem}, because its algorithm is refused"
