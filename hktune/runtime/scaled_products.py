@@ -90,8 +90,7 @@ class ScaledProducts:
         if out is None:
             out = place.empty(shape, (shape[1], 1), call.out_dtype)
         stream = place.stream()
-        workspaces = place.workspaces if isinstance(route, KernelRoute) else place.algorithm_workspaces
-        workspace = workspaces.of(stream, route.workspace_bytes) if route.workspace_bytes else None
+        workspace = place.workspace(route, stream)
         a, b, scale_a, scale_b, bias = call[:5]
         scales = () if scale_a is None else (scale_a, scale_b)
         if profiling():
