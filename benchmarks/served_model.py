@@ -363,7 +363,7 @@ def record(served: Model, loads: Sequence[Load], path: Path, ways: Sequence[str]
             for step in steps:
                 step()
         recorders[0].calls |= recorder.calls
-    path.write_text(recorders[0].yaml())
+    path.write_text(recorders[0].yaml(), encoding="utf-8")
 
 
 if __name__ == "__main__":

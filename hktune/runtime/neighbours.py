@@ -5,13 +5,16 @@ They stay parameters of their own. Nothing is a copy that could be out of date: 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from hktune.runtime.layers import Linear
 from hktune.runtime.operands import PLAIN
+
+_STRIDED = torch.strided
 
 
 def joined(tensors: Sequence[Tensor]) -> Tensor | None:
@@ -33,13 +36,27 @@ def joined(tensors: Sequence[Tensor]) -> Tensor | None:
     return first.detach().as_strided((rows, *first.shape[1:]), first.stride(), first.storage_offset())
 
 
-def make_neighbours(tensors: Sequence[Tensor]) -> None:
-    """Have parameters follow one another in memory, if each has a storage of its own."""
+def storages_of(model: nn.Module) -> Mapping[int, int]:
+    """How many parameters and buffers of `model` are in each storage, by its address."""
+    held = (*model.parameters(), *model.buffers())
+    return Counter(
+        each.untyped_storage().data_ptr() for each in held if type(each) in PLAIN and each.layout is _STRIDED
+    )
+
+
+def make_neighbours(tensors: Sequence[Tensor], storages: Mapping[int, int]) -> None:
+    """Have parameters follow one another in memory, if each has a storage of its own: one that no other of the model's
+    `storages` is, and no other process."""
     kinds = {(each.shape[1:], each.dtype, each.device) for each in tensors}
     if len(kinds) != 1 or len({id(each) for each in tensors}) < len(tensors):
         return
     for each in tensors:
-        if type(each) not in PLAIN or each.is_meta or each.untyped_storage().nbytes() != each.nbytes:
+        if type(each) not in PLAIN or each.layout is not _STRIDED or each.is_meta:
+            return
+        storage = each.untyped_storage()
+        if storage.is_shared() and not storage.is_cuda:  # of a GPU's memory torch always says so
+            return
+        if storage.nbytes() != each.nbytes or storages[storage.data_ptr()] != 1:
             return
     with torch.no_grad():
         whole = torch.cat([each.detach() for each in tensors])
@@ -48,7 +65,7 @@ def make_neighbours(tensors: Sequence[Tensor]) -> None:
             each.data = part
 
 
-def place_linears(module: nn.Module) -> list[str]:
+def place_linears(module: nn.Module, storages: Mapping[int, int]) -> list[str]:
     """Have those children of `module` follow one another in memory that are linears of as many features, and number
     their places; the names of these, in order."""
     groups: dict[tuple[object, ...], list[tuple[str, Linear]]] = {}
@@ -64,7 +81,7 @@ def place_linears(module: nn.Module) -> list[str]:
         if len(group) > 1 and not any("_place" in vars(each) for each in linears):
             for name in ("weight", "bias"):
                 found = [each._parameters[name] for each in linears]
-                make_neighbours([each for each in found if each is not None])
+                make_neighbours([each for each in found if each is not None], storages)
             if joined([each.weight for each in linears]) is None:
                 continue
             for place, linear in enumerate(linears, 1):
