@@ -38,7 +38,7 @@ class ProofRule:
         if operation.kind not in self.kinds:
             return None
         try:
-            return operation.with_steps(*self.steps, *operation.compiled)
+            return operation.switched_on(*self.steps)
         except InputError:
             return None
 
