@@ -72,8 +72,7 @@ class ServedProduct:
         self.route = route
         self.form = form
         self.taped = form.taped
-        is_kernel = isinstance(route, KernelRoute)
-        self._workspaces = place.workspaces if is_kernel else place.algorithm_workspaces
+        self._workspaces = place.workspaces_of(route)
         self._dtype = dtype
         self._out_dtype = torch.float32 if form.is_float32 else dtype
         self._out_shape = out_shape
