@@ -23,10 +23,10 @@ from torch.nn import functional
 from torch.nn.modules import module as torch_module
 
 from hktune.runtime import current, joined_operator, operators
+from hktune.runtime.adjacent_weights import joined, make_neighbours
 from hktune.runtime.class_bases import rebased
 from hktune.runtime.gradients import asks_gradient
 from hktune.runtime.layers import Linear
-from hktune.runtime.neighbours import joined, make_neighbours
 from hktune.runtime.operands import PLAIN
 from hktune.runtime.torch_state import compiling, exporting
 

@@ -16,10 +16,10 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from hktune.runtime import operators
+from hktune.runtime.adjacent_weights import joined
 from hktune.runtime.counts import Fallback
 from hktune.runtime.forms import activated, finished_form, gated, linear_by_torch, linear_form
 from hktune.runtime.gradients import asks_gradient
-from hktune.runtime.neighbours import joined
 from hktune.runtime.operands import traced_refusal
 from hktune.runtime.torch_state import as_autocast, is_transformed_in_trace
 

@@ -101,7 +101,7 @@ def model_of(kind: Callable[..., nn.Module], *args: Any) -> nn.Module:
     return model
 
 
-def compiled(model: nn.Module, counts: list[tuple[int, int]] | None = None) -> Any:
+def compiled(model: nn.Module, counts: list[tuple[int, int]] | None = None, dynamic: bool = False) -> Any:
     """The graph as Inductor gets it, after the pass; `counts` gets how many sums and linears it found."""
 
     def run(module: torch.fx.GraphModule, inputs: Sequence[Tensor]) -> Any:
@@ -113,7 +113,7 @@ def compiled(model: nn.Module, counts: list[tuple[int, int]] | None = None) -> A
             counts.append(found)
         return make_boxed_func(module.forward)
 
-    return torch.compile(model, backend=aot_autograd(fw_compiler=run), fullgraph=True)
+    return torch.compile(model, backend=aot_autograd(fw_compiler=run), fullgraph=True, dynamic=dynamic)
 
 
 def exact(model: nn.Module, x: Tensor) -> Tensor:
@@ -131,8 +131,8 @@ def assert_right(out: Tensor, model: nn.Module, x: Tensor) -> None:
 def test_a_layer_is_two_kernels(table: LoadedTable) -> None:
     model, counts = model_of(Layer), []  # type: ignore[var-annotated]
     report = hktune.patch(model, fuse=True, quiet=True)
-    assert report.beside == {"attention": "q, k, v, out"}
-    assert "  beside  attention: q, k, v, out" in str(report)
+    assert report.adjacent == {"attention": "q, k, v, out"}
+    assert "  adjacent  attention: q, k, v, out" in str(report)
     step = compiled(model, counts)
     out, count = hits(table, lambda: step(given()))
     assert (counts, count) == ([(1, 3)], 2)
@@ -158,11 +158,21 @@ def test_only_what_the_table_has_is_fused(table: LoadedTable) -> None:
 @torch.no_grad()
 def test_a_model_that_was_patched_without_the_word_has_no_places(table: LoadedTable) -> None:
     model, counts = model_of(Layer), []  # type: ignore[var-annotated]
-    assert not hktune.patch(model, quiet=True).beside
+    assert not hktune.patch(model, quiet=True).adjacent
     step = compiled(model, counts)
     assert_right(step(given()), model, given())
     assert counts == [(1, 0)]
     assert operators.when_traced == []
+
+
+@torch.no_grad()
+def test_sizes_that_only_the_run_knows_are_left(table: LoadedTable) -> None:
+    model, counts = model_of(Layer), []  # type: ignore[var-annotated]
+    hktune.patch(model, fuse=True, quiet=True)
+    step = compiled(model, counts, dynamic=True)
+    out, count = hits(table, lambda: step(given()))
+    assert (counts, count) == ([(0, 0)], 4)
+    assert_right(out, model, given())
 
 
 WAYS = {
