@@ -72,7 +72,7 @@ class Arena:
         """Where groups end: the same for all sets."""
         import torch
 
-        ends = routed_ends(problem.m, problem.groups, self._seed)
+        ends = routed_ends(problem.divided, problem.groups, self._seed)
         return torch.tensor(ends, dtype=torch.int32, device="cuda")
 
     def _random(self, elements: int, dtype: Dtype) -> torch.Tensor:

@@ -40,7 +40,7 @@ from hktune.runtime.gradients import asks_gradient
 from hktune.runtime.loaded import LoadedTable
 from hktune.runtime.operands import PLAIN, layout_of
 from hktune.runtime.scaled_call import ScaledCall, call_of_operator, call_of_recipes
-from hktune.runtime.several_call import SeveralCall
+from hktune.runtime.several_call import SeveralCall, is_one_product
 from hktune.runtime.torch_state import as_autocast, is_transformed
 
 if TYPE_CHECKING:
@@ -226,7 +226,10 @@ class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
             offsets = args[2] if len(args) > 2 else kwargs.get("offs")
             self._recorder.note_several(SeveralCall(args[0], args[1], offsets))
         elif packet is _aten.bmm and not _are_single(*args[:2]) and kwargs.keys() <= {"out"} and len(args) == 2:
-            self._recorder.note_several(SeveralCall(args[0], args[1]))
+            if is_one_product(args[0], args[1]):
+                self._note_product(args[0], args[1][0])
+            else:
+                self._recorder.note_several(SeveralCall(args[0], args[1]))
         elif packet in (_aten.linear, torch.ops.hktune.linear) and args[1].dim() == 2:
             bias = args[2] if len(args) > 2 else None
             note(linear_form(bias), args[0], args[1], bias)

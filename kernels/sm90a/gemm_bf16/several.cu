@@ -1,8 +1,9 @@
-// Several products in one launch: which of their tiles a block works on, and where these are.
+// Products that divide the rows of one A and of C, in one launch: which of their tiles a block works on, and where these
+// are.
 //
-// A product is some rows of C and has a B of its own. Of a batched operation each has M rows; of a grouped one, such as
-// a model's experts, it has the rows of A up to its end in `ends`. Only the device knows those: all tiles are numbered,
-// one product's behind the other's, and a block walks along the products while it takes every so many-th tile.
+// A product, such as one of a model's experts, has the rows up to its end in `ends`, and a B of its own. Only the device
+// knows the ends: all tiles are numbered, one product's behind the other's, and a block walks along the products while it
+// takes every so many-th tile.
 //
 //                    rows of A, along K         B, along K           along lines
 //     its lines      begin, begin + 1, ...      product * N + ...    those of one matrix
@@ -62,6 +63,8 @@ struct Schedule {
         find_product(work);
     }
 
+    DEVICE int steps(const Work&) const { return k_steps; }
+
     DEVICE Spot locate(const Work& work) const {
         const int clusters_along_m = clusters_of(work), tile = work.tile - work.before, product = work.product;
         int row, column;
@@ -81,7 +84,6 @@ struct Schedule {
 
     // Ends that are out of order, or beyond C, make no group of less than 0 rows, and none beyond C.
     DEVICE int end_of(int product, int begin) const {
-        if (!GROUPED) return begin + products.m;
         return product < products.count ? min(max(__ldg(products.ends + product), begin), products.m) : begin;
     }
 
