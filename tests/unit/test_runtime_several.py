@@ -216,3 +216,25 @@ def test_a_recording_has_experts_and_tokens(tmp_path: Path, monkeypatch: pytest.
     shapes = load_shapes(tmp_path / "shapes.yaml")
     weights = {str(shape.problem): shape.weight for shape in shapes}
     assert weights == {"24x64x32 grouped4.bf16.nt": 3, "24x64x32 batched4.bf16.nn": 1}
+    assert [shape.tokens for shape in shapes] == [(), ((0, 3), (4, 3), (5, 3), (15, 3))], "ends are 5, 5, 20, 24"
+
+
+def test_a_recording_merges_the_sizes_of_all_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where they were recorded without gradients, and of groups of K. What has no end yet is not counted."""
+    monkeypatch.setattr(recorder, "may_be_tuned", lambda tensor: True)
+    a, b, offsets = operands(m=96)
+    with recorder.Recorder() as seen:
+        torch._grouped_mm(a, b, offs=offsets)
+        with torch.inference_mode():
+            torch._grouped_mm(a, b, offs=torch.tensor([0, 40, 96, 96], dtype=torch.int32))
+        torch._grouped_mm(a, b, offs=offsets)
+        torch._grouped_mm(a.mT, a[:, :16].contiguous(), offs=offsets)
+        monkeypatch.setattr("hktune.runtime.token_counts.is_capturing", lambda: True)
+        torch._grouped_mm(a, b, offs=offsets)
+    found = {str(shape.problem): (shape.weight, shape.tokens) for shape in seen.shapes}
+    assert found == {
+        "96x64x32 grouped4.bf16.nt": (4, ((0, 4), (4, 2), (5, 2), (15, 2), (40, 1), (56, 1))),
+        "32x16x96 grouped4.bf16.tn": (1, ((0, 1), (4, 1), (5, 1), (15, 1))),
+    }
+    (tmp_path / "shapes.yaml").write_text(seen.yaml())
+    assert load_shapes(tmp_path / "shapes.yaml").tokens == seen.shapes.tokens, "as it was written"

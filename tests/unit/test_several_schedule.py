@@ -106,7 +106,7 @@ def test_every_row_of_every_group_is_in_one_tile(tmp_path: Path, constants: dict
     listed, tile = compiled(tmp_path, "several.cu", GROUPED=True, **constants), tile_of_c(constants)
     random = np.random.default_rng(3)
     for _ in range(40):
-        groups, n = int(random.integers(1, 20)), int(random.integers(1, 700))
+        groups, n = int(random.integers(1, 60)), int(random.integers(1, 700))
         ends = np.cumsum(random.integers(1, 300, groups) * random.integers(0, 3, groups).clip(max=1))
         tiles = listed(int(ends[-1]), n, 128, ends.tolist(), 2 * int(random.integers(1, 40)))
         found = np.zeros((int(ends[-1]), n), np.int32)

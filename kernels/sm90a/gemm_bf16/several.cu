@@ -80,15 +80,35 @@ struct Schedule {
     }
 
   private:
-    DEVICE int clusters_of(const Work& work) const { return (work.end - work.begin + ROWS_OF_C - 1) / ROWS_OF_C; }
+    static constexpr int WINDOW = 8;  // products whose ends are read together
+
+    DEVICE static int clusters_of(int rows) { return (rows + ROWS_OF_C - 1) / ROWS_OF_C; }
+
+    DEVICE static int clusters_of(const Work& work) { return clusters_of(work.end - work.begin); }
 
     // Ends that are out of order, or beyond C, make no group of less than 0 rows, and none beyond C.
     DEVICE int end_of(int product, int begin) const {
         return product < products.count ? min(max(__ldg(products.ends + product), begin), products.m) : begin;
     }
 
-    // Goes on to the product that the tile is of, or behind the last.
+    // Goes on to the product that the tile is of, or behind the last: over whole windows of products first, since each
+    // end that is read alone is waited for.
     DEVICE void find_product(Work& work) const {
+        while (work.product + WINDOW < products.count) {
+            int clusters = clusters_of(work), begin = work.end;
+#pragma unroll
+            for (int i = 1; i < WINDOW; ++i) {
+                const int end = end_of(work.product + i, begin);
+                clusters += clusters_of(end - begin);
+                begin = end;
+            }
+            const int behind = work.before + clusters * clusters_along_n;
+            if (work.tile < behind) break;
+            work.product += WINDOW;
+            work.before = behind;
+            work.begin = begin;
+            work.end = end_of(work.product, begin);
+        }
         while (has(work)) {
             const int behind = work.before + clusters_of(work) * clusters_along_n;
             if (work.tile < behind) return;
