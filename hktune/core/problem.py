@@ -64,7 +64,8 @@ class Problem:
 
     def numbers(self, padding: int = 0) -> dict[str, int]:
         """What a launch takes by value: the sizes, how many products there are if the operation is of several, the row
-        stride (elements) of every matrix (`Operand.row_padding`), and in a stack that of the matrices."""
+        stride (elements) of every matrix (`Operand.row_padding`), in a stack that of the matrices, and increments,
+        which are 1."""
         matrices = [operand for operand in operands_of(self.operation).values() if operand.row_stride]
         strides = {
             matrix.row_stride: matrix.extents(self.sizes)[-1] + matrix.row_padding(padding) for matrix in matrices
@@ -75,7 +76,8 @@ class Problem:
             if stack.matrix_stride
         }
         counted = {"groups": self.operation.count} if self.operation.count else {}
-        return {**self.sizes, **counted, **strides, **between}
+        increments = {matrix.increment: 1 for matrix in matrices if matrix.increment}
+        return {**self.sizes, **counted, **strides, **between, **increments}
 
     @property
     def key(self) -> Key:

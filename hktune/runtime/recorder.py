@@ -39,7 +39,7 @@ from hktune.runtime.forms import (
 from hktune.runtime.gradients import asks_gradient
 from hktune.runtime.loaded import LoadedTable
 from hktune.runtime.operands import PLAIN, layout_of
-from hktune.runtime.scaled_call import ScaledCall, call_of_operator, call_of_recipes
+from hktune.runtime.scaled_call import ScaledCall, call_of_integers, call_of_operator, call_of_recipes
 from hktune.runtime.several_call import SeveralCall, is_one_product
 from hktune.runtime.token_counts import TokenCounts
 from hktune.runtime.torch_state import as_autocast, is_transformed
@@ -141,7 +141,7 @@ class Recorder:
             self.note(form, left, right, None)
 
     def note_scaled(self, call: ScaledCall | None) -> None:
-        """Count a scaled product of float8."""
+        """Count a product of numbers of 8 bits or fewer."""
         why = None if call is None else next(filter(None, map(_why_not_seen, call.tensors)), None)
         problem = None if why or call is None else call.problem
         if problem is not None:
@@ -230,6 +230,8 @@ class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
         note = self._recorder.note
         if packet.__name__.endswith("scaled_mm") or packet.__name__ == "_scaled_mm_v2":
             self._note_scaled(packet, args, kwargs)
+        elif packet.__name__ == "_int_mm":
+            self._recorder.note_scaled(call_of_integers(*args))
         elif packet.__name__ == "_grouped_mm":
             offsets = args[2] if len(args) > 2 else kwargs.get("offs")
             self._recorder.note_several(SeveralCall(args[0], args[1], offsets))

@@ -373,7 +373,7 @@ def _proved(operation: Operation, steps: Sequence[str], groups: int = 0) -> Oper
     """What a proof of `operation`'s code that names `steps` proves: first these, then what the code always does. Of
     several products it has `groups`. None where there is no such operation."""
     try:
-        proved = operation.with_steps(*steps, *operation.compiled)
+        proved = operation.switched_on(*steps)
     except InputError:
         return None
     return replace(proved, count=groups) if operation.kind in COUNTED else proved

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from hktune.core.argument_rules import FILLED_NAMES
+from hktune.core.argument_rules import FILLED_NAMES, NEVER_CONSTANT
 from hktune.core.expression import RECORDS
 from hktune.core.launch import operand_name
 from hktune.core.operand import NUMBERS
@@ -41,7 +41,7 @@ class ArgumentDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=Tru
     only: Name | None = None
 
     def __post_init__(self) -> None:
-        if self.value is not None and operand_name(self.name) in FILLED_NAMES:
+        if self.value is not None and operand_name(self.name) in NEVER_CONSTANT:
             raise ValueError(f"argument {self.name} has a value: a launch fills what is called so, take another name")
         if self.scale != 1 and (self.kind == "pointer" or self.value is not None):
             raise ValueError(f"argument {self.name} has a scale: only a number that each launch gives has one")
@@ -137,7 +137,7 @@ class TemplateDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=Tru
     tile: Extent
     launch: LaunchDescription
     proof: Annotated[tuple[ProofDescription, ...], Meta(min_length=1, max_length=16)]
-    operations: Annotated[tuple[Annotated[str, Meta(max_length=100)], ...], Meta(max_length=256)] = ()
+    operations: Annotated[tuple[Annotated[str, Meta(max_length=200)], ...], Meta(max_length=256)] = ()
     derived: Texts = {}
     order: OrderDescription = OrderDescription()
     fixed_order: bool = True
