@@ -71,9 +71,9 @@ def record(path: str | PathLike[str]) -> Recorder:
 
     Seen are linear, matmul, mm, addmm and hktune's own functions, under whatever module or function, before and after
     `patch`, under autocast as it casts, with a table or without one, and the products of backward passes. Each is noted
-    in the layout of its operands. On NVIDIA GPUs batched and grouped products are seen too, and of the latter how many
-    rows groups have: counted on the GPU, and read at the end. A compiled model runs eager meanwhile (in every thread):
-    its graph would show no products. Not seen: replays of captured graphs. Raises ShapesError at the end when there was
+    in the layout of its operands. Batched and grouped products are seen too, and of the latter how many rows groups
+    have: counted where these are, and read at the end. A compiled model runs eager meanwhile (in every thread): its
+    graph would show no products. Not seen: replays of captured graphs. Raises ShapesError at the end when there was
     none.
     """
     return Recorder(Path(path))
@@ -150,11 +150,12 @@ class Recorder:
             self.left_out[why or "scaled in another way"] += 1
 
     def note_several(self, call: SeveralCall) -> None:
-        """Count a batched or a grouped product. Other devices than NVIDIA's have no kernel of such, and a file with
-        what a template cannot do is refused as a whole."""
+        """Count a batched or a grouped product."""
         why = next(filter(None, map(_why_left_out, (call.a, call.b))), None)
-        problem = None if why or not may_be_tuned(call.a) else call.problem
-        if problem is not None:
+        problem = None if why else call.problem
+        if problem is not None and call.divides_k and not has_groups_of_k(call.a):
+            self.left_out["groups of K"] += 1
+        elif problem is not None:
             self.calls[problem] += 1
             if call.offsets is not None:
                 self._tokens.add(problem, call.offsets)
@@ -183,8 +184,9 @@ class Recorder:
         return shapes_yaml(self.shapes)
 
 
-def may_be_tuned(tensor: Tensor) -> bool:
-    """Whether a template has several products in a launch on the device of `tensor`."""
+def has_groups_of_k(tensor: Tensor) -> bool:
+    """Whether a template for the device of `tensor` has products whose groups are of K: a shapes file with what a
+    template cannot do is refused as a whole."""
     return tensor.is_cuda and torch.version.hip is None
 
 

@@ -67,8 +67,8 @@ struct Epilogue {
     DEVICE int gates() const { return SWAPPED ? rows : columns; }
 
 #if STACKED
-    // For a tile of one product, whose matrix is the one of that number.
-    DEVICE Epilogue of(const Work& work) const {
+    // For a tile of one product, whose matrix of C is the one of that number.
+    DEVICE Epilogue within(const Work& work) const {
         return {bias, rows, columns, accumulate, factors, residual, work.product};
     }
 #elif SEVERAL
