@@ -16,7 +16,7 @@ from hktune.core.errors import TableError
 from hktune.core.operation import operation_of
 from hktune.core.problem import Problem
 from hktune.core.shapes import load_shapes
-from hktune.runtime import FallbackWarning, LoadedTable, operators
+from hktune.runtime import FallbackWarning, LoadedTable, operators, recorder
 
 M, N, K, GROUPS = 24, 64, 32, 4
 ENDS = [5, 5, 20, 24]
