@@ -46,7 +46,7 @@ class TokenCounts:
         """Of a device's current stream, the bounds of sizes, and the counts between these."""
         place = device, torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
         if place not in self._bounds:
-            self._bounds[place] = torch.tensor(SIZE_BOUNDS, device=device)
+            self._bounds[place] = torch.tensor(SIZE_BOUNDS).to(device, non_blocking=True)
         counts = self._counts[problem]
         if place not in counts:
             counts[place] = torch.zeros(len(SIZE_BOUNDS), dtype=torch.int64, device=device)
