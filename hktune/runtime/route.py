@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from copy import copy
+
 from hktune.core.launch import Launch
+from hktune.core.operand import operands_of
 from hktune.core.operation import Operation, operation_of
 from hktune.core.problem import Key, Problem
 from hktune.core.vendor_algorithm import VendorAlgorithm
@@ -13,7 +16,7 @@ from hktune.runtime.counts import Fallback
 
 def _operands_of(operation: Operation) -> tuple[str, ...]:
     """What its prepared launches are called with, before the stream."""
-    if operation.scales:
+    if "scale_a" in operands_of(operation):
         return SCALED_OPERANDS
     if operation.count:
         return SEVERAL_OPERANDS
@@ -54,9 +57,19 @@ class KernelRoute(Route):
         self.name = name
         self.kernel: Kernel | None = None
 
+    def with_numbers(self, **numbers: int) -> KernelRoute:
+        """The same kernel, not ready yet, for launches that pass other numbers."""
+        other = copy(self)
+        other.numbers, other.prepared = {**self.numbers, **numbers}, None
+        return other
+
     @property
     def takes_strides(self) -> bool:
-        return not self.launch.contiguous and self.launch.takes("lda") and self.launch.takes("ldb")
+        if self.launch.contiguous:
+            return False
+        if self.launch.takes("stride_a") and self.launch.takes("stride_b"):
+            return True  # the matrices of a stack may be anywhere, and so may their rows
+        return self.launch.takes("lda") and self.launch.takes("ldb")
 
 
 class AlgorithmRoute(Route):
