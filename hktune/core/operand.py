@@ -36,8 +36,9 @@ _SCALE_AXES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 POINTERS = ("a", "b", "c", *_ADDED_AXES, "scale_a", "scale_b", *_FACTORS, "offsets", "workspace")
 """What may fill a pointer of a launch: the operands, and what a kernel keeps its counters and partial sums in."""
 _MATRICES = ("a", "b", "c", "scale_a", "scale_b", *(name for name, axes in _ADDED_AXES.items() if len(axes) == 2))
-NUMBERS = ("m", "n", "k", "groups", *(f"ld{name}" for name in _MATRICES))
-"""What may fill a number: the sizes, how many products there are, and the row strides of matrices."""
+_INCREMENTS = ("incscale_a",)
+NUMBERS = ("m", "n", "k", "groups", *(f"ld{name}" for name in _MATRICES), *_INCREMENTS)
+"""What may fill a number: the sizes, how many products there are, the row strides of matrices, and increments."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,13 @@ class Operand:
     def row_stride(self) -> str:
         """The name of the row stride; "" for a vector, which has none."""
         return f"ld{self.name}" if len(self.axes) > 1 else ""
+
+    @property
+    def increment(self) -> str:
+        """The name of the number of elements from one of a row to the next, of a matrix that a call may have column by
+        column; "" for others. It is 1 as the matrix is stored, whose row stride a launch takes too."""
+        name = f"inc{self.name}"
+        return name if self.row_stride and name in _INCREMENTS else ""
 
     def row_padding(self, padding: int) -> int:
         """Elements between its rows where those of C are `padding` apart. A residual's are twice as many, so that a
