@@ -139,7 +139,7 @@ def test_a_table_of_float16_becomes_kernels_of_float16(tmp_path: Path) -> None:
 def test_of_a_table_of_two_dtypes_one_is_chosen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = space().config(SMALL)
     folder = tabled({Problem(64, 512, 256, operation): config for operation in (F16_BIAS, BF16_NT_BIAS)}, tmp_path)
-    with pytest.raises(TableError, match="choose bf16.nt or f16.nt with --operation") as caught:
+    with pytest.raises(TableError, match=r"choose bf16\.nt or f16\.nt with --operation") as caught:
         export_inline(folder, SPACE, "matmul")
     assert "\n" not in str(caught.value)
     out = tmp_path / "model_new.py"

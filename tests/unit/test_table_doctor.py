@@ -243,7 +243,8 @@ def test_what_cannot_be_built_is_one_line(tmp_path: Path, capsys: pytest.Capture
 
 
 @pytest.mark.parametrize(
-    ("operation", "nearest"), [("f16.nn->bf16", "f16.nn"), ("batched8.f32.nt", "batched.bf16.nt->f32"), ("f16.nt.rows", "f16.nt")]
+    ("operation", "nearest"),
+    [("f16.nn->bf16", "f16.nn"), ("batched8.f32.nt", "batched.bf16.nt->f32"), ("f16.nt.rows", "f16.nt")],
 )
 def test_trials_that_the_space_has_no_place_for_are_left_out_and_counted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], operation: str, nearest: str
