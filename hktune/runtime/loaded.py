@@ -285,6 +285,11 @@ class LoadedTable:
         return frozenset(each.kind for each in self._operations)
 
     @property
+    def adds_to_batches(self) -> bool:
+        """Whether it has entries of batches whose products are added to something."""
+        return any(each.kind == "batched" and each.has_residual for each in self._operations)
+
+    @property
     def has_scaled(self) -> bool:
         """Whether it has entries of torch's scaled products."""
         return not self._operations.isdisjoint((*SCALED_OPERATIONS, *MX_OPERATIONS))

@@ -40,7 +40,7 @@ from hktune.runtime.gradients import asks_gradient
 from hktune.runtime.loaded import LoadedTable
 from hktune.runtime.operands import PLAIN, layout_of
 from hktune.runtime.scaled_call import ScaledCall, call_of_integers, call_of_operator, call_of_recipes
-from hktune.runtime.several_call import SeveralCall, is_one_product
+from hktune.runtime.several_call import SeveralCall, added_to_products, is_one_product
 from hktune.runtime.token_counts import TokenCounts
 from hktune.runtime.torch_state import as_autocast, is_transformed
 
@@ -153,8 +153,8 @@ class Recorder:
         """Count a batched or a grouped product."""
         why = next(filter(None, map(_why_left_out, (call.a, call.b))), None)
         problem = None if why else call.problem
-        if problem is not None and call.divides_k and not has_groups_of_k(call.a):
-            self.left_out["groups of K"] += 1
+        if problem is not None and (call.divides_k or call.residual is not None) and not is_nvidia(call.a):
+            self.left_out["groups of K" if call.divides_k else "added to batched products"] += 1
         elif problem is not None:
             self.calls[problem] += 1
             if call.offsets is not None:
@@ -184,9 +184,9 @@ class Recorder:
         return shapes_yaml(self.shapes)
 
 
-def has_groups_of_k(tensor: Tensor) -> bool:
-    """Whether a template for the device of `tensor` has products whose groups are of K: a shapes file with what a
-    template cannot do is refused as a whole."""
+def is_nvidia(tensor: Tensor) -> bool:
+    """Whether `tensor` is on an NVIDIA GPU, whose template alone has products with groups of K, and batches that are
+    added to. A shapes file with what a template cannot do is refused as a whole."""
     return tensor.is_cuda and torch.version.hip is None
 
 
@@ -256,6 +256,10 @@ class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._note_product(args[0][0], args[1][0], *args[2:3])
         elif packet in (_aten.addmm, _aten.addmm_) and kwargs.keys() <= {"out"}:
             self._note_sum(*args)
+        elif packet is _aten.baddbmm and kwargs.keys() <= {"out"} and not _are_single(*args[:3]):
+            call = added_to_products(*args[:3])
+            if call is not None:
+                self._recorder.note_several(call)
         elif packet in (_aten.baddbmm, _aten.baddbmm_) and kwargs.keys() <= {"out"} and _are_single(*args[:3]):
             self._note_sum(*(each[0] for each in args[:3]), *args[3:])
 
