@@ -385,6 +385,5 @@ def test_gates_that_the_table_has_no_row_for_are_two_products(is_compiled: bool,
     x = given()[: M // 2]
     with torch.no_grad():
         out = step(x)
-        expected = copy.deepcopy(model).double()(x.double())
-    torch.testing.assert_close(out.double(), expected, rtol=2**-5, atol=2**-5)
     assert sum(table.stats().fallbacks.values()) == 3
+    torch.testing.assert_close(out.double(), exact(model)[: M // 2], rtol=2**-5, atol=2**-5)
