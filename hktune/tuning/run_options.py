@@ -150,6 +150,7 @@ def asked_bench(
             others,
             board=modelled_board(options.board, calibration),
             calibration=calibration,
+            tokens=options.found_shapes.shapes.tokens,
         )
         if cluster is None:
             return bench, None
