@@ -161,8 +161,8 @@ class Recorder:
         """Count a batched or a grouped product."""
         why = next(filter(None, map(_why_left_out, (call.a, call.b))), None)
         problem = None if why else call.problem
-        if problem is not None and (call.divides_k or call.residual is not None) and not is_nvidia(call.a):
-            self.left_out["groups of K" if call.divides_k else "added to batched products"] += 1
+        if problem is not None and problem.operation.has_residual and not may_be_added(problem, call.a):
+            self.left_out[f"added to products in {problem.operation.layout}"] += 1
         elif problem is not None:
             self.calls[problem] += 1
             if call.offsets is not None:
@@ -192,10 +192,10 @@ class Recorder:
         return shapes_yaml(self.shapes)
 
 
-def is_nvidia(tensor: Tensor) -> bool:
-    """Whether `tensor` is on an NVIDIA GPU, whose template alone has products with groups of K, and batches that are
-    added to. A shapes file with what a template cannot do is refused as a whole."""
-    return tensor.is_cuda and torch.version.hip is None
+def may_be_added(problem: Problem, tensor: Tensor) -> bool:
+    """Whether a template for the device of `tensor` adds a residual to such products of a batch: all but NVIDIA's want
+    A as it is read. A shapes file with what a template cannot do is refused as a whole."""
+    return problem.operation.layout[0] == "n" or (tensor.is_cuda and torch.version.hip is None)
 
 
 def _why_left_out(tensor: Tensor) -> str | None:
