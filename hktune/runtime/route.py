@@ -43,6 +43,11 @@ class Route:
         """Whether operands whose rows are apart can be launched too."""
         return False
 
+    @property
+    def takes_stacks(self) -> bool:
+        """Whether the matrices of a stack may be anywhere, and so may their rows."""
+        return False
+
 
 class KernelRoute(Route):
     """A kernel. `name`: the sha256 of its object, and its symbol."""
@@ -63,11 +68,11 @@ class KernelRoute(Route):
 
     @property
     def takes_strides(self) -> bool:
-        if self.launch.contiguous:
-            return False
-        if self.launch.takes("stride_a") and self.launch.takes("stride_b"):
-            return True  # the matrices of a stack may be anywhere, and so may their rows
-        return self.launch.takes("lda") and self.launch.takes("ldb")
+        return not self.launch.contiguous and self.launch.takes("lda") and self.launch.takes("ldb")
+
+    @property
+    def takes_stacks(self) -> bool:
+        return not self.launch.contiguous and self.launch.takes("stride_a") and self.launch.takes("stride_b")
 
 
 class AlgorithmRoute(Route):

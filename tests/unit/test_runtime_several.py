@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from naive_gemm import published, trial
+from naive_gemm import published, reseal, trial
 from torch import Tensor
 
 import hktune
@@ -168,6 +168,28 @@ def test_a_storage_that_no_map_has_is_torchs(table: LoadedTable) -> None:
         apart = torch.stack([batch, batch], 3)[..., 0]
         close(torch.bmm(apart, matrices), batch.double() @ matrices.double())
     assert table.stats().hits == 0
+
+
+def test_a_kernel_of_matrices_that_follow_one_another_gets_no_others(tmp_path: Path) -> None:
+    """It may take row strides all the same, as gfx950's does."""
+    published(tmp_path, trial(Problem(M, N, K, operation_of("batched4.bf16.nn"))))
+
+    def fixed(text: str) -> str:
+        for name, elements in (("a", M * K), ("b", K * N)):
+            text = text.replace(
+                f'"stride_{name}", "kind": "u64"', f'"of_{name}", "kind": "u64", "constant": {elements}'
+            )
+        return text
+
+    reseal(tmp_path, fixed)
+    table = hktune.load(tmp_path, allow_modelled=True)
+    a, b, _ = operands("nn", batched=True)
+    with hktune.enable(table):
+        close(torch.bmm(a, b), a.double() @ b.double())
+        assert table.stats().hits == 1
+        for left, right in ((torch.cat([a, a], 1)[:, :M], b), (a, torch.cat([b, b], 1)[:, :K])):
+            close(torch.bmm(left, right), a.double() @ b.double())
+    assert (table.stats().hits, table.stats().fallbacks) == (1, {"strides": 2})
 
 
 @pytest.mark.filterwarnings("ignore::hktune.runtime.FallbackWarning")
