@@ -219,6 +219,8 @@ def by_torch(call: ScaledCall) -> Tensor:
         if scales != _MX or sizes is None:
             raise
         m, n, k = sizes
+        if not (m and n):  # as for an expert without tokens: there is nothing to compute
+            return a.new_empty((m, n), dtype=call.out_dtype)
         reason = str(refused).strip().splitlines()[0].rstrip(".")
         rule = f"scaled_mm: scales of {_MX_BLOCK} elements are served by kernels of gfx950"
         step = "pass scales of rows, or a table of that device"
