@@ -95,7 +95,9 @@ def test_rows_that_no_call_can_reach_modelled_ones_and_refused_kernels_are_wrong
     assert lines(tmp_path, []) == [
         "wrong: unreachable row: 8x128x64 e4m3.nt->bf16, but calls ask for bf16 or f16, in any of the layouts "
         "nt, nn, tn, tt, ->f32 or not, +bias, +accumulate or neither; or +bias or not, and an activation; or these as "
-        "nt, and +residual or +gated; or e4m3, e5m2, i8 or an MX format in nt, with scales; or batched, or grouped in "
+        "nt, +alpha or not, ->e4m3 or not, and +residual, "
+        "+beta_residual, +gated, +gated_interleaved or none of these; "
+        "or e4m3, e5m2, i8 or an MX format in nt, with scales; or batched, or grouped in "
         "nt or nn: leave it out of the trials"
     ]
     published(tmp_path, measured(Problem(8, 128, 64, Operation("f16"))), identity=MI355X)
@@ -129,7 +131,9 @@ def test_a_shape_that_no_call_asks_for_cannot_be_tuned(tmp_path: Path) -> None:
     problem = Problem(64, 128, 64, Operation("e4m3", c="bf16"))
     asked = (
         "but calls ask for bf16 or f16, in any of the layouts nt, nn, tn, tt, ->f32 or not, +bias, +accumulate or "
-        "neither; or +bias or not, and an activation; or these as nt, and +residual or +gated; or e4m3, e5m2, i8 or "
+        "neither; or +bias or not, and an activation; or these as nt, +alpha or not, ->e4m3 or not, and +residual, "
+        "+beta_residual, +gated, +gated_interleaved or none of these; "
+        "or e4m3, e5m2, i8 or "
         "an MX format in nt, with scales; or batched, or grouped in nt or nn: leave it out of the shapes"
     )
     sizes = "64x128x64 e4m3.nt->bf16"
