@@ -36,7 +36,7 @@ def call_operation(dtype: Dtype, ending: str = "", layout: str = "nt") -> Operat
 
 SCALED_FORMATS = ((E4M3, E4M3), (E4M3, E5M2), (E5M2, E4M3))
 """Of A and B: torch multiplies no two e5m2 on GPUs."""
-SCALED_OUTPUTS = (BF16, F16, F32)
+SCALED_OUTPUTS = (BF16, F16, F32, E4M3)
 
 
 def scaled_operation(a: Dtype, b: Dtype, scales: str, c: Dtype, has_bias: bool, accumulation: str = "") -> Operation:

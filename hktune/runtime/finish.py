@@ -40,18 +40,23 @@ class Finish:
 def out_scale_of(out_dtype: torch.dtype | None, out_scale: Tensor | None, x: Tensor) -> Tensor | None:
     """The scale of an output in float8, 1 where none is given; None where the output has the dtype of `x`. Raises
     InputError for any other dtype, and for a scale that is no float32 of one element."""
-    if out_dtype in (None, x.dtype):
-        if out_scale is None:
-            return None
-        raise InputError("out_scale is what an output in float8 is multiplied by: pass out_dtype=torch.float8_e4m3fn")
-    if out_dtype is not FLOAT8:
+    if out_dtype not in (None, x.dtype, FLOAT8):
         raise InputError(f"out_dtype is {out_dtype}: it must be that of x, or torch.float8_e4m3fn")
+    check_out_scale(out_dtype, out_scale)
+    if out_dtype is not FLOAT8:
+        return None
+    return torch.ones((), device=x.device) if out_scale is None else out_scale
+
+
+def check_out_scale(out_dtype: torch.dtype | None, out_scale: Tensor | None) -> None:
+    """Raises InputError for a scale of an output that has none, and for one that is no float32 of one element."""
     if out_scale is None:
-        return torch.ones((), device=x.device)
+        return
+    if out_dtype is not FLOAT8:
+        raise InputError("out_scale is what an output in float8 is multiplied by: pass out_dtype=torch.float8_e4m3fn")
     if out_scale.dtype is not torch.float32 or out_scale.numel() != 1:
         got = f"{tuple(out_scale.shape)} {out_scale.dtype}"
         raise InputError(f"out_scale must be float32, of one element, got {got}: pass such")
-    return out_scale
 
 
 def by_parts(
@@ -110,7 +115,8 @@ def gated_without_table(
     return by_parts(linear_by_torch, finish, x, weight, bias, None)
 
 
-def in_float8(product: Tensor, scale: Tensor) -> Tensor:
-    """`product` times `scale`, rounded; what is beyond the largest number becomes that one, and a NaN stays one."""
+def in_float8(product: Tensor, scale: Tensor | None) -> Tensor:
+    """`product` times `scale`, if any, rounded. Beyond the largest number is that one, and a NaN stays one."""
     largest = torch.finfo(FLOAT8).max
-    return (product.float() * scale.reshape(())).clamp(-largest, largest).to(FLOAT8)
+    scaled = product.float() if scale is None else product.float() * scale.reshape(())
+    return scaled.clamp(-largest, largest).to(FLOAT8)

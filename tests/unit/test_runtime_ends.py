@@ -5,7 +5,7 @@ of a served product elsewhere. The kernels are gfx950's own, on the emulator; th
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from hktune.core.errors import InputError
 from hktune.core.operation import operation_of
 from hktune.core.problem import Problem
 from hktune.dispatch import write_table
-from hktune.runtime import LoadedTable, operators
+from hktune.runtime import FallbackWarning, LoadedTable, operators
 from hktune.tables import build_table
 
 FUSED = ("bf16.nt+silu+gated_interleaved", "bf16.nt+alpha+bias+gelu+beta_residual", "bf16.nt->e4m3+bias+silu")
@@ -183,3 +183,66 @@ def test_anything_else_is_one_line(table: LoadedTable, ends: dict[str, Any], say
     x, weight, bias = operands()
     with pytest.raises(InputError, match=says):
         hktune.linear(x, weight, bias, **ends)
+
+
+SCALED = ("e4m3.nt.rows+bias", "e4m3.nt.tensor")
+
+
+@pytest.fixture
+def scaled_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoadedTable]:
+    monkeypatch.setattr(operators, "_current", None)
+    rows = [row(text) for text in SCALED]
+    made = build_table(rows, launched, EMULATED, "clang 22", "0.1.0", "2026-11-30T05:00:00+00:00")
+    write_table(made, {hashlib.sha256(built(each).data).hexdigest(): built(each).data for each in SCALED}, tmp_path)
+    yield hktune.load(tmp_path, allow_modelled=True)
+    hktune.disable()
+
+
+def scaled_operands(scales: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    x, weight, _ = operands(torch.float32)
+    shapes = ((M, 1), (1, N)) if scales == "rows" else ((), ())
+    scale_a, scale_b = (torch.rand(shape, generator=torch.Generator().manual_seed(9)) + 0.5 for shape in shapes)
+    return x.to(FLOAT8), weight.to(FLOAT8).t(), scale_a, scale_b
+
+
+def scaled_truth(a: Tensor, b: Tensor, scale_a: Tensor, scale_b: Tensor) -> Tensor:
+    return (a.double() * scale_a) @ (b.double() * scale_b)
+
+
+def test_a_scaled_product_may_be_float8_too(scaled_table: LoadedTable) -> None:
+    given, bias, scale = scaled_operands("rows"), operands()[2], torch.tensor([55.0])
+    out, count = hits(scaled_table, lambda: hktune.scaled_mm(*given, bias, FLOAT8, out_scale=scale))
+    assert count == 1
+    same_but_few(out, in_float8(scaled_truth(*given) + bias.double(), 55.0))
+    given = scaled_operands("tensor")
+    out, count = hits(scaled_table, lambda: hktune.scaled_mm(*given, out_dtype=FLOAT8))
+    assert count == 1
+    same_but_few(out, in_float8(scaled_truth(*given), 1.0))
+
+
+def test_torchs_own_with_a_scale_of_the_result_is_served_while_that_is_enabled(scaled_table: LoadedTable) -> None:
+    """torch divides by it on a CPU."""
+    given = scaled_operands("tensor")
+    named = {"out_dtype": FLOAT8, "scale_result": torch.tensor(0.25)}
+    right = torch._scaled_mm(*given, **named)
+    with hktune.enable():
+        out, count = hits(scaled_table, lambda: torch._scaled_mm(*given, **named))
+        assert count == 1
+        same_but_few(out, right)
+        same_but_few(torch._scaled_mm(*given), torch._scaled_mm(*given, out_dtype=torch.float32).to(FLOAT8))
+
+
+def test_a_scaled_product_without_a_row_is_torchs_in_float8(scaled_table: LoadedTable) -> None:
+    a, b, scale_a, scale_b = scaled_operands("rows")
+    with pytest.warns(FallbackWarning):
+        out, count = hits(
+            scaled_table, lambda: hktune.scaled_mm(a[:4], b, scale_a[:4], scale_b, out_dtype=FLOAT8, out_scale=scale())
+        )
+    assert count == 0
+    same_but_few(out, in_float8(scaled_truth(a[:4], b, scale_a[:4], scale_b), 12.0))
+    with pytest.raises(InputError, match="out_scale is what an output in float8 is multiplied by"):
+        hktune.scaled_mm(a, b, scale_a, scale_b, out_scale=scale())
+
+
+def scale() -> Tensor:
+    return torch.tensor(12.0)
