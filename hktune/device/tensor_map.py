@@ -82,18 +82,21 @@ def encoded(address: int, rows: int, columns: int, box: Box) -> bytes:
     """The tensor map of a row-major matrix. What a box covers beyond the matrix reads as zeros and is not written.
 
     Rows of a box of 128, 64 or 32 bytes are swizzled over their own length (PTX ISA, 5.5.7), so that eight rows of a
-    column of 16 bytes are in different banks.
+    column of 16 bytes are in different banks. Rows that take turns are an axis between the other two.
     """
-    driver, element_bytes = cuda_driver(), box.element_bytes
+    driver, element_bytes, turns = cuda_driver(), box.element_bytes, box.turns
+    sizes, boxed, row_steps = [columns, rows], [box.columns, box.rows], [1]
+    if turns > 1:
+        sizes, boxed, row_steps = [columns, turns, rows // turns], [box.columns, 1, box.rows], [1, turns]
     swizzle = {128: "128B", 64: "64B", 32: "32B"}.get(box.columns * element_bytes, "NONE")
     made = driver.cuTensorMapEncodeTiled(
         driver.CUtensorMapDataType(box.data_type),
-        2,
+        len(sizes),
         address,
-        [driver.cuuint64_t(columns), driver.cuuint64_t(rows)],
-        [driver.cuuint64_t(columns * element_bytes)],
-        [driver.cuuint32_t(box.columns), driver.cuuint32_t(box.rows)],
-        [driver.cuuint32_t(1), driver.cuuint32_t(1)],
+        [driver.cuuint64_t(size) for size in sizes],
+        [driver.cuuint64_t(step * columns * element_bytes) for step in row_steps],
+        [driver.cuuint32_t(size) for size in boxed],
+        [driver.cuuint32_t(1) for _ in sizes],
         driver.CUtensorMapInterleave.CU_TENSOR_MAP_INTERLEAVE_NONE,
         getattr(driver.CUtensorMapSwizzle, f"CU_TENSOR_MAP_SWIZZLE_{swizzle}"),
         driver.CUtensorMapL2promotion.CU_TENSOR_MAP_L2_PROMOTION_L2_256B,

@@ -30,7 +30,8 @@ _SHARED_RECORDS_MAX = 8  # for each symbol; a function has four
 _RECORD = struct.Struct("<BBH")
 _RESERVED_LDS_BYTES = 1024  # of each block's shared memory from compute capability 9.0 on; the section counts it
 _SCALAR_BYTES = {"u32": 4, "i32": 4, "f32": 4, "u64": 8, "pointer": 8}
-_BOX, _BOX_OF_BF16 = struct.Struct("<III"), struct.Struct("<II")
+_BOX, _BOX_OF_BF16, _BOX_OF_TURNS = struct.Struct("<III"), struct.Struct("<II"), struct.Struct("<IIII")
+_TURNS = 2  # gates, and what they gate
 _WHOLE_VALUE = 4  # the form of a record that carries bytes; the others are one word long
 _MAX_THREADS, _FRAME_SIZE, _REQUIRED_THREADS = 0x05, 0x11, 0x10
 _PARAMETER, _REGISTERS, _CLUSTER = 0x17, 0x2F, 0x3D
@@ -39,11 +40,12 @@ _PARAMETER, _REGISTERS, _CLUSTER = 0x17, 0x2F, 0x3D
 @dataclass(frozen=True)
 class Box:
     """What one tensor copy moves: `rows` x `columns` elements of a row-major matrix. `data_type` is a
-    CUtensorMapDataType."""
+    CUtensorMapDataType. Where rows of `turns` kinds follow one another in turn, a copy moves rows of one kind."""
 
     rows: int
     columns: int
     data_type: int = _BFLOAT16
+    turns: int = 1
 
     @property
     def dtypes(self) -> tuple[Dtype, ...]:
@@ -218,8 +220,11 @@ def _boxes(elf: Elf, symbols: list[Symbol]) -> Iterator[tuple[str, Box]]:
 def _box(symbol: Symbol, data: memoryview) -> Box:
     if symbol.size_bytes == _BOX_OF_BF16.size:
         return Box(*_BOX_OF_BF16.unpack_from(data, symbol.value))
-    rows, columns, data_type = _BOX.unpack_from(data, symbol.value)
+    of_turns = symbol.size_bytes == _BOX_OF_TURNS.size
+    rows, columns, data_type, *turns = (_BOX_OF_TURNS if of_turns else _BOX).unpack_from(data, symbol.value)
     if data_type not in _TENSOR_MAP_DTYPES:
         known = ", ".join(f"{number} ({'/'.join(map(str, of))})" for number, of in _TENSOR_MAP_DTYPES.items())
         raise TableError(f"{symbol.name[:80]} has elements of type {data_type}, known are {known}; rebuild it")
-    return Box(rows, columns, data_type)
+    if of_turns and turns != [_TURNS]:
+        raise TableError(f"{symbol.name[:80]} has rows in {turns[0]} turns, known are {_TURNS}; rebuild it")
+    return Box(rows, columns, data_type, *turns)

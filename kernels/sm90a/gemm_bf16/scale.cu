@@ -13,26 +13,33 @@ struct Factors {
 
 constexpr bool IN_BLOCKS = SCALES == Scales::blocks;
 
-DEVICE float factor_at(const float* factors, int index, int size) { return index < size ? factors[index] : 0.0f; }
+// `step` apart: gates, and what they gate, may be columns of B in turn.
+DEVICE float factor_at(const float* factors, int index, int size, int step = 1) {
+    return index < size ? factors[index * step] : 0.0f;
+}
 
-// Multiplies `count` values from `first` on of a fragment at (row, column) by what a whole sum has in common.
+// Multiplies `count` values of a fragment at (row, column) by what a whole sum has in common: those from `first` on, each
+// `on` further. Their columns of B are `behind` C's.
 DEVICE void scale(
-    float (&values)[ACCUMULATORS], int first, int count, const Factors& factors, int row, int column) {
+    float (&values)[ACCUMULATORS], int first, int count, const Factors& factors, int row, int column, int on = 0,
+    int behind = 0) {
     if constexpr (SCALES == Scales::tensor) {
         const float factor = *factors.of_a * *factors.of_b;
 #pragma unroll
-        for (int i = first; i < first + count; ++i) values[i] *= factor;
+        for (int i = first; i < first + count; ++i) values[i + on] *= factor;
     } else if constexpr (SCALES == Scales::rows) {
         const Place place(row, column);
-        const float *of_rows = SWAPPED ? factors.of_b : factors.of_a, *of_columns = SWAPPED ? factors.of_a : factors.of_b;
-        const float of_row[] = {factor_at(of_rows, place.row(0), factors.rows),
-                                factor_at(of_rows, place.row(2), factors.rows)};
+        constexpr int STEP = INTERLEAVED ? 2 : 1, STEP_DOWN = SWAPPED ? STEP : 1, STEP_ACROSS = SWAPPED ? 1 : STEP;
+        const float* const of_b = factors.of_b + behind;
+        const float *of_rows = SWAPPED ? of_b : factors.of_a, *of_columns = SWAPPED ? factors.of_a : of_b;
+        const float of_row[] = {factor_at(of_rows, place.row(0), factors.rows, STEP_DOWN),
+                                factor_at(of_rows, place.row(2), factors.rows, STEP_DOWN)};
 #pragma unroll
         for (int i = first; i < first + count; ++i) {
             if (count > 2 && i / 2 % 2) continue;  // done with the value of the same column two before
-            const float of_column = factor_at(of_columns, place.column(i), factors.columns);
-            values[i] *= of_row[i / 2 % 2] * of_column;
-            if (count > 2) values[i + 2] *= of_row[1] * of_column;
+            const float of_column = factor_at(of_columns, place.column(i), factors.columns, STEP_ACROSS);
+            values[i + on] *= of_row[i / 2 % 2] * of_column;
+            if (count > 2) values[i + on + 2] *= of_row[1] * of_column;
         }
     }
 }
