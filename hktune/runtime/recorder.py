@@ -147,10 +147,9 @@ class Recorder:
             self.left_out[why or "scaled in another way"] += 1
 
     def note_several(self, call: SeveralCall) -> None:
-        """Count a batched or a grouped product. Other devices than NVIDIA's have no kernel of such, and a file with
-        what a template cannot do is refused as a whole."""
+        """Count a batched or a grouped product."""
         why = next(filter(None, map(_why_left_out, (call.a, call.b))), None)
-        problem = None if why or not may_be_tuned(call.a) else call.problem
+        problem = None if why else call.problem
         if problem is not None:
             self.calls[problem] += 1
         elif call.offsets is not None and 0 not in (call.sizes or ()):
@@ -173,11 +172,6 @@ class Recorder:
     def yaml(self) -> str:
         """The calls as shapes.yaml. Raises ShapesError when there are none."""
         return shapes_yaml(self.shapes)
-
-
-def may_be_tuned(tensor: Tensor) -> bool:
-    """Whether a template has several products in a launch on the device of `tensor`."""
-    return tensor.is_cuda and torch.version.hip is None
 
 
 def _why_left_out(tensor: Tensor) -> str | None:

@@ -11,7 +11,7 @@ from hktune.core.argument_rules import FILLED_NAMES, NEVER_CONSTANT
 from hktune.core.expression import RECORDS
 from hktune.core.launch import operand_name
 from hktune.core.operand import NUMBERS
-from hktune.core.operation import COUNT_MAX
+from hktune.core.operation import COUNT_MAX, KINDS
 from hktune.core.problem import Rounding
 from hktune.core.storage import STORAGES
 
@@ -23,6 +23,7 @@ FileName = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}\Z")
 _FOLDER = "[A-Za-z0-9_][A-Za-z0-9_.+-]*"
 FolderPath = Annotated[str, Meta(pattern=rf"\A({_FOLDER}(/{_FOLDER})*)?\Z", max_length=200)]
 Symbol = Annotated[str, Meta(pattern=r"\A[A-Za-z_][A-Za-z0-9_]{0,199}\Z")]
+Kind = Annotated[str, Meta(pattern=rf"\A({'|'.join(KINDS)})\Z")]
 Texts = Annotated[dict[Name, Text], Meta(max_length=256)]
 
 
@@ -57,11 +58,13 @@ class Extent(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 class ProofDescription(Extent, forbid_unknown_fields=True, frozen=True):
     """A problem to prove a variant on. `epilogue` names steps, joined by +; `padding` is how many elements separate the
-    rows of each matrix; an operation of several products has `groups` of them there."""
+    rows of each matrix; an operation of several products has `groups` of them there. `kinds` are the kinds of operation
+    that it is for."""
 
     epilogue: Annotated[str, Meta(max_length=100)] = "none"
     padding: Text = 0
     groups: Annotated[int, Meta(ge=1, le=COUNT_MAX)] = 5
+    kinds: Annotated[tuple[Kind, ...], Meta(min_length=1)] = KINDS
 
 
 class OrderDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=True):

@@ -51,8 +51,9 @@ DEVICE void reduce_split(Accumulators& accumulators, const Schedule& schedule, c
     }
 }
 
-// In a fragment what a value gates is so much further on, unless other fragments have it.
-constexpr int UPS = (TILE_COLUMNS - OUT_COLUMNS) / VALUE_COLUMNS;
+// What a value gates is so much further on in the tile of D: in its own fragment, or where others are of what is gated.
+constexpr int UP_COLUMNS = TILE_COLUMNS - OUT_COLUMNS, UPS = UP_COLUMNS / VALUE_COLUMNS;
+constexpr int UP_ROWS = (FRAGMENTS - OUT_FRAGMENTS) * WGMMA_M;
 
 // What the storing functions need besides a fragment: where C (or C transposed) ends, and what is added.
 struct Epilogue {
@@ -129,7 +130,7 @@ DEVICE void multiply_all(Fragment& values, int first, int count, float factor) {
 DEVICE void finish(
     Fragment& values, Fragment& ups, int first, int count, const Epilogue& epilogue, int row, int column) {
     scale(values, first, count, epilogue.factors, row, column);
-    if (GATED) scale(ups, first, count, epilogue.factors, row, column, UPS, epilogue.behind_gates());
+    if (GATED) scale(ups, first, count, epilogue.factors, row + UP_ROWS, column + UP_COLUMNS, UPS);
 #if HAS_ALPHA
     multiply_all(values, first, count, *epilogue.alpha);
     if (GATED) multiply_all(ups, first + UPS, count, *epilogue.alpha);
