@@ -63,6 +63,7 @@ struct Epilogue {
     Factors factors;
     const BitsAdded* residual;
     const float *alpha, *beta, *scale_c;  // single numbers
+    int matrix = 0;                       // of a stack
 
     // Columns of B that are gates; as many behind them are gated.
     DEVICE int gates() const { return SWAPPED ? rows : columns; }
@@ -70,7 +71,12 @@ struct Epilogue {
     // How far what is gated is behind its gate.
     DEVICE int behind_gates() const { return INTERLEAVED ? 1 : gates(); }
 
-#if SEVERAL
+#if STACKED
+    // For a tile of one product, whose matrix of C is the one of that number.
+    DEVICE Epilogue within(const Work& work) const {
+        return {bias, rows, columns, accumulate, factors, residual, alpha, beta, scale_c, work.product};
+    }
+#elif SEVERAL
     // For a tile of one product: rows of C end where its rows do.
     DEVICE Epilogue within(const Work& work) const {
         return {bias, SWAPPED ? rows : work.end, SWAPPED ? work.end : columns, accumulate, factors, residual, alpha,
@@ -287,7 +293,7 @@ DEVICE void store_fragment(
         if (threadIdx.x % WARPGROUP == 0) {
             const int across = SWAPPED ? row : column + first, down = SWAPPED ? column + first : row;
             if (BYTES_OF_C == sizeof(float) && epilogue.accumulate) store_added(c, chunk, across, down);
-            else store(c, chunk, across, down);
+            else store(c, chunk, across, down, epilogue.matrix);
         }
         ++chunks;
     }
@@ -335,6 +341,7 @@ DEVICE void store_fragment(
     const Place place(row, column);
     u64 length;
     asm volatile("cvt.u64.u32 %0, %1;" : "=l"(length) : "r"(SWAPPED ? epilogue.rows : epilogue.columns));
+    if (STACKED) c += epilogue.matrix * length * (SWAPPED ? epilogue.columns : epilogue.rows);
 #pragma unroll
     for (int i = 0; i < OUT_COLUMNS / VALUE_COLUMNS; ++i) {
         const int down = place.row(i), across = place.column(i);
