@@ -3,9 +3,9 @@
     python benchmarks/grouped.py DIR [--trials N] [--problems 512x14336x4096:grouped8.bf16.nt ...]
 
 First `hktune tune` searches DIR for so many trials of each problem (0: what DIR has is enough). Its finalists are timed
-in rounds that they share with `torch._grouped_mm`, `torch.bmm` or `torch.baddbmm`, on cold operands. Rows go to groups by chance, all
-alike. Printed are the time of the fastest kernel, torch's, their ratio, and the least time in which the device memory
-could be read and written: bytes at the rate that the specification gives.
+in rounds that they share with `torch._grouped_mm`, `torch.bmm` or `torch.baddbmm`, on cold operands. Rows go to groups
+by chance, all alike. Printed are the time of the fastest kernel, torch's, their ratio, and the least time in which the
+device memory could be read and written: bytes at the rate that the specification gives.
 """
 
 from __future__ import annotations
