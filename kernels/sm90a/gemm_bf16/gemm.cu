@@ -47,7 +47,7 @@ DEVICE void consume(
 #if PROMOTED
         promote_tile(
             accumulators, ring, schedule, layout, release, epilogue.factors, run_turn, first_row, spot.row, spot.column);
-        if (PING_PONG && threadIdx.x % WARP == 0) arrive(next_turn);
+        if (PING_PONG) give_turn(ring, layout, next_turn);
 #else
 #if RAGGED_K
         const int last_depth = schedule.last_depth(work);
