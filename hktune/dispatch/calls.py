@@ -49,7 +49,7 @@ CALLS_SAID = (
     f"{' or '.join(map(str, CALL_DTYPES))}, in any of the layouts {', '.join(LAYOUTS)}, ->f32 or not, "
     "+bias, +accumulate or neither; or +bias or not, and an activation; or these as nt, "
     "+alpha or not, ->e4m3 or not, and +residual, +beta_residual, +gated, +gated_interleaved or none of these; "
-    "or e4m3, e5m2, i8 or an MX format in nt, with scales; or batched, or grouped in nt or nn"
+    "or e4m3, e5m2, i8 or an MX format in nt, with scales; or batched, and +residual or not; or grouped in nt, nn or tn"
 )
 """`CALL_OPERATIONS`, as a person reads them."""
 
@@ -80,10 +80,11 @@ MX_OPERATIONS = tuple(
 )
 """Of the formats that torch has a dtype for."""
 SEVERAL_OPERATIONS = tuple(
-    Operation(dtype.name, layout, kind=kind)
+    Operation(dtype.name, layout, kind=kind, epilogue=steps)
     for dtype in CALL_DTYPES
-    for kind, layouts in (("grouped", ("nt", "nn")), ("batched", LAYOUTS))
+    for kind, layouts, all_steps in (("grouped", ("nt", "nn", "tn"), ((),)), ("batched", LAYOUTS, ((), ("residual",))))
     for layout in layouts
+    for steps in all_steps
 )
 """Of any count, as `CALL_OPERATIONS` has them."""
 CALL_OPERATIONS = (

@@ -17,6 +17,7 @@ from hktune.core.operation import operation_of
 from hktune.core.problem import Problem
 from hktune.core.shapes import load_shapes
 from hktune.runtime import FallbackWarning, LoadedTable, operators, recorder
+from hktune.tables.findings import examine_table
 
 M, N, K, GROUPS = 24, 64, 32, 4
 ENDS = [5, 5, 20, 24]
@@ -104,6 +105,12 @@ def test_groups_of_k_are_the_kernels(table: LoadedTable) -> None:
     hktune.grouped_mm(asked.mT, grad, offsets).square().sum().backward()
     assert asked.grad is not None, "torch's own, whose gradient it knows"
     assert table.stats().hits == 2
+
+
+def test_the_doctor_finds_no_row_that_no_call_reaches(table: LoadedTable, tmp_path: Path) -> None:
+    """What `warm` makes ready for a capture are the rows that calls reach."""
+    found = examine_table(tmp_path, [], None, {}, allow_modelled=True)
+    assert [str(each) for each in found if each.wrong] == []
 
 
 def ranges() -> list[tuple[int, int]]:
