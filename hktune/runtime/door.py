@@ -19,7 +19,7 @@ from hktune.runtime.call_operations import KERNEL_DTYPES
 from hktune.runtime.forms import ADDED, ADDED_FLOAT32, MATMUL, MATMUL_BIAS, MATMUL_BIAS_FLOAT32, MATMUL_FLOAT32
 from hktune.runtime.loaded import LoadedTable
 from hktune.runtime.scaled_door import INTEGERS, SCALED, ScaledDoor
-from hktune.runtime.several_call import SeveralCall
+from hktune.runtime.several_call import SeveralCall, is_one_product
 
 Keys = torch._C.DispatchKeySet
 Kernel = Callable[..., Tensor]
@@ -134,7 +134,7 @@ class Door(ScaledDoor):
                 out = self.table.below(MATMUL, a[0], b[0], None)
                 if out is not None:
                     return out[None]
-            elif b.shape[0] and b.stride(0) == 0:  # one matrix, which was expanded
+            elif b.shape[0] and is_one_product(a, b):
                 out = self.table.below(MATMUL, a, b[0], None)
                 if out is not None:
                     return out

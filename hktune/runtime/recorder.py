@@ -40,7 +40,8 @@ from hktune.runtime.gradients import asks_gradient
 from hktune.runtime.loaded import LoadedTable
 from hktune.runtime.operands import PLAIN, layout_of
 from hktune.runtime.scaled_call import ScaledCall, call_of_integers, call_of_operator, call_of_recipes
-from hktune.runtime.several_call import SeveralCall
+from hktune.runtime.several_call import SeveralCall, is_one_product
+from hktune.runtime.token_counts import TokenCounts
 from hktune.runtime.torch_state import as_autocast, is_transformed
 
 if TYPE_CHECKING:
@@ -70,9 +71,10 @@ def record(path: str | PathLike[str]) -> Recorder:
 
     Seen are linear, matmul, mm, addmm and hktune's own functions, under whatever module or function, before and after
     `patch`, under autocast as it casts, with a table or without one, and the products of backward passes. Each is noted
-    in the layout of its operands. A compiled model runs eager meanwhile (in every thread): its graph would show no
-    products. Not seen: replays of captured graphs, and batched products of more than one matrix. Raises ShapesError at
-    the end when there was none.
+    in the layout of its operands. Batched and grouped products are seen too, and of the latter how many rows groups
+    have: counted where these are, and read at the end. A compiled model runs eager meanwhile (in every thread): its
+    graph would show no products. Not seen: replays of captured graphs. Raises ShapesError at the end when there was
+    none.
     """
     return Recorder(Path(path))
 
@@ -86,6 +88,7 @@ class Recorder:
         self._entered = ExitStack()
         self.calls: Counter[Problem] = Counter()
         self.left_out: Counter[str] = Counter()
+        self._tokens = TokenCounts()
 
     def __enter__(self) -> Recorder:
         if self._path and not self._path.parent.is_dir():
@@ -150,19 +153,26 @@ class Recorder:
         """Count a batched or a grouped product."""
         why = next(filter(None, map(_why_left_out, (call.a, call.b))), None)
         problem = None if why else call.problem
-        if problem is not None:
+        if problem is not None and call.divides_k and not has_groups_of_k(call.a):
+            self.left_out["groups of K"] += 1
+        elif problem is not None:
             self.calls[problem] += 1
+            if call.offsets is not None:
+                self._tokens.add(problem, call.offsets)
         elif call.offsets is not None and 0 not in (call.sizes or ()):
             self.left_out[why or "grouped in another way"] += 1
 
     @property
     def shapes(self) -> ShapeList:
-        """What was called, `weight` the number of calls. Raises ShapesError when there was nothing."""
+        """What was called, `weight` the number of calls, and the sizes that groups had. Raises ShapesError when there
+        was nothing."""
         if not self.calls:
             dtypes = " or ".join(map(str, CALL_DTYPES))
             rule = f"{self._path or 'the model'}: no {dtypes} GEMM was called ({self.others or 'none at all'})"
             raise ShapesError(f"{rule}: record a {dtypes} model, or under autocast")
-        return merged_shapes(Shape(problem, str(problem), count) for problem, count in self.calls.items())
+        return merged_shapes(
+            Shape(problem, str(problem), count, self._tokens.of(problem)) for problem, count in self.calls.items()
+        )
 
     @property
     def others(self) -> str:
@@ -172,6 +182,12 @@ class Recorder:
     def yaml(self) -> str:
         """The calls as shapes.yaml. Raises ShapesError when there are none."""
         return shapes_yaml(self.shapes)
+
+
+def has_groups_of_k(tensor: Tensor) -> bool:
+    """Whether a template for the device of `tensor` has products whose groups are of K: a shapes file with what a
+    template cannot do is refused as a whole."""
+    return tensor.is_cuda and torch.version.hip is None
 
 
 def _why_left_out(tensor: Tensor) -> str | None:
@@ -222,7 +238,10 @@ class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
             offsets = args[2] if len(args) > 2 else kwargs.get("offs")
             self._recorder.note_several(SeveralCall(args[0], args[1], offsets))
         elif packet is _aten.bmm and not _are_single(*args[:2]) and kwargs.keys() <= {"out"} and len(args) == 2:
-            self._recorder.note_several(SeveralCall(args[0], args[1]))
+            if is_one_product(args[0], args[1]):
+                self._note_product(args[0], args[1][0])
+            else:
+                self._recorder.note_several(SeveralCall(args[0], args[1]))
         elif packet in (_aten.linear, torch.ops.hktune.linear) and args[1].dim() == 2:
             bias = args[2] if len(args) > 2 else None
             note(linear_form(bias), args[0], args[1], bias)

@@ -65,7 +65,11 @@ class KernelRoute(Route):
 
     @property
     def takes_strides(self) -> bool:
-        return not self.launch.contiguous and self.launch.takes("lda") and self.launch.takes("ldb")
+        if self.launch.contiguous:
+            return False
+        if self.launch.takes("stride_a") and self.launch.takes("stride_b"):
+            return True  # the matrices of a stack may be anywhere, and so may their rows
+        return self.launch.takes("lda") and self.launch.takes("ldb")
 
 
 class AlgorithmRoute(Route):

@@ -31,7 +31,7 @@ class ArgumentDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=Tru
     """An argument of the kernel, in order. `name` says what fills it: an operand, a size or a row stride, passed
     `scale` times; or, under any other name, `value`. Both are expressions that know no problem, but an f32's value is a
     number. `offset_bytes` is its place in the argument struct: all have one, and the rest of the struct is zero, or
-    none has, and they are the kernel's own in order. `only` names an operand, a row stride or a step: kernels of
+    none has, and they are the kernel's own in order. `only` names an operand, a stride or a step: kernels of
     operations without it do not have the argument."""
 
     name: Name

@@ -15,6 +15,7 @@ from hktune.core.calibration import Calibration
 from hktune.core.candidate import Candidate
 from hktune.core.command_words import command_line, spelled, words_of
 from hktune.core.errors import DeviceError, InputError
+from hktune.core.group_sizes import Tokens
 from hktune.core.identity import Identity
 from hktune.core.outcome import Failure
 from hktune.core.problem import Problem
@@ -257,7 +258,8 @@ class GpuBench:
     times in one process for each GPU; what is opened is one GPU's (`parts`).
 
     `prebuilt` is a folder of `hktune build`, from which all objects are then taken. `known` is what the GPUs are, where
-    they are another machine's; `make_executor` says where the compiling workers are.
+    they are another machine's; `make_executor` says where the compiling workers are. `tokens` are the sizes that groups
+    of a problem had, where that is known: they are timed so.
     """
 
     kind: str
@@ -272,6 +274,7 @@ class GpuBench:
     limits: Limits = NO_LIMITS_ASKED
     others: tuple[Path, ...] = ()
     known: Identity | None = None
+    tokens: Mapping[Problem, Tokens] = field(default_factory=dict)
     make_executor: MakeExecutor = local_executor
 
     @property
@@ -329,6 +332,7 @@ class GpuBench:
             seed=self.seed,
             ordinal=gpu,
             others=self.others,
+            tokens={problem: self.tokens[problem] for problem in problems if problem in self.tokens},
         )
 
     def _reproduce(self, candidate: Candidate, problem: Problem | None) -> str:

@@ -170,6 +170,7 @@ def asked_bench(
         gpus=choose_gpus(device, options.gpus, settings) if cluster is None else (),
         limits=options.limits,
         others=others,
+        tokens=options.found_shapes.shapes.tokens,
     )
     if cluster is None:
         return gpu_bench, None

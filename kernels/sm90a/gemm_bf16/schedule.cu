@@ -45,7 +45,9 @@ struct Layout {
 // The barrier `index` places behind `first`.
 DEVICE u32 barrier_at(u32 first, u32 index) { return first + MBARRIER_BYTES * index; }
 
-#if SEVERAL
+#if STACKED
+#include "stack.cu"
+#elif SEVERAL
 #include "several.cu"
 #else
 struct Work {
@@ -88,6 +90,8 @@ struct Schedule {
 
     DEVICE void next(Work& work) const { work.tile += tile_step; }
 
+    DEVICE int steps(const Work&) const { return k_steps; }
+
     // Where this block's part of a cluster's tile begins.
     DEVICE Spot locate(const Work& work) const {
         int row, column;
@@ -101,10 +105,11 @@ struct Schedule {
 
 // ---- producer: one thread
 
-// Sends part `part` of an operand's K-step to all blocks that share it: from `line` on, and from `k` on. What is gated
-// comes behind `gates` lines of gates.
+// Sends part `part` of an operand's K-step to all blocks that share it: from `line` on, and from `k` on, of a stack's
+// `matrix`. What is gated comes behind `gates` lines of gates.
 template <class Operand>
-DEVICE void send(u32 to, const TensorMap& map, int part, int line, int k, u32 full, u32 receivers, int gates) {
+DEVICE void send(
+    u32 to, const TensorMap& map, int part, int line, int k, int matrix, u32 full, u32 receivers, int gates) {
 #pragma unroll
     for (int piece = 0; piece < Operand::PIECES; ++piece) {
 #pragma unroll
@@ -113,7 +118,7 @@ DEVICE void send(u32 to, const TensorMap& map, int part, int line, int k, u32 fu
             const int column = Operand::BY_LINES ? line + Operand::line_of_matrix(across, gates) : k + across;
             const int row = Operand::BY_LINES ? k + down : line + Operand::line_of_matrix(down, gates);
             const u32 target = to + piece * Operand::PIECE_BYTES + down * Operand::ROW_BYTES;
-            load<Operand::SENDERS>(target, map, column, row, full, receivers);
+            load<Operand::SENDERS>(target, map, column, row, full, receivers, matrix);
         }
     }
 }
@@ -132,14 +137,16 @@ DEVICE void produce(
     Ring ring;
     for (Work work = schedule.first(); schedule.has(work); schedule.next(work)) {
         const Spot spot = schedule.locate(work);
-        for (int step = 0; step < schedule.k_steps; ++step, ring.next()) {
+        const int steps = schedule.steps(work);
+        for (int step = 0; step < steps; ++step, ring.next()) {
             const u32 full = barrier_at(layout.full, ring.stage);
             const u32 to = layout.stages + ring.stage * STAGE_BYTES;
             wait(barrier_at(layout.empty, ring.stage), ring.parity ^ 1);
             expect(full, STAGE_BYTES);
-            const int a_k = (spot.a_step + step) * K_STEP, b_k = (spot.b_step + step) * K_STEP;
-            send<WgmmaA>(to, wgmma_a, rank_column, spot.a_line, a_k, full, a_receivers, gates);
-            send<WgmmaB>(to + WgmmaA::BYTES, wgmma_b, rank_row, spot.b_line, b_k, full, b_receivers, gates);
+            const int a_k = spot.k + (spot.a_step + step) * K_STEP, b_k = spot.k + (spot.b_step + step) * K_STEP;
+            send<WgmmaA>(to, wgmma_a, rank_column, spot.a_line, a_k, spot.a_matrix, full, a_receivers, gates);
+            send<WgmmaB>(
+                to + WgmmaA::BYTES, wgmma_b, rank_row, spot.b_line, b_k, spot.b_matrix, full, b_receivers, gates);
         }
         behind(ring, spot.row, spot.column);
     }
