@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from hktune.core.dtype import E4M3, E5M2, I8
@@ -27,9 +28,13 @@ def check_scaled(operation: Operation) -> None:
         raise DeviceError(f"torch has no {operation}: {rule}")
 
 
+FEW_ROWS = 16
+"""On GPUs torch._int_mm wants more rows of A."""
+
+
 class ScaledProduct:
-    """torch's product of one operation. It wants the scales of A's blocks column by column: they are stored so at the
-    first call with a set of operands, and kept."""
+    """torch's product of one operation. It wants the scales of A's blocks column by column, and of integers more than
+    FEW_ROWS rows of A: they are stored so at the first call with a set of operands, and kept."""
 
     def __init__(self, operation: Operation) -> None:
         """Raises DeviceError where torch has no function for `operation`."""
@@ -39,14 +44,26 @@ class ScaledProduct:
 
     def __call__(self, operands: OperandSet) -> None:
         """Into `c`. Raises DeviceError where torch refuses the operation."""
-        if self._operation.scales != "blocks":
-            multiply_scaled(self._operation, operands)
-            return
-        of_a, of_b = operands["scale_a"], operands["scale_b"]
-        at = of_a.data_ptr()
+        a, given = operands["a"], dict(operands)
+        if self._operation.scales == "blocks":
+            of_a = self._kept(operands["scale_a"], lambda of_a: of_a.t().contiguous())
+            given |= {"scale_a": of_a.t(), "scale_b": operands["scale_b"].t()}
+        elif self._operation.a_dtype == I8 and a.is_cuda and len(a) <= FEW_ROWS:
+            given["a"] = self._kept(a, _with_more_rows)
+        multiply_scaled(self._operation, given)
+
+    def _kept(self, tensor: torch.Tensor, stored: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        """As `stored` makes it, once."""
+        at = tensor.data_ptr()
         if at not in self._stored:
-            self._stored[at] = of_a.t().contiguous()
-        multiply_scaled(self._operation, {**operands, "scale_a": self._stored[at].t(), "scale_b": of_b.t()})
+            self._stored[at] = stored(tensor)
+        return self._stored[at]
+
+
+def _with_more_rows(a: torch.Tensor) -> torch.Tensor:
+    more = a.new_zeros((FEW_ROWS + 1, a.shape[1]))
+    more[: len(a)] = a
+    return more
 
 
 def multiply_scaled(operation: Operation, operands: OperandSet) -> None:
@@ -78,16 +95,20 @@ def _multiply_floats(operation: Operation, operands: OperandSet) -> None:
 
 
 def _multiply_integers(operation: Operation, operands: OperandSet) -> None:
-    """By torch._int_mm. Its scales and bias are kernels behind it."""
+    """By torch._int_mm. Its scales and bias are kernels behind it. A may have more rows than C."""
     import torch
 
     a, b = factors_of(operation, operands)
     c = operands["c"]
-    if not operation.scales:
+    if not operation.scales and len(a) == len(c):
         torch._int_mm(a, b, out=c)
         return
+    sums = torch._int_mm(a, b)[: len(c)]
+    if not operation.scales:
+        c.copy_(sums)
+        return
     scale_a, scale_b = _scales(operation, operands)
-    product = torch._int_mm(a, b) * scale_a
+    product = sums * scale_a
     torch.mul(product, scale_b, out=c)
     if operation.has_bias:
         c.add_(operands["bias"])

@@ -232,3 +232,18 @@ def test_a_table_of_low_precision_has_kernels_that_are_right(tmp_path: Path) -> 
         values = given(problem, 4)
         assert entry.kernel.object_sha256 == built(config, problem.operation).sha256
         assert torch.equal(output_of(config, problem, values), expected_of(problem.operation, values))
+
+
+def test_formats_of_6_and_4_bits_have_seeds_of_their_own_and_others_keep_theirs() -> None:
+    """256x256 of 6 bits needs K-tiles of half the depth: LDS has no room for two of 64."""
+    usual = space().seeds
+    for text in ("mxfp6.nt->bf16", "mxbf6.nt->f32", "mxfp4.nt->bf16"):
+        own = space().for_operation(operation_of(text)).seeds
+        assert (own[0]["block_m"], own[0]["block_n"], own[0]["k_step"]) == (256, 256, 32)
+        assert own[0] not in usual
+        assert min(int(seed["block_m"]) for seed in own) == 16, "few rows"
+    of_6_bits = space().for_operation(operation_of("mxfp6.nt->bf16"))
+    whole = {**of_6_bits.seeds[0], "k_step": 64, "mfma": 16, "vmcnt_tiles": 0, "stages": 2}
+    assert "lds_fits" in [violation.name for violation in of_6_bits.violations(Config(whole))]
+    for text in ("mxfp8.nt->bf16", "i8.nt->i32", "f16.nt"):
+        assert set(space().for_operation(operation_of(text)).seeds) <= set(usual)
