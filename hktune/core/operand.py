@@ -36,7 +36,7 @@ _SCALE_AXES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 POINTERS = ("a", "b", "c", *_ADDED_AXES, "scale_a", "scale_b", *_FACTORS, "offsets", "workspace")
 """What may fill a pointer of a launch: the operands, and what a kernel keeps its counters and partial sums in."""
 _MATRICES = ("a", "b", "c", "scale_a", "scale_b", *(name for name, axes in _ADDED_AXES.items() if len(axes) == 2))
-_STACKS = ("a", "b", "c")
+_STACKS = ("a", "b", "c", "residual")
 _INCREMENTS = ("incscale_a",)
 NUMBERS = (
     *("m", "n", "k", "groups"),
@@ -146,7 +146,7 @@ def operands_of(operation: Operation) -> Mapping[str, Operand]:
         Operand("b", operation.b_dtype, (*of_b, *_AXES["b"][operation.layout[1]])),
         *_scales(operation),
         *((Operand("offsets", I32, count),) if operation.is_grouped else ()),
-        *(_read(name, operation) for step in operation.epilogue for name in _READ_BY.get(step, ())),
+        *(_read(name, operation, of_c) for step in operation.epilogue for name in _READ_BY.get(step, ())),
         *((_read("scale_c", operation),) if operation.scales_c else ()),
         Operand("c", operation.c_dtype, (*of_c, "m", "n")),
     ]
@@ -155,9 +155,12 @@ def operands_of(operation: Operation) -> Mapping[str, Operand]:
     return MappingProxyType({operand.name: operand for operand in operands})
 
 
-def _read(name: str, operation: Operation) -> Operand:
-    """What the end of an operation reads under this name."""
-    return Operand(name, F32, ("1",)) if name in _FACTORS else Operand(name, operation.added_dtype, _ADDED_AXES[name])
+def _read(name: str, operation: Operation, of_c: tuple[str, ...] = ()) -> Operand:
+    """What the end of an operation reads under this name; `of_c` counts matrices of C."""
+    if name in _FACTORS:
+        return Operand(name, F32, ("1",))
+    own = _ADDED_AXES[name]
+    return Operand(name, operation.added_dtype, (*of_c, *own) if len(own) > 1 else own)
 
 
 def _of_gates_and_up(operand: Operand) -> Operand:
@@ -172,8 +175,10 @@ def _unknown(operation: Operation) -> str:
     scaled = {a, b} <= _SCALED
     if operation.scales and not scaled:
         return f"known are scales of {_names(_SCALED)}"
-    if operation.kind in COUNTED and (operation.scales or a.block or operation.epilogue or operation.scales_c):
-        return f"of a {operation.kind} one known are those without scales and steps"
+    steps = operation.epilogue[operation.kind == "batched" and operation.epilogue == ("residual",) :]
+    if operation.kind in COUNTED and (operation.scales or a.block or steps or operation.scales_c):
+        others = " but a residual" if operation.kind == "batched" else ""
+        return f"of a {operation.kind} one known are those without scales and steps{others}"
     if operation.accumulates and operation.scales_c:
         return f"C of float8 has a scale: known are those that accumulate in {_names({BF16, F16, F32})}"
     if operation.is_grouped and operation.layout == "tt":

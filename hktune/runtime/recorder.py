@@ -39,8 +39,9 @@ from hktune.runtime.forms import (
 from hktune.runtime.gradients import asks_gradient
 from hktune.runtime.loaded import LoadedTable
 from hktune.runtime.operands import PLAIN, layout_of
+from hktune.runtime.recorded_fusion import GraphLinears
 from hktune.runtime.scaled_call import ScaledCall, call_of_integers, call_of_operator, call_of_recipes
-from hktune.runtime.several_call import SeveralCall, is_one_product
+from hktune.runtime.several_call import SeveralCall, added_to_products, is_one_product
 from hktune.runtime.token_counts import TokenCounts
 from hktune.runtime.torch_state import as_autocast, is_transformed
 
@@ -60,12 +61,13 @@ _CURRENTS: dict[Function, Function] = {
 }
 _GATED = frozenset({current.gated_linear, LoadedTable.gated_linear})
 _LINEARS = frozenset({functional.linear, current.linear, LoadedTable.linear, *_GATED})
+_PATCHED = frozenset({current.linear, LoadedTable.linear})
 _MATMULS = frozenset({torch.matmul, Tensor.matmul, torch.linalg.matmul, current.matmul, LoadedTable.matmul})
 _LINEAR, _MATMUL = ("input", "weight", "bias", "activation"), ("input", "other")
 """What torch calls the arguments of either. hktune's come by position."""
 
 
-def record(path: str | PathLike[str]) -> Recorder:
+def record(path: str | PathLike[str], *, compiled: bool = False) -> Recorder:
     """A context that counts the bf16 and f16 GEMMs called within it on this thread, and at its end writes them to
     `path`.
 
@@ -75,16 +77,20 @@ def record(path: str | PathLike[str]) -> Recorder:
     have: counted where these are, and read at the end. A compiled model runs eager meanwhile (in every thread): its
     graph would show no products. Not seen: replays of captured graphs. Raises ShapesError at the end when there was
     none.
+
+    With `compiled`, linears are counted as torch.compile has them after `patch(model, fuse=True)`: with the sum behind
+    one, and those of one input together.
     """
-    return Recorder(Path(path))
+    return Recorder(Path(path), compiled)
 
 
 class Recorder:
     """What was recorded: calls of each problem, and of what no table serves, by dtype or by what the tensors are.
     Without a path nothing is written."""
 
-    def __init__(self, path: Path | None = None) -> None:
+    def __init__(self, path: Path | None = None, compiled: bool = False) -> None:
         self._path = path
+        self.graph = GraphLinears(self.note) if compiled else None
         self._entered = ExitStack()
         self.calls: Counter[Problem] = Counter()
         self.left_out: Counter[str] = Counter()
@@ -104,6 +110,8 @@ class Recorder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._entered.close()
+        if self.graph is not None:
+            self.graph.end()
         if kind is None and self._path:
             publish(self._path, self.yaml().encode())
 
@@ -153,8 +161,8 @@ class Recorder:
         """Count a batched or a grouped product."""
         why = next(filter(None, map(_why_left_out, (call.a, call.b))), None)
         problem = None if why else call.problem
-        if problem is not None and call.divides_k and not has_groups_of_k(call.a):
-            self.left_out["groups of K"] += 1
+        if problem is not None and (call.divides_k or call.residual is not None) and not is_nvidia(call.a):
+            self.left_out["groups of K" if call.divides_k else "added to batched products"] += 1
         elif problem is not None:
             self.calls[problem] += 1
             if call.offsets is not None:
@@ -184,9 +192,9 @@ class Recorder:
         return shapes_yaml(self.shapes)
 
 
-def has_groups_of_k(tensor: Tensor) -> bool:
-    """Whether a template for the device of `tensor` has products whose groups are of K: a shapes file with what a
-    template cannot do is refused as a whole."""
+def is_nvidia(tensor: Tensor) -> bool:
+    """Whether `tensor` is on an NVIDIA GPU, whose template alone has products with groups of K, and batches that are
+    added to. A shapes file with what a template cannot do is refused as a whole."""
     return tensor.is_cuda and torch.version.hip is None
 
 
@@ -230,7 +238,9 @@ class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _note(self, packet: OpOverloadPacket, args: Arguments, kwargs: Named) -> None:
         note = self._recorder.note
-        if packet.__name__.endswith("scaled_mm") or packet.__name__ == "_scaled_mm_v2":
+        if packet is _aten.add and self._recorder.graph is not None:
+            self._recorder.graph.added(*args[:2])
+        elif packet.__name__.endswith("scaled_mm") or packet.__name__ == "_scaled_mm_v2":
             self._note_scaled(packet, args, kwargs)
         elif packet.__name__ == "_int_mm":
             self._recorder.note_scaled(call_of_integers(*args))
@@ -256,6 +266,10 @@ class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._note_product(args[0][0], args[1][0], *args[2:3])
         elif packet in (_aten.addmm, _aten.addmm_) and kwargs.keys() <= {"out"}:
             self._note_sum(*args)
+        elif packet is _aten.baddbmm and kwargs.keys() <= {"out"} and not _are_single(*args[:3]):
+            call = added_to_products(*args[:3])
+            if call is not None:
+                self._recorder.note_several(call)
         elif packet in (_aten.baddbmm, _aten.baddbmm_) and kwargs.keys() <= {"out"} and _are_single(*args[:3]):
             self._note_sum(*(each[0] for each in args[:3]), *args[3:])
 
@@ -313,10 +327,10 @@ class _Functions(TorchFunctionMode):
         finally:
             self._below.is_quiet = was_quiet
         if not was_quiet:
-            self._note(called, args, kwargs)
+            self._note(called, args, kwargs, out)
         return out
 
-    def _note(self, called: Function, args: Arguments, kwargs: Named) -> None:
+    def _note(self, called: Function, args: Arguments, kwargs: Named, out: object) -> None:
         names = _LINEAR if called in _LINEARS else _MATMUL
         operands = dict(zip(names, args, strict=False)) | kwargs
         left, right = operands["input"], operands[names[1]]
@@ -324,7 +338,12 @@ class _Functions(TorchFunctionMode):
             return
         left, right, bias = as_autocast(left, right, operands.get("bias"))
         form = MATMUL if names is _MATMUL else _form_of(called, left, right, bias, operands)
-        self._recorder.note(form, left, right, bias)
+        graph = self._recorder.graph
+        is_plain = called in _PATCHED and form.letters == "nt" and not form.is_gated and not form.has_residual
+        if graph is None or not is_plain or asks_gradient(left, right, bias):
+            self._recorder.note(form, left, right, bias)
+        else:
+            graph.called(form, left, right, bias, out)
 
 
 def _form_of(called: Function, x: Tensor, weight: Tensor, bias: Tensor | None, operands: Named) -> Form:

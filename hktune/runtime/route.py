@@ -18,9 +18,8 @@ def _operands_of(operation: Operation) -> tuple[str, ...]:
     """What its prepared launches are called with, before the stream."""
     if "scale_a" in operands_of(operation):
         return SCALED_OPERANDS
-    if operation.count:
-        return SEVERAL_OPERANDS
-    return (*CALL_OPERANDS, "residual") if operation.has_residual else CALL_OPERANDS
+    usual = SEVERAL_OPERANDS if operation.count else CALL_OPERANDS
+    return (*usual, "residual") if operation.has_residual else usual
 
 
 class Route:

@@ -20,20 +20,24 @@ FORMATS = {getattr(torch, dtype.torch_name): dtype.name for dtype in CALL_DTYPES
 
 class SeveralCall(NamedTuple):
     """a [M, K] and b [G, K, N], where the groups of rows of `a` end at `offsets`, int32 [G]. Or a [M, K] and b [K, N],
-    where those of K end there. Or, without offsets, a [G, M, K] and b [G, K, N]."""
+    where those of K end there. Or, without offsets, a [G, M, K] and b [G, K, N], and perhaps what is added to their
+    products, [G, M, N]."""
 
     a: Tensor
     b: Tensor
     offsets: Tensor | None = None
+    residual: Tensor | None = None
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
-        return (self.a, self.b) if self.offsets is None else (self.a, self.b, self.offsets)
+        return tuple(each for each in self if each is not None)
 
     @property
     def sizes(self) -> tuple[int, int, int, int] | None:
         """m, n, k and how many products; None where the operands do not fit, or are no such call."""
-        a, b, offsets = self
+        a, b, offsets, residual = self
+        if residual is not None and residual.shape != self.out_shape:
+            return None
         dims = (3, 3) if offsets is None else (2, 2 if self.divides_k else 3)
         if (a.dim(), b.dim()) != dims or a.shape[-1] != b.shape[-2]:
             return None
@@ -84,7 +88,8 @@ class SeveralCall(NamedTuple):
         """What it is where its operands are stored so; None for formats that no kernel takes."""
         name = FORMATS.get(self.a.dtype)
         kind = "batched" if self.offsets is None else "grouped"
-        return None if name is None else Operation(name, layout, kind=kind, count=groups)
+        steps = () if self.residual is None else ("residual",)
+        return None if name is None else Operation(name, layout, epilogue=steps, kind=kind, count=groups)
 
     @property
     def problem(self) -> Problem | None:
@@ -117,6 +122,15 @@ def _has_rows(stack: Tensor) -> bool:
     return matrices == 1 or not between % _ALIGNMENT_ELEMENTS or stack.is_contiguous()
 
 
+def added_to_products(added: Tensor, a: Tensor, b: Tensor) -> SeveralCall | None:
+    """torch.baddbmm of two stacks; None where `added` cannot be expanded to their products."""
+    shape = (a.shape[0], a.shape[1], b.shape[2])
+    sizes = (1,) * (3 - added.dim()) + tuple(added.shape)
+    if any(own not in (1, size) for own, size in zip(sizes, shape, strict=False)) or len(sizes) > 3:
+        return None
+    return SeveralCall(a, b, None, added.expand(shape))
+
+
 def is_one_product(a: Tensor, b: Tensor) -> bool:
     """Whether the rows of all matrices of `a` [G, M, K] are multiplied by one, which `b` [G, K, N] is expanded from: so
     they are one product. Not if they are not evenly apart."""
@@ -125,17 +139,19 @@ def is_one_product(a: Tensor, b: Tensor) -> bool:
 
 def refusal(call: SeveralCall, where: torch.device) -> Fallback | None:
     """Why kernels on `where` cannot take the operands of a call whatever the table has; None where they can."""
-    a, b, offsets = call
+    a, b, offsets, residual = call
     if any(type(each) not in PLAIN or each.layout is not torch.strided or each.is_neg() for each in call.tensors):
         return Fallback.TENSOR_TYPE
     if a.dtype not in FORMATS or b.dtype is not a.dtype or (offsets is not None and offsets.dtype is not torch.int32):
+        return Fallback.DTYPE
+    if residual is not None and residual.dtype is not a.dtype:
         return Fallback.DTYPE
     if any(each.device != where for each in call.tensors):
         return Fallback.DEVICE
     if offsets is not None and not offsets.is_contiguous():
         return Fallback.STRIDES
     try:
-        at = [each.data_ptr() for each in (a, b)]
+        at = [each.data_ptr() for each in (a, b, a if residual is None else residual)]
     except RuntimeError:  # a wrapper, such as a transform of torch.func leaves behind
         return Fallback.TENSOR_TYPE
     return Fallback.ALIGNMENT if any(not each or each % ALIGNMENT_BYTES for each in at) else None
@@ -143,4 +159,6 @@ def refusal(call: SeveralCall, where: torch.device) -> Fallback | None:
 
 def by_torch(call: SeveralCall) -> Tensor:
     """torch's own."""
+    if call.residual is not None:
+        return torch.baddbmm(call.residual, call.a, call.b)
     return torch.bmm(call.a, call.b) if call.offsets is None else torch._grouped_mm(call.a, call.b, offs=call.offsets)

@@ -77,7 +77,7 @@ class SeveralProducts:
         return strided
 
     def _looked_up(self, call: SeveralCall, sizes: Sizes, layout: str) -> Route | Fallback:
-        key = (sizes, call.a.dtype, layout, call.offsets is None, call.divides_k)
+        key = (sizes, call.a.dtype, layout, call.offsets is None, call.divides_k, call.residual is None)
         known = self._routes.get(key)
         if known is None:
             operation = call.operation(layout, sizes[3])
@@ -105,11 +105,12 @@ class SeveralProducts:
             out = place.empty(shape, strides, call.a.dtype)
         stream = place.stream()
         workspace = place.workspace(route, stream)
-        a, b, offsets = call
+        a, b, offsets, residual = call
+        added = () if residual is None else (residual.contiguous(),)
         if profiling():
             with operator_range("hktune::grouped_mm" if offsets is not None else "hktune::bmm", a, b):
-                launch(a, b, out, None, offsets, workspace, stream)
+                launch(a, b, out, None, offsets, workspace, *added, stream)
         else:
-            launch(a, b, out, None, offsets, workspace, stream)
+            launch(a, b, out, None, offsets, workspace, *added, stream)
         self._counts.ran(route.near, route.sibling)
         return out

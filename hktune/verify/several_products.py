@@ -84,6 +84,11 @@ def parted(problem: Problem, values: dict[str, Array], units: Array) -> tuple[di
         return {**values, "a": values["a"].swapaxes(0, 1)}, units[None][[0] * problem.rows]
     stacked = values["a"] if problem.operation.is_grouped else values["a"].reshape(-1, problem.m, problem.k)
     a = stacked if layout[0] == "n" else stacked.swapaxes(-1, -2)
+    if "residual" in values:
+        # Of all rows and all columns those of each product, of whose units it is.
+        own = values["residual"].reshape(problem.groups, problem.m, problem.groups, problem.n)
+        each = list(range(problem.groups))
+        values = {**values, "residual": own[each, :, each]}
     across = values["b"].swapaxes(0, 1).reshape(problem.groups, problem.n, problem.k)
     b = across if layout[1] == "t" else across.swapaxes(-1, -2)
     ranges = enumerate(ranges_of(problem, values.get("offsets")))

@@ -26,6 +26,7 @@ OPERATIONS = [
     *("grouped.bf16.nt", "grouped.bf16.nn", "grouped.f16.nt", "grouped.f16.nn"),
     *("grouped.bf16.tn", "grouped.f16.tn"),
     *("batched.bf16.nt", "batched.f16.nn", "batched.bf16.tn", "batched.f16.tt"),
+    *("batched.bf16.nt+residual", "batched.f16.nn+residual"),
 ]
 CONFIGS_EACH = 6
 

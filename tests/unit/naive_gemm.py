@@ -87,9 +87,9 @@ def launch_of(row: Trial) -> tuple[str, LaunchRule]:
         if not row.operation.is_grouped:
             several += [Argument(name, "u64") for name in ("stride_a", "stride_b")]
         products = 1 if row.operation.divides_rows else row.operation.count
-        order = sorted(pointers, key=lambda each: ("a", "b", "c", "offsets").index(each.name))
+        order = sorted(pointers, key=lambda each: ("a", "b", "c", "residual", "offsets").index(each.name))
         rule = LaunchRule((grid[0], "m", products), block, 0, (*order, *several))
-        return f"naive_{row.operation.kind}_{row.operation.layout}", rule
+        return "_".join(("naive", row.operation.kind, row.operation.layout, *row.operation.epilogue)), rule
     if row.object_sha256 == SCALED_SHA256:
         scales = ("scale_a", "scale_b") if "scale_a" in operands_of(row.operation) else ()
         names = ("a", "b", "c", "bias", *scales)

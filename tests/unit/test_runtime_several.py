@@ -29,7 +29,8 @@ def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterable[LoadedTab
     backward = Problem(M, K, N, operation_of("grouped4.bf16.nn"))
     of_weights = [Problem(*sides, M, operation_of("grouped4.bf16.tn")) for sides in ((N, K), (K, N))]
     served = [Problem(M, N, K, operation_of(text)) for text in TEXTS]
-    published(tmp_path, *map(trial, [*served, backward, *of_weights]))
+    added_to = Problem(M, N, K, operation_of("batched4.bf16.nn+residual"))
+    published(tmp_path, *map(trial, [*served, backward, *of_weights, added_to]))
     yield hktune.load(tmp_path, allow_modelled=True)
     hktune.disable()
     torch._dynamo.reset()
@@ -135,6 +136,30 @@ def test_matrices_may_be_anywhere(table: LoadedTable, storage: str) -> None:
         assert table.stats().hits == hits + (1 if storage == "one for all" else 3)
 
 
+@pytest.mark.parametrize("shape", [(GROUPS, M, N), (1, M, N), (GROUPS, 1, N), (M, N), (N,), (GROUPS, M, 1)])
+def test_what_is_added_to_a_batch_is_expanded_and_rounded_once(table: LoadedTable, shape: tuple[int, ...]) -> None:
+    batch, matrices, _ = operands("nn", batched=True)
+    added = torch.randn(shape, generator=torch.Generator().manual_seed(5)).bfloat16()
+    expected = (batch.double() @ matrices.double() + added.double()).bfloat16()
+    with hktune.enable(table):
+        found = torch.baddbmm(added, batch, matrices)
+        out = torch.empty_like(found)
+        assert torch.baddbmm(added, batch, matrices, out=out) is out
+        assert table.stats().hits == 2
+        torch.baddbmm(added, batch, matrices, beta=0.5)
+        torch.baddbmm(added, batch, matrices, alpha=2)
+    assert table.stats().hits == 2
+    assert torch.equal(found, out)
+    assert (found != expected).float().mean() < 0.01, "rounded once, of sums in float32"
+    close(found, expected)
+    with recorder.Recorder() as seen, pytest.MonkeyPatch.context() as patched:
+        torch.baddbmm(added, batch, matrices)
+        patched.setattr(recorder, "is_nvidia", lambda tensor: True)
+        torch.baddbmm(added, batch, matrices)
+    assert [str(problem) for problem in seen.calls] == ["24x64x32 batched4.bf16.nn+residual"]
+    assert seen.others == "added to batched products: 1"
+
+
 def test_a_storage_that_no_map_has_is_torchs(table: LoadedTable) -> None:
     batch, matrices, _ = operands("nn", batched=True)
     with hktune.enable(table):
@@ -219,7 +244,7 @@ def test_a_recording_merges_the_sizes_of_all_calls(tmp_path: Path, monkeypatch: 
     with recorder.Recorder() as seen:
         torch._grouped_mm(a.mT, a[:, :16].contiguous(), offs=offsets)
         assert seen.others == "groups of K: 1", "no kernel of this device does such"
-        monkeypatch.setattr(recorder, "has_groups_of_k", lambda tensor: True)
+        monkeypatch.setattr(recorder, "is_nvidia", lambda tensor: True)
         torch._grouped_mm(a, b, offs=offsets)
         with torch.inference_mode():
             torch._grouped_mm(a, b, offs=torch.tensor([0, 40, 96, 96], dtype=torch.int32))

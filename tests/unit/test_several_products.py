@@ -21,7 +21,13 @@ from hktune.verify.reference import drawn_operands
 
 GROUPED = ["grouped8.bf16.nt", "grouped3.bf16.nn", "grouped1.f16.nt", "grouped5.f16.nn->f32"]
 RAGGED_K = ["grouped8.bf16.tn", "grouped3.f16.tn->f32", "grouped1.bf16.tn"]
-BATCHED = ["batched4.bf16.nt", "batched3.f16.tn", "batched1.bf16.nn", "batched2.f16.tt->f32"]
+BATCHED = [
+    "batched4.bf16.nn+residual",
+    "batched4.bf16.nt",
+    "batched3.f16.tn",
+    "batched1.bf16.nn",
+    "batched2.f16.tt->f32",
+]
 
 
 def tensors(operands: Operands) -> dict[str, torch.Tensor]:
@@ -44,7 +50,10 @@ def by_torch(problem: Problem, given: dict[str, torch.Tensor]) -> torch.Tensor:
     if problem.operation.is_grouped:
         ranges = row_ranges(given["offsets"].tolist())
         return torch.cat([a[first:end] @ b[group] for group, (first, end) in enumerate(ranges)])
-    return torch.bmm(a.mT if left == "t" else a, b).flatten(0, 1)
+    product = torch.bmm(a.mT if left == "t" else a, b)
+    if problem.operation.has_residual:
+        product += given["residual"].double()
+    return product.flatten(0, 1)
 
 
 @pytest.mark.parametrize("exact_sums", [False, True])
@@ -164,7 +173,13 @@ def test_any_other_count_is_one_line(text: str, says: str) -> None:
 
 
 def test_what_is_not_known_of_several_products_is_said() -> None:
-    for text in ("grouped8.bf16.tt", "grouped8.bf16.nt+bias", "batched8.bf16.nt+gelu", "grouped8.e4m3.nt.rows->bf16"):
+    for text in (
+        "grouped8.bf16.tt",
+        "grouped8.bf16.nt+bias",
+        "batched8.bf16.nt+gelu",
+        "grouped8.bf16.nt+residual",
+        "grouped8.e4m3.nt.rows->bf16",
+    ):
         with pytest.raises(InputError, match=r"its operands are not known: .*known are"):
             operands_of(operation_of(text))
     with pytest.raises(InputError, match="any number of products: say how many"):

@@ -1,4 +1,4 @@
-// C[M,N] = A @ B on gfx950: row-major, bf16 or float16 in, the same or float32 out, float32 accumulation. A and B are
+// C[M,N] = A @ B on gfx950: row-major, bf16 or float16 in, the same, float32 or e4m3 out, float32 accumulation. A and B are
 // each stored as the product reads them, or transposed. Where there are gates, B has 2N columns: gates, and then what
 // they gate.
 //
@@ -14,16 +14,25 @@
 #include "store.hip"
 
 extern "C" __global__ __launch_bounds__(NUM_THREADS, WAVES_PER_SIMD)
-void hktune_gemm_bf16(const element *a, const element *b, output *c, const output *bias, float *workspace,
+void hktune_gemm_bf16(const element *a, const element *b, output *c, const addend *bias, float *workspace,
                       int m, int n, int k, int lda, int ldb, int ldc, int accumulate
 #if HAS_RESIDUAL
-                      , const output *residual, int ldresidual
+                      , const addend *residual, int ldresidual
 #endif
 #if SCALE_ARGUMENTS >= 2
                       , const float *scale_a, const float *scale_b
 #endif
 #if SCALE_ARGUMENTS == 4
                       , int ldscale_a, int ldscale_b
+#endif
+#if HAS_ALPHA
+                      , const float *alpha
+#endif
+#if HAS_BETA
+                      , const float *beta
+#endif
+#if SCALES_C
+                      , const float *scale_c
 #endif
 #if SEVERAL
                       , int groups
@@ -69,7 +78,7 @@ void hktune_gemm_bf16(const element *a, const element *b, output *c, const outpu
     const warp_place warp{warp_id / WARPS_N, warp_id % WARPS_N};
     const block_source source{
         {first_line<ALONG_A>(a, row, lda), lda, m - row, 0, words_of_a::of(scale_a, ldscale_a, row, m - row)},
-        {first_line<ALONG_B>(b, col, ldb), ldb, n - col, n, words_of_b::of(scale_b, ldscale_b, col, n - col)},
+        {first_line<ALONG_B>(b, col * GATE_STRIDE, ldb), ldb, n - col, INTERLEAVED ? 1 : n, words_of_b::of(scale_b, ldscale_b, col, n - col)},
         k, first_tile, end_tile - 1};
 
     using main_loop = std::conditional_t<SCHEDULE == Schedule::pingpong, pingpong<SPLIT>, pipeline<CLUSTERS>>;
@@ -84,10 +93,19 @@ void hktune_gemm_bf16(const element *a, const element *b, output *c, const outpu
     loop.drain();
 
     if (SPLIT_K > 1 && !gather_block(loop.ct, workspace, block, share, warp_id)) return;
-    const block_scales scales(scale_a, scale_b, row, col, m, n);
+    block_scales scales(scale_a, scale_b, row, col, m, n);
     block_target target(c, bias, row, col, m, n, ldc);
 #if HAS_RESIDUAL
     target.add(residual, row, col, ldresidual);
+#endif
+#if HAS_ALPHA
+    scales.alpha = single(alpha);
+#endif
+#if HAS_BETA
+    scales.beta = single(beta);
+#endif
+#if SCALES_C
+    scales.c = single(scale_c);
 #endif
     store_block(target, scales, loop.ct, warp);
 }

@@ -164,8 +164,8 @@ void hktune_gemm_bf16(const __grid_constant__ TensorMap a, const __grid_constant
         if constexpr (CONSUMER_REGISTERS > 0)
             asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(PRODUCER_REGISTERS));
         if (threadIdx.x == 0)
-            produce(wgmma_a, wgmma_b, schedule, layout, n, [&](Ring& ring, int row, int column) {
-                send_residual(residual, ring, layout, row, column);
+            produce(wgmma_a, wgmma_b, schedule, layout, n, [&](Ring& ring, const Spot& spot) {
+                send_residual(residual, ring, layout, spot);
             });
         __syncwarp();
         if (SPLIT_K > 1) cluster_sync();

@@ -115,12 +115,13 @@ extern "C" __constant__ Box hktune_box_b = B_BOX;
 #if TMA_STORE
 constexpr Box C_BOX = {SWAPPED ? CHUNK : WGMMA_M, SWAPPED ? WGMMA_M : CHUNK, ElementOfC::TENSOR_MAP_TYPE};
 #if STACKED
-extern "C" __constant__ BoxOfStack hktune_box_c = {C_BOX};
+using BoxOfC = BoxOfStack;
 #else
-extern "C" __constant__ Box hktune_box_c = C_BOX;
+using BoxOfC = Box;
 #endif
+extern "C" __constant__ BoxOfC hktune_box_c = {C_BOX};
 #if RESIDUAL
-extern "C" __constant__ Box hktune_box_residual = C_BOX;
+extern "C" __constant__ BoxOfC hktune_box_residual = {C_BOX};
 #endif
 #endif
 

@@ -123,7 +123,7 @@ DEVICE void send(
     }
 }
 
-// `behind` sends what goes through the ring behind the K-steps of a tile at (row, column).
+// `behind` sends what goes through the ring behind the K-steps of the tile at a spot.
 template <class Behind>
 DEVICE void produce(
     const TensorMap& wgmma_a, const TensorMap& wgmma_b, const Schedule& schedule, const Layout& layout, int gates,
@@ -148,7 +148,7 @@ DEVICE void produce(
             send<WgmmaB>(
                 to + WgmmaA::BYTES, wgmma_b, rank_row, spot.b_line, b_k, spot.b_matrix, full, b_receivers, gates);
         }
-        behind(ring, spot.row, spot.column);
+        behind(ring, spot);
     }
     // No block may leave while others still arrive at its barriers: all stages must have been released once more.
     for (int stage = 0; MULTICAST > 1 && stage < STAGES; ++stage, ring.next())

@@ -63,7 +63,8 @@ struct Schedule {
         row = (row + rank_row) * TILE_ROWS;
         column = (column + rank_column) * TILE_COLUMNS;
         const int in_a = products.one_a ? 0 : work.product, in_b = products.one_b ? 0 : work.product;
-        return {row, column, row, column, 0, 0, work.k_begin, SWAPPED ? in_b : in_a, SWAPPED ? in_a : in_b};
+        const int in_wgmma_a = SWAPPED ? in_b : in_a, in_wgmma_b = SWAPPED ? in_a : in_b;
+        return {row, column, row, column, 0, 0, work.k_begin, work.product, in_wgmma_a, in_wgmma_b};
     }
 
   private:

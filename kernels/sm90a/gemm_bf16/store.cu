@@ -69,7 +69,8 @@ struct Epilogue {
 #if STACKED
     // For a tile of one product, whose matrix of C is the one of that number.
     DEVICE Epilogue within(const Work& work) const {
-        return {bias, rows, columns, accumulate, factors, residual, work.product};
+        const u64 before = u64(work.product) * rows * columns;
+        return {bias, rows, columns, accumulate, factors, RESIDUAL ? residual + before : residual, work.product};
     }
 #elif SEVERAL
     // For a tile of one product: rows of C end where its rows do.

@@ -57,19 +57,28 @@ KERNEL void naive_grouped_tn(
 }
 
 __attribute__((device)) static void batched(
-    const bf16* a, const bf16* b, bf16* c, u32 m, u32 n, u32 k, u32 lda, u32 ldb, u64 stride_a, u64 stride_b,
-    bool transposed) {
+    const bf16* a, const bf16* b, bf16* c, const bf16* residual, u32 m, u32 n, u32 k, u32 lda, u32 ldb, u64 stride_a,
+    u64 stride_b, bool transposed) {
     const u32 row = __builtin_amdgcn_workgroup_id_y(), matrix = __builtin_amdgcn_workgroup_id_z();
     if (column() >= n) return;
     const bf16* line = b + matrix * stride_b + (transposed ? column() * ldb : column());
     const float sum = dot(a + matrix * stride_a + row * lda, line, 1, transposed ? 1 : ldb, k);
-    c[(matrix * m + row) * n + column()] = narrow(sum);
+    const u32 at = (matrix * m + row) * n + column();
+    c[at] = narrow(residual ? sum + widen(residual[at]) : sum);
 }
 
-KERNEL void naive_batched_nt(const bf16* a, const bf16* b, bf16* c, u32 m, u32 n, u32 k, u32 lda, u32 ldb, u64 stride_a, u64 stride_b) {
-    batched(a, b, c, m, n, k, lda, ldb, stride_a, stride_b, true);
+KERNEL void naive_batched_nt(
+    const bf16* a, const bf16* b, bf16* c, u32 m, u32 n, u32 k, u32 lda, u32 ldb, u64 stride_a, u64 stride_b) {
+    batched(a, b, c, nullptr, m, n, k, lda, ldb, stride_a, stride_b, true);
 }
 
-KERNEL void naive_batched_nn(const bf16* a, const bf16* b, bf16* c, u32 m, u32 n, u32 k, u32 lda, u32 ldb, u64 stride_a, u64 stride_b) {
-    batched(a, b, c, m, n, k, lda, ldb, stride_a, stride_b, false);
+KERNEL void naive_batched_nn(
+    const bf16* a, const bf16* b, bf16* c, u32 m, u32 n, u32 k, u32 lda, u32 ldb, u64 stride_a, u64 stride_b) {
+    batched(a, b, c, nullptr, m, n, k, lda, ldb, stride_a, stride_b, false);
+}
+
+KERNEL void naive_batched_nn_residual(
+    const bf16* a, const bf16* b, bf16* c, const bf16* residual, u32 m, u32 n, u32 k, u32 lda, u32 ldb, u64 stride_a,
+    u64 stride_b) {
+    batched(a, b, c, residual, m, n, k, lda, ldb, stride_a, stride_b, false);
 }
