@@ -14,7 +14,7 @@ from typing import Protocol, TypeVar
 
 from hktune.core.dtype import BF16, E4M3, E8M0, F16, F32, FLOAT8, I8, I32, Dtype
 from hktune.core.errors import InputError
-from hktune.core.operation import COUNTED, SCALE_BLOCK, Operation
+from hktune.core.operation import ACTIVATIONS, COUNTED, GATES, SCALE_BLOCK, Operation
 
 _ANY_COUNT = "count"
 _AXES = {"a": {"n": ("m", "k"), "t": ("k", "m")}, "b": {"n": ("k", "n"), "t": ("n", "k")}}
@@ -144,7 +144,7 @@ def operands_of(operation: Operation) -> Mapping[str, Operand]:
     operands = [
         Operand("a", operation.a_dtype, (*of_a, *_AXES["a"][operation.layout[0]])),
         Operand("b", operation.b_dtype, (*of_b, *_AXES["b"][operation.layout[1]])),
-        *_scales(operation),
+        *_scales(operation, of_a, of_b),
         *((Operand("offsets", I32, count),) if operation.is_grouped else ()),
         *(_read(name, operation, of_c) for step in operation.epilogue for name in _READ_BY.get(step, ())),
         *((_read("scale_c", operation),) if operation.scales_c else ()),
@@ -175,10 +175,8 @@ def _unknown(operation: Operation) -> str:
     scaled = {a, b} <= _SCALED
     if operation.scales and not scaled:
         return f"known are scales of {_names(_SCALED)}"
-    steps = operation.epilogue[operation.kind == "batched" and operation.epilogue == ("residual",) :]
-    if operation.kind in COUNTED and (operation.scales or a.block or steps or operation.scales_c):
-        others = " but a residual" if operation.kind == "batched" else ""
-        return f"of a {operation.kind} one known are those without scales and steps{others}"
+    if operation.kind in COUNTED and (reason := _unknown_of_several(operation)):
+        return reason
     if operation.accumulates and operation.scales_c:
         return f"C of float8 has a scale: known are those that accumulate in {_names({BF16, F16, F32})}"
     if operation.is_grouped and operation.layout == "tt":
@@ -195,6 +193,22 @@ def _unknown(operation: Operation) -> str:
     return ""
 
 
+def _unknown_of_several(operation: Operation) -> str:
+    """The same of what several products have besides their factors."""
+    of_rows = not operation.divides_k
+    steps = {*ACTIVATIONS, *GATES} if of_rows else set()
+    added = operation.kind == "batched" and operation.epilogue == ("residual",)
+    if not added and not {*operation.epilogue} <= steps:
+        others = "activations and gates" if of_rows else "none"
+        alone = ", or a residual alone" if operation.kind == "batched" else ""
+        return f"of {operation.kind} products known are as steps {others}{alone}"
+    scales = ("", "rows") if of_rows else ("",)
+    if operation.a_dtype.block or operation.scales_c or operation.scales not in scales:
+        of_rows_too = ", or with some of rows" if of_rows else ""
+        return f"of {operation.kind} products known are those without scales{of_rows_too}"
+    return ""
+
+
 _SCALED = {*FLOAT8, I8}
 _OUTPUTS = {BF16, F16, F32, E4M3}
 
@@ -203,13 +217,14 @@ def _names(dtypes: Collection[Dtype]) -> str:
     return ", ".join(sorted(map(str, dtypes)))
 
 
-def _scales(operation: Operation) -> tuple[Operand, ...]:
+def _scales(operation: Operation, of_a: tuple[str, ...], of_b: tuple[str, ...]) -> tuple[Operand, ...]:
+    """`of_a` and `of_b` count the matrices of A and of B."""
     block = operation.a_dtype.block
     if block:
         return Operand("scale_a", E8M0, ("m", f"k/{block}")), Operand("scale_b", E8M0, ("n", f"k/{block}"))
     if operation.scales:
-        of_a, of_b = _SCALE_AXES[operation.scales]
-        return Operand("scale_a", F32, of_a), Operand("scale_b", F32, of_b)
+        own_a, own_b = _SCALE_AXES[operation.scales]
+        return Operand("scale_a", F32, (*of_a, *own_a)), Operand("scale_b", F32, (*of_b, *own_b))
     return ()
 
 

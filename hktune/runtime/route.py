@@ -9,17 +9,16 @@ from hktune.core.operand import operands_of
 from hktune.core.operation import Operation, operation_of
 from hktune.core.problem import Key, Problem
 from hktune.core.vendor_algorithm import VendorAlgorithm
-from hktune.device.device import CALL_OPERANDS, SCALED_OPERANDS, SEVERAL_OPERANDS, Kernel, PreparedLaunch
+from hktune.device.device import CALL_OPERANDS, END_OPERANDS, SCALED_OPERANDS, SEVERAL_OPERANDS, Kernel, PreparedLaunch
 from hktune.dispatch.choice import Choice
 from hktune.runtime.counts import Fallback
 
 
 def _operands_of(operation: Operation) -> tuple[str, ...]:
     """What its prepared launches are called with, before the stream."""
-    if "scale_a" in operands_of(operation):
-        return SCALED_OPERANDS
-    usual = SEVERAL_OPERANDS if operation.count else CALL_OPERANDS
-    return (*usual, "residual") if operation.has_residual else usual
+    operands = operands_of(operation)
+    usual = SCALED_OPERANDS if "scale_a" in operands else SEVERAL_OPERANDS if operation.count else CALL_OPERANDS
+    return (*usual, *(name for name in END_OPERANDS if name in operands))
 
 
 class Route:
@@ -44,6 +43,11 @@ class Route:
         """Whether operands whose rows are apart can be launched too."""
         return False
 
+    @property
+    def takes_stacks(self) -> bool:
+        """Whether the matrices of a stack may be anywhere, and so may their rows."""
+        return False
+
 
 class KernelRoute(Route):
     """A kernel. `name`: the sha256 of its object, and its symbol."""
@@ -64,11 +68,11 @@ class KernelRoute(Route):
 
     @property
     def takes_strides(self) -> bool:
-        if self.launch.contiguous:
-            return False
-        if self.launch.takes("stride_a") and self.launch.takes("stride_b"):
-            return True  # the matrices of a stack may be anywhere, and so may their rows
-        return self.launch.takes("lda") and self.launch.takes("ldb")
+        return not self.launch.contiguous and self.launch.takes("lda") and self.launch.takes("ldb")
+
+    @property
+    def takes_stacks(self) -> bool:
+        return not self.launch.contiguous and self.launch.takes("stride_a") and self.launch.takes("stride_b")
 
 
 class AlgorithmRoute(Route):

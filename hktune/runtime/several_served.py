@@ -58,7 +58,7 @@ class SeveralProducts:
         found: Route | Fallback = Fallback.STRIDES
         for layout in call.layouts:
             found = self._looked_up(call, sizes, layout)
-            if isinstance(found, Route) and (found.takes_strides or not call.strides(layout)):
+            if isinstance(found, Route) and (found.takes_stacks or not call.strides(layout)):
                 return found
         return Fallback.STRIDES if isinstance(found, Route) else found
 

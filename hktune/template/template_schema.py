@@ -11,7 +11,7 @@ from hktune.core.argument_rules import FILLED_NAMES, NEVER_CONSTANT
 from hktune.core.expression import RECORDS
 from hktune.core.launch import operand_name
 from hktune.core.operand import NUMBERS
-from hktune.core.operation import COUNT_MAX, KINDS
+from hktune.core.operation import KINDS
 from hktune.core.problem import Rounding
 from hktune.core.storage import STORAGES
 
@@ -63,7 +63,7 @@ class ProofDescription(Extent, forbid_unknown_fields=True, frozen=True):
 
     epilogue: Annotated[str, Meta(max_length=100)] = "none"
     padding: Text = 0
-    groups: Annotated[int, Meta(ge=1, le=COUNT_MAX)] = 5
+    groups: Text = 5
     kinds: Annotated[tuple[Kind, ...], Meta(min_length=1)] = KINDS
 
 

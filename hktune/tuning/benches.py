@@ -190,7 +190,8 @@ def local_executor(bench: EmulatedBench | GpuBench, workers: int, deadline_s: fl
 class EmulatedBench:
     """The emulated gfx950: proves on the emulator, in as many processes as asked for, and models times. `fastest` are
     the fastest kernels of rivals, which rows are compared with, by problem: a name, and a modelled time in us. Times
-    are those of `board`, with the constants of `calibration`.
+    are those of `board`, with the constants of `calibration`, and `tokens` are the sizes that groups of a problem have,
+    where that is known.
 
     Calling it makes a prover, here or, pickled, in a worker; `make_executor` says where workers are.
     """
@@ -206,6 +207,7 @@ class EmulatedBench:
     board: Board = DEFAULT_BOARD
     calibration: Calibration | None = None
     make_executor: MakeExecutor = local_executor
+    tokens: Mapping[Problem, Tokens] = field(default_factory=dict)
 
     @property
     def identity(self) -> Identity:
@@ -249,7 +251,8 @@ class EmulatedBench:
         executor = self.make_executor(self, self.workers, self._deadline_s + _GRACE_S, self.limits)
         rates = calibrated_rates(self.board, self.calibration)
         templates = load_spaces((self.space, *self.others)).templates
-        return OpenEmulatedBench(executor, ModelledStopwatch(templates, self.fastest, self.board, rates))
+        stopwatch = ModelledStopwatch(templates, self.fastest, self.board, rates, self.tokens)
+        return OpenEmulatedBench(executor, stopwatch)
 
 
 @dataclass(frozen=True)

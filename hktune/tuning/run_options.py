@@ -188,4 +188,5 @@ def _emulated_bench(
         others,
         board=modelled_board(options.board, calibration),
         calibration=calibration,
+        tokens=options.found_shapes.shapes.tokens,
     )

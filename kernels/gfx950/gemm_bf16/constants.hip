@@ -27,8 +27,9 @@ constexpr bool INTERLEAVED = false;  // whether these take turns, or all gates c
 #define HAS_ALPHA false  // whether there is a pointer to what A @ B is multiplied by,
 #define HAS_BETA false  // what the residual is,
 #define SCALES_C false  // and what C is before it is rounded to float8
-#define SEVERAL false  // whether the kernel has an argument more, and computes so many products
-#define GROUPED false  // whether these are groups of rows, and another one has where each ends
+#define SEVERAL false  // whether a launch computes several products, in stacks of matrices
+#define GROUPED false  // and whether these are groups: of the rows of A and C,
+#define GROUPS_OF_K false  // or of K
 // What is contiguous in memory: a line of the operand (a row of A, a column of B), which runs along K, or one element
 // of every line.
 constexpr Along ALONG_A = Along::k;

@@ -22,8 +22,11 @@ void hktune_gemm_bf16(const element *a, const element *b, output *c, const adden
 #if SCALE_ARGUMENTS >= 2
                       , const float *scale_a, const float *scale_b
 #endif
-#if SCALE_ARGUMENTS == 4
-                      , int ldscale_a, int ldscale_b
+#if SCALE_ARGUMENTS == 4 || (SCALE_ARGUMENTS == 2 && STACK_OF_A)
+                      , int ldscale_a
+#endif
+#if SCALE_ARGUMENTS == 4 || (SCALE_ARGUMENTS == 2 && STACK_OF_B)
+                      , int ldscale_b
 #endif
 #if HAS_ALPHA
                       , const float *alpha
@@ -40,18 +43,39 @@ void hktune_gemm_bf16(const element *a, const element *b, output *c, const adden
 #if GROUPED
                       , const int *offsets
 #endif
+#if STACK_OF_A
+                      , int64_t stride_a
+#endif
+#if STACK_OF_B
+                      , int64_t stride_b
+#endif
+#if STACK_OF_C
+                      , int64_t stride_c
+#endif
+#if STACK_OF_C && HAS_RESIDUAL
+                      , int64_t stride_residual
+#endif
                       ) {
 #if SCALE_ARGUMENTS < 2
     constexpr const float *scale_a = nullptr, *scale_b = nullptr;
 #endif
-#if SCALE_ARGUMENTS < 4
-    constexpr int ldscale_a = 0, ldscale_b = 0;
+#if SCALE_ARGUMENTS < 4 && !(SCALE_ARGUMENTS == 2 && STACK_OF_A)
+    constexpr int ldscale_a = 0;
 #endif
-#if !SEVERAL
-    constexpr int groups = 1;
+#if SCALE_ARGUMENTS < 4 && !(SCALE_ARGUMENTS == 2 && STACK_OF_B)
+    constexpr int ldscale_b = 0;
 #endif
 #if !GROUPED
     constexpr const int *offsets = nullptr;
+#endif
+#if !STACK_OF_A
+    constexpr int64_t stride_a = 0;
+#endif
+#if !STACK_OF_B
+    constexpr int64_t stride_b = 0;
+#endif
+#if !STACK_OF_C
+    constexpr int64_t stride_c = 0;
 #endif
     k = halfwords_in(k), lda = halfwords_in(lda), ldb = halfwords_in(ldb);
     extern __shared__ alignment_dummy __shm[];
@@ -60,20 +84,38 @@ void hktune_gemm_bf16(const element *a, const element *b, output *c, const adden
     PART_B (&Bs)[STAGES][SPLIT] = al.allocate<PART_B, STAGES, SPLIT>();
 
     const int blocks_m = blocks_of_rows(m), blocks_n = (n + BLOCK_COLS - 1) / BLOCK_COLS;
-    const int blocks = SEVERAL ? most_blocks(m, blocks_n, groups) : blocks_m * blocks_n;
+#if SEVERAL
+    const int blocks = most_blocks(m, blocks_n, groups);
+#else
+    const int blocks = blocks_m * blocks_n;
+#endif
     const int share = SPLIT_K == 1 ? 0 : blockIdx.x / blocks, block = blockIdx.x - share * blocks;
 #if SEVERAL
-    const product own = product_of(tile_of(block, blocks), m, blocks_n, groups, offsets);
-    if (own.rows == 0) return;
-    m = own.rows;
-    a += own.begin_of_a(k, lda), b += own.begin_of_b(n, k, ldb), c += own.first_row * ldc;
+    const product own = product_of(tile_of(block, blocks), m, k, blocks_n, groups, offsets);
+    if (GROUPS_OF_ROWS && own.size == 0) return;
+    a += own.number * halfwords_in(stride_a) + own.first * lda;
+    b += own.number * halfwords_in(stride_b) + (GROUPS_OF_K ? own.first * ldb : 0);
+    c += own.number * stride_c + (GROUPS_OF_ROWS ? own.first * ldc : 0);
+#if SCALE_ARGUMENTS >= 2
+    scale_a += int64_t(own.number) * ldscale_a + own.first, scale_b += int64_t(own.number) * ldscale_b;
+#endif
+#if HAS_RESIDUAL
+    residual += own.number * stride_residual;
+#endif
+    (GROUPS_OF_K ? k : m) = own.size;
     const auto [block_row, block_col] = place_in(own.tile, blocks_of_rows(m), blocks_n);
 #else
     const auto [block_row, block_col] = place_of(block, blocks_m, blocks_n);
 #endif
     const int row = block_row * BLOCK_M, col = block_col * BLOCK_COLS;
     const int k_tiles = (k + K_STEP - 1) / K_STEP;
-    const int first_tile = share * k_tiles / SPLIT_K, end_tile = (share + 1) * k_tiles / SPLIT_K;
+    const int first_tile = share * k_tiles / SPLIT_K;
+#if GROUPS_OF_K
+    int end_tile = (share + 1) * k_tiles / SPLIT_K;
+    if (end_tile == first_tile) k = first_tile * K_STEP, end_tile++;  // of nothing: a tile of zeros
+#else
+    const int end_tile = (share + 1) * k_tiles / SPLIT_K;
+#endif
     const int warp_id = __builtin_amdgcn_readfirstlane(kittens::warpid());
     const warp_place warp{warp_id / WARPS_N, warp_id % WARPS_N};
     const block_source source{

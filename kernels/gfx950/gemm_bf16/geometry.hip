@@ -47,7 +47,7 @@ constexpr int bits_of(Dtype dtype) {
     return dtype == Dtype::mxfp4 ? 4 : 8;
 }
 constexpr int BITS = bits_of(DTYPE_A);
-constexpr int halfwords_in(int numbers) { return BITS == HALFWORD_BITS ? numbers : numbers / 8 * BITS / 2; }
+template<typename Count> constexpr Count halfwords_in(Count numbers) { return BITS == HALFWORD_BITS ? numbers : numbers / 8 * BITS / 2; }
 constexpr int numbers_in(int halfwords) { return halfwords * HALFWORD_BITS / BITS; }
 template<Dtype dtype, int bits> struct halfword_of { using type = kittens::bf16; };
 template<Dtype dtype> struct halfword_of<dtype, HALFWORD_BITS> { using type = element_of<dtype>::tile; };

@@ -148,7 +148,8 @@ template<Along ALONG, typename PART, int LINES, int LOADS, typename WORDS_OF, Ga
             const uint32_t elements = present > 0 ? (present - 1) * row_stride + min(K_STEP, row_stride) : 0;
             return make_srsrc(first + int64_t(begin(h)) * row_stride + k, elements * sizeof(element));
         } else {
-            const uint32_t elements = present > 0 ? (min(k_left, K_STEP) - 1) * row_stride + present : 0;
+            const bool any = present > 0 && (!GROUPS_OF_K || k_left > 0);
+            const uint32_t elements = any ? (min(k_left, K_STEP) - 1) * row_stride + present : 0;
             return make_srsrc(first + int64_t(k) * row_stride + begin(h), elements * sizeof(element));
         }
     }
