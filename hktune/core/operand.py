@@ -55,12 +55,13 @@ class Operand:
     The first of three axes counts matrices, whose rows follow one another.
 
     A matrix has a row stride, a number of elements, which launches call `lda` for `a` and so on. From one matrix of a
-    stack to the next it is `stride_a`; 0 where all products have the same one.
+    stack to the next it is `stride_a`; 0 where all products have the same one. Rows of `turns` kinds take turns.
     """
 
     name: str
     dtype: Dtype
     axes: tuple[str, ...]
+    turns: int = 1
 
     @property
     def row_stride(self) -> str:
@@ -151,7 +152,8 @@ def operands_of(operation: Operation) -> Mapping[str, Operand]:
         Operand("c", operation.c_dtype, (*of_c, "m", "n")),
     ]
     if operation.is_gated:
-        operands = [_of_gates_and_up(each) if each.name in gated | before_gates else each for each in operands]
+        in_turn = GATES[operation.gates_step] == "interleaved"
+        operands = [_of_gates_and_up(each, in_turn) if each.name in gated | before_gates else each for each in operands]
     return MappingProxyType({operand.name: operand for operand in operands})
 
 
@@ -163,10 +165,10 @@ def _read(name: str, operation: Operation, of_c: tuple[str, ...] = ()) -> Operan
     return Operand(name, operation.added_dtype, (*of_c, *own) if len(own) > 1 else own)
 
 
-def _of_gates_and_up(operand: Operand) -> Operand:
+def _of_gates_and_up(operand: Operand, in_turn: bool) -> Operand:
     """An operand of gates and of what they gate: its axis along the columns of C is twice as long."""
     axes = tuple(f"{_TWICE}{axis}" if axis.partition("/")[0] == "n" else axis for axis in operand.axes)
-    return replace(operand, axes=axes)
+    return replace(operand, axes=axes, turns=2 if in_turn and axes[:-1] == (f"{_TWICE}n",) else 1)
 
 
 def _unknown(operation: Operation) -> str:

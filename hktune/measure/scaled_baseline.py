@@ -10,6 +10,7 @@ from hktune.core.errors import DeviceError
 from hktune.core.operand import factors_of
 from hktune.core.operation import Operation
 from hktune.measure.arena import OperandSet
+from hktune.measure.torch_epilogue import check_steps, finish, multiplied, product_of
 
 if TYPE_CHECKING:
     import torch
@@ -23,9 +24,9 @@ def is_of_8_bits(operation: Operation) -> bool:
 def check_scaled(operation: Operation) -> None:
     """Raises DeviceError where torch has no function for `operation`."""
     known = ("", "tensor", "rows") if operation.a_dtype == I8 else ("tensor", "rows", "blocks")
-    if operation.scales not in known or operation.epilogue not in ((), ("bias",), ("accumulate",)):
-        rule = "its scales are of a tensor, of rows, or of blocks of float8, and it adds a bias, or accumulates on C"
-        raise DeviceError(f"torch has no {operation}: {rule}")
+    if operation.scales not in known:
+        raise DeviceError(f"torch has no {operation}: its scales are of a tensor, of rows, or of blocks of float8")
+    check_steps(operation)
 
 
 FEW_ROWS = 16
@@ -33,24 +34,34 @@ FEW_ROWS = 16
 
 
 class ScaledProduct:
-    """torch's product of one operation. It wants the scales of A's blocks column by column, and of integers more than
-    FEW_ROWS rows of A: they are stored so at the first call with a set of operands, and kept."""
+    """torch's product of one operation, and kernels of torch's for the steps behind it. It wants the scales of A's
+    blocks column by column, and of integers more than FEW_ROWS rows of A: they are stored so at the first call with a
+    set of operands, and kept. So is a matrix for the product, where that is not C."""
 
     def __init__(self, operation: Operation) -> None:
         """Raises DeviceError where torch has no function for `operation`."""
         check_scaled(operation)
-        self._operation = operation
+        self._operation, self._product = operation, multiplied(operation)
+        self._own: torch.Tensor | None = None
         self._stored: dict[int, torch.Tensor] = {}
 
     def __call__(self, operands: OperandSet) -> None:
         """Into `c`. Raises DeviceError where torch refuses the operation."""
-        a, given = operands["a"], dict(operands)
+        if self._own is None:
+            self._own = product_of(self._operation, operands)
+        c = operands["c"] if self._own is None else self._own
+        multiply_scaled(self._product, {**operands, **self._stored_otherwise(operands), "c": c})
+        finish(self._operation, c, operands)
+
+    def _stored_otherwise(self, operands: OperandSet) -> dict[str, torch.Tensor]:
+        """Operands that torch wants in another order, or with more rows."""
+        a = operands["a"]
         if self._operation.scales == "blocks":
             of_a = self._kept(operands["scale_a"], lambda of_a: of_a.t().contiguous())
-            given |= {"scale_a": of_a.t(), "scale_b": operands["scale_b"].t()}
-        elif self._operation.a_dtype == I8 and a.is_cuda and len(a) <= FEW_ROWS:
-            given["a"] = self._kept(a, _with_more_rows)
-        multiply_scaled(self._operation, given)
+            return {"scale_a": of_a.t(), "scale_b": operands["scale_b"].t()}
+        if self._operation.a_dtype == I8 and a.is_cuda and len(a) <= FEW_ROWS:
+            return {"a": self._kept(a, _with_more_rows)}
+        return {}
 
     def _kept(self, tensor: torch.Tensor, stored: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
         """As `stored` makes it, once."""
