@@ -74,6 +74,11 @@ class Operand:
         return f"stride_{self.name}" if len(self.axes) > 2 else ""
 
     @property
+    def is_stack(self) -> bool:
+        """Whether its rows are those of several matrices, which follow one another or take turns."""
+        return bool(self.matrix_stride) or self.turns > 1
+
+    @property
     def increment(self) -> str:
         """The name of the number of elements from one of a row to the next, of a matrix that a call may have column by
         column; "" for others. It is 1 as the matrix is stored, whose row stride a launch takes too."""

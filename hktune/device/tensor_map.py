@@ -107,7 +107,7 @@ def mapped_matrix(symbol: str, boxes: Mapping[str, Box], launch: Launch, name: s
     operand = operands_of(launch.operation).get(name)
     if name not in boxes or operand is None or not operand.row_stride:
         raise DeviceError(f"{symbol} takes {name} as a tensor map: declare hktune_box_{name} in its source")
-    if boxes[name].dimensions > 2 and not operand.matrix_stride and operand.turns == 1:
+    if boxes[name].dimensions > 2 and not operand.is_stack:
         raise DeviceError(f"{symbol} takes {name} as a stack of matrices: {launch.operation} has but one")
     return MappedMatrix(symbol, operand, boxes[name])
 
