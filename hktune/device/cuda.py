@@ -13,9 +13,10 @@ from hktune.core.errors import DeviceError, InputError
 from hktune.core.identity import Identity
 from hktune.core.launch import Launch
 from hktune.device.argument_bytes import pack_argument
+from hktune.device.cuda_capture import cuda_capture
 from hktune.device.cuda_driver import checked, count_cuda_devices, cuda_driver, release
 from hktune.device.cuda_prepared import PointerSlot, PreparedCudaLaunch
-from hktune.device.device import CALL_OPERANDS, Binding, Buffer, Clocks, Event, Graph, HostArray, Kernel
+from hktune.device.device import CALL_OPERANDS, Binding, Buffer, Capture, Clocks, Event, Graph, HostArray, Kernel
 from hktune.device.device_buffer import DeviceBuffer, borrowed
 from hktune.device.host_copies import check_target, source_of
 from hktune.device.nvml import nvml_clocks, nvml_energy_j
@@ -221,6 +222,9 @@ class CudaDevice:
         checked(self._driver.cuGraphDestroy(captured))
         weakref.finalize(graph, release, self._context, self._driver.cuGraphExecDestroy, graph.handle).atexit = False
         return graph
+
+    def captured_by(self, stream: int) -> Capture | None:
+        return cuda_capture(self._driver, stream)
 
     def replay(self, graph: Graph, stream: int) -> None:
         assert isinstance(graph, CudaGraph)
