@@ -16,7 +16,8 @@ from hktune.core.launch import Argument, Launch
 from hktune.core.operation import BF16_NT, Operation, operation_of
 from hktune.core.variant import Resources
 from hktune.device import tensor_map
-from hktune.device.cuda import CudaDevice, LoadedKernel
+from hktune.device.cuda import CudaDevice
+from hktune.device.cuda_launch import LoadedKernel
 from hktune.device.device_buffer import DeviceBuffer
 from hktune.objects.cubin import TENSOR_MAP_BYTES, Box, CudaKernel, Parameter
 
@@ -49,6 +50,26 @@ class Driver:
         return (0,)
 
 
+class Driver13(Driver):
+    """Launches by config too, and notes the attributes of these."""
+
+    CUlaunchConfig = SimpleNamespace
+    CUlaunchAttributeID = SimpleNamespace(CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION=6)
+
+    def __init__(self, sizes: list[int]) -> None:
+        super().__init__(sizes)
+        self.attributes: list[list[tuple[int, int]]] = []
+
+    def CUlaunchAttribute(self) -> Any:  # noqa: N802
+        return SimpleNamespace(value=SimpleNamespace())
+
+    def cuLaunchKernelEx(self, config: Any, function: Any, addresses: Any, extra: int) -> tuple[int]:  # noqa: N802
+        grid, block = ([getattr(config, f"{word}Dim{axis}") for axis in "XYZ"] for word in ("grid", "block"))
+        assert config.numAttrs == len(config.attrs)
+        self.attributes.append([(each.id, each.value.programmaticStreamSerializationAllowed) for each in config.attrs])
+        return self.cuLaunchKernel(function, *grid, *block, config.sharedMemBytes, config.hStream, addresses, extra)
+
+
 def made_up_map(address: int, rows: int, columns: int, box: Box) -> bytes:
     return struct.pack("<Q", address) * 15 + struct.pack("<II", rows, columns)
 
@@ -60,14 +81,15 @@ def prepared(
     rows: int = 3,
     operation: Operation = BF16_NT,
     arguments: tuple[Argument, ...] = ARGUMENTS,
-) -> tuple[Driver, Any]:
+    programmatic: bool = False,
+) -> tuple[Driver13, Any]:
     first = TENSOR_MAP_BYTES if map_of_a else 8
     sizes = [first, 8, 8, 8, 4, 8]
     offsets = [0, first, first + 8, first + 16, first + 24, first + 32]
     parameters = tuple(Parameter(offset, size) for offset, size in zip(offsets, sizes, strict=True))
-    image = CudaKernel("k", parameters, RESOURCES, (1, 1, 1))
+    image = CudaKernel("k", parameters, RESOURCES, (1, 1, 1), programmatic)
     kernel = LoadedKernel("k", image, {"a": Box(8, 64), "bias": Box(8, 64)}, "function")
-    driver = Driver(sizes)
+    driver = Driver13(sizes)
     device = CudaDevice.__new__(CudaDevice)
     vars(device).update(_driver=driver, _lds_bytes=1 << 16, _context="context")
     monkeypatch.setattr(
@@ -91,6 +113,19 @@ def test_every_parameter_arrives(monkeypatch: pytest.MonkeyPatch, map_of_a: bool
     assert (values[4], values[5]) == (struct.pack("<i", 3), struct.pack("<Q", 16))
     if map_of_a:
         assert values[0][-8:] == struct.pack("<II", 3, 16)
+
+
+def test_a_kernel_that_waits_by_itself_may_start_beside_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    launched = []
+    for programmatic in (False, True):
+        driver, launch = prepared(monkeypatch, map_of_a=False, programmatic=programmatic)
+        tensor = torch.zeros(8)
+        for stream in (77, 77, None):
+            launch(tensor, tensor, tensor, tensor, None, stream)
+        launched.append([(shape, stream) for shape, stream, _ in driver.launches])
+        assert driver.attributes == ([[(6, 1)]] * 3 if programmatic else [])
+    assert launched[0] == launched[1]
+    assert [stream for _, stream in launched[0]] == [1077, 1077, 1000]
 
 
 @pytest.mark.parametrize(("text", "sides"), [("bf16.nt", (24, 16)), ("f16.nn", (24, 16)), ("bf16.tn", (16, 24))])
