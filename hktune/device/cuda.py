@@ -15,7 +15,7 @@ from hktune.core.launch import Launch
 from hktune.device.argument_bytes import pack_argument
 from hktune.device.cuda_capture import cuda_capture
 from hktune.device.cuda_driver import checked, count_cuda_devices, cuda_driver, release
-from hktune.device.cuda_launch import Addresses, LoadedKernel, starter
+from hktune.device.cuda_launch import Addresses, Launcher, LoadedKernel
 from hktune.device.cuda_prepared import PointerSlot, PreparedCudaLaunch
 from hktune.device.device import CALL_OPERANDS, Binding, Buffer, Capture, Clocks, Event, Graph, HostArray, Kernel
 from hktune.device.device_buffer import DeviceBuffer, borrowed
@@ -50,6 +50,7 @@ class CudaDevice:
 
     def __init__(self, ordinal: int = 0) -> None:
         self._driver = cuda_driver()
+        self._launcher = Launcher(self._driver)
         count = count_cuda_devices()
         if not 0 <= ordinal < count:
             raise DeviceError(f"no CUDA device {ordinal}: this process sees {count}")
@@ -123,7 +124,7 @@ class CudaDevice:
         self._check_launch(kernel.image, launch)
         values, addresses = self._parameters(kernel, launch, binding)
         self._enter()
-        starter(self._driver, kernel, launch)(stream, addresses)
+        self._launcher.starter(kernel, launch)(stream, addresses, ())
         del values  # until here: the addresses point into it
 
     def prepare(
@@ -146,7 +147,7 @@ class CudaDevice:
                 packed = pack_argument(argument, numbers.get(argument.name))
                 template[each.offset_bytes : each.offset_bytes + len(packed)] = packed
         offsets = [each.offset_bytes for each in parameters]
-        start = starter(self._driver, kernel, launch)
+        start = self._launcher.starter(kernel, launch, operands)
         return PreparedCudaLaunch(start, bytes(template), offsets, slots, self._enter)
 
     def synchronize(self) -> None:

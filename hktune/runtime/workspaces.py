@@ -9,6 +9,7 @@ replaces it goes to later work of the same stream only.
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -28,6 +29,16 @@ class _Captured:
     life: GraphLife
     latest: dict[int, Tensor] = field(default_factory=dict)
     replaced: list[Tensor] = field(default_factory=list)
+
+
+class _Memory:
+    """Bytes of torch's allocator that are `stream`'s, whatever this thread's current stream is."""
+
+    def __init__(self, size_bytes: int, device: torch.device, stream: torch.cuda.Stream) -> None:
+        address: int = torch.cuda.caching_allocator_alloc(size_bytes, device, stream)
+        weakref.finalize(self, torch.cuda.caching_allocator_delete, address).atexit = False
+        data = (address, False)
+        self.__cuda_array_interface__ = {"shape": (size_bytes,), "typestr": "|u1", "data": data, "version": 3}
 
 
 class Workspaces:
@@ -87,8 +98,7 @@ class Workspaces:
         tensor has it. Another stream's is not the graph's."""
         if self._aside is None:
             self._aside = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
-        with torch.cuda.stream(self._aside):
-            return torch.empty(size_bytes, dtype=torch.uint8, device=self._device)
+        return torch.as_tensor(_Memory(size_bytes, self._device, self._aside), device=self._device)
 
     def _fresh(self, size_bytes: int) -> Tensor:
         return self._cleared(torch.empty(size_bytes, dtype=torch.uint8, device=self._device))

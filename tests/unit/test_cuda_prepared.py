@@ -5,8 +5,8 @@ from __future__ import annotations
 import ctypes
 import struct
 import threading
-from types import SimpleNamespace
-from typing import Any
+from types import ModuleType, SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ from hktune.core.operation import BF16_NT, Operation, operation_of
 from hktune.core.variant import Resources
 from hktune.device import tensor_map
 from hktune.device.cuda import CudaDevice
-from hktune.device.cuda_launch import LoadedKernel
+from hktune.device.cuda_launch import Launcher, LoadedKernel
 from hktune.device.device_buffer import DeviceBuffer
 from hktune.objects.cubin import TENSOR_MAP_BYTES, Box, CudaKernel, Parameter
 
@@ -50,23 +50,33 @@ class Driver:
         return (0,)
 
 
-class Driver13(Driver):
-    """Launches by config too, and notes the attributes of these."""
+class CapturingDriver(Driver):
+    """Stream 77 is being captured: each launch is a node, behind `tail`. Notes whether the edge is programmatic."""
 
     CUlaunchConfig = SimpleNamespace
     CUlaunchAttributeID = SimpleNamespace(CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION=6)
 
     def __init__(self, sizes: list[int]) -> None:
         super().__init__(sizes)
-        self.attributes: list[list[tuple[int, int]]] = []
+        self.capture, self.tail = 1, [100]
+        self.programmatic: list[bool] = []
 
     def CUlaunchAttribute(self) -> Any:  # noqa: N802
         return SimpleNamespace(value=SimpleNamespace())
 
+    def cuStreamIsCapturing(self, stream: int) -> tuple[int, bool]:  # noqa: N802
+        return 0, stream == 1077
+
+    def cuStreamGetCaptureInfo(self, stream: int) -> tuple[Any, ...]:  # noqa: N802
+        return 0, 1, self.capture, "graph", self.tail, [], len(self.tail)
+
     def cuLaunchKernelEx(self, config: Any, function: Any, addresses: Any, extra: int) -> tuple[int]:  # noqa: N802
         grid, block = ([getattr(config, f"{word}Dim{axis}") for axis in "XYZ"] for word in ("grid", "block"))
-        assert config.numAttrs == len(config.attrs)
-        self.attributes.append([(each.id, each.value.programmaticStreamSerializationAllowed) for each in config.attrs])
+        attributes = getattr(config, "attrs", [])
+        assert getattr(config, "numAttrs", 0) == len(attributes)
+        assert all((each.id, each.value.programmaticStreamSerializationAllowed) == (6, 1) for each in attributes)
+        self.programmatic.append(bool(attributes))
+        self.tail = [self.tail[-1] + 1]
         return self.cuLaunchKernel(function, *grid, *block, config.sharedMemBytes, config.hStream, addresses, extra)
 
 
@@ -82,16 +92,17 @@ def prepared(
     operation: Operation = BF16_NT,
     arguments: tuple[Argument, ...] = ARGUMENTS,
     programmatic: bool = False,
-) -> tuple[Driver13, Any]:
+) -> tuple[CapturingDriver, Any]:
     first = TENSOR_MAP_BYTES if map_of_a else 8
     sizes = [first, 8, 8, 8, 4, 8]
     offsets = [0, first, first + 8, first + 16, first + 24, first + 32]
     parameters = tuple(Parameter(offset, size) for offset, size in zip(offsets, sizes, strict=True))
     image = CudaKernel("k", parameters, RESOURCES, (1, 1, 1), programmatic)
     kernel = LoadedKernel("k", image, {"a": Box(8, 64), "bias": Box(8, 64)}, "function")
-    driver = Driver13(sizes)
+    driver = CapturingDriver(sizes)
     device = CudaDevice.__new__(CudaDevice)
-    vars(device).update(_driver=driver, _lds_bytes=1 << 16, _context="context")
+    launcher = Launcher(cast("ModuleType", driver))
+    vars(device).update(_driver=driver, _launcher=launcher, _lds_bytes=1 << 16, _context="context")
     monkeypatch.setattr(
         tensor_map, "encoded", lambda at, *more: struct.pack("<Q", at) * 15 + struct.pack("<II", *more[:2])
     )
@@ -115,17 +126,59 @@ def test_every_parameter_arrives(monkeypatch: pytest.MonkeyPatch, map_of_a: bool
         assert values[0][-8:] == struct.pack("<II", 3, 16)
 
 
-def test_a_kernel_that_waits_by_itself_may_start_beside_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    launched = []
-    for programmatic in (False, True):
-        driver, launch = prepared(monkeypatch, map_of_a=False, programmatic=programmatic)
-        tensor = torch.zeros(8)
-        for stream in (77, 77, None):
-            launch(tensor, tensor, tensor, tensor, None, stream)
-        launched.append([(shape, stream) for shape, stream, _ in driver.launches])
-        assert driver.attributes == ([[(6, 1)]] * 3 if programmatic else [])
-    assert launched[0] == launched[1]
-    assert [stream for _, stream in launched[0]] == [1077, 1077, 1000]
+EARLY = (*POINTERS, Argument("early", "i32", constant=0), Argument("k", "u64"))
+
+
+def early_of(driver: Driver) -> list[int]:
+    """What each launch passed as `early`, which takes the place of m."""
+    return [struct.unpack("<i", values[4])[0] for _, _, values in driver.launches]
+
+
+def test_in_a_graph_a_kernel_starts_beside_the_end_of_another_like_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    driver, launch = prepared(monkeypatch, map_of_a=False, arguments=EARLY, programmatic=True)
+    a, b, c, other_c = (torch.zeros(8) for _ in range(4))
+    launch(a, b, c, None, None, 77)  # behind a node that is not known
+    launch(c, b, other_c, None, None, 77)
+    launch(a, c, other_c, None, None, 77)  # its B is not what the one before writes
+    launch(a, other_c, c, None, None, 77)  # its B is
+    assert driver.programmatic == [False, True, True, True]
+    assert early_of(driver) == [0, 1, 1, 0]
+    assert [(shape, stream) for shape, stream, _ in driver.launches] == [((2, 3, 4, 128, 1, 1, 64), 1077)] * 4
+
+
+def test_a_part_of_the_memory_of_c_is_not_read_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    driver, launch = prepared(monkeypatch, map_of_a=False, arguments=EARLY, programmatic=True)
+    whole = torch.zeros(64)
+    for _ in range(2):
+        launch(torch.zeros(8), whole[32:40], whole[:8], None, None, 77)
+    assert (driver.programmatic, early_of(driver)) == ([False, True], [0, 0])
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        lambda driver: driver.tail.append(100),  # a join of two streams
+        lambda driver: driver.tail.__setitem__(0, 100),  # another kernel
+        lambda driver: setattr(driver, "capture", 2),  # another graph
+    ],
+)
+def test_behind_anything_else_it_waits_as_any_kernel(monkeypatch: pytest.MonkeyPatch, between: Any) -> None:
+    driver, launch = prepared(monkeypatch, map_of_a=False, arguments=EARLY, programmatic=True)
+    tensors = [torch.zeros(8) for _ in range(3)]
+    launch(*tensors, None, None, 77)
+    between(driver)
+    launch(*tensors, None, None, 77)
+    assert (driver.programmatic, early_of(driver)) == ([False, False], [0, 0])
+
+
+@pytest.mark.parametrize(("programmatic", "stream"), [(True, 78), (True, None), (False, 77)])
+def test_outside_a_graph_and_of_other_kernels_launches_are_plain(
+    monkeypatch: pytest.MonkeyPatch, programmatic: bool, stream: int | None
+) -> None:
+    driver, launch = prepared(monkeypatch, map_of_a=False, arguments=EARLY, programmatic=programmatic)
+    for _ in range(2):
+        launch(*(torch.zeros(8) for _ in range(3)), None, None, stream)
+    assert (driver.programmatic, early_of(driver)) == ([], [0, 0])
 
 
 @pytest.mark.parametrize(("text", "sides"), [("bf16.nt", (24, 16)), ("f16.nn", (24, 16)), ("bf16.tn", (16, 24))])

@@ -41,6 +41,7 @@ DEVICE void consume(
 #else
         multiply_tile(accumulators, ring, schedule.k_steps, layout, release, first_row, next_turn);
 #endif
+        if (TRIGGER == 3) allow_kernel_behind();
         if (SPLIT_K > 1) reduce_split(accumulators, schedule, layout);
         if (STORES_FROM_STAGES && !RESIDUAL_IN_STAGES) consumers_sync();  // all have multiplied what is there
 #if SHARED
@@ -74,7 +75,8 @@ DEVICE void consume(
     if (TMA_STORE) asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
 }
 
-// One thread makes all barriers ready before any other thread, or block of the cluster, arrives at one.
+// One thread makes all barriers ready before any other thread, or block of the cluster, arrives at one. It is not of the
+// warp that sends the first copies, which works out meanwhile where these begin.
 DEVICE void initialise_barriers(const Layout& layout) {
     for (int stage = 0; stage < STAGES; ++stage) {
         initialise(barrier_at(layout.full, stage), 1);
@@ -91,7 +93,7 @@ __cluster_dims__(CLUSTER, 1, 1)
 __launch_bounds__(THREADS, BLOCKS_PER_SM)
 void hktune_gemm_bf16(const __grid_constant__ TensorMap a, const __grid_constant__ TensorMap b,
                       const __grid_constant__ Output c, int m, int n, int k,
-                      const BitsOfC* bias, int accumulate, u32* workspace
+                      const BitsOfC* bias, int accumulate, u32* workspace, int early
 #if SCALED
                       , const float* scale_a, const float* scale_b
 #endif
@@ -118,10 +120,9 @@ void hktune_gemm_bf16(const __grid_constant__ TensorMap a, const __grid_constant
 #if TMA_STORE
         prefetch(c);
 #endif
-        initialise_barriers(layout);
     }
-    if (CLUSTER > 1) cluster_sync();
-    else __syncthreads();
+    if (threadIdx.x == WARP) initialise_barriers(layout);
+    if (CLUSTER > 1) cluster_arrive();
 #if GROUPED
     const Schedule schedule(Products{m, n, k, groups, offsets});
     bias = nullptr;
@@ -130,12 +131,15 @@ void hktune_gemm_bf16(const __grid_constant__ TensorMap a, const __grid_constant
     bias = nullptr;
 #else
     const Schedule schedule(rows, columns, k);
+    schedule.settle();
 #endif
+    if (CLUSTER > 1) cluster_wait();
+    else __syncthreads();
     if (threadIdx.x < WARPGROUP) {
         if constexpr (CONSUMER_REGISTERS > 0)
             asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(PRODUCER_REGISTERS));
         if (threadIdx.x == 0)
-            produce(wgmma_a, wgmma_b, schedule, layout, n, [&](Ring& ring, int row, int column) {
+            produce(wgmma_a, wgmma_b, schedule, layout, n, early != 0, [&](Ring& ring, int row, int column) {
                 send_residual(residual, ring, layout, row, column);
             });
         __syncwarp();
@@ -143,6 +147,7 @@ void hktune_gemm_bf16(const __grid_constant__ TensorMap a, const __grid_constant
     } else {
         if constexpr (CONSUMER_REGISTERS > 0)
             asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(CONSUMER_REGISTERS));
+        wait_for_kernel_before();
 #if SCALED
         const Factors factors = {scale_a, scale_b, rows, columns, (k + SCALE_BLOCK - 1) / SCALE_BLOCK};
 #else

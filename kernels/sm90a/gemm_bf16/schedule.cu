@@ -47,8 +47,10 @@ DEVICE u32 barrier_at(u32 first, u32 index) { return first + MBARRIER_BYTES * in
 #if SEVERAL
 #include "several.cu"
 #else
+// A cluster's tile, and where this block's part of it begins.
 struct Work {
     int tile;
+    Spot spot;
 };
 
 // What this block works on: tiles of its cluster, and its part of K. `rows` and `columns` are those of C, or of
@@ -57,17 +59,19 @@ struct Work {
 // Parts of K are of a cluster's blocks or, where tiles are SHARED, of clusters that follow one another: as many as
 // there are for each tile. `part` is this block's of `parts`.
 struct Schedule {
-    int clusters_down, clusters_across, first_tile, tile_step, tiles, part, parts, k_first, k_steps;
+    int clusters_down, clusters_across, tile_step, tiles, part, parts, k_first, k_steps;
     int rank, rank_row, rank_column;
+    Work first_work;
 
     DEVICE Schedule(int rows, int columns, int k) {
-        rank = blockIdx.x % CLUSTER;  // clusters extend along x
+        const u32 block = __shfl_sync(~0u, blockIdx.x, 0);  // here: the compiler would begin the kernel with what follows
+        rank = block % CLUSTER;  // clusters extend along x
         rank_row = SPLIT_K == 1 ? rank % CLUSTER_ROWS : 0;
         rank_column = SPLIT_K == 1 ? rank / CLUSTER_ROWS : 0;
         clusters_down = (rows + OUT_ROWS * CLUSTER_ROWS - 1) / (OUT_ROWS * CLUSTER_ROWS);
         clusters_across = (columns + OUT_COLUMNS * CLUSTER_COLUMNS - 1) / (OUT_COLUMNS * CLUSTER_COLUMNS);
         tiles = clusters_down * clusters_across;
-        first_tile = blockIdx.x / CLUSTER;
+        int first_tile = block / CLUSTER;
         tile_step = gridDim.x / CLUSTER;
         part = SPLIT_K == 1 ? 0 : rank;
         parts = SPLIT_K;
@@ -79,21 +83,34 @@ struct Schedule {
         const int whole = (k + K_STEP - 1) / K_STEP;
         k_first = whole * part / parts;
         k_steps = whole * (part + 1) / parts - k_first;
+        first_work = work_of(first_tile);
     }
 
-    DEVICE Work first() const { return {first_tile}; }
+    DEVICE const Work& first() const { return first_work; }
 
     DEVICE bool has(const Work& work) const { return work.tile < tiles; }
 
-    DEVICE void next(Work& work) const { work.tile += tile_step; }
+    DEVICE void next(Work& work) const {
+        if (PERSISTENT) work = work_of(work.tile + tile_step);
+        else work.tile = tiles;
+    }
 
-    // Where this block's part of a cluster's tile begins.
-    DEVICE Spot locate(const Work& work) const {
+    DEVICE const Spot& locate(const Work& work) const { return work.spot; }
+
+    // Has all this worked out here. The compiler would do so behind the barrier that follows, in the way of the first
+    // copies; what may trap stays before it.
+    DEVICE void settle() const {
+        const Spot& spot = first_work.spot;
+        asm volatile("{\n.reg .pred p;\nsetp.lt.s32 p, %0, 0;\n@p trap;\n}" ::"r"(spot.row | spot.column | k_first | k_steps));
+    }
+
+  private:
+    DEVICE Work work_of(int tile) const {
         int row, column;
-        locate_in(clusters_down, clusters_across, work.tile, row, column);
+        locate_in(clusters_down, clusters_across, tile, row, column);
         row = (row + rank_row) * OUT_ROWS;
         column = (column + rank_column) * OUT_COLUMNS;
-        return {row, column, row, column, k_first, k_first};
+        return {tile, {row, column, row, column, k_first, k_first}};
     }
 };
 #endif
@@ -121,7 +138,7 @@ DEVICE void send(u32 to, const TensorMap& map, int part, int line, int k, u32 fu
 template <class Behind>
 DEVICE void produce(
     const TensorMap& wgmma_a, const TensorMap& wgmma_b, const Schedule& schedule, const Layout& layout, int gates,
-    Behind behind) {
+    bool early, Behind behind) {
     // What a block sends goes to all blocks of its cluster that share it: wgmma_a along a row of blocks, wgmma_b down a
     // column.
     u32 a_receivers = 0, b_receivers = 0;
@@ -129,19 +146,41 @@ DEVICE void produce(
     for (int other = 0; other < CLUSTER_COLUMNS; ++other) a_receivers |= 1u << (rank_row + other * CLUSTER_ROWS);
     for (int other = 0; other < CLUSTER_ROWS; ++other) b_receivers |= 1u << (rank_column * CLUSTER_ROWS + other);
     Ring ring;
+    const auto send_a = [&](u32 to, u32 full, const Spot& spot, int step) {
+        send<WgmmaA>(to, wgmma_a, rank_column, spot.a_line, (spot.a_step + step) * K_STEP, full, a_receivers, gates);
+    };
+    const auto send_b = [&](u32 to, u32 full, const Spot& spot, int step) {
+        send<WgmmaB>(to + WgmmaA::BYTES, wgmma_b, rank_row, spot.b_line, (spot.b_step + step) * K_STEP, full, b_receivers, gates);
+    };
+    int ahead = 0;  // steps of which B is on its way
+#if !SEVERAL
+    for (const Spot& spot = schedule.first_work.spot; early && ahead < min(STAGES, schedule.k_steps); ++ahead) {
+        const u32 full = barrier_at(layout.full, ahead), to = layout.stages + ahead * STAGE_BYTES;
+        expect(full, STAGE_BYTES);
+        if (SWAPPED) send_a(to, full, spot, ahead);
+        else send_b(to, full, spot, ahead);
+    }
+#endif
+    wait_for_kernel_before();
+    if (TRIGGER == 1) allow_kernel_behind();
     for (Work work = schedule.first(); schedule.has(work); schedule.next(work)) {
         const Spot spot = schedule.locate(work);
         for (int step = 0; step < schedule.k_steps; ++step, ring.next()) {
             const u32 full = barrier_at(layout.full, ring.stage);
             const u32 to = layout.stages + ring.stage * STAGE_BYTES;
-            wait(barrier_at(layout.empty, ring.stage), ring.parity ^ 1);
-            expect(full, STAGE_BYTES);
-            const int a_k = (spot.a_step + step) * K_STEP, b_k = (spot.b_step + step) * K_STEP;
-            send<WgmmaA>(to, wgmma_a, rank_column, spot.a_line, a_k, full, a_receivers, gates);
-            send<WgmmaB>(to + WgmmaA::BYTES, wgmma_b, rank_row, spot.b_line, b_k, full, b_receivers, gates);
+            const bool is_ahead = ahead > 0;
+            if (is_ahead) {
+                --ahead;
+            } else {
+                wait(barrier_at(layout.empty, ring.stage), ring.parity ^ 1);
+                expect(full, STAGE_BYTES);
+            }
+            if (!SWAPPED || !is_ahead) send_a(to, full, spot, step);
+            if (SWAPPED || !is_ahead) send_b(to, full, spot, step);
         }
         behind(ring, spot.row, spot.column);
     }
+    if (TRIGGER == 2) allow_kernel_behind();
     // No block may leave while others still arrive at its barriers: all stages must have been released once more.
     for (int stage = 0; MULTICAST > 1 && stage < STAGES; ++stage, ring.next())
         wait(barrier_at(layout.empty, ring.stage), ring.parity ^ 1);
