@@ -15,13 +15,14 @@ import os
 import random
 import sys
 from collections import Counter
+from dataclasses import replace
 
 from rich.progress import track
 
 from hktune.commands.arguments import add_hipkittens, add_space
 from hktune.compile import Compiler, hip_compiler
 from hktune.core.config import Config
-from hktune.core.operation import operation_of
+from hktune.core.operation import COUNTED, Operation, operation_of
 from hktune.core.outcome import Failure
 from hktune.core.problem import Problem
 from hktune.core.settings import Settings
@@ -71,6 +72,8 @@ def outcomes_of(space: SearchSpace, compiler: Compiler, configs: int, seed: int)
 def problems(space: SearchSpace, config: Config, rng: random.Random) -> list[tuple[str, Problem, int]]:
     """One of each kind that the config is legal for, with the padding of its rows; sizes lie around the tile's."""
     tile, split_k, operation = space.template.tile(config), int(config["split_k"]), space.template.operation
+    if operation.kind in COUNTED:
+        operation = replace(operation, count=rng.choice((1, 2, 3, 5, 70 if operation.is_grouped else 8)))
     units = space.template.derived_values(config)
     unit_m, unit_n, unit_k = (int(units[name]) for name in ("unit_m", "unit_n", "unit_k"))
     depth = tile.k * (split_k + rng.randrange(6))
@@ -79,13 +82,19 @@ def problems(space: SearchSpace, config: Config, rng: random.Random) -> list[tup
         tile.m + drawn(rng, tile.m, unit_m),
         tile.n + drawn(rng, tile.n, unit_n),
         depth + drawn(rng, tile.k, unit_k),
-        rng.choice([each for each in space.template.operations if each.code == operation]),
+        rng.choice(same_code(space, operation)),
     )
     columns = tile.n + 8 * rng.randint(1, 8)
     skinny = Problem(drawn(rng, 17, unit_m), columns, depth + unit_k * rng.randrange(tile.k // unit_k), operation)
     paddings = (0, int(units["row_unit"]) * rng.randint(1, 4), 0)
     found = zip(KINDS, (aligned, ragged, skinny), paddings, strict=True)
     return [(kind, problem, padding) for kind, problem, padding in found if space.is_legal(config, problem)]
+
+
+def same_code(space: SearchSpace, operation: Operation) -> list[Operation]:
+    """All operations that the code of `operation` does, of as many products."""
+    own = (each for each in space.template.operations if each.code == operation.code)
+    return [replace(each, count=operation.count) for each in own]
 
 
 def drawn(rng: random.Random, below: int, unit: int) -> int:

@@ -1,41 +1,42 @@
 """Kernels that do an epilogue next to a product of the vendor's library and the epilogue behind it, on one NVIDIA GPU.
 
-    python benchmarks/epilogues.py DIR [--trials N] [--problems "bf16.nt+bias+gelu 2048x14336x4096" ...]
+    python benchmarks/epilogues.py [--steps N] [--problems "bf16.nt+bias+gelu 2048x14336x4096" ...]
 
-First `hktune tune` searches DIR for so many trials of each problem (0: what DIR has is enough). Then the three fastest
-kernels of each are timed, cold, in rounds that they share with these ways to have the same of torch:
+The seeds of each problem are compiled, in parallel, and timed; then, so many times, what is one step away from the two
+fastest. The three fastest of all are timed again, cold, in rounds that they share with these ways to have the same of
+torch:
 
     compiled   torch's product, and one kernel that Inductor made of all steps behind it: what torch.compile does
     eager      torch's product, and torch's own kernels behind it; where torch has a function for all, that
     library    the fastest of cuBLASLt's algorithms for all steps together, of the eight that it names first
 
-Printed are the kernel's time and the time of each way over it: above 1 the kernel is faster. A kernel whose C is not
-torch's, or within the bounds of a proof, ends the script.
+Printed are the kernel's time, the time of each way over it (above 1 the kernel is faster), and the kernel's config as
+far as it is not the default. A kernel whose C is not torch's, or within the bounds of a proof, is left out and printed.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
-from pathlib import Path
+import random
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from itertools import chain
+from multiprocessing import get_context
 from statistics import geometric_mean
-from typing import Any
 
 import torch
 from torch.nn import functional
 
-import hktune
 from hktune.compile import compiler_for
 from hktune.core.config import Config
 from hktune.core.errors import DeviceError
 from hktune.core.operand import factors_of
 from hktune.core.operation import Operation
-from hktune.core.outcome import Status, Timing
+from hktune.core.outcome import Failure, Timing
 from hktune.core.problem import Problem
 from hktune.core.problem_text import problem_of
 from hktune.core.settings import settings_here
 from hktune.core.shipped import SPACE_OF
-from hktune.core.trial import Trial
 from hktune.core.variant import CodeObject
 from hktune.device.device import Kernel, TimedDevice
 from hktune.device.opening import open_device
@@ -46,7 +47,6 @@ from hktune.measure.measured import MeasuredStopwatch
 from hktune.measure.stopwatch import Attempt, Side, attempt_of_algorithm
 from hktune.measure.torch_epilogue import product_of
 from hktune.space import load_space
-from hktune.store import read_trials
 from hktune.template.templates import Templates
 
 ROWS = (16, 128, 2048, 8192)
@@ -57,7 +57,11 @@ LAYERS = (
 )
 """Gate and up of Llama-3 8B and 70B, attention's output and down of 8B, down of 70B; the first of a GPT's two."""
 FINALISTS = 3
+STARTS, STEPS = 2, 12
+"""What is one step away from so many is tried; of that, so many by chance."""
 ALGORITHMS = 8
+PROCESSES = 15
+ARCH = "sm90a"
 COMPILE_S = 120.0
 ACTIVATED: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "relu": functional.relu,
@@ -109,71 +113,112 @@ def steps_of(operation: Operation) -> Callable[..., None]:
 
 
 def main() -> None:
-    """Tune, time, and print a line for each problem, and the means."""
+    """Search, time, and print a line for each problem, and the means."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("directory", type=Path, metavar="DIR")
-    parser.add_argument("--trials", type=int, default=32, metavar="N")
+    parser.add_argument("--steps", type=int, default=2, metavar="N")
     parser.add_argument("--problems", nargs="+", type=problem_of, metavar="PROBLEM")
     options = parser.parse_args()
     problems = options.problems or [
         problem_of(f"{operation} {m}x{layer}") for operation, layer in map(str.split, LAYERS) for m in ROWS
     ]
-    if options.trials:
-        hktune.tune(problems, out=options.directory, device="cuda", gpus=1, trials=options.trials, progress=False)
-    bench = Bench(problems, read_trials(options.directory / "trials.csv"))
-    print("| problem | us | compiled | eager | library |\n|---|---|---|---|---|")
+    bench = Bench(problems)
+    bench.search(options.steps)
+    print("| problem | us | compiled | eager | library | config |\n|---|---|---|---|---|---|")
     lines = {problem: bench.line(problem) for problem in problems}
     for operation in dict.fromkeys(problem.operation for problem in problems):
         of_operation = [line for problem, line in lines.items() if problem.operation == operation]
         means = [geometric_mean(line[way] for line in of_operation) for way in ("compiled", "eager")]
-        print(f"| {operation}, geometric mean | | {means[0]:.3f} | {means[1]:.3f} | |", flush=True)
+        print(f"| {operation}, geometric mean | | {means[0]:.3f} | {means[1]:.3f} | | |", flush=True)
+
+
+def built(operation: Operation, config: Config) -> CodeObject | Failure:
+    """The kernel of a config that has been filled in for `operation`. Called in a process of its own."""
+    template = load_space(SPACE_OF[ARCH]).for_operation(operation).template
+    return compiler_for(template.language, settings_here()).compile(template.render(config), COMPILE_S)
 
 
 class Bench:
-    """One GPU, the kernels of the rows of a run, and torch's ways."""
+    """One GPU, the kernels of some problems, and torch's ways."""
 
-    def __init__(self, problems: Sequence[Problem], rows: Sequence[Trial]) -> None:
-        settings, device = settings_here(), open_device("cuda")
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        device = open_device("cuda")
         if not isinstance(device, TimedDevice):
             raise DeviceError("the device has no clock of its own")
-        self._device, self._rows = device, rows
-        self._template = load_space(SPACE_OF[device.identity.arch]).template
-        self._compiler = compiler_for(self._template.language, settings)
-        self._libraries = {library.name: library for library in vendor_libraries("cuda", settings)}
+        self._device, self._problems = device, problems
+        self._space = load_space(SPACE_OF[ARCH])
+        self._libraries = {library.name: library for library in vendor_libraries("cuda", settings_here())}
+        self._kernels: dict[tuple[Operation, Config], Kernel] = {}
+        self._times_us: dict[Problem, dict[Config, float]] = {problem: {} for problem in problems}
         self._stopwatch = MeasuredStopwatch(
             device=device,
-            templates=Templates(self._template),
-            loaded=self._loaded,
+            templates=Templates(self._space.template),
+            loaded=lambda attempt: self._kernels[attempt.operation.code, attempt.config],
             baselines=(CompiledBaseline(), TorchBaseline("cublas", fused=True), TorchBaseline("cublaslt")),
             problems=problems,
             libraries=self._libraries,
         )
 
+    def search(self, steps: int) -> None:
+        """Times the seeds of each problem, and `steps` times neighbours of the fastest."""
+        draw = random.Random(0)
+        self._time({problem: self._space.domain(problem).seeds for problem in self._problems})
+        for _ in range(steps):
+            self._time({problem: self._neighbours(problem, draw) for problem in self._problems})
+
+    def _neighbours(self, problem: Problem, draw: random.Random) -> list[Config]:
+        known, domain = self._times_us[problem], self._space.domain(problem)
+        near = chain.from_iterable(map(domain.neighbours, self._fastest(problem)[:STARTS]))
+        fresh = sorted({config for config in near if config not in known}, key=lambda config: config.json)
+        return draw.sample(fresh, min(STEPS, len(fresh)))
+
+    def _fastest(self, problem: Problem) -> list[Config]:
+        known = self._times_us[problem]
+        return sorted(known, key=known.__getitem__)
+
+    def _time(self, chosen: dict[Problem, Sequence[Config]]) -> None:
+        """Builds and times configs of each problem; what fails is printed."""
+        self._build({(problem.operation.code, config): None for problem, each in chosen.items() for config in each})
+        for problem, configs in chosen.items():
+            for config in configs:
+                if (problem.operation.code, config) not in self._kernels:
+                    continue
+                timing = self._stopwatch.time(Attempt(config, operation=problem.operation), problem)
+                if isinstance(timing, Timing):
+                    self._times_us[problem][config] = timing.time_us
+                else:
+                    print(f"{problem} {config.json}: {timing}", flush=True)
+
+    def _build(self, wanted: Iterable[tuple[Operation, Config]]) -> None:
+        fresh = [each for each in wanted if each not in self._kernels]
+        with ProcessPoolExecutor(PROCESSES, mp_context=get_context("spawn")) as pool:
+            for (operation, config), code in zip(fresh, pool.map(built, *zip(*fresh, strict=True)), strict=True):
+                if isinstance(code, Failure) or code.resources.spills:
+                    print(f"{operation} {config.json}: {code if isinstance(code, Failure) else 'spills'}", flush=True)
+                else:
+                    self._kernels[operation, config] = self._device.load(code.data, code.symbol)
+
     def line(self, problem: Problem) -> dict[str, float]:
         """The time of each way over that of the fastest kernel, which is printed too."""
-        confirmation = self._stopwatch.confirm(self._finalists(problem), problem, self._algorithms(problem))
-        timings = [outcome for outcome in confirmation.finalists if isinstance(outcome, Timing)]
-        if len(timings) < len(confirmation.finalists) or not timings:
+        finalists = [Attempt(each, operation=problem.operation) for each in self._fastest(problem)[:FINALISTS]]
+        confirmation = self._stopwatch.confirm(finalists, problem, self._algorithms(problem))
+        timings = {
+            attempt.config: outcome
+            for attempt, outcome in zip(finalists, confirmation.finalists, strict=True)
+            if isinstance(outcome, Timing)
+        }
+        if len(timings) < len(finalists) or not timings:
             raise DeviceError(f"{problem}: {confirmation.finalists}")
-        best = min(timings, key=lambda timing: timing.time_us)
+        config, best = min(timings.items(), key=lambda each: each[1].time_us)
         assert best.baseline_us is not None
         ratio = best.baseline_us / best.time_us
         own = {name: each for name, each in confirmation.rivals.items() if "torch" in name}
         library = max((each for name, each in confirmation.rivals.items() if name not in own), default=None)
         line = {"compiled": ratio, "eager": ratio / max(own.values())}
         last = f"{ratio / library:.3f}" if library else ""
-        print(f"| {problem} | {best.time_us:.1f} | {ratio:.3f} | {line['eager']:.3f} | {last} |", flush=True)
+        usual = self._space.config({})
+        told = " ".join(f"{name}={value}" for name, value in config.items() if value != usual[name])
+        print(f"| {problem} | {best.time_us:.1f} | {ratio:.3f} | {line['eager']:.3f} | {last} | {told} |", flush=True)
         return line
-
-    def _finalists(self, problem: Problem) -> list[Attempt]:
-        """The kernels with the least times in the run's rows."""
-        rows = [
-            row
-            for row in self._rows
-            if row.problem == problem and row.is_kernel and row.status is Status.OK and not row.left_early
-        ]
-        chosen = list(dict.fromkeys(row.config for row in sorted(rows, key=lambda row: row.time_us or 0.0)))[:FINALISTS]
-        return [Attempt(Config.from_json(config), operation=problem.operation.code) for config in chosen]
 
     def _algorithms(self, problem: Problem) -> list[Side]:
         return [
@@ -181,13 +226,6 @@ class Bench:
             for library in self._libraries.values()
             for each in library.algorithms(problem)[:ALGORITHMS]
         ]
-
-    def _loaded(self, attempt: Attempt) -> Kernel:
-        template = self._template.for_operation(attempt.operation)
-        code: Any = self._compiler.compile(template.render(attempt.config), COMPILE_S)
-        if not isinstance(code, CodeObject):
-            raise DeviceError(f"{attempt.config.id}: {code}")
-        return self._device.load(code.data, code.symbol)
 
 
 if __name__ == "__main__":

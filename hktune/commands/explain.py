@@ -78,7 +78,7 @@ def _explain_time(options: argparse.Namespace, space: SearchSpace, file: Path, c
     from hktune.core.outcome import Failure
     from hktune.emulator.clock.breakdown import breakdown
     from hktune.emulator.clock.calibrated import calibrated_rates
-    from hktune.emulator.clock.memory_traffic import tile_order
+    from hktune.emulator.clock.memory_traffic import problem_order
     from hktune.report.console import make_console
     from hktune.report.heartbeat import working
     from hktune.report.time_breakdown import print_time
@@ -104,7 +104,7 @@ def _explain_time(options: argparse.Namespace, space: SearchSpace, file: Path, c
         return FAILED
     launch = template.launch(config, options.problem)
     with working(lambda: f"modelling {options.problem} without each cause"):
-        order = tile_order(template.order(config), space.arch)
+        order = problem_order(template.order(config), options.problem, specimen.tile, space.arch)
         found = breakdown(specimen, options.problem, launch, order, rates)
     print_time(make_console(), options.problem, launch, specimen.tile, found, bench.identity)
     return DONE

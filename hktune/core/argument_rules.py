@@ -9,7 +9,9 @@ from hktune.core.launch import STEP_SWITCHES, Argument
 from hktune.core.operand import NUMBERS, POINTERS
 
 FILLED_NAMES = (*POINTERS, *NUMBERS, *STEP_SWITCHES)
-"""The names of arguments that a launch fills, which no constant may have."""
+"""The names of arguments that a launch fills."""
+NEVER_CONSTANT = tuple(name for name in FILLED_NAMES if name not in ("alpha", "beta"))
+"""Those of them that no constant may have. Kernels of others take the two numbers by value."""
 SCALE_MAX = 64
 SIZE_BYTES = {"pointer": 8, "u64": 8, "u32": 4, "i32": 4, "f32": 4}
 _RANGES = {"pointer": (0, 0), "u32": (0, 2**32 - 1), "i32": (-(2**31), 2**31 - 1), "u64": (0, 2**64 - 1)}
@@ -36,7 +38,7 @@ def check_argument(argument: Argument) -> None:
 
 def _check_constant(argument: Argument, constant: int | float) -> None:
     where = f"argument {argument.name}"
-    if argument.name in FILLED_NAMES:
+    if argument.name in NEVER_CONSTANT:
         raise ValueError(f"{where} has a constant value: a launch fills what is called so, take another name")
     if argument.kind == "pointer" and constant != 0:
         raise ValueError(f"{where} is a pointer: the only value of one is 0")

@@ -241,4 +241,5 @@ I32 = Integer("i32", "int32", 4, 31, 0x7FD5_7FD5)
 E8M0 = PowerOfTwo("e8m0", "float8_e8m0fnu", 1, 1, 0xFF)
 """What blocks are scaled by; no operation names it."""
 
+FLOAT8 = frozenset({E4M3, E5M2})
 DTYPES = {dtype.name: dtype for dtype in (BF16, F16, F32, E4M3, E5M2, MXFP8, MXBF8, MXFP6, MXBF6, MXFP4, I8, I32)}

@@ -6,20 +6,24 @@ Proofs, benchmarks and devices all read these records. Whoever binds a kernel's 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Protocol, TypeVar
 
-from hktune.core.dtype import BF16, E4M3, E5M2, E8M0, F16, F32, I8, I32, Dtype
+from hktune.core.dtype import BF16, E4M3, E8M0, F16, F32, FLOAT8, I8, I32, Dtype
 from hktune.core.errors import InputError
 from hktune.core.operation import COUNTED, SCALE_BLOCK, Operation
 
 _ANY_COUNT = "count"
 _AXES = {"a": {"n": ("m", "k"), "t": ("k", "m")}, "b": {"n": ("k", "n"), "t": ("n", "k")}}
-_STEP_AXES = {"bias": ("n",), "residual": ("m", "n")}
-"""What a step of an epilogue reads, under the step's own name."""
+_ADDED_AXES = {"bias": ("n",), "residual": ("m", "n")}
+"""What steps of an epilogue add."""
+_FACTORS = ("alpha", "beta", "scale_c")
+"""Single numbers, in float32: what A @ B, a residual, and all of C before it is rounded to float8 are multiplied by."""
+_READ_BY = {"bias": ("bias",), "residual": ("residual",), "alpha": ("alpha",), "beta_residual": ("residual", "beta")}
+"""The operands of steps."""
 _TWICE = "2"
 """What begins the name of an axis that is twice as long as a size."""
 _SCALE_AXES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -29,11 +33,12 @@ _SCALE_AXES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 }
 """What A and B are scaled by."""
 
-POINTERS = ("a", "b", "c", *_STEP_AXES, "scale_a", "scale_b", "offsets", "workspace")
+POINTERS = ("a", "b", "c", *_ADDED_AXES, "scale_a", "scale_b", *_FACTORS, "offsets", "workspace")
 """What may fill a pointer of a launch: the operands, and what a kernel keeps its counters and partial sums in."""
-_MATRICES = ("a", "b", "c", "scale_a", "scale_b", *(name for name, axes in _STEP_AXES.items() if len(axes) == 2))
-NUMBERS = ("m", "n", "k", "groups", *(f"ld{name}" for name in _MATRICES))
-"""What may fill a number: the sizes, how many products there are, and the row strides of matrices."""
+_MATRICES = ("a", "b", "c", "scale_a", "scale_b", *(name for name, axes in _ADDED_AXES.items() if len(axes) == 2))
+_INCREMENTS = ("incscale_a",)
+NUMBERS = ("m", "n", "k", "groups", *(f"ld{name}" for name in _MATRICES), *_INCREMENTS)
+"""What may fill a number: the sizes, how many products there are, the row strides of matrices, and increments."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,13 @@ class Operand:
     def row_stride(self) -> str:
         """The name of the row stride; "" for a vector, which has none."""
         return f"ld{self.name}" if len(self.axes) > 1 else ""
+
+    @property
+    def increment(self) -> str:
+        """The name of the number of elements from one of a row to the next, of a matrix that a call may have column by
+        column; "" for others. It is 1 as the matrix is stored, whose row stride a launch takes too."""
+        name = f"inc{self.name}"
+        return name if self.row_stride and name in _INCREMENTS else ""
 
     def row_padding(self, padding: int) -> int:
         """Elements between its rows where those of C are `padding` apart. A residual's are twice as many, so that a
@@ -109,21 +121,27 @@ def operands_of(operation: Operation) -> Mapping[str, Operand]:
         raise InputError(f"operation {operation}: its operands are not known: {reason}")
     count = (str(operation.count or _ANY_COUNT),) if operation.kind in COUNTED else ()
     of_rows = () if operation.is_grouped else count  # what has rows of its own for each product
-    of_b, before_gates = {"b", "scale_b"}, set(itertools.takewhile("gated".__ne__, operation.epilogue))
+    of_b, before_gates = {"b", "scale_b"}, set(itertools.takewhile(operation.gates_step.__ne__, operation.epilogue))
     operands = [
         Operand("a", operation.a_dtype, (*of_rows, *_AXES["a"][operation.layout[0]])),
         Operand("b", operation.b_dtype, (*count, *_AXES["b"][operation.layout[1]])),
         *_scales(operation),
         *((Operand("offsets", I32, count),) if operation.is_grouped else ()),
-        *(Operand(step, operation.c_dtype, _STEP_AXES[step]) for step in operation.epilogue if step in _STEP_AXES),
+        *(_read(name, operation) for step in operation.epilogue for name in _READ_BY.get(step, ())),
+        *((_read("scale_c", operation),) if operation.scales_c else ()),
         Operand("c", operation.c_dtype, (*of_rows, "m", "n")),
     ]
     if operation.is_gated:
-        operands = [_of_both_halves(each) if each.name in of_b | before_gates else each for each in operands]
+        operands = [_of_gates_and_up(each) if each.name in of_b | before_gates else each for each in operands]
     return MappingProxyType({operand.name: operand for operand in operands})
 
 
-def _of_both_halves(operand: Operand) -> Operand:
+def _read(name: str, operation: Operation) -> Operand:
+    """What the end of an operation reads under this name."""
+    return Operand(name, F32, ("1",)) if name in _FACTORS else Operand(name, operation.added_dtype, _ADDED_AXES[name])
+
+
+def _of_gates_and_up(operand: Operand) -> Operand:
     """An operand of gates and of what they gate: its axis along the columns of C is twice as long."""
     axes = tuple(f"{_TWICE}{axis}" if axis.partition("/")[0] == "n" else axis for axis in operand.axes)
     return replace(operand, axes=axes)
@@ -135,12 +153,14 @@ def _unknown(operation: Operation) -> str:
     scaled = {a, b} <= _SCALED
     if operation.scales and not scaled:
         return f"known are scales of {_names(_SCALED)}"
-    if operation.kind in COUNTED and (operation.scales or a.block or operation.epilogue):
+    if operation.kind in COUNTED and (operation.scales or a.block or operation.epilogue or operation.scales_c):
         return f"of a {operation.kind} one known are those without scales and steps"
+    if operation.accumulates and operation.scales_c:
+        return f"C of float8 has a scale: known are those that accumulate in {_names({BF16, F16, F32})}"
     if operation.is_grouped and operation.layout[0] == "t":
         return "rows of A are grouped as they are stored: known are the layouts nt and nn"
-    if operation.accumulation and not {a, b} <= _FLOAT8:
-        return f"known are sums that are {operation.accumulation} of {_names(_FLOAT8)}"
+    if operation.accumulation and not {a, b} <= FLOAT8:
+        return f"known are sums that are {operation.accumulation} of {_names(FLOAT8)}"
     if I32 in (a, b) or a.is_integer != b.is_integer or a.block != b.block:
         return "known are factors that are floats, both i8, or both of a format with blocks"
     if a.block and operation.layout != "nt":
@@ -151,12 +171,11 @@ def _unknown(operation: Operation) -> str:
     return ""
 
 
-_FLOAT8: set[Dtype] = {E4M3, E5M2}
-_SCALED = {*_FLOAT8, I8}
-_OUTPUTS = {BF16, F16, F32}
+_SCALED = {*FLOAT8, I8}
+_OUTPUTS = {BF16, F16, F32, E4M3}
 
 
-def _names(dtypes: set[Dtype]) -> str:
+def _names(dtypes: Collection[Dtype]) -> str:
     return ", ".join(sorted(map(str, dtypes)))
 
 

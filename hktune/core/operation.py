@@ -9,7 +9,10 @@
     e4m3.nt.rows.fast->bf16  the same, and sums may be as inexact as the matrix unit makes them
     mxfp4.nt->bf16     4-bit floats in, every 32 of them along K have a factor, bf16 out
     bf16.nt+silu+gated    SwiGLU: B has 2N columns, gate and then up, and C[M,N] = silu(gate) * up
+    bf16.nt+silu+gated_interleaved  the same, where gates and up are columns of B in turn: gate 0, up 0, gate 1, up 1
     bf16.nt+bias+residual  bias[N] and residual[M,N] are added before the one rounding
+    bf16.nt+alpha+bias+gelu+beta_residual  C = gelu(alpha (A @ B) + bias) + beta residual; alpha and beta are float32
+    bf16.nt->e4m3+bias+gelu  the same as without ->e4m3, times scale_c in float32, before the one rounding to float8
     batched16.bf16.nt  16 products of one size: each matrix has one more axis, the first
     grouped8.bf16.nt   the rows of A [M,K] in 8 groups, one after another, each times a B of its own: B is [8,N,K].
                        `offsets`, int32 [8], has where each group ends
@@ -26,7 +29,7 @@ import re
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
-from hktune.core.dtype import DTYPES, F32, I32, Dtype
+from hktune.core.dtype import BF16, DTYPES, F16, F32, FLOAT8, I32, Dtype
 from hktune.core.errors import InputError
 from hktune.core.escaped import shown
 
@@ -51,10 +54,14 @@ ACTIVATIONS = ("relu", "gelu", "gelu_tanh", "silu")
 `gelu_tanh` torch's gelu(approximate="tanh")."""
 SWITCHED = ("bias", "accumulate")
 """Steps that a launch switches on or off. `accumulate` adds what C holds when the launch begins."""
-COMPILED = (*ACTIVATIONS, "gated", "residual")
-"""Steps that a kernel has compiled in. `residual` adds a matrix of C's shape and format. `gated` makes one number of
-two: B has 2N columns, first those of the gates, then those of what they gate (up). C is gate times up. The activation
-before it, if there is one, is of the gates alone; a bias before it has 2N elements."""
+GATES = {"gated": "halves", "gated_interleaved": "interleaved"}
+"""Steps that make one number of two, and how the 2N columns of B hold these: first all gates, and then what they gate
+(up), or gate and up in turn. C is gate times up. The activation before, if there is one, is of the gates alone; a bias
+before has 2N elements, in the order of the columns."""
+RESIDUALS = ("residual", "beta_residual")
+"""Steps that add a matrix of C's shape; `beta_residual` adds it times beta."""
+COMPILED = (*ACTIVATIONS, *GATES, *RESIDUALS, "alpha")
+"""Steps that a kernel has compiled in. `alpha` multiplies A @ B by a number; it comes before all others."""
 STEPS = (*SWITCHED, *COMPILED)
 """What an epilogue may do with C, in float32, before C is rounded."""
 
@@ -64,7 +71,8 @@ _TEXT = re.compile(
     r"(?:(?P<kind>[a-z]+)(?P<count>[0-9]{1,9})?\.)??(?P<a>[a-z0-9]+)(?:\*(?P<b>[a-z0-9]+))?\.(?P<layout>[nt]{2})"
     r"(?:\.(?P<scales>(?!fast\b)[a-z]+))?(?:\.(?P<accumulation>[a-z]+))?(?:->(?P<c>[a-z0-9]+))?" + STEPS_PATTERN + r"\Z"
 )
-_TEXT_MAX = 100
+OPERATION_TEXT_MAX = 128
+"""Characters of a text: as many as an operation with every step may have."""
 
 
 @dataclass(frozen=True, order=True)
@@ -110,16 +118,21 @@ class Operation:
         self._check_order()
 
     def _check_order(self) -> None:
-        """Equal operations have equal texts: of steps that add, residual is the last. Only a bias and one activation
-        may come before gates are applied."""
+        """Equal operations have equal texts: alpha is the first step, and of those that add a residual is the last.
+        Only alpha, a bias and one activation may come before gates are applied."""
+        for kinds in (tuple(GATES), RESIDUALS):
+            if len({*self.epilogue} & {*kinds}) > 1:
+                raise InputError(f"operation {shown(self._text)}: has +{' and +'.join(kinds)}: keep one of them")
         for step, following in itertools.pairwise(self.epilogue):
-            if step == "residual" and following in SWITCHED:
-                raise InputError(f"operation {shown(self._text)}: must be written +{following}+residual")
-        before = self.epilogue[: self.epilogue.index("gated")] if self.is_gated else ()
-        if before[:1] == ("bias",):
-            before = before[1:]
+            if following == "alpha" or (step in RESIDUALS and following in SWITCHED):
+                raise InputError(f"operation {shown(self._text)}: must be written +{following}+{step}")
+        gates = self.epilogue.index(self.gates_step) if self.gates_step else 0
+        before = list(self.epilogue[:gates])
+        for step in ("alpha", "bias"):
+            if before[:1] == [step]:
+                before.pop(0)
         if len(before) > 1 or not {*before} <= {*ACTIVATIONS}:
-            rule = "+gated comes after +bias or not, and then one activation or none"
+            rule = f"+{self.gates_step} comes after +alpha or not, +bias or not, and then one activation or none"
             raise InputError(f"operation {shown(self._text)}: {rule}")
 
     @property
@@ -149,12 +162,38 @@ class Operation:
         return "accumulate" in self.epilogue
 
     @property
+    def has_alpha(self) -> bool:
+        return "alpha" in self.epilogue
+
+    @property
+    def has_beta(self) -> bool:
+        return "beta_residual" in self.epilogue
+
+    @property
     def has_residual(self) -> bool:
-        return "residual" in self.epilogue
+        return any(step in RESIDUALS for step in self.epilogue)
+
+    @property
+    def gates_step(self) -> str:
+        """The step that applies gates; "" without one."""
+        return next((step for step in self.epilogue if step in GATES), "")
 
     @property
     def is_gated(self) -> bool:
-        return "gated" in self.epilogue
+        return bool(self.gates_step)
+
+    @property
+    def scales_c(self) -> bool:
+        """Whether C is of float8, which is rounded after all steps and a factor. Beyond the largest number is that one,
+        and a NaN stays one."""
+        return self.c_dtype in FLOAT8
+
+    @property
+    def added_dtype(self) -> Dtype:
+        """The format of a bias and of a residual: that of C, or where this is float8, of A if it has 16 bits."""
+        if not self.scales_c:
+            return self.c_dtype
+        return self.a_dtype if self.a_dtype in (BF16, F16) else BF16
 
     @property
     def b_columns(self) -> int:
@@ -200,6 +239,11 @@ class Operation:
         """The same product with this epilogue."""
         return replace(self, epilogue=steps)
 
+    def switched_on(self, *steps: str) -> Operation:
+        """The same product and what a kernel has compiled in, with these of SWITCHED, which come first."""
+        first = ("alpha",) if self.has_alpha else ()
+        return self.with_steps(*first, *steps, *(step for step in self.compiled if step != "alpha"))
+
     @cached_property
     def _text(self) -> str:
         kind = "" if self.kind == "gemm" else f"{self.kind}{self.count or ''}."
@@ -219,7 +263,7 @@ class Operation:
 @lru_cache(maxsize=4096)
 def operation_of(text: str) -> Operation:
     """The operation that `text` names. Raises InputError, one line, for anything else."""
-    match = _TEXT.match(text) if len(text) <= _TEXT_MAX else None
+    match = _TEXT.match(text) if len(text) <= OPERATION_TEXT_MAX else None
     if match is None:
         raise InputError(f"operation {shown(text)} must read like bf16.nt, bf16.nt+bias or f16.nt")
     words = match.groupdict(default="")
@@ -259,7 +303,13 @@ class OperationFacts:
     kind: str
     activation: str
     gated: bool
+    gates: str
     residual: bool
+    alpha: bool
+    beta: bool
+    added_dtype: str
+    added_bytes: int
+    scales_c: bool
     b_columns: int
     scales: str
     accumulation: str
@@ -268,8 +318,9 @@ class OperationFacts:
 @lru_cache(maxsize=4096)
 def facts_of(operation: Operation) -> OperationFacts:
     """The names of its formats, the bytes of what each stores as one, the bits of one element of A and B, and its
-    words. `activation` and `scales` are none without one; `accumulation` is full without a word. `gated` and `residual`
-    say whether it has these steps; B has `b_columns` for each column of C."""
+    words. `activation`, `gates` and `scales` are none without one; `accumulation` is full without a word. `gated`,
+    `residual`, `alpha`, `beta` and `scales_c` say whether it has these; `added_dtype` and `added_bytes` are of a bias
+    and of a residual. B has `b_columns` for each column of C."""
     a, b, c = operation.a_dtype, operation.b_dtype, operation.c_dtype
     return OperationFacts(
         a_dtype=a.name,
@@ -284,7 +335,13 @@ def facts_of(operation: Operation) -> OperationFacts:
         kind=operation.kind,
         activation="_".join(operation.activations) or "none",
         gated=operation.is_gated,
+        gates=GATES.get(operation.gates_step, "none"),
         residual=operation.has_residual,
+        alpha=operation.has_alpha,
+        beta=operation.has_beta,
+        added_dtype=operation.added_dtype.name,
+        added_bytes=operation.added_dtype.bytes,
+        scales_c=operation.scales_c,
         b_columns=operation.b_columns,
         scales=operation.scales or "none",
         accumulation=operation.accumulation or "full",

@@ -57,13 +57,14 @@ class Problem:
 
     def numbers(self, padding: int = 0) -> dict[str, int]:
         """What a launch takes by value: the sizes, how many products there are if the operation is of several, and the
-        row stride (elements) of every matrix (`Operand.row_padding`)."""
+        row stride (elements) of every matrix (`Operand.row_padding`), and increments, which are 1."""
         matrices = [operand for operand in operands_of(self.operation).values() if operand.row_stride]
         strides = {
             matrix.row_stride: matrix.extents(self.sizes)[-1] + matrix.row_padding(padding) for matrix in matrices
         }
         counted = {"groups": self.operation.count} if self.operation.count else {}
-        return {**self.sizes, **counted, **strides}
+        increments = {matrix.increment: 1 for matrix in matrices if matrix.increment}
+        return {**self.sizes, **counted, **strides, **increments}
 
     @property
     def key(self) -> Key:

@@ -3,12 +3,12 @@
 A call has two operands of one format, each stored either way. What it does with their product is its ending, in the
 words of an operation: nothing, or it adds a bias or what C holds, and C may be float32. An activation may be its last
 step, behind a bias or alone. Behind it, or without one, a matrix is added, or gates are applied: then the weight is
-stored as [N, K]. Of float8 there are scales too, and then a bias at most.
+stored as [N, K]. Of numbers of 8 bits or fewer there are scales too, and then a bias at most.
 """
 
 from __future__ import annotations
 
-from hktune.core.dtype import BF16, E4M3, E5M2, F16, F32, Dtype
+from hktune.core.dtype import BF16, E4M3, E5M2, F16, F32, I8, I32, MXBF8, MXFP4, MXFP8, Dtype
 from hktune.core.operation import ACCUMULATIONS, ACTIVATIONS, LAYOUTS, SCALES, Operation, operation_of
 
 CALL_DTYPES = (BF16, F16)
@@ -39,7 +39,7 @@ def scaled_operation(a: Dtype, b: Dtype, scales: str, c: Dtype, has_bias: bool, 
 CALLS_SAID = (
     f"{' or '.join(map(str, CALL_DTYPES))}, in any of the layouts {', '.join(LAYOUTS)}, ->f32 or not, "
     "+bias, +accumulate or neither; or +bias or not, and an activation; or these as nt, and +residual or +gated; "
-    "or e4m3 or e5m2 in nt, with scales; or batched, or grouped in nt or nn"
+    "or e4m3, e5m2, i8 or an MX format in nt, with scales; or batched, or grouped in nt or nn"
 )
 """`CALL_OPERATIONS`, as a person reads them."""
 
@@ -51,6 +51,24 @@ SCALED_OPERATIONS = tuple(
     for has_bias in (False, True)
     for accumulation in ("", *ACCUMULATIONS)
 )
+INTEGER_SUMS = Operation(I8.name, "nt", c=I32.name)
+"""torch._int_mm."""
+INTEGER_OPERATIONS = (
+    INTEGER_SUMS,
+    *(
+        scaled_operation(I8, I8, scales, c, has_bias)
+        for scales in ("tensor", "rows")
+        for c in SCALED_OUTPUTS
+        for has_bias in (False, True)
+    ),
+)
+MX_OPERATIONS = tuple(
+    scaled_operation(each, each, "", c, has_bias)
+    for each in (MXFP8, MXBF8, MXFP4)
+    for c in SCALED_OUTPUTS
+    for has_bias in (False, True)
+)
+"""Of the formats that torch has a dtype for."""
 SEVERAL_OPERATIONS = tuple(
     Operation(dtype.name, layout, kind=kind)
     for dtype in CALL_DTYPES
@@ -62,5 +80,7 @@ CALL_OPERATIONS = (
     *(call_operation(dtype, ending, layout) for layout in LAYOUTS for dtype in CALL_DTYPES for ending in ENDINGS),
     *(call_operation(dtype, ending) for dtype in CALL_DTYPES for ending in LINEAR_ENDINGS),
     *SCALED_OPERATIONS,
+    *INTEGER_OPERATIONS,
+    *MX_OPERATIONS,
     *SEVERAL_OPERATIONS,
 )

@@ -9,7 +9,6 @@ from enum import Enum
 from typing import Literal
 
 from hktune.core.arch import ARCHS
-from hktune.core.board import identified
 from hktune.core.identity import Identity
 from hktune.core.launch import Launch
 from hktune.core.launch_rule import LaunchRule
@@ -97,49 +96,47 @@ def _architecture(saved: Identity, current: Identity) -> list[Mismatch]:
 
 def _time(entry: Entry, saved: Identity, found: Found) -> list[Mismatch]:
     """Whether its time says something about the device that is here."""
-    if entry.source is Source.MODELLED:
-        if not found.allow_modelled:
-            return [Mismatch("hard", Reason.MODELLED, "its time is modelled, and allow_modelled is False")]
-        board, here = saved.known_board, found.identity.known_board
-        if board is None or here is None or board == here:
-            return []
-        detail = f"saved={board.name} current={here.name}"
-        return [Mismatch("soft", Reason.SIBLING_DEVICE, f"modelled for a sibling of this device: {detail}")]
-    if _sku(saved) == _sku(found.identity):
+    source = entry.source
+    if source is Source.MODELLED and not found.allow_modelled:
+        return [Mismatch("hard", Reason.MODELLED, "its time is modelled, and allow_modelled is False")]
+    if _sku(source, saved) == _sku(source, found.identity):
         return []
-    return [_of_another_board(saved, found)]
+    return [_of_another_board(source, saved, found)]
 
 
-def _of_another_board(saved: Identity, found: Found) -> Mismatch:
-    """A time that was measured on `saved`, which is another board than the one here.
+def _of_another_board(source: Source, saved: Identity, found: Found) -> Mismatch:
+    """A time of `saved`, which is another board than the one here.
 
-    Boards that differ in clocks and power alone need no word. Others of one architecture do: an H200's memory is
-    faster than an H100's, so other kernels are best there. Grids that fill the device are numbers in a table, right for
-    so many compute units; so a board with more or fewer is no sibling.
+    Other kernels may be best here, even where boards differ in clocks and power alone: so a sibling needs a word. Grids
+    that fill the device are numbers in a table, right for so many compute units. So a board with more or fewer is no
+    sibling.
     """
-    detail = f"saved={_sku(saved)} current={_sku(found.identity)}"
-    if not _are_alike(saved, found.identity):
-        return Mismatch("hard", Reason.OTHER_DEVICE, f"measured on another device: {detail}")
-    if found.allow_sibling_board or all(map(_is_known, (saved, found.identity))):
-        return Mismatch("soft", Reason.SIBLING_DEVICE, f"measured on a sibling of this device: {detail}")
-    rule = "measured on a sibling of this device, and allow_sibling_board is False"
+    of = "measured on" if source is Source.MEASURED else "modelled for"
+    detail = f"saved={_said(_sku(source, saved))} current={_said(_sku(source, found.identity))}"
+    if saved.arch != found.identity.arch or _size(source, saved) != _size(source, found.identity):
+        return Mismatch("hard", Reason.OTHER_DEVICE, f"{of} another device: {detail}")
+    if found.allow_sibling_board:
+        return Mismatch("soft", Reason.SIBLING_DEVICE, f"{of} a sibling of this device: {detail}")
+    rule = f"{of} a sibling of this device, and allow_sibling_board is False"
     return Mismatch("hard", Reason.OTHER_DEVICE, f"{rule}: {detail}")
 
 
-def _sku(identity: Identity) -> str:
-    """What decides whether a measured time holds: not the marketing name, which drivers spell differently."""
-    parts = {"compute_units": identity.compute_units, "pci_id": identity.pci_id, "partition": identity.partition}
-    return " ".join(f"{name}:{value}" for name, value in parts.items() if value is not None)
+def _sku(source: Source, identity: Identity) -> dict[str, object]:
+    """What decides whether a time holds: not the marketing name, which drivers spell differently. What a time is
+    modelled for is the record of a whole board."""
+    if source is Source.MODELLED:
+        board = identity.known_board
+        return {"compute_units": identity.compute_units, "board": board.name if board else None}
+    return {name: getattr(identity, name) for name in ("compute_units", "pci_id", "partition")}
 
 
-def _are_alike(saved: Identity, current: Identity) -> bool:
-    """Whether what is launched on one is right for the other: boards of one architecture, equally large."""
-    return all(getattr(saved, name) == getattr(current, name) for name in ("arch", "compute_units", "partition"))
+def _size(source: Source, identity: Identity) -> list[object]:
+    """What of that is alike of siblings."""
+    return [value for name, value in _sku(source, identity).items() if name not in ("pci_id", "board")]
 
 
-def _is_known(identity: Identity) -> bool:
-    """Whether its PCI id is that of a board with a record: these differ in clocks and power only."""
-    return bool(identity.pci_id) and identified(identity.arch, identity.pci_id, identity.name) is not None
+def _said(sku: Mapping[str, object]) -> str:
+    return " ".join(f"{name}:{value}" for name, value in sku.items() if value is not None)
 
 
 def _template(kernel: Kernel, found: Found) -> list[Mismatch]:

@@ -248,7 +248,8 @@ def _taken_names(operation: str) -> tuple[frozenset[str], frozenset[str]]:
     except InputError as unknown:
         raise ValueError(str(unknown)) from None
     counts = ["groups"] if known.count else []
-    return frozenset(operands), frozenset(["m", "n", "k", *counts, *(each.row_stride for each in operands.values())])
+    strides = [name for each in operands.values() for name in (each.row_stride, each.increment)]
+    return frozenset(operands), frozenset(["m", "n", "k", *counts, *strides])
 
 
 class DeviceIdentity(Strict, frozen=True):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -10,8 +9,9 @@ from hktune.core.board import DEFAULT_BOARD, Board
 from hktune.core.launch import Launch, Tile
 from hktune.core.outcome import Failure, Source, Timing
 from hktune.core.problem import Problem
+from hktune.core.problem_tiles import tiles_of
 from hktune.emulator.clock import launch_time
-from hktune.emulator.clock.memory_traffic import tile_order
+from hktune.emulator.clock.memory_traffic import problem_order
 from hktune.emulator.clock.model_error import model_error
 from hktune.emulator.clock.rates import Rates
 from hktune.measure.stopwatch import Attempt
@@ -41,7 +41,7 @@ class ModelledStopwatch:
         assert attempt.profile is not None, "only proved variants are timed"
         template = self._templates.of(attempt.template).for_operation(problem.operation)
         launch, tile = template.launch(attempt.config, problem), template.tile(attempt.config)
-        order = tile_order(template.order(attempt.config), self._board.arch)
+        order = problem_order(template.order(attempt.config), problem, tile, self._board.arch)
         modelled = launch_time.modelled_time(attempt.profile, problem, launch, tile, self._board, order, self._rates)
         timing = with_interval(modelled.timing, problem, launch, tile)
         name, time_us = self._others.get(problem, (None, None))
@@ -50,6 +50,6 @@ class ModelledStopwatch:
 
 def with_interval(timing: Timing, problem: Problem, launch: Launch, tile: Tile) -> Timing:
     """`timing`, modelled for `launch` on `problem`, with where a measured time is expected."""
-    tiles = -(-problem.m // tile.m) * -(-problem.n // tile.n)
-    low_us, high_us = model_error().interval_us(timing.time_us, problem.m, math.prod(launch.grid) / tiles, tiles)
+    tiles = tiles_of(problem, tile)
+    low_us, high_us = model_error().interval_us(timing.time_us, problem.m, tiles.shares(launch), tiles.count)
     return replace(timing, time_us_low=low_us, time_us_high=high_us)

@@ -68,10 +68,8 @@ def _served_on(table: DispatchTable, directory: Path, device: Identity) -> str:
     validated = validate(table, directory, device, allow_modelled=True, allow_sibling_board=True)
     without = validate(table, directory, device, allow_modelled=True)
     said = f"on {device.name}: {len(without.usable)} of {len(table.entries)} rows serve"
-    if siblings := validated.of_sibling - {entry.problem.key for entry in without.usable}:
-        said += f", {len(siblings)} more with allow_sibling_board=True"
-    if validated.of_sibling:
-        said += f"; calls of {len(validated.of_sibling)} count as sibling hits"
+    if siblings := len(validated.of_sibling):
+        said += f", {siblings} more with allow_sibling_board=True; calls of {siblings} count as sibling hits"
     skipped = "".join(f"; {reason}: {count}" for reason, count in validated.skipped_by_reason.items())
     return f"{said}{skipped}"
 

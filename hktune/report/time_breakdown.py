@@ -9,6 +9,7 @@ from rich.console import Console
 from hktune.core.identity import Identity
 from hktune.core.launch import Launch, Tile
 from hktune.core.problem import Problem
+from hktune.core.problem_tiles import tiles_of
 from hktune.emulator.clock.breakdown import CLOCK, LAUNCH, MEMORY, MEMORY_LATENCY, ROUNDS, Breakdown
 from hktune.emulator.clock.launch_time import Modelled
 from hktune.emulator.clock.model_error import model_error
@@ -48,6 +49,7 @@ _MEANING = {
     "epilogue": "C is stored",
     "idle CUs": "the last round has fewer workgroups than there is room for",
     "gathering": "sums of a split k are read back",
+    "no tile": "workgroups for which groups have no tile",
     "bytes from hbm": "all bytes at HBM's bandwidth, beyond the rounds",
     "launch": "until the first workgroup starts, and after the last",
     "write-back": "L2 writes back what it holds of C",
@@ -85,8 +87,9 @@ def _launched(launch: Launch, modelled: Modelled, compute_units: int) -> str:
 
 def _padding(problem: Problem, tile: Tile) -> str | None:
     """How much of what tiles cover is none of the product, if any is."""
-    sizes = ((problem.m, tile.m), (problem.n, tile.n), (problem.k, tile.k))
-    padding = 1 - math.prod(size / (-(-size // edge) * edge) for size, edge in sizes)
+    rows = tiles_of(problem, tile).all_rows * tile.m
+    sizes = ((problem.n, tile.n), (problem.k, tile.k))
+    padding = 1 - problem.rows / rows * math.prod(size / (-(-size // edge) * edge) for size, edge in sizes)
     covered = f"tiles of {tile.m}x{tile.n}x{tile.k}: {padding:.1%} of what they compute is not of the product"
     return covered if padding >= _SHOWN_SHARE else None
 

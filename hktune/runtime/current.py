@@ -45,10 +45,9 @@ def load(
     """Read the table of `directory`, check it against its device, and make it the current one.
 
     Entries whose time is modelled are used only when `allow_modelled` says so. `device` overrides the device that the
-    table names; on a GPU it is torch's current one. An entry that cannot be used is left out. One warning counts
-    those, and the entries that are used although their device is only a sibling of this one. That is a board which
-    differs in clocks and power alone (MI350X, MI355X). With `allow_sibling_board` it is any of the same architecture
-    with as many compute units (H100, H200), and no warning says so: `stats` counts what such entries serve.
+    table names; on a GPU it is torch's current one. An entry that cannot be used is left out, and one warning counts
+    those. With `allow_sibling_board` entries of another board of the same architecture are used too, if it has as many
+    compute units (H100 and H200, MI350X and MI355X). No warning says so: `stats` counts what such entries serve.
 
     With `public_key` the table must be signed by its owner. `sha256` pins one table by its content_sha256.
     `created_after` (a datetime, or text in ISO 8601) refuses older ones, however well signed. `reproducible` leaves out
@@ -69,7 +68,7 @@ def load(
         table, path, device.identity, allow_modelled, allow_sibling_board=allow_sibling_board, libraries=libraries
     )
     validated = _reproducible(validated) if reproducible else validated
-    _report(validated, path, allow_sibling_board)
+    _report(validated, path)
     index = -1 if device.identity.kind == "emulated" else _current_gpu()
     loaded = LoadedTable(validated, device, index, lambda other: open_device(kind, other), str(path))
     if summary_at_exit:
@@ -200,18 +199,14 @@ def _reproducible(validated: Validated) -> Validated:
     return replace(validated, usable=tuple(fixed), skipped=(*validated.skipped, *skipped))
 
 
-def _report(validated: Validated, path: Path, allow_sibling_board: bool) -> None:
-    """Say in one line each which entries are not used, and which are although their device is only a sibling of this
-    one, unless that was allowed. Raises TableError where none is used."""
+def _report(validated: Validated, path: Path) -> None:
+    """Say in one line which entries are not used. Raises TableError where none is used."""
     total = len(validated.skipped) + len(validated.usable)
     if validated.skipped:
         said = _said(validated.skipped, validated.skipped_by_reason)
         if not validated.usable:
             raise TableError(f"{path}: none of {total} entries can be used ({said}): build the table again here")
         warn_caller(f"{path}: {len(validated.skipped)} of {total} entries are not used ({said})")
-    if validated.reported and not allow_sibling_board:
-        said = _said(validated.reported, validated.reported_by_reason)
-        warn_caller(f"{path}: {len(validated.reported)} of {total} entries are used all the same ({said})")
 
 
 def _said(rows: Sequence[Skipped], by_reason: Mapping[str, int]) -> str:

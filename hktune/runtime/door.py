@@ -18,7 +18,7 @@ from torch import Tensor
 from hktune.runtime.call_operations import KERNEL_DTYPES
 from hktune.runtime.forms import ADDED, ADDED_FLOAT32, MATMUL, MATMUL_BIAS, MATMUL_BIAS_FLOAT32, MATMUL_FLOAT32
 from hktune.runtime.loaded import LoadedTable
-from hktune.runtime.scaled_door import SCALED, ScaledDoor
+from hktune.runtime.scaled_door import INTEGERS, SCALED, ScaledDoor
 from hktune.runtime.several_call import SeveralCall
 
 Keys = torch._C.DispatchKeySet
@@ -244,7 +244,8 @@ def _operators(table: LoadedTable) -> tuple[str, ...]:
     sums = _SUMS if "+accumulate" in endings else ()
     in_float32 = _IN_FLOAT32 if any(each.startswith("->f32") for each in endings) else ()
     grouped = (_GROUPED,) if "grouped" in table.kinds and hasattr(torch.ops.aten, _GROUPED) else ()
-    return (*_PRODUCTS, *sums, *in_float32, *grouped, *(SCALED if table.has_scaled else ()))
+    scaled = (*(SCALED if table.has_scaled else ()), *(INTEGERS if table.has_integers else ()))
+    return (*_PRODUCTS, *sums, *in_float32, *grouped, *scaled)
 
 
 def _row(bias: Tensor, b: Tensor) -> Tensor | None:

@@ -12,6 +12,7 @@ looks whether they still are. Nothing is a copy that could be out of date.
 from __future__ import annotations
 
 import operator
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,11 +24,13 @@ from torch.nn import functional
 from torch.nn.modules import module as torch_module
 
 from hktune.runtime import current
+from hktune.runtime.class_bases import rebased
 from hktune.runtime.gradients import asks_gradient
 from hktune.runtime.layers import Linear
 from hktune.runtime.operands import PLAIN
 from hktune.runtime.torch_state import compiling
 
+_STRIDED = torch.strided
 _SUMS, _PRODUCTS = (operator.add, torch.add), (operator.mul, torch.mul)
 _FUNCTIONS: Mapping[object, str] = {functional.silu: "silu", functional.relu: "relu", torch.relu: "relu"}
 _MODULES: Mapping[type[nn.Module], str] = {nn.SiLU: "silu", nn.ReLU: "relu"}
@@ -64,12 +67,13 @@ class Step:
 
 @dataclass(frozen=True)
 class Plan:
-    """A forward as steps. `absorbed` are the children whose own call is left out, by name."""
+    """A forward as steps. `absorbed` are the children whose own call is left out, by name, each with what activation it
+    was."""
 
     inputs: tuple[str, ...]
     steps: tuple[Step, ...]
     output: str
-    absorbed: Mapping[str, nn.Module] = field(default_factory=dict)
+    absorbed: Mapping[str, tuple[nn.Module, str | None]] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return ", ".join(str(step) for step in self.steps if step.linear)
@@ -79,10 +83,13 @@ class Plan:
         if len(given) != len(self.inputs) or any(type(each) not in PLAIN for each in given):
             return False
         found = module._modules
-        for name, child in self.absorbed.items():
+        for name, (child, activation) in self.absorbed.items():
             if found.get(name) is not child or _is_watched(child):
                 return False
-        return not asks_gradient(*given, *(each for child in self.absorbed.values() for each in child.parameters()))
+            if activation is not None and _activation_of(child) != activation:  # nn.GELU has an attribute that says
+                return False
+        parameters = (each for child, _ in self.absorbed.values() for each in child.parameters())
+        return not asks_gradient(*given, *parameters)
 
     def run(self, module: nn.Module, given: tuple[Tensor, ...]) -> Tensor:
         values = dict(zip(self.inputs, given, strict=True))
@@ -126,12 +133,26 @@ def neighbours(first: Tensor, second: Tensor) -> Tensor | None:
     return first.detach().as_strided(shape, first.stride(), first.storage_offset())
 
 
-def make_neighbours(first: Tensor, second: Tensor) -> None:
-    """Have two parameters follow one another in memory, if each has a storage of its own."""
+def storages_of(model: nn.Module) -> Mapping[int, int]:
+    """How many parameters and buffers of `model` are in each storage, by its address."""
+    held = (*model.parameters(), *model.buffers())
+    return Counter(
+        each.untyped_storage().data_ptr() for each in held if type(each) in PLAIN and each.layout is _STRIDED
+    )
+
+
+def make_neighbours(first: Tensor, second: Tensor, storages: Mapping[int, int]) -> None:
+    """Have two parameters follow one another in memory, if each has a storage of its own: one that no other of the
+    model's `storages` is, and no other process."""
     if first is second or first.shape != second.shape or first.dtype is not second.dtype:
         return
     for each in (first, second):
-        if type(each) not in PLAIN or each.is_meta or each.untyped_storage().nbytes() != each.nbytes:
+        if type(each) not in PLAIN or each.layout is not _STRIDED or each.is_meta:
+            return
+        storage = each.untyped_storage()
+        if storage.is_shared() and not storage.is_cuda:  # of a GPU's memory torch always says so
+            return
+        if storage.nbytes() != each.nbytes or storages[storage.data_ptr()] != 1:
             return
     with torch.no_grad():
         whole = torch.cat([first, second])
@@ -161,8 +182,9 @@ def _blank(kind: type[nn.Module]) -> nn.Module:
     return kind.__new__(kind)
 
 
-def fuse(module: nn.Module) -> Plan | None:
-    """Change `module` where its forward finishes a linear, and say how; None where it is left as it is."""
+def fuse(module: nn.Module, storages: Mapping[int, int]) -> Plan | None:
+    """Change `module` where its forward finishes a linear, and say how; None where it is left as it is. `storages` are
+    those of the whole model, see `storages_of`."""
     plan = plan_of(module)
     if plan is None:
         return None
@@ -170,7 +192,7 @@ def fuse(module: nn.Module) -> Plan | None:
         if step.up:
             gate, up = module.get_submodule(step.linear), module.get_submodule(step.up)
             for name, parameter in gate.named_parameters(recurse=False):
-                make_neighbours(parameter, up.get_parameter(name))
+                make_neighbours(parameter, up.get_parameter(name), storages)
     kind = type(module)
     body = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "_fused_from": kind}
     fused: Any = type(kind.__name__, (FusedModule, kind), body)
@@ -181,10 +203,10 @@ def fuse(module: nn.Module) -> Plan | None:
 
 def unfuse(module: nn.Module) -> None:
     """Undo `fuse`, but for where parameters are in memory."""
-    kind: Any = getattr(type(module), "_fused_from", None)
-    if kind is not None:
+    fused = next((kind for kind in type(module).__mro__ if "_fused_from" in vars(kind)), None)
+    if fused is not None:
         del module.__dict__["_plan"]
-        module.__class__ = kind
+        module.__class__ = rebased(type(module), fused, vars(fused)["_fused_from"], {})  # torch may have made one of it
 
 
 def plan_of(module: nn.Module) -> Plan | None:
@@ -240,7 +262,7 @@ class _Planner:
         left_out = {str(node.target) for node in self._absorbed if node.op == "call_module"}
         left_out |= {step.linear for step in steps if step.linear}
         names = tuple(node.name for node in inputs)
-        absorbed = {name: self._children[name] for name in sorted(left_out)}
+        absorbed = {name: (self._children[name], _activation_of(self._children[name])) for name in sorted(left_out)}
         return Plan(names, tuple(steps), output.name, absorbed) if absorbed else None
 
     def _plain(self, node: Node) -> Step | None:
@@ -267,7 +289,8 @@ class _Planner:
         if found is None or found[1] is None:
             return None
         linear, activation = found
-        self._absorbed.add(linear)
+        if not self._absorbs(node, linear):
+            return None
         return Step(node.name, (linear.all_input_nodes[0].name,), str(linear.target), activation=activation)
 
     def _gated(self, node: Node, gate: Node, up: Node) -> Step | None:
@@ -280,7 +303,8 @@ class _Planner:
         one, two = (self._children[str(each.target)] for each in (linear, up))
         if one.weight.shape != two.weight.shape or (one.bias is None) != (two.bias is None):
             return None
-        self._absorbed |= {gate, linear, up}
+        if not self._absorbs(node, gate, linear, up):
+            return None
         inputs = (linear.all_input_nodes[0].name,)
         return Step(node.name, inputs, str(linear.target), str(up.target), activation)
 
@@ -289,9 +313,26 @@ class _Planner:
         if found is None or len(product.users) > 1:
             return None
         linear, activation = found
-        self._absorbed |= {product, linear}
+        if not self._absorbs(node, product, linear):
+            return None
         inputs = (linear.all_input_nodes[0].name,)
         return Step(node.name, inputs, str(linear.target), activation=activation, residual=residual.name)
+
+    def _absorbs(self, node: Node, *parts: Node) -> bool:
+        """Whether `parts` may be done where `node` is, and noted as such: no child between them may write to what they
+        read, as an activation in place does."""
+        at = [self._nodes.index(each) for each in (*parts, node)]
+        if not all(each in parts or self._only_reads(each) for each in self._nodes[min(at) : max(at)]):
+            return False
+        self._absorbed.update(parts)
+        return True
+
+    def _only_reads(self, node: Node) -> bool:
+        """Of nodes that a plan may have. What is absorbed writes to the result of its own linear at most."""
+        if node.op != "call_module" or node in self._absorbed or self._is_linear(node):
+            return True
+        child = self._children.get(str(node.target))
+        return _activation_of(child) is not None and not getattr(child, "inplace", False)
 
     def _activated(self, node: Node) -> tuple[Node, str | None] | None:
         """The linear that ends in `node`, or in the activation that `node` is; None of anything else."""

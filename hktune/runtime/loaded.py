@@ -16,7 +16,7 @@ from hktune.device.device import Device, PreparedLaunch
 from hktune.device.vendor_libraries import open_vendor_library
 from hktune.device.vendor_library import VendorLibrary
 from hktune.dispatch import Entry, Validated
-from hktune.dispatch.calls import CALL_OPERATIONS, SCALED_OPERATIONS
+from hktune.dispatch.calls import CALL_OPERATIONS, INTEGER_SUMS, MX_OPERATIONS, SCALED_OPERATIONS
 from hktune.dispatch.choice import Choices
 from hktune.runtime import activated_operator, finished, operators, watched
 from hktune.runtime.autocast_cache import as_cached_autocast
@@ -233,7 +233,7 @@ class LoadedTable:
         return None if place is None else place.added(form, left, right, to, out)
 
     def scaled_mm(self, call: ScaledCall) -> Tensor:
-        """torch's scaled product of float8, where nothing watches."""
+        """torch's scaled product, where nothing watches."""
         found = self._scaled(call)
         if not isinstance(found, Fallback):
             return found
@@ -287,7 +287,12 @@ class LoadedTable:
     @property
     def has_scaled(self) -> bool:
         """Whether it has entries of torch's scaled products."""
-        return not self._operations.isdisjoint(SCALED_OPERATIONS)
+        return not self._operations.isdisjoint((*SCALED_OPERATIONS, *MX_OPERATIONS))
+
+    @property
+    def has_integers(self) -> bool:
+        """Whether it has entries of torch's product of integers."""
+        return INTEGER_SUMS in self._operations
 
     def may_serve(self, dtype: torch.dtype, layout: str, *sizes: int | torch.SymInt) -> bool:
         """Whether an entry holds for a product of operands of `dtype` in `layout`, without a bias, by those of its

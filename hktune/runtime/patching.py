@@ -16,6 +16,7 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.utils.parametrize import ParametrizationList
 
 from hktune.runtime import fused_modules
+from hktune.runtime.class_bases import rebased
 from hktune.runtime.layers import Linear, PatchedLinear
 from hktune.runtime.operands import PLAIN
 
@@ -87,10 +88,12 @@ def patch(model: nn.Module, *, fuse: bool = False, quiet: bool = False) -> Patch
         elif isinstance(module, nn.Linear):
             _change(module, nn.Linear, PatchedLinear, report.classes)
             report.changed.append(name)
-    for name, module in report.modules() if fuse else ():
-        plan = fused_modules.fuse(module)
-        if plan is not None:
-            report.fused[name] = str(plan)
+    if fuse:
+        storages = fused_modules.storages_of(model)
+        for name, module in report.modules():
+            plan = fused_modules.fuse(module, storages)
+            if plan is not None:
+                report.fused[name] = str(plan)
     return report.done(quiet)
 
 
@@ -190,22 +193,9 @@ def _bound_forwards(module: nn.Module, forward: Callable[..., Tensor]) -> list[s
 def _change(module: nn.Linear, old: type[nn.Linear], new: type[nn.Linear], classes: dict[type, type]) -> None:
     """Put `new` in the place of `old` in the class of `module`, and in the methods that were taken from it."""
     bound = _bound_forwards(module, old.forward)
-    module.__class__ = _rebased(type(module), old, new, classes)
+    module.__class__ = rebased(type(module), old, new, classes)
     for name in bound:
         vars(module)[name] = MethodType(new.forward, module)
-
-
-def _rebased(kind: type, old: type, new: type, classes: dict[type, type]) -> type:
-    """`kind` with `new` among its bases where `old` was; made once for each, into `classes`."""
-    if kind is old:
-        return new
-    if not issubclass(kind, old):
-        return kind
-    if kind not in classes:
-        bases = tuple(_rebased(base, old, new, classes) for base in kind.__bases__)
-        body = {name: value for name, value in vars(kind).items() if name not in ("__dict__", "__weakref__")}
-        classes[kind] = type(kind.__name__, bases, body)
-    return classes[kind]
 
 
 def _counted(count: int, noun: str) -> str:

@@ -96,15 +96,14 @@ class Place:
             return
         problem, stream = route.problem, self.stream()
         with suppress(torch.cuda.OutOfMemoryError):
-            zeros = {
+            given: dict[str, Tensor | None] = {
                 name: torch.zeros(
                     operand.shape(problem.sizes), dtype=getattr(torch, operand.dtype.torch_name), device=self.where
                 )
                 for name, operand in operands_of(problem.operation).items()
             }
-            size_bytes = route.workspace_bytes
-            workspace = self.algorithm_workspaces.of(stream, size_bytes) if size_bytes else None
-            ready(zeros["a"], zeros["b"], zeros["c"], zeros.get("bias"), workspace, stream)
+            given["workspace"] = self.workspace(route, stream)
+            ready(*map(given.get, route.operands), stream)
 
     def _algorithm_ready(self, route: AlgorithmRoute) -> PreparedLaunch | Fallback:
         """The library decides whether it takes the algorithm: asked once, and said once where it does not."""
@@ -113,7 +112,8 @@ class Place:
         if is_capturing():
             return Fallback.CAPTURE
         try:
-            route.prepared = self._library(route.algorithm.library).prepare(route.algorithm, route.problem)
+            library = self._library(route.algorithm.library)
+            route.prepared = library.prepare(route.algorithm, route.problem, route.operands)
         except DeviceError as refused:
             route.refused = True
             rule = f"torch's default serves {route.problem}, because its algorithm is refused"
@@ -127,6 +127,14 @@ class Place:
             if name not in self._libraries:
                 self._libraries[name] = self._open_library(name)
             return self._libraries[name]
+
+    def workspaces_of(self, route: Route) -> Workspaces:
+        """Where the scratch memory of its launches is from: what an algorithm leaves in its own no kernel may find."""
+        return self.algorithm_workspaces if isinstance(route, AlgorithmRoute) else self.workspaces
+
+    def workspace(self, route: Route, stream: int | None) -> Tensor | None:
+        """The scratch memory of a launch of `route` on `stream`; None where it needs none."""
+        return self.workspaces_of(route).of(stream, route.workspace_bytes) if route.workspace_bytes else None
 
     def strided(self, route: KernelRoute, lda: int, ldb: int) -> PreparedLaunch:
         """The launch of a ready `route` for operands whose rows are so many elements apart."""

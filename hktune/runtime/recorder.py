@@ -39,7 +39,7 @@ from hktune.runtime.forms import (
 from hktune.runtime.gradients import asks_gradient
 from hktune.runtime.loaded import LoadedTable
 from hktune.runtime.operands import PLAIN, layout_of
-from hktune.runtime.scaled_call import ScaledCall, call_of_operator, call_of_recipes
+from hktune.runtime.scaled_call import ScaledCall, call_of_integers, call_of_operator, call_of_recipes
 from hktune.runtime.several_call import SeveralCall
 from hktune.runtime.torch_state import as_autocast, is_transformed
 
@@ -138,7 +138,7 @@ class Recorder:
             self.note(form, left, right, None)
 
     def note_scaled(self, call: ScaledCall | None) -> None:
-        """Count a scaled product of float8."""
+        """Count a product of numbers of 8 bits or fewer."""
         why = None if call is None else next(filter(None, map(_why_not_seen, call.tensors)), None)
         problem = None if why or call is None else call.problem
         if problem is not None:
@@ -147,10 +147,9 @@ class Recorder:
             self.left_out[why or "scaled in another way"] += 1
 
     def note_several(self, call: SeveralCall) -> None:
-        """Count a batched or a grouped product. Other devices than NVIDIA's have no kernel of such, and a file with
-        what a template cannot do is refused as a whole."""
+        """Count a batched or a grouped product."""
         why = next(filter(None, map(_why_left_out, (call.a, call.b))), None)
-        problem = None if why or not may_be_tuned(call.a) else call.problem
+        problem = None if why else call.problem
         if problem is not None:
             self.calls[problem] += 1
         elif call.offsets is not None and 0 not in (call.sizes or ()):
@@ -173,11 +172,6 @@ class Recorder:
     def yaml(self) -> str:
         """The calls as shapes.yaml. Raises ShapesError when there are none."""
         return shapes_yaml(self.shapes)
-
-
-def may_be_tuned(tensor: Tensor) -> bool:
-    """Whether a template has several products in a launch on the device of `tensor`."""
-    return tensor.is_cuda and torch.version.hip is None
 
 
 def _why_left_out(tensor: Tensor) -> str | None:
@@ -222,6 +216,8 @@ class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
         note = self._recorder.note
         if packet.__name__.endswith("scaled_mm") or packet.__name__ == "_scaled_mm_v2":
             self._note_scaled(packet, args, kwargs)
+        elif packet.__name__ == "_int_mm":
+            self._recorder.note_scaled(call_of_integers(*args))
         elif packet.__name__ == "_grouped_mm":
             offsets = args[2] if len(args) > 2 else kwargs.get("offs")
             self._recorder.note_several(SeveralCall(args[0], args[1], offsets))

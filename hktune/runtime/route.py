@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from copy import copy
+
 from hktune.core.launch import Launch
+from hktune.core.operand import operands_of
 from hktune.core.operation import Operation, operation_of
 from hktune.core.problem import Key, Problem
 from hktune.core.vendor_algorithm import VendorAlgorithm
@@ -13,7 +16,7 @@ from hktune.runtime.counts import Fallback
 
 def _operands_of(operation: Operation) -> tuple[str, ...]:
     """What its prepared launches are called with, before the stream."""
-    if operation.scales:
+    if "scale_a" in operands_of(operation):
         return SCALED_OPERANDS
     if operation.count:
         return SEVERAL_OPERANDS
@@ -53,6 +56,12 @@ class KernelRoute(Route):
         self.launch = launch
         self.name = name
         self.kernel: Kernel | None = None
+
+    def with_numbers(self, **numbers: int) -> KernelRoute:
+        """The same kernel, not ready yet, for launches that pass other numbers."""
+        other = copy(self)
+        other.numbers, other.prepared = {**self.numbers, **numbers}, None
+        return other
 
     @property
     def takes_strides(self) -> bool:

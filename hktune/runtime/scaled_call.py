@@ -1,4 +1,5 @@
-"""torch's scaled products of float8: which operation a call is, whether kernels take its operands, and torch's own."""
+"""torch's products of numbers of 8 bits or fewer: which operation a call is, whether kernels take its operands, and
+torch's own."""
 
 from __future__ import annotations
 
@@ -9,26 +10,45 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from hktune.core.dtype import Dtype
+from hktune.core.errors import InputError
 from hktune.core.operation import SCALE_BLOCK, SCALES, Operation
 from hktune.core.problem import Problem
-from hktune.dispatch.calls import SCALED_FORMATS, SCALED_OUTPUTS, scaled_operation
+from hktune.dispatch.calls import (
+    INTEGER_OPERATIONS,
+    MX_OPERATIONS,
+    SCALED_FORMATS,
+    SCALED_OUTPUTS,
+    scaled_operation,
+)
 from hktune.runtime.counts import Fallback
 from hktune.runtime.operands import ALIGNMENT_BYTES, PLAIN
 
-_FLOAT32 = torch.float32
+_FLOAT32, _E8M0 = torch.float32, torch.float8_e8m0fnu
+_FLOAT4: torch.dtype = torch.float4_e2m1fn_x2
+_MX = "mx"
+_MX_BLOCK = 32
 Words = tuple[torch.dtype, torch.dtype, str, torch.dtype, bool, bool]
-"""The formats of A and B, the scales, the format of C, whether a bias is added, whether sums may be fast."""
+"""The formats of A and B, the scales, the format of C, whether a bias is added, whether sums may be fast. Scales are
+those of an operation, or mx."""
 
 
 def _operations() -> dict[Words, tuple[Operation, ...]]:
     found: dict[Words, tuple[Operation, ...]] = {}
     truths = (False, True)
     for (a, b), scales, c, bias, is_fast in itertools.product(SCALED_FORMATS, SCALES, SCALED_OUTPUTS, truths, truths):
-        dtype_a, dtype_b, dtype_c = (getattr(torch, each.torch_name) for each in (a, b, c))
-        found[dtype_a, dtype_b, scales, dtype_c, bias, is_fast] = tuple(
+        found[_torch(a), _torch(b), scales, _torch(c), bias, is_fast] = tuple(
             scaled_operation(a, b, scales, c, bias, accumulation)
             for accumulation in (("fast", "") if is_fast else ("",))
         )
+    for each, is_fast in itertools.product((*INTEGER_OPERATIONS, *MX_OPERATIONS), truths):
+        of_a, of_b, of_c = map(_torch, (each.a_dtype, each.b_dtype, each.c_dtype))
+        found[of_a, of_b, _MX if each.a_dtype.block else each.scales, of_c, each.has_bias, is_fast] = (each,)
+    return found
+
+
+def _torch(dtype: Dtype) -> torch.dtype:
+    found: torch.dtype = getattr(torch, dtype.torch_name)
     return found
 
 
@@ -36,25 +56,25 @@ OPERATIONS: Mapping[Words, tuple[Operation, ...]] = _operations()
 """What serves a call, the first that a table has: what may be fast may be exact."""
 
 _NO_SWIZZLE: tuple[list[int], ...] = ([], [0])
-_OF_FLOAT32 = ([0], [1], [4], [5])
-"""Recipes whose scales are float32: of a tensor, of rows, of blocks of A and of B."""
+_SERVED_RECIPES = ([0], [1], [3], [4], [5])
+"""Recipes of one scale: of a tensor, of rows, of 32 along K, of blocks of A and of B."""
 
 
 class ScaledCall(NamedTuple):
-    """A call of torch._scaled_mm: a [M, K] and b [K, N], a view of what is stored [N, K]."""
+    """A call of torch._scaled_mm or torch._int_mm: a [M, K] and b [K, N], a view of what is stored [N, K]. Without
+    scales it is the latter, and C is int32."""
 
     a: Tensor
     b: Tensor
-    scale_a: Tensor
-    scale_b: Tensor
+    scale_a: Tensor | None
+    scale_b: Tensor | None
     bias: Tensor | None = None
     out_dtype: torch.dtype = torch.bfloat16
     use_fast_accum: bool = False
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
-        own = (self.a, self.b, self.scale_a, self.scale_b)
-        return own if self.bias is None else (*own, self.bias)
+        return tuple(each for each in self[:5] if each is not None)
 
     @property
     def sizes(self) -> tuple[int, int, int] | None:
@@ -62,7 +82,7 @@ class ScaledCall(NamedTuple):
         a, b = self.a, self.b
         if a.dim() != 2 or b.dim() != 2 or a.shape[1] != b.shape[0]:
             return None
-        return a.shape[0], b.shape[1], a.shape[1]
+        return a.shape[0], b.shape[1], a.shape[1] * (2 if a.dtype is _FLOAT4 else 1)
 
     @property
     def problem(self) -> Problem | None:
@@ -78,20 +98,25 @@ class ScaledCall(NamedTuple):
 
     def words(self, m: int, n: int, k: int) -> Words | None:
         """What `OPERATIONS` has its operation under; None where the scales have the shapes of none."""
-        scales = _scales(self.scale_a.shape, self.scale_b.shape, m, n, k)
+        scales = self.scales(m, n, k)
         if scales is None:
             return None
         return self.a.dtype, self.b.dtype, scales, self.out_dtype, self.bias is not None, self.use_fast_accum
 
-
-def _scales(of_a: torch.Size, of_b: torch.Size, m: int, n: int, k: int) -> str | None:
-    """Which of an operation's scales have these shapes, as torch has them."""
-    if of_a.numel() == of_b.numel() == 1:
-        return "tensor"
-    if of_a == (m, 1) and of_b == (1, n):
-        return "rows"
-    blocks = -(-k // SCALE_BLOCK)
-    return "blocks" if of_a == (m, blocks) and of_b == (blocks, -(-n // SCALE_BLOCK)) else None
+    def scales(self, m: int, n: int, k: int) -> str | None:
+        """Which scales have these shapes, as torch has them; "" without any."""
+        if self.scale_a is None or self.scale_b is None:
+            return "" if self.scale_a is self.scale_b else None
+        of_a, of_b = self.scale_a.shape, self.scale_b.shape
+        if self.scale_a.dtype is _E8M0:
+            blocks, rest = divmod(k, _MX_BLOCK)
+            return _MX if not rest and of_a == (m, blocks) and of_b == (n, blocks) else None
+        if of_a.numel() == of_b.numel() == 1:
+            return "tensor"
+        if of_a == (m, 1) and of_b == (1, n):
+            return "rows"
+        blocks = -(-k // SCALE_BLOCK)
+        return "blocks" if of_a == (m, blocks) and of_b == (blocks, -(-n // SCALE_BLOCK)) else None
 
 
 def call_of_operator(
@@ -129,23 +154,26 @@ def call_of_recipes(
 ) -> ScaledCall | None:
     """The call that torch.nn.functional.scaled_mm makes, by torch's _scaled_mm_v2; None where it is no other."""
     recipes, swizzles = (recipe_a, recipe_b), (swizzle_a, swizzle_b)
-    has_own = any(list(each) not in _OF_FLOAT32 for each in recipes) or contraction_dim
+    has_own = any(list(each) not in _SERVED_RECIPES for each in recipes) or contraction_dim
     if has_own or any(list(each) not in _NO_SWIZZLE for each in swizzles) or out_dtype is None:
         return None
     return ScaledCall(a, b, scale_a[0], scale_b[0], bias, out_dtype, use_fast_accum)
 
 
+def call_of_integers(a: Tensor, b: Tensor) -> ScaledCall:
+    """The call of torch._int_mm."""
+    return ScaledCall(a, b, None, None, out_dtype=torch.int32)
+
+
 def refusal(call: ScaledCall, n: int, scales: str, where: torch.device) -> Fallback | None:
-    """Why kernels on `where` cannot take the operands of a call as they are stored; None where they can."""
+    """Why kernels on `where` cannot take the operands of a call as they are stored; None where they can. Scales of
+    blocks of A may be row by row, or column by column as torch wants them."""
     a, b, scale_a, scale_b, bias = call[:5]
     if any(type(each) not in PLAIN or each.layout is not torch.strided or each.is_neg() for each in call.tensors):
         return Fallback.TENSOR_TYPE
     if any(each.device != where for each in call.tensors):
         return Fallback.DEVICE
-    if scale_a.dtype is not _FLOAT32 or scale_b.dtype is not _FLOAT32:
-        return Fallback.SCALES
-    stored_b = scale_b.t() if scales == "blocks" else scale_b
-    if not scale_a.is_contiguous() or not stored_b.is_contiguous():
+    if scale_a is not None and scale_b is not None and not _are_stored(scale_a, scale_b, scales):
         return Fallback.SCALES
     if bias is not None and (bias.shape != (n,) or bias.dtype is not call.out_dtype):
         return Fallback.SHAPE if bias.shape != (n,) else Fallback.DTYPE
@@ -158,11 +186,67 @@ def refusal(call: ScaledCall, n: int, scales: str, where: torch.device) -> Fallb
     return Fallback.ALIGNMENT if any(not each or each % ALIGNMENT_BYTES for each in at) else None
 
 
+def _are_stored(scale_a: Tensor, scale_b: Tensor, scales: str) -> bool:
+    """Whether scales are of the format, and in the order, that kernels take."""
+    dtype = _E8M0 if scales == _MX else _FLOAT32
+    if scale_a.dtype is not dtype or scale_b.dtype is not dtype:
+        return False
+    if scales != "blocks":
+        return scale_a.is_contiguous() and scale_b.is_contiguous()
+    return scale_b.t().is_contiguous() and (scale_a.is_contiguous() or is_by_columns(scale_a))
+
+
+def is_by_columns(scale: Tensor) -> bool:
+    """Whether a matrix is stored column by column, and not row by row too, as a vector is."""
+    return not scale.is_contiguous() and scale.t().is_contiguous()
+
+
 def by_torch(call: ScaledCall) -> Tensor:
-    """torch's own. It wants the scales of A's blocks column by column, and a kernel row by row: either is taken."""
+    """torch's own. It wants the scales of A's blocks column by column: either order is taken. Raises InputError for
+    scales of integers that are of nothing, and where torch refuses a product of an MX format."""
     a, b, scale_a, scale_b, bias = call[:5]
     sizes = call.sizes if all(isinstance(each, Tensor) for each in call.tensors) else None
-    if sizes is not None and _scales(scale_a.shape, scale_b.shape, *sizes) == "blocks":
+    scales = None if sizes is None or scale_a is None or scale_b is None else call.scales(*sizes)
+    if sizes is not None and a.dtype is torch.int8 and scale_a is not None:
+        return _integers_by_torch(call, sizes, scales)
+    if scale_a is not None and scales == "blocks":
         scale_a = scale_a.t().contiguous().t()
     fast = call.use_fast_accum
-    return torch._scaled_mm(a, b, scale_a, scale_b, bias=bias, out_dtype=call.out_dtype, use_fast_accum=fast)
+    try:
+        # Without scales torch says what is wrong.
+        return torch._scaled_mm(a, b, scale_a, scale_b, bias=bias, out_dtype=call.out_dtype, use_fast_accum=fast)  # type: ignore[arg-type]
+    except (RuntimeError, NotImplementedError, ValueError) as refused:
+        if scales != _MX or sizes is None:
+            raise
+        m, n, k = sizes
+        reason = str(refused).strip().splitlines()[0].rstrip(".")
+        rule = f"scaled_mm: scales of {_MX_BLOCK} elements are served by kernels of gfx950"
+        step = "pass scales of rows, or a table of that device"
+        raise InputError(f"{rule}, no entry here is of {m}x{n}x{k}, and torch refuses ({reason}): {step}") from None
+
+
+def _integers_by_torch(call: ScaledCall, sizes: tuple[int, int, int], scales: str | None) -> Tensor:
+    """The sums of torch._int_mm, and what torch has in further kernels: their scales and bias, in float32."""
+    a, b, scale_a, scale_b, bias = call[:5]
+    assert scale_a is not None, "what is asked for without scales is torch._int_mm"
+    assert scale_b is not None, "as well"
+    m, n, _ = sizes
+    if scales not in ("tensor", "rows") or scale_a.dtype is not _FLOAT32 or scale_b.dtype is not _FLOAT32:
+        got = f"{tuple(scale_a.shape)} {scale_a.dtype} and {tuple(scale_b.shape)} {scale_b.dtype}"
+        wanted = f"must be float32, of one element each or [{m}, 1] and [1, {n}]"
+        raise InputError(f"scaled_mm: scales of int8 {wanted}, got {got}: pass such".replace("torch.", ""))
+    if scales == "tensor":
+        scale_a, scale_b = scale_a.reshape(()), scale_b.reshape(())
+    product = _sums(a, b) * (scale_a * scale_b)
+    return (product if bias is None else product + bias).to(call.out_dtype)
+
+
+_FEW_ROWS = 16
+"""On GPUs torch._int_mm wants more rows."""
+
+
+def _sums(a: Tensor, b: Tensor) -> Tensor:
+    rows = len(a)
+    if a.is_cuda and rows <= _FEW_ROWS:
+        a = torch.nn.functional.pad(a, (0, 0, 0, _FEW_ROWS + 1 - rows))
+    return torch._int_mm(a, b)[:rows]

@@ -1,4 +1,5 @@
-"""`hktune::scaled_mm`, a scaled product of float8 as a torch operator, and the function that programs call.
+"""`hktune::scaled_mm`, a scaled product of numbers of 8 bits or fewer as a torch operator, and the function that
+programs call.
 
 It has no gradient, as torch's own has none.
 """
@@ -39,7 +40,12 @@ def scaled_mm(
     of `a` and of 128 x 128 of `b`. With `use_fast_accum` sums may be as inexact as the matrix unit makes them; without
     it, a kernel that is exact serves. What the table does not have is torch's own, which raises for what torch cannot.
 
-    Raises TableError when no table is loaded.
+    `a` and `b` may also be int8, with the first two kinds of scales; their sums are 32-bit integers. Or they are of an
+    MX format: float8, or float4_e2m1fn_x2 with two numbers in each byte, and scales float8_e8m0fnu [M, K/32] and
+    [N, K/32].
+
+    Raises TableError when no table is loaded. Raises InputError, one line, for scales of int8 that are neither kind,
+    and where neither the table nor torch has a product of an MX format.
     """
     if compiling() or not is_plain():
         if not compiling() and has_dispatch_mode() and operators.found_table(operators.CURRENT) is None:

@@ -1,4 +1,4 @@
-"""Products of float8 with scales on one device, by the kernels that its table has for them."""
+"""Products of numbers of 8 bits or fewer on one device, by the kernels that its table has for them."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from hktune.core.problem import Key
 from hktune.device.device import PreparedLaunch
 from hktune.runtime.counts import Counts, Fallback
 from hktune.runtime.place import Place
-from hktune.runtime.route import Route
-from hktune.runtime.scaled_call import OPERATIONS, ScaledCall, Words, refusal
+from hktune.runtime.route import KernelRoute, Route
+from hktune.runtime.scaled_call import OPERATIONS, ScaledCall, Words, is_by_columns, refusal
 from hktune.runtime.torch_state import operator_range, profiling
 
 _ROUTES_MAX = 65536  # kept; beyond, all are dropped, so that a program with ever new M does not grow
 
 
 class ScaledProducts:
-    """What a table serves of torch's scaled products. May be used by several threads."""
+    """What a table serves of torch's products of such numbers. May be used by several threads."""
 
     def __init__(self, place: Place, route: Callable[[Key], Route | Fallback], counts: Counts) -> None:
         """`route` says how the table has a key launched."""
@@ -36,23 +36,31 @@ class ScaledProducts:
         words = call.words(*sizes)
         if words is None:
             return Fallback.SCALES
-        route = self._routes.get((sizes, words)) or self._found(sizes, words)
+        m, n, _ = sizes
+        by_columns = words[2] == "blocks" and call.scale_a is not None and is_by_columns(call.scale_a)
+        route = self._routes.get((sizes, words, by_columns)) or self._found(sizes, words, by_columns)
         if isinstance(route, Fallback):
             return route
-        m, n, _ = sizes
         why = refusal(call, n, words[2], self._place.where)
         if why is None and out is not None and not self._fits(out, (m, n), call):
             why = Fallback.STRIDES
         if why is not None:
             return why
+        if by_columns and route.numbers["incscale_a"] == 1 and call.scale_a is not None:
+            call = call._replace(scale_a=call.scale_a.contiguous())
         with self._place.entered():
             launch = self._place.make_ready(route)
             return launch if isinstance(launch, Fallback) else self._launched(launch, route, call, (m, n), out)
 
-    def _found(self, sizes: tuple[int, int, int], words: Words) -> Route | Fallback:
+    def _found(self, sizes: tuple[int, int, int], words: Words, by_columns: bool) -> Route | Fallback:
+        """`by_columns`: the scales of A's blocks come column by column. A kernel that does not take them so gets them
+        row by row."""
         if len(self._routes) >= _ROUTES_MAX:
             self._routes.clear()
-        found = self._routes[sizes, words] = self._looked_up(sizes, words)
+        found = self._looked_up(sizes, words)
+        if by_columns and isinstance(found, KernelRoute) and found.launch.takes("incscale_a"):
+            found = found.with_numbers(ldscale_a=1, incscale_a=sizes[0])
+        self._routes[sizes, words, by_columns] = found
         return found
 
     def _looked_up(self, sizes: tuple[int, int, int], words: Words) -> Route | Fallback:
@@ -82,12 +90,13 @@ class ScaledProducts:
         if out is None:
             out = place.empty(shape, (shape[1], 1), call.out_dtype)
         stream = place.stream()
-        workspace = place.workspaces.of(stream, route.workspace_bytes) if route.workspace_bytes else None
+        workspace = place.workspace(route, stream)
         a, b, scale_a, scale_b, bias = call[:5]
+        scales = () if scale_a is None else (scale_a, scale_b)
         if profiling():
-            with operator_range("hktune::scaled_mm", a, b):
-                launch(a, b, out, bias, scale_a, scale_b, workspace, stream)
+            with operator_range("hktune::scaled_mm" if scales else "hktune::int_mm", a, b):
+                launch(a, b, out, bias, *scales, workspace, stream)
         else:
-            launch(a, b, out, bias, scale_a, scale_b, workspace, stream)
+            launch(a, b, out, bias, *scales, workspace, stream)
         self._counts.ran(route.near, route.sibling)
         return out

@@ -72,8 +72,7 @@ class ServedProduct:
         self.route = route
         self.form = form
         self.taped = form.taped
-        is_kernel = isinstance(route, KernelRoute)
-        self._workspaces = place.workspaces if is_kernel else place.algorithm_workspaces
+        self._workspaces = place.workspaces_of(route)
         self._dtype = dtype
         self._out_dtype = torch.float32 if form.is_float32 else dtype
         self._out_shape = out_shape
@@ -160,7 +159,8 @@ class ServedProduct:
             and out.get_device() == self.place.index
             and out.is_contiguous()
             and not out.is_neg()
-            and not out.data_ptr() & MISALIGNED
+            and bool(at := out.data_ptr())  # none of a tensor on meta, which has the CPU's index
+            and not at & MISALIGNED
             and not any(each is not None and torch._C._overlaps(out, each) for each in operands)
         )
 

@@ -88,7 +88,7 @@ class SeveralProducts:
             strides = tuple(itertools.accumulate(shape[:0:-1], operator.mul, initial=1))[::-1]
             out = place.empty(shape, strides, call.a.dtype)
         stream = place.stream()
-        workspace = place.workspaces.of(stream, route.workspace_bytes) if route.workspace_bytes else None
+        workspace = place.workspace(route, stream)
         a, b, offsets = call
         if profiling():
             with operator_range("hktune::grouped_mm" if offsets is not None else "hktune::bmm", a, b):

@@ -29,8 +29,9 @@ from hktune.core.yaml_file import struct_of
 from hktune.template.alternatives import spelled_out
 from hktune.template.objects import Objects
 from hktune.template.passed import arguments_in_order, check_only, is_taken, only_of_some, passed_values
+from hktune.template.proof_rule import ProofRule, extent_of, steps_of
 from hktune.template.source import filled, placed_fields, read_source
-from hktune.template.template_schema import Extent, TemplateDescription, Text
+from hktune.template.template_schema import TemplateDescription, Text
 
 TEMPLATE_FILE = FileKind("a template", 1 << 20, TemplateError, "name a folder like those of kernels/")
 
@@ -90,11 +91,8 @@ class Template:
         self._arch_record = arch_named(description.arch)
         self.source = source_bytes.decode()
         self._fields = _expressions("fields", description.fields)
-        self._tile = _extent("tile", description.tile)
-        self._proofs = [
-            (_extent("proof", proof), _steps(proof.epilogue), Expression(proof.padding, "proof padding"), proof.groups)
-            for proof in description.proof
-        ]
+        self._tile = extent_of("tile", description.tile)
+        self._proofs = [ProofRule.of(proof) for proof in description.proof]
         self._order = (
             Expression(description.order.xcd_chunk, "order xcd_chunk"),
             Expression(description.order.group_rows, "order group_rows"),
@@ -228,13 +226,17 @@ class Template:
         scope = self._scope(config)
         first, *others = [
             ProofProblem(
-                Problem(m, n, k, operation), int(self._value(padding, scope)), False, *self._exactness(operation)
+                Problem(m, n, k, rule.counted(operation)),
+                int(self._value(rule.padding, scope)),
+                False,
+                *self._exactness(operation),
             )
-            for extent, steps, padding, groups in self._proofs
-            for m, n, k in [self._positive(extent, scope)]
-            if (operation := _proved(self.operation, steps, groups)) and self.does(operation)
+            for rule in self._proofs
+            for m, n, k in [self._positive(rule.extent, scope)]
+            if (operation := rule.of_operation(self.operation)) and self.does(operation)
         ]
-        if all(other.problem.operation != first.problem.operation for other in others):
+        proved_first = first.problem.operation.of_any_count
+        if all(other.problem.operation.of_any_count != proved_first for other in others):
             others.insert(0, first)
         return (first, *(replace(other, exact_sums=True) for other in others))
 
@@ -305,9 +307,10 @@ class Template:
 
     def _check_proofs(self) -> None:
         """Each proof is of an operation of the template, and each operation has a proof, whose launch passes it all."""
-        for _, steps, _, _ in self._proofs:
-            if not any((proved := _proved(each, steps)) and self.does(proved) for each in self.operations):
-                raise TemplateError(f"proof epilogue {'+'.join(steps)!r}: it is not among the operations: add it there")
+        for rule in self._proofs:
+            if not any((proved := rule.of_operation(each)) and self.does(proved) for each in self.operations):
+                epilogue = "+".join(rule.steps)
+                raise TemplateError(f"proof epilogue {epilogue!r}: it is not among the operations: add it there")
         for operation in self.operations:
             taken = {argument.name for argument in self.arguments_for(operation)}
             read = [name for name in operands_of(operation) if name not in ("a", "b", "c")]
@@ -316,7 +319,7 @@ class Template:
             lacking = [name for name in needed if name not in taken]
             if lacking:
                 raise TemplateError(f"operation {operation} needs an argument {lacking[0]}: add one, or drop it")
-            if not any(_proved(operation, steps) == operation for _, steps, _, _ in self._proofs):
+            if not any(rule.of_operation(operation) == operation for rule in self._proofs):
                 raise TemplateError(f"operation {operation} has no proof: add one with its epilogue, or drop it")
 
     def _check_storage(self) -> None:
@@ -333,7 +336,7 @@ class Template:
     def _shared(self) -> list[Expression]:
         """The expressions that know no problem."""
         passed = [expression for each in self._passed.values() for expression in each.expressions]
-        proofs = [expression for extent, _, padding, _ in self._proofs for expression in (*extent, padding)]
+        proofs = [expression for rule in self._proofs for expression in rule.expressions]
         known = [*self._fields.values(), *self._tile, *proofs, *self._order, *self.derived.expressions.values()]
         return [*known, *passed, self._adds_to_c]
 
@@ -361,26 +364,12 @@ def _operations(description: TemplateDescription, arguments: Sequence[Argument])
     """What the template can do, the usual first. Raises InputError for a text that is none."""
     if not description.operations:
         takes_bias = any(argument.name == "bias" for argument in arguments)
-        proves_bias = any(_steps(proof.epilogue) == ("bias",) for proof in description.proof)
+        proves_bias = any(steps_of(proof.epilogue) == ("bias",) for proof in description.proof)
         return (BF16_NT, BF16_NT_BIAS) if takes_bias and proves_bias else (BF16_NT,)
     operations = tuple(map(operation_of, spelled_out(description.operations)))
     if len(set(operations)) != len(operations):
         raise TemplateError("operations has one of them twice: keep one")
     return operations
-
-
-def _proved(operation: Operation, steps: Sequence[str], groups: int = 0) -> Operation | None:
-    """What a proof of `operation`'s code that names `steps` proves: first these, then what the code always does. Of
-    several products it has `groups`. None where there is no such operation."""
-    try:
-        proved = operation.with_steps(*steps, *operation.compiled)
-    except InputError:
-        return None
-    return replace(proved, count=groups) if operation.kind in COUNTED else proved
-
-
-def _steps(epilogue: str) -> tuple[str, ...]:
-    return () if epilogue == "none" else tuple(epilogue.split("+"))
 
 
 def _any_config(_config: Config, _operation: Operation) -> None:
@@ -389,10 +378,6 @@ def _any_config(_config: Config, _operation: Operation) -> None:
 
 def _expressions(where: str, texts: Mapping[str, Text]) -> dict[str, Expression]:
     return {name: Expression(text, f"{where} {name}") for name, text in texts.items()}
-
-
-def _extent(where: str, extent: Extent) -> tuple[Expression, ...]:
-    return tuple(Expression(getattr(extent, axis), f"{where} {axis}") for axis in ("m", "n", "k"))
 
 
 def _triple(where: str, texts: tuple[Text, Text, Text]) -> tuple[Expression, ...]:

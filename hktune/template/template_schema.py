@@ -7,11 +7,11 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from hktune.core.argument_rules import FILLED_NAMES
+from hktune.core.argument_rules import FILLED_NAMES, NEVER_CONSTANT
 from hktune.core.expression import RECORDS
 from hktune.core.launch import operand_name
 from hktune.core.operand import NUMBERS
-from hktune.core.operation import COUNT_MAX
+from hktune.core.operation import COUNT_MAX, KINDS
 from hktune.core.problem import Rounding
 from hktune.core.storage import STORAGES
 
@@ -23,6 +23,7 @@ FileName = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}\Z")
 _FOLDER = "[A-Za-z0-9_][A-Za-z0-9_.+-]*"
 FolderPath = Annotated[str, Meta(pattern=rf"\A({_FOLDER}(/{_FOLDER})*)?\Z", max_length=200)]
 Symbol = Annotated[str, Meta(pattern=r"\A[A-Za-z_][A-Za-z0-9_]{0,199}\Z")]
+Kind = Annotated[str, Meta(pattern=rf"\A({'|'.join(KINDS)})\Z")]
 Texts = Annotated[dict[Name, Text], Meta(max_length=256)]
 
 
@@ -41,7 +42,7 @@ class ArgumentDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=Tru
     only: Name | None = None
 
     def __post_init__(self) -> None:
-        if self.value is not None and operand_name(self.name) in FILLED_NAMES:
+        if self.value is not None and operand_name(self.name) in NEVER_CONSTANT:
             raise ValueError(f"argument {self.name} has a value: a launch fills what is called so, take another name")
         if self.scale != 1 and (self.kind == "pointer" or self.value is not None):
             raise ValueError(f"argument {self.name} has a scale: only a number that each launch gives has one")
@@ -57,11 +58,13 @@ class Extent(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 class ProofDescription(Extent, forbid_unknown_fields=True, frozen=True):
     """A problem to prove a variant on. `epilogue` names steps, joined by +; `padding` is how many elements separate the
-    rows of each matrix; an operation of several products has `groups` of them there."""
+    rows of each matrix; an operation of several products has `groups` of them there. `kinds` are the kinds of operation
+    that it is for."""
 
     epilogue: Annotated[str, Meta(max_length=100)] = "none"
     padding: Text = 0
     groups: Annotated[int, Meta(ge=1, le=COUNT_MAX)] = 5
+    kinds: Annotated[tuple[Kind, ...], Meta(min_length=1)] = KINDS
 
 
 class OrderDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -137,7 +140,7 @@ class TemplateDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=Tru
     tile: Extent
     launch: LaunchDescription
     proof: Annotated[tuple[ProofDescription, ...], Meta(min_length=1, max_length=16)]
-    operations: Annotated[tuple[Annotated[str, Meta(max_length=100)], ...], Meta(max_length=256)] = ()
+    operations: Annotated[tuple[Annotated[str, Meta(max_length=200)], ...], Meta(max_length=256)] = ()
     derived: Texts = {}
     order: OrderDescription = OrderDescription()
     fixed_order: bool = True

@@ -16,11 +16,12 @@ from hktune.core.config import Config
 from hktune.core.errors import InputError
 from hktune.core.identity import Identity
 from hktune.core.problem import Problem
+from hktune.core.problem_tiles import tiles_of
 from hktune.core.settings import Settings
 from hktune.core.shipped import shipped_spaces
 from hktune.core.trial import Trial
 from hktune.emulator.clock.constants import MeasuredLaunch, clock_steps, with_constants
-from hktune.emulator.clock.memory_traffic import tile_order
+from hktune.emulator.clock.memory_traffic import problem_order
 from hktune.emulator.clock.rates import Rates, rates_of
 from hktune.measure.clock_fit import clock_fit
 from hktune.measure.fitting import Values
@@ -111,8 +112,7 @@ def _calibration(
 
 def _classes(launches: Sequence[MeasuredLaunch], before: Values, after: Values) -> tuple[Judged, ...]:
     m, k = (np.array([getattr(one.problem, name) for one in launches]) for name in ("m", "k"))
-    tiles = [-(-one.problem.m // one.tile.m) * -(-one.problem.n // one.tile.n) for one in launches]
-    split = np.array([one.launch.grid[0] * one.launch.grid[1] * one.launch.grid[2] for one in launches]) > tiles
+    split = np.array([tiles_of(one.problem, one.tile).shares(one.launch) for one in launches]) > 1
     chosen = {
         "all": m > 0,
         "m at most 64": m <= 64,
@@ -202,8 +202,8 @@ class _Kernels:
             self.left_out[f"of other code than {attempt.compiler} makes here, so use the compiler of the run"] += 1
             return None
         config, template = Config.from_json(row.config), space.template.for_operation(row.operation)
-        order = tile_order(template.order(config), space.arch)
         launch, tile = template.launch(config, row.problem), template.tile(config)
+        order = problem_order(template.order(config), row.problem, tile, space.arch)
         return MeasuredLaunch(attempt.profile, row.problem, launch, tile, order, time_us(row))
 
 

@@ -15,6 +15,11 @@ Where float32 takes sums over from a matrix unit that holds less, each run of th
 sums has products of one sign, so that together they do not: what is not taken over is seen.
 
 Factors of rows, columns and blocks are powers of two from 1 on, as large as the bound of 2^24 units leaves room for.
+So are those of the product and of a residual (alpha and beta): they are negative, so that no kernel is right without
+them.
+
+Float8 has a narrow range. So where C is of it, usual columns are well within, and C's own factor brings them there.
+The columns of the other two kinds are close to either end.
 """
 
 from __future__ import annotations
@@ -24,8 +29,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from hktune.core.dtype import F32
-from hktune.core.operand import factors_of, operands_of
-from hktune.core.operation import COUNTED
+from hktune.core.operand import Operand, factors_of, operands_of
+from hktune.core.operation import COUNTED, Operation
 from hktune.core.problem import Problem
 from hktune.core.sums import FLOAT32_SUMS, Sums
 from hktune.verify.arrays import Array
@@ -34,14 +39,16 @@ from hktune.verify.several_products import one_product, parted, uneven_ends
 _ACTIVATED_BITS = 1
 """The standard deviation of usual sums is 2 to the power of this, or up to twice that, where C has an activation or
 gates."""
+_FLOAT8_USUAL_BITS = 4
+"""The same of usual outputs in float8, before they are rounded."""
 _QUARTILE, _EIGHTH = 0.6745, 0.1573
 """Half of the standard normal numbers, and one in eight, are within this of 0."""
 
 
 @dataclass(frozen=True)
 class ExactInputs:
-    """Values of a, b, their scales, what is added, and what C holds before, as they are stored; the unit of each column
-    of A @ B, or where there are several products, of each element [rows,n]."""
+    """Values of a, b, all factors, what is added, and what C holds before, as they are stored; the unit of each column
+    of A @ B times alpha, or where there are several products, of each element [rows,n]."""
 
     values: dict[str, Array]
     units: Array
@@ -57,8 +64,9 @@ def exact_inputs(
         offsets = operands_of(problem.operation).get("offsets")
         ends = {"offsets": uneven_ends(problem, normal(offsets.extents(problem.sizes)))} if offsets else {}
         return ExactInputs(*parted(problem, {**whole.values, **ends}, whole.units))
-    sizes, c_dtype = _Sizes.of(problem, sums), problem.operation.c_dtype
-    columns = problem.n * problem.operation.b_columns
+    operation = problem.operation
+    sizes, added_dtype = _Sizes.of(problem, sums), operation.added_dtype
+    columns = problem.n * operation.b_columns
     large, kind = normal((problem.k,)) > 0, normal((columns,))
     quartile = _QUARTILE if sizes.narrow else math.inf
     over, under = kind > quartile, kind < -quartile
@@ -73,25 +81,37 @@ def exact_inputs(
     b = drawn * (usual * (large * low + small * high)[:, None] + over * (large * top)[:, None])
     b = b + drawn.clip(-1, 1) * (under * (small * low)[:, None])
     units = usual * (low * high) + over * (high * top) + under * (low * low)
+    factors = {
+        operand.name: _factor(operand, normal(operand.extents(problem.sizes)), sizes)
+        for operand in operands_of(operation).values()
+        if operand.name in ("alpha", "beta") or operand.name.startswith("scale_")
+    }
+    if operation.has_alpha:
+        units = units * abs(factors["alpha"])
 
-    step_bits = max(sizes.sum_bits - c_dtype.significand_bits, 0)
+    step_bits = max(sizes.sum_bits - added_dtype.significand_bits, 0)
 
     def term(shape: tuple[int, ...]) -> Array:
-        """Numbers of C's format that are added, of the size of a usual sum."""
+        """Numbers that are added, in their format, of the size of a usual sum."""
         numbers = _integers(normal(shape), 2 ** (sizes.sum_bits - step_bits)) * 2.0**step_bits * units
-        return numbers * ~(tied | under) * (abs(numbers) < 2.0**c_dtype.exponent_max)
+        return numbers * ~(tied | under) * (abs(numbers) < 2.0**added_dtype.exponent_max)
 
-    stored_a, stored_b = factors_of(problem.operation, {"a": a, "b": b})
-    values = {"a": stored_a, "b": stored_b, "bias": term((columns,))}
-    if problem.operation.accumulates:
+    stored_a, stored_b = factors_of(operation, {"a": a, "b": b})
+    values = {"a": stored_a, "b": stored_b, "bias": term((columns,)), **factors}
+    if operation.accumulates:
         values["c"] = term((problem.m, columns))[:, : problem.n]
-    for operand in operands_of(problem.operation).values():
-        if operand.name == "residual":
-            values[operand.name] = term((problem.m, columns))[:, : problem.n]
-        elif operand.name.startswith("scale_"):
-            drawn = abs(normal(operand.extents(problem.sizes)) * (sizes.factor_bits / 2)).round()
-            values[operand.name] = 2.0 ** drawn.clip(0, sizes.factor_bits)
+    if operation.has_residual:
+        values["residual"] = term((problem.m, columns))[:, : problem.n]
     return ExactInputs(values, units)
+
+
+def _factor(operand: Operand, normal: Array, sizes: _Sizes) -> Array:
+    """Powers of two, of standard normal numbers."""
+    if operand.name == "scale_c":
+        return 2.0 ** (normal * 0 + sizes.output_exponent)
+    if operand.name in ("alpha", "beta"):
+        return -(2.0 ** (1.0 * (normal > 0)))
+    return 2.0 ** abs(normal * (sizes.factor_bits / 2)).round().clip(0, sizes.factor_bits)
 
 
 def _integers(normal: Array, amplitude: int) -> Array:
@@ -102,7 +122,7 @@ def _integers(normal: Array, amplitude: int) -> Array:
 class _Sizes:
     """`amplitude`: of the integers that A and B hold. `low`, `high`: exponents of the units of small and large steps;
     `overflowing`: of B's units where C overflows. `sum_bits`: of a usual sum, in units. `narrow`: C has ends to meet.
-    `factor_bits`: the exponent of the largest scale of either input.
+    `factor_bits`: the exponent of the largest scale of either input. `output_exponent`: of C's own factor.
     """
 
     amplitude: int
@@ -112,6 +132,7 @@ class _Sizes:
     sum_bits: int
     narrow: bool
     factor_bits: int
+    output_exponent: int = 0
 
     @staticmethod
     def of(problem: Problem, sums: Sums) -> _Sizes:
@@ -127,6 +148,8 @@ class _Sizes:
         sum_bits = int(math.log2(usual_sum))
         # An activation is of interest around 0, and gates where their products are no ends: usual sums are small.
         usual = _ACTIVATED_BITS - sum_bits if operation.activations or operation.is_gated else None
+        if operation.scales_c:
+            return _Sizes._of_float8_outputs(operation, amplitude, sum_bits, factor_bits)
         if any(dtype.width_bits <= 8 for dtype in dtypes) or operation.c_dtype.exponent_max >= F32.exponent_max:
             low = (usual or 0) // 2
             return _Sizes(amplitude, low, (usual or 0) - low, 0, sum_bits, False, factor_bits)
@@ -135,3 +158,18 @@ class _Sizes:
         high = highest if usual is None else min(highest, usual - low)
         overflowing = operation.c_dtype.exponent_max + 1 - round(math.log2(usual_sum / math.sqrt(2))) - high
         return _Sizes(amplitude, low, high, min(max(overflowing, low), highest), sum_bits, True, factor_bits)
+
+    @staticmethod
+    def _of_float8_outputs(operation: Operation, amplitude: int, sum_bits: int, factor_bits: int) -> _Sizes:
+        """Those of float inputs: usual sums have _ACTIVATED_BITS if A's exponents reach so far. Integers, and blocks
+        with scales of their own, are of one size, and some are beyond the largest output."""
+        c_dtype, inputs = operation.c_dtype, (operation.a_dtype, operation.b_dtype)
+        if any(dtype.is_integer or dtype.block for dtype in inputs):
+            return _Sizes(amplitude, 0, 0, 0, sum_bits, False, factor_bits, c_dtype.exponent_max - sum_bits)
+        apart = max(_FLOAT8_USUAL_BITS - c_dtype.exponent_min - amplitude.bit_length(), 0)
+        least = max(dtype.exponent_min for dtype in inputs)
+        low = max((_ACTIVATED_BITS - sum_bits - apart) // 2, least)
+        high = low + apart
+        usual_bits = (low + high + sum_bits) * operation.b_columns
+        over = low + c_dtype.exponent_max - _FLOAT8_USUAL_BITS + 2
+        return _Sizes(amplitude, low, high, over, sum_bits, True, factor_bits, _FLOAT8_USUAL_BITS - usual_bits)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from hktune.core.dtype import Dtype
+from hktune.core.dtype import E4M3, Dtype
 from hktune.core.errors import DeviceError, KernelFault
 from hktune.core.launch import Launch
 from hktune.core.outcome import Failure, Status
@@ -55,11 +55,16 @@ class TorchArrays:
         self._on = torch_device
 
     def encoded(self, values: torch.Tensor, dtype: Dtype) -> torch.Tensor:
+        import torch
+
         if dtype.packed > 1:
             return self._by_numpy(dtype.bits(values.float().cpu().numpy()))
         if dtype.is_integer:
             return values.round().clamp(-dtype.integer_max - 1, dtype.integer_max).to(_torch_dtype(dtype))
-        return bits_of(values.float().to(_torch_dtype(dtype)))
+        torch_dtype, single = _torch_dtype(dtype), values.float()
+        if dtype is E4M3:  # of what is too large, releases of torch make a NaN or the largest number
+            single = single.clamp(torch.finfo(torch_dtype).min, torch.finfo(torch_dtype).max)
+        return bits_of(single.to(torch_dtype))
 
     def decoded(self, bits: torch.Tensor, dtype: Dtype) -> torch.Tensor:
         if dtype.packed > 1:

@@ -100,6 +100,7 @@ class _Placed:
         self._m, self._n, self._row = problem.rows, problem.n, problem.n + padding
         self._dtype = problem.operation.c_dtype
         self._c = arrays.filled(self._m * self._row + GUARD_ELEMENTS, self._dtype.poison_bits, self._dtype)
+        self._poison = arrays.filled(1, self._dtype.poison_bits, self._dtype)
         tensors, numbers = {"c": self._c}, problem.numbers(padding)
         self._before = operands.stored.get("c")
         for name, operand in operands_of(problem.operation).items():
@@ -122,7 +123,7 @@ class _Placed:
     def poison_c(self) -> None:
         """C and the guard behind it hold what no kernel writes; where the kernel adds to C, C itself holds zeros, or
         what the operation accumulates on."""
-        self._c[:] = self._dtype.poison_bits
+        self._c[:] = self._poison
         if self._before is not None:
             self._rows()[:] = self._before
         elif self._adds_to_c:
@@ -132,7 +133,7 @@ class _Placed:
     def output(self) -> tuple[Array, int]:
         """C [rows,n] as bits after a launch, and how many elements were written around it."""
         self._memory.fetch(self._c_buffer, self._c)
-        rows, poison = self._rows(), self._dtype.poison_bits
+        rows, poison = self._rows(), self._poison
         return rows, int((self._c != poison).sum()) - int((rows != poison).sum())
 
     def _rows(self) -> Array:

@@ -2,8 +2,9 @@
 for proofs on the host and on a GPU.
 
 A right kernel sums in float32 in some order (integers in 32-bit integers), scales, applies the epilogue, and rounds
-once to the format of C, to nearest even. Rounding keeps order, so what it may give is between the roundings of the two
-ends of what it may have summed. This holds for subnormal numbers and beyond the largest number of a format as well.
+once to the format of C, to nearest even. In float8, what is beyond the largest number becomes that number. Rounding
+keeps order, so what it may give is between the roundings of the two ends of what it may have summed. This holds for
+subnormal numbers and beyond the largest number of a format as well.
 
 Scales of 2^e are exact. Factors of a row, a column or everything may come before the sum or after it, those of blocks
 after the sum of a block: the answer is of the dequantised operands in any case.
@@ -15,6 +16,7 @@ seen. Of operands with exact sums (`exact_sums.py`) they are one number, so a wr
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
@@ -23,7 +25,7 @@ import numpy as np
 
 from hktune.core.dtype import E8M0, F32, Dtype
 from hktune.core.operand import Operand, factors_of, inputs_of, operands_of
-from hktune.core.operation import SCALE_BLOCK, Operation
+from hktune.core.operation import GATES, SCALE_BLOCK, Operation
 from hktune.core.problem import Problem, Rounding
 from hktune.core.sums import FLOAT32_SUMS, Sums
 from hktune.verify.activations import ACTIVATION_VALUES
@@ -40,9 +42,9 @@ class Answer:
     exact: Array
     error: Array
 
-    def columns(self, first: int, end: int) -> Answer:
-        """That of the columns from `first` to before `end`."""
-        return Answer(self.exact[:, first:end], self.error[:, first:end])
+    def at(self, columns: slice) -> Answer:
+        """That of these columns."""
+        return Answer(self.exact[:, columns], self.error[:, columns])
 
 
 @dataclass(frozen=True)
@@ -87,12 +89,24 @@ INTEGER_SPREAD = 40.0
 """Standard deviation of random integers of 8 bits, of which one in 600 is beyond the ends."""
 
 
+USUAL_FLOAT8 = 16.0
+"""The size of random numbers of float8, whose largest are 448 and 57344."""
+
+
+def _usual_sum(problem: Problem) -> float:
+    """The size of sums of random numbers."""
+    spread = INTEGER_SPREAD**2 if problem.operation.accumulator.is_integer else 1.0
+    return float(spread * math.sqrt(problem.k))
+
+
 def _drawn(operand: Operand, normal: Array, problem: Problem) -> Array:
     """Numbers of an input, of standard normal ones: those themselves; integers of the format's range; factors, which
     are positive and around 1; or where groups end."""
     if operand.name == "offsets":
         return uneven_ends(problem, normal)
-    if operand.name.startswith("scale_"):
+    if operand.name == "scale_c":
+        return (abs(normal) + 0.25) * (USUAL_FLOAT8 / _usual_sum(problem))
+    if operand.name in ("alpha", "beta") or operand.name.startswith("scale_"):
         return 2.0 ** (normal * 2).round() if operand.dtype is E8M0 else abs(normal) + 0.25
     return normal * INTEGER_SPREAD if operand.dtype.is_integer else normal
 
@@ -124,19 +138,37 @@ def answer_of(
     if operation.scales in _WHOLE:
         factor = exact["scale_a"].reshape(-1, 1) * exact["scale_b"]
         total, magnitude, cut = total * factor, magnitude * abs(factor), cut * abs(factor)
-    added = [exact[_TERMS[step]] for step in takewhile(_TERMS.__contains__, operation.epilogue)]
+    if operation.has_alpha:
+        total, magnitude, cut = total * exact["alpha"], magnitude * abs(exact["alpha"]), cut * abs(exact["alpha"])
+    after_alpha = operation.epilogue[operation.has_alpha :]
+    added = [_term(step, exact) for step in takewhile(_TERMS.__contains__, after_alpha)]
     total, magnitude = sum(added, total), sum(map(abs, added), magnitude)
     error = _roundings(operation, problem.k, len(added)) * F32.unit_roundoff * magnitude
     if units is not None:
         error = error * (magnitude * F32.unit_roundoff >= units)
     if sums.terms:
         error = error + cut
-    product, steps = Answer(total, error), operation.epilogue[len(added) :]
+    product, steps = Answer(total, error), after_alpha[len(added) :]
     if operation.is_gated:
-        activation, steps = steps[: steps.index("gated")], steps[steps.index("gated") + 1 :]
-        gate, up = product.columns(0, problem.n), product.columns(problem.n, 2 * problem.n)
+        at = steps.index(operation.gates_step)
+        activation, steps = steps[:at], steps[at + 1 :]
+        gate, up = map(product.at, _COLUMNS_OF[GATES[operation.gates_step]](problem.n))
         product = _gated(_finished(gate, activation, exact, arrays), up)
-    return _finished(product, steps, exact, arrays)
+    finished = _finished(product, steps, exact, arrays)
+    return _scaled(finished, exact["scale_c"], units is not None) if operation.scales_c else finished
+
+
+_COLUMNS_OF: dict[str, Callable[[int], tuple[slice, slice]]] = {
+    "halves": lambda n: (slice(0, n), slice(n, 2 * n)),
+    "interleaved": lambda n: (slice(0, 2 * n, 2), slice(1, 2 * n, 2)),
+}
+"""The columns of gates and of what they gate, of B with n of either."""
+
+
+def _scaled(product: Answer, factor: Array, is_exact: bool) -> Answer:
+    """`product` times a number, of which a kernel's is rounded to float32 unless the number is a power of two."""
+    total, error = product.exact * factor, product.error * abs(factor)
+    return Answer(total, error if is_exact else error + F32.unit_roundoff * (abs(total) + error))
 
 
 def _finished(product: Answer, steps: Sequence[str], exact: Mapping[str, Array], arrays: Arrays) -> Answer:
@@ -146,8 +178,9 @@ def _finished(product: Answer, steps: Sequence[str], exact: Mapping[str, Array],
         if step in ACTIVATION_VALUES:
             total, error = ACTIVATION_VALUES[step].of(total, error, arrays)
         else:
-            total = total + exact[_TERMS[step]]
-            error = error + F32.unit_roundoff * (abs(total) + error)
+            term = _term(step, exact)
+            total = total + term
+            error = error + F32.unit_roundoff * (abs(total) + error + (step in _ROUNDED_TERMS) * abs(term))
     return Answer(total, error)
 
 
@@ -189,11 +222,19 @@ def _roundings(operation: Operation, k: int, added: int) -> int:
         return 0
     product_bits = operation.a_dtype.significand_bits + operation.b_dtype.significand_bits
     sums = 1 if operation.accumulator.is_integer else k + (product_bits > F32.significand_bits)
-    return sums + max(added, 1) + 2 * bool(operation.scales)
+    return sums + max(added, 1) + 2 * bool(operation.scales) + operation.has_alpha + operation.has_beta
 
 
-_TERMS = {"bias": "bias", "accumulate": "c", "residual": "residual"}
+_TERMS = {"bias": "bias", "accumulate": "c", "residual": "residual", "beta_residual": "residual"}
 """The operands that steps add."""
+_ROUNDED_TERMS = frozenset({"beta_residual"})
+"""Those of them that add a product."""
+
+
+def _term(step: str, exact: Mapping[str, Array]) -> Array:
+    """What a step adds."""
+    added = exact[_TERMS[step]]
+    return added * exact["beta"] if step == "beta_residual" else added
 
 
 def _rounded(exact: Array, dtype: Dtype, arrays: Arrays) -> Array:
@@ -270,7 +311,7 @@ def compare(output: Array, operands: Operands, outside: int = 0, arrays: Arrays 
     return Mismatch(
         elements=elements,
         wrong=wrong,
-        unwritten=int((output == dtype.poison_bits).sum()),
+        unwritten=int((output == arrays.filled(1, dtype.poison_bits, dtype)).sum()),
         outside=outside,
         first=(row, column) if wrong else None,
         got=float(values[row, column]),

@@ -18,6 +18,10 @@ ROWS = 64
 OPERATIONS = [
     *(operation_of(f"{dtype}+{each}") for each in ACTIVATIONS for dtype in ("bf16.nt", "f16.nn")),
     *map(operation_of, ("bf16.nt+residual", "f16.nn+bias+residual", "bf16.nt+silu+gated", "f16.nn+bias+gelu+gated")),
+    *map(
+        operation_of,
+        ("bf16.nt+bias+silu+gated+residual", "f16.nn->f32+gelu+residual", "bf16.nn->f32+relu+gated+residual"),
+    ),
 ]
 RAGGED = [(1, 8, 8), (133, 200, 72), (513, 1536, 1048), (16, 64, 4096)]
 

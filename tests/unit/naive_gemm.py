@@ -33,7 +33,7 @@ LAYOUTS_OBJECT = (_FOLDER / "naive_gemm_layouts.hsaco").read_bytes()
 """Of every layout and both formats, with row strides."""
 LAYOUTS_SHA256 = hashlib.sha256(LAYOUTS_OBJECT).hexdigest()
 SCALED_OBJECT = (_FOLDER / "naive_gemm_scaled.hsaco").read_bytes()
-"""Of float8, with scales of everything or of rows."""
+"""Of numbers of 8 bits or fewer, with scales or without."""
 SCALED_SHA256 = hashlib.sha256(SCALED_OBJECT).hexdigest()
 SEVERAL_OBJECT = (_FOLDER / "naive_gemm_several.hsaco").read_bytes()
 """Of several products: batched and grouped bf16, nt and nn."""
@@ -69,7 +69,7 @@ def algorithm_trial(problem: Problem, algorithm: VendorAlgorithm, time_us: float
 def _object_of(operation: Operation) -> str:
     if operation.count:
         return SEVERAL_SHA256
-    if operation.scales:
+    if operation.scales or operation.a_dtype.width_bits <= 8:
         return SCALED_SHA256
     if operation.layout != "nt":
         return LAYOUTS_SHA256
@@ -87,9 +87,11 @@ def launch_of(row: Trial) -> tuple[str, LaunchRule]:
         order = sorted(pointers, key=lambda each: ("a", "b", "c", "offsets").index(each.name))
         rule = LaunchRule((grid[0], "m", products), block, 0, (*order, *several))
         return f"naive_{row.operation.kind}_{row.operation.layout}", rule
-    if row.operation.scales:
-        names = ("a", "b", "c", "bias", "scale_a", "scale_b")
-        numbers = [Argument(name, "u32") for name in ("n", "k")]
+    if row.object_sha256 == SCALED_SHA256:
+        scales = ("scale_a", "scale_b") if "scale_a" in operands_of(row.operation) else ()
+        names = ("a", "b", "c", "bias", *scales)
+        strides = ("ldscale_a", "incscale_a") if str(row.operation).startswith("e4m3.nt.blocks->bf16") else ()
+        numbers = [Argument(name, "u32") for name in ("n", "k", *strides)]
         words = (row.operation.a, row.operation.b, row.operation.scales, row.operation.c)
         rule = LaunchRule(grid, block, 0, (*(Argument(name, "pointer") for name in names), *numbers))
         return "_".join(("naive", *words)), rule

@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,13 @@ def operands(problem: Problem, seed: int = 0) -> tuple[Tensor, Tensor, Tensor | 
     a = normal(problem.m, problem.k) if of_a == "n" else normal(problem.k, problem.m).t()
     b = normal(problem.k, problem.n) if of_b == "n" else normal(problem.n, problem.k).t()
     return a, b, normal(problem.n) if problem.operation.has_bias else None
+
+
+BY_TORCH: dict[str | None, Callable[[Tensor], Tensor]] = {
+    None: lambda x: x,
+    "relu": torch.relu,
+    "gelu_tanh": partial(torch.nn.functional.gelu, approximate="tanh"),
+}
 
 
 def served(table: LoadedTable, a: Tensor, b: Tensor, bias: Tensor | None) -> Tensor:
@@ -212,6 +220,30 @@ def test_warm_asks_the_library_and_launches_once(load: Load, library: CublasLtSt
     table.warm()
     assert library.used == [1], "which loads its kernels: a capture need not"
     assert table.stats().hits == 0
+
+
+FINISHED = tuple(
+    Problem(M, N, K, operation_of(text))
+    for text in ("bf16.nt+residual", "bf16.nt+bias+residual", "bf16.nt+bias+gelu_tanh", "f16.nt+relu")
+)
+
+
+@pytest.mark.parametrize("problem", FINISHED, ids=str)
+def test_what_is_done_behind_the_product_is_the_algorithms_too(
+    load: Load, library: CublasLtStandIn, problem: Problem
+) -> None:
+    operation = problem.operation
+    table = load(algorithm_trial(problem, named(problem)))
+    table.warm()
+    a, b, bias = operands(problem)
+    residual = operands(problem, 1)[0].new_ones(M, N) * 3 if operation.has_residual else None
+    (activation,) = operation.activations or (None,)
+    out = table.linear(a, b.t(), bias, activation=activation, residual=residual)
+    exact = a.double() @ b.double() + (0 if bias is None else bias.double())
+    exact = BY_TORCH[activation](exact) + (0 if residual is None else residual.double())
+    torch.testing.assert_close(out.double(), exact, rtol=2.0**-7, atol=1e-3)
+    assert (table.stats().hits, table.stats().fallbacks) == (1, {})
+    assert library.used == [1, 1]
 
 
 def test_a_reproducible_table_leaves_algorithms_out(load: Load, library: CublasLtStandIn) -> None:

@@ -50,13 +50,14 @@ def test_a_row_as_saved_has_no_mismatch() -> None:
 
 
 @pytest.mark.parametrize("pair", [(MI350X, MI355X), (MI355X, MI350X)])
-def test_siblings_are_soft_and_reported_with_both_ids(tmp_path: Path, pair: tuple[Identity, Identity]) -> None:
+def test_siblings_need_a_word_and_are_reported_with_both_ids(tmp_path: Path, pair: tuple[Identity, Identity]) -> None:
     saved, current = pair
-    assert judged(row(), saved, current) == [("soft", "sibling device")]
+    assert judged(row(), saved, current) == [("hard", "other device")]
+    assert judged(row(), saved, current, allow_sibling_board=True) == [("soft", "sibling device")]
     spelled = replace(current, pci_id=f"1002:{str(current.pci_id)[2:]}:0c34")
-    assert judged(row(), saved, spelled) == [("soft", "sibling device")]
+    assert judged(row(), saved, spelled, allow_sibling_board=True) == [("soft", "sibling device")]
     table = published(tmp_path, trial(SMALL, source=Source.MEASURED), identity=saved)
-    validated = validate(table, tmp_path, current, allow_modelled=False)
+    validated = validate(table, tmp_path, current, allow_modelled=False, allow_sibling_board=True)
     assert validated.usable == table.entries
     assert validated.skipped == ()
     assert validated.reported_by_reason == {"sibling device": 1}
@@ -71,6 +72,12 @@ def test_anything_else_about_the_device_is_hard(change: dict[str, Any]) -> None:
     assert judged(row(), MI350X, replace(MI355X, **change)) == [("hard", "other device")]
 
 
+@pytest.mark.parametrize("change", [{"compute_units": 128}, {"partition": "CPX"}])
+def test_a_board_of_another_size_is_so_with_any_word(change: dict[str, Any]) -> None:
+    other = replace(MI355X, **change)
+    assert judged(row(), MI350X, other, allow_sibling_board=True) == [("hard", "other device")]
+
+
 def test_architecture_template_and_time_are_hard_and_come_first() -> None:
     assert judged(row(), MI355X, H100)[:2] == [("hard", "other architecture"), ("hard", "other device")]
     assert judged(row(), MI355X, MI355X, templates={"naive_gemm": "1" * 64}) == [("hard", "other template")]
@@ -78,7 +85,12 @@ def test_architecture_template_and_time_are_hard_and_come_first() -> None:
     modelled = msgspec.structs.replace(row(), source=Source.MODELLED)
     assert judged(modelled, EMULATED, MI355X) == [("hard", "modelled")]
     assert judged(modelled, EMULATED, MI355X, allow_modelled=True) == []
-    mixed = judged(row(), MI350X, MI355X, templates={"naive_gemm": "1" * 64})
+    assert judged(modelled, EMULATED, MI350X, allow_modelled=True) == [("hard", "other device")]
+    allowed: Any = {"allow_modelled": True, "allow_sibling_board": True}
+    assert judged(modelled, EMULATED, MI350X, **allowed) == [("soft", "sibling device")]
+    a_part = replace(MI350X, compute_units=32, partition="CPX")
+    assert judged(modelled, EMULATED, a_part, **allowed) == [("hard", "other device")]
+    mixed = judged(row(), MI350X, MI355X, templates={"naive_gemm": "1" * 64}, allow_sibling_board=True)
     assert mixed == [("hard", "other template"), ("soft", "sibling device")]
 
 

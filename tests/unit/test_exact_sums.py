@@ -27,6 +27,8 @@ HALF = ("f16.nt+bias", "bf16.nt+bias", "bf16.tn->f16+bias", "bf16.nt+bias+silu",
 OPERATIONS = (*HALF, "f16.nn", "f16.nn+relu", "bf16.tt", "f16*bf16.nt->bf16+bias", "f16.nn->f32+bias", "f32.nt+bias")
 ONTO_C = ("bf16.tn->f32+accumulate", "f16.nt+bias+accumulate")
 FINISHED = ("bf16.nt+residual", "f16.nt+bias+residual", "bf16.nt+bias+silu+gated", "f16.nn+gelu+gated+residual")
+WITH_FACTORS = ("bf16.nn+alpha+beta_residual", "f16.nt->f32+alpha+bias+beta_residual", "bf16.nt+bias+beta_residual")
+FLOAT8 = ("bf16.nt->e4m3+bias", "f16.nn->e4m3", "bf16.nt->e4m3+alpha+bias+beta_residual", "f16.nt->e4m3+bias+silu")
 DEPTHS = (8, 96, 1544, 8192)
 Floats = npt.NDArray[np.float64]
 
@@ -141,7 +143,7 @@ def judgements(device: PythonKernel, problem: Problem) -> list[Proof | Failure]:
 
 
 @pytest.mark.parametrize("k", DEPTHS)
-@pytest.mark.parametrize("text", [*OPERATIONS, *FINISHED])
+@pytest.mark.parametrize("text", [*OPERATIONS, *FINISHED, *WITH_FACTORS])
 def test_the_one_rounding_is_right_for_both_judges(text: str, k: int) -> None:
     for judged in judgements(WrongKernel(text, to_nearest), Problem(24, 72, k, operation_of(text))):
         assert isinstance(judged, Proof), judged
@@ -172,6 +174,38 @@ def test_a_wrong_rounding_is_wrong_at_every_depth(text: str, wrong: str, k: int)
     for judged in judgements(WrongKernel(text, **WRONG[wrong]), Problem(24, 72, k, operation_of(text))):
         assert isinstance(judged, Failure)
         assert judged.status is Status.WRONG
+
+
+def not_saturated(values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    return torch.where(values.abs() > torch.finfo(dtype).max + 16, torch.nan, values.float()).to(dtype)
+
+
+WRONG_FLOAT8 = {**WRONG, "does not saturate": {"rounded": not_saturated}, "flushes": {"rounded": flushed}}
+
+
+@pytest.mark.parametrize("wrong", ["", *WRONG_FLOAT8])
+@pytest.mark.parametrize("text", FLOAT8)
+def test_float8_is_rounded_once_and_saturates(text: str, wrong: str) -> None:
+    if wrong == "ties away" and operation_of(text).activations:
+        return  # an activation is not exact
+    kernel = WrongKernel(text, **WRONG_FLOAT8.get(wrong, {"rounded": to_nearest}))
+    for judged in judgements(kernel, Problem(24, 72, 1544, operation_of(text))):
+        assert isinstance(judged, Failure if wrong else Proof), judged
+
+
+@pytest.mark.parametrize("text", [*FLOAT8, "e4m3.nt.tensor", "e4m3.nt.rows+bias", "e5m2*e4m3.nt.rows->e4m3"])
+def test_outputs_in_float8_meet_both_ends_of_the_range(text: str) -> None:
+    """Some are beyond the largest number, some are subnormal, and most are neither."""
+    for k in (96, 1544):
+        operands = random_operands(Problem(24, 72, k, operation_of(text)), 2, exact_sums=True)
+        exact = torch.from_numpy(operands.answer.exact)
+        info = torch.finfo(torch.float8_e4m3fn)
+        rounded = exact.float().clamp(info.min, info.max).to(torch.float8_e4m3fn).double()
+        beyond = exact.abs() > info.max
+        subnormal = (rounded.abs() < info.tiny) & (rounded != 0)
+        assert 0.005 < beyond.double().mean() < 0.5
+        assert 0.005 < subnormal.double().mean() < 0.5
+        assert (rounded == 0).double().mean() < 0.3
 
 
 @pytest.mark.parametrize("rows", [1, 24])

@@ -81,9 +81,9 @@ def test_more_waves_than_a_workgroup_holds_are_refused_if_ever_offered() -> None
 
 
 def test_every_rule_is_tried_here() -> None:
-    # Above, in test_gemm_bf16_layouts.py, in test_gemm_gated.py, and in test_gemm_low_precision.py.
-    of_gates, of_words = {"gates_in_their_lanes"}, {"whole_words"}
-    elsewhere = {"waves_fit", "whole_vectors_of_m", "whole_vectors_of_n", *of_gates, *of_words}
+    # Above, and in test_gemm_bf16_layouts.py, test_gemm_gated.py, test_gemm_several.py and test_gemm_low_precision.py.
+    of_operations = {"gates_in_their_lanes", "whole_words", "groups_fit"}
+    elsewhere = {"waves_fit", "whole_vectors_of_m", "whole_vectors_of_n", *of_operations}
     assert {constraint.name for constraint in space().constraints} == {*BREAKS, *elsewhere}
 
 

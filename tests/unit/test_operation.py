@@ -64,6 +64,10 @@ OPERATIONS = st.builds(
         ("e4m3.nt.rows.fast->f32+bias", Operation("e4m3", "nt", "", "f32", ("bias",), "rows", accumulation="fast")),
         ("e4m3*e5m2.nn.blocks->f32+bias", Operation("e4m3", "nn", "e5m2", "f32", ("bias",), "blocks")),
         ("bf16.nt+bias+silu+gated+residual", Operation(epilogue=("bias", "silu", "gated", "residual"))),
+        ("bf16.nt+silu+gated_interleaved", Operation(epilogue=("silu", "gated_interleaved"))),
+        ("f16.nn+alpha+bias+beta_residual", Operation("f16", "nn", epilogue=("alpha", "bias", "beta_residual"))),
+        ("bf16.nt->e4m3+bias", Operation(c="e4m3", epilogue=("bias",))),
+        ("e4m3.nt.tensor", Operation("e4m3", scales="tensor")),
     ],
 )
 def test_an_operation_has_the_text_that_it_is_read_from(text: str, operation: Operation) -> None:
@@ -95,9 +99,14 @@ def test_texts_are_equal_for_equal_operations_alone(one: Operation, other: Opera
         ("bf16.nt+mish", "step 'mish' is not known: known are bias, accumulate, relu, gelu, gelu_tanh, silu"),
         ("bf16.nt+bias+bias", "a step twice"),
         ("bf16.nt+residual+bias", "must be written +bias+residual"),
-        ("bf16.nt+silu+bias+gated", "+gated comes after +bias or not, and then one activation or none"),
+        ("bf16.nt+silu+bias+gated", "+gated comes after +alpha or not, +bias or not, and then one activation or none"),
         ("bf16.nt+accumulate+gated", "+gated comes after"),
         ("bf16.nt+relu+gelu+gated", "+gated comes after"),
+        ("bf16.nt+bias+alpha", "must be written +alpha+bias"),
+        ("bf16.nt+beta_residual+bias", "must be written +bias+beta_residual"),
+        ("bf16.nt+residual+beta_residual", "has +residual and +beta_residual: keep one of them"),
+        ("bf16.nt+gated+gated_interleaved", "has +gated and +gated_interleaved: keep one of them"),
+        ("bf16.nt+residual+gated_interleaved", "+gated_interleaved comes after"),
         ("sparse.bf16.nt", "kind 'sparse' is not known"),
         ("bf16.nt.odd", "scales 'odd' is not known"),
         ("gemm.bf16.nt", "must be written bf16.nt"),
@@ -167,6 +176,8 @@ def test_numbers_are_rounded_as_torch_rounds_them(dtype: Dtype) -> None:
 def test_a_problem_counts_the_bytes_of_its_operands() -> None:
     assert Problem(2, 3, 5).bytes == 2 * (2 * 5 + 3 * 5 + 2 * 3)
     assert Problem(2, 3, 5, operation_of("f16.nn->f32+bias")).bytes == 2 * (2 * 5 + 3 * 5) + 4 * (2 * 3 + 3)
+    assert Problem(2, 3, 5, operation_of("bf16.nt->e4m3+bias")).bytes == 2 * (2 * 5 + 3 * 5 + 3) + 2 * 3 + 4
+    assert Problem(2, 3, 5, operation_of("bf16.nt+beta_residual")).bytes == 2 * (2 * 5 + 3 * 5 + 2 * 2 * 3) + 4
     assert Problem(2, 3, 5).flops == 60
     assert Problem(2, 3, 5, operation_of("bf16.nt+silu+gated")).flops == 120
     assert str(Problem(2, 3, 5, BF16_NT_BIAS)) == "2x3x5 bf16.nt+bias"

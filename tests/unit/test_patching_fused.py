@@ -251,6 +251,80 @@ def test_a_product_that_is_used_twice_is_not_lost() -> None:
     assert "silu(first) * second" not in str(report)
 
 
+class InPlace(nn.Module):
+    """A child that writes to what a linear before it has read."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind, self.up, self.gate, self.square = kind, linear(N, K), linear(N, K), linear(K, K)
+        self.act = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Any:
+        if self.kind == "sum":
+            product = self.square(x)
+            return product + self.act(x)
+        if self.kind == "activation":
+            product = self.up(x)
+            return functional.silu(product), self.act(x)
+        gate = self.gate(x)
+        return functional.silu(gate) * self.up(self.act(x))
+
+
+@pytest.mark.parametrize("kind", ["sum", "activation", "gates"])
+def test_what_a_linear_reads_is_not_written_to_before_it_is_done(kind: str) -> None:
+    model = InPlace(kind)
+    twin = copy.deepcopy(model)
+    hktune.patch(model, fuse=True, quiet=True)
+    with torch.no_grad():
+        torch.testing.assert_close(model(given()), twin(given()), rtol=2**-6, atol=2**-6)
+
+
+def test_an_activation_that_is_another_one_now_is_done() -> None:
+    model = model_of("gemma")
+    hktune.patch(model, fuse=True, quiet=True)
+    with torch.no_grad():
+        nn.init.constant_(model.get_submodule("gate_proj").weight, -0.1)
+        assert_right(model(given()), model)
+        before = model(given())
+        model.act_fn.approximate = "none"  # type: ignore[union-attr, assignment]
+        assert_right(model(given()), model)
+        assert not torch.equal(model(given()), before)
+
+
+class Doubled(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * x
+
+
+def test_what_torch_made_of_a_fused_class_stays_when_it_is_unpatched() -> None:
+    model = model_of("llama")
+    hktune.patch(model, fuse=True, quiet=True)
+    model.register_parameter("scale", nn.Parameter(torch.ones(1)))
+    nn.utils.parametrize.register_parametrization(model, "scale", Doubled())
+    hktune.unpatch(model, quiet=True)
+    assert nn.utils.parametrize.is_parametrized(model)
+    assert torch.equal(model.scale, torch.tensor([2.0]))  # type: ignore[arg-type]
+    assert type(model).__mro__[1:] == GatedMlp.__mro__
+
+
+@pytest.mark.parametrize("kind", ["another parameter", "another process"])
+def test_memory_that_others_see_stays_where_it_is(kind: str, table: LoadedTable) -> None:
+    model = model_of("llama")
+    weight = model.get_submodule("gate_proj").weight
+    if kind == "another process":
+        model.share_memory()
+    else:
+        model.tied = nn.Linear(K, N, bias=False)
+        model.tied.weight = nn.Parameter(weight.data)  # type: ignore[arg-type]
+    at = weight.data_ptr()
+    hktune.patch(model, fuse=True, quiet=True)
+    assert weight.data_ptr() == at
+    with torch.no_grad():
+        out, count = hits(table, lambda: model(given()))
+        assert count == 3
+        assert_right(out, model)
+
+
 def test_a_compiled_model_is_the_same(table: LoadedTable) -> None:
     model = model_of("llama")
     hktune.patch(model, fuse=True, quiet=True)

@@ -27,8 +27,8 @@ from hktune.verify.arrays import HOST, Arrays
 from hktune.verify.on_device import TorchArrays, verify_on_device
 from hktune.verify.reference import answer_of
 
-TORCH = {"bf16": torch.bfloat16, "f16": torch.float16, "f32": torch.float32}
-INTEGERS = {2: torch.int16, 4: torch.int32}
+TORCH = {"bf16": torch.bfloat16, "f16": torch.float16, "f32": torch.float32, "e4m3": torch.float8_e4m3fn}
+INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32}
 PRODUCTS = {"nt": "mk,nk->mn", "nn": "mk,kn->mn", "tn": "km,kn->mn", "tt": "km,nk->mn"}
 OPERATIONS = [
     *(f"{dtype}.{layout}{bias}" for dtype in ("bf16", "f16", "f32") for layout in PRODUCTS for bias in ("", "+bias")),
@@ -50,6 +50,16 @@ OPERATIONS = [
     "f16.nn+silu+gated",
     "bf16.nt+bias+gelu_tanh+gated+residual",
     "f16.tt->f32+bias+relu+gated",
+    "bf16.nt+silu+gated_interleaved",
+    "f16.nn+alpha+bias+gelu_tanh+gated_interleaved+residual",
+    "bf16.nn+alpha+beta_residual",
+    "f16.nt+alpha+bias+gelu+beta_residual",
+    "bf16.nt->f32+beta_residual",
+    "bf16.nt->e4m3",
+    "f16.nn->e4m3+bias+silu",
+    "bf16.nt->e4m3+alpha+bias+relu+beta_residual",
+    "bf16.nt->e4m3+bias+silu+gated_interleaved",
+    "e4m3.nt+bias",
 ]
 ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "relu": functional.relu,
@@ -62,7 +72,12 @@ Round = Callable[[torch.Tensor, torch.dtype], torch.Tensor]
 
 
 def to_nearest(values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    return values.float().to(dtype)
+    single = values.float()
+    return (saturated(single, dtype) if dtype is torch.float8_e4m3fn else single).to(dtype)
+
+
+def saturated(values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    return values.clamp(torch.finfo(dtype).min, torch.finfo(dtype).max)
 
 
 def towards_zero(values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -78,17 +93,27 @@ def torch_product(operation: str, a: torch.Tensor, b: torch.Tensor) -> torch.Ten
 
 
 def finished(operation: str, total: torch.Tensor, added: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """By torch, what the steps of the operation's text make of a product; `added` is what they add, by their names."""
+    """By torch, what the steps of the operation's text make of a product; `added` is what they read, by name."""
     steps = operation.split("+")[1:]
     for step, following in itertools.pairwise([*steps, ""]):
-        gate, up = total.chunk(2, 1) if "gated" in (step, following) else (total, total)
-        if step == "gated":
-            total = gate * up
-        elif step in ACTIVATIONS and following == "gated":
-            total = torch.cat([ACTIVATIONS[step](gate), up], 1)
+        if step == "alpha":
+            total = total * added["alpha"].double()
+        elif step == "beta_residual":
+            total = total + added["beta"].double() * added["residual"].double()
+        elif step in ACTIVATIONS and following.startswith("gated"):
+            gates = gates_of(following, torch.arange(total.shape[1]))[0]
+            total = total.clone().index_copy(1, gates, ACTIVATIONS[step](total[:, gates]))
+        elif step.startswith("gated"):
+            gates, up = gates_of(step, torch.arange(total.shape[1]))
+            total = total[:, gates] * total[:, up]
         else:
             total = ACTIVATIONS[step](total) if step in ACTIVATIONS else total + added[step].double()
-    return total
+    return total * added["scale_c"].double() if "scale_c" in added else total
+
+
+def gates_of(step: str, columns: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Those of gates, and those of what they gate."""
+    return (columns[::2], columns[1::2]) if step == "gated_interleaved" else columns.chunk(2)
 
 
 class PythonKernel:
@@ -98,7 +123,9 @@ class PythonKernel:
         self._operation, self._round = operation, rounded
         made = operation_of(operation)
         self._dtypes = {"a": TORCH[made.a], "b": TORCH[made.b]}
-        self._dtypes |= dict.fromkeys(("bias", "c", "residual"), TORCH[made.c])
+        added = made.c if made.c != "e4m3" else made.a if made.a in ("bf16", "f16") else "bf16"
+        self._dtypes |= dict.fromkeys(("bias", "residual"), TORCH[added]) | {"c": TORCH[made.c]}
+        self._dtypes |= dict.fromkeys(("alpha", "beta", "scale_c"), torch.float32)
 
     def allocate(self, size_bytes: int) -> Any:
         return SimpleNamespace(memory=torch.zeros(size_bytes, dtype=torch.uint8))
@@ -135,7 +162,8 @@ class PythonKernel:
 
 def launch_of_all() -> Launch:
     """A launch that takes whatever a problem may have."""
-    arguments = [Argument(name, "pointer") for name in ("bias", "residual", "c", "b", "a")]
+    pointers = ("alpha", "beta", "scale_c", "bias", "residual", "c", "b", "a")
+    arguments = [Argument(name, "pointer") for name in pointers]
     arguments += [Argument(name, "i32") for name in ("ldc", "ldresidual", "lda", "ldb", "m", "n", "k")]
     return Launch((1, 1, 1), (64, 1, 1), 0, tuple(arguments))
 
@@ -168,8 +196,11 @@ def test_the_answer_is_torchs(operation: str) -> None:
         return torch.from_numpy(operands.stored[name].view(f"i{TORCH[dtype].itemsize}")).view(TORCH[dtype])
 
     exact = torch_product(operation, tensor("a", made.a), tensor("b", made.b))
-    names = {"bias": "bias", "accumulate": "c", "residual": "residual"}
-    added = {step: tensor(name, made.c) for step, name in names.items() if step in made.epilogue}
+    added = {"accumulate": tensor("c", made.c)} if made.accumulates else {}
+    of_c = made.c if made.c != "e4m3" else made.a if made.a in ("bf16", "f16") else "bf16"
+    for name, dtype in (("bias", of_c), ("residual", of_c), ("alpha", "f32"), ("beta", "f32"), ("scale_c", "f32")):
+        if name in operands.stored:
+            added[name] = tensor(name, dtype)
     exact = finished(operation, exact, added)
     np.testing.assert_allclose(operands.answer.exact, exact.numpy(), rtol=1e-12, atol=1e-12)
 
@@ -213,6 +244,10 @@ def test_an_activation_is_torchs_from_end_to_end_and_no_steeper_than_it_says(nam
         ("f16.nn+relu+gated+residual", "f16.nn+relu+gated"),
         ("f16.nt+bias+residual", "f16.nt+bias"),
         ("bf16.nt+gelu+residual", "bf16.nt+residual+gelu"),
+        ("bf16.nt+silu+gated_interleaved", "bf16.nt+silu+gated"),
+        ("bf16.nt+alpha+bias+beta_residual", "bf16.nt+bias+beta_residual"),
+        ("f16.nn+alpha+bias+gelu+beta_residual", "f16.nn+alpha+bias+gelu+residual"),
+        ("bf16.nt->f32+alpha+bias", "bf16.nt->f32+bias"),
     ],
 )
 @pytest.mark.parametrize("exact_sums", [False, True])
@@ -339,8 +374,8 @@ def test_seeded_operands_are_those_of_recorded_proofs(problem: Problem, seed: in
     "text",
     ["grouped8.bf16.tn", "batched8.f16.nn+bias", "grouped8.e4m3.nt.rows->bf16",
      "bf16.nt.rows", "i32.nt", "i8*bf16.nt->bf16", "mxfp4*bf16.nt->bf16",
-     "mxfp4.nn->bf16", "mxfp4.nt", "mxfp4.nt.rows->bf16", "e4m3.nt", "i8.nt", "bf16.nt->i32", "i8.nt.rows->i32",
-     "i8.nt->i32+bias"],
+     "mxfp4.nn->bf16", "mxfp4.nt", "mxfp4.nt.rows->bf16", "e5m2.nt", "i8.nt", "bf16.nt->i32", "i8.nt.rows->i32",
+     "i8.nt->i32+bias", "bf16.nt->e4m3+accumulate", "batched8.bf16.nt->e4m3", "bf16.nt->e5m2"],
 )  # fmt: skip
 def test_an_operation_without_a_reference_is_refused(text: str) -> None:
     with pytest.raises(
@@ -364,6 +399,12 @@ def test_an_operation_without_a_reference_is_refused(text: str) -> None:
             "bf16.nt+bias+silu+gated+residual",
             2 * (2 * 5 + 6 * 5 + 6 + 2 * (2 * 3)),
             {"a": (2, 5), "b": (6, 5), "bias": (6,), "residual": (2, 3), "c": (2, 3)},
+        ),
+        (
+            "bf16.nt->e4m3+alpha+bias+silu+gated_interleaved+beta_residual",
+            2 * (2 * 5 + 6 * 5 + 6 + 2 * 3) + 2 * 3 + 3 * 4,
+            {"a": (2, 5), "b": (6, 5), "alpha": (1,), "bias": (6,), "residual": (2, 3), "beta": (1,), "scale_c": (1,)}
+            | {"c": (2, 3)},
         ),
         (
             "e4m3.nt.blocks->bf16+gated",

@@ -120,6 +120,25 @@ def test_a_bias_is_added_by_hipblaslt(load: Load, hipblaslt: HipblasLtStandIn) -
     assert hipblaslt.used == [93702]
 
 
+@pytest.mark.parametrize("text", ["e4m3.nt.rows->bf16", "e4m3.nt.tensor->f16+bias", "e5m2*e4m3.nt.rows->f32"])
+def test_scaled_products_are_hipblaslts(load: Load, hipblaslt: HipblasLtStandIn, text: str) -> None:
+    problem = Problem(M, N, K, operation_of(text))
+    operation, random = problem.operation, torch.Generator().manual_seed(5)
+    table = load(row(problem, named("hipBLASLt", problem, 0)))
+    table.warm()
+    dtype = getattr(torch, operation.c_dtype.torch_name)
+    a = torch.randn(M, K, generator=random).to(getattr(torch, operation.a_dtype.torch_name))
+    b = torch.randn(N, K, generator=random).to(getattr(torch, operation.b_dtype.torch_name)).t()
+    shapes = ((M, 1), (1, N)) if operation.scales == "rows" else ((1,), (1,))
+    scale_a, scale_b = (torch.rand(shape, generator=random) + 0.5 for shape in shapes)
+    bias = torch.randn(N, generator=random).to(dtype) if operation.has_bias else None
+    out = hktune.scaled_mm(a, b, scale_a, scale_b, bias, dtype)
+    exact = (a.double() * scale_a) @ (b.double() * scale_b) + (0 if bias is None else bias.double())
+    torch.testing.assert_close(out.double(), exact, rtol=2.0**-7, atol=1e-3)
+    assert (table.stats().hits, table.stats().fallbacks) == (1, {})
+    assert len(hipblaslt.used) == 2
+
+
 @pytest.mark.parametrize("library", ["hipBLASLt", "rocBLAS"])
 def test_another_version_is_named_at_once_and_torch_serves(
     load: Load, hipblaslt: HipblasLtStandIn, rocblas: RocblasStandIn, library: str

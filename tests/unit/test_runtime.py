@@ -28,8 +28,8 @@ from hktune.core.outcome import Source
 from hktune.core.problem import Problem
 from hktune.device.device import Binding, Kernel
 from hktune.device.emulated import EmulatedDevice, EmulatedKernel
-from hktune.dispatch import Entry, Table, validate, write_table
-from hktune.runtime import FallbackWarning, LoadedTable, Stats, current, operators
+from hktune.dispatch import Entry, Table, write_table
+from hktune.runtime import FallbackWarning, LoadedTable, Stats, operators
 
 SMALL = Problem(8, 128, 64)
 BIASED = Problem(8, 128, 64, BF16_NT_BIAS)
@@ -290,14 +290,6 @@ def test_reproducible_leaves_out_kernels_whose_sums_have_no_fixed_order(tmp_path
         table = hktune.load(tmp_path, allow_modelled=True, reproducible=True)
     assert table.stats().skipped == {"not reproducible": 1}
     assert hktune.load(tmp_path, allow_modelled=True).stats().skipped == {}
-
-
-def test_a_row_that_is_used_with_a_mismatch_is_warned_of_once(tmp_path: Path) -> None:
-    table = published(tmp_path, trial(SMALL, source=Source.MEASURED), identity=MI355X)
-    sibling = replace(MI355X, name="AMD Instinct MI350X", pci_id="0x75a0")
-    validated = validate(table, tmp_path, sibling, allow_modelled=False)
-    with pytest.warns(UserWarning, match=r"1 of 1 entries are used all the same \(sibling device: 1; first: 8x128x64"):
-        current._report(validated, tmp_path, allow_sibling_board=False)
 
 
 def test_a_summary_is_printed_at_exit_on_request(tmp_path: Path) -> None:

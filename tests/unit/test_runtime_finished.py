@@ -112,6 +112,12 @@ def test_another_residual_is_added_by_torch_to_a_served_product(table: LoadedTab
     torch.testing.assert_close(out.double(), truth(x, weight, None, None) + added.double(), rtol=0.02, atol=0.02)
 
 
+def test_a_residual_without_memory_is_torchs_to_refuse(table: LoadedTable) -> None:
+    x, weight, _ = operands()
+    with pytest.raises(RuntimeError, match="Tensor on device meta is not on the expected device cpu"):
+        hktune.linear(x, weight, residual=residual().to("meta"))
+
+
 def test_without_such_a_kernel_the_product_is_served_and_the_rest_is_torchs(table: LoadedTable) -> None:
     x, weight, bias = operands()
     out, count = hits(table, lambda: hktune.linear(x, weight, bias, residual=residual()))

@@ -15,7 +15,7 @@ from hktune.core.errors import TableError
 from hktune.core.operation import operation_of
 from hktune.core.problem import Problem
 from hktune.core.shapes import load_shapes
-from hktune.runtime import FallbackWarning, LoadedTable, operators, recorder
+from hktune.runtime import FallbackWarning, LoadedTable, operators
 
 M, N, K, GROUPS = 24, 64, 32, 4
 ENDS = [5, 5, 20, 24]
@@ -132,15 +132,9 @@ def test_what_is_wrong_is_torchs_to_refuse(table: LoadedTable) -> None:
         hktune.grouped_mm(a, b[:, :16], offsets)
 
 
-def test_a_recording_has_experts_and_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_recording_has_experts_and_tokens(tmp_path: Path) -> None:
     a, b, offsets = operands()
     batch, matrices, _ = operands("nn", batched=True)
-    with recorder.Recorder() as seen:
-        torch._grouped_mm(a, b, offs=offsets)
-        torch.bmm(batch, matrices)
-        a @ b[0]
-    assert [str(problem) for problem in seen.calls] == ["24x64x32 bf16.nt"], "no kernel for this device is made"
-    monkeypatch.setattr(recorder, "may_be_tuned", lambda tensor: True)
     with hktune.record(tmp_path / "shapes.yaml"):
         for _ in range(3):
             torch._grouped_mm(a, b, offs=offsets)

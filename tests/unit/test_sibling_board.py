@@ -110,10 +110,13 @@ def test_a_board_of_another_size_is_no_sibling_with_any_word(table: Path, change
         hktune.load(table, device=As(replace(OTHER, **change)), allow_sibling_board=True)
 
 
-def test_the_same_chip_with_other_clocks_needs_no_word_and_is_counted_so(tmp_path: Path) -> None:
+def test_the_same_chip_with_other_clocks_is_a_sibling_too(tmp_path: Path) -> None:
     published(tmp_path, trial(SMALL))  # modelled for the emulated MI355X
-    with pytest.warns(UserWarning, match="modelled for a sibling of this device: saved=mi355x current=mi350x"):
-        loaded = hktune.load(tmp_path, allow_modelled=True, device=EmulatedDevice(board=MI350X))
+    here = EmulatedDevice(board=MI350X)
+    said = r"modelled for a sibling .* allow_sibling_board is False: saved=.*board:mi355x current=.*board:mi350x"
+    with pytest.raises(TableError, match=said):
+        hktune.load(tmp_path, allow_modelled=True, device=here)
+    loaded = hktune.load(tmp_path, allow_modelled=True, device=here, allow_sibling_board=True)
     assert_right(loaded, 8)
     assert loaded.stats() == Stats(0, 0, {}, {}, sibling_hits=1)
 

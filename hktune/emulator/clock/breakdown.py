@@ -43,8 +43,9 @@ ROUNDS = ("workgroup start", "cold pages", "prologue", "epilogue", "idle CUs")
 """What rounds of workgroups take beside their k-steps. Idle CUs: the part of a last round, after others, in which so
 many of the compute units have no workgroup."""
 
-LAUNCH = ("gathering", "bytes from hbm", "launch", "write-back")
-"""What the launch takes on top: the sums of a split k, how much longer all its bytes take HBM, itself, its end."""
+LAUNCH = ("gathering", "no tile", "bytes from hbm", "launch", "write-back")
+"""What the launch takes on top: the sums of a split k, workgroups for which groups have no tile, how much longer all
+its bytes take HBM, itself, its end."""
 
 MEMORY_LATENCY, CLOCK = "memory latency", "clock"
 """What is part of other causes, and may be taken out: every load is answered at once; the clock is at its highest."""
@@ -124,7 +125,9 @@ class LaunchModel:
         elif cause == "gathering":
             launch = replace(launch, workspace_bytes=0)
         launched = self._settled(profile, launch, rates)
-        if cause == "idle CUs":
+        if cause == "no tile":
+            launched = replace(launched, without_tile_clk=0.0)
+        elif cause == "idle CUs":
             launched = replace(launched, rounds_clk=launched.rounds_clk - _idle_clk(launched))
         return self._modelled(launched, rates)
 
@@ -159,7 +162,7 @@ def parts_us_of(launched: Settled, causes: Mapping[str, Profile]) -> dict[str, f
             clk[name] += steps * simulated_clk * cause_clk / whole_clk
         for name, level_clk in step.items():
             clk[name] += steps * level_clk
-    clk["gathering"] = launched.gathering_clk
+    clk["gathering"], clk["no tile"] = launched.gathering_clk, launched.without_tile_clk
     times_us = {name: part_clk / launched.clock_ghz * 1e-3 for name, part_clk in clk.items()}
     times_us["bytes from hbm"] = max(launched.moved_us - launched.walked_us, 0.0)
     times_us["launch"], times_us["write-back"] = launched.launch_us, launched.write_back_us

@@ -18,6 +18,7 @@ from hktune.core.board import Board
 from hktune.core.launch import WORKSPACE_COUNTER_BYTES, Launch, Tile
 from hktune.core.outcome import Source, Timing
 from hktune.core.problem import Problem
+from hktune.core.problem_tiles import ProblemTiles, tiles_of
 from hktune.emulator.clock.memory_traffic import Kept, Order, rounds_of, row_major
 from hktune.emulator.clock.profile import LATENCIES_CLK, Profile, Residency, profile
 from hktune.emulator.clock.rates import Rates, rates_of
@@ -51,20 +52,22 @@ class Modelled:
 @dataclass(frozen=True)
 class Settled:
     """A launch whose latency, traffic and clock agree: its rounds and the clk that they take one after another, the
-    clk of gathering a split k, the time of all its bytes from HBM, of its launch and of writing C back."""
+    clk of gathering a split k, the clk of workgroups that find no tile, the time of all its bytes from HBM, of its
+    launch and of writing C back."""
 
     rounds: list[WorkgroupRound]
     clock_ghz: float
     rounds_clk: float
     gathering_clk: float
+    without_tile_clk: float
     moved_us: float
     launch_us: float
     write_back_us: float
 
     @property
     def walked_us(self) -> float:
-        """Rounds and gathering."""
-        return (self.rounds_clk + self.gathering_clk) / self.clock_ghz * 1e-3
+        """Rounds, gathering, and what finds no tile."""
+        return (self.rounds_clk + self.gathering_clk + self.without_tile_clk) / self.clock_ghz * 1e-3
 
     @property
     def time_us(self) -> float:
@@ -83,7 +86,8 @@ def modelled_time(
 ) -> Modelled:
     """The time of one launch of the profiled kernel on `problem`, its operands in no cache or only in the MALL.
 
-    `launch.grid` has as many workgroups as the problem has tiles, or more that share the k-steps of a tile evenly.
+    `launch.grid` has as many workgroups as the problem has tiles, or more that share the k-steps of a tile evenly. Of
+    several products `order` is that of `problem_order`.
     `rates` are those of `board` unless given.
     """
     rates = rates or rates_of(board)
@@ -95,13 +99,15 @@ def settled(
     profile: Profile, problem: Problem, launch: Launch, tile: Tile, arch: Arch, order: Order, rates: Rates
 ) -> Settled:
     """The launch of `modelled_time`, in its parts."""
-    tiles_m, tiles_n = -(-problem.m // tile.m), -(-problem.n // tile.n)
-    workgroups = math.prod(launch.grid)
+    tiles = tiles_of(problem, tile)
+    workgroups = tiles.workgroups(launch)
     steps = k_steps(problem, launch, tile)
     at_once = arch.compute_units * profile.residencies[-1].workgroups
-    cold = rates.rotated_sets * problem.bytes > rates.mall_bytes  # else the MALL has all sets from their last use
+    moved_bytes = _moved_bytes(problem, tiles)
+    cold = rates.rotated_sets * moved_bytes > rates.mall_bytes  # else the MALL has all sets from their last use
     kept = _kept(problem, launch, tile, rates)
-    grid = rounds_of(workgroups, tiles_m, tiles_n, at_once, arch, order, kept, rates.scattered_shared)
+    sizes = (workgroups, tiles.all_rows, tiles.columns, at_once)
+    grid = rounds_of(*sizes, arch, order, kept, rates.scattered_shared)
     rounds = [WorkgroupRound(profile, part, problem, tile, steps, cold, arch, rates) for part in grid]
     mfma_clk = workgroups * steps * profile.mfma_clk / arch.compute_units
     clock_ghz, rounds_clk = _settled(rounds, mfma_clk, rates)
@@ -109,8 +115,9 @@ def settled(
         rounds=rounds,
         clock_ghz=clock_ghz,
         rounds_clk=rounds_clk,
-        gathering_clk=_gathering_clk(launch, tiles_m * tiles_n, tile, arch, rates, clock_ghz),
-        moved_us=problem.bytes / rates.hbm_tb_per_s * 1e-6 if cold else 0.0,
+        gathering_clk=_gathering_clk(launch, tiles, tile, arch, rates, clock_ghz),
+        moved_us=moved_bytes / rates.hbm_tb_per_s * 1e-6 if cold else 0.0,
+        without_tile_clk=_without_tile_clk(math.prod(launch.grid) - workgroups, at_once, rates, clock_ghz),
         launch_us=rates.launch_us,
         write_back_us=_write_back_us(problem, workgroups, arch, rates),
     )
@@ -118,35 +125,47 @@ def settled(
 
 def k_steps(problem: Problem, launch: Launch, tile: Tile) -> float:
     """K-steps of one workgroup, on average: all of a tile's, or its share where workgroups split them."""
-    tiles = -(-problem.m // tile.m) * -(-problem.n // tile.n)
-    return -(-problem.k // tile.k) * tiles / math.prod(launch.grid)
+    return -(-problem.k // tile.k) / tiles_of(problem, tile).shares(launch)
+
+
+def _moved_bytes(problem: Problem, tiles: ProblemTiles) -> float:
+    """What one launch must touch once: of groups without rows, nothing."""
+    unused = problem.groups - tiles.products
+    return problem.bytes - operand_bytes(problem.operation, 0, unused * problem.n, problem.k)
+
+
+def _without_tile_clk(workgroups: int, at_once: int, rates: Rates, clock_ghz: float) -> float:
+    """Clk that workgroups take which find no tile: each begins, and waits for a word of memory once. They come last."""
+    return workgroups / at_once * (rates.workgroup_start_clk + rates.mall_ns * clock_ghz)
 
 
 def _kept(problem: Problem, launch: Launch, tile: Tile, rates: Rates) -> Kept | None:
     """What decides how long the MALL keeps a panel; None where it keeps all that a launch reads and writes."""
-    if problem.bytes <= rates.mall_bytes:
+    operation, tiles = problem.operation, tiles_of(problem, tile)
+    if _moved_bytes(problem, tiles) <= rates.mall_bytes:
         return None
-    operation, tiles = problem.operation, -(-problem.m // tile.m) * -(-problem.n // tile.n)
-    workgroups = math.prod(launch.grid)
-    walked_k = problem.k * tiles / workgroups
+    workgroups = tiles.workgroups(launch)
+    walked_k = problem.k / tiles.shares(launch)
     return Kept(
         capacity=rates.mall_bytes,
         panel_a=operand_bytes(operation, tile.m, 0, walked_k),
         panel_b=operand_bytes(operation, 0, tile.n, walked_k),
-        stored=operation.c_dtype.bytes * problem.m * problem.n / workgroups,
+        stored=operation.c_dtype.bytes * problem.rows * problem.n / workgroups,
     )
 
 
 def _write_back_us(problem: Problem, workgroups: int, arch: Arch, rates: Rates) -> float:
     """Us in which the L2 caches write back what they hold of C: a launch ends once other dies could read it."""
-    written_bytes = problem.operation.c_dtype.bytes * problem.m * problem.n
+    written_bytes = problem.operation.c_dtype.bytes * problem.rows * problem.n
     held_bytes = min(written_bytes, rates.l2_bytes_xcd * min(workgroups, arch.xcds))
     return held_bytes / rates.write_back_tb_per_s * 1e-6
 
 
-def _gathering_clk(launch: Launch, tiles: int, tile: Tile, arch: Arch, rates: Rates, clock_ghz: float) -> float:
+def _gathering_clk(
+    launch: Launch, of_problem: ProblemTiles, tile: Tile, arch: Arch, rates: Rates, clock_ghz: float
+) -> float:
     """Clk in which the sums of the workgroups that split a tile's k-steps become one, beyond what is in the trace."""
-    workgroups = math.prod(launch.grid)
+    workgroups, tiles = of_problem.workgroups(launch), of_problem.count
     if workgroups <= tiles or not (launch.workspace_bytes or launch.adds_to_c):
         return 0.0
     if launch.workspace_bytes <= WORKSPACE_COUNTER_BYTES:

@@ -21,7 +21,10 @@ import numpy as np
 import numpy.typing as npt
 
 from hktune.core.arch import Arch
-from hktune.core.launch import WorkgroupOrder
+from hktune.core.launch import Tile, WorkgroupOrder
+from hktune.core.operation import COUNTED
+from hktune.core.problem import Problem
+from hktune.core.problem_tiles import tiles_of as problem_tiles
 
 Indices = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
@@ -71,26 +74,67 @@ def tiles_of(
     Each step is one to one for every grid. Ids beyond the grid's tiles (a split of k) start over. The first is
     HipKittens' chunked remap of workgroups over dies, the second the grouping of Triton's matrix multiplication.
     """
-    tile = ids % (tiles_m * tiles_n)
+    tiles = tiles_m * tiles_n
+    return _walked(_chunked(ids % tiles, tiles, xcds, xcd_chunk), tiles_m, tiles_n, group_rows, group_columns)
+
+
+def _chunked(tile: Indices, tiles: int, xcds: int, xcd_chunk: int) -> Indices:
+    """Numbers of `tiles` of which neighbours are on one XCD."""
     run = xcds * xcd_chunk
     chunked = tile // run * run + tile % xcds * xcd_chunk + tile % run // xcds
-    tile = np.where(tile < tiles_m * tiles_n // run * run, chunked, tile)
+    return np.where(tile < tiles // run * run, chunked, tile)
+
+
+def _walked(
+    tile: Indices, tiles_m: int | Indices, tiles_n: int, group_rows: int, group_columns: int
+) -> tuple[Indices, Indices]:
+    """Rows and columns of numbered tiles, of grids of `tiles_m` rows."""
     if group_columns:
         columns, rows = _grouped(tile, tiles_n, tiles_m, group_columns)
         return rows, columns
     return _grouped(tile, tiles_m, tiles_n, group_rows)
 
 
-def _grouped(tile: Indices, lines: int, length: int, group: int) -> tuple[Indices, Indices]:
+def _grouped(tile: Indices, lines: int | Indices, length: int | Indices, group: int) -> tuple[Indices, Indices]:
     """Line and place in it of tiles that are numbered across `group` lines at a time, each `length` long."""
     first, within = tile // (group * length) * group, tile % (group * length)
     across = np.minimum(group, lines - first)
     return first + within % across, within // across
 
 
+@dataclass(frozen=True)
+class OrderOfProducts:
+    """`order` where there are several products, with so many `rows` of tiles each: their tiles are numbered one
+    product's behind the other's, go to dies in chunks of these numbers, and are walked within each product. Rows are
+    those of all products, and each has columns of its own."""
+
+    order: WorkgroupOrder
+    rows: tuple[int, ...]
+    arch: Arch
+
+    def __call__(self, ids: Indices, tiles_m: int, tiles_n: int) -> tuple[Indices, Indices]:
+        del tiles_m  # of all products together
+        own = self.order
+        ends = np.cumsum(self.rows) * tiles_n
+        tile = _chunked(ids % int(ends[-1]), int(ends[-1]), self.arch.xcds, own.xcd_chunk)
+        product = np.searchsorted(ends, tile, side="right")
+        rows = np.asarray(self.rows, dtype=np.int64)[product]
+        row, column = _walked(tile - ends[product] + rows * tiles_n, rows, tiles_n, own.group_rows, own.group_columns)
+        return row + ends[product] // tiles_n - rows, column + product * tiles_n
+
+
+@lru_cache(maxsize=4096)
+def problem_order(order: WorkgroupOrder, problem: Problem, tile: Tile, arch: Arch) -> Order:
+    """`order` on `arch` for the tiles of `problem`, the same object each time, so that what depends on it can be
+    remembered."""
+    if problem.operation.kind not in COUNTED:
+        return tile_order(order, arch)
+    return OrderOfProducts(order, problem_tiles(problem, tile).rows, arch)
+
+
 @lru_cache(maxsize=256)
 def tile_order(order: WorkgroupOrder, arch: Arch) -> Order:
-    """`order` on `arch`, the same object each time, so that what depends on it can be remembered."""
+    """`order` on `arch` where there is one product; see `problem_order`."""
     if order == WorkgroupOrder():
         return row_major
     return partial(
@@ -146,8 +190,9 @@ class _Walk:
         shares = int(share[-1]) + 1
         number, xcd = ids // at_once, ids % arch.xcds
         of_dies = (-(-workgroups // at_once), arch.xcds)
+        panels_b = tiles_n * (len(order.rows) if isinstance(order, OrderOfProducts) else 1)
         a = _wanted(of_dies, number, xcd, rows + share * tiles_m, tiles_m * shares)
-        b = _wanted(of_dies, number, xcd, columns + share * tiles_n, tiles_n * shares)
+        b = _wanted(of_dies, number, xcd, columns + share * panels_b, panels_b * shares)
         uses = np.bincount(number * arch.xcds + xcd, minlength=math.prod(of_dies)).reshape(of_dies)
         alone = 0.0 if shares > 1 else 1 - scattered_shared
         self._xcd_a, self._xcd_b = _fetched(a, uses, alone), _fetched(b, uses, alone)

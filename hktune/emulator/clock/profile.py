@@ -194,7 +194,7 @@ def _whole_lines(operation: Operation, tile: Tile, line_bytes: int) -> float:
     sizes = {"m": tile.m, "n": tile.n, "k": tile.k}
     needed = read = 0
     for operand in (operands_of(operation)[name] for name in ("a", "b")):
-        rows, columns = operand.shape(sizes)
+        *_, rows, columns = operand.shape(sizes)
         row_bytes = columns * operand.dtype.bytes
         needed += rows * row_bytes
         read += rows * -(-row_bytes // line_bytes) * line_bytes

@@ -6,6 +6,7 @@ from hktune.core.arch import Arch
 from hktune.core.launch import Tile
 from hktune.core.operation import Operation
 from hktune.core.problem import Problem
+from hktune.core.problem_tiles import tiles_of
 from hktune.emulator.clock.memory_traffic import Round
 from hktune.emulator.clock.profile import Profile
 from hktune.emulator.clock.rates import Rates
@@ -49,7 +50,8 @@ class WorkgroupRound:
         busy_xcds = min(part.workgroups, arch.xcds)
         operation = problem.operation
         # A panel has fewer rows than a tile where the last tile is not full: nothing is loaded for what is not there.
-        rows, columns = problem.m / -(-problem.m // tile.m), problem.n / -(-problem.n // tile.n)
+        tiles = tiles_of(problem, tile)
+        rows, columns = problem.rows / tiles.all_rows, problem.n / tiles.columns
         missed_bytes = operand_bytes(operation, part.xcd_panels_a * rows, part.xcd_panels_b * columns, tile.k)
         fresh_bytes = operand_bytes(operation, part.fresh_panels_a * rows, part.fresh_panels_b * columns, tile.k)
         there = operand_bytes(operation, rows, columns, 1) / operand_bytes(operation, tile.m, tile.n, 1)

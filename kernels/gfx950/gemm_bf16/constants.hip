@@ -22,6 +22,8 @@ constexpr bool ACCUMULATES = false;  // whether a launch may ask to add what C h
 constexpr Activation ACTIVATION = Activation::none;  // of C, or of gates alone, before the rounding
 constexpr bool GATED = false;  // whether B has columns of gates, and as many of what they gate
 #define HAS_RESIDUAL false  // whether the kernel has two more arguments, and adds a matrix to C
+#define SEVERAL false  // whether the kernel has an argument more, and computes so many products
+#define GROUPED false  // whether these are groups of rows, and another one has where each ends
 // What is contiguous in memory: a line of the operand (a row of A, a column of B), which runs along K, or one element
 // of every line.
 constexpr Along ALONG_A = Along::k;

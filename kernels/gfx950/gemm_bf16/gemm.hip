@@ -10,6 +10,7 @@
 #include "load.hip"
 #include "pingpong.hip"
 #include "pipeline.hip"
+#include "several.hip"
 #include "store.hip"
 
 extern "C" __global__ __launch_bounds__(NUM_THREADS, WAVES_PER_SIMD)
@@ -24,6 +25,12 @@ void hktune_gemm_bf16(const element *a, const element *b, output *c, const outpu
 #if SCALE_ARGUMENTS == 4
                       , int ldscale_a, int ldscale_b
 #endif
+#if SEVERAL
+                      , int groups
+#endif
+#if GROUPED
+                      , const int *offsets
+#endif
                       ) {
 #if SCALE_ARGUMENTS < 2
     constexpr const float *scale_a = nullptr, *scale_b = nullptr;
@@ -31,16 +38,30 @@ void hktune_gemm_bf16(const element *a, const element *b, output *c, const outpu
 #if SCALE_ARGUMENTS < 4
     constexpr int ldscale_a = 0, ldscale_b = 0;
 #endif
+#if !SEVERAL
+    constexpr int groups = 1;
+#endif
+#if !GROUPED
+    constexpr const int *offsets = nullptr;
+#endif
     k = halfwords_in(k), lda = halfwords_in(lda), ldb = halfwords_in(ldb);
     extern __shared__ alignment_dummy __shm[];
     shared_allocator al((int *)&__shm[0]);
     PART_A (&As)[STAGES][SPLIT] = al.allocate<PART_A, STAGES, SPLIT>();
     PART_B (&Bs)[STAGES][SPLIT] = al.allocate<PART_B, STAGES, SPLIT>();
 
-    const int blocks_m = (m + BLOCK_M - 1) / BLOCK_M, blocks_n = (n + BLOCK_COLS - 1) / BLOCK_COLS;
-    const int blocks = blocks_m * blocks_n;
+    const int blocks_m = blocks_of_rows(m), blocks_n = (n + BLOCK_COLS - 1) / BLOCK_COLS;
+    const int blocks = SEVERAL ? most_blocks(m, blocks_n, groups) : blocks_m * blocks_n;
     const int share = SPLIT_K == 1 ? 0 : blockIdx.x / blocks, block = blockIdx.x - share * blocks;
+#if SEVERAL
+    const product own = product_of(tile_of(block, blocks), m, blocks_n, groups, offsets);
+    if (own.rows == 0) return;
+    m = own.rows;
+    a += own.begin_of_a(k, lda), b += own.begin_of_b(n, k, ldb), c += own.first_row * ldc;
+    const auto [block_row, block_col] = place_in(own.tile, blocks_of_rows(m), blocks_n);
+#else
     const auto [block_row, block_col] = place_of(block, blocks_m, blocks_n);
+#endif
     const int row = block_row * BLOCK_M, col = block_col * BLOCK_COLS;
     const int k_tiles = (k + K_STEP - 1) / K_STEP;
     const int first_tile = share * k_tiles / SPLIT_K, end_tile = (share + 1) * k_tiles / SPLIT_K;

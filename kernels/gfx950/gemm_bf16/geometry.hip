@@ -267,14 +267,20 @@ struct block_place { int row, col; };
 // Workgroups go to the XCDs in turn, each of which has an L2 of its own. Within each whole run of XCDS * XCD_CHUNK of
 // them, those of one XCD get neighbouring tiles. Tiles are numbered down the columns of GROUP_ROWS rows at a time. Both
 // steps are one to one for every grid; a chunk of 1 in rows of 1 leaves the plain order.
-__device__ __forceinline__ block_place place_of(int workgroup, int tiles_m, int tiles_n) {
+__device__ __forceinline__ int tile_of(int workgroup, int tiles) {
     constexpr int run = XCDS * XCD_CHUNK;
-    int tile = workgroup;
-    if (XCD_CHUNK > 1 && workgroup < tiles_m * tiles_n / run * run) {
-        tile = workgroup / run * run + workgroup % XCDS * XCD_CHUNK + workgroup % run / XCDS;
+    if (XCD_CHUNK > 1 && workgroup < tiles / run * run) {
+        return workgroup / run * run + workgroup % XCDS * XCD_CHUNK + workgroup % run / XCDS;
     }
+    return workgroup;
+}
+
+__device__ __forceinline__ block_place place_in(int tile, int tiles_m, int tiles_n) {
     const int first = tile / (GROUP_ROWS * tiles_n) * GROUP_ROWS, within = tile % (GROUP_ROWS * tiles_n);
     const int rows = min(GROUP_ROWS, tiles_m - first);
     return {first + within % rows, within / rows};
 }
 
+__device__ __forceinline__ block_place place_of(int workgroup, int tiles_m, int tiles_n) {
+    return place_in(tile_of(workgroup, tiles_m * tiles_n), tiles_m, tiles_n);
+}

@@ -51,9 +51,16 @@ DEVICE void barrier_sync(int name, int threads) {
     asm volatile("bar.sync %0, %1;" ::"r"(name), "r"(threads) : "memory");
 }
 
+// Counts this thread among those that a barrier waits for, and goes on.
+DEVICE void barrier_arrive(int name, int threads) {
+    asm volatile("bar.arrive %0, %1;" ::"r"(name), "r"(threads) : "memory");
+}
+
 DEVICE void consumers_sync() { barrier_sync(1, CONSUMER_THREADS); }
 
 DEVICE void consumer_sync(int consumer) { barrier_sync(2 + consumer, WARPGROUP); }
+
+constexpr int TURN_BARRIER = 4;  // and the next: one of each of two consumers
 
 // ---- kernels that follow one another: where the launch allows it, blocks of the next start before this one ends
 

@@ -24,6 +24,9 @@ DEVICE void consume(
     const u32 staging = layout.staging + consumer * STORE_BUFFERS * CHUNK_BYTES;
     const Release release(schedule, layout);
     u32 chunks = 0, turn = 0;
+#if PROMOTED
+    const Turn run_turn(consumer);
+#endif
     Ring ring;
     const Boxes boxes{ring, layout, release, part};
     for (Work work = schedule.first(); schedule.has(work); schedule.next(work), ++turn) {
@@ -35,18 +38,26 @@ DEVICE void consume(
         const Spot spot = schedule.locate(work);
         if (PING_PONG && turn > 0) wait(barrier_at(layout.turns, consumer), (turn - 1) / 2 & 1);
         const u32 next_turn = barrier_at(layout.turns, 1 - consumer);
+        Epilogue finish = epilogue;
+        if constexpr (OF_LINES) {
+            if (!TMA_STORE && PERSISTENT) consumer_sync(consumer);  // all have stored the last tile
+            const u32 here = layout.factors + consumer * Factors::STAGED_BYTES;
+            finish.factors = epilogue.factors.coming(here, spot.row + first_row, spot.column);
+        }
 #if PROMOTED
-        promote_tile(accumulators, ring, schedule, layout, release, epilogue.factors, first_row, spot.row, spot.column);
+        promote_tile(
+            accumulators, ring, schedule, layout, release, epilogue.factors, run_turn, first_row, spot.row, spot.column);
         if (PING_PONG && threadIdx.x % WARP == 0) arrive(next_turn);
 #else
         multiply_tile(accumulators, ring, schedule.k_steps, layout, release, first_row, next_turn);
 #endif
         if (TRIGGER == 3) allow_kernel_behind();
+        if constexpr (OF_LINES) finish.factors.have_come(consumer);
         if (SPLIT_K > 1) reduce_split(accumulators, schedule, layout);
         if (STORES_FROM_STAGES && !RESIDUAL_IN_STAGES) consumers_sync();  // all have multiplied what is there
 #if SHARED
         const Share share(schedule, work.tile, consumer, workspace);
-        share.store(accumulators, layout, c, staging, epilogue, spot.row + first_row, spot.column);
+        share.store(accumulators, layout, c, staging, finish, spot.row + first_row, spot.column);
 #else
 #pragma unroll
         for (int fragment = 0; fragment < OUT_FRAGMENTS; ++fragment) {
@@ -60,17 +71,20 @@ DEVICE void consume(
             Fragment &values = accumulators[fragment], &ups = accumulators[fragment + FRAGMENTS - OUT_FRAGMENTS];
 #endif
 #if TMA_STORE
-            store_fragment(c, values, ups, epilogue, schedule, staging, chunks, boxes, fragment, down, spot.column);
+            store_fragment(c, values, ups, finish, schedule, staging, chunks, boxes, fragment, down, spot.column);
 #elif ROW_STORE
-            store_rows(c, values, epilogue.within(work), staging, chunks, down, spot.column);
+            store_rows(c, values, finish.within(work), staging, chunks, down, spot.column);
 #elif SEVERAL
-            store_fragment(c, values, ups, epilogue.within(work), schedule, down, spot.column);
+            store_fragment(c, values, ups, finish.within(work), schedule, down, spot.column);
 #else
-            store_fragment(c, values, ups, epilogue, schedule, down, spot.column);
+            store_fragment(c, values, ups, finish, schedule, down, spot.column);
 #endif
         }
 #endif
     }
+#if PROMOTED
+    run_turn.end();
+#endif
     // The buffers must outlive the copies out of them; the end of the kernel waits for the writes themselves.
     if (TMA_STORE) asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
 }
@@ -149,7 +163,7 @@ void hktune_gemm_bf16(const __grid_constant__ TensorMap a, const __grid_constant
             asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(CONSUMER_REGISTERS));
         wait_for_kernel_before();
 #if SCALED
-        const Factors factors = {scale_a, scale_b, rows, columns, (k + SCALE_BLOCK - 1) / SCALE_BLOCK};
+        const Factors factors = {scale_a, scale_b, rows, columns, (k + SCALE_BLOCK - 1) / SCALE_BLOCK, 0, 0, 0};
 #else
         const Factors factors = {};
 #endif

@@ -2,6 +2,8 @@
 // float8 products. (DeepSeek-V3 Technical Report, section 3.3.2; hktune/core/sums.py has what that allows.)
 //
 // A run is what the tensor cores add alone. Where registers suffice, the next one is under way while one is taken over.
+// Where not, a run is of one fragment. Consumers that share a tile then take turns to start one: while one takes its run
+// over, the tensor cores are at the other's.
 #pragma once
 #include "constants.cu"
 #include "copy.cu"
@@ -14,9 +16,31 @@
 constexpr int RUN_K = K_STEP < SCALE_BLOCK ? K_STEP : SCALE_BLOCK;  // elements of K
 constexpr int RUNS = K_STEP / RUN_K;                                // of a stage
 static_assert(RUNS <= 2, "an even run begins a stage");
+constexpr int RUN_FRAGMENTS = RUN_BUFFERS == 1 ? 1 : FRAGMENTS;
+using Run = Sum[RUN_FRAGMENTS][ACCUMULATORS];
+constexpr bool IN_TURN = RUN_BUFFERS == 1 && CONSUMERS_OF_A_TILE > 1;
+
+// Consumers that share a tile start their runs in turn.
+struct Turn {
+    int consumer;
+
+    DEVICE explicit Turn(int consumer) : consumer(consumer) {
+        if (IN_TURN && consumer == CONSUMERS - 1) give();  // to the first
+    }
+    DEVICE void take() const {
+        if (IN_TURN) barrier_sync(TURN_BARRIER + consumer, CONSUMER_THREADS);
+    }
+    DEVICE void give() const {
+        if (IN_TURN) barrier_arrive(TURN_BARRIER + 1 - consumer, CONSUMER_THREADS);
+    }
+    // What the last one gave is taken: as often as it was given.
+    DEVICE void end() const {
+        if (IN_TURN && consumer == 0) take();
+    }
+};
 
 // Puts run `part` of the stage at `from` under way.
-DEVICE void start_run(Accumulators& run, u32 from, int part, int first_row) {
+DEVICE void start_run(Run& run, u32 from, int part, int first_row) {
     const u32 within = part * WgmmaA::slice_at(RUN_K / WGMMA_K), within_b = part * WgmmaB::slice_at(RUN_K / WGMMA_K);
     const u64 wgmma_a = descriptor<WgmmaA>(from + WgmmaA::line_at(first_row) + within);
     const u64 wgmma_b = descriptor<WgmmaB>(from + WgmmaA::BYTES + within_b);
@@ -25,7 +49,7 @@ DEVICE void start_run(Accumulators& run, u32 from, int part, int first_row) {
     for (int slice = 0; slice < RUN_K / WGMMA_K; ++slice) {
         const u64 b_here = wgmma_b + descriptor_units(WgmmaB::slice_at(slice));
 #pragma unroll
-        for (int fragment = 0; fragment < FRAGMENTS; ++fragment) {
+        for (int fragment = 0; fragment < RUN_FRAGMENTS; ++fragment) {
             const int in_a = WgmmaA::line_at(fragment * WGMMA_M) + WgmmaA::slice_at(slice);
             multiply(run[fragment], wgmma_a + descriptor_units(in_a), b_here, slice > 0);
         }
@@ -33,23 +57,24 @@ DEVICE void start_run(Accumulators& run, u32 from, int part, int first_row) {
     multiply_commit();
 }
 
-// Adds a run to the sums of the tile's rows from `row` on, once no more than IN_FLIGHT later ones are under way.
+// Adds a run to the sums of the tile's rows from `row` on, those of fragment `first` and behind it, once no more than
+// IN_FLIGHT later ones are under way.
 template <int IN_FLIGHT>
-DEVICE void take_over(Accumulators& sums, Accumulators& run, const Factors& factors, int row, int column, int k) {
+DEVICE void take_over(Accumulators& sums, int first, Run& run, const Factors& factors, int row, int column, int k) {
     if constexpr (IN_BLOCKS) {
 #pragma unroll
-        for (int fragment = 0; fragment < FRAGMENTS; ++fragment) {
-            const BlockFactors of_run(factors, row + fragment * WGMMA_M, column, k / SCALE_BLOCK);
+        for (int fragment = 0; fragment < RUN_FRAGMENTS; ++fragment) {
+            const BlockFactors of_run(factors, row + (first + fragment) * WGMMA_M, column, k / SCALE_BLOCK);
             if (fragment == 0) multiply_wait<IN_FLIGHT>();
 #pragma unroll
-            for (int i = 0; i < ACCUMULATORS; ++i) sums[fragment][i] += run[fragment][i] * of_run[i];
+            for (int i = 0; i < ACCUMULATORS; ++i) sums[first + fragment][i] += run[fragment][i] * of_run[i];
         }
     } else {
         multiply_wait<IN_FLIGHT>();
 #pragma unroll
-        for (int fragment = 0; fragment < FRAGMENTS; ++fragment)
+        for (int fragment = 0; fragment < RUN_FRAGMENTS; ++fragment)
 #pragma unroll
-            for (int i = 0; i < ACCUMULATORS; ++i) sums[fragment][i] += run[fragment][i];
+            for (int i = 0; i < ACCUMULATORS; ++i) sums[first + fragment][i] += run[fragment][i];
     }
 }
 
@@ -57,43 +82,48 @@ DEVICE void take_over(Accumulators& sums, Accumulators& run, const Factors& fact
 // its end are of constants: where ptxas cannot follow the registers of a run, it waits after every multiply (C7514).
 DEVICE void promote_tile(
     Accumulators& sums, Ring& ring, const Schedule& schedule, const Layout& layout, const Release& release,
-    const Factors& factors, int first_row, int row, int column) {
+    const Factors& factors, const Turn& turn, int first_row, int row, int column) {
     constexpr int SECOND = RUNS - 1;  // the part of a stage that an odd run is
     const int runs = schedule.k_steps * RUNS, down = row + first_row;
     int k = schedule.k_first * K_STEP;
     u32 from = 0, last = 0;
-    const auto start = [&](Accumulators& run, int part) {
-        if (part == 0) {
+    const auto start = [&](Run& run, int part, int fragment = 0) {
+        if (part == 0 && fragment == 0) {
             wait(barrier_at(layout.full, ring.stage), ring.parity);
             from = layout.stages + ring.stage * STAGE_BYTES;
             last = ring.stage;
             ring.next();
         }
-        start_run(run, from, part, first_row);
+        turn.take();
+        start_run(run, from, part, first_row + fragment * WGMMA_M);
+        turn.give();
     };
 #pragma unroll
     for (int i = 0; i < FRAGMENTS * ACCUMULATORS; ++i) sums[i / ACCUMULATORS][i % ACCUMULATORS] = 0;
     if (runs == 0) return;
 #if RUN_BUFFERS == 1
-    Accumulators run;
+    Run run;
     for (int step = 0; step < schedule.k_steps; ++step) {
 #pragma unroll
         for (int part = 0; part < RUNS; ++part, k += RUN_K) {
-            start(run, part);
-            take_over<0>(sums, run, factors, down, column, k);
+#pragma unroll
+            for (int fragment = 0; fragment < FRAGMENTS; ++fragment) {
+                start(run, part, fragment);
+                take_over<0>(sums, fragment, run, factors, down, column, k);
+            }
         }
         release(last);
     }
 #else
     // Starts a run, and takes over the one before, which was another part of its stage or the end of the last one.
-    const auto follow = [&](Accumulators& run, int part, Accumulators& before) {
+    const auto follow = [&](Run& run, int part, Run& before) {
         const u32 stage_before = last;
         start(run, part);
-        take_over<1>(sums, before, factors, down, column, k);
+        take_over<1>(sums, 0, before, factors, down, column, k);
         k += RUN_K;
         if (part == 0) release(stage_before);
     };
-    Accumulators even, odd;
+    Run even, odd;
     start(even, 0);
     int number = 1;
     for (; number + 1 < runs; number += 2) {
@@ -102,9 +132,9 @@ DEVICE void promote_tile(
     }
     if (number < runs) {
         follow(odd, SECOND, even);
-        take_over<0>(sums, odd, factors, down, column, k);
+        take_over<0>(sums, 0, odd, factors, down, column, k);
     } else {
-        take_over<0>(sums, even, factors, down, column, k);
+        take_over<0>(sums, 0, even, factors, down, column, k);
     }
     release(last);
 #endif

@@ -1,38 +1,80 @@
 // Float32 factors of A and of B: one of all, one of each row and column of C, or one of each block along K.
 #pragma once
 #include "constants.cu"
+#include "copy.cu"
 #include "element.cu"
 #include "fragment.cu"
 #include "geometry.cu"
 
-// `rows` and `columns` are D's; K has `k_blocks` blocks.
-struct Factors {
-    const float *of_a, *of_b;
-    int rows, columns, k_blocks;
-};
-
 constexpr bool IN_BLOCKS = SCALES == Scales::blocks;
+constexpr bool OF_LINES = SCALES == Scales::tensor || SCALES == Scales::rows;
 
-DEVICE float factor_at(const float* factors, int index, int size) { return index < size ? factors[index] : 0.0f; }
+DEVICE float factor_at(u32 address) {
+    float factor;
+    asm volatile("ld.shared.f32 %0, [%1];" : "=f"(factor) : "r"(address));
+    return factor;
+}
+
+// `rows` and `columns` are D's; K has `k_blocks` blocks. Factors of lines are copied to shared memory while a consumer
+// multiplies: at `here` are those of the rows from `first_row` on, behind them those of the columns from `first_column`
+// on, as many as its tile has. Of one factor each, there are just these two.
+struct Factors {
+    static constexpr int OF_ROWS = SCALES == Scales::rows ? FRAGMENTS * WGMMA_M : 1;
+    static constexpr int OF_COLUMNS = SCALES == Scales::rows ? TILE_COLUMNS : 1;
+    static constexpr int STAGED_BYTES = (OF_ROWS + OF_COLUMNS) * sizeof(float);
+
+    const float *of_a, *of_b;
+    int rows, columns, k_blocks, first_row, first_column;
+    u32 here;
+
+    // Begins to copy those of a tile at (row, column) to `to`. All threads of a consumer take part; none of them reads
+    // the last tile's any more.
+    DEVICE Factors coming(u32 to, int row, int column) const {
+        const float *of_rows = SWAPPED ? of_b : of_a, *of_columns = SWAPPED ? of_a : of_b;
+#pragma unroll
+        for (int first = 0; first < OF_ROWS + OF_COLUMNS; first += WARPGROUP) {
+            const int i = first + threadIdx.x % WARPGROUP, line = i < OF_ROWS ? i : i - OF_ROWS;
+            if (i >= OF_ROWS + OF_COLUMNS) continue;
+            const int index = SCALES == Scales::rows ? line + (i < OF_ROWS ? row : column) : 0;
+            const bool inside = SCALES == Scales::tensor || index < (i < OF_ROWS ? rows : columns);
+            const float* from = (i < OF_ROWS ? of_rows : of_columns) + (inside ? index : 0);
+            asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(to + i * u32(sizeof(float))), "l"(from),
+                         "r"(inside ? 4 : 0) : "memory");
+        }
+        return {of_a, of_b, rows, columns, k_blocks, row, column, to};
+    }
+
+    DEVICE void have_come(int consumer) const {
+        asm volatile("cp.async.wait_all;" ::: "memory");
+        consumer_sync(consumer);
+    }
+
+    DEVICE float of_row(int row) const { return factor_at(here + (row - first_row) * u32(sizeof(float))); }
+    DEVICE float of_column(int column) const {
+        return factor_at(here + (OF_ROWS + column - first_column) * u32(sizeof(float)));
+    }
+};
 
 // Multiplies `count` values from `first` on of a fragment at (row, column) by what a whole sum has in common.
 DEVICE void scale(
     float (&values)[ACCUMULATORS], int first, int count, const Factors& factors, int row, int column) {
     if constexpr (SCALES == Scales::tensor) {
-        const float factor = *factors.of_a * *factors.of_b;
+        const float factor = factors.of_row(factors.first_row) * factors.of_column(factors.first_column);
 #pragma unroll
         for (int i = first; i < first + count; ++i) values[i] *= factor;
     } else if constexpr (SCALES == Scales::rows) {
         const Place place(row, column);
-        const float *of_rows = SWAPPED ? factors.of_b : factors.of_a, *of_columns = SWAPPED ? factors.of_a : factors.of_b;
-        const float of_row[] = {factor_at(of_rows, place.row(0), factors.rows),
-                                factor_at(of_rows, place.row(2), factors.rows)};
+        if (count == 1) {
+            values[first] *= factors.of_row(place.row(first)) * factors.of_column(place.column(first));
+            return;
+        }
+        const float of_row[] = {factors.of_row(place.row(0)), factors.of_row(place.row(2))};
 #pragma unroll
         for (int i = first; i < first + count; ++i) {
-            if (count > 2 && i / 2 % 2) continue;  // done with the value of the same column two before
-            const float of_column = factor_at(of_columns, place.column(i), factors.columns);
-            values[i] *= of_row[i / 2 % 2] * of_column;
-            if (count > 2) values[i + 2] *= of_row[1] * of_column;
+            if (i / 2 % 2) continue;  // done with the value of the same column two before
+            const float of_column = factors.of_column(place.column(i));
+            values[i] *= of_row[0] * of_column;
+            values[i + 2] *= of_row[1] * of_column;
         }
     }
 }

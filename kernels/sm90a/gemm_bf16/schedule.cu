@@ -26,9 +26,9 @@ struct Ring {
 
 // Addresses in shared memory: the stages, the buffers of a TMA store, and the mbarriers. `full` and `empty` are the
 // first of STAGES barriers, `turns` the first of two, one for each consumer that takes turns. `owners`: a word of each
-// consumer where blocks share tiles through the workspace.
+// consumer where blocks share tiles through the workspace. `factors`: each consumer's, where they are of whole lines.
 struct Layout {
-    u32 stages, staging, full, empty, turns, owners;
+    u32 stages, staging, full, empty, turns, owners, factors;
 
     DEVICE explicit Layout(u32 base) {
         constexpr u32 MASK = ATOM_BYTES - 1;
@@ -38,6 +38,7 @@ struct Layout {
         empty = full + MBARRIER_BYTES * STAGES;
         turns = empty + MBARRIER_BYTES * STAGES;
         owners = turns + MBARRIER_BYTES * 2;
+        factors = owners;
     }
 };
 

@@ -128,21 +128,42 @@ constexpr u32 SWIZZLED_BITS = STORE_ROW_BYTES == 128 || STORE_ROW_BYTES == 64 ||
                                   ? STORE_ROW_BYTES - SWIZZLE_UNIT_BYTES : 0;
 DEVICE u32 swizzled(u32 offset) { return offset ^ ((offset >> 3) & SWIZZLED_BITS); }
 
+// Where values `i` and `i + 1` of an octet of columns are in a chunk of float32: side by side in a row or, where C's rows
+// are D's columns and not swizzled, a row apart.
+DEVICE u32 pair_in_chunk(int octet, int i) {
+    const int lane = threadIdx.x % WARP, warp = threadIdx.x % WARPGROUP / WARP;
+    const int row = warp * 2 * OCTET + lane / 4 + i / 2 * OCTET, column = octet * OCTET + lane % 4 * 2;
+    return SWAPPED ? column * STORE_ROW_BYTES + row * BYTES_OF_C : swizzled(row * STORE_ROW_BYTES + column * BYTES_OF_C);
+}
+
 // Writes an octet of a fragment's columns into a chunk of float32, where `stage_octets` writes rounded ones.
 DEVICE void stage_octet(u32 chunk, int octet, const float* v) {
-    const int lane = threadIdx.x % WARP, warp = threadIdx.x % WARPGROUP / WARP;
-    const int down = warp * 2 * OCTET + lane / 4, across = octet * OCTET + lane % 4 * 2;
 #pragma unroll
     for (int i = 0; i < OCTET_VALUES; i += 2) {
-        const int row = down + i / 2 * OCTET;
+        const u32 to = chunk + pair_in_chunk(octet, i);
         if (SWAPPED) {
-            const u32 to = chunk + across * STORE_ROW_BYTES + row * BYTES_OF_C;  // rows of C that are not swizzled
             asm volatile("st.shared.f32 [%0], %1;" ::"r"(to), "f"(v[i]) : "memory");
             asm volatile("st.shared.f32 [%0], %1;" ::"r"(to + STORE_ROW_BYTES), "f"(v[i + 1]) : "memory");
         } else {
-            const u32 to = chunk + swizzled(row * STORE_ROW_BYTES + across * BYTES_OF_C);
             asm volatile("st.shared.v2.f32 [%0], {%1, %2};" ::"r"(to), "f"(v[i]), "f"(v[i + 1]) : "memory");
         }
+    }
+}
+
+// Adds what is there, where `stage_octet` writes.
+DEVICE void add_octet(u32 chunk, int octet, float* v) {
+#pragma unroll
+    for (int i = 0; i < OCTET_VALUES; i += 2) {
+        const u32 from = chunk + pair_in_chunk(octet, i);
+        float x, y;
+        if (SWAPPED) {
+            asm volatile("ld.shared.f32 %0, [%1];" : "=f"(x) : "r"(from) : "memory");
+            asm volatile("ld.shared.f32 %0, [%1];" : "=f"(y) : "r"(from + STORE_ROW_BYTES) : "memory");
+        } else {
+            asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(x), "=f"(y) : "r"(from) : "memory");
+        }
+        v[i] += x;
+        v[i + 1] += y;
     }
 }
 
@@ -202,7 +223,10 @@ DEVICE void store_fragment(
         float* here = values + first / VALUE_COLUMNS;
         if constexpr (BYTES_OF_C == sizeof(float)) {
 #pragma unroll
-            for (int octet = 0; octet < CHUNK / OCTET; ++octet) stage_octet(chunk, octet, here + octet * OCTET_VALUES);
+            for (int octet = 0; octet < CHUNK / OCTET; ++octet) {
+                if constexpr (RESIDUAL_IN_STAGES) add_octet(held, octet, here + octet * OCTET_VALUES);
+                stage_octet(chunk, octet, here + octet * OCTET_VALUES);
+            }
         } else {
 #pragma unroll
             for (int octet = 0; octet < CHUNK / OCTET; octet += 2) {
