@@ -183,7 +183,7 @@ def test_boxes_and_parameters_follow_the_config() -> None:
     direct = parsed(config(store="direct"))
     assert sorted(direct.boxes) == ["a", "b"]
     sizes = [slot.size_bytes for slot in direct.kernels["hktune_gemm_bf16"].parameters]
-    assert sizes == [TENSOR_MAP_BYTES, TENSOR_MAP_BYTES, 8, 4, 4, 4, 8, 4, 8]
+    assert sizes == [TENSOR_MAP_BYTES, TENSOR_MAP_BYTES, 8, 4, 4, 4, 8, 4, 8, 4]
 
 
 @pytest.mark.parametrize(
@@ -377,7 +377,7 @@ def test_several_products_are_the_same_kernel_with_rows_that_end(tmp_path: Path)
         code = read_cubin(built(config(), operation).data)
         kernel = code.kernels["hktune_gemm_bf16"]
         assert sorted(code.boxes) == ["a", "b"], "TMA would write into the next product's rows"
-        assert [slot.size_bytes for slot in kernel.parameters][9:] == pointers, "groups, and where they end"
+        assert [slot.size_bytes for slot in kernel.parameters][10:] == pointers, "groups, and where they end"
         assert kernel.mismatch(space().for_operation(operation).template.arguments_for(operation)) is None
         names = machine_code(config(), tmp_path, operation)
         assert any(name.startswith("STG.E.128") for name in names)
