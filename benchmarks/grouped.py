@@ -69,11 +69,13 @@ def used_groups(problem: Problem) -> int:
     """How many groups have rows, as they are timed."""
     if not problem.operation.is_grouped:
         return problem.groups
-    return sum(end > first for first, end in row_ranges(routed_ends(problem.m, problem.groups, 0)))
+    return sum(end > first for first, end in row_ranges(routed_ends(problem.divided, problem.groups, 0)))
 
 
 def touched_bytes(problem: Problem) -> int:
     """What must be read or written once: B of used groups only."""
+    if not problem.operation.divides_rows:
+        return problem.bytes
     of_b = problem.n * problem.k * problem.operation.b_dtype.bytes
     return problem.bytes - (problem.groups - used_groups(problem)) * of_b
 

@@ -76,6 +76,7 @@ def _explain_time(options: argparse.Namespace, space: SearchSpace, file: Path, c
     from hktune.core.calibration import modelled_board, read_calibration
     from hktune.core.candidate import Candidate
     from hktune.core.outcome import Failure
+    from hktune.core.problem_tiles import tiles_of
     from hktune.emulator.clock.breakdown import breakdown
     from hktune.emulator.clock.calibrated import calibrated_rates
     from hktune.emulator.clock.memory_traffic import problem_order
@@ -104,7 +105,7 @@ def _explain_time(options: argparse.Namespace, space: SearchSpace, file: Path, c
         return FAILED
     launch = template.launch(config, options.problem)
     with working(lambda: f"modelling {options.problem} without each cause"):
-        order = problem_order(template.order(config), options.problem, specimen.tile, space.arch)
+        order = problem_order(template.order(config), tiles_of(options.problem, specimen.tile), space.arch)
         found = breakdown(specimen, options.problem, launch, order, rates)
     print_time(make_console(), options.problem, launch, specimen.tile, found, bench.identity)
     return DONE

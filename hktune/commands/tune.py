@@ -39,6 +39,31 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add_device(parser, ("hip", "cuda", "emulated"), purpose)
     add_board(parser, "on the emulated device: whose clock and power its times are modelled with")
     add_calibration(parser, "constants of the clock or, on an NVIDIA GPU, of the space's estimate")
+    _add_search(parser)
+    add_prior(parser)
+    add_out(parser, "where to (default: out/<device>)", required=False)
+    parser.add_argument(
+        "--study",
+        metavar="URL",
+        help="write every trial to Optuna's studies too, for optuna-dashboard: sqlite:///FILE, another URL, or a file",
+    )
+    add_seed(parser, "the strategy and of random operands")
+    add_workers(parser, default=None)
+    parser.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="spread the work over a Ray cluster: HOST:PORT, or auto for the one that this machine belongs to",
+    )
+    add_hipkittens(parser)
+    _add_gpu(parser)
+    _add_rivals(parser)
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument("--resume", action="store_true", help="go on from the trials in DIR (what happens anyway)")
+    mode.add_argument("--fresh", action="store_true", help="set the trials in DIR aside and start again")
+
+
+def _add_search(parser: argparse.ArgumentParser) -> None:
+    """How to search, and what it may take."""
     parser.add_argument("--strategy", default="auto", metavar="NAME", help="how to search (default: %(default)s)")
     parser.add_argument(
         "--trials",
@@ -66,26 +91,6 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         metavar="GIB",
         help="of each worker (default: 4, or its share of this machine's if that is less)",
     )
-    add_prior(parser)
-    add_out(parser, "where to (default: out/<device>)", required=False)
-    parser.add_argument(
-        "--study",
-        metavar="URL",
-        help="write every trial to Optuna's studies too, for optuna-dashboard: sqlite:///FILE, another URL, or a file",
-    )
-    add_seed(parser, "the strategy and of random operands")
-    add_workers(parser, default=None)
-    parser.add_argument(
-        "--ray",
-        metavar="ADDRESS",
-        help="spread the work over a Ray cluster: HOST:PORT, or auto for the one that this machine belongs to",
-    )
-    add_hipkittens(parser)
-    _add_gpu(parser)
-    _add_rivals(parser)
-    mode = parser.add_mutually_exclusive_group()
-    mode.add_argument("--resume", action="store_true", help="go on from the trials in DIR (what happens anyway)")
-    mode.add_argument("--fresh", action="store_true", help="set the trials in DIR aside and start again")
 
 
 def _add_gpu(parser: argparse.ArgumentParser) -> None:

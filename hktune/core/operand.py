@@ -36,9 +36,16 @@ _SCALE_AXES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 POINTERS = ("a", "b", "c", *_ADDED_AXES, "scale_a", "scale_b", *_FACTORS, "offsets", "workspace")
 """What may fill a pointer of a launch: the operands, and what a kernel keeps its counters and partial sums in."""
 _MATRICES = ("a", "b", "c", "scale_a", "scale_b", *(name for name, axes in _ADDED_AXES.items() if len(axes) == 2))
+_STACKS = ("a", "b", "c", "residual")
 _INCREMENTS = ("incscale_a",)
-NUMBERS = ("m", "n", "k", "groups", *(f"ld{name}" for name in _MATRICES), *_INCREMENTS)
-"""What may fill a number: the sizes, how many products there are, the row strides of matrices, and increments."""
+NUMBERS = (
+    *("m", "n", "k", "groups"),
+    *(f"ld{name}" for name in _MATRICES),
+    *(f"stride_{name}" for name in _STACKS),
+    *_INCREMENTS,
+)
+"""What may fill a number: the sizes, how many products there are, the row strides of matrices, in stacks of these the
+strides from one matrix to the next, and increments."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +54,8 @@ class Operand:
     `k/32` is the number of blocks of 32 that k has, the last of which may be smaller; `2n` is twice n; `8` is eight.
     The first of three axes counts matrices, whose rows follow one another.
 
-    A matrix has a row stride, a number of elements, which launches call `lda` for `a` and so on.
+    A matrix has a row stride, a number of elements, which launches call `lda` for `a` and so on. From one matrix of a
+    stack to the next it is `stride_a`; 0 where all products have the same one.
     """
 
     name: str
@@ -60,11 +68,21 @@ class Operand:
         return f"ld{self.name}" if len(self.axes) > 1 else ""
 
     @property
+    def matrix_stride(self) -> str:
+        """The name of the stride from one matrix to the next; "" where there is but one."""
+        return f"stride_{self.name}" if len(self.axes) > 2 else ""
+
+    @property
     def increment(self) -> str:
         """The name of the number of elements from one of a row to the next, of a matrix that a call may have column by
         column; "" for others. It is 1 as the matrix is stored, whose row stride a launch takes too."""
         name = f"inc{self.name}"
         return name if self.row_stride and name in _INCREMENTS else ""
+
+    @property
+    def strides(self) -> tuple[str, ...]:
+        """The names of its strides and increments."""
+        return tuple(filter(None, (self.row_stride, self.matrix_stride, self.increment)))
 
     def row_padding(self, padding: int) -> int:
         """Elements between its rows where those of C are `padding` apart. A residual's are twice as many, so that a
@@ -120,25 +138,29 @@ def operands_of(operation: Operation) -> Mapping[str, Operand]:
     if reason:
         raise InputError(f"operation {operation}: its operands are not known: {reason}")
     count = (str(operation.count or _ANY_COUNT),) if operation.kind in COUNTED else ()
-    of_rows = () if operation.is_grouped else count  # what has rows of its own for each product
-    of_b, before_gates = {"b", "scale_b"}, set(itertools.takewhile(operation.gates_step.__ne__, operation.epilogue))
+    of_a = () if operation.is_grouped else count
+    of_b, of_c = () if operation.divides_k else count, () if operation.divides_rows else count
+    gated, before_gates = {"b", "scale_b"}, set(itertools.takewhile(operation.gates_step.__ne__, operation.epilogue))
     operands = [
-        Operand("a", operation.a_dtype, (*of_rows, *_AXES["a"][operation.layout[0]])),
-        Operand("b", operation.b_dtype, (*count, *_AXES["b"][operation.layout[1]])),
+        Operand("a", operation.a_dtype, (*of_a, *_AXES["a"][operation.layout[0]])),
+        Operand("b", operation.b_dtype, (*of_b, *_AXES["b"][operation.layout[1]])),
         *_scales(operation),
         *((Operand("offsets", I32, count),) if operation.is_grouped else ()),
-        *(_read(name, operation) for step in operation.epilogue for name in _READ_BY.get(step, ())),
+        *(_read(name, operation, of_c) for step in operation.epilogue for name in _READ_BY.get(step, ())),
         *((_read("scale_c", operation),) if operation.scales_c else ()),
-        Operand("c", operation.c_dtype, (*of_rows, "m", "n")),
+        Operand("c", operation.c_dtype, (*of_c, "m", "n")),
     ]
     if operation.is_gated:
-        operands = [_of_gates_and_up(each) if each.name in of_b | before_gates else each for each in operands]
+        operands = [_of_gates_and_up(each) if each.name in gated | before_gates else each for each in operands]
     return MappingProxyType({operand.name: operand for operand in operands})
 
 
-def _read(name: str, operation: Operation) -> Operand:
-    """What the end of an operation reads under this name."""
-    return Operand(name, F32, ("1",)) if name in _FACTORS else Operand(name, operation.added_dtype, _ADDED_AXES[name])
+def _read(name: str, operation: Operation, of_c: tuple[str, ...] = ()) -> Operand:
+    """What the end of an operation reads under this name; `of_c` counts matrices of C."""
+    if name in _FACTORS:
+        return Operand(name, F32, ("1",))
+    own = _ADDED_AXES[name]
+    return Operand(name, operation.added_dtype, (*of_c, *own) if len(own) > 1 else own)
 
 
 def _of_gates_and_up(operand: Operand) -> Operand:
@@ -153,12 +175,14 @@ def _unknown(operation: Operation) -> str:
     scaled = {a, b} <= _SCALED
     if operation.scales and not scaled:
         return f"known are scales of {_names(_SCALED)}"
-    if operation.kind in COUNTED and (operation.scales or a.block or operation.epilogue or operation.scales_c):
-        return f"of a {operation.kind} one known are those without scales and steps"
+    steps = operation.epilogue[operation.kind == "batched" and operation.epilogue == ("residual",) :]
+    if operation.kind in COUNTED and (operation.scales or a.block or steps or operation.scales_c):
+        others = " but a residual" if operation.kind == "batched" else ""
+        return f"of a {operation.kind} one known are those without scales and steps{others}"
     if operation.accumulates and operation.scales_c:
         return f"C of float8 has a scale: known are those that accumulate in {_names({BF16, F16, F32})}"
-    if operation.is_grouped and operation.layout[0] == "t":
-        return "rows of A are grouped as they are stored: known are the layouts nt and nn"
+    if operation.is_grouped and operation.layout == "tt":
+        return "rows are grouped as they are stored, of A and, where they are along K, of B: known are nt, nn and tn"
     if operation.accumulation and not {a, b} <= FLOAT8:
         return f"known are sums that are {operation.accumulation} of {_names(FLOAT8)}"
     if I32 in (a, b) or a.is_integer != b.is_integer or a.block != b.block:

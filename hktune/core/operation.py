@@ -16,6 +16,8 @@
     batched16.bf16.nt  16 products of one size: each matrix has one more axis, the first
     grouped8.bf16.nt   the rows of A [M,K] in 8 groups, one after another, each times a B of its own: B is [8,N,K].
                        `offsets`, int32 [8], has where each group ends
+    grouped8.bf16.tn   the rows of A [K,M] and of B [K,N] in 8 groups, each a product of its own: C is [8,M,N]. These
+                       are the gradients of the weights of the one above
 
 The text is `[KIND[COUNT].]A[*B].LAYOUT[.SCALES][.ACCUMULATION][->C][+STEP...]`. What has its usual value is left
 out, so equal operations have equal texts. Shapes files, trials.csv, tables and the command line hold this text. Which
@@ -234,6 +236,16 @@ class Operation:
     @property
     def is_grouped(self) -> bool:
         return self.kind == "grouped"
+
+    @property
+    def divides_k(self) -> bool:
+        """Whether groups are of elements of K: they are rows of A as it is stored, which may be along K."""
+        return self.is_grouped and self.layout[0] == "t"
+
+    @property
+    def divides_rows(self) -> bool:
+        """Whether groups are of rows of A and C, each with a B of its own."""
+        return self.is_grouped and self.layout[0] == "n"
 
     def with_steps(self, *steps: str) -> Operation:
         """The same product with this epilogue."""

@@ -22,7 +22,8 @@ Key = tuple[int, int, int, str]
 class Problem:
     """One product to be tuned for: C[m,n] = A[m,k] @ B[k,n], stored and finished as `operation` says.
 
-    A batched operation has as many of them. A grouped one has its groups in the m rows, whatever rows each has.
+    A batched operation has as many of them. A grouped one has its groups in the m rows, whatever rows each has, or
+    likewise in k.
     """
 
     m: int
@@ -32,7 +33,8 @@ class Problem:
 
     @property
     def flops(self) -> int:
-        return 2 * self.rows * self.n * self.k * self.operation.b_columns
+        rows = self.m if self.operation.divides_k else self.rows
+        return 2 * rows * self.n * self.k * self.operation.b_columns
 
     @property
     def groups(self) -> int:
@@ -42,7 +44,12 @@ class Problem:
     @property
     def rows(self) -> int:
         """Of A, and of C: those of all matrices."""
-        return self.m if self.operation.is_grouped else self.m * self.groups
+        return self.m if self.operation.divides_rows else self.m * self.groups
+
+    @property
+    def divided(self) -> int:
+        """The size that groups divide: m or k."""
+        return self.k if self.operation.divides_k else self.m
 
     @property
     def bytes(self) -> int:
@@ -56,15 +63,21 @@ class Problem:
         return {"m": self.m, "n": self.n, "k": self.k}
 
     def numbers(self, padding: int = 0) -> dict[str, int]:
-        """What a launch takes by value: the sizes, how many products there are if the operation is of several, and the
-        row stride (elements) of every matrix (`Operand.row_padding`), and increments, which are 1."""
+        """What a launch takes by value: the sizes, how many products there are if the operation is of several, the row
+        stride (elements) of every matrix (`Operand.row_padding`), in a stack that of the matrices, and increments,
+        which are 1."""
         matrices = [operand for operand in operands_of(self.operation).values() if operand.row_stride]
         strides = {
             matrix.row_stride: matrix.extents(self.sizes)[-1] + matrix.row_padding(padding) for matrix in matrices
         }
+        between = {
+            stack.matrix_stride: stack.extents(self.sizes)[-2] * strides[stack.row_stride]
+            for stack in matrices
+            if stack.matrix_stride
+        }
         counted = {"groups": self.operation.count} if self.operation.count else {}
         increments = {matrix.increment: 1 for matrix in matrices if matrix.increment}
-        return {**self.sizes, **counted, **strides, **increments}
+        return {**self.sizes, **counted, **strides, **between, **increments}
 
     @property
     def key(self) -> Key:

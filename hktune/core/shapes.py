@@ -5,9 +5,12 @@
       - {m: 4096, n: 4096, k: 4096}
       - {name: llama-3-70b-qkv, m: [128, 2048], n: 10240, k: 8192, weight: 80}   # lists multiply out
       - {m: 16, n: 4608, k: 3584, operation: [bf16.nt+bias, f16.nt+bias]}        # these too
+      - {m: 64, n: 768, k: 2048, operation: grouped128.bf16.nt, tokens: {0: 80, 1: 36, 2: 9, 3: 3}}
 
-`weight` is how often one step of the model calls the problem. Files from before there were operations say `dtype` and
-`epilogue` instead. Every rule is broken with one line: the rule, the value, the next step, and the index of the entry.
+`weight` is how often one step of the model calls the problem. `tokens` says of a grouped one how often its groups had
+how many rows: 80 of 128 experts none, and so on. Tuning divides the rows so. Files from before there were operations
+say `dtype` and `epilogue` instead. Every rule is broken with one line: the rule, the value, the next step, and the
+index of the entry.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from pathlib import Path
 
 from hktune.core.errors import InputError, ShapesError
 from hktune.core.escaped import shown
+from hktune.core.group_sizes import Tokens, checked_tokens, merged_tokens
 from hktune.core.json_file import Json
 from hktune.core.operand import operands_of
 from hktune.core.operation import (
@@ -50,16 +54,17 @@ WEIGHT_MAX = 1e12  # of one entry, itself too much
 SHAPES_FILE = FileKind("a shapes file", 1 << 20, ShapesError, "pass a file like shapes.yaml", "split it")
 
 FILE_KEYS = {"operation", "shapes", *LEGACY_WORDS}
-ENTRY_KEYS = {"name", "m", "n", "k", "weight", "operation", *LEGACY_WORDS}
+ENTRY_KEYS = {"name", "m", "n", "k", "weight", "operation", "tokens", *LEGACY_WORDS}
 
 
 @dataclass(frozen=True)
 class Shape:
-    """One problem, the name it is reported by, and its calls per step of the model."""
+    """One problem, the name it is reported by, its calls per step of the model, and the sizes that its groups had."""
 
     problem: Problem
     name: str
     weight: float
+    tokens: Tokens = ()
 
 
 @dataclass(frozen=True)
@@ -79,6 +84,11 @@ class ShapeList:
     def problems(self) -> tuple[Problem, ...]:
         return tuple(shape.problem for shape in self.shapes)
 
+    @property
+    def tokens(self) -> dict[Problem, Tokens]:
+        """The sizes that groups of a problem had, where that is known."""
+        return {shape.problem: shape.tokens for shape in self.shapes if shape.tokens}
+
 
 def merged_shapes(shapes: Iterable[Shape]) -> ShapeList:
     """`shapes` with each problem once, where it first comes."""
@@ -86,7 +96,12 @@ def merged_shapes(shapes: Iterable[Shape]) -> ShapeList:
     for shape in shapes:
         merged.setdefault(shape.problem, []).append(shape)
     return ShapeList(
-        tuple(Shape(problem, _joined(same), sum(each.weight for each in same)) for problem, same in merged.items())
+        tuple(
+            Shape(
+                problem, _joined(same), sum(each.weight for each in same), merged_tokens(each.tokens for each in same)
+            )
+            for problem, same in merged.items()
+        )
     )
 
 
@@ -98,7 +113,9 @@ def shapes_yaml(shapes: Iterable[Shape]) -> str:
         problem, name = shape.problem, shape.name[:NAME_CHARACTERS_MAX]
         named = "" if name == str(problem) else f"name: {json.dumps(name, ensure_ascii=False)}, "
         sizes = f"m: {problem.m}, n: {problem.n}, k: {problem.k}"
-        lines.append(f"  - {{{named}{sizes}, operation: {problem.operation}, weight: {shape.weight:.12g}}}")
+        counts = ", ".join(f"{size}: {count}" for size, count in shape.tokens)
+        tokens = f", tokens: {{{counts}}}" if counts else ""
+        lines.append(f"  - {{{named}{sizes}, operation: {problem.operation}, weight: {shape.weight:.12g}{tokens}}}")
     return "\n".join(lines) + "\n"
 
 
@@ -155,9 +172,27 @@ def _entry_shapes(
     if math.prod(map(len, (*sizes, operations))) > PROBLEMS_MAX:
         raise ShapesError(f"{where}: its lists multiply out to over {PROBLEMS_MAX} problems: shorten them")
     problems = [Problem(m, n, k, operation) for operation in operations for m, n, k in product(*sizes)]
+    tokens = _tokens(entry, operations, where)
     for problem in problems:
         matrices_fit(problem, where)
-    return [Shape(problem, _name(entry, problem, where), weight) for problem in problems]
+    return [Shape(problem, _name(entry, problem, where), weight, tokens) for problem in problems]
+
+
+def _tokens(entry: Mapping[str, Json], operations: Sequence[Operation], where: str) -> Tokens:
+    """The sizes that groups had, as an entry of such `operations` says."""
+    if "tokens" not in entry:
+        return ()
+    found, where = entry["tokens"], f"{where}: tokens"
+    other = next((each for each in operations if not each.is_grouped), None)
+    if other is not None:
+        raise ShapesError(f"{where}: are of grouped operations, got {other}: leave them out")
+    hint = "write how many groups were of each size, such as {0: 80, 1: 40, 12: 8}, or leave it out"
+    if not isinstance(found, dict):
+        raise ShapesError(f"{where}: must be counts by size, got {shown(found)}: {hint}")
+    try:
+        return checked_tokens(found)
+    except ValueError as wrong:
+        raise ShapesError(f"{where}: {wrong}: {hint}") from None
 
 
 def _operations(mapping: Mapping[str, Json], where: str, usual: Sequence[Operation]) -> Sequence[Operation]:

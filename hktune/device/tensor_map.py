@@ -25,8 +25,26 @@ _TENSOR_COPIES = f"tensor copies need the address and the row to be multiples of
 
 
 @dataclass(frozen=True)
+class Extents:
+    """Where the elements of one matrix are, or of `matrices` of them. The rows of two dimensions are those of all
+    matrices, one after another. Strides are elements."""
+
+    rows: int
+    columns: int
+    row_stride: int
+    matrices: int = 1
+    matrix_stride: int = 0
+
+    @property
+    def elements(self) -> int:
+        """From the first to the one behind the last."""
+        last_row = (self.matrices - 1) * self.matrix_stride + (self.rows - 1) * self.row_stride
+        return last_row + self.columns
+
+
+@dataclass(frozen=True)
 class MappedMatrix:
-    """A matrix, or several whose rows follow one another, that the kernel `symbol` takes as a tensor map."""
+    """A matrix, or a stack of them, that the kernel `symbol` takes as a tensor map."""
 
     symbol: str
     operand: Operand
@@ -37,35 +55,46 @@ class MappedMatrix:
         return self.operand.name
 
     def encoder(self, numbers: Mapping[str, int]) -> Callable[[int], bytes]:
-        """What makes the map from an address, where the sizes are known. Raises DeviceError."""
-        rows, columns = self._sides(numbers)
-        if columns * self.box.element_bytes % _ALIGNMENT_BYTES:
-            raise DeviceError(f"{self.name} has rows of {columns} elements: {_TENSOR_COPIES}")
-        return lambda address: encoded(address, rows, columns, self.box)
+        """What makes the map from an address, where sizes and strides are known. Raises DeviceError."""
+        extents = self._extents(numbers)
+        self._check(extents)
+        return lambda address: encoded(address, extents, self.box)
 
     def bound(self, binding: Binding) -> bytes:
         """The map of what a launch binds. Raises DeviceError."""
         buffer, sizes = binding[self.name], {name: value for name, value in binding.items() if type(value) is int}
         try:
-            rows, columns = self._sides(sizes)
+            extents = self._extents(sizes)
         except KeyError:
             buffer = None
         if buffer is None or isinstance(buffer, (int, float)):
             axes = self.operand.axes
             raise DeviceError(f"{self.symbol} takes {self.name} as a tensor map: bind its buffer and {axes}")
-        row_bytes = columns * self.box.element_bytes
-        if rows < 1 or columns < 1 or rows * row_bytes > buffer.size_bytes:
-            raise DeviceError(
-                f"{self.name} is {rows} x {columns} elements, its buffer {buffer.size_bytes} bytes: allocate it"
-            )
-        if buffer.address % _ALIGNMENT_BYTES or row_bytes % _ALIGNMENT_BYTES:
-            raise DeviceError(f"{self.name} at {buffer.address:#x} has rows of {columns} elements: {_TENSOR_COPIES}")
-        return encoded(buffer.address, rows, columns, self.box)
+        needed_bytes = extents.elements * self.box.element_bytes
+        if extents.rows < 1 or extents.columns < 1 or needed_bytes > buffer.size_bytes:
+            sides = f"{extents.rows} x {extents.columns} elements"
+            raise DeviceError(f"{self.name} is {sides}, its buffer {buffer.size_bytes} bytes: allocate it")
+        if buffer.address % _ALIGNMENT_BYTES:
+            raise DeviceError(f"{self.name} is at {buffer.address:#x}: {_TENSOR_COPIES}")
+        self._check(extents)
+        return encoded(buffer.address, extents, self.box)
 
-    def _sides(self, sizes: Mapping[str, int]) -> tuple[int, int]:
-        """Its rows, those of all matrices, and its columns."""
-        *rows, columns = self.operand.extents(sizes)
-        return math.prod(rows), columns
+    def _extents(self, numbers: Mapping[str, int]) -> Extents:
+        """Of contiguous matrices, where `numbers` has no strides."""
+        operand = self.operand
+        *outer, rows, columns = operand.extents(numbers)
+        row_stride = numbers.get(operand.row_stride, columns)
+        if self.box.dimensions == 2:
+            return Extents(math.prod(outer) * rows, columns, row_stride)
+        matrix_stride = numbers.get(operand.matrix_stride, rows * row_stride)
+        # What all products have in common is one matrix: the kernel asks for no other.
+        return Extents(rows, columns, row_stride, math.prod(outer) if matrix_stride else 1, matrix_stride)
+
+    def _check(self, extents: Extents) -> None:
+        strides = [extents.row_stride, extents.matrix_stride]
+        if any(stride * self.box.element_bytes % _ALIGNMENT_BYTES for stride in strides):
+            rule = f"{self.name} has rows of {extents.columns} elements, {extents.row_stride} apart"
+            raise DeviceError(f"{rule}: {_TENSOR_COPIES}")
 
 
 def mapped_matrix(symbol: str, boxes: Mapping[str, Box], launch: Launch, name: str) -> MappedMatrix:
@@ -74,26 +103,33 @@ def mapped_matrix(symbol: str, boxes: Mapping[str, Box], launch: Launch, name: s
     operand = operands_of(launch.operation).get(name)
     if name not in boxes or operand is None or not operand.row_stride:
         raise DeviceError(f"{symbol} takes {name} as a tensor map: declare hktune_box_{name} in its source")
+    if boxes[name].dimensions > 2 and not operand.matrix_stride:
+        raise DeviceError(f"{symbol} takes {name} as a stack of matrices: {launch.operation} has but one")
     return MappedMatrix(symbol, operand, boxes[name])
 
 
 @functools.lru_cache(maxsize=4096)
-def encoded(address: int, rows: int, columns: int, box: Box) -> bytes:
-    """The tensor map of a row-major matrix. What a box covers beyond the matrix reads as zeros and is not written.
+def encoded(address: int, extents: Extents, box: Box) -> bytes:
+    """The tensor map of row-major matrices. What a box covers beyond a matrix, or in two dimensions beyond the last,
+    reads as zeros and is not written.
 
     Rows of a box of 128, 64 or 32 bytes are swizzled over their own length (PTX ISA, 5.5.7), so that eight rows of a
     column of 16 bytes are in different banks.
     """
-    driver, element_bytes = cuda_driver(), box.element_bytes
+    driver, element_bytes, dimensions = cuda_driver(), box.element_bytes, box.dimensions
     swizzle = {128: "128B", 64: "64B", 32: "32B"}.get(box.columns * element_bytes, "NONE")
+    sizes = [extents.columns, extents.rows, extents.matrices][:dimensions]
+    # One matrix has no next one, but a map has a stride there, which is not 0.
+    matrix_stride = extents.matrix_stride or extents.rows * extents.row_stride
+    strides = [extents.row_stride, matrix_stride][: dimensions - 1]
     made = driver.cuTensorMapEncodeTiled(
         driver.CUtensorMapDataType(box.data_type),
-        2,
+        dimensions,
         address,
-        [driver.cuuint64_t(columns), driver.cuuint64_t(rows)],
-        [driver.cuuint64_t(columns * element_bytes)],
-        [driver.cuuint32_t(box.columns), driver.cuuint32_t(box.rows)],
-        [driver.cuuint32_t(1), driver.cuuint32_t(1)],
+        [driver.cuuint64_t(size) for size in sizes],
+        [driver.cuuint64_t(stride * element_bytes) for stride in strides],
+        [driver.cuuint32_t(side) for side in [box.columns, box.rows, 1][:dimensions]],
+        [driver.cuuint32_t(1)] * dimensions,
         driver.CUtensorMapInterleave.CU_TENSOR_MAP_INTERLEAVE_NONE,
         getattr(driver.CUtensorMapSwizzle, f"CU_TENSOR_MAP_SWIZZLE_{swizzle}"),
         driver.CUtensorMapL2promotion.CU_TENSOR_MAP_L2_PROMOTION_L2_256B,

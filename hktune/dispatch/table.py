@@ -248,7 +248,7 @@ def _taken_names(operation: str) -> tuple[frozenset[str], frozenset[str]]:
     except InputError as unknown:
         raise ValueError(str(unknown)) from None
     counts = ["groups"] if known.count else []
-    strides = [name for each in operands.values() for name in (each.row_stride, each.increment)]
+    strides = [name for each in operands.values() for name in each.strides]
     return frozenset(operands), frozenset(["m", "n", "k", *counts, *strides])
 
 

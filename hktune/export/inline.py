@@ -129,11 +129,14 @@ def _of_one_product(
         by_product.setdefault(entry.problem.operation.code, []).append(entry)
     asked = [product.code] if product else sorted(by_product)
     if len(asked) > 1 or asked[0] not in by_product or asked[0] not in PRODUCTS:
-        has = ", ".join(map(str, sorted(by_product)))
-        if product and product.code not in by_product:
-            raise TableError(f"{directory}: {product} is not in this table: it has {has}: choose one of them")
-        rule = f"{directory}: one file holds kernels of one operation, {' or '.join(map(str, PRODUCTS))}"
-        raise TableError(f"{rule}: this table has {has}: choose one with --operation")
+        has = f"this table has {', '.join(map(str, sorted(by_product)))}"
+        rule = f"one file holds kernels of one operation, {' or '.join(map(str, PRODUCTS))}"
+        if product:
+            is_there = product.code in by_product
+            rule, has = (rule, f"not {product}") if is_there else (f"{product} is not in this table", has)
+        ones = " or ".join(str(each) for each in PRODUCTS if each in by_product)
+        next_step = f"choose {ones} with --operation" if ones else "serve it by hktune.load"
+        raise TableError(f"{directory}: {rule}: {has}: {next_step}")
     return by_product[asked[0]], asked[0]
 
 

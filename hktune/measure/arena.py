@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeAlias
 
 from hktune.core.dtype import Dtype
-from hktune.core.group_sizes import routed_ends
+from hktune.core.group_sizes import Tokens, group_ends
 from hktune.core.operand import Operand, operands_of
 from hktune.core.problem import Problem
 
@@ -38,8 +39,17 @@ class Arena:
     All problems share them, so going from one to another costs no copy. Inputs are never written after they were drawn.
     """
 
-    def __init__(self, problems: Iterable[Problem], cache: str, cache_bytes: int, seed: int) -> None:
+    def __init__(
+        self,
+        problems: Iterable[Problem],
+        cache: str,
+        cache_bytes: int,
+        seed: int,
+        tokens: Mapping[Problem, Tokens] = MappingProxyType({}),
+    ) -> None:
+        """`tokens`: the sizes that groups of a problem had, where that is known."""
         self.cache = cache
+        self._tokens = tokens
         self._cache_bytes = cache_bytes
         self._seed = seed
         elements: dict[tuple[bool, Dtype], int] = defaultdict(int)
@@ -72,7 +82,7 @@ class Arena:
         """Where groups end: the same for all sets."""
         import torch
 
-        ends = routed_ends(problem.m, problem.groups, self._seed)
+        ends = group_ends(problem.divided, problem.groups, self._seed, self._tokens.get(problem, ()))
         return torch.tensor(ends, dtype=torch.int32, device="cuda")
 
     def _random(self, elements: int, dtype: Dtype) -> torch.Tensor:

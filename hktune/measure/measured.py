@@ -9,6 +9,7 @@ from types import MappingProxyType
 
 from hktune.core.arch import ARCHS
 from hktune.core.errors import DeviceError, KernelFault
+from hktune.core.group_sizes import Tokens
 from hktune.core.launch import Launch
 from hktune.core.outcome import Failure, Source, Status, Timing
 from hktune.core.problem import Problem
@@ -49,8 +50,8 @@ class MeasuredStopwatch:
     """Stopwatch over one device, in the process that owns it. A KernelFault passes through: the device is lost then.
 
     `loaded` gives the kernel of an attempt, `libraries` are those that others are algorithms of, by name.
-    `baselines`[0] is what candidates are compared with. `problems` are all
-    that will be timed, which sizes the arena. `cache` is `cold` or `warm`, see `operands.set_count`.
+    `baselines`[0] is what candidates are compared with. `problems` are all that will be timed, which sizes the arena.
+    `cache` is `cold` or `warm`, see `operands.set_count`; `tokens` are the sizes that groups have, where that is known.
     """
 
     source = Source.MEASURED
@@ -65,13 +66,14 @@ class MeasuredStopwatch:
         cache: str = "cold",
         seed: int = 0,
         libraries: Mapping[str, VendorLibrary] = MappingProxyType({}),
+        tokens: Mapping[Problem, Tokens] = MappingProxyType({}),
     ) -> None:
         self._libraries = libraries
         self._device = device
         self._templates = templates
         self._loaded = loaded
         self._baseline, *self._other_ways = baselines
-        self._arena = Arena(problems, cache, device.last_level_cache_bytes, seed)
+        self._arena = Arena(problems, cache, device.last_level_cache_bytes, seed, tokens)
         self.timer = GraphTimer(device)
         self._benches: dict[Problem, _Bench] = {}
 

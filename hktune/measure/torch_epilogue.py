@@ -35,7 +35,8 @@ def multiply_fused(operation: Operation, operands: OperandSet) -> None:
 
     a, b = factors_of(operation, operands)
     if operation.has_residual:
-        torch.addmm(operands["residual"], a, b, out=operands["c"])
+        add = torch.addmm if a.ndim == 2 else torch.baddbmm
+        add(operands["residual"], a, b, out=operands["c"])
     else:
         use_gelu = _ACTIVATED[operation.epilogue]  # type: ignore[index]
         torch._addmm_activation(operands["bias"], a, b, use_gelu=use_gelu, out=operands["c"])

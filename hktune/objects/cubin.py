@@ -32,7 +32,8 @@ _SHARED_RECORDS_MAX = 8  # for each symbol; a function has four
 _RECORD = struct.Struct("<BBH")
 _RESERVED_LDS_BYTES = 1024  # of each block's shared memory from compute capability 9.0 on; the section counts it
 _SCALAR_BYTES = {"u32": 4, "i32": 4, "f32": 4, "u64": 8, "pointer": 8}
-_BOX, _BOX_OF_BF16 = struct.Struct("<III"), struct.Struct("<II")
+_BOX_OF_STACK, _BOX, _BOX_OF_BF16 = struct.Struct("<IIII"), struct.Struct("<III"), struct.Struct("<II")
+_DIMENSIONS = (2, 3)
 _WHOLE_VALUE = 4  # the form of a record that carries bytes; the others are one word long
 _MAX_THREADS, _FRAME_SIZE, _REQUIRED_THREADS = 0x05, 0x11, 0x10
 _PARAMETER, _REGISTERS, _CLUSTER = 0x17, 0x2F, 0x3D
@@ -41,11 +42,13 @@ _PARAMETER, _REGISTERS, _CLUSTER = 0x17, 0x2F, 0x3D
 @dataclass(frozen=True)
 class Box:
     """What one tensor copy moves: `rows` x `columns` elements of a row-major matrix. `data_type` is a
-    CUtensorMapDataType."""
+    CUtensorMapDataType. The map has `dimensions`: 2, where the rows of several matrices follow one another; or 3, where
+    it knows the end of each, and matrices may be anywhere."""
 
     rows: int
     columns: int
     data_type: int = _BFLOAT16
+    dimensions: int = 2
 
     @property
     def dtypes(self) -> tuple[Dtype, ...]:
@@ -119,8 +122,9 @@ def read_cubin(data: bytes, symbols: Collection[str] | None = None) -> Cubin:
     """Parse a cubin, of its kernels only `symbols` where they are given: a total function. Raises TableError when the
     bytes are not a whole, well-formed one.
 
-    A box is a constant of three 32-bit words that a source names `hktune_box_<argument>`: rows, columns, and the
-    CUtensorMapDataType of an element. Without the third, elements are bf16.
+    A box is a constant of four 32-bit words that a source names `hktune_box_<argument>`: rows, columns, the
+    CUtensorMapDataType of an element, and the map's dimensions. Without the third, elements are bf16; without the
+    fourth, the map has two.
     """
     try:
         return _parsed(Elf(data), symbols)
@@ -225,7 +229,12 @@ def _box(symbol: Symbol, data: memoryview) -> Box:
     if symbol.size_bytes == _BOX_OF_BF16.size:
         return Box(*_BOX_OF_BF16.unpack_from(data, symbol.value))
     rows, columns, data_type = _BOX.unpack_from(data, symbol.value)
+    dimensions = 2
+    if symbol.size_bytes == _BOX_OF_STACK.size:
+        *_, dimensions = _BOX_OF_STACK.unpack_from(data, symbol.value)
+    if dimensions not in _DIMENSIONS:
+        raise TableError(f"{symbol.name[:80]} is for a map of {dimensions} dimensions, known are 2 and 3; rebuild it")
     if data_type not in _TENSOR_MAP_DTYPES:
         known = ", ".join(f"{number} ({'/'.join(map(str, of))})" for number, of in _TENSOR_MAP_DTYPES.items())
         raise TableError(f"{symbol.name[:80]} has elements of type {data_type}, known are {known}; rebuild it")
-    return Box(rows, columns, data_type)
+    return Box(rows, columns, data_type, dimensions)

@@ -48,6 +48,7 @@ _MEANING = {
     "prologue": "until the main loop",
     "epilogue": "C is stored",
     "idle CUs": "the last round has fewer workgroups than there is room for",
+    "unequal k": "groups are of K, and places are done late or early",
     "gathering": "sums of a split k are read back",
     "no tile": "workgroups for which groups have no tile",
     "bytes from hbm": "all bytes at HBM's bandwidth, beyond the rounds",
@@ -66,7 +67,7 @@ def print_time(
     time_us = modelled.timing.time_us
     rate = f"{problem.flops / time_us * 1e-6:.0f} TFLOP/s, {modelled.peak_fraction:.0%} of the peak"
     print_prose(console, f"modelled on {problem}: {time_us:.2f} us, {rate}, bound by {modelled.bound}", indent="  ")
-    timing = with_interval(modelled.timing, problem, launch, tile)
+    timing = with_interval(modelled.timing, problem, launch, tiles_of(problem, tile))
     expected = interval(timing.time_us_low, timing.time_us_high)
     print_prose(console, f"  {model_error().coverage:.0%} of measured times are expected in {expected} us", indent="  ")
     print_prose(console, f"  {device.name}: {_launched(launch, modelled, device.compute_units)}", indent="  ")
@@ -87,9 +88,10 @@ def _launched(launch: Launch, modelled: Modelled, compute_units: int) -> str:
 
 def _padding(problem: Problem, tile: Tile) -> str | None:
     """How much of what tiles cover is none of the product, if any is."""
-    rows = tiles_of(problem, tile).all_rows * tile.m
-    sizes = ((problem.n, tile.n), (problem.k, tile.k))
-    padding = 1 - problem.rows / rows * math.prod(size / (-(-size // edge) * edge) for size, edge in sizes)
+    tiles = tiles_of(problem, tile)
+    k = problem.k / problem.groups if problem.operation.divides_k else problem.k
+    needed = problem.rows * problem.n * k
+    padding = 1 - needed / (tiles.count * tile.m * tile.n * tiles.mean_steps * tile.k)
     covered = f"tiles of {tile.m}x{tile.n}x{tile.k}: {padding:.1%} of what they compute is not of the product"
     return covered if padding >= _SHOWN_SHARE else None
 

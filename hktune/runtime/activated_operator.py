@@ -66,7 +66,9 @@ def traced_linear(x: Tensor, weight: Tensor, bias: Tensor | None, table: int, ac
     if activation is None:
         return operators.traced_linear(x, weight, bias, table)
     cast = as_autocast(x, weight, bias)
-    if asks_gradient(*cast) or is_transformed_in_trace() or traced_refusal(*cast) is not None:
+    refused = asks_gradient(*cast) or is_transformed_in_trace() or traced_refusal(*cast) is not None
+    ending = f"{'' if bias is None else '+bias'}+{activation}"
+    if refused or not operators.has_rows(table, cast[1].dtype, ending, *cast[1].shape):
         return activated(activation, operators.traced_linear(x, weight, bias, table))
     if exporting():
         return linear_activated(*cast, activation, operators.CURRENT)

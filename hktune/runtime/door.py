@@ -19,14 +19,15 @@ from hktune.runtime.call_operations import KERNEL_DTYPES
 from hktune.runtime.forms import ADDED, ADDED_FLOAT32, MATMUL, MATMUL_BIAS, MATMUL_BIAS_FLOAT32, MATMUL_FLOAT32
 from hktune.runtime.loaded import LoadedTable
 from hktune.runtime.scaled_door import INTEGERS, SCALED, ScaledDoor
-from hktune.runtime.several_call import SeveralCall
+from hktune.runtime.several_call import SeveralCall, added_to_products, is_one_product
 
 Keys = torch._C.DispatchKeySet
 Kernel = Callable[..., Tensor]
 _FLOAT32 = torch.float32
 _PRODUCTS = ("mm", "mm.out", "addmm", "addmm.out", "bmm", "bmm.out")
 _GROUPED = "_grouped_mm"  # since torch 2.8
-_SUMS = ("addmm_", "baddbmm", "baddbmm_", "baddbmm.out")
+_SUMS_OF_BATCHES = ("baddbmm", "baddbmm.out")
+_SUMS = ("addmm_", "baddbmm_", *_SUMS_OF_BATCHES)
 _IN_FLOAT32 = tuple(f"{name}.{own}" for name in ("mm", "addmm", "bmm", "baddbmm") for own in ("dtype", "dtype_out"))
 
 
@@ -36,7 +37,7 @@ class Door(ScaledDoor):
     def __init__(self, key: str, table: LoadedTable) -> None:
         self.table = table
         table.enabled(True)
-        self._is_batched = "batched" in table.kinds
+        self._is_batched, self._adds_to_batches = "batched" in table.kinds, table.adds_to_batches
         kernels = {name: getattr(self, name.replace(".", "_")) for name in _operators(table)}
         # What was there before; it takes the keys of the call first.
         self._before = {name: _kernel_before(f"aten::{name}", key) for name in kernels}
@@ -134,7 +135,7 @@ class Door(ScaledDoor):
                 out = self.table.below(MATMUL, a[0], b[0], None)
                 if out is not None:
                     return out[None]
-            elif b.shape[0] and b.stride(0) == 0:  # one matrix, which was expanded
+            elif b.shape[0] and is_one_product(a, b):
                 out = self.table.below(MATMUL, a, b[0], None)
                 if out is not None:
                     return out
@@ -175,8 +176,12 @@ class Door(ScaledDoor):
 
     def baddbmm(self, keys: Keys, bias: Tensor, a: Tensor, b: Tensor, *, beta: object = 1, alpha: object = 1) -> Tensor:
         is_one = a.dtype in KERNEL_DTYPES and _are_single(bias, a, b) and beta == alpha == 1
-        out = self._sum(bias[0], a[0], b[0]) if is_one else None
-        return self._before["baddbmm"](keys, bias, a, b, beta=beta, alpha=alpha) if out is None else out[None]
+        if is_one:
+            out = self._sum(bias[0], a[0], b[0])
+            out = None if out is None else out[None]
+        else:
+            out = self._sums(bias, a, b) if beta == alpha == 1 else None
+        return self._before["baddbmm"](keys, bias, a, b, beta=beta, alpha=alpha) if out is None else out
 
     def baddbmm_(self, keys: Keys, c: Tensor, a: Tensor, b: Tensor, *, beta: object = 1, alpha: object = 1) -> Tensor:
         is_one = a.dtype in KERNEL_DTYPES and _are_single(c, a, b) and beta == alpha == 1
@@ -189,6 +194,8 @@ class Door(ScaledDoor):
     ) -> Tensor:
         is_one = a.dtype in KERNEL_DTYPES and _are_single(bias, a, b, out) and beta == alpha == 1
         if is_one and self._sum(bias[0], a[0], b[0], out[0]) is not None:
+            return out
+        if not is_one and beta == alpha == 1 and self._sums(bias, a, b, out) is not None:
             return out
         return self._before["baddbmm.out"](keys, bias, a, b, beta=beta, alpha=alpha, out=out)
 
@@ -226,6 +233,13 @@ class Door(ScaledDoor):
             return out
         return self._before["baddbmm.dtype_out"](keys, bias, a, b, dtype, beta=beta, alpha=alpha, out=out)
 
+    def _sums(self, added: Tensor, a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor | None:
+        """Of the products of a batch and what is added to them, expanded; None where torch is to be called."""
+        if not self._adds_to_batches or a.dtype not in KERNEL_DTYPES or not a.dim() == b.dim() == 3 or a.shape[0] < 2:
+            return None
+        call = added_to_products(added, a, b)
+        return None if call is None else self.table.below_several(call, out)
+
     def _sum(
         self, bias: Tensor, a: Tensor, b: Tensor, out: Tensor | None = None, is_float32: bool = False
     ) -> Tensor | None:
@@ -241,7 +255,7 @@ class Door(ScaledDoor):
 def _operators(table: LoadedTable) -> tuple[str, ...]:
     """Those that an entry may serve: to take one over costs 15 us, and a call of it 3."""
     endings = table.endings
-    sums = _SUMS if "+accumulate" in endings else ()
+    sums = _SUMS if "+accumulate" in endings else _SUMS_OF_BATCHES if table.adds_to_batches else ()
     in_float32 = _IN_FLOAT32 if any(each.startswith("->f32") for each in endings) else ()
     grouped = (_GROUPED,) if "grouped" in table.kinds and hasattr(torch.ops.aten, _GROUPED) else ()
     scaled = (*(SCALED if table.has_scaled else ()), *(INTEGERS if table.has_integers else ()))

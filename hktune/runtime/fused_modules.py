@@ -12,7 +12,6 @@ looks whether they still are. Nothing is a copy that could be out of date.
 from __future__ import annotations
 
 import operator
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,14 +22,14 @@ from torch.fx import Node
 from torch.nn import functional
 from torch.nn.modules import module as torch_module
 
-from hktune.runtime import current
+from hktune.runtime import current, joined_operator, operators
+from hktune.runtime.adjacent_weights import joined, make_neighbours
 from hktune.runtime.class_bases import rebased
 from hktune.runtime.gradients import asks_gradient
 from hktune.runtime.layers import Linear
 from hktune.runtime.operands import PLAIN
-from hktune.runtime.torch_state import compiling
+from hktune.runtime.torch_state import compiling, exporting
 
-_STRIDED = torch.strided
 _SUMS, _PRODUCTS = (operator.add, torch.add), (operator.mul, torch.mul)
 _FUNCTIONS: Mapping[object, str] = {functional.silu: "silu", functional.relu: "relu", torch.relu: "relu"}
 _MODULES: Mapping[type[nn.Module], str] = {nn.SiLU: "silu", nn.ReLU: "relu"}
@@ -109,54 +108,26 @@ def _done(step: Step, children: Mapping[str, Any], inputs: list[Tensor], values:
         residual = values[step.residual] if step.residual else None
         return current.linear(inputs[0], linear.weight, linear.bias, activation=step.activation, residual=residual)
     up = children[step.up]
-    weight = neighbours(linear.weight, up.weight)
-    without = linear.bias is None and up.bias is None
-    bias = None if linear.bias is None else neighbours(linear.bias, up.bias)
-    if weight is not None and (without or bias is not None):
-        return current.gated_linear(inputs[0], weight, bias, step.activation)
+    found = _gated(inputs[0], linear, up, step.activation)
+    if found is not None:
+        return found
     gate = current.linear(inputs[0], linear.weight, linear.bias, activation=step.activation)
     return gate * current.linear(inputs[0], up.weight, up.bias)
 
 
-def neighbours(first: Tensor, second: Tensor) -> Tensor | None:
-    """Both as one tensor, of the same memory; None where the second does not begin where the first ends."""
-    if type(first) not in PLAIN or type(second) not in PLAIN or not (first.is_contiguous() and second.is_contiguous()):
+def _gated(x: Tensor, gate: Any, up: Any, activation: str | None) -> Tensor | None:
+    """By one kernel; None where weights or biases are not as one takes them."""
+    if (gate.bias is None) != (up.bias is None):
         return None
-    if first.shape != second.shape or first.dtype is not second.dtype or first.device != second.device:
+    weights, biases = (gate.weight, up.weight), () if gate.bias is None else (gate.bias, up.bias)
+    if compiling():
+        return joined_operator.traced_gated(x, weights, biases, activation or "", operators.CURRENT)
+    if gate.weight.shape != up.weight.shape:
         return None
-    storage = first.untyped_storage()
-    if storage.data_ptr() != second.untyped_storage().data_ptr() or not storage.data_ptr():
+    weight, bias = joined(weights), joined(biases) if biases else None
+    if weight is None or (biases and bias is None):
         return None
-    if second.storage_offset() != first.storage_offset() + first.numel():
-        return None
-    shape = (2 * first.shape[0], *first.shape[1:])
-    return first.detach().as_strided(shape, first.stride(), first.storage_offset())
-
-
-def storages_of(model: nn.Module) -> Mapping[int, int]:
-    """How many parameters and buffers of `model` are in each storage, by its address."""
-    held = (*model.parameters(), *model.buffers())
-    return Counter(
-        each.untyped_storage().data_ptr() for each in held if type(each) in PLAIN and each.layout is _STRIDED
-    )
-
-
-def make_neighbours(first: Tensor, second: Tensor, storages: Mapping[int, int]) -> None:
-    """Have two parameters follow one another in memory, if each has a storage of its own: one that no other of the
-    model's `storages` is, and no other process."""
-    if first is second or first.shape != second.shape or first.dtype is not second.dtype:
-        return
-    for each in (first, second):
-        if type(each) not in PLAIN or each.layout is not _STRIDED or each.is_meta:
-            return
-        storage = each.untyped_storage()
-        if storage.is_shared() and not storage.is_cuda:  # of a GPU's memory torch always says so
-            return
-        if storage.nbytes() != each.nbytes or storages[storage.data_ptr()] != 1:
-            return
-    with torch.no_grad():
-        whole = torch.cat([first, second])
-        first.data, second.data = whole[: len(first)], whole[len(first) :]
+    return current.gated_linear(x, weight, bias, activation)
 
 
 class FusedModule:
@@ -167,7 +138,7 @@ class FusedModule:
 
     def forward(self, *args: Any, **named: Any) -> Any:
         module: Any = self
-        if named or compiling() or not self._plan.holds(module, args):
+        if named or exporting() or not self._plan.holds(module, args):
             return super().forward(*args, **named)  # type: ignore[misc]
         return self._plan.run(module, args)
 
@@ -192,7 +163,7 @@ def fuse(module: nn.Module, storages: Mapping[int, int]) -> Plan | None:
         if step.up:
             gate, up = module.get_submodule(step.linear), module.get_submodule(step.up)
             for name, parameter in gate.named_parameters(recurse=False):
-                make_neighbours(parameter, up.get_parameter(name), storages)
+                make_neighbours((parameter, up.get_parameter(name)), storages)
     kind = type(module)
     body = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "_fused_from": kind}
     fused: Any = type(kind.__name__, (FusedModule, kind), body)

@@ -21,8 +21,10 @@ def grouped_mm(a: Tensor, b: Tensor, offs: Tensor) -> Tensor:
     multiplied by a matrix of its own, of `b` [G, K, N]. `offs`, int32 [G], has the row behind the last of each group.
 
     `b` is read as it is stored: contiguous, or the transposed view of weights [G, N, K]. The gradient of `a` is such a
-    product too; that of `b` is torch's own, of ragged K. What the table does not have is torch's. Rows behind the last
-    group hold anything, as torch leaves them.
+    product too; that of `b` is one of groups of K (`grouped8.bf16.tn`). What the table does not have is torch's. Rows
+    behind the last group hold anything, as torch leaves them.
+
+    Where `b` is [K, N] groups are of K, and the product is [G, M, N]. That is the gradient of such weights.
 
     Raises TableError when no table is loaded.
     """
@@ -33,7 +35,7 @@ def grouped_mm(a: Tensor, b: Tensor, offs: Tensor) -> Tensor:
     if not isinstance(table, LoadedTable):
         raise TableError(f"the current table is a {type(table).__name__}: load one by hktune.load")
     if asks_gradient(a, b):
-        return _taped(a, b, offs, table)
+        return by_torch(call) if call.divides_k else _taped(a, b, offs, table)
     return table.several(call)
 
 
@@ -65,7 +67,11 @@ class _Grouped(torch.autograd.Function):
             call = SeveralCall(grad.contiguous(), b.mT, offs)
             of_a = by_torch(call) if grad_enabled() else ctx.table.several(call)
         if for_b:
-            of_b = torch._grouped_mm(a.mT, grad.contiguous(), offs=offs)
+            # Weights that are stored transposed get a gradient that is.
+            left, right = (grad, a) if b.mT.is_contiguous() else (a, grad)
+            call = SeveralCall(left.contiguous().mT, right.contiguous(), offs)
+            of_b = by_torch(call) if grad_enabled() else ctx.table.several(call)
+            of_b = of_b.mT if left is grad else of_b
         return of_a, of_b, None, None
 
 

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hktune.runtime import current
+from hktune.runtime import current, operators
+from hktune.runtime.torch_state import compiling
 
 _LOOKUPS = ("weight", "bias", "__getattr__", "__getattribute__")
 
@@ -47,8 +48,12 @@ class Linear(nn.Linear):
             weight, bias = parameters["weight"], parameters["bias"]
         except KeyError:  # a parametrization, pruning or the like has put something else in their place
             weight, bias = self.weight, self.bias
+        if "_place" in own and compiling():
+            return operators.traced_linear(input, weight, bias, operators.CURRENT, own["_place"])
         return current.linear(input, weight, bias)
 
 
 class PatchedLinear(Linear):
-    """An nn.Linear that `patch` changed, and `unpatch` changes back (see patching.py)."""
+    """An nn.Linear that `patch` changed, and `unpatch` changes back (see patching.py).
+
+    With `_place`, its weight is the first, the second, ... of several that follow one another in memory."""

@@ -285,6 +285,11 @@ class LoadedTable:
         return frozenset(each.kind for each in self._operations)
 
     @property
+    def adds_to_batches(self) -> bool:
+        """Whether it has entries of batches whose products are added to something."""
+        return any(each.kind == "batched" and each.has_residual for each in self._operations)
+
+    @property
     def has_scaled(self) -> bool:
         """Whether it has entries of torch's scaled products."""
         return not self._operations.isdisjoint((*SCALED_OPERATIONS, *MX_OPERATIONS))
@@ -294,14 +299,19 @@ class LoadedTable:
         """Whether it has entries of torch's product of integers."""
         return INTEGER_SUMS in self._operations
 
-    def may_serve(self, dtype: torch.dtype, layout: str, *sizes: int | torch.SymInt) -> bool:
-        """Whether an entry holds for a product of operands of `dtype` in `layout`, without a bias, by those of its
+    def may_serve(self, dtype: torch.dtype, layout: str, *sizes: int | torch.SymInt | None, ending: str = "") -> bool:
+        """Whether an entry holds for a product of operands of `dtype` in `layout`, with this ending, by those of its
         sizes m, n, k that are known; False where none is."""
-        operation = CALLS.get((dtype, "", layout))
+        operation = CALLS.get((dtype, ending, layout))
         known = [size if isinstance(size, int) else None for size in sizes]
         return operation in self._operations and any(
             entry.problem.operation == operation and _holds(entry, *known) for entry in self._validated.usable
         )
+
+    def has_entry(self, dtype: torch.dtype, ending: str, m: int, n: int, k: int) -> bool:
+        """Whether it says what serves a linear [N, K] of m rows with this ending: a kernel, or the vendor library."""
+        operation = CALLS.get((dtype, ending, "nt"))
+        return operation is not None and self._choices.find(m, n, k, str(operation)) is not None
 
     @cached_property
     def entries_number(self) -> int:

@@ -55,7 +55,11 @@ class Server(Protocol):
 
     def vendor(self, why: Fallback, form: Form, left: Tensor, right: Tensor, bias: Tensor | None) -> Tensor: ...
 
-    def may_serve(self, dtype: torch.dtype, layout: str, *sizes: int | torch.SymInt) -> bool: ...
+    def may_serve(
+        self, dtype: torch.dtype, layout: str, *sizes: int | torch.SymInt | None, ending: str = ""
+    ) -> bool: ...
+
+    def has_entry(self, dtype: torch.dtype, ending: str, m: int, n: int, k: int) -> bool: ...
 
     def stats(self) -> Stats: ...
 
@@ -104,17 +108,25 @@ def _entries_number(number: int) -> int:
     return 0 if found is None else found.entries_number
 
 
-# To a tracer it is a constant.
+def _has_rows(number: int, dtype: torch.dtype, ending: str, n: int, k: int) -> bool:
+    """Whether table `number` has kernels for linears [N, K] with this ending, of whatever number of rows; it may where
+    there is no such table yet."""
+    found = found_table(number)
+    return found is None or found.may_serve(dtype, "nt", None, n, k, ending=ending)
+
+
+# To a tracer they are constants.
 entries_number: Callable[[int], int] = torch.compiler.assume_constant_result(_entries_number)  # type: ignore[no-untyped-call]
+has_rows: Callable[..., bool] = torch.compiler.assume_constant_result(_has_rows)  # type: ignore[no-untyped-call]
 
 
 _library: Any = torch.library.Library("hktune", "DEF")  # type: ignore[no-untyped-call]
-_library.define("linear(Tensor x, Tensor weight, Tensor? bias, int table, int entries=0) -> Tensor")
+_library.define("linear(Tensor x, Tensor weight, Tensor? bias, int table, int entries=0, int place=0) -> Tensor")
 _library.define("matmul(Tensor a, Tensor b, int table, int entries=0) -> Tensor")
 
 
-def _linear(x: Tensor, weight: Tensor, bias: Tensor | None, table: int, entries: int = 0) -> Tensor:
-    del entries
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None, table: int, entries: int = 0, place: int = 0) -> Tensor:
+    del entries, place
     return table_numbered(table).serve(linear_form(bias), x, weight, bias)
 
 
@@ -123,16 +135,24 @@ def _matmul(a: Tensor, b: Tensor, table: int, entries: int = 0) -> Tensor:
     return table_numbered(table).serve(MATMUL, a, b, None)
 
 
+when_traced: list[Callable[[], None]] = []
+"""Called when a tracer asks for a product's fake output: what is to be told to a compiler, which is there by then."""
+
+
 def _tell_inductor() -> None:
     """That operands are memory, as those of torch's own products are. Inductor would copy what it has not computed yet
-    and keeps for the backward pass too. When it asks for an operator's fake output it is there to be told."""
+    and keeps for the backward pass too."""
+    for tell in when_traced:
+        tell()
     lowering: Any = sys.modules.get("torch._inductor.lowering")
     if lowering is not None:
         lowering.needs_realized_inputs.update((torch.ops.hktune.linear.default, torch.ops.hktune.matmul.default))
 
 
-def _fake_linear(x: Tensor, weight: Tensor, bias: Tensor | None, table: int, entries: int = 0) -> Tensor:
-    del table, entries
+def _fake_linear(
+    x: Tensor, weight: Tensor, bias: Tensor | None, table: int, entries: int = 0, place: int = 0
+) -> Tensor:
+    del table, entries, place
     _tell_inductor()
     return functional.linear(x, weight, bias).contiguous()
 
@@ -149,11 +169,11 @@ class _Context(Context, Protocol):
 
 def _linear_backward(ctx: _Context, grad: Tensor | None) -> Gradients:
     if grad is None:
-        return None, None, None, None, None
+        return None, None, None, None, None, None
     x, weight = ctx.saved_tensors
     for_x = None if weight is None else _asked(ctx.table, "nn", grad, weight)
     for_weight = None if x is None else _asked_outer(ctx.table, grad, x)
-    return for_x, for_weight, bias_gradient(grad) if ctx.needs_input_grad[2] else None, None, None
+    return for_x, for_weight, bias_gradient(grad) if ctx.needs_input_grad[2] else None, None, None, None
 
 
 def _matmul_backward(ctx: _Context, grad: Tensor | None) -> Gradients:
@@ -179,11 +199,15 @@ def _asked(table: int, layout: str, left: Tensor, right: Tensor) -> Tensor:
     return matmul(left, right, number_in_graph(table)) if asks else torch.matmul(left, right)
 
 
+_TABLE_AT = {6: 3, 4: 2}
+"""Which input the table is, of a linear's and of a matmul's."""
+
+
 def _save_operands(ctx: _Context, inputs: tuple[Any, ...], output: Tensor) -> None:
     del output
     ctx.set_materialize_grads(False)
     left, right = inputs[:2]
-    ctx.table = inputs[-2]
+    ctx.table = inputs[_TABLE_AT[len(inputs)]]
     needed = ctx.needs_input_grad
     ctx.save_for_backward(left if needed[1] else None, right if needed[0] else None)
 
@@ -199,14 +223,16 @@ _watched_matmul: Callable[..., Tensor] = make_autograd_impl(
 # The operators as torch's dispatcher meets them first. Where nothing watches, as in a compiled graph that runs, the
 # table serves them at once: to go on to the dispatcher costs two more calls into Python. Else torch's own functions
 # tell autograd of the gradients.
-def _first_linear(keys: object, x: Tensor, weight: Tensor, bias: Tensor | None, table: int, entries: int = 0) -> Tensor:
+def _first_linear(
+    keys: object, x: Tensor, weight: Tensor, bias: Tensor | None, table: int, entries: int = 0, place: int = 0
+) -> Tensor:
     form = linear_form(bias)
     server = found_table(table)
     out = None if server is None else server.again(form, x, weight, bias)
     if out is None and is_plain():
         out = table_numbered(table).plain(form, x, weight, bias)
     if out is None:
-        return _watched_linear(keys, x, weight, bias, table, entries)
+        return _watched_linear(keys, x, weight, bias, table, entries, place)
     return out.contiguous()
 
 
@@ -248,12 +274,13 @@ def call(form: Form, left: Tensor, right: Tensor, bias: Tensor | None, table: in
     return matmul(left, right, table) if form is MATMUL else linear(left, right, bias, table)
 
 
-def traced_linear(x: Tensor, weight: Tensor, bias: Tensor | None, table: int) -> Tensor:
-    """What torch.compile's tracer makes of a linear."""
+def traced_linear(x: Tensor, weight: Tensor, bias: Tensor | None, table: int, place: int = 0) -> Tensor:
+    """What torch.compile's tracer makes of a linear. `place` is that of its weight among others that follow one another
+    in memory, from 1 on: see graph_fusion.py."""
     cast = as_autocast(x, weight, bias)
     if is_transformed_in_trace() or traced_refusal(*cast) is not None:
         return functional.linear(x, weight, bias)
-    return linear(*cast, CURRENT) if exporting() else linear(*cast, table, entries_number(table))
+    return linear(*cast, CURRENT) if exporting() else linear(*cast, table, entries_number(table), place)
 
 
 def traced_matmul(a: Tensor, b: Tensor, table: int) -> Tensor:

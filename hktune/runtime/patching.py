@@ -15,7 +15,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.utils.parametrize import ParametrizationList
 
-from hktune.runtime import fused_modules
+from hktune.runtime import adjacent_weights, fused_modules, inductor_pass
 from hktune.runtime.class_bases import rebased
 from hktune.runtime.layers import Linear, PatchedLinear
 from hktune.runtime.operands import PLAIN
@@ -38,6 +38,9 @@ class PatchReport:
     """Modules that torch goes on computing after `patch`, or that may call hktune still after `unpatch`, and why."""
     fused: Mapping[str, str] = field(default_factory=dict)
     """Modules whose linears one kernel finishes, and how."""
+    adjacent: Mapping[str, str] = field(default_factory=dict)
+    """Modules with linears that follow one another in memory, and which: in a compiled graph those of one input are one
+    product."""
 
     def __len__(self) -> int:
         return len(self.changed)
@@ -55,6 +58,7 @@ class PatchReport:
         lines = ["hktune: " + ", ".join(counts)]
         lines += [f"  {self.verb}  {each}" for each in _grouped((name, "") for name in self.changed)]
         lines += [f"  fused  {each}" for each in _grouped(self.fused.items())]
+        lines += [f"  adjacent  {each}" for each in _grouped(self.adjacent.items())]
         lines += [f"  left  {each}" for each in _grouped(self.left.items())]
         return "\n".join(lines)
 
@@ -89,11 +93,14 @@ def patch(model: nn.Module, *, fuse: bool = False, quiet: bool = False) -> Patch
             _change(module, nn.Linear, PatchedLinear, report.classes)
             report.changed.append(name)
     if fuse:
-        storages = fused_modules.storages_of(model)
+        storages = adjacent_weights.storages_of(model)
         for name, module in report.modules():
             plan = fused_modules.fuse(module, storages)
             if plan is not None:
                 report.fused[name] = str(plan)
+            elif names := adjacent_weights.place_linears(module, storages):
+                report.adjacent[name] = ", ".join(names)
+        inductor_pass.use()
     return report.done(quiet)
 
 
@@ -103,6 +110,7 @@ def unpatch(model: nn.Module, *, quiet: bool = False) -> PatchReport:
     report = _Changes(model, "unpatched")
     for name, module in report.modules():
         fused_modules.unfuse(module)
+        vars(module).pop("_place", None)
         if isinstance(module, PatchedLinear):
             _change(module, PatchedLinear, nn.Linear, report.classes)
             report.changed.append(name)
@@ -124,6 +132,7 @@ class _Changes:
         self.already: list[str] = []
         self.left: dict[str, str] = {}
         self.fused: dict[str, str] = {}
+        self.adjacent: dict[str, str] = {}
         self.classes: dict[type, type] = {}
 
     def modules(self) -> list[tuple[str, nn.Module]]:
@@ -133,7 +142,7 @@ class _Changes:
         return [(name, module) for name, module in named if id(module) not in uncalled]
 
     def done(self, quiet: bool) -> PatchReport:
-        report = PatchReport(self._verb, tuple(self.changed), tuple(self.already), self.left, self.fused)
+        report = PatchReport(self._verb, tuple(self.changed), tuple(self.already), self.left, self.fused, self.adjacent)
         if not quiet:
             print(report)
         return report

@@ -142,6 +142,12 @@ class Place:
         numbers = {**route.numbers, "lda": lda, "ldb": ldb}
         return BoundLaunch(self.device, route.kernel, route.launch, numbers, route.operands)
 
+    def stacked(self, route: KernelRoute, strides: Mapping[str, int]) -> PreparedLaunch:
+        """The launch of a ready `route` for stacks of matrices with these strides, for many calls."""
+        assert route.kernel is not None
+        numbers = {**route.numbers, **strides}
+        return self.device.prepare(route.kernel, route.launch, numbers, route.operands)
+
     def _kernel(self, name: tuple[str, str]) -> Kernel:
         """Load a kernel, once for all entries that share it."""
         with self._loading:

@@ -39,8 +39,10 @@ from hktune.runtime.forms import (
 from hktune.runtime.gradients import asks_gradient
 from hktune.runtime.loaded import LoadedTable
 from hktune.runtime.operands import PLAIN, layout_of
+from hktune.runtime.recorded_fusion import GraphLinears
 from hktune.runtime.scaled_call import ScaledCall, call_of_integers, call_of_operator, call_of_recipes
-from hktune.runtime.several_call import SeveralCall
+from hktune.runtime.several_call import SeveralCall, added_to_products, is_one_product
+from hktune.runtime.token_counts import TokenCounts
 from hktune.runtime.torch_state import as_autocast, is_transformed
 
 if TYPE_CHECKING:
@@ -59,33 +61,40 @@ _CURRENTS: dict[Function, Function] = {
 }
 _GATED = frozenset({current.gated_linear, LoadedTable.gated_linear})
 _LINEARS = frozenset({functional.linear, current.linear, LoadedTable.linear, *_GATED})
+_PATCHED = frozenset({current.linear, LoadedTable.linear})
 _MATMULS = frozenset({torch.matmul, Tensor.matmul, torch.linalg.matmul, current.matmul, LoadedTable.matmul})
 _LINEAR, _MATMUL = ("input", "weight", "bias", "activation"), ("input", "other")
 """What torch calls the arguments of either. hktune's come by position."""
 
 
-def record(path: str | PathLike[str]) -> Recorder:
+def record(path: str | PathLike[str], *, compiled: bool = False) -> Recorder:
     """A context that counts the bf16 and f16 GEMMs called within it on this thread, and at its end writes them to
     `path`.
 
     Seen are linear, matmul, mm, addmm and hktune's own functions, under whatever module or function, before and after
     `patch`, under autocast as it casts, with a table or without one, and the products of backward passes. Each is noted
-    in the layout of its operands. A compiled model runs eager meanwhile (in every thread): its graph would show no
-    products. Not seen: replays of captured graphs, and batched products of more than one matrix. Raises ShapesError at
-    the end when there was none.
+    in the layout of its operands. Batched and grouped products are seen too, and of the latter how many rows groups
+    have: counted where these are, and read at the end. A compiled model runs eager meanwhile (in every thread): its
+    graph would show no products. Not seen: replays of captured graphs. Raises ShapesError at the end when there was
+    none.
+
+    With `compiled`, linears are counted as torch.compile has them after `patch(model, fuse=True)`: with the sum behind
+    one, and those of one input together.
     """
-    return Recorder(Path(path))
+    return Recorder(Path(path), compiled)
 
 
 class Recorder:
     """What was recorded: calls of each problem, and of what no table serves, by dtype or by what the tensors are.
     Without a path nothing is written."""
 
-    def __init__(self, path: Path | None = None) -> None:
+    def __init__(self, path: Path | None = None, compiled: bool = False) -> None:
         self._path = path
+        self.graph = GraphLinears(self.note) if compiled else None
         self._entered = ExitStack()
         self.calls: Counter[Problem] = Counter()
         self.left_out: Counter[str] = Counter()
+        self._tokens = TokenCounts()
 
     def __enter__(self) -> Recorder:
         if self._path and not self._path.parent.is_dir():
@@ -101,6 +110,8 @@ class Recorder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._entered.close()
+        if self.graph is not None:
+            self.graph.end()
         if kind is None and self._path:
             publish(self._path, self.yaml().encode())
 
@@ -150,19 +161,26 @@ class Recorder:
         """Count a batched or a grouped product."""
         why = next(filter(None, map(_why_left_out, (call.a, call.b))), None)
         problem = None if why else call.problem
-        if problem is not None:
+        if problem is not None and (call.divides_k or call.residual is not None) and not is_nvidia(call.a):
+            self.left_out["groups of K" if call.divides_k else "added to batched products"] += 1
+        elif problem is not None:
             self.calls[problem] += 1
+            if call.offsets is not None:
+                self._tokens.add(problem, call.offsets)
         elif call.offsets is not None and 0 not in (call.sizes or ()):
             self.left_out[why or "grouped in another way"] += 1
 
     @property
     def shapes(self) -> ShapeList:
-        """What was called, `weight` the number of calls. Raises ShapesError when there was nothing."""
+        """What was called, `weight` the number of calls, and the sizes that groups had. Raises ShapesError when there
+        was nothing."""
         if not self.calls:
             dtypes = " or ".join(map(str, CALL_DTYPES))
             rule = f"{self._path or 'the model'}: no {dtypes} GEMM was called ({self.others or 'none at all'})"
             raise ShapesError(f"{rule}: record a {dtypes} model, or under autocast")
-        return merged_shapes(Shape(problem, str(problem), count) for problem, count in self.calls.items())
+        return merged_shapes(
+            Shape(problem, str(problem), count, self._tokens.of(problem)) for problem, count in self.calls.items()
+        )
 
     @property
     def others(self) -> str:
@@ -172,6 +190,12 @@ class Recorder:
     def yaml(self) -> str:
         """The calls as shapes.yaml. Raises ShapesError when there are none."""
         return shapes_yaml(self.shapes)
+
+
+def is_nvidia(tensor: Tensor) -> bool:
+    """Whether `tensor` is on an NVIDIA GPU, whose template alone has products with groups of K, and batches that are
+    added to. A shapes file with what a template cannot do is refused as a whole."""
+    return tensor.is_cuda and torch.version.hip is None
 
 
 def _why_left_out(tensor: Tensor) -> str | None:
@@ -214,7 +238,9 @@ class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _note(self, packet: OpOverloadPacket, args: Arguments, kwargs: Named) -> None:
         note = self._recorder.note
-        if packet.__name__.endswith("scaled_mm") or packet.__name__ == "_scaled_mm_v2":
+        if packet is _aten.add and self._recorder.graph is not None:
+            self._recorder.graph.added(*args[:2])
+        elif packet.__name__.endswith("scaled_mm") or packet.__name__ == "_scaled_mm_v2":
             self._note_scaled(packet, args, kwargs)
         elif packet.__name__ == "_int_mm":
             self._recorder.note_scaled(call_of_integers(*args))
@@ -222,7 +248,10 @@ class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
             offsets = args[2] if len(args) > 2 else kwargs.get("offs")
             self._recorder.note_several(SeveralCall(args[0], args[1], offsets))
         elif packet is _aten.bmm and not _are_single(*args[:2]) and kwargs.keys() <= {"out"} and len(args) == 2:
-            self._recorder.note_several(SeveralCall(args[0], args[1]))
+            if is_one_product(args[0], args[1]):
+                self._note_product(args[0], args[1][0])
+            else:
+                self._recorder.note_several(SeveralCall(args[0], args[1]))
         elif packet in (_aten.linear, torch.ops.hktune.linear) and args[1].dim() == 2:
             bias = args[2] if len(args) > 2 else None
             note(linear_form(bias), args[0], args[1], bias)
@@ -237,6 +266,10 @@ class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._note_product(args[0][0], args[1][0], *args[2:3])
         elif packet in (_aten.addmm, _aten.addmm_) and kwargs.keys() <= {"out"}:
             self._note_sum(*args)
+        elif packet is _aten.baddbmm and kwargs.keys() <= {"out"} and not _are_single(*args[:3]):
+            call = added_to_products(*args[:3])
+            if call is not None:
+                self._recorder.note_several(call)
         elif packet in (_aten.baddbmm, _aten.baddbmm_) and kwargs.keys() <= {"out"} and _are_single(*args[:3]):
             self._note_sum(*(each[0] for each in args[:3]), *args[3:])
 
@@ -294,10 +327,10 @@ class _Functions(TorchFunctionMode):
         finally:
             self._below.is_quiet = was_quiet
         if not was_quiet:
-            self._note(called, args, kwargs)
+            self._note(called, args, kwargs, out)
         return out
 
-    def _note(self, called: Function, args: Arguments, kwargs: Named) -> None:
+    def _note(self, called: Function, args: Arguments, kwargs: Named, out: object) -> None:
         names = _LINEAR if called in _LINEARS else _MATMUL
         operands = dict(zip(names, args, strict=False)) | kwargs
         left, right = operands["input"], operands[names[1]]
@@ -305,7 +338,12 @@ class _Functions(TorchFunctionMode):
             return
         left, right, bias = as_autocast(left, right, operands.get("bias"))
         form = MATMUL if names is _MATMUL else _form_of(called, left, right, bias, operands)
-        self._recorder.note(form, left, right, bias)
+        graph = self._recorder.graph
+        is_plain = called in _PATCHED and form.letters == "nt" and not form.is_gated and not form.has_residual
+        if graph is None or not is_plain or asks_gradient(left, right, bias):
+            self._recorder.note(form, left, right, bias)
+        else:
+            graph.called(form, left, right, bias, out)
 
 
 def _form_of(called: Function, x: Tensor, weight: Tensor, bias: Tensor | None, operands: Named) -> Form:

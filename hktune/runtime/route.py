@@ -18,9 +18,8 @@ def _operands_of(operation: Operation) -> tuple[str, ...]:
     """What its prepared launches are called with, before the stream."""
     if "scale_a" in operands_of(operation):
         return SCALED_OPERANDS
-    if operation.count:
-        return SEVERAL_OPERANDS
-    return (*CALL_OPERANDS, "residual") if operation.has_residual else CALL_OPERANDS
+    usual = SEVERAL_OPERANDS if operation.count else CALL_OPERANDS
+    return (*usual, "residual") if operation.has_residual else usual
 
 
 class Route:
@@ -45,6 +44,11 @@ class Route:
         """Whether operands whose rows are apart can be launched too."""
         return False
 
+    @property
+    def takes_stacks(self) -> bool:
+        """Whether the matrices of a stack may be anywhere, and so may their rows."""
+        return False
+
 
 class KernelRoute(Route):
     """A kernel. `name`: the sha256 of its object, and its symbol."""
@@ -66,6 +70,10 @@ class KernelRoute(Route):
     @property
     def takes_strides(self) -> bool:
         return not self.launch.contiguous and self.launch.takes("lda") and self.launch.takes("ldb")
+
+    @property
+    def takes_stacks(self) -> bool:
+        return not self.launch.contiguous and self.launch.takes("stride_a") and self.launch.takes("stride_b")
 
 
 class AlgorithmRoute(Route):

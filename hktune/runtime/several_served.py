@@ -14,10 +14,11 @@ from hktune.device.device import PreparedLaunch
 from hktune.runtime.counts import Counts, Fallback
 from hktune.runtime.operands import ALIGNMENT_BYTES
 from hktune.runtime.place import Place
-from hktune.runtime.route import Route
+from hktune.runtime.route import KernelRoute, Route
 from hktune.runtime.several_call import SeveralCall, refusal
 from hktune.runtime.torch_state import operator_range, profiling
 
+_STRIDED_MAX = 1024  # launches kept, of about 3 KB each
 _ROUTES_MAX = 65536  # kept; beyond, all are dropped, so that a program with ever new M does not grow
 Sizes = tuple[int, int, int, int]
 
@@ -31,6 +32,7 @@ class SeveralProducts:
         self._route = route
         self._counts = counts
         self._routes: dict[tuple[object, ...], Route | Fallback] = {}
+        self._strided: dict[tuple[object, ...], PreparedLaunch] = {}
 
     def product(self, call: SeveralCall, out: Tensor | None = None) -> Tensor | Fallback:
         """Into `out` if there is one, else into a new tensor; or why torch is to be called."""
@@ -48,7 +50,7 @@ class SeveralProducts:
         if isinstance(route, Fallback):
             return route
         with self._place.entered():
-            launch = self._place.make_ready(route)
+            launch = self._ready(route, call.strides(route.layout))
             return launch if isinstance(launch, Fallback) else self._launched(launch, route, call, out)
 
     def _found(self, call: SeveralCall, sizes: Sizes) -> Route | Fallback:
@@ -56,12 +58,26 @@ class SeveralProducts:
         found: Route | Fallback = Fallback.STRIDES
         for layout in call.layouts:
             found = self._looked_up(call, sizes, layout)
-            if isinstance(found, Route):
-                break
-        return found
+            if isinstance(found, Route) and (found.takes_stacks or not call.strides(layout)):
+                return found
+        return Fallback.STRIDES if isinstance(found, Route) else found
+
+    def _ready(self, route: Route, strides: dict[str, int]) -> PreparedLaunch | Fallback:
+        """What launches `route` for matrices with `strides`, kept for the next call with the same."""
+        launch = self._place.make_ready(route)
+        if not strides or isinstance(launch, Fallback):
+            return launch
+        assert isinstance(route, KernelRoute), "no other takes strides"
+        key = (route, *strides.items())
+        strided = self._strided.get(key)
+        if strided is None:
+            if len(self._strided) >= _STRIDED_MAX:
+                self._strided.clear()
+            strided = self._strided[key] = self._place.stacked(route, strides)
+        return strided
 
     def _looked_up(self, call: SeveralCall, sizes: Sizes, layout: str) -> Route | Fallback:
-        key = (sizes, call.a.dtype, layout, call.offsets is None)
+        key = (sizes, call.a.dtype, layout, call.offsets is None, call.divides_k, call.residual is None)
         known = self._routes.get(key)
         if known is None:
             operation = call.operation(layout, sizes[3])
@@ -89,11 +105,12 @@ class SeveralProducts:
             out = place.empty(shape, strides, call.a.dtype)
         stream = place.stream()
         workspace = place.workspace(route, stream)
-        a, b, offsets = call
+        a, b, offsets, residual = call
+        added = () if residual is None else (residual.contiguous(),)
         if profiling():
             with operator_range("hktune::grouped_mm" if offsets is not None else "hktune::bmm", a, b):
-                launch(a, b, out, None, offsets, workspace, stream)
+                launch(a, b, out, None, offsets, workspace, *added, stream)
         else:
-            launch(a, b, out, None, offsets, workspace, stream)
+            launch(a, b, out, None, offsets, workspace, *added, stream)
         self._counts.ran(route.near, route.sibling)
         return out

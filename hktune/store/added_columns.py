@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from operator import itemgetter
 
-from hktune.store.rows import COLUMNS, CellError, of_another_format
+from hktune.store.cells import CellError
+from hktune.store.rows import COLUMNS, of_another_format
 
 
 @dataclass(frozen=True)

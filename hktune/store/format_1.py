@@ -14,8 +14,8 @@ from operator import itemgetter
 from hktune.core.escaped import shown
 from hktune.core.operation import LEGACY_WORDS, legacy_operation
 from hktune.core.outcome import Source, Stage, Status
+from hktune.store.cells import CellError
 from hktune.store.format_2 import FORMAT_2
-from hktune.store.rows import CellError
 
 COLUMNS = (
     *("trial", "m", "n", "k", "dtype", "epilogue", "config_id", "config", "status", "detail", "source"),

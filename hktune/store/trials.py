@@ -29,8 +29,9 @@ from hktune.core.outside_file import FileKind
 from hktune.core.publish import publish
 from hktune.core.remedy import of_a_newer, with_remedy
 from hktune.core.trial import Trial
+from hktune.store.cells import TYPES, CellError, NewerCellError
 from hktune.store.older_formats import OLDER_FORMATS
-from hktune.store.rows import COLUMNS, FORMAT, HEADER, NUMBER_AT, TYPES, CellError, Decoder, Encoder, NewerCellError
+from hktune.store.rows import COLUMNS, FORMAT, HEADER, NUMBER_AT, Decoder, Encoder
 
 if TYPE_CHECKING:
     import pandas as pd

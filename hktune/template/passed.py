@@ -92,10 +92,10 @@ def check_only(only: Mapping[str, str], code_of: Mapping[Operation, Operation]) 
 
 
 def _has(operation: Operation, word: str) -> bool:
-    """Whether `word` is an operand, a row stride, an increment or a step of `operation`, or groups, which several
-    products have."""
+    """Whether `word` is an operand, a stride, an increment or a step of `operation`, or groups, which several products
+    have."""
     operands = operands_of(operation)
-    strides = {name for each in operands.values() for name in (each.row_stride, each.increment)}
+    strides = {name for each in operands.values() for name in each.strides}
     counted = word == "groups" and operation.kind in COUNTED
     return counted or word in {*operation.epilogue, *operands, *strides}
 

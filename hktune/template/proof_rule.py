@@ -3,34 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from hktune.core.errors import InputError
 from hktune.core.expression import Expression
-from hktune.core.operation import COUNTED, Operation
+from hktune.core.operation import Operation
 from hktune.template.template_schema import Extent, ProofDescription
 
 
 @dataclass(frozen=True)
 class ProofRule:
-    """Expressions for the problem's m, n and k and for the padding of rows; the steps of its epilogue; how many
-    products it has where the operation is of several; and the kinds that it is for."""
+    """Expressions for the problem's m, n and k, for the padding of rows, and for how many products it has where the
+    operation is of several; the steps of its epilogue, and the kinds that it is for."""
 
     extent: tuple[Expression, ...]
     padding: Expression
     steps: tuple[str, ...]
-    groups: int
+    groups: Expression
     kinds: tuple[str, ...]
 
     @classmethod
     def of(cls, described: ProofDescription) -> ProofRule:
         """Raises InputError for an expression outside the language."""
-        extent, padding = extent_of("proof", described), Expression(described.padding, "proof padding")
-        return cls(extent, padding, steps_of(described.epilogue), described.groups, tuple(described.kinds))
+        padding, groups = (Expression(getattr(described, name), f"proof {name}") for name in ("padding", "groups"))
+        extent, steps = extent_of("proof", described), steps_of(described.epilogue)
+        return cls(extent, padding, steps, groups, tuple(described.kinds))
 
     @property
     def expressions(self) -> Iterator[Expression]:
-        yield from (*self.extent, self.padding)
+        yield from (*self.extent, self.padding, self.groups)
 
     def of_operation(self, operation: Operation) -> Operation | None:
         """What this proves of `operation`'s code: first these steps, then what the code always does. None where there
@@ -41,10 +42,6 @@ class ProofRule:
             return operation.switched_on(*self.steps)
         except InputError:
             return None
-
-    def counted(self, operation: Operation) -> Operation:
-        """`operation` with as many products as the proof has."""
-        return replace(operation, count=self.groups) if operation.kind in COUNTED else operation
 
 
 def extent_of(where: str, extent: Extent) -> tuple[Expression, ...]:

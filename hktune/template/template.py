@@ -226,13 +226,13 @@ class Template:
         scope = self._scope(config)
         first, *others = [
             ProofProblem(
-                Problem(m, n, k, rule.counted(operation)),
+                Problem(m, n, k, replace(operation, count=groups) if operation.kind in COUNTED else operation),
                 int(self._value(rule.padding, scope)),
                 False,
                 *self._exactness(operation),
             )
             for rule in self._proofs
-            for m, n, k in [self._positive(rule.extent, scope)]
+            for m, n, k, groups in [self._positive((*rule.extent, rule.groups), scope)]
             if (operation := rule.of_operation(self.operation)) and self.does(operation)
         ]
         proved_first = first.problem.operation.of_any_count

@@ -11,7 +11,7 @@ from hktune.core.argument_rules import FILLED_NAMES, NEVER_CONSTANT
 from hktune.core.expression import RECORDS
 from hktune.core.launch import operand_name
 from hktune.core.operand import NUMBERS
-from hktune.core.operation import COUNT_MAX, KINDS
+from hktune.core.operation import KINDS
 from hktune.core.problem import Rounding
 from hktune.core.storage import STORAGES
 
@@ -31,7 +31,7 @@ class ArgumentDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=Tru
     """An argument of the kernel, in order. `name` says what fills it: an operand, a size or a row stride, passed
     `scale` times; or, under any other name, `value`. Both are expressions that know no problem, but an f32's value is a
     number. `offset_bytes` is its place in the argument struct: all have one, and the rest of the struct is zero, or
-    none has, and they are the kernel's own in order. `only` names an operand, a row stride or a step: kernels of
+    none has, and they are the kernel's own in order. `only` names an operand, a stride or a step: kernels of
     operations without it do not have the argument."""
 
     name: Name
@@ -63,7 +63,7 @@ class ProofDescription(Extent, forbid_unknown_fields=True, frozen=True):
 
     epilogue: Annotated[str, Meta(max_length=100)] = "none"
     padding: Text = 0
-    groups: Annotated[int, Meta(ge=1, le=COUNT_MAX)] = 5
+    groups: Text = 5
     kinds: Annotated[tuple[Kind, ...], Meta(min_length=1)] = KINDS
 
 

@@ -15,6 +15,7 @@ from hktune.core.calibration import Calibration
 from hktune.core.candidate import Candidate
 from hktune.core.command_words import command_line, spelled, words_of
 from hktune.core.errors import DeviceError, InputError
+from hktune.core.group_sizes import Tokens
 from hktune.core.identity import Identity
 from hktune.core.outcome import Failure
 from hktune.core.problem import Problem
@@ -189,7 +190,8 @@ def local_executor(bench: EmulatedBench | GpuBench, workers: int, deadline_s: fl
 class EmulatedBench:
     """The emulated gfx950: proves on the emulator, in as many processes as asked for, and models times. `fastest` are
     the fastest kernels of rivals, which rows are compared with, by problem: a name, and a modelled time in us. Times
-    are those of `board`, with the constants of `calibration`.
+    are those of `board`, with the constants of `calibration`, and `tokens` are the sizes that groups of a problem have,
+    where that is known.
 
     Calling it makes a prover, here or, pickled, in a worker; `make_executor` says where workers are.
     """
@@ -205,6 +207,7 @@ class EmulatedBench:
     board: Board = DEFAULT_BOARD
     calibration: Calibration | None = None
     make_executor: MakeExecutor = local_executor
+    tokens: Mapping[Problem, Tokens] = field(default_factory=dict)
 
     @property
     def identity(self) -> Identity:
@@ -248,7 +251,8 @@ class EmulatedBench:
         executor = self.make_executor(self, self.workers, self._deadline_s + _GRACE_S, self.limits)
         rates = calibrated_rates(self.board, self.calibration)
         templates = load_spaces((self.space, *self.others)).templates
-        return OpenEmulatedBench(executor, ModelledStopwatch(templates, self.fastest, self.board, rates))
+        stopwatch = ModelledStopwatch(templates, self.fastest, self.board, rates, self.tokens)
+        return OpenEmulatedBench(executor, stopwatch)
 
 
 @dataclass(frozen=True)
@@ -257,7 +261,8 @@ class GpuBench:
     times in one process for each GPU; what is opened is one GPU's (`parts`).
 
     `prebuilt` is a folder of `hktune build`, from which all objects are then taken. `known` is what the GPUs are, where
-    they are another machine's; `make_executor` says where the compiling workers are.
+    they are another machine's; `make_executor` says where the compiling workers are. `tokens` are the sizes that groups
+    of a problem had, where that is known: they are timed so.
     """
 
     kind: str
@@ -272,6 +277,7 @@ class GpuBench:
     limits: Limits = NO_LIMITS_ASKED
     others: tuple[Path, ...] = ()
     known: Identity | None = None
+    tokens: Mapping[Problem, Tokens] = field(default_factory=dict)
     make_executor: MakeExecutor = local_executor
 
     @property
@@ -329,6 +335,7 @@ class GpuBench:
             seed=self.seed,
             ordinal=gpu,
             others=self.others,
+            tokens={problem: self.tokens[problem] for problem in problems if problem in self.tokens},
         )
 
     def _reproduce(self, candidate: Candidate, problem: Problem | None) -> str:

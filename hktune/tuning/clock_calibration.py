@@ -203,7 +203,7 @@ class _Kernels:
             return None
         config, template = Config.from_json(row.config), space.template.for_operation(row.operation)
         launch, tile = template.launch(config, row.problem), template.tile(config)
-        order = problem_order(template.order(config), row.problem, tile, space.arch)
+        order = problem_order(template.order(config), tiles_of(row.problem, tile), space.arch)
         return MeasuredLaunch(attempt.profile, row.problem, launch, tile, order, time_us(row))
 
 

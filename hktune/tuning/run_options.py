@@ -131,26 +131,7 @@ def asked_bench(
     GPUs where they are not this machine's. Raises InputError for what does not go together."""
     workers = 1 if options.vendor_only else options.workers or os.cpu_count() or 1
     if device == "emulated":
-        if options.vendor_only:
-            rule = "--vendor-only: the emulated device has no vendor library"
-            raise InputError(f"{rule}: run it where the GPU is, or leave it out")
-        if options.steady:
-            raise InputError("--steady: the emulated device has no power limit: leave it out")
-        if options.prebuilt:
-            raise InputError("--prebuilt objects are for a GPU: the emulated device keeps its own cache")
-        if options.gpus and options.gpus > 1:
-            raise InputError(f"--gpus {options.gpus}: the emulated device is one; leave it out")
-        bench = EmulatedBench(
-            space,
-            options.seed,
-            settings,
-            options.hipkittens,
-            workers,
-            options.limits,
-            others,
-            board=modelled_board(options.board, calibration),
-            calibration=calibration,
-        )
+        bench = _emulated_bench(space, others, options, settings, calibration, workers)
         if cluster is None:
             return bench, None
         from hktune.tuning.ray_benches import emulated_on
@@ -170,9 +151,42 @@ def asked_bench(
         gpus=choose_gpus(device, options.gpus, settings) if cluster is None else (),
         limits=options.limits,
         others=others,
+        tokens=options.found_shapes.shapes.tokens,
     )
     if cluster is None:
         return gpu_bench, None
     from hktune.tuning.ray_gpus import gpus_of
 
     return gpus_of(cluster, gpu_bench, options.gpus, options.workers)
+
+
+def _emulated_bench(
+    space: Path,
+    others: tuple[Path, ...],
+    options: RunOptions,
+    settings: Settings,
+    calibration: Calibration | None,
+    workers: int,
+) -> EmulatedBench:
+    """Raises InputError for what is for a GPU."""
+    if options.vendor_only:
+        rule = "--vendor-only: the emulated device has no vendor library"
+        raise InputError(f"{rule}: run it where the GPU is, or leave it out")
+    if options.steady:
+        raise InputError("--steady: the emulated device has no power limit: leave it out")
+    if options.prebuilt:
+        raise InputError("--prebuilt objects are for a GPU: the emulated device keeps its own cache")
+    if options.gpus and options.gpus > 1:
+        raise InputError(f"--gpus {options.gpus}: the emulated device is one; leave it out")
+    return EmulatedBench(
+        space,
+        options.seed,
+        settings,
+        options.hipkittens,
+        workers,
+        options.limits,
+        others,
+        board=modelled_board(options.board, calibration),
+        calibration=calibration,
+        tokens=options.found_shapes.shapes.tokens,
+    )

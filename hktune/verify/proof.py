@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from hktune.core.dtype import F32, Dtype
 from hktune.core.errors import DeviceError, KernelFault
 from hktune.core.launch import WORKSPACE_COUNTER_BYTES, Launch
@@ -22,7 +24,8 @@ GUARD_ELEMENTS = 4096
 
 @dataclass(frozen=True)
 class Proof:
-    """A kernel was right on `problem`: its error relative to float64 in the Frobenius norm, where C is finite."""
+    """A kernel was right on `problem`: its error relative to float64 in the Frobenius norm, where C is finite and not
+    beyond the largest number of its format."""
 
     problem: Problem
     relative_error: float
@@ -84,9 +87,10 @@ def proved(
 
 
 def _relative_error(output: Array, operands: Operands, arrays: Arrays) -> float:
-    exact = operands.answer.exact
-    error = arrays.decoded(output, operands.problem.operation.c_dtype) - exact
-    finite = abs(error) < math.inf
+    exact, dtype = operands.answer.exact, operands.problem.operation.c_dtype
+    error = arrays.decoded(output, dtype) - exact
+    largest = float(dtype.values(dtype.bits(np.array([math.inf])))[0])  # infinity, where there is one
+    finite = (abs(error) < math.inf) & (abs(exact) <= largest)
     size = arrays.norm(exact[finite])
     return arrays.norm(error[finite]) / size if size else 0.0
 

@@ -232,8 +232,9 @@ _ROUNDED_TERMS = frozenset({"beta_residual"})
 
 
 def _term(step: str, exact: Mapping[str, Array]) -> Array:
-    """What a step adds."""
+    """What a step adds; of the rows of several matrices, which follow one another."""
     added = exact[_TERMS[step]]
+    added = added.reshape(-1, added.shape[-1]) if added.ndim > 2 else added
     return added * exact["beta"] if step == "beta_residual" else added
 
 

@@ -1,7 +1,7 @@
 """Operations of several products: the inputs that each product has, and all of their rows one after another.
 
 A batched operation has as many products of one size. A grouped one has its groups of rows, which `offsets` ends. Here
-both are products of some rows of A with a B of their own.
+both are products of some rows of A with a B of their own. Or groups are of elements of K, and each makes a C.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ def uneven_ends(problem: Problem, normal: Array) -> Array:
     quarter of the groups is empty."""
     weights = 2.0 ** (normal * _SPREAD) * (normal > _EMPTY_BELOW)
     weights = weights + 1.0 * (weights.sum() == 0)
-    ends = (weights.cumsum(0) * (problem.m / weights.sum())).round().clip(0, problem.m)
-    ends[-1] = problem.m
+    ends = (weights.cumsum(0) * (problem.divided / weights.sum())).round().clip(0, problem.divided)
+    ends[-1] = problem.divided
     return ends
 
 
 def ranges_of(problem: Problem, offsets: Array | None) -> list[tuple[int, int]]:
-    """The rows of each product, the first and the one behind its last."""
+    """The rows of each product, the first and the one behind its last, or where groups divide K, the elements of K."""
     if problem.operation.is_grouped:
         assert offsets is not None, "a grouped operation has offsets"
         return row_ranges(offsets.tolist())
@@ -39,6 +39,11 @@ def product_of(problem: Problem, a: Array, b: Array, offsets: Array | None) -> A
     """A @ B of matrices, or of all products, whose rows follow one another."""
     if problem.operation.kind not in COUNTED:
         return a @ b
+    if problem.operation.divides_k:
+        products = (a[:, :1] @ b[:1])[None][[0] * problem.groups]  # room for all
+        for group, (first, end) in enumerate(ranges_of(problem, offsets)):
+            products[group] = a[:, first:end] @ b[first:end]
+        return products.reshape(problem.rows, problem.n)
     rows = a.reshape(problem.rows, problem.k)
     products = rows[:, :1] * b[0, :1]  # room for all
     for group, (first, end) in enumerate(ranges_of(problem, offsets)):
@@ -51,18 +56,23 @@ def single_products(problem: Problem, tensors: Mapping[str, Array]) -> Iterator[
     if problem.operation.kind not in COUNTED:
         yield 0, problem, dict(tensors)
         return
-    operation = replace(problem.operation, kind="gemm", count=0)
-    of_groups = problem.operation.is_grouped
+    operation, divides_k = replace(problem.operation, kind="gemm", count=0), problem.operation.divides_k
+    divided = {"a", "b"} if divides_k else {*tensors} - {"b"} if problem.operation.is_grouped else {*()}
     matrices = {name: each for name, each in tensors.items() if name != "offsets"}
     for group, (first, end) in enumerate(ranges_of(problem, tensors.get("offsets"))):
-        own = {name: each[first:end] if of_groups and name != "b" else each[group] for name, each in matrices.items()}
-        if end > first:
+        own = {name: each[first:end] if name in divided else each[group] for name, each in matrices.items()}
+        if divides_k:
+            yield group * problem.m, Problem(problem.m, problem.n, end - first, operation), own
+        elif end > first:
             yield first, Problem(end - first, problem.n, problem.k, operation), own
 
 
 def one_product(problem: Problem) -> Problem:
-    """One matrix product with as many rows as all products have, and all their columns side by side."""
+    """One matrix product with as many rows as all products have, and all their columns side by side. Where groups
+    divide K, the product of all K."""
     operation = replace(problem.operation, kind="gemm", layout="nn", count=0)
+    if problem.operation.divides_k:
+        return Problem(problem.m, problem.n, problem.k, operation)
     return Problem(problem.rows, problem.n * problem.groups, problem.k, operation)
 
 
@@ -70,8 +80,15 @@ def parted(problem: Problem, values: dict[str, Array], units: Array) -> tuple[di
     """`values` and units of `one_product` as those of `problem`, each product with its own rows of A and columns of B:
     units [rows, n]. `values` has offsets already, where `problem` has."""
     layout = problem.operation.layout
+    if problem.operation.divides_k:
+        return {**values, "a": values["a"].swapaxes(0, 1)}, units[None][[0] * problem.rows]
     stacked = values["a"] if problem.operation.is_grouped else values["a"].reshape(-1, problem.m, problem.k)
     a = stacked if layout[0] == "n" else stacked.swapaxes(-1, -2)
+    if "residual" in values:
+        # Of all rows and all columns those of each product, of whose units it is.
+        own = values["residual"].reshape(problem.groups, problem.m, problem.groups, problem.n)
+        each = list(range(problem.groups))
+        values = {**values, "residual": own[each, :, each]}
     across = values["b"].swapaxes(0, 1).reshape(problem.groups, problem.n, problem.k)
     b = across if layout[1] == "t" else across.swapaxes(-1, -2)
     ranges = enumerate(ranges_of(problem, values.get("offsets")))

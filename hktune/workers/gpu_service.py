@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hktune.compile.compiler import Compiler
 from hktune.core.errors import DeviceError, DeviceFull, KernelFault, MachineError
+from hktune.core.group_sizes import Tokens
 from hktune.core.outcome import Failure, Status, Timing
 from hktune.core.problem import Problem
 from hktune.core.settings import Settings
@@ -45,6 +46,7 @@ class GpuService:
     seed: int = 0
     ordinal: int = 0
     others: tuple[Path, ...] = ()
+    tokens: Mapping[Problem, Tokens] = field(default_factory=dict)
 
     def __call__(self) -> Serving:
         import torch
@@ -81,6 +83,7 @@ class Serving:
             problems=service.problems,
             cache=service.cache,
             seed=service.seed,
+            tokens=service.tokens,
         )
 
     @functools.cached_property

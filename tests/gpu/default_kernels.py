@@ -57,7 +57,9 @@ def published(directory: Path, identity: Identity, problems: Sequence[Problem]) 
 
     def launch_of(row: Trial) -> tuple[str, LaunchRule]:
         space = space_of(row.operation)
-        return codes[row.operation.code].symbol, space.template.launch_rule(space.config({}), row.n, row.k)
+        return codes[row.operation.code].symbol, space.template.launch_rule(
+            space.config({}), row.n, row.k, row.operation.count or 1
+        )
 
     table = build_table([*map(row, problems)], launch_of, identity, "nvrtc", "0", "now")
     write_table(table, {code.sha256: code.data for code in codes.values()}, directory)

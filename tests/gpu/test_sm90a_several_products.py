@@ -1,4 +1,4 @@
-"""Batched and grouped products of the sm90a GEMM on a real GPU: random configs, sizes and divisions of the rows."""
+"""Batched and grouped products of the sm90a GEMM on a real GPU: random configs, sizes, divisions and strides."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from hktune.core.operation import Operation, operation_of
 from hktune.core.problem import Problem, ProofProblem
 from hktune.core.variant import CodeObject
 from hktune.device.cuda import CudaDevice
+from hktune.device.device import SEVERAL_OPERANDS
 from hktune.space.search_space import SearchSpace, load_space
 from hktune.verify import Proof
 from hktune.verify.on_device import verify_on_device
@@ -23,7 +24,9 @@ from hktune.verify.on_device import verify_on_device
 SPACE = Path(__file__).resolve().parents[2] / "search_spaces" / "sm90a_gemm_bf16.yaml"
 OPERATIONS = [
     *("grouped.bf16.nt", "grouped.bf16.nn", "grouped.f16.nt", "grouped.f16.nn"),
+    *("grouped.bf16.tn", "grouped.f16.tn"),
     *("batched.bf16.nt", "batched.f16.nn", "batched.bf16.tn", "batched.f16.tt"),
+    *("batched.bf16.nt+residual", "batched.f16.nn+residual"),
 ]
 CONFIGS_EACH = 6
 
@@ -38,6 +41,8 @@ def problems(own: SearchSpace, config: Config, chance: random.Random) -> list[Pr
     tile, operation = own.template.tile(config), own.template.operation
     depth = tile.k * chance.randint(1, 9)
     ragged = depth + 8 * chance.randint(0, tile.k // 8)
+    if operation.divides_k:
+        depth, ragged = depth * chance.randint(1, 9), ragged * chance.randint(1, 9) + chance.randint(0, 99)
     sizes = [
         (tile.m * chance.randint(1, 3), tile.n * chance.randint(1, 3), depth, chance.choice([1, 2, 3, 5])),
         (tile.m + chance.randint(1, 3 * tile.m), tile.n + chance.randint(1, tile.n), ragged, chance.randint(1, 9)),
@@ -89,3 +94,49 @@ def test_rows_behind_the_last_group_are_left_alone(hopper: CudaDevice, sizes: li
     used, expected = sum(sizes), torch._grouped_mm(a, b.mT, offs=offsets)
     assert torch.allclose(c[:used].float(), expected[:used].float(), rtol=2**-7, atol=2**-6)
     assert (c[used:] == 7.0).all()
+
+
+@pytest.mark.parametrize("text", ["batched.bf16.nt", "batched.bf16.nn", "batched.f16.tn", "batched.f16.tt"])
+def test_matrices_may_be_anywhere_and_may_be_one(hopper: CudaDevice, text: str) -> None:
+    """Rows that are apart, matrices in another order, those of every other layer, and one for all."""
+    own, count, m, n, k = space(text), 6, 72, 136, 88
+    operation, dtype = (
+        operation_of(text.replace("batched", f"batched{count}")),
+        torch.bfloat16 if "bf16" in text else torch.half,
+    )
+    configs = [own.seeds[0], own.seeds[4], *(own.sample(random.Random(text)) for _ in range(3))]
+    for config in configs:
+        code, launch = built(own, config), own.template.launch(config, Problem(m, n, k, operation))
+        kernel = hopper.load(code.data, code.symbol)
+        for number in range(6):
+            a, b = (
+                stored(number + own_number, count, rows, columns, dtype)
+                for own_number, (rows, columns) in enumerate(sides(text, m, n, k))
+            )
+            strides = {"lda": a.stride(1), "ldb": b.stride(1), "stride_a": a.stride(0), "stride_b": b.stride(0)}
+            numbers = {**Problem(m, n, k, operation).numbers(), **strides}
+            c = torch.full((count, m, n), 7.0, device="cuda", dtype=dtype)
+            prepared = hopper.prepare(kernel, launch, numbers, SEVERAL_OPERANDS)
+            torch.cuda.synchronize()
+            prepared(a, b, c, None, None, None, torch.cuda.current_stream().cuda_stream)
+            torch.cuda.synchronize()
+            left, right = text[-2:]
+            expected = (a if left == "n" else a.mT).double() @ (b if right == "n" else b.mT).double()
+            assert torch.allclose(c.double(), expected, rtol=2**-7, atol=2**-6), (number, dict(config))
+
+
+def sides(text: str, m: int, n: int, k: int) -> list[tuple[int, int]]:
+    return [(m, k) if text[-2] == "n" else (k, m), (k, n) if text[-1] == "n" else (n, k)]
+
+
+def stored(number: int, count: int, rows: int, columns: int, dtype: torch.dtype) -> torch.Tensor:
+    """Matrices in one of six storages."""
+    wide = torch.randn(2 * count, rows, columns + 24, device="cuda").to(dtype)
+    return [
+        wide[:count, :, :columns],  # rows apart
+        wide[::2, :, :columns].contiguous(),
+        wide[:1, :, :columns].contiguous().expand(count, -1, -1),  # one for all
+        wide[:count, :, :columns].transpose(0, 1).contiguous().transpose(0, 1),  # heads behind tokens
+        wide[::2, :, 8 : columns + 8],  # every other one, and not from its first column on
+        wide[:1, :, :columns].expand(count, -1, -1),
+    ][number % 6]

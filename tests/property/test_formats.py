@@ -34,8 +34,9 @@ from hktune.dispatch import Entry, Reason, Table, read_table, table_json
 from hktune.dispatch.files import content_sha256
 from hktune.dispatch.table import Kernel, Launch
 from hktune.store import Environment, TrialStore, merge, read_frame
+from hktune.store.cells import FIELDS, TYPES
 from hktune.store.recordings.t4_trials import read_t4_trials, t4_json
-from hktune.store.rows import COLUMNS, FIELDS, TYPES, Decoder, Encoder
+from hktune.store.rows import COLUMNS, Decoder, Encoder
 
 # A busy machine draws slowly; that is no failure.
 BUSY = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])

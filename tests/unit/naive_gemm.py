@@ -36,7 +36,7 @@ SCALED_OBJECT = (_FOLDER / "naive_gemm_scaled.hsaco").read_bytes()
 """Of numbers of 8 bits or fewer, with scales or without."""
 SCALED_SHA256 = hashlib.sha256(SCALED_OBJECT).hexdigest()
 SEVERAL_OBJECT = (_FOLDER / "naive_gemm_several.hsaco").read_bytes()
-"""Of several products: batched and grouped bf16, nt and nn."""
+"""Of several products: batched and grouped bf16, nt and nn, batched ones with strides; and grouped ones of K, tn."""
 SEVERAL_SHA256 = hashlib.sha256(SEVERAL_OBJECT).hexdigest()
 OBJECTS = {
     **{SHA256: OBJECT, F16_SHA256: F16_OBJECT, LAYOUTS_SHA256: LAYOUTS_OBJECT},
@@ -81,12 +81,15 @@ def launch_of(row: Trial) -> tuple[str, LaunchRule]:
     grid, block = (-(-row.n // 64), "m", 1), (64, 1, 1)
     if row.operation.count:
         pointers = [Argument(name, "pointer") for name in operands_of(row.operation)]
-        given = ("n", "k", "groups") if row.operation.is_grouped else ("m", "n", "k")
+        given = ["n", "k", "groups"] if row.operation.divides_rows else ["m", "n", "k"]
+        given += ["groups"] * row.operation.divides_k + ["lda", "ldb"] * (not row.operation.is_grouped)
         several = [Argument(name, "u32") for name in given]
-        products = 1 if row.operation.is_grouped else row.operation.count
-        order = sorted(pointers, key=lambda each: ("a", "b", "c", "offsets").index(each.name))
+        if not row.operation.is_grouped:
+            several += [Argument(name, "u64") for name in ("stride_a", "stride_b")]
+        products = 1 if row.operation.divides_rows else row.operation.count
+        order = sorted(pointers, key=lambda each: ("a", "b", "c", "residual", "offsets").index(each.name))
         rule = LaunchRule((grid[0], "m", products), block, 0, (*order, *several))
-        return f"naive_{row.operation.kind}_{row.operation.layout}", rule
+        return "_".join(("naive", row.operation.kind, row.operation.layout, *row.operation.epilogue)), rule
     if row.object_sha256 == SCALED_SHA256:
         scales = ("scale_a", "scale_b") if "scale_a" in operands_of(row.operation) else ()
         names = ("a", "b", "c", "bias", *scales)

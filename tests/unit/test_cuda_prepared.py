@@ -19,6 +19,7 @@ from hktune.device import tensor_map
 from hktune.device.cuda import CudaDevice
 from hktune.device.cuda_launch import Launcher, LoadedKernel
 from hktune.device.device_buffer import DeviceBuffer
+from hktune.device.tensor_map import Extents
 from hktune.objects.cubin import TENSOR_MAP_BYTES, Box, CudaKernel, Parameter
 
 RESOURCES = Resources(32, 0, 0, 0, 0, 0, 0, 128)
@@ -80,8 +81,8 @@ class CapturingDriver(Driver):
         return self.cuLaunchKernel(function, *grid, *block, config.sharedMemBytes, config.hStream, addresses, extra)
 
 
-def made_up_map(address: int, rows: int, columns: int, box: Box) -> bytes:
-    return struct.pack("<Q", address) * 15 + struct.pack("<II", rows, columns)
+def made_up_map(address: int, extents: Extents, box: Box) -> bytes:
+    return struct.pack("<Q", address) * 15 + struct.pack("<II", extents.rows, extents.columns)
 
 
 def prepared(
@@ -103,11 +104,10 @@ def prepared(
     device = CudaDevice.__new__(CudaDevice)
     launcher = Launcher(cast("ModuleType", driver))
     vars(device).update(_driver=driver, _launcher=launcher, _lds_bytes=1 << 16, _context="context")
-    monkeypatch.setattr(
-        tensor_map, "encoded", lambda at, *more: struct.pack("<Q", at) * 15 + struct.pack("<II", *more[:2])
-    )
+    monkeypatch.setattr(tensor_map, "encoded", made_up_map)
     launch = Launch((2, 3, 4), (128, 1, 1), 64, arguments, operation=operation)
-    return driver, device.prepare(kernel, launch, {**NUMBERS, "m": rows, "k": columns})
+    row = columns if operation.layout[0] == "n" else rows
+    return driver, device.prepare(kernel, launch, {**NUMBERS, "m": rows, "k": columns, "lda": row})
 
 
 @pytest.mark.parametrize("map_of_a", [False, True])
@@ -207,9 +207,31 @@ def test_a_map_of_gates_has_them_and_what_they_gate(
     launch = Launch((1, 1, 1), (128, 1, 1), 0, ARGUMENTS, operation=operation_of(text))
     mapped = tensor_map.mapped_matrix("k", {name: Box(8, 64)}, launch, name)
     sizes = {"m": 3, "n": 8, "k": 24}
-    assert mapped.encoder(sizes)(4096) == made_up_map(4096, *sides, Box(8, 64))
+    expected = made_up_map(4096, Extents(*sides, sides[1]), Box(8, 64))
+    assert mapped.encoder(sizes)(4096) == expected
     bound = {name: DeviceBuffer(4096, 2 * sides[0] * sides[1]), **sizes}
-    assert mapped.bound(bound) == made_up_map(4096, *sides, Box(8, 64))
+    assert mapped.bound(bound) == expected
+
+
+def test_a_map_of_a_stack_has_its_matrices_and_all_strides(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tensor_map, "encoded", lambda address, extents, box: (address, extents, box))
+    launch = Launch((1, 1, 1), (128, 1, 1), 0, ARGUMENTS, operation=operation_of("batched5.bf16.nt"))
+    box = Box(8, 64, dimensions=3)
+    mapped = tensor_map.mapped_matrix("k", {"b": box}, launch, "b")
+    sizes = {"m": 3, "n": 8, "k": 24}
+    assert mapped.encoder(sizes)(4096) == (4096, Extents(8, 24, 24, 5, 192), box)
+    strided = {**sizes, "ldb": 40, "stride_b": 56}
+    assert mapped.encoder(strided)(4096) == (4096, Extents(8, 24, 40, 5, 56), box)
+    one_for_all: Any = mapped.encoder({**strided, "stride_b": 0})(4096)
+    assert one_for_all == (4096, Extents(8, 24, 40), box)
+    assert Extents(8, 24, 40, 5, 56).elements == 4 * 56 + 7 * 40 + 24
+    with pytest.raises(DeviceError, match="b has rows of 24 elements, 40 apart: tensor copies need"):
+        mapped.encoder({**strided, "stride_b": 60})
+    with pytest.raises(DeviceError, match="b is 8 x 24 elements, its buffer 1919 bytes"):
+        mapped.bound({"b": DeviceBuffer(4096, 1919), **sizes})
+    flat = Launch((1, 1, 1), (128, 1, 1), 0, ARGUMENTS)
+    with pytest.raises(DeviceError, match=r"takes b as a stack of matrices: bf16\.nt has but one"):
+        tensor_map.mapped_matrix("k", {"b": box}, flat, "b")
 
 
 def test_a_vector_has_no_map(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -238,7 +260,7 @@ def test_threads_fill_buffers_of_their_own_and_enter_the_context_once(monkeypatc
 
 
 def test_what_cannot_be_launched_is_refused_when_it_is_prepared(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(DeviceError, match="a has rows of 12 elements: tensor copies need"):
+    with pytest.raises(DeviceError, match="a has rows of 12 elements, 12 apart: tensor copies need"):
         prepared(monkeypatch, map_of_a=True, columns=12)
     device = CudaDevice.__new__(CudaDevice)
     with pytest.raises(DeviceError, match="loaded by another device"):
@@ -253,8 +275,8 @@ SIZES = {"m": 3, "k": 16}
     [
         ({"a": DeviceBuffer(4096, 95), **SIZES}, "a is 3 x 16 elements, its buffer 95 bytes: allocate it"),
         ({"a": DeviceBuffer(4096, 96), "m": 0, "k": 16}, "a is 0 x 16 elements"),
-        ({"a": DeviceBuffer(4104, 96), **SIZES}, "a at 0x1008 has rows of 16 elements: tensor copies need"),
-        ({"a": DeviceBuffer(4096, 96), "m": 3, "k": 12}, "a at 0x1000 has rows of 12 elements"),
+        ({"a": DeviceBuffer(4104, 96), **SIZES}, "a is at 0x1008: tensor copies need"),
+        ({"a": DeviceBuffer(4096, 96), "m": 3, "k": 12}, "a has rows of 12 elements, 12 apart"),
         ({"a": None, **SIZES}, r"k takes a as a tensor map: bind its buffer and \('m', 'k'\)"),
         ({"a": DeviceBuffer(4096, 96), "m": 3}, "k takes a as a tensor map: bind its buffer"),
     ],
@@ -268,6 +290,6 @@ def test_a_binding_that_no_map_can_be_made_of_is_refused(binding: dict[str, Any]
 def test_a_launch_maps_what_it_binds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tensor_map, "encoded", made_up_map)
     matrix = tensor_map.mapped_matrix("k", {"a": Box(8, 64)}, Launch((1, 1, 1), (1, 1, 1), 0, ARGUMENTS), "a")
-    assert matrix.bound({"a": DeviceBuffer(4096, 96), **SIZES}) == made_up_map(4096, 3, 16, Box(8, 64))
+    assert matrix.bound({"a": DeviceBuffer(4096, 96), **SIZES}) == made_up_map(4096, Extents(3, 16, 16), Box(8, 64))
     with pytest.raises(DeviceError, match=r"^k takes c as a tensor map: declare hktune_box_c in its source$"):
         tensor_map.mapped_matrix("k", {"a": Box(8, 64)}, Launch((1, 1, 1), (1, 1, 1), 0, ARGUMENTS), "c")

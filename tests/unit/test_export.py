@@ -139,7 +139,7 @@ def test_a_table_of_float16_becomes_kernels_of_float16(tmp_path: Path) -> None:
 def test_of_a_table_of_two_dtypes_one_is_chosen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = space().config(SMALL)
     folder = tabled({Problem(64, 512, 256, operation): config for operation in (F16_BIAS, BF16_NT_BIAS)}, tmp_path)
-    with pytest.raises(TableError, match=r"this table has bf16\.nt, f16\.nt: choose one with --operation") as caught:
+    with pytest.raises(TableError, match=r"choose bf16\.nt or f16\.nt with --operation") as caught:
         export_inline(folder, SPACE, "matmul")
     assert "\n" not in str(caught.value)
     out = tmp_path / "model_new.py"
@@ -150,7 +150,8 @@ def test_of_a_table_of_two_dtypes_one_is_chosen(tmp_path: Path, capsys: pytest.C
         assert f"The shapes are of {operation.removesuffix('+bias')}+bias; their times are modelled." in text
     capsys.readouterr()
     assert main(["export", str(folder), "--operation", "f16.nn", "-o", str(out)]) == 2
-    assert "f16.nn is not in this table: it has bf16.nt, f16.nt: choose one of them\n" in capsys.readouterr().err
+    said = "f16.nn is not in this table: this table has bf16.nt, f16.nt: choose bf16.nt or f16.nt with --operation\n"
+    assert said in capsys.readouterr().err
 
 
 def test_a_kernel_with_an_activation_is_not_taken_for_one_without(
@@ -158,14 +159,18 @@ def test_a_kernel_with_an_activation_is_not_taken_for_one_without(
 ) -> None:
     config, activated = space().config(SMALL), operation_of("bf16.nt+bias+gelu")
     folder = tabled({Problem(64, 512, 256, operation): config for operation in (activated, BF16_NT_BIAS)}, tmp_path)
-    with pytest.raises(TableError, match=r"this table has bf16\.nt, bf16\.nt\+gelu: choose one with --operation"):
+    with pytest.raises(TableError, match=r"has bf16\.nt, bf16\.nt\+gelu: choose bf16\.nt with --operation"):
         export_inline(folder, SPACE, "matmul")
     out = tmp_path / "model_new.py"
     assert main(["export", str(folder), "--operation", "bf16.nt", "-o", str(out)]) == 0
     assert "The shapes are of bf16.nt+bias; their times are modelled." in out.read_text()
     capsys.readouterr()
     assert main(["export", str(folder), "--operation", "bf16.nt+gelu", "-o", str(out)]) == 2
-    assert "one file holds kernels of one operation, bf16.nt or f16.nt: this table has" in capsys.readouterr().err
+    rule = "one file holds kernels of one operation, bf16.nt or f16.nt: not bf16.nt+gelu"
+    assert f"{rule}: choose bf16.nt with --operation\n" in capsys.readouterr().err
+    alone = tabled({Problem(64, 512, 256, activated): config}, tmp_path / "alone")
+    with pytest.raises(TableError, match=r"this table has bf16\.nt\+gelu: serve it by hktune\.load"):
+        export_inline(alone, SPACE, "matmul")
 
 
 @pytest.mark.parametrize("operation", ["f16.nn", "bf16.nt->f32", "f32.nt"])

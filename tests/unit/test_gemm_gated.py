@@ -37,6 +37,14 @@ C_STRIDE = "residual_stride = row_stride;"
         ("f16.nt+gelu+residual", PINGPONG),
         ("bf16.nt+residual", SHARED),
         ("bf16.nn+silu+residual", WIDE),
+        ("bf16.nt+silu+gated_interleaved", HALF_OF_WARP),
+        ("f16.nt+gelu+gated_interleaved", PINGPONG),
+        ("bf16.nt+alpha+gelu+beta_residual", SHARED),
+        ("f16.nn+alpha+beta_residual", WIDE),
+        ("bf16.nt->e4m3+silu", HALF_OF_WARP),
+        ("f16.nn->e4m3", WIDE),
+        ("bf16.nt->e4m3+silu+gated_interleaved", PINGPONG),
+        ("e4m3.nt.rows", SHARED | {"slices": 1}),
     ],
 )
 def test_every_schedule_proves_them(text: str, values: dict[str, object]) -> None:
@@ -48,6 +56,19 @@ MUTANTS = {
     "gates that gate themselves": ("bf16.nt+silu+gated", IN_PARTS, "Gates::part ? 1 : 0", "Gates::part ? 0 : 0"),
     "gates of the next column": ("f16.nt+gated", HALF_OF_WARP, "(in_warp < REG_COLS ? 0 : up)", "up"),
     "a bias of the gates for both": ("bf16.nt+gated", IN_PARTS, "c.bias + c.up", "c.bias"),
+    "gates in turn as if in halves": (
+        "bf16.nt+gated_interleaved", HALF_OF_WARP, "const uint32_t from = gate * step", "const uint32_t from = gate",
+    ),
+    "a bias in halves": ("f16.nt+gated_interleaved", IN_PARTS, "(col + e) * GATE_STRIDE *", "(col + e) *"),
+    "no alpha for up": (
+        "bf16.nt+alpha+silu+gated", IN_PARTS, "scales.times_alpha(quad_of(ct[up_part], t, q + up_quad)[pair])",
+        "quad_of(ct[up_part], t, q + up_quad)[pair]",
+    ),
+    "no beta": ("f16.nt+beta_residual", HALF_OF_WARP, "residual * scales.beta", "residual"),
+    "float8 that does not saturate": (
+        "bf16.nt->e4m3", HALF_OF_WARP, "f32x2(FLOAT8_MAX)", "f32x2(2 * FLOAT8_MAX)",
+    ),
+    "float8 in other lanes": ("bf16.nt->e4m3", IN_PARTS, "trade_rows(words[0], words[1]);", ""),
     "a residual in other lanes": ("bf16.nt+residual", IN_PARTS, "    back_to_lanes(taken);\n", ""),
     "a residual with C's stride": ("bf16.nt+residual", HALF_OF_WARP, "residual_stride = stride;", C_STRIDE),
     "a residual before the activation": (

@@ -3,6 +3,7 @@ which tiles workgroups take. Their clock, against counts of what each round want
 
 from __future__ import annotations
 
+import heapq
 from dataclasses import replace
 from functools import lru_cache
 
@@ -24,7 +25,7 @@ from hktune.core.problem import Problem
 from hktune.core.problem_text import problem_of
 from hktune.core.problem_tiles import tiles_of
 from hktune.device.emulated import EmulatedDevice
-from hktune.emulator.clock.launch_time import LATENCIES_CLK, Profile, Residency, modelled_time
+from hktune.emulator.clock.launch_time import LATENCIES_CLK, Profile, Residency, longer_by_unequal_k, modelled_time
 from hktune.emulator.clock.memory_traffic import problem_order, rounds_of
 from hktune.measure.modelled import with_interval
 from hktune.verify import Proof, random_operands
@@ -54,6 +55,9 @@ Bits = npt.NDArray[np.uint16]
         ("grouped.f16.nn", ORDERED),
         ("grouped.bf16.nn->f32", INTERLEAVED),
         ("grouped.f16.nt", PINGPONG),
+        ("grouped.bf16.tn", SHARED),
+        ("grouped.f16.tn->f32", PINGPONG),
+        ("grouped.bf16.tn->f32", INTERLEAVED),
     ],
 )
 def test_every_schedule_proves_them(text: str, values: dict[str, object]) -> None:
@@ -62,16 +66,19 @@ def test_every_schedule_proves_them(text: str, values: dict[str, object]) -> Non
 
 
 MUTANTS = {
-    "one B for all": ("batched.bf16.nt", SMALL, "b += own.begin_of_b(n, k, ldb), ", ""),
-    "B as far apart as its other side is long": ("batched.bf16.nn", SMALL, "? lines : k) * row", "? k : lines) * row"),
-    "the rows of the first product": ("batched.bf16.tn", SMALL, "? first_row : int64_t(number) * k)", "? 0 : 0)"),
-    "rows of C in place of rows of a group": ("grouped.bf16.nt", SMALL, "    m = own.rows;\n", ""),
+    "one B for all": ("batched.bf16.nt", SMALL, "own.number * halfwords_in(stride_b) + (", "("),
+    "rows of A that are the first product's": ("batched.bf16.tn", SMALL, "own.number * halfwords_in(stride_a) + ", ""),
+    "one C for all": ("batched.f16.nn", SMALL, "own.number * stride_c + ", ""),
+    "rows of C in place of rows of a group": ("grouped.bf16.nt", SMALL, "(GROUPS_OF_K ? k : m) = own.size;", ""),
     "sums that stop at a row of lanes": ("grouped.f16.nn", SMALL, "lane_31_to_upper_half, 0xc", "0x111, 0"),
     "as many groups as a wave has lanes": ("grouped.f16.nt", SMALL, "first < groups; first +=", "first < 1; first +="),
     "tiles that are the next group's": ("grouped.bf16.nt", SMALL, "of_lane(behind - tiles)", "of_lane(behind)"),
     "no room for tiles that are not full": (
         "grouped.bf16.nt", SHARED, "m / BLOCK_M + min(m, groups)", "blocks_of_rows(m)",
     ),
+    "B from the first element of K on": ("grouped.f16.tn", SMALL, "(GROUPS_OF_K ? own.first * ldb : 0)", "0"),
+    "K of the next group, too": ("grouped.bf16.tn", SMALL, "own.size = max(", "own.size = 1 + max("),
+    "groups of nothing that have something": ("grouped.bf16.tn", SMALL, "(!GROUPS_OF_K || k_left > 0)", "k_left < 99"),
 }  # fmt: skip
 
 
@@ -105,6 +112,10 @@ def operands(problem: Problem) -> dict[str, Bits]:
     return dict(random_operands(problem, 1).stored)
 
 
+def numbers(bits: Bits) -> npt.NDArray[np.float64]:
+    return (bits.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
+
+
 @pytest.mark.parametrize(
     "ends",
     [
@@ -120,8 +131,7 @@ def test_groups_may_end_anywhere(ends: list[int]) -> None:
     problem = Problem(50, 40, 32, operation_of("grouped4.bf16.nt"))
     stored = operands(problem)
     c = output_of(space().config(SMALL), problem, ends)
-    a, b = ((stored[name].astype(np.uint32) << 16).view(np.float32).astype(np.float64) for name in ("a", "b"))
-    found = (c.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
+    a, b, found = numbers(stored["a"]), numbers(stored["b"]), numbers(c)
     written = np.zeros(50, bool)
     of_group = row_ranges(np.clip(ends, 0, 50))
     for group, (first, end) in enumerate(of_group):
@@ -131,6 +141,42 @@ def test_groups_may_end_anywhere(ends: list[int]) -> None:
         written[first:end] = True
     assert (c[~written] == BF16.poison_bits).all()
     assert not (c[written] == BF16.poison_bits).any()
+
+
+@pytest.mark.parametrize(
+    "ends", [[0, 0, 50, 50], [50] * 4, [33, 40, 40, 41], [0] * 4, [-7, 20, 90, 50], [40, 10, 45, 99]]
+)
+def test_groups_of_k_may_end_anywhere_and_what_has_none_is_zero(ends: list[int]) -> None:
+    problem = Problem(40, 24, 50, operation_of("grouped4.bf16.tn"))
+    stored = operands(problem)
+    c = numbers(output_of(space().config(SMALL), problem, ends)).reshape(4, 40, 24)
+    a, b = numbers(stored["a"]), numbers(stored["b"])
+    for group, (first, end) in enumerate(row_ranges(np.clip(ends, 0, 50))):
+        exact = a[first:end].T @ b[first:end] if end > first else np.zeros((40, 24))
+        assert np.allclose(c[group], exact, rtol=2**-8, atol=2**-4)
+
+
+def test_matrices_may_be_anywhere_and_one_may_be_for_all() -> None:
+    problem, random = Problem(40, 24, 32, operation_of("batched3.bf16.nt")), np.random.default_rng(3)
+    bits = {"a": (40, 3, 32), "b": (24, 32), "c": (3, 45, 40)}
+    arrays = {name: random.integers(0x3F00, 0x4000, shape).astype(np.uint16) for name, shape in bits.items()}
+    arrays["c"][:] = BF16.poison_bits
+    device, bound = EmulatedDevice(), space().for_operation(problem.operation)
+    config = space().config(SMALL)
+    code, launch = compiled(bound.template.render(config)), bound.template.launch(config, problem)
+    buffers = {name: device.allocate(array.nbytes) for name, array in arrays.items()}
+    for name, array in arrays.items():
+        device.write(buffers[name], array)
+    strides = {"lda": 96, "stride_a": 32, "ldb": 32, "stride_b": 0, "ldc": 40, "stride_c": 45 * 40}
+    device.launch(
+        device.load(code.data, code.symbol), launch, launch.bound({**buffers, **problem.numbers(), **strides})
+    )
+    c = arrays["c"]
+    device.read(buffers["c"], c)
+    exact = numbers(arrays["a"]).swapaxes(0, 1) @ numbers(arrays["b"]).T
+    assert np.allclose(numbers(c)[:, :40, :24], exact, rtol=2**-8, atol=2**-4)
+    assert (c[:, 40:] == BF16.poison_bits).all()
+    assert (c[:, :, 24:] == BF16.poison_bits).all()
 
 
 @pytest.mark.parametrize("text", ["130x72x32:grouped4.bf16.nt", "70x72x32:batched3.bf16.nt"])
@@ -155,7 +201,7 @@ def test_the_first_workgroups_take_the_tiles_that_the_clock_expects(text: str, w
         zip(product.tolist(), ((rows - first[product]) // tile.m).tolist(), (columns // tile.n).tolist(), strict=True)
     )
     ids = np.arange(workgroups, dtype=np.int64)
-    expected_rows, expected_columns = problem_order(order, problem_of(text), tile, GFX950)(ids, tiles.all_rows, 3)
+    expected_rows, expected_columns = problem_order(order, tiles, GFX950)(ids, tiles.all_rows, 3)
     begins = np.cumsum([0, *tiles.rows])
     of_row = np.searchsorted(begins, expected_rows, side="right") - 1
     assert (expected_columns // 3 == of_row).all(), "each product has columns of its own"
@@ -167,7 +213,7 @@ def test_the_first_workgroups_take_the_tiles_that_the_clock_expects(text: str, w
 def test_each_die_fetches_what_its_workgroups_want_of_each_product() -> None:
     problem, tile = problem_of("1000x700x64:grouped9.bf16.nt"), Tile(64, 96, 64)
     tiles, at_once = tiles_of(problem, tile), 64
-    order = problem_order(WorkgroupOrder(2, 2), problem, tile, GFX950)
+    order = problem_order(WorkgroupOrder(2, 2), tiles, GFX950)
     full, tail = rounds_of(tiles.count, tiles.all_rows, tiles.columns, at_once, GFX950, order)
     rows, columns = order(np.arange(tiles.count), tiles.all_rows, tiles.columns)
     assert len(set(zip(rows.tolist(), columns.tolist(), strict=True))) == tiles.count
@@ -196,9 +242,9 @@ def modelled_us(problem: Problem, **values: object) -> float:
     template = space().for_operation(problem.operation).template
     config = space().config({"block_m": 128, "block_n": 128, "split": 1, **values})
     launch, tile = template.launch(config, problem), template.tile(config)
-    order = problem_order(template.order(config), problem, tile, GFX950)
+    order = problem_order(template.order(config), tiles_of(problem, tile), GFX950)
     found = modelled_time(PROFILE, problem, launch, tile, MI355X, order)
-    timing = with_interval(found.timing, problem, launch, tile)
+    timing = with_interval(found.timing, problem, launch, tiles_of(problem, tile))
     assert timing.time_us_low is not None
     assert timing.time_us_low < timing.time_us
     return timing.time_us
@@ -220,12 +266,34 @@ def test_groups_cost_their_own_weights_and_their_tiles_that_are_not_full() -> No
     assert modelled_us(many) < 2 * modelled_us(few), "of groups without rows no weight is read"
 
 
+def test_tiles_of_unequal_k_go_to_the_place_that_is_free_first() -> None:
+    problem, tile = problem_of("1024x512x20000:grouped9.bf16.tn"), Tile(128, 64, 64)
+    tiles, at_once, ends = tiles_of(problem, tile), 100, 3.5
+    free = [0.0] * at_once
+    for steps in tiles.steps:
+        for _ in range(8 * 8):
+            heapq.heapreplace(free, free[0] + steps + ends)
+    equal = -(-tiles.count // at_once) * (tiles.mean_steps + ends)
+    assert tiles.mean_steps == pytest.approx(sum(tiles.steps) / 9)
+    assert longer_by_unequal_k(tiles, ends, at_once) == pytest.approx(max(free) / equal, rel=0.02)
+
+
+def test_rows_of_groups_are_those_that_were_recorded() -> None:
+    problem, tile = problem_of("1000x512x64:grouped10.bf16.nt"), Tile(64, 64, 64)
+    assert sorted(tiles_of(problem, tile, ((0, 9), (5, 1))).rows) == [16], "one expert has all"
+    assert sorted(tiles_of(problem, tile, ((0, 5), (7, 5))).rows) == [4] * 5
+    along_k = problem_of("512x512x1000:grouped10.bf16.tn")
+    assert sorted(tiles_of(along_k, tile, ((0, 5), (7, 5))).steps) == [0] * 5 + [4] * 5
+    assert tiles_of(along_k, tile).products == 10, "what has nothing is made zero"
+
+
 def test_the_grid_has_room_for_groups_wherever_they_end() -> None:
     config = space().config({"block_m": 64, "block_n": 64, "split": 1, "warps_n": 2})
     for text, workgroups in (
         ("100x128x64:grouped7.bf16.nt", 2 * (1 + 7)),
         ("3x128x64:grouped7.bf16.nt", 2 * 3),
         ("100x128x64:batched7.bf16.nt", 2 * 7 * 2),
+        ("104x128x64:grouped7.bf16.tn", 2 * 7 * 2),
     ):
         problem = problem_of(text)
         launch = space().for_operation(problem.operation).template.launch(config, problem)

@@ -9,6 +9,7 @@ import torch
 from simulated_gpu import torch_without_cuda
 
 from hktune.core.dtype import BF16
+from hktune.core.group_sizes import group_ends
 from hktune.core.operation import operation_of
 from hktune.core.problem import Problem
 from hktune.measure.agreement import disagreement
@@ -87,3 +88,18 @@ def test_one_wrong_element_is_found_and_named(value: float) -> None:
     found = disagreement(other, exact, 1024, BF16)
     assert found is not None
     assert found.startswith("1 of 6144 elements differ from the vendor's, first at [7,11]: got")
+
+
+def test_groups_are_as_the_shapes_file_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of rows, and of K; and of a problem of which it says nothing by chance."""
+    rows, ragged_k, other = (
+        Problem(m, 24, k, operation_of(f"grouped16.bf16.{layout}"))
+        for m, k, layout in ((80, 72, "nt"), (40, 160, "tn"), (80, 40, "nt"))
+    )
+    tokens = {rows: ((0, 12), (20, 4)), ragged_k: ((0, 8), (20, 8))}
+    with torch_without_cuda(monkeypatch):
+        arena = Arena([rows, ragged_k, other], "cold", 64 << 10, seed=0, tokens=tokens)
+        ends = {problem: arena.sets(problem)[0]["offsets"].diff(prepend=torch.zeros(1)) for problem in (rows, ragged_k)}
+        assert sorted(ends[rows].tolist()) == [0] * 12 + [20] * 4
+        assert sorted(ends[ragged_k].tolist()) == [0] * 8 + [20] * 8
+        assert arena.sets(other)[0]["offsets"].tolist() == group_ends(80, 16, 0)

@@ -12,6 +12,7 @@ import pytest
 from hktune.core.launch import Launch, Tile
 from hktune.core.outcome import Source, Timing
 from hktune.core.problem import Problem
+from hktune.core.problem_tiles import tiles_of
 from hktune.core.yaml_file import read_yaml
 from hktune.emulator.clock import model_error as file_of
 from hktune.emulator.clock.model_error import ModelError, model_error
@@ -168,7 +169,8 @@ def test_the_class_of_a_launch(m: int, split: float, tiles: int, factor: float) 
 def test_split_and_tiles_are_those_of_the_launch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hktune.measure.modelled.model_error", lambda: FIGURES)
     launch = Launch((12 * 9, 1, 1), (256, 1, 1), 0, ())  # 3 x 4 tiles of 32x64, each by 9 workgroups
-    timing = with_interval(Timing(Source.MODELLED, 10.0), Problem(65, 256, 4096), launch, Tile(32, 64, 64))
+    problem = Problem(65, 256, 4096)
+    timing = with_interval(Timing(Source.MODELLED, 10.0), problem, launch, tiles_of(problem, Tile(32, 64, 64)))
     assert (timing.time_us_low, timing.time_us_high) == pytest.approx((10 / 3.2, 10 * 3.2))
 
 

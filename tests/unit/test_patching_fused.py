@@ -325,9 +325,51 @@ def test_memory_that_others_see_stays_where_it_is(kind: str, table: LoadedTable)
         assert_right(out, model)
 
 
-def test_a_compiled_model_is_the_same(table: LoadedTable) -> None:
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+@pytest.mark.parametrize("name", MODELS)
+def test_a_compiled_model_is_fused_too(name: str, backend: str, table: LoadedTable) -> None:
+    model, (_, _, kernels, _) = model_of(name), MODELS[name]
+    hktune.patch(model, fuse=True, quiet=True)
+    torch._dynamo.reset()
+    compiled: Any = torch.compile(model, backend=backend, fullgraph=True)
+    with torch.no_grad():
+        out, count = hits(table, lambda: compiled(given()))
+        assert count == kernels
+        assert_right(out, model)
+
+
+def test_in_a_graph_weights_that_moved_apart_are_separate_products(table: LoadedTable) -> None:
     model = model_of("llama")
     hktune.patch(model, fuse=True, quiet=True)
+    torch._dynamo.reset()
+    compiled: Any = torch.compile(model, backend="aot_eager", fullgraph=True)
     with torch.no_grad():
-        compiled: Any = torch.compile(model, backend="eager", fullgraph=True)
-        assert_right(compiled(given()), model)
+        compiled(given())
+        model.up_proj.weight.data = -model.up_proj.weight.data  # type: ignore[union-attr, operator]
+        out, count = hits(table, lambda: compiled(given()))
+        assert count == 3
+        assert_right(out, model)
+
+
+def test_a_hook_is_called_in_a_graph(table: LoadedTable) -> None:
+    model, seen = model_of("llama"), []
+    hktune.patch(model, fuse=True, quiet=True)
+    model.get_submodule("up_proj").register_forward_hook(lambda *_: seen.append(1))
+    torch._dynamo.reset()
+    compiled: Any = torch.compile(model, backend="eager")
+    with torch.no_grad():
+        out, count = hits(table, lambda: compiled(given()))
+    assert (count, seen) == (3, [1])
+    assert_right(out, model)
+
+
+def test_a_graph_that_is_asked_for_gradients_is_not_fused(table: LoadedTable) -> None:
+    model = model_of("llama")
+    hktune.patch(model, fuse=True, quiet=True)
+    torch._dynamo.reset()
+    compiled: Any = torch.compile(model, backend="aot_eager", fullgraph=True)
+    out, count = hits(table, lambda: compiled(given()))
+    assert count == 3
+    assert_right(out.detach(), model)
+    out.sum().backward()
+    assert all(each.grad is not None for each in model.parameters())

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 import torch
-from naive_gemm import published, trial
+from naive_gemm import published, reseal, trial
 from torch import Tensor
 
 import hktune
@@ -15,7 +16,7 @@ from hktune.core.errors import TableError
 from hktune.core.operation import operation_of
 from hktune.core.problem import Problem
 from hktune.core.shapes import load_shapes
-from hktune.runtime import FallbackWarning, LoadedTable, operators
+from hktune.runtime import FallbackWarning, LoadedTable, operators, recorder
 
 M, N, K, GROUPS = 24, 64, 32, 4
 ENDS = [5, 5, 20, 24]
@@ -26,7 +27,10 @@ TEXTS = ["grouped4.bf16.nt", "grouped4.bf16.nn", "batched4.bf16.nt", "batched4.b
 def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterable[LoadedTable]:
     monkeypatch.setattr(operators, "_current", None)
     backward = Problem(M, K, N, operation_of("grouped4.bf16.nn"))
-    published(tmp_path, *(trial(Problem(M, N, K, operation_of(text))) for text in TEXTS), trial(backward))
+    of_weights = [Problem(*sides, M, operation_of("grouped4.bf16.tn")) for sides in ((N, K), (K, N))]
+    served = [Problem(M, N, K, operation_of(text)) for text in TEXTS]
+    added_to = Problem(M, N, K, operation_of("batched4.bf16.nn+residual"))
+    published(tmp_path, *map(trial, [*served, backward, *of_weights, added_to]))
     yield hktune.load(tmp_path, allow_modelled=True)
     hktune.disable()
     torch._dynamo.reset()
@@ -62,19 +66,130 @@ def test_a_grouped_product_is_torchs_and_is_the_kernels(table: LoadedTable, layo
     assert table.stats().hits == 2, "one row serves all divisions of M"
 
 
-def test_gradients_are_torchs(table: LoadedTable) -> None:
+@pytest.mark.parametrize("layout", ["nt", "nn"])
+@pytest.mark.filterwarnings("ignore:.*no entry for the shape:hktune.runtime.FallbackWarning")
+def test_gradients_are_torchs(table: LoadedTable, layout: str) -> None:
+    """One of the groups is empty: its weights' gradient is 0."""
+
     def made() -> tuple[Tensor, Tensor, Tensor]:
-        a, b, offsets = operands()
-        return a.requires_grad_(), b.mT.contiguous().requires_grad_(), offsets
+        a, b, offsets = operands(layout)
+        weights = b.mT if layout == "nt" else b
+        return a.requires_grad_(), weights.contiguous().requires_grad_(), offsets
+
+    def read(weights: Tensor) -> Tensor:
+        return weights.mT if layout == "nt" else weights
 
     (a, weights, offsets), (plain_a, plain_weights, _) = made(), made()
-    hktune.grouped_mm(a, weights.mT, offsets).square().sum().backward()
-    torch._grouped_mm(plain_a, plain_weights.mT, offs=offsets).square().sum().backward()
-    assert table.stats().hits == 2, "the product, and the gradient of a"
+    hktune.grouped_mm(a, read(weights), offsets).square().sum().backward()
+    torch._grouped_mm(plain_a, read(plain_weights), offs=offsets).square().sum().backward()
+    served = 3 if layout == "nt" else 2
+    assert table.stats().hits == served, "the product, the gradient of the weights, and where there is an entry a's"
+    assert weights.grad is not None
+    assert (weights.grad[1] == 0).all()
     for one, other in ((a, plain_a), (weights, plain_weights)):
         assert one.grad is not None
         assert other.grad is not None
         torch.testing.assert_close(one.grad.double(), other.grad.double(), rtol=2**-5, atol=1.0)
+
+
+def test_groups_of_k_are_the_kernels(table: LoadedTable) -> None:
+    a, _, offsets = operands()
+    grad = torch.randn(M, N, generator=torch.Generator().manual_seed(1)).bfloat16()
+    expected = torch.stack([a[first:end].double().T @ grad[first:end].double() for first, end in ranges()])
+    close(hktune.grouped_mm(a.mT, grad, offsets), expected)
+    with hktune.enable(table):
+        close(torch._grouped_mm(a.mT, grad, offs=offsets), expected)
+    assert table.stats().hits == 2
+    asked = a.clone().requires_grad_()
+    hktune.grouped_mm(asked.mT, grad, offsets).square().sum().backward()
+    assert asked.grad is not None, "torch's own, whose gradient it knows"
+    assert table.stats().hits == 2
+
+
+def ranges() -> list[tuple[int, int]]:
+    return list(itertools.pairwise([0, *ENDS]))
+
+
+STORAGES = {
+    "one for all": lambda x: x[:1].expand(GROUPS, -1, -1),
+    "rows apart": lambda x: torch.cat([x, x], 2)[:, :, : x.shape[2]],
+    "heads behind tokens": lambda x: x.transpose(0, 1).contiguous().transpose(0, 1),
+    "every other one": lambda x: torch.cat([x, x], 1).view(2 * GROUPS, *x.shape[1:])[::2],
+    "from the last on": lambda x: x.flip(0).contiguous(),
+}
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_matrices_may_be_anywhere(table: LoadedTable, storage: str) -> None:
+    stored = STORAGES[storage]
+    for layout in ("nn", "nt"):
+        batch, matrices, _ = operands(layout, batched=True)
+        stacked = stored(matrices if layout == "nn" else matrices.mT)
+        b = stacked if layout == "nn" else stacked.mT
+        hits = table.stats().hits
+        with hktune.enable(table):
+            for a in (batch, stored(batch)):
+                close(torch.bmm(a, b), a.double() @ b.double())
+            four = torch.matmul(batch.view(2, 2, M, K), b.unflatten(0, (2, 2)))
+            close(four.flatten(0, 1), batch.double() @ b.double())
+        # One matrix for all rows is one product, of which this table has no entry.
+        assert table.stats().hits == hits + (1 if storage == "one for all" else 3)
+
+
+@pytest.mark.parametrize("shape", [(GROUPS, M, N), (1, M, N), (GROUPS, 1, N), (M, N), (N,), (GROUPS, M, 1)])
+def test_what_is_added_to_a_batch_is_expanded_and_rounded_once(table: LoadedTable, shape: tuple[int, ...]) -> None:
+    batch, matrices, _ = operands("nn", batched=True)
+    added = torch.randn(shape, generator=torch.Generator().manual_seed(5)).bfloat16()
+    expected = (batch.double() @ matrices.double() + added.double()).bfloat16()
+    with hktune.enable(table):
+        found = torch.baddbmm(added, batch, matrices)
+        out = torch.empty_like(found)
+        assert torch.baddbmm(added, batch, matrices, out=out) is out
+        assert table.stats().hits == 2
+        torch.baddbmm(added, batch, matrices, beta=0.5)
+        torch.baddbmm(added, batch, matrices, alpha=2)
+    assert table.stats().hits == 2
+    assert torch.equal(found, out)
+    assert (found != expected).float().mean() < 0.01, "rounded once, of sums in float32"
+    close(found, expected)
+    with recorder.Recorder() as seen, pytest.MonkeyPatch.context() as patched:
+        torch.baddbmm(added, batch, matrices)
+        patched.setattr(recorder, "is_nvidia", lambda tensor: True)
+        torch.baddbmm(added, batch, matrices)
+    assert [str(problem) for problem in seen.calls] == ["24x64x32 batched4.bf16.nn+residual"]
+    assert seen.others == "added to batched products: 1"
+
+
+def test_a_storage_that_no_map_has_is_torchs(table: LoadedTable) -> None:
+    batch, matrices, _ = operands("nn", batched=True)
+    with hktune.enable(table):
+        unaligned = torch.cat([batch, batch[..., :4]], 2)[..., :K]
+        close(torch.bmm(unaligned, matrices), batch.double() @ matrices.double())
+        apart = torch.stack([batch, batch], 3)[..., 0]
+        close(torch.bmm(apart, matrices), batch.double() @ matrices.double())
+    assert table.stats().hits == 0
+
+
+def test_a_kernel_of_matrices_that_follow_one_another_gets_no_others(tmp_path: Path) -> None:
+    """It may take row strides all the same, as gfx950's does."""
+    published(tmp_path, trial(Problem(M, N, K, operation_of("batched4.bf16.nn"))))
+
+    def fixed(text: str) -> str:
+        for name, elements in (("a", M * K), ("b", K * N)):
+            text = text.replace(
+                f'"stride_{name}", "kind": "u64"', f'"of_{name}", "kind": "u64", "constant": {elements}'
+            )
+        return text
+
+    reseal(tmp_path, fixed)
+    table = hktune.load(tmp_path, allow_modelled=True)
+    a, b, _ = operands("nn", batched=True)
+    with hktune.enable(table):
+        close(torch.bmm(a, b), a.double() @ b.double())
+        assert table.stats().hits == 1
+        for left, right in ((torch.cat([a, a], 1)[:, :M], b), (a, torch.cat([b, b], 1)[:, :K])):
+            close(torch.bmm(left, right), a.double() @ b.double())
+    assert (table.stats().hits, table.stats().fallbacks) == (1, {"strides": 2})
 
 
 @pytest.mark.filterwarnings("ignore::hktune.runtime.FallbackWarning")
@@ -142,3 +257,27 @@ def test_a_recording_has_experts_and_tokens(tmp_path: Path) -> None:
     shapes = load_shapes(tmp_path / "shapes.yaml")
     weights = {str(shape.problem): shape.weight for shape in shapes}
     assert weights == {"24x64x32 grouped4.bf16.nt": 3, "24x64x32 batched4.bf16.nn": 1}
+    assert [shape.tokens for shape in shapes] == [(), ((0, 3), (4, 3), (5, 3), (15, 3))], "ends are 5, 5, 20, 24"
+
+
+def test_a_recording_merges_the_sizes_of_all_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where they were recorded without gradients, and of groups of K. What has no end yet is not counted."""
+    a, b, offsets = operands(m=96)
+    with recorder.Recorder() as seen:
+        torch._grouped_mm(a.mT, a[:, :16].contiguous(), offs=offsets)
+        assert seen.others == "groups of K: 1", "no kernel of this device does such"
+        monkeypatch.setattr(recorder, "is_nvidia", lambda tensor: True)
+        torch._grouped_mm(a, b, offs=offsets)
+        with torch.inference_mode():
+            torch._grouped_mm(a, b, offs=torch.tensor([0, 40, 96, 96], dtype=torch.int32))
+        torch._grouped_mm(a, b, offs=offsets)
+        torch._grouped_mm(a.mT, a[:, :16].contiguous(), offs=offsets)
+        monkeypatch.setattr("hktune.runtime.token_counts.is_capturing", lambda: True)
+        torch._grouped_mm(a, b, offs=offsets)
+    found = {str(shape.problem): (shape.weight, shape.tokens) for shape in seen.shapes}
+    assert found == {
+        "96x64x32 grouped4.bf16.nt": (4, ((0, 4), (4, 2), (5, 2), (15, 2), (40, 1), (56, 1))),
+        "32x16x96 grouped4.bf16.tn": (1, ((0, 1), (4, 1), (5, 1), (15, 1))),
+    }
+    (tmp_path / "shapes.yaml").write_text(seen.yaml())
+    assert load_shapes(tmp_path / "shapes.yaml").tokens == seen.shapes.tokens, "as it was written"

@@ -20,7 +20,14 @@ from hktune.verify.on_device import TorchArrays, bits_of
 from hktune.verify.reference import drawn_operands
 
 GROUPED = ["grouped8.bf16.nt", "grouped3.bf16.nn", "grouped1.f16.nt", "grouped5.f16.nn->f32"]
-BATCHED = ["batched4.bf16.nt", "batched3.f16.tn", "batched1.bf16.nn", "batched2.f16.tt->f32"]
+RAGGED_K = ["grouped8.bf16.tn", "grouped3.f16.tn->f32", "grouped1.bf16.tn"]
+BATCHED = [
+    "batched4.bf16.nn+residual",
+    "batched4.bf16.nt",
+    "batched3.f16.tn",
+    "batched1.bf16.nn",
+    "batched2.f16.tt->f32",
+]
 
 
 def tensors(operands: Operands) -> dict[str, torch.Tensor]:
@@ -36,15 +43,21 @@ def by_torch(problem: Problem, given: dict[str, torch.Tensor]) -> torch.Tensor:
     """All rows in float64, by torch's own products of tensors that are stored as it stores them."""
     left, right = problem.operation.layout
     a, b = given["a"].double(), given["b"].double()
+    if problem.operation.divides_k:
+        ranges = row_ranges(given["offsets"].tolist())
+        return torch.cat([a[first:end].T @ b[first:end] for first, end in ranges])
     b = b.mT if right == "t" else b
     if problem.operation.is_grouped:
         ranges = row_ranges(given["offsets"].tolist())
         return torch.cat([a[first:end] @ b[group] for group, (first, end) in enumerate(ranges)])
-    return torch.bmm(a.mT if left == "t" else a, b).flatten(0, 1)
+    product = torch.bmm(a.mT if left == "t" else a, b)
+    if problem.operation.has_residual:
+        product += given["residual"].double()
+    return product.flatten(0, 1)
 
 
 @pytest.mark.parametrize("exact_sums", [False, True])
-@pytest.mark.parametrize("text", [*GROUPED, *BATCHED])
+@pytest.mark.parametrize("text", [*GROUPED, *RAGGED_K, *BATCHED])
 def test_the_answer_is_torchs(text: str, exact_sums: bool) -> None:
     problem = Problem(37, 24, 40, operation_of(text))
     operands = random_operands(problem, 3, exact_sums)
@@ -76,7 +89,7 @@ def test_torchs_own_grouped_product_is_right(text: str) -> None:
     assert compare(bits_of(torch._grouped_mm(given["a"], b, offs=early)).numpy().view("u2"), operands) is not None
 
 
-@pytest.mark.parametrize("text", [GROUPED[0], GROUPED[3], BATCHED[1]])
+@pytest.mark.parametrize("text", [GROUPED[0], GROUPED[3], RAGGED_K[0], BATCHED[1]])
 def test_a_gpu_makes_the_same_kind_of_operands(text: str) -> None:
     problem = Problem(37, 24, 40, operation_of(text))
     random = torch.Generator().manual_seed(1)
@@ -116,11 +129,17 @@ def test_a_problem_counts_the_work_and_the_bytes_of_all_its_products() -> None:
     grouped = Problem(64, 24, 40, operation_of("grouped8.bf16.nt"))
     assert grouped.flops == 2 * 64 * 24 * 40
     assert grouped.bytes == 2 * (64 * 40 + 8 * 24 * 40 + 64 * 24) + 4 * 8
-    assert grouped.numbers() == {"m": 64, "n": 24, "k": 40, "groups": 8, "lda": 40, "ldb": 40, "ldc": 24}
+    sizes = {"m": 64, "n": 24, "k": 40, "groups": 8}
+    assert grouped.numbers() == {**sizes, "lda": 40, "ldb": 40, "ldc": 24, "stride_b": 960}
+    ragged = Problem(64, 24, 40, operation_of("grouped8.bf16.tn"))
+    assert ragged.flops == grouped.flops
+    assert ragged.bytes == 2 * (64 * 40 + 24 * 40 + 8 * 64 * 24) + 4 * 8
+    assert (ragged.rows, ragged.divided, grouped.divided) == (512, 40, 64)
     batched = Problem(64, 24, 40, operation_of("batched8.bf16.nn"))
     assert batched.flops == 8 * 2 * 64 * 24 * 40
     assert batched.bytes == 8 * 2 * (64 * 40 + 24 * 40 + 64 * 24)
-    assert batched.numbers(4) == {"m": 64, "n": 24, "k": 40, "groups": 8, "lda": 44, "ldb": 28, "ldc": 28}
+    strides = {"lda": 44, "ldb": 28, "ldc": 28}
+    assert batched.numbers(4) == {**sizes, **strides, "stride_a": 64 * 44, "stride_b": 40 * 28, "stride_c": 64 * 28}
     assert (grouped.rows, batched.rows) == (64, 512)
     assert grouped.key == (64, 24, 40, "grouped8.bf16.nt"), "how many rows each group has is not in it"
 
@@ -154,7 +173,13 @@ def test_any_other_count_is_one_line(text: str, says: str) -> None:
 
 
 def test_what_is_not_known_of_several_products_is_said() -> None:
-    for text in ("grouped8.bf16.tn", "grouped8.bf16.nt+bias", "batched8.bf16.nt+gelu", "grouped8.e4m3.nt.rows->bf16"):
+    for text in (
+        "grouped8.bf16.tt",
+        "grouped8.bf16.nt+bias",
+        "batched8.bf16.nt+gelu",
+        "grouped8.bf16.nt+residual",
+        "grouped8.e4m3.nt.rows->bf16",
+    ):
         with pytest.raises(InputError, match=r"its operands are not known: .*known are"):
             operands_of(operation_of(text))
     with pytest.raises(InputError, match="any number of products: say how many"):

@@ -15,7 +15,10 @@ import pytest
 from hktune.core.group_sizes import row_ranges
 
 FOLDER = Path(__file__).resolve().parents[2] / "kernels" / "sm90a" / "gemm_bf16"
-FIELDS = ("block", "tile", "product", "row", "column", "end", "a_line", "b_line")
+FIELDS = {
+    "several.cu": ("block", "tile", "product", "row", "column", "end", "a_line", "b_line"),
+    "stack.cu": ("block", "tile", "product", "row", "column", "k", "end", "steps", "last_depth", "in_a", "in_b"),
+}
 
 BEFORE = """
 struct { unsigned x; } blockIdx, gridDim;
@@ -29,75 +32,83 @@ constexpr Along WGMMA_A_ALONG = Along::k, WGMMA_B_ALONG = Along::k;
 constexpr int SPLIT_K = 1, K_STEP = 64, CLUSTER = CLUSTER_ROWS * CLUSTER_COLUMNS;
 """
 BEHIND = """
-extern "C" int listed(int m, int n, int k, int count, const int* ends, int blocks, int* out) {
+extern "C" int listed(int m, int n, int k, int count, const int* ends, int blocks, bool one_a, int* out) {
     int* next = out;
     gridDim.x = blocks;
     for (blockIdx.x = 0; int(blockIdx.x) < blocks; ++blockIdx.x) {
-        const Schedule schedule(Products{m, n, k, count, ends});
+        const Schedule schedule(PRODUCTS);
         for (Work work = schedule.first(); schedule.has(work); schedule.next(work)) {
             const Spot spot = schedule.locate(work);
             const int tile[] = {int(blockIdx.x), work.tile, work.product, SWAPPED ? spot.column : spot.row,
-                                SWAPPED ? spot.row : spot.column, work.end, SWAPPED ? spot.b_line : spot.a_line,
-                                SWAPPED ? spot.a_line : spot.b_line};
+                                SWAPPED ? spot.row : spot.column, OTHERS};
             for (int field : tile) *next++ = field;
         }
     }
     return int(next - out);
 }
 """
+OF_ROWS = """
+#define PRODUCTS Products{m, n, k, count, ends}
+#define OTHERS work.end, SWAPPED ? spot.b_line : spot.a_line, SWAPPED ? spot.a_line : spot.b_line
+"""
+OF_MATRICES = """
+#define PRODUCTS Products{m, n, k, count, ends, one_a, false}
+#define OTHERS spot.k, work.k_end, schedule.steps(work), schedule.last_depth(work), \\
+    SWAPPED ? spot.b_matrix : spot.a_matrix, SWAPPED ? spot.a_matrix : spot.b_matrix
+"""
 
 
-def schedule_source() -> str:
+def schedule_source(file: str) -> str:
     """The parts of the kernel that decide, without what only a GPU has."""
-    files = ((FOLDER / name).read_text().splitlines() for name in ("spot.cu", "several.cu"))
+    files = ((FOLDER / name).read_text().splitlines() for name in ("spot.cu", file))
     return "\n".join(line for lines in files for line in lines if not line.startswith("#"))
 
 
-Listed = Callable[[int, int, int, Sequence[int] | int, int], npt.NDArray[np.int32]]
+Listed = Callable[..., npt.NDArray[np.int32]]
 
 
-def compiled(folder: Path, **constants: object) -> Listed:
-    """What lists the tiles of all blocks of a launch: m, n, k, where groups end (or how many products there are), and
-    the number of blocks."""
+def compiled(folder: Path, file: str, **constants: object) -> Listed:
+    """What lists the tiles of all blocks of a launch: m, n, k, where groups end (or how many products there are), the
+    number of blocks, and whether all products have one A."""
     named = "".join(f"constexpr auto {name} = {str(value).lower()};\n" for name, value in constants.items())
-    source, library = folder / "listed.cpp", folder / "listed.so"
-    source.write_text(named + BEFORE + schedule_source() + BEHIND)
+    source, library = folder / f"listed_{file}.cpp", folder / f"listed_{file}.so"
+    words = OF_ROWS if file == "several.cu" else OF_MATRICES
+    source.write_text(named + BEFORE + schedule_source(file) + words + BEHIND)
     flags = ["-shared", "-fPIC", "-O1", "-nostdinc++", "-nostdlib++", "-fno-sanitize=undefined"]
     subprocess.run([sys.executable, "-m", "ziglang", "c++", *flags, "-o", library, source], check=True, timeout=240)
     function = ctypes.CDLL(str(library)).listed
 
-    def listed(m: int, n: int, k: int, ends: Sequence[int] | int, blocks: int) -> npt.NDArray[np.int32]:
+    def listed(
+        m: int, n: int, k: int, ends: Sequence[int] | int, blocks: int, one_a: bool = False
+    ) -> npt.NDArray[np.int32]:
         count, given = (ends, []) if isinstance(ends, int) else (len(ends), list(ends))
         out = np.zeros(1 << 20, np.int32)
-        size = function(
-            m, n, k, count, (ctypes.c_int * len(given))(*given), blocks, out.ctypes.data_as(ctypes.c_void_p)
-        )
-        return out[:size].reshape(-1, len(FIELDS))
+        own_ends = (ctypes.c_int * len(given))(*given)
+        size = function(m, n, k, count, own_ends, blocks, one_a, out.ctypes.data_as(ctypes.c_void_p))
+        return out[:size].reshape(-1, len(FIELDS[file]))
 
     return listed
 
 
-@pytest.mark.parametrize(
-    "constants",
-    [
-        {"SWAPPED": False, "TILE_ROWS": 64, "TILE_COLUMNS": 128, "CLUSTER_ROWS": 2, "CLUSTER_COLUMNS": 1, "GROUP": 4},
-        {"SWAPPED": True, "TILE_ROWS": 64, "TILE_COLUMNS": 24, "CLUSTER_ROWS": 1, "CLUSTER_COLUMNS": 2, "GROUP": 1},
-    ],
-)
-@pytest.mark.parametrize("grouped", [True, False])
-def test_every_element_of_every_product_is_in_one_tile(
-    tmp_path: Path, constants: dict[str, object], grouped: bool
-) -> None:
-    listed = compiled(tmp_path, GROUPED=grouped, **constants)
+CONSTANTS = [
+    {"SWAPPED": False, "TILE_ROWS": 64, "TILE_COLUMNS": 128, "CLUSTER_ROWS": 2, "CLUSTER_COLUMNS": 1, "GROUP": 4},
+    {"SWAPPED": True, "TILE_ROWS": 64, "TILE_COLUMNS": 24, "CLUSTER_ROWS": 1, "CLUSTER_COLUMNS": 2, "GROUP": 1},
+]
+
+
+def tile_of_c(constants: dict[str, object]) -> tuple[int, int]:
     down, across = int(str(constants["TILE_ROWS"])), int(str(constants["TILE_COLUMNS"]))
-    tile = (across, down) if constants["SWAPPED"] else (down, across)
+    return (across, down) if constants["SWAPPED"] else (down, across)
+
+
+@pytest.mark.parametrize("constants", CONSTANTS)
+def test_every_row_of_every_group_is_in_one_tile(tmp_path: Path, constants: dict[str, object]) -> None:
+    listed, tile = compiled(tmp_path, "several.cu", GROUPED=True, **constants), tile_of_c(constants)
     random = np.random.default_rng(3)
     for _ in range(40):
-        groups, n = int(random.integers(1, 20)), int(random.integers(1, 700))
-        sizes = random.integers(1, 300, groups) * random.integers(0, 3, groups).clip(max=1)
-        ends = np.cumsum(sizes if grouped else np.full(groups, random.integers(1, 300)))
-        m = int(ends[-1]) if grouped else int(ends[0])
-        tiles = listed(m, n, 128, ends.tolist() if grouped else groups, 2 * int(random.integers(1, 40)))
+        groups, n = int(random.integers(1, 60)), int(random.integers(1, 700))
+        ends = np.cumsum(random.integers(1, 300, groups) * random.integers(0, 3, groups).clip(max=1))
+        tiles = listed(int(ends[-1]), n, 128, ends.tolist(), 2 * int(random.integers(1, 40)))
         found = np.zeros((int(ends[-1]), n), np.int32)
         ranges = row_ranges(ends.tolist())
         for _, _, product, row, column, end, a_line, b_line in tiles.tolist():
@@ -105,6 +116,30 @@ def test_every_element_of_every_product_is_in_one_tile(
             assert ranges[product][0] <= row
             assert (a_line, b_line) == (row, product * n + column)
             found[row : min(row + tile[0], end), column : column + tile[1]] += 1
+        assert (found == 1).all()
+
+
+@pytest.mark.parametrize("constants", CONSTANTS)
+@pytest.mark.parametrize("ragged_k", [False, True])
+def test_every_element_of_every_matrix_is_in_one_tile(
+    tmp_path: Path, constants: dict[str, object], ragged_k: bool
+) -> None:
+    listed = compiled(tmp_path, "stack.cu", RAGGED_K=ragged_k, **constants)
+    down, across = tile_of_c(constants)
+    random = np.random.default_rng(4)
+    for _ in range(40):
+        count, m, n = (int(random.integers(1, most)) for most in (20, 300, 700))
+        ends = np.cumsum(random.integers(0, 3, count) * random.integers(1, 200, count))
+        k, one_a = int(ends[-1]) if ragged_k else 100, bool(random.integers(2))
+        given = ends.tolist() if ragged_k else count
+        tiles = listed(m, n, k, given, 2 * int(random.integers(1, 40)), one_a)
+        found = np.zeros((count, m, n), np.int32)
+        ranges = row_ranges(ends.tolist()) if ragged_k else [(0, k)] * count
+        for _, _, product, row, column, begin, end, steps, last_depth, in_a, in_b in tiles.tolist():
+            assert (begin, end) == ranges[product]
+            assert (steps, last_depth) == (-(-(end - begin) // 64), (end - begin - 1) % 64 + 1 if end > begin else 64)
+            assert (in_a, in_b) == (0 if one_a else product, product)
+            found[product, row : row + down, column : column + across] += 1
         assert (found == 1).all()
 
 
@@ -117,7 +152,11 @@ def test_ends_that_are_wrong_make_no_tile_beyond_c(tmp_path: Path) -> None:
         "CLUSTER_COLUMNS": 1,
         "GROUP": 8,
     }
-    listed = compiled(tmp_path, GROUPED=True, **constants)
+    listed = compiled(tmp_path, "several.cu", GROUPED=True, **constants)
+    of_k = compiled(tmp_path, "stack.cu", RAGGED_K=True, **constants)
     for ends in ([50, 20, 999], [-5, 2**31 - 1, 7], [0, 0, 0], [100, 100, 100]):
         for _, _, _, row, _, end, _, _ in listed(100, 64, 64, ends, 3).tolist():
             assert 0 <= row < end <= 100
+        for _, _, product, _, _, begin, end, *_ in of_k(64, 64, 100, ends, 3).tolist():
+            assert 0 <= begin <= end <= 100
+            assert product < 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from hktune.core.errors import ShapesError
 from hktune.core.operation import BF16_NT_BIAS, Operation
 from hktune.core.problem import Problem
-from hktune.core.shapes import Shape, load_shapes
+from hktune.core.shapes import Shape, load_shapes, merged_shapes, shapes_yaml
 from hktune.space import load_space
 
 SHIPPED = Path(__file__).parents[2] / "shapes.yaml"
@@ -204,3 +205,51 @@ def test_a_missing_file_a_directory_and_bytes_that_are_not_text(tmp_path: Path) 
     (tmp_path / "binary.yaml").write_bytes(b"shapes: \xff\xfe")
     with pytest.raises(ShapesError, match="UTF-8 text, byte 8"):
         load_shapes(tmp_path / "binary.yaml")
+
+
+TOKENS = "shapes:\n  - {m: 64, n: 768, k: 2048, operation: grouped128.bf16.nt, tokens: %s}"
+
+
+def test_tokens_are_counts_of_groups_by_their_size(tmp_path: Path) -> None:
+    [shape] = shapes_of(tmp_path, TOKENS % "{3: 4, 0: 80, 1: 44}")
+    assert shape.tokens == ((0, 80), (1, 44), (3, 4))
+    again = tmp_path / "again.yaml"
+    again.write_text(shapes_yaml([shape]))
+    assert list(load_shapes(again)) == [shape]
+    [without] = shapes_of(tmp_path, (TOKENS % "").replace(", tokens: ", ""))
+    assert without == replace(shape, tokens=()), "as files were before"
+    [both] = merged_shapes([shape, replace(shape, tokens=((1, 6), (70, 2)))])
+    assert both.tokens == ((0, 80), (1, 50), (3, 4), (70, 2))
+
+
+@pytest.mark.parametrize(
+    ("tokens", "says"),
+    [
+        ("[1, 2]", r"must be counts by size, got \[1, 2\]"),
+        ("12", r"must be counts by size, got 12"),
+        ("{}", r"must have 1 to 177 sizes of groups, got 0"),
+        (str(dict.fromkeys(range(178), 1)), r"must have 1 to 177 sizes of groups, got 178"),
+        ("{-1: 2}", r"a size of groups is an integer from 0 to 16777216, got '-1'"),
+        ("{1.5: 2}", r"a size of groups is an integer .*, got '1\.5'"),
+        ("{01: 2}", r"a size of groups is an integer .*, got '01'"),
+        ("{16777217: 2}", r"a size of groups is an integer .*, got '16777217'"),
+        ("{many: 2}", r"a size of groups is an integer .*, got 'many'"),
+        ("{4: 0}", r"4: must be how many groups were of that size, an integer from 1, got 0"),
+        ("{4: 1.5}", r"4: must be how many .*, got 1\.5"),
+        ("{4: true}", r"4: must be how many .*, got True"),
+        ("{4: 1e300}", r"4: must be how many .*, got "),
+        ("{0: 128}", r"must have a group with rows, got groups of 0 alone"),
+    ],
+)
+def test_tokens_that_are_none_are_one_line(tmp_path: Path, tokens: str, says: str) -> None:
+    with pytest.raises(
+        ShapesError, match=rf"^.*shapes\.yaml: shapes\[0\]: tokens: {says}.*: write how many"
+    ) as refused:
+        shapes_of(tmp_path, TOKENS % tokens)
+    assert "\n" not in str(refused.value)
+
+
+def test_only_groups_have_tokens(tmp_path: Path) -> None:
+    text = (TOKENS % "{1: 2}").replace("grouped128.bf16.nt", "[grouped128.bf16.nt, bf16.nt]")
+    with pytest.raises(ShapesError, match=r"tokens: are of grouped operations, got bf16\.nt: leave them out"):
+        shapes_of(tmp_path, text)

@@ -372,25 +372,50 @@ TURNED: dict[str, Value] = {
 GROUPED_NT, GROUPED_NN = operation_of("grouped.bf16.nt"), operation_of("grouped.bf16.nn")
 
 
-def test_several_products_are_the_same_kernel_with_rows_that_end(tmp_path: Path) -> None:
-    for operation, pointers in ((GROUPED_NT, [4, 8]), (operation_of("batched.bf16.tn"), [4])):
-        code = read_cubin(built(config(), operation).data)
-        kernel = code.kernels["hktune_gemm_bf16"]
-        assert sorted(code.boxes) == ["a", "b"], "TMA would write into the next product's rows"
-        assert [slot.size_bytes for slot in kernel.parameters][10:] == pointers, "groups, and where they end"
-        assert kernel.mismatch(space().for_operation(operation).template.arguments_for(operation)) is None
-        names = machine_code(config(), tmp_path, operation)
-        assert any(name.startswith("STG.E.128") for name in names)
-        assert not [name for name in names if name.split(".")[0] in ("UTMASTG", "STL", "LDL")]
+def test_grouped_products_are_the_same_kernel_with_rows_that_end(tmp_path: Path) -> None:
+    code = read_cubin(built(config(), GROUPED_NT).data)
+    kernel = code.kernels["hktune_gemm_bf16"]
+    assert sorted(code.boxes) == ["a", "b"], "TMA would write into the next product's rows"
+    assert [slot.size_bytes for slot in kernel.parameters][10:] == [4, 8], "groups, and where they end"
+    assert kernel.mismatch(space().for_operation(GROUPED_NT).template.arguments_for(GROUPED_NT)) is None
+    names = machine_code(config(), tmp_path, GROUPED_NT)
+    assert any(name.startswith("STG.E.128") for name in names)
+    assert not [name for name in names if name.split(".")[0] in ("UTMASTG", "STL", "LDL")]
+
+
+@pytest.mark.parametrize(
+    ("text", "stacks", "behind"), [("batched.bf16.tn", "abc", [4, 8, 8]), ("grouped.bf16.tn", "c", [4, 8])]
+)
+def test_products_with_a_matrix_of_c_each_are_stored_by_tma(
+    tmp_path: Path, text: str, stacks: str, behind: list[int]
+) -> None:
+    """Behind the arguments that all kernels take come how many there are, and the strides of matrices or where groups
+    end."""
+    operation = operation_of(text)
+    code = read_cubin(built(config(), operation).data)
+    kernel = code.kernels["hktune_gemm_bf16"]
+    assert {name: box.dimensions for name, box in code.boxes.items()} == {
+        name: 3 if name in stacks else 2 for name in "abc"
+    }
+    assert [slot.size_bytes for slot in kernel.parameters][10:] == behind
+    assert kernel.mismatch(space().for_operation(operation).template.arguments_for(operation)) is None
+    names = machine_code(config(), tmp_path, operation)
+    assert any(name.startswith("UTMASTG.3D") for name in names)
+    assert any(name.startswith("UTMALDG.3D" if "a" in stacks else "UTMALDG.2D") for name in names)
+    assert not [name for name in names if name.split(".")[0] in ("STG", "STL", "LDL")]
 
 
 @pytest.mark.parametrize(
     ("text", "values", "broken"),
     [
-        ("64x64x72:grouped4.bf16.nt", {"persistent": False, "cluster_rows": 1}, "several_stay"),
-        ("64x64x72:batched4.bf16.nt", {**SWAPPED}, "several_stay"),
+        ("64x64x72:grouped4.bf16.nt", {"persistent": False, "cluster_rows": 1}, "groups_of_rows_stay"),
+        ("64x64x72:batched4.bf16.nt", {"persistent": False, "cluster_rows": 1}, ""),
+        ("64x64x72:grouped4.bf16.tn", {"persistent": False, "cluster_rows": 1}, ""),
+        ("64x64x72:batched4.bf16.nt", {**SWAPPED}, "several_are_whole"),
         ("64x64x72:grouped4.bf16.nn", {}, "whole_k_steps"),
-        ("64x64x72:batched4.bf16.tt", {}, "whole_k_steps"),
+        ("64x64x72:batched4.bf16.tt", {}, ""),
+        ("64x64x71:grouped4.bf16.tn", {}, ""),
+        ("63x64x72:grouped4.bf16.tn", {}, "aligned_m"),
         ("64x64x64:grouped4.bf16.nn", {}, ""),
         ("64x64x64:grouped4.bf16.nn", {"producer_registers": 40}, "several_keep_registers"),
         ("64x64x64:grouped4.bf16.nn", {**TURNED, "block_m": 160}, ""),
@@ -414,6 +439,7 @@ def test_the_grid_of_a_grouped_product_has_room_for_groups_wherever_they_end() -
         ("100x128x64:grouped7.bf16.nt", 8),
         ("3x128x64:grouped7.bf16.nt", 3),
         ("100x256x64:batched7.bf16.nt", 28),
+        ("104x256x64:grouped7.bf16.tn", 28),
         ("8192x2816x64:grouped64.bf16.nt", 132),
     ):
         assert own.template.launch(chosen, problem_of(text)).grid == (tiles, 1, 1)

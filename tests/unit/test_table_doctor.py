@@ -95,8 +95,8 @@ def test_rows_that_no_call_can_reach_modelled_ones_and_refused_kernels_are_wrong
     assert lines(tmp_path, []) == [
         "wrong: unreachable row: 8x128x64 e4m3.nt->bf16, but calls ask for bf16 or f16, in any of the layouts "
         "nt, nn, tn, tt, ->f32 or not, +bias, +accumulate or neither; or +bias or not, and an activation; or these as "
-        "nt, and +residual or +gated; or e4m3 or e5m2 in nt, with scales; or batched, or grouped in nt or nn: leave it "
-        "out of the trials"
+        "nt, and +residual or +gated; or e4m3, e5m2, i8 or an MX format in nt, with scales; or batched, or grouped in "
+        "nt or nn: leave it out of the trials"
     ]
     published(tmp_path, measured(Problem(8, 128, 64, Operation("f16"))), identity=MI355X)
     assert lines(tmp_path, []) == []
@@ -129,8 +129,8 @@ def test_a_shape_that_no_call_asks_for_cannot_be_tuned(tmp_path: Path) -> None:
     problem = Problem(64, 128, 64, Operation("e4m3", c="bf16"))
     asked = (
         "but calls ask for bf16 or f16, in any of the layouts nt, nn, tn, tt, ->f32 or not, +bias, +accumulate or "
-        "neither; or +bias or not, and an activation; or these as nt, and +residual or +gated; or e4m3 or e5m2 in nt, "
-        "with scales; or batched, or grouped in nt or nn: leave it out of the shapes"
+        "neither; or +bias or not, and an activation; or these as nt, and +residual or +gated; or e4m3, e5m2, i8 or "
+        "an MX format in nt, with scales; or batched, or grouped in nt or nn: leave it out of the shapes"
     )
     sizes = "64x128x64 e4m3.nt->bf16"
     for name, label in ((str(problem), sizes), ("attention", f"{sizes} (attention)")):
@@ -243,7 +243,8 @@ def test_what_cannot_be_built_is_one_line(tmp_path: Path, capsys: pytest.Capture
 
 
 @pytest.mark.parametrize(
-    ("operation", "nearest"), [("f16.nn->bf16", "f16.nn"), ("batched8.f16.nt", "f16.nt"), ("f16.nt.rows", "f16.nt")]
+    ("operation", "nearest"),
+    [("f16.nn->bf16", "f16.nn"), ("batched8.f32.nt", "batched.bf16.nt->f32"), ("f16.nt.rows", "f16.nt")],
 )
 def test_trials_that_the_space_has_no_place_for_are_left_out_and_counted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], operation: str, nearest: str

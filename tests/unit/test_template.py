@@ -349,7 +349,7 @@ def test_what_an_operation_does_to_c_is_compiled_in_and_proved(folder: Path, mon
         ("[bf16.nt, bf16.nt+bias]", r"operation bf16\.nt\+bias needs an argument bias: add one, or drop it"),
         ("[bf16.nt, batched.bf16.nt]", r"operation batched\.bf16\.nt needs an argument groups: add one, or drop it"),
         ("[bf16.nt, grouped.bf16.nt]", r"operation grouped\.bf16\.nt needs an argument offsets: add one, or drop it"),
-        ("[bf16.nt, grouped.bf16.tn]", r"operation grouped\.bf16\.tn: its operands are not known"),
+        ("[bf16.nt, grouped.bf16.tt]", r"operation grouped\.bf16\.tt: its operands are not known"),
         ("[bf16.nt+bias]", r"proof epilogue '': it is not among the operations"),
     ],
 )

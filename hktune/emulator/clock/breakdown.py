@@ -16,6 +16,7 @@ from typing import Any
 from hktune.core.arch import Arch
 from hktune.core.launch import Launch, Tile
 from hktune.core.problem import Problem
+from hktune.core.problem_tiles import tiles_of
 from hktune.core.variant import Resources
 from hktune.emulator.clock.instruction_stream import (
     BARRIER,
@@ -43,9 +44,9 @@ ROUNDS = ("workgroup start", "cold pages", "prologue", "epilogue", "idle CUs")
 """What rounds of workgroups take beside their k-steps. Idle CUs: the part of a last round, after others, in which so
 many of the compute units have no workgroup."""
 
-LAUNCH = ("gathering", "no tile", "bytes from hbm", "launch", "write-back")
-"""What the launch takes on top: the sums of a split k, workgroups for which groups have no tile, how much longer all
-its bytes take HBM, itself, its end."""
+LAUNCH = ("unequal k", "gathering", "no tile", "bytes from hbm", "launch", "write-back")
+"""What the launch takes on top: places that are done late or early where groups are of K, the sums of a split k,
+workgroups for which groups have no tile, how much longer all its bytes take HBM, itself, its end."""
 
 MEMORY_LATENCY, CLOCK = "memory latency", "clock"
 """What is part of other causes, and may be taken out: every load is answered at once; the clock is at its highest."""
@@ -127,6 +128,8 @@ class LaunchModel:
         launched = self._settled(profile, launch, rates)
         if cause == "no tile":
             launched = replace(launched, without_tile_clk=0.0)
+        elif cause == "unequal k":
+            launched = replace(launched, unequal_clk=0.0)
         elif cause == "idle CUs":
             launched = replace(launched, rounds_clk=launched.rounds_clk - _idle_clk(launched))
         return self._modelled(launched, rates)
@@ -138,7 +141,9 @@ class LaunchModel:
         return profile_of(group, fit, specimen.launch.operation, specimen.tile, self._arch, rates, latencies_clk)
 
     def _settled(self, profile: Profile, launch: Launch, rates: Rates) -> Settled:
-        return settled(profile, self._problem, launch, self._specimen.tile, self._arch, self._order, rates)
+        tile = self._specimen.tile
+        tiles = tiles_of(self._problem, tile)
+        return settled(profile, self._problem, launch, tile, self._arch, self._order, rates, tiles)
 
     def _modelled(self, launched: Settled, rates: Rates) -> Modelled:
         return modelled_of(launched, self._problem, self._arch, rates)
@@ -162,6 +167,7 @@ def parts_us_of(launched: Settled, causes: Mapping[str, Profile]) -> dict[str, f
             clk[name] += steps * simulated_clk * cause_clk / whole_clk
         for name, level_clk in step.items():
             clk[name] += steps * level_clk
+    clk["unequal k"] = launched.unequal_clk
     clk["gathering"], clk["no tile"] = launched.gathering_clk, launched.without_tile_clk
     times_us = {name: part_clk / launched.clock_ghz * 1e-3 for name, part_clk in clk.items()}
     times_us["bytes from hbm"] = max(launched.moved_us - launched.walked_us, 0.0)

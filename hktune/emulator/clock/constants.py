@@ -12,6 +12,7 @@ import numpy.typing as npt
 from hktune.core.arch import Arch
 from hktune.core.launch import Launch, Tile
 from hktune.core.problem import Problem
+from hktune.core.problem_tiles import tiles_of
 from hktune.emulator.clock.launch_time import modelled_of, settled
 from hktune.emulator.clock.memory_traffic import Order
 from hktune.emulator.clock.profile import Profile
@@ -64,7 +65,8 @@ def log_ratios(launches: Sequence[MeasuredLaunch], rates: Rates, arch: Arch) -> 
     """log(modelled / measured) of each launch."""
     times_us = []
     for one in launches:
-        launched = settled(one.profile, one.problem, one.launch, one.tile, arch, one.order, rates)
+        tiles = tiles_of(one.problem, one.tile)
+        launched = settled(one.profile, one.problem, one.launch, one.tile, arch, one.order, rates, tiles)
         times_us.append(modelled_of(launched, one.problem, arch, rates).timing.time_us)
     found: Values = np.log(np.array(times_us) / [one.time_us for one in launches])
     return found

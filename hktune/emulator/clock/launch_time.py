@@ -13,6 +13,8 @@ import itertools
 import math
 from dataclasses import dataclass
 
+import numpy as np
+
 from hktune.core.arch import Arch
 from hktune.core.board import Board
 from hktune.core.launch import WORKSPACE_COUNTER_BYTES, Launch, Tile
@@ -52,12 +54,13 @@ class Modelled:
 @dataclass(frozen=True)
 class Settled:
     """A launch whose latency, traffic and clock agree: its rounds and the clk that they take one after another, the
-    clk of gathering a split k, the clk of workgroups that find no tile, the time of all its bytes from HBM, of its
-    launch and of writing C back."""
+    clk by which tiles of unequal depth change that, of gathering a split k, and of workgroups that find no tile; the
+    time of all its bytes from HBM, of its launch and of writing C back."""
 
     rounds: list[WorkgroupRound]
     clock_ghz: float
     rounds_clk: float
+    unequal_clk: float
     gathering_clk: float
     without_tile_clk: float
     moved_us: float
@@ -66,8 +69,8 @@ class Settled:
 
     @property
     def walked_us(self) -> float:
-        """Rounds, gathering, and what finds no tile."""
-        return (self.rounds_clk + self.gathering_clk + self.without_tile_clk) / self.clock_ghz * 1e-3
+        """Rounds as they are, gathering, and what finds no tile."""
+        return (self.rounds_clk + self.unequal_clk + self.gathering_clk + self.without_tile_clk) / self.clock_ghz * 1e-3
 
     @property
     def time_us(self) -> float:
@@ -83,38 +86,45 @@ def modelled_time(
     board: Board,
     order: Order = row_major,
     rates: Rates | None = None,
+    tiles: ProblemTiles | None = None,
 ) -> Modelled:
     """The time of one launch of the profiled kernel on `problem`, its operands in no cache or only in the MALL.
 
     `launch.grid` has as many workgroups as the problem has tiles, or more that share the k-steps of a tile evenly. Of
-    several products `order` is that of `problem_order`.
+    several products `order` is that of `problem_order`. `tiles` are those of `problem` where its groups are known, and
     `rates` are those of `board` unless given.
     """
-    rates = rates or rates_of(board)
-    launched = settled(profile, problem, launch, tile, board.arch, order, rates)
+    rates, tiles = rates or rates_of(board), tiles or tiles_of(problem, tile)
+    launched = settled(profile, problem, launch, tile, board.arch, order, rates, tiles)
     return modelled_of(launched, problem, board.arch, rates)
 
 
 def settled(
-    profile: Profile, problem: Problem, launch: Launch, tile: Tile, arch: Arch, order: Order, rates: Rates
+    profile: Profile,
+    problem: Problem,
+    launch: Launch,
+    tile: Tile,
+    arch: Arch,
+    order: Order,
+    rates: Rates,
+    tiles: ProblemTiles,
 ) -> Settled:
     """The launch of `modelled_time`, in its parts."""
-    tiles = tiles_of(problem, tile)
-    workgroups = tiles.workgroups(launch)
-    steps = k_steps(problem, launch, tile)
+    workgroups, steps = tiles.workgroups(launch), tiles.mean_steps / tiles.shares(launch)
     at_once = arch.compute_units * profile.residencies[-1].workgroups
     moved_bytes = _moved_bytes(problem, tiles)
     cold = rates.rotated_sets * moved_bytes > rates.mall_bytes  # else the MALL has all sets from their last use
-    kept = _kept(problem, launch, tile, rates)
+    kept = None if moved_bytes <= rates.mall_bytes else _kept(problem, launch, tile, tiles, rates)
     sizes = (workgroups, tiles.all_rows, tiles.columns, at_once)
     grid = rounds_of(*sizes, arch, order, kept, rates.scattered_shared)
-    rounds = [WorkgroupRound(profile, part, problem, tile, steps, cold, arch, rates) for part in grid]
+    rounds = [WorkgroupRound(profile, part, problem, tile, tiles, steps, cold, arch, rates) for part in grid]
     mfma_clk = workgroups * steps * profile.mfma_clk / arch.compute_units
     clock_ghz, rounds_clk = _settled(rounds, mfma_clk, rates)
     return Settled(
         rounds=rounds,
         clock_ghz=clock_ghz,
         rounds_clk=rounds_clk,
+        unequal_clk=rounds_clk * (longer_by_unequal_k(tiles, rounds[0].ends_of_steps(clock_ghz), at_once) - 1),
         gathering_clk=_gathering_clk(launch, tiles, tile, arch, rates, clock_ghz),
         moved_us=moved_bytes / rates.hbm_tb_per_s * 1e-6 if cold else 0.0,
         without_tile_clk=_without_tile_clk(math.prod(launch.grid) - workgroups, at_once, rates, clock_ghz),
@@ -125,7 +135,8 @@ def settled(
 
 def k_steps(problem: Problem, launch: Launch, tile: Tile) -> float:
     """K-steps of one workgroup, on average: all of a tile's, or its share where workgroups split them."""
-    return -(-problem.k // tile.k) / tiles_of(problem, tile).shares(launch)
+    tiles = tiles_of(problem, tile)
+    return tiles.mean_steps / tiles.shares(launch)
 
 
 def _moved_bytes(problem: Problem, tiles: ProblemTiles) -> float:
@@ -134,18 +145,30 @@ def _moved_bytes(problem: Problem, tiles: ProblemTiles) -> float:
     return problem.bytes - operand_bytes(problem.operation, 0, unused * problem.n, problem.k)
 
 
+def longer_by_unequal_k(tiles: ProblemTiles, ends: float, at_once: int) -> float:
+    """How many times as long rounds take where products have not equally many steps of K: each tile goes to the place
+    that is free first of `at_once`, in their order. Each has `ends` steps more."""
+    if len(set(tiles.steps)) == 1:
+        return 1.0
+    places = np.zeros(min(at_once, tiles.count))
+    for steps, rows in zip(tiles.steps, tiles.rows, strict=True):
+        left = rows * tiles.columns
+        while left:
+            taken = min(left, len(places))
+            places[np.argpartition(places, taken - 1)[:taken]] += max(steps, 1) + ends
+            left -= taken
+    return float(places.max()) / (-(-tiles.count // at_once) * (tiles.mean_steps + ends))
+
+
 def _without_tile_clk(workgroups: int, at_once: int, rates: Rates, clock_ghz: float) -> float:
     """Clk that workgroups take which find no tile: each begins, and waits for a word of memory once. They come last."""
     return workgroups / at_once * (rates.workgroup_start_clk + rates.mall_ns * clock_ghz)
 
 
-def _kept(problem: Problem, launch: Launch, tile: Tile, rates: Rates) -> Kept | None:
-    """What decides how long the MALL keeps a panel; None where it keeps all that a launch reads and writes."""
-    operation, tiles = problem.operation, tiles_of(problem, tile)
-    if _moved_bytes(problem, tiles) <= rates.mall_bytes:
-        return None
-    workgroups = tiles.workgroups(launch)
-    walked_k = problem.k / tiles.shares(launch)
+def _kept(problem: Problem, launch: Launch, tile: Tile, tiles: ProblemTiles, rates: Rates) -> Kept:
+    """What decides how long the MALL keeps a panel."""
+    operation, workgroups = problem.operation, tiles.workgroups(launch)
+    walked_k = problem.k * tiles.mean_steps / -(-problem.k // tile.k) / tiles.shares(launch)
     return Kept(
         capacity=rates.mall_bytes,
         panel_a=operand_bytes(operation, tile.m, 0, walked_k),

@@ -21,10 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from hktune.core.arch import Arch
-from hktune.core.launch import Tile, WorkgroupOrder
-from hktune.core.operation import COUNTED
-from hktune.core.problem import Problem
-from hktune.core.problem_tiles import tiles_of as problem_tiles
+from hktune.core.launch import WorkgroupOrder
+from hktune.core.problem_tiles import ProblemTiles
 
 Indices = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
@@ -124,12 +122,10 @@ class OrderOfProducts:
 
 
 @lru_cache(maxsize=4096)
-def problem_order(order: WorkgroupOrder, problem: Problem, tile: Tile, arch: Arch) -> Order:
-    """`order` on `arch` for the tiles of `problem`, the same object each time, so that what depends on it can be
+def problem_order(order: WorkgroupOrder, tiles: ProblemTiles, arch: Arch) -> Order:
+    """`order` on `arch` for the tiles of a problem, the same object each time, so that what depends on it can be
     remembered."""
-    if problem.operation.kind not in COUNTED:
-        return tile_order(order, arch)
-    return OrderOfProducts(order, problem_tiles(problem, tile).rows, arch)
+    return tile_order(order, arch) if tiles.products == 1 else OrderOfProducts(order, tiles.rows, arch)
 
 
 @lru_cache(maxsize=256)

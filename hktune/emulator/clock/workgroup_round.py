@@ -6,7 +6,7 @@ from hktune.core.arch import Arch
 from hktune.core.launch import Tile
 from hktune.core.operation import Operation
 from hktune.core.problem import Problem
-from hktune.core.problem_tiles import tiles_of
+from hktune.core.problem_tiles import ProblemTiles
 from hktune.emulator.clock.memory_traffic import Round
 from hktune.emulator.clock.profile import Profile
 from hktune.emulator.clock.rates import Rates
@@ -36,6 +36,7 @@ class WorkgroupRound:
         part: Round,
         problem: Problem,
         tile: Tile,
+        tiles: ProblemTiles,
         steps: float,
         cold: bool,
         arch: Arch,
@@ -50,7 +51,6 @@ class WorkgroupRound:
         busy_xcds = min(part.workgroups, arch.xcds)
         operation = problem.operation
         # A panel has fewer rows than a tile where the last tile is not full: nothing is loaded for what is not there.
-        tiles = tiles_of(problem, tile)
         rows, columns = problem.rows / tiles.all_rows, problem.n / tiles.columns
         missed_bytes = operand_bytes(operation, part.xcd_panels_a * rows, part.xcd_panels_b * columns, tile.k)
         fresh_bytes = operand_bytes(operation, part.fresh_panels_a * rows, part.fresh_panels_b * columns, tile.k)
@@ -112,6 +112,10 @@ class WorkgroupRound:
         """
         steps, ends = self._steps_and_ends(follows)
         return steps * self.step_clk + ends * sum(self._ends_clk(clock_ghz))
+
+    def ends_of_steps(self, clock_ghz: float) -> float:
+        """What the ends of a workgroup take, in k-steps."""
+        return sum(self._ends_clk(clock_ghz)) / self.step_clk
 
     def parts_clk(self, clock_ghz: float, follows: bool) -> dict[str, float]:
         """What `clk` is the sum of: k-steps, and what the ends of workgroups take that is not hidden."""

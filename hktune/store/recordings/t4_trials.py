@@ -13,11 +13,12 @@ from hktune.core.escaped import shown
 from hktune.core.operation import Operation, operation_of
 from hktune.core.outcome import Status
 from hktune.core.trial import Trial
+from hktune.store.cells import FIELDS, TYPES
 from hktune.store.recordings.document import RECORDING, read_document
 from hktune.store.recordings.objective import TIME
 from hktune.store.recordings.recording import BrokenRecording
 from hktune.store.recordings.t4 import CORRECT, Measurement, T4File, T4Result, t4_file
-from hktune.store.rows import FIELDS, TYPES, Encoder
+from hktune.store.rows import Encoder
 
 SCHEMA_VERSION = "1.0.0"
 _US_PER_MS = 1e3

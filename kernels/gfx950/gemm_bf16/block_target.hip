@@ -10,20 +10,20 @@ __device__ uint16_t raw_buffer_load_b16(i32x4 srsrc, uint32_t voffset, uint32_t 
 // The block of C that a workgroup stores: `first` is its corner, `rows` and `cols` count from there to the ends of C.
 struct block_target {
     output *first;
-    const output *bias;  // of the block's first column; or null
+    const addend *bias;  // of the block's first column; or null
     int up;  // elements of the bias from a gate's to that of what it gates
     int row_stride, rows, cols;
     bool whole_vectors;  // whether no vector of columns straddles a row's end, or begins within another one's bytes
-    const output *residual = nullptr;  // what is added to C, from the same corner on
+    const addend *residual = nullptr;  // what is added to C, from the same corner on
     int residual_stride = 0;
 
     // The block of C [m,n] that begins at (row, col).
-    __device__ __forceinline__ block_target(output *c, const output *bias, int row, int col, int m, int n, int row_stride)
-        : first(c + int64_t(row) * row_stride + col), bias(bias ? bias + col : nullptr), up(n), row_stride(row_stride),
+    __device__ __forceinline__ block_target(output *c, const addend *bias, int row, int col, int m, int n, int row_stride)
+        : first(c + int64_t(row) * row_stride + col), bias(bias ? bias + col * GATE_STRIDE : nullptr), up(INTERLEAVED ? 1 : n), row_stride(row_stride),
           rows(m - row), cols(n - col), whole_vectors(n % VECTOR_C == 0 && row_stride % VECTOR_C == 0) {}
 
     // Has a matrix added to C whose rows are `stride` apart.
-    __device__ __forceinline__ void add(const output *matrix, int row, int col, int stride) {
+    __device__ __forceinline__ void add(const addend *matrix, int row, int col, int stride) {
         residual = matrix + int64_t(row) * stride + col;
         residual_stride = stride;
         whole_vectors = whole_vectors && stride % VECTOR_C == 0;
@@ -33,8 +33,8 @@ struct block_target {
     __device__ __forceinline__ i32x4 descriptor() const { return block_of(first, row_stride); }
     __device__ __forceinline__ i32x4 residual_descriptor() const { return block_of(residual, residual_stride); }
 
-    __device__ __forceinline__ i32x4 block_of(const output *corner, int stride) const {
-        return make_srsrc(corner, ((min(rows, BLOCK_M) - 1) * stride + min(cols, BLOCK_COLS)) * sizeof(output));
+    template<typename T> __device__ __forceinline__ i32x4 block_of(const T *corner, int stride) const {
+        return make_srsrc(corner, ((min(rows, BLOCK_M) - 1) * stride + min(cols, BLOCK_COLS)) * sizeof(T));
     }
 
     __device__ __forceinline__ uint32_t column_offset(int col) const {
@@ -48,15 +48,17 @@ __device__ __forceinline__ float2 *quad_of(RT_Ct &ct, int row_tile, int quad) {
 }
 
 using scalar = element_of<DTYPE_C>::scalar;
+static_assert(sizeof(addend) == sizeof(output) || (FLOAT8_OUTPUT && !HAS_RESIDUAL), "a residual comes as C goes");
 
-// The float32 of a number of C's format, whose bits are the low ones of `bits`.
+// The float32 of a number that is added, or that C holds: `bits` has its own in the low ones.
 __device__ __forceinline__ float widened(uint32_t bits) {
-    if constexpr (DTYPE_C == Dtype::bf16) return __builtin_bit_cast(float, bits << 16);
-    else return __builtin_bit_cast(scalar, static_cast<element_of<DTYPE_C>::bits>(bits));
+    using of_addend = element_of<DTYPE_ADDED>;
+    if constexpr (DTYPE_ADDED == Dtype::bf16) return __builtin_bit_cast(float, bits << 16);
+    else return __builtin_bit_cast(of_addend::scalar, static_cast<of_addend::bits>(bits));
 }
 
 __device__ __forceinline__ uint32_t load_bits(i32x4 srsrc, uint32_t at) {
-    if constexpr (DTYPE_C == Dtype::f32) return llvm_amdgcn_raw_buffer_load_b32(srsrc, at, 0, 0);
+    if constexpr (DTYPE_ADDED == Dtype::f32) return llvm_amdgcn_raw_buffer_load_b32(srsrc, at, 0, 0);
     else return raw_buffer_load_b16(srsrc, at, 0, 0);
 }
 
@@ -65,15 +67,16 @@ __device__ __forceinline__ uint32_t load_bits(i32x4 srsrc, uint32_t at) {
 struct quad_bias { float2 pairs[QUAD_PAIRS], scales[QUAD_PAIRS]; };
 
 // Of a row of biases that begins with that of the block's first column; or null.
-__device__ __forceinline__ quad_bias bias_at(const block_target &c, const block_scales &scales, const output *first,
+__device__ __forceinline__ quad_bias bias_at(const block_target &c, const block_scales &scales, const addend *first,
                                              int col) {
     quad_bias bias{};
     if (first) {
-        const i32x4 srsrc = make_srsrc(first, min(c.cols, BLOCK_COLS) * sizeof(output));
+        const int reach = (min(c.cols, BLOCK_COLS) - 1) * GATE_STRIDE + 1;
+        const i32x4 srsrc = make_srsrc(first, reach * sizeof(addend));
         float columns[QUAD];
         #pragma unroll
         for (int e = 0; e < QUAD; e++) {
-            columns[e] = widened(load_bits(srsrc, (col + e) * sizeof(output)));
+            columns[e] = widened(load_bits(srsrc, (col + e) * GATE_STRIDE * sizeof(addend)));
         }
         bias = {{{columns[0], columns[1]}, {columns[2], columns[3]}}};
     }
@@ -93,7 +96,7 @@ __device__ __forceinline__ quad_bias up_bias_at(const block_target &c, const blo
 }
 
 constexpr int QUAD_WORDS = QUAD * sizeof(output) / sizeof(uint32_t);
-constexpr int PAIR_WORDS = QUAD_WORDS / QUAD_PAIRS;
+constexpr int PAIR_WORDS = FLOAT8_OUTPUT ? 1 : QUAD_WORDS / QUAD_PAIRS;  // of float8 it has half of one
 
 struct pair_words { uint32_t at[PAIR_WORDS]; };
 

@@ -15,15 +15,21 @@ enum class Priority { none, cluster, phase };
 
 constexpr Dtype DTYPE_A = Dtype::bf16;  // sums are float32, those of i8 i32
 constexpr Dtype DTYPE_B = Dtype::bf16;
-constexpr Dtype DTYPE_C = Dtype::bf16;  // of C and the bias
+constexpr Dtype DTYPE_C = Dtype::bf16;
+constexpr Dtype DTYPE_ADDED = Dtype::bf16;  // of a bias and a residual
 constexpr Scales SCALES = Scales::none;  // what numbers of A and of B are multiplied by
 #define SCALE_ARGUMENTS 0  // pointers to them, and row strides where they are matrices
 constexpr bool ACCUMULATES = false;  // whether a launch may ask to add what C holds
 constexpr Activation ACTIVATION = Activation::none;  // of C, or of gates alone, before the rounding
 constexpr bool GATED = false;  // whether B has columns of gates, and as many of what they gate
+constexpr bool INTERLEAVED = false;  // whether these take turns, or all gates come first
 #define HAS_RESIDUAL false  // whether the kernel has two more arguments, and adds a matrix to C
-#define SEVERAL false  // whether the kernel has an argument more, and computes so many products
-#define GROUPED false  // whether these are groups of rows, and another one has where each ends
+#define HAS_ALPHA false  // whether there is a pointer to what A @ B is multiplied by,
+#define HAS_BETA false  // what the residual is,
+#define SCALES_C false  // and what C is before it is rounded to float8
+#define SEVERAL false  // whether a launch computes several products, in stacks of matrices
+#define GROUPED false  // and whether these are groups: of the rows of A and C,
+#define GROUPS_OF_K false  // or of K
 // What is contiguous in memory: a line of the operand (a row of A, a column of B), which runs along K, or one element
 // of every line.
 constexpr Along ALONG_A = Along::k;

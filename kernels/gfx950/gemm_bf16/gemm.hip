@@ -1,4 +1,4 @@
-// C[M,N] = A @ B on gfx950: row-major, bf16 or float16 in, the same or float32 out, float32 accumulation. A and B are
+// C[M,N] = A @ B on gfx950: row-major, bf16 or float16 in, the same, float32 or e4m3 out, float32 accumulation. A and B are
 // each stored as the product reads them, or transposed. Where there are gates, B has 2N columns: gates, and then what
 // they gate.
 //
@@ -14,10 +14,10 @@
 #include "store.hip"
 
 extern "C" __global__ __launch_bounds__(NUM_THREADS, WAVES_PER_SIMD)
-void hktune_gemm_bf16(const element *a, const element *b, output *c, const output *bias, float *workspace,
+void hktune_gemm_bf16(const element *a, const element *b, output *c, const addend *bias, float *workspace,
                       int m, int n, int k, int lda, int ldb, int ldc, int accumulate
 #if HAS_RESIDUAL
-                      , const output *residual, int ldresidual
+                      , const addend *residual, int ldresidual
 #endif
 #if SCALE_ARGUMENTS >= 2
                       , const float *scale_a, const float *scale_b
@@ -25,11 +25,29 @@ void hktune_gemm_bf16(const element *a, const element *b, output *c, const outpu
 #if SCALE_ARGUMENTS == 4
                       , int ldscale_a, int ldscale_b
 #endif
+#if HAS_ALPHA
+                      , const float *alpha
+#endif
+#if HAS_BETA
+                      , const float *beta
+#endif
+#if SCALES_C
+                      , const float *scale_c
+#endif
 #if SEVERAL
                       , int groups
 #endif
 #if GROUPED
                       , const int *offsets
+#endif
+#if STACK_OF_A
+                      , int64_t stride_a
+#endif
+#if STACK_OF_B
+                      , int64_t stride_b
+#endif
+#if STACK_OF_C
+                      , int64_t stride_c
 #endif
                       ) {
 #if SCALE_ARGUMENTS < 2
@@ -38,11 +56,17 @@ void hktune_gemm_bf16(const element *a, const element *b, output *c, const outpu
 #if SCALE_ARGUMENTS < 4
     constexpr int ldscale_a = 0, ldscale_b = 0;
 #endif
-#if !SEVERAL
-    constexpr int groups = 1;
-#endif
 #if !GROUPED
     constexpr const int *offsets = nullptr;
+#endif
+#if !STACK_OF_A
+    constexpr int64_t stride_a = 0;
+#endif
+#if !STACK_OF_B
+    constexpr int64_t stride_b = 0;
+#endif
+#if !STACK_OF_C
+    constexpr int64_t stride_c = 0;
 #endif
     k = halfwords_in(k), lda = halfwords_in(lda), ldb = halfwords_in(ldb);
     extern __shared__ alignment_dummy __shm[];
@@ -51,25 +75,40 @@ void hktune_gemm_bf16(const element *a, const element *b, output *c, const outpu
     PART_B (&Bs)[STAGES][SPLIT] = al.allocate<PART_B, STAGES, SPLIT>();
 
     const int blocks_m = blocks_of_rows(m), blocks_n = (n + BLOCK_COLS - 1) / BLOCK_COLS;
-    const int blocks = SEVERAL ? most_blocks(m, blocks_n, groups) : blocks_m * blocks_n;
+#if SEVERAL
+    const int blocks = most_blocks(m, blocks_n, groups);
+#else
+    const int blocks = blocks_m * blocks_n;
+#endif
     const int share = SPLIT_K == 1 ? 0 : blockIdx.x / blocks, block = blockIdx.x - share * blocks;
 #if SEVERAL
-    const product own = product_of(tile_of(block, blocks), m, blocks_n, groups, offsets);
-    if (own.rows == 0) return;
-    m = own.rows;
-    a += own.begin_of_a(k, lda), b += own.begin_of_b(n, k, ldb), c += own.first_row * ldc;
+    const product own = product_of(tile_of(block, blocks), m, k, blocks_n, groups, offsets);
+    if (GROUPS_OF_ROWS && own.size == 0) return;
+    a += own.number * halfwords_in(stride_a) + own.first * lda;
+    b += own.number * halfwords_in(stride_b) + (GROUPS_OF_K ? own.first * ldb : 0);
+    c += own.number * stride_c + (GROUPS_OF_ROWS ? own.first * ldc : 0);
+#if SCALE_ARGUMENTS >= 2
+    scale_a += GROUPED ? own.first : int64_t(own.number) * m, scale_b += int64_t(own.number) * n;
+#endif
+    (GROUPS_OF_K ? k : m) = own.size;
     const auto [block_row, block_col] = place_in(own.tile, blocks_of_rows(m), blocks_n);
 #else
     const auto [block_row, block_col] = place_of(block, blocks_m, blocks_n);
 #endif
     const int row = block_row * BLOCK_M, col = block_col * BLOCK_COLS;
     const int k_tiles = (k + K_STEP - 1) / K_STEP;
-    const int first_tile = share * k_tiles / SPLIT_K, end_tile = (share + 1) * k_tiles / SPLIT_K;
+    const int first_tile = share * k_tiles / SPLIT_K;
+#if GROUPS_OF_K
+    int end_tile = (share + 1) * k_tiles / SPLIT_K;
+    if (end_tile == first_tile) k = first_tile * K_STEP, end_tile++;  // of nothing: a tile of zeros
+#else
+    const int end_tile = (share + 1) * k_tiles / SPLIT_K;
+#endif
     const int warp_id = __builtin_amdgcn_readfirstlane(kittens::warpid());
     const warp_place warp{warp_id / WARPS_N, warp_id % WARPS_N};
     const block_source source{
         {first_line<ALONG_A>(a, row, lda), lda, m - row, 0, words_of_a::of(scale_a, ldscale_a, row, m - row)},
-        {first_line<ALONG_B>(b, col, ldb), ldb, n - col, n, words_of_b::of(scale_b, ldscale_b, col, n - col)},
+        {first_line<ALONG_B>(b, col * GATE_STRIDE, ldb), ldb, n - col, INTERLEAVED ? 1 : n, words_of_b::of(scale_b, ldscale_b, col, n - col)},
         k, first_tile, end_tile - 1};
 
     using main_loop = std::conditional_t<SCHEDULE == Schedule::pingpong, pingpong<SPLIT>, pipeline<CLUSTERS>>;
@@ -84,10 +123,19 @@ void hktune_gemm_bf16(const element *a, const element *b, output *c, const outpu
     loop.drain();
 
     if (SPLIT_K > 1 && !gather_block(loop.ct, workspace, block, share, warp_id)) return;
-    const block_scales scales(scale_a, scale_b, row, col, m, n);
+    block_scales scales(scale_a, scale_b, row, col, m, n);
     block_target target(c, bias, row, col, m, n, ldc);
 #if HAS_RESIDUAL
     target.add(residual, row, col, ldresidual);
+#endif
+#if HAS_ALPHA
+    scales.alpha = single(alpha);
+#endif
+#if HAS_BETA
+    scales.beta = single(beta);
+#endif
+#if SCALES_C
+    scales.c = single(scale_c);
 #endif
     store_block(target, scales, loop.ct, warp);
 }

@@ -26,6 +26,11 @@ template<> struct element_of<Dtype::f32> {
     using scalar = float;
     using bits = uint32_t;
 };
+template<> struct element_of<Dtype::e4m3> {  // as C has it; float8.hip converts
+    using tile = uint8_t;
+    using scalar = uint8_t;
+    using bits = uint8_t;
+};
 template<> struct element_of<Dtype::i32> {
     using tile = float;
     using scalar = int;
@@ -42,12 +47,14 @@ constexpr int bits_of(Dtype dtype) {
     return dtype == Dtype::mxfp4 ? 4 : 8;
 }
 constexpr int BITS = bits_of(DTYPE_A);
-constexpr int halfwords_in(int numbers) { return BITS == HALFWORD_BITS ? numbers : numbers / 8 * BITS / 2; }
+template<typename Count> constexpr Count halfwords_in(Count numbers) { return BITS == HALFWORD_BITS ? numbers : numbers / 8 * BITS / 2; }
 constexpr int numbers_in(int halfwords) { return halfwords * HALFWORD_BITS / BITS; }
 template<Dtype dtype, int bits> struct halfword_of { using type = kittens::bf16; };
 template<Dtype dtype> struct halfword_of<dtype, HALFWORD_BITS> { using type = element_of<dtype>::tile; };
 using element = halfword_of<DTYPE_A, BITS>::type;
 using output  = element_of<DTYPE_C>::tile;
+using addend  = element_of<DTYPE_ADDED>::tile;  // of a bias and a residual
+constexpr bool FLOAT8_OUTPUT = DTYPE_C == Dtype::e4m3;
 constexpr bool INTEGER_SUMS = DTYPE_A == Dtype::i8;
 constexpr bool SMALL_FLOATS = BITS < HALFWORD_BITS && !INTEGER_SUMS;
 
@@ -98,6 +105,8 @@ constexpr int REG_N          = PART_N / WARPS_N;
 enum class Gates { none, part, half_of_warp };
 constexpr Gates GATES        = !GATED ? Gates::none : SPLIT == 2 ? Gates::part : Gates::half_of_warp;
 constexpr int BLOCK_COLS     = GATED ? BLOCK_N / 2 : BLOCK_N;                       // columns of C in a block,
+constexpr int GATE_STRIDE    = INTERLEAVED ? 2 : 1;  // columns of B from one gate to the next
+static_assert(!INTERLEAVED || (GATED && ALONG_B == Along::k), "a load is of one gate's K, or of what it gates");
 constexpr int PARTS_COLS     = GATED ? 1 : SPLIT;                                   // its parts of them,
 constexpr int REG_COLS       = GATES == Gates::half_of_warp ? REG_N / 2 : REG_N;    // and a warp's columns in a part
 constexpr int SLICE_K        = K_STEP / SLICES;

@@ -100,15 +100,17 @@ struct no_words {
 // The lines of A (its rows), or of B (its columns), that a workgroup multiplies: `first` is where they begin, `lines`
 // counts from there to the last of the matrix. `row_stride` is from line to line or, contiguous along lines, from k to
 // k. `offsets` say where each load of this thread begins in a part. Where there are gates, `lines` counts these, and
-// what they gate is `up` lines further on.
+// what they gate is `up` lines further on. Where both take turns, `up` is 1, and a gate is `step` lines behind another.
 template<Along ALONG, typename PART, int LINES, int LOADS, typename WORDS_OF, Gates GATES = Gates::none> struct operand {
+    static constexpr int step = GATES == Gates::none ? 1 : GATE_STRIDE;
+
     const element *first;
     int row_stride, lines, up;
     WORDS_OF words;
     uint32_t offsets[LOADS];
 
     __device__ __forceinline__ void prepare(PART &part) {
-        load_offsets(part, row_stride, offsets);
+        load_offsets(part, step * row_stride, offsets);
         if constexpr (GATES == Gates::half_of_warp) move_to_halves(part);
         if constexpr (HAS_WORDS) words.prepare();
     }
@@ -122,7 +124,8 @@ template<Along ALONG, typename PART, int LINES, int LOADS, typename WORDS_OF, Ga
         for (int i = 0; i < LOADS; i++) {
             const uint32_t along = contiguous[i] / sizeof(element), across = offsets[i] / sizeof(element) - along;
             const uint32_t line = ALONG == Along::k ? across : along, in_warp = line % REG_N;
-            const uint32_t from = line / REG_N * REG_COLS + in_warp % REG_COLS + (in_warp < REG_COLS ? 0 : up);
+            const uint32_t gate = line / REG_N * REG_COLS + in_warp % REG_COLS;
+            const uint32_t from = gate * step + (in_warp < REG_COLS ? 0 : up);
             offsets[i] = (ALONG == Along::k ? from * row_stride + along : across * row_stride + from) * sizeof(element);
         }
     }
@@ -131,8 +134,8 @@ template<Along ALONG, typename PART, int LINES, int LOADS, typename WORDS_OF, Ga
     __device__ __forceinline__ int begin(int h) const { return GATES == Gates::part ? h * up : h * LINES; }
 
     __device__ __forceinline__ int present(int h) const {
-        if constexpr (GATES == Gates::part) return min(lines, LINES);
-        if constexpr (GATES == Gates::half_of_warp) return up + min(lines, LINES / 2);
+        if constexpr (GATES == Gates::part) return (min(lines, LINES) - 1) * step + 1;
+        if constexpr (GATES == Gates::half_of_warp) return (min(lines, LINES / 2) - 1) * step + up + 1;
         return min(lines - h * LINES, LINES);
     }
 
@@ -145,7 +148,8 @@ template<Along ALONG, typename PART, int LINES, int LOADS, typename WORDS_OF, Ga
             const uint32_t elements = present > 0 ? (present - 1) * row_stride + min(K_STEP, row_stride) : 0;
             return make_srsrc(first + int64_t(begin(h)) * row_stride + k, elements * sizeof(element));
         } else {
-            const uint32_t elements = present > 0 ? (min(k_left, K_STEP) - 1) * row_stride + present : 0;
+            const bool any = present > 0 && (!GROUPS_OF_K || k_left > 0);
+            const uint32_t elements = any ? (min(k_left, K_STEP) - 1) * row_stride + present : 0;
             return make_srsrc(first + int64_t(k) * row_stride + begin(h), elements * sizeof(element));
         }
     }

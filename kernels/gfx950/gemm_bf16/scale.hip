@@ -1,4 +1,5 @@
-// Scales of whole sums: what they are multiplied by, in float32, before anything is added to them.
+// Scales of whole sums: what they are multiplied by, in float32, before anything is added to them. And single numbers:
+// alpha, after them; beta, of a residual; and what C is multiplied by before it is rounded to float8.
 
 #pragma once
 
@@ -10,6 +11,7 @@ constexpr bool SUMS_HAVE_SCALES = SCALES == Scales::tensor || SCALES == Scales::
 struct block_scales {
     const float *a, *b;  // of the block's first row and column; or of everything
     int rows, cols;      // from there to the ends of C
+    float alpha = 1, beta = 1, c = 1;
 
     __device__ __forceinline__ block_scales(const float *scale_a, const float *scale_b, int row, int col, int m, int n)
         : a(scale_a + (SCALES == Scales::rows ? row : 0)), b(scale_b + (SCALES == Scales::rows ? col : 0)),
@@ -26,11 +28,20 @@ struct block_scales {
         else return 1;
     }
 
+    __device__ __forceinline__ float2 times_alpha(float2 sum) const {
+        return HAS_ALPHA ? float2{sum.x * alpha, sum.y * alpha} : sum;
+    }
+
     __device__ __forceinline__ static float load(const float *first, int count, int at) {
         const i32x4 srsrc = make_srsrc(first, count * sizeof(float));
         return __builtin_bit_cast(float, llvm_amdgcn_raw_buffer_load_b32(srsrc, at * sizeof(float), 0, 0));
     }
 };
+
+// A number that all lanes read, by a scalar load.
+__device__ __forceinline__ float single(const float *number) {
+    return *(const __attribute__((address_space(4))) float *)number;
+}
 
 // Two sums in float32, as their row and columns have it.
 __device__ __forceinline__ float2 scaled(float2 sum, float of_row, float2 of_columns) {

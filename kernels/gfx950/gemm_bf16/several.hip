@@ -1,34 +1,34 @@
 // Several products in one launch: which of them a workgroup works on, and where its operands begin.
 //
-// All tiles are numbered, one product's behind the other's. Of a batched operation each product has M rows; of a grouped
-// one, such as a model's experts, it has the rows of A up to its end in `ends`. Only the device knows those, so a launch
-// has as many workgroups as there may be tiles, and those that are left over leave at once.
+// All tiles are numbered, one product's behind the other's. Those of a batched operation are of one size. Groups are the
+// experts of a model: of the rows of A and C, each with a B of its own, or of K, each with a C of its own. `ends` has
+// where each ends. Only the device knows that, so of rows a launch has as many workgroups as there may be tiles, and those
+// that are left over leave at once.
 
 #pragma once
 
 #include "geometry.hip"
 
-// Rows from `first_row` on, of all products', and a tile among its own. Behind the last product there are no rows.
+#define GROUPS_OF_ROWS (GROUPED && !GROUPS_OF_K)
+
+// What is a stack of matrices: the kernel has an argument for the elements from one to the next.
+#define STACK_OF_A (SEVERAL && !GROUPED)
+#define STACK_OF_B (SEVERAL && !GROUPS_OF_K)
+#define STACK_OF_C (SEVERAL && !GROUPS_OF_ROWS)
+
+// The product, from where on and how much it has of what groups divide, rows or K, and a tile among its own. A batched
+// one has all rows. Behind the last group of rows there are none.
 struct product {
     int number;
-    int64_t first_row;
-    int rows, tile;
-
-    // In elements from the first product's.
-    __device__ __forceinline__ int64_t begin_of_a(int k, int row_stride) const {
-        return (ALONG_A == Along::k ? first_row : int64_t(number) * k) * row_stride;
-    }
-    __device__ __forceinline__ int64_t begin_of_b(int n, int k, int row_stride) const {
-        const int lines = GATED ? 2 * n : n;
-        return int64_t(number) * (ALONG_B == Along::k ? lines : k) * row_stride;
-    }
+    int64_t first;
+    int size, tile;
 };
 
 __device__ __forceinline__ int blocks_of_rows(int rows) { return (rows + BLOCK_M - 1) / BLOCK_M; }
 
 // Tiles of all products, wherever groups end: each that has rows may have one that is not full.
 __device__ __forceinline__ int most_blocks(int m, int blocks_n, int groups) {
-    return (GROUPED ? m / BLOCK_M + min(m, groups) : groups * blocks_of_rows(m)) * blocks_n;
+    return (GROUPS_OF_ROWS ? m / BLOCK_M + min(m, groups) : groups * blocks_of_rows(m)) * blocks_n;
 }
 
 // The sum of `value` over the lanes up to this one: within rows of 16, and then of the rows before.
@@ -43,14 +43,19 @@ __device__ __forceinline__ int sum_up_to_lane(int value) {
     return value;
 }
 
-// The group that `tile` of all is of. A wave looks at as many groups at once as it has lanes. Ends that are out of order,
-// or beyond C, make no group of less than 0 rows, and none beyond C.
-__device__ __forceinline__ product group_of(int tile, int m, int blocks_n, int groups, const int *ends) {
+// Where a group ends of `size` elements. Ends that are out of order, or beyond the last element, make no group of less
+// than none, and none beyond the last.
+__device__ __forceinline__ int end_of(int group, int groups, int size, const int *ends) {
+    return min(max(ends[min(group, groups - 1)], 0), size);
+}
+
+// The group of rows that `tile` of all is of. A wave looks at as many groups at once as it has lanes.
+__device__ __forceinline__ product group_of_rows(int tile, int m, int blocks_n, int groups, const int *ends) {
     int before = 0;  // tiles of the groups before
     for (int first = 0; first < groups; first += kittens::WARP_THREADS) {
         const int group = first + kittens::laneid();
-        const auto end_of = [&](int i) { return min(max(ends[min(i, groups - 1)], 0), m); };
-        const int begin = group == 0 ? 0 : end_of(group - 1), rows = max(end_of(group) - begin, 0);
+        const int begin = group == 0 ? 0 : end_of(group - 1, groups, m, ends);
+        const int rows = max(end_of(group, groups, m, ends) - begin, 0);
         const int tiles = blocks_of_rows(rows) * blocks_n, behind = before + sum_up_to_lane(tiles);
         const uint64_t later = __ballot(behind > tile);
         if (later != 0) {
@@ -63,9 +68,13 @@ __device__ __forceinline__ product group_of(int tile, int m, int blocks_n, int g
     return {groups, 0, 0, 0};
 }
 
-__device__ __forceinline__ product product_of(int tile, int m, int blocks_n, int groups, const int *ends) {
-    if constexpr (GROUPED) return group_of(tile, m, blocks_n, groups, ends);
-    if constexpr (!SEVERAL) return {0, 0, m, tile};
+__device__ __forceinline__ product product_of(int tile, int m, int k, int blocks_n, int groups, const int *ends) {
+    if constexpr (GROUPS_OF_ROWS) return group_of_rows(tile, m, blocks_n, groups, ends);
     const int tiles = blocks_of_rows(m) * blocks_n, number = tile / tiles;
-    return {number, int64_t(number) * m, m, tile - number * tiles};
+    product own{number, 0, m, tile - number * tiles};
+    if constexpr (GROUPS_OF_K) {
+        const int begin = number == 0 ? 0 : end_of(number - 1, groups, k, ends);
+        own.first = begin, own.size = max(end_of(number, groups, k, ends) - begin, 0);
+    }
+    return own;
 }

@@ -5,6 +5,7 @@
 #include "activation.hip"
 #include "block_target.hip"
 #include "multiply.hip"
+#include "quads.hip"
 
 __device__ __forceinline__ void clear_block(RT_Ct (&ct)[SPLIT][SPLIT]) {
     #pragma unroll
@@ -103,149 +104,26 @@ __device__ __forceinline__ bool gather_block(RT_Ct (&ct)[SPLIT][SPLIT], float *w
     return true;
 }
 
-// Two sums as they are stored, rounded to nearest even; what is beyond the largest number becomes infinite. The
-// conversion is the compiler's, which puts wait states between an MFMA and what reads its result; before HipKittens'
-// own convertor, an assembly statement, it would put none.
-__device__ __forceinline__ pair_words rounded(f32x2 values) {
-    if constexpr (DTYPE_C == Dtype::i32) {  // whose bits they are
-        pair_words words;
-        __builtin_memcpy(&words, &values, sizeof(words));
-        return words;
-    }
-    using scalar_x2 = scalar __attribute__((ext_vector_type(2)));
-    return __builtin_bit_cast(pair_words, __builtin_convertvector(values, scalar_x2));
-}
-
 __device__ __forceinline__ f32x2 biased(float2 sum, float2 bias) { return f32x2{sum.x + bias.x, sum.y + bias.y}; }
 
 // A pair of quad q of part j of C in float32, before a residual is added; `of_row` is the scale of its row.
 __device__ __forceinline__ f32x2 finished(RT_Ct (&ct)[SPLIT], int j, int t, int q, int pair, const quad_bias &bias,
-                                          const quad_bias &up_bias, float of_row) {
-    const float2 sum = scaled(quad_of(ct[j], t, q)[pair], of_row, bias.scales[pair]);
+                                          const quad_bias &up_bias, float of_row, const block_scales &scales) {
+    const float2 sum = scales.times_alpha(scaled(quad_of(ct[j], t, q)[pair], of_row, bias.scales[pair]));
     if constexpr (DTYPE_C == Dtype::i32) return f32x2{sum.x, sum.y};
     const f32x2 value = activated(biased(sum, bias.pairs[pair]));
     if constexpr (!GATED) return value;
     constexpr int up_part = GATES == Gates::part ? 1 : 0, up_quad = GATES == Gates::part ? 0 : QUADS;
-    return value * biased(quad_of(ct[up_part], t, q + up_quad)[pair], up_bias.pairs[pair]);
+    return value * biased(scales.times_alpha(quad_of(ct[up_part], t, q + up_quad)[pair]), up_bias.pairs[pair]);
 }
 
-// The float32 of a pair whose words are these.
-__device__ __forceinline__ f32x2 widened_pair(const uint32_t *words) {
-    if constexpr (PAIR_WORDS == 2) return f32x2{widened(words[0]), widened(words[1])};
-    return f32x2{widened(words[0] & 0xffff), widened(words[0] >> 16)};
+// A pair of a residual, or of C before it is rounded, as their factors have them.
+__device__ __forceinline__ f32x2 times_beta(f32x2 residual, const block_scales &scales) {
+    return HAS_BETA ? residual * scales.beta : residual;
 }
 
-// Trades halves of two quads with the neighbouring lane of the row, so that each lane ends up with a vector of columns.
-__device__ __forceinline__ void pair_up(uint32_t &left, uint32_t &right) {
-    const auto swapped = MFMA == 16 ? __builtin_amdgcn_permlane16_swap(left, right, false, false)
-                                    : __builtin_amdgcn_permlane32_swap(left, right, false, false);
-    left = swapped[0];
-    right = swapped[1];
-}
-
-// Trades the lower half of `left` for the upper half of `right`, of the 16 rows that their lanes are: `left` ends up
-// with the columns of both in the upper rows, `right` in the lower ones.
-__device__ __forceinline__ void line_up(uint32_t &left, uint32_t &right) {
-    constexpr int rotate_by_8 = 0x128, all_rows = 0xf, banks_0_to_7 = 0x3, banks_8_to_15 = 0xc;
-    const uint32_t upper = __builtin_amdgcn_update_dpp(left, right, rotate_by_8, all_rows, banks_8_to_15, false);
-    right = __builtin_amdgcn_update_dpp(right, left, rotate_by_8, all_rows, banks_0_to_7, false);
-    left = upper;
-}
-
-// A lane stores half a vector, a vector, or two vectors, one of them HALF_ROWS rows below. A vector is two quads, or of
-// float32 one. Vectors are lined up where a row of the warp's part is as long as a line of memory: then each store is
-// of whole lines.
-constexpr int HALF_ROWS = 8;
-constexpr int VECTOR_QUADS = VECTOR_C / QUAD;
-constexpr int LINE_QUADS = 2 * VECTOR_QUADS;
-constexpr bool LINES_UP = MFMA == 16 && QUADS % LINE_QUADS == 0;
-constexpr int QUADS_AT_ONCE = LINES_UP ? LINE_QUADS : QUADS % VECTOR_QUADS == 0 ? VECTOR_QUADS : 1;
-
-template<int quads> __device__ __forceinline__ int lane_row() {
-    return kittens::laneid() % (quads == LINE_QUADS ? HALF_ROWS : MFMA);
-}
-
-template<int quads> __device__ __forceinline__ int lane_column() {
-    const int lane = kittens::laneid() / MFMA;
-    const int column = quads == 1 || VECTOR_QUADS == 1 ? lane * QUAD : lane % 2 * QUAD_COLS + lane / 2 * VECTOR_C;
-    if constexpr (quads < LINE_QUADS) return column;
-    return column + kittens::laneid() / HALF_ROWS % 2 * VECTOR_QUADS * QUAD_COLS;
-}
-
-__device__ __forceinline__ void store_words(i32x4 srsrc, uint32_t at, const uint32_t *words) {
-    __uint128_t vector;
-    __builtin_memcpy(&vector, words, sizeof(vector));
-    llvm_amdgcn_raw_buffer_store_b128(vector, srsrc, at, 0, 0);
-}
-
-constexpr int VECTOR_WORDS = VECTOR_BYTES / sizeof(uint32_t);
-
-// The words of `quads` neighbouring quads of a row of C.
-template<int quads> struct quad_words { uint32_t at[quads * QUAD_WORDS]; };
-
-template<int quads> __device__ __forceinline__ void pair_up_all(quad_words<quads> &words) {
-    if constexpr (quads >= VECTOR_QUADS && VECTOR_QUADS == 2) {
-        #pragma unroll
-        for (int w = 0; w < quads * QUAD_WORDS; w += VECTOR_WORDS) {
-            pair_up(words.at[w], words.at[w + 2]);
-            pair_up(words.at[w + 1], words.at[w + 3]);
-        }
-    }
-}
-
-template<int quads> __device__ __forceinline__ void line_up_all(quad_words<quads> &words) {
-    if constexpr (quads == LINE_QUADS) {
-        #pragma unroll
-        for (int w = 0; w < VECTOR_WORDS; w++) line_up(words.at[w], words.at[VECTOR_WORDS + w]);
-    }
-}
-
-// Stores `quads` neighbouring quads: up to a vector with one instruction, two vectors with two, `half_rows` apart.
-template<int quads>
-__device__ __forceinline__ void store_quads(i32x4 srsrc, uint32_t at, uint32_t half_rows, quad_words<quads> &words) {
-    if constexpr (quads < VECTOR_QUADS) {
-        llvm_amdgcn_raw_buffer_store_b64(uint64_t(words.at[1]) << 32 | words.at[0], srsrc, at, 0, 0);
-        return;
-    }
-    pair_up_all(words);
-    line_up_all(words);
-    if constexpr (quads == LINE_QUADS) store_words(srsrc, at + half_rows, words.at + VECTOR_WORDS);
-    store_words(srsrc, at, words.at);
-}
-
-// What `store_quads` would have stored there.
-template<int quads>
-__device__ __forceinline__ quad_words<quads> load_quads(i32x4 srsrc, uint32_t at, uint32_t half_rows) {
-    quad_words<quads> words;
-    if constexpr (quads < VECTOR_QUADS) {
-        const uint64_t both = llvm_amdgcn_raw_buffer_load_b64(srsrc, at, 0, 0);
-        words = {{uint32_t(both), uint32_t(both >> 32)}};
-    } else {
-        #pragma unroll
-        for (int v = 0; v < quads / VECTOR_QUADS; v++) {
-            const __uint128_t vector = llvm_amdgcn_raw_buffer_load_b128(srsrc, at + v * half_rows, 0, 0);
-            __builtin_memcpy(words.at + v * VECTOR_WORDS, &vector, sizeof(vector));
-        }
-    }
-    return words;
-}
-
-// In the lanes of C's sums: each trade undoes itself.
-template<int quads> __device__ __forceinline__ void back_to_lanes(quad_words<quads> &words) {
-    line_up_all(words);
-    pair_up_all(words);
-}
-
-// For rows of C that begin, or end, anywhere: element by element of a quad, whose pairs are values(0) and values(1).
-template<typename F>
-__device__ __forceinline__ void store_elements(i32x4 srsrc, uint32_t row, const uint32_t (&columns)[QUAD], F &&values) {
-    #pragma unroll
-    for (int e = 0; e < QUAD; e++) {
-        const pair_words pair = rounded(values(e / 2));
-        const uint32_t bits = PAIR_WORDS == 2 ? pair.at[e % PAIR_WORDS] : e % 2 ? pair.at[0] >> 16 : pair.at[0];
-        if constexpr (PAIR_WORDS == 2) llvm_amdgcn_raw_buffer_store_b32(bits, srsrc, row + columns[e], 0, 0);
-        else llvm_amdgcn_raw_buffer_store_b16(bits, srsrc, row + columns[e], 0, 0);
-    }
+__device__ __forceinline__ f32x2 times_scale_c(f32x2 value, const block_scales &scales) {
+    return SCALES_C ? value * scales.c : value;
 }
 
 // Where a warp's accumulators belong in a block: row tile `it` of all parts, and quad q of part j.
@@ -339,12 +217,11 @@ __device__ __forceinline__ void store_vectors(const block_target &c, const block
             quad_words<quads> added, words;
             if constexpr (HAS_RESIDUAL) added = residual.template take<v * ROW_TILES + it>();
             #pragma unroll
-            for (int w = 0; w < quads * QUAD_WORDS; w += PAIR_WORDS) {
-                const int quad = w / QUAD_WORDS, pair = w % QUAD_WORDS / PAIR_WORDS;
-                f32x2 value = finished(ct[part], j, t, q + quad, pair, bias[quad], up_bias[quad], of_rows[it]);
-                if constexpr (HAS_RESIDUAL) value += widened_pair(added.at + w);
-                const pair_words both = rounded(value);
-                for (int i = 0; i < PAIR_WORDS; i++) words.at[w + i] = both.at[i];
+            for (int p = 0; p < quads * QUAD_PAIRS; p++) {
+                const int quad = p / QUAD_PAIRS, pair = p % QUAD_PAIRS;
+                f32x2 value = finished(ct[part], j, t, q + quad, pair, bias[quad], up_bias[quad], of_rows[it], scales);
+                if constexpr (HAS_RESIDUAL) value += times_beta(widened_pair(added.at + p * PAIR_WORDS), scales);
+                words.put(p, times_scale_c(value, scales));
             }
             store_quads<quads>(srsrc, at, HALF_ROWS * row_bytes, words);
         });
@@ -371,8 +248,9 @@ __device__ __forceinline__ void store_one_by_one(const block_target &c, const bl
                 load_quad<false>(c.residual_descriptor(), from, columns, added);
             }
             store_elements(srsrc, row * row_bytes, columns, [&](int pair) __attribute__((always_inline)) {
-                const f32x2 value = finished(ct[part], j, t, q, pair, bias, up_bias, of_rows[it]);
-                return HAS_RESIDUAL ? value + f32x2{added[pair].x, added[pair].y} : value;
+                const f32x2 value = finished(ct[part], j, t, q, pair, bias, up_bias, of_rows[it], scales);
+                const f32x2 residual = times_beta(f32x2{added[pair].x, added[pair].y}, scales);
+                return times_scale_c(HAS_RESIDUAL ? value + residual : value, scales);
             });
         });
         __builtin_amdgcn_sched_barrier(0);

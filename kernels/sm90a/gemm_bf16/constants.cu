@@ -26,7 +26,10 @@
 #define TMA_STORE true  // C is written by TMA, or element by element
 #define ROW_STORE false  // C is written through shared memory, as many rows as there are
 #define SEVERAL false  // products in a launch, each with a B of its own
-#define GROUPED false  // they divide the rows of one A
+#define GROUPED false  // they divide the rows of one A, as it is stored
+#define RAGGED_K false  // which are along K, so they divide one B as well
+#define BATCHED (SEVERAL && !GROUPED)  // a, b and c are stacks of matrices
+#define STACKED (SEVERAL && (!GROUPED || RAGGED_K))  // c is a stack of matrices
 #define RESIDUAL false  // a matrix is added to what becomes C
 #define IN_CLUSTERS false  // blocks are launched as clusters, perhaps of one
 

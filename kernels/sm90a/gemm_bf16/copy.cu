@@ -78,22 +78,38 @@ DEVICE void prefetch(const TensorMap& map) {
     asm volatile("prefetch.tensormap [%0];" ::"l"(&map) : "memory");
 }
 
+// Where a map is of a stack, coordinates are of three dimensions, the last of which is the matrix. It is an operand
+// behind all others.
+#if BATCHED
+#define LOAD "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes"
+#define LOADED_FROM(matrix) "{%2, %3, " matrix "}"
+#define AND_MATRIX(matrix) , "r"(matrix)
+#else
 #define LOAD "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes"
+#define LOADED_FROM(matrix) "{%2, %3}"
+#define AND_MATRIX(matrix)
+#endif
 
 // A copy to this block alone is a plain one: a multicast to one receiver reads the L2 as often and arrives later.
 template <int SHARED_BY>
-DEVICE void load(u32 target, const TensorMap& map, int column, int row, u32 barrier, u32 receivers) {
+DEVICE void load(u32 target, const TensorMap& map, int column, int row, u32 barrier, u32 receivers, int matrix = 0) {
     if constexpr (SHARED_BY == 1)
-        asm volatile(LOAD " [%0], [%1, {%2, %3}], [%4];" ::"r"(target), "l"(&map), "r"(column), "r"(row), "r"(barrier)
-                     : "memory");
+        asm volatile(LOAD " [%0], [%1, " LOADED_FROM("%5") "], [%4];" ::"r"(target), "l"(&map), "r"(column), "r"(row),
+                     "r"(barrier) AND_MATRIX(matrix) : "memory");
     else
-        asm volatile(LOAD ".multicast::cluster [%0], [%1, {%2, %3}], [%4], %5;" ::"r"(target), "l"(&map), "r"(column),
-                     "r"(row), "r"(barrier), "h"(static_cast<u16>(receivers)) : "memory");
+        asm volatile(LOAD ".multicast::cluster [%0], [%1, " LOADED_FROM("%6") "], [%4], %5;" ::"r"(target), "l"(&map),
+                     "r"(column), "r"(row), "r"(barrier), "h"(static_cast<u16>(receivers)) AND_MATRIX(matrix)
+                     : "memory");
 }
 
-DEVICE void store(const TensorMap& map, u32 source, int column, int row) {
+DEVICE void store(const TensorMap& map, u32 source, int column, int row, int matrix = 0) {
+#if STACKED
+    asm volatile("cp.async.bulk.tensor.3d.global.shared::cta.bulk_group [%0, {%1, %2, %4}], [%3];" ::"l"(&map),
+                 "r"(column), "r"(row), "r"(source), "r"(matrix) : "memory");
+#else
     asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [%0, {%1, %2}], [%3];" ::"l"(&map), "r"(column),
                  "r"(row), "r"(source) : "memory");
+#endif
     asm volatile("cp.async.bulk.commit_group;" ::: "memory");
 }
 

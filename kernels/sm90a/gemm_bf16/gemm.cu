@@ -31,7 +31,7 @@ DEVICE void consume(
     const Boxes boxes{ring, layout, release, part};
     for (Work work = schedule.first(); schedule.has(work); schedule.next(work), ++turn) {
         if (PING_PONG && turn % CONSUMERS != consumer) {
-            ring.advance(schedule.k_steps + RESIDUAL_STEPS);
+            ring.advance(schedule.steps(work) + RESIDUAL_STEPS);
             continue;
         }
         Accumulators accumulators;
@@ -49,10 +49,18 @@ DEVICE void consume(
             accumulators, ring, schedule, layout, release, epilogue.factors, run_turn, first_row, spot.row, spot.column);
         if (PING_PONG && threadIdx.x % WARP == 0) arrive(next_turn);
 #else
-        multiply_tile(accumulators, ring, schedule.k_steps, layout, release, first_row, next_turn);
+#if RAGGED_K
+        const int last_depth = schedule.last_depth(work);
+#else
+        constexpr int last_depth = K_STEP;
+#endif
+        multiply_tile(accumulators, ring, schedule.steps(work), layout, release, first_row, next_turn, last_depth);
 #endif
         if (TRIGGER == 3) allow_kernel_behind();
         if constexpr (OF_LINES) finish.factors.have_come(consumer);
+#if SEVERAL
+        finish = finish.within(work);
+#endif
         if (SPLIT_K > 1) reduce_split(accumulators, schedule, layout);
         if (STORES_FROM_STAGES && !RESIDUAL_IN_STAGES) consumers_sync();  // all have multiplied what is there
 #if SHARED
@@ -73,9 +81,7 @@ DEVICE void consume(
 #if TMA_STORE
             store_fragment(c, values, ups, finish, schedule, staging, chunks, boxes, fragment, down, spot.column);
 #elif ROW_STORE
-            store_rows(c, values, finish.within(work), staging, chunks, down, spot.column);
-#elif SEVERAL
-            store_fragment(c, values, ups, finish.within(work), schedule, down, spot.column);
+            store_rows(c, values, finish, staging, chunks, down, spot.column);
 #else
             store_fragment(c, values, ups, finish, schedule, down, spot.column);
 #endif
@@ -120,6 +126,9 @@ void hktune_gemm_bf16(const __grid_constant__ TensorMap a, const __grid_constant
 #if GROUPED
                       , const int* offsets
 #endif
+#if BATCHED
+                      , u64 stride_a, u64 stride_b
+#endif
 ) {
     extern __shared__ char memory[];
     const Layout layout(static_cast<u32>(__cvta_generic_to_shared(memory)));
@@ -137,11 +146,14 @@ void hktune_gemm_bf16(const __grid_constant__ TensorMap a, const __grid_constant
     }
     if (threadIdx.x == WARP) initialise_barriers(layout);
     if (CLUSTER > 1) cluster_arrive();
-#if GROUPED
-    const Schedule schedule(Products{m, n, k, groups, offsets});
+#if BATCHED
+    const Schedule schedule(Products{m, n, k, groups, nullptr, stride_a == 0, stride_b == 0});
+    bias = nullptr;
+#elif RAGGED_K
+    const Schedule schedule(Products{m, n, k, groups, offsets, true, true});
     bias = nullptr;
 #elif SEVERAL
-    const Schedule schedule(Products{m, n, k, groups, nullptr});
+    const Schedule schedule(Products{m, n, k, groups, offsets});
     bias = nullptr;
 #else
     const Schedule schedule(rows, columns, k);
@@ -153,8 +165,8 @@ void hktune_gemm_bf16(const __grid_constant__ TensorMap a, const __grid_constant
         if constexpr (CONSUMER_REGISTERS > 0)
             asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(PRODUCER_REGISTERS));
         if (threadIdx.x == 0)
-            produce(wgmma_a, wgmma_b, schedule, layout, n, early != 0, [&](Ring& ring, int row, int column) {
-                send_residual(residual, ring, layout, row, column);
+            produce(wgmma_a, wgmma_b, schedule, layout, n, early != 0, [&](Ring& ring, const Spot& spot) {
+                send_residual(residual, ring, layout, spot);
             });
         __syncwarp();
         if (SPLIT_K > 1) cluster_sync();

@@ -94,18 +94,34 @@ constexpr int RESIDUAL_BOXES = STAGE_BYTES / (CHUNK_BYTES * CONSUMERS_OF_A_TILE)
 constexpr int RESIDUAL_STEPS = RESIDUAL_IN_STAGES ? (TILE_BOXES + RESIDUAL_BOXES - 1) / RESIDUAL_BOXES : 0;
 
 // The boxes that the launcher encodes a, b and c with; rows of 128, 64 or 32 bytes are swizzled over their own length.
+// The map of a stack has three dimensions, the last of which is the matrix.
 struct Box {
     int rows, columns, data_type;
 };
+struct BoxOfStack {
+    Box box;
+    int dimensions = 3;
+};
 constexpr Box WGMMA_A_BOX = {WgmmaA::BOX_ROWS, WgmmaA::COLUMNS, WgmmaAElement::TENSOR_MAP_TYPE};
 constexpr Box WGMMA_B_BOX = {WgmmaB::BOX_ROWS, WgmmaB::COLUMNS, WgmmaBElement::TENSOR_MAP_TYPE};
-extern "C" __constant__ Box hktune_box_a = SWAPPED ? WGMMA_B_BOX : WGMMA_A_BOX;
-extern "C" __constant__ Box hktune_box_b = SWAPPED ? WGMMA_A_BOX : WGMMA_B_BOX;
+constexpr Box A_BOX = SWAPPED ? WGMMA_B_BOX : WGMMA_A_BOX, B_BOX = SWAPPED ? WGMMA_A_BOX : WGMMA_B_BOX;
+#if BATCHED
+extern "C" __constant__ BoxOfStack hktune_box_a = {A_BOX};
+extern "C" __constant__ BoxOfStack hktune_box_b = {B_BOX};
+#else
+extern "C" __constant__ Box hktune_box_a = A_BOX;
+extern "C" __constant__ Box hktune_box_b = B_BOX;
+#endif
 #if TMA_STORE
 constexpr Box C_BOX = {SWAPPED ? CHUNK : WGMMA_M, SWAPPED ? WGMMA_M : CHUNK, ElementOfC::TENSOR_MAP_TYPE};
-extern "C" __constant__ Box hktune_box_c = C_BOX;
+#if STACKED
+using BoxOfC = BoxOfStack;
+#else
+using BoxOfC = Box;
+#endif
+extern "C" __constant__ BoxOfC hktune_box_c = {C_BOX};
 #if RESIDUAL
-extern "C" __constant__ Box hktune_box_residual = C_BOX;
+extern "C" __constant__ BoxOfC hktune_box_residual = {C_BOX};
 #endif
 #endif
 

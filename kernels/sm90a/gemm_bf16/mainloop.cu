@@ -29,16 +29,53 @@ struct Release {
     }
 };
 
+#if RAGGED_K
+DEVICE void clear(Accumulators& accumulators) {
+#pragma unroll
+    for (int fragment = 0; fragment < FRAGMENTS; ++fragment)
+#pragma unroll
+        for (int i = 0; i < ACCUMULATORS; ++i) accumulators[fragment][i] = 0;
+}
+
+// Zeros what a stage has of an operand behind `depth` elements of K: the end of each piece, as its rows are elements of K.
+template <class Operand>
+DEVICE void clear_operand(u32 operand, int depth, int thread, int threads) {
+    static_assert(Operand::BY_LINES, "a row of a piece is an element of K");
+#pragma unroll
+    for (int piece = 0; piece < Operand::PIECES; ++piece)
+        for (int at = depth * Operand::ROW_BYTES + thread * 16; at < Operand::PIECE_BYTES; at += threads * 16)
+            asm volatile("st.shared.v4.u32 [%0], {%1, %1, %1, %1};" ::"r"(operand + piece * Operand::PIECE_BYTES + at),
+                         "r"(0) : "memory");
+}
+
+// The same of both operands, by all threads that multiply the stage: what is there is the next product's, NaN perhaps.
+DEVICE void clear_behind(u32 stage, int depth) {
+    constexpr int THREADS_OF_A_TILE = WARPGROUP * CONSUMERS_OF_A_TILE;
+    const int thread = (threadIdx.x - WARPGROUP) % THREADS_OF_A_TILE;
+    clear_operand<WgmmaA>(stage, depth, thread, THREADS_OF_A_TILE);
+    clear_operand<WgmmaB>(stage + WgmmaA::BYTES, depth, thread, THREADS_OF_A_TILE);
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+    if (CONSUMERS_OF_A_TILE > 1) consumers_sync();
+    else consumer_sync(threadIdx.x / WARPGROUP - 1);
+}
+#endif
+
 // accumulators = this block's part of K. One K-step of multiplies stays in flight, so a stage is released a step late.
 // `next_turn` is completed when the last stage is in use: the next consumer, if it waited for its own stages sooner,
-// would mistake a round of the ring for another of the same parity.
+// would mistake a round of the ring for another of the same parity. Of the last step `last_depth` elements of K count.
 DEVICE void multiply_tile(
     Accumulators& accumulators, Ring& ring, int k_steps, const Layout& layout, const Release& release, int first_row,
-    u32 next_turn) {
+    u32 next_turn, int last_depth = K_STEP) {
     u32 last = 0;
+#if RAGGED_K
+    if (k_steps == 0) clear(accumulators);
+#endif
     for (int step = 0; step < k_steps; ++step, ring.next()) {
         const u32 from = layout.stages + ring.stage * STAGE_BYTES;
         wait(barrier_at(layout.full, ring.stage), ring.parity);
+#if RAGGED_K
+        if (step == k_steps - 1 && last_depth < K_STEP) clear_behind(from, last_depth);
+#endif
         multiply_fence();
         const u64 wgmma_a = descriptor<WgmmaA>(from + WgmmaA::line_at(first_row));
         const u64 wgmma_b = descriptor<WgmmaB>(from + WgmmaA::BYTES);

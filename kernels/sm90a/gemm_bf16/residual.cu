@@ -30,8 +30,8 @@ DEVICE u32 residual_box_at(u32 stage, int box, int consumer) {
     return stage + (box % RESIDUAL_BOXES * CONSUMERS_OF_A_TILE + consumer) * CHUNK_BYTES;
 }
 
-// Sends the residual of the tile at (row, column) through the ring. `ring` goes on behind it.
-DEVICE void send_residual(const TensorMap& residual, Ring& ring, const Layout& layout, int row, int column) {
+// Sends the residual of the tile at `spot` through the ring. `ring` goes on behind it.
+DEVICE void send_residual(const TensorMap& residual, Ring& ring, const Layout& layout, const Spot& spot) {
     for (int first = 0; first < TILE_BOXES; first += RESIDUAL_BOXES, ring.next()) {
         const int boxes = min(RESIDUAL_BOXES, TILE_BOXES - first);
         const u32 full = barrier_at(layout.full, ring.stage), stage = layout.stages + ring.stage * STAGE_BYTES;
@@ -40,14 +40,14 @@ DEVICE void send_residual(const TensorMap& residual, Ring& ring, const Layout& l
         for (int box = first; box < first + boxes; ++box)
             for (int consumer = 0; consumer < CONSUMERS_OF_A_TILE; ++consumer) {
                 const int fragment = consumer * OUT_FRAGMENTS + box / OUT_CHUNKS;
-                const int down = row + fragment * WGMMA_M, across = column + box % OUT_CHUNKS * CHUNK;
+                const int down = spot.row + fragment * WGMMA_M, across = spot.column + box % OUT_CHUNKS * CHUNK;
                 const u32 target = residual_box_at(stage, box, consumer);
-                load<1>(target, residual, SWAPPED ? down : across, SWAPPED ? across : down, full, 0);
+                load<1>(target, residual, SWAPPED ? down : across, SWAPPED ? across : down, full, 0, spot.matrix);
             }
     }
 }
 
-DEVICE void send_residual(const BitsOfC*, Ring&, const Layout&, int, int) {}
+DEVICE void send_residual(const BitsOfC*, Ring&, const Layout&, const Spot&) {}
 
 // A consumer's boxes of one tile, one after another.
 struct Boxes {

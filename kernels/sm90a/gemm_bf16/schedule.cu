@@ -45,7 +45,9 @@ struct Layout {
 // The barrier `index` places behind `first`.
 DEVICE u32 barrier_at(u32 first, u32 index) { return first + MBARRIER_BYTES * index; }
 
-#if SEVERAL
+#if STACKED
+#include "stack.cu"
+#elif SEVERAL
 #include "several.cu"
 #else
 // A cluster's tile, and where this block's part of it begins.
@@ -96,6 +98,8 @@ struct Schedule {
         else work.tile = tiles;
     }
 
+    DEVICE int steps(const Work&) const { return k_steps; }
+
     DEVICE const Spot& locate(const Work& work) const { return work.spot; }
 
     // Has all this worked out here. The compiler would do so behind the barrier that follows, in the way of the first
@@ -118,10 +122,11 @@ struct Schedule {
 
 // ---- producer: one thread
 
-// Sends part `part` of an operand's K-step to all blocks that share it: from `line` on, and from `k` on. What is gated
-// comes behind `gates` lines of gates.
+// Sends part `part` of an operand's K-step to all blocks that share it: from `line` on, and from `k` on, of a stack's
+// `matrix`. What is gated comes behind `gates` lines of gates.
 template <class Operand>
-DEVICE void send(u32 to, const TensorMap& map, int part, int line, int k, u32 full, u32 receivers, int gates) {
+DEVICE void send(
+    u32 to, const TensorMap& map, int part, int line, int k, int matrix, u32 full, u32 receivers, int gates) {
 #pragma unroll
     for (int piece = 0; piece < Operand::PIECES; ++piece) {
 #pragma unroll
@@ -130,12 +135,12 @@ DEVICE void send(u32 to, const TensorMap& map, int part, int line, int k, u32 fu
             const int column = Operand::BY_LINES ? line + Operand::line_of_matrix(across, gates) : k + across;
             const int row = Operand::BY_LINES ? k + down : line + Operand::line_of_matrix(down, gates);
             const u32 target = to + piece * Operand::PIECE_BYTES + down * Operand::ROW_BYTES;
-            load<Operand::SENDERS>(target, map, column, row, full, receivers);
+            load<Operand::SENDERS>(target, map, column, row, full, receivers, matrix);
         }
     }
 }
 
-// `behind` sends what goes through the ring behind the K-steps of a tile at (row, column).
+// `behind` sends what goes through the ring behind the K-steps of the tile at a spot.
 template <class Behind>
 DEVICE void produce(
     const TensorMap& wgmma_a, const TensorMap& wgmma_b, const Schedule& schedule, const Layout& layout, int gates,
@@ -148,10 +153,12 @@ DEVICE void produce(
     for (int other = 0; other < CLUSTER_ROWS; ++other) b_receivers |= 1u << (rank_column * CLUSTER_ROWS + other);
     Ring ring;
     const auto send_a = [&](u32 to, u32 full, const Spot& spot, int step) {
-        send<WgmmaA>(to, wgmma_a, rank_column, spot.a_line, (spot.a_step + step) * K_STEP, full, a_receivers, gates);
+        const int k = spot.k + (spot.a_step + step) * K_STEP;
+        send<WgmmaA>(to, wgmma_a, rank_column, spot.a_line, k, spot.a_matrix, full, a_receivers, gates);
     };
     const auto send_b = [&](u32 to, u32 full, const Spot& spot, int step) {
-        send<WgmmaB>(to + WgmmaA::BYTES, wgmma_b, rank_row, spot.b_line, (spot.b_step + step) * K_STEP, full, b_receivers, gates);
+        const int k = spot.k + (spot.b_step + step) * K_STEP;
+        send<WgmmaB>(to + WgmmaA::BYTES, wgmma_b, rank_row, spot.b_line, k, spot.b_matrix, full, b_receivers, gates);
     };
     int ahead = 0;  // steps of which B is on its way
 #if !SEVERAL
@@ -166,7 +173,8 @@ DEVICE void produce(
     if (TRIGGER == 1) allow_kernel_behind();
     for (Work work = schedule.first(); schedule.has(work); schedule.next(work)) {
         const Spot spot = schedule.locate(work);
-        for (int step = 0; step < schedule.k_steps; ++step, ring.next()) {
+        const int steps = schedule.steps(work);
+        for (int step = 0; step < steps; ++step, ring.next()) {
             const u32 full = barrier_at(layout.full, ring.stage);
             const u32 to = layout.stages + ring.stage * STAGE_BYTES;
             const bool is_ahead = ahead > 0;
@@ -179,7 +187,7 @@ DEVICE void produce(
             if (!SWAPPED || !is_ahead) send_a(to, full, spot, step);
             if (SWAPPED || !is_ahead) send_b(to, full, spot, step);
         }
-        behind(ring, spot.row, spot.column);
+        behind(ring, spot);
     }
     if (TRIGGER == 2) allow_kernel_behind();
     // No block may leave while others still arrive at its barriers: all stages must have been released once more.

@@ -1,8 +1,9 @@
-// Several products in one launch: which of their tiles a block works on, and where these are.
+// Products that divide the rows of one A and of C, in one launch: which of their tiles a block works on, and where these
+// are.
 //
-// A product is some rows of C and has a B of its own. Of a batched operation each has M rows; of a grouped one, such as
-// a model's experts, it has the rows of A up to its end in `ends`. Only the device knows those: all tiles are numbered,
-// one product's behind the other's, and a block walks along the products while it takes every so many-th tile.
+// A product, such as one of a model's experts, has the rows up to its end in `ends`, and a B of its own. Only the device
+// knows the ends: all tiles are numbered, one product's behind the other's, and a block walks along the products while it
+// takes every so many-th tile.
 //
 //                    rows of A, along K         B, along K           along lines
 //     its lines      begin, begin + 1, ...      product * N + ...    those of one matrix
@@ -62,6 +63,8 @@ struct Schedule {
         find_product(work);
     }
 
+    DEVICE int steps(const Work&) const { return k_steps; }
+
     DEVICE Spot locate(const Work& work) const {
         const int clusters_along_m = clusters_of(work), tile = work.tile - work.before, product = work.product;
         int row, column;
@@ -77,16 +80,35 @@ struct Schedule {
     }
 
   private:
-    DEVICE int clusters_of(const Work& work) const { return (work.end - work.begin + ROWS_OF_C - 1) / ROWS_OF_C; }
+    static constexpr int WINDOW = 8;  // products whose ends are read together
+
+    DEVICE static int clusters_of(int rows) { return (rows + ROWS_OF_C - 1) / ROWS_OF_C; }
+
+    DEVICE static int clusters_of(const Work& work) { return clusters_of(work.end - work.begin); }
 
     // Ends that are out of order, or beyond C, make no group of less than 0 rows, and none beyond C.
     DEVICE int end_of(int product, int begin) const {
-        if (!GROUPED) return begin + products.m;
         return product < products.count ? min(max(__ldg(products.ends + product), begin), products.m) : begin;
     }
 
-    // Goes on to the product that the tile is of, or behind the last.
+    // Goes on to the product that the tile is of, or behind the last: over whole windows of products first, since each
+    // end that is read alone is waited for.
     DEVICE void find_product(Work& work) const {
+        while (work.product + WINDOW < products.count) {
+            int clusters = clusters_of(work), begin = work.end;
+#pragma unroll
+            for (int i = 1; i < WINDOW; ++i) {
+                const int end = end_of(work.product + i, begin);
+                clusters += clusters_of(end - begin);
+                begin = end;
+            }
+            const int behind = work.before + clusters * clusters_along_n;
+            if (work.tile < behind) break;
+            work.product += WINDOW;
+            work.before = behind;
+            work.begin = begin;
+            work.end = end_of(work.product, begin);
+        }
         while (has(work)) {
             const int behind = work.before + clusters_of(work) * clusters_along_n;
             if (work.tile < behind) return;

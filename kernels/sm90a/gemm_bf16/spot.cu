@@ -4,9 +4,10 @@
 #include "element.cu"
 #include "geometry.cu"
 
-// Where a tile begins: in D, and in the operands of wgmma, by line and by K-step.
+// Where a tile begins: in D, and in the operands of wgmma, by line and by K-step. `k`: elements of K that are before the
+// first step. Of stacks, which of their matrices it is in, of C and of the operands.
 struct Spot {
-    int row, column, a_line, b_line, a_step, b_step;
+    int row, column, a_line, b_line, a_step, b_step, k = 0, matrix = 0, a_matrix = 0, b_matrix = 0;
 };
 
 // The first row and column of blocks of a cluster whose tile is number `tile` of so many down and across. They come in groups of GROUP

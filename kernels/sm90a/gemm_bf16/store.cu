@@ -61,11 +61,18 @@ struct Epilogue {
     bool accumulate;  // on what C holds
     Factors factors;
     const BitsOfC* residual;
+    int matrix = 0;  // of a stack
 
     // Columns of B that are gates; as many behind them are gated.
     DEVICE int gates() const { return SWAPPED ? rows : columns; }
 
-#if SEVERAL
+#if STACKED
+    // For a tile of one product, whose matrix of C is the one of that number.
+    DEVICE Epilogue within(const Work& work) const {
+        const u64 before = u64(work.product) * rows * columns;
+        return {bias, rows, columns, accumulate, factors, RESIDUAL ? residual + before : residual, work.product};
+    }
+#elif SEVERAL
     // For a tile of one product: rows of C end where its rows do.
     DEVICE Epilogue within(const Work& work) const {
         return {bias, SWAPPED ? rows : work.end, SWAPPED ? work.end : columns, accumulate, factors, residual};
@@ -240,7 +247,7 @@ DEVICE void store_fragment(
         if (threadIdx.x % WARPGROUP == 0) {
             const int across = SWAPPED ? row : column + first, down = SWAPPED ? column + first : row;
             if (BYTES_OF_C == sizeof(float) && epilogue.accumulate) store_added(c, chunk, across, down);
-            else store(c, chunk, across, down);
+            else store(c, chunk, across, down, epilogue.matrix);
         }
         ++chunks;
     }
@@ -288,6 +295,7 @@ DEVICE void store_fragment(
     const Place place(row, column);
     u64 length;
     asm volatile("cvt.u64.u32 %0, %1;" : "=l"(length) : "r"(SWAPPED ? epilogue.rows : epilogue.columns));
+    if (STACKED) c += epilogue.matrix * length * (SWAPPED ? epilogue.columns : epilogue.rows);
 #pragma unroll
     for (int i = 0; i < OUT_COLUMNS / VALUE_COLUMNS; ++i) {
         const int down = place.row(i), across = place.column(i);

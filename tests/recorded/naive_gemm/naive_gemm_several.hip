@@ -1,8 +1,10 @@
 // Batched and grouped C = A @ B of bf16, one work-item per element of C. B is [G,N,K], or [G,K,N] in the layout nn.
-// A grouped kernel writes no rows behind the last group. Built as naive_gemm.hip says.
+// A grouped kernel writes no rows behind the last group. With groups of K, A is [K,M], B [K,N] and C [G,M,N]. The
+// matrices of a batched one, and their rows, may be anywhere. Built as naive_gemm.hip says.
 #define KERNEL extern "C" __attribute__((global, amdgpu_flat_work_group_size(1, 256)))
 typedef unsigned short bf16;
 typedef unsigned int u32;
+typedef unsigned long long u64;
 
 __attribute__((device)) static float widen(bf16 bits) { return __builtin_bit_cast(float, (u32)bits << 16); }
 
@@ -11,10 +13,10 @@ __attribute__((device)) static bf16 narrow(float value) {  // to nearest even
     return (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
 }
 
-__attribute__((device)) static float dot(const bf16* a, const bf16* b, u32 step, u32 k) {
+__attribute__((device)) static float dot(const bf16* a, const bf16* b, u32 a_step, u32 b_step, u32 k) {
     float sum = 0.0f;
 #pragma clang loop unroll(disable)
-    for (u32 i = 0; i < k; ++i) sum = __builtin_fmaf(widen(a[i]), widen(b[i * step]), sum);
+    for (u32 i = 0; i < k; ++i) sum = __builtin_fmaf(widen(a[i * a_step]), widen(b[i * b_step]), sum);
     return sum;
 }
 
@@ -26,7 +28,7 @@ __attribute__((device)) static void element(
     const bf16* a, const bf16* b, bf16* c, u32 row, u32 group, u32 n, u32 k, bool transposed) {
     if (column() >= n) return;
     const bf16* line = b + group * n * k + (transposed ? column() * k : column());
-    c[row * n + column()] = narrow(dot(a + row * k, line, transposed ? 1 : n, k));
+    c[row * n + column()] = narrow(dot(a + row * k, line, 1, transposed ? 1 : n, k));
 }
 
 __attribute__((device)) static void grouped(
@@ -46,12 +48,37 @@ KERNEL void naive_grouped_nn(const bf16* a, const bf16* b, bf16* c, const int* o
     grouped(a, b, c, offsets, n, k, groups, false);
 }
 
-KERNEL void naive_batched_nt(const bf16* a, const bf16* b, bf16* c, u32 m, u32 n, u32 k) {
-    const u32 group = __builtin_amdgcn_workgroup_id_z();
-    element(a, b, c, group * m + __builtin_amdgcn_workgroup_id_y(), group, n, k, true);
+KERNEL void naive_grouped_tn(
+    const bf16* a, const bf16* b, bf16* c, const int* offsets, u32 m, u32 n, u32 k, u32 groups) {
+    const u32 row = __builtin_amdgcn_workgroup_id_y(), group = __builtin_amdgcn_workgroup_id_z();
+    if (column() >= n) return;
+    const u32 begin = group ? offsets[group - 1] : 0, end = offsets[group];
+    c[(group * m + row) * n + column()] = narrow(dot(a + begin * m + row, b + begin * n + column(), m, n, end - begin));
 }
 
-KERNEL void naive_batched_nn(const bf16* a, const bf16* b, bf16* c, u32 m, u32 n, u32 k) {
-    const u32 group = __builtin_amdgcn_workgroup_id_z();
-    element(a, b, c, group * m + __builtin_amdgcn_workgroup_id_y(), group, n, k, false);
+__attribute__((device)) static void batched(
+    const bf16* a, const bf16* b, bf16* c, const bf16* residual, u32 m, u32 n, u32 k, u32 lda, u32 ldb, u64 stride_a,
+    u64 stride_b, bool transposed) {
+    const u32 row = __builtin_amdgcn_workgroup_id_y(), matrix = __builtin_amdgcn_workgroup_id_z();
+    if (column() >= n) return;
+    const bf16* line = b + matrix * stride_b + (transposed ? column() * ldb : column());
+    const float sum = dot(a + matrix * stride_a + row * lda, line, 1, transposed ? 1 : ldb, k);
+    const u32 at = (matrix * m + row) * n + column();
+    c[at] = narrow(residual ? sum + widen(residual[at]) : sum);
+}
+
+KERNEL void naive_batched_nt(
+    const bf16* a, const bf16* b, bf16* c, u32 m, u32 n, u32 k, u32 lda, u32 ldb, u64 stride_a, u64 stride_b) {
+    batched(a, b, c, nullptr, m, n, k, lda, ldb, stride_a, stride_b, true);
+}
+
+KERNEL void naive_batched_nn(
+    const bf16* a, const bf16* b, bf16* c, u32 m, u32 n, u32 k, u32 lda, u32 ldb, u64 stride_a, u64 stride_b) {
+    batched(a, b, c, nullptr, m, n, k, lda, ldb, stride_a, stride_b, false);
+}
+
+KERNEL void naive_batched_nn_residual(
+    const bf16* a, const bf16* b, bf16* c, const bf16* residual, u32 m, u32 n, u32 k, u32 lda, u32 ldb, u64 stride_a,
+    u64 stride_b) {
+    batched(a, b, c, residual, m, n, k, lda, ldb, stride_a, stride_b, false);
 }

@@ -1,0 +1,90 @@
+"""Parameters that follow one another in memory, so that one kernel reads them as one: of linears with the same input.
+
+They stay parameters of their own. Nothing is a copy that could be out of date: each call looks where they are.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from hktune.runtime.layers import Linear
+from hktune.runtime.operands import PLAIN
+
+_STRIDED = torch.strided
+
+
+def joined(tensors: Sequence[Tensor]) -> Tensor | None:
+    """All of them as one tensor of the same memory, by their first dimension; None where one does not begin where the
+    one before ends."""
+    first = tensors[0]
+    if any(type(each) not in PLAIN or not each.is_contiguous() for each in tensors):
+        return None
+    kind = (first.shape[1:], first.dtype, first.device)
+    if any((each.shape[1:], each.dtype, each.device) != kind for each in tensors):
+        return None
+    start = first.untyped_storage().data_ptr()
+    end = first.storage_offset()
+    for each in tensors:
+        if each.untyped_storage().data_ptr() != start or each.storage_offset() != end or not start:
+            return None
+        end += each.numel()
+    rows = sum(each.shape[0] for each in tensors)
+    return first.detach().as_strided((rows, *first.shape[1:]), first.stride(), first.storage_offset())
+
+
+def storages_of(model: nn.Module) -> Mapping[int, int]:
+    """How many parameters and buffers of `model` are in each storage, by its address."""
+    held = (*model.parameters(), *model.buffers())
+    return Counter(
+        each.untyped_storage().data_ptr() for each in held if type(each) in PLAIN and each.layout is _STRIDED
+    )
+
+
+def make_neighbours(tensors: Sequence[Tensor], storages: Mapping[int, int]) -> None:
+    """Have parameters follow one another in memory, if each has a storage of its own: one that no other of the model's
+    `storages` is, and no other process."""
+    kinds = {(each.shape[1:], each.dtype, each.device) for each in tensors}
+    if len(kinds) != 1 or len({id(each) for each in tensors}) < len(tensors):
+        return
+    for each in tensors:
+        if type(each) not in PLAIN or each.layout is not _STRIDED or each.is_meta:
+            return
+        storage = each.untyped_storage()
+        if storage.is_shared() and not storage.is_cuda:  # of a GPU's memory torch always says so
+            return
+        if storage.nbytes() != each.nbytes or storages[storage.data_ptr()] != 1:
+            return
+    with torch.no_grad():
+        whole = torch.cat([each.detach() for each in tensors])
+        parts = torch.split(whole, [len(each) for each in tensors])
+        for each, part in zip(tensors, parts, strict=True):
+            each.data = part
+
+
+def place_linears(module: nn.Module, storages: Mapping[int, int]) -> list[str]:
+    """Have those children of `module` follow one another in memory that are linears of as many features, and number
+    their places; the names of these, in order."""
+    groups: dict[tuple[object, ...], list[tuple[str, Linear]]] = {}
+    for name, child in module.named_children():
+        if isinstance(child, Linear) and type(child).forward is Linear.forward:
+            weight, bias = child._parameters.get("weight"), child._parameters.get("bias")
+            if weight is not None:
+                kind = (weight.shape[1], weight.dtype, weight.device, bias is None)
+                groups.setdefault(kind, []).append((name, child))
+    names = []
+    for group in groups.values():
+        linears = [linear for _, linear in group]
+        if len(group) > 1 and not any("_place" in vars(each) for each in linears):
+            for name in ("weight", "bias"):
+                found = [each._parameters[name] for each in linears]
+                make_neighbours([each for each in found if each is not None], storages)
+            if joined([each.weight for each in linears]) is None:
+                continue
+            for place, linear in enumerate(linears, 1):
+                vars(linear)["_place"] = place
+            names += [name for name, _ in group]
+    return names

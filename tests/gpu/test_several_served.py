@@ -1,0 +1,116 @@
+"""Experts and batches on a real NVIDIA GPU, recorded and then served by the sm90a template's default config. The truth
+is float64."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from default_kernels import published
+from torch import Tensor
+
+import hktune
+from hktune.device.cuda import CudaDevice
+from hktune.runtime import LoadedTable, Recorder, operators
+
+TOKENS, HIDDEN, FEATURES, EXPERTS = 96, 128, 192, 6
+SIZES = [7, 0, 41, 16, 0, 32]
+
+
+def close(found: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(found.double(), expected, rtol=2**-7, atol=2**-4)
+
+
+def experts() -> tuple[Tensor, Tensor, Tensor]:
+    x = torch.randn(TOKENS, HIDDEN, device="cuda").bfloat16()
+    weights = torch.randn(EXPERTS, FEATURES, HIDDEN, device="cuda").bfloat16()
+    return x, weights, torch.tensor(SIZES, device="cuda").cumsum(0).int()
+
+
+def exact(x: Tensor, weights: Tensor) -> Tensor:
+    ranges = enumerate(itertools.pairwise([0, *itertools.accumulate(SIZES)]))
+    return torch.cat([x[first:end] @ weights[expert].T for expert, (first, end) in ranges])
+
+
+def served(
+    directory: Path, hopper: CudaDevice, monkeypatch: pytest.MonkeyPatch, model: Callable[[], object]
+) -> LoadedTable:
+    """A table of what `model` calls."""
+    monkeypatch.setattr(operators, "_current", None)
+    with Recorder() as seen:
+        model()
+    published(directory, hopper.identity, seen.shapes.problems)
+    return hktune.load(directory, allow_modelled=True)
+
+
+def test_a_layer_of_experts_is_served_forward_and_backward(
+    hopper: CudaDevice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, weights, ends = experts()
+
+    def step() -> tuple[Tensor, Tensor, Tensor]:
+        own, those = x.clone().requires_grad_(), weights.clone().requires_grad_()
+        out = torch._grouped_mm(own, those.mT, offs=ends)
+        return out, *torch.autograd.grad(out, (own, those), out.detach())
+
+    table = served(tmp_path, hopper, monkeypatch, step)
+    exact_x, exact_weights = x.double().requires_grad_(), weights.double().requires_grad_()
+    out = exact(exact_x, exact_weights)
+    expected = (out, *torch.autograd.grad(out, (exact_x, exact_weights), out.detach()))
+    with hktune.enable(table):
+        found = step()
+    assert table.stats().hits == 3, "the product, and the gradients of both"
+    for one, other in zip(found, expected, strict=True):
+        assert torch.allclose(one.double(), other, rtol=2**-6, atol=2**-6 * float(other.abs().max()))
+    own, those = x.clone().requires_grad_(), weights.clone().requires_grad_()
+    hktune.grouped_mm(own, those.mT, ends).backward(found[0])
+    assert table.stats().hits == 6
+    assert those.grad is not None
+    assert (those.grad[1] == 0).all(), "an expert without tokens"
+    assert torch.equal(those.grad, found[2])
+
+
+def test_the_sizes_of_groups_are_recorded_without_waiting_for_them(
+    hopper: CudaDevice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a graph that is captured too, whose replays are not seen."""
+    x, weights, ends = experts()
+    torch._grouped_mm(x, weights.mT, offs=ends)
+    graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream()
+    with Recorder() as seen:
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            for _ in range(2):
+                torch._grouped_mm(x, weights.mT, offs=ends)
+            with torch.cuda.stream(stream):
+                torch._grouped_mm(x, weights.mT, offs=ends)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        torch.cuda.synchronize()
+        with torch.cuda.graph(graph):
+            torch._grouped_mm(x, weights.mT, offs=ends)
+        graph.replay()
+    [shape] = seen.shapes
+    assert shape.weight == 4
+    assert shape.tokens == ((0, 6), (7, 3), (16, 3), (32, 3), (40, 3)), "41 is counted as 40 or more"
+
+
+def test_matrices_anywhere_are_served(hopper: CudaDevice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attention's products of heads that are behind tokens, and of fewer heads of keys than of queries."""
+    heads, tokens, width = 8, 64, 128
+    queries = torch.randn(2, tokens, heads, width, device="cuda").bfloat16().transpose(1, 2)
+    keys = torch.randn(2, tokens, 1, width, device="cuda").bfloat16().transpose(1, 2).expand(-1, heads, -1, -1)
+
+    def model() -> tuple[Tensor, Tensor]:
+        scores = torch.bmm(queries[1], keys[1].mT)
+        return scores, torch.bmm(scores.contiguous(), keys[1])
+
+    table = served(tmp_path, hopper, monkeypatch, model)
+    with hktune.enable(table):
+        scores, out = model()
+    close(scores, queries[1].double() @ keys[1].mT.double())
+    assert torch.allclose(out.double(), scores.double() @ keys[1].double(), rtol=2**-6, atol=0.5)
+    assert table.stats().hits == 2
