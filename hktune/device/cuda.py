@@ -124,7 +124,7 @@ class CudaDevice:
         self._check_launch(kernel.image, launch)
         values, addresses = self._parameters(kernel, launch, binding)
         self._enter()
-        self._launcher.starter(kernel, launch)(stream, addresses, ())
+        self._launcher.starter(kernel, launch)(stream, addresses)
         del values  # until here: the addresses point into it
 
     def prepare(
@@ -147,7 +147,7 @@ class CudaDevice:
                 packed = pack_argument(argument, numbers.get(argument.name))
                 template[each.offset_bytes : each.offset_bytes + len(packed)] = packed
         offsets = [each.offset_bytes for each in parameters]
-        start = self._launcher.starter(kernel, launch, operands)
+        start = self._launcher.starter(kernel, launch)
         return PreparedCudaLaunch(start, bytes(template), offsets, slots, self._enter)
 
     def synchronize(self) -> None:

@@ -41,7 +41,7 @@ class PreparedCudaLaunch:
 
     def __init__(
         self,
-        start: Callable[[int | None, ctypes.Array[ctypes.c_void_p], Sequence[Any]], None],
+        start: Callable[[int | None, ctypes.Array[ctypes.c_void_p]], None],
         template: bytes,
         offsets_bytes: Sequence[int],
         slots: Sequence[PointerSlot],
@@ -72,4 +72,4 @@ class PreparedCudaLaunch:
                     known.clear()
                 encoded = known[address] = encode(address)
             values[offset : offset + len(encoded)] = encoded
-        self._start(tensors_and_stream[-1], parameters.addresses, tensors_and_stream)
+        self._start(tensors_and_stream[-1], parameters.addresses)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import torch
@@ -34,7 +35,7 @@ class _Captured:
 class _Memory:
     """Bytes of torch's allocator that are `stream`'s, whatever this thread's current stream is."""
 
-    def __init__(self, size_bytes: int, device: torch.device, stream: torch.cuda.Stream) -> None:
+    def __init__(self, size_bytes: int, device: torch.device, stream: torch.cuda.Stream | int) -> None:
         address: int = torch.cuda.caching_allocator_alloc(size_bytes, device, stream)
         weakref.finalize(self, torch.cuda.caching_allocator_delete, address).atexit = False
         data = (address, False)
@@ -65,7 +66,7 @@ class Workspaces:
             return self._of_capture(stream, size_bytes)
         kept = self._kept.get(stream)
         if kept is None or kept.numel() < size_bytes:
-            kept = self._kept[stream] = self._fresh(size_bytes)
+            kept = self._kept[stream] = self._cleared(self._lasting(size_bytes, stream))
         return kept
 
     def _of_capture(self, stream: int | None, size_bytes: int) -> Tensor:
@@ -92,6 +93,15 @@ class Workspaces:
         self._captured = {number: each for number, each in self._captured.items() if not each.life.is_over}
         self._captured[capture.number] = captured
         return captured
+
+    def _lasting(self, size_bytes: int, stream: int | None) -> Tensor:
+        """Memory that may be kept. What this thread allocates may be of a pool that torch checks for such (a compiled
+        program's, while it is warmed up for graphs): another thread's is not."""
+        if self._device.type != "cuda" or stream is None:
+            return torch.empty(size_bytes, dtype=torch.uint8, device=self._device)
+        with ThreadPoolExecutor(1) as other:
+            memory = other.submit(_Memory, size_bytes, self._device, stream).result()
+        return torch.as_tensor(memory, device=self._device)
 
     def _outside_graph(self, size_bytes: int) -> Tensor:
         """Memory that torch does not hand to other work of the capture: it does so with a graph's own as soon as no

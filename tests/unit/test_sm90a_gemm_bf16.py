@@ -183,7 +183,7 @@ def test_boxes_and_parameters_follow_the_config() -> None:
     direct = parsed(config(store="direct"))
     assert sorted(direct.boxes) == ["a", "b"]
     sizes = [slot.size_bytes for slot in direct.kernels["hktune_gemm_bf16"].parameters]
-    assert sizes == [TENSOR_MAP_BYTES, TENSOR_MAP_BYTES, 8, 4, 4, 4, 8, 4, 8, 4]
+    assert sizes == [TENSOR_MAP_BYTES, TENSOR_MAP_BYTES, 8, 4, 4, 4, 8, 4, 8]
 
 
 @pytest.mark.parametrize(
@@ -376,7 +376,7 @@ def test_grouped_products_are_the_same_kernel_with_rows_that_end(tmp_path: Path)
     code = read_cubin(built(config(), GROUPED_NT).data)
     kernel = code.kernels["hktune_gemm_bf16"]
     assert sorted(code.boxes) == ["a", "b"], "TMA would write into the next product's rows"
-    assert [slot.size_bytes for slot in kernel.parameters][10:] == [4, 8], "groups, and where they end"
+    assert [slot.size_bytes for slot in kernel.parameters][9:] == [4, 8], "groups, and where they end"
     assert kernel.mismatch(space().for_operation(GROUPED_NT).template.arguments_for(GROUPED_NT)) is None
     names = machine_code(config(), tmp_path, GROUPED_NT)
     assert any(name.startswith("STG.E.128") for name in names)
@@ -397,7 +397,7 @@ def test_products_with_a_matrix_of_c_each_are_stored_by_tma(
     assert {name: box.dimensions for name, box in code.boxes.items()} == {
         name: 3 if name in stacks else 2 for name in "abc"
     }
-    assert [slot.size_bytes for slot in kernel.parameters][10:] == behind
+    assert [slot.size_bytes for slot in kernel.parameters][9:] == behind
     assert kernel.mismatch(space().for_operation(operation).template.arguments_for(operation)) is None
     names = machine_code(config(), tmp_path, operation)
     assert any(name.startswith("UTMASTG.3D") for name in names)

@@ -61,4 +61,3 @@ constexpr int STORE_BUFFERS = 2;  // of a consumer, for a TMA store
 constexpr int BLOCKS_PER_SM = 1;
 constexpr int PRODUCER_REGISTERS = 24;  // of a thread, by setmaxnreg
 constexpr int CONSUMER_REGISTERS = 240;  // likewise; 0 leaves all as they start
-constexpr int TRIGGER = 2;

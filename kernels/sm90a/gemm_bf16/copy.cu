@@ -69,7 +69,7 @@ extern "C" __constant__ int hktune_programmatic = 1;  // who launches it may all
 // Until the kernel before has ended, and what it wrote is there.
 DEVICE void wait_for_kernel_before() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
 
-// Blocks of the next kernel may start once every block has come here, and where there is room for them.
+// Blocks of the next kernel may start, where there is room for them, once all of this one have come here or ended.
 DEVICE void allow_kernel_behind() { asm volatile("griddepcontrol.launch_dependents;" ::: "memory"); }
 
 // ---- tensor copies

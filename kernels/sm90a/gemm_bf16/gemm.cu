@@ -56,7 +56,7 @@ DEVICE void consume(
 #endif
         multiply_tile(accumulators, ring, schedule.steps(work), layout, release, first_row, next_turn, last_depth);
 #endif
-        if (TRIGGER == 3) allow_kernel_behind();
+        allow_kernel_behind();
         if constexpr (OF_LINES) finish.factors.have_come(consumer);
 #if SEVERAL
         finish = finish.within(work);
@@ -113,7 +113,7 @@ __cluster_dims__(CLUSTER, 1, 1)
 __launch_bounds__(THREADS, BLOCKS_PER_SM)
 void hktune_gemm_bf16(const __grid_constant__ TensorMap a, const __grid_constant__ TensorMap b,
                       const __grid_constant__ Output c, int m, int n, int k,
-                      const BitsOfC* bias, int accumulate, u32* workspace, int early
+                      const BitsOfC* bias, int accumulate, u32* workspace
 #if SCALED
                       , const float* scale_a, const float* scale_b
 #endif
@@ -165,7 +165,7 @@ void hktune_gemm_bf16(const __grid_constant__ TensorMap a, const __grid_constant
         if constexpr (CONSUMER_REGISTERS > 0)
             asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(PRODUCER_REGISTERS));
         if (threadIdx.x == 0)
-            produce(wgmma_a, wgmma_b, schedule, layout, n, early != 0, [&](Ring& ring, const Spot& spot) {
+            produce(wgmma_a, wgmma_b, schedule, layout, n, [&](Ring& ring, const Spot& spot) {
                 send_residual(residual, ring, layout, spot);
             });
         __syncwarp();

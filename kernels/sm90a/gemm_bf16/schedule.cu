@@ -144,7 +144,7 @@ DEVICE void send(
 template <class Behind>
 DEVICE void produce(
     const TensorMap& wgmma_a, const TensorMap& wgmma_b, const Schedule& schedule, const Layout& layout, int gates,
-    bool early, Behind behind) {
+    Behind behind) {
     // What a block sends goes to all blocks of its cluster that share it: wgmma_a along a row of blocks, wgmma_b down a
     // column.
     u32 a_receivers = 0, b_receivers = 0;
@@ -152,44 +152,22 @@ DEVICE void produce(
     for (int other = 0; other < CLUSTER_COLUMNS; ++other) a_receivers |= 1u << (rank_row + other * CLUSTER_ROWS);
     for (int other = 0; other < CLUSTER_ROWS; ++other) b_receivers |= 1u << (rank_column * CLUSTER_ROWS + other);
     Ring ring;
-    const auto send_a = [&](u32 to, u32 full, const Spot& spot, int step) {
-        const int k = spot.k + (spot.a_step + step) * K_STEP;
-        send<WgmmaA>(to, wgmma_a, rank_column, spot.a_line, k, spot.a_matrix, full, a_receivers, gates);
-    };
-    const auto send_b = [&](u32 to, u32 full, const Spot& spot, int step) {
-        const int k = spot.k + (spot.b_step + step) * K_STEP;
-        send<WgmmaB>(to + WgmmaA::BYTES, wgmma_b, rank_row, spot.b_line, k, spot.b_matrix, full, b_receivers, gates);
-    };
-    int ahead = 0;  // steps of which B is on its way
-#if !SEVERAL
-    for (const Spot& spot = schedule.first_work.spot; early && ahead < min(STAGES, schedule.k_steps); ++ahead) {
-        const u32 full = barrier_at(layout.full, ahead), to = layout.stages + ahead * STAGE_BYTES;
-        expect(full, STAGE_BYTES);
-        if (SWAPPED) send_a(to, full, spot, ahead);
-        else send_b(to, full, spot, ahead);
-    }
-#endif
     wait_for_kernel_before();
-    if (TRIGGER == 1) allow_kernel_behind();
     for (Work work = schedule.first(); schedule.has(work); schedule.next(work)) {
         const Spot spot = schedule.locate(work);
         const int steps = schedule.steps(work);
         for (int step = 0; step < steps; ++step, ring.next()) {
             const u32 full = barrier_at(layout.full, ring.stage);
             const u32 to = layout.stages + ring.stage * STAGE_BYTES;
-            const bool is_ahead = ahead > 0;
-            if (is_ahead) {
-                --ahead;
-            } else {
-                wait(barrier_at(layout.empty, ring.stage), ring.parity ^ 1);
-                expect(full, STAGE_BYTES);
-            }
-            if (!SWAPPED || !is_ahead) send_a(to, full, spot, step);
-            if (SWAPPED || !is_ahead) send_b(to, full, spot, step);
+            wait(barrier_at(layout.empty, ring.stage), ring.parity ^ 1);
+            expect(full, STAGE_BYTES);
+            const int a_k = spot.k + (spot.a_step + step) * K_STEP, b_k = spot.k + (spot.b_step + step) * K_STEP;
+            send<WgmmaA>(to, wgmma_a, rank_column, spot.a_line, a_k, spot.a_matrix, full, a_receivers, gates);
+            send<WgmmaB>(
+                to + WgmmaA::BYTES, wgmma_b, rank_row, spot.b_line, b_k, spot.b_matrix, full, b_receivers, gates);
         }
         behind(ring, spot);
     }
-    if (TRIGGER == 2) allow_kernel_behind();
     // No block may leave while others still arrive at its barriers: all stages must have been released once more.
     for (int stage = 0; MULTICAST > 1 && stage < STAGES; ++stage, ring.next())
         wait(barrier_at(layout.empty, ring.stage), ring.parity ^ 1);
