@@ -1,10 +1,11 @@
 """Kernels that do an epilogue next to a product of the vendor's library and the epilogue behind it, on one NVIDIA GPU.
 
-    python benchmarks/epilogues.py [--steps N] [--problems "bf16.nt+bias+gelu 2048x14336x4096" ...]
+    python benchmarks/epilogues.py [--steps N] [--also "block_m=64 block_n=224" ...]
+                                   [--problems "bf16.nt+bias+gelu 2048x14336x4096" ...]
 
-The seeds of each problem are compiled, in parallel, and timed; then, so many times, what is one step away from the two
-fastest. The three fastest of all are timed again, cold, in rounds that they share with these ways to have the same of
-torch:
+The seeds of each problem, and configs given by what is not the default, are compiled, in parallel, and timed. Then, so
+many times, what is one step away from the two fastest. The three fastest of all are timed again, cold, in rounds that
+they share with these ways to have the same of torch:
 
     compiled   torch's product, and one kernel that Inductor made of all steps behind it: what torch.compile does
     eager      torch's product, and torch's own kernels behind it; where torch has a function for all, that
@@ -45,7 +46,7 @@ from hktune.measure.arena import OperandSet
 from hktune.measure.baseline import TorchBaseline, torch_stream
 from hktune.measure.measured import MeasuredStopwatch
 from hktune.measure.stopwatch import Attempt, Side, attempt_of_algorithm
-from hktune.measure.torch_epilogue import product_of
+from hktune.measure.torch_epilogue import gates_and_up, product_of
 from hktune.space import load_space
 from hktune.template.templates import Templates
 
@@ -103,7 +104,7 @@ def steps_of(operation: Operation) -> Callable[..., None]:
 
     def steps(product: torch.Tensor, bias: OptionalTensor, residual: OptionalTensor, c: torch.Tensor) -> None:
         value = product if bias is None else product + bias
-        gates, up = value.chunk(2, dim=1) if operation.is_gated else (value, None)
+        gates, up = gates_and_up(operation, value) if operation.is_gated else (value, None)
         for activation in operation.activations:
             gates = ACTIVATED[activation](gates)
         value = gates if up is None else gates * up
@@ -116,13 +117,14 @@ def main() -> None:
     """Search, time, and print a line for each problem, and the means."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=2, metavar="N")
+    parser.add_argument("--also", nargs="+", default=[], metavar="CONFIG")
     parser.add_argument("--problems", nargs="+", type=problem_of, metavar="PROBLEM")
     options = parser.parse_args()
     problems = options.problems or [
         problem_of(f"{operation} {m}x{layer}") for operation, layer in map(str.split, LAYERS) for m in ROWS
     ]
     bench = Bench(problems)
-    bench.search(options.steps)
+    bench.search(options.steps, options.also)
     print("| problem | us | compiled | eager | library | config |\n|---|---|---|---|---|---|")
     lines = {problem: bench.line(problem) for problem in problems}
     for operation in dict.fromkeys(problem.operation for problem in problems):
@@ -158,10 +160,11 @@ class Bench:
             libraries=self._libraries,
         )
 
-    def search(self, steps: int) -> None:
-        """Times the seeds of each problem, and `steps` times neighbours of the fastest."""
-        draw = random.Random(0)
-        self._time({problem: self._space.domain(problem).seeds for problem in self._problems})
+    def search(self, steps: int, also: Sequence[str]) -> None:
+        """Times the seeds of each problem and `also`, and `steps` times neighbours of the fastest."""
+        draw, given = random.Random(0), [self._space.parse(words.split()) for words in also]
+        domains = {problem: self._space.domain(problem) for problem in self._problems}
+        self._time({problem: [*each.seeds, *filter(each.is_legal, given)] for problem, each in domains.items()})
         for _ in range(steps):
             self._time({problem: self._neighbours(problem, draw) for problem in self._problems})
 

@@ -27,10 +27,14 @@ PROBLEMS = (
     "512x14336x4096:grouped8.bf16.nt",  # Mixtral-8x7B, gate or up
     "64x2816x2048:grouped64.bf16.nt",
     "8192x2816x2048:grouped64.bf16.nt",
-    "4096x768x2048:grouped128.bf16.nt",  # Qwen3-30B-A3B, gate or up
+    "64x768x2048:grouped128.bf16.nt",  # Qwen3-30B-A3B, gate or up, of 8 tokens
+    "512x768x2048:grouped128.bf16.nt",  # of 64
+    "4096x768x2048:grouped128.bf16.nt",  # of 512
     "4096x2048x768:grouped128.bf16.nt",  # and down
     "2048x4096x7168:grouped32.bf16.nt",  # DeepSeek-V3, gate and up of a GPU's 32 experts of 256
     "2048x7168x2048:grouped32.bf16.nt",  # and down
+    "2048x2048x7168:grouped256.bf16.nt",  # gate or up of all 256, of 256 tokens
+    "2816x2048x4096:grouped16.bf16.tn",  # the gradient of 16 experts' weights
     "128x512x128:batched128.bf16.nn",  # DeepSeek-V3, a step of 128 tokens: queries of 128 heads
 )
 BYTES_PER_US = 4.8e6  # NVIDIA H200: 4.8 TB/s

@@ -14,7 +14,7 @@ from typing import Protocol, TypeVar
 
 from hktune.core.dtype import BF16, E4M3, E8M0, F16, F32, FLOAT8, I8, I32, Dtype
 from hktune.core.errors import InputError
-from hktune.core.operation import COUNTED, SCALE_BLOCK, Operation
+from hktune.core.operation import ACTIVATIONS, COUNTED, GATES, SCALE_BLOCK, Operation
 
 _ANY_COUNT = "count"
 _AXES = {"a": {"n": ("m", "k"), "t": ("k", "m")}, "b": {"n": ("k", "n"), "t": ("n", "k")}}
@@ -55,12 +55,13 @@ class Operand:
     The first of three axes counts matrices, whose rows follow one another.
 
     A matrix has a row stride, a number of elements, which launches call `lda` for `a` and so on. From one matrix of a
-    stack to the next it is `stride_a`; 0 where all products have the same one.
+    stack to the next it is `stride_a`; 0 where all products have the same one. Rows of `turns` kinds take turns.
     """
 
     name: str
     dtype: Dtype
     axes: tuple[str, ...]
+    turns: int = 1
 
     @property
     def row_stride(self) -> str:
@@ -71,6 +72,11 @@ class Operand:
     def matrix_stride(self) -> str:
         """The name of the stride from one matrix to the next; "" where there is but one."""
         return f"stride_{self.name}" if len(self.axes) > 2 else ""
+
+    @property
+    def is_stack(self) -> bool:
+        """Whether its rows are those of several matrices, which follow one another or take turns."""
+        return bool(self.matrix_stride) or self.turns > 1
 
     @property
     def increment(self) -> str:
@@ -144,14 +150,15 @@ def operands_of(operation: Operation) -> Mapping[str, Operand]:
     operands = [
         Operand("a", operation.a_dtype, (*of_a, *_AXES["a"][operation.layout[0]])),
         Operand("b", operation.b_dtype, (*of_b, *_AXES["b"][operation.layout[1]])),
-        *_scales(operation),
+        *_scales(operation, of_a, of_b),
         *((Operand("offsets", I32, count),) if operation.is_grouped else ()),
         *(_read(name, operation, of_c) for step in operation.epilogue for name in _READ_BY.get(step, ())),
         *((_read("scale_c", operation),) if operation.scales_c else ()),
         Operand("c", operation.c_dtype, (*of_c, "m", "n")),
     ]
     if operation.is_gated:
-        operands = [_of_gates_and_up(each) if each.name in gated | before_gates else each for each in operands]
+        in_turn = GATES[operation.gates_step] == "interleaved"
+        operands = [_of_gates_and_up(each, in_turn) if each.name in gated | before_gates else each for each in operands]
     return MappingProxyType({operand.name: operand for operand in operands})
 
 
@@ -163,10 +170,10 @@ def _read(name: str, operation: Operation, of_c: tuple[str, ...] = ()) -> Operan
     return Operand(name, operation.added_dtype, (*of_c, *own) if len(own) > 1 else own)
 
 
-def _of_gates_and_up(operand: Operand) -> Operand:
+def _of_gates_and_up(operand: Operand, in_turn: bool) -> Operand:
     """An operand of gates and of what they gate: its axis along the columns of C is twice as long."""
     axes = tuple(f"{_TWICE}{axis}" if axis.partition("/")[0] == "n" else axis for axis in operand.axes)
-    return replace(operand, axes=axes)
+    return replace(operand, axes=axes, turns=2 if in_turn and axes[:-1] == (f"{_TWICE}n",) else 1)
 
 
 def _unknown(operation: Operation) -> str:
@@ -175,10 +182,8 @@ def _unknown(operation: Operation) -> str:
     scaled = {a, b} <= _SCALED
     if operation.scales and not scaled:
         return f"known are scales of {_names(_SCALED)}"
-    steps = operation.epilogue[operation.kind == "batched" and operation.epilogue == ("residual",) :]
-    if operation.kind in COUNTED and (operation.scales or a.block or steps or operation.scales_c):
-        others = " but a residual" if operation.kind == "batched" else ""
-        return f"of a {operation.kind} one known are those without scales and steps{others}"
+    if operation.kind in COUNTED and (reason := _unknown_of_several(operation)):
+        return reason
     if operation.accumulates and operation.scales_c:
         return f"C of float8 has a scale: known are those that accumulate in {_names({BF16, F16, F32})}"
     if operation.is_grouped and operation.layout == "tt":
@@ -195,6 +200,22 @@ def _unknown(operation: Operation) -> str:
     return ""
 
 
+def _unknown_of_several(operation: Operation) -> str:
+    """The same of what several products have besides their factors."""
+    of_rows = not operation.divides_k
+    steps = {*ACTIVATIONS, *GATES} if of_rows else set()
+    added = operation.kind == "batched" and operation.epilogue == ("residual",)
+    if not added and not {*operation.epilogue} <= steps:
+        others = "activations and gates" if of_rows else "none"
+        alone = ", or a residual alone" if operation.kind == "batched" else ""
+        return f"of {operation.kind} products known are as steps {others}{alone}"
+    scales = ("", "rows") if of_rows else ("",)
+    if operation.a_dtype.block or operation.scales_c or operation.scales not in scales:
+        of_rows_too = ", or with some of rows" if of_rows else ""
+        return f"of {operation.kind} products known are those without scales{of_rows_too}"
+    return ""
+
+
 _SCALED = {*FLOAT8, I8}
 _OUTPUTS = {BF16, F16, F32, E4M3}
 
@@ -203,13 +224,14 @@ def _names(dtypes: Collection[Dtype]) -> str:
     return ", ".join(sorted(map(str, dtypes)))
 
 
-def _scales(operation: Operation) -> tuple[Operand, ...]:
+def _scales(operation: Operation, of_a: tuple[str, ...], of_b: tuple[str, ...]) -> tuple[Operand, ...]:
+    """`of_a` and `of_b` count the matrices of A and of B."""
     block = operation.a_dtype.block
     if block:
         return Operand("scale_a", E8M0, ("m", f"k/{block}")), Operand("scale_b", E8M0, ("n", f"k/{block}"))
     if operation.scales:
-        of_a, of_b = _SCALE_AXES[operation.scales]
-        return Operand("scale_a", F32, of_a), Operand("scale_b", F32, of_b)
+        own_a, own_b = _SCALE_AXES[operation.scales]
+        return Operand("scale_a", F32, (*of_a, *own_a)), Operand("scale_b", F32, (*of_b, *own_b))
     return ()
 
 

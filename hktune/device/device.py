@@ -52,6 +52,8 @@ SCALED_OPERANDS = ("a", "b", "c", "bias", "scale_a", "scale_b", "workspace")
 """Those of a product with scales."""
 SEVERAL_OPERANDS = ("a", "b", "c", "bias", "offsets", "workspace")
 """Those of several products."""
+END_OPERANDS = ("residual", "alpha", "beta", "scale_c")
+"""What of these an operation has follows them."""
 
 
 class Device(Protocol):

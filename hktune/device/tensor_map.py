@@ -34,6 +34,8 @@ class Extents:
     row_stride: int
     matrices: int = 1
     matrix_stride: int = 0
+    in_turn: bool = False
+    """Whether each matrix has a row before any has its next one."""
 
     @property
     def elements(self) -> int:
@@ -86,6 +88,8 @@ class MappedMatrix:
         row_stride = numbers.get(operand.row_stride, columns)
         if self.box.dimensions == 2:
             return Extents(math.prod(outer) * rows, columns, row_stride)
+        if operand.turns > 1:
+            return Extents(rows // operand.turns, columns, operand.turns * row_stride, operand.turns, row_stride, True)
         matrix_stride = numbers.get(operand.matrix_stride, rows * row_stride)
         # What all products have in common is one matrix: the kernel asks for no other.
         return Extents(rows, columns, row_stride, math.prod(outer) if matrix_stride else 1, matrix_stride)
@@ -103,7 +107,7 @@ def mapped_matrix(symbol: str, boxes: Mapping[str, Box], launch: Launch, name: s
     operand = operands_of(launch.operation).get(name)
     if name not in boxes or operand is None or not operand.row_stride:
         raise DeviceError(f"{symbol} takes {name} as a tensor map: declare hktune_box_{name} in its source")
-    if boxes[name].dimensions > 2 and not operand.matrix_stride:
+    if boxes[name].dimensions > 2 and not operand.is_stack:
         raise DeviceError(f"{symbol} takes {name} as a stack of matrices: {launch.operation} has but one")
     return MappedMatrix(symbol, operand, boxes[name])
 
@@ -121,14 +125,16 @@ def encoded(address: int, extents: Extents, box: Box) -> bytes:
     sizes = [extents.columns, extents.rows, extents.matrices][:dimensions]
     # One matrix has no next one, but a map has a stride there, which is not 0.
     matrix_stride = extents.matrix_stride or extents.rows * extents.row_stride
-    strides = [extents.row_stride, matrix_stride][: dimensions - 1]
+    strides, sides = [extents.row_stride, matrix_stride][: dimensions - 1], [box.columns, box.rows, 1][:dimensions]
+    if extents.in_turn:  # dimensions come in the order of their strides
+        sizes[1:], strides, sides[1:] = sizes[:0:-1], strides[::-1], sides[:0:-1]
     made = driver.cuTensorMapEncodeTiled(
         driver.CUtensorMapDataType(box.data_type),
         dimensions,
         address,
         [driver.cuuint64_t(size) for size in sizes],
         [driver.cuuint64_t(stride * element_bytes) for stride in strides],
-        [driver.cuuint32_t(side) for side in [box.columns, box.rows, 1][:dimensions]],
+        [driver.cuuint32_t(side) for side in sides],
         [driver.cuuint32_t(1)] * dimensions,
         driver.CUtensorMapInterleave.CU_TENSOR_MAP_INTERLEAVE_NONE,
         getattr(driver.CUtensorMapSwizzle, f"CU_TENSOR_MAP_SWIZZLE_{swizzle}"),

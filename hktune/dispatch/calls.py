@@ -2,8 +2,9 @@
 
 A call has two operands of one format, each stored either way. What it does with their product is its ending, in the
 words of an operation: nothing, or it adds a bias or what C holds, and C may be float32. An activation may be its last
-step, behind a bias or alone. Behind it, or without one, a matrix is added, or gates are applied: then the weight is
-stored as [N, K]. Of numbers of 8 bits or fewer there are scales too, and then a bias at most.
+step, behind a bias or alone. Behind it, or without one, a matrix is added, or gates are applied. There may be a factor
+of the product, or of that matrix, and C may be float8. Then the weight is stored as [N, K]. Of numbers of 8 bits or
+fewer there are scales too, and then a bias at most.
 """
 
 from __future__ import annotations
@@ -16,7 +17,15 @@ CALL_DTYPES = (BF16, F16)
 
 _ACTIVATED = tuple(f"{bias}+{each}" for each in ACTIVATIONS for bias in ("", "+bias"))
 ENDINGS = ("", "+bias", "+accumulate", "->f32", "->f32+bias", "->f32+accumulate", *_ACTIVATED)
-LINEAR_ENDINGS = tuple(f"{before}{last}" for last in ("+residual", "+gated") for before in ("", "+bias", *_ACTIVATED))
+LINEAR_ENDINGS = tuple(
+    ending
+    for c in ("", "->e4m3")
+    for alpha in ("", "+alpha")
+    for last in ("", "+residual", "+beta_residual", "+gated", "+gated_interleaved")
+    for bias in ("", "+bias")
+    for activation in ("", *(f"+{each}" for each in ACTIVATIONS))
+    if (ending := f"{c}{alpha}{bias}{activation}{last}") not in ENDINGS
+)
 """Of calls whose operands are stored as those of torch's linear."""
 
 
@@ -27,7 +36,7 @@ def call_operation(dtype: Dtype, ending: str = "", layout: str = "nt") -> Operat
 
 SCALED_FORMATS = ((E4M3, E4M3), (E4M3, E5M2), (E5M2, E4M3))
 """Of A and B: torch multiplies no two e5m2 on GPUs."""
-SCALED_OUTPUTS = (BF16, F16, F32)
+SCALED_OUTPUTS = (BF16, F16, F32, E4M3)
 
 
 def scaled_operation(a: Dtype, b: Dtype, scales: str, c: Dtype, has_bias: bool, accumulation: str = "") -> Operation:
@@ -38,8 +47,9 @@ def scaled_operation(a: Dtype, b: Dtype, scales: str, c: Dtype, has_bias: bool, 
 
 CALLS_SAID = (
     f"{' or '.join(map(str, CALL_DTYPES))}, in any of the layouts {', '.join(LAYOUTS)}, ->f32 or not, "
-    "+bias, +accumulate or neither; or +bias or not, and an activation; or these as nt, and +residual or +gated; "
-    "or e4m3, e5m2, i8 or an MX format in nt, with scales; or batched, or grouped in nt or nn"
+    "+bias, +accumulate or neither; or +bias or not, and an activation; or these as nt, "
+    "+alpha or not, ->e4m3 or not, and +residual, +beta_residual, +gated, +gated_interleaved or none of these; "
+    "or e4m3, e5m2, i8 or an MX format in nt, with scales; or batched, and +residual or not; or grouped in nt, nn or tn"
 )
 """`CALL_OPERATIONS`, as a person reads them."""
 
@@ -70,10 +80,11 @@ MX_OPERATIONS = tuple(
 )
 """Of the formats that torch has a dtype for."""
 SEVERAL_OPERATIONS = tuple(
-    Operation(dtype.name, layout, kind=kind)
+    Operation(dtype.name, layout, kind=kind, epilogue=steps)
     for dtype in CALL_DTYPES
-    for kind, layouts in (("grouped", ("nt", "nn")), ("batched", LAYOUTS))
+    for kind, layouts, all_steps in (("grouped", ("nt", "nn", "tn"), ((),)), ("batched", LAYOUTS, ((), ("residual",))))
     for layout in layouts
+    for steps in all_steps
 )
 """Of any count, as `CALL_OPERATIONS` has them."""
 CALL_OPERATIONS = (

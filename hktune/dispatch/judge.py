@@ -187,7 +187,7 @@ def _mapless(image: CudaKernel, entry: Entry, cubin: Cubin) -> str | None:
         box = cubin.boxes.get(argument.name)
         if box is None or argument.name not in operands or not operands[argument.name].row_stride:
             return f"{image.symbol} takes {argument.name} as a tensor map, and the cubin has no box for it"
-        if box.dimensions > 2 and not operands[argument.name].matrix_stride:
+        if box.dimensions > 2 and not operands[argument.name].is_stack:
             return f"{image.symbol} takes {argument.name} as a stack of matrices, {entry.operation} has but one"
         dtype, row_bytes = operands[argument.name].dtype, box.columns * box.element_bytes
         if dtype not in box.dtypes:

@@ -12,7 +12,7 @@ from hktune.core.operation import Operation
 from hktune.core.problem import Problem
 from hktune.measure.arena import OperandSet
 from hktune.measure.scaled_baseline import ScaledProduct, is_of_8_bits
-from hktune.measure.torch_epilogue import FUSED, check_steps, finish, multiply_fused, product_of
+from hktune.measure.torch_epilogue import FUSED, check_steps, finish, multiplied, multiply_fused, product_of
 
 if TYPE_CHECKING:
     import torch
@@ -83,7 +83,7 @@ class TorchBaseline:
 
 def _check(operation: Operation) -> None:
     """Raises DeviceError where torch's products are none of `operation`."""
-    if operation.a != operation.b or operation.c not in (operation.a, F32.name):
+    if operation.a != operation.b or operation.added_dtype not in (operation.a_dtype, F32):
         raise DeviceError(f"torch has no {operation}: both factors have one format, and C that or float32")
     check_steps(operation)
 
@@ -149,9 +149,9 @@ def _multiply(operation: Operation, operands: OperandSet, product: torch.Tensor)
     import torch
 
     a, b = factors_of(operation, operands)
-    c = operands["c"]
-    added = c if operation.accumulates else operands.get("bias")
-    wider: dict[str, Any] = {"out_dtype": c.dtype} if c.dtype != a.dtype else {}  # since torch 2.8
+    first = multiplied(operation)
+    added = operands["c"] if first.accumulates else operands.get("bias") if first.has_bias else None
+    wider: dict[str, Any] = {"out_dtype": product.dtype} if product.dtype != a.dtype else {}  # since torch 2.8
     try:
         if added is None:
             (torch.mm if a.ndim == 2 else torch.bmm)(a, b, **wider, out=product)

@@ -9,6 +9,7 @@ from hktune.core.errors import DeviceError
 from hktune.core.operand import factors_of
 from hktune.core.operation import Operation
 from hktune.measure.arena import OperandSet
+from hktune.measure.torch_epilogue import check_steps, finish, multiplied, product_of
 
 if TYPE_CHECKING:
     import torch
@@ -22,31 +23,39 @@ def is_of_8_bits(operation: Operation) -> bool:
 def check_scaled(operation: Operation) -> None:
     """Raises DeviceError where torch has no function for `operation`."""
     known = ("", "tensor", "rows") if operation.a_dtype == I8 else ("tensor", "rows", "blocks")
-    if operation.scales not in known or operation.epilogue not in ((), ("bias",), ("accumulate",)):
-        rule = "its scales are of a tensor, of rows, or of blocks of float8, and it adds a bias, or accumulates on C"
-        raise DeviceError(f"torch has no {operation}: {rule}")
+    if operation.scales not in known:
+        raise DeviceError(f"torch has no {operation}: its scales are of a tensor, of rows, or of blocks of float8")
+    check_steps(operation)
 
 
 class ScaledProduct:
-    """torch's product of one operation. It wants the scales of A's blocks column by column: they are stored so at the
-    first call with a set of operands, and kept."""
+    """torch's product of one operation, and kernels of torch's for the steps behind it. It wants the scales of A's
+    blocks column by column: they are stored so at the first call with a set of operands, and kept. So is a matrix for
+    the product, where that is not C."""
 
     def __init__(self, operation: Operation) -> None:
         """Raises DeviceError where torch has no function for `operation`."""
         check_scaled(operation)
-        self._operation = operation
+        self._operation, self._product = operation, multiplied(operation)
+        self._own: torch.Tensor | None = None
         self._stored: dict[int, torch.Tensor] = {}
 
     def __call__(self, operands: OperandSet) -> None:
         """Into `c`. Raises DeviceError where torch refuses the operation."""
+        if self._own is None:
+            self._own = product_of(self._operation, operands)
+        c = operands["c"] if self._own is None else self._own
+        multiply_scaled(self._product, {**operands, **self._scales_of_blocks(operands), "c": c})
+        finish(self._operation, c, operands)
+
+    def _scales_of_blocks(self, operands: OperandSet) -> dict[str, torch.Tensor]:
         if self._operation.scales != "blocks":
-            multiply_scaled(self._operation, operands)
-            return
+            return {}
         of_a, of_b = operands["scale_a"], operands["scale_b"]
         at = of_a.data_ptr()
         if at not in self._stored:
             self._stored[at] = of_a.t().contiguous()
-        multiply_scaled(self._operation, {**operands, "scale_a": self._stored[at].t(), "scale_b": of_b.t()})
+        return {"scale_a": self._stored[at].t(), "scale_b": of_b.t()}
 
 
 def multiply_scaled(operation: Operation, operands: OperandSet) -> None:

@@ -45,6 +45,7 @@ def as_json(shapes: ShapeList, found: Mapping[Path, FoundShapes]) -> Iterator[st
                 **shape.problem.sizes,
                 "operation": str(shape.problem.operation),
                 "weight": shape.weight,
+                **({"tokens": dict(shape.tokens)} if shape.tokens else {}),
             }
         )
     for path, each in found.items():

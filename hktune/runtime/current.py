@@ -94,17 +94,28 @@ def linear(
     *,
     activation: str | None = None,
     residual: Tensor | None = None,
+    alpha: float = 1.0,
+    beta: float = 1.0,
+    out_dtype: torch.dtype | None = None,
+    out_scale: Tensor | None = None,
 ) -> Tensor:
     """As torch.nn.functional.linear (weight [N, K]), by the current table.
 
     `activation` (relu, gelu, gelu_tanh, silu) is torch's function of that name, done by the same kernel where the table
     has one, in float32 before the one rounding. Else, and where a gradient is asked, it is torch's own of the product.
     So is `residual`, which is added last: a kernel adds one that has the output's shape and dtype and is contiguous.
+    With factors it is activation(alpha * (x @ weight^T) + bias) + beta * residual; a `beta` of 0 leaves the residual
+    out.
 
-    Raises TableError when no table is loaded, and InputError for an activation that is not known.
+    With `out_dtype=torch.float8_e4m3fn` all of it is multiplied by `out_scale` (float32, one element; 1 without one)
+    and rounded to that. What is beyond 448 becomes 448. The next layer's scale of this input is 1 / out_scale.
+
+    Raises TableError when no table is loaded. Raises InputError for an activation that is not known, another
+    `out_dtype`, and an `out_scale` that is none.
     """
-    if residual is not None:
-        return finished.linear(linear, operators.CURRENT, x, weight, bias, activation, residual)
+    if residual is not None or alpha != 1 or out_dtype is not None or out_scale is not None:
+        ends = (alpha, beta, out_dtype, out_scale)
+        return finished.linear(linear, operators.CURRENT, x, weight, bias, activation, residual, *ends)
     if compiling():
         return activated_operator.traced_linear(x, weight, bias, operators.CURRENT, activation)
     form = LINEAR if bias is None else LINEAR_BIAS
@@ -122,10 +133,21 @@ def linear(
     return operators.table_numbered(operators.CURRENT).plain(form, x, weight, bias)
 
 
-def gated_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, activation: str | None = "silu") -> Tensor:
+def gated_linear(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    activation: str | None = "silu",
+    *,
+    interleaved: bool = False,
+    out_dtype: torch.dtype | None = None,
+    out_scale: Tensor | None = None,
+) -> Tensor:
     """`activation` of a gate, times what it gates, by the current table: x [..., K], weight [2N, K] -> [..., N].
 
-    The first N rows of `weight` make the gates, the others what these gate; `bias` has 2N elements. With silu this is
+    The first N rows of `weight` make the gates, the others what these gate; with `interleaved` the rows of both take
+    turns: gate 0, up 0, gate 1, up 1. `bias` has 2N elements in the same order. `out_dtype` and `out_scale` are those
+    of `linear`. With silu this is
     SwiGLU, with gelu_tanh or gelu GeGLU; None leaves the gate as it is. One kernel does it where the table has one, in
     float32 before the one rounding. Else, and where a gradient is asked, the product is a call of `linear`, and the
     rest torch's own.
@@ -133,7 +155,8 @@ def gated_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, activati
     Raises TableError when no table is loaded. Raises InputError for an activation that is not known, and for a weight
     with an odd number of rows.
     """
-    return finished.gated_linear(gated_linear, linear, operators.CURRENT, x, weight, bias, activation)
+    ends = (interleaved, out_dtype, out_scale)
+    return finished.gated_linear(gated_linear, linear, operators.CURRENT, x, weight, bias, activation, *ends)
 
 
 def matmul(a: Tensor, b: Tensor) -> Tensor:

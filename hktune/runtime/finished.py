@@ -1,10 +1,11 @@
-"""A linear with gates, or with a residual. One kernel does all of it where the table has one, and no gradient is asked.
-Else the product is a call of its own, which a kernel may serve, and the rest is torch's: so are its gradients.
+"""A linear with gates, a residual, factors, or an output in float8. One kernel does all of it where the table has one,
+and no gradient is asked. Else the product is a call of its own, which a kernel may serve, and the rest is torch's: so
+are its gradients.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -13,8 +14,7 @@ from torch.overrides import handle_torch_function
 from hktune.runtime import finished_operator, operators
 from hktune.runtime.autocast_cache import as_cached_autocast
 from hktune.runtime.counts import Fallback
-from hktune.runtime.finished_operator import by_parts
-from hktune.runtime.forms import finished_form
+from hktune.runtime.finish import Finish, by_parts, out_scale_of
 from hktune.runtime.gradients import asks_gradient
 from hktune.runtime.torch_state import (
     autocast_done,
@@ -35,14 +35,24 @@ def linear(
     weight: Tensor,
     bias: Tensor | None,
     activation: str | None,
-    residual: Tensor,
+    residual: Tensor | None,
+    alpha: float = 1.0,
+    beta: float = 1.0,
+    out_dtype: torch.dtype | None = None,
+    out_scale: Tensor | None = None,
 ) -> Tensor:
-    """A call of `public`, the linear of table `number`, with a residual."""
-    form = finished_form(bias, activation, is_gated=False)
+    """A call of `public`, the linear of table `number`, with a residual, a factor, or an output in float8."""
+    if residual is not None and beta == 0:
+        residual = None
+    scale = out_scale_of(out_dtype, out_scale, x)
+    finish = Finish(activation, alpha=alpha, beta=beta, out_scale=scale)
+    finish.form(bias, residual)  # what is not known is said to every caller
     if _is_for_functions(x, weight, bias, residual):
-        named = {"activation": activation, "residual": residual}
-        return handle_torch_function(public, _given(x, weight, bias, residual), x, weight, bias, **named)
-    return _finished(public, number, form.is_gated, x, weight, bias, residual, activation)
+        named = {"activation": activation, "residual": residual, "alpha": alpha, "beta": beta}
+        return _handled(public, named, out_dtype, out_scale, x, weight, bias)
+    if residual is None and alpha == 1 and scale is None:
+        return public(x, weight, bias, activation=activation)
+    return _finished(public, number, finish, x, weight, bias, residual)
 
 
 def gated_linear(
@@ -53,42 +63,59 @@ def gated_linear(
     weight: Tensor,
     bias: Tensor | None,
     activation: str | None,
+    interleaved: bool = False,
+    out_dtype: torch.dtype | None = None,
+    out_scale: Tensor | None = None,
 ) -> Tensor:
     """A call of `public`, the gated_linear of table `number`, whose linear is `plain`."""
-    form = finished_form(bias, activation, is_gated=True)
+    finish = Finish(activation, True, interleaved, out_scale=out_scale_of(out_dtype, out_scale, x))
+    finish.form(bias, None)
     if _is_for_functions(x, weight, bias, None):
-        given = _given(x, weight, bias, None)
-        return handle_torch_function(public, given, x, weight, bias, activation=activation)
-    return _finished(plain, number, form.is_gated, x, weight, bias, None, activation)
+        named = {"activation": activation, **({"interleaved": True} if interleaved else {})}
+        return _handled(public, named, out_dtype, out_scale, x, weight, bias)
+    return _finished(plain, number, finish, x, weight, bias, None)
+
+
+def _handled(
+    public: Linear,
+    named: Mapping[str, object],
+    out_dtype: torch.dtype | None,
+    out_scale: Tensor | None,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+) -> Tensor:
+    """The call, as modes of torch's functions are told of it: with what is not left out."""
+    usual = {"residual": None, "alpha": 1.0, "beta": 1.0}
+    told = {name: value for name, value in named.items() if name not in usual or value != usual[name]}
+    if out_dtype is not None:
+        told |= {"out_dtype": out_dtype, "out_scale": out_scale}
+    operands = (x, weight, bias, named.get("residual"), out_scale)
+    given = tuple(each for each in operands if isinstance(each, Tensor))
+    out: Tensor = handle_torch_function(public, given, x, weight, bias, **told)
+    return out
 
 
 def _finished(
     plain: Linear,
     number: int,
-    is_gated: bool,
+    finish: Finish,
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
     residual: Tensor | None,
-    activation: str | None,
 ) -> Tensor:
     if compiling():
-        return finished_operator.traced(plain, number, is_gated, x, weight, bias, residual, activation)
+        return finished_operator.traced(plain, number, finish, x, weight, bias, residual)
     table = operators.table_numbered(number)
     if is_transformed() or asks_gradient(x, weight, bias, residual):
-        return by_parts(plain, is_gated, x, weight, bias, residual, activation)
+        return by_parts(plain, finish, x, weight, bias, residual)
     if has_dispatch_mode():
-        return finished_operator.traced(plain, number, is_gated, x, weight, bias, residual, activation)
+        return finished_operator.traced(plain, number, finish, x, weight, bias, residual)
     cast = as_cached_autocast(x, weight, bias) if is_autocast(x) else (x, weight, bias)
     with autocast_done(x):
-        out = table.finished(finished_form(bias, activation, is_gated), *cast, residual)
-    if isinstance(out, Fallback):
-        return by_parts(plain, is_gated, x, weight, bias, residual, activation)
-    return out
-
-
-def _given(*operands: Tensor | None) -> tuple[Tensor, ...]:
-    return tuple(each for each in operands if each is not None)
+        out = table.finished(finish.form(bias, residual), *cast, residual, finish.alpha, finish.beta, finish.out_scale)
+    return by_parts(plain, finish, x, weight, bias, residual) if isinstance(out, Fallback) else out
 
 
 def _is_for_functions(*operands: Tensor | None) -> bool:

@@ -1,4 +1,4 @@
-"""A linear with gates, or with a residual, as one torch operator: `hktune::linear_finished`.
+"""A linear with what is behind it, as one torch operator: `hktune::linear_finished`.
 
 It has no gradient of its own. Where one is asked it is several: the linear, and torch's own of the rest.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,7 +15,8 @@ from torch.utils.flop_counter import register_flop_formula
 
 from hktune.runtime import operators
 from hktune.runtime.counts import Fallback
-from hktune.runtime.forms import activated, finished_form, gated, linear_by_torch, linear_form
+from hktune.runtime.finish import Finish, by_parts
+from hktune.runtime.forms import activated, linear_by_torch, linear_form
 from hktune.runtime.gradients import asks_gradient
 from hktune.runtime.operands import traced_refusal
 from hktune.runtime.torch_state import as_autocast, autocast_done, compiling, exporting, is_transformed_in_trace
@@ -22,24 +24,8 @@ from hktune.runtime.torch_state import as_autocast, autocast_done, compiling, ex
 _NAME = "linear_finished"
 operators._library.define(
     f"{_NAME}(Tensor x, Tensor weight, Tensor? bias, Tensor? residual, str activation, bool is_gated, int table,"
-    " int entries=0) -> Tensor"
+    " int entries=0, *, bool interleaved=False, float alpha=1., float beta=1., Tensor? out_scale=None) -> Tensor"
 )
-
-
-def by_parts(
-    linear: Callable[..., Tensor],
-    is_gated: bool,
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    residual: Tensor | None,
-    activation: str | None,
-) -> Tensor:
-    """A call of `linear`, and the rest by torch."""
-    if is_gated:
-        return gated(linear(x, weight, bias), activation)
-    product = linear(x, weight, bias, activation=activation)
-    return product if residual is None else product + residual
 
 
 def _linear_finished(
@@ -51,18 +37,23 @@ def _linear_finished(
     is_gated: bool,
     table: int,
     entries: int = 0,
+    *,
+    interleaved: bool = False,
+    alpha: float = 1.0,
+    beta: float = 1.0,
+    out_scale: Tensor | None = None,
 ) -> Tensor:
     del entries
     server = operators.table_numbered(table)
-    named = activation or None
-    out = server.finished(finished_form(bias, named, is_gated), x, weight, bias, residual)
+    finish = Finish(activation or None, is_gated, interleaved, alpha, beta, out_scale)
+    out = server.finished(finish.form(bias, residual), x, weight, bias, residual, alpha, beta, out_scale)
     if not isinstance(out, Fallback):
         return out
 
     def linear(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str | None = None) -> Tensor:
         return server.serve(linear_form(bias, activation), x, weight, bias)
 
-    return by_parts(linear, is_gated, x, weight, bias, residual, named).contiguous()
+    return by_parts(linear, finish, x, weight, bias, residual).contiguous()
 
 
 def _fake(
@@ -74,9 +65,15 @@ def _fake(
     is_gated: bool,
     table: int,
     entries: int = 0,
+    *,
+    interleaved: bool = False,
+    alpha: float = 1.0,
+    beta: float = 1.0,
+    out_scale: Tensor | None = None,
 ) -> Tensor:
     del table, entries
-    return by_parts(linear_by_torch, is_gated, x, weight, bias, residual, activation or None).contiguous()
+    finish = Finish(activation or None, is_gated, interleaved, alpha, beta, out_scale)
+    return by_parts(linear_by_torch, finish, x, weight, bias, residual).contiguous()
 
 
 def _first(
@@ -89,14 +86,15 @@ def _first(
     is_gated: bool,
     table: int,
     entries: int = 0,
+    **ends: Any,
 ) -> Tensor:
     """The operator as torch's dispatcher meets it first."""
     del keys
     if asks_gradient(x, weight, bias, residual):
-        parts = _operators_of(table, entries)
-        return by_parts(parts, is_gated, x, weight, bias, residual, activation or None)
+        finish = Finish(activation or None, is_gated, **ends)
+        return by_parts(_operators_of(table, entries), finish, x, weight, bias, residual)
     with torch._C._AutoDispatchBelowAutograd():
-        return linear_finished(x, weight, bias, residual, activation, is_gated, table, entries)
+        return linear_finished(x, weight, bias, residual, activation, is_gated, table, entries, **ends)
 
 
 def _operators_of(table: int, entries: int) -> Callable[..., Tensor]:
@@ -127,26 +125,33 @@ linear_finished: Callable[..., Tensor] = torch.ops.hktune.linear_finished.defaul
 def traced(
     plain: Callable[..., Tensor],
     number: int,
-    is_gated: bool,
+    finish: Finish,
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
     residual: Tensor | None,
-    activation: str | None,
 ) -> Tensor:
     """What a tracer or a mode makes of a call: the operator where a kernel may take it, as far as is known, else a call
     of `plain` and the rest by torch."""
     given = as_autocast(x, weight, bias)
     asks = asks_gradient(*given, residual) or is_transformed_in_trace()
     if asks or traced_refusal(*given) is not None or not _adds(given[0], given[1], residual):
-        return by_parts(plain, is_gated, x, weight, bias, residual, activation)
-    word = activation or ""
+        return by_parts(plain, finish, x, weight, bias, residual)
+    words, ends = (finish.activation or "", finish.is_gated), _ends(finish)
     if not compiling():
         with autocast_done(x):
-            return linear_finished(*given, residual, word, is_gated, operators.number_in_graph(number))
+            return linear_finished(*given, residual, *words, operators.number_in_graph(number), **ends)
     if exporting():
-        return linear_finished(*given, residual, word, is_gated, operators.CURRENT)
-    return linear_finished(*given, residual, word, is_gated, number, operators.entries_number(number))
+        return linear_finished(*given, residual, *words, operators.CURRENT, **ends)
+    return linear_finished(*given, residual, *words, number, operators.entries_number(number), **ends)
+
+
+def _ends(finish: Finish) -> dict[str, Any]:
+    """What a call names, as far as it is not the usual: an older hktune reads graphs without it."""
+    numbers = {"interleaved": finish.interleaved, "alpha": finish.alpha, "beta": finish.beta}
+    usual = {"interleaved": False, "alpha": 1.0, "beta": 1.0}
+    named = {name: value for name, value in numbers.items() if value != usual[name]}
+    return named if finish.out_scale is None else {**named, "out_scale": finish.out_scale}
 
 
 def _adds(x: Tensor, weight: Tensor, residual: Tensor | None) -> bool:

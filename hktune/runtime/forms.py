@@ -6,6 +6,7 @@ All are C = A @ B. They differ in which way a contiguous operand is stored, in t
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,10 +18,13 @@ from torch.nn import functional
 
 from hktune.core.errors import InputError
 from hktune.core.escaped import shown
+from hktune.core.operation import GATES, RESIDUALS
 from hktune.runtime.gradients import outer, taped_linear, taped_matmul, untaped
 
 Sizes = tuple[tuple[int, ...], int, int, int]
 """The shape of C, and m, n, k."""
+FLOAT8 = torch.float8_e4m3fn
+"""Of outputs."""
 Vendor = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 
@@ -44,6 +48,13 @@ class Form:
     is_gated: bool = False
     """Whether the weight has gates, and then as many rows that they gate."""
     has_residual: bool = False
+    has_alpha: bool = False
+    has_beta: bool = False
+
+    @property
+    def is_float8(self) -> bool:
+        """Whether C is float8, and has a scale; a bias is not."""
+        return self.ending.startswith("->e4m3")
 
     @property
     def is_float32(self) -> bool:
@@ -125,28 +136,19 @@ def linear_by_torch(
     bias: Tensor | None = None,
     *,
     activation: str | None = None,
-    residual: Tensor | None = None,
 ) -> Tensor:
     """hktune's linear where there is no table."""
     product = functional.linear(x, weight, bias)
-    product = product if activation is None else activated(activation, product)
-    return product if residual is None else product + residual
+    return product if activation is None else activated(activation, product)
 
 
-def gated_linear_by_torch(
-    x: Tensor, weight: Tensor, bias: Tensor | None = None, *, activation: str | None = "silu"
-) -> Tensor:
-    """hktune's gated_linear where there is no table."""
-    return gated(functional.linear(x, weight, bias), activation)
-
-
-def gated(product: Tensor, activation: str | None) -> Tensor:
-    """What torch makes of a product whose first half is gates, and the other what they gate."""
+def gated(product: Tensor, activation: str | None, interleaved: bool = False) -> Tensor:
+    """What torch makes of a product whose first half is gates, and the other what they gate; or of both in turn."""
     if product.shape[-1] % 2:
         raise InputError(
             f"a gated weight has {product.shape[-1]} rows: it must have as many gates as rows that they gate"
         )
-    gate, up = product.chunk(2, -1)
+    gate, up = (product[..., ::2], product[..., 1::2]) if interleaved else product.chunk(2, -1)
     return (gate if activation is None else activated(activation, gate)) * up
 
 
@@ -160,21 +162,35 @@ _ACTIVATED = {
 }  # fmt: skip
 
 
+def _form_of_steps(has_bias: bool, activation: str | None, last: str, has_alpha: bool, is_float8: bool) -> Form:
+    steps = ("alpha" if has_alpha else "", "bias" if has_bias else "", activation or "", last)
+    ending = ("->e4m3" if is_float8 else "") + "".join(f"+{step}" for step in steps if step)
+    is_gated = last in GATES
+    return Form(
+        "hktune::gated_linear" if is_gated else "hktune::linear", "nt", ending, _linear, untaped, activation or "",
+        is_gated, last in RESIDUALS, has_alpha, last == "beta_residual",
+    )  # fmt: skip
+
+
 _FINISHED = {
-    (ending, has_bias, activation, is_gated): Form(
-        name, "nt", f"{'+bias' if has_bias else ''}{f'+{activation}' if activation else ''}{ending}",
-        _linear, untaped, activation or "", is_gated, not is_gated,
+    steps: _form_of_steps(*steps)
+    for steps in itertools.product(
+        (False, True), (None, *_BY_TORCH), ("", *GATES, *RESIDUALS), (False, True), (False, True)
     )
-    for name, ending, is_gated in (("hktune::linear", "+residual", False), ("hktune::gated_linear", "+gated", True))
-    for has_bias in (False, True)
-    for activation in (None, *_BY_TORCH)
-}  # fmt: skip
+}
+
+
+def form_ending(
+    has_bias: bool, activation: str | None, last: str, has_alpha: bool = False, is_float8: bool = False
+) -> Form:
+    """The one form with these steps, of which `last` is that of gates, or of a residual, or "". Raises InputError for
+    an activation that is not known."""
+    return _FINISHED[has_bias, None if activation is None else _known(activation), last, has_alpha, is_float8]
 
 
 def finished_form(bias: Tensor | None, activation: str | None, is_gated: bool) -> Form:
     """Of a linear with gates, or else with a residual. Raises InputError for an activation that is not known."""
-    activation = None if activation is None else _known(activation)
-    return _FINISHED["+gated" if is_gated else "+residual", bias is not None, activation, is_gated]
+    return form_ending(bias is not None, activation, "gated" if is_gated else "residual")
 
 
 def linear_form(bias: Tensor | None, activation: str | None = None) -> Form:

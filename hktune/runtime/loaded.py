@@ -87,11 +87,16 @@ class LoadedTable:
         *,
         activation: str | None = None,
         residual: Tensor | None = None,
+        alpha: float = 1.0,
+        beta: float = 1.0,
+        out_dtype: torch.dtype | None = None,
+        out_scale: Tensor | None = None,
     ) -> Tensor:
-        """x [..., K] @ weight [N, K]^T (+ bias [N]) -> [..., N], what `activation` makes of it, and `residual` added to
-        that; leading dimensions count as one M. Raises InputError for an activation that is not known."""
-        if residual is not None:
-            return finished.linear(self.linear, self._number, x, weight, bias, activation, residual)
+        """x [..., K] @ weight [N, K]^T (+ bias [N]) -> [..., N], and what else hktune.linear does; leading dimensions
+        count as one M. Raises InputError as that does."""
+        if residual is not None or alpha != 1 or out_dtype is not None or out_scale is not None:
+            ends = (alpha, beta, out_dtype, out_scale)
+            return finished.linear(self.linear, self._number, x, weight, bias, activation, residual, *ends)
         if compiling():
             return activated_operator.traced_linear(x, weight, bias, self._number, activation)
         form = LINEAR if bias is None else LINEAR_BIAS
@@ -107,11 +112,19 @@ class LoadedTable:
         return self.plain(form, x, weight, bias)
 
     def gated_linear(
-        self, x: Tensor, weight: Tensor, bias: Tensor | None = None, activation: str | None = "silu"
+        self,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        activation: str | None = "silu",
+        *,
+        interleaved: bool = False,
+        out_dtype: torch.dtype | None = None,
+        out_scale: Tensor | None = None,
     ) -> Tensor:
         """See hktune.gated_linear."""
-        plain = self.linear
-        return finished.gated_linear(self.gated_linear, plain, self._number, x, weight, bias, activation)
+        plain, ends = self.linear, (interleaved, out_dtype, out_scale)
+        return finished.gated_linear(self.gated_linear, plain, self._number, x, weight, bias, activation, *ends)
 
     def matmul(self, a: Tensor, b: Tensor) -> Tensor:
         """a [..., K] @ b [K, N] -> [..., N], as torch.matmul. Either operand is read as it is stored, if the table has
@@ -171,18 +184,33 @@ class LoadedTable:
         return recorded_result(product, launch, *cast)
 
     def finished(
-        self, form: Form, x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None
+        self,
+        form: Form,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        residual: Tensor | None,
+        alpha: float = 1.0,
+        beta: float = 1.0,
+        out_scale: Tensor | None = None,
     ) -> Tensor | Fallback:
-        """A linear with gates, or a residual, by one kernel, below autograd; or why there is none that takes these."""
+        """A linear with what is behind it, by one kernel, below autograd; or why there is none that takes these."""
         found = self._find(form, x, weight, bias)
         if isinstance(found, Fallback):
             return found
         _, product, launch = found
-        if residual is None:
-            return product.result(launch, x, weight, bias)
-        if not product.adds(residual):
+        if residual is not None and not product.adds(residual):
             return Fallback.STRIDES
-        return product.result(launch, x, weight, bias, None, residual)
+        if out_scale is not None and not product.scales_by(out_scale):
+            return Fallback.SCALES
+        place = product.place
+        ends = (
+            *(() if residual is None else (residual,)),
+            *((place.number(alpha),) if form.has_alpha else ()),
+            *((place.number(beta),) if form.has_beta else ()),
+            *(() if out_scale is None else (out_scale,)),
+        )
+        return product.result(launch, x, weight, bias, None, *ends)
 
     def serve(self, form: Form, left: Tensor, right: Tensor, bias: Tensor | None) -> Tensor:
         """The product below torch's dispatcher and autograd, contiguous as its operator promises."""

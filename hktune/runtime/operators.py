@@ -50,7 +50,15 @@ class Server(Protocol):
     def serve(self, form: Form, left: Tensor, right: Tensor, bias: Tensor | None) -> Tensor: ...
 
     def finished(
-        self, form: Form, x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None
+        self,
+        form: Form,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        residual: Tensor | None,
+        alpha: float = 1.0,
+        beta: float = 1.0,
+        out_scale: Tensor | None = None,
     ) -> Tensor | Fallback: ...
 
     def vendor(self, why: Fallback, form: Form, left: Tensor, right: Tensor, bias: Tensor | None) -> Tensor: ...

@@ -29,6 +29,8 @@ _allocators: ModuleType = torch._C._dynamo.guards
 _empty_strided_cpu: Empty = _allocators._empty_strided_cpu
 _empty_strided_cuda: Empty = _allocators._empty_strided_cuda
 
+_NUMBERS_MAX = 1024  # kept on a device
+
 
 class Place:
     """A device, torch's name for it, and the kernels and libraries there. May be used by several threads."""
@@ -65,6 +67,7 @@ class Place:
         self._objects = objects
         self._kernels: dict[tuple[str, str], Kernel] = {}
         self._loading = threading.Lock()
+        self._numbers: dict[float, Tensor] = {}
 
     def entered(self) -> AbstractContextManager[object]:
         """Makes this the thread's current device; what loads a kernel or opens a device leaves it so otherwise."""
@@ -135,6 +138,16 @@ class Place:
     def workspace(self, route: Route, stream: int | None) -> Tensor | None:
         """The scratch memory of a launch of `route` on `stream`; None where it needs none."""
         return self.workspaces_of(route).of(stream, route.workspace_bytes) if route.workspace_bytes else None
+
+    def number(self, value: float) -> Tensor:
+        """`value` as a float32 of one element here, which is kept. In a graph that is being captured it is filled by
+        each replay, so that one is not."""
+        found = self._numbers.get(value)
+        if found is None:
+            found = torch.full((), value, dtype=torch.float32, device=self.where)
+            if not is_capturing() and len(self._numbers) < _NUMBERS_MAX:
+                self._numbers[value] = found
+        return found
 
     def strided(self, route: KernelRoute, lda: int, ldb: int) -> PreparedLaunch:
         """The launch of a ready `route` for operands whose rows are so many elements apart."""

@@ -23,6 +23,7 @@ from hktune.core.shapes import Shape, ShapeList, merged_shapes, shapes_yaml
 from hktune.dispatch.calls import CALL_DTYPES
 from hktune.runtime import current, operators
 from hktune.runtime.call_operations import CALLS, KERNEL_DTYPES
+from hktune.runtime.finish import Finish, gated_without_table, linear_without_table, out_scale_of
 from hktune.runtime.forms import (
     ADDED,
     ADDED_FLOAT32,
@@ -31,9 +32,6 @@ from hktune.runtime.forms import (
     MATMUL_BIAS_FLOAT32,
     MATMUL_FLOAT32,
     Form,
-    finished_form,
-    gated_linear_by_torch,
-    linear_by_torch,
     linear_form,
 )
 from hktune.runtime.gradients import asks_gradient
@@ -55,8 +53,8 @@ Named = dict[str, Any]
 
 _aten = torch.ops.aten
 _CURRENTS: dict[Function, Function] = {
-    current.linear: linear_by_torch,
-    current.gated_linear: gated_linear_by_torch,
+    current.linear: linear_without_table,
+    current.gated_linear: gated_without_table,
     current.matmul: torch.matmul,
 }
 _GATED = frozenset({current.gated_linear, LoadedTable.gated_linear})
@@ -161,8 +159,8 @@ class Recorder:
         """Count a batched or a grouped product."""
         why = next(filter(None, map(_why_left_out, (call.a, call.b))), None)
         problem = None if why else call.problem
-        if problem is not None and (call.divides_k or call.residual is not None) and not is_nvidia(call.a):
-            self.left_out["groups of K" if call.divides_k else "added to batched products"] += 1
+        if problem is not None and problem.operation.has_residual and not may_be_added(problem, call.a):
+            self.left_out[f"added to products in {problem.operation.layout}"] += 1
         elif problem is not None:
             self.calls[problem] += 1
             if call.offsets is not None:
@@ -192,10 +190,10 @@ class Recorder:
         return shapes_yaml(self.shapes)
 
 
-def is_nvidia(tensor: Tensor) -> bool:
-    """Whether `tensor` is on an NVIDIA GPU, whose template alone has products with groups of K, and batches that are
-    added to. A shapes file with what a template cannot do is refused as a whole."""
-    return tensor.is_cuda and torch.version.hip is None
+def may_be_added(problem: Problem, tensor: Tensor) -> bool:
+    """Whether a template for the device of `tensor` adds a residual to such products of a batch: all but NVIDIA's want
+    A as it is read. A shapes file with what a template cannot do is refused as a whole."""
+    return problem.operation.layout[0] == "n" or (tensor.is_cuda and torch.version.hip is None)
 
 
 def _why_left_out(tensor: Tensor) -> str | None:
@@ -258,7 +256,7 @@ class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
         elif packet is torch.ops.hktune.linear_activated and args[1].dim() == 2:
             note(linear_form(args[2], args[3]), args[0], args[1], args[2])
         elif packet is torch.ops.hktune.linear_finished and args[1].dim() == 2:
-            note(finished_form(args[2], args[4] or None, args[5]), args[0], args[1], args[2])
+            note(Finish(args[4] or None, args[5], **kwargs).form(args[2], args[3]), args[0], args[1], args[2])
         elif packet is torch.ops.hktune.matmul or packet in (_aten.mm, _aten.matmul):
             if args[1].dim() == 2:
                 self._note_product(args[0], args[1], *args[2:3])
@@ -351,8 +349,13 @@ def _form_of(called: Function, x: Tensor, weight: Tensor, bias: Tensor | None, o
     activation, residual = operands.get("activation", "silu" if called in _GATED else None), operands.get("residual")
     if asks_gradient(x, weight, bias, residual):
         return linear_form(bias)
+    scale = out_scale_of(operands.get("out_dtype"), operands.get("out_scale"), x)
     if called in _GATED:
-        return finished_form(bias, activation, is_gated=True)
-    if residual is None or residual.dtype is not x.dtype or residual.shape != (*x.shape[:-1], len(weight)):
+        return Finish(activation, True, operands.get("interleaved", False), out_scale=scale).form(bias, None)
+    alpha, beta = operands.get("alpha", 1.0), operands.get("beta", 1.0)
+    if residual is not None:
+        is_added = residual.dtype is x.dtype and residual.shape == (*x.shape[:-1], len(weight))
+        residual = residual if beta and is_added else None
+    if residual is None and alpha == 1 and scale is None:
         return linear_form(bias, activation)
-    return finished_form(bias, activation, is_gated=False)
+    return Finish(activation, alpha=alpha, beta=beta, out_scale=scale).form(bias, residual)

@@ -9,17 +9,16 @@ from hktune.core.operand import operands_of
 from hktune.core.operation import Operation, operation_of
 from hktune.core.problem import Key, Problem
 from hktune.core.vendor_algorithm import VendorAlgorithm
-from hktune.device.device import CALL_OPERANDS, SCALED_OPERANDS, SEVERAL_OPERANDS, Kernel, PreparedLaunch
+from hktune.device.device import CALL_OPERANDS, END_OPERANDS, SCALED_OPERANDS, SEVERAL_OPERANDS, Kernel, PreparedLaunch
 from hktune.dispatch.choice import Choice
 from hktune.runtime.counts import Fallback
 
 
 def _operands_of(operation: Operation) -> tuple[str, ...]:
     """What its prepared launches are called with, before the stream."""
-    if "scale_a" in operands_of(operation):
-        return SCALED_OPERANDS
-    usual = SEVERAL_OPERANDS if operation.count else CALL_OPERANDS
-    return (*usual, "residual") if operation.has_residual else usual
+    operands = operands_of(operation)
+    usual = SCALED_OPERANDS if "scale_a" in operands else SEVERAL_OPERANDS if operation.count else CALL_OPERANDS
+    return (*usual, *(name for name in END_OPERANDS if name in operands))
 
 
 class Route:

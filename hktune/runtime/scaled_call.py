@@ -22,6 +22,8 @@ from hktune.dispatch.calls import (
     scaled_operation,
 )
 from hktune.runtime.counts import Fallback
+from hktune.runtime.finish import in_float8
+from hktune.runtime.forms import FLOAT8
 from hktune.runtime.operands import ALIGNMENT_BYTES, PLAIN
 
 _FLOAT32, _E8M0 = torch.float32, torch.float8_e8m0fnu
@@ -71,10 +73,16 @@ class ScaledCall(NamedTuple):
     bias: Tensor | None = None
     out_dtype: torch.dtype = torch.bfloat16
     use_fast_accum: bool = False
+    out_scale: Tensor | None = None
+    """Of float8: what C is multiplied by before it is rounded, 1 without one."""
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
-        return tuple(each for each in self[:5] if each is not None)
+        return tuple(each for each in (*self[:5], self.out_scale) if each is not None)
+
+    @property
+    def bias_dtype(self) -> torch.dtype:
+        return torch.bfloat16 if self.out_dtype is FLOAT8 else self.out_dtype
 
     @property
     def sizes(self) -> tuple[int, int, int] | None:
@@ -131,11 +139,13 @@ def call_of_operator(
     *,
     out: Tensor | None = None,
 ) -> ScaledCall | None:
-    """A call of torch._scaled_mm; None where C has a scale, or is float8 as it is where no format is named."""
-    dtype = out_dtype if out is None else out.dtype
-    if scale_result is not None or dtype is None or out_dtype not in (None, dtype):
+    """A call of torch._scaled_mm; None where C has a scale and is not float8. On GPUs torch multiplies by it, on a CPU
+    it divides."""
+    dtype = (out_dtype or a.dtype) if out is None else out.dtype
+    if out_dtype not in (None, dtype) or (scale_result is not None and dtype is not FLOAT8):
         return None
-    return ScaledCall(a, b, scale_a, scale_b, bias, dtype, use_fast_accum)
+    scale = scale_result if scale_result is None or a.is_cuda else scale_result.reciprocal()
+    return ScaledCall(a, b, scale_a, scale_b, bias, dtype, use_fast_accum, scale)
 
 
 def call_of_recipes(
@@ -175,7 +185,9 @@ def refusal(call: ScaledCall, n: int, scales: str, where: torch.device) -> Fallb
         return Fallback.DEVICE
     if scale_a is not None and scale_b is not None and not _are_stored(scale_a, scale_b, scales):
         return Fallback.SCALES
-    if bias is not None and (bias.shape != (n,) or bias.dtype is not call.out_dtype):
+    if call.out_scale is not None and (call.out_scale.dtype is not _FLOAT32 or call.out_scale.numel() != 1):
+        return Fallback.SCALES
+    if bias is not None and (bias.shape != (n,) or bias.dtype is not call.bias_dtype):
         return Fallback.SHAPE if bias.shape != (n,) else Fallback.DTYPE
     if not a.is_contiguous() or not b.t().is_contiguous() or not (bias is None or bias.is_contiguous()):
         return Fallback.STRIDES
@@ -204,6 +216,10 @@ def is_by_columns(scale: Tensor) -> bool:
 def by_torch(call: ScaledCall) -> Tensor:
     """torch's own. It wants the scales of A's blocks column by column: either order is taken. Raises InputError for
     scales of integers that are of nothing, and where torch refuses a product of an MX format."""
+    if call.out_dtype is FLOAT8:
+        # With a scale torch does it for those of a tensor alone, and as its device has it.
+        wide = call._replace(out_dtype=_FLOAT32 if call.bias is None else call.bias.dtype, out_scale=None)
+        return in_float8(by_torch(wide), call.out_scale)
     a, b, scale_a, scale_b, bias = call[:5]
     sizes = call.sizes if all(isinstance(each, Tensor) for each in call.tensors) else None
     scales = None if sizes is None or scale_a is None or scale_b is None else call.scales(*sizes)
@@ -219,6 +235,8 @@ def by_torch(call: ScaledCall) -> Tensor:
         if scales != _MX or sizes is None:
             raise
         m, n, k = sizes
+        if not (m and n):  # as for an expert without tokens: there is nothing to compute
+            return a.new_empty((m, n), dtype=call.out_dtype)
         reason = str(refused).strip().splitlines()[0].rstrip(".")
         rule = f"scaled_mm: scales of {_MX_BLOCK} elements are served by kernels of gfx950"
         step = "pass scales of rows, or a table of that device"

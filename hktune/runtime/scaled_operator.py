@@ -13,6 +13,7 @@ from torch import Tensor
 
 from hktune.core.errors import TableError
 from hktune.runtime import operators
+from hktune.runtime.finish import check_out_scale
 from hktune.runtime.gradients import asks_gradient
 from hktune.runtime.loaded import LoadedTable
 from hktune.runtime.scaled_call import ScaledCall, by_torch
@@ -20,7 +21,7 @@ from hktune.runtime.torch_state import compiling, has_dispatch_mode, is_plain
 
 operators._library.define(
     "scaled_mm(Tensor a, Tensor b, Tensor scale_a, Tensor scale_b, Tensor? bias, ScalarType out_dtype, "
-    "bool use_fast_accum) -> Tensor"
+    "bool use_fast_accum, Tensor? out_scale=None) -> Tensor"
 )
 
 
@@ -32,6 +33,7 @@ def scaled_mm(
     bias: Tensor | None = None,
     out_dtype: torch.dtype = torch.bfloat16,
     use_fast_accum: bool = False,
+    out_scale: Tensor | None = None,
 ) -> Tensor:
     """As torch._scaled_mm, by the current table: (a * scale_a) @ (b * scale_b) (+ bias) in float32, rounded once.
 
@@ -44,15 +46,19 @@ def scaled_mm(
     MX format: float8, or float4_e2m1fn_x2 with two numbers in each byte, and scales float8_e8m0fnu [M, K/32] and
     [N, K/32].
 
+    With `out_dtype=torch.float8_e4m3fn` the result is multiplied by `out_scale` (float32, one element; 1 without one)
+    before it is rounded, and what is beyond 448 becomes 448; a bias is bfloat16.
+
     Raises TableError when no table is loaded. Raises InputError, one line, for scales of int8 that are neither kind,
-    and where neither the table nor torch has a product of an MX format.
+    for an `out_scale` that is none, and where neither the table nor torch has a product of an MX format.
     """
+    check_out_scale(out_dtype, out_scale)
     if compiling() or not is_plain():
         if not compiling() and has_dispatch_mode() and operators.found_table(operators.CURRENT) is None:
             # A model can be recorded before there is a table.
-            return by_torch(ScaledCall(a, b, scale_a, scale_b, bias, out_dtype, use_fast_accum))
-        return _operator(a, b, scale_a, scale_b, bias, out_dtype, use_fast_accum)
-    call = ScaledCall(a, b, scale_a, scale_b, bias, out_dtype, use_fast_accum)
+            return by_torch(ScaledCall(a, b, scale_a, scale_b, bias, out_dtype, use_fast_accum, out_scale))
+        return _operator(a, b, scale_a, scale_b, bias, out_dtype, use_fast_accum, out_scale)
+    call = ScaledCall(a, b, scale_a, scale_b, bias, out_dtype, use_fast_accum, out_scale)
     return by_torch(call) if asks_gradient(a, b, scale_a, scale_b, bias) else _table().scaled_mm(call)
 
 
@@ -71,8 +77,9 @@ def _served(
     bias: Tensor | None,
     out_dtype: torch.dtype,
     use_fast_accum: bool,
+    out_scale: Tensor | None = None,
 ) -> Tensor:
-    return _table().scaled_mm(ScaledCall(a, b, scale_a, scale_b, bias, out_dtype, use_fast_accum))
+    return _table().scaled_mm(ScaledCall(a, b, scale_a, scale_b, bias, out_dtype, use_fast_accum, out_scale))
 
 
 def _fake(
@@ -83,8 +90,9 @@ def _fake(
     bias: Tensor | None,
     out_dtype: torch.dtype,
     use_fast_accum: bool,
+    out_scale: Tensor | None = None,
 ) -> Tensor:
-    del scale_a, scale_b, bias, use_fast_accum
+    del scale_a, scale_b, bias, use_fast_accum, out_scale
     return a.new_empty((a.shape[0], b.shape[1]), dtype=out_dtype)
 
 

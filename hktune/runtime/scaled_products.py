@@ -10,6 +10,7 @@ from torch import Tensor
 from hktune.core.problem import Key
 from hktune.device.device import PreparedLaunch
 from hktune.runtime.counts import Counts, Fallback
+from hktune.runtime.forms import FLOAT8
 from hktune.runtime.place import Place
 from hktune.runtime.route import KernelRoute, Route
 from hktune.runtime.scaled_call import OPERATIONS, ScaledCall, Words, is_by_columns, refusal
@@ -93,10 +94,13 @@ class ScaledProducts:
         workspace = place.workspace(route, stream)
         a, b, scale_a, scale_b, bias = call[:5]
         scales = () if scale_a is None else (scale_a, scale_b)
+        ends: tuple[Tensor, ...] = ()
+        if call.out_dtype is FLOAT8:
+            ends = (place.number(1.0) if call.out_scale is None else call.out_scale,)
         if profiling():
             with operator_range("hktune::scaled_mm" if scales else "hktune::int_mm", a, b):
-                launch(a, b, out, bias, *scales, workspace, stream)
+                launch(a, b, out, bias, *scales, workspace, *ends, stream)
         else:
-            launch(a, b, out, bias, *scales, workspace, stream)
+            launch(a, b, out, bias, *scales, workspace, *ends, stream)
         self._counts.ran(route.near, route.sibling)
         return out

@@ -41,14 +41,10 @@ class ServedPlace:
         self.scaled = ScaledProducts(place, self.route, counts)
         self.several = SeveralProducts(place, self.route, counts)
         # By ending: the dtypes and layouts that the table has entries of, with their operation's text.
-        self._asked = {
-            ending: [
-                (dtype, layout, str(each))
-                for (dtype, its, layout), each in CALLS.items()
-                if its == ending and each in operations
-            ]
-            for ending in (*ENDINGS, *LINEAR_ENDINGS)
-        }
+        self._asked: dict[str, list[tuple[torch.dtype, str, str]]] = {each: [] for each in (*ENDINGS, *LINEAR_ENDINGS)}
+        for (dtype, ending, layout), each in CALLS.items():
+            if each in operations:
+                self._asked[ending].append((dtype, layout, str(each)))
 
     def serve(self, shapes: Shapes) -> ServedShapes | Fallback:
         """What serves calls of `shapes`, or why that is the vendor library whatever their dtype; kept in `served`."""

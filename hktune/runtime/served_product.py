@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hktune.device.device import PreparedLaunch
 from hktune.runtime.counts import Counts, Fallback
-from hktune.runtime.forms import LINEAR, MATMUL, OUTER, Form
+from hktune.runtime.forms import FLOAT8, LINEAR, MATMUL, OUTER, Form
 from hktune.runtime.gradients import linear_gradients, matmul_gradients
 from hktune.runtime.operands import ALIGNMENT_BYTES, PLAIN, refusal, row_lengths, row_strides
 from hktune.runtime.place import Place
@@ -40,6 +40,7 @@ class ServedProduct:
     """
 
     __slots__ = (
+        "_bias_dtype",
         "_bias_shape",
         "_counts",
         "_dtype",
@@ -74,7 +75,8 @@ class ServedProduct:
         self.taped = form.taped
         self._workspaces = place.workspaces_of(route)
         self._dtype = dtype
-        self._out_dtype = torch.float32 if form.is_float32 else dtype
+        self._out_dtype = torch.float32 if form.is_float32 else FLOAT8 if form.is_float8 else dtype
+        self._bias_dtype = dtype if form.is_float8 else self._out_dtype
         self._out_shape = out_shape
         self._bias_shape = (out_shape[-1] * (2 if form.is_gated else 1),)
         self._out_strides = tuple(itertools.accumulate(out_shape[:0:-1], operator.mul, initial=1))[::-1]
@@ -122,6 +124,10 @@ class ServedProduct:
         """Whether a launch takes `residual` as it is."""
         return type(residual) in PLAIN and self.fits(residual)
 
+    def scales_by(self, scale: Tensor) -> bool:
+        """Whether a launch reads `scale`, a float32 of one element, where it is."""
+        return type(scale) in PLAIN and scale.get_device() == self.place.index and not scale.is_neg()
+
     def result(
         self,
         launch: PreparedLaunch,
@@ -129,10 +135,10 @@ class ServedProduct:
         right: Tensor,
         bias: Tensor | None,
         out: Tensor | None = None,
-        *residual: Tensor,
+        *ends: Tensor,
     ) -> Tensor:
-        """The product, by a launch that was found for these operands; into an `out` that `fits`, or a new tensor. Where
-        the form has one, a residual comes last."""
+        """The product, by a launch that was found for these operands; into an `out` that `fits`, or a new tensor. What
+        the end of the form reads comes last, in the order of the route's operands."""
         place, route = self.place, self.route
         if out is None:
             out = place.empty(self._out_shape, self._out_strides, self._out_dtype)
@@ -140,9 +146,9 @@ class ServedProduct:
         workspace = self._workspaces.of(stream, route.workspace_bytes) if route.workspace_bytes else None
         if profiling():
             with operator_range(self.form.name, left, right):
-                launch(left, right, out, bias, workspace, *residual, stream)
+                launch(left, right, out, bias, workspace, *ends, stream)
         else:
-            launch(left, right, out, bias, workspace, *residual, stream)
+            launch(left, right, out, bias, workspace, *ends, stream)
         if route.sibling:
             self._counts.sibling_hits += 1
         elif route.near:
@@ -217,7 +223,7 @@ class ServedProduct:
     def _bias_fits(self, bias: Tensor) -> bool:
         return (
             type(bias) in PLAIN
-            and bias.dtype is self._out_dtype
+            and bias.dtype is self._bias_dtype
             and bias.get_device() == self.place.index
             and bias.shape == self._bias_shape
             and bias.is_contiguous()
@@ -230,7 +236,7 @@ class ServedProduct:
         """The launch of a call that needs more questions, or why the vendor serves it. It is the first of its shapes,
         or another device is current, or its operands' rows are apart, or not of this dtype and on this device."""
         place, route = self.place, self.route
-        why = refusal(operands, (self._dtype, self._dtype, self._out_dtype), *self._bias_shape, place.where)
+        why = refusal(operands, (self._dtype, self._dtype, self._bias_dtype), *self._bias_shape, place.where)
         if why is not None:
             return why
         strides = self._strides(operands)

@@ -87,7 +87,9 @@ def _shapes_of(value: object, where: str) -> list[Shape]:
 
 def _checked(shape: Shape, where: str) -> Shape:
     """`shape`, which a program made. Its name may be that of several shapes of a file, and so is longer than theirs."""
-    _shapes_of(shape.problem, where)
+    sizes = {**shape.problem.sizes, "operation": str(shape.problem.operation)}
+    tokens = {"tokens": {str(size): count for size, count in shape.tokens}} if shape.tokens else {}
+    entry_shapes(cast("Mapping[str, Json]", {**sizes, **tokens}), where)
     if not shape.name or not shape.name.isprintable():
         raise ShapesError(f"{where}: name: must be printable characters, got {shown(shape.name)}")
     if not shape.weight > 0:

@@ -25,13 +25,13 @@ import numpy as np
 
 from hktune.core.dtype import E8M0, F32, Dtype
 from hktune.core.operand import Operand, factors_of, inputs_of, operands_of
-from hktune.core.operation import GATES, SCALE_BLOCK, Operation
+from hktune.core.operation import COUNTED, GATES, SCALE_BLOCK, Operation
 from hktune.core.problem import Problem, Rounding
 from hktune.core.sums import FLOAT32_SUMS, Sums
 from hktune.verify.activations import ACTIVATION_VALUES
 from hktune.verify.arrays import HOST, Array, Arrays
 from hktune.verify.exact_sums import exact_inputs
-from hktune.verify.several_products import product_of, uneven_ends
+from hktune.verify.several_products import for_rows, product_of, uneven_ends
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,10 @@ def answer_of(
     magnitude = abs(total) if operation.accumulator.is_integer else product_of(problem, abs(a), abs(b), offsets)
     cut = _cut(sums, problem.k, magnitude, units)
     if operation.scales in _WHOLE:
-        factor = exact["scale_a"].reshape(-1, 1) * exact["scale_b"]
+        of_columns = exact["scale_b"]
+        if operation.kind in COUNTED:
+            of_columns = for_rows(problem, of_columns, offsets)
+        factor = exact["scale_a"].reshape(-1, 1) * of_columns
         total, magnitude, cut = total * factor, magnitude * abs(factor), cut * abs(factor)
     if operation.has_alpha:
         total, magnitude, cut = total * exact["alpha"], magnitude * abs(exact["alpha"]), cut * abs(exact["alpha"])

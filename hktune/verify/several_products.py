@@ -6,7 +6,7 @@ both are products of some rows of A with a B of their own. Or groups are of elem
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 from hktune.core.group_sizes import row_ranges
@@ -57,7 +57,7 @@ def single_products(problem: Problem, tensors: Mapping[str, Array]) -> Iterator[
         yield 0, problem, dict(tensors)
         return
     operation, divides_k = replace(problem.operation, kind="gemm", count=0), problem.operation.divides_k
-    divided = {"a", "b"} if divides_k else {*tensors} - {"b"} if problem.operation.is_grouped else {*()}
+    divided = {"a", "b"} if divides_k else {*tensors} - {"b", "scale_b"} if problem.operation.is_grouped else {*()}
     matrices = {name: each for name, each in tensors.items() if name != "offsets"}
     for group, (first, end) in enumerate(ranges_of(problem, tensors.get("offsets"))):
         own = {name: each[first:end] if name in divided else each[group] for name, each in matrices.items()}
@@ -89,8 +89,27 @@ def parted(problem: Problem, values: dict[str, Array], units: Array) -> tuple[di
         own = values["residual"].reshape(problem.groups, problem.m, problem.groups, problem.n)
         each = list(range(problem.groups))
         values = {**values, "residual": own[each, :, each]}
-    across = values["b"].swapaxes(0, 1).reshape(problem.groups, problem.n, problem.k)
+    columns = _columns_of_products(problem)
+    across = columns(values["b"].swapaxes(0, 1))
     b = across if layout[1] == "t" else across.swapaxes(-1, -2)
-    ranges = enumerate(ranges_of(problem, values.get("offsets")))
-    group_of_row = [group for group, (first, end) in ranges for _ in range(first, end)]
-    return {**values, "a": a, "b": b}, units.reshape(problem.groups, problem.n)[group_of_row]
+    if "scale_b" in values:
+        scale_a = values["scale_a"] if problem.operation.is_grouped else values["scale_a"].reshape(-1, problem.m)
+        values = {**values, "scale_a": scale_a, "scale_b": columns(values["scale_b"])}
+    return {**values, "a": a, "b": b}, for_rows(problem, columns(units), values.get("offsets"))
+
+
+def for_rows(problem: Problem, of_products: Array, offsets: Array | None) -> Array:
+    """What each product has, as many times as it has rows."""
+    ranges = enumerate(ranges_of(problem, offsets))
+    return of_products[[group for group, (first, end) in ranges for _ in range(first, end)]]
+
+
+def _columns_of_products(problem: Problem) -> Callable[[Array], Array]:
+    """What makes of something that all columns of `one_product` have the same for each product: [groups, columns, ..].
+    Gates are the first half of a product's columns as they are of all."""
+    groups, columns = problem.groups, problem.n * problem.operation.b_columns
+    if problem.operation.gates_step != "gated":
+        return lambda each: each.reshape(groups, columns, *each.shape[1:])
+    return lambda each: (
+        each.reshape(2, groups, problem.n, *each.shape[1:]).swapaxes(0, 1).reshape(groups, columns, *each.shape[1:])
+    )

@@ -164,6 +164,33 @@ class VendorContract(BaselineContract):
         # Each kernel behind another rounds to bf16: sums of a size of 8, and of gates their products.
         torch.testing.assert_close(given["c"].double(), exact, rtol=2.0**-6, atol=0.25)
 
+    @pytest.mark.parametrize(
+        "text", ["bf16.nt+silu+gated_interleaved", "bf16.nt+alpha+bias+gelu+beta_residual", "bf16.nt->e4m3+silu+gated"]
+    )
+    def test_numbers_that_multiply_gates_in_turn_and_float8_follow_the_product(
+        self, baseline: Baseline, where: str, stream: int, run: Run, text: str
+    ) -> None:
+        problem = Problem(24, 40, 72, operation_of(text))
+        random, sizes = torch.Generator().manual_seed(6), problem.sizes
+        given = {
+            name: torch.randn(*each.shape(sizes), generator=random).to(getattr(torch, each.dtype.torch_name)).to(where)
+            for name, each in operands_of(problem.operation).items()
+        }
+        enqueue = baseline.prepare(problem, given, stream)
+        run(lambda: enqueue(given))
+        wide = {name: tensor.double() for name, tensor in given.items()}
+        exact = wide["a"] @ wide["b"].T * wide.get("alpha", 1.0) + wide.get("bias", 0.0)
+        if problem.operation.is_gated:
+            in_turn = "interleaved" in text
+            gate, up = (exact[:, ::2], exact[:, 1::2]) if in_turn else exact.chunk(2, dim=1)
+            exact = torch.nn.functional.silu(gate) * up
+        elif problem.operation.activations:
+            exact = torch.nn.functional.gelu(exact)
+        exact = exact + wide.get("beta", 0.0) * wide.get("residual", 0.0)
+        exact = (exact * wide.get("scale_c", 1.0)).clamp(-448, 448) if "scale_c" in wide else exact
+        tolerance = 2.0**-4 if "scale_c" in wide else 2.0**-6
+        torch.testing.assert_close(given["c"].double(), exact, rtol=tolerance, atol=0.3)
+
     def test_an_epilogue_that_it_cannot_do_is_refused(self, baseline: Baseline, where: str, stream: int) -> None:
         problem = Problem(24, 40, 72, Operation(epilogue=("relu", "bias")))
         with pytest.raises(DeviceError, match=r"^the vendor's library has no bf16.nt\+relu\+bias: it adds"):

@@ -195,6 +195,19 @@ def test_a_map_of_gates_has_them_and_what_they_gate(
     assert mapped.bound(bound) == expected
 
 
+def test_gates_in_turn_are_two_matrices_with_rows_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tensor_map, "encoded", lambda address, extents, box: extents)
+    launch = Launch((1, 1, 1), (128, 1, 1), 0, ARGUMENTS, operation=operation_of("bf16.nt+silu+gated_interleaved"))
+    mapped = tensor_map.mapped_matrix("k", {"b": Box(8, 64, dimensions=3)}, launch, "b")
+    found: Any = mapped.encoder({"m": 3, "n": 8, "k": 24})(4096)
+    assert found == Extents(8, 24, 48, 2, 24, in_turn=True)
+    assert found.elements == 16 * 24
+    weights = torch.arange(16 * 24).view(16, 24)
+    gates, up = weights.as_strided((2, 8, 24), (found.matrix_stride, found.row_stride, 1))
+    assert torch.equal(gates, weights[::2])
+    assert torch.equal(up, weights[1::2])
+
+
 def test_a_map_of_a_stack_has_its_matrices_and_all_strides(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tensor_map, "encoded", lambda address, extents, box: (address, extents, box))
     launch = Launch((1, 1, 1), (128, 1, 1), 0, ARGUMENTS, operation=operation_of("batched5.bf16.nt"))

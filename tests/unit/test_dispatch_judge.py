@@ -170,5 +170,10 @@ def test_a_cubin_is_held_against_the_same_rules() -> None:
     assert (str(mismatch.reason), mismatch.level) == ("arguments", "hard")
     assert mismatch.detail == "gemm copies a as f16, bf16.nt has it as bf16"
     assert not judge(msgspec.structs.replace(cuda_row(), operation="f16.nt"), H100, *float16)
+    stack = replace(cubin(), boxes={"b": Box(64, 64, dimensions=3)})
+    (mismatch,) = judge(cuda_row(arguments=swapped), H100, Found(H100, False), stack)
+    assert mismatch.detail == "gemm takes b as a stack of matrices, bf16.nt has but one"
+    in_turn = msgspec.structs.replace(cuda_row(arguments=swapped), operation="bf16.nt+gated_interleaved")
+    assert not judge(in_turn, H100, Found(H100, False), stack)
     older = replace(H100, arch="sm80")
     assert ("hard", "object unreadable") in judged(cuda_row(), older, older, cubin())

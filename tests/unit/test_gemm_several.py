@@ -32,7 +32,8 @@ from hktune.verify import Proof, random_operands
 
 SMALL = {"block_m": 32, "block_n": 32, "k_step": 32, "warps_m": 1, "warps_n": 2, "split": 1}
 ORDERED = SMALL | {"xcd_chunk": 2, "group_rows": 2}
-SHARED = {"block_m": 32, "block_n": 64, "warps_m": 1, "warps_n": 2, "split": 1, "slices": 2, "split_k": 4}
+GATED = {"block_m": 32, "block_n": 64, "warps_m": 1, "warps_n": 2, "split": 1, "slices": 2}
+SHARED = GATED | {"split_k": 4}
 PARTS = {"block_m": 64, "block_n": 128, "warps_n": 2}
 INTERLEAVED = PARTS | {"schedule": "interleave", "slices": 2, "refill": "late", "lgkmcnt_clusters": 1} | {
     "read_across": True, "stages": 3, "vmcnt_tiles": 1,
@@ -44,21 +45,30 @@ KEPT = ("", "")
 Bits = npt.NDArray[np.uint16]
 
 
+PROVED = [
+    ("batched.bf16.nt", ORDERED),
+    ("grouped.bf16.nt", SHARED),
+    ("grouped.bf16.tn", SHARED),
+    ("grouped.bf16.nt+silu+gated", GATED),
+    ("grouped.e4m3.nt.rows->bf16", GATED | {"slices": 1}),
+]
+PROVED_TOO = [
+    ("batched.f16.tt->f32", SHARED),
+    ("batched.bf16.nn", PINGPONG),
+    ("batched.f16.tn", INTERLEAVED),
+    ("grouped.f16.nn", ORDERED),
+    ("grouped.bf16.nn->f32", INTERLEAVED),
+    ("grouped.f16.nt", PINGPONG),
+    ("grouped.f16.nt+silu+gated_interleaved", GATED),
+    ("batched.i8.nt.rows->f16", SHARED),
+    ("batched.bf16.nn+residual", SHARED),
+    ("grouped.f16.tn->f32", PINGPONG),
+    ("grouped.bf16.tn->f32", INTERLEAVED),
+]
+
+
 @pytest.mark.parametrize(
-    ("text", "values"),
-    [
-        ("batched.bf16.nt", ORDERED),
-        ("batched.f16.tt->f32", SHARED),
-        ("batched.bf16.nn", PINGPONG),
-        ("batched.f16.tn", INTERLEAVED),
-        ("grouped.bf16.nt", SHARED),
-        ("grouped.f16.nn", ORDERED),
-        ("grouped.bf16.nn->f32", INTERLEAVED),
-        ("grouped.f16.nt", PINGPONG),
-        ("grouped.bf16.tn", SHARED),
-        ("grouped.f16.tn->f32", PINGPONG),
-        ("grouped.bf16.tn->f32", INTERLEAVED),
-    ],
+    ("text", "values"), [*PROVED, *(pytest.param(*each, marks=pytest.mark.slow) for each in PROVED_TOO)]
 )
 def test_every_schedule_proves_them(text: str, values: dict[str, object]) -> None:
     outcomes = proofs_of(text, values, KEPT)
@@ -78,11 +88,19 @@ MUTANTS = {
     ),
     "B from the first element of K on": ("grouped.f16.tn", SMALL, "(GROUPS_OF_K ? own.first * ldb : 0)", "0"),
     "K of the next group, too": ("grouped.bf16.tn", SMALL, "own.size = max(", "own.size = 1 + max("),
+    "scales of the first group's columns": ("grouped.i8.nt.rows->f32", GATED, "int64_t(own.number) * ldscale_b", "0"),
+    "scales of the first rows": ("grouped.i8.nt.rows->f32", GATED, "* ldscale_a + own.first", "* ldscale_a"),
+    "a residual for all": ("batched.f16.nt+residual", SMALL, "own.number * stride_residual", "0"),
     "groups of nothing that have something": ("grouped.bf16.tn", SMALL, "(!GROUPS_OF_K || k_left > 0)", "k_left < 99"),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("mutant", MUTANTS)
+QUICK = ("one B for all", "sums that stop at a row of lanes", "K of the next group, too")
+
+
+@pytest.mark.parametrize(
+    "mutant", [pytest.param(each, marks=() if each in QUICK else pytest.mark.slow) for each in MUTANTS]
+)
 def test_a_kernel_that_is_wrong_is_not_proved(mutant: str) -> None:
     text, values, right, wrong = MUTANTS[mutant]
     outcomes = proofs_of(text, values, (right, wrong))

@@ -208,13 +208,15 @@ def test_a_recorder_writes_what_can_be_tuned(
         torch._scaled_mm(*operands("tensor"), bias=bias, out_dtype=torch.float16)
         if hasattr(functional, "scaled_mm"):
             by_functional(*given)
-        torch._scaled_mm(*operands("tensor"), out_dtype=E4M3)
+        torch._scaled_mm(*operands("tensor"), out_dtype=E4M3, scale_result=torch.tensor(2.0))
+        torch._scaled_mm(*operands("tensor"), out_dtype=E5M2)
     shapes = load_shapes(path).shapes
     # On the CPU nothing is less exact: the same operation.
     calls = 3 if hasattr(functional, "scaled_mm") else 2
     assert {(str(each.problem), each.weight) for each in shapes} == {
         (f"{M}x{N}x{K} e4m3.nt.rows->bf16", calls),
         (f"{M}x{N}x{K} e4m3.nt.tensor->f16+bias", 1),
+        (f"{M}x{N}x{K} e4m3.nt.tensor", 1),
     }
     assert sum(recorder.left_out.values()) == 1
     assert all(each.problem.operation in CALL_OPERATIONS for each in shapes)

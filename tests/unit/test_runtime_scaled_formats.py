@@ -289,6 +289,13 @@ def test_other_scales_of_an_mx_format_are_torchs_error(table: LoadedTable, chang
     assert table.stats().hits == 0
 
 
+@pytest.mark.filterwarnings("ignore::hktune.runtime.FallbackWarning")
+def test_no_rows_of_an_mx_format_make_none(table: LoadedTable) -> None:
+    a, b, scale_a, scale_b = mx(E4M3)
+    found = hktune.scaled_mm(a[:0], b.t(), scale_a[:0], scale_b)
+    assert (found.shape, found.dtype) == ((0, N), torch.bfloat16)
+
+
 # ---- programs
 
 

@@ -7,6 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 from hktune.core.dtype import DTYPES
 from hktune.core.errors import InputError
@@ -73,6 +74,48 @@ def test_the_answer_is_torchs(text: str, exact_sums: bool) -> None:
     wrong = compare(other, operands)
     assert wrong is not None
     assert wrong.first == (problem.rows - 1, problem.n - 1)
+
+
+ACTIVATED = {"silu": functional.silu, "gelu": functional.gelu, "relu": functional.relu}
+FINISHED = [
+    "grouped5.bf16.nt+silu+gated",
+    "grouped4.f16.nt+silu+gated_interleaved",
+    "batched3.bf16.nn+gelu+gated",
+    "grouped3.f16.nn+gelu",
+    "batched3.bf16.tt+relu",
+    "grouped5.e4m3.nt.rows->bf16",
+    "batched3.i8.nt.rows->f32",
+]
+
+
+def finished_by_torch(problem: Problem, given: dict[str, torch.Tensor]) -> torch.Tensor:
+    """All rows in float64, product by product, with scales of rows, an activation and gates."""
+    operation, products = problem.operation, []
+    ranges = row_ranges(given["offsets"].tolist()) if operation.is_grouped else [(0, problem.m)] * problem.groups
+    for group, (first, end) in enumerate(ranges):
+        a, b = (given[name].double() for name in ("a", "b"))
+        a = a[first:end] if operation.is_grouped else a[group]
+        product = (a.T if operation.layout[0] == "t" else a) @ (b[group].T if operation.layout[1] == "t" else b[group])
+        if operation.scales:
+            scale_a = given["scale_a"].double()
+            scale_a = scale_a[first:end] if operation.is_grouped else scale_a[group]
+            product = product * scale_a[:, None] * given["scale_b"][group].double()
+        halves = {"gated": product.chunk(2, -1), "gated_interleaved": (product[:, ::2], product[:, 1::2])}
+        gate, up = halves.get(operation.gates_step, (product, torch.ones(())))
+        products.append((ACTIVATED[operation.activations[0]](gate) if operation.activations else gate) * up)
+    return torch.cat(products)
+
+
+@pytest.mark.parametrize("exact_sums", [False, True])
+@pytest.mark.parametrize("text", FINISHED)
+def test_the_answer_with_scales_activations_and_gates_is_torchs(text: str, exact_sums: bool) -> None:
+    problem = Problem(37, 24, 32, operation_of(text))
+    operands = random_operands(problem, 3, exact_sums)
+    expected = finished_by_torch(problem, tensors(operands))
+    assert np.allclose(operands.answer.exact, expected.numpy(), rtol=1e-9, atol=1e-9)
+    assert operands.answer.error.shape == expected.shape
+    output = expected.float().to(getattr(torch, problem.operation.c_dtype.torch_name))
+    assert compare(bits_of(output).numpy().view(problem.operation.c_dtype.bits_type), operands) is None
 
 
 @pytest.mark.parametrize("text", ["grouped8.bf16.nt", "grouped8.bf16.nn"])
@@ -176,9 +219,11 @@ def test_what_is_not_known_of_several_products_is_said() -> None:
     for text in (
         "grouped8.bf16.tt",
         "grouped8.bf16.nt+bias",
-        "batched8.bf16.nt+gelu",
+        "batched8.bf16.nt+gelu+residual",
         "grouped8.bf16.nt+residual",
-        "grouped8.e4m3.nt.rows->bf16",
+        "grouped8.bf16.tn+gelu",
+        "grouped8.e4m3.nt.tensor->bf16",
+        "grouped8.mxfp8.nt->bf16",
     ):
         with pytest.raises(InputError, match=r"its operands are not known: .*known are"):
             operands_of(operation_of(text))

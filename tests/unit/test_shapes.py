@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from hktune.cli import main
 from hktune.core.errors import ShapesError
 from hktune.core.operation import BF16_NT_BIAS, Operation
 from hktune.core.problem import Problem
 from hktune.core.shapes import Shape, load_shapes, merged_shapes, shapes_yaml
+from hktune.session.given_shapes import given_shapes
 from hktune.space import load_space
 
 SHIPPED = Path(__file__).parents[2] / "shapes.yaml"
@@ -247,6 +250,26 @@ def test_tokens_that_are_none_are_one_line(tmp_path: Path, tokens: str, says: st
     ) as refused:
         shapes_of(tmp_path, TOKENS % tokens)
     assert "\n" not in str(refused.value)
+
+
+def test_tokens_of_a_program_are_checked_too() -> None:
+    entry = {"m": 64, "n": 768, "k": 2048, "operation": "grouped128.bf16.nt", "tokens": {0: 80, 2: 48}}
+    shapes, _ = given_shapes([entry])
+    [shape] = shapes
+    assert shape.tokens == ((0, 80), (2, 48))
+    assert list(given_shapes([shape])[0]) == [shape]
+    with pytest.raises(ShapesError, match=r"^shapes\[0\]: tokens: 2: must be how many groups"):
+        given_shapes([replace(shape, tokens=((2, -1),))])
+
+
+def test_the_shapes_command_keeps_tokens(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, out = tmp_path / "first.yaml", tmp_path / "out.yaml"
+    first.write_text(TOKENS % "{0: 80, 1: 48}")
+    assert main(["shapes", str(first), "-o", str(out)]) == 0
+    capsys.readouterr()
+    assert list(load_shapes(out).tokens.values()) == [((0, 80), (1, 48))]
+    assert main(["shapes", str(out), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["tokens"] == {"0": 80, "1": 48}
 
 
 def test_only_groups_have_tokens(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -123,3 +124,51 @@ def test_a_residual_comes_as_c_goes(values: dict[str, Value], in_stages: bool, t
 def test_other_kernels_take_no_residual() -> None:
     [kernel] = read_cubin(built(config(), GATED).data).kernels.values()
     assert len(kernel.parameters) == 9
+
+
+@pytest.mark.parametrize("values", [SMALL, NARROW], ids=["usual", "swapped"])
+def test_gates_in_turn_are_loaded_from_two_matrices_and_nothing_else_changes(
+    values: dict[str, Value], tmp_path: Path
+) -> None:
+    chosen, in_turn = config(**values), operation_of("bf16.nt+silu+gated_interleaved")
+    boxes, halves = (read_cubin(built(chosen, each).data).boxes for each in (in_turn, GATED))
+    assert boxes == {**halves, "b": replace(halves["b"], dimensions=3)}
+    codes = [machine_code(chosen, tmp_path, each) for each in (in_turn, GATED)]
+    loads = [sorted(name for name in code if name.startswith("UTMALDG")) for code in codes]
+    assert len(loads[0]) == len(loads[1])
+    assert [name.replace("3D", "2D") for name in loads[0]] == loads[1] != loads[0]
+    kept = [sorted(name for name in code if name.startswith(("HGMMA", "STSM", "MUFU", "F2FP"))) for code in codes]
+    assert kept[0] == kept[1]
+
+
+@pytest.mark.parametrize(("values", "stored"), [(SMALL, "STS.U16"), (NARROW, "STS.U8")], ids=["usual", "swapped"])
+def test_float8_is_rounded_once_and_stored_as_bytes(values: dict[str, Value], stored: str, tmp_path: Path) -> None:
+    chosen, operation = config(**values), operation_of("bf16.nt->e4m3+gelu")
+    code, needs = machine_code(chosen, tmp_path, operation), derived(chosen)
+    numbers = int(needs["fragments"]) * int(needs["accumulators"])
+    assert sum(name.startswith("F2FP.SATFINITE.E4M3") for name in code) == numbers // 2  # two at a time
+    assert code.count(stored) == (numbers // 2 if stored == "STS.U16" else numbers)
+    cubin = read_cubin(built(chosen, operation).data)
+    [kernel] = cubin.kernels.values()
+    assert kernel.mismatch(space().template.arguments_for(operation)) is None
+    assert cubin.boxes["c"].data_type == 0
+
+
+def test_numbers_that_multiply_are_the_last_pointers() -> None:
+    operation = operation_of("bf16.nt+alpha+beta_residual")
+    [kernel] = read_cubin(built(config(**SMALL), operation).data).kernels.values()
+    arguments = space().template.arguments_for(operation)
+    assert [argument.name for argument in arguments[-3:]] == ["residual", "alpha", "beta"]
+    assert kernel.mismatch(arguments) is None
+
+
+@pytest.mark.parametrize(
+    "text", ["bf16.nt->e4m3+gelu", "f16.nt->e4m3+silu+gated", "e4m3.nt.rows+silu+gated_interleaved"]
+)
+def test_proofs_of_float8_are_legal_for_every_seed(text: str) -> None:
+    """Rows of C of 8 bits are longer than those of 16 before TMA takes them."""
+    of_operation = space().for_operation(operation_of(text))
+    seeds = [seed for seed in of_operation.seeds if seed["store"] == "tma"]
+    assert seeds
+    for seed in seeds:
+        assert all(of_operation.is_legal(seed, proof.problem) for proof in of_operation.template.proof_problems(seed))

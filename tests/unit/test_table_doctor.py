@@ -20,6 +20,7 @@ from hktune.core.problem import Problem
 from hktune.core.trial import Trial
 from hktune.core.variant import CodeObject
 from hktune.dispatch import read_table
+from hktune.dispatch.calls import CALLS_SAID
 from hktune.space import load_space
 from hktune.store import TrialStore, capture_environment, write_environment
 from hktune.tables.findings import Call, Finding, examine_table
@@ -93,10 +94,7 @@ def test_rows_that_no_call_can_reach_modelled_ones_and_refused_kernels_are_wrong
     published(tmp_path, measured(SMALL), identity=MI355X)
     reseal(tmp_path, lambda text: text.replace('"bf16.nt"', '"e4m3.nt->bf16"'))
     assert lines(tmp_path, []) == [
-        "wrong: unreachable row: 8x128x64 e4m3.nt->bf16, but calls ask for bf16 or f16, in any of the layouts "
-        "nt, nn, tn, tt, ->f32 or not, +bias, +accumulate or neither; or +bias or not, and an activation; or these as "
-        "nt, and +residual or +gated; or e4m3, e5m2, i8 or an MX format in nt, with scales; or batched, or grouped in "
-        "nt or nn: leave it out of the trials"
+        f"wrong: unreachable row: 8x128x64 e4m3.nt->bf16, but calls ask for {CALLS_SAID}: leave it out of the trials"
     ]
     published(tmp_path, measured(Problem(8, 128, 64, Operation("f16"))), identity=MI355X)
     assert lines(tmp_path, []) == []
@@ -127,11 +125,7 @@ def test_the_command_exits_with_1_when_something_is_wrong(tmp_path: Path, capsys
 def test_a_shape_that_no_call_asks_for_cannot_be_tuned(tmp_path: Path) -> None:
     published(tmp_path, measured(SMALL), identity=MI355X)
     problem = Problem(64, 128, 64, Operation("e4m3", c="bf16"))
-    asked = (
-        "but calls ask for bf16 or f16, in any of the layouts nt, nn, tn, tt, ->f32 or not, +bias, +accumulate or "
-        "neither; or +bias or not, and an activation; or these as nt, and +residual or +gated; or e4m3, e5m2, i8 or "
-        "an MX format in nt, with scales; or batched, or grouped in nt or nn: leave it out of the shapes"
-    )
+    asked = f"but calls ask for {CALLS_SAID}: leave it out of the shapes"
     sizes = "64x128x64 e4m3.nt->bf16"
     for name, label in ((str(problem), sizes), ("attention", f"{sizes} (attention)")):
         calls = [Call(SMALL, "small", 1.0), Call(problem, name, 3.0)]

@@ -22,8 +22,11 @@ void hktune_gemm_bf16(const element *a, const element *b, output *c, const adden
 #if SCALE_ARGUMENTS >= 2
                       , const float *scale_a, const float *scale_b
 #endif
-#if SCALE_ARGUMENTS == 4
-                      , int ldscale_a, int ldscale_b
+#if SCALE_ARGUMENTS == 4 || (SCALE_ARGUMENTS == 2 && STACK_OF_A)
+                      , int ldscale_a
+#endif
+#if SCALE_ARGUMENTS == 4 || (SCALE_ARGUMENTS == 2 && STACK_OF_B)
+                      , int ldscale_b
 #endif
 #if HAS_ALPHA
                       , const float *alpha
@@ -49,12 +52,18 @@ void hktune_gemm_bf16(const element *a, const element *b, output *c, const adden
 #if STACK_OF_C
                       , int64_t stride_c
 #endif
+#if STACK_OF_C && HAS_RESIDUAL
+                      , int64_t stride_residual
+#endif
                       ) {
 #if SCALE_ARGUMENTS < 2
     constexpr const float *scale_a = nullptr, *scale_b = nullptr;
 #endif
-#if SCALE_ARGUMENTS < 4
-    constexpr int ldscale_a = 0, ldscale_b = 0;
+#if SCALE_ARGUMENTS < 4 && !(SCALE_ARGUMENTS == 2 && STACK_OF_A)
+    constexpr int ldscale_a = 0;
+#endif
+#if SCALE_ARGUMENTS < 4 && !(SCALE_ARGUMENTS == 2 && STACK_OF_B)
+    constexpr int ldscale_b = 0;
 #endif
 #if !GROUPED
     constexpr const int *offsets = nullptr;
@@ -88,7 +97,10 @@ void hktune_gemm_bf16(const element *a, const element *b, output *c, const adden
     b += own.number * halfwords_in(stride_b) + (GROUPS_OF_K ? own.first * ldb : 0);
     c += own.number * stride_c + (GROUPS_OF_ROWS ? own.first * ldc : 0);
 #if SCALE_ARGUMENTS >= 2
-    scale_a += GROUPED ? own.first : int64_t(own.number) * m, scale_b += int64_t(own.number) * n;
+    scale_a += int64_t(own.number) * ldscale_a + own.first, scale_b += int64_t(own.number) * ldscale_b;
+#endif
+#if HAS_RESIDUAL
+    residual += own.number * stride_residual;
 #endif
     (GROUPS_OF_K ? k : m) = own.size;
     const auto [block_row, block_col] = place_in(own.tile, blocks_of_rows(m), blocks_n);

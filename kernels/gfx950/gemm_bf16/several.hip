@@ -11,7 +11,8 @@
 
 #define GROUPS_OF_ROWS (GROUPED && !GROUPS_OF_K)
 
-// What is a stack of matrices: the kernel has an argument for the elements from one to the next.
+// What is a stack of matrices: the kernel has an argument for the elements from one to the next. Their scales are rows
+// of a matrix.
 #define STACK_OF_A (SEVERAL && !GROUPED)
 #define STACK_OF_B (SEVERAL && !GROUPS_OF_K)
 #define STACK_OF_C (SEVERAL && !GROUPS_OF_ROWS)

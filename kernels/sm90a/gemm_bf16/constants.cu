@@ -7,7 +7,8 @@
 // Macros are for the preprocessor: in the text of instructions, and where a declaration comes or goes.
 #define WGMMA_A_DTYPE bf16  // as PTX calls it
 #define WGMMA_B_DTYPE bf16
-#define DTYPE_C bf16  // of c and bias
+#define DTYPE_C bf16
+#define DTYPE_ADDED bf16  // of bias and residual
 #define SUM_DTYPE f32  // of the accumulators
 #define SUMS_ARE_INTEGERS false
 #define WGMMA_DEPTH 16  // elements of K of one multiply
@@ -31,6 +32,10 @@
 #define BATCHED (SEVERAL && !GROUPED)  // a, b and c are stacks of matrices
 #define STACKED (SEVERAL && (!GROUPED || RAGGED_K))  // c is a stack of matrices
 #define RESIDUAL false  // a matrix is added to what becomes C
+#define INTERLEAVED false  // gates and what they gate are columns of B in turn
+#define HAS_ALPHA false  // A @ B is multiplied by a number,
+#define HAS_BETA false  // the residual by another,
+#define SCALES_C false  // and what becomes C, of 8 bits, by a third
 #define IN_CLUSTERS false  // blocks are launched as clusters, perhaps of one
 
 // What is contiguous in memory: a line of an operand (a row of wgmma_a, a column of wgmma_b), whose elements are along

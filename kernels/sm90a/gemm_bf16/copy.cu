@@ -89,6 +89,7 @@ DEVICE void prefetch(const TensorMap& map) {
 #define LOADED_FROM(matrix) "{%2, %3}"
 #define AND_MATRIX(matrix)
 #endif
+#define LOAD_OF_TURNS "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes"
 
 // A copy to this block alone is a plain one: a multicast to one receiver reads the L2 as often and arrives later.
 template <int SHARED_BY>
@@ -100,6 +101,17 @@ DEVICE void load(u32 target, const TensorMap& map, int column, int row, u32 barr
         asm volatile(LOAD ".multicast::cluster [%0], [%1, " LOADED_FROM("%6") "], [%4], %5;" ::"r"(target), "l"(&map),
                      "r"(column), "r"(row), "r"(barrier), "h"(static_cast<u16>(receivers)) AND_MATRIX(matrix)
                      : "memory");
+}
+
+// The same of rows that take turns: of one kind, `turn`.
+template <int SHARED_BY>
+DEVICE void load_of_turns(u32 target, const TensorMap& map, int column, int turn, int row, u32 barrier, u32 receivers) {
+    if constexpr (SHARED_BY == 1)
+        asm volatile(LOAD_OF_TURNS " [%0], [%1, {%2, %3, %4}], [%5];" ::"r"(target), "l"(&map), "r"(column), "r"(turn),
+                     "r"(row), "r"(barrier) : "memory");
+    else
+        asm volatile(LOAD_OF_TURNS ".multicast::cluster [%0], [%1, {%2, %3, %4}], [%5], %6;" ::"r"(target), "l"(&map),
+                     "r"(column), "r"(turn), "r"(row), "r"(barrier), "h"(static_cast<u16>(receivers)) : "memory");
 }
 
 DEVICE void store(const TensorMap& map, u32 source, int column, int row, int matrix = 0) {

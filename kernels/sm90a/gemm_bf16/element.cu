@@ -1,4 +1,4 @@
-// The elements of a and b, numbers of 16 or of 8 bits, and those of c and bias, which may have 32.
+// The elements of a and b, numbers of 16 or of 8 bits, those of c, which may have 32, and of what is added.
 #pragma once
 #include "constants.cu"
 
@@ -37,7 +37,7 @@ struct f32 {
     static DEVICE float widened(float value) { return value; }
 };
 
-// Numbers of 8 bits are only copied and multiplied: a tensor map takes them for bytes.
+// Numbers of 8 bits are copied, multiplied and, of e4m3, rounded to: a tensor map takes them for bytes.
 struct Octet {
     using Bits = unsigned char;
     static constexpr int TENSOR_MAP_TYPE = 0;
@@ -62,6 +62,8 @@ using Sum = SUM_DTYPE::Bits;
 using ElementOfC = DTYPE_C;
 using BitsOfC = ElementOfC::Bits;
 constexpr int BYTES_OF_C = sizeof(BitsOfC);
+using ElementAdded = DTYPE_ADDED;
+using BitsAdded = ElementAdded::Bits;
 
 // Two floats as elements, rounded to nearest even; `low` in the low half. What is beyond the format becomes infinite.
 DEVICE u32 packed(float low, float high) {
@@ -70,9 +72,17 @@ DEVICE u32 packed(float low, float high) {
     return both;
 }
 
+// Two floats as float8, rounded to nearest even; `low` in the low byte. What is beyond the format becomes its largest.
+DEVICE u16 packed_bytes(float low, float high) {
+    u16 both;
+    asm("cvt.rn.satfinite." TEXT(DTYPE_C) "x2.f32 %0, %1, %2;" : "=h"(both) : "f"(high), "f"(low));
+    return both;
+}
+
 // `value` as an element of C.
 DEVICE BitsOfC rounded(float value) {
-    if constexpr (sizeof(BitsOfC) != sizeof(float)) return BitsOfC(packed(value, 0.0f));
+    if constexpr (sizeof(BitsOfC) == 1) return BitsOfC(packed_bytes(value, 0.0f));
+    else if constexpr (sizeof(BitsOfC) != sizeof(float)) return BitsOfC(packed(value, 0.0f));
     else if constexpr (ElementOfC::TENSOR_MAP_TYPE == s32::TENSOR_MAP_TYPE) return __float_as_int(value);
     else return value;
 }

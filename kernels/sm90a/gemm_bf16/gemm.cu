@@ -42,12 +42,12 @@ DEVICE void consume(
         if constexpr (OF_LINES) {
             if (!TMA_STORE && PERSISTENT) consumer_sync(consumer);  // all have stored the last tile
             const u32 here = layout.factors + consumer * Factors::STAGED_BYTES;
-            finish.factors = epilogue.factors.coming(here, spot.row + first_row, spot.column);
+            finish.factors = epilogue.factors.coming(here, spot.row + first_out, spot.column);
         }
 #if PROMOTED
         promote_tile(
             accumulators, ring, schedule, layout, release, epilogue.factors, run_turn, first_row, spot.row, spot.column);
-        if (PING_PONG && threadIdx.x % WARP == 0) arrive(next_turn);
+        if (PING_PONG) give_turn(ring, layout, next_turn);
 #else
 #if RAGGED_K
         const int last_depth = schedule.last_depth(work);
@@ -71,10 +71,14 @@ DEVICE void consume(
         for (int fragment = 0; fragment < OUT_FRAGMENTS; ++fragment) {
             const int down = spot.row + first_out + fragment * WGMMA_M;
 #if SUMS_ARE_INTEGERS
-            Fragment values;
+            constexpr bool APART = OUT_FRAGMENTS < FRAGMENTS;  // gates, and what they gate
+            Fragment values, gated;
 #pragma unroll
-            for (int i = 0; i < ACCUMULATORS; ++i) values[i] = stored(accumulators[fragment][i]);
-            Fragment& ups = values;
+            for (int i = 0; i < ACCUMULATORS; ++i) {
+                values[i] = stored(accumulators[fragment][i]);
+                if (APART) gated[i] = stored(accumulators[fragment + FRAGMENTS - OUT_FRAGMENTS][i]);
+            }
+            Fragment& ups = APART ? gated : values;
 #else
             Fragment &values = accumulators[fragment], &ups = accumulators[fragment + FRAGMENTS - OUT_FRAGMENTS];
 #endif
@@ -113,12 +117,21 @@ __cluster_dims__(CLUSTER, 1, 1)
 __launch_bounds__(THREADS, BLOCKS_PER_SM)
 void hktune_gemm_bf16(const __grid_constant__ TensorMap a, const __grid_constant__ TensorMap b,
                       const __grid_constant__ Output c, int m, int n, int k,
-                      const BitsOfC* bias, int accumulate, u32* workspace
+                      const BitsAdded* bias, int accumulate, u32* workspace
 #if SCALED
                       , const float* scale_a, const float* scale_b
 #endif
 #if RESIDUAL
                       , const __grid_constant__ Residual residual
+#endif
+#if HAS_ALPHA
+                      , const float* alpha
+#endif
+#if HAS_BETA
+                      , const float* beta
+#endif
+#if SCALES_C
+                      , const float* scale_c
 #endif
 #if SEVERAL
                       , int groups
@@ -136,6 +149,15 @@ void hktune_gemm_bf16(const __grid_constant__ TensorMap a, const __grid_constant
     const int rows = SWAPPED ? n : m, columns = SWAPPED ? m : n;
 #if !RESIDUAL
     constexpr Residual residual = nullptr;
+#endif
+#if !HAS_ALPHA
+    constexpr const float* alpha = nullptr;
+#endif
+#if !HAS_BETA
+    constexpr const float* beta = nullptr;
+#endif
+#if !SCALES_C
+    constexpr const float* scale_c = nullptr;
 #endif
     if (threadIdx.x == 0) {
         prefetch(wgmma_a);
@@ -179,8 +201,9 @@ void hktune_gemm_bf16(const __grid_constant__ TensorMap a, const __grid_constant
 #else
         const Factors factors = {};
 #endif
-        consume(c, {bias, rows, columns, accumulate != 0, factors, residual_of_threads(residual)}, schedule, layout,
-                workspace);
+        const Epilogue epilogue = {bias, rows, columns, accumulate != 0, factors, residual_of_threads(residual),
+                                   alpha, beta, scale_c};
+        consume(c, epilogue, schedule, layout, workspace);
     }
     if (SPLIT_K > 1) cluster_sync();  // no block may leave while others read its sums
 }

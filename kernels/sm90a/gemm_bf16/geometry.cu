@@ -54,10 +54,16 @@ struct Staged {
     static constexpr int BOX_ROWS = !BY_LINES && RUN < SENT ? RUN : SENT;  // of SENT, that one copy moves
     static_assert(SENT % BOX_ROWS == 0 && RUN % LINES_SIDE_BY_SIDE == 0, "no box has gates and others");
 
-    // Where line `line` of a tile is in the matrix, from the tile's first: what is gated comes behind all `gates`.
+    static constexpr bool IN_TURN = INTERLEAVED && RUN < LINES;  // the matrix has a gate, what it gates, and so on
+    static_assert(!IN_TURN || !BY_LINES, "a copy is of one kind");
+
+    // Whether line `line` of a tile is gated.
+    static DEVICE constexpr bool is_gated(int line) { return RUN < LINES && line / RUN % 2; }
+
+    // Where it is in the matrix, from the tile's first: what is gated comes behind all `gates`, or in turn with them.
     static DEVICE int line_of_matrix(int line, int gates) {
         if constexpr (RUN == LINES) return line;
-        else return line / (2 * RUN) * RUN + line % RUN + (line / RUN % 2 ? gates : 0);
+        else return line / (2 * RUN) * RUN + line % RUN + (is_gated(line) && !IN_TURN ? gates : 0);
     }
 
     // Where a line begins, of those that begin a piece or are along K; and where a slice of WGMMA_K elements of K does.
@@ -86,9 +92,9 @@ constexpr int STORE_ROW_BYTES = (SWAPPED ? WGMMA_M : CHUNK) * BYTES_OF_C;  // of
 constexpr bool STORES_FROM_STAGES = TMA_STORE && !PERSISTENT && SPLIT_K == 1;
 constexpr int STORE_BYTES = (TMA_STORE || ROW_STORE) && !STORES_FROM_STAGES ? CONSUMERS * STORE_BUFFERS * CHUNK_BYTES : 0;
 
-// A residual that TMA can read comes through the ring like a K-step: behind those of a tile, in the boxes that C is
+// A residual that TMA can read as it writes C comes through the ring like a K-step: behind those of a tile, in the boxes that C is
 // stored in. Each of a tile's consumers has RESIDUAL_BOXES of them in a stage. Otherwise threads read it themselves.
-constexpr bool RESIDUAL_IN_STAGES = RESIDUAL && TMA_STORE && SPLIT_K == 1;
+constexpr bool RESIDUAL_IN_STAGES = RESIDUAL && TMA_STORE && SPLIT_K == 1 && sizeof(BitsAdded) == BYTES_OF_C;
 constexpr int OUT_CHUNKS = OUT_COLUMNS / CHUNK, TILE_BOXES = OUT_FRAGMENTS * OUT_CHUNKS;  // a fragment's; a consumer's
 constexpr int RESIDUAL_BOXES = STAGE_BYTES / (CHUNK_BYTES * CONSUMERS_OF_A_TILE);
 constexpr int RESIDUAL_STEPS = RESIDUAL_IN_STAGES ? (TILE_BOXES + RESIDUAL_BOXES - 1) / RESIDUAL_BOXES : 0;
@@ -107,9 +113,12 @@ constexpr Box WGMMA_B_BOX = {WgmmaB::BOX_ROWS, WgmmaB::COLUMNS, WgmmaBElement::T
 constexpr Box A_BOX = SWAPPED ? WGMMA_B_BOX : WGMMA_A_BOX, B_BOX = SWAPPED ? WGMMA_A_BOX : WGMMA_B_BOX;
 #if BATCHED
 extern "C" __constant__ BoxOfStack hktune_box_a = {A_BOX};
-extern "C" __constant__ BoxOfStack hktune_box_b = {B_BOX};
 #else
 extern "C" __constant__ Box hktune_box_a = A_BOX;
+#endif
+#if BATCHED || INTERLEAVED
+extern "C" __constant__ BoxOfStack hktune_box_b = {B_BOX};
+#else
 extern "C" __constant__ Box hktune_box_b = B_BOX;
 #endif
 #if TMA_STORE

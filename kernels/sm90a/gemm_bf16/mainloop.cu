@@ -60,6 +60,14 @@ DEVICE void clear_behind(u32 stage, int depth) {
 }
 #endif
 
+// Lets the next consumer begin its tile. What comes through the ring behind the K-steps of this one must be there: copies
+// end in any order, and one that waits for a stage's next round could mistake the round before the last for it.
+DEVICE void give_turn(Ring ring, const Layout& layout, u32 next_turn) {
+    for (int step = 0; step < RESIDUAL_STEPS; ++step, ring.next())
+        wait(barrier_at(layout.full, ring.stage), ring.parity);
+    if (threadIdx.x % WARP == 0) arrive(next_turn);
+}
+
 // accumulators = this block's part of K. One K-step of multiplies stays in flight, so a stage is released a step late.
 // `next_turn` is completed when the last stage is in use: the next consumer, if it waited for its own stages sooner,
 // would mistake a round of the ring for another of the same parity. Of the last step `last_depth` elements of K count.
@@ -94,7 +102,7 @@ DEVICE void multiply_tile(
         if (step > 0) release(last);
         last = ring.stage;
     }
-    if (PING_PONG && threadIdx.x % WARP == 0) arrive(next_turn);
+    if (PING_PONG) give_turn(ring, layout, next_turn);
     multiply_wait<0>();
     if (k_steps > 0) release(last);
 }

@@ -1,4 +1,4 @@
-// The residual: a matrix of C's shape and format, added to what becomes C.
+// The residual: a matrix of C's shape, added to what becomes C, perhaps times beta.
 //
 // Where it comes through the stages, the producer sends a tile's boxes behind its K-steps. So they arrive while the last
 // of these are multiplied. Boxes of a stage are the consumers' in turn.
@@ -12,7 +12,7 @@
 
 template <bool IN_STAGES>
 struct ResidualOf {
-    using Type = const BitsOfC*;
+    using Type = const BitsAdded*;
 };
 template <>
 struct ResidualOf<true> {
@@ -21,9 +21,9 @@ struct ResidualOf<true> {
 using Residual = ResidualOf<RESIDUAL_IN_STAGES>::Type;
 
 // What threads read themselves.
-DEVICE const BitsOfC* residual_of_threads(const BitsOfC* residual) { return residual; }
+DEVICE const BitsAdded* residual_of_threads(const BitsAdded* residual) { return residual; }
 
-DEVICE const BitsOfC* residual_of_threads(const TensorMap&) { return nullptr; }
+DEVICE const BitsAdded* residual_of_threads(const TensorMap&) { return nullptr; }
 
 // Where box `box` of a consumer is in its stage.
 DEVICE u32 residual_box_at(u32 stage, int box, int consumer) {
@@ -47,7 +47,7 @@ DEVICE void send_residual(const TensorMap& residual, Ring& ring, const Layout& l
     }
 }
 
-DEVICE void send_residual(const BitsOfC*, Ring&, const Layout&, const Spot&) {}
+DEVICE void send_residual(const BitsAdded*, Ring&, const Layout&, const Spot&) {}
 
 // A consumer's boxes of one tile, one after another.
 struct Boxes {
@@ -71,9 +71,12 @@ struct Boxes {
     }
 };
 
+// A number of the residual times beta, if it has one.
+DEVICE float times(const float* beta, float number) { return HAS_BETA ? *beta * number : number; }
+
 // Adds what is at `address` to one octet pair (or a last single one) of a fragment's columns: this lane gives the address
 // of a row of an 8x8 matrix, as `stage_octets` does when it writes there.
-DEVICE void add_octets(u32 address, float* v) {
+DEVICE void add_octets(u32 address, float* v, const float* beta) {
     u32 x[4];
     if constexpr (SWAPPED)
         asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
@@ -83,5 +86,5 @@ DEVICE void add_octets(u32 address, float* v) {
                      : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3]) : "r"(address) : "memory");
 #pragma unroll
     for (int i = 0; i < (CHUNK == OCTET ? OCTET_VALUES : 2 * OCTET_VALUES); ++i)
-        v[i] += ElementOfC::widened(static_cast<u16>(x[i / 2] >> 16 * (i % 2)));
+        v[i] += times(beta, ElementAdded::widened(static_cast<u16>(x[i / 2] >> 16 * (i % 2))));
 }

@@ -27,17 +27,23 @@ struct Factors {
     int rows, columns, k_blocks, first_row, first_column;
     u32 here;
 
-    // Begins to copy those of a tile at (row, column) to `to`. All threads of a consumer take part; none of them reads
-    // the last tile's any more.
+    // Begins to copy those of a tile that makes C from (row, column) on to `to`. All threads of a consumer take part;
+    // none of them reads the last tile's any more.
     DEVICE Factors coming(u32 to, int row, int column) const {
         const float *of_rows = SWAPPED ? of_b : of_a, *of_columns = SWAPPED ? of_a : of_b;
 #pragma unroll
         for (int first = 0; first < OF_ROWS + OF_COLUMNS; first += WARPGROUP) {
             const int i = first + threadIdx.x % WARPGROUP, line = i < OF_ROWS ? i : i - OF_ROWS;
             if (i >= OF_ROWS + OF_COLUMNS) continue;
-            const int index = SCALES == Scales::rows ? line + (i < OF_ROWS ? row : column) : 0;
-            const bool inside = SCALES == Scales::tensor || index < (i < OF_ROWS ? rows : columns);
-            const float* from = (i < OF_ROWS ? of_rows : of_columns) + (inside ? index : 0);
+            const bool of_row = i < OF_ROWS, of_gates = GATED && of_row == SWAPPED;
+            const int run = of_row ? OUT_FRAGMENTS * WGMMA_M : OUT_COLUMNS, gates = of_row ? rows : columns;
+            const bool gated = of_gates && line >= run;
+            const int index = SCALES == Scales::rows ? line - (gated ? run : 0) + (of_row ? row : column) : 0;
+            const bool inside = SCALES == Scales::tensor || index < gates;
+            const int at = !of_gates || SCALES == Scales::tensor ? index
+                           : INTERLEAVED                         ? 2 * index + gated
+                                                                 : index + (gated ? gates : 0);
+            const float* from = (of_row ? of_rows : of_columns) + (inside ? at : 0);
             asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(to + i * u32(sizeof(float))), "l"(from),
                          "r"(inside ? 4 : 0) : "memory");
         }
@@ -55,17 +61,18 @@ struct Factors {
     }
 };
 
-// Multiplies `count` values from `first` on of a fragment at (row, column) by what a whole sum has in common.
+// Multiplies `count` values from `first` on of a fragment at (row, column), `on` further, by what a whole sum has in
+// common.
 DEVICE void scale(
-    float (&values)[ACCUMULATORS], int first, int count, const Factors& factors, int row, int column) {
+    float (&values)[ACCUMULATORS], int first, int count, const Factors& factors, int row, int column, int on = 0) {
     if constexpr (SCALES == Scales::tensor) {
         const float factor = factors.of_row(factors.first_row) * factors.of_column(factors.first_column);
 #pragma unroll
-        for (int i = first; i < first + count; ++i) values[i] *= factor;
+        for (int i = first; i < first + count; ++i) values[i + on] *= factor;
     } else if constexpr (SCALES == Scales::rows) {
         const Place place(row, column);
         if (count == 1) {
-            values[first] *= factors.of_row(place.row(first)) * factors.of_column(place.column(first));
+            values[first + on] *= factors.of_row(place.row(first)) * factors.of_column(place.column(first));
             return;
         }
         const float of_row[] = {factors.of_row(place.row(0)), factors.of_row(place.row(2))};
@@ -73,8 +80,8 @@ DEVICE void scale(
         for (int i = first; i < first + count; ++i) {
             if (i / 2 % 2) continue;  // done with the value of the same column two before
             const float of_column = factors.of_column(place.column(i));
-            values[i] *= of_row[0] * of_column;
-            values[i + 2] *= of_row[1] * of_column;
+            values[i + on] *= of_row[0] * of_column;
+            values[i + on + 2] *= of_row[1] * of_column;
         }
     }
 }

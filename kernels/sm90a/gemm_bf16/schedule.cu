@@ -123,7 +123,7 @@ struct Schedule {
 // ---- producer: one thread
 
 // Sends part `part` of an operand's K-step to all blocks that share it: from `line` on, and from `k` on, of a stack's
-// `matrix`. What is gated comes behind `gates` lines of gates.
+// `matrix`. What is gated comes behind `gates` lines of gates, or in turn with them.
 template <class Operand>
 DEVICE void send(
     u32 to, const TensorMap& map, int part, int line, int k, int matrix, u32 full, u32 receivers, int gates) {
@@ -135,7 +135,9 @@ DEVICE void send(
             const int column = Operand::BY_LINES ? line + Operand::line_of_matrix(across, gates) : k + across;
             const int row = Operand::BY_LINES ? k + down : line + Operand::line_of_matrix(down, gates);
             const u32 target = to + piece * Operand::PIECE_BYTES + down * Operand::ROW_BYTES;
-            load<Operand::SENDERS>(target, map, column, row, full, receivers, matrix);
+            if constexpr (Operand::IN_TURN)
+                load_of_turns<Operand::SENDERS>(target, map, column, Operand::is_gated(down), row, full, receivers);
+            else load<Operand::SENDERS>(target, map, column, row, full, receivers, matrix);
         }
     }
 }

@@ -51,37 +51,47 @@ DEVICE void reduce_split(Accumulators& accumulators, const Schedule& schedule, c
     }
 }
 
-// In a fragment what a value gates is so much further on, unless other fragments have it.
-constexpr int UPS = (TILE_COLUMNS - OUT_COLUMNS) / VALUE_COLUMNS;
+// What a value gates is so much further on in the tile of D: in its own fragment, or where others are of what is gated.
+constexpr int UP_COLUMNS = TILE_COLUMNS - OUT_COLUMNS, UPS = UP_COLUMNS / VALUE_COLUMNS;
+constexpr int UP_ROWS = (FRAGMENTS - OUT_FRAGMENTS) * WGMMA_M;
 
 // What the storing functions need besides a fragment: where C (or C transposed) ends, and what is added.
 struct Epilogue {
-    const BitsOfC* bias;
+    const BitsAdded* bias;
     int rows, columns;
     bool accumulate;  // on what C holds
     Factors factors;
-    const BitsOfC* residual;
-    int matrix = 0;  // of a stack
+    const BitsAdded* residual;
+    const float *alpha, *beta, *scale_c;  // single numbers
+    int matrix = 0;                       // of a stack
 
     // Columns of B that are gates; as many behind them are gated.
     DEVICE int gates() const { return SWAPPED ? rows : columns; }
+
+    // How far what is gated is behind its gate.
+    DEVICE int behind_gates() const { return INTERLEAVED ? 1 : gates(); }
 
 #if STACKED
     // For a tile of one product, whose matrix of C is the one of that number.
     DEVICE Epilogue within(const Work& work) const {
         const u64 before = u64(work.product) * rows * columns;
-        return {bias, rows, columns, accumulate, factors, RESIDUAL ? residual + before : residual, work.product};
+        return {bias, rows, columns, accumulate, factors, RESIDUAL ? residual + before : residual, alpha, beta, scale_c,
+                work.product};
     }
 #elif SEVERAL
     // For a tile of one product: rows of C end where its rows do.
     DEVICE Epilogue within(const Work& work) const {
-        return {bias, SWAPPED ? rows : work.end, SWAPPED ? work.end : columns, accumulate, factors, residual};
+        return {bias, SWAPPED ? rows : work.end, SWAPPED ? work.end : columns, accumulate, factors, residual, alpha,
+                beta, scale_c};
     }
 #endif
 };
 
-DEVICE float bias_at(const BitsOfC* bias, int index, int size) {
-    return index < size ? ElementOfC::widened(bias[index]) : 0.0f;
+// From one gate to the next, among the columns of B.
+constexpr int GATE_STEP = INTERLEAVED ? 2 : 1;
+
+DEVICE float bias_at(const BitsAdded* bias, int index, int size) {
+    return index < size ? ElementAdded::widened(bias[index * GATE_STEP]) : 0.0f;
 }
 
 // Adds the bias to `count` values from `first` on of a fragment at (row, column).
@@ -99,7 +109,7 @@ DEVICE void add_bias(
 DEVICE void add_bias_of_gated(Fragment& ups, int first, int count, const Epilogue& epilogue, int row, int column) {
     if (epilogue.bias == nullptr) return;
     const Place place(row, column);
-    const BitsOfC* bias = epilogue.bias + epilogue.gates();
+    const BitsAdded* bias = epilogue.bias + epilogue.behind_gates();
 #pragma unroll
     for (int i = first; i < first + count; ++i)
         ups[i + UPS] += SWAPPED ? bias_at(bias, place.row(i), epilogue.rows) : bias_at(bias, place.column(i), epilogue.columns);
@@ -113,19 +123,34 @@ DEVICE void add_residual(Fragment& values, int first, int count, const Epilogue&
     for (int i = first; i < first + count; ++i) {
         const int down = place.row(i), across = place.column(i);
         if (down < epilogue.rows && across < epilogue.columns)
-            values[i] += ElementOfC::widened(epilogue.residual[SWAPPED ? across * length + down : down * length + across]);
+            values[i] += times(
+                epilogue.beta,
+                ElementAdded::widened(epilogue.residual[SWAPPED ? across * length + down : down * length + across]));
     }
+}
+
+DEVICE void multiply_all(Fragment& values, int first, int count, float factor) {
+#pragma unroll
+    for (int i = first; i < first + count; ++i) values[i] *= factor;
 }
 
 // Makes C before its rounding of those sums; `ups` has what they gate, if they are gates.
 DEVICE void finish(
     Fragment& values, Fragment& ups, int first, int count, const Epilogue& epilogue, int row, int column) {
     scale(values, first, count, epilogue.factors, row, column);
+    if (GATED) scale(ups, first, count, epilogue.factors, row + UP_ROWS, column + UP_COLUMNS, UPS);
+#if HAS_ALPHA
+    multiply_all(values, first, count, *epilogue.alpha);
+    if (GATED) multiply_all(ups, first + UPS, count, *epilogue.alpha);
+#endif
     add_bias(values, first, count, epilogue, row, column);
     if (GATED) add_bias_of_gated(ups, first, count, epilogue, row, column);
 #pragma unroll
     for (int i = first; i < first + count; ++i) values[i] = activated(values[i]) * (GATED ? ups[i + UPS] : 1.0f);
     if (RESIDUAL && !RESIDUAL_IN_STAGES) add_residual(values, first, count, epilogue, row, column);
+#if SCALES_C
+    multiply_all(values, first, count, *epilogue.scale_c);
+#endif
 }
 
 // The offset in a chunk whose rows are swizzled over their own length as TMA does it: 16-byte columns are exchanged by
@@ -158,7 +183,7 @@ DEVICE void stage_octet(u32 chunk, int octet, const float* v) {
 }
 
 // Adds what is there, where `stage_octet` writes.
-DEVICE void add_octet(u32 chunk, int octet, float* v) {
+DEVICE void add_octet(u32 chunk, int octet, float* v, const float* beta) {
 #pragma unroll
     for (int i = 0; i < OCTET_VALUES; i += 2) {
         const u32 from = chunk + pair_in_chunk(octet, i);
@@ -169,8 +194,27 @@ DEVICE void add_octet(u32 chunk, int octet, float* v) {
         } else {
             asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(x), "=f"(y) : "r"(from) : "memory");
         }
-        v[i] += x;
-        v[i + 1] += y;
+        v[i] += times(beta, x);
+        v[i + 1] += times(beta, y);
+    }
+}
+
+// Writes an octet of a fragment's columns into a chunk of float8.
+DEVICE void stage_bytes(u32 chunk, int octet, const float* v) {
+    const int lane = threadIdx.x % WARP, warp = threadIdx.x % WARPGROUP / WARP;
+    const int down = warp * 2 * OCTET + lane / 4, across = octet * OCTET + lane % 4 * 2;
+#pragma unroll
+    for (int i = 0; i < OCTET_VALUES; i += 2) {
+        const int row = down + i / 2 * OCTET;
+        const u32 both = packed_bytes(v[i], v[i + 1]);
+        if (SWAPPED) {
+            const u32 to = across * STORE_ROW_BYTES + row;
+            asm volatile("st.shared.u8 [%0], %1;" ::"r"(chunk + swizzled(to)), "r"(both) : "memory");
+            asm volatile("st.shared.u8 [%0], %1;" ::"r"(chunk + swizzled(to + STORE_ROW_BYTES)), "r"(both >> 8) : "memory");
+        } else {
+            const u32 to = chunk + swizzled(row * STORE_ROW_BYTES + across);
+            asm volatile("st.shared.u16 [%0], %1;" ::"r"(to), "h"(static_cast<u16>(both)) : "memory");
+        }
     }
 }
 
@@ -203,8 +247,9 @@ DEVICE void stage_octets(u32 chunk, int octet, const float* v) {
 // Writes CHUNK columns of a fragment, from `values` on, into a chunk.
 DEVICE void stage(u32 chunk, const float* values) {
 #pragma unroll
-    for (int octet = 0; octet < CHUNK / OCTET; octet += BYTES_OF_C == sizeof(float) ? 1 : 2) {
+    for (int octet = 0; octet < CHUNK / OCTET; octet += BYTES_OF_C == sizeof(u16) ? 2 : 1) {
         if constexpr (BYTES_OF_C == sizeof(float)) stage_octet(chunk, octet, values + octet * OCTET_VALUES);
+        else if constexpr (BYTES_OF_C == 1) stage_bytes(chunk, octet, values + octet * OCTET_VALUES);
         else stage_octets(chunk, octet, values + octet * OCTET_VALUES);
     }
 }
@@ -231,13 +276,16 @@ DEVICE void store_fragment(
         if constexpr (BYTES_OF_C == sizeof(float)) {
 #pragma unroll
             for (int octet = 0; octet < CHUNK / OCTET; ++octet) {
-                if constexpr (RESIDUAL_IN_STAGES) add_octet(held, octet, here + octet * OCTET_VALUES);
+                if constexpr (RESIDUAL_IN_STAGES) add_octet(held, octet, here + octet * OCTET_VALUES, epilogue.beta);
                 stage_octet(chunk, octet, here + octet * OCTET_VALUES);
             }
+        } else if constexpr (BYTES_OF_C == 1) {
+            stage(chunk, here);
         } else {
 #pragma unroll
             for (int octet = 0; octet < CHUNK / OCTET; octet += 2) {
-                if constexpr (RESIDUAL_IN_STAGES) add_octets(held + octets_in_chunk(octet), here + octet * OCTET_VALUES);
+                if constexpr (RESIDUAL_IN_STAGES)
+                    add_octets(held + octets_in_chunk(octet), here + octet * OCTET_VALUES, epilogue.beta);
                 stage_octets(chunk, octet, here + octet * OCTET_VALUES);
             }
         }

@@ -1,0 +1,248 @@
+"""Linears with factors, gates in turn, and outputs in float8: one kernel where the table has it, torch's own functions
+of a served product elsewhere. The kernels are gfx950's own, on the emulator; the truth is torch in float64.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from naive_gemm import EMULATED, OBJECTS, trial
+from test_runtime_activations import PLAIN, K, M, N, built, close, hits, launched, operands, row
+from test_runtime_finished import residual, truth
+from torch import Tensor
+from torch.nn import functional
+
+import hktune
+from hktune.core.errors import InputError
+from hktune.core.operation import operation_of
+from hktune.core.problem import Problem
+from hktune.dispatch import write_table
+from hktune.runtime import FallbackWarning, LoadedTable, operators
+from hktune.tables import build_table
+
+FUSED = ("bf16.nt+silu+gated_interleaved", "bf16.nt+alpha+bias+gelu+beta_residual", "bf16.nt->e4m3+bias+silu")
+FLOAT8 = torch.float8_e4m3fn
+
+
+@pytest.fixture
+def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LoadedTable:
+    monkeypatch.setattr(operators, "_current", None)
+    wide = [trial(Problem(M, 2 * N, K, operation_of(text))) for text in PLAIN]
+    rows = [*(row(text) for text in (*FUSED, *PLAIN)), *wide]
+    made = build_table(rows, launched, EMULATED, "clang 22", "0.1.0", "2026-11-30T05:00:00+00:00")
+    objects = {**OBJECTS, **{hashlib.sha256(built(text).data).hexdigest(): built(text).data for text in FUSED}}
+    write_table(made, objects, tmp_path)
+    return hktune.load(tmp_path, allow_modelled=True)
+
+
+def interleaved_weight() -> Tensor:
+    """[2N, K]: a row of gates, and one of what it gates, in turn."""
+    return torch.randn(2 * N, K, generator=torch.Generator().manual_seed(8)).bfloat16() / 8
+
+
+def interleaved_truth(x: Tensor, weight: Tensor) -> Tensor:
+    return functional.silu(truth(x, weight[0::2], None, None)) * truth(x, weight[1::2], None, None)
+
+
+def in_float8(exact: Tensor, scale: float) -> Tensor:
+    return (exact * scale).float().clamp(-448, 448).to(FLOAT8)
+
+
+def same_but_few(out: Tensor, right: Tensor) -> None:
+    """Equal, but for what is near to halfway between two numbers, and then neighbours."""
+    assert out.dtype is FLOAT8
+    steps = (out.view(torch.int8).int() - right.view(torch.int8).int()).abs()
+    assert steps.max() <= 1
+    assert (steps != 0).double().mean() < 0.02
+
+
+@pytest.mark.parametrize("call", ["hktune", "table"])
+def test_one_kernel_does_all_where_the_table_has_it(table: LoadedTable, call: str) -> None:
+    where: Any = hktune if call == "hktune" else table
+    x, weight, bias = operands()
+    wide, added, scale = interleaved_weight(), residual(), torch.tensor(37.5)
+    out, count = hits(table, lambda: where.gated_linear(x, wide, interleaved=True))
+    assert count == 1
+    close(out, interleaved_truth(x, wide).bfloat16())
+    ends = {"activation": "gelu", "residual": added, "alpha": -0.625, "beta": 1.75}
+    out, count = hits(table, lambda: where.linear(x, weight, bias, **ends))
+    assert count == 1
+    total = functional.gelu(-0.625 * truth(x, weight, None, None) + bias.double()) + 1.75 * added.double()
+    close(out, total.bfloat16())
+    ends = {"activation": "silu", "out_dtype": FLOAT8, "out_scale": scale}
+    out, count = hits(table, lambda: where.linear(x, weight, bias, **ends))
+    assert count == 1
+    same_but_few(out, in_float8(truth(x, weight, bias, "silu"), 37.5))
+
+
+def test_float8_saturates_and_keeps_a_nan(table: LoadedTable) -> None:
+    x, weight, bias = operands()
+    x = x.clone()
+    x[2] = torch.nan
+    ends: dict[str, Any] = {"activation": "silu", "out_dtype": FLOAT8, "out_scale": torch.tensor(1e4)}
+    out, count = hits(table, lambda: hktune.linear(x, weight, bias, **ends))
+    assert count == 1
+    assert out[2].float().isnan().all()
+    exact = in_float8(truth(x, weight, bias, "silu"), 1e4)
+    others = [row for row in range(M) if row != 2]
+    assert (out[others].float().abs() == 448).sum() == (exact[others].float().abs() == 448).sum() > 0
+    same_but_few(out[others], exact[others])
+
+
+BY_PARTS: dict[str, Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]] = {
+    "alpha alone": lambda x, weight, bias: (
+        hktune.linear(x, weight, bias, alpha=0.5), 0.5 * truth(x, weight, None, None) + bias.double(),
+    ),
+    "beta alone": lambda x, weight, bias: (
+        hktune.linear(x, weight, bias, residual=residual(), beta=-2.0),
+        truth(x, weight, bias, None) - 2 * residual().double(),
+    ),
+    "a beta of 0": lambda x, weight, bias: (
+        hktune.linear(x, weight, bias, residual=residual() * torch.nan, beta=0.0), truth(x, weight, bias, None),
+    ),
+    "the usual factors": lambda x, weight, bias: (
+        hktune.linear(x, weight, bias, alpha=1.0, beta=1.0), truth(x, weight, bias, None),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", BY_PARTS)
+def test_another_end_is_torchs_of_a_served_product(table: LoadedTable, kind: str) -> None:
+    (out, right), count = hits(table, lambda: BY_PARTS[kind](*operands()))
+    assert count == 1
+    torch.testing.assert_close(out.double(), right, rtol=2e-2, atol=2e-2)
+
+
+def test_gradients_are_torchs(table: LoadedTable) -> None:
+    x, wide = (each.requires_grad_() for each in (operands()[0], interleaved_weight()))
+    added = residual().requires_grad_()
+    weight, bias = operands()[1:]
+    out = hktune.gated_linear(x, wide, interleaved=True)
+    out = out + hktune.linear(x, weight, bias, activation="gelu", residual=added, alpha=0.5, beta=3.0)
+    out.sum().backward()
+    right = [each.detach().double().requires_grad_() for each in (x, wide, added)]
+    total = interleaved_truth(right[0], right[1]) + 3.0 * right[2]
+    total = total + functional.gelu(0.5 * truth(right[0], weight, None, None) + bias.double())
+    total.sum().backward()
+    for found, expected in zip((x, wide, added), right, strict=True):
+        assert found.grad is not None
+        torch.testing.assert_close(found.grad.double(), expected.grad, rtol=0.05, atol=0.1)
+
+
+def test_a_compiled_call_is_one_operator(table: LoadedTable) -> None:
+    x, weight, bias = operands()
+    wide, scale = interleaved_weight(), torch.tensor(20.0)
+    graphs: list[str] = []
+
+    def kept(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Any:
+        del inputs
+        graphs.append(graph.code)
+        return graph
+
+    def call() -> tuple[Tensor, Tensor, Tensor]:
+        first = hktune.gated_linear(x, wide, interleaved=True)
+        second = hktune.linear(x, weight, bias, activation="gelu", residual=first, alpha=0.5, beta=2.0)
+        return first, second, hktune.linear(x, weight, bias, activation="silu", out_dtype=FLOAT8, out_scale=scale)
+
+    compiled = torch.compile(call, backend=kept, fullgraph=True)
+    out, count = hits(table, compiled)
+    assert count == 3
+    assert graphs[0].count("hktune.linear_finished.default") == 3
+    for found, eager in zip(out, call(), strict=True):
+        assert torch.equal(found.view(torch.uint8), eager.view(torch.uint8))
+
+
+def test_what_is_called_is_recorded(table: LoadedTable, tmp_path: Path) -> None:
+    x, weight, bias = operands()
+    with hktune.record(tmp_path / "shapes.yaml") as recorder:
+        hktune.gated_linear(x, interleaved_weight(), interleaved=True)
+        hktune.linear(x, weight, bias, activation="gelu", residual=residual(), alpha=0.5, beta=2.0)
+        hktune.linear(x, weight, bias, activation="silu", out_dtype=FLOAT8)
+    assert {str(problem) for problem in recorder.calls} == {f"{M}x{N}x{K} {text}" for text in FUSED}
+
+
+@pytest.mark.parametrize(
+    ("ends", "says"),
+    [
+        (
+            {"out_dtype": torch.float8_e5m2},
+            "out_dtype is torch.float8_e5m2: it must be that of x, or torch.float8_e4m3fn",
+        ),
+        ({"out_scale": torch.tensor(1.0)}, "out_scale is what an output in float8 is multiplied by"),
+        ({"out_dtype": FLOAT8, "out_scale": torch.ones(3)}, r"out_scale must be float32, of one element, got \(3,\)"),
+        ({"alpha": 2.0, "activation": "mish"}, "activation 'mish' is not known"),
+    ],
+)
+def test_anything_else_is_one_line(table: LoadedTable, ends: dict[str, Any], says: str) -> None:
+    del table
+    x, weight, bias = operands()
+    with pytest.raises(InputError, match=says):
+        hktune.linear(x, weight, bias, **ends)
+
+
+SCALED = ("e4m3.nt.rows+bias", "e4m3.nt.tensor")
+
+
+@pytest.fixture
+def scaled_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoadedTable]:
+    monkeypatch.setattr(operators, "_current", None)
+    rows = [row(text) for text in SCALED]
+    made = build_table(rows, launched, EMULATED, "clang 22", "0.1.0", "2026-11-30T05:00:00+00:00")
+    write_table(made, {hashlib.sha256(built(each).data).hexdigest(): built(each).data for each in SCALED}, tmp_path)
+    yield hktune.load(tmp_path, allow_modelled=True)
+    hktune.disable()
+
+
+def scaled_operands(scales: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    x, weight, _ = operands(torch.float32)
+    shapes = ((M, 1), (1, N)) if scales == "rows" else ((), ())
+    scale_a, scale_b = (torch.rand(shape, generator=torch.Generator().manual_seed(9)) + 0.5 for shape in shapes)
+    return x.to(FLOAT8), weight.to(FLOAT8).t(), scale_a, scale_b
+
+
+def scaled_truth(a: Tensor, b: Tensor, scale_a: Tensor, scale_b: Tensor) -> Tensor:
+    return (a.double() * scale_a) @ (b.double() * scale_b)
+
+
+def test_a_scaled_product_may_be_float8_too(scaled_table: LoadedTable) -> None:
+    given, bias, scale = scaled_operands("rows"), operands()[2], torch.tensor([55.0])
+    out, count = hits(scaled_table, lambda: hktune.scaled_mm(*given, bias, FLOAT8, out_scale=scale))
+    assert count == 1
+    same_but_few(out, in_float8(scaled_truth(*given) + bias.double(), 55.0))
+    given = scaled_operands("tensor")
+    out, count = hits(scaled_table, lambda: hktune.scaled_mm(*given, out_dtype=FLOAT8))
+    assert count == 1
+    same_but_few(out, in_float8(scaled_truth(*given), 1.0))
+
+
+def test_torchs_own_with_a_scale_of_the_result_is_served_while_that_is_enabled(scaled_table: LoadedTable) -> None:
+    """torch divides by it on a CPU."""
+    given = scaled_operands("tensor")
+    named = {"out_dtype": FLOAT8, "scale_result": torch.tensor(0.25)}
+    right = torch._scaled_mm(*given, **named)
+    with hktune.enable():
+        out, count = hits(scaled_table, lambda: torch._scaled_mm(*given, **named))
+        assert count == 1
+        same_but_few(out, right)
+        same_but_few(torch._scaled_mm(*given), torch._scaled_mm(*given, out_dtype=torch.float32).to(FLOAT8))
+
+
+def test_a_scaled_product_without_a_row_is_torchs_in_float8(scaled_table: LoadedTable) -> None:
+    a, b, scale_a, scale_b = scaled_operands("rows")
+    with pytest.warns(FallbackWarning):
+        out, count = hits(
+            scaled_table, lambda: hktune.scaled_mm(a[:4], b, scale_a[:4], scale_b, out_dtype=FLOAT8, out_scale=scale())
+        )
+    assert count == 0
+    same_but_few(out, in_float8(scaled_truth(a[:4], b, scale_a[:4], scale_b), 12.0))
+    with pytest.raises(InputError, match="out_scale is what an output in float8 is multiplied by"):
+        hktune.scaled_mm(a, b, scale_a, scale_b, out_scale=scale())
+
+
+def scale() -> Tensor:
+    return torch.tensor(12.0)
