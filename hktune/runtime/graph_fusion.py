@@ -52,12 +52,12 @@ class _Linear:
 def _linear_of(node: object) -> _Linear | None:
     if not isinstance(node, Node) or node.op != "call_function" or node.kwargs:
         return None
-    args: list[Any] = list(node.args)
+    args: tuple[Any, ...] = node.args + (0, 0)[: 6 - len(node.args)]  # what has its default may be left out
     if node.target is operators.linear:
-        x, weight, bias, table, entries, place = (*args, *(0, 0)[len(args) - 4 :]) if len(args) < 6 else args
+        x, weight, bias, table, entries, place = args
         return _Linear(node, x, weight, bias, "", table, entries, place)
     if node.target is activated_operator.linear_activated:
-        x, weight, bias, activation, table, entries = args if len(args) == 6 else (*args, 0)
+        x, weight, bias, activation, table, entries = args
         return _Linear(node, x, weight, bias, activation, table, entries, 0)
     return None
 
