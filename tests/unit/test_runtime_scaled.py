@@ -133,6 +133,18 @@ def test_nan_scales_are_of_their_rows_alone(table: LoadedTable) -> None:
     assert found.isnan().sum() == N + M - 1
 
 
+def test_what_is_beyond_the_output_is_infinite_as_in_torch(table: LoadedTable) -> None:
+    a, b, scale_a, scale_b = operands("tensor")
+    a, b = torch.full_like(a, 448.0), torch.full_like(b, 448.0)
+    a[1] = -a[1]
+    bias = torch.zeros(N, dtype=torch.float16)
+    found = hktune.scaled_mm(a, b, scale_a, scale_b, bias, torch.float16)
+    assert table.stats().hits == 1
+    assert torch.equal(found, torch._scaled_mm(a, b, scale_a, scale_b, bias=bias, out_dtype=torch.float16))
+    assert found.isinf().all()
+    assert (found[1] < 0).all()
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
