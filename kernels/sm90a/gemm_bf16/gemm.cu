@@ -119,6 +119,9 @@ void hktune_gemm_bf16(const __grid_constant__ TensorMap a, const __grid_constant
 #if SCALED
                       , const float* scale_a, const float* scale_b
 #endif
+#if IN_BLOCKS
+                      , int ldscale_a, int incscale_a
+#endif
 #if RESIDUAL
                       , const __grid_constant__ Residual residual
 #endif
@@ -191,8 +194,11 @@ void hktune_gemm_bf16(const __grid_constant__ TensorMap a, const __grid_constant
     } else {
         if constexpr (CONSUMER_REGISTERS > 0)
             asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(CONSUMER_REGISTERS));
-#if SCALED
-        const Factors factors = {scale_a, scale_b, rows, columns, (k + SCALE_BLOCK - 1) / SCALE_BLOCK, 0, 0, 0};
+#if IN_BLOCKS
+        const int k_blocks = (k + SCALE_BLOCK - 1) / SCALE_BLOCK;
+        const Factors factors = {scale_a, scale_b, rows, columns, k_blocks, {ldscale_a, incscale_a}, {k_blocks, 1}};
+#elif SCALED
+        const Factors factors = {scale_a, scale_b, rows, columns};
 #else
         const Factors factors = {};
 #endif
