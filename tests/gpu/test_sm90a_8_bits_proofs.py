@@ -15,7 +15,8 @@ from hktune.core.config import Config
 from hktune.core.operation import Operation, operation_of
 from hktune.core.problem import Problem
 from hktune.core.variant import CodeObject
-from hktune.device.cuda import CudaDevice, LoadedKernel
+from hktune.device.cuda import CudaDevice
+from hktune.device.cuda_launch import LoadedKernel
 from hktune.measure.scaled_baseline import multiply_scaled
 from hktune.space.search_space import SearchSpace, load_space
 from hktune.verify import Proof
