@@ -175,6 +175,7 @@ def test_what_is_called_is_recorded(table: LoadedTable, tmp_path: Path) -> None:
         ),
         ({"out_scale": torch.tensor(1.0)}, "out_scale is what an output in float8 is multiplied by"),
         ({"out_dtype": FLOAT8, "out_scale": torch.ones(3)}, r"out_scale must be float32, of one element, got \(3,\)"),
+        ({"out_dtype": FLOAT8, "out_scale": 2.0}, r"out_scale must be .*, got a float: pass torch.tensor\(2.0\)"),
         ({"alpha": 2.0, "activation": "mish"}, "activation 'mish' is not known"),
     ],
 )
@@ -183,6 +184,15 @@ def test_anything_else_is_one_line(table: LoadedTable, ends: dict[str, Any], say
     x, weight, bias = operands()
     with pytest.raises(InputError, match=says):
         hktune.linear(x, weight, bias, **ends)
+
+
+@pytest.mark.parametrize("name", ["alpha", "beta"])
+def test_factors_are_numbers(table: LoadedTable, name: str) -> None:
+    del table
+    x, weight, bias = operands()
+    given = {"residual": torch.ones(len(x), len(weight)).bfloat16(), name: torch.tensor(2.0)}
+    with pytest.raises(TypeError, match=rf"^linear\(\): argument '{name}' must be a number, not Tensor: pass {name}"):
+        hktune.linear(x, weight, bias, **given)  # type: ignore[arg-type]
 
 
 SCALED = ("e4m3.nt.rows+bias", "e4m3.nt.tensor")
