@@ -2,10 +2,10 @@
 
     python benchmarks/formats.py [--operations e4m3.nt.rows->bf16 ..] [--problems 4096x4096x4096 ..] [--seeds 2 3 ..]
 
-The seeds of bf16.nt, or those of some places, are proved and profiled for each operation that they are legal for. For
-each problem: the fastest of them in us, how many times as fast as bf16.nt's fastest it is, and the share of its
-roofline. The roofline is the longer of the problem's operations at the peak rate of its format, at the board's highest
-clock, and of its bytes at the peak of memory.
+The seeds of bf16.nt, or those of some places, are proved and profiled for each operation that they are legal for, and
+with them the seeds that are for its formats alone. For each problem: the fastest of them in us, how many times as fast
+as bf16.nt's fastest it is, and the share of its roofline. The roofline is the longer of the problem's operations at the
+peak rate of its format, at the board's highest clock, and of its bytes at the peak of memory.
 """
 
 from __future__ import annotations
@@ -35,17 +35,18 @@ def main() -> None:
     options = parsed(__doc__, OPERATIONS)
     problems = [Problem(*map(int, size.split("x"))) for size in options.problems]
     compiler = hip_compiler(Settings.from_environment(os.environ), options.hipkittens)
-    configs = seeds_at(options.space, options.seeds)
+    usual, configs = load_space(options.space).seeds, seeds_at(options.space, options.seeds)
     base: list[float] = []
     print("| operation | " + " | ".join(f"{each.m} x {each.n} x {each.k}" for each in problems) + " |")
     print("|---|" + "---|" * len(problems))
     for operation in (BF16_NT, *map(operation_of, options.operations)):
         space = load_space(options.space).for_operation(operation)
-        profiles = profiled(space, compiler, configs)
-        own = [replace(each, operation=operation) for each in problems]
-        best = [fastest(space, profiles, each, options.board) for each in own]
+        own = [seed for seed in space.seeds if seed not in usual]
+        profiles = profiled(space, compiler, [*own, *configs])
+        asked = [replace(each, operation=operation) for each in problems]
+        best = [fastest(space, profiles, each, options.board) for each in asked]
         base = base or [each.timing.time_us for each in best]
-        cells = [cell(*one, options.board) for one in zip(best, own, base, strict=True)]
+        cells = [cell(*one, options.board) for one in zip(best, asked, base, strict=True)]
         print(f"| {operation} | " + " | ".join(cells) + " |", flush=True)
 
 

@@ -3,9 +3,9 @@
     python benchmarks/grouped.py DIR [--trials N] [--problems 512x14336x4096:grouped8.bf16.nt ...]
 
 First `hktune tune` searches DIR for so many trials of each problem (0: what DIR has is enough). Its finalists are timed
-in rounds that they share with `torch._grouped_mm`, or `torch.bmm`, on cold operands. Rows go to groups by chance, all
-alike. Printed are the time of the fastest kernel, torch's, their ratio, and the least time in which the device memory
-could be read and written: bytes at the rate that the specification gives.
+in rounds that they share with `torch._grouped_mm`, `torch.bmm` or `torch.baddbmm`, on cold operands. Rows go to groups
+by chance, all alike. Printed are the time of the fastest kernel, torch's, their ratio, and the least time in which the
+device memory could be read and written: bytes at the rate that the specification gives.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ PROBLEMS = (
     "2048x2048x7168:grouped256.bf16.nt",  # gate or up of all 256, of 256 tokens
     "2816x2048x4096:grouped16.bf16.tn",  # the gradient of 16 experts' weights
     "128x512x128:batched128.bf16.nn",  # DeepSeek-V3, a step of 128 tokens: queries of 128 heads
+    "512x512x128:batched64.bf16.nt+residual",  # a mask is added to the scores of 64 heads
 )
 BYTES_PER_US = 4.8e6  # NVIDIA H200: 4.8 TB/s
 

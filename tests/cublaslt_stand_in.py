@@ -21,9 +21,20 @@ from hktune.device import cublaslt
 from hktune.device.cublaslt import CublasLt
 
 SUCCESS, NOT_INITIALIZED, INVALID_VALUE, NOT_SUPPORTED = 0, 1, 7, 15
-DTYPES = {0: torch.float32, 2: torch.float16, 14: torch.bfloat16}  # CUDA_R_32F, CUDA_R_16F, CUDA_R_16BF
-COMPUTE_32F, CUDA_R_32F = 68, 0
+FLOAT8 = {28: torch.float8_e4m3fn, 29: torch.float8_e5m2}  # CUDA_R_8F_E4M3, CUDA_R_8F_E5M2
+DTYPES = {
+    **{0: torch.float32, 2: torch.float16, 14: torch.bfloat16},  # CUDA_R_32F, CUDA_R_16F, CUDA_R_16BF
+    **{3: torch.int8, 10: torch.int32},  # CUDA_R_8I, CUDA_R_32I
+    **FLOAT8,
+}
+COMPUTE_32F, CUDA_R_32F, COMPUTE_32I, CUDA_R_32I = 68, 0, 72, 10
 TRANSA, TRANSB, EPILOGUE, BIAS_POINTER = 3, 4, 7, 8
+A_SCALE_POINTER, B_SCALE_POINTER, FAST_ACCUM, A_SCALE_MODE, B_SCALE_MODE = 17, 18, 25, 31, 32
+DESCRIBED_BYTES = {
+    **{TRANSA: 4, TRANSB: 4, EPILOGUE: 4, BIAS_POINTER: 8, A_SCALE_POINTER: 8, B_SCALE_POINTER: 8, FAST_ACCUM: 1},
+    **{A_SCALE_MODE: 4, B_SCALE_MODE: 4},
+}
+SCALAR, OUTER_VECTOR = 0, 3
 TRANSPOSED = 1
 EPILOGUE_DEFAULT, EPILOGUE_RELU, EPILOGUE_BIAS, EPILOGUE_GELU = 1, 2, 4, 32
 MAX_WORKSPACE_BYTES, MIN_ALIGNMENTS = 1, (5, 6, 7, 8)
@@ -53,7 +64,9 @@ class Layout:
     def at(self, address: int) -> torch.Tensor:
         """The matrix at `address`, rows by columns, as a view."""
         elements = self.leading * (self.columns - 1) + self.rows
-        bits = {2: (ctypes.c_int16, torch.int16), 4: (ctypes.c_int32, torch.int32)}[self.dtype.itemsize]
+        bits = {**{1: (ctypes.c_int8, torch.int8), 2: (ctypes.c_int16, torch.int16), 4: (ctypes.c_int32, torch.int32)}}[
+            self.dtype.itemsize
+        ]
         memory = (bits[0] * elements).from_address(address)
         flat = torch.frombuffer(memory, dtype=bits[1]).view(self.dtype)
         return flat.as_strided((self.rows, self.columns), (1, self.leading))
@@ -108,16 +121,15 @@ class CublasLtStandIn:
         return self._new(handle, "handle")
 
     def cublasLtMatmulDescCreate(self, operation: Any, compute: int, scale: int) -> int:
-        if (compute, scale) != (COMPUTE_32F, CUDA_R_32F):
+        if (compute, scale) not in ((COMPUTE_32F, CUDA_R_32F), (COMPUTE_32I, CUDA_R_32I)):
             return NOT_SUPPORTED
-        return self._new(operation, {TRANSA: 0, TRANSB: 0, EPILOGUE: EPILOGUE_DEFAULT, BIAS_POINTER: 0})
+        return self._new(operation, {**dict.fromkeys(DESCRIBED_BYTES, 0), EPILOGUE: EPILOGUE_DEFAULT, "sums": scale})
 
     def cublasLtMatmulDescDestroy(self, operation: Any) -> int:
         return self._destroyed(operation)
 
     def cublasLtMatmulDescSetAttribute(self, operation: Any, attribute: int, value: Any, size: Any) -> int:
-        expected = {TRANSA: 4, TRANSB: 4, EPILOGUE: 4, BIAS_POINTER: 8}
-        if expected.get(attribute) != size.value:
+        if DESCRIBED_BYTES.get(attribute) != size.value:
             return INVALID_VALUE
         self.objects[operation.value][attribute] = value._obj.value
         return SUCCESS
@@ -196,6 +208,8 @@ class CublasLtStandIn:
         left = self._operand(a_layout, a, said[TRANSA])
         right = self._operand(b_layout, b, said[TRANSB])
         out: Layout = self.objects[d_layout.value]
+        left = self._scaled(left, said[A_SCALE_POINTER], said[A_SCALE_MODE])
+        right = self._scaled(right.T, said[B_SCALE_POINTER], said[B_SCALE_MODE]).T
         result = alpha._obj.value * (left @ right)
         if beta._obj.value:
             result += beta._obj.value * self._operand(c_layout, c, 0)
@@ -209,6 +223,13 @@ class CublasLtStandIn:
         self.used.append(place)
         return SUCCESS
 
+    def _scaled(self, lines: torch.Tensor, address: int, mode: int) -> torch.Tensor:
+        """Rows of an operand's own side, and factors of all of it or of each."""
+        if not address:
+            return lines
+        count = len(lines) if mode == OUTER_VECTOR else 1
+        return lines * Layout(torch.float32, count, 1, count).at(address)
+
     def _operand(self, layout: Any, address: Any, transposed: int) -> torch.Tensor:
         matrix = self.objects[layout.value].at(address.value).float()
         return matrix.T if transposed == TRANSPOSED else matrix
@@ -219,6 +240,12 @@ class CublasLtStandIn:
         left, right, before, after = (self.objects[layout.value] for layout in (a, b, c, d))
         m, k = (left.columns, left.rows) if said[TRANSA] else (left.rows, left.columns)
         inner, n = (right.columns, right.rows) if said[TRANSB] else (right.rows, right.columns)
+        dtypes = {left.dtype, right.dtype}
+        of_8_bits = not dtypes.isdisjoint({torch.int8, *FLOAT8.values()})
+        if of_8_bits and (said[TRANSA], said[TRANSB]) != (TRANSPOSED, 0):
+            return False
+        if (torch.int8 in dtypes) != (said["sums"] == CUDA_R_32I) or (said[FAST_ACCUM] and not of_8_bits):
+            return False
         dense = all(layout.leading >= layout.rows for layout in (left, right, before, after))
         return dense and k == inner and (after.rows, after.columns) == (m, n) == (before.rows, before.columns)
 

@@ -28,17 +28,21 @@ Hopper first, then none, then plenty. The heuristic names fewer where it knows n
 ALIGNMENT_BYTES = 16
 """What operands are aligned to at least: algorithms that need more are not named."""
 
-_DATA_TYPES = {"f32": 0, "f16": 2, "bf16": 14}  # cudaDataType, by format
-_COMPUTE_FLOAT32 = 68
+_DATA_TYPES = {"f32": 0, "f16": 2, "i8": 3, "i32": 10, "bf16": 14, "e4m3": 28, "e5m2": 29}  # cudaDataType, by format
+_SIXTEEN_BITS, _FLOAT8 = ("f16", "bf16"), ("e4m3", "e5m2")
+_COMPUTE = {"f32": 68, "i32": 72}  # cublasComputeType_t, by what is summed in; alpha and beta are of that too
 _TRANSPOSE = {"b": 3, "a": 4}  # its first matrix is our B
 _TRANSPOSED = 1
-_EPILOGUE, _BIAS_POINTER = 7, 8
+_EPILOGUE, _FAST_ACCUMULATION = 7, 25
+_POINTERS = {"bias": 8, "scale_b": 17, "scale_a": 18}  # of operands that a descriptor has the address of
+_SCALE_MODES = {"scale_b": 31, "scale_a": 32}
+_OUTER_VECTOR = 3  # cublasLtMatmulMatrixScale_t: a float32 for each row of A and each column of B; 0 is one of each
 _EPILOGUES = {  # cublasLtEpilogue_t; its gelu is the one by tanh
     **{(): 1, ("accumulate",): 1, ("residual",): 1, ("bias",): 4, ("bias", "residual"): 4},
     **{("relu",): 2, ("bias", "relu"): 6, ("gelu_tanh",): 32, ("bias", "gelu_tanh"): 36},
 }
 _MAX_WORKSPACE, _MIN_ALIGNMENTS = 1, (5, 6, 7, 8)  # of A, B, C and D
-_ANY_ADDRESS = 256  # of a bias, while algorithms are asked for: it is not read
+_ANY_ADDRESS = 256  # of a bias or a scale, while algorithms are asked for: it is not read
 _CONFIG = (
     *(("id", 0, ctypes.c_int32), ("tile", 1, ctypes.c_uint32), ("stages", 6, ctypes.c_uint32)),
     *(("split_k", 2, ctypes.c_int32), ("reduction", 3, ctypes.c_uint32), ("swizzling", 4, ctypes.c_uint32)),
@@ -193,15 +197,19 @@ class CublasLt:
 
     def described(self, operation: Operation) -> ctypes.c_void_p:
         """A new cublasLtMatmulDesc_t."""
-        made = ctypes.c_void_p()
-        self._call("cublasLtMatmulDescCreate", ctypes.byref(made), _COMPUTE_FLOAT32, _DATA_TYPES["f32"])
+        made, sums = ctypes.c_void_p(), operation.accumulator.name
+        self._call("cublasLtMatmulDescCreate", ctypes.byref(made), _COMPUTE[sums], _DATA_TYPES[sums])
         # What is row-major is its own transpose in column-major terms, as C^T = B^T A^T wants it of [k,n] and [m,k].
         for name, stored in zip("ab", operation.layout, strict=True):
             if stored == "t":
                 self._set_operation(made, _TRANSPOSE[name], ctypes.c_int32(_TRANSPOSED))
         self._set_operation(made, _EPILOGUE, ctypes.c_uint32(_EPILOGUES[operation.epilogue]))
-        if operation.has_bias:
-            self._set_operation(made, _BIAS_POINTER, ctypes.c_void_p(_ANY_ADDRESS))
+        if operation.accumulation:
+            self._set_operation(made, _FAST_ACCUMULATION, ctypes.c_int8(1))
+        for name in _addressed(operation):
+            self._set_operation(made, _POINTERS[name], ctypes.c_void_p(_ANY_ADDRESS))
+            if operation.scales == "rows" and name in _SCALE_MODES:
+                self._set_operation(made, _SCALE_MODES[name], ctypes.c_int32(_OUTER_VECTOR))
         return made
 
     def _layout(self, operand: Operand, problem: Problem) -> ctypes.c_void_p:
@@ -234,18 +242,34 @@ def _copied(algorithm: Any) -> _Algorithm:
 
 
 def _computes(operation: Operation) -> bool:
-    """Factors of one format that it has, C in that or in float32, and steps that it does."""
-    dtypes = operation.a in _DATA_TYPES and operation.b == operation.a and operation.c in (operation.a, "f32")
-    return dtypes and operation.epilogue in _EPILOGUES and operation.kind == "gemm" and not operation.scales
+    """Factors of formats that it has together, C in one that it makes of these, and steps that it does."""
+    a, b, c, steps = operation.a, operation.b, operation.c, operation.epilogue
+    if operation.kind != "gemm" or steps not in _EPILOGUES:
+        return False
+    if a in _FLOAT8 and b in _FLOAT8:
+        formats = "e4m3" in (a, b) and operation.layout == "nt" and operation.scales in ("tensor", "rows")
+        known = [(), ("accumulate",)] if c == "f32" else [(), ("bias",)]  # a bias of float32 it has not
+        return formats and c in ("f32", *_SIXTEEN_BITS) and steps in known
+    if operation.scales:
+        return False
+    if a == "i8":
+        return b == a and c == "i32" and operation.layout == "nt" and not steps
+    return a in ("f32", *_SIXTEEN_BITS) and b == a and c in (a, "f32")
+
+
+def _addressed(operation: Operation) -> tuple[str, ...]:
+    """The operands that a descriptor has the address of."""
+    return tuple(name for name in operands_of(operation) if name in _POINTERS)
 
 
 class _Arguments(threading.local):
-    """What one thread's calls of cublasLtMatmul are made with. A bias is part of the descriptor: so each thread has its
-    own of those."""
+    """What one thread's calls of cublasLtMatmul are made with. A bias and scales are part of the descriptor: so each
+    thread has its own of those."""
 
     def __init__(self, launch: _CublasLtLaunch) -> None:
-        self.a, self.b, self.c, self.added, self.bias = (ctypes.c_void_p() for _ in range(5))
+        self.a, self.b, self.c, self.added = (ctypes.c_void_p() for _ in range(4))
         self.workspace, self.stream = ctypes.c_void_p(), ctypes.c_void_p()
+        self.addressed = [(attribute, place, ctypes.c_void_p()) for attribute, place in launch.addressed]
         self.operation = launch.own_operation()
         self.passed = launch.passed(self)
 
@@ -265,18 +289,19 @@ class _CublasLtLaunch:
         self._library, self._plan, self._operation = library, plan, problem.operation
         self._algorithm, self._workspace_bytes = algorithm, workspace_bytes
         adds = problem.operation.accumulates or problem.operation.has_residual
-        self._one, self._beta = ctypes.c_float(1.0), ctypes.c_float(adds)
+        kind = ctypes.c_int32 if problem.operation.accumulator.is_integer else ctypes.c_float
+        self._one, self._beta = kind(1), kind(adds)
         self._matmul = library._library.cublasLtMatmul
-        self._set_bias = library._library.cublasLtMatmulDescSetAttribute
+        self._set_pointer = library._library.cublasLtMatmulDescSetAttribute
         self._a, self._b, self._c, self._workspace = map(operands.index, ("a", "b", "c", "workspace"))
         self._added = operands.index("residual") if problem.operation.has_residual else self._c
-        self._bias = operands.index("bias") if problem.operation.has_bias else None
+        self.addressed = [(_POINTERS[name], operands.index(name)) for name in _addressed(problem.operation)]
         self._pointer_bytes = ctypes.c_size_t(ctypes.sizeof(ctypes.c_void_p))
         self._arguments = _Arguments(self)
 
     def own_operation(self) -> ctypes.c_void_p:
         """The descriptor for the calls of one thread."""
-        if self._bias is None:
+        if not self.addressed:
             return self._plan.operation
         own = self._library.described(self._operation)
         destroy = self._library._library.cublasLtMatmulDescDestroy
@@ -301,9 +326,9 @@ class _CublasLtLaunch:
         own.stream.value = tensors_and_stream[-1]
         if self._workspace_bytes:
             own.workspace.value = tensors_and_stream[self._workspace].data_ptr()
-        if self._bias is not None:
-            own.bias.value = tensors_and_stream[self._bias].data_ptr()
-            status = self._set_bias(own.operation, _BIAS_POINTER, ctypes.byref(own.bias), self._pointer_bytes)
+        for attribute, place, address in own.addressed:
+            address.value = tensors_and_stream[place].data_ptr()
+            status = self._set_pointer(own.operation, attribute, ctypes.byref(address), self._pointer_bytes)
             _check("cublasLtMatmulDescSetAttribute", status)
         status = self._matmul(*own.passed)
         if status:

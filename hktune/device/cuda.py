@@ -13,36 +13,19 @@ from hktune.core.errors import DeviceError, InputError
 from hktune.core.identity import Identity
 from hktune.core.launch import Launch
 from hktune.device.argument_bytes import pack_argument
+from hktune.device.cuda_capture import cuda_capture
 from hktune.device.cuda_driver import checked, count_cuda_devices, cuda_driver, release
+from hktune.device.cuda_launch import Addresses, Launcher, LoadedKernel
 from hktune.device.cuda_prepared import PointerSlot, PreparedCudaLaunch
-from hktune.device.device import CALL_OPERANDS, Binding, Buffer, Clocks, Event, Graph, HostArray, Kernel
+from hktune.device.device import CALL_OPERANDS, Binding, Buffer, Capture, Clocks, Event, Graph, HostArray, Kernel
 from hktune.device.device_buffer import DeviceBuffer, borrowed
 from hktune.device.host_copies import check_target, source_of
 from hktune.device.nvml import nvml_clocks, nvml_energy_j
 from hktune.device.prepared import place_among
-from hktune.device.tensor_map import MappedMatrix, mapped_matrix
-from hktune.objects.cubin import Box, Cubin, CudaKernel, read_cubin
+from hktune.objects.cubin import Cubin, CudaKernel, read_cubin
 
 if TYPE_CHECKING:
     import torch
-
-Addresses = ctypes.Array[ctypes.c_void_p]
-"""Of each parameter of a launch."""
-
-
-@dataclass(frozen=True, eq=False)
-class LoadedKernel:
-    """A kernel in the device's memory. Its module is unloaded with the last reference: keep one for as long as a graph
-    that captured a launch of it."""
-
-    symbol: str
-    image: CudaKernel
-    boxes: Mapping[str, Box]
-    function: object
-
-    def mapped(self, launch: Launch, name: str) -> MappedMatrix:
-        """The matrix that it takes as a tensor map. Raises DeviceError where its cubin has no box for that."""
-        return mapped_matrix(self.symbol, self.boxes, launch, name)
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +50,7 @@ class CudaDevice:
 
     def __init__(self, ordinal: int = 0) -> None:
         self._driver = cuda_driver()
+        self._launcher = Launcher(self._driver)
         count = count_cuda_devices()
         if not 0 <= ordinal < count:
             raise DeviceError(f"no CUDA device {ordinal}: this process sees {count}")
@@ -140,12 +124,8 @@ class CudaDevice:
         self._check_launch(kernel.image, launch)
         values, addresses = self._parameters(kernel, launch, binding)
         self._enter()
-        stream_handle = self._driver.CUstream(stream or 0)
-        result = self._driver.cuLaunchKernel(
-            kernel.function, *launch.grid, *launch.block, launch.dynamic_lds_bytes, stream_handle, addresses, 0
-        )
+        self._launcher.starter(kernel, launch)(stream, addresses)
         del values  # until here: the addresses point into it
-        checked(result)
 
     def prepare(
         self,
@@ -167,17 +147,8 @@ class CudaDevice:
                 packed = pack_argument(argument, numbers.get(argument.name))
                 template[each.offset_bytes : each.offset_bytes + len(packed)] = packed
         offsets = [each.offset_bytes for each in parameters]
-        return PreparedCudaLaunch(self._starter(kernel, launch), bytes(template), offsets, slots, self._enter)
-
-    def _starter(self, kernel: LoadedKernel, launch: Launch) -> Callable[[int | None, Addresses], None]:
-        driver, shape = self._driver, (*launch.grid, *launch.block, launch.dynamic_lds_bytes)
-        streams: dict[int | None, object] = {}
-
-        def start(stream: int | None, addresses: Addresses) -> None:
-            handle = streams.get(stream) or streams.setdefault(stream, driver.CUstream(stream or 0))
-            checked(driver.cuLaunchKernel(kernel.function, *shape, handle, addresses, 0))
-
-        return start
+        start = self._launcher.starter(kernel, launch)
+        return PreparedCudaLaunch(start, bytes(template), offsets, slots, self._enter)
 
     def synchronize(self) -> None:
         self._enter()
@@ -221,6 +192,9 @@ class CudaDevice:
         checked(self._driver.cuGraphDestroy(captured))
         weakref.finalize(graph, release, self._context, self._driver.cuGraphExecDestroy, graph.handle).atexit = False
         return graph
+
+    def captured_by(self, stream: int) -> Capture | None:
+        return cuda_capture(self._driver, stream)
 
     def replay(self, graph: Graph, stream: int) -> None:
         assert isinstance(graph, CudaGraph)

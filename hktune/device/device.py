@@ -121,6 +121,31 @@ class Graph(Protocol):
     """Captured work, ready to be launched again and again; destroyed with the last reference."""
 
 
+class GraphLife(Protocol):
+    """How long a captured graph lives."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the graph is destroyed, with every executable one that was made of it."""
+
+
+@dataclass(frozen=True)
+class Capture:
+    """What a stream is being captured into. No other capture of the process has this `number`. `life` may be called
+    until the capture ends; it raises DeviceError where the driver refuses."""
+
+    number: int
+    life: Callable[[], GraphLife]
+
+
+@runtime_checkable
+class CapturedDevice(Device, Protocol):
+    """A device that says which graph a launch is captured into."""
+
+    def captured_by(self, stream: int) -> Capture | None:
+        """What `stream` is being captured into, or None."""
+
+
 @runtime_checkable
 class TimedDevice(Device, Protocol):
     """A real device, which a stopwatch can time on. Streams are native handles, as for `Device.launch`.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from hktune.core.dtype import E4M3, E5M2, I8
@@ -28,10 +29,14 @@ def check_scaled(operation: Operation) -> None:
     check_steps(operation)
 
 
+FEW_ROWS = 16
+"""On GPUs torch._int_mm wants more rows of A."""
+
+
 class ScaledProduct:
     """torch's product of one operation, and kernels of torch's for the steps behind it. It wants the scales of A's
-    blocks column by column: they are stored so at the first call with a set of operands, and kept. So is a matrix for
-    the product, where that is not C."""
+    blocks column by column, and of integers more than FEW_ROWS rows of A: they are stored so at the first call with a
+    set of operands, and kept. So is a matrix for the product, where that is not C."""
 
     def __init__(self, operation: Operation) -> None:
         """Raises DeviceError where torch has no function for `operation`."""
@@ -45,17 +50,31 @@ class ScaledProduct:
         if self._own is None:
             self._own = product_of(self._operation, operands)
         c = operands["c"] if self._own is None else self._own
-        multiply_scaled(self._product, {**operands, **self._scales_of_blocks(operands), "c": c})
+        multiply_scaled(self._product, {**operands, **self._stored_otherwise(operands), "c": c})
         finish(self._operation, c, operands)
 
-    def _scales_of_blocks(self, operands: OperandSet) -> dict[str, torch.Tensor]:
-        if self._operation.scales != "blocks":
-            return {}
-        of_a, of_b = operands["scale_a"], operands["scale_b"]
-        at = of_a.data_ptr()
+    def _stored_otherwise(self, operands: OperandSet) -> dict[str, torch.Tensor]:
+        """Operands that torch wants in another order, or with more rows."""
+        a = operands["a"]
+        if self._operation.scales == "blocks":
+            of_a = self._kept(operands["scale_a"], lambda of_a: of_a.t().contiguous())
+            return {"scale_a": of_a.t(), "scale_b": operands["scale_b"].t()}
+        if self._operation.a_dtype == I8 and a.is_cuda and len(a) <= FEW_ROWS:
+            return {"a": self._kept(a, _with_more_rows)}
+        return {}
+
+    def _kept(self, tensor: torch.Tensor, stored: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        """As `stored` makes it, once."""
+        at = tensor.data_ptr()
         if at not in self._stored:
-            self._stored[at] = of_a.t().contiguous()
-        return {"scale_a": self._stored[at].t(), "scale_b": of_b.t()}
+            self._stored[at] = stored(tensor)
+        return self._stored[at]
+
+
+def _with_more_rows(a: torch.Tensor) -> torch.Tensor:
+    more = a.new_zeros((FEW_ROWS + 1, a.shape[1]))
+    more[: len(a)] = a
+    return more
 
 
 def multiply_scaled(operation: Operation, operands: OperandSet) -> None:
@@ -87,16 +106,20 @@ def _multiply_floats(operation: Operation, operands: OperandSet) -> None:
 
 
 def _multiply_integers(operation: Operation, operands: OperandSet) -> None:
-    """By torch._int_mm. Its scales and bias are kernels behind it."""
+    """By torch._int_mm. Its scales and bias are kernels behind it. A may have more rows than C."""
     import torch
 
     a, b = factors_of(operation, operands)
     c = operands["c"]
-    if not operation.scales:
+    if not operation.scales and len(a) == len(c):
         torch._int_mm(a, b, out=c)
         return
+    sums = torch._int_mm(a, b)[: len(c)]
+    if not operation.scales:
+        c.copy_(sums)
+        return
     scale_a, scale_b = _scales(operation, operands)
-    product = torch._int_mm(a, b) * scale_a
+    product = sums * scale_a
     torch.mul(product, scale_b, out=c)
     if operation.has_bias:
         c.add_(operands["bias"])

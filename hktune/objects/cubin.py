@@ -19,6 +19,8 @@ from hktune.objects.elf import SHT_SYMTAB, STT_FUNC, STT_OBJECT, Elf, Symbol
 
 TENSOR_MAP_BYTES = 128  # CUtensorMap, CUDA driver API
 BOX_PREFIX = "hktune_box_"
+PROGRAMMATIC = "hktune_programmatic"
+"""A constant that says of a cubin's kernels that they wait for those before them by themselves (griddepcontrol)."""
 _BFLOAT16 = 9
 # Formats by their CUtensorMapDataType, CUDA driver API: numbers of 8 bits are copied as bytes.
 _TENSOR_MAP_DTYPES = {0: (E4M3, E5M2, I8), 3: (I32,), 6: (F16,), 7: (F32,), _BFLOAT16: (BF16,)}
@@ -79,6 +81,7 @@ class Parameter:
 @dataclass(frozen=True)
 class CudaKernel:
     """One kernel of a cubin. `cluster` is the size in blocks that it was compiled for, (1, 1, 1) without one.
+    One that is `programmatic` may be launched while the kernel before it still runs.
 
     In `resources`, a register of a thread is a VGPR; shared memory that the source declares is LDS. `scratch_bytes` is
     local memory, a thread's: a cubin does not tell spilled registers from arrays, so `vgpr_spills` counts all of its
@@ -89,6 +92,7 @@ class CudaKernel:
     parameters: tuple[Parameter, ...]
     resources: Resources
     cluster: tuple[int, int, int]
+    programmatic: bool = False
 
     def mismatch(self, arguments: tuple[Argument, ...]) -> str | None:
         """Why `arguments` do not fit this kernel's parameters, or None when they do."""
@@ -144,7 +148,8 @@ def _parsed(elf: Elf, wanted: Collection[str] | None) -> Cubin:
         and (wanted is None or symbol.name in wanted)
         and elf.section(f".nv.info.{symbol.name}")
     }
-    kernels = {name: _kernel(elf, name, said) for name, said in functions.items()}
+    programmatic = any(symbol.name == PROGRAMMATIC for symbol in symbols)
+    kernels = {name: _kernel(elf, name, said, programmatic) for name, said in functions.items()}
     return Cubin(elf.flags >> 8 & 0xFF, kernels, dict(_boxes(elf, symbols)))
 
 
@@ -178,7 +183,7 @@ def _shared_records(elf: Elf, records_max: int) -> dict[int, dict[int, int]]:
     return said
 
 
-def _kernel(elf: Elf, symbol: str, said: Mapping[int, int]) -> CudaKernel:
+def _kernel(elf: Elf, symbol: str, said: Mapping[int, int], programmatic: bool) -> CudaKernel:
     parameters: dict[int, Parameter] = {}
     cluster, threads = (1, 1, 1), (1024, 1, 1)
     information = elf.section(f".nv.info.{symbol}")
@@ -207,7 +212,8 @@ def _kernel(elf: Elf, symbol: str, said: Mapping[int, int]) -> CudaKernel:
         scratch_bytes=said.get(_FRAME_SIZE, 0),
         max_workgroup_size=threads[0] * threads[1] * threads[2],
     )
-    return CudaKernel(symbol, tuple(parameters[ordinal] for ordinal in range(len(parameters))), resources, cluster)
+    in_order = tuple(parameters[ordinal] for ordinal in range(len(parameters)))
+    return CudaKernel(symbol, in_order, resources, cluster, programmatic)
 
 
 def _boxes(elf: Elf, symbols: list[Symbol]) -> Iterator[tuple[str, Box]]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hktune.core.errors import DeviceError
 from hktune.core.operand import operands_of
-from hktune.device.device import Device, Kernel, PreparedLaunch
+from hktune.device.device import CapturedDevice, Device, Kernel, PreparedLaunch
 from hktune.device.prepared import BoundLaunch
 from hktune.device.vendor_library import VendorLibrary
 from hktune.runtime.callers_line import warn_caller
@@ -47,7 +47,8 @@ class Place:
         self.where = where
         self._open_library = open_library
         self._libraries: dict[str, VendorLibrary] = {}
-        self.workspaces = Workspaces(where)
+        captured_by = device.captured_by if isinstance(device, CapturedDevice) else None
+        self.workspaces = Workspaces(where, captured_by=captured_by)
         # Of algorithms, which leave anything in them: a kernel's counters must be as it left them.
         self.algorithm_workspaces = Workspaces(where, counter_bytes=0)
         self.index = -1 if where.index is None else where.index

@@ -100,8 +100,7 @@ class SearchSpace:
         self._launch_rules: dict[tuple[Config, int, int, Operation], LaunchRule] = {}
         usual = template.operation == template.operations[0]
         legal = self._legal_seed if usual else self.config  # rules may allow a seed for the usual operation alone
-        first = description.seeds_of_8_bits if template.operation.a_dtype.width_bits == 8 else []
-        seeds = [legal(seed) for seed in [{}, *first, *description.seeds]][1:]
+        seeds = [legal(seed) for seed in [{}, *description.seeds_of(template.operation.a_dtype.width_bits)]][1:]
         self.seeds = tuple(seed for seed in dict.fromkeys(seeds) if usual or self.is_legal(seed))
         fixed = description.fixed_choice
         self.fixed_choice = fixed_choice(fixed, legal) if fixed else None

@@ -38,8 +38,8 @@ class FixedChoiceDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=
 class SpaceDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """`estimate` are named expressions, and plain numbers, which are its constants. The last one says about how long a
     config takes for m, n and k, in any unit. It orders what a search tries first, and is never reported as a time.
-    `seeds` are tried first, and those `of_8_bits` before them where elements of A have 8 bits. `fixed_choice` is what a
-    summary compares the best with, in addition to the defaults."""
+    `seeds` are tried first, and before them those `of_8_bits`, or `of_fewer_bits`, where elements of A have so many.
+    `fixed_choice` is what a summary compares the best with, in addition to the defaults."""
 
     name: Name
     template: Annotated[str, Meta(pattern=r"\A[A-Za-z0-9_]{1,64}/[A-Za-z0-9_]{1,64}\Z")]
@@ -48,5 +48,11 @@ class SpaceDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     derived: Scalars = {}
     seeds: Annotated[list[Scalars], Meta(max_length=1024)] = []
     seeds_of_8_bits: Annotated[list[Scalars], Meta(max_length=1024)] = []
+    seeds_of_fewer_bits: Annotated[list[Scalars], Meta(max_length=1024)] = []
     estimate: Scalars = {}
     fixed_choice: FixedChoiceDescription | None = None
+
+    def seeds_of(self, width_bits: int) -> list[Scalars]:
+        """All of them where elements of A have `width_bits`, in order."""
+        own = self.seeds_of_8_bits if width_bits == 8 else self.seeds_of_fewer_bits if width_bits < 8 else []
+        return [*own, *self.seeds]

@@ -14,6 +14,7 @@ from hktune.core.errors import DeviceError, KernelFault
 from hktune.core.operand import inputs_of, operands_of, rows_of
 from hktune.core.outcome import Failure, Status
 from hktune.core.problem import Problem
+from hktune.core.sums import FLOAT32_SUMS, Sums
 from hktune.verify.exact_sums import exact_inputs
 from hktune.verify.on_device import TorchArrays, bits_of
 from hktune.verify.proof import GUARD_ELEMENTS, Proof
@@ -32,11 +33,11 @@ Launch = Callable[[Mapping[str, "torch.Tensor"]], None]
 
 class AlgorithmProof:
     """What every right algorithm computes on `problem`: of standard normal operands, and of operands whose sums are
-    exact, as for kernels. Raises InputError for an operation without a reference."""
+    exact, as for kernels, whose sums are as exact as `sums`. Raises InputError for an operation without a reference."""
 
-    def __init__(self, problem: Problem, seed: int, torch_device: str = "cuda") -> None:
+    def __init__(self, problem: Problem, seed: int, torch_device: str = "cuda", sums: Sums = FLOAT32_SUMS) -> None:
         self._problem = problem
-        self._judges = [_Judge(problem, seed, torch_device, exact) for exact in (False, True)]
+        self._judges = [_Judge(problem, seed, torch_device, exact, sums) for exact in (False, True)]
 
     def proved(self, launch: Launch) -> Proof | Failure:
         """Whether `launch` is right; Failure(WRONG) with counts and the first bad element, or what the device said. A
@@ -68,7 +69,7 @@ class _Ends:
 class _Judge:
     """Operands of one kind, with C and a guard behind it."""
 
-    def __init__(self, problem: Problem, seed: int, torch_device: str, exact_sums: bool) -> None:
+    def __init__(self, problem: Problem, seed: int, torch_device: str, exact_sums: bool, sums: Sums) -> None:
         import torch
 
         self.kind = ", exact sums" if exact_sums else ""
@@ -79,11 +80,11 @@ class _Judge:
             return torch.randn(shape, device=torch_device, generator=random)
 
         inputs = inputs_of(problem.operation)
-        exact = exact_inputs(problem, normal) if exact_sums else None
+        exact = exact_inputs(problem, normal, sums) if exact_sums else None
         drawn = exact.values if exact else {each.name: normal(each.extents(problem.sizes)) for each in inputs}
         # Inputs with exact sums may be transposed views, and a library reads them as they are stored.
         stored = {each.name: self._arrays.encoded(drawn[each.name], each.dtype).contiguous() for each in inputs}
-        self._ends = _ends(problem, stored, self._arrays, exact.units if exact else None)
+        self._ends = _ends(problem, stored, self._arrays, exact.units if exact else None, sums)
         c_dtype = self._ends.lowest.dtype
         self._held = stored.pop("c", None)
         whole = torch.empty(problem.m * problem.n + GUARD_ELEMENTS, dtype=c_dtype, device=torch_device)
@@ -126,7 +127,7 @@ class _Judge:
 
 
 def _ends(
-    problem: Problem, stored: Mapping[str, torch.Tensor], arrays: TorchArrays, units: torch.Tensor | None
+    problem: Problem, stored: Mapping[str, torch.Tensor], arrays: TorchArrays, units: torch.Tensor | None, sums: Sums
 ) -> _Ends:
     """Both ends of what is right, part by part."""
     import torch
@@ -137,7 +138,7 @@ def _ends(
     exact = torch.empty(shape, dtype=torch.float32, device=where)
     for first in range(0, problem.m, rows):
         end = min(first + rows, problem.m)
-        answer = _answer_of_rows(problem, stored, first, end, arrays, units)
+        answer = _answer_of_rows(problem, stored, first, end, arrays, units, sums)
         exact[first:end] = answer.exact
         for into, value in ((lowest, answer.exact - answer.error), (highest, answer.exact + answer.error)):
             bits_of(into)[first:end] = arrays.encoded(value, problem.operation.c_dtype)
@@ -151,10 +152,11 @@ def _answer_of_rows(
     end: int,
     arrays: TorchArrays,
     units: torch.Tensor | None,
+    sums: Sums,
 ) -> Answer:
     """What rows `first` to `end` of C must be."""
     part = rows_of(problem.operation, stored, first, end)
-    return answer_of(replace(problem, m=end - first), part, arrays, units)
+    return answer_of(replace(problem, m=end - first), part, arrays, units, sums)
 
 
 def _torch_dtype(problem: Problem, name: str) -> torch.dtype:

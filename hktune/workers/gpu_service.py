@@ -8,11 +8,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hktune.compile.compiler import Compiler
+from hktune.core.arch import ARCHS
 from hktune.core.errors import DeviceError, DeviceFull, KernelFault, MachineError
 from hktune.core.group_sizes import Tokens
 from hktune.core.outcome import Failure, Status, Timing
 from hktune.core.problem import Problem
 from hktune.core.settings import Settings
+from hktune.core.sums import sums_of
 from hktune.core.vendor_algorithm import VendorAlgorithm
 from hktune.device.device import Kernel, TimedDevice
 from hktune.device.opening import open_device
@@ -163,7 +165,8 @@ class Serving:
         """Of the problem that was asked for last: the ends of what is right take as much memory as several C."""
         if self._last_proof is None or self._last_proof[0] != problem:
             self._last_proof = None
-            self._last_proof = (problem, AlgorithmProof(problem, self._service.seed))
+            sums = sums_of(problem.operation, ARCHS[self.device.identity.arch])
+            self._last_proof = (problem, AlgorithmProof(problem, self._service.seed, sums=sums))
         return self._last_proof[1]
 
     def _load(self, attempt: Attempt) -> Kernel:

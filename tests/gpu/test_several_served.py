@@ -99,18 +99,23 @@ def test_the_sizes_of_groups_are_recorded_without_waiting_for_them(
 
 
 def test_matrices_anywhere_are_served(hopper: CudaDevice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Attention's products of heads that are behind tokens, and of fewer heads of keys than of queries."""
+    """Attention's products of heads that are behind tokens, of fewer heads of keys than of queries, and with a mask
+    that is added to all heads."""
     heads, tokens, width = 8, 64, 128
     queries = torch.randn(2, tokens, heads, width, device="cuda").bfloat16().transpose(1, 2)
     keys = torch.randn(2, tokens, 1, width, device="cuda").bfloat16().transpose(1, 2).expand(-1, heads, -1, -1)
 
-    def model() -> tuple[Tensor, Tensor]:
+    mask = torch.randn(1, tokens, tokens, device="cuda").bfloat16()
+
+    def model() -> tuple[Tensor, Tensor, Tensor]:
         scores = torch.bmm(queries[1], keys[1].mT)
-        return scores, torch.bmm(scores.contiguous(), keys[1])
+        masked = torch.baddbmm(mask, queries[0], keys[0].mT)
+        return scores, torch.bmm(scores.contiguous(), keys[1]), masked
 
     table = served(tmp_path, hopper, monkeypatch, model)
     with hktune.enable(table):
-        scores, out = model()
+        scores, out, masked = model()
     close(scores, queries[1].double() @ keys[1].mT.double())
     assert torch.allclose(out.double(), scores.double() @ keys[1].double(), rtol=2**-6, atol=0.5)
-    assert table.stats().hits == 2
+    close(masked, queries[0].double() @ keys[0].mT.double() + mask.double())
+    assert table.stats().hits == 3

@@ -15,7 +15,8 @@ from hktune.core.config import Config
 from hktune.core.operation import Operation, operation_of
 from hktune.core.problem import Problem
 from hktune.core.variant import CodeObject
-from hktune.device.cuda import CudaDevice, LoadedKernel
+from hktune.device.cuda import CudaDevice
+from hktune.device.cuda_launch import LoadedKernel
 from hktune.measure.scaled_baseline import multiply_scaled
 from hktune.space.search_space import SearchSpace, load_space
 from hktune.verify import Proof
@@ -87,3 +88,27 @@ def test_a_nan_scale_is_of_its_row_alone(hopper: CudaDevice) -> None:
     c = tensors["c"].cpu().numpy()
     assert np.isnan(c[5]).all()
     assert (np.delete(c, 5, axis=0) == 256.0).all()
+
+
+def test_scales_of_blocks_may_come_column_by_column(hopper: CudaDevice) -> None:
+    problem = Problem(200, 384, 656, operation_of("e4m3.nt.blocks->f32"))
+    own, (m, n, k) = space(problem.operation), (200, 384, 656)
+    draw = torch.Generator("cuda").manual_seed(0)
+    a, b = (torch.randn(rows, k, device="cuda", generator=draw).to(torch.float8_e4m3fn) for rows in (m, n))
+    scale_a, scale_b = (torch.rand(rows, 6, device="cuda", generator=draw) + 0.5 for rows in (m, 3))
+    of_k, of_n = torch.arange(k, device="cuda") // 128, torch.arange(n, device="cuda") // 128
+    exact = (a.double() * scale_a[:, of_k]) @ (b.double() * scale_b[of_n][:, of_k]).t()
+    for config in own.seeds:
+        kernel, launch = loaded(hopper, config, problem.operation), own.template.launch(config, problem)
+        found = []
+        for stored, strides in ((scale_a, (6, 1)), (scale_a.t().contiguous(), (1, m))):
+            c = torch.full((m, n), torch.nan, device="cuda")
+            tensors = {"a": a, "b": b, "scale_a": stored, "scale_b": scale_b, "c": c}
+            torch.cuda.synchronize()
+            buffers = {name: hopper.borrow(tensor) for name, tensor in tensors.items()}
+            numbers = {**problem.numbers(), "ldscale_a": strides[0], "incscale_a": strides[1]}
+            hopper.launch(kernel, launch, launch.bound({**numbers, **buffers}))
+            hopper.synchronize()
+            found.append(c)
+        assert torch.equal(*found), dict(config)
+        torch.testing.assert_close(found[0].double(), exact, rtol=2.0**-10, atol=0.05)

@@ -17,7 +17,8 @@ from hktune.core.errors import DeviceError
 from hktune.core.operation import BF16_NT, Operation, operation_of
 from hktune.core.problem import Problem, ProofProblem
 from hktune.core.variant import CodeObject
-from hktune.device.cuda import CudaDevice, LoadedKernel
+from hktune.device.cuda import CudaDevice
+from hktune.device.cuda_launch import LoadedKernel
 from hktune.space.search_space import SearchSpace, load_space
 from hktune.template import Template, load_template
 from hktune.verify import Proof, random_operands, verify

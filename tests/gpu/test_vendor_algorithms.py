@@ -89,3 +89,57 @@ def test_the_fastest_of_each_shape_is_served_on_streams_and_in_graphs(run: Path,
     served = subprocess.run([sys.executable, "-c", SERVE, tmp_path], capture_output=True, text=True, check=False)
     assert served.returncode == 0, served.stderr[-2000:]
     assert served.stdout.strip() == f"{3 * len(SHAPES)} {{}}"
+
+
+SHAPES_OF_8_BITS = [
+    *(
+        "64x4096x1024:e4m3.nt.rows->bf16",
+        "128x512x4096:e4m3.nt.rows.fast->bf16",
+        "96x1024x2048:e4m3.nt.tensor->bf16+bias",
+    ),
+    *("128x768x1024:e5m2*e4m3.nt.tensor->f32", "64x512x1024:i8.nt->i32"),
+]
+SERVE_8_BITS = """
+import sys, torch, hktune
+table = hktune.load(sys.argv[1])
+torch.manual_seed(0)
+for entry in table._validated.usable:
+    m, n, k, operation = entry.m, entry.n, entry.k, entry.problem.operation
+    if operation.a == "i8":
+        a, b = (torch.randint(-128, 128, (rows, k), device="cuda", dtype=torch.int8) for rows in (m, n))
+        exact = a.double() @ b.double().t()
+        with hktune.enable():
+            out = torch._int_mm(a, b.t())
+        assert torch.equal(out.double(), exact)
+        continue
+    dtypes = (getattr(torch, each.torch_name) for each in (operation.a_dtype, operation.b_dtype))
+    a, b = (torch.randn(rows, k, device="cuda").to(dtype) for rows, dtype in zip((m, n), dtypes))
+    shapes = ((m, 1), (1, n)) if operation.scales == "rows" else ((1,), (1,))
+    x, y = (torch.rand(shape, device="cuda") + 0.5 for shape in shapes)
+    dtype = getattr(torch, operation.c_dtype.torch_name)
+    bias = torch.randn(n, device="cuda").to(dtype) if operation.has_bias else None
+    out = hktune.scaled_mm(a, b.t(), x, y, bias, dtype, bool(operation.accumulation))
+    exact = (a.double() * x) @ (b.double().t() * y) + (0 if bias is None else bias.double())
+    torch.testing.assert_close(out.double(), exact, rtol=2.0**-7, atol=2.0**-6 * k**0.5)
+print(table.stats().hits, table.stats().fallbacks)
+"""
+
+
+def test_algorithms_of_8_bits_are_right_and_served(hopper: CudaDevice, tmp_path: Path) -> None:
+    hktune.tune(SHAPES_OF_8_BITS, out=tmp_path, device="cuda", gpus=1, vendor_only=True, progress=False)
+    rows = algorithms_of(tmp_path)
+    assert {str(row.operation) for row in rows} == {shape.partition(":")[2] for shape in SHAPES_OF_8_BITS}
+    failed = [f"{row.problem} {row.status}: {row.detail}" for row in rows if row.status is not Status.OK]
+    assert not [each for each in failed if "crashed" not in each], (
+        "the library may refuse to launch one, and none is wrong"
+    )
+    one_each = {row.problem: row for row in rows if row.status is Status.OK}.values()
+    assert len(one_each) == len(SHAPES_OF_8_BITS), failed
+    chosen = [replace(row, time_us=1e-3, time_us_low=1e-3, time_us_high=1e-3) for row in one_each]
+    table = build_table(chosen, lambda row: pytest.fail(f"{row}"), hopper.identity, "none", "0", "now")
+    write_table(table, {}, tmp_path / "table")
+    served = subprocess.run(
+        [sys.executable, "-c", SERVE_8_BITS, tmp_path / "table"], capture_output=True, text=True, check=False
+    )
+    assert served.returncode == 0, served.stderr[-2000:]
+    assert served.stdout.strip() == f"{len(SHAPES_OF_8_BITS)} {{}}"

@@ -32,6 +32,10 @@ from hktune.workers.gpu_service import GpuService, Serving
 from hktune.workers.gpu_worker import NameAlgorithms, Prove
 
 TEXTS = ("bf16.nt", "f16.nn+bias", "bf16.tn->f32+accumulate", "bf16.nt+accumulate", "f16.tt")
+TEXTS_OF_8_BITS = (
+    *("e4m3.nt.rows->bf16", "e4m3.nt.tensor->f16+bias", "e5m2*e4m3.nt.rows.fast->f32+accumulate", "i8.nt->i32"),
+    "e4m3*e5m2.nt.tensor->bf16",
+)
 PROBLEM = Problem(64, 64, 128)
 VENDOR_US = 60.0
 RIGHT, WRONG = Algorithm(), Algorithm(factor=1.01)
@@ -55,15 +59,27 @@ def outcomes(problem: Problem) -> list[Proof | Failure]:
     return [proof.proved(launching(library, each, problem)) for each in library.algorithms(problem)]
 
 
-@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.parametrize("text", [*TEXTS, *TEXTS_OF_8_BITS])
 def test_right_algorithms_are_proved_and_wrong_ones_are_not(stand_in: CublasLtStandIn, text: str) -> None:
     right, wrong, with_workspace = outcomes(Problem(40, 72, 96, operation_of(text)))
     for proof in (right, with_workspace):
         assert isinstance(proof, Proof), proof
-        assert 0 < proof.relative_error < 2.0**-7
+        assert (-1 if text.endswith("i32") else 0) < proof.relative_error < 2.0**-7
     assert isinstance(wrong, Failure)
     assert wrong.status is Status.WRONG
     assert "elements wrong; first at [" in wrong.detail
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "e4m3.nt.rows->f32+bias", "e4m3.nt.blocks->bf16", "e5m2.nt.tensor->f32", "i8.nt.rows->bf16", "i8.nt->f32",
+        "e4m3.nn.rows->bf16", "mxfp8.nt->bf16",
+    ],
+)  # fmt: skip
+def test_what_the_library_does_not_compute_it_is_not_asked_for(stand_in: CublasLtStandIn, text: str) -> None:
+    assert not CublasLt().algorithms(Problem(40, 72, 96, operation_of(text)))
+    assert not stand_in.made
 
 
 def test_a_second_rounding_is_caught(stand_in: CublasLtStandIn, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,6 +69,16 @@ def test_kernels_are_read_as_their_source_says() -> None:
     assert second.parameters == (Parameter(0, 8), Parameter(8, 4))
 
 
+def test_a_constant_says_that_kernels_wait_by_themselves() -> None:
+    assert not any(kernel.programmatic for kernel in read_cubin(built().data).kernels.values())
+    source = 'extern "C" __constant__ int hktune_programmatic = 1;\n' + SOURCE
+    code = NvrtcCompiler().compile(
+        Variant("sm90a/sample", "0" * 64, "sm90a", "cuda", "first", source, Config({})), 120.0
+    )
+    assert isinstance(code, CodeObject), code
+    assert all(kernel.programmatic for kernel in read_cubin(code.data).kernels.values())
+
+
 def test_resources_are_what_the_source_declares() -> None:
     kernels = read_cubin(built().data).kernels
     first, second = kernels["first"].resources, kernels["second"].resources

@@ -5,8 +5,8 @@ from __future__ import annotations
 import ctypes
 import struct
 import threading
-from types import SimpleNamespace
-from typing import Any
+from types import ModuleType, SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -16,7 +16,8 @@ from hktune.core.launch import Argument, Launch
 from hktune.core.operation import BF16_NT, Operation, operation_of
 from hktune.core.variant import Resources
 from hktune.device import tensor_map
-from hktune.device.cuda import CudaDevice, LoadedKernel
+from hktune.device.cuda import CudaDevice
+from hktune.device.cuda_launch import Launcher, LoadedKernel
 from hktune.device.device_buffer import DeviceBuffer
 from hktune.device.tensor_map import Extents
 from hktune.objects.cubin import TENSOR_MAP_BYTES, Box, CudaKernel, Parameter
@@ -50,6 +51,36 @@ class Driver:
         return (0,)
 
 
+class CapturingDriver(Driver):
+    """Stream 77 is being captured: each launch is a node, behind `tail`. Notes whether the edge is programmatic."""
+
+    CUlaunchConfig = SimpleNamespace
+    CUlaunchAttributeID = SimpleNamespace(CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION=6)
+
+    def __init__(self, sizes: list[int]) -> None:
+        super().__init__(sizes)
+        self.capture, self.tail = 1, [100]
+        self.programmatic: list[bool] = []
+
+    def CUlaunchAttribute(self) -> Any:  # noqa: N802
+        return SimpleNamespace(value=SimpleNamespace())
+
+    def cuStreamIsCapturing(self, stream: int) -> tuple[int, bool]:  # noqa: N802
+        return 0, stream == 1077
+
+    def cuStreamGetCaptureInfo(self, stream: int) -> tuple[Any, ...]:  # noqa: N802
+        return 0, 1, self.capture, "graph", self.tail, [], len(self.tail)
+
+    def cuLaunchKernelEx(self, config: Any, function: Any, addresses: Any, extra: int) -> tuple[int]:  # noqa: N802
+        grid, block = ([getattr(config, f"{word}Dim{axis}") for axis in "XYZ"] for word in ("grid", "block"))
+        attributes = getattr(config, "attrs", [])
+        assert getattr(config, "numAttrs", 0) == len(attributes)
+        assert all((each.id, each.value.programmaticStreamSerializationAllowed) == (6, 1) for each in attributes)
+        self.programmatic.append(bool(attributes))
+        self.tail = [self.tail[-1] + 1]
+        return self.cuLaunchKernel(function, *grid, *block, config.sharedMemBytes, config.hStream, addresses, extra)
+
+
 def made_up_map(address: int, extents: Extents, box: Box) -> bytes:
     return struct.pack("<Q", address) * 15 + struct.pack("<II", extents.rows, extents.columns)
 
@@ -61,16 +92,18 @@ def prepared(
     rows: int = 3,
     operation: Operation = BF16_NT,
     arguments: tuple[Argument, ...] = ARGUMENTS,
-) -> tuple[Driver, Any]:
+    programmatic: bool = False,
+) -> tuple[CapturingDriver, Any]:
     first = TENSOR_MAP_BYTES if map_of_a else 8
     sizes = [first, 8, 8, 8, 4, 8]
     offsets = [0, first, first + 8, first + 16, first + 24, first + 32]
     parameters = tuple(Parameter(offset, size) for offset, size in zip(offsets, sizes, strict=True))
-    image = CudaKernel("k", parameters, RESOURCES, (1, 1, 1))
+    image = CudaKernel("k", parameters, RESOURCES, (1, 1, 1), programmatic)
     kernel = LoadedKernel("k", image, {"a": Box(8, 64), "bias": Box(8, 64)}, "function")
-    driver = Driver(sizes)
+    driver = CapturingDriver(sizes)
     device = CudaDevice.__new__(CudaDevice)
-    vars(device).update(_driver=driver, _lds_bytes=1 << 16, _context="context")
+    launcher = Launcher(cast("ModuleType", driver))
+    vars(device).update(_driver=driver, _launcher=launcher, _lds_bytes=1 << 16, _context="context")
     monkeypatch.setattr(tensor_map, "encoded", made_up_map)
     launch = Launch((2, 3, 4), (128, 1, 1), 64, arguments, operation=operation)
     row = columns if operation.layout[0] == "n" else rows
@@ -91,6 +124,43 @@ def test_every_parameter_arrives(monkeypatch: pytest.MonkeyPatch, map_of_a: bool
     assert (values[4], values[5]) == (struct.pack("<i", 3), struct.pack("<Q", 16))
     if map_of_a:
         assert values[0][-8:] == struct.pack("<II", 3, 16)
+
+
+TENSORS = [torch.zeros(8) for _ in range(4)]
+
+
+def test_in_a_graph_a_kernel_starts_beside_the_end_of_another_like_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    driver, launch = prepared(monkeypatch, map_of_a=False, programmatic=True)
+    for _ in range(3):
+        launch(*TENSORS, None, 77)
+    assert driver.programmatic == [False, True, True], "nobody knows what is before the first"
+    assert [(shape, stream) for shape, stream, _ in driver.launches] == [((2, 3, 4, 128, 1, 1, 64), 1077)] * 3
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        lambda driver: driver.tail.append(100),  # a join of two streams
+        lambda driver: driver.tail.__setitem__(0, 100),  # another kernel
+        lambda driver: setattr(driver, "capture", 2),  # another graph
+    ],
+)
+def test_behind_anything_else_it_waits_as_any_kernel(monkeypatch: pytest.MonkeyPatch, between: Any) -> None:
+    driver, launch = prepared(monkeypatch, map_of_a=False, programmatic=True)
+    launch(*TENSORS, None, 77)
+    between(driver)
+    launch(*TENSORS, None, 77)
+    assert driver.programmatic == [False, False]
+
+
+@pytest.mark.parametrize(("programmatic", "stream"), [(True, 78), (True, None), (False, 77)])
+def test_outside_a_graph_and_of_other_kernels_launches_are_plain(
+    monkeypatch: pytest.MonkeyPatch, programmatic: bool, stream: int | None
+) -> None:
+    driver, launch = prepared(monkeypatch, map_of_a=False, programmatic=programmatic)
+    for _ in range(2):
+        launch(*TENSORS, None, stream)
+    assert (driver.programmatic, len(driver.launches)) == ([], 2)
 
 
 @pytest.mark.parametrize(("text", "sides"), [("bf16.nt", (24, 16)), ("f16.nn", (24, 16)), ("bf16.tn", (16, 24))])

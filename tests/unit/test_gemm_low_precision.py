@@ -12,6 +12,7 @@ import pytest
 import torch
 from gemm_bf16_variants import compiled, space
 
+import hktune
 from hktune.cli import main
 from hktune.core.config import Config
 from hktune.core.dtype import DTYPES
@@ -21,6 +22,7 @@ from hktune.core.problem import Problem
 from hktune.core.variant import CodeObject
 from hktune.device.emulated import EmulatedDevice
 from hktune.dispatch import read_table
+from hktune.runtime import operators
 
 SMALL = {"block_m": 64, "block_n": 64, "warps_n": 2, "split": 1}
 
@@ -221,14 +223,44 @@ def test_a_layout_that_no_kernel_reads_is_one_line(tmp_path: Path, capsys: pytes
     assert "cannot do e4m3.nn.rows->bf16: it does e4m3.nt.rows->bf16" in line
 
 
-def test_a_table_of_low_precision_has_kernels_that_are_right(tmp_path: Path) -> None:
+def test_a_table_of_low_precision_has_kernels_that_are_right_and_serves_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shapes, out = tmp_path / "shapes.yaml", tmp_path / "out"
-    shapes.write_text("shapes:\n  - {m: 40, n: 72, k: 256, operation: [e4m3.nt.rows->bf16, mxfp6.nt->bf16]}\n")
+    texts = ("e4m3.nt.blocks->bf16", "mxfp8.nt->bf16", "mxfp6.nt->bf16")
+    shapes.write_text(f"shapes:\n  - {{m: 40, n: 72, k: 256, operation: [{', '.join(texts)}]}}\n")
     words = ["tune", "--device", "emulated", "--shapes", str(shapes), "--out", str(out), "--trials", "1"]
     assert main(words) == 0
+    monkeypatch.setattr(operators, "_current", None)
+    table = hktune.load(out, allow_modelled=True)
     for entry in read_table(out).entries:
         assert entry.kernel is not None
         problem, config = entry.problem, Config(entry.kernel.config)
         values = given(problem, 4)
         assert entry.kernel.object_sha256 == built(config, problem.operation).sha256
-        assert torch.equal(output_of(config, problem, values), expected_of(problem.operation, values))
+        expected = expected_of(problem.operation, values)
+        assert torch.equal(output_of(config, problem, values), expected)
+        stored = values.stored
+        if problem.operation.a == "mxfp8":
+            assert torch.equal(
+                hktune.scaled_mm(stored["a"], stored["b"].t(), stored["scale_a"], stored["scale_b"]), expected
+            )
+        if problem.operation.scales == "blocks":  # as torch wants them
+            scales = stored["scale_a"].t().contiguous().t(), stored["scale_b"].t()
+            assert torch.equal(hktune.scaled_mm(stored["a"], stored["b"].t(), *scales), expected)
+    assert table.stats().hits == 2
+
+
+def test_formats_of_6_and_4_bits_have_seeds_of_their_own_and_others_keep_theirs() -> None:
+    """256x256 of 6 bits needs K-tiles of half the depth: LDS has no room for two of 64."""
+    usual = space().seeds
+    for text in ("mxfp6.nt->bf16", "mxbf6.nt->f32", "mxfp4.nt->bf16"):
+        own = space().for_operation(operation_of(text)).seeds
+        assert (own[0]["block_m"], own[0]["block_n"], own[0]["k_step"]) == (256, 256, 32)
+        assert own[0] not in usual
+        assert min(int(seed["block_m"]) for seed in own) == 16, "few rows"
+    of_6_bits = space().for_operation(operation_of("mxfp6.nt->bf16"))
+    whole = {**of_6_bits.seeds[0], "k_step": 64, "mfma": 16, "vmcnt_tiles": 0, "stages": 2}
+    assert "lds_fits" in [violation.name for violation in of_6_bits.violations(Config(whole))]
+    for text in ("mxfp8.nt->bf16", "i8.nt->i32", "f16.nt"):
+        assert set(space().for_operation(operation_of(text)).seeds) <= set(usual)

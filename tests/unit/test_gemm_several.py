@@ -45,26 +45,30 @@ KEPT = ("", "")
 Bits = npt.NDArray[np.uint16]
 
 
+PROVED = [
+    ("batched.bf16.nt", ORDERED),
+    ("grouped.bf16.nt", SHARED),
+    ("grouped.bf16.tn", SHARED),
+    ("grouped.bf16.nt+silu+gated", GATED),
+    ("grouped.e4m3.nt.rows->bf16", GATED | {"slices": 1}),
+]
+PROVED_TOO = [
+    ("batched.f16.tt->f32", SHARED),
+    ("batched.bf16.nn", PINGPONG),
+    ("batched.f16.tn", INTERLEAVED),
+    ("grouped.f16.nn", ORDERED),
+    ("grouped.bf16.nn->f32", INTERLEAVED),
+    ("grouped.f16.nt", PINGPONG),
+    ("grouped.f16.nt+silu+gated_interleaved", GATED),
+    ("batched.i8.nt.rows->f16", SHARED),
+    ("batched.bf16.nn+residual", SHARED),
+    ("grouped.f16.tn->f32", PINGPONG),
+    ("grouped.bf16.tn->f32", INTERLEAVED),
+]
+
+
 @pytest.mark.parametrize(
-    ("text", "values"),
-    [
-        ("batched.bf16.nt", ORDERED),
-        ("batched.f16.tt->f32", SHARED),
-        ("batched.bf16.nn", PINGPONG),
-        ("batched.f16.tn", INTERLEAVED),
-        ("grouped.bf16.nt", SHARED),
-        ("grouped.f16.nn", ORDERED),
-        ("grouped.bf16.nn->f32", INTERLEAVED),
-        ("grouped.f16.nt", PINGPONG),
-        ("grouped.bf16.tn", SHARED),
-        ("grouped.bf16.nt+silu+gated", SHARED),
-        ("grouped.f16.nt+silu+gated_interleaved", GATED),
-        ("grouped.e4m3.nt.rows->bf16", GATED | {"slices": 1}),
-        ("batched.i8.nt.rows->f16", SHARED),
-        ("batched.bf16.nn+residual", SHARED),
-        ("grouped.f16.tn->f32", PINGPONG),
-        ("grouped.bf16.tn->f32", INTERLEAVED),
-    ],
+    ("text", "values"), [*PROVED, *(pytest.param(*each, marks=pytest.mark.slow) for each in PROVED_TOO)]
 )
 def test_every_schedule_proves_them(text: str, values: dict[str, object]) -> None:
     outcomes = proofs_of(text, values, KEPT)
@@ -91,7 +95,12 @@ MUTANTS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("mutant", MUTANTS)
+QUICK = ("one B for all", "sums that stop at a row of lanes", "K of the next group, too")
+
+
+@pytest.mark.parametrize(
+    "mutant", [pytest.param(each, marks=() if each in QUICK else pytest.mark.slow) for each in MUTANTS]
+)
 def test_a_kernel_that_is_wrong_is_not_proved(mutant: str) -> None:
     text, values, right, wrong = MUTANTS[mutant]
     outcomes = proofs_of(text, values, (right, wrong))

@@ -37,8 +37,13 @@ DEVICE void wait(u32 barrier, u32 parity) {
             : "=r"(done) : "r"(barrier), "r"(parity) : "memory");
 }
 
+DEVICE void cluster_arrive() { asm volatile("barrier.cluster.arrive.release;" ::: "memory"); }
+
+DEVICE void cluster_wait() { asm volatile("barrier.cluster.wait.acquire;" ::: "memory"); }
+
 DEVICE void cluster_sync() {
-    asm volatile("barrier.cluster.arrive.release;\nbarrier.cluster.wait.acquire;" ::: "memory");
+    cluster_arrive();
+    cluster_wait();
 }
 
 // Named barriers: 0 is that of __syncthreads, each consumer's own come behind that of all consumers.
@@ -56,6 +61,16 @@ DEVICE void consumers_sync() { barrier_sync(1, CONSUMER_THREADS); }
 DEVICE void consumer_sync(int consumer) { barrier_sync(2 + consumer, WARPGROUP); }
 
 constexpr int TURN_BARRIER = 4;  // and the next: one of each of two consumers
+
+// ---- kernels that follow one another: where the launch allows it, blocks of the next start before this one ends
+
+extern "C" __constant__ int hktune_programmatic = 1;  // who launches it may allow that
+
+// Until the kernel before has ended, and what it wrote is there.
+DEVICE void wait_for_kernel_before() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
+
+// Blocks of the next kernel may start, where there is room for them, once all of this one have come here or ended.
+DEVICE void allow_kernel_behind() { asm volatile("griddepcontrol.launch_dependents;" ::: "memory"); }
 
 // ---- tensor copies
 

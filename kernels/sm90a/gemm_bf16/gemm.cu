@@ -56,6 +56,7 @@ DEVICE void consume(
 #endif
         multiply_tile(accumulators, ring, schedule.steps(work), layout, release, first_row, next_turn, last_depth);
 #endif
+        allow_kernel_behind();
         if constexpr (OF_LINES) finish.factors.have_come(consumer);
 #if SEVERAL
         finish = finish.within(work);
@@ -98,7 +99,8 @@ DEVICE void consume(
     if (TMA_STORE) asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
 }
 
-// One thread makes all barriers ready before any other thread, or block of the cluster, arrives at one.
+// One thread makes all barriers ready before any other thread, or block of the cluster, arrives at one. It is not of the
+// warp that sends the first copies, which works out meanwhile where these begin.
 DEVICE void initialise_barriers(const Layout& layout) {
     for (int stage = 0; stage < STAGES; ++stage) {
         initialise(barrier_at(layout.full, stage), 1);
@@ -118,6 +120,9 @@ void hktune_gemm_bf16(const __grid_constant__ TensorMap a, const __grid_constant
                       const BitsAdded* bias, int accumulate, u32* workspace
 #if SCALED
                       , const float* scale_a, const float* scale_b
+#endif
+#if IN_BLOCKS
+                      , int ldscale_a, int incscale_a
 #endif
 #if RESIDUAL
                       , const __grid_constant__ Residual residual
@@ -163,10 +168,9 @@ void hktune_gemm_bf16(const __grid_constant__ TensorMap a, const __grid_constant
 #if TMA_STORE
         prefetch(c);
 #endif
-        initialise_barriers(layout);
     }
-    if (CLUSTER > 1) cluster_sync();
-    else __syncthreads();
+    if (threadIdx.x == WARP) initialise_barriers(layout);
+    if (CLUSTER > 1) cluster_arrive();
 #if BATCHED
     const Schedule schedule(Products{m, n, k, groups, nullptr, stride_a == 0, stride_b == 0});
     bias = nullptr;
@@ -178,7 +182,10 @@ void hktune_gemm_bf16(const __grid_constant__ TensorMap a, const __grid_constant
     bias = nullptr;
 #else
     const Schedule schedule(rows, columns, k);
+    schedule.settle();
 #endif
+    if (CLUSTER > 1) cluster_wait();
+    else __syncthreads();
     if (threadIdx.x < WARPGROUP) {
         if constexpr (CONSUMER_REGISTERS > 0)
             asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(PRODUCER_REGISTERS));
@@ -191,8 +198,12 @@ void hktune_gemm_bf16(const __grid_constant__ TensorMap a, const __grid_constant
     } else {
         if constexpr (CONSUMER_REGISTERS > 0)
             asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(CONSUMER_REGISTERS));
-#if SCALED
-        const Factors factors = {scale_a, scale_b, rows, columns, (k + SCALE_BLOCK - 1) / SCALE_BLOCK, 0, 0, 0};
+        wait_for_kernel_before();
+#if IN_BLOCKS
+        const int k_blocks = (k + SCALE_BLOCK - 1) / SCALE_BLOCK;
+        const Factors factors = {scale_a, scale_b, rows, columns, k_blocks, {ldscale_a, incscale_a}, {k_blocks, 1}};
+#elif SCALED
+        const Factors factors = {scale_a, scale_b, rows, columns};
 #else
         const Factors factors = {};
 #endif

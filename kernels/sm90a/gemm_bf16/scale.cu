@@ -6,7 +6,6 @@
 #include "fragment.cu"
 #include "geometry.cu"
 
-constexpr bool IN_BLOCKS = SCALES == Scales::blocks;
 constexpr bool OF_LINES = SCALES == Scales::tensor || SCALES == Scales::rows;
 
 DEVICE float factor_at(u32 address) {
@@ -15,7 +14,14 @@ DEVICE float factor_at(u32 address) {
     return factor;
 }
 
-// `rows` and `columns` are D's; K has `k_blocks` blocks. Factors of lines are copied to shared memory while a consumer
+// How far apart the factors of two lines are, and those of two blocks along K.
+struct FactorStrides {
+    int line, block;
+
+    DEVICE u64 at(int line_block, int k_block) const { return u64(line_block) * line + u64(k_block) * block; }
+};
+
+// `rows` and `columns` are D's; `k_blocks`, along K, and the strides are of factors of blocks. Factors of lines are copied to shared memory while a consumer
 // multiplies: at `here` are those of the rows from `first_row` on, behind them those of the columns from `first_column`
 // on, as many as its tile has. Of one factor each, there are just these two.
 struct Factors {
@@ -24,7 +30,9 @@ struct Factors {
     static constexpr int STAGED_BYTES = (OF_ROWS + OF_COLUMNS) * sizeof(float);
 
     const float *of_a, *of_b;
-    int rows, columns, k_blocks, first_row, first_column;
+    int rows, columns, k_blocks;
+    FactorStrides strides_a, strides_b;
+    int first_row, first_column;
     u32 here;
 
     // Begins to copy those of a tile that makes C from (row, column) on to `to`. All threads of a consumer take part;
@@ -47,7 +55,7 @@ struct Factors {
             asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(to + i * u32(sizeof(float))), "l"(from),
                          "r"(inside ? 4 : 0) : "memory");
         }
-        return {of_a, of_b, rows, columns, k_blocks, row, column, to};
+        return {of_a, of_b, rows, columns, k_blocks, strides_a, strides_b, row, column, to};
     }
 
     DEVICE void have_come(int consumer) const {
@@ -94,8 +102,8 @@ constexpr int COLUMN_BLOCKS =
     TILE_COLUMNS % SCALE_BLOCK == 0 ? TILE_COLUMNS / SCALE_BLOCK
     : SCALE_BLOCK % TILE_COLUMNS == 0 ? 1 : TILE_COLUMNS / SCALE_BLOCK + 2;
 
-// The factors of a fragment at (row, column), for one block of K. Those of B come row by row of [n / 128, k / 128], those
-// of A of [m, k / 128].
+// The factors of a fragment at (row, column), for one block of K. Those of B are stored as [n / 128, k / 128], those of A
+// as [m, k / 128], row by row or column by column.
 struct BlockFactors {
     static constexpr int OF_ROWS = SWAPPED ? 1 : 2;  // a thread has two rows, both in one block of B
     static constexpr int OF_COLUMNS = SWAPPED ? ACCUMULATORS / 2 : COLUMN_BLOCKS;
@@ -105,19 +113,22 @@ struct BlockFactors {
     DEVICE BlockFactors(const Factors& factors, int row, int column, int k_block)
         : first_column(column) {
         const Place place(row, column);
+        const bool has_k = k_block < factors.k_blocks;  // a K-step may end behind K
 #pragma unroll
         for (int i = 0; i < OF_ROWS; ++i) {
             const int at = SWAPPED ? row / SCALE_BLOCK : place.row(2 * i);
             const float* of = SWAPPED ? factors.of_b : factors.of_a;
+            const FactorStrides& strides = SWAPPED ? factors.strides_b : factors.strides_a;
             const bool inside = SWAPPED ? row < factors.rows : at < factors.rows;
-            of_rows[i] = inside ? of[static_cast<u64>(at) * factors.k_blocks + k_block] : 0.0f;
+            of_rows[i] = inside && has_k ? of[strides.at(at, k_block)] : 0.0f;
         }
 #pragma unroll
         for (int i = 0; i < OF_COLUMNS; ++i) {
             const int at = SWAPPED ? place.column(i / 2 * OCTET_VALUES + i % 2) : column / SCALE_BLOCK + i;
             const float* of = SWAPPED ? factors.of_a : factors.of_b;
+            const FactorStrides& strides = SWAPPED ? factors.strides_a : factors.strides_b;
             const bool inside = SWAPPED ? at < factors.columns : at * SCALE_BLOCK < factors.columns;
-            of_columns[i] = inside ? of[static_cast<u64>(at) * factors.k_blocks + k_block] : 0.0f;
+            of_columns[i] = inside && has_k ? of[strides.at(at, k_block)] : 0.0f;
         }
     }
 

@@ -50,8 +50,10 @@ DEVICE u32 barrier_at(u32 first, u32 index) { return first + MBARRIER_BYTES * in
 #elif SEVERAL
 #include "several.cu"
 #else
+// A cluster's tile, and where this block's part of it begins.
 struct Work {
     int tile;
+    Spot spot;
 };
 
 // What this block works on: tiles of its cluster, and its part of K. `rows` and `columns` are those of C, or of
@@ -60,17 +62,19 @@ struct Work {
 // Parts of K are of a cluster's blocks or, where tiles are SHARED, of clusters that follow one another: as many as
 // there are for each tile. `part` is this block's of `parts`.
 struct Schedule {
-    int clusters_down, clusters_across, first_tile, tile_step, tiles, part, parts, k_first, k_steps;
+    int clusters_down, clusters_across, tile_step, tiles, part, parts, k_first, k_steps;
     int rank, rank_row, rank_column;
+    Work first_work;
 
     DEVICE Schedule(int rows, int columns, int k) {
-        rank = blockIdx.x % CLUSTER;  // clusters extend along x
+        const u32 block = __shfl_sync(~0u, blockIdx.x, 0);  // here: the compiler would begin the kernel with what follows
+        rank = block % CLUSTER;  // clusters extend along x
         rank_row = SPLIT_K == 1 ? rank % CLUSTER_ROWS : 0;
         rank_column = SPLIT_K == 1 ? rank / CLUSTER_ROWS : 0;
         clusters_down = (rows + OUT_ROWS * CLUSTER_ROWS - 1) / (OUT_ROWS * CLUSTER_ROWS);
         clusters_across = (columns + OUT_COLUMNS * CLUSTER_COLUMNS - 1) / (OUT_COLUMNS * CLUSTER_COLUMNS);
         tiles = clusters_down * clusters_across;
-        first_tile = blockIdx.x / CLUSTER;
+        int first_tile = block / CLUSTER;
         tile_step = gridDim.x / CLUSTER;
         part = SPLIT_K == 1 ? 0 : rank;
         parts = SPLIT_K;
@@ -82,23 +86,36 @@ struct Schedule {
         const int whole = (k + K_STEP - 1) / K_STEP;
         k_first = whole * part / parts;
         k_steps = whole * (part + 1) / parts - k_first;
+        first_work = work_of(first_tile);
     }
 
-    DEVICE Work first() const { return {first_tile}; }
+    DEVICE const Work& first() const { return first_work; }
 
     DEVICE bool has(const Work& work) const { return work.tile < tiles; }
 
-    DEVICE void next(Work& work) const { work.tile += tile_step; }
+    DEVICE void next(Work& work) const {
+        if (PERSISTENT) work = work_of(work.tile + tile_step);
+        else work.tile = tiles;
+    }
 
     DEVICE int steps(const Work&) const { return k_steps; }
 
-    // Where this block's part of a cluster's tile begins.
-    DEVICE Spot locate(const Work& work) const {
+    DEVICE const Spot& locate(const Work& work) const { return work.spot; }
+
+    // Has all this worked out here. The compiler would do so behind the barrier that follows, in the way of the first
+    // copies; what may trap stays before it.
+    DEVICE void settle() const {
+        const Spot& spot = first_work.spot;
+        asm volatile("{\n.reg .pred p;\nsetp.lt.s32 p, %0, 0;\n@p trap;\n}" ::"r"(spot.row | spot.column | k_first | k_steps));
+    }
+
+  private:
+    DEVICE Work work_of(int tile) const {
         int row, column;
-        locate_in(clusters_down, clusters_across, work.tile, row, column);
+        locate_in(clusters_down, clusters_across, tile, row, column);
         row = (row + rank_row) * OUT_ROWS;
         column = (column + rank_column) * OUT_COLUMNS;
-        return {row, column, row, column, k_first, k_first};
+        return {tile, {row, column, row, column, k_first, k_first}};
     }
 };
 #endif
@@ -137,6 +154,7 @@ DEVICE void produce(
     for (int other = 0; other < CLUSTER_COLUMNS; ++other) a_receivers |= 1u << (rank_row + other * CLUSTER_ROWS);
     for (int other = 0; other < CLUSTER_ROWS; ++other) b_receivers |= 1u << (rank_column * CLUSTER_ROWS + other);
     Ring ring;
+    wait_for_kernel_before();
     for (Work work = schedule.first(); schedule.has(work); schedule.next(work)) {
         const Spot spot = schedule.locate(work);
         const int steps = schedule.steps(work);

@@ -12,9 +12,9 @@ struct Spot {
 
 // The first row and column of blocks of a cluster whose tile is number `tile` of so many down and across. They come in groups of GROUP
 // cluster rows, so that neighbours in time share operands in the L2.
-DEVICE void locate_in(int clusters_down, int clusters_across, int tile, int& row, int& column) {
-    const int group = tile / (GROUP * clusters_across), within = tile % (GROUP * clusters_across);
-    const int height = min(GROUP, clusters_down - group * GROUP);
+DEVICE void locate_in(u32 clusters_down, u32 clusters_across, u32 tile, int& row, int& column) {
+    const u32 group = tile / (GROUP * clusters_across), within = tile % (GROUP * clusters_across);
+    const u32 height = min(u32(GROUP), clusters_down - group * GROUP);
     row = (group * GROUP + within % height) * CLUSTER_ROWS;
     column = within / height * CLUSTER_COLUMNS;
 }
