@@ -27,6 +27,7 @@ from hktune.runtime.finish import Finish, gated_without_table, linear_without_ta
 from hktune.runtime.forms import (
     ADDED,
     ADDED_FLOAT32,
+    FACTORED,
     MATMUL,
     MATMUL_BIAS,
     MATMUL_BIAS_FLOAT32,
@@ -264,6 +265,12 @@ class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._note_product(args[0][0], args[1][0], *args[2:3])
         elif packet in (_aten.addmm, _aten.addmm_) and kwargs.keys() <= {"out"}:
             self._note_sum(*args)
+        elif packet is _aten.addmm and kwargs.keys() <= {"out", "alpha", "beta"} and args[0].dim() == 2:
+            alpha, beta = kwargs.get("alpha", 1), kwargs.get("beta", 1)
+            if alpha == beta == 1:
+                self._note_sum(*args)
+            else:
+                note(FACTORED[alpha != 1 or beta == 0, beta != 0], args[1], args[2], None)
         elif packet is _aten.baddbmm and kwargs.keys() <= {"out"} and not _are_single(*args[:3]):
             call = added_to_products(*args[:3])
             if call is not None:
