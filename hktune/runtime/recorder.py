@@ -39,7 +39,7 @@ from hktune.runtime.gradients import asks_gradient
 from hktune.runtime.loaded import LoadedTable
 from hktune.runtime.operands import PLAIN, layout_of
 from hktune.runtime.recorded_fusion import GraphLinears
-from hktune.runtime.scaled_call import ScaledCall, call_of_integers, call_of_operator, call_of_recipes
+from hktune.runtime.scaled_call import ScaledCall, by_torch, call_of_integers, call_of_operator, call_of_recipes
 from hktune.runtime.several_call import SeveralCall, added_to_products, is_one_product
 from hktune.runtime.token_counts import TokenCounts
 from hktune.runtime.torch_state import as_autocast, is_transformed
@@ -234,6 +234,16 @@ class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if not self.is_quiet:
             self._note(func.overloadpacket, args, kwargs)
         return out
+
+    def without_table(self, call: ScaledCall) -> Tensor:
+        """See NotesScaled."""
+        if not self.is_quiet:
+            self._recorder.note_scaled(call)
+        was_quiet, self.is_quiet = self.is_quiet, True
+        try:
+            return by_torch(call)
+        finally:
+            self.is_quiet = was_quiet
 
     def _note(self, packet: OpOverloadPacket, args: Arguments, kwargs: Named) -> None:
         note = self._recorder.note
