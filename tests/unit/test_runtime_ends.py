@@ -256,3 +256,42 @@ def test_a_scaled_product_without_a_row_is_torchs_in_float8(scaled_table: Loaded
 
 def scale() -> Tensor:
     return torch.tensor(12.0)
+
+
+ADDMM = "bf16.nn+alpha+beta_residual"
+
+
+@pytest.fixture
+def addmm_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoadedTable]:
+    monkeypatch.setattr(operators, "_current", None)
+    made = build_table([row(ADDMM)], launched, EMULATED, "clang 22", "0.1.0", "2026-11-30T05:00:00+00:00")
+    write_table(made, {hashlib.sha256(built(ADDMM).data).hexdigest(): built(ADDMM).data}, tmp_path)
+    yield hktune.load(tmp_path, allow_modelled=True)
+    hktune.disable()
+
+
+@pytest.mark.parametrize(("alpha", "beta"), [(0.5, -1.5), (3, 1), (2, 0.25)])
+def test_torchs_sum_with_factors_is_served_while_that_is_enabled(
+    addmm_table: LoadedTable, tmp_path: Path, alpha: float, beta: float
+) -> None:
+    a, b, to = operands()[0], operands()[1].t().contiguous(), residual()
+    right = (beta * to.double() + alpha * (a.double() @ b.double())).bfloat16()
+    with hktune.enable():
+        out, count = hits(addmm_table, lambda: torch.addmm(to, a, b, alpha=alpha, beta=beta))
+        assert count == 1
+        close(out, right)
+        into = torch.full((M, N), torch.nan, dtype=torch.bfloat16)
+        assert torch.addmm(to, a, b, alpha=alpha, beta=beta, out=into) is into
+        close(into, right)
+        assert torch.equal(torch.addmm(to[0], a, b, alpha=0.5, beta=2), torch.addmm(to[:1], a, b, alpha=0.5, beta=2))
+    with hktune.record(tmp_path / "shapes.yaml") as recorder:
+        torch.addmm(to, a, b, alpha=alpha, beta=beta)
+    assert {str(problem) for problem in recorder.calls} == {f"{M}x{N}x{K} {ADDMM}"}
+
+
+def test_a_beta_of_0_reads_nothing(addmm_table: LoadedTable) -> None:
+    a, b, to = operands()[0], operands()[1].t().contiguous(), residual() * torch.nan
+    with hktune.enable():
+        out, count = hits(addmm_table, lambda: torch.addmm(to, a, b, alpha=0.5, beta=0))
+    assert count == 0  # there is no row of +alpha
+    close(out, (0.5 * (a.double() @ b.double())).bfloat16())
