@@ -40,7 +40,7 @@ class Finish:
 def out_scale_of(out_dtype: torch.dtype | None, out_scale: Tensor | None, x: Tensor) -> Tensor | None:
     """The scale of an output in float8, 1 where none is given; None where the output has the dtype of `x`. Raises
     InputError for any other dtype, and for a scale that is no float32 of one element."""
-    if out_dtype not in (None, x.dtype, FLOAT8):
+    if out_dtype is not None and out_dtype not in (x.dtype, FLOAT8):
         raise InputError(f"out_dtype is {out_dtype}: it must be that of x, or torch.float8_e4m3fn")
     check_out_scale(out_dtype, out_scale)
     if out_dtype is not FLOAT8:
