@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -103,6 +104,7 @@ def test_a_graph_keeps_its_workspace_until_it_is_gone(hopper: CudaDevice) -> Non
     graphs.clear()
     gc.collect()
     torch.cuda.synchronize()
+    time.sleep(0.5)  # the driver says so from a thread of its own
     captured(run)
     found.clear()
     assert before < torch.cuda.memory_allocated() <= held, "the graphs' were given back when the third began"
