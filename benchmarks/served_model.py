@@ -197,8 +197,8 @@ def with_same_parameters(model: Model) -> Model:
 def step_of(model: Model, load: Load, call: Callable[..., Any] | None = None) -> Step:
     """Of its logits, float32; `call` is the model, or what torch.compile made of it."""
     arguments = load.arguments(model)
-    call = call or model
-    return lambda: call(**arguments).logits
+    called = model if call is None else call
+    return lambda: called(**arguments).logits
 
 
 @contextmanager

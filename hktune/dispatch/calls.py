@@ -17,6 +17,9 @@ CALL_DTYPES = (BF16, F16)
 
 _ACTIVATED = tuple(f"{bias}+{each}" for each in ACTIVATIONS for bias in ("", "+bias"))
 ENDINGS = ("", "+bias", "+accumulate", "->f32", "->f32+bias", "->f32+accumulate", *_ACTIVATED)
+FACTORED_ENDINGS = ("+alpha", "+beta_residual", "+alpha+beta_residual")
+"""Of torch.addmm of a matrix, with an alpha or a beta other than 1."""
+FACTORED_LAYOUTS = ("nt", "nn")
 LINEAR_ENDINGS = tuple(
     ending
     for c in ("", "->e4m3")
@@ -24,7 +27,8 @@ LINEAR_ENDINGS = tuple(
     for last in ("", "+residual", "+beta_residual", "+gated", "+gated_interleaved")
     for bias in ("", "+bias")
     for activation in ("", *(f"+{each}" for each in ACTIVATIONS))
-    if (ending := f"{c}{alpha}{bias}{activation}{last}") not in ENDINGS
+    if (ending := f"{c}{alpha}{bias}{activation}{last}") not in (*ENDINGS, *FACTORED_ENDINGS)
+    if not (alpha and "gated" in last)
 )
 """Of calls whose operands are stored as those of torch's linear."""
 
@@ -90,6 +94,12 @@ SEVERAL_OPERATIONS = tuple(
 CALL_OPERATIONS = (
     *(call_operation(dtype, ending, layout) for layout in LAYOUTS for dtype in CALL_DTYPES for ending in ENDINGS),
     *(call_operation(dtype, ending) for dtype in CALL_DTYPES for ending in LINEAR_ENDINGS),
+    *(
+        call_operation(dtype, ending, layout)
+        for layout in FACTORED_LAYOUTS
+        for dtype in CALL_DTYPES
+        for ending in FACTORED_ENDINGS
+    ),
     *SCALED_OPERATIONS,
     *INTEGER_OPERATIONS,
     *MX_OPERATIONS,

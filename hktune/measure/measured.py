@@ -200,7 +200,8 @@ class MeasuredStopwatch:
 
         c, stream = bench.sets[0]["c"], torch_stream(self.timer.stream)
         with torch.cuda.stream(stream):
-            before = c.clone() if problem.operation.accumulates else torch.full_like(c, float("nan"))
+            unwritten = float("nan") if c.dtype.is_floating_point else problem.operation.c_dtype.poison_bits
+            before = c.clone() if problem.operation.accumulates else torch.full_like(c, unwritten)
             bench.enqueue_vendor(bench.sets[0])
             reference = c.clone()
             c.copy_(before)

@@ -7,12 +7,19 @@ from collections.abc import Collection, Iterable, Mapping
 import torch
 
 from hktune.core.operation import LAYOUTS, Operation
-from hktune.dispatch.calls import CALL_DTYPES, ENDINGS, LINEAR_ENDINGS, call_operation
+from hktune.dispatch.calls import (
+    CALL_DTYPES,
+    ENDINGS,
+    FACTORED_ENDINGS,
+    FACTORED_LAYOUTS,
+    LINEAR_ENDINGS,
+    call_operation,
+)
 
 CALLS: Mapping[tuple[torch.dtype, str, str], Operation] = {
     (getattr(torch, dtype.torch_name), ending, layout): call_operation(dtype, ending, layout)
     for dtype in CALL_DTYPES
-    for endings, layouts in ((ENDINGS, LAYOUTS), (LINEAR_ENDINGS, ("nt",)))
+    for endings, layouts in ((ENDINGS, LAYOUTS), (LINEAR_ENDINGS, ("nt",)), (FACTORED_ENDINGS, FACTORED_LAYOUTS))
     for ending in endings
     for layout in layouts
 }

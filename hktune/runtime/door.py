@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
@@ -37,6 +37,7 @@ class Door(ScaledDoor):
     def __init__(self, key: str, table: LoadedTable) -> None:
         self.table = table
         table.enabled(True)
+        self._has_factors = any("alpha" in each or "beta" in each for each in table.endings)
         self._is_batched, self._adds_to_batches = "batched" in table.kinds, table.adds_to_batches
         kernels = {name: getattr(self, name.replace(".", "_")) for name in _operators(table)}
         # What was there before; it takes the keys of the call first.
@@ -77,8 +78,8 @@ class Door(ScaledDoor):
         return self._before["mm.dtype_out"](keys, a, b, dtype, out=out)
 
     def addmm(self, keys: Keys, bias: Tensor, a: Tensor, b: Tensor, *, beta: object = 1, alpha: object = 1) -> Tensor:
-        if a.dtype in KERNEL_DTYPES and a.dim() == 2 and beta == alpha == 1:
-            out = self._sum(bias, a, b)
+        if a.dtype in KERNEL_DTYPES and a.dim() == 2:
+            out = self._sum(bias, a, b) if beta == alpha == 1 else self._factored(bias, a, b, beta, alpha)
             if out is not None:
                 return out
         return self._addmm(keys, bias, a, b, beta=beta, alpha=alpha)
@@ -92,9 +93,11 @@ class Door(ScaledDoor):
     def addmm_out(
         self, keys: Keys, bias: Tensor, a: Tensor, b: Tensor, *, out: Tensor, beta: object = 1, alpha: object = 1
     ) -> Tensor:
-        is_one = a.dtype in KERNEL_DTYPES and a.dim() == 2 and beta == alpha == 1
-        if is_one and self._sum(bias, a, b, out) is not None:
-            return out
+        if a.dtype in KERNEL_DTYPES and a.dim() == 2:
+            is_sum = beta == alpha == 1
+            found = self._sum(bias, a, b, out) if is_sum else self._factored(bias, a, b, beta, alpha, out)
+            if found is not None:
+                return out
         return self._before["addmm.out"](keys, bias, a, b, beta=beta, alpha=alpha, out=out)
 
     def addmm_dtype(
@@ -240,6 +243,14 @@ class Door(ScaledDoor):
         call = added_to_products(added, a, b)
         return None if call is None else self.table.below_several(call, out)
 
+    def _factored(
+        self, added: Tensor, a: Tensor, b: Tensor, beta: object, alpha: object, out: Tensor | None = None
+    ) -> Tensor | None:
+        """Of the product and a matrix of its shape, with their factors; None where torch is to be called."""
+        if not (self._has_factors and is_number(alpha) and is_number(beta)) or added.dim() != 2:
+            return None
+        return self.table.factored(a, b, added, alpha, beta, out)
+
     def _sum(
         self, bias: Tensor, a: Tensor, b: Tensor, out: Tensor | None = None, is_float32: bool = False
     ) -> Tensor | None:
@@ -260,6 +271,11 @@ def _operators(table: LoadedTable) -> tuple[str, ...]:
     grouped = (_GROUPED,) if "grouped" in table.kinds and hasattr(torch.ops.aten, _GROUPED) else ()
     scaled = (*(SCALED if table.has_scaled else ()), *(INTEGERS if table.has_integers else ()))
     return (*_PRODUCTS, *sums, *in_float32, *grouped, *scaled)
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether it is a real number as torch's operators have them."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _row(bias: Tensor, b: Tensor) -> Tensor | None:

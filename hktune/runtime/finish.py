@@ -40,7 +40,7 @@ class Finish:
 def out_scale_of(out_dtype: torch.dtype | None, out_scale: Tensor | None, x: Tensor) -> Tensor | None:
     """The scale of an output in float8, 1 where none is given; None where the output has the dtype of `x`. Raises
     InputError for any other dtype, and for a scale that is no float32 of one element."""
-    if out_dtype not in (None, x.dtype, FLOAT8):
+    if out_dtype is not None and out_dtype not in (x.dtype, FLOAT8):
         raise InputError(f"out_dtype is {out_dtype}: it must be that of x, or torch.float8_e4m3fn")
     check_out_scale(out_dtype, out_scale)
     if out_dtype is not FLOAT8:
@@ -54,6 +54,9 @@ def check_out_scale(out_dtype: torch.dtype | None, out_scale: Tensor | None) -> 
         return
     if out_dtype is not FLOAT8:
         raise InputError("out_scale is what an output in float8 is multiplied by: pass out_dtype=torch.float8_e4m3fn")
+    if not isinstance(out_scale, Tensor):
+        got = type(out_scale).__name__
+        raise InputError(f"out_scale must be float32, of one element, got a {got}: pass torch.tensor({out_scale})")
     if out_scale.dtype is not torch.float32 or out_scale.numel() != 1:
         got = f"{tuple(out_scale.shape)} {out_scale.dtype}"
         raise InputError(f"out_scale must be float32, of one element, got {got}: pass such")

@@ -42,6 +42,9 @@ def linear(
     out_scale: Tensor | None = None,
 ) -> Tensor:
     """A call of `public`, the linear of table `number`, with a residual, a factor, or an output in float8."""
+    for name, factor in (("alpha", alpha), ("beta", beta)):
+        if isinstance(factor, Tensor):
+            raise TypeError(f"linear(): argument '{name}' must be a number, not Tensor: pass {name}.item()")
     if residual is not None and beta == 0:
         residual = None
     scale = out_scale_of(out_dtype, out_scale, x)

@@ -106,6 +106,14 @@ ADDED = Form("hktune::matmul", "nn", "+accumulate", _matmul, untaped)
 MATMUL_FLOAT32 = Form("hktune::matmul", "nn", "->f32", _matmul_float32, untaped)
 MATMUL_BIAS_FLOAT32 = Form("hktune::matmul", "nn", "->f32+bias", _matmul_float32, untaped)
 ADDED_FLOAT32 = Form("hktune::matmul", "nn", "->f32+accumulate", _matmul_float32, untaped)
+FACTORED = {
+    (has_alpha, has_beta): Form(
+        "hktune::matmul", "nn", f"{'+alpha' if has_alpha else ''}{'+beta_residual' if has_beta else ''}",
+        _matmul, untaped, has_residual=has_beta, has_alpha=has_alpha, has_beta=has_beta,
+    )
+    for has_alpha, has_beta in ((True, False), (False, True), (True, True))
+}  # fmt: skip
+"""alpha times the product, beta times a matrix, or both together."""
 OUTER = Form("hktune::matmul", "tn", "", _outer, untaped)
 """The gradient [M, N] of a weight: of left [..., M] and right [..., N], whose rows are summed over."""
 

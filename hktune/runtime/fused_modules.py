@@ -25,10 +25,12 @@ from torch.nn.modules import module as torch_module
 from hktune.runtime import current, joined_operator, operators
 from hktune.runtime.adjacent_weights import joined, make_neighbours
 from hktune.runtime.class_bases import rebased
+from hktune.runtime.counts import Fallback
+from hktune.runtime.forms import finished_form
 from hktune.runtime.gradients import asks_gradient
 from hktune.runtime.layers import Linear
 from hktune.runtime.operands import PLAIN
-from hktune.runtime.torch_state import compiling, exporting
+from hktune.runtime.torch_state import compiling, exporting, is_plain
 
 _SUMS, _PRODUCTS = (operator.add, torch.add), (operator.mul, torch.mul)
 _FUNCTIONS: Mapping[object, str] = {functional.silu: "silu", functional.relu: "relu", torch.relu: "relu"}
@@ -116,7 +118,8 @@ def _done(step: Step, children: Mapping[str, Any], inputs: list[Tensor], values:
 
 
 def _gated(x: Tensor, gate: Any, up: Any, activation: str | None) -> Tensor | None:
-    """By one kernel; None where weights or biases are not as one takes them."""
+    """By one kernel; None where weights or biases are not as one takes them, or the table has none. Halves of one
+    product are not contiguous, and what torch does with them takes longer than with two products."""
     if (gate.bias is None) != (up.bias is None):
         return None
     weights, biases = (gate.weight, up.weight), () if gate.bias is None else (gate.bias, up.bias)
@@ -127,7 +130,11 @@ def _gated(x: Tensor, gate: Any, up: Any, activation: str | None) -> Tensor | No
     weight, bias = joined(weights), joined(biases) if biases else None
     if weight is None or (biases and bias is None):
         return None
-    return current.gated_linear(x, weight, bias, activation)
+    table = operators.found_table(operators.CURRENT)
+    if table is None or not is_plain():
+        return current.gated_linear(x, weight, bias, activation)
+    out = table.finished(finished_form(bias, activation, is_gated=True), x, weight, bias, None)
+    return None if isinstance(out, Fallback) else out
 
 
 class FusedModule:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import operator
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ from hktune.runtime import activated_operator, finished_operator, joined_operato
 
 _aten = torch.ops.aten
 _VIEWS = (_aten.view.default, _aten._unsafe_view.default)
+_OF_STRIDES = (_aten.as_strided.default, _aten.view.dtype)
+_KNOWN = ("aten", "prims", "hktune")
+"""The libraries whose operators take rows that are apart."""
 
 
 @dataclass(frozen=True)
@@ -52,12 +56,12 @@ class _Linear:
 def _linear_of(node: object) -> _Linear | None:
     if not isinstance(node, Node) or node.op != "call_function" or node.kwargs:
         return None
-    args: list[Any] = list(node.args)
+    args: tuple[Any, ...] = node.args + (0, 0)[: 6 - len(node.args)]  # what has its default may be left out
     if node.target is operators.linear:
-        x, weight, bias, table, entries, place = (*args, *(0, 0)[len(args) - 4 :]) if len(args) < 6 else args
+        x, weight, bias, table, entries, place = args
         return _Linear(node, x, weight, bias, "", table, entries, place)
     if node.target is activated_operator.linear_activated:
-        x, weight, bias, activation, table, entries = args if len(args) == 6 else (*args, 0)
+        x, weight, bias, activation, table, entries = args
         return _Linear(node, x, weight, bias, activation, table, entries, 0)
     return None
 
@@ -122,8 +126,7 @@ def _joined(graph: Graph, run: Sequence[_Linear]) -> bool:
     sizes = [each for each in known if each is not None]
     operands = [each for linear in run for each in (linear.weight, linear.bias) if each is not None]
     are_inputs = all(each.op in ("placeholder", "get_attr") for each in operands)
-    is_returned = any(user.op == "output" for each in run for user in each.node.users)
-    if server is None or len(sizes) < len(run) or not are_inputs or is_returned:
+    if server is None or len(sizes) < len(run) or not are_inputs or any(_shows_rows(each.node) for each in run):
         return False
     m, _, k = sizes[0]
     columns = [n for _, n, _ in sizes]
@@ -144,13 +147,35 @@ def _joined(graph: Graph, run: Sequence[_Linear]) -> bool:
     return True
 
 
+def _shows_rows(node: Node) -> bool:
+    """Whether anything depends on whether the rows of `node` follow one another: who gets it or a view of it, such as
+    an operator of others, or the caller."""
+    return any(
+        user.op == "output"
+        or user.target in _OF_STRIDES
+        or (getattr(user.target, "namespace", None) not in _KNOWN and user.target is not operator.getitem)
+        or (_is_view(user) and _shows_rows(user))
+        for user in node.users
+    )
+
+
+def _is_view(node: Node) -> bool:
+    return node.target is operator.getitem or bool(getattr(node.target, "is_view", False))
+
+
 def _use_instead(graph: Graph, old: Node, part: Node) -> None:
-    """`part` is not contiguous, as `old` was: a view of that is a copy where it must be."""
-    for user in old.users:
-        if user.target in _VIEWS:
-            user.target = _aten.reshape.default
+    """`part` is not contiguous, as `old` was: a view of that, or of a view, is a copy where it must be."""
+    _make_reshapes(old)
     old.replace_all_uses_with(part)
     graph.erase_node(old)
+
+
+def _make_reshapes(node: Node) -> None:
+    for user in node.users:
+        if _is_view(user):
+            _make_reshapes(user)
+        if user.target in _VIEWS:
+            user.target = _aten.reshape.default
 
 
 def _replace(graph: Graph, node: Node, target: Callable[..., Any], arguments: tuple[Any, ...]) -> None:

@@ -18,7 +18,7 @@ from torch.utils.flop_counter import register_flop_formula
 from hktune.runtime import operators
 from hktune.runtime.adjacent_weights import joined
 from hktune.runtime.counts import Fallback
-from hktune.runtime.forms import activated, finished_form, gated, linear_by_torch, linear_form
+from hktune.runtime.forms import activated, finished_form, linear_by_torch, linear_form
 from hktune.runtime.gradients import asks_gradient
 from hktune.runtime.operands import traced_refusal
 from hktune.runtime.torch_state import as_autocast, is_transformed_in_trace
@@ -62,9 +62,9 @@ def _linear_joined(
         return by_parts(linear, x, weights, biases, activation, is_gated)
     if not is_gated:
         return linear(x, weight, bias)
-    named = activation or None
-    out = server.finished(finished_form(bias, named, is_gated), x, weight, bias, None)
-    return gated(linear(x, weight, bias), named) if isinstance(out, Fallback) else out
+    out = server.finished(finished_form(bias, activation or None, is_gated), x, weight, bias, None)
+    # Halves of one product are not contiguous, and what torch does with them takes longer than with two products.
+    return by_parts(linear, x, weights, biases, activation, is_gated) if isinstance(out, Fallback) else out
 
 
 def _fake(

@@ -199,18 +199,8 @@ class LoadedTable:
         if isinstance(found, Fallback):
             return found
         _, product, launch = found
-        if residual is not None and not product.adds(residual):
-            return Fallback.STRIDES
-        if out_scale is not None and not product.scales_by(out_scale):
-            return Fallback.SCALES
-        place = product.place
-        ends = (
-            *(() if residual is None else (residual,)),
-            *((place.number(alpha),) if form.has_alpha else ()),
-            *((place.number(beta),) if form.has_beta else ()),
-            *(() if out_scale is None else (out_scale,)),
-        )
-        return product.result(launch, x, weight, bias, None, *ends)
+        ends = product.ends(residual, alpha, beta, out_scale)
+        return ends if isinstance(ends, Fallback) else product.result(launch, x, weight, bias, None, *ends)
 
     def serve(self, form: Form, left: Tensor, right: Tensor, bias: Tensor | None) -> Tensor:
         """The product below torch's dispatcher and autograd, contiguous as its operator promises."""
@@ -259,6 +249,13 @@ class LoadedTable:
         """`to` and the product, as `below` has one; `out` may be `to`."""
         place = self._places.get(left.get_device()) or self._other_place(left)
         return None if place is None else place.added(form, left, right, to, out)
+
+    def factored(
+        self, left: Tensor, right: Tensor, to: Tensor, alpha: float, beta: float, out: Tensor | None = None
+    ) -> Tensor | None:
+        """`beta` times `to` and `alpha` times the product, as `below` has one."""
+        place = self._places.get(left.get_device()) or self._other_place(left)
+        return None if place is None else place.factored(left, right, to, alpha, beta, out)
 
     def scaled_mm(self, call: ScaledCall) -> Tensor:
         """torch's scaled product, where nothing watches."""

@@ -19,6 +19,7 @@ import math
 import sys
 import weakref
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -207,24 +208,20 @@ def _asked(table: int, layout: str, left: Tensor, right: Tensor) -> Tensor:
     return matmul(left, right, number_in_graph(table)) if asks else torch.matmul(left, right)
 
 
-_TABLE_AT = {6: 3, 4: 2}
-"""Which input the table is, of a linear's and of a matmul's."""
-
-
-def _save_operands(ctx: _Context, inputs: tuple[Any, ...], output: Tensor) -> None:
+def _save_operands(ctx: _Context, inputs: tuple[Any, ...], output: Tensor, table_at: int) -> None:
     del output
     ctx.set_materialize_grads(False)
     left, right = inputs[:2]
-    ctx.table = inputs[_TABLE_AT[len(inputs)]]
+    ctx.table = inputs[table_at]
     needed = ctx.needs_input_grad
     ctx.save_for_backward(left if needed[1] else None, right if needed[0] else None)
 
 
 _watched_linear: Callable[..., Tensor] = make_autograd_impl(
-    torch.ops.hktune.linear.default, Info(_linear_backward, _save_operands)
+    torch.ops.hktune.linear.default, Info(_linear_backward, partial(_save_operands, table_at=3))
 )
 _watched_matmul: Callable[..., Tensor] = make_autograd_impl(
-    torch.ops.hktune.matmul.default, Info(_matmul_backward, _save_operands)
+    torch.ops.hktune.matmul.default, Info(_matmul_backward, partial(_save_operands, table_at=2))
 )
 
 

@@ -141,11 +141,13 @@ class Place:
 
     def number(self, value: float) -> Tensor:
         """`value` as a float32 of one element here, which is kept. In a graph that is being captured it is filled by
-        each replay, so that one is not."""
+        each replay, so that one is not. What is kept is there when this returns: another stream may read it next."""
         found = self._numbers.get(value)
         if found is None:
-            found = torch.full((), value, dtype=torch.float32, device=self.where)
-            if not is_capturing() and len(self._numbers) < _NUMBERS_MAX:
+            if is_capturing():
+                return torch.full((), value, dtype=torch.float32, device=self.where)
+            found = torch.tensor(value, dtype=torch.float32, device=self.where)  # copied from the host, which waits
+            if len(self._numbers) < _NUMBERS_MAX:
                 self._numbers[value] = found
         return found
 

@@ -27,6 +27,7 @@ from hktune.runtime.finish import Finish, gated_without_table, linear_without_ta
 from hktune.runtime.forms import (
     ADDED,
     ADDED_FLOAT32,
+    FACTORED,
     MATMUL,
     MATMUL_BIAS,
     MATMUL_BIAS_FLOAT32,
@@ -38,7 +39,7 @@ from hktune.runtime.gradients import asks_gradient
 from hktune.runtime.loaded import LoadedTable
 from hktune.runtime.operands import PLAIN, layout_of
 from hktune.runtime.recorded_fusion import GraphLinears
-from hktune.runtime.scaled_call import ScaledCall, call_of_integers, call_of_operator, call_of_recipes
+from hktune.runtime.scaled_call import ScaledCall, by_torch, call_of_integers, call_of_operator, call_of_recipes
 from hktune.runtime.several_call import SeveralCall, added_to_products, is_one_product
 from hktune.runtime.token_counts import TokenCounts
 from hktune.runtime.torch_state import as_autocast, is_transformed
@@ -234,6 +235,16 @@ class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._note(func.overloadpacket, args, kwargs)
         return out
 
+    def without_table(self, call: ScaledCall) -> Tensor:
+        """See NotesScaled."""
+        if not self.is_quiet:
+            self._recorder.note_scaled(call)
+        was_quiet, self.is_quiet = self.is_quiet, True
+        try:
+            return by_torch(call)
+        finally:
+            self.is_quiet = was_quiet
+
     def _note(self, packet: OpOverloadPacket, args: Arguments, kwargs: Named) -> None:
         note = self._recorder.note
         if packet is _aten.add and self._recorder.graph is not None:
@@ -264,6 +275,12 @@ class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._note_product(args[0][0], args[1][0], *args[2:3])
         elif packet in (_aten.addmm, _aten.addmm_) and kwargs.keys() <= {"out"}:
             self._note_sum(*args)
+        elif packet is _aten.addmm and kwargs.keys() <= {"out", "alpha", "beta"} and args[0].dim() == 2:
+            alpha, beta = kwargs.get("alpha", 1), kwargs.get("beta", 1)
+            if alpha == beta == 1:
+                self._note_sum(*args)
+            else:
+                note(FACTORED[alpha != 1 or beta == 0, beta != 0], args[1], args[2], None)
         elif packet is _aten.baddbmm and kwargs.keys() <= {"out"} and not _are_single(*args[:3]):
             call = added_to_products(*args[:3])
             if call is not None:

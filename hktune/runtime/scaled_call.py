@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from hktune.core.dtype import Dtype
+from hktune.core.dtype import MXFP8, Dtype
 from hktune.core.errors import InputError
 from hktune.core.operation import SCALE_BLOCK, SCALES, Operation
 from hktune.core.problem import Problem
@@ -29,7 +29,6 @@ from hktune.runtime.operands import ALIGNMENT_BYTES, PLAIN
 _FLOAT32, _E8M0 = torch.float32, torch.float8_e8m0fnu
 _FLOAT4: torch.dtype = torch.float4_e2m1fn_x2
 _MX = "mx"
-_MX_BLOCK = 32
 Words = tuple[torch.dtype, torch.dtype, str, torch.dtype, bool, bool]
 """The formats of A and B, the scales, the format of C, whether a bias is added, whether sums may be fast. Scales are
 those of an operation, or mx."""
@@ -117,7 +116,7 @@ class ScaledCall(NamedTuple):
             return "" if self.scale_a is self.scale_b else None
         of_a, of_b = self.scale_a.shape, self.scale_b.shape
         if self.scale_a.dtype is _E8M0:
-            blocks, rest = divmod(k, _MX_BLOCK)
+            blocks, rest = divmod(k, MXFP8.block)
             return _MX if not rest and of_a == (m, blocks) and of_b == (n, blocks) else None
         if of_a.numel() == of_b.numel() == 1:
             return "tensor"
@@ -238,7 +237,7 @@ def by_torch(call: ScaledCall) -> Tensor:
         if not (m and n):  # as for an expert without tokens: there is nothing to compute
             return a.new_empty((m, n), dtype=call.out_dtype)
         reason = str(refused).strip().splitlines()[0].rstrip(".")
-        rule = f"scaled_mm: scales of {_MX_BLOCK} elements are served by kernels of gfx950"
+        rule = f"scaled_mm: scales of {MXFP8.block} elements are served by kernels of gfx950"
         step = "pass scales of rows, or a table of that device"
         raise InputError(f"{rule}, no entry here is of {m}x{n}x{k}, and torch refuses ({reason}): {step}") from None
 

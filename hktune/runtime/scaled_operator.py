@@ -7,9 +7,11 @@ It has no gradient, as torch's own has none.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from hktune.core.errors import TableError
 from hktune.runtime import operators
@@ -23,6 +25,14 @@ operators._library.define(
     "scaled_mm(Tensor a, Tensor b, Tensor scale_a, Tensor scale_b, Tensor? bias, ScalarType out_dtype, "
     "bool use_fast_accum, Tensor? out_scale=None) -> Tensor"
 )
+
+
+@runtime_checkable
+class NotesScaled(Protocol):
+    """A dispatch mode that counts these products as they are called: below, one may be others of torch's."""
+
+    def without_table(self, call: ScaledCall) -> Tensor:
+        """torch's own product, counted."""
 
 
 def scaled_mm(
@@ -56,7 +66,9 @@ def scaled_mm(
     if compiling() or not is_plain():
         if not compiling() and has_dispatch_mode() and operators.found_table(operators.CURRENT) is None:
             # A model can be recorded before there is a table.
-            return by_torch(ScaledCall(a, b, scale_a, scale_b, bias, out_dtype, use_fast_accum, out_scale))
+            mode = _get_current_dispatch_mode()
+            function = mode.without_table if isinstance(mode, NotesScaled) else by_torch
+            return function(ScaledCall(a, b, scale_a, scale_b, bias, out_dtype, use_fast_accum, out_scale))
         return _operator(a, b, scale_a, scale_b, bias, out_dtype, use_fast_accum, out_scale)
     call = ScaledCall(a, b, scale_a, scale_b, bias, out_dtype, use_fast_accum, out_scale)
     return by_torch(call) if asks_gradient(a, b, scale_a, scale_b, bias) else _table().scaled_mm(call)

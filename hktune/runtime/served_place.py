@@ -9,12 +9,12 @@ from torch import Tensor
 
 from hktune.core.operation import Operation
 from hktune.core.problem import Key
-from hktune.dispatch.calls import ENDINGS, LINEAR_ENDINGS
+from hktune.dispatch.calls import ENDINGS, FACTORED_ENDINGS, LINEAR_ENDINGS
 from hktune.dispatch.choice import Choices
 from hktune.runtime.backward_product import BY_TORCH, BackwardProduct
 from hktune.runtime.call_operations import CALLS, KERNEL_DTYPES
 from hktune.runtime.counts import Counts, Fallback
-from hktune.runtime.forms import Form
+from hktune.runtime.forms import FACTORED, Form
 from hktune.runtime.place import Place
 from hktune.runtime.route import Route, route_of
 from hktune.runtime.scaled_products import ScaledProducts
@@ -41,7 +41,9 @@ class ServedPlace:
         self.scaled = ScaledProducts(place, self.route, counts)
         self.several = SeveralProducts(place, self.route, counts)
         # By ending: the dtypes and layouts that the table has entries of, with their operation's text.
-        self._asked: dict[str, list[tuple[torch.dtype, str, str]]] = {each: [] for each in (*ENDINGS, *LINEAR_ENDINGS)}
+        self._asked: dict[str, list[tuple[torch.dtype, str, str]]] = {
+            each: [] for each in (*ENDINGS, *LINEAR_ENDINGS, *FACTORED_ENDINGS)
+        }
         for (dtype, ending, layout), each in CALLS.items():
             if each in operations:
                 self._asked[ending].append((dtype, layout, str(each)))
@@ -100,6 +102,28 @@ class ServedPlace:
                 if into is not None:
                     counts.torchs_own_served()
                     return product.result(launch, left, right, None, into)
+                served = Fallback.STRIDES
+            found = served
+        counts.torchs_own_left(found)
+        return None
+
+    def factored(
+        self, left: Tensor, right: Tensor, to: Tensor, alpha: float, beta: float, out: Tensor | None
+    ) -> Tensor | None:
+        """`beta` times `to`, which has the shape of the product, and `alpha` times the product; as `below` has one. A
+        `beta` of 0 leaves `to` out."""
+        form = FACTORED[alpha != 1 or beta == 0, beta != 0]
+        shapes = (left.shape, right.shape, form)
+        found = self.served.get(shapes) or self.serve(shapes)
+        counts = self._counts
+        if type(found) is ServedShapes:
+            served = found.find(left.dtype, left, right, None)
+            if not isinstance(served, Fallback):
+                product, launch = served
+                ends = product.ends(to if beta else None, alpha, beta)
+                if not isinstance(ends, Fallback) and (out is None or product.fits(out, left, right, to)):
+                    counts.torchs_own_served()
+                    return product.result(launch, left, right, None, out, *ends)
                 served = Fallback.STRIDES
             found = served
         counts.torchs_own_left(found)

@@ -120,13 +120,24 @@ class ServedProduct:
             return prepared
         return self._slow_launch((left, right) if bias is None else (left, right, bias))
 
-    def adds(self, residual: Tensor) -> bool:
-        """Whether a launch takes `residual` as it is."""
-        return type(residual) in PLAIN and self.fits(residual)
-
-    def scales_by(self, scale: Tensor) -> bool:
-        """Whether a launch reads `scale`, a float32 of one element, where it is."""
-        return type(scale) in PLAIN and scale.get_device() == self.place.index and not scale.is_neg()
+    def ends(
+        self, residual: Tensor | None, alpha: float, beta: float, out_scale: Tensor | None = None
+    ) -> tuple[Tensor, ...] | Fallback:
+        """What a launch takes for the end of the form, in the order of the route's operands; or why it takes these not
+        as they are. A residual has the dtype of a bias, a scale is a float32 of one element."""
+        form, place = self.form, self.place
+        if residual is not None and (type(residual) not in PLAIN or not self._is_whole(residual, self._bias_dtype)):
+            return Fallback.STRIDES
+        if out_scale is not None and (
+            type(out_scale) not in PLAIN or out_scale.get_device() != place.index or out_scale.is_neg()
+        ):
+            return Fallback.SCALES
+        return (
+            *(() if residual is None else (residual,)),
+            *((place.number(alpha),) if form.has_alpha else ()),
+            *((place.number(beta),) if form.has_beta else ()),
+            *(() if out_scale is None else (out_scale,)),
+        )
 
     def result(
         self,
@@ -159,15 +170,20 @@ class ServedProduct:
 
     def fits(self, out: Tensor, *operands: Tensor | None) -> bool:
         """Whether the product of `operands` may be written to `out`."""
+        return self._is_whole(out, self._out_dtype) and not any(
+            each is not None and torch._C._overlaps(out, each) for each in operands
+        )
+
+    def _is_whole(self, matrix: Tensor, dtype: torch.dtype) -> bool:
+        """Whether a matrix of the product's shape is stored as a kernel has it."""
         return (
-            out.dtype is self._out_dtype
-            and out.shape == self._out_shape
-            and out.get_device() == self.place.index
-            and out.is_contiguous()
-            and not out.is_neg()
-            and bool(at := out.data_ptr())  # none of a tensor on meta, which has the CPU's index
+            matrix.dtype is dtype
+            and matrix.shape == self._out_shape
+            and matrix.get_device() == self.place.index
+            and matrix.is_contiguous()
+            and not matrix.is_neg()
+            and bool(at := matrix.data_ptr())  # none of a tensor on meta, which has the CPU's index
             and not at & MISALIGNED
-            and not any(each is not None and torch._C._overlaps(out, each) for each in operands)
         )
 
     def holding(self, to: Tensor, out: Tensor | None, *operands: Tensor) -> Tensor | None:

@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 compiling = torch.compiler.is_dynamo_compiling
-exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", lambda: False)  # torch 2.7
 grad_enabled = torch.is_grad_enabled
 is_jit_trace: Callable[[], bool] = torch._C._is_tracing
 profiling: Callable[[], bool] = torch._C._autograd._profiler_enabled
@@ -29,6 +28,12 @@ _function_modes: Callable[[], int] = torch._C._len_torch_function_stack
 _functorch: Callable[[], object] = torch._C._functorch.peek_interpreter_stack
 _autocast: Callable[[], bool] = torch._C._is_any_autocast_enabled
 _fx: ModuleType = torch.fx._symbolic_trace
+
+
+def exporting() -> bool:
+    """Whether torch.export traces. To the tracer of torch 2.11, its own `is_exporting` is true of every compiled
+    graph."""
+    return bool(getattr(torch.compiler, "_is_exporting_flag", False))  # torch 2.7
 
 
 def is_plain() -> bool:

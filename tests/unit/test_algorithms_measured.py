@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -23,7 +23,9 @@ from hktune.device import vendor_libraries
 from hktune.device.cublaslt import CublasLt
 from hktune.device.device import CALL_OPERANDS, PreparedLaunch
 from hktune.measure.algorithms import launching
+from hktune.measure.arena import OperandSet
 from hktune.measure.measured import MeasuredStopwatch
+from hktune.measure.scaled_baseline import multiply_scaled
 from hktune.measure.stopwatch import Attempt, attempt_of_algorithm
 from hktune.template import Template, Templates
 from hktune.verify.algorithm_proof import AlgorithmProof
@@ -193,6 +195,37 @@ def test_an_algorithm_is_timed_as_a_kernel_is(stand_in: CublasLtStandIn) -> None
     outcome = stopwatch.time(wrong, PROBLEM)
     assert isinstance(outcome, Failure)
     assert outcome.status is Status.WRONG
+
+
+@dataclass
+class IntegerVendor:
+    """Baseline: torch's product of integers on a simulated GPU."""
+
+    gpu: SimulatedGpu
+    name: str = "cublas"
+
+    def prepare(self, problem: Problem, operands: OperandSet, stream: int) -> Callable[[OperandSet], None]:
+        del operands, stream
+        return lambda given: self.gpu.queue(VENDOR_US, lambda: multiply_scaled(problem.operation, given))
+
+
+def test_an_output_of_integers_which_has_no_nan_is_seen_to_be_written(
+    stand_in: CublasLtStandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    problem, gpu = Problem(64, 64, 128, operation_of("i8.nt->i32")), SimulatedGpu()
+    library = SimulatedLibrary(gpu, CublasLt(), (50.0, 10.0, 40.0))
+    stopwatch = MeasuredStopwatch(
+        gpu, Templates(cast("Template", Launches())), lambda _: pytest.fail("a kernel"), [IntegerVendor(gpu)],
+        [problem], libraries={"cublasLt": library},
+    )  # type: ignore[arg-type]  # fmt: skip
+    right, *_ = (attempt_of_algorithm(each, problem.operation) for each in library.algorithms(problem))
+    timing = stopwatch.time(right, problem)
+    assert isinstance(timing, Timing), timing
+    assert timing.time_us == pytest.approx(50.0)
+    monkeypatch.setattr(CublasLtStandIn, "cublasLtMatmul", lambda *_: 0)
+    outcome = stopwatch.time(right, problem)
+    assert isinstance(outcome, Failure)
+    assert "4096 of 4096 elements differ" in outcome.detail
 
 
 def test_finalists_of_both_kinds_share_rounds_and_the_vendors_best_is_among_them(stand_in: CublasLtStandIn) -> None:

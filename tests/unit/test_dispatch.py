@@ -207,7 +207,7 @@ def argument(document: dict[str, Any], at: int) -> dict[str, Any]:
             lambda table: table["entries"][0].update(operation="grouped.bf16.nt"),
             "say how many, such as grouped8.bf16.nt",
         ),
-        (lambda table: table["entries"][0].update(operation="grouped8.bf16.tn"), "its operands are not known"),
+        (lambda table: table["entries"][0].update(operation="grouped8.bf16.tt"), "its operands are not known"),
         (lambda table: table["entries"][0].update(operation="bf16.nt->bf16"), "must be written bf16.nt"),
         (lambda table: table["entries"][0].update(operation="\x1b[2J"), "operation"),
         (lambda table: table["entries"][0].update(operation="f16" * 99), "operation"),

@@ -256,6 +256,62 @@ def test_what_a_graph_returns_stays_contiguous() -> None:
     assert counts == [(0, 0)]
 
 
+@torch.library.custom_op("hktune_test::rows", mutates_args=())
+def of_rows(x: Tensor) -> Tensor:
+    """What may read `x` as if it were contiguous, as a kernel of somebody's."""
+    return x.clone(memory_format=torch.contiguous_format)
+
+
+@of_rows.register_fake
+def _(x: Tensor) -> Tensor:
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+USES: dict[str, tuple[Callable[[Tensor], Tensor], int]] = {
+    "strides": (lambda q: q.as_strided((2, 8), (K, 1)), 0),
+    "strides of a view": (lambda q: q[1:].as_strided((8,), (1,)), 0),
+    "another type": (lambda q: q.view(torch.int16).bfloat16(), 0),
+    "an operator of others": (lambda q: of_rows(q), 0),
+    "an operator of others, of a view": (lambda q: of_rows(q.view(-1, 16)), 0),
+    "views of views": (lambda q: q.unsqueeze(1).view(2, -1)[:, 5:], 3),
+    "a view of a part": (lambda q: q[:1].view(-1), 3),
+    "parts": (lambda q: torch.cat(q.split(16, -1)).view(-1), 3),
+}
+
+
+class Used(Returns):
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.use = USES[kind][0]
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        return self.use(self.q(x)) + 0, self.k(x).exp(), self.v(x).exp()
+
+
+@pytest.mark.parametrize("kind", USES)
+@torch.no_grad()
+def test_what_depends_on_strides_gets_those_that_it_had(kind: str) -> None:
+    model, counts = model_of(Used, kind), []  # type: ignore[var-annotated]
+    twin, (_, joined) = copy.deepcopy(model), USES[kind]
+    hktune.patch(model, fuse=True, quiet=True)
+    for out, expected in zip(compiled(model, counts)(given()), twin(given()), strict=True):
+        torch.testing.assert_close(out, expected, rtol=2**-5, atol=2**-5)
+    assert counts == [(0, joined)]
+
+
+class ReturnsViews(Returns):
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        return self.q(x).transpose(0, 1), self.k(x)[..., ::2], self.v(x) + 1
+
+
+@torch.no_grad()
+def test_a_view_that_a_graph_returns_has_the_strides_that_it_had() -> None:
+    model, counts = model_of(ReturnsViews), []  # type: ignore[var-annotated]
+    expected = [each.stride() for each in model(given())]
+    hktune.patch(model, fuse=True, quiet=True)
+    assert [each.stride() for each in compiled(model, counts)(given())] == expected
+
+
 def test_with_gradients_they_are_torchs() -> None:
     model = model_of(Layer)
     twin = copy.deepcopy(model)

@@ -373,3 +373,17 @@ def test_a_graph_that_is_asked_for_gradients_is_not_fused(table: LoadedTable) ->
     assert_right(out.detach(), model)
     out.sum().backward()
     assert all(each.grad is not None for each in model.parameters())
+
+
+@pytest.mark.filterwarnings("ignore:torch serves")
+@pytest.mark.parametrize("is_compiled", [False, True])
+def test_gates_that_the_table_has_no_row_for_are_two_products(is_compiled: bool, table: LoadedTable) -> None:
+    model = model_of("llama")
+    hktune.patch(model, fuse=True, quiet=True)
+    torch._dynamo.reset()
+    step: Any = torch.compile(model, backend="aot_eager") if is_compiled else model
+    x = given()[: M // 2]
+    with torch.no_grad():
+        out = step(x)
+    assert sum(table.stats().fallbacks.values()) == 3
+    torch.testing.assert_close(out.double(), exact(model)[: M // 2], rtol=2**-5, atol=2**-5)

@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 import hktune
 from hktune.core.errors import ShapesError
-from hktune.core.operation import BF16_NT_BIAS, Operation
+from hktune.core.operation import BF16_NT_BIAS, Operation, operation_of
 from hktune.core.problem import Problem
 from hktune.core.shapes import load_shapes
 from hktune.runtime import operators
@@ -49,6 +49,7 @@ def test_every_way_to_ask_for_a_product_is_counted_once(tmp_path: Path) -> None:
         Problem(8, 32, 64, BF16_NT_BIAS): 3,
         Problem(4, 16, 64, Operation(layout="nn")): 2,
         Problem(4, 32, 64, BF16_NT_BIAS): 1,
+        Problem(4, 4, 64, operation_of("batched2.bf16.nt")): 1,
     }
     assert recorder.left_out == {"float32": 1}
 
@@ -71,7 +72,11 @@ def test_inner_layers_of_torchs_own_modules_are_seen(tmp_path: Path) -> None:
     x = bf16(2, 3, 32)
     with hktune.record(tmp_path / "shapes.yaml"):
         attention(x, x, x)
-    assert recorded(tmp_path / "shapes.yaml") == {Problem(6, 96, 32): 1, Problem(6, 32, 32): 1}
+    of_heads = {  # four matrices, which are columns of others
+        Problem(3, 3, 16, operation_of("batched4.bf16.nt")): 1,
+        Problem(3, 16, 3, operation_of("batched4.bf16.nn")): 1,
+    }
+    assert recorded(tmp_path / "shapes.yaml") == {Problem(6, 96, 32): 1, Problem(6, 32, 32): 1, **of_heads}
 
 
 def test_a_patched_model_is_recorded_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -372,7 +372,7 @@ def test_seeded_operands_are_those_of_recorded_proofs(problem: Problem, seed: in
 
 @pytest.mark.parametrize(
     "text",
-    ["grouped8.bf16.tn", "batched8.f16.nn+bias", "grouped8.e4m3.nt.rows->bf16",
+    ["grouped8.bf16.tt", "batched8.f16.nn+bias", "grouped8.e4m3.nt.tensor->bf16",
      "bf16.nt.rows", "i32.nt", "i8*bf16.nt->bf16", "mxfp4*bf16.nt->bf16",
      "mxfp4.nn->bf16", "mxfp4.nt", "mxfp4.nt.rows->bf16", "e5m2.nt", "i8.nt", "bf16.nt->i32", "i8.nt.rows->i32",
      "i8.nt->i32+bias", "bf16.nt->e4m3+accumulate", "batched8.bf16.nt->e4m3", "bf16.nt->e5m2"],
@@ -423,5 +423,6 @@ def test_bytes_shapes_and_strides_are_those_of_storage(
     strides = {
         f"ld{name}": shape[1] + (14 if name == "residual" else 7) for name, shape in shapes.items() if len(shape) == 2
     }
-    assert problem.numbers(7) == {"m": 2, "n": 3, "k": 5, **strides}
+    increments = {"incscale_a": 1} if problem.operation.scales == "blocks" else {}
+    assert problem.numbers(7) == {"m": 2, "n": 3, "k": 5, **strides, **increments}
     assert strides["ldc"] == 10

@@ -175,6 +175,7 @@ def test_what_is_called_is_recorded(table: LoadedTable, tmp_path: Path) -> None:
         ),
         ({"out_scale": torch.tensor(1.0)}, "out_scale is what an output in float8 is multiplied by"),
         ({"out_dtype": FLOAT8, "out_scale": torch.ones(3)}, r"out_scale must be float32, of one element, got \(3,\)"),
+        ({"out_dtype": FLOAT8, "out_scale": 2.0}, r"out_scale must be .*, got a float: pass torch.tensor\(2.0\)"),
         ({"alpha": 2.0, "activation": "mish"}, "activation 'mish' is not known"),
     ],
 )
@@ -183,6 +184,15 @@ def test_anything_else_is_one_line(table: LoadedTable, ends: dict[str, Any], say
     x, weight, bias = operands()
     with pytest.raises(InputError, match=says):
         hktune.linear(x, weight, bias, **ends)
+
+
+@pytest.mark.parametrize("name", ["alpha", "beta"])
+def test_factors_are_numbers(table: LoadedTable, name: str) -> None:
+    del table
+    x, weight, bias = operands()
+    given = {"residual": torch.ones(len(x), len(weight)).bfloat16(), name: torch.tensor(2.0)}
+    with pytest.raises(TypeError, match=rf"^linear\(\): argument '{name}' must be a number, not Tensor: pass {name}"):
+        hktune.linear(x, weight, bias, **given)  # type: ignore[arg-type]
 
 
 SCALED = ("e4m3.nt.rows+bias", "e4m3.nt.tensor")
@@ -246,3 +256,42 @@ def test_a_scaled_product_without_a_row_is_torchs_in_float8(scaled_table: Loaded
 
 def scale() -> Tensor:
     return torch.tensor(12.0)
+
+
+ADDMM = "bf16.nn+alpha+beta_residual"
+
+
+@pytest.fixture
+def addmm_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoadedTable]:
+    monkeypatch.setattr(operators, "_current", None)
+    made = build_table([row(ADDMM)], launched, EMULATED, "clang 22", "0.1.0", "2026-11-30T05:00:00+00:00")
+    write_table(made, {hashlib.sha256(built(ADDMM).data).hexdigest(): built(ADDMM).data}, tmp_path)
+    yield hktune.load(tmp_path, allow_modelled=True)
+    hktune.disable()
+
+
+@pytest.mark.parametrize(("alpha", "beta"), [(0.5, -1.5), (3, 1), (2, 0.25)])
+def test_torchs_sum_with_factors_is_served_while_that_is_enabled(
+    addmm_table: LoadedTable, tmp_path: Path, alpha: float, beta: float
+) -> None:
+    a, b, to = operands()[0], operands()[1].t().contiguous(), residual()
+    right = (beta * to.double() + alpha * (a.double() @ b.double())).bfloat16()
+    with hktune.enable():
+        out, count = hits(addmm_table, lambda: torch.addmm(to, a, b, alpha=alpha, beta=beta))
+        assert count == 1
+        close(out, right)
+        into = torch.full((M, N), torch.nan, dtype=torch.bfloat16)
+        assert torch.addmm(to, a, b, alpha=alpha, beta=beta, out=into) is into
+        close(into, right)
+        assert torch.equal(torch.addmm(to[0], a, b, alpha=0.5, beta=2), torch.addmm(to[:1], a, b, alpha=0.5, beta=2))
+    with hktune.record(tmp_path / "shapes.yaml") as recorder:
+        torch.addmm(to, a, b, alpha=alpha, beta=beta)
+    assert {str(problem) for problem in recorder.calls} == {f"{M}x{N}x{K} {ADDMM}"}
+
+
+def test_a_beta_of_0_reads_nothing(addmm_table: LoadedTable) -> None:
+    a, b, to = operands()[0], operands()[1].t().contiguous(), residual() * torch.nan
+    with hktune.enable():
+        out, count = hits(addmm_table, lambda: torch.addmm(to, a, b, alpha=0.5, beta=0))
+    assert count == 0  # there is no row of +alpha
+    close(out, (0.5 * (a.double() @ b.double())).bfloat16())

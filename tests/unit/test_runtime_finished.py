@@ -213,6 +213,14 @@ def test_a_recording_names_what_one_kernel_would_do(monkeypatch: pytest.MonkeyPa
     }
 
 
+@pytest.mark.filterwarnings("ignore::hktune.runtime.FallbackWarning")
+def test_what_is_no_tensor_is_torchs_to_refuse(table: LoadedTable) -> None:
+    x, wide, _ = gated_operands()
+    for call in (hktune.gated_linear, lambda x, weight: hktune.linear(x, weight, residual=residual())):
+        with pytest.raises(TypeError, match=r"argument 'input' \(position 1\) must be Tensor, not list"):
+            call(x.tolist(), wide)  # type: ignore[arg-type, operator]
+
+
 def test_what_cannot_be_is_one_line(table: LoadedTable) -> None:
     x, wide, _ = gated_operands()
     with pytest.raises(InputError, match=r"^activation 'mish' is not known"):

@@ -133,6 +133,19 @@ def test_nan_scales_are_of_their_rows_alone(table: LoadedTable) -> None:
     assert found.isnan().sum() == N + M - 1
 
 
+def test_what_is_beyond_the_output_is_infinite_as_in_torch(table: LoadedTable) -> None:
+    _, _, scale_a, scale_b = operands("tensor")
+    left, right = (torch.full((rows, K), 448.0) for rows in (M, N))
+    left[1] = -448.0
+    a, b = left.to(E4M3), right.to(E4M3).t()
+    bias = torch.zeros(N, dtype=torch.float16)
+    found = hktune.scaled_mm(a, b, scale_a, scale_b, bias, torch.float16)
+    assert table.stats().hits == 1
+    assert torch.equal(found, torch._scaled_mm(a, b, scale_a, scale_b, bias=bias, out_dtype=torch.float16))
+    assert found.isinf().all()
+    assert (found[1] < 0).all()
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [

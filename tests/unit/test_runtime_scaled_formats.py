@@ -310,6 +310,15 @@ def test_compiled_programs_are_served(table: LoadedTable) -> None:
     assert table.stats().hits == 4
 
 
+def test_integers_are_recorded_as_they_are_called_without_a_table_too(tmp_path: Path) -> None:
+    with hktune.record(tmp_path / "recorded.yaml") as recorder:
+        found = hktune.scaled_mm(*integers(), *of_kind("rows"))
+    a, b = integers()
+    scale_a, scale_b = of_kind("rows")
+    close(found, (a.double() @ b.double()) * scale_a.double() * scale_b.double())
+    assert {str(problem): count for problem, count in recorder.calls.items()} == {f"{M}x{N}x{K} i8.nt.rows->bf16": 1}
+
+
 def test_a_recorder_writes_what_can_be_tuned(table: LoadedTable, tmp_path: Path) -> None:
     path, (a, b, scale_a, scale_b) = tmp_path / "recorded.yaml", mx(E4M3)
     with hktune.record(path), hktune.enable():

@@ -333,6 +333,8 @@ def test_a_float32_tile_of_a_block_that_does_not_stay_has_to_fit_in_the_stages()
         ("bf16.nt+residual", {"stages": 2}, "residual_fits_in_stages"),
         ("bf16.nt+residual", {"block_n": 128, "cluster_rows": 4, "cluster_columns": 2}, "multicast_small"),
         ("bf16.nt+residual", {"block_n": 72}, "whole_shares"),
+        ("e4m3.nt.rows->bf16+residual", {"block_n": 72, "cluster_rows": 1}, "residual_is_aligned"),
+        ("e4m3.nt.rows", {"block_n": 136, "cluster_rows": 1}, "float8_rows_fit"),
     ],
 )
 def test_a_rule_of_some_epilogues_can_be_broken(text: str, values: dict[str, Value], rule: str) -> None:
