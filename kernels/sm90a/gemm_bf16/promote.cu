@@ -57,25 +57,35 @@ DEVICE void start_run(Run& run, u32 from, int part, int first_row) {
     multiply_commit();
 }
 
-// Adds a run to the sums of the tile's rows from `row` on, those of fragment `first` and behind it, once no more than
-// IN_FLIGHT later ones are under way.
-template <int IN_FLIGHT>
-DEVICE void take_over(Accumulators& sums, int first, Run& run, const Factors& factors, int row, int column, int k) {
-    if constexpr (IN_BLOCKS) {
-#pragma unroll
-        for (int fragment = 0; fragment < RUN_FRAGMENTS; ++fragment) {
-            const BlockFactors of_run(factors, row + (first + fragment) * WGMMA_M, column, k / SCALE_BLOCK);
-            if (fragment == 0) multiply_wait<IN_FLIGHT>();
-#pragma unroll
-            for (int i = 0; i < ACCUMULATORS; ++i) sums[first + fragment][i] += run[fragment][i] * of_run[i];
-        }
-    } else {
-        multiply_wait<IN_FLIGHT>();
+// What a run is multiplied by, where factors are of blocks. It is read while the run is under way.
+struct RunFactors {
+#if IN_BLOCKS
+    BlockFactors of[RUN_FRAGMENTS];
+
+    DEVICE void load(const Factors& factors, int row, int column, int k) {
 #pragma unroll
         for (int fragment = 0; fragment < RUN_FRAGMENTS; ++fragment)
-#pragma unroll
-            for (int i = 0; i < ACCUMULATORS; ++i) sums[first + fragment][i] += run[fragment][i];
+            of[fragment].load(factors, row + fragment * WGMMA_M, column, k / SCALE_BLOCK);
     }
+#else
+    DEVICE void load(const Factors&, int, int, int) {}
+#endif
+};
+
+// Adds a run to the sums, those of fragment `first` and behind it, once no more than IN_FLIGHT later ones are under way.
+template <int IN_FLIGHT>
+DEVICE void take_over(Accumulators& sums, int first, Run& run, const RunFactors& factors) {
+    multiply_wait<IN_FLIGHT>();
+#pragma unroll
+    for (int fragment = 0; fragment < RUN_FRAGMENTS; ++fragment)
+#pragma unroll
+        for (int i = 0; i < ACCUMULATORS; ++i) {
+#if IN_BLOCKS
+            sums[first + fragment][i] += run[fragment][i] * factors.of[fragment][i];
+#else
+            sums[first + fragment][i] += run[fragment][i];
+#endif
+        }
 }
 
 // As `multiply_tile`: sums = this block's part of K, of the tile at (row, column). All branches between a run's start and
@@ -87,7 +97,7 @@ DEVICE void promote_tile(
     const int runs = schedule.k_steps * RUNS, down = row + first_row;
     int k = schedule.k_first * K_STEP;
     u32 from = 0, last = 0;
-    const auto start = [&](Run& run, int part, int fragment = 0) {
+    const auto start = [&](Run& run, RunFactors& of_run, int part, int fragment = 0) {
         if (part == 0 && fragment == 0) {
             wait(barrier_at(layout.full, ring.stage), ring.parity);
             from = layout.stages + ring.stage * STAGE_BYTES;
@@ -97,44 +107,47 @@ DEVICE void promote_tile(
         turn.take();
         start_run(run, from, part, first_row + fragment * WGMMA_M);
         turn.give();
+        of_run.load(factors, down + fragment * WGMMA_M, column, k);
     };
 #pragma unroll
     for (int i = 0; i < FRAGMENTS * ACCUMULATORS; ++i) sums[i / ACCUMULATORS][i % ACCUMULATORS] = 0;
     if (runs == 0) return;
 #if RUN_BUFFERS == 1
     Run run;
+    RunFactors of_run;
     for (int step = 0; step < schedule.k_steps; ++step) {
 #pragma unroll
         for (int part = 0; part < RUNS; ++part, k += RUN_K) {
 #pragma unroll
             for (int fragment = 0; fragment < FRAGMENTS; ++fragment) {
-                start(run, part, fragment);
-                take_over<0>(sums, fragment, run, factors, down, column, k);
+                start(run, of_run, part, fragment);
+                take_over<0>(sums, fragment, run, of_run);
             }
         }
         release(last);
     }
 #else
     // Starts a run, and takes over the one before, which was another part of its stage or the end of the last one.
-    const auto follow = [&](Run& run, int part, Run& before) {
+    const auto follow = [&](Run& run, RunFactors& of_run, int part, Run& before, const RunFactors& of_before) {
         const u32 stage_before = last;
-        start(run, part);
-        take_over<1>(sums, 0, before, factors, down, column, k);
         k += RUN_K;
+        start(run, of_run, part);
+        take_over<1>(sums, 0, before, of_before);
         if (part == 0) release(stage_before);
     };
     Run even, odd;
-    start(even, 0);
+    RunFactors of_even, of_odd;
+    start(even, of_even, 0);
     int number = 1;
     for (; number + 1 < runs; number += 2) {
-        follow(odd, SECOND, even);
-        follow(even, 0, odd);
+        follow(odd, of_odd, SECOND, even, of_even);
+        follow(even, of_even, 0, odd, of_odd);
     }
     if (number < runs) {
-        follow(odd, SECOND, even);
-        take_over<0>(sums, 0, odd, factors, down, column, k);
+        follow(odd, of_odd, SECOND, even, of_even);
+        take_over<0>(sums, 0, odd, of_odd);
     } else {
-        take_over<0>(sums, 0, even, factors, down, column, k);
+        take_over<0>(sums, 0, even, of_even);
     }
     release(last);
 #endif

@@ -110,8 +110,9 @@ struct BlockFactors {
     float of_rows[OF_ROWS], of_columns[OF_COLUMNS];
     int first_column;
 
-    DEVICE BlockFactors(const Factors& factors, int row, int column, int k_block)
-        : first_column(column) {
+    // Begins to read them.
+    DEVICE void load(const Factors& factors, int row, int column, int k_block) {
+        first_column = column;
         const Place place(row, column);
         const bool has_k = k_block < factors.k_blocks;  // a K-step may end behind K
 #pragma unroll
