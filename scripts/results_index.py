@@ -89,7 +89,7 @@ def _date(table: Table, environment: Environment | None) -> str:
 def _best_of_each(trials: list[Trial]) -> Iterator[tuple[float | None, float]]:
     """Of each shape the fastest other way's time and the best kernel's, where both were timed."""
     for rows in by_problem(deciding(trials)).values():
-        for best in finalists(rows)[:1]:
+        for best in finalists([row for row in rows if row.is_kernel])[:1]:
             others = [time for time in (best.baseline_us, best.vendor_best_us) if time is not None]
             assert best.time_us is not None, "a finalist has a time"
             yield (min(others) if best.vendor_best_us is not None else None), best.time_us

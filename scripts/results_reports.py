@@ -17,7 +17,6 @@ SHAPES = {
     "results/gfx950-emulated": "shapes.yaml",
     "results/gfx950-emulated-mi350x": "shapes.yaml",
     "results/sm90a-nvidia-h100-80gb-hbm3": "shapes-llm.yaml",
-    "results/sm90a-nvidia-h200": "shapes.yaml",
 }
 """The shapes files of those directories whose shapes have names and weights in one."""
 

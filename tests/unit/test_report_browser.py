@@ -130,7 +130,7 @@ def opened(browser: Any, tmp_path: Path) -> Iterator[Open]:
 
 @pytest.fixture(scope="module")
 def pages() -> dict[str, bytes]:
-    h200 = read_results(ROOT / "results" / "sm90a-nvidia-h200", ROOT / "shapes.yaml")
+    h200 = read_results(ROOT / "results" / "sm90a-nvidia-h200")
     other = read_results(ROOT / "results" / "sm90a-nvidia-h200" / "sixteen-shapes-auto-96")
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(importance, "TRIALS_MAX", 100)  # what matters here is that there is a picture

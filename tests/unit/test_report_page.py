@@ -130,7 +130,7 @@ def test_hostile_words_are_text_in_markdown() -> None:
 
 
 def test_a_page_says_what_the_results_do() -> None:
-    results = read_results(SHIPPED / "sm90a-nvidia-h200", ROOT / "shapes.yaml")
+    results = read_results(SHIPPED / "sm90a-nvidia-h100-80gb-hbm3", ROOT / "shapes-llm.yaml")
     seen = Seen(report_page(results).decode())
     text = " ".join(seen.cells)
     for shape in results.solved:
@@ -143,8 +143,18 @@ def test_a_page_says_what_the_results_do() -> None:
         gain = reference.gain(shape)
         assert gain is not None
         assert any(f"{gain.ratio:.3f}" in cell for cell in seen.cells)
-    assert "2026-11-29T17:53" in text  # when the environment says that it began
-    assert any(cell == "NVIDIA H200" for cell in seen.cells)
+    assert "2026-11-23T00:32" in text  # when the environment says that it began
+    assert any(cell == "NVIDIA H100 80GB HBM3" for cell in seen.cells)
+
+
+def test_a_shape_that_was_not_searched_has_no_picture_of_it() -> None:
+    """No kernel for sm90a reads rows that are no multiple of 16 bytes: 1500 x 1200 x 1100 has algorithms alone."""
+    results = read_results(SHIPPED / "sm90a-nvidia-h200")
+    page = report_page(results).decode()
+    unsearched = [str(shape.problem) for shape in results.shapes if not shape.searched]
+    assert unsearched == ["1500x1200x1100 bf16.nt"]
+    assert page.count("Search of 1500x1200x1100") == 0
+    assert page.count("Search of 1x4096x14336") > 0
 
 
 def test_measured_and_modelled_shapes_are_apart() -> None:

@@ -42,7 +42,10 @@ def report_page(results: Results) -> bytes:
         lines=[f"{device_line(results)}.", f"{counts_line(results)}.", calls_line(results)],
         sections=_SECTIONS,
         **_gains(results, drawing),
-        curves=[(curve, drawing.add(search_curve_figure(curve))) for curve in map(curve_of, results.shapes)],
+        # A shape that no kernel may serve was not searched: the vendor's algorithms alone were tried.
+        curves=[
+            (curve, drawing.add(search_curve_figure(curve))) for curve in map(curve_of, results.shapes) if curve.trials
+        ],
         importance=[
             (drawing.add(importance_figure(found)), grids.importance_grid(found)) for found in importances(results)
         ],
