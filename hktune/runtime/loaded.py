@@ -282,6 +282,16 @@ class LoadedTable:
         self._counts.fell_back(found, call.a, call.b)
         return self._counts.by_torch(found, several_by_torch, call)
 
+    def backward_several(self, call: SeveralCall) -> Tensor:
+        """The same in a backward pass: no warning speaks of it, and what has no entry is not counted."""
+        found = self._several(call)
+        if not isinstance(found, Fallback):
+            return found
+        if found is Fallback.NO_ENTRY:
+            return several_by_torch(call)
+        self._counts.left_to_torch(found)
+        return self._counts.by_torch(found, several_by_torch, call)
+
     def below_several(self, call: SeveralCall, out: Tensor | None = None) -> Tensor | None:
         """The same as `below` has a product."""
         return self._counted_below(self._several(call, out))

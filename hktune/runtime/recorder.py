@@ -230,6 +230,11 @@ class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> object:
         del types
         kwargs = kwargs or {}
+        if not self.is_quiet and not _is_whole(func.overloadpacket, args):
+            with self:  # in inference mode products come within what is made of them, such as einsum
+                parts: object = func.decompose(*args, **kwargs)
+            if parts is not NotImplemented:
+                return parts
         out: object = func(*args, **kwargs)
         if not self.is_quiet:
             self._note(func.overloadpacket, args, kwargs)
@@ -314,6 +319,11 @@ class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._recorder.note_added(ADDED, a, b, bias)
 
 
+def _is_whole(packet: OpOverloadPacket, args: Arguments) -> bool:
+    """Whether it is one product as it is called, whatever torch makes of it."""
+    return packet in (_aten.linear, _aten.matmul) and args[1].dim() == 2
+
+
 def _are_single(*batches: Tensor) -> bool:
     return all(each.dim() == 3 and each.shape[0] == 1 for each in batches)
 
@@ -337,6 +347,9 @@ class _Functions(TorchFunctionMode):
             return func(*args, **kwargs)
         if called in _CURRENTS and operators.found_table(operators.CURRENT) is None:
             func = _CURRENTS[called]  # a model can be recorded before there is a table
+        right = args[1] if len(args) > 1 else kwargs.get("other")
+        if called in _MATMULS and not (isinstance(right, Tensor) and right.dim() == 2):
+            return func(*args, **kwargs)  # of stacks: what it becomes is noted below
         was_quiet, self._below.is_quiet = self._below.is_quiet, True
         try:
             out = func(*args, **kwargs)
