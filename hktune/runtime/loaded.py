@@ -350,9 +350,9 @@ class LoadedTable:
 
     @cached_property
     def entries_number(self) -> int:
-        """The same of tables of the same entries, in any process: of all that `may_serve` asks."""
+        """The same of tables of the same entries, in any process: of all that `may_serve` and `has_entry` ask."""
         entries = self._validated.usable
-        served = sorted((*entry.problem.key, entry.rows) for entry in entries if entry.choice != "vendor")
+        served = sorted((*entry.problem.key, entry.rows, entry.choice == "vendor") for entry in entries)
         return int.from_bytes(hashlib.sha256(repr(served).encode()).digest()[:7])
 
     def warm(self) -> None:

@@ -252,8 +252,9 @@ class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _note(self, packet: OpOverloadPacket, args: Arguments, kwargs: Named) -> None:
         note = self._recorder.note
-        if packet is _aten.add and self._recorder.graph is not None:
-            self._recorder.graph.added(*args[:2])
+        if packet in (_aten.add, _aten.add_) and self._recorder.graph is not None:
+            if kwargs.get("alpha", 1) == 1:
+                self._recorder.graph.added(*args[:2])
         elif packet.__name__.endswith("scaled_mm") or packet.__name__ == "_scaled_mm_v2":
             self._note_scaled(packet, args, kwargs)
         elif packet.__name__ == "_int_mm":
