@@ -28,6 +28,7 @@ from hktune.runtime.forms import (
     ADDED,
     ADDED_FLOAT32,
     FACTORED,
+    FLOAT8,
     MATMUL,
     MATMUL_BIAS,
     MATMUL_BIAS_FLOAT32,
@@ -380,7 +381,8 @@ def _form_of(called: Function, x: Tensor, weight: Tensor, bias: Tensor | None, o
     activation, residual = operands.get("activation", "silu" if called in _GATED else None), operands.get("residual")
     if asks_gradient(x, weight, bias, residual):
         return linear_form(bias)
-    scale = out_scale_of(operands.get("out_dtype"), operands.get("out_scale"), x)
+    # What the call took is right: autocast has made another dtype of x since.
+    scale = out_scale_of(FLOAT8, operands.get("out_scale"), x) if operands.get("out_dtype") is FLOAT8 else None
     if called in _GATED:
         return Finish(activation, True, operands.get("interleaved", False), out_scale=scale).form(bias, None)
     alpha, beta = operands.get("alpha", 1.0), operands.get("beta", 1.0)

@@ -422,6 +422,14 @@ def test_a_recording_has_the_sums_of_a_graph(kind: type[Sums], name: str, residu
         assert counts == [(residuals, 0)]
 
 
+@torch.no_grad()
+def test_a_recording_never_refuses_what_the_call_takes(tmp_path: Path) -> None:
+    x, weight = given().float(), given(K).float()
+    with hktune.record(tmp_path / "shapes.yaml") as recorder, torch.autocast("cpu", torch.bfloat16):
+        hktune.linear(x, weight, out_dtype=x.dtype)
+    assert recorder.calls == {ROWS[0]: 1}
+
+
 def test_unpatched_linears_have_no_place() -> None:
     model = model_of(Layer)
     hktune.patch(model, fuse=True, quiet=True)
