@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from hktune.runtime.layers import Linear
-from hktune.runtime.operands import PLAIN
+from hktune.runtime.operands import ALIGNMENT_BYTES, PLAIN
 
 _STRIDED = torch.strided
 
@@ -46,9 +46,11 @@ def storages_of(model: nn.Module) -> Mapping[int, int]:
 
 def make_neighbours(tensors: Sequence[Tensor], storages: Mapping[int, int]) -> None:
     """Have parameters follow one another in memory, if each has a storage of its own: one that no other of the model's
-    `storages` is, and no other process."""
+    `storages` is, and no other process. Each is to begin where a kernel can read it."""
     kinds = {(each.shape[1:], each.dtype, each.device) for each in tensors}
     if len(kinds) != 1 or len({id(each) for each in tensors}) < len(tensors):
+        return
+    if any(each.nbytes % ALIGNMENT_BYTES for each in tensors[:-1]):
         return
     for each in tensors:
         if type(each) not in PLAIN or each.layout is not _STRIDED or each.is_meta:
@@ -79,10 +81,11 @@ def place_linears(module: nn.Module, storages: Mapping[int, int]) -> list[str]:
     for group in groups.values():
         linears = [linear for _, linear in group]
         if len(group) > 1 and not any("_place" in vars(each) for each in linears):
-            for name in ("weight", "bias"):
-                found = [each._parameters[name] for each in linears]
-                make_neighbours([each for each in found if each is not None], storages)
-            if joined([each.weight for each in linears]) is None:
+            found = ([each._parameters.get(name) for each in linears] for name in ("weight", "bias"))
+            parameters = [known for each in found if (known := [one for one in each if one is not None])]
+            for each in parameters:
+                make_neighbours(each, storages)
+            if any(joined(each) is None for each in parameters):
                 continue
             for place, linear in enumerate(linears, 1):
                 vars(linear)["_place"] = place

@@ -45,7 +45,7 @@ def out_scale_of(out_dtype: torch.dtype | None, out_scale: Tensor | None, x: Ten
     check_out_scale(out_dtype, out_scale)
     if out_dtype is not FLOAT8:
         return None
-    return torch.ones((), device=x.device) if out_scale is None else out_scale
+    return torch.ones((), dtype=torch.float32, device=x.device) if out_scale is None else out_scale
 
 
 def check_out_scale(out_dtype: torch.dtype | None, out_scale: Tensor | None) -> None:

@@ -103,20 +103,23 @@ def join_linears(graph: Graph) -> int:
         if linear is not None and linear.place:
             groups[linear.x, linear.bias is None, linear.table, linear.entries].append(linear)
     runs = [run for group in groups.values() for run in _runs(group)]
-    return sum(len(run) for run in runs if _joined(graph, run))
+    return sum(len(run) for run in runs if len(run) > 1 and _joined(graph, run))
 
 
 def _runs(group: Sequence[_Linear]) -> Iterator[list[_Linear]]:
-    """Those of places that follow one another, at least two."""
-    ordered = sorted(group, key=lambda each: each.place)
-    run: list[_Linear] = []
-    for each in ordered:
-        if run and each.place != run[-1].place + 1:
-            if len(run) > 1:
+    """Those of places that follow one another. A place that comes again is another module's."""
+    modules: list[dict[int, _Linear]] = [{}]
+    for each in group:
+        if each.place in modules[-1]:
+            modules.append({})
+        modules[-1][each.place] = each
+    for module in modules:
+        run: list[_Linear] = []
+        for place in sorted(module):
+            if run and place != run[-1].place + 1:
                 yield run
-            run = []
-        run.append(each)
-    if len(run) > 1:
+                run = []
+            run.append(module[place])
         yield run
 
 
@@ -160,7 +163,7 @@ def _shows_rows(node: Node) -> bool:
 
 
 def _is_view(node: Node) -> bool:
-    return node.target is operator.getitem or bool(getattr(node.target, "is_view", False))
+    return node.target in (operator.getitem, *_VIEWS) or bool(getattr(node.target, "is_view", False))
 
 
 def _use_instead(graph: Graph, old: Node, part: Node) -> None:

@@ -65,12 +65,12 @@ class _Grouped(torch.autograd.Function):
         of_a = of_b = None
         if for_a:
             call = SeveralCall(grad.contiguous(), b.mT, offs)
-            of_a = by_torch(call) if grad_enabled() else ctx.table.several(call)
+            of_a = by_torch(call) if grad_enabled() else ctx.table.backward_several(call)
         if for_b:
             # Weights that are stored transposed get a gradient that is.
             left, right = (grad, a) if b.mT.is_contiguous() else (a, grad)
             call = SeveralCall(left.contiguous().mT, right.contiguous(), offs)
-            of_b = by_torch(call) if grad_enabled() else ctx.table.several(call)
+            of_b = by_torch(call) if grad_enabled() else ctx.table.backward_several(call)
             of_b = of_b.mT if left is grad else of_b
         return of_a, of_b, None, None
 

@@ -282,6 +282,16 @@ class LoadedTable:
         self._counts.fell_back(found, call.a, call.b)
         return self._counts.by_torch(found, several_by_torch, call)
 
+    def backward_several(self, call: SeveralCall) -> Tensor:
+        """The same in a backward pass: no warning speaks of it, and what has no entry is not counted."""
+        found = self._several(call)
+        if not isinstance(found, Fallback):
+            return found
+        if found is Fallback.NO_ENTRY:
+            return several_by_torch(call)
+        self._counts.left_to_torch(found)
+        return self._counts.by_torch(found, several_by_torch, call)
+
     def below_several(self, call: SeveralCall, out: Tensor | None = None) -> Tensor | None:
         """The same as `below` has a product."""
         return self._counted_below(self._several(call, out))
@@ -340,9 +350,9 @@ class LoadedTable:
 
     @cached_property
     def entries_number(self) -> int:
-        """The same of tables of the same entries, in any process: of all that `may_serve` asks."""
+        """The same of tables of the same entries, in any process: of all that `may_serve` and `has_entry` ask."""
         entries = self._validated.usable
-        served = sorted((*entry.problem.key, entry.rows) for entry in entries if entry.choice != "vendor")
+        served = sorted((*entry.problem.key, entry.rows, entry.choice == "vendor") for entry in entries)
         return int.from_bytes(hashlib.sha256(repr(served).encode()).digest()[:7])
 
     def warm(self) -> None:

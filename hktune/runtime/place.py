@@ -20,7 +20,7 @@ from hktune.runtime.callers_line import warn_caller
 from hktune.runtime.counts import Fallback, FallbackWarning
 from hktune.runtime.route import AlgorithmRoute, KernelRoute, Route
 from hktune.runtime.torch_state import is_capturing
-from hktune.runtime.workspaces import Workspaces
+from hktune.runtime.workspaces import Workspaces, made_to_last
 
 Empty = Callable[[Sequence[int], Sequence[int], torch.dtype], Tensor]
 """An uninitialised tensor on the thread's current device. These are what torch's compiler calls in the programs that it
@@ -146,9 +146,10 @@ class Place:
         if found is None:
             if is_capturing():
                 return torch.full((), value, dtype=torch.float32, device=self.where)
-            found = torch.tensor(value, dtype=torch.float32, device=self.where)  # copied from the host, which waits
-            if len(self._numbers) < _NUMBERS_MAX:
-                self._numbers[value] = found
+            make = partial(torch.tensor, value, dtype=torch.float32, device=self.where)  # the host waits for its copy
+            if len(self._numbers) >= _NUMBERS_MAX:
+                return make()
+            found = self._numbers[value] = made_to_last(make)
         return found
 
     def strided(self, route: KernelRoute, lda: int, ldb: int) -> PreparedLaunch:

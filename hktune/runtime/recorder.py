@@ -28,6 +28,7 @@ from hktune.runtime.forms import (
     ADDED,
     ADDED_FLOAT32,
     FACTORED,
+    FLOAT8,
     MATMUL,
     MATMUL_BIAS,
     MATMUL_BIAS_FLOAT32,
@@ -230,6 +231,11 @@ class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> object:
         del types
         kwargs = kwargs or {}
+        if not self.is_quiet and not _is_whole(func.overloadpacket, args):
+            with self:  # in inference mode products come within what is made of them, such as einsum
+                parts: object = func.decompose(*args, **kwargs)
+            if parts is not NotImplemented:
+                return parts
         out: object = func(*args, **kwargs)
         if not self.is_quiet:
             self._note(func.overloadpacket, args, kwargs)
@@ -247,8 +253,9 @@ class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _note(self, packet: OpOverloadPacket, args: Arguments, kwargs: Named) -> None:
         note = self._recorder.note
-        if packet is _aten.add and self._recorder.graph is not None:
-            self._recorder.graph.added(*args[:2])
+        if packet in (_aten.add, _aten.add_) and self._recorder.graph is not None:
+            if kwargs.get("alpha", 1) == 1:
+                self._recorder.graph.added(*args[:2])
         elif packet.__name__.endswith("scaled_mm") or packet.__name__ == "_scaled_mm_v2":
             self._note_scaled(packet, args, kwargs)
         elif packet.__name__ == "_int_mm":
@@ -313,6 +320,11 @@ class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._recorder.note_added(ADDED, a, b, bias)
 
 
+def _is_whole(packet: OpOverloadPacket, args: Arguments) -> bool:
+    """Whether it is one product as it is called, whatever torch makes of it."""
+    return packet in (_aten.linear, _aten.matmul) and args[1].dim() == 2
+
+
 def _are_single(*batches: Tensor) -> bool:
     return all(each.dim() == 3 and each.shape[0] == 1 for each in batches)
 
@@ -336,6 +348,9 @@ class _Functions(TorchFunctionMode):
             return func(*args, **kwargs)
         if called in _CURRENTS and operators.found_table(operators.CURRENT) is None:
             func = _CURRENTS[called]  # a model can be recorded before there is a table
+        right = args[1] if len(args) > 1 else kwargs.get("other")
+        if called in _MATMULS and not (isinstance(right, Tensor) and right.dim() == 2):
+            return func(*args, **kwargs)  # of stacks: what it becomes is noted below
         was_quiet, self._below.is_quiet = self._below.is_quiet, True
         try:
             out = func(*args, **kwargs)
@@ -366,7 +381,8 @@ def _form_of(called: Function, x: Tensor, weight: Tensor, bias: Tensor | None, o
     activation, residual = operands.get("activation", "silu" if called in _GATED else None), operands.get("residual")
     if asks_gradient(x, weight, bias, residual):
         return linear_form(bias)
-    scale = out_scale_of(operands.get("out_dtype"), operands.get("out_scale"), x)
+    # What the call took is right: autocast has made another dtype of x since.
+    scale = out_scale_of(FLOAT8, operands.get("out_scale"), x) if operands.get("out_dtype") is FLOAT8 else None
     if called in _GATED:
         return Finish(activation, True, operands.get("interleaved", False), out_scale=scale).form(bias, None)
     alpha, beta = operands.get("alpha", 1.0), operands.get("beta", 1.0)

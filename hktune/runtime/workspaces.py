@@ -13,6 +13,8 @@ import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -21,6 +23,15 @@ from hktune.core.errors import DeviceError
 from hktune.core.launch import WORKSPACE_COUNTER_BYTES
 from hktune.device.device import Capture, GraphLife
 from hktune.runtime.torch_state import is_capturing
+
+_Made = TypeVar("_Made")
+
+
+def made_to_last(make: Callable[[], _Made]) -> _Made:
+    """What `make` allocates, as memory that may be kept. What this thread allocates may be of a pool that torch checks
+    for such (a compiled program's, while it is warmed up for graphs): another thread's is not."""
+    with ThreadPoolExecutor(1) as other:
+        return other.submit(make).result()
 
 
 @dataclass
@@ -95,12 +106,9 @@ class Workspaces:
         return captured
 
     def _lasting(self, size_bytes: int, stream: int | None) -> Tensor:
-        """Memory that may be kept. What this thread allocates may be of a pool that torch checks for such (a compiled
-        program's, while it is warmed up for graphs): another thread's is not."""
         if self._device.type != "cuda" or stream is None:
             return torch.empty(size_bytes, dtype=torch.uint8, device=self._device)
-        with ThreadPoolExecutor(1) as other:
-            memory = other.submit(_Memory, size_bytes, self._device, stream).result()
+        memory = made_to_last(partial(_Memory, size_bytes, self._device, stream))
         return torch.as_tensor(memory, device=self._device)
 
     def _outside_graph(self, size_bytes: int) -> Tensor:

@@ -20,6 +20,7 @@ from test_runtime_activations import built, hits, launched
 from torch import Tensor, nn
 from torch._dynamo.backends.common import aot_autograd
 from torch.nn import functional
+from torch.nn.utils import parametrize
 
 import hktune
 from hktune.core.operation import operation_of
@@ -239,6 +240,55 @@ def test_sums(kind: str) -> None:
     assert_right(out, model, x)
 
 
+class Two(nn.Module):
+    """Two modules of one input, each with linears of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.other = Attention(), Attention()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([self.one(x)[0], self.other(x)[0]], -1)
+
+
+@torch.no_grad()
+def test_linears_of_two_modules_are_joined_with_their_own(table: LoadedTable) -> None:
+    model, counts = model_of(Two), []  # type: ignore[var-annotated]
+    hktune.patch(model, fuse=True, quiet=True)
+    step = compiled(model, counts)
+    out, count = hits(table, lambda: step(given(M)))
+    assert (counts, count) == ([(0, 6)], 4)
+    assert_right(out, model, given(M))
+
+
+class Narrow(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k = linear(12, K, True), linear(12, K, True)
+
+    def forward(self, x: Tensor, *, more: None = None) -> Tensor:
+        return self.q(x) + self.k(x)
+
+
+@torch.no_grad()
+def test_no_parameter_is_moved_to_where_no_kernel_reads_it() -> None:
+    model = model_of(Narrow)
+    assert not hktune.patch(model, fuse=True, quiet=True).adjacent
+    assert not any(each.data_ptr() % 16 for each in model.parameters())
+    assert not any("_place" in vars(each) for each in model.modules())
+
+
+def test_a_bias_that_is_computed_is_left() -> None:
+    model = model_of(Returns)
+    for each in (model.q, model.k, model.v):
+        each.bias = nn.Parameter(torch.ones(each.out_features, dtype=torch.bfloat16))
+        parametrize.register_parametrization(each, "bias", nn.Tanh())
+    hktune.patch(model, fuse=True, quiet=True)
+    expected = [functional.linear(given(), each.weight, each.bias) for each in (model.q, model.k, model.v)]
+    for out, right in zip(model(given()), expected, strict=True):
+        torch.testing.assert_close(out, right, rtol=2**-5, atol=2**-5)
+
+
 class Returns(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -273,6 +323,7 @@ USES: dict[str, tuple[Callable[[Tensor], Tensor], int]] = {
     "another type": (lambda q: q.view(torch.int16).bfloat16(), 0),
     "an operator of others": (lambda q: of_rows(q), 0),
     "an operator of others, of a view": (lambda q: of_rows(q.view(-1, 16)), 0),
+    "an operator of others, of an unsafe view": (lambda q: of_rows(torch.ops.aten._unsafe_view(q, [-1, 16])), 0),
     "views of views": (lambda q: q.unsqueeze(1).view(2, -1)[:, 5:], 3),
     "a view of a part": (lambda q: q[:1].view(-1), 3),
     "parts": (lambda q: torch.cat(q.split(16, -1)).view(-1), 3),
@@ -347,6 +398,36 @@ def test_a_recording_of_sums_that_are_none_of_a_kernels(tmp_path: Path) -> None:
         with hktune.record(tmp_path / "shapes.yaml", compiled=True) as recorder:
             model(x)
         assert (recorder.calls[RESIDUAL], recorder.calls[plain]) == (residuals, plains), kind
+
+
+class InPlace(Sums):
+    def forward(self, x: Tensor, *, more: None = None) -> Tensor:
+        out = x.clone()
+        return out.add_(self.first(x), alpha=2) if self.kind == "a factor" else out.add_(self.first(x))
+
+
+@pytest.mark.parametrize("kind", [Sums, InPlace])
+@pytest.mark.parametrize(("name", "residuals"), [("a factor", 0), ("a sum", 1)])
+@torch.no_grad()
+def test_a_recording_has_the_sums_of_a_graph(kind: type[Sums], name: str, residuals: int, tmp_path: Path) -> None:
+    if (kind, name) == (Sums, "a sum"):
+        name = "used twice"  # of which only the graph knows
+    model, counts = model_of(kind, name), []  # type: ignore[var-annotated]
+    hktune.patch(model, fuse=True, quiet=True)
+    with hktune.record(tmp_path / "shapes.yaml", compiled=True) as recorder:
+        model(given())
+    assert recorder.calls[RESIDUAL] == residuals
+    if name != "used twice":
+        compiled(model, counts)(given())
+        assert counts == [(residuals, 0)]
+
+
+@torch.no_grad()
+def test_a_recording_never_refuses_what_the_call_takes(tmp_path: Path) -> None:
+    x, weight = given().float(), given(K).float()
+    with hktune.record(tmp_path / "shapes.yaml") as recorder, torch.autocast("cpu", torch.bfloat16):
+        hktune.linear(x, weight, out_dtype=x.dtype)
+    assert recorder.calls == {ROWS[0]: 1}
 
 
 def test_unpatched_linears_have_no_place() -> None:

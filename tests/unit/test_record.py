@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -138,6 +139,26 @@ def test_every_spelling_of_a_product_is_counted_once(tmp_path: Path) -> None:
 
 class Tagged(Tensor):
     pass
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+def test_products_of_stacks_are_counted_in_every_spelling(
+    tmp_path: Path, mode: Callable[[], AbstractContextManager[None]]
+) -> None:
+    """As `enable` serves them. In inference mode torch shows `einsum` and `@` whole."""
+    a, b = torch.zeros(4, 32, 16).bfloat16(), torch.zeros(4, 16, 24).bfloat16()
+    with hktune.record(tmp_path / "shapes.yaml") as recorder, mode():
+        for product in (torch.bmm, torch.matmul, torch.linalg.matmul, hktune.matmul):
+            product(a, b)
+        a @ b
+        a.view(2, 2, 32, 16) @ b.view(2, 2, 16, 24)
+        torch.einsum("gmk,gkn->gmn", a, b)
+        torch.einsum("mk,kn->mn", a[0], b[0])
+        with pytest.raises(TypeError, match="must be Tensor"):
+            torch.matmul(a, 3)  # type: ignore[arg-type]
+    stacks, one = Problem(32, 24, 16, operation_of("batched4.bf16.nn")), Problem(32, 24, 16, operation_of("bf16.nn"))
+    assert dict(recorder.calls) == {stacks: 7, one: 1}
+    assert not recorder.left_out
 
 
 @pytest.mark.filterwarnings("ignore::hktune.runtime.FallbackWarning")

@@ -24,6 +24,7 @@ from hktune.runtime import LoadedTable, operators
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script")  # Inductor's own, which it imports
 
 M, N, K = 16, 64, 32
+BF16_NT = Operation("bf16", "nt")
 NT, NN, TN = (M, N, K, "nt"), (M, K, N, "nn"), (N, K, M, "tn")
 Make = Callable[..., LoadedTable]
 Product = Callable[[Tensor, Tensor], Tensor]
@@ -82,6 +83,18 @@ def test_a_table_of_the_same_entries_has_the_same_number(make: Make) -> None:
     others = make(NT), make(NT, NN), make(NT, TN, (2 * M, N, K, "nt"))
     assert first.entries_number == again.entries_number
     assert len({first.entries_number, *(each.entries_number for each in others)}) == 4
+
+
+def test_a_shape_that_the_vendor_serves_is_an_entry_too(make: Make, tmp_path: Path) -> None:
+    """For a graph asks whether the table says what serves a joined product."""
+    row, other = trial(Problem(M, N, K, BF16_NT)), Problem(M, 2 * N, K, BF16_NT)
+    published(tmp_path / "without", row)
+    published(tmp_path / "with", row, trial(other, vendor_best="torch", vendor_best_us=0.5))
+    without, also = (
+        hktune.load(tmp_path / name, allow_modelled=True, device=TorchDevice()) for name in ("without", "with")
+    )
+    assert also.has_entry(torch.bfloat16, "", M, 2 * N, K) > without.has_entry(torch.bfloat16, "", M, 2 * N, K)
+    assert also.entries_number != without.entries_number
 
 
 @pytest.mark.slow  # Inductor compiles C++

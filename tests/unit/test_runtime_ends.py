@@ -16,6 +16,7 @@ from test_runtime_activations import PLAIN, K, M, N, built, close, hits, launche
 from test_runtime_finished import residual, truth
 from torch import Tensor
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import hktune
 from hktune.core.errors import InputError
@@ -92,6 +93,42 @@ def test_float8_saturates_and_keeps_a_nan(table: LoadedTable) -> None:
     others = [row for row in range(M) if row != 2]
     assert (out[others].float().abs() == 448).sum() == (exact[others].float().abs() == 448).sum() > 0
     same_but_few(out[others], exact[others])
+
+
+@pytest.mark.parametrize("default", [torch.bfloat16, torch.float64])
+def test_without_a_scale_it_is_1_whatever_torchs_default_dtype(table: LoadedTable, default: torch.dtype) -> None:
+    x, weight, bias = operands()
+    usual = torch.get_default_dtype()
+    torch.set_default_dtype(default)
+    try:
+        out, count = hits(table, lambda: hktune.linear(x, weight, bias, activation="silu", out_dtype=FLOAT8))
+    finally:
+        torch.set_default_dtype(usual)
+    assert count == 1
+    same_but_few(out, in_float8(truth(x, weight, bias, "silu"), 1.0))
+
+
+class Seen(TorchDispatchMode):
+    """The operators of this thread."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.operators: list[object] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> object:
+        self.operators.append(func)
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_factor_that_is_kept_is_not_of_a_pool_of_this_thread(table: LoadedTable) -> None:
+    """torch's compiler allocates a thread's memory in a pool while it warms up a graph, and refuses what is left
+    there."""
+    [place] = [each.place for each in table._places.values() if each]
+    with Seen() as seen:
+        first, again = place.number(-0.625), place.number(-0.625)
+    assert not seen.operators
+    assert first is again
+    assert (first.item(), first.dtype, first.shape) == (-0.625, torch.float32, ())
 
 
 BY_PARTS: dict[str, Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]] = {
