@@ -6,12 +6,13 @@ import functools
 import os
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hktune.compile import CachedCompiler
 from hktune.core.errors import DeviceError
+from hktune.core.group_sizes import Tokens
 from hktune.core.identity import Identity
 from hktune.core.outcome import Failure, Source, Status, Timing
 from hktune.core.problem import Problem
@@ -39,6 +40,7 @@ class StandInService:
     seed: int
     ordinal: int
     others: tuple[Path, ...]
+    tokens: Mapping[Problem, Tokens]
 
     def __call__(self) -> Serve:
         if (self.settings.cache_dir / f"broken-{self.ordinal}").exists():

@@ -289,7 +289,9 @@ def _weight(value: Json, where: str) -> float:
 
 
 def _name(entry: Mapping[str, Json], problem: Problem, where: str) -> str:
-    name = entry.get("name", str(problem))
+    if "name" not in entry:
+        return str(problem)
+    name = entry["name"]
     if not isinstance(name, str) or not name.isprintable() or not 1 <= len(name) <= NAME_CHARACTERS_MAX:
         rule = f"{where}: name: must be 1 to {NAME_CHARACTERS_MAX} printable characters"
         raise ShapesError(f"{rule}, got {shown(name)}")

@@ -24,6 +24,7 @@ from hktune.commands.arguments import problem as argument_of_problem
 from hktune.core.command_words import spelled
 from hktune.core.config import Config, compact_json
 from hktune.core.errors import TableError
+from hktune.core.operand import operands_of
 from hktune.core.operation import LAYOUTS, Operation, operation_of
 from hktune.core.outcome import Source, Stage, Status
 from hktune.core.problem import Problem
@@ -222,10 +223,10 @@ def entries(draw: st.DrawFn, version: int) -> dict[str, Any]:
     entry |= {name: draw(MICROS) for name in ("time_us", "baseline_us")}
     entry |= {"baseline": draw(PRINTABLE), "ties": draw(st.lists(ID, max_size=3)), "choice": "vendor"}
     if draw(st.booleans()):
-        takes_bias = operation_of(operation).has_bias or draw(st.booleans())
-        bias = [{"name": "bias", "kind": "pointer"}] if takes_bias else []
-        if operation_of(operation).has_residual:
-            bias += [{"name": "residual", "kind": "pointer"}, {"name": "ldresidual", "kind": "i32"}]
+        names = set(operands_of(operation_of(operation))) - {"a", "b", "c"}
+        names |= {"bias"} if draw(st.booleans()) else set()
+        more = [{"name": name, "kind": "pointer"} for name in sorted(names)]
+        more += [{"name": "ldresidual", "kind": "i32"}] if "residual" in names else []
         kinds = st.sampled_from(["u32", "i32", "u64"])
         numbers = [{"name": name, "kind": draw(kinds)} for name in draw(NUMBERS)]
         side = st.integers(1, 1024)
@@ -233,7 +234,7 @@ def entries(draw: st.DrawFn, version: int) -> dict[str, Any]:
             "grid": [draw(st.integers(1, 2**31 - 1)) for _ in range(3)],
             "block": [draw(side) for _ in range(3)],
             "dynamic_lds_bytes": draw(st.integers(0, 1 << 20)),
-            "arguments": POINTERS + bias + numbers,
+            "arguments": POINTERS + more + numbers,
         }
         config = draw(st.dictionaries(WORD, st.one_of(st.integers(-(2**63), 2**63 - 1), st.booleans(), WORD)))
         names = {"config": config, "config_id": Config(config).id, "template": draw(WORD), "symbol": "kernel"}

@@ -203,7 +203,7 @@ def test_a_config_is_proved_as_the_code_of_the_problems_operation(capsys: pytest
         (["--operation", "f32.nn"], "gfx950/gemm_bf16 cannot do f32.nn: it does bf16.nn->f32,"),
         (["--operation", "bf16.nt", "--problem", "8x8x8:f16.nt"], "bf16.nt and f16.nt need different code"),
         (["--problem", "8x8x8:grouped.f16.nt"], "say how many, such as grouped8.f16.nt"),
-        (["--problem", "8x8x8:grouped4.f16.nt"], "cannot do grouped4.f16.nt: it does f16.nt,"),
+        (["--problem", "8x8x8:grouped4.f16.tt"], "grouped4.f16.tt: its operands are not known"),
         (["--gemm", "f16.nt"], "--gemm is for a kernel of your own: add --kernel FILE, or leave it out"),
         (["--args", "x:f32[2]"], "--args is for a kernel of your own"),
         (["--strict"], "--strict is for a kernel of your own"),
