@@ -7,7 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hktune.compile import CachedCompiler
@@ -40,7 +40,7 @@ class StandInService:
     seed: int
     ordinal: int
     others: tuple[Path, ...]
-    tokens: Mapping[Problem, Tokens]
+    tokens: Mapping[Problem, Tokens] = field(default_factory=dict)
 
     def __call__(self) -> Serve:
         if (self.settings.cache_dir / f"broken-{self.ordinal}").exists():

@@ -143,9 +143,10 @@ class Tagged(Tensor):
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
 def test_products_of_stacks_are_counted_in_every_spelling(
-    tmp_path: Path, mode: Callable[[], AbstractContextManager[None]]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: Callable[[], AbstractContextManager[None]]
 ) -> None:
     """As `enable` serves them. In inference mode torch shows `einsum` and `@` whole."""
+    monkeypatch.setattr(operators, "_current", None)
     a, b = torch.zeros(4, 32, 16).bfloat16(), torch.zeros(4, 16, 24).bfloat16()
     with hktune.record(tmp_path / "shapes.yaml") as recorder, mode():
         for product in (torch.bmm, torch.matmul, torch.linalg.matmul, hktune.matmul):
