@@ -147,10 +147,9 @@ def gated_linear(
 
     The first N rows of `weight` make the gates, the others what these gate; with `interleaved` the rows of both take
     turns: gate 0, up 0, gate 1, up 1. `bias` has 2N elements in the same order. `out_dtype` and `out_scale` are those
-    of `linear`. With silu this is
-    SwiGLU, with gelu_tanh or gelu GeGLU; None leaves the gate as it is. One kernel does it where the table has one, in
-    float32 before the one rounding. Else, and where a gradient is asked, the product is a call of `linear`, and the
-    rest torch's own.
+    of `linear`. With silu this is SwiGLU, with gelu_tanh or gelu GeGLU; None leaves the gate as it is. One kernel does
+    it where the table has one, in float32 before the one rounding. Else, and where a gradient is asked, the product is
+    a call of `linear`, and the rest torch's own.
 
     Raises TableError when no table is loaded. Raises InputError for an activation that is not known, and for a weight
     with an odd number of rows.

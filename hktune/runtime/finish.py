@@ -71,16 +71,15 @@ def by_parts(
     residual: Tensor | None,
 ) -> Tensor:
     """A call of `linear`, and the rest by torch."""
-    activation = finish.activation
-    if finish.is_gated or finish.alpha != 1:
-        product = linear(x, weight, bias) if finish.alpha == 1 else linear(x, weight, None) * finish.alpha
-        product = product if bias is None or finish.alpha == 1 else product + bias
-        if finish.is_gated:
-            product = gated(product, activation, finish.interleaved)
-        elif activation is not None:
-            product = activated(activation, product)
+    if finish.alpha == 1:
+        product = linear(x, weight, bias, activation=None if finish.is_gated else finish.activation)
     else:
-        product = linear(x, weight, bias, activation=activation)
+        product = linear(x, weight, None) * finish.alpha
+        product = product if bias is None else product + bias
+        if finish.activation is not None and not finish.is_gated:
+            product = activated(finish.activation, product)
+    if finish.is_gated:
+        product = gated(product, finish.activation, finish.interleaved)
     if residual is not None:
         product = product + residual if finish.beta == 1 else torch.add(product, residual, alpha=finish.beta)
     return product if finish.out_scale is None else in_float8(product, finish.out_scale)

@@ -36,6 +36,21 @@ def refusal(operands: Sequence[Tensor], dtypes: Sequence[torch.dtype], n: int, d
     return None
 
 
+def may_hold(
+    out: Tensor, dtype: torch.dtype, shape: Sequence[int], where: torch.device, operands: Sequence[Tensor]
+) -> bool:
+    """Whether a kernel on `where` may write the product of `operands` to `out`, which none of them may overlap."""
+    return (
+        out.dtype is dtype
+        and out.shape == shape
+        and out.device == where
+        and out.is_contiguous()
+        and not out.is_neg()
+        and not out.data_ptr() % ALIGNMENT_BYTES
+        and not any(torch._C._overlaps(out, each) for each in operands)
+    )
+
+
 def _unfit(tensor: Tensor, dtype: torch.dtype, device: torch.device) -> Fallback | None:
     if tensor.layout is not torch.strided:
         return Fallback.TENSOR_TYPE

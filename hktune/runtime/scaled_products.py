@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
 
 from hktune.core.problem import Key
 from hktune.device.device import PreparedLaunch
 from hktune.runtime.counts import Counts, Fallback
 from hktune.runtime.forms import FLOAT8
+from hktune.runtime.operands import may_hold
 from hktune.runtime.place import Place
 from hktune.runtime.route import KernelRoute, Route
 from hktune.runtime.scaled_call import OPERATIONS, ScaledCall, Words, is_by_columns, refusal
@@ -43,7 +43,11 @@ class ScaledProducts:
         if isinstance(route, Fallback):
             return route
         why = refusal(call, n, words[2], self._place.where)
-        if why is None and out is not None and not self._fits(out, (m, n), call):
+        if (
+            why is None
+            and out is not None
+            and not may_hold(out, call.out_dtype, (m, n), self._place.where, call.tensors)
+        ):
             why = Fallback.STRIDES
         if why is not None:
             return why
@@ -72,17 +76,6 @@ class ScaledProducts:
             return Fallback.EMPTY
         routes = [self._route((*sizes, str(each))) for each in operations]
         return next((each for each in routes if isinstance(each, Route)), routes[0])
-
-    def _fits(self, out: Tensor, shape: tuple[int, int], call: ScaledCall) -> bool:
-        return (
-            out.dtype is call.out_dtype
-            and out.shape == shape
-            and out.device == self._place.where
-            and out.is_contiguous()
-            and not out.is_neg()
-            and not out.data_ptr() % 16
-            and not any(torch._C._overlaps(out, each) for each in call.tensors)
-        )
 
     def _launched(
         self, launch: PreparedLaunch, route: Route, call: ScaledCall, shape: tuple[int, int], out: Tensor | None

@@ -6,13 +6,12 @@ import itertools
 import operator
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
 
 from hktune.core.problem import Key
 from hktune.device.device import PreparedLaunch
 from hktune.runtime.counts import Counts, Fallback
-from hktune.runtime.operands import ALIGNMENT_BYTES
+from hktune.runtime.operands import may_hold
 from hktune.runtime.place import Place
 from hktune.runtime.route import KernelRoute, Route
 from hktune.runtime.several_call import SeveralCall, refusal
@@ -42,7 +41,11 @@ class SeveralProducts:
         if 0 in sizes:
             return Fallback.EMPTY
         why = refusal(call, self._place.where)
-        if why is None and out is not None and not self._fits(out, call):
+        if (
+            why is None
+            and out is not None
+            and not may_hold(out, call.a.dtype, call.out_shape, self._place.where, call.tensors)
+        ):
             why = Fallback.STRIDES
         if why is not None:
             return why
@@ -85,17 +88,6 @@ class SeveralProducts:
                 self._routes.clear()
             known = self._routes[key] = self._route((*sizes[:3], str(operation)))
         return known
-
-    def _fits(self, out: Tensor, call: SeveralCall) -> bool:
-        return (
-            out.dtype is call.a.dtype
-            and out.shape == call.out_shape
-            and out.device == self._place.where
-            and out.is_contiguous()
-            and not out.is_neg()
-            and not out.data_ptr() % ALIGNMENT_BYTES
-            and not any(torch._C._overlaps(out, each) for each in call.tensors)
-        )
 
     def _launched(self, launch: PreparedLaunch, route: Route, call: SeveralCall, out: Tensor | None) -> Tensor:
         place = self._place
