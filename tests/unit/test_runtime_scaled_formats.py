@@ -310,7 +310,10 @@ def test_compiled_programs_are_served(table: LoadedTable) -> None:
     assert table.stats().hits == 4
 
 
-def test_integers_are_recorded_as_they_are_called_without_a_table_too(tmp_path: Path) -> None:
+def test_integers_are_recorded_as_they_are_called_without_a_table_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(operators, "_current", None)
     with hktune.record(tmp_path / "recorded.yaml") as recorder:
         found = hktune.scaled_mm(*integers(), *of_kind("rows"))
     a, b = integers()
