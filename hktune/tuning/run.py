@@ -32,28 +32,29 @@ from hktune.store import (
 )
 from hktune.store.studies.study_mirror import StudyMirror
 from hktune.store.studies.study_place import StudyPlace
-from hktune.tuning.benches import Bench, EmulatedBench, OpenBench
+from hktune.tuning.benches.contract import Bench, OpenBench
+from hktune.tuning.benches.emulated_bench import EmulatedBench
+from hktune.tuning.benches.prebuilt import read_built
 from hktune.tuning.callbacks import Callbacks
 from hktune.tuning.candidates import candidate_searches, candidate_spaces
-from hktune.tuning.confirmation import deciding
-from hktune.tuning.earlier import Earlier
+from hktune.tuning.confirming.confirmation import deciding
 from hktune.tuning.ledger import Ledger, SharedDirectory
 from hktune.tuning.own_trials import require_own
 from hktune.tuning.part import Part, search_part
-from hktune.tuning.prebuilt import read_built
-from hktune.tuning.progress import Progress
+from hktune.tuning.priors.earlier import Earlier
 from hktune.tuning.rivals import Raced, Rival, chosen_rivals, fastest, keep_comparable, race
 from hktune.tuning.run_options import RunOptions, asked_bench, asked_cluster, asked_device, calibrated_spaces
 from hktune.tuning.run_summary import RunSummary
-from hktune.tuning.searches import Budget, Search
+from hktune.tuning.searching.progress import Progress
+from hktune.tuning.searching.searches import Budget, Search
+from hktune.tuning.searching.strategies_apart import StrategiesApart
 from hktune.tuning.side_by_side import side_by_side
-from hktune.tuning.strategies_apart import StrategiesApart
 from hktune.tuning.table_place import TablePlace
 from hktune.tuning.trial_rows import RowContext, now
 from hktune.workers.gpu_worker import total_usage
 
 if TYPE_CHECKING:
-    from hktune.tuning.ray_search import RemoteSearch
+    from hktune.tuning.cluster.ray_search import RemoteSearch
     from hktune.workers.ray_cluster import Cluster
 
 Work: TypeAlias = "OpenBench | RemoteSearch"

@@ -16,7 +16,7 @@ from hktune.core.problem import Problem
 from hktune.core.settings import Settings
 from hktune.device.cuda import CudaDevice
 from hktune.measure.stopwatch import Attempt
-from hktune.tuning.benches import GpuBench
+from hktune.tuning.benches.gpu_bench import GpuBench
 from hktune.workers.gpu_service import GpuService
 from hktune.workers.gpu_worker import Answer, ContainedStopwatch, GpuWorker, Request, Serve
 

@@ -21,9 +21,9 @@ from hktune.search import STRATEGIES, create_strategy
 from hktune.space import SearchSpace, load_space
 from hktune.space.listed import ListedDomain
 from hktune.store import TrialStore
-from hktune.tuning.earlier import Earlier
-from hktune.tuning.prebuilt import read_built
-from hktune.tuning.prior import Prior
+from hktune.tuning.benches.prebuilt import read_built
+from hktune.tuning.priors.earlier import Earlier
+from hktune.tuning.priors.prior import Prior
 from hktune.tuning.run import RunOptions, _searches
 
 TIE = model_error().tie_factor
