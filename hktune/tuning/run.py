@@ -1,4 +1,4 @@
-"""One tuning run, assembled: shapes, space, compiler, workers, stopwatch, store; then the loop; then the table."""
+"""One tuning run: begun, its rivals raced, its shapes searched for, and what it leaves when that is over."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
 
 from hktune.core.errors import HktuneError
 from hktune.core.interruption import Interruption
@@ -33,9 +32,6 @@ from hktune.tuning.searching.searches import Budget
 from hktune.tuning.searching.strategies_apart import StrategiesApart
 from hktune.tuning.side_by_side import side_by_side
 from hktune.workers.gpu_worker import total_usage
-
-if TYPE_CHECKING:
-    pass
 
 RIVALS_SHARE = 0.25
 """Of a time budget, so much for rivals."""
