@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
+from toy_space import space_in
 
 from hktune.core.candidate import Candidate
 from hktune.core.config import Config
@@ -85,13 +86,7 @@ class Dying:
 @pytest.fixture(scope="module")
 def bench(hopper: CudaDevice, tmp_path_factory: pytest.TempPathFactory) -> GpuBench:
     root = tmp_path_factory.mktemp("trouble")
-    folder = root / "kernels" / "sm90a" / "trouble"
-    folder.mkdir(parents=True)
-    (folder / "template.yaml").write_text(TEMPLATE)
-    (folder / "trouble.cu").write_text(SOURCE)
-    space = root / "search_spaces" / "trouble.yaml"
-    space.parent.mkdir()
-    space.write_text(SPACE)
+    space = space_in(root, "sm90a/trouble.cu", TEMPLATE, SOURCE, SPACE)
     return GpuBench("cuda", space, 0, Settings(root / "cache"))
 
 
