@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 import torch
-from scaled_calls import by_operator, by_out, scaled_table
+from naive_gemm import published, trial
 from torch import Tensor
 from torch.nn import functional
 
 import hktune
 from hktune.core.errors import TableError
+from hktune.core.operation import operation_of
+from hktune.core.problem import Problem
 from hktune.core.shapes import load_shapes
 from hktune.dispatch.calls import CALL_OPERATIONS
 from hktune.runtime import FallbackWarning, LoadedTable, operators
@@ -30,7 +32,11 @@ TEXTS = [
 
 @pytest.fixture
 def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterable[LoadedTable]:
-    yield from scaled_table(tmp_path, monkeypatch, TEXTS, M, N, K)
+    monkeypatch.setattr(operators, "_current", None)
+    published(tmp_path, *(trial(Problem(M, N, K, operation_of(text))) for text in TEXTS))
+    yield hktune.load(tmp_path, allow_modelled=True)
+    hktune.disable()
+    torch._dynamo.reset()
 
 
 def operands(
@@ -75,6 +81,16 @@ def test_a_product_is_torchs_and_is_the_kernels(
 
 
 Call = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+
+
+def by_operator(*given: Any) -> Tensor:
+    return torch._scaled_mm(*given, out_dtype=torch.bfloat16)
+
+
+def by_out(*given: Any) -> Tensor:
+    out = torch.full((M, N), torch.nan, dtype=torch.bfloat16)
+    assert torch._scaled_mm(*given, out_dtype=torch.bfloat16, out=out) is out
+    return out
 
 
 def by_functional(a: Tensor, b: Tensor, scale_a: Tensor, scale_b: Tensor) -> Tensor:

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 from naive_gemm import published, trial
-from scaled_calls import by_operator, by_out, scaled_table
 from torch import Tensor
 from torch.nn import functional
 
@@ -32,7 +31,11 @@ TEXTS = [
 
 @pytest.fixture
 def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterable[LoadedTable]:
-    yield from scaled_table(tmp_path, monkeypatch, TEXTS, M, N, K)
+    monkeypatch.setattr(operators, "_current", None)
+    published(tmp_path, *(trial(Problem(M, N, K, operation_of(text))) for text in TEXTS))
+    yield hktune.load(tmp_path, allow_modelled=True)
+    hktune.disable()
+    torch._dynamo.reset()
 
 
 def draw(seed: int = 0) -> torch.Generator:
@@ -59,6 +62,16 @@ def in_blocks(by_columns: bool = True) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 def of_blocks(a: Tensor, b: Tensor, scale_a: Tensor, scale_b: Tensor) -> Tensor:
     of_k, of_n = torch.arange(K) // 128, torch.arange(N) // 128
     return (a.double() * scale_a[:, of_k]) @ (b.double() * scale_b[of_k][:, of_n])
+
+
+def by_operator(*given: Any) -> Tensor:
+    return torch._scaled_mm(*given, out_dtype=torch.bfloat16)
+
+
+def by_out(*given: Any) -> Tensor:
+    out = torch.full((M, N), torch.nan, dtype=torch.bfloat16)
+    assert torch._scaled_mm(*given, out_dtype=torch.bfloat16, out=out) is out
+    return out
 
 
 def by_functional(a: Tensor, b: Tensor, scale_a: Tensor, scale_b: Tensor) -> Tensor:
