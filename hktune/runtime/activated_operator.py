@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from hktune.runtime import operators
-from hktune.runtime.forms import activated, linear_by_torch, linear_form
-from hktune.runtime.gradients import asks_gradient
-from hktune.runtime.operands import traced_refusal
+from hktune.runtime.calls.forms import activated, linear_by_torch, linear_form
+from hktune.runtime.calls.gradients import asks_gradient
+from hktune.runtime.calls.operands import traced_refusal
 from hktune.runtime.torch_state import as_autocast, exporting, is_plain, is_transformed_in_trace
 
 _NAME = "linear_activated"

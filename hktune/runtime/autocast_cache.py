@@ -14,7 +14,7 @@ from typing import Protocol, cast
 import torch
 from torch import Tensor
 
-from hktune.runtime.operands import PLAIN
+from hktune.runtime.calls.operands import PLAIN
 from hktune.runtime.torch_state import as_autocast, autocast_dtype, grad_enabled, is_below_autograd
 
 

@@ -10,8 +10,8 @@ from enum import Enum
 import torch
 from torch import Tensor
 
-from hktune.runtime.call_operations import named
 from hktune.runtime.callers_line import warn_caller
+from hktune.runtime.calls.call_operations import named
 from hktune.runtime.torch_state import is_jit_trace
 
 

@@ -23,9 +23,9 @@ from hktune.dispatch import Entry, Reason, Skipped, Table, Trust, Validated, rea
 from hktune.dispatch.sign import PublicKey
 from hktune.runtime import activated_operator, finished, operators, watched
 from hktune.runtime.callers_line import warn_caller
+from hktune.runtime.calls.forms import LINEAR, LINEAR_BIAS, MATMUL, activated, linear_form
+from hktune.runtime.calls.gradients import asks_gradient
 from hktune.runtime.counts import Stats
-from hktune.runtime.forms import LINEAR, LINEAR_BIAS, MATMUL, activated, linear_form
-from hktune.runtime.gradients import asks_gradient
 from hktune.runtime.loaded import LoadedTable
 from hktune.runtime.torch_state import compiling, is_plain
 

@@ -15,11 +15,11 @@ from typing import Any, TypeGuard
 import torch
 from torch import Tensor
 
-from hktune.runtime.call_operations import KERNEL_DTYPES
-from hktune.runtime.forms import ADDED, ADDED_FLOAT32, MATMUL, MATMUL_BIAS, MATMUL_BIAS_FLOAT32, MATMUL_FLOAT32
+from hktune.runtime.calls.call_operations import KERNEL_DTYPES
+from hktune.runtime.calls.forms import ADDED, ADDED_FLOAT32, MATMUL, MATMUL_BIAS, MATMUL_BIAS_FLOAT32, MATMUL_FLOAT32
+from hktune.runtime.calls.several_call import SeveralCall, added_to_products, is_one_product
 from hktune.runtime.loaded import LoadedTable
 from hktune.runtime.scaled_door import INTEGERS, SCALED, ScaledDoor
-from hktune.runtime.several_call import SeveralCall, added_to_products, is_one_product
 
 Keys = torch._C.DispatchKeySet
 Kernel = Callable[..., Tensor]

@@ -13,9 +13,9 @@ from torch.overrides import handle_torch_function
 
 from hktune.runtime import finished_operator, operators
 from hktune.runtime.autocast_cache import as_cached_autocast
+from hktune.runtime.calls.finish import Finish, by_parts, out_scale_of
+from hktune.runtime.calls.gradients import asks_gradient
 from hktune.runtime.counts import Fallback
-from hktune.runtime.finish import Finish, by_parts, out_scale_of
-from hktune.runtime.gradients import asks_gradient
 from hktune.runtime.torch_state import (
     autocast_done,
     compiling,

@@ -14,11 +14,11 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from hktune.runtime import operators
+from hktune.runtime.calls.finish import Finish, by_parts
+from hktune.runtime.calls.forms import activated, linear_by_torch, linear_form
+from hktune.runtime.calls.gradients import asks_gradient
+from hktune.runtime.calls.operands import traced_refusal
 from hktune.runtime.counts import Fallback
-from hktune.runtime.finish import Finish, by_parts
-from hktune.runtime.forms import activated, linear_by_torch, linear_form
-from hktune.runtime.gradients import asks_gradient
-from hktune.runtime.operands import traced_refusal
 from hktune.runtime.torch_state import as_autocast, autocast_done, compiling, exporting, is_transformed_in_trace
 
 _NAME = "linear_finished"

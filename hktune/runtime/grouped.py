@@ -10,9 +10,9 @@ from torch import Tensor
 
 from hktune.core.errors import TableError
 from hktune.runtime import operators
-from hktune.runtime.gradients import asks_gradient
+from hktune.runtime.calls.gradients import asks_gradient
+from hktune.runtime.calls.several_call import SeveralCall, by_torch
 from hktune.runtime.loaded import LoadedTable
-from hktune.runtime.several_call import SeveralCall, by_torch
 from hktune.runtime.torch_state import compiling, grad_enabled, is_plain
 
 

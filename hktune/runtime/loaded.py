@@ -20,19 +20,19 @@ from hktune.dispatch.calls import CALL_OPERATIONS, INTEGER_SUMS, MX_OPERATIONS, 
 from hktune.dispatch.choice import Choices
 from hktune.runtime import activated_operator, finished, operators, watched
 from hktune.runtime.autocast_cache import as_cached_autocast
-from hktune.runtime.call_operations import CALLS, KERNEL_DTYPES, dtypes_of
+from hktune.runtime.calls.call_operations import CALLS, KERNEL_DTYPES, dtypes_of
+from hktune.runtime.calls.forms import LINEAR, LINEAR_BIAS, MATMUL, Form, activated, linear_form
+from hktune.runtime.calls.gradients import asks_gradient, recorded_result
+from hktune.runtime.calls.operands import PLAIN
+from hktune.runtime.calls.scaled_call import ScaledCall, by_torch
+from hktune.runtime.calls.several_call import SeveralCall
+from hktune.runtime.calls.several_call import by_torch as several_by_torch
 from hktune.runtime.counts import Counts, Fallback, Stats
-from hktune.runtime.forms import LINEAR, LINEAR_BIAS, MATMUL, Form, activated, linear_form
-from hktune.runtime.gradients import asks_gradient, recorded_result
-from hktune.runtime.operands import PLAIN
-from hktune.runtime.place import Place
-from hktune.runtime.route import Route
-from hktune.runtime.scaled_call import ScaledCall, by_torch
-from hktune.runtime.served_place import ServedPlace
-from hktune.runtime.served_product import ServedProduct
-from hktune.runtime.served_shapes import ServedShapes
-from hktune.runtime.several_call import SeveralCall
-from hktune.runtime.several_call import by_torch as several_by_torch
+from hktune.runtime.serving.place import Place
+from hktune.runtime.serving.route import Route
+from hktune.runtime.serving.served_place import ServedPlace
+from hktune.runtime.serving.served_product import ServedProduct
+from hktune.runtime.serving.served_shapes import ServedShapes
 from hktune.runtime.torch_state import autocast_dtype, compiling, is_plain, unseen_by_guards
 
 Found = tuple[ServedShapes, ServedProduct, PreparedLaunch]

@@ -29,10 +29,10 @@ from torch.nn import functional
 from torch.utils.flop_counter import register_flop_formula
 
 from hktune.core.errors import TableError
+from hktune.runtime.calls.forms import MATMUL, Form, linear_form
+from hktune.runtime.calls.gradients import Context, Gradients, bias_gradient, rows
+from hktune.runtime.calls.operands import traced_refusal
 from hktune.runtime.counts import Fallback, Stats
-from hktune.runtime.forms import MATMUL, Form, linear_form
-from hktune.runtime.gradients import Context, Gradients, bias_gradient, rows
-from hktune.runtime.operands import traced_refusal
 from hktune.runtime.torch_state import as_autocast, exporting, is_made_a_graph, is_plain, is_transformed_in_trace
 
 CURRENT = 0

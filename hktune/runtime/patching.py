@@ -15,10 +15,10 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.utils.parametrize import ParametrizationList
 
-from hktune.runtime import adjacent_weights, fused_modules, inductor_pass
-from hktune.runtime.class_bases import rebased
+from hktune.runtime.calls.operands import PLAIN
+from hktune.runtime.fusing import adjacent_weights, fused_modules, inductor_pass
+from hktune.runtime.fusing.class_bases import rebased
 from hktune.runtime.layers import Linear, PatchedLinear
-from hktune.runtime.operands import PLAIN
 
 _NOT_PRODUCTS = (nn.Embedding, nn.EmbeddingBag, _ConvNd, nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, ParametrizationList)
 """Modules with matrices that they do not multiply by."""

@@ -22,9 +22,9 @@ from hktune.core.publish import publish
 from hktune.core.shapes import Shape, ShapeList, merged_shapes, shapes_yaml
 from hktune.dispatch.calls import CALL_DTYPES
 from hktune.runtime import current, operators
-from hktune.runtime.call_operations import CALLS, KERNEL_DTYPES
-from hktune.runtime.finish import Finish, gated_without_table, linear_without_table, out_scale_of
-from hktune.runtime.forms import (
+from hktune.runtime.calls.call_operations import CALLS, KERNEL_DTYPES
+from hktune.runtime.calls.finish import Finish, gated_without_table, linear_without_table, out_scale_of
+from hktune.runtime.calls.forms import (
     ADDED,
     ADDED_FLOAT32,
     FACTORED,
@@ -36,12 +36,12 @@ from hktune.runtime.forms import (
     Form,
     linear_form,
 )
-from hktune.runtime.gradients import asks_gradient
+from hktune.runtime.calls.gradients import asks_gradient
+from hktune.runtime.calls.operands import PLAIN, layout_of
+from hktune.runtime.calls.scaled_call import ScaledCall, by_torch, call_of_integers, call_of_operator, call_of_recipes
+from hktune.runtime.calls.several_call import SeveralCall, added_to_products, is_one_product
+from hktune.runtime.fusing.recorded_fusion import GraphLinears
 from hktune.runtime.loaded import LoadedTable
-from hktune.runtime.operands import PLAIN, layout_of
-from hktune.runtime.recorded_fusion import GraphLinears
-from hktune.runtime.scaled_call import ScaledCall, by_torch, call_of_integers, call_of_operator, call_of_recipes
-from hktune.runtime.several_call import SeveralCall, added_to_products, is_one_product
 from hktune.runtime.token_counts import TokenCounts
 from hktune.runtime.torch_state import as_autocast, is_transformed
 

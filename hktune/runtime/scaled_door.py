@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hktune.runtime.calls.scaled_call import ScaledCall, call_of_integers, call_of_operator, call_of_recipes
 from hktune.runtime.loaded import LoadedTable
-from hktune.runtime.scaled_call import ScaledCall, call_of_integers, call_of_operator, call_of_recipes
 
 Keys = torch._C.DispatchKeySet
 

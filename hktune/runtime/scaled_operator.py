@@ -15,10 +15,10 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from hktune.core.errors import TableError
 from hktune.runtime import operators
-from hktune.runtime.finish import check_out_scale
-from hktune.runtime.gradients import asks_gradient
+from hktune.runtime.calls.finish import check_out_scale
+from hktune.runtime.calls.gradients import asks_gradient
+from hktune.runtime.calls.scaled_call import ScaledCall, by_torch
 from hktune.runtime.loaded import LoadedTable
-from hktune.runtime.scaled_call import ScaledCall, by_torch
 from hktune.runtime.torch_state import compiling, has_dispatch_mode, is_plain
 
 operators._library.define(

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hktune.core.group_sizes import SIZE_BOUNDS, Tokens, merged_tokens, tokens_of
 from hktune.core.problem import Problem
-from hktune.runtime.operands import PLAIN
+from hktune.runtime.calls.operands import PLAIN
 from hktune.runtime.torch_state import is_capturing
 
 _Place = tuple[torch.device, int]

@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.overrides import handle_torch_function
 
 from hktune.runtime import activated_operator, operators
+from hktune.runtime.calls.forms import MATMUL, Form, linear_form
+from hktune.runtime.calls.operands import traced_refusal
 from hktune.runtime.counts import Fallback
-from hktune.runtime.forms import MATMUL, Form, linear_form
-from hktune.runtime.operands import traced_refusal
 from hktune.runtime.torch_state import (
     as_autocast,
     autocast_done,

@@ -18,7 +18,7 @@ from hktune.core.problem import Problem
 from hktune.core.variant import CodeObject
 from hktune.device.cuda import CudaDevice
 from hktune.device.device import PreparedLaunch
-from hktune.runtime.workspaces import Workspaces
+from hktune.runtime.serving.workspaces import Workspaces
 from hktune.space.search_space import load_space
 
 SPACE = Path(__file__).resolve().parents[2] / "search_spaces" / "sm90a_gemm_bf16.yaml"

@@ -52,6 +52,11 @@ EMULATOR_MAY_IMPORT: dict[str, set[str]] = {
     "execution": {"machine", "instructions", "hazards", "schedules", "clock", "slices"},
 }
 
+RUNTIME_STATE = {"autocast_cache", "callers_line", "counts", "torch_state"}
+"""Files of the runtime itself that its own rooms may import."""
+
+RUNTIME_MAY_IMPORT: dict[str, set[str]] = {"calls": RUNTIME_STATE, "serving": {*RUNTIME_STATE, "calls"}}
+
 
 def named(module: Module) -> str:
     return module.name
@@ -88,6 +93,17 @@ def test_no_room_imports_itself_by_way_of_others() -> None:
 def test_no_file_imports_itself_by_way_of_others() -> None:
     """Imports for type checking count: a cycle of those is a cycle of what must be understood together."""
     assert not in_cycles(CHECKOUT.file_imports)
+
+
+RUNTIME = [module for module in CHECKOUT.modules if module.name.startswith("hktune.runtime.")]
+
+
+@pytest.mark.parametrize("module", RUNTIME, ids=named)
+def test_the_runtimes_rooms_import_one_way(module: Module) -> None:
+    """Nothing of torch's operators, of modules or of a table is below what serves a call."""
+    own = module.name.split(".")[2]
+    imported = {name.split(".")[2] for name in module.imported({each.name for each in RUNTIME})}
+    assert own not in RUNTIME_MAY_IMPORT or imported <= RUNTIME_MAY_IMPORT[own] | {own}
 
 
 EMULATOR = [module for module in CHECKOUT.modules if module.name.startswith("hktune.emulator.")]

@@ -12,8 +12,8 @@ from torch import Tensor
 from hktune.core.errors import DeviceError
 from hktune.core.launch import WORKSPACE_COUNTER_BYTES
 from hktune.device.device import Capture, GraphLife
-from hktune.runtime import workspaces
-from hktune.runtime.workspaces import Workspaces
+from hktune.runtime.serving import workspaces
+from hktune.runtime.serving.workspaces import Workspaces
 
 SIZE = WORKSPACE_COUNTER_BYTES + 512
 

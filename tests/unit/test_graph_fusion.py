@@ -27,7 +27,8 @@ from hktune.core.operation import operation_of
 from hktune.core.problem import Problem
 from hktune.core.trial import Trial
 from hktune.dispatch import write_table
-from hktune.runtime import LoadedTable, graph_fusion, inductor_pass, operators
+from hktune.runtime import LoadedTable, operators
+from hktune.runtime.fusing import graph_fusion, inductor_pass
 from hktune.tables import build_table
 
 M, K, KV = 16, 64, 32

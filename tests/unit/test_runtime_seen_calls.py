@@ -22,7 +22,8 @@ from torch_operands import bf16
 import hktune
 from hktune.core.operation import BF16_NT_BIAS
 from hktune.core.problem import Problem
-from hktune.runtime import LoadedTable, operators, seen_calls
+from hktune.runtime import LoadedTable, operators
+from hktune.runtime.serving import seen_calls
 
 M, N, K = 4, 64, 32
 

@@ -23,9 +23,10 @@ from hktune.core.errors import TableError
 from hktune.core.launch import WORKSPACE_COUNTER_BYTES
 from hktune.core.operation import BF16_NT_BIAS
 from hktune.core.problem import Problem
-from hktune.runtime import FallbackWarning, LoadedTable, operators, place, workspaces
+from hktune.runtime import FallbackWarning, LoadedTable, operators
 from hktune.runtime.layers import PatchedLinear
-from hktune.runtime.workspaces import Workspaces
+from hktune.runtime.serving import place, workspaces
+from hktune.runtime.serving.workspaces import Workspaces
 
 M, N, K = 4, 64, 32
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from hktune.core.errors import InputError
-from hktune.runtime.forms import FLOAT8, Form, activated, form_ending, gated, linear_by_torch
+from hktune.runtime.calls.forms import FLOAT8, Form, activated, form_ending, gated, linear_by_torch
 
 
 @dataclass(frozen=True)

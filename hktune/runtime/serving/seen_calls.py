@@ -16,7 +16,7 @@ from typing import Protocol, cast
 import torch
 from torch import Tensor
 
-from hktune.runtime.served_product import ServedProduct
+from hktune.runtime.serving.served_product import ServedProduct
 from hktune.runtime.torch_state import is_below_autograd
 
 Fits = Callable[..., bool]

@@ -21,10 +21,10 @@ from hktune.dispatch.calls import (
     SCALED_OUTPUTS,
     scaled_operation,
 )
+from hktune.runtime.calls.finish import in_float8
+from hktune.runtime.calls.forms import FLOAT8
+from hktune.runtime.calls.operands import ALIGNMENT_BYTES, PLAIN
 from hktune.runtime.counts import Fallback
-from hktune.runtime.finish import in_float8
-from hktune.runtime.forms import FLOAT8
-from hktune.runtime.operands import ALIGNMENT_BYTES, PLAIN
 
 _FLOAT32, _E8M0 = torch.float32, torch.float8_e8m0fnu
 _FLOAT4: torch.dtype = torch.float4_e2m1fn_x2

@@ -11,7 +11,8 @@ from typing import Any
 
 from torch.fx import Graph
 
-from hktune.runtime import graph_fusion, operators
+from hktune.runtime import operators
+from hktune.runtime.fusing import graph_fusion
 
 
 def use() -> None:

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from hktune.device.device import PreparedLaunch
+from hktune.runtime.calls.forms import FLOAT8, LINEAR, MATMUL, OUTER, Form
+from hktune.runtime.calls.gradients import linear_gradients, matmul_gradients
+from hktune.runtime.calls.operands import ALIGNMENT_BYTES, PLAIN, refusal, row_lengths, row_strides
 from hktune.runtime.counts import Counts, Fallback
-from hktune.runtime.forms import FLOAT8, LINEAR, MATMUL, OUTER, Form
-from hktune.runtime.gradients import linear_gradients, matmul_gradients
-from hktune.runtime.operands import ALIGNMENT_BYTES, PLAIN, refusal, row_lengths, row_strides
-from hktune.runtime.place import Place
-from hktune.runtime.route import KernelRoute, Route
+from hktune.runtime.serving.place import Place
+from hktune.runtime.serving.route import KernelRoute, Route
 from hktune.runtime.torch_state import grad_enabled, operator_range, profiling, unseen_by_guards
 
 MISALIGNED = ALIGNMENT_BYTES - 1

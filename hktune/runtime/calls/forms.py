@@ -19,7 +19,7 @@ from torch.nn import functional
 from hktune.core.errors import InputError
 from hktune.core.escaped import shown
 from hktune.core.operation import GATES, RESIDUALS
-from hktune.runtime.gradients import outer, taped_linear, taped_matmul, untaped
+from hktune.runtime.calls.gradients import outer, taped_linear, taped_matmul, untaped
 
 Sizes = tuple[tuple[int, ...], int, int, int]
 """The shape of C, and m, n, k."""

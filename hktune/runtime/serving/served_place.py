@@ -11,16 +11,16 @@ from hktune.core.operation import Operation
 from hktune.core.problem import Key
 from hktune.dispatch.calls import ENDINGS, FACTORED_ENDINGS, LINEAR_ENDINGS
 from hktune.dispatch.choice import Choices
-from hktune.runtime.backward_product import BY_TORCH, BackwardProduct
-from hktune.runtime.call_operations import CALLS, KERNEL_DTYPES
+from hktune.runtime.calls.call_operations import CALLS, KERNEL_DTYPES
+from hktune.runtime.calls.forms import FACTORED, Form
 from hktune.runtime.counts import Counts, Fallback
-from hktune.runtime.forms import FACTORED, Form
-from hktune.runtime.place import Place
-from hktune.runtime.route import Route, route_of
-from hktune.runtime.scaled_products import ScaledProducts
-from hktune.runtime.served_product import Backward, ServedProduct
-from hktune.runtime.served_shapes import ServedShapes
-from hktune.runtime.several_served import SeveralProducts
+from hktune.runtime.serving.backward_product import BY_TORCH, BackwardProduct
+from hktune.runtime.serving.place import Place
+from hktune.runtime.serving.route import Route, route_of
+from hktune.runtime.serving.scaled_products import ScaledProducts
+from hktune.runtime.serving.served_product import Backward, ServedProduct
+from hktune.runtime.serving.served_shapes import ServedShapes
+from hktune.runtime.serving.several_served import SeveralProducts
 
 Shapes = tuple[torch.Size, torch.Size, Form]
 """Of the two operands, and what is made of them."""

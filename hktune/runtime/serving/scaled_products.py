@@ -8,12 +8,12 @@ from torch import Tensor
 
 from hktune.core.problem import Key
 from hktune.device.device import PreparedLaunch
+from hktune.runtime.calls.forms import FLOAT8
+from hktune.runtime.calls.operands import may_hold
+from hktune.runtime.calls.scaled_call import OPERATIONS, ScaledCall, Words, is_by_columns, refusal
 from hktune.runtime.counts import Counts, Fallback
-from hktune.runtime.forms import FLOAT8
-from hktune.runtime.operands import may_hold
-from hktune.runtime.place import Place
-from hktune.runtime.route import KernelRoute, Route
-from hktune.runtime.scaled_call import OPERATIONS, ScaledCall, Words, is_by_columns, refusal
+from hktune.runtime.serving.place import Place
+from hktune.runtime.serving.route import KernelRoute, Route
 from hktune.runtime.torch_state import operator_range, profiling
 
 _ROUTES_MAX = 65536  # kept; beyond, all are dropped, so that a program with ever new M does not grow

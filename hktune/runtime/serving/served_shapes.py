@@ -10,10 +10,10 @@ from torch import Tensor
 
 from hktune.device.device import PreparedLaunch
 from hktune.runtime.autocast_cache import cached_cast
+from hktune.runtime.calls.operands import layouts_of
 from hktune.runtime.counts import Fallback
-from hktune.runtime.operands import layouts_of
-from hktune.runtime.seen_calls import KINDS_MAX, Kind
-from hktune.runtime.served_product import MISALIGNED, ServedProduct
+from hktune.runtime.serving.seen_calls import KINDS_MAX, Kind
+from hktune.runtime.serving.served_product import MISALIGNED, ServedProduct
 from hktune.runtime.torch_state import grad_enabled
 
 _autocast_dtype = torch.get_autocast_dtype

@@ -8,10 +8,10 @@ from typing import final
 import torch
 from torch import Tensor
 
+from hktune.runtime.calls.forms import LINEAR, MATMUL, OUTER, Form
+from hktune.runtime.calls.gradients import outer, product, transposed_product
 from hktune.runtime.counts import Counts, Fallback
-from hktune.runtime.forms import LINEAR, MATMUL, OUTER, Form
-from hktune.runtime.gradients import outer, product, transposed_product
-from hktune.runtime.served_shapes import ServedShapes
+from hktune.runtime.serving.served_shapes import ServedShapes
 
 BY_TORCH: Mapping[Form, Callable[[Tensor, Tensor], Tensor]] = {
     MATMUL: product,

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from hktune.core.problem import Key
 from hktune.device.device import PreparedLaunch
+from hktune.runtime.calls.operands import may_hold
+from hktune.runtime.calls.several_call import SeveralCall, refusal
 from hktune.runtime.counts import Counts, Fallback
-from hktune.runtime.operands import may_hold
-from hktune.runtime.place import Place
-from hktune.runtime.route import KernelRoute, Route
-from hktune.runtime.several_call import SeveralCall, refusal
+from hktune.runtime.serving.place import Place
+from hktune.runtime.serving.route import KernelRoute, Route
 from hktune.runtime.torch_state import operator_range, profiling
 
 _STRIDED_MAX = 1024  # launches kept, of about 3 KB each

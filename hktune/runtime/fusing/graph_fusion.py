@@ -20,7 +20,8 @@ from typing import Any
 import torch
 from torch.fx import Graph, Node
 
-from hktune.runtime import activated_operator, finished_operator, joined_operator, operators
+from hktune.runtime import activated_operator, finished_operator, operators
+from hktune.runtime.fusing import joined_operator
 
 _aten = torch.ops.aten
 _VIEWS = (_aten.view.default, _aten._unsafe_view.default)

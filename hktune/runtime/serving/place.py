@@ -18,9 +18,9 @@ from hktune.device.prepared import BoundLaunch
 from hktune.device.vendor_library import VendorLibrary
 from hktune.runtime.callers_line import warn_caller
 from hktune.runtime.counts import Fallback, FallbackWarning
-from hktune.runtime.route import AlgorithmRoute, KernelRoute, Route
+from hktune.runtime.serving.route import AlgorithmRoute, KernelRoute, Route
+from hktune.runtime.serving.workspaces import Workspaces, made_to_last
 from hktune.runtime.torch_state import is_capturing
-from hktune.runtime.workspaces import Workspaces, made_to_last
 
 Empty = Callable[[Sequence[int], Sequence[int], torch.dtype], Tensor]
 """An uninitialised tensor on the thread's current device. These are what torch's compiler calls in the programs that it

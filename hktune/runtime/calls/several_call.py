@@ -11,8 +11,8 @@ from torch import Tensor
 from hktune.core.operation import COUNT_MAX, Operation
 from hktune.core.problem import Problem
 from hktune.dispatch.calls import CALL_DTYPES
+from hktune.runtime.calls.operands import ALIGNMENT_BYTES, PLAIN
 from hktune.runtime.counts import Fallback
-from hktune.runtime.operands import ALIGNMENT_BYTES, PLAIN
 
 _ALIGNMENT_ELEMENTS = ALIGNMENT_BYTES // 2  # all formats have two bytes
 FORMATS = {getattr(torch, dtype.torch_name): dtype.name for dtype in CALL_DTYPES}

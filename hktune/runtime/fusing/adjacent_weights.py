@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from hktune.runtime.calls.operands import ALIGNMENT_BYTES, PLAIN
 from hktune.runtime.layers import Linear
-from hktune.runtime.operands import ALIGNMENT_BYTES, PLAIN
 
 _STRIDED = torch.strided
 

@@ -16,11 +16,11 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from hktune.runtime import operators
-from hktune.runtime.adjacent_weights import joined
+from hktune.runtime.calls.forms import activated, finished_form, linear_by_torch, linear_form
+from hktune.runtime.calls.gradients import asks_gradient
+from hktune.runtime.calls.operands import traced_refusal
 from hktune.runtime.counts import Fallback
-from hktune.runtime.forms import activated, finished_form, linear_by_torch, linear_form
-from hktune.runtime.gradients import asks_gradient
-from hktune.runtime.operands import traced_refusal
+from hktune.runtime.fusing.adjacent_weights import joined
 from hktune.runtime.torch_state import as_autocast, is_transformed_in_trace
 
 _NAME = "linear_joined"

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hktune.runtime.adjacent_weights import joined
-from hktune.runtime.forms import Form, finished_form
+from hktune.runtime.calls.forms import Form, finished_form
+from hktune.runtime.fusing.adjacent_weights import joined
 
 Note = Callable[[Form, Tensor, Tensor, Tensor | None], None]
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from hktune.core.operation import LAYOUTS
-from hktune.runtime.call_operations import KERNEL_DTYPES
+from hktune.runtime.calls.call_operations import KERNEL_DTYPES
+from hktune.runtime.calls.forms import Form
 from hktune.runtime.counts import Fallback
-from hktune.runtime.forms import Form
 from hktune.runtime.torch_state import compiling
 
 # The widest load that a kernel may make of its operands: a dwordx4.

@@ -22,14 +22,15 @@ from torch.fx import Node
 from torch.nn import functional
 from torch.nn.modules import module as torch_module
 
-from hktune.runtime import current, joined_operator, operators
-from hktune.runtime.adjacent_weights import joined, make_neighbours
-from hktune.runtime.class_bases import rebased
+from hktune.runtime import current, operators
+from hktune.runtime.calls.forms import finished_form
+from hktune.runtime.calls.gradients import asks_gradient
+from hktune.runtime.calls.operands import PLAIN
 from hktune.runtime.counts import Fallback
-from hktune.runtime.forms import finished_form
-from hktune.runtime.gradients import asks_gradient
+from hktune.runtime.fusing import joined_operator
+from hktune.runtime.fusing.adjacent_weights import joined, make_neighbours
+from hktune.runtime.fusing.class_bases import rebased
 from hktune.runtime.layers import Linear
-from hktune.runtime.operands import PLAIN
 from hktune.runtime.torch_state import compiling, exporting, is_plain
 
 _SUMS, _PRODUCTS = (operator.add, torch.add), (operator.mul, torch.mul)
