@@ -17,7 +17,7 @@ from hktune.core.problem import Problem
 from hktune.core.trial import Trial
 from hktune.store import read_trials
 from hktune.tables.standing import LOSS_MAX, choose
-from hktune.tuning.confirmation import deciding
+from hktune.tuning.confirming.confirmation import deciding
 
 H200 = Path("results/sm90a-nvidia-h200")
 SHAPE = Problem(8, 128, 64)
