@@ -91,7 +91,7 @@ class LoadedTable(TableEntries):
     ) -> Tensor:
         """x [..., K] @ weight [N, K]^T (+ bias [N]) -> [..., N], and what else hktune.linear does; leading dimensions
         count as one M. Raises InputError as that does."""
-        if residual is not None or alpha != 1 or out_dtype is not None or out_scale is not None:
+        if residual is not None or not alpha == beta == 1 or out_dtype is not None or out_scale is not None:
             ends = (alpha, beta, out_dtype, out_scale)
             return finished.linear(self.linear, self._number, x, weight, bias, activation, residual, *ends)
         if compiling():

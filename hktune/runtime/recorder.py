@@ -23,7 +23,7 @@ from hktune.core.shapes import Shape, ShapeList, merged_shapes, shapes_yaml
 from hktune.dispatch.calls import CALL_DTYPES
 from hktune.runtime import current, operators
 from hktune.runtime.calls.call_operations import CALLS, KERNEL_DTYPES
-from hktune.runtime.calls.finish import Finish, gated_without_table, linear_without_table, out_scale_of
+from hktune.runtime.calls.finish import Finish, gated_without_table, linear_without_table
 from hktune.runtime.calls.forms import (
     ADDED,
     ADDED_FLOAT32,
@@ -54,6 +54,7 @@ Named = dict[str, Any]
 """What a mode of torch's is handed: the arguments of any function, by position and by name."""
 
 _aten = torch.ops.aten
+_SUMS = (_aten.addmm, _aten.addmm_, _aten.baddbmm, _aten.baddbmm_)
 _CURRENTS: dict[Function, Function] = {
     current.linear: linear_without_table,
     current.gated_linear: gated_without_table,
@@ -280,14 +281,19 @@ class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self._note_product(args[0], args[1], *args[2:3])
         elif packet is _aten.bmm and len(args[1]) == 1:
             self._note_product(args[0][0], args[1][0], *args[2:3])
-        elif packet in (_aten.addmm, _aten.addmm_) and kwargs.keys() <= {"out"}:
+        elif packet in _SUMS:
+            self._note_added(packet, args, kwargs)
+
+    def _note_added(self, packet: OpOverloadPacket, args: Arguments, kwargs: Named) -> None:
+        """A product that torch adds to something."""
+        if packet in (_aten.addmm, _aten.addmm_) and kwargs.keys() <= {"out"}:
             self._note_sum(*args)
         elif packet is _aten.addmm and kwargs.keys() <= {"out", "alpha", "beta"} and args[0].dim() == 2:
             alpha, beta = kwargs.get("alpha", 1), kwargs.get("beta", 1)
             if alpha == beta == 1:
                 self._note_sum(*args)
             else:
-                note(FACTORED[alpha != 1 or beta == 0, beta != 0], args[1], args[2], None)
+                self._recorder.note(FACTORED[alpha != 1 or beta == 0, beta != 0], args[1], args[2], None)
         elif packet is _aten.baddbmm and kwargs.keys() <= {"out"} and not _are_single(*args[:3]):
             call = added_to_products(*args[:3])
             if call is not None:
@@ -381,14 +387,13 @@ def _form_of(called: Function, x: Tensor, weight: Tensor, bias: Tensor | None, o
     activation, residual = operands.get("activation", "silu" if called in _GATED else None), operands.get("residual")
     if asks_gradient(x, weight, bias, residual):
         return linear_form(bias)
-    # What the call took is right: autocast has made another dtype of x since.
-    scale = out_scale_of(FLOAT8, operands.get("out_scale"), x) if operands.get("out_dtype") is FLOAT8 else None
+    is_float8 = operands.get("out_dtype") is FLOAT8
     if called in _GATED:
-        return Finish(activation, True, operands.get("interleaved", False), out_scale=scale).form(bias, None)
+        return Finish(activation, True, operands.get("interleaved", False), float8=is_float8).form(bias, None)
     alpha, beta = operands.get("alpha", 1.0), operands.get("beta", 1.0)
     if residual is not None:
         is_added = residual.dtype is x.dtype and residual.shape == (*x.shape[:-1], len(weight))
         residual = residual if beta and is_added else None
-    if residual is None and alpha == 1 and scale is None:
+    if residual is None and alpha == 1 and not is_float8:
         return linear_form(bias, activation)
-    return Finish(activation, alpha=alpha, beta=beta, out_scale=scale).form(bias, residual)
+    return Finish(activation, alpha=alpha, beta=beta, float8=is_float8).form(bias, residual)

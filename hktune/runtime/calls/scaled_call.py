@@ -14,6 +14,7 @@ from hktune.core.dtype import MXFP8, Dtype
 from hktune.core.errors import InputError
 from hktune.core.operation import SCALE_BLOCK, SCALES, Operation
 from hktune.core.problem import Problem
+from hktune.core.torch_limits import INT_MM_ROWS_FEW
 from hktune.dispatch.calls import (
     INTEGER_OPERATIONS,
     MX_OPERATIONS,
@@ -216,9 +217,7 @@ def by_torch(call: ScaledCall) -> Tensor:
     """torch's own. It wants the scales of A's blocks column by column: either order is taken. Raises InputError for
     scales of integers that are of nothing, and where torch refuses a product of an MX format."""
     if call.out_dtype is FLOAT8:
-        # With a scale torch does it for those of a tensor alone, and as its device has it.
-        wide = call._replace(out_dtype=_FLOAT32 if call.bias is None else call.bias.dtype, out_scale=None)
-        return in_float8(by_torch(wide), call.out_scale)
+        return _in_float8_by_torch(call)
     a, b, scale_a, scale_b, bias = call[:5]
     sizes = call.sizes if all(isinstance(each, Tensor) for each in call.tensors) else None
     scales = None if sizes is None or scale_a is None or scale_b is None else call.scales(*sizes)
@@ -242,6 +241,22 @@ def by_torch(call: ScaledCall) -> Tensor:
         raise InputError(f"{rule}, no entry here is of {m}x{n}x{k}, and torch refuses ({reason}): {step}") from None
 
 
+def _in_float8_by_torch(call: ScaledCall) -> Tensor:
+    """In float32 until the one rounding. Torch makes float8 of products with scales of a tensor alone, limits it on
+    GPUs alone, and adds no bias to a float32 product: so it is asked for that, and the rest is here. GPUs on which
+    products with scales of rows are bfloat16, or nothing, have that rounding too."""
+    bias = call.bias
+    if bias is not None and isinstance(call.b, Tensor) and getattr(bias, "shape", None) != call.b.shape[-1:]:
+        got = f"{getattr(bias, 'shape', type(bias).__name__)}".removeprefix("torch.Size")
+        raise InputError(f"scaled_mm: bias must be [{call.b.shape[-1]}], got {got}: pass one element for each column")
+    wide = call._replace(out_dtype=_FLOAT32, bias=None, out_scale=None)
+    try:
+        product = by_torch(wide)
+    except (ValueError, RuntimeError):  # torch has no such output
+        product = by_torch(wide._replace(out_dtype=torch.bfloat16)).float()
+    return in_float8(product if bias is None else product + bias, call.out_scale)
+
+
 def _integers_by_torch(call: ScaledCall, sizes: tuple[int, int, int], scales: str | None) -> Tensor:
     """The sums of torch._int_mm, and what torch has in further kernels: their scales and bias, in float32."""
     a, b, scale_a, scale_b, bias = call[:5]
@@ -258,12 +273,8 @@ def _integers_by_torch(call: ScaledCall, sizes: tuple[int, int, int], scales: st
     return (product if bias is None else product + bias).to(call.out_dtype)
 
 
-_FEW_ROWS = 16
-"""On GPUs torch._int_mm wants more rows."""
-
-
 def _sums(a: Tensor, b: Tensor) -> Tensor:
     rows = len(a)
-    if a.is_cuda and rows <= _FEW_ROWS:
-        a = torch.nn.functional.pad(a, (0, 0, 0, _FEW_ROWS + 1 - rows))
+    if a.is_cuda and rows <= INT_MM_ROWS_FEW:
+        a = torch.nn.functional.pad(a, (0, 0, 0, INT_MM_ROWS_FEW + 1 - rows))
     return torch._int_mm(a, b)[:rows]
