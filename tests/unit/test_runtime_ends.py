@@ -5,7 +5,7 @@ of a served product elsewhere. The kernels are gfx950's own, on the emulator; th
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from hktune.core.errors import InputError
 from hktune.core.operation import operation_of
 from hktune.core.problem import Problem
 from hktune.dispatch import write_table
-from hktune.runtime import FallbackWarning, LoadedTable, operators
+from hktune.runtime import FallbackWarning, LoadedTable
 from hktune.tables import build_table
 
 FUSED = ("bf16.nt+silu+gated_interleaved", "bf16.nt+alpha+bias+gelu+beta_residual", "bf16.nt->e4m3+bias+silu")
@@ -31,8 +31,7 @@ FLOAT8 = torch.float8_e4m3fn
 
 
 @pytest.fixture
-def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LoadedTable:
-    monkeypatch.setattr(operators, "_current", None)
+def table(tmp_path: Path) -> LoadedTable:
     wide = [trial(Problem(M, 2 * N, K, operation_of(text))) for text in PLAIN]
     rows = [*(row(text) for text in (*FUSED, *PLAIN)), *wide]
     made = build_table(rows, launched, EMULATED, "clang 22", "0.1.0", "2026-11-30T05:00:00+00:00")
@@ -236,13 +235,11 @@ SCALED = ("e4m3.nt.rows+bias", "e4m3.nt.tensor")
 
 
 @pytest.fixture
-def scaled_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoadedTable]:
-    monkeypatch.setattr(operators, "_current", None)
+def scaled_table(tmp_path: Path) -> LoadedTable:
     rows = [row(text) for text in SCALED]
     made = build_table(rows, launched, EMULATED, "clang 22", "0.1.0", "2026-11-30T05:00:00+00:00")
     write_table(made, {hashlib.sha256(built(each).data).hexdigest(): built(each).data for each in SCALED}, tmp_path)
-    yield hktune.load(tmp_path, allow_modelled=True)
-    hktune.disable()
+    return hktune.load(tmp_path, allow_modelled=True)
 
 
 def scaled_operands(scales: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -299,12 +296,10 @@ ADDMM = "bf16.nn+alpha+beta_residual"
 
 
 @pytest.fixture
-def addmm_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoadedTable]:
-    monkeypatch.setattr(operators, "_current", None)
+def addmm_table(tmp_path: Path) -> LoadedTable:
     made = build_table([row(ADDMM)], launched, EMULATED, "clang 22", "0.1.0", "2026-11-30T05:00:00+00:00")
     write_table(made, {hashlib.sha256(built(ADDMM).data).hexdigest(): built(ADDMM).data}, tmp_path)
-    yield hktune.load(tmp_path, allow_modelled=True)
-    hktune.disable()
+    return hktune.load(tmp_path, allow_modelled=True)
 
 
 @pytest.mark.parametrize(("alpha", "beta"), [(0.5, -1.5), (3, 1), (2, 0.25)])
