@@ -258,6 +258,10 @@ class LoadedTable(TableEntries):
         self._counts.fell_back(found, call.a, call.b)
         return out
 
+    def finished_scaled(self, call: ScaledCall) -> Tensor | Fallback:
+        """torch's scaled product with what is behind it, by one kernel; or why there is none, which is not counted."""
+        return self._scaled(call)
+
     def below_scaled(self, call: ScaledCall, out: Tensor | None = None) -> Tensor | None:
         """The same as `below` has a product."""
         return self._counted_below(self._scaled(call, out))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from functools import cached_property
 
 import torch
 
+from hktune.core.operation import Operation
 from hktune.dispatch import Entry, Validated
 from hktune.dispatch.calls import INTEGER_SUMS, MX_OPERATIONS, SCALED_OPERATIONS
 from hktune.dispatch.choice import Choices
@@ -59,6 +61,11 @@ class TableEntries:
         """Whether it says what serves a linear [N, K] of m rows with this ending: a kernel, or the vendor library."""
         operation = CALLS.get((dtype, ending, "nt"))
         return operation is not None and self._choices.find(m, n, k, str(operation)) is not None
+
+    def has_kernel(self, m: int, n: int, k: int, operations: Iterable[Operation]) -> bool:
+        """Whether a kernel of the table does one of `operations` of these sizes."""
+        found = (self._choices.find(m, n, k, str(each)) for each in operations if each in self._operations)
+        return any(each is not None and each.entry.choice != "vendor" for each in found)
 
     @cached_property
     def entries_number(self) -> int:
