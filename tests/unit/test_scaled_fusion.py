@@ -6,6 +6,7 @@ float64, of the numbers in float8 that the model multiplies.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
