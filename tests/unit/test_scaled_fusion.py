@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,10 @@ from torch._inductor.decomposition import select_decomp_table
 from torch.nn import functional
 
 import hktune
-from hktune.core.operation import operation_of
+from hktune.core.operation import Operation, operation_of
 from hktune.core.problem import Problem
 from hktune.runtime import LoadedTable
-from hktune.runtime.fusing import scaled_fusion
+from hktune.runtime.fusing import inductor_pass, scaled_fusion
 
 M, K = 16, 64
 FLOAT8 = torch.float8_e4m3fn
@@ -182,3 +183,189 @@ def test_one_kernel_does_all(table: LoadedTable, make: Callable[[], nn.Module], 
             assert (counts, count) == ([1], 1)
             assert_right(out, model, given())
     assert not table.stats().fallbacks
+
+
+@pytest.mark.parametrize("product", [by_operator, by_function, by_hktune])
+@torch.no_grad()
+def test_in_every_spelling(table: LoadedTable, monkeypatch: pytest.MonkeyPatch, product: Callable[..., Tensor]) -> None:
+    """hktune's own asks the current table, and needs no other word."""
+    monkeypatch.setattr(Float8Linear, "product", staticmethod(product))
+    for model in (made(Gated), made(Residual)):
+        counts: list[int] = []
+        hktune.patch(model, fuse=True, quiet=True)
+        with nullcontext() if product is by_hktune else hktune.enable():
+            out, count = hits(table, lambda model=model, counts=counts: compiled(model, counts)(given()))
+        assert (counts, count) == ([1], 1)
+        assert_right(out, model, given())
+
+
+def activated_by(name: str) -> Callable[[Tensor], Tensor]:
+    return (lambda x: functional.gelu(x, approximate="tanh")) if name == "gelu_tanh" else getattr(functional, name)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("takes_apart", [True, False])
+@pytest.mark.parametrize("name", ["relu", "gelu", "gelu_tanh", "silu"])
+@torch.no_grad()
+def test_activations_are_known(monkeypatch: pytest.MonkeyPatch, name: str, takes_apart: bool) -> None:
+    asked: list[str] = []
+
+    def has_kernel(self: object, m: int, n: int, k: int, operations: Sequence[Operation]) -> bool:
+        asked.extend(f"{m}x{n}x{k} {each}" for each in operations)
+        return False
+
+    monkeypatch.setattr(LoadedTable, "has_kernel", has_kernel)
+    model, act = made(Gated), activated_by(name)
+
+    def call(x: Tensor) -> tuple[Tensor, Tensor]:
+        return act(model.gate(x)) * model.up(x), act(model.gate(x))
+
+    with hktune.enable():
+        compiled(call, [], takes_apart)(given())
+    first = f"{M}x{K}x{K} e4m3.nt.rows->bf16+{name}"
+    assert set(asked) == ({first} if name == "relu" else {first, f"{first}+gated"})
+
+
+class Other(nn.Module):
+    """Graphs in which something else is made of what a kernel would not give back, or operands are none of one."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.gate, self.up, self.way = Float8Linear(), Float8Linear(), way
+
+    def forward(self, x: Tensor) -> Any:
+        if self.way == "input":
+            return functional.silu(self.gate(x)) * self.up(2 * x)
+        if self.way == "noise":
+            return functional.silu(self.gate(x + torch.rand_like(x))) * self.up(x + torch.rand_like(x))
+        if self.way == "dtype":
+            return x.float() + self.gate(x)
+        if self.way == "shape":
+            return x[:, :1] + self.gate(x)
+        if self.way == "factor":
+            return torch.add(x, self.gate(x), alpha=2)
+        gate, up = self.gate(x), self.up(x)
+        if self.way == "gate":
+            return functional.silu(gate) * up, gate.float()
+        if self.way == "up":
+            return functional.silu(gate) * up, up + 1
+        if self.way == "act":
+            act = functional.silu(gate.view(-1, K)).view(x.shape)
+            return act * up, act + 1
+        if self.way == "sum":
+            return x + gate, gate
+        assert self.way == "itself"
+        return gate + gate, functional.sigmoid(up) * up.abs()
+
+
+OTHERS = {"input": 1, "noise": 1, "act": 1, "up": 1}
+"""How many products are one with their activation, all the same."""
+
+
+@pytest.mark.parametrize(
+    "way", ["input", "noise", "dtype", "shape", "factor", "gate", "up", "act", "sum", "itself"]
+)  # fmt: skip
+@torch.no_grad()
+def test_what_has_another_user_or_does_not_fit_stays_as_it_is(way: str) -> None:
+    model, counts = made(Other, way), []  # type: ignore[var-annotated]
+    with hktune.enable():
+        torch.manual_seed(1)
+        out = compiled(model, counts)(given())
+        torch.manual_seed(1)
+        expected = model(given())
+    assert counts == [OTHERS.get(way, 0)]
+    for one, other in zip(*(each if isinstance(each, tuple) else (each,) for each in (out, expected)), strict=True):
+        torch.testing.assert_close(one, other, rtol=2**-6, atol=2**-6)
+
+
+@pytest.mark.filterwarnings("ignore:torch serves")
+@pytest.mark.parametrize("why", ["not enabled", "no row", "bias", "dynamic"])
+@torch.no_grad()
+def test_without_a_kernel_a_graph_is_torchs_own(table: LoadedTable, why: str) -> None:
+    model, counts = made(Gated, why == "bias"), []  # type: ignore[var-annotated]
+    x = given()[:, :2] if why == "no row" else given()
+    hktune.patch(model, fuse=True, quiet=True)
+    step, plain = compiled(model, counts), compiled(copy.deepcopy(model), [])
+    if why == "dynamic":
+        torch._dynamo.mark_dynamic(x, 1, min=2, max=64)
+    with nullcontext() if why == "not enabled" else hktune.enable():
+        out = step(x)
+    assert counts == [0]
+    assert torch.equal(out, plain(x))
+
+
+@torch.no_grad()
+def test_a_graph_is_right_whatever_becomes_of_the_table_and_the_weights(table: LoadedTable) -> None:
+    model, counts = made(Gated), []  # type: ignore[var-annotated]
+    hktune.patch(model, fuse=True, quiet=True)
+    step = compiled(model, counts)
+    with hktune.enable():
+        _, count = hits(table, lambda: step(given()))
+        assert count == 1
+        weight, scale = quantised(torch.randn(K, K))
+        model.up.weight.copy_(weight)  # type: ignore[operator,union-attr]
+        model.up.scale.copy_(scale.t())  # type: ignore[operator,union-attr]
+        out, count = hits(table, lambda: step(given()))
+        assert count == 1
+        assert_right(out, model, given())
+        model.up.scale = nn.Buffer(model.up.scale.clone())  # type: ignore[union-attr]
+        out, count = hits(table, lambda: step(given()))
+        assert count == 1, "scales are few"
+        assert_right(out, model, given())
+        model.up.weight = nn.Parameter(weight.clone(), requires_grad=False)  # type: ignore[union-attr]
+        out, count = hits(table, lambda: step(given()))
+        assert count == 2, "two products, and torch's functions"
+        torch.testing.assert_close(out, model(given()))
+    for leave in (lambda: None, hktune.unload):
+        leave()
+        out, count = step(given()), table.stats().hits
+        torch.testing.assert_close(out, model(given()))
+        assert count == table.stats().hits
+    assert len(counts) == 1, "compiled once"
+
+
+@torch.no_grad()
+def test_weights_in_float8_are_made_neighbours() -> None:
+    model = made(Gated)
+    kept = {name: each.clone() for name, each in model.state_dict().items()}
+    report = hktune.patch(model, fuse=True, quiet=True)
+    assert report.adjacent == {"": "gate, up"}
+    gate, up = model.gate, model.up
+    for one, other in ((gate.weight, up.weight), (gate.scale, up.scale)):
+        assert isinstance(one, Tensor)
+        assert isinstance(other, Tensor)
+        assert one.data_ptr() + one.nbytes == other.data_ptr()
+    for name, each in model.state_dict().items():
+        assert torch.equal(each.view(torch.uint8), kept[name].view(torch.uint8))
+    assert not hktune.patch(model, fuse=True, quiet=True).adjacent
+    tied = made(Gated)
+    tied.up.weight = tied.gate.weight  # type: ignore[union-attr]
+    assert not hktune.patch(tied, fuse=True, quiet=True).adjacent
+
+
+def test_what_is_enabled_is_known_to_inductors_caches(table: LoadedTable) -> None:
+    from torch._inductor import config
+
+    with config.patch(post_grad_custom_pre_pass=None):
+        inductor_pass.use(at_once=True)
+        used: Any = config.post_grad_custom_pre_pass
+        current = used.uuid()
+        with hktune.enable(table):
+            enabled = used.uuid()
+        hktune.unload()
+        assert len({current, enabled, used.uuid()}) == 3
+
+
+@pytest.mark.slow  # Inductor compiles C++
+@pytest.mark.filterwarnings("ignore:.torch.jit.script")  # Inductor's own, which it imports
+@torch.no_grad()
+def test_inductor_makes_one_kernel_of_each(table: LoadedTable) -> None:
+    from torch._inductor import config
+    from torch._inductor.utils import fresh_cache
+
+    model = nn.Sequential(made(Gated), made(Residual))
+    with fresh_cache(), config.patch(post_grad_custom_pre_pass=None), hktune.enable():
+        hktune.patch(model, fuse=True, quiet=True)
+        step: Any = torch.compile(model, fullgraph=True)
+        out, count = hits(table, lambda: step(given()))
+    assert count == 2
+    assert_right(out, model, given())
