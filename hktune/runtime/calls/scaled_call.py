@@ -268,7 +268,7 @@ def _in_float8_by_torch(call: ScaledCall) -> Tensor:
     products with scales of rows are bfloat16, or nothing, have that rounding too."""
     bias = call.bias
     if bias is not None and isinstance(call.b, Tensor) and getattr(bias, "shape", None) != call.b.shape[-1:]:
-        got = f"{getattr(bias, 'shape', type(bias).__name__)}".removeprefix("torch.Size")
+        got = list(bias.shape) if isinstance(bias, Tensor) else f"a {type(bias).__name__}"
         raise InputError(f"scaled_mm: bias must be [{call.b.shape[-1]}], got {got}: pass one element for each column")
     wide = call._replace(out_dtype=_FLOAT32, bias=None, out_scale=None)
     try:

@@ -102,16 +102,16 @@ def has_float8(model: nn.Module) -> bool:
 def place_float8(module: nn.Module, storages: Mapping[int, int]) -> list[str]:
     """Have the matrices in float8 follow one another in memory that children of `module` of one class hold under one
     name, where they have as many features; and so their scales and biases. The names of these children, in order."""
-    groups: dict[tuple[object, ...], list[tuple[str, nn.Module]]] = {}
+    groups: dict[tuple[str, object], list[tuple[str, nn.Module]]] = {}
     for child_name, child in module.named_children():
         for name, each in _own(child).items():
             if _is_float8_matrix(each):
-                kind = (type(child), name, each.shape[1], each.dtype, each.device)
-                groups.setdefault(kind, []).append((child_name, child))
+                kind = (type(child), each.shape[1], each.dtype, each.device)
+                groups.setdefault((name, kind), []).append((child_name, child))
     names = []
-    for (_, name, *_), group in groups.items():
+    for (name, _), group in groups.items():
         owned = [_own(child) for _, child in group]
-        matrices = [each[str(name)] for each in owned]
+        matrices = [each[name] for each in owned]
         if len(group) < 2 or joined(matrices) is not None:
             continue
         make_neighbours(matrices, storages)

@@ -57,6 +57,7 @@ def _call_of(node: Node) -> tuple[Any, int] | None:
     """A scaled product as a call of nodes, and the table that it asks."""
     arguments: Any = node.args
     named: Any = node.kwargs
+    call: ScaledCall | None
     if node.op != "call_function":
         return None
     if node.target is scaled_operator._operator:
@@ -227,13 +228,14 @@ def _half(node: object) -> tuple[Node, int, Node] | None:
     if not isinstance(node, Node) or "val" not in node.meta:
         return None
     source, columns = node.args[0] if node.args else None, node.meta["val"].shape[-1]
+    at: object
     if not isinstance(source, Node):
         return None
     last = node.meta["val"].dim() - 1
     if node.target is _aten.slice.Tensor:
         _, dim, start, *_ = (*node.args, 0, 0)[:3]
         is_whole_step = len(node.args) < 5 or node.args[4] == 1
-        at = {0: 0, columns: 1}.get(start) if is_whole_step and dim in (-1, last) else None  # type: ignore[call-overload]
+        at = {0: 0, columns: 1}.get(start) if is_whole_step and dim in (-1, last) else None
     elif node.target is operator.getitem and source.target in _SPLITS:
         dim = source.args[2] if len(source.args) > 2 else source.kwargs.get("dim", 0)
         at, source = (node.args[1] if dim in (-1, last) else None), source.args[0]
