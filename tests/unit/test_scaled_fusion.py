@@ -26,7 +26,7 @@ import hktune
 from hktune.core.operation import Operation, operation_of
 from hktune.core.problem import Problem
 from hktune.runtime import LoadedTable
-from hktune.runtime.fusing import inductor_pass, scaled_fusion
+from hktune.runtime.fusing import inductor_pass, recorded_scaled, scaled_fusion
 
 M, K = 16, 64
 FLOAT8 = torch.float8_e4m3fn
@@ -369,3 +369,48 @@ def test_inductor_makes_one_kernel_of_each(table: LoadedTable) -> None:
         out, count = hits(table, lambda: step(given()))
     assert count == 2
     assert_right(out, model, given())
+
+
+GATED, ADDED, ACTIVATED, PLAIN, WIDE = (
+    f"{M}x{n}x{K} e4m3.nt.rows->bf16{steps}"
+    for n, steps in ((K, "+silu+gated"), (K, "+residual"), (K, "+silu"), (K, ""), (2 * K, ""))
+)
+RECORDED = [
+    (Gated, (), {GATED: 1}), (Whole, ("chunk",), {GATED: 1}), (Whole, ("split",), {GATED: 1}),
+    (Residual, (), {ADDED: 1}), (Activated, (), {ACTIVATED: 1}),
+    (Other, ("gate",), {PLAIN: 2}), (Other, ("act",), {PLAIN: 2}), (Other, ("itself",), {PLAIN: 2}),
+    (Other, ("dtype",), {PLAIN: 1}), (Other, ("factor",), {PLAIN: 1}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("has_table", [True, False])
+@pytest.mark.parametrize("product", [by_operator, by_function, by_hktune])
+@pytest.mark.parametrize(("kind", "given_to", "expected"), RECORDED, ids=lambda each: getattr(each, "__name__", ""))
+@torch.no_grad()
+def test_a_recording_of_graphs_has_what_is_behind(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: Callable[..., nn.Module],
+    given_to: tuple[Any, ...],
+    expected: dict[str, int],
+    product: Callable[..., Tensor],
+    has_table: bool,
+) -> None:
+    """Where a template has that: on NVIDIA's GPUs. Elsewhere, and of models as they are, the products."""
+    monkeypatch.setattr(Float8Linear, "product", staticmethod(product))
+    model = made(kind, *given_to)
+    if not has_table:
+        hktune.unload()
+
+    def recorded(compiled: bool) -> dict[str, int]:
+        with hktune.record(tmp_path / "shapes.yaml", compiled=compiled) as recorder:
+            model(given())
+        assert not recorder.left_out
+        return {str(problem): count for problem, count in recorder.calls.items()}
+
+    products = {WIDE: 1} if kind is Whole else {PLAIN: sum(isinstance(each, Float8Linear) for each in model.modules())}
+    if given_to in (("dtype",), ("factor",)):
+        products = {PLAIN: 1}
+    assert recorded(compiled=False) == recorded(compiled=True) == products
+    monkeypatch.setattr(recorded_scaled, "has_finish", lambda call: call.problem is not None)
+    assert recorded(compiled=True) == expected
