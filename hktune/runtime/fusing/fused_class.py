@@ -7,14 +7,20 @@ import inspect
 from collections.abc import Callable
 from functools import partial
 from types import FunctionType
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-from torch import nn
+from torch import Tensor, nn
 
-from hktune.runtime.torch_state import exporting, is_jit_trace
+from hktune.runtime.torch_state import compiling, exporting, is_jit_trace
 
-if TYPE_CHECKING:
-    from hktune.runtime.fusing.fused_modules import Plan
+
+class Plan(Protocol):
+    """What a module does in place of its forward."""
+
+    def holds(self, module: nn.Module, given: tuple[Any, ...]) -> bool:
+        """Whether a call with these arguments may be done so."""
+
+    def run(self, module: nn.Module, given: tuple[Tensor, ...]) -> Tensor: ...
 
 
 class FusedModule:
@@ -31,7 +37,8 @@ class FusedModule:
         module: Any = self
         own: dict[str, Any] = self.__dict__
         # A jit trace is checked by another one without gradients, and both must be alike.
-        if "_plan" not in own or named or exporting() or is_jit_trace() or not self._plan.holds(module, args):
+        is_traced = exporting() or (not compiling() and is_jit_trace())
+        if "_plan" not in own or named or is_traced or not self._plan.holds(module, args):
             return super().forward(*args, **named)  # type: ignore[misc]
         return self._plan.run(module, args)
 
